@@ -47,14 +47,17 @@ TO_NINE = "tcp dport 80 redirect to :9"
         pytest.param(["ip daddr 10.96.0.10 tcp dport 81 redirect to :9"], "", id="other-port"),
         pytest.param(["ip daddr 10.96.0.10 accept", TO_NINE], "", id="accepted-before"),
         pytest.param(["iifname eth9 ip daddr 10.96.0.10 " + TO_NINE], "may translate", id="link"),
-        pytest.param(["ip daddr { 10.96.0.10, 10.96.0.99 } " + TO_NINE], "may translate", id="set"),
+        pytest.param(["ip daddr { 10.96.0.10, 10.96.0.99 } " + TO_NINE], "translates", id="set"),
+        pytest.param(
+            ["ip daddr . tcp dport { 10.96.0.10 . 80 } redirect"], "translates", id="pair"
+        ),
         pytest.param(["ip daddr @services " + TO_NINE], "may translate", id="named-set"),
         pytest.param(
             ["dnat to ip daddr . tcp dport map { 10.96.0.10 . 80 : 192.0.2.77 . 9 }"],
             "may translate",
             id="map",
         ),
-        pytest.param(["ip daddr vmap { 10.96.0.10 : jump x }"], "may translate", id="verdicts"),
+        pytest.param(["ip daddr vmap { 10.96.0.10 : jump x }"], "translates", id="verdicts"),
         pytest.param(["iifname eth9 " + TO_NINE], "", id="transparent-proxy"),
     ],
 )

@@ -52,21 +52,31 @@ _Test = Callable[[FirstPacket], bool | None]
 
 
 def _address(text: str) -> _Test:
-    network = ipaddress.ip_network(text, strict=False)
+    is_in = _within(text)
+    networks = [ipaddress.ip_network(one, strict=False) for one in text.split(",")]
 
     def test(packet: FirstPacket) -> bool | None:
-        ip = _ip(packet.frontend.ip)
         if not packet.port:
-            return ip in network
+            return is_in(packet)
         # Which of its addresses a node translates to depends on the interface.
-        return ip.version == network.version and (not network.prefixlen or None)
+        version = _ip(packet.frontend.ip).version
+        same = [network for network in networks if network.version == version]
+        return False if not same else True if not all(n.prefixlen for n in same) else None
 
     return test
 
 
-def _dialled(text: str) -> _Test:
-    network = ipaddress.ip_network(text, strict=False)
-    return lambda packet: _ip(packet.frontend.ip) in network
+def _within(text: str) -> Callable[[FirstPacket], bool]:
+    """Return whether what was dialled is in one of some networks."""
+    networks = [ipaddress.ip_network(one, strict=False) for one in text.split(",")]
+    hosts = {network.network_address for network in networks if network.num_addresses == 1}
+    wide = [network for network in networks if network.num_addresses > 1]
+
+    def test(packet: FirstPacket) -> bool:
+        ip = _ip(packet.frontend.ip)
+        return ip in hosts or any(ip in network for network in wide)
+
+    return test
 
 
 def _dialled_port(text: str) -> _Test:
@@ -114,7 +124,7 @@ def _from_this_node(_text: str) -> _Test:
 _STATES = re.compile(r"ct state (\S+)")
 # What was dialled comes first: its words contain those of the address.
 _CONDITIONS: Sequence[tuple[re.Pattern[str], Callable[..., _Test]]] = (
-    (re.compile(r"ct original ip6? daddr (\S+)"), _dialled),
+    (re.compile(r"ct original ip6? daddr (\S+)"), _within),
     (re.compile(r"ct original proto-dst (\d+)"), _dialled_port),
     (re.compile(r"ip6? daddr (\S+)"), _address),
     (re.compile(r"(tcp|udp|th|\d+) dport (\d[\d,-]*)"), _ports),

@@ -2,10 +2,12 @@
 
 ct state @__map0 vmap ─▶ ct state established accept, ct state invalid drop
 tcp dport @__set0 accept ─▶ tcp dport 22,8000-8100 accept
+ip daddr . th dport @__set1 drop ─▶ ip daddr 10.96.7.1/32 th dport 80 drop, …
 """
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator, Sequence
 
@@ -13,12 +15,14 @@ from .chains import Step
 from .reader import ListedElement, ListedSet
 from .rules import NOT_UNDERSTOOD, READ, UNKNOWN, value_in_words, verdict_in_words
 
-ELEMENTS_MAX = 1000
-"""More than any firewall that is written by hand has in one rule."""
+ELEMENTS_MAX = 200
+"""More than most firewalls that are written by hand have in one rule. Each frontend is compared
+with each of them."""
 # NFT_SET_ANONYMOUS and NFT_SET_CONSTANT: such a set is part of one rule, and never changes.
 _OF_RULE, _INTERVALS, _MAP = 0x3, 0x4, 0x8
 _BOTH = _INTERVALS | _MAP
-_LOOKED_UP = re.compile(rf"(?:(tcp|udp|\d+) (dport)|({'|'.join(READ)})) @(\S+)")
+_FIELD = f"(?:{'|'.join(READ)})"
+_LOOKED_UP = re.compile(rf"(?:(tcp|udp|\d+) (dport)|({_FIELD}(?: \. {_FIELD})*)) @(\S+)")
 
 
 def set_of(step: Step) -> str:
@@ -35,7 +39,9 @@ def is_of_rule(one: ListedSet) -> bool:
 def write_out(
     step: Step, looked_up: ListedSet | None, elements: Sequence[ListedElement]
 ) -> Iterator[Step]:
-    """Yield a rule with the elements of the first set that it looks up; one per verdict of a map.
+    """Yield a rule with the elements of the first set that it looks up.
+
+    One rule if the values of one field decide; one per element of a map, or of several fields.
 
     Args:
         step: A rule with a :func:`set_of`.
@@ -46,38 +52,58 @@ def write_out(
     found = _LOOKED_UP.search(step.condition)
     if found is None:
         return
-    protocol, is_port, subject = found[1], found[2], found[3] or "th dport"
-    lead = f"{protocol} dport" if is_port else subject
+    protocol, is_port = found[1], found[2]
+    fields = (found[3] or "th dport").split(" . ")
+    leads = [f"{protocol} dport"] if is_port else fields
     flags = looked_up.flags if looked_up else 0
     is_whole = len(elements) <= ELEMENTS_MAX and all(one.key for one in elements)
-    if looked_up is None or not is_whole or flags & _BOTH == _BOTH:
-        unknown = NOT_UNDERSTOOD.get(subject, UNKNOWN)
+    is_parted = bool(flags & _MAP) or len(fields) > 1
+    if looked_up is None or not is_whole or (is_parted and flags & _INTERVALS):
+        words = (NOT_UNDERSTOOD.get(field, UNKNOWN) for field in fields)
+        unknown = next((word for word in words if word != UNKNOWN), UNKNOWN)
         yield _replace(step, f"meta l4proto {protocol} {unknown}" if is_port else unknown)
-    elif flags & _MAP:
+    elif is_parted:
         for one in elements:
-            written = _replace(step, f"{lead} {value_in_words(subject, one.key)}")
-            yield written._replace(verdict=verdict_in_words(one.value))
-    elif flags & _INTERVALS:
-        yield _replace(step, f"{lead} {','.join(_spans(elements))}")
+            values = map(" ".join, zip(leads, _values(fields, one.key), strict=True))
+            verdict = verdict_in_words(one.value) if flags & _MAP else step.verdict
+            yield _replace(step, " ".join(values))._replace(verdict=verdict)
     else:
-        values = (value_in_words(subject, one.key) for one in elements)
-        yield _replace(step, f"{lead} {','.join(values)}")
+        spans = _spans(fields[0], elements)
+        plain = (value_in_words(fields[0], one.key) for one in elements)
+        yield _replace(step, f"{leads[0]} {','.join(spans if flags & _INTERVALS else plain)}")
+
+
+def _values(fields: Sequence[str], key: bytes) -> Iterator[str]:
+    """Yield the values of a key, in which each begins at a multiple of four bytes."""
+    at = 0
+    for field in fields:
+        yield value_in_words(field, key[at : at + READ[field]])
+        at += READ[field] + -READ[field] % 4
 
 
 def _replace(step: Step, text: str) -> Step:
     return step._replace(condition=_LOOKED_UP.sub(lambda _found: text, step.condition, count=1))
 
 
-def _spans(elements: Sequence[ListedElement]) -> Iterator[str]:
+def _spans(field: str, elements: Sequence[ListedElement]) -> Iterator[str]:
     """Yield intervals in words: each begins with an element, and ends in front of the next one."""
-    first: int | None = None
+    first = b""
     # Where one ends and another begins, the end comes first.
     for one in sorted(elements, key=lambda one: (one.key, not one.is_end)):
-        here = int.from_bytes(one.key, "big")
         if not one.is_end:
-            first = here
-        elif first is not None:
-            yield f"{first}-{here - 1}" if first < here - 1 else str(first)
-            first = None
-    if first is not None:
-        yield f"{first}-65535"
+            first = one.key
+        elif first:
+            yield from _between(field, first, int.from_bytes(one.key, "big") - 1)
+            first = b""
+    if first:
+        yield from _between(field, first, (1 << len(first) * 8) - 1)
+
+
+def _between(field: str, first: bytes, last: int) -> Iterator[str]:
+    """Yield a span of ports, or the networks of one of addresses."""
+    number = int.from_bytes(first, "big")
+    if "daddr" in field:
+        ends = (ipaddress.ip_address(first), ipaddress.ip_address(last.to_bytes(len(first), "big")))
+        yield from map(str, ipaddress.summarize_address_range(*ends))
+    else:
+        yield f"{number}-{last}" if number < last else str(number)

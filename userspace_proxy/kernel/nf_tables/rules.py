@@ -32,15 +32,15 @@ NOT_UNDERSTOOD = {
     "ct state": "…state",
     "fib daddr type": "…daddr",
 }
-READ = ("th dport", "ct state", "meta l4proto")
-"""The fields that are few enough to be read from a set."""
 # In bytes; rules that compare a prefix load fewer.
 _WIDTHS = {
-    "ip daddr": 4,
-    "ip6 daddr": 16,
     "ct original ip daddr": 4,
     "ct original ip6 daddr": 16,
+    "ip daddr": 4,
+    "ip6 daddr": 16,
 }
+READ = {**_WIDTHS, "th dport": 2, "ct state": 4, "meta l4proto": 1}
+"""The fields that are understood if a set or map has them, with their widths in bytes."""
 # The number and the name of the loopback interface, which is each namespace's first.
 _LOOPBACK = {"iif": (1).to_bytes(4, sys.byteorder), "iifname": b"lo\0"}
 _VERDICTS = {x.ACCEPT: "accept", x.DROP: "drop", x.RETURN: "return"}
@@ -59,8 +59,8 @@ _LIMIT_OVER = 1
 # Of the expression "fib": NFT_FIB_RESULT_ADDRTYPE and NFTA_FIB_F_DADDR.
 _ADDRESS_TYPE, _OF_DADDR = 3, 2
 # Of xt_conntrack_mtinfo3; XT_CONNTRACK_STATE is bit 0 of match_flags.
-_CONNTRACK = struct.Struct("=146x3H")
-_STATE = 1
+_CONNTRACK = struct.Struct("=32x16s16s76xH4x3H4xH4x")
+_STATE, _DIALLED_ADDRESS, _DIALLED_PORT = 1, 1 << 3, 1 << 9
 # XT_CONNTRACK_STATE_INVALID, XT_CONNTRACK_STATE_BIT() and XT_CONNTRACK_STATE_DNAT.
 _XT_STATES = {
     1: "invalid",
@@ -170,13 +170,27 @@ def words_of_states(states: Sequence[str]) -> str:
 def _condition_of_match(name: str, data: bytes) -> str:
     """Return the condition of an xtables match in the syntax of nft; ``…`` if it is unknown."""
     if name == "conntrack" and len(data) >= _CONNTRACK.size:
-        flags, inverted, states = _CONNTRACK.unpack_from(data)
+        address, mask, port, flags, inverted, states, last_port = _CONNTRACK.unpack_from(data)
         names = [name for bit, name in _XT_STATES.items() if states & bit]
         if flags == _STATE and not inverted and names:
             return words_of_states(names)
+        if flags and not (flags & ~(_DIALLED_ADDRESS | _DIALLED_PORT) or inverted):
+            words = _dialled(address, mask) if flags & _DIALLED_ADDRESS else ""
+            is_other = flags & _DIALLED_PORT and last_port not in (0, port)
+            ports = UNKNOWN if is_other else f"ct original proto-dst {port}"
+            return f"{words} {ports}".strip() if flags & _DIALLED_PORT else words
     if name == "socket" and data[:1] and data[0] & _TRANSPARENT:
         return "socket transparent"
     return f"{UNKNOWN}{name}"
+
+
+def _dialled(address: bytes, mask: bytes) -> str:
+    """Return a condition on what was dialled; an IPv4 address is the first part of the bytes."""
+    # The mask of one IPv4 address is all ones.
+    is_ipv4 = not any(address[4:]) and mask[4:] in (bytes(12), bytes([0xFF] * 12))
+    width = 4 if is_ipv4 else 16
+    bits = sum(byte.bit_count() for byte in mask[:width])
+    return f"ct original ip{'' if is_ipv4 else 6} daddr {ip_of(address[:width])}/{bits}"
 
 
 def _subject(name: str, found: dict[int, bytes]) -> str:
@@ -232,7 +246,13 @@ def _comparison(subject: str, mask: bytes, op: int, value: bytes) -> str:
 
 
 def value_in_words(subject: str, value: bytes) -> str:
-    """Return a state, or a mask of states, a protocol or a port; empty for an unknown state."""
+    """Return a state, or a mask of states, an address, a protocol or a port.
+
+    Args:
+        subject: The field, as in :data:`READ`.
+    """
+    if subject in _WIDTHS:
+        return f"{ip_of(value)}/{len(value) * 8}"
     if subject == "ct state":
         bits = int.from_bytes(value, "little")
         return ",".join(name for bit, name in _STATES.items() if bits & bit)
@@ -257,12 +277,13 @@ def _looked_up(one: Expression, fresh: Sequence[str], mask: bytes) -> str:
         Empty for any other condition.
     """
     found = one.attributes()
-    if mask or len(fresh) != 1:
+    if mask or not fresh:
         return ""
     if one.name == "range" and number_in(found, 2) == x.EQUAL:
-        return _span(fresh[0], _data(found, 3), _data(found, 4))
+        return _span(fresh[-1], _data(found, 3), _data(found, 4))
     is_plain = one.name == "lookup" and not number_in(found, 3) and not number_in(found, 5)
-    return f"{fresh[0]} @{text_in(found, x.LOOKUP_SET)}" if is_plain and fresh[0] in READ else ""
+    is_read = is_plain and all(field in READ for field in fresh)
+    return f"{' . '.join(fresh)} @{text_in(found, x.LOOKUP_SET)}" if is_read else ""
 
 
 def _unknown(subjects: Sequence[str]) -> str:

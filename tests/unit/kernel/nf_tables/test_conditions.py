@@ -53,6 +53,12 @@ def test_a_condition_is_met_or_not_or_depends_on_the_client(condition, frontend,
         pytest.param("udp dport 22,80", False, False, id="ports-of-another-protocol"),
         pytest.param("ip daddr 10.96.7.1/32", True, None, id="its-address"),
         pytest.param("ip daddr 192.0.2.7/32", False, None, id="maybe-the-nodes-address"),
+        pytest.param("ip daddr 192.0.2.7/32,10.96.7.1/32", True, None, id="its-address-of-several"),
+        pytest.param("ip daddr 192.0.2.7/32,10.96.0.0/16", True, None, id="a-range-of-several"),
+        pytest.param("ip daddr 192.0.2.7/32,0.0.0.0/0", True, True, id="all-of-several"),
+        pytest.param(
+            "ct original ip daddr 10.96.7.2/32,10.96.7.1/32", True, True, id="dialled-of-several"
+        ),
         pytest.param("ip daddr 0.0.0.0/0", True, True, id="all-addresses"),
         pytest.param("ip6 daddr ::1/128", False, False, id="address-of-another-family"),
         pytest.param("ct original ip daddr 10.96.7.1/32", True, True, id="what-was-dialled"),

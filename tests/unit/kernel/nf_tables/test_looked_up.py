@@ -88,9 +88,30 @@ def test_an_interval_ends_in_front_of_the_next_element():
     ]
 
 
+def test_addresses_are_networks_and_may_stand_beside_ports():
+    web, ten = bytes([10, 96, 7, 1]), bytes([10, 96, 0, 0])
+    named = Step("drop", "ip daddr @__set0")
+    hosts = [ListedElement(web, False, b""), ListedElement(ten, False, b"")]
+    assert written(named, PLAIN, *hosts) == [Step("drop", "ip daddr 10.96.7.1/32,10.96.0.0/32")]
+    end = ListedElement(bytes([10, 97, 0, 0]), True, b"")
+    assert written(named, INTERVALS, hosts[1], end) == [Step("drop", "ip daddr 10.96.0.0/16")]
+    last = ListedElement(bytes([255, 255, 255, 254]), False, b"")
+    assert written(named, INTERVALS, last) == [Step("drop", "ip daddr 255.255.255.254/31")]
+    pair = Step("drop", "meta l4proto tcp ip daddr . th dport @__set0 …")
+    both = ListedElement(web + bytes([0, 80, 0, 0]), False, b"")
+    other = ListedElement(ten + bytes([0, 81, 0, 0]), False, b"")
+    assert written(pair, PLAIN, both, other) == [
+        Step("drop", "meta l4proto tcp ip daddr 10.96.7.1/32 th dport 80 …"),
+        Step("drop", "meta l4proto tcp ip daddr 10.96.0.0/32 th dport 81 …"),
+    ]
+    assert written(pair, INTERVALS, both) == [Step("drop", "meta l4proto tcp …daddr …")]
+
+
 @pytest.mark.parametrize(
     ("condition", "expected"),
     [
+        ("ip daddr . th dport @__set0", "…daddr"),
+        ("ct state . meta l4proto @__set0", "…state"),
         ("tcp dport @__set0", "meta l4proto tcp …dport"),
         ("th dport @__set0", "…dport"),
         ("ct state @__set0", "…state"),

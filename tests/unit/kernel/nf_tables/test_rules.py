@@ -1,5 +1,6 @@
 """Rules in words; tests/node/test_check.py has those that ``nft`` and ``iptables-nft`` make."""
 
+import ipaddress
 import struct
 import sys
 
@@ -39,7 +40,17 @@ OPEN = "ct state established,related"
 
 def conntrack(states, *, is_inverted=False):
     """Return iptables' match ``conntrack --ctstate``; see xt_conntrack_mtinfo3."""
-    data = bytes(146) + struct.pack("=3H", 1, int(is_inverted), states)
+    data = bytes(146) + struct.pack("=3H", 1, int(is_inverted), states) + bytes(10)
+    return x.expression("match", text(1, "conntrack") + attribute(3, data))
+
+
+def dialled(address="", mask=b"", ports=(), *, is_inverted=False):
+    """Return iptables' match ``conntrack --ctorigdst --ctorigdstport``."""
+    packed = ipaddress.ip_address(address).packed.ljust(16, bytes(1)) if address else bytes(16)
+    flags = (bool(address) << 3) | (bool(ports) << 9)
+    first, last = ports or (0, 0)
+    data = struct.pack("=32x16s16s76xH4x", packed, mask.ljust(16, mask[-1:] or bytes(1)), first)
+    data += struct.pack("=3H", flags, int(is_inverted) << 3, 0) + struct.pack("=4xH4x", last)
     return x.expression("match", text(1, "conntrack") + attribute(3, data))
 
 
@@ -54,7 +65,7 @@ def step(*parts):
         pytest.param(VERDICT_MAP, Step("vmap", "…"), id="verdict-of-a-map"),
         pytest.param(
             x.IPV4 + x.in_set((x.IP_DADDR, x.DPORT), "services") + x.redirect(),
-            Step("translate", "meta nfproto ipv4 …daddr"),
+            Step("translate", "meta nfproto ipv4 ip daddr . th dport @services"),
             id="address-in-a-set",
         ),
         pytest.param(
@@ -169,6 +180,29 @@ def step(*parts):
             Step("accept", "…conntrack"),
             id="xtables-other-states",
         ),
+        pytest.param(
+            dialled("10.96.7.1", b"\xff") + ACCEPT,
+            Step("accept", "ct original ip daddr 10.96.7.1/32"),
+            id="xtables-dialled",
+        ),
+        pytest.param(
+            dialled("10.96.0.0", b"\xff\xff\0", (80, 80)) + ACCEPT,
+            Step("accept", "ct original ip daddr 10.96.0.0/16 ct original proto-dst 80"),
+            id="xtables-dialled-network-and-port",
+        ),
+        pytest.param(
+            dialled("fd00:96::", b"\xff" * 14 + b"\0") + ACCEPT,
+            Step("accept", "ct original ip6 daddr fd00:96::/112"),
+            id="xtables-dialled-network-6",
+        ),
+        pytest.param(
+            dialled(ports=(80, 90)) + ACCEPT, Step("accept", "…"), id="xtables-dialled-ports"
+        ),
+        pytest.param(
+            dialled("10.96.7.1", b"\xff", is_inverted=True) + ACCEPT,
+            Step("accept", "…conntrack"),
+            id="xtables-not-dialled",
+        ),
         pytest.param(ANY_NEW + ACCEPT, Step("accept", "ct state established,new"), id="states"),
         pytest.param(
             x.TCP + x.within(x.DPORT, 10000, 30000) + ACCEPT,
@@ -193,7 +227,7 @@ def step(*parts):
         ),
         pytest.param(
             x.in_set((x.L4PROTO, x.DPORT), "ports") + NEW + ACCEPT,
-            Step("accept", "…dport ct state new"),
+            Step("accept", "meta l4proto . th dport @ports ct state new"),
             id="set",
         ),
         pytest.param(LIMIT + ACCEPT, Step("accept"), id="limited"),
