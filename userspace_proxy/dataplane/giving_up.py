@@ -52,7 +52,7 @@ def has_given_up(up: Direction, counters: EndpointCounters, asked_s: float) -> b
 def came_late(
     up: Direction, counters: Blamed, now: float, waited_s: float, *, is_counted: bool
 ) -> bool:
-    """Note a first byte as late, and return that, if its client had waited and ended its side.
+    """Note a first byte as late, and return that, if its client has ended its side, and had waited.
 
     Args:
         counters: What counts it.
@@ -60,7 +60,8 @@ def came_late(
         is_counted: The connection has been noted as one without an answer.
     """
     left = left_s(up)
-    is_late = up.is_ended and silent_s(up.source) - left >= _AWAITED_S
+    # One that was counted may have ended its side at once, and wait: its end will show.
+    is_late = up.is_ended and (is_counted or silent_s(up.source) - left >= _AWAITED_S)
     if is_late:
         note_late(counters, now, waited_s, left, is_counted=is_counted)
     return is_late

@@ -214,6 +214,31 @@ async def test_a_client_that_reads_after_its_end_has_its_answer_however_late(rig
     assert noted(rig, web, pod) == (0, 0)
 
 
+@pytest.mark.parametrize("is_with_end", [False, True])
+async def test_a_client_that_ends_its_side_at_once_and_waits_has_its_answer(rig, is_with_end):
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    client, server = await rig.pair(web, pod)
+    await client.send(b"question")
+    client.finish()
+    assert await server.read() == b"question"
+    (connection,) = rig.connections.open
+    await until(lambda: waited_s(connection) >= 0.95, "the client has been silent for a while")
+    # The reactor's clock stands still between events.
+    connection._asked_at -= 1.0
+    assert noted(rig, web, pod) == (1, errno.ETIMEDOUT), "it may have left"
+    counters = web.group.counters_of(pod.address)
+    assert counters.left == 1
+    await server.send(b"answer")
+    if is_with_end:
+        server.close()
+    assert await client.read() == b"answer"
+    server.close()
+    await until(lambda: not rig.connections.open)
+    assert noted(rig, web, pod) == (0, 0)
+    assert counters.left == 0
+
+
 async def test_a_client_that_has_got_a_byte_has_its_answer(rig):
     pod = rig.endpoint()
     web = rig.service(pod.address)
