@@ -162,3 +162,46 @@ def test_a_chain_that_drops_packets_on_their_way_in_is_named(
         testbed.shell("nft insert rule ip evil in ct status dnat accept")
         wait_for("its end", lambda: sentence().startswith("Served by 1"), hint=testbed.agent.log)
         assert pod.get(WEB.address) == "one"
+
+
+@pytest.mark.parametrize("steering", ["nftables", "iptables", "local"])
+def test_a_chain_that_drops_packets_to_an_endpoint_is_named(tmp_path, steering):
+    with Testbed(tmp_path, steering, clients=("pod",)) as testbed:
+        (ip,) = testbed.add_pods("one", tcp=8080)
+        testbed.serve(with_endpoints(WEB, [ip]))
+        testbed.shell(
+            "nft 'add table ip evil; "
+            "add chain ip evil out { type filter hook output priority 0; }; "
+            f"add rule ip evil out ip daddr {ip} tcp dport 8080 drop'"
+        )
+        with pytest.raises(OSError, match=r"reset|refused|timed out"):
+            testbed["pod"].get(WEB.address)
+        said = (
+            f"Clients fail: {ip}:8080 does not answer: nftables chain ip evil out of another "
+            "program (output, priority 0) drops packets to it"
+        )
+
+        def sentence() -> str:
+            return str(testbed.agent.port("web")["state"]["sentence"])
+
+        wait_for(said, lambda: sentence() == said, hint=testbed.agent.log)
+        testbed.shell("nft delete table ip evil")
+        wait_for("its end", lambda: "chain" not in sentence(), hint=testbed.agent.log)
+
+
+def test_a_low_limit_of_another_program_is_a_doubt(tmp_path):
+    with Testbed(tmp_path, "nftables", clients=("pod",)) as testbed:
+        testbed.serve(with_endpoints(WEB, testbed.add_pods("one", tcp=8080)))
+        assert testbed["pod"].get(WEB.address) == "one"
+        testbed.shell(
+            "nft 'add table ip evil; "
+            "add chain ip evil in { type filter hook input priority 0; }; "
+            "add rule ip evil in ct state new ct original ip daddr 10.96.0.10 "
+            "limit rate over 10/minute drop'"
+        )
+        said = (
+            "Served by 1 endpoint; nftables chain ip evil in of another program (input, priority "
+            "0) drops packets to it above a low limit"
+        )
+        wait_for(said, lambda: testbed.agent.port("web")["state"]["sentence"] == said)
+        assert testbed.agent.port("web")["state"]["level"] == "attention"

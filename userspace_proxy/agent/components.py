@@ -37,7 +37,7 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
     yield core.health_checks
     yield SyncComponent(sync, served_ports, steering)
     yield Scaling(core)
-    yield EjectionProbes(plane, served_ports, can_probe=options.dialer is None)
+    yield EjectionProbes(plane, served_ports, steering, can_probe=options.dialer is None)
     # Before the status servers, which import half of the program.
     yield last_state
     yield names_of_endpoints

@@ -148,8 +148,7 @@ def _take_lock(options: Options, stack: AsyncExitStack) -> None:
     lock = NodeLock(options.proxy_name)
     lock.take()
     stack.callback(lock.release)
-    requests = HandOverRequests(asyncio.get_running_loop(), lock, options.hand_over)
-    stack.callback(requests.close)
+    stack.callback(HandOverRequests(asyncio.get_running_loop(), lock, options.hand_over).close)
 
 
 async def _remove_leftovers(steering: str, options: Options) -> None:

@@ -185,7 +185,9 @@ def view_endpoint(
     words = faults.get(address)
     facts.cause = causes.fault_on_purpose(address, words) if words else None
     if facts.cause is None:
-        facts.cause, facts.is_past = failure_of(address, counters, clock, group.absent_hop(address))
+        facts.cause, facts.is_past = failure_of(
+            address, counters, clock, group.obstacle_to(address)
+        )
         if facts.cause is not None and verdict.host:
             facts.cause = outside(facts.cause, address.ip, verdict.host)
         if facts.cause is not None and group.serving.handling.proxy_protocol:

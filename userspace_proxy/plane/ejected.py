@@ -28,7 +28,7 @@ from ..kernel.neighbours import absent_hop, next_hop, without_route
 from ..model import ServiceKey, SocketAddress
 from ..model.serving import Serving
 from ..policy.causes import NO_ANSWER, NO_HOST, RESETS
-from ..policy.endpoint_causes import NextHop
+from ..policy.endpoint_causes import DroppedBy, NextHop
 from .group import Group, keys_of_removed
 from .messages import Returned
 from .path_probes import Note, PathProbes
@@ -72,6 +72,7 @@ class EjectedEndpoints:
         open_probes: Opens what probes endpoints, once the first one has to be.
         absent_hop: Returns the next hop to an address if no host answers for it.
         next_hop: Returns the next hop to an address.
+        dropped_by: Returns which chain drops this node's packets to an endpoint; or empty.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class EjectedEndpoints:
         open_probes: Callable[[Note], PathProbes] = PathProbes,
         absent_hop: Callable[[str], NextHop | None] = absent_hop,
         next_hop: Callable[[str], NextHop | None] = next_hop,
+        dropped_by: Callable[[SocketAddress], str] = lambda _endpoint: "",
     ) -> None:
         self._plane = plane
         self._probed_for = probed_for
@@ -90,6 +92,7 @@ class EjectedEndpoints:
         self._open_probes = open_probes
         self._absent_hop = absent_hop
         self._next_hop = next_hop
+        self._dropped_by = dropped_by
         self._followed: dict[tuple[int, SocketAddress], _Ejected] = {}
         self._probed: dict[SocketAddress, dict[int, _Ejected]] = {}
         """Of these, those that are probed, by the number of their group."""
@@ -113,7 +116,7 @@ class EjectedEndpoints:
             dials = one.group.counters_of(one.endpoint).dials
             if not dials.is_on or dials.number not in _SILENCE:
                 # A refusal is an answer, too.
-                one.group.note_absent(one.endpoint, None)
+                one.group.note_obstacle(one.endpoint, None)
             elif dials.last_at > one.absent_at:
                 unknown.append(one)
         for one in sorted(unknown, key=lambda one: one.asked_at)[:QUESTIONS_MAX]:
@@ -150,7 +153,7 @@ class EjectedEndpoints:
         one = self._followed.pop(key, None)
         if one is None:
             return
-        one.group.note_absent(one.endpoint, None)
+        one.group.note_obstacle(one.endpoint, None)
         if one.probed_for is not None and self._probes is not None:
             self._probes.discard(one.endpoint, one.probed_for)
             probed = self._probed[one.endpoint]
@@ -175,9 +178,10 @@ class EjectedEndpoints:
         self._probes.add(one.endpoint, one.probed_for)
 
     def _look_for(self, one: _Ejected) -> None:
-        """Note the next hop to an endpoint if no host answers for it."""
+        """Note what keeps this node's packets from an endpoint: a host that is away, or a rule."""
         dials = one.group.counters_of(one.endpoint).dials
         ask = self._next_hop if dials.number == NO_HOST else self._absent_hop
         if hop := ask(one.endpoint.ip):
             one.absent_at = dials.last_at
-        one.group.note_absent(one.endpoint, hop)
+        chain = "" if hop else self._dropped_by(one.endpoint)
+        one.group.note_obstacle(one.endpoint, DroppedBy(chain) if chain else hop)

@@ -25,7 +25,7 @@ from ..facts import (
 from ..facts.port import LATELY_NAMES, Lately
 from ..model import SocketAddress
 from ..model.serving import Serving
-from ..policy.endpoint_causes import NextHop
+from ..policy.endpoint_causes import Obstacle
 from .denials import Denials
 from .messages import (
     MAX_GROUP_BYTES,
@@ -99,7 +99,7 @@ class Group(CounterTable):
         """As in each worker."""
         self._measured = Serving(), ""
         """What was measured last, and why it is too large."""
-        self._absent: dict[SocketAddress, NextHop] = {}
+        self._obstacles: dict[SocketAddress, Obstacle] = {}
         """Ejected endpoints that no host of a link has, each with the link's interface."""
 
     def opening(self) -> GroupUpdate:
@@ -222,19 +222,19 @@ class Group(CounterTable):
             others = frozenset(self.serving.all_endpoints) - {endpoint}
             self._slow_start.begin(self.serving.newcomers(others), now)
 
-    def note_absent(self, endpoint: SocketAddress, hop: NextHop | None) -> None:
-        """Note the endpoint's next hop, for which no host answers; None: that isn't so."""
-        if self._absent.get(endpoint) == hop:
+    def note_obstacle(self, endpoint: SocketAddress, obstacle: Obstacle | None) -> None:
+        """Note what keeps this node's packets from an endpoint; None: nothing is known."""
+        if self._obstacles.get(endpoint) == obstacle:
             return
         self.revision += 1
-        if hop:
-            self._absent[endpoint] = hop
+        if obstacle:
+            self._obstacles[endpoint] = obstacle
         else:
-            del self._absent[endpoint]
+            del self._obstacles[endpoint]
 
-    def absent_hop(self, endpoint: SocketAddress) -> NextHop | None:
-        """Return the endpoint's next hop if no host is known to answer for it."""
-        return self._absent.get(endpoint)
+    def obstacle_to(self, endpoint: SocketAddress) -> Obstacle | None:
+        """Return what is known to keep this node's packets from an endpoint."""
+        return self._obstacles.get(endpoint)
 
     def starting(self, now: float) -> Mapping[SocketAddress, float]:
         """Return what endpoints that start slowly have of their shares."""

@@ -22,6 +22,17 @@ class NextHop(NamedTuple):
     """Empty: the address is on the interface's own link."""
 
 
+class DroppedBy(NamedTuple):
+    """Which chain of another program drops this node's packets to an address."""
+
+    chain: str
+    """With its hook and priority, as in ``OTHERS_CHAIN``."""
+
+
+Obstacle = NextHop | DroppedBy
+"""What this node's kernel knows about packets that an endpoint doesn't answer: no host is at its
+next hop, or they are dropped on their way out."""
+
 UNANSWERED_S = 1
 """Seconds without a byte after which a client that leaves has given up, and before which an
 endpoint that leaves has ended the connection at once."""
@@ -171,6 +182,16 @@ def no_host(endpoint: SocketAddress, hop: NextHop | None = None) -> Cause:
         str(endpoint),
         "No pod has this address any more, or it is on another link: compare it with those of the "
         "pods, and look at the pod's node",
+    )
+
+
+def dropped_here(endpoint: SocketAddress, chain: str) -> Cause:
+    """Return the cause of dials whose packets a chain of another program drops on this node."""
+    return Cause(
+        CauseCode.ENDPOINT_SILENT,
+        f"{endpoint} does not answer: {chain} drops packets to it",
+        str(endpoint),
+        "Accept packets to it in that chain, or delete what drops them",
     )
 
 

@@ -17,10 +17,12 @@ from ..model import Cause, CauseCode, SocketAddress
 from ..policy.causes import NO_DATAGRAM, RESETS, dial_failed, end_code, resets
 from ..policy.endpoint_causes import (
     UNANSWERED_S,
-    NextHop,
+    DroppedBy,
+    Obstacle,
     answers_late,
     cuts_off,
     denies,
+    dropped_here,
     excludes,
     has_ended,
     in_the_past,
@@ -61,14 +63,14 @@ def failure_of(
     address: SocketAddress,
     counters: EndpointCounters,
     clock: Clock,
-    absent_hop: NextHop | None = None,
+    obstacle: Obstacle | None = None,
 ) -> tuple[Cause | None, bool]:
     """Return why an endpoint fails, None if it doesn't, and whether that was a while ago.
 
     Args:
-        absent_hop: Its next hop, for which no host answers; None: that isn't known.
+        obstacle: What keeps this node's packets from it; None: nothing is known.
     """
-    cause = _failure(address, counters, clock, absent_hop)
+    cause = _failure(address, counters, clock, obstacle)
     if cause is None and counters.denials.is_on and not counters.connections:
         # It answers this node, and has answered no client yet.
         denied = seen(dial_cause(address, counters.denials.number), counters.denials, clock)
@@ -99,10 +101,10 @@ def _is_past(cause: Cause, clock: Clock) -> bool:
 
 
 def _failure(
-    address: SocketAddress, counters: EndpointCounters, clock: Clock, absent_hop: NextHop | None
+    address: SocketAddress, counters: EndpointCounters, clock: Clock, obstacle: Obstacle | None
 ) -> Cause | None:
     dials, ends, denials = counters.dials, counters.ends, counters.denials
-    failed = _dials_in_a_row(address, dials, clock, absent_hop) if dials.is_on else None
+    failed = _dials_in_a_row(address, dials, clock, obstacle) if dials.is_on else None
     is_silent_since = ends.number == NO_DATAGRAM and ends.last_at > dials.last_at
     if failed and not (is_silent_since and _is_past(failed, clock)):
         return failed
@@ -133,10 +135,12 @@ def _failure(
 
 
 def _dials_in_a_row(
-    address: SocketAddress, dials: Streak, clock: Clock, absent_hop: NextHop | None
+    address: SocketAddress, dials: Streak, clock: Clock, obstacle: Obstacle | None
 ) -> Cause:
-    if absent_hop:
-        return seen(no_host(address, absent_hop), dials, clock)
+    if isinstance(obstacle, DroppedBy):
+        return seen(dropped_here(address, obstacle.chain), dials, clock)
+    if obstacle:
+        return seen(no_host(address, obstacle), dials, clock)
     cause = seen(dial_cause(address, dials.number), dials, clock)
     # A dial that succeeded shows that its port was open, whatever became of the connection.
     return has_ended(cause) if dials.succeeded_at >= 0 else cause

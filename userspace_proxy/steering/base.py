@@ -246,6 +246,13 @@ class Steering(abc.ABC):
         """
         return None
 
+    def dropping_chain(self, _endpoint: SocketAddress) -> str:
+        """Return which chain of another program drops this node's TCP packets to an endpoint.
+
+        As of the last :meth:`repair`; empty if none certainly does, or if that isn't known.
+        """
+        return ""
+
     @abc.abstractmethod
     async def repair(self) -> int:
         """Compare the state in force with the desired state, and repair what differs.

@@ -19,7 +19,8 @@ looked up, and by a chain of equal priority.
 Rule 2: a rule with another condition that isn't understood concerns some clients of all addresses,
 as that of a transparent proxy: it is no reason for an alarm, but makes later rules less certain.
 Rule 3: packets are dropped only if that is certain for pods and other hosts: a firewall may turn
-some clients away.
+some clients away. That they are dropped above a low limit is a doubt.
+Rule 4: likewise for what the proxy sends to endpoints, at output and postrouting.
 
 Source: net/netfilter/core.c, nf_hook_entries_grow(); net/netfilter/nf_nat_core.c,
 nf_nat_register_fn().
@@ -35,7 +36,7 @@ from ..errors import SteeringError
 from ..kernel.nf_tables.chains import DEPTH_MAX, Chain, Tables
 from ..kernel.nf_tables.conditions import FirstPacket, may_be_first, meets
 from ..kernel.nf_tables.rules import UNKNOWN
-from ..model import Doubt, Frontend, IPFamily
+from ..model import Doubt, Frontend, IPFamily, Protocol, SocketAddress
 from ..policy.causes import OTHERS_CHAIN
 from .names import is_userspace_proxy_table
 from .others.nft import NftReader
@@ -46,7 +47,7 @@ _FAMILIES = {"ip": (IPFamily.IPV4,), "ip6": (IPFamily.IPV6,), "inet": tuple(IPFa
 _NAT_HOOKS = ("prerouting", "output")
 NEVER = 1 << 31
 """The priority of a proxy that translates nothing: after that of all chains."""
-_WAY_IN = ("prerouting", "input")
+_WAY_IN, _WAY_OUT_HOOKS = ("prerouting", "input"), ("output", "postrouting")
 _DROPS = ("drop", "reject")
 # Rules times frontends of a filter's chains, 1.2 µs each: this is done in the round of repairs.
 _FOLLOWED_MAX = 200_000
@@ -72,6 +73,13 @@ class Outcome(NamedTuple):
     """Whether that rule has a condition on the address."""
 
 
+class Followed(NamedTuple):
+    """A chain that the kernel calls, and those of its table that it may lead to, with rules."""
+
+    base: Chain
+    chains: Mapping[str, Chain]
+
+
 class EarlierChains:
     """Finds those chains in this thread's network namespace.
 
@@ -84,6 +92,8 @@ class EarlierChains:
         self._reader: NftReader | None = None
         self._seen = -1
         self._found: dict[Frontend, str] = {}
+        self.ways_out: Sequence[Followed] = ()
+        """What packets to endpoints pass, as of the last look, for :func:`dropping_chain`."""
 
     def look(self, frontends: Collection[Frontend]) -> dict[Frontend, str]:
         """Return the frontends whose packets another program takes first, or may, with the cause.
@@ -100,6 +110,7 @@ class EarlierChains:
                 self._seen = generation
         except SteeringError:
             self.forget()
+            self.ways_out = ()
         return self._found
 
     def forget(self) -> None:
@@ -114,6 +125,12 @@ class EarlierChains:
 
     def _find(self, reader: NftReader, frontends: Collection[Frontend]) -> dict[Frontend, str]:
         tables = reader.chains()
+        self.ways_out = [
+            Followed(chains[base.name], chains)
+            for base in _others(tables)
+            if base.kind in ("filter", "route") and base.hook in _WAY_OUT_HOOKS
+            for chains in (as_evaluated(base, reader.reached(tables[base.table], base)),)
+        ]
         found: dict[Frontend, str] = {}
         translations = {frontend: self._translation_of(frontend) for frontend in frontends}
         last = max((t.priority for t in translations.values()), default=-NEVER)
@@ -136,13 +153,28 @@ def chains_before(tables: Tables, last: int) -> Iterator[Chain]:
     Args:
         last: The greatest priority of the proxy's nat chains, or :data:`NEVER`.
     """
+    for chain in _others(tables):
+        if chain.kind == "nat" and chain.hook in _NAT_HOOKS and chain.priority <= last:
+            yield chain
+        if chain.kind == "filter" and chain.hook in _WAY_IN:
+            yield chain
+
+
+def _others(tables: Tables) -> Iterator[Chain]:
+    """Yield the chains of other programs for IP packets."""
     for table, chains in tables.items():
         if not is_userspace_proxy_table(table) and table.partition(" ")[0] in _FAMILIES:
-            for chain in chains.values():
-                if chain.kind == "nat" and chain.hook in _NAT_HOOKS and chain.priority <= last:
-                    yield chain
-                if chain.kind == "filter" and chain.hook in _WAY_IN:
-                    yield chain
+            yield from chains.values()
+
+
+def dropping_chain(ways_out: Sequence[Followed], endpoint: SocketAddress) -> str:
+    """Return which chain drops the first packet of a TCP connection to an endpoint; or empty."""
+    packet = FirstPacket(Frontend(endpoint.ip, endpoint.port, Protocol.TCP))
+    for base, chains in ways_out:
+        is_family = endpoint.family in _FAMILIES[base.table.partition(" ")[0]]
+        if is_family and _drops(replace(base, kind="filter"), chains, packet):
+            return f"{OTHERS_CHAIN.format(base)} ({base.hook}, priority {base.priority})"
+    return ""
 
 
 def first_packets(
@@ -271,6 +303,8 @@ def explain_chain(
             besides = "" if is_all else ", except those of this node's own programs"
             way_out = _ADMIT if packets[0].port else _WAY_OUT
             return f"{which} drops packets to it{besides}; {way_out}"
+        if packets and _drops(chain, chains, packets[0]._replace(is_over=True)):
+            return Doubt(f"{which} drops packets to it above a low limit; {_RAISE}")
         is_before = chain.hook == "prerouting" and chain.priority < _TRACKING and priority != NEVER
         if is_before and follow(chain, chains, FirstPacket(frontend), "untracked").is_taken:
             return f"{which} {_UNTRACKED}"
@@ -295,6 +329,7 @@ def _drops(chain: Chain, chains: Mapping[str, Chain], packet: FirstPacket) -> bo
 
 
 _WAY_OUT = "accept them in that chain, or delete what drops them"
+_RAISE = "raise the limit, or exempt the packets of Services"
 _UNTRACKED = (
     "keeps packets to it from being tracked (notrack), so that they aren't translated; accept them "
     "in that chain before that rule, or delete it"

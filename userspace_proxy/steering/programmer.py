@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from ..errors import SteeringError
@@ -20,7 +20,7 @@ from ..kernel import conntrack
 from ..kernel.conntrack import PROTOCOL_NUMBERS, Change, Dialled
 from ..kernel.interfaces import PreroutingAddress
 from ..kernel.one_thread import InOneThread
-from ..model import Frontend, IPFamily, Protocol
+from ..model import Frontend, IPFamily, Protocol, SocketAddress
 from .base import (
     REFUSE,
     Bind,
@@ -33,7 +33,7 @@ from .base import (
     nothing_applied,
     render_targets,
 )
-from .earlier_chains import EarlierChains, Translation
+from .earlier_chains import EarlierChains, Followed, Translation, dropping_chain
 
 Ports = dict[Frontend, int]
 Touched = Mapping[Frontend, int | None]
@@ -64,6 +64,10 @@ class Programmer(abc.ABC):
     def unsteered(self) -> Mapping[Frontend, str]:
         """Return :attr:`.base.Steering.unsteered`."""
         return self._taken_earlier
+
+    def ways_out(self) -> Sequence[Followed]:
+        """Return the chains of other programs that packets to endpoints pass."""
+        return self._earlier.ways_out
 
     @abc.abstractmethod
     def start(self) -> Ports:
@@ -208,6 +212,7 @@ class ProgrammedSteering(Steering, Generic[Kind]):
         self.facts = facts
         # Calls to the kernel block, and none may overtake another.
         self._programmer = InOneThread(f"{self.name}-steering", make)
+        self._ways_out: Sequence[Followed] = ()
 
     async def start(self) -> Mapping[Frontend, int]:
         """Part of Steering."""
@@ -246,6 +251,10 @@ class ProgrammedSteering(Steering, Generic[Kind]):
 
         return await self._do(repair_and_look)
 
+    def dropping_chain(self, endpoint: SocketAddress) -> str:
+        """Part of Steering."""
+        return dropping_chain(self._ways_out, endpoint)
+
     async def clean_up(self) -> None:
         """Part of Steering."""
         await self._do(lambda programmer: programmer.clean_up())
@@ -255,18 +264,15 @@ class ProgrammedSteering(Steering, Generic[Kind]):
         await self._programmer.close()
 
     async def _do(self, call: Callable[[Kind], Result]) -> Result:
-        def call_and_report(programmer: Kind) -> tuple[Result, Mapping[Frontend, str], str, bool]:
+        def call_and_report(programmer: Kind) -> Result:
             result = call(programmer)
-            return (
-                result,
-                programmer.unsteered(),
-                programmer.unguarded(),
-                programmer.needs_transparent,
-            )
+            # The owner waits for them meanwhile.
+            self.unsteered, self.unguarded = programmer.unsteered(), programmer.unguarded()
+            self.needs_transparent = programmer.needs_transparent
+            self._ways_out = programmer.ways_out()
+            return result
 
-        found = await self._programmer.do(call_and_report)
-        result, self.unsteered, self.unguarded, self.needs_transparent = found
-        return result
+        return await self._programmer.do(call_and_report)
 
     @property
     def _refuse_port(self) -> int:

@@ -11,7 +11,7 @@ from userspace_proxy.plane import Plane, ejected
 from userspace_proxy.plane.ejected import FOLLOWED_MAX, QUIET_S, EjectedEndpoints
 from userspace_proxy.plane.messages import Ejected
 from userspace_proxy.policy.causes import NO_HOST, NO_ROUTE
-from userspace_proxy.policy.endpoint_causes import NextHop
+from userspace_proxy.policy.endpoint_causes import DroppedBy, NextHop
 
 POD, OTHER = SocketAddress("192.0.2.1", 8080), SocketAddress("192.0.2.2", 8080)
 ETH0 = NextHop("eth0")
@@ -34,6 +34,9 @@ class Probed:
         """Part of PathProbes."""
 
 
+CHAIN = "nftables chain ip evil out of another program (output, priority 0)"
+
+
 class Rig:
     """What follows ejections, Services with two endpoints, a clock and a kernel to ask."""
 
@@ -42,6 +45,7 @@ class Rig:
         self.plane = plane
         self.services = {}
         self.absent = {}
+        self.dropped = {}
         self.questions = 0
         self.probed = None
         self.watcher = EjectedEndpoints(
@@ -51,6 +55,7 @@ class Rig:
             open_probes=self._open,
             absent_hop=self._ask,
             next_hop={POD.ip: NextHop("eth1")}.get,
+            dropped_by=lambda endpoint: self.dropped.get(endpoint, ""),
         )
         self.group = self.serve("web")
 
@@ -209,19 +214,19 @@ def test_after_a_dial_without_an_answer_the_kernel_is_asked(rig, number):
     rig.eject(number=number)
     rig.eject(pod=OTHER, number=number)
     rig.pass_(1)
-    assert [rig.group.absent_hop(pod) for pod in (POD, OTHER)] == [ETH0, None]
+    assert [rig.group.obstacle_to(pod) for pod in (POD, OTHER)] == [ETH0, None]
     rig.absent = {}
     rig.pass_(1)
-    assert rig.group.absent_hop(POD) == ETH0, "the kernel has forgotten it"
+    assert rig.group.obstacle_to(POD) == ETH0, "the kernel has forgotten it"
     rig.eject(number=number)
     rig.pass_(1)
-    assert rig.group.absent_hop(POD) is None, "ARP was answered before the next dial"
+    assert rig.group.obstacle_to(POD) is None, "ARP was answered before the next dial"
 
 
 def test_what_a_worker_has_seen_has_its_link_though_the_kernel_has_forgotten_it(rig):
     rig.eject(number=NO_HOST)
     rig.pass_(1)
-    assert rig.group.absent_hop(POD) == NextHop("eth1")
+    assert rig.group.obstacle_to(POD) == NextHop("eth1")
     assert rig.questions == 0
 
 
@@ -235,10 +240,10 @@ def test_a_host_that_refuses_is_there(rig):
     rig.absent = {POD.ip: ETH0}
     rig.eject(number=SILENT)
     rig.pass_(1)
-    assert rig.group.absent_hop(POD) == ETH0
+    assert rig.group.obstacle_to(POD) == ETH0
     rig.eject(number=REFUSED)
     rig.pass_(1)
-    assert rig.group.absent_hop(POD) is None
+    assert rig.group.obstacle_to(POD) is None
 
 
 def test_a_host_that_answers_is_there(rig):
@@ -246,7 +251,7 @@ def test_a_host_that_answers_is_there(rig):
     rig.eject(number=SILENT)
     rig.pass_(QUIET_S)
     rig.watcher.note(POD, 0)
-    assert rig.group.absent_hop(POD) is None
+    assert rig.group.obstacle_to(POD) is None
 
 
 def test_of_many_silent_endpoints_some_are_asked_about_in_turns(rig, monkeypatch):
@@ -255,6 +260,24 @@ def test_of_many_silent_endpoints_some_are_asked_about_in_turns(rig, monkeypatch
     rig.eject(number=SILENT)
     rig.eject(pod=OTHER, number=SILENT)
     rig.pass_(1)
-    assert (rig.questions, rig.group.absent_hop(OTHER)) == (1, None)
+    assert (rig.questions, rig.group.obstacle_to(OTHER)) == (1, None)
     rig.pass_(1)
-    assert (rig.questions, rig.group.absent_hop(OTHER)) == (2, ETH0)
+    assert (rig.questions, rig.group.obstacle_to(OTHER)) == (2, ETH0)
+
+
+def test_the_chain_that_drops_packets_to_a_silent_endpoint_is_noted_while_it_does(rig):
+    rig.dropped[POD] = CHAIN
+    rig.eject(number=SILENT)
+    rig.pass_(1)
+    assert rig.group.obstacle_to(POD) == DroppedBy(CHAIN)
+    rig.dropped.clear()
+    rig.pass_(1)
+    assert rig.group.obstacle_to(POD) is None
+
+
+def test_a_host_that_is_away_counts_before_a_chain(rig):
+    rig.dropped[POD] = CHAIN
+    rig.absent[POD.ip] = NextHop("eth0")
+    rig.eject(number=SILENT)
+    rig.pass_(1)
+    assert rig.group.obstacle_to(POD) == NextHop("eth0")

@@ -13,6 +13,7 @@ from userspace_proxy.policy.endpoint_causes import (
     at_times,
     cuts_off,
     denies,
+    dropped_here,
     excludes,
     has_ended,
     in_the_past,
@@ -37,6 +38,16 @@ def test_an_address_that_no_host_has_is_named_with_its_interface():
         "10.244.1.8:8080",
     )
     assert (ABSENT.count, ABSENT.last_at) == (3, 7.0)
+
+
+def test_a_chain_that_drops_packets_to_an_endpoint_is_named_while_it_does():
+    cause = dropped_here(POD, "nftables chain ip f out of another program (output, priority 0)")
+    assert (cause.code, cause.object) == (CauseCode.ENDPOINT_SILENT, "10.244.1.8:8080")
+    assert cause.sentence == (
+        "10.244.1.8:8080 does not answer: nftables chain ip f out of another program (output, "
+        "priority 0) drops packets to it"
+    )
+    assert in_the_past(cause).sentence == "10.244.1.8:8080 did not answer when it was last tried"
 
 
 def test_a_gateway_that_no_host_has_is_named_with_the_address_behind_it():

@@ -6,7 +6,7 @@ import pytest
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.nf_tables.chains import Chain, Step
 from userspace_proxy.kernel.nf_tables.conditions import FirstPacket
-from userspace_proxy.model import Doubt, Frontend, Protocol
+from userspace_proxy.model import Doubt, Frontend, Protocol, SocketAddress
 from userspace_proxy.policy.causes import not_listening
 from userspace_proxy.steering import earlier_chains
 from userspace_proxy.steering.earlier_chains import (
@@ -16,6 +16,7 @@ from userspace_proxy.steering.earlier_chains import (
     Translation,
     as_evaluated,
     chains_before,
+    dropping_chain,
     explain_chain,
     first_packets,
     follow,
@@ -254,6 +255,53 @@ def test_packets_of_own_programs_have_the_proxy_port_wherever_they_come_in():
 
 
 @pytest.mark.parametrize(
+    ("rules", "is_doubt"),
+    [
+        pytest.param(["drop: ct original ip daddr 10.96.7.1/32 limit over"], True, id="named"),
+        pytest.param(["drop: limit over"], True, id="all"),
+        pytest.param(["drop: … limit over"], False, id="some"),
+        pytest.param(["accept: ct status dnat", "drop: limit over"], False, id="admitted-before"),
+    ],
+)
+def test_that_packets_above_a_low_limit_are_dropped_is_a_doubt(rules, is_doubt):
+    steps = tuple(Step(*rule.split(": ")) for rule in rules)
+    chain = Chain("ip evil", "in", "filter", "input", 0, steps=steps)
+    assert may_take(chain, {"in": chain}, 1) or not is_doubt
+    cause = explain_chain(chain, {"in": chain}, WEB, PROXIED)
+    assert isinstance(cause, Doubt) == is_doubt
+    assert ("drops packets to it above a low limit; raise the limit" in cause) == is_doubt
+
+
+def test_a_chain_that_drops_packets_to_an_endpoint_is_found_until_it_is_gone(node):
+    pod, other = SocketAddress("10.244.0.7", 80), SocketAddress("10.244.0.8", 80)
+    pod_6 = SocketAddress("fd00:244::7", 80)
+    with closing(EarlierChains(translation_of)) as earlier:
+        assert earlier.look([]) == {}
+        assert dropping_chain(earlier.ways_out, pod) == ""
+        node.run(
+            "nft 'table inet evil { "
+            "chain out { type filter hook output priority 0; ip daddr 10.244.0.7 drop; }; "
+            "chain post { type filter hook postrouting priority 9; ip6 daddr fd00::/16 drop; }; "
+            "chain nat { type nat hook output priority 0; drop; }; "
+            "chain in { type filter hook input priority 0; drop; }; }'"
+        )
+        node.run("nft 'table ip evil { chain out { type route hook output priority 5; }; }'")
+        earlier.look([])
+        found = [dropping_chain(earlier.ways_out, one) for one in (pod, other, pod_6)]
+        assert found == [
+            "nftables chain inet evil out of another program (output, priority 0)",
+            "",
+            "nftables chain inet evil post of another program (postrouting, priority 9)",
+        ]
+        node.run("nft add rule ip evil out tcp dport 80 drop")
+        earlier.look([])
+        assert "ip evil out" in dropping_chain(earlier.ways_out, other)
+        assert "inet evil post" in dropping_chain(earlier.ways_out, pod_6)
+        earlier.forget()
+        assert dropping_chain(earlier.ways_out, pod), "as of the last look"
+
+
+@pytest.mark.parametrize(
     ("priority", "rules", "translation", "expected"),
     [
         pytest.param(-300, [f"notrack: {NAMED}"], PROXIED, True, id="named"),
@@ -348,6 +396,7 @@ def test_where_nftables_can_not_be_read_nothing_is_found(node, monkeypatch):
     monkeypatch.setattr(earlier_chains, "NftReader", refuse)
     with closing(EarlierChains(translation_of)) as earlier:
         assert earlier.look([WEB]) == {}
+        assert earlier.ways_out == ()
 
 
 def test_the_cause_is_about_the_chain():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...model import Protocol, ServiceKey
 from ...plane import Group, Plane
 from ...plane.ejected import EjectedEndpoints
+from ...steering import Steering
 from ..rounds.component import Component
 from ..rounds.served_ports import ServedPorts
 from ..rounds.tasks import Supervisor, pause
@@ -15,17 +16,16 @@ _LOOK_S = 1.0
 class EjectionProbes(Component):
     """The ejected endpoints of one proxy; ``can_probe`` if they are dialled by address."""
 
-    def __init__(self, plane: Plane, served_ports: ServedPorts, *, can_probe: bool) -> None:
-        self._served_ports = served_ports
-        self._can_probe = can_probe
-        self._endpoints = EjectedEndpoints(plane, self._probed_for)
+    def __init__(self, plane: Plane, ports: ServedPorts, way: Steering, *, can_probe: bool) -> None:
+        self._served_ports, self._can_probe = ports, can_probe
+        self._endpoints = EjectedEndpoints(plane, self._probed_for, dropped_by=way.dropping_chain)
 
     async def start(self, supervisor: Supervisor) -> None:
         """Look once a second."""
         supervisor.start("ejected", self.run)
 
     async def run(self) -> None:
-        """Look once a second, until cancelled."""
+        """Look, until cancelled."""
         while True:
             await pause(_LOOK_S)
             self._endpoints.look()

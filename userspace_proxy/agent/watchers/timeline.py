@@ -161,8 +161,7 @@ class Timeline:
         counters = group.counters_of(endpoint)
         is_over = outage.returned_at and outage.what
         if counters.dials.is_on and not outage.is_on_purpose and not is_over:
-            hop = group.absent_hop(endpoint)
-            cause, _ = failure_of(endpoint, counters, self._clocks, hop)
+            cause, _ = failure_of(endpoint, counters, self._clocks, group.obstacle_to(endpoint))
             outage.what = cause.sentence if cause is not None else ""
 
     def _must_ask(self) -> bool:

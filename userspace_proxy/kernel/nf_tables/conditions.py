@@ -22,6 +22,8 @@ class FirstPacket(NamedTuple):
     hasn't been translated."""
     is_own: bool = False
     """Whether a program of this node is the client; else a pod, or another host."""
+    is_over: bool = False
+    """Whether it comes when the limits of rules are exceeded."""
 
 
 def meets(condition: str, packet: FirstPacket) -> bool | None:
@@ -88,9 +90,9 @@ def _ports(protocol: str, text: str) -> _Test:
     spans = [(int(a), int(b or a)) for a, _, b in (one.partition("-") for one in text.split(","))]
 
     def test(packet: FirstPacket) -> bool:
-        frontend, port, _ = packet
-        is_protocol = protocol in ("th", _name(frontend))
-        return is_protocol and any(a <= (port or frontend.port) <= b for a, b in spans)
+        port = packet.port or packet.frontend.port
+        is_protocol = protocol in ("th", _name(packet.frontend))
+        return is_protocol and any(first <= port <= last for first, last in spans)
 
     return test
 
@@ -121,6 +123,10 @@ def _from_this_node(_text: str) -> _Test:
     return lambda packet: packet.is_own
 
 
+def _over_limit(_text: str) -> _Test:
+    return lambda packet: packet.is_over
+
+
 _STATES = re.compile(r"ct state (\S+)")
 # What was dialled comes first: its words contain those of the address.
 _CONDITIONS: Sequence[tuple[re.Pattern[str], Callable[..., _Test]]] = (
@@ -134,6 +140,7 @@ _CONDITIONS: Sequence[tuple[re.Pattern[str], Callable[..., _Test]]] = (
     (re.compile(r"ct status (! )?dnat"), _translated),
     (re.compile(r"fib daddr type (local)"), _to_this_node),
     (re.compile(r"iif (lo)"), _from_this_node),
+    (re.compile(r"limit (over)"), _over_limit),
 )
 
 

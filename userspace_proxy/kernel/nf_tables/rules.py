@@ -17,7 +17,7 @@ from __future__ import annotations
 import socket
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ..netlink.messages import ip_of, number_in, read_all, text_in
 from . import expressions as x
@@ -25,6 +25,7 @@ from .chains import Step
 from .reader import Expression
 
 UNKNOWN = "…"
+LIMIT = "limit over"
 NOT_UNDERSTOOD = {
     "ip daddr": "…daddr",
     "ip6 daddr": "…daddr",
@@ -55,7 +56,9 @@ _STATES = {
 }
 _PROTOCOLS = {socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp"}
 _PROTOCOL = "meta l4proto "
+# NFT_LIMIT_F_INV and NFT_CONNLIMIT_F_INV.
 _LIMIT_OVER = 1
+_FEW = 10
 # Of the expression "fib": NFT_FIB_RESULT_ADDRTYPE and NFTA_FIB_F_DADDR.
 _ADDRESS_TYPE, _OF_DADDR = 3, 2
 # Of xt_conntrack_mtinfo3; XT_CONNTRACK_STATE is bit 0 of match_flags.
@@ -148,14 +151,23 @@ def _conditions(expressions: Sequence[Expression]) -> Iterator[str]:
             case "match":
                 if text_in(found, 1) != "comment":
                     yield _condition_of_match(text_in(found, 1), found.get(3, b""))
-            case (
-                "lookup" | "range" | "byteorder" | "quota" | "connlimit" | "dynset" | "osf" | "xfrm"
-            ):
+            case "lookup" | "range" | "byteorder" | "quota" | "dynset" | "osf" | "xfrm":
                 yield _looked_up(one, fresh, mask) or _unknown(loaded)
-            case "limit":
-                if number_in(found, 5) & _LIMIT_OVER:
-                    yield UNKNOWN
+            case "limit" | "connlimit":
+                yield from _limit(one.name, found)
         fresh = []
+
+
+def _limit(name: str, found: Mapping[int, bytes]) -> Iterator[str]:
+    """Yield a condition that is met above a limit; one that is met below it counts as always met.
+
+    A low limit, less than one packet a second or ten connections, is ``limit over``.
+    """
+    is_rate = name == "limit"
+    if not number_in(found, 5 if is_rate else 2) & _LIMIT_OVER:
+        return
+    rate, unit_s = number_in(found, 1), number_in(found, 2) if is_rate else _FEW
+    yield LIMIT if rate < unit_s and not (is_rate and number_in(found, 4)) else UNKNOWN
 
 
 def words_of_states(states: Sequence[str]) -> str:

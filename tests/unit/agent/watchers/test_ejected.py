@@ -9,6 +9,7 @@ from userspace_proxy.agent.watchers import ejected as watcher
 from userspace_proxy.agent.watchers.ejected import EjectionProbes
 from userspace_proxy.plane import ejected
 from userspace_proxy.steering import Bind
+from userspace_proxy.steering.none import NoSteering
 
 from ..backends import answers, backend, free_address
 from ..samples import Cluster
@@ -26,7 +27,7 @@ async def test_endpoints_are_probed_where_a_connect_shows_something(
     served_ports = make(Bind.PROXY_PORT)
     served_ports.follow(Cluster().serve("web", "10.96.0.1", "192.0.2.1", protocol=protocol))
     (served,) = served_ports
-    component = EjectionProbes(plane, served_ports, can_probe=can_probe)
+    component = EjectionProbes(plane, served_ports, NoSteering(), can_probe=can_probe)
     assert str(component._probed_for(served.group)) == service
 
 

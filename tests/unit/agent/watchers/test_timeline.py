@@ -91,7 +91,7 @@ async def test_an_outage_is_worded_as_the_state_of_its_service_port(rig):
     await rig.timeline.look()
     (event,) = rig.timeline.events()
     assert event.what.startswith("192.0.2.1:8080 does not answer: packets are dropped")
-    rig.group.note_absent(POD, NextHop("eth0"))
+    rig.group.note_obstacle(POD, NextHop("eth0"))
     await rig.timeline.look()
     (event,) = rig.timeline.events()
     assert event.what == "no host answers for 192.0.2.1 on eth0; ejected"

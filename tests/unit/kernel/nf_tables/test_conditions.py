@@ -81,6 +81,11 @@ def test_a_packet_has_the_proxy_port_and_an_address_of_the_node_after_its_transl
     assert meets(condition, FirstPacket(WEB, 36001)) is after
 
 
+def test_a_limit_is_exceeded_by_some_packets():
+    assert meets("tcp dport 80 limit over", FirstPacket(WEB)) is False
+    assert meets("tcp dport 80 limit over", FirstPacket(WEB, is_over=True)) is True
+
+
 def test_packets_of_this_nodes_programs_come_in_by_the_loopback_interface():
     assert meets("iif lo", FirstPacket(WEB, 36001, is_own=True)) is True
     assert meets("iif lo tcp dport 22", FirstPacket(WEB, 36001, is_own=True)) is False

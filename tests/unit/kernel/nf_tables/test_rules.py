@@ -16,7 +16,7 @@ ACCEPT = x.verdict(x.ACCEPT)
 NEW = x.match(x.CT_STATE, 0, mask=x.STATE_NEW, op=x.NOT_EQUAL)
 ANY_NEW = x.match(x.CT_STATE, 0, mask=x.STATE_NEW | x.STATE_ESTABLISHED, op=x.NOT_EQUAL)
 TRANSLATED = x.match(x.CT_STATUS, 0, mask=x.STATUS_DNAT, op=x.NOT_EQUAL)
-LIMIT, LIMIT_OVER = x.expression("limit", number(5, 0)), x.expression("limit", number(5, 1))
+LIMIT = x.expression("limit", number(5, 0))
 COMMENT = x.expression("match", text(1, "comment"))
 COUNTER = x.expression("counter")
 REJECT_OF_XTABLES = x.expression("target", text(1, "REJECT"))
@@ -36,6 +36,13 @@ RANGE = x.expression(
 IN_NAME = x._meta(6, 16)
 BEYOND_DADDR = x._payload(1, 16, 8)
 OPEN = "ct state established,related"
+
+
+def limit(rate, unit_s, kind=0):
+    """Return the expression that is met above a rate, of packets or bytes."""
+    return x.expression(
+        "limit", number(1, rate) + number(2, unit_s) + number(4, kind) + number(5, 1)
+    )
 
 
 def conntrack(states, *, is_inverted=False):
@@ -231,7 +238,26 @@ def step(*parts):
             id="set",
         ),
         pytest.param(LIMIT + ACCEPT, Step("accept"), id="limited"),
-        pytest.param(LIMIT_OVER + x.verdict(x.DROP), Step("drop", "…"), id="over-a-limit"),
+        pytest.param(limit(1, 1) + x.verdict(x.DROP), Step("drop", "…"), id="over-a-limit"),
+        pytest.param(
+            limit(59, 60) + x.verdict(x.DROP), Step("drop", "limit over"), id="over-a-low-limit"
+        ),
+        pytest.param(limit(59, 60, 1) + x.verdict(x.DROP), Step("drop", "…"), id="over-bytes"),
+        pytest.param(
+            x.expression("connlimit", number(1, 9) + number(2, 1)) + x.verdict(x.DROP),
+            Step("drop", "limit over"),
+            id="over-nine-connections",
+        ),
+        pytest.param(
+            x.expression("connlimit", number(1, 10) + number(2, 1)) + x.verdict(x.DROP),
+            Step("drop", "…"),
+            id="over-ten-connections",
+        ),
+        pytest.param(
+            x.expression("connlimit", number(1, 9) + number(2, 0)) + ACCEPT,
+            Step("accept"),
+            id="up-to-nine-connections",
+        ),
     ],
 )
 def test_a_rule_is_its_condition_and_its_verdict(rule, expected):
