@@ -164,21 +164,29 @@ def test_a_chain_that_drops_packets_on_their_way_in_is_named(
         assert pod.get(WEB.address) == "one"
 
 
-@pytest.mark.parametrize("steering", ["nftables", "iptables", "local"])
-def test_a_chain_that_drops_packets_to_an_endpoint_is_named(tmp_path, steering):
+@pytest.mark.parametrize(
+    ("steering", "hook", "rule", "does"),
+    [
+        ("nftables", "output", "ip daddr {} tcp dport 8080", "drops packets to it"),
+        ("iptables", "output", "ip daddr {} tcp dport 8080", "drops packets to it"),
+        ("local", "output", "ip daddr {} tcp dport 8080", "drops packets to it"),
+        ("nftables", "input", "ip saddr {}", "drops its answers"),
+    ],
+)
+def test_a_chain_that_drops_an_endpoints_packets_is_named(tmp_path, steering, hook, rule, does):
     with Testbed(tmp_path, steering, clients=("pod",)) as testbed:
         (ip,) = testbed.add_pods("one", tcp=8080)
         testbed.serve(with_endpoints(WEB, [ip]))
         testbed.shell(
             "nft 'add table ip evil; "
-            "add chain ip evil out { type filter hook output priority 0; }; "
-            f"add rule ip evil out ip daddr {ip} tcp dport 8080 drop'"
+            f"add chain ip evil drops {{ type filter hook {hook} priority 0; }}; "
+            f"add rule ip evil drops {rule.format(ip)} drop'"
         )
         with pytest.raises(OSError, match=r"reset|refused|timed out"):
             testbed["pod"].get(WEB.address)
         said = (
-            f"Clients fail: {ip}:8080 does not answer: nftables chain ip evil out of another "
-            "program (output, priority 0) drops packets to it"
+            f"Clients fail: {ip}:8080 does not answer: nftables chain ip evil drops of another "
+            f"program ({hook}, priority 0) {does}"
         )
 
         def sentence() -> str:

@@ -23,10 +23,10 @@ class NextHop(NamedTuple):
 
 
 class DroppedBy(NamedTuple):
-    """Which chain of another program drops this node's packets to an address."""
+    """Which chain of another program drops packets to or from an address on this node."""
 
-    chain: str
-    """With its hook and priority, as in ``OTHERS_CHAIN``."""
+    what: str
+    """The chain, with its hook and priority, and which packets, as the end of a sentence."""
 
 
 Obstacle = NextHop | DroppedBy
@@ -185,13 +185,13 @@ def no_host(endpoint: SocketAddress, hop: NextHop | None = None) -> Cause:
     )
 
 
-def dropped_here(endpoint: SocketAddress, chain: str) -> Cause:
-    """Return the cause of dials whose packets a chain of another program drops on this node."""
+def dropped_here(endpoint: SocketAddress, by: DroppedBy) -> Cause:
+    """Return the cause of dials whose packets, or answers, are dropped on this node."""
     return Cause(
         CauseCode.ENDPOINT_SILENT,
-        f"{endpoint} does not answer: {chain} drops packets to it",
+        f"{endpoint} does not answer: {by.what}",
         str(endpoint),
-        "Accept packets to it in that chain, or delete what drops them",
+        "Accept them in that chain, or delete what drops them",
     )
 
 

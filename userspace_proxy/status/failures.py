@@ -138,7 +138,7 @@ def _dials_in_a_row(
     address: SocketAddress, dials: Streak, clock: Clock, obstacle: Obstacle | None
 ) -> Cause:
     if isinstance(obstacle, DroppedBy):
-        return seen(dropped_here(address, obstacle.chain), dials, clock)
+        return seen(dropped_here(address, obstacle), dials, clock)
     if obstacle:
         return seen(no_host(address, obstacle), dials, clock)
     cause = seen(dial_cause(address, dials.number), dials, clock)

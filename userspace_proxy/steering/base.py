@@ -247,9 +247,9 @@ class Steering(abc.ABC):
         return None
 
     def dropping_chain(self, _endpoint: SocketAddress) -> str:
-        """Return which chain of another program drops this node's TCP packets to an endpoint.
+        """Return which chain of another program drops TCP packets to an endpoint, or its answers.
 
-        As of the last :meth:`repair`; empty if none certainly does, or if that isn't known.
+        As the end of a sentence, as of the last :meth:`repair`; empty if none certainly does.
         """
         return ""
 

@@ -20,7 +20,7 @@ Rule 2: a rule with another condition that isn't understood concerns some client
 as that of a transparent proxy: it is no reason for an alarm, but makes later rules less certain.
 Rule 3: packets are dropped only if that is certain for pods and other hosts: a firewall may turn
 some clients away. That they are dropped above a low limit is a doubt.
-Rule 4: likewise for what the proxy sends to endpoints, at output and postrouting.
+Rule 4: likewise for what the proxy sends to endpoints, and for their answers.
 
 Source: net/netfilter/core.c, nf_hook_entries_grow(); net/netfilter/nf_nat_core.c,
 nf_nat_register_fn().
@@ -92,8 +92,8 @@ class EarlierChains:
         self._reader: NftReader | None = None
         self._seen = -1
         self._found: dict[Frontend, str] = {}
-        self.ways_out: Sequence[Followed] = ()
-        """What packets to endpoints pass, as of the last look, for :func:`dropping_chain`."""
+        self.filters: Sequence[Followed] = ()
+        """As of the last look, for :func:`dropping_chain`."""
 
     def look(self, frontends: Collection[Frontend]) -> dict[Frontend, str]:
         """Return the frontends whose packets another program takes first, or may, with the cause.
@@ -110,7 +110,7 @@ class EarlierChains:
                 self._seen = generation
         except SteeringError:
             self.forget()
-            self.ways_out = ()
+            self.filters = ()
         return self._found
 
     def forget(self) -> None:
@@ -125,10 +125,10 @@ class EarlierChains:
 
     def _find(self, reader: NftReader, frontends: Collection[Frontend]) -> dict[Frontend, str]:
         tables = reader.chains()
-        self.ways_out = [
+        self.filters = [
             Followed(chains[base.name], chains)
             for base in _others(tables)
-            if base.kind in ("filter", "route") and base.hook in _WAY_OUT_HOOKS
+            if base.kind in ("filter", "route") and base.hook in (*_WAY_IN, *_WAY_OUT_HOOKS)
             for chains in (as_evaluated(base, reader.reached(tables[base.table], base)),)
         ]
         found: dict[Frontend, str] = {}
@@ -167,13 +167,20 @@ def _others(tables: Tables) -> Iterator[Chain]:
             yield from chains.values()
 
 
-def dropping_chain(ways_out: Sequence[Followed], endpoint: SocketAddress) -> str:
-    """Return which chain drops the first packet of a TCP connection to an endpoint; or empty."""
-    packet = FirstPacket(Frontend(endpoint.ip, endpoint.port, Protocol.TCP))
-    for base, chains in ways_out:
+def dropping_chain(filters: Sequence[Followed], endpoint: SocketAddress) -> str:
+    """Return which chain drops packets of TCP connections to an endpoint, or the answers; or empty.
+
+    As the end of a sentence about the endpoint.
+    """
+    dial = FirstPacket(Frontend(endpoint.ip, endpoint.port, Protocol.TCP))
+    answer = dial._replace(is_answer=True)
+    for base, chains in filters:
+        is_in = base.hook in _WAY_IN
         is_family = endpoint.family in _FAMILIES[base.table.partition(" ")[0]]
+        packet = answer if is_in else dial
         if is_family and _drops(replace(base, kind="filter"), chains, packet):
-            return f"{OTHERS_CHAIN.format(base)} ({base.hook}, priority {base.priority})"
+            which = f"{OTHERS_CHAIN.format(base)} ({base.hook}, priority {base.priority})"
+            return f"{which} drops {'its answers' if is_in else 'packets to it'}"
     return ""
 
 

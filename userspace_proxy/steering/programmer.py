@@ -65,9 +65,9 @@ class Programmer(abc.ABC):
         """Return :attr:`.base.Steering.unsteered`."""
         return self._taken_earlier
 
-    def ways_out(self) -> Sequence[Followed]:
-        """Return the chains of other programs that packets to endpoints pass."""
-        return self._earlier.ways_out
+    def filters(self) -> Sequence[Followed]:
+        """Return the chains of other programs that may drop packets of endpoints."""
+        return self._earlier.filters
 
     @abc.abstractmethod
     def start(self) -> Ports:
@@ -212,7 +212,7 @@ class ProgrammedSteering(Steering, Generic[Kind]):
         self.facts = facts
         # Calls to the kernel block, and none may overtake another.
         self._programmer = InOneThread(f"{self.name}-steering", make)
-        self._ways_out: Sequence[Followed] = ()
+        self._filters: Sequence[Followed] = ()
 
     async def start(self) -> Mapping[Frontend, int]:
         """Part of Steering."""
@@ -253,7 +253,7 @@ class ProgrammedSteering(Steering, Generic[Kind]):
 
     def dropping_chain(self, endpoint: SocketAddress) -> str:
         """Part of Steering."""
-        return dropping_chain(self._ways_out, endpoint)
+        return dropping_chain(self._filters, endpoint)
 
     async def clean_up(self) -> None:
         """Part of Steering."""
@@ -269,7 +269,7 @@ class ProgrammedSteering(Steering, Generic[Kind]):
             # The owner waits for them meanwhile.
             self.unsteered, self.unguarded = programmer.unsteered(), programmer.unguarded()
             self.needs_transparent = programmer.needs_transparent
-            self._ways_out = programmer.ways_out()
+            self._filters = programmer.filters()
             return result
 
         return await self._programmer.do(call_and_report)

@@ -7,6 +7,7 @@ from userspace_proxy.dataplane.udp_flow import REFUSALS
 from userspace_proxy.model import CauseCode, SocketAddress
 from userspace_proxy.policy.causes import NO_HOST, NO_ROUTE, dial_failed, resets
 from userspace_proxy.policy.endpoint_causes import (
+    DroppedBy,
     NextHop,
     about_to_vanish,
     answers_late,
@@ -41,11 +42,10 @@ def test_an_address_that_no_host_has_is_named_with_its_interface():
 
 
 def test_a_chain_that_drops_packets_to_an_endpoint_is_named_while_it_does():
-    cause = dropped_here(POD, "nftables chain ip f out of another program (output, priority 0)")
+    cause = dropped_here(POD, DroppedBy("nftables chain ip f out drops packets to it"))
     assert (cause.code, cause.object) == (CauseCode.ENDPOINT_SILENT, "10.244.1.8:8080")
     assert cause.sentence == (
-        "10.244.1.8:8080 does not answer: nftables chain ip f out of another program (output, "
-        "priority 0) drops packets to it"
+        "10.244.1.8:8080 does not answer: nftables chain ip f out drops packets to it"
     )
     assert in_the_past(cause).sentence == "10.244.1.8:8080 did not answer when it was last tried"
 

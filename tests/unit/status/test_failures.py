@@ -99,7 +99,7 @@ def test_a_silent_endpoint_is_not_there_or_its_packets_are_dropped_where_that_is
     assert failure_of(POD, counters, at(5.0))[0].code is CauseCode.ENDPOINT_SILENT
     cause, _ = failure_of(POD, counters, at(5.0), NextHop("eth0"))
     assert (cause.count, cause.sentence) == (1, "no host answers for 192.0.2.1 on eth0")
-    assert "chain c drops" in failure_of(POD, counters, at(5.0), DroppedBy("chain c"))[0].sentence
+    assert "c drops it" in failure_of(POD, counters, at(5.0), DroppedBy("c drops it"))[0].sentence
 
 
 @pytest.mark.parametrize(

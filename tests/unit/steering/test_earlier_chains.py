@@ -277,28 +277,33 @@ def test_a_chain_that_drops_packets_to_an_endpoint_is_found_until_it_is_gone(nod
     pod_6 = SocketAddress("fd00:244::7", 80)
     with closing(EarlierChains(translation_of)) as earlier:
         assert earlier.look([]) == {}
-        assert dropping_chain(earlier.ways_out, pod) == ""
+        assert dropping_chain(earlier.filters, pod) == ""
         node.run(
             "nft 'table inet evil { "
             "chain out { type filter hook output priority 0; ip daddr 10.244.0.7 drop; }; "
             "chain post { type filter hook postrouting priority 9; ip6 daddr fd00::/16 drop; }; "
             "chain nat { type nat hook output priority 0; drop; }; "
-            "chain in { type filter hook input priority 0; drop; }; }'"
+            "chain in { type filter hook input priority 0; ct state new drop; tcp dport 22 drop; "
+            "ip saddr 10.244.0.9 drop; ip saddr 10.244.0.10 tcp dport 30000-40000 drop; }; }'"
         )
         node.run("nft 'table ip evil { chain out { type route hook output priority 5; }; }'")
         earlier.look([])
-        found = [dropping_chain(earlier.ways_out, one) for one in (pod, other, pod_6)]
+        nine = SocketAddress("10.244.0.9", 80)
+        found = [dropping_chain(earlier.filters, one) for one in (pod, other, pod_6, nine)]
+        chain = "nftables chain inet evil {} of another program ({}, priority {}) drops"
         assert found == [
-            "nftables chain inet evil out of another program (output, priority 0)",
+            f"{chain.format('out', 'output', 0)} packets to it",
             "",
-            "nftables chain inet evil post of another program (postrouting, priority 9)",
+            f"{chain.format('post', 'postrouting', 9)} packets to it",
+            f"{chain.format('in', 'input', 0)} its answers",
         ]
+        assert dropping_chain(earlier.filters, SocketAddress("10.244.0.10", 80)) == ""
         node.run("nft add rule ip evil out tcp dport 80 drop")
         earlier.look([])
-        assert "ip evil out" in dropping_chain(earlier.ways_out, other)
-        assert "inet evil post" in dropping_chain(earlier.ways_out, pod_6)
+        assert "ip evil out" in dropping_chain(earlier.filters, other)
+        assert "inet evil post" in dropping_chain(earlier.filters, pod_6)
         earlier.forget()
-        assert dropping_chain(earlier.ways_out, pod), "as of the last look"
+        assert dropping_chain(earlier.filters, pod), "as of the last look"
 
 
 @pytest.mark.parametrize(
@@ -396,7 +401,7 @@ def test_where_nftables_can_not_be_read_nothing_is_found(node, monkeypatch):
     monkeypatch.setattr(earlier_chains, "NftReader", refuse)
     with closing(EarlierChains(translation_of)) as earlier:
         assert earlier.look([WEB]) == {}
-        assert earlier.ways_out == ()
+        assert earlier.filters == ()
 
 
 def test_the_cause_is_about_the_chain():

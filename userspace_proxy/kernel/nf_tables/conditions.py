@@ -13,7 +13,7 @@ from ..interfaces import is_local
 
 
 class FirstPacket(NamedTuple):
-    """The first packet of a client, as rules see it at one place on its way."""
+    """The first packet of a client, or the answer to one, as rules see it at one place."""
 
     frontend: Frontend
     """What the client has dialled."""
@@ -24,6 +24,8 @@ class FirstPacket(NamedTuple):
     """Whether a program of this node is the client; else a pod, or another host."""
     is_over: bool = False
     """Whether it comes when the limits of rules are exceeded."""
+    is_answer: bool = False
+    """Whether it comes from what was dialled, to an unprivileged port of this node."""
 
 
 def meets(condition: str, packet: FirstPacket) -> bool | None:
@@ -46,10 +48,13 @@ def meets(condition: str, packet: FirstPacket) -> bool | None:
 
 
 def may_be_first(condition: str) -> bool:
-    """Return whether some first packet may meet a condition, whatever it has dialled."""
+    """Return whether all first packets may meet a condition, if it isn't about what was dialled."""
+    if "saddr" in condition:
+        return False
     return all({"new", "dnat"} & {*states.split(",")} for states in _STATES.findall(condition))
 
 
+_UNPRIVILEGED = 1024
 _Test = Callable[[FirstPacket], bool | None]
 
 
@@ -58,7 +63,7 @@ def _address(text: str) -> _Test:
     networks = [ipaddress.ip_network(one, strict=False) for one in text.split(",")]
 
     def test(packet: FirstPacket) -> bool | None:
-        if not packet.port:
+        if not packet.port and not packet.is_answer:
             return is_in(packet)
         # Which of its addresses a node translates to depends on the interface.
         version = _ip(packet.frontend.ip).version
@@ -81,6 +86,11 @@ def _within(text: str) -> Callable[[FirstPacket], bool]:
     return test
 
 
+def _source(text: str) -> _Test:
+    is_in = _within(text)
+    return lambda packet: is_in(packet) if packet.is_answer else None
+
+
 def _dialled_port(text: str) -> _Test:
     port = int(text)
     return lambda packet: packet.frontend.port == port
@@ -89,10 +99,13 @@ def _dialled_port(text: str) -> _Test:
 def _ports(protocol: str, text: str) -> _Test:
     spans = [(int(a), int(b or a)) for a, _, b in (one.partition("-") for one in text.split(","))]
 
-    def test(packet: FirstPacket) -> bool:
+    def test(packet: FirstPacket) -> bool | None:
+        if protocol not in ("th", _name(packet.frontend)):
+            return False
+        if packet.is_answer:
+            return None if any(last >= _UNPRIVILEGED for _, last in spans) else False
         port = packet.port or packet.frontend.port
-        is_protocol = protocol in ("th", _name(packet.frontend))
-        return is_protocol and any(first <= port <= last for first, last in spans)
+        return any(first <= port <= last for first, last in spans)
 
     return test
 
@@ -108,7 +121,13 @@ def _family(text: str) -> _Test:
 
 def _states(text: str) -> _Test:
     names = text.split(",")
-    return lambda packet: "new" in names or (bool(packet.port) and "dnat" in names)
+
+    def test(packet: FirstPacket) -> bool:
+        if packet.is_answer:
+            return "established" in names
+        return "new" in names or (bool(packet.port) and "dnat" in names)
+
+    return test
 
 
 def _translated(inverted: str) -> _Test:
@@ -116,7 +135,7 @@ def _translated(inverted: str) -> _Test:
 
 
 def _to_this_node(_text: str) -> _Test:
-    return lambda packet: bool(packet.port) or is_local(packet.frontend.ip)
+    return lambda packet: bool(packet.port) or packet.is_answer or is_local(packet.frontend.ip)
 
 
 def _from_this_node(_text: str) -> _Test:
@@ -133,6 +152,7 @@ _CONDITIONS: Sequence[tuple[re.Pattern[str], Callable[..., _Test]]] = (
     (re.compile(r"ct original ip6? daddr (\S+)"), _within),
     (re.compile(r"ct original proto-dst (\d+)"), _dialled_port),
     (re.compile(r"ip6? daddr (\S+)"), _address),
+    (re.compile(r"ip6? saddr (\S+)"), _source),
     (re.compile(r"(tcp|udp|th|\d+) dport (\d[\d,-]*)"), _ports),
     (re.compile(r"meta l4proto (\S+)"), _protocols),
     (re.compile(r"meta nfproto (\S+)"), _family),

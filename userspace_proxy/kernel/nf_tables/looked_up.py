@@ -102,7 +102,7 @@ def _spans(field: str, elements: Sequence[ListedElement]) -> Iterator[str]:
 def _between(field: str, first: bytes, last: int) -> Iterator[str]:
     """Yield a span of ports, or the networks of one of addresses."""
     number = int.from_bytes(first, "big")
-    if "daddr" in field:
+    if "addr" in field:
         ends = (ipaddress.ip_address(first), ipaddress.ip_address(last.to_bytes(len(first), "big")))
         yield from map(str, ipaddress.summarize_address_range(*ends))
     else:

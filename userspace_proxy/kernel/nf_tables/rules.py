@@ -39,6 +39,8 @@ _WIDTHS = {
     "ct original ip6 daddr": 16,
     "ip daddr": 4,
     "ip6 daddr": 16,
+    "ip saddr": 4,
+    "ip6 saddr": 16,
 }
 READ = {**_WIDTHS, "th dport": 2, "ct state": 4, "meta l4proto": 1}
 """The fields that are understood if a set or map has them, with their widths in bytes."""
@@ -223,6 +225,8 @@ def _subject(name: str, found: dict[int, bytes]) -> str:
         ("ct", 12, 0, 0): "ct original proto-dst",
         ("meta", 4, 0, 0): "iif",
         ("meta", 6, 0, 0): "iifname",
+        ("payload", 1, 12, place[3]): "ip saddr",
+        ("payload", 1, 8, place[3]): "ip6 saddr",
         ("payload", 1, 16, place[3]): "ip daddr",
         ("payload", 1, 24, place[3]): "ip6 daddr",
         ("payload", 1, 9, 1): "meta l4proto",

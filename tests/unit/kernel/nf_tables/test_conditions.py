@@ -86,6 +86,29 @@ def test_a_limit_is_exceeded_by_some_packets():
     assert meets("tcp dport 80 limit over", FirstPacket(WEB, is_over=True)) is True
 
 
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        pytest.param("ip saddr 10.96.7.1/32", True, id="from-it"),
+        pytest.param("ip saddr 10.96.7.2/32", False, id="from-another"),
+        pytest.param("ip daddr 192.0.2.7/32", None, id="to-some-address"),
+        pytest.param("tcp dport 22,80", False, id="to-a-server"),
+        pytest.param("tcp dport 22,30000-40000", None, id="maybe-to-it"),
+        pytest.param("udp dport 40000", False, id="of-another-protocol"),
+        pytest.param("ct state established,related", True, id="of-open-connections"),
+        pytest.param("ct state new", False, id="of-new-ones"),
+        pytest.param("ct original ip daddr 10.96.7.1/32", True, id="of-those-to-it"),
+        pytest.param("fib daddr type local", True, id="to-this-node"),
+    ],
+)
+def test_an_answer_comes_from_what_was_dialled_to_an_unprivileged_port(condition, expected):
+    assert meets(condition, FirstPacket(WEB, is_answer=True)) is expected
+
+
+def test_the_source_of_clients_is_not_known():
+    assert meets("ip saddr 10.244.0.0/16", FirstPacket(WEB)) is None
+
+
 def test_packets_of_this_nodes_programs_come_in_by_the_loopback_interface():
     assert meets("iif lo", FirstPacket(WEB, 36001, is_own=True)) is True
     assert meets("iif lo tcp dport 22", FirstPacket(WEB, 36001, is_own=True)) is False
@@ -100,6 +123,7 @@ def test_packets_of_this_nodes_programs_come_in_by_the_loopback_interface():
         pytest.param("ct state established,new", True, id="new-ones"),
         pytest.param("ct state established,dnat", True, id="translated"),
         pytest.param("tcp dport 80", True, id="a-port"),
+        pytest.param("ip saddr 192.0.2.1/32", False, id="some-clients"),
     ],
 )
 def test_only_rules_about_states_are_never_about_first_packets(condition, expected):
