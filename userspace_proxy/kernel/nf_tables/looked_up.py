@@ -7,13 +7,12 @@ ip daddr . th dport @__set1 drop ─▶ ip daddr 10.96.7.1/32 th dport 80 drop, 
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterator, Sequence
 
 from .chains import Step
 from .reader import ListedElement, ListedSet
-from .rules import NOT_UNDERSTOOD, READ, UNKNOWN, value_in_words, verdict_in_words
+from .rules import NOT_UNDERSTOOD, READ, UNKNOWN, span_in_words, value_in_words, verdict_in_words
 
 ELEMENTS_MAX = 200
 """More than most firewalls that are written by hand have in one rule. Each frontend is compared
@@ -93,17 +92,8 @@ def _spans(field: str, elements: Sequence[ListedElement]) -> Iterator[str]:
         if not one.is_end:
             first = one.key
         elif first:
-            yield from _between(field, first, int.from_bytes(one.key, "big") - 1)
+            last = int.from_bytes(one.key, "big") - 1
+            yield from span_in_words(field, first, last.to_bytes(len(first), "big"))
             first = b""
     if first:
-        yield from _between(field, first, (1 << len(first) * 8) - 1)
-
-
-def _between(field: str, first: bytes, last: int) -> Iterator[str]:
-    """Yield a span of ports, or the networks of one of addresses."""
-    number = int.from_bytes(first, "big")
-    if "addr" in field:
-        ends = (ipaddress.ip_address(first), ipaddress.ip_address(last.to_bytes(len(first), "big")))
-        yield from map(str, ipaddress.summarize_address_range(*ends))
-    else:
-        yield f"{number}-{last}" if number < last else str(number)
+        yield from span_in_words(field, first, b"\xff" * len(first))

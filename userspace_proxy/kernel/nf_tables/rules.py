@@ -14,6 +14,7 @@ for the words.
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import struct
 import sys
@@ -277,9 +278,20 @@ def value_in_words(subject: str, value: bytes) -> str:
 
 
 def _span(subject: str, low: bytes, high: bytes) -> str:
-    if subject != "th dport":
+    is_whole = len(low) == len(high) and low <= high
+    if subject not in (*_WIDTHS, "th dport") or not is_whole:
         return _unknown([subject])
-    return f"th dport {int.from_bytes(low, 'big')}-{int.from_bytes(high, 'big')}"
+    return f"{subject} {','.join(span_in_words(subject, low, high))}"
+
+
+def span_in_words(subject: str, low: bytes, high: bytes) -> Iterator[str]:
+    """Yield a span of ports, or the networks of a span of addresses, both ends included."""
+    if subject in _WIDTHS:
+        ends = ipaddress.ip_address(low), ipaddress.ip_address(high)
+        yield from map(str, ipaddress.summarize_address_range(*ends))
+    else:
+        first, last = (value_in_words(subject, end) for end in (low, high))
+        yield f"{first}-{last}" if first != last else first
 
 
 def _looked_up(one: Expression, fresh: Sequence[str], mask: bytes) -> str:

@@ -217,6 +217,17 @@ def step(*parts):
             id="ports",
         ),
         pytest.param(
+            x.within(x.IP_DADDR, 0x0A600000, 0x0A60FFFF) + ACCEPT,
+            Step("accept", "ip daddr 10.96.0.0/16"),
+            id="addresses",
+        ),
+        pytest.param(
+            x.within(x.IP_DADDR, 2, 1) + ACCEPT, Step("accept", "…daddr"), id="no-addresses"
+        ),
+        pytest.param(
+            x.within(x.CT_STATE, 1, 2) + ACCEPT, Step("accept", "…state"), id="span-of-states"
+        ),
+        pytest.param(
             x.UDP + x.match(x.DPORT, 53) + ACCEPT, Step("accept", "udp dport 53"), id="port"
         ),
         pytest.param(
