@@ -144,9 +144,8 @@ CASES = (
     Case(
         "nonexistent",
         CauseCode.ENDPOINT_UNREACHABLE,
-        f"{NONEXISTENT}:80 is unreachable: this node has no route to it, no host has that "
-        "address, its node is down, or a "
-        "firewall rejects packets to it",
+        # The sandbox's node has such a route to the network of its pods.
+        f"{NONEXISTENT}:80 is unreachable: a route of this node says so (type unreachable)",
         pod=Pod(exists=False),
     ),
     Case(

@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Container, Mapping
 
 from ..facts import CounterTable, EndpointCounters
-from ..kernel.neighbours import absent_hop, without_route
+from ..kernel.neighbours import absent_hop, own_route_error
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..model import CauseCode, SocketAddress
@@ -107,7 +107,7 @@ class Outcomes:
         is_silent = number == errno.ETIMEDOUT
         if number in causes.NO_ANSWER and absent_hop(endpoint.ip):
             number = causes.NO_HOST
-        number = without_route(number, endpoint.ip)
+        number = own_route_error(number, endpoint.ip)
         cause = causes.dial_failed(endpoint, number, os.strerror(number))
         code = CauseCode.FAULT_ON_PURPOSE if endpoint in self._detours else cause.code
         counters.count_failure(code)

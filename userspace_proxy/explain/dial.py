@@ -18,10 +18,11 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from ..kernel.neighbours import absent_hop, without_route
+from ..kernel.neighbours import absent_hop, own_route_error
 from ..model import Cause, SocketAddress
-from ..policy.causes import NO_ANSWER, NO_ROUTE, dial_failed, resets
+from ..policy.causes import NO_ANSWER, dial_failed, resets
 from ..policy.endpoint_causes import no_host
+from ..policy.route_causes import OWN_ROUTES
 
 SILENCE_S = 3.0
 """As long as a client of the proxy waits for all endpoints together."""
@@ -41,7 +42,7 @@ class DialResult:
     error: str = ""
     """The same in the kernel's words."""
     has_no_route: bool = False
-    """This machine has no route to the address: nothing was sent."""
+    """This machine has no route to the address, or one that leads nowhere: nothing was sent."""
 
 
 def dial_all(addresses: Iterable[SocketAddress]) -> dict[str, DialResult]:
@@ -71,9 +72,9 @@ def dial(address: SocketAddress, *, silence_s: float = SILENCE_S) -> DialResult:
             seconds = time.monotonic() - begin
             if number in NO_ANSWER and (hop := absent_hop(address.ip)):
                 return DialResult(seconds, no_host(address, hop), error)
-            number = without_route(number, address.ip)
+            number = own_route_error(number, address.ip)
             cause = dial_failed(address, number, error)
-            return DialResult(seconds, cause, error, has_no_route=number == NO_ROUTE)
+            return DialResult(seconds, cause, error, has_no_route=number in OWN_ROUTES.values())
         seconds = time.monotonic() - begin
         if _ends(sock):
             return DialResult(seconds, resets(address), "the connection ends at once")

@@ -17,11 +17,10 @@ Source: include/uapi/linux/neighbour.h; arp(7); neigh_periodic_work() in net/cor
 from __future__ import annotations
 
 import contextlib
-import errno
 import socket
 
-from ..policy.causes import NO_ROUTE
 from ..policy.endpoint_causes import NextHop
+from ..policy.route_causes import OWN_ROUTES
 from .netlink import Requests, rtnetlink
 from .netlink.sockets import NETLINK_ROUTE
 
@@ -46,18 +45,20 @@ def next_hop(ip: str) -> NextHop | None:
     return None
 
 
-def without_route(number: int, ip: str) -> int:
-    """Return the errno of a failed dial of an address, or NO_ROUTE if this node has no route to it.
+def own_route_error(number: int, ip: str) -> int:
+    """Return the errno of a failed dial of an address, or that of OWN_ROUTES if a route caused it.
 
     A router may report the same errno by ICMP.
     """
-    if number != errno.ENETUNREACH:
+    if number not in OWN_ROUTES:
         return number
-    try:
-        with Requests.open(NETLINK_ROUTE) as requests:
+    # An error of the socket itself, as by SELinux, is none of the route.
+    with contextlib.suppress(OSError), Requests.open(NETLINK_ROUTE) as requests:
+        try:
             requests.ask(rtnetlink.find_route(ip))
-    except OSError as exc:
-        return NO_ROUTE if exc.errno == number else number
+        except OSError as exc:
+            if exc.errno == number:
+                return OWN_ROUTES[number]
     return number
 
 

@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..kernel.neighbours import absent_hop, next_hop, without_route
+from ..kernel.neighbours import absent_hop, next_hop, own_route_error
 from ..model import ServiceKey, SocketAddress
 from ..model.serving import Serving
 from ..policy.causes import NO_ANSWER, NO_HOST, RESETS
@@ -129,7 +129,7 @@ class EjectedEndpoints:
         Args:
             number: The error; 0 for an answer.
         """
-        now, number = self._clock(), without_route(number, endpoint.ip)
+        now, number = self._clock(), own_route_error(number, endpoint.ip)
         for number_of_group, one in list(self._probed.get(endpoint, {}).items()):
             dials = one.group.counters_of(endpoint).dials
             if number:

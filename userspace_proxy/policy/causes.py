@@ -27,6 +27,7 @@ from ..model.mirroring import note_not_mirrored
 from ..model.reading import LABEL_SERVICE_NAME
 from ..model.slice_annotations import ANNOTATION_WEIGHT
 from .endpoint_causes import LOST_ON_THE_WAY, no_host
+from .route_causes import OWN_ROUTES, by_own_route
 
 UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
 """Errors of a dial, or a datagram, for which there is no way to a host."""
@@ -41,9 +42,6 @@ that."""
 NO_HOST = errno.ENXIO
 """The number of such a dial once the neighbour table has shown that. No ICMP error has it, so it
 never comes from a socket; a router's ICMP error "host unknown" is EHOSTDOWN."""
-NO_ROUTE = errno.ESRCH
-"""The number of a dial that failed because this node has no route to the endpoint, as the kernel
-reports it within; ENETUNREACH may be the word of a router as well."""
 NO_DATAGRAM = errno.ENOMSG
 """The number of a UDP flow that its endpoint hasn't answered."""
 _FIREWALL = "look for a NetworkPolicy or firewall that"
@@ -74,6 +72,8 @@ def dial_failed(endpoint: SocketAddress, number: int, error: str) -> Cause:
     if number in RESETS or number == NO_HOST:
         word = no_host if number == NO_HOST else resets
         return word(endpoint)
+    if number in OWN_ROUTES.values():
+        return by_own_route(endpoint, number)
     hint = ""
     if number == errno.ECONNREFUSED:
         code = CauseCode.ENDPOINT_REFUSES
@@ -95,13 +95,6 @@ def dial_failed(endpoint: SocketAddress, number: int, error: str) -> Cause:
             "See whether the pod still exists and accepts connections from its own node; if it "
             f"does, {_FIREWALL} drops or rejects {_HERE}"
         )
-    elif number == NO_ROUTE:
-        code = CauseCode.ENDPOINT_UNREACHABLE
-        sentence = f"{endpoint} is unreachable: this node has no route to {endpoint.ip}"
-        hint = (
-            "Compare the address with that of the pod; if they agree, look at the CNI plugin on "
-            f"this node, which adds routes to pods: `ip route get {endpoint.ip}` fails without one"
-        )
     elif number in UNREACHABLE:
         code = CauseCode.ENDPOINT_UNREACHABLE
         sentence = (
@@ -113,6 +106,14 @@ def dial_failed(endpoint: SocketAddress, number: int, error: str) -> Cause:
             f"that of the pod, and look at the pod's node; if all are right, {_FIREWALL} rejects "
             f"{_HERE}"
         )
+    elif number == errno.EACCES and ":" in endpoint.ip:
+        # ICMPv6 "administratively prohibited"; no ICMP error of IPv4 is EACCES.
+        code = CauseCode.ENDPOINT_UNREACHABLE
+        sentence = (
+            f"{endpoint} is unreachable: a firewall or router rejects packets to it "
+            "(administratively prohibited)"
+        )
+        hint = f"On the way to the endpoint, {_FIREWALL} rejects {_HERE}"
     else:
         code = CauseCode.ENDPOINT_FAILS
         meaning, hint = _other_error(number, endpoint.ip)
@@ -132,11 +133,13 @@ def _other_error(number: int, ip: str) -> tuple[str, str]:
             "on this node (Cilium, systemd's IPAddressDeny=) or a full table of connection "
             "tracking, which the kernel's log shows, looks the same"
         )
-    if number in FORBIDDEN:
-        return "", (
-            "A firewall on this node or on the way rejects packets to the endpoint, or a route "
-            "of type prohibit does"
+    if number == errno.EACCES:
+        return ", as by a routing rule of this node for some packets", (
+            "`ip rule` on this node shows rules of type prohibit; a security module (SELinux) "
+            "looks the same"
         )
+    if number == errno.ENOPROTOOPT:
+        return "", "A firewall on this node or on the way rejects packets to the endpoint"
     return "", ""
 
 

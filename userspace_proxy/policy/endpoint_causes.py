@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from ..model import Cause, CauseCode, SocketAddress
 from ..model.annotations import DOMAIN
+from .route_causes import shows_own_route
 
 
 class NextHop(NamedTuple):
@@ -318,4 +319,6 @@ def outside(cause: Cause, ip: str, host: str) -> Cause:
         host: Its name.
     """
     hint = _OUTSIDE.get(cause.code)
-    return cause if hint is None else replace(cause, hint=hint.format(ip=ip, host=host))
+    if hint is None or shows_own_route(cause):
+        return cause
+    return replace(cause, hint=hint.format(ip=ip, host=host))

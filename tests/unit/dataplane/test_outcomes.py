@@ -8,7 +8,7 @@ from userspace_proxy.dataplane import EndpointGroup, outcomes
 from userspace_proxy.facts.connection import ConnectionFacts, failed_dials
 from userspace_proxy.model import CauseCode, SocketAddress
 from userspace_proxy.model.serving import Serving
-from userspace_proxy.policy.causes import NO_ROUTE
+from userspace_proxy.policy.route_causes import NO_ROUTE
 from userspace_proxy.status.failures import failure_of
 
 from .groups import ALICE, POD_A, POD_B
@@ -153,7 +153,7 @@ def test_only_what_this_worker_has_seen_is_reported_to_others(group):
 
 
 def test_that_this_node_has_no_route_has_words_of_its_own(group, caplog, monkeypatch):
-    monkeypatch.setattr(outcomes, "without_route", lambda *_: NO_ROUTE)
+    monkeypatch.setattr(outcomes, "own_route_error", lambda *_: NO_ROUTE)
     group.outcomes.failed(POD_A, errno.ENETUNREACH, 0.0)
     shown, _ = failure_of(POD_A, group.counters_of(POD_A), WallClock(lambda: 0.0))
     said = caplog.records[0].getMessage()

@@ -111,9 +111,9 @@ REJECTIONS = [
     ("ip6", "icmpv6 type port-unreachable", errno.ECONNREFUSED, REFUSES),
     ("ip6", "icmpv6 type addr-unreachable", errno.EHOSTUNREACH, UNREACHABLE),
     ("ip6", "icmpv6 type no-route", errno.ENETUNREACH, UNREACHABLE),
-    ("ip6", "icmpv6 type admin-prohibited", errno.EACCES, FAILS),
-    ("ip6", "icmpv6 type policy-fail", errno.EACCES, FAILS),
-    ("ip6", "icmpv6 type reject-route", errno.EACCES, FAILS),
+    ("ip6", "icmpv6 type admin-prohibited", errno.EACCES, UNREACHABLE),
+    ("ip6", "icmpv6 type policy-fail", errno.EACCES, UNREACHABLE),
+    ("ip6", "icmpv6 type reject-route", errno.EACCES, UNREACHABLE),
 ]
 
 
@@ -161,3 +161,21 @@ def test_without_a_route_that_is_the_cause():
     net.close()
     assert (result.error, result.has_no_route) == ("Network is unreachable", True)
     assert str(result.cause).endswith("this node has no route to 10.98.0.5")
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "why"),
+    [
+        ("prohibit", errno.EACCES, "a route or routing rule of this node prohibits it"),
+        ("unreachable", errno.EHOSTUNREACH, "a route of this node says so (type unreachable)"),
+    ],
+)
+@pytest.mark.parametrize("ip", ["10.98.0.5", "fd00:98::5"], ids=["ipv4", "ipv6"])
+def test_a_route_that_leads_nowhere_is_the_cause(ip, kind, error, why):
+    net = Net("node")
+    with net:
+        net.run(f"ip route add {kind} {ip}")
+        result = dial(SocketAddress(ip, 80))
+    net.close()
+    assert (result.error, result.has_no_route) == (os.strerror(error), True)
+    assert str(result.cause).endswith(f" is unreachable: {why}")

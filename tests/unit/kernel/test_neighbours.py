@@ -5,10 +5,10 @@ import errno
 import pytest
 
 from tests.netns import Net
-from userspace_proxy.kernel.neighbours import absent_hop, next_hop, without_route
+from userspace_proxy.kernel.neighbours import absent_hop, next_hop, own_route_error
 from userspace_proxy.kernel.netlink import rtnetlink
-from userspace_proxy.policy.causes import NO_ROUTE
 from userspace_proxy.policy.endpoint_causes import NextHop
+from userspace_proxy.policy.route_causes import NO_ROUTE, PROHIBITED, UNREACHABLE_TYPE
 
 HOP = NextHop("eth9")
 # Another end is up, and answers no ARP.
@@ -77,10 +77,22 @@ def test_a_kernel_that_only_lists_neighbours_shows_no_absent_host(node, monkeypa
 
 
 @pytest.mark.parametrize("ip", ["10.97.0.1", "fd00:97::1"])
-def test_only_the_error_of_a_missing_route_is_this_nodes(node, ip):
-    assert without_route(errno.ENETUNREACH, ip) == NO_ROUTE
-    assert without_route(errno.EHOSTUNREACH, ip) == errno.EHOSTUNREACH
+def test_only_the_error_that_a_route_has_itself_is_this_nodes(node, ip):
+    version = "-6" if ":" in ip else "-4"
+    numbers = errno.ENETUNREACH, errno.EACCES, errno.EHOSTUNREACH, errno.ECONNREFUSED
+
+    def own_errors():
+        return [own_route_error(number, ip) for number in numbers]
+
+    network, prohibited, host, refused = numbers
+    assert own_errors() == [NO_ROUTE, prohibited, host, refused]
     node.run(f"ip route add {ip} dev eth9")
-    assert without_route(errno.ENETUNREACH, ip) == errno.ENETUNREACH
+    assert own_errors() == list(numbers)
     node.run(f"ip route replace unreachable {ip}")
-    assert without_route(errno.ENETUNREACH, ip) == errno.ENETUNREACH
+    assert own_errors() == [network, prohibited, UNREACHABLE_TYPE, refused]
+    node.run(f"ip route replace prohibit {ip}")
+    assert own_errors() == [network, PROHIBITED, host, refused]
+    node.run(f"ip route del {ip}; ip {version} rule add to {ip} prohibit")
+    assert own_errors() == [network, PROHIBITED, host, refused]
+    node.run(f"ip {version} rule del to {ip} prohibit; ip route add blackhole {ip}")
+    assert own_errors() == list(numbers)

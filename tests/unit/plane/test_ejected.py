@@ -10,8 +10,9 @@ from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import Plane, ejected
 from userspace_proxy.plane.ejected import FOLLOWED_MAX, QUIET_S, EjectedEndpoints
 from userspace_proxy.plane.messages import Ejected
-from userspace_proxy.policy.causes import NO_HOST, NO_ROUTE
+from userspace_proxy.policy.causes import NO_HOST
 from userspace_proxy.policy.endpoint_causes import DroppedBy, NextHop
+from userspace_proxy.policy.route_causes import NO_ROUTE
 
 POD, OTHER = SocketAddress("192.0.2.1", 8080), SocketAddress("192.0.2.2", 8080)
 ETH0 = NextHop("eth0")
@@ -147,7 +148,7 @@ def test_a_failure_is_of_now_and_no_client_s(rig):
 def test_a_probe_keeps_it_apart_that_this_node_has_no_route(rig, monkeypatch):
     rig.eject(number=NO_ROUTE)
     rig.pass_(QUIET_S)
-    monkeypatch.setattr(ejected, "without_route", lambda *_: NO_ROUTE)
+    monkeypatch.setattr(ejected, "own_route_error", lambda *_: NO_ROUTE)
     rig.watcher.note(POD, errno.ENETUNREACH)
     assert rig.group.counters_of(POD).dials.number == NO_ROUTE
 

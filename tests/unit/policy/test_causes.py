@@ -6,14 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from userspace_proxy.model import (
-    CauseCode,
-    IPFamily,
-    ServicePort,
-    SocketAddress,
-)
+from userspace_proxy.model import CauseCode, IPFamily, ServicePort, SocketAddress
 from userspace_proxy.policy.causes import (
-    NO_ROUTE,
     NOTES_MAX,
     address_taken,
     dial_failed,
@@ -36,6 +30,7 @@ from userspace_proxy.policy.causes import (
     slice_empty,
     some_lack_port,
 )
+from userspace_proxy.policy.route_causes import PROHIBITED
 
 from ..model.samples import ALICE, HTTP, service, slice_of
 
@@ -91,6 +86,19 @@ SELECTING = service(selector=(("app", "web"), ("tier", "front")))
             id="blackhole",
         ),
         pytest.param(
+            errno.EACCES,
+            CauseCode.ENDPOINT_FAILS,
+            "10.244.0.3:8080 can't be dialled: Permission denied, as by a routing rule of this "
+            "node for some packets",
+            id="prohibited-for-some",
+        ),
+        pytest.param(
+            PROHIBITED,
+            CauseCode.ENDPOINT_UNREACHABLE,
+            "10.244.0.3:8080 is unreachable: a route or routing rule of this node prohibits it",
+            id="prohibited-by-this-node",
+        ),
+        pytest.param(
             errno.ECONNRESET,
             CauseCode.ENDPOINT_RESETS,
             "10.244.0.3:8080 accepts connections and ends them without answering",
@@ -113,13 +121,23 @@ def test_a_failed_dial_is_worded_by_its_errno(number, code, sentence):
 
 
 def test_a_dial_that_something_forbids_has_a_hint_to_firewalls():
-    numbers = errno.EPERM, errno.EACCES, errno.ENOPROTOOPT, errno.EINVAL
+    numbers = errno.EPERM, errno.ENOPROTOOPT, errno.EACCES, errno.EINVAL
     hints = [dial_failed(POD, number, "").hint for number in numbers]
-    assert ["firewall" in hint for hint in hints] == [True, True, True, False]
+    assert ["firewall" in hint for hint in hints] == [True, True, False, False]
+
+
+def test_only_over_ipv6_a_dial_is_not_permitted_by_a_firewall():
+    """The ICMP errors of IPv4 for that are EHOSTUNREACH and ENETUNREACH."""
+    cause = dial_failed(SocketAddress("fd00::3", 8080), errno.EACCES, "Permission denied")
+    assert cause.code is CauseCode.ENDPOINT_UNREACHABLE
+    why = "a firewall or router rejects packets to it (administratively prohibited)"
+    assert str(cause) == f"[fd00::3]:8080 is unreachable: {why}"
+    assert "`nft list ruleset`" in cause.hint
+    assert "`ip rule`" in dial_failed(POD, errno.EACCES, "").hint
 
 
 def test_a_dial_that_found_no_route_has_the_command_that_shows_it():
-    for number in (NO_ROUTE, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL):
+    for number in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL):
         assert "`ip route get 10.244.0.3`" in dial_failed(POD, number, "").hint
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from userspace_proxy.dataplane.udp_flow import REFUSALS
 from userspace_proxy.model import CauseCode, SocketAddress
-from userspace_proxy.policy.causes import NO_HOST, NO_ROUTE, dial_failed, resets
+from userspace_proxy.policy.causes import NO_HOST, dial_failed, resets
 from userspace_proxy.policy.endpoint_causes import (
     DroppedBy,
     NextHop,
@@ -25,6 +25,7 @@ from userspace_proxy.policy.endpoint_causes import (
     silent_since,
     with_header,
 )
+from userspace_proxy.policy.route_causes import OWN_ROUTES, PROHIBITED
 
 POD = SocketAddress("10.244.1.8", 8080)
 REFUSES = replace(dial_failed(POD, errno.ECONNREFUSED, ""), count=2, first_at=5.0, last_at=9.0)
@@ -198,7 +199,7 @@ def test_what_may_happen_behind_the_handshake_on_the_way_is_named(cause):
 def test_a_routers_error_is_not_taken_for_a_look_into_the_neighbour_table():
     cause = dial_failed(POD, errno.EHOSTDOWN, "Host is down")
     assert cause.code is CauseCode.ENDPOINT_UNREACHABLE
-    assert REFUSALS.isdisjoint({NO_HOST, NO_ROUTE})
+    assert REFUSALS.isdisjoint({NO_HOST, *OWN_ROUTES.values()})
 
 
 @pytest.mark.parametrize(
@@ -231,12 +232,9 @@ def test_endpoints_that_all_terminate_are_about_to_vanish(count, are):
     assert cause.hint == "kubectl get pods -n shop"
 
 
-def test_a_missing_route_of_this_node_is_no_firewalls_work():
-    cause = dial_failed(POD, NO_ROUTE, "No such process")
-    assert cause.code is CauseCode.ENDPOINT_UNREACHABLE
-    assert str(cause) == "10.244.1.8:8080 is unreachable: this node has no route to 10.244.1.8"
-    assert "`ip route get 10.244.1.8`" in cause.hint
-    assert "firewall" not in cause.hint
+def test_the_remedy_for_a_route_of_this_node_is_the_same_for_an_endpoint_outside():
+    cause = dial_failed(POD, PROHIBITED, "Key was rejected by service")
+    assert outside(cause, POD.ip, "db.example.com") is cause
 
 
 @pytest.mark.parametrize("number", [errno.ETIMEDOUT, errno.ECONNREFUSED, errno.EHOSTUNREACH])

@@ -1,0 +1,55 @@
+"""Words why a dial fails by the routes of this node, as the kernel has reported of them.
+
+A router or firewall may report the same errno by ICMP, so each reason has a number of its own, none
+of which comes from a socket or from ICMP.
+
+Source: fib_props in net/ipv4/fib_semantics.c; ip6_rt_type_to_error() in net/ipv6/route.c.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+
+from ..model import Cause, CauseCode, SocketAddress
+
+NO_ROUTE, PROHIBITED, UNREACHABLE_TYPE = errno.ESRCH, errno.EKEYREJECTED, errno.ENOLINK
+OWN_ROUTES: Mapping[int, int] = {
+    errno.ENETUNREACH: NO_ROUTE,
+    errno.EACCES: PROHIBITED,
+    errno.EHOSTUNREACH: UNREACHABLE_TYPE,
+}
+"""The numbers of dials that failed by a route of this node, or for want of one, by the errno of the
+dial and of the question for the route, which are the same then."""
+_SHOW = "`ip route show table all type "
+
+
+def by_own_route(endpoint: SocketAddress, number: int) -> Cause:
+    """Return the cause of dials of an endpoint that failed with one of these numbers."""
+    ip = endpoint.ip
+    if number == NO_ROUTE:
+        why = f"this node has no route to {ip}"
+        hint = (
+            "Compare the address with that of the pod; if they agree, look at the CNI plugin on "
+            f"this node, which adds routes to pods: `ip route get {ip}` fails without one"
+        )
+    elif number == PROHIBITED:
+        why = "a route or routing rule of this node prohibits it"
+        rules = "ip -6 rule" if ":" in ip else "ip rule"
+        hint = (
+            f"{_SHOW}prohibit match {ip}; {rules}` on this node shows it: remove it, or find what "
+            "adds it"
+        )
+    else:
+        why = "a route of this node says so (type unreachable)"
+        hint = (
+            f"{_SHOW}unreachable match {ip}` on this node shows it: the address is an old one, or "
+            "what adds routes here (mostly the CNI plugin) has added none to it"
+        )
+    sentence = f"{endpoint} is unreachable: {why}"
+    return Cause(CauseCode.ENDPOINT_UNREACHABLE, sentence, str(endpoint), hint)
+
+
+def shows_own_route(cause: Cause) -> bool:
+    """Return whether the remedy is about a route of this node, wherever the endpoint is."""
+    return cause.hint.startswith(_SHOW)
