@@ -176,8 +176,9 @@ class Group(CounterTable):
             lately.append(clients)
             for name in STREAKS:
                 _add_streak(getattr(counters, name), getattr(each, name), now)
-            # An empty datagram is an answer, too.
-            self.sent_at = max(self.sent_at, now if new_bytes > 0 else counters.ends.succeeded_at)
+            # An empty datagram is an answer, too; a byte whose client has left is none.
+            has_sent = new_bytes > 0 and not counters.ends.is_on
+            self.sent_at = max(self.sent_at, now if has_sent else counters.ends.succeeded_at)
             active = active_of.pop(endpoint, 0) + new_active
             if active > 0:
                 active_of[endpoint] = active

@@ -247,7 +247,7 @@ class Steering(abc.ABC):
         return None
 
     def dropping_chain(self, _endpoint: SocketAddress) -> str:
-        """Return which chain of another program drops TCP packets to an endpoint, or its answers.
+        """Return which chain of another program takes TCP packets to an endpoint, or its answers.
 
         As the end of a sentence, as of the last :meth:`repair`; empty if none certainly does.
         """

@@ -128,7 +128,8 @@ class EarlierChains:
         self.filters = [
             Followed(chains[base.name], chains)
             for base in _others(tables)
-            if base.kind in ("filter", "route") and base.hook in (*_WAY_IN, *_WAY_OUT_HOOKS)
+            if (base.kind in ("filter", "route") and base.hook in (*_WAY_IN, *_WAY_OUT_HOOKS))
+            or (base.kind == "nat" and base.hook == "output")
             for chains in (as_evaluated(base, reader.reached(tables[base.table], base)),)
         ]
         found: dict[Frontend, str] = {}
@@ -168,7 +169,7 @@ def _others(tables: Tables) -> Iterator[Chain]:
 
 
 def dropping_chain(filters: Sequence[Followed], endpoint: SocketAddress) -> str:
-    """Return which chain drops packets of TCP connections to an endpoint, or the answers; or empty.
+    """Return which chain keeps TCP packets from an endpoint, or its answers from here; or empty.
 
     As the end of a sentence about the endpoint.
     """
@@ -177,10 +178,18 @@ def dropping_chain(filters: Sequence[Followed], endpoint: SocketAddress) -> str:
     for base, chains in filters:
         is_in = base.hook in _WAY_IN
         is_family = endpoint.family in _FAMILIES[base.table.partition(" ")[0]]
+        if not is_family:
+            continue
+        which = f"{OTHERS_CHAIN.format(base)} ({base.hook}, priority {base.priority})"
+        packets = "its answers" if is_in else "packets to it"
         packet = answer if is_in else dial
-        if is_family and _drops(replace(base, kind="filter"), chains, packet):
-            which = f"{OTHERS_CHAIN.format(base)} ({base.hook}, priority {base.priority})"
-            return f"{which} drops {'its answers' if is_in else 'packets to it'}"
+        if base.kind == "nat":
+            if follow(base, chains, packet, "nat").is_taken:
+                return f"{which} translates {packets}"
+        elif _drops(filter_ := replace(base, kind="filter"), chains, packet):
+            return f"{which} drops {packets}"
+        elif _drops(filter_, chains, packet._replace(is_over=True)):
+            return f"{which} drops {packets} above a low limit"
     return ""
 
 

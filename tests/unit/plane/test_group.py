@@ -261,6 +261,13 @@ def test_the_last_answer_is_that_of_any_endpoint_and_connection(group):
     assert group.sent_at == 19.0
 
 
+def test_a_byte_that_comes_after_its_client_has_left_is_no_answer(group):
+    ends = StreakReport(-1.0, 1, 6.0, 6.0, errno.ETIMEDOUT)
+    report = replace(endpoint_report(POD_A, connections=1, sent_bytes=9), ends=ends)
+    group.add(0, group_report(report), 8.0)
+    assert group.sent_at < 0
+
+
 def test_an_empty_datagram_is_an_answer(group):
     ends = StreakReport(6.0, 0, -1.0, -1.0, 0)
     report = replace(endpoint_report(POD_A, connections=1), ends=ends)

@@ -260,6 +260,7 @@ def test_packets_of_own_programs_have_the_proxy_port_wherever_they_come_in():
         pytest.param(["drop: ct original ip daddr 10.96.7.1/32 limit over"], True, id="named"),
         pytest.param(["drop: limit over"], True, id="all"),
         pytest.param(["drop: … limit over"], False, id="some"),
+        pytest.param(["accept: ct state new limit within", "drop"], True, id="up-to-it"),
         pytest.param(["accept: ct status dnat", "drop: limit over"], False, id="admitted-before"),
     ],
 )
@@ -282,7 +283,10 @@ def test_a_chain_that_drops_packets_to_an_endpoint_is_found_until_it_is_gone(nod
             "nft 'table inet evil { "
             "chain out { type filter hook output priority 0; ip daddr 10.244.0.7 drop; }; "
             "chain post { type filter hook postrouting priority 9; ip6 daddr fd00::/16 drop; }; "
-            "chain nat { type nat hook output priority 0; drop; }; "
+            "chain nat { type nat hook output priority 0; "
+            "ip daddr 10.244.0.20 dnat ip to 10.0.0.9; }; "
+            "chain rate { type filter hook output priority 7; "
+            "ip daddr 10.244.0.21 limit rate over 5/minute drop; }; "
             "chain in { type filter hook input priority 0; ct state new drop; tcp dport 22 drop; "
             "ip saddr 10.244.0.9 drop; ip saddr 10.244.0.10 tcp dport 30000-40000 drop; }; }'"
         )
@@ -296,6 +300,11 @@ def test_a_chain_that_drops_packets_to_an_endpoint_is_found_until_it_is_gone(nod
             "",
             f"{chain.format('post', 'postrouting', 9)} packets to it",
             f"{chain.format('in', 'input', 0)} its answers",
+        ]
+        more = [SocketAddress(ip, 80) for ip in ("10.244.0.20", "10.244.0.21")]
+        assert [dropping_chain(earlier.filters, one) for one in more] == [
+            f"{chain.format('nat', 'output', 0)} packets to it".replace("drops", "translates"),
+            f"{chain.format('rate', 'output', 7)} packets to it above a low limit",
         ]
         assert dropping_chain(earlier.filters, SocketAddress("10.244.0.10", 80)) == ""
         node.run("nft add rule ip evil out tcp dport 80 drop")

@@ -55,6 +55,8 @@ def may_be_first(condition: str) -> bool:
 
 
 _UNPRIVILEGED = 1024
+# Of the TCP header.
+_SYN, _ACK = 0x02, 0x10
 _Test = Callable[[FirstPacket], bool | None]
 
 
@@ -142,8 +144,17 @@ def _from_this_node(_text: str) -> _Test:
     return lambda packet: packet.is_own
 
 
-def _over_limit(_text: str) -> _Test:
-    return lambda packet: packet.is_over
+def _limit(text: str) -> _Test:
+    return lambda packet: packet.is_over == (text == "over")
+
+
+def _flags(mask: str, sign: str, value: str) -> _Test:
+    def test(packet: FirstPacket) -> bool:
+        flags = _SYN | _ACK if packet.is_answer else _SYN
+        is_same = flags & int(mask) == int(value)
+        return _name(packet.frontend) == "tcp" and is_same == (sign == "==")
+
+    return test
 
 
 _STATES = re.compile(r"ct state (\S+)")
@@ -160,7 +171,8 @@ _CONDITIONS: Sequence[tuple[re.Pattern[str], Callable[..., _Test]]] = (
     (re.compile(r"ct status (! )?dnat"), _translated),
     (re.compile(r"fib daddr type (local)"), _to_this_node),
     (re.compile(r"iif (lo)"), _from_this_node),
-    (re.compile(r"limit (over)"), _over_limit),
+    (re.compile(r"limit (over|within)"), _limit),
+    (re.compile(r"tcp flags (\d+) (==|!=) (\d+)"), _flags),
 )
 
 

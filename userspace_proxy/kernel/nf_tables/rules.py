@@ -26,7 +26,6 @@ from .chains import Step
 from .reader import Expression
 
 UNKNOWN = "…"
-LIMIT = "limit over"
 NOT_UNDERSTOOD = {
     "ip daddr": "…daddr",
     "ip6 daddr": "…daddr",
@@ -162,15 +161,18 @@ def _conditions(expressions: Sequence[Expression]) -> Iterator[str]:
 
 
 def _limit(name: str, found: Mapping[int, bytes]) -> Iterator[str]:
-    """Yield a condition that is met above a limit; one that is met below it counts as always met.
+    """Yield ``limit over`` or ``limit within`` for a low limit.
 
-    A low limit, less than one packet a second or ten connections, is ``limit over``.
+    Less than one packet a second, or ten connections, is low. Packets are assumed to be within a
+    higher limit.
     """
     is_rate = name == "limit"
-    if not number_in(found, 5 if is_rate else 2) & _LIMIT_OVER:
-        return
+    is_over = number_in(found, 5 if is_rate else 2) & _LIMIT_OVER
     rate, unit_s = number_in(found, 1), number_in(found, 2) if is_rate else _FEW
-    yield LIMIT if rate < unit_s and not (is_rate and number_in(found, 4)) else UNKNOWN
+    if rate < unit_s and not (is_rate and number_in(found, 4)):
+        yield "limit over" if is_over else "limit within"
+    elif is_over:
+        yield UNKNOWN
 
 
 def words_of_states(states: Sequence[str]) -> str:
@@ -232,6 +234,7 @@ def _subject(name: str, found: dict[int, bytes]) -> str:
         ("payload", 1, 24, place[3]): "ip6 daddr",
         ("payload", 1, 9, 1): "meta l4proto",
         ("payload", 2, 2, 2): "th dport",
+        ("payload", 2, 13, 1): "tcp flags",
     }.get(place, "")
 
 
@@ -241,6 +244,9 @@ def _comparison(subject: str, mask: bytes, op: int, value: bytes) -> str:
     if subject == "ct status" and int.from_bytes(mask, "little") == x.STATUS_DNAT:
         is_set = any(value) == (op == x.EQUAL)
         return "ct status dnat" if is_set else "ct status ! dnat"
+    if subject == "tcp flags" and op in (x.EQUAL, x.NOT_EQUAL) and len(value) == 1:
+        sign = "==" if op == x.EQUAL else "!="
+        return f"tcp flags {mask[0] if mask else 0xFF} {sign} {value[0]}"
     # A raw payload may be longer than the field that it begins with.
     if op != x.EQUAL or not 0 < len(value) <= _WIDTHS.get(subject, len(value)):
         return _unknown([subject])

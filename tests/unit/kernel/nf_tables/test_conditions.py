@@ -84,6 +84,23 @@ def test_a_packet_has_the_proxy_port_and_an_address_of_the_node_after_its_transl
 def test_a_limit_is_exceeded_by_some_packets():
     assert meets("tcp dport 80 limit over", FirstPacket(WEB)) is False
     assert meets("tcp dport 80 limit over", FirstPacket(WEB, is_over=True)) is True
+    assert meets("tcp dport 80 limit within", FirstPacket(WEB)) is True
+    assert meets("tcp dport 80 limit within", FirstPacket(WEB, is_over=True)) is False
+
+
+@pytest.mark.parametrize(
+    ("condition", "first", "answer"),
+    [
+        pytest.param("tcp flags 2 != 0", True, True, id="syn-among-others"),
+        pytest.param("tcp flags 23 == 2", True, False, id="syn-alone"),
+        pytest.param("tcp flags 3 == 3", False, False, id="syn-and-fin"),
+        pytest.param("tcp flags 16 != 0", False, True, id="ack"),
+    ],
+)
+def test_a_first_packet_of_tcp_is_a_syn(condition, first, answer):
+    assert meets(condition, FirstPacket(WEB)) is first
+    assert meets(condition, FirstPacket(WEB, is_answer=True)) is answer
+    assert meets(condition, FirstPacket(Frontend("10.96.7.1", 80, Protocol.UDP))) is False
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ RANGE = x.expression(
     + attribute(3, attribute(1, bytes([0, 80])))
     + attribute(4, attribute(1, bytes([0, 90]))),
 )
+TCP_FLAGS = x._payload(2, 13, 1)
 IN_NAME = x._meta(6, 16)
 BEYOND_DADDR = x._payload(1, 16, 8)
 OPEN = "ct state established,related"
@@ -266,8 +267,16 @@ def step(*parts):
         ),
         pytest.param(
             x.expression("connlimit", number(1, 9) + number(2, 0)) + ACCEPT,
-            Step("accept"),
+            Step("accept", "limit within"),
             id="up-to-nine-connections",
+        ),
+        pytest.param(
+            x.match(TCP_FLAGS, 0, mask=2, op=x.NOT_EQUAL) + ACCEPT,
+            Step("accept", "tcp flags 2 != 0"),
+            id="syn",
+        ),
+        pytest.param(
+            x.match(TCP_FLAGS, 2) + ACCEPT, Step("accept", "tcp flags 255 == 2"), id="only-syn"
         ),
     ],
 )
