@@ -194,7 +194,7 @@ def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgem
     if denials:
         # Its other clients are answered.
         clients = "Some clients" if port.connections else "Clients"
-        sentence = f"{clients} get no answer: {denials[0]}"
+        sentence = f"{clients} get no answer: {'; '.join(_why(failing, denials[0]))}"
         return Level.ATTENTION, "partly answering", sentence, (denials[0],)
     are_silent = all(map(_is_unanswered, failing))
     in_a_row = sum(e.cause.count for e in failing if e.cause)
@@ -358,12 +358,15 @@ def _all_fail(failing: Sequence[EndpointFacts]) -> str:
     return "; ".join((text, *_why(failing)))
 
 
-def _why(failing: Sequence[EndpointFacts]) -> Iterable[str]:
+def _why(failing: Sequence[EndpointFacts], most: Cause | None = None) -> Iterable[str]:
     """Yield the cause that most clients meet, and in short the next one of another kind.
 
     Those of a while ago only count where there are no others.
+
+    Args:
+        most: The first one; None: by how often each was seen.
     """
-    kinds: dict[CauseCode, Cause] = {}
+    kinds = {most.code: most} if most is not None else {}
     for endpoint in _present_first([one for one in failing if not one.is_past] or failing):
         if endpoint.cause is not None:
             kinds.setdefault(endpoint.cause.code, endpoint.cause)
