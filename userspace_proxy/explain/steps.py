@@ -16,6 +16,7 @@ from ..facts import EndpointFacts, Level, PortFacts, StatusFacts
 from ..model import Cause, CauseCode
 from ..policy.causes import CHAIN
 from ..status.no_byte import with_age
+from ..status.not_served import besides
 from ..status.path_words import counted_in_words, path_in_words, probes_in_words
 from ..status.port_state import (
     UNSERVED,
@@ -49,7 +50,7 @@ from .path_step import PathStep
 from .reading import NOT_LOOKED_UP, Subject
 from .served import EXPECTED, policy_drops, served_sentence, told
 
-_NODE, _SOURCE = "node", "source"
+_NODE, _SOURCE, _ADDRESS = "node", "source", "address"
 # The sentences of these states contain who waits.
 _WAITING = ("holding", "at their limit")
 _ORDER = (Level.TROUBLE, Level.ATTENTION, Level.OK)
@@ -116,14 +117,15 @@ def explain(
     level = next((one for one in _ORDER if any(step.level is one for step in steps)), Level.OK)
     worst = _worst(parts, is_served=bool(ports))
     cause = _first_cause(ports, subject, dials or {})
-    sentence = _sentence(worst, ports, subject, dials or {})
+    at = next((p for p, part in zip(ports, of_ports, strict=True) if worst in part.steps), None)
+    sentence = _sentence(worst, at, ports, subject, dials or {})
     return Explanation(
         service=subject.service,
         origin=subject.origin,
         level=level,
         sentence="".join(
             (
-                _which(worst, ports, of_ports),
+                _which(at, ports),
                 sentence,
                 node_clause(ports, subject),
                 also_in_words(sentence, _mistakes(steps, ports)),
@@ -181,10 +183,8 @@ def _worst(parts: Sequence[PathPart], *, is_served: bool) -> PathStep | None:
     return None
 
 
-def _which(worst: PathStep | None, ports: Sequence[PortFacts], parts: Sequence[PathPart]) -> str:
+def _which(one: PortFacts | None, ports: Sequence[PortFacts]) -> str:
     """Return which port or family the sentence is about, where another one is served; or empty."""
-    of_worst = (p for p, part in zip(ports, parts, strict=True) if worst in part.steps)
-    one = next(of_worst, None)
     if one is None or all(port is one or port.state.is_problem for port in ports):
         return ""
     names = [f"port {one.port}"] if any(port.port != one.port for port in ports) else []
@@ -194,13 +194,17 @@ def _which(worst: PathStep | None, ports: Sequence[PortFacts], parts: Sequence[P
 
 
 def _sentence(
-    worst: PathStep | None, ports: Sequence[PortFacts], subject: Subject, dials: Dials
+    worst: PathStep | None,
+    at: PortFacts | None,
+    ports: Sequence[PortFacts],
+    subject: Subject,
+    dials: Dials,
 ) -> str:
     if worst is None:
         return served_sentence(ports, subject, dials)
     if worst.topic == NOTE:
         return f"{served_sentence(ports, subject, dials)}; {worst.what}"
-    return worst.what
+    return f"{worst.what}{besides(at)}" if at and worst.topic == _ADDRESS else worst.what
 
 
 def _mistakes(steps: Sequence[PathStep], ports: Sequence[PortFacts]) -> Iterator[str]:
@@ -249,11 +253,11 @@ def _port(
         what = f"{frontend.address}/{port.protocol}, {frontend.kind}"
         if not frontend.is_reached and subject.node is not None:
             why = port.state.causes[0].sentence if port.problem else frontend.target
-            yield PathStep(Level.TROUBLE, "address", f"{what}, is not served: {why}")
+            yield PathStep(Level.TROUBLE, _ADDRESS, f"{what}, is not served: {why}")
         else:
             level = None if _mark(port) is None else Level.OK
             what = f"{what}: {frontend.target}" if frontend.target else what
-            yield PathStep(level, "address", what)
+            yield PathStep(level, _ADDRESS, what)
         if dials is not None and frontend.address in dials:
             yield dial_address(port, frontend.address, dials[frontend.address])
     if not port.has_default_path:
@@ -267,14 +271,17 @@ def _port(
         yield PathStep(Level.ATTENTION, "waiting", f"Waiting for an endpoint: {held}")
     is_said = port.is_dropping or _is_sentence(port)
     shown = [e.cause.sentence for e in port.endpoints if e.cause is not None]
-    shown += [port.state.sentence] if is_said else []
+    # A second cause has a remedy of its own.
+    second = besides(port)
+    shown += [port.state.sentence.removesuffix(second)] if is_said else []
     others = [
         cause for cause in port.state.causes if not any(cause.sentence in one for one in shown)
     ]
     for cause in others:
         # What a user has written and doesn't get is a mistake; other notes are by design.
         is_mistake = cause.code in (CauseCode.NOT_FOLLOWED, *UNSERVED)
-        level = Level.ATTENTION if is_mistake else Level.OK
+        is_wrong = is_mistake or second.endswith(cause.sentence)
+        level = Level.ATTENTION if is_wrong else Level.OK
         yield PathStep(level, NOTE, told(cause, subject.now), cause.hint)
     yield from node_notes(port, subject)
     if dials is not None:

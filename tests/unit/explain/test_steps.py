@@ -22,7 +22,7 @@ from userspace_proxy.facts import (
     SteeringState,
     Waits,
 )
-from userspace_proxy.model import Handling, Hold, Protocol
+from userspace_proxy.model import Cause, CauseCode, Handling, Hold, Protocol
 from userspace_proxy.plan import Side
 from userspace_proxy.policy.causes import (
     external_ip_off,
@@ -264,6 +264,19 @@ def test_an_address_that_is_not_reached_is_trouble():
     assert step.what == (
         "192.0.2.1:30080/TCP, NodePort, is not served: node port 30080/TCP is held by nginx"
     )
+
+
+def test_an_address_that_is_not_reached_is_not_the_only_cause():
+    lost = make_frontend("10.96.7.1:80", "ClusterIP", "proxy port 20001", is_reached=False)
+    named = Cause(CauseCode.PORT_NAME_MISSING, 'they have no port named "http"; they have "web"')
+    dropped = {"frontends": (lost,), "endpoints": (), "problem": "a chain drops its packets"}
+    explanation = explain(make_subject(make_port(cause=named, **dropped)))
+    assert explanation.sentence == (
+        "10.96.7.1:80/TCP, ClusterIP, is not served: a chain drops its packets; besides, they have "
+        'no port named "http"; they have "web"'
+    )
+    (note,) = steps_of(explanation, "note")
+    assert (note.level, note.what) == (Level.ATTENTION, named.sentence)
 
 
 def test_a_service_that_is_ignored_has_the_reason():
