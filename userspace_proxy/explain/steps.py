@@ -3,7 +3,8 @@
     Service ─▶ node: source, rules, firewalls ─▶ each port: addresses, client, endpoints, dials
 
 Rule 1: causes are shown in their own words; this module orders them.
-Rule 2: the worst step decides the sentence; of equally bad ones the first on the path, notes last.
+Rule 2: the worst step decides the sentence; of equally bad ones the first on the path, that of a
+port whose clients fail before others', notes last.
 What is wrong with the Service itself wins over problems of the node that may be about other ones.
 """
 
@@ -51,6 +52,8 @@ from .reading import NOT_LOOKED_UP, Subject
 from .served import EXPECTED, policy_drops, served_sentence, told
 
 _NODE, _SOURCE, _ADDRESS = "node", "source", "address"
+# At worst something else than its clients needs attention.
+_FINE = ("served", "unknown")
 # The sentences of these states contain who waits.
 _WAITING = ("holding", "at their limit")
 _ORDER = (Level.TROUBLE, Level.ATTENTION, Level.OK)
@@ -115,7 +118,7 @@ def explain(
         parts.append(PathPart("", (UNREACHED,)))
     steps = [step for part in parts for step in part.steps]
     level = next((one for one in _ORDER if any(step.level is one for step in steps)), Level.OK)
-    worst = _worst(parts, is_served=bool(ports))
+    worst = _worst(parts, ports)
     cause = _first_cause(ports, subject, dials or {})
     at = next((p for p, part in zip(ports, of_ports, strict=True) if worst in part.steps), None)
     sentence = _sentence(worst, at, ports, subject, dials or {})
@@ -151,7 +154,7 @@ def _title(port: PortFacts) -> str:
 def _first_cause(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> Cause | None:
     """Return the cause that the next command should be about, or None without a problem."""
     ill = [port for port in ports if port.state.level is not Level.OK]
-    for port in sorted(ill, key=lambda port: _ORDER.index(port.state.level)):
+    for port in sorted(ill, key=lambda port: (_ORDER.index(port.state.level), _rank(port))):
         if port.state.causes:
             return port.state.causes[0]
     for port in ports:
@@ -166,15 +169,21 @@ def _first_cause(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> 
     return subject.ignored[0].cause if subject.ignored else None
 
 
-def _worst(parts: Sequence[PathPart], *, is_served: bool) -> PathStep | None:
+def _rank(port: PortFacts) -> tuple[bool, bool]:
+    """Return what sorts ports of equal level by how their clients fare, the worst first."""
+    return not port.state.is_problem, port.state.word in _FINE
+
+
+def _worst(parts: Sequence[PathPart], ports: Sequence[PortFacts]) -> PathStep | None:
     """Return the step that decides the sentence, or None without a problem.
 
     Args:
-        is_served: The Service has ports here, whose clients depend on the node's rules.
+        ports: Those of the Service here, whose clients depend on the node's rules.
     """
+    ranks = {_title(port): _rank(port) for port in ports}
     steps = [(part.title, step) for part in parts for step in part.steps]
-    steps.sort(key=lambda one: one[1].topic == NOTE)
-    own = [step for title, step in steps if title != _NODE or (is_served and step.topic != _SOURCE)]
+    steps.sort(key=lambda one: (one[1].topic == NOTE, *ranks.get(one[0], ())))
+    own = [step for title, step in steps if title != _NODE or (ports and step.topic != _SOURCE)]
     for candidates in (own, [step for _, step in steps]):
         for level in (Level.TROUBLE, Level.ATTENTION):
             for step in candidates:

@@ -36,6 +36,11 @@ from userspace_proxy.policy.endpoint_causes import denies
 
 from .subjects import make_dead_endpoint, make_subject
 
+DENIES = denies(make_address("10.244.1.8:80"), "10.244.0.123")
+DENYING = make_endpoint(
+    "10.244.1.8:80", connections=20, sent_bytes=9, cause=replace(DENIES, count=5, last_at=NOW - 3)
+)
+
 
 def steps_of(explanation, topic):
     return [step for part in explanation.parts for step in part.steps if step.topic == topic]
@@ -51,10 +56,7 @@ def test_the_steps_are_in_the_order_of_a_connections_path():
 
 
 def test_an_endpoint_that_denies_clients_is_the_sentence_and_where_to_look():
-    at = make_address("10.244.1.8:80")
-    cause = replace(denies(at, "10.244.0.123"), count=5, last_at=NOW - 3)
-    endpoint = make_endpoint("10.244.1.8:80", connections=20, sent_bytes=9, cause=cause)
-    explanation = explain(make_subject(make_port(endpoints=(endpoint,))))
+    explanation = explain(make_subject(make_port(endpoints=(DENYING,))))
     assert explanation.level is Level.ATTENTION
     (step,) = steps_of(explanation, "endpoints")
     assert "NetworkPolicy" in step.hint
@@ -91,6 +93,23 @@ def test_the_sentence_names_the_port_or_family_where_another_one_is_served(chang
     alone, beside = explain(make_subject(dead)), explain(make_subject(make_port(), dead))
     assert beside.sentence == f"{which}{alone.sentence}"
     assert alone.sentence.startswith("Clients fail: ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        pytest.param({"endpoints": (), "reason": "none is ready"}, "Clients are refused", id="all"),
+        pytest.param({"endpoints": (DENYING,)}, "Some clients get no answer", id="some"),
+    ],
+)
+def test_clients_that_fail_win_over_a_note_at_another_port_of_equal_level(changes, sentence):
+    served = make_port(notes=("its mode isn't followed",))
+    failing = replace(make_port(**changes), family="IPv6")
+    explanation = explain(make_subject(served, failing))
+    assert explanation.sentence == (
+        f"IPv6: {failing.state.sentence}; also: its mode isn't followed"
+    )
+    assert failing.state.sentence.startswith(sentence)
 
 
 def test_an_endpoint_has_its_cause_how_often_and_when_and_what_it_served():
