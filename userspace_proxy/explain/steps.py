@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 
 from ..facts import EndpointFacts, Level, PortFacts, StatusFacts
 from ..model import Cause, CauseCode
-from ..policy.causes import CHAIN
 from ..status.no_byte import with_age
 from ..status.not_served import besides
 from ..status.path_words import counted_in_words, path_in_words, probes_in_words
@@ -43,6 +42,7 @@ from .dial_steps import (
     lacks_header,
     with_hosts,
 )
+from .firewalls import firewall_clause, firewall_steps
 from .mistakes import NOTE, mistakes
 from .next_command import UNREPLIED, Asked, next_command
 from .observed import before_it_failed
@@ -111,7 +111,7 @@ def explain(
         )
     parts = [PathPart("", tuple(whole))] if whole else []
     if subject.node is not None:
-        parts.append(PathPart(_NODE, tuple(_node(subject.node, subject, ports))))
+        parts.append(PathPart(_NODE, tuple(_node(subject.node, subject, ports, client))))
     of_ports = [PathPart(_title(p), tuple(_port(p, subject, client, dials))) for p in ports]
     parts += of_ports
     if dials is not None and not asked.can_dial:
@@ -130,6 +130,7 @@ def explain(
             (
                 _which(at, ports),
                 sentence,
+                firewall_clause(steps) if worst is None or worst.topic == NOTE else "",
                 node_clause(ports, subject),
                 also_in_words(sentence, _mistakes(steps, ports)),
                 "; nothing was dialled" if UNREACHED in steps else "",
@@ -223,7 +224,9 @@ def _mistakes(steps: Sequence[PathStep], ports: Sequence[PortFacts]) -> Iterator
     yield from (one.what for one in steps if one.topic == NOTE and one.level is Level.ATTENTION)
 
 
-def _node(node: StatusFacts, subject: Subject, ports: Sequence[PortFacts]) -> Iterator[PathStep]:
+def _node(
+    node: StatusFacts, subject: Subject, ports: Sequence[PortFacts], client: str
+) -> Iterator[PathStep]:
     source, steering, age_s = node.source, node.steering, node.last_state.age_s
     if age_s is not None:
         age = seconds_in_words(age_s)
@@ -246,13 +249,7 @@ def _node(node: StatusFacts, subject: Subject, ports: Sequence[PortFacts]) -> It
         repairs = f", {plural(steering.repairs, 'repair')} so far" if steering.repairs else ""
         what = f"{steering.name}: the kernel is as planned, compared every second{repairs}"
         yield PathStep(Level.OK, "rules", what)
-    for one in node.firewalls:
-        what = f"Chain {one.chain} of another program may drop packets to Services: {one.why}"
-        yield PathStep(Level.TROUBLE, "firewall", what, one.way_out)
-    is_blamed = any(c.object.startswith(CHAIN) for port in ports for c in port.state.causes)
-    if not node.firewalls and not is_blamed and steering.name != "none":
-        what = "No chain of another program is known to drop packets to it"
-        yield PathStep(Level.OK, "firewall", what)
+    yield from firewall_steps(node, ports, client, subject.now)
 
 
 def _port(
