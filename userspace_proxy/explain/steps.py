@@ -3,7 +3,8 @@
     Service ─▶ node: source, rules, firewalls ─▶ each port: addresses, client, endpoints, dials
 
 Rule 1: causes are shown in their own words; this module orders them.
-Rule 2: the worst step decides the sentence; of equally bad ones the first on the path, notes last.
+Rule 2: the worst step decides the sentence; of equally bad ones the first on the path, that of a
+port whose clients fail before others', notes last.
 What is wrong with the Service itself wins over problems of the node that may be about other ones.
 """
 
@@ -14,8 +15,8 @@ from dataclasses import dataclass, replace
 
 from ..facts import EndpointFacts, Level, PortFacts, StatusFacts
 from ..model import Cause, CauseCode
-from ..policy.causes import CHAIN
 from ..status.no_byte import with_age
+from ..status.not_served import besides
 from ..status.path_words import counted_in_words, path_in_words, probes_in_words
 from ..status.port_state import (
     UNSERVED,
@@ -41,6 +42,7 @@ from .dial_steps import (
     lacks_header,
     with_hosts,
 )
+from .firewalls import firewall_clause, firewall_steps
 from .mistakes import NOTE, mistakes
 from .next_command import UNREPLIED, Asked, next_command
 from .observed import before_it_failed
@@ -49,7 +51,9 @@ from .path_step import PathStep
 from .reading import NOT_LOOKED_UP, Subject
 from .served import EXPECTED, policy_drops, served_sentence, told
 
-_NODE, _SOURCE = "node", "source"
+_NODE, _SOURCE, _ADDRESS = "node", "source", "address"
+# At worst something else than its clients needs attention.
+_FINE = ("served", "unknown")
 # The sentences of these states contain who waits.
 _WAITING = ("holding", "at their limit")
 _ORDER = (Level.TROUBLE, Level.ATTENTION, Level.OK)
@@ -107,24 +111,26 @@ def explain(
         )
     parts = [PathPart("", tuple(whole))] if whole else []
     if subject.node is not None:
-        parts.append(PathPart(_NODE, tuple(_node(subject.node, subject, ports))))
+        parts.append(PathPart(_NODE, tuple(_node(subject.node, subject, ports, client))))
     of_ports = [PathPart(_title(p), tuple(_port(p, subject, client, dials))) for p in ports]
     parts += of_ports
     if dials is not None and not asked.can_dial:
         parts.append(PathPart("", (UNREACHED,)))
     steps = [step for part in parts for step in part.steps]
     level = next((one for one in _ORDER if any(step.level is one for step in steps)), Level.OK)
-    worst = _worst(parts, is_served=bool(ports))
+    worst = _worst(parts, ports)
     cause = _first_cause(ports, subject, dials or {})
-    sentence = _sentence(worst, ports, subject, dials or {})
+    at = next((p for p, part in zip(ports, of_ports, strict=True) if worst in part.steps), None)
+    sentence = _sentence(worst, at, ports, subject, dials or {})
     return Explanation(
         service=subject.service,
         origin=subject.origin,
         level=level,
         sentence="".join(
             (
-                _which(worst, ports, of_ports),
+                _which(at, ports),
                 sentence,
+                firewall_clause(steps) if worst is None or worst.topic == NOTE else "",
                 node_clause(ports, subject),
                 also_in_words(sentence, _mistakes(steps, ports)),
                 "; nothing was dialled" if UNREACHED in steps else "",
@@ -149,7 +155,7 @@ def _title(port: PortFacts) -> str:
 def _first_cause(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> Cause | None:
     """Return the cause that the next command should be about, or None without a problem."""
     ill = [port for port in ports if port.state.level is not Level.OK]
-    for port in sorted(ill, key=lambda port: _ORDER.index(port.state.level)):
+    for port in sorted(ill, key=lambda port: (_ORDER.index(port.state.level), _rank(port))):
         if port.state.causes:
             return port.state.causes[0]
     for port in ports:
@@ -164,15 +170,21 @@ def _first_cause(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> 
     return subject.ignored[0].cause if subject.ignored else None
 
 
-def _worst(parts: Sequence[PathPart], *, is_served: bool) -> PathStep | None:
+def _rank(port: PortFacts) -> tuple[bool, bool]:
+    """Return what sorts ports of equal level by how their clients fare, the worst first."""
+    return not port.state.is_problem, port.state.word in _FINE
+
+
+def _worst(parts: Sequence[PathPart], ports: Sequence[PortFacts]) -> PathStep | None:
     """Return the step that decides the sentence, or None without a problem.
 
     Args:
-        is_served: The Service has ports here, whose clients depend on the node's rules.
+        ports: Those of the Service here, whose clients depend on the node's rules.
     """
+    ranks = {_title(port): _rank(port) for port in ports}
     steps = [(part.title, step) for part in parts for step in part.steps]
-    steps.sort(key=lambda one: one[1].topic == NOTE)
-    own = [step for title, step in steps if title != _NODE or (is_served and step.topic != _SOURCE)]
+    steps.sort(key=lambda one: (one[1].topic == NOTE, *ranks.get(one[0], ())))
+    own = [step for title, step in steps if title != _NODE or (ports and step.topic != _SOURCE)]
     for candidates in (own, [step for _, step in steps]):
         for level in (Level.TROUBLE, Level.ATTENTION):
             for step in candidates:
@@ -181,10 +193,8 @@ def _worst(parts: Sequence[PathPart], *, is_served: bool) -> PathStep | None:
     return None
 
 
-def _which(worst: PathStep | None, ports: Sequence[PortFacts], parts: Sequence[PathPart]) -> str:
+def _which(one: PortFacts | None, ports: Sequence[PortFacts]) -> str:
     """Return which port or family the sentence is about, where another one is served; or empty."""
-    of_worst = (p for p, part in zip(ports, parts, strict=True) if worst in part.steps)
-    one = next(of_worst, None)
     if one is None or all(port is one or port.state.is_problem for port in ports):
         return ""
     names = [f"port {one.port}"] if any(port.port != one.port for port in ports) else []
@@ -194,13 +204,17 @@ def _which(worst: PathStep | None, ports: Sequence[PortFacts], parts: Sequence[P
 
 
 def _sentence(
-    worst: PathStep | None, ports: Sequence[PortFacts], subject: Subject, dials: Dials
+    worst: PathStep | None,
+    at: PortFacts | None,
+    ports: Sequence[PortFacts],
+    subject: Subject,
+    dials: Dials,
 ) -> str:
     if worst is None:
         return served_sentence(ports, subject, dials)
     if worst.topic == NOTE:
         return f"{served_sentence(ports, subject, dials)}; {worst.what}"
-    return worst.what
+    return f"{worst.what}{besides(at)}" if at and worst.topic == _ADDRESS else worst.what
 
 
 def _mistakes(steps: Sequence[PathStep], ports: Sequence[PortFacts]) -> Iterator[str]:
@@ -210,7 +224,9 @@ def _mistakes(steps: Sequence[PathStep], ports: Sequence[PortFacts]) -> Iterator
     yield from (one.what for one in steps if one.topic == NOTE and one.level is Level.ATTENTION)
 
 
-def _node(node: StatusFacts, subject: Subject, ports: Sequence[PortFacts]) -> Iterator[PathStep]:
+def _node(
+    node: StatusFacts, subject: Subject, ports: Sequence[PortFacts], client: str
+) -> Iterator[PathStep]:
     source, steering, age_s = node.source, node.steering, node.last_state.age_s
     if age_s is not None:
         age = seconds_in_words(age_s)
@@ -233,13 +249,7 @@ def _node(node: StatusFacts, subject: Subject, ports: Sequence[PortFacts]) -> It
         repairs = f", {plural(steering.repairs, 'repair')} so far" if steering.repairs else ""
         what = f"{steering.name}: the kernel is as planned, compared every second{repairs}"
         yield PathStep(Level.OK, "rules", what)
-    for one in node.firewalls:
-        what = f"Chain {one.chain} of another program may drop packets to Services: {one.why}"
-        yield PathStep(Level.TROUBLE, "firewall", what, one.way_out)
-    is_blamed = any(c.object.startswith(CHAIN) for port in ports for c in port.state.causes)
-    if not node.firewalls and not is_blamed and steering.name != "none":
-        what = "No chain of another program is known to drop packets to it"
-        yield PathStep(Level.OK, "firewall", what)
+    yield from firewall_steps(node, ports, client, subject.now)
 
 
 def _port(
@@ -249,11 +259,11 @@ def _port(
         what = f"{frontend.address}/{port.protocol}, {frontend.kind}"
         if not frontend.is_reached and subject.node is not None:
             why = port.state.causes[0].sentence if port.problem else frontend.target
-            yield PathStep(Level.TROUBLE, "address", f"{what}, is not served: {why}")
+            yield PathStep(Level.TROUBLE, _ADDRESS, f"{what}, is not served: {why}")
         else:
             level = None if _mark(port) is None else Level.OK
             what = f"{what}: {frontend.target}" if frontend.target else what
-            yield PathStep(level, "address", what)
+            yield PathStep(level, _ADDRESS, what)
         if dials is not None and frontend.address in dials:
             yield dial_address(port, frontend.address, dials[frontend.address])
     if not port.has_default_path:
@@ -267,14 +277,17 @@ def _port(
         yield PathStep(Level.ATTENTION, "waiting", f"Waiting for an endpoint: {held}")
     is_said = port.is_dropping or _is_sentence(port)
     shown = [e.cause.sentence for e in port.endpoints if e.cause is not None]
-    shown += [port.state.sentence] if is_said else []
+    # A second cause has a remedy of its own.
+    second = besides(port)
+    shown += [port.state.sentence.removesuffix(second)] if is_said else []
     others = [
         cause for cause in port.state.causes if not any(cause.sentence in one for one in shown)
     ]
     for cause in others:
         # What a user has written and doesn't get is a mistake; other notes are by design.
         is_mistake = cause.code in (CauseCode.NOT_FOLLOWED, *UNSERVED)
-        level = Level.ATTENTION if is_mistake else Level.OK
+        is_wrong = is_mistake or second.endswith(cause.sentence)
+        level = Level.ATTENTION if is_wrong else Level.OK
         yield PathStep(level, NOTE, told(cause, subject.now), cause.hint)
     yield from node_notes(port, subject)
     if dials is not None:

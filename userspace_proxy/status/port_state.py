@@ -22,13 +22,14 @@ from collections.abc import Iterable, Sequence
 from ..facts import EndpointFacts, Level, PortFacts, StateFacts
 from ..facts.port import UNANSWERED
 from ..model import Cause, CauseCode
-from ..policy.causes import not_listening, out_of_client_ports, out_of_ports
+from ..policy.causes import out_of_client_ports, out_of_ports
 from ..policy.client_causes import source_denied
 from ..policy.endpoint_causes import BEFORE, about_to_vanish
 from ..policy.usable import TERMINATING
 from .client_mistakes import judge_mistakes
 from .lately import many_failed, many_unanswered
 from .no_byte import closed_in_words, no_byte_in_words, quiet_in_words, remedy_for_no_byte
+from .not_served import judge_not_served
 from .path_words import led_in_words, remedy_for_unseen
 from .units import capitalised, plural, seconds_in_words, waiting_in_words
 
@@ -106,7 +107,7 @@ _Judgement = tuple[Level, str, str, tuple[Cause, ...]]
 def _judge(port: PortFacts) -> _Judgement:
     """Return level, word, sentence, and the causes that decide them."""
     if port.problem:
-        return _not_listening(port)
+        return judge_not_served(port)
     if port.is_dropping and port.admits != ():
         sentence = f"Clients from outside are dropped here: {port.cause}"
         return Level.OK, "dropped", sentence, ()
@@ -194,7 +195,7 @@ def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgem
     if denials:
         # Its other clients are answered.
         clients = "Some clients" if port.connections else "Clients"
-        sentence = f"{clients} get no answer: {denials[0]}"
+        sentence = f"{clients} get no answer: {'; '.join(_why(failing, denials[0]))}"
         return Level.ATTENTION, "partly answering", sentence, (denials[0],)
     are_silent = all(map(_is_unanswered, failing))
     in_a_row = sum(e.cause.count for e in failing if e.cause)
@@ -281,13 +282,6 @@ def _only_closes(endpoint: EndpointFacts) -> bool:
     )
 
 
-def _not_listening(port: PortFacts) -> _Judgement:
-    reached = sum(frontend.is_reached for frontend in port.frontends)
-    word = "partly served" if 0 < reached < len(port.frontends) else "not served"
-    cause = not_listening(port.problem.removesuffix(f" ({port.way_out})"), port.way_out)
-    return Level.TROUBLE, word, f"{word.capitalize()}: {cause}", (cause,)
-
-
 def _served(port: PortFacts, usable: int) -> _Judgement:
     if port.is_out_of_client_ports:
         cause = out_of_client_ports()
@@ -358,12 +352,15 @@ def _all_fail(failing: Sequence[EndpointFacts]) -> str:
     return "; ".join((text, *_why(failing)))
 
 
-def _why(failing: Sequence[EndpointFacts]) -> Iterable[str]:
+def _why(failing: Sequence[EndpointFacts], most: Cause | None = None) -> Iterable[str]:
     """Yield the cause that most clients meet, and in short the next one of another kind.
 
     Those of a while ago only count where there are no others.
+
+    Args:
+        most: The first one; None: by how often each was seen.
     """
-    kinds: dict[CauseCode, Cause] = {}
+    kinds = {most.code: most} if most is not None else {}
     for endpoint in _present_first([one for one in failing if not one.is_past] or failing):
         if endpoint.cause is not None:
             kinds.setdefault(endpoint.cause.code, endpoint.cause)

@@ -18,6 +18,7 @@ from ..model import Cause, CauseCode
 from ..policy.causes import first_notes
 from ..policy.mistake_causes import health_check_fails, object_kept, rejected, slice_rejected
 from .port_state import judge
+from .sides import with_sides
 
 _SLICES = ("EndpointSlice", "Endpoints")
 
@@ -30,8 +31,10 @@ def with_mistakes(
 ) -> Sequence[PortFacts]:
     """Return Service ports with the mistakes in the objects of their Services.
 
-    Ports of Services without one are the same objects.
+    Endpoints that don't answer one of a Service's sides have that cause (``sides``). Ports without
+    either are the same objects.
     """
+    ports = with_sides(ports, judge)
     notes = _notes(source.rejected, health_checks)
     slices = _slices(source.rejected)
     if not (notes or slices):

@@ -22,7 +22,7 @@ from userspace_proxy.facts import (
     SteeringState,
     Waits,
 )
-from userspace_proxy.model import Handling, Hold, Protocol
+from userspace_proxy.model import Cause, CauseCode, Handling, Hold, Protocol
 from userspace_proxy.plan import Side
 from userspace_proxy.policy.causes import (
     external_ip_off,
@@ -35,6 +35,11 @@ from userspace_proxy.policy.client_causes import source_denied
 from userspace_proxy.policy.endpoint_causes import denies
 
 from .subjects import make_dead_endpoint, make_subject
+
+DENIES = denies(make_address("10.244.1.8:80"), "10.244.0.123")
+DENYING = make_endpoint(
+    "10.244.1.8:80", connections=20, sent_bytes=9, cause=replace(DENIES, count=5, last_at=NOW - 3)
+)
 
 
 def steps_of(explanation, topic):
@@ -51,10 +56,7 @@ def test_the_steps_are_in_the_order_of_a_connections_path():
 
 
 def test_an_endpoint_that_denies_clients_is_the_sentence_and_where_to_look():
-    at = make_address("10.244.1.8:80")
-    cause = replace(denies(at, "10.244.0.123"), count=5, last_at=NOW - 3)
-    endpoint = make_endpoint("10.244.1.8:80", connections=20, sent_bytes=9, cause=cause)
-    explanation = explain(make_subject(make_port(endpoints=(endpoint,))))
+    explanation = explain(make_subject(make_port(endpoints=(DENYING,))))
     assert explanation.level is Level.ATTENTION
     (step,) = steps_of(explanation, "endpoints")
     assert "NetworkPolicy" in step.hint
@@ -91,6 +93,23 @@ def test_the_sentence_names_the_port_or_family_where_another_one_is_served(chang
     alone, beside = explain(make_subject(dead)), explain(make_subject(make_port(), dead))
     assert beside.sentence == f"{which}{alone.sentence}"
     assert alone.sentence.startswith("Clients fail: ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        pytest.param({"endpoints": (), "reason": "none is ready"}, "Clients are refused", id="all"),
+        pytest.param({"endpoints": (DENYING,)}, "Some clients get no answer", id="some"),
+    ],
+)
+def test_clients_that_fail_win_over_a_note_at_another_port_of_equal_level(changes, sentence):
+    served = make_port(notes=("its mode isn't followed",))
+    failing = replace(make_port(**changes), family="IPv6")
+    explanation = explain(make_subject(served, failing))
+    assert explanation.sentence == (
+        f"IPv6: {failing.state.sentence}; also: its mode isn't followed"
+    )
+    assert failing.state.sentence.startswith(sentence)
 
 
 def test_an_endpoint_has_its_cause_how_often_and_when_and_what_it_served():
@@ -264,6 +283,19 @@ def test_an_address_that_is_not_reached_is_trouble():
     assert step.what == (
         "192.0.2.1:30080/TCP, NodePort, is not served: node port 30080/TCP is held by nginx"
     )
+
+
+def test_an_address_that_is_not_reached_is_not_the_only_cause():
+    lost = make_frontend("10.96.7.1:80", "ClusterIP", "proxy port 20001", is_reached=False)
+    named = Cause(CauseCode.PORT_NAME_MISSING, 'they have no port named "http"; they have "web"')
+    dropped = {"frontends": (lost,), "endpoints": (), "problem": "a chain drops its packets"}
+    explanation = explain(make_subject(make_port(cause=named, **dropped)))
+    assert explanation.sentence == (
+        "10.96.7.1:80/TCP, ClusterIP, is not served: a chain drops its packets; besides, they have "
+        'no port named "http"; they have "web"'
+    )
+    (note,) = steps_of(explanation, "note")
+    assert (note.level, note.what) == (Level.ATTENTION, named.sentence)
 
 
 def test_a_service_that_is_ignored_has_the_reason():

@@ -309,7 +309,7 @@ def failing(cause):
         pytest.param(
             (failing(dial_failed(POD, errno.ECONNREFUSED, "")),),
             3,
-            "Some clients get no answer: {}",
+            "Some clients get no answer: {}; 192.0.2.1:8080 refuses connections",
             id="others-refuse",
         ),
         pytest.param(

@@ -1,0 +1,67 @@
+import pytest
+
+from tests.unit.status.views import NOW, make_endpoint, make_port
+from userspace_proxy.explain import explain
+from userspace_proxy.explain.firewalls import firewall_clause, firewall_steps
+from userspace_proxy.facts import LATELY_S, FirewallFacts, Level, SteeringState
+
+from .subjects import make_subject
+
+BLAMED = "nftables chain inet ours pre of another program drops packets to it"
+INPUT = FirewallFacts("ip filter INPUT", "its policy is drop", "nft insert x")
+
+
+def answered(seconds_ago):
+    return make_port(endpoints=(make_endpoint("10.244.1.7:80", sent_at=NOW - seconds_ago),))
+
+
+def steps(port, chain="ip filter INPUT", client=""):
+    node = make_subject(port, firewalls=(FirewallFacts(chain, "its policy is drop"),)).node
+    return list(firewall_steps(node, (port,), client, NOW))
+
+
+def test_a_chain_that_lets_clients_pass_may_drop_others():
+    explanation = explain(make_subject(answered(1), firewalls=(INPUT,)))
+    assert (explanation.level, explanation.sentence) == (
+        Level.OK,
+        "Clients are served by 1 endpoint; chain ip filter INPUT of another program may drop "
+        "packets of other clients: its policy is drop",
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds_ago", "chain", "client", "level"),
+    [
+        pytest.param(LATELY_S - 1, "ip filter INPUT", "", None, id="lately"),
+        pytest.param(LATELY_S, "ip filter INPUT", "", Level.TROUBLE, id="a-while-ago"),
+        pytest.param(NOW, "ip filter INPUT", "", Level.TROUBLE, id="never"),
+        pytest.param(1, "legacy ip filter INPUT", "", None, id="legacy"),
+        pytest.param(1, "inet filter input", "", None, id="both-families"),
+        pytest.param(1, "ip6 filter INPUT", "", Level.TROUBLE, id="other-family"),
+        pytest.param(1, "ip filter INPUT", "10.0.0.9", Level.TROUBLE, id="client"),
+    ],
+)
+def test_a_chain_is_no_problem_of_clients_that_have_passed_it(seconds_ago, chain, client, level):
+    (step,) = steps(answered(seconds_ago), chain, client)
+    assert step.level is level
+    assert bool(firewall_clause([step])) is (level is None)
+
+
+def test_another_problem_of_the_service_is_the_sentence_alone():
+    refused = make_port(port="metrics", endpoints=(), reason="none is ready")
+    explanation = explain(make_subject(answered(1), refused, firewalls=(INPUT,)))
+    assert explanation.sentence == "Port metrics: Clients are refused: none is ready"
+
+
+@pytest.mark.parametrize(
+    ("steering", "problem", "shown"),
+    [
+        pytest.param("nftables", "", 1, id="none-known"),
+        pytest.param("none", "", 0, id="no-steering"),
+        pytest.param("nftables", BLAMED, 0, id="blamed-by-the-address"),
+    ],
+)
+def test_that_no_chain_is_known_is_a_step_where_none_is_blamed(steering, problem, shown):
+    port = make_port(problem=problem)
+    node = make_subject(port, steering=SteeringState(steering)).node
+    assert [step.level for step in firewall_steps(node, (port,), "", NOW)] == [Level.OK] * shown

@@ -1,0 +1,53 @@
+"""The steps about chains of other programs that may drop packets to a Service on their way in.
+
+Rule 1: what a chain does is known only roughly. Where it lets the clients of a Service pass, it is
+no problem of theirs, and may still be one of other clients.
+Rule 2: a connection that has got its first byte lately shows that; older ones may have passed
+before the chain was there. Of a client that was asked about, others show nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ..facts import LATELY_S, FirewallFacts, Level, PortFacts, StatusFacts
+from ..policy.causes import CHAIN
+from .path_step import PathStep
+
+_TOPIC = "firewall"
+_FAMILIES = {"ip": "IPv4", "ip6": "IPv6"}
+
+
+def firewall_steps(
+    node: StatusFacts, ports: Sequence[PortFacts], client: str, now: float
+) -> Iterator[PathStep]:
+    """Yield a step for each chain that may drop packets to a Service; one if there is none.
+
+    Args:
+        client: The address of a client that was asked about; empty: any.
+        now: Unix time.
+    """
+    for one in node.firewalls:
+        is_passed = not client and any(_passes(port, one, now) for port in ports)
+        whom = "of other clients" if is_passed else "to Services"
+        what = f"Chain {one.chain} of another program may drop packets {whom}: {one.why}"
+        yield PathStep(None if is_passed else Level.TROUBLE, _TOPIC, what, one.way_out)
+    is_blamed = any(c.object.startswith(CHAIN) for port in ports for c in port.state.causes)
+    if not node.firewalls and not is_blamed and node.steering.name != "none":
+        what = "No chain of another program is known to drop packets to it"
+        yield PathStep(Level.OK, _TOPIC, what)
+
+
+def firewall_clause(steps: Sequence[PathStep]) -> str:
+    """Return a chain that may drop packets of others, as the end of a sentence; or empty."""
+    others = (step.what for step in steps if step.topic == _TOPIC and step.level is None)
+    first = next(others, "")
+    return f"; {first[0].lower()}{first[1:]}" if first else ""
+
+
+def _passes(port: PortFacts, firewall: FirewallFacts, now: float) -> bool:
+    """Return whether packets of a Service port's clients have passed a chain lately."""
+    family = firewall.chain.removeprefix("legacy ").partition(" ")[0]
+    if _FAMILIES.get(family, port.family) != port.family:
+        return False
+    return any(now - endpoint.sent_at < LATELY_S for endpoint in port.endpoints)
