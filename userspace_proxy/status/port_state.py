@@ -22,7 +22,7 @@ from collections.abc import Iterable, Sequence
 from ..facts import EndpointFacts, Level, PortFacts, StateFacts
 from ..facts.port import UNANSWERED
 from ..model import Cause, CauseCode
-from ..policy.causes import out_of_client_ports, out_of_ports
+from ..policy.causes import CHAIN, out_of_client_ports, out_of_ports
 from ..policy.client_causes import source_denied
 from ..policy.endpoint_causes import BEFORE, about_to_vanish
 from ..policy.usable import TERMINATING
@@ -368,7 +368,9 @@ def _why(failing: Sequence[EndpointFacts], most: Cause | None = None) -> Iterabl
     if first is not None:
         yield str(first)
     if others:
-        yield others[0].sentence.partition(": ")[0]
+        short = others[0].sentence.partition(": ")[0]
+        # A rule of this node is a fact; what else it might be is none.
+        yield others[0].sentence if CHAIN in others[0].sentence else short
     if more := others[1:]:
         yield plural(len(more), "further cause")
 

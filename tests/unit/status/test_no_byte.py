@@ -10,7 +10,13 @@ from userspace_proxy.model import (
     SocketAddress,
 )
 from userspace_proxy.policy.causes import dial_failed, resets
-from userspace_proxy.policy.endpoint_causes import no_datagram, sends_nothing, silent_since
+from userspace_proxy.policy.endpoint_causes import (
+    DroppedBy,
+    dropped_here,
+    no_datagram,
+    sends_nothing,
+    silent_since,
+)
 from userspace_proxy.status.no_byte import (
     last_in_words,
     no_byte_in_words,
@@ -138,6 +144,15 @@ def test_causes_that_show_more_than_silence_are_kept(causes, facts):
 def closes(count, **facts):
     cause = replace(resets(SocketAddress("10.244.1.9", 8080)), count=count)
     return make_endpoint("10.244.1.9:8080", cause=cause, **facts)
+
+
+def test_a_rule_of_this_node_is_named_in_full_also_as_the_second_cause():
+    rule = DroppedBy("nftables chain ip f out of another program (output, priority 0) drops it")
+    dropped = dropped_here(SocketAddress("10.244.1.8", 8080), rule)
+    port = make_port(endpoints=(closes(7), make_endpoint("10.244.1.8:8080", cause=dropped)))
+    assert port.state.sentence == (
+        f"Clients fail: none of its 2 endpoints answers; {closes(7).cause}; {dropped.sentence}"
+    )
 
 
 @pytest.mark.parametrize(
