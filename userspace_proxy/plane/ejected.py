@@ -20,6 +20,7 @@ and where a worker has seen it, only the hop is asked for.
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,7 +41,8 @@ FOLLOWED_MAX = 1_000
 """Endpoints of Service ports; more are left to their clients. A look takes 1 ms for them."""
 QUESTIONS_MAX = 100
 """Questions to the kernel in a look: 5 ms."""
-_SILENCE = frozenset({NO_HOST, *NO_ANSWER})
+# A rule that rejects a dial on its way out answers it, too, at times.
+_ASKED = frozenset({NO_HOST, *NO_ANSWER, errno.ECONNREFUSED})
 # The number of no worker: a message of this process is for all of them.
 _NO_WORKER = -1
 
@@ -114,8 +116,7 @@ class EjectedEndpoints:
             if one.probed_for is None and now - one.at >= QUIET_S:
                 self._probe(one)
             dials = one.group.counters_of(one.endpoint).dials
-            if not dials.is_on or dials.number not in _SILENCE:
-                # A refusal is an answer, too.
+            if not dials.is_on or dials.number not in _ASKED:
                 one.group.note_obstacle(one.endpoint, None)
             elif dials.last_at > one.absent_at:
                 unknown.append(one)
@@ -180,8 +181,12 @@ class EjectedEndpoints:
     def _look_for(self, one: _Ejected) -> None:
         """Note what keeps this node's packets from an endpoint: a host that is away, or a rule."""
         dials = one.group.counters_of(one.endpoint).dials
-        ask = self._next_hop if dials.number == NO_HOST else self._absent_hop
-        if hop := ask(one.endpoint.ip):
+        hop = None
+        # A refusal shows that packets have left this node, unless a rule has made it up.
+        if dials.number != errno.ECONNREFUSED:
+            ask = self._next_hop if dials.number == NO_HOST else self._absent_hop
+            hop = ask(one.endpoint.ip)
+        if hop:
             one.absent_at = dials.last_at
         chain = "" if hop else self._dropped_by(one.endpoint)
         one.group.note_obstacle(one.endpoint, DroppedBy(chain) if chain else hop)

@@ -282,3 +282,13 @@ def test_a_host_that_is_away_counts_before_a_chain(rig):
     rig.eject(number=SILENT)
     rig.pass_(1)
     assert rig.group.obstacle_to(POD) == NextHop("eth0")
+
+
+@pytest.mark.parametrize("chain", ["", CHAIN])
+def test_a_refusal_may_be_the_work_of_a_chain_and_is_no_host_that_is_away(rig, chain):
+    rig.dropped[POD] = chain
+    rig.absent[POD.ip] = NextHop("eth0")
+    rig.eject(number=REFUSED)
+    rig.pass_(1)
+    assert rig.group.obstacle_to(POD) == (DroppedBy(chain) if chain else None)
+    assert rig.questions == 0
