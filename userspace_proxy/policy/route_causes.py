@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from ..model import Cause, CauseCode, SocketAddress
 
-NO_ROUTE, PROHIBITED, UNREACHABLE_TYPE = errno.ESRCH, errno.EKEYREJECTED, errno.ENOLINK
+NO_ROUTE, PROHIBITED, UNREACHABLE_TYPE = errno.ESRCH, errno.EDOM, errno.ERANGE
 OWN_ROUTES: Mapping[int, int] = {
     errno.ENETUNREACH: NO_ROUTE,
     errno.EACCES: PROHIBITED,
