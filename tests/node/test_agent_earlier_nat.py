@@ -164,12 +164,16 @@ def test_a_chain_that_drops_packets_on_their_way_in_is_named(
         assert pod.get(WEB.address) == "one"
 
 
+NEXT = "add rule ip evil drops"
+
+
 @pytest.mark.parametrize(
     ("steering", "hook", "rule", "does"),
     [
         ("nftables", "output", "ip daddr {} tcp dport 8080", "drops packets to it"),
         ("iptables", "output", "ip daddr {} tcp dport 8080", "drops packets to it"),
         ("local", "output", "ip daddr {} tcp dport 8080", "drops packets to it"),
+        ("nftables", "output", f"oifname lo accept; {NEXT} ct state new", "drops packets to it"),
         ("nftables", "input", "ip saddr {}", "drops its answers"),
     ],
 )
@@ -180,7 +184,7 @@ def test_a_chain_that_drops_an_endpoints_packets_is_named(tmp_path, steering, ho
         testbed.shell(
             "nft 'add table ip evil; "
             f"add chain ip evil drops {{ type filter hook {hook} priority 0; }}; "
-            f"add rule ip evil drops {rule.format(ip)} drop'"
+            f"{NEXT} {rule.format(ip)} drop'"
         )
         with pytest.raises(OSError, match=r"reset|refused|timed out"):
             testbed["pod"].get(WEB.address)

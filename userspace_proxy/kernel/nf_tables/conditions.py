@@ -140,6 +140,10 @@ def _to_this_node(_text: str) -> _Test:
     return lambda packet: bool(packet.port) or packet.is_answer or is_local(packet.frontend.ip)
 
 
+def _to_own_address(_text: str) -> _Test:
+    return lambda packet: is_local(packet.frontend.ip)
+
+
 def _from_this_node(_text: str) -> _Test:
     return lambda packet: packet.is_own
 
@@ -171,6 +175,7 @@ _CONDITIONS: Sequence[tuple[re.Pattern[str], Callable[..., _Test]]] = (
     (re.compile(r"ct status (! )?dnat"), _translated),
     (re.compile(r"fib daddr type (local)"), _to_this_node),
     (re.compile(r"iif (lo)"), _from_this_node),
+    (re.compile(r"oif (lo)"), _to_own_address),
     (re.compile(r"limit (over|within)"), _limit),
     (re.compile(r"tcp flags (\d+) (==|!=) (\d+)"), _flags),
 )

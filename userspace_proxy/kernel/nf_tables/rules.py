@@ -45,7 +45,11 @@ _WIDTHS = {
 READ = {**_WIDTHS, "th dport": 2, "ct state": 4, "meta l4proto": 1}
 """The fields that are understood if a set or map has them, with their widths in bytes."""
 # The number and the name of the loopback interface, which is each namespace's first.
-_LOOPBACK = {"iif": (1).to_bytes(4, sys.byteorder), "iifname": b"lo\0"}
+_LOOPBACK = {
+    f"{way}{name}": value
+    for way in ("iif", "oif")
+    for name, value in (("", (1).to_bytes(4, sys.byteorder)), ("name", b"lo\0"))
+}
 _VERDICTS = {x.ACCEPT: "accept", x.DROP: "drop", x.RETURN: "return"}
 _LEADS = {x.JUMP: "jump", x.GOTO: "goto"}
 # The expressions that translate addresses, in a chain of the kind nat.
@@ -228,6 +232,8 @@ def _subject(name: str, found: dict[int, bytes]) -> str:
         ("ct", 12, 0, 0): "ct original proto-dst",
         ("meta", 4, 0, 0): "iif",
         ("meta", 6, 0, 0): "iifname",
+        ("meta", 5, 0, 0): "oif",
+        ("meta", 7, 0, 0): "oifname",
         ("payload", 1, 12, place[3]): "ip saddr",
         ("payload", 1, 8, place[3]): "ip6 saddr",
         ("payload", 1, 16, place[3]): "ip daddr",
@@ -261,7 +267,7 @@ def _comparison(subject: str, mask: bytes, op: int, value: bytes) -> str:
     if subject in ("th dport", "ct original proto-dst") and not mask:
         return f"{subject} {value_in_words(subject, value)}"
     if subject in _LOOPBACK and not mask and value.startswith(_LOOPBACK[subject]):
-        return "iif lo"
+        return f"{subject[:3]} lo"
     if subject in _WIDTHS:
         bits = sum(byte.bit_count() for byte in mask) if mask else len(value) * 8
         return f"{subject} {ip_of(value.ljust(_WIDTHS[subject], bytes(1)))}/{bits}"

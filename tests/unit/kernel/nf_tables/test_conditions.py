@@ -126,6 +126,11 @@ def test_the_source_of_clients_is_not_known():
     assert meets("ip saddr 10.244.0.0/16", FirstPacket(WEB)) is None
 
 
+def test_only_packets_to_this_nodes_own_addresses_leave_by_the_loopback_interface():
+    assert meets("oif lo", FirstPacket(WEB)) is False
+    assert meets("oif lo", FirstPacket(NODE_PORT)) is True
+
+
 def test_packets_of_this_nodes_programs_come_in_by_the_loopback_interface():
     assert meets("iif lo", FirstPacket(WEB, 36001, is_own=True)) is True
     assert meets("iif lo tcp dport 22", FirstPacket(WEB, 36001, is_own=True)) is False

@@ -128,6 +128,11 @@ def step(*parts):
             id="loopback-by-name",
         ),
         pytest.param(
+            x.match(x._meta(7, 16), b"lo".ljust(16, bytes(1))) + ACCEPT,
+            Step("accept", "oif lo"),
+            id="out-by-loopback",
+        ),
+        pytest.param(
             x.match(IN_NAME._replace(width=2), b"lo") + ACCEPT,
             Step("accept", "…"),
             id="names-that-begin-so",
