@@ -32,7 +32,8 @@ def firewall_steps(
         whom = "of other clients" if is_passed else "to Services"
         what = f"Chain {one.chain} of another program may drop packets {whom}: {one.why}"
         yield PathStep(None if is_passed else Level.TROUBLE, _TOPIC, what, one.way_out)
-    is_blamed = any(c.object.startswith(CHAIN) for port in ports for c in port.state.causes)
+    # Of the address, or of packets to an endpoint.
+    is_blamed = any(CHAIN in cause.sentence for port in ports for cause in port.state.causes)
     if not node.firewalls and not is_blamed and node.steering.name != "none":
         what = "No chain of another program is known to drop packets to it"
         yield PathStep(Level.OK, _TOPIC, what)
