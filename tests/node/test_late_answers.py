@@ -16,8 +16,6 @@ WAIT_S = 1.2
 """Of a client, for an answer."""
 SUM = Service("sum", "10.96.0.10", target=9200)
 SLOW = Service("slow", "10.96.0.11", target=9201)
-
-
 LIMITED = Service(
     "limited",
     "10.96.0.12",

@@ -11,11 +11,11 @@ Rule 3: each process sees some connections of a client, and counts by what it ha
 
 from __future__ import annotations
 
+from .last_minute import LATELY_S
 from .streak import Streak
 
 CLIENTS_MAX = 64
 """Clients that are kept per endpoint: an access rule turns away a few."""
-_KEPT_S = 60.0
 
 
 class Exclusions(Streak):
@@ -38,7 +38,7 @@ class Exclusions(Streak):
         if len(self.clients) >= CLIENTS_MAX:
             del self.clients[next(iter(self.clients))]
         self.clients[client] = now
-        if before is None or now - before >= _KEPT_S:
+        if before is None or now - before >= LATELY_S:
             return
         if answered_at >= before:
             self.failed(now, number, client)
@@ -48,5 +48,5 @@ class Exclusions(Streak):
     def answered(self, client: str, now: float) -> None:
         """Note that the endpoint has answered a client."""
         ended_at = self.clients.pop(client, None)
-        if ended_at is not None and now - ended_at < _KEPT_S:
+        if ended_at is not None and now - ended_at < LATELY_S:
             self.succeeded_at = now

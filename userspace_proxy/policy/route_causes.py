@@ -19,8 +19,8 @@ OWN_ROUTES: Mapping[int, int] = {
     errno.EACCES: PROHIBITED,
     errno.EHOSTUNREACH: UNREACHABLE_TYPE,
 }
-"""The numbers of dials that failed by a route of this node, or for want of one, by the errno of the
-dial and of the question for the route, which are the same then."""
+"""Our own number for each errno that a dial and a route look-up share when a route of this node, or
+the lack of one, made the dial fail."""
 _SHOW = "`ip route show table all type "
 
 

@@ -28,6 +28,7 @@ nf_nat_register_fn().
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -125,24 +126,29 @@ class EarlierChains:
 
     def _find(self, reader: NftReader, frontends: Collection[Frontend]) -> dict[Frontend, str]:
         tables = reader.chains()
+
+        @functools.cache
+        def followed(base: Chain) -> Followed:
+            chains = as_evaluated(base, reader.reached(tables[base.table], base))
+            return Followed(chains[base.name], chains)
+
         self.filters = [
-            Followed(chains[base.name], chains)
+            followed(base)
             for base in _others(tables)
             if (base.kind in ("filter", "route") and base.hook in (*_WAY_IN, *_WAY_OUT_HOOKS))
             or (base.kind == "nat" and base.hook == "output")
-            for chains in (as_evaluated(base, reader.reached(tables[base.table], base)),)
         ]
         found: dict[Frontend, str] = {}
         translations = {frontend: self._translation_of(frontend) for frontend in frontends}
         last = max((t.priority for t in translations.values()), default=-NEVER)
         for base in chains_before(tables, last):
-            chains = as_evaluated(base, reader.reached(tables[base.table], base))
+            chain, chains = followed(base)
             families = _FAMILIES[base.table.partition(" ")[0]]
             concerned = [frontend for frontend in frontends if frontend.family in families]
             if not may_take(base, chains, len(concerned)):
                 continue
             for frontend in concerned:
-                cause = explain_chain(chains[base.name], chains, frontend, translations[frontend])
+                cause = explain_chain(chain, chains, frontend, translations[frontend])
                 if cause and not (frontend in found and isinstance(cause, Doubt)):
                     found[frontend] = cause
         return found
