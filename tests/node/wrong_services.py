@@ -263,7 +263,9 @@ MISTAKES = (
     ),
     Mistake(
         "answers-late",
-        "3 of 3 flows got no answer within 2 s in the last minute: {pod}:9116 sent nothing in time",
+        "3 of 3 flows got their answer after more than 2 s in the last minute: {pod}:9116 answered "
+        "late",
+        hint="most resolvers wait for 5 s",
         never=_SERVED_WRONGLY,
         port=_DNS,
         target=ANSWERING_LATE,

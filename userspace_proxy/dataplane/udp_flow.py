@@ -248,7 +248,10 @@ class UdpFlow:
         now = self.listener.engine.reactor.now
         self.first_byte_s = now - self.sent_since
         if self.endpoint is not None:
-            self.group.outcomes.answered(self.endpoint, now).ends.succeeded_at = now
+            counters = self.group.outcomes.answered(self.endpoint, now)
+            counters.ends.succeeded_at = now
+            if self.is_mute:
+                counters.came_late()
             if self.tried:
                 self.group.counters.saved += 1
                 self.listener.note(self, ConnectionEvent.SAVED)

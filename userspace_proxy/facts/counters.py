@@ -94,6 +94,8 @@ class EndpointCounters(_EndpointSlots, Counters):
         """Connections that clients left after they had waited for a byte, as in ``ends``."""
         self.cut = 0
         """Connections that the endpoint reset after it had sent bytes, as in ``cuts``."""
+        self.late = 0
+        """Flows whose answer came after two seconds; ``unanswered`` counts them until then."""
         self.dials = Streak()
         """Failed dials; those that failed because of this node don't count."""
         self.ends = Streak()
@@ -123,6 +125,11 @@ class EndpointCounters(_EndpointSlots, Counters):
             if client:
                 self.exclusions.ended(client, now, number, self.ends.succeeded_at)
         self.ends.failed(now, number)
+
+    def came_late(self) -> None:
+        """Note the answer of a flow that was counted as unanswered."""
+        self.unanswered -= 1
+        self.late += 1
 
     def was_cut(self, now: float) -> None:
         """Note a connection that the endpoint reset after it had sent bytes."""

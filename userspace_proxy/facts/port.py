@@ -186,6 +186,8 @@ class Lately(msgspec.Struct, frozen=True, gc=False):
     waited: int = 0
     """Clients that got no answer as they had to wait for an endpoint: they left, or their time was
     up, in their wait or after it."""
+    late: int = 0
+    """Of the flows, those whose first datagram came, but after two seconds; no others count it."""
 
     def counts(self) -> tuple[int, ...]:
         """Return the connections, and the clients of each kind that got no answer."""

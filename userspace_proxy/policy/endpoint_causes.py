@@ -95,6 +95,18 @@ def answers_late(endpoint: SocketAddress, after_s: str, *, is_at_end: bool = Fal
     )
 
 
+def answers_flows_late(endpoint: SocketAddress) -> Cause:
+    """Return the cause of UDP flows that an endpoint answered after their clients may have left."""
+    return Cause(
+        CauseCode.ENDPOINT_ANSWERS_LATE,
+        f"{endpoint} answered late",
+        str(endpoint),
+        f"Clients that wait for {UNANSWERED_FLOW_S} s or less get nothing; most resolvers wait for "
+        "5 s. Find out from the log and load of the program why it is slow: a DNS server may wait "
+        "for one that it asks",
+    )
+
+
 def no_datagram(endpoint: SocketAddress) -> Cause:
     """Return the cause of UDP flows that an endpoint doesn't answer."""
     return Cause(

@@ -16,9 +16,17 @@ from functools import partial
 from ..facts import LATELY_S, EndpointCounters, LatelyFacts, PortFacts, Streak
 from ..facts.exclusions import Exclusions
 from ..facts.port import LATELY_NAMES, Lately
-from ..model import Cause, SocketAddress
+from ..model import Cause
 from ..policy import EndpointVerdict
-from ..policy.endpoint_causes import UNANSWERED_FLOW_S, at_times, cuts_off, excludes, with_header
+from ..policy.causes import NO_DATAGRAM
+from ..policy.endpoint_causes import (
+    UNANSWERED_FLOW_S,
+    answers_flows_late,
+    at_times,
+    cuts_off,
+    excludes,
+    with_header,
+)
 from .failures import Clock, dial_cause, end_cause, has_excluded
 from .units import plural
 
@@ -33,7 +41,7 @@ longer, as those of DNS servers to some names, and clients leave for reasons of 
 _Endpoints = Iterable[tuple[EndpointVerdict, EndpointCounters]]
 _Failures = Iterator[tuple[Streak, EndpointVerdict]]
 _Find = Callable[[_Endpoints], _Failures]
-_Why = Callable[[SocketAddress, Streak], Cause]
+_Why = Callable[[EndpointVerdict, Streak], Cause]
 
 
 def failed_lately(
@@ -60,7 +68,7 @@ def failed_lately(
     streak, verdict = max(failures, key=lambda one: one[0].last_at, default=(None, None))
     if streak is None or verdict is None or clock.now - streak.last_at >= LATELY_S:
         return LatelyFacts(*counts, was_many=was_many)
-    cause = at_times(why(verdict.address, streak), verdict.host)
+    cause = why(verdict, streak)
     if has_header:
         cause = with_header(cause)
     last_at = clock.unix(streak.last_at)
@@ -97,17 +105,29 @@ def _cuts(endpoints: _Endpoints) -> _Failures:
             yield counters.cuts, verdict
 
 
-def _dial_failed(address: SocketAddress, dials: Streak) -> Cause:
-    return dial_cause(address, dials.number)
+def _late(endpoints: _Endpoints) -> _Failures:
+    """Yield flows that were answered after two seconds."""
+    for verdict, counters in endpoints:
+        if counters.late and counters.ends.number == NO_DATAGRAM:
+            yield counters.ends, verdict
 
 
-def _ended(address: SocketAddress, ends: Streak) -> Cause:
-    is_of_some = isinstance(ends, Exclusions)
-    return excludes(address, ends.who) if is_of_some else end_cause(address, ends.number)
+def _dial_failed(verdict: EndpointVerdict, dials: Streak) -> Cause:
+    return at_times(dial_cause(verdict.address, dials.number), verdict.host)
 
 
-def _cuts_off(address: SocketAddress, _: Streak) -> Cause:
-    return cuts_off(address)
+def _ended(verdict: EndpointVerdict, ends: Streak) -> Cause:
+    address, is_of_some = verdict.address, isinstance(ends, Exclusions)
+    cause = excludes(address, ends.who) if is_of_some else end_cause(address, ends.number)
+    return at_times(cause, verdict.host)
+
+
+def _cuts_off(verdict: EndpointVerdict, _: Streak) -> Cause:
+    return at_times(cuts_off(verdict.address), verdict.host)
+
+
+def _answers_late(verdict: EndpointVerdict, _: Streak) -> Cause:
+    return answers_flows_late(verdict.address)
 
 
 _FAILURES: Mapping[str, tuple[_Find, _Why]] = {
@@ -117,6 +137,7 @@ _FAILURES: Mapping[str, tuple[_Find, _Why]] = {
     "cut": (_cuts, _cuts_off),
     # No endpoint is to blame.
     "waited": (lambda _: iter(()), _cuts_off),
+    "late": (_late, _answers_late),
 }
 """By field of ``Lately``: where the last such failure is found, and its cause."""
 
@@ -152,20 +173,25 @@ def many_failed(port: PortFacts) -> str:
 
 
 def many_unanswered(port: PortFacts, in_a_row: int = 0) -> str:
-    """Return how many UDP flows got no answer, where others did; empty if they are few.
+    """Return how many UDP flows got no answer, or a late one, where others did; empty if few.
 
     Args:
         in_a_row: Flows that its failing endpoints haven't answered since the last answer. If these
             are all, it doesn't answer now.
     """
     lately = port.lately
-    if port.protocol != "UDP" or port.is_without_answer or lately.unanswered <= in_a_row:
+    counts = {
+        f"got no answer within {UNANSWERED_FLOW_S} s": lately.unanswered,
+        f"got their answer after more than {UNANSWERED_FLOW_S} s": lately.late,
+    }
+    what = max(counts, key=lambda what: counts[what])
+    if port.protocol != "UDP" or port.is_without_answer or counts[what] <= in_a_row:
         return ""
-    total = max(lately.connections, lately.unanswered)
-    if not _are_many(lately, lately.unanswered, total, SILENT_SHARE):
+    # One that has ended may have begun more than a minute ago.
+    total = max(lately.connections, counts[what])
+    if not _are_many(lately, counts[what], total, SILENT_SHARE):
         return ""
-    share = f"{lately.unanswered:,} of {plural(total, 'flow')}"
-    return f"{share} got no answer within {UNANSWERED_FLOW_S} s in the last minute{_why(lately)}"
+    return f"{counts[what]:,} of {plural(total, 'flow')} {what} in the last minute{_why(lately)}"
 
 
 def _are_many(lately: LatelyFacts, count: int, total: int, share: float) -> bool:

@@ -340,6 +340,23 @@ async def test_flows_without_an_answer_for_three_seconds_are_in_a_row_until_the_
     assert dns.group.counters_of(pod.address).unanswered == 3
 
 
+async def test_a_flow_that_is_answered_late_is_no_flow_without_an_answer(build, timers):
+    rig = build(None, timers.clock, timers)
+    pod = rig.udp_peer()
+    dns = rig.udp_service(pod.address)
+    counters = dns.group.counters_of(pod.address)
+    client = rig.udp_client(dns)
+    client.send(b"question")
+    _, proxy = await pod.receive_from()
+    timers.advance(3.1)
+    rig.plane.settle()
+    assert (counters.unanswered, counters.late) == (1, 0)
+    pod.send_to(b"answer", proxy)
+    assert await client.receive() == b"answer"
+    assert (counters.unanswered, counters.late) == (0, 1)
+    assert not counters.ends.is_on
+
+
 async def test_a_flow_without_an_answer_is_of_the_time_at_which_its_client_asked(build, timers):
     rig = build(None, timers.clock, timers)
     pod = rig.udp_peer()
@@ -371,36 +388,6 @@ async def test_an_answer_that_takes_a_while_is_one(build, timers):
     timers.advance(3)
     rig.plane.settle()
     assert (counters.unanswered, counters.ends.is_on) == (0, False)
-
-
-async def test_a_full_table_ends_the_flow_that_was_idle_for_longest(build, timers):
-    rig = build(Tuning(max_flows=2), timers.clock, timers)
-    pod = rig.udp_peer()
-    dns = rig.udp_service(pod.address)
-    alice, bob, carol = (rig.udp_client(dns) for _ in range(3))
-    first = [await exchange(client, pod) for client in (alice, bob)]
-    timers.advance(5)
-    assert await exchange(alice, pod) == first[0]
-    await exchange(carol, pod)
-    assert (len(rig.flows), dns.group.counters.evicted) == (2, 1)
-    assert await exchange(alice, pod) == first[0]
-    assert await exchange(bob, pod) != first[1]
-
-
-async def test_a_flow_for_which_there_is_no_room_takes_that_of_another(build):
-    rig = build(Tuning(descriptor_limit=2, max_flows=10))
-    pod = rig.udp_peer()
-    dns = rig.udp_service(pod.address)
-    for _ in range(3):
-        await exchange(rig.udp_client(dns), pod)
-    assert (len(rig.flows), dns.group.counters.evicted) == (1, 2)
-
-
-async def test_without_any_room_a_datagram_is_dropped(build):
-    rig = build(Tuning(descriptor_limit=1))
-    dns = rig.udp_service(rig.udp_peer().address)
-    rig.udp_client(dns).send(b"question")
-    await until(lambda: dns.group.counters.refused == 1)
 
 
 async def test_a_flow_whose_endpoint_is_removed_continues_with_another_one_at_once(rig):

@@ -5,6 +5,7 @@ from userspace_proxy.dataplane.waiting_room import RETRIES, RETRY_S, WINDOW
 from userspace_proxy.kernel.ephemeral import EPHEMERAL
 
 from .limits import MIB, Limit
+from .peers import exchange
 from .waiters import HOLD, count_waiting, limited, waited
 from .waiting import turns, until
 
@@ -175,3 +176,33 @@ async def test_flows_beyond_the_limit_wait(build, timers):
     dns.carrier.end(next(f for f in dns.carrier._flows.values() if f.sock), "idle")
     assert await pod.receive() == b"second"
     assert count_waiting(dns) == 0
+
+
+async def test_a_full_table_ends_the_flow_that_was_idle_for_longest(build, timers):
+    rig = build(Tuning(max_flows=2), timers.clock, timers)
+    pod = rig.udp_peer()
+    dns = rig.udp_service(pod.address)
+    alice, bob, carol = (rig.udp_client(dns) for _ in range(3))
+    first = [await exchange(client, pod) for client in (alice, bob)]
+    timers.advance(5)
+    assert await exchange(alice, pod) == first[0]
+    await exchange(carol, pod)
+    assert (len(rig.flows), dns.group.counters.evicted) == (2, 1)
+    assert await exchange(alice, pod) == first[0]
+    assert await exchange(bob, pod) != first[1]
+
+
+async def test_a_flow_for_which_there_is_no_room_takes_that_of_another(build):
+    rig = build(Tuning(descriptor_limit=2, max_flows=10))
+    pod = rig.udp_peer()
+    dns = rig.udp_service(pod.address)
+    for _ in range(3):
+        await exchange(rig.udp_client(dns), pod)
+    assert (len(rig.flows), dns.group.counters.evicted) == (1, 2)
+
+
+async def test_without_any_room_a_datagram_is_dropped(build):
+    rig = build(Tuning(descriptor_limit=1))
+    dns = rig.udp_service(rig.udp_peer().address)
+    rig.udp_client(dns).send(b"question")
+    await until(lambda: dns.group.counters.refused == 1)

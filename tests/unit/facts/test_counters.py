@@ -66,6 +66,13 @@ def test_a_client_that_gives_up_is_no_end_by_the_endpoint():
     assert (counters.unanswered, counters.ends.is_on) == (2, False)
 
 
+def test_a_flow_that_is_answered_late_is_taken_back_from_those_without_an_answer():
+    counters = EndpointCounters()
+    counters.ended_unanswered(5.0, errno.ENOMSG)
+    counters.came_late()
+    assert (counters.unanswered, counters.late, counters.ends.failures) == (0, 1, 1)
+
+
 def test_a_client_that_the_endpoint_alone_does_not_answer_is_known():
     counters = EndpointCounters()
     for now in (1.0, 3.0):

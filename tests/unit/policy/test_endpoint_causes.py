@@ -10,6 +10,7 @@ from userspace_proxy.policy.endpoint_causes import (
     DroppedBy,
     NextHop,
     about_to_vanish,
+    answers_flows_late,
     answers_late,
     at_times,
     cuts_off,
@@ -101,6 +102,13 @@ def test_an_endpoint_that_answers_the_end_of_its_input_may_not_be_slow():
         "its first byte took 2.5 s"
     )
     assert late.hint.index("waits for the end of its input") < late.hint.index("time-out")
+
+
+def test_an_endpoint_that_answers_flows_late_has_the_time_that_clients_wait():
+    cause = answers_flows_late(SocketAddress("10.244.0.9", 53))
+    assert cause.sentence == "10.244.0.9:53 answered late"
+    assert (cause.code, cause.object) == (CauseCode.ENDPOINT_ANSWERS_LATE, "10.244.0.9:53")
+    assert cause.hint.startswith("Clients that wait for 2 s or less get nothing; most resolvers")
 
 
 def test_an_endpoint_that_has_answered_since_is_not_said_to_fail():

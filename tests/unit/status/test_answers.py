@@ -189,8 +189,8 @@ def test_a_service_port_has_its_state(shown):
 
 
 def test_a_service_port_has_its_clients_of_the_last_minute(shown):
-    counts = dict.fromkeys(("connections", "refused", "unanswered", "left", "cut", "waited"), 0)
-    assert shown["lately"] == {**counts, "cause": None, "was_many": False}
+    names = ("connections", "refused", "unanswered", "left", "cut", "waited", "late")
+    assert shown["lately"] == {**dict.fromkeys(names, 0), "cause": None, "was_many": False}
 
 
 def test_a_frontend_has_these_fields(shown):

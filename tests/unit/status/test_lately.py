@@ -321,6 +321,23 @@ def test_flows_without_an_answer_have_their_endpoint_and_the_remedy():
     assert "network policy" in state.way_out
 
 
+def test_flows_that_were_answered_late_are_not_said_to_have_no_answer():
+    mute, late = ended(5.0, NO_DATAGRAM), ended(4.0, NO_DATAGRAM)
+    late[1].came_late()
+    cause = failed_lately(Lately(12, 0, 1, late=9), (mute, late), at(9.0)).cause
+    assert (cause.sentence, cause.count) == ("192.0.2.1:8080 answered late", 9)
+    lately = LatelyFacts(12, 0, 1, late=9, cause=cause)
+    state = judge(make_port(endpoints=(READY,), lately=lately, **UDP))
+    assert state.sentence == (
+        "9 of 12 flows got their answer after more than 2 s in the last minute: 192.0.2.1:8080 "
+        "answered late"
+    )
+    assert state.code is CauseCode.ENDPOINT_ANSWERS_LATE
+    assert "most resolvers wait for 5 s" in state.way_out
+    few = LatelyFacts(100, 0, 1, late=9, cause=cause)
+    assert judge(make_port(endpoints=(READY,), lately=few, **UDP)).word == "served"
+
+
 def test_flows_that_were_never_answered_may_expect_no_answer():
     port = make_port(endpoints=(READY,), lately=LatelyFacts(12, 0, 9), sent_bytes=0, **UDP)
     assert port.mark is None
