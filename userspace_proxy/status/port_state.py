@@ -131,7 +131,7 @@ def _judge(port: PortFacts) -> _Judgement:
         return judge_mistakes(port)
     if not all(map(_has_denied, failing)):
         others = [endpoint for endpoint in usable if endpoint not in failing]
-        what = _some_fail(failing, others, is_quiet=port.is_quiet)
+        what = "; ".join(_some_fail(port, failing, others))
         return Level.ATTENTION, "partly answering", what, ()
     if port.max_connections is not None and port.waits.longest_s >= _LONG_S:
         return _at_limit(port)
@@ -389,20 +389,33 @@ def _unused(port: PortFacts) -> str:
 
 
 def _some_fail(
-    failing: Sequence[EndpointFacts], others: Sequence[EndpointFacts], *, is_quiet: bool
-) -> str:
+    port: PortFacts, failing: Sequence[EndpointFacts], others: Sequence[EndpointFacts]
+) -> Iterable[str]:
+    """Yield which endpoints fail, and whether the others serve."""
     what = "the other one" if len(others) == 1 else f"the other {len(others):,}"
-    does = "serves" if len(others) == 1 else "serve"
+    does, lost = "serves" if len(others) == 1 else "serve", ""
     if not any(endpoint.answered_at for endpoint in others):
         does = f"{'has' if len(others) == 1 else 'have'} not been tried"
-    elif is_quiet:
+    elif port.is_quiet:
         does = "answered before"
+    elif lost := _others_fail(port, failing):
+        does = f"{does}, but not always"
     if len(failing) > 1:
         total = plural(len(failing) + len(others), "endpoint")
-        return "; ".join((_do_not_answer(failing, total), f"{what} {does}", *_why(failing)))
-    cause = failing[0].cause
-    said = capitalised(str(cause)) if cause else "1 endpoint doesn't answer"
-    return f"{said}; {what} {does}"
+        yield from (_do_not_answer(failing, total), f"{what} {does}", *_why(failing))
+    else:
+        cause = failing[0].cause
+        yield capitalised(str(cause)) if cause else "1 endpoint doesn't answer"
+        yield f"{what} {does}"
+    if lost:
+        yield lost
+
+
+def _others_fail(port: PortFacts, failing: Sequence[EndpointFacts]) -> str:
+    """Return how many clients failed because of another endpoint; empty if they are few."""
+    cause = port.lately.cause
+    is_other = cause is not None and all(cause.object != one.address for one in failing)
+    return (many_unanswered(port) or many_failed(port)) if is_other else ""
 
 
 def _do_not_answer(failing: Sequence[EndpointFacts], total: str) -> str:

@@ -265,6 +265,34 @@ def test_clients_that_failed_in_the_last_minute_are_no_success(
 
 
 @pytest.mark.parametrize(
+    ("unanswered", "changes", "end"),
+    [
+        pytest.param(
+            4,
+            {},
+            "the other one serves, but not always; 4 of 12 connections failed in the last minute: "
+            "10.244.1.7:8080 accepted connections and ended them without answering",
+            id="many",
+        ),
+        pytest.param(
+            4,
+            UDP,
+            "the other one serves, but not always; 4 of 12 flows got no answer within 2 s in the "
+            "last minute: 10.244.1.7:8080 accepted connections and ended them without answering",
+            id="udp",
+        ),
+        pytest.param(1, {}, "the other one serves", id="few"),
+        pytest.param(4, {"is_quiet": True}, "the other one answered before", id="quiet"),
+    ],
+)
+def test_beside_an_endpoint_that_fails_another_one_may_fail_at_times(unanswered, changes, end):
+    cause = at_times(resets(SocketAddress("10.244.1.7", 8080)))
+    lately = LatelyFacts(12, 0, unanswered, cause=cause)
+    port = make_port(endpoints=(READY, FAILING), lately=lately, **changes)
+    assert port.state.sentence == f"{REFUSES}; {end}"
+
+
+@pytest.mark.parametrize(
     ("lately", "changes"),
     [
         pytest.param((100, 3), {}, id="refused"),
