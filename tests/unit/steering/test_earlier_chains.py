@@ -6,7 +6,7 @@ import pytest
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.nf_tables.chains import Chain, Step
 from userspace_proxy.kernel.nf_tables.conditions import FirstPacket
-from userspace_proxy.model import Doubt, Frontend, FrontendKind, Protocol, SocketAddress
+from userspace_proxy.model import Doubt, Frontend, Protocol, SocketAddress
 from userspace_proxy.policy.causes import not_listening
 from userspace_proxy.steering import earlier_chains
 from userspace_proxy.steering.earlier_chains import (
@@ -414,118 +414,12 @@ def test_where_nftables_can_not_be_read_nothing_is_found(node, monkeypatch):
         assert earlier.filters == ()
 
 
-FOR_SOME = """nft '
-    table inet evil {
-        set blocked { type ipv4_addr; elements = { 10.96.7.1, 10.96.7.3 }; }
-        chain in {
-            type filter hook input priority 0;
-            ip saddr 10.244.3.0/24 ct original ip daddr @blocked drop
-            iifname "eth1" tcp dport 36002 drop
-        }
-    }'"""
-
-
-def test_that_packets_of_some_clients_are_dropped_is_a_doubt(node):
-    node.run(FOR_SOME)
-    other, third = (Frontend(f"10.96.7.{number}", 80, Protocol.TCP) for number in (2, 3))
-    ports = {WEB: 36001, other: 36002, third: 36003, WEB_6: 36004}
-    with closing(EarlierChains(lambda one: Translation(-110, ports[one]))) as earlier:
-        found = earlier.look(ports)
-    chain = "nftables chain inet evil in of another program (input, priority 0) drops packets to it"
-    accept = "accept them in that chain before that rule if these clients may use it"
-    assert found == {
-        WEB: f"{chain} from 10.244.3.0/24; {accept}",
-        other: f"{chain} that come in by eth1; {accept}",
-        third: f"{chain} from 10.244.3.0/24; {accept}",
-    }
-    assert all(isinstance(cause, Doubt) for cause in found.values())
-
-
-def test_a_certain_cause_stays_where_some_are_dropped_too(node):
-    node.run(FOR_SOME)
-    hook = "type filter hook input priority -5;"
-    node.run(f"nft 'table ip more {{ chain in {{ {hook} tcp dport 36001 drop; }}; }}'")
-    with closing(EarlierChains(translation_of)) as earlier:
-        assert earlier.look([WEB])[WEB].startswith("nftables chain ip more in ")
-
-
 def test_rules_for_so_many_frontends_that_it_would_take_seconds_are_not_followed():
     steps = (Step("drop", f"{NAMED} ip saddr 10.244.3.0/24"),)
     chain = replace(RAW, steps=steps)
     assert find_denied(chain, {"pre": chain}, [(WEB, PROXIED)]).keys() == {WEB}
     many = replace(RAW, steps=steps * 200_000)
     assert find_denied(many, {"pre": many}, [(WEB, PROXIED)]) == {}
-
-
-USUAL = {
-    "firewalld": """nft '
-        table inet firewalld {
-            chain filter_INPUT {
-                type filter hook input priority filter + 10;
-                ct state { established, related } accept
-                ct status dnat accept
-                iifname "lo" accept
-                ct state invalid drop
-                ip saddr 203.0.113.0/24 goto filter_IN_drop
-                iifname "eth0" goto filter_IN_public
-                reject with icmpx admin-prohibited
-            }
-            chain filter_IN_drop { drop; }
-            chain filter_IN_public { tcp dport 22 accept; reject with icmpx admin-prohibited; }
-        }'""",
-    "ufw": """
-        iptables-nft -N ufw-user-input
-        iptables-nft -A INPUT -i lo -j ACCEPT
-        iptables-nft -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
-        iptables-nft -A INPUT -m conntrack --ctstate INVALID -j DROP
-        iptables-nft -A INPUT -j ufw-user-input
-        iptables-nft -A INPUT -p udp --dport 137 -j DROP
-        iptables-nft -A ufw-user-input -s 203.0.113.7 -j DROP
-        iptables-nft -A ufw-user-input -p tcp --dport 80 -s 203.0.113.8 -j REJECT""",
-    "docker": """
-        iptables-nft -t raw -A PREROUTING -d 172.17.0.2/32 ! -i docker0 -j DROP
-        iptables-nft -t raw -A PREROUTING -d 127.0.0.1/32 ! -i lo -p tcp --dport 30080 -j DROP
-        iptables-nft -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j RETURN""",
-    "kubelet": """
-        iptables-nft -N KUBE-FIREWALL
-        iptables-nft -A INPUT -j KUBE-FIREWALL
-        iptables-nft -A KUBE-FIREWALL ! -s 127.0.0.0/8 -d 127.0.0.0/8 -m comment --comment local \
-            -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP""",
-    "fail2ban": """nft '
-        table inet f2b-table {
-            set addr-set-nginx { type ipv4_addr; elements = { 203.0.113.7 }; }
-            set addr-set-sshd { type ipv4_addr; }
-            chain f2b-chain {
-                type filter hook input priority filter - 1;
-                tcp dport { 80, 443 } ip saddr @addr-set-nginx reject
-                tcp dport 22 ip saddr @addr-set-sshd reject
-            }
-        }'""",
-    "crowdsec": """nft '
-        table ip crowdsec {
-            set blacklist { type ipv4_addr; flags timeout; }
-            chain input { type filter hook input priority -10; ip saddr @blacklist drop; }
-        }'""",
-    "policy": """nft '
-        table ip filter {
-            chain input {
-                type filter hook input priority 0; policy drop;
-                ct state vmap { established : accept, related : accept, invalid : drop }
-                iif lo accept
-                ip saddr { 10.244.0.0/16, 192.0.2.0/24 } accept
-                ip saddr 203.0.113.0/24 tcp dport 1024-65535 drop
-            }
-        }'""",
-}
-
-
-@pytest.mark.parametrize("rules", [pytest.param(rules, id=name) for name, rules in USUAL.items()])
-@pytest.mark.parametrize("translation", [PROXIED, Translation(ALL_NAT, 36001), Translation()])
-def test_usual_rulesets_are_no_reason_for_alarm(node, rules, translation):
-    node.run(rules)
-    edge = Frontend("192.0.2.9", 30080, Protocol.TCP, FrontendKind.NODE_PORT)
-    with closing(EarlierChains(lambda _one: translation)) as earlier:
-        assert earlier.look([WEB, WEB_6, NODE_PORT, edge]) == {}
 
 
 def test_the_cause_is_about_the_chain():

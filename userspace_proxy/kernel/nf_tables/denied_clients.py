@@ -5,7 +5,7 @@
     ip saddr 10.244.0.0/16 accept, then tcp dport 36001 drop ─▶ "except from 10.244.0.0/16"
 
 Rule 1: the rule that drops, or one that leads to it, names the frontend: its address alone or in a
-list, or a port that no other Service has (``kernel.nf_tables.conditions.Named``). A list of denied
+list, or a port that no other Service has (``conditions.Named``). A list of denied
 sources, a limit for all, and a rule about a network of frontends are no reason for an alarm.
 Rule 2: all other conditions are understood, or are about the client alone. Behind a rule that may
 admit packets by any other condition nothing is reported.
@@ -20,9 +20,9 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ..kernel.nf_tables.chains import DEPTH_MAX, Chain, Step
-from ..kernel.nf_tables.conditions import FirstPacket, Named, meets, named_in, of_clients
-from ..kernel.nf_tables.rules import SOURCES
+from .chains import DEPTH_MAX, Chain, Step
+from .conditions import FirstPacket, Named, meets, named_in, of_clients
+from .rules import SOURCES
 
 _DROPS = ("drop", "reject")
 _LEADS, _LEAVES = ("jump", "goto"), ("goto ", "return")
@@ -35,7 +35,7 @@ _Conditions = tuple[str, ...]
 """Those on one client."""
 
 
-class _Place(NamedTuple):
+class _Reached(NamedTuple):
     """A place in a chain."""
 
     clients: _Conditions = ()
@@ -79,11 +79,11 @@ class DeniedClients:
 
         As ``from 10.244.3.0/24`` after "packets to it".
         """
-        found = self._follow(self._base, packet, _Place(), [])
+        found = self._follow(self._base, packet, _Reached(), [])
         return _in_words(found) if isinstance(found, _Dropped) else ""
 
     def _follow(
-        self, chain: Chain, packet: FirstPacket, place: _Place, admitted: list[_Conditions]
+        self, chain: Chain, packet: FirstPacket, place: _Reached, admitted: list[_Conditions]
     ) -> _Dropped | bool | None:
         """Return what is dropped, or whether the rules after those of a chain are evaluated.
 
@@ -103,7 +103,7 @@ class DeniedClients:
             if met is None:
                 return None
             is_named = place.is_named or named_in(others).has(packet.frontend, packet.port)
-            here = _Place((*place.clients, *clients), is_named, place.depth + 1)
+            here = _Reached((*place.clients, *clients), is_named, place.depth + 1)
             if _drops(step) and is_named and (here.clients or admitted or gone):
                 return _Dropped(here.clients, [*admitted, *gone])
             found = self._effect(step.verdict, packet, here, admitted)
@@ -116,7 +116,7 @@ class DeniedClients:
         return True
 
     def _effect(
-        self, verdict: str, packet: FirstPacket, here: _Place, admitted: list[_Conditions]
+        self, verdict: str, packet: FirstPacket, here: _Reached, admitted: list[_Conditions]
     ) -> _Dropped | bool | None:
         """Return the effect of a verdict as :meth:`_follow` does."""
         word, _, name = verdict.partition(" ")
