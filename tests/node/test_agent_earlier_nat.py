@@ -291,7 +291,7 @@ def test_a_chain_that_drops_packets_that_come_in_by_an_interface_is_named(tmp_pa
     ("rule", "elements"),
     [
         ("ct original ip daddr @closed reject", "closed { 10.96.0.10 }"),
-        ("tcp dport @ports reject", "ports { 1-65535 }"),
+        ("tcp dport @ports reject", "ports { 17000-29999 }"),
     ],
 )
 def test_elements_of_a_named_set_count_as_soon_as_they_are_added(tmp_path, rule, elements):
