@@ -164,8 +164,11 @@ def _conditions(expressions: Sequence[Expression]) -> Iterator[str]:
             case "match":
                 if text_in(found, 1) != "comment":
                     yield _condition_of_match(text_in(found, 1), found.get(3, b""))
-            case "lookup" | "range" | "byteorder" | "quota" | "dynset" | "osf" | "xfrm":
+            case "lookup" | "range":
                 yield _looked_up(one, fresh, mask) or _unknown(fresh or loaded)
+            case "byteorder" | "quota" | "dynset" | "osf" | "xfrm":
+                # Not about the client alone: a meter with a limit for each source is a dynset.
+                yield _unknown([UNKNOWN, *loaded])
             case "limit" | "connlimit":
                 yield from _limit(one.name, found)
         fresh = []

@@ -178,6 +178,11 @@ def step(*parts):
             id="source-not-in-a-set",
         ),
         pytest.param(
+            x.load(x.IP_SADDR) + x.expression("dynset") + x.verdict(x.DROP),
+            Step("drop", "…"),
+            id="limit-of-each-source",
+        ),
+        pytest.param(
             x.match(x.IP_DADDR, bytes([10, 96, 7, 1]))
             + x.in_set((IN_NAME,), "links")
             + x.verdict(x.DROP),
