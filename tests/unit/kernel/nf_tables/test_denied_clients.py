@@ -261,10 +261,10 @@ USUAL = {
         }'""",
     "meters": """nft '
         table inet limits {
-            set meter { type ipv4_addr; size 65535; flags dynamic,timeout; timeout 1m; }
+            set seen { type ipv4_addr; size 65535; flags dynamic,timeout; timeout 1m; }
             chain pre {
                 type filter hook prerouting priority -150;
-                ip daddr 10.96.7.1 add @meter { ip saddr limit rate over 50/second } drop
+                ip daddr 10.96.7.1 add @seen { ip saddr limit rate over 50/second } drop
                 ip daddr 10.96.7.1 ct state new limit rate over 50/second drop
             }
         }'""",
