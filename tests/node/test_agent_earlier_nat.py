@@ -51,7 +51,9 @@ TO_NINE = "tcp dport 80 redirect to :9"
         pytest.param(
             ["ip daddr . tcp dport { 10.96.0.10 . 80 } redirect"], "translates", id="pair"
         ),
-        pytest.param(["ip daddr @services " + TO_NINE], "may translate", id="named-set"),
+        pytest.param(["ip daddr @services " + TO_NINE], "translates", id="named-set"),
+        pytest.param(["ip daddr @others " + TO_NINE], "", id="named-set-of-others"),
+        pytest.param(["ip daddr @added " + TO_NINE], "may translate", id="dynamic-set"),
         pytest.param(
             ["dnat to ip daddr . tcp dport map { 10.96.0.10 . 80 : 192.0.2.77 . 9 }"],
             "may translate",
@@ -65,7 +67,9 @@ def test_only_translating_rules_are_reported(tmp_path, rules, said):
     with Testbed(tmp_path, "nftables", clients=()) as testbed:
         table = [
             "add table ip evil",
-            "add set ip evil services { type ipv4_addr; }",
+            "add set ip evil services { type ipv4_addr; elements = { 10.96.0.10 }; }",
+            "add set ip evil others { type ipv4_addr; elements = { 10.96.0.11 }; }",
+            "add set ip evil added { type ipv4_addr; size 9; flags dynamic; }",
             "add chain ip evil x",
             f"add rule ip evil x {TO_NINE}",
             "add chain ip evil pre { type nat hook prerouting priority -150; }",
@@ -217,3 +221,90 @@ def test_a_low_limit_of_another_program_is_a_doubt(tmp_path):
         )
         wait_for(said, lambda: testbed.agent.port("web")["state"]["sentence"] == said)
         assert testbed.agent.port("web")["state"]["level"] == "attention"
+
+
+IN = "nftables chain inet evil in of another program (input, priority 0) drops packets to it"
+SETS = """
+    set closed { type ipv4_addr; }
+    set ports { type inet_service; flags interval; }"""
+
+
+class Rules:
+    """A chain of another program at the input of a node, with named sets.
+
+    Args:
+        testbed: With an agent that serves WEB.
+        rule: Its only one.
+    """
+
+    def __init__(self, testbed: Testbed, rule: str) -> None:
+        self._testbed = testbed
+        hook = "type filter hook input priority 0;"
+        self.change(f"table inet evil {{ {SETS}\n chain in {{ {hook} {rule}; }}; }}")
+
+    def change(self, command: str) -> None:
+        self._testbed.shell(f"nft '{command}'")
+
+    def wait_for(self, said: str, level: str) -> None:
+        agent = self._testbed.agent
+
+        def is_shown() -> bool:
+            state = agent.port("web")["state"]
+            return said in state["sentence"] and state["level"] == level
+
+        wait_for(said, is_shown, hint=agent.log)
+
+
+@pytest.mark.parametrize("steering", ["nftables", "iptables", "local"])
+def test_a_chain_that_drops_packets_of_one_source_is_named(tmp_path, steering):
+    with Testbed(tmp_path, steering, clients=("pod", "laptop")) as testbed:
+        testbed.serve(with_endpoints(WEB, testbed.add_pods("one", tcp=8080)))
+        pod, laptop = testbed["pod"], testbed["laptop"]
+        assert (pod.get(WEB.address), laptop.get(WEB.address)) == ("one", "one")
+        dialled = "ip daddr" if steering == "local" else "ct original ip daddr"
+        rules = Rules(testbed, f"ip saddr {pod.host.ip} {dialled} 10.96.0.10 reject")
+        rules.wait_for(f"Served by 1 endpoint; {IN} from {pod.host.ip}", "attention")
+        with pytest.raises(OSError, match="refused"):
+            pod.get(WEB.address)
+        assert laptop.get(WEB.address) == "one"
+        explained = testbed.agent.run(command=[*EXPLAIN, "shop/web"]).stdout
+        assert f"{IN} from {pod.host.ip}" in explained
+        rules.change("delete table inet evil")
+        rules.wait_for("Served by 1 endpoint", "ok")
+
+
+def test_a_chain_that_drops_packets_that_come_in_by_an_interface_is_named(tmp_path):
+    with Testbed(tmp_path, "nftables", clients=("pod", "laptop")) as testbed:
+        testbed.serve(with_endpoints(WEB, testbed.add_pods("one", tcp=8080)))
+        pod, laptop = testbed["pod"], testbed["laptop"]
+        route = testbed.shell(f"ip -o route get {pod.host.ip}")
+        link = route.split(" dev ")[1].split()[0]
+        port = testbed.agent.proxy_port("web")
+        rules = Rules(testbed, f"iifname {link} tcp dport {port} reject")
+        rules.wait_for(f"{IN} that come in by {link}", "attention")
+        with pytest.raises(OSError, match="refused"):
+            pod.get(WEB.address)
+        assert laptop.get(WEB.address) == "one"
+
+
+@pytest.mark.parametrize(
+    ("rule", "elements"),
+    [
+        ("ct original ip daddr @closed reject", "closed { 10.96.0.10 }"),
+        ("tcp dport @ports reject", "ports { 17000-29999 }"),
+    ],
+)
+def test_elements_of_a_named_set_count_as_soon_as_they_are_added(tmp_path, rule, elements):
+    with Testbed(tmp_path, "nftables", clients=("pod",)) as testbed:
+        testbed.serve(with_endpoints(WEB, testbed.add_pods("one", tcp=8080)))
+        pod = testbed["pod"]
+        rules = Rules(testbed, rule)
+        assert pod.get(WEB.address) == "one"
+        rules.wait_for("Served by 1 endpoint", "ok")
+        rules.change(f"add element inet evil {elements}")
+        rules.wait_for(f"Not served: {IN}; ", "trouble")
+        with pytest.raises(OSError, match="refused"):
+            pod.get(WEB.address)
+        rules.change(f"delete element inet evil {elements}")
+        rules.wait_for("Served by 1 endpoint", "ok")
+        assert pod.get(WEB.address) == "one"

@@ -228,14 +228,29 @@ async def test_a_chain_that_drops_a_frontends_packets_first_is_named(
     )
 
 
-async def test_a_chain_that_drops_packets_of_some_clients_is_no_reason_for_alarm(
-    cluster, steering, web
+@pytest.mark.parametrize(
+    ("command", "is_named"),
+    [
+        pytest.param(ADMIN % "ip saddr 192.0.2.1 drop", True, id="to-this-frontend"),
+        pytest.param(
+            "iptables-nft -t raw -A PREROUTING -s 192.0.2.1 -d 10.96.7.1 -j DROP",
+            True,
+            id="to-this-frontend-iptables-nft",
+        ),
+        pytest.param(f"nft '{RAW % 'ip saddr 192.0.2.1 tcp dport 80 drop'}'", False, id="to-all"),
+    ],
+)
+async def test_a_chain_that_drops_packets_of_some_clients_to_one_frontend_is_a_doubt(
+    cluster, steering, web, command, is_named
 ):
     await steering.apply({WEB: 36001})
-    cluster.node.run(ADMIN % "ip saddr 192.0.2.1 drop")
+    cluster.node.run(command)
     assert nodes.can_dial(cluster.pod, WEB.ip, 80)
     assert await steering.repair() == 0
-    assert steering.unsteered == {}
+    assert steering.unsteered.keys() == ({WEB} if is_named else set())
+    for cause in steering.unsteered.values():
+        assert isinstance(cause, Doubt)
+        assert "(prerouting, priority -300) drops packets to it from 192.0.2.1; accept" in cause
 
 
 async def test_nat_of_ordinary_nodes_is_no_reason_for_alarm(node, steering):

@@ -19,7 +19,8 @@ looked up, and by a chain of equal priority.
 Rule 2: a rule with another condition that isn't understood concerns some clients of all addresses,
 as that of a transparent proxy: it is no reason for an alarm, but makes later rules less certain.
 Rule 3: packets are dropped only if that is certain for pods and other hosts: a firewall may turn
-some clients away. That they are dropped above a low limit is a doubt.
+some clients away. That they are dropped above a low limit is a doubt, and so is that those of some
+clients are, by a rule that names the frontend (``kernel.nf_tables.denied_clients``).
 Rule 4: likewise for what the proxy sends to endpoints, and for their answers.
 
 Source: net/netfilter/core.c, nf_hook_entries_grow(); net/netfilter/nf_nat_core.c,
@@ -29,13 +30,14 @@ nf_nat_register_fn().
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from ..errors import SteeringError
 from ..kernel.nf_tables.chains import DEPTH_MAX, Chain, Tables
 from ..kernel.nf_tables.conditions import FirstPacket, may_be_first, meets
+from ..kernel.nf_tables.denied_clients import DeniedClients
 from ..kernel.nf_tables.rules import UNKNOWN
 from ..model import Doubt, Frontend, IPFamily, Protocol, SocketAddress
 from ..policy.causes import OTHERS_CHAIN
@@ -145,13 +147,44 @@ class EarlierChains:
             chain, chains = followed(base)
             families = _FAMILIES[base.table.partition(" ")[0]]
             concerned = [frontend for frontend in frontends if frontend.family in families]
-            if not may_take(base, chains, len(concerned)):
-                continue
-            for frontend in concerned:
-                cause = explain_chain(chain, chains, frontend, translations[frontend])
-                if cause and not (frontend in found and isinstance(cause, Doubt)):
-                    found[frontend] = cause
+            if may_take(base, chains, len(concerned)):
+                for frontend in concerned:
+                    cause = explain_chain(chain, chains, frontend, translations[frontend])
+                    if cause and not (frontend in found and isinstance(cause, Doubt)):
+                        found[frontend] = cause
+            if base.kind == "filter":
+                places = ((one, translations[one]) for one in concerned if one not in found)
+                found |= find_denied(chain, chains, places)
         return found
+
+
+def find_denied(
+    chain: Chain,
+    chains: Mapping[str, Chain],
+    frontends: Iterable[tuple[Frontend, Translation]],
+) -> dict[Frontend, Doubt]:
+    """Return the frontends whose packets a chain of type filter drops for some clients.
+
+    Args:
+        chain: With its rules.
+        chains: As for :func:`follow`.
+        frontends: Each with how it is translated.
+    """
+    denied = DeniedClients(chain, chains)
+    packets = {
+        one: next(iter(first_packets(chain, one, translation)), None)
+        for one, translation in frontends
+        if denied.named.has(one, translation.port) or denied.named.has(one)
+    }
+    if denied.rules * len(packets) >= _FOLLOWED_MAX:
+        return {}
+    which = f"{OTHERS_CHAIN.format(chain)} ({chain.hook}, priority {chain.priority})"
+    found = {one: denied.dropped(packet) if packet else "" for one, packet in packets.items()}
+    return {
+        one: Doubt(f"{which} drops packets to it {words}; {_MEANT}")
+        for one, words in found.items()
+        if words
+    }
 
 
 def chains_before(tables: Tables, last: int) -> Iterator[Chain]:
@@ -351,6 +384,7 @@ def _drops(chain: Chain, chains: Mapping[str, Chain], packet: FirstPacket) -> bo
 
 
 _WAY_OUT = "accept them in that chain, or delete what drops them"
+_MEANT = "accept them in that chain before that rule if these clients may use it"
 _RAISE = "raise the limit, or exempt the packets of Services"
 _UNTRACKED = (
     "keeps packets to it from being tracked (notrack), so that they aren't translated; accept them "

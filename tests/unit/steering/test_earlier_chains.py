@@ -18,6 +18,7 @@ from userspace_proxy.steering.earlier_chains import (
     chains_before,
     dropping_chain,
     explain_chain,
+    find_denied,
     first_packets,
     follow,
     may_take,
@@ -411,6 +412,14 @@ def test_where_nftables_can_not_be_read_nothing_is_found(node, monkeypatch):
     with closing(EarlierChains(translation_of)) as earlier:
         assert earlier.look([WEB]) == {}
         assert earlier.filters == ()
+
+
+def test_rules_for_so_many_frontends_that_it_would_take_seconds_are_not_followed():
+    steps = (Step("drop", f"{NAMED} ip saddr 10.244.3.0/24"),)
+    chain = replace(RAW, steps=steps)
+    assert find_denied(chain, {"pre": chain}, [(WEB, PROXIED)]).keys() == {WEB}
+    many = replace(RAW, steps=steps * 200_000)
+    assert find_denied(many, {"pre": many}, [(WEB, PROXIED)]) == {}
 
 
 def test_the_cause_is_about_the_chain():

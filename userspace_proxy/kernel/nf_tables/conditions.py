@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ...model import Frontend, Protocol
+from ...model import Frontend, FrontendKind, Protocol
 from ..interfaces import is_local
 
 
@@ -26,6 +26,29 @@ class FirstPacket(NamedTuple):
     """Whether it comes when the limits of rules are exceeded."""
     is_answer: bool = False
     """Whether it comes from what was dialled, to an unprivileged port of this node."""
+
+
+class Named(NamedTuple):
+    """The single addresses and ports in conditions, without networks and spans of ports."""
+
+    ips: frozenset[str]
+    ports: frozenset[int]
+    dialled_ports: frozenset[int]
+
+    def has(self, frontend: Frontend, port: int = 0) -> bool:
+        """Return whether one belongs to a frontend.
+
+        The address of a node port belongs to the node, and the port of any other frontend, such as
+        80, to many Services.
+
+        Args:
+            port: The port that it has been translated to; 0: it hasn't been.
+        """
+        if port in self.ports:
+            return True
+        if frontend.kind is not FrontendKind.NODE_PORT:
+            return frontend.ip in self.ips
+        return frontend.port in self.dialled_ports or (not port and frontend.port in self.ports)
 
 
 def meets(condition: str, packet: FirstPacket) -> bool | None:
@@ -49,9 +72,34 @@ def meets(condition: str, packet: FirstPacket) -> bool | None:
 
 def may_be_first(condition: str) -> bool:
     """Return whether all first packets may meet a condition, if it isn't about what was dialled."""
-    if "saddr" in condition:
+    if of_clients(condition)[0]:
         return False
     return all({"new", "dnat"} & {*states.split(",")} for states in _STATES.findall(condition))
+
+
+@functools.lru_cache(maxsize=1000)
+def of_clients(condition: str) -> tuple[Sequence[str], str]:
+    """Return the conditions on the client alone, and the other ones.
+
+    The first are about the source, or the interface by which packets come in, unless that is the
+    loopback interface.
+    """
+    found = tuple(one.strip() for one in _OF_CLIENTS.findall(condition))
+    return found, _OF_CLIENTS.sub("", condition).strip()
+
+
+@functools.lru_cache(maxsize=1000)
+def named_in(condition: str) -> Named:
+    """Return the single addresses and ports in a condition on the destination."""
+    networks = (ipaddress.ip_network(one, strict=False) for one in _listed(_DADDR, condition))
+    ips = (str(one.network_address) for one in networks if one.num_addresses == 1)
+    ports, dialled = (map(int, _listed(p, condition)) for p in (_DPORT, _DIALLED_PORT))
+    return Named(frozenset(ips), frozenset(ports), frozenset(dialled))
+
+
+def _listed(pattern: re.Pattern[str], condition: str) -> Sequence[str]:
+    found = (one for values in pattern.findall(condition) for one in values.split(","))
+    return [one for one in found if "-" not in one]
 
 
 _UNPRIVILEGED = 1024
@@ -63,14 +111,15 @@ _Test = Callable[[FirstPacket], bool | None]
 def _address(text: str) -> _Test:
     is_in = _within(text)
     networks = [ipaddress.ip_network(one, strict=False) for one in text.split(",")]
+    versions = {network.version for network in networks}
+    whole = {network.version for network in networks if not network.prefixlen}
 
     def test(packet: FirstPacket) -> bool | None:
         if not packet.port and not packet.is_answer:
             return is_in(packet)
         # Which of its addresses a node translates to depends on the interface.
         version = _ip(packet.frontend.ip).version
-        same = [network for network in networks if network.version == version]
-        return False if not same else True if not all(n.prefixlen for n in same) else None
+        return False if version not in versions else True if version in whole else None
 
     return test
 
@@ -88,9 +137,15 @@ def _within(text: str) -> Callable[[FirstPacket], bool]:
     return test
 
 
-def _source(text: str) -> _Test:
+def _source(inverted: str, text: str) -> _Test:
     is_in = _within(text)
-    return lambda packet: is_in(packet) if packet.is_answer else None
+    is_wanted = not inverted
+    return lambda packet: is_in(packet) is is_wanted if packet.is_answer else None
+
+
+def _way_in(inverted: str, _text: str) -> _Test:
+    # Not by the loopback interface.
+    return lambda packet: bool(inverted) if packet.is_own else None
 
 
 def _dialled_port(text: str) -> _Test:
@@ -100,6 +155,8 @@ def _dialled_port(text: str) -> _Test:
 
 def _ports(protocol: str, text: str) -> _Test:
     spans = [(int(a), int(b or a)) for a, _, b in (one.partition("-") for one in text.split(","))]
+    singles = {first for first, last in spans if first == last}
+    wide = [(first, last) for first, last in spans if first != last]
 
     def test(packet: FirstPacket) -> bool | None:
         if protocol not in ("th", _name(packet.frontend)):
@@ -107,7 +164,7 @@ def _ports(protocol: str, text: str) -> _Test:
         if packet.is_answer:
             return None if any(last >= _UNPRIVILEGED for _, last in spans) else False
         port = packet.port or packet.frontend.port
-        return any(first <= port <= last for first, last in spans)
+        return port in singles or any(first <= port <= last for first, last in wide)
 
     return test
 
@@ -162,12 +219,18 @@ def _flags(mask: str, sign: str, value: str) -> _Test:
 
 
 _STATES = re.compile(r"ct state (\S+)")
+_OF_CLIENTS = re.compile(
+    r"(?:^| )((?:ip6? saddr|iif(?:name)?(?! lo(?: |$))) (?:!= )?\S+|…saddr)(?= |$)"
+)
+_DADDR = re.compile(r"ip6? daddr ([\da-f]\S*)")
+_DPORT = re.compile(r" dport (\d[\d,-]*)")
+_DIALLED_PORT = re.compile(r"proto-dst (\d+)")
 # What was dialled comes first: its words contain those of the address.
 _CONDITIONS: Sequence[tuple[re.Pattern[str], Callable[..., _Test]]] = (
     (re.compile(r"ct original ip6? daddr (\S+)"), _within),
     (re.compile(r"ct original proto-dst (\d+)"), _dialled_port),
     (re.compile(r"ip6? daddr (\S+)"), _address),
-    (re.compile(r"ip6? saddr (\S+)"), _source),
+    (re.compile(r"ip6? saddr (!= )?(\S+)"), _source),
     (re.compile(r"(tcp|udp|th|\d+) dport (\d[\d,-]*)"), _ports),
     (re.compile(r"meta l4proto (\S+)"), _protocols),
     (re.compile(r"meta nfproto (\S+)"), _family),
@@ -175,6 +238,7 @@ _CONDITIONS: Sequence[tuple[re.Pattern[str], Callable[..., _Test]]] = (
     (re.compile(r"ct status (! )?dnat"), _translated),
     (re.compile(r"fib daddr type (local)"), _to_this_node),
     (re.compile(r"iif (lo)"), _from_this_node),
+    (re.compile(r"iif(?:name)? (!= )?(\S+)"), _way_in),
     (re.compile(r"oif (lo)"), _to_own_address),
     (re.compile(r"limit (over|within)"), _limit),
     (re.compile(r"tcp flags (\d+) (==|!=) (\d+)"), _flags),

@@ -1,8 +1,13 @@
-"""Writes what a rule looks up in a set without a name into the rule; pure.
+"""Writes what a rule looks up in a set into the rule; pure.
 
 ct state @__map0 vmap ─▶ ct state established accept, ct state invalid drop
 tcp dport @__set0 accept ─▶ tcp dport 22,8000-8100 accept
 ip daddr . th dport @__set1 drop ─▶ ip daddr 10.96.7.1/32 th dport 80 drop, …
+
+Rule 1: a set whose elements change without a new generation of the ruleset isn't understood: those
+that packets add, and those that expire.
+
+Source: include/uapi/linux/netfilter/nf_tables.h, enum nft_set_flags.
 """
 
 from __future__ import annotations
@@ -12,27 +17,40 @@ from collections.abc import Iterator, Sequence
 
 from .chains import Step
 from .reader import ListedElement, ListedSet
-from .rules import NOT_UNDERSTOOD, READ, UNKNOWN, span_in_words, value_in_words, verdict_in_words
+from .rules import (
+    NOT_UNDERSTOOD,
+    READ,
+    SOURCES,
+    UNKNOWN,
+    UNKNOWN_CLIENT,
+    span_in_words,
+    value_in_words,
+    verdict_in_words,
+)
 
 ELEMENTS_MAX = 200
 """More than most firewalls that are written by hand have in one rule. Each frontend is compared
 with each of them."""
-# NFT_SET_ANONYMOUS and NFT_SET_CONSTANT: such a set is part of one rule, and never changes.
-_OF_RULE, _INTERVALS, _MAP = 0x3, 0x4, 0x8
-_BOTH = _INTERVALS | _MAP
+_ANONYMOUS, _CONSTANT, _INTERVALS, _MAP = 0x1, 0x2, 0x4, 0x8
+_READ = _ANONYMOUS | _CONSTANT | _INTERVALS | _MAP
 _FIELD = f"(?:{'|'.join(READ)})"
-_LOOKED_UP = re.compile(rf"(?:(tcp|udp|\d+) (dport)|({_FIELD}(?: \. {_FIELD})*)) @(\S+)")
+_LOOKED_UP = re.compile(rf"(?:(tcp|udp|\d+) (dport)|({_FIELD}(?: \. {_FIELD})*)) (!= )?@(\S+)")
 
 
 def set_of(step: Step) -> str:
     """Return the name of the first set that a rule looks up; empty if there is none."""
     found = _LOOKED_UP.search(step.condition)
-    return found[4] if found else ""
+    return found[5] if found else ""
+
+
+def is_constant(one: ListedSet) -> bool:
+    """Return whether a set's elements change only with the ruleset's generation."""
+    return not one.flags & ~_READ
 
 
 def is_of_rule(one: ListedSet) -> bool:
-    """Return whether a set belongs to one rule, and can be written into it."""
-    return one.flags | _BOTH == _OF_RULE | _BOTH
+    """Return whether a set has no name, and so belongs to one rule."""
+    return bool(one.flags & _ANONYMOUS)
 
 
 def write_out(
@@ -41,17 +59,18 @@ def write_out(
     """Yield a rule with the elements of the first set that it looks up.
 
     One rule if the values of one field decide; one per element of a map, or of several fields.
+    None if no packet meets it, as the set is empty.
 
     Args:
         step: A rule with a :func:`set_of`.
         looked_up: That set; None if it isn't known. The condition isn't understood then, nor with
             an element for all other values (``*``).
-        elements: All of its elements.
+        elements: All of its elements, or more than :data:`ELEMENTS_MAX`.
     """
     found = _LOOKED_UP.search(step.condition)
     if found is None:
         return
-    protocol, is_port = found[1], found[2]
+    protocol, is_port, sign = found[1], found[2], found[4] or ""
     fields = (found[3] or "th dport").split(" . ")
     leads = [f"{protocol} dport"] if is_port else fields
     flags = looked_up.flags if looked_up else 0
@@ -60,6 +79,8 @@ def write_out(
     if looked_up is None or not is_whole or (is_parted and flags & _INTERVALS):
         words = (NOT_UNDERSTOOD.get(field, UNKNOWN) for field in fields)
         unknown = next((word for word in words if word != UNKNOWN), UNKNOWN)
+        if set(SOURCES).issuperset(fields):
+            unknown = UNKNOWN_CLIENT
         yield _replace(step, f"meta l4proto {protocol} {unknown}" if is_port else unknown)
     elif is_parted:
         for one in elements:
@@ -69,7 +90,11 @@ def write_out(
     else:
         spans = _spans(fields[0], elements)
         plain = (value_in_words(fields[0], one.key) for one in elements)
-        yield _replace(step, f"{leads[0]} {','.join(spans if flags & _INTERVALS else plain)}")
+        listed = ",".join(spans if flags & _INTERVALS else plain)
+        if listed:
+            yield _replace(step, f"{leads[0]} {sign}{listed}")
+        elif sign:
+            yield _replace(step, "")
 
 
 def _values(fields: Sequence[str], key: bytes) -> Iterator[str]:

@@ -5,8 +5,9 @@
 
 Rule 1: a condition that isn't understood is ``…``, which no packet certainly meets; one about the
 destination or the connection's state (looked up in a set or map, or not equal) is ``…daddr``,
-``…dport`` or ``…state``. A field of :data:`READ` that is looked up is ``ct state @SET``, of which
-``looked_up`` writes the elements.
+``…dport`` or ``…state``. One about nothing but the client (its source, or its way in) is
+``…saddr``. A field of :data:`READ` that is looked up is ``ct state @SET``, of which ``looked_up``
+writes the elements.
 
 Source: include/uapi/linux/netfilter/nf_tables.h, nf_tables_compat.h and xt_conntrack.h; nft(8)
 for the words.
@@ -15,6 +16,7 @@ for the words.
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 import struct
 import sys
@@ -33,6 +35,9 @@ NOT_UNDERSTOOD = {
     "ct state": "…state",
     "fib daddr type": "…daddr",
 }
+UNKNOWN_CLIENT = "…saddr"
+SOURCES = ("ip saddr", "ip6 saddr")
+_OF_CLIENTS = {*SOURCES, "iif", "iifname"}
 # In bytes; rules that compare a prefix load fewer.
 _WIDTHS = {
     "ct original ip daddr": 4,
@@ -50,6 +55,8 @@ _LOOPBACK = {
     for way in ("iif", "oif")
     for name, value in (("", (1).to_bytes(4, sys.byteorder)), ("name", b"lo\0"))
 }
+# Of an interface, with an asterisk for any further characters.
+_LINK = re.compile(r"[\w.@:-]+\*?")
 _VERDICTS = {x.ACCEPT: "accept", x.DROP: "drop", x.RETURN: "return"}
 _LEADS = {x.JUMP: "jump", x.GOTO: "goto"}
 # The expressions that translate addresses, in a chain of the kind nat.
@@ -157,8 +164,11 @@ def _conditions(expressions: Sequence[Expression]) -> Iterator[str]:
             case "match":
                 if text_in(found, 1) != "comment":
                     yield _condition_of_match(text_in(found, 1), found.get(3, b""))
-            case "lookup" | "range" | "byteorder" | "quota" | "dynset" | "osf" | "xfrm":
-                yield _looked_up(one, fresh, mask) or _unknown(loaded)
+            case "lookup" | "range":
+                yield _looked_up(one, fresh, mask) or _unknown(fresh or loaded)
+            case "byteorder" | "quota" | "dynset" | "osf" | "xfrm":
+                # Not about the client alone: a meter with a limit for each source is a dynset.
+                yield _unknown([UNKNOWN, *loaded])
             case "limit" | "connlimit":
                 yield from _limit(one.name, found)
         fresh = []
@@ -253,6 +263,8 @@ def _comparison(subject: str, mask: bytes, op: int, value: bytes) -> str:
     if subject == "tcp flags" and op in (x.EQUAL, x.NOT_EQUAL) and len(value) == 1:
         sign = "==" if op == x.EQUAL else "!="
         return f"tcp flags {mask[0] if mask else 0xFF} {sign} {value[0]}"
+    if subject in _OF_CLIENTS and op in (x.EQUAL, x.NOT_EQUAL) and value:
+        return _comparison_of_client(subject, mask, "!= " if op == x.NOT_EQUAL else "", value)
     # A raw payload may be longer than the field that it begins with.
     if op != x.EQUAL or not 0 < len(value) <= _WIDTHS.get(subject, len(value)):
         return _unknown([subject])
@@ -268,10 +280,33 @@ def _comparison(subject: str, mask: bytes, op: int, value: bytes) -> str:
         return f"{subject} {value_in_words(subject, value)}"
     if subject in _LOOPBACK and not mask and value.startswith(_LOOPBACK[subject]):
         return f"{subject[:3]} lo"
-    if subject in _WIDTHS:
-        bits = sum(byte.bit_count() for byte in mask) if mask else len(value) * 8
-        return f"{subject} {ip_of(value.ljust(_WIDTHS[subject], bytes(1)))}/{bits}"
-    return UNKNOWN
+    return f"{subject} {_network(subject, mask, value)}" if subject in _WIDTHS else UNKNOWN
+
+
+def _network(subject: str, mask: bytes, value: bytes) -> str:
+    bits = sum(byte.bit_count() for byte in mask) if mask else len(value) * 8
+    return f"{ip_of(value.ljust(_WIDTHS[subject], bytes(1)))}/{bits}"
+
+
+def _comparison_of_client(subject: str, mask: bytes, sign: str, value: bytes) -> str:
+    """Return a condition on the source, or on the interface by which packets come in.
+
+    Args:
+        sign: ``!= `` or empty.
+    """
+    width = _WIDTHS.get(subject, 0)
+    if width:
+        # A raw payload may be longer than the field that it begins with.
+        is_field = len(value) <= width
+        return f"{subject} {sign}{_network(subject, mask, value)}" if is_field else UNKNOWN
+    if not mask and value.startswith(_LOOPBACK[subject]):
+        return UNKNOWN if sign else f"{subject[:3]} lo"
+    if subject == "iif":
+        number = int.from_bytes(value, sys.byteorder)
+        return f"iif {sign}{number}" if not mask else UNKNOWN_CLIENT
+    name, is_whole, _ = value.partition(bytes(1))
+    link = f"{name.decode(errors='replace')}{'' if is_whole or len(value) > 15 else '*'}"
+    return f"iifname {sign}{link}" if _LINK.fullmatch(link) and not mask else UNKNOWN_CLIENT
 
 
 def value_in_words(subject: str, value: bytes) -> str:
@@ -321,13 +356,19 @@ def _looked_up(one: Expression, fresh: Sequence[str], mask: bytes) -> str:
         return ""
     if one.name == "range" and number_in(found, 2) == x.EQUAL:
         return _span(fresh[-1], _data(found, 3), _data(found, 4))
-    is_plain = one.name == "lookup" and not number_in(found, 3) and not number_in(found, 5)
+    is_inverted = bool(number_in(found, 5))
+    is_plain = one.name == "lookup" and not number_in(found, 3)
     is_read = is_plain and all(field in READ for field in fresh)
-    return f"{' . '.join(fresh)} @{text_in(found, x.LOOKUP_SET)}" if is_read else ""
+    if is_inverted and (len(fresh) > 1 or fresh[-1] not in SOURCES):
+        return ""
+    sign = "!= " if is_inverted else ""
+    return f"{' . '.join(fresh)} {sign}@{text_in(found, x.LOOKUP_SET)}" if is_read else ""
 
 
 def _unknown(subjects: Sequence[str]) -> str:
     """Return the text for a condition on these fields that isn't understood."""
+    if subjects and _OF_CLIENTS.issuperset(subjects):
+        return UNKNOWN_CLIENT
     return next((NOT_UNDERSTOOD[s] for s in subjects if s in NOT_UNDERSTOOD), UNKNOWN)
 
 

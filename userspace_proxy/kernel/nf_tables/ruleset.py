@@ -16,7 +16,7 @@ from typing import Self, TypeVar
 
 from ...errors import SteeringError
 from ..netlink import Requests, explained
-from ..netlink.messages import Message, number_in, read_all, request
+from ..netlink.messages import Message, number_in, read_all, read_messages, request
 from ..netlink.sockets import NETLINK_NETFILTER
 from . import reader
 from .reader import ListedChain, ListedElement, ListedRule, ListedSet, ListedTable
@@ -155,6 +155,22 @@ class Ruleset:
         """Return the elements of a set or map that never changes, in any order."""
         listed = self._list(reader.list_elements, reader.GET_ELEMENTS, family, table, name)
         return [element for elements in listed for element in elements]
+
+    def first_elements(self, family: int, table: str, name: str, most: int) -> list[ListedElement]:
+        """Return all elements of a set or map, in any order, or some more than ``most``.
+
+        Of a set with a million of them only the first few hundred are read.
+        """
+        listing = reader.list_of(reader.GET_ELEMENTS, family, table, name)
+        found: list[ListedElement] = []
+        # A listing that isn't read to its end occupies its socket.
+        with query_errors(), Requests.open(NETLINK_NETFILTER) as requests:
+            for block in requests.blocks(listing):
+                for message in read_messages(block):
+                    found += reader.list_elements(message)
+                if len(found) > most:
+                    break
+        return found
 
     def counts(self, family: int, table: str, name: str) -> dict[bytes, int | None]:
         """Return how many packets the elements of a set have matched; None without a counter.

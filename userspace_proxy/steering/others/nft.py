@@ -1,20 +1,27 @@
 """The nftables chains of all programs.
 
-Of other programs' sets only those are read that are part of a rule (``tcp dport { 22, 80 }``): they
-never change, and the user data of others may be of any kind.
+Of other programs' sets those are read that are part of a rule (``tcp dport { 22, 80 }``), and of
+those with a name (``ip daddr @blocked``) the ones whose elements change only with the ruleset's
+generation. Their user data, which may be of any kind, isn't.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ...errors import SteeringError
 from ...kernel.nf_tables import Ruleset
 from ...kernel.nf_tables.chains import Chain, Step, Tables
-from ...kernel.nf_tables.looked_up import is_of_rule, set_of, write_out
-from ...kernel.nf_tables.reader import FAMILIES
+from ...kernel.nf_tables.looked_up import (
+    ELEMENTS_MAX,
+    is_constant,
+    is_of_rule,
+    set_of,
+    write_out,
+)
+from ...kernel.nf_tables.reader import FAMILIES, ListedElement, ListedSet
 from ...kernel.nf_tables.rules import read_step
 from .firewalls import base_chains
 
@@ -33,9 +40,13 @@ class NftReader:
 
     def __init__(self) -> None:
         self._ruleset = Ruleset()
+        # By family and table, and by name, since the last listing of chains.
+        self._sets: dict[tuple[int, str], dict[str, ListedSet]] = {}
+        self._elements: dict[tuple[int, str, str], Sequence[ListedElement]] = {}
 
     def chains(self) -> Tables:
-        """Return all chains without their rules."""
+        """Return all chains without their rules, and read sets again afterwards."""
+        self._sets, self._elements = {}, {}
         tables: Tables = {}
         for found in self._ruleset.chains():
             table = f"{FAMILIES.get(found.family, found.family)} {found.table}"
@@ -61,14 +72,32 @@ class NftReader:
             yield step
             return
         try:
-            sets = self._ruleset.sets(family, table)
-            found = next((one for one in sets if one.name == name and is_of_rule(one)), None)
-            elements = self._ruleset.constants(family, table, name) if found else []
+            found = self._set(family, table, name)
+            elements = self._elements_of(found, family, table) if found else ()
         except SteeringError:
             # The table was removed meanwhile.
-            found, elements = None, []
+            found, elements = None, ()
         for one in write_out(step, found, elements):
             yield from self._written_out(one, family, table)
+
+    def _set(self, family: int, table: str, name: str) -> ListedSet | None:
+        """Return a set whose elements may be read."""
+        place = family, table
+        if place not in self._sets:
+            self._sets[place] = {one.name: one for one in self._ruleset.sets(*place)}
+        found = self._sets[place].get(name)
+        return found if found and is_constant(found) else None
+
+    def _elements_of(self, one: ListedSet, family: int, table: str) -> Sequence[ListedElement]:
+        """Return a set's elements, or more than :data:`ELEMENTS_MAX`."""
+        place = family, table, one.name
+        if place not in self._elements:
+            self._elements[place] = (
+                self._ruleset.constants(*place)
+                if is_of_rule(one)
+                else self._ruleset.first_elements(*place, ELEMENTS_MAX)
+            )
+        return self._elements[place]
 
     def reached(self, chains: Mapping[str, Chain], base: Chain) -> dict[str, Chain]:
         """Return a chain and those that it leads to, with their rules, by name.

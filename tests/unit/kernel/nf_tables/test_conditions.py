@@ -1,7 +1,13 @@
 import pytest
 
-from userspace_proxy.kernel.nf_tables.conditions import FirstPacket, may_be_first, meets
-from userspace_proxy.model import Frontend, Protocol
+from userspace_proxy.kernel.nf_tables.conditions import (
+    FirstPacket,
+    may_be_first,
+    meets,
+    named_in,
+    of_clients,
+)
+from userspace_proxy.model import Frontend, FrontendKind, Protocol
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
@@ -108,6 +114,7 @@ def test_a_first_packet_of_tcp_is_a_syn(condition, first, answer):
     [
         pytest.param("ip saddr 10.96.7.1/32", True, id="from-it"),
         pytest.param("ip saddr 10.96.7.2/32", False, id="from-another"),
+        pytest.param("ip saddr != 10.96.7.2/32", True, id="not-from-another"),
         pytest.param("ip daddr 192.0.2.7/32", None, id="to-some-address"),
         pytest.param("tcp dport 22,80", False, id="to-a-server"),
         pytest.param("tcp dport 22,30000-40000", None, id="maybe-to-it"),
@@ -123,7 +130,56 @@ def test_an_answer_comes_from_what_was_dialled_to_an_unprivileged_port(condition
 
 
 def test_the_source_of_clients_is_not_known():
-    assert meets("ip saddr 10.244.0.0/16", FirstPacket(WEB)) is None
+    for condition in ("ip saddr 10.244.0.0/16", "ip saddr != 10.244.0.0/16", "iifname eth1"):
+        assert meets(condition, FirstPacket(WEB)) is None
+
+
+@pytest.mark.parametrize(
+    ("condition", "clients", "others"),
+    [
+        pytest.param("", (), "", id="everything"),
+        pytest.param("ip saddr 10.0.0.0/8,11.0.0.1/32", ("ip saddr 10.0.0.0/8,11.0.0.1/32",), ""),
+        pytest.param(
+            "iif 2 ip6 saddr != fd00::/8 tcp dport 80",
+            ("iif 2", "ip6 saddr != fd00::/8"),
+            "tcp dport 80",
+            id="between-others",
+        ),
+        pytest.param("iifname lo* iif lo", ("iifname lo*",), "iif lo", id="loopback"),
+        pytest.param("iifname != eth1", ("iifname != eth1",), "", id="inverted"),
+        pytest.param("ct state new …saddr …", ("…saddr",), "ct state new …", id="not-understood"),
+    ],
+)
+def test_conditions_on_the_client_alone_are_separated(condition, clients, others):
+    assert of_clients(condition) == (clients, others)
+
+
+EDGE = Frontend("192.0.2.9", 30080, Protocol.TCP, FrontendKind.NODE_PORT)
+
+
+@pytest.mark.parametrize(
+    ("condition", "frontend", "port", "expected"),
+    [
+        pytest.param("ip daddr 10.96.7.1/32", WEB, 0, True, id="address"),
+        pytest.param("ct original ip daddr 10.96.7.9/32,10.96.7.1/32", WEB, 36001, True, id="list"),
+        pytest.param("ip6 daddr fd00:96::1/128", WEB_6, 0, True, id="ipv6"),
+        pytest.param("ip daddr 10.96.0.0/12", WEB, 0, False, id="network"),
+        pytest.param("tcp dport 80", WEB, 0, False, id="port-of-many-services"),
+        pytest.param("ct original proto-dst 80", WEB, 36001, False, id="dialled-port-of-many"),
+        pytest.param("tcp dport 22,36001", WEB, 36001, True, id="proxy-port"),
+        pytest.param("tcp dport 36000-36099", WEB, 36001, False, id="span-of-ports"),
+        pytest.param("tcp dport 36001", WEB, 0, False, id="proxy-port-before-translation"),
+        pytest.param("fib daddr type local tcp dport 30080", EDGE, 0, True, id="node-port"),
+        pytest.param("tcp dport 30080", EDGE, 36001, False, id="node-port-after-translation"),
+        pytest.param("ct original proto-dst 30080", EDGE, 36001, True, id="dialled-node-port"),
+        pytest.param("ip daddr 192.0.2.9/32", EDGE, 0, False, id="address-of-the-node"),
+        pytest.param("…daddr …dport", WEB, 0, False, id="not-understood"),
+    ],
+)
+def test_a_condition_names_a_frontend_by_what_no_other_service_has(
+    condition, frontend, port, expected
+):
+    assert named_in(condition).has(frontend, port) is expected
 
 
 def test_only_packets_to_this_nodes_own_addresses_leave_by_the_loopback_interface():
@@ -134,6 +190,8 @@ def test_only_packets_to_this_nodes_own_addresses_leave_by_the_loopback_interfac
 def test_packets_of_this_nodes_programs_come_in_by_the_loopback_interface():
     assert meets("iif lo", FirstPacket(WEB, 36001, is_own=True)) is True
     assert meets("iif lo tcp dport 22", FirstPacket(WEB, 36001, is_own=True)) is False
+    assert meets("iifname eth1", FirstPacket(WEB, 36001, is_own=True)) is False
+    assert meets("iif != 2", FirstPacket(WEB, 36001, is_own=True)) is True
 
 
 @pytest.mark.parametrize(
@@ -146,6 +204,8 @@ def test_packets_of_this_nodes_programs_come_in_by_the_loopback_interface():
         pytest.param("ct state established,dnat", True, id="translated"),
         pytest.param("tcp dport 80", True, id="a-port"),
         pytest.param("ip saddr 192.0.2.1/32", False, id="some-clients"),
+        pytest.param("iifname eth1 tcp dport 80", False, id="by-an-interface"),
+        pytest.param("iif lo", True, id="own-programs"),
     ],
 )
 def test_only_rules_about_states_are_never_about_first_packets(condition, expected):

@@ -5,13 +5,14 @@ from userspace_proxy.kernel.nf_tables.chains import Step
 from userspace_proxy.kernel.nf_tables.expressions import ACCEPT, DATA_VERDICT, JUMP
 from userspace_proxy.kernel.nf_tables.looked_up import (
     ELEMENTS_MAX,
+    is_constant,
     is_of_rule,
     set_of,
     write_out,
 )
 from userspace_proxy.kernel.nf_tables.reader import ListedElement, ListedSet
 
-PLAIN, INTERVALS, MAP, DYNAMIC = 0x3, 0x7, 0xB, 0x23
+PLAIN, INTERVALS, MAP = 0x3, 0x7, 0xB
 PORTS = Step("accept", "tcp dport @__set0")
 
 
@@ -35,6 +36,7 @@ def written(step: Step, flags: int, *elements: ListedElement) -> list[Step]:
         pytest.param("meta l4proto @__set1 th dport 53", "__set1", id="protocols"),
         pytest.param("ct state @__map2", "__map2", id="states"),
         pytest.param("tcp dport @__set0 ct state @__map2", "__set0", id="the-first-of-two"),
+        pytest.param("ip saddr != @clients", "clients", id="not-in-it"),
         pytest.param("tcp dport 80", "", id="none"),
     ],
 )
@@ -44,10 +46,27 @@ def test_the_set_of_a_rule_is_found(condition, expected):
 
 @pytest.mark.parametrize(
     ("flags", "expected"),
-    [(PLAIN, True), (INTERVALS, True), (MAP, True), (DYNAMIC, False), (0, False)],
+    [
+        pytest.param(PLAIN, True, id="of-a-rule"),
+        pytest.param(INTERVALS, True, id="intervals-of-a-rule"),
+        pytest.param(MAP, True, id="map-of-a-rule"),
+        pytest.param(0, True, id="named"),
+        pytest.param(0x2, True, id="named-constant"),
+        pytest.param(0x4, True, id="named-intervals"),
+        pytest.param(0x8, True, id="named-map"),
+        pytest.param(0x10, False, id="elements-expire"),
+        pytest.param(0x20, False, id="packets-add-elements"),
+        pytest.param(0x23, False, id="packets-add-elements-to-a-rules"),
+        pytest.param(0x84, False, id="intervals-of-several-fields"),
+    ],
 )
-def test_only_sets_that_are_part_of_a_rule_are_read(flags, expected):
-    assert is_of_rule(ListedSet("ports", flags, ())) == expected
+def test_only_sets_that_change_with_the_ruleset_are_read(flags, expected):
+    assert is_constant(ListedSet("ports", flags, ())) == expected
+
+
+def test_a_set_without_a_name_belongs_to_a_rule():
+    assert is_of_rule(ListedSet("__set0", PLAIN, ()))
+    assert not is_of_rule(ListedSet("ports", 0, ()))
 
 
 def test_ports_states_and_protocols_are_written_into_the_rule():
@@ -116,6 +135,9 @@ def test_addresses_are_networks_and_may_stand_beside_ports():
         ("th dport @__set0", "…dport"),
         ("ct state @__set0", "…state"),
         ("meta l4proto @__set0", "…"),
+        ("ip saddr @__set0", "…saddr"),
+        ("ip saddr != @__set0", "…saddr"),
+        ("ip saddr . ip daddr @__set0", "…daddr"),
     ],
 )
 def test_a_set_that_is_not_known_is_not_understood(condition, expected):
@@ -126,6 +148,21 @@ def test_a_set_that_is_not_known_is_not_understood(condition, expected):
     assert written(step, PLAIN, *many) == [Step("accept", expected)]
     all_others = ListedElement(b"", is_end=False, value=b"")
     assert written(step, MAP, element(22), all_others) == [Step("accept", expected)]
+
+
+def test_sources_that_are_not_in_a_set_are_written_into_the_rule():
+    ten, end = ListedElement(bytes([10, 0, 0, 0]), False, b""), bytes([11, 0, 0, 0])
+    step = Step("drop", "ip saddr != @__set0 …")
+    assert written(step, INTERVALS, ten, ListedElement(end, True, b"")) == [
+        Step("drop", "ip saddr != 10.0.0.0/8 …")
+    ]
+    assert written(step, PLAIN, ten) == [Step("drop", "ip saddr != 10.0.0.0/32 …")]
+
+
+def test_no_packet_is_in_an_empty_set():
+    assert written(PORTS, 0) == []
+    assert written(PORTS, 0x4, element(0, is_end=True)) == []
+    assert written(Step("drop", "ip saddr != @__set0"), 0) == [Step("drop")]
 
 
 def test_a_rule_without_a_set_has_nothing_to_write():

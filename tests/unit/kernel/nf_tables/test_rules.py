@@ -134,10 +134,61 @@ def step(*parts):
         ),
         pytest.param(
             x.match(IN_NAME._replace(width=2), b"lo") + ACCEPT,
-            Step("accept", "…"),
+            Step("accept", "iifname lo*"),
             id="names-that-begin-so",
         ),
-        pytest.param(x.match(x.IN_LINK, 2) + ACCEPT, Step("accept", "…"), id="another-interface"),
+        pytest.param(
+            x.match(x.IN_LINK, (2).to_bytes(4, sys.byteorder)) + ACCEPT,
+            Step("accept", "iif 2"),
+            id="another-interface",
+        ),
+        pytest.param(
+            x.match(IN_NAME, b"eth1".ljust(16, bytes(1)), op=x.NOT_EQUAL) + ACCEPT,
+            Step("accept", "iifname != eth1"),
+            id="not-this-interface",
+        ),
+        pytest.param(
+            x.match(IN_NAME, b"lo".ljust(16, bytes(1)), op=x.NOT_EQUAL) + ACCEPT,
+            Step("accept", "…"),
+            id="not-loopback",
+        ),
+        pytest.param(
+            x.match(IN_NAME, b"a b".ljust(16, bytes(1))) + ACCEPT,
+            Step("accept", "…saddr"),
+            id="a-name-with-a-space",
+        ),
+        pytest.param(
+            x.match(x.IP_SADDR._replace(width=3), bytes([10, 244, 3])) + x.verdict(x.DROP),
+            Step("drop", "ip saddr 10.244.3.0/24"),
+            id="source",
+        ),
+        pytest.param(
+            x.match(x.IP_SADDR, bytes([10, 244, 3, 7]), op=x.NOT_EQUAL) + x.verdict(x.DROP),
+            Step("drop", "ip saddr != 10.244.3.7/32"),
+            id="not-this-source",
+        ),
+        pytest.param(
+            x.match(x.IP_SADDR, bytes(5)) + x.verdict(x.DROP),
+            Step("drop", "…"),
+            id="more-than-a-source",
+        ),
+        pytest.param(
+            x.in_set((x.IP_SADDR,), "clients", is_inverted=True) + x.verdict(x.DROP),
+            Step("drop", "ip saddr != @clients"),
+            id="source-not-in-a-set",
+        ),
+        pytest.param(
+            x.load(x.IP_SADDR) + x.expression("dynset") + x.verdict(x.DROP),
+            Step("drop", "…"),
+            id="limit-of-each-source",
+        ),
+        pytest.param(
+            x.match(x.IP_DADDR, bytes([10, 96, 7, 1]))
+            + x.in_set((IN_NAME,), "links")
+            + x.verdict(x.DROP),
+            Step("drop", "ip daddr 10.96.7.1/32 …saddr"),
+            id="interface-in-a-set",
+        ),
         pytest.param(
             x.match(x.DADDR_TYPE, x.LOCAL) + x.TCP + x.redirect(),
             Step("translate", "fib daddr type local meta l4proto tcp"),

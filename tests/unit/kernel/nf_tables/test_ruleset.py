@@ -3,7 +3,7 @@ import errno
 import pytest
 
 from userspace_proxy.errors import SteeringError
-from userspace_proxy.kernel.nf_tables.ruleset import NftablesError, query_errors
+from userspace_proxy.kernel.nf_tables.ruleset import NftablesError, Ruleset, query_errors
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,17 @@ def test_a_kernel_without_nftables_is_an_error_that_names_the_module():
     assert str(raised.value) == (
         "cannot query nftables: Invalid argument (modprobe nf_tables, or use another steering)"
     )
+
+
+def test_of_a_large_set_only_the_first_elements_are_read(node, tmp_path):
+    rules = tmp_path / "rules"
+    ports = ", ".join(map(str, range(1, 10_001)))
+    rules.write_text(
+        f"table ip big {{ set many {{ type inet_service; elements = {{ {ports} }}; }}\n"
+        "set few { type inet_service; elements = { 22, 80 }; }; }\n"
+    )
+    node.run(f"nft -f {rules}")
+    with Ruleset() as ruleset:
+        assert 200 < len(ruleset.first_elements(2, "big", "many", 200)) < 2000
+        few = ruleset.first_elements(2, "big", "few", 200)
+    assert sorted(one.key for one in few) == [b"\0\x16", b"\0\x50"]

@@ -5,6 +5,7 @@ from contextlib import closing
 import pytest
 
 from userspace_proxy.kernel.nf_tables.chains import Step
+from userspace_proxy.kernel.nf_tables.looked_up import ELEMENTS_MAX
 from userspace_proxy.steering.others.nft import (
     CHAINS_MAX,
     NftReader,
@@ -70,9 +71,78 @@ def test_sets_that_are_part_of_a_rule_are_read(node, reader):
         "meta l4proto udp,tcp th dport 53",
     )
     assert chain.steps[3:] == (
-        Step("accept", "meta l4proto tcp …dport"),
+        Step("accept", "tcp dport 22"),
         Step("drop", "meta l4proto tcp …dport"),
     )
+
+
+NAMED = """nft '
+    table inet firewall {
+        set closed { type inet_service; flags interval; elements = { 22, 80-90 }; }
+        set sources { type ipv4_addr; elements = { 10.244.3.7 }; }
+        set pairs { type ipv4_addr . inet_service; elements = { 10.96.7.1 . 80 }; }
+        set none { type ipv4_addr; }
+        set expiring { type ipv4_addr; flags timeout; elements = { 10.96.7.1 timeout 1h }; }
+        set added { type ipv4_addr; size 9; flags dynamic; elements = { 10.96.7.1 }; }
+        map verdicts { type ipv4_addr : verdict; elements = { 10.96.7.1 : drop }; }
+        chain input {
+            tcp dport @closed drop
+            ip saddr != @sources ip daddr . tcp dport @pairs drop
+            ip daddr @none drop
+            ip daddr @expiring drop
+            ip daddr @added drop
+            ip daddr vmap @verdicts
+        }
+    }'"""
+
+
+def test_named_sets_are_read_that_change_with_the_generation(node, reader):
+    node.run(NAMED)
+    chain = reader.with_steps(reader.chains()["inet firewall"]["input"])
+    ipv4 = "meta nfproto ipv4"
+    assert [f"{step.condition} {step.verdict}" for step in chain.steps] == [
+        "tcp dport 22,80-90 drop",
+        f"{ipv4} ip saddr != 10.244.3.7/32 meta l4proto tcp ip daddr 10.96.7.1/32 th dport 80 drop",
+        f"{ipv4} …daddr drop",
+        f"{ipv4} …daddr drop",
+        f"{ipv4} ip daddr 10.96.7.1/32 drop",
+    ]
+
+
+def test_a_change_of_elements_is_a_new_generation_and_is_read(node, reader):
+    node.run(NAMED)
+    before = reader.generation()
+    assert reader.with_steps(reader.chains()["inet firewall"]["input"]).steps[0].condition
+    node.run("nft delete element inet firewall closed { 80-90 }")
+    assert reader.generation() == before + 1
+    node.run("nft add element inet firewall closed { 443 }")
+    assert reader.generation() == before + 2
+    chain = reader.with_steps(reader.chains()["inet firewall"]["input"])
+    assert chain.steps[0] == Step("drop", "tcp dport 22,443")
+
+
+def test_sets_are_listed_once_for_all_rules_of_a_table(node, reader, monkeypatch):
+    node.run(NAMED)
+    calls: list[str] = []
+    listed = reader._ruleset.sets
+    monkeypatch.setattr(
+        reader._ruleset, "sets", lambda *place: calls.append(place[1]) or listed(*place)
+    )
+    for _ in range(2):
+        reader.with_steps(reader.chains()["inet firewall"]["input"])
+    assert calls == ["firewall", "firewall"]
+
+
+def test_a_large_set_is_not_understood(node, reader, tmp_path):
+    rules = tmp_path / "rules"
+    ports = ", ".join(map(str, range(1, ELEMENTS_MAX + 2)))
+    rules.write_text(
+        f"table inet big {{ set ports {{ type inet_service; elements = {{ {ports} }}; }}\n"
+        "chain input { tcp dport @ports drop; }; }\n"
+    )
+    node.run(f"nft -f {rules}")
+    chain = reader.with_steps(reader.chains()["inet big"]["input"])
+    assert chain.steps == (Step("drop", "meta l4proto tcp …dport"),)
 
 
 def test_a_set_that_was_removed_is_not_understood(reader):
