@@ -14,6 +14,7 @@ from userspace_proxy.facts import (
     counted_names,
 )
 from userspace_proxy.model import CauseCode, SocketAddress
+from userspace_proxy.policy.loss_causes import LOSSES
 
 
 @pytest.mark.parametrize("kind", [EndpointCounters, GroupCounters])
@@ -64,6 +65,17 @@ def test_a_client_that_gives_up_is_no_end_by_the_endpoint():
     assert (counters.cut, counters.cuts.failures, counters.ends.failures) == (1, 1, 3)
     counters.ends.succeeded_at = 3.0
     assert (counters.unanswered, counters.ends.is_on) == (2, False)
+
+
+@pytest.mark.parametrize("number", sorted(LOSSES))
+def test_a_client_whose_packets_are_lost_is_counted_where_it_was_when_it_left(number):
+    counters = EndpointCounters()
+    counters.ended_unanswered(1.0, number, "10.244.3.7")
+    counters.was_cut(2.0, number, "10.244.3.8")
+    assert (counters.left, counters.unanswered, counters.cut) == (1, 0, 1)
+    assert not counters.exclusions.failures
+    assert (counters.ends.number, counters.cuts.number) == (number, number)
+    assert counters.cuts.who == "10.244.3.8"
 
 
 def test_a_client_that_the_endpoint_alone_does_not_answer_is_known():

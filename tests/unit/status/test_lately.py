@@ -8,6 +8,7 @@ from userspace_proxy.model import CauseCode, DataPath, Handling, Hold, Protocol,
 from userspace_proxy.policy import EndpointVerdict, PathDecision
 from userspace_proxy.policy.causes import NO_DATAGRAM, dial_failed, resets
 from userspace_proxy.policy.endpoint_causes import at_times, no_datagram, sends_nothing
+from userspace_proxy.policy.loss_causes import NOT_TO_CLIENT, NOT_TO_ENDPOINT
 from userspace_proxy.status.lately import failed_lately
 from userspace_proxy.status.port_state import judge
 
@@ -152,11 +153,23 @@ def test_connections_that_end_in_the_middle_are_no_success():
     assert judge(make_port(endpoints=(READY,), lately=LatelyFacts(81, cut=8))).word == "served"
 
 
+def test_of_packets_that_are_lost_the_side_is_named_that_they_do_not_reach():
+    counters = EndpointCounters()
+    one = EndpointVerdict(POD, True, "ready"), counters
+    counters.was_cut(5.0, NOT_TO_CLIENT, "10.244.3.7")
+    cause = failed_lately(Lately(40, cut=8), (one,), at(9.0)).cause
+    assert (cause.code, cause.object, cause.count) == (CauseCode.PACKETS_LOST, "10.244.3.7", 8)
+    assert cause.sentence.startswith("client 10.244.3.7 did not acknowledge the answers")
+    counters.ended_unanswered(6.0, NOT_TO_ENDPOINT, "10.244.3.7")
+    cause = failed_lately(Lately(40, left=8), (one,), at(9.0)).cause
+    assert cause.sentence.startswith("192.0.2.1:8080 acknowledged handshakes")
+
+
 def test_clients_that_failed_in_several_ways_are_counted_by_each():
     state = judge(make_port(endpoints=(READY,), lately=LatelyFacts(100, 4, 5, 6, 7)))
     assert state.sentence.endswith(
         "22 of 104 connections failed in the last minute (4 not connected, 5 ended without an "
-        "answer, 6 left before an answer, 7 reset after an answer began)"
+        "answer, 6 left before an answer, 7 cut off after an answer began)"
     )
 
 
