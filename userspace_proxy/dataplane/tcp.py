@@ -295,7 +295,7 @@ class TcpConnection:
             return
         self.is_aborting = True
         if self.owner.engine.connection_log is not None:
-            self._reset_as = reset_as(number, self.client, self.up and self.up.sink)
+            self._reset_as = reset_as(number, self.client, self.up.sink if self.up else None)
         had_end = self.down is not None and self.down.is_ended
         for direction in (self.up, self.down):
             if direction is not None:

@@ -30,7 +30,6 @@ from userspace_proxy.policy.causes import (
     slice_empty,
     some_lack_port,
 )
-from userspace_proxy.policy.loss_causes import FROM_ENDPOINT, NOT_TO_ENDPOINT
 from userspace_proxy.policy.route_causes import PROHIBITED
 
 from ..model.samples import ALICE, HTTP, service, slice_of
@@ -433,8 +432,7 @@ def test_of_many_notes_the_first_are_listed():
         (0, CauseCode.ENDPOINT_RESETS),
         (errno.ECONNRESET, CauseCode.ENDPOINT_RESETS),
         (errno.ETIMEDOUT, CauseCode.ENDPOINT_SENDS_NOTHING),
-        (NOT_TO_ENDPOINT, CauseCode.PACKETS_LOST),
-        (FROM_ENDPOINT, CauseCode.PACKETS_LOST),
+        (errno.EMSGSIZE, CauseCode.PACKETS_LOST),
     ],
 )
 def test_an_end_without_a_byte_has_a_code(number, code):

@@ -17,12 +17,6 @@ from userspace_proxy.policy.endpoint_causes import (
     no_datagram,
     sends_nothing,
 )
-from userspace_proxy.policy.loss_causes import (
-    FROM_ENDPOINT,
-    NOT_TO_CLIENT,
-    NOT_TO_ENDPOINT,
-    loses,
-)
 from userspace_proxy.status.failures import (
     DENIALS,
     DENIALS_S,
@@ -301,30 +295,6 @@ def test_connections_that_are_reset_after_an_answer_are_a_cause_until_one_ends_w
     )
     counters.cuts.succeeded_at = 4.0
     assert failure_of(POD, counters, at(5.0)) == (None, False)
-
-
-@pytest.mark.parametrize("number", [NOT_TO_ENDPOINT, FROM_ENDPOINT])
-def test_packets_that_an_endpoint_loses_are_a_cause_with_and_without_a_byte(counters, number):
-    counters.connections = 100
-    for now in (1.0, 2.0, 3.0):
-        assert failure_of(POD, counters, at(3.0)) == (None, False)
-        counters.was_cut(now, number, "10.244.3.7")
-    cut, _ = failure_of(POD, counters, at(3.0))
-    lost = {"count": 3, "first_at": 1001.0, "last_at": 1003.0}
-    assert cut == replace(loses(POD, number, has_sent=True), **lost)
-    state = judge(make_port(endpoints=(make_endpoint(str(POD), "ready", True, cause=cut),)))
-    assert (state.level, state.code) == (Level.TROUBLE, CauseCode.PACKETS_LOST)
-    assert state.sentence == f"Clients fail: {cut}"
-    for now in (1.0, 2.0, 3.0):
-        counters.ended_unanswered(now, number, "10.244.3.7")
-    assert failure_of(POD, counters, at(3.0))[0] == replace(loses(POD, number), **lost)
-
-
-def test_packets_that_a_client_loses_are_no_failure_of_an_endpoint(counters):
-    counters.connections = 3
-    for now in (1.0, 2.0, 3.0):
-        counters.was_cut(now, NOT_TO_CLIENT, "10.244.3.7")
-    assert failure_of(POD, counters, at(3.0)) == (None, False)
 
 
 def failing(cause):

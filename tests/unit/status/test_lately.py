@@ -8,7 +8,8 @@ from userspace_proxy.model import CauseCode, DataPath, Handling, Hold, Protocol,
 from userspace_proxy.policy import EndpointVerdict, PathDecision
 from userspace_proxy.policy.causes import NO_DATAGRAM, dial_failed, resets
 from userspace_proxy.policy.endpoint_causes import at_times, no_datagram, sends_nothing
-from userspace_proxy.policy.loss_causes import NOT_TO_CLIENT, NOT_TO_ENDPOINT
+from userspace_proxy.policy.loss_causes import FROM_ENDPOINT, NOT_TO_CLIENT, NOT_TO_ENDPOINT, loses
+from userspace_proxy.status.failures import failure_of
 from userspace_proxy.status.lately import failed_lately
 from userspace_proxy.status.port_state import judge
 
@@ -151,6 +152,32 @@ def test_connections_that_end_in_the_middle_are_no_success():
         "192.0.2.1:8080 reset connections after it had answered"
     )
     assert judge(make_port(endpoints=(READY,), lately=LatelyFacts(81, cut=8))).word == "served"
+
+
+@pytest.mark.parametrize("number", [NOT_TO_ENDPOINT, FROM_ENDPOINT])
+def test_packets_that_an_endpoint_loses_are_a_cause_with_and_without_a_byte(number):
+    counters = EndpointCounters()
+    counters.connections = 100
+    for now in (1.0, 2.0, 3.0):
+        assert failure_of(POD, counters, at(3.0)) == (None, False)
+        counters.was_cut(now, number, "10.244.3.7")
+    cut, _ = failure_of(POD, counters, at(3.0))
+    lost = {"count": 3, "first_at": 1001.0, "last_at": 1003.0}
+    assert cut == replace(loses(POD, number, has_sent=True), **lost)
+    state = judge(make_port(endpoints=(make_endpoint(str(POD), "ready", True, cause=cut),)))
+    assert (state.level, state.code) == (Level.TROUBLE, CauseCode.PACKETS_LOST)
+    assert state.sentence == f"Clients fail: {cut}"
+    for now in (1.0, 2.0, 3.0):
+        counters.ended_unanswered(now, number, "10.244.3.7")
+    assert failure_of(POD, counters, at(3.0))[0] == replace(loses(POD, number), **lost)
+
+
+def test_packets_that_a_client_loses_are_no_failure_of_an_endpoint():
+    counters = EndpointCounters()
+    counters.connections = 3
+    for now in (1.0, 2.0, 3.0):
+        counters.was_cut(now, NOT_TO_CLIENT, "10.244.3.7")
+    assert failure_of(POD, counters, at(3.0)) == (None, False)
 
 
 def test_of_packets_that_are_lost_the_side_is_named_that_they_do_not_reach():
