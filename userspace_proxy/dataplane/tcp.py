@@ -309,12 +309,12 @@ class TcpConnection:
     def _count_reset(self, number: int | None, *, had_end: bool) -> None:
         """Count a reset of the endpoint that nothing explains: no end before, no client gone."""
         up, down, counters = self.up, self.down, self._counters
-        if up is None or down is None or counters is None or self._bad_end or up.is_ended:
+        if up is None or down is None or counters is None or self._bad_end:
             return
         has_bytes = down.bytes_moved or down.waiting_bytes
         if not is_connected(self.client):
-            self._note_loss(up, down, counters, number)
-        elif not is_connected(up.sink) and not (has_bytes and had_end):
+            self._note_loss(up, down, counters, number or errno.ETIMEDOUT)
+        elif not (up.is_ended or is_connected(up.sink) or (has_bytes and had_end)):
             counters.resets += 1
             if has_bytes:
                 counters.was_cut(self.reactor.now)
