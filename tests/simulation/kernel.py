@@ -26,7 +26,7 @@ from .streams import Stream
 from .timeline import Timeline
 
 _FIRST = 100_000
-_SIOCOUTQ = 0x5411
+_SIOCINQ, _SIOCOUTQ = 0x541B, 0x5411
 # A run has some thousands.
 _MAX_CALLS = 500_000
 
@@ -137,8 +137,10 @@ class Kernel:
     def ioctl(self, fd: int, request: int, into: bytearray) -> int:
         """Part of fcntl."""
         self.enter("ioctl")
-        assert request == _SIOCOUTQ, "no other request is simulated"
-        struct.pack_into("i", into, 0, self.file_of(fd).unacknowledged)
+        assert request in (_SIOCINQ, _SIOCOUTQ), "no other request is simulated"
+        core = self.file_of(fd)
+        count = core.unacknowledged if request == _SIOCOUTQ else len(core.inbox)
+        struct.pack_into("i", into, 0, count)
         return 0
 
     def close(self, fd: int) -> None:

@@ -26,6 +26,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import userspace_proxy.dataplane
+from userspace_proxy.kernel import tcp_ends
 
 from .kernel import Kernel
 from .network import EPHEMERAL_PORTS
@@ -96,7 +97,7 @@ def installed(kernel: Kernel, rng: Random, constants: Mapping[str, int]) -> Iter
         **constants,
     }
     undo: list[tuple[ModuleType, str, Any]] = []
-    for module in modules_of(userspace_proxy.dataplane):
+    for module in (*modules_of(userspace_proxy.dataplane), tcp_ends):
         for name, value in {**fakes, **others}.items():
             system = _SYSTEM[name][0] if name in _SYSTEM else None
             has = vars(module).get(name)

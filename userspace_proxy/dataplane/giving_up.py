@@ -17,7 +17,6 @@ from ..facts import Blamed, EndpointCounters
 from ..facts.late_bytes import note_late
 from ..kernel.tcp_state import is_connected, silent_s, unheard_s
 from ..policy.endpoint_causes import UNANSWERED_S
-from .connection_log import EndedBy
 from .relay import Direction
 from .sockets import unacknowledged_bytes
 
@@ -83,13 +82,3 @@ def left_s(up: Direction) -> float:
 def has_arrived(down: Direction) -> bool:
     """Return whether the client's kernel has acknowledged a byte of the answer."""
     return unacknowledged_bytes(down.sink) < down.bytes_moved
-
-
-def side_that_left(up: Direction | None) -> EndedBy:
-    """Return the side whose socket isn't connected any more, or the client's if both are.
-
-    Args:
-        up: From the client; None: there is no endpoint.
-    """
-    is_by_client = up is None or is_connected(up.sink) or not is_connected(up.source)
-    return EndedBy.CLIENT if is_by_client else EndedBy.ENDPOINT

@@ -17,13 +17,14 @@ the bytes after it, for a short time (``held_acks``).
 from __future__ import annotations
 
 import _socket
-import contextlib
 import errno
 from typing import Any, Protocol
 
 from ..facts import Blamed, EndpointCounters
 from ..facts.connection import ConnectionEvent, ConnectionFacts, ending, failed_dials
 from ..facts.late_bytes import note_arrived
+from ..kernel.held_bytes import send_at_once, send_held
+from ..kernel.tcp_ends import endpoint_loss, loss, reset_as
 from ..kernel.tcp_state import is_connected
 from ..model import CauseCode, ProxyProtocol, SocketAddress
 from ..model.proxy_protocol import write_header
@@ -32,7 +33,7 @@ from . import reactor as epoll
 from .connection_log import EndedBy
 from .endpoint_group import EndpointGroup
 from .frontends import Announced, dialled_at
-from .giving_up import came_late, ends_unanswered, has_arrived, has_given_up, left_s, side_that_left
+from .giving_up import came_late, ends_unanswered, has_arrived, has_given_up, left_s
 from .held_acks import send_acks
 from .pipes import PipePool
 from .relay import Direction
@@ -43,10 +44,6 @@ _READABLE = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.HUP | epoll.ERR
 # The least that every path takes in one packet (RFC 9293, 3.7.1). Nagle's algorithm delays only
 # what follows, so a first send of no more than this needs no TCP_NODELAY.
 _ONE_PACKET_BYTES = 536
-# Not in Python's socket module; linux/socket.h.
-_MSG_MORE = 0x8000
-# Errors of a connected socket whose other side answered nothing for too long (tcp(7)).
-_SILENT = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
 # Before Python 3.12 an enum's member costs a call, and each connection needs some of these.
 _BY_CLIENT, _BY_ENDPOINT = EndedBy.CLIENT, EndedBy.ENDPOINT
 _LATE = CauseCode.ENDPOINT_ANSWERS_LATE
@@ -114,7 +111,7 @@ class TcpConnection:
         """When the endpoint answered, or the client first sent something after that."""
         self._first_byte_s: float | None = None
         self._bad_end: CauseCode | None = None
-        """Set if the endpoint ended it without a byte, or the client gave up and none has come."""
+        """Set if the endpoint ended it without a byte, the client gave up, or packets were lost."""
         self._wants_client_out = False
         self._has_nodelay = False
         """The endpoint's socket has TCP_NODELAY."""
@@ -166,7 +163,7 @@ class TcpConnection:
         if version is None:
             up.pump()
         else:
-            self._send_header(version, sock)
+            self._send_header(version, up)
         group.sends_at_once = up.bytes_moved > 0 or version is not None
         if dial.holds_ack and not group.sends_at_once:
             send_acks(sock)
@@ -175,21 +172,17 @@ class TcpConnection:
         if events & _READABLE:
             self._on_endpoint(events)
 
-    def _send_header(self, version: ProxyProtocol, sock: _socket.socket) -> None:
+    def _send_header(self, version: ProxyProtocol, up: Direction) -> None:
         """Send the PROXY header, in one packet with what the client has sent already."""
-        up, service = self.up, self.group.label.partition(" ")[0]
-        assert up is not None, "it is joined"
-        client = SocketAddress(self.address[0], self.address[1])
+        client, service = SocketAddress(*self.address[:2]), self.group.label.partition(" ")[0]
         try:
-            sock.send(write_header(version, client, self._frontend(), service), _MSG_MORE)
+            send_held(up.sink, write_header(version, client, self._frontend(), service))
         except OSError as exc:
             # No event reports this error again: what follows would look like a clean end.
             self.abort(exc.errno)
             return
         up.pump()
-        with contextlib.suppress(OSError):
-            # Sends what MSG_MORE holds back.
-            sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+        send_at_once(up.sink)
 
     def _frontend(self) -> SocketAddress | None:
         """Return the address that the client dialled, if it is known."""
@@ -224,8 +217,7 @@ class TcpConnection:
             up, now = self.up, self.reactor.now
             waited_s = self._first_byte_s = now - self._asked_at
             self.group.first_byte_times.add(waited_s)
-            is_counted = self._bad_end is not None
-            if up and came_late(up, self._blamed, now, waited_s, is_counted=is_counted):
+            if up and came_late(up, self._blamed, now, waited_s, is_counted=bool(self._bad_end)):
                 self._bad_end = _LATE
             else:
                 self._bad_end, counters.ends.succeeded_at = None, now
@@ -238,8 +230,7 @@ class TcpConnection:
         if up is not None and not self._has_nodelay:
             self._has_nodelay = True
             self.reactor.replace_handler(self.client, up.pump)
-            with contextlib.suppress(OSError):
-                up.sink.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+            send_at_once(up.sink)
 
     # -- for the directions --------------------------------------------------
 
@@ -280,9 +271,12 @@ class TcpConnection:
         up, down, counters = self.up, self.down, self._counters
         if up is None or down is None or counters is None:
             return
+        if direction is up:
+            self._note_loss(up, down, counters)
         if up.is_ended:
             if down.is_ended:
-                counters.cuts.succeeded_at = self.reactor.now
+                if self._bad_end is not CauseCode.PACKETS_LOST:
+                    counters.cuts.succeeded_at = self.reactor.now
                 by = _BY_ENDPOINT if direction is up else _BY_CLIENT
                 self._note_first_byte(down, counters)
                 # The end is to show if a late answer has arrived.
@@ -301,37 +295,45 @@ class TcpConnection:
             return
         self.is_aborting = True
         if self.owner.engine.connection_log is not None:
-            self._reset_as = "timed out" if number in _SILENT else "reset", side_that_left(self.up)
+            self._reset_as = reset_as(number, self.client, self.up.sink if self.up else None)
         had_end = self.down is not None and self.down.is_ended
         for direction in (self.up, self.down):
             if direction is not None:
                 direction.pump_last()
-        self._count_reset(had_end=had_end)
+        self._count_reset(number, had_end=had_end)
         # A reset drops what Nagle's algorithm holds back.
         self._set_nodelay()
         if not self.owner.end_late(self):
             self.close()
 
-    def _count_reset(self, *, had_end: bool) -> None:
+    def _count_reset(self, number: int | None, *, had_end: bool) -> None:
         """Count a reset of the endpoint that nothing explains: no end before, no client gone."""
         up, down, counters = self.up, self.down, self._counters
         if up is None or down is None or counters is None or self._bad_end:
             return
-        if up.is_ended or is_connected(up.sink) or not is_connected(self.client):
-            return
-        if (has_bytes := down.bytes_moved or down.waiting_bytes) and had_end:
-            return
-        counters.resets += 1
-        if has_bytes:
-            counters.was_cut(self.reactor.now)
-        else:
-            self._note_bad_end(counters, errno.ECONNRESET)
+        has_bytes = down.bytes_moved or down.waiting_bytes
+        if not is_connected(self.client):
+            self._note_loss(up, down, counters, number or errno.ETIMEDOUT)
+        elif not (up.is_ended or is_connected(up.sink) or (has_bytes and had_end)):
+            counters.resets += 1
+            if has_bytes:
+                counters.was_cut(self.reactor.now)
+            else:
+                self._note_bad_end(counters, errno.ECONNRESET)
+
+    def _note_loss(
+        self, up: Direction, down: Direction, counters: EndpointCounters, number: int | None = None
+    ) -> None:
+        """Note that packets were lost, if so, of a client that has just left after a byte."""
+        now, has_answer = self.reactor.now, down.bytes_moved and not self._bad_end
+        lost = has_answer and loss(self.client, up.sink, now - self._answered_at, number)
+        if lost:
+            self._bad_end = end_code(lost)
+            counters.was_cut(now, lost, self.client_ip)
 
     def _note_bad_end(self, counters: Blamed, number: int, ago_s: float = 0.0) -> None:
         self._bad_end = end_code(number)
         counters.ended_unanswered(self.reactor.now - ago_s, number, self.client_ip)
-
-    # -- for ageing and shedding ---------------------------------------------
 
     def idle_since(self, now: float) -> float:
         """Return when bytes last moved, as far as the last look of ``Ageing`` shows."""
@@ -353,8 +355,6 @@ class TcpConnection:
         self.group.counters.ended_by_removal += 1
         self.finish("endpoint removed", as_reset=True)
 
-    # -- the end -------------------------------------------------------------
-
     def settle(self) -> None:
         """Add the bytes moved since the last call to the endpoint's counters."""
         counters, up, down = self._counters, self.up, self.down
@@ -366,7 +366,7 @@ class TcpConnection:
         self._note_first_byte(down, counters)
         is_unanswered = self._first_byte_s is None and not self._bad_end
         if is_unanswered and has_given_up(up, counters, self.reactor.now - self._asked_at):
-            self._note_bad_end(self._blamed, errno.ETIMEDOUT, left_s(up))
+            self._note_bad_end(self._blamed, endpoint_loss(up.sink) or errno.ETIMEDOUT, left_s(up))
         elif self._bad_end is _LATE and has_arrived(down):
             self._bad_end = None
             note_arrived(self._blamed, self.reactor.now)

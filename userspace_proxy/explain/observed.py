@@ -11,13 +11,14 @@ from ..status.units import plural
 if TYPE_CHECKING:
     from ..facts import EndpointFacts
 
-# The connections that it ends, that it leaves without an answer, or that suffer a fault, are among
-# those that it accepted; one that denies some clients still serves others.
+# The connections that it ends, that it leaves without an answer, that lose packets or suffer a
+# fault, are among those that it accepted; one that denies some clients still serves others.
 _STILL_ACCEPTS = (
     CauseCode.ENDPOINT_RESETS,
     *UNANSWERED,
     CauseCode.ENDPOINT_DENIES,
     CauseCode.ENDPOINT_CUTS_OFF,
+    CauseCode.PACKETS_LOST,
     CauseCode.FAULT_ON_PURPOSE,
 )
 

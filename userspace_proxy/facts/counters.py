@@ -14,6 +14,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from ..model import CauseCode, SocketAddress
+from ..policy.loss_causes import LEFT
 from .exclusions import Exclusions
 from .figures import DIAL_CAUSES, PortFigures, Traffic, WaitCounts, Waits, counted_names
 from .histogram import TIMES_BOUNDS_S, Durations
@@ -93,7 +94,8 @@ class EndpointCounters(_EndpointSlots, Counters):
         self.left = 0
         """Connections that clients left after they had waited for a byte, as in ``ends``."""
         self.cut = 0
-        """Connections that the endpoint reset after it had sent bytes, as in ``cuts``."""
+        """Connections that the endpoint reset, or that clients left as packets were lost, after it
+        had sent bytes, as in ``cuts``."""
         self.late = 0
         """Flows whose answer came after two seconds; ``unanswered`` counts them until then."""
         self.dials = Streak()
@@ -105,8 +107,7 @@ class EndpointCounters(_EndpointSlots, Counters):
         """Dials from client addresses that failed although the endpoint answers this node; an
         answer to one of these clients is a success, as far as its process remembers it."""
         self.cuts = Streak()
-        """Connections that the endpoint reset after it had sent bytes; one that ends on both sides
-        is a success."""
+        """Connections of ``cut``; one that ends on both sides is a success."""
         self.exclusions = Exclusions()
         """Connections of ``unanswered`` whose clients it didn't answer, while it answered others;
         an answer to one of these clients is a success."""
@@ -115,10 +116,11 @@ class EndpointCounters(_EndpointSlots, Counters):
         """Note a connection that ended before the endpoint's first byte.
 
         Args:
-            number: ``ETIMEDOUT`` where the client gave up; all others are ends by the endpoint.
+            number: One of ``policy.loss_causes.LEFT`` where the client gave up; all others are ends
+                by the endpoint.
             client: Its IP address; empty for a flow.
         """
-        if number == errno.ETIMEDOUT:
+        if number in LEFT:
             self.left += 1
         else:
             self.unanswered += 1
@@ -131,10 +133,16 @@ class EndpointCounters(_EndpointSlots, Counters):
         self.unanswered -= 1
         self.late += 1
 
-    def was_cut(self, now: float) -> None:
-        """Note a connection that the endpoint reset after it had sent bytes."""
+    def was_cut(self, now: float, number: int = errno.ECONNRESET, client: str = "") -> None:
+        """Note a connection that the endpoint reset after it had sent bytes.
+
+        Args:
+            number: One of ``policy.loss_causes.LOSSES`` where packets were lost, and the client
+                left.
+            client: Its IP address, of such a connection.
+        """
         self.cut += 1
-        self.cuts.failed(now, errno.ECONNRESET)
+        self.cuts.failed(now, number, client)
 
     def count_failure(self, code: CauseCode) -> None:
         """Count a dial that failed for this cause."""

@@ -182,7 +182,8 @@ class Lately(msgspec.Struct, frozen=True, gc=False):
     """Of the connections, those that clients left after they had waited for the first byte; 0 if
     all left at one moment."""
     cut: int = 0
-    """Of the connections, those that the endpoint reset after it had sent bytes."""
+    """Of the connections, those that the endpoint reset after it had sent bytes, or that clients
+    left as packets were lost."""
     waited: int = 0
     """Clients that got no answer as they had to wait for an endpoint: they left, or their time was
     up, in their wait or after it."""

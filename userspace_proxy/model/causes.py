@@ -28,6 +28,8 @@ class CauseCode(enum.StrEnum):
     """It answers this node, or other clients, and doesn't answer some clients."""
     ENDPOINT_CUTS_OFF = "endpoint-cuts-off"
     """It resets connections after it has sent bytes."""
+    PACKETS_LOST = "packets-lost"
+    """Behind the handshake, packets to or from an endpoint, or to a client, don't arrive."""
     ENDPOINT_FAILS = "endpoint-fails"
     """A dial failed with another error."""
     ENDPOINT_NOT_ALLOWED = "endpoint-not-allowed"

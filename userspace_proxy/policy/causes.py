@@ -27,6 +27,7 @@ from ..model.mirroring import note_not_mirrored
 from ..model.reading import LABEL_SERVICE_NAME
 from ..model.slice_annotations import ANNOTATION_WEIGHT
 from .endpoint_causes import LOST_ON_THE_WAY, no_host
+from .loss_causes import LOSSES
 from .route_causes import OWN_ROUTES, by_own_route
 
 UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
@@ -147,9 +148,11 @@ def end_code(number: int) -> CauseCode:
     """Return why connections ended without a byte of the endpoint, by the errno noted of them.
 
     Args:
-        number: ``ETIMEDOUT`` where the client gave up, ``NO_DATAGRAM`` for UDP; all others are ends
-            by the endpoint.
+        number: ``ETIMEDOUT`` where the client gave up, ``NO_DATAGRAM`` for UDP, one of ``LOSSES``;
+            all others are ends by the endpoint.
     """
+    if number in LOSSES:
+        return CauseCode.PACKETS_LOST
     is_left = number in (errno.ETIMEDOUT, NO_DATAGRAM)
     return CauseCode.ENDPOINT_SENDS_NOTHING if is_left else CauseCode.ENDPOINT_RESETS
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from ..model import Cause, CauseCode, SocketAddress
 from ..model.annotations import DOMAIN
+from .loss_causes import lost_before
 from .route_causes import shows_own_route
 
 
@@ -286,6 +287,8 @@ def _past(cause: Cause) -> str:
         return cause.sentence.replace("answers", "answered")
     if cause.code is CauseCode.ENDPOINT_DENIES:
         return cause.sentence.replace("answers", "answered").replace(" ends ", " ended ")
+    if cause.code is CauseCode.PACKETS_LOST:
+        return lost_before(cause.sentence)
     return _PAST[cause.code].format(cause.object)
 
 

@@ -1,7 +1,7 @@
 """Chooses the cause of an endpoint's failures: what failed last, how often, and if it does now.
 
 dials in a row that failed ──▶ connections in a row without a byte ──▶ clients that it denies
-──▶ connections in a row that were reset ──▶ a while ago? ──▶ Cause
+──▶ connections in a row that were reset, or lost packets ──▶ a while ago? ──▶ Cause
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from ..policy.endpoint_causes import (
     sends_nothing,
     silent_since,
 )
+from ..policy.loss_causes import LOSSES, NOT_TO_CLIENT, loses
 
 MANY_ENDS = 3
 """Of connections in a row that an endpoint ends without a byte, or on which it sends none: a few
@@ -129,8 +130,9 @@ def _failure(
         if not (has_answered_since and _is_past(cause, clock)):
             return cause
     cuts = counters.cuts
-    if cuts.is_on and cuts.failures >= min(MANY_ENDS, counters.connections):
-        return seen(cuts_off(address), cuts, clock)
+    is_of_endpoint = cuts.is_on and cuts.number != NOT_TO_CLIENT
+    if is_of_endpoint and cuts.failures >= min(MANY_ENDS, counters.connections):
+        return seen(cut_cause(address, cuts), cuts, clock)
     return None
 
 
@@ -155,8 +157,17 @@ def end_cause(address: SocketAddress, number: int) -> Cause:
     """Return the cause of connections (flows) without a byte, by the errno noted of them."""
     if number == NO_DATAGRAM:
         return no_datagram(address)
+    if number in LOSSES:
+        return loses(address, number)
     is_reset = end_code(number) is CauseCode.ENDPOINT_RESETS
     return resets(address) if is_reset else sends_nothing(address)
+
+
+def cut_cause(address: SocketAddress, cuts: Streak) -> Cause:
+    """Return the cause of connections that ended after a byte, by what was noted of the last."""
+    if cuts.number in LOSSES:
+        return loses(address, cuts.number, cuts.who, has_sent=True)
+    return cuts_off(address)
 
 
 def _is_denial(denials: Streak) -> bool:

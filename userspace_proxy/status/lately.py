@@ -8,7 +8,6 @@ Rule 2: what was news stays so until it is half as many.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -23,11 +22,11 @@ from ..policy.endpoint_causes import (
     UNANSWERED_FLOW_S,
     answers_flows_late,
     at_times,
-    cuts_off,
     excludes,
     with_header,
 )
-from .failures import Clock, dial_cause, end_cause, has_excluded
+from ..policy.loss_causes import LEFT
+from .failures import Clock, cut_cause, dial_cause, end_cause, has_excluded
 from .units import plural
 
 LEAST = 3
@@ -94,12 +93,12 @@ def _ends(endpoints: _Endpoints, *, is_left: bool) -> _Failures:
         if not is_left and has_excluded(counters.exclusions):
             # Before the same connection in ``ends``.
             yield counters.exclusions, verdict
-        if counters.ends.failures and is_left == (counters.ends.number == errno.ETIMEDOUT):
+        if counters.ends.failures and is_left == (counters.ends.number in LEFT):
             yield counters.ends, verdict
 
 
 def _cuts(endpoints: _Endpoints) -> _Failures:
-    """Yield connections that were reset after a byte, the last one included."""
+    """Yield connections that were cut off after a byte, the last one included."""
     for verdict, counters in endpoints:
         if counters.cuts.failures:
             yield counters.cuts, verdict
@@ -122,8 +121,8 @@ def _ended(verdict: EndpointVerdict, ends: Streak) -> Cause:
     return at_times(cause, verdict.host)
 
 
-def _cuts_off(verdict: EndpointVerdict, _: Streak) -> Cause:
-    return at_times(cuts_off(verdict.address), verdict.host)
+def _was_cut(verdict: EndpointVerdict, cuts: Streak) -> Cause:
+    return at_times(cut_cause(verdict.address, cuts), verdict.host)
 
 
 def _answers_late(verdict: EndpointVerdict, _: Streak) -> Cause:
@@ -134,9 +133,9 @@ _FAILURES: Mapping[str, tuple[_Find, _Why]] = {
     "refused": (_dials_before, _dial_failed),
     "unanswered": (partial(_ends, is_left=False), _ended),
     "left": (partial(_ends, is_left=True), _ended),
-    "cut": (_cuts, _cuts_off),
+    "cut": (_cuts, _was_cut),
     # No endpoint is to blame.
-    "waited": (lambda _: iter(()), _cuts_off),
+    "waited": (lambda _: iter(()), _was_cut),
     "late": (_late, _answers_late),
 }
 """By field of ``Lately``: where the last such failure is found, and its cause."""
@@ -158,7 +157,7 @@ def many_failed(port: PortFacts) -> str:
         "not connected": lately.refused,
         "ended without an answer": lately.unanswered,
         "left before an answer": lately.left,
-        "reset after an answer began": lately.cut,
+        "cut off after an answer began": lately.cut,
         "had waited for an endpoint": lately.waited,
     }
     # A connection that has ended may have begun more than a minute ago.

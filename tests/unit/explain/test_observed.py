@@ -9,6 +9,7 @@ from userspace_proxy.policy.causes import dial_failed, fault_on_purpose, resets
 from userspace_proxy.policy.client_causes import no_proxy_header
 from userspace_proxy.policy.endpoint_causes import answers_late, no_datagram, sends_nothing
 from userspace_proxy.policy.ignored import balanced_elsewhere
+from userspace_proxy.policy.loss_causes import FROM_ENDPOINT, loses
 
 from .subjects import make_subject
 
@@ -33,6 +34,7 @@ def failing(cause, **figures):
         pytest.param(failing(sends_nothing(POD), sent_bytes=1), "TCP", ""),
         pytest.param(failing(answers_late(POD, "2.5"), sent_bytes=1), "TCP", ""),
         pytest.param(failing(fault_on_purpose(POD, ["silent"]), sent_bytes=1), "TCP", ""),
+        pytest.param(failing(loses(POD, FROM_ENDPOINT), sent_bytes=1), "TCP", ""),
         pytest.param(failing(None, sent_bytes=1), "TCP", ""),
     ],
 )

@@ -14,6 +14,7 @@ from userspace_proxy.facts import (
     counted_names,
 )
 from userspace_proxy.model import CauseCode, SocketAddress
+from userspace_proxy.policy.loss_causes import LOSSES
 
 
 @pytest.mark.parametrize("kind", [EndpointCounters, GroupCounters])
@@ -71,6 +72,17 @@ def test_a_flow_that_is_answered_late_is_taken_back_from_those_without_an_answer
     counters.ended_unanswered(5.0, errno.ENOMSG)
     counters.came_late()
     assert (counters.unanswered, counters.late, counters.ends.failures) == (0, 1, 1)
+
+
+@pytest.mark.parametrize("number", sorted(LOSSES))
+def test_a_client_whose_packets_are_lost_is_counted_where_it_was_when_it_left(number):
+    counters = EndpointCounters()
+    counters.ended_unanswered(1.0, number, "10.244.3.7")
+    counters.was_cut(2.0, number, "10.244.3.8")
+    assert (counters.left, counters.unanswered, counters.cut) == (1, 0, 1)
+    assert not counters.exclusions.failures
+    assert (counters.ends.number, counters.cuts.number) == (number, number)
+    assert counters.cuts.who == "10.244.3.8"
 
 
 def test_a_client_that_the_endpoint_alone_does_not_answer_is_known():

@@ -432,6 +432,7 @@ def test_of_many_notes_the_first_are_listed():
         (0, CauseCode.ENDPOINT_RESETS),
         (errno.ECONNRESET, CauseCode.ENDPOINT_RESETS),
         (errno.ETIMEDOUT, CauseCode.ENDPOINT_SENDS_NOTHING),
+        (errno.EMSGSIZE, CauseCode.PACKETS_LOST),
     ],
 )
 def test_an_end_without_a_byte_has_a_code(number, code):

@@ -26,6 +26,7 @@ from userspace_proxy.policy.endpoint_causes import (
     silent_since,
     with_header,
 )
+from userspace_proxy.policy.loss_causes import FROM_ENDPOINT, loses
 from userspace_proxy.policy.route_causes import OWN_ROUTES, PROHIBITED
 
 POD = SocketAddress("10.244.1.8", 8080)
@@ -71,6 +72,7 @@ def test_a_gateway_that_no_host_has_is_named_with_the_address_behind_it():
         (answers_late(POD, "2.5"), "10.244.1.8:8080 answered after its clients had left"),
         (cuts_off(POD), "10.244.1.8:8080 reset connections after it had answered"),
         (no_datagram(POD), "10.244.1.8:8080 sent nothing in time"),
+        (loses(POD, FROM_ENDPOINT), "answers of 10.244.1.8:8080 arrived with a gap"),
         (denies(POD, "10.0.0.1"), "10.244.1.8:8080 answered this node, but not 10.0.0.1,"),
         (
             excludes(POD, "10.0.0.1"),

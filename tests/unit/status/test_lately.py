@@ -8,6 +8,8 @@ from userspace_proxy.model import CauseCode, DataPath, Handling, Hold, Protocol,
 from userspace_proxy.policy import EndpointVerdict, PathDecision
 from userspace_proxy.policy.causes import NO_DATAGRAM, dial_failed, resets
 from userspace_proxy.policy.endpoint_causes import at_times, no_datagram, sends_nothing
+from userspace_proxy.policy.loss_causes import FROM_ENDPOINT, NOT_TO_CLIENT, NOT_TO_ENDPOINT, loses
+from userspace_proxy.status.failures import failure_of
 from userspace_proxy.status.lately import failed_lately
 from userspace_proxy.status.port_state import judge
 
@@ -152,11 +154,49 @@ def test_connections_that_end_in_the_middle_are_no_success():
     assert judge(make_port(endpoints=(READY,), lately=LatelyFacts(81, cut=8))).word == "served"
 
 
+@pytest.mark.parametrize("number", [NOT_TO_ENDPOINT, FROM_ENDPOINT])
+def test_packets_that_an_endpoint_loses_are_a_cause_with_and_without_a_byte(number):
+    counters = EndpointCounters()
+    counters.connections = 100
+    for now in (1.0, 2.0, 3.0):
+        assert failure_of(POD, counters, at(3.0)) == (None, False)
+        counters.was_cut(now, number, "10.244.3.7")
+    cut, _ = failure_of(POD, counters, at(3.0))
+    lost = {"count": 3, "first_at": 1001.0, "last_at": 1003.0}
+    assert cut == replace(loses(POD, number, has_sent=True), **lost)
+    state = judge(make_port(endpoints=(make_endpoint(str(POD), "ready", True, cause=cut),)))
+    assert (state.level, state.code) == (Level.TROUBLE, CauseCode.PACKETS_LOST)
+    assert state.sentence == f"Clients fail: {cut}"
+    for now in (1.0, 2.0, 3.0):
+        counters.ended_unanswered(now, number, "10.244.3.7")
+    assert failure_of(POD, counters, at(3.0))[0] == replace(loses(POD, number), **lost)
+
+
+def test_packets_that_a_client_loses_are_no_failure_of_an_endpoint():
+    counters = EndpointCounters()
+    counters.connections = 3
+    for now in (1.0, 2.0, 3.0):
+        counters.was_cut(now, NOT_TO_CLIENT, "10.244.3.7")
+    assert failure_of(POD, counters, at(3.0)) == (None, False)
+
+
+def test_of_packets_that_are_lost_the_side_is_named_that_they_do_not_reach():
+    counters = EndpointCounters()
+    one = EndpointVerdict(POD, True, "ready"), counters
+    counters.was_cut(5.0, NOT_TO_CLIENT, "10.244.3.7")
+    cause = failed_lately(Lately(40, cut=8), (one,), at(9.0)).cause
+    assert (cause.code, cause.object, cause.count) == (CauseCode.PACKETS_LOST, "10.244.3.7", 8)
+    assert cause.sentence.startswith("client 10.244.3.7 did not acknowledge the answers")
+    counters.ended_unanswered(6.0, NOT_TO_ENDPOINT, "10.244.3.7")
+    cause = failed_lately(Lately(40, left=8), (one,), at(9.0)).cause
+    assert cause.sentence.startswith("192.0.2.1:8080 acknowledged handshakes")
+
+
 def test_clients_that_failed_in_several_ways_are_counted_by_each():
     state = judge(make_port(endpoints=(READY,), lately=LatelyFacts(100, 4, 5, 6, 7)))
     assert state.sentence.endswith(
         "22 of 104 connections failed in the last minute (4 not connected, 5 ended without an "
-        "answer, 6 left before an answer, 7 reset after an answer began)"
+        "answer, 6 left before an answer, 7 cut off after an answer began)"
     )
 
 

@@ -1,0 +1,203 @@
+"""Packets of full size that are lost behind the handshake: the side that they don't reach is named.
+
+pod, laptop ──▶ node-1 ──▶ one                nft in a namespace: meta length > 1000 drop
+└─ down: client's input      └─ up: endpoint's input; gap: the node's input
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+
+import pytest
+
+from tests.cluster.waiting import wait_for
+from tests.node.clients import DEADLINE_S, listen
+from tests.node.manifests import Service, with_endpoints
+from tests.node.observers import EXPLAIN
+from tests.node.testbed import Testbed
+
+pytestmark = pytest.mark.netns
+
+WEB = Service("web", "10.96.0.10", target=9200)
+LARGE = 3000
+"""Bytes: several packets."""
+WAIT_S = 2.4
+"""Of a client, for the whole answer: the kernel has sent packets again twice after 0.6 s, or after
+twice that on a busy machine."""
+DROP = (
+    "nft 'add table ip mtu; add chain ip mtu in { type filter hook input priority 0; }; "
+    "add rule ip mtu in iifname != lo meta length > 1000 drop'"
+)
+REMEDY = "Packets of full size most likely exceed the MTU on the way to "
+
+
+class Program:
+    """A program of a pod that answers each request, of which the first byte is its kind.
+
+    Its answers have a head, a body of LARGE bytes, and a tail, each in packets of their own.
+    """
+
+    def __init__(self, server):
+        self._server = server
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                sock = self._server.accept()[0]
+                threading.Thread(target=self._answer, args=(sock,), daemon=True).start()
+
+    def _answer(self, sock):
+        with sock, contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.settimeout(DEADLINE_S)
+            while asked := sock.recv(65536):
+                sock.sendall(b"head")
+                if asked.startswith(b"large"):
+                    sock.sendall(bytes(LARGE))
+                    sock.sendall(b"tail")
+
+
+@pytest.fixture
+def testbed(tmp_path):
+    with Testbed(tmp_path, "nftables", clients=("pod",)) as testbed:
+        (one,) = testbed.add_pods("one", tcp=8080)
+        with listen(testbed.pod("one"), WEB.target) as server:
+            Program(server)
+            testbed.serve(with_endpoints(WEB, [one]))
+            yield testbed
+            server.shutdown(socket.SHUT_RDWR)
+
+
+def ask(testbed, request, expected, *, waits_s=WAIT_S):
+    """Send a request, read until all of the answer has come or for some time; return it."""
+    answer = b""
+    with testbed["pod"].tcp() as sock, contextlib.suppress(TimeoutError):
+        sock.connect(WEB.address)
+        sock.sendall(request)
+        sock.settimeout(waits_s)
+        while len(answer) < expected:
+            answer += sock.recv(65536)
+    return answer
+
+
+def drop_in(namespace):
+    """Drop packets of full size that come into a namespace."""
+    namespace.run(["sh", "-ec", f"PATH=$PATH:/usr/sbin:/sbin; {DROP}"])
+
+
+def state(testbed):
+    return testbed.agent.port("web")["state"]
+
+
+def says(testbed, text):
+    wait_for(text, lambda: text in state(testbed)["sentence"], hint=lambda: str(state(testbed)))
+
+
+WHOLE = len("head") + LARGE + len("tail")
+
+
+def test_an_endpoint_that_requests_do_not_reach_acknowledges_handshakes_alone(testbed):
+    drop_in(testbed.pod("one"))
+    for _ in range(3):
+        assert ask(testbed, b"large" + bytes(LARGE), WHOLE) == b""
+    one = f"{testbed.ip('one')}:9200"
+    says(testbed, f"Clients fail: {one} acknowledges handshakes, but not what clients send")
+    assert state(testbed)["code"] == "packets-lost"
+    explained = testbed.agent.run(command=[*EXPLAIN, "shop/web"]).stdout
+    assert f"{REMEDY}{testbed.ip('one')}: " in explained
+    # Clients that leave at one moment show nothing, and what is small passes.
+    assert ask(testbed, b"large" + bytes(LARGE), WHOLE) == b""
+    assert ask(testbed, b"small", 4) == b"head"
+    says(testbed, "Served by 1 endpoint now; 4 of 5 connections failed in the last minute: ")
+    says(testbed, f": {one} acknowledged handshakes, but not what clients sent")
+
+
+def test_an_endpoint_that_later_requests_do_not_reach_does_not_acknowledge_all(testbed):
+    drop_in(testbed.pod("one"))
+    for _ in range(3):
+        with testbed["pod"].tcp() as sock:
+            sock.connect(WEB.address)
+            sock.sendall(b"small")
+            assert sock.recv(4) == b"head"
+            sock.sendall(bytes(LARGE))
+            sock.settimeout(WAIT_S)
+            with pytest.raises(TimeoutError):
+                sock.recv(1)
+    says(testbed, f"{testbed.ip('one')}:9200 does not acknowledge all that clients send")
+    assert state(testbed)["code"] == "packets-lost"
+
+
+def test_answers_that_arrive_with_a_gap_are_named(testbed):
+    drop_in(testbed.node)
+    for _ in range(3):
+        assert ask(testbed, b"large", WHOLE) == b"head"
+    says(testbed, f"Clients fail: answers of {testbed.ip('one')}:9200 arrive with a gap")
+    assert state(testbed)["code"] == "packets-lost"
+
+
+@pytest.mark.parametrize("leaves", ["close", "reset"])
+def test_a_client_that_answers_do_not_reach_is_named_and_no_endpoint_blamed(testbed, leaves):
+    pod = testbed["pod"]
+    drop_in(pod.host)
+    for _ in range(3):
+        with pod.tcp() as sock:
+            sock.connect(WEB.address)
+            sock.sendall(b"large")
+            sock.settimeout(WAIT_S)
+            # The head may come in one packet with the rest, or alone.
+            with contextlib.suppress(TimeoutError):
+                while sock.recv(WHOLE):
+                    pass
+            if leaves == "reset":
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, *[0] * 7]))
+    ip = str(pod.host.ip)
+    says(
+        testbed,
+        "Served by 1 endpoint now; 3 of 3 connections failed in the last minute: "
+        f"client {ip} did not acknowledge the answers that it was sent",
+    )
+    (endpoint,) = testbed.agent.port("web")["endpoints"]
+    assert (endpoint["cause"], endpoint["ejected_for_s"]) == (None, None)
+    assert state(testbed)["way_out"].startswith(f"{REMEDY}{ip}: ")
+
+
+def test_a_client_that_reads_late_and_packets_that_are_lost_once_are_no_loss(testbed):
+    pod = testbed["pod"]
+    # Of each connection, the first packet with data that is large, in both directions.
+    for host in (pod.host, testbed.pod("one")):
+        host.run(
+            [
+                "sh",
+                "-ec",
+                "PATH=$PATH:/usr/sbin:/sbin; nft 'add table ip mtu; "
+                "add set ip mtu seen { type inet_service . inet_service; size 999; flags dynamic; "
+                "}; add chain ip mtu in { type filter hook input priority 0; }; "
+                "add rule ip mtu in meta length > 1000 tcp sport . tcp dport != @seen "
+                "add @seen { tcp sport . tcp dport } drop'",
+            ]
+        )
+    for _ in range(3):
+        assert len(ask(testbed, b"large" + bytes(LARGE), WHOLE, waits_s=DEADLINE_S)) >= WHOLE
+    for _ in range(3):
+        with pod.tcp() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.connect(WEB.address)
+            for _ in range(200):
+                sock.sendall(b"large")
+            sock.settimeout(WAIT_S)
+            assert sock.recv(4) == b"head"
+            # It reads nothing for a while, and leaves with unread bytes.
+            wait_until_probed(testbed)
+    said = "Served by 1 endpoint"
+    wait_for(said, lambda: state(testbed)["sentence"].startswith(said))
+    assert testbed.agent.port("web")["lately"]["cut"] == 0
+    assert state(testbed)["level"] == "ok", state(testbed)
+
+
+def wait_until_probed(testbed):
+    """Wait until the proxy has sent a client with a full buffer two probes."""
+    show = "ss -Htin state established '( sport >= :10000 )'"
+    wait_for("a probe", lambda: "backoff:2" in testbed.shell(show))

@@ -1,0 +1,104 @@
+"""Reads from the two sockets of a relayed connection how it ended: by which side, or by loss.
+
+    client ◀── answers that aren't acknowledged ── proxy ── requests that aren't ──▶ endpoint
+                                                   proxy ◀── bytes behind a gap ─── endpoint
+
+Rule 1: what the kernel sends again a second time in a row, and gets no acknowledgement for, is
+lost: at the least over 0.6 s. One that doesn't read is probed, which isn't sending again.
+Rule 2: a FIN or RST leaves these figures of a socket as they were.
+Rule 3: what arrives behind a gap uses the socket's memory, and can't be read.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import fcntl
+import struct
+
+from ..facts.connection import EndedBy
+from ..policy.loss_causes import FROM_ENDPOINT, NOT_TO_CLIENT, NOT_TO_ENDPOINT
+from .tcp_state import is_connected, silent_s
+
+# Errors of a connected socket whose other side answered nothing for too long (tcp(7)).
+_SILENT = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
+LOSS_S = 0.9
+"""Connections that ended sooner show no loss: the second time in a row that the kernel sends again
+comes 0.6 s after the first packet, and clients that wait for a second began to count before."""
+
+_SENT_AGAIN = 2
+# Of the FIN alone, one byte isn't acknowledged.
+_FIN_BYTES = 1
+# Struct tcp_info (linux/tcp.h): tcpi_state and tcpi_retransmits.
+_STATE, _RETRANSMITS, _TCP_INFO_BYTES = 0, 2, 3
+# linux/tcp_states.h: ESTABLISHED, FIN_WAIT1, FIN_WAIT2. In others a FIN has come, all in order.
+_EXPECTS_MORE = frozenset({1, 4, 5})
+# linux/sockios.h and asm-generic/socket.h: not in Python's socket module.
+_SIOCINQ, _SIOCOUTQ, _SO_MEMINFO = 0x541B, 0x5411, 55
+
+
+def reset_as(
+    number: int | None, client: _socket.socket, endpoint: _socket.socket | None
+) -> tuple[str, EndedBy]:
+    """Return how a connection failed, and by the side that isn't connected any more.
+
+    Args:
+        number: The errno, if it is known.
+        client: Of the client, which has left if both have.
+        endpoint: Of the endpoint; None: there is none.
+    """
+    is_by_client = endpoint is None or is_connected(endpoint) or not is_connected(client)
+    by = EndedBy.CLIENT if is_by_client else EndedBy.ENDPOINT
+    return "timed out" if number in _SILENT else "reset", by
+
+
+def loss(
+    client: _socket.socket, endpoint: _socket.socket, lasted_s: float, number: int | None = None
+) -> int:
+    """Return what shows that packets were lost, if the client leaves after a byte; 0 if nothing.
+
+    Args:
+        client: Of the client, which has sent a FIN or a RST.
+        endpoint: Of the endpoint.
+        lasted_s: Seconds since the endpoint answered.
+        number: The errno with which the client's socket failed: one that is silent hasn't left.
+
+    Returns:
+        One of ``policy.loss_causes.LOSSES``.
+    """
+    if lasted_s < LOSS_S or number in _SILENT:
+        return 0
+    return endpoint_loss(endpoint) or (NOT_TO_CLIENT if _is_lost_to(client) else 0)
+
+
+def endpoint_loss(endpoint: _socket.socket) -> int:
+    """Return what shows that packets to or from an endpoint were lost; 0 if nothing."""
+    if _is_lost_to(endpoint):
+        return NOT_TO_ENDPOINT
+    return FROM_ENDPOINT if _has_gap(endpoint) else 0
+
+
+def _is_lost_to(sock: _socket.socket) -> bool:
+    info = _info(sock)
+    return info[_RETRANSMITS] >= _SENT_AGAIN and _queued_bytes(sock, _SIOCOUTQ) > _FIN_BYTES
+
+
+def _has_gap(sock: _socket.socket) -> bool:
+    """Return whether only bytes behind a gap have arrived for a while.
+
+    Source: sock_diag(7), SK_MEMINFO_RMEM_ALLOC; tcp_data_queue_ofo() in net/ipv4/tcp_input.c.
+    """
+    if _info(sock)[_STATE] not in _EXPECTS_MORE or silent_s(sock) < LOSS_S:
+        return False
+    used = sock.getsockopt(_socket.SOL_SOCKET, _SO_MEMINFO, 4)
+    return any(used[:4]) and not _queued_bytes(sock, _SIOCINQ)
+
+
+def _info(sock: _socket.socket) -> bytes:
+    return sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _TCP_INFO_BYTES)
+
+
+def _queued_bytes(sock: _socket.socket, request: int) -> int:
+    queued = bytearray(4)
+    fcntl.ioctl(sock.fileno(), request, queued)
+    return int(struct.unpack("i", queued)[0])

@@ -1,0 +1,70 @@
+"""Words packets that are lost behind the handshake, by the number that is noted of a connection.
+
+    client ◀──NOT_TO_CLIENT── proxy ──NOT_TO_ENDPOINT──▶ endpoint
+                              proxy ◀──FROM_ENDPOINT──── endpoint
+
+Rule 1: the numbers are errnos that no end of a connection has, so that they share a place with one.
+Rule 2: a client that doesn't get its answers is no fault of an endpoint: no endpoint fails for it.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from ..model import Cause, CauseCode, SocketAddress, ip_of
+
+NOT_TO_ENDPOINT = errno.EMSGSIZE
+"""The endpoint acknowledged the handshake, and not what was sent to it behind that."""
+FROM_ENDPOINT = errno.EBADMSG
+"""Bytes of the endpoint have arrived behind a gap that wasn't filled."""
+NOT_TO_CLIENT = errno.EPROTO
+"""The client didn't acknowledge bytes of the answer, and then left."""
+LOSSES = frozenset({NOT_TO_ENDPOINT, FROM_ENDPOINT, NOT_TO_CLIENT})
+LEFT = LOSSES | {errno.ETIMEDOUT}
+"""The numbers of connections that clients left, all others being ends by the endpoint."""
+
+_PAST = {
+    " acknowledges ": " acknowledged ",
+    " clients send": " clients sent",
+    " arrive ": " arrived ",
+    " does not ": " did not ",
+    " is sent": " was sent",
+}
+
+
+def loses(
+    endpoint: SocketAddress, number: int, client: str = "", *, has_sent: bool = False
+) -> Cause:
+    """Return the cause of connections that clients leave as packets are lost.
+
+    Args:
+        number: One of ``LOSSES``.
+        client: The last one's IP address; it is named where its own packets are lost.
+        has_sent: The endpoint had sent bytes on these connections.
+    """
+    if number == NOT_TO_CLIENT:
+        about, sentence = (
+            client,
+            f"client {client} does not acknowledge the answers that it is sent",
+        )
+    else:
+        about = str(endpoint)
+        sentence = f"{endpoint} acknowledges handshakes, but not what clients send"
+        if number == FROM_ENDPOINT:
+            sentence = f"answers of {endpoint} arrive with a gap"
+        elif has_sent:
+            sentence = f"{endpoint} does not acknowledge all that clients send"
+    hint = (
+        f"Packets of full size most likely exceed the MTU on the way to {ip_of(about) or about}: "
+        "compare the MTU in `ip link` on both ends and between (tunnels, VPNs), let ICMP type 3 "
+        'code 4 and ICMPv6 "packet too big" pass, or clamp the MSS to the path\'s MTU; a firewall '
+        "that drops packets with data looks the same, and so does a host that has just gone"
+    )
+    return Cause(CauseCode.PACKETS_LOST, sentence, about, hint)
+
+
+def lost_before(sentence: str) -> str:
+    """Return the sentence of such a cause in the past tense."""
+    for present, past in _PAST.items():
+        sentence = sentence.replace(present, past)
+    return sentence
