@@ -20,7 +20,7 @@ Rule 2: a rule with another condition that isn't understood concerns some client
 as that of a transparent proxy: it is no reason for an alarm, but makes later rules less certain.
 Rule 3: packets are dropped only if that is certain for pods and other hosts: a firewall may turn
 some clients away. That they are dropped above a low limit is a doubt, and so is that those of some
-clients are, by a rule that names the frontend (``kernel.nf_tables.denied_clients``).
+clients are, by a rule that names the frontend (``chains.denied_clients``).
 Rule 4: likewise for what the proxy sends to endpoints, and for their answers.
 
 Source: net/netfilter/core.c, nf_hook_entries_grow(); net/netfilter/nf_nat_core.c,
@@ -34,10 +34,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import replace
 from typing import NamedTuple
 
+from ..chains.conditions import FirstPacket, may_be_first, meets
+from ..chains.denied_clients import DeniedClients
 from ..errors import SteeringError
 from ..kernel.nf_tables.chains import DEPTH_MAX, Chain, Tables
-from ..kernel.nf_tables.conditions import FirstPacket, may_be_first, meets
-from ..kernel.nf_tables.denied_clients import DeniedClients
 from ..kernel.nf_tables.rules import UNKNOWN
 from ..model import Doubt, Frontend, IPFamily, Protocol, SocketAddress
 from ..policy.causes import OTHERS_CHAIN

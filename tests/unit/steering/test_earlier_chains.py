@@ -3,9 +3,9 @@ from dataclasses import replace
 
 import pytest
 
+from userspace_proxy.chains.conditions import FirstPacket
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.nf_tables.chains import Chain, Step
-from userspace_proxy.kernel.nf_tables.conditions import FirstPacket
 from userspace_proxy.model import Doubt, Frontend, Protocol, SocketAddress
 from userspace_proxy.policy.causes import not_listening
 from userspace_proxy.steering import earlier_chains

@@ -1,6 +1,6 @@
 import pytest
 
-from userspace_proxy.kernel.nf_tables.conditions import (
+from userspace_proxy.chains.conditions import (
     FirstPacket,
     may_be_first,
     meets,

@@ -1,4 +1,4 @@
-"""Finds the clients whose packets to one frontend a chain of another program drops; pure.
+"""Finds the clients whose packets to one frontend a chain of another program drops.
 
     ip saddr 10.244.3.0/24 ip daddr 10.96.7.1 drop ─▶ "from 10.244.3.0/24"
     iifname eth1 jump x ─▶ x: ct original ip daddr 10.96.7.1 drop ─▶ "that come in by eth1"
@@ -20,9 +20,9 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from .chains import DEPTH_MAX, Chain, Step
+from ..kernel.nf_tables.chains import DEPTH_MAX, Chain, Step
+from ..kernel.nf_tables.rules import SOURCES
 from .conditions import FirstPacket, Named, meets, named_in, of_clients
-from .rules import SOURCES
 
 _DROPS = ("drop", "reject")
 _LEADS, _LEAVES = ("jump", "goto"), ("goto ", "return")

@@ -4,9 +4,9 @@ from contextlib import closing
 
 import pytest
 
+from userspace_proxy.chains.conditions import FirstPacket
+from userspace_proxy.chains.denied_clients import DeniedClients
 from userspace_proxy.kernel.nf_tables.chains import Chain, Step
-from userspace_proxy.kernel.nf_tables.conditions import FirstPacket
-from userspace_proxy.kernel.nf_tables.denied_clients import DeniedClients
 from userspace_proxy.model import Doubt, Frontend, FrontendKind, Protocol
 from userspace_proxy.steering.earlier_chains import ALL_NAT, EarlierChains, Translation
 

@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ...model import Frontend, FrontendKind, Protocol
-from ..interfaces import is_local
+from ..kernel.interfaces import is_local
+from ..model import Frontend, FrontendKind, Protocol
 
 
 class FirstPacket(NamedTuple):
