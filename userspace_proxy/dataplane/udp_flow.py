@@ -7,6 +7,7 @@ import errno
 from collections.abc import Hashable
 from typing import Any, Protocol
 
+from ..facts import EndpointCounters
 from ..facts.connection import ConnectionEvent
 from ..kernel.icmp_errors import take_icmp_errors
 from ..kernel.pktinfo import Ancillary, AncillaryItem
@@ -197,9 +198,7 @@ class UdpFlow:
             return
         now = self.listener.engine.reactor.clock()
         if now - self.sent_since >= UNANSWERED_FLOW_S:
-            self.is_mute = True
-            # Answers to what was sent later show that it answers.
-            counters.ended_unanswered(self.sent_since, NO_DATAGRAM)
+            self._note_mute(counters)
 
     def hold(self, payload: memoryview) -> None:
         """Keep one of its first datagrams while it waits; later ones are dropped."""
@@ -241,6 +240,13 @@ class UdpFlow:
         self.group.counters.refused += 1
         self.listener.end(self, cause)
 
+    def _note_mute(self, counters: EndpointCounters) -> None:
+        """Note that the endpoint has sent nothing in time. Idempotent."""
+        if not self.is_mute:
+            self.is_mute = True
+            # Answers to what was sent later show that it answers.
+            counters.ended_unanswered(self.sent_since, NO_DATAGRAM)
+
     def _note_answer(self) -> None:
         """Note the first datagram of the endpoint."""
         self.has_answer = True
@@ -249,9 +255,10 @@ class UdpFlow:
         self.first_byte_s = now - self.sent_since
         if self.endpoint is not None:
             counters = self.group.outcomes.answered(self.endpoint, now)
-            counters.ends.succeeded_at = now
-            if self.is_mute:
+            if self.first_byte_s >= UNANSWERED_FLOW_S:
+                self._note_mute(counters)
                 counters.came_late()
+            counters.ends.succeeded_at = now
             if self.tried:
                 self.group.counters.saved += 1
                 self.listener.note(self, ConnectionEvent.SAVED)

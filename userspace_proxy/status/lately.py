@@ -203,8 +203,8 @@ def _are_many(lately: LatelyFacts, count: int, total: int, share: float) -> bool
 def _limit(port: PortFacts) -> str:
     if port.max_connections is None:
         return ": no endpoint took them in time"
-    each = plural(port.max_connections, "connection")
-    return f": endpoints had {each} each, which was their limit on this node"
+    # The limit may have been another one then.
+    return ": endpoints were at their limit on this node (max-connections)"
 
 
 def _why(lately: LatelyFacts) -> str:

@@ -340,7 +340,8 @@ async def test_flows_without_an_answer_for_three_seconds_are_in_a_row_until_the_
     assert dns.group.counters_of(pod.address).unanswered == 3
 
 
-async def test_a_flow_that_is_answered_late_is_no_flow_without_an_answer(build, timers):
+@pytest.mark.parametrize("looks", [0, 1])
+async def test_a_flow_that_is_answered_late_is_no_flow_without_an_answer(build, timers, looks):
     rig = build(None, timers.clock, timers)
     pod = rig.udp_peer()
     dns = rig.udp_service(pod.address)
@@ -349,8 +350,9 @@ async def test_a_flow_that_is_answered_late_is_no_flow_without_an_answer(build, 
     client.send(b"question")
     _, proxy = await pod.receive_from()
     timers.advance(3.1)
-    rig.plane.settle()
-    assert (counters.unanswered, counters.late) == (1, 0)
+    for _ in range(looks):
+        rig.plane.settle()
+    assert (counters.unanswered, counters.late) == (looks, 0)
     pod.send_to(b"answer", proxy)
     assert await client.receive() == b"answer"
     assert (counters.unanswered, counters.late) == (0, 1)

@@ -206,8 +206,8 @@ def test_clients_that_failed_in_several_ways_are_counted_by_each():
         pytest.param(
             2,
             {},
-            "connections failed in the last minute: endpoints had 2 connections each, which was "
-            "their limit on this node",
+            "connections failed in the last minute: endpoints were at their limit on this node "
+            "(max-connections)",
             id="limit",
         ),
         pytest.param(
@@ -219,8 +219,8 @@ def test_clients_that_failed_in_several_ways_are_counted_by_each():
         pytest.param(
             1,
             UDP,
-            "flows failed in the last minute: endpoints had 1 connection each, which was their "
-            "limit on this node",
+            "flows failed in the last minute: endpoints were at their limit on this node "
+            "(max-connections)",
             id="udp",
         ),
     ],
