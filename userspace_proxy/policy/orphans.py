@@ -2,7 +2,8 @@
 
 Two names are similar if one letter is wrong, missing or too much, or two neighbours are swapped:
 then they share a variant, which is a name with at most one letter left out. So finding one takes
-some lookups, however many names there are.
+some lookups, however many names there are. So they are if one is the other with a last part
+(``landing``, ``landing-v2``): a Service was renamed, and its slice by hand wasn't.
 
 Rule 1: of each namespace the first ``ORPHANS_MAX`` names are considered, sorted.
 Rule 2: the cost of a change depends on the names that change, not on how many there are.
@@ -59,15 +60,16 @@ class Orphans:
             for key in before ^ now | changed & now:
                 self._enter(key, is_in=key in now)
                 names.add(key.name)
-                variants.update(_variants(key))
+                variants.update(_variants(key), _stem(key))
                 yield
         namespaces = {key.namespace for key in variants}
 
         def concerns(service: ServiceKey) -> bool:
             if service.name in names:
                 return True
-            is_here = service.namespace in namespaces
-            return is_here and not variants.isdisjoint(_variants(service))
+            if service.namespace not in namespaces:
+                return False
+            return not variants.isdisjoint((*_variants(service), *_stem(service)))
 
         return concerns
 
@@ -96,12 +98,16 @@ class Orphans:
 
     def _enter(self, key: ServiceKey, *, is_in: bool) -> None:
         _put(self._by_name, key.name, key, is_in=is_in)
-        for variant in _variants(key):
+        for variant in (*_variants(key), *_stem(key)):
             _put(self._by_variant, variant, key, is_in=is_in)
 
     def _similar(self, service: ServiceKey) -> ServiceKey | None:
         found = (self._by_variant.get(variant) for variant in _variants(service))
-        return next((min(keys) for keys in found if keys is not None), None)
+        near = next((min(keys) for keys in found if keys is not None), None)
+        if near is None:
+            whole = (self._by_name.get(stem.name, ()) for stem in _stem(service))
+            near = next((key for keys in whole for key in keys if key in _stem(service)), None)
+        return near
 
 
 def _put(
@@ -123,6 +129,12 @@ def _variants(key: ServiceKey) -> Iterator[ServiceKey]:
     if len(key.name) > _VARIANT_MIN:
         for at in range(len(key.name)):
             yield ServiceKey(key.namespace, key.name[:at] + key.name[at + 1 :])
+
+
+def _stem(key: ServiceKey) -> tuple[ServiceKey, ...]:
+    """Return a name without its last part; nothing if it has only one."""
+    stem, dash, _ = key.name.rpartition("-")
+    return (ServiceKey(key.namespace, stem),) if dash else ()
 
 
 def slice_elsewhere(key: ServiceKey, item: SliceKey) -> Cause:

@@ -95,6 +95,26 @@ def test_names_are_similar_if_one_letter_differs(named, is_similar):
     assert (some.meant_for(shop) is not None) is is_similar
 
 
+@pytest.mark.parametrize(
+    ("named", "service", "is_similar"),
+    [
+        pytest.param("landing", "landing-v2", True, id="the-service-has-one"),
+        pytest.param("reporting-db", "reporting", True, id="the-slice-has-one"),
+        pytest.param("landing-v1", "landing-v2", True, id="a-letter-wrong"),
+        pytest.param("shop-db", "shop-cache", False, id="both-have-one"),
+        pytest.param("landing", "landing-page-v2", False, id="two-parts"),
+    ],
+)
+def test_names_are_similar_if_one_has_a_last_part_more(named, service, is_similar):
+    some, key = orphans(**{f"shop__{named}": ("shop", "web-x")}), ServiceKey("shop", service)
+    # It may concern others, which are planned again without effect.
+    assert key in concerned(named, key) or not is_similar
+    assert (some.meant_for(key) is not None) is is_similar
+    elsewhere = ServiceKey("other", service)
+    assert concerned(named, elsewhere) == []
+    assert some.meant_for(elsewhere) is None
+
+
 def test_names_of_a_letter_or_two_are_not_similar():
     keys = [ServiceKey("shop", name) for name in ("b", "dc", "d")]
     some = orphans(shop__a=("shop", "a-x"), shop__db=("shop", "db-x"))
@@ -137,7 +157,7 @@ def test_the_cost_of_a_change_does_not_grow_with_the_number_of_orphans():
     assert change(some, before.changed(named("zzz")))[1] == 0
 
 
-NAMES = st.lists(st.text("ab", min_size=1, max_size=4), max_size=8, unique=True)
+NAMES = st.lists(st.text("ab-", min_size=1, max_size=4), max_size=8, unique=True)
 
 
 @given(st.lists(NAMES, max_size=5))
@@ -147,7 +167,7 @@ def test_change_by_change_gives_the_answers_of_fresh_ones(changes):
         change(some, named(*names))
         fresh = Orphans()
         change(fresh, named(*names))
-        for name in ("a", "ab", "aba", "abba", "bab"):
+        for name in ("a", "ab", "aba", "abba", "bab", "a-b", "ab-a-b"):
             for namespace in ("shop", "other"):
                 key = ServiceKey(namespace, name)
                 assert some.meant_for(key) == fresh.meant_for(key)
