@@ -151,8 +151,8 @@ def test_a_chain_that_drops_packets_on_their_way_in_is_named(
         testbed.shell(f"nft '{'; '.join(['add table ip evil', f'{chain}; }}', *rules])}'")
         cause = (
             "nftables chain ip evil in of another program (input, priority 0) drops packets to it"
-            f"{besides}; insert the rule `ct status dnat accept` in that chain, or delete what "
-            "drops them"
+            f"{besides}; insert the rules `ct status dnat accept` and `ct state established "
+            "accept` in that chain, or delete what drops them"
         )
 
         def sentence() -> str:

@@ -71,4 +71,4 @@ def test_frontends_not_served_without_ipv6_have_a_cause(testbed):
         return not any(port["problem"] for port in testbed.agent.status()["ports"])
 
     wait_for("IPv6's frontends", is_well, deadline_s=120.0, hint=testbed.agent.log)
-    assert testbed.agent.frontends("dual")["[fd00:96::12]:80"] != "not routed to this node"
+    assert testbed.agent.frontends("dual")["[fd00:96::12]:80"] != "not steered to this proxy"

@@ -346,7 +346,7 @@ MISTAKES = (
     Mistake(
         "cuts-every-other",
         "Served by 1 endpoint now; 4 of 8 connections failed in the last minute: {pod}:9113 reset "
-        "connections after it had answered",
+        "connections while or after it answered",
         target=CUTTING_SOME,
         dials=8,
     ),

@@ -223,10 +223,10 @@ def view_frontend(served: ServedPort, frontend: Frontend, bind: Bind) -> Fronten
 
 def _target(served: ServedPort, frontend: Frontend, bind: Bind) -> str:
     if frontend in served.unsteered:
-        return "not routed to this node"
+        return "not steered to this proxy"
     listener = served.listeners.get(frontend)
     if listener is None or not listener.is_serving:
-        return "refused"
+        return "refused" if listener or not served.not_listening else "not served by this proxy"
     if served.plan.serving.admits == ():
         return "dropped"
     if isinstance(target := served.steered.get(frontend), KernelTarget) and target.is_on:

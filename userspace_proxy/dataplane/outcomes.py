@@ -122,7 +122,10 @@ class Outcomes:
                 counters.exclusions.ended(client, now, number, counters.ends.succeeded_at)
         if is_client_specific:
             return code
-        counters.dials.failed(now, number)
+        dials = counters.dials
+        # Routers report few of the packets that they can't deliver: silence in between is no news.
+        is_reported = number == errno.ETIMEDOUT and dials.number in causes.UNREACHABLE
+        dials.failed(now, dials.number if dials.is_on and is_reported else number)
         if may_be_client_specific:
             return code
         if self._balancers.current.failed(endpoint, now, is_silent=is_silent):

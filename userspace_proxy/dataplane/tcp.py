@@ -193,11 +193,11 @@ class TcpConnection:
         up = self.up
         if up is None:
             return
-        if not up.bytes_moved:
-            self._asked_at = self.reactor.now
-        elif not events & epoll.RDHUP:
+        if (had_asked := up.bytes_moved) and not events & epoll.RDHUP:
             self._set_nodelay()
         up.pump(events)
+        if up.bytes_moved and not had_asked:
+            self._asked_at = self.reactor.now
         if up.bytes_moved > _ONE_PACKET_BYTES:
             self._set_nodelay()
 

@@ -36,13 +36,17 @@ def firewall_steps(
     is_blamed = any(CHAIN in cause.sentence for port in ports for cause in port.state.causes)
     if not node.firewalls and not is_blamed and node.steering.name != "none":
         what = "No chain of another program is known to drop packets to it"
-        yield PathStep(Level.OK, _TOPIC, what)
+        if any(port.is_unseen for port in ports):
+            unknown = "on its way in; chains at forward, which the kernel path passes, aren't read"
+            yield PathStep(None, _TOPIC, f"{what} {unknown}")
+        else:
+            yield PathStep(Level.OK, _TOPIC, what)
 
 
 def firewall_clause(steps: Sequence[PathStep]) -> str:
     """Return a chain that may drop packets of others, as the end of a sentence; or empty."""
-    others = (step.what for step in steps if step.topic == _TOPIC and step.level is None)
-    first = next(others, "")
+    of_firewalls = (step.what for step in steps if step.topic == _TOPIC and step.level is None)
+    first = next((what for what in of_firewalls if what.startswith("Chain ")), "")
     return f"; {first[0].lower()}{first[1:]}" if first else ""
 
 

@@ -34,5 +34,5 @@ def before_it_failed(endpoint: EndpointFacts, protocol: str) -> str:
         return ""
     if protocol == "UDP":
         return "; it answered before" if endpoint.has_sent else ""
-    verb = "served" if endpoint.has_sent else "accepted"
-    return f"; it {verb} {plural(endpoint.connections, 'connection')} before"
+    answered = "answered clients, and " if endpoint.has_sent else ""
+    return f"; it {answered}accepted {plural(endpoint.connections, 'connection')} before"

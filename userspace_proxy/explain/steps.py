@@ -194,12 +194,13 @@ def _worst(parts: Sequence[PathPart], ports: Sequence[PortFacts]) -> PathStep | 
 
 
 def _which(one: PortFacts | None, ports: Sequence[PortFacts]) -> str:
-    """Return which port or family the sentence is about, where another one is served; or empty."""
+    """Return which port, family or side it is about, where another one is served; or empty."""
     if one is None or all(port is one or port.state.is_problem for port in ports):
         return ""
     names = [f"port {one.port}"] if any(port.port != one.port for port in ports) else []
     families = [one.family] if any(port.family != one.family for port in ports) else []
-    words = ", ".join(filter(None, (*names, one.shared_number if names else "", *families)))
+    sides = [one.side or "cluster IP"] if any(port.side != one.side for port in ports) else []
+    words = ", ".join(filter(None, (*names, one.shared_number if names else "", *families, *sides)))
     return f"{capitalised(words)}: " if words else ""
 
 

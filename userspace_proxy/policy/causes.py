@@ -221,7 +221,8 @@ def port_missing(
     if others:
         one = f"{'a' if port.name else 'an'} {wanted}"
         sentence = f"its endpoints have {one} only for {', '.join(others)}, not {port.protocol}"
-        hint = "Give the Service's port and the container's port the same protocol"
+        other = "the container's port" if has_selector else "the port of its EndpointSlice"
+        hint = f"Give the Service's port and {other} the same protocol"
     elif names:
         shown = ", ".join(sorted(f'"{name}"' if name else "an unnamed one" for name in names))
         sentence = f"its endpoints have no {wanted}; they have {shown}"

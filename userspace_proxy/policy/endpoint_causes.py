@@ -168,7 +168,7 @@ def cuts_off(endpoint: SocketAddress) -> Cause:
     """Return the cause of connections that an endpoint answers, and then resets."""
     return Cause(
         CauseCode.ENDPOINT_CUTS_OFF,
-        f"{endpoint} resets connections after it has answered",
+        f"{endpoint} resets connections while or after it answers",
         str(endpoint),
         "Answers may be incomplete: read the log of the pod, which may crash or give up while it "
         f"answers; {LOST_ON_THE_WAY}; some programs reset every connection that they have finished",
@@ -246,7 +246,7 @@ _PAST = {
     CauseCode.ENDPOINT_UNREACHABLE: "{} was unreachable",
     CauseCode.ENDPOINT_FAILS: "{} could not be dialled",
     CauseCode.ENDPOINT_RESETS: "{} accepted connections and ended them without answering",
-    CauseCode.ENDPOINT_CUTS_OFF: "{} reset connections after it had answered",
+    CauseCode.ENDPOINT_CUTS_OFF: "{} reset connections while or after it answered",
     CauseCode.ENDPOINT_SENDS_NOTHING: "{} sent nothing in time",
     CauseCode.ENDPOINT_ANSWERS_LATE: "{} answered after its clients had left",
 }
@@ -258,6 +258,15 @@ def in_the_past(cause: Cause) -> Cause:
     return replace(cause, sentence=f"{_past(cause)}{comma} when it was last tried")
 
 
+# Their remedies look at what is so now.
+_OF_NOW = (
+    CauseCode.ENDPOINT_SILENT,
+    CauseCode.ENDPOINT_UNREACHABLE,
+    CauseCode.ENDPOINT_NO_HOST,
+    CauseCode.ENDPOINT_FAILS,
+)
+
+
 def at_times(cause: Cause, host: str = "") -> Cause:
     """Return the cause of an endpoint that failed a moment ago, and has answered since.
 
@@ -265,6 +274,8 @@ def at_times(cause: Cause, host: str = "") -> Cause:
         host: The name that it was found by; empty for an address, as of pods.
     """
     hint = cause.hint
+    if cause.code in _OF_NOW:
+        hint = f"If it fails again: {hint[:1].lower()}{hint[1:]}"
     if cause.code is CauseCode.ENDPOINT_REFUSES:
         where = f" on {host}" if host else ""
         show = "its log shows" if host else "kubectl logs --previous POD shows"

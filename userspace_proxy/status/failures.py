@@ -20,6 +20,7 @@ from ..policy.endpoint_causes import (
     DroppedBy,
     Obstacle,
     answers_late,
+    at_times,
     cuts_off,
     denies,
     dropped_here,
@@ -116,6 +117,8 @@ def _failure(
             cause = answers_late(address, late.waited_s, is_at_end=late.is_at_end)
             return seen(cause, ends, clock)
         cause = seen(end_cause(address, ends.number), ends, clock)
+        if ends.succeeded_at >= 0 and clock.now - ends.succeeded_at < LATELY_S:
+            cause = replace(cause, hint=at_times(cause).hint)
         if has_excluded(counters.exclusions) and counters.exclusions.last_at >= ends.last_at:
             cause = seen(excludes(address, counters.exclusions.who), ends, clock)
         return silent_since(cause, failed) if failed else cause

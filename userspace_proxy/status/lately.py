@@ -8,25 +8,26 @@ Rule 2: what was news stays so until it is half as many.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
 from ..facts import LATELY_S, EndpointCounters, LatelyFacts, PortFacts, Streak
 from ..facts.exclusions import Exclusions
 from ..facts.port import LATELY_NAMES, Lately
-from ..model import Cause
+from ..model import Cause, CauseCode
 from ..policy import EndpointVerdict
 from ..policy.causes import NO_DATAGRAM
 from ..policy.endpoint_causes import (
     UNANSWERED_FLOW_S,
     answers_flows_late,
     at_times,
+    denies,
     excludes,
     with_header,
 )
 from ..policy.loss_causes import LEFT
-from .failures import Clock, cut_cause, dial_cause, end_cause, has_excluded
+from .failures import DENIALS_S, Clock, cut_cause, dial_cause, end_cause, has_excluded
 from .units import plural
 
 LEAST = 3
@@ -37,6 +38,9 @@ SHARE = 0.05
 SILENT_SHARE = 0.1
 """Of all flows, or connections that clients leave or that end in the middle: an answer may take
 longer, as those of DNS servers to some names, and clients leave for reasons of their own."""
+_MANY_DENIALS = 10
+"""Failed dials of clients in a row, while this node was answered: half of all packets would have to
+be lost for that to happen by chance once in a thousand times."""
 _Endpoints = Iterable[tuple[EndpointVerdict, EndpointCounters]]
 _Failures = Iterator[tuple[Streak, EndpointVerdict]]
 _Find = Callable[[_Endpoints], _Failures]
@@ -112,6 +116,9 @@ def _late(endpoints: _Endpoints) -> _Failures:
 
 
 def _dial_failed(verdict: EndpointVerdict, dials: Streak) -> Cause:
+    is_denied = bool(dials.who) and dials.failures >= _MANY_DENIALS
+    if is_denied and dials.last_at - dials.first_at >= DENIALS_S:
+        return at_times(denies(verdict.address, dials.who), verdict.host)
     return at_times(dial_cause(verdict.address, dials.number), verdict.host)
 
 
@@ -141,9 +148,15 @@ _FAILURES: Mapping[str, tuple[_Find, _Why]] = {
 """By field of ``Lately``: where the last such failure is found, and its cause."""
 
 
-def many_failed(port: PortFacts) -> str:
-    """Return how many clients failed, and why; empty if they are few."""
+def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> str:
+    """Return how many clients failed, and why; empty if they are few.
+
+    Args:
+        but: Causes that are known already: empty for these, and without a cause.
+    """
     lately, why = port.lately, _why(port.lately)
+    if but and (lately.cause is None or lately.cause.code in but):
+        return ""
     if lately.waited and lately.waited == max(lately.counts()[1:]):
         why = _limit(port)
     if port.protocol == "UDP":

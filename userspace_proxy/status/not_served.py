@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from ..facts import Level, PortFacts
-from ..model import Cause
+from collections.abc import Sequence
+
+from ..facts import FrontendFacts, Level, PortFacts
+from ..model import Cause, FrontendKind
 from ..policy.causes import not_listening
 
 
 def judge_not_served(port: PortFacts) -> tuple[Level, str, str, tuple[Cause, ...]]:
     """Return level, word, sentence, and the cause that decides them."""
-    reached = sum(frontend.is_reached for frontend in port.frontends)
-    word = "partly served" if 0 < reached < len(port.frontends) else "not served"
+    missed = [frontend for frontend in port.frontends if not frontend.is_reached]
+    is_partly = 0 < len(missed) < len(port.frontends)
+    word = "partly served" if is_partly else "not served"
+    place = _place(missed) if is_partly else ""
+    where = f", not at {place}" if place and place not in port.problem else ""
     cause = not_listening(port.problem.removesuffix(f" ({port.way_out})"), port.way_out)
-    return Level.TROUBLE, word, f"{word.capitalize()}: {cause}{besides(port)}", (cause,)
+    return Level.TROUBLE, word, f"{word.capitalize()}{where}: {cause}{besides(port)}", (cause,)
+
+
+def _place(frontends: Sequence[FrontendFacts]) -> str:
+    """Return the first address, or the node port if it is one, and how many more there are."""
+    first = frontends[0]
+    if first.kind != FrontendKind.NODE_PORT:
+        more = f" and {len(frontends) - 1:,} more" if len(frontends) > 1 else ""
+        return f"{first.address}{more}"
+    return f"node port {first.address.rpartition(':')[2]}"
 
 
 def besides(port: PortFacts) -> str:

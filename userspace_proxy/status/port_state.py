@@ -162,7 +162,14 @@ def _at_limit(port: PortFacts) -> _Judgement:
     """Judge a Service port whose clients wait for endpoints at their limit."""
     held = waiting_in_words(port.waits.waiting, port.waits.longest_s)
     limit = plural(port.max_connections or 0, "connection")
-    sentence = f"Holding {held}: endpoints have {limit} each, which is their limit on this node"
+    why = f"endpoints have {limit} each, which is their limit on this node"
+    if port.affinity_timeout_s is not None:
+        # Others may have fewer.
+        why = (
+            f"the endpoint that a client keeps to (sessionAffinity) has {limit}, its limit on this "
+            "node"
+        )
+    sentence = f"Holding {held}: {why}"
     return Level.ATTENTION, "at their limit", sentence, ()
 
 
@@ -213,9 +220,8 @@ def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgem
     if all(_is(CauseCode.ENDPOINT_CUTS_OFF, endpoint) for endpoint in failing):
         ended = sum(endpoint.cause.count for endpoint in failing if endpoint.cause)
         were = "was" if ended == 1 else "were"
-        what = (
-            f"{_counted(failing, 'connection')} {were} reset by the endpoint after it had answered"
-        )
+        counted = _counted(failing, "connection")
+        what = f"{counted} {were} reset by the endpoint while or after it answered"
         return Level.ATTENTION, "partly answering", capitalised(what), ()
     if are_silent:
         # Normal for some protocols: an observation, no failure.
@@ -226,7 +232,9 @@ def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgem
     if all(map(_only_closes, failing)):
         # A collector of logs ends idle connections so, and resets none (docs/troubleshooting.md).
         return Level.ATTENTION, "not answering", f"Clients get no answer: {sentence}", ()
-    return Level.TROUBLE, "not answering", f"Clients fail: {sentence}", ()
+    codes = [endpoint.cause.code for endpoint in failing if endpoint.cause]
+    what = "; ".join(filter(None, (f"Clients fail: {sentence}", many_failed(port, but=codes))))
+    return Level.TROUBLE, "not answering", what, ()
 
 
 def _nothing_ever(port: PortFacts, failing: Sequence[EndpointFacts], sentence: str) -> str:
@@ -303,6 +311,7 @@ def _served(port: PortFacts, usable: int) -> _Judgement:
         return Level.ATTENTION, word, f"{sentence}; {mistakes[0]}", (mistakes[0],)
     if all(e.state == TERMINATING for e in port.endpoints if e.is_usable):
         ending = about_to_vanish(port.namespace, usable)
+        sentence = sentence.replace("Ready: ", "Usable: ", 1)
         return Level.ATTENTION, word, f"{sentence}; {ending}", (ending,)
     # At an address for the internet, scanners are dropped all day.
     denied_before = (e.cause for e in port.endpoints if _has_denied(e))

@@ -43,6 +43,7 @@ from .units import (
     rate_in_words,
     seconds_in_words,
     times_in_words,
+    with_times,
 )
 from .wrapping import placed
 
@@ -251,9 +252,10 @@ def _usable(port: PortFacts) -> str:
 def _words(port: PortFacts, now: float, history: History) -> str:
     state = port.state
     if state.level is not Level.OK or port.is_dropping or port.is_holding:
-        times = _times(state.causes[0], now) if state.causes else ""
         sentence = with_age(state.sentence, port, now)
-        return f"{sentence}{times}{also_in_words(state.sentence, mistakes_of(port))}"
+        for first in state.causes[:1]:
+            sentence = with_times(sentence, first.sentence, _times(first, now))
+        return f"{sentence}{also_in_words(state.sentence, mistakes_of(port))}"
     # A port that is served has no cause but clients that are turned away.
     words = _traffic(port, now, history)
     denied = (cause for cause in state.causes[:1] if cause.sentence not in words)
@@ -301,7 +303,7 @@ def _details(port: PortFacts, now: float, probes: str) -> Iterator[str]:
     for one in port.frontends:
         yield f"address   {one.address}/{port.protocol}, {one.kind}: {one.target}"
     for endpoint in port.endpoints:
-        yield f"endpoint  {_endpoint(endpoint)}"
+        yield f"endpoint  {_endpoint(endpoint, is_unseen=port.is_unseen)}"
     if not port.has_default_path:
         yield f"path      {path_in_words(port.path, port.path_why, port.path_since, now)}"
         if counted := counted_in_words(port.path, port.kernel_connections, port.protocol):
@@ -317,16 +319,15 @@ def _details(port: PortFacts, now: float, probes: str) -> Iterator[str]:
         yield f"policy    {'; '.join(filter(None, facts))}"
 
 
-def _endpoint(endpoint: EndpointFacts) -> str:
+def _endpoint(endpoint: EndpointFacts, *, is_unseen: bool) -> str:
     state = endpoint.state
     if endpoint.ejected_for_s is not None:
         state = ejected_in_words(endpoint.ejected_for_s)
-    parts = [
-        state,
-        endpoint.preference,
-        endpoint.node,
-        f"{count_in_words(endpoint.active)} open",
-    ]
+    parts = [state, endpoint.preference, endpoint.node]
+    if is_unseen and not endpoint.connections:
+        # What the kernel leads there isn't counted by endpoint.
+        return f"{endpoint.address}  {', '.join(filter(None, parts))}"
+    parts.append(f"{count_in_words(endpoint.active)} open")
     parts.append(f"{count_in_words(endpoint.connections)} in all")
     if endpoint.failed:
         parts.append(f"{count_in_words(endpoint.failed)} failed")

@@ -129,6 +129,13 @@ def times_in_words(count: int, last_at: float, now: float) -> str:
     return f" ({times}{last})"
 
 
+def with_times(sentence: str, cause: str, times: str) -> str:
+    """Return a sentence with how often a cause was seen, behind the part that states the cause."""
+    at = sentence.lower().find(cause.lower())
+    end = at + len(cause) if at >= 0 and sentence[at + len(cause) :].startswith(";") else None
+    return f"{sentence}{times}" if end is None else f"{sentence[:end]}{times}{sentence[end:]}"
+
+
 def capitalised(text: str) -> str:
     """Return a text with its first letter in upper case; the rest stays as it is."""
     return text[:1].upper() + text[1:]

@@ -390,4 +390,7 @@ _UNTRACKED = (
     "keeps packets to it from being tracked (notrack), so that they aren't translated; accept them "
     "in that chain before that rule, or delete it"
 )
-_ADMIT = "insert the rule `ct status dnat accept` in that chain, or delete what drops them"
+_ADMIT = (
+    "insert the rules `ct status dnat accept` and `ct state established accept` in that chain, or "
+    "delete what drops them"
+)

@@ -426,7 +426,7 @@ async def test_one_that_is_held_by_another_program_or_is_not_steered_is_not_reac
     (port,) = view_ports(served_ports, plane, Bind.PROXY_PORT, CLOCK)
     assert (str(port.notes[0]), port.state.way_out) == ("it may be translated", "delete that")
     served_ports.steered.note_unsteered({WEB: "no route"})
-    assert leads_to(served_ports) == ("not routed to this node", False)
+    assert leads_to(served_ports) == ("not steered to this proxy", False)
     (served,) = served_ports
     served.held_by_others.add(WEB)
     assert leads_to(served_ports) == ("held by another program", False)

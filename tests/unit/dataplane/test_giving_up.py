@@ -138,6 +138,19 @@ async def test_a_byte_shows_that_a_client_that_left_sooner_had_waited_for_it(
     assert (ends.is_on, ends.number) == ((True, errno.ETIMEDOUT) if has_waited else (False, 0))
 
 
+async def test_a_greeting_that_is_late_has_taken_the_time_since_the_endpoint_answered(rig):
+    pod = rig.endpoint()
+    client, server = await rig.pair(rig.service(pod.address), pod)
+    (connection,) = rig.connections.open
+    await until(lambda: connection.up is not None)
+    connection._asked_at -= 7.0
+    client.finish()
+    assert await server.read() == b""
+    await server.send(b"220 ready")
+    assert await client.read() == b"220 ready"
+    assert connection._first_byte_s >= 7.0, "the client's end asks for nothing"
+
+
 async def test_an_answer_ends_it_also_a_late_one(rig):
     pod = rig.endpoint()
     web = rig.service(pod.address)

@@ -34,6 +34,19 @@ def test_failures_in_a_row_are_those_since_the_last_answer(group):
     }
 
 
+def test_silence_between_a_routers_reports_does_not_hide_them(group):
+    dials = group.counters_of(POD_A).dials
+    for now, number in enumerate((errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ETIMEDOUT)):
+        group.outcomes.failed(POD_A, number, float(now))
+    assert (dials.failures, dials.number) == (3, errno.EHOSTUNREACH)
+    group.outcomes.failed(POD_A, errno.ECONNREFUSED, 3.0)
+    assert dials.number == errno.ECONNREFUSED
+    group.outcomes.failed(POD_B, errno.EHOSTUNREACH, 0.0)
+    group.outcomes.answered(POD_B, 1.0)
+    group.outcomes.failed(POD_B, errno.ETIMEDOUT, 2.0)
+    assert group.counters_of(POD_B).dials.number == errno.ETIMEDOUT
+
+
 def test_an_answer_to_another_worker_ends_the_row(group):
     group.outcomes.failed(POD_A, errno.ETIMEDOUT, 0.0)
     group.outcomes.answered_elsewhere(POD_A, 1.0)

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.unit.status.views import NOW, make_endpoint, make_port
+from tests.unit.status.views import NOW, make_endpoint, make_port, replace
 from userspace_proxy.explain import explain
 from userspace_proxy.explain.firewalls import firewall_clause, firewall_steps
 from userspace_proxy.facts import LATELY_S, FirewallFacts, Level, SteeringState
@@ -65,3 +65,11 @@ def test_that_no_chain_is_known_is_a_step_where_none_is_blamed(steering, problem
     port = make_port(problem=problem)
     node = make_subject(port, steering=SteeringState(steering)).node
     assert [step.level for step in firewall_steps(node, (port,), "", NOW)] == [Level.OK] * shown
+
+
+def test_chains_that_the_kernel_path_passes_are_not_said_to_be_known():
+    port = replace(make_port(), path="kernel")
+    (step,) = firewall_steps(make_subject(port).node, (port,), "", NOW)
+    assert step.level is None
+    assert step.what.endswith("chains at forward, which the kernel path passes, aren't read")
+    assert firewall_clause([step]) == "", "it isn't about a chain"

@@ -24,7 +24,11 @@ def failing(cause, **figures):
 @pytest.mark.parametrize(
     ("endpoint", "protocol", "said"),
     [
-        pytest.param(failing(REFUSES, sent_bytes=1), "TCP", "; it served 20 connections before"),
+        pytest.param(
+            failing(REFUSES, sent_bytes=1),
+            "TCP",
+            "; it answered clients, and accepted 20 connections before",
+        ),
         pytest.param(failing(REFUSES, sent_bytes=0), "TCP", "; it accepted 20 connections before"),
         pytest.param(failing(REFUSES, connections=0), "TCP", ""),
         pytest.param(failing(REFUSES, sent_bytes=0), "UDP", ""),

@@ -86,9 +86,10 @@ def test_the_worst_step_is_the_sentence():
         pytest.param({"port": "metrics"}, "Port metrics: ", id="port"),
         pytest.param({"family": "IPv6"}, "IPv6: ", id="family"),
         pytest.param({"port": "metrics", "family": "IPv6"}, "Port metrics, IPv6: ", id="both"),
+        pytest.param({"side": "external"}, "External: ", id="side"),
     ],
 )
-def test_the_sentence_names_the_port_or_family_where_another_one_is_served(changes, which):
+def test_the_sentence_names_the_port_family_or_side_where_another_one_is_served(changes, which):
     dead = replace(make_port(endpoints=(make_dead_endpoint("10.244.1.8:80"),)), **changes)
     alone, beside = explain(make_subject(dead)), explain(make_subject(make_port(), dead))
     assert beside.sentence == f"{which}{alone.sentence}"
@@ -121,7 +122,8 @@ def test_an_endpoint_has_its_cause_how_often_and_when_and_what_it_served():
         (
             Level.TROUBLE,
             "10.244.1.8:80 on node-b: refuses connections: nothing listens on port 80 there, or a "
-            "firewall rejects them (2 times, last 3 s ago); it served 20 connections before",
+            "firewall rejects them (2 times, last 3 s ago); it answered clients, and accepted 20 "
+            "connections before",
         ),
         (Level.OK, "10.244.1.7:80: ready"),
     )
@@ -352,7 +354,8 @@ def test_a_client_selects_its_family():
 def test_a_client_that_is_dropped_is_the_sentence():
     subject = make_subject(*make_two_sides(), service="shop/front")
     explanation = explain(subject, client="198.51.100.1")
-    assert explanation.sentence.startswith("Packets from 198.51.100.1 are dropped: Clients from")
+    dropped = "External: Packets from 198.51.100.1 are dropped: Clients from"
+    assert explanation.sentence.startswith(dropped)
     assert explain(subject).level is Level.OK
 
 

@@ -291,7 +291,7 @@ def test_connections_that_are_reset_after_an_answer_are_a_cause_until_one_ends_w
     state = judge(make_port(endpoints=(endpoint,)))
     assert (state.level, state.code) == (Level.ATTENTION, CauseCode.ENDPOINT_CUTS_OFF)
     assert state.sentence == (
-        "The last 3 connections were reset by the endpoint after it had answered"
+        "The last 3 connections were reset by the endpoint while or after it answered"
     )
     counters.cuts.succeeded_at = 4.0
     assert failure_of(POD, counters, at(5.0)) == (None, False)

@@ -55,6 +55,16 @@ def test_a_client_that_failed_while_this_node_was_answered_is_the_latest_failure
     assert (cause.count, cause.last_at) == (12, 1008.0)
 
 
+def test_a_client_that_was_denied_the_endpoint_until_a_moment_ago_is_named():
+    verdict, counters = returned(1.0)
+    for now in range(2, 12):
+        counters.denials.failed(float(now), errno.ETIMEDOUT, "10.244.0.123")
+    counters.denials.succeeded_at = 12.0
+    cause = failed_lately(Lately(8, 12), ((verdict, counters),), at(13.0)).cause
+    assert cause.sentence == "192.0.2.1:8080 answered this node, but not 10.244.0.123"
+    assert (cause.code, cause.count) == (CauseCode.ENDPOINT_DENIES, 12)
+
+
 def ended(at, number=errno.ECONNRESET, address=POD):
     """Return an endpoint that ended a connection without a byte, and answers others."""
     counters = EndpointCounters()
@@ -149,7 +159,7 @@ def test_connections_that_end_in_the_middle_are_no_success():
     assert state.level is Level.ATTENTION
     assert state.sentence == (
         "Served by 1 endpoint now; 10 of 40 connections failed in the last minute: "
-        "192.0.2.1:8080 reset connections after it had answered"
+        "192.0.2.1:8080 reset connections while or after it answered"
     )
     assert judge(make_port(endpoints=(READY,), lately=LatelyFacts(81, cut=8))).word == "served"
 
@@ -302,6 +312,20 @@ def test_clients_that_failed_in_the_last_minute_are_no_success(
     assert not state.is_problem
     failing = judge(make_port(endpoints=(READY, FAILING), lately=lately))
     assert failing.sentence.endswith("the other one serves")
+
+
+def test_an_endpoint_that_fails_in_two_ways_has_both():
+    """Source: issue 32, a program that each request kills, and that is down for some seconds."""
+    ends = replace(resets(SocketAddress("10.244.1.7", 8080)), count=7)
+    dying, lately = replace(READY, cause=ends, resets=7), LatelyFacts(7, 21, 7)
+    lately = replace(lately, cause=at_times(replace(REFUSES, object=READY.address)))
+    port = make_port(endpoints=(dying,), lately=lately)
+    assert port.state.sentence == (
+        f"Clients fail: {ends}; 28 of 28 connections failed in the last minute (21 not connected, "
+        "7 ended without an answer): 10.244.1.7:8080 refused connections"
+    )
+    same = replace(lately, cause=at_times(ends))
+    assert make_port(endpoints=(dying,), lately=same).state.sentence == f"Clients fail: {ends}"
 
 
 @pytest.mark.parametrize(

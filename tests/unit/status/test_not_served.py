@@ -9,6 +9,8 @@ from .views import make_frontend, make_port
 HELD_BY = "node port 30080/TCP is held by nginx"
 HELD = make_frontend("192.0.2.10:30080", "NodePort", "held by nginx", is_reached=False)
 CLUSTER_IP = make_frontend("10.96.7.1:80", "ClusterIP", "proxy port 20001")
+BALANCED = make_frontend("192.0.2.10:80", "LoadBalancer", "not steered", is_reached=False)
+OTHER = make_frontend("192.0.2.11:80", "LoadBalancer", "not steered", is_reached=False)
 NO_NAME = Cause(CauseCode.PORT_NAME_MISSING, 'they have no port named "http"; they have "web"')
 
 
@@ -20,6 +22,20 @@ def test_an_address_that_another_program_holds(frontends, word):
     level, is_word, sentence, (cause,) = judge_not_served(make_port(frontends=frontends, **problem))
     assert (level, is_word, sentence) == (Level.TROUBLE, word, f"{word.capitalize()}: {HELD_BY}")
     assert (cause.sentence, cause.hint) == (HELD_BY, "stop it")
+
+
+@pytest.mark.parametrize(
+    ("missed", "where"),
+    [
+        pytest.param((HELD,), "node port 30080", id="node-port"),
+        pytest.param((BALANCED,), "192.0.2.10:80", id="one-address"),
+        pytest.param((BALANCED, OTHER), "192.0.2.10:80 and 1 more", id="two-addresses"),
+    ],
+)
+def test_addresses_that_a_chain_takes_are_named_beside_it(missed, where):
+    port = make_port(frontends=(CLUSTER_IP, *missed), problem="nftables chain evil drops packets")
+    _, _, sentence, _ = judge_not_served(port)
+    assert sentence == f"Partly served, not at {where}: nftables chain evil drops packets"
 
 
 def test_what_is_wrong_besides_is_in_the_sentence():

@@ -14,7 +14,22 @@ from userspace_proxy.status.units import (
     times_in_words,
     waiting_in_words,
     waits_in_words,
+    with_times,
 )
+
+
+@pytest.mark.parametrize(
+    ("sentence", "expected"),
+    [
+        pytest.param("a refuses", "a refuses (once)", id="alone"),
+        pytest.param("A refuses; b serves", "A refuses (once); b serves", id="before-others"),
+        pytest.param("Fails: a refuses", "Fails: a refuses (once)", id="at-the-end"),
+        pytest.param("a refuses clients", "a refuses clients (once)", id="in-another-one"),
+        pytest.param("all fail; b does", "all fail; b does (once)", id="elsewhere"),
+    ],
+)
+def test_how_often_a_cause_was_seen_stands_behind_it(sentence, expected):
+    assert with_times(sentence, "a refuses", " (once)") == expected
 
 
 @pytest.mark.parametrize(

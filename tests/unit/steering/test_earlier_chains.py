@@ -242,7 +242,10 @@ def test_after_its_translation_a_packet_is_followed_with_the_proxy_port(hook, ru
     steps = tuple(Step(*rule.split(": ")) for rule in rules)
     chain = Chain("ip evil", "in", "filter", hook, 0, steps=steps)
     cause = explain_chain(chain, {"in": chain}, WEB, PROXIED)
-    insert = "insert the rule `ct status dnat accept` in that chain, or delete what drops them"
+    insert = (
+        "insert the rules `ct status dnat accept` and `ct state established accept` in that chain, "
+        "or delete what drops them"
+    )
     expected = f"nftables chain ip evil in of another program ({hook}, priority 0) drops packets"
     assert cause == ("" if besides is None else f"{expected} to it{besides}; {insert}")
 
