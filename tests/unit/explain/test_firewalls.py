@@ -4,6 +4,8 @@ from tests.unit.status.views import NOW, make_endpoint, make_port, replace
 from userspace_proxy.explain import explain
 from userspace_proxy.explain.firewalls import firewall_clause, firewall_steps
 from userspace_proxy.facts import LATELY_S, FirewallFacts, Level, SteeringState
+from userspace_proxy.model import DataPath
+from userspace_proxy.status.path_words import PathView
 
 from .subjects import make_subject
 
@@ -68,7 +70,7 @@ def test_that_no_chain_is_known_is_a_step_where_none_is_blamed(steering, problem
 
 
 def test_chains_that_the_kernel_path_passes_are_not_said_to_be_known():
-    port = replace(make_port(), path="kernel")
+    port = replace(make_port(), path=PathView(DataPath.KERNEL))
     (step,) = firewall_steps(make_subject(port).node, (port,), "", NOW)
     assert step.level is None
     assert step.what.endswith("chains at forward, which the kernel path passes, aren't read")
