@@ -169,6 +169,18 @@ def _ports(protocol: str, text: str) -> _Test:
     return test
 
 
+def _source_ports(protocol: str, text: str) -> _Test:
+    is_in = _ports(protocol, text)
+
+    def test(packet: FirstPacket) -> bool | None:
+        is_from_them = is_in(packet._replace(is_answer=False, port=0))
+        # That of a client may be any.
+        is_any = not packet.is_answer and protocol in ("th", _name(packet.frontend))
+        return None if is_any else is_from_them
+
+    return test
+
+
 def _protocols(text: str) -> _Test:
     names = text.split(",")
     return lambda packet: _name(packet.frontend) in names
@@ -232,6 +244,7 @@ _CONDITIONS: Sequence[tuple[re.Pattern[str], Callable[..., _Test]]] = (
     (re.compile(r"ip6? daddr (\S+)"), _address),
     (re.compile(r"ip6? saddr (!= )?(\S+)"), _source),
     (re.compile(r"(tcp|udp|th|\d+) dport (\d[\d,-]*)"), _ports),
+    (re.compile(r"(tcp|udp|th|\d+) sport (\d[\d,-]*)"), _source_ports),
     (re.compile(r"meta l4proto (\S+)"), _protocols),
     (re.compile(r"meta nfproto (\S+)"), _family),
     (_STATES, _states),

@@ -119,6 +119,9 @@ def test_a_first_packet_of_tcp_is_a_syn(condition, first, answer):
         pytest.param("tcp dport 22,80", False, id="to-a-server"),
         pytest.param("tcp dport 22,30000-40000", None, id="maybe-to-it"),
         pytest.param("udp dport 40000", False, id="of-another-protocol"),
+        pytest.param("tcp sport 22,80", True, id="from-its-port"),
+        pytest.param("th sport 8000-9000", False, id="from-another-port"),
+        pytest.param("udp sport 80", False, id="from-a-port-of-another-protocol"),
         pytest.param("ct state established,related", True, id="of-open-connections"),
         pytest.param("ct state new", False, id="of-new-ones"),
         pytest.param("ct original ip daddr 10.96.7.1/32", True, id="of-those-to-it"),
@@ -127,6 +130,11 @@ def test_a_first_packet_of_tcp_is_a_syn(condition, first, answer):
 )
 def test_an_answer_comes_from_what_was_dialled_to_an_unprivileged_port(condition, expected):
     assert meets(condition, FirstPacket(WEB, is_answer=True)) is expected
+
+
+def test_the_port_of_a_client_may_be_any():
+    assert meets("tcp sport 80", FirstPacket(WEB)) is None
+    assert meets("udp sport 80", FirstPacket(WEB)) is False
 
 
 def test_the_source_of_clients_is_not_known():

@@ -292,7 +292,8 @@ def test_a_chain_that_drops_packets_to_an_endpoint_is_found_until_it_is_gone(nod
             "chain rate { type filter hook output priority 7; "
             "ip daddr 10.244.0.21 limit rate over 5/minute drop; }; "
             "chain in { type filter hook input priority 0; ct state new drop; tcp dport 22 drop; "
-            "ip saddr 10.244.0.9 drop; ip saddr 10.244.0.10 tcp dport 30000-40000 drop; }; }'"
+            "ip saddr 10.244.0.9 drop; ip saddr 10.244.0.10 tcp dport 30000-40000 drop; "
+            "tcp sport 8080 drop; }; }'"
         )
         node.run("nft 'table ip evil { chain out { type route hook output priority 5; }; }'")
         earlier.look([])
@@ -311,6 +312,8 @@ def test_a_chain_that_drops_packets_to_an_endpoint_is_found_until_it_is_gone(nod
             f"{chain.format('rate', 'output', 7)} packets to it above a low limit",
         ]
         assert dropping_chain(earlier.filters, SocketAddress("10.244.0.10", 80)) == ""
+        by_port = dropping_chain(earlier.filters, SocketAddress("10.244.0.10", 8080))
+        assert by_port == f"{chain.format('in', 'input', 0)} its answers"
         node.run("nft add rule ip evil out tcp dport 80 drop")
         earlier.look([])
         assert "ip evil out" in dropping_chain(earlier.filters, other)

@@ -49,6 +49,7 @@ _WIDTHS = {
 }
 READ = {**_WIDTHS, "th dport": 2, "ct state": 4, "meta l4proto": 1}
 """The fields that are understood if a set or map has them, with their widths in bytes."""
+_PORTS = ("th sport", "th dport")
 # The number and the name of the loopback interface, which is each namespace's first.
 _LOOPBACK = {
     f"{way}{name}": value
@@ -249,6 +250,7 @@ def _subject(name: str, found: dict[int, bytes]) -> str:
         ("payload", 1, 16, place[3]): "ip daddr",
         ("payload", 1, 24, place[3]): "ip6 daddr",
         ("payload", 1, 9, 1): "meta l4proto",
+        ("payload", 2, 0, 2): "th sport",
         ("payload", 2, 2, 2): "th dport",
         ("payload", 2, 13, 1): "tcp flags",
     }.get(place, "")
@@ -276,7 +278,7 @@ def _comparison(subject: str, mask: bytes, op: int, value: bytes) -> str:
         return f"{_PROTOCOL}{value_in_words(subject, value)}"
     if subject == "meta nfproto" and not mask:
         return f"meta nfproto {'ipv4' if value[0] == socket.AF_INET else 'ipv6'}"
-    if subject in ("th dport", "ct original proto-dst") and not mask:
+    if subject in (*_PORTS, "ct original proto-dst") and not mask:
         return f"{subject} {value_in_words(subject, value)}"
     if subject in _LOOPBACK and not mask and value.startswith(_LOOPBACK[subject]):
         return f"{subject[:3]} lo"
@@ -326,7 +328,7 @@ def value_in_words(subject: str, value: bytes) -> str:
 
 def _span(subject: str, low: bytes, high: bytes) -> str:
     is_whole = len(low) == len(high) and low <= high
-    if subject not in (*_WIDTHS, "th dport") or not is_whole:
+    if subject not in (*_WIDTHS, *_PORTS) or not is_whole:
         return _unknown([subject])
     return f"{subject} {','.join(span_in_words(subject, low, high))}"
 

@@ -291,6 +291,12 @@ def step(*parts):
             x.within(x.DPORT, 1, 2) + ACCEPT, Step("accept", "th dport 1-2"), id="any-protocol"
         ),
         pytest.param(
+            x.TCP + x.match(x.SPORT, 80) + ACCEPT, Step("accept", "tcp sport 80"), id="source-port"
+        ),
+        pytest.param(
+            x.within(x.SPORT, 1, 2) + ACCEPT, Step("accept", "th sport 1-2"), id="source-ports"
+        ),
+        pytest.param(
             x.IPV4 + x.match_network("10.96.0.0/12") + x.redirect(),
             Step("translate", "meta nfproto ipv4 ip daddr 10.96.0.0/12"),
             id="a-range-is-translated",
