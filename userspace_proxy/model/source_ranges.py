@@ -68,7 +68,7 @@ def parse_range(text: str, *, strict: bool = True) -> str:
     address, slash, length = text.partition("/")
     # ``ip_network`` also accepts netmasks (/255.0.0.0), zones and lengths with a leading zero.
     if not slash or "%" in address or not length.isdecimal() or str(int(length)) != length:
-        raise ValueError(f"{quoted(text)} is not a network (write 10.0.0.0/8)")
+        raise ValueError(f"{quoted(text)} is not a network (write {_meant(text)})")
     try:
         network = ipaddress.ip_network(text, strict=False)
     except ValueError:
@@ -79,3 +79,13 @@ def parse_range(text: str, *, strict: bool = True) -> str:
     if isinstance(first, ipaddress.IPv6Address) and first.ipv4_mapped is not None:
         raise ValueError(f"{quoted(text)} is a network of IPv4-mapped IPv6 addresses")
     return str(network)
+
+
+def _meant(text: str) -> str:
+    """Return the network of one address, or an example where the text is none of a host."""
+    try:
+        network = ipaddress.ip_network(text)
+    except ValueError:
+        return "10.0.0.0/8"
+    is_host = network.num_addresses == 1 and network.network_address.packed[-1]
+    return str(network) if is_host else "10.0.0.0/8"

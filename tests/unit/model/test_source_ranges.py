@@ -57,6 +57,20 @@ def test_an_invalid_range_admits_no_client(text):
         parse_range(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("172.18.0.100", "172.18.0.100/32"),
+        ("fd00::7", "fd00::7/128"),
+        ("172.18.0.0", "10.0.0.0/8"),
+        ("my-office", "10.0.0.0/8"),
+    ],
+)
+def test_an_address_without_a_prefix_is_told_what_to_write(text, meant):
+    with pytest.raises(ValueError, match=rf"is not a network \(write {meant}\)"):
+        parse_range(text)
+
+
 def test_bits_behind_the_prefix_are_an_error_where_it_is_strict():
     with pytest.raises(ValueError, match=r"has bits set after its prefix \(write 10.0.0.0/8\)"):
         parse_range("10.0.0.1/8")
