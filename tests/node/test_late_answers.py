@@ -103,7 +103,7 @@ def test_clients_that_leave_a_queue_are_explained_by_the_limit_for_which_they_wa
                 other.sendall(b"answer")
                 assert one.recv(100) == b"answer"
     said = (
-        "4 of 6 connections failed in the last minute: endpoints had 2 connections each, which was "
-        "their limit on this node"
+        "4 of 6 connections failed in the last minute: endpoints were at their limit on this node "
+        "(max-connections)"
     )
     wait_for(said, lambda: said in limited.agent.port(LIMITED.name)["state"]["sentence"])

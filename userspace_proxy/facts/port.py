@@ -189,6 +189,8 @@ class Lately(msgspec.Struct, frozen=True, gc=False):
     up, in their wait or after it."""
     late: int = 0
     """Of the flows, those whose first datagram came, but after two seconds; no others count it."""
+    removed: int = 0
+    """Connections that were reset because their endpoint had left (``ended_by_removal``)."""
 
     def counts(self) -> tuple[int, ...]:
         """Return the connections, and the clients of each kind that got no answer."""

@@ -190,7 +190,8 @@ class Group(CounterTable):
         ended = new_of["waits.timeouts"] + new_of["waits.overflows"]
         refused, waited = new_of["refused"] - ended, ended + new_of["waits.left"] + after
         sums["connections"] -= after
-        self.last_minute.add(Lately(refused=refused, waited=waited, **sums), now)
+        sums |= {"refused": refused, "waited": waited, "removed": new_of["ended_by_removal"]}
+        self.last_minute.add(Lately(**sums), now)
         self._ejected[worker] = {endpoint: now + left for endpoint, left in report.ejected}
         if report.waiting is None:
             self._waiting.pop(worker, None)

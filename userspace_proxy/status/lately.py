@@ -41,6 +41,7 @@ longer, as those of DNS servers to some names, and clients leave for reasons of 
 _MANY_DENIALS = 10
 """Failed dials of clients in a row, while this node was answered: half of all packets would have to
 be lost for that to happen by chance once in a thousand times."""
+_REMOVED = "reset as their endpoint had left: on-endpoint-removal"
 _Endpoints = Iterable[tuple[EndpointVerdict, EndpointCounters]]
 _Failures = Iterator[tuple[Streak, EndpointVerdict]]
 _Find = Callable[[_Endpoints], _Failures]
@@ -144,6 +145,7 @@ _FAILURES: Mapping[str, tuple[_Find, _Why]] = {
     # No endpoint is to blame.
     "waited": (lambda _: iter(()), _was_cut),
     "late": (_late, _answers_late),
+    "removed": (lambda _: iter(()), _was_cut),
 }
 """By field of ``Lately``: where the last such failure is found, and its cause."""
 
@@ -172,6 +174,7 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> str:
         "left before an answer": lately.left,
         "cut off after an answer began": lately.cut,
         "had waited for an endpoint": lately.waited,
+        _REMOVED: lately.removed,
     }
     # A connection that has ended may have begun more than a minute ago.
     failed = sum(counts.values())
@@ -180,7 +183,8 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> str:
     if not (is_share or _are_many(lately, failed, total, SILENT_SHARE)):
         return ""
     parts = [f"{count:,} {how}" for how, count in counts.items() if count >= LEAST]
-    each = f" ({', '.join(parts)})" if len(parts) > 1 else ""
+    is_removal = lately.removed and lately.removed == max(counts.values())
+    each = f" ({', '.join(parts)})" if len(parts) > 1 or is_removal else ""
     return f"{failed:,} of {plural(total, 'connection')} failed in the last minute{each}{why}"
 
 

@@ -421,7 +421,9 @@ def _some_fail(
 
 
 def _others_fail(port: PortFacts, failing: Sequence[EndpointFacts]) -> str:
-    """Return how many clients failed because of another endpoint; empty if they are few."""
+    """Return how many clients failed, or wait, because of others; empty if they are few."""
+    if port.max_connections is not None and port.waits.longest_s >= _LONG_S:
+        return _at_limit(port)[2].replace("H", "h", 1)
     cause = port.lately.cause
     is_other = cause is not None and all(cause.object != one.address for one in failing)
     return (many_unanswered(port) or many_failed(port)) if is_other else ""

@@ -2,7 +2,7 @@ import errno
 
 import pytest
 
-from userspace_proxy.facts import LATELY_S, EndpointCounters, LatelyFacts, Level
+from userspace_proxy.facts import LATELY_S, EndpointCounters, LatelyFacts, Level, Waits
 from userspace_proxy.facts.port import Lately
 from userspace_proxy.model import CauseCode, DataPath, Handling, Hold, Protocol, SocketAddress
 from userspace_proxy.policy import EndpointVerdict, PathDecision
@@ -314,6 +314,17 @@ def test_clients_that_failed_in_the_last_minute_are_no_success(
     assert failing.sentence.endswith("the other one serves")
 
 
+def test_connections_that_a_service_has_reset_with_their_endpoint_are_named():
+    lately = failed_lately(Lately(20, removed=8), (ended(5.0),), at(9.0))
+    assert lately.cause is None, "no endpoint is to blame"
+    assert make_port(endpoints=(READY,), lately=lately).state.sentence == (
+        "Served by 1 endpoint now; 8 of 20 connections failed in the last minute (8 reset as their "
+        "endpoint had left: on-endpoint-removal)"
+    )
+    few = replace(lately, removed=1)
+    assert make_port(endpoints=(READY,), lately=few).state.word == "served"
+
+
 def test_an_endpoint_that_fails_in_two_ways_has_both():
     """Source: issue 32, a program that each request kills, and that is down for some seconds."""
     ends = replace(resets(SocketAddress("10.244.1.7", 8080)), count=7)
@@ -346,6 +357,13 @@ def test_an_endpoint_that_fails_in_two_ways_has_both():
             id="udp",
         ),
         pytest.param(1, {}, "the other one serves", id="few"),
+        pytest.param(
+            0,
+            {"handling": Handling(max_connections=1), "waits": Waits(3, 2.0)},
+            "the other one serves, but not always; holding 3 connections, the longest for 2 s: "
+            "endpoints have 1 connection each, which is their limit on this node",
+            id="at-its-limit",
+        ),
         pytest.param(4, {"is_quiet": True}, "the other one answered before", id="quiet"),
     ],
 )
