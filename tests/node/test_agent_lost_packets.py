@@ -30,7 +30,7 @@ DROP = (
     "nft 'add table ip mtu; add chain ip mtu in { type filter hook input priority 0; }; "
     "add rule ip mtu in iifname != lo meta length > 1000 drop'"
 )
-REMEDY = "Packets of full size most likely exceed the MTU on the way to "
+REMEDY = "Large packets may exceed the MTU on the way to "
 
 
 class Program:

@@ -55,10 +55,11 @@ def loses(
         elif has_sent:
             sentence = f"{endpoint} does not acknowledge all that clients send"
     hint = (
-        f"Packets of full size most likely exceed the MTU on the way to {ip_of(about) or about}: "
+        f"Large packets may exceed the MTU on the way to {ip_of(about) or about}: "
         "compare the MTU in `ip link` on both ends and between (tunnels, VPNs), let ICMP type 3 "
         'code 4 and ICMPv6 "packet too big" pass, or clamp the MSS to the path\'s MTU; a firewall '
-        "that drops packets with data looks the same, and so does a host that has just gone"
+        "that drops packets with data, a link that loses many packets, and a host that has just "
+        "gone look the same"
     )
     return Cause(CauseCode.PACKETS_LOST, sentence, about, hint)
 

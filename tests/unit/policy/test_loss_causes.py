@@ -61,6 +61,6 @@ def test_a_loss_is_worded_by_the_side_and_the_direction(number, has_sent, now, b
 @pytest.mark.parametrize(("number", "to"), [(NOT_TO_ENDPOINT, "fd00::9"), (NOT_TO_CLIENT, ALICE)])
 def test_the_remedy_names_the_way_on_which_packets_are_lost(number, to):
     hint = loses(POD, number, ALICE).hint
-    assert hint.startswith(f"Packets of full size most likely exceed the MTU on the way to {to}: ")
+    assert hint.startswith(f"Large packets may exceed the MTU on the way to {to}: ")
     assert "ICMP type 3 code 4" in hint
     assert "clamp the MSS" in hint
