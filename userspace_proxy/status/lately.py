@@ -126,7 +126,9 @@ def _dial_failed(verdict: EndpointVerdict, dials: Streak) -> Cause:
 def _ended(verdict: EndpointVerdict, ends: Streak) -> Cause:
     address, is_of_some = verdict.address, isinstance(ends, Exclusions)
     cause = excludes(address, ends.who) if is_of_some else end_cause(address, ends.number)
-    return at_times(cause, verdict.host)
+    before = at_times(cause, verdict.host)
+    # One that has never answered answers no others either.
+    return before if is_of_some or ends.succeeded_at >= 0 else replace(before, hint=cause.hint)
 
 
 def _was_cut(verdict: EndpointVerdict, cuts: Streak) -> Cause:

@@ -61,7 +61,6 @@ def test_a_client_that_was_denied_the_endpoint_until_a_moment_ago_is_named():
         counters.denials.failed(float(now), errno.ETIMEDOUT, "10.244.0.123")
     cause = failed_lately(Lately(8, 12), ((verdict, counters),), at(13.0)).cause
     assert cause.sentence == "192.0.2.1:8080 answered this node, but not 10.244.0.123"
-    assert (cause.code, cause.count) == (CauseCode.ENDPOINT_DENIES, 12)
 
 
 def ended(at, number=errno.ECONNRESET, address=POD):
@@ -81,7 +80,10 @@ def test_of_connections_that_ended_unanswered_the_last_endpoint_is_the_cause(num
         "192.0.2.1:8080 accepted connections and ended them without answering"
     )
     assert (facts.cause.count, facts.cause.last_at) == (12, 1005.0)
-    assert "answers other connections: kubectl logs POD" in facts.cause.hint
+    assert facts.cause.hint.startswith("Read the log of the pod"), "it may answer no other"
+    (_, counters) = answering = ended(5.0, number)
+    counters.ends.succeeded_at = 5.1
+    assert "answers other connections" in failed_lately(lately, (answering,), at(9.0)).cause.hint
     # The client of another one has left; and what was a while ago isn't the cause.
     assert failed_lately(lately, (left, returned(5.0)), at(9.0)).cause is None
     assert failed_lately(lately, (ended(5.0),), at(5.0 + LATELY_S)).cause is None
@@ -314,8 +316,7 @@ def test_clients_that_failed_in_the_last_minute_are_no_success(
 
 
 def test_connections_that_a_service_has_reset_with_their_endpoint_are_named():
-    lately = failed_lately(Lately(20, removed=8), (ended(5.0),), at(9.0))
-    assert make_port(endpoints=(READY,), lately=lately).state.sentence.endswith(
+    assert make_port(endpoints=(READY,), lately=LatelyFacts(20, removed=8)).state.sentence.endswith(
         "last minute (8 reset as their endpoint had left: on-endpoint-removal)"
     )
 
@@ -435,7 +436,6 @@ def test_flows_that_were_answered_late_are_not_said_to_have_no_answer():
     flows = "9 of 12 flows got their answer after more than 2 s in the last minute"
     assert state.sentence == f"{flows}: 192.0.2.1:8080 answered late"
     assert state.code is CauseCode.ENDPOINT_ANSWERS_LATE
-    assert "most resolvers wait for 5 s" in state.way_out
 
 
 def test_flows_that_were_never_answered_may_expect_no_answer():
