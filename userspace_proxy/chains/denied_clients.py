@@ -23,8 +23,8 @@ from typing import NamedTuple
 from ..kernel.nf_tables.chains import DEPTH_MAX, Chain, Step
 from ..kernel.nf_tables.rules import SOURCES
 from .conditions import FirstPacket, Named, meets, named_in, of_clients
+from .following import DROPS
 
-_DROPS = ("drop", "reject")
 _LEADS, _LEAVES = ("jump", "goto"), ("goto ", "return")
 _HARMLESS = ("", "notrack")
 _SHOWN_MAX = 3
@@ -124,11 +124,11 @@ class DeniedClients:
             return self._follow(self._chains[name], packet, here, admitted)
         if word == "accept" and here.clients:
             admitted.append(here.clients)
-        return {"return": True, **dict.fromkeys(("accept", *_DROPS), False)}.get(word)
+        return {"return": True, **dict.fromkeys(("accept", *DROPS), False)}.get(word)
 
 
 def _drops(step: Step) -> bool:
-    return step.verdict in _DROPS
+    return step.verdict in DROPS
 
 
 def _in_words(found: _Dropped) -> str:

@@ -34,10 +34,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import replace
 from typing import NamedTuple
 
-from ..chains.conditions import FirstPacket, may_be_first, meets
+from ..chains.conditions import FirstPacket, may_be_first
 from ..chains.denied_clients import DeniedClients
+from ..chains.following import DROPS, drops, follow
 from ..errors import SteeringError
-from ..kernel.nf_tables.chains import DEPTH_MAX, Chain, Tables
+from ..kernel.nf_tables.chains import Chain, Tables
 from ..kernel.nf_tables.rules import UNKNOWN
 from ..model import Doubt, Frontend, IPFamily, Protocol, SocketAddress
 from ..policy.causes import OTHERS_CHAIN
@@ -51,7 +52,6 @@ _NAT_HOOKS = ("prerouting", "output")
 NEVER = 1 << 31
 """The priority of a proxy that translates nothing: after that of all chains."""
 _WAY_IN, _WAY_OUT_HOOKS = ("prerouting", "input"), ("output", "postrouting")
-_DROPS = ("drop", "reject")
 # Rules times frontends of a filter's chains, 1.2 µs each: this is done in the round of repairs.
 _FOLLOWED_MAX = 200_000
 
@@ -63,17 +63,6 @@ class Translation(NamedTuple):
     """Of the chain that does so; NEVER: none does."""
     port: int = 0
     """The proxy port; 0 if there is none, as where the kernel leads clients to endpoints."""
-
-
-class Outcome(NamedTuple):
-    """The effect of rules on the first packet of a client; None: it depends on the client."""
-
-    is_taken: bool | None
-    """Whether a rule translates it, or in a chain of type filter drops it."""
-    goes_on: bool | None
-    """Whether the rules after them are evaluated."""
-    names_address: bool = False
-    """Whether that rule has a condition on the address."""
 
 
 class Followed(NamedTuple):
@@ -225,9 +214,9 @@ def dropping_chain(filters: Sequence[Followed], endpoint: SocketAddress) -> str:
         if base.kind == "nat":
             if follow(base, chains, packet, "nat").is_taken:
                 return f"{which} translates {packets}"
-        elif _drops(filter_ := replace(base, kind="filter"), chains, packet):
+        elif drops(filter_ := replace(base, kind="filter"), chains, packet):
             return f"{which} drops {packets}"
-        elif _drops(filter_, chains, packet._replace(is_over=True)):
+        elif drops(filter_, chains, packet._replace(is_over=True)):
             return f"{which} drops {packets} above a low limit"
     return ""
 
@@ -272,72 +261,13 @@ def may_take(base: Chain, chains: Mapping[str, Chain], frontends: int) -> bool:
     steps = [step for chain in chains.values() for step in chain.steps]
     if base.kind == "nat":
         return any(step.verdict in ("translate", "vmap") for step in steps)
-    drops = any(
-        s.verdict in (*_DROPS, "notrack")
+    is_dropping = any(
+        s.verdict in (*DROPS, "notrack")
         and UNKNOWN not in s.condition
         and may_be_first(s.condition)
         for s in steps
     )
-    return (drops or base.policy == "drop") and len(steps) * frontends < _FOLLOWED_MAX
-
-
-def follow(
-    chain: Chain, chains: Mapping[str, Chain], packet: FirstPacket, kind: str, depth: int = 0
-) -> Outcome:
-    """Return the effect of a chain on a first packet.
-
-    Args:
-        chain: With its rules.
-        chains: Those of its table that it may jump to, by name, with their rules.
-        kind: Of the chain that the kernel calls: ``nat`` or ``filter``; ``untracked`` for what
-            one of type filter does to connection tracking.
-    """
-    taken: bool | None = False
-    here: bool | None = True
-    named = False
-    for step in chain.steps:
-        met = meets(step.condition, packet)
-        if met is False:
-            continue
-        word, _, name = step.verdict.partition(" ")
-        does = _STEPS[kind].get(word, Outcome(is_taken=False, goes_on=True))
-        if word in ("jump", "goto") and name in chains and depth < DEPTH_MAX:
-            does = follow(chains[name], chains, packet, kind, depth + 1)
-        names = does.names_address or any(word in step.condition for word in ("daddr", "…dport"))
-        if does.is_taken is not False and (met or names):
-            if does.is_taken and met and here:
-                return Outcome(is_taken=True, goes_on=False, names_address=names)
-            taken, named = None, named or names
-        leaves = word in ("return", "goto")
-        if met and (leaves or does.goes_on is False):
-            return Outcome(taken, here and does.goes_on, named)
-        # What a rule takes from some clients, a later one needn't take.
-        if leaves or not (does.goes_on or does.is_taken):
-            here = None
-    return Outcome(taken, here, named)
-
-
-_ENDS = Outcome(is_taken=False, goes_on=False)
-_TAKES = Outcome(is_taken=True, goes_on=False)
-# A map may have any verdict.
-_STEPS = {
-    "nat": {
-        "translate": _TAKES,
-        "vmap": Outcome(is_taken=None, goes_on=None),
-        **dict.fromkeys(("accept", "queue", *_DROPS), _ENDS),
-    },
-    "filter": {
-        "vmap": Outcome(is_taken=None, goes_on=None),
-        **dict.fromkeys(("accept", "queue"), _ENDS),
-        **dict.fromkeys(_DROPS, _TAKES),
-    },
-    # What isn't tracked isn't translated either.
-    "untracked": {
-        "vmap": Outcome(is_taken=None, goes_on=None),
-        **dict.fromkeys(("accept", "queue", *_DROPS), _ENDS),
-        "notrack": _TAKES,
-    },
-}
+    return (is_dropping or base.policy == "drop") and len(steps) * frontends < _FOLLOWED_MAX
 
 
 def explain_chain(
@@ -353,12 +283,12 @@ def explain_chain(
     priority = translation.priority
     if chain.kind == "filter":
         packets = first_packets(chain, frontend, translation)
-        if packets and _drops(chain, chains, packets[0]):
-            is_all = any(_drops(chain, chains, own) for own in packets[1:])
+        if packets and drops(chain, chains, packets[0]):
+            is_all = any(drops(chain, chains, own) for own in packets[1:])
             besides = "" if is_all else ", except those of this node's own programs"
             way_out = _ADMIT if packets[0].port else _WAY_OUT
             return f"{which} drops packets to it{besides}; {way_out}"
-        if packets and _drops(chain, chains, packets[0]._replace(is_over=True)):
+        if packets and drops(chain, chains, packets[0]._replace(is_over=True)):
             return Doubt(f"{which} drops packets to it above a low limit; {_RAISE}")
         is_before = chain.hook == "prerouting" and chain.priority < _TRACKING and priority != NEVER
         if is_before and follow(chain, chains, FirstPacket(frontend), "untracked").is_taken:
@@ -375,12 +305,6 @@ def explain_chain(
         said = f"{which} {verb} it before this proxy does; delete that rule, or give the chain"
         said = f"{said} a priority above {priority}"
     return said if is_sure else Doubt(said)
-
-
-def _drops(chain: Chain, chains: Mapping[str, Chain], packet: FirstPacket) -> bool:
-    """Return whether a chain certainly drops a first packet."""
-    outcome = follow(chain, chains, packet, chain.kind)
-    return outcome.is_taken is True or (chain.policy == "drop" and outcome.goes_on is True)
 
 
 _WAY_OUT = "accept them in that chain, or delete what drops them"

@@ -3,7 +3,6 @@ from dataclasses import replace
 
 import pytest
 
-from userspace_proxy.chains.conditions import FirstPacket
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.nf_tables.chains import Chain, Step
 from userspace_proxy.model import Doubt, Frontend, Protocol, SocketAddress
@@ -20,15 +19,12 @@ from userspace_proxy.steering.earlier_chains import (
     explain_chain,
     find_denied,
     first_packets,
-    follow,
     may_take,
 )
 from userspace_proxy.steering.others.nft import CHAINS_MAX
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
-NODE_PORT = Frontend("127.0.0.1", 30080, Protocol.TCP)
-HERE = "fib daddr type local tcp dport 30080"
 
 
 PROXIED = Translation(-110, 36001)
@@ -40,44 +36,7 @@ def translation_of(_frontend: Frontend) -> Translation:
 
 NAMED = "ip daddr 10.96.7.1/32 tcp dport 80"
 TO_WEB = Step("translate", NAMED)
-ALL = Step("translate")
 NAT = "type nat hook prerouting priority -150;"
-
-
-@pytest.mark.parametrize(
-    ("steps", "others", "expected"),
-    [
-        pytest.param([TO_WEB], {}, True, id="named"),
-        pytest.param([Step("translate", f"{NAMED} …")], {}, None, id="named-for-some"),
-        pytest.param([Step("translate", "…daddr")], {}, None, id="looked-up"),
-        pytest.param([Step("translate", "tcp …dport")], {}, None, id="port-looked-up"),
-        pytest.param([Step("vmap", "…daddr")], {}, None, id="verdict-looked-up"),
-        pytest.param([Step("translate", "…")], {}, False, id="some-clients-of-everything"),
-        pytest.param([Step("vmap", "…")], {}, False, id="verdict-by-something-else"),
-        pytest.param([Step("accept", NAMED), ALL], {}, False, id="accepted-before"),
-        pytest.param([Step("accept"), TO_WEB], {}, False, id="everything-is-accepted-before"),
-        pytest.param([Step("accept", "…"), TO_WEB], {}, None, id="some-are-accepted-before"),
-        pytest.param([Step("accept", "udp dport 80"), ALL], {}, True, id="others-are-accepted"),
-        pytest.param([Step("return", NAMED), ALL], {}, False, id="left-before"),
-        pytest.param([Step("jump x", NAMED)], {"x": [ALL]}, True, id="in-another-chain"),
-        pytest.param([Step("jump x", "…")], {"x": [TO_WEB]}, None, id="in-a-chain-for-some"),
-        pytest.param([Step("jump x", "…")], {"x": [ALL]}, False, id="all-in-a-chain-for-some"),
-        pytest.param([Step("jump x"), TO_WEB], {"x": [Step("return")]}, True, id="returns"),
-        pytest.param([Step("jump x"), TO_WEB], {"x": [Step("accept")]}, False, id="ends-there"),
-        pytest.param([Step("goto x"), TO_WEB], {"x": []}, False, id="never-returns"),
-        pytest.param([Step("jump x"), TO_WEB], {"x": [Step("jump x")]}, True, id="circle"),
-    ],
-)
-def test_rules_are_followed_in_their_order(steps, others, expected):
-    chains = {name: Chain("ip evil", name, steps=tuple(s)) for name, s in others.items()}
-    base = Chain("ip evil", "pre", "nat", "prerouting", -150, steps=tuple(steps))
-    assert follow(base, chains, FirstPacket(WEB), "nat").is_taken is expected
-
-
-def test_a_host_port_at_a_node_port_is_found():
-    base = Chain("ip evil", "pre", "nat", "prerouting", -150, steps=(Step("translate", HERE),))
-    assert follow(base, {}, FirstPacket(NODE_PORT), "nat").is_taken is True
-    assert follow(base, {}, FirstPacket(WEB), "nat").is_taken is False
 
 
 @pytest.mark.parametrize(
