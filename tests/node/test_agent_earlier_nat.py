@@ -287,6 +287,27 @@ def test_a_chain_that_drops_packets_that_come_in_by_an_interface_is_named(tmp_pa
         assert laptop.get(WEB.address) == "one"
 
 
+@pytest.mark.parametrize("steering", ["nftables", "iptables", "local"])
+def test_a_chain_that_drops_packets_of_pods_to_all_services_is_named(tmp_path, steering):
+    with Testbed(tmp_path, steering, clients=("pod", "laptop")) as testbed:
+        testbed.serve(with_endpoints(WEB, testbed.add_pods("one", tcp=8080)))
+        pod, laptop = testbed["pod"], testbed["laptop"]
+        link = testbed.shell(f"ip -o route get {pod.host.ip}").split(" dev ")[1].split()[0]
+        assert (pod.get(WEB.address), laptop.get(WEB.address)) == ("one", "one")
+        uplink = testbed.shell(f"ip -o route get {laptop.host.ip}").split(" dev ")[1].split()[0]
+        rules = Rules(testbed, f"iifname {link} ct state new reject")
+        rules.wait_for(f"Served by 1 endpoint; {IN} that come in by {link}", "attention")
+        with pytest.raises(OSError, match="refused"):
+            pod.get(WEB.address)
+        assert laptop.get(WEB.address) == "one"
+        explained = testbed.agent.run(command=[*EXPLAIN, "shop/web"]).stdout
+        assert f"{IN} that come in by {link}" in explained
+        assert "No chain of another program" not in explained
+        rules.change(f"flush chain inet evil in; add rule inet evil in iifname {uplink} reject")
+        rules.wait_for("Served by 1 endpoint", "ok")
+        assert pod.get(WEB.address) == "one"
+
+
 @pytest.mark.parametrize(
     ("rule", "elements"),
     [

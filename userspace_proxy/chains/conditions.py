@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ..kernel.interfaces import is_local
 from ..model import Frontend, FrontendKind, Protocol
+from ..policy.locality import PodLink
 
 
 class FirstPacket(NamedTuple):
@@ -26,6 +27,8 @@ class FirstPacket(NamedTuple):
     """Whether it comes when the limits of rules are exceeded."""
     is_answer: bool = False
     """Whether it comes from what was dialled, to an unprivileged port of this node."""
+    link: PodLink | None = None
+    """By which it comes in, from a pod of this node; None: any client's."""
 
 
 class Named(NamedTuple):
@@ -140,12 +143,44 @@ def _within(text: str) -> Callable[[FirstPacket], bool]:
 def _source(inverted: str, text: str) -> _Test:
     is_in = _within(text)
     is_wanted = not inverted
-    return lambda packet: is_in(packet) is is_wanted if packet.is_answer else None
+
+    def test(packet: FirstPacket) -> bool | None:
+        if packet.is_answer:
+            return is_in(packet) is is_wanted
+        found = _come_from(packet.link, packet.frontend.family, text) if packet.link else None
+        return None if found is None else found is is_wanted
+
+    return test
 
 
-def _way_in(inverted: str, _text: str) -> _Test:
-    # Not by the loopback interface.
-    return lambda packet: bool(inverted) if packet.is_own else None
+# A rule may have many sources.
+@functools.lru_cache(maxsize=1000)
+def _come_from(link: PodLink, version: int, text: str) -> bool | None:
+    """Return whether all pods of a link are in one of some networks, or none of them is."""
+    pods = [pod for pod in link.networks if pod.version == version]
+    found = [ipaddress.ip_network(one, strict=False) for one in text.split(",")]
+    if not pods:
+        return None
+    if not any(one.overlaps(pod) for one in found for pod in pods):
+        return False
+    return all(any(pod[0] in one and pod[-1] in one for one in found) for pod in pods) or None
+
+
+def _way_in(by_name: str, inverted: str, text: str) -> _Test:
+    def test(packet: FirstPacket) -> bool | None:
+        if packet.is_own:
+            # By the loopback interface, which has another pattern.
+            return bool(inverted)
+        if packet.link is None:
+            return None
+        number, name, _ = packet.link
+        if by_name:
+            is_it = name.startswith(text[:-1]) if text.endswith("*") else name == text
+        else:
+            is_it = number == int(text)
+        return is_it is not bool(inverted)
+
+    return test
 
 
 def _dialled_port(text: str) -> _Test:
@@ -251,7 +286,7 @@ _CONDITIONS: Sequence[tuple[re.Pattern[str], Callable[..., _Test]]] = (
     (re.compile(r"ct status (! )?dnat"), _translated),
     (re.compile(r"fib daddr type (local)"), _to_this_node),
     (re.compile(r"iif (lo)"), _from_this_node),
-    (re.compile(r"iif(?:name)? (!= )?(\S+)"), _way_in),
+    (re.compile(r"iif(name)? (!= )?(\S+)"), _way_in),
     (re.compile(r"oif (lo)"), _to_own_address),
     (re.compile(r"limit (over|within)"), _limit),
     (re.compile(r"tcp flags (\d+) (==|!=) (\d+)"), _flags),

@@ -6,7 +6,7 @@ Rule 2: the network namespace is that of the thread that creates the object.
 
 from __future__ import annotations
 
-from ..policy.locality import find_attaching_links
+from ..policy.locality import PodLink, find_pod_links
 from .netlink import RouteSockets, explained, rtnetlink
 from .routes import read_links, read_routes
 
@@ -24,16 +24,22 @@ class PodLinks:
     def __init__(self) -> None:
         with explained("watch this node's links"):
             self._sockets = RouteSockets(_GROUPS)
-        self._known: frozenset[int] | None = None
+        self._known: tuple[PodLink, ...] | None = None
 
-    def numbers(self) -> frozenset[int]:
-        """Return the numbers of those links; cheap unless a link or an address has changed."""
+    def known(self) -> tuple[PodLink, ...]:
+        """Return those links, by number; cheap unless a link or an address has changed.
+
+        Networks are as of that change.
+        """
         with explained("list this node's links"):
             if self._sockets.events.read() or self._known is None:
                 requests = self._sockets.requests
-                found = find_attaching_links(read_links(requests), read_routes(requests))
-                self._known = frozenset(found)
+                self._known = find_pod_links(read_links(requests), read_routes(requests))
             return self._known
+
+    def numbers(self) -> frozenset[int]:
+        """Return their numbers."""
+        return frozenset(link.number for link in self.known())
 
     def close(self) -> None:
         """Close the sockets; idempotent."""

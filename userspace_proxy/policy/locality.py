@@ -80,6 +80,15 @@ class NodeRoute(NamedTuple):
     """It delivers to this node."""
 
 
+class PodLink(NamedTuple):
+    """A link that leads only to containers of this node."""
+
+    number: int
+    name: str
+    networks: tuple[Network, ...] = ()
+    """Those that are routed to it; empty where none is known."""
+
+
 class Locality:
     """Where addresses are, seen from this node.
 
@@ -220,14 +229,21 @@ def find_networks(
     return locality
 
 
-def find_attaching_links(links: Iterable[NodeLink], routes: Iterable[NodeRoute]) -> set[int]:
-    """Return the numbers of the links that lead only to containers of this node.
+def find_pod_links(links: Iterable[NodeLink], routes: Iterable[NodeRoute]) -> tuple[PodLink, ...]:
+    """Return the links that lead only to containers of this node, by number.
 
     Args:
         routes: As for :func:`find_networks`.
     """
     known = [(route, parse_network(route.network)) for route in routes]
-    return _find_attaching({link.number: link for link in links}, known)
+    by_number = {link.number: link for link in links}
+    networks: dict[int, list[Network]] = {
+        number: [] for number in sorted(_find_attaching(by_number, known))
+    }
+    for route, network in known:
+        if route.link in networks and _is_telling(network):
+            networks[route.link].append(network)
+    return tuple(PodLink(n, by_number[n].name, tuple(found)) for n, found in networks.items())
 
 
 def _find_attaching(

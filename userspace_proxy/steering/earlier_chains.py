@@ -20,7 +20,8 @@ Rule 2: a rule with another condition that isn't understood concerns some client
 as that of a transparent proxy: it is no reason for an alarm, but makes later rules less certain.
 Rule 3: packets are dropped only if that is certain for pods and other hosts: a firewall may turn
 some clients away. That they are dropped above a low limit is a doubt, and so is that those of some
-clients are, by a rule that names the frontend (``chains.denied_clients``).
+clients are, by a rule that names the frontend (``chains.denied_clients``), or those of this node's
+pods (``chains.denied_pods``).
 Rule 4: likewise for what the proxy sends to endpoints, and for their answers.
 
 Source: net/netfilter/core.c, nf_hook_entries_grow(); net/netfilter/nf_nat_core.c,
@@ -36,12 +37,15 @@ from typing import NamedTuple
 
 from ..chains.conditions import FirstPacket, may_be_first
 from ..chains.denied_clients import DeniedClients
+from ..chains.denied_pods import DeniedPods
 from ..chains.following import DROPS, drops, follow
 from ..errors import SteeringError
 from ..kernel.nf_tables.chains import Chain, Tables
 from ..kernel.nf_tables.rules import UNKNOWN
+from ..kernel.pod_links import PodLinks
 from ..model import Doubt, Frontend, IPFamily, Protocol, SocketAddress
 from ..policy.causes import OTHERS_CHAIN
+from ..policy.locality import PodLink
 from .names import is_userspace_proxy_table
 from .others.nft import NftReader
 
@@ -72,6 +76,17 @@ class Followed(NamedTuple):
     chains: Mapping[str, Chain]
 
 
+class _LookedAt(NamedTuple):
+    """What the last look has seen."""
+
+    generation: int
+    links: tuple[PodLink, ...] | None
+    """Those of pods; None: no rule depends on them."""
+
+
+_NOTHING = _LookedAt(-1, None)
+
+
 class EarlierChains:
     """Finds those chains in this thread's network namespace.
 
@@ -82,7 +97,8 @@ class EarlierChains:
     def __init__(self, translation_of: Callable[[Frontend], Translation]) -> None:
         self._translation_of = translation_of
         self._reader: NftReader | None = None
-        self._seen = -1
+        self._links: PodLinks | None = None
+        self._seen = _NOTHING
         self._found: dict[Frontend, str] = {}
         self.filters: Sequence[Followed] = ()
         """As of the last look, for :func:`dropping_chain`."""
@@ -90,16 +106,18 @@ class EarlierChains:
     def look(self, frontends: Collection[Frontend]) -> dict[Frontend, str]:
         """Return the frontends whose packets another program takes first, or may, with the cause.
 
-        Takes 10 µs if nothing in nftables has changed since the last call. Where nftables can't be
-        read (the kernel lacks it, permission is denied), nothing is found.
+        Takes 10 µs if nothing in nftables has changed since the last call, and no link where rules
+        are about links. Where nftables can't be read (the kernel lacks it, permission is denied),
+        nothing is found.
         """
         try:
-            if self._reader is None:
-                self._reader = NftReader()
+            self._reader = self._reader or NftReader()
+            self._links = self._links or PodLinks()
             generation = self._reader.generation()
-            if generation != self._seen:
-                self._found = self._find(self._reader, frontends)
-                self._seen = generation
+            links = None if self._seen.links is None else self._links.known()
+            if (generation, links) != self._seen:
+                self._found, links = self._find(self._reader, self._links, frontends)
+                self._seen = _LookedAt(generation, links)
         except SteeringError:
             self.forget()
             self.filters = ()
@@ -107,15 +125,19 @@ class EarlierChains:
 
     def forget(self) -> None:
         """Have the next look read again, as frontends have changed."""
-        self._seen, self._found = -1, {}
+        self._seen, self._found = _NOTHING, {}
 
     def close(self) -> None:
-        """Close the socket; idempotent."""
+        """Close the sockets; idempotent."""
         if self._reader is not None:
             self._reader.close()
-            self._reader = None
+        if self._links is not None:
+            self._links.close()
+        self._reader = self._links = None
 
-    def _find(self, reader: NftReader, frontends: Collection[Frontend]) -> dict[Frontend, str]:
+    def _find(
+        self, reader: NftReader, pod_links: PodLinks, frontends: Collection[Frontend]
+    ) -> tuple[dict[Frontend, str], tuple[PodLink, ...] | None]:
         tables = reader.chains()
 
         @functools.cache
@@ -132,25 +154,33 @@ class EarlierChains:
         found: dict[Frontend, str] = {}
         translations = {frontend: self._translation_of(frontend) for frontend in frontends}
         last = max((t.priority for t in translations.values()), default=-NEVER)
-        for base in chains_before(tables, last):
-            chain, chains = followed(base)
-            families = _FAMILIES[base.table.partition(" ")[0]]
+        earlier = [followed(base) for base in chains_before(tables, last)]
+        pods = [DeniedPods(*one) for one in earlier]
+        links = pod_links.known() if any(one.depends_on_links for one in pods) else None
+        for (chain, chains), denied in zip(earlier, pods, strict=True):
+            families = _FAMILIES[chain.table.partition(" ")[0]]
             concerned = [frontend for frontend in frontends if frontend.family in families]
-            if may_take(base, chains, len(concerned)):
+            if may_take(chain, chains, len(concerned)):
                 for frontend in concerned:
                     cause = explain_chain(chain, chains, frontend, translations[frontend])
                     if cause and not (frontend in found and isinstance(cause, Doubt)):
                         found[frontend] = cause
-            if base.kind == "filter":
+            if chain.kind == "filter":
                 places = ((one, translations[one]) for one in concerned if one not in found)
                 found |= find_denied(chain, chains, places)
-        return found
+            if chain.kind == "filter" and links:
+                places = ((one, translations[one]) for one in concerned if one not in found)
+                found |= find_denied_pods(chain, denied, links, places)
+        return found, links
+
+
+Places = Iterable[tuple[Frontend, Translation]]
 
 
 def find_denied(
     chain: Chain,
     chains: Mapping[str, Chain],
-    frontends: Iterable[tuple[Frontend, Translation]],
+    frontends: Places,
 ) -> dict[Frontend, Doubt]:
     """Return the frontends whose packets a chain of type filter drops for some clients.
 
@@ -167,12 +197,32 @@ def find_denied(
     }
     if denied.rules * len(packets) >= _FOLLOWED_MAX:
         return {}
-    which = f"{OTHERS_CHAIN.format(chain)} ({chain.hook}, priority {chain.priority})"
     found = {one: denied.dropped(packet) if packet else "" for one, packet in packets.items()}
+    return _doubts(chain, found, _MEANT)
+
+
+def find_denied_pods(
+    chain: Chain, denied: DeniedPods, links: Sequence[PodLink], frontends: Places
+) -> dict[Frontend, Doubt]:
+    """Return the frontends whose packets a chain of type filter drops for pods of this node.
+
+    Args:
+        chain: With its rules.
+        denied: What it denies.
+        links: Of this node's pods.
+        frontends: Each with how it is translated.
+    """
+    packets = {one: next(iter(first_packets(chain, one, to)), None) for one, to in frontends}
+    seen = {one: packet for one, packet in packets.items() if packet}
+    return _doubts(chain, denied.dropped(seen, links), _MEANT_PODS)
+
+
+def _doubts(chain: Chain, words: Mapping[Frontend, str], way_out: str) -> dict[Frontend, Doubt]:
+    which = f"{OTHERS_CHAIN.format(chain)} ({chain.hook}, priority {chain.priority})"
     return {
-        one: Doubt(f"{which} drops packets to it {words}; {_MEANT}")
-        for one, words in found.items()
-        if words
+        one: Doubt(f"{which} drops packets to it {said}; {way_out}")
+        for one, said in words.items()
+        if said
     }
 
 
@@ -309,6 +359,7 @@ def explain_chain(
 
 _WAY_OUT = "accept them in that chain, or delete what drops them"
 _MEANT = "accept them in that chain before that rule if these clients may use it"
+_MEANT_PODS = "accept them in that chain if pods of this node are to use it"
 _RAISE = "raise the limit, or exempt the packets of Services"
 _UNTRACKED = (
     "keeps packets to it from being tracked (notrack), so that they aren't translated; accept them "

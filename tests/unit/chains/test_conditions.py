@@ -1,3 +1,5 @@
+from ipaddress import ip_network
+
 import pytest
 
 from userspace_proxy.chains.conditions import (
@@ -8,6 +10,7 @@ from userspace_proxy.chains.conditions import (
     of_clients,
 )
 from userspace_proxy.model import Frontend, FrontendKind, Protocol
+from userspace_proxy.policy.locality import PodLink
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
@@ -140,6 +143,39 @@ def test_the_port_of_a_client_may_be_any():
 def test_the_source_of_clients_is_not_known():
     for condition in ("ip saddr 10.244.0.0/16", "ip saddr != 10.244.0.0/16", "iifname eth1"):
         assert meets(condition, FirstPacket(WEB)) is None
+
+
+BRIDGE = PodLink(4, "cni0", (ip_network("10.244.2.0/24"), ip_network("fd00:2::/64")))
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        pytest.param("iifname cni0", True, id="link"),
+        pytest.param("iifname cni*", True, id="links"),
+        pytest.param("iifname cni", False, id="another-link"),
+        pytest.param("iifname != cni*", False, id="other-links"),
+        pytest.param("iif 4", True, id="number"),
+        pytest.param("iif != 5", True, id="other-numbers"),
+        pytest.param("iif lo", False, id="loopback"),
+        pytest.param("ip saddr 10.244.0.0/16", True, id="all-sources"),
+        pytest.param("ip saddr 10.1.0.0/16,10.244.2.0/23", True, id="all-sources-of-a-list"),
+        pytest.param("ip saddr 10.244.2.7/32", None, id="one-source"),
+        pytest.param("ip saddr != 10.244.2.7/32", None, id="other-sources"),
+        pytest.param("ip saddr 10.9.0.0/16", False, id="no-source"),
+        pytest.param("ip saddr != 10.9.0.0/16", True, id="not-among-others"),
+        pytest.param("ip6 saddr fd00:2::/64", False, id="of-another-family"),
+        pytest.param("iifname cni0 …", None, id="and-something-else"),
+    ],
+)
+def test_the_source_of_a_pod_is_known_by_its_link(condition, expected):
+    assert meets(condition, FirstPacket(WEB, 36001, link=BRIDGE)) is expected
+
+
+def test_the_source_of_a_pod_is_not_known_without_a_route_of_its_family():
+    packet = FirstPacket(WEB_6, 36001, link=PodLink(2, "cali1", (ip_network("10.244.1.1/32"),)))
+    assert meets("ip6 saddr fd00::/8", packet) is None
+    assert meets("ip6 saddr fd00::/8", packet._replace(link=BRIDGE)) is True
 
 
 @pytest.mark.parametrize(

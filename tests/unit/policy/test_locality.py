@@ -11,8 +11,8 @@ from userspace_proxy.policy.locality import (
     Locality,
     NodeLink,
     NodeRoute,
-    find_attaching_links,
     find_networks,
+    find_pod_links,
     may_keep,
 )
 
@@ -217,4 +217,9 @@ def test_the_cost_of_a_change_does_not_depend_on_other_networks(monkeypatch):
 
 
 def test_links_that_lead_only_to_containers_are_those_of_pods_and_their_bridges():
-    assert find_attaching_links(LINKS, ROUTES) == {VETH_A, VETH_B, CNI0}
+    found = {one.number: list(map(str, one.networks)) for one in find_pod_links(LINKS, ROUTES)}
+    assert found == {
+        VETH_A: ["10.244.1.2/32", "fd00:1::2/128"],
+        VETH_B: ["10.244.1.3/32", "fd00:1::3/128"],
+        CNI0: ["10.244.1.128/25"],
+    }

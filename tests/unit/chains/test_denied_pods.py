@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+from contextlib import closing
+from ipaddress import ip_network
+
+import pytest
+
+from tests.unit.chains.test_denied_clients import TRANSLATED, USUAL
+from userspace_proxy.chains.conditions import FirstPacket
+from userspace_proxy.chains.denied_pods import DeniedPods
+from userspace_proxy.kernel.nf_tables.chains import Chain, Step
+from userspace_proxy.model import Doubt, Frontend, Protocol
+from userspace_proxy.policy.locality import PodLink
+from userspace_proxy.steering.earlier_chains import EarlierChains, Translation
+
+WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
+WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
+PORT = 36001
+PACKETS = {one: FirstPacket(one, PORT) for one in (WEB, WEB_6)}
+CALI_1 = PodLink(2, "cali1", (ip_network("10.244.1.1/32"), ip_network("fd00:1::1/128")))
+CALI_2 = PodLink(3, "cali2", (ip_network("10.244.1.2/32"),))
+CNI_0 = PodLink(4, "cni0", (ip_network("10.244.2.0/24"),))
+DOCKER_0 = PodLink(5, "docker0", (ip_network("172.17.0.0/16"),))
+LINKS = (CALI_1, CALI_2, CNI_0, DOCKER_0)
+
+
+def read(line: str) -> Step:
+    condition, _, verdict = line.rpartition(": ")
+    return Step(verdict, condition)
+
+
+def denied_by(rules, others=(), policy="accept"):
+    """Return what chains deny, which are written as ``condition: verdict``."""
+    chains = {
+        name: Chain("inet evil", name, "filter", "input", policy=policy, steps=(*map(read, lines),))
+        for name, lines in {"in": rules, **dict(others)}.items()
+    }
+    return DeniedPods(chains["in"], chains)
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        pytest.param(["iifname cali1: drop"], "cali1", id="link"),
+        pytest.param(["iifname cali1 ct state new: reject"], "cali1", id="link-new"),
+        pytest.param(["iif 3: drop"], "cali2", id="link-by-number"),
+        pytest.param(["iifname cali*: drop"], "cali1 and cali2", id="links"),
+        pytest.param(["iifname != eth0: drop"], "cali1, cali2 and cni0", id="all-but-another"),
+        pytest.param(["iif != 2: drop"], "cali2 and cni0", id="all-but-one"),
+        pytest.param(["iifname eth0: accept", "drop"], "cali1, cali2 and cni0", id="allowed-other"),
+        pytest.param(["ip saddr 10.244.1.0/24: drop"], "cali1 and cali2", id="network"),
+        pytest.param(["ip saddr 10.0.0.0/8: drop"], "cali1, cali2 and cni0", id="wide-network"),
+        pytest.param(["ip saddr != 10.244.2.0/24: drop"], "cali1 and cali2", id="other-networks"),
+        pytest.param(["ip saddr 10.244.1.1/32,10.244.2.0/24: drop"], "cali1 and cni0", id="list"),
+        pytest.param(["ip saddr 10.244.1.1/32: accept", "drop"], "cali2 and cni0", id="allowed"),
+        pytest.param(["iifname cni0: accept", "tcp dport 36001: drop"], "cali1 and cali2"),
+        pytest.param(["ip saddr 10.244.2.7/32: drop"], "", id="one-pod-of-a-bridge"),
+        pytest.param(["ip saddr 203.0.113.0/24: drop"], "", id="attackers"),
+        pytest.param(["iifname eth0: drop"], "", id="closed-uplink"),
+        pytest.param(["iifname eth0 ip saddr 10.0.0.0/8: drop"], "", id="spoofed-at-the-uplink"),
+        pytest.param(["iifname docker0: drop"], "", id="another-programs-bridge"),
+        pytest.param(["iifname cali1 tcp dport 22: drop"], "", id="another-port"),
+        pytest.param(["iifname cali1 …: drop"], "", id="not-understood"),
+        pytest.param(["…: accept", "iifname cali1: drop"], "", id="some-accepted-before"),
+        pytest.param(["ct status dnat: accept", "iifname cali1: drop"], "", id="admitted"),
+        pytest.param(["iifname cali1: accept"], "", id="drops-nothing"),
+        pytest.param(["…saddr: drop"], "", id="not-readable"),
+    ],
+)
+def test_links_whose_pods_are_denied_are_named(rules, expected):
+    words = f"that come in by {expected}" if expected else ""
+    assert denied_by(rules).dropped(PACKETS, LINKS).get(WEB, "") == words
+
+
+def test_a_policy_of_drop_denies_the_pods_of_links_that_no_rule_admits():
+    denied = denied_by(["iifname cali*: accept"], policy="drop")
+    assert denied.dropped(PACKETS, LINKS) == dict.fromkeys(PACKETS, "that come in by cni0")
+
+
+def test_rules_in_other_chains_count_with_those_that_lead_to_them():
+    denied = denied_by(["iifname cali*: goto x"], {"x": ["ip saddr 10.244.1.2/32: drop"]})
+    assert denied.dropped(PACKETS, LINKS) == {WEB: "that come in by cali2"}
+
+
+def test_of_many_links_the_first_are_named():
+    links = [PodLink(number, f"cali{number}") for number in range(2, 12)]
+    found = denied_by(["iifname cali*: drop"]).dropped(PACKETS, links)
+    assert found[WEB] == "that come in by cali2, cali3, cali4 and 7 more"
+
+
+def test_where_no_network_of_a_link_is_known_its_pods_may_have_any_source():
+    unknown = [PodLink(2, "cali1")]
+    assert denied_by(["ip saddr 10.0.0.0/8: drop"]).dropped(PACKETS, unknown) == {}
+    by_link = denied_by(["ip saddr 10.0.0.0/8: drop", "iifname cali1: drop"])
+    assert by_link.dropped(PACKETS, unknown).keys() == PACKETS.keys()
+
+
+def test_rules_for_so_many_links_and_frontends_that_it_would_take_seconds_are_not_followed():
+    links = [PodLink(number, f"cali{number}") for number in range(2, 202)]
+    rules = [f"iifname cali{number}: drop" for number in range(2, 202)]
+    few, many = ({one: FirstPacket(one, PORT) for one in map(frontend, range(n))} for n in (1, 9))
+    assert denied_by(rules).dropped(few, links).keys() == few.keys()
+    assert denied_by(rules).dropped(many, links) == {}
+
+
+def frontend(number: int) -> Frontend:
+    return Frontend(f"10.96.8.{number}", 80, Protocol.TCP)
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        pytest.param(["iifname cali1: drop"], True, id="link"),
+        pytest.param(["ip saddr 10.0.0.0/8: accept", "drop"], True, id="source"),
+        pytest.param(["iifname cali1: accept"], False, id="drops-nothing"),
+        pytest.param(["tcp dport 22: drop"], False, id="all-clients"),
+    ],
+)
+def test_links_matter_only_to_rules_that_drop_packets_of_some_clients(rules, expected):
+    assert denied_by(rules).depends_on_links == expected
+
+
+PODS = """
+    ip link add veth-a type veth; ip link set veth-a up; ip route add 10.244.1.2 dev veth-a
+    ip link add cni0 type bridge; ip address add 10.244.2.1/24 dev cni0; ip link set cni0 up"""
+CLOSED = """nft '
+    table inet evil {
+        chain in { type filter hook input priority 0; iifname "veth-*" ct state new drop; }
+    }'"""
+
+
+def test_that_packets_of_pods_are_dropped_is_a_doubt_until_their_links_are_gone(node):
+    node.run(PODS)
+    node.run(CLOSED)
+    with closing(EarlierChains(lambda _one: Translation(-110, PORT))) as earlier:
+        found = earlier.look([WEB])
+        chain = "nftables chain inet evil in of another program (input, priority 0) drops packets"
+        accept = "accept them in that chain if pods of this node are to use it"
+        assert found == {WEB: f"{chain} to it that come in by veth-a; {accept}"}
+        assert isinstance(found[WEB], Doubt)
+        node.run("ip link del veth-a")
+        assert earlier.look([WEB]) == {}
+        node.run("ip link add veth-b type veth; ip link set veth-b up")
+        assert "come in by veth-b" in earlier.look([WEB])[WEB]
+
+
+ADMITTED = TRANSLATED[:2]
+
+
+@pytest.mark.parametrize("rules", [pytest.param(rules, id=name) for name, rules in USUAL.items()])
+@pytest.mark.parametrize("translation", ADMITTED)
+def test_usual_rulesets_deny_no_pods(node, rules, translation):
+    node.run(PODS)
+    node.run(rules)
+    with closing(EarlierChains(lambda _one: translation)) as earlier:
+        assert earlier.look([WEB, WEB_6]) == {}

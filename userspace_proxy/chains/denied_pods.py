@@ -1,0 +1,100 @@
+"""Finds the links of this node's pods whose packets to frontends a chain drops; pure.
+
+    iifname cali1 ct state new drop ─▶ pods behind cali1
+    ip saddr 10.244.0.0/16 drop     ─▶ pods behind each link that such addresses are routed to
+    iifname eth0 accept, then drop  ─▶ pods behind all links
+    iifname eth0 drop               ─▶ none: a closed uplink is what most hardened nodes have
+
+Where a client comes from is known only of pods: by the link that leads to them, and by the networks
+that are routed to it. So rules about other links and sources aren't decided (``denied_clients``
+names those that name a frontend), and lists of attackers are no reason for an alarm.
+
+Rule 1: a chain is followed once for all links about which its rules say the same.
+Rule 2: bridges of container engines and hypervisors have no pods: firewalls close them to the node.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from ..kernel.nf_tables.chains import Chain
+from ..model import Frontend
+from ..policy.locality import PodLink
+from .conditions import FirstPacket, meets, of_clients
+from .following import DROPS, drops
+
+_OF_OTHERS = re.compile(r"docker\d+|br-[\da-f]{12}|(cni-)?podman\d*|(virbr|lxcbr|lxdbr|incusbr)\d+")
+# Rules times frontends times kinds of links, 1.2 µs each.
+_FOLLOWED_MAX = 200_000
+_SHOWN_MAX = 3
+
+Packets = Mapping[Frontend, FirstPacket]
+
+
+class DeniedPods:
+    """The pods of this node that one chain denies frontends.
+
+    Args:
+        base: The chain that the kernel calls, with its rules.
+        chains: Those of its table that it may lead to, by name, with their rules.
+    """
+
+    def __init__(self, base: Chain, chains: Mapping[str, Chain]) -> None:
+        self._base = base
+        self._chains = chains
+        steps = [step for chain in chains.values() for step in chain.steps]
+        found = {one for step in steps for one in of_clients(step.condition)[0]}
+        is_dropping = base.policy == "drop" or any(step.verdict in DROPS for step in steps)
+        self._conditions = sorted(found) if is_dropping else []
+        self._rules = len(steps)
+
+    @property
+    def depends_on_links(self) -> bool:
+        """Whether what it drops may depend on the client."""
+        return bool(self._conditions)
+
+    def dropped(self, packets: Packets, links: Sequence[PodLink]) -> dict[Frontend, str]:
+        """Return the links whose pods' packets are dropped, in words, by frontend.
+
+        As ``that come in by cali1`` after "packets to it".
+
+        Args:
+            packets: The first packet of a client to each frontend, as the chain sees it.
+        """
+        if not self._conditions:
+            return {}
+        kinds = self._kinds(packets, [one for one in links if not _OF_OTHERS.fullmatch(one.name)])
+        if self._rules * len(kinds) * len(packets) >= _FOLLOWED_MAX:
+            return {}
+        found: dict[Frontend, str] = {}
+        for frontend, packet in packets.items():
+            denied = [
+                link
+                for alike in kinds
+                if drops(self._base, self._chains, packet._replace(link=alike[0]))
+                for link in alike
+            ]
+            if denied:
+                found[frontend] = _in_words([link.name for link in sorted(denied)])
+        return found
+
+    def _kinds(self, packets: Packets, links: Sequence[PodLink]) -> Sequence[Sequence[PodLink]]:
+        """Return links, together those about which all conditions on clients say the same."""
+        # Beside the client only the family decides about them.
+        samples = {frontend.family: packet for frontend, packet in packets.items()}.values()
+        found: dict[tuple[bool | None, ...], list[PodLink]] = {}
+        for link in links:
+            of_link = [packet._replace(link=link) for packet in samples]
+            met = tuple(meets(one, packet) for packet in of_link for one in self._conditions)
+            found.setdefault(met, []).append(link)
+        return list(found.values())
+
+
+def _in_words(names: Sequence[str]) -> str:
+    more = len(names) - _SHOWN_MAX
+    first = ", ".join(names[:_SHOWN_MAX])
+    if more > 0:
+        return f"that come in by {first} and {more} more"
+    *most, last = names
+    return f"that come in by {', '.join(most)} and {last}" if most else f"that come in by {last}"
