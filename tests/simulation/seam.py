@@ -2,7 +2,7 @@
 
     reactor ── select.epoll        sockets, node_address, client_address, probe_dials, tcp_listener
     relay ──── os.splice, os.read  └── _socket.socket
-    pipes ──── os.pipe2, os.close, fcntl.fcntl          sockets ── fcntl.ioctl
+    pipes ──── os.pipe2, os.close, fcntl.fcntl          kernel.tcp_state ── fcntl.ioctl
 
 The modules look these up at each call, so nothing in the data plane knows of it, and nothing costs
 time. Some constants are replaced, too, so that a few hundred bytes are bulk.
@@ -26,7 +26,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import userspace_proxy.dataplane
-from userspace_proxy.kernel import tcp_ends
+from userspace_proxy.kernel import tcp_state
 
 from .kernel import Kernel
 from .network import EPHEMERAL_PORTS
@@ -97,7 +97,7 @@ def installed(kernel: Kernel, rng: Random, constants: Mapping[str, int]) -> Iter
         **constants,
     }
     undo: list[tuple[ModuleType, str, Any]] = []
-    for module in (*modules_of(userspace_proxy.dataplane), tcp_ends):
+    for module in (*modules_of(userspace_proxy.dataplane), tcp_state):
         for name, value in {**fakes, **others}.items():
             system = _SYSTEM[name][0] if name in _SYSTEM else None
             has = vars(module).get(name)

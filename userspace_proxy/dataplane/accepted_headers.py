@@ -15,6 +15,7 @@ import _socket
 from collections.abc import Sequence
 
 from ..facts import ClientMistake
+from ..kernel.tcp_state import CLOSE_WAIT, progress
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..model import SocketAddress, contains
@@ -145,5 +146,4 @@ class AcceptedHeaders:
 
 def _has_ended(sock: _socket.socket) -> bool:
     """Return whether the peer has sent its FIN: nothing more will come."""
-    # Struct tcp_info begins with the state; linux/tcp.h, TCP_CLOSE_WAIT.
-    return sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, 1)[0] == 8
+    return progress(sock).state == CLOSE_WAIT

@@ -20,6 +20,7 @@ import contextlib
 import errno
 from collections.abc import Callable, Collection, Iterable, Iterator
 
+from ..kernel.tcp_state import progress
 from .tcp import TcpConnection
 from .tuning import Tuning
 
@@ -64,9 +65,6 @@ _NEW_S = 2 * LOOK_S
 # looks later, after 13.5 s, prove as much: the first resend after an outage is sent at 12.6 s. A
 # reader that is only stalled answers. A little less than three looks: timers may be early.
 _GONE_S = 13.0
-
-# Struct tcp_info (linux/tcp.h) begins with: state, congestion state, retransmissions, probes.
-_RETRANSMITS, _PROBES, _TCP_INFO_BYTES = 2, 3, 4
 
 
 class Ageing:
@@ -156,8 +154,8 @@ def keep_alive(
 
 def unanswered(sock: _socket.socket) -> int:
     """Return how often in a row the kernel has sent data or a probe without an answer."""
-    info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _TCP_INFO_BYTES)
-    return info[_RETRANSMITS] + info[_PROBES]
+    found = progress(sock)
+    return found.sent_again + found.probed
 
 
 def _has_gone(connection: TcpConnection, now: float) -> bool:

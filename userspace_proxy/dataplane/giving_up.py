@@ -15,10 +15,9 @@ from __future__ import annotations
 
 from ..facts import Blamed, EndpointCounters
 from ..facts.late_bytes import note_late
-from ..kernel.tcp_state import is_connected, silent_s, unheard_s
+from ..kernel.tcp_state import is_connected, silent_s, unacknowledged_bytes, unheard_s
 from ..policy.endpoint_causes import UNANSWERED_S
 from .relay import Direction
-from .sockets import unacknowledged_bytes
 
 _WAITED_S = 0.9
 """Clients that wait for a second have begun to count before the endpoint answered."""

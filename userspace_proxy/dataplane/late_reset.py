@@ -18,12 +18,11 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..kernel.tcp_state import is_connected
+from ..kernel.tcp_state import is_connected, unacknowledged_bytes
 from . import reactor as epoll
 from .connection_log import EndedBy
 from .giving_up import has_arrived
 from .relay import Direction
-from .sockets import unacknowledged_bytes
 from .tcp import TcpConnection
 
 LIMIT_S = 60.0

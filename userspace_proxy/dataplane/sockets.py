@@ -9,7 +9,6 @@ from __future__ import annotations
 import _socket
 import contextlib
 import errno
-import fcntl
 import struct
 from collections.abc import Iterable
 
@@ -25,8 +24,6 @@ from .tuning import BACKLOG
 IPV6_RECVPKTINFO = 49
 IP_RECVTTL = 12
 IPV6_RECVHOPLIMIT = 51
-# linux/sockios.h.
-_SIOCOUTQ = 0x5411
 
 _RESET = struct.pack("ii", 1, 0)
 _NO_RESET = struct.pack("ii", 0, 0)
@@ -181,14 +178,6 @@ def is_self_connected(sock: _socket.socket, endpoint: SocketAddress | None) -> b
     except OSError:
         return False
     return bool(port == endpoint.port and ip == endpoint.ip)
-
-
-def unacknowledged_bytes(sock: _socket.socket) -> int:
-    """Return how many bytes of a TCP socket the other side hasn't acknowledged; its FIN is one."""
-    queued = bytearray(4)
-    with contextlib.suppress(OSError):
-        fcntl.ioctl(sock.fileno(), _SIOCOUTQ, queued)
-    return int(struct.unpack("i", queued)[0])
 
 
 def reset(sock: _socket.socket) -> None:

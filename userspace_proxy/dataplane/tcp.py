@@ -25,7 +25,7 @@ from ..facts.connection import ConnectionEvent, ConnectionFacts, ending, failed_
 from ..facts.late_bytes import note_arrived
 from ..kernel.held_bytes import send_at_once, send_held
 from ..kernel.tcp_ends import endpoint_loss, loss, reset_as
-from ..kernel.tcp_state import is_connected
+from ..kernel.tcp_state import is_connected, unacknowledged_bytes
 from ..model import CauseCode, ProxyProtocol, SocketAddress
 from ..model.proxy_protocol import write_header
 from ..policy.causes import end_code
@@ -37,7 +37,7 @@ from .giving_up import came_late, ends_unanswered, has_arrived, has_given_up, le
 from .held_acks import send_acks
 from .pipes import PipePool
 from .relay import Direction
-from .sockets import reset, unacknowledged_bytes
+from .sockets import reset
 from .tcp_dial import READ_EVENTS, DialOwner, TcpDial
 
 _READABLE = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.HUP | epoll.ERR

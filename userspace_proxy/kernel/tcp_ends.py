@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import _socket
 import errno
-import fcntl
-import struct
 
 from ..facts.connection import EndedBy
 from ..policy.loss_causes import FROM_ENDPOINT, NOT_TO_CLIENT, NOT_TO_ENDPOINT
-from .tcp_state import is_connected, silent_s
+from .tcp_state import is_connected, progress, silent_s, unacknowledged_bytes, unread_bytes
 
 # Errors of a connected socket whose other side answered nothing for too long (tcp(7)).
 _SILENT = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
@@ -29,12 +27,10 @@ comes 0.6 s after the first packet, and clients that wait for a second began to 
 _SENT_AGAIN = 2
 # Of the FIN alone, one byte isn't acknowledged.
 _FIN_BYTES = 1
-# Struct tcp_info (linux/tcp.h): tcpi_state and tcpi_retransmits.
-_STATE, _RETRANSMITS, _TCP_INFO_BYTES = 0, 2, 3
 # linux/tcp_states.h: ESTABLISHED, FIN_WAIT1, FIN_WAIT2. In others a FIN has come, all in order.
 _EXPECTS_MORE = frozenset({1, 4, 5})
-# linux/sockios.h and asm-generic/socket.h: not in Python's socket module.
-_SIOCINQ, _SIOCOUTQ, _SO_MEMINFO = 0x541B, 0x5411, 55
+# asm-generic/socket.h: not in Python's socket module.
+_SO_MEMINFO = 55
 
 
 def reset_as(
@@ -79,8 +75,7 @@ def endpoint_loss(endpoint: _socket.socket) -> int:
 
 
 def _is_lost_to(sock: _socket.socket) -> bool:
-    info = _info(sock)
-    return info[_RETRANSMITS] >= _SENT_AGAIN and _queued_bytes(sock, _SIOCOUTQ) > _FIN_BYTES
+    return progress(sock).sent_again >= _SENT_AGAIN and unacknowledged_bytes(sock) > _FIN_BYTES
 
 
 def _has_gap(sock: _socket.socket) -> bool:
@@ -88,17 +83,7 @@ def _has_gap(sock: _socket.socket) -> bool:
 
     Source: sock_diag(7), SK_MEMINFO_RMEM_ALLOC; tcp_data_queue_ofo() in net/ipv4/tcp_input.c.
     """
-    if _info(sock)[_STATE] not in _EXPECTS_MORE or silent_s(sock) < LOSS_S:
+    if progress(sock).state not in _EXPECTS_MORE or silent_s(sock) < LOSS_S:
         return False
     used = sock.getsockopt(_socket.SOL_SOCKET, _SO_MEMINFO, 4)
-    return any(used[:4]) and not _queued_bytes(sock, _SIOCINQ)
-
-
-def _info(sock: _socket.socket) -> bytes:
-    return sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _TCP_INFO_BYTES)
-
-
-def _queued_bytes(sock: _socket.socket, request: int) -> int:
-    queued = bytearray(4)
-    fcntl.ioctl(sock.fileno(), request, queued)
-    return int(struct.unpack("i", queued)[0])
+    return any(used[:4]) and not unread_bytes(sock)

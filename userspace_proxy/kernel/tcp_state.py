@@ -1,13 +1,32 @@
-"""Reads whether a TCP socket is connected, and for how long nothing has come."""
+"""Reads whether a TCP socket is connected, what its kernel waits for, and for how long."""
 
 from __future__ import annotations
 
 import _socket
+import contextlib
+import fcntl
 import struct
+from typing import NamedTuple
 
-# Struct tcp_info (linux/tcp.h): tcpi_last_data_recv and tcpi_last_ack_recv, in milliseconds.
+CLOSE_WAIT = 8
+# Struct tcp_info (linux/tcp.h) begins with: state, congestion state, retransmissions, probes.
+_PROGRESS = struct.Struct("=BxBB")
+# linux/sockios.h: not in Python's socket module.
+_SIOCINQ, _SIOCOUTQ = 0x541B, 0x5411
+# Struct tcp_info: tcpi_last_data_recv and tcpi_last_ack_recv, in milliseconds.
 _MILLISECONDS = struct.Struct("=I")
 _LAST_DATA_AT, _LAST_ACK_AT = 52, 56
+
+
+class Progress(NamedTuple):
+    """What a socket's kernel does."""
+
+    state: int
+    """Of linux/tcp_states.h."""
+    sent_again: int
+    """How often in a row it has sent the same data again."""
+    probed: int
+    """How often in a row it has sent a probe."""
 
 
 def is_connected(sock: _socket.socket) -> bool:
@@ -17,6 +36,22 @@ def is_connected(sock: _socket.socket) -> bool:
     except OSError:
         return False
     return True
+
+
+def progress(sock: _socket.socket) -> Progress:
+    """Return what the kernel does; the figures are those without an answer."""
+    info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _PROGRESS.size)
+    return Progress(*_PROGRESS.unpack(info))
+
+
+def unacknowledged_bytes(sock: _socket.socket) -> int:
+    """Return how many bytes the other side hasn't acknowledged; its FIN is one."""
+    return _queued_bytes(sock, _SIOCOUTQ)
+
+
+def unread_bytes(sock: _socket.socket) -> int:
+    """Return how many bytes have arrived in order, and weren't read."""
+    return _queued_bytes(sock, _SIOCINQ)
 
 
 def silent_s(sock: _socket.socket) -> float:
@@ -30,6 +65,13 @@ def unheard_s(sock: _socket.socket) -> float:
     The RST of a peer that has closed its socket doesn't count.
     """
     return _since_s(sock, _LAST_ACK_AT)
+
+
+def _queued_bytes(sock: _socket.socket, request: int) -> int:
+    queued = bytearray(4)
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(sock.fileno(), request, queued)
+    return int(struct.unpack("i", queued)[0])
 
 
 def _since_s(sock: _socket.socket, at: int) -> float:

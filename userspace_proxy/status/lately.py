@@ -67,7 +67,10 @@ def failed_lately(
     most = max(counts[1:])
     if not most:
         return LatelyFacts()
-    find, why = _FAILURES[LATELY_NAMES[counts.index(most, 1)]]
+    found = _FAILURES.get(LATELY_NAMES[counts.index(most, 1)])
+    if found is None:
+        return LatelyFacts(*counts, was_many=was_many)
+    find, why = found
     failures = find(endpoints)
     streak, verdict = max(failures, key=lambda one: one[0].last_at, default=(None, None))
     if streak is None or verdict is None or clock.now - streak.last_at >= LATELY_S:
@@ -144,12 +147,10 @@ _FAILURES: Mapping[str, tuple[_Find, _Why]] = {
     "unanswered": (partial(_ends, is_left=False), _ended),
     "left": (partial(_ends, is_left=True), _ended),
     "cut": (_cuts, _was_cut),
-    # No endpoint is to blame.
-    "waited": (lambda _: iter(()), _was_cut),
     "late": (_late, _answers_late),
-    "removed": (lambda _: iter(()), _was_cut),
 }
-"""By field of ``Lately``: where the last such failure is found, and its cause."""
+"""By field of ``Lately``: where the last such failure is found, and its cause. For the other fields
+no endpoint is to blame."""
 
 
 def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> str:

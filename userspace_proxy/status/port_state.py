@@ -160,17 +160,19 @@ def _holding_now(port: PortFacts, why: str) -> _Judgement:
 
 def _at_limit(port: PortFacts) -> _Judgement:
     """Judge a Service port whose clients wait for endpoints at their limit."""
+    return Level.ATTENTION, "at their limit", capitalised(_held_at_limit(port)), ()
+
+
+def _held_at_limit(port: PortFacts) -> str:
+    """Return that clients wait, as a clause."""
     held = waiting_in_words(port.waits.waiting, port.waits.longest_s)
     limit = plural(port.max_connections or 0, "connection")
     why = f"endpoints have {limit} each, which is their limit on this node"
     if port.affinity_timeout_s is not None:
         # Others may have fewer.
-        why = (
-            f"the endpoint that a client keeps to (sessionAffinity) has {limit}, its limit on this "
-            "node"
-        )
-    sentence = f"Holding {held}: {why}"
-    return Level.ATTENTION, "at their limit", sentence, ()
+        keeps = "the endpoint that a client keeps to (sessionAffinity)"
+        why = f"{keeps} has {limit}, its limit on this node"
+    return f"holding {held}: {why}"
 
 
 def _is_on_purpose(cause: Cause) -> bool:
@@ -423,7 +425,7 @@ def _some_fail(
 def _others_fail(port: PortFacts, failing: Sequence[EndpointFacts]) -> str:
     """Return how many clients failed, or wait, because of others; empty if they are few."""
     if port.max_connections is not None and port.waits.longest_s >= _LONG_S:
-        return _at_limit(port)[2].replace("H", "h", 1)
+        return _held_at_limit(port)
     cause = port.lately.cause
     is_other = cause is not None and all(cause.object != one.address for one in failing)
     return (many_unanswered(port) or many_failed(port)) if is_other else ""

@@ -1,7 +1,19 @@
 import socket
 import time
 
-from userspace_proxy.kernel.tcp_state import is_connected, silent_s, unheard_s
+from tests.unit.kernel.test_tcp_ends import ALL, accept_all, drop
+from userspace_proxy.kernel.tcp_state import (
+    CLOSE_WAIT,
+    Progress,
+    is_connected,
+    progress,
+    silent_s,
+    unacknowledged_bytes,
+    unheard_s,
+    unread_bytes,
+)
+
+ESTABLISHED = 1
 
 
 def test_a_dial_is_answered_once_the_kernel_is_connected():
@@ -40,3 +52,35 @@ def test_a_fin_is_heard_and_the_rst_that_answers_a_byte_after_it_is_not():
             while not receiver.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 pass
             assert 0.05 <= unheard_s(receiver) <= time.monotonic() - ended + 0.05
+
+
+def test_bytes_are_unread_until_they_are_read_and_a_fin_is_none():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with socket.create_connection(server.getsockname()) as client:
+            receiver, _ = server.accept()
+            client.send(b"data")
+            while unread_bytes(receiver) < 4:
+                pass
+        with receiver:
+            assert receiver.recv(4) == b"data"
+            while progress(receiver).state != CLOSE_WAIT:
+                pass
+            assert unread_bytes(receiver) == 0
+
+
+def test_what_is_not_acknowledged_is_counted_and_sent_again():
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+        server.accept()[0] as receiver,
+    ):
+        assert progress(client) == Progress(ESTABLISHED, sent_again=0, probed=0)
+        drop(receiver, longer_than=ALL)
+        client.send(b"data")
+        assert unacknowledged_bytes(client) == 4
+        while not progress(client).sent_again:
+            pass
+        accept_all(receiver)
+        while unacknowledged_bytes(client):
+            pass
+        assert progress(client) == Progress(ESTABLISHED, sent_again=0, probed=0)
