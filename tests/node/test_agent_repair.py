@@ -12,6 +12,7 @@ from agent_flows import Flow
 from tests.cluster.waiting import wait_for
 from tests.node.clients import ask, http_get
 from tests.node.manifests import Service, with_endpoints
+from tests.node.observers import EXPLAIN
 from tests.node.testbed import Testbed
 
 pytestmark = pytest.mark.netns
@@ -208,6 +209,26 @@ def test_a_repair_is_one_line_in_the_log_and_counted(testbed):
     wait_for("the repair", lambda: rules(testbed) == before)
     wait_for("its line", lambda: said() == lines + 1)
     assert repairs(testbed) > repaired
+
+
+def test_a_program_that_changes_rules_again_and_again_is_a_problem(testbed):
+    before = rules(testbed)
+    testbed.agent.stop()
+    testbed.agent.start_until_ready()
+    for times in (1, 2, 3):
+        assert testbed.agent.status()["problems"] == []
+        testbed.shell(FLUSH[testbed.steering])
+        wait_for("the repair", lambda: rules(testbed) == before)
+        wait_for("its count", lambda n=times: repaired_lately(testbed) == n)
+    (problem,) = testbed.agent.status()["problems"]
+    assert problem["what"].startswith("Another program changes the rules of ")
+    assert "were put back 3 times in the last minute" in problem["what"]
+    explained = testbed.agent.run(command=[*EXPLAIN, "shop/web"]).stdout
+    assert f"! rules      {problem['what']}" in explained
+
+
+def repaired_lately(testbed) -> int:
+    return int(testbed.agent.status()["steering"]["repaired_lately"])
 
 
 @pytest.mark.parametrize("testbed", ["iptables"], indirect=True)

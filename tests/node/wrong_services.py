@@ -337,7 +337,7 @@ MISTAKES = (
     ),
     Mistake(
         "hangs-every-other",
-        "4 of 8 connections failed in the last minute: {pod}:9112 sent nothing in time",
+        "4 of 8 clients left before an answer in the last minute: {pod}:9112 sent nothing in time",
         never=_SERVED_WRONGLY,
         target=HANGING_SOME,
         dials=8,

@@ -58,8 +58,7 @@ async def _cleanup(proxy_name: str, state_dir: str) -> int:
     if proxy_name:
         labels = {proxy_label(proxy_name)}
     else:
-        # Routes have a number that can't be translated to a name, so any running proxy may have
-        # some.
+        # No name follows from the number of a route, so any running proxy may have some.
         labels = {"", *tables, *chains, *replies, *GUARD_TABLES.labels_here(), *running_proxies()}
         labels |= worker_labels()
     with _locked(labels):
@@ -124,7 +123,6 @@ def _put_back_timeouts(state_dir: str, labels: Collection[str]) -> None:
 
 def _has_legacy_tables() -> bool:
     """Return whether legacy tables are in use here, or can't be read."""
-    try:
+    with contextlib.suppress(OSError):
         return bool(tables_in_use(4))
-    except OSError:
-        return True
+    return True

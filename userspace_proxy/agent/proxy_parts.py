@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 
 from ..cluster import Snapshot
 from ..facts import (
     ITERATION_BOUNDS_S,
+    LATELY_S,
     MemoryFacts,
     ProbesFacts,
     SourceFacts,
@@ -27,8 +29,7 @@ from .rounds.sync import SyncLoop
 from .rounds.tasks import Supervisor, pause
 from .view import show_totals
 
-# A last state, manifests and an API server take less. If there is none, clients that wait at
-# listeners of an earlier run don't know it, and should.
+# All sources take less. If there is none, clients that wait at recovered listeners should know it.
 FIRST_SNAPSHOT_S = 10.0
 
 
@@ -148,6 +149,7 @@ def _facts_of_steering(steering: Steering | None, sync: SyncLoop) -> SteeringSta
         problem=sync.rules.problem,
         has_drifted=sync.rules.has_drifted,
         repairs=sync.counters.repairs,
+        repaired_lately=sum(time.time() - at < LATELY_S for at in sync.counters.repaired_at),
         helper_restarts=steering.helper_restarts if steering else 0,
         unguarded=steering.unguarded if steering else "",
     )

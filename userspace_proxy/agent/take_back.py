@@ -169,10 +169,9 @@ def reap_children(loop: asyncio.AbstractEventLoop) -> None:
 
 def has_children() -> bool:
     """Return whether this process has children, such as the workers that it had before."""
-    try:
+    with contextlib.suppress(OSError):
         return bool(_child_pids())
-    except OSError:
-        return False
+    return False
 
 
 def _child_pids() -> list[int]:

@@ -15,7 +15,7 @@ import _socket
 from collections.abc import Sequence
 
 from ..facts import ClientMistake
-from ..kernel.tcp_state import CLOSE_WAIT, progress
+from ..kernel.tcp_state import CLOSE_WAIT, tcp_info
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..model import SocketAddress, contains
@@ -146,4 +146,4 @@ class AcceptedHeaders:
 
 def _has_ended(sock: _socket.socket) -> bool:
     """Return whether the peer has sent its FIN: nothing more will come."""
-    return progress(sock).state == CLOSE_WAIT
+    return tcp_info(sock).state == CLOSE_WAIT

@@ -20,7 +20,7 @@ import contextlib
 import errno
 from collections.abc import Callable, Collection, Iterable, Iterator
 
-from ..kernel.tcp_state import progress
+from ..kernel.tcp_state import tcp_info
 from .tcp import TcpConnection
 from .tuning import Tuning
 
@@ -154,7 +154,7 @@ def keep_alive(
 
 def unanswered(sock: _socket.socket) -> int:
     """Return how often in a row the kernel has sent data or a probe without an answer."""
-    found = progress(sock)
+    found = tcp_info(sock)
     return found.sent_again + found.probed
 
 

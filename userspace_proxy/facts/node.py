@@ -90,6 +90,8 @@ class SteeringState(msgspec.Struct, frozen=True):
         int,
         counter("steering_repairs", "repairs", "Frontends and guard rules repaired after drift"),
     ] = 0
+    repaired_lately: int = 0
+    """How often in the last minute something was found to repair."""
     helper_restarts: Annotated[
         int,
         counter("steering_helper_restarts", "restarts", "Helper processes restarted after a crash"),

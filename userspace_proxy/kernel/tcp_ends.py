@@ -16,7 +16,7 @@ import errno
 
 from ..facts.connection import EndedBy
 from ..policy.loss_causes import FROM_ENDPOINT, NOT_TO_CLIENT, NOT_TO_ENDPOINT
-from .tcp_state import is_connected, progress, silent_s, unacknowledged_bytes, unread_bytes
+from .tcp_state import is_connected, silent_s, tcp_info, unacknowledged_bytes, unread_bytes
 
 # Errors of a connected socket whose other side answered nothing for too long (tcp(7)).
 _SILENT = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
@@ -75,7 +75,7 @@ def endpoint_loss(endpoint: _socket.socket) -> int:
 
 
 def _is_lost_to(sock: _socket.socket) -> bool:
-    return progress(sock).sent_again >= _SENT_AGAIN and unacknowledged_bytes(sock) > _FIN_BYTES
+    return tcp_info(sock).sent_again >= _SENT_AGAIN and unacknowledged_bytes(sock) > _FIN_BYTES
 
 
 def _has_gap(sock: _socket.socket) -> bool:
@@ -83,7 +83,7 @@ def _has_gap(sock: _socket.socket) -> bool:
 
     Source: sock_diag(7), SK_MEMINFO_RMEM_ALLOC; tcp_data_queue_ofo() in net/ipv4/tcp_input.c.
     """
-    if progress(sock).state not in _EXPECTS_MORE or silent_s(sock) < LOSS_S:
+    if tcp_info(sock).state not in _EXPECTS_MORE or silent_s(sock) < LOSS_S:
         return False
     used = sock.getsockopt(_socket.SOL_SOCKET, _SO_MEMINFO, 4)
     return any(used[:4]) and not unread_bytes(sock)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 CLOSE_WAIT = 8
 # Struct tcp_info (linux/tcp.h) begins with: state, congestion state, retransmissions, probes.
-_PROGRESS = struct.Struct("=BxBB")
+_TCP_INFO = struct.Struct("=BxBB")
 # linux/sockios.h: not in Python's socket module.
 _SIOCINQ, _SIOCOUTQ = 0x541B, 0x5411
 # Struct tcp_info: tcpi_last_data_recv and tcpi_last_ack_recv, in milliseconds.
@@ -18,7 +18,7 @@ _MILLISECONDS = struct.Struct("=I")
 _LAST_DATA_AT, _LAST_ACK_AT = 52, 56
 
 
-class Progress(NamedTuple):
+class TcpInfo(NamedTuple):
     """What a socket's kernel does."""
 
     state: int
@@ -38,10 +38,10 @@ def is_connected(sock: _socket.socket) -> bool:
     return True
 
 
-def progress(sock: _socket.socket) -> Progress:
+def tcp_info(sock: _socket.socket) -> TcpInfo:
     """Return what the kernel does; the figures are those without an answer."""
-    info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _PROGRESS.size)
-    return Progress(*_PROGRESS.unpack(info))
+    info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _TCP_INFO.size)
+    return TcpInfo(*_TCP_INFO.unpack(info))
 
 
 def unacknowledged_bytes(sock: _socket.socket) -> int:

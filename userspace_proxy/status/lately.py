@@ -188,6 +188,10 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> str:
     parts = [f"{count:,} {how}" for how, count in counts.items() if count >= LEAST]
     is_removal = lately.removed and lately.removed == max(counts.values())
     each = f" ({', '.join(parts)})" if len(parts) > 1 or is_removal else ""
+    if lately.left == failed:
+        # Perhaps on purpose: some clients give up what they need no more.
+        what = f"{failed:,} of {plural(total, 'client')} left before an answer"
+        return f"{what} in the last minute{why}"
     return f"{failed:,} of {plural(total, 'connection')} failed in the last minute{each}{why}"
 
 

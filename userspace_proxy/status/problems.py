@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..facts import Level, Problem, StatusFacts
+from ..facts import Level, Problem, StatusFacts, SteeringState
 from ..model import CauseCode
 from ..policy.mistake_causes import HEALTH_CHECK_FAILS
 from .health import late_s
@@ -25,6 +25,13 @@ from .units import capitalised, count_in_words, plural, seconds_in_words
 _DESCRIPTORS_SHORT = 0.9
 # From here on new connections may soon be dropped, as in `check`.
 _TRACKING_SHORT = 0.9
+# Once is a firewall that was started anew.
+_AGAIN = 3
+CHANGED_BY_OTHERS = (
+    "`nft monitor` shows the process with each change: have it leave the tables and chains of "
+    "userspace-proxy, instead of a flush of all rules"
+)
+"""What to do then."""
 # A disk that is full for a moment needs nothing from an operator.
 _NOT_KEPT_S = 60.0
 
@@ -190,6 +197,8 @@ def _steering(view: StatusFacts) -> Iterator[Problem]:
             f"Steering by {view.steering.name}: {view.steering.problem}",
             "The previous rules stay in force; it is retried every second",
         )
+    if again := changed_again(view.steering):
+        yield Problem(Level.ATTENTION, again, CHANGED_BY_OTHERS)
     if view.steering.unguarded:
         yield Problem(
             Level.ATTENTION,
@@ -197,6 +206,17 @@ def _steering(view: StatusFacts) -> Iterator[Problem]:
             f"its clients' traffic: {view.steering.unguarded}",
             "Load nft_socket (with iptables steering xt_socket) and start the proxy again",
         )
+
+
+def changed_again(steering: SteeringState) -> str:
+    """Return that another program changes the rules again and again; empty if none does."""
+    times = steering.repaired_lately
+    if times < _AGAIN:
+        return ""
+    return (
+        f"Another program changes the rules of {steering.name} steering again and again: they were "
+        f"put back {times:,} times in the last minute, and clients may have been lost before"
+    )
 
 
 def _client_address(view: StatusFacts) -> Iterator[Problem]:

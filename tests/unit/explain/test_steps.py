@@ -186,11 +186,19 @@ def test_of_many_endpoints_the_rest_is_counted():
     ("changes", "topic", "level", "text"),
     [
         pytest.param(
-            {"steering": SteeringState("nftables", repairs=2)},
+            {"steering": SteeringState("nftables", repairs=2, repaired_lately=2)},
             "rules",
             Level.OK,
             "nftables: the kernel is as planned, compared every second, 2 repairs so far",
             id="repaired",
+        ),
+        pytest.param(
+            {"steering": SteeringState("nftables", repairs=9, repaired_lately=9)},
+            "rules",
+            Level.ATTENTION,
+            "Another program changes the rules of nftables steering again and again: they were put back"
+            " 9 times in the last minute, and clients may have been lost before",
+            id="repaired-again-and-again",
         ),
         pytest.param(
             {"steering": SteeringState("nftables", problem="table vanished")},

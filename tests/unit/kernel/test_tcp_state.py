@@ -4,10 +4,10 @@ import time
 from tests.unit.kernel.test_tcp_ends import ALL, accept_all, drop
 from userspace_proxy.kernel.tcp_state import (
     CLOSE_WAIT,
-    Progress,
+    TcpInfo,
     is_connected,
-    progress,
     silent_s,
+    tcp_info,
     unacknowledged_bytes,
     unheard_s,
     unread_bytes,
@@ -63,7 +63,7 @@ def test_bytes_are_unread_until_they_are_read_and_a_fin_is_none():
                 pass
         with receiver:
             assert receiver.recv(4) == b"data"
-            while progress(receiver).state != CLOSE_WAIT:
+            while tcp_info(receiver).state != CLOSE_WAIT:
                 pass
             assert unread_bytes(receiver) == 0
 
@@ -74,13 +74,13 @@ def test_what_is_not_acknowledged_is_counted_and_sent_again():
         socket.create_connection(server.getsockname()) as client,
         server.accept()[0] as receiver,
     ):
-        assert progress(client) == Progress(ESTABLISHED, sent_again=0, probed=0)
+        assert tcp_info(client) == TcpInfo(ESTABLISHED, sent_again=0, probed=0)
         drop(receiver, longer_than=ALL)
         client.send(b"data")
         assert unacknowledged_bytes(client) == 4
-        while not progress(client).sent_again:
+        while not tcp_info(client).sent_again:
             pass
         accept_all(receiver)
         while unacknowledged_bytes(client):
             pass
-        assert progress(client) == Progress(ESTABLISHED, sent_again=0, probed=0)
+        assert tcp_info(client) == TcpInfo(ESTABLISHED, sent_again=0, probed=0)

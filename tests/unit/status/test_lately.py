@@ -136,8 +136,8 @@ SILENT = replace(sends_nothing(SocketAddress("10.244.1.7", 8080)), count=3)
 @pytest.mark.parametrize(
     ("left", "endpoint", "sentence"),
     [
-        pytest.param(4, READY, "Served by 1 endpoint now; 4 of 30 connections failed", id="last"),
-        pytest.param(4, replace(READY, cause=SILENT), "4 of 30 connections", id="not-last"),
+        pytest.param(4, READY, "Served by 1 endpoint now; 4 of 30 clients left before", id="last"),
+        pytest.param(4, replace(READY, cause=SILENT), "4 of 30 clients left", id="not-last"),
         pytest.param(3, replace(READY, cause=SILENT), "Clients get no answer", id="none-since"),
         pytest.param(2, READY, "Served by 1 endpoint", id="too-few"),
     ],

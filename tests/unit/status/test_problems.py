@@ -112,6 +112,13 @@ def test_a_ports_problem_has_its_remedy_beside_it():
             id="drift",
         ),
         pytest.param(
+            {"steering": SteeringState("nftables", repaired_lately=3)},
+            Level.ATTENTION,
+            "Another program changes the rules of nftables steering again and again: they were put "
+            "back 3 times in the last minute, and clients may have been lost before",
+            id="drift-again-and-again",
+        ),
+        pytest.param(
             {"sync": SyncFacts(waiting_since=NOW - 190, problem="No buffer space available")},
             Level.TROUBLE,
             "A change has waited 3 min and is not in force: No buffer space available",

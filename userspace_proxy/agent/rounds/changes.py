@@ -41,6 +41,8 @@ class SyncCounters:
     partial_failures: int = 0
     """Of these, those in which only what changed was to be written."""
     repairs: int = 0
+    repaired_at: tuple[float, ...] = ()
+    """Unix times of the last minute's repairs, and perhaps of older ones."""
     last_s: float = 0.0
     last_queued: float = 0.0
     last_done: float = 0.0

@@ -118,21 +118,21 @@ class Rules:
         self._steered.note_unsteered(self._steering.unsteered)
         if count:
             self._counters.repairs += count
+            self._counters.repaired_at = (*self._counters.repaired_at[-59:], time.time())
             _log.warning("steering had drifted and was repaired", extra={"rules": count})
             what = "1 rule or frontend" if count == 1 else f"{count} rules and frontends"
             note = f"{what} of {name} steering had been changed by another program; repaired"
             self._report(Happening("SteeringRepaired", "Repair", note))
 
     def _note_switches(self, switched: Sequence[ServedPort]) -> None:
-        if not switched:
-            return
         for served in switched:
             if not self._switch_lines.take(time.monotonic()):
                 break
             path = served.path
             fields = {"service": served.group.label, "path": str(path.now), "cause": path.why}
             _log.info("%(service)s: path %(path)s: %(cause)s", extra=fields)
-        self.on_switch(switched)
+        if switched:
+            self.on_switch(switched)
 
     def _note_failure(self, exc: SteeringError) -> None:
         self._counters.failures += 1

@@ -1,7 +1,6 @@
 """Watches for firewalls of other programs that drop packets steered to this proxy.
 
-A packet that this proxy's table accepts may still be dropped by another table, and no rule can
-prevent that. So the chain is reported, with a rule that solves it, as by ``check``.
+Another table may drop what this proxy's accepts. It is reported with a rule that solves it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Rules: differences are steered, failures leave the old rules, drift is repaired."""
 
 import asyncio
+import time
 
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import Frontend, Protocol
@@ -94,6 +95,11 @@ async def test_drift_is_repaired_and_counted(start):
     steering.kernel.clear()
     await until(lambda: steering.kernel == wanted)
     await until(lambda: loop.counters.repairs == 1)
+    before = time.time()
+    steering.kernel.clear()
+    await until(lambda: loop.counters.repairs == 2)
+    first, second = loop.counters.repaired_at
+    assert first <= before <= second <= time.time()
 
 
 async def test_a_repair_is_reported_and_so_is_drift_that_cant_be_repaired(start, caplog):
