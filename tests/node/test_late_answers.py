@@ -107,3 +107,40 @@ def test_clients_that_leave_a_queue_are_explained_by_the_limit_for_which_they_wa
         "(max-connections)"
     )
     wait_for(said, lambda: said in limited.agent.port(LIMITED.name)["state"]["sentence"])
+
+
+WEB = Service("web", "10.96.0.13")
+
+
+@pytest.fixture
+def two(tmp_path_factory):
+    """A node with a Service of two pods."""
+    with Testbed(tmp_path_factory.mktemp("agent"), "nftables", "--workers=1") as testbed:
+        testbed.serve(with_endpoints(WEB, testbed.add_pods("one", "two", tcp=8080)))
+        yield testbed
+
+
+def test_connections_that_are_saved_from_a_host_that_comes_and_goes_are_said_to_be_late(two):
+    client, pod = two["pod"], two.pod("two")
+
+    def endpoint():
+        endpoints = two.agent.port("web")["endpoints"]
+        return next(one for one in endpoints if one["address"].startswith(two.ip("two")))
+
+    def is_back():
+        return endpoint()["ejected_for_s"] is None and endpoint()["cause"] is None
+
+    chain = "{ type filter hook input priority 0; }"
+    pod.run(["nft", f"add table ip gone; add chain ip gone in {chain}"])
+    for times in (1, 2, 3):
+        pod.run(["nft", "add rule ip gone in tcp dport 8080 drop"])
+        while endpoint()["failures"] < times:
+            assert client.get(WEB.address) == "one"
+        pod.run(["nft", "flush chain ip gone in"])
+        wait_for("its return", is_back, hint=two.agent.log)
+    state = two.agent.port("web")["state"]
+    assert state["sentence"].startswith("Served by 2 endpoints now; 3 of ")
+    assert state["sentence"].endswith(
+        f"connections were saved late in the last minute: {two.ip('two')}:8080 did not answer"
+    )
+    assert state["level"] == "attention"

@@ -12,12 +12,12 @@ An update changes them all, and ends the flows to endpoints that have left.
 from __future__ import annotations
 
 import _socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from ..balance import AffinityTables
 from ..facts import Blamed, CounterTable, EndpointCounters
 from ..kernel.socket_memory import packets_lost
-from ..model import SocketAddress
+from ..model import CauseCode, SocketAddress
 from ..model.serving import Serving
 from .balancers import Balancers
 from .loads import Loads
@@ -27,6 +27,8 @@ from .waiting_room import Waiting, WaitingRoom
 
 # Less than clients wait for an answer before they leave without one.
 _WAITED_S = 0.3
+# Of dials that last until their time is up.
+_SLOW = {CauseCode.ENDPOINT_SILENT, CauseCode.ENDPOINT_NO_HOST}
 
 
 class EndpointGroup(CounterTable):
@@ -135,6 +137,11 @@ class EndpointGroup(CounterTable):
         has_waited = dialled_at is not None and dialled_at - accepted_at >= _WAITED_S
         is_answering = counters.ends.succeeded_at >= accepted_at
         return self.counters.after_wait if has_waited and is_answering else counters
+
+    def note_saved(self, counters: EndpointCounters, failed: Collection[CauseCode]) -> None:
+        """Count a connection that an endpoint has answered after others had failed."""
+        self.counters.saved += 1
+        counters.late += not _SLOW.isdisjoint(failed)
 
     def former_endpoints(self) -> set[SocketAddress]:
         """Return the endpoints that aren't any more, and still have connections."""

@@ -156,7 +156,7 @@ class TcpConnection:
             counters.preserved += 1
             self.owner.engine.client_dialer.connection_joined(self.address[0], endpoint)
         if dial.tried:
-            group.counters.saved += 1
+            group.note_saved(counters, dial.tried.values())
             self.note(ConnectionEvent.SAVED)
         self.reactor.replace_handler(sock, self._on_endpoint)
         version = group.serving.handling.proxy_protocol

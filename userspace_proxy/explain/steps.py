@@ -277,7 +277,7 @@ def _port(
         yield PathStep(level, "client", said)
     yield _endpoints(port, subject.now)
     if port.waits.waiting and port.state.word not in _WAITING:
-        held = waiting_in_words(port.waits.waiting, port.waits.longest_s)
+        held = waiting_in_words(port.waits, port.protocol)
         yield PathStep(Level.ATTENTION, "waiting", f"Waiting for an endpoint: {held}")
     is_said = port.is_dropping or _is_sentence(port)
     shown = [e.cause.sentence for e in port.endpoints if e.cause is not None]
@@ -337,7 +337,8 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
         return PathStep(None, "endpoints", f"{port.state.sentence}{figures}", hint, tuple(details))
     saved = f"; {plural(port.saved, 'connection')} saved" if port.saved else ""
     policies = filter(None, (port.policy, limit_in_words(port.max_connections)))
-    used = f"{port.usable:,} of {total:,} used"
+    standby = sum(endpoint.is_standby for endpoint in port.endpoints)
+    used = f"{port.serving:,} of {total:,} used{f', {standby:,} on standby' if standby else ''}"
     what = f"{'; '.join((used, *policies))}{saved}"
     # Notes have steps of their own, and the next command dials.
     hint = "" if port.state.causes or port.is_unseen else hint

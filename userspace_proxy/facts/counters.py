@@ -97,7 +97,8 @@ class EndpointCounters(_EndpointSlots, Counters):
         """Connections that the endpoint reset, or that clients left as packets were lost, after it
         had sent bytes, as in ``cuts``."""
         self.late = 0
-        """Flows whose answer came after two seconds; ``unanswered`` counts them until then."""
+        """Flows whose answer came after two seconds; ``unanswered`` counts them until then.
+        Connections that were saved from an endpoint that was silent."""
         self.dials = Streak()
         """Failed dials; those that failed because of this node don't count."""
         self.ends = Streak()

@@ -188,7 +188,8 @@ class Lately(msgspec.Struct, frozen=True, gc=False):
     """Clients that got no answer as they had to wait for an endpoint: they left, or their time was
     up, in their wait or after it."""
     late: int = 0
-    """Of the flows, those whose first datagram came, but after two seconds; no others count it."""
+    """Of the flows, those whose first datagram came, but after two seconds; no others count it. Of
+    the connections, those that were saved from an endpoint that was silent."""
     removed: int = 0
     """Connections that were reset because their endpoint had left (``ended_by_removal``)."""
 
@@ -210,6 +211,8 @@ class LatelyFacts(Lately, frozen=True, gc=False, kw_only=True):
     null if it isn't known."""
     was_many: bool = False
     """The state before was ``partly answering``: half of the share that begins it keeps it up."""
+    have_left: bool = False
+    """The endpoints at which most of them failed have left since."""
 
     @property
     def failed(self) -> int:

@@ -175,7 +175,11 @@ ANNOTATIONS = (
 )
 """All of them; docs/services.md lists them, and a test compares the two."""
 
-_KEYS = tuple(annotation.key for annotation in ANNOTATIONS)
+SERVICE_KEYS = tuple(annotation.key for annotation in ANNOTATIONS)
+ANNOTATION_WEIGHT = DOMAIN + "weight"
+ANNOTATION_PRIORITY = DOMAIN + "priority"
+SLICE_KEYS = (ANNOTATION_WEIGHT, ANNOTATION_PRIORITY)
+_SLICES = "EndpointSlices"
 
 
 def read_handling(annotations: Mapping[str, str | None]) -> tuple[Handling, tuple[str, ...]]:
@@ -203,7 +207,7 @@ def read_handling(annotations: Mapping[str, str | None]) -> tuple[Handling, tupl
     if handling.idle_after_s is not None and handling.wake is None:
         why = f"no workload is named by {DOMAIN}wake"
         notes.append(f"annotation {DOMAIN}idle-after: {why}: {_AWAKE}")
-    return handling, (*notes, *unknown_notes(annotations, _KEYS))
+    return handling, (*notes, *unknown_notes(annotations, SERVICE_KEYS, SLICE_KEYS, _SLICES))
 
 
 def first_note(name: str, notes: Iterable[str]) -> str:
@@ -216,11 +220,18 @@ def _check_length(text: str) -> None:
         raise ConfigError(f"it has {len(text)} characters, and at most {TEXT_MAX} are read")
 
 
-def unknown_notes(annotations: Mapping[str, str | None], known: Collection[str]) -> tuple[str, ...]:
+def unknown_notes(
+    annotations: Mapping[str, str | None],
+    known: Collection[str],
+    others: Collection[str] = (),
+    of_others: str = "",
+) -> tuple[str, ...]:
     """Return a note for each annotation that was probably meant for this proxy.
 
     Args:
         known: The keys that are read on objects of this kind.
+        others: Those that are read on objects of another kind only.
+        of_others: That kind, in the plural.
     """
     notes: list[str] = []
     names = [key.removeprefix(DOMAIN) for key in known]
@@ -229,6 +240,9 @@ def unknown_notes(annotations: Mapping[str, str | None], known: Collection[str])
             continue
         if len(notes) == _UNKNOWN_NAMED_MAX:
             break
+        if key in others:
+            notes.append(f"annotation {key} has no effect here: it belongs on {of_others}")
+            continue
         hint = did_you_mean(key.rpartition("/")[2], names, prefix=DOMAIN)
         every = f"known: {', '.join(known)}"
         notes.append(f"annotation {shown(key)} is unknown ({hint or every})")

@@ -9,17 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from .annotations import DOMAIN, unknown_notes
+from .annotations import (
+    ANNOTATION_PRIORITY,
+    ANNOTATION_WEIGHT,
+    SERVICE_KEYS,
+    SLICE_KEYS,
+    unknown_notes,
+)
 from .endpoints import DEFAULT_WEIGHT
 from .quoting import quoted
 
-ANNOTATION_WEIGHT = DOMAIN + "weight"
-ANNOTATION_PRIORITY = DOMAIN + "priority"
 # Source: Cilium, pkg/annotation: EndpointSliceWeight, an unsigned number of 16 bits.
 ANNOTATION_CILIUM_WEIGHT = "service.cilium.io/weight"
 MAX = 65535
 """The highest weight, and the highest priority."""
-_KEYS = (ANNOTATION_WEIGHT, ANNOTATION_PRIORITY)
 
 
 class Preference(NamedTuple):
@@ -49,7 +52,7 @@ def read_preference(annotations: Mapping[str, str | None] | None) -> Preference:
     return Preference(
         DEFAULT_WEIGHT if weight is None else weight,
         priority or 0,
-        (*notes, *unknown_notes(annotations, _KEYS)),
+        (*notes, *unknown_notes(annotations, SLICE_KEYS, SERVICE_KEYS, "Services")),
     )
 
 

@@ -23,9 +23,9 @@ from ..model import (
     ServicePort,
     SocketAddress,
 )
+from ..model.annotations import ANNOTATION_WEIGHT
 from ..model.mirroring import note_not_mirrored
 from ..model.reading import LABEL_SERVICE_NAME
-from ..model.slice_annotations import ANNOTATION_WEIGHT
 from .endpoint_causes import LOST_ON_THE_WAY, no_host
 from .loss_causes import LOSSES
 from .route_causes import OWN_ROUTES, by_own_route

@@ -281,13 +281,14 @@ def at_times(cause: Cause, host: str = "") -> Cause:
         show = "its log shows" if host else "kubectl logs --previous POD shows"
         hint = (
             f"It answers at times: its program{where} may end again and again ({show} why), or "
-            "have just begun to listen; a readiness probe keeps clients away until it does"
+            "have just begun to listen; a readiness probe keeps clients away until it does. Or a "
+            "firewall rejects some connections, as those above a limit"
         )
     elif cause.code is CauseCode.ENDPOINT_RESETS:
         log = f"the log of the program on {host}" if host else "kubectl logs POD"
         hint = (
-            f"It answers other connections: {log} shows why not these (it ends again and again, "
-            "is at a limit of its own, or some clients speak TLS or another protocol); "
+            f"It has answered other connections: {log} shows why not these (it ends again and "
+            "again, is at a limit of its own, or some clients speak TLS or another protocol); "
             f"{LOST_ON_THE_WAY}"
         )
     return replace(cause, sentence=_past(cause), hint=hint)

@@ -6,7 +6,7 @@ from ..model import Cause, CauseCode, ServiceKey, ServicePort, SliceKey
 from ..model.reading import LABEL_SERVICE_NAME
 from .causes import SLICES_OF
 
-_KEPT = "An object that was valid before keeps its last form"
+_KEPT = "Correct it: an object that was valid before keeps its last form until then"
 HEALTH_CHECK_FAILS = (
     "Load balancers may treat this node as one without endpoints; it is retried every second"
 )

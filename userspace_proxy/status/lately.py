@@ -17,9 +17,8 @@ from ..facts.exclusions import Exclusions
 from ..facts.port import LATELY_NAMES, Lately
 from ..model import Cause, CauseCode
 from ..policy import EndpointVerdict
-from ..policy.causes import NO_DATAGRAM
+from ..policy.causes import NO_ANSWER, NO_DATAGRAM
 from ..policy.endpoint_causes import (
-    UNANSWERED_FLOW_S,
     answers_flows_late,
     at_times,
     denies,
@@ -67,20 +66,29 @@ def failed_lately(
     most = max(counts[1:])
     if not most:
         return LatelyFacts()
-    found = _FAILURES.get(LATELY_NAMES[counts.index(most, 1)])
-    if found is None:
+    kind = LATELY_NAMES[counts.index(most, 1)]
+    if kind not in _FAILURES:
         return LatelyFacts(*counts, was_many=was_many)
-    find, why = found
+    find, why = _FAILURES[kind]
     failures = find(endpoints)
     streak, verdict = max(failures, key=lambda one: one[0].last_at, default=(None, None))
     if streak is None or verdict is None or clock.now - streak.last_at >= LATELY_S:
-        return LatelyFacts(*counts, was_many=was_many)
+        have_left = not any(_has_failed(counters, kind) for _, counters in endpoints)
+        return LatelyFacts(*counts, was_many=was_many, have_left=have_left)
     cause = why(verdict, streak)
     if has_header:
         cause = with_header(cause)
     last_at = clock.unix(streak.last_at)
     cause = replace(cause, count=most, last_at=last_at)
     return LatelyFacts(*counts, cause=cause, was_many=was_many)
+
+
+def _has_failed(counters: EndpointCounters, kind: str) -> bool:
+    """Return whether an endpoint may be the one that clients of a kind have failed at."""
+    # A client that finds no endpoint is refused, too; one that is late, another endpoint has saved.
+    return kind == "refused" or bool(
+        counters.dials.failures if kind == "late" else getattr(counters, kind)
+    )
 
 
 def _dials_before(endpoints: _Endpoints) -> _Failures:
@@ -113,10 +121,12 @@ def _cuts(endpoints: _Endpoints) -> _Failures:
 
 
 def _late(endpoints: _Endpoints) -> _Failures:
-    """Yield flows that were answered after two seconds."""
+    """Yield flows that were answered after two seconds, and what delayed connections."""
     for verdict, counters in endpoints:
         if counters.late and counters.ends.number == NO_DATAGRAM:
             yield counters.ends, verdict
+        if counters.dials.failures and counters.dials.number in NO_ANSWER:
+            yield counters.dials, verdict
 
 
 def _dial_failed(verdict: EndpointVerdict, dials: Streak) -> Cause:
@@ -138,8 +148,10 @@ def _was_cut(verdict: EndpointVerdict, cuts: Streak) -> Cause:
     return at_times(cut_cause(verdict.address, cuts), verdict.host)
 
 
-def _answers_late(verdict: EndpointVerdict, _: Streak) -> Cause:
-    return answers_flows_late(verdict.address)
+def _came_late(verdict: EndpointVerdict, streak: Streak) -> Cause:
+    if streak.number == NO_DATAGRAM:
+        return answers_flows_late(verdict.address)
+    return _dial_failed(verdict, streak)
 
 
 _FAILURES: Mapping[str, tuple[_Find, _Why]] = {
@@ -147,7 +159,7 @@ _FAILURES: Mapping[str, tuple[_Find, _Why]] = {
     "unanswered": (partial(_ends, is_left=False), _ended),
     "left": (partial(_ends, is_left=True), _ended),
     "cut": (_cuts, _was_cut),
-    "late": (_late, _answers_late),
+    "late": (_late, _came_late),
 }
 """By field of ``Lately``: where the last such failure is found, and its cause. For the other fields
 no endpoint is to blame."""
@@ -159,7 +171,7 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> str:
     Args:
         but: Causes that are known already: empty for these, and without a cause.
     """
-    lately, why = port.lately, _why(port.lately)
+    lately, why = port.lately, because_of(port.lately)
     if but and (lately.cause is None or lately.cause.code in but):
         return ""
     if lately.waited and lately.waited == max(lately.counts()[1:]):
@@ -168,7 +180,7 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> str:
         # A flow has its endpoint before that shows whether it answers.
         failed = lately.refused + lately.waited
         total = max(lately.connections, failed)
-        if not _are_many(lately, failed, total, SHARE):
+        if not are_many(lately, failed, total, SHARE):
             return ""
         return f"{failed:,} of {plural(total, 'flow')} failed in the last minute{why}"
     counts = {
@@ -182,8 +194,8 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> str:
     # A connection that has ended may have begun more than a minute ago.
     failed = sum(counts.values())
     total = max(lately.connections + lately.refused + lately.waited, failed)
-    is_share = _are_many(lately, lately.failed, total, SHARE)
-    if not (is_share or _are_many(lately, failed, total, SILENT_SHARE)):
+    is_share = are_many(lately, lately.failed, total, SHARE)
+    if not (is_share or are_many(lately, failed, total, SILENT_SHARE)):
         return ""
     parts = [f"{count:,} {how}" for how, count in counts.items() if count >= LEAST]
     is_removal = lately.removed and lately.removed == max(counts.values())
@@ -195,29 +207,12 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> str:
     return f"{failed:,} of {plural(total, 'connection')} failed in the last minute{each}{why}"
 
 
-def many_unanswered(port: PortFacts, in_a_row: int = 0) -> str:
-    """Return how many UDP flows got no answer, or a late one, where others did; empty if few.
+def are_many(lately: LatelyFacts, count: int, total: int, share: float) -> bool:
+    """Return whether so many of all clients are news.
 
     Args:
-        in_a_row: Flows that its failing endpoints haven't answered since the last answer. If these
-            are all, it doesn't answer now.
+        share: The least that is.
     """
-    lately = port.lately
-    counts = {
-        f"got no answer within {UNANSWERED_FLOW_S} s": lately.unanswered,
-        f"got their answer after more than {UNANSWERED_FLOW_S} s": lately.late,
-    }
-    what = max(counts, key=lambda what: counts[what])
-    if port.protocol != "UDP" or port.is_without_answer or counts[what] <= in_a_row:
-        return ""
-    # One that has ended may have begun more than a minute ago.
-    total = max(lately.connections, counts[what])
-    if not _are_many(lately, counts[what], total, SILENT_SHARE):
-        return ""
-    return f"{counts[what]:,} of {plural(total, 'flow')} {what} in the last minute{_why(lately)}"
-
-
-def _are_many(lately: LatelyFacts, count: int, total: int, share: float) -> bool:
     is_large_share = count >= _FEW and count >= _FEW_SHARE * total
     # A share about as large as that would be news and no news in turns.
     least, share = (_FEW, share / 2) if lately.was_many else (LEAST, share)
@@ -231,5 +226,12 @@ def _limit(port: PortFacts) -> str:
     return ": endpoints were at their limit on this node (max-connections)"
 
 
-def _why(lately: LatelyFacts) -> str:
+def because_of(lately: LatelyFacts, where: str = "at") -> str:
+    """Return why most of them failed, as the end of a sentence; empty if that isn't known.
+
+    Args:
+        where: Endpoints that have left since are where they failed.
+    """
+    if lately.have_left:
+        return f", {where} endpoints that have left since"
     return f": {lately.cause}" if lately.cause is not None else ""

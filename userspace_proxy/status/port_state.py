@@ -27,11 +27,20 @@ from ..policy.client_causes import source_denied
 from ..policy.endpoint_causes import BEFORE, about_to_vanish
 from ..policy.usable import TERMINATING
 from .client_mistakes import judge_mistakes
-from .lately import many_failed, many_unanswered
+from .late_answers import many_saved_late, many_unanswered
+from .lately import many_failed
 from .no_byte import closed_in_words, no_byte_in_words, quiet_in_words, remedy_for_no_byte
 from .not_served import judge_not_served
 from .path_words import led_in_words, remedy_for_unseen
-from .units import capitalised, plural, seconds_in_words, waiting_in_words
+from .units import capitalised, plural
+from .waits import (
+    AT_LIMIT,
+    MORE_ROOM,
+    held_at_limit,
+    judge_at_limit,
+    judge_held,
+    judge_holding,
+)
 
 
 def judge(port: PortFacts) -> StateFacts:
@@ -52,6 +61,8 @@ def judge(port: PortFacts) -> StateFacts:
 
 def _remedy(port: PortFacts, word: str) -> str:
     """Return how to find out what isn't known, or the reason; empty if there is nothing to do."""
+    if word == AT_LIMIT:
+        return MORE_ROOM
     if word != "unknown":
         return ""
     if not port.is_unseen:
@@ -114,7 +125,7 @@ def _judge(port: PortFacts) -> _Judgement:
     if port.is_dropping:
         return Level.ATTENTION, "dropped", f"Clients are dropped: {port.cause}", ()
     if port.is_holding:
-        return _holding(port)
+        return judge_holding(port)
     usable = [endpoint for endpoint in port.endpoints if endpoint.is_usable]
     if port.cause or not usable:
         cause = port.cause or "no endpoint is usable"
@@ -134,45 +145,8 @@ def _judge(port: PortFacts) -> _Judgement:
         what = "; ".join(_some_fail(port, failing, others))
         return Level.ATTENTION, "partly answering", what, ()
     if port.max_connections is not None and port.waits.longest_s >= _LONG_S:
-        return _at_limit(port)
+        return judge_at_limit(port)
     return _served(port, len(usable))
-
-
-def _holding(port: PortFacts) -> _Judgement:
-    """Judge a Service port without endpoints whose clients wait."""
-    cause, waits = port.cause, port.waits
-    if port.hold_s is None or waits.waiting:
-        return _holding_now(port, str(cause))
-    sentence = f"Clients would wait for an endpoint for {seconds_in_words(port.hold_s)}: {cause}"
-    if waits.total and waits.timeouts + waits.overflows + waits.left == waits.total:
-        lost = f"{plural(waits.total, 'client')} waited, and none was served"
-        return Level.ATTENTION, "holding", f"{sentence}; {lost}", ()
-    # As intended: a workload that is scaled to zero has no endpoint most of the time.
-    return Level.OK, "holding", sentence, ()
-
-
-def _holding_now(port: PortFacts, why: str) -> _Judgement:
-    """Judge a Service port whose clients wait for an endpoint that answers."""
-    held = waiting_in_words(port.waits.waiting, port.waits.longest_s)
-    problem = f"; {port.waits.problem}" if port.waits.problem else ""
-    return Level.ATTENTION, "holding", f"Holding {held}: {why}{problem}", ()
-
-
-def _at_limit(port: PortFacts) -> _Judgement:
-    """Judge a Service port whose clients wait for endpoints at their limit."""
-    return Level.ATTENTION, "at their limit", capitalised(_held_at_limit(port)), ()
-
-
-def _held_at_limit(port: PortFacts) -> str:
-    """Return that clients wait, as a clause."""
-    held = waiting_in_words(port.waits.waiting, port.waits.longest_s)
-    limit = plural(port.max_connections or 0, "connection")
-    why = f"endpoints have {limit} each, which is their limit on this node"
-    if port.affinity_timeout_s is not None:
-        # Others may have fewer.
-        keeps = "the endpoint that a client keeps to (sessionAffinity)"
-        why = f"{keeps} has {limit}, its limit on this node"
-    return f"holding {held}: {why}"
 
 
 def _is_on_purpose(cause: Cause) -> bool:
@@ -195,9 +169,9 @@ def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgem
     is_late = all(_is(CauseCode.ENDPOINT_ANSWERS_LATE, endpoint) for endpoint in failing)
     if port.waits.waiting and port.max_connections is not None and is_late:
         # Clients that wait for their turn are what makes answers late.
-        return _at_limit(port)
+        return judge_at_limit(port)
     if port.waits.waiting:
-        return _holding_now(port, sentence)
+        return judge_held(port, sentence)
     denials = [
         e.cause for e in failing if not e.is_past and e.cause and _is(CauseCode.ENDPOINT_DENIES, e)
     ]
@@ -304,6 +278,8 @@ def _served(port: PortFacts, usable: int) -> _Judgement:
     if many := many_failed(port):
         is_served = word == "served" and not port.is_quiet
         return _failed_lately(port, f"{sentence} now; {many}" if is_served else many)
+    if late := many_saved_late(port):
+        return _failed_lately(port, f"{sentence} now; {late}")
     if denied := _is_none_admitted(port):
         what = f"No client has been admitted: {denied[0]}"
         return Level.ATTENTION, "none admitted", what, tuple(denied)
@@ -425,7 +401,7 @@ def _some_fail(
 def _others_fail(port: PortFacts, failing: Sequence[EndpointFacts]) -> str:
     """Return how many clients failed, or wait, because of others; empty if they are few."""
     if port.max_connections is not None and port.waits.longest_s >= _LONG_S:
-        return _held_at_limit(port)
+        return held_at_limit(port)
     cause = port.lately.cause
     is_other = cause is not None and all(cause.object != one.address for one in failing)
     return (many_unanswered(port) or many_failed(port)) if is_other else ""

@@ -28,8 +28,8 @@ _TRACKING_SHORT = 0.9
 # Once is a firewall that was started anew.
 _AGAIN = 3
 CHANGED_BY_OTHERS = (
-    "`nft monitor` shows the process with each change: have it leave the tables and chains of "
-    "userspace-proxy, instead of a flush of all rules"
+    "Clients may be lost in between. `nft monitor` shows the process with each change: have it "
+    "leave the tables and chains of userspace-proxy, instead of a flush of all rules"
 )
 """What to do then."""
 # A disk that is full for a moment needs nothing from an operator.
@@ -213,10 +213,8 @@ def changed_again(steering: SteeringState) -> str:
     times = steering.repaired_lately
     if times < _AGAIN:
         return ""
-    return (
-        f"Another program changes the rules of {steering.name} steering again and again: they were "
-        f"put back {times:,} times in the last minute, and clients may have been lost before"
-    )
+    what = "Another program keeps changing the proxy's rules"
+    return f"{what}: put back {times:,} times in the last minute"
 
 
 def _client_address(view: StatusFacts) -> Iterator[Problem]:

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..facts import Times
+    from ..facts import Times, Waits
 
 _SHORT_UNITS = "kMG"
 _BYTE_UNITS = ("kB", "MB", "GB", "TB", "PB", "EB")
@@ -67,10 +67,14 @@ def ejected_in_words(seconds: float) -> str:
     return f"ejected for {seconds_in_words(seconds)}" if seconds > 0 else "ejected until it answers"
 
 
-def waiting_in_words(waiting: int, longest_s: float) -> str:
-    """Write how many connections wait for an endpoint, and how long the first of them has."""
-    longest = seconds_in_words(longest_s)
-    return f"{plural(waiting, 'connection')}, the longest for {longest}"
+def waiting_in_words(waits: Waits, protocol: str) -> str:
+    """Write how many connections (flows) wait for an endpoint, and how long the first of them has.
+
+    Args:
+        protocol: ``TCP`` or ``UDP``.
+    """
+    what = plural(waits.waiting, "flow" if protocol == "UDP" else "connection")
+    return f"{what}, the longest for {seconds_in_words(waits.longest_s)}"
 
 
 def _bound(times: Times, number: float) -> str:

@@ -1,7 +1,7 @@
 import pytest
 
 from userspace_proxy.dataplane import EndpointGroup
-from userspace_proxy.model import SocketAddress
+from userspace_proxy.model import CauseCode, SocketAddress
 from userspace_proxy.model.serving import Serving
 
 from .groups import CLUSTER, POD_A, POD_B, POD_C, picked
@@ -43,6 +43,20 @@ def test_an_endpoint_that_answers_others_is_not_to_blame_for_a_clients_wait(
     counters.ends.succeeded_at = answered_at
     blamed = group.blamed(counters, 5.0, dialled_at)
     assert blamed is (counters if is_blamed else group.counters.after_wait)
+
+
+@pytest.mark.parametrize(
+    ("failed", "late"),
+    [
+        ([CauseCode.ENDPOINT_REFUSES], 0),
+        ([CauseCode.ENDPOINT_REFUSES, CauseCode.ENDPOINT_SILENT], 1),
+        ([CauseCode.ENDPOINT_NO_HOST], 1),
+    ],
+)
+def test_a_connection_that_was_saved_after_a_silence_is_late(group, failed, late):
+    counters = group.counters_of(POD_A)
+    group.note_saved(counters, failed)
+    assert (group.counters.saved, counters.late) == (1, late)
 
 
 def test_endpoints_that_are_added_and_removed_leave_nothing_behind():

@@ -43,6 +43,7 @@ async def test_the_dial_moves_on_from_a_dead_endpoint(build, dead):
     await client.send(b"not lost")
     assert await (await live.accept()).read() == b"not lost"
     assert web.group.counters_of(dead_one).failures == web.group.counters.saved == 1
+    assert web.group.counters_of(live.address).late == (dead == "silent")
     assert web.group.balancers.current.ejected(rig.engine.reactor.now).keys() == {dead_one}
 
 

@@ -196,8 +196,7 @@ def test_of_many_endpoints_the_rest_is_counted():
             {"steering": SteeringState("nftables", repairs=9, repaired_lately=9)},
             "rules",
             Level.ATTENTION,
-            "Another program changes the rules of nftables steering again and again: they were put back"
-            " 9 times in the last minute, and clients may have been lost before",
+            "Another program keeps changing the proxy's rules: put back 9 times in the last minute",
             id="repaired-again-and-again",
         ),
         pytest.param(

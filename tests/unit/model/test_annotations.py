@@ -60,6 +60,10 @@ KNOWN = ", ".join(annotation.key for annotation in ANNOTATIONS)
             "userspace-proxy-xyzzy",
             f"userspace-proxy-xyzzy is unknown (known: {KNOWN})",
         ),
+        (
+            "userspace-proxy.io/priority",
+            "userspace-proxy.io/priority has no effect here: it belongs on EndpointSlices",
+        ),
         ("userspace-proxy\n", f"'userspace-proxy\\n' is unknown (known: {KNOWN})"),
     ],
 )

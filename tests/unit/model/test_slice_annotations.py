@@ -36,3 +36,9 @@ def test_an_annotation_that_was_probably_meant_for_this_proxy_is_a_note():
     assert read_preference({"userspace-proxy.io/wieght": "5"}).notes == (
         "annotation userspace-proxy.io/wieght is unknown (did you mean userspace-proxy.io/weight?)",
     )
+
+
+def test_an_annotation_of_services_has_no_effect_on_a_slice():
+    assert read_preference({"userspace-proxy.io/hold": "60s"}).notes == (
+        "annotation userspace-proxy.io/hold has no effect here: it belongs on Services",
+    )

@@ -127,7 +127,7 @@ def test_an_endpoint_that_has_answered_since_is_not_said_to_fail():
 
 def test_an_endpoint_that_answers_others_is_to_be_read_about_in_its_log():
     pod, host = (at_times(resets(POD), name).hint for name in ("", "db.example.com"))
-    assert pod.startswith("It answers other connections: kubectl logs POD shows why not these")
+    assert pod.startswith("It has answered other connections: kubectl logs POD shows why not these")
     assert "the log of the program on db.example.com shows why not these" in host
     assert "kubectl" not in host
 

@@ -21,7 +21,7 @@ LINE = "m/web.yaml:13: endpoints[0].addresses[0]: fd00::1 is not IPv4"
         pytest.param(
             rejected("Service shop/web", LINE),
             f"Service shop/web is rejected: {LINE}",
-            "An object that was valid before keeps its last form",
+            "Correct it: an object that was valid before keeps its last form until then",
             id="an-object",
         ),
         pytest.param(

@@ -6,8 +6,8 @@ from userspace_proxy.facts import LATELY_S, EndpointCounters, LatelyFacts, Level
 from userspace_proxy.facts.port import Lately
 from userspace_proxy.model import CauseCode, DataPath, Handling, Hold, Protocol, SocketAddress
 from userspace_proxy.policy import EndpointVerdict, PathDecision
-from userspace_proxy.policy.causes import NO_DATAGRAM, dial_failed, resets
-from userspace_proxy.policy.endpoint_causes import at_times, no_datagram, sends_nothing
+from userspace_proxy.policy.causes import dial_failed, resets
+from userspace_proxy.policy.endpoint_causes import at_times, sends_nothing
 from userspace_proxy.policy.loss_causes import FROM_ENDPOINT, NOT_TO_CLIENT, NOT_TO_ENDPOINT, loses
 from userspace_proxy.status.failures import failure_of
 from userspace_proxy.status.lately import failed_lately
@@ -83,7 +83,9 @@ def test_of_connections_that_ended_unanswered_the_last_endpoint_is_the_cause(num
     assert facts.cause.hint.startswith("Read the log of the pod"), "it may answer no other"
     (_, counters) = answering = ended(5.0, number)
     counters.ends.succeeded_at = 5.1
-    assert "answers other connections" in failed_lately(lately, (answering,), at(9.0)).cause.hint
+    assert (
+        "has answered other connections" in failed_lately(lately, (answering,), at(9.0)).cause.hint
+    )
     # The client of another one has left; and what was a while ago isn't the cause.
     assert failed_lately(lately, (left, returned(5.0)), at(9.0)).cause is None
     assert failed_lately(lately, (ended(5.0),), at(5.0 + LATELY_S)).cause is None
@@ -127,7 +129,8 @@ def test_of_clients_that_left_the_last_endpoint_is_the_cause():
     cause = failed_lately(lately, (reset, left), at(9.0)).cause
     assert cause.sentence == "192.0.2.1:8080 sent nothing in time"
     assert (cause.count, cause.last_at) == (12, 1004.0)
-    assert failed_lately(Lately(20, left=12), (reset,), at(9.0)) == LatelyFacts(20, 0, 0, 12)
+    facts = failed_lately(Lately(20, left=12), (reset,), at(9.0))
+    assert facts == LatelyFacts(20, 0, 0, 12, have_left=True)
 
 
 SILENT = replace(sends_nothing(SocketAddress("10.244.1.7", 8080)), count=3)
@@ -392,55 +395,22 @@ def test_without_a_cause_clients_that_failed_are_counted_only():
     assert state.causes == ()
 
 
-MUTE = replace(no_datagram(SocketAddress("10.244.1.7", 8080)), count=3)
-
-
-@pytest.mark.parametrize(
-    ("unanswered", "endpoint", "sentence"),
-    [
-        pytest.param(9, READY, "9 of 12 flows got no answer within 2 s", id="answered-last"),
-        pytest.param(9, replace(READY, cause=MUTE), "9 of 12 flows got no answer", id="not-last"),
-        pytest.param(
-            3,
-            replace(READY, cause=MUTE),
-            "Clients get no answer: no datagram has come back",
-            id="none-since",
-        ),
-        pytest.param(2, READY, "Served by 1 endpoint", id="too-few"),
-    ],
-)
-def test_flows_of_which_some_are_answered_have_one_sentence(unanswered, endpoint, sentence):
-    lately = LatelyFacts(12, 0, unanswered)
-    state = judge(make_port(endpoints=(endpoint,), lately=lately, **UDP))
-    assert state.sentence.startswith(sentence)
-    few = LatelyFacts(100, 0, unanswered)
-    assert judge(make_port(endpoints=(READY,), lately=few, **UDP)).word == "served"
-
-
-def test_flows_without_an_answer_have_their_endpoint_and_the_remedy():
-    mute, lately = ended(5.0, NO_DATAGRAM), Lately(12, 0, 9)
-    cause = failed_lately(lately, (mute,), at(9.0)).cause
-    assert cause.sentence == "192.0.2.1:8080 sent nothing in time"
-    state = judge(make_port(endpoints=(READY,), lately=LatelyFacts(12, 0, 9, cause=cause), **UDP))
-    assert state.sentence.endswith("in the last minute: 192.0.2.1:8080 sent nothing in time")
-    assert "network policy" in state.way_out
-
-
-def test_flows_that_were_answered_late_are_not_said_to_have_no_answer():
-    mute, late = ended(5.0, NO_DATAGRAM), ended(4.0, NO_DATAGRAM)
-    late[1].came_late()
-    cause = failed_lately(Lately(12, 0, 1, late=9), (mute, late), at(9.0)).cause
-    assert (cause.sentence, cause.count) == ("192.0.2.1:8080 answered late", 9)
-    lately = LatelyFacts(12, 0, 1, late=9, cause=cause)
-    state = judge(make_port(endpoints=(READY,), lately=lately, **UDP))
-    flows = "9 of 12 flows got their answer after more than 2 s in the last minute"
-    assert state.sentence == f"{flows}: 192.0.2.1:8080 answered late"
-    assert state.code is CauseCode.ENDPOINT_ANSWERS_LATE
-
-
-def test_flows_that_were_never_answered_may_expect_no_answer():
-    port = make_port(endpoints=(READY,), lately=LatelyFacts(12, 0, 9), sent_bytes=0, **UDP)
-    assert port.mark is None
+@pytest.mark.parametrize("kind", ["unanswered", "left", "cut", "late"])
+def test_endpoints_that_have_left_since_are_not_among_those_that_may_serve(kind):
+    lately, answering = Lately(20, **{kind: 12}), EndpointCounters()
+    others = ((EndpointVerdict(POD, True, "ready"), answering),)
+    facts = failed_lately(lately, others, at(9.0))
+    assert (facts.cause, facts.have_left) == (None, True)
+    if kind == "late":
+        answering.dials.failed(1.0, errno.ETIMEDOUT)
+    else:
+        setattr(answering, kind, 1)
+    assert not failed_lately(lately, others, at(90.0)).have_left
+    # There may have been none, or no room.
+    assert not failed_lately(Lately(20, refused=12), others, at(9.0)).have_left
+    assert not failed_lately(Lately(20, waited=12), others, at(9.0)).have_left
+    port = make_port(endpoints=(READY,), lately=LatelyFacts(20, unanswered=12, have_left=True))
+    assert port.state.sentence.endswith("in the last minute, at endpoints that have left since")
 
 
 def test_clients_that_failed_are_not_called_served_if_none_was_answered():

@@ -1,6 +1,6 @@
 import pytest
 
-from userspace_proxy.facts import Times
+from userspace_proxy.facts import Times, Waits
 from userspace_proxy.status.units import (
     bytes_in_words,
     capitalised,
@@ -152,8 +152,8 @@ def test_capitalised(text, expected):
 
 
 def test_those_that_wait():
-    assert waiting_in_words(1, 0.25) == "1 connection, the longest for 250 ms"
-    assert waiting_in_words(1200, 12) == "1,200 connections, the longest for 12 s"
+    assert waiting_in_words(Waits(1, 0.25), "TCP") == "1 connection, the longest for 250 ms"
+    assert waiting_in_words(Waits(1200, 12), "UDP") == "1,200 flows, the longest for 12 s"
 
 
 def test_an_ejection_lasts_for_a_time_and_then_until_an_answer():

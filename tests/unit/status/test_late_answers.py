@@ -1,0 +1,104 @@
+import errno
+
+import pytest
+
+from userspace_proxy.facts import LatelyFacts
+from userspace_proxy.facts.port import Lately
+from userspace_proxy.model import CauseCode, SocketAddress
+from userspace_proxy.policy.causes import NO_DATAGRAM
+from userspace_proxy.policy.endpoint_causes import no_datagram
+from userspace_proxy.status.lately import failed_lately
+from userspace_proxy.status.port_state import judge
+
+from .test_failures import at
+from .test_lately import READY, UDP, ended, returned
+from .views import make_port, replace
+
+MUTE = replace(no_datagram(SocketAddress("10.244.1.7", 8080)), count=3)
+
+
+@pytest.mark.parametrize(
+    ("unanswered", "endpoint", "sentence"),
+    [
+        pytest.param(9, READY, "9 of 12 flows got no answer within 2 s", id="answered-last"),
+        pytest.param(9, replace(READY, cause=MUTE), "9 of 12 flows got no answer", id="not-last"),
+        pytest.param(
+            3,
+            replace(READY, cause=MUTE),
+            "Clients get no answer: no datagram has come back",
+            id="none-since",
+        ),
+        pytest.param(2, READY, "Served by 1 endpoint", id="too-few"),
+    ],
+)
+def test_flows_of_which_some_are_answered_have_one_sentence(unanswered, endpoint, sentence):
+    lately = LatelyFacts(12, 0, unanswered)
+    state = judge(make_port(endpoints=(endpoint,), lately=lately, **UDP))
+    assert state.sentence.startswith(sentence)
+    few = LatelyFacts(100, 0, unanswered)
+    assert judge(make_port(endpoints=(READY,), lately=few, **UDP)).word == "served"
+
+
+def test_flows_without_an_answer_have_their_endpoint_and_the_remedy():
+    mute, lately = ended(5.0, NO_DATAGRAM), Lately(12, 0, 9)
+    cause = failed_lately(lately, (mute,), at(9.0)).cause
+    assert cause.sentence == "192.0.2.1:8080 sent nothing in time"
+    state = judge(make_port(endpoints=(READY,), lately=LatelyFacts(12, 0, 9, cause=cause), **UDP))
+    assert state.sentence.endswith("in the last minute: 192.0.2.1:8080 sent nothing in time")
+    assert "network policy" in state.way_out
+
+
+def test_flows_that_were_answered_late_are_not_said_to_have_no_answer():
+    mute, late = ended(5.0, NO_DATAGRAM), ended(4.0, NO_DATAGRAM)
+    late[1].came_late()
+    cause = failed_lately(Lately(12, 0, 1, late=9), (mute, late), at(9.0)).cause
+    assert (cause.sentence, cause.count) == ("192.0.2.1:8080 answered late", 9)
+    lately = LatelyFacts(12, 0, 1, late=9, cause=cause)
+    state = judge(make_port(endpoints=(READY,), lately=lately, **UDP))
+    flows = "9 of 12 flows got their answer after more than 2 s in the last minute"
+    assert state.sentence == f"{flows}: 192.0.2.1:8080 answered late"
+    assert state.code is CauseCode.ENDPOINT_ANSWERS_LATE
+
+
+def test_flows_that_were_never_answered_may_expect_no_answer():
+    port = make_port(endpoints=(READY,), lately=LatelyFacts(12, 0, 9), sent_bytes=0, **UDP)
+    assert port.mark is None
+
+
+SILENT = "192.0.2.1:8080 did not answer"
+
+
+@pytest.mark.parametrize(
+    ("counts", "changes", "said"),
+    [
+        pytest.param((28, 4), {}, "4 of 28 connections were saved late", id="many"),
+        pytest.param((40, 3), {}, "", id="few-of-many"),
+        pytest.param((4, 1), {}, "", id="one"),
+        pytest.param((28, 4), UDP, "4 of 28 flows got their answer after", id="udp"),
+    ],
+)
+def test_connections_that_were_saved_late_are_news_where_they_are_many(counts, changes, said):
+    connections, late = counts
+    lately = Lately(connections, late=late)
+    silent = returned(5.0, errno.ETIMEDOUT)
+    facts = failed_lately(lately, (silent, returned(6.0, errno.ECONNREFUSED)), at(9.0))
+    assert (facts.cause.sentence, facts.cause.count) == (SILENT, late)
+    state = judge(make_port(endpoints=(READY,), lately=facts, **changes))
+    assert state.word == ("partly answering" if said else "served")
+    assert said in state.sentence
+    assert state.sentence.endswith(f"in the last minute: {SILENT}") == bool(said)
+
+
+def test_connections_that_were_saved_late_may_have_been_saved_from_endpoints_that_have_left():
+    facts = failed_lately(Lately(28, late=4), (), at(9.0))
+    assert judge(make_port(endpoints=(READY,), lately=facts)).sentence == (
+        "Served by 1 endpoint now; 4 of 28 connections were saved late in the last minute, from "
+        "endpoints that have left since"
+    )
+
+
+def test_what_was_saved_late_stays_news_until_it_is_half_as_many():
+    lately = LatelyFacts(60, late=4)
+    assert make_port(endpoints=(READY,), lately=lately).state.word == "served"
+    again = replace(lately, was_many=True)
+    assert make_port(endpoints=(READY,), lately=again).state.word == "partly answering"

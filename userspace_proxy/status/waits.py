@@ -1,0 +1,54 @@
+"""Words the states of a Service port whose clients wait for an endpoint.
+
+Rule 1: that they wait comes first; how many got no endpoint before stands behind it.
+"""
+
+from __future__ import annotations
+
+from ..facts import Level, PortFacts
+from ..model import Cause
+from .lately import many_failed
+from .units import capitalised, plural, seconds_in_words, waiting_in_words
+
+AT_LIMIT = "at their limit"
+MORE_ROOM = "Raise userspace-proxy.io/max-connections, or add endpoints"
+"""What to do about it."""
+_Judgement = tuple[Level, str, str, tuple[Cause, ...]]
+
+
+def judge_holding(port: PortFacts) -> _Judgement:
+    """Judge a Service port without endpoints whose clients wait."""
+    cause, waits = port.cause, port.waits
+    if port.hold_s is None or waits.waiting:
+        return judge_held(port, str(cause))
+    sentence = f"Clients would wait for an endpoint for {seconds_in_words(port.hold_s)}: {cause}"
+    if waits.total and waits.timeouts + waits.overflows + waits.left == waits.total:
+        lost = f"{plural(waits.total, 'client')} waited, and none was served"
+        return Level.ATTENTION, "holding", f"{sentence}; {lost}", ()
+    # As intended: a workload that is scaled to zero has no endpoint most of the time.
+    return Level.OK, "holding", sentence, ()
+
+
+def judge_held(port: PortFacts, why: str) -> _Judgement:
+    """Judge a Service port whose clients wait for an endpoint that answers."""
+    held = waiting_in_words(port.waits, port.protocol)
+    parts = (f"Holding {held}: {why}", port.waits.problem, many_failed(port))
+    return Level.ATTENTION, "holding", "; ".join(filter(None, parts)), ()
+
+
+def judge_at_limit(port: PortFacts) -> _Judgement:
+    """Judge a Service port whose clients wait for endpoints at their limit."""
+    return Level.ATTENTION, AT_LIMIT, capitalised(held_at_limit(port)), ()
+
+
+def held_at_limit(port: PortFacts) -> str:
+    """Return that clients wait, as a clause."""
+    held = waiting_in_words(port.waits, port.protocol)
+    what = "flow" if port.protocol == "UDP" else "connection"
+    limit = plural(port.max_connections or 0, what)
+    why = f"endpoints have {limit} each, which is their limit on this node"
+    if port.affinity_timeout_s is not None:
+        # Others may have fewer.
+        keeps = "the endpoint that a client keeps to (sessionAffinity)"
+        why = f"{keeps} has {limit}, its limit on this node"
+    return f"holding {held}: {why}"
