@@ -144,3 +144,19 @@ def test_connections_that_are_saved_from_a_host_that_comes_and_goes_are_said_to_
         f"connections were saved late in the last minute: {two.ip('two')}:8080 did not answer"
     )
     assert state["level"] == "attention"
+
+
+def test_endpoints_that_leave_and_return_again_and_again_are_no_tick(two):
+    ips, manifests = [two.ip("one"), two.ip("two")], two.agent.manifests
+
+    def has(state):
+        return lambda: two.agent.port("web")["state"]["sentence"].startswith(state)
+
+    for _ in range(3):
+        wait_for("its endpoints", has("Ready: 2 endpoints"))
+        manifests.write(with_endpoints(WEB, []))
+        wait_for("none", has("Clients are refused: "))
+        manifests.write(with_endpoints(WEB, ips))
+    said = "3 times in the last minute it had no endpoint, and clients were turned away"
+    wait_for(said, lambda: said in two.agent.port("web")["state"]["sentence"])
+    assert two.agent.port("web")["state"]["level"] == "attention"

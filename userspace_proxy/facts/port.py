@@ -192,10 +192,17 @@ class Lately(msgspec.Struct, frozen=True, gc=False):
     the connections, those that were saved from an endpoint that was silent."""
     removed: int = 0
     """Connections that were reset because their endpoint had left (``ended_by_removal``)."""
+    gaps: int = 0
+    """No clients: how often the last endpoint left, so that clients are refused (no ``hold``)."""
 
     def counts(self) -> tuple[int, ...]:
-        """Return the connections, and the clients of each kind that got no answer."""
+        """Return all counts in their order."""
         return _counts_of(self)
+
+    @property
+    def most(self) -> int:
+        """The clients of the kind of which most got no answer."""
+        return max(self.counts()[1:-1])
 
 
 LATELY_NAMES = counted_names(Lately)

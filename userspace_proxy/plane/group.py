@@ -129,6 +129,8 @@ class Group(CounterTable):
         if old == serving:
             return None
         self.revision += 1
+        if old.all_endpoints and not serving.all_endpoints and serving.handling.hold is None:
+            self.last_minute.add(Lately(gaps=1), now)
         self.denials.change(serving, now)
         current = frozenset(serving.all_endpoints)
         self._slow_start.seconds = serving.handling.slow_start_s

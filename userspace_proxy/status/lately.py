@@ -16,6 +16,7 @@ from ..facts import LATELY_S, EndpointCounters, LatelyFacts, PortFacts, Streak
 from ..facts.exclusions import Exclusions
 from ..facts.port import LATELY_NAMES, Lately
 from ..model import Cause, CauseCode
+from ..model.reading import LABEL_SERVICE_NAME
 from ..policy import EndpointVerdict
 from ..policy.causes import NO_ANSWER, NO_DATAGRAM
 from ..policy.endpoint_causes import (
@@ -63,9 +64,9 @@ def failed_lately(
         was_many: As in the result.
     """
     counts = lately.counts()
-    most = max(counts[1:])
+    most = lately.most
     if not most:
-        return LatelyFacts()
+        return LatelyFacts(*counts, was_many=was_many) if lately.gaps else LatelyFacts()
     kind = LATELY_NAMES[counts.index(most, 1)]
     if kind not in _FAILURES:
         return LatelyFacts(*counts, was_many=was_many)
@@ -174,7 +175,7 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> str:
     lately, why = port.lately, because_of(port.lately)
     if but and (lately.cause is None or lately.cause.code in but):
         return ""
-    if lately.waited and lately.waited == max(lately.counts()[1:]):
+    if lately.waited and lately.waited == lately.most:
         why = _limit(port)
     if port.protocol == "UDP":
         # A flow has its endpoint before that shows whether it answers.
@@ -205,6 +206,20 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> str:
         what = f"{failed:,} of {plural(total, 'client')} left before an answer"
         return f"{what} in the last minute{why}"
     return f"{failed:,} of {plural(total, 'connection')} failed in the last minute{each}{why}"
+
+
+def many_gaps(port: PortFacts) -> str:
+    """Return how often it had no endpoint; empty if that was seldom, as in a rollout."""
+    if port.lately.gaps < LEAST:
+        return ""
+    times = f"{port.lately.gaps:,} times in the last minute"
+    return f"{times} it had no endpoint, and clients were turned away"
+
+
+def remedy_for_gaps(port: PortFacts) -> str:
+    """Return how to find what makes its endpoints leave and return."""
+    slices = f"-n {port.namespace} -l {LABEL_SERVICE_NAME}={port.service}"
+    return f"See what changes its slices: kubectl get endpointslices {slices} -w"
 
 
 def are_many(lately: LatelyFacts, count: int, total: int, share: float) -> bool:

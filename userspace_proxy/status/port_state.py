@@ -28,7 +28,7 @@ from ..policy.endpoint_causes import BEFORE, about_to_vanish
 from ..policy.usable import TERMINATING
 from .client_mistakes import judge_mistakes
 from .late_answers import many_saved_late, many_unanswered
-from .lately import many_failed
+from .lately import many_failed, many_gaps, remedy_for_gaps
 from .no_byte import closed_in_words, no_byte_in_words, quiet_in_words, remedy_for_no_byte
 from .not_served import judge_not_served
 from .path_words import led_in_words, remedy_for_unseen
@@ -63,6 +63,8 @@ def _remedy(port: PortFacts, word: str) -> str:
     """Return how to find out what isn't known, or the reason; empty if there is nothing to do."""
     if word == AT_LIMIT:
         return MORE_ROOM
+    if word == "partly answering" and many_gaps(port):
+        return remedy_for_gaps(port)
     if word != "unknown":
         return ""
     if not port.is_unseen:
@@ -278,6 +280,8 @@ def _served(port: PortFacts, usable: int) -> _Judgement:
     if many := many_failed(port):
         is_served = word == "served" and not port.is_quiet
         return _failed_lately(port, f"{sentence} now; {many}" if is_served else many)
+    if gaps := many_gaps(port):
+        return _failed_lately(port, f"{sentence}; {gaps}")
     if late := many_saved_late(port):
         return _failed_lately(port, f"{sentence} now; {late}")
     if denied := _is_none_admitted(port):

@@ -51,4 +51,5 @@ def held_at_limit(port: PortFacts) -> str:
         # Others may have fewer.
         keeps = "the endpoint that a client keeps to (sessionAffinity)"
         why = f"{keeps} has {limit}, its limit on this node"
-    return f"holding {held}: {why}"
+    silent = "; no byte has come back" if port.is_without_answer and port.connections else ""
+    return f"holding {held}: {why}{silent}"

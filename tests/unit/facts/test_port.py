@@ -189,7 +189,8 @@ def test_clients_without_an_answer_are_those_refused_and_those_unanswered():
 
 
 def test_what_was_counted_lately_is_in_the_order_of_its_names_without_the_cause():
-    lately = LatelyFacts(1, 2, 3, 4, 5, 6, 7, 8)
-    assert lately.counts() == (1, 2, 3, 4, 5, 6, 7, 8)
-    names = ("connections", "refused", "unanswered", "left", "cut", "waited", "late", "removed")
-    assert names == LATELY_NAMES
+    lately = LatelyFacts(1, 2, 3, 4, 5, 6, 7, 8, 9)
+    assert lately.counts() == (1, 2, 3, 4, 5, 6, 7, 8, 9)
+    clients = ("connections", "refused", "unanswered", "left", "cut", "waited", "late", "removed")
+    assert (*clients, "gaps") == LATELY_NAMES
+    assert lately.most == 8, "gaps are no clients"

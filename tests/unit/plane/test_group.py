@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from userspace_proxy.dataplane import Waiting
 from userspace_proxy.facts.port import Lately
-from userspace_proxy.model import Balance, CauseCode, Handling, SocketAddress
+from userspace_proxy.model import Balance, CauseCode, Handling, Hold, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane.channel import MAX_FRAME_BYTES
 from userspace_proxy.plane.denials import DropReason
@@ -40,6 +40,24 @@ def group():
     group = Group(7, "shop/web:http")
     group.change(SERVING)
     return group
+
+
+@pytest.mark.parametrize(
+    ("without", "gaps"),
+    [
+        pytest.param(Serving(()), 1, id="clients-are-refused"),
+        pytest.param(Serving((), handling=Handling(hold=Hold(60))), 0, id="clients-wait"),
+        pytest.param(Serving((), outside=(POD_A,)), 0, id="those-from-outside-have-one"),
+        pytest.param(Serving((POD_B,)), 0, id="another-endpoint"),
+    ],
+)
+def test_that_the_last_endpoint_leaves_is_noted_for_a_minute(group, without, gaps):
+    assert group.last_minute.failing(1.0).gaps == 0, "it had none before"
+    group.change(without, 1.0)
+    group.change(replace(without, affinity_timeout_s=9), 2.0)
+    group.change(SERVING, 3.0)
+    assert group.last_minute.failing(4.0).gaps == gaps
+    assert group.last_minute.failing(90.0).gaps == 0
 
 
 def test_a_worker_learns_all_that_there_is_to_know(group):

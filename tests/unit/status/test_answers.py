@@ -189,9 +189,9 @@ def test_a_service_port_has_its_state(shown):
 
 
 def test_a_service_port_has_its_clients_of_the_last_minute(shown):
-    names = ("connections", "refused", "unanswered", "left", "cut", "waited", "late", "removed")
+    clients = ("connections", "refused", "unanswered", "left", "cut", "waited", "late", "removed")
     others = {"cause": None, "was_many": False, "have_left": False}
-    assert shown["lately"] == {**dict.fromkeys(names, 0), **others}
+    assert shown["lately"] == {**dict.fromkeys((*clients, "gaps"), 0), **others}
 
 
 def test_a_frontend_has_these_fields(shown):

@@ -418,3 +418,22 @@ def test_clients_that_failed_are_not_called_served_if_none_was_answered():
     failed = "3 of 3 connections failed in the last minute"
     assert make_port(lately=lately).state.sentence == f"Served by 2 endpoints now; {failed}"
     assert make_port(lately=lately, is_quiet=True).state.sentence == failed
+
+
+def test_endpoints_that_leave_and_return_again_and_again_are_news():
+    lately = failed_lately(Lately(8, gaps=3), (returned(5.0),), at(9.0))
+    port = make_port(endpoints=(READY,), lately=lately)
+    said = "3 times in the last minute it had no endpoint, and clients were turned away"
+    assert (port.state.sentence, port.state.word) == (
+        f"Served by 1 endpoint; {said}",
+        "partly answering",
+    )
+    assert port.state.way_out == (
+        "See what changes its slices: kubectl get endpointslices -n shop "
+        "-l kubernetes.io/service-name=web -w"
+    )
+    rollout = failed_lately(Lately(8, gaps=2), (), at(9.0))
+    assert make_port(endpoints=(READY,), lately=rollout).state.word == "served"
+    # Clients that failed have the reason for that.
+    both = failed_lately(Lately(8, 12, gaps=30), (returned(5.0),), at(9.0))
+    assert (both.cause.count, both.gaps) == (12, 30)

@@ -74,6 +74,14 @@ def test_clients_of_endpoints_at_their_limit_wait_for_room():
     assert (port.state.word, port.state.way_out) == (AT_LIMIT, MORE_ROOM)
 
 
+def test_clients_that_hold_all_places_of_a_program_that_hangs_are_explained_by_it():
+    handling, waits = Handling(max_connections=1), Waits(3, 2.0)
+    mute = {"handling": handling, "waits": waits, "sent_bytes": 0}
+    hung = make_port(connections=5, **mute)
+    assert held_at_limit(hung).endswith(" on this node; no byte has come back")
+    assert held_at_limit(make_port(connections=0, **mute)).endswith(" on this node")
+
+
 def test_flows_are_called_flows():
     port = make_port(
         handling=Handling(max_connections=2), waits=Waits(3, 2.0), protocol=Protocol.UDP
