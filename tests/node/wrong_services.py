@@ -331,7 +331,7 @@ MISTAKES = (
         "resets-every-other",
         "Served by 1 endpoint now; 4 of 8 connections failed in the last minute: {pod}:9109 "
         "accepted connections and ended them without answering",
-        hint="It answers other connections: kubectl logs POD shows why not these",
+        hint="It has answered other connections: kubectl logs POD shows why not these",
         target=RESETTING_SOME,
         dials=8,
     ),

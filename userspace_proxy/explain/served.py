@@ -41,6 +41,17 @@ def served_sentence(ports: Sequence[PortFacts], subject: Subject, dials: Dials) 
     return "; ".join(served)
 
 
+def without_answer(ports: Sequence[PortFacts], subject: Subject) -> PortFacts | None:
+    """Return the port that :func:`served_sentence` is about, as nothing has ever come back there.
+
+    None: it is about all ports.
+    """
+    is_other = any(port.is_unseen or port.state.word in EXPECTED for port in ports)
+    if is_other or subject.node is None:
+        return None
+    return next((port for port in ports if port.is_without_answer and port.connections), None)
+
+
 def _by_endpoints(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> list[str]:
     """Return by how many endpoints clients are served, and whether one has been."""
     by = serving_in_words(ports[0])
@@ -49,8 +60,8 @@ def _by_endpoints(ports: Sequence[PortFacts], subject: Subject, dials: Dials) ->
     served = f"Clients are served by {by}"
     if led := [port for port in ports if port.is_unseen]:
         served = _led(led, dials)
-    elif silent := [port for port in ports if port.is_without_answer and port.connections]:
-        served = served_in_words(silent[0])
+    elif silent := without_answer(ports, subject):
+        served = served_in_words(silent)
     elif all(port.is_without_answer or port.is_quiet for port in ports):
         last = max(ports, key=lambda port: port.sent_at)
         served = with_age(served_in_words(last), last, subject.now)

@@ -50,7 +50,7 @@ from .observed import before_it_failed
 from .on_node import node_clause, node_notes
 from .path_step import PathStep
 from .reading import NOT_LOOKED_UP, Subject
-from .served import EXPECTED, policy_drops, served_sentence, told
+from .served import EXPECTED, policy_drops, served_sentence, told, without_answer
 
 _NODE, _SOURCE, _ADDRESS = "node", "source", "address"
 # At worst something else than its clients needs attention.
@@ -122,6 +122,8 @@ def explain(
     worst = _worst(parts, ports)
     cause = _first_cause(ports, subject, dials or {})
     at = next((p for p, part in zip(ports, of_ports, strict=True) if worst in part.steps), None)
+    if worst is None:
+        at = without_answer(ports, subject)
     sentence = _sentence(worst, at, ports, subject, dials or {})
     return Explanation(
         service=subject.service,

@@ -201,7 +201,8 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> str:
     parts = [f"{count:,} {how}" for how, count in counts.items() if count >= LEAST]
     is_removal = lately.removed and lately.removed == max(counts.values())
     each = f" ({', '.join(parts)})" if len(parts) > 1 or is_removal else ""
-    if lately.left == failed:
+    is_lost = lately.cause is not None and lately.cause.code is CauseCode.PACKETS_LOST
+    if lately.left == failed and not is_lost:
         # Perhaps on purpose: some clients give up what they need no more.
         what = f"{failed:,} of {plural(total, 'client')} left before an answer"
         return f"{what} in the last minute{why}"

@@ -4,7 +4,7 @@ from tests.unit.status.views import NOW, make_port, make_two_sides, replace
 from userspace_proxy.explain import explain
 from userspace_proxy.explain.dial import DialResult
 from userspace_proxy.explain.served import policy_drops, served_sentence
-from userspace_proxy.model import DataPath, Handling, Hold
+from userspace_proxy.model import DataPath, Handling, Hold, IPFamily
 from userspace_proxy.policy import PathDecision
 from userspace_proxy.policy.causes import none_local, not_ours
 from userspace_proxy.policy.client_causes import source_denied
@@ -40,6 +40,14 @@ from .subjects import make_subject
 )
 def test_the_sentence_about_a_service_that_is_served(changes, is_live, sentence):
     assert explain(make_subject(make_port(**changes), is_live=is_live)).sentence == sentence
+
+
+def test_the_sentence_names_the_family_of_which_no_client_got_a_byte():
+    served = make_port()
+    mute = make_port(family=IPFamily.IPV6, connections=7, received_bytes=0, sent_bytes=0)
+    assert explain(make_subject(served, mute)).sentence == (
+        "IPv6: No byte has passed in either direction (7 connections)"
+    )
 
 
 @pytest.mark.parametrize("figures", [{"refused": 5}, {"failures": 5}, {"resets": 1}])

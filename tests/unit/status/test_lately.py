@@ -437,3 +437,9 @@ def test_endpoints_that_leave_and_return_again_and_again_are_news():
     # Clients that failed have the reason for that.
     both = failed_lately(Lately(8, 12, gaps=30), (returned(5.0),), at(9.0))
     assert (both.cause.count, both.gaps) == (12, 30)
+
+
+def test_clients_whose_packets_were_lost_have_failed():
+    lately = LatelyFacts(30, left=4, cause=at_times(loses(POD, FROM_ENDPOINT)))
+    sentence = make_port(endpoints=(READY,), lately=lately).state.sentence
+    assert sentence.startswith("Served by 1 endpoint now; 4 of 30 connections failed in the last")
