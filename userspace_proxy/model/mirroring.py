@@ -8,7 +8,7 @@ Without an API server, invalid addresses and ports are errors; none is omitted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from .addresses import IPFamily
 from .endpoints import Endpoint, EndpointSlice, SlicePort
@@ -38,6 +38,23 @@ def why_not_mirrored(wire: WireEndpoints) -> str:
     else:
         return ""
     return f"Endpoints {_service_of(wire)} has the {mark}{_NO_SLICE}"
+
+
+def why_left_out(slices: Iterable[EndpointSlice], ips: Collection[str]) -> str:
+    """Return that an Endpoints object is left out beside slices of its Service.
+
+    Empty if they have all its addresses, as in a dump of a cluster.
+
+    Args:
+        slices: What would mirror it.
+        ips: The addresses of the Service's own slices.
+    """
+    for item in slices:
+        for endpoint in item.endpoints:
+            if endpoint.ip not in ips:
+                what = f"Endpoints {item.service} is left out, as there are slices of its Service"
+                return f"{what}: {endpoint.ip} isn't in these"
+    return ""
 
 
 def note_not_mirrored(notes: Iterable[str]) -> str:

@@ -37,6 +37,7 @@ from .waits import (
     AT_LIMIT,
     MORE_ROOM,
     held_at_limit,
+    is_silent,
     judge_at_limit,
     judge_held,
     judge_holding,
@@ -61,11 +62,11 @@ def judge(port: PortFacts) -> StateFacts:
 
 def _remedy(port: PortFacts, word: str) -> str:
     """Return how to find out what isn't known, or the reason; empty if there is nothing to do."""
-    if word == AT_LIMIT:
+    if word == AT_LIMIT and not is_silent(port):
         return MORE_ROOM
     if word == "partly answering" and many_gaps(port):
         return remedy_for_gaps(port)
-    if word != "unknown":
+    if word not in ("unknown", AT_LIMIT):
         return ""
     if not port.is_unseen:
         return remedy_for_no_byte(port)

@@ -51,5 +51,9 @@ def held_at_limit(port: PortFacts) -> str:
         # Others may have fewer.
         keeps = "the endpoint that a client keeps to (sessionAffinity)"
         why = f"{keeps} has {limit}, its limit on this node"
-    silent = "; no byte has come back" if port.is_without_answer and port.connections else ""
-    return f"holding {held}: {why}{silent}"
+    return f"holding {held}: {why}{'; no byte has come back' if is_silent(port) else ''}"
+
+
+def is_silent(port: PortFacts) -> bool:
+    """Return whether its endpoints have accepted connections, and sent nothing."""
+    return port.is_without_answer and port.connections > 0

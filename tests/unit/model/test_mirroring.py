@@ -16,6 +16,7 @@ from userspace_proxy.model.mirroring import (
     mirror_endpoints,
     mirrored_name,
     note_not_mirrored,
+    why_left_out,
     why_not_mirrored,
 )
 from userspace_proxy.model.wire import FieldError, WireEndpoints, convert
@@ -145,3 +146,10 @@ def test_a_slice_leads_back_to_the_object_that_it_mirrors():
     (item,) = mirror_endpoints(endpoints({"addresses": [{"ip": "10.244.1.7"}], "ports": [HTTP]}))
     assert mirrored_name(item.key) == "web"
     assert mirrored_name(SliceKey("shop", "web-x")) == ""
+
+
+def test_of_endpoints_that_are_left_out_the_first_other_address_is_named():
+    addresses = [{"ip": f"10.244.1.{number}"} for number in (7, 8, 9)]
+    slices = mirror_endpoints(endpoints({"addresses": addresses, "ports": [HTTP]}))
+    assert why_left_out(slices, {"10.244.1.7", "10.244.1.8", "10.244.1.9"}) == ""
+    assert why_left_out(slices, {"10.244.1.7"}).endswith(": 10.244.1.8 isn't in these")

@@ -79,6 +79,7 @@ def test_clients_that_hold_all_places_of_a_program_that_hangs_are_explained_by_i
     mute = {"handling": handling, "waits": waits, "sent_bytes": 0}
     hung = make_port(connections=5, **mute)
     assert held_at_limit(hung).endswith(" on this node; no byte has come back")
+    assert hung.state.way_out.startswith("Read the log of the program")
     assert held_at_limit(make_port(connections=0, **mute)).endswith(" on this node")
 
 

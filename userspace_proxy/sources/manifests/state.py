@@ -18,6 +18,7 @@ from dataclasses import replace
 from ...cluster import Snapshot, Store
 from ...facts import RejectedFacts
 from ...model import EndpointSlice, Node, Service, ServiceKey
+from ...model.mirroring import why_left_out
 from .cluster_ips import allocate_cluster_ips, open_ranges
 from .files import Look
 from .node_ports import NodePorts, allocate_node_ports, with_node_ports
@@ -207,10 +208,16 @@ def _services_of(found: Found) -> Iterator[str]:
 
 
 def _slices(objects: Iterable[Found]) -> tuple[list[EndpointSlice], dict[ServiceKey, str]]:
-    """Return all slices, and why Endpoints of Services without one give none."""
+    """Return all slices, and why Endpoints of Services give none."""
     values = [found.value for found in objects]
     written = [v for v in values if isinstance(v, EndpointSlice)]
-    served = {item.service for item in written}
-    mirrored = [v for v in values if isinstance(v, MirroredEndpoints) and v.service not in served]
-    slices = [*written, *(item for v in mirrored for item in v.slices)]
-    return slices, {v.service: v.why_none for v in mirrored if v.why_none}
+    ips: dict[ServiceKey, set[str]] = {}
+    for item in written:
+        ips.setdefault(item.service, set()).update(endpoint.ip for endpoint in item.endpoints)
+    mirrored = [v for v in values if isinstance(v, MirroredEndpoints)]
+    slices = [*written, *(item for v in mirrored if v.service not in ips for item in v.slices)]
+    why = {
+        v.service: why_left_out(v.slices, ips[v.service]) if v.service in ips else v.why_none
+        for v in mirrored
+    }
+    return slices, {service: reason for service, reason in why.items() if reason}

@@ -180,6 +180,12 @@ def test_endpoints_count_only_where_no_slices_are_written(state):
     assert addresses(state) == ["10.244.1.7"]
     state.take(Look({"b.yaml": endpoint_slice("10.244.1.8")}))
     assert addresses(state) == ["10.244.1.8"]
+    assert state.snapshot.services[WEB].service.notes == (
+        "Endpoints shop/web is left out, as there are slices of its Service: 10.244.1.7 isn't in "
+        "these",
+    )
+    state.take(Look({"b.yaml": endpoint_slice("10.244.1.7")}))
+    assert state.snapshot.services[WEB].service.notes == (), "as in a dump of a cluster"
 
 
 def test_endpoints_that_are_not_mirrored_are_a_note_of_a_service_without_slices(state):
