@@ -122,8 +122,6 @@ def explain(
     worst = _worst(parts, ports)
     cause = _first_cause(ports, subject, dials or {})
     at = next((p for p, part in zip(ports, of_ports, strict=True) if worst in part.steps), None)
-    if worst is None:
-        at = without_answer(ports, subject)
     sentence = _sentence(worst, at, ports, subject, dials or {})
     return Explanation(
         service=subject.service,
@@ -131,7 +129,7 @@ def explain(
         level=level,
         sentence="".join(
             (
-                _which(at, ports),
+                _which(at if worst else without_answer(ports, subject), ports),
                 sentence,
                 firewall_clause(steps) if worst is None or worst.topic == NOTE else "",
                 node_clause(ports, subject),
