@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..facts import PortFacts
 from ..policy.endpoint_causes import UNANSWERED_FLOW_S
-from .lately import SILENT_SHARE, are_many, because_of
+from .lately import SILENT_SHARE, are_many, are_refused_or_mute, because_of, many_failed
 from .units import plural
 
 
@@ -27,6 +27,8 @@ def many_unanswered(port: PortFacts, in_a_row: int = 0) -> str:
     what = max(counts, key=lambda what: counts[what])
     if port.protocol != "UDP" or port.is_without_answer or counts[what] <= in_a_row:
         return ""
+    if are_refused_or_mute(lately) and counts[what] == lately.unanswered:
+        return many_failed(port)
     # One that has ended may have begun more than a minute ago.
     total = max(lately.connections, counts[what])
     if not are_many(lately, counts[what], total, SILENT_SHARE):

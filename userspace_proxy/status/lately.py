@@ -67,7 +67,10 @@ def failed_lately(
     most = lately.most
     if not most:
         return LatelyFacts(*counts, was_many=was_many) if lately.gaps else LatelyFacts()
-    kind = LATELY_NAMES[counts.index(most, 1)]
+    endpoints, kind = tuple(endpoints), LATELY_NAMES[counts.index(most, 1)]
+    are_flows = any(counters.ends.number == NO_DATAGRAM for _, counters in endpoints)
+    if are_flows and kind == "unanswered" and are_refused_or_mute(lately):
+        kind, most = "refused", lately.refused
     if kind not in _FAILURES:
         return LatelyFacts(*counts, was_many=was_many)
     find, why = _FAILURES[kind]
@@ -180,10 +183,13 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> str:
     if port.protocol == "UDP":
         # A flow has its endpoint before that shows whether it answers.
         failed = lately.refused + lately.waited
+        mute = f" ({failed:,} at once, {lately.unanswered:,} without an answer)"
+        each = mute if are_refused_or_mute(lately) else ""
+        failed += lately.unanswered if each else 0
         total = max(lately.connections, failed)
         if not are_many(lately, failed, total, SHARE):
             return ""
-        return f"{failed:,} of {plural(total, 'flow')} failed in the last minute{why}"
+        return f"{failed:,} of {plural(total, 'flow')} failed in the last minute{each}{why}"
     counts = {
         "not connected": lately.refused,
         "ended without an answer": lately.unanswered,
@@ -207,6 +213,14 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> str:
         what = f"{failed:,} of {plural(total, 'client')} left before an answer"
         return f"{what} in the last minute{why}"
     return f"{failed:,} of {plural(total, 'connection')} failed in the last minute{each}{why}"
+
+
+def are_refused_or_mute(lately: Lately) -> bool:
+    """Return whether flows were refused, and others, of which that isn't known, got no answer.
+
+    Not every datagram to a closed port is answered: ICMP errors are limited.
+    """
+    return lately.refused >= LEAST and lately.unanswered > 0
 
 
 def many_gaps(port: PortFacts) -> str:

@@ -28,6 +28,7 @@ def say_missing(view: StatusFacts, service: str) -> str:
         return printable(f"{key} has no port {wanted}; it has {', '.join(have)}")
     names = {f"{port.namespace}/{port.service}" for port in view.ports}
     names |= {item.service for item in view.ignored}
+    names |= {name for item in view.source.rejected for name in item.services}
     what = f"no Service {service}"
     if "/" in service:
         namespace, _, name = key.partition("/")
@@ -37,7 +38,7 @@ def say_missing(view: StatusFacts, service: str) -> str:
     else:
         names |= {name.partition("/")[0] for name in names}
         what = f"no namespace {service} with a Service"
-    unread = _say_unread(view.source)
+    unread = _say_unread(view.source, key.rpartition("/")[2])
     # What can't be read may contain a Service of the name itself.
     similarity = NEARLY_EQUAL if unread else ALIKE
     hint = did_you_mean(service, sorted(names)[:_COMPARED_MAX], similarity=similarity)
@@ -45,10 +46,15 @@ def say_missing(view: StatusFacts, service: str) -> str:
     return printable(f"there is {what}{hint}{unread}")
 
 
-def _say_unread(source: SourceFacts) -> str:
-    """Return that a Service may be in what can't be read, as the end of a sentence; or empty."""
+def _say_unread(source: SourceFacts, name: str) -> str:
+    """Return that a Service may be in what can't be read, as the end of a sentence; or empty.
+
+    Args:
+        name: A file that contains it in its own name is the likeliest.
+    """
     known = {item.line for item in source.rejected if item.object or item.services}
     problems = [line for line in source.problems if line not in known]
+    problems.sort(key=lambda line: name not in line.partition(":")[0])
     if not problems:
         return ""
     more = f" (and {len(problems) - 1:,} more)" if len(problems) > 1 else ""

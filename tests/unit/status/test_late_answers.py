@@ -102,3 +102,17 @@ def test_what_was_saved_late_stays_news_until_it_is_half_as_many():
     assert make_port(endpoints=(READY,), lately=lately).state.word == "served"
     again = replace(lately, was_many=True)
     assert make_port(endpoints=(READY,), lately=again).state.word == "partly answering"
+
+
+def test_flows_to_a_port_that_is_closed_at_times_are_refused_or_mute():
+    mute, refused = ended(5.0, NO_DATAGRAM), returned(4.0, errno.ECONNREFUSED)
+    facts = failed_lately(Lately(40, 5, 13), (mute, refused), at(9.0))
+    state = judge(make_port(endpoints=(READY,), lately=facts, **UDP))
+    assert state.sentence == (
+        "18 of 40 flows failed in the last minute (5 at once, 13 without an answer): "
+        "192.0.2.1:8080 refused connections"
+    )
+    assert facts.cause.count == 5
+    # Of TCP that is known.
+    reset = failed_lately(Lately(40, 5, 13), (ended(5.0), refused), at(9.0))
+    assert reset.cause.code is CauseCode.ENDPOINT_RESETS

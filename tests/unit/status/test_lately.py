@@ -405,7 +405,7 @@ def test_endpoints_that_have_left_since_are_not_among_those_that_may_serve(kind)
         answering.dials.failed(1.0, errno.ETIMEDOUT)
     else:
         setattr(answering, kind, 1)
-    assert not failed_lately(lately, others, at(90.0)).have_left
+    assert not failed_lately(lately, iter(others), at(90.0)).have_left
     # There may have been none, or no room.
     assert not failed_lately(Lately(20, refused=12), others, at(9.0)).have_left
     assert not failed_lately(Lately(20, waited=12), others, at(9.0)).have_left

@@ -25,6 +25,23 @@ def test_a_missing_service_may_be_in_what_cannot_be_read():
     )
 
 
+def test_of_several_files_that_cannot_be_read_that_with_its_name_is_the_likeliest():
+    source = SourceFacts(problems=("a.yaml:6: not YAML", "shop/b-tau.yaml:9: no mapping: tau"))
+    assert say_missing(make_view(source=source), "shop/tau") == (
+        "there is no Service shop/tau; not everything can be read: shop/b-tau.yaml:9: no mapping: "
+        "tau (and 1 more)"
+    )
+
+
+def test_a_service_that_is_rejected_may_be_the_one_that_was_meant():
+    line = "a.yaml:4: metadata.name: 'Upsilon_Web' is not a DNS name"
+    rejected = RejectedFacts(line, "Service y/Upsilon_Web", ("y/Upsilon_Web",))
+    source = SourceFacts(problems=(line,), rejected=(rejected,))
+    assert say_missing(make_view(source=source), "y/upsilon").endswith(
+        "(did you mean y/Upsilon_Web?)"
+    )
+
+
 def test_a_name_that_is_only_alike_is_no_hint_where_the_service_may_be_in_what_cannot_be_read():
     alike = "there is no Service shop/weekly"
     hint = " (did you mean shop/web?)"
