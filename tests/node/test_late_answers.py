@@ -157,6 +157,6 @@ def test_endpoints_that_leave_and_return_again_and_again_are_no_tick(two):
         manifests.write(with_endpoints(WEB, []))
         wait_for("none", has("Clients are refused: "))
         manifests.write(with_endpoints(WEB, ips))
-    said = "3 times in the last minute it had no endpoint, and clients were turned away"
+    said = "it had no endpoint 3 times in the last minute; clients that came then were turned away"
     wait_for(said, lambda: said in two.agent.port("web")["state"]["sentence"])
     assert two.agent.port("web")["state"]["level"] == "attention"

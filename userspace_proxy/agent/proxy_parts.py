@@ -149,7 +149,7 @@ def _facts_of_steering(steering: Steering | None, sync: SyncLoop) -> SteeringSta
         problem=sync.rules.problem,
         has_drifted=sync.rules.has_drifted,
         repairs=sync.counters.repairs,
-        repaired_lately=sum(time.time() - at < LATELY_S for at in sync.counters.repaired_at),
+        repaired_lately=sum(time.monotonic() - at < LATELY_S for at in sync.counters.repaired_at),
         helper_restarts=steering.helper_restarts if steering else 0,
         unguarded=steering.unguarded if steering else "",
     )

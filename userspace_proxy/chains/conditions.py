@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ..kernel.interfaces import is_local
 from ..model import Frontend, FrontendKind, Protocol
+from ..model.addresses import Network
 from ..policy.locality import PodLink
 
 
@@ -153,17 +154,28 @@ def _source(inverted: str, text: str) -> _Test:
     return test
 
 
-# A rule may have many sources.
-@functools.lru_cache(maxsize=1000)
 def _come_from(link: PodLink, version: int, text: str) -> bool | None:
     """Return whether all pods of a link are in one of some networks, or none of them is."""
-    pods = [pod for pod in link.networks if pod.version == version]
-    found = [ipaddress.ip_network(one, strict=False) for one in text.split(",")]
+    pods = [_ends(pod) for pod in link.networks if pod.version == version]
     if not pods:
         return None
-    if not any(one.overlaps(pod) for one in found for pod in pods):
+    wanted = _ends_of_all(version, text)
+    if not any(first <= b and a <= last for a, b in pods for first, last in wanted):
         return False
-    return all(any(pod[0] in one and pod[-1] in one for one in found) for pod in pods) or None
+    return all(any(first <= a and b <= last for first, last in wanted) for a, b in pods) or None
+
+
+# A rule may have two hundred sources.
+@functools.lru_cache(maxsize=1000)
+def _ends_of_all(version: int, text: str) -> Sequence[tuple[int, int]]:
+    networks = (ipaddress.ip_network(one, strict=False) for one in text.split(","))
+    return [_ends(network) for network in networks if network.version == version]
+
+
+@functools.lru_cache(maxsize=1000)
+def _ends(network: Network) -> tuple[int, int]:
+    """Return the first and the last address of a network as numbers."""
+    return int(network.network_address), int(network.broadcast_address)
 
 
 def _way_in(by_name: str, inverted: str, text: str) -> _Test:

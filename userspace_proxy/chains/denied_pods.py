@@ -11,6 +11,8 @@ names those that name a frontend), and lists of attackers are no reason for an a
 
 Rule 1: a chain is followed once for all links about which its rules say the same.
 Rule 2: bridges of container engines and hypervisors have no pods: firewalls close them to the node.
+Rule 3: a link without a route leads to no pod: it is a port of a bridge, whose packets come in by
+that, or is used by a network plugin itself.
 """
 
 from __future__ import annotations
@@ -22,11 +24,11 @@ from ..kernel.nf_tables.chains import Chain
 from ..model import Frontend
 from ..policy.locality import PodLink
 from .conditions import FirstPacket, meets, of_clients
-from .following import DROPS, drops
+from .following import DROPS, FOLLOWED_MAX, drops
 
-_OF_OTHERS = re.compile(r"docker\d+|br-[\da-f]{12}|(cni-)?podman\d*|(virbr|lxcbr|lxdbr|incusbr)\d+")
-# Rules times frontends times kinds of links, 1.2 µs each.
-_FOLLOWED_MAX = 200_000
+_OF_OTHERS = re.compile(
+    r"docker(\d+|_gwbridge)|br-[\da-f]{12}|(cni-)?podman\d*|(vmbr|virbr|lxcbr|lxdbr|incusbr)\d+"
+)
 _SHOWN_MAX = 3
 
 Packets = Mapping[Frontend, FirstPacket]
@@ -62,10 +64,12 @@ class DeniedPods:
         Args:
             packets: The first packet of a client to each frontend, as the chain sees it.
         """
-        if not self._conditions:
+        links = [one for one in links if one.networks and not _OF_OTHERS.fullmatch(one.name)]
+        values = sum(1 + condition.count(",") for condition in self._conditions)
+        if not values or values * len(links) >= FOLLOWED_MAX:
             return {}
-        kinds = self._kinds(packets, [one for one in links if not _OF_OTHERS.fullmatch(one.name)])
-        if self._rules * len(kinds) * len(packets) >= _FOLLOWED_MAX:
+        kinds = self._kinds(packets, links)
+        if self._rules * len(kinds) * len(packets) >= FOLLOWED_MAX:
             return {}
         found: dict[Frontend, str] = {}
         for frontend, packet in packets.items():

@@ -17,6 +17,8 @@ from ..kernel.nf_tables.chains import DEPTH_MAX, Chain
 from .conditions import FirstPacket, meets
 
 DROPS = ("drop", "reject")
+FOLLOWED_MAX = 200_000
+"""Rules times packets, 1.2 µs each: chains are followed in the round of repairs."""
 
 
 class Outcome(NamedTuple):

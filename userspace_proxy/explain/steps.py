@@ -23,7 +23,7 @@ from ..status.port_state import (
     also_in_words,
     mistakes_of,
 )
-from ..status.problems import CHANGED_BY_OTHERS, changed_again
+from ..status.problems import changed_again, changed_by_others
 from ..status.units import (
     capitalised,
     ejected_in_words,
@@ -246,7 +246,7 @@ def _node(
     if problem := node.sync.problem or steering.problem:
         yield PathStep(Level.TROUBLE, "rules", f"The kernel isn't as planned: {problem}")
     elif again := changed_again(steering):
-        yield PathStep(Level.ATTENTION, "rules", again, CHANGED_BY_OTHERS)
+        yield PathStep(Level.ATTENTION, "rules", again, changed_by_others(steering))
     elif steering.name == "none":
         yield PathStep(Level.OK, "rules", "None: clients dial the proxy's own listeners")
     else:

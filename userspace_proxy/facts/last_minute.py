@@ -6,7 +6,8 @@ Counters since the start hide what happens now: of a million connections, ten fa
 now hides what was so a moment ago: an endpoint that ends again and again answers in between.
 
 Rule 1: a part ends as a whole, so sums change slowly.
-Rule 2: memory has a bound: nothing is kept for a Service port without clients.
+Rule 2: memory has a bound: nothing is kept for a Service port without clients, except that its last
+endpoint left.
 Rule 3: clients that leave count only if others left at another moment: those of a program that is
 stopped leave at once, whatever the endpoint does.
 """
@@ -60,7 +61,10 @@ class LastMinute:
         self._parts[number] = _sum((before, new))
 
     def failing(self, now: float) -> Lately:
-        """Return the sums of the last minute if a client failed in it, or else nothing."""
+        """Return the sums of the last minute, or nothing if all clients were answered in time.
+
+        What counts as that is all but the connections.
+        """
         if now - self._failed_at >= LATELY_S:
             return _NOTHING
         oldest = int(now // _PART_S) - _PARTS

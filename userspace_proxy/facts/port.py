@@ -201,17 +201,20 @@ class Lately(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def most(self) -> int:
-        """The clients of the kind of which most got no answer."""
-        return max(self.counts()[1:-1])
+        """The clients of the kind of which most got no answer, not counting late ones."""
+        return max(map(int, _failed_of(self)))
 
 
 LATELY_NAMES = counted_names(Lately)
 """The names of the counts, in their order."""
+NO_FAILURES = "connections", "late", "gaps"
+"""Those of them that aren't clients without an answer."""
 _counts_of = attrgetter(*LATELY_NAMES)
+_failed_of = attrgetter(*(name for name in LATELY_NAMES if name not in NO_FAILURES))
 
 
 class LatelyFacts(Lately, frozen=True, gc=False, kw_only=True):
-    """The clients of the last minute, where some of them got no answer; else nothing."""
+    """The clients of the last minute if some got no or a late answer, or there were gaps."""
 
     cause: Cause | None = None
     """Why most of them failed, by the last such failure of an endpoint that has answered since;
@@ -219,7 +222,8 @@ class LatelyFacts(Lately, frozen=True, gc=False, kw_only=True):
     was_many: bool = False
     """The state before was ``partly answering``: half of the share that begins it keeps it up."""
     have_left: bool = False
-    """The endpoints at which most of them failed have left since."""
+    """The endpoints at which most of them failed aren't used any more: they have left the Service,
+    or aren't ready."""
 
     @property
     def failed(self) -> int:

@@ -27,8 +27,9 @@ def many_unanswered(port: PortFacts, in_a_row: int = 0) -> str:
     what = max(counts, key=lambda what: counts[what])
     if port.protocol != "UDP" or port.is_without_answer or counts[what] <= in_a_row:
         return ""
-    if are_refused_or_mute(lately) and counts[what] == lately.unanswered:
-        return many_failed(port)
+    is_mute = are_refused_or_mute(lately) and counts[what] == lately.unanswered
+    if is_mute and (failed := many_failed(port)):
+        return failed
     # One that has ended may have begun more than a minute ago.
     total = max(lately.connections, counts[what])
     if not are_many(lately, counts[what], total, SILENT_SHARE):

@@ -14,7 +14,7 @@ from functools import partial
 
 from ..facts import LATELY_S, EndpointCounters, LatelyFacts, PortFacts, Streak
 from ..facts.exclusions import Exclusions
-from ..facts.port import LATELY_NAMES, Lately
+from ..facts.port import LATELY_NAMES, NO_FAILURES, Lately
 from ..model import Cause, CauseCode
 from ..model.reading import LABEL_SERVICE_NAME
 from ..policy import EndpointVerdict
@@ -64,20 +64,21 @@ def failed_lately(
         was_many: As in the result.
     """
     counts = lately.counts()
-    most = lately.most
-    if not most:
-        return LatelyFacts(*counts, was_many=was_many) if lately.gaps else LatelyFacts()
-    endpoints, kind = tuple(endpoints), LATELY_NAMES[counts.index(most, 1)]
+    if not any(counts[1:]):
+        return LatelyFacts()
+    endpoints = tuple(endpoints)
     are_flows = any(counters.ends.number == NO_DATAGRAM for _, counters in endpoints)
-    if are_flows and kind == "unanswered" and are_refused_or_mute(lately):
-        kind, most = "refused", lately.refused
+    kind = _kind(lately, are_flows=are_flows)
+    most = getattr(lately, kind)
     if kind not in _FAILURES:
         return LatelyFacts(*counts, was_many=was_many)
     find, why = _FAILURES[kind]
     failures = find(endpoints)
     streak, verdict = max(failures, key=lambda one: one[0].last_at, default=(None, None))
     if streak is None or verdict is None or clock.now - streak.last_at >= LATELY_S:
-        have_left = not any(_has_failed(counters, kind) for _, counters in endpoints)
+        # A client that finds no endpoint is refused, too.
+        has_any = kind == "refused" or any(_has_failed(counters, kind) for _, counters in endpoints)
+        have_left = not has_any
         return LatelyFacts(*counts, was_many=was_many, have_left=have_left)
     cause = why(verdict, streak)
     if has_header:
@@ -89,10 +90,27 @@ def failed_lately(
 
 def _has_failed(counters: EndpointCounters, kind: str) -> bool:
     """Return whether an endpoint may be the one that clients of a kind have failed at."""
-    # A client that finds no endpoint is refused, too; one that is late, another endpoint has saved.
-    return kind == "refused" or bool(
-        counters.dials.failures if kind == "late" else getattr(counters, kind)
-    )
+    if kind == "late":
+        is_flow = counters.ends.number == NO_DATAGRAM
+        # Another endpoint has saved a connection.
+        return counters.late > 0 if is_flow else counters.dials.failures > 0
+    return bool(getattr(counters, kind) > 0)
+
+
+def _kind(lately: Lately, *, are_flows: bool) -> str:
+    """Return the kind of clients that the cause is about: that of most of them.
+
+    Args:
+        are_flows: They are flows, of which late ones count as failed.
+    """
+    names = [name for name in LATELY_NAMES if name not in NO_FAILURES]
+    kind = max(names, key=lambda name: getattr(lately, name))
+    if are_flows and kind == "unanswered" and are_refused_or_mute(lately):
+        return "refused"
+    is_late = lately.late > lately.most if are_flows else not lately.most
+    if is_late and lately.late:
+        return "late"
+    return kind if lately.most else "gaps"
 
 
 def _dials_before(endpoints: _Endpoints) -> _Failures:
@@ -183,12 +201,13 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> str:
     if port.protocol == "UDP":
         # A flow has its endpoint before that shows whether it answers.
         failed = lately.refused + lately.waited
-        mute = f" ({failed:,} at once, {lately.unanswered:,} without an answer)"
-        each = mute if are_refused_or_mute(lately) else ""
-        failed += lately.unanswered if each else 0
-        total = max(lately.connections, failed)
+        total, each = max(lately.connections, failed), ""
         if not are_many(lately, failed, total, SHARE):
             return ""
+        if are_refused_or_mute(lately) and not port.is_without_answer:
+            each = f" ({lately.refused:,} at once, {lately.unanswered:,} without an answer)"
+            failed += lately.unanswered
+            total = max(total, failed)
         return f"{failed:,} of {plural(total, 'flow')} failed in the last minute{each}{why}"
     counts = {
         "not connected": lately.refused,
@@ -227,8 +246,11 @@ def many_gaps(port: PortFacts) -> str:
     """Return how often it had no endpoint; empty if that was seldom, as in a rollout."""
     if port.lately.gaps < LEAST:
         return ""
-    times = f"{port.lately.gaps:,} times in the last minute"
-    return f"{times} it had no endpoint, and clients were turned away"
+    return f"{_gaps(port.lately)}; clients that came then were turned away"
+
+
+def _gaps(lately: LatelyFacts) -> str:
+    return f"it had no endpoint {lately.gaps:,} times in the last minute"
 
 
 def remedy_for_gaps(port: PortFacts) -> str:
@@ -250,7 +272,7 @@ def are_many(lately: LatelyFacts, count: int, total: int, share: float) -> bool:
 
 
 def _limit(port: PortFacts) -> str:
-    if port.max_connections is None:
+    if port.max_connections is None or not port.usable:
         return ": no endpoint took them in time"
     # The limit may have been another one then.
     return ": endpoints were at their limit on this node (max-connections)"
@@ -260,8 +282,10 @@ def because_of(lately: LatelyFacts, where: str = "at") -> str:
     """Return why most of them failed, as the end of a sentence; empty if that isn't known.
 
     Args:
-        where: Endpoints that have left since are where they failed.
+        where: They failed there, if their endpoints aren't used any more.
     """
     if lately.have_left:
-        return f", {where} endpoints that have left since"
+        return f", {where} endpoints that aren't used any more"
+    if lately.cause is None and lately.gaps >= LEAST:
+        return f": {_gaps(lately)}"
     return f": {lately.cause}" if lately.cause is not None else ""

@@ -174,7 +174,7 @@ def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgem
         # Clients that wait for their turn are what makes answers late.
         return judge_at_limit(port)
     if port.waits.waiting:
-        return judge_held(port, sentence)
+        return judge_held(port, sentence, [one.cause.code for one in failing if one.cause])
     denials = [
         e.cause for e in failing if not e.is_past and e.cause and _is(CauseCode.ENDPOINT_DENIES, e)
     ]

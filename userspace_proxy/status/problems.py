@@ -27,11 +27,14 @@ _DESCRIPTORS_SHORT = 0.9
 _TRACKING_SHORT = 0.9
 # Once is a firewall that was started anew.
 _AGAIN = 3
-CHANGED_BY_OTHERS = (
-    "Clients may be lost in between. `nft monitor` shows the process with each change: have it "
-    "leave the tables and chains of userspace-proxy, instead of a flush of all rules"
-)
-"""What to do then."""
+_CHANGED_BY = {
+    "nftables": "`nft monitor` shows the process with each change: have it leave the tables of "
+    "userspace-proxy, instead of a flush of all rules",
+    "iptables": "Find the program that flushes chains (`iptables-legacy -F`), as a firewall does "
+    "at its start, and have it leave those of userspace-proxy",
+    "local": "Find the program that removes routes or rules of this node, and have it leave those "
+    "of userspace-proxy",
+}
 # A disk that is full for a moment needs nothing from an operator.
 _NOT_KEPT_S = 60.0
 
@@ -198,7 +201,7 @@ def _steering(view: StatusFacts) -> Iterator[Problem]:
             "The previous rules stay in force; it is retried every second",
         )
     if again := changed_again(view.steering):
-        yield Problem(Level.ATTENTION, again, CHANGED_BY_OTHERS)
+        yield Problem(Level.ATTENTION, again, changed_by_others(view.steering))
     if view.steering.unguarded:
         yield Problem(
             Level.ATTENTION,
@@ -215,6 +218,11 @@ def changed_again(steering: SteeringState) -> str:
         return ""
     what = "Another program keeps changing the proxy's rules"
     return f"{what}: put back {times:,} times in the last minute"
+
+
+def changed_by_others(steering: SteeringState) -> str:
+    """Return what to do about that."""
+    return f"Clients may be lost in between. {_CHANGED_BY.get(steering.name, '')}".rstrip()
 
 
 def _client_address(view: StatusFacts) -> Iterator[Problem]:

@@ -5,8 +5,10 @@ Rule 1: that they wait comes first; how many got no endpoint before stands behin
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from ..facts import Level, PortFacts
-from ..model import Cause
+from ..model import Cause, CauseCode
 from .lately import many_failed
 from .units import capitalised, plural, seconds_in_words, waiting_in_words
 
@@ -29,10 +31,15 @@ def judge_holding(port: PortFacts) -> _Judgement:
     return Level.OK, "holding", sentence, ()
 
 
-def judge_held(port: PortFacts, why: str) -> _Judgement:
-    """Judge a Service port whose clients wait for an endpoint that answers."""
+def judge_held(port: PortFacts, why: str, known: Collection[CauseCode] = ()) -> _Judgement:
+    """Judge a Service port whose clients wait for an endpoint that answers.
+
+    Args:
+        why: They wait.
+        known: The causes in that.
+    """
     held = waiting_in_words(port.waits, port.protocol)
-    parts = (f"Holding {held}: {why}", port.waits.problem, many_failed(port))
+    parts = (f"Holding {held}: {why}", port.waits.problem, many_failed(port, but=known))
     return Level.ATTENTION, "holding", "; ".join(filter(None, parts)), ()
 
 

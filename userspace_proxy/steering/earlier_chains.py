@@ -38,7 +38,7 @@ from typing import NamedTuple
 from ..chains.conditions import FirstPacket, may_be_first
 from ..chains.denied_clients import DeniedClients
 from ..chains.denied_pods import DeniedPods
-from ..chains.following import DROPS, drops, follow
+from ..chains.following import DROPS, FOLLOWED_MAX, drops, follow
 from ..errors import SteeringError
 from ..kernel.nf_tables.chains import Chain, Tables
 from ..kernel.nf_tables.rules import UNKNOWN
@@ -56,8 +56,6 @@ _NAT_HOOKS = ("prerouting", "output")
 NEVER = 1 << 31
 """The priority of a proxy that translates nothing: after that of all chains."""
 _WAY_IN, _WAY_OUT_HOOKS = ("prerouting", "input"), ("output", "postrouting")
-# Rules times frontends of a filter's chains, 1.2 µs each: this is done in the round of repairs.
-_FOLLOWED_MAX = 200_000
 
 
 class Translation(NamedTuple):
@@ -112,11 +110,10 @@ class EarlierChains:
         """
         try:
             self._reader = self._reader or NftReader()
-            self._links = self._links or PodLinks()
             generation = self._reader.generation()
-            links = None if self._seen.links is None else self._links.known()
+            links = None if self._seen.links is None else self._pod_links()
             if (generation, links) != self._seen:
-                self._found, links = self._find(self._reader, self._links, frontends)
+                self._found, links = self._find(self._reader, frontends)
                 self._seen = _LookedAt(generation, links)
         except SteeringError:
             self.forget()
@@ -135,8 +132,16 @@ class EarlierChains:
             self._links.close()
         self._reader = self._links = None
 
+    def _pod_links(self) -> tuple[PodLink, ...]:
+        """Return the links of pods; none if the kernel doesn't list them."""
+        try:
+            self._links = self._links or PodLinks()
+            return self._links.known()
+        except SteeringError:
+            return ()
+
     def _find(
-        self, reader: NftReader, pod_links: PodLinks, frontends: Collection[Frontend]
+        self, reader: NftReader, frontends: Collection[Frontend]
     ) -> tuple[dict[Frontend, str], tuple[PodLink, ...] | None]:
         tables = reader.chains()
 
@@ -155,8 +160,9 @@ class EarlierChains:
         translations = {frontend: self._translation_of(frontend) for frontend in frontends}
         last = max((t.priority for t in translations.values()), default=-NEVER)
         earlier = [followed(base) for base in chains_before(tables, last)]
-        pods = [DeniedPods(*one) for one in earlier]
-        links = pod_links.known() if any(one.depends_on_links for one in pods) else None
+        pods = [DeniedPods(*one) if one.base.kind == "filter" else None for one in earlier]
+        depends = any(one is not None and one.depends_on_links for one in pods)
+        links = self._pod_links() if depends else None
         for (chain, chains), denied in zip(earlier, pods, strict=True):
             families = _FAMILIES[chain.table.partition(" ")[0]]
             concerned = [frontend for frontend in frontends if frontend.family in families]
@@ -168,7 +174,7 @@ class EarlierChains:
             if chain.kind == "filter":
                 places = ((one, translations[one]) for one in concerned if one not in found)
                 found |= find_denied(chain, chains, places)
-            if chain.kind == "filter" and links:
+            if denied is not None and denied.depends_on_links and links:
                 places = ((one, translations[one]) for one in concerned if one not in found)
                 found |= find_denied_pods(chain, denied, links, places)
         return found, links
@@ -195,7 +201,7 @@ def find_denied(
         for one, translation in frontends
         if denied.named.has(one, translation.port) or denied.named.has(one)
     }
-    if denied.rules * len(packets) >= _FOLLOWED_MAX:
+    if denied.rules * len(packets) >= FOLLOWED_MAX:
         return {}
     found = {one: denied.dropped(packet) if packet else "" for one, packet in packets.items()}
     return _doubts(chain, found, _MEANT)
@@ -317,7 +323,7 @@ def may_take(base: Chain, chains: Mapping[str, Chain], frontends: int) -> bool:
         and may_be_first(s.condition)
         for s in steps
     )
-    return (is_dropping or base.policy == "drop") and len(steps) * frontends < _FOLLOWED_MAX
+    return (is_dropping or base.policy == "drop") and len(steps) * frontends < FOLLOWED_MAX
 
 
 def explain_chain(

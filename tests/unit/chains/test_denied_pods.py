@@ -10,7 +10,7 @@ from userspace_proxy.chains.conditions import FirstPacket
 from userspace_proxy.chains.denied_pods import DeniedPods
 from userspace_proxy.kernel.nf_tables.chains import Chain, Step
 from userspace_proxy.model import Doubt, Frontend, Protocol
-from userspace_proxy.policy.locality import PodLink
+from userspace_proxy.policy.locality import NodeLink, NodeRoute, PodLink, find_pod_links
 from userspace_proxy.steering.earlier_chains import EarlierChains, Translation
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
@@ -82,25 +82,46 @@ def test_rules_in_other_chains_count_with_those_that_lead_to_them():
     assert denied.dropped(PACKETS, LINKS) == {WEB: "that come in by cali2"}
 
 
+def calicos(count):
+    """Return links of so many pods."""
+    of_pods = ((n, ip_network(f"10.244.{n // 250}.{n % 250}/32")) for n in range(2, 2 + count))
+    return [PodLink(number, f"cali{number}", (network,)) for number, network in of_pods]
+
+
 def test_of_many_links_the_first_are_named():
-    links = [PodLink(number, f"cali{number}") for number in range(2, 12)]
-    found = denied_by(["iifname cali*: drop"]).dropped(PACKETS, links)
+    found = denied_by(["iifname cali*: drop"]).dropped(PACKETS, calicos(10))
     assert found[WEB] == "that come in by cali2, cali3, cali4 and 7 more"
 
 
-def test_where_no_network_of_a_link_is_known_its_pods_may_have_any_source():
-    unknown = [PodLink(2, "cali1")]
-    assert denied_by(["ip saddr 10.0.0.0/8: drop"]).dropped(PACKETS, unknown) == {}
-    by_link = denied_by(["ip saddr 10.0.0.0/8: drop", "iifname cali1: drop"])
-    assert by_link.dropped(PACKETS, unknown).keys() == PACKETS.keys()
+def test_a_link_without_a_route_leads_to_no_pod():
+    """As ports of a bridge: their packets come in by the bridge."""
+    ports = [PodLink(number, f"veth{number}") for number in (6, 7)]
+    closed = denied_by(["iifname cni0: accept", "drop"])
+    assert closed.dropped(PACKETS, [CNI_0, *ports]) == {}
+    assert closed.dropped(PACKETS, [CALI_1, *ports])[WEB] == "that come in by cali1"
+
+
+def test_ports_of_a_bridge_are_not_followed():
+    links = (NodeLink(1, "lo", ""), NodeLink(2, "cni0", "bridge"), NodeLink(3, "veth1", "veth", 2))
+    pods = find_pod_links(links, [NodeRoute("10.244.2.0/24", 2)])
+    assert [pod.number for pod in pods] == [2, 3]
+    assert denied_by(["iifname cni0: accept", "drop"]).dropped(PACKETS, pods) == {}
+
+
+def test_a_family_without_a_route_may_have_any_source():
+    found = denied_by(["ip6 saddr fd00::/8: drop"]).dropped(PACKETS, [CALI_2])
+    assert found == {}
 
 
 def test_rules_for_so_many_links_and_frontends_that_it_would_take_seconds_are_not_followed():
-    links = [PodLink(number, f"cali{number}") for number in range(2, 202)]
     rules = [f"iifname cali{number}: drop" for number in range(2, 202)]
     few, many = ({one: FirstPacket(one, PORT) for one in map(frontend, range(n))} for n in (1, 9))
-    assert denied_by(rules).dropped(few, links).keys() == few.keys()
-    assert denied_by(rules).dropped(many, links) == {}
+    assert denied_by(rules).dropped(few, calicos(200)).keys() == few.keys()
+    assert denied_by(rules).dropped(many, calicos(200)) == {}
+    lists = (",".join(f"203.0.{n}.{m}/32" for m in range(200)) for n in range(10))
+    blocked = ["iifname cali2: drop", *(f"ip saddr {listed}: drop" for listed in lists)]
+    assert denied_by(blocked[:2]).dropped(few, calicos(200)).keys() == few.keys()
+    assert denied_by(blocked).dropped(few, calicos(200)) == {}
 
 
 def frontend(number: int) -> Frontend:
@@ -141,6 +162,7 @@ def test_that_packets_of_pods_are_dropped_is_a_doubt_until_their_links_are_gone(
         node.run("ip link del veth-a")
         assert earlier.look([WEB]) == {}
         node.run("ip link add veth-b type veth; ip link set veth-b up")
+        node.run("ip route add 10.244.1.3 dev veth-b")
         assert "come in by veth-b" in earlier.look([WEB])[WEB]
 
 

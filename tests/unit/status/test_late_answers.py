@@ -2,15 +2,17 @@ import errno
 
 import pytest
 
-from userspace_proxy.facts import LatelyFacts
+from userspace_proxy.facts import EndpointCounters, LatelyFacts
 from userspace_proxy.facts.port import Lately
-from userspace_proxy.model import CauseCode, SocketAddress
+from userspace_proxy.model import CauseCode, Handling, Hold, SocketAddress
+from userspace_proxy.policy import EndpointVerdict
 from userspace_proxy.policy.causes import NO_DATAGRAM
-from userspace_proxy.policy.endpoint_causes import no_datagram
-from userspace_proxy.status.lately import failed_lately
+from userspace_proxy.policy.endpoint_causes import at_times, no_datagram
+from userspace_proxy.policy.loss_causes import FROM_ENDPOINT, loses
+from userspace_proxy.status.lately import failed_lately, many_failed
 from userspace_proxy.status.port_state import judge
 
-from .test_failures import at
+from .test_failures import POD, at
 from .test_lately import READY, UDP, ended, returned
 from .views import make_port, replace
 
@@ -93,7 +95,7 @@ def test_connections_that_were_saved_late_may_have_been_saved_from_endpoints_tha
     facts = failed_lately(Lately(28, late=4), (), at(9.0))
     assert judge(make_port(endpoints=(READY,), lately=facts)).sentence == (
         "Served by 1 endpoint now; 4 of 28 connections were saved late in the last minute, from "
-        "endpoints that have left since"
+        "endpoints that aren't used any more"
     )
 
 
@@ -116,3 +118,44 @@ def test_flows_to_a_port_that_is_closed_at_times_are_refused_or_mute():
     # Of TCP that is known.
     reset = failed_lately(Lately(40, 5, 13), (ended(5.0), refused), at(9.0))
     assert reset.cause.code is CauseCode.ENDPOINT_RESETS
+
+
+def test_flows_that_may_expect_no_answer_have_not_failed_as_some_were_refused():
+    facts = failed_lately(Lately(203, 3, 200), (), at(9.0))
+    state = judge(make_port(endpoints=(READY,), lately=facts, sent_bytes=0, **UDP))
+    assert "failed" not in state.sentence
+
+
+def test_slow_flows_do_not_make_few_that_were_refused_many():
+    facts = failed_lately(Lately(250, 3, 12), (ended(5.0, NO_DATAGRAM),), at(9.0))
+    assert judge(make_port(endpoints=(READY,), lately=facts, **UDP)).word == "served"
+
+
+def test_an_endpoint_whose_flows_were_late_has_not_left_once_that_was_a_minute_ago():
+    late = ended(5.0, NO_DATAGRAM)
+    late[1].came_late()
+    assert not failed_lately(Lately(12, late=9), (late,), at(90.0)).have_left
+
+
+def test_an_endpoint_that_was_late_is_not_to_blame_for_what_others_cut_off():
+    silent = returned(5.0, errno.ETIMEDOUT)
+    cut = EndpointVerdict(SocketAddress("192.0.2.2", 8080), True, "ready"), EndpointCounters()
+    cut[1].was_cut(6.0)
+    cause = failed_lately(Lately(60, cut=6, late=10), (silent, cut), at(9.0)).cause
+    assert cause.sentence.startswith("192.0.2.2:8080 reset connections")
+
+
+def test_a_service_that_has_never_had_an_endpoint_has_none_that_left():
+    assert not failed_lately(Lately(0, refused=9), (), at(9.0)).have_left
+
+
+def test_a_limit_is_no_reason_for_a_wait_without_an_endpoint():
+    handling = Handling(hold=Hold(60), max_connections=1)
+    port = make_port(endpoints=(), handling=handling, lately=LatelyFacts(0, waited=5))
+    assert many_failed(port).endswith(": no endpoint took them in time")
+
+
+def test_clients_whose_packets_were_lost_have_failed():
+    lately = LatelyFacts(30, left=4, cause=at_times(loses(POD, FROM_ENDPOINT)))
+    sentence = make_port(endpoints=(READY,), lately=lately).state.sentence
+    assert sentence.startswith("Served by 1 endpoint now; 4 of 30 connections failed in the last")

@@ -42,7 +42,7 @@ class SyncCounters:
     """Of these, those in which only what changed was to be written."""
     repairs: int = 0
     repaired_at: tuple[float, ...] = ()
-    """Unix times of the last minute's repairs, and perhaps of older ones."""
+    """Monotonic seconds of the last minute's repairs, and perhaps of older ones."""
     last_s: float = 0.0
     last_queued: float = 0.0
     last_done: float = 0.0

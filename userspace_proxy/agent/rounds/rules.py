@@ -118,7 +118,7 @@ class Rules:
         self._steered.note_unsteered(self._steering.unsteered)
         if count:
             self._counters.repairs += count
-            self._counters.repaired_at = (*self._counters.repaired_at[-59:], time.time())
+            self._counters.repaired_at = (*self._counters.repaired_at[-59:], time.monotonic())
             _log.warning("steering had drifted and was repaired", extra={"rules": count})
             what = "1 rule or frontend" if count == 1 else f"{count} rules and frontends"
             note = f"{what} of {name} steering had been changed by another program; repaired"
