@@ -38,6 +38,8 @@ class Named(NamedTuple):
     ips: frozenset[str]
     ports: frozenset[int]
     dialled_ports: frozenset[int]
+    node_ports: frozenset[tuple[int, int]] = frozenset()
+    """Spans of ports that are all node ports."""
 
     def has(self, frontend: Frontend, port: int = 0) -> bool:
         """Return whether one belongs to a frontend.
@@ -52,7 +54,10 @@ class Named(NamedTuple):
             return True
         if frontend.kind is not FrontendKind.NODE_PORT:
             return frontend.ip in self.ips
-        return frontend.port in self.dialled_ports or (not port and frontend.port in self.ports)
+        if frontend.port in self.dialled_ports:
+            return True
+        spans = any(first <= frontend.port <= last for first, last in self.node_ports)
+        return not port and (frontend.port in self.ports or spans)
 
 
 def meets(condition: str, packet: FirstPacket) -> bool | None:
@@ -98,7 +103,15 @@ def named_in(condition: str) -> Named:
     networks = (ipaddress.ip_network(one, strict=False) for one in _listed(_DADDR, condition))
     ips = (str(one.network_address) for one in networks if one.num_addresses == 1)
     ports, dialled = (map(int, _listed(p, condition)) for p in (_DPORT, _DIALLED_PORT))
-    return Named(frozenset(ips), frozenset(ports), frozenset(dialled))
+    return Named(frozenset(ips), frozenset(ports), frozenset(dialled), _node_ports(condition))
+
+
+def _node_ports(condition: str) -> frozenset[tuple[int, int]]:
+    """Return the spans of ports in a condition that are all node ports."""
+    listed = (one for values in _DPORT.findall(condition) for one in values.split(","))
+    spans = (one.partition("-") for one in listed if "-" in one)
+    found = ((int(first), int(last)) for first, _, last in spans)
+    return frozenset(one for one in found if _NODE_PORTS[0] <= one[0] and one[1] <= _NODE_PORTS[1])
 
 
 def _listed(pattern: re.Pattern[str], condition: str) -> Sequence[str]:
@@ -107,6 +120,8 @@ def _listed(pattern: re.Pattern[str], condition: str) -> Sequence[str]:
 
 
 _UNPRIVILEGED = 1024
+# The default of --service-node-port-range of kube-apiserver.
+_NODE_PORTS = 30000, 32767
 # Of the TCP header.
 _SYN, _ACK = 0x02, 0x10
 _Test = Callable[[FirstPacket], bool | None]

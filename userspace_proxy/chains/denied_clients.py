@@ -5,7 +5,7 @@
     ip saddr 10.244.0.0/16 accept, then tcp dport 36001 drop ─▶ "except from 10.244.0.0/16"
 
 Rule 1: the rule that drops, or one that leads to it, names the frontend: its address alone or in a
-list, or a port that no other Service has (``conditions.Named``). A list of denied
+list, a port that no other Service has, or node ports (``conditions.Named``). A list of denied
 sources, a limit for all, and a rule about a network of frontends are no reason for an alarm.
 Rule 2: all other conditions are understood, or are about the client alone. Behind a rule that may
 admit packets by any other condition nothing is reported.

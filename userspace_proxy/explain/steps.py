@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from ..facts import EndpointFacts, Level, PortFacts, StatusFacts
+from ..facts import EndpointFacts, Level, PortFacts, RejectedFacts, StatusFacts
 from ..model import Cause, CauseCode
 from ..status.no_byte import with_age
 from ..status.not_served import besides
@@ -238,9 +238,7 @@ def _node(
     away = [problem for problem in source.problems if problem not in of_objects]
     for problem in away:
         yield PathStep(Level.TROUBLE, _SOURCE, problem)
-    if others := subject.others_rejected:
-        more = f" (and {len(others) - 1:,} more)" if len(others) > 1 else ""
-        yield PathStep(None, _SOURCE, f"Rejected, of no concern here: {others[0].line}{more}")
+    yield from _others_rejected(subject.others_rejected)
     if not away and age_s is None:
         yield PathStep(Level.OK, _SOURCE, f"Services are current, from {source.location}")
     if problem := node.sync.problem or steering.problem:
@@ -254,6 +252,16 @@ def _node(
         what = f"{steering.name}: the kernel is as planned, compared every second{repairs}"
         yield PathStep(Level.OK, "rules", what)
     yield from firewall_steps(node, ports, client, subject.now)
+
+
+def _others_rejected(rejected: Sequence[RejectedFacts]) -> Iterator[PathStep]:
+    """Yield what can't be read and isn't known to be about the Service."""
+    unknown = [item for item in rejected if not (item.object or item.services)]
+    others = [item for item in rejected if item.object or item.services]
+    for what, items in (("Not read", unknown), ("Rejected, of no concern here", others)):
+        if items:
+            more = f" (and {len(items) - 1:,} more)" if len(items) > 1 else ""
+            yield PathStep(None, _SOURCE, f"{what}: {items[0].line}{more}")
 
 
 def _port(

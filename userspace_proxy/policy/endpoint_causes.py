@@ -235,7 +235,7 @@ def about_to_vanish(namespace: str, count: int) -> Cause:
     are = "it is" if count == 1 else "all are"
     return Cause(
         CauseCode.NOT_READY,
-        f"{are} terminating and about to vanish, and none is ready",
+        f"{are} terminating and about to vanish, and no ready one is used here",
         hint=f"kubectl get pods -n {namespace}",
     )
 

@@ -46,5 +46,5 @@ def many_saved_late(port: PortFacts) -> str:
     ):
         return ""
     of = plural(lately.connections, "connection")
-    why = because_of(lately, "from")
+    why = because_of(lately, "from") if lately.late > lately.most else ""
     return f"{lately.late:,} of {of} were saved late in the last minute{why}"

@@ -101,14 +101,13 @@ def _kind(lately: Lately, *, are_flows: bool) -> str:
     """Return the kind of clients that the cause is about: that of most of them.
 
     Args:
-        are_flows: They are flows, of which late ones count as failed.
+        are_flows: They are flows, for which a port may be closed without an ICMP error.
     """
     names = [name for name in LATELY_NAMES if name not in NO_FAILURES]
     kind = max(names, key=lambda name: getattr(lately, name))
     if are_flows and kind == "unanswered" and are_refused_or_mute(lately):
         return "refused"
-    is_late = lately.late > lately.most if are_flows else not lately.most
-    if is_late and lately.late:
+    if lately.late > lately.most:
         return "late"
     return kind if lately.most else "gaps"
 
@@ -196,7 +195,10 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> str:
     lately, why = port.lately, because_of(port.lately)
     if but and (lately.cause is None or lately.cause.code in but):
         return ""
-    if lately.waited and lately.waited == lately.most:
+    if lately.late > lately.most:
+        # The cause is that of late clients.
+        why = ""
+    elif lately.waited and lately.waited == lately.most:
         why = _limit(port)
     if port.protocol == "UDP":
         # A flow has its endpoint before that shows whether it answers.

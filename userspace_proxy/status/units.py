@@ -134,10 +134,15 @@ def times_in_words(count: int, last_at: float, now: float) -> str:
 
 
 def with_times(sentence: str, cause: str, times: str) -> str:
-    """Return a sentence with how often a cause was seen, behind the part that states the cause."""
+    """Return a sentence with how often a cause was seen, behind the part that states the cause.
+
+    As it is if it states another one.
+    """
     at = sentence.lower().find(cause.lower())
-    end = at + len(cause) if at >= 0 and sentence[at + len(cause) :].startswith(";") else None
-    return f"{sentence}{times}" if end is None else f"{sentence[:end]}{times}{sentence[end:]}"
+    if at < 0:
+        return sentence
+    end = at + len(cause) if sentence[at + len(cause) :].startswith(";") else len(sentence)
+    return f"{sentence[:end]}{times}{sentence[end:]}"
 
 
 def capitalised(text: str) -> str:

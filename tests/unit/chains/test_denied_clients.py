@@ -158,6 +158,23 @@ def test_rules_in_other_chains_count_with_those_that_lead_to_them(rules, inner, 
     assert dropped(rules, {"x": inner}) == expected
 
 
+@pytest.mark.parametrize(
+    ("ports", "expected"),
+    [
+        pytest.param("30000-32767", "that come in by eth0, except from 192.0.2.5", id="all"),
+        pytest.param("22,30080-30090", "that come in by eth0, except from 192.0.2.5", id="some"),
+        pytest.param("30100-30200", "", id="others"),
+        pytest.param("1024-65535", "", id="and-more"),
+    ],
+)
+def test_node_ports_are_named_by_spans_of_them(ports, expected):
+    rules = [f"iifname eth0 ip saddr != 192.0.2.5/32 tcp dport {ports}: drop"]
+    assert dropped(rules, packet=FirstPacket(NODE_PORT)) == expected
+    assert dropped(rules, packet=FirstPacket(NODE_PORT, PORT)) == "", "translated before"
+    cluster_ip = FirstPacket(Frontend("10.96.7.1", 30080, Protocol.TCP))
+    assert dropped(rules, packet=cluster_ip) == ""
+
+
 def test_a_node_port_is_named_by_its_number_before_its_translation():
     rules = [f"{FROM_3} tcp dport 30080: drop"]
     assert dropped(rules, packet=FirstPacket(NODE_PORT)) == "from 10.244.3.0/24"
@@ -199,6 +216,16 @@ def test_that_packets_of_some_clients_are_dropped_is_a_doubt(node):
         third: f"{chain} from 10.244.3.0/24; {accept}",
     }
     assert all(isinstance(cause, Doubt) for cause in found.values())
+
+
+def test_a_chain_that_drops_node_ports_of_all_but_one_client_is_a_doubt_of_node_ports(node):
+    rule = "iifname eth0 ip saddr != 192.0.2.5 tcp dport 30000-32767 drop"
+    hook = "type filter hook prerouting priority raw;"
+    node.run(f"nft 'table ip guard {{ chain in {{ {hook} {rule}; }}; }}'")
+    with closing(EarlierChains(lambda _one: Translation(-110, PORT))) as earlier:
+        ((frontend, cause),) = earlier.look([WEB, NODE_PORT, WEB_6]).items()
+    assert (frontend, isinstance(cause, Doubt)) == (NODE_PORT, True)
+    assert "drops packets to it that come in by eth0, except from 192.0.2.5" in cause
 
 
 def test_a_certain_cause_stays_where_some_are_dropped_too(node):

@@ -87,6 +87,14 @@ def test_other_rejected_objects_are_of_no_concern(rejected, port):
     assert len(subject.others_rejected) == 1
 
 
+def test_a_file_that_can_not_be_read_may_be_about_any_service():
+    line = "web.yaml:23: not YAML: found unexpected end of stream"
+    subject = made_of(RejectedFacts(line), port=WITHOUT_SLICE)
+    said = [step.what for part in explain(subject).parts for step in part.steps]
+    assert f"Not read: {line}" in said
+    assert not any("of no concern" in one for one in said)
+
+
 def test_a_problem_has_the_mistake_that_may_be_its_reason_beside_it():
     refused = make_port(endpoints=(), reason="none is ready", notes=("a is unknown", "b"))
     said = explain(make_subject(refused)).sentence

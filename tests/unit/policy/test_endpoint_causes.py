@@ -239,7 +239,7 @@ def test_a_header_that_an_endpoint_gets_is_the_likely_reason_once_it_has_accepte
 def test_endpoints_that_all_terminate_are_about_to_vanish(count, are):
     cause = about_to_vanish("shop", count)
     assert cause.code is CauseCode.NOT_READY
-    assert cause.sentence == f"{are} terminating and about to vanish, and none is ready"
+    assert cause.sentence == f"{are} terminating and about to vanish, and no ready one is used here"
     assert cause.hint == "kubectl get pods -n shop"
 
 

@@ -9,6 +9,7 @@ from userspace_proxy.policy import EndpointVerdict
 from userspace_proxy.policy.causes import NO_DATAGRAM
 from userspace_proxy.policy.endpoint_causes import at_times, no_datagram
 from userspace_proxy.policy.loss_causes import FROM_ENDPOINT, loses
+from userspace_proxy.status.late_answers import many_saved_late
 from userspace_proxy.status.lately import failed_lately, many_failed
 from userspace_proxy.status.port_state import judge
 
@@ -141,8 +142,14 @@ def test_an_endpoint_that_was_late_is_not_to_blame_for_what_others_cut_off():
     silent = returned(5.0, errno.ETIMEDOUT)
     cut = EndpointVerdict(SocketAddress("192.0.2.2", 8080), True, "ready"), EndpointCounters()
     cut[1].was_cut(6.0)
-    cause = failed_lately(Lately(60, cut=6, late=10), (silent, cut), at(9.0)).cause
-    assert cause.sentence.startswith("192.0.2.2:8080 reset connections")
+    lately = failed_lately(Lately(60, cut=10, late=6), (silent, cut), at(9.0))
+    assert lately.cause.sentence.startswith("192.0.2.2:8080 reset connections")
+    port = make_port(endpoints=(READY,), lately=lately)
+    assert (many_saved_late(port).count(":"), many_failed(port).count(": 192.0.2.2")) == (0, 1)
+    lately = failed_lately(Lately(60, cut=6, late=10), (silent, cut), at(9.0))
+    port = make_port(endpoints=(READY,), lately=lately)
+    assert many_saved_late(port).endswith("in the last minute: 192.0.2.1:8080 did not answer")
+    assert many_failed(port) == "6 of 60 connections failed in the last minute"
 
 
 def test_a_service_that_has_never_had_an_endpoint_has_none_that_left():

@@ -56,6 +56,7 @@ NOT_READY = make_endpoint("10.244.1.9:8080", "not ready", False)
 ELSEWHERE = make_endpoint("10.244.2.9:8080", "not on this node", False)
 CLUSTER_IP = make_frontend("10.96.7.1:80", "ClusterIP", "proxy port 20001")
 HELD = make_frontend("192.0.2.10:30080", "NodePort", "held by another program", is_reached=False)
+ENDS = "terminating and about to vanish, and no ready one is used here"
 LIMITED = {"endpoints": (READY,), "handling": Handling(max_connections=100)}
 HOLD = Handling(hold=Hold(60))
 HELD_BY = "node port 30080/TCP is held by nginx (pid 812)"
@@ -306,13 +307,13 @@ FAULTY = make_endpoint(
         pytest.param(
             {"endpoints": (ENDING,)},
             Level.ATTENTION,
-            "Served by 1 endpoint; it is terminating and about to vanish, and none is ready",
+            f"Served by 1 endpoint; it is {ENDS}",
             id="terminating",
         ),
         pytest.param(
             {"endpoints": (ENDING, ENDING)},
             Level.ATTENTION,
-            "Served by 2 endpoints; all are terminating and about to vanish, and none is ready",
+            f"Served by 2 endpoints; all are {ENDS}",
             id="all-terminating",
         ),
         pytest.param(

@@ -25,7 +25,7 @@ from userspace_proxy.status.units import (
         pytest.param("A refuses; b serves", "A refuses (once); b serves", id="before-others"),
         pytest.param("Fails: a refuses", "Fails: a refuses (once)", id="at-the-end"),
         pytest.param("a refuses clients", "a refuses clients (once)", id="in-another-one"),
-        pytest.param("all fail; b does", "all fail; b does (once)", id="elsewhere"),
+        pytest.param("all fail; b does", "all fail; b does", id="another-cause"),
     ],
 )
 def test_how_often_a_cause_was_seen_stands_behind_it(sentence, expected):
