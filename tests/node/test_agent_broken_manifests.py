@@ -92,7 +92,8 @@ def test_a_service_at_the_nodes_own_address_is_told_and_all_others_are_served(te
 
     sentence = f"its clusterIP {own} is an address of this node"
     wait_for("the cause", lambda: said() == [("shop/own", sentence)])
-    assert testbed.agent.log().count(sentence) == 1
+    # The state is known before its line is written.
+    wait_for("its line", lambda: testbed.agent.log().count(sentence) == 1)
     assert "Give it a clusterIP that no machine has" in testbed.agent.log()
     assert testbed.kernel() == before
     assert [testbed["pod"].tcp_refusal((own, port)) for port in (80, 30080)] == ["refused"] * 2
