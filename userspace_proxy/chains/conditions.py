@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from ..kernel.interfaces import is_local
@@ -108,15 +108,17 @@ def named_in(condition: str) -> Named:
 
 def _node_ports(condition: str) -> frozenset[tuple[int, int]]:
     """Return the spans of ports in a condition that are all node ports."""
-    listed = (one for values in _DPORT.findall(condition) for one in values.split(","))
-    spans = (one.partition("-") for one in listed if "-" in one)
+    spans = (one.partition("-") for one in _values(_DPORT, condition) if "-" in one)
     found = ((int(first), int(last)) for first, _, last in spans)
     return frozenset(one for one in found if _NODE_PORTS[0] <= one[0] and one[1] <= _NODE_PORTS[1])
 
 
 def _listed(pattern: re.Pattern[str], condition: str) -> Sequence[str]:
-    found = (one for values in pattern.findall(condition) for one in values.split(","))
-    return [one for one in found if "-" not in one]
+    return [one for one in _values(pattern, condition) if "-" not in one]
+
+
+def _values(pattern: re.Pattern[str], condition: str) -> Iterator[str]:
+    return (one for values in pattern.findall(condition) for one in values.split(","))
 
 
 _UNPRIVILEGED = 1024

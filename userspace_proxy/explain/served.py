@@ -13,6 +13,7 @@ from ..status.no_byte import with_age
 from ..status.path_words import led_in_words
 from ..status.port_state import served_in_words, serving_in_words
 from ..status.units import capitalised, seconds_in_words, times_in_words
+from ..status.waits import is_silent
 from .dial_steps import Dials
 from .reading import NOT_LOOKED_UP, Subject
 
@@ -49,7 +50,7 @@ def without_answer(ports: Sequence[PortFacts], subject: Subject) -> PortFacts | 
     is_other = any(port.is_unseen or port.state.word in EXPECTED for port in ports)
     if is_other or subject.node is None:
         return None
-    return next((port for port in ports if port.is_without_answer and port.connections), None)
+    return next(filter(is_silent, ports), None)
 
 
 def _by_endpoints(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> list[str]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from ..facts import EndpointFacts, Level, PortFacts, RejectedFacts, StatusFacts
 from ..model import Cause, CauseCode
+from ..status.missing import is_known
 from ..status.no_byte import with_age
 from ..status.not_served import besides
 from ..status.path_words import counted_in_words, path_in_words, probes_in_words
@@ -22,6 +23,7 @@ from ..status.port_state import (
     UNSERVED,
     also_in_words,
     mistakes_of,
+    standby_in_words,
 )
 from ..status.problems import changed_again, changed_by_others
 from ..status.units import (
@@ -256,10 +258,8 @@ def _node(
 
 def _others_rejected(rejected: Sequence[RejectedFacts]) -> Iterator[PathStep]:
     """Yield what can't be read and isn't known to be about the Service."""
-    unknown = [item for item in rejected if not (item.object or item.services)]
-    others = [item for item in rejected if item.object or item.services]
-    for what, items in (("Not read", unknown), ("Rejected, of no concern here", others)):
-        if items:
+    for what, is_about in (("Not read", False), ("Rejected, of no concern here", True)):
+        if items := [item for item in rejected if is_known(item) is is_about]:
             more = f" (and {len(items) - 1:,} more)" if len(items) > 1 else ""
             yield PathStep(None, _SOURCE, f"{what}: {items[0].line}{more}")
 
@@ -345,8 +345,7 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
         return PathStep(None, "endpoints", f"{port.state.sentence}{figures}", hint, tuple(details))
     saved = f"; {plural(port.saved, 'connection')} saved" if port.saved else ""
     policies = filter(None, (port.policy, limit_in_words(port.max_connections)))
-    standby = sum(endpoint.is_standby for endpoint in port.endpoints)
-    used = f"{port.serving:,} of {total:,} used{f', {standby:,} on standby' if standby else ''}"
+    used = f"{port.serving:,} of {total:,} used{standby_in_words(port)}"
     what = f"{'; '.join((used, *policies))}{saved}"
     # Notes have steps of their own, and the next command dials.
     hint = "" if port.state.causes or port.is_unseen else hint

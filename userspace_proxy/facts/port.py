@@ -207,10 +207,10 @@ class Lately(msgspec.Struct, frozen=True, gc=False):
 
 LATELY_NAMES = counted_names(Lately)
 """The names of the counts, in their order."""
-NO_FAILURES = "connections", "late", "gaps"
-"""Those of them that aren't clients without an answer."""
+FAILED_NAMES = tuple(name for name in LATELY_NAMES if name not in ("connections", "late", "gaps"))
+"""Those of them that are clients without an answer."""
 _counts_of = attrgetter(*LATELY_NAMES)
-_failed_of = attrgetter(*(name for name in LATELY_NAMES if name not in NO_FAILURES))
+_failed_of = attrgetter(*FAILED_NAMES)
 
 
 class LatelyFacts(Lately, frozen=True, gc=False, kw_only=True):

@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from ..facts import PortFacts
 from ..policy.endpoint_causes import UNANSWERED_FLOW_S
-from .lately import SILENT_SHARE, are_many, are_refused_or_mute, because_of, many_failed
+from .lately import (
+    SILENT_SHARE,
+    are_many,
+    are_mostly_late,
+    are_refused_or_mute,
+    because_of,
+    many_failed,
+)
 from .units import plural
 
 
@@ -46,5 +53,5 @@ def many_saved_late(port: PortFacts) -> str:
     ):
         return ""
     of = plural(lately.connections, "connection")
-    why = because_of(lately, "from") if lately.late > lately.most else ""
+    why = because_of(lately, "from") if are_mostly_late(lately) else ""
     return f"{lately.late:,} of {of} were saved late in the last minute{why}"

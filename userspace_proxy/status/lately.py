@@ -14,7 +14,7 @@ from functools import partial
 
 from ..facts import LATELY_S, EndpointCounters, LatelyFacts, PortFacts, Streak
 from ..facts.exclusions import Exclusions
-from ..facts.port import LATELY_NAMES, NO_FAILURES, Lately
+from ..facts.port import FAILED_NAMES, Lately
 from ..model import Cause, CauseCode
 from ..model.reading import LABEL_SERVICE_NAME
 from ..policy import EndpointVerdict
@@ -77,8 +77,7 @@ def failed_lately(
     streak, verdict = max(failures, key=lambda one: one[0].last_at, default=(None, None))
     if streak is None or verdict is None or clock.now - streak.last_at >= LATELY_S:
         # A client that finds no endpoint is refused, too.
-        has_any = kind == "refused" or any(_has_failed(counters, kind) for _, counters in endpoints)
-        have_left = not has_any
+        have_left = kind != "refused" and not any(_has_failed(one, kind) for _, one in endpoints)
         return LatelyFacts(*counts, was_many=was_many, have_left=have_left)
     cause = why(verdict, streak)
     if has_header:
@@ -103,11 +102,10 @@ def _kind(lately: Lately, *, are_flows: bool) -> str:
     Args:
         are_flows: They are flows, for which a port may be closed without an ICMP error.
     """
-    names = [name for name in LATELY_NAMES if name not in NO_FAILURES]
-    kind = max(names, key=lambda name: getattr(lately, name))
+    kind = max(FAILED_NAMES, key=lambda name: getattr(lately, name))
     if are_flows and kind == "unanswered" and are_refused_or_mute(lately):
         return "refused"
-    if lately.late > lately.most:
+    if are_mostly_late(lately):
         return "late"
     return kind if lately.most else "gaps"
 
@@ -195,7 +193,7 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> str:
     lately, why = port.lately, because_of(port.lately)
     if but and (lately.cause is None or lately.cause.code in but):
         return ""
-    if lately.late > lately.most:
+    if are_mostly_late(lately):
         # The cause is that of late clients.
         why = ""
     elif lately.waited and lately.waited == lately.most:
@@ -234,6 +232,11 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> str:
         what = f"{failed:,} of {plural(total, 'client')} left before an answer"
         return f"{what} in the last minute{why}"
     return f"{failed:,} of {plural(total, 'connection')} failed in the last minute{each}{why}"
+
+
+def are_mostly_late(lately: Lately) -> bool:
+    """Return whether the cause is about late clients: they are more than those of any kind."""
+    return lately.late > lately.most
 
 
 def are_refused_or_mute(lately: Lately) -> bool:

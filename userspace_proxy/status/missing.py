@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..facts import SourceFacts, StatusFacts
+from ..facts import RejectedFacts, SourceFacts, StatusFacts
 from ..model.similar import ALIKE, NEARLY_EQUAL, did_you_mean
 from .text import printable
 
@@ -46,13 +46,18 @@ def say_missing(view: StatusFacts, service: str) -> str:
     return printable(f"there is {what}{hint}{unread}")
 
 
+def is_known(item: RejectedFacts) -> bool:
+    """Return whether it is known which object has the mistake, or which Services it concerns."""
+    return bool(item.object or item.services)
+
+
 def _say_unread(source: SourceFacts, name: str) -> str:
     """Return that a Service may be in what can't be read, as the end of a sentence; or empty.
 
     Args:
         name: A file that contains it in its own name is the likeliest.
     """
-    known = {item.line for item in source.rejected if item.object or item.services}
+    known = {item.line for item in source.rejected if is_known(item)}
     problems = [line for line in source.problems if line not in known]
     problems.sort(key=lambda line: name not in line.partition(":")[0])
     if not problems:

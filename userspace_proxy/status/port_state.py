@@ -36,6 +36,7 @@ from .units import capitalised, plural
 from .waits import (
     AT_LIMIT,
     MORE_ROOM,
+    Judgement,
     held_at_limit,
     is_silent,
     judge_at_limit,
@@ -93,9 +94,13 @@ def also_in_words(sentence: str, notes: Iterable[str]) -> str:
 
 def serving_in_words(port: PortFacts) -> str:
     """Return how many endpoints serve, and how many are on standby."""
+    return f"{plural(port.serving, 'endpoint')}{standby_in_words(port)}"
+
+
+def standby_in_words(port: PortFacts) -> str:
+    """Return how many endpoints are on standby, as the end of a sentence; empty if none is."""
     standby = sum(endpoint.is_standby for endpoint in port.endpoints)
-    others = f", {standby:,} on standby" if standby else ""
-    return f"{plural(port.serving, 'endpoint')}{others}"
+    return f", {standby:,} on standby" if standby else ""
 
 
 def served_in_words(port: PortFacts) -> str:
@@ -115,10 +120,9 @@ _REASONS_SHOWN = 3
 _RESETS_PER_CLOSE = 2
 # Of a client that waits for its turn: a limit that is met for less works as intended.
 _LONG_S = 1
-_Judgement = tuple[Level, str, str, tuple[Cause, ...]]
 
 
-def _judge(port: PortFacts) -> _Judgement:
+def _judge(port: PortFacts) -> Judgement:
     """Return level, word, sentence, and the causes that decide them."""
     if port.problem:
         return judge_not_served(port)
@@ -166,7 +170,7 @@ def _faults(usable: Sequence[EndpointFacts]) -> str:
     return "; ".join([*parts, *map(str, real[:1])])
 
 
-def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> _Judgement:
+def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> Judgement:
     """Judge a Service port whose endpoints have all failed when a client last tried them."""
     sentence = f"{_all_fail(failing)}{_unused(port)}"
     is_late = all(_is(CauseCode.ENDPOINT_ANSWERS_LATE, endpoint) for endpoint in failing)
@@ -269,7 +273,7 @@ def _only_closes(endpoint: EndpointFacts) -> bool:
     )
 
 
-def _served(port: PortFacts, usable: int) -> _Judgement:
+def _served(port: PortFacts, usable: int) -> Judgement:
     if port.is_out_of_client_ports:
         cause = out_of_client_ports()
         return Level.ATTENTION, "out of client ports", capitalised(cause.sentence), (cause,)
@@ -312,7 +316,7 @@ def _answers_others(port: PortFacts, in_a_row: int) -> str:
     return many_failed(port) if port.lately.left > in_a_row else ""
 
 
-def _failed_lately(port: PortFacts, sentence: str) -> _Judgement:
+def _failed_lately(port: PortFacts, sentence: str) -> Judgement:
     causes = (port.lately.cause,) if port.lately.cause is not None else ()
     return Level.ATTENTION, "partly answering", sentence, causes
 

@@ -15,10 +15,11 @@ from .units import capitalised, plural, seconds_in_words, waiting_in_words
 AT_LIMIT = "at their limit"
 MORE_ROOM = "Raise userspace-proxy.io/max-connections, or add endpoints"
 """What to do about it."""
-_Judgement = tuple[Level, str, str, tuple[Cause, ...]]
+Judgement = tuple[Level, str, str, tuple[Cause, ...]]
+"""Level, word, sentence, and the causes that decide them."""
 
 
-def judge_holding(port: PortFacts) -> _Judgement:
+def judge_holding(port: PortFacts) -> Judgement:
     """Judge a Service port without endpoints whose clients wait."""
     cause, waits = port.cause, port.waits
     if port.hold_s is None or waits.waiting:
@@ -31,7 +32,7 @@ def judge_holding(port: PortFacts) -> _Judgement:
     return Level.OK, "holding", sentence, ()
 
 
-def judge_held(port: PortFacts, why: str, known: Collection[CauseCode] = ()) -> _Judgement:
+def judge_held(port: PortFacts, why: str, known: Collection[CauseCode] = ()) -> Judgement:
     """Judge a Service port whose clients wait for an endpoint that answers.
 
     Args:
@@ -43,7 +44,7 @@ def judge_held(port: PortFacts, why: str, known: Collection[CauseCode] = ()) -> 
     return Level.ATTENTION, "holding", "; ".join(filter(None, parts)), ()
 
 
-def judge_at_limit(port: PortFacts) -> _Judgement:
+def judge_at_limit(port: PortFacts) -> Judgement:
     """Judge a Service port whose clients wait for endpoints at their limit."""
     return Level.ATTENTION, AT_LIMIT, capitalised(held_at_limit(port)), ()
 

@@ -224,12 +224,16 @@ def find_denied_pods(
 
 
 def _doubts(chain: Chain, words: Mapping[Frontend, str], way_out: str) -> dict[Frontend, Doubt]:
-    which = f"{OTHERS_CHAIN.format(chain)} ({chain.hook}, priority {chain.priority})"
+    which = _described(chain)
     return {
         one: Doubt(f"{which} drops packets to it {said}; {way_out}")
         for one, said in words.items()
         if said
     }
+
+
+def _described(chain: Chain) -> str:
+    return f"{OTHERS_CHAIN.format(chain)} ({chain.hook}, priority {chain.priority})"
 
 
 def chains_before(tables: Tables, last: int) -> Iterator[Chain]:
@@ -264,7 +268,7 @@ def dropping_chain(filters: Sequence[Followed], endpoint: SocketAddress) -> str:
         is_family = endpoint.family in _FAMILIES[base.table.partition(" ")[0]]
         if not is_family:
             continue
-        which = f"{OTHERS_CHAIN.format(base)} ({base.hook}, priority {base.priority})"
+        which = _described(base)
         packets = "its answers" if is_in else "packets to it"
         packet = answer if is_in else dial
         if base.kind == "nat":
@@ -335,7 +339,7 @@ def explain_chain(
         chain: With its rules.
         chains: As for :func:`follow`.
     """
-    which = f"{OTHERS_CHAIN.format(chain)} ({chain.hook}, priority {chain.priority})"
+    which = _described(chain)
     priority = translation.priority
     if chain.kind == "filter":
         packets = first_packets(chain, frontend, translation)

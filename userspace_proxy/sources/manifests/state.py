@@ -211,10 +211,13 @@ def _slices(objects: Iterable[Found]) -> tuple[list[EndpointSlice], dict[Service
     """Return all slices, and why Endpoints of Services give none."""
     values = [found.value for found in objects]
     written = [v for v in values if isinstance(v, EndpointSlice)]
+    mirrored = [v for v in values if isinstance(v, MirroredEndpoints)]
+    # Few Services have both.
+    both = {v.service for v in mirrored}
     ips: dict[ServiceKey, set[str]] = {}
     for item in written:
-        ips.setdefault(item.service, set()).update(endpoint.ip for endpoint in item.endpoints)
-    mirrored = [v for v in values if isinstance(v, MirroredEndpoints)]
+        if item.service in both:
+            ips.setdefault(item.service, set()).update(endpoint.ip for endpoint in item.endpoints)
     slices = [*written, *(item for v in mirrored if v.service not in ips for item in v.slices)]
     why = {
         v.service: why_left_out(v.slices, ips[v.service]) if v.service in ips else v.why_none
