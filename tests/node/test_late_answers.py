@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+
 import pytest
 
 from tests.cluster.waiting import wait_for
-from tests.node.clients import listen
+from tests.node.clients import Sockets, listen
 from tests.node.endpoints import accept_with_data
 from tests.node.manifests import Service, with_endpoints
 from tests.node.testbed import Testbed
@@ -160,3 +163,38 @@ def test_endpoints_that_leave_and_return_again_and_again_are_no_tick(two):
     said = "it had no endpoint 3 times in the last minute; clients that came then were turned away"
     wait_for(said, lambda: said in two.agent.port("web")["state"]["sentence"])
     assert two.agent.port("web")["state"]["level"] == "attention"
+
+
+GAME = Service("game", "10.96.0.14", target=9203, protocol="UDP")
+_WHILE_S = 6.0
+"""Longer than a handshake that is followed by a stream in one direction."""
+
+
+def test_flows_that_are_kept_and_answered_no_more_are_told_until_they_are_answered(two):
+    client, pod = two["pod"], two.pod("one")
+    game = with_endpoints(GAME, [two.ip("one")])
+    two.edit(game)
+    two.agent.wait_until_settled(game)
+    kept = [client.udp(GAME.address) for _ in range(2)]
+
+    def state():
+        return two.agent.port("game")["state"]
+
+    def ask(*, is_answered):
+        for one in kept:
+            one.send(b"move")
+            _, source = server.recvfrom(100)
+            if is_answered:
+                server.sendto(b"moved", source)
+                assert one.recv(100) == b"moved"
+        return state()
+
+    with contextlib.closing(Sockets(pod)) as sockets, sockets.udp() as server:
+        server.bind((two.ip("one"), GAME.target))
+        began = time.monotonic()
+        while time.monotonic() - began < _WHILE_S:
+            assert ask(is_answered=True)["level"] == "ok"
+        said = f"2 of 2 open flows get no answer any more from {two.ip('one')}:{GAME.target}"
+        wait_for(said, lambda: ask(is_answered=False)["sentence"] == said)
+        assert "begun anew" in state()["way_out"]
+        wait_for("an answer", lambda: ask(is_answered=True)["sentence"] == "Served by 1 endpoint")

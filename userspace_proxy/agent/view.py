@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ..dataplane import Waiting
 from ..facts import (
+    GAUGES,
     LATELY_S,
     Durations,
     EndpointCounters,
@@ -80,7 +81,8 @@ def show_totals(facts: StatusFacts, totals: Totals) -> None:
     """Fill in the sums over all Service ports; those that are in the facts have the open ones."""
     ports, shown = facts.ports, TotalsFacts()
     show_traffic(shown, totals.endpoints)
-    shown.active = sum(port.active for port in ports)
+    for name in GAUGES:
+        setattr(shown, name, sum(getattr(port, name) for port in ports))
     waits = [port.waits for port in ports if port.waits.waiting]
     waiting = sum(w.waiting for w in waits), max((w.longest_s for w in waits), default=0.0)
     _show_counted(shown, totals.counters, Waiting(*waiting))
@@ -233,6 +235,4 @@ def _target(served: ServedPort, frontend: Frontend, bind: Bind) -> str:
         return "the kernel, straight to endpoints"
     if bind is Bind.PROXY_PORT:
         return f"proxy port {listener.address.port}"
-    if listener.address == frontend.address:
-        return "listens there"
-    return str(listener.address)
+    return "listens there" if listener.address == frontend.address else str(listener.address)

@@ -382,7 +382,9 @@ class UdpListener:
         if flow.sock is None or flow.endpoint is None:
             return
         flow.settle()
-        self.group.counters_of(flow.endpoint).active -= 1
+        counters = self.group.counters_of(flow.endpoint)
+        counters.active -= 1
+        counters.mute_flows -= flow.conversation is not None and flow.conversation.is_mute
         if self.group.waiting_room is not None:
             self.group.waiting_room.connection_ended()
         if flow.is_preserved:

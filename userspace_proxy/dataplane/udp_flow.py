@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from ..facts import EndpointCounters
 from ..facts.connection import ConnectionEvent
+from ..facts.conversation import Conversation
 from ..kernel.icmp_errors import take_icmp_errors
 from ..kernel.pktinfo import Ancillary, AncillaryItem
 from ..model import CauseCode, SocketAddress
@@ -65,6 +66,7 @@ class UdpFlow:
         "address",
         "ancillary",
         "client_ip",
+        "conversation",
         "counted",
         "endpoint",
         "first_byte_s",
@@ -73,9 +75,9 @@ class UdpFlow:
         "holders",
         "hop_limit",
         "is_ended",
-        "is_mute",
         "is_preserved",
         "is_stream",
+        "is_unanswered",
         "is_waiting",
         "kept",
         "key",
@@ -115,7 +117,7 @@ class UdpFlow:
         """Its first datagrams; None when they are not to be sent again."""
         self.has_answer = False
         self.is_ended = False
-        self.is_mute = False
+        self.is_unanswered = False
         """Its endpoint was noted to have sent nothing."""
         self.is_preserved = False
         """The endpoint sees the client's own address."""
@@ -137,6 +139,8 @@ class UdpFlow:
         """The dispatch in which its socket was last read."""
         self.counted = (0, 0)
         """What of the two is in the endpoint's counters."""
+        self.conversation: Conversation | None = None
+        """Of a stream, once it has been looked at."""
         self.tried: dict[SocketAddress, CauseCode] | None = None
         """Endpoints that refused, and why; most flows need no dict."""
 
@@ -191,14 +195,20 @@ class UdpFlow:
             return
         counters = self.group.counters_of(self.endpoint)
         received, sent = self.counted
-        counters.received_bytes += self.received_bytes - received
-        counters.sent_bytes += self.sent_bytes - sent
+        asked, answered = self.received_bytes - received, self.sent_bytes - sent
+        counters.received_bytes += asked
+        counters.sent_bytes += answered
         self.counted = self.received_bytes, self.sent_bytes
-        if self.has_answer or self.is_mute or not self.received_bytes:
-            return
         now = self.listener.engine.reactor.clock()
+        if self.is_stream:
+            talk = self.conversation = self.conversation or Conversation(now)
+            counters.mute_flows -= talk.is_mute
+            talk.look(now, is_asked=asked > 0, is_answered=answered > 0)
+            counters.mute_flows += talk.is_mute
+        if self.has_answer or self.is_unanswered or not self.received_bytes:
+            return
         if now - self.sent_since >= UNANSWERED_FLOW_S:
-            self._note_mute(counters)
+            self._note_unanswered(counters)
 
     def hold(self, payload: memoryview) -> None:
         """Keep one of its first datagrams while it waits; later ones are dropped."""
@@ -240,10 +250,10 @@ class UdpFlow:
         self.group.counters.refused += 1
         self.listener.end(self, cause)
 
-    def _note_mute(self, counters: EndpointCounters) -> None:
+    def _note_unanswered(self, counters: EndpointCounters) -> None:
         """Note that the endpoint has sent nothing in time. Idempotent."""
-        if not self.is_mute:
-            self.is_mute = True
+        if not self.is_unanswered:
+            self.is_unanswered = True
             # Answers to what was sent later show that it answers.
             counters.ended_unanswered(self.sent_since, NO_DATAGRAM)
 
@@ -256,7 +266,7 @@ class UdpFlow:
         if self.endpoint is not None:
             counters = self.group.outcomes.answered(self.endpoint, now)
             if self.first_byte_s >= UNANSWERED_FLOW_S:
-                self._note_mute(counters)
+                self._note_unanswered(counters)
                 counters.came_late()
             counters.ends.succeeded_at = now
             if self.tried:

@@ -10,6 +10,7 @@ from .counters import (
 )
 from .figures import (
     DIAL_CAUSES,
+    GAUGES,
     NO_TIMES,
     Detail,
     Figure,
@@ -57,6 +58,7 @@ from .streak import Streak, StreakPart
 
 __all__ = [
     "DIAL_CAUSES",
+    "GAUGES",
     "ITERATION_BOUNDS_S",
     "LATELY_S",
     "NO_TIMES",

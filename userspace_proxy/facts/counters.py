@@ -1,4 +1,4 @@
-"""Counters per endpoint and per Service port; all but ``active`` only grow.
+"""Counters per endpoint and per Service port; all but ``GAUGES`` only grow.
 
 Their names are those of the table of figures. Counting is on the traffic path, so numbers are in
 slots: adding to a field of msgspec's Structs takes 1.5 times as long.

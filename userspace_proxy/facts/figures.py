@@ -82,6 +82,16 @@ class Traffic(msgspec.Struct, kw_only=True):
         int, gauge("connections_active", "connections", "Open connections (UDP: live flows)")
     ] = 0
     """Open connections, or live flows."""
+    mute_flows: Annotated[
+        int,
+        gauge(
+            "flows_mute",
+            "flows",
+            "Live UDP flows that the endpoint has answered for a while, and doesn't any more",
+            is_rare=True,
+        ),
+    ] = 0
+    """Of the live flows, those that the endpoint has answered for a while, and doesn't any more."""
     connections: Annotated[
         int,
         counter("connections", "connections", "Connections (UDP: flows) since the start"),
@@ -376,3 +386,7 @@ def figures_of(table: type[msgspec.Struct]) -> Mapping[str, Figure]:
         elif isinstance(hint, type) and issubclass(hint, msgspec.Struct):
             found |= {f"{name}.{inner}": one for inner, one in figures_of(hint).items()}
     return found
+
+
+GAUGES = tuple(name for name, figure in figures_of(Traffic).items() if figure.kind == "gauge")
+"""What is counted for endpoints and falls again: workers that end leave it behind."""

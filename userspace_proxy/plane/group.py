@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence, Set
+import operator
+from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import NamedTuple, Protocol, TypeVar
@@ -13,6 +14,7 @@ from msgspec.structs import astuple, replace
 from ..balance import SlowStart
 from ..dataplane import Waiting
 from ..facts import (
+    GAUGES,
     STREAKS,
     CounterTable,
     Durations,
@@ -41,9 +43,11 @@ from .messages import (
 KNOWN_MAX = 10_000
 
 _LATELY = tuple(name for name in LATELY_NAMES if name in EndpointCounters.names)
-# Of an endpoint's figures, which are what is new: the open connections, the bytes
-# that it has sent, and those of _LATELY.
-_look_up = itemgetter(*map(EndpointCounters.names.index, ("active", "sent_bytes", *_LATELY)))
+# Of an endpoint's figures, which are what is new: those that fall again; the bytes that it has
+# sent, and those of _LATELY.
+_look_up_open = itemgetter(*map(EndpointCounters.names.index, GAUGES))
+_look_up = itemgetter(*map(EndpointCounters.names.index, ("sent_bytes", *_LATELY)))
+_NOTHING_OPEN = (0,) * len(GAUGES)
 
 
 @dataclass(slots=True)
@@ -89,8 +93,8 @@ class Group(CounterTable):
         negative if none ever did."""
         self._known: dict[SocketAddress, None] = {}
         """Present and former endpoints, the latest last: connections outlive their endpoint."""
-        self._active: dict[int, dict[SocketAddress, int]] = {}
-        """By worker: open connections, to be subtracted when it dies."""
+        self._open: dict[int, dict[SocketAddress, tuple[int, ...]]] = {}
+        """By worker: what is open, as in ``GAUGES``, to be subtracted when it dies."""
         self._ejected: dict[int, dict[SocketAddress, float]] = {}
         """By worker: monotonic seconds at which a probe is due."""
         self._waiting: dict[int, tuple[int, float]] = {}
@@ -146,10 +150,15 @@ class Group(CounterTable):
 
     def _forget(self, endpoints: Sequence[SocketAddress]) -> None:
         """Subtract open connections to endpoints of which nothing more is counted."""
-        for active_of in self._active.values():
+        for open_of in self._open.values():
             for endpoint in endpoints:
-                if active := active_of.pop(endpoint, 0):
-                    self.counters_of(endpoint).active -= active
+                if (open_ := open_of.pop(endpoint, None)) is not None:
+                    self._subtract(endpoint, open_)
+
+    def _subtract(self, endpoint: SocketAddress, open_: Iterable[int]) -> None:
+        counters = self.counters_of(endpoint)
+        for name, number in zip(GAUGES, open_, strict=True):
+            setattr(counters, name, getattr(counters, name) - number)
 
     def add(self, worker: int, report: GroupReport, now: float) -> None:
         """Add what a worker has counted for this group."""
@@ -166,7 +175,7 @@ class Group(CounterTable):
         add_durations(self.first_byte_times, report.first_byte_times)
         for mistake, new in report.client_mistakes.items():
             _add_streak(self.client_mistakes.setdefault(mistake, Streak()), new, now)
-        active_of = self._active.setdefault(worker, {})
+        open_of = self._open.setdefault(worker, {})
         lately = [[0] * len(_LATELY)]
         for each in report.endpoints:
             endpoint = each.endpoint
@@ -174,19 +183,20 @@ class Group(CounterTable):
                 continue
             counters = self.counters_of(endpoint)
             counters.add(each.figures)
-            new_active, new_bytes, *clients = _look_up(each.figures)
+            new_bytes, *clients = _look_up(each.figures)
             lately.append(clients)
             for name in STREAKS:
                 _add_streak(getattr(counters, name), getattr(each, name), now)
             # An empty datagram is an answer, too; a byte whose client has left is none.
             has_sent = new_bytes > 0 and not counters.ends.is_on
             self.sent_at = max(self.sent_at, now if has_sent else counters.ends.succeeded_at)
-            active = active_of.pop(endpoint, 0) + new_active
-            if active > 0:
-                active_of[endpoint] = active
-            else:
+            before = open_of.pop(endpoint, _NOTHING_OPEN)
+            open_ = tuple(map(operator.add, before, _look_up_open(each.figures)))
+            if any(number > 0 for number in open_):
+                open_of[endpoint] = tuple(max(0, number) for number in open_)
+            if any(number < 0 for number in open_):
                 # Ends of connections that were subtracted when it was forgotten.
-                counters.active -= active
+                self._subtract(endpoint, (min(0, number) for number in open_))
         sums = dict(zip(_LATELY, map(sum, zip(*lately, strict=True)), strict=True))
         after = new_of["after_wait.left"]
         ended = new_of["waits.timeouts"] + new_of["waits.overflows"]
@@ -203,8 +213,8 @@ class Group(CounterTable):
     def worker_ended(self, worker: int) -> None:
         """Subtract a worker's open connections; the rest of what it counted stays."""
         self.revision += 1
-        for endpoint, active in self._active.pop(worker, {}).items():
-            self.counters_of(endpoint).active -= active
+        for endpoint, open_ in self._open.pop(worker, {}).items():
+            self._subtract(endpoint, open_)
         self._ejected.pop(worker, None)
         self._waiting.pop(worker, None)
 

@@ -13,7 +13,7 @@ class Totals:
     def __init__(self) -> None:
         self.counters = GroupCounters()
         self.endpoints = EndpointCounters()
-        """Over all endpoints; ``active`` isn't meaningful, as it isn't corrected when a worker
+        """Over all endpoints; ``GAUGES`` aren't meaningful, as they aren't corrected when a worker
         ends."""
         self.connect_times = Durations(TIMES_BOUNDS_S)
         self.first_byte_times = Durations(TIMES_BOUNDS_S)

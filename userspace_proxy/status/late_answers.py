@@ -1,6 +1,7 @@
 """Words how many clients of the last minute were answered late, where others were at once.
 
 UDP   "38 of 39 flows got their answer after more than 2 s", "… got no answer within 2 s"
+      "2 of 4 open flows get no answer any more": they had one for a while
 TCP   "4 of 28 connections were saved late": an endpoint that is silent was tried first
 """
 
@@ -12,7 +13,7 @@ from .lately import (
     SILENT_SHARE,
     are_many,
     are_mostly_late,
-    are_refused_or_mute,
+    are_refused_or_unanswered,
     because_of,
     many_failed,
 )
@@ -26,7 +27,13 @@ def many_unanswered(port: PortFacts, in_a_row: int = 0) -> str:
         in_a_row: Flows that its failing endpoints haven't answered since the last answer. If these
             are all, it doesn't answer now.
     """
-    lately = port.lately
+    lately, open_ = port.lately, port.active
+    mute_at = {each.address: each.mute_flows for each in port.endpoints if each.mute_flows}
+    mute = sum(mute_at.values())
+    if mute > in_a_row and (mute == open_ or _are_many(port, mute, open_)):
+        by = "".join(mute_at) if len(mute_at) == 1 else plural(len(mute_at), "endpoint")
+        of, verb = plural(open_, "open flow"), "gets" if mute == 1 else "get"
+        return f"{mute:,} of {of} {verb} no answer any more from {by}"
     counts = {
         f"got no answer within {UNANSWERED_FLOW_S} s": lately.unanswered,
         f"got their answer after more than {UNANSWERED_FLOW_S} s": lately.late,
@@ -34,12 +41,12 @@ def many_unanswered(port: PortFacts, in_a_row: int = 0) -> str:
     what = max(counts, key=lambda what: counts[what])
     if port.protocol != "UDP" or port.is_without_answer or counts[what] <= in_a_row:
         return ""
-    is_mute = are_refused_or_mute(lately) and counts[what] == lately.unanswered
+    is_mute = are_refused_or_unanswered(lately) and counts[what] == lately.unanswered
     if is_mute and (failed := many_failed(port)):
         return failed
     # One that has ended may have begun more than a minute ago.
     total = max(lately.connections, counts[what])
-    if not are_many(lately, counts[what], total, SILENT_SHARE):
+    if not _are_many(port, counts[what], total):
         return ""
     of, why = plural(total, "flow"), because_of(lately)
     return f"{counts[what]:,} of {of} {what} in the last minute{why}"
@@ -48,10 +55,12 @@ def many_unanswered(port: PortFacts, in_a_row: int = 0) -> str:
 def many_saved_late(port: PortFacts) -> str:
     """Return how many connections were saved after a wait, and why; empty if they are few."""
     lately = port.lately
-    if port.protocol == "UDP" or not are_many(
-        lately, lately.late, lately.connections, SILENT_SHARE
-    ):
+    if port.protocol == "UDP" or not _are_many(port, lately.late, lately.connections):
         return ""
     of = plural(lately.connections, "connection")
     why = because_of(lately, "from") if are_mostly_late(lately) else ""
     return f"{lately.late:,} of {of} were saved late in the last minute{why}"
+
+
+def _are_many(port: PortFacts, count: int, total: int) -> bool:
+    return are_many(port.lately, count, total, SILENT_SHARE)

@@ -103,7 +103,7 @@ def _kind(lately: Lately, *, are_flows: bool) -> str:
         are_flows: They are flows, for which a port may be closed without an ICMP error.
     """
     kind = max(FAILED_NAMES, key=lambda name: getattr(lately, name))
-    if are_flows and kind == "unanswered" and are_refused_or_mute(lately):
+    if are_flows and kind == "unanswered" and are_refused_or_unanswered(lately):
         return "refused"
     if are_mostly_late(lately):
         return "late"
@@ -204,7 +204,7 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> str:
         total, each = max(lately.connections, failed), ""
         if not are_many(lately, failed, total, SHARE):
             return ""
-        if are_refused_or_mute(lately) and not port.is_without_answer:
+        if are_refused_or_unanswered(lately) and not port.is_without_answer:
             each = f" ({lately.refused:,} at once, {lately.unanswered:,} without an answer)"
             failed += lately.unanswered
             total = max(total, failed)
@@ -239,7 +239,7 @@ def are_mostly_late(lately: Lately) -> bool:
     return lately.late > lately.most
 
 
-def are_refused_or_mute(lately: Lately) -> bool:
+def are_refused_or_unanswered(lately: Lately) -> bool:
     """Return whether flows were refused, and others, of which that isn't known, got no answer.
 
     Not every datagram to a closed port is answered: ICMP errors are limited.

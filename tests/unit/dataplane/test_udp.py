@@ -3,6 +3,7 @@ import sys
 
 import pytest
 
+from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.sockets import IP_RECVTTL
 from userspace_proxy.dataplane.tuning import BATCH
 from userspace_proxy.facts import ClientMistake
@@ -287,3 +288,35 @@ async def test_the_counters_are_exact_also_after_the_flow_has_ended(rig):
     rig.update(dns)
     totals = dns.group.totals()
     assert (totals.active, totals.received_bytes, totals.sent_bytes) == (0, 300, 21)
+
+
+async def test_of_open_flows_those_are_counted_that_are_answered_no_more(build, timers):
+    rig = build(Tuning(udp_idle_s=9999), timers.clock, timers)
+    pod = rig.udp_peer()
+    game = rig.udp_service(pod.address)
+    kept, other = rig.udp_client(game), rig.udp_client(game)
+    counters = game.group.counters_of(pod.address)
+
+    async def pass_5_s(*, is_answered):
+        await exchange(other, pod)
+        if is_answered:
+            await exchange(kept, pod)
+        else:
+            kept.send(b"move")
+            await pod.receive()
+        timers.advance(5)
+        rig.plane.settle()
+
+    for _ in range(4):
+        await pass_5_s(is_answered=True)
+    for mute in (0, 0, 1, 1):
+        await pass_5_s(is_answered=False)
+        assert counters.mute_flows == mute
+    await pass_5_s(is_answered=True)
+    assert counters.mute_flows == 0
+    # Three times as long as the silence before.
+    for _ in range(13):
+        await pass_5_s(is_answered=False)
+    assert (counters.mute_flows, counters.active, counters.unanswered) == (1, 2, 0)
+    rig.update(game)
+    assert (counters.mute_flows, counters.active) == (0, 0)

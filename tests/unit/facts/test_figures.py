@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from userspace_proxy.facts import (
+    GAUGES,
     NO_TIMES,
     PortFigures,
     Times,
@@ -19,7 +20,7 @@ EVERY = figures_of(PortFigures)
 
 
 def test_each_number_is_counted_once():
-    assert counted_names(Traffic)[:3] == ("active", "connections", "failures")
+    assert counted_names(Traffic)[:3] == ("active", "mute_flows", "connections")
     assert counted_names(PortFigures)[:3] == ("saved", "refused", "denied")
     assert counted_names(WaitCounts) == ("total", "timeouts", "overflows", "left")
 
@@ -65,3 +66,7 @@ def test_values_begin_at_nothing():
     assert msgspec.json.encode(Times((0.1,), (1, 2), 0.5)) == (
         b'{"bounds":[0.1],"counts":[1,2],"seconds":0.5}'
     )
+
+
+def test_what_falls_again_is_what_is_open():
+    assert GAUGES == ("active", "mute_flows")

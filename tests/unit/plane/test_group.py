@@ -204,6 +204,16 @@ def test_open_connections_to_endpoints_that_are_no_longer_known_do_not_count_for
     assert dict(group.each_counters()) == {}
 
 
+def test_mute_flows_end_with_their_worker_as_all_that_is_open(group):
+    group.add(ONE, report_of_a(active=2, mute_flows=1), 0.0)
+    group.add(TWO, report_of_a(active=3, mute_flows=2), 0.0)
+    group.add(ONE, report_of_a(mute_flows=1), 1.0)
+    group.add(TWO, report_of_a(mute_flows=-1), 1.0)
+    assert (group.totals().active, group.totals().mute_flows) == (5, 3)
+    group.worker_ended(ONE)
+    assert (group.totals().active, group.totals().mute_flows) == (3, 1)
+
+
 def test_failures_in_a_row_are_those_that_all_workers_see(group):
     group.add(ONE, refused(2, 11.0, 13.0), 15.0)
     group.add(TWO, refused(3, 12.0, 14.0), 15.0)

@@ -2,13 +2,14 @@ import errno
 
 import pytest
 
-from userspace_proxy.facts import EndpointCounters, LatelyFacts
+from userspace_proxy.facts import EndpointCounters, LatelyFacts, Level
 from userspace_proxy.facts.port import Lately
 from userspace_proxy.model import CauseCode, Handling, Hold, SocketAddress
 from userspace_proxy.policy import EndpointVerdict
 from userspace_proxy.policy.causes import NO_DATAGRAM
 from userspace_proxy.policy.endpoint_causes import at_times, no_datagram
 from userspace_proxy.policy.loss_causes import FROM_ENDPOINT, loses
+from userspace_proxy.status.failures import failure_of
 from userspace_proxy.status.late_answers import many_saved_late
 from userspace_proxy.status.lately import failed_lately, many_failed
 from userspace_proxy.status.port_state import judge
@@ -107,7 +108,7 @@ def test_what_was_saved_late_stays_news_until_it_is_half_as_many():
     assert make_port(endpoints=(READY,), lately=again).state.word == "partly answering"
 
 
-def test_flows_to_a_port_that_is_closed_at_times_are_refused_or_mute():
+def test_flows_to_a_port_that_is_closed_at_times_are_refused_or_unanswered():
     mute, refused = ended(5.0, NO_DATAGRAM), returned(4.0, errno.ECONNREFUSED)
     facts = failed_lately(Lately(40, 5, 13), (mute, refused), at(9.0))
     state = judge(make_port(endpoints=(READY,), lately=facts, **UDP))
@@ -166,3 +167,44 @@ def test_clients_whose_packets_were_lost_have_failed():
     lately = LatelyFacts(30, left=4, cause=at_times(loses(POD, FROM_ENDPOINT)))
     sentence = make_port(endpoints=(READY,), lately=lately).state.sentence
     assert sentence.startswith("Served by 1 endpoint now; 4 of 30 connections failed in the last")
+
+
+OTHER = replace(READY, address="10.244.1.8:8080")
+
+
+@pytest.mark.parametrize(
+    ("mute", "open_", "sentence"),
+    [
+        pytest.param([2, 0], 4, "2 of 4 open flows get no answer any more from 10.244.1.7:8080",
+                     id="half"),
+        pytest.param([1, 1], 4, "2 of 4 open flows get no answer any more from 2 endpoints",
+                     id="of-two"),
+        pytest.param([1, 0], 1, "1 of 1 open flow gets no answer any more from 10.244.1.7:8080",
+                     id="the-only-one"),
+        pytest.param([1, 0], 9, "Served by 2 endpoints", id="few"),
+    ],
+)  # fmt: skip
+def test_flows_that_are_answered_no_more_are_told_as_long_as_they_are_open(mute, open_, sentence):
+    pods = (READY, OTHER)
+    endpoints = [replace(pod, mute_flows=count) for pod, count in zip(pods, mute, strict=True)]
+    port = make_port(endpoints=endpoints, active=open_, connections=99, sent_bytes=5, **UDP)
+    state = judge(port)
+    assert state.sentence == sentence
+    assert (state.level is Level.OK) == (state.word == "served")
+
+
+def test_an_endpoint_whose_open_flows_are_all_mute_has_that_cause():
+    counters = EndpointCounters()
+    counters.connections, counters.active, counters.mute_flows = 99, 2, 2
+    counters.ends.succeeded_at = 5.0
+    cause, is_past = failure_of(POD, counters, at(99.0))
+    assert (str(cause), is_past) == ("192.0.2.1:8080 answers its open flows no more", False)
+    failing = replace(READY, cause=cause, mute_flows=2, active=2)
+    port = make_port(endpoints=(failing,), active=2, connections=99, sent_bytes=5, **UDP)
+    state = judge(port)
+    assert state.sentence == "2 of 2 open flows get no answer any more from 10.244.1.7:8080"
+    assert "begun anew" in state.way_out
+    port = make_port(endpoints=(failing, OTHER), active=3, connections=99, sent_bytes=5, **UDP)
+    assert judge(port).sentence == f"{cause}; the other one serves"
+    counters.active = 3
+    assert failure_of(POD, counters, at(99.0)) == (None, False)

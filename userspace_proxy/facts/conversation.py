@@ -1,0 +1,66 @@
+"""Finds UDP flows that an endpoint has answered for a while, and answers no more.
+
+    answered ──for 4 s──▶ a conversation ──asked, nothing back: 3 looks, 4 s──▶ mute
+                                         ◀───────────── answered ────────────
+
+Rule 1: a flow is looked at with each report; nothing is done for its datagrams.
+Rule 2: a stream in one direction may begin with answers (a handshake), so these must go on.
+Rule 3: silence is longer than any that the endpoint has ended with an answer.
+Rule 4: keep-alives need no answer (WireGuard's are 25 s apart, IPsec's 20 s, ICE's 15 s), so
+datagrams that are that far apart ask nothing. Source: RFC 3948, 4; RFC 8445, 11.
+"""
+
+from __future__ import annotations
+
+_LOOKS = 3
+_LONG_S = 4.0
+"""Less than three reports take: of one that doesn't count, two may see a part each."""
+_TIMES_LONGER = 3
+_KEEP_ALIVE_S = 12.0
+
+
+class Conversation:
+    """One flow that was answered, as it was looked at.
+
+    Args:
+        now: Monotonic seconds.
+    """
+
+    __slots__ = (
+        "_asked",
+        "_asked_at",
+        "_began_at",
+        "_goes_on",
+        "_longest_s",
+        "_looked_at",
+        "_silent_at",
+        "is_mute",
+    )
+
+    def __init__(self, now: float) -> None:
+        self.is_mute = False
+        """Whether the endpoint doesn't answer it any more."""
+        self._began_at = self._looked_at = now
+        self._goes_on = False
+        self._longest_s = 0.0
+        """The longest silence that an answer has ended."""
+        self._asked = 0
+        """The looks that found datagrams of the client, and none of the endpoint since."""
+        self._silent_at = self._asked_at = now
+        """The first and the last of these."""
+
+    def look(self, now: float, *, is_asked: bool, is_answered: bool) -> None:
+        """Note what has passed since the last look, from the client and from the endpoint."""
+        if is_answered:
+            if self._asked:
+                self._longest_s = max(self._longest_s, now - self._silent_at)
+            self._goes_on |= self._looked_at - self._began_at >= _LONG_S
+            self._asked, self.is_mute = 0, False
+        elif is_asked:
+            if not self._asked or now - self._asked_at > _KEEP_ALIVE_S:
+                self._asked, self._silent_at = 0, now
+            self._asked, self._asked_at = self._asked + 1, now
+            least_s = max(_LONG_S, _TIMES_LONGER * self._longest_s)
+            is_silent = self._asked >= _LOOKS and now - self._silent_at >= least_s
+            self.is_mute |= self._goes_on and is_silent
+        self._looked_at = now
