@@ -197,8 +197,9 @@ def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> Judgeme
     if all(endpoint.is_past for endpoint in failing):
         # Nothing has tried since: they may have recovered, and the next client will show.
         if are_silent:
-            nothing = "no datagram back" if port.protocol == "UDP" else "no byte"
-            return Level.ATTENTION, "unanswered", f"Clients got {nothing} before: {sentence}", ()
+            counted = _counted(failing, "flow" if port.protocol == "UDP" else "connection")
+            what = f"{capitalised(counted)} got no answer: {sentence}"
+            return Level.ATTENTION, "unanswered", what, ()
         return Level.ATTENTION, "failed before", f"Clients failed before: {sentence}", ()
     if all(_is(CauseCode.ENDPOINT_CUTS_OFF, endpoint) for endpoint in failing):
         ended = sum(endpoint.cause.count for endpoint in failing if endpoint.cause)

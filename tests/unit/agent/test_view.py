@@ -170,7 +170,7 @@ async def test_flows_without_an_answer_are_shown_and_in_the_past_after_a_minute(
     port.group.add(0, GroupReport(0, figures, [told]), 5.0)
     lately = "Clients get no answer: no datagram has come back in the last 3 flows"
     mute = f"{POD} sent nothing in time when it was last tried"
-    before = f"Clients got no datagram back before: {mute}"
+    before = f"The last 3 flows got no answer: {mute}"
     for now, sentence in ((5.0, lately), (64.0, lately), (65.0, before)):
         (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(now))
         assert view.state.sentence == sentence

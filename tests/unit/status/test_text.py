@@ -387,10 +387,10 @@ def test_a_problem_has_the_mistake_that_may_be_its_reason_beside_it():
 
 
 def test_clients_that_got_no_byte_a_while_ago_are_not_said_to_have_failed():
-    cause = in_the_past(sends_nothing(make_address("10.244.1.9:80")))
-    quiet = make_endpoint("10.244.1.9:80", cause=cause, is_past=True)
+    cause = replace(in_the_past(sends_nothing(make_address("10.244.1.9:80"))), count=3)
+    quiet = make_endpoint("10.244.1.9:80", cause=cause, is_past=True, connections=3)
     shown = lines_of(make_view(make_port(endpoints=(quiet,))))
-    assert shown[1].endswith(f"  Clients got no byte before: {cause}")
+    assert shown[1].endswith(f"  3 of 3 connections got no answer: {cause} (3 times)")
 
 
 def test_connections_without_a_byte_have_a_neutral_mark_and_are_said():
