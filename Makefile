@@ -67,12 +67,12 @@ litter: $(VENV)/installed-dev ## check that git tracks no ignored and no large f
 workflows: $(VENV)/installed-dev ## lint the workflows, and check that their steps are targets of this file
 	$(BIN)/python -m tests.tools.workflows
 
-unit: $(VENV)/installed-dev ## unit tests, in a network namespace with only loopback
+unit: $(VENV)/installed-dev build-actionlint ## unit tests, in a network namespace with only loopback
 	$(PYTEST) unit $(UNIT_TESTS) -m "not long" $(IN_PARALLEL)
 
 # Half as much CPU time again as unit, so test runs unit and test-all runs this.
 coverage: export COVERAGE_FILE := $(CURDIR)/.coverage/data
-coverage: $(VENV)/installed-dev ## the unit tests, and a check that they cover 95 % of the package, and pure modules completely
+coverage: $(VENV)/installed-dev build-actionlint ## the unit tests, and a check that they cover 95 % of the package, and pure modules completely
 	@rm -rf .coverage && mkdir .coverage
 	RUN="$(BIN)/coverage run -m pytest" $(PYTEST) coverage $(UNIT_TESTS) --hypothesis-profile=thorough $(IN_PARALLEL)
 	$(BIN)/coverage combine --quiet
