@@ -83,7 +83,8 @@ def _has_gap(sock: _socket.socket) -> bool:
 
     Source: sock_diag(7), SK_MEMINFO_RMEM_ALLOC; tcp_data_queue_ofo() in net/ipv4/tcp_input.c.
     """
-    if tcp_info(sock).state not in _EXPECTS_MORE or silent_s(sock) < LOSS_S:
+    if silent_s(sock) < LOSS_S:
         return False
     used = sock.getsockopt(_socket.SOL_SOCKET, _SO_MEMINFO, 4)
-    return any(used[:4]) and not unread_bytes(sock)
+    # A FIN uses memory, too, and may have come meanwhile.
+    return any(used[:4]) and not unread_bytes(sock) and tcp_info(sock).state in _EXPECTS_MORE

@@ -11,7 +11,7 @@ import pytest
 from tests.cluster.waiting import wait_for
 from userspace_proxy.facts.connection import EndedBy
 from userspace_proxy.kernel.tcp_ends import LOSS_S, endpoint_loss, loss, reset_as
-from userspace_proxy.kernel.tcp_state import is_connected, silent_s
+from userspace_proxy.kernel.tcp_state import CLOSE_WAIT, is_connected, silent_s
 from userspace_proxy.policy.loss_causes import FROM_ENDPOINT, NOT_TO_CLIENT, NOT_TO_ENDPOINT
 
 SO_ATTACH_FILTER = 26
@@ -116,6 +116,31 @@ def test_what_can_be_read_and_an_end_are_no_gap(made, sends):
         endpoint.other.shutdown(socket.SHUT_WR)
     wait_for("a while", lambda: silent_s(endpoint.ours) >= LOSS_S)
     assert loss(client.ours, endpoint.ours, LOSS_S) == 0
+
+
+@pytest.mark.parametrize("at_call", range(1, 6))
+def test_an_end_that_comes_while_one_looks_is_no_gap(made, at_call):
+    _, endpoint = made
+    endpoint.ours.setblocking(False)
+
+    class Looked:
+        """The endpoint's socket, whose other side ends before one of the calls."""
+
+        def __init__(self):
+            self._left = at_call
+
+        def __getattr__(self, name):
+            return getattr(endpoint.ours, name)
+
+        def getsockopt(self, level, option, *size):
+            self._left -= 1
+            if self._left == 0:
+                endpoint.other.close()
+                wait_for("the FIN", lambda: endpoint.tcp_info(0) == CLOSE_WAIT)
+            return endpoint.ours.getsockopt(level, option, *size)
+
+    wait_for("silence", lambda: silent_s(endpoint.ours) >= LOSS_S)
+    assert endpoint_loss(Looked()) == 0
 
 
 def test_a_client_that_does_not_read_loses_no_packets(made):
