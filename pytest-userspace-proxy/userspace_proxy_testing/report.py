@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from userspace_proxy.facts import StatusFacts
+from userspace_proxy.facts.units import plural
 from userspace_proxy.status.text import render_text
-from userspace_proxy.status.units import plural
 
 from .served_service import ServedService
 

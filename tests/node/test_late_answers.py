@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import time
 
 import pytest
@@ -163,6 +164,38 @@ def test_endpoints_that_leave_and_return_again_and_again_are_no_tick(two):
     said = "it had no endpoint 3 times in the last minute; clients that came then were turned away"
     wait_for(said, lambda: said in two.agent.port("web")["state"]["sentence"])
     assert two.agent.port("web")["state"]["level"] == "attention"
+
+
+OTHER = Service("other", "10.96.0.15", target=9204)
+_ROUNDS = 6
+
+
+def test_of_two_endpoints_the_one_is_named_at_which_more_clients_failed(two):
+    other = with_endpoints(OTHER, [two.ip("one"), two.ip("two")])
+    two.edit(other)
+    two.agent.wait_until_settled(other)
+    with (
+        listen(two.pod("one"), OTHER.target) as often,
+        listen(two.pod("two"), OTHER.target) as seldom,
+    ):
+        fails_at = {often: [0, 2, 4], seldom: [_ROUNDS - 1]}
+        asked = {often: 0, seldom: 0}
+        while min(asked.values()) < _ROUNDS:
+            with two["pod"].dial(OTHER.address) as asking:
+                asking.sendall(b"question")
+                server = select.select([often, seldom], (), ())[0][0]
+                accepted, _ = accept_with_data(server)
+                with accepted:
+                    answer = b"" if asked[server] in fails_at[server] else b"answer"
+                    accepted.sendall(answer)
+                assert asking.recv(100) == answer
+            asked[server] += 1
+    said = (
+        f"4 of {sum(asked.values())} connections failed in the last minute: "
+        f"{two.ip('one')}:{OTHER.target} accepted connections and ended them without answering"
+    )
+    wait_for(said, lambda: said in two.agent.port(OTHER.name)["state"]["sentence"])
+    assert two.agent.port(OTHER.name)["lately"]["cause"]["count"] == len(fails_at[often])
 
 
 GAME = Service("game", "10.96.0.14", target=9203, protocol="UDP")

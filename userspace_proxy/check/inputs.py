@@ -9,12 +9,12 @@ from ..agent.rounds.options import Options
 from ..cluster import Snapshot
 from ..cluster.from_names import before_lookups
 from ..errors import ConfigError, UserspaceProxyError
+from ..facts.units import plural
 from ..kernel.interface_addresses import list_addresses
 from ..model import ServiceKey
 from ..plan import Plan, Planner
 from ..policy.node_facts import ADDRESSES_WITHOUT_STEERING, make_facts, options_with
 from ..sources.manifests import load_state
-from ..status.units import plural
 from ..steering.selection import find_no_kernel_path
 from .finding import Finding, error, ok, reason, warning
 

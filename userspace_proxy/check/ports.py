@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ..agent.refuse import RefusePort
 from ..config import InheritedSocket, ListenAddress
 from ..errors import ListenError
+from ..facts.units import plural
 from ..kernel.port_holders import held_ports, owners_of, serves, who_holds
 from ..model import IPFamily, Protocol
 from ..policy.locality import FIRST_PORT, LAST_PORT
-from ..status.units import plural
 from .finding import Finding, error, ok, warning
 
 # Kubernetes' default --service-node-port-range.

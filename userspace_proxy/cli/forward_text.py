@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..status.units import plural
+from ..facts.units import plural
 from ..status.wrapping import placed
 
 

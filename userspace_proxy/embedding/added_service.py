@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from ..facts import StatusFacts
+from ..facts.units import plural
 from ..model import EndpointSlice, Service, ServiceKey, SocketAddress
-from ..status.units import plural
 from .arguments import EndpointAddress, make_slices
 
 

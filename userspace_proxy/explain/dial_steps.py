@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from ..facts import LATELY_S, EndpointFacts, Level, PortFacts
+from ..facts.units import plural, seconds_in_words
 from ..model import Cause, CauseCode, ip_of
 from ..policy.endpoint_causes import outside
-from ..status.units import plural, seconds_in_words
 from .dial import DialResult
 from .path_step import PathStep
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..facts.port import UNANSWERED
+from ..facts.units import plural
 from ..model import CauseCode
-from ..status.units import plural
 
 if TYPE_CHECKING:
     from ..facts import EndpointFacts

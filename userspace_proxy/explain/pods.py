@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..facts import Level
+from ..facts.units import capitalised, plural
 from ..model import Service
 from ..model.pods import PodState
 from ..model.similar import did_you_mean
 from ..policy.causes import selector_text
-from ..status.units import capitalised, plural
 from .path_step import PathStep
 
 _TOPIC = "pods"

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ..facts import PortFacts
+from ..facts.units import capitalised, seconds_in_words, times_in_words
 from ..model import Cause, CauseCode
 from ..status.no_byte import with_age
 from ..status.path_words import led_in_words
 from ..status.port_state import served_in_words, serving_in_words
-from ..status.units import capitalised, seconds_in_words, times_in_words
 from ..status.waits import is_silent
 from .dial_steps import Dials
 from .reading import NOT_LOOKED_UP, Subject

@@ -14,6 +14,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ..facts import EndpointFacts, Level, PortFacts, RejectedFacts, StatusFacts
+from ..facts.units import (
+    capitalised,
+    ejected_in_words,
+    limit_in_words,
+    plural,
+    seconds_in_words,
+    times_in_words,
+    waiting_in_words,
+)
 from ..model import Cause, CauseCode
 from ..status.missing import is_known
 from ..status.no_byte import with_age
@@ -26,15 +35,6 @@ from ..status.port_state import (
     standby_in_words,
 )
 from ..status.problems import changed_again, changed_by_others
-from ..status.units import (
-    capitalised,
-    ejected_in_words,
-    limit_in_words,
-    plural,
-    seconds_in_words,
-    times_in_words,
-    waiting_in_words,
-)
 from .clients import say_client
 from .dial_steps import (
     UNREACHED,

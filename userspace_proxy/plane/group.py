@@ -44,9 +44,9 @@ KNOWN_MAX = 10_000
 
 _LATELY = tuple(name for name in LATELY_NAMES if name in EndpointCounters.names)
 # Of an endpoint's figures, which are what is new: those that fall again; the bytes that it has
-# sent, and those of _LATELY.
+# sent, its failed dials, and those of _LATELY.
 _look_up_open = itemgetter(*map(EndpointCounters.names.index, GAUGES))
-_look_up = itemgetter(*map(EndpointCounters.names.index, ("sent_bytes", *_LATELY)))
+_look_up = itemgetter(*map(EndpointCounters.names.index, ("sent_bytes", "failures", *_LATELY)))
 _NOTHING_OPEN = (0,) * len(GAUGES)
 
 
@@ -88,6 +88,9 @@ class Group(CounterTable):
         """Which packets were dropped, and why."""
         self.last_minute = LastMinute()
         """Its clients lately."""
+        self._failed_at: dict[SocketAddress, LastMinute] = {}
+        """Those that failed at an endpoint, of which ``refused`` are its failed dials; no others.
+        """
         self.sent_at = -1.0
         """Monotonic seconds at which an endpoint last sent a client something, as it was reported;
         negative if none ever did."""
@@ -145,6 +148,7 @@ class Group(CounterTable):
         excess = max(0, len(former) - KNOWN_MAX)
         self._forget(former[:excess])
         self._known = dict.fromkeys((*former[excess:], *current))
+        self._failed_at = {each: at for each, at in self._failed_at.items() if each in current}
         self.fold(current)
         return GroupUpdate(self.number, self.label, old, serving)
 
@@ -183,8 +187,11 @@ class Group(CounterTable):
                 continue
             counters = self.counters_of(endpoint)
             counters.add(each.figures)
-            new_bytes, *clients = _look_up(each.figures)
+            new_bytes, new_failures, *clients = _look_up(each.figures)
             lately.append(clients)
+            failed = Lately(**dict(zip(_LATELY, clients, strict=True)), refused=new_failures)
+            if any(failed.counts()[1:]):
+                self._failed_at.setdefault(endpoint, LastMinute()).add(failed, now)
             for name in STREAKS:
                 _add_streak(getattr(counters, name), getattr(each, name), now)
             # An empty datagram is an answer, too; a byte whose client has left is none.
@@ -217,6 +224,11 @@ class Group(CounterTable):
             self._subtract(endpoint, open_)
         self._ejected.pop(worker, None)
         self._waiting.pop(worker, None)
+
+    def failed_at(self, endpoint: SocketAddress, now: float) -> Lately:
+        """Return the clients of the last minute that failed at an endpoint; see ``_failed_at``."""
+        failed = self._failed_at.get(endpoint)
+        return Lately() if failed is None else failed.failing(now)
 
     @property
     def has_passing(self) -> bool:

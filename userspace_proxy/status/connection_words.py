@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from ..facts import Level
 from ..facts.connection import ConnectionEvent, ConnectionFacts
 from ..facts.edges import EdgesFacts
+from ..facts.units import bytes_in_words, count_in_words, plural, seconds_in_words
 from .text import IGNORED_MARK, MARKS, printable
-from .units import bytes_in_words, count_in_words, plural, seconds_in_words
 from .wrapping import placed
 
 _NOTED = (ConnectionEvent.LEFT_OUT, ConnectionEvent.UNSEEN)

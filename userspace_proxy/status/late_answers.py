@@ -8,6 +8,7 @@ TCP   "4 of 28 connections were saved late": an endpoint that is silent was trie
 from __future__ import annotations
 
 from ..facts import PortFacts
+from ..facts.units import plural
 from ..policy.endpoint_causes import UNANSWERED_FLOW_S
 from .lately import (
     SILENT_SHARE,
@@ -17,7 +18,6 @@ from .lately import (
     because_of,
     many_failed,
 )
-from .units import plural
 
 
 def many_unanswered(port: PortFacts, in_a_row: int = 0) -> str:

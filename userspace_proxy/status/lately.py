@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from operator import itemgetter
 
 from ..facts import LATELY_S, EndpointCounters, LatelyFacts, PortFacts, Streak
 from ..facts.exclusions import Exclusions
 from ..facts.port import FAILED_NAMES, Lately
-from ..model import Cause, CauseCode
+from ..facts.units import plural
+from ..model import Cause, CauseCode, SocketAddress
 from ..model.reading import LABEL_SERVICE_NAME
 from ..policy import EndpointVerdict
 from ..policy.causes import NO_ANSWER, NO_DATAGRAM
@@ -28,7 +30,6 @@ from ..policy.endpoint_causes import (
 )
 from ..policy.loss_causes import LEFT
 from .failures import DENIALS_S, Clock, cut_cause, dial_cause, end_cause, has_excluded
-from .units import plural
 
 LEAST = 3
 """Clients: fewer are no news, unless they are a large share of few."""
@@ -48,18 +49,25 @@ _Find = Callable[[_Endpoints], _Failures]
 _Why = Callable[[EndpointVerdict, Streak], Cause]
 
 
+def _nothing_known(_endpoint: SocketAddress, _now: float) -> Lately:
+    return Lately()
+
+
 def failed_lately(
     lately: Lately,
     endpoints: _Endpoints,
     clock: Clock,
     *,
+    failed_at: Callable[[SocketAddress, float], Lately] = _nothing_known,
     has_header: bool = False,
     was_many: bool = False,
 ) -> LatelyFacts:
-    """Return the clients of the last minute, and which endpoint failed and has answered since.
+    """Return the clients of the last minute, and at which endpoint most of them failed.
 
     Args:
         endpoints: Those that may serve.
+        failed_at: Returns the clients that failed at one until a moment; ``refused`` are its failed
+            dials.
         has_header: They get a PROXY header.
         was_many: As in the result.
     """
@@ -73,17 +81,22 @@ def failed_lately(
     if kind not in _FAILURES:
         return LatelyFacts(*counts, was_many=was_many)
     find, why = _FAILURES[kind]
-    failures = find(endpoints)
-    streak, verdict = max(failures, key=lambda one: one[0].last_at, default=(None, None))
-    if streak is None or verdict is None or clock.now - streak.last_at >= LATELY_S:
+    # Connections that were late failed at another endpoint than that which counts them.
+    field = "refused" if kind == "late" and not are_flows else kind
+    failures = [
+        (getattr(failed_at(verdict.address, clock.now), field), streak.last_at, streak, verdict)
+        for streak, verdict in find(endpoints)
+        if clock.now - streak.last_at < LATELY_S
+    ]
+    if not failures:
         # A client that finds no endpoint is refused, too.
         have_left = kind != "refused" and not any(_has_failed(one, kind) for _, one in endpoints)
         return LatelyFacts(*counts, was_many=was_many, have_left=have_left)
+    count, last_at, streak, verdict = max(failures, key=itemgetter(0, 1))
     cause = why(verdict, streak)
     if has_header:
         cause = with_header(cause)
-    last_at = clock.unix(streak.last_at)
-    cause = replace(cause, count=most, last_at=last_at)
+    cause = replace(cause, count=min(count or most, most), last_at=clock.unix(last_at))
     return LatelyFacts(*counts, cause=cause, was_many=was_many)
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..facts import EndpointFacts, PortFacts
+from ..facts.units import plural, seconds_in_words
 from ..model import Cause, CauseCode
 from ..policy.endpoint_causes import BEFORE, EXPECTS_NO_HEADER, NO_DATAGRAM_HINT
-from .units import plural, seconds_in_words
 
 _BOTH_WAIT = (
     "Client and server may each wait for the other to begin: compare the protocol, and the port, "

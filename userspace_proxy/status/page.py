@@ -20,6 +20,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from ..facts import HealthCheckFacts, IgnoredFacts, Level, Problem, StatusFacts
+from ..facts.units import (
+    bytes_in_words,
+    count_in_short,
+    count_in_words,
+    plural,
+    rate_in_words,
+    seconds_in_words,
+)
 from .history import SECONDS, Figures
 from .overview import SHAPES, Overview, make_overview
 from .path_words import probes_in_words
@@ -30,14 +38,6 @@ from .search import QUALIFIERS
 from .selection import Chosen, Selection, row_id, select
 from .sparkline import HEIGHT, WIDTH, Sparkline, draw
 from .timeline import Event
-from .units import (
-    bytes_in_words,
-    count_in_short,
-    count_in_words,
-    plural,
-    rate_in_words,
-    seconds_in_words,
-)
 
 REFRESH_S = 5
 PORTS_A_PAGE = 100

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..facts import ProbesFacts
+from ..facts.units import plural, seconds_in_words
 from ..model import DataPath
 from ..policy import PathDecision
-from .units import plural, seconds_in_words
 
 UNKNOWN = "bytes and failures aren't known on this path"
 

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Sequence
 
 from ..facts import EndpointFacts, Level, PortFacts, StateFacts
 from ..facts.port import UNANSWERED
+from ..facts.units import capitalised, plural
 from ..model import Cause, CauseCode
 from ..policy.causes import CHAIN, out_of_client_ports, out_of_ports
 from ..policy.client_causes import source_denied
@@ -32,7 +33,6 @@ from .lately import many_failed, many_gaps, remedy_for_gaps
 from .no_byte import closed_in_words, no_byte_in_words, quiet_in_words, remedy_for_no_byte
 from .not_served import judge_not_served
 from .path_words import led_in_words, remedy_for_unseen
-from .units import capitalised, plural
 from .waits import (
     AT_LIMIT,
     MORE_ROOM,

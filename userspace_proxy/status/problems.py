@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..facts import Level, Problem, StatusFacts, SteeringState
+from ..facts.units import capitalised, count_in_words, plural, seconds_in_words
 from ..model import CauseCode
 from ..policy.mistake_causes import HEALTH_CHECK_FAILS
 from .health import late_s
-from .units import capitalised, count_in_words, plural, seconds_in_words
 
 # From here on a busy node should get a higher limit before accepting has to pause.
 _DESCRIPTORS_SHORT = 0.9

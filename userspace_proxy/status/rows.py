@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..facts import EndpointFacts, FrontendFacts, Level, PortFacts
+from ..facts.units import ejected_in_words, plural, waits_in_words
 from .history import Figures, History
 from .no_byte import last_in_words
 from .path_words import counted_in_words, path_in_words
 from .selection import row_id
 from .sparkline import Sparkline, draw
-from .units import ejected_in_words, plural, waits_in_words
 
 # A full page of such rows, all expanded, is about 1 MB of HTML; a single port shows more.
 ENDPOINTS_SHOWN = 20

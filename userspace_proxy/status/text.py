@@ -27,14 +27,7 @@ from ..facts import (
     PortFacts,
     StatusFacts,
 )
-from ..model import Cause, CauseCode, DataPath
-from .history import IDLE, History
-from .no_byte import last_in_words, with_age
-from .path_words import counted_in_words, path_in_words, probes_in_words
-from .port_state import also_in_words, mistakes_of
-from .problems import problems_of_node
-from .selection import Selection, select
-from .units import (
+from ..facts.units import (
     bytes_in_words,
     count_in_words,
     ejected_in_words,
@@ -45,6 +38,13 @@ from .units import (
     times_in_words,
     with_times,
 )
+from ..model import Cause, CauseCode, DataPath
+from .history import IDLE, History
+from .no_byte import last_in_words, with_age
+from .path_words import counted_in_words, path_in_words, probes_in_words
+from .port_state import also_in_words, mistakes_of
+from .problems import problems_of_node
+from .selection import Selection, select
 from .wrapping import placed
 
 LEVEL_HEADER = "X-Userspace-Proxy-Level"

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..facts import Level, Problem, StatusFacts
+from ..facts.units import plural
 from .problems import summarise
-from .units import plural
 
 # Figures in the sentence of a problem change while the problem stays the same.
 _FIGURES = re.compile(r"\d[\d.,]*")

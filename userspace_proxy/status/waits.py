@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from ..facts import Level, PortFacts
+from ..facts.units import capitalised, plural, seconds_in_words, waiting_in_words
 from ..model import Cause, CauseCode
 from .lately import many_failed
-from .units import capitalised, plural, seconds_in_words, waiting_in_words
 
 AT_LIMIT = "at their limit"
 MORE_ROOM = "Raise userspace-proxy.io/max-connections, or add endpoints"

@@ -214,6 +214,25 @@ def test_mute_flows_end_with_their_worker_as_all_that_is_open(group):
     assert (group.totals().active, group.totals().mute_flows) == (3, 1)
 
 
+def test_clients_that_failed_are_known_by_endpoint_for_a_minute(group):
+    assert group.failed_at(POD_A, 0.0) == Lately()
+    group.add(ONE, report_of_a(connections=9, unanswered=2), 0.0)
+    others = (
+        endpoint_report(POD_B, connections=9, failures=4),
+        endpoint_report(POD_C, connections=9),
+    )
+    group.add(TWO, group_report(endpoint_report(POD_A, unanswered=3), *others), 30.0)
+    assert group.failed_at(POD_A, 59.0) == Lately(connections=9, unanswered=5)
+    assert group.failed_at(POD_B, 59.0) == Lately(connections=9, refused=4)
+    assert group.failed_at(POD_C, 59.0) == Lately()
+    assert group.failed_at(POD_A, 65.0) == Lately(unanswered=3)
+    assert group.failed_at(POD_A, 95.0) == Lately()
+    group.change(Serving((POD_B,)))
+    group.change(SERVING)
+    assert group.failed_at(POD_A, 65.0) == Lately(), "it has left"
+    assert group.failed_at(POD_B, 59.0) == Lately(connections=9, refused=4)
+
+
 def test_failures_in_a_row_are_those_that_all_workers_see(group):
     group.add(ONE, refused(2, 11.0, 13.0), 15.0)
     group.add(TWO, refused(3, 12.0, 14.0), 15.0)

@@ -208,3 +208,61 @@ def test_an_endpoint_whose_open_flows_are_all_mute_has_that_cause():
     assert judge(port).sentence == f"{cause}; the other one serves"
     counters.active = 3
     assert failure_of(POD, counters, at(99.0)) == (None, False)
+
+
+LAST = SocketAddress("192.0.2.2", 8080)
+
+
+@pytest.mark.parametrize(
+    ("lately", "endpoints", "at_first", "at_last", "shown"),
+    [
+        pytest.param(
+            Lately(60, unanswered=18),
+            (ended(5.0), ended(8.0, address=LAST)),
+            Lately(unanswered=15),
+            Lately(unanswered=3),
+            (POD, 15),
+            id="ended",
+        ),
+        pytest.param(
+            Lately(60, refused=5),
+            (returned(5.0), returned(8.0, address=LAST)),
+            Lately(refused=9),
+            Lately(refused=2),
+            (POD, 5),
+            id="dials-of-fewer-clients",
+        ),
+        pytest.param(
+            Lately(60, late=7),
+            (returned(5.0, errno.ETIMEDOUT), returned(8.0, errno.ETIMEDOUT, LAST)),
+            Lately(refused=6, late=1),
+            Lately(refused=1, late=6),
+            (POD, 6),
+            id="late-ones-count-where-they-were-saved",
+        ),
+        pytest.param(
+            Lately(60, unanswered=18),
+            (ended(5.0), ended(8.0, address=LAST)),
+            Lately(),
+            Lately(),
+            (LAST, 18),
+            id="unknown",
+        ),
+        pytest.param(
+            Lately(60, unanswered=18),
+            (ended(-55.0), ended(8.0, address=LAST)),
+            Lately(unanswered=15),
+            Lately(unanswered=3),
+            (LAST, 3),
+            id="a-minute-ago",
+        ),
+    ],
+)
+def test_the_endpoint_is_named_at_which_most_clients_failed(
+    lately, endpoints, at_first, at_last, shown
+):
+    failed = {POD: at_first, LAST: at_last}
+    facts = failed_lately(
+        lately, endpoints, at(9.0), failed_at=lambda endpoint, _now: failed[endpoint]
+    )
+    assert (facts.cause.object, facts.cause.count) == (str(shown[0]), shown[1])

@@ -14,13 +14,13 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from ...facts.units import plural
 from ...model import DataPath, Protocol, SocketAddress
 from ...model.serving import Serving
 from ...plan import PortKey, PortPlan
 from ...plane.path_probes import Note, PathProbes
 from ...policy import PathDecision
 from ...policy.causes import dial_failed
-from ...status.units import plural
 from .kernel_path import choices_of
 
 PASSES = 2

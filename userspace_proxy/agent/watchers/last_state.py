@@ -21,10 +21,10 @@ from ...cluster import Snapshot
 from ...cluster.encoding import StateOwner, decode_state, encode_state
 from ...errors import InputError, UserspaceProxyError
 from ...facts import LastStateFacts, StatusFacts
+from ...facts.units import seconds_in_words
 from ...log_fields import FieldLogger
 from ...sources import Source
 from ...state_file import StateBytes, StateFile, StateFileError, file_of_proxy
-from ...status.units import seconds_in_words
 from ...steering import proxy_label
 from ...trouble import Trouble
 from ..rounds.component import Component

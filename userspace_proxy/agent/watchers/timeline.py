@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ...facts import Level, StatusFacts
+from ...facts.units import plural, seconds_in_words
 from ...model import DataPath, SocketAddress
 from ...model.serving import Serving
 from ...plan import Plan, PlanChanges, PortKey, PortPlan
@@ -24,7 +25,6 @@ from ...plane import Group, Plane
 from ...plane.group import keys_of_removed
 from ...status.failures import failure_of
 from ...status.timeline import Event, compare_views
-from ...status.units import plural, seconds_in_words
 from ..rounds.served_port import ServedPort
 from ..rounds.tasks import pause
 from ..rounds.wall_clock import WallClock

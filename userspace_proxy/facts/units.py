@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..facts import Times, Waits
+    from .figures import Times, Waits
 
 _SHORT_UNITS = "kMG"
 _BYTE_UNITS = ("kB", "MB", "GB", "TB", "PB", "EB")

@@ -1,7 +1,7 @@
 import pytest
 
 from userspace_proxy.facts import Times, Waits
-from userspace_proxy.status.units import (
+from userspace_proxy.facts.units import (
     bytes_in_words,
     capitalised,
     count_in_short,
