@@ -199,7 +199,7 @@ def test_of_two_endpoints_the_one_is_named_at_which_more_clients_failed(two):
 
 
 GAME = Service("game", "10.96.0.14", target=9203, protocol="UDP")
-_WHILE_S = 6.0
+_WHILE_S = 4.0
 """Longer than a handshake that is followed by a stream in one direction."""
 
 

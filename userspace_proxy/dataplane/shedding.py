@@ -19,10 +19,10 @@ from ..balance.affinity import PIN_BYTES
 from ..kernel.socket_memory import buffered_bytes
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
+from ..policy.shares import CONNECTION_BYTES, Eviction, choose, choose_to_free
 from .descriptors import Descriptors
 from .endpoint_group import EndpointGroup
 from .memory_pressure import Memory
-from .shares import CONNECTION_BYTES, Eviction, choose, choose_to_free
 from .tcp import DESCRIPTORS, TcpConnection
 
 _log = FieldLogger("userspace_proxy.dataplane")

@@ -35,11 +35,11 @@ from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..model import SocketAddress
 from ..policy.causes import NO_HOST
+from ..policy.flow_table import GRAIN_S
 from . import reactor as epoll
 from .connection_log import EndedBy
 from .endpoint_group import EndpointGroup
 from .engine import Engine
-from .flow_table import GRAIN_S
 from .sockets import EXHAUSTED, is_self_connected, is_wildcard
 from .tuning import BATCH, DIALS
 from .udp_flow import UdpFlow, refusal_of

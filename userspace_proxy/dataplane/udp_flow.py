@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _socket
 import errno
+import math
 from collections.abc import Hashable
 from typing import Any, Protocol
 
@@ -15,10 +16,10 @@ from ..kernel.pktinfo import Ancillary, AncillaryItem
 from ..model import CauseCode, SocketAddress
 from ..policy.causes import FORBIDDEN, NO_DATAGRAM, UNREACHABLE
 from ..policy.endpoint_causes import UNANSWERED_FLOW_S
+from ..policy.flow_table import GRAIN_S, FlowTable
 from . import reactor as epoll
 from .endpoint_group import EndpointGroup
 from .engine import Engine
-from .flow_table import GRAIN_S, FlowTable
 from .tuning import BATCH
 
 # Errors that mean a refusal: of ICMP (icmp_err_convert in net/ipv4/icmp.c, and IPv6's), or of this
@@ -65,6 +66,8 @@ class UdpFlow:
     __slots__ = (
         "address",
         "ancillary",
+        "answered_at",
+        "answered_seconds",
         "client_ip",
         "conversation",
         "counted",
@@ -116,6 +119,10 @@ class UdpFlow:
         self.kept: list[bytes] | None = []
         """Its first datagrams; None when they are not to be sent again."""
         self.has_answer = False
+        self.answered_at = -math.inf
+        """When that was noted last."""
+        self.answered_seconds = 0
+        """Seconds in which there was one."""
         self.is_ended = False
         self.is_unanswered = False
         """Its endpoint was noted to have sent nothing."""
@@ -173,8 +180,8 @@ class UdpFlow:
                 refusal = refusal_of(sock, exc.errno) or refusal
                 left = left or BATCH
                 continue
-            if not self.has_answer:
-                self._note_answer()
+            if now - self.answered_at >= GRAIN_S:
+                self._note_answer(now)
             if now - self.used >= GRAIN_S:
                 listener.table.use(self, now)
             try:
@@ -203,7 +210,13 @@ class UdpFlow:
         if self.is_stream:
             talk = self.conversation = self.conversation or Conversation(now)
             counters.mute_flows -= talk.is_mute
-            talk.look(now, is_asked=asked > 0, is_answered=answered > 0)
+            is_asked, is_answered = asked > 0, answered > 0
+            talk.look(
+                now,
+                is_asked=is_asked,
+                is_answered=is_answered,
+                answered_seconds=self.answered_seconds,
+            )
             counters.mute_flows += talk.is_mute
         if self.has_answer or self.is_unanswered or not self.received_bytes:
             return
@@ -257,11 +270,14 @@ class UdpFlow:
             # Answers to what was sent later show that it answers.
             counters.ended_unanswered(self.sent_since, NO_DATAGRAM)
 
-    def _note_answer(self) -> None:
-        """Note the first datagram of the endpoint."""
+    def _note_answer(self, now: float) -> None:
+        """Note a datagram of the endpoint: the first one, and one in each second of others."""
+        self.answered_at = now
+        self.answered_seconds += 1
+        if self.has_answer:
+            return
         self.has_answer = True
         self.kept = None
-        now = self.listener.engine.reactor.now
         self.first_byte_s = now - self.sent_since
         if self.endpoint is not None:
             counters = self.group.outcomes.answered(self.endpoint, now)

@@ -7,9 +7,9 @@ import asyncio
 from ..kernel.ephemeral import EPHEMERAL
 from ..kernel.neighbours import absent_hop
 from ..policy.causes import NO_HOST
+from ..policy.flow_table import FlowTable
+from ..policy.shares import CONNECTION_BYTES
 from .engine import Engine
-from .flow_table import FlowTable
-from .shares import CONNECTION_BYTES
 from .silent_flows import SilentFlows
 from .udp_flow import UdpFlow
 

@@ -21,7 +21,7 @@ from collections.abc import Hashable, Iterator
 from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
-from .shares import client_share, network_of
+from ..policy.shares import client_share, network_of
 
 
 class HasClient(Protocol):

@@ -1,20 +1,21 @@
 """Finds UDP flows that an endpoint has answered for a while, and answers no more.
 
-    answered ──for 4 s──▶ a conversation ──asked, nothing back: 3 looks, 4 s──▶ mute
-                                         ◀───────────── answered ────────────
+    answered in 3 seconds ──▶ a conversation ──asked, nothing back: 3 looks, 12 s──▶ mute
+                                           ◀───────────── answered ────────────
 
-Rule 1: a flow is looked at with each report; nothing is done for its datagrams.
-Rule 2: a stream in one direction may begin with answers (a handshake), so these must go on.
-Rule 3: silence is longer than any that the endpoint has ended with an answer.
+Rule 1: a flow is looked at with each report; of its datagrams only seconds with answers count.
+Rule 2: a stream in one direction may begin with answers (a handshake), which take less than that.
+Rule 3: silence is longer than any that the endpoint has ended with an answer. It may be one of
+WireGuard's: who only receives answers after 10 s.
 Rule 4: keep-alives need no answer (WireGuard's are 25 s apart, IPsec's 20 s, ICE's 15 s), so
-datagrams that are that far apart ask nothing. Source: RFC 3948, 4; RFC 8445, 11.
+datagrams that are that far apart ask nothing. Source: RFC 3948, 4; RFC 8445, 11; WireGuard 6.5.
 """
 
 from __future__ import annotations
 
+_ANSWERED_S = 3
 _LOOKS = 3
-_LONG_S = 4.0
-"""Less than three reports take: of one that doesn't count, two may see a part each."""
+_SILENT_S = 11.0
 _TIMES_LONGER = 3
 _KEEP_ALIVE_S = 12.0
 
@@ -26,22 +27,11 @@ class Conversation:
         now: Monotonic seconds.
     """
 
-    __slots__ = (
-        "_asked",
-        "_asked_at",
-        "_began_at",
-        "_goes_on",
-        "_longest_s",
-        "_looked_at",
-        "_silent_at",
-        "is_mute",
-    )
+    __slots__ = ("_asked", "_asked_at", "_longest_s", "_silent_at", "is_mute")
 
     def __init__(self, now: float) -> None:
         self.is_mute = False
         """Whether the endpoint doesn't answer it any more."""
-        self._began_at = self._looked_at = now
-        self._goes_on = False
         self._longest_s = 0.0
         """The longest silence that an answer has ended."""
         self._asked = 0
@@ -49,18 +39,20 @@ class Conversation:
         self._silent_at = self._asked_at = now
         """The first and the last of these."""
 
-    def look(self, now: float, *, is_asked: bool, is_answered: bool) -> None:
-        """Note what has passed since the last look, from the client and from the endpoint."""
+    def look(self, now: float, *, is_asked: bool, is_answered: bool, answered_seconds: int) -> None:
+        """Note what has passed since the last look, from the client and from the endpoint.
+
+        Args:
+            answered_seconds: Seconds in which the endpoint has answered.
+        """
         if is_answered:
             if self._asked:
                 self._longest_s = max(self._longest_s, now - self._silent_at)
-            self._goes_on |= self._looked_at - self._began_at >= _LONG_S
             self._asked, self.is_mute = 0, False
         elif is_asked:
             if not self._asked or now - self._asked_at > _KEEP_ALIVE_S:
                 self._asked, self._silent_at = 0, now
             self._asked, self._asked_at = self._asked + 1, now
-            least_s = max(_LONG_S, _TIMES_LONGER * self._longest_s)
+            least_s = max(_SILENT_S, _TIMES_LONGER * self._longest_s)
             is_silent = self._asked >= _LOOKS and now - self._silent_at >= least_s
-            self.is_mute |= self._goes_on and is_silent
-        self._looked_at = now
+            self.is_mute |= answered_seconds >= _ANSWERED_S and is_silent

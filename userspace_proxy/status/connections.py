@@ -12,7 +12,7 @@ Rule 4: an answer is written in chunks, as fast as its client reads it. The sum 
 clients haven't read is limited: at the limit the connections that read the oldest ones end. Probes'
 answers are smaller than a chunk and aren't counted.
 
-The data plane ranks what it resets by shares of clients and Services (``dataplane.shares``), as its
+The data plane ranks what it resets by shares of clients and Services (``policy.shares``), as its
 connections last; here an answer takes milliseconds, and its client repeats the question.
 """
 

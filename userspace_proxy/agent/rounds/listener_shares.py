@@ -18,9 +18,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from ...dataplane.shares import client_share
 from ...model import ServiceKey
 from ...plan import PortKey
+from ...policy.shares import client_share
 
 
 class _Tree:

@@ -8,7 +8,6 @@ import pytest
 from userspace_proxy.agent.rounds import listen_addresses
 from userspace_proxy.agent.rounds.listener_shares import ListenerShares
 from userspace_proxy.cluster import Store
-from userspace_proxy.dataplane.shares import client_share
 from userspace_proxy.model import (
     Endpoint,
     EndpointSlice,
@@ -22,6 +21,7 @@ from userspace_proxy.model import (
 )
 from userspace_proxy.plan import PortKey
 from userspace_proxy.plane import PortPool
+from userspace_proxy.policy.shares import client_share
 from userspace_proxy.steering import REFUSE, Bind
 
 from ..conftest import retry

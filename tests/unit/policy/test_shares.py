@@ -2,7 +2,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from userspace_proxy.dataplane.shares import CONNECTION_BYTES, choose, choose_to_free, network_of
+from userspace_proxy.policy.shares import CONNECTION_BYTES, choose, choose_to_free, network_of
 
 WEB, CART, DB = "web", "cart", "db"
 ALICE, BOB = "10.0.0.1", "10.0.0.2"

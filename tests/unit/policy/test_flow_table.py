@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userspace_proxy.dataplane.flow_table import FlowTable
+from userspace_proxy.policy.flow_table import FlowTable
 
 
 class Flow:
