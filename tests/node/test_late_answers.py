@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import select
+import socket
 import time
 
 import pytest
@@ -231,3 +232,116 @@ def test_flows_that_are_kept_and_answered_no_more_are_told_until_they_are_answer
         wait_for(said, lambda: ask(is_answered=False)["sentence"] == said)
         assert "begun anew" in state()["way_out"]
         wait_for("an answer", lambda: ask(is_answered=True)["sentence"] == "Served by 1 endpoint")
+
+
+TALK = Service("talk", "10.96.0.16", target=9205)
+_WAITED_S = 1.0
+"""Of a client for a further answer, before it leaves; less than the proxy takes for a wait ends."""
+
+
+class Talk:
+    """Connections to a Service whose only endpoint a test speaks for."""
+
+    def __init__(self, testbed, server):
+        self._testbed, self._server = testbed, server
+
+    def greet(self):
+        """Return a client that was answered once, and the endpoint's end."""
+        client = self._testbed["pod"].dial(TALK.address)
+        client.sendall(b"hello")
+        accepted, _ = accept_with_data(self._server)
+        accepted.sendall(b"hello, too")
+        assert client.recv(100) == b"hello, too"
+        return client, accepted
+
+    def ask_and_leave(self, last_words=b""):
+        """A client asks again, waits for nothing, and leaves."""
+        client, accepted = self.greet()
+        with client, accepted:
+            # Later than what follows an answer at once.
+            assert not select.select([accepted], (), (), 0.2)[0]
+            client.sendall(b"question")
+            assert accepted.recv(100) == b"question"
+            client.settimeout(_WAITED_S)
+            with pytest.raises(TimeoutError):
+                client.recv(1)
+            # In one packet with the FIN.
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+            client.sendall(last_words)
+            client.shutdown(socket.SHUT_WR)
+            assert accepted.recv(100) == last_words
+
+    def ask_and_see_the_end(self):
+        """The endpoint ends a connection instead of an answer."""
+        client, accepted = self.greet()
+        with client, accepted:
+            assert not select.select([accepted], (), (), 0.2)[0]
+            client.sendall(b"question")
+            assert accepted.recv(100) == b"question"
+            assert not select.select([client], (), (), 0.2)[0]
+            accepted.close()
+            assert client.recv(1) == b""
+
+    def idle_and_leave(self):
+        """A client that was answered idles, and leaves."""
+        client, accepted = self.greet()
+        with client, accepted:
+            assert not select.select([client], (), (), _WAITED_S)[0]
+
+    def state(self):
+        return self._testbed.agent.port(TALK.name)["state"]
+
+
+@pytest.fixture
+def talk(two):
+    served = with_endpoints(TALK, [two.ip("one")])
+    two.edit(served)
+    two.agent.wait_until_settled(served)
+    with listen(two.pod("one"), TALK.target) as server:
+        yield Talk(two, server)
+
+
+ENDED = "connections ended without an answer to the client's last words in the last minute"
+
+
+def test_clients_that_wait_in_vain_for_a_further_answer_are_told(talk):
+    for _ in range(3):
+        talk.ask_and_leave()
+    said = f"3 of 3 {ENDED}"
+    wait_for(said, lambda: said in talk.state()["sentence"], hint=lambda: str(talk.state()))
+    # Some protocols have no answer to the last words.
+    assert (talk.state()["level"], talk.state()["word"]) == ("ok", "unknown")
+    for _ in range(10):
+        client, accepted = talk.greet()
+        client.close()
+        accepted.close()
+    talk.ask_and_see_the_end()
+    said = f"Served by 1 endpoint now; 4 of 14 {ENDED}: "
+    wait_for(
+        said, lambda: talk.state()["sentence"].startswith(said), hint=lambda: str(talk.state())
+    )
+    assert talk.state()["level"] == "attention"
+    assert "may hang at some requests" in talk.state()["way_out"]
+
+
+def test_clients_that_were_answered_and_leave_are_not(talk, two):
+    for _ in range(3):
+        talk.idle_and_leave()
+    client, accepted = talk.greet()
+    with client, accepted:
+        accepted.sendall(b"ping")
+        assert client.recv(100) == b"ping"
+        client.sendall(b"pong")
+        assert accepted.recv(100) == b"pong"
+        assert not select.select([client], (), (), _WAITED_S)[0]
+    wait_for("the ends", lambda: not two.agent.port(TALK.name)["active"])
+    assert two.agent.port(TALK.name)["connections"] == 4
+    assert talk.state()["sentence"] == "Served by 1 endpoint"
+
+
+def test_what_clients_say_as_they_leave_is_no_question(talk):
+    """TLS says so (close_notify), and HTTP/2."""
+    for _ in range(3):
+        talk.ask_and_leave(b"bye")
+    said = f"3 of 3 {ENDED}"
+    wait_for(said, lambda: said in talk.state()["sentence"], hint=lambda: str(talk.state()))

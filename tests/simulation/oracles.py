@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from userspace_proxy.balance.ejection import FIRST_S
 from userspace_proxy.dataplane.ageing import LOOK_S
+from userspace_proxy.dataplane.descriptors import DESCRIPTORS
 from userspace_proxy.dataplane.late_reset import LIMIT_S
-from userspace_proxy.dataplane.tcp import DESCRIPTORS, TcpConnection
+from userspace_proxy.dataplane.tcp import TcpConnection
 from userspace_proxy.model import Balance, Protocol, SocketAddress
 from userspace_proxy.model.serving import Serving
 

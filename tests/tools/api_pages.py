@@ -136,8 +136,8 @@ def _title(name: str) -> str:
 def _descriptions() -> dict[str, dict[str, str]]:
     """Return the texts below fields, by class and field."""
     modules = (
-        facts.figures, facts.port, facts.processes, facts.node, facts.connection, facts.edges,
-        model.causes,
+        facts.figures, facts.lately, facts.port, facts.processes, facts.node, facts.connection,
+        facts.edges, model.causes,
     )  # fmt: skip
     found: dict[str, dict[str, str]] = {}
     for module in modules:

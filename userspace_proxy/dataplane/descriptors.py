@@ -27,6 +27,8 @@ from ..log_limit import LogLimit
 
 _log = logging.getLogger("userspace_proxy.dataplane")
 
+DESCRIPTORS = 2
+"""What one connection uses: the client's socket and the endpoint's."""
 # For other code: log files, API connections, status requests, the embedder's own.
 _RESERVE = 64
 # After a pause this many must be free, so that not every close wakes all listeners.

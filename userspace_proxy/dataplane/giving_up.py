@@ -6,16 +6,19 @@
 Rule 1: the client has sent something, and nothing more for a second, or for less if the endpoint
 has answered others: one that sends and leaves at once wants no answer (syslog, graphite), nor does
 one that sends again without an answer.
-Rule 2: nothing here is done for a connection on which the endpoint has sent a byte in time.
+Rule 2: of a connection on which the endpoint has sent a byte in time, only the end shows something:
+the last words were the client's, and it had waited, or the endpoint ended it without an answer.
 Rule 3: a FIN doesn't show whether the client still reads. One that does acknowledges a late byte;
 the kernel of one that has closed its socket answers with a RST, and acknowledges nothing.
 """
 
 from __future__ import annotations
 
+import _socket
+
 from ..facts import Blamed, EndpointCounters
 from ..facts.late_bytes import note_late
-from ..kernel.tcp_state import is_connected, silent_s, unacknowledged_bytes, unheard_s
+from ..kernel.tcp_state import is_connected, silent_s, unacknowledged_bytes, unanswered_s, unheard_s
 from ..policy.endpoint_causes import UNANSWERED_S
 from .relay import Direction
 
@@ -71,6 +74,19 @@ def ends_unanswered(up: Direction, joined_s: float) -> bool:
     Later it ends what idles: clients connect beforehand, and may send nothing.
     """
     return bool(up.bytes_moved) or joined_s < UNANSWERED_S
+
+
+def owes_answer(endpoint: _socket.socket, lasted_s: float, *, is_left: bool) -> bool:
+    """Return whether an endpoint that has answered owes a further answer as a side ends.
+
+    Args:
+        lasted_s: Seconds since it answered the dial.
+        is_left: The client ends, not the endpoint, of which a reset is none.
+    """
+    least_s = _WAITED_S if is_left else _AWAITED_S
+    if lasted_s < least_s or not (is_left or is_connected(endpoint)):
+        return False
+    return unanswered_s(endpoint) >= least_s
 
 
 def left_s(up: Direction) -> float:

@@ -20,10 +20,10 @@ from ..kernel.socket_memory import buffered_bytes
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..policy.shares import CONNECTION_BYTES, Eviction, choose, choose_to_free
-from .descriptors import Descriptors
+from .descriptors import DESCRIPTORS, Descriptors
 from .endpoint_group import EndpointGroup
 from .memory_pressure import Memory
-from .tcp import DESCRIPTORS, TcpConnection
+from .tcp import TcpConnection
 
 _log = FieldLogger("userspace_proxy.dataplane")
 

@@ -33,7 +33,7 @@ from . import reactor as epoll
 from .connection_log import EndedBy
 from .endpoint_group import EndpointGroup
 from .frontends import Announced, dialled_at
-from .giving_up import came_late, ends_unanswered, has_arrived, has_given_up, left_s
+from .giving_up import came_late, ends_unanswered, has_arrived, has_given_up, left_s, owes_answer
 from .held_acks import send_acks
 from .pipes import PipePool
 from .relay import Direction
@@ -41,14 +41,11 @@ from .sockets import reset
 from .tcp_dial import READ_EVENTS, DialOwner, TcpDial
 
 _READABLE = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.HUP | epoll.ERR
-# The least that every path takes in one packet (RFC 9293, 3.7.1). Nagle's algorithm delays only
-# what follows, so a first send of no more than this needs no TCP_NODELAY.
+# Every path takes it in one packet (RFC 9293, 3.7.1); Nagle's algorithm delays only what follows.
 _ONE_PACKET_BYTES = 536
 # Before Python 3.12 an enum's member costs a call, and each connection needs some of these.
 _BY_CLIENT, _BY_ENDPOINT = EndedBy.CLIENT, EndedBy.ENDPOINT
 _LATE = CauseCode.ENDPOINT_ANSWERS_LATE
-DESCRIPTORS = 2
-"""What one connection uses: the client's socket and the endpoint's."""
 
 
 class _ConnectionOwner(DialOwner, Protocol):
@@ -67,9 +64,9 @@ class TcpConnection:
 
     __slots__ = (
         "_answered_at", "_asked_at", "_bad_end", "_blamed", "_counters", "_first_byte_s",
-        "_has_nodelay", "_reset_as", "_wants_client_out", "address", "announced", "client", "dial",
-        "down", "group", "is_aborting", "is_closed", "may_preserve", "owner", "reactor",
-        "seen_moved", "seen_moving_at", "started", "unanswered_since", "up",
+        "_has_nodelay", "_is_owed", "_reset_as", "_wants_client_out", "address", "announced",
+        "client", "dial", "down", "group", "is_aborting", "is_closed", "may_preserve", "owner",
+        "reactor", "seen_moved", "seen_moving_at", "started", "unanswered_since", "up",
     )  # fmt: skip
 
     def __init__(
@@ -86,13 +83,11 @@ class TcpConnection:
         self.may_preserve = True
         """As far as the listener can see, the client isn't this node itself."""
         self.started = reactor.now
-        """When it was accepted."""
         self.dial: TcpDial | None = None
         """None before the first dial and after the end."""
         self.up: Direction | None = None
         """Client to endpoint; None before an endpoint has answered and after the end."""
         self.down: Direction | None = None
-        """Endpoint to client."""
         self.is_aborting = False
         self.seen_moved = 0
         """Bytes that had moved at the last look of ``Ageing``."""
@@ -106,12 +101,12 @@ class TcpConnection:
         self._reset_as: tuple[str, EndedBy] | None = None
         """Cause and side of a reset that may have to wait; None if connections aren't logged."""
         self._answered_at = 0.0
-        """When the endpoint answered."""
         self._asked_at = 0.0
         """When the endpoint answered, or the client first sent something after that."""
         self._first_byte_s: float | None = None
         self._bad_end: CauseCode | None = None
         """Set if the endpoint ended it without a byte, the client gave up, or packets were lost."""
+        self._is_owed = False
         self._wants_client_out = False
         self._has_nodelay = False
         """The endpoint's socket has TCP_NODELAY."""
@@ -266,6 +261,12 @@ class TcpConnection:
         up, down = self.up, self.down
         return up is not None and down is not None and up.is_ended and down.is_ended
 
+    def ends(self, direction: Direction) -> None:
+        """Note if a further answer is due, before what comes with the end of a side is read."""
+        up, down, lasted_s = self.up, self.down, self.reactor.now - self._answered_at
+        if up and down and down.bytes_moved and not (up.is_ended or down.is_ended):
+            self._is_owed = owes_answer(up.sink, lasted_s, is_left=direction is up)
+
     def direction_ended(self, direction: Direction) -> None:
         """Close both sockets when both directions have ended."""
         up, down, counters = self.up, self.down, self._counters
@@ -383,7 +384,9 @@ class TcpConnection:
         self.is_closed = True
         self.settle()
         log, group = self.owner.engine.connection_log, self.group
-        if log and log.takes_next(group.label, self.address[0], is_plain=self._is_plain(cause)):
+        tried = self.dial is None or self.dial.tried
+        is_plain = cause == "complete" and not tried and self._first_byte_s is not None
+        if log and log.takes_next(group.label, self.address[0], is_plain=is_plain):
             event = ending(by, is_served=self.up is not None)
             log.write(self._facts(event, cause, by), self._frontend)
         up, down, dial = self.up, self.down, self.dial
@@ -408,15 +411,12 @@ class TcpConnection:
         dial, group = self.dial, self.group
         if self._counters is not None:
             self._counters.active -= 1
+            self._counters.owed += self._is_owed and not self._bad_end
         if group.waiting_room is not None:
             group.waiting_room.connection_ended()
         if dial is not None and dial.is_preserved and dial.endpoint is not None:
             client_dialer = self.owner.engine.client_dialer
             client_dialer.connection_ended(self.address[0], dial.endpoint, self.reactor.now)
-
-    def _is_plain(self, cause: str) -> bool:
-        is_at_once = self.dial is not None and not self.dial.tried
-        return is_at_once and self._first_byte_s is not None and cause == "complete"
 
     def note(self, event: ConnectionEvent) -> None:
         """Record what happens before the end, where connections are watched."""

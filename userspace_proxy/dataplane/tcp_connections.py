@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 from .accepted_headers import AcceptedHeaders
 from .ageing import Ageing
+from .descriptors import DESCRIPTORS
 from .engine import Engine
 from .held_acks import HeldAcks
 from .late_reset import LateResets
 from .probes import Probes
 from .removals import Removals
 from .shedding import Shedding
-from .tcp import DESCRIPTORS, TcpConnection
+from .tcp import TcpConnection
 from .tcp_dial import TcpDial
 from .timeouts import Timeouts
 

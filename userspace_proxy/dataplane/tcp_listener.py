@@ -12,9 +12,10 @@ import _socket
 from ..kernel.socket_memory import packets_lost
 from ..model import SocketAddress
 from . import reactor as epoll
+from .descriptors import DESCRIPTORS
 from .endpoint_group import EndpointGroup
 from .sockets import EXHAUSTED, family_of
-from .tcp import DESCRIPTORS, TcpConnection
+from .tcp import TcpConnection
 from .tcp_connections import TcpConnections
 from .tuning import BATCH
 

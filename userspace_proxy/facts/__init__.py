@@ -25,6 +25,7 @@ from .figures import (
 )
 from .histogram import ITERATION_BOUNDS_S, TIMES_BOUNDS_S, DurationCounts, Durations
 from .last_minute import LATELY_S, LastMinute
+from .lately import LatelyFacts
 from .node import (
     BridgeFacts,
     ClientAddressFacts,
@@ -47,7 +48,6 @@ from .port import (
     STATES,
     EndpointFacts,
     FrontendFacts,
-    LatelyFacts,
     Level,
     PortFacts,
     StateFacts,

@@ -18,7 +18,7 @@ from ..policy.loss_causes import LEFT
 from .exclusions import Exclusions
 from .figures import DIAL_CAUSES, PortFigures, Traffic, WaitCounts, Waits, counted_names
 from .histogram import TIMES_BOUNDS_S, Durations
-from .port import LATELY_NAMES
+from .lately import LATELY_NAMES
 from .streak import Streak
 
 
@@ -100,6 +100,8 @@ class EndpointCounters(_EndpointSlots, Counters):
         self.late = 0
         """Flows whose answer came after two seconds; ``unanswered`` counts them until then.
         Connections that were saved from an endpoint that was silent."""
+        self.owed = 0
+        """Connections that ended while a further answer was due."""
         self.dials = Streak()
         """Failed dials; those that failed because of this node don't count."""
         self.ends = Streak()

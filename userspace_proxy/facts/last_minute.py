@@ -20,7 +20,7 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from .port import Lately
+from .lately import Lately
 
 LATELY_S = 60.0
 """For how long a failure, or a client's mistake, is news: longer than a probe of an endpoint that

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from operator import attrgetter
 from typing import Annotated, Any
 
 import msgspec
 
 from ..model import Cause, CauseCode, DataPath
 from ..plan import PortPlan
-from .figures import PortFigures, TrafficByCause, counted_names, counter
+from .figures import PortFigures, TrafficByCause, counter
+from .lately import LatelyFacts
 
 
 class Level(enum.StrEnum):
@@ -166,69 +166,6 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
     def without_cause(self) -> EndpointFacts:
         """Return the same without a failure."""
         return msgspec.structs.replace(self, cause=None, is_past=False)
-
-
-class Lately(msgspec.Struct, frozen=True, gc=False):
-    """What was counted in the last minute, or a part of it."""
-
-    connections: int = 0
-    """Connections (flows), as counted since the start, without those of ``waited``."""
-    refused: int = 0
-    """Clients that no endpoint answered, without those of ``waited``."""
-    unanswered: int = 0
-    """Of the connections, those that the endpoint ended or reset before its first byte; of the
-    flows, those without an answer for two seconds."""
-    left: int = 0
-    """Of the connections, those that clients left after they had waited for the first byte; 0 if
-    all left at one moment."""
-    cut: int = 0
-    """Of the connections, those that the endpoint reset after it had sent bytes, or that clients
-    left as packets were lost."""
-    waited: int = 0
-    """Clients that got no answer as they had to wait for an endpoint: they left, or their time was
-    up, in their wait or after it."""
-    late: int = 0
-    """Of the flows, those whose first datagram came, but after two seconds; no others count it. Of
-    the connections, those that were saved from an endpoint that was silent."""
-    removed: int = 0
-    """Connections that were reset because their endpoint had left (``ended_by_removal``)."""
-    gaps: int = 0
-    """No clients: how often the last endpoint left, so that clients are refused (no ``hold``)."""
-
-    def counts(self) -> tuple[int, ...]:
-        """Return all counts in their order."""
-        return _counts_of(self)
-
-    @property
-    def most(self) -> int:
-        """The clients of the kind of which most got no answer, not counting late ones."""
-        return max(map(int, _failed_of(self)))
-
-
-LATELY_NAMES = counted_names(Lately)
-"""The names of the counts, in their order."""
-FAILED_NAMES = tuple(name for name in LATELY_NAMES if name not in ("connections", "late", "gaps"))
-"""Those of them that are clients without an answer."""
-_counts_of = attrgetter(*LATELY_NAMES)
-_failed_of = attrgetter(*FAILED_NAMES)
-
-
-class LatelyFacts(Lately, frozen=True, gc=False, kw_only=True):
-    """The clients of the last minute if some got no or a late answer, or there were gaps."""
-
-    cause: Cause | None = None
-    """Why most of them failed, by the last such failure of an endpoint that has answered since;
-    null if it isn't known."""
-    was_many: bool = False
-    """The state before was ``partly answering``: half of the share that begins it keeps it up."""
-    have_left: bool = False
-    """The endpoints at which most of them failed aren't used any more: they have left the Service,
-    or aren't ready."""
-
-    @property
-    def failed(self) -> int:
-        """Clients that were refused, or waited, or whose connections ended unanswered."""
-        return self.refused + self.unanswered + self.waited
 
 
 class StateFacts(msgspec.Struct, frozen=True, gc=False):

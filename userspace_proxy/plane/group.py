@@ -24,7 +24,7 @@ from ..facts import (
     Streak,
     StreakPart,
 )
-from ..facts.port import LATELY_NAMES, Lately
+from ..facts.lately import LATELY_NAMES, Lately
 from ..model import SocketAddress
 from ..model.serving import Serving
 from ..policy.endpoint_causes import Obstacle

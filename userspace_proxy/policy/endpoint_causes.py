@@ -118,6 +118,18 @@ def no_datagram(endpoint: SocketAddress) -> Cause:
     )
 
 
+def owes_answers(endpoint: SocketAddress) -> Cause:
+    """Return the cause of connections that ended after the endpoint had answered, and then not."""
+    return Cause(
+        CauseCode.ENDPOINT_SENDS_NOTHING,
+        f"{endpoint} answered before, and then no more",
+        str(endpoint),
+        "The program may hang at some requests, wait for something else, or take longer than its "
+        "clients wait: read its log; where clients have the last word, as those that only "
+        "acknowledge messages or send measurements, this is as it should be",
+    )
+
+
 def answers_no_more(endpoint: SocketAddress) -> Cause:
     """Return the cause of UDP flows that an endpoint has answered for a while."""
     return Cause(

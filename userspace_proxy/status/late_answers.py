@@ -3,6 +3,7 @@
 UDP   "38 of 39 flows got their answer after more than 2 s", "… got no answer within 2 s"
       "2 of 4 open flows get no answer any more": they had one for a while
 TCP   "4 of 28 connections were saved late": an endpoint that is silent was tried first
+      "… ended without an answer to the client's last words": to others before, they had one
 """
 
 from __future__ import annotations
@@ -60,6 +61,21 @@ def many_saved_late(port: PortFacts) -> str:
     of = plural(lately.connections, "connection")
     why = because_of(lately, "from") if are_mostly_late(lately) else ""
     return f"{lately.late:,} of {of} were saved late in the last minute{why}"
+
+
+def many_owed(port: PortFacts) -> str:
+    """Return how many connections ended after an answer, without one to the client's last words.
+
+    Empty if they are few.
+    """
+    lately = port.lately
+    # One that has ended may have begun more than a minute ago.
+    total = max(lately.connections, lately.owed)
+    if not _are_many(port, lately.owed, total):
+        return ""
+    what = f"{lately.owed:,} of {plural(total, 'connection')} ended without an answer to the"
+    why = because_of(lately) if lately.owed > lately.most else ""
+    return f"{what} client's last words in the last minute{why}"
 
 
 def _are_many(port: PortFacts, count: int, total: int) -> bool:

@@ -15,7 +15,7 @@ from operator import itemgetter
 
 from ..facts import LATELY_S, EndpointCounters, LatelyFacts, PortFacts, Streak
 from ..facts.exclusions import Exclusions
-from ..facts.port import FAILED_NAMES, Lately
+from ..facts.lately import FAILED_NAMES, Lately
 from ..facts.units import plural
 from ..model import Cause, CauseCode, SocketAddress
 from ..model.reading import LABEL_SERVICE_NAME
@@ -26,6 +26,7 @@ from ..policy.endpoint_causes import (
     at_times,
     denies,
     excludes,
+    owes_answers,
     with_header,
 )
 from ..policy.loss_causes import LEFT
@@ -39,6 +40,8 @@ SHARE = 0.05
 SILENT_SHARE = 0.1
 """Of all flows, or connections that clients leave or that end in the middle: an answer may take
 longer, as those of DNS servers to some names, and clients leave for reasons of their own."""
+_ENDED = 10
+"""Connections that show how they usually end."""
 _MANY_DENIALS = 10
 """Failed dials of clients in a row, while this node was answered: half of all packets would have to
 be lost for that to happen by chance once in a thousand times."""
@@ -78,6 +81,12 @@ def failed_lately(
     are_flows = any(counters.ends.number == NO_DATAGRAM for _, counters in endpoints)
     kind = _kind(lately, are_flows=are_flows)
     most = getattr(lately, kind)
+    if kind == "owed":
+        seldom = _owe_seldom(lately, [counters for _, counters in endpoints])
+        owed = [(failed_at(one.address, clock.now).owed, one.address) for one, _ in endpoints]
+        count, address = max(owed, key=itemgetter(0), default=(0, None))
+        cause = replace(owes_answers(address), count=count) if address else None
+        return LatelyFacts(*counts, cause=cause, was_many=was_many, owes_seldom=seldom)
     if kind not in _FAILURES:
         return LatelyFacts(*counts, was_many=was_many)
     find, why = _FAILURES[kind]
@@ -100,6 +109,19 @@ def failed_lately(
     return LatelyFacts(*counts, cause=cause, was_many=was_many)
 
 
+def _owe_seldom(lately: Lately, endpoints: Iterable[EndpointCounters]) -> bool:
+    """Return whether few connections before the last minute ended so: it's no habit of theirs.
+
+    Where clients have the last word, most do. Of a new Service, half of all is few.
+    """
+    endpoints = tuple(endpoints)
+    owed, ended = sum(e.owed for e in endpoints), sum(e.connections - e.active for e in endpoints)
+    owed_before, before = owed - lately.owed, ended - lately.connections
+    if before < _ENDED:
+        return 2 * owed <= ended
+    return owed_before < SILENT_SHARE * before
+
+
 def _has_failed(counters: EndpointCounters, kind: str) -> bool:
     """Return whether an endpoint may be the one that clients of a kind have failed at."""
     if kind == "late":
@@ -120,6 +142,8 @@ def _kind(lately: Lately, *, are_flows: bool) -> str:
         return "refused"
     if are_mostly_late(lately):
         return "late"
+    if lately.owed > lately.most:
+        return "owed"
     return kind if lately.most else "gaps"
 
 

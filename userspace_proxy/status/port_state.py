@@ -28,7 +28,7 @@ from ..policy.client_causes import source_denied
 from ..policy.endpoint_causes import BEFORE, about_to_vanish
 from ..policy.usable import TERMINATING
 from .client_mistakes import judge_mistakes
-from .late_answers import many_saved_late, many_unanswered
+from .late_answers import many_owed, many_saved_late, many_unanswered
 from .lately import many_failed, many_gaps, remedy_for_gaps
 from .no_byte import closed_in_words, no_byte_in_words, quiet_in_words, remedy_for_no_byte
 from .not_served import judge_not_served
@@ -283,13 +283,19 @@ def _served(port: PortFacts, usable: int) -> Judgement:
     sentence = served_in_words(port)
     if lost := many_unanswered(port):
         return _failed_lately(port, lost)
+    now = f"{sentence} now; " if word == "served" and not port.is_quiet else ""
     if many := many_failed(port):
-        is_served = word == "served" and not port.is_quiet
-        return _failed_lately(port, f"{sentence} now; {many}" if is_served else many)
+        return _failed_lately(port, f"{now}{many}")
     if gaps := many_gaps(port):
         return _failed_lately(port, f"{sentence}; {gaps}")
     if late := many_saved_late(port):
         return _failed_lately(port, f"{sentence} now; {late}")
+    if owed := many_owed(port):
+        if port.lately.owes_seldom:
+            return _failed_lately(port, f"{now}{owed}")
+        # Perhaps its clients have the last word: nothing shows that they are served.
+        causes = (port.lately.cause,) if port.lately.cause is not None else ()
+        return Level.OK, "unknown", owed, causes
     if denied := _is_none_admitted(port):
         what = f"No client has been admitted: {denied[0]}"
         return Level.ATTENTION, "none admitted", what, tuple(denied)

@@ -9,7 +9,7 @@ import pytest
 from userspace_proxy.agent.view import show_traffic, view_endpoint, view_frontend, view_ports
 from userspace_proxy.cluster import Store
 from userspace_proxy.facts import EndpointCounters, GroupCounters, StreakPart, TrafficByCause, Waits
-from userspace_proxy.facts.port import Lately, LatelyFacts
+from userspace_proxy.facts.lately import Lately, LatelyFacts
 from userspace_proxy.model import (
     Balance,
     CauseCode,

@@ -19,8 +19,9 @@ import pytest
 
 from userspace_proxy.dataplane import EndpointGroup, Tuning
 from userspace_proxy.dataplane.connection_log import LOGGER
+from userspace_proxy.dataplane.descriptors import DESCRIPTORS
 from userspace_proxy.dataplane.relay import Direction
-from userspace_proxy.dataplane.tcp import DESCRIPTORS, TcpConnection
+from userspace_proxy.dataplane.tcp import TcpConnection
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import Answer, Group, Listener, Plane, Wanted

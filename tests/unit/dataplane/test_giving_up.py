@@ -10,7 +10,7 @@ import pytest
 from userspace_proxy.dataplane import Tuning, endpoint_group, giving_up
 from userspace_proxy.dataplane.connection_log import LOGGER
 from userspace_proxy.facts.late_bytes import AT_END_S, late_byte
-from userspace_proxy.kernel.tcp_state import unheard_s
+from userspace_proxy.kernel.tcp_state import silent_s, unanswered_s, unheard_s
 
 from .rig import connection_lines
 from .waiters import limited, waiting
@@ -311,3 +311,93 @@ async def test_a_client_that_leaves_after_a_wait_for_its_turn_is_no_fault_of_the
     counters = web.group.counters_of(pod.address)
     blamed = web.group.counters.after_wait.left, counters.left, counters.ends.is_on
     assert blamed == ((1, 0, False) if has_waited else (0, 1, True))
+
+
+# -- clients that were answered before ---------------------------------------
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """A wait is short."""
+    monkeypatch.setattr(giving_up, "_WAITED_S", 0.1)
+
+
+async def ask_again(rig, pod, web):
+    """Return a client that was answered and has asked again, and the endpoint's end."""
+    client, server = await rig.pair(web, pod)
+    await server.send(b"hello")
+    assert await client.read() == b"hello"
+    (connection,) = rig.connections.open
+    await until(lambda: silent_s(connection.up.sink) >= 0.1, "a while")
+    await client.send(b"question")
+    assert await server.read() == b"question"
+    return client, server
+
+
+async def leaves(client, server):
+    client.close()
+    assert await server.read() == b""
+    server.close()
+
+
+async def leaves_with_a_last_word(client, server):
+    client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+    await client.send(b"bye")
+    client.close()
+    assert await server.read() == b"bye"
+    server.close()
+
+
+async def resets(client, server):
+    client.reset()
+    server.close()
+
+
+async def is_ended_by_the_endpoint(client, server):
+    server.close()
+    assert await client.read() == b""
+    client.close()
+
+
+async def is_reset_by_the_endpoint(client, server):
+    server.reset()
+    with pytest.raises(ConnectionResetError):
+        await client.read()
+
+
+async def is_answered_first(client, server):
+    await server.send(b"answer")
+    assert await client.read() == b"answer"
+    await leaves(client, server)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("ends", "owed", "cut"),
+    [
+        (leaves, 1, 0),
+        (leaves_with_a_last_word, 1, 0),
+        (resets, 1, 0),
+        (is_ended_by_the_endpoint, 1, 0),
+        (is_reset_by_the_endpoint, 0, 1),
+        (is_answered_first, 0, 0),
+    ],
+)
+async def test_an_endpoint_owes_a_further_answer_to_who_has_waited_for_it(rig, ends, owed, cut):
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    client, server = await ask_again(rig, pod, web)
+    (connection,) = rig.connections.open
+    await until(lambda: unanswered_s(connection.up.sink) >= 0.1, "the client waits")
+    await ends(client, server)
+    await until(lambda: not rig.connections.open)
+    counters = web.group.counters_of(pod.address)
+    assert (counters.owed, counters.cut, counters.unanswered + counters.left) == (owed, cut, 0)
+
+
+async def test_a_client_that_asks_again_and_leaves_at_once_is_owed_nothing(rig):
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    await leaves(*await ask_again(rig, pod, web))
+    await until(lambda: not rig.connections.open)
+    assert web.group.counters_of(pod.address).owed == 0

@@ -1,7 +1,7 @@
 import pytest
 
 from userspace_proxy.facts import LastMinute
-from userspace_proxy.facts.port import Lately
+from userspace_proxy.facts.lately import Lately
 
 NOTHING = Lately()
 

@@ -5,12 +5,10 @@ import pytest
 from userspace_proxy.facts import (
     EndpointFacts,
     FrontendFacts,
-    LatelyFacts,
     Level,
     PortFacts,
     StateFacts,
 )
-from userspace_proxy.facts.port import LATELY_NAMES
 from userspace_proxy.model import Cause, CauseCode, DataPath, SocketAddress
 from userspace_proxy.policy.causes import resets
 
@@ -182,15 +180,3 @@ def test_another_process_gets_what_the_json_does_not_contain():
     facts.plan = "of the port"
     copied = pickle.loads(pickle.dumps(facts))
     assert (copied, copied.plan) == (facts, "of the port")
-
-
-def test_clients_without_an_answer_are_those_refused_and_those_unanswered():
-    assert LatelyFacts(connections=8, refused=2, unanswered=4).failed == 6
-
-
-def test_what_was_counted_lately_is_in_the_order_of_its_names_without_the_cause():
-    lately = LatelyFacts(1, 2, 3, 4, 5, 6, 7, 8, 9)
-    assert lately.counts() == (1, 2, 3, 4, 5, 6, 7, 8, 9)
-    clients = ("connections", "refused", "unanswered", "left", "cut", "waited", "late", "removed")
-    assert (*clients, "gaps") == LATELY_NAMES
-    assert lately.most == 8, "gaps are no clients"

@@ -9,6 +9,7 @@ from userspace_proxy.kernel.tcp_state import (
     silent_s,
     tcp_info,
     unacknowledged_bytes,
+    unanswered_s,
     unheard_s,
     unread_bytes,
 )
@@ -52,6 +53,34 @@ def test_a_fin_is_heard_and_the_rst_that_answers_a_byte_after_it_is_not():
             while not receiver.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 pass
             assert 0.05 <= unheard_s(receiver) <= time.monotonic() - ended + 0.05
+
+
+def test_what_was_sent_is_unanswered_until_data_comes_unless_it_followed_data_at_once():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with socket.create_connection(server.getsockname()) as asking:
+            other, _ = server.accept()
+            with other:
+                other.send(b"data")
+                assert asking.recv(4) == b"data"
+                asking.send(b"acknowledged")
+                while silent_s(asking) < 0.1:
+                    assert unanswered_s(asking) == 0
+                asking.send(b"question")
+                while (seconds := unanswered_s(asking)) < 0.1:
+                    pass
+                assert seconds < silent_s(asking)
+                other.shutdown(socket.SHUT_WR)
+                assert asking.recv(4) == b""
+                assert unanswered_s(asking) >= 0.1, "an end is no answer"
+        with socket.create_connection(server.getsockname()) as asking:
+            other, _ = server.accept()
+            with other:
+                while silent_s(asking) < 0.1:
+                    pass
+                asking.send(b"question")
+                other.send(b"answer")
+                assert asking.recv(6) == b"answer"
+                assert unanswered_s(asking) == 0
 
 
 def test_bytes_are_unread_until_they_are_read_and_a_fin_is_none():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from userspace_proxy.dataplane import Waiting
-from userspace_proxy.facts.port import Lately
+from userspace_proxy.facts.lately import Lately
 from userspace_proxy.model import Balance, CauseCode, Handling, Hold, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane.channel import MAX_FRAME_BYTES

@@ -15,6 +15,7 @@ from userspace_proxy.facts import (
     Times,
     UnservedFacts,
 )
+from userspace_proxy.facts.lately import LATELY_NAMES
 from userspace_proxy.model import CauseCode
 from userspace_proxy.policy.causes import dial_failed
 from userspace_proxy.status.answers import render_configz, render_status
@@ -190,9 +191,8 @@ def test_a_service_port_has_its_state(shown):
 
 
 def test_a_service_port_has_its_clients_of_the_last_minute(shown):
-    clients = ("connections", "refused", "unanswered", "left", "cut", "waited", "late", "removed")
-    others = {"cause": None, "was_many": False, "have_left": False}
-    assert shown["lately"] == {**dict.fromkeys((*clients, "gaps"), 0), **others}
+    others = {"cause": None, "was_many": False, "owes_seldom": False, "have_left": False}
+    assert shown["lately"] == {**dict.fromkeys(LATELY_NAMES, 0), **others}
 
 
 def test_a_frontend_has_these_fields(shown):

@@ -3,7 +3,7 @@ import errno
 import pytest
 
 from userspace_proxy.facts import EndpointCounters, LatelyFacts, Level
-from userspace_proxy.facts.port import Lately
+from userspace_proxy.facts.lately import Lately
 from userspace_proxy.model import CauseCode, Handling, Hold, SocketAddress
 from userspace_proxy.policy import EndpointVerdict
 from userspace_proxy.policy.causes import NO_DATAGRAM
@@ -266,3 +266,57 @@ def test_the_endpoint_is_named_at_which_most_clients_failed(
         lately, endpoints, at(9.0), failed_at=lambda endpoint, _now: failed[endpoint]
     )
     assert (facts.cause.object, facts.cause.count) == (str(shown[0]), shown[1])
+
+
+def ended_so(owed, connections=99):
+    """Return an endpoint with connections that ended without an answer to the last words."""
+    counters = EndpointCounters()
+    counters.owed, counters.connections = owed, connections
+    return EndpointVerdict(POD, True, "ready"), counters
+
+
+@pytest.mark.parametrize(
+    ("owed", "connections", "seldom"),
+    [
+        pytest.param(4, 99, True, id="never-before"),
+        pytest.param(9, 99, True, id="seldom-before"),
+        pytest.param(14, 99, False, id="a-habit"),
+        pytest.param(4, 14, True, id="others-of-a-new-service-not"),
+        pytest.param(4, 4, False, id="all-of-a-new-service"),
+        pytest.param(4, 7, False, id="most-of-a-new-service"),
+    ],
+)
+def test_what_is_owed_is_a_failure_where_that_is_no_habit(owed, connections, seldom):
+    lately = Lately(min(12, connections), owed=4)
+    failed_at = {POD: Lately(owed=3), LAST: Lately(owed=1)}
+    endpoints = (ended_so(0, 0), ended_so(owed, connections))
+    facts = failed_lately(lately, endpoints, at(9.0), failed_at=lambda one, _: failed_at[one])
+    cause = "192.0.2.1:8080 answered before, and then no more"
+    assert (str(facts.cause), facts.cause.count, facts.owes_seldom) == (cause, 3, seldom)
+    state = judge(make_port(endpoints=(READY,), lately=facts, **SENT))
+    total = lately.connections
+    what = (
+        f"4 of {total} connections ended without an answer to the client's last words in the last "
+        f"minute: {cause}"
+    )
+    shown = f"Served by 1 endpoint now; {what}" if seldom else what
+    assert (state.sentence, state.way_out) == (shown, facts.cause.hint)
+    assert (state.level, state.word) == (
+        (Level.ATTENTION, "partly answering") if seldom else (Level.OK, "unknown")
+    )
+
+
+SENT = {"connections": 99, "sent_bytes": 5}
+
+
+def test_few_ends_without_an_answer_are_no_news_and_none_beside_worse():
+    port = make_port(endpoints=(READY,), lately=LatelyFacts(40, owed=3), **SENT)
+    assert judge(port).sentence == "Served by 1 endpoint"
+    lately = LatelyFacts(40, refused=9, owed=10)
+    port = make_port(endpoints=(READY,), lately=lately, **SENT)
+    assert "9 of 49 connections failed in the last minute" in judge(port).sentence
+
+
+def test_nobody_is_named_who_owes_nothing_any_more():
+    facts = failed_lately(Lately(12, owed=4), (), at(9.0))
+    assert (facts.cause, facts.owes_seldom) == (None, True)

@@ -3,7 +3,7 @@ import errno
 import pytest
 
 from userspace_proxy.facts import LATELY_S, EndpointCounters, LatelyFacts, Level, Waits
-from userspace_proxy.facts.port import Lately
+from userspace_proxy.facts.lately import Lately
 from userspace_proxy.model import CauseCode, DataPath, Handling, Hold, Protocol, SocketAddress
 from userspace_proxy.policy import EndpointVerdict, PathDecision
 from userspace_proxy.policy.causes import dial_failed, resets
