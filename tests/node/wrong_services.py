@@ -263,8 +263,8 @@ MISTAKES = (
     ),
     Mistake(
         "answers-late",
-        "3 of 3 flows got their answer after more than 2 s in the last minute: {pod}:9116 answered "
-        "late",
+        "3 of 3 flows were answered only after more than 2 s in the last minute: {pod}:9116 "
+        "answered late",
         hint="most resolvers wait for 5 s",
         never=_SERVED_WRONGLY,
         port=_DNS,

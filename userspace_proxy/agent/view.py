@@ -27,7 +27,7 @@ from ..facts import (
     facts_of_plan,
     facts_of_verdict,
 )
-from ..model import Frontend, FrontendKind, SocketAddress
+from ..model import Frontend, FrontendKind, SocketAddress, is_loopback
 from ..plan.detours import Faults
 from ..plane import Group, Plane, Totals
 from ..policy import EndpointVerdict, causes
@@ -48,7 +48,7 @@ _NAMES = counted_names(PortFigures)
 _TRAFFIC_NAMES = counted_names(Traffic)
 _WAIT_NAMES = counted_names(WaitCounts)
 
-# A node port has many addresses, so the Service's own addresses are listed first.
+# A node port has many addresses, so the Service's own are listed first, and loopback last.
 _KINDS = (
     FrontendKind.CLUSTER_IP,
     FrontendKind.LOAD_BALANCER,
@@ -134,7 +134,7 @@ def _reuse_view(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults
 def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults) -> PortFacts:
     plan, group, now = served.plan, served.group, clock.now
     ejected, starting = group.ejected(now), group.starting(now)
-    frontends = sorted(plan.frontends, key=lambda frontend: _KINDS.index(frontend.kind))
+    frontends = sorted(plan.frontends, key=_order)
     facts = facts_of_plan(
         plan,
         (view_frontend(served, frontend, bind) for frontend in frontends),
@@ -164,6 +164,10 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     facts.endpoints = without_silence(facts)
     facts.state = judge(facts)
     return facts
+
+
+def _order(frontend: Frontend) -> tuple[int, bool]:
+    return _KINDS.index(frontend.kind), is_loopback(frontend.address.ip)
 
 
 def view_endpoint(

@@ -18,7 +18,7 @@ import _socket
 
 from ..facts import Blamed, EndpointCounters
 from ..facts.late_bytes import note_late
-from ..kernel.tcp_state import is_connected, silent_s, unacknowledged_bytes, unanswered_s, unheard_s
+from ..kernel.tcp_state import is_connected, said_s, silent_s, unacknowledged_bytes, unheard_s
 from ..policy.endpoint_causes import UNANSWERED_S
 from .relay import Direction
 
@@ -77,7 +77,7 @@ def ends_unanswered(up: Direction, joined_s: float) -> bool:
 
 
 def owes_answer(endpoint: _socket.socket, lasted_s: float, *, is_left: bool) -> bool:
-    """Return whether an endpoint that has answered owes a further answer as a side ends.
+    """Return whether an endpoint to which the client spoke last owes an answer as a side ends.
 
     Args:
         lasted_s: Seconds since it answered the dial.
@@ -86,7 +86,7 @@ def owes_answer(endpoint: _socket.socket, lasted_s: float, *, is_left: bool) -> 
     least_s = _WAITED_S if is_left else _AWAITED_S
     if lasted_s < least_s or not (is_left or is_connected(endpoint)):
         return False
-    return unanswered_s(endpoint) >= least_s
+    return said_s(endpoint) >= least_s
 
 
 def left_s(up: Direction) -> float:

@@ -52,6 +52,8 @@ class _Connection(Protocol):
 
     reactor: Reactor
     is_closed: bool
+    speaker: Direction | None
+    """The direction in which bytes were moved last."""
 
     @property
     def pipes(self) -> PipePool: ...
@@ -164,6 +166,7 @@ class Direction:
                 self.connection.abort(exc.errno)
                 return
             self.bytes_moved += sent
+            self.connection.speaker = self
             if sent < count:
                 self.pending = memoryview(bytes(buffer[sent:count]))
                 self._set_options()
@@ -268,6 +271,7 @@ class Direction:
                 return False
             self._in_pipe -= sent
             self.bytes_moved += sent
+            self.connection.speaker = self
         return True
 
     def release(self) -> None:
@@ -336,6 +340,7 @@ class Direction:
             self.connection.abort(exc.errno)
             return
         self.bytes_moved += sent
+        self.connection.speaker = self
         if sent < len(self.pending):
             self.pending = self.pending[sent:]
             return

@@ -66,7 +66,7 @@ class TcpConnection:
         "_answered_at", "_asked_at", "_bad_end", "_blamed", "_counters", "_first_byte_s",
         "_has_nodelay", "_is_owed", "_reset_as", "_wants_client_out", "address", "announced",
         "client", "dial", "down", "group", "is_aborting", "is_closed", "may_preserve", "owner",
-        "reactor", "seen_moved", "seen_moving_at", "started", "unanswered_since", "up",
+        "reactor", "seen_moved", "seen_moving_at", "speaker", "started", "unanswered_since", "up",
     )  # fmt: skip
 
     def __init__(
@@ -107,6 +107,7 @@ class TcpConnection:
         self._bad_end: CauseCode | None = None
         """Set if the endpoint ended it without a byte, the client gave up, or packets were lost."""
         self._is_owed = False
+        self.speaker: Direction | None = None
         self._wants_client_out = False
         self._has_nodelay = False
         """The endpoint's socket has TCP_NODELAY."""
@@ -227,8 +228,6 @@ class TcpConnection:
             self.reactor.replace_handler(self.client, up.pump)
             send_at_once(up.sink)
 
-    # -- for the directions --------------------------------------------------
-
     @property
     def pipes(self) -> PipePool:
         """The pipes through which bulk is spliced."""
@@ -264,7 +263,8 @@ class TcpConnection:
     def ends(self, direction: Direction) -> None:
         """Note if a further answer is due, before what comes with the end of a side is read."""
         up, down, lasted_s = self.up, self.down, self.reactor.now - self._answered_at
-        if up and down and down.bytes_moved and not (up.is_ended or down.is_ended):
+        is_first = up and down and down.bytes_moved and not (up.is_ended or down.is_ended)
+        if up and is_first and self.speaker is up:
             self._is_owed = owes_answer(up.sink, lasted_s, is_left=direction is up)
 
     def direction_ended(self, direction: Direction) -> None:
@@ -403,7 +403,7 @@ class TcpConnection:
         elif dial is not None:
             dial.cancel()
         # Breaks the cycles, so that memory is freed now and not by the collector.
-        self.up = self.down = self.dial = None
+        self.up = self.down = self.speaker = self.dial = None
         self.owner.ended(self)
 
     def _leave_endpoint(self) -> None:

@@ -16,8 +16,6 @@ _SIOCINQ, _SIOCOUTQ = 0x541B, 0x5411
 # Struct tcp_info: tcpi_last_data_sent, tcpi_last_data_recv and tcpi_last_ack_recv, in milliseconds.
 _MILLISECONDS = struct.Struct("=I")
 _LAST_SENT_AT, _LAST_DATA_AT, _LAST_ACK_AT = 44, 52, 56
-_REPLY_MS = 50
-"""What is sent so soon after data has come is most likely about that data."""
 
 
 class TcpInfo(NamedTuple):
@@ -69,17 +67,9 @@ def unheard_s(sock: _socket.socket) -> float:
     return _since_s(sock, _LAST_ACK_AT)
 
 
-def unanswered_s(sock: _socket.socket) -> float:
-    """Return for how long the other side has left what it was sent unanswered; 0: it has answered.
-
-    What was sent right after its data is no question: an acknowledgement of a protocol.
-    """
-    size = _LAST_DATA_AT + _MILLISECONDS.size
-    info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, size)
-    sent_ms, received_ms = (
-        _MILLISECONDS.unpack_from(info, at)[0] for at in (_LAST_SENT_AT, _LAST_DATA_AT)
-    )
-    return sent_ms / 1000 if sent_ms + _REPLY_MS < received_ms else 0.0
+def said_s(sock: _socket.socket) -> float:
+    """Return for how long a socket has sent no data, also not again."""
+    return _since_s(sock, _LAST_SENT_AT)
 
 
 def _queued_bytes(sock: _socket.socket, request: int) -> int:

@@ -94,7 +94,8 @@ def dial_failed(endpoint: SocketAddress, number: int, error: str) -> Cause:
         )
         hint = (
             "See whether the pod still exists and accepts connections from its own node; if it "
-            f"does, {_FIREWALL} drops or rejects {_HERE}"
+            f"does, {_FIREWALL} drops or rejects {_HERE}; where answers come by another interface "
+            "than packets leave by, rp_filter drops them (`nstat -az TcpExtIPReversePathFilter`)"
         )
     elif number in UNREACHABLE:
         code = CauseCode.ENDPOINT_UNREACHABLE
@@ -226,7 +227,7 @@ def port_missing(
     elif names:
         shown = ", ".join(sorted(f'"{name}"' if name else "an unnamed one" for name in names))
         sentence = f"its endpoints have no {wanted}; they have {shown}"
-        hint = "The port's name in the EndpointSlice must be that in the Service"
+        hint = "The port's name in the EndpointSlice (Endpoints) must be that in the Service"
     else:
         sentence = f"its endpoints have no {wanted}, nor any other"
         hint = "The ports of the EndpointSlice are empty: add those of the Service"

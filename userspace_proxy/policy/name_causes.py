@@ -109,7 +109,7 @@ def _cause(problem: NameProblem) -> Cause:
             sentence = f"{host} is not looked up: --allow-endpoint-names has no suffix of it"
             hint = (
                 "Endpoints by name are for names that the operator of the proxy has allowed: "
-                "--allow-endpoint-names=example.com allows names below example.com"
+                f"--allow-endpoint-names lists suffixes, as {host.partition('.')[2] or host}"
             )
         case NameState.NETWORKS_UNKNOWN:
             code = CauseCode.NAME_NOT_ALLOWED

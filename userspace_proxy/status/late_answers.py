@@ -1,6 +1,6 @@
 """Words how many clients of the last minute were answered late, where others were at once.
 
-UDP   "38 of 39 flows got their answer after more than 2 s", "… got no answer within 2 s"
+UDP   "38 of 39 flows were answered only after more than 2 s", "… got no answer within 2 s"
       "2 of 4 open flows get no answer any more": they had one for a while
 TCP   "4 of 28 connections were saved late": an endpoint that is silent was tried first
       "… ended without an answer to the client's last words": to others before, they had one
@@ -37,7 +37,7 @@ def many_unanswered(port: PortFacts, in_a_row: int = 0) -> str:
         return f"{mute:,} of {of} {verb} no answer any more from {by}"
     counts = {
         f"got no answer within {UNANSWERED_FLOW_S} s": lately.unanswered,
-        f"got their answer after more than {UNANSWERED_FLOW_S} s": lately.late,
+        f"were answered only after more than {UNANSWERED_FLOW_S} s": lately.late,
     }
     what = max(counts, key=lambda what: counts[what])
     if port.protocol != "UDP" or port.is_without_answer or counts[what] <= in_a_row:

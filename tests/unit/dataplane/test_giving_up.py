@@ -10,7 +10,7 @@ import pytest
 from userspace_proxy.dataplane import Tuning, endpoint_group, giving_up
 from userspace_proxy.dataplane.connection_log import LOGGER
 from userspace_proxy.facts.late_bytes import AT_END_S, late_byte
-from userspace_proxy.kernel.tcp_state import silent_s, unanswered_s, unheard_s
+from userspace_proxy.kernel.tcp_state import said_s, unheard_s
 
 from .rig import connection_lines
 from .waiters import limited, waiting
@@ -327,8 +327,6 @@ async def ask_again(rig, pod, web):
     client, server = await rig.pair(web, pod)
     await server.send(b"hello")
     assert await client.read() == b"hello"
-    (connection,) = rig.connections.open
-    await until(lambda: silent_s(connection.up.sink) >= 0.1, "a while")
     await client.send(b"question")
     assert await server.read() == b"question"
     return client, server
@@ -388,7 +386,7 @@ async def test_an_endpoint_owes_a_further_answer_to_who_has_waited_for_it(rig, e
     web = rig.service(pod.address)
     client, server = await ask_again(rig, pod, web)
     (connection,) = rig.connections.open
-    await until(lambda: unanswered_s(connection.up.sink) >= 0.1, "the client waits")
+    await until(lambda: said_s(connection.up.sink) >= 0.15, "the client waits")
     await ends(client, server)
     await until(lambda: not rig.connections.open)
     counters = web.group.counters_of(pod.address)

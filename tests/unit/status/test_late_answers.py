@@ -59,7 +59,7 @@ def test_flows_that_were_answered_late_are_not_said_to_have_no_answer():
     assert (cause.sentence, cause.count) == ("192.0.2.1:8080 answered late", 9)
     lately = LatelyFacts(12, 0, 1, late=9, cause=cause)
     state = judge(make_port(endpoints=(READY,), lately=lately, **UDP))
-    flows = "9 of 12 flows got their answer after more than 2 s in the last minute"
+    flows = "9 of 12 flows were answered only after more than 2 s in the last minute"
     assert state.sentence == f"{flows}: 192.0.2.1:8080 answered late"
     assert state.code is CauseCode.ENDPOINT_ANSWERS_LATE
 
@@ -78,7 +78,7 @@ SILENT = "192.0.2.1:8080 did not answer"
         pytest.param((28, 4), {}, "4 of 28 connections were saved late", id="many"),
         pytest.param((40, 3), {}, "", id="few-of-many"),
         pytest.param((4, 1), {}, "", id="one"),
-        pytest.param((28, 4), UDP, "4 of 28 flows got their answer after", id="udp"),
+        pytest.param((28, 4), UDP, "4 of 28 flows were answered only after", id="udp"),
     ],
 )
 def test_connections_that_were_saved_late_are_news_where_they_are_many(counts, changes, said):
