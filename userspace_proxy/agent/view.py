@@ -26,8 +26,9 @@ from ..facts import (
     facts_of_frontend,
     facts_of_plan,
     facts_of_verdict,
+    in_order,
 )
-from ..model import Frontend, FrontendKind, SocketAddress, is_loopback
+from ..model import Frontend, SocketAddress
 from ..plan.detours import Faults
 from ..plane import Group, Plane, Totals
 from ..policy import EndpointVerdict, causes
@@ -47,14 +48,6 @@ _RECENT_S = 60.0
 _NAMES = counted_names(PortFigures)
 _TRAFFIC_NAMES = counted_names(Traffic)
 _WAIT_NAMES = counted_names(WaitCounts)
-
-# A node port has many addresses, so the Service's own are listed first, and loopback last.
-_KINDS = (
-    FrontendKind.CLUSTER_IP,
-    FrontendKind.LOAD_BALANCER,
-    FrontendKind.EXTERNAL_IP,
-    FrontendKind.NODE_PORT,
-)
 
 
 def view_ports(
@@ -134,10 +127,9 @@ def _reuse_view(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults
 def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults) -> PortFacts:
     plan, group, now = served.plan, served.group, clock.now
     ejected, starting = group.ejected(now), group.starting(now)
-    frontends = sorted(plan.frontends, key=_order)
     facts = facts_of_plan(
         plan,
-        (view_frontend(served, frontend, bind) for frontend in frontends),
+        (view_frontend(served, frontend, bind) for frontend in in_order(plan.frontends)),
         (view_endpoint(v, group, clock, ejected, starting, faults) for v in plan.verdicts),
     )
     show_traffic(facts, group.totals())
@@ -164,10 +156,6 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     facts.endpoints = without_silence(facts)
     facts.state = judge(facts)
     return facts
-
-
-def _order(frontend: Frontend) -> tuple[int, bool]:
-    return _KINDS.index(frontend.kind), is_loopback(frontend.address.ip)
 
 
 def view_endpoint(

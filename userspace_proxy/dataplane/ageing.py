@@ -120,6 +120,7 @@ class Ageing:
             is_half_closed = up.is_ended or down.is_ended or up.is_broken or down.is_broken
             limit_s = self._half_closed_s if is_half_closed else self._idle_s
             if now - connection.seen_moving_at >= limit_s:
+                connection.group.counters.ended_idle += not is_half_closed
                 connection.finish("idle", as_reset=True)
             return
         connection.seen_moved = moved

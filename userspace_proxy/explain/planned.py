@@ -18,6 +18,7 @@ from ..facts import (
     facts_of_ignored,
     facts_of_plan,
     facts_of_verdict,
+    in_order,
 )
 from ..model import CauseCode
 from ..plan import Planner, PortPlan
@@ -69,7 +70,7 @@ def plan_status(
 
 def _port(plan: PortPlan) -> PortFacts:
     frontends, endpoints = (
-        map(facts_of_frontend, plan.frontends),
+        map(facts_of_frontend, in_order(plan.frontends)),
         map(facts_of_verdict, plan.verdicts),
     )
     facts = facts_of_plan(plan, frontends, endpoints)

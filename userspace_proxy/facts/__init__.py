@@ -43,7 +43,14 @@ from .node import (
     TrackingFacts,
     UnservedFacts,
 )
-from .planned import facts_of_frontend, facts_of_ignored, facts_of_plan, facts_of_verdict, is_probed
+from .planned import (
+    facts_of_frontend,
+    facts_of_ignored,
+    facts_of_plan,
+    facts_of_verdict,
+    in_order,
+    is_probed,
+)
 from .port import (
     STATES,
     EndpointFacts,
@@ -113,5 +120,6 @@ __all__ = [
     "facts_of_plan",
     "facts_of_verdict",
     "figures_of",
+    "in_order",
     "is_probed",
 ]

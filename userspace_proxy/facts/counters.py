@@ -62,7 +62,7 @@ else:
 STREAKS = "dials", "ends", "denials", "cuts", "exclusions"
 """The failures in a row of one endpoint."""
 # Of an endpoint, for the clients of the last minute; those that were refused had none.
-_OTHERS = "waited", "removed", "gaps"
+_OTHERS = "waited", "removed", "idle", "gaps"
 _COUNTED_ELSEWHERE = (*counted_names(Traffic), *counted_names(PortFigures), *_OTHERS)
 _UNANSWERED = tuple(name for name in LATELY_NAMES if name not in _COUNTED_ELSEWHERE)
 # Of each cause of a failed dial.

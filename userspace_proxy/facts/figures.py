@@ -322,6 +322,18 @@ class PortFigures(TrafficByCause, kw_only=True):
         ),
     ] = 0
     """Connections that were reset because their endpoint had left (``on-endpoint-removal``)."""
+    ended_idle: Annotated[
+        int,
+        counter(
+            "connections_ended_idle",
+            "connections",
+            "Connections reset because no byte had passed for too long "
+            "(--conntrack-tcp-timeout-established)",
+            is_rare=True,
+        ),
+    ] = 0
+    """Connections that were reset because no byte had passed for too long
+    (``--conntrack-tcp-timeout-established``)."""
     bad_headers: Annotated[
         int,
         counter(

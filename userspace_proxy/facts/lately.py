@@ -39,6 +39,8 @@ class Lately(msgspec.Struct, frozen=True, gc=False):
     the connections, those that were saved from an endpoint that was silent."""
     removed: int = 0
     """Connections that were reset because their endpoint had left (``ended_by_removal``)."""
+    idle: int = 0
+    """Connections that this proxy reset as they were idle (``ended_idle``)."""
     owed: int = 0
     """Of the connections, those that ended while a further answer was due."""
     gaps: int = 0
@@ -56,7 +58,7 @@ class Lately(msgspec.Struct, frozen=True, gc=False):
 
 LATELY_NAMES = counted_names(Lately)
 """The names of the counts, in their order."""
-_NOT_FAILED = "connections", "late", "owed", "gaps"
+_NOT_FAILED = "connections", "late", "idle", "owed", "gaps"
 FAILED_NAMES = tuple(name for name in LATELY_NAMES if name not in _NOT_FAILED)
 """Those of them that are clients without an answer."""
 _counts_of = attrgetter(*LATELY_NAMES)

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from ..model import Balance, DataPath, Frontend, Handling, Protocol
+from ..model import (
+    Balance,
+    DataPath,
+    Frontend,
+    FrontendKind,
+    Handling,
+    Protocol,
+    is_loopback,
+)
 from ..plan import IgnoredService, PortPlan
 from ..policy import EndpointVerdict, Scope
 from .node import IgnoredFacts
@@ -15,6 +23,20 @@ _POLICIES = {
     Scope.LOCAL: "only this node's endpoints",
     Scope.LOCAL_FROM_OUTSIDE: "from outside: only this node's endpoints",
 }
+
+
+# A node port has many addresses, so the Service's own are listed first, and loopback last.
+_KINDS = (
+    FrontendKind.CLUSTER_IP,
+    FrontendKind.LOAD_BALANCER,
+    FrontendKind.EXTERNAL_IP,
+    FrontendKind.NODE_PORT,
+)
+
+
+def in_order(frontends: Iterable[Frontend]) -> Sequence[Frontend]:
+    """Return frontends in the order in which they are listed."""
+    return sorted(frontends, key=lambda one: (_KINDS.index(one.kind), is_loopback(one.address.ip)))
 
 
 def facts_of_plan(

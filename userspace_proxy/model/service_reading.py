@@ -59,7 +59,7 @@ def read_service(wire: WireService) -> Service:
         is_internal_local=spec.internal_traffic_policy == "Local",
         is_external_local=spec.external_traffic_policy == "Local",
         handling=handling,
-        notes=range_notes + handling_notes + _too_many_balanced(len(balanced)),
+        notes=range_notes + handling_notes + _balancer_notes(spec, len(ingress), len(balanced)),
         proxy_name=labels.get(LABEL_PROXY_NAME),
         has_headless_label=LABEL_HEADLESS in labels,
         external_name=(spec.external_name or "").removesuffix(".")
@@ -69,10 +69,12 @@ def read_service(wire: WireService) -> Service:
     )
 
 
-def _too_many_balanced(count: int) -> tuple[str, ...]:
-    if count <= BALANCED_MAX:
+def _balancer_notes(spec: WireServiceSpec, assigned: int, balanced: int) -> tuple[str, ...]:
+    if spec.type == ServiceType.LOAD_BALANCER and not assigned:
+        return ("no load balancer has given it an address (status.loadBalancer is empty)",)
+    if balanced <= BALANCED_MAX:
         return ()
-    what = f"status.loadBalancer.ingress: {count:,} addresses are listed"
+    what = f"status.loadBalancer.ingress: {balanced:,} addresses are listed"
     return (f"{what}, and the first {BALANCED_MAX} are served",)
 
 

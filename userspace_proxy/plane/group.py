@@ -210,6 +210,7 @@ class Group(CounterTable):
         refused, waited = new_of["refused"] - ended, ended + new_of["waits.left"] + after
         sums["connections"] -= after
         sums |= {"refused": refused, "waited": waited, "removed": new_of["ended_by_removal"]}
+        sums["idle"] = new_of["ended_idle"]
         self.last_minute.add(Lately(**sums), now)
         self._ejected[worker] = {endpoint: now + left for endpoint, left in report.ejected}
         if report.waiting is None:

@@ -100,8 +100,8 @@ def dial_failed(endpoint: SocketAddress, number: int, error: str) -> Cause:
     elif number in UNREACHABLE:
         code = CauseCode.ENDPOINT_UNREACHABLE
         sentence = (
-            f"{endpoint} is unreachable: this node has no route to it, no host has that address, "
-            "its node is down, or a firewall rejects packets to it"
+            f"{endpoint} is unreachable: a router on the way has no route to it, no host has that "
+            "address, its node is down, or a firewall rejects packets to it"
         )
         hint = (
             f"`ip route get {endpoint.ip}` on this node shows the route; compare the address with "

@@ -63,6 +63,23 @@ def many_saved_late(port: PortFacts) -> str:
     return f"{lately.late:,} of {of} were saved late in the last minute{why}"
 
 
+IDLE_REMEDY = (
+    "Raise --conntrack-tcp-timeout-established above the longest pause of the clients, or let them "
+    "send keep-alives of their protocol more often"
+)
+
+
+def many_idle(port: PortFacts) -> str:
+    """Return how many connections this proxy ended as they were idle; empty if they are few."""
+    lately = port.lately
+    total = max(lately.connections, lately.idle)
+    if not _are_many(port, lately.idle, total):
+        return ""
+    of = plural(total, "connection")
+    how = "in the last minute, idle for as long as --conntrack-tcp-timeout-established allows"
+    return f"this proxy ended {lately.idle:,} of {of} {how}"
+
+
 def many_owed(port: PortFacts) -> str:
     """Return how many connections ended after an answer, without one to the client's last words.
 

@@ -28,7 +28,7 @@ from ..policy.client_causes import source_denied
 from ..policy.endpoint_causes import BEFORE, about_to_vanish
 from ..policy.usable import TERMINATING
 from .client_mistakes import judge_mistakes
-from .late_answers import many_owed, many_saved_late, many_unanswered
+from .late_answers import IDLE_REMEDY, many_idle, many_owed, many_saved_late, many_unanswered
 from .lately import many_failed, many_gaps, remedy_for_gaps
 from .no_byte import closed_in_words, no_byte_in_words, quiet_in_words, remedy_for_no_byte
 from .not_served import judge_not_served
@@ -65,8 +65,8 @@ def _remedy(port: PortFacts, word: str) -> str:
     """Return how to find out what isn't known, or the reason; empty if there is nothing to do."""
     if word == AT_LIMIT and not is_silent(port):
         return MORE_ROOM
-    if word == "partly answering" and many_gaps(port):
-        return remedy_for_gaps(port)
+    if word == "partly answering" and (many_gaps(port) or many_idle(port)):
+        return remedy_for_gaps(port) if many_gaps(port) else IDLE_REMEDY
     if word not in ("unknown", AT_LIMIT):
         return ""
     if not port.is_unseen:
@@ -135,8 +135,8 @@ def _judge(port: PortFacts) -> Judgement:
         return judge_holding(port)
     usable = [endpoint for endpoint in port.endpoints if endpoint.is_usable]
     if port.cause or not usable:
-        cause = port.cause or "no endpoint is usable"
-        return Level.ATTENTION, "refused", f"Clients are refused: {cause}", ()
+        what = f"Clients are refused: {port.cause or 'no endpoint is usable'}"
+        return Level.ATTENTION, "refused", "; ".join(filter(None, (what, many_gaps(port)))), ()
     if any(e.cause and _is_on_purpose(e.cause) for e in usable):
         return Level.ATTENTION, "fault on purpose", _faults(usable), ()
     failing = [e for e in usable if e.ejected_for_s is not None or e.cause is not None]
@@ -288,8 +288,8 @@ def _served(port: PortFacts, usable: int) -> Judgement:
         return _failed_lately(port, f"{now}{many}")
     if gaps := many_gaps(port):
         return _failed_lately(port, f"{sentence}; {gaps}")
-    if late := many_saved_late(port):
-        return _failed_lately(port, f"{sentence} now; {late}")
+    if late := many_saved_late(port) or many_idle(port):
+        return _failed_lately(port, f"{now}{late}")
     if owed := many_owed(port):
         if port.lately.owes_seldom:
             return _failed_lately(port, f"{now}{owed}")

@@ -138,6 +138,22 @@ async def test_a_container_that_has_gone_is_noticed_though_its_endpoint_keeps_se
     assert await server.was_reset()
 
 
+@pytest.mark.parametrize(("is_half_closed", "counted"), [(False, 1), (True, 0)])
+async def test_connections_that_end_as_nothing_moves_are_counted(build, is_half_closed, counted):
+    rig = build(TUNING)
+    client, server, connection = await joined(rig)
+    if is_half_closed:
+        client.finish()
+        assert await server.read() == b""
+    look_at = rig.connections.ageing.look_at
+    for now in (0, 99 if not is_half_closed else 9):
+        look_at(connection, now=now)
+        assert not connection.is_closed
+    look_at(connection, now=100)
+    assert connection.is_closed
+    assert connection.group.counters.ended_idle == counted
+
+
 async def test_a_client_that_answers_again_has_its_full_time(rig):
     client, server, connection = await joined(rig)
     connection.dial.shows_local_client = True

@@ -7,8 +7,8 @@ def test_clients_without_an_answer_are_those_refused_and_those_unanswered():
 
 
 def test_what_was_counted_lately_is_in_the_order_of_its_names_without_the_cause():
-    lately = LatelyFacts(*range(1, 11))
-    assert lately.counts() == tuple(range(1, 11))
+    lately = LatelyFacts(*range(1, 12))
+    assert lately.counts() == tuple(range(1, 12))
     failed = ("refused", "unanswered", "left", "cut", "waited", "removed")
     assert failed == FAILED_NAMES
     assert (LATELY_NAMES[0], *LATELY_NAMES[-2:]) == ("connections", "owed", "gaps")

@@ -328,6 +328,16 @@ def test_a_proxy_header_is_for_tcp(protocols, notes):
     assert service.notes == notes
 
 
+def test_a_load_balancer_that_has_given_no_address_is_noted():
+    pending = a_service(type="LoadBalancer")
+    assert pending.notes == (
+        "no load balancer has given it an address (status.loadBalancer is empty)",
+    )
+    ingress = [{"hostname": "lb.example.com"}]
+    assert a_service(type="LoadBalancer", status={"loadBalancer": {"ingress": ingress}}).notes == ()
+    assert a_service(type="NodePort").notes == ()
+
+
 def test_of_more_load_balancer_ips_than_the_bound_the_first_are_used():
     ingress = [{"ip": f"203.0.113.{n}"} for n in range(BALANCED_MAX + 1)]
     most = a_service(status={"loadBalancer": {"ingress": ingress[:-1]}})

@@ -339,6 +339,8 @@ def test_clients_that_had_to_wait_are_neither_refused_nor_answered(group):
 def test_connections_that_were_reset_as_their_endpoint_had_left_are_counted(group):
     group.add(0, group_report(endpoint_report(POD_A, connections=9), ended_by_removal=4), 4.0)
     assert group.last_minute.failing(4.0) == Lately(connections=9, removed=4)
+    group.add(0, group_report(ended_idle=2), 5.0)
+    assert group.last_minute.failing(5.0) == Lately(connections=9, removed=4, idle=2)
 
 
 def test_the_first_and_the_last_report_of_denied_clients_are_known(group):

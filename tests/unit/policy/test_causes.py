@@ -60,15 +60,15 @@ SELECTING = service(selector=(("app", "web"), ("tier", "front")))
         pytest.param(
             errno.EHOSTUNREACH,
             CauseCode.ENDPOINT_UNREACHABLE,
-            "10.244.0.3:8080 is unreachable: this node has no route to it, no host has that "
-            "address, its node is down, or a firewall rejects packets to it",
+            "10.244.0.3:8080 is unreachable: a router on the way has no route to it, no host has "
+            "that address, its node is down, or a firewall rejects packets to it",
             id="no-such-host",
         ),
         pytest.param(
             errno.ENETUNREACH,
             CauseCode.ENDPOINT_UNREACHABLE,
-            "10.244.0.3:8080 is unreachable: this node has no route to it, no host has that "
-            "address, its node is down, or a firewall rejects packets to it",
+            "10.244.0.3:8080 is unreachable: a router on the way has no route to it, no host has "
+            "that address, its node is down, or a firewall rejects packets to it",
             id="no-route",
         ),
         pytest.param(

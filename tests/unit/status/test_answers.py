@@ -159,6 +159,7 @@ def test_a_service_port_has_these_fields(shown):
         "evicted": 4,
         "evicted_for_memory": 1,
         "ended_by_removal": 2,
+        "ended_idle": 0,
         "bad_headers": 3,
         "shortages": 0,
         "waits": {

@@ -320,3 +320,27 @@ def test_few_ends_without_an_answer_are_no_news_and_none_beside_worse():
 def test_nobody_is_named_who_owes_nothing_any_more():
     facts = failed_lately(Lately(12, owed=4), (), at(9.0))
     assert (facts.cause, facts.owes_seldom) == (None, True)
+
+
+@pytest.mark.parametrize(("idle", "is_told"), [(3, True), (1, False)])
+def test_connections_that_this_proxy_ends_as_they_are_idle_are_told_if_many(idle, is_told):
+    facts = failed_lately(Lately(12, idle=idle), (ended_so(0),), at(9.0))
+    assert (facts.idle, facts.cause) == (idle, None)
+    state = judge(make_port(endpoints=(READY,), lately=facts, **SENT))
+    said = (
+        f"this proxy ended {idle} of 12 connections in the last minute, idle for as long as "
+        "--conntrack-tcp-timeout-established allows"
+    )
+    served = "Served by 1 endpoint"
+    assert state.sentence == (f"{served} now; {said}" if is_told else served)
+    assert ("longest pause" in state.way_out) == is_told
+
+
+def test_a_service_without_an_endpoint_says_how_often_that_was_so():
+    port = make_port(endpoints=(), reason="it has none", lately=LatelyFacts(8, gaps=3))
+    assert judge(port).sentence == (
+        "Clients are refused: it has none; it had no endpoint 3 times in the last minute; clients "
+        "that came then were turned away"
+    )
+    seldom = make_port(endpoints=(), reason="it has none", lately=LatelyFacts(8, gaps=2))
+    assert judge(seldom).sentence == "Clients are refused: it has none"
