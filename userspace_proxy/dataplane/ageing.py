@@ -9,7 +9,9 @@ moved.
 Rule 3: looks are taken in slices, so that thousands of connections don't block the loop.
 Rule 4: a stalled connection keeps no pipe: there are few, and without one others have to copy.
 Rule 5: a reader that is alive may stall for idle_s; only a dead one is given up earlier.
-Rule 6: an endpoint that sees the address of a container that has gone is reset within 20 s.
+Rule 6: where nothing moves and the client has spoken last, the endpoint's kernel is asked if it
+acknowledges that: the resends of one that has vanished go on for a quarter of an hour.
+Rule 7: an endpoint that sees the address of a container that has gone is reset within 20 s.
 """
 
 from __future__ import annotations
@@ -20,7 +22,10 @@ import contextlib
 import errno
 from collections.abc import Callable, Collection, Iterable, Iterator
 
+from ..kernel.tcp_ends import is_lost_to
 from ..kernel.tcp_state import tcp_info
+from ..model import SocketAddress
+from .relay import Direction
 from .tcp import TcpConnection
 from .tuning import Tuning
 
@@ -114,6 +119,8 @@ class Ageing:
         if dial.shows_local_client and _has_gone(connection, now):
             connection.abort(errno.ETIMEDOUT)
             return
+        if up.is_mute or (moved == connection.seen_moved and connection.speaker is up):
+            _note_mute(connection, up, dial.endpoint)
         if connection.seen_moving_at is not None and moved == connection.seen_moved:
             up.give_up_pipe()
             down.give_up_pipe()
@@ -157,6 +164,14 @@ def unanswered(sock: _socket.socket) -> int:
     """Return how often in a row the kernel has sent data or a probe without an answer."""
     found = tcp_info(sock)
     return found.sent_again + found.probed
+
+
+def _note_mute(connection: TcpConnection, up: Direction, endpoint: SocketAddress | None) -> None:
+    """Note whether the endpoint acknowledges nothing any more of what the client has said."""
+    is_mute = is_lost_to(up.sink)
+    if endpoint is not None:
+        connection.group.counters_of(endpoint).mute += is_mute - up.is_mute
+        up.is_mute = is_mute
 
 
 def _has_gone(connection: TcpConnection, now: float) -> bool:

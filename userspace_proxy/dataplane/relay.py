@@ -82,6 +82,7 @@ class Direction:
         "has_fin",
         "is_broken",
         "is_ended",
+        "is_mute",
         "is_stuck",
         "is_waiting_turn",
         "pending",
@@ -123,6 +124,8 @@ class Direction:
         self.is_ended = False
         """The FIN has been passed on."""
         self.is_waiting_turn = False
+        self.is_mute = False
+        """To the endpoint: it acknowledges nothing, and this is counted."""
 
     @property
     def waiting_bytes(self) -> int:

@@ -288,10 +288,7 @@ class TcpConnection:
             self._note_bad_end(counters, 0)
 
     def abort(self, number: int | None = None) -> None:
-        """Reset both sides once what was sent before the error has arrived. Idempotent.
-
-        The number is the errno, if it is known.
-        """
+        """Reset both sides once what was sent before the error (errno) has arrived. Idempotent."""
         if self.is_closed or self.is_aborting:
             return
         self.is_aborting = True
@@ -412,6 +409,7 @@ class TcpConnection:
         if self._counters is not None:
             self._counters.active -= 1
             self._counters.owed += self._is_owed and not self._bad_end
+            self._counters.mute -= self.up is not None and self.up.is_mute
         if group.waiting_room is not None:
             group.waiting_room.connection_ended()
         if dial is not None and dial.is_preserved and dial.endpoint is not None:

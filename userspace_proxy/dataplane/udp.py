@@ -384,7 +384,7 @@ class UdpListener:
         flow.settle()
         counters = self.group.counters_of(flow.endpoint)
         counters.active -= 1
-        counters.mute_flows -= flow.conversation is not None and flow.conversation.is_mute
+        counters.mute -= flow.conversation is not None and flow.conversation.is_mute
         if self.group.waiting_room is not None:
             self.group.waiting_room.connection_ended()
         if flow.is_preserved:

@@ -209,7 +209,7 @@ class UdpFlow:
         now = self.listener.engine.reactor.clock()
         if self.is_stream:
             talk = self.conversation = self.conversation or Conversation(now)
-            counters.mute_flows -= talk.is_mute
+            counters.mute -= talk.is_mute
             is_asked, is_answered = asked > 0, answered > 0
             talk.look(
                 now,
@@ -217,7 +217,7 @@ class UdpFlow:
                 is_answered=is_answered,
                 answered_seconds=self.answered_seconds,
             )
-            counters.mute_flows += talk.is_mute
+            counters.mute += talk.is_mute
         if self.has_answer or self.is_unanswered or not self.received_bytes:
             return
         if now - self.sent_since >= UNANSWERED_FLOW_S:

@@ -82,16 +82,18 @@ class Traffic(msgspec.Struct, kw_only=True):
         int, gauge("connections_active", "connections", "Open connections (UDP: live flows)")
     ] = 0
     """Open connections, or live flows."""
-    mute_flows: Annotated[
+    mute: Annotated[
         int,
         gauge(
-            "flows_mute",
-            "flows",
-            "Live UDP flows that the endpoint has answered for a while, and doesn't any more",
+            "connections_mute",
+            "connections",
+            "Open connections on which the endpoint acknowledges nothing any more (UDP: live flows "
+            "that it has answered for a while, and doesn't any more)",
             is_rare=True,
         ),
     ] = 0
-    """Of the live flows, those that the endpoint has answered for a while, and doesn't any more."""
+    """Open connections on which the endpoint acknowledges nothing any more, or live flows that it
+    has answered for a while, and doesn't any more."""
     connections: Annotated[
         int,
         counter("connections", "connections", "Connections (UDP: flows) since the start"),

@@ -64,17 +64,18 @@ def loss(
     """
     if lasted_s < LOSS_S or number in _SILENT:
         return 0
-    return endpoint_loss(endpoint) or (NOT_TO_CLIENT if _is_lost_to(client) else 0)
+    return endpoint_loss(endpoint) or (NOT_TO_CLIENT if is_lost_to(client) else 0)
 
 
 def endpoint_loss(endpoint: _socket.socket) -> int:
     """Return what shows that packets to or from an endpoint were lost; 0 if nothing."""
-    if _is_lost_to(endpoint):
+    if is_lost_to(endpoint):
         return NOT_TO_ENDPOINT
     return FROM_ENDPOINT if _has_gap(endpoint) else 0
 
 
-def _is_lost_to(sock: _socket.socket) -> bool:
+def is_lost_to(sock: _socket.socket) -> bool:
+    """Return whether the other side doesn't acknowledge what is sent to it again and again."""
     return tcp_info(sock).sent_again >= _SENT_AGAIN and unacknowledged_bytes(sock) > _FIN_BYTES
 
 

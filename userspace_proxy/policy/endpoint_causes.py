@@ -130,18 +130,6 @@ def owes_answers(endpoint: SocketAddress) -> Cause:
     )
 
 
-def answers_no_more(endpoint: SocketAddress) -> Cause:
-    """Return the cause of UDP flows that an endpoint has answered for a while."""
-    return Cause(
-        CauseCode.ENDPOINT_SENDS_NOTHING,
-        f"{endpoint} answers its open flows no more",
-        str(endpoint),
-        "Read the log of the program: it may hang, or have begun anew and not know these clients, "
-        "who have to begin anew, too; or a network policy, firewall or route keeps it from "
-        "answering since",
-    )
-
-
 def silent_since(cause: Cause, failed: Cause) -> Cause:
     """Return the cause of flows without an answer to an endpoint that failed otherwise before.
 

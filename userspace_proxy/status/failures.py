@@ -1,7 +1,7 @@
 """Chooses the cause of an endpoint's failures: what failed last, how often, and if it does now.
 
-dials in a row that failed ──▶ connections in a row without a byte, open flows that are mute ──▶
-clients that it denies ──▶ connections in a row that were reset, or lost packets ──▶ a while ago?
+dials in a row that failed ──▶ connections in a row without a byte ──▶ clients that it denies
+──▶ connections in a row that were reset, or lost packets ──▶ a while ago? ──▶ Cause
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from ..policy.endpoint_causes import (
     DroppedBy,
     Obstacle,
     answers_late,
-    answers_no_more,
     at_times,
     cuts_off,
     denies,
@@ -125,8 +124,6 @@ def _failure(
         return silent_since(cause, failed) if failed else cause
     if failed:
         return failed
-    if 0 < counters.mute_flows == counters.active:
-        return answers_no_more(address)
     if denials.is_on and _is_denial(denials):
         is_ended = denials.number in RESETS and ends.succeeded_at >= denials.first_at
         word = excludes if is_ended else denies

@@ -29,12 +29,8 @@ def many_unanswered(port: PortFacts, in_a_row: int = 0) -> str:
             are all, it doesn't answer now.
     """
     lately, open_ = port.lately, port.active
-    mute_at = {each.address: each.mute_flows for each in port.endpoints if each.mute_flows}
-    mute = sum(mute_at.values())
-    if mute > in_a_row and (mute == open_ or _are_many(port, mute, open_)):
-        by = "".join(mute_at) if len(mute_at) == 1 else plural(len(mute_at), "endpoint")
-        of, verb = plural(open_, "open flow"), "gets" if mute == 1 else "get"
-        return f"{mute:,} of {of} {verb} no answer any more from {by}"
+    if port.mute > in_a_row and (port.mute == open_ or _are_many(port, port.mute, open_)):
+        return _mute_in_words(port)
     counts = {
         f"got no answer within {UNANSWERED_FLOW_S} s": lately.unanswered,
         f"were answered only after more than {UNANSWERED_FLOW_S} s": lately.late,
@@ -63,10 +59,21 @@ def many_saved_late(port: PortFacts) -> str:
     return f"{lately.late:,} of {of} were saved late in the last minute{why}"
 
 
-IDLE_REMEDY = (
+_MUTE_REMEDY = (
+    "Read the log of the program: it may hang, or have begun anew and not know these clients, who "
+    "have to begin anew, too; or its host has gone, or a firewall or route drops packets since"
+)
+_IDLE_REMEDY = (
     "Raise --conntrack-tcp-timeout-established above the longest pause of the clients, or let them "
     "send keep-alives of their protocol more often"
 )
+
+
+def remedy_for_open(port: PortFacts) -> str:
+    """Return what to do about connections that were open, and of which the sentence tells."""
+    if many_unanswered(port):
+        return _MUTE_REMEDY if port.mute else ""
+    return _IDLE_REMEDY if many_idle(port) else ""
 
 
 def many_idle(port: PortFacts) -> str:
@@ -97,3 +104,14 @@ def many_owed(port: PortFacts) -> str:
 
 def _are_many(port: PortFacts, count: int, total: int) -> bool:
     return are_many(port.lately, count, total, SILENT_SHARE)
+
+
+def _mute_in_words(port: PortFacts) -> str:
+    """Return how many open connections (flows) get no answer any more, and of which endpoint."""
+    noun = "open flow" if port.protocol == "UDP" else "open connection"
+    at = [endpoint for endpoint in port.endpoints if endpoint.mute]
+    by = at[0].address if len(at) == 1 else plural(len(at), "endpoint")
+    if port.mute > sum(endpoint.mute for endpoint in at):
+        by = "endpoints that aren't used any more" if not at else f"{by} and former ones"
+    verb = "gets" if port.mute == 1 else "get"
+    return f"{port.mute:,} of {plural(port.active, noun)} {verb} no answer any more from {by}"

@@ -28,7 +28,7 @@ from ..policy.client_causes import source_denied
 from ..policy.endpoint_causes import BEFORE, about_to_vanish
 from ..policy.usable import TERMINATING
 from .client_mistakes import judge_mistakes
-from .late_answers import IDLE_REMEDY, many_idle, many_owed, many_saved_late, many_unanswered
+from .late_answers import many_idle, many_owed, many_saved_late, many_unanswered, remedy_for_open
 from .lately import many_failed, many_gaps, remedy_for_gaps
 from .no_byte import closed_in_words, no_byte_in_words, quiet_in_words, remedy_for_no_byte
 from .not_served import judge_not_served
@@ -65,8 +65,8 @@ def _remedy(port: PortFacts, word: str) -> str:
     """Return how to find out what isn't known, or the reason; empty if there is nothing to do."""
     if word == AT_LIMIT and not is_silent(port):
         return MORE_ROOM
-    if word == "partly answering" and (many_gaps(port) or many_idle(port)):
-        return remedy_for_gaps(port) if many_gaps(port) else IDLE_REMEDY
+    if word == "partly answering":
+        return remedy_for_open(port) or (remedy_for_gaps(port) if many_gaps(port) else "")
     if word not in ("unknown", AT_LIMIT):
         return ""
     if not port.is_unseen:

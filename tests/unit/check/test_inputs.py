@@ -96,16 +96,15 @@ def test_a_service_with_endpoints_is_no_finding(tmp_path):
         pytest.param(
             WEB + SLICE.replace("http", "web"),
             'shop/web:http would refuse clients: its endpoints have no port named "http"; they '
-            'have "web" [web.yaml:1] -> The port\'s name in the EndpointSlice must be that in the '
-            "Service",
+            'have "web" [web.yaml:1] -> The port\'s name in the EndpointSlice (Endpoints) must be '
+            "that in the Service",
             id="port-name",
         ),
         pytest.param(
             WEB.replace("shop}", 'shop, annotations: {userspace-proxy.io/endpoints: "a.test:1"}}'),
             "shop/web:http would refuse clients: a.test is not looked up: --allow-endpoint-names "
             "has no suffix of it [web.yaml:1] -> Endpoints by name are for names that the operator "
-            "of the proxy has allowed: --allow-endpoint-names=example.com allows names below "
-            "example.com",
+            "of the proxy has allowed: --allow-endpoint-names lists suffixes, as test",
             id="name-not-allowed",
         ),
         pytest.param(

@@ -9,6 +9,7 @@ import pytest
 from userspace_proxy.dataplane import Tuning, ageing
 from userspace_proxy.dataplane.ageing import unanswered
 from userspace_proxy.kernel.source_filter import admit_all, admit_only
+from userspace_proxy.kernel.tcp_state import tcp_info, unacknowledged_bytes
 
 from .waiting import until
 
@@ -152,6 +153,30 @@ async def test_connections_that_end_as_nothing_moves_are_counted(build, is_half_
     look_at(connection, now=100)
     assert connection.is_closed
     assert connection.group.counters.ended_idle == counted
+
+
+@pytest.mark.parametrize("returns", [True, False])
+async def test_what_an_endpoint_does_not_acknowledge_any_more_is_mute(rig, returns):
+    client, server, connection = await joined(rig)
+    counters = connection.group.counters_of(connection.dial.endpoint)
+    look_at, up = rig.connections.ageing.look_at, connection.up
+    look_at(connection, now=0)
+    admit_only(server.sock, ())
+    before = up.bytes_moved
+    await client.send(b"question")
+    await until(lambda: up.bytes_moved > before)
+    look_at(connection, now=5)
+    await until(lambda: tcp_info(up.sink).sent_again >= 2, "resends")
+    for now in (10, 15):
+        look_at(connection, now=now)
+        assert counters.mute == 1
+    if returns:
+        admit_all(server.sock)
+        await until(lambda: not unacknowledged_bytes(up.sink), "an acknowledgement")
+        look_at(connection, now=20)
+    else:
+        connection.close()
+    assert counters.mute == 0
 
 
 async def test_a_client_that_answers_again_has_its_full_time(rig):

@@ -311,12 +311,12 @@ async def test_of_open_flows_those_are_counted_that_are_answered_no_more(build, 
         await pass_5_s(is_answered=True)
     for mute in (0, 0, 0, 1, 1):
         await pass_5_s(is_answered=False)
-        assert counters.mute_flows == mute
+        assert counters.mute == mute
     await pass_5_s(is_answered=True)
-    assert counters.mute_flows == 0
+    assert counters.mute == 0
     # Three times as long as the silence before.
     for _ in range(16):
         await pass_5_s(is_answered=False)
-    assert (counters.mute_flows, counters.active, counters.unanswered) == (1, 2, 0)
+    assert (counters.mute, counters.active, counters.unanswered) == (1, 2, 0)
     rig.update(game)
-    assert (counters.mute_flows, counters.active) == (0, 0)
+    assert (counters.mute, counters.active) == (0, 0)

@@ -20,7 +20,7 @@ EVERY = figures_of(PortFigures)
 
 
 def test_each_number_is_counted_once():
-    assert counted_names(Traffic)[:3] == ("active", "mute_flows", "connections")
+    assert counted_names(Traffic)[:3] == ("active", "mute", "connections")
     assert counted_names(PortFigures)[:3] == ("saved", "refused", "denied")
     assert counted_names(WaitCounts) == ("total", "timeouts", "overflows", "left")
 
@@ -69,4 +69,4 @@ def test_values_begin_at_nothing():
 
 
 def test_what_falls_again_is_what_is_open():
-    assert GAUGES == ("active", "mute_flows")
+    assert GAUGES == ("active", "mute")

@@ -204,14 +204,14 @@ def test_open_connections_to_endpoints_that_are_no_longer_known_do_not_count_for
     assert dict(group.each_counters()) == {}
 
 
-def test_mute_flows_end_with_their_worker_as_all_that_is_open(group):
-    group.add(ONE, report_of_a(active=2, mute_flows=1), 0.0)
-    group.add(TWO, report_of_a(active=3, mute_flows=2), 0.0)
-    group.add(ONE, report_of_a(mute_flows=1), 1.0)
-    group.add(TWO, report_of_a(mute_flows=-1), 1.0)
-    assert (group.totals().active, group.totals().mute_flows) == (5, 3)
+def test_mute_end_with_their_worker_as_all_that_is_open(group):
+    group.add(ONE, report_of_a(active=2, mute=1), 0.0)
+    group.add(TWO, report_of_a(active=3, mute=2), 0.0)
+    group.add(ONE, report_of_a(mute=1), 1.0)
+    group.add(TWO, report_of_a(mute=-1), 1.0)
+    assert (group.totals().active, group.totals().mute) == (5, 3)
     group.worker_ended(ONE)
-    assert (group.totals().active, group.totals().mute_flows) == (3, 1)
+    assert (group.totals().active, group.totals().mute) == (3, 1)
 
 
 def test_clients_that_failed_are_known_by_endpoint_for_a_minute(group):

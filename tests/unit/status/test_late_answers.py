@@ -9,7 +9,6 @@ from userspace_proxy.policy import EndpointVerdict
 from userspace_proxy.policy.causes import NO_DATAGRAM
 from userspace_proxy.policy.endpoint_causes import at_times, no_datagram
 from userspace_proxy.policy.loss_causes import FROM_ENDPOINT, loses
-from userspace_proxy.status.failures import failure_of
 from userspace_proxy.status.late_answers import many_saved_late
 from userspace_proxy.status.lately import failed_lately, many_failed
 from userspace_proxy.status.port_state import judge
@@ -186,28 +185,36 @@ OTHER = replace(READY, address="10.244.1.8:8080")
 )  # fmt: skip
 def test_flows_that_are_answered_no_more_are_told_as_long_as_they_are_open(mute, open_, sentence):
     pods = (READY, OTHER)
-    endpoints = [replace(pod, mute_flows=count) for pod, count in zip(pods, mute, strict=True)]
-    port = make_port(endpoints=endpoints, active=open_, connections=99, sent_bytes=5, **UDP)
+    endpoints = [replace(pod, mute=count) for pod, count in zip(pods, mute, strict=True)]
+    port = make_port(
+        endpoints=endpoints, active=open_, mute=sum(mute), connections=99, sent_bytes=5, **UDP
+    )
     state = judge(port)
     assert state.sentence == sentence
     assert (state.level is Level.OK) == (state.word == "served")
 
 
-def test_an_endpoint_whose_open_flows_are_all_mute_has_that_cause():
-    counters = EndpointCounters()
-    counters.connections, counters.active, counters.mute_flows = 99, 2, 2
-    counters.ends.succeeded_at = 5.0
-    cause, is_past = failure_of(POD, counters, at(99.0))
-    assert (str(cause), is_past) == ("192.0.2.1:8080 answers its open flows no more", False)
-    failing = replace(READY, cause=cause, mute_flows=2, active=2)
-    port = make_port(endpoints=(failing,), active=2, connections=99, sent_bytes=5, **UDP)
-    state = judge(port)
-    assert state.sentence == "2 of 2 open flows get no answer any more from 10.244.1.7:8080"
+@pytest.mark.parametrize(
+    ("mute", "by"),
+    [
+        ([2, 0], "10.244.1.7:8080 and former ones"),
+        ([1, 1], "2 endpoints and former ones"),
+        ([0, 0], "endpoints that aren't used any more"),
+    ],
+)
+def test_connections_to_former_endpoints_are_told_as_such(mute, by):
+    endpoints = [replace(pod, mute=n) for pod, n in zip((READY, OTHER), mute, strict=True)]
+    port = make_port(endpoints=endpoints, active=4, mute=3, connections=99, sent_bytes=5)
+    what = f"3 of 4 open connections get no answer any more from {by}"
+    assert judge(port).sentence == what
+
+
+def test_what_is_open_and_mute_has_a_remedy_and_new_clients_may_be_served():
+    few = {"active": 2, "mute": 2, "connections": 99, "sent_bytes": 5}
+    state = judge(make_port(endpoints=(replace(READY, mute=2),), **few))
+    assert state.sentence == "2 of 2 open connections get no answer any more from 10.244.1.7:8080"
     assert "begun anew" in state.way_out
-    port = make_port(endpoints=(failing, OTHER), active=3, connections=99, sent_bytes=5, **UDP)
-    assert judge(port).sentence == f"{cause}; the other one serves"
-    counters.active = 3
-    assert failure_of(POD, counters, at(99.0)) == (None, False)
+    assert (state.level, state.word) == (Level.ATTENTION, "partly answering")
 
 
 LAST = SocketAddress("192.0.2.2", 8080)

@@ -253,7 +253,7 @@ def test_a_health_check_port_of_another_service_is_a_problem_with_the_place(stat
     problem = "spec.healthCheckNodePort: 31000/TCP is already named by shop/web"
     assert state.problems == (f"b.yaml:1: {problem}",)
     cart = state.snapshot.services[ServiceKey("shop", "cart")].service
-    assert (cart.health_check_node_port, cart.notes) == (0, (problem,))
+    assert (cart.health_check_node_port, cart.notes[-1]) == (0, problem)
 
 
 def test_allocation_depends_on_the_manifests_alone_not_on_the_order_of_edits():
