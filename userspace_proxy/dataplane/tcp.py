@@ -24,7 +24,7 @@ from ..facts import Blamed, EndpointCounters
 from ..facts.connection import ConnectionEvent, ConnectionFacts, ending, failed_dials
 from ..facts.late_bytes import note_arrived
 from ..kernel.held_bytes import send_at_once, send_held
-from ..kernel.tcp_ends import endpoint_loss, loss, reset_as
+from ..kernel.tcp_ends import endpoint_loss, loss, reset_as, reset_number
 from ..kernel.tcp_state import is_connected, unacknowledged_bytes
 from ..model import CauseCode, ProxyProtocol, SocketAddress
 from ..model.proxy_protocol import write_header
@@ -317,7 +317,8 @@ class TcpConnection:
             if has_bytes:
                 counters.was_cut(self.reactor.now)
             else:
-                self._note_bad_end(counters, errno.ECONNRESET)
+                asked_s = self.reactor.now - self._asked_at
+                self._note_bad_end(counters, reset_number(asked_s, is_full=up.is_stuck))
 
     def _note_loss(
         self, up: Direction, down: Direction, counters: EndpointCounters, number: int | None = None

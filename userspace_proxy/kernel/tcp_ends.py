@@ -24,6 +24,9 @@ LOSS_S = 0.9
 """Connections that ended sooner show no loss: the second time in a row that the kernel sends again
 comes 0.6 s after the first packet, and clients that wait for a second began to count before."""
 
+_FULL_S = 3.0
+"""An endpoint that resets what it has not read for so long has hung: its client may have left
+meanwhile, and the end of that waits behind what isn't read."""
 _SENT_AGAIN = 2
 # Of the FIN alone, one byte isn't acknowledged.
 _FIN_BYTES = 1
@@ -46,6 +49,16 @@ def reset_as(
     is_by_client = endpoint is None or is_connected(endpoint) or not is_connected(client)
     by = EndedBy.CLIENT if is_by_client else EndedBy.ENDPOINT
     return "timed out" if number in _SILENT else "reset", by
+
+
+def reset_number(asked_s: float, *, is_full: bool) -> int:
+    """Return the errno to note of an endpoint that resets a connection before its first byte.
+
+    Args:
+        asked_s: Seconds since the client's first byte.
+        is_full: The endpoint has no room for more of the client's bytes.
+    """
+    return errno.ETIMEDOUT if is_full and asked_s >= _FULL_S else errno.ECONNRESET
 
 
 def loss(

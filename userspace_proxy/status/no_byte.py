@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from ..facts import EndpointFacts, PortFacts
 from ..facts.units import plural, seconds_in_words
-from ..model import Cause, CauseCode
+from ..model import Cause, CauseCode, FrontendKind, is_loopback
 from ..policy.endpoint_causes import BEFORE, EXPECTS_NO_HEADER, NO_DATAGRAM_HINT
 
 _BOTH_WAIT = (
@@ -56,12 +56,22 @@ def no_byte_in_words(port: PortFacts, by: str) -> str:
     if not port.connections:
         has_failed = port.failed or port.failures or port.bad_headers or port.waits.total
         verb = "been served" if has_failed else "connected"
-        return f"Ready: {by}; no client has {verb} yet"
+        return f"Ready: {by}; no client has {verb} yet{_node_ports(port)}"
     if port.connections <= _FEW:
         return f"No {unit} has come back yet {made}"
     if port.received_bytes or not is_tcp:
         return f"No {unit} has come back {made}"
     return f"No byte has passed in either direction {made}"
+
+
+def _node_ports(port: PortFacts) -> str:
+    """Return where its node port is served, as the end of a sentence; empty if at many addresses.
+
+    Flags may restrict the addresses, and clients that dial others are seen by nobody.
+    """
+    at = [one.address for one in port.frontends if one.kind == FrontendKind.NODE_PORT]
+    at = [address for address in at if not is_loopback(address.rpartition(":")[0].strip("[]"))]
+    return f"; node port at {' and '.join(at)}" if 0 < len(at) <= _FEW else ""
 
 
 def quiet_in_words(port: PortFacts, by: str) -> str:

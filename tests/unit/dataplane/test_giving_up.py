@@ -313,6 +313,22 @@ async def test_a_client_that_leaves_after_a_wait_for_its_turn_is_no_fault_of_the
     assert blamed == ((1, 0, False) if has_waited else (0, 1, True))
 
 
+@pytest.mark.parametrize(("asked_s", "number"), [(3.0, errno.ETIMEDOUT), (0.0, errno.ECONNRESET)])
+async def test_an_endpoint_that_resets_what_it_has_not_read_for_long_has_hung(rig, asked_s, number):
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    client, server = await rig.pair(web, pod)
+    (connection,) = rig.connections.open
+    await until(lambda: connection.up is not None)
+    while not connection.up.is_stuck:
+        client.send_some(bytes(1 << 20))
+        await turns(1)
+    connection._asked_at -= asked_s
+    server.reset()
+    await until(lambda: not rig.connections.open)
+    assert noted(rig, web, pod) == (1, number)
+
+
 # -- clients that were answered before ---------------------------------------
 
 

@@ -1,9 +1,10 @@
 import pytest
 
-from userspace_proxy.facts import Level
+from userspace_proxy.facts import FrontendFacts, Level
 from userspace_proxy.model import (
     CauseCode,
     DataPath,
+    FrontendKind,
     Handling,
     Protocol,
     ProxyProtocol,
@@ -231,3 +232,21 @@ def test_an_answer_of_a_moment_ago_has_no_age():
 
 def test_a_clock_that_was_set_back_makes_no_age_negative():
     assert last_in_words(make_port(is_quiet=True, sent_at=NOW + 5), NOW) == "last answer 0 ms ago"
+
+
+@pytest.mark.parametrize(
+    ("ips", "where"),
+    [
+        (["127.0.0.1", "192.0.2.1"], "; node port at 192.0.2.1:30080"),
+        (["192.0.2.1", "198.51.100.1"], "; node port at 192.0.2.1:30080 and 198.51.100.1:30080"),
+        (["192.0.2.1", "198.51.100.1", "203.0.113.1"], ""),
+        (["127.0.0.1"], ""),
+    ],
+)
+def test_a_service_without_clients_says_where_its_node_port_is(ips, where):
+    port = make_port(connections=0)
+    ports = [FrontendFacts(f"{ip}:30080", FrontendKind.NODE_PORT) for ip in ips]
+    port.frontends = (*port.frontends, *ports)
+    assert no_byte_in_words(port, "1 endpoint") == (
+        f"Ready: 1 endpoint; no client has connected yet{where}"
+    )
