@@ -9,8 +9,8 @@ moved.
 Rule 3: looks are taken in slices, so that thousands of connections don't block the loop.
 Rule 4: a stalled connection keeps no pipe: there are few, and without one others have to copy.
 Rule 5: a reader that is alive may stall for idle_s; only a dead one is given up earlier.
-Rule 6: where nothing moves and the client has spoken last, the endpoint's kernel is asked if it
-acknowledges that: the resends of one that has vanished go on for a quarter of an hour.
+Rule 6: where the client has spoken last, the kernel is asked if the endpoint acknowledges that: the
+resends to one that has vanished go on for a quarter of an hour.
 Rule 7: an endpoint that sees the address of a container that has gone is reset within 20 s.
 """
 
@@ -119,7 +119,7 @@ class Ageing:
         if dial.shows_local_client and _has_gone(connection, now):
             connection.abort(errno.ETIMEDOUT)
             return
-        if up.is_mute or (moved == connection.seen_moved and connection.speaker is up):
+        if up.is_mute or connection.speaker is up:
             _note_mute(connection, up, dial.endpoint)
         if connection.seen_moving_at is not None and moved == connection.seen_moved:
             up.give_up_pipe()

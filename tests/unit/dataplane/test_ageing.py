@@ -170,6 +170,7 @@ async def test_what_an_endpoint_does_not_acknowledge_any_more_is_mute(rig, retur
     for now in (10, 15):
         look_at(connection, now=now)
         assert counters.mute == 1
+        await client.send(b"another question")
     if returns:
         admit_all(server.sock)
         await until(lambda: not unacknowledged_bytes(up.sink), "an acknowledgement")
