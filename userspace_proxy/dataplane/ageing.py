@@ -167,8 +167,8 @@ def unanswered(sock: _socket.socket) -> int:
 
 
 def _note_mute(connection: TcpConnection, up: Direction, endpoint: SocketAddress | None) -> None:
-    """Note whether the endpoint acknowledges nothing any more of what the client has said."""
-    is_mute = is_lost_to(up.sink)
+    """Note whether the endpoint acknowledges nothing any more to a client that waits."""
+    is_mute = not up.is_ended and is_lost_to(up.sink)
     if endpoint is not None:
         connection.group.counters_of(endpoint).mute += is_mute - up.is_mute
         up.is_mute = is_mute

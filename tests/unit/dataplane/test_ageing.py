@@ -155,8 +155,8 @@ async def test_connections_that_end_as_nothing_moves_are_counted(build, is_half_
     assert connection.group.counters.ended_idle == counted
 
 
-@pytest.mark.parametrize("returns", [True, False])
-async def test_what_an_endpoint_does_not_acknowledge_any_more_is_mute(rig, returns):
+@pytest.mark.parametrize("then", ["endpoint-returns", "client-leaves", "end"])
+async def test_what_an_endpoint_does_not_acknowledge_any_more_is_mute(rig, then):
     client, server, connection = await joined(rig)
     counters = connection.group.counters_of(connection.dial.endpoint)
     look_at, up = rig.connections.ageing.look_at, connection.up
@@ -171,9 +171,13 @@ async def test_what_an_endpoint_does_not_acknowledge_any_more_is_mute(rig, retur
         look_at(connection, now=now)
         assert counters.mute == 1
         await client.send(b"another question")
-    if returns:
+    if then == "endpoint-returns":
         admit_all(server.sock)
         await until(lambda: not unacknowledged_bytes(up.sink), "an acknowledgement")
+        look_at(connection, now=20)
+    elif then == "client-leaves":
+        client.close()
+        await until(lambda: up.is_ended)
         look_at(connection, now=20)
     else:
         connection.close()
