@@ -22,6 +22,7 @@ from userspace_proxy.policy.endpoint_causes import (
     no_datagram,
     no_host,
     outside,
+    owes_answers,
     sends_nothing,
     silent_since,
     with_header,
@@ -257,3 +258,10 @@ def test_a_firewall_may_be_this_nodes_own(number):
 def test_a_firewall_of_this_node_may_drop_packets_to_a_host_outside():
     silent = dial_failed(POD, errno.ETIMEDOUT, "")
     assert "this node (`nft list ruleset`)" in outside(silent, POD.ip, "db.example.com").hint
+
+
+def test_an_endpoint_that_owes_answers_has_answered_before():
+    cause = owes_answers(SocketAddress("10.244.0.3", 8443))
+    assert cause.code is CauseCode.ENDPOINT_SENDS_NOTHING
+    assert cause.sentence == "10.244.0.3:8443 answered before, and then no more"
+    assert "clients have the last word" in cause.hint
