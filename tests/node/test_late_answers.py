@@ -143,6 +143,8 @@ def test_connections_that_are_saved_from_a_host_that_comes_and_goes_are_said_to_
             assert client.get(WEB.address) == "one"
         pod.run(["nft", "flush chain ip gone in"])
         wait_for("its return", is_back, hint=two.agent.log)
+        # Or it would answer this node alone, should its probe come after the flush.
+        wait_for("a client of it", lambda: client.get(WEB.address) == "two")
     state = two.agent.port("web")["state"]
     assert state["sentence"].startswith("Served by 2 endpoints now; 3 of ")
     assert state["sentence"].endswith(
