@@ -121,4 +121,5 @@ class Removals:
         if connection.up is None:
             self._left.setdefault((group, endpoint), left._replace(due=self._clock() + _AGAIN_S))
         else:
-            connection.end_for_removal()
+            group.counters.ended_by_removal += 1
+            connection.finish("endpoint removed", as_reset=True)

@@ -81,7 +81,7 @@ class Shedding:
             self._pressing, self.pressing_until = eviction[:2], now + _PRESSING_S
         self._is_for_memory = self._memory.is_short
         for connection in eviction.victims:
-            connection.evict(for_memory=self._is_for_memory)
+            evict(connection, for_memory=self._is_for_memory)
         return True
 
     def free_memory(self, excess: int, spared: int, now: float) -> int:
@@ -105,7 +105,7 @@ class Shedding:
         if victims:
             self._descriptors.shed(now)
         for connection in victims:
-            connection.evict(for_memory=True)
+            evict(connection, for_memory=True)
         more = max(0, spared // CONNECTION_BYTES - len(self._connections))
         self._descriptors.hold(more * DESCRIPTORS)
         return len(victims)
@@ -115,7 +115,7 @@ class Shedding:
         client, group = self._pressing
         if connection.client_ip != client or group not in (None, connection.group):
             return True
-        connection.evict(for_memory=self._is_for_memory)
+        evict(connection, for_memory=self._is_for_memory)
         return False
 
     def _log(self, eviction: Eviction[TcpConnection], now: float) -> None:
@@ -135,3 +135,11 @@ class Shedding:
                 "limit": self._descriptors.limit,
             },
         )
+
+
+def evict(connection: TcpConnection, *, for_memory: bool) -> None:
+    """Reset both sides to make room for other connections, or to free memory."""
+    counters = connection.group.counters
+    counters.evicted += 1
+    counters.evicted_for_memory += for_memory
+    connection.finish("evicted", as_reset=True)

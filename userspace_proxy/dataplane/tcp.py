@@ -41,7 +41,8 @@ from .sockets import reset
 from .tcp_dial import READ_EVENTS, DialOwner, TcpDial
 
 _READABLE = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.HUP | epoll.ERR
-# Every path takes it in one packet (RFC 9293, 3.7.1); Nagle's algorithm delays only what follows.
+# The least that every path takes in one packet (RFC 9293, 3.7.1). Nagle's algorithm delays only
+# what follows, so a first send of no more than this needs no TCP_NODELAY.
 _ONE_PACKET_BYTES = 536
 # Before Python 3.12 an enum's member costs a call, and each connection needs some of these.
 _BY_CLIENT, _BY_ENDPOINT = EndedBy.CLIENT, EndedBy.ENDPOINT
@@ -83,11 +84,13 @@ class TcpConnection:
         self.may_preserve = True
         """As far as the listener can see, the client isn't this node itself."""
         self.started = reactor.now
+        """When it was accepted."""
         self.dial: TcpDial | None = None
         """None before the first dial and after the end."""
         self.up: Direction | None = None
         """Client to endpoint; None before an endpoint has answered and after the end."""
         self.down: Direction | None = None
+        """Endpoint to client."""
         self.is_aborting = False
         self.seen_moved = 0
         """Bytes that had moved at the last look of ``Ageing``."""
@@ -101,12 +104,14 @@ class TcpConnection:
         self._reset_as: tuple[str, EndedBy] | None = None
         """Cause and side of a reset that may have to wait; None if connections aren't logged."""
         self._answered_at = 0.0
+        """When the endpoint answered."""
         self._asked_at = 0.0
         """When the endpoint answered, or the client first sent something after that."""
         self._first_byte_s: float | None = None
         self._bad_end: CauseCode | None = None
         """Set if the endpoint ended it without a byte, the client gave up, or packets were lost."""
         self._is_owed = False
+        """A further answer was due as the first side ended."""
         self.speaker: Direction | None = None
         self._wants_client_out = False
         self._has_nodelay = False
@@ -288,7 +293,10 @@ class TcpConnection:
             self._note_bad_end(counters, 0)
 
     def abort(self, number: int | None = None) -> None:
-        """Reset both sides once what was sent before the error (errno) has arrived. Idempotent."""
+        """Reset both sides once what was sent before the error has arrived. Idempotent.
+
+        The number is the errno, if it is known.
+        """
         if self.is_closed or self.is_aborting:
             return
         self.is_aborting = True
@@ -343,17 +351,6 @@ class TcpConnection:
             return now
         return self.started if self.seen_moving_at is None else self.seen_moving_at
 
-    def evict(self, *, for_memory: bool) -> None:
-        """Reset both sides to make room for other connections, or to free memory."""
-        self.group.counters.evicted += 1
-        self.group.counters.evicted_for_memory += for_memory
-        self.finish("evicted", as_reset=True)
-
-    def end_for_removal(self) -> None:
-        """Reset both sides: the endpoint has left the Service port."""
-        self.group.counters.ended_by_removal += 1
-        self.finish("endpoint removed", as_reset=True)
-
     def settle(self) -> None:
         """Add the bytes moved since the last call to the endpoint's counters."""
         counters, up, down = self._counters, self.up, self.down
@@ -382,9 +379,7 @@ class TcpConnection:
         self.is_closed = True
         self.settle()
         log, group = self.owner.engine.connection_log, self.group
-        tried = self.dial is None or self.dial.tried
-        is_plain = cause == "complete" and not tried and self._first_byte_s is not None
-        if log and log.takes_next(group.label, self.address[0], is_plain=is_plain):
+        if log and log.takes_next(group.label, self.address[0], is_plain=self._is_plain(cause)):
             event = ending(by, is_served=self.up is not None)
             log.write(self._facts(event, cause, by), self._frontend)
         up, down, dial = self.up, self.down, self.dial
@@ -416,6 +411,10 @@ class TcpConnection:
         if dial is not None and dial.is_preserved and dial.endpoint is not None:
             client_dialer = self.owner.engine.client_dialer
             client_dialer.connection_ended(self.address[0], dial.endpoint, self.reactor.now)
+
+    def _is_plain(self, cause: str) -> bool:
+        is_at_once = self.dial is not None and not self.dial.tried
+        return is_at_once and self._first_byte_s is not None and cause == "complete"
 
     def note(self, event: ConnectionEvent) -> None:
         """Record what happens before the end, where connections are watched."""

@@ -206,21 +206,16 @@ class UdpFlow:
         counters.received_bytes += asked
         counters.sent_bytes += answered
         self.counted = self.received_bytes, self.sent_bytes
-        now = self.listener.engine.reactor.clock()
+        clock = self.listener.engine.reactor.clock
         if self.is_stream:
+            now, seconds = clock(), self.answered_seconds
             talk = self.conversation = self.conversation or Conversation(now)
             counters.mute -= talk.is_mute
-            is_asked, is_answered = asked > 0, answered > 0
-            talk.look(
-                now,
-                is_asked=is_asked,
-                is_answered=is_answered,
-                answered_seconds=self.answered_seconds,
-            )
+            talk.look(now, is_asked=asked > 0, is_answered=answered > 0, answered_seconds=seconds)
             counters.mute += talk.is_mute
-        if self.has_answer or self.is_unanswered or not self.received_bytes:
+        elif self.has_answer or self.is_unanswered or not self.received_bytes:
             return
-        if now - self.sent_since >= UNANSWERED_FLOW_S:
+        elif clock() - self.sent_since >= UNANSWERED_FLOW_S:
             self._note_unanswered(counters)
 
     def hold(self, payload: memoryview) -> None:

@@ -189,8 +189,9 @@ class Group(CounterTable):
             counters.add(each.figures)
             new_bytes, new_failures, *clients = _look_up(each.figures)
             lately.append(clients)
-            failed = Lately(**dict(zip(_LATELY, clients, strict=True)), refused=new_failures)
-            if any(failed.counts()[1:]):
+            # The first one is of all its clients.
+            if new_failures or any(clients[1:]):
+                failed = Lately(**dict(zip(_LATELY, clients, strict=True)), refused=new_failures)
                 self._failed_at.setdefault(endpoint, LastMinute()).add(failed, now)
             for name in STREAKS:
                 _add_streak(getattr(counters, name), getattr(each, name), now)

@@ -41,22 +41,16 @@ def many_unanswered(port: PortFacts, in_a_row: int = 0) -> str:
     is_mute = are_refused_or_unanswered(lately) and counts[what] == lately.unanswered
     if is_mute and (failed := many_failed(port)):
         return failed
-    # One that has ended may have begun more than a minute ago.
-    total = max(lately.connections, counts[what])
-    if not _are_many(port, counts[what], total):
-        return ""
-    of, why = plural(total, "flow"), because_of(lately)
-    return f"{counts[what]:,} of {of} {what} in the last minute{why}"
+    many = _many(port, counts[what], "flow")
+    return many and f"{many} {what} in the last minute{because_of(lately)}"
 
 
 def many_saved_late(port: PortFacts) -> str:
     """Return how many connections were saved after a wait, and why; empty if they are few."""
-    lately = port.lately
-    if port.protocol == "UDP" or not _are_many(port, lately.late, lately.connections):
+    if port.protocol == "UDP" or not (many := _many(port, port.lately.late, "connection")):
         return ""
-    of = plural(lately.connections, "connection")
-    why = because_of(lately, "from") if are_mostly_late(lately) else ""
-    return f"{lately.late:,} of {of} were saved late in the last minute{why}"
+    why = because_of(port.lately, "from") if are_mostly_late(port.lately) else ""
+    return f"{many} were saved late in the last minute{why}"
 
 
 _MUTE_REMEDY = (
@@ -78,13 +72,9 @@ def remedy_for_open(port: PortFacts) -> str:
 
 def many_idle(port: PortFacts) -> str:
     """Return how many connections this proxy ended as they were idle; empty if they are few."""
-    lately = port.lately
-    total = max(lately.connections, lately.idle)
-    if not _are_many(port, lately.idle, total):
-        return ""
-    of = plural(total, "connection")
+    many = _many(port, port.lately.idle, "connection")
     how = "in the last minute, idle for as long as --conntrack-tcp-timeout-established allows"
-    return f"this proxy ended {lately.idle:,} of {of} {how}"
+    return many and f"this proxy ended {many} {how}"
 
 
 def many_owed(port: PortFacts) -> str:
@@ -93,13 +83,17 @@ def many_owed(port: PortFacts) -> str:
     Empty if they are few.
     """
     lately = port.lately
-    # One that has ended may have begun more than a minute ago.
-    total = max(lately.connections, lately.owed)
-    if not _are_many(port, lately.owed, total):
-        return ""
-    what = f"{lately.owed:,} of {plural(total, 'connection')} ended without an answer to the"
+    many = _many(port, lately.owed, "connection")
     why = because_of(lately) if lately.owed > lately.most else ""
-    return f"{what} client's last words in the last minute{why}"
+    what = "ended without an answer to the client's last words in the last minute"
+    return many and f"{many} {what}{why}"
+
+
+def _many(port: PortFacts, count: int, noun: str) -> str:
+    """Return ``3 of 12 connections``, of those of the last minute; empty if they are few."""
+    # One that has ended may have begun more than a minute ago.
+    total = max(port.lately.connections, count)
+    return f"{count:,} of {plural(total, noun)}" if _are_many(port, count, total) else ""
 
 
 def _are_many(port: PortFacts, count: int, total: int) -> bool:

@@ -296,7 +296,9 @@ def _gaps(lately: LatelyFacts) -> str:
 
 
 def remedy_for_gaps(port: PortFacts) -> str:
-    """Return how to find what makes its endpoints leave and return."""
+    """Return how to find what makes its endpoints leave and return; empty if that was seldom."""
+    if not many_gaps(port):
+        return ""
     slices = f"-n {port.namespace} -l {LABEL_SERVICE_NAME}={port.service}"
     return f"See what changes its slices: kubectl get endpointslices {slices} -w"
 

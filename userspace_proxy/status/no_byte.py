@@ -67,7 +67,7 @@ def no_byte_in_words(port: PortFacts, by: str) -> str:
 def _node_ports(port: PortFacts) -> str:
     """Return where its node port is served, as the end of a sentence; empty if at many addresses.
 
-    Flags may restrict the addresses, and clients that dial others are seen by nobody.
+    Flags may restrict the addresses, and the proxy doesn't see clients that dial others.
     """
     at = [one.address for one in port.frontends if one.kind == FrontendKind.NODE_PORT]
     at = [address for address in at if not is_loopback(address.rpartition(":")[0].strip("[]"))]

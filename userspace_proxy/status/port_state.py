@@ -66,7 +66,7 @@ def _remedy(port: PortFacts, word: str) -> str:
     if word == AT_LIMIT and not is_silent(port):
         return MORE_ROOM
     if word == "partly answering":
-        return remedy_for_open(port) or (remedy_for_gaps(port) if many_gaps(port) else "")
+        return remedy_for_open(port) or remedy_for_gaps(port)
     if word not in ("unknown", AT_LIMIT):
         return ""
     if not port.is_unseen:
@@ -294,8 +294,7 @@ def _served(port: PortFacts, usable: int) -> Judgement:
         if port.lately.owes_seldom:
             return _failed_lately(port, f"{now}{owed}")
         # Perhaps its clients have the last word: nothing shows that they are served.
-        causes = (port.lately.cause,) if port.lately.cause is not None else ()
-        return Level.OK, "unknown", owed, causes
+        return Level.OK, "unknown", owed, _of_lately(port)
     if denied := _is_none_admitted(port):
         what = f"No client has been admitted: {denied[0]}"
         return Level.ATTENTION, "none admitted", what, tuple(denied)
@@ -324,8 +323,11 @@ def _answers_others(port: PortFacts, in_a_row: int) -> str:
 
 
 def _failed_lately(port: PortFacts, sentence: str) -> Judgement:
-    causes = (port.lately.cause,) if port.lately.cause is not None else ()
-    return Level.ATTENTION, "partly answering", sentence, causes
+    return Level.ATTENTION, "partly answering", sentence, _of_lately(port)
+
+
+def _of_lately(port: PortFacts) -> tuple[Cause, ...]:
+    return (port.lately.cause,) if port.lately.cause is not None else ()
 
 
 def _is_none_admitted(port: PortFacts) -> Sequence[Cause]:

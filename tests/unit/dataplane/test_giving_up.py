@@ -279,7 +279,7 @@ async def test_a_connection_that_ends_while_its_answer_is_awaited_is_looked_at_n
     awaited = rig.connections.late_resets._waiting
     await until(lambda: awaited, "the answer is awaited")
     (connection,) = rig.connections.open
-    connection.end_for_removal()
+    connection.finish("endpoint removed", as_reset=True)
     assert not awaited
 
 

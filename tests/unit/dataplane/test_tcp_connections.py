@@ -4,6 +4,7 @@ import random
 import pytest
 
 from userspace_proxy.dataplane import Tuning
+from userspace_proxy.dataplane.shedding import evict
 from userspace_proxy.model import Balance, Handling, Hold
 
 from .waiters import HOLD, count_waiting, limited, waiting
@@ -116,7 +117,7 @@ class Chaos:
                 peer = self.random.choice(peers)
                 self.random.choice([peer.reset, peer.finish])()
             elif what == "evict" and connections:
-                self.random.choice(connections).evict(for_memory=False)
+                evict(self.random.choice(connections), for_memory=False)
             elif what == "update":
                 endpoints = self.some(self.endpoints, 0.7)
                 self.rig.update(self.web, *endpoints, **self.serving(endpoints))
