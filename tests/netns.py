@@ -16,6 +16,8 @@ import socket
 import subprocess
 import threading
 
+from tests.shell import script
+
 CLONE_NEWNET = 0x40000000
 DEADLINE_S = 120.0
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -47,7 +49,7 @@ class Net:
     def run(self, command: str) -> str:
         """Run a shell command here; return what it printed."""
         done = subprocess.run(
-            ["nsenter", f"--net=/proc/self/fd/{self.fd}", "sh", "-ec", command],
+            ["nsenter", f"--net=/proc/self/fd/{self.fd}", *script(command)],
             pass_fds=[self.fd],
             capture_output=True,
             text=True,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import shell
 from tests.node.agents import Agent
 from tests.node.clients import Client, Sockets
 from tests.node.manifests import Service
@@ -103,7 +104,7 @@ class Testbed:
         """Run a script on the node; return its output."""
         # Debian keeps these tools in sbin, which an unprivileged user's PATH may lack.
         path = {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
-        return self.node.run(["sh", "-ec", script], env=self.agent.environment | path).stdout
+        return self.node.run(shell.script(script), env=self.agent.environment | path).stdout
 
     def hang_up(self) -> None:
         """Close the connections that tests left open."""
