@@ -110,6 +110,8 @@ def _behave_as_windows() -> None:
     # Folders are removed by their names, not by descriptors.
     shutil._use_fd_functions = False
     shutil._rmtree_impl = shutil._rmtree_unsafe
+    # Source: Python 3.12's shutil.which, which asks whether a bare name is looked up here first.
+    shutil._winapi = SimpleNamespace(NeedCurrentDirectoryForExePath=lambda _name: True)
     # No stream here is a Windows console.
     io._WindowsConsoleIO = type("_WindowsConsoleIO", (io.RawIOBase,), {})
     ssl.enum_certificates = lambda _store: []
