@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Tests start thousands of processes, and each would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
+PREPARE := PYTHON=$(PYTHON) tests/tools/prepare.sh
+# Writes the time wherever a command is silent for half a minute.
+WITH_TIME := $(PYTHON) tests/tools/progress.py
 
 # Two processes per core, on two cores. Where tests of a module share costly fixtures, they run in one.
 PYTEST := tests/tools/pytest.sh
@@ -15,6 +18,8 @@ NODE_TESTS := tests/node tests/faults tests/soak tests/reliability --ignore=test
 API_TESTS := tests/cluster --ignore=tests/cluster/upstream --ignore=tests/cluster/nodes
 BUILD := $(BIN)/python -m
 UNIT_TESTS := tests/unit tests/kit tests/tools tests/benchmarks tests/simulation
+# Annotations that are read, event loops, command lines, simulated systems, child processes, pytest.
+BY_PYTHON := tests/unit/test_*.py $(addprefix tests/unit/,model facts config cli embedding lookup sources/kubernetes) tests/kit
 PROJECTS := pyproject.toml pytest-userspace-proxy/pyproject.toml
 ONE_AT_A_TIME := $(MAKE) --no-print-directory --keep-going
 
@@ -24,23 +29,47 @@ ONE_AT_A_TIME := $(MAKE) --no-print-directory --keep-going
 help:                  ## show this list
 	@grep -E '^[a-z0-9-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  \1 — /'
 
-demo: $(VENV)/installed ## start a sandbox with sample Services, the proxy and its page; Ctrl-C stops it
+demo: ## start a sandbox with sample Services, the proxy and its page; Ctrl-C stops it
+	@echo "make demo: a sandbox with sample Services, the proxy and its page, ready in about 5 s; the first time in about a minute"
+	@$(PREPARE) demo
+	@$(WITH_TIME) $(MAKE) --no-print-directory $(VENV)/installed
 	@exec $(BIN)/userspace-proxy demo $(if $(PORT),--port=$(PORT))
 
-# Tests have deadlines, so nothing else runs beside them.
 test: ## what a contributor runs before a commit: installs what it needs; form, unit and node tests, API server, page
-	@tests/tools/prepare.sh build
-	@$(MAKE) --no-print-directory --jobs=3 packages $(VENV)/installed-dev build-control-plane
+	@echo "make test: form, unit, node, API server and page tests, one part after another; about 8 minutes on two cores, the first time about 14"
+	@$(PREPARE) test build
+	@$(WITH_TIME) $(MAKE) --no-print-directory test-parts
+
+# Tests have deadlines, so nothing else runs beside them.
+test-parts:
+	@$(MAKE) --no-print-directory --jobs=3 packages-test $(VENV)/installed-dev build-control-plane
 	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target $(FORM)
 	@tests/tools/with_ledger.sh $(ONE_AT_A_TIME) unit corpus node api page
 
 test-all: ## what make test leaves out: coverage, all steerings, containers, whole clusters with upstream's tests (root)
-	@tests/tools/prepare.sh
+	@echo "make test-all: coverage, long tests, whole clusters; about 25 minutes on two cores, the first time about 45"
+	@$(PREPARE) long
+	@$(WITH_TIME) $(MAKE) --no-print-directory test-all-parts
+
+test-all-parts:
 	@$(ONE_AT_A_TIME) $(VENV)/installed-dev build
 	@tests/tools/with_ledger.sh $(ONE_AT_A_TIME) coverage long upstream
 
-packages: ## install what the tests need from Debian (root)
-	@tests/tools/prepare.sh
+# Uses the demo, and checks that it leaves nothing behind.
+TOUR := 'python3 -m tests.tools.demo_tour'
+FRESH := $(BIN)/python -m tests.tools.fresh_roots
+
+fresh: packages-long $(VENV)/installed-dev ## the README's two commands as the first ones on minimal Debian 12, 13 and testing: SUITES=trixie (an hour, root)
+	@$(FRESH) $(addprefix --suite=,$(SUITES)) $(TOUR) 'make test'
+
+fresh-short: packages-long $(VENV)/installed-dev ## a part of it for each commit: the demo, form and unit tests on Debian 13, and on testing the tests that differ by Python (root)
+	@$(FRESH) --suite=trixie $(TOUR) 'make $(FORM) unit'
+	@$(FRESH) --suite=forky 'make unit-by-python'
+
+packages: packages-long ## install what the tests need from Debian (root)
+
+packages-%: # what a part needs from the distribution
+	@$(PREPARE) $*
 
 check: $(FORM) unit corpus ## all checks that need neither root nor a cluster
 
@@ -67,12 +96,15 @@ litter: $(VENV)/installed-dev ## check that git tracks no ignored and no large f
 workflows: $(VENV)/installed-dev ## lint the workflows, and check that their steps are targets of this file
 	$(BIN)/python -m tests.tools.workflows
 
-unit: $(VENV)/installed-dev build-actionlint ## unit tests, in a network namespace with only loopback
+unit: packages-node $(VENV)/installed-dev build-actionlint ## unit tests, in a network namespace with only loopback
 	$(PYTEST) unit $(UNIT_TESTS) -m "not long" $(IN_PARALLEL)
+
+unit-by-python: packages-node $(VENV)/installed-dev ## those unit tests that a new Python breaks first
+	$(PYTEST) unit-by-python $(BY_PYTHON) -m "not long" $(IN_PARALLEL)
 
 # Half as much CPU time again as unit, so test runs unit and test-all runs this.
 coverage: export COVERAGE_FILE := $(CURDIR)/.coverage/data
-coverage: $(VENV)/installed-dev build-actionlint ## the unit tests, and a check that they cover 95 % of the package, and pure modules completely
+coverage: packages-node $(VENV)/installed-dev build-actionlint ## the unit tests, and a check that they cover 95 % of the package, and pure modules completely
 	@rm -rf .coverage && mkdir .coverage
 	RUN="$(BIN)/coverage run -m pytest" $(PYTEST) coverage $(UNIT_TESTS) --hypothesis-profile=thorough $(IN_PARALLEL)
 	$(BIN)/coverage combine --quiet
@@ -81,16 +113,13 @@ coverage: $(VENV)/installed-dev build-actionlint ## the unit tests, and a check 
 corpus: $(VENV)/installed-dev ## replay the corpus of the fuzzer
 	$(PYTEST) corpus tests/fuzz $(IN_PARALLEL)
 
-pythons: $(VENV)/installed-dev ## unit and node tests of the last commit on newer Pythons, in roots of Debian's newer suites: PYTHONS="3.13 3.14" (minutes, root)
-	@$(BUILD) tests.tools.pythons $(addprefix --python=,$(PYTHONS)) unit node
-
-node: $(VENV)/installed-dev ## tests with a real kernel: rules, routes and sockets in namespaces
+node: packages-node $(VENV)/installed-dev ## tests with a real kernel: rules, routes and sockets in namespaces
 	$(PYTEST) node $(NODE_TESTS) -m "not long" $(BY_MODULE)
 
-api: build-control-plane ## tests with a real kube-apiserver and etcd
+api: packages-node build-control-plane ## tests with a real kube-apiserver and etcd
 	$(PYTEST) api $(API_TESTS) -m "not long" $(BY_MODULE)
 
-page: $(VENV)/installed-dev ## tests with a real Chromium
+page: packages-test $(VENV)/installed-dev ## tests with a real Chromium
 	$(PYTEST) page tests/page -m "not long" -n 2 --dist=worksteal
 
 long: build ## tests that make test leaves out: other steerings, containers, CoreDNS, promtool, helm, envtest, toxiproxy-cli (root)
@@ -129,14 +158,14 @@ build-nodes: build-control-plane ## build containerd, kubelet, upstream's tests 
 	@$(BUILD) tests.cluster.nodes build --with-upstream
 
 cluster: $(VENV)/installed-dev ## start a whole cluster in namespaces: NODES=3 PROXY=nftables, nftables-auto, kubeadm, … FAMILIES=ipv4, dual, ipv6 (root)
-	@PYTHON=$(BIN)/python tests/tools/prepare.sh
+	@PYTHON=$(BIN)/python tests/tools/prepare.sh long
 	@$(BIN)/python -m tests.cluster.nodes up $(if $(NODES),--nodes=$(NODES)) $(if $(PROXY),--proxy=$(PROXY)) $(if $(CNI),--cni=$(CNI)) $(if $(FAMILIES),--families=$(FAMILIES))
 
 cluster-down: $(VENV)/installed-dev ## stop that cluster and remove everything it created
 	@$(BIN)/python -m tests.cluster.nodes down
 
 e2e: $(VENV)/installed-dev ## run Kubernetes' own tests, write docs/conformance.md: PROXY=nftables-kernel GROUP=services CNI=bridge FAMILIES=ipv6 (three hours, root)
-	@PYTHON=$(BIN)/python tests/tools/prepare.sh
+	@PYTHON=$(BIN)/python tests/tools/prepare.sh long
 	@$(BIN)/python -m tests.cluster.upstream $(if $(PROXY),--proxy=$(PROXY)) $(if $(GROUP),--group=$(GROUP)) $(if $(CNI),--cni=$(CNI)) $(if $(FAMILIES),--families=$(FAMILIES))
 
 takeover: build-nodes build-helm ## migrate from kube-proxy and back while clients connect; print the failures (minutes, root)

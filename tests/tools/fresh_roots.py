@@ -1,11 +1,14 @@
-"""Runs parts of the tests on the Pythons of Debian's newer suites, each in a root of its own.
+"""Runs commands as the first ones typed on minimal Debian systems: a clone, git, make and Python.
 
-    debian:SUITE-slim ──Dockerfile here──▶ root ──clone of the last commit──▶ make unit node
+    debian:SUITE-slim ──Dockerfile here──▶ root ──clone of the last commit──▶ command, command, …
 
 Rule 1: what runs is the last commit, as a clone: nothing of this checkout's environment.
-Rule 2: the virtual environment stays in the cache; all else that a run writes is removed.
+Rule 2: the root and the packages that pip fetched stay in the cache; all else that a run writes is
+removed.
+Rule 3: processes have a namespace of their own, so none of a command's can stay unnoticed.
 
-``python -m tests.tools.pythons --python=3.14 unit node``; it needs root, as the image's build does.
+``python -m tests.tools.fresh_roots --suite=trixie 'make test' 'make test'``; it needs root, as the
+image's build does. The commands of a root run one after another until one fails; each suite runs.
 """
 # ruff: noqa: T201 - printing what it does is this program's interface.
 
@@ -16,6 +19,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,8 +28,8 @@ from tests.cluster.image import Image, build_image, environment, give_certificat
 
 from .clones import CloneError, clone
 
-SUITES = {"3.13": "trixie", "3.14": "forky"}
-"""Debian's suites by their Python; that of ``make test`` is the machine's, usually the oldest."""
+SUITES = {"3.11": "bookworm", "3.13": "trixie", "3.14": "forky"}
+"""Debian's suites by their Python: the stable one before, the stable one, testing."""
 
 _HERE = Path(__file__).parent
 # Not below /tmp, which tests may hide.
@@ -33,44 +37,51 @@ _CLONE = "/src"
 _DISK = "/var/tmp"
 
 
-def run_parts(version: str, parts: Sequence[str]) -> int:
-    """Run targets of the Makefile on a Python; return the exit status of make.
+def run_commands(suite: str, commands: Sequence[str]) -> str | None:
+    """Run shell commands in the clone in a new root; return the one that failed, or None.
 
     Args:
-        version: One of ``SUITES``.
-        parts: Such as ``unit``, or variables of the Makefile.
+        suite: One of ``SUITES``.
+        commands: In this order; none runs after one that failed.
 
     Raises:
         BuildError: The root can't be made.
         CloneError: There are uncommitted changes.
     """
-    suite = SUITES[version]
     image = build_image(_HERE, {"SUITE": suite})
-    kept = cache_root() / "pythons" / suite
-    kept.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="userspace-proxy-python-", dir=_DISK) as folder:
+    fetched = cache_root() / "fresh-roots" / suite
+    fetched.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="userspace-proxy-fresh-", dir=_DISK) as folder:
         for name in ("upper", "work", "tmp", "merged"):
             Path(folder, name).mkdir()
         Path(folder, "tmp").chmod(0o1777)
         clone(Path(folder, "clone"))
-        command = ["make", "--keep-going", "PYTHON=python3", *parts]
-        print(f"Python {version} of Debian {suite}: {shlex.join(command)}", flush=True)
-        return subprocess.run(
-            ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--",
-             "/bin/sh", "-c", _script(image, Path(folder), kept), "sh", *command],
-            env=environment() | {"CI": "true", "LANG": "C.UTF-8"},
-            stdin=subprocess.DEVNULL,
-            check=False,
-        ).returncode  # fmt: skip
+        for command in commands:
+            print(f"Debian {suite}: {command}", flush=True)
+            began = time.monotonic()
+            done = subprocess.run(
+                ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--",
+                 "/bin/sh", "-c", _script(image, Path(folder), fetched), "sh", command],
+                env=environment() | {"CI": "true", "LANG": "C.UTF-8"},
+                stdin=subprocess.DEVNULL,
+                check=False,
+            )  # fmt: skip
+            seconds = time.monotonic() - began
+            print(f"Debian {suite}: {command}: exit {done.returncode}, {seconds:.0f} s", flush=True)
+            if done.returncode:
+                return command
+    return None
 
 
-def _script(image: Image, folder: Path, kept: Path) -> str:
-    """Return what makes the root and runs the arguments in it.
+def _script(image: Image, folder: Path, fetched: Path) -> str:
+    """Return what makes the root and runs the first argument in it.
 
-    The root is exchanged: in a chroot the kernel forbids user namespaces, which tests need.
+    The root is exchanged: in a chroot the kernel forbids user namespaces, which tests need. The old
+    one is removed by Python, since minimal systems have no umount.
     """
     merged = folder / "merged"
     lower = ":".join(str(layer) for layer in reversed(image.layers))
+    unmount = "import ctypes; ctypes.CDLL(None).umount2(b'/mnt', 2)"
     return f"""
         set -eu
         mount -t overlay overlay \
@@ -83,32 +94,33 @@ def _script(image: Image, folder: Path, kept: Path) -> str:
         mount --bind /etc/resolv.conf etc/resolv.conf
         {give_certificates(merged)}
         mount --bind "{folder}/tmp" tmp
-        mkdir -p ".{_CLONE}"
+        mkdir -p ".{_CLONE}" root/.cache/pip
         mount --bind "{folder}/clone" ".{_CLONE}"
-        mkdir ".{_CLONE}/.venv"
-        mount --bind "{kept}" ".{_CLONE}/.venv"
+        mount --bind "{fetched}" root/.cache/pip
         pivot_root . mnt
-        umount --lazy /mnt
+        python3 -c {shlex.quote(unmount)}
         cd {_CLONE}
-        exec "$@"
+        exec /bin/sh -c "$1"
     """
 
 
 def main(words: Sequence[str]) -> int:
-    """Run the parts on each Python, and return 1 if any failed."""
-    parser = argparse.ArgumentParser(prog="python -m tests.tools.pythons")
-    parser.add_argument("--python", choices=SUITES, action="append", help="default: each")
-    parser.add_argument("parts", nargs="+", help="targets of the Makefile")
+    """Run the commands in each root, and return 1 if any failed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.tools.fresh_roots")
+    parser.add_argument("--suite", choices=SUITES.values(), action="append", help="default: each")
+    parser.add_argument("commands", nargs="+", help="such as 'make test'")
     given = parser.parse_args(words)
     try:
-        failed = [
-            version for version in given.python or SUITES if run_parts(version, given.parts) != 0
-        ]
+        failed = {
+            suite: command
+            for suite in given.suite or SUITES.values()
+            if (command := run_commands(suite, given.commands)) is not None
+        }
     except (BuildError, CloneError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if failed:
-        print(f"error: tests failed on Python {', '.join(failed)}", file=sys.stderr)
+    for suite, command in failed.items():
+        print(f"error: {command} failed on Debian {suite}", file=sys.stderr)
     return 1 if failed else 0
 
 

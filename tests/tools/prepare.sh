@@ -1,40 +1,108 @@
 #!/usr/bin/env bash
-# Installs what the tests need from Debian, if it isn't there: kernel tools, browser, compiler.
-# usage: prepare.sh [build|node]
-#   build: only what the virtual environment needs
-#   node: only what it and the unit and node tests need
+# Makes sure that this machine has the programs that a command needs. Root on Debian gets those that
+# are missing. Anyone else gets their names and the one command that installs them; nothing changes.
+# usage: prepare.sh PART [FIRST]
+#   PART: venv, demo, build, node, test or long: what is checked
+#   FIRST: a part of it: all that is installed for now
 set -euo pipefail
+cd "$(dirname "$0")/../.."
+python=${PYTHON:-python3}
+part=$1 first=${2:-$1}
 
-declare -A needs=([cc]=gcc)
-[ "${1:-}" = build ] || needs+=(
-  [ip]=iproute2 [nsenter]=util-linux [iptables-legacy]=iptables [nft]=nftables [conntrack]=conntrack
-  [openssl]=openssl [curl]=curl [ps]=procps
-  [haproxy]=haproxy [nginx]=nginx-light
+fail() { printf 'error: %s\n' "$@" >&2; exit 1; }
+
+command -v "$python" >/dev/null || fail "$python is missing (name another: make PYTHON=/path/to/python3)"
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
+  fail "$python is Python $("$python" -c 'import platform; print(platform.python_version())' 2>/dev/null), older than 3.11 (name another: make PYTHON=/path/to/python3)"
+
+declare -A includes=(
+  [venv]="venv" [demo]="venv demo" [build]="venv build" [node]="venv demo build node"
+  [test]="venv demo build node test" [long]="venv demo build node test long"
 )
-[ -n "${1:-}" ] || needs+=(
-  [chromium]=chromium [mmdebstrap]=mmdebstrap [docker-compose]=docker-compose [runc]=runc
-)
-missing=()
-for command in "${!needs[@]}"; do
-  PATH="$PATH:/usr/sbin:/sbin" command -v "$command" >/dev/null || missing+=("${needs[$command]}")
+
+# What is needed, the part that needs it, and the packages with it, for each package manager; - if
+# it has none. python-iptables is a source package: it needs Python's headers beside a compiler.
+table='
+needed          part   apt-get               dnf                           apk                      pacman
+ensurepip       venv   python3-venv          python3                       python3                  python
+ip              demo   iproute2              iproute                       iproute2                 iproute2
+unshare         demo   util-linux            util-linux                    util-linux               util-linux
+nsenter         demo   util-linux            util-linux                    util-linux               util-linux
+cc              build  gcc                   gcc                           gcc                      gcc
+Python.h        build  python3-dev,libc6-dev python3-devel,glibc-devel     python3-dev,musl-dev     python
+iptables-legacy node   iptables              iptables-legacy               iptables-legacy          iptables
+nft             node   nftables              nftables                      nftables                 nftables
+conntrack       node   conntrack             conntrack-tools               conntrack-tools          conntrack-tools
+openssl         node   openssl               openssl                       openssl                  openssl
+curl            node   curl                  curl                          curl                     curl
+ps              node   procps                procps-ng                     procps-ng                procps-ng
+haproxy         node   haproxy               haproxy                       haproxy                  haproxy
+nginx           node   nginx-light           nginx                         nginx                    nginx
+chromium        test   chromium              chromium                      chromium                 chromium
+mmdebstrap      long   mmdebstrap            mmdebstrap                    -                        -
+docker-compose  long   docker-compose        docker-compose                docker-cli-compose       docker-compose
+runc            long   runc                  runc                          runc                     runc
+'
+
+is_here() {
+  case $1 in
+    ensurepip) "$python" -c 'import ensurepip, venv' 2>/dev/null ;;
+    Python.h) [ -e "$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')/Python.h" ] ;;
+    *) PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null ;;
+  esac
+}
+
+manager=""
+for command in apt-get dnf apk pacman; do
+  if command -v "$command" >/dev/null; then manager=$command; break; fi
 done
-# python-iptables is a source package: it needs Python's headers beside the compiler.
-header=$("${PYTHON:-python3}" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')/Python.h
-[ -e "$header" ] || missing+=(python3-dev libc6-dev)
-"${PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+can_install=false
+[ "$(id -u)" -eq 0 ] && [ "$manager" = apt-get ] && can_install=true
+$can_install && wanted=${includes[$first]} || wanted=${includes[$part]}
+
+missing=() packages=()
+while read -r needed of apt dnf apk pacman; do
+  [[ " $wanted " == *" $of "* ]] || continue
+  is_here "$needed" && continue
+  missing+=("$needed")
+  case $manager in dnf) name=$dnf ;; apk) name=$apk ;; pacman) name=$pacman ;; *) name=$apt ;; esac
+  [[ $name = - || " ${packages[*]} " == *" ${name//,/ } "* ]] || packages+=(${name//,/ })
+done < <(tail -n +3 <<<"$table")
+
+if [ ${#missing[@]} -gt 0 ] && ! $can_install; then
+  as_root=""
+  [ "$(id -u)" -eq 0 ] || as_root="sudo "
+  case $manager in
+    apt-get) command="${as_root}apt-get install --no-install-recommends" ;;
+    dnf) command="${as_root}dnf install" ;;
+    apk) command="${as_root}apk add" ;;
+    pacman) command="${as_root}pacman -S --needed" ;;
+    *) command="install what Debian calls" ;;
+  esac
+  fail "programs that are needed are missing here: ${missing[*]}" "  $command ${packages[*]}"
+fi
+
+if [ "$(id -u)" -ne 0 ] && [[ " $wanted " == *" demo "* ]] &&
+  ! PATH="$PATH:/usr/sbin:/sbin" unshare --user --map-root-user --net true 2>/dev/null; then
+  fail "namespaces are needed, and users may not create them here" "  $("$python" - <<'PY'
+import runpy
+
+rules = runpy.run_path("userspace_proxy/kernel/user_namespaces.py")
+match rules["forbidding"](rules["read_sysctls"]()):
+    case (name, value, allowed):
+        print(f"sudo sysctl -w {name}={allowed}    (it is {value}); or run this as root")
+    case None:
+        print("run this as root; a container's seccomp filter or a chroot may forbid them")
+PY
+)"
+fi
 
 [ ${#missing[@]} -eq 0 ] && exit 0
-echo "installing Debian packages: ${missing[*]}"
-sudo=()
-if [ "$(id -u)" -ne 0 ]; then
-  command -v sudo >/dev/null ||
-    { echo "error: the tests need ${missing[*]}: install them, or run as root" >&2; exit 1; }
-  sudo=(sudo)
-fi
+echo "installing Debian packages: ${packages[*]}"
 export DEBIAN_FRONTEND=noninteractive
-"${sudo[@]}" apt-get update -qq
-"${sudo[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+apt-get update -qq
+apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
 # The tests start the servers themselves.
-if [[ " ${missing[*]} " == *" nginx-light "* || " ${missing[*]} " == *" haproxy "* ]]; then
-  "${sudo[@]}" systemctl disable --now nginx haproxy >/dev/null 2>&1 || true
+if [[ " ${packages[*]} " == *" nginx-light "* || " ${packages[*]} " == *" haproxy "* ]]; then
+  systemctl disable --now nginx haproxy >/dev/null 2>&1 || true
 fi

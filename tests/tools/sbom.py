@@ -39,7 +39,7 @@ from userspace_proxy import __version__
 
 from .clones import ROOT, committed_at
 from .distributions import DIST
-from .pythons import SUITES
+from .fresh_roots import SUITES
 
 LOCK = ROOT / "requirements-image.lock"
 EXTRAS = ("dns", "iptables")

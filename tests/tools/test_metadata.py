@@ -17,7 +17,7 @@ from userspace_proxy import __version__
 from .addresses import repository, tag_of
 from .alerts import RULES
 from .clones import git
-from .pythons import SUITES
+from .fresh_roots import SUITES
 from .wheels import KIT, ROOT, run
 from .workflows import pythons
 

@@ -5,14 +5,10 @@
 set -euo pipefail
 python=$1 venv=$2 lock=${3:-}
 
-fail() { echo "error: $*" >&2; exit 1; }
-
-"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
-  fail "$python is missing or not Python 3.11 or newer (name another: make PYTHON=/path/to/python3)"
-if [ ! -x "$venv/bin/python" ]; then
-  "$python" -m venv "$venv" >/dev/null 2>&1 ||
-    { rm -rf "$venv"; fail "$python cannot make virtual environments (on Debian: apt-get install python3-venv)"; }
-fi
+# Only what the tests need is built from source.
+case $lock in *-dev.lock) part=build ;; *) part=venv ;; esac
+PYTHON=$python "$(dirname "$0")/prepare.sh" "$part"
+[ -x "$venv/bin/python" ] || "$python" -m venv "$venv" || { rm -rf "$venv"; exit 1; }
 [ -n "$lock" ] || exit 0
 echo "installing $(grep -c '==' "$lock") pinned packages into $venv …"
 pip=("$venv/bin/python" -m pip --quiet --disable-pip-version-check)

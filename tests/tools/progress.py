@@ -1,0 +1,86 @@
+"""Runs a command and writes the time into its output whenever it was silent for long.
+
+    ............. [3:30] ..... [4:15] building kubectl v1.36.3 ... [5:00] 62 s
+
+Rule 1: the command's output passes unchanged, and its exit status is this one's.
+Rule 2: it runs before anything is installed, so it needs the standard library alone.
+
+``python3 tests/tools/progress.py COMMAND…``
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Sequence
+
+SILENT_S = 30.0
+"""A reader who sees nothing for a minute thinks that it hangs."""
+
+
+def run(
+    command: Sequence[str],
+    silent_s: float = SILENT_S,
+    write: Callable[[bytes], object] | None = None,
+) -> int:
+    """Run a command until it ends; return its exit status, 128 and the signal if one ended it.
+
+    Ctrl-C reaches the command by itself, as it is of the same group; SIGTERM is passed on.
+
+    Args:
+        silent_s: After how many seconds of silence, again and again, the time is written.
+        write: Takes the output; None: it goes to standard output.
+    """
+    put = write or _write_out
+    began = time.monotonic()
+    output, end = _terminal_like(1) if os.isatty(1) else os.pipe()
+    child = subprocess.Popen(command, stdout=end, stderr=end)
+    os.close(end)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, _frame: child.send_signal(number))
+    try:
+        while True:
+            is_ready, _, _ = select.select([output], [], [], silent_s)
+            if not is_ready:
+                minutes, seconds = divmod(int(time.monotonic() - began), 60)
+                put(f" [{minutes}:{seconds:02}] ".encode())
+            # A terminal's other end fails where a pipe's ends.
+            elif not (part := _read(output)):
+                break
+            else:
+                put(part)
+    finally:
+        os.close(output)
+    status = child.wait()
+    return status if status >= 0 else 128 - status
+
+
+def _terminal_like(descriptor: int) -> tuple[int, int]:
+    """Return both ends of a new terminal of the same size as one."""
+    output, end = pty.openpty()
+    size = fcntl.ioctl(descriptor, termios.TIOCGWINSZ, bytes(8))
+    fcntl.ioctl(end, termios.TIOCSWINSZ, size)
+    return output, end
+
+
+def _read(descriptor: int) -> bytes:
+    with contextlib.suppress(OSError):
+        return os.read(descriptor, 1 << 16)
+    return b""
+
+
+def _write_out(part: bytes) -> None:
+    sys.stdout.buffer.write(part)
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,52 @@
+"""A command's output passes unchanged, and silence has the time in it."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+PROGRAM = [sys.executable, str(Path(__file__).with_name("progress.py"))]
+SHORT = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import progress; "
+SHORT += "sys.exit(progress.run(sys.argv[1:], 0.05))"
+
+
+def test_output_and_status_are_the_commands() -> None:
+    command = [*PROGRAM, "sh", "-c", "echo out; echo err >&2; exit 3"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr, done.returncode) == ("out\nerr\n", "", 3)
+
+
+def test_silence_has_the_time_in_it() -> None:
+    # The command waits for what it is told once a time was seen.
+    command = [sys.executable, "-c", SHORT, "sh", "-c", "printf building; read x; echo done"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        seen = process.stdout.read(len("building [0:00] "))
+        process.stdin.write("go on\n")
+        process.stdin.flush()
+        rest = process.stdout.read()
+    assert seen == "building [0:00] "
+    assert re.fullmatch(r"(?: \[0:\d\d\] )*done\n", rest)
+
+
+def test_a_signal_ends_the_command_and_is_its_status() -> None:
+    process = subprocess.Popen([*PROGRAM, "sh", "-c", "echo ready; read x"], stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, text=True)  # fmt: skip
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 128 + signal.SIGTERM
+
+
+def test_a_terminal_stays_one_of_the_same_size() -> None:
+    inner = f"{sys.executable} {PROGRAM[1]} sh -c 'test -t 1 && stty size <&1'"
+    outer = ["script", "--quiet", "--return", "--command", f"stty rows 40 cols 99; {inner}"]
+    done = subprocess.run([*outer, "/dev/null"], capture_output=True, text=True, timeout=60)
+    assert (done.stdout.strip(), done.returncode) == ("40 99", 0)
