@@ -63,7 +63,7 @@ fresh: packages-long $(VENV)/installed-dev ## the README's two commands as the f
 	@$(FRESH) $(addprefix --suite=,$(SUITES)) $(TOUR) 'make test'
 
 fresh-short: packages-long $(VENV)/installed-dev ## a part of it for each commit: the demo, form and unit tests on Debian 13, and on testing the tests that differ by Python (root)
-	@$(FRESH) --suite=trixie $(TOUR) 'make $(FORM) unit'
+	@$(FRESH) --suite=trixie $(TOUR) 'make --keep-going $(FORM) unit'
 	@$(FRESH) --suite=forky 'make unit-by-python'
 
 packages: packages-long ## install what the tests need from Debian (root)

@@ -102,9 +102,7 @@ def _traces() -> dict[str, set[str]]:
         "links": {path.name for path in Path("/sys/class/net").iterdir()},
         "mounts": {line.split()[4] for line in Path("/proc/self/mountinfo").open()},
         "files": {
-            str(path)
-            for folder in ("/tmp", "/run", "/var/tmp")
-            for path in Path(folder).iterdir()
+            str(path) for folder in ("/tmp", "/run", "/var/tmp") for path in Path(folder).iterdir()
         },
         "changes": {*subprocess.run(git, capture_output=True, text=True).stdout.splitlines()},
     }
