@@ -5,7 +5,7 @@
 Rule 1: it runs as the first thing on a machine, so it needs the standard library alone.
 Rule 2: it runs in a PID namespace of its own (``fresh_roots``): what is seen there is the demo's.
 
-``python3 -m tests.tools.demo_tour``, in a clone. It prints what the demo prints, then what it found.
+``python3 -m tests.tools.demo_tour``, in a clone. It prints what the demo does, then what is wrong.
 """
 # ruff: noqa: T201 - printing what it does is this program's interface.
 
