@@ -1,9 +1,14 @@
-"""Shell scripts of tests, in which what edits legacy tables waits for the lock.
+"""Shell scripts of tests, and programs in Python that others start by their paths.
 
-The proxy under test takes that lock, too, and without ``-w`` the programs fail where it is held.
+The proxy under test takes the lock of the legacy tables, too, and without ``-w`` the programs that
+edit them fail where it is held: here they wait.
 """
 
 from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
 
 _LOCK_DEADLINE_S = 60
 # A function may have such a name in bash only.
@@ -16,3 +21,12 @@ _WAITING = "\n".join(
 def script(text: str) -> list[str]:
     """Return the command that runs a script, which ends at the first command that fails."""
     return ["bash", "-ec", f"{_WAITING}\n{text}"]
+
+
+def write_program(path: Path, text: str) -> None:
+    """Write a program in Python that can be started by its path."""
+    code = path.with_name(f"{path.name}.py")
+    code.write_text(text)
+    # The kernel takes no interpreter with a space in its path.
+    path.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, str(code)])} "$@"\n')
+    path.chmod(0o755)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -71,6 +73,17 @@ as_another_user = pytest.mark.skipif(
 )
 
 
+def _copied_if_private(root: Path, target: Path) -> bool:
+    """Copy one of the two packages, with modes for all users, if only its owner may read it."""
+    for package in (userspace_proxy, userspace_proxy_testing):
+        folder = root / package.__name__
+        if folder.is_dir() and not (folder / "__init__.py").stat().st_mode & stat.S_IROTH:
+            shutil.copytree(folder, target / folder.name)
+            subprocess.run(["chmod", "--recursive", "a+rX", target], check=True)
+            return True
+    return False
+
+
 @contextlib.contextmanager
 def readable_runtime(
     *roots: Path,
@@ -78,7 +91,8 @@ def readable_runtime(
     """Yield how to run this interpreter and package as a user without privileges.
 
     Their files may be where such a user can't read them, such as below ``/root``: a mount
-    namespace of the command's own shows them in a folder that every user may read.
+    namespace of the command's own shows them in a folder that every user may read. Files that only
+    their owner may read, as those of a clone under a umask of 077, are copied there.
 
     Args:
         roots: The folders that contain the two packages; those of this interpreter by default.
@@ -97,6 +111,7 @@ def readable_runtime(
         mounts = "; ".join(
             f"mount --bind {shlex.quote(path)} {target}"
             for path, target in zip(shown, targets, strict=True)
+            if not _copied_if_private(Path(path), Path(target))
         )
         drop = f"setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups"
         prefix = ["unshare", "--mount", "sh", "-ec", f'{mounts}; exec {drop} -- "$@"', "sh"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -46,7 +47,7 @@ def test_a_signal_ends_the_command_and_is_its_status() -> None:
 
 
 def test_a_terminal_stays_one_of_the_same_size() -> None:
-    inner = f"{sys.executable} {PROGRAM[1]} sh -c 'test -t 1 && stty size <&1'"
+    inner = shlex.join([*PROGRAM, "sh", "-c", "test -t 1 && stty size <&1"])
     outer = ["script", "--quiet", "--return", "--command", f"stty rows 40 cols 99; {inner}"]
     done = subprocess.run([*outer, "/dev/null"], capture_output=True, text=True, timeout=60)
     assert (done.stdout.strip(), done.returncode) == ("40 99", 0)

@@ -8,6 +8,8 @@ python=$1 venv=$2 lock=${3:-}
 # Only what the tests need is built from source.
 case $lock in *-dev.lock) part=build ;; *) part=venv ;; esac
 PYTHON=$python "$(dirname "$0")/prepare.sh" "$part"
+# Some tests run it as a user without privileges.
+umask 022
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv" || { rm -rf "$venv"; exit 1; }
 [ -n "$lock" ] || exit 0
 echo "installing $(grep -c '==' "$lock") pinned packages into $venv …"

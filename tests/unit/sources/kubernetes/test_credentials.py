@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import stat
-import sys
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
+from tests.shell import write_program
 from userspace_proxy.errors import SourceError
 from userspace_proxy.sources.kubernetes.credentials import REFRESH_S, Credentials
 from userspace_proxy.sources.kubernetes.responses import TransportError
@@ -149,9 +148,9 @@ async def test_what_kubernetes_asyncio_does_not_take_is_one_line(tmp_path, user,
 @pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")
 async def test_a_plugin_is_asked_once_and_again_after_a_refusal(tmp_path):
     plugin = tmp_path / "plugin"
-    plugin.write_text(
+    write_program(
+        plugin,
         dedent(f"""\
-            #!{sys.executable}
             import json, pathlib
             runs = pathlib.Path({str(tmp_path / "runs")!r})
             runs.write_text(runs.read_text() + "x" if runs.exists() else "x")
@@ -160,9 +159,8 @@ async def test_a_plugin_is_asked_once_and_again_after_a_refusal(tmp_path):
                 "expirationTimestamp": "2999-01-01T00:00:00Z",
             }}
             print(json.dumps({{"apiVersion": "v1", "kind": "ExecCredential", "status": status}}))
-            """)
+            """),
     )
-    plugin.chmod(plugin.stat().st_mode | stat.S_IXUSR)
     user = json.dumps({"exec": {"apiVersion": "v1", "command": str(plugin)}})
     credentials = Credentials(kubeconfig=kubeconfig(tmp_path, user))
     await credentials.load(now=0)

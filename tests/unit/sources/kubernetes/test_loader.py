@@ -6,13 +6,13 @@ import base64
 import json
 import os
 import stat
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.shell import write_program
 from userspace_proxy.sources.kubernetes.library import import_library
 from userspace_proxy.sources.kubernetes.loader import MemoryFiles, TemporaryFiles, make_loader
 from userspace_proxy.sources.kubernetes.plugin import PluginError
@@ -58,14 +58,13 @@ def encoded(text):
 
 def plugin_that_prints(folder, *statuses):
     """Write a plugin that prints one status after the other; return its part of a user."""
-    path = folder / "plugin"
     answers = [json.dumps({"apiVersion": "v1", "status": status}) for status in statuses]
-    path.write_text(
-        f"#!{sys.executable}\nimport pathlib\nruns = pathlib.Path({str(folder / 'runs')!r})\n"
+    write_program(
+        folder / "plugin",
+        f"import pathlib\nruns = pathlib.Path({str(folder / 'runs')!r})\n"
         "count = int(runs.read_text()) if runs.exists() else 0\n"
-        f"runs.write_text(str(count + 1))\nprint({answers!r}[count])\n"
+        f"runs.write_text(str(count + 1))\nprint({answers!r}[count])\n",
     )
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return {"exec": {"apiVersion": "v1", "command": "./plugin"}}
 
 

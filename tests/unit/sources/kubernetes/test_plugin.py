@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import json
 import os
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.shell import write_program
 from userspace_proxy.sources.kubernetes.plugin import PluginError, run_plugin
 
 WITHIN_S = 20
@@ -23,8 +23,7 @@ def run(tmp_path):
     """Run a Python script as a plugin."""
 
     async def run(script, *, within_s=WITHIN_S, **more):
-        (tmp_path / "plugin").write_text(f"#!{sys.executable}\n{script}")
-        (tmp_path / "plugin").chmod(0o755)
+        write_program(tmp_path / "plugin", script)
         spec = {"apiVersion": "v1", "command": "./plugin", **more}
         return await run_plugin(spec, folder=tmp_path, within_s=within_s)
 
