@@ -29,7 +29,11 @@ MAY_BE_SKIPPED = {
 
 
 def pytest_configure() -> None:
-    """Cut this process off from all networks; with xdist each worker calls this, too."""
+    """Cut this process off from all networks; with xdist each worker calls this, too.
+
+    What tests write can be read by users that they become, whatever the umask is outside.
+    """
+    os.umask(0o022)
     try:
         loopback.enter()
     except loopback.NoNamespaceError as error:

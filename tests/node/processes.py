@@ -73,15 +73,26 @@ as_another_user = pytest.mark.skipif(
 )
 
 
-def _copied_if_private(root: Path, target: Path) -> bool:
-    """Copy one of the two packages, with modes for all users, if only its owner may read it."""
-    for package in (userspace_proxy, userspace_proxy_testing):
-        folder = root / package.__name__
-        if folder.is_dir() and not (folder / "__init__.py").stat().st_mode & stat.S_IROTH:
-            shutil.copytree(folder, target / folder.name)
-            subprocess.run(["chmod", "--recursive", "a+rX", target], check=True)
-            return True
-    return False
+def copy_packages(target: Path, *roots: Path) -> None:
+    """Copy both packages to a folder, with modes for all users.
+
+    Args:
+        roots: The folders that contain them, or one of them.
+    """
+    for root in roots:
+        for package in (userspace_proxy, userspace_proxy_testing):
+            if (folder := root / package.__name__).is_dir():
+                ignored = shutil.ignore_patterns("__pycache__")
+                shutil.copytree(folder, target / folder.name, ignore=ignored)
+    subprocess.run(["chmod", "--recursive", "a+rX", target], check=True)
+
+
+def _are_private(root: Path) -> bool:
+    """Return whether only their owner may read the packages there, if there are any."""
+    files = (
+        root / each.__name__ / "__init__.py" for each in (userspace_proxy, userspace_proxy_testing)
+    )
+    return any(file.exists() and not file.stat().st_mode & stat.S_IROTH for file in files)
 
 
 @contextlib.contextmanager
@@ -106,15 +117,15 @@ def readable_runtime(
     with tempfile.TemporaryDirectory(prefix="runtime-", dir="/tmp") as folder:
         Path(folder).chmod(0o755)
         targets = [f"{folder}/{number}" for number in range(len(shown))]
-        for target in targets:
+        mounts = []
+        for path, target in zip(shown, targets, strict=True):
             Path(target).mkdir()
-        mounts = "; ".join(
-            f"mount --bind {shlex.quote(path)} {target}"
-            for path, target in zip(shown, targets, strict=True)
-            if not _copied_if_private(Path(path), Path(target))
-        )
+            if _are_private(Path(path)):
+                copy_packages(Path(target), Path(path))
+            else:
+                mounts.append(f"mount --bind {shlex.quote(path)} {target}; ")
         drop = f"setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups"
-        prefix = ["unshare", "--mount", "sh", "-ec", f'{mounts}; exec {drop} -- "$@"', "sh"]
+        prefix = ["unshare", "--mount", "sh", "-ec", f'{"".join(mounts)}exec {drop} -- "$@"', "sh"]
         minor = f"python{sys.version_info.major}.{sys.version_info.minor}"
         environment = {
             "PYTHONPATH": os.pathsep.join(targets[1:]),

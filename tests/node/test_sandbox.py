@@ -20,6 +20,7 @@ from textwrap import dedent
 import pytest
 
 import userspace_proxy_testing
+from tests.node.processes import copy_packages
 from userspace_proxy.kernel.privileges import effective_capabilities
 from userspace_proxy_testing.sandbox import Sandbox, SandboxError
 from userspace_proxy_testing.sandbox import client as client_module
@@ -362,10 +363,7 @@ def readable_python(prefix):
 def readable_packages():
     """Both packages, where every user can read them: the checkout may be in the home of root."""
     with tempfile.TemporaryDirectory(prefix="packages-") as folder:
-        for package in (ROOT / "userspace_proxy", Path(userspace_proxy_testing.__file__).parent):
-            ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(package, Path(folder, package.name), ignore=ignored)
-        Path(folder).chmod(0o755)
+        copy_packages(Path(folder), ROOT, Path(userspace_proxy_testing.__file__).parents[1])
         yield folder
 
 
