@@ -19,6 +19,7 @@ import userspace_proxy
 import userspace_proxy_testing
 
 NOBODY = 65534
+_PACKAGES = (userspace_proxy, userspace_proxy_testing)
 
 
 def child_pids(pid: int) -> list[int]:
@@ -80,7 +81,7 @@ def copy_packages(target: Path, *roots: Path) -> None:
         roots: The folders that contain them, or one of them.
     """
     for root in roots:
-        for package in (userspace_proxy, userspace_proxy_testing):
+        for package in _PACKAGES:
             if (folder := root / package.__name__).is_dir():
                 ignored = shutil.ignore_patterns("__pycache__")
                 shutil.copytree(folder, target / folder.name, ignore=ignored)
@@ -112,7 +113,7 @@ def readable_runtime(
         The prefix of a command, the interpreter, and the variables that it needs.
     """
     packages = [path for path in sys.path if path.endswith("site-packages")]
-    own = (Path(each.__file__).parents[1] for each in (userspace_proxy, userspace_proxy_testing))
+    own = (Path(each.__file__).parents[1] for each in _PACKAGES)
     shown = [sys.base_prefix, *map(str, roots or own), *packages]
     with tempfile.TemporaryDirectory(prefix="runtime-", dir="/tmp") as folder:
         Path(folder).chmod(0o755)
