@@ -9,7 +9,7 @@ cd "$(dirname "$0")/../.."
 python=${PYTHON:-python3}
 part=$1 first=${2:-$1}
 
-fail() { printf 'error: %s\n' "$@" >&2; exit 1; }
+fail() { printf '%s\n' "error: $1" "${@:2}" >&2; exit 1; }
 
 command -v "$python" >/dev/null || fail "$python is missing (name another: make PYTHON=/path/to/python3)"
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
@@ -70,16 +70,17 @@ while read -r needed of apt dnf apk pacman; do
 done < <(tail -n +3 <<<"$table")
 
 if [ ${#missing[@]} -gt 0 ] && ! $can_install; then
-  as_root=""
-  [ "$(id -u)" -eq 0 ] || as_root="sudo "
   case $manager in
-    apt-get) command="${as_root}apt-get install --no-install-recommends" ;;
-    dnf) command="${as_root}dnf install" ;;
-    apk) command="${as_root}apk add" ;;
-    pacman) command="${as_root}pacman -S --needed" ;;
-    *) command="install what Debian calls" ;;
+    apt-get) command="apt-get update && apt-get install --no-install-recommends ${packages[*]}" ;;
+    dnf) command="dnf install ${packages[*]}" ;;
+    apk) command="apk add ${packages[*]}" ;;
+    pacman) command="pacman -S --needed ${packages[*]}" ;;
+    *) fail "${missing[*]}: missing here; install what Debian calls ${packages[*]}" ;;
   esac
-  fail "programs that are needed are missing here: ${missing[*]}" "  $command ${packages[*]}"
+  if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null && command="sudo sh -c '$command'" || command="su -c '$command'"
+  fi
+  fail "${missing[*]}: missing here; this installs them:" "  $command"
 fi
 
 if [ "$(id -u)" -ne 0 ] && [[ " $wanted " == *" demo "* ]] &&
