@@ -52,6 +52,7 @@ def test_a_dead_backend_costs_no_request(service_proxy):
 
 NETWORK = """
 import os
+from pathlib import Path
 
 def test_it_answers(service_network):
     web = service_network.service("web", backends=2)
@@ -61,7 +62,8 @@ def test_it_answers(service_network):
     assert client.get("http://web/").text == "web-2\\n"
     assert web.stats.saved == 1
     assert before == (os.readlink("/proc/self/ns/net"), os.readlink("/proc/self/ns/user"))
-    print("capabilities", next(l for l in open("/proc/self/status") if l.startswith("CapEff")))
+    lines = Path("/proc/self/status").read_text().splitlines()
+    print("capabilities", next(line for line in lines if line.startswith("CapEff")))
 """
 
 

@@ -65,7 +65,7 @@ def demo(given: Given) -> int:
     port = None if text is None else parsed("port", text, integer(0, 65535).parse)
     with page_socket(port) as page, contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX)))
-        stop = _StopOnSignal()
+        stop = stack.enter_context(contextlib.closing(_StopOnSignal()))
         try:
             _show(page, folder, stop, began, stack)
         except SandboxError:
@@ -128,6 +128,12 @@ class _StopOnSignal:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._set)
         signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def close(self) -> None:
+        """Stop listening to signals; idempotent."""
+        signal.set_wakeup_fd(-1)
+        self._woken.close()
+        self._waker.close()
 
     def fileno(self) -> int:
         """Return the descriptor that is readable after a signal."""

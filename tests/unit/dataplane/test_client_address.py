@@ -257,8 +257,8 @@ for _ in range(2):
         capture_output=True,
         text=True,
     )
-    assert done.stdout == "False\nFalse\n"
     assert done.stderr == "endpoints see this node's address: Operation not permitted\n"
+    assert done.stdout == "False\nFalse\n"
 
 
 def test_an_endpoint_with_a_detour_is_dialled_there_and_from_this_node():

@@ -37,7 +37,7 @@ async def test_clients_in_the_queue_are_reset_when_the_last_endpoint_leaves(rig)
 async def test_listeners_of_one_group_share_its_turn(rig):
     pods = [rig.endpoint(), rig.endpoint()]
     web = rig.service(*(pod.address for pod in pods))
-    web.wanted["other"] = Wanted(Protocol.TCP, (SocketAddress("::1", 0),))
+    web.wanted["other"] = Wanted(Protocol.TCP, (SocketAddress("127.0.0.2", 0),))
     answer = rig.plane.serve(web.served, web.served.serving, web.wanted)
     await rig.pair(web, pods[0])
     rig.keep(await dial(answer.listeners["other"].address))
