@@ -106,7 +106,9 @@ unit-by-python: packages-node $(VENV)/installed-dev ## those unit tests that a n
 coverage: export COVERAGE_FILE := $(CURDIR)/.coverage/data
 coverage: packages-node $(VENV)/installed-dev build-actionlint ## the unit tests, and a check that they cover 95 % of the package, and pure modules completely
 	@rm -rf .coverage && mkdir .coverage
-	RUN="$(BIN)/coverage run -m pytest" $(PYTEST) coverage $(UNIT_TESTS) --hypothesis-profile=thorough $(IN_PARALLEL)
+	@# As on other machines, which costs nothing: private files, another locale, day and file system.
+	umask 077; TMPDIR=$$(mktemp -d /dev/shm/XXXXXX) && trap 'rm -rf $$TMPDIR' EXIT && export TMPDIR; \
+	  LC_ALL=C TZ=Pacific/Apia PYTHONWARNINGS=error RUN="$(BIN)/coverage run -m pytest" $(PYTEST) coverage $(UNIT_TESTS) --hypothesis-profile=thorough $(IN_PARALLEL)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/python -m tests.tools.covered
 

@@ -48,7 +48,16 @@ def install_node(folder: Path, without: Container[str] = ()) -> Path:
     (site,) = environment.glob("lib/python3*/site-packages")
     _link_locked_packages(site, without)
     wheel = build("wheel", folder / "wheel")
-    pip = [sys.executable, "-m", "pip", f"--python={python}", "--disable-pip-version-check"]
+    # pip's own warnings are no fault of the package.
+    pip = [
+        "env",
+        "--unset=PYTHONWARNINGS",
+        sys.executable,
+        "-m",
+        "pip",
+        f"--python={python}",
+        "--disable-pip-version-check",
+    ]
     run([*pip, "install", "--no-index", "--no-deps", str(wheel)])
     return environment / "bin/userspace-proxy"
 

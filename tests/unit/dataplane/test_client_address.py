@@ -257,6 +257,7 @@ for _ in range(2):
         capture_output=True,
         text=True,
     )
+    assert done.returncode == 0, done.stderr
     assert done.stderr == "endpoints see this node's address: Operation not permitted\n"
     assert done.stdout == "False\nFalse\n"
 
