@@ -36,7 +36,7 @@ demo: ## start a sandbox with sample Services, the proxy and its page; Ctrl-C st
 	@exec $(BIN)/userspace-proxy demo $(if $(PORT),--port=$(PORT))
 
 test: ## what a contributor runs before a commit: installs what it needs; form, unit and node tests, API server, page
-	@echo "make test: form, unit, node, API server and page tests, one part after another; about 8 minutes on two cores, the first time about 14"
+	@echo "make test: form, unit, node, API server and page tests, one part after another; 8 to 15 minutes on two cores, the first time 12 to 22"
 	@$(PREPARE) test build
 	@$(WITH_TIME) $(MAKE) --no-print-directory test-parts
 
@@ -118,7 +118,7 @@ corpus: $(VENV)/installed-dev ## replay the corpus of the fuzzer
 node: packages-node $(VENV)/installed-dev ## tests with a real kernel: rules, routes and sockets in namespaces
 	$(PYTEST) node $(NODE_TESTS) -m "not long" $(BY_MODULE)
 
-api: packages-node build-control-plane ## tests with a real kube-apiserver and etcd
+api: packages-test build-control-plane ## tests with a real kube-apiserver and etcd
 	$(PYTEST) api $(API_TESTS) -m "not long" $(BY_MODULE)
 
 page: packages-test $(VENV)/installed-dev ## tests with a real Chromium

@@ -39,8 +39,8 @@ ps              node   procps                procps-ng                     procp
 haproxy         node   haproxy               haproxy                       haproxy                  haproxy
 nginx           node   nginx-light           nginx                         nginx                    nginx
 chromium        test   chromium              chromium                      chromium                 chromium
+docker-compose  test   docker-compose        docker-compose                docker-cli-compose       docker-compose
 mmdebstrap      long   mmdebstrap            mmdebstrap                    -                        -
-docker-compose  long   docker-compose        docker-compose                docker-cli-compose       docker-compose
 runc            long   runc                  runc                          runc                     runc
 '
 
