@@ -7,8 +7,10 @@ Rule 1: a file has at most 450 lines and a function at most 60, in both packages
 and examples. All lines count, docstrings too. A function starts at its ``def``, so a table of
 cases in a decorator counts for its file only, like a table in a constant. A package has at most
 24 subpackages, none of more than 7,000 lines.
-Rule 2: modules of the packages don't import each other in a cycle; imports for types and imports
-inside functions count. The node package's own ``__init__`` is exempt: it imports on first use.
+Rule 2: what a folder of the packages contains, modules and subfolders, doesn't import each other in
+a cycle. All modules below a subfolder count as the subfolder, and a folder's ``__init__`` as one of
+its modules, so no two modules import each other either. Imports for types and imports inside
+functions count. The node package's own ``__init__`` is exempt: it imports on first use.
 Rule 3: background tasks are started in agent/rounds/tasks.py, which reports their failures, in
 status/accepting.py, whose tasks only pass a socket to the event loop, in the test kit's
 connections.py, whose tasks end with a connection of a test, or by a TaskGroup, which
@@ -27,6 +29,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,6 +51,9 @@ _STARTERS = ("create_task", "ensure_future")
 
 Files = Mapping[str, Sequence[ast.AST]]
 """The syntax nodes of each file, by its path."""
+
+Link = tuple[str, str]
+"""The names of a module and of one that it imports."""
 
 NOT_YET: Collection[str] = ()
 """Files that break a rule and are still to be fixed."""
@@ -135,23 +141,47 @@ def find_long_functions(files: Files) -> Iterator[Problem]:
 
 
 def find_import_cycles(files: Files) -> Iterator[Problem]:
-    """Yield one problem for each import cycle, at one of its files.
+    """Yield one problem for each import cycle in a folder, at one of the files that import.
 
     A module that is in several cycles may need several runs until all are reported.
     """
     paths = {name_of(path): path for path in files if path != f"{PACKAGE}/__init__.py"}
-    graph = {
-        name: set(imported_by(path, files[path], paths)) - {name} for name, path in paths.items()
-    }
+    folders: dict[str, dict[str, dict[str, Link]]] = {}
+    for name, path in sorted(paths.items()):
+        for imported in imported_by(path, files[path], paths):
+            if imported != name:
+                folder, importer, member = siblings(path, paths[imported])
+                links = folders.setdefault(folder, {}).setdefault(importer, {})
+                links.setdefault(member, (name, imported))
+    for graph in folders.values():
+        for cycle in cycles_of(graph):
+            what = ", ".join(f"{name} imports {imported}" for name, imported in cycle)
+            yield Problem(paths[cycle[0][0]], 1, f"import cycle: {what}")
+
+
+def siblings(path: str, other: str) -> tuple[str, str, str]:
+    """Return the innermost folder of two files, and its members that they are, or are below."""
+    parts, others = path.split("/"), other.split("/")
+    depth = next(n for n, part in enumerate(parts) if part != others[n])
+    return "/".join(parts[:depth]), parts[depth], others[depth]
+
+
+def cycles_of(graph: dict[str, dict[str, Link]]) -> Iterator[list[Link]]:
+    """Yield the imports of each cycle in the order of the cycle, and remove one of them.
+
+    Args:
+        graph: For each member of a folder those that it imports, each with one of the imports.
+    """
     while True:
         try:
             TopologicalSorter(graph).prepare()
         except CycleError as error:
-            # Each module of the list is imported by the next one.
-            cycle: list[str] = error.args[1]
-            what = f"import cycle: {' ← '.join(cycle)}"
-            yield Problem(min(paths[name] for name in cycle), 1, what)
-            graph[cycle[1]].discard(cycle[0])
+            # Each member of the list is imported by the next one.
+            cycle: list[str] = error.args[1][::-1]
+            links = [graph[member][imported] for member, imported in pairwise(cycle)]
+            first = links.index(min(links))
+            yield links[first:] + links[:first]
+            del graph[cycle[0]][cycle[1]]
         else:
             return
 
