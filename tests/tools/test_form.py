@@ -196,11 +196,40 @@ def test_a_class_name_that_occurs_twice_is_reported_for_both_files(tmp_path: Pat
     ]
 
 
-def test_a_listed_file_is_exempt_and_an_entry_without_need_is_a_problem(tmp_path: Path) -> None:
-    over = f'def f():\n    """Text.\n{EMPTY * 58}    """\n'
-    files = {"tests/over.py": over, "tests/fine.py": ""}
-    not_yet = ["tests/over.py", "tests/fine.py", "tests/gone.py"]
-    assert problems(tmp_path, files, not_yet=not_yet) == [
-        "tests/fine.py: in NOT_YET without need",
-        "tests/gone.py: in NOT_YET without need",
+def wide(count: int, first: int = 0) -> str:
+    """Return the lines of an ``__init__`` that sets some attributes."""
+    lines = [f"self.a{n} = self.a{n} = n" for n in range(first, first + count)]
+    return "\n        ".join(["    def __init__(self):", *lines])
+
+
+def test_an_object_may_have_25_attributes_which_methods_set(tmp_path: Path) -> None:
+    more = "    def start(self):\n        self.a0, self.more = self._told.other = 1, 2"
+    text = f"class Full:\n{wide(25)}\nclass Over:\n{wide(25)}\n{more}"
+    line = text.split("\n").index("class Over:") + 1
+    assert package_problems(tmp_path, part_a=text) == [
+        f"part/a.py:{line}: an object of Over has 26 attributes, at most 25"
+    ]
+
+
+def test_attributes_of_base_classes_count(tmp_path: Path) -> None:
+    base = f"class Base(Generic[T]):\n{wide(20)}"
+    derived = f"class Derived(a.Base[int]):\n{wide(10, 20)}\nclass Last(Derived): ..."
+    assert package_problems(tmp_path, part_a=base, part_b=derived) == [
+        "part/b.py:1: an object of Derived has 30 attributes, at most 25",
+        "part/b.py:13: an object of Last has 30 attributes, at most 25",
+    ]
+
+
+def test_a_row_of_data_may_have_more_attributes(tmp_path: Path) -> None:
+    fields = "\n".join(f"    a{n}: int = 0" for n in range(40))
+    init = wide(30).replace("__init__", "__post_init__")
+    assert package_problems(tmp_path, part_a=f"@dataclass\nclass Row:\n{fields}\n{init}") == []
+
+
+def test_a_listed_problem_is_exempt_and_an_entry_without_need_is_a_problem(tmp_path: Path) -> None:
+    f, g = (f'def {name}():\n    """Text.\n{EMPTY * 58}    """\n' for name in "fg")
+    listed = [f"tests/over.py: {name} has 61 lines, at most 60" for name in "fh"]
+    assert problems(tmp_path, {"tests/over.py": f + g}, not_yet=listed) == [
+        "tests/over.py:62: g has 61 lines, at most 60",
+        "in NOT_YET without need: tests/over.py: h has 61 lines, at most 60",
     ]
