@@ -125,9 +125,8 @@ def report_sizes(root: Path) -> Iterator[str]:
     modules, subpackages = Counter[str](), Counter[str]()
     for path, text in read_modules(root, PACKAGES).items():
         modules[path] = len(text.splitlines())
-        member = path.removeprefix(f"{package_of(path)}/").partition("/")
-        if member[2]:
-            subpackages[f"{package_of(path)}/{member[0]}"] += modules[path]
+        if (subpackage := subpackage_of(path)) != package_of(path):
+            subpackages[subpackage] += modules[path]
     for title, sizes in (("longest modules", modules), ("largest subpackages", subpackages)):
         yield f"{title}, in lines:"
         for name, lines in sizes.most_common(REPORTED):
@@ -137,6 +136,13 @@ def report_sizes(root: Path) -> Iterator[str]:
 def package_of(path: str) -> str:
     """Return the folder of the package that a file belongs to; empty for other files."""
     return next((package for package in PACKAGES if path.startswith(f"{package}/")), "")
+
+
+def subpackage_of(path: str) -> str:
+    """Return the folder of the subpackage that a package's file belongs to, or the package's."""
+    package = package_of(path)
+    member, below, _ = path.removeprefix(f"{package}/").partition("/")
+    return f"{package}/{member}" if below else package
 
 
 def find_long_functions(files: Files) -> Iterator[Problem]:
