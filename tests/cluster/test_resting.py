@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from userspace_proxy.agent import scaling
 from userspace_proxy.agent.rounds.tasks import pause
-from userspace_proxy.agent.watchers import scaling
 from userspace_proxy.facts import StatusFacts
 from userspace_proxy.scaling import holder_lease, node_lease
 from userspace_proxy.scaling.promises import ENDS_S

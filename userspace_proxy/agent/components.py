@@ -8,6 +8,7 @@ from .core import Core
 from .hand_over import Relief
 from .proxy_parts import PlaneComponent, SourceComponent, SyncComponent
 from .rounds.component import Component, OwnAddresses
+from .scaling import Scaling
 from .status_servers import Shown, StatusServers
 from .watchers.ejected import EjectionProbes
 from .watchers.endpoint_names import EndpointNames
@@ -16,7 +17,6 @@ from .watchers.kernel_counts import KernelCounts
 from .watchers.last_state import LastState
 from .watchers.names import NamesByDns, ProxyNames
 from .watchers.printed_addresses import AddressPrinter
-from .watchers.scaling import Scaling
 from .watchers.tracking import TrackingWatch
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ..errors import SteeringError
 from ..kernel.nf_tables.chains import Tables
-from ..steering.others import read_input_chains, read_legacy
+from ..steering.iptables import read_legacy
+from ..steering.others import read_input_chains
 
 _INTERFACES = Path("/proc/thread-self/net/dev")
 

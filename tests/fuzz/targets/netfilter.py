@@ -17,8 +17,8 @@ from userspace_proxy.kernel.nf_tables.writer import (
     NEW_SET,
     NEW_TABLE,
 )
+from userspace_proxy.steering.iptables.legacy_chains import parse_legacy
 from userspace_proxy.steering.iptables.legacy_table import edits_between, parse_table
-from userspace_proxy.steering.others.legacy import parse_legacy
 
 
 def check_conntrack(data: bytes) -> None:

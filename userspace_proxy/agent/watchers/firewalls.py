@@ -12,13 +12,8 @@ from ...errors import SteeringError
 from ...facts import FirewallFacts, StatusFacts
 from ...kernel.one_thread import OneThread
 from ...log_fields import FieldLogger
-from ...steering.others import (
-    Firewall,
-    find_firewalls,
-    read_generation,
-    read_input_chains,
-    read_legacy,
-)
+from ...steering.iptables import read_legacy
+from ...steering.others import Firewall, find_firewalls, read_generation, read_input_chains
 from ...trouble import Trouble
 from ..rounds.component import Component
 from ..rounds.tasks import Supervisor, pause

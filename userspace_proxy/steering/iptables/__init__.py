@@ -17,6 +17,7 @@ that nothing has changed since the last write.
 """
 
 from .legacy import has_socket_match
+from .legacy_chains import read_legacy
 from .steering import IptablesSteering
 
-__all__ = ["IptablesSteering", "has_socket_match"]
+__all__ = ["IptablesSteering", "has_socket_match", "read_legacy"]

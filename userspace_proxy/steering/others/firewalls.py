@@ -58,7 +58,7 @@ def find_firewalls(
 
     Args:
         nft: Chains of nftables; with rules those that packets to this node pass.
-        legacy_filter: The legacy table ``filter``, from :func:`~.legacy.read_legacy`.
+        legacy_filter: The legacy table ``filter``, from :func:`.iptables.read_legacy`.
     """
     if steering in ("none", ""):
         return []

@@ -13,23 +13,23 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 
-from ...errors import UserspaceProxyError
-from ...facts import StatusFacts
-from ...log_fields import FieldLogger
-from ...model import ServiceKey
-from ...scaling.holder_lease import HolderLease
-from ...scaling.lease_notes import HOLDER, read_board
-from ...scaling.node_lease import NodeLease
-from ...scaling.promises import Promises
-from ...scaling.usage import Usage
-from ...scaling.waking import Waking
-from ...sources.leases import Leases
-from ...state_file import file_of_proxy
-from ...steering import proxy_label
-from ...trouble import Trouble
-from ..core import Core
-from ..rounds.component import Component
-from ..rounds.tasks import Supervisor, pause
+from ..errors import UserspaceProxyError
+from ..facts import StatusFacts
+from ..log_fields import FieldLogger
+from ..model import ServiceKey
+from ..scaling.holder_lease import HolderLease
+from ..scaling.lease_notes import HOLDER, read_board
+from ..scaling.node_lease import NodeLease
+from ..scaling.promises import Promises
+from ..scaling.usage import Usage
+from ..scaling.waking import Waking
+from ..sources.leases import Leases
+from ..state_file import file_of_proxy
+from ..steering import proxy_label
+from ..trouble import Trouble
+from .core import Core
+from .rounds.component import Component
+from .rounds.tasks import Supervisor, pause
 
 _log = FieldLogger("userspace_proxy.agent")
 

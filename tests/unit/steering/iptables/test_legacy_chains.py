@@ -5,7 +5,7 @@ from textwrap import dedent
 import pytest
 
 from userspace_proxy.kernel.nf_tables.chains import Chain, Step
-from userspace_proxy.steering.others.legacy import parse_legacy
+from userspace_proxy.steering.iptables.legacy_chains import parse_legacy
 
 TITLE = "legacy ip filter"
 

@@ -7,8 +7,8 @@ from collections.abc import Container
 
 from ...kernel.nf_tables.chains import Chain, Step, Tables
 from ...kernel.nf_tables.rules import words_of_states
-from ..iptables.legacy import LegacyTables, tables_in_use
-from ..iptables.legacy_table import parse_table, split_target
+from .legacy import LegacyTables, tables_in_use
+from .legacy_table import parse_table, split_target
 
 FAMILIES = {4: "ip", 6: "ip6"}
 # Of a table's built-in chains. Source: NF_IP_PRI_NAT_DST, NF_IP_PRI_FILTER.

@@ -9,10 +9,10 @@ import time
 
 import pytest
 
+from userspace_proxy.agent import scaling
 from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.agent.rounds.tasks import Supervisor
-from userspace_proxy.agent.watchers import scaling
-from userspace_proxy.agent.watchers.scaling import Scaling
+from userspace_proxy.agent.scaling import Scaling
 from userspace_proxy.facts import StatusFacts
 from userspace_proxy.model import Handling, Hold
 from userspace_proxy.scaling.lease_notes import HOLDER
@@ -20,11 +20,11 @@ from userspace_proxy.sources import MemorySource
 from userspace_proxy.state_file import StateFileError, file_of_proxy
 from userspace_proxy_testing.fakes.steering import FakeSteering
 
-from ...scaling.resting_nodes import ASLEEP_WHEN_IDLE, POD, WEB
-from ...sources.shared_leases import LeaseStore
-from ..samples import Cluster
-from ..test_core import make_core
-from ..watched import until
+from ..scaling.resting_nodes import ASLEEP_WHEN_IDLE, POD, WEB
+from ..sources.shared_leases import LeaseStore
+from .samples import Cluster
+from .test_core import make_core
+from .watched import until
 
 
 @pytest.fixture(autouse=True)
