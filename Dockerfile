@@ -48,7 +48,7 @@ RUN bash /assemble.sh /image \
  && ln -s /opt/userspace-proxy/bin/userspace-proxy /image/usr/local/bin/userspace-proxy \
  && ln -s userspace-proxy /image/usr/local/bin/kube-proxy
 
-# Of Debian only the packages that are needed here, without apt and Perl: docs/adr/0055.
+# Of Debian only the packages that are needed here, without apt and Perl: docs/adr/0060.
 FROM scratch
 ARG VERSION=0.1.0
 # What only a release knows: the commit, its time (RFC 3339), and the repository's address.

@@ -31,10 +31,14 @@ from .site_links import problems
 
 ROOT = Path(__file__).resolve().parents[2]
 SITE = ROOT / "site"
-ELSEWHERE = {"ARCHITECTURE.md": "architecture.md", "CHANGELOG.md": "changelog.md"}
-"""Pages of the site that aren't in docs/, by their paths in the checkout."""
-
 DECISIONS = "decisions.md"
+ELSEWHERE = {
+    "ARCHITECTURE.md": "architecture.md",
+    "CHANGELOG.md": "changelog.md",
+    "docs/adr/README.md": DECISIONS,
+}
+"""Pages with another place on the site than in docs/, by their paths in the checkout."""
+
 FILES = ("tests/tools/site.css", "userspace_proxy/status/static/icon-ok.svg")
 """What the settings refer to, besides pages: the style, and the icon of the status page."""
 
@@ -111,25 +115,17 @@ def title_of(text: str) -> str:
     return text.partition("\n")[0].lstrip("# ")
 
 
-def decisions_page(folder: Path) -> str:
-    """Return the page that lists the decisions of a folder ``adr``, the newest first."""
-    lines = ["# Decisions\n"]
-    for file in sorted(folder.glob("[0-9]*.md"), reverse=True):
-        title = title_of(file.read_text(encoding="utf-8"))
-        lines.append(f"- [{title.removeprefix('ADR ')}](adr/{file.name})")
-    return "\n".join(lines) + "\n"
-
-
 def stage(root: Path, folder: Path) -> None:
     """Write what the generator reads: the settings, and pages whose links fit the site."""
     docs = folder / "docs"
     shutil.copytree(root / "docs", docs)
     for path, place in ELSEWHERE.items():
         shutil.copy(root / path, docs / place)
+        # Its other place, if it is in docs/.
+        (folder / path).unlink(missing_ok=True)
     for path in FILES:
         shutil.copy(root / path, docs)
     shutil.copy(root / "mkdocs.yml", folder)
-    (docs / DECISIONS).write_text(decisions_page(docs / "adr"), encoding="utf-8")
     paths = {place: path for path, place in ELSEWHERE.items()}
     texts = {
         file.relative_to(docs).as_posix(): file.read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ workers, too. Executing another program releases what it held: all its descripto
 Rule 4: root isn't enough to be handed the node: in a container of the host's network it may have no
 capability, and mustn't end this process, or get clients' data, so it proves CAP_NET_ADMIN.
 
-Source: docs/adr/0026, 0049, 0050.
+Source: docs/adr/0026, 0050, 0053.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ holder to hand over the node (``agent.hand_over``).
 
 Rule 1: a proxy listens first and looks for others afterwards, so of two one sees the other.
 
-Source: ADR 0016, ADR 0026.
+Source: ADR 0026, ADR 0053.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
     any other user                                              ▶ the same user, no capability
 
 A worker that dials at client addresses keeps CAP_NET_RAW, without which the kernel grants no socket
-with another host's address (docs/adr/0008).
+with another host's address (docs/adr/0070).
 
 Rule 1: everything is imported before: another user may not be able to read what root installed.
 """

@@ -4,7 +4,7 @@
 
 Rule 1: values that manifests name are taken; the other names get theirs in alphabetical order.
 Rule 2: equal names get equal values on every node and after every restart, because nothing else
-counts. A new name moves an older one only if their hashes meet and it sorts before it (ADR 0025).
+counts. A new name moves an older one only if their hashes meet and it sorts before it (ADR 0077).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ even its name, keeps its last valid form.
 Rule 2: of two objects with one name the first counts, by file name and place in the file.
 Rule 3: endpoints in slices take precedence over an Endpoints object of the same Service.
 Rule 4: addresses and node ports are allocated as the API server's allocators would, but they
-depend on the manifests alone, not on earlier ones (ADR 0025).
+depend on the manifests alone, not on earlier ones (ADR 0077).
 """
 
 from __future__ import annotations

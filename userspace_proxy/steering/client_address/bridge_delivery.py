@@ -18,7 +18,7 @@ for all proxies of a node: the last one removes them.
 Rule 3: only bridges that have the entry get frames for the MAC; others, such as one to the network
 of other nodes, don't know it, and flood such frames instead of delivering them.
 
-Source: net/bridge/br_input.c, br_netfilter_hooks.c; docs/adr/0017.
+Source: net/bridge/br_input.c, br_netfilter_hooks.c; docs/adr/0070.
 """
 
 from __future__ import annotations
