@@ -52,7 +52,6 @@ from .planned import (
     is_probed,
 )
 from .port import (
-    STATES,
     EndpointFacts,
     FrontendFacts,
     Level,
@@ -61,6 +60,7 @@ from .port import (
     TotalsFacts,
 )
 from .processes import MemoryFacts, WorkerFacts
+from .states import State
 from .streak import Streak, StreakPart
 
 __all__ = [
@@ -69,7 +69,6 @@ __all__ = [
     "ITERATION_BOUNDS_S",
     "LATELY_S",
     "NO_TIMES",
-    "STATES",
     "STREAKS",
     "TIMES_BOUNDS_S",
     "Blamed",
@@ -99,6 +98,7 @@ __all__ = [
     "Problem",
     "RejectedFacts",
     "SourceFacts",
+    "State",
     "StateFacts",
     "StatusFacts",
     "SteeringState",

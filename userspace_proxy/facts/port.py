@@ -20,6 +20,7 @@ from ..model import Cause, CauseCode, DataPath
 from ..plan import PortPlan
 from .figures import PortFigures, TrafficByCause, counter
 from .lately import LatelyFacts
+from .states import State
 
 
 class Level(enum.StrEnum):
@@ -28,38 +29,6 @@ class Level(enum.StrEnum):
     OK = "ok"
     ATTENTION = "attention"
     TROUBLE = "trouble"
-
-
-# States of Service ports whose clients are served, though less well than they could be, or of which
-# nothing shows that they aren't.
-_SERVED = (
-    "served",
-    "unknown",
-    "partly answering",
-    "failed before",
-    "unanswered",
-    "none admitted",
-    "at their limit",
-    "out of client ports",
-)
-STATES = (
-    *_SERVED,
-    "partly served",
-    "not served",
-    "refused",
-    "holding",
-    "dropped",
-    "not answering",
-    "fault on purpose",
-    "out of ports",
-)
-"""The words of all states."""
-_NEUTRAL = {
-    "dropped": "dropped by design",
-    "holding": "without an endpoint: clients would wait",
-    "unknown": "not known whether clients are answered",
-}
-"""What the neutral mark of a state states: no client is known to be answered, and none fails."""
 
 
 UNANSWERED = (CauseCode.ENDPOINT_SENDS_NOTHING, CauseCode.ENDPOINT_ANSWERS_LATE)
@@ -174,11 +143,8 @@ class StateFacts(msgspec.Struct, frozen=True, gc=False):
     level: Level = Level.OK
     """``trouble``: this proxy, or something below it, doesn't work as it should; ``attention``: the
     cluster asks for something that has no effect."""
-    word: str = ""
-    """``served``, ``unknown``, ``partly served``, ``not served``, ``refused``, ``dropped``, ``not
-    answering``, ``partly answering``, ``failed before``, ``unanswered``, ``none admitted``,
-    ``holding``, ``at their limit``, ``fault on purpose``, ``out of ports``, ``out of client
-    ports``."""
+    word: State = State("")
+    """The state."""
     sentence: str = ""
     """The same with its reason."""
     causes: Sequence[Cause] = ()
@@ -191,7 +157,7 @@ class StateFacts(msgspec.Struct, frozen=True, gc=False):
     @property
     def is_problem(self) -> bool:
         """Whether some clients that should be served aren't."""
-        return self.level is not Level.OK and self.word not in _SERVED
+        return self.level is not Level.OK and not self.word.serves
 
 
 class PortPlanFacts(PortFigures):
@@ -333,7 +299,7 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     @property
     def why_neutral(self) -> str:
         """What its neutral mark states; empty where it has another one."""
-        return _NEUTRAL.get(self.state.word, "") if self.state.level is Level.OK else ""
+        return self.state.word.neutral if self.state.level is Level.OK else ""
 
     @property
     def is_unseen(self) -> bool:

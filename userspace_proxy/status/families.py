@@ -197,7 +197,7 @@ def _problems(view: StatusFacts) -> Family:
     for port in view.ports:
         state = port.state
         if state.is_problem:
-            labels = (*_port_labels(port), state.code or state.word.replace(" ", "-"))
+            labels = (*_port_labels(port), state.code or state.word.search_word)
             samples[labels_text((*PORT_LABELS, "reason"), labels)] = 1
     return gauge(
         f"{PREFIX}service_port_problem",
