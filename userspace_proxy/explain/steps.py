@@ -24,12 +24,12 @@ from ..facts.units import (
     waiting_in_words,
 )
 from ..model import Cause, CauseCode
+from ..policy.cause_rows import row_of
 from ..status.missing import is_known
 from ..status.no_byte import with_age
 from ..status.not_served import besides
 from ..status.path_words import counted_in_words, path_in_words, probes_in_words
 from ..status.port_state import (
-    UNSERVED,
     also_in_words,
     mistakes_of,
     standby_in_words,
@@ -293,7 +293,7 @@ def _port(
     ]
     for cause in others:
         # What a user has written and doesn't get is a mistake; other notes are by design.
-        is_mistake = cause.code in (CauseCode.NOT_FOLLOWED, *UNSERVED)
+        is_mistake = cause.code is CauseCode.NOT_FOLLOWED or row_of(cause.code).is_of_address
         is_wrong = is_mistake or second.endswith(cause.sentence)
         level = Level.ATTENTION if is_wrong else Level.OK
         yield PathStep(level, NOTE, told(cause, subject.now), cause.hint)

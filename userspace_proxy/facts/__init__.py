@@ -9,7 +9,6 @@ from .counters import (
     GroupCounters,
 )
 from .figures import (
-    DIAL_CAUSES,
     GAUGES,
     NO_TIMES,
     Detail,
@@ -64,7 +63,6 @@ from .states import State
 from .streak import Streak, StreakPart
 
 __all__ = [
-    "DIAL_CAUSES",
     "GAUGES",
     "ITERATION_BOUNDS_S",
     "LATELY_S",

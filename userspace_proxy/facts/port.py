@@ -18,6 +18,7 @@ import msgspec
 
 from ..model import Cause, CauseCode, DataPath
 from ..plan import PortPlan
+from ..policy.cause_rows import row_of
 from .figures import PortFigures, TrafficByCause, counter
 from .lately import LatelyFacts
 from .states import State
@@ -29,16 +30,6 @@ class Level(enum.StrEnum):
     OK = "ok"
     ATTENTION = "attention"
     TROUBLE = "trouble"
-
-
-UNANSWERED = (CauseCode.ENDPOINT_SENDS_NOTHING, CauseCode.ENDPOINT_ANSWERS_LATE)
-"""The causes of endpoints whose clients leave without a byte: an observation, no failure."""
-# The causes of endpoints to which clients get.
-_SERVES = (
-    CauseCode.FAULT_ON_PURPOSE,
-    CauseCode.ENDPOINT_DENIES,
-    CauseCode.ENDPOINT_CUTS_OFF,
-)
 
 
 class FrontendFacts(msgspec.Struct, frozen=True, gc=False):
@@ -118,7 +109,7 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
         A fault on purpose is no failure. One that denies some clients serves others, and one that
         resets connections has answered them.
         """
-        is_fine = self.cause is None or self.cause.code in _SERVES
+        is_fine = self.cause is None or row_of(self.cause.code).serves
         return self.is_usable and self.ejected_for_s is None and is_fine
 
     @property
@@ -127,7 +118,7 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
         if self.is_usable:
             is_well = self.state == "ready" and self.cause is None
             # What was seen of it is no failure, or a former one.
-            is_seen = self.cause is not None and self.cause.code in UNANSWERED
+            is_seen = self.cause is not None and row_of(self.cause.code).is_unanswered
             fails = not (self.serves or self.is_past or is_seen)
             return Level.TROUBLE if fails else Level.OK if is_well else Level.ATTENTION
         return None if self.is_left_out or self.state == "ready" else Level.ATTENTION

@@ -20,9 +20,9 @@ import collections
 from collections.abc import Iterable, Sequence
 
 from ..facts import EndpointFacts, Level, PortFacts, State, StateFacts
-from ..facts.port import UNANSWERED
 from ..facts.units import capitalised, plural
 from ..model import Cause, CauseCode
+from ..policy.cause_rows import row_of
 from ..policy.causes import CHAIN, out_of_client_ports, out_of_ports
 from ..policy.client_causes import source_denied
 from ..policy.endpoint_causes import BEFORE, about_to_vanish
@@ -112,8 +112,6 @@ def served_in_words(port: PortFacts) -> str:
     return quiet_in_words(port, by) if port.is_quiet else f"Served by {by}"
 
 
-# Of addresses: the port may be served at others.
-UNSERVED = (CauseCode.EXTERNAL_IP_OFF, CauseCode.ADDRESS_TAKEN)
 _REASONS_SHOWN = 3
 # Of an endpoint that closes: a close resets what the program has not read, as it happens to arrive.
 _RESETS_PER_CLOSE = 2
@@ -236,7 +234,7 @@ def _is(code: CauseCode, endpoint: EndpointFacts) -> bool:
 
 
 def _is_unanswered(endpoint: EndpointFacts) -> bool:
-    return endpoint.cause is not None and endpoint.cause.code in UNANSWERED
+    return endpoint.cause is not None and row_of(endpoint.cause.code).is_unanswered
 
 
 def _has_denied(endpoint: EndpointFacts) -> bool:
@@ -277,7 +275,7 @@ def _served(port: PortFacts, usable: int) -> Judgement:
     if port.is_out_of_client_ports:
         cause = out_of_client_ports()
         return Level.ATTENTION, State.OUT_OF_CLIENT_PORTS, capitalised(cause.sentence), (cause,)
-    unserved = [n for n in port.notes if n.code in UNSERVED]
+    unserved = [n for n in port.notes if row_of(n.code).is_of_address]
     word = State.UNKNOWN if port.is_unseen or port.is_without_answer else State.SERVED
     sentence = served_in_words(port)
     if lost := many_unanswered(port):
