@@ -15,6 +15,7 @@ from ..facts import (
     GroupCounters,
     PortFacts,
     PortFigures,
+    State,
     StatusFacts,
     Times,
     TotalsFacts,
@@ -149,7 +150,7 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
         clock,
         failed_at=group.failed_at,
         has_header=facts.proxy_protocol is not None,
-        was_many=served.shown is not None and served.shown[0].state.word == "partly answering",
+        was_many=served.shown is not None and served.shown[0].state.word is State.PARTLY_ANSWERING,
     )
     facts.sent_at = clock.unix(group.sent_at)
     facts.is_quiet = is_quiet(facts, clock)

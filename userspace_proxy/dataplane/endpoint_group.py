@@ -19,6 +19,7 @@ from ..facts import Blamed, CounterTable, EndpointCounters
 from ..kernel.socket_memory import packets_lost
 from ..model import CauseCode, SocketAddress
 from ..model.serving import Serving
+from ..policy.cause_rows import row_of
 from .balancers import Balancers
 from .loads import Loads
 from .outcomes import Outcomes
@@ -27,8 +28,6 @@ from .waiting_room import Waiting, WaitingRoom
 
 # Less than clients wait for an answer before they leave without one.
 _WAITED_S = 0.3
-# Of dials that last until their time is up.
-_SLOW = {CauseCode.ENDPOINT_SILENT, CauseCode.ENDPOINT_NO_HOST}
 
 
 class EndpointGroup(CounterTable):
@@ -141,7 +140,7 @@ class EndpointGroup(CounterTable):
     def note_saved(self, counters: EndpointCounters, failed: Collection[CauseCode]) -> None:
         """Count a connection that an endpoint has answered after others had failed."""
         self.counters.saved += 1
-        counters.late += not _SLOW.isdisjoint(failed)
+        counters.late += any(row_of(code).is_slow for code in failed)
 
     def former_endpoints(self) -> set[SocketAddress]:
         """Return the endpoints that aren't any more, and still have connections."""

@@ -14,47 +14,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..model import Cause, CauseCode, ip_of
+from ..policy.cause_rows import row_of
 from ..policy.causes import CHAIN, SLICES_OF
 
 if TYPE_CHECKING:
     from .reading import Subject
 
-_SLICES = "get endpointslices -n {namespace} -l kubernetes.io/service-name={name} -o yaml"
 _POD_AT = "get pods -A -o wide --field-selector status.podIP={ip}"
-_SELECTOR = "edit service -n {namespace} {name}"
 # The codes of causes that are about an endpoint's address begin so.
 _ENDPOINT = "endpoint-"
-# Words after kubectl.
-_KUBECTL: dict[str, str] = {
-    CauseCode.NO_SLICE: _SLICES,
-    CauseCode.SLICE_EMPTY: "get pods -n {namespace} --show-labels",
-    CauseCode.SLICE_ELSEWHERE: "get endpointslices -A -l kubernetes.io/service-name={name}",
-    CauseCode.SLICE_ORPHANED: "get endpointslices -n {namespace} --show-labels",
-    CauseCode.PORT_NAME_MISSING: _SLICES,
-    CauseCode.NOT_READY: "describe pods -n {namespace}",
-    CauseCode.NOT_LOCAL: "get pods -n {namespace} -o wide",
-    CauseCode.NOT_FOR_THIS_NODE: _SLICES,
-    CauseCode.ADDRESS_TAKEN: "get services -A -o wide",
-    CauseCode.ENDPOINT_NOT_ALLOWED: _SLICES,
-    CauseCode.ENDPOINT_DENIES: "get networkpolicies -n {namespace} -o yaml",
-}
-# The same for one pod that was named.
-_KUBECTL_OF_POD: dict[str, str] = {
-    CauseCode.NOT_READY: "describe pod -n {namespace} {pod}",
-    CauseCode.SLICE_EMPTY: _SELECTOR,
-    CauseCode.PORT_NAME_MISSING: _SELECTOR,
-}
 UNREPLIED = "conntrack -L marks UDP flows without an answer as [UNREPLIED]"
-_ON_THE_NODE: dict[str, str] = {CauseCode.NOT_LISTENING: "ss -Hlntup"}
-# With the pods themselves these are explained.
-_ABOUT_PODS = frozenset(
-    {
-        CauseCode.NO_SLICE,
-        CauseCode.SLICE_EMPTY,
-        CauseCode.PORT_NAME_MISSING,
-        CauseCode.NOT_READY,
-    }
-)
 # The source's flags that kubectl has, too, and its name for them.
 _KUBECTL_FLAGS = {"--kubeconfig": "--kubeconfig", "--master": "--server"}
 
@@ -103,7 +72,7 @@ def next_command(cause: Cause | None, subject: Subject, asked: Asked, *, pod: st
         pod: The name of the pod that was found to be the reason; empty if none was.
     """
     if cause is not None and asked.is_api:
-        if not asked.has_pods and cause.code in _ABOUT_PODS and not _is_of_slices(cause):
+        if not asked.has_pods and row_of(cause.code).is_of_pods and not _is_of_slices(cause):
             return asked.again(subject.service, "--pods")
         if cause.code == CauseCode.NOT_LOCAL and (node := _other_node(subject)):
             flags = [flag for flag in asked.source if _name(flag) != "--hostname-override"]
@@ -134,7 +103,7 @@ def next_command(cause: Cause | None, subject: Subject, asked: Asked, *, pod: st
         return ""
     if cause.object.startswith(CHAIN):
         return shlex.join(["nft", "list", "chain", *cause.object.removeprefix(CHAIN).split()])
-    return _ON_THE_NODE.get(cause.code, "")
+    return row_of(cause.code).on_node
 
 
 def _flows(subject: Subject, asked: Asked) -> str:
@@ -153,10 +122,11 @@ def _is_of_slices(cause: Cause) -> bool:
 
 def _words(cause: Cause, pod: str) -> str:
     if _is_of_slices(cause):
-        return _SLICES
-    named = _KUBECTL_OF_POD.get(cause.code, "") if pod else ""
+        return row_of(CauseCode.NO_SLICE).kubectl
+    row = row_of(cause.code)
+    named = row.kubectl_of_pod if pod else ""
     of_endpoint = _POD_AT if cause.code.startswith(_ENDPOINT) and ip_of(cause.object) else ""
-    return named or _KUBECTL.get(cause.code, of_endpoint)
+    return named or row.kubectl or of_endpoint
 
 
 def _other_node(subject: Subject) -> str:

@@ -4,23 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..facts.port import UNANSWERED
 from ..facts.units import plural
-from ..model import CauseCode
+from ..policy.cause_rows import row_of
 
 if TYPE_CHECKING:
     from ..facts import EndpointFacts
-
-# The connections that it ends, that it leaves without an answer, that lose packets or suffer a
-# fault, are among those that it accepted; one that denies some clients still serves others.
-_STILL_ACCEPTS = (
-    CauseCode.ENDPOINT_RESETS,
-    *UNANSWERED,
-    CauseCode.ENDPOINT_DENIES,
-    CauseCode.ENDPOINT_CUTS_OFF,
-    CauseCode.PACKETS_LOST,
-    CauseCode.FAULT_ON_PURPOSE,
-)
 
 
 def before_it_failed(endpoint: EndpointFacts, protocol: str) -> str:
@@ -30,7 +18,7 @@ def before_it_failed(endpoint: EndpointFacts, protocol: str) -> str:
     """
     if endpoint.cause is None or not endpoint.connections:
         return ""
-    if endpoint.cause.code in _STILL_ACCEPTS:
+    if row_of(endpoint.cause.code).accepts:
         return ""
     if protocol == "UDP":
         return "; it answered before" if endpoint.has_sent else ""

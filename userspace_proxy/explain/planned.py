@@ -10,6 +10,7 @@ from ..facts import (
     PortFacts,
     RejectedFacts,
     SourceFacts,
+    State,
     StateFacts,
     StatusFacts,
     SteeringState,
@@ -28,7 +29,6 @@ from ..status.answers import make_answer
 from ..status.port_state import judge
 from ..status.selection import Selection
 from ..status.service_mistakes import with_mistakes
-from .reading import NOT_LOOKED_UP
 
 # This machine need not be the node, so node ports are planned at the Node's addresses, or else only
 # at these.
@@ -83,11 +83,11 @@ def _judge(port: PortFacts) -> StateFacts:
     if cause is not None and cause.code is CauseCode.NAME_UNRESOLVED and not port.is_holding:
         # No plan looks names up: only a proxy finds out whether clients are served.
         sentence = f"Clients would be served once {cause.object} is looked up"
-        return StateFacts(Level.OK, NOT_LOOKED_UP, sentence, way_out=cause.hint)
+        return StateFacts(Level.OK, State.NOT_LOOKED_UP, sentence, way_out=cause.hint)
     state = judge(port)
-    if state.word != "unknown" or port.is_unseen:
+    if state.word is not State.UNKNOWN or port.is_unseen:
         return state
     # A plan has no clients yet.
     return StateFacts(
-        state.level, "served", state.sentence, state.causes, state.way_out, state.code
+        state.level, State.SERVED, state.sentence, state.causes, state.way_out, state.code
     )

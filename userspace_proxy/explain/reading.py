@@ -7,9 +7,6 @@ from dataclasses import dataclass
 
 from ..facts import IgnoredFacts, PortFacts, RejectedFacts, StatusFacts
 
-NOT_LOOKED_UP = "not looked up"
-"""The word for the state of a planned Service port whose endpoints only a lookup can find."""
-
 
 @dataclass(frozen=True, slots=True)
 class Subject:

@@ -15,17 +15,14 @@ from ..status.path_words import led_in_words
 from ..status.port_state import served_in_words, serving_in_words
 from ..status.waits import is_silent
 from .dial_steps import Dials
-from .reading import NOT_LOOKED_UP, Subject
-
-EXPECTED = ("holding", NOT_LOOKED_UP)
-"""States that are as intended, though no endpoint is used."""
+from .reading import Subject
 
 
 def served_sentence(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> str:
     """Return how clients are served where no step of their path is wrong."""
     if not ports:
         return f"{subject.service} has no ports"
-    expected = [port for port in ports if port.state.word in EXPECTED]
+    expected = [port for port in ports if port.state.word.expected]
     if expected:
         return expected[0].state.sentence
     served = _by_endpoints(ports, subject, dials)
@@ -47,7 +44,7 @@ def without_answer(ports: Sequence[PortFacts], subject: Subject) -> PortFacts | 
 
     None: it is about all ports.
     """
-    is_other = any(port.is_unseen or port.state.word in EXPECTED for port in ports)
+    is_other = any(port.is_unseen or port.state.word.expected for port in ports)
     if is_other or subject.node is None:
         return None
     return next(filter(is_silent, ports), None)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from ..facts import EndpointFacts, Level, PortFacts, RejectedFacts, StatusFacts
+from ..facts import EndpointFacts, Level, PortFacts, RejectedFacts, State, StatusFacts
 from ..facts.units import (
     capitalised,
     ejected_in_words,
@@ -24,12 +24,12 @@ from ..facts.units import (
     waiting_in_words,
 )
 from ..model import Cause, CauseCode
+from ..policy.cause_rows import row_of
 from ..status.missing import is_known
 from ..status.no_byte import with_age
 from ..status.not_served import besides
 from ..status.path_words import counted_in_words, path_in_words, probes_in_words
 from ..status.port_state import (
-    UNSERVED,
     also_in_words,
     mistakes_of,
     standby_in_words,
@@ -51,14 +51,10 @@ from .next_command import UNREPLIED, Asked, next_command
 from .observed import before_it_failed
 from .on_node import node_clause, node_notes
 from .path_step import PathStep
-from .reading import NOT_LOOKED_UP, Subject
-from .served import EXPECTED, policy_drops, served_sentence, told, without_answer
+from .reading import Subject
+from .served import policy_drops, served_sentence, told, without_answer
 
 _NODE, _SOURCE, _ADDRESS = "node", "source", "address"
-# At worst something else than its clients needs attention.
-_FINE = ("served", "unknown")
-# The sentences of these states contain who waits.
-_WAITING = ("holding", "at their limit")
 _ORDER = (Level.TROUBLE, Level.ATTENTION, Level.OK)
 # A Service may have a thousand endpoints; those that don't serve are shown first.
 ENDPOINTS_SHOWN = 20
@@ -175,7 +171,7 @@ def _first_cause(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> 
 
 def _rank(port: PortFacts) -> tuple[bool, bool]:
     """Return what sorts ports of equal level by how their clients fare, the worst first."""
-    return not port.state.is_problem, port.state.word in _FINE
+    return not port.state.is_problem, port.state.word in (State.SERVED, State.UNKNOWN)
 
 
 def _worst(parts: Sequence[PathPart], ports: Sequence[PortFacts]) -> PathStep | None:
@@ -284,7 +280,7 @@ def _port(
         level, said = say_client(port, client)
         yield PathStep(level, "client", said)
     yield _endpoints(port, subject.now)
-    if port.waits.waiting and port.state.word not in _WAITING:
+    if port.waits.waiting and not port.state.word.waits:
         held = waiting_in_words(port.waits, port.protocol)
         yield PathStep(Level.ATTENTION, "waiting", f"Waiting for an endpoint: {held}")
     is_said = port.is_dropping or _is_sentence(port)
@@ -297,7 +293,7 @@ def _port(
     ]
     for cause in others:
         # What a user has written and doesn't get is a mistake; other notes are by design.
-        is_mistake = cause.code in (CauseCode.NOT_FOLLOWED, *UNSERVED)
+        is_mistake = cause.code is CauseCode.NOT_FOLLOWED or row_of(cause.code).is_of_address
         is_wrong = is_mistake or second.endswith(cause.sentence)
         level = Level.ATTENTION if is_wrong else Level.OK
         yield PathStep(level, NOTE, told(cause, subject.now), cause.hint)
@@ -308,11 +304,11 @@ def _port(
 
 def _is_sentence(port: PortFacts) -> bool:
     """Return whether the sentence about its state is its step about endpoints."""
-    return port.state.level is not Level.OK or port.state.word in (*_WAITING, *EXPECTED)
+    return port.state.level is not Level.OK or port.state.word.waits or port.state.word.expected
 
 
 def _mark(port: PortFacts) -> Level | None:
-    return None if port.state.word == NOT_LOOKED_UP else port.mark
+    return None if port.state.word is State.NOT_LOOKED_UP else port.mark
 
 
 def _path(port: PortFacts, subject: Subject) -> PathStep:

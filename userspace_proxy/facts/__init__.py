@@ -9,7 +9,6 @@ from .counters import (
     GroupCounters,
 )
 from .figures import (
-    DIAL_CAUSES,
     GAUGES,
     NO_TIMES,
     Detail,
@@ -52,7 +51,6 @@ from .planned import (
     is_probed,
 )
 from .port import (
-    STATES,
     EndpointFacts,
     FrontendFacts,
     Level,
@@ -61,15 +59,14 @@ from .port import (
     TotalsFacts,
 )
 from .processes import MemoryFacts, WorkerFacts
+from .states import State
 from .streak import Streak, StreakPart
 
 __all__ = [
-    "DIAL_CAUSES",
     "GAUGES",
     "ITERATION_BOUNDS_S",
     "LATELY_S",
     "NO_TIMES",
-    "STATES",
     "STREAKS",
     "TIMES_BOUNDS_S",
     "Blamed",
@@ -99,6 +96,7 @@ __all__ = [
     "Problem",
     "RejectedFacts",
     "SourceFacts",
+    "State",
     "StateFacts",
     "StatusFacts",
     "SteeringState",

@@ -14,9 +14,10 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from ..model import CauseCode, SocketAddress
+from ..policy.cause_rows import DIAL_CAUSES
 from ..policy.loss_causes import LEFT
 from .exclusions import Exclusions
-from .figures import DIAL_CAUSES, PortFigures, Traffic, WaitCounts, Waits, counted_names
+from .figures import PortFigures, Traffic, WaitCounts, Waits, counted_names
 from .histogram import TIMES_BOUNDS_S, Durations
 from .lately import LATELY_NAMES
 from .streak import Streak

@@ -365,18 +365,6 @@ class PortFigures(TrafficByCause, kw_only=True):
         return self.refused + self.resets + self.empty
 
 
-DIAL_CAUSES = (
-    CauseCode.ENDPOINT_REFUSES,
-    CauseCode.ENDPOINT_SILENT,
-    CauseCode.ENDPOINT_UNREACHABLE,
-    CauseCode.ENDPOINT_NO_HOST,
-    CauseCode.ENDPOINT_RESETS,
-    CauseCode.FAULT_ON_PURPOSE,
-    CauseCode.ENDPOINT_FAILS,
-)
-"""Why dials fail; the last one is of all other errors."""
-
-
 @cache
 def counted_names(table: type[msgspec.Struct]) -> tuple[str, ...]:
     """Return the whole numbers that a table adds to those of its base, in order."""

@@ -18,8 +18,10 @@ import msgspec
 
 from ..model import Cause, CauseCode, DataPath
 from ..plan import PortPlan
+from ..policy.cause_rows import row_of
 from .figures import PortFigures, TrafficByCause, counter
 from .lately import LatelyFacts
+from .states import State
 
 
 class Level(enum.StrEnum):
@@ -28,48 +30,6 @@ class Level(enum.StrEnum):
     OK = "ok"
     ATTENTION = "attention"
     TROUBLE = "trouble"
-
-
-# States of Service ports whose clients are served, though less well than they could be, or of which
-# nothing shows that they aren't.
-_SERVED = (
-    "served",
-    "unknown",
-    "partly answering",
-    "failed before",
-    "unanswered",
-    "none admitted",
-    "at their limit",
-    "out of client ports",
-)
-STATES = (
-    *_SERVED,
-    "partly served",
-    "not served",
-    "refused",
-    "holding",
-    "dropped",
-    "not answering",
-    "fault on purpose",
-    "out of ports",
-)
-"""The words of all states."""
-_NEUTRAL = {
-    "dropped": "dropped by design",
-    "holding": "without an endpoint: clients would wait",
-    "unknown": "not known whether clients are answered",
-}
-"""What the neutral mark of a state states: no client is known to be answered, and none fails."""
-
-
-UNANSWERED = (CauseCode.ENDPOINT_SENDS_NOTHING, CauseCode.ENDPOINT_ANSWERS_LATE)
-"""The causes of endpoints whose clients leave without a byte: an observation, no failure."""
-# The causes of endpoints to which clients get.
-_SERVES = (
-    CauseCode.FAULT_ON_PURPOSE,
-    CauseCode.ENDPOINT_DENIES,
-    CauseCode.ENDPOINT_CUTS_OFF,
-)
 
 
 class FrontendFacts(msgspec.Struct, frozen=True, gc=False):
@@ -149,7 +109,7 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
         A fault on purpose is no failure. One that denies some clients serves others, and one that
         resets connections has answered them.
         """
-        is_fine = self.cause is None or self.cause.code in _SERVES
+        is_fine = self.cause is None or row_of(self.cause.code).serves
         return self.is_usable and self.ejected_for_s is None and is_fine
 
     @property
@@ -158,7 +118,7 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
         if self.is_usable:
             is_well = self.state == "ready" and self.cause is None
             # What was seen of it is no failure, or a former one.
-            is_seen = self.cause is not None and self.cause.code in UNANSWERED
+            is_seen = self.cause is not None and row_of(self.cause.code).is_unanswered
             fails = not (self.serves or self.is_past or is_seen)
             return Level.TROUBLE if fails else Level.OK if is_well else Level.ATTENTION
         return None if self.is_left_out or self.state == "ready" else Level.ATTENTION
@@ -174,11 +134,8 @@ class StateFacts(msgspec.Struct, frozen=True, gc=False):
     level: Level = Level.OK
     """``trouble``: this proxy, or something below it, doesn't work as it should; ``attention``: the
     cluster asks for something that has no effect."""
-    word: str = ""
-    """``served``, ``unknown``, ``partly served``, ``not served``, ``refused``, ``dropped``, ``not
-    answering``, ``partly answering``, ``failed before``, ``unanswered``, ``none admitted``,
-    ``holding``, ``at their limit``, ``fault on purpose``, ``out of ports``, ``out of client
-    ports``."""
+    word: State = State("")
+    """The state."""
     sentence: str = ""
     """The same with its reason."""
     causes: Sequence[Cause] = ()
@@ -191,7 +148,7 @@ class StateFacts(msgspec.Struct, frozen=True, gc=False):
     @property
     def is_problem(self) -> bool:
         """Whether some clients that should be served aren't."""
-        return self.level is not Level.OK and self.word not in _SERVED
+        return self.level is not Level.OK and not self.word.serves
 
 
 class PortPlanFacts(PortFigures):
@@ -333,7 +290,7 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     @property
     def why_neutral(self) -> str:
         """What its neutral mark states; empty where it has another one."""
-        return _NEUTRAL.get(self.state.word, "") if self.state.level is Level.OK else ""
+        return self.state.word.neutral if self.state.level is Level.OK else ""
 
     @property
     def is_unseen(self) -> bool:

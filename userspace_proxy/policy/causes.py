@@ -26,7 +26,8 @@ from ..model import (
 from ..model.annotations import ANNOTATION_WEIGHT
 from ..model.mirroring import note_not_mirrored
 from ..model.reading import LABEL_SERVICE_NAME
-from .endpoint_causes import LOST_ON_THE_WAY, no_host
+from .cause_rows import LOST_ON_THE_WAY
+from .endpoint_causes import no_host
 from .loss_causes import LOSSES
 from .route_causes import OWN_ROUTES, by_own_route
 

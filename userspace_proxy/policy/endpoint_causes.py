@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from ..model import Cause, CauseCode, SocketAddress
 from ..model.annotations import DOMAIN
+from .cause_rows import LOST_ON_THE_WAY, row_of
 from .loss_causes import lost_before
 from .route_causes import shows_own_route
 
@@ -44,10 +45,6 @@ has to ask others for take a second; most resolvers wait for 5 (resolv.conf(5), 
 
 BEFORE = "; before, "
 """Between what an endpoint does now, and how it failed until then."""
-LOST_ON_THE_WAY = (
-    "a firewall on the way that drops or resets data, or a smaller MTU there, looks the same"
-)
-"""What happens behind the handshake, as seen from this node."""
 NO_DATAGRAM_HINT = (
     "The endpoint may drop what it gets, answer from another address than it was asked at, or be "
     "kept by a network policy or firewall from answering; endpoints that only receive (statsd, "
@@ -221,12 +218,6 @@ def dropped_here(endpoint: SocketAddress, by: DroppedBy) -> Cause:
     )
 
 
-_AFTER_A_HEADER = (
-    CauseCode.ENDPOINT_RESETS,
-    CauseCode.ENDPOINT_SENDS_NOTHING,
-    CauseCode.ENDPOINT_ANSWERS_LATE,
-    CauseCode.ENDPOINT_CUTS_OFF,
-)
 EXPECTS_NO_HEADER = (
     "This proxy sends a PROXY header before the client's bytes (annotation "
     f"{DOMAIN}proxy-protocol), which the program may not expect: let it, or remove the annotation. "
@@ -236,7 +227,7 @@ EXPECTS_NO_HEADER = (
 
 def with_header(cause: Cause) -> Cause:
     """Return the cause of a failing endpoint that gets a PROXY header, which may be the reason."""
-    if cause.code not in _AFTER_A_HEADER:
+    if not row_of(cause.code).may_be_header:
         return cause
     sentence = f"{cause.sentence} (this proxy sends a PROXY header first)"
     return replace(cause, sentence=sentence, hint=f"{EXPECTS_NO_HEADER}{cause.hint}")
@@ -252,31 +243,10 @@ def about_to_vanish(namespace: str, count: int) -> Cause:
     )
 
 
-_PAST = {
-    CauseCode.ENDPOINT_REFUSES: "{} refused connections",
-    CauseCode.ENDPOINT_SILENT: "{} did not answer",
-    CauseCode.ENDPOINT_UNREACHABLE: "{} was unreachable",
-    CauseCode.ENDPOINT_FAILS: "{} could not be dialled",
-    CauseCode.ENDPOINT_RESETS: "{} accepted connections and ended them without answering",
-    CauseCode.ENDPOINT_CUTS_OFF: "{} reset connections while or after it answered",
-    CauseCode.ENDPOINT_SENDS_NOTHING: "{} sent nothing in time",
-    CauseCode.ENDPOINT_ANSWERS_LATE: "{} answered after its clients had left",
-}
-
-
 def in_the_past(cause: Cause) -> Cause:
     """Return the cause of an endpoint that failed a while ago, and that nothing has tried since."""
     comma = "," if cause.code is CauseCode.ENDPOINT_DENIES else ""
     return replace(cause, sentence=f"{_past(cause)}{comma} when it was last tried")
-
-
-# Their remedies look at what is so now.
-_OF_NOW = (
-    CauseCode.ENDPOINT_SILENT,
-    CauseCode.ENDPOINT_UNREACHABLE,
-    CauseCode.ENDPOINT_NO_HOST,
-    CauseCode.ENDPOINT_FAILS,
-)
 
 
 def at_times(cause: Cause, host: str = "") -> Cause:
@@ -286,7 +256,7 @@ def at_times(cause: Cause, host: str = "") -> Cause:
         host: The name that it was found by; empty for an address, as of pods.
     """
     hint = cause.hint
-    if cause.code in _OF_NOW:
+    if row_of(cause.code).is_of_now:
         hint = f"If it fails again: {hint[:1].lower()}{hint[1:]}"
     if cause.code is CauseCode.ENDPOINT_REFUSES:
         where = f" on {host}" if host else ""
@@ -313,7 +283,7 @@ def _past(cause: Cause) -> str:
         return cause.sentence.replace("answers", "answered").replace(" ends ", " ended ")
     if cause.code is CauseCode.PACKETS_LOST:
         return lost_before(cause.sentence)
-    return _PAST[cause.code].format(cause.object)
+    return row_of(cause.code).past.format(cause.object)
 
 
 def has_ended(cause: Cause) -> Cause:
@@ -328,36 +298,13 @@ def has_ended(cause: Cause) -> Cause:
     return replace(cause, hint=hint)
 
 
-# The hints of others name pods, their nodes and NetworkPolicies.
-_OUTSIDE = {
-    CauseCode.ENDPOINT_REFUSES: "Compare the port of the endpoint with the one on which the "
-    "program on {host} listens; if they agree, a firewall rejects packets to it",
-    CauseCode.ENDPOINT_SILENT: "See whether {host} answers other machines, and whether a firewall "
-    "on this node (`nft list ruleset`) or on the way drops packets to it",
-    CauseCode.ENDPOINT_UNREACHABLE: "`ip route get {ip}` on this node shows the route; if it is "
-    "right, a firewall on the way to {host} rejects packets from this node",
-    CauseCode.ENDPOINT_NO_HOST: "Compare the address with that of {host}: its name may lead to a "
-    "former one",
-    CauseCode.ENDPOINT_RESETS: "Read the log of the program on {host}: it may expect TLS or "
-    "another protocol, or refuse this node's address; "
-    f"{LOST_ON_THE_WAY}",
-    CauseCode.ENDPOINT_SENDS_NOTHING: "The program on {host} may hang, or wait for something else "
-    f"first; {LOST_ON_THE_WAY}; endpoints that only receive (syslog, graphite) send nothing, too",
-    CauseCode.ENDPOINT_CUTS_OFF: "Answers may be incomplete: read the log of the program on "
-    f"{{host}}, which may crash or give up while it answers; {LOST_ON_THE_WAY}; some programs "
-    "reset every connection that they have finished",
-    CauseCode.ENDPOINT_DENIES: "Look for a firewall at {host}, or an access rule of its program, "
-    "that denies this client: the host sees the client's own address where it can",
-}
-
-
 def outside(cause: Cause, ip: str, host: str) -> Cause:
     """Return the cause of an endpoint by name, which is no pod, with a remedy for that.
 
     Args:
         host: Its name.
     """
-    hint = _OUTSIDE.get(cause.code)
-    if hint is None or shows_own_route(cause):
+    hint = row_of(cause.code).outside
+    if not hint or shows_own_route(cause):
         return cause
     return replace(cause, hint=hint.format(ip=ip, host=host))

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from ..facts import Level, PortFacts
-from ..model import Cause, CauseCode
+from ..facts import Level, PortFacts, State
+from ..model import CauseCode
+from .waits import Judgement
 
 
-def judge_mistakes(port: PortFacts) -> tuple[Level, str, str, tuple[Cause, ...]]:
+def judge_mistakes(port: PortFacts) -> Judgement:
     """Return level, word, sentence and causes of a Service port that has such clients."""
     causes = tuple(port.client_mistakes)
     if port.connections:
-        return Level.ATTENTION, "partly served", f"Not all clients are served: {causes[0]}", causes
-    word = "dropped" if causes[0].code is CauseCode.HOP_LIMIT else "refused"
+        return (
+            Level.ATTENTION,
+            State.PARTLY_SERVED,
+            f"Not all clients are served: {causes[0]}",
+            causes,
+        )
+    word = State.DROPPED if causes[0].code is CauseCode.HOP_LIMIT else State.REFUSED
     return Level.ATTENTION, word, f"No client has been served: {causes[0]}", causes

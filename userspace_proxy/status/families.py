@@ -24,7 +24,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from operator import attrgetter
 
 from ..facts import (
-    DIAL_CAUSES,
     Detail,
     EndpointFacts,
     Figure,
@@ -37,6 +36,7 @@ from ..facts import (
     figures_of,
 )
 from ..model import Cause, CauseCode
+from ..policy.cause_rows import DIAL_CAUSES
 from .demand import demand_family
 from .exposition import Buckets, Family, counter, gauge, histogram, labels_text
 from .node_families import PREFIX, node_families
@@ -197,7 +197,7 @@ def _problems(view: StatusFacts) -> Family:
     for port in view.ports:
         state = port.state
         if state.is_problem:
-            labels = (*_port_labels(port), state.code or state.word.replace(" ", "-"))
+            labels = (*_port_labels(port), state.code or state.word.search_word)
             samples[labels_text((*PORT_LABELS, "reason"), labels)] = 1
     return gauge(
         f"{PREFIX}service_port_problem",

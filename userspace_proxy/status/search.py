@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ..facts import STATES, HealthCheckFacts, IgnoredFacts, Level, PortFacts
+from ..facts import HealthCheckFacts, IgnoredFacts, Level, PortFacts
+from ..facts.states import FOUND
 from ..model import IPFamily, Protocol
 from ..model.similar import did_you_mean
 from ..plan import Side
@@ -34,7 +35,7 @@ QUALIFIERS = {
 }
 """Each with what it matches, in words."""
 _STATES = (
-    *(word.replace(" ", "-") for word in STATES),
+    *(state.search_word for state in FOUND),
     "problem", "busy", "idle", "ejected", "ignored",
     *Level, *Side, *(str(one).lower() for one in (*Protocol, *IPFamily)),
 )  # fmt: skip
@@ -141,7 +142,7 @@ def _texts_of_port(port: PortFacts, key: str, *, is_busy: bool) -> Iterable[str]
         case "is":
             problem = () if state.level is Level.OK else ("problem",)
             words = (
-                state.word.replace(" ", "-"),
+                state.word.search_word,
                 state.level,
                 port.protocol,
                 port.family,

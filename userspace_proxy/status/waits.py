@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from ..facts import Level, PortFacts
+from ..facts import Level, PortFacts, State
 from ..facts.units import capitalised, plural, seconds_in_words, waiting_in_words
 from ..model import Cause, CauseCode
 from .lately import many_failed
 
-AT_LIMIT = "at their limit"
 MORE_ROOM = "Raise userspace-proxy.io/max-connections, or add endpoints"
 """What to do about it."""
-Judgement = tuple[Level, str, str, tuple[Cause, ...]]
+Judgement = tuple[Level, State, str, tuple[Cause, ...]]
 """Level, word, sentence, and the causes that decide them."""
 
 
@@ -27,9 +26,9 @@ def judge_holding(port: PortFacts) -> Judgement:
     sentence = f"Clients would wait for an endpoint for {seconds_in_words(port.hold_s)}: {cause}"
     if waits.total and waits.timeouts + waits.overflows + waits.left == waits.total:
         lost = f"{plural(waits.total, 'client')} waited, and none was served"
-        return Level.ATTENTION, "holding", f"{sentence}; {lost}", ()
+        return Level.ATTENTION, State.HOLDING, f"{sentence}; {lost}", ()
     # As intended: a workload that is scaled to zero has no endpoint most of the time.
-    return Level.OK, "holding", sentence, ()
+    return Level.OK, State.HOLDING, sentence, ()
 
 
 def judge_held(port: PortFacts, why: str, known: Collection[CauseCode] = ()) -> Judgement:
@@ -41,12 +40,12 @@ def judge_held(port: PortFacts, why: str, known: Collection[CauseCode] = ()) -> 
     """
     held = waiting_in_words(port.waits, port.protocol)
     parts = (f"Holding {held}: {why}", port.waits.problem, many_failed(port, but=known))
-    return Level.ATTENTION, "holding", "; ".join(filter(None, parts)), ()
+    return Level.ATTENTION, State.HOLDING, "; ".join(filter(None, parts)), ()
 
 
 def judge_at_limit(port: PortFacts) -> Judgement:
     """Judge a Service port whose clients wait for endpoints at their limit."""
-    return Level.ATTENTION, AT_LIMIT, capitalised(held_at_limit(port)), ()
+    return Level.ATTENTION, State.AT_LIMIT, capitalised(held_at_limit(port)), ()
 
 
 def held_at_limit(port: PortFacts) -> str:

@@ -7,6 +7,7 @@ from userspace_proxy.facts import (
     FrontendFacts,
     Level,
     PortFacts,
+    State,
     StateFacts,
 )
 from userspace_proxy.model import Cause, CauseCode, DataPath, SocketAddress
@@ -56,9 +57,9 @@ def test_an_endpoint_is_refused_by_its_state():
 @pytest.mark.parametrize(
     ("state", "is_problem"),
     [
-        (StateFacts(Level.OK, "holding"), False),
-        (StateFacts(Level.ATTENTION, "refused"), True),
-        (StateFacts(Level.ATTENTION, "partly answering"), False),
+        (StateFacts(Level.OK, State.HOLDING), False),
+        (StateFacts(Level.ATTENTION, State.REFUSED), True),
+        (StateFacts(Level.ATTENTION, State.PARTLY_ANSWERING), False),
     ],
 )
 def test_a_problem_is_what_clients_are_not_served_for(state, is_problem):
@@ -133,15 +134,15 @@ def test_the_default_path_is_one_without_anything_to_show():
     ("facts", "mark", "why"),
     [
         pytest.param({}, Level.OK, "", id="served"),
-        pytest.param((Level.OK, "served"), Level.OK, "", id="served"),
-        pytest.param((Level.OK, "dropped"), None, "dropped by design", id="dropped"),
+        pytest.param((Level.OK, State.SERVED), Level.OK, "", id="served"),
+        pytest.param((Level.OK, State.DROPPED), None, "dropped by design", id="dropped"),
         pytest.param(
-            (Level.OK, "unknown"), None, "not known whether clients are answered", id="unseen"
+            (Level.OK, State.UNKNOWN), None, "not known whether clients are answered", id="unseen"
         ),
         pytest.param(
-            (Level.OK, "holding"), None, "without an endpoint: clients would wait", id="holding"
+            (Level.OK, State.HOLDING), None, "without an endpoint: clients would wait", id="holding"
         ),
-        pytest.param((Level.ATTENTION, "dropped"), Level.ATTENTION, "", id="problem"),
+        pytest.param((Level.ATTENTION, State.DROPPED), Level.ATTENTION, "", id="problem"),
     ],
 )
 def test_a_neutral_mark_has_the_name_of_what_it_states(facts, mark, why):
