@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import socket
 
-from ..policy.endpoint_causes import NextHop
+from ..model.node_network import NextHop
 from ..policy.route_causes import OWN_ROUTES
 from .netlink import Requests, rtnetlink
 from .netlink.sockets import NETLINK_ROUTE

@@ -25,8 +25,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from ..policy.bridges import BridgeFilter
-from ..policy.locality import Networks, NodeLink, NodeRoute, find_networks
+from ..model.node_network import BridgeFilter, NodeLink, NodeRoute
+from ..policy.locality import Networks, find_networks
 from .netlink import Requests, RouteSockets, explained, rtnetlink
 from .netlink.messages import Message
 from .netlink.rtnetlink import FAMILIES, TABLE_LOCAL, TABLE_MAIN

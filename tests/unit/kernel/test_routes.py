@@ -10,7 +10,7 @@ import pytest
 
 from tests.netns import DEADLINE_S, Net
 from userspace_proxy.kernel.routes import NodeRoutes
-from userspace_proxy.policy.locality import NodeLink, NodeRoute
+from userspace_proxy.model.node_network import NodeLink, NodeRoute
 
 
 @pytest.fixture

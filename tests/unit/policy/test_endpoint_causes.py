@@ -5,10 +5,10 @@ import pytest
 
 from userspace_proxy.dataplane.udp_flow import REFUSALS
 from userspace_proxy.model import CauseCode, SocketAddress
+from userspace_proxy.model.node_network import NextHop
 from userspace_proxy.policy.causes import NO_HOST, dial_failed, resets
 from userspace_proxy.policy.endpoint_causes import (
     DroppedBy,
-    NextHop,
     about_to_vanish,
     answers_flows_late,
     answers_late,

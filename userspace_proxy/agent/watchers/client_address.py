@@ -27,9 +27,10 @@ from ...kernel.nf_tables.owned import OwnerSockets
 from ...kernel.routes import NodeRoutes
 from ...log_fields import FieldLogger
 from ...model import DataPath
+from ...model.node_network import NodeLink
 from ...plan import PlanChanges
 from ...plane import Plane
-from ...policy.locality import Networks, NodeLink
+from ...policy.locality import Networks
 from ...steering import ReplyRouting
 from ...trouble import Trouble
 from ..rounds.component import Component
