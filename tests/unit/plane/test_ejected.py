@@ -6,6 +6,7 @@ import errno
 import pytest
 
 from userspace_proxy.model import Handling, ServiceKey, SocketAddress
+from userspace_proxy.model.error_numbers import NO_ROUTE
 from userspace_proxy.model.node_network import NextHop
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import Plane, ejected
@@ -13,7 +14,6 @@ from userspace_proxy.plane.ejected import FOLLOWED_MAX, QUIET_S, EjectedEndpoint
 from userspace_proxy.plane.messages import Ejected
 from userspace_proxy.policy.causes import NO_HOST
 from userspace_proxy.policy.endpoint_causes import DroppedBy
-from userspace_proxy.policy.route_causes import NO_ROUTE
 
 POD, OTHER = SocketAddress("192.0.2.1", 8080), SocketAddress("192.0.2.2", 8080)
 ETH0 = NextHop("eth0")
