@@ -9,12 +9,12 @@ from userspace_proxy.facts.connection import (
     ConnectionEvent,
     ConnectionFacts,
     ConnectionFilter,
-    EndedBy,
     FailedDialFacts,
     LeftOut,
 )
 from userspace_proxy.facts.edges import Calls
 from userspace_proxy.model import CauseCode
+from userspace_proxy.model.connection_ends import EndedBy
 
 from .axe import violations_on
 

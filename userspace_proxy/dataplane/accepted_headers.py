@@ -19,8 +19,8 @@ from ..kernel.tcp_state import CLOSE_WAIT, tcp_info
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..model import SocketAddress, contains
+from ..model.connection_ends import EndedBy
 from ..model.proxy_protocol import HEADER_BYTES, Header, MalformedHeader, read_header
-from .connection_log import EndedBy
 from .engine import Engine
 from .frontends import Announced
 from .tcp import TcpConnection

@@ -15,11 +15,9 @@ import random
 from collections.abc import Callable
 from typing import Protocol
 
-from ..facts.connection import ConnectionFacts, EndedBy
+from ..facts.connection import ConnectionFacts
 from ..log_fields import FieldLogger
 from ..model import SocketAddress
-
-__all__ = ["LOGGER", "ConnectionLog", "EndedBy", "Watch"]
 
 LOGGER = "userspace_proxy.connections"
 _log = FieldLogger(LOGGER)

@@ -19,8 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..kernel.tcp_state import is_connected, unacknowledged_bytes
+from ..model.connection_ends import EndedBy
 from . import reactor as epoll
-from .connection_log import EndedBy
 from .giving_up import has_arrived
 from .relay import Direction
 from .tcp import TcpConnection

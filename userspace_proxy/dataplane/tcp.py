@@ -27,10 +27,10 @@ from ..kernel.held_bytes import send_at_once, send_held
 from ..kernel.tcp_ends import endpoint_loss, loss, reset_as, reset_number
 from ..kernel.tcp_state import is_connected, unacknowledged_bytes
 from ..model import CauseCode, ProxyProtocol, SocketAddress
+from ..model.connection_ends import EndedBy
 from ..model.proxy_protocol import write_header
 from ..policy.causes import end_code
 from . import reactor as epoll
-from .connection_log import EndedBy
 from .endpoint_group import EndpointGroup
 from .frontends import Announced, dialled_at
 from .giving_up import came_late, ends_unanswered, has_arrived, has_given_up, left_s, owes_answer

@@ -26,8 +26,8 @@ from typing import Any, Protocol
 from ..facts.connection import ConnectionEvent
 from ..kernel.tcp_state import is_connected
 from ..model import CauseCode, SocketAddress
+from ..model.connection_ends import EndedBy
 from . import reactor as epoll
-from .connection_log import EndedBy
 from .endpoint_group import EndpointGroup
 from .engine import Engine
 from .held_acks import HeldAcks

@@ -34,10 +34,10 @@ from ..kernel.socket_memory import packets_lost
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..model import SocketAddress
+from ..model.connection_ends import EndedBy
 from ..policy.causes import NO_HOST
 from ..policy.flow_table import GRAIN_S
 from . import reactor as epoll
-from .connection_log import EndedBy
 from .endpoint_group import EndpointGroup
 from .engine import Engine
 from .sockets import EXHAUSTED, is_self_connected, is_wildcard

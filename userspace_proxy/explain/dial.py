@@ -20,9 +20,9 @@ from dataclasses import dataclass
 
 from ..kernel.neighbours import absent_hop, own_route_error
 from ..model import Cause, SocketAddress
+from ..model.error_numbers import OWN_ROUTES
 from ..policy.causes import NO_ANSWER, dial_failed, resets
 from ..policy.endpoint_causes import no_host
-from ..policy.route_causes import OWN_ROUTES
 
 SILENCE_S = 3.0
 """As long as a client of the proxy waits for all endpoints together."""

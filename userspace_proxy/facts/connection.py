@@ -16,6 +16,7 @@ from typing import Annotated, NamedTuple, get_type_hints
 import msgspec
 
 from ..model import CauseCode, SocketAddress, ip_of
+from ..model.connection_ends import EndedBy
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 _Seconds = Annotated[float, msgspec.Meta(ge=-1e11, le=1e11)]
@@ -43,20 +44,6 @@ class ConnectionEvent(enum.StrEnum):
     """Connections happened that this watcher was too slow for, or that were too many."""
     UNSEEN = "unseen"
     """Connections of a Service port can't be seen."""
-
-
-class EndedBy(enum.StrEnum):
-    """Which side ended a connection: for a clean end, the one that sent its FIN first.
-
-    An endpoint that has sent no byte has been first unless its kernel had acknowledged the client's
-    FIN.
-    """
-
-    NONE = ""
-    """It goes on."""
-    CLIENT = "client"
-    ENDPOINT = "endpoint"
-    PROXY = "proxy"
 
 
 _LOGGED = (

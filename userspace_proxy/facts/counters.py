@@ -142,7 +142,7 @@ class EndpointCounters(_EndpointSlots, Counters):
         """Note a connection that the endpoint reset after it had sent bytes.
 
         Args:
-            number: One of ``policy.loss_causes.LOSSES`` where packets were lost, and the client
+            number: One of ``model.error_numbers.LOSSES`` where packets were lost, and the client
                 left.
             client: Its IP address, of such a connection.
         """

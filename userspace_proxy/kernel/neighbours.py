@@ -19,8 +19,8 @@ from __future__ import annotations
 import contextlib
 import socket
 
-from ..policy.endpoint_causes import NextHop
-from ..policy.route_causes import OWN_ROUTES
+from ..model.error_numbers import OWN_ROUTES
+from ..model.node_network import NextHop
 from .netlink import Requests, rtnetlink
 from .netlink.sockets import NETLINK_ROUTE
 

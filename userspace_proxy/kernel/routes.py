@@ -1,11 +1,12 @@
 """Tracks the links and routes of this node.
 
-    kernel ──RTM_NEWLINK, RTM_NEWROUTE, …──▶ event socket ──▶ listings ──▶ links, routes, networks
-                                                                           settings of br_netfilter
+    kernel ──RTM_NEWLINK, RTM_NEWROUTE, …──▶ event socket ──▶ listings ──▶ links, routes,
+                                                              │            settings of br_netfilter
+                                                              └─derive──▶ what follows from them
 
 Rule 1: events only show that something changed; links and routes are always read in full, so a
 lost event does no harm. Many changes at once cause one listing.
-Rule 2: listing, and computing the networks, run in a thread: ten thousand routes take long. While
+Rule 2: listing, and deriving what follows, run in a thread: ten thousand routes take long. While
 routes keep changing they are read so rarely that the thread is idle most of the time.
 Rule 3: this program's routes are left out: the steering ``local`` may have thousands.
 Rule 4: the network namespace is that of the thread that creates the object.
@@ -23,10 +24,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
-from ..policy.bridges import BridgeFilter
-from ..policy.locality import Networks, NodeLink, NodeRoute, find_networks
+from ..model.node_network import BridgeFilter, NodeLink, NodeRoute
 from .netlink import Requests, RouteSockets, explained, rtnetlink
 from .netlink.messages import Message
 from .netlink.rtnetlink import FAMILIES, TABLE_LOCAL, TABLE_MAIN
@@ -46,12 +46,16 @@ _REST_S, _LONG_REST_S, _REST = 0.2, 1.0, 10
 _RETRY_S = 1.0
 
 
-class NodeRoutes:
+Derived = TypeVar("Derived")
+
+
+class NodeRoutes(Generic[Derived]):
     """The current links and routes of this node.
 
     Args:
         changed: Called in the loop after they have changed.
-        cluster: ``--cluster-cidr``.
+        derive: Returns what follows from links and routes; called after each listing, mostly in
+            another thread.
 
     Raises:
         SteeringError: The kernel doesn't list them.
@@ -61,14 +65,14 @@ class NodeRoutes:
         self,
         loop: asyncio.AbstractEventLoop,
         changed: Callable[[], None],
-        cluster: Iterable[str] = (),
+        derive: Callable[[tuple[NodeLink, ...], tuple[NodeRoute, ...]], Derived],
     ) -> None:
         self._loop = loop
         self._changed = changed
-        self._cluster = tuple(cluster)
+        self._derive = derive
         self._timer: asyncio.TimerHandle | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="routes")
-        self._listing: asyncio.Future[_Node] | None = None
+        self._listing: asyncio.Future[_Node[Derived]] | None = None
         self._is_outdated = False
         self._is_closed = False
         self._rested_at = 0.0
@@ -94,9 +98,9 @@ class NodeRoutes:
         return self._now.bridge_filter
 
     @property
-    def networks(self) -> Networks:
-        """Where networks are, according to links and routes."""
-        return self._now.networks
+    def derived(self) -> Derived:
+        """What follows from these links and routes."""
+        return self._now.derived
 
     def look_at_settings(self) -> None:
         """List again if sysctls have changed; cheap, as it reads two small files."""
@@ -135,7 +139,7 @@ class NodeRoutes:
         self._listing = self._loop.run_in_executor(self._thread, self._list)
         self._listing.add_done_callback(self._take)
 
-    def _take(self, listing: asyncio.Future[_Node]) -> None:
+    def _take(self, listing: asyncio.Future[_Node[Derived]]) -> None:
         self._listing = None
         if self._is_closed or listing.cancelled():
             return
@@ -153,20 +157,20 @@ class NodeRoutes:
         if self._is_outdated:
             self._plan(_GATHER_S)
 
-    def _list(self) -> _Node:
+    def _list(self) -> _Node[Derived]:
         began, requests = time.monotonic(), self._sockets.requests
         links, routes = read_links(requests), read_routes(requests)
-        networks = find_networks(links, routes, self._cluster)
-        return _Node(links, routes, read_bridge_filter(), networks, time.monotonic() - began)
+        derived = self._derive(links, routes)
+        return _Node(links, routes, read_bridge_filter(), derived, time.monotonic() - began)
 
 
-class _Node(NamedTuple):
+class _Node(NamedTuple, Generic[Derived]):
     """One listing, and what follows from it."""
 
     links: tuple[NodeLink, ...]
     routes: tuple[NodeRoute, ...]
     bridge_filter: BridgeFilter
-    networks: Networks
+    derived: Derived
     took_s: float
 
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 import _socket
 import errno
 
-from ..facts.connection import EndedBy
-from ..policy.loss_causes import FROM_ENDPOINT, NOT_TO_CLIENT, NOT_TO_ENDPOINT
+from ..model.connection_ends import EndedBy
+from ..model.error_numbers import FROM_ENDPOINT, NOT_TO_CLIENT, NOT_TO_ENDPOINT
 from .tcp_state import is_connected, silent_s, tcp_info, unacknowledged_bytes, unread_bytes
 
 # Errors of a connected socket whose other side answered nothing for too long (tcp(7)).
@@ -73,7 +73,7 @@ def loss(
         number: The errno with which the client's socket failed: one that is silent hasn't left.
 
     Returns:
-        One of ``policy.loss_causes.LOSSES``.
+        One of ``model.error_numbers.LOSSES``.
     """
     if lasted_s < LOSS_S or number in _SILENT:
         return 0

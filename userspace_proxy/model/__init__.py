@@ -1,4 +1,4 @@
-"""The nouns: Services and their ports, frontends, endpoints, slices, nodes.
+"""The nouns: Services and their ports, frontends, endpoints, slices, nodes and their networks.
 
 All of them are immutable values. Kubernetes objects are read into them here too (``wire`` and
 ``reading``), because the meaning of a missing or null field is part of the noun.

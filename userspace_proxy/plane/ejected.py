@@ -27,9 +27,10 @@ from dataclasses import dataclass
 
 from ..kernel.neighbours import absent_hop, next_hop, own_route_error
 from ..model import ServiceKey, SocketAddress
+from ..model.node_network import NextHop
 from ..model.serving import Serving
 from ..policy.causes import NO_ANSWER, NO_HOST, RESETS
-from ..policy.endpoint_causes import DroppedBy, NextHop
+from ..policy.endpoint_causes import DroppedBy
 from .group import Group, keys_of_removed
 from .messages import Returned
 from .path_probes import Note, PathProbes

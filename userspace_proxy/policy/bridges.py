@@ -14,23 +14,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from .locality import FILTERED_BRIDGE, Networks, NodeLink
+from ..model.node_network import BridgeFilter, NodeLink
+from .locality import FILTERED_BRIDGE, Networks
 
 _SYSCTLS = {4: "net.bridge.bridge-nf-call-iptables", 6: "net.bridge.bridge-nf-call-ip6tables"}
 _OPTIONS = {4: "nf_call_iptables", 6: "nf_call_ip6tables"}
 
 BridgeFamily = tuple[int, int]
 """The number of a bridge, and an IP version."""
-
-
-class BridgeFilter(NamedTuple):
-    """The settings of br_netfilter for all bridges."""
-
-    is_loaded: bool = False
-    calls_iptables: bool = False
-    """IPv4 packets on bridges pass iptables and nftables."""
-    calls_ip6tables: bool = False
-    """The same for IPv6."""
 
 
 class BridgeObstacle(NamedTuple):

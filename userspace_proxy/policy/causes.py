@@ -24,12 +24,12 @@ from ..model import (
     SocketAddress,
 )
 from ..model.annotations import ANNOTATION_WEIGHT
+from ..model.error_numbers import LOSSES, OWN_ROUTES
 from ..model.mirroring import note_not_mirrored
 from ..model.reading import LABEL_SERVICE_NAME
 from .cause_rows import LOST_ON_THE_WAY
 from .endpoint_causes import no_host
-from .loss_causes import LOSSES
-from .route_causes import OWN_ROUTES, by_own_route
+from .route_causes import by_own_route
 
 UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
 """Errors of a dial, or a datagram, for which there is no way to a host."""

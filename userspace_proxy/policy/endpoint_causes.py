@@ -12,17 +12,10 @@ from typing import NamedTuple
 
 from ..model import Cause, CauseCode, SocketAddress
 from ..model.annotations import DOMAIN
+from ..model.node_network import NextHop
 from .cause_rows import LOST_ON_THE_WAY, row_of
 from .loss_causes import lost_before
 from .route_causes import shows_own_route
-
-
-class NextHop(NamedTuple):
-    """Where a node sends packets to an address: to its host, or to a gateway."""
-
-    interface: str
-    gateway: str = ""
-    """Empty: the address is on the interface's own link."""
 
 
 class DroppedBy(NamedTuple):

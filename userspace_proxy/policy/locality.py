@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from ..model.addresses import Network, is_within, parse_network
+from ..model.node_network import NodeLink, NodeRoute
 
 # Source ports of dials from a client's address: above Linux' default range (32768 to 60999).
 FIRST_PORT, LAST_PORT = 61000, 65535
@@ -47,37 +48,6 @@ _CACHED = 16_384
 
 Networks = Mapping[str, Location]
 """By network in canonical form; the longest match counts, OUTSIDE without one."""
-
-
-class NodeLink(NamedTuple):
-    """One interface of this node."""
-
-    number: int
-    name: str
-    kind: str
-    """As in ``ip -details link``: ``veth``, ``bridge``; empty for hardware."""
-    master: int = 0
-    """The number of the bridge that it is a port of; 0 for none."""
-    calls_iptables: bool = False
-    """Option of a bridge: its IPv4 packets pass iptables and nftables."""
-    calls_ip6tables: bool = False
-    """The same for IPv6."""
-    filters_vlans: bool = False
-    """Option of a bridge."""
-    is_isolated: bool = False
-    """A bridge's port that exchanges no packets with other isolated ports."""
-
-
-class NodeRoute(NamedTuple):
-    """One route of this node."""
-
-    network: str
-    """In canonical form."""
-    link: int = 0
-    """0 for none, or for several."""
-    has_gateway: bool = False
-    is_local: bool = False
-    """It delivers to this node."""
 
 
 class PodLink(NamedTuple):

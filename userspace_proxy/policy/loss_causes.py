@@ -1,10 +1,6 @@
 """Words packets that are lost behind the handshake, by the number that is noted of a connection.
 
-    client ◀──NOT_TO_CLIENT── proxy ──NOT_TO_ENDPOINT──▶ endpoint
-                              proxy ◀──FROM_ENDPOINT──── endpoint
-
-Rule 1: the numbers are errnos that no end of a connection has, so that they share a place with one.
-Rule 2: a client that doesn't get its answers is no fault of an endpoint: no endpoint fails for it.
+Rule 1: a client that doesn't get its answers is no fault of an endpoint: no endpoint fails for it.
 """
 
 from __future__ import annotations
@@ -12,14 +8,8 @@ from __future__ import annotations
 import errno
 
 from ..model import Cause, CauseCode, SocketAddress, ip_of
+from ..model.error_numbers import FROM_ENDPOINT, LOSSES, NOT_TO_CLIENT
 
-NOT_TO_ENDPOINT = errno.EMSGSIZE
-"""The endpoint acknowledged the handshake, and not what was sent to it behind that."""
-FROM_ENDPOINT = errno.EBADMSG
-"""Bytes of the endpoint have arrived behind a gap that wasn't filled."""
-NOT_TO_CLIENT = errno.EPROTO
-"""The client didn't acknowledge bytes of the answer, and then left."""
-LOSSES = frozenset({NOT_TO_ENDPOINT, FROM_ENDPOINT, NOT_TO_CLIENT})
 LEFT = LOSSES | {errno.ETIMEDOUT}
 """The numbers of connections that clients left, all others being ends by the endpoint."""
 

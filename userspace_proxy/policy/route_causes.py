@@ -1,26 +1,10 @@
-"""Words why a dial fails by the routes of this node, as the kernel has reported of them.
-
-A router or firewall may report the same errno by ICMP, so each reason has a number of its own, none
-of which comes from a socket or from ICMP.
-
-Source: fib_props in net/ipv4/fib_semantics.c; ip6_rt_type_to_error() in net/ipv6/route.c.
-"""
+"""Words why a dial fails by the routes of this node, as the kernel has reported of them."""
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Mapping
-
 from ..model import Cause, CauseCode, SocketAddress
+from ..model.error_numbers import NO_ROUTE, PROHIBITED
 
-NO_ROUTE, PROHIBITED, UNREACHABLE_TYPE = errno.ESRCH, errno.EDOM, errno.ERANGE
-OWN_ROUTES: Mapping[int, int] = {
-    errno.ENETUNREACH: NO_ROUTE,
-    errno.EACCES: PROHIBITED,
-    errno.EHOSTUNREACH: UNREACHABLE_TYPE,
-}
-"""Our own number for each errno that a dial and a route look-up share when a route of this node, or
-the lack of one, made the dial fail."""
 _SHOW = "`ip route show table all type "
 
 

@@ -14,6 +14,7 @@ from typing import Protocol
 from ..facts import LATELY_S, EndpointCounters, PortFacts, Streak
 from ..facts.late_bytes import late_byte
 from ..model import Cause, CauseCode, SocketAddress
+from ..model.error_numbers import LOSSES, NOT_TO_CLIENT
 from ..policy.causes import NO_DATAGRAM, RESETS, dial_failed, end_code, resets
 from ..policy.endpoint_causes import (
     UNANSWERED_S,
@@ -32,7 +33,7 @@ from ..policy.endpoint_causes import (
     sends_nothing,
     silent_since,
 )
-from ..policy.loss_causes import LOSSES, NOT_TO_CLIENT, loses
+from ..policy.loss_causes import loses
 
 MANY_ENDS = 3
 """Of connections in a row that an endpoint ends without a byte, or on which it sends none: a few

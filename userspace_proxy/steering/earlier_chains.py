@@ -42,12 +42,12 @@ from ..chains.following import DROPS, FOLLOWED_MAX, drops, follow
 from ..errors import SteeringError
 from ..kernel.nf_tables.chains import Chain, Tables
 from ..kernel.nf_tables.rules import UNKNOWN
-from ..kernel.pod_links import PodLinks
 from ..model import Doubt, Frontend, IPFamily, Protocol, SocketAddress
 from ..policy.causes import OTHERS_CHAIN
 from ..policy.locality import PodLink
 from .names import is_userspace_proxy_table
 from .others.nft import NftReader
+from .pod_links import PodLinks
 
 # The kernel's own: NF_IP_PRI_NAT_DST, also of the legacy tables, and NF_IP_PRI_CONNTRACK.
 ALL_NAT, _TRACKING = -100, -200

@@ -10,7 +10,8 @@ from userspace_proxy.chains.conditions import FirstPacket
 from userspace_proxy.chains.denied_pods import DeniedPods
 from userspace_proxy.kernel.nf_tables.chains import Chain, Step
 from userspace_proxy.model import Doubt, Frontend, Protocol
-from userspace_proxy.policy.locality import NodeLink, NodeRoute, PodLink, find_pod_links
+from userspace_proxy.model.node_network import NodeLink, NodeRoute
+from userspace_proxy.policy.locality import PodLink, find_pod_links
 from userspace_proxy.steering.earlier_chains import EarlierChains, Translation
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from userspace_proxy.dataplane import Tuning
-from userspace_proxy.dataplane.connection_log import LOGGER, ConnectionLog, EndedBy
+from userspace_proxy.dataplane.connection_log import LOGGER, ConnectionLog
 from userspace_proxy.model import CauseCode
 
 from .peers import exchange
@@ -195,7 +195,3 @@ def test_a_share_is_logged(lines):
 def test_nothing_is_collected_for_a_log_that_is_not_read(caplog):
     caplog.set_level(logging.WARNING, LOGGER)
     assert not ConnectionLog(1.0).takes_next(*WHOSE)
-
-
-def test_sides_are_words():
-    assert [str(side) for side in EndedBy] == ["", "client", "endpoint", "proxy"]

@@ -7,8 +7,8 @@ from userspace_proxy.agent.rounds.wall_clock import WallClock
 from userspace_proxy.dataplane import EndpointGroup, outcomes
 from userspace_proxy.facts.connection import ConnectionFacts, failed_dials
 from userspace_proxy.model import CauseCode, SocketAddress
+from userspace_proxy.model.error_numbers import NO_ROUTE
 from userspace_proxy.model.serving import Serving
-from userspace_proxy.policy.route_causes import NO_ROUTE
 from userspace_proxy.status.failures import failure_of
 
 from .groups import ALICE, POD_A, POD_B

@@ -8,10 +8,10 @@ from userspace_proxy.explain import Asked, explain
 from userspace_proxy.explain.dial import DialResult
 from userspace_proxy.facts import Level
 from userspace_proxy.model import Handling, ProxyProtocol
+from userspace_proxy.model.error_numbers import NO_ROUTE
 from userspace_proxy.policy.causes import dial_failed, resets
 from userspace_proxy.policy.client_causes import source_denied
 from userspace_proxy.policy.endpoint_causes import in_the_past, sends_nothing
-from userspace_proxy.policy.route_causes import NO_ROUTE
 
 from .subjects import make_dead_endpoint, make_subject
 

@@ -5,11 +5,12 @@ from userspace_proxy.explain import explain
 from userspace_proxy.explain.observed import before_it_failed
 from userspace_proxy.facts import Level
 from userspace_proxy.model import Handling, Protocol
+from userspace_proxy.model.error_numbers import FROM_ENDPOINT
 from userspace_proxy.policy.causes import dial_failed, fault_on_purpose, resets
 from userspace_proxy.policy.client_causes import no_proxy_header
 from userspace_proxy.policy.endpoint_causes import answers_late, no_datagram, sends_nothing
 from userspace_proxy.policy.ignored import balanced_elsewhere
-from userspace_proxy.policy.loss_causes import FROM_ENDPOINT, loses
+from userspace_proxy.policy.loss_causes import loses
 
 from .subjects import make_subject
 

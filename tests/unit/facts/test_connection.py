@@ -8,13 +8,13 @@ from userspace_proxy.facts.connection import (
     ConnectionEvent,
     ConnectionFacts,
     ConnectionFilter,
-    EndedBy,
     FailedDialFacts,
     ending,
     failed_dials,
     read_connection,
 )
 from userspace_proxy.model import CauseCode, SocketAddress
+from userspace_proxy.model.connection_ends import EndedBy
 
 DEAD = FailedDialFacts("10.244.0.9:80", CauseCode.ENDPOINT_REFUSES)
 

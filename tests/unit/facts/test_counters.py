@@ -14,7 +14,7 @@ from userspace_proxy.facts import (
     counted_names,
 )
 from userspace_proxy.model import CauseCode, SocketAddress
-from userspace_proxy.policy.loss_causes import LOSSES
+from userspace_proxy.model.error_numbers import LOSSES
 
 
 @pytest.mark.parametrize("kind", [EndpointCounters, GroupCounters])

@@ -7,8 +7,8 @@ import pytest
 from tests.netns import Net
 from userspace_proxy.kernel.neighbours import absent_hop, next_hop, own_route_error
 from userspace_proxy.kernel.netlink import rtnetlink
-from userspace_proxy.policy.endpoint_causes import NextHop
-from userspace_proxy.policy.route_causes import NO_ROUTE, PROHIBITED, UNREACHABLE_TYPE
+from userspace_proxy.model.error_numbers import NO_ROUTE, PROHIBITED, UNREACHABLE_TYPE
+from userspace_proxy.model.node_network import NextHop
 
 HOP = NextHop("eth9")
 # Another end is up, and answers no ARP.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 import time
 
 import pytest
 
 from tests.netns import DEADLINE_S, Net
 from userspace_proxy.kernel.routes import NodeRoutes
-from userspace_proxy.policy.locality import NodeLink, NodeRoute
+from userspace_proxy.model.node_network import NodeLink, NodeRoute
 
 
 @pytest.fixture
@@ -56,10 +57,10 @@ def test_routes_that_keep_changing_are_read_rarely_and_the_last_change_is_report
 
         def note():
             reported.append(loop.time())
-            if "10.219.0.0/16" in routes.networks:
+            if "10.219.0.0/16" in routes.derived:
                 last.set()
 
-        routes = NodeRoutes(loop, note)
+        routes = NodeRoutes(loop, note, networks_of)
         await asyncio.to_thread(node.run, commands)
         async with asyncio.timeout(DEADLINE_S):
             await last.wait()
@@ -79,7 +80,7 @@ def test_many_routes_are_read_without_blocking_the_loop(node):
     async def do():
         reported = asyncio.Event()
         began = time.thread_time()
-        routes = NodeRoutes(asyncio.get_running_loop(), reported.set)
+        routes = NodeRoutes(asyncio.get_running_loop(), reported.set, networks_of)
         at_once = time.thread_time() - began
         await asyncio.to_thread(node.run, "ip route add 10.3.0.2/32 dev veth0")
         began = time.thread_time()
@@ -96,7 +97,7 @@ def test_many_routes_are_read_without_blocking_the_loop(node):
 
 def listed(node):
     async def do():
-        routes = NodeRoutes(asyncio.get_running_loop(), lambda: None)
+        routes = NodeRoutes(asyncio.get_running_loop(), lambda: None, networks_of)
         routes.close()
         routes.close()
         return routes
@@ -129,12 +130,39 @@ def reported_after(node, change):
 
     async def do():
         reported = asyncio.Event()
-        routes = NodeRoutes(asyncio.get_running_loop(), reported.set)
+        routes = NodeRoutes(asyncio.get_running_loop(), reported.set, networks_of)
         await asyncio.to_thread(node.run, change)
         async with asyncio.timeout(DEADLINE_S):
             await reported.wait()
         routes.close()
-        return {route.network for route in routes.routes}
+        return routes.derived
 
     with node:
         return asyncio.run(do())
+
+
+def networks_of(links, routes):
+    return {route.network for route in routes}
+
+
+def test_what_follows_is_derived_from_links_and_routes_beside_the_loop(node):
+    """The first listing is that of the constructor, so its values are there at once."""
+    seen = []
+
+    def derive(links, routes):
+        seen.append((threading.current_thread() is threading.main_thread(), links, routes))
+        return len(seen)
+
+    async def do():
+        reported = asyncio.Event()
+        routes = NodeRoutes(asyncio.get_running_loop(), reported.set, derive)
+        assert routes.derived == 1
+        await asyncio.to_thread(node.run, "ip route add 10.3.0.2/32 dev veth0")
+        async with asyncio.timeout(DEADLINE_S):
+            await reported.wait()
+        routes.close()
+        return routes
+
+    with node:
+        routes = asyncio.run(do())
+    assert seen[routes.derived - 1] == (False, routes.links, routes.routes)

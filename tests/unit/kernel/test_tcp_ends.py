@@ -9,10 +9,10 @@ import struct
 import pytest
 
 from tests.cluster.waiting import wait_for
-from userspace_proxy.facts.connection import EndedBy
 from userspace_proxy.kernel.tcp_ends import LOSS_S, endpoint_loss, loss, reset_as
 from userspace_proxy.kernel.tcp_state import CLOSE_WAIT, is_connected, silent_s
-from userspace_proxy.policy.loss_causes import FROM_ENDPOINT, NOT_TO_CLIENT, NOT_TO_ENDPOINT
+from userspace_proxy.model.connection_ends import EndedBy
+from userspace_proxy.model.error_numbers import FROM_ENDPOINT, NOT_TO_CLIENT, NOT_TO_ENDPOINT
 
 SO_ATTACH_FILTER = 26
 # Of a TCP header and its bytes; an acknowledgement has 20 to 60.

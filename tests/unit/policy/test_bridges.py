@@ -2,14 +2,14 @@
 
 import pytest
 
+from userspace_proxy.model.node_network import BridgeFilter, NodeLink
 from userspace_proxy.policy.bridges import (
-    BridgeFilter,
     BridgeObstacle,
     find_obstacles,
     mark_filtered,
     pod_bridges,
 )
-from userspace_proxy.policy.locality import FILTERED_BRIDGE, HERE, NodeLink
+from userspace_proxy.policy.locality import FILTERED_BRIDGE, HERE
 
 CNI0, VETH, OTHER = 5, 6, 7
 BRIDGE = NodeLink(CNI0, "cni0", "bridge")

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from userspace_proxy.model import CauseCode, IPFamily, ServicePort, SocketAddress
+from userspace_proxy.model.error_numbers import PROHIBITED
 from userspace_proxy.policy.causes import (
     NOTES_MAX,
     address_taken,
@@ -30,7 +31,6 @@ from userspace_proxy.policy.causes import (
     slice_empty,
     some_lack_port,
 )
-from userspace_proxy.policy.route_causes import PROHIBITED
 
 from ..model.samples import ALICE, HTTP, service, slice_of
 

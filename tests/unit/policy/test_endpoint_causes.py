@@ -5,10 +5,11 @@ import pytest
 
 from userspace_proxy.dataplane.udp_flow import REFUSALS
 from userspace_proxy.model import CauseCode, SocketAddress
+from userspace_proxy.model.error_numbers import FROM_ENDPOINT, OWN_ROUTES, PROHIBITED
+from userspace_proxy.model.node_network import NextHop
 from userspace_proxy.policy.causes import NO_HOST, dial_failed, resets
 from userspace_proxy.policy.endpoint_causes import (
     DroppedBy,
-    NextHop,
     about_to_vanish,
     answers_flows_late,
     answers_late,
@@ -27,8 +28,7 @@ from userspace_proxy.policy.endpoint_causes import (
     silent_since,
     with_header,
 )
-from userspace_proxy.policy.loss_causes import FROM_ENDPOINT, loses
-from userspace_proxy.policy.route_causes import OWN_ROUTES, PROHIBITED
+from userspace_proxy.policy.loss_causes import loses
 
 POD = SocketAddress("10.244.1.8", 8080)
 REFUSES = replace(dial_failed(POD, errno.ECONNREFUSED, ""), count=2, first_at=5.0, last_at=9.0)

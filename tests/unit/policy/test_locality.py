@@ -2,6 +2,7 @@
 
 import pytest
 
+from userspace_proxy.model.node_network import NodeLink, NodeRoute
 from userspace_proxy.policy import locality as module
 from userspace_proxy.policy.locality import (
     FILTERED_BRIDGE,
@@ -9,8 +10,6 @@ from userspace_proxy.policy.locality import (
     OUTSIDE,
     ROUTED,
     Locality,
-    NodeLink,
-    NodeRoute,
     find_networks,
     find_pod_links,
     may_keep,

@@ -1,14 +1,13 @@
 import pytest
 
 from userspace_proxy.model import CauseCode, SocketAddress
-from userspace_proxy.policy.loss_causes import (
+from userspace_proxy.model.error_numbers import (
     FROM_ENDPOINT,
     LOSSES,
     NOT_TO_CLIENT,
     NOT_TO_ENDPOINT,
-    loses,
-    lost_before,
 )
+from userspace_proxy.policy.loss_causes import loses, lost_before
 
 POD = SocketAddress("fd00::9", 8080)
 ALICE = "203.0.113.7"

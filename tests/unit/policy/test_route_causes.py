@@ -3,15 +3,9 @@ import errno
 import pytest
 
 from userspace_proxy.model import CauseCode, SocketAddress
+from userspace_proxy.model.error_numbers import NO_ROUTE, OWN_ROUTES, PROHIBITED, UNREACHABLE_TYPE
 from userspace_proxy.policy.causes import NO_DATAGRAM, NO_HOST, dial_failed, resets
-from userspace_proxy.policy.route_causes import (
-    NO_ROUTE,
-    OWN_ROUTES,
-    PROHIBITED,
-    UNREACHABLE_TYPE,
-    by_own_route,
-    shows_own_route,
-)
+from userspace_proxy.policy.route_causes import by_own_route, shows_own_route
 
 POD = SocketAddress("10.244.1.8", 8080)
 

@@ -7,11 +7,11 @@ from userspace_proxy.facts.connection import (
     ConnectionEvent,
     ConnectionFacts,
     ConnectionFilter,
-    EndedBy,
     FailedDialFacts,
 )
 from userspace_proxy.facts.edges import EdgeFacts, EdgesFacts
 from userspace_proxy.model import CauseCode
+from userspace_proxy.model.connection_ends import EndedBy
 from userspace_proxy.status.connection_words import (
     cells_of,
     edge_cells,

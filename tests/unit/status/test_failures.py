@@ -5,10 +5,10 @@ import pytest
 from userspace_proxy.agent.rounds.wall_clock import WallClock
 from userspace_proxy.facts import LATELY_S, EndpointCounters, Level, Waits
 from userspace_proxy.model import CauseCode, DataPath, Handling, Hold, Protocol, SocketAddress
+from userspace_proxy.model.node_network import NextHop
 from userspace_proxy.policy.causes import NO_DATAGRAM, dial_failed, resets
 from userspace_proxy.policy.endpoint_causes import (
     DroppedBy,
-    NextHop,
     answers_late,
     cuts_off,
     denies,

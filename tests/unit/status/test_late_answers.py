@@ -5,10 +5,11 @@ import pytest
 from userspace_proxy.facts import EndpointCounters, LatelyFacts, Level
 from userspace_proxy.facts.lately import Lately
 from userspace_proxy.model import CauseCode, Handling, Hold, SocketAddress
+from userspace_proxy.model.error_numbers import FROM_ENDPOINT
 from userspace_proxy.policy import EndpointVerdict
 from userspace_proxy.policy.causes import NO_DATAGRAM
 from userspace_proxy.policy.endpoint_causes import at_times, no_datagram
-from userspace_proxy.policy.loss_causes import FROM_ENDPOINT, loses
+from userspace_proxy.policy.loss_causes import loses
 from userspace_proxy.status.late_answers import many_saved_late
 from userspace_proxy.status.lately import failed_lately, many_failed
 from userspace_proxy.status.port_state import judge

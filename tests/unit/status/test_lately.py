@@ -5,10 +5,11 @@ import pytest
 from userspace_proxy.facts import LATELY_S, EndpointCounters, LatelyFacts, Level, Waits
 from userspace_proxy.facts.lately import Lately
 from userspace_proxy.model import CauseCode, DataPath, Handling, Hold, Protocol, SocketAddress
+from userspace_proxy.model.error_numbers import FROM_ENDPOINT, NOT_TO_CLIENT, NOT_TO_ENDPOINT
 from userspace_proxy.policy import EndpointVerdict, PathDecision
 from userspace_proxy.policy.causes import dial_failed, resets
 from userspace_proxy.policy.endpoint_causes import at_times, sends_nothing
-from userspace_proxy.policy.loss_causes import FROM_ENDPOINT, NOT_TO_CLIENT, NOT_TO_ENDPOINT, loses
+from userspace_proxy.policy.loss_causes import loses
 from userspace_proxy.status.failures import failure_of
 from userspace_proxy.status.lately import failed_lately
 from userspace_proxy.status.port_state import judge

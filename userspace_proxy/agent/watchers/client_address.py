@@ -1,7 +1,8 @@
 """Decides whether endpoints see client addresses, and configures the data plane for it.
 
     kernel: ReplyRouting ──catches replies──▶ sockets of the data plane
-    NodeRoutes ──links──▶ do they return here?   NodeRoutes ──networks──▶ Plane.preserve
+    NodeRoutes ──links──▶ do they return here?
+               ──links, routes──▶ policy.locality ──networks──▶ Plane.preserve
 
 Rule 1: where it is impossible, everything works with this node's address, and the page shows
 the reason.
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import Iterable
 
@@ -27,9 +29,10 @@ from ...kernel.nf_tables.owned import OwnerSockets
 from ...kernel.routes import NodeRoutes
 from ...log_fields import FieldLogger
 from ...model import DataPath
+from ...model.node_network import NodeLink
 from ...plan import PlanChanges
 from ...plane import Plane
-from ...policy.locality import Networks, NodeLink
+from ...policy.locality import Networks, find_networks
 from ...steering import ReplyRouting
 from ...trouble import Trouble
 from ..rounds.component import Component
@@ -63,7 +66,7 @@ class ClientAddresses(Component):
         """Why a repair failed; empty if the last one succeeded."""
         self._cluster = tuple(cluster)
         self._replies = ReplyRouting(proxy_name, owners)
-        self._routes: NodeRoutes | None = None
+        self._routes: NodeRoutes[Networks] | None = None
         self._bridges = ClientBridges()
         self._has_news = asyncio.Event()
         self._refusal = "it has not begun"
@@ -170,7 +173,8 @@ class ClientAddresses(Component):
         if self._routes is None:
             loop = asyncio.get_running_loop()
             try:
-                self._routes = NodeRoutes(loop, self._follow_node, self._cluster)
+                find = functools.partial(find_networks, cluster=self._cluster)
+                self._routes = NodeRoutes(loop, self._follow_node, find)
             except SteeringError as exc:
                 self._refusal = exc.message
                 return
@@ -200,7 +204,7 @@ class ClientAddresses(Component):
         routes = self._routes
         if routes is not None:
             self._obstacle = why_impossible(routes.links)
-            self._bridges.follow(routes.links, routes.networks, routes.bridge_filter)
+            self._bridges.follow(routes.links, routes.derived, routes.bridge_filter)
             self._has_news.set()
             self._update()
 
@@ -213,7 +217,7 @@ class ClientAddresses(Component):
         self._ipv6_trouble.set(without_ipv6)
         networks: Networks | None = None
         if self._routes is not None and not cause:
-            networks = self._bridges.mark(self._routes.networks)
+            networks = self._bridges.mark(self._routes.derived)
             if without_ipv6:
                 networks = {text: place for text, place in networks.items() if ":" not in text}
         if networks != self._networks:

@@ -12,15 +12,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ...log_fields import FieldLogger
+from ...model.node_network import BridgeFilter, NodeLink
 from ...policy.bridges import (
     BridgeFamily,
-    BridgeFilter,
     BridgeObstacle,
     find_obstacles,
     mark_filtered,
     pod_bridges,
 )
-from ...policy.locality import Networks, NodeLink
+from ...policy.locality import Networks
 from ...trouble import Trouble
 
 _log = FieldLogger("userspace_proxy.agent")

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ...policy.locality import NodeLink
+from ...model.node_network import NodeLink
 from .messages import (
     DUMP,
     U32,

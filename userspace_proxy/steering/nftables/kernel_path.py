@@ -15,10 +15,10 @@ from ...kernel.nf_tables.counts import Counts
 from ...kernel.nf_tables.kept_table import KeptTable, Repair
 from ...kernel.nf_tables.nft_table import Steps
 from ...kernel.nf_tables.writer import SetElement
-from ...kernel.pod_links import PodLinks
 from ...model import Balance, Frontend, IPFamily, SocketAddress
 from ..base import Affinity, KernelTarget
 from ..names import KERNEL_PATH_TABLES
+from ..pod_links import PodLinks
 from .choosers import (
     NAMES,
     Chooser,

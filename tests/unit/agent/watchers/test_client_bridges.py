@@ -5,8 +5,8 @@ import logging
 import pytest
 
 from userspace_proxy.agent.watchers.client_bridges import ClientBridges
-from userspace_proxy.policy.bridges import BridgeFilter
-from userspace_proxy.policy.locality import FILTERED_BRIDGE, NodeLink
+from userspace_proxy.model.node_network import BridgeFilter, NodeLink
+from userspace_proxy.policy.locality import FILTERED_BRIDGE
 
 CNI0 = 5
 LINKS = (NodeLink(CNI0, "cni0", "bridge"),)

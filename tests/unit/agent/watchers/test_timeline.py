@@ -11,12 +11,12 @@ from userspace_proxy.agent.watchers.timeline import KEPT, OUTAGES_MAX, Timeline
 from userspace_proxy.cluster import Store
 from userspace_proxy.facts import LATELY_S, Level, SourceFacts
 from userspace_proxy.model import DataPath, SocketAddress
+from userspace_proxy.model.node_network import NextHop
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import Planner, diff_plans
 from userspace_proxy.plane import Plane
 from userspace_proxy.plane.messages import Ejected, Returned
 from userspace_proxy.policy import NodeFacts
-from userspace_proxy.policy.endpoint_causes import NextHop
 from userspace_proxy.status.path_words import PathView
 from userspace_proxy.status.timeline import Event
 

@@ -35,7 +35,7 @@ from userspace_proxy.kernel.netlink.rtnetlink import (
     write_local_route,
     write_rule,
 )
-from userspace_proxy.policy.locality import NodeLink
+from userspace_proxy.model.node_network import NodeLink
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 RTA_CACHEINFO = "24000c00" + "00" * 32

@@ -6,9 +6,9 @@ Rule 2: the network namespace is that of the thread that creates the object.
 
 from __future__ import annotations
 
+from ..kernel.netlink import RouteSockets, explained, rtnetlink
+from ..kernel.routes import read_links, read_routes
 from ..policy.locality import PodLink, find_pod_links
-from .netlink import RouteSockets, explained, rtnetlink
-from .routes import read_links, read_routes
 
 # A route alone rarely decides, and a router has thousands that change all the time.
 _GROUPS = (rtnetlink.GROUP_LINK, rtnetlink.GROUP_ADDRESS_4, rtnetlink.GROUP_ADDRESS_6)

@@ -1,0 +1,57 @@
+"""The network of one node as its kernel describes it: links, routes, next hops, bridge settings.
+
+What follows from them, such as where an address is, is decided by ``policy``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class NodeLink(NamedTuple):
+    """One interface of this node."""
+
+    number: int
+    name: str
+    kind: str
+    """As in ``ip -details link``: ``veth``, ``bridge``; empty for hardware."""
+    master: int = 0
+    """The number of the bridge that it is a port of; 0 for none."""
+    calls_iptables: bool = False
+    """Option of a bridge: its IPv4 packets pass iptables and nftables."""
+    calls_ip6tables: bool = False
+    """The same for IPv6."""
+    filters_vlans: bool = False
+    """Option of a bridge."""
+    is_isolated: bool = False
+    """A bridge's port that exchanges no packets with other isolated ports."""
+
+
+class NodeRoute(NamedTuple):
+    """One route of this node."""
+
+    network: str
+    """In canonical form."""
+    link: int = 0
+    """0 for none, or for several."""
+    has_gateway: bool = False
+    is_local: bool = False
+    """It delivers to this node."""
+
+
+class NextHop(NamedTuple):
+    """Where a node sends packets to an address: to its host, or to a gateway."""
+
+    interface: str
+    gateway: str = ""
+    """Empty: the address is on the interface's own link."""
+
+
+class BridgeFilter(NamedTuple):
+    """The settings of br_netfilter for all bridges."""
+
+    is_loaded: bool = False
+    calls_iptables: bool = False
+    """IPv4 packets on bridges pass iptables and nftables."""
+    calls_ip6tables: bool = False
+    """The same for IPv6."""
