@@ -250,7 +250,7 @@ class CounterTable:
 
     def note_mistake(self, mistake: ClientMistake, client: str, now: float) -> None:
         """Note that a client was turned away because of what it sent."""
-        self.client_mistakes.setdefault(mistake, Streak()).failed(now, who=client)
+        self.client_mistakes.setdefault(mistake, Streak()).failed(now, client=client)
 
     def totals(self) -> EndpointCounters:
         """Return the sums over all endpoints, former ones included."""

@@ -10,10 +10,21 @@ of them ends it: the monotonic clock is the same in all processes of a node.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+import msgspec
 
 _NEVER = -1.0
 """Before all monotonic times; JSON can express it."""
+
+
+class LateByte(NamedTuple):
+    """What is known of first bytes that came after their clients had left."""
+
+    waited_s: Annotated[float, msgspec.Meta(ge=0, le=1e11)]
+    """How long the last one took."""
+    is_at_end: bool
+    """Whether each one of the streak came right after its client's end."""
 
 
 class StreakPart(NamedTuple):
@@ -25,13 +36,23 @@ class StreakPart(NamedTuple):
     first_at: float = _NEVER
     last_at: float = _NEVER
     number: int = 0
-    who: str = ""
+    client: str = ""
+    late: LateByte | None = None
 
 
 class Streak:
     """The latest failures in a row, of one kind of attempt at one endpoint."""
 
-    __slots__ = ("before_at", "failures", "first_at", "last_at", "number", "succeeded_at", "who")
+    __slots__ = (
+        "before_at",
+        "client",
+        "failures",
+        "first_at",
+        "last_at",
+        "late",
+        "number",
+        "succeeded_at",
+    )
 
     def __init__(self) -> None:
         self.succeeded_at = _NEVER
@@ -45,22 +66,28 @@ class Streak:
         """Monotonic seconds of the last failure of the streak before, as far as it was seen."""
         self.number = 0
         """Errno of the last failure."""
-        self.who = ""
-        """The last that was noted: the client, or the seconds that it waited for a byte."""
+        self.client = ""
+        """The last one that was noted."""
+        self.late: LateByte | None = None
+        """What was last noted of a first byte that came too late; None: nothing."""
 
     @property
     def is_on(self) -> bool:
         """Whether the last attempt failed."""
         return self.last_at > self.succeeded_at
 
-    def failed(self, now: float, number: int = 0, who: str = "") -> None:
+    def failed(
+        self, now: float, number: int = 0, client: str = "", late: LateByte | None = None
+    ) -> None:
         """Note a failure at this time."""
-        self.add(StreakPart(_NEVER, 1, now, now, number, who))
+        self.add(StreakPart(_NEVER, 1, now, now, number, client, late))
 
-    def still_fails(self, now: float, number: int, who: str = "") -> None:
+    def still_fails(
+        self, now: float, number: int, client: str = "", late: LateByte | None = None
+    ) -> None:
         """Note that it is as it was, or more of the last failure; this isn't counted."""
         if self.is_on:
-            self.last_at, self.number, self.who = now, number, who or self.who
+            self._note_last(now, number, client, late)
 
     def end(self) -> None:
         """End it, as if the last failure had been a success: connections go elsewhere now."""
@@ -79,7 +106,13 @@ class Streak:
     def whole(self) -> StreakPart:
         """Return all of it."""
         return StreakPart(
-            self.succeeded_at, self.failures, self.first_at, self.last_at, self.number, self.who
+            self.succeeded_at,
+            self.failures,
+            self.first_at,
+            self.last_at,
+            self.number,
+            self.client,
+            self.late,
         )
 
     def add(self, part: StreakPart) -> None:
@@ -89,8 +122,13 @@ class Streak:
             return
         if not self.is_on:
             self.failures, self.before_at = 0, self.last_at
-            self.first_at, self.last_at, self.who = part.first_at, _NEVER, ""
+            self.first_at, self.last_at, self.client, self.late = part.first_at, _NEVER, "", None
         self.failures += part.failures
         self.first_at = min(self.first_at, part.first_at)
         if part.last_at >= self.last_at:
-            self.last_at, self.number, self.who = part.last_at, part.number, part.who or self.who
+            self._note_last(part.last_at, part.number, part.client, part.late)
+
+    def _note_last(self, at: float, number: int, client: str, late: LateByte | None) -> None:
+        """Note the last failure; what isn't known of it is that of the one before."""
+        self.last_at, self.number = at, number
+        self.client, self.late = client or self.client, late or self.late

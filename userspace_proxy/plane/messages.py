@@ -24,6 +24,7 @@ from ..facts import TIMES_BOUNDS_S, ClientMistake, EndpointCounters, GroupCounte
 from ..facts.connection import FILTERS_MAX, ConnectionFacts, ConnectionFilter, LeftOut
 from ..facts.counters import Counters
 from ..facts.edges import CALLS_MAX, Calls
+from ..facts.streak import LateByte
 from ..model import Protocol, SocketAddress
 from ..model.serving import Serving
 from ..policy.locality import Networks
@@ -252,7 +253,8 @@ class StreakReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
     first_at: Moment
     last_at: Moment
     number: Annotated[int, msgspec.Meta(ge=0, le=4095)]
-    who: Annotated[str, msgspec.Meta(max_length=64, pattern="^[0-9a-zA-Z.:%_-]*$")] = ""
+    client: Annotated[str, msgspec.Meta(max_length=64, pattern="^[0-9a-zA-Z.:%_-]*$")] = ""
+    late: LateByte | None = None
 
 
 class EndpointReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Protocol
 
 from ..facts import LATELY_S, EndpointCounters, PortFacts, Streak
-from ..facts.late_bytes import late_byte
 from ..model import Cause, CauseCode, SocketAddress
 from ..policy.causes import NO_DATAGRAM, RESETS, dial_failed, end_code, resets
 from ..policy.endpoint_causes import (
@@ -112,22 +111,21 @@ def _failure(
         return failed
     has_many_ends = ends.is_on and ends.failures >= min(_many(ends, clock), counters.connections)
     if has_many_ends and not _left_at_once(ends):
-        if ends.who and ends.number == errno.ETIMEDOUT:
-            late = late_byte(ends.who)
-            cause = answers_late(address, late.waited_s, is_at_end=late.is_at_end)
+        if ends.late and ends.number == errno.ETIMEDOUT:
+            cause = answers_late(address, ends.late.waited_s, is_at_end=ends.late.is_at_end)
             return seen(cause, ends, clock)
         cause = seen(end_cause(address, ends.number), ends, clock)
         if ends.succeeded_at >= 0 and clock.now - ends.succeeded_at < LATELY_S:
             cause = replace(cause, hint=at_times(cause).hint)
         if has_excluded(counters.exclusions) and counters.exclusions.last_at >= ends.last_at:
-            cause = seen(excludes(address, counters.exclusions.who), ends, clock)
+            cause = seen(excludes(address, counters.exclusions.client), ends, clock)
         return silent_since(cause, failed) if failed else cause
     if failed:
         return failed
     if denials.is_on and _is_denial(denials):
         is_ended = denials.number in RESETS and ends.succeeded_at >= denials.first_at
         word = excludes if is_ended else denies
-        cause = seen(word(address, denials.who), denials, clock)
+        cause = seen(word(address, denials.client), denials, clock)
         # Others that are answered show nothing of this client, but it may have stopped trying.
         has_answered_since = dials.succeeded_at > denials.last_at
         if not (has_answered_since and _is_past(cause, clock)):
@@ -169,7 +167,7 @@ def end_cause(address: SocketAddress, number: int) -> Cause:
 def cut_cause(address: SocketAddress, cuts: Streak) -> Cause:
     """Return the cause of connections that ended after a byte, by what was noted of the last."""
     if cuts.number in LOSSES:
-        return loses(address, cuts.number, cuts.who, has_sent=True)
+        return loses(address, cuts.number, cuts.client, has_sent=True)
     return cuts_off(address)
 
 

@@ -186,15 +186,15 @@ def _late(endpoints: _Endpoints) -> _Failures:
 
 
 def _dial_failed(verdict: EndpointVerdict, dials: Streak) -> Cause:
-    is_denied = bool(dials.who) and dials.failures >= _MANY_DENIALS
+    is_denied = bool(dials.client) and dials.failures >= _MANY_DENIALS
     if is_denied and dials.last_at - dials.first_at >= DENIALS_S:
-        return at_times(denies(verdict.address, dials.who), verdict.host)
+        return at_times(denies(verdict.address, dials.client), verdict.host)
     return at_times(dial_cause(verdict.address, dials.number), verdict.host)
 
 
 def _ended(verdict: EndpointVerdict, ends: Streak) -> Cause:
     address, is_of_some = verdict.address, isinstance(ends, Exclusions)
-    cause = excludes(address, ends.who) if is_of_some else end_cause(address, ends.number)
+    cause = excludes(address, ends.client) if is_of_some else end_cause(address, ends.number)
     before = at_times(cause, verdict.host)
     # One that has never answered answers no others either.
     return before if is_of_some or ends.succeeded_at >= 0 else replace(before, hint=cause.hint)

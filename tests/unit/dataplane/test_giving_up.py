@@ -9,7 +9,7 @@ import pytest
 
 from userspace_proxy.dataplane import Tuning, endpoint_group, giving_up
 from userspace_proxy.dataplane.connection_log import LOGGER
-from userspace_proxy.facts.late_bytes import AT_END_S, late_byte
+from userspace_proxy.facts.late_bytes import AT_END_S
 from userspace_proxy.kernel.tcp_state import said_s, unheard_s
 
 from .rig import connection_lines
@@ -191,9 +191,9 @@ async def test_an_answer_that_comes_after_its_client_has_closed_is_none(rig, is_
     await until(lambda: not rig.connections.open)
     ends = web.group.counters_of(pod.address).ends
     assert (ends.is_on, ends.failures, ends.number) == (True, 1, errno.ETIMEDOUT)
-    waited_s, is_at_end = late_byte(ends.who)
-    assert 0.9 <= float(waited_s) < 30
-    assert is_at_end
+    assert ends.late is not None
+    assert 0.9 <= ends.late.waited_s < 30
+    assert ends.late.is_at_end
 
 
 async def test_an_answer_that_its_clients_end_does_not_bring_is_slow(rig):
@@ -206,8 +206,8 @@ async def test_an_answer_that_its_clients_end_does_not_bring_is_slow(rig):
     await until(lambda: unheard_s(connection.client) >= AT_END_S, "the client has left a while ago")
     await server.send(b"answer")
     ends = web.group.counters_of(pod.address).ends
-    await until(lambda: ends.who, "the late byte is noted")
-    assert not late_byte(ends.who).is_at_end
+    await until(lambda: ends.late, "the late byte is noted")
+    assert not ends.late.is_at_end
 
 
 @pytest.mark.parametrize("is_with_end", [False, True])

@@ -5,6 +5,7 @@ import pytest
 
 from userspace_proxy.agent.rounds.wall_clock import WallClock
 from userspace_proxy.dataplane import EndpointGroup, outcomes
+from userspace_proxy.facts import StreakPart
 from userspace_proxy.facts.connection import ConnectionFacts, failed_dials
 from userspace_proxy.model import CauseCode, SocketAddress
 from userspace_proxy.model.serving import Serving
@@ -27,7 +28,7 @@ def test_failures_in_a_row_are_those_since_the_last_answer(group):
     assert not dials.is_on
     for now in (2.0, 3.0):
         group.outcomes.failed(POD_A, errno.ECONNREFUSED, now)
-    assert dials.whole() == (1.0, 2, 2.0, 3.0, errno.ECONNREFUSED, "")
+    assert dials.whole() == StreakPart(1.0, 2, 2.0, 3.0, errno.ECONNREFUSED)
     assert group.counters_of(POD_A).failures_by_cause() == {
         CauseCode.ENDPOINT_REFUSES: 2,
         CauseCode.ENDPOINT_SILENT: 1,
@@ -131,7 +132,7 @@ def test_a_client_whose_dials_alone_are_accepted_and_reset_is_known(group):
         group.outcomes.failed(POD_A, errno.ECONNRESET, now, client=ALICE)
         ends.succeeded_at = 2.0
     exclusions = group.counters_of(POD_A).exclusions
-    assert (exclusions.failures, exclusions.who) == (1, ALICE)
+    assert (exclusions.failures, exclusions.client) == (1, ALICE)
 
 
 def test_a_shortage_is_logged_once_a_minute(group, caplog):

@@ -57,7 +57,7 @@ async def test_an_endpoint_that_answers_this_node_is_noted_to_deny_the_client(ri
     counters = web.counters_of(endpoint)
     assert not counters.denials.is_on
     await until(lambda: knows(rig, ALICE, endpoint), "the answer")
-    assert (counters.denials.failures, counters.denials.who) == (1, ALICE)
+    assert (counters.denials.failures, counters.denials.client) == (1, ALICE)
     assert not counters.dials.is_on
     assert counters.denials.number == errno.ETIMEDOUT
     # The next probe, a minute later.
@@ -74,7 +74,7 @@ async def test_denied_clients_that_alternate_are_counted_until_one_of_them_is_an
         await until(lambda count=count: denials.failures == count, "the answer")
     for client in (ALICE, BOB):
         probes.denied(web, client, endpoint, errno.ETIMEDOUT)
-    assert (denials.failures, denials.who) == (4, BOB)
+    assert (denials.failures, denials.client) == (4, BOB)
     # Nothing was denied to her.
     probes.admitted(web, CAROL, endpoint)
     assert denials.is_on
@@ -93,7 +93,7 @@ async def test_the_failures_of_another_client_long_ago_are_not_in_a_row_with_tho
     assert denials.failures == 2
     denials.last_at = long_ago
     probes.denied(web, BOB, endpoint, errno.ETIMEDOUT)
-    assert (denials.failures, denials.who, denials.is_on) == (1, BOB, True)
+    assert (denials.failures, denials.client, denials.is_on) == (1, BOB, True)
     # Remembered without a probe, as long as no other client fails.
     rig.engine.reactor.tick()
     probes.admitted(web, BOB, endpoint)

@@ -36,7 +36,7 @@ def failing(cause, **figures):
         pytest.param(failing(REFUSES, sent_at=1.0, sent_bytes=0), "UDP", "; it answered before"),
         pytest.param(failing(resets(POD), sent_bytes=1), "TCP", ""),
         pytest.param(failing(sends_nothing(POD), sent_bytes=1), "TCP", ""),
-        pytest.param(failing(answers_late(POD, "2.5"), sent_bytes=1), "TCP", ""),
+        pytest.param(failing(answers_late(POD, 2.5), sent_bytes=1), "TCP", ""),
         pytest.param(failing(fault_on_purpose(POD, ["silent"]), sent_bytes=1), "TCP", ""),
         pytest.param(failing(loses(POD, FROM_ENDPOINT), sent_bytes=1), "TCP", ""),
         pytest.param(failing(None, sent_bytes=1), "TCP", ""),

@@ -82,7 +82,7 @@ def test_a_client_whose_packets_are_lost_is_counted_where_it_was_when_it_left(nu
     assert (counters.left, counters.unanswered, counters.cut) == (1, 0, 1)
     assert not counters.exclusions.failures
     assert (counters.ends.number, counters.cuts.number) == (number, number)
-    assert counters.cuts.who == "10.244.3.8"
+    assert counters.cuts.client == "10.244.3.8"
 
 
 def test_a_client_that_the_endpoint_alone_does_not_answer_is_known():
@@ -92,7 +92,7 @@ def test_a_client_that_the_endpoint_alone_does_not_answer_is_known():
         counters.ended_unanswered(now, errno.ETIMEDOUT, "192.0.2.8")
         counters.ended_unanswered(now, errno.ENOMSG)
         counters.ends.succeeded_at = 2.0
-    assert (counters.exclusions.failures, counters.exclusions.who) == (1, "192.0.2.7")
+    assert (counters.exclusions.failures, counters.exclusions.client) == (1, "192.0.2.7")
     assert [*counters.exclusions.clients] == ["192.0.2.7"]
 
 

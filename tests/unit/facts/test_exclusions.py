@@ -21,7 +21,7 @@ def test_a_client_that_fails_again_after_others_were_answered_is_excluded(exclus
     end(exclusions, ALICE, 1.0, answered_at=-1.0)
     end(exclusions, ALICE, 3.0, answered_at=2.0)
     end(exclusions, ALICE, 5.0, answered_at=4.0)
-    assert (exclusions.failures, exclusions.who, exclusions.last_at) == (2, ALICE, 5.0)
+    assert (exclusions.failures, exclusions.client, exclusions.last_at) == (2, ALICE, 5.0)
     end(exclusions, ALICE, 6.0, answered_at=4.0)
     assert (exclusions.failures, exclusions.last_at) == (2, 6.0), "nothing new of others"
 

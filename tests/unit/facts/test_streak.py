@@ -1,6 +1,9 @@
 import errno
 
 from userspace_proxy.facts import Streak, StreakPart
+from userspace_proxy.facts.streak import LateByte
+
+ALICE = "192.0.2.7"
 
 
 def streak_of(*failures, succeeded_at=-1.0):
@@ -94,9 +97,10 @@ def test_a_probe_that_fails_brings_it_up_to_date_and_is_not_counted():
 
 def test_what_was_noted_is_kept_until_the_streak_is_over():
     streak = streak_of((1.0, errno.ETIMEDOUT))
-    streak.still_fails(2.0, errno.ETIMEDOUT, "2.5")
+    late = LateByte(2.5, is_at_end=False)
+    streak.still_fails(2.0, errno.ETIMEDOUT, ALICE, late)
     streak.failed(3.0, errno.ETIMEDOUT)
-    assert streak.whole() == StreakPart(-1.0, 2, 1.0, 3.0, errno.ETIMEDOUT, "2.5")
+    assert streak.whole() == StreakPart(-1.0, 2, 1.0, 3.0, errno.ETIMEDOUT, ALICE, late)
     streak.succeeded_at = 4.0
     streak.failed(5.0, errno.ETIMEDOUT)
-    assert streak.who == ""
+    assert (streak.client, streak.late) == ("", None)

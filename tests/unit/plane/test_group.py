@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from userspace_proxy.dataplane import Waiting
+from userspace_proxy.facts import StreakPart
 from userspace_proxy.facts.lately import Lately
 from userspace_proxy.model import Balance, CauseCode, Handling, Hold, SocketAddress
 from userspace_proxy.model.serving import Serving
@@ -237,7 +238,7 @@ def test_failures_in_a_row_are_those_that_all_workers_see(group):
     group.add(ONE, refused(2, 11.0, 13.0), 15.0)
     group.add(TWO, refused(3, 12.0, 14.0), 15.0)
     dials = group.counters_of(POD_A).dials
-    assert dials.whole() == (-1.0, 5, 11.0, 14.0, errno.ECONNREFUSED, "")
+    assert dials.whole() == StreakPart(-1.0, 5, 11.0, 14.0, errno.ECONNREFUSED)
     group.worker_ended(ONE)
     assert dials.is_on
     group.add(TWO, refused(0, 12.0, 14.0, succeeded_at=16.0), 20.0)
@@ -245,7 +246,7 @@ def test_failures_in_a_row_are_those_that_all_workers_see(group):
     group.add(ONE, refused(1, 11.0, 15.0), 20.0)
     assert not dials.is_on, "an answer in one worker ends the row of them all"
     group.add(ONE, refused(1, 17.0, 17.0), 20.0)
-    assert dials.whole() == (16.0, 1, 17.0, 17.0, errno.ECONNREFUSED, "")
+    assert dials.whole() == StreakPart(16.0, 1, 17.0, 17.0, errno.ECONNREFUSED)
 
 
 def test_a_worker_can_not_report_what_lies_in_the_future(group):

@@ -10,6 +10,7 @@ from userspace_proxy.facts import (
     StreakPart,
 )
 from userspace_proxy.facts.late_bytes import note_late
+from userspace_proxy.facts.streak import LateByte
 from userspace_proxy.model import Balance, Handling, Protocol, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane.messages import (
@@ -104,7 +105,7 @@ def test_a_late_first_byte_is_understood(left_s):
     note_late(counters, 5.0, 2.54, left_s, is_counted=False)
     report = StreakReport(*counters.ends.whole())
     decoded = msgspec.json.decode(encode(report), type=StreakReport)
-    assert decoded.who == counters.ends.who
+    assert decoded.late == counters.ends.late == LateByte(2.54, is_at_end=left_s == 0)
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_a_gateway_that_no_host_has_is_named_with_the_address_behind_it():
         (dial_failed(POD, errno.EPERM, ""), "10.244.1.8:8080 could not be dialled"),
         (resets(POD), "10.244.1.8:8080 accepted connections and ended them without answering"),
         (sends_nothing(POD), "10.244.1.8:8080 sent nothing in time"),
-        (answers_late(POD, "2.5"), "10.244.1.8:8080 answered after its clients had left"),
+        (answers_late(POD, 2.5), "10.244.1.8:8080 answered after its clients had left"),
         (cuts_off(POD), "10.244.1.8:8080 reset connections while or after it answered"),
         (no_datagram(POD), "10.244.1.8:8080 sent nothing in time"),
         (loses(POD, FROM_ENDPOINT), "answers of 10.244.1.8:8080 arrived with a gap"),
@@ -89,7 +89,7 @@ def test_what_was_so_a_while_ago_is_in_the_past_tense(cause, sentence):
 
 
 def test_an_endpoint_that_answers_late_has_the_time_and_a_remedy_wherever_it_is():
-    late = answers_late(POD, "2.5")
+    late = answers_late(POD, 2.5)
     assert late.sentence == (
         "10.244.1.8:8080 answers after its clients have left: its first byte took 2.5 s"
     )
@@ -99,7 +99,7 @@ def test_an_endpoint_that_answers_late_has_the_time_and_a_remedy_wherever_it_is(
 
 
 def test_an_endpoint_that_answers_the_end_of_its_input_may_not_be_slow():
-    late = answers_late(POD, "2.5", is_at_end=True)
+    late = answers_late(POD, 2.5, is_at_end=True)
     assert late.sentence == (
         "10.244.1.8:8080 answers right after its clients have left, and not before: "
         "its first byte took 2.5 s"

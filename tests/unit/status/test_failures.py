@@ -4,6 +4,7 @@ import pytest
 
 from userspace_proxy.agent.rounds.wall_clock import WallClock
 from userspace_proxy.facts import LATELY_S, EndpointCounters, Level, Waits
+from userspace_proxy.facts.streak import LateByte
 from userspace_proxy.model import CauseCode, DataPath, Handling, Hold, Protocol, SocketAddress
 from userspace_proxy.policy.causes import NO_DATAGRAM, dial_failed, resets
 from userspace_proxy.policy.endpoint_causes import (
@@ -167,13 +168,13 @@ def test_of_an_endpoint_that_answered_without_an_end_three_in_a_row_are_no_chanc
 def test_a_first_byte_after_the_clients_have_left_is_a_cause_with_its_time(counters):
     counters.connections = 3
     counters.ends.failed(1.0, errno.ETIMEDOUT)
-    counters.ends.still_fails(2.0, errno.ETIMEDOUT, "2.5")
+    counters.ends.still_fails(2.0, errno.ETIMEDOUT, late=LateByte(2.5, is_at_end=False))
     # It hasn't been answered yet.
     counters.ends.failed(3.0, errno.ETIMEDOUT)
     counters.ends.failed(4.0, errno.ETIMEDOUT)
-    late = replace(answers_late(POD, "2.5"), count=3, first_at=1001.0, last_at=1004.0)
+    late = replace(answers_late(POD, 2.5), count=3, first_at=1001.0, last_at=1004.0)
     assert failure_of(POD, counters, at(5.0)) == (late, False)
-    counters.ends.who = "2.5:end"
+    counters.ends.late = LateByte(2.5, is_at_end=True)
     assert "right after its clients have left" in failure_of(POD, counters, at(5.0))[0].sentence
     counters.ends.failed(5.0)
     assert failure_of(POD, counters, at(5.0))[0].code is CauseCode.ENDPOINT_RESETS
@@ -442,7 +443,7 @@ def test_of_endpoints_that_all_fail_the_one_that_failed_most_often_is_named_firs
     [(1, "endpoints have 1 connection each"), (None, "answers after its clients have left")],
 )
 def test_a_limit_that_clients_wait_for_is_why_answers_are_late(most, said):
-    late = failing(replace(answers_late(POD, "4.0 s"), count=43))
+    late = failing(replace(answers_late(POD, 4.0), count=43))
     waits = Waits(waiting=5, longest_s=4.0)
     handling = Handling(hold=Hold(60), max_connections=most)
     state = judge(make_port(endpoints=(late,), handling=handling, waits=waits))
