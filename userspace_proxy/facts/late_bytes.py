@@ -10,8 +10,7 @@ one that waits for the end of its input answers right after it, each time.
 
 from __future__ import annotations
 
-import errno
-
+from ..model import Failure
 from .counters import Blamed
 from .streak import LateByte
 
@@ -34,10 +33,10 @@ def note_late(
     was_slow = ends.is_on and ends.late is not None and not ends.late.is_at_end
     late = LateByte(waited_s, is_at_end=left_s < AT_END_S and not was_slow)
     if is_counted:
-        ends.still_fails(ends.last_at, errno.ETIMEDOUT, late=late)
+        ends.still_fails(ends.last_at, Failure.UNANSWERED, late=late)
     else:
         counters.left += 1
-        ends.failed(now - left_s, errno.ETIMEDOUT, late=late)
+        ends.failed(now - left_s, Failure.UNANSWERED, late=late)
 
 
 def note_arrived(counters: Blamed, now: float) -> None:

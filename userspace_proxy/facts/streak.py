@@ -1,7 +1,7 @@
 """Failures in a row: how many since the last success, of what kind, and when.
 
     success ──▶ failure ──▶ failure ──▶ success: the streak is over
-                └ first_at           └ last_at, number    └ succeeded_at
+                └ first_at           └ last_at, failure   └ succeeded_at
 
 Rule 1: a success is one assignment to ``succeeded_at``: it is on the traffic path.
 Rule 2: several processes see parts of one streak. Their parts are added up, and a success in any
@@ -13,6 +13,8 @@ from __future__ import annotations
 from typing import Annotated, NamedTuple
 
 import msgspec
+
+from ..model import DialFailure, Failure
 
 _NEVER = -1.0
 """Before all monotonic times; JSON can express it."""
@@ -35,6 +37,7 @@ class StreakPart(NamedTuple):
     """0 if there was none, whatever the rest."""
     first_at: float = _NEVER
     last_at: float = _NEVER
+    failure: Failure = Failure.OTHER
     number: int = 0
     client: str = ""
     late: LateByte | None = None
@@ -46,6 +49,7 @@ class Streak:
     __slots__ = (
         "before_at",
         "client",
+        "failure",
         "failures",
         "first_at",
         "last_at",
@@ -64,12 +68,19 @@ class Streak:
         """Monotonic seconds of the last failure."""
         self.before_at = _NEVER
         """Monotonic seconds of the last failure of the streak before, as far as it was seen."""
+        self.failure = Failure.OTHER
+        """The last failure."""
         self.number = 0
-        """Errno of the last failure."""
+        """Its errno, if it is a dial's."""
         self.client = ""
         """The last one that was noted."""
         self.late: LateByte | None = None
         """What was last noted of a first byte that came too late; None: nothing."""
+
+    @property
+    def dial_failure(self) -> DialFailure:
+        """The last failure of a dial."""
+        return DialFailure(self.failure, self.number)
 
     @property
     def is_on(self) -> bool:
@@ -77,17 +88,30 @@ class Streak:
         return self.last_at > self.succeeded_at
 
     def failed(
-        self, now: float, number: int = 0, client: str = "", late: LateByte | None = None
+        self,
+        now: float,
+        failure: Failure = Failure.OTHER,
+        client: str = "",
+        late: LateByte | None = None,
     ) -> None:
         """Note a failure at this time."""
-        self.add(StreakPart(_NEVER, 1, now, now, number, client, late))
+        self.add(StreakPart(_NEVER, 1, now, now, failure, 0, client, late))
+
+    def dial_failed(self, now: float, failed: DialFailure, client: str = "") -> None:
+        """Note a failed dial at this time."""
+        self.add(StreakPart(_NEVER, 1, now, now, *failed, client))
 
     def still_fails(
-        self, now: float, number: int, client: str = "", late: LateByte | None = None
+        self,
+        now: float,
+        failure: Failure,
+        client: str = "",
+        late: LateByte | None = None,
+        number: int = 0,
     ) -> None:
         """Note that it is as it was, or more of the last failure; this isn't counted."""
         if self.is_on:
-            self._note_last(now, number, client, late)
+            self._note_last(StreakPart(_NEVER, 0, now, now, failure, number, client, late))
 
     def end(self) -> None:
         """End it, as if the last failure had been a success: connections go elsewhere now."""
@@ -110,6 +134,7 @@ class Streak:
             self.failures,
             self.first_at,
             self.last_at,
+            self.failure,
             self.number,
             self.client,
             self.late,
@@ -126,9 +151,9 @@ class Streak:
         self.failures += part.failures
         self.first_at = min(self.first_at, part.first_at)
         if part.last_at >= self.last_at:
-            self._note_last(part.last_at, part.number, part.client, part.late)
+            self._note_last(part)
 
-    def _note_last(self, at: float, number: int, client: str, late: LateByte | None) -> None:
+    def _note_last(self, part: StreakPart) -> None:
         """Note the last failure; what isn't known of it is that of the one before."""
-        self.last_at, self.number = at, number
-        self.client, self.late = client or self.client, late or self.late
+        self.last_at, self.failure, self.number = part.last_at, part.failure, part.number
+        self.client, self.late = part.client or self.client, part.late or self.late

@@ -25,7 +25,7 @@ from ..facts.connection import FILTERS_MAX, ConnectionFacts, ConnectionFilter, L
 from ..facts.counters import Counters
 from ..facts.edges import CALLS_MAX, Calls
 from ..facts.streak import LateByte
-from ..model import Protocol, SocketAddress
+from ..model import Failure, Protocol, SocketAddress
 from ..model.serving import Serving
 from ..policy.locality import Networks
 
@@ -252,7 +252,8 @@ class StreakReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
     failures: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
     first_at: Moment
     last_at: Moment
-    number: Annotated[int, msgspec.Meta(ge=0, le=4095)]
+    failure: Failure
+    number: Annotated[int, msgspec.Meta(ge=0, le=4095)] = 0
     client: Annotated[str, msgspec.Meta(max_length=64, pattern="^[0-9a-zA-Z.:%_-]*$")] = ""
     late: LateByte | None = None
 

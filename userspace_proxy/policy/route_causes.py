@@ -1,39 +1,25 @@
 """Words why a dial fails by the routes of this node, as the kernel has reported of them.
 
-A router or firewall may report the same errno by ICMP, so each reason has a number of its own, none
-of which comes from a socket or from ICMP.
-
-Source: fib_props in net/ipv4/fib_semantics.c; ip6_rt_type_to_error() in net/ipv6/route.c.
+A router or firewall may report the same errno by ICMP (``model.failures.OWN_ROUTES``).
 """
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Mapping
+from ..model import Cause, CauseCode, Failure, SocketAddress
 
-from ..model import Cause, CauseCode, SocketAddress
-
-NO_ROUTE, PROHIBITED, UNREACHABLE_TYPE = errno.ESRCH, errno.EDOM, errno.ERANGE
-OWN_ROUTES: Mapping[int, int] = {
-    errno.ENETUNREACH: NO_ROUTE,
-    errno.EACCES: PROHIBITED,
-    errno.EHOSTUNREACH: UNREACHABLE_TYPE,
-}
-"""Our own number for each errno that a dial and a route look-up share when a route of this node, or
-the lack of one, made the dial fail."""
 _SHOW = "`ip route show table all type "
 
 
-def by_own_route(endpoint: SocketAddress, number: int) -> Cause:
-    """Return the cause of dials of an endpoint that failed with one of these numbers."""
+def by_own_route(endpoint: SocketAddress, failure: Failure) -> Cause:
+    """Return the cause of dials of an endpoint that failed by one of ``BY_OWN_ROUTE``."""
     ip = endpoint.ip
-    if number == NO_ROUTE:
+    if failure is Failure.NO_ROUTE:
         why = f"this node has no route to {ip}"
         hint = (
             "Compare the address with that of the pod; if they agree, look at the CNI plugin on "
             f"this node, which adds routes to pods: `ip route get {ip}` fails without one"
         )
-    elif number == PROHIBITED:
+    elif failure is Failure.ROUTE_PROHIBITS:
         why = "a route or routing rule of this node prohibits it"
         rules = "ip -6 rule" if ":" in ip else "ip rule"
         hint = (

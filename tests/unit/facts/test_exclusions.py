@@ -1,8 +1,7 @@
-import errno
-
 import pytest
 
 from userspace_proxy.facts.exclusions import CLIENTS_MAX, Exclusions
+from userspace_proxy.model import Failure
 
 ALICE, BOB = "10.244.3.7", "10.244.3.8"
 
@@ -14,7 +13,7 @@ def exclusions():
 
 def end(exclusions, client, *moments, answered_at):
     for now in moments:
-        exclusions.ended(client, now, errno.ECONNRESET, answered_at)
+        exclusions.ended(client, now, Failure.RESET, answered_at)
 
 
 def test_a_client_that_fails_again_after_others_were_answered_is_excluded(exclusions):
