@@ -1,6 +1,8 @@
+import errno
+
 from userspace_proxy.facts import Streak, StreakPart
 from userspace_proxy.facts.streak import LateByte
-from userspace_proxy.model import Failure
+from userspace_proxy.model import DialFailure, Failure
 
 ALICE = "192.0.2.7"
 
@@ -92,6 +94,17 @@ def test_a_probe_that_fails_brings_it_up_to_date_and_is_not_counted():
     streak.succeeded_at = 10.0
     streak.still_fails(11.0, Failure.REFUSED)
     assert not streak.is_on
+
+
+def test_a_failed_dial_is_noted_with_its_errno():
+    refused = DialFailure(Failure.REFUSED, errno.ECONNREFUSED)
+    streak = Streak()
+    streak.dial_failed(1.0, refused, ALICE)
+    assert (streak.dial_failure, streak.failures, streak.client) == (refused, 1, ALICE)
+    streak.still_fails(2.0, Failure.OTHER, number=errno.EIO)
+    assert streak.dial_failure == DialFailure(Failure.OTHER, errno.EIO)
+    streak.failed(3.0, Failure.CLOSED)
+    assert streak.dial_failure == DialFailure(Failure.CLOSED)
 
 
 def test_what_was_noted_is_kept_until_the_streak_is_over():
