@@ -27,7 +27,7 @@ from userspace_proxy.kernel import ctnetlink
 from userspace_proxy.kernel.netlink import Requests, rtnetlink
 from userspace_proxy.kernel.netlink.sockets import NETLINK_NETFILTER, NETLINK_ROUTE
 from userspace_proxy.kernel.nf_tables import reader
-from userspace_proxy.model import ProxyProtocol, SocketAddress
+from userspace_proxy.model import Failure, ProxyProtocol, SocketAddress
 from userspace_proxy.model.proxy_protocol import write_header, write_local_header
 from userspace_proxy.plane.messages import (
     Counted,
@@ -220,7 +220,7 @@ MESSAGES: tuple[FromWorker, ...] = (
                     EndpointReport(
                         SocketAddress("10.244.1.2", 8080),
                         EndpointCounters().figures(),
-                        StreakReport(1.5, 2, 2.5, 3.5, 111),
+                        StreakReport(1.5, 2, 2.5, 3.5, Failure.REFUSED, 111),
                     )
                 ],
                 [(SocketAddress("fd00::2", 53), 1.5)],

@@ -27,7 +27,7 @@ def client_mistakes(group: Group, clock: WallClock, *, has_served: bool) -> tupl
         has_served: Some client was served.
     """
     return tuple(
-        seen(_MISTAKES[mistake](streak.who), streak, clock)
+        seen(_MISTAKES[mistake](streak.client), streak, clock)
         for mistake, streak in group.client_mistakes.items()
         if not has_served or clock.now - streak.last_at < LATELY_S
     )

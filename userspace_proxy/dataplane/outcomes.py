@@ -10,20 +10,19 @@ Rule 2: a minute has a bounded number of lines: the last one says that others ar
 
 from __future__ import annotations
 
-import errno
 import os
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container
 
 from ..facts import CounterTable, EndpointCounters
-from ..kernel.neighbours import absent_hop, own_route_error
+from ..kernel.neighbours import absent_hop, own_route_failure
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
-from ..model import CauseCode, SocketAddress
+from ..model import CauseCode, DialFailure, Failure, SocketAddress
+from ..model.failures import NO_ANSWER, SHORTAGES, UNREACHABLE
 from ..model.serving import Serving
 from ..policy import causes
 from .balancers import Balancers
 from .detours import end_failures, failure_fields
-from .sockets import SHORTAGES
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
@@ -90,7 +89,7 @@ class Outcomes:
     def failed(
         self,
         endpoint: SocketAddress,
-        number: int,
+        failed: DialFailure,
         now: float,
         *,
         client: str = "",
@@ -104,33 +103,34 @@ class Outcomes:
         ``may_be_client_specific`` that it may well do so.
         """
         counters = self._table.counters_of(endpoint)
-        is_silent = number == errno.ETIMEDOUT
-        if number in causes.NO_ANSWER and absent_hop(endpoint.ip):
-            number = causes.NO_HOST
-        number = own_route_error(number, endpoint.ip)
-        cause = causes.dial_failed(endpoint, number, os.strerror(number))
-        code = CauseCode.FAULT_ON_PURPOSE if endpoint in self._detours else cause.code
+        is_silent = failed.failure is Failure.SILENT
+        if failed.failure in NO_ANSWER and absent_hop(endpoint.ip):
+            failed = failed._replace(failure=Failure.NO_HOST)
+        failed = own_route_failure(failed, endpoint.ip)
+        failure = failed.failure
+        code = causes.DIAL_CODES[failure]
+        if endpoint in self._detours:
+            code = CauseCode.FAULT_ON_PURPOSE
         counters.count_failure(code)
-        fields = {"service": self._label, **failure_fields(endpoint, cause, self._detours)}
-        if number in SHORTAGES:
-            self._note_shortage(number, now, fields, is_of_client=bool(client))
+        if failure in SHORTAGES:
+            self._note_shortage(endpoint, failed, now, is_of_client=bool(client))
             return code
-        if number in causes.RESETS:
+        if failure is Failure.RESET:
             # It has accepted the connection, whatever a dial from another address shows.
-            counters.ends.failed(now, number)
+            counters.ends.failed(now, failure)
             if client:
-                counters.exclusions.ended(client, now, number, counters.ends.succeeded_at)
+                counters.exclusions.ended(client, now, failure, counters.ends.succeeded_at)
         if is_client_specific:
             return code
         dials = counters.dials
         # Routers report few of the packets that they can't deliver: silence in between is no news.
-        is_reported = number == errno.ETIMEDOUT and dials.number in causes.UNREACHABLE
-        dials.failed(now, dials.number if dials.is_on and is_reported else number)
+        is_reported = failure is Failure.SILENT and dials.failure in UNREACHABLE
+        dials.dial_failed(now, dials.dial_failure if dials.is_on and is_reported else failed)
         if may_be_client_specific:
             return code
         if self._balancers.current.failed(endpoint, now, is_silent=is_silent):
             if self._ejection_log_limit.take(now):
-                self._log_ejection(fields, is_last=not self._ejection_log_limit.left)
+                self._log_ejection(endpoint, failed, is_last=not self._ejection_log_limit.left)
             if self.on_ejected is not None:
                 self.on_ejected(endpoint, is_silent)
         return code
@@ -177,19 +177,19 @@ class Outcomes:
             )
 
     def _note_shortage(
-        self, number: int, now: float, fields: Mapping[str, str], *, is_of_client: bool
+        self, endpoint: SocketAddress, failed: DialFailure, now: float, *, is_of_client: bool
     ) -> None:
         """Count and log a dial that this node was the cause of."""
         self._table.counters.shortages += 1
-        if number == errno.EADDRNOTAVAIL and is_of_client:
+        if failed.failure is Failure.OUT_OF_PORTS and is_of_client:
             self._count_client_ports(now)
-        elif number == errno.EADDRNOTAVAIL:
+        elif failed.failure is Failure.OUT_OF_PORTS:
             self._table.counters.out_of_ports += 1
             self._table.out_of_ports_at = now
         if self._shortage_log_limit.take(now):
             _log.warning(
                 "%(service)s: out of local ports, descriptors or memory: %(cause)s",
-                extra=fields,
+                extra=self._fields(endpoint, failed),
             )
 
     def _count_client_ports(self, now: float) -> None:
@@ -201,8 +201,14 @@ class Outcomes:
         self._balancers.restart(endpoint, now)
         self._on_back()
 
-    def _log_ejection(self, fields: Mapping[str, str], *, is_last: bool) -> None:
+    def _fields(self, endpoint: SocketAddress, failed: DialFailure) -> dict[str, str]:
+        """Return the fields of a failed dial for the log."""
+        cause = causes.dial_failed(endpoint, failed.failure, os.strerror(failed.number))
+        return {"service": self._label, **failure_fields(endpoint, cause, self._detours)}
+
+    def _log_ejection(self, endpoint: SocketAddress, failed: DialFailure, *, is_last: bool) -> None:
         if not is_last:
+            fields = self._fields(endpoint, failed)
             _log.warning("%(service)s: endpoint ejected: %(cause)s", extra=fields)
             return
         _log.warning(

@@ -13,15 +13,18 @@ import errno
 from collections.abc import Callable
 from functools import partial
 
-from ..model import SocketAddress
+from ..model import DialFailure, Failure, SocketAddress
+from ..model.failures import dial_failure
 from . import reactor as epoll
 from .reactor import Reactor
 from .sockets import family_of, reset
 from .timeouts import Timeouts
 
-Ended = Callable[[SocketAddress, int, _socket.socket], None]
-"""Takes the endpoint, the error, 0 for an answer, and the socket, which is closed afterwards."""
+Ended = Callable[[SocketAddress, DialFailure | None, _socket.socket], None]
+"""Takes the endpoint, the failure, None for an answer, and the socket, which is closed afterwards.
+"""
 
+_SILENT = DialFailure(Failure.SILENT, errno.ETIMEDOUT)
 _STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
 
 
@@ -37,14 +40,16 @@ class ProbeDials:
         self._ended = ended
         self._socks: dict[SocketAddress, _socket.socket] = {}
         self._deadlines = Timeouts[SocketAddress](
-            reactor.loop, reactor.clock, deadline_s, partial(self._end, number=errno.ETIMEDOUT)
+            reactor.loop, reactor.clock, deadline_s, partial(self._end, failed=_SILENT)
         )
 
     def __len__(self) -> int:
         return len(self._socks)
 
-    def begin(self, endpoint: SocketAddress, *, ends_with_reset: bool = False) -> int:
-        """Dial an endpoint; return 0, or the error if that failed at once.
+    def begin(
+        self, endpoint: SocketAddress, *, ends_with_reset: bool = False
+    ) -> DialFailure | None:
+        """Dial an endpoint; return why that failed at once, None if it didn't.
 
         Args:
             ends_with_reset: Whether an answered connection ends with a RST instead of a FIN.
@@ -52,7 +57,7 @@ class ProbeDials:
         try:
             sock = _socket.socket(family_of(endpoint.ip), _STREAM)
         except OSError as exc:
-            return exc.errno or errno.EIO
+            return dial_failure(exc.errno or errno.EIO, endpoint.ip)
         if ends_with_reset:
             reset(sock)
         number = sock.connect_ex(endpoint)
@@ -64,9 +69,9 @@ class ProbeDials:
             else:
                 self._socks[endpoint] = sock
                 self._deadlines.start(endpoint, self._reactor.clock())
-                return 0
+                return None
         sock.close()
-        return number
+        return dial_failure(number, endpoint.ip)
 
     def stop(self, endpoint: SocketAddress) -> None:
         """Give up a dial. Idempotent."""
@@ -82,13 +87,13 @@ class ProbeDials:
         self._deadlines.close()
 
     def _has_event(self, endpoint: SocketAddress, _events: int) -> None:
-        error = self._socks[endpoint].getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
-        self._end(endpoint, error)
+        number = self._socks[endpoint].getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
+        self._end(endpoint, dial_failure(number, endpoint.ip) if number else None)
 
-    def _end(self, endpoint: SocketAddress, number: int) -> None:
+    def _end(self, endpoint: SocketAddress, failed: DialFailure | None) -> None:
         sock = self._socks.pop(endpoint)
         self._deadlines.stop(endpoint)
         try:
-            self._ended(endpoint, number, sock)
+            self._ended(endpoint, failed, sock)
         finally:
             self._reactor.close_socket(sock)

@@ -21,7 +21,7 @@ import contextlib
 
 from ..balance.pairs import MAX_PAIRS, PAIR_S, Pairs
 from ..log_fields import FieldLogger
-from ..model import SocketAddress
+from ..model import DialFailure, SocketAddress
 from ..model.proxy_protocol import write_local_header
 from .endpoint_group import EndpointGroup
 from .engine import Engine
@@ -47,19 +47,19 @@ class Probes:
         return self._pairs.has(client, endpoint, now)
 
     def denied(
-        self, group: EndpointGroup, client: str, endpoint: SocketAddress, number: int
+        self, group: EndpointGroup, client: str, endpoint: SocketAddress, failed: DialFailure
     ) -> None:
         """Note a failed dial from the address of a client whose endpoint answers this node."""
         now, denials = self._engine.reactor.now, group.counters_of(endpoint).denials
         # The failures of another client, long ago, say nothing of this one.
-        if denials.who != client and now - denials.last_at >= PAIR_S:
+        if denials.client != client and now - denials.last_at >= PAIR_S:
             denials.end()
-        denials.failed(now, number, client)
+        denials.dial_failed(now, failed, client)
 
     def admitted(self, group: EndpointGroup, client: str, endpoint: SocketAddress) -> None:
         """Note that an endpoint has answered a dial from a client's address."""
         now, denials = self._engine.reactor.now, group.counters_of(endpoint).denials
-        if denials.who == client or self.is_denied(client, endpoint, now):
+        if denials.client == client or self.is_denied(client, endpoint, now):
             denials.succeeded_at = now
 
     def request(self, group: EndpointGroup, client: str, endpoint: SocketAddress) -> None:
@@ -81,10 +81,12 @@ class Probes:
         self._engine.descriptors.give(len(self._under_way))
         self._under_way.clear()
 
-    def _ended(self, endpoint: SocketAddress, number: int, sock: _socket.socket) -> None:
+    def _ended(
+        self, endpoint: SocketAddress, failed: DialFailure | None, sock: _socket.socket
+    ) -> None:
         requests = self._under_way.pop(endpoint)
         self._engine.descriptors.give(1)
-        if number:
+        if failed is not None:
             return
         versions = (group.serving.handling.proxy_protocol for group in requests.groups)
         version = next((v for v in versions if v is not None), None)
@@ -100,8 +102,8 @@ class Probes:
                 "%(client)s",
                 extra={"service": group.label, "client": client, "endpoint": str(endpoint)},
             )
-            number = group.outcomes.answered(endpoint, now).dials.number
-            self.denied(group, client, endpoint, number)
+            dials = group.outcomes.answered(endpoint, now).dials
+            self.denied(group, client, endpoint, dials.dial_failure)
 
 
 class _Requests:

@@ -17,6 +17,7 @@ from ..kernel.ip_options import set_freebind, set_ip_option, set_transparent
 from ..kernel.pktinfo import IP_PKTINFO
 from ..kernel.source_filter import admit, cannot_admit
 from ..model import Protocol, SocketAddress
+from ..model.failures import EXHAUSTED_ERRNOS
 from .held_acks import hold_acks
 from .tuning import BACKLOG
 
@@ -28,12 +29,6 @@ IPV6_RECVHOPLIMIT = 51
 _RESET = struct.pack("ii", 1, 0)
 _NO_RESET = struct.pack("ii", 0, 0)
 _UDP_BUFFER_BYTES = 4 * 1024 * 1024
-
-EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC})
-"""Errors of any dial when this process is out of descriptors or memory."""
-
-SHORTAGES = EXHAUSTED | {errno.EADDRNOTAVAIL, errno.EAGAIN}
-"""Errors of a dial that are caused by this node, not by the endpoint."""
 
 
 def family_of(ip: str) -> int:
@@ -199,6 +194,6 @@ def cannot_listen(at: SocketAddress, protocol: Protocol, exc: OSError) -> Listen
         errno.EACCES: f"port {at.port} needs CAP_NET_BIND_SERVICE",
         errno.EADDRNOTAVAIL: f"{at.ip} is not an address of this node",
     }
-    kind = ShortageError if exc.errno in EXHAUSTED else ListenError
+    kind = ShortageError if exc.errno in EXHAUSTED_ERRNOS else ListenError
     hint = hints.get(exc.errno or 0) or shortage_hint(exc.errno)
     return kind(f"cannot listen on {at}/{protocol}: {exc.strerror}", hint=hint)

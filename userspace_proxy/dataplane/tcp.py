@@ -24,9 +24,9 @@ from ..facts import Blamed, EndpointCounters
 from ..facts.connection import ConnectionEvent, ConnectionFacts, ending, failed_dials
 from ..facts.late_bytes import note_arrived
 from ..kernel.held_bytes import send_at_once, send_held
-from ..kernel.tcp_ends import endpoint_loss, loss, reset_as, reset_number
+from ..kernel.tcp_ends import endpoint_loss, loss, reset_as, reset_failure
 from ..kernel.tcp_state import is_connected, unacknowledged_bytes
-from ..model import CauseCode, ProxyProtocol, SocketAddress
+from ..model import CauseCode, Failure, ProxyProtocol, SocketAddress
 from ..model.connection_ends import EndedBy
 from ..model.proxy_protocol import write_header
 from ..policy.causes import end_code
@@ -290,7 +290,7 @@ class TcpConnection:
                     self.finish("complete", as_reset=False, by=by)
         elif not down.bytes_moved and ends_unanswered(up, self.reactor.now - self._answered_at):
             counters.empty += 1
-            self._note_bad_end(counters, 0)
+            self._note_bad_end(counters, Failure.CLOSED)
 
     def abort(self, number: int | None = None) -> None:
         """Reset both sides once what was sent before the error has arrived. Idempotent.
@@ -326,7 +326,7 @@ class TcpConnection:
                 counters.was_cut(self.reactor.now)
             else:
                 asked_s = self.reactor.now - self._asked_at
-                self._note_bad_end(counters, reset_number(asked_s, is_full=up.is_stuck))
+                self._note_bad_end(counters, reset_failure(asked_s, is_full=up.is_stuck))
 
     def _note_loss(
         self, up: Direction, down: Direction, counters: EndpointCounters, number: int | None = None
@@ -338,9 +338,9 @@ class TcpConnection:
             self._bad_end = end_code(lost)
             counters.was_cut(now, lost, self.client_ip)
 
-    def _note_bad_end(self, counters: Blamed, number: int, ago_s: float = 0.0) -> None:
-        self._bad_end = end_code(number)
-        counters.ended_unanswered(self.reactor.now - ago_s, number, self.client_ip)
+    def _note_bad_end(self, counters: Blamed, failure: Failure, ago_s: float = 0.0) -> None:
+        self._bad_end = end_code(failure)
+        counters.ended_unanswered(self.reactor.now - ago_s, failure, self.client_ip)
 
     def idle_since(self, now: float) -> float:
         """Return when bytes last moved, as far as the last look of ``Ageing`` shows."""
@@ -362,7 +362,9 @@ class TcpConnection:
         self._note_first_byte(down, counters)
         is_unanswered = self._first_byte_s is None and not self._bad_end
         if is_unanswered and has_given_up(up, counters, self.reactor.now - self._asked_at):
-            self._note_bad_end(self._blamed, endpoint_loss(up.sink) or errno.ETIMEDOUT, left_s(up))
+            self._note_bad_end(
+                self._blamed, endpoint_loss(up.sink) or Failure.UNANSWERED, left_s(up)
+            )
         elif self._bad_end is _LATE and has_arrived(down):
             self._bad_end = None
             note_arrived(self._blamed, self.reactor.now)

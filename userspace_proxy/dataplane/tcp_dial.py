@@ -25,15 +25,16 @@ from typing import Any, Protocol
 
 from ..facts.connection import ConnectionEvent
 from ..kernel.tcp_state import is_connected
-from ..model import CauseCode, SocketAddress
+from ..model import CauseCode, DialFailure, Failure, SocketAddress
 from ..model.connection_ends import EndedBy
+from ..model.failures import SHORTAGES, dial_failure
 from . import reactor as epoll
 from .endpoint_group import EndpointGroup
 from .engine import Engine
 from .held_acks import HeldAcks
 from .node_address import may_be_source
 from .probes import Probes
-from .sockets import EXHAUSTED, SHORTAGES, is_self_connected, reset, reset_no_more
+from .sockets import is_self_connected, reset, reset_no_more
 from .timeouts import Timeouts
 from .waiting_room import WaitingRoom
 
@@ -147,18 +148,18 @@ class TcpDial:
             else:
                 self._refuse()
             return
-        number = self._connect(endpoint)
-        if number == 0:
+        failed = self._connect(endpoint)
+        if failed is None:
             return
-        if number in EXHAUSTED:
-            group.outcomes.failed(endpoint, number, now)
+        if failed.failure is Failure.EXHAUSTED:
+            group.outcomes.failed(endpoint, failed, now)
             # Like clients that wait in the listener's queue, but with a deadline.
             room = group.waiting_room if self._wait() else None
             self._awaits_turn = room is None
             resume = self._dial_again if room is None else room.retry
             self._owner.engine.descriptors.wait(resume, now)
             return
-        self._dial_failed(number)
+        self._dial_failed(failed)
         self._dial_next()
 
     def cancel(self) -> None:
@@ -246,13 +247,13 @@ class TcpDial:
             self._reactor.tick()
             self.try_next()
 
-    def _connect(self, endpoint: SocketAddress) -> int:
-        """Begin a dial; returns 0 if it is in progress, else the errno of its failure."""
+    def _connect(self, endpoint: SocketAddress) -> DialFailure | None:
+        """Begin a dial; returns None if it is in progress, else its failure."""
         dialer = self._owner.engine.dialer
         if dialer is not None:
             self._cancel_opening = dialer.dial(self.group.label, endpoint, self._on_opened)
             self._dial_began(endpoint)
-            return 0
+            return None
         self.shows_local_client = False
         self.holds_ack = self.group.sends_at_once and self._connection in self._owner.held_acks
         try:
@@ -265,7 +266,7 @@ class TcpDial:
                 holds_ack=self.holds_ack,
             )
         except OSError as exc:
-            return exc.errno or errno.EMFILE
+            return dial_failure(exc.errno or errno.EMFILE, endpoint.ip)
         if self.is_preserved:
             self.check_locality()
         if number in (errno.EINPROGRESS, 0):
@@ -276,9 +277,9 @@ class TcpDial:
             else:
                 self.sock = sock
                 self._dial_began(endpoint)
-                return 0
+                return None
         sock.close()
-        return number
+        return dial_failure(number, endpoint.ip)
 
     def _dial_began(self, endpoint: SocketAddress) -> None:
         self._is_dialling = True
@@ -302,7 +303,7 @@ class TcpDial:
                 self.sock = outcome
                 return
         self._end_dial()
-        self._dial_failed(outcome)
+        self._dial_failed_with(outcome)
         self._dial_next()
 
     def check_locality(self) -> None:
@@ -337,7 +338,7 @@ class TcpDial:
             self._answered(sock, events)
             return
         self._drop_socket()
-        self._dial_failed(number)
+        self._dial_failed_with(number)
         self._dial_next()
 
     def _answered(self, sock: _socket.socket, events: int) -> None:
@@ -397,31 +398,36 @@ class TcpDial:
             assert self.began_at is not None, "a dial began before it is given up"
             # Otherwise the client's deadline passed before the endpoint's.
             if self._reactor.now - self.began_at >= self._owner.engine.tuning.connect_timeout_s:
-                self._dial_failed(errno.ETIMEDOUT)
+                self._dial_failed_with(errno.ETIMEDOUT)
         if self._connection.client.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR):
             self._connection.finish("reset", as_reset=True, by=EndedBy.CLIENT)
             return False
         return True
 
-    def _dial_failed(self, number: int) -> None:
+    def _dial_failed_with(self, number: int) -> None:
+        """Note a dial that failed with an errno."""
+        if self.endpoint is not None:
+            self._dial_failed(dial_failure(number, self.endpoint.ip))
+
+    def _dial_failed(self, failed: DialFailure) -> None:
         if self.endpoint is not None:
             if self.tried is None:
                 self.tried = {}
             now, probes, client = self._reactor.now, self._owner.probes, self.address[0]
             is_denied = self.is_preserved and probes.is_denied(client, self.endpoint, now)
             is_over = (
-                number == errno.ETIMEDOUT
+                failed.failure is Failure.SILENT
                 and self.began_at is not None
                 and self.group.outcomes.has_returned_since(self.endpoint, self.began_at)
             )
             own = client if self.is_preserved else ""
             self.tried[self.endpoint] = self.group.outcomes.failed(
-                self.endpoint, number, now, client=own, is_client_specific=is_denied or is_over
+                self.endpoint, failed, now, client=own, is_client_specific=is_denied or is_over
             )
-            if number in SHORTAGES:
+            if failed.failure in SHORTAGES:
                 return
             if is_denied and not is_over:
-                probes.denied(self.group, client, self.endpoint, number)
+                probes.denied(self.group, client, self.endpoint, failed)
             elif self.is_preserved and not is_over:
                 probes.request(self.group, client, self.endpoint)
 

@@ -11,10 +11,11 @@ import _socket
 
 from ..kernel.socket_memory import packets_lost
 from ..model import SocketAddress
+from ..model.failures import EXHAUSTED_ERRNOS
 from . import reactor as epoll
 from .descriptors import DESCRIPTORS
 from .endpoint_group import EndpointGroup
-from .sockets import EXHAUSTED, family_of
+from .sockets import family_of
 from .tcp import TcpConnection
 from .tcp_connections import TcpConnections
 from .tuning import BATCH
@@ -97,7 +98,7 @@ class TcpListener:
             except BlockingIOError:
                 return
             except OSError as exc:
-                if exc.errno in EXHAUSTED:
+                if exc.errno in EXHAUSTED_ERRNOS:
                     # Descriptors that aren't counted here: an embedder's.
                     self._pause()
                     return

@@ -33,14 +33,14 @@ from ..kernel.pktinfo import ANCILLARY_BYTES, Ancillary, AncillaryItem, Destinat
 from ..kernel.socket_memory import packets_lost
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
-from ..model import SocketAddress
+from ..model import DialFailure, Failure, SocketAddress
 from ..model.connection_ends import EndedBy
-from ..policy.causes import NO_HOST
+from ..model.failures import dial_failure
 from ..policy.flow_table import GRAIN_S
 from . import reactor as epoll
 from .endpoint_group import EndpointGroup
 from .engine import Engine
-from .sockets import EXHAUSTED, is_self_connected, is_wildcard
+from .sockets import is_self_connected, is_wildcard
 from .tuning import BATCH, DIALS
 from .udp_flow import UdpFlow, refusal_of
 from .udp_flows import UdpFlows
@@ -209,8 +209,8 @@ class UdpListener:
             )
             if endpoint is None:
                 break
-            number = self._dial(flow, endpoint)
-            if number == 0:
+            failed = self._dial(flow, endpoint)
+            if failed is None:
                 flow.endpoint = endpoint
                 counters = self.group.counters_of(endpoint)
                 counters.connections += 1
@@ -220,18 +220,18 @@ class UdpListener:
                     self._all_flows.silent.add(flow, now)
                 self.engine.descriptors.take_for_flow()
                 return True
-            self._dial_failed(flow, endpoint, number)
-            if number == errno.EAGAIN:
+            self._dial_failed(flow, endpoint, failed)
+            if failed.failure is Failure.OUT_OF_ALL_PORTS:
                 # No source port to any endpoint: other programs use more than the half that the
                 # flow table leaves them.
                 self._all_flows.free_source_ports(flow)
                 break
-            if number in EXHAUSTED:
+            if failed.failure is Failure.EXHAUSTED:
                 break
         return False
 
-    def _dial(self, flow: UdpFlow, endpoint: SocketAddress) -> int:
-        """Connect a socket for a flow; returns 0, or the errno of the failure."""
+    def _dial(self, flow: UdpFlow, endpoint: SocketAddress) -> DialFailure | None:
+        """Connect a socket for a flow; returns None, or the failure."""
         now, client_dialer = self.engine.reactor.now, self.engine.client_dialer
         # A client on this node that dials an address routed here has that address, too.
         may_preserve = self.group.serving.handling.keeps_clients and flow.address[0] != self._at.ip
@@ -240,7 +240,7 @@ class UdpListener:
                 flow, _DATAGRAM, endpoint, now, may_preserve=may_preserve
             )
         except OSError as exc:
-            return exc.errno or errno.EMFILE
+            return dial_failure(exc.errno or errno.EMFILE, endpoint.ip)
         if (
             number == 0
             and EPHEMERAL.includes(endpoint.port, now)
@@ -256,23 +256,23 @@ class UdpListener:
                 set_hop_limit(sock, hops_left(flow.hop_limit) - 1)
                 keep_icmp_errors(sock)
                 flow.sock = sock
-                return 0
+                return None
         if flow.is_preserved:
             client_dialer.release(sock, flow.address[0], endpoint)
         sock.close()
-        return number
+        return dial_failure(number, endpoint.ip)
 
-    def _dial_failed(self, flow: UdpFlow, endpoint: SocketAddress, number: int) -> None:
+    def _dial_failed(self, flow: UdpFlow, endpoint: SocketAddress, failed: DialFailure) -> None:
         if flow.tried is None:
             flow.tried = {}
         now = self.engine.reactor.now
         client = flow.address[0] if flow.is_preserved else ""
         flow.tried[endpoint] = self.group.outcomes.failed(
             endpoint,
-            number,
+            failed,
             now,
             client=client,
-            may_be_client_specific=flow.is_preserved and number != NO_HOST,
+            may_be_client_specific=flow.is_preserved and failed.failure is not Failure.NO_HOST,
         )
 
     def _pass_on(self, flow: UdpFlow, payload: memoryview) -> None:
@@ -290,7 +290,7 @@ class UdpListener:
             self.table.use(flow, now)
         refusal = self._send(flow, payload)
         if refusal and not flow.has_answer:
-            self.endpoint_refused(flow, refusal)
+            flow.refused(refusal)
 
     def _keep(self, flow: UdpFlow, payload: memoryview, now: float) -> None:
         kept, age_s = flow.kept, now - flow.sent_since
@@ -323,11 +323,11 @@ class UdpListener:
         self.group.counters.dropped_datagrams += 1
         return refusal
 
-    def endpoint_refused(self, flow: UdpFlow, number: int) -> None:
+    def endpoint_refused(self, flow: UdpFlow, failed: DialFailure) -> None:
         """Continue with another endpoint if this one never answered, else end the flow."""
         endpoint, kept = flow.endpoint, flow.kept
         if endpoint is not None:
-            self._dial_failed(flow, endpoint, number)
+            self._dial_failed(flow, endpoint, failed)
         if not kept or self.engine.reactor.now - flow.sent_since > _KEEP_S:
             self.end(flow, "refused", EndedBy.ENDPOINT)
             return

@@ -13,8 +13,8 @@ from ..facts.connection import ConnectionEvent
 from ..facts.conversation import Conversation
 from ..kernel.icmp_errors import take_icmp_errors
 from ..kernel.pktinfo import Ancillary, AncillaryItem
-from ..model import CauseCode, SocketAddress
-from ..policy.causes import FORBIDDEN, NO_DATAGRAM, UNREACHABLE
+from ..model import CauseCode, DialFailure, Failure, SocketAddress
+from ..model.failures import dial_failure
 from ..policy.endpoint_causes import UNANSWERED_FLOW_S
 from ..policy.flow_table import GRAIN_S, FlowTable
 from . import reactor as epoll
@@ -25,8 +25,10 @@ from .tuning import BATCH
 # Errors that mean a refusal: of ICMP (icmp_err_convert in net/ipv4/icmp.c, and IPv6's), or of this
 # node's rules and routes (EPERM, EINVAL). EMSGSIZE doesn't: the kernel has learnt the path's MTU,
 # and the next datagram fits; nor do ENOBUFS and ENOMEM, which pass.
+_NO_WAY = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
+_REJECTED = {errno.EPERM, errno.EACCES, errno.ENOPROTOOPT}
 _OTHERS = {errno.ECONNREFUSED, errno.EINVAL, errno.ENONET, errno.EPROTO}
-REFUSALS = UNREACHABLE | FORBIDDEN | _OTHERS
+REFUSALS = frozenset(_NO_WAY | _REJECTED | _OTHERS)
 # These may pass, as while a route changes or ARP gets no answer (RFC 1122, 4.2.3.9).
 _PASSING = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH})
 
@@ -54,7 +56,7 @@ class _FlowOwner(Protocol):
     sock: _socket.socket
     table: FlowTable[UdpFlow]
 
-    def endpoint_refused(self, flow: UdpFlow, number: int) -> None: ...
+    def endpoint_refused(self, flow: UdpFlow, failed: DialFailure) -> None: ...
     def resume(self, flow: UdpFlow) -> None: ...
     def end(self, flow: UdpFlow, cause: str) -> None: ...
     def note(self, flow: UdpFlow, event: ConnectionEvent) -> None: ...
@@ -194,7 +196,12 @@ class UdpFlow:
             else:
                 self.sent_bytes += count
         if refusal and not (self.has_answer and refusal in _PASSING):
-            listener.endpoint_refused(self, refusal)
+            self.refused(refusal)
+
+    def refused(self, number: int) -> None:
+        """Have the listener act on a refusal of the endpoint, of which this is the errno."""
+        if self.endpoint is not None:
+            self.listener.endpoint_refused(self, dial_failure(number, self.endpoint.ip))
 
     def settle(self) -> None:
         """Bring the endpoint's counters up to date, and note that it doesn't answer."""
@@ -263,7 +270,7 @@ class UdpFlow:
         if not self.is_unanswered:
             self.is_unanswered = True
             # Answers to what was sent later show that it answers.
-            counters.ended_unanswered(self.sent_since, NO_DATAGRAM)
+            counters.ended_unanswered(self.sent_since, Failure.NO_DATAGRAM)
 
     def _note_answer(self, now: float) -> None:
         """Note a datagram of the endpoint: the first one, and one in each second of others."""

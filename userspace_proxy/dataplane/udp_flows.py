@@ -6,13 +6,14 @@ import asyncio
 
 from ..kernel.ephemeral import EPHEMERAL
 from ..kernel.neighbours import absent_hop
-from ..policy.causes import NO_HOST
+from ..model import DialFailure, Failure
 from ..policy.flow_table import FlowTable
 from ..policy.shares import CONNECTION_BYTES
 from .engine import Engine
 from .silent_flows import SilentFlows
 from .udp_flow import UdpFlow
 
+_NO_HOST = DialFailure(Failure.NO_HOST)
 _SWEEP_S = 1.0
 # If other programs use so many source ports that none is left, a sixteenth of the flows ends: each
 # datagram that finds none is lost, so there should be few.
@@ -64,7 +65,7 @@ class UdpFlows:
     def _sweep(self) -> None:
         self._engine.reactor.tick()
         for flow in self.silent.take_absent():
-            flow.listener.endpoint_refused(flow, NO_HOST)
+            flow.listener.endpoint_refused(flow, _NO_HOST)
         for flow in self.table.expired(self._engine.clock()):
             # One that waits has a deadline of its own.
             if not flow.is_waiting:

@@ -18,10 +18,10 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from ..kernel.neighbours import absent_hop, own_route_error
+from ..kernel.neighbours import absent_hop, own_route_failure
 from ..model import Cause, SocketAddress
-from ..model.error_numbers import OWN_ROUTES
-from ..policy.causes import NO_ANSWER, dial_failed, resets
+from ..model.failures import BY_OWN_ROUTE, NO_ANSWER, dial_failure
+from ..policy.causes import dial_failed, resets
 from ..policy.endpoint_causes import no_host
 
 SILENCE_S = 3.0
@@ -70,11 +70,12 @@ def dial(address: SocketAddress, *, silence_s: float = SILENCE_S) -> DialResult:
             number = exc.errno or errno.ETIMEDOUT
             error = exc.strerror or os.strerror(number)
             seconds = time.monotonic() - begin
-            if number in NO_ANSWER and (hop := absent_hop(address.ip)):
+            failed = dial_failure(number, address.ip)
+            if failed.failure in NO_ANSWER and (hop := absent_hop(address.ip)):
                 return DialResult(seconds, no_host(address, hop), error)
-            number = own_route_error(number, address.ip)
-            cause = dial_failed(address, number, error)
-            return DialResult(seconds, cause, error, has_no_route=number in OWN_ROUTES.values())
+            failure = own_route_failure(failed, address.ip).failure
+            cause = dial_failed(address, failure, error)
+            return DialResult(seconds, cause, error, has_no_route=failure in BY_OWN_ROUTE)
         seconds = time.monotonic() - begin
         if _ends(sock):
             return DialResult(seconds, resets(address), "the connection ends at once")

@@ -7,15 +7,14 @@ slots: adding to a field of msgspec's Structs takes 1.5 times as long.
 from __future__ import annotations
 
 import enum
-import errno
 import math
 from collections.abc import Callable, Container, Iterable, Mapping
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from ..model import CauseCode, SocketAddress
+from ..model import CauseCode, Failure, SocketAddress
+from ..model.failures import LEFT
 from ..policy.cause_rows import DIAL_CAUSES
-from ..policy.loss_causes import LEFT
 from .exclusions import Exclusions
 from .figures import PortFigures, Traffic, WaitCounts, Waits, counted_names
 from .histogram import TIMES_BOUNDS_S, Durations
@@ -117,37 +116,36 @@ class EndpointCounters(_EndpointSlots, Counters):
         """Connections of ``unanswered`` whose clients it didn't answer, while it answered others;
         an answer to one of these clients is a success."""
 
-    def ended_unanswered(self, now: float, number: int, client: str = "") -> None:
+    def ended_unanswered(self, now: float, failure: Failure, client: str = "") -> None:
         """Note a connection that ended before the endpoint's first byte.
 
         Args:
-            number: One of ``policy.loss_causes.LEFT`` where the client gave up; all others are ends
-                by the endpoint.
+            failure: One of ``model.failures.LEFT`` where the client gave up; all others are ends by
+                the endpoint.
             client: Its IP address; empty for a flow.
         """
-        if number in LEFT:
+        if failure in LEFT:
             self.left += 1
         else:
             self.unanswered += 1
             if client:
-                self.exclusions.ended(client, now, number, self.ends.succeeded_at)
-        self.ends.failed(now, number)
+                self.exclusions.ended(client, now, failure, self.ends.succeeded_at)
+        self.ends.failed(now, failure)
 
     def came_late(self) -> None:
         """Note the answer of a flow that was counted as unanswered."""
         self.unanswered -= 1
         self.late += 1
 
-    def was_cut(self, now: float, number: int = errno.ECONNRESET, client: str = "") -> None:
+    def was_cut(self, now: float, failure: Failure = Failure.RESET, client: str = "") -> None:
         """Note a connection that the endpoint reset after it had sent bytes.
 
         Args:
-            number: One of ``model.error_numbers.LOSSES`` where packets were lost, and the client
-                left.
+            failure: One of ``model.failures.LOSSES`` where packets were lost, and the client left.
             client: Its IP address, of such a connection.
         """
         self.cut += 1
-        self.cuts.failed(now, number, client)
+        self.cuts.failed(now, failure, client)
 
     def count_failure(self, code: CauseCode) -> None:
         """Count a dial that failed for this cause."""
@@ -173,10 +171,10 @@ class AfterWait:
         self.left = 0
         self.ends = Streak()
 
-    def ended_unanswered(self, now: float, number: int, _client: str = "") -> None:
+    def ended_unanswered(self, now: float, failure: Failure, _client: str = "") -> None:
         """Note one of them."""
         self.left += 1
-        self.ends.failed(now, number)
+        self.ends.failed(now, failure)
 
 
 Blamed: TypeAlias = EndpointCounters | AfterWait
@@ -251,7 +249,7 @@ class CounterTable:
 
     def note_mistake(self, mistake: ClientMistake, client: str, now: float) -> None:
         """Note that a client was turned away because of what it sent."""
-        self.client_mistakes.setdefault(mistake, Streak()).failed(now, who=client)
+        self.client_mistakes.setdefault(mistake, Streak()).failed(now, client=client)
 
     def totals(self) -> EndpointCounters:
         """Return the sums over all endpoints, former ones included."""

@@ -11,6 +11,7 @@ Rule 3: each process sees some connections of a client, and counts by what it ha
 
 from __future__ import annotations
 
+from ..model import Failure
 from .last_minute import LATELY_S
 from .streak import Streak
 
@@ -28,7 +29,7 @@ class Exclusions(Streak):
         self.clients: dict[str, float] = {}
         """When the endpoint last ended a connection of each, the latest last."""
 
-    def ended(self, client: str, now: float, number: int, answered_at: float) -> None:
+    def ended(self, client: str, now: float, failure: Failure, answered_at: float) -> None:
         """Note a connection that the endpoint has ended without a byte.
 
         Args:
@@ -41,9 +42,9 @@ class Exclusions(Streak):
         if before is None or now - before >= LATELY_S:
             return
         if answered_at >= before:
-            self.failed(now, number, client)
+            self.failed(now, failure, client)
         else:
-            self.still_fails(now, number, client)
+            self.still_fails(now, failure, client)
 
     def answered(self, client: str, now: float) -> None:
         """Note that the endpoint has answered a client."""

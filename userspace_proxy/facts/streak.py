@@ -1,7 +1,7 @@
 """Failures in a row: how many since the last success, of what kind, and when.
 
     success ──▶ failure ──▶ failure ──▶ success: the streak is over
-                └ first_at           └ last_at, number    └ succeeded_at
+                └ first_at           └ last_at, failure   └ succeeded_at
 
 Rule 1: a success is one assignment to ``succeeded_at``: it is on the traffic path.
 Rule 2: several processes see parts of one streak. Their parts are added up, and a success in any
@@ -10,10 +10,23 @@ of them ends it: the monotonic clock is the same in all processes of a node.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+import msgspec
+
+from ..model import DialFailure, Failure
 
 _NEVER = -1.0
 """Before all monotonic times; JSON can express it."""
+
+
+class LateByte(NamedTuple):
+    """What is known of first bytes that came after their clients had left."""
+
+    waited_s: Annotated[float, msgspec.Meta(ge=0, le=1e11)]
+    """How long the last one took."""
+    is_at_end: bool
+    """Whether each one of the streak came right after its client's end."""
 
 
 class StreakPart(NamedTuple):
@@ -24,14 +37,26 @@ class StreakPart(NamedTuple):
     """0 if there was none, whatever the rest."""
     first_at: float = _NEVER
     last_at: float = _NEVER
+    failure: Failure = Failure.OTHER
     number: int = 0
-    who: str = ""
+    client: str = ""
+    late: LateByte | None = None
 
 
 class Streak:
     """The latest failures in a row, of one kind of attempt at one endpoint."""
 
-    __slots__ = ("before_at", "failures", "first_at", "last_at", "number", "succeeded_at", "who")
+    __slots__ = (
+        "before_at",
+        "client",
+        "failure",
+        "failures",
+        "first_at",
+        "last_at",
+        "late",
+        "number",
+        "succeeded_at",
+    )
 
     def __init__(self) -> None:
         self.succeeded_at = _NEVER
@@ -43,24 +68,50 @@ class Streak:
         """Monotonic seconds of the last failure."""
         self.before_at = _NEVER
         """Monotonic seconds of the last failure of the streak before, as far as it was seen."""
+        self.failure = Failure.OTHER
+        """The last failure."""
         self.number = 0
-        """Errno of the last failure."""
-        self.who = ""
-        """The last that was noted: the client, or the seconds that it waited for a byte."""
+        """Its errno, if it is a dial's."""
+        self.client = ""
+        """The last one that was noted."""
+        self.late: LateByte | None = None
+        """What was last noted of a first byte that came too late; None: nothing."""
+
+    @property
+    def dial_failure(self) -> DialFailure:
+        """The last failure of a dial."""
+        return DialFailure(self.failure, self.number)
 
     @property
     def is_on(self) -> bool:
         """Whether the last attempt failed."""
         return self.last_at > self.succeeded_at
 
-    def failed(self, now: float, number: int = 0, who: str = "") -> None:
+    def failed(
+        self,
+        now: float,
+        failure: Failure = Failure.OTHER,
+        client: str = "",
+        late: LateByte | None = None,
+    ) -> None:
         """Note a failure at this time."""
-        self.add(StreakPart(_NEVER, 1, now, now, number, who))
+        self.add(StreakPart(_NEVER, 1, now, now, failure, 0, client, late))
 
-    def still_fails(self, now: float, number: int, who: str = "") -> None:
+    def dial_failed(self, now: float, failed: DialFailure, client: str = "") -> None:
+        """Note a failed dial at this time."""
+        self.add(StreakPart(_NEVER, 1, now, now, *failed, client))
+
+    def still_fails(
+        self,
+        now: float,
+        failure: Failure,
+        client: str = "",
+        late: LateByte | None = None,
+        number: int = 0,
+    ) -> None:
         """Note that it is as it was, or more of the last failure; this isn't counted."""
         if self.is_on:
-            self.last_at, self.number, self.who = now, number, who or self.who
+            self._note_last(StreakPart(_NEVER, 0, now, now, failure, number, client, late))
 
     def end(self) -> None:
         """End it, as if the last failure had been a success: connections go elsewhere now."""
@@ -79,7 +130,14 @@ class Streak:
     def whole(self) -> StreakPart:
         """Return all of it."""
         return StreakPart(
-            self.succeeded_at, self.failures, self.first_at, self.last_at, self.number, self.who
+            self.succeeded_at,
+            self.failures,
+            self.first_at,
+            self.last_at,
+            self.failure,
+            self.number,
+            self.client,
+            self.late,
         )
 
     def add(self, part: StreakPart) -> None:
@@ -89,8 +147,13 @@ class Streak:
             return
         if not self.is_on:
             self.failures, self.before_at = 0, self.last_at
-            self.first_at, self.last_at, self.who = part.first_at, _NEVER, ""
+            self.first_at, self.last_at, self.client, self.late = part.first_at, _NEVER, "", None
         self.failures += part.failures
         self.first_at = min(self.first_at, part.first_at)
         if part.last_at >= self.last_at:
-            self.last_at, self.number, self.who = part.last_at, part.number, part.who or self.who
+            self._note_last(part)
+
+    def _note_last(self, part: StreakPart) -> None:
+        """Note the last failure; what isn't known of it is that of the one before."""
+        self.last_at, self.failure, self.number = part.last_at, part.failure, part.number
+        self.client, self.late = part.client or self.client, part.late or self.late

@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import socket
 
-from ..model.error_numbers import OWN_ROUTES
+from ..model.failures import OWN_ROUTES, DialFailure
 from ..model.node_network import NextHop
 from .netlink import Requests, rtnetlink
 from .netlink.sockets import NETLINK_ROUTE
@@ -45,21 +45,21 @@ def next_hop(ip: str) -> NextHop | None:
     return None
 
 
-def own_route_error(number: int, ip: str) -> int:
-    """Return the errno of a failed dial of an address, or that of OWN_ROUTES if a route caused it.
+def own_route_failure(failed: DialFailure, ip: str) -> DialFailure:
+    """Return why a dial of an address failed: as in OWN_ROUTES if a route of this node caused it.
 
     A router may report the same errno by ICMP.
     """
-    if number not in OWN_ROUTES:
-        return number
+    if failed.failure not in OWN_ROUTES:
+        return failed
     # An error of the socket itself, as by SELinux, is none of the route.
     with contextlib.suppress(OSError), Requests.open(NETLINK_ROUTE) as requests:
         try:
             requests.ask(rtnetlink.find_route(ip))
         except OSError as exc:
-            if exc.errno == number:
-                return OWN_ROUTES[number]
-    return number
+            if exc.errno == failed.number:
+                return DialFailure(OWN_ROUTES[failed.failure], failed.number)
+    return failed
 
 
 def _route_to(requests: Requests, ip: str) -> rtnetlink.RouteDetails:

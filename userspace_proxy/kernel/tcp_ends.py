@@ -15,7 +15,7 @@ import _socket
 import errno
 
 from ..model.connection_ends import EndedBy
-from ..model.error_numbers import FROM_ENDPOINT, NOT_TO_CLIENT, NOT_TO_ENDPOINT
+from ..model.failures import Failure
 from .tcp_state import is_connected, silent_s, tcp_info, unacknowledged_bytes, unread_bytes
 
 # Errors of a connected socket whose other side answered nothing for too long (tcp(7)).
@@ -51,20 +51,20 @@ def reset_as(
     return "timed out" if number in _SILENT else "reset", by
 
 
-def reset_number(asked_s: float, *, is_full: bool) -> int:
-    """Return the errno to note of an endpoint that resets a connection before its first byte.
+def reset_failure(asked_s: float, *, is_full: bool) -> Failure:
+    """Return what to note of an endpoint that resets a connection before its first byte.
 
     Args:
         asked_s: Seconds since the client's first byte.
         is_full: The endpoint has no room for more of the client's bytes.
     """
-    return errno.ETIMEDOUT if is_full and asked_s >= _FULL_S else errno.ECONNRESET
+    return Failure.UNANSWERED if is_full and asked_s >= _FULL_S else Failure.RESET
 
 
 def loss(
     client: _socket.socket, endpoint: _socket.socket, lasted_s: float, number: int | None = None
-) -> int:
-    """Return what shows that packets were lost, if the client leaves after a byte; 0 if nothing.
+) -> Failure | None:
+    """Return which packets were lost, if the client leaves after a byte; None if none were.
 
     Args:
         client: Of the client, which has sent a FIN or a RST.
@@ -73,18 +73,18 @@ def loss(
         number: The errno with which the client's socket failed: one that is silent hasn't left.
 
     Returns:
-        One of ``model.error_numbers.LOSSES``.
+        One of ``model.failures.LOSSES``.
     """
     if lasted_s < LOSS_S or number in _SILENT:
-        return 0
-    return endpoint_loss(endpoint) or (NOT_TO_CLIENT if is_lost_to(client) else 0)
+        return None
+    return endpoint_loss(endpoint) or (Failure.NOT_TO_CLIENT if is_lost_to(client) else None)
 
 
-def endpoint_loss(endpoint: _socket.socket) -> int:
-    """Return what shows that packets to or from an endpoint were lost; 0 if nothing."""
+def endpoint_loss(endpoint: _socket.socket) -> Failure | None:
+    """Return which packets to or from an endpoint were lost; None if none were."""
     if is_lost_to(endpoint):
-        return NOT_TO_ENDPOINT
-    return FROM_ENDPOINT if _has_gap(endpoint) else 0
+        return Failure.NOT_TO_ENDPOINT
+    return Failure.FROM_ENDPOINT if _has_gap(endpoint) else None
 
 
 def is_lost_to(sock: _socket.socket) -> bool:

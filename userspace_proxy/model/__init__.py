@@ -27,6 +27,7 @@ from .addresses import (
 )
 from .causes import Cause, CauseCode, Doubt
 from .endpoints import DEFAULT_WEIGHT, Endpoint, EndpointSlice, SlicePort
+from .failures import DialFailure, Failure
 from .handling import (
     DEFAULT_HANDLING,
     Balance,
@@ -48,9 +49,11 @@ __all__ = [
     "Cause",
     "CauseCode",
     "DataPath",
+    "DialFailure",
     "Doubt",
     "Endpoint",
     "EndpointSlice",
+    "Failure",
     "Frontend",
     "FrontendKind",
     "Handling",

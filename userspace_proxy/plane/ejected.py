@@ -20,16 +20,15 @@ and where a worker has seen it, only the hop is asked for.
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..kernel.neighbours import absent_hop, next_hop, own_route_error
-from ..model import ServiceKey, SocketAddress
+from ..kernel.neighbours import absent_hop, next_hop, own_route_failure
+from ..model import DialFailure, Failure, ServiceKey, SocketAddress
+from ..model.failures import NO_ANSWER
 from ..model.node_network import NextHop
 from ..model.serving import Serving
-from ..policy.causes import NO_ANSWER, NO_HOST, RESETS
 from ..policy.endpoint_causes import DroppedBy
 from .group import Group, keys_of_removed
 from .messages import Returned
@@ -43,7 +42,7 @@ FOLLOWED_MAX = 1_000
 QUESTIONS_MAX = 100
 """Questions to the kernel in a look: 5 ms."""
 # A rule that rejects a dial on its way out answers it, too, at times.
-_ASKED = frozenset({NO_HOST, *NO_ANSWER, errno.ECONNREFUSED})
+_ASKED = NO_ANSWER | {Failure.NO_HOST, Failure.REFUSED}
 # The number of no worker: a message of this process is for all of them.
 _NO_WORKER = -1
 
@@ -117,7 +116,7 @@ class EjectedEndpoints:
             if one.probed_for is None and now - one.at >= QUIET_S:
                 self._probe(one)
             dials = one.group.counters_of(one.endpoint).dials
-            if not dials.is_on or dials.number not in _ASKED:
+            if not dials.is_on or dials.failure not in _ASKED:
                 one.group.note_obstacle(one.endpoint, None)
             elif dials.last_at > one.absent_at:
                 unknown.append(one)
@@ -125,19 +124,17 @@ class EjectedEndpoints:
             one.asked_at = now
             self._look_for(one)
 
-    def note(self, endpoint: SocketAddress, number: int) -> None:
-        """Take the result of a probe.
-
-        Args:
-            number: The error; 0 for an answer.
-        """
-        now, number = self._clock(), own_route_error(number, endpoint.ip)
+    def note(self, endpoint: SocketAddress, failed: DialFailure | None) -> None:
+        """Take the result of a probe: why it failed, None for an answer."""
+        now = self._clock()
+        if failed is not None:
+            failed = own_route_failure(failed, endpoint.ip)
         for number_of_group, one in list(self._probed.get(endpoint, {}).items()):
             dials = one.group.counters_of(endpoint).dials
-            if number:
-                dials.still_fails(now, number)
+            if failed is not None:
+                dials.still_fails(now, failed.failure, number=failed.number)
                 one.group.revision += 1
-            elif dials.number not in RESETS:
+            elif dials.failure is not Failure.RESET:
                 dials.succeeded_at = now
                 # It is forgotten by that, as by an answer to a worker.
                 self._plane.receive(_NO_WORKER, Returned(number_of_group, endpoint))
@@ -171,7 +168,7 @@ class EjectedEndpoints:
         serving = one.group.serving
         is_detoured = one.endpoint in dict(serving.detours)
         is_by_name = one.endpoint.ip in serving.handling.found_by_name
-        if is_detoured or is_by_name or not dials.is_on or dials.number in RESETS:
+        if is_detoured or is_by_name or not dials.is_on or dials.failure is Failure.RESET:
             return
         if self._probes is None:
             self._probes = self._open_probes(self.note)
@@ -184,8 +181,8 @@ class EjectedEndpoints:
         dials = one.group.counters_of(one.endpoint).dials
         hop = None
         # A refusal shows that packets have left this node, unless a rule has made it up.
-        if dials.number != errno.ECONNREFUSED:
-            ask = self._next_hop if dials.number == NO_HOST else self._absent_hop
+        if dials.failure is not Failure.REFUSED:
+            ask = self._next_hop if dials.failure is Failure.NO_HOST else self._absent_hop
             hop = ask(one.endpoint.ip)
         if hop:
             one.absent_at = dials.last_at

@@ -24,7 +24,8 @@ from ..facts import TIMES_BOUNDS_S, ClientMistake, EndpointCounters, GroupCounte
 from ..facts.connection import FILTERS_MAX, ConnectionFacts, ConnectionFilter, LeftOut
 from ..facts.counters import Counters
 from ..facts.edges import CALLS_MAX, Calls
-from ..model import Protocol, SocketAddress
+from ..facts.streak import LateByte
+from ..model import Failure, Protocol, SocketAddress
 from ..model.serving import Serving
 from ..policy.locality import Networks
 
@@ -251,8 +252,10 @@ class StreakReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
     failures: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
     first_at: Moment
     last_at: Moment
-    number: Annotated[int, msgspec.Meta(ge=0, le=4095)]
-    who: Annotated[str, msgspec.Meta(max_length=64, pattern="^[0-9a-zA-Z.:%_-]*$")] = ""
+    failure: Failure
+    number: Annotated[int, msgspec.Meta(ge=0, le=4095)] = 0
+    client: Annotated[str, msgspec.Meta(max_length=64, pattern="^[0-9a-zA-Z.:%_-]*$")] = ""
+    late: LateByte | None = None
 
 
 class EndpointReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -19,12 +19,12 @@ from collections.abc import Callable
 
 from ..dataplane.probe_dials import ProbeDials
 from ..dataplane.reactor import Reactor
-from ..dataplane.sockets import SHORTAGES
-from ..model import ServiceKey, SocketAddress
+from ..model import DialFailure, ServiceKey, SocketAddress
+from ..model.failures import SHORTAGES
 from .probe_schedule import ProbeSchedule
 
-Note = Callable[[SocketAddress, int], None]
-"""Takes an endpoint and the error of its probe, 0 for an answer."""
+Note = Callable[[SocketAddress, DialFailure | None], None]
+"""Takes an endpoint and why its probe failed, None for an answer."""
 
 DEADLINE_S = 1.0
 MAX_UNDER_WAY = 512
@@ -101,19 +101,21 @@ class PathProbes:
 
     def _begin(self, endpoint: SocketAddress, now: float) -> None:
         is_one_of_many = len(self.schedule) > CLEAN_ENDS_MAX
-        if number := self._dials.begin(endpoint, ends_with_reset=is_one_of_many):
-            self._take(endpoint, number, now)
+        if failed := self._dials.begin(endpoint, ends_with_reset=is_one_of_many):
+            self._take(endpoint, failed, now)
 
-    def _ended(self, endpoint: SocketAddress, number: int, _sock: _socket.socket) -> None:
-        self._take(endpoint, number, self._reactor.clock())
+    def _ended(
+        self, endpoint: SocketAddress, failed: DialFailure | None, _sock: _socket.socket
+    ) -> None:
+        self._take(endpoint, failed, self._reactor.clock())
 
-    def _take(self, endpoint: SocketAddress, number: int, now: float) -> None:
+    def _take(self, endpoint: SocketAddress, failed: DialFailure | None, now: float) -> None:
         """Take the result of a probe."""
-        is_shortage = number in SHORTAGES
-        self.schedule.finished(endpoint, now, has_failed=number != 0 and not is_shortage)
+        is_shortage = failed is not None and failed.failure in SHORTAGES
+        self.schedule.finished(endpoint, now, has_failed=failed is not None and not is_shortage)
         self._sleep(now)
         if is_shortage:
             return
         self.sent += 1
-        self.failed += number != 0
-        self._note(endpoint, number)
+        self.failed += failed is not None
+        self._note(endpoint, failed)

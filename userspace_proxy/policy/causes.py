@@ -8,15 +8,15 @@ the sentence, so equal facts give equal causes.
 
 from __future__ import annotations
 
-import errno
 import itertools
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ..model import (
     Cause,
     CauseCode,
     EndpointSlice,
+    Failure,
     IPFamily,
     Service,
     ServiceKey,
@@ -24,28 +24,13 @@ from ..model import (
     SocketAddress,
 )
 from ..model.annotations import ANNOTATION_WEIGHT
-from ..model.error_numbers import LOSSES, OWN_ROUTES
+from ..model.failures import BY_OWN_ROUTE, LOSSES, UNREACHABLE
 from ..model.mirroring import note_not_mirrored
 from ..model.reading import LABEL_SERVICE_NAME
 from .cause_rows import LOST_ON_THE_WAY
 from .endpoint_causes import no_host
 from .route_causes import by_own_route
 
-UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
-"""Errors of a dial, or a datagram, for which there is no way to a host."""
-FORBIDDEN = frozenset({errno.EPERM, errno.EACCES, errno.ENOPROTOOPT})
-"""Errors of those that something rejects. No ICMP error is EPERM: it is of this node."""
-RESETS = frozenset({errno.ECONNRESET, errno.EPIPE})
-"""Errors of a dial that the endpoint accepted and reset. Source: tcp_reset() in
-net/ipv4/tcp_input.c; a RST that answers a SYN is ECONNREFUSED."""
-NO_ANSWER = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH})
-"""Errors of a dial where no host has the address: it ends before the kernel gives up, or with
-that."""
-NO_HOST = errno.ENXIO
-"""The number of such a dial once the neighbour table has shown that. No ICMP error has it, so it
-never comes from a socket; a router's ICMP error "host unknown" is EHOSTDOWN."""
-NO_DATAGRAM = errno.ENOMSG
-"""The number of a UDP flow that its endpoint hasn't answered."""
 _FIREWALL = "look for a NetworkPolicy or firewall that"
 _HERE = "packets to it, also on this node: `nft list ruleset`"
 NAMES_SHOWN = 5
@@ -62,23 +47,32 @@ _USES_ALL = "{}: Cluster uses endpoints of all nodes"
 _TEXT_MAX = 100
 
 
-def dial_failed(endpoint: SocketAddress, number: int, error: str) -> Cause:
-    """Return the cause of dials of an endpoint that failed with an errno, and its words.
+DIAL_CODES: Mapping[Failure, CauseCode] = {
+    **dict.fromkeys(Failure, CauseCode.ENDPOINT_FAILS),
+    Failure.REFUSED: CauseCode.ENDPOINT_REFUSES,
+    Failure.SILENT: CauseCode.ENDPOINT_SILENT,
+    Failure.RESET: CauseCode.ENDPOINT_RESETS,
+    Failure.NO_HOST: CauseCode.ENDPOINT_NO_HOST,
+    Failure.ADMIN_PROHIBITED: CauseCode.ENDPOINT_UNREACHABLE,
+    **dict.fromkeys(UNREACHABLE | BY_OWN_ROUTE, CauseCode.ENDPOINT_UNREACHABLE),
+}
+"""The code of a failed dial's cause."""
+
+
+def dial_failed(endpoint: SocketAddress, failure: Failure, error: str) -> Cause:
+    """Return the cause of failed dials of an endpoint; ``error`` is the text of their errno.
 
     A firewall that rejects packets may cause most of them: a RST is that of a host on which nothing
     listens, and the ICMP errors are those of hosts and routers.
-
-    Source: icmp_err_convert in net/ipv4/icmp.c and tab_unreach in net/ipv6/icmp.c;
     ``tests/unit/explain/test_dial.py`` has the errno of each.
     """
-    if number in RESETS or number == NO_HOST:
-        word = no_host if number == NO_HOST else resets
+    if failure is Failure.RESET or failure is Failure.NO_HOST:
+        word = no_host if failure is Failure.NO_HOST else resets
         return word(endpoint)
-    if number in OWN_ROUTES.values():
-        return by_own_route(endpoint, number)
+    if failure in BY_OWN_ROUTE:
+        return by_own_route(endpoint, failure)
     hint = ""
-    if number == errno.ECONNREFUSED:
-        code = CauseCode.ENDPOINT_REFUSES
+    if failure is Failure.REFUSED:
         sentence = (
             f"{endpoint} refuses connections: nothing listens on port {endpoint.port} there, or a "
             "firewall rejects them"
@@ -87,8 +81,7 @@ def dial_failed(endpoint: SocketAddress, number: int, error: str) -> Cause:
             "Compare targetPort with the port on which the container listens, and on which "
             f"address; if they agree, {_FIREWALL} rejects {_HERE}"
         )
-    elif number == errno.ETIMEDOUT:
-        code = CauseCode.ENDPOINT_SILENT
+    elif failure is Failure.SILENT:
         sentence = (
             f"{endpoint} does not answer: packets are dropped, its program hangs, or its host is "
             "gone"
@@ -98,8 +91,7 @@ def dial_failed(endpoint: SocketAddress, number: int, error: str) -> Cause:
             f"does, {_FIREWALL} drops or rejects {_HERE}; where answers come by another interface "
             "than packets leave by, rp_filter drops them (`nstat -az TcpExtIPReversePathFilter`)"
         )
-    elif number in UNREACHABLE:
-        code = CauseCode.ENDPOINT_UNREACHABLE
+    elif failure in UNREACHABLE:
         sentence = (
             f"{endpoint} is unreachable: a router on the way has no route to it, no host has that "
             "address, its node is down, or a firewall rejects packets to it"
@@ -109,53 +101,45 @@ def dial_failed(endpoint: SocketAddress, number: int, error: str) -> Cause:
             f"that of the pod, and look at the pod's node; if all are right, {_FIREWALL} rejects "
             f"{_HERE}"
         )
-    elif number == errno.EACCES and ":" in endpoint.ip:
-        # ICMPv6 "administratively prohibited"; no ICMP error of IPv4 is EACCES.
-        code = CauseCode.ENDPOINT_UNREACHABLE
+    elif failure is Failure.ADMIN_PROHIBITED:
         sentence = (
             f"{endpoint} is unreachable: a firewall or router rejects packets to it "
             "(administratively prohibited)"
         )
         hint = f"On the way to the endpoint, {_FIREWALL} rejects {_HERE}"
     else:
-        code = CauseCode.ENDPOINT_FAILS
-        meaning, hint = _other_error(number, endpoint.ip)
+        meaning, hint = _other_error(failure, endpoint.ip)
         sentence = f"{endpoint} can't be dialled: {error}{meaning}"
-    return Cause(code, sentence, str(endpoint), hint)
+    return Cause(DIAL_CODES[failure], sentence, str(endpoint), hint)
 
 
-def _other_error(number: int, ip: str) -> tuple[str, str]:
-    """Return what an errno means beyond its words, and what to do about it; empty if unknown."""
-    if number == errno.EINVAL:
+def _other_error(failure: Failure, ip: str) -> tuple[str, str]:
+    """Return what an error means beyond its words, and what to do about it; empty if unknown."""
+    if failure is Failure.BLACKHOLE:
         route = f"`ip route get {ip}` on this node fails if there is such a route"
         return ", the error of a route of type blackhole", route
-    if number == errno.EPERM:
+    if failure is Failure.NOT_PERMITTED:
         # Source: NF_DROP of hooks output and postrouting, in nf_hook_slow() of net/netfilter/core.c
         return ", as by rules of this node that drop packets", (
             "`nft list ruleset` on this node shows the firewall's rules for output; a BPF program "
             "on this node (Cilium, systemd's IPAddressDeny=) or a full table of connection "
             "tracking, which the kernel's log shows, looks the same"
         )
-    if number == errno.EACCES:
+    if failure is Failure.NO_ACCESS:
         return ", as by a routing rule of this node for some packets", (
             "`ip rule` on this node shows rules of type prohibit; a security module (SELinux) "
             "looks the same"
         )
-    if number == errno.ENOPROTOOPT:
+    if failure is Failure.NO_PROTOCOL:
         return "", "A firewall on this node or on the way rejects packets to the endpoint"
     return "", ""
 
 
-def end_code(number: int) -> CauseCode:
-    """Return why connections ended without a byte of the endpoint, by the errno noted of them.
-
-    Args:
-        number: ``ETIMEDOUT`` where the client gave up, ``NO_DATAGRAM`` for UDP, one of ``LOSSES``;
-            all others are ends by the endpoint.
-    """
-    if number in LOSSES:
+def end_code(failure: Failure) -> CauseCode:
+    """Return why connections ended without a byte of the endpoint, or as packets were lost."""
+    if failure in LOSSES:
         return CauseCode.PACKETS_LOST
-    is_left = number in (errno.ETIMEDOUT, NO_DATAGRAM)
+    is_left = failure is Failure.UNANSWERED or failure is Failure.NO_DATAGRAM
     return CauseCode.ENDPOINT_SENDS_NOTHING if is_left else CauseCode.ENDPOINT_RESETS
 
 

@@ -56,11 +56,11 @@ def sends_nothing(endpoint: SocketAddress) -> Cause:
     )
 
 
-def answers_late(endpoint: SocketAddress, after_s: str, *, is_at_end: bool = False) -> Cause:
+def answers_late(endpoint: SocketAddress, waited_s: float, *, is_at_end: bool = False) -> Cause:
     """Return the cause of connections whose clients leave before the endpoint's first byte.
 
     Args:
-        after_s: How long that took, as a worker has noted it: ``2.5``.
+        waited_s: How long the last one took.
         is_at_end: Each time it came right after the client's end.
     """
     if is_at_end:
@@ -80,7 +80,7 @@ def answers_late(endpoint: SocketAddress, after_s: str, *, is_at_end: bool = Fal
         )
     return Cause(
         CauseCode.ENDPOINT_ANSWERS_LATE,
-        f"{sentence}: its first byte took {after_s} s",
+        f"{sentence}: its first byte took {waited_s:.1f} s",
         str(endpoint),
         hint,
     )

@@ -1,17 +1,14 @@
-"""Words packets that are lost behind the handshake, by the number that is noted of a connection.
+"""Words packets that are lost behind the handshake, by what is noted of a connection.
+
+    client ◀──NOT_TO_CLIENT── proxy ──NOT_TO_ENDPOINT──▶ endpoint
+                              proxy ◀──FROM_ENDPOINT──── endpoint
 
 Rule 1: a client that doesn't get its answers is no fault of an endpoint: no endpoint fails for it.
 """
 
 from __future__ import annotations
 
-import errno
-
-from ..model import Cause, CauseCode, SocketAddress, ip_of
-from ..model.error_numbers import FROM_ENDPOINT, LOSSES, NOT_TO_CLIENT
-
-LEFT = LOSSES | {errno.ETIMEDOUT}
-"""The numbers of connections that clients left, all others being ends by the endpoint."""
+from ..model import Cause, CauseCode, Failure, SocketAddress, ip_of
 
 _PAST = {
     " acknowledges ": " acknowledged ",
@@ -23,16 +20,16 @@ _PAST = {
 
 
 def loses(
-    endpoint: SocketAddress, number: int, client: str = "", *, has_sent: bool = False
+    endpoint: SocketAddress, failure: Failure, client: str = "", *, has_sent: bool = False
 ) -> Cause:
     """Return the cause of connections that clients leave as packets are lost.
 
     Args:
-        number: One of ``LOSSES``.
+        failure: One of ``model.failures.LOSSES``.
         client: The last one's IP address; it is named where its own packets are lost.
         has_sent: The endpoint had sent bytes on these connections.
     """
-    if number == NOT_TO_CLIENT:
+    if failure is Failure.NOT_TO_CLIENT:
         about, sentence = (
             client,
             f"client {client} does not acknowledge the answers that it is sent",
@@ -40,7 +37,7 @@ def loses(
     else:
         about = str(endpoint)
         sentence = f"{endpoint} acknowledges handshakes, but not what clients send"
-        if number == FROM_ENDPOINT:
+        if failure is Failure.FROM_ENDPOINT:
             sentence = f"answers of {endpoint} arrive with a gap"
         elif has_sent:
             sentence = f"{endpoint} does not acknowledge all that clients send"

@@ -1,23 +1,25 @@
-"""Words why a dial fails by the routes of this node, as the kernel has reported of them."""
+"""Words why a dial fails by the routes of this node, as the kernel has reported of them.
+
+A router or firewall may report the same errno by ICMP (``model.failures.OWN_ROUTES``).
+"""
 
 from __future__ import annotations
 
-from ..model import Cause, CauseCode, SocketAddress
-from ..model.error_numbers import NO_ROUTE, PROHIBITED
+from ..model import Cause, CauseCode, Failure, SocketAddress
 
 _SHOW = "`ip route show table all type "
 
 
-def by_own_route(endpoint: SocketAddress, number: int) -> Cause:
-    """Return the cause of dials of an endpoint that failed with one of these numbers."""
+def by_own_route(endpoint: SocketAddress, failure: Failure) -> Cause:
+    """Return the cause of dials of an endpoint that failed by one of ``BY_OWN_ROUTE``."""
     ip = endpoint.ip
-    if number == NO_ROUTE:
+    if failure is Failure.NO_ROUTE:
         why = f"this node has no route to {ip}"
         hint = (
             "Compare the address with that of the pod; if they agree, look at the CNI plugin on "
             f"this node, which adds routes to pods: `ip route get {ip}` fails without one"
         )
-    elif number == PROHIBITED:
+    elif failure is Failure.ROUTE_PROHIBITS:
         why = "a route or routing rule of this node prohibits it"
         rules = "ip -6 rule" if ":" in ip else "ip rule"
         hint = (

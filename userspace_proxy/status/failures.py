@@ -6,16 +6,14 @@ dials in a row that failed ──▶ connections in a row without a byte ──�
 
 from __future__ import annotations
 
-import errno
 import os
 from dataclasses import replace
 from typing import Protocol
 
 from ..facts import LATELY_S, EndpointCounters, PortFacts, Streak
-from ..facts.late_bytes import late_byte
-from ..model import Cause, CauseCode, SocketAddress
-from ..model.error_numbers import LOSSES, NOT_TO_CLIENT
-from ..policy.causes import NO_DATAGRAM, RESETS, dial_failed, end_code, resets
+from ..model import Cause, CauseCode, Failure, SocketAddress
+from ..model.failures import LOSSES
+from ..policy.causes import dial_failed, end_code, resets
 from ..policy.endpoint_causes import (
     UNANSWERED_S,
     DroppedBy,
@@ -76,7 +74,7 @@ def failure_of(
     cause = _failure(address, counters, clock, obstacle)
     if cause is None and counters.denials.is_on and not counters.connections:
         # It answers this node, and has answered no client yet.
-        denied = seen(dial_cause(address, counters.denials.number), counters.denials, clock)
+        denied = seen(dial_cause(address, counters.denials), counters.denials, clock)
         return in_the_past(denied), True
     if cause is None or not _is_past(cause, clock):
         return cause, False
@@ -108,33 +106,32 @@ def _failure(
 ) -> Cause | None:
     dials, ends, denials = counters.dials, counters.ends, counters.denials
     failed = _dials_in_a_row(address, dials, clock, obstacle) if dials.is_on else None
-    is_silent_since = ends.number == NO_DATAGRAM and ends.last_at > dials.last_at
+    is_silent_since = ends.failure is Failure.NO_DATAGRAM and ends.last_at > dials.last_at
     if failed and not (is_silent_since and _is_past(failed, clock)):
         return failed
     has_many_ends = ends.is_on and ends.failures >= min(_many(ends, clock), counters.connections)
     if has_many_ends and not _left_at_once(ends):
-        if ends.who and ends.number == errno.ETIMEDOUT:
-            late = late_byte(ends.who)
-            cause = answers_late(address, late.waited_s, is_at_end=late.is_at_end)
+        if ends.late and ends.failure is Failure.UNANSWERED:
+            cause = answers_late(address, ends.late.waited_s, is_at_end=ends.late.is_at_end)
             return seen(cause, ends, clock)
-        cause = seen(end_cause(address, ends.number), ends, clock)
+        cause = seen(end_cause(address, ends.failure), ends, clock)
         if ends.succeeded_at >= 0 and clock.now - ends.succeeded_at < LATELY_S:
             cause = replace(cause, hint=at_times(cause).hint)
         if has_excluded(counters.exclusions) and counters.exclusions.last_at >= ends.last_at:
-            cause = seen(excludes(address, counters.exclusions.who), ends, clock)
+            cause = seen(excludes(address, counters.exclusions.client), ends, clock)
         return silent_since(cause, failed) if failed else cause
     if failed:
         return failed
     if denials.is_on and _is_denial(denials):
-        is_ended = denials.number in RESETS and ends.succeeded_at >= denials.first_at
+        is_ended = denials.failure is Failure.RESET and ends.succeeded_at >= denials.first_at
         word = excludes if is_ended else denies
-        cause = seen(word(address, denials.who), denials, clock)
+        cause = seen(word(address, denials.client), denials, clock)
         # Others that are answered show nothing of this client, but it may have stopped trying.
         has_answered_since = dials.succeeded_at > denials.last_at
         if not (has_answered_since and _is_past(cause, clock)):
             return cause
     cuts = counters.cuts
-    is_of_endpoint = cuts.is_on and cuts.number != NOT_TO_CLIENT
+    is_of_endpoint = cuts.is_on and cuts.failure is not Failure.NOT_TO_CLIENT
     if is_of_endpoint and cuts.failures >= min(MANY_ENDS, counters.connections):
         return seen(cut_cause(address, cuts), cuts, clock)
     return None
@@ -147,30 +144,30 @@ def _dials_in_a_row(
         return seen(dropped_here(address, obstacle), dials, clock)
     if obstacle:
         return seen(no_host(address, obstacle), dials, clock)
-    cause = seen(dial_cause(address, dials.number), dials, clock)
+    cause = seen(dial_cause(address, dials), dials, clock)
     # A dial that succeeded shows that its port was open, whatever became of the connection.
     return has_ended(cause) if dials.succeeded_at >= 0 else cause
 
 
-def dial_cause(address: SocketAddress, number: int) -> Cause:
-    """Return the cause of dials that failed with an errno."""
-    return dial_failed(address, number, os.strerror(number))
+def dial_cause(address: SocketAddress, dials: Streak) -> Cause:
+    """Return the cause of dials that failed, by the last one."""
+    return dial_failed(address, dials.failure, os.strerror(dials.number))
 
 
-def end_cause(address: SocketAddress, number: int) -> Cause:
-    """Return the cause of connections (flows) without a byte, by the errno noted of them."""
-    if number == NO_DATAGRAM:
+def end_cause(address: SocketAddress, failure: Failure) -> Cause:
+    """Return the cause of connections (flows) without a byte, by what was noted of them."""
+    if failure is Failure.NO_DATAGRAM:
         return no_datagram(address)
-    if number in LOSSES:
-        return loses(address, number)
-    is_reset = end_code(number) is CauseCode.ENDPOINT_RESETS
+    if failure in LOSSES:
+        return loses(address, failure)
+    is_reset = end_code(failure) is CauseCode.ENDPOINT_RESETS
     return resets(address) if is_reset else sends_nothing(address)
 
 
 def cut_cause(address: SocketAddress, cuts: Streak) -> Cause:
     """Return the cause of connections that ended after a byte, by what was noted of the last."""
-    if cuts.number in LOSSES:
-        return loses(address, cuts.number, cuts.who, has_sent=True)
+    if cuts.failure in LOSSES:
+        return loses(address, cuts.failure, cuts.client, has_sent=True)
     return cuts_off(address)
 
 
@@ -202,13 +199,13 @@ def _left_at_once(ends: Streak) -> bool:
     that come one after another have each waited for 0.3 s or longer (``dataplane.giving_up``), so
     five of them have left over more than a second.
     """
-    is_left = ends.number == errno.ETIMEDOUT and ends.succeeded_at >= 0
+    is_left = ends.failure is Failure.UNANSWERED and ends.succeeded_at >= 0
     return is_left and ends.last_at - ends.first_at < UNANSWERED_S
 
 
 def _many(ends: Streak, clock: Clock) -> int:
     """Return how many ends in a row show that an endpoint doesn't answer."""
-    is_counted_lately = end_code(ends.number) is CauseCode.ENDPOINT_RESETS
+    is_counted_lately = end_code(ends.failure) is CauseCode.ENDPOINT_RESETS
     has_answered_between = ends.before_at >= 0 and clock.now - ends.before_at < LATELY_S
     return _ENDS_AT_TIMES if is_counted_lately and has_answered_between else MANY_ENDS
 

@@ -17,10 +17,10 @@ from ..facts import LATELY_S, EndpointCounters, LatelyFacts, PortFacts, Streak
 from ..facts.exclusions import Exclusions
 from ..facts.lately import FAILED_NAMES, Lately
 from ..facts.units import plural
-from ..model import Cause, CauseCode, SocketAddress
+from ..model import Cause, CauseCode, Failure, SocketAddress
+from ..model.failures import LEFT, NO_ANSWER
 from ..model.reading import LABEL_SERVICE_NAME
 from ..policy import EndpointVerdict
-from ..policy.causes import NO_ANSWER, NO_DATAGRAM
 from ..policy.endpoint_causes import (
     answers_flows_late,
     at_times,
@@ -29,7 +29,6 @@ from ..policy.endpoint_causes import (
     owes_answers,
     with_header,
 )
-from ..policy.loss_causes import LEFT
 from .failures import DENIALS_S, Clock, cut_cause, dial_cause, end_cause, has_excluded
 
 LEAST = 3
@@ -78,7 +77,7 @@ def failed_lately(
     if not any(counts[1:]):
         return LatelyFacts()
     endpoints = tuple(endpoints)
-    are_flows = any(counters.ends.number == NO_DATAGRAM for _, counters in endpoints)
+    are_flows = any(counters.ends.failure is Failure.NO_DATAGRAM for _, counters in endpoints)
     kind = _kind(lately, are_flows=are_flows)
     most = getattr(lately, kind)
     if kind == "owed":
@@ -125,7 +124,7 @@ def _owe_seldom(lately: Lately, endpoints: Iterable[EndpointCounters]) -> bool:
 def _has_failed(counters: EndpointCounters, kind: str) -> bool:
     """Return whether an endpoint may be the one that clients of a kind have failed at."""
     if kind == "late":
-        is_flow = counters.ends.number == NO_DATAGRAM
+        is_flow = counters.ends.failure is Failure.NO_DATAGRAM
         # Another endpoint has saved a connection.
         return counters.late > 0 if is_flow else counters.dials.failures > 0
     return bool(getattr(counters, kind) > 0)
@@ -165,7 +164,7 @@ def _ends(endpoints: _Endpoints, *, is_left: bool) -> _Failures:
         if not is_left and has_excluded(counters.exclusions):
             # Before the same connection in ``ends``.
             yield counters.exclusions, verdict
-        if counters.ends.failures and is_left == (counters.ends.number in LEFT):
+        if counters.ends.failures and is_left == (counters.ends.failure in LEFT):
             yield counters.ends, verdict
 
 
@@ -179,22 +178,22 @@ def _cuts(endpoints: _Endpoints) -> _Failures:
 def _late(endpoints: _Endpoints) -> _Failures:
     """Yield flows that were answered after two seconds, and what delayed connections."""
     for verdict, counters in endpoints:
-        if counters.late and counters.ends.number == NO_DATAGRAM:
+        if counters.late and counters.ends.failure is Failure.NO_DATAGRAM:
             yield counters.ends, verdict
-        if counters.dials.failures and counters.dials.number in NO_ANSWER:
+        if counters.dials.failures and counters.dials.failure in NO_ANSWER:
             yield counters.dials, verdict
 
 
 def _dial_failed(verdict: EndpointVerdict, dials: Streak) -> Cause:
-    is_denied = bool(dials.who) and dials.failures >= _MANY_DENIALS
+    is_denied = bool(dials.client) and dials.failures >= _MANY_DENIALS
     if is_denied and dials.last_at - dials.first_at >= DENIALS_S:
-        return at_times(denies(verdict.address, dials.who), verdict.host)
-    return at_times(dial_cause(verdict.address, dials.number), verdict.host)
+        return at_times(denies(verdict.address, dials.client), verdict.host)
+    return at_times(dial_cause(verdict.address, dials), verdict.host)
 
 
 def _ended(verdict: EndpointVerdict, ends: Streak) -> Cause:
     address, is_of_some = verdict.address, isinstance(ends, Exclusions)
-    cause = excludes(address, ends.who) if is_of_some else end_cause(address, ends.number)
+    cause = excludes(address, ends.client) if is_of_some else end_cause(address, ends.failure)
     before = at_times(cause, verdict.host)
     # One that has never answered answers no others either.
     return before if is_of_some or ends.succeeded_at >= 0 else replace(before, hint=cause.hint)
@@ -205,7 +204,7 @@ def _was_cut(verdict: EndpointVerdict, cuts: Streak) -> Cause:
 
 
 def _came_late(verdict: EndpointVerdict, streak: Streak) -> Cause:
-    if streak.number == NO_DATAGRAM:
+    if streak.failure is Failure.NO_DATAGRAM:
         return answers_flows_late(verdict.address)
     return _dial_failed(verdict, streak)
 

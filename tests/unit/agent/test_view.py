@@ -1,6 +1,5 @@
 """What the page shows about a Service port."""
 
-import errno
 import socket
 from dataclasses import replace
 
@@ -15,6 +14,7 @@ from userspace_proxy.model import (
     CauseCode,
     DataPath,
     Doubt,
+    Failure,
     Frontend,
     Handling,
     IPFamily,
@@ -27,7 +27,7 @@ from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import Group
 from userspace_proxy.plane.messages import EndpointReport, GroupReport, StreakReport, WaitingReport
 from userspace_proxy.policy import EndpointVerdict, NodeFacts
-from userspace_proxy.policy.causes import NO_DATAGRAM, dial_failed, resets
+from userspace_proxy.policy.causes import dial_failed, resets
 from userspace_proxy.policy.client_causes import source_denied
 from userspace_proxy.policy.endpoint_causes import has_ended
 from userspace_proxy.steering import Bind
@@ -97,15 +97,15 @@ async def test_an_endpoint_shows_why_dials_have_failed_since_it_last_answered(pl
     (port,) = served_ports = web(plane, POD_A, POD_B)
     first, second = port.plan.serving.endpoints
     counters, others = port.group.counters_of(first), port.group.counters_of(second)
-    others.dials.failed(5.0, errno.ETIMEDOUT)
+    others.dials.failed(5.0, Failure.SILENT)
     counters.dials.succeeded_at = others.dials.succeeded_at = 6.0
     for now in (7.0, 9.0):
         counters.count_failure(CauseCode.ENDPOINT_REFUSES)
-        counters.dials.failed(now, errno.ECONNREFUSED)
+        counters.dials.failed(now, Failure.REFUSED)
     port.group.counters.saved = 2
     (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(11.0))
     refusing, serving = view.endpoints
-    refuses = has_ended(dial_failed(first, errno.ECONNREFUSED, ""))
+    refuses = has_ended(dial_failed(first, Failure.REFUSED, ""))
     assert refusing.cause == replace(refuses, count=2, first_at=1007.0, last_at=1009.0)
     assert (refusing.answered_at, serving.answered_at, serving.cause) == (1006.0, 1006.0, None)
     assert refusing.failures_by_cause == view.failures_by_cause == {"endpoint-refuses": 2}
@@ -131,7 +131,7 @@ async def test_an_endpoint_that_ends_each_connection_without_a_byte_is_shown_as_
     assert cause() is None
     counters.ends.failed(3.0)
     assert cause() == replace(resets(pod), count=3, first_at=1001.0, last_at=1003.0)
-    counters.dials.failed(4.0, errno.ECONNREFUSED)
+    counters.dials.failed(4.0, Failure.REFUSED)
     assert cause().code is CauseCode.ENDPOINT_REFUSES
     counters.dials.succeeded_at = counters.ends.succeeded_at = 5.0
     assert cause() is None
@@ -159,14 +159,14 @@ async def test_flows_without_an_answer_are_shown_and_in_the_past_after_a_minute(
     (port,) = served_ports = served(plane, Bind.PROXY_PORT, dns)
     figures, asked = GroupCounters().figures(), EndpointCounters()
     asked.connections = 9
-    told = EndpointReport(POD, asked.figures(), ends=StreakReport(-1.0, 3, 2.0, 5.0, NO_DATAGRAM))
+    told = EndpointReport(POD, asked.figures(), ends=StreakReport(-1, 3, 2, 5, Failure.NO_DATAGRAM))
     port.group.add(0, GroupReport(0, figures, [told]), 5.0)
     (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(5.0))
     never = "No datagram has come back (9 flows)"
     assert (view.mark, view.state.sentence, view.endpoints[0].cause) == (None, never, None)
     # Of an empty datagram, no byte shows that it came.
     empty = EndpointCounters().figures()
-    told = EndpointReport(POD, empty, ends=StreakReport(1.0, 0, 2.0, 5.0, NO_DATAGRAM))
+    told = EndpointReport(POD, empty, ends=StreakReport(1.0, 0, 2.0, 5.0, Failure.NO_DATAGRAM))
     port.group.add(0, GroupReport(0, figures, [told]), 5.0)
     lately = "Clients get no answer: no datagram has come back in the last 3 flows"
     mute = f"{POD} sent nothing in time when it was last tried"
@@ -359,7 +359,7 @@ def test_its_traffic_is_a_copy():
 
 def test_a_failure_has_its_remedy_and_a_fault_on_purpose_does_not_look_like_one():
     verdict, group = EndpointVerdict(POD, True, "ready"), Group(1, "shop/web")
-    group.counters_of(POD).dials.failed(1.0, errno.ECONNREFUSED)
+    group.counters_of(POD).dials.failed(1.0, Failure.REFUSED)
     assert "targetPort" in view_endpoint(verdict, group, CLOCK, {}, {}, {}).cause.hint
     by_name = replace(verdict, host="db.example.com")
     assert "on db.example.com" in view_endpoint(by_name, group, CLOCK, {}, {}, {}).cause.hint
@@ -371,7 +371,7 @@ def test_a_failure_has_its_remedy_and_a_fault_on_purpose_does_not_look_like_one(
 def test_the_annotation_for_a_header_is_named_where_an_endpoint_ends_connections(version, is_named):
     verdict, group = EndpointVerdict(POD, True, "ready"), Group(1, "shop/web")
     group.serving = Serving(handling=Handling(proxy_protocol=version))
-    group.counters_of(POD).ends.failed(1.0, errno.ECONNRESET)
+    group.counters_of(POD).ends.failed(1.0, Failure.RESET)
     hint = view_endpoint(verdict, group, CLOCK, {}, {}, {}).cause.hint
     assert ("PROXY header" in hint) is is_named
 
@@ -380,7 +380,7 @@ async def test_the_last_minute_names_the_header_and_what_was_news_before(plane):
     (port,) = served_ports = web(plane, POD_A)
     (pod,), handling = port.plan.serving.endpoints, Handling(proxy_protocol="v1")
     port.plan = replace(port.plan, serving=Serving((pod,), handling=handling))
-    port.group.counters_of(pod).ends.add(StreakPart(0.0, 1, 0.0, 0.0, errno.ECONNRESET))
+    port.group.counters_of(pod).ends.add(StreakPart(0.0, 1, 0.0, 0.0, Failure.RESET))
     for was_many in (False, True):
         port.group.last_minute.add(Lately(40, 0, 3), 0.0)
         (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, CLOCK)

@@ -5,6 +5,7 @@ import pytest
 from userspace_proxy.balance import AffinityTables
 from userspace_proxy.dataplane import EndpointGroup
 from userspace_proxy.model import Balance, Handling
+from userspace_proxy.model.failures import dial_failure
 from userspace_proxy.model.serving import Serving
 
 from .groups import ALICE, BOB, CLUSTER, POD_A, POD_B, POD_C, POD_CLIENT, limited, picked, picks
@@ -14,7 +15,7 @@ def test_the_balance_may_change_and_pins_and_ejections_stay(group):
     group.update(Serving([POD_A, POD_B, POD_C], affinity_timeout_s=60))
     (pinned,) = picks(group, 1, BOB)
     dead = POD_A if pinned != POD_A else POD_B
-    group.outcomes.failed(dead, errno.ECONNREFUSED, 0.0)
+    group.outcomes.failed(dead, dial_failure(errno.ECONNREFUSED, dead.ip), 0.0)
     lc = Serving([POD_A, POD_B, POD_C], 60, handling=Handling(balance=Balance.LEAST_CONNECTIONS))
     group.update(lc)
     assert group.loads.is_tracked
@@ -63,7 +64,7 @@ def test_a_split_that_begins_and_ends_keeps_turns_pins_and_ejections(group):
     pods = [POD_A, POD_B, POD_C]
     group.update(Serving(pods, affinity_timeout_s=60))
     pinned = {client: picks(group, 1, client)[0] for client in (POD_CLIENT, "10.9.9.8")}
-    group.outcomes.failed(POD_C, errno.ECONNREFUSED, 0.0)
+    group.outcomes.failed(POD_C, dial_failure(errno.ECONNREFUSED, POD_C.ip), 0.0)
     for split in (
         Serving(pods, 60, outside=[POD_B], inside=CLUSTER),
         Serving(pods, 60, outside=[POD_B], inside=("10.9.0.0/16",)),

@@ -1,6 +1,5 @@
 """Clients that leave without an answer, counted against an endpoint that never sends a byte."""
 
-import errno
 import logging
 import socket
 import struct
@@ -9,8 +8,9 @@ import pytest
 
 from userspace_proxy.dataplane import Tuning, endpoint_group, giving_up
 from userspace_proxy.dataplane.connection_log import LOGGER
-from userspace_proxy.facts.late_bytes import AT_END_S, late_byte
+from userspace_proxy.facts.late_bytes import AT_END_S
 from userspace_proxy.kernel.tcp_state import said_s, unheard_s
+from userspace_proxy.model import Failure
 
 from .rig import connection_lines
 from .waiters import limited, waiting
@@ -37,7 +37,7 @@ def noted(rig, web, pod):
     """Return how many connections in a row ended without an answer, as the next report has it."""
     rig.plane.settle()
     ends = web.group.counters_of(pod.address).ends
-    return (ends.failures, ends.number) if ends.is_on else (0, 0)
+    return (ends.failures, ends.failure) if ends.is_on else (0, 0)
 
 
 @pytest.mark.parametrize("leave", ["close", "reset"])
@@ -47,8 +47,8 @@ async def test_a_client_that_leaves_after_a_second_without_an_answer_has_given_u
     client, _server = await ask_and_wait(rig, pod, web)
     assert noted(rig, web, pod) == (0, 0), "it still waits, as long polls do"
     getattr(client, leave)()
-    await until(lambda: noted(rig, web, pod) == (1, errno.ETIMEDOUT))
-    assert noted(rig, web, pod) == (1, errno.ETIMEDOUT), "once"
+    await until(lambda: noted(rig, web, pod) == (1, Failure.UNANSWERED))
+    assert noted(rig, web, pod) == (1, Failure.UNANSWERED), "once"
 
 
 async def test_the_time_of_a_client_that_has_given_up_is_that_of_its_end(rig):
@@ -59,7 +59,7 @@ async def test_the_time_of_a_client_that_has_given_up_is_that_of_its_end(rig):
     client.close()
     await until(lambda: connection.up.is_ended)
     await until(lambda: unheard_s(connection.client) >= 0.1, "the client has left a while ago")
-    assert noted(rig, web, pod) == (1, errno.ETIMEDOUT)
+    assert noted(rig, web, pod) == (1, Failure.UNANSWERED)
     assert web.group.counters_of(pod.address).ends.last_at <= connection.reactor.now - 0.1
 
 
@@ -71,7 +71,7 @@ async def test_an_endpoint_that_closes_when_the_client_has_left_has_not_answered
     assert await server.read() == b""
     server.close()
     await until(lambda: not rig.connections.open)
-    assert noted(rig, web, pod) == (1, errno.ETIMEDOUT)
+    assert noted(rig, web, pod) == (1, Failure.UNANSWERED)
 
 
 async def test_a_client_that_sends_and_leaves_at_once_wants_no_answer(rig):
@@ -117,7 +117,7 @@ async def test_an_endpoint_that_answers_others_is_waited_for_after_a_shorter_tim
     assert await server.read() == b""
     server.close()
     await until(lambda: not rig.connections.open)
-    assert noted(rig, web, pod) == ((1, errno.ETIMEDOUT) if has_answered else (0, 0))
+    assert noted(rig, web, pod) == ((1, Failure.UNANSWERED) if has_answered else (0, 0))
 
 
 @pytest.mark.parametrize("has_waited", [True, False])
@@ -135,7 +135,9 @@ async def test_a_byte_shows_that_a_client_that_left_sooner_had_waited_for_it(
     server.close()
     await until(lambda: not rig.connections.open)
     ends = web.group.counters_of(pod.address).ends
-    assert (ends.is_on, ends.number) == ((True, errno.ETIMEDOUT) if has_waited else (False, 0))
+    assert (ends.is_on, ends.failure) == (
+        (True, Failure.UNANSWERED) if has_waited else (False, Failure.OTHER)
+    )
 
 
 async def test_a_greeting_that_is_late_has_taken_the_time_since_the_endpoint_answered(rig):
@@ -156,7 +158,7 @@ async def test_an_answer_ends_it_also_a_late_one(rig):
     web = rig.service(pod.address)
     client, server = await ask_and_wait(rig, pod, web)
     client.finish()
-    await until(lambda: noted(rig, web, pod) == (1, errno.ETIMEDOUT))
+    await until(lambda: noted(rig, web, pod) == (1, Failure.UNANSWERED))
     await server.send(b"answer")
     assert await client.read() == b"answer"
     assert noted(rig, web, pod) == (0, 0)
@@ -169,7 +171,7 @@ async def test_a_late_answer_that_comes_with_the_end_is_in_its_line(build, caplo
     web = rig.service(pod.address)
     client, server = await ask_and_wait(rig, pod, web)
     client.close()
-    await until(lambda: noted(rig, web, pod) == (1, errno.ETIMEDOUT))
+    await until(lambda: noted(rig, web, pod) == (1, Failure.UNANSWERED))
     await server.send(b"answer")
     server.close()
     await until(lambda: not rig.connections.open)
@@ -190,10 +192,10 @@ async def test_an_answer_that_comes_after_its_client_has_closed_is_none(rig, is_
         server.close()
     await until(lambda: not rig.connections.open)
     ends = web.group.counters_of(pod.address).ends
-    assert (ends.is_on, ends.failures, ends.number) == (True, 1, errno.ETIMEDOUT)
-    waited_s, is_at_end = late_byte(ends.who)
-    assert 0.9 <= float(waited_s) < 30
-    assert is_at_end
+    assert (ends.is_on, ends.failures, ends.failure) == (True, 1, Failure.UNANSWERED)
+    assert ends.late is not None
+    assert 0.9 <= ends.late.waited_s < 30
+    assert ends.late.is_at_end
 
 
 async def test_an_answer_that_its_clients_end_does_not_bring_is_slow(rig):
@@ -206,8 +208,8 @@ async def test_an_answer_that_its_clients_end_does_not_bring_is_slow(rig):
     await until(lambda: unheard_s(connection.client) >= AT_END_S, "the client has left a while ago")
     await server.send(b"answer")
     ends = web.group.counters_of(pod.address).ends
-    await until(lambda: ends.who, "the late byte is noted")
-    assert not late_byte(ends.who).is_at_end
+    await until(lambda: ends.late, "the late byte is noted")
+    assert not ends.late.is_at_end
 
 
 @pytest.mark.parametrize("is_with_end", [False, True])
@@ -239,7 +241,7 @@ async def test_a_client_that_ends_its_side_at_once_and_waits_has_its_answer(rig,
     await until(lambda: waited_s(connection) >= 0.95, "the client has been silent for a while")
     # The reactor's clock stands still between events.
     connection._asked_at -= 1.0
-    assert noted(rig, web, pod) == (1, errno.ETIMEDOUT), "it may have left"
+    assert noted(rig, web, pod) == (1, Failure.UNANSWERED), "it may have left"
     counters = web.group.counters_of(pod.address)
     assert counters.left == 1
     await server.send(b"answer")
@@ -313,8 +315,10 @@ async def test_a_client_that_leaves_after_a_wait_for_its_turn_is_no_fault_of_the
     assert blamed == ((1, 0, False) if has_waited else (0, 1, True))
 
 
-@pytest.mark.parametrize(("asked_s", "number"), [(3.0, errno.ETIMEDOUT), (0.0, errno.ECONNRESET)])
-async def test_an_endpoint_that_resets_what_it_has_not_read_for_long_has_hung(rig, asked_s, number):
+@pytest.mark.parametrize(("asked_s", "failure"), [(3.0, Failure.UNANSWERED), (0.0, Failure.RESET)])
+async def test_an_endpoint_that_resets_what_it_has_not_read_for_long_has_hung(
+    rig, asked_s, failure
+):
     pod = rig.endpoint()
     web = rig.service(pod.address)
     client, server = await rig.pair(web, pod)
@@ -326,7 +330,7 @@ async def test_an_endpoint_that_resets_what_it_has_not_read_for_long_has_hung(ri
     connection._asked_at -= asked_s
     server.reset()
     await until(lambda: not rig.connections.open)
-    assert noted(rig, web, pod) == (1, number)
+    assert noted(rig, web, pod) == (1, failure)
 
 
 # -- clients that were answered before ---------------------------------------

@@ -5,9 +5,10 @@ import pytest
 
 from userspace_proxy.agent.rounds.wall_clock import WallClock
 from userspace_proxy.dataplane import EndpointGroup, outcomes
+from userspace_proxy.facts import StreakPart
 from userspace_proxy.facts.connection import ConnectionFacts, failed_dials
-from userspace_proxy.model import CauseCode, SocketAddress
-from userspace_proxy.model.error_numbers import NO_ROUTE
+from userspace_proxy.model import CauseCode, DialFailure, Failure, SocketAddress
+from userspace_proxy.model.failures import dial_failure
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.status.failures import failure_of
 
@@ -15,19 +16,19 @@ from .groups import ALICE, POD_A, POD_B
 
 
 def test_a_failed_dial_ejects_the_endpoint_and_is_counted(group):
-    group.outcomes.failed(POD_A, errno.ECONNREFUSED, 0.0)
+    group.outcomes.failed(POD_A, dial_failure(errno.ECONNREFUSED, POD_A.ip), 0.0)
     assert group.balancers.current.ejected(0.0) == {POD_A: 5.0}
     assert group.counters_of(POD_A).failures == 1
 
 
 def test_failures_in_a_row_are_those_since_the_last_answer(group):
-    group.outcomes.failed(POD_A, errno.ETIMEDOUT, 0.0)
+    group.outcomes.failed(POD_A, dial_failure(errno.ETIMEDOUT, POD_A.ip), 0.0)
     group.outcomes.answered(POD_A, 1.0)
     dials = group.counters_of(POD_A).dials
     assert not dials.is_on
     for now in (2.0, 3.0):
-        group.outcomes.failed(POD_A, errno.ECONNREFUSED, now)
-    assert dials.whole() == (1.0, 2, 2.0, 3.0, errno.ECONNREFUSED, "")
+        group.outcomes.failed(POD_A, dial_failure(errno.ECONNREFUSED, POD_A.ip), now)
+    assert dials.whole() == StreakPart(1.0, 2, 2.0, 3.0, Failure.REFUSED, errno.ECONNREFUSED)
     assert group.counters_of(POD_A).failures_by_cause() == {
         CauseCode.ENDPOINT_REFUSES: 2,
         CauseCode.ENDPOINT_SILENT: 1,
@@ -37,26 +38,30 @@ def test_failures_in_a_row_are_those_since_the_last_answer(group):
 def test_silence_between_a_routers_reports_does_not_hide_them(group):
     dials = group.counters_of(POD_A).dials
     for now, number in enumerate((errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ETIMEDOUT)):
-        group.outcomes.failed(POD_A, number, float(now))
-    assert (dials.failures, dials.number) == (3, errno.EHOSTUNREACH)
-    group.outcomes.failed(POD_A, errno.ECONNREFUSED, 3.0)
-    assert dials.number == errno.ECONNREFUSED
-    group.outcomes.failed(POD_B, errno.EHOSTUNREACH, 0.0)
+        group.outcomes.failed(POD_A, dial_failure(number, POD_A.ip), float(now))
+    assert (dials.failures, dials.failure) == (3, Failure.HOST_UNREACHABLE)
+    group.outcomes.failed(POD_A, dial_failure(errno.ECONNREFUSED, POD_A.ip), 3.0)
+    assert dials.failure is Failure.REFUSED
+    group.outcomes.failed(POD_B, dial_failure(errno.EHOSTUNREACH, POD_B.ip), 0.0)
     group.outcomes.answered(POD_B, 1.0)
-    group.outcomes.failed(POD_B, errno.ETIMEDOUT, 2.0)
-    assert group.counters_of(POD_B).dials.number == errno.ETIMEDOUT
+    group.outcomes.failed(POD_B, dial_failure(errno.ETIMEDOUT, POD_B.ip), 2.0)
+    assert group.counters_of(POD_B).dials.failure is Failure.SILENT
 
 
 def test_an_answer_to_another_worker_ends_the_row(group):
-    group.outcomes.failed(POD_A, errno.ETIMEDOUT, 0.0)
+    group.outcomes.failed(POD_A, dial_failure(errno.ETIMEDOUT, POD_A.ip), 0.0)
     group.outcomes.answered_elsewhere(POD_A, 1.0)
     assert not group.counters_of(POD_A).dials.is_on
     assert group.balancers.current.ejected(1.0) == {}
 
 
 def test_what_may_concern_one_client_ejects_nothing_and_shows_nothing_if_it_does(group):
-    group.outcomes.failed(POD_A, errno.ECONNREFUSED, 0.0, may_be_client_specific=True)
-    group.outcomes.failed(POD_B, errno.ECONNREFUSED, 0.0, is_client_specific=True)
+    group.outcomes.failed(
+        POD_A, dial_failure(errno.ECONNREFUSED, POD_A.ip), 0.0, may_be_client_specific=True
+    )
+    group.outcomes.failed(
+        POD_B, dial_failure(errno.ECONNREFUSED, POD_B.ip), 0.0, is_client_specific=True
+    )
     assert group.balancers.current.ejected(0.0) == {}
     assert group.counters_of(POD_A).dials.is_on
     assert not group.counters_of(POD_B).dials.is_on
@@ -64,7 +69,7 @@ def test_what_may_concern_one_client_ejects_nothing_and_shows_nothing_if_it_does
 
 @pytest.mark.parametrize("number", [errno.ECONNRESET, errno.EPIPE], ids=errno.errorcode.get)
 def test_a_dial_that_was_accepted_and_reset_is_an_end_without_an_answer(group, number):
-    group.outcomes.failed(POD_A, number, 1.0, is_client_specific=True)
+    group.outcomes.failed(POD_A, dial_failure(number, POD_A.ip), 1.0, is_client_specific=True)
     counters = group.counters_of(POD_A)
     assert counters.failures_by_cause() == {CauseCode.ENDPOINT_RESETS: 1}
     assert (counters.dials.is_on, counters.ends.is_on) == (False, True)
@@ -76,7 +81,7 @@ def test_a_dial_that_was_accepted_and_reset_is_an_end_without_an_answer(group, n
     ids=errno.errorcode.get,
 )
 def test_a_shortage_of_this_node_ejects_nothing(group, number):
-    group.outcomes.failed(POD_A, number, 0.0)
+    group.outcomes.failed(POD_A, dial_failure(number, POD_A.ip), 0.0)
     assert group.balancers.current.ejected(0.0) == {}
     assert (group.counters_of(POD_A).failures, group.counters.shortages) == (1, 1)
     assert not group.counters_of(POD_A).dials.is_on
@@ -85,7 +90,7 @@ def test_a_shortage_of_this_node_ejects_nothing(group, number):
 def test_an_ejection_is_logged_when_it_begins_and_when_it_ends(group, caplog):
     caplog.set_level(logging.INFO)
     for now in (0.0, 1.0):
-        group.outcomes.failed(POD_A, errno.ECONNREFUSED, now)
+        group.outcomes.failed(POD_A, dial_failure(errno.ECONNREFUSED, POD_A.ip), now)
     group.outcomes.answered(POD_A, 2.0)
     group.outcomes.answered(POD_A, 2.0)
     assert [record.getMessage() for record in caplog.records] == [
@@ -102,7 +107,7 @@ def test_many_ejections_and_returns_of_a_minute_are_a_few_lines(caplog):
     pods = [SocketAddress(f"10.0.0.{number}", 80) for number in range(1, 101)]
     group = EndpointGroup("shop/web:http", Serving(pods))
     for pod in pods:
-        group.outcomes.failed(pod, errno.ECONNREFUSED, 0.0)
+        group.outcomes.failed(pod, dial_failure(errno.ECONNREFUSED, pod.ip), 0.0)
     for pod in pods:
         group.outcomes.answered(pod, 1.0)
     lines = [record.getMessage() for record in caplog.records]
@@ -111,12 +116,12 @@ def test_many_ejections_and_returns_of_a_minute_are_a_few_lines(caplog):
         "shop/web:http: more endpoints ejected, not logged one by one for up to a minute",
         "shop/web:http: more endpoints are back, not logged one by one for up to a minute",
     ]
-    group.outcomes.failed(pods[0], errno.ECONNREFUSED, 60.0)
+    group.outcomes.failed(pods[0], dial_failure(errno.ECONNREFUSED, pods[0].ip), 60.0)
     assert "endpoint ejected: 10.0.0.1:80 refuses" in caplog.records[-1].getMessage()
 
 
 def test_the_silence_of_a_dial_before_an_endpoints_return_is_over(group):
-    group.outcomes.failed(POD_A, errno.ETIMEDOUT, 0.0)
+    group.outcomes.failed(POD_A, dial_failure(errno.ETIMEDOUT, POD_A.ip), 0.0)
     assert not group.outcomes.has_returned_since(POD_A, 0.0)
     group.outcomes.answered(POD_A, 6.0)
     assert group.outcomes.has_returned_since(POD_A, 5.9)
@@ -127,24 +132,24 @@ def test_the_silence_of_a_dial_before_an_endpoints_return_is_over(group):
 def test_a_client_whose_dials_alone_are_accepted_and_reset_is_known(group):
     ends = group.counters_of(POD_A).ends
     for now in (1.0, 3.0):
-        group.outcomes.failed(POD_A, errno.ECONNRESET, now)
-        group.outcomes.failed(POD_A, errno.ECONNRESET, now, client=ALICE)
+        group.outcomes.failed(POD_A, dial_failure(errno.ECONNRESET, POD_A.ip), now)
+        group.outcomes.failed(POD_A, dial_failure(errno.ECONNRESET, POD_A.ip), now, client=ALICE)
         ends.succeeded_at = 2.0
     exclusions = group.counters_of(POD_A).exclusions
-    assert (exclusions.failures, exclusions.who) == (1, ALICE)
+    assert (exclusions.failures, exclusions.client) == (1, ALICE)
 
 
 def test_a_shortage_is_logged_once_a_minute(group, caplog):
     for now in (0.0, 1.0, 59.0, 60.0):
-        group.outcomes.failed(POD_A, errno.EMFILE, now)
+        group.outcomes.failed(POD_A, dial_failure(errno.EMFILE, POD_A.ip), now)
     assert len(caplog.records) == 2
 
 
 def test_ports_of_a_clients_address_are_counted_apart_and_one_line_names_the_remedy(group, caplog):
     for now in (0.0, 1.0):
         group.outcomes.left_client_address(POD_A, ALICE, now)
-    group.outcomes.failed(POD_A, errno.EADDRNOTAVAIL, 2.0, client=ALICE)
-    group.outcomes.failed(POD_A, errno.EADDRNOTAVAIL, 3.0)
+    group.outcomes.failed(POD_A, dial_failure(errno.EADDRNOTAVAIL, POD_A.ip), 2.0, client=ALICE)
+    group.outcomes.failed(POD_A, dial_failure(errno.EADDRNOTAVAIL, POD_A.ip), 3.0)
     assert (group.counters.out_of_client_ports, group.out_of_client_ports_at) == (3, 2.0)
     assert (group.counters.out_of_ports, group.out_of_ports_at) == (1, 3.0)
     assert group.counters.shortages == 2
@@ -157,17 +162,17 @@ def test_only_what_this_worker_has_seen_is_reported_to_others(group):
     reports = []
     group.outcomes.on_ejected = lambda endpoint, is_silent: reports.append((endpoint, is_silent))
     group.outcomes.on_returned = reports.append
-    group.outcomes.failed(POD_A, errno.ETIMEDOUT, 0.0)
+    group.outcomes.failed(POD_A, dial_failure(errno.ETIMEDOUT, POD_A.ip), 0.0)
     group.outcomes.answered(POD_A, 1.0)
     assert reports == [(POD_A, True), POD_A]
-    group.outcomes.failed(POD_A, errno.ECONNREFUSED, 2.0)
+    group.outcomes.failed(POD_A, dial_failure(errno.ECONNREFUSED, POD_A.ip), 2.0)
     group.outcomes.answered_elsewhere(POD_A, 3.0)
     assert reports[2:] == [(POD_A, False)]
 
 
 def test_that_this_node_has_no_route_has_words_of_its_own(group, caplog, monkeypatch):
-    monkeypatch.setattr(outcomes, "own_route_error", lambda *_: NO_ROUTE)
-    group.outcomes.failed(POD_A, errno.ENETUNREACH, 0.0)
+    monkeypatch.setattr(outcomes, "own_route_failure", lambda *_: DialFailure(Failure.NO_ROUTE))
+    group.outcomes.failed(POD_A, dial_failure(errno.ENETUNREACH, POD_A.ip), 0.0)
     shown, _ = failure_of(POD_A, group.counters_of(POD_A), WallClock(lambda: 0.0))
     said = caplog.records[0].getMessage()
     for text in (shown.sentence, said):
@@ -183,7 +188,7 @@ def absent(monkeypatch):
 @pytest.mark.parametrize("number", [errno.ETIMEDOUT, errno.EHOSTUNREACH], ids=errno.errorcode.get)
 @pytest.mark.usefixtures("absent")
 def test_a_dial_of_an_address_without_a_host_has_one_name_everywhere(group, number, caplog):
-    code = group.outcomes.failed(POD_A, number, 0.0)
+    code = group.outcomes.failed(POD_A, dial_failure(number, POD_A.ip), 0.0)
     counters = group.counters_of(POD_A)
     shown, _ = failure_of(POD_A, counters, WallClock(lambda: 0.0))
     assert [code, shown.code, *counters.failures_by_cause()] == [CauseCode.ENDPOINT_NO_HOST] * 3
@@ -193,14 +198,20 @@ def test_a_dial_of_an_address_without_a_host_has_one_name_everywhere(group, numb
 
 @pytest.mark.usefixtures("absent")
 def test_a_host_is_looked_for_only_after_silence(group):
-    assert group.outcomes.failed(POD_A, errno.ECONNREFUSED, 0.0) is CauseCode.ENDPOINT_REFUSES
-    assert group.outcomes.failed(POD_B, errno.ETIMEDOUT, 0.0) is CauseCode.ENDPOINT_SILENT
+    assert (
+        group.outcomes.failed(POD_A, dial_failure(errno.ECONNREFUSED, POD_A.ip), 0.0)
+        is CauseCode.ENDPOINT_REFUSES
+    )
+    assert (
+        group.outcomes.failed(POD_B, dial_failure(errno.ETIMEDOUT, POD_B.ip), 0.0)
+        is CauseCode.ENDPOINT_SILENT
+    )
 
 
 @pytest.mark.parametrize("number", [111, 110, 113, 112, 104, 13, 97], ids=errno.errorcode.get)
 def test_a_failed_dial_has_one_code_for_all_observers(group, number):
     """What is counted, what the state of the Service port shows, and what a connection has."""
-    code = group.outcomes.failed(POD_A, number, 0.0)
+    code = group.outcomes.failed(POD_A, dial_failure(number, POD_A.ip), 0.0)
     counters = group.counters_of(POD_A)
     counters.connections = 1
     shown, _ = failure_of(POD_A, counters, WallClock(lambda: 0.0))

@@ -9,6 +9,7 @@ import pytest
 from userspace_proxy.dataplane.probe_dials import ProbeDials
 from userspace_proxy.dataplane.reactor import Reactor
 from userspace_proxy.model import SocketAddress
+from userspace_proxy.model.failures import dial_failure
 
 from .waiting import until
 
@@ -41,10 +42,10 @@ def at(server):
 @pytest.mark.parametrize("with_reset", [False, True])
 async def test_an_answer_ends_the_dial_with_a_fin_or_a_reset(dialling, server, with_reset):
     dials, ended = dialling
-    assert dials.begin(at(server), ends_with_reset=with_reset) == 0
+    assert dials.begin(at(server), ends_with_reset=with_reset) is None
     assert len(dials) == 1
     await until(lambda: ended, "the answer")
-    assert ended == [(at(server), 0)]
+    assert ended == [(at(server), None)]
     assert len(dials) == 0
     accepted, _ = server.accept()
     expected = pytest.raises(ConnectionResetError) if with_reset else contextlib.nullcontext()
@@ -55,7 +56,7 @@ async def test_an_answer_ends_the_dial_with_a_fin_or_a_reset(dialling, server, w
 async def test_what_is_sent_at_the_end_arrives_before_it(reactor, server):
     ended = []
 
-    def greet(_endpoint, _number, sock):
+    def greet(_endpoint, _failed, sock):
         sock.send(b"hello")
         ended.append(True)
 
@@ -72,15 +73,18 @@ async def test_an_endpoint_that_refuses_is_reported_with_its_error(dialling, ser
     dials, ended = dialling
     endpoint = at(server)
     server.close()
-    number = dials.begin(endpoint)
-    await until(lambda: number or ended, "the refusal")
-    assert errno.ECONNREFUSED in (number, *(error for _, error in ended))
+    failed = dials.begin(endpoint)
+    await until(lambda: failed or ended, "the refusal")
+    refused = dial_failure(errno.ECONNREFUSED, endpoint.ip)
+    assert refused in (failed, *(failure for _, failure in ended))
 
 
 async def test_a_dial_that_fails_at_once_is_not_reported_later(dialling):
     dials, ended = dialling
     # The kernel refuses to dial a broadcast address, as it does without a route.
-    assert dials.begin(SocketAddress("127.255.255.255", 80)) == errno.ENETUNREACH
+    assert dials.begin(SocketAddress("127.255.255.255", 80)) == dial_failure(
+        errno.ENETUNREACH, "127.0.0.1"
+    )
     assert (len(dials), ended) == (0, [])
 
 
@@ -89,7 +93,7 @@ async def test_without_descriptors_a_dial_fails_at_once(dialling, server):
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
     try:
-        assert dials.begin(at(server)) == errno.EMFILE
+        assert dials.begin(at(server)) == dial_failure(errno.EMFILE, "127.0.0.1")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
@@ -103,9 +107,9 @@ async def test_silence_ends_a_dial_at_the_deadline(reactor, server):
             filler = fillers.enter_context(socket.socket())
             filler.setblocking(False)
             filler.connect_ex(at(server))
-        assert dials.begin(at(server)) == 0
+        assert dials.begin(at(server)) is None
         await until(lambda: ended, "the deadline")
-    assert ended == [(at(server), errno.ETIMEDOUT)]
+    assert ended == [(at(server), dial_failure(errno.ETIMEDOUT, "127.0.0.1"))]
     assert len(dials) == 0
     dials.close()
 
@@ -130,4 +134,4 @@ async def test_nothing_is_reported_of_a_dial_that_was_stopped(dialling, server):
         dials.stop(at(server))
         dials.begin(at(other))
         await until(lambda: ended, "the answer")
-        assert ended == [(at(other), 0)]
+        assert ended == [(at(other), None)]

@@ -6,18 +6,19 @@ import pytest
 from userspace_proxy.balance.pairs import PAIR_S
 from userspace_proxy.dataplane import EndpointGroup
 from userspace_proxy.dataplane.probes import _MAX_UNDER_WAY
-from userspace_proxy.model import Handling, ProxyProtocol, SocketAddress
+from userspace_proxy.model import DialFailure, Failure, Handling, ProxyProtocol, SocketAddress
 from userspace_proxy.model.serving import Serving
 
 from .peers import SilentEndpoint
 from .waiting import until
 
+SILENT = DialFailure(Failure.SILENT, errno.ETIMEDOUT)
 ALICE, BOB, CAROL = "10.1.0.1", "10.1.0.2", "10.1.0.3"
 
 
 def fail(rig, group, client, endpoint):
     """Do what a failed dial from a client's address does."""
-    group.outcomes.failed(endpoint, errno.ETIMEDOUT, rig.engine.reactor.now)
+    group.outcomes.failed(endpoint, SILENT, rig.engine.reactor.now)
     rig.connections.probes.request(group, client, endpoint)
 
 
@@ -57,9 +58,9 @@ async def test_an_endpoint_that_answers_this_node_is_noted_to_deny_the_client(ri
     counters = web.counters_of(endpoint)
     assert not counters.denials.is_on
     await until(lambda: knows(rig, ALICE, endpoint), "the answer")
-    assert (counters.denials.failures, counters.denials.who) == (1, ALICE)
+    assert (counters.denials.failures, counters.denials.client) == (1, ALICE)
     assert not counters.dials.is_on
-    assert counters.denials.number == errno.ETIMEDOUT
+    assert counters.denials.dial_failure == SILENT
     # The next probe, a minute later.
     fail(rig, web, ALICE, endpoint)
     await until(lambda: counters.denials.failures == 2, "the second answer")
@@ -73,8 +74,8 @@ async def test_denied_clients_that_alternate_are_counted_until_one_of_them_is_an
         fail(rig, web, client, endpoint)
         await until(lambda count=count: denials.failures == count, "the answer")
     for client in (ALICE, BOB):
-        probes.denied(web, client, endpoint, errno.ETIMEDOUT)
-    assert (denials.failures, denials.who) == (4, BOB)
+        probes.denied(web, client, endpoint, SILENT)
+    assert (denials.failures, denials.client) == (4, BOB)
     # Nothing was denied to her.
     probes.admitted(web, CAROL, endpoint)
     assert denials.is_on
@@ -88,12 +89,12 @@ async def test_the_failures_of_another_client_long_ago_are_not_in_a_row_with_tho
     (web,) = groups(rig, endpoint, "shop/web")
     probes, denials = rig.connections.probes, web.counters_of(endpoint).denials
     long_ago = rig.engine.reactor.now - PAIR_S
-    denials.failed(long_ago, errno.ETIMEDOUT, ALICE)
-    probes.denied(web, ALICE, endpoint, errno.ETIMEDOUT)
+    denials.dial_failed(long_ago, SILENT, ALICE)
+    probes.denied(web, ALICE, endpoint, SILENT)
     assert denials.failures == 2
     denials.last_at = long_ago
-    probes.denied(web, BOB, endpoint, errno.ETIMEDOUT)
-    assert (denials.failures, denials.who, denials.is_on) == (1, BOB, True)
+    probes.denied(web, BOB, endpoint, SILENT)
+    assert (denials.failures, denials.client, denials.is_on) == (1, BOB, True)
     # Remembered without a probe, as long as no other client fails.
     rig.engine.reactor.tick()
     probes.admitted(web, BOB, endpoint)
@@ -159,9 +160,9 @@ async def test_a_dial_that_began_before_the_answer_shows_no_denial(rig, is_older
     dial, outcomes, probes = connection.dial, web.group.outcomes, rig.connections.probes
     dial.is_preserved = True
     now = rig.engine.reactor.clock()
-    outcomes.failed(dial.endpoint, errno.ETIMEDOUT, now)
+    outcomes.failed(dial.endpoint, SILENT, now)
     outcomes.answered(dial.endpoint, now)
     probes._pairs.note(connection.client_ip, dial.endpoint, now)
     dial.began_at = now - 1.0 if is_older else now + 1.0
-    dial._dial_failed(errno.ETIMEDOUT)
+    dial._dial_failed(SILENT)
     assert web.group.counters_of(dial.endpoint).denials.is_on is not is_older

@@ -19,6 +19,7 @@ from userspace_proxy.balance import (
 from userspace_proxy.dataplane import EndpointGroup
 from userspace_proxy.dataplane.strategies import make_strategy
 from userspace_proxy.model import Balance, Handling, SocketAddress
+from userspace_proxy.model.failures import dial_failure
 from userspace_proxy.model.serving import Serving
 
 POD_A, POD_B, POD_C = (SocketAddress(f"10.0.0.{number}", 80) for number in (1, 2, 3))
@@ -68,10 +69,10 @@ def test_a_new_endpoint_starts_slowly(balance):
 
 def test_an_endpoint_that_answers_again_starts_slowly():
     group = EndpointGroup("shop/web:http", Serving((POD_A, POD_B), handling=SLOWLY))
-    group.outcomes.failed(POD_B, errno.ECONNREFUSED, 0.0)
+    group.outcomes.failed(POD_B, dial_failure(errno.ECONNREFUSED, POD_B.ip), 0.0)
     group.outcomes.answered(POD_B, 100.0)
     assert abs(shares_of(group, POD_B, 100.0)[0] - 10) <= 1
-    group.outcomes.failed(POD_B, errno.ECONNREFUSED, 150.0)
+    group.outcomes.failed(POD_B, dial_failure(errno.ECONNREFUSED, POD_B.ip), 150.0)
     group.outcomes.answered_elsewhere(POD_B, 200.0)
     assert abs(shares_of(group, POD_B, 200.0)[0] - 10) <= 1
 

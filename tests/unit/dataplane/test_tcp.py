@@ -350,7 +350,7 @@ async def test_a_client_that_alone_gets_no_answer_is_known(rig, is_answered):
         client.close()
         await until(lambda: not rig.connections.open)
     exclusions = web.group.counters_of(pod.address).exclusions
-    assert (exclusions.failures, exclusions.who, exclusions.is_on) == (2, ALICE, not is_answered)
+    assert (exclusions.failures, exclusions.client, exclusions.is_on) == (2, ALICE, not is_answered)
 
 
 async def test_an_endpoint_that_closes_and_then_resets_a_connection_is_blamed_once(rig):

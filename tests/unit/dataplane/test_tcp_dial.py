@@ -9,6 +9,7 @@ from userspace_proxy.dataplane import EndpointGroup, Tuning
 from userspace_proxy.dataplane import reactor as epoll
 from userspace_proxy.dataplane.tcp_dial import TcpDial
 from userspace_proxy.model import Handling, SocketAddress
+from userspace_proxy.model.failures import dial_failure
 from userspace_proxy.model.serving import Serving
 
 from .peers import RefusingEndpoint, SilentEndpoint, TcpEndpoint
@@ -222,7 +223,7 @@ async def test_a_dial_from_before_an_endpoints_return_does_not_eject_it_again(bu
     rig.engine.reactor.tick()
     connection.begin()
     timers.advance(0.5)
-    group.outcomes.failed(silent, errno.ETIMEDOUT, timers.now)
+    group.outcomes.failed(silent, dial_failure(errno.ETIMEDOUT, silent.ip), timers.now)
     group.outcomes.answered(silent, timers.now)
     timers.advance(0.6)
     assert group.counters_of(silent).failures == 2
@@ -321,7 +322,9 @@ async def test_a_client_waits_for_an_ejected_endpoint_at_its_limit(rig):
     web = rig.service(pod.address, **limited(1))
     _, server = await rig.pair(web, pod)
     await until(lambda: all(connection.up for connection in rig.connections.open))
-    web.group.outcomes.failed(pod.address, errno.ECONNREFUSED, rig.engine.reactor.now)
+    web.group.outcomes.failed(
+        pod.address, dial_failure(errno.ECONNREFUSED, pod.address.ip), rig.engine.reactor.now
+    )
     (client,) = await waiting(rig, web, 1)
     await client.send(b"waited")
     server.reset()

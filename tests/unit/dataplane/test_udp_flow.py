@@ -4,7 +4,8 @@ import pytest
 
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.tuning import BATCH, DIALS
-from userspace_proxy.policy.causes import NO_DATAGRAM
+from userspace_proxy.model import Failure
+from userspace_proxy.model.failures import dial_failure
 
 from .peers import UdpPeer, exchange
 from .rig import UNREACHABLE, no_descriptors
@@ -125,7 +126,9 @@ async def test_an_endpoint_that_only_listens_is_back_when_it_does_not_refuse(bui
     rig = build(None, timers.clock, timers)
     pod = rig.udp_peer()
     syslog = rig.udp_service(pod.address)
-    syslog.group.outcomes.failed(pod.address, errno.ECONNREFUSED, timers.now)
+    syslog.group.outcomes.failed(
+        pod.address, dial_failure(errno.ECONNREFUSED, pod.address.ip), timers.now
+    )
     client = rig.udp_client(syslog)
     for _ in range(2):
         client.send(b"message")
@@ -334,7 +337,7 @@ async def test_flows_without_an_answer_for_three_seconds_are_in_a_row_until_the_
     timers.advance(3.1)
     for _ in range(2):
         rig.plane.settle()
-        assert (ends.failures, ends.number) == (3, NO_DATAGRAM)
+        assert (ends.failures, ends.failure) == (3, Failure.NO_DATAGRAM)
     await exchange(rig.udp_client(dns), pod)
     assert not ends.is_on
     assert dns.group.counters_of(pod.address).unanswered == 3

@@ -7,6 +7,7 @@ import os
 
 from tests.unit.status.views import NOW, make_address, make_endpoint, make_port, make_view, replace
 from userspace_proxy.explain import read_subject
+from userspace_proxy.model import Failure
 from userspace_proxy.policy.causes import dial_failed
 from userspace_proxy.status.answers import read_answer, render_status
 from userspace_proxy.status.service_mistakes import with_mistakes
@@ -24,6 +25,8 @@ def make_dead_endpoint(address, **changes):
     """Return an endpoint that refused two dials, the last of them three seconds ago."""
     number = errno.ECONNREFUSED
     cause = replace(
-        dial_failed(make_address(address), number, os.strerror(number)), count=2, last_at=NOW - 3
+        dial_failed(make_address(address), Failure.REFUSED, os.strerror(number)),
+        count=2,
+        last_at=NOW - 3,
     )
     return replace(make_endpoint(address, ejected_for_s=4.0, **changes), cause=cause)

@@ -7,8 +7,7 @@ from tests.unit.status.views import NOW, make_address, make_endpoint, make_port,
 from userspace_proxy.explain import Asked, explain
 from userspace_proxy.explain.dial import DialResult
 from userspace_proxy.facts import Level
-from userspace_proxy.model import Handling, ProxyProtocol
-from userspace_proxy.model.error_numbers import NO_ROUTE
+from userspace_proxy.model import Failure, Handling, ProxyProtocol
 from userspace_proxy.policy.causes import dial_failed, resets
 from userspace_proxy.policy.client_causes import source_denied
 from userspace_proxy.policy.endpoint_causes import in_the_past, sends_nothing
@@ -29,7 +28,7 @@ def dials(**results):
         if answers
         else DialResult(
             0.0001,
-            dial_failed(make_address(address), number, os.strerror(number)),
+            dial_failed(make_address(address), Failure.REFUSED, os.strerror(number)),
             os.strerror(number),
         )
         for address, answers in results.items()
@@ -92,9 +91,9 @@ def test_an_address_that_cannot_be_dialled_from_here_is_not_yet_trouble():
 
 def unrouted(*addresses):
     """Return the results of dials on a machine without a route."""
-    number, error = NO_ROUTE, "Network is unreachable"
+    failure, error = Failure.NO_ROUTE, "Network is unreachable"
     return {
-        at: DialResult(0.0001, dial_failed(make_address(at), number, error), error, True)
+        at: DialResult(0.0001, dial_failed(make_address(at), failure, error), error, True)
         for at in addresses
     }
 

@@ -4,8 +4,7 @@ from tests.unit.status.views import NOW, make_address, make_endpoint, make_port,
 from userspace_proxy.explain import explain
 from userspace_proxy.explain.observed import before_it_failed
 from userspace_proxy.facts import Level
-from userspace_proxy.model import Handling, Protocol
-from userspace_proxy.model.error_numbers import FROM_ENDPOINT
+from userspace_proxy.model import Failure, Handling, Protocol
 from userspace_proxy.policy.causes import dial_failed, fault_on_purpose, resets
 from userspace_proxy.policy.client_causes import no_proxy_header
 from userspace_proxy.policy.endpoint_causes import answers_late, no_datagram, sends_nothing
@@ -15,7 +14,7 @@ from userspace_proxy.policy.loss_causes import loses
 from .subjects import make_subject
 
 POD = make_address("10.244.1.8:80")
-REFUSES = dial_failed(POD, 111, "")
+REFUSES = dial_failed(POD, Failure.REFUSED, "")
 
 
 def failing(cause, **figures):
@@ -37,9 +36,9 @@ def failing(cause, **figures):
         pytest.param(failing(REFUSES, sent_at=1.0, sent_bytes=0), "UDP", "; it answered before"),
         pytest.param(failing(resets(POD), sent_bytes=1), "TCP", ""),
         pytest.param(failing(sends_nothing(POD), sent_bytes=1), "TCP", ""),
-        pytest.param(failing(answers_late(POD, "2.5"), sent_bytes=1), "TCP", ""),
+        pytest.param(failing(answers_late(POD, 2.5), sent_bytes=1), "TCP", ""),
         pytest.param(failing(fault_on_purpose(POD, ["silent"]), sent_bytes=1), "TCP", ""),
-        pytest.param(failing(loses(POD, FROM_ENDPOINT), sent_bytes=1), "TCP", ""),
+        pytest.param(failing(loses(POD, Failure.FROM_ENDPOINT), sent_bytes=1), "TCP", ""),
         pytest.param(failing(None, sent_bytes=1), "TCP", ""),
     ],
 )

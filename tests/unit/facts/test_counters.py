@@ -1,5 +1,3 @@
-import errno
-
 import pytest
 
 from userspace_proxy.facts import (
@@ -13,8 +11,8 @@ from userspace_proxy.facts import (
     WaitCounts,
     counted_names,
 )
-from userspace_proxy.model import CauseCode, SocketAddress
-from userspace_proxy.model.error_numbers import LOSSES
+from userspace_proxy.model import CauseCode, Failure, SocketAddress
+from userspace_proxy.model.failures import LOSSES
 
 
 @pytest.mark.parametrize("kind", [EndpointCounters, GroupCounters])
@@ -58,8 +56,8 @@ def test_failures_are_counted_by_cause():
 
 def test_a_client_that_gives_up_is_no_end_by_the_endpoint():
     counters = EndpointCounters()
-    for now, number in enumerate((errno.ECONNRESET, 0, errno.ETIMEDOUT)):
-        counters.ended_unanswered(float(now), number)
+    for now, failure in enumerate((Failure.RESET, Failure.CLOSED, Failure.UNANSWERED)):
+        counters.ended_unanswered(float(now), failure)
     assert (counters.unanswered, counters.left, counters.ends.failures) == (2, 1, 3)
     counters.was_cut(2.5)
     assert (counters.cut, counters.cuts.failures, counters.ends.failures) == (1, 1, 3)
@@ -69,36 +67,36 @@ def test_a_client_that_gives_up_is_no_end_by_the_endpoint():
 
 def test_a_flow_that_is_answered_late_is_taken_back_from_those_without_an_answer():
     counters = EndpointCounters()
-    counters.ended_unanswered(5.0, errno.ENOMSG)
+    counters.ended_unanswered(5.0, Failure.NO_DATAGRAM)
     counters.came_late()
     assert (counters.unanswered, counters.late, counters.ends.failures) == (0, 1, 1)
 
 
-@pytest.mark.parametrize("number", sorted(LOSSES))
-def test_a_client_whose_packets_are_lost_is_counted_where_it_was_when_it_left(number):
+@pytest.mark.parametrize("failure", sorted(LOSSES))
+def test_a_client_whose_packets_are_lost_is_counted_where_it_was_when_it_left(failure):
     counters = EndpointCounters()
-    counters.ended_unanswered(1.0, number, "10.244.3.7")
-    counters.was_cut(2.0, number, "10.244.3.8")
+    counters.ended_unanswered(1.0, failure, "10.244.3.7")
+    counters.was_cut(2.0, failure, "10.244.3.8")
     assert (counters.left, counters.unanswered, counters.cut) == (1, 0, 1)
     assert not counters.exclusions.failures
-    assert (counters.ends.number, counters.cuts.number) == (number, number)
-    assert counters.cuts.who == "10.244.3.8"
+    assert (counters.ends.failure, counters.cuts.failure) == (failure, failure)
+    assert counters.cuts.client == "10.244.3.8"
 
 
 def test_a_client_that_the_endpoint_alone_does_not_answer_is_known():
     counters = EndpointCounters()
     for now in (1.0, 3.0):
-        counters.ended_unanswered(now, 0, "192.0.2.7")
-        counters.ended_unanswered(now, errno.ETIMEDOUT, "192.0.2.8")
-        counters.ended_unanswered(now, errno.ENOMSG)
+        counters.ended_unanswered(now, Failure.CLOSED, "192.0.2.7")
+        counters.ended_unanswered(now, Failure.UNANSWERED, "192.0.2.8")
+        counters.ended_unanswered(now, Failure.NO_DATAGRAM)
         counters.ends.succeeded_at = 2.0
-    assert (counters.exclusions.failures, counters.exclusions.who) == (1, "192.0.2.7")
+    assert (counters.exclusions.failures, counters.exclusions.client) == (1, "192.0.2.7")
     assert [*counters.exclusions.clients] == ["192.0.2.7"]
 
 
 def test_a_client_that_leaves_after_its_wait_is_counted_apart():
     counters = GroupCounters()
-    counters.after_wait.ended_unanswered(1.0, errno.ETIMEDOUT, "192.0.2.7")
+    counters.after_wait.ended_unanswered(1.0, Failure.UNANSWERED, "192.0.2.7")
     assert dict(zip(counters.names, counters.figures(), strict=True))["after_wait.left"] == 1
     assert counters.after_wait.ends.is_on
 
@@ -126,7 +124,7 @@ def test_mistakes_of_clients_are_counted_by_kind():
     for now, client in ((1.0, "192.0.2.7"), (2.0, "192.0.2.8")):
         table.note_mistake(ClientMistake.HOP_LIMIT, client, now)
     (streak,) = table.client_mistakes.values()
-    assert streak.whole() == StreakPart(-1.0, 2, 1.0, 2.0, 0, "192.0.2.8")
+    assert streak.whole() == StreakPart(-1.0, 2, 1.0, 2.0, Failure.OTHER, 0, "192.0.2.8")
 
 
 def test_a_mistake_of_clients_has_the_name_of_its_cause():

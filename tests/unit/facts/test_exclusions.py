@@ -1,8 +1,7 @@
-import errno
-
 import pytest
 
 from userspace_proxy.facts.exclusions import CLIENTS_MAX, Exclusions
+from userspace_proxy.model import Failure
 
 ALICE, BOB = "10.244.3.7", "10.244.3.8"
 
@@ -14,14 +13,14 @@ def exclusions():
 
 def end(exclusions, client, *moments, answered_at):
     for now in moments:
-        exclusions.ended(client, now, errno.ECONNRESET, answered_at)
+        exclusions.ended(client, now, Failure.RESET, answered_at)
 
 
 def test_a_client_that_fails_again_after_others_were_answered_is_excluded(exclusions):
     end(exclusions, ALICE, 1.0, answered_at=-1.0)
     end(exclusions, ALICE, 3.0, answered_at=2.0)
     end(exclusions, ALICE, 5.0, answered_at=4.0)
-    assert (exclusions.failures, exclusions.who, exclusions.last_at) == (2, ALICE, 5.0)
+    assert (exclusions.failures, exclusions.client, exclusions.last_at) == (2, ALICE, 5.0)
     end(exclusions, ALICE, 6.0, answered_at=4.0)
     assert (exclusions.failures, exclusions.last_at) == (2, 6.0), "nothing new of others"
 

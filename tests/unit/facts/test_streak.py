@@ -1,21 +1,25 @@
 import errno
 
 from userspace_proxy.facts import Streak, StreakPart
+from userspace_proxy.facts.streak import LateByte
+from userspace_proxy.model import DialFailure, Failure
+
+ALICE = "192.0.2.7"
 
 
 def streak_of(*failures, succeeded_at=-1.0):
     streak = Streak()
     streak.succeeded_at = succeeded_at
-    for now, number in failures:
-        streak.failed(now, number)
+    for now, failure in failures:
+        streak.failed(now, failure)
     return streak
 
 
 def test_it_may_be_ended_without_a_success():
-    streak = streak_of((1.0, errno.ECONNREFUSED), (2.0, errno.ECONNREFUSED))
+    streak = streak_of((1.0, Failure.REFUSED), (2.0, Failure.REFUSED))
     streak.end()
     assert not streak.is_on
-    streak.failed(3.0, errno.ETIMEDOUT)
+    streak.failed(3.0, Failure.SILENT)
     assert (streak.failures, streak.first_at) == (1, 3.0)
 
 
@@ -25,44 +29,44 @@ def test_without_a_failure_there_is_no_streak():
 
 
 def test_of_a_streak_that_is_over_when_it_becomes_known_the_last_failure_stays_known():
-    streak = streak_of((1.0, errno.ETIMEDOUT), succeeded_at=0.0)
-    streak.add(StreakPart(8.0, 6, 2.0, 7.0, errno.ECONNREFUSED))
-    assert (streak.is_on, streak.last_at, streak.number) == (False, 7.0, errno.ECONNREFUSED)
+    streak = streak_of((1.0, Failure.SILENT), succeeded_at=0.0)
+    streak.add(StreakPart(8.0, 6, 2.0, 7.0, Failure.REFUSED))
+    assert (streak.is_on, streak.last_at, streak.failure) == (False, 7.0, Failure.REFUSED)
     # Of another process, and older.
-    streak.add(StreakPart(-1.0, 2, 3.0, 6.0, errno.ETIMEDOUT))
-    assert (streak.last_at, streak.number) == (7.0, errno.ECONNREFUSED)
+    streak.add(StreakPart(-1.0, 2, 3.0, 6.0, Failure.SILENT))
+    assert (streak.last_at, streak.failure) == (7.0, Failure.REFUSED)
     streak.failed(9.0)
     assert (streak.is_on, streak.failures, streak.first_at) == (True, 1, 9.0)
 
 
 def test_the_end_of_the_streak_before_is_known():
-    streak = streak_of((1.0, errno.ETIMEDOUT), (2.0, errno.ETIMEDOUT), succeeded_at=0.0)
+    streak = streak_of((1.0, Failure.SILENT), (2.0, Failure.SILENT), succeeded_at=0.0)
     assert streak.before_at < 0
-    streak.add(StreakPart(3.0, 1, 4.0, 4.0, errno.ECONNRESET))
-    streak.failed(5.0, errno.ECONNRESET)
+    streak.add(StreakPart(3.0, 1, 4.0, 4.0, Failure.RESET))
+    streak.failed(5.0, Failure.RESET)
     assert (streak.failures, streak.before_at) == (2, 2.0)
 
 
 def test_failures_add_up_until_a_success():
-    streak = streak_of((2.0, errno.ETIMEDOUT), (3.0, errno.ECONNREFUSED), succeeded_at=1.0)
+    streak = streak_of((2.0, Failure.SILENT), (3.0, Failure.REFUSED), succeeded_at=1.0)
     assert streak.is_on
-    assert streak.whole() == StreakPart(1.0, 2, 2.0, 3.0, errno.ECONNREFUSED)
+    assert streak.whole() == StreakPart(1.0, 2, 2.0, 3.0, Failure.REFUSED)
     streak.succeeded_at = 4.0
     assert not streak.is_on
-    streak.failed(5.0, errno.ETIMEDOUT)
-    assert streak.whole() == StreakPart(4.0, 1, 5.0, 5.0, errno.ETIMEDOUT)
+    streak.failed(5.0, Failure.SILENT)
+    assert streak.whole() == StreakPart(4.0, 1, 5.0, 5.0, Failure.SILENT)
 
 
 def test_a_failure_at_time_0_counts():
-    assert streak_of((0.0, errno.ETIMEDOUT)).is_on
+    assert streak_of((0.0, Failure.SILENT)).is_on
 
 
 def test_what_is_new_since_a_look_makes_the_whole_where_it_is_added():
-    streak, copy = streak_of((1.0, errno.ETIMEDOUT)), Streak()
+    streak, copy = streak_of((1.0, Failure.SILENT)), Streak()
     seen = StreakPart()
     for succeeded_at, failed_at in [(-1.0, 2.0), (-1.0, 3.0), (4.0, 5.0), (4.0, 6.0), (7.0, 0.0)]:
         streak.succeeded_at = succeeded_at
-        streak.failed(failed_at, errno.ETIMEDOUT)
+        streak.failed(failed_at, Failure.SILENT)
         copy.add(streak.since(seen))
         seen = streak.whole()
         assert copy.is_on == streak.is_on
@@ -71,32 +75,44 @@ def test_what_is_new_since_a_look_makes_the_whole_where_it_is_added():
 
 
 def test_the_latest_failure_of_several_processes_is_the_last():
-    streak = streak_of((5.0, errno.ECONNREFUSED))
-    streak.add(StreakPart(-1.0, 2, 3.0, 4.0, errno.ETIMEDOUT))
-    assert streak.whole() == StreakPart(-1.0, 3, 3.0, 5.0, errno.ECONNREFUSED)
+    streak = streak_of((5.0, Failure.REFUSED))
+    streak.add(StreakPart(-1.0, 2, 3.0, 4.0, Failure.SILENT))
+    assert streak.whole() == StreakPart(-1.0, 3, 3.0, 5.0, Failure.REFUSED)
 
 
 def test_failures_before_a_success_in_another_process_are_over():
-    streak = streak_of((2.0, errno.ETIMEDOUT))
+    streak = streak_of((2.0, Failure.SILENT))
     streak.add(StreakPart(succeeded_at=4.0))
-    streak.add(StreakPart(-1.0, 1, 3.0, 3.0, errno.ETIMEDOUT))
+    streak.add(StreakPart(-1.0, 1, 3.0, 3.0, Failure.SILENT))
     assert not streak.is_on
 
 
 def test_a_probe_that_fails_brings_it_up_to_date_and_is_not_counted():
-    streak = streak_of((1.0, errno.ECONNREFUSED))
-    streak.still_fails(9.0, errno.EHOSTUNREACH)
-    assert streak.whole() == StreakPart(-1.0, 1, 1.0, 9.0, errno.EHOSTUNREACH)
+    streak = streak_of((1.0, Failure.REFUSED))
+    streak.still_fails(9.0, Failure.HOST_UNREACHABLE)
+    assert streak.whole() == StreakPart(-1.0, 1, 1.0, 9.0, Failure.HOST_UNREACHABLE)
     streak.succeeded_at = 10.0
-    streak.still_fails(11.0, errno.ECONNREFUSED)
+    streak.still_fails(11.0, Failure.REFUSED)
     assert not streak.is_on
 
 
+def test_a_failed_dial_is_noted_with_its_errno():
+    refused = DialFailure(Failure.REFUSED, errno.ECONNREFUSED)
+    streak = Streak()
+    streak.dial_failed(1.0, refused, ALICE)
+    assert (streak.dial_failure, streak.failures, streak.client) == (refused, 1, ALICE)
+    streak.still_fails(2.0, Failure.OTHER, number=errno.EIO)
+    assert streak.dial_failure == DialFailure(Failure.OTHER, errno.EIO)
+    streak.failed(3.0, Failure.CLOSED)
+    assert streak.dial_failure == DialFailure(Failure.CLOSED)
+
+
 def test_what_was_noted_is_kept_until_the_streak_is_over():
-    streak = streak_of((1.0, errno.ETIMEDOUT))
-    streak.still_fails(2.0, errno.ETIMEDOUT, "2.5")
-    streak.failed(3.0, errno.ETIMEDOUT)
-    assert streak.whole() == StreakPart(-1.0, 2, 1.0, 3.0, errno.ETIMEDOUT, "2.5")
+    streak = streak_of((1.0, Failure.SILENT))
+    late = LateByte(2.5, is_at_end=False)
+    streak.still_fails(2.0, Failure.SILENT, ALICE, late)
+    streak.failed(3.0, Failure.SILENT)
+    assert streak.whole() == StreakPart(-1.0, 2, 1.0, 3.0, Failure.SILENT, 0, ALICE, late)
     streak.succeeded_at = 4.0
-    streak.failed(5.0, errno.ETIMEDOUT)
-    assert streak.who == ""
+    streak.failed(5.0, Failure.SILENT)
+    assert (streak.client, streak.late) == ("", None)

@@ -5,9 +5,10 @@ import errno
 import pytest
 
 from tests.netns import Net
-from userspace_proxy.kernel.neighbours import absent_hop, next_hop, own_route_error
+from userspace_proxy.kernel.neighbours import absent_hop, next_hop, own_route_failure
 from userspace_proxy.kernel.netlink import rtnetlink
-from userspace_proxy.model.error_numbers import NO_ROUTE, PROHIBITED, UNREACHABLE_TYPE
+from userspace_proxy.model import Failure
+from userspace_proxy.model.failures import dial_failure
 from userspace_proxy.model.node_network import NextHop
 
 HOP = NextHop("eth9")
@@ -80,19 +81,20 @@ def test_a_kernel_that_only_lists_neighbours_shows_no_absent_host(node, monkeypa
 def test_only_the_error_that_a_route_has_itself_is_this_nodes(node, ip):
     version = "-6" if ":" in ip else "-4"
     numbers = errno.ENETUNREACH, errno.EACCES, errno.EHOSTUNREACH, errno.ECONNREFUSED
+    failed = [dial_failure(number, ip) for number in numbers]
 
-    def own_errors():
-        return [own_route_error(number, ip) for number in numbers]
+    def own_failures():
+        return [own_route_failure(each, ip).failure for each in failed]
 
-    network, prohibited, host, refused = numbers
-    assert own_errors() == [NO_ROUTE, prohibited, host, refused]
+    network, prohibited, host, refused = before = [each.failure for each in failed]
+    assert own_failures() == [Failure.NO_ROUTE, prohibited, host, refused]
     node.run(f"ip route add {ip} dev eth9")
-    assert own_errors() == list(numbers)
+    assert own_failures() == before
     node.run(f"ip route replace unreachable {ip}")
-    assert own_errors() == [network, prohibited, UNREACHABLE_TYPE, refused]
+    assert own_failures() == [network, prohibited, Failure.ROUTE_UNREACHABLE, refused]
     node.run(f"ip route replace prohibit {ip}")
-    assert own_errors() == [network, PROHIBITED, host, refused]
+    assert own_failures() == [network, Failure.ROUTE_PROHIBITS, host, refused]
     node.run(f"ip route del {ip}; ip {version} rule add to {ip} prohibit")
-    assert own_errors() == [network, PROHIBITED, host, refused]
+    assert own_failures() == [network, Failure.ROUTE_PROHIBITS, host, refused]
     node.run(f"ip {version} rule del to {ip} prohibit; ip route add blackhole {ip}")
-    assert own_errors() == list(numbers)
+    assert own_failures() == before

@@ -11,8 +11,8 @@ import pytest
 from tests.cluster.waiting import wait_for
 from userspace_proxy.kernel.tcp_ends import LOSS_S, endpoint_loss, loss, reset_as
 from userspace_proxy.kernel.tcp_state import CLOSE_WAIT, is_connected, silent_s
+from userspace_proxy.model import Failure
 from userspace_proxy.model.connection_ends import EndedBy
-from userspace_proxy.model.error_numbers import FROM_ENDPOINT, NOT_TO_CLIENT, NOT_TO_ENDPOINT
 
 SO_ATTACH_FILTER = 26
 # Of a TCP header and its bytes; an acknowledgement has 20 to 60.
@@ -74,9 +74,9 @@ def test_a_client_that_acknowledges_nothing_of_an_answer_loses_packets(made, how
     client.ours.send(b"a" * 3000)
     wait_for("it is sent again", client.is_sent_again)
     client.leaves(how)
-    assert loss(client.ours, endpoint.ours, LOSS_S) == NOT_TO_CLIENT
-    assert loss(client.ours, endpoint.ours, LOSS_S - 0.01) == 0
-    assert loss(client.ours, endpoint.ours, LOSS_S, errno.ETIMEDOUT) == 0, "it hasn't left"
+    assert loss(client.ours, endpoint.ours, LOSS_S) is Failure.NOT_TO_CLIENT
+    assert loss(client.ours, endpoint.ours, LOSS_S - 0.01) is None
+    assert loss(client.ours, endpoint.ours, LOSS_S, errno.ETIMEDOUT) is None, "it hasn't left"
 
 
 def test_an_endpoint_that_acknowledges_nothing_of_a_request_is_named_before_the_client(made):
@@ -86,11 +86,11 @@ def test_an_endpoint_that_acknowledges_nothing_of_a_request_is_named_before_the_
         each.ours.send(b"a" * 3000)
     for each in made:
         wait_for("it is sent again", each.is_sent_again)
-    assert endpoint_loss(endpoint.ours) == NOT_TO_ENDPOINT
-    assert loss(client.ours, endpoint.ours, LOSS_S) == NOT_TO_ENDPOINT
+    assert endpoint_loss(endpoint.ours) is Failure.NOT_TO_ENDPOINT
+    assert loss(client.ours, endpoint.ours, LOSS_S) is Failure.NOT_TO_ENDPOINT
     # What has been sent to it before its FIN doesn't matter.
     endpoint.ours.shutdown(socket.SHUT_WR)
-    assert endpoint_loss(endpoint.ours) == NOT_TO_ENDPOINT
+    assert endpoint_loss(endpoint.ours) is Failure.NOT_TO_ENDPOINT
 
 
 @pytest.mark.parametrize("has_ended", [False, True])
@@ -102,9 +102,9 @@ def test_bytes_behind_a_gap_show_that_packets_of_the_endpoint_are_lost(made, has
     if has_ended:
         endpoint.other.shutdown(socket.SHUT_WR)
         endpoint.ours.shutdown(socket.SHUT_WR)
-    assert endpoint_loss(endpoint.ours) == 0, "it may be filled"
+    assert endpoint_loss(endpoint.ours) is None, "it may be filled"
     wait_for("a while", lambda: silent_s(endpoint.ours) >= LOSS_S)
-    assert loss(client.ours, endpoint.ours, LOSS_S) == FROM_ENDPOINT
+    assert loss(client.ours, endpoint.ours, LOSS_S) is Failure.FROM_ENDPOINT
 
 
 @pytest.mark.parametrize("sends", ["nothing", "bytes", "end"])
@@ -115,7 +115,7 @@ def test_what_can_be_read_and_an_end_are_no_gap(made, sends):
     elif sends == "end":
         endpoint.other.shutdown(socket.SHUT_WR)
     wait_for("a while", lambda: silent_s(endpoint.ours) >= LOSS_S)
-    assert loss(client.ours, endpoint.ours, LOSS_S) == 0
+    assert loss(client.ours, endpoint.ours, LOSS_S) is None
 
 
 @pytest.mark.parametrize("at_call", range(1, 6))
@@ -140,7 +140,7 @@ def test_an_end_that_comes_while_one_looks_is_no_gap(made, at_call):
             return endpoint.ours.getsockopt(level, option, *size)
 
     wait_for("silence", lambda: silent_s(endpoint.ours) >= LOSS_S)
-    assert endpoint_loss(Looked()) == 0
+    assert endpoint_loss(Looked()) is None
 
 
 def test_a_client_that_does_not_read_loses_no_packets(made):
@@ -150,9 +150,9 @@ def test_a_client_that_does_not_read_loses_no_packets(made):
         while True:
             client.ours.send(bytes(65536))
     wait_for("it is probed", lambda: client.tcp_info(PROBES) >= 1)
-    assert loss(client.ours, endpoint.ours, LOSS_S) == 0
+    assert loss(client.ours, endpoint.ours, LOSS_S) is None
     client.leaves("reset")
-    assert loss(client.ours, endpoint.ours, LOSS_S) == 0
+    assert loss(client.ours, endpoint.ours, LOSS_S) is None
 
 
 def test_a_packet_that_is_lost_once_is_no_loss(made):
@@ -160,11 +160,11 @@ def test_a_packet_that_is_lost_once_is_no_loss(made):
     drop(client.other, LARGE)
     client.ours.send(b"a" * 3000)
     wait_for("it is sent again", lambda: client.is_sent_again(1))
-    assert loss(client.ours, endpoint.ours, LOSS_S) == 0
+    assert loss(client.ours, endpoint.ours, LOSS_S) is None
     accept_all(client.other)
     assert len(client.other.recv(3000, socket.MSG_WAITALL)) == 3000
     client.leaves("close")
-    assert loss(client.ours, endpoint.ours, LOSS_S) == 0
+    assert loss(client.ours, endpoint.ours, LOSS_S) is None
 
 
 def test_an_end_that_is_not_acknowledged_is_no_loss(made):
@@ -172,7 +172,7 @@ def test_an_end_that_is_not_acknowledged_is_no_loss(made):
     drop(client.other, ALL)
     client.ours.shutdown(socket.SHUT_WR)
     wait_for("it is sent again", client.is_sent_again)
-    assert loss(client.ours, endpoint.ours, LOSS_S) == 0
+    assert loss(client.ours, endpoint.ours, LOSS_S) is None
 
 
 @pytest.mark.parametrize(

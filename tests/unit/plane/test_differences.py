@@ -16,7 +16,8 @@ from userspace_proxy.facts import (
     GroupCounters,
     StreakPart,
 )
-from userspace_proxy.model import SocketAddress
+from userspace_proxy.model import Failure, SocketAddress
+from userspace_proxy.model.failures import dial_failure
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane.differences import Differences
 from userspace_proxy.plane.group import Group
@@ -163,7 +164,9 @@ class Sums(RuleBasedStateMachine):
     def a_dial_fails(self, endpoint):
         if endpoint in self.group.balancers.current.endpoints:
             self.now += 1.0
-            self.group.outcomes.failed(endpoint, errno.ECONNREFUSED, self.now)
+            self.group.outcomes.failed(
+                endpoint, dial_failure(errno.ECONNREFUSED, endpoint.ip), self.now
+            )
 
     @rule(endpoint=pods)
     def an_endpoint_answers(self, endpoint):
@@ -249,29 +252,29 @@ def test_failures_in_a_row_are_reported_as_far_as_they_are_new(group, difference
     dials = group.counters_of(A).dials
     dials.succeeded_at = 1.0
     for now in (2.0, 3.0):
-        dials.failed(now, errno.ECONNREFUSED)
-    refused = StreakReport(1.0, 2, 2.0, 3.0, errno.ECONNREFUSED)
+        dials.failed(now, Failure.REFUSED)
+    refused = StreakReport(1.0, 2, 2.0, 3.0, Failure.REFUSED)
     assert report(differences).endpoints == [endpoint_report(A, refused)]
     assert report(differences) is None
-    dials.failed(4.0, errno.ETIMEDOUT)
-    silent = StreakReport(1.0, 1, 2.0, 4.0, errno.ETIMEDOUT)
+    dials.failed(4.0, Failure.SILENT)
+    silent = StreakReport(1.0, 1, 2.0, 4.0, Failure.SILENT)
     assert report(differences).endpoints == [endpoint_report(A, silent)]
     dials.succeeded_at = 5.0
     assert report(differences).endpoints[0].dials.succeeded_at == 5.0
-    dials.failed(6.0, errno.ETIMEDOUT)
-    again = StreakReport(5.0, 1, 6.0, 6.0, errno.ETIMEDOUT)
+    dials.failed(6.0, Failure.SILENT)
+    again = StreakReport(5.0, 1, 6.0, 6.0, Failure.SILENT)
     assert report(differences).endpoints == [endpoint_report(A, again)]
 
 
 def test_the_clients_that_an_endpoint_denies_reach_the_control_process(group, differences):
-    group.counters_of(A).denials.failed(2.0, errno.ETIMEDOUT, "2001:db8::7")
+    group.counters_of(A).denials.failed(2.0, Failure.SILENT, "2001:db8::7")
     (told,) = report(differences).endpoints
     assert told.dials is None
     control = Group(1, "shop/web")
     control.change(Serving((A,)))
     control.add(0, group_report(told), 3.0)
     assert control.counters_of(A).denials.whole() == StreakPart(
-        -1.0, 1, 2.0, 2.0, errno.ETIMEDOUT, "2001:db8::7"
+        -1.0, 1, 2.0, 2.0, Failure.SILENT, 0, "2001:db8::7"
     )
 
 
@@ -284,6 +287,8 @@ def test_clients_that_are_turned_away_reach_the_control_process_from_all_workers
         group.note_mistake(header, f"192.0.2.{number}", now)
         control.add(0, report(differences), 5.0)
     assert report(differences) is None
-    mistakes = {header: StreakReport(-1.0, 1, 3.0, 3.0, 0, "192.0.2.9")}
+    mistakes = {header: StreakReport(-1.0, 1, 3.0, 3.0, Failure.OTHER, 0, "192.0.2.9")}
     control.add(1, group_report(mistakes=mistakes), 5.0)
-    assert control.client_mistakes[header].whole() == StreakPart(-1.0, 3, 2.0, 4.0, 0, "192.0.2.1")
+    assert control.client_mistakes[header].whole() == StreakPart(
+        -1.0, 3, 2.0, 4.0, Failure.OTHER, 0, "192.0.2.1"
+    )

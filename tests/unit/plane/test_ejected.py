@@ -1,23 +1,20 @@
 """Ejected endpoints that no client dials; what probes them is in ``test_path_probes``."""
 
 import asyncio
-import errno
 
 import pytest
 
-from userspace_proxy.model import Handling, ServiceKey, SocketAddress
-from userspace_proxy.model.error_numbers import NO_ROUTE
+from userspace_proxy.model import DialFailure, Failure, Handling, ServiceKey, SocketAddress
 from userspace_proxy.model.node_network import NextHop
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import Plane, ejected
 from userspace_proxy.plane.ejected import FOLLOWED_MAX, QUIET_S, EjectedEndpoints
 from userspace_proxy.plane.messages import Ejected
-from userspace_proxy.policy.causes import NO_HOST
 from userspace_proxy.policy.endpoint_causes import DroppedBy
 
 POD, OTHER = SocketAddress("192.0.2.1", 8080), SocketAddress("192.0.2.2", 8080)
 ETH0 = NextHop("eth0")
-REFUSED, SILENT = errno.ECONNREFUSED, errno.ETIMEDOUT
+REFUSED, SILENT = Failure.REFUSED, Failure.SILENT
 
 
 class Probed:
@@ -68,11 +65,11 @@ class Rig:
         self.services[group] = ServiceKey("shop", name)
         return group
 
-    def eject(self, group=None, pod=POD, number=REFUSED):
+    def eject(self, group=None, pod=POD, failure=REFUSED):
         """Have a worker eject an endpoint because a client's dial failed."""
         group = group or self.group
-        group.counters_of(pod).dials.failed(self.now, number)
-        self.plane.receive(0, Ejected(group.number, pod, is_silent=number == SILENT))
+        group.counters_of(pod).dials.failed(self.now, failure)
+        self.plane.receive(0, Ejected(group.number, pod, is_silent=failure is SILENT))
 
     def pass_(self, seconds):
         self.now += seconds
@@ -128,7 +125,7 @@ def test_an_answer_ends_the_ejection_in_all_workers(rig):
     rig.eject()
     rig.pass_(QUIET_S)
     rig.now += 1
-    rig.watcher.note(POD, 0)
+    rig.watcher.note(POD, None)
     assert events == [(POD, True), (POD, False)]
     assert not rig.group.counters_of(POD).dials.is_on
     assert rig.wanted == []
@@ -139,23 +136,23 @@ def test_a_failure_is_of_now_and_no_client_s(rig):
     rig.pass_(QUIET_S)
     before = rig.group.revision
     rig.now += 5
-    rig.watcher.note(POD, errno.EHOSTUNREACH)
+    rig.watcher.note(POD, DialFailure(Failure.HOST_UNREACHABLE))
     dials = rig.group.counters_of(POD).dials
-    assert (dials.failures, dials.last_at, dials.number) == (1, rig.now, errno.EHOSTUNREACH)
+    assert (dials.failures, dials.last_at, dials.failure) == (1, rig.now, Failure.HOST_UNREACHABLE)
     assert rig.group.revision > before
     assert rig.wanted == [(POD, "shop/web")], "it is probed further"
 
 
 def test_a_probe_keeps_it_apart_that_this_node_has_no_route(rig, monkeypatch):
-    rig.eject(number=NO_ROUTE)
+    rig.eject(failure=Failure.NO_ROUTE)
     rig.pass_(QUIET_S)
-    monkeypatch.setattr(ejected, "own_route_error", lambda *_: NO_ROUTE)
-    rig.watcher.note(POD, errno.ENETUNREACH)
-    assert rig.group.counters_of(POD).dials.number == NO_ROUTE
+    monkeypatch.setattr(ejected, "own_route_failure", lambda *_: DialFailure(Failure.NO_ROUTE))
+    rig.watcher.note(POD, DialFailure(Failure.NET_UNREACHABLE))
+    assert rig.group.counters_of(POD).dials.failure == Failure.NO_ROUTE
 
 
 def test_an_endpoint_that_accepts_and_resets_answers_no_probe(rig):
-    rig.eject(number=errno.ECONNRESET)
+    rig.eject(failure=Failure.RESET)
     rig.pass_(QUIET_S)
     assert rig.wanted == []
 
@@ -163,8 +160,8 @@ def test_an_endpoint_that_accepts_and_resets_answers_no_probe(rig):
 def test_an_answer_says_nothing_once_clients_were_reset(rig):
     rig.eject()
     rig.pass_(QUIET_S)
-    rig.group.counters_of(POD).dials.failed(rig.now, errno.ECONNRESET)
-    rig.watcher.note(POD, 0)
+    rig.group.counters_of(POD).dials.failed(rig.now, Failure.RESET)
+    rig.watcher.note(POD, None)
     assert rig.group.counters_of(POD).dials.is_on
 
 
@@ -194,7 +191,7 @@ def test_two_services_that_share_an_endpoint_both_get_it_back(rig):
     for group in (rig.group, cart):
         rig.eject(group)
     rig.pass_(QUIET_S)
-    rig.watcher.note(POD, 0)
+    rig.watcher.note(POD, None)
     assert not any(g.counters_of(POD).dials.is_on for g in (rig.group, cart))
 
 
@@ -210,23 +207,23 @@ def test_the_number_of_endpoints_that_are_followed_has_a_bound(rig, monkeypatch)
 # -- hosts that aren't there -------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [SILENT, errno.EHOSTUNREACH])
-def test_after_a_dial_without_an_answer_the_kernel_is_asked(rig, number):
+@pytest.mark.parametrize("failure", [SILENT, Failure.HOST_UNREACHABLE])
+def test_after_a_dial_without_an_answer_the_kernel_is_asked(rig, failure):
     rig.absent = {POD.ip: ETH0}
-    rig.eject(number=number)
-    rig.eject(pod=OTHER, number=number)
+    rig.eject(failure=failure)
+    rig.eject(pod=OTHER, failure=failure)
     rig.pass_(1)
     assert [rig.group.obstacle_to(pod) for pod in (POD, OTHER)] == [ETH0, None]
     rig.absent = {}
     rig.pass_(1)
     assert rig.group.obstacle_to(POD) == ETH0, "the kernel has forgotten it"
-    rig.eject(number=number)
+    rig.eject(failure=failure)
     rig.pass_(1)
     assert rig.group.obstacle_to(POD) is None, "ARP was answered before the next dial"
 
 
 def test_what_a_worker_has_seen_has_its_link_though_the_kernel_has_forgotten_it(rig):
-    rig.eject(number=NO_HOST)
+    rig.eject(failure=Failure.NO_HOST)
     rig.pass_(1)
     assert rig.group.obstacle_to(POD) == NextHop("eth1")
     assert rig.questions == 0
@@ -240,27 +237,27 @@ def test_a_refusal_was_an_answer_so_the_kernel_is_not_asked(rig):
 
 def test_a_host_that_refuses_is_there(rig):
     rig.absent = {POD.ip: ETH0}
-    rig.eject(number=SILENT)
+    rig.eject(failure=SILENT)
     rig.pass_(1)
     assert rig.group.obstacle_to(POD) == ETH0
-    rig.eject(number=REFUSED)
+    rig.eject(failure=REFUSED)
     rig.pass_(1)
     assert rig.group.obstacle_to(POD) is None
 
 
 def test_a_host_that_answers_is_there(rig):
     rig.absent = {POD.ip: ETH0}
-    rig.eject(number=SILENT)
+    rig.eject(failure=SILENT)
     rig.pass_(QUIET_S)
-    rig.watcher.note(POD, 0)
+    rig.watcher.note(POD, None)
     assert rig.group.obstacle_to(POD) is None
 
 
 def test_of_many_silent_endpoints_some_are_asked_about_in_turns(rig, monkeypatch):
     monkeypatch.setattr(ejected, "QUESTIONS_MAX", 1)
     rig.absent = {OTHER.ip: ETH0}
-    rig.eject(number=SILENT)
-    rig.eject(pod=OTHER, number=SILENT)
+    rig.eject(failure=SILENT)
+    rig.eject(pod=OTHER, failure=SILENT)
     rig.pass_(1)
     assert (rig.questions, rig.group.obstacle_to(OTHER)) == (1, None)
     rig.pass_(1)
@@ -269,7 +266,7 @@ def test_of_many_silent_endpoints_some_are_asked_about_in_turns(rig, monkeypatch
 
 def test_the_chain_that_drops_packets_to_a_silent_endpoint_is_noted_while_it_does(rig):
     rig.dropped[POD] = CHAIN
-    rig.eject(number=SILENT)
+    rig.eject(failure=SILENT)
     rig.pass_(1)
     assert rig.group.obstacle_to(POD) == DroppedBy(CHAIN)
     rig.dropped.clear()
@@ -280,7 +277,7 @@ def test_the_chain_that_drops_packets_to_a_silent_endpoint_is_noted_while_it_doe
 def test_a_host_that_is_away_counts_before_a_chain(rig):
     rig.dropped[POD] = CHAIN
     rig.absent[POD.ip] = NextHop("eth0")
-    rig.eject(number=SILENT)
+    rig.eject(failure=SILENT)
     rig.pass_(1)
     assert rig.group.obstacle_to(POD) == NextHop("eth0")
 
@@ -289,7 +286,7 @@ def test_a_host_that_is_away_counts_before_a_chain(rig):
 def test_a_refusal_may_be_the_work_of_a_chain_and_is_no_host_that_is_away(rig, chain):
     rig.dropped[POD] = chain
     rig.absent[POD.ip] = NextHop("eth0")
-    rig.eject(number=REFUSED)
+    rig.eject(failure=REFUSED)
     rig.pass_(1)
     assert rig.group.obstacle_to(POD) == (DroppedBy(chain) if chain else None)
     assert rig.questions == 0

@@ -1,5 +1,3 @@
-import errno
-
 import msgspec
 import pytest
 from hypothesis import given
@@ -7,8 +5,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from userspace_proxy.dataplane import Waiting
+from userspace_proxy.facts import StreakPart
 from userspace_proxy.facts.lately import Lately
-from userspace_proxy.model import Balance, CauseCode, Handling, Hold, SocketAddress
+from userspace_proxy.model import Balance, CauseCode, Failure, Handling, Hold, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane.channel import MAX_FRAME_BYTES
 from userspace_proxy.plane.denials import DropReason
@@ -174,7 +173,7 @@ def test_a_worker_that_ends_takes_its_open_connections_along_and_nothing_else(gr
 
 def refused(failures, first_at, last_at, succeeded_at=-1.0):
     """Return what a worker reports of failed dials of POD_A."""
-    dials = StreakReport(succeeded_at, failures, first_at, last_at, errno.ECONNREFUSED)
+    dials = StreakReport(succeeded_at, failures, first_at, last_at, Failure.REFUSED)
     return group_report(endpoint_report(POD_A, dials))
 
 
@@ -237,7 +236,7 @@ def test_failures_in_a_row_are_those_that_all_workers_see(group):
     group.add(ONE, refused(2, 11.0, 13.0), 15.0)
     group.add(TWO, refused(3, 12.0, 14.0), 15.0)
     dials = group.counters_of(POD_A).dials
-    assert dials.whole() == (-1.0, 5, 11.0, 14.0, errno.ECONNREFUSED, "")
+    assert dials.whole() == StreakPart(-1.0, 5, 11.0, 14.0, Failure.REFUSED)
     group.worker_ended(ONE)
     assert dials.is_on
     group.add(TWO, refused(0, 12.0, 14.0, succeeded_at=16.0), 20.0)
@@ -245,7 +244,7 @@ def test_failures_in_a_row_are_those_that_all_workers_see(group):
     group.add(ONE, refused(1, 11.0, 15.0), 20.0)
     assert not dials.is_on, "an answer in one worker ends the row of them all"
     group.add(ONE, refused(1, 17.0, 17.0), 20.0)
-    assert dials.whole() == (16.0, 1, 17.0, 17.0, errno.ECONNREFUSED, "")
+    assert dials.whole() == StreakPart(16.0, 1, 17.0, 17.0, Failure.REFUSED)
 
 
 def test_a_worker_can_not_report_what_lies_in_the_future(group):
@@ -272,10 +271,10 @@ def test_an_endpoint_that_has_left_is_not_ejected(group):
 
 
 def test_an_endpoint_that_has_answered_since_is_not_ejected(group):
-    failed = StreakReport(-1.0, 1, 99.0, 99.0, errno.ECONNRESET)
+    failed = StreakReport(-1.0, 1, 99.0, 99.0, Failure.RESET)
     group.add(ONE, group_report(endpoint_report(POD_A, failed), ejected=[(POD_A, 5.0)]), 100.0)
     assert group.ejected(100.0) == {POD_A: 5.0}
-    answered = StreakReport(99.0, 0, -1.0, -1.0, 0)
+    answered = StreakReport(99.0, 0, -1.0, -1.0, Failure.OTHER)
     group.add(TWO, group_report(endpoint_report(POD_A, answered), ejected=[(POD_A, 5.0)]), 100.0)
     assert group.ejected(100.0) == {}, "which each worker ejected because of the failure of ONE"
 
@@ -309,14 +308,14 @@ def test_the_last_answer_is_that_of_any_endpoint_and_connection(group):
 
 
 def test_a_byte_that_comes_after_its_client_has_left_is_no_answer(group):
-    ends = StreakReport(-1.0, 1, 6.0, 6.0, errno.ETIMEDOUT)
+    ends = StreakReport(-1.0, 1, 6.0, 6.0, Failure.UNANSWERED)
     report = replace(endpoint_report(POD_A, connections=1, sent_bytes=9), ends=ends)
     group.add(0, group_report(report), 8.0)
     assert group.sent_at < 0
 
 
 def test_an_empty_datagram_is_an_answer(group):
-    ends = StreakReport(6.0, 0, -1.0, -1.0, 0)
+    ends = StreakReport(6.0, 0, -1.0, -1.0, Failure.OTHER)
     report = replace(endpoint_report(POD_A, connections=1), ends=ends)
     group.add(0, group_report(report), 8.0)
     assert group.sent_at == 6.0

@@ -10,7 +10,8 @@ from userspace_proxy.facts import (
     StreakPart,
 )
 from userspace_proxy.facts.late_bytes import note_late
-from userspace_proxy.model import Balance, Handling, Protocol, SocketAddress
+from userspace_proxy.facts.streak import LateByte
+from userspace_proxy.model import Balance, Failure, Handling, Protocol, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane.messages import (
     ChangeGroup,
@@ -94,8 +95,8 @@ def test_durations_have_a_count_for_each_bound_and_one_beyond(count):
 
 
 def test_failures_in_a_row_are_understood():
-    decoded = msgspec.json.decode(in_a_report(b"[1, 1, 2, 3, 111]"), type=FromWorker)
-    assert decoded.groups[0].endpoints[0].dials == StreakReport(1, 1, 2, 3, 111)
+    decoded = msgspec.json.decode(in_a_report(b'[1, 1, 2, 3, "refused", 111]'), type=FromWorker)
+    assert decoded.groups[0].endpoints[0].dials == StreakReport(1, 1, 2, 3, Failure.REFUSED, 111)
 
 
 @pytest.mark.parametrize("left_s", [0.0, 1.0])
@@ -104,7 +105,7 @@ def test_a_late_first_byte_is_understood(left_s):
     note_late(counters, 5.0, 2.54, left_s, is_counted=False)
     report = StreakReport(*counters.ends.whole())
     decoded = msgspec.json.decode(encode(report), type=StreakReport)
-    assert decoded.who == counters.ends.who
+    assert decoded.late == counters.ends.late == LateByte(2.54, is_at_end=left_s == 0)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,10 @@ def test_a_late_first_byte_is_understood(left_s):
         pytest.param(b'["Ejected", 1, ["10.0.0.1"], true]', id="half-an-address"),
         pytest.param(b'["Counted", 1, [[1, [0], [], []]], []]', id="too-few-figures"),
         pytest.param(in_a_report(b"[1e300, 1, 2, 3, 111]"), id="an-impossible-moment"),
-        pytest.param(in_a_report(b"[1, 1, 2, 3, 99999]"), id="an-errno-that-does-not-exist"),
+        pytest.param(
+            in_a_report(b'[1, 1, 2, 3, "refused", 99999]'), id="an-errno-that-does-not-exist"
+        ),
+        pytest.param(in_a_report(b"[1, 1, 2, 3, 111]"), id="a-failure-that-does-not-exist"),
         pytest.param(in_a_report(b"[1, -1, 2, 3, 111]"), id="less-than-no-failures"),
         pytest.param(in_a_report(b'[1, 1, 2, 3, 111, "<b>"]'), id="a-client-without-an-address"),
         pytest.param(b'["Logged", "a", 1, 1e300, "", {}, ""]', id="an-impossible-time"),

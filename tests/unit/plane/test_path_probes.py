@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from userspace_proxy.model import ServiceKey, SocketAddress
+from userspace_proxy.model import Failure, ServiceKey, SocketAddress
 from userspace_proxy.plane import path_probes
 from userspace_proxy.plane.path_probes import MAX_UNDER_WAY, PathProbes
 from userspace_proxy.plane.probe_schedule import ProbeSchedule
@@ -39,7 +39,9 @@ def at(server):
 async def probing():
     noted = []
     schedule = ProbeSchedule(lambda: 0.0, every_s=0.03)
-    probes = PathProbes(lambda endpoint, number: noted.append((endpoint, number)), schedule)
+    probes = PathProbes(
+        lambda endpoint, failed: noted.append((endpoint, failed and failed.failure)), schedule
+    )
     yield probes, noted
     probes.close()
 
@@ -51,7 +53,7 @@ async def test_an_endpoint_that_listens_answers_again_and_again_and_gets_a_clean
         endpoint = at(server)
         probes.add(endpoint, WEB)
         await until(lambda: len(noted) >= 3)
-        assert set(noted) == {(endpoint, 0)}
+        assert set(noted) == {(endpoint, None)}
         accepted, _ = server.accept()
         with accepted:
             assert accepted.recv(1) == b""
@@ -62,16 +64,18 @@ async def test_an_endpoint_that_fails_delays_no_other():
     noted = []
     # What fails is probed again after twice as long each time, 20 times as long at most.
     schedule = ProbeSchedule(lambda: 0.0, every_s=0.03)
-    probes = PathProbes(lambda endpoint, number: noted.append((endpoint, number)), schedule)
+    probes = PathProbes(
+        lambda endpoint, failed: noted.append((endpoint, failed and failed.failure)), schedule
+    )
     silent = refusing()
     with contextlib.closing(probes), listen() as server:
         probes.add(silent, CART)
-        await until(lambda: noted.count((silent, errno.ECONNREFUSED)) >= 4)
+        await until(lambda: noted.count((silent, Failure.REFUSED)) >= 4)
         probes.add(at(server), WEB)
-        await until(lambda: noted.count((at(server), 0)) >= 1)
-        before = noted.count((silent, errno.ECONNREFUSED))
-        await until(lambda: noted.count((at(server), 0)) >= 12)
-        assert noted.count((silent, errno.ECONNREFUSED)) - before < 4
+        await until(lambda: noted.count((at(server), None)) >= 1)
+        before = noted.count((silent, Failure.REFUSED))
+        await until(lambda: noted.count((at(server), None)) >= 12)
+        assert noted.count((silent, Failure.REFUSED)) - before < 4
 
 
 async def test_with_many_endpoints_probes_end_with_a_reset(probing, monkeypatch):
@@ -80,7 +84,7 @@ async def test_with_many_endpoints_probes_end_with_a_reset(probing, monkeypatch)
     with listen() as server, listen() as other:
         probes.schedule.add(at(other), WEB)
         probes.add(at(server), WEB)
-        await until(lambda: (at(server), 0) in noted)
+        await until(lambda: (at(server), None) in noted)
         accepted, _ = server.accept()
         with accepted, pytest.raises(ConnectionResetError):
             accepted.recv(1)
@@ -91,7 +95,7 @@ async def test_an_endpoint_that_refuses_is_noted_with_the_error(probing):
     endpoint = refusing()
     probes.add(endpoint, WEB)
     await until(lambda: len(noted) >= 2)
-    assert set(noted) == {(endpoint, errno.ECONNREFUSED)}
+    assert set(noted) == {(endpoint, Failure.REFUSED)}
     assert probes.failed == probes.sent == len(noted)
 
 
@@ -101,7 +105,7 @@ async def test_an_endpoint_that_cannot_even_be_dialled_is_noted(probing):
     endpoint = SocketAddress("127.255.255.255", 80)
     probes.add(endpoint, WEB)
     await until(lambda: noted)
-    assert noted[0] == (endpoint, errno.ENETUNREACH)
+    assert noted[0] == (endpoint, Failure.NET_UNREACHABLE)
 
 
 async def test_a_silent_endpoint_has_failed_at_the_deadline(probing, monkeypatch):
@@ -117,7 +121,7 @@ async def test_a_silent_endpoint_has_failed_at_the_deadline(probing, monkeypatch
             filler.connect_ex(endpoint)
         probes.add(endpoint, WEB)
         await until(lambda: noted)
-        assert noted[0] == (endpoint, errno.ETIMEDOUT)
+        assert noted[0] == (endpoint, (Failure.SILENT, errno.ETIMEDOUT))
         for filler in fillers:
             filler.close()
     probes.close()
@@ -150,7 +154,7 @@ async def test_of_twice_as_many_silent_endpoints_as_may_be_probed_at_once_some_w
         assert len(probes._dials) == MAX_UNDER_WAY // (2 if namespaces == 1 else 1)
         if namespaces == 1:
             probes.add(at(server), WEB)
-            await until(lambda: noted.count((at(server), 0)) >= 3)
+            await until(lambda: noted.count((at(server), None)) >= 3)
         assert len(probes._dials) <= MAX_UNDER_WAY
 
 
@@ -184,4 +188,4 @@ async def test_a_shortage_of_descriptors_says_nothing_about_an_endpoint(probing)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         await until(lambda: noted)
-        assert noted[0] == (at(server), 0)
+        assert noted[0] == (at(server), None)

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from userspace_proxy.model import CauseCode, IPFamily, ServicePort, SocketAddress
-from userspace_proxy.model.error_numbers import PROHIBITED
+from userspace_proxy.model import CauseCode, Failure, IPFamily, ServicePort, SocketAddress
+from userspace_proxy.model.failures import dial_failure
 from userspace_proxy.policy.causes import (
+    DIAL_CODES,
     NOTES_MAX,
     address_taken,
     dial_failed,
@@ -38,6 +39,11 @@ POD = SocketAddress("10.244.0.3", 8080)
 NOT_MIRRORED = "Endpoints shop/cart has the label skip, so no slice is made of it"
 WITHOUT_SELECTOR = service()
 SELECTING = service(selector=(("app", "web"), ("tier", "front")))
+
+
+def failed_with(number, endpoint=POD):
+    failed = dial_failure(number, endpoint.ip)
+    return dial_failed(endpoint, failed.failure, os.strerror(number))
 
 
 @pytest.mark.parametrize(
@@ -93,52 +99,43 @@ SELECTING = service(selector=(("app", "web"), ("tier", "front")))
             id="prohibited-for-some",
         ),
         pytest.param(
-            PROHIBITED,
-            CauseCode.ENDPOINT_UNREACHABLE,
-            "10.244.0.3:8080 is unreachable: a route or routing rule of this node prohibits it",
-            id="prohibited-by-this-node",
-        ),
-        pytest.param(
             errno.ECONNRESET,
             CauseCode.ENDPOINT_RESETS,
             "10.244.0.3:8080 accepts connections and ends them without answering",
             id="reset-with-the-handshake",
         ),
-        pytest.param(
-            errno.EPIPE,
-            CauseCode.ENDPOINT_RESETS,
-            "10.244.0.3:8080 accepts connections and ends them without answering",
-            id="closed-and-reset-with-the-handshake",
-        ),
     ],
 )
 def test_a_failed_dial_is_worded_by_its_errno(number, code, sentence):
-    cause = replace(
-        dial_failed(POD, number, os.strerror(number)), count=9, first_at=3.0, last_at=5.0
-    )
+    cause = replace(failed_with(number), count=9, first_at=3.0, last_at=5.0)
     assert (cause.code, str(cause), cause.object) == (code, sentence, "10.244.0.3:8080")
     assert (cause.count, cause.first_at, cause.last_at) == (9, 3.0, 5.0)
 
 
+def test_a_failed_dial_has_the_code_of_the_table():
+    for failure in Failure:
+        assert dial_failed(POD, failure, "").code is DIAL_CODES[failure]
+
+
 def test_a_dial_that_something_forbids_has_a_hint_to_firewalls():
     numbers = errno.EPERM, errno.ENOPROTOOPT, errno.EACCES, errno.EINVAL
-    hints = [dial_failed(POD, number, "").hint for number in numbers]
+    hints = [failed_with(number).hint for number in numbers]
     assert ["firewall" in hint for hint in hints] == [True, True, False, False]
 
 
 def test_only_over_ipv6_a_dial_is_not_permitted_by_a_firewall():
     """The ICMP errors of IPv4 for that are EHOSTUNREACH and ENETUNREACH."""
-    cause = dial_failed(SocketAddress("fd00::3", 8080), errno.EACCES, "Permission denied")
+    cause = failed_with(errno.EACCES, SocketAddress("fd00::3", 8080))
     assert cause.code is CauseCode.ENDPOINT_UNREACHABLE
     why = "a firewall or router rejects packets to it (administratively prohibited)"
     assert str(cause) == f"[fd00::3]:8080 is unreachable: {why}"
     assert "`nft list ruleset`" in cause.hint
-    assert "`ip rule`" in dial_failed(POD, errno.EACCES, "").hint
+    assert "`ip rule`" in failed_with(errno.EACCES).hint
 
 
 def test_a_dial_that_found_no_route_has_the_command_that_shows_it():
     for number in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL):
-        assert "`ip route get 10.244.0.3`" in dial_failed(POD, number, "").hint
+        assert "`ip route get 10.244.0.3`" in failed_with(number).hint
 
 
 def test_an_endpoint_that_ends_connections_without_an_answer():
@@ -427,20 +424,20 @@ def test_of_many_notes_the_first_are_listed():
 
 
 @pytest.mark.parametrize(
-    ("number", "code"),
+    ("failure", "code"),
     [
-        (0, CauseCode.ENDPOINT_RESETS),
-        (errno.ECONNRESET, CauseCode.ENDPOINT_RESETS),
-        (errno.ETIMEDOUT, CauseCode.ENDPOINT_SENDS_NOTHING),
-        (errno.EMSGSIZE, CauseCode.PACKETS_LOST),
+        (Failure.CLOSED, CauseCode.ENDPOINT_RESETS),
+        (Failure.RESET, CauseCode.ENDPOINT_RESETS),
+        (Failure.UNANSWERED, CauseCode.ENDPOINT_SENDS_NOTHING),
+        (Failure.NOT_TO_ENDPOINT, CauseCode.PACKETS_LOST),
     ],
 )
-def test_an_end_without_a_byte_has_a_code(number, code):
-    assert end_code(number) is code
+def test_an_end_without_a_byte_has_a_code(failure, code):
+    assert end_code(failure) is code
 
 
 def test_an_error_of_which_nothing_is_known_has_no_remedy():
-    assert dial_failed(POD, errno.EMFILE, "Too many open files").hint == ""
+    assert failed_with(errno.EMFILE).hint == ""
 
 
 def test_endpoints_that_are_drained_name_the_slices_and_the_annotation():

@@ -1,13 +1,12 @@
-import errno
 from dataclasses import replace
 
 import pytest
 
 from userspace_proxy.dataplane.udp_flow import REFUSALS
-from userspace_proxy.model import CauseCode, SocketAddress
-from userspace_proxy.model.error_numbers import FROM_ENDPOINT, OWN_ROUTES, PROHIBITED
+from userspace_proxy.model import CauseCode, Failure, SocketAddress
+from userspace_proxy.model.failures import OWN_ROUTES, dial_failure
 from userspace_proxy.model.node_network import NextHop
-from userspace_proxy.policy.causes import NO_HOST, dial_failed, resets
+from userspace_proxy.policy.causes import dial_failed, resets
 from userspace_proxy.policy.endpoint_causes import (
     DroppedBy,
     about_to_vanish,
@@ -31,8 +30,8 @@ from userspace_proxy.policy.endpoint_causes import (
 from userspace_proxy.policy.loss_causes import loses
 
 POD = SocketAddress("10.244.1.8", 8080)
-REFUSES = replace(dial_failed(POD, errno.ECONNREFUSED, ""), count=2, first_at=5.0, last_at=9.0)
-UNREACHABLE = dial_failed(POD, errno.EHOSTUNREACH, "")
+REFUSES = replace(dial_failed(POD, Failure.REFUSED, ""), count=2, first_at=5.0, last_at=9.0)
+UNREACHABLE = dial_failed(POD, Failure.HOST_UNREACHABLE, "")
 ABSENT = replace(no_host(POD, NextHop("eth0")), count=3, last_at=7.0)
 
 
@@ -64,16 +63,16 @@ def test_a_gateway_that_no_host_has_is_named_with_the_address_behind_it():
     ("cause", "sentence"),
     [
         (REFUSES, "10.244.1.8:8080 refused connections"),
-        (dial_failed(POD, errno.ETIMEDOUT, ""), "10.244.1.8:8080 did not answer"),
+        (dial_failed(POD, Failure.SILENT, ""), "10.244.1.8:8080 did not answer"),
         (UNREACHABLE, "10.244.1.8:8080 was unreachable"),
         (ABSENT, "no host answered for 10.244.1.8 on eth0"),
-        (dial_failed(POD, errno.EPERM, ""), "10.244.1.8:8080 could not be dialled"),
+        (dial_failed(POD, Failure.NOT_PERMITTED, ""), "10.244.1.8:8080 could not be dialled"),
         (resets(POD), "10.244.1.8:8080 accepted connections and ended them without answering"),
         (sends_nothing(POD), "10.244.1.8:8080 sent nothing in time"),
-        (answers_late(POD, "2.5"), "10.244.1.8:8080 answered after its clients had left"),
+        (answers_late(POD, 2.5), "10.244.1.8:8080 answered after its clients had left"),
         (cuts_off(POD), "10.244.1.8:8080 reset connections while or after it answered"),
         (no_datagram(POD), "10.244.1.8:8080 sent nothing in time"),
-        (loses(POD, FROM_ENDPOINT), "answers of 10.244.1.8:8080 arrived with a gap"),
+        (loses(POD, Failure.FROM_ENDPOINT), "answers of 10.244.1.8:8080 arrived with a gap"),
         (denies(POD, "10.0.0.1"), "10.244.1.8:8080 answered this node, but not 10.0.0.1,"),
         (
             excludes(POD, "10.0.0.1"),
@@ -89,7 +88,7 @@ def test_what_was_so_a_while_ago_is_in_the_past_tense(cause, sentence):
 
 
 def test_an_endpoint_that_answers_late_has_the_time_and_a_remedy_wherever_it_is():
-    late = answers_late(POD, "2.5")
+    late = answers_late(POD, 2.5)
     assert late.sentence == (
         "10.244.1.8:8080 answers after its clients have left: its first byte took 2.5 s"
     )
@@ -99,7 +98,7 @@ def test_an_endpoint_that_answers_late_has_the_time_and_a_remedy_wherever_it_is(
 
 
 def test_an_endpoint_that_answers_the_end_of_its_input_may_not_be_slow():
-    late = answers_late(POD, "2.5", is_at_end=True)
+    late = answers_late(POD, 2.5, is_at_end=True)
     assert late.sentence == (
         "10.244.1.8:8080 answers right after its clients have left, and not before: "
         "its first byte took 2.5 s"
@@ -172,7 +171,9 @@ def test_an_endpoint_that_answered_before_has_ended_and_its_target_port_is_right
 
 
 def test_a_dial_of_an_address_without_a_host_is_named_so():
-    cause = replace(dial_failed(POD, NO_HOST, "No such device or address"), count=2, last_at=7.0)
+    cause = replace(
+        dial_failed(POD, Failure.NO_HOST, "No such device or address"), count=2, last_at=7.0
+    )
     assert cause.code is CauseCode.ENDPOINT_NO_HOST
     assert cause.sentence == "no host answers for 10.244.1.8, or for the gateway to it"
     assert (cause.object, cause.count, cause.last_at) == ("10.244.1.8:8080", 2, 7.0)
@@ -182,8 +183,13 @@ def test_a_dial_of_an_address_without_a_host_is_named_so():
     "cause",
     [
         *(
-            dial_failed(POD, number, "")
-            for number in (errno.ECONNREFUSED, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EINVAL)
+            dial_failed(POD, failure, "")
+            for failure in (
+                Failure.REFUSED,
+                Failure.SILENT,
+                Failure.HOST_UNREACHABLE,
+                Failure.BLACKHOLE,
+            )
         ),
         ABSENT,
         resets(POD),
@@ -209,9 +215,10 @@ def test_what_may_happen_behind_the_handshake_on_the_way_is_named(cause):
 
 
 def test_a_routers_error_is_not_taken_for_a_look_into_the_neighbour_table():
-    cause = dial_failed(POD, errno.EHOSTDOWN, "Host is down")
+    cause = dial_failed(POD, Failure.HOST_DOWN, "Host is down")
     assert cause.code is CauseCode.ENDPOINT_UNREACHABLE
-    assert REFUSALS.isdisjoint({NO_HOST, *OWN_ROUTES.values()})
+    read = {dial_failure(number, POD.ip).failure for number in REFUSALS}
+    assert read.isdisjoint({Failure.NO_HOST, *OWN_ROUTES.values()})
 
 
 @pytest.mark.parametrize(
@@ -245,18 +252,18 @@ def test_endpoints_that_all_terminate_are_about_to_vanish(count, are):
 
 
 def test_the_remedy_for_a_route_of_this_node_is_the_same_for_an_endpoint_outside():
-    cause = dial_failed(POD, PROHIBITED, "Key was rejected by service")
+    cause = dial_failed(POD, Failure.ROUTE_PROHIBITS, "Key was rejected by service")
     assert outside(cause, POD.ip, "db.example.com") is cause
 
 
-@pytest.mark.parametrize("number", [errno.ETIMEDOUT, errno.ECONNREFUSED, errno.EHOSTUNREACH])
-def test_a_firewall_may_be_this_nodes_own(number):
-    cause = dial_failed(POD, number, "")
+@pytest.mark.parametrize("failure", [Failure.SILENT, Failure.REFUSED, Failure.HOST_UNREACHABLE])
+def test_a_firewall_may_be_this_nodes_own(failure):
+    cause = dial_failed(POD, failure, "")
     assert "packets to it, also on this node: `nft list ruleset`" in cause.hint
 
 
 def test_a_firewall_of_this_node_may_drop_packets_to_a_host_outside():
-    silent = dial_failed(POD, errno.ETIMEDOUT, "")
+    silent = dial_failed(POD, Failure.SILENT, "")
     assert "this node (`nft list ruleset`)" in outside(silent, POD.ip, "db.example.com").hint
 
 

@@ -1,12 +1,7 @@
 import pytest
 
-from userspace_proxy.model import CauseCode, SocketAddress
-from userspace_proxy.model.error_numbers import (
-    FROM_ENDPOINT,
-    LOSSES,
-    NOT_TO_CLIENT,
-    NOT_TO_ENDPOINT,
-)
+from userspace_proxy.model import CauseCode, Failure, SocketAddress
+from userspace_proxy.model.failures import LOSSES
 from userspace_proxy.policy.loss_causes import loses, lost_before
 
 POD = SocketAddress("fd00::9", 8080)
@@ -14,10 +9,10 @@ ALICE = "203.0.113.7"
 
 
 @pytest.mark.parametrize(
-    ("number", "has_sent", "now", "before", "about"),
+    ("failure", "has_sent", "now", "before", "about"),
     [
         pytest.param(
-            NOT_TO_ENDPOINT,
+            Failure.NOT_TO_ENDPOINT,
             False,
             "[fd00::9]:8080 acknowledges handshakes, but not what clients send",
             "[fd00::9]:8080 acknowledged handshakes, but not what clients sent",
@@ -25,7 +20,7 @@ ALICE = "203.0.113.7"
             id="requests",
         ),
         pytest.param(
-            NOT_TO_ENDPOINT,
+            Failure.NOT_TO_ENDPOINT,
             True,
             "[fd00::9]:8080 does not acknowledge all that clients send",
             "[fd00::9]:8080 did not acknowledge all that clients sent",
@@ -33,7 +28,7 @@ ALICE = "203.0.113.7"
             id="later-requests",
         ),
         pytest.param(
-            FROM_ENDPOINT,
+            Failure.FROM_ENDPOINT,
             True,
             "answers of [fd00::9]:8080 arrive with a gap",
             "answers of [fd00::9]:8080 arrived with a gap",
@@ -41,7 +36,7 @@ ALICE = "203.0.113.7"
             id="answers",
         ),
         pytest.param(
-            NOT_TO_CLIENT,
+            Failure.NOT_TO_CLIENT,
             True,
             "client 203.0.113.7 does not acknowledge the answers that it is sent",
             "client 203.0.113.7 did not acknowledge the answers that it was sent",
@@ -50,16 +45,18 @@ ALICE = "203.0.113.7"
         ),
     ],
 )
-def test_a_loss_is_worded_by_the_side_and_the_direction(number, has_sent, now, before, about):
-    assert number in LOSSES
-    cause = loses(POD, number, ALICE, has_sent=has_sent)
+def test_a_loss_is_worded_by_the_side_and_the_direction(failure, has_sent, now, before, about):
+    assert failure in LOSSES
+    cause = loses(POD, failure, ALICE, has_sent=has_sent)
     assert (cause.code, cause.sentence, cause.object) == (CauseCode.PACKETS_LOST, now, about)
     assert lost_before(cause.sentence) == before
 
 
-@pytest.mark.parametrize(("number", "to"), [(NOT_TO_ENDPOINT, "fd00::9"), (NOT_TO_CLIENT, ALICE)])
-def test_the_remedy_names_the_way_on_which_packets_are_lost(number, to):
-    hint = loses(POD, number, ALICE).hint
+@pytest.mark.parametrize(
+    ("failure", "to"), [(Failure.NOT_TO_ENDPOINT, "fd00::9"), (Failure.NOT_TO_CLIENT, ALICE)]
+)
+def test_the_remedy_names_the_way_on_which_packets_are_lost(failure, to):
+    hint = loses(POD, failure, ALICE).hint
     assert hint.startswith(f"Large packets may exceed the MTU on the way to {to}: ")
     assert "ICMP type 3 code 4" in hint
     assert "clamp the MSS" in hint

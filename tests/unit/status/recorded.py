@@ -33,6 +33,7 @@ from userspace_proxy.model import (
     Balance,
     CauseCode,
     DataPath,
+    Failure,
     Handling,
     Hold,
     IPFamily,
@@ -103,7 +104,7 @@ spec: {clusterIP: None, ports: [{port: 80}]}
 def _endpoints() -> tuple[EndpointFacts, ...]:
     dead, ends = make_address("10.244.6.2:8080"), make_address("10.244.6.3:8080")
     seen = {"first_at": NOW - 90, "last_at": NOW - 3}
-    failing = replace(dial_failed(dead, 111, "Connection refused"), count=4, **seen)
+    failing = replace(dial_failed(dead, Failure.REFUSED, "Connection refused"), count=4, **seen)
     one = make_endpoint(
         "10.244.6.1:8080",
         node="node-a",

@@ -1,4 +1,3 @@
-import errno
 import json
 import pathlib
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from userspace_proxy.facts import (
     UnservedFacts,
 )
 from userspace_proxy.facts.lately import LATELY_NAMES
-from userspace_proxy.model import CauseCode
+from userspace_proxy.model import CauseCode, Failure
 from userspace_proxy.policy.causes import dial_failed
 from userspace_proxy.status.answers import render_configz, render_status
 from userspace_proxy.status.selection import Selection
@@ -85,7 +84,7 @@ def shown():
     failing = replace(
         endpoint,
         cause=replace(
-            dial_failed(at, errno.ECONNREFUSED, ""), count=1, first_at=1600.0, last_at=1600.0
+            dial_failed(at, Failure.REFUSED, ""), count=1, first_at=1600.0, last_at=1600.0
         ),
         answered_at=1500.0,
         failures_by_cause=REFUSED,

@@ -1,12 +1,12 @@
-import errno
-
 import pytest
 
 from userspace_proxy.agent.rounds.wall_clock import WallClock
 from userspace_proxy.facts import LATELY_S, EndpointCounters, Level, Waits
+from userspace_proxy.facts.streak import LateByte
 from userspace_proxy.model import CauseCode, DataPath, Handling, Hold, Protocol, SocketAddress
+from userspace_proxy.model.failures import Failure
 from userspace_proxy.model.node_network import NextHop
-from userspace_proxy.policy.causes import NO_DATAGRAM, dial_failed, resets
+from userspace_proxy.policy.causes import dial_failed, resets
 from userspace_proxy.policy.endpoint_causes import (
     DroppedBy,
     answers_late,
@@ -32,7 +32,10 @@ from userspace_proxy.status.port_state import judge
 
 from .views import make_endpoint, make_port, replace
 
+CLOSED, RESET, UNANSWERED = Failure.CLOSED, Failure.RESET, Failure.UNANSWERED
+NO_DATAGRAM = Failure.NO_DATAGRAM
 POD = SocketAddress("192.0.2.1", 8080)
+REFUSES = dial_failed(POD, Failure.REFUSED, "")
 
 
 def at(now):
@@ -45,17 +48,15 @@ def counters():
     return EndpointCounters()
 
 
-def fail(counters, number=errno.ECONNREFUSED, now=5.0):
-    counters.dials.failed(now, number)
+def fail(counters, failure=Failure.REFUSED, now=5.0):
+    counters.dials.failed(now, failure)
 
 
 def test_a_dial_that_failed_a_moment_ago_fails_now(counters):
     fail(counters)
     cause, is_past = failure_of(POD, counters, at(5.0 + LATELY_S - 1))
     assert not is_past
-    assert cause == replace(
-        dial_failed(POD, errno.ECONNREFUSED, ""), count=1, first_at=1005.0, last_at=1005.0
-    )
+    assert cause == replace(REFUSES, count=1, first_at=1005.0, last_at=1005.0)
 
 
 def test_a_dial_that_failed_a_while_ago_did_so_then(counters):
@@ -63,17 +64,17 @@ def test_a_dial_that_failed_a_while_ago_did_so_then(counters):
     now, _ = failure_of(POD, counters, at(5.0))
     assert failure_of(POD, counters, at(5.0 + LATELY_S)) == (in_the_past(now), True)
     # A probe.
-    counters.dials.still_fails(5.0 + LATELY_S, errno.ECONNREFUSED)
+    counters.dials.still_fails(5.0 + LATELY_S, Failure.REFUSED)
     assert failure_of(POD, counters, at(5.0 + LATELY_S))[1] is False
 
 
 def test_a_dial_that_failed_a_while_ago_is_followed_by_flows_without_an_answer(counters):
     counters.connections = 9
-    fail(counters, errno.ENETUNREACH)
+    fail(counters, Failure.NET_UNREACHABLE)
     failed, _ = failure_of(POD, counters, at(5.0))
     for now in range(40, 40 + MANY_ENDS):
         assert failure_of(POD, counters, at(5.0 + LATELY_S))[0] == in_the_past(failed)
-        counters.ends.failed(float(now), NO_DATAGRAM)
+        counters.ends.failed(float(now), Failure.NO_DATAGRAM)
     assert failure_of(POD, counters, at(50.0)) == (failed, False), "it may be so still"
     cause, is_past = failure_of(POD, counters, at(5.0 + LATELY_S))
     assert (cause.code, cause.count, is_past) == (CauseCode.ENDPOINT_SENDS_NOTHING, 3, False)
@@ -95,7 +96,7 @@ def test_an_endpoint_that_accepted_a_connection_before_has_ended(counters):
 
 
 def test_a_silent_endpoint_is_not_there_or_its_packets_are_dropped_where_that_is_known(counters):
-    fail(counters, errno.ETIMEDOUT)
+    fail(counters, Failure.SILENT)
     assert failure_of(POD, counters, at(5.0))[0].code is CauseCode.ENDPOINT_SILENT
     cause, _ = failure_of(POD, counters, at(5.0), NextHop("eth0"))
     assert (cause.count, cause.sentence) == (1, "no host answers for 192.0.2.1 on eth0")
@@ -103,33 +104,33 @@ def test_a_silent_endpoint_is_not_there_or_its_packets_are_dropped_where_that_is
 
 
 @pytest.mark.parametrize(
-    ("number", "word"),
-    [(0, resets), (errno.ETIMEDOUT, sends_nothing), (NO_DATAGRAM, no_datagram)],
+    ("failure", "word"),
+    [(CLOSED, resets), (UNANSWERED, sends_nothing), (NO_DATAGRAM, no_datagram)],
 )
 def test_connections_without_a_byte_are_a_cause_if_there_are_many_or_no_others(
-    counters, number, word
+    counters, failure, word
 ):
     counters.connections = 100
     for now in range(1, MANY_ENDS):
-        counters.ends.failed(float(now), number)
+        counters.ends.failed(float(now), failure)
     assert failure_of(POD, counters, at(5.0)) == (None, False)
     counters.connections = MANY_ENDS - 1
     cause, _ = failure_of(POD, counters, at(5.0))
     assert cause == replace(word(POD), count=MANY_ENDS - 1, first_at=1001.0, last_at=1002.0)
     counters.connections = 100
-    counters.ends.failed(3.0, number)
+    counters.ends.failed(3.0, failure)
     assert failure_of(POD, counters, at(5.0))[0].count == MANY_ENDS
 
 
 def test_clients_that_leave_at_once_show_nothing_of_an_endpoint_that_has_answered(counters):
     counters.connections = 3
     for left_at in (1.0, 1.2, 1.9):
-        counters.ends.failed(left_at, errno.ETIMEDOUT)
+        counters.ends.failed(left_at, UNANSWERED)
     assert failure_of(POD, counters, at(5.0))[0] is not None, "it has never answered"
     counters.ends.succeeded_at = 0.5
     assert failure_of(POD, counters, at(5.0)) == (None, False)
     # It has been waited for since.
-    counters.ends.failed(3.0, errno.ETIMEDOUT)
+    counters.ends.failed(3.0, UNANSWERED)
     assert failure_of(POD, counters, at(5.0))[0].count == 4
     # The endpoint has ended them.
     counters.ends.succeeded_at = 4.0
@@ -139,26 +140,26 @@ def test_clients_that_leave_at_once_show_nothing_of_an_endpoint_that_has_answere
 
 
 @pytest.mark.parametrize(
-    ("number", "needed"),
-    [(errno.ECONNRESET, 20), (0, 20), (errno.ETIMEDOUT, MANY_ENDS), (NO_DATAGRAM, MANY_ENDS)],
+    ("failure", "needed"),
+    [(RESET, 20), (CLOSED, 20), (UNANSWERED, MANY_ENDS), (NO_DATAGRAM, MANY_ENDS)],
 )
 def test_of_an_endpoint_that_answered_in_between_three_ends_in_a_row_are_chance(
-    counters, number, needed
+    counters, failure, needed
 ):
     counters.connections = 100
-    counters.ended_unanswered(1.0, number)
+    counters.ended_unanswered(1.0, failure)
     counters.ends.succeeded_at = 2.0
     for _ in range(needed - 1):
-        counters.ended_unanswered(3.0, number)
+        counters.ended_unanswered(3.0, failure)
     assert failure_of(POD, counters, at(4.0)) == (None, False)
-    counters.ended_unanswered(4.0, number)
+    counters.ended_unanswered(4.0, failure)
     assert failure_of(POD, counters, at(4.0))[0].count == needed
 
 
 def test_of_an_endpoint_that_answered_without_an_end_three_in_a_row_are_no_chance(counters):
     counters.connections = 100
     for now in (1.0, 60.0, 61.0, 62.0):
-        counters.ended_unanswered(now, errno.ECONNRESET)
+        counters.ended_unanswered(now, Failure.RESET)
         counters.ends.succeeded_at = max(counters.ends.succeeded_at, 2.0)
     assert failure_of(POD, counters, at(60.9)) == (None, False)
     assert failure_of(POD, counters, at(1.0 + LATELY_S))[0].count == MANY_ENDS
@@ -166,27 +167,27 @@ def test_of_an_endpoint_that_answered_without_an_end_three_in_a_row_are_no_chanc
 
 def test_a_first_byte_after_the_clients_have_left_is_a_cause_with_its_time(counters):
     counters.connections = 3
-    counters.ends.failed(1.0, errno.ETIMEDOUT)
-    counters.ends.still_fails(2.0, errno.ETIMEDOUT, "2.5")
+    counters.ends.failed(1.0, UNANSWERED)
+    counters.ends.still_fails(2.0, UNANSWERED, late=LateByte(2.5, is_at_end=False))
     # It hasn't been answered yet.
-    counters.ends.failed(3.0, errno.ETIMEDOUT)
-    counters.ends.failed(4.0, errno.ETIMEDOUT)
-    late = replace(answers_late(POD, "2.5"), count=3, first_at=1001.0, last_at=1004.0)
+    counters.ends.failed(3.0, UNANSWERED)
+    counters.ends.failed(4.0, UNANSWERED)
+    late = replace(answers_late(POD, 2.5), count=3, first_at=1001.0, last_at=1004.0)
     assert failure_of(POD, counters, at(5.0)) == (late, False)
-    counters.ends.who = "2.5:end"
+    counters.ends.late = LateByte(2.5, is_at_end=True)
     assert "right after its clients have left" in failure_of(POD, counters, at(5.0))[0].sentence
     counters.ends.failed(5.0)
     assert failure_of(POD, counters, at(5.0))[0].code is CauseCode.ENDPOINT_RESETS
 
 
-def deny(counters, *moments, client="10.244.0.123", number=errno.ETIMEDOUT):
+def deny(counters, *moments, client="10.244.0.123", failure=Failure.SILENT):
     for now in moments:
-        counters.denials.failed(now, number, client)
+        counters.denials.failed(now, failure, client)
 
 
 def test_an_endpoint_that_answers_this_node_only_denies_the_client(counters):
     counters.connections = 9
-    counters.dials.failed(4.0, errno.ETIMEDOUT)
+    counters.dials.failed(4.0, Failure.SILENT)
     counters.dials.succeeded_at = 5.0
     deny(counters, 5.0, 6.0, 9.0)
     last = 5.0 + DENIALS_S
@@ -223,40 +224,40 @@ def test_an_endpoint_that_answers_a_client_at_times_does_not_deny_it(counters):
     assert (cause.code, cause.count, is_past) == (CauseCode.ENDPOINT_DENIES, 60, False)
 
 
-@pytest.mark.parametrize("number", [errno.ETIMEDOUT, errno.ECONNREFUSED])
+@pytest.mark.parametrize("failure", [Failure.SILENT, Failure.REFUSED])
 def test_an_endpoint_that_has_answered_no_client_is_no_success_before_it_denies_one(
-    counters, number
+    counters, failure
 ):
-    counters.dials.failed(5.0, number)
+    counters.dials.failed(5.0, failure)
     counters.dials.succeeded_at = 5.1
-    deny(counters, 5.1, 6.1, number=number)
-    failed = replace(dial_failed(POD, number, ""), count=2, first_at=1005.1, last_at=1006.1)
+    deny(counters, 5.1, 6.1, failure=failure)
+    failed = replace(dial_failed(POD, failure, ""), count=2, first_at=1005.1, last_at=1006.1)
     assert failure_of(POD, counters, at(6.2)) == (in_the_past(failed), True)
     deny(counters, 11.0)
     assert failure_of(POD, counters, at(11.0))[0].code is CauseCode.ENDPOINT_DENIES
 
 
-def exclude(counters, *moments, client="10.244.3.7", number=errno.ECONNRESET):
+def exclude(counters, *moments, client="10.244.3.7", failure=Failure.RESET):
     """Note connections that an endpoint ended, each after one of another client was answered."""
     for now in moments:
         counters.ends.succeeded_at = now - 0.5
-        counters.ended_unanswered(now, number, client)
+        counters.ended_unanswered(now, failure, client)
 
 
-@pytest.mark.parametrize("number", [errno.ECONNRESET, 0])
-def test_of_ends_in_a_row_the_client_is_named_whose_connections_alone_were_ended(counters, number):
+@pytest.mark.parametrize("failure", [Failure.RESET, Failure.CLOSED])
+def test_of_ends_in_a_row_the_client_is_named_whose_connections_alone_were_ended(counters, failure):
     counters.connections = 90
-    exclude(counters, 1.0, 2.0, 3.0, number=number)
+    exclude(counters, 1.0, 2.0, 3.0, failure=failure)
     assert failure_of(POD, counters, at(4.0)) == (None, False), "it answers in between"
     for _ in range(19):
-        counters.ended_unanswered(3.0, number, "10.244.3.7")
+        counters.ended_unanswered(3.0, failure, "10.244.3.7")
     cause, _ = failure_of(POD, counters, at(4.0))
     assert cause == replace(excludes(POD, "10.244.3.7"), count=20, first_at=1003.0, last_at=1003.0)
     state = judge(make_port(endpoints=(make_endpoint(str(POD), cause=cause, connections=90),)))
     assert (state.level, state.word) == (Level.ATTENTION, "partly answering")
     assert state.sentence == f"Some clients get no answer: {cause}"
     # The last one is of a client that failed for the first time.
-    counters.ended_unanswered(3.5, number, "10.244.3.9")
+    counters.ended_unanswered(3.5, failure, "10.244.3.9")
     assert failure_of(POD, counters, at(4.0))[0].code is CauseCode.ENDPOINT_RESETS
 
 
@@ -272,7 +273,7 @@ def test_a_client_that_was_answered_a_moment_ago_is_not_excluded(counters):
 
 def test_a_client_whose_dials_are_accepted_and_reset_is_denied_by_a_rule_of_the_program(counters):
     counters.connections = 9
-    deny(counters, 5.0, 8.0, 11.0, number=errno.ECONNRESET)
+    deny(counters, 5.0, 8.0, 11.0, failure=Failure.RESET)
     assert "answers this node" in failure_of(POD, counters, at(11.0))[0].sentence
     counters.ends.succeeded_at = 9.0
     cause, _ = failure_of(POD, counters, at(11.0))
@@ -282,9 +283,9 @@ def test_a_client_whose_dials_are_accepted_and_reset_is_denied_by_a_rule_of_the_
 def test_connections_that_are_reset_after_an_answer_are_a_cause_until_one_ends_well(counters):
     counters.connections, counters.ends.succeeded_at = 100, 4.0
     for now in (1.0, 2.0):
-        counters.cuts.failed(now, errno.ECONNRESET)
+        counters.cuts.failed(now, Failure.RESET)
     assert failure_of(POD, counters, at(5.0)) == (None, False)
-    counters.cuts.failed(3.0, errno.ECONNRESET)
+    counters.cuts.failed(3.0, Failure.RESET)
     cut = replace(cuts_off(POD), count=3, first_at=1001.0, last_at=1003.0)
     assert failure_of(POD, counters, at(5.0)) == (cut, False)
     endpoint = make_endpoint(str(POD), "ready", True, cause=cut, connections=100)
@@ -307,7 +308,7 @@ def failing(cause):
         pytest.param((), 0, "Clients get no answer: {}", id="all"),
         pytest.param((), 3, "Some clients get no answer: {}", id="some"),
         pytest.param(
-            (failing(dial_failed(POD, errno.ECONNREFUSED, "")),),
+            (failing(REFUSES),),
             3,
             "Some clients get no answer: {}; 192.0.2.1:8080 refuses connections",
             id="others-refuse",
@@ -347,11 +348,10 @@ def test_a_port_whose_endpoint_denies_clients_needs_attention(others, connection
     ids=len,
 )
 def test_where_no_endpoint_serves_the_reasons_of_those_that_are_not_used_are_named(reasons, clause):
-    refuses = dial_failed(POD, errno.ECONNREFUSED, "")
     unused = [make_endpoint(f"192.0.2.{i}:80", why, False) for i, why in enumerate(reasons, 2)]
-    state = judge(make_port(endpoints=(failing(refuses), *unused)))
+    state = judge(make_port(endpoints=(failing(REFUSES), *unused)))
     assert (state.level, state.code) == (Level.TROUBLE, CauseCode.ENDPOINT_REFUSES)
-    assert state.sentence == f"Clients fail: {refuses}{clause}"
+    assert state.sentence == f"Clients fail: {REFUSES}{clause}"
 
 
 def test_a_client_that_was_denied_a_while_ago_is_a_note_where_another_endpoint_served_it():
@@ -363,13 +363,13 @@ def test_a_client_that_was_denied_a_while_ago_is_a_note_where_another_endpoint_s
     assert denied.level is Level.ATTENTION
     alone = judge(make_port(endpoints=(denied,)))
     assert (alone.level, alone.word) == (Level.ATTENTION, "failed before")
-    refused = make_endpoint("192.0.2.3:80", cause=in_the_past(dial_failed(POD, 111, "")))
+    refused = make_endpoint("192.0.2.3:80", cause=in_the_past(REFUSES))
     others = (make_endpoint("192.0.2.2:80"), denied, replace(refused, is_past=True))
     assert judge(make_port(endpoints=others)).level is Level.ATTENTION
 
 
 def test_time_alone_makes_a_view_untrue_once():
-    cause = replace(dial_failed(POD, errno.ECONNREFUSED, ""), count=1, last_at=1005.0)
+    cause = replace(REFUSES, count=1, last_at=1005.0)
     failing = make_endpoint(str(POD), cause=cause)
     view = make_port(endpoints=(failing,))
     view.state = judge(view)
@@ -406,14 +406,14 @@ def test_how_long_clients_of_the_kernel_path_have_had_no_answer_is_not_known():
     ],
 )
 def test_other_endpoints_serve_only_if_one_has_answered(others, sentence):
-    refusing = failing(dial_failed(POD, errno.ECONNREFUSED, ""))
+    refusing = failing(REFUSES)
     endpoints = [make_endpoint(f"192.0.2.{n}:80", answered_at=at) for n, at in enumerate(others, 2)]
     state = judge(make_port(endpoints=(*endpoints, refusing)))
     assert state.sentence == f"{refusing.cause}; {sentence}"
 
 
 def test_other_endpoints_that_answered_a_while_ago_did_so_before():
-    refused = in_the_past(dial_failed(POD, errno.ECONNREFUSED, ""))
+    refused = in_the_past(REFUSES)
     endpoints = (
         make_endpoint("192.0.2.2:80", answered_at=1.0),
         replace(failing(refused), is_past=True),
@@ -423,7 +423,7 @@ def test_other_endpoints_that_answered_a_while_ago_did_so_before():
 
 
 def test_of_endpoints_that_all_fail_the_one_that_failed_most_often_is_named_first():
-    seldom = failing(replace(dial_failed(POD, errno.ECONNREFUSED, ""), count=5))
+    seldom = failing(replace(REFUSES, count=5))
     often = failing(replace(sends_nothing(POD), count=89))
     state = judge(make_port(endpoints=(seldom, often)))
     assert (state.level, state.word) == (Level.TROUBLE, "not answering")
@@ -442,7 +442,7 @@ def test_of_endpoints_that_all_fail_the_one_that_failed_most_often_is_named_firs
     [(1, "endpoints have 1 connection each"), (None, "answers after its clients have left")],
 )
 def test_a_limit_that_clients_wait_for_is_why_answers_are_late(most, said):
-    late = failing(replace(answers_late(POD, "4.0 s"), count=43))
+    late = failing(replace(answers_late(POD, 4.0), count=43))
     waits = Waits(waiting=5, longest_s=4.0)
     handling = Handling(hold=Hold(60), max_connections=most)
     state = judge(make_port(endpoints=(late,), handling=handling, waits=waits))

@@ -1,13 +1,9 @@
-import errno
-
 import pytest
 
 from userspace_proxy.facts import EndpointCounters, LatelyFacts, Level
 from userspace_proxy.facts.lately import Lately
-from userspace_proxy.model import CauseCode, Handling, Hold, SocketAddress
-from userspace_proxy.model.error_numbers import FROM_ENDPOINT
+from userspace_proxy.model import CauseCode, Failure, Handling, Hold, SocketAddress
 from userspace_proxy.policy import EndpointVerdict
-from userspace_proxy.policy.causes import NO_DATAGRAM
 from userspace_proxy.policy.endpoint_causes import at_times, no_datagram
 from userspace_proxy.policy.loss_causes import loses
 from userspace_proxy.status.late_answers import many_saved_late
@@ -44,7 +40,7 @@ def test_flows_of_which_some_are_answered_have_one_sentence(unanswered, endpoint
 
 
 def test_flows_without_an_answer_have_their_endpoint_and_the_remedy():
-    mute, lately = ended(5.0, NO_DATAGRAM), Lately(12, 0, 9)
+    mute, lately = ended(5.0, Failure.NO_DATAGRAM), Lately(12, 0, 9)
     cause = failed_lately(lately, (mute,), at(9.0)).cause
     assert cause.sentence == "192.0.2.1:8080 sent nothing in time"
     state = judge(make_port(endpoints=(READY,), lately=LatelyFacts(12, 0, 9, cause=cause), **UDP))
@@ -53,7 +49,7 @@ def test_flows_without_an_answer_have_their_endpoint_and_the_remedy():
 
 
 def test_flows_that_were_answered_late_are_not_said_to_have_no_answer():
-    mute, late = ended(5.0, NO_DATAGRAM), ended(4.0, NO_DATAGRAM)
+    mute, late = ended(5.0, Failure.NO_DATAGRAM), ended(4.0, Failure.NO_DATAGRAM)
     late[1].came_late()
     cause = failed_lately(Lately(12, 0, 1, late=9), (mute, late), at(9.0)).cause
     assert (cause.sentence, cause.count) == ("192.0.2.1:8080 answered late", 9)
@@ -84,8 +80,8 @@ SILENT = "192.0.2.1:8080 did not answer"
 def test_connections_that_were_saved_late_are_news_where_they_are_many(counts, changes, said):
     connections, late = counts
     lately = Lately(connections, late=late)
-    silent = returned(5.0, errno.ETIMEDOUT)
-    facts = failed_lately(lately, (silent, returned(6.0, errno.ECONNREFUSED)), at(9.0))
+    silent = returned(5.0, Failure.SILENT)
+    facts = failed_lately(lately, (silent, returned(6.0, Failure.REFUSED)), at(9.0))
     assert (facts.cause.sentence, facts.cause.count) == (SILENT, late)
     state = judge(make_port(endpoints=(READY,), lately=facts, **changes))
     assert state.word == ("partly answering" if said else "served")
@@ -109,7 +105,7 @@ def test_what_was_saved_late_stays_news_until_it_is_half_as_many():
 
 
 def test_flows_to_a_port_that_is_closed_at_times_are_refused_or_unanswered():
-    mute, refused = ended(5.0, NO_DATAGRAM), returned(4.0, errno.ECONNREFUSED)
+    mute, refused = ended(5.0, Failure.NO_DATAGRAM), returned(4.0, Failure.REFUSED)
     facts = failed_lately(Lately(40, 5, 13), (mute, refused), at(9.0))
     state = judge(make_port(endpoints=(READY,), lately=facts, **UDP))
     assert state.sentence == (
@@ -129,18 +125,18 @@ def test_flows_that_may_expect_no_answer_have_not_failed_as_some_were_refused():
 
 
 def test_slow_flows_do_not_make_few_that_were_refused_many():
-    facts = failed_lately(Lately(250, 3, 12), (ended(5.0, NO_DATAGRAM),), at(9.0))
+    facts = failed_lately(Lately(250, 3, 12), (ended(5.0, Failure.NO_DATAGRAM),), at(9.0))
     assert judge(make_port(endpoints=(READY,), lately=facts, **UDP)).word == "served"
 
 
 def test_an_endpoint_whose_flows_were_late_has_not_left_once_that_was_a_minute_ago():
-    late = ended(5.0, NO_DATAGRAM)
+    late = ended(5.0, Failure.NO_DATAGRAM)
     late[1].came_late()
     assert not failed_lately(Lately(12, late=9), (late,), at(90.0)).have_left
 
 
 def test_an_endpoint_that_was_late_is_not_to_blame_for_what_others_cut_off():
-    silent = returned(5.0, errno.ETIMEDOUT)
+    silent = returned(5.0, Failure.SILENT)
     cut = EndpointVerdict(SocketAddress("192.0.2.2", 8080), True, "ready"), EndpointCounters()
     cut[1].was_cut(6.0)
     lately = failed_lately(Lately(60, cut=10, late=6), (silent, cut), at(9.0))
@@ -164,7 +160,7 @@ def test_a_limit_is_no_reason_for_a_wait_without_an_endpoint():
 
 
 def test_clients_whose_packets_were_lost_have_failed():
-    lately = LatelyFacts(30, left=4, cause=at_times(loses(POD, FROM_ENDPOINT)))
+    lately = LatelyFacts(30, left=4, cause=at_times(loses(POD, Failure.FROM_ENDPOINT)))
     sentence = make_port(endpoints=(READY,), lately=lately).state.sentence
     assert sentence.startswith("Served by 1 endpoint now; 4 of 30 connections failed in the last")
 
@@ -242,7 +238,7 @@ LAST = SocketAddress("192.0.2.2", 8080)
         ),
         pytest.param(
             Lately(60, late=7),
-            (returned(5.0, errno.ETIMEDOUT), returned(8.0, errno.ETIMEDOUT, LAST)),
+            (returned(5.0, Failure.SILENT), returned(8.0, Failure.SILENT, LAST)),
             Lately(refused=6, late=1),
             Lately(refused=1, late=6),
             (POD, 6),

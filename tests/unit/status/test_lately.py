@@ -1,11 +1,9 @@
-import errno
-
 import pytest
 
 from userspace_proxy.facts import LATELY_S, EndpointCounters, LatelyFacts, Level, Waits
 from userspace_proxy.facts.lately import Lately
 from userspace_proxy.model import CauseCode, DataPath, Handling, Hold, Protocol, SocketAddress
-from userspace_proxy.model.error_numbers import FROM_ENDPOINT, NOT_TO_CLIENT, NOT_TO_ENDPOINT
+from userspace_proxy.model.failures import Failure
 from userspace_proxy.policy import EndpointVerdict, PathDecision
 from userspace_proxy.policy.causes import dial_failed, resets
 from userspace_proxy.policy.endpoint_causes import at_times, sends_nothing
@@ -18,23 +16,23 @@ from .test_failures import POD, at
 from .views import make_endpoint, make_port, replace
 
 READY = make_endpoint("10.244.1.7:8080", "ready", True, answered_at=1.0)
-REFUSES = dial_failed(SocketAddress("10.244.1.8", 8080), errno.ECONNREFUSED, "")
+REFUSES = dial_failed(SocketAddress("10.244.1.8", 8080), Failure.REFUSED, "")
 FAILING = make_endpoint("10.244.1.8:8080", "ready", True, cause=REFUSES)
 UDP = {"protocol": Protocol.UDP}
 IN_KERNEL = PathDecision(DataPath.KERNEL)
 
 
-def returned(at, number=errno.ECONNREFUSED, address=POD):
+def returned(at, failure=Failure.REFUSED, address=POD):
     """Return an endpoint whose dials failed until a moment, and then succeeded."""
     counters = EndpointCounters()
-    counters.dials.failed(at, number)
+    counters.dials.failed(at, failure)
     counters.dials.succeeded_at = at + 0.1
     return EndpointVerdict(address, True, "ready"), counters
 
 
 def test_of_clients_that_failed_lately_the_last_endpoint_that_failed_is_the_cause():
     lately, other = Lately(8, 12), SocketAddress("192.0.2.2", 8080)
-    refused, before = returned(5.0), returned(4.0, errno.ETIMEDOUT, other)
+    refused, before = returned(5.0), returned(4.0, Failure.SILENT, other)
     never = EndpointVerdict(other, True, "ready"), EndpointCounters()
     facts = failed_lately(lately, (before, refused, never), at(9.0))
     assert (facts.connections, facts.refused) == (8, 12)
@@ -43,14 +41,14 @@ def test_of_clients_that_failed_lately_the_last_endpoint_that_failed_is_the_caus
     # It is in the past, or another one that fails now is the cause.
     assert failed_lately(lately, (refused,), at(5.0 + LATELY_S)).cause is None
     failing = EndpointCounters()
-    failing.dials.failed(5.0, errno.ECONNREFUSED)
+    failing.dials.failed(5.0, Failure.REFUSED)
     assert failed_lately(lately, ((refused[0], failing),), at(9.0)) == LatelyFacts(8, 12)
     assert failed_lately(Lately(), (refused,), at(9.0)) == LatelyFacts()
 
 
 def test_a_client_that_failed_while_this_node_was_answered_is_the_latest_failure():
     verdict, counters = returned(5.0)
-    counters.denials.failed(8.0, errno.ETIMEDOUT, "10.244.0.123")
+    counters.denials.failed(8.0, Failure.SILENT, "10.244.0.123")
     cause = failed_lately(Lately(8, 12), ((verdict, counters),), at(9.0)).cause
     assert cause.sentence == "192.0.2.1:8080 did not answer"
     assert (cause.count, cause.last_at) == (12, 1008.0)
@@ -59,30 +57,30 @@ def test_a_client_that_failed_while_this_node_was_answered_is_the_latest_failure
 def test_a_client_that_was_denied_the_endpoint_until_a_moment_ago_is_named():
     verdict, counters = returned(1.0)
     for now in range(2, 12):
-        counters.denials.failed(float(now), errno.ETIMEDOUT, "10.244.0.123")
+        counters.denials.failed(float(now), Failure.SILENT, "10.244.0.123")
     cause = failed_lately(Lately(8, 12), ((verdict, counters),), at(13.0)).cause
     assert cause.sentence == "192.0.2.1:8080 answered this node, but not 10.244.0.123"
 
 
-def ended(at, number=errno.ECONNRESET, address=POD):
+def ended(at, failure=Failure.RESET, address=POD):
     """Return an endpoint that ended a connection without a byte, and answers others."""
     counters = EndpointCounters()
-    counters.ended_unanswered(at, number)
+    counters.ended_unanswered(at, failure)
     return EndpointVerdict(address, True, "ready"), counters
 
 
-@pytest.mark.parametrize("number", [errno.ECONNRESET, 0])
-def test_of_connections_that_ended_unanswered_the_last_endpoint_is_the_cause(number):
+@pytest.mark.parametrize("failure", [Failure.RESET, Failure.CLOSED])
+def test_of_connections_that_ended_unanswered_the_last_endpoint_is_the_cause(failure):
     lately, other = Lately(20, 1, 12), SocketAddress("192.0.2.2", 8080)
-    left = ended(8.0, errno.ETIMEDOUT, other)
-    facts = failed_lately(lately, (ended(4.0, number, other), ended(5.0, number)), at(9.0))
+    left = ended(8.0, Failure.UNANSWERED, other)
+    facts = failed_lately(lately, (ended(4.0, failure, other), ended(5.0, failure)), at(9.0))
     assert (facts.connections, facts.refused, facts.unanswered) == (20, 1, 12)
     assert facts.cause.sentence == (
         "192.0.2.1:8080 accepted connections and ended them without answering"
     )
     assert (facts.cause.count, facts.cause.last_at) == (12, 1005.0)
     assert facts.cause.hint.startswith("Read the log of the pod"), "it may answer no other"
-    (_, counters) = answering = ended(5.0, number)
+    (_, counters) = answering = ended(5.0, failure)
     counters.ends.succeeded_at = 5.1
     assert (
         "has answered other connections" in failed_lately(lately, (answering,), at(9.0)).cause.hint
@@ -108,7 +106,7 @@ def test_of_a_client_whose_connections_alone_end_unanswered_the_address_is_named
     verdict, counters = ended(1.0)
     for now in (2.0, 4.0, 6.0):
         counters.ends.succeeded_at = now - 1.0
-        counters.ended_unanswered(now, 0, "10.244.3.7")
+        counters.ended_unanswered(now, Failure.CLOSED, "10.244.3.7")
     lately = Lately(40, 0, 12)
     cause = failed_lately(lately, ((verdict, counters),), at(9.0)).cause
     assert cause.sentence == (
@@ -116,17 +114,17 @@ def test_of_a_client_whose_connections_alone_end_unanswered_the_address_is_named
     )
     assert (cause.code, cause.count, cause.last_at) == (CauseCode.ENDPOINT_DENIES, 12, 1006.0)
     assert "access rule of the program" in cause.hint
-    counters.ended_unanswered(7.0, 0, "10.244.3.9")
+    counters.ended_unanswered(7.0, Failure.CLOSED, "10.244.3.9")
     cause = failed_lately(lately, ((verdict, counters),), at(9.0)).cause
     assert cause.code is CauseCode.ENDPOINT_RESETS, "the last one was another client's first"
-    counters.ended_unanswered(8.0, errno.ETIMEDOUT)
+    counters.ended_unanswered(8.0, Failure.UNANSWERED)
     left = failed_lately(Lately(40, left=12), ((verdict, counters),), at(9.0))
     assert left.cause.sentence == "192.0.2.1:8080 sent nothing in time"
 
 
 def test_of_clients_that_left_the_last_endpoint_is_the_cause():
     lately, other = Lately(20, 1, 2, 12), SocketAddress("192.0.2.2", 8080)
-    left, reset = ended(4.0, errno.ETIMEDOUT), ended(5.0, errno.ECONNRESET, other)
+    left, reset = ended(4.0, Failure.UNANSWERED), ended(5.0, Failure.RESET, other)
     cause = failed_lately(lately, (reset, left), at(9.0)).cause
     assert cause.sentence == "192.0.2.1:8080 sent nothing in time"
     assert (cause.count, cause.last_at) == (12, 1004.0)
@@ -169,40 +167,40 @@ def test_connections_that_end_in_the_middle_are_no_success():
     assert judge(make_port(endpoints=(READY,), lately=LatelyFacts(81, cut=8))).word == "served"
 
 
-@pytest.mark.parametrize("number", [NOT_TO_ENDPOINT, FROM_ENDPOINT])
-def test_packets_that_an_endpoint_loses_are_a_cause_with_and_without_a_byte(number):
+@pytest.mark.parametrize("failure", [Failure.NOT_TO_ENDPOINT, Failure.FROM_ENDPOINT])
+def test_packets_that_an_endpoint_loses_are_a_cause_with_and_without_a_byte(failure):
     counters = EndpointCounters()
     counters.connections = 100
     for now in (1.0, 2.0, 3.0):
         assert failure_of(POD, counters, at(3.0)) == (None, False)
-        counters.was_cut(now, number, "10.244.3.7")
+        counters.was_cut(now, failure, "10.244.3.7")
     cut, _ = failure_of(POD, counters, at(3.0))
     lost = {"count": 3, "first_at": 1001.0, "last_at": 1003.0}
-    assert cut == replace(loses(POD, number, has_sent=True), **lost)
+    assert cut == replace(loses(POD, failure, has_sent=True), **lost)
     state = judge(make_port(endpoints=(make_endpoint(str(POD), "ready", True, cause=cut),)))
     assert (state.level, state.code) == (Level.TROUBLE, CauseCode.PACKETS_LOST)
     assert state.sentence == f"Clients fail: {cut}"
     for now in (1.0, 2.0, 3.0):
-        counters.ended_unanswered(now, number, "10.244.3.7")
-    assert failure_of(POD, counters, at(3.0))[0] == replace(loses(POD, number), **lost)
+        counters.ended_unanswered(now, failure, "10.244.3.7")
+    assert failure_of(POD, counters, at(3.0))[0] == replace(loses(POD, failure), **lost)
 
 
 def test_packets_that_a_client_loses_are_no_failure_of_an_endpoint():
     counters = EndpointCounters()
     counters.connections = 3
     for now in (1.0, 2.0, 3.0):
-        counters.was_cut(now, NOT_TO_CLIENT, "10.244.3.7")
+        counters.was_cut(now, Failure.NOT_TO_CLIENT, "10.244.3.7")
     assert failure_of(POD, counters, at(3.0)) == (None, False)
 
 
 def test_of_packets_that_are_lost_the_side_is_named_that_they_do_not_reach():
     counters = EndpointCounters()
     one = EndpointVerdict(POD, True, "ready"), counters
-    counters.was_cut(5.0, NOT_TO_CLIENT, "10.244.3.7")
+    counters.was_cut(5.0, Failure.NOT_TO_CLIENT, "10.244.3.7")
     cause = failed_lately(Lately(40, cut=8), (one,), at(9.0)).cause
     assert (cause.code, cause.object, cause.count) == (CauseCode.PACKETS_LOST, "10.244.3.7", 8)
     assert cause.sentence.startswith("client 10.244.3.7 did not acknowledge the answers")
-    counters.ended_unanswered(6.0, NOT_TO_ENDPOINT, "10.244.3.7")
+    counters.ended_unanswered(6.0, Failure.NOT_TO_ENDPOINT, "10.244.3.7")
     cause = failed_lately(Lately(40, left=8), (one,), at(9.0)).cause
     assert cause.sentence.startswith("192.0.2.1:8080 acknowledged handshakes")
 
@@ -403,7 +401,7 @@ def test_endpoints_that_have_left_since_are_not_among_those_that_may_serve(kind)
     facts = failed_lately(lately, others, at(9.0))
     assert (facts.cause, facts.have_left) == (None, True)
     if kind == "late":
-        answering.dials.failed(1.0, errno.ETIMEDOUT)
+        answering.dials.failed(1.0, Failure.SILENT)
     else:
         setattr(answering, kind, 1)
     assert not failed_lately(lately, iter(others), at(90.0)).have_left

@@ -4,6 +4,7 @@ from userspace_proxy.facts import FrontendFacts, Level
 from userspace_proxy.model import (
     CauseCode,
     DataPath,
+    Failure,
     FrontendKind,
     Handling,
     Protocol,
@@ -106,7 +107,7 @@ def test_connections_before_the_kernel_path_have_no_remedy_there():
 
 POD, OTHER = SocketAddress("10.244.1.9", 8125), SocketAddress("10.244.1.10", 8125)
 MUTE = replace(no_datagram(POD), count=3)
-REFUSES = dial_failed(OTHER, 111, "Connection refused")
+REFUSES = dial_failed(OTHER, Failure.REFUSED, "Connection refused")
 
 
 def causes_of(*causes, **facts):

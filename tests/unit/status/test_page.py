@@ -8,6 +8,7 @@ from userspace_proxy.model import (
     Cause,
     CauseCode,
     DataPath,
+    Failure,
     Handling,
     Hold,
     Protocol,
@@ -255,7 +256,7 @@ def test_a_single_result_is_expanded_until_it_is_folded():
 
 def test_causes_are_shown_with_code_remedy_and_how_often():
     cause = replace(
-        dial_failed(make_address("10.244.0.3:8080"), 111, ""),
+        dial_failed(make_address("10.244.0.3:8080"), Failure.REFUSED, ""),
         count=9,
         first_at=NOW - 60,
         last_at=NOW - 2,

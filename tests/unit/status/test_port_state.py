@@ -4,6 +4,7 @@ import pytest
 
 from userspace_proxy.facts import Level, State, Waits
 from userspace_proxy.model import CauseCode, DataPath, Handling, Hold, Protocol, SocketAddress
+from userspace_proxy.model.failures import Failure
 from userspace_proxy.policy import PathDecision
 from userspace_proxy.policy.causes import (
     dial_failed,
@@ -26,11 +27,9 @@ from userspace_proxy.status.port_state import judge
 from .views import make_endpoint, make_frontend, make_port, make_standby, replace
 
 READY = make_endpoint("10.244.1.7:8080", "ready", True, answered_at=1.0)
-REFUSES = replace(
-    dial_failed(SocketAddress("10.244.1.8", 8080), 111, "Connection refused"), count=9
-)
+REFUSES = replace(dial_failed(SocketAddress("10.244.1.8", 8080), Failure.REFUSED, ""), count=9)
 SILENT = replace(
-    dial_failed(SocketAddress("10.244.1.9", 8080), 110, "Connection timed out"), count=2
+    dial_failed(SocketAddress("10.244.1.9", 8080), Failure.SILENT, "Connection timed out"), count=2
 )
 RESETS = replace(resets(SocketAddress("10.244.1.9", 8080)), count=8)
 EJECTED = make_endpoint("10.244.1.8:8080", "ready", True, ejected_for_s=12.0, cause=REFUSES)
@@ -42,7 +41,7 @@ REFUSED = in_the_past(REFUSES)
 PAST = make_endpoint("10.244.1.8:8080", "ready", True, cause=REFUSED, is_past=True)
 NOTHING = replace(sends_nothing(SocketAddress("10.244.1.9", 8080)), count=3)
 HANGING = make_endpoint("10.244.1.9:8080", "ready", True, cause=NOTHING, connections=3)
-LATE = replace(answers_late(SocketAddress("10.244.1.9", 8080), "2.5"), count=3)
+LATE = replace(answers_late(SocketAddress("10.244.1.9", 8080), 2.5), count=3)
 ENDING = make_endpoint("10.244.1.9:8080", "terminating", True)
 MUTE = silent_since(replace(no_datagram(SocketAddress("10.244.1.9", 53)), count=3), REFUSES)
 UNHEARD_OF = make_endpoint("10.244.1.9:53", "ready", True, cause=MUTE, connections=3)

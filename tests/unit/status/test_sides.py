@@ -1,6 +1,7 @@
 import pytest
 
 from userspace_proxy.facts import LATELY_S, SourceFacts
+from userspace_proxy.model import Failure
 from userspace_proxy.plan import Side
 from userspace_proxy.policy.causes import dial_failed
 from userspace_proxy.status.port_state import judge
@@ -10,11 +11,11 @@ from userspace_proxy.status.sides import with_sides
 from .views import NOW, make_address, make_endpoint, make_port, replace
 
 POD = "10.244.1.191:8080"
-TIMED_OUT, REFUSED = 110, 111
+TIMED_OUT, REFUSED = Failure.SILENT, Failure.REFUSED
 
 
-def failed(number=TIMED_OUT):
-    cause = dial_failed(make_address(POD), number, "")
+def failed(failure=TIMED_OUT):
+    cause = dial_failed(make_address(POD), failure, "")
     return replace(cause, count=46, first_at=NOW - 90, last_at=NOW)
 
 

@@ -4,7 +4,7 @@ import os
 import pytest
 
 from userspace_proxy.facts import Level, ProbesFacts, SourceFacts, SteeringState
-from userspace_proxy.model import DataPath, Handling, Hold, Protocol
+from userspace_proxy.model import DataPath, Failure, Handling, Hold, Protocol
 from userspace_proxy.policy import PathDecision
 from userspace_proxy.policy.causes import dial_failed
 from userspace_proxy.policy.client_causes import source_denied
@@ -110,7 +110,7 @@ def test_a_problem_has_its_sentence_and_wide_text_its_code_and_the_remedy():
 def test_a_failing_endpoint_has_its_cause_how_often_and_when(count, last_at, expected):
     address = make_address("10.244.1.8:80")
     cause = replace(
-        dial_failed(address, errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED)),
+        dial_failed(address, Failure.REFUSED, os.strerror(errno.ECONNREFUSED)),
         count=count,
         last_at=last_at,
     )

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from ...facts.units import plural
-from ...model import DataPath, Protocol, SocketAddress
+from ...model import DataPath, DialFailure, Protocol, SocketAddress
 from ...model.serving import Serving
 from ...plan import PortKey, PortPlan
 from ...plane.path_probes import Note, PathProbes
@@ -37,8 +37,8 @@ class _Endpoint:
     """In a row."""
     wanted: int = 1
     """So many make it fit."""
-    number: int = 0
-    """The error of the last probe that failed; 0 once it is fit."""
+    failed: DialFailure | None = None
+    """Why the last probe failed that did; None once it is fit."""
     ports: dict[PortKey, None] = field(default_factory=dict)
 
     @property
@@ -101,21 +101,17 @@ class AutoPaths:
         changed, self._changed = self._changed, {}
         return {key: self._choose(self._ports[key]) for key in changed}
 
-    def note(self, endpoint: SocketAddress, number: int) -> None:
-        """Take the result of a probe.
-
-        Args:
-            number: The error; 0 for an answer.
-        """
+    def note(self, endpoint: SocketAddress, failed: DialFailure | None) -> None:
+        """Take the result of a probe: why it failed, None for an answer."""
         known = self._endpoints[endpoint]
-        was_fit, before = known.is_fit, known.number
-        if number:
-            known.passes, known.wanted, known.number = 0, PASSES, number
+        was_fit, before = known.is_fit, known.failed
+        if failed:
+            known.passes, known.wanted, known.failed = 0, PASSES, failed
         else:
             known.passes += 1
             if not was_fit and known.is_fit:
-                known.wanted, known.number = 1, 0
-        if was_fit is known.is_fit and before == known.number:
+                known.wanted, known.failed = 1, None
+        if was_fit is known.is_fit and before == known.failed:
             return
         for key in known.ports:
             port = self._ports[key]
@@ -124,7 +120,7 @@ class AutoPaths:
             else:
                 port.unfit[endpoint] = None
             # While others weren't probed yet, an answer of one changes nothing.
-            if not port.unfit or before or number:
+            if not port.unfit or before or failed:
                 self._changed[key] = None
         if self._changed:
             self.on_change()
@@ -159,12 +155,14 @@ class AutoPaths:
             what = plural(len(port.endpoints), "endpoint")
             answer = "answers" if len(port.endpoints) == 1 else "answer"
             return PathDecision(DataPath.KERNEL, f"auto, and {what} {answer} probes")
-        failed = [endpoint for endpoint in port.unfit if self._endpoints[endpoint].number]
+        failed = [
+            (endpoint, why) for endpoint in port.unfit if (why := self._endpoints[endpoint].failed)
+        ]
         if not failed:
             what = plural(len(port.unfit), "endpoint")
             return PathDecision(DataPath.USERSPACE, f"auto, and {what} still to be probed")
-        number = self._endpoints[failed[0]].number
-        cause = dial_failed(failed[0], number, os.strerror(number)).sentence
+        endpoint, (failure, number) = failed[0]
+        cause = dial_failed(endpoint, failure, os.strerror(number)).sentence
         more = f"; {plural(len(failed) - 1, 'other')} failed" if len(failed) > 1 else ""
         return PathDecision(DataPath.USERSPACE, f"auto, and a probe failed: {cause}{more}")
 

@@ -28,7 +28,7 @@ from .client import ApiClient, LineSplitter, LineTooLong, Stream
 from .position import Position
 from .resources import ResourceCache
 from .responses import (
-    Failure,
+    RequestFailure,
     Response,
     TransportError,
     cut_off,
@@ -153,7 +153,7 @@ class Reflector:
         finally:
             self._waiting = None
 
-    async def _list_and_watch(self) -> Failure | None:
+    async def _list_and_watch(self) -> RequestFailure | None:
         """List if necessary, then watch once; return why it failed, if it did."""
         try:
             if self._position.needs_list:
@@ -178,7 +178,7 @@ class Reflector:
 
     # -- list
 
-    async def _list(self) -> Failure | None:
+    async def _list(self) -> RequestFailure | None:
         while True:
             query = {**self._resource.query, **self._position.list_query()}
             response = await self._client.get(self._resource.path, query)
@@ -206,7 +206,7 @@ class Reflector:
 
     # -- watch
 
-    async def _watch(self) -> Failure | None:
+    async def _watch(self) -> RequestFailure | None:
         """Watch until the stream ends; None if another watch may follow."""
         requested_s = self._timing.watch_s * (1 + self._rng.random())
         query = {**self._resource.query, **self._position.watch_query(int(requested_s))}
@@ -232,7 +232,7 @@ class Reflector:
             finally:
                 self._watched_s = self._clock() - begun
 
-    async def _follow(self, stream: Stream, requested_s: float) -> Failure | None:
+    async def _follow(self, stream: Stream, requested_s: float) -> RequestFailure | None:
         splitter = LineSplitter()
         self._has_bookmarks = False
         while chunk := await stream.read(silence_s=self._silence_s(requested_s)):
@@ -266,16 +266,16 @@ class Reflector:
             case _:
                 raise FieldError("type", f"{event.type!r} is not a known event type")
 
-    def _error(self, status: WireStatus) -> Failure | None:
+    def _error(self, status: WireStatus) -> RequestFailure | None:
         """Handle an ERROR event, which ends the watch."""
         code = status.code or 500
         if is_expired(code, status):
             self._expire()
             return None
         cause = " ".join((status.message or status.reason or f"code {code}").split())
-        return Failure(f"the API server at {self._client.url} ended a watch: {cause}")
+        return RequestFailure(f"the API server at {self._client.url} ended a watch: {cause}")
 
-    def _cut_off(self, reason: str, after_s: float) -> Failure | None:
+    def _cut_off(self, reason: str, after_s: float) -> RequestFailure | None:
         """Handle a watch that broke off; once is no problem, unless the next one does, too."""
         if self._has_events or after_s >= self._timing.healthy_s:
             self._cuts = 0
@@ -295,7 +295,7 @@ class Reflector:
 
     # -- failures
 
-    def _rejected(self, verb: str, response: Response) -> Failure:
+    def _rejected(self, verb: str, response: Response) -> RequestFailure:
         self.is_forbidden = response.code == 403
         return rejected(
             self._client.url,
@@ -304,7 +304,7 @@ class Reflector:
             credentials=self._client.credentials.description,
         )
 
-    def _invalid(self, problem: str) -> Failure:
+    def _invalid(self, problem: str) -> RequestFailure:
         return invalid(self._client.url, self._resource.name, problem)
 
 

@@ -29,7 +29,7 @@ class Response:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class RequestFailure:
     """Why a list or a watch failed."""
 
     text: str
@@ -59,7 +59,7 @@ def is_expired(code: int, status: WireStatus) -> bool:
     return code == 410 or status.reason in ("Expired", "Gone") or too_large
 
 
-def rejected(url: str, request: str, response: Response, *, credentials: str) -> Failure:
+def rejected(url: str, request: str, response: Response, *, credentials: str) -> RequestFailure:
     """Describe a response that isn't 200.
 
     Args:
@@ -88,7 +88,7 @@ def rejected(url: str, request: str, response: Response, *, credentials: str) ->
             text = f"the API server at {url} is busy: {cause}"
         case _:
             text = f"the API server at {url} can't {request}: {cause}"
-    return Failure(text, response.retry_after_s)
+    return RequestFailure(text, response.retry_after_s)
 
 
 def _text(body: bytes) -> str:
@@ -97,19 +97,19 @@ def _text(body: bytes) -> str:
     return "" if start[:1] in ("<", "{") else start
 
 
-def unreachable(url: str, error: TransportError) -> Failure:
+def unreachable(url: str, error: TransportError) -> RequestFailure:
     """Describe a failure to reach the server."""
-    return Failure(f"cannot reach the API server at {url}: {error}")
+    return RequestFailure(f"cannot reach the API server at {url}: {error}")
 
 
-def invalid(url: str, resource: str, problem: str) -> Failure:
+def invalid(url: str, resource: str, problem: str) -> RequestFailure:
     """Describe a response that the API doesn't allow."""
-    return Failure(f"invalid response from {url} for {resource}: {problem}")
+    return RequestFailure(f"invalid response from {url} for {resource}: {problem}")
 
 
-def cut_off(url: str, resource: str, cause: str) -> Failure:
+def cut_off(url: str, resource: str, cause: str) -> RequestFailure:
     """Describe watches that break off again and again before their first event."""
-    return Failure(
+    return RequestFailure(
         f"watches of {resource} from {url} break off at once: {cause} "
         "(check proxies and load balancers in front of it)"
     )

@@ -9,6 +9,8 @@ from userspace_proxy.agent.rounds.auto_paths import NO_ENDPOINTS, NOT_PROBED, Au
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import (
     DataPath,
+    DialFailure,
+    Failure,
     Frontend,
     Handling,
     IPFamily,
@@ -25,7 +27,7 @@ from ..samples import Cluster
 from ..watched import WatchedSteering, settle, until
 
 A, B, C = (SocketAddress(f"10.244.1.{number}", 8080) for number in (1, 2, 3))
-REFUSED = errno.ECONNREFUSED
+REFUSED = DialFailure(Failure.REFUSED, errno.ECONNREFUSED)
 
 
 class Probed:
@@ -75,7 +77,7 @@ def auto():
 
 def answer(auto, *endpoints):
     for endpoint in endpoints:
-        auto.note(endpoint, 0)
+        auto.note(endpoint, None)
 
 
 def test_at_first_a_service_port_is_on_userspace_until_each_endpoint_has_answered_once(auto):
@@ -127,7 +129,7 @@ def test_all_endpoints_have_to_answer(auto):
     auto.follow(WEB)
     answer(auto, A, B)
     auto.note(A, REFUSED)
-    auto.note(B, errno.ETIMEDOUT)
+    auto.note(B, DialFailure(Failure.SILENT))
     assert auto.take()[WEB.key].why.endswith(" rejects them; 1 other failed")
     answer(auto, A, A)
     choice = auto.take()[WEB.key]
@@ -143,7 +145,7 @@ def test_another_error_is_another_reason_and_the_same_is_no_news(auto):
     auto.take()
     auto.note(A, REFUSED)
     assert auto.take() == {}
-    auto.note(A, errno.EHOSTUNREACH)
+    auto.note(A, DialFailure(Failure.HOST_UNREACHABLE))
     assert "10.244.1.1:8080 is unreachable" in auto.take()[WEB.key].why
 
 
@@ -207,7 +209,7 @@ async def test_probes_switch_the_path_without_a_new_plan(make):
     (served,) = served_ports
     served_ports.switch_paths()
     assert (served.path.now, bool(served_ports.steered.change())) == (DataPath.USERSPACE, False)
-    served_ports.auto_paths.note(A, 0)
+    served_ports.auto_paths.note(A, None)
     served_ports.switch_paths()
     change, choices = served_ports.steered.change(), (EndpointChoice((A,)),)
     assert change.changed == {HERE: KernelTarget(targets[HERE], choices)}
@@ -223,7 +225,7 @@ async def test_probes_switch_the_path_without_a_new_plan(make):
         DataPath.USERSPACE,
         "auto, and a probe failed",
     )
-    served_ports.auto_paths.note(A, errno.EHOSTUNREACH)
+    served_ports.auto_paths.note(A, DialFailure(Failure.HOST_UNREACHABLE))
     served_ports.switch_paths()
     assert not served_ports.steered.change(), "only the reason is another"
     assert "is unreachable" in served.path.why
@@ -233,7 +235,7 @@ async def test_a_switch_that_is_taken_back_before_it_is_in_force_is_none(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     served_ports.auto_paths._open_probes = Probed
     served_ports.follow(cluster.serve("web", HERE.ip, A.ip, handling=AUTO))
-    for result in (0, REFUSED):
+    for result in (None, REFUSED):
         served_ports.auto_paths.note(A, result)
         served_ports.switch_paths()
     (served,) = served_ports
@@ -255,7 +257,7 @@ async def test_a_path_is_shown_and_reported_once_the_steering_has_changed(start)
     auto = start.served_ports.auto_paths
     auto._open_probes = Probed
     await settle(loop, cluster.serve("web", HERE.ip, A.ip, handling=AUTO))
-    for count, result in enumerate((0, REFUSED), 1):
+    for count, result in enumerate((None, REFUSED), 1):
         auto.note(A, result)
         await until(lambda count=count: len(switched) == count)
     assert shown == [[(DataPath.USERSPACE, 0)], [(DataPath.KERNEL, 1)]]
@@ -273,7 +275,7 @@ async def test_probes_switch_a_path_at_once_and_without_a_round(start, caplog):
     loop.rules.on_switch = switched.extend
     await settle(loop, cluster.serve("web", HERE.ip, A.ip, handling=AUTO))
     loop.publish(cluster.serve("cart", THERE.ip, A.ip))
-    auto.note(A, 0)
+    auto.note(A, None)
     await until(lambda: is_on(steering))
     auto.note(A, REFUSED)
     await until(lambda: not is_on(steering))
@@ -292,7 +294,7 @@ async def test_a_switch_that_the_kernel_refuses_is_retried(start):
     auto._open_probes = Probed
     await settle(loop, cluster.serve("web", HERE.ip, A.ip, handling=AUTO))
     steering.fails_with = SteeringError("cannot commit: Device or resource busy")
-    auto.note(A, 0)
+    auto.note(A, None)
     await until(lambda: loop.counters.failures >= 2)
     assert not is_on(steering)
     steering.fails_with = None
@@ -309,7 +311,7 @@ async def test_the_log_has_at_most_twenty_lines_of_many_switches(start, caplog):
         snapshot = cluster.serve(f"web-{number}", f"10.96.1.{number}", A.ip, handling=AUTO)
     await settle(loop, snapshot)
     calls = len(steering.calls)
-    auto.note(A, 0)
+    auto.note(A, None)
     await until(lambda: any("path kernel" in message for message in caplog.messages))
     assert all(isinstance(target, KernelTarget) for target in steering.kernel.values())
     assert len(steering.calls) == calls + 1, "one transaction"

@@ -8,7 +8,7 @@ import pytest
 
 from userspace_proxy.model.wire import WireStatus
 from userspace_proxy.sources.kubernetes.responses import (
-    Failure,
+    RequestFailure,
     Response,
     TransportError,
     invalid,
@@ -76,9 +76,9 @@ def status(message: str) -> bytes:
 )
 def test_a_rejection_contains_the_servers_message_and_a_remedy(code, body, words):
     response = Response(code, body, retry_after_s=7)
-    assert rejected(URL, "list services", response, credentials="the token in /t") == Failure(
-        words, 7
-    )
+    assert rejected(
+        URL, "list services", response, credentials="the token in /t"
+    ) == RequestFailure(words, 7)
 
 
 @pytest.mark.parametrize(
@@ -101,9 +101,9 @@ def test_a_body_without_a_status_is_an_empty_status():
 
 def test_other_failures_name_the_server():
     error = TransportError("Connection refused")
-    assert unreachable(URL, error) == Failure(
+    assert unreachable(URL, error) == RequestFailure(
         f"cannot reach the API server at {URL}: Connection refused"
     )
-    assert invalid(URL, "services", "not JSON") == Failure(
+    assert invalid(URL, "services", "not JSON") == RequestFailure(
         f"invalid response from {URL} for services: not JSON"
     )

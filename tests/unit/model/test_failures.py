@@ -1,0 +1,65 @@
+import errno
+
+import pytest
+
+from userspace_proxy.model.failures import (
+    BY_OWN_ROUTE,
+    LEFT,
+    LOSSES,
+    OWN_ROUTES,
+    SHORTAGES,
+    DialFailure,
+    Failure,
+    dial_failure,
+)
+
+IPV4, IPV6 = "10.244.0.9", "fd00::9"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "failure"),
+    [
+        ([errno.ECONNREFUSED], Failure.REFUSED),
+        ([errno.ETIMEDOUT], Failure.SILENT),
+        ([errno.ECONNRESET, errno.EPIPE], Failure.RESET),
+        ([errno.EHOSTUNREACH], Failure.HOST_UNREACHABLE),
+        ([errno.ENETUNREACH], Failure.NET_UNREACHABLE),
+        ([errno.EHOSTDOWN, errno.ENETDOWN], Failure.HOST_DOWN),
+        ([errno.EPERM], Failure.NOT_PERMITTED),
+        ([errno.ENOPROTOOPT], Failure.NO_PROTOCOL),
+        ([errno.EINVAL], Failure.BLACKHOLE),
+        ([errno.EADDRNOTAVAIL], Failure.OUT_OF_PORTS),
+        ([errno.EAGAIN], Failure.OUT_OF_ALL_PORTS),
+        ([errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS], Failure.EXHAUSTED),
+        ([errno.ENONET, errno.EIO, 4095, 0], Failure.OTHER),
+    ],
+)
+def test_an_errno_of_a_dial_has_one_meaning_and_is_kept_for_its_text(numbers, failure):
+    for number in numbers:
+        assert dial_failure(number, IPV4) == dial_failure(number, IPV6) == (failure, number)
+
+
+def test_eacces_means_something_else_for_ipv6():
+    assert dial_failure(errno.EACCES, IPV4) == (Failure.NO_ACCESS, errno.EACCES)
+    assert dial_failure(errno.EACCES, IPV6) == (Failure.ADMIN_PROHIBITED, errno.EACCES)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [errno.ENXIO, errno.EPROTO, errno.EMSGSIZE, errno.ESRCH],
+)
+def test_an_errno_of_which_nothing_is_known_is_shown_by_its_text(number):
+    assert dial_failure(number, IPV4) == DialFailure(Failure.OTHER, number)
+
+
+def test_no_errno_is_read_as_what_only_the_proxy_finds_out():
+    read = {dial_failure(number, ip).failure for number in range(4096) for ip in (IPV4, IPV6)}
+    assert read.isdisjoint(LEFT | BY_OWN_ROUTE)
+    assert read.isdisjoint({Failure.NO_HOST, Failure.CLOSED, Failure.NO_DATAGRAM})
+
+
+def test_a_kind_has_no_member_of_another_one():
+    assert not SHORTAGES & BY_OWN_ROUTE
+    assert not SHORTAGES & LEFT
+    assert not BY_OWN_ROUTE & OWN_ROUTES.keys()
+    assert LOSSES < LEFT
