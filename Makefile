@@ -5,9 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Tests start thousands of processes, and each would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
-PREPARE := PYTHON=$(PYTHON) tests/tools/prepare.sh
+PREPARE := PYTHON='$(PYTHON)' tests/tools/prepare.sh
 # Writes the time wherever a command is silent for half a minute.
-WITH_TIME := $(PYTHON) tests/tools/progress.py
+WITH_TIME := '$(PYTHON)' tests/tools/progress.py
 
 # Two processes per core, on two cores. Where tests of a module share costly fixtures, they run in one.
 PYTEST := tests/tools/pytest.sh
@@ -41,7 +41,7 @@ test: ## what a contributor runs before a commit: installs what it needs; form, 
 	@$(WITH_TIME) $(MAKE) --no-print-directory test-parts
 
 # Tests have deadlines, so nothing else runs beside them.
-test-parts:
+test-parts: # what make test does, with what it needs from Debian
 	@$(MAKE) --no-print-directory --jobs=3 packages-test $(VENV)/installed-dev build-control-plane
 	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target $(FORM)
 	@tests/tools/with_ledger.sh $(ONE_AT_A_TIME) unit corpus node api page
@@ -51,7 +51,7 @@ test-all: ## what make test leaves out: coverage, all steerings, containers, who
 	@$(PREPARE) long
 	@$(WITH_TIME) $(MAKE) --no-print-directory test-all-parts
 
-test-all-parts:
+test-all-parts: # the same of make test-all
 	@$(ONE_AT_A_TIME) $(VENV)/installed-dev build
 	@tests/tools/with_ledger.sh $(ONE_AT_A_TIME) coverage long upstream
 
@@ -66,12 +66,12 @@ fresh-short: packages-long $(VENV)/installed-dev ## a part of it for each commit
 	@$(FRESH) --suite=trixie $(TOUR) 'make --keep-going $(FORM) unit'
 	@$(FRESH) --suite=forky 'make unit-by-python'
 
-packages: packages-long ## install what the tests need from Debian (root)
+packages: packages-long ## install all that the tests need from Debian (root), or name what is missing
 
 packages-%: # what a part needs from the distribution
 	@$(PREPARE) $*
 
-check: $(FORM) unit corpus ## all checks that need neither root nor a cluster
+check: packages-node $(FORM) unit corpus ## all checks that need neither root nor a cluster
 
 style: $(VENV)/installed-dev ## check format and lint
 	$(BIN)/ruff format --check .
@@ -109,8 +109,9 @@ unit-by-python: packages-node $(VENV)/installed-dev ## those unit tests that a n
 coverage: export COVERAGE_FILE := $(CURDIR)/.coverage/data
 coverage: packages-node $(VENV)/installed-dev build-actionlint ## the unit tests, and a check that they cover 95 % of the package, and pure modules completely
 	@rm -rf .coverage && mkdir .coverage
-	@# As on other machines, which costs nothing: private files, another locale, day and file system.
-	umask 077; TMPDIR=$$(mktemp -d /dev/shm/XXXXXX) && trap 'rm -rf $$TMPDIR' EXIT && export TMPDIR; \
+	@# As on other machines, which costs nothing: another locale, day and, with room there, file system.
+	@set -e; if [ "$$(df --output=avail /dev/shm | tail -n 1)" -gt 2000000 ]; then \
+	  TMPDIR=$$(mktemp -d /dev/shm/XXXXXX); trap 'rm -rf "$$TMPDIR"' EXIT; export TMPDIR; fi; \
 	  LC_ALL=C TZ=Pacific/Apia PYTHONWARNINGS=error RUN="$(BIN)/coverage run -m pytest" $(PYTEST) coverage $(UNIT_TESTS) --hypothesis-profile=thorough $(IN_PARALLEL)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/python -m tests.tools.covered
@@ -257,14 +258,14 @@ clean: ## remove the virtual environment and the tools' caches
 	rm -rf $(VENV) .coverage .fuzz .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist site
 
 $(VENV)/bin/python:
-	@tests/tools/venv.sh $(PYTHON) $(VENV)
+	@tests/tools/venv.sh '$(PYTHON)' $(VENV)
 
 $(VENV)/installed: requirements.lock $(PROJECTS) | $(VENV)/bin/python
-	@tests/tools/venv.sh $(PYTHON) $(VENV) requirements.lock
+	@tests/tools/venv.sh '$(PYTHON)' $(VENV) requirements.lock
 	@touch $@
 
 $(VENV)/installed-dev: requirements-dev.lock $(PROJECTS) | $(VENV)/bin/python
-	@tests/tools/venv.sh $(PYTHON) $(VENV) requirements-dev.lock
+	@tests/tools/venv.sh '$(PYTHON)' $(VENV) requirements-dev.lock
 	@touch $@ $(VENV)/installed
 
 $(VENV)/installed-fuzz $(VENV)/installed-site: $(VENV)/installed-%: requirements-%.lock $(VENV)/installed-dev

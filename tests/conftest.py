@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Look for garbage less often: thousands of collected tests are none, and stay."""
+    """Collect garbage less often: the thousands of collected tests stay until the end."""
     gc.set_threshold(50_000, 50, 50)
 
 
@@ -89,7 +89,7 @@ def _excuse_without_ipv6(report: pytest.TestReport) -> None:
     """Skip what failed because the kernel was started without IPv6."""
     if not report.failed or _HAS_IPV6:
         return
-    said = "".join((report.longreprtext, *(text for _, text in report.sections)))
+    said = report.longreprtext
     if os.strerror(errno.EAFNOSUPPORT) in said or "dualstack_ipv6 not supported" in said:
         report.outcome = "skipped"
         path, line, _ = report.location

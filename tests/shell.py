@@ -14,7 +14,8 @@ _LOCK_DEADLINE_S = 60
 # A function may have such a name in bash only.
 _WAITING = "\n".join(
     f'{program}() {{ command {program} -w {_LOCK_DEADLINE_S} "$@"; }}'
-    for program in ("iptables", "iptables-legacy", "ip6tables", "ip6tables-legacy")
+    for ip in ("iptables", "ip6tables")
+    for program in (ip, f"{ip}-legacy", f"{ip}-legacy-restore")
 )
 
 

@@ -25,6 +25,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ _PASSED_ON = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_D
 _CERTIFICATES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _STEP_DEADLINE_S = 900.0
+_AGE_S = 14 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +181,9 @@ def _base(name: str, cache: Path, write: Write) -> Path:
     known = DEBIAN.fullmatch(name)
     if known is None:
         raise BuildError(f"cannot begin with {name}: known are debian:SUITE-slim and {NOTHING}")
-    folder = cache / _key("base", platform.machine(), name, _MERGED_USR, *_SLIM, _APT)
+    # A suite that is not released yet is another one after some weeks.
+    weeks = [str(int(time.time() / _AGE_S))] if known["suite"] in _UNRELEASED else []
+    folder = cache / _key("base", platform.machine(), name, _MERGED_USR, *_SLIM, _APT, *weeks)
     if not folder.is_dir():
         write(f"FROM {name}, by mmdebstrap\n")
         suite = known["suite"]

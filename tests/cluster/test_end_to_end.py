@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import shell
 from userspace_proxy_testing.sandbox import Host, Pod, Sandbox
 
 from .build import Binaries
@@ -201,7 +202,7 @@ def test_a_deleted_service_is_no_longer_served_and_a_new_one_is(cluster: Cluster
 def test_a_repair_is_an_event_of_the_node(cluster: Cluster) -> None:
     cluster.apply("mended", "10.96.1.7", cluster.pods[0])
     served_by(cluster.client, "10.96.1.7", {"pod-a"})
-    cluster.sandbox.node.run(["iptables-legacy", "-t", "nat", "-F", "PREROUTING"])
+    cluster.sandbox.node.run(shell.script("iptables-legacy -t nat -F PREROUTING"))
 
     def notes() -> str:
         wanted = ["reason=SteeringRepaired", "-o=jsonpath={..note}{..message}"]

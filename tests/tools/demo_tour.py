@@ -4,6 +4,7 @@
 
 Rule 1: it runs as the first thing on a machine, so it needs the standard library alone.
 Rule 2: it runs in a PID namespace of its own (``fresh_roots``): what is seen there is the demo's.
+Rule 3: all waits end with one deadline, and what still runs then is reported.
 
 ``python3 -m tests.tools.demo_tour``, in a clone. It prints what the demo does, then what is wrong.
 """
@@ -11,53 +12,105 @@ Rule 2: it runs in a PID namespace of its own (``fresh_roots``): what is seen th
 
 from __future__ import annotations
 
+import contextlib
 import os
+import queue
 import re
 import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
 
-READY = "userspace-proxy demo: ready"
+LAST_LINE = "ending the demo …"
 ANSWERS = 6
 FIRST_LINE_S = 1.0
 """Within that time a reader sees what is going on."""
+DEADLINE_S = 600.0
+"""Of the whole tour; installing takes up to two minutes on slow machines."""
 
 
-def tour(command: list[str]) -> Iterator[str]:
+class _Demo:
+    """A running demo, whose lines are printed and kept.
+
+    Args:
+        command: What starts it, as in a terminal: Ctrl-C goes to each process of its group.
+    """
+
+    def __init__(self, command: Sequence[str], deadline_s: float) -> None:
+        self.ends_at = time.monotonic() + deadline_s
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0
+        )
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        # Something that the demo leaves behind may hold the pipe open for ever.
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            print(line, end="", flush=True)
+            self._lines.put(line.rstrip())
+        self._lines.put(None)
+
+    def lines(self, *, until_exit: bool = False) -> Iterator[str]:
+        """Yield lines as they come.
+
+        Args:
+            until_exit: End a moment after the process, whoever still has its output.
+
+        Raises:
+            TimeoutError: The deadline has passed.
+        """
+        while True:
+            left_s = self.ends_at - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError
+            has_ended = until_exit and self.process.poll() is not None
+            try:
+                line = self._lines.get(timeout=min(left_s, 1.0))
+            except queue.Empty:
+                if has_ended:
+                    return
+                continue
+            if line is None:
+                return
+            yield line
+
+
+def tour(command: Sequence[str], deadline_s: float = DEADLINE_S) -> Iterator[str]:
     """Use the demo; yield a line for each thing that isn't as it should be."""
     before = _traces()
     began = time.monotonic()
-    # As in a terminal: Ctrl-C goes to each process of the group.
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0
-    ) as demo:
-        assert demo.stdout is not None
-        try:
-            first = next(_shown(demo.stdout))
-            if (seconds := time.monotonic() - began) > FIRST_LINE_S:
-                yield f"the first line came after {seconds:.1f} s: {first}"
-            yield from _use(demo.stdout)
-        finally:
-            os.killpg(demo.pid, signal.SIGINT)
-        ended = [*_shown(demo.stdout)]
-    if "ending the demo …" not in ended:
-        yield f"Ctrl-C ended it without its last line: {ended}"
-    # make is ended by the same signal as its child.
-    if demo.returncode not in (0, -signal.SIGINT):
-        yield f"it exited with status {demo.returncode}"
+    demo = _Demo(command, deadline_s)
+    try:
+        first = next(demo.lines(), "")
+        if (seconds := time.monotonic() - began) > FIRST_LINE_S:
+            yield f"the first line came after {seconds:.1f} s: {first}"
+        yield from _use(demo)
+        os.killpg(demo.process.pid, signal.SIGINT)
+        ended = [*demo.lines(until_exit=True)]
+        # make reports the signal that has ended it, too.
+        told = [line for line in ended if line and not line.startswith("make")]
+        if told[-1:] != [LAST_LINE]:
+            yield f"after Ctrl-C, {LAST_LINE!r} isn't its last line: {ended}"
+        if demo.process.wait() not in (0, -signal.SIGINT):
+            yield f"it exited with status {demo.process.returncode}"
+    except TimeoutError:
+        yield f"it had not ended after {deadline_s:.0f} s"
     yield from _left(before)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(demo.process.pid, signal.SIGKILL)
 
 
-def _use(lines: IO[str]) -> Iterator[str]:
+def _use(demo: _Demo) -> Iterator[str]:
     """Wait until the demo is ready, ask its page and a Service; yield what is wrong."""
     commands: dict[str, str] = {}
-    for line in _shown(lines):
+    for line in demo.lines():
         if found := re.match(r"  (\S.*?)  +(\S.*)", line):
             commands[found[1]] = found[2]
         if line.startswith("  the proxy's log"):
@@ -76,36 +129,32 @@ def _use(lines: IO[str]) -> Iterator[str]:
         yield f"{words}: exit {done.returncode}, {done.stdout}{done.stderr}"
 
 
-def _shown(lines: IO[str]) -> Iterator[str]:
-    """Yield the lines, without their ends, and print them."""
-    for line in lines:
-        print(line, end="", flush=True)
-        yield line.rstrip()
-
-
 def _traces() -> dict[str, set[str]]:
     """Return what a program could leave on a machine, by kind."""
     git = ["git", "status", "--porcelain"]
-    while True:
+    with contextlib.suppress(ChildProcessError):
         # Orphans are this process's children if it is the first of its namespace.
-        try:
-            if os.waitpid(-1, os.WNOHANG) == (0, 0):
-                break
-        except ChildProcessError:
-            break
+        while os.waitpid(-1, os.WNOHANG) != (0, 0):
+            pass
     return {
-        "processes": {
-            (folder / "cmdline").read_text().replace("\0", " ")
-            for folder in Path("/proc").iterdir()
-            if folder.name.isdigit()
-        },
+        "processes": {*_processes()},
         "links": {path.name for path in Path("/sys/class/net").iterdir()},
         "mounts": {line.split()[4] for line in Path("/proc/self/mountinfo").open()},
         "files": {
             str(path) for folder in ("/tmp", "/run", "/var/tmp") for path in Path(folder).iterdir()
         },
-        "changes": {*subprocess.run(git, capture_output=True, text=True).stdout.splitlines()},
+        "changes": {
+            *subprocess.run(git, capture_output=True, text=True, check=True).stdout.splitlines()
+        },
     }
+
+
+def _processes() -> Iterator[str]:
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            # One may end while it is looked at.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                yield f"{folder.name} {(folder / 'cmdline').read_text().replace(chr(0), ' ')}"
 
 
 def _left(before: dict[str, set[str]]) -> Iterator[str]:

@@ -3,9 +3,9 @@
     debian:SUITE-slim ──Dockerfile here──▶ root ──clone of the last commit──▶ command, command, …
 
 Rule 1: what runs is the last commit, as a clone: nothing of this checkout's environment.
-Rule 2: the root and the packages that pip fetched stay in the cache; all else that a run writes is
-removed.
-Rule 3: processes have a namespace of their own, so none of a command's can stay unnoticed.
+Rule 2: the root and what pip fetched stay in the cache, without wheels that pip has built; all else
+that a run writes below the root is removed.
+Rule 3: processes have a namespace of their own, which ends with the command.
 
 ``python -m tests.tools.fresh_roots --suite=trixie 'make test' 'make test'``; it needs root, as the
 image's build does. The commands of a root run one after another until one fails; each suite runs.
@@ -15,7 +15,8 @@ image's build does. The commands of a root run one after another until one fails
 from __future__ import annotations
 
 import argparse
-import shlex
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,7 +35,6 @@ SUITES = {"3.11": "bookworm", "3.13": "trixie", "3.14": "forky"}
 _HERE = Path(__file__).parent
 # Not below /tmp, which tests may hide.
 _CLONE = "/src"
-_DISK = "/var/tmp"
 
 
 def run_commands(suite: str, commands: Sequence[str]) -> str | None:
@@ -49,9 +49,13 @@ def run_commands(suite: str, commands: Sequence[str]) -> str | None:
         CloneError: There are uncommitted changes.
     """
     image = build_image(_HERE, {"SUITE": suite})
-    fetched = cache_root() / "fresh-roots" / suite
+    kept = cache_root() / "fresh-roots"
+    fetched = kept / suite
     fetched.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="userspace-proxy-fresh-", dir=_DISK) as folder:
+    # With a built wheel, no compiler is missed.
+    shutil.rmtree(fetched / "wheels", ignore_errors=True)
+    # Beside the image's layers: not every file system can be the upper one of an overlay.
+    with tempfile.TemporaryDirectory(prefix="run-", dir=kept) as folder:
         for name in ("upper", "work", "tmp", "merged"):
             Path(folder, name).mkdir()
         Path(folder, "tmp").chmod(0o1777)
@@ -60,7 +64,7 @@ def run_commands(suite: str, commands: Sequence[str]) -> str | None:
             print(f"Debian {suite}: {command}", flush=True)
             began = time.monotonic()
             done = subprocess.run(
-                ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--",
+                ["unshare", "--mount", "--ipc", "--pid", "--fork", "--kill-child", "--",
                  "/bin/sh", "-c", _script(image, Path(folder), fetched), "sh", command],
                 env=environment() | {"CI": "true", "LANG": "C.UTF-8"},
                 stdin=subprocess.DEVNULL,
@@ -76,12 +80,10 @@ def run_commands(suite: str, commands: Sequence[str]) -> str | None:
 def _script(image: Image, folder: Path, fetched: Path) -> str:
     """Return what makes the root and runs the first argument in it.
 
-    The root is exchanged: in a chroot the kernel forbids user namespaces, which tests need. The old
-    one is removed by Python, since minimal systems have no umount.
+    The root is exchanged: in a chroot the kernel forbids user namespaces, which tests need.
     """
     merged = folder / "merged"
     lower = ":".join(str(layer) for layer in reversed(image.layers))
-    unmount = "import ctypes; ctypes.CDLL(None).umount2(b'/mnt', 2)"
     return f"""
         set -eu
         mount -t overlay overlay \
@@ -89,6 +91,7 @@ def _script(image: Image, folder: Path, fetched: Path) -> str:
         cd "{merged}"
         mount -t proc proc proc
         mount --rbind /dev dev
+        mount -t tmpfs tmpfs dev/shm
         mount --rbind /sys sys
         mount -t tmpfs tmpfs run
         mount --bind /etc/resolv.conf etc/resolv.conf
@@ -98,7 +101,7 @@ def _script(image: Image, folder: Path, fetched: Path) -> str:
         mount --bind "{folder}/clone" ".{_CLONE}"
         mount --bind "{fetched}" root/.cache/pip
         pivot_root . mnt
-        python3 -c {shlex.quote(unmount)}
+        umount --lazy /mnt
         cd {_CLONE}
         exec /bin/sh -c "$1"
     """
@@ -110,17 +113,17 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--suite", choices=SUITES.values(), action="append", help="default: each")
     parser.add_argument("commands", nargs="+", help="such as 'make test'")
     given = parser.parse_args(words)
-    try:
-        failed = {
-            suite: command
-            for suite in given.suite or SUITES.values()
-            if (command := run_commands(suite, given.commands)) is not None
-        }
-    except (BuildError, CloneError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    for suite, command in failed.items():
-        print(f"error: {command} failed on Debian {suite}", file=sys.stderr)
+    # What has been started and mounted ends with an exception.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    failed = []
+    for suite in given.suite or SUITES.values():
+        try:
+            if command := run_commands(suite, given.commands):
+                failed.append(f"{command} failed on Debian {suite}")
+        except (BuildError, CloneError) as error:
+            failed.append(f"{error} (Debian {suite})")
+    for line in failed:
+        print(f"error: {line}", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -48,7 +48,7 @@ def install_node(folder: Path, without: Container[str] = ()) -> Path:
     (site,) = environment.glob("lib/python3*/site-packages")
     _link_locked_packages(site, without)
     wheel = build("wheel", folder / "wheel")
-    # pip's own warnings are no fault of the package.
+    # Warnings of pip itself are not about the package.
     pip = [
         "env",
         "--unset=PYTHONWARNINGS",

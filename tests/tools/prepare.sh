@@ -52,6 +52,8 @@ is_here() {
   esac
 }
 
+[ -n "${includes[$part]:-}" ] && [ -n "${includes[$first]:-}" ] ||
+  fail "there is no part $part $first: venv, demo, build, node, test, long"
 manager=""
 for command in apt-get dnf apk pacman; do
   if command -v "$command" >/dev/null; then manager=$command; break; fi
@@ -60,15 +62,24 @@ can_install=false
 [ "$(id -u)" -eq 0 ] && [ "$manager" = apt-get ] && can_install=true
 $can_install && wanted=${includes[$first]} || wanted=${includes[$part]}
 
-missing=() packages=()
-while read -r needed of apt dnf apk pacman; do
-  [[ " $wanted " == *" $of "* ]] || continue
-  is_here "$needed" && continue
-  missing+=("$needed")
-  case $manager in dnf) name=$dnf ;; apk) name=$apk ;; pacman) name=$pacman ;; *) name=$apt ;; esac
-  [[ $name = - || " ${packages[*]} " == *" ${name//,/ } "* ]] || packages+=(${name//,/ })
-done < <(tail -n +3 <<<"$table")
+# Sets what is missing of the wanted parts: needs, their packages, and needs without a package here.
+look() {
+  missing=() packages=() without=()
+  local needed of apt dnf apk pacman name
+  while read -r needed of apt dnf apk pacman; do
+    [[ " $wanted " == *" $of "* ]] || continue
+    is_here "$needed" && continue
+    missing+=("$needed")
+    case $manager in dnf) name=$dnf ;; apk) name=$apk ;; pacman) name=$pacman ;; *) name=$apt ;; esac
+    if [ "$name" = - ]; then
+      without+=("$needed")
+    elif [[ " ${packages[*]} " != *" ${name//,/ } "* ]]; then
+      packages+=(${name//,/ })
+    fi
+  done < <(tail -n +3 <<<"$table")
+}
 
+look
 if [ ${#missing[@]} -gt 0 ] && ! $can_install; then
   case $manager in
     apt-get) command="apt-get update && apt-get install --no-install-recommends ${packages[*]}" ;;
@@ -80,7 +91,9 @@ if [ ${#missing[@]} -gt 0 ] && ! $can_install; then
   if [ "$(id -u)" -ne 0 ]; then
     command -v sudo >/dev/null && command="sudo sh -c '$command'" || command="su -c '$command'"
   fi
-  fail "${missing[*]}: missing here; this installs them:" "  $command"
+  [ ${#without[@]} -eq 0 ] || echo "error: ${without[*]}: missing here, and in no package of $manager" >&2
+  [ ${#packages[@]} -gt 0 ] || exit 1
+  fail "${missing[*]}: missing here; this installs what has a package:" "  $command"
 fi
 
 if [ "$(id -u)" -ne 0 ] && [[ " $wanted " == *" demo "* ]] &&
@@ -99,11 +112,19 @@ PY
 fi
 
 [ ${#missing[@]} -eq 0 ] && exit 0
-echo "installing Debian packages: ${packages[*]}"
-export DEBIAN_FRONTEND=noninteractive
-apt-get update -qq
-apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
-# The tests start the servers themselves.
-if [[ " ${packages[*]} " == *" nginx-light "* || " ${packages[*]} " == *" haproxy "* ]]; then
-  systemctl disable --now nginx haproxy >/dev/null 2>&1 || true
+# One at a time: make may ask for two parts at once, and what one has installed the other needn't.
+exec 9<tests/tools/prepare.sh
+flock 9
+look
+if [ ${#missing[@]} -gt 0 ]; then
+  echo "installing Debian packages: ${packages[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  "$python" tests/tools/progress.py sh -c 'apt-get update -qq &&
+    apt-get install -y -qq --no-install-recommends "$@" >/dev/null' sh "${packages[@]}" 9>&-
+  # The tests start the servers themselves.
+  if [[ " ${packages[*]} " == *" nginx-light "* || " ${packages[*]} " == *" haproxy "* ]]; then
+    systemctl disable --now nginx haproxy >/dev/null 2>&1 || true
+  fi
+  look
 fi
+[ ${#missing[@]} -eq 0 ] || fail "${missing[*]}: missing here for $python, though Debian's packages are installed"

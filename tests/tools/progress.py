@@ -2,7 +2,8 @@
 
     ............. [3:30] ..... [4:15] building kubectl v1.36.3 ... [5:00] 62 s
 
-Rule 1: the command's output passes unchanged, and its exit status is this one's.
+Rule 1: the command's output, of both kinds, passes to standard output, and its exit status is this
+one's. It ends with the command, not with what that has left behind.
 Rule 2: it runs before anything is installed, so it needs the standard library alone.
 
 ``python3 tests/tools/progress.py COMMAND…``
@@ -33,7 +34,8 @@ def run(
 ) -> int:
     """Run a command until it ends; return its exit status, 128 and the signal if one ended it.
 
-    Ctrl-C reaches the command by itself, as it is of the same group; SIGTERM is passed on.
+    Ctrl-C reaches the command by itself, because both are in one process group; SIGTERM is passed
+    on. If nothing takes the output any more, the command is terminated.
 
     Args:
         silent_s: After how many seconds of silence, again and again, the time is written.
@@ -42,23 +44,30 @@ def run(
     put = write or _write_out
     began = time.monotonic()
     output, end = _terminal_like(1) if os.isatty(1) else os.pipe()
-    child = subprocess.Popen(command, stdout=end, stderr=end)
+    # The other descriptors are those of make's job server.
+    child = subprocess.Popen(command, stdout=end, stderr=end, close_fds=False)
     os.close(end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, _frame: child.send_signal(number))
+    ended = os.pidfd_open(child.pid)
     try:
         while True:
-            is_ready, _, _ = select.select([output], [], [], silent_s)
-            if not is_ready:
+            ready, _, _ = select.select([output, ended], [], [], silent_s)
+            if not ready:
                 minutes, seconds = divmod(int(time.monotonic() - began), 60)
                 put(f" [{minutes}:{seconds:02}] ".encode())
-            # A terminal's other end fails where a pipe's ends.
-            elif not (part := _read(output)):
-                break
-            else:
+            elif output in ready and (part := _read(output)):
                 put(part)
+            # A terminal's other end fails where a pipe's ends.
+            elif output in ready or ended in ready:
+                break
+    except BrokenPipeError:
+        child.terminate()
+        # What Python still holds for the output is lost, too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     finally:
         os.close(output)
+        os.close(ended)
     status = child.wait()
     return status if status >= 0 else 128 - status
 
@@ -68,6 +77,10 @@ def _terminal_like(descriptor: int) -> tuple[int, int]:
     output, end = pty.openpty()
     size = fcntl.ioctl(descriptor, termios.TIOCGWINSZ, bytes(8))
     fcntl.ioctl(end, termios.TIOCSWINSZ, size)
+    # The outer terminal processes the output.
+    attributes = termios.tcgetattr(end)
+    attributes[1] &= ~termios.OPOST
+    termios.tcsetattr(end, termios.TCSANOW, attributes)
     return output, end
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import signal
@@ -44,6 +45,22 @@ def test_a_signal_ends_the_command_and_is_its_status() -> None:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 128 + signal.SIGTERM
+
+
+def test_it_ends_with_the_command_and_not_with_what_that_leaves_behind() -> None:
+    # The orphan holds the output open until the pipe that it reads is closed.
+    reader, writer = os.pipe()
+    command = [*PROGRAM, "bash", "-c", f"cat <&{reader} & echo done"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, pass_fds=[reader])
+    os.close(writer)
+    os.close(reader)
+    assert (done.stdout, done.returncode) == ("done\n", 0)
+
+
+def test_output_that_nothing_takes_ends_the_command() -> None:
+    command = f"{shlex.join([*PROGRAM, 'yes'])} | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("y\n", "")
 
 
 def test_a_terminal_stays_one_of_the_same_size() -> None:

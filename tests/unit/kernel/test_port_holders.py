@@ -33,6 +33,8 @@ def daemon():
     started = []
 
     def start(family, kind, ip, *options):
+        # Fails here where the kernel doesn't have the family.
+        socket.socket(family, kind).close()
         arguments = [str(int(family)), str(int(kind)), ip, "0", *options]
         process = subprocess.Popen(
             [sys.executable, "-IS", "-c", OPEN, *arguments],
