@@ -15,7 +15,7 @@ from ..facts import (
     GroupCounters,
     PortFacts,
     PortFigures,
-    State,
+    PortState,
     StatusFacts,
     Times,
     TotalsFacts,
@@ -150,7 +150,8 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
         clock,
         failed_at=group.failed_at,
         has_header=facts.proxy_protocol is not None,
-        was_many=served.shown is not None and served.shown[0].state.word is State.PARTLY_ANSWERING,
+        was_many=served.shown is not None
+        and served.shown[0].state.word is PortState.PARTLY_ANSWERING,
     )
     facts.sent_at = clock.unix(group.sent_at)
     facts.is_quiet = is_quiet(facts, clock)

@@ -8,9 +8,9 @@ from ..cluster import Snapshot
 from ..facts import (
     Level,
     PortFacts,
+    PortState,
     RejectedFacts,
     SourceFacts,
-    State,
     StateFacts,
     StatusFacts,
     SteeringState,
@@ -83,11 +83,11 @@ def _judge(port: PortFacts) -> StateFacts:
     if cause is not None and cause.code is CauseCode.NAME_UNRESOLVED and not port.is_holding:
         # No plan looks names up: only a proxy finds out whether clients are served.
         sentence = f"Clients would be served once {cause.object} is looked up"
-        return StateFacts(Level.OK, State.NOT_LOOKED_UP, sentence, way_out=cause.hint)
+        return StateFacts(Level.OK, PortState.NOT_LOOKED_UP, sentence, way_out=cause.hint)
     state = judge(port)
-    if state.word is not State.UNKNOWN or port.is_unseen:
+    if state.word is not PortState.UNKNOWN or port.is_unseen:
         return state
     # A plan has no clients yet.
     return StateFacts(
-        state.level, State.SERVED, state.sentence, state.causes, state.way_out, state.code
+        state.level, PortState.SERVED, state.sentence, state.causes, state.way_out, state.code
     )

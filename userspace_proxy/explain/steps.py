@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from ..facts import EndpointFacts, Level, PortFacts, RejectedFacts, State, StatusFacts
+from ..facts import EndpointFacts, Level, PortFacts, PortState, RejectedFacts, StatusFacts
 from ..facts.units import (
     capitalised,
     ejected_in_words,
@@ -171,7 +171,7 @@ def _first_cause(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> 
 
 def _rank(port: PortFacts) -> tuple[bool, bool]:
     """Return what sorts ports of equal level by how their clients fare, the worst first."""
-    return not port.state.is_problem, port.state.word in (State.SERVED, State.UNKNOWN)
+    return not port.state.is_problem, port.state.word in (PortState.SERVED, PortState.UNKNOWN)
 
 
 def _worst(parts: Sequence[PathPart], ports: Sequence[PortFacts]) -> PathStep | None:
@@ -308,7 +308,7 @@ def _is_sentence(port: PortFacts) -> bool:
 
 
 def _mark(port: PortFacts) -> Level | None:
-    return None if port.state.word is State.NOT_LOOKED_UP else port.mark
+    return None if port.state.word is PortState.NOT_LOOKED_UP else port.mark
 
 
 def _path(port: PortFacts, subject: Subject) -> PathStep:

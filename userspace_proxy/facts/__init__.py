@@ -59,7 +59,7 @@ from .port import (
     TotalsFacts,
 )
 from .processes import MemoryFacts, WorkerFacts
-from .states import State
+from .states import PortState
 from .streak import Streak, StreakPart
 
 __all__ = [
@@ -92,11 +92,11 @@ __all__ = [
     "MemoryFacts",
     "PortFacts",
     "PortFigures",
+    "PortState",
     "ProbesFacts",
     "Problem",
     "RejectedFacts",
     "SourceFacts",
-    "State",
     "StateFacts",
     "StatusFacts",
     "SteeringState",

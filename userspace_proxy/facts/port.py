@@ -21,7 +21,7 @@ from ..plan import PortPlan
 from ..policy.cause_rows import row_of
 from .figures import PortFigures, TrafficByCause, counter
 from .lately import LatelyFacts
-from .states import State
+from .states import PortState
 
 
 class Level(enum.StrEnum):
@@ -134,7 +134,7 @@ class StateFacts(msgspec.Struct, frozen=True, gc=False):
     level: Level = Level.OK
     """``trouble``: this proxy, or something below it, doesn't work as it should; ``attention``: the
     cluster asks for something that has no effect."""
-    word: State = State("")
+    word: PortState = PortState("")
     """The state."""
     sentence: str = ""
     """The same with its reason."""

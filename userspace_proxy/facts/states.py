@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 
 
-class State(enum.StrEnum):
+class PortState(enum.StrEnum):
     """How the clients of a Service port are served."""
 
     word: str
@@ -51,7 +51,7 @@ class State(enum.StrEnum):
         neutral: str = "",
         waits: bool = False,
         expected: bool = False,
-    ) -> State:
+    ) -> PortState:
         """Return the state of a row."""
         state = str.__new__(cls, word)
         state._value_ = state.word = word
@@ -60,7 +60,7 @@ class State(enum.StrEnum):
         return state
 
     @classmethod
-    def _missing_(cls, value: object) -> State:
+    def _missing_(cls, value: object) -> PortState:
         """Return the state of a newer proxy, whose JSON this one reads, or none yet: ''."""
         state = str.__new__(cls, value)
         state._name_ = state._value_ = state.word = str(value)
@@ -74,5 +74,5 @@ class State(enum.StrEnum):
         return self.replace(" ", "-")
 
 
-FOUND = tuple(state for state in State if state is not State.NOT_LOOKED_UP)
+FOUND = tuple(state for state in PortState if state is not PortState.NOT_LOOKED_UP)
 """Those that a running proxy's Service ports have."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..facts import Level, PortFacts, State
+from ..facts import Level, PortFacts, PortState
 from ..model import CauseCode
 from .waits import Judgement
 
@@ -13,9 +13,9 @@ def judge_mistakes(port: PortFacts) -> Judgement:
     if port.connections:
         return (
             Level.ATTENTION,
-            State.PARTLY_SERVED,
+            PortState.PARTLY_SERVED,
             f"Not all clients are served: {causes[0]}",
             causes,
         )
-    word = State.DROPPED if causes[0].code is CauseCode.HOP_LIMIT else State.REFUSED
+    word = PortState.DROPPED if causes[0].code is CauseCode.HOP_LIMIT else PortState.REFUSED
     return Level.ATTENTION, word, f"No client has been served: {causes[0]}", causes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..facts import FrontendFacts, Level, PortFacts, State
+from ..facts import FrontendFacts, Level, PortFacts, PortState
 from ..model import FrontendKind
 from ..policy.causes import not_listening
 from .waits import Judgement
@@ -14,7 +14,7 @@ def judge_not_served(port: PortFacts) -> Judgement:
     """Return level, word, sentence, and the cause that decides them."""
     missed = [frontend for frontend in port.frontends if not frontend.is_reached]
     is_partly = 0 < len(missed) < len(port.frontends)
-    word = State.PARTLY_SERVED if is_partly else State.NOT_SERVED
+    word = PortState.PARTLY_SERVED if is_partly else PortState.NOT_SERVED
     place = _place(missed) if is_partly else ""
     where = f", not at {place}" if place and place not in port.problem else ""
     cause = not_listening(port.problem.removesuffix(f" ({port.way_out})"), port.way_out)

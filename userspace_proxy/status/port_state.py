@@ -19,7 +19,7 @@ from __future__ import annotations
 import collections
 from collections.abc import Iterable, Sequence
 
-from ..facts import EndpointFacts, Level, PortFacts, State, StateFacts
+from ..facts import EndpointFacts, Level, PortFacts, PortState, StateFacts
 from ..facts.units import capitalised, plural
 from ..model import Cause, CauseCode
 from ..policy.cause_rows import row_of
@@ -60,13 +60,13 @@ def judge(port: PortFacts) -> StateFacts:
     return StateFacts(level, word, sentence, causes, causes[0].hint, causes[0].code)
 
 
-def _remedy(port: PortFacts, word: State) -> str:
+def _remedy(port: PortFacts, word: PortState) -> str:
     """Return how to find out what isn't known, or the reason; empty if there is nothing to do."""
-    if word is State.AT_LIMIT and not is_silent(port):
+    if word is PortState.AT_LIMIT and not is_silent(port):
         return MORE_ROOM
-    if word is State.PARTLY_ANSWERING:
+    if word is PortState.PARTLY_ANSWERING:
         return remedy_for_open(port) or remedy_for_gaps(port)
-    if word not in (State.UNKNOWN, State.AT_LIMIT):
+    if word not in (PortState.UNKNOWN, PortState.AT_LIMIT):
         return ""
     if not port.is_unseen:
         return remedy_for_no_byte(port)
@@ -125,29 +125,34 @@ def _judge(port: PortFacts) -> Judgement:
         return judge_not_served(port)
     if port.is_dropping and port.admits != ():
         sentence = f"Clients from outside are dropped here: {port.cause}"
-        return Level.OK, State.DROPPED, sentence, ()
+        return Level.OK, PortState.DROPPED, sentence, ()
     if port.is_dropping:
-        return Level.ATTENTION, State.DROPPED, f"Clients are dropped: {port.cause}", ()
+        return Level.ATTENTION, PortState.DROPPED, f"Clients are dropped: {port.cause}", ()
     if port.is_holding:
         return judge_holding(port)
     usable = [endpoint for endpoint in port.endpoints if endpoint.is_usable]
     if port.cause or not usable:
         what = f"Clients are refused: {port.cause or 'no endpoint is usable'}"
-        return Level.ATTENTION, State.REFUSED, "; ".join(filter(None, (what, many_gaps(port)))), ()
+        return (
+            Level.ATTENTION,
+            PortState.REFUSED,
+            "; ".join(filter(None, (what, many_gaps(port)))),
+            (),
+        )
     if any(e.cause and _is_on_purpose(e.cause) for e in usable):
-        return Level.ATTENTION, State.FAULT_ON_PURPOSE, _faults(usable), ()
+        return Level.ATTENTION, PortState.FAULT_ON_PURPOSE, _faults(usable), ()
     failing = [e for e in usable if e.ejected_for_s is not None or e.cause is not None]
     if len(failing) == len(usable):
         return _not_answering(port, failing)
     if port.is_out_of_ports:
         cause = out_of_ports()
-        return Level.TROUBLE, State.OUT_OF_PORTS, f"Clients may be reset: {cause}", (cause,)
+        return Level.TROUBLE, PortState.OUT_OF_PORTS, f"Clients may be reset: {cause}", (cause,)
     if port.client_mistakes:
         return judge_mistakes(port)
     if not all(map(_has_denied, failing)):
         others = [endpoint for endpoint in usable if endpoint not in failing]
         what = "; ".join(_some_fail(port, failing, others))
-        return Level.ATTENTION, State.PARTLY_ANSWERING, what, ()
+        return Level.ATTENTION, PortState.PARTLY_ANSWERING, what, ()
     if port.max_connections is not None and port.waits.longest_s >= _LONG_S:
         return judge_at_limit(port)
     return _served(port, len(usable))
@@ -183,39 +188,44 @@ def _not_answering(port: PortFacts, failing: Sequence[EndpointFacts]) -> Judgeme
         # Its other clients are answered.
         clients = "Some clients" if port.connections else "Clients"
         sentence = f"{clients} get no answer: {'; '.join(_why(failing, denials[0]))}"
-        return Level.ATTENTION, State.PARTLY_ANSWERING, sentence, (denials[0],)
+        return Level.ATTENTION, PortState.PARTLY_ANSWERING, sentence, (denials[0],)
     are_silent = all(map(_is_unanswered, failing))
     in_a_row = sum(e.cause.count for e in failing if e.cause)
     if lost := are_silent and _answers_others(port, in_a_row):
         return _failed_lately(port, lost)
     if port.is_without_answer and (what := _nothing_ever(port, failing, sentence)):
         is_quiet = port.protocol == "UDP" or all(endpoint.is_past for endpoint in failing)
-        return Level.ATTENTION, State.UNANSWERED if is_quiet else State.NOT_ANSWERING, what, ()
+        return (
+            Level.ATTENTION,
+            PortState.UNANSWERED if is_quiet else PortState.NOT_ANSWERING,
+            what,
+            (),
+        )
     if all(endpoint.is_past for endpoint in failing):
         # Nothing has tried since: they may have recovered, and the next client will show.
         if are_silent:
             counted = _counted(failing, "flow" if port.protocol == "UDP" else "connection")
             what = f"{capitalised(counted)} got no answer: {sentence}"
-            return Level.ATTENTION, State.UNANSWERED, what, ()
-        return Level.ATTENTION, State.FAILED_BEFORE, f"Clients failed before: {sentence}", ()
+            return Level.ATTENTION, PortState.UNANSWERED, what, ()
+        return Level.ATTENTION, PortState.FAILED_BEFORE, f"Clients failed before: {sentence}", ()
     if all(_is(CauseCode.ENDPOINT_CUTS_OFF, endpoint) for endpoint in failing):
         ended = sum(endpoint.cause.count for endpoint in failing if endpoint.cause)
         were = "was" if ended == 1 else "were"
         counted = _counted(failing, "connection")
         what = f"{counted} {were} reset by the endpoint while or after it answered"
-        return Level.ATTENTION, State.PARTLY_ANSWERING, capitalised(what), ()
+        return Level.ATTENTION, PortState.PARTLY_ANSWERING, capitalised(what), ()
     if are_silent:
         # Normal for some protocols: an observation, no failure.
         what = f"{_counted(failing, 'connection')} got no byte in time; {sentence}"
         if port.protocol == "UDP":
             what = f"no datagram has come back in {_counted(failing, 'flow')}{_before(failing)}"
-        return Level.ATTENTION, State.UNANSWERED, f"Clients get no answer: {what}", ()
+        return Level.ATTENTION, PortState.UNANSWERED, f"Clients get no answer: {what}", ()
     if all(map(_only_closes, failing)):
         # A collector of logs ends idle connections so, and resets none (docs/troubleshooting.md).
-        return Level.ATTENTION, State.NOT_ANSWERING, f"Clients get no answer: {sentence}", ()
+        return Level.ATTENTION, PortState.NOT_ANSWERING, f"Clients get no answer: {sentence}", ()
     codes = [endpoint.cause.code for endpoint in failing if endpoint.cause]
     what = "; ".join(filter(None, (f"Clients fail: {sentence}", many_failed(port, but=codes))))
-    return Level.TROUBLE, State.NOT_ANSWERING, what, ()
+    return Level.TROUBLE, PortState.NOT_ANSWERING, what, ()
 
 
 def _nothing_ever(port: PortFacts, failing: Sequence[EndpointFacts], sentence: str) -> str:
@@ -274,13 +284,13 @@ def _only_closes(endpoint: EndpointFacts) -> bool:
 def _served(port: PortFacts, usable: int) -> Judgement:
     if port.is_out_of_client_ports:
         cause = out_of_client_ports()
-        return Level.ATTENTION, State.OUT_OF_CLIENT_PORTS, capitalised(cause.sentence), (cause,)
+        return Level.ATTENTION, PortState.OUT_OF_CLIENT_PORTS, capitalised(cause.sentence), (cause,)
     unserved = [n for n in port.notes if row_of(n.code).is_of_address]
-    word = State.UNKNOWN if port.is_unseen or port.is_without_answer else State.SERVED
+    word = PortState.UNKNOWN if port.is_unseen or port.is_without_answer else PortState.SERVED
     sentence = served_in_words(port)
     if lost := many_unanswered(port):
         return _failed_lately(port, lost)
-    now = f"{sentence} now; " if word is State.SERVED and not port.is_quiet else ""
+    now = f"{sentence} now; " if word is PortState.SERVED and not port.is_quiet else ""
     if many := many_failed(port):
         return _failed_lately(port, f"{now}{many}")
     if gaps := many_gaps(port):
@@ -291,14 +301,14 @@ def _served(port: PortFacts, usable: int) -> Judgement:
         if port.lately.owes_seldom:
             return _failed_lately(port, f"{now}{owed}")
         # Perhaps its clients have the last word: nothing shows that they are served.
-        return Level.OK, State.UNKNOWN, owed, _of_lately(port)
+        return Level.OK, PortState.UNKNOWN, owed, _of_lately(port)
     if denied := _is_none_admitted(port):
         what = f"No client has been admitted: {denied[0]}"
-        return Level.ATTENTION, State.NONE_ADMITTED, what, tuple(denied)
+        return Level.ATTENTION, PortState.NONE_ADMITTED, what, tuple(denied)
     if unserved:
         return (
             Level.ATTENTION,
-            State.PARTLY_SERVED,
+            PortState.PARTLY_SERVED,
             f"Partly served: {unserved[0]}",
             tuple(unserved),
         )
@@ -325,7 +335,7 @@ def _answers_others(port: PortFacts, in_a_row: int) -> str:
 
 
 def _failed_lately(port: PortFacts, sentence: str) -> Judgement:
-    return Level.ATTENTION, State.PARTLY_ANSWERING, sentence, _of_lately(port)
+    return Level.ATTENTION, PortState.PARTLY_ANSWERING, sentence, _of_lately(port)
 
 
 def _of_lately(port: PortFacts) -> tuple[Cause, ...]:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from ..facts import Level, PortFacts, State
+from ..facts import Level, PortFacts, PortState
 from ..facts.units import capitalised, plural, seconds_in_words, waiting_in_words
 from ..model import Cause, CauseCode
 from .lately import many_failed
 
 MORE_ROOM = "Raise userspace-proxy.io/max-connections, or add endpoints"
 """What to do about it."""
-Judgement = tuple[Level, State, str, tuple[Cause, ...]]
+Judgement = tuple[Level, PortState, str, tuple[Cause, ...]]
 """Level, word, sentence, and the causes that decide them."""
 
 
@@ -26,9 +26,9 @@ def judge_holding(port: PortFacts) -> Judgement:
     sentence = f"Clients would wait for an endpoint for {seconds_in_words(port.hold_s)}: {cause}"
     if waits.total and waits.timeouts + waits.overflows + waits.left == waits.total:
         lost = f"{plural(waits.total, 'client')} waited, and none was served"
-        return Level.ATTENTION, State.HOLDING, f"{sentence}; {lost}", ()
+        return Level.ATTENTION, PortState.HOLDING, f"{sentence}; {lost}", ()
     # As intended: a workload that is scaled to zero has no endpoint most of the time.
-    return Level.OK, State.HOLDING, sentence, ()
+    return Level.OK, PortState.HOLDING, sentence, ()
 
 
 def judge_held(port: PortFacts, why: str, known: Collection[CauseCode] = ()) -> Judgement:
@@ -40,12 +40,12 @@ def judge_held(port: PortFacts, why: str, known: Collection[CauseCode] = ()) -> 
     """
     held = waiting_in_words(port.waits, port.protocol)
     parts = (f"Holding {held}: {why}", port.waits.problem, many_failed(port, but=known))
-    return Level.ATTENTION, State.HOLDING, "; ".join(filter(None, parts)), ()
+    return Level.ATTENTION, PortState.HOLDING, "; ".join(filter(None, parts)), ()
 
 
 def judge_at_limit(port: PortFacts) -> Judgement:
     """Judge a Service port whose clients wait for endpoints at their limit."""
-    return Level.ATTENTION, State.AT_LIMIT, capitalised(held_at_limit(port)), ()
+    return Level.ATTENTION, PortState.AT_LIMIT, capitalised(held_at_limit(port)), ()
 
 
 def held_at_limit(port: PortFacts) -> str:

@@ -7,7 +7,7 @@ from userspace_proxy.facts import (
     FrontendFacts,
     Level,
     PortFacts,
-    State,
+    PortState,
     StateFacts,
 )
 from userspace_proxy.model import Cause, CauseCode, DataPath, SocketAddress
@@ -57,9 +57,9 @@ def test_an_endpoint_is_refused_by_its_state():
 @pytest.mark.parametrize(
     ("state", "is_problem"),
     [
-        (StateFacts(Level.OK, State.HOLDING), False),
-        (StateFacts(Level.ATTENTION, State.REFUSED), True),
-        (StateFacts(Level.ATTENTION, State.PARTLY_ANSWERING), False),
+        (StateFacts(Level.OK, PortState.HOLDING), False),
+        (StateFacts(Level.ATTENTION, PortState.REFUSED), True),
+        (StateFacts(Level.ATTENTION, PortState.PARTLY_ANSWERING), False),
     ],
 )
 def test_a_problem_is_what_clients_are_not_served_for(state, is_problem):
@@ -134,15 +134,21 @@ def test_the_default_path_is_one_without_anything_to_show():
     ("facts", "mark", "why"),
     [
         pytest.param({}, Level.OK, "", id="served"),
-        pytest.param((Level.OK, State.SERVED), Level.OK, "", id="served"),
-        pytest.param((Level.OK, State.DROPPED), None, "dropped by design", id="dropped"),
+        pytest.param((Level.OK, PortState.SERVED), Level.OK, "", id="served"),
+        pytest.param((Level.OK, PortState.DROPPED), None, "dropped by design", id="dropped"),
         pytest.param(
-            (Level.OK, State.UNKNOWN), None, "not known whether clients are answered", id="unseen"
+            (Level.OK, PortState.UNKNOWN),
+            None,
+            "not known whether clients are answered",
+            id="unseen",
         ),
         pytest.param(
-            (Level.OK, State.HOLDING), None, "without an endpoint: clients would wait", id="holding"
+            (Level.OK, PortState.HOLDING),
+            None,
+            "without an endpoint: clients would wait",
+            id="holding",
         ),
-        pytest.param((Level.ATTENTION, State.DROPPED), Level.ATTENTION, "", id="problem"),
+        pytest.param((Level.ATTENTION, PortState.DROPPED), Level.ATTENTION, "", id="problem"),
     ],
 )
 def test_a_neutral_mark_has_the_name_of_what_it_states(facts, mark, why):

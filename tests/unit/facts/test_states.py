@@ -3,30 +3,30 @@
 import msgspec
 import pytest
 
-from userspace_proxy.facts import State
+from userspace_proxy.facts import PortState
 from userspace_proxy.facts.states import FOUND
 
 
 def test_a_state_is_its_word():
-    assert msgspec.json.encode(State.PARTLY_SERVED) == b'"partly served"'
-    assert msgspec.json.decode(b'"partly served"', type=State) is State.PARTLY_SERVED
-    assert f"{State.PARTLY_SERVED}" == State.PARTLY_SERVED.word == "partly served"
+    assert msgspec.json.encode(PortState.PARTLY_SERVED) == b'"partly served"'
+    assert msgspec.json.decode(b'"partly served"', type=PortState) is PortState.PARTLY_SERVED
+    assert f"{PortState.PARTLY_SERVED}" == PortState.PARTLY_SERVED.word == "partly served"
 
 
 def test_a_state_of_a_newer_proxy_is_its_word_alone():
-    state = msgspec.json.decode(b'"served twice"', type=State)
+    state = msgspec.json.decode(b'"served twice"', type=PortState)
     assert (state, state.serves, state.neutral) == ("served twice", False, "")
     assert state not in FOUND
 
 
 def test_a_search_finds_words_with_dashes():
-    assert State.OUT_OF_CLIENT_PORTS.search_word == "out-of-client-ports"
+    assert PortState.OUT_OF_CLIENT_PORTS.search_word == "out-of-client-ports"
 
 
 def test_a_running_proxy_looks_names_up():
-    assert {*State} - {*FOUND} == {State.NOT_LOOKED_UP}
+    assert {*PortState} - {*FOUND} == {PortState.NOT_LOOKED_UP}
 
 
-@pytest.mark.parametrize("state", [state for state in State if state.neutral])
+@pytest.mark.parametrize("state", [state for state in PortState if state.neutral])
 def test_a_neutral_mark_is_of_a_state_without_a_known_failure(state):
-    assert state in (State.UNKNOWN, State.HOLDING, State.DROPPED)
+    assert state in (PortState.UNKNOWN, PortState.HOLDING, PortState.DROPPED)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from userspace_proxy.facts import Level, State, Waits
+from userspace_proxy.facts import Level, PortState, Waits
 from userspace_proxy.model import CauseCode, DataPath, Handling, Hold, Protocol, SocketAddress
 from userspace_proxy.model.failures import Failure
 from userspace_proxy.policy import PathDecision
@@ -380,7 +380,7 @@ FAULTY = make_endpoint(
 def test_how_a_service_port_is_served(changes, level, sentence):
     state = judge(make_port(**changes))
     assert (state.level, state.sentence) == (level, sentence)
-    assert state.word in tuple(State)
+    assert state.word in tuple(PortState)
 
 
 @pytest.mark.parametrize("code", [CauseCode.EXTERNAL_IP_OFF, CauseCode.ADDRESS_TAKEN])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from userspace_proxy.facts import Level, RejectedFacts, SourceFacts, State, StateFacts
+from userspace_proxy.facts import Level, PortState, RejectedFacts, SourceFacts, StateFacts
 from userspace_proxy.model import Cause, CauseCode, DataPath
 from userspace_proxy.policy.causes import NOTES_MAX
 from userspace_proxy.status.path_words import PathView
@@ -108,7 +108,7 @@ def test_a_health_check_that_is_not_served_is_a_note_of_its_service():
 
 
 def test_a_port_that_is_no_proxys_is_judged_as_its_maker_judges():
-    planned = StateFacts(Level.OK, State.SERVED)
+    planned = StateFacts(Level.OK, PortState.SERVED)
     source = SourceFacts(rejected=[RejectedFacts(LINE, "Service shop/web", WEB)])
     (port,) = with_mistakes([make_port()], source, judge=lambda port: planned)
     assert port.state is planned

@@ -1,6 +1,6 @@
 import pytest
 
-from userspace_proxy.facts import LatelyFacts, Level, State, Waits
+from userspace_proxy.facts import LatelyFacts, Level, PortState, Waits
 from userspace_proxy.model import Handling, Hold, Protocol
 from userspace_proxy.status.waits import (
     MORE_ROOM,
@@ -69,8 +69,8 @@ def test_clients_of_endpoints_at_their_limit_wait_for_room():
         "Holding 3 connections, the longest for 2 s: endpoints have 1 connection each, which is "
         "their limit on this node"
     )
-    assert judge_at_limit(port) == (Level.ATTENTION, State.AT_LIMIT, sentence, ())
-    assert (port.state.word, port.state.way_out) == (State.AT_LIMIT, MORE_ROOM)
+    assert judge_at_limit(port) == (Level.ATTENTION, PortState.AT_LIMIT, sentence, ())
+    assert (port.state.word, port.state.way_out) == (PortState.AT_LIMIT, MORE_ROOM)
 
 
 def test_clients_that_hold_all_places_of_a_program_that_hangs_are_explained_by_it():
