@@ -32,7 +32,7 @@ help:                  ## show this list
 demo: ## start a sandbox with sample Services, the proxy and its page; Ctrl-C stops it
 	@echo "make demo: a sandbox with sample Services, the proxy and its page, ready in about 5 s; the first time in about a minute"
 	@$(PREPARE) demo
-	@$(WITH_TIME) $(MAKE) --no-print-directory $(VENV)/installed
+	@$(WITH_TIME) $(MAKE) --no-print-directory --silent $(VENV)/installed
 	@exec $(BIN)/userspace-proxy demo $(if $(PORT),--port=$(PORT))
 
 test: ## what a contributor runs before a commit: installs what it needs; form, unit and node tests, API server, page
@@ -60,9 +60,11 @@ TOUR := 'python3 -m tests.tools.demo_tour'
 FRESH := $(BIN)/python -m tests.tools.fresh_roots
 
 fresh: packages-long $(VENV)/installed-dev ## the README's two commands as the first ones on minimal Debian 12, 13 and testing: SUITES=trixie (an hour, root)
+	@echo "make fresh: the demo, then make test, in a new root of each Debian; 15 to 30 minutes each on two cores"
 	@$(FRESH) $(addprefix --suite=,$(SUITES)) $(TOUR) 'make test'
 
 fresh-short: packages-long $(VENV)/installed-dev ## a part of it for each commit: the demo, form and unit tests on Debian 13, and on testing the tests that differ by Python (root)
+	@echo "make fresh-short: the demo, form and unit tests in a new root of Debian 13, then some in one of testing; 5 to 10 minutes on two cores"
 	@$(FRESH) --suite=trixie $(TOUR) 'make --keep-going $(FORM) unit'
 	@$(FRESH) --suite=forky 'make unit-by-python'
 

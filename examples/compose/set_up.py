@@ -105,7 +105,8 @@ def patch(url: str, body: str, token: str) -> None:
             urllib.request.urlopen(request, timeout=10, context=context).close()
             return
         except urllib.error.HTTPError as exc:
-            answer = exc.read().decode(errors="replace")
+            with exc:
+                answer = exc.read().decode(errors="replace")
             if exc.code == 400 or time.monotonic() > deadline:
                 raise OSError(f"{url}: {exc.code} {answer}") from None
         except OSError:

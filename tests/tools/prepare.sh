@@ -11,9 +11,33 @@ part=$1 first=${2:-$1}
 
 fail() { printf '%s\n' "error: $1" "${@:2}" >&2; exit 1; }
 
-command -v "$python" >/dev/null || fail "$python is missing (name another: make PYTHON=/path/to/python3)"
-"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
-  fail "$python is Python $("$python" -c 'import platform; print(platform.python_version())' 2>/dev/null), older than 3.11 (name another: make PYTHON=/path/to/python3)"
+manager=""
+for command in apt-get dnf apk pacman; do
+  if command -v "$command" >/dev/null; then manager=$command; break; fi
+done
+
+# Fails with the command that installs packages, as this user types it.
+advise() {
+  local what=$1 command
+  shift
+  case $manager in
+    apt-get) command="apt-get update && apt-get install --no-install-recommends $*" ;;
+    dnf) command="dnf install $*" ;;
+    apk) command="apk add $*" ;;
+    pacman) command="pacman -S --needed $*" ;;
+    *) fail "$what; install what Debian calls $*" ;;
+  esac
+  if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null && command="sudo sh -c '$command'" || command="su -c '$command'"
+  fi
+  fail "$what; this installs it:" "  $command"
+}
+
+if ! version=$("$python" -c 'import platform; print(platform.python_version())' 2>/dev/null); then
+  advise "$python is missing, or doesn't start (or name another: make PYTHON=/path/to/python3)" python3
+fi
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+  fail "$python is Python $version, older than 3.11 (name another: make PYTHON=/path/to/python3)"
 
 declare -A includes=(
   [venv]="venv" [demo]="venv demo" [build]="venv build" [node]="venv demo build node"
@@ -30,7 +54,7 @@ unshare         demo   util-linux            util-linux                    util-
 nsenter         demo   util-linux            util-linux                    util-linux               util-linux
 cc              build  gcc                   gcc                           gcc                      gcc
 Python.h        build  python3-dev,libc6-dev python3-devel,glibc-devel     python3-dev,musl-dev     python
-iptables-legacy node   iptables              iptables-legacy               iptables-legacy          iptables
+iptables-legacy node   iptables              iptables-legacy               iptables-legacy          iptables-legacy
 nft             node   nftables              nftables                      nftables                 nftables
 conntrack       node   conntrack             conntrack-tools               conntrack-tools          conntrack-tools
 openssl         node   openssl               openssl                       openssl                  openssl
@@ -48,16 +72,16 @@ is_here() {
   case $1 in
     ensurepip) "$python" -c 'import ensurepip, venv' 2>/dev/null ;;
     Python.h) [ -e "$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')/Python.h" ] ;;
+    # Those of busybox have few of the options.
+    ip) PATH="$PATH:/usr/sbin:/sbin" ip -V 2>/dev/null | grep -q iproute2 ;;
+    unshare | nsenter) "$1" --version 2>/dev/null | grep -q util-linux ;;
+    ps) ps --version 2>/dev/null | grep -q procps ;;
     *) PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null ;;
   esac
 }
 
 [ -n "${includes[$part]:-}" ] && [ -n "${includes[$first]:-}" ] ||
   fail "there is no part $part $first: venv, demo, build, node, test, long"
-manager=""
-for command in apt-get dnf apk pacman; do
-  if command -v "$command" >/dev/null; then manager=$command; break; fi
-done
 can_install=false
 [ "$(id -u)" -eq 0 ] && [ "$manager" = apt-get ] && can_install=true
 $can_install && wanted=${includes[$first]} || wanted=${includes[$part]}
@@ -81,19 +105,9 @@ look() {
 
 look
 if [ ${#missing[@]} -gt 0 ] && ! $can_install; then
-  case $manager in
-    apt-get) command="apt-get update && apt-get install --no-install-recommends ${packages[*]}" ;;
-    dnf) command="dnf install ${packages[*]}" ;;
-    apk) command="apk add ${packages[*]}" ;;
-    pacman) command="pacman -S --needed ${packages[*]}" ;;
-    *) fail "${missing[*]}: missing here; install what Debian calls ${packages[*]}" ;;
-  esac
-  if [ "$(id -u)" -ne 0 ]; then
-    command -v sudo >/dev/null && command="sudo sh -c '$command'" || command="su -c '$command'"
-  fi
   [ ${#without[@]} -eq 0 ] || echo "error: ${without[*]}: missing here, and in no package of $manager" >&2
   [ ${#packages[@]} -gt 0 ] || exit 1
-  fail "${missing[*]}: missing here; this installs what has a package:" "  $command"
+  advise "${missing[*]}: missing here" "${packages[@]}"
 fi
 
 if [ "$(id -u)" -ne 0 ] && [[ " $wanted " == *" demo "* ]] &&
@@ -109,6 +123,11 @@ match rules["forbidding"](rules["read_sysctls"]()):
         print("run this as root; a container's seccomp filter or a chroot may forbid them")
 PY
 )"
+fi
+
+cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}
+if [[ " $wanted " == *" build "* ]] && ! mkdir -p "$cache/userspace-proxy" 2>/dev/null; then
+  fail "$cache can't be written, where programs that the tests need are kept (name another: XDG_CACHE_HOME=FOLDER)"
 fi
 
 [ ${#missing[@]} -eq 0 ] && exit 0

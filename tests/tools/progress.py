@@ -22,6 +22,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 SILENT_S = 30.0
 """A reader who sees nothing for a minute thinks that it hangs."""
@@ -34,8 +35,9 @@ def run(
 ) -> int:
     """Run a command until it ends; return its exit status, 128 and the signal if one ended it.
 
-    Ctrl-C reaches the command by itself, because both are in one process group; SIGTERM is passed
-    on. If nothing takes the output any more, the command is terminated.
+    Ctrl-C reaches the command by itself, because both are in one process group. SIGTERM is passed
+    on to all its descendants: a shell doesn't wait for its own child then. If nothing takes the
+    output any more, they are terminated, too.
 
     Args:
         silent_s: After how many seconds of silence, again and again, the time is written.
@@ -48,7 +50,7 @@ def run(
     child = subprocess.Popen(command, stdout=end, stderr=end, close_fds=False)
     os.close(end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, _frame: child.send_signal(number))
+    signal.signal(signal.SIGTERM, lambda *_: _terminate(child.pid))
     ended = os.pidfd_open(child.pid)
     try:
         while True:
@@ -62,7 +64,7 @@ def run(
             elif output in ready or ended in ready:
                 break
     except BrokenPipeError:
-        child.terminate()
+        _terminate(child.pid)
         # What Python still holds for the output is lost, too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     finally:
@@ -82,6 +84,16 @@ def _terminal_like(descriptor: int) -> tuple[int, int]:
     attributes[1] &= ~termios.OPOST
     termios.tcsetattr(end, termios.TCSANOW, attributes)
     return output, end
+
+
+def _terminate(pid: int) -> None:
+    """Send SIGTERM to a process and its descendants, the youngest first."""
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError):
+            for child in task.read_text().split():
+                _terminate(int(child))
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
 
 
 def _read(descriptor: int) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import shlex
 import signal
 import subprocess
@@ -45,6 +46,18 @@ def test_a_signal_ends_the_command_and_is_its_status() -> None:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 128 + signal.SIGTERM
+
+
+def test_sigterm_ends_what_a_shell_has_started() -> None:
+    script = "sh -c 'echo $$; exec sleep 600'; echo not reached"
+    process = subprocess.Popen([*PROGRAM, "bash", "-c", script], stdout=subprocess.PIPE, text=True)
+    with process:
+        assert process.stdout is not None
+        ended = os.pidfd_open(int(process.stdout.readline()))
+        process.send_signal(signal.SIGTERM)
+        assert select.select([ended], [], [], 60)[0]
+        os.close(ended)
+        assert process.stdout.read() == ""
 
 
 def test_it_ends_with_the_command_and_not_with_what_that_leaves_behind() -> None:

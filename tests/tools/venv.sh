@@ -10,6 +10,8 @@ case $lock in *-dev.lock) part=build ;; *) part=venv ;; esac
 PYTHON=$python "$(dirname "$0")/prepare.sh" "$part"
 # Some tests run it as a user without privileges.
 umask 022
+# One whose Python has gone, as after an upgrade of the distribution, is made anew.
+"$venv/bin/python" -c '' 2>/dev/null || rm -rf "$venv"
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv" || { rm -rf "$venv"; exit 1; }
 [ -n "$lock" ] || exit 0
 echo "installing $(grep -c '==' "$lock") pinned packages into $venv …"

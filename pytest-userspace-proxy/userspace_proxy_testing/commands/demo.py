@@ -181,7 +181,11 @@ def _write_scripts(folder: Path, sandbox: Sandbox, client: Pod) -> None:
         ("pod", client.prefix),
         ("node", sandbox.node.prefix),
         ("ask", (*client.prefix, sys.executable, "-m", "userspace_proxy_testing.sandbox.client")),
-        ("userspace-proxy", (sys.executable, "-m", "userspace_proxy")),
+        # A running demo is found by its folder.
+        (
+            "userspace-proxy",
+            ("env", f"TMPDIR={folder.parent}", sys.executable, "-m", "userspace_proxy"),
+        ),
     ):
         script = folder / name
         script.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
