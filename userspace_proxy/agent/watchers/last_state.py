@@ -204,9 +204,11 @@ class LastState(Component):
 
     async def _save_at_stop(self, file: StateFile) -> None:
         newest = self._sync.progress.in_force
+        saving = self._save(file, None if newest is self._kept else newest)
         try:
-            async with asyncio.timeout(_STOP_S):
-                await self._save(file, None if newest is self._kept else newest)
+            # Not asyncio.timeout, which until Python 3.11.3 isn't a TimeoutError in a task that has
+            # been cancelled. Source: python/cpython#102780.
+            await asyncio.wait_for(saving, _STOP_S)
         except TimeoutError:
             _log.warning("the last state could not be written in time", extra={"path": file.path})
 
