@@ -38,10 +38,10 @@ from typing import NamedTuple
 from ..chains.conditions import FirstPacket, may_be_first
 from ..chains.denied_clients import DeniedClients
 from ..chains.denied_pods import DeniedPods
-from ..chains.following import DROPS, FOLLOWED_MAX, drops, follow
+from ..chains.following import FOLLOWED_MAX, drops, follow
 from ..errors import SteeringError
-from ..kernel.nf_tables.chains import Chain, Tables
-from ..kernel.nf_tables.rules import UNKNOWN
+from ..kernel.nf_tables.chains import DROPS, Chain, RuleVerdict, Tables
+from ..kernel.nf_tables.matches import Match, MatchField, Unknown
 from ..model import Doubt, Frontend, IPFamily, Protocol, SocketAddress
 from ..policy.causes import OTHERS_CHAIN
 from ..policy.locality import PodLink
@@ -52,6 +52,13 @@ from .pod_links import PodLinks
 # The kernel's own: NF_IP_PRI_NAT_DST, also of the legacy tables, and NF_IP_PRI_CONNTRACK.
 ALL_NAT, _TRACKING = -100, -200
 _FAMILIES = {"ip": (IPFamily.IPV4,), "ip6": (IPFamily.IPV6,), "inet": tuple(IPFamily)}
+# What isn't known before connection tracking.
+_TRACKED = (
+    MatchField.STATE,
+    MatchField.TRANSLATED,
+    MatchField.DIALLED_ADDRESS,
+    MatchField.DIALLED_PORT,
+)
 _NAT_HOOKS = ("prerouting", "output")
 NEVER = 1 << 31
 """The priority of a proxy that translates nothing: after that of all chains."""
@@ -274,9 +281,9 @@ def dropping_chain(filters: Sequence[Followed], endpoint: SocketAddress) -> str:
         if base.kind == "nat":
             if follow(base, chains, packet, "nat").is_taken:
                 return f"{which} translates {packets}"
-        elif drops(filter_ := replace(base, kind="filter"), chains, packet):
+        elif drops(base, chains, packet):
             return f"{which} drops {packets}"
-        elif drops(filter_, chains, packet._replace(is_over=True)):
+        elif drops(base, chains, packet._replace(is_over=True)):
             return f"{which} drops {packets} above a low limit"
     return ""
 
@@ -308,7 +315,9 @@ def as_evaluated(base: Chain, chains: Mapping[str, Chain]) -> Mapping[str, Chain
         name: replace(
             chain,
             steps=tuple(
-                s._replace(condition=f"{s.condition} {UNKNOWN}") if "ct " in s.condition else s
+                s._replace(matches=(*s.matches, Unknown()))
+                if any(isinstance(one, Match) and one.field in _TRACKED for one in s.matches)
+                else s
                 for s in chain.steps
             ),
         )
@@ -320,11 +329,11 @@ def may_take(base: Chain, chains: Mapping[str, Chain], frontends: int) -> bool:
     """Return whether it is worthwhile to follow a chain for so many frontends."""
     steps = [step for chain in chains.values() for step in chain.steps]
     if base.kind == "nat":
-        return any(step.verdict in ("translate", "vmap") for step in steps)
+        return any(step.verdict in (RuleVerdict.TRANSLATE, RuleVerdict.MAP) for step in steps)
     is_dropping = any(
-        s.verdict in (*DROPS, "notrack")
-        and UNKNOWN not in s.condition
-        and may_be_first(s.condition)
+        s.verdict in (*DROPS, RuleVerdict.NOTRACK)
+        and all(isinstance(one, Match) for one in s.matches)
+        and may_be_first(s.matches)
         for s in steps
     )
     return (is_dropping or base.policy == "drop") and len(steps) * frontends < FOLLOWED_MAX

@@ -4,9 +4,10 @@ from contextlib import closing
 
 import pytest
 
+from tests.unit.chains.rules import nft, read
 from userspace_proxy.chains.conditions import FirstPacket
 from userspace_proxy.chains.denied_clients import DeniedClients
-from userspace_proxy.kernel.nf_tables.chains import Chain, Step
+from userspace_proxy.kernel.nf_tables.chains import Chain
 from userspace_proxy.model import Doubt, Frontend, FrontendKind, Protocol
 from userspace_proxy.steering.earlier_chains import ALL_NAT, EarlierChains, Translation
 
@@ -27,11 +28,6 @@ def dropped(rules, others=(), packet=TO_WEB):
         for name, lines in {"in": rules, **dict(others)}.items()
     }
     return DeniedClients(chains["in"], chains).dropped(packet)
-
-
-def read(line: str) -> Step:
-    condition, _, verdict = line.rpartition(": ")
-    return Step(verdict, condition)
 
 
 @pytest.mark.parametrize(
@@ -182,12 +178,12 @@ def test_a_node_port_is_named_by_its_number_before_its_translation():
 
 
 def test_what_a_chain_names_shows_which_frontends_have_to_be_followed():
-    steps = (Step("drop", f"{FROM_3} {DIALLED}"), Step("accept", "tcp dport 22"))
+    steps = (nft("drop", f"{FROM_3} {DIALLED}"), nft("accept", "tcp dport 22"))
     chain = Chain("inet evil", "in", steps=steps)
     denied = DeniedClients(chain, {"in": chain})
     assert (denied.named.has(WEB), denied.rules) == (True, 2)
     assert not denied.named.has(Frontend("10.96.7.2", 80, Protocol.TCP))
-    harmless = Chain("inet evil", "in", steps=(Step("accept", DIALLED),))
+    harmless = Chain("inet evil", "in", steps=(nft("accept", DIALLED),))
     assert not DeniedClients(harmless, {"in": harmless}).named.has(WEB)
 
 
