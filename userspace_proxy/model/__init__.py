@@ -25,7 +25,7 @@ from .addresses import (
     pack_ip,
     parse_ip,
 )
-from .causes import Cause, CauseCode, Doubt
+from .causes import Cause, CauseCode, Doubt, Taken
 from .endpoints import DEFAULT_WEIGHT, Endpoint, EndpointSlice, SlicePort
 from .handling import (
     DEFAULT_HANDLING,
@@ -67,6 +67,7 @@ __all__ = [
     "SliceKey",
     "SlicePort",
     "SocketAddress",
+    "Taken",
     "Workload",
     "WorkloadKind",
     "contains",

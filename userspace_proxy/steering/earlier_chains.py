@@ -42,7 +42,7 @@ from ..chains.following import FOLLOWED_MAX, drops, follow
 from ..errors import SteeringError
 from ..kernel.nf_tables.chains import DROPS, Chain, RuleVerdict, Tables
 from ..kernel.nf_tables.matches import Match, MatchField, Unknown
-from ..model import Doubt, Frontend, IPFamily, Protocol, SocketAddress
+from ..model import Doubt, Frontend, IPFamily, Protocol, SocketAddress, Taken
 from ..policy.causes import OTHERS_CHAIN
 from ..policy.locality import PodLink
 from .names import is_userspace_proxy_table
@@ -104,11 +104,11 @@ class EarlierChains:
         self._reader: NftReader | None = None
         self._links: PodLinks | None = None
         self._seen = _NOTHING
-        self._found: dict[Frontend, str] = {}
+        self._found: dict[Frontend, Taken] = {}
         self.filters: Sequence[Followed] = ()
         """As of the last look, for :func:`dropping_chain`."""
 
-    def look(self, frontends: Collection[Frontend]) -> dict[Frontend, str]:
+    def look(self, frontends: Collection[Frontend]) -> dict[Frontend, Taken]:
         """Return the frontends whose packets another program takes first, or may, with the cause.
 
         Takes 10 µs if nothing in nftables has changed since the last call, and no link where rules
@@ -149,7 +149,7 @@ class EarlierChains:
 
     def _find(
         self, reader: NftReader, frontends: Collection[Frontend]
-    ) -> tuple[dict[Frontend, str], tuple[PodLink, ...] | None]:
+    ) -> tuple[dict[Frontend, Taken], tuple[PodLink, ...] | None]:
         tables = reader.chains()
 
         @functools.cache
@@ -163,7 +163,7 @@ class EarlierChains:
             if (base.kind in ("filter", "route") and base.hook in (*_WAY_IN, *_WAY_OUT_HOOKS))
             or (base.kind == "nat" and base.hook == "output")
         ]
-        found: dict[Frontend, str] = {}
+        found: dict[Frontend, Taken] = {}
         translations = {frontend: self._translation_of(frontend) for frontend in frontends}
         last = max((t.priority for t in translations.values()), default=-NEVER)
         earlier = [followed(base) for base in chains_before(tables, last)]
@@ -233,7 +233,7 @@ def find_denied_pods(
 def _doubts(chain: Chain, words: Mapping[Frontend, str], way_out: str) -> dict[Frontend, Doubt]:
     which = _described(chain)
     return {
-        one: Doubt(f"{which} drops packets to it {said}; {way_out}")
+        one: Doubt(f"{which} drops packets to it {said}", way_out, str(chain))
         for one, said in words.items()
         if said
     }
@@ -341,39 +341,42 @@ def may_take(base: Chain, chains: Mapping[str, Chain], frontends: int) -> bool:
 
 def explain_chain(
     chain: Chain, chains: Mapping[str, Chain], frontend: Frontend, translation: Translation
-) -> str:
-    """Return what a chain does to a frontend's packets, and the remedy; empty if nothing.
+) -> Taken | None:
+    """Return what a chain does to a frontend's packets, and the remedy; None if nothing.
 
     Args:
         chain: With its rules.
         chains: As for :func:`follow`.
     """
-    which = _described(chain)
+
+    def found(what: str, hint: str, *, is_sure: bool = True) -> Taken:
+        kind = Taken if is_sure else Doubt
+        return kind(f"{_described(chain)} {what}", hint, str(chain))
+
     priority = translation.priority
     if chain.kind == "filter":
         packets = first_packets(chain, frontend, translation)
         if packets and drops(chain, chains, packets[0]):
             is_all = any(drops(chain, chains, own) for own in packets[1:])
             besides = "" if is_all else ", except those of this node's own programs"
-            way_out = _ADMIT if packets[0].port else _WAY_OUT
-            return f"{which} drops packets to it{besides}; {way_out}"
+            return found(f"drops packets to it{besides}", _ADMIT if packets[0].port else _WAY_OUT)
         if packets and drops(chain, chains, packets[0]._replace(is_over=True)):
-            return Doubt(f"{which} drops packets to it above a low limit; {_RAISE}")
+            return found("drops packets to it above a low limit", _RAISE, is_sure=False)
         is_before = chain.hook == "prerouting" and chain.priority < _TRACKING and priority != NEVER
         if is_before and follow(chain, chains, FirstPacket(frontend), "untracked").is_taken:
-            return f"{which} {_UNTRACKED}"
-        return ""
+            return found(*_UNTRACKED)
+        return None
     outcome = follow(chain, chains, FirstPacket(frontend), chain.kind)
     if outcome.is_taken is False or chain.priority > priority:
-        return ""
+        return None
     is_sure = outcome.is_taken is True and chain.priority < priority
     verb = "translates" if is_sure else "may translate"
     if priority == NEVER:
-        said = f"{which} {verb} it before packets reach this proxy; delete that rule"
+        before, hint = "packets reach this proxy", "delete that rule"
     else:
-        said = f"{which} {verb} it before this proxy does; delete that rule, or give the chain"
-        said = f"{said} a priority above {priority}"
-    return said if is_sure else Doubt(said)
+        before = "this proxy does"
+        hint = f"delete that rule, or give the chain a priority above {priority}"
+    return found(f"{verb} it before {before}", hint, is_sure=is_sure)
 
 
 _WAY_OUT = "accept them in that chain, or delete what drops them"
@@ -381,8 +384,8 @@ _MEANT = "accept them in that chain before that rule if these clients may use it
 _MEANT_PODS = "accept them in that chain if pods of this node are to use it"
 _RAISE = "raise the limit, or exempt the packets of Services"
 _UNTRACKED = (
-    "keeps packets to it from being tracked (notrack), so that they aren't translated; accept them "
-    "in that chain before that rule, or delete it"
+    "keeps packets to it from being tracked (notrack), so that they aren't translated",
+    "accept them in that chain before that rule, or delete it",
 )
 _ADMIT = (
     "insert the rules `ct status dnat accept` and `ct state established accept` in that chain, or "

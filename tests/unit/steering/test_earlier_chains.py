@@ -7,7 +7,6 @@ from tests.unit.chains.rules import nft
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.nf_tables.chains import Chain
 from userspace_proxy.model import Doubt, Frontend, Protocol, SocketAddress
-from userspace_proxy.policy.causes import not_listening
 from userspace_proxy.steering import earlier_chains
 from userspace_proxy.steering.earlier_chains import (
     ALL_NAT,
@@ -142,7 +141,7 @@ def test_packets_are_dropped_only_if_that_is_certain(chain, steps, others, expec
     chains = as_evaluated(chain, {"pre": replace(chain, steps=tuple(steps)), **chains})
     cause = explain_chain(chains["pre"], chains, WEB, PROXIED)
     assert bool(cause) == expected
-    assert "pre of another program (prerouting, priority" in cause or not expected
+    assert "pre of another program (prerouting, priority" in str(cause) or not expected
 
 
 @pytest.mark.parametrize(
@@ -207,15 +206,16 @@ def test_after_its_translation_a_packet_is_followed_with_the_proxy_port(hook, ru
         "or delete what drops them"
     )
     expected = f"nftables chain ip evil in of another program ({hook}, priority 0) drops packets"
-    assert cause == ("" if besides is None else f"{expected} to it{besides}; {insert}")
+    shown = "" if cause is None else str(cause)
+    assert shown == ("" if besides is None else f"{expected} to it{besides}; {insert}")
 
 
 def test_packets_of_own_programs_have_the_proxy_port_wherever_they_come_in():
     steps = (nft("drop", "tcp dport 80,36001"),)
     both = replace(RAW, steps=steps)
-    assert OTHERS_ONLY not in explain_chain(both, {"pre": both}, WEB, PROXIED)
+    assert OTHERS_ONLY not in str(explain_chain(both, {"pre": both}, WEB, PROXIED))
     named = replace(RAW, steps=(DROPS_WEB,))
-    assert OTHERS_ONLY in explain_chain(named, {"pre": named}, WEB, PROXIED)
+    assert OTHERS_ONLY in str(explain_chain(named, {"pre": named}, WEB, PROXIED))
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,8 @@ def test_that_packets_above_a_low_limit_are_dropped_is_a_doubt(rules, is_doubt):
     assert may_take(chain, {"in": chain}, 1) or not is_doubt
     cause = explain_chain(chain, {"in": chain}, WEB, PROXIED)
     assert isinstance(cause, Doubt) == is_doubt
-    assert ("drops packets to it above a low limit; raise the limit" in cause) == is_doubt
+    said = "drops packets to it above a low limit; raise the limit"
+    assert (said in str(cause)) == is_doubt
 
 
 def test_a_chain_that_drops_packets_to_an_endpoint_is_found_until_it_is_gone(node):
@@ -296,7 +297,7 @@ def test_what_is_not_tracked_is_not_translated(priority, rules, translation, exp
     steps = tuple(nft(*rule.split(": ")) for rule in rules)
     chain = replace(RAW, priority=priority, steps=steps)
     cause = explain_chain(chain, {"pre": chain}, WEB, translation)
-    assert ("keeps packets to it from being tracked (notrack)" in cause) == expected
+    assert ("keeps packets to it from being tracked (notrack)" in str(cause)) == expected
     assert bool(cause) == expected
 
 
@@ -338,7 +339,8 @@ def test_only_a_certain_translation_before_the_proxys_chain_is_no_doubt(
     step = nft("translate", condition)
     chain = Chain("ip evil", "pre", "nat", "prerouting", priority, steps=(step,))
     cause = explain_chain(chain, {"pre": chain}, WEB, PROXIED)
-    assert (said in cause, bool(cause), isinstance(cause, Doubt)) == (True, bool(said), is_doubt)
+    shown = "" if cause is None else str(cause)
+    assert (said in shown, bool(shown), isinstance(cause, Doubt)) == (True, bool(said), is_doubt)
 
 
 def test_a_certain_cause_replaces_a_doubt(node):
@@ -349,17 +351,18 @@ def test_a_certain_cause_replaces_a_doubt(node):
         )
     with closing(EarlierChains(translation_of)) as earlier:
         ((_, cause),) = earlier.look([WEB]).items()
-    assert cause.startswith("nftables chain ip b pre ")
+    assert str(cause).startswith("nftables chain ip b pre ")
     assert not isinstance(cause, Doubt)
 
 
 def test_without_a_translation_of_the_proxys_own_there_is_no_priority_to_give():
     nat = Chain("ip evil", "pre", "nat", "prerouting", 50, steps=(TO_WEB,))
-    assert explain_chain(nat, {"pre": nat}, WEB, Translation()).endswith(
+    assert str(explain_chain(nat, {"pre": nat}, WEB, Translation())).endswith(
         " translates it before packets reach this proxy; delete that rule"
     )
     raw = replace(RAW, steps=(DROPS_WEB,))
-    assert " drops packets to it; accept " in explain_chain(raw, {"pre": raw}, WEB, Translation())
+    cause = explain_chain(raw, {"pre": raw}, WEB, Translation())
+    assert " drops packets to it; accept " in str(cause)
 
 
 def test_other_frontends_are_looked_at_after_a_change(node):
@@ -390,4 +393,5 @@ def test_rules_for_so_many_frontends_that_it_would_take_seconds_are_not_followed
 
 def test_the_cause_is_about_the_chain():
     cause = explain_chain(UNDER_POLICY, {"pre": UNDER_POLICY}, WEB, Translation())
-    assert not_listening(cause, "").object == "nftables chain ip evil pre"
+    assert cause is not None
+    assert cause.chain == "ip evil pre"
