@@ -75,7 +75,7 @@ _FIELDS: Mapping[tuple[str | int, ...], LoadedField] = {
     ("payload", 2, 2, 2): LoadedField(MatchField.DESTINATION_PORT, 2),
     ("payload", 2, 13, 1): LoadedField(MatchField.TCP_FLAGS),
 }
-_SPANS = (*ADDRESSES, *PORTS, MatchField.DIALLED_PORT, MatchField.PROTOCOL)
+_NUMBERS = (*PORTS, MatchField.DIALLED_PORT, MatchField.PROTOCOL)
 # The name and the number of the loopback interface, which is each namespace's first.
 _LOOPBACK = {True: b"lo\0", False: (1).to_bytes(4, sys.byteorder)}
 # Of an interface, with an asterisk for any further characters.
@@ -95,6 +95,7 @@ _NAMED = {
     "queue": RuleVerdict.QUEUE,
     "notrack": RuleVerdict.NOTRACK,
 }
+_MAY_DECIDE = {"immediate", "lookup", "target", *_TRANSLATIONS, *_NAMED}
 _NO_VERDICT = (RuleVerdict.NONE, "")
 _STATES = {
     x.STATE_INVALID: "invalid",
@@ -133,6 +134,8 @@ def read_step(expressions: Sequence[Expression]) -> Step | None:
 
 
 def _verdict(one: Expression) -> tuple[RuleVerdict, str]:
+    if one.name not in _MAY_DECIDE:
+        return _NO_VERDICT
     found = one.attributes()
     if one.name == "immediate":
         return verdict_of(found.get(2, b""))
@@ -319,7 +322,9 @@ def values_of(subject: LoadedField, value: bytes) -> tuple[Value, ...]:
             return ("ipv4" if value[0] == socket.AF_INET else "ipv6",)
         case MatchField.WAY_OUT:
             return (LOOPBACK,) if value.startswith(_LOOPBACK[subject.is_name]) else ()
-    return span_of(subject, value, value) if subject.field in _SPANS else ()
+    if subject.field in ADDRESSES:
+        return (ipaddress.ip_network(value),)
+    return span_of(subject, value, value) if subject.field in _NUMBERS else ()
 
 
 def _span(subject: LoadedField, low: bytes, high: bytes) -> Condition:
