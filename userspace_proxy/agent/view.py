@@ -139,6 +139,7 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     facts.connect_times, facts.first_byte_times = map(_times, times)
     facts.path, facts.path_since, facts.path_why, facts.kernel_connections = served.path
     facts.problem, facts.way_out = served.problem, served.way_out
+    facts.taken_by = served.taken_by
     facts.notes = (*facts.notes, *map(causes.may_not_listen, served.doubts))
     facts.turned_away = turned_away(plan, group, clock)
     facts.client_mistakes = client_mistakes(group, clock, has_served=facts.connections > 0)

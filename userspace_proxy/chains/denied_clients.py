@@ -14,42 +14,35 @@ admit packets by any other condition nothing is reported.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
-import re
 import socket
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from ..kernel.nf_tables.chains import DEPTH_MAX, Chain, Step
-from ..kernel.nf_tables.rules import SOURCES
-from .conditions import FirstPacket, Named, meets, named_in, of_clients
-from .following import DROPS
+from ..kernel.nf_tables.chains import DROPS, LEADS, Chain, RuleVerdict, Step
+from ..kernel.nf_tables.matches import Condition, Conditions, Match, MatchField
+from .conditions import FirstPacket, Named, is_of_client, meets, named_in
+from .following import follow
 
-_LEADS, _LEAVES = ("jump", "goto"), ("goto ", "return")
-_HARMLESS = ("", "notrack")
+_LEAVES = (RuleVerdict.GOTO, RuleVerdict.RETURN)
+_HARMLESS = (RuleVerdict.NONE, RuleVerdict.NOTRACK)
+_UNDECIDED = (RuleVerdict.QUEUE, RuleVerdict.TRANSLATE, RuleVerdict.MAP)
 _SHOWN_MAX = 3
-_HOST = re.compile(r"(?<=[\d.])/32|(?<=[\da-f:])/128")
-_NONE = Named(frozenset(), frozenset(), frozenset())
-
-_Conditions = tuple[str, ...]
-"""Those on one client."""
 
 
-class _Reached(NamedTuple):
-    """A place in a chain."""
+class _Rule(NamedTuple):
+    """A rule, with its conditions on one client and its other ones."""
 
-    clients: _Conditions = ()
-    """The conditions on clients of the rules that lead to it."""
-    is_named: bool = False
-    """Whether one of these rules names the frontend."""
-    depth: int = 0
+    clients: Conditions
+    others: Conditions
+    named: Named
 
 
 class _Dropped(NamedTuple):
     """Clients whose packets are dropped."""
 
-    clients: _Conditions
-    admitted: Sequence[_Conditions]
+    clients: Conditions
+    admitted: Sequence[Conditions]
     """Those of them that earlier rules admit."""
 
 
@@ -67,10 +60,12 @@ class DeniedClients:
         steps = [step for chain in chains.values() for step in chain.steps]
         self.rules = len(steps)
         """How many have to be followed."""
-        is_denying = any(map(_drops, steps))
-        found = [named_in(step.condition) for step in steps] if is_denying else []
+        # The chains keep the rules, so each has a number of its own.
+        self._rules = {id(step): _parted(step) for step in steps}
+        is_denying = any(step.verdict in DROPS for step in steps)
+        found = [rule.named for rule in self._rules.values()] if is_denying else []
         self.named = Named(
-            *(part.union(*parts) for part, *parts in zip(_NONE, *found, strict=True))
+            *(part.union(*parts) for part, *parts in zip(Named(), *found, strict=True))
         )
         """What its rules name; for all other frontends nothing is found."""
 
@@ -79,68 +74,74 @@ class DeniedClients:
 
         As ``from 10.244.3.0/24`` after "packets to it".
         """
-        found = self._follow(self._base, packet, _Reached(), [])
-        return _in_words(found) if isinstance(found, _Dropped) else ""
-
-    def _follow(
-        self, chain: Chain, packet: FirstPacket, place: _Reached, admitted: list[_Conditions]
-    ) -> _Dropped | bool | None:
-        """Return what is dropped, or whether the rules after those of a chain are evaluated.
-
-        Args:
-            admitted: The clients that rules so far admit; grows.
-
-        Returns:
-            None if that isn't known.
-        """
-        # The clients for which rules after this chain are evaluated, but not its other ones.
-        gone: list[_Conditions] = []
-        for step in chain.steps:
-            clients, others = of_clients(step.condition)
-            met = meets(others, packet)
-            if met is False or step.verdict in _HARMLESS or (met is None and _drops(step)):
-                continue
-            if met is None:
-                return None
-            is_named = place.is_named or named_in(others).has(packet.frontend, packet.port)
-            here = _Reached((*place.clients, *clients), is_named, place.depth + 1)
-            if _drops(step) and is_named and (here.clients or admitted or gone):
-                return _Dropped(here.clients, [*admitted, *gone])
-            found = self._effect(step.verdict, packet, here, admitted)
-            if found is None or isinstance(found, _Dropped) or not (found or clients):
-                return found
-            if step.verdict.startswith(_LEAVES):
-                if not clients:
-                    return True
-                gone.append(here.clients)
-        return True
-
-    def _effect(
-        self, verdict: str, packet: FirstPacket, here: _Reached, admitted: list[_Conditions]
-    ) -> _Dropped | bool | None:
-        """Return the effect of a verdict as :meth:`_follow` does."""
-        word, _, name = verdict.partition(" ")
-        if word in _LEADS and name in self._chains and here.depth <= DEPTH_MAX:
-            return self._follow(self._chains[name], packet, here, admitted)
-        if word == "accept" and here.clients:
-            admitted.append(here.clients)
-        return {"return": True, **dict.fromkeys(("accept", *DROPS), False)}.get(word)
+        asked = _Asked(packet, self._rules, self._chains)
+        follow(self._base, self._chains, asked, "filter")
+        (found,) = asked.found or (None,)
+        return _in_words(found) if found else ""
 
 
-def _drops(step: Step) -> bool:
-    return step.verdict in DROPS
+def _parted(step: Step) -> _Rule:
+    clients = tuple(one for one in step.matches if is_of_client(one))
+    others = tuple(one for one in step.matches if not is_of_client(one))
+    return _Rule(clients, others, named_in(others))
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What is asked about a chain: a :class:`.following.ChainQuestion`."""
+
+    packet: FirstPacket
+    rules: Mapping[int, _Rule]
+    chains: Mapping[str, Chain]
+    admitted: list[Conditions] = field(default_factory=list)
+    """The clients that rules so far admit, in all chains."""
+    found: list[_Dropped | None] = field(default_factory=list)
+    """What ends the search in all chains: the clients, or None at a rule that isn't understood."""
+    clients: Conditions = ()
+    """The conditions on clients of the rules that lead to this chain."""
+    is_named: bool = False
+    """Whether one of these rules names the frontend."""
+    gone: list[Conditions] = field(default_factory=list)
+    """The clients for which rules after this chain are evaluated, but not its other ones."""
+
+    def meets(self, step: Step) -> bool | None:
+        """Return whether all clients meet a rule; None if those do whom it has conditions on."""
+        if self.found:
+            return False
+        own, others, _ = self.rules[id(step)]
+        met, verdict = meets(others, self.packet), step.verdict
+        if met is False or verdict in _HARMLESS or (met is None and verdict in DROPS):
+            return False
+        is_missing = verdict in LEADS and step.target not in self.chains
+        clients = (*self.clients, *own)
+        if met is None or is_missing or verdict in _UNDECIDED:
+            self.found.append(None)
+        elif verdict in DROPS and (clients or self.admitted or self.gone) and self._names(step):
+            self.found.append(_Dropped(clients, [*self.admitted, *self.gone]))
+        elif verdict is RuleVerdict.ACCEPT and clients:
+            self.admitted.append(clients)
+        elif verdict in _LEAVES and own:
+            self.gone.append(clients)
+        return False if self.found else None if own else True
+
+    def into(self, step: Step) -> _Asked:
+        """Return what is asked about the chain that a rule leads to."""
+        clients = (*self.clients, *self.rules[id(step)].clients)
+        return replace(self, clients=clients, is_named=self._names(step), gone=[])
+
+    def _names(self, step: Step) -> bool:
+        named, packet = self.rules[id(step)].named, self.packet
+        return self.is_named or named.has(packet.frontend, packet.port)
 
 
 def _in_words(found: _Dropped) -> str:
-    positive = [one for one in found.clients if not _is_inverted_source(one)]
-    inverted = [one for one in found.clients if _is_inverted_source(one)]
-    # A source is named before an interface.
-    words = " ".join(_phrase(one) for one in sorted(positive, key=_is_way_in))
-    exceptions = [_phrase(one.replace("!= ", "")) for one in inverted]
+    inverted = [one for one in map(_source, found.clients) if one and one.is_inverted]
+    words = _listed([one for one in found.clients if one not in inverted])
+    exceptions = [_phrase(replace(one, is_inverted=False)) for one in inverted]
     for clients in found.admitted:
         rest = [one for one in clients if one not in found.clients]
         if rest and not _are_others(clients, found.clients):
-            said = " ".join(_phrase(one) for one in sorted(rest, key=_is_way_in))
+            said = _listed(rest)
             exceptions.append(f"those {said}" if said.startswith("that") else said)
     if not exceptions:
         return words
@@ -148,43 +149,43 @@ def _in_words(found: _Dropped) -> str:
     return f"{words}, {besides}" if words else besides
 
 
-def _are_others(some: _Conditions, others: _Conditions) -> bool:
+def _are_others(some: Conditions, others: Conditions) -> bool:
     """Return whether no client meets the conditions of both."""
-    sources = [(a, b) for a in map(_networks, some) for b in map(_networks, others) if a and b]
     return any(
-        not any(x.version == y.version and x.overlaps(y) for x in a for y in b) for a, b in sources
+        not any(x.version == y.version and x.overlaps(y) for x in a.networks for y in b.networks)
+        for a in map(_source, some)
+        for b in map(_source, others)
+        if a and b and not (a.is_inverted or b.is_inverted)
     )
 
 
-def _networks(condition: str) -> Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]:
-    """Return the sources that meet a condition; empty for any other condition."""
-    field, _, value = condition.rpartition(" ")
-    if field not in SOURCES:
-        return []
-    return [ipaddress.ip_network(one, strict=False) for one in value.split(",")]
+def _source(one: Condition) -> Match | None:
+    """Return a condition on the source; None for any other one."""
+    return one if isinstance(one, Match) and one.field is MatchField.SOURCE else None
 
 
-def _is_inverted_source(condition: str) -> bool:
-    return "saddr != " in condition
+def _listed(clients: Sequence[Condition]) -> str:
+    """Return conditions on clients as words after "packets"; a source precedes an interface."""
+    return " ".join(_phrase(one) for one in sorted(clients, key=_is_way_in))
 
 
-def _is_way_in(condition: str) -> bool:
-    return condition.startswith("iif")
+def _is_way_in(one: Condition) -> bool:
+    return isinstance(one, Match) and one.field is MatchField.WAY_IN
 
 
-def _phrase(condition: str) -> str:
+def _phrase(one: Condition) -> str:
     """Return a condition on clients as words after "packets"."""
-    field, _, value = condition.rpartition(" ")
-    if not field:
+    if not isinstance(one, Match):
         return "from some clients"
-    is_inverted = field.endswith("!=")
-    if _is_way_in(condition):
-        link = value if field.startswith("iifname") else _link(int(value))
-        return f"that {'do not ' if is_inverted else ''}come in by {link}"
-    sources = _HOST.sub("", value).split(",")
+    if _is_way_in(one):
+        (link,) = one.values
+        name = _link(link) if isinstance(link, int) else link
+        return f"that {'do not ' if one.is_inverted else ''}come in by {name}"
+    hosts = (net.network_address if net.num_addresses == 1 else net for net in one.networks)
+    sources = [str(one) for one in hosts]
     more = len(sources) - _SHOWN_MAX
     shown = ", ".join(sources[:_SHOWN_MAX]) + (f" and {more} more" if more > 0 else "")
-    return f"from {'others than ' if is_inverted else ''}{shown}"
+    return f"from {'others than ' if one.is_inverted else ''}{shown}"
 
 
 def _link(number: int) -> str:

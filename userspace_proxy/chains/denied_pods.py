@@ -20,11 +20,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from ..kernel.nf_tables.chains import Chain
+from ..kernel.nf_tables.chains import DROPS, Chain
+from ..kernel.nf_tables.matches import Match
 from ..model import Frontend
 from ..policy.locality import PodLink
-from .conditions import FirstPacket, meets, of_clients
-from .following import DROPS, FOLLOWED_MAX, drops
+from .conditions import FirstPacket, is_of_client, meets
+from .following import FOLLOWED_MAX, drops
 
 _OF_OTHERS = re.compile(
     r"docker(\d+|_gwbridge)|br-[\da-f]{12}|(cni-)?podman\d*|(vmbr|virbr|lxcbr|lxdbr|incusbr)\d+"
@@ -46,9 +47,9 @@ class DeniedPods:
         self._base = base
         self._chains = chains
         steps = [step for chain in chains.values() for step in chain.steps]
-        found = {one for step in steps for one in of_clients(step.condition)[0]}
+        found = {one: None for step in steps for one in step.matches if is_of_client(one)}
         is_dropping = base.policy == "drop" or any(step.verdict in DROPS for step in steps)
-        self._conditions = sorted(found) if is_dropping else []
+        self._conditions = list(found) if is_dropping else []
         self._rules = len(steps)
 
     @property
@@ -65,7 +66,7 @@ class DeniedPods:
             packets: The first packet of a client to each frontend, as the chain sees it.
         """
         links = [one for one in links if one.networks and not _OF_OTHERS.fullmatch(one.name)]
-        values = sum(1 + condition.count(",") for condition in self._conditions)
+        values = sum(len(one.values) if isinstance(one, Match) else 1 for one in self._conditions)
         if not values or values * len(links) >= FOLLOWED_MAX:
             return {}
         kinds = self._kinds(packets, links)
@@ -90,7 +91,7 @@ class DeniedPods:
         found: dict[tuple[bool | None, ...], list[PodLink]] = {}
         for link in links:
             of_link = [packet._replace(link=link) for packet in samples]
-            met = tuple(meets(one, packet) for packet in of_link for one in self._conditions)
+            met = tuple(meets((one,), packet) for packet in of_link for one in self._conditions)
             found.setdefault(met, []).append(link)
         return list(found.values())
 

@@ -1,8 +1,12 @@
-"""Follows the rules of a chain with the first packet of a client; pure.
+"""Follows the rules of a chain with a packet, or with all packets of a kind; pure.
 
     jump x ─▶ x: ct state established accept   not met
                  iifname eth1 accept           depends on the client: what follows isn't certain
                  drop                          may be dropped
+
+Who asks a question knows which rules the packet meets: ``conditions.FirstPacket`` those of a
+frontend's clients, ``denied_clients`` those of some clients, ``steering.others.firewalls`` those
+of all connections.
 
 Rule 1: rules are followed in their order, and the outcome is certain only if each rule that
 decides about the packet is understood.
@@ -11,31 +15,42 @@ decides about the packet is understood.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from ..kernel.nf_tables.chains import DEPTH_MAX, Chain
-from .conditions import FirstPacket, meets
+from ..kernel.nf_tables.chains import DEPTH_MAX, DROPS, LEADS, Chain, RuleVerdict, Step
+from .conditions import names_address
 
-DROPS = ("drop", "reject")
 FOLLOWED_MAX = 200_000
 """Rules times packets, 1.2 µs each: chains are followed in the round of repairs."""
 
 
+class ChainQuestion(Protocol):
+    """What is asked about a chain."""
+
+    def meets(self, step: Step) -> bool | None:
+        """Return whether packets meet a rule; None if that isn't known, or if some do."""
+
+    def into(self, step: Step) -> ChainQuestion:
+        """Return what is asked about the chain that a rule leads to."""
+
+
 class Outcome(NamedTuple):
-    """The effect of rules on the first packet of a client; None: it depends on the client."""
+    """The effect of rules on packets; None: it depends on the client."""
 
     is_taken: bool | None
-    """Whether a rule translates it, or in a chain of type filter drops it."""
+    """Whether a rule translates them, or in a chain of type filter drops them."""
     goes_on: bool | None
     """Whether the rules after them are evaluated."""
     names_address: bool = False
     """Whether that rule has a condition on the address."""
+    by: tuple[Chain, Step] | None = None
+    """That rule, and where it is, if it certainly takes them."""
 
 
 def follow(
-    chain: Chain, chains: Mapping[str, Chain], packet: FirstPacket, kind: str, depth: int = 0
+    chain: Chain, chains: Mapping[str, Chain], asked: ChainQuestion, kind: str, depth: int = 0
 ) -> Outcome:
-    """Return the effect of a chain on a first packet.
+    """Return the effect of a chain on packets.
 
     Args:
         chain: With its rules.
@@ -43,55 +58,55 @@ def follow(
         kind: Of the chain that the kernel calls: ``nat`` or ``filter``; ``untracked`` for what
             one of type filter does to connection tracking.
     """
+    effects = _EFFECTS[kind]
     taken: bool | None = False
     here: bool | None = True
-    named = False
+    # Some may have left the chain for that which led to it.
+    has_left = named = False
     for step in chain.steps:
-        met = meets(step.condition, packet)
+        met = asked.meets(step)
         if met is False:
             continue
-        word, _, name = step.verdict.partition(" ")
-        does = _STEPS[kind].get(word, Outcome(is_taken=False, goes_on=True))
-        if word in ("jump", "goto") and name in chains and depth < DEPTH_MAX:
-            does = follow(chains[name], chains, packet, kind, depth + 1)
-        names = does.names_address or any(word in step.condition for word in ("daddr", "…dport"))
-        if does.is_taken is not False and (met or names):
+        verdict, matches, target = step
+        does = effects.get(verdict, _NOTHING)
+        if verdict in LEADS and target in chains and depth < DEPTH_MAX:
+            does = follow(chains[target], chains, asked.into(step), kind, depth + 1)
+        if does.is_taken is not False:
+            names = does.names_address or names_address(matches)
             if does.is_taken and met and here:
-                return Outcome(is_taken=True, goes_on=False, names_address=names)
-            taken, named = None, named or names
-        leaves = word in ("return", "goto")
+                return Outcome(True, False, names, does.by or (chain, step))
+            if met or names:
+                taken, named = None, named or names
+        leaves = verdict in _LEAVES
         if met and (leaves or does.goes_on is False):
-            return Outcome(taken, here and does.goes_on, named)
+            goes_on = does.goes_on if here or (does.goes_on is False and not has_left) else None
+            return Outcome(taken, goes_on, named)
         # What a rule takes from some clients, a later one needn't take.
         if leaves or not (does.goes_on or does.is_taken):
             here = None
+            goes_back = leaves and does.goes_on is not False
+            has_left = has_left or goes_back or verdict is RuleVerdict.MAP
     return Outcome(taken, here, named)
 
 
-def drops(chain: Chain, chains: Mapping[str, Chain], packet: FirstPacket) -> bool:
-    """Return whether a chain certainly drops a first packet."""
-    outcome = follow(chain, chains, packet, chain.kind)
+def drops(chain: Chain, chains: Mapping[str, Chain], asked: ChainQuestion) -> bool:
+    """Return whether a chain certainly drops packets."""
+    outcome = follow(chain, chains, asked, "filter")
     return outcome.is_taken is True or (chain.policy == "drop" and outcome.goes_on is True)
 
 
+_LEAVES = (RuleVerdict.RETURN, RuleVerdict.GOTO)
+_NOTHING = Outcome(is_taken=False, goes_on=True)
 _ENDS = Outcome(is_taken=False, goes_on=False)
 _TAKES = Outcome(is_taken=True, goes_on=False)
-# A map may have any verdict.
-_STEPS = {
-    "nat": {
-        "translate": _TAKES,
-        "vmap": Outcome(is_taken=None, goes_on=None),
-        **dict.fromkeys(("accept", "queue", *DROPS), _ENDS),
-    },
-    "filter": {
-        "vmap": Outcome(is_taken=None, goes_on=None),
-        **dict.fromkeys(("accept", "queue"), _ENDS),
-        **dict.fromkeys(DROPS, _TAKES),
-    },
+_ALL_END = {
+    # A map may have any verdict.
+    RuleVerdict.MAP: Outcome(is_taken=None, goes_on=None),
+    **dict.fromkeys((RuleVerdict.ACCEPT, RuleVerdict.QUEUE, *DROPS), _ENDS),
+}
+_EFFECTS: Mapping[str, Mapping[RuleVerdict, Outcome]] = {
+    "nat": {**_ALL_END, RuleVerdict.TRANSLATE: _TAKES},
+    "filter": {**_ALL_END, **dict.fromkeys(DROPS, _TAKES)},
     # What isn't tracked isn't translated either.
-    "untracked": {
-        "vmap": Outcome(is_taken=None, goes_on=None),
-        **dict.fromkeys(("accept", "queue", *DROPS), _ENDS),
-        "notrack": _TAKES,
-    },
+    "untracked": {**_ALL_END, RuleVerdict.NOTRACK: _TAKES},
 }

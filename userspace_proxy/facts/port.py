@@ -226,6 +226,8 @@ class Planned(Aside):
     __slots__ = ()
     plan: PortPlan
     """Absent where facts were read from JSON."""
+    taken_by = ""
+    """The chain of another program that is the problem; empty if none is known to be."""
 
 
 class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):

@@ -25,7 +25,7 @@ from .addresses import (
     pack_ip,
     parse_ip,
 )
-from .causes import Cause, CauseCode, Doubt
+from .causes import Cause, CauseCode, Doubt, Taken
 from .endpoints import DEFAULT_WEIGHT, Endpoint, EndpointSlice, SlicePort
 from .failures import DialFailure, Failure
 from .handling import (
@@ -70,6 +70,7 @@ __all__ = [
     "SliceKey",
     "SlicePort",
     "SocketAddress",
+    "Taken",
     "Workload",
     "WorkloadKind",
     "contains",

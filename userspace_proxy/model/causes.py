@@ -81,11 +81,22 @@ class CauseCode(enum.StrEnum):
         return code
 
 
-class Doubt(str):
-    """Why clients of a frontend may not be served, although they may be as well.
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """That a chain of another program takes the packets of a frontend's clients."""
 
-    A remedy follows a semicolon.
-    """
+    what: str
+    hint: str = ""
+    """What to do about it."""
+    chain: str = ""
+    """Family, table and name."""
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.hint}" if self.hint else self.what
+
+
+class Doubt(Taken):
+    """That it may take them, or takes those of some clients."""
 
     __slots__ = ()
 

@@ -9,12 +9,12 @@ the sentence, so equal facts give equal causes.
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ..model import (
     Cause,
     CauseCode,
+    Doubt,
     EndpointSlice,
     Failure,
     IPFamily,
@@ -394,19 +394,18 @@ def _selector_shown(service: Service) -> str:
     return text if len(text) <= _TEXT_MAX else f"{text[:_TEXT_MAX]}…"
 
 
-def not_listening(problem: str, hint: str) -> Cause:
+def not_listening(problem: str, hint: str, chain: str = "") -> Cause:
     """Return that a frontend, or the proxy port behind it, can't be served.
 
-    Its object is the chain of nftables that the problem names, if it does.
+    Args:
+        chain: Family, table and name of the chain of another program that is to blame, if one is.
     """
-    chain = re.search(OTHERS_CHAIN.format(r"(\S+ \S+ \S+)"), problem)
-    return Cause(CauseCode.NOT_LISTENING, problem, f"{CHAIN} {chain[1]}" if chain else "", hint)
+    return Cause(CauseCode.NOT_LISTENING, problem, f"{CHAIN} {chain}" if chain else "", hint)
 
 
-def may_not_listen(doubt: str) -> Cause:
-    """Return that a frontend may not be served, by the text of a :class:`.Doubt`."""
-    sentence, _, hint = doubt.partition("; ")
-    return not_listening(sentence, hint)
+def may_not_listen(doubt: Doubt) -> Cause:
+    """Return that a frontend may not be served."""
+    return not_listening(doubt.what, doubt.hint, doubt.chain)
 
 
 def out_of_ports() -> Cause:

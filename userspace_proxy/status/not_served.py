@@ -17,7 +17,8 @@ def judge_not_served(port: PortFacts) -> Judgement:
     word = PortState.PARTLY_SERVED if is_partly else PortState.NOT_SERVED
     place = _place(missed) if is_partly else ""
     where = f", not at {place}" if place and place not in port.problem else ""
-    cause = not_listening(port.problem.removesuffix(f" ({port.way_out})"), port.way_out)
+    problem = port.problem.removesuffix(f" ({port.way_out})")
+    cause = not_listening(problem, port.way_out, port.taken_by)
     return Level.TROUBLE, word, f"{word.capitalize()}{where}: {cause}{besides(port)}", (cause,)
 
 

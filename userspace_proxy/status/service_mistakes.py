@@ -61,7 +61,7 @@ def _changed(
     judge: Callable[[PortFacts], StateFacts],
 ) -> PortFacts:
     changed = copy.copy(port)
-    changed.plan = port.plan
+    vars(changed).update(vars(port))
     changed.cause = cause
     own = first_notes(notes)
     # Those have the place, too.

@@ -69,7 +69,7 @@ def _changed(
     if not causes:
         return port
     changed = copy.copy(port)
-    changed.plan = port.plan
+    vars(changed).update(vars(port))
     changed.endpoints = tuple(map(copy.copy, port.endpoints))
     for endpoint in changed.endpoints:
         endpoint.cause = causes.get(endpoint.address, endpoint.cause)

@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ..errors import SteeringError
-from ..model import Balance, Frontend, IPFamily, SocketAddress
+from ..model import Balance, Frontend, IPFamily, SocketAddress, Taken
 
 
 class Refusal(enum.Enum):
@@ -166,11 +166,11 @@ class Steering(abc.ABC):
     the reasons; those of nftables are known after :meth:`start`, and may change with each
     :meth:`repair`."""
 
-    unsteered: Mapping[Frontend, str] = MappingProxyType({})
+    unsteered: Mapping[Frontend, str | Taken] = MappingProxyType({})
     """Frontends of the last ``apply`` and ``change`` that the kernel refuses individually, with the
     causes. They aren't in force; ``repair`` retries them, though not each time. Also frontends
-    that another program's rules translate first, or drop packets to, as of the last ``repair``;
-    with a :class:`.Doubt` if that isn't certain: they are in force."""
+    that another program's rules translate first, or drop packets to, as of the last ``repair``:
+    a :class:`.Taken`, or a :class:`.Doubt` if that isn't certain, and they are in force."""
 
     @property
     def helper_restarts(self) -> int:

@@ -38,11 +38,11 @@ from typing import NamedTuple
 from ..chains.conditions import FirstPacket, may_be_first
 from ..chains.denied_clients import DeniedClients
 from ..chains.denied_pods import DeniedPods
-from ..chains.following import DROPS, FOLLOWED_MAX, drops, follow
+from ..chains.following import FOLLOWED_MAX, drops, follow
 from ..errors import SteeringError
-from ..kernel.nf_tables.chains import Chain, Tables
-from ..kernel.nf_tables.rules import UNKNOWN
-from ..model import Doubt, Frontend, IPFamily, Protocol, SocketAddress
+from ..kernel.nf_tables.chains import DROPS, Chain, RuleVerdict, Tables
+from ..kernel.nf_tables.matches import Match, MatchField, Unknown
+from ..model import Doubt, Frontend, IPFamily, Protocol, SocketAddress, Taken
 from ..policy.causes import OTHERS_CHAIN
 from ..policy.locality import PodLink
 from .names import is_userspace_proxy_table
@@ -52,6 +52,13 @@ from .pod_links import PodLinks
 # The kernel's own: NF_IP_PRI_NAT_DST, also of the legacy tables, and NF_IP_PRI_CONNTRACK.
 ALL_NAT, _TRACKING = -100, -200
 _FAMILIES = {"ip": (IPFamily.IPV4,), "ip6": (IPFamily.IPV6,), "inet": tuple(IPFamily)}
+# What isn't known before connection tracking.
+_TRACKED = (
+    MatchField.STATE,
+    MatchField.TRANSLATED,
+    MatchField.DIALLED_ADDRESS,
+    MatchField.DIALLED_PORT,
+)
 _NAT_HOOKS = ("prerouting", "output")
 NEVER = 1 << 31
 """The priority of a proxy that translates nothing: after that of all chains."""
@@ -97,11 +104,11 @@ class EarlierChains:
         self._reader: NftReader | None = None
         self._links: PodLinks | None = None
         self._seen = _NOTHING
-        self._found: dict[Frontend, str] = {}
+        self._found: dict[Frontend, Taken] = {}
         self.filters: Sequence[Followed] = ()
         """As of the last look, for :func:`dropping_chain`."""
 
-    def look(self, frontends: Collection[Frontend]) -> dict[Frontend, str]:
+    def look(self, frontends: Collection[Frontend]) -> dict[Frontend, Taken]:
         """Return the frontends whose packets another program takes first, or may, with the cause.
 
         Takes 10 µs if nothing in nftables has changed since the last call, and no link where rules
@@ -142,7 +149,7 @@ class EarlierChains:
 
     def _find(
         self, reader: NftReader, frontends: Collection[Frontend]
-    ) -> tuple[dict[Frontend, str], tuple[PodLink, ...] | None]:
+    ) -> tuple[dict[Frontend, Taken], tuple[PodLink, ...] | None]:
         tables = reader.chains()
 
         @functools.cache
@@ -156,7 +163,7 @@ class EarlierChains:
             if (base.kind in ("filter", "route") and base.hook in (*_WAY_IN, *_WAY_OUT_HOOKS))
             or (base.kind == "nat" and base.hook == "output")
         ]
-        found: dict[Frontend, str] = {}
+        found: dict[Frontend, Taken] = {}
         translations = {frontend: self._translation_of(frontend) for frontend in frontends}
         last = max((t.priority for t in translations.values()), default=-NEVER)
         earlier = [followed(base) for base in chains_before(tables, last)]
@@ -226,7 +233,7 @@ def find_denied_pods(
 def _doubts(chain: Chain, words: Mapping[Frontend, str], way_out: str) -> dict[Frontend, Doubt]:
     which = _described(chain)
     return {
-        one: Doubt(f"{which} drops packets to it {said}; {way_out}")
+        one: Doubt(f"{which} drops packets to it {said}", way_out, str(chain))
         for one, said in words.items()
         if said
     }
@@ -274,9 +281,9 @@ def dropping_chain(filters: Sequence[Followed], endpoint: SocketAddress) -> str:
         if base.kind == "nat":
             if follow(base, chains, packet, "nat").is_taken:
                 return f"{which} translates {packets}"
-        elif drops(filter_ := replace(base, kind="filter"), chains, packet):
+        elif drops(base, chains, packet):
             return f"{which} drops {packets}"
-        elif drops(filter_, chains, packet._replace(is_over=True)):
+        elif drops(base, chains, packet._replace(is_over=True)):
             return f"{which} drops {packets} above a low limit"
     return ""
 
@@ -308,7 +315,9 @@ def as_evaluated(base: Chain, chains: Mapping[str, Chain]) -> Mapping[str, Chain
         name: replace(
             chain,
             steps=tuple(
-                s._replace(condition=f"{s.condition} {UNKNOWN}") if "ct " in s.condition else s
+                s._replace(matches=(*s.matches, Unknown()))
+                if any(isinstance(one, Match) and one.field in _TRACKED for one in s.matches)
+                else s
                 for s in chain.steps
             ),
         )
@@ -320,11 +329,11 @@ def may_take(base: Chain, chains: Mapping[str, Chain], frontends: int) -> bool:
     """Return whether it is worthwhile to follow a chain for so many frontends."""
     steps = [step for chain in chains.values() for step in chain.steps]
     if base.kind == "nat":
-        return any(step.verdict in ("translate", "vmap") for step in steps)
+        return any(step.verdict in (RuleVerdict.TRANSLATE, RuleVerdict.MAP) for step in steps)
     is_dropping = any(
-        s.verdict in (*DROPS, "notrack")
-        and UNKNOWN not in s.condition
-        and may_be_first(s.condition)
+        s.verdict in (*DROPS, RuleVerdict.NOTRACK)
+        and all(isinstance(one, Match) for one in s.matches)
+        and may_be_first(s.matches)
         for s in steps
     )
     return (is_dropping or base.policy == "drop") and len(steps) * frontends < FOLLOWED_MAX
@@ -332,39 +341,42 @@ def may_take(base: Chain, chains: Mapping[str, Chain], frontends: int) -> bool:
 
 def explain_chain(
     chain: Chain, chains: Mapping[str, Chain], frontend: Frontend, translation: Translation
-) -> str:
-    """Return what a chain does to a frontend's packets, and the remedy; empty if nothing.
+) -> Taken | None:
+    """Return what a chain does to a frontend's packets, and the remedy; None if nothing.
 
     Args:
         chain: With its rules.
         chains: As for :func:`follow`.
     """
-    which = _described(chain)
+
+    def found(what: str, hint: str, *, is_sure: bool = True) -> Taken:
+        kind = Taken if is_sure else Doubt
+        return kind(f"{_described(chain)} {what}", hint, str(chain))
+
     priority = translation.priority
     if chain.kind == "filter":
         packets = first_packets(chain, frontend, translation)
         if packets and drops(chain, chains, packets[0]):
             is_all = any(drops(chain, chains, own) for own in packets[1:])
             besides = "" if is_all else ", except those of this node's own programs"
-            way_out = _ADMIT if packets[0].port else _WAY_OUT
-            return f"{which} drops packets to it{besides}; {way_out}"
+            return found(f"drops packets to it{besides}", _ADMIT if packets[0].port else _WAY_OUT)
         if packets and drops(chain, chains, packets[0]._replace(is_over=True)):
-            return Doubt(f"{which} drops packets to it above a low limit; {_RAISE}")
+            return found("drops packets to it above a low limit", _RAISE, is_sure=False)
         is_before = chain.hook == "prerouting" and chain.priority < _TRACKING and priority != NEVER
         if is_before and follow(chain, chains, FirstPacket(frontend), "untracked").is_taken:
-            return f"{which} {_UNTRACKED}"
-        return ""
+            return found(*_UNTRACKED)
+        return None
     outcome = follow(chain, chains, FirstPacket(frontend), chain.kind)
     if outcome.is_taken is False or chain.priority > priority:
-        return ""
+        return None
     is_sure = outcome.is_taken is True and chain.priority < priority
     verb = "translates" if is_sure else "may translate"
     if priority == NEVER:
-        said = f"{which} {verb} it before packets reach this proxy; delete that rule"
+        before, hint = "packets reach this proxy", "delete that rule"
     else:
-        said = f"{which} {verb} it before this proxy does; delete that rule, or give the chain"
-        said = f"{said} a priority above {priority}"
-    return said if is_sure else Doubt(said)
+        before = "this proxy does"
+        hint = f"delete that rule, or give the chain a priority above {priority}"
+    return found(f"{verb} it before {before}", hint, is_sure=is_sure)
 
 
 _WAY_OUT = "accept them in that chain, or delete what drops them"
@@ -372,8 +384,8 @@ _MEANT = "accept them in that chain before that rule if these clients may use it
 _MEANT_PODS = "accept them in that chain if pods of this node are to use it"
 _RAISE = "raise the limit, or exempt the packets of Services"
 _UNTRACKED = (
-    "keeps packets to it from being tracked (notrack), so that they aren't translated; accept them "
-    "in that chain before that rule, or delete it"
+    "keeps packets to it from being tracked (notrack), so that they aren't translated",
+    "accept them in that chain before that rule, or delete it",
 )
 _ADMIT = (
     "insert the rules `ct status dnat accept` and `ct state established accept` in that chain, or "

@@ -20,7 +20,7 @@ from ..kernel import conntrack
 from ..kernel.conntrack import PROTOCOL_NUMBERS, Change, Dialled
 from ..kernel.interfaces import PreroutingAddress
 from ..kernel.one_thread import InOneThread
-from ..model import Frontend, IPFamily, Protocol, SocketAddress
+from ..model import Frontend, IPFamily, Protocol, SocketAddress, Taken
 from .base import (
     REFUSE,
     Bind,
@@ -50,7 +50,7 @@ class Programmer(abc.ABC):
         self._applied: Ports | None = None
         """The desired ports; None before the first ``apply``."""
         self._earlier = EarlierChains(self._translation_of)
-        self._taken_earlier: dict[Frontend, str] = {}
+        self._taken_earlier: Mapping[Frontend, Taken] = {}
 
     @property
     def needs_transparent(self) -> bool:
@@ -61,7 +61,7 @@ class Programmer(abc.ABC):
         """Return :attr:`.base.Steering.unguarded`."""
         return ""
 
-    def unsteered(self) -> Mapping[Frontend, str]:
+    def unsteered(self) -> Mapping[Frontend, str | Taken]:
         """Return :attr:`.base.Steering.unsteered`."""
         return self._taken_earlier
 

@@ -22,6 +22,7 @@ from userspace_proxy.model import (
     ServicePort,
     ServiceType,
     SocketAddress,
+    Taken,
 )
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import Group
@@ -421,10 +422,22 @@ async def test_where_it_leads_depends_on_endpoints_and_path(make, pods, more, ta
 async def test_one_that_is_held_by_another_program_or_is_not_steered_is_not_reached(make, plane):
     served_ports = make(Bind.PROXY_PORT)
     served_ports.follow(Cluster().serve("web", WEB.ip, POD_A))
-    served_ports.steered.note_unsteered({WEB: Doubt("it may be translated; delete that")})
+    served_ports.steered.note_unsteered(
+        {WEB: Doubt("it may be translated", "delete that", "ip evil pre")}
+    )
     assert leads_to(served_ports)[1]
     (port,) = view_ports(served_ports, plane, Bind.PROXY_PORT, CLOCK)
     assert (str(port.notes[0]), port.state.way_out) == ("it may be translated", "delete that")
+    assert port.notes[0].object == "nftables chain ip evil pre"
+    served_ports.steered.note_unsteered(
+        {WEB: Taken("it is translated", "delete that", "ip evil a")}
+    )
+    (port,) = view_ports(served_ports, plane, Bind.PROXY_PORT, CLOCK)
+    (cause,) = port.state.causes
+    assert (str(cause), cause.object) == (
+        "it is translated; delete that",
+        "nftables chain ip evil a",
+    )
     served_ports.steered.note_unsteered({WEB: "no route"})
     assert leads_to(served_ports) == ("not steered to this proxy", False)
     (served,) = served_ports

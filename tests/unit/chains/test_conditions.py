@@ -2,12 +2,13 @@ from ipaddress import ip_network
 
 import pytest
 
+from tests.unit.chains.rules import conditions, nft
 from userspace_proxy.chains.conditions import (
     FirstPacket,
+    is_of_client,
     may_be_first,
-    meets,
     named_in,
-    of_clients,
+    names_address,
 )
 from userspace_proxy.model import Frontend, FrontendKind, Protocol
 from userspace_proxy.policy.locality import PodLink
@@ -16,6 +17,10 @@ WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
 NODE_PORT = Frontend("127.0.0.1", 30080, Protocol.TCP)
 HERE = "fib daddr type local tcp dport 30080"
+
+
+def meets(text, packet):
+    return packet.meets(nft("drop", text))
 
 
 @pytest.mark.parametrize(
@@ -195,7 +200,9 @@ def test_the_source_of_a_pod_is_not_known_without_a_route_of_its_family():
     ],
 )
 def test_conditions_on_the_client_alone_are_separated(condition, clients, others):
-    assert of_clients(condition) == (clients, others)
+    found = [one for one in conditions(condition) if is_of_client(one)]
+    rest = tuple(one for one in conditions(condition) if one not in found)
+    assert (found, rest) == ([*conditions(" ".join(clients))], conditions(others))
 
 
 EDGE = Frontend("192.0.2.9", 30080, Protocol.TCP, FrontendKind.NODE_PORT)
@@ -223,7 +230,7 @@ EDGE = Frontend("192.0.2.9", 30080, Protocol.TCP, FrontendKind.NODE_PORT)
 def test_a_condition_names_a_frontend_by_what_no_other_service_has(
     condition, frontend, port, expected
 ):
-    assert named_in(condition).has(frontend, port) is expected
+    assert named_in(conditions(condition)).has(frontend, port) is expected
 
 
 def test_only_packets_to_this_nodes_own_addresses_leave_by_the_loopback_interface():
@@ -253,4 +260,20 @@ def test_packets_of_this_nodes_programs_come_in_by_the_loopback_interface():
     ],
 )
 def test_only_rules_about_states_are_never_about_first_packets(condition, expected):
-    assert may_be_first(condition) is expected
+    assert may_be_first(conditions(condition)) is expected
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        pytest.param("ip daddr 10.96.7.1/32", True, id="address"),
+        pytest.param("ct original ip daddr 10.96.7.1/32", True, id="what-was-dialled"),
+        pytest.param("fib daddr type local", True, id="this-node"),
+        pytest.param("… …daddr", True, id="address-in-a-set"),
+        pytest.param("…dport", True, id="port-in-a-set"),
+        pytest.param("tcp dport 80", False, id="port"),
+        pytest.param("ip saddr 10.96.7.1/32 …saddr …state …", False, id="others"),
+    ],
+)
+def test_rules_about_addresses_are_told_from_others(condition, expected):
+    assert names_address(conditions(condition)) is expected

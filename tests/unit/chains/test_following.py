@@ -2,41 +2,42 @@ from dataclasses import replace
 
 import pytest
 
+from tests.unit.chains.rules import nft
 from userspace_proxy.chains.conditions import FirstPacket
 from userspace_proxy.chains.following import drops, follow
-from userspace_proxy.kernel.nf_tables.chains import Chain, Step
+from userspace_proxy.kernel.nf_tables.chains import Chain
 from userspace_proxy.model import Frontend, Protocol
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 NODE_PORT = Frontend("127.0.0.1", 30080, Protocol.TCP)
 HERE = "fib daddr type local tcp dport 30080"
 NAMED = "ip daddr 10.96.7.1/32 tcp dport 80"
-TO_WEB = Step("translate", NAMED)
-ALL = Step("translate")
+TO_WEB = nft("translate", NAMED)
+ALL = nft("translate")
 
 
 @pytest.mark.parametrize(
     ("steps", "others", "expected"),
     [
         pytest.param([TO_WEB], {}, True, id="named"),
-        pytest.param([Step("translate", f"{NAMED} …")], {}, None, id="named-for-some"),
-        pytest.param([Step("translate", "…daddr")], {}, None, id="looked-up"),
-        pytest.param([Step("translate", "tcp …dport")], {}, None, id="port-looked-up"),
-        pytest.param([Step("vmap", "…daddr")], {}, None, id="verdict-looked-up"),
-        pytest.param([Step("translate", "…")], {}, False, id="some-clients-of-everything"),
-        pytest.param([Step("vmap", "…")], {}, False, id="verdict-by-something-else"),
-        pytest.param([Step("accept", NAMED), ALL], {}, False, id="accepted-before"),
-        pytest.param([Step("accept"), TO_WEB], {}, False, id="everything-is-accepted-before"),
-        pytest.param([Step("accept", "…"), TO_WEB], {}, None, id="some-are-accepted-before"),
-        pytest.param([Step("accept", "udp dport 80"), ALL], {}, True, id="others-are-accepted"),
-        pytest.param([Step("return", NAMED), ALL], {}, False, id="left-before"),
-        pytest.param([Step("jump x", NAMED)], {"x": [ALL]}, True, id="in-another-chain"),
-        pytest.param([Step("jump x", "…")], {"x": [TO_WEB]}, None, id="in-a-chain-for-some"),
-        pytest.param([Step("jump x", "…")], {"x": [ALL]}, False, id="all-in-a-chain-for-some"),
-        pytest.param([Step("jump x"), TO_WEB], {"x": [Step("return")]}, True, id="returns"),
-        pytest.param([Step("jump x"), TO_WEB], {"x": [Step("accept")]}, False, id="ends-there"),
-        pytest.param([Step("goto x"), TO_WEB], {"x": []}, False, id="never-returns"),
-        pytest.param([Step("jump x"), TO_WEB], {"x": [Step("jump x")]}, True, id="circle"),
+        pytest.param([nft("translate", f"{NAMED} …")], {}, None, id="named-for-some"),
+        pytest.param([nft("translate", "…daddr")], {}, None, id="looked-up"),
+        pytest.param([nft("translate", "tcp …dport")], {}, None, id="port-looked-up"),
+        pytest.param([nft("vmap", "…daddr")], {}, None, id="verdict-looked-up"),
+        pytest.param([nft("translate", "…")], {}, False, id="some-clients-of-everything"),
+        pytest.param([nft("vmap", "…")], {}, False, id="verdict-by-something-else"),
+        pytest.param([nft("accept", NAMED), ALL], {}, False, id="accepted-before"),
+        pytest.param([nft("accept"), TO_WEB], {}, False, id="everything-is-accepted-before"),
+        pytest.param([nft("accept", "…"), TO_WEB], {}, None, id="some-are-accepted-before"),
+        pytest.param([nft("accept", "udp dport 80"), ALL], {}, True, id="others-are-accepted"),
+        pytest.param([nft("return", NAMED), ALL], {}, False, id="left-before"),
+        pytest.param([nft("jump x", NAMED)], {"x": [ALL]}, True, id="in-another-chain"),
+        pytest.param([nft("jump x", "…")], {"x": [TO_WEB]}, None, id="in-a-chain-for-some"),
+        pytest.param([nft("jump x", "…")], {"x": [ALL]}, False, id="all-in-a-chain-for-some"),
+        pytest.param([nft("jump x"), TO_WEB], {"x": [nft("return")]}, True, id="returns"),
+        pytest.param([nft("jump x"), TO_WEB], {"x": [nft("accept")]}, False, id="ends-there"),
+        pytest.param([nft("goto x"), TO_WEB], {"x": []}, False, id="never-returns"),
+        pytest.param([nft("jump x"), TO_WEB], {"x": [nft("jump x")]}, True, id="circle"),
     ],
 )
 def test_rules_are_followed_in_their_order(steps, others, expected):
@@ -46,7 +47,7 @@ def test_rules_are_followed_in_their_order(steps, others, expected):
 
 
 def test_a_host_port_at_a_node_port_is_found():
-    base = Chain("ip evil", "pre", "nat", "prerouting", -150, steps=(Step("translate", HERE),))
+    base = Chain("ip evil", "pre", "nat", "prerouting", -150, steps=(nft("translate", HERE),))
     assert follow(base, {}, FirstPacket(NODE_PORT), "nat").is_taken is True
     assert follow(base, {}, FirstPacket(WEB), "nat").is_taken is False
 
@@ -54,9 +55,9 @@ def test_a_host_port_at_a_node_port_is_found():
 @pytest.mark.parametrize(
     ("rules", "expected"),
     [
-        pytest.param([Step("notrack", NAMED)], True, id="named"),
-        pytest.param([Step("drop", NAMED), Step("notrack")], False, id="dropped-before"),
-        pytest.param([Step("vmap", "…daddr"), Step("notrack")], None, id="looked-up-before"),
+        pytest.param([nft("notrack", NAMED)], True, id="named"),
+        pytest.param([nft("drop", NAMED), nft("notrack")], False, id="dropped-before"),
+        pytest.param([nft("vmap", "…daddr"), nft("notrack")], None, id="looked-up-before"),
         pytest.param([TO_WEB], False, id="does-something-else"),
     ],
 )
@@ -69,11 +70,11 @@ def test_what_a_chain_does_to_connection_tracking_is_followed_likewise(rules, ex
     ("rules", "by_rules", "by_policy"),
     [
         pytest.param([], False, True, id="nothing"),
-        pytest.param([Step("reject", NAMED)], True, True, id="named"),
-        pytest.param([Step("drop", "…")], False, True, id="some-clients"),
-        pytest.param([Step("accept", NAMED)], False, False, id="accepted"),
-        pytest.param([Step("accept", "…")], False, False, id="some-are-accepted"),
-        pytest.param([Step("vmap", "…daddr")], False, False, id="verdict-looked-up"),
+        pytest.param([nft("reject", NAMED)], True, True, id="named"),
+        pytest.param([nft("drop", "…")], False, True, id="some-clients"),
+        pytest.param([nft("accept", NAMED)], False, False, id="accepted"),
+        pytest.param([nft("accept", "…")], False, False, id="some-are-accepted"),
+        pytest.param([nft("vmap", "…daddr")], False, False, id="verdict-looked-up"),
     ],
 )
 def test_a_packet_is_dropped_only_if_that_is_certain(rules, by_rules, by_policy):

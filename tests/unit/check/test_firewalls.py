@@ -1,11 +1,12 @@
 import pytest
 
+from tests.unit.chains.rules import nft
 from userspace_proxy.check.firewalls import judge_firewalls
 from userspace_proxy.check.kernel_view import KernelView
-from userspace_proxy.kernel.nf_tables.chains import Chain, Step
+from userspace_proxy.kernel.nf_tables.chains import Chain
 
 PORTS = (17000, 29999)
-OPEN = Step("accept", "ct state established,related")
+OPEN = nft("accept", "ct state established,related")
 LET_ANSWERS_IN = "nft insert rule ip filter INPUT ct state established,related accept"
 
 
@@ -23,14 +24,14 @@ def marks(kernel, steering="nftables"):
     [
         pytest.param([], "error", id="nothing-lets-in"),
         pytest.param([OPEN], "error", id="open-connections"),
-        pytest.param([Step("accept", "ct status dnat")], "error", id="translated-alone"),
-        pytest.param([OPEN, Step("accept", "ct status dnat")], "ok", id="translated"),
-        pytest.param([Step("accept", "ct state established,dnat")], "ok", id="both-in-one"),
-        pytest.param([Step("accept", "ct state new")], "error", id="new-alone"),
-        pytest.param([OPEN, Step("accept", "tcp dport 10000-30000")], "ok", id="ports"),
-        pytest.param([OPEN, Step("accept", "tcp dport 20000-30000")], "error", id="some-ports"),
-        pytest.param([Step("accept")], "ok", id="everything"),
-        pytest.param([Step("", "")], "error", id="counts-only"),
+        pytest.param([nft("accept", "ct status dnat")], "error", id="translated-alone"),
+        pytest.param([OPEN, nft("accept", "ct status dnat")], "ok", id="translated"),
+        pytest.param([nft("accept", "ct state established,dnat")], "ok", id="both-in-one"),
+        pytest.param([nft("accept", "ct state new")], "error", id="new-alone"),
+        pytest.param([OPEN, nft("accept", "tcp dport 10000-30000")], "ok", id="ports"),
+        pytest.param([OPEN, nft("accept", "tcp dport 20000-30000")], "error", id="some-ports"),
+        pytest.param([nft("accept")], "ok", id="everything"),
+        pytest.param([nft("", "")], "error", id="counts-only"),
     ],
 )
 def test_a_policy_of_drop_matters_unless_a_rule_accepts_before(steps, mark):
@@ -40,20 +41,20 @@ def test_a_policy_of_drop_matters_unless_a_rule_accepts_before(steps, mark):
 @pytest.mark.parametrize(
     ("step", "mark"),
     [
-        pytest.param(Step("accept", "…state"), "ok", id="set-of-states"),
-        pytest.param(Step("vmap", "…state"), "ok", id="map-of-states"),
-        pytest.param(Step("drop", "…state"), "error", id="perhaps-drops"),
-        pytest.param(Step("accept", "…"), "error", id="something-else"),
+        pytest.param(nft("accept", "…state"), "ok", id="set-of-states"),
+        pytest.param(nft("vmap", "…state"), "ok", id="map-of-states"),
+        pytest.param(nft("drop", "…state"), "error", id="perhaps-drops"),
+        pytest.param(nft("accept", "…"), "error", id="something-else"),
     ],
 )
 def test_states_in_a_set_are_assumed_to_be_those_of_open_connections(step, mark):
-    translated = Step("accept", "ct status dnat")
+    translated = nft("accept", "ct status dnat")
     assert marks(KernelView(nft=firewall(step, translated, policy="drop"))) == [mark]
 
 
 @pytest.mark.parametrize("steering", ["nftables", "iptables", "local"])
 def test_dropped_replies_of_endpoints_are_an_error_with_a_rule(steering):
-    first = Step("accept", "socket transparent" if steering == "local" else "ct status dnat")
+    first = nft("accept", "socket transparent" if steering == "local" else "ct status dnat")
     kernel = KernelView(nft=firewall(first, policy="drop"))
     (found,) = judge_firewalls(kernel, steering, PORTS)
     assert (found.what, found.way_out) == (
@@ -64,21 +65,21 @@ def test_dropped_replies_of_endpoints_are_an_error_with_a_rule(steering):
 
 
 def test_with_local_steering_packets_are_not_translated():
-    kernel = KernelView(nft=firewall(OPEN, Step("accept", "ct status dnat"), policy="drop"))
+    kernel = KernelView(nft=firewall(OPEN, nft("accept", "ct status dnat"), policy="drop"))
     (found,) = judge_firewalls(kernel, "local", PORTS)
     assert (found.mark, found.way_out) == (
         "error",
         "nft insert rule ip filter INPUT socket transparent 1 accept",
     )
-    lets_in = firewall(OPEN, Step("accept", "socket transparent"), policy="drop")
+    lets_in = firewall(OPEN, nft("accept", "socket transparent"), policy="drop")
     assert marks(KernelView(nft=lets_in), "local") == ["ok"]
     assert marks(KernelView(nft=lets_in)) == ["error"]
 
 
 def test_this_proxys_table_and_chains_that_cannot_drop_are_skipped():
-    ours = firewall(Step("reject"), table="inet userspace-proxy")
+    ours = firewall(nft("reject"), table="inet userspace-proxy")
     assert marks(KernelView(nft=ours)) == ["ok"]
-    assert marks(KernelView(nft=firewall(Step("drop"), kind="nat"))) == ["ok"]
+    assert marks(KernelView(nft=firewall(nft("drop"), kind="nat"))) == ["ok"]
 
 
 TRANSLATED = "-m conntrack --ctstate DNAT -j ACCEPT"
@@ -105,14 +106,14 @@ ANSWERS = "-m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
     ],
 )
 def test_the_remedy_is_in_the_syntax_of_the_tables_tool(table, way_out):
-    chains = firewall(Step("drop"), table=table)
+    chains = firewall(nft("drop"), table=table)
     is_legacy = table.startswith("legacy")
     kernel = KernelView(legacy_filter=chains) if is_legacy else KernelView(nft=chains)
     assert [f.way_out for f in judge_firewalls(kernel, "nftables", PORTS)] == [way_out]
 
 
 def test_a_firewalld_that_accepts_only_open_connections_is_to_be_updated():
-    kernel = KernelView(nft=firewall(OPEN, Step("reject"), table="inet firewalld"))
+    kernel = KernelView(nft=firewall(OPEN, nft("reject"), table="inet firewalld"))
     assert [f.way_out for f in judge_firewalls(kernel, "nftables", PORTS)] == [
         "update firewalld to 0.9 or later, which accepts translated packets"
     ]

@@ -23,7 +23,9 @@ ODD = Cause(CauseCode("a-code-of-a-newer-proxy"), "?")
 NOT_READY = none_ready(service(), 2)
 DRAINED = none_usable(CauseCode.NOT_READY, [(1, "drained")], 1, drained_of=service().key)
 DROPPED = not_listening(
-    "nftables chain ip admin raw of another program (prerouting, priority -300) drops packets", ""
+    "nftables chain ip admin raw of another program (prerouting, priority -300) drops packets",
+    "",
+    "ip admin raw",
 )
 UNOPENED = not_listening("Address already in use", "")
 UDP = make_subject(make_port(protocol=Protocol.UDP), source=FILES_SOURCE)

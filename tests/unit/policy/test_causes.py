@@ -6,7 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from userspace_proxy.model import CauseCode, Failure, IPFamily, ServicePort, SocketAddress
+from userspace_proxy.model import (
+    CauseCode,
+    Doubt,
+    Failure,
+    IPFamily,
+    ServicePort,
+    SocketAddress,
+)
 from userspace_proxy.model.failures import dial_failure
 from userspace_proxy.policy.causes import (
     DIAL_CODES,
@@ -162,7 +169,7 @@ def test_reasons_that_a_service_itself_gives_keep_their_words():
 
 
 def test_causes_of_this_node_have_a_remedy():
-    causes = [may_not_listen("in use; stop it"), out_of_ports(), out_of_client_ports()]
+    causes = [may_not_listen(Doubt("in use", "stop it")), out_of_ports(), out_of_client_ports()]
     assert [cause.code for cause in causes] == [
         CauseCode.NOT_LISTENING,
         CauseCode.OUT_OF_PORTS,

@@ -60,3 +60,12 @@ def test_what_is_by_design_is_not_wrong_besides(changes):
 def test_that_all_clients_would_be_dropped_is_wrong_besides():
     dropping = {"is_dropping": True, "admits": (), "cause": NO_NAME}
     assert besides(make_port(problem=HELD_BY, **dropping))
+
+
+def test_the_cause_is_about_the_chain_that_takes_the_packets():
+    port = make_port(problem="nftables chain ip evil pre drops packets")
+    _, _, _, (cause,) = judge_not_served(port)
+    assert cause.object == ""
+    port.taken_by = "ip evil pre"
+    _, _, _, (cause,) = judge_not_served(port)
+    assert cause.object == "nftables chain ip evil pre"

@@ -41,6 +41,9 @@ def test_an_endpoint_that_answers_the_other_side_does_not_hang():
     assert (cause.code, cause.count) == (failed().code, 46)
     assert "NetworkPolicy" in failing.state.way_out
     assert failing.plan is outside.plan
+    outside.taken_by = "ip evil pre"
+    _, failing = with_mistakes((inside, outside), SourceFacts())
+    assert failing.taken_by == "ip evil pre"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from ...errors import ListenError
 from ...facts import PortFacts
 from ...log_fields import FieldLogger
-from ...model import DataPath, Doubt, Frontend
+from ...model import DataPath, Doubt, Frontend, Taken
 from ...plan import PortKey, PortPlan
 from ...plane import Group, Listener
 from ...policy import DEFAULT_PATH, PathDecision
@@ -40,9 +40,9 @@ class ServedPort:
     """Why a listener or node port isn't available; None once all are, and rules lead to them."""
     is_listening_again: bool = False
     """That is over, but rules don't lead to the listeners yet."""
-    unsteered: Mapping[Frontend, str] = field(default_factory=dict)
+    unsteered: Mapping[Frontend, str | Taken] = field(default_factory=dict)
     """Frontends that can't be steered, with the causes."""
-    doubts: tuple[str, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
     """Why clients of some frontends may not be steered."""
     held_by_others: set[Frontend] = field(default_factory=set)
     """Node ports that a daemon of the node uses, and keeps."""
@@ -64,7 +64,13 @@ class ServedPort:
     @property
     def problem(self) -> str:
         """Why it isn't served, or not at every frontend; empty if it is."""
-        return str(self.not_listening or "") or next(iter(self.unsteered.values()), "")
+        return str(self.not_listening or next(iter(self.unsteered.values()), ""))
+
+    @property
+    def taken_by(self) -> str:
+        """The chain of another program that is the problem; empty if none is."""
+        first = None if self.not_listening else next(iter(self.unsteered.values()), None)
+        return first.chain if isinstance(first, Taken) else ""
 
     @property
     def way_out(self) -> str:
@@ -126,7 +132,7 @@ class Steered:
         """Those whose targets may differ from where they are steered."""
         self._switching: dict[ServedPort, DataPath] = {}
         """Those for which probes have chosen another path, with the one before."""
-        self._unsteered: Mapping[Frontend, str] = {}
+        self._unsteered: Mapping[Frontend, str | Taken] = {}
 
     def touch(self, served: ServedPort) -> None:
         """Note that the frontends or targets of a Service port may have changed."""
@@ -169,7 +175,7 @@ class Steered:
         switching, self._switching = self._switching, {}
         return [served for served, before in switching.items() if served.path.now is not before]
 
-    def note_unsteered(self, unsteered: Mapping[Frontend, str]) -> None:
+    def note_unsteered(self, unsteered: Mapping[Frontend, str | Taken]) -> None:
         """Follow :attr:`.Steering.unsteered`; call it after each change and repair."""
         before, self._unsteered = self._unsteered, dict(unsteered)
         differing = {frontend for frontend, _ in before.items() ^ unsteered.items()}
@@ -182,10 +188,10 @@ class Steered:
         news = sorted({f for f, _ in unsteered.items() - before.items()}, key=str)
         doubtful = [f for f in news if isinstance(unsteered[f], Doubt)]
         if sure := [f for f in news if not isinstance(unsteered[f], Doubt)]:
-            extra = {"frontends": len(sure), "cause": unsteered[sure[0]]}
+            extra = {"frontends": len(sure), "cause": str(unsteered[sure[0]])}
             _log.warning("frontends cannot be steered: %(cause)s", extra=extra)
         if doubtful:
-            extra = {"frontends": len(doubtful), "cause": unsteered[doubtful[0]]}
+            extra = {"frontends": len(doubtful), "cause": str(unsteered[doubtful[0]])}
             _log.warning("frontends may not be steered: %(cause)s", extra=extra)
         if before and not unsteered:
             _log.info("all frontends are steered again")
@@ -195,5 +201,4 @@ class Steered:
         causes, frontends = self._unsteered, served.plan.frontends
         found = {f: causes[f] for f in frontends if f in causes}
         served.unsteered = {f: why for f, why in found.items() if not isinstance(why, Doubt)}
-        # Facts are encoded, which msgspec refuses for a subclass of str.
-        served.doubts = tuple({str(why): None for why in found.values() if isinstance(why, Doubt)})
+        served.doubts = tuple({why: None for why in found.values() if isinstance(why, Doubt)})

@@ -12,35 +12,23 @@ Source: include/uapi/linux/netfilter/nf_tables.h, enum nft_set_flags.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 
 from .chains import Step
+from .matches import Condition, LoadedField, Match, SetLookup, Value
 from .reader import ListedElement, ListedSet
-from .rules import (
-    NOT_UNDERSTOOD,
-    READ,
-    SOURCES,
-    UNKNOWN,
-    UNKNOWN_CLIENT,
-    span_in_words,
-    value_in_words,
-    verdict_in_words,
-)
+from .rules import span_of, unknown, values_of, verdict_of
 
 ELEMENTS_MAX = 200
 """More than most firewalls that are written by hand have in one rule. Each frontend is compared
 with each of them."""
 _ANONYMOUS, _CONSTANT, _INTERVALS, _MAP = 0x1, 0x2, 0x4, 0x8
 _READ = _ANONYMOUS | _CONSTANT | _INTERVALS | _MAP
-_FIELD = f"(?:{'|'.join(READ)})"
-_LOOKED_UP = re.compile(rf"(?:(tcp|udp|\d+) (dport)|({_FIELD}(?: \. {_FIELD})*)) (!= )?@(\S+)")
 
 
-def set_of(step: Step) -> str:
-    """Return the name of the first set that a rule looks up; empty if there is none."""
-    found = _LOOKED_UP.search(step.condition)
-    return found[5] if found else ""
+def set_of(step: Step) -> SetLookup | None:
+    """Return the first look-up in a set that a rule makes; None if there is none."""
+    return next((one for one in step.matches if isinstance(one, SetLookup)), None)
 
 
 def is_constant(one: ListedSet) -> bool:
@@ -67,50 +55,46 @@ def write_out(
             an element for all other values (``*``).
         elements: All of its elements, or more than :data:`ELEMENTS_MAX`.
     """
-    found = _LOOKED_UP.search(step.condition)
-    if found is None:
+    if (one := set_of(step)) is None:
         return
-    protocol, is_port, sign = found[1], found[2], found[4] or ""
-    fields = (found[3] or "th dport").split(" . ")
-    leads = [f"{protocol} dport"] if is_port else fields
     flags = looked_up.flags if looked_up else 0
-    is_whole = len(elements) <= ELEMENTS_MAX and all(one.key for one in elements)
-    is_parted = bool(flags & _MAP) or len(fields) > 1
+    is_whole = len(elements) <= ELEMENTS_MAX and all(element.key for element in elements)
+    is_parted = bool(flags & _MAP) or len(one.fields) > 1
     if looked_up is None or not is_whole or (is_parted and flags & _INTERVALS):
-        words = (NOT_UNDERSTOOD.get(field, UNKNOWN) for field in fields)
-        unknown = next((word for word in words if word != UNKNOWN), UNKNOWN)
-        if set(SOURCES).issuperset(fields):
-            unknown = UNKNOWN_CLIENT
-        yield _replace(step, f"meta l4proto {protocol} {unknown}" if is_port else unknown)
+        yield _replace(step, one, unknown(one.fields))
     elif is_parted:
-        for one in elements:
-            values = map(" ".join, zip(leads, _values(fields, one.key), strict=True))
-            verdict = verdict_in_words(one.value) if flags & _MAP else step.verdict
-            yield _replace(step, " ".join(values))._replace(verdict=verdict)
+        for element in elements:
+            found = _replace(step, one, *_matches(one.fields, element.key))
+            if flags & _MAP:
+                verdict, target = verdict_of(element.value)
+                found = found._replace(verdict=verdict, target=target)
+            yield found
     else:
-        spans = _spans(fields[0], elements)
-        plain = (value_in_words(fields[0], one.key) for one in elements)
-        listed = ",".join(spans if flags & _INTERVALS else plain)
-        if listed:
-            yield _replace(step, f"{leads[0]} {sign}{listed}")
-        elif sign:
-            yield _replace(step, "")
+        (field,) = one.fields
+        spans = _spans(field, elements)
+        plain = (value for element in elements for value in values_of(field, element.key))
+        if values := tuple(spans if flags & _INTERVALS else plain):
+            yield _replace(step, one, Match(field.field, values, one.is_inverted))
+        elif one.is_inverted:
+            yield _replace(step, one)
 
 
-def _values(fields: Sequence[str], key: bytes) -> Iterator[str]:
-    """Yield the values of a key, in which each begins at a multiple of four bytes."""
+def _matches(fields: Sequence[LoadedField], key: bytes) -> Iterator[Condition]:
+    """Yield the conditions of a key, in which each value begins at a multiple of four bytes."""
     at = 0
     for field in fields:
-        yield value_in_words(field, key[at : at + READ[field]])
-        at += READ[field] + -READ[field] % 4
+        values = values_of(field, key[at : at + field.width])
+        yield Match(field.field, values) if values else unknown([])
+        at += field.width + -field.width % 4
 
 
-def _replace(step: Step, text: str) -> Step:
-    return step._replace(condition=_LOOKED_UP.sub(lambda _found: text, step.condition, count=1))
+def _replace(step: Step, one: SetLookup, *by: Condition) -> Step:
+    at = step.matches.index(one)
+    return step._replace(matches=(*step.matches[:at], *by, *step.matches[at + 1 :]))
 
 
-def _spans(field: str, elements: Sequence[ListedElement]) -> Iterator[str]:
-    """Yield intervals in words: each begins with an element, and ends in front of the next one."""
+def _spans(field: LoadedField, elements: Sequence[ListedElement]) -> Iterator[Value]:
+    """Yield intervals: each begins with an element, and ends in front of the next one."""
     first = b""
     # Where one ends and another begins, the end comes first.
     for one in sorted(elements, key=lambda one: (one.key, not one.is_end)):
@@ -118,7 +102,7 @@ def _spans(field: str, elements: Sequence[ListedElement]) -> Iterator[str]:
             first = one.key
         elif first:
             last = int.from_bytes(one.key, "big") - 1
-            yield from span_in_words(field, first, last.to_bytes(len(first), "big"))
+            yield from span_of(field, first, last.to_bytes(len(first), "big"))
             first = b""
     if first:
-        yield from span_in_words(field, first, b"\xff" * len(first))
+        yield from span_of(field, first, b"\xff" * len(first))

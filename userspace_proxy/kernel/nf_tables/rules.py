@@ -1,12 +1,11 @@
-"""Nftables rules as text, as far as they determine a packet's verdict.
+"""Reads nftables rules, as far as they determine a packet's verdict.
 
     [ ct load status ] [ bitwise & 0x20 ] [ cmp neq 0 ] [ immediate accept ]
-    ──▶ Step("accept", "ct status dnat")
+    ──▶ Step(ACCEPT, (Match(TRANSLATED, ("dnat",)),))
 
-Rule 1: a condition that isn't understood is ``…``, which no packet certainly meets; one about the
-destination or the connection's state (looked up in a set or map, or not equal) is ``…daddr``,
-``…dport`` or ``…state``. One about nothing but the client (its source, or its way in) is
-``…saddr``. A field of :data:`READ` that is looked up is ``ct state @SET``, of which ``looked_up``
+Rule 1: a condition that isn't understood is ``Unknown``, and tells whether it is about the
+destination or the connection's state (looked up in a set or map, or not equal), or about nothing
+but the client. A field with a width that is looked up is ``SetLookup``, of which ``looked_up``
 writes the elements.
 
 Source: include/uapi/linux/netfilter/nf_tables.h, nf_tables_compat.h and xt_conntrack.h; nft(8)
@@ -22,46 +21,82 @@ import struct
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
-from ..netlink.messages import ip_of, number_in, read_all, text_in
+from ..netlink.messages import number_in, read_all, text_in
 from . import expressions as x
-from .chains import Step
+from .chains import LEADS, RuleVerdict, Step
+from .matches import (
+    ADDRESSES,
+    LOOPBACK,
+    PORTS,
+    Condition,
+    Conditions,
+    LoadedField,
+    Match,
+    MatchField,
+    Ports,
+    SetLookup,
+    TcpFlags,
+    Unknown,
+    Value,
+    states,
+)
 from .reader import Expression
 
-UNKNOWN = "…"
-NOT_UNDERSTOOD = {
-    "ip daddr": "…daddr",
-    "ip6 daddr": "…daddr",
-    "th dport": "…dport",
-    "ct state": "…state",
-    "fib daddr type": "…daddr",
+_CLIENT = (MatchField.SOURCE, MatchField.WAY_IN)
+_ABOUT = {
+    MatchField.DESTINATION: MatchField.DESTINATION,
+    MatchField.TO_THIS_NODE: MatchField.DESTINATION,
+    MatchField.DESTINATION_PORT: MatchField.DESTINATION_PORT,
+    MatchField.STATE: MatchField.STATE,
 }
-UNKNOWN_CLIENT = "…saddr"
-SOURCES = ("ip saddr", "ip6 saddr")
-_OF_CLIENTS = {*SOURCES, "iif", "iifname"}
-# In bytes; rules that compare a prefix load fewer.
-_WIDTHS = {
-    "ct original ip daddr": 4,
-    "ct original ip6 daddr": 16,
-    "ip daddr": 4,
-    "ip6 daddr": 16,
-    "ip saddr": 4,
-    "ip6 saddr": 16,
+# By expression, key or base, offset, and width; a rule that compares a prefix of an address loads
+# fewer bytes than it has.
+_FIELDS: Mapping[tuple[str | int, ...], LoadedField] = {
+    ("meta", 15, 0, 0): LoadedField(MatchField.FAMILY),
+    ("meta", 16, 0, 0): LoadedField(MatchField.PROTOCOL, 1),
+    ("meta", 4, 0, 0): LoadedField(MatchField.WAY_IN),
+    ("meta", 6, 0, 0): LoadedField(MatchField.WAY_IN, is_name=True),
+    ("meta", 5, 0, 0): LoadedField(MatchField.WAY_OUT),
+    ("meta", 7, 0, 0): LoadedField(MatchField.WAY_OUT, is_name=True),
+    # Of NFT_FIB_RESULT_ADDRTYPE and NFTA_FIB_F_DADDR.
+    ("fib", 3, 2, 0): LoadedField(MatchField.TO_THIS_NODE),
+    ("ct", 0, 0, 0): LoadedField(MatchField.STATE, 4),
+    ("ct", 2, 0, 0): LoadedField(MatchField.TRANSLATED),
+    ("ct", 9, 0, 0): LoadedField(MatchField.DIALLED_ADDRESS, 4),
+    ("ct", 20, 0, 0): LoadedField(MatchField.DIALLED_ADDRESS, 4),
+    ("ct", 22, 0, 0): LoadedField(MatchField.DIALLED_ADDRESS, 16),
+    ("ct", 12, 0, 0): LoadedField(MatchField.DIALLED_PORT),
+    ("payload", 1, 12): LoadedField(MatchField.SOURCE, 4),
+    ("payload", 1, 8): LoadedField(MatchField.SOURCE, 16),
+    ("payload", 1, 16): LoadedField(MatchField.DESTINATION, 4),
+    ("payload", 1, 24): LoadedField(MatchField.DESTINATION, 16),
+    ("payload", 1, 9, 1): LoadedField(MatchField.PROTOCOL, 1),
+    ("payload", 2, 0, 2): LoadedField(MatchField.SOURCE_PORT),
+    ("payload", 2, 2, 2): LoadedField(MatchField.DESTINATION_PORT, 2),
+    ("payload", 2, 13, 1): LoadedField(MatchField.TCP_FLAGS),
 }
-READ = {**_WIDTHS, "th dport": 2, "ct state": 4, "meta l4proto": 1}
-"""The fields that are understood if a set or map has them, with their widths in bytes."""
-_PORTS = ("th sport", "th dport")
-# The number and the name of the loopback interface, which is each namespace's first.
-_LOOPBACK = {
-    f"{way}{name}": value
-    for way in ("iif", "oif")
-    for name, value in (("", (1).to_bytes(4, sys.byteorder)), ("name", b"lo\0"))
-}
+_NUMBERS = (*PORTS, MatchField.DIALLED_PORT, MatchField.PROTOCOL)
+# The name and the number of the loopback interface, which is each namespace's first.
+_LOOPBACK = {True: b"lo\0", False: (1).to_bytes(4, sys.byteorder)}
 # Of an interface, with an asterisk for any further characters.
 _LINK = re.compile(r"[\w.@:-]+\*?")
-_VERDICTS = {x.ACCEPT: "accept", x.DROP: "drop", x.RETURN: "return"}
-_LEADS = {x.JUMP: "jump", x.GOTO: "goto"}
+_VERDICTS = {
+    x.ACCEPT: RuleVerdict.ACCEPT,
+    x.DROP: RuleVerdict.DROP,
+    x.RETURN: RuleVerdict.RETURN,
+    x.JUMP: RuleVerdict.JUMP,
+    x.GOTO: RuleVerdict.GOTO,
+}
 # The expressions that translate addresses, in a chain of the kind nat.
 _TRANSLATIONS = {"nat", "redir", "DNAT", "REDIRECT"}
+_NAMED = {
+    "reject": RuleVerdict.REJECT,
+    "REJECT": RuleVerdict.REJECT,
+    "queue": RuleVerdict.QUEUE,
+    "notrack": RuleVerdict.NOTRACK,
+}
+_MAY_DECIDE = {"immediate", "lookup", "target", *_TRANSLATIONS, *_NAMED}
+_NO_VERDICT = (RuleVerdict.NONE, "")
 _STATES = {
     x.STATE_INVALID: "invalid",
     x.STATE_ESTABLISHED: "established",
@@ -69,12 +104,9 @@ _STATES = {
     x.STATE_NEW: "new",
 }
 _PROTOCOLS = {socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp"}
-_PROTOCOL = "meta l4proto "
 # NFT_LIMIT_F_INV and NFT_CONNLIMIT_F_INV.
 _LIMIT_OVER = 1
 _FEW = 10
-# Of the expression "fib": NFT_FIB_RESULT_ADDRTYPE and NFTA_FIB_F_DADDR.
-_ADDRESS_TYPE, _OF_DADDR = 3, 2
 # Of xt_conntrack_mtinfo3; XT_CONNTRACK_STATE is bit 0 of match_flags.
 _CONNTRACK = struct.Struct("=32x16s16s76xH4x3H4xH4x")
 _STATE, _DIALLED_ADDRESS, _DIALLED_PORT = 1, 1 << 3, 1 << 9
@@ -93,56 +125,55 @@ _TRANSPARENT = 1
 
 
 def read_step(expressions: Sequence[Expression]) -> Step | None:
-    """Return a rule's conditions and verdict; None without a verdict.
+    """Return a rule's conditions and verdict; None without a verdict."""
+    for one in expressions:
+        verdict, target = _verdict(one)
+        if verdict:
+            return Step(verdict, _all_conditions(expressions), target)
+    return None
 
-    The verdict of a map is ``vmap``, on a condition that isn't understood.
-    """
-    verdict = next((found for one in expressions if (found := _verdict(one))), "")
-    return Step(verdict, " ".join(_words(expressions))) if verdict else None
 
-
-def _verdict(one: Expression) -> str:
+def _verdict(one: Expression) -> tuple[RuleVerdict, str]:
+    if one.name not in _MAY_DECIDE:
+        return _NO_VERDICT
     found = one.attributes()
     if one.name == "immediate":
-        return verdict_in_words(found.get(2, b""))
+        return verdict_of(found.get(2, b""))
     if one.name == "lookup" and 3 in found and not number_in(found, 3):
         # The register of a verdict is 0.
-        return "vmap"
+        return RuleVerdict.MAP, ""
     name = text_in(found, 1) if one.name == "target" else one.name
     if name in _TRANSLATIONS:
         is_source = one.name == "nat" and number_in(found, 1) == 0
-        return "" if is_source else "translate"
+        return _NO_VERDICT if is_source else (RuleVerdict.TRANSLATE, "")
     if name == "CT" and found.get(3, b"")[:1] and found[3][0] & _NOTRACK:
-        return "notrack"
-    return name.lower() if name in ("reject", "REJECT", "queue", "notrack") else ""
+        return RuleVerdict.NOTRACK, ""
+    return _NAMED.get(name, RuleVerdict.NONE), ""
 
 
-def verdict_in_words(data: bytes) -> str:
-    """Return the verdict in the attributes of data, as ``jump zone``; empty if there is none."""
+def verdict_of(data: bytes) -> tuple[RuleVerdict, str]:
+    """Return the verdict in the attributes of data, and the chain that it leads to."""
     value = read_all(read_all(data).get(x.DATA_VERDICT, b""))
-    code = number_in(value, x.VERDICT_CODE, is_signed=True) if value else None
-    if code in _LEADS:
-        return f"{_LEADS[code]} {text_in(value, x.VERDICT_CHAIN)}"
-    return "" if code is None else _VERDICTS.get(code, "")
+    if not value:
+        return _NO_VERDICT
+    verdict = _VERDICTS.get(number_in(value, x.VERDICT_CODE, is_signed=True), RuleVerdict.NONE)
+    return verdict, text_in(value, x.VERDICT_CHAIN) if verdict in LEADS else ""
 
 
-def _words(expressions: Sequence[Expression]) -> list[str]:
-    """Return each condition as text; a protocol and its port are one."""
-    words: list[str] = []
-    for word in _conditions(expressions):
-        is_protocol = words and words[-1].startswith(_PROTOCOL) and "@" not in words[-1]
-        if is_protocol and word.startswith("th "):
-            words[-1] = f"{words[-1].removeprefix(_PROTOCOL)} {word.removeprefix('th ')}"
-        elif word != UNKNOWN or UNKNOWN not in words:
-            words.append(word)
-    return words
+def _all_conditions(expressions: Sequence[Expression]) -> Conditions:
+    """Return each condition, and of those that nothing is known about only the first."""
+    found: list[Condition] = []
+    for one in _conditions(expressions):
+        if one != Unknown() or one not in found:
+            found.append(one)
+    return tuple(found)
 
 
-def _conditions(expressions: Sequence[Expression]) -> Iterator[str]:
-    subject, mask, low = "", b"", None
-    loaded: list[str] = []
+def _conditions(expressions: Sequence[Expression]) -> Iterator[Condition]:
+    subject, mask, low = LoadedField(), b"", None
+    loaded: list[LoadedField] = []
     # Those that the next comparison or look-up is about.
-    fresh: list[str] = []
+    fresh: list[LoadedField] = []
     for one in expressions:
         found = one.attributes()
         match one.name:
@@ -164,19 +195,19 @@ def _conditions(expressions: Sequence[Expression]) -> Iterator[str]:
                     yield _comparison(subject, mask, op, value)
             case "match":
                 if text_in(found, 1) != "comment":
-                    yield _condition_of_match(text_in(found, 1), found.get(3, b""))
+                    yield from _condition_of_match(text_in(found, 1), found.get(3, b""))
             case "lookup" | "range":
-                yield _looked_up(one, fresh, mask) or _unknown(fresh or loaded)
+                yield _looked_up(one, fresh, mask) or unknown(fresh or loaded)
             case "byteorder" | "quota" | "dynset" | "osf" | "xfrm":
                 # Not about the client alone: a meter with a limit for each source is a dynset.
-                yield _unknown([UNKNOWN, *loaded])
+                yield unknown([LoadedField(), *loaded])
             case "limit" | "connlimit":
                 yield from _limit(one.name, found)
         fresh = []
 
 
-def _limit(name: str, found: Mapping[int, bytes]) -> Iterator[str]:
-    """Yield ``limit over`` or ``limit within`` for a low limit.
+def _limit(name: str, found: Mapping[int, bytes]) -> Iterator[Condition]:
+    """Yield a condition on a low limit.
 
     Less than one packet a second, or ten connections, is low. Packets are assumed to be within a
     higher limit.
@@ -185,165 +216,137 @@ def _limit(name: str, found: Mapping[int, bytes]) -> Iterator[str]:
     is_over = number_in(found, 5 if is_rate else 2) & _LIMIT_OVER
     rate, unit_s = number_in(found, 1), number_in(found, 2) if is_rate else _FEW
     if rate < unit_s and not (is_rate and number_in(found, 4)):
-        yield "limit over" if is_over else "limit within"
+        yield Match(MatchField.LIMIT, ("over" if is_over else "within",))
     elif is_over:
-        yield UNKNOWN
+        yield Unknown()
 
 
-def words_of_states(states: Sequence[str]) -> str:
-    """Return a condition on states in the syntax of nft: ``ct state established,new``.
-
-    Args:
-        states: One or more, including "dnat", which iptables treats as a state.
-    """
-    return "ct status dnat" if states == ["dnat"] else f"ct state {','.join(states)}"
-
-
-def _condition_of_match(name: str, data: bytes) -> str:
-    """Return the condition of an xtables match in the syntax of nft; ``…`` if it is unknown."""
+def _condition_of_match(name: str, data: bytes) -> Iterator[Condition]:
+    """Yield the conditions of an xtables match."""
     if name == "conntrack" and len(data) >= _CONNTRACK.size:
-        address, mask, port, flags, inverted, states, last_port = _CONNTRACK.unpack_from(data)
-        names = [name for bit, name in _XT_STATES.items() if states & bit]
+        address, mask, port, flags, inverted, bits, last_port = _CONNTRACK.unpack_from(data)
+        names = [name for bit, name in _XT_STATES.items() if bits & bit]
         if flags == _STATE and not inverted and names:
-            return words_of_states(names)
+            yield states(names)
+            return
         if flags and not (flags & ~(_DIALLED_ADDRESS | _DIALLED_PORT) or inverted):
-            words = _dialled(address, mask) if flags & _DIALLED_ADDRESS else ""
-            is_other = flags & _DIALLED_PORT and last_port not in (0, port)
-            ports = UNKNOWN if is_other else f"ct original proto-dst {port}"
-            return f"{words} {ports}".strip() if flags & _DIALLED_PORT else words
+            if flags & _DIALLED_ADDRESS:
+                yield _dialled(address, mask)
+            if flags & _DIALLED_PORT:
+                is_one = last_port in (0, port)
+                yield Match(MatchField.DIALLED_PORT, (Ports(port, port),)) if is_one else Unknown()
+            return
     if name == "socket" and data[:1] and data[0] & _TRANSPARENT:
-        return "socket transparent"
-    return f"{UNKNOWN}{name}"
+        yield Match(MatchField.TRANSPARENT_SOCKET)
+    else:
+        yield Unknown()
 
 
-def _dialled(address: bytes, mask: bytes) -> str:
+def _dialled(address: bytes, mask: bytes) -> Condition:
     """Return a condition on what was dialled; an IPv4 address is the first part of the bytes."""
     # The mask of one IPv4 address is all ones.
     is_ipv4 = not any(address[4:]) and mask[4:] in (bytes(12), bytes([0xFF] * 12))
     width = 4 if is_ipv4 else 16
-    bits = sum(byte.bit_count() for byte in mask[:width])
-    return f"ct original ip{'' if is_ipv4 else 6} daddr {ip_of(address[:width])}/{bits}"
+    return _network(LoadedField(MatchField.DIALLED_ADDRESS, width), mask[:width], address[:width])
 
 
-def _subject(name: str, found: dict[int, bytes]) -> str:
-    """Return the loaded field in the syntax of nft; empty for one that doesn't matter."""
+def _subject(name: str, found: dict[int, bytes]) -> LoadedField:
+    """Return the loaded field."""
     if name == "socket":
         # Its register has the number of other expressions' key.
-        return "" if number_in(found, 1) else "socket transparent"
+        return LoadedField() if number_in(found, 1) else LoadedField(MatchField.TRANSPARENT_SOCKET)
     place = (name, number_in(found, 2), number_in(found, 3), number_in(found, 4))
-    return {
-        ("meta", 15, 0, 0): "meta nfproto",
-        ("meta", 16, 0, 0): "meta l4proto",
-        ("ct", 0, 0, 0): "ct state",
-        ("fib", _ADDRESS_TYPE, _OF_DADDR, 0): "fib daddr type",
-        ("ct", 2, 0, 0): "ct status",
-        ("ct", 9, 0, 0): "ct original ip daddr",
-        ("ct", 20, 0, 0): "ct original ip daddr",
-        ("ct", 22, 0, 0): "ct original ip6 daddr",
-        ("ct", 12, 0, 0): "ct original proto-dst",
-        ("meta", 4, 0, 0): "iif",
-        ("meta", 6, 0, 0): "iifname",
-        ("meta", 5, 0, 0): "oif",
-        ("meta", 7, 0, 0): "oifname",
-        ("payload", 1, 12, place[3]): "ip saddr",
-        ("payload", 1, 8, place[3]): "ip6 saddr",
-        ("payload", 1, 16, place[3]): "ip daddr",
-        ("payload", 1, 24, place[3]): "ip6 daddr",
-        ("payload", 1, 9, 1): "meta l4proto",
-        ("payload", 2, 0, 2): "th sport",
-        ("payload", 2, 2, 2): "th dport",
-        ("payload", 2, 13, 1): "tcp flags",
-    }.get(place, "")
+    return _FIELDS.get(place) or _FIELDS.get(place[:3], LoadedField())
 
 
-def _comparison(subject: str, mask: bytes, op: int, value: bytes) -> str:
-    if subject == "ct state" and op == x.NOT_EQUAL and not any(value):
-        return f"ct state {value_in_words(subject, mask)}"
-    if subject == "ct status" and int.from_bytes(mask, "little") == x.STATUS_DNAT:
-        is_set = any(value) == (op == x.EQUAL)
-        return "ct status dnat" if is_set else "ct status ! dnat"
-    if subject == "tcp flags" and op in (x.EQUAL, x.NOT_EQUAL) and len(value) == 1:
-        sign = "==" if op == x.EQUAL else "!="
-        return f"tcp flags {mask[0] if mask else 0xFF} {sign} {value[0]}"
-    if subject in _OF_CLIENTS and op in (x.EQUAL, x.NOT_EQUAL) and value:
-        return _comparison_of_client(subject, mask, "!= " if op == x.NOT_EQUAL else "", value)
-    # A raw payload may be longer than the field that it begins with.
-    if op != x.EQUAL or not 0 < len(value) <= _WIDTHS.get(subject, len(value)):
-        return _unknown([subject])
-    if subject == "socket transparent":
-        return subject if any(value) else UNKNOWN
-    if subject == "fib daddr type" and int.from_bytes(value, sys.byteorder) == x.LOCAL:
-        return "fib daddr type local"
-    if subject == "meta l4proto" and not mask:
-        return f"{_PROTOCOL}{value_in_words(subject, value)}"
-    if subject == "meta nfproto" and not mask:
-        return f"meta nfproto {'ipv4' if value[0] == socket.AF_INET else 'ipv6'}"
-    if subject in (*_PORTS, "ct original proto-dst") and not mask:
-        return f"{subject} {value_in_words(subject, value)}"
-    if subject in _LOOPBACK and not mask and value.startswith(_LOOPBACK[subject]):
-        return f"{subject[:3]} lo"
-    return f"{subject} {_network(subject, mask, value)}" if subject in _WIDTHS else UNKNOWN
+def _comparison(subject: LoadedField, mask: bytes, op: int, value: bytes) -> Condition:
+    field, is_inverted = subject.field, op == x.NOT_EQUAL
+    number = int.from_bytes(value, sys.byteorder)
+    match field:
+        case _ if op not in (x.EQUAL, x.NOT_EQUAL):
+            return unknown([subject])
+        case MatchField.STATE if is_inverted and not number:
+            values, is_inverted = values_of(subject, mask), False
+        case MatchField.TRANSLATED if int.from_bytes(mask, "little") == x.STATUS_DNAT:
+            values, is_inverted = ("dnat",), bool(number) == is_inverted
+        case MatchField.TCP_FLAGS if len(value) == 1:
+            values = (TcpFlags(mask[0] if mask else 0xFF, number),)
+        case MatchField.WAY_IN if value:
+            return _way_in(subject, mask, value, is_inverted=is_inverted)
+        case MatchField.SOURCE if value:
+            return _network(subject, mask, value, is_inverted=is_inverted)
+        case _ if is_inverted or not value:
+            return unknown([subject])
+        case MatchField.DESTINATION | MatchField.DIALLED_ADDRESS:
+            return _network(subject, mask, value)
+        case MatchField.TO_THIS_NODE if number == x.LOCAL:
+            values = ("local",)
+        case MatchField.TRANSPARENT_SOCKET if number:
+            return Match(field)
+        case _:
+            values = values_of(subject, value) if not mask else ()
+    return Match(field, values, is_inverted) if values else Unknown()
 
 
-def _network(subject: str, mask: bytes, value: bytes) -> str:
-    bits = sum(byte.bit_count() for byte in mask) if mask else len(value) * 8
-    return f"{ip_of(value.ljust(_WIDTHS[subject], bytes(1)))}/{bits}"
-
-
-def _comparison_of_client(subject: str, mask: bytes, sign: str, value: bytes) -> str:
-    """Return a condition on the source, or on the interface by which packets come in.
-
-    Args:
-        sign: ``!= `` or empty.
-    """
-    width = _WIDTHS.get(subject, 0)
-    if width:
+def _network(
+    subject: LoadedField, mask: bytes, value: bytes, *, is_inverted: bool = False
+) -> Condition:
+    width = subject.width
+    if max(len(value), len(mask)) > width:
         # A raw payload may be longer than the field that it begins with.
-        is_field = len(value) <= width
-        return f"{subject} {sign}{_network(subject, mask, value)}" if is_field else UNKNOWN
-    if not mask and value.startswith(_LOOPBACK[subject]):
-        return UNKNOWN if sign else f"{subject[:3]} lo"
-    if subject == "iif":
-        number = int.from_bytes(value, sys.byteorder)
-        return f"iif {sign}{number}" if not mask else UNKNOWN_CLIENT
-    name, is_whole, _ = value.partition(bytes(1))
-    link = f"{name.decode(errors='replace')}{'' if is_whole or len(value) > 15 else '*'}"
-    return f"iifname {sign}{link}" if _LINK.fullmatch(link) and not mask else UNKNOWN_CLIENT
+        return unknown([LoadedField(), subject])
+    bits = sum(byte.bit_count() for byte in mask) if mask else len(value) * 8
+    network = ipaddress.ip_network((value.ljust(width, bytes(1)), bits), strict=False)
+    return Match(subject.field, (network,), is_inverted)
 
 
-def value_in_words(subject: str, value: bytes) -> str:
-    """Return a state, or a mask of states, an address, a protocol or a port.
-
-    Args:
-        subject: The field, as in :data:`READ`.
-    """
-    if subject in _WIDTHS:
-        return f"{ip_of(value)}/{len(value) * 8}"
-    if subject == "ct state":
-        bits = int.from_bytes(value, "little")
-        return ",".join(name for bit, name in _STATES.items() if bits & bit)
-    number = int.from_bytes(value, "big")
-    return _PROTOCOLS.get(number, str(number)) if subject == "meta l4proto" else str(number)
+def _way_in(subject: LoadedField, mask: bytes, value: bytes, *, is_inverted: bool) -> Condition:
+    """Return a condition on the interface by which packets come in."""
+    link: str | int = int.from_bytes(value, sys.byteorder)
+    if value.startswith(_LOOPBACK[subject.is_name]) and not mask:
+        return Unknown() if is_inverted else Match(MatchField.WAY_IN, (LOOPBACK,))
+    if subject.is_name:
+        name, is_whole, _ = value.partition(bytes(1))
+        link = f"{name.decode(errors='replace')}{'' if is_whole or len(value) > 15 else '*'}"
+    is_known = not mask and (not subject.is_name or _LINK.fullmatch(str(link)))
+    return Match(MatchField.WAY_IN, (link,), is_inverted) if is_known else unknown([subject])
 
 
-def _span(subject: str, low: bytes, high: bytes) -> str:
+def values_of(subject: LoadedField, value: bytes) -> tuple[Value, ...]:
+    """Return the value of a field, or each state of a mask; empty if it isn't understood."""
+    match subject.field:
+        case MatchField.STATE:
+            bits = int.from_bytes(value, "little")
+            return tuple(name for bit, name in _STATES.items() if bits & bit)
+        case MatchField.FAMILY:
+            return ("ipv4" if value[0] == socket.AF_INET else "ipv6",)
+        case MatchField.WAY_OUT:
+            return (LOOPBACK,) if value.startswith(_LOOPBACK[subject.is_name]) else ()
+    if subject.field in ADDRESSES:
+        return (ipaddress.ip_network(value),)
+    return span_of(subject, value, value) if subject.field in _NUMBERS else ()
+
+
+def _span(subject: LoadedField, low: bytes, high: bytes) -> Condition:
     is_whole = len(low) == len(high) and low <= high
-    if subject not in (*_WIDTHS, *_PORTS) or not is_whole:
-        return _unknown([subject])
-    return f"{subject} {','.join(span_in_words(subject, low, high))}"
+    is_address = subject.field in ADDRESSES and len(low) == subject.width
+    if not is_whole or not (is_address or subject.field in PORTS):
+        return unknown([subject])
+    return Match(subject.field, span_of(subject, low, high))
 
 
-def span_in_words(subject: str, low: bytes, high: bytes) -> Iterator[str]:
-    """Yield a span of ports, or the networks of a span of addresses, both ends included."""
-    if subject in _WIDTHS:
+def span_of(subject: LoadedField, low: bytes, high: bytes) -> tuple[Value, ...]:
+    """Return a span of ports, or the networks or protocols of a span, both ends included."""
+    if subject.field in ADDRESSES:
         ends = ipaddress.ip_address(low), ipaddress.ip_address(high)
-        yield from map(str, ipaddress.summarize_address_range(*ends))
-    else:
-        first, last = (value_in_words(subject, end) for end in (low, high))
-        yield f"{first}-{last}" if first != last else first
+        return tuple(ipaddress.summarize_address_range(*ends))
+    first, last = int.from_bytes(low, "big"), int.from_bytes(high, "big")
+    if subject.field is MatchField.PROTOCOL:
+        return tuple(_PROTOCOLS.get(one, str(one)) for one in range(first, min(last, 255) + 1))
+    return (Ports(first, last),)
 
 
-def _looked_up(one: Expression, fresh: Sequence[str], mask: bytes) -> str:
+def _looked_up(one: Expression, fresh: Sequence[LoadedField], mask: bytes) -> Condition | None:
     """Return the condition of a field that is in a set or a map of verdicts, or in a range.
 
     Args:
@@ -351,27 +354,27 @@ def _looked_up(one: Expression, fresh: Sequence[str], mask: bytes) -> str:
         mask: Of the field.
 
     Returns:
-        Empty for any other condition.
+        None for any other condition.
     """
     found = one.attributes()
     if mask or not fresh:
-        return ""
+        return None
     if one.name == "range" and number_in(found, 2) == x.EQUAL:
         return _span(fresh[-1], _data(found, 3), _data(found, 4))
     is_inverted = bool(number_in(found, 5))
     is_plain = one.name == "lookup" and not number_in(found, 3)
-    is_read = is_plain and all(field in READ for field in fresh)
-    if is_inverted and (len(fresh) > 1 or fresh[-1] not in SOURCES):
-        return ""
-    sign = "!= " if is_inverted else ""
-    return f"{' . '.join(fresh)} {sign}@{text_in(found, x.LOOKUP_SET)}" if is_read else ""
+    if is_inverted and [field.field for field in fresh] != [MatchField.SOURCE]:
+        return None
+    is_read = is_plain and all(field.width for field in fresh)
+    return SetLookup(tuple(fresh), text_in(found, x.LOOKUP_SET), is_inverted) if is_read else None
 
 
-def _unknown(subjects: Sequence[str]) -> str:
-    """Return the text for a condition on these fields that isn't understood."""
-    if subjects and _OF_CLIENTS.issuperset(subjects):
-        return UNKNOWN_CLIENT
-    return next((NOT_UNDERSTOOD[s] for s in subjects if s in NOT_UNDERSTOOD), UNKNOWN)
+def unknown(subjects: Sequence[LoadedField]) -> Unknown:
+    """Return the condition on these fields that isn't understood."""
+    fields = [subject.field for subject in subjects]
+    if fields and all(field in _CLIENT for field in fields):
+        return Unknown(MatchField.SOURCE)
+    return Unknown(next((_ABOUT[field] for field in fields if field in _ABOUT), MatchField.OTHER))
 
 
 def _data(found: dict[int, bytes], kind: int) -> bytes:

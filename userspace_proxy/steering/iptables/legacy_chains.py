@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Container
 
-from ...kernel.nf_tables.chains import Chain, Step, Tables
-from ...kernel.nf_tables.rules import words_of_states
+from ...kernel.nf_tables.chains import Chain, RuleVerdict, Step, Tables
+from ...kernel.nf_tables.matches import Conditions, Match, MatchField, Unknown, states
 from .legacy import LegacyTables, tables_in_use
 from .legacy_table import parse_table, split_target
 
@@ -14,7 +14,7 @@ FAMILIES = {4: "ip", 6: "ip6"}
 # Of a table's built-in chains. Source: NF_IP_PRI_NAT_DST, NF_IP_PRI_FILTER.
 _PRIORITIES = {"nat": -100, "filter": 0, "mangle": -150, "raw": -300, "security": 50}
 _VERDICTS = ("ACCEPT", "DROP", "REJECT", "RETURN", "QUEUE")
-_LEADS = {"-j": "jump", "-g": "goto"}
+_LEADS = {"-j": RuleVerdict.JUMP, "-g": RuleVerdict.GOTO}
 _POLICY = re.compile(r":(\S+) ([A-Z]+)\b.*")
 _COMMENT = re.compile(r'-m comment --comment (?:"(?:\\.|[^"\\])*"|\S+) ?')
 # Conditions that have an equivalent in nft.
@@ -67,15 +67,18 @@ def _step(line: str, chains: Container[str]) -> Step:
     conditions, effect = split_target(_COMMENT.sub("", line))
     # The option may lack its target, and a chain its name, only in text that was damaged.
     option, target = (*effect.split(), "", "")[:2]
-    verdict = f"{_LEADS[option]} {target}" if target and target in chains else ""
-    return Step(target.lower() if target in _VERDICTS else verdict, _condition(conditions.strip()))
+    matches = _matches(conditions.strip())
+    if target in _VERDICTS:
+        return Step(RuleVerdict(target.lower()), matches)
+    if target and target in chains:
+        return Step(_LEADS[option], matches, target)
+    return Step(RuleVerdict.NONE, matches)
 
 
-def _condition(conditions: str) -> str:
-    """Return a rule's conditions in the syntax of nft; ``…`` for all but two known matches."""
-    states = _STATES.fullmatch(conditions)
-    if states is not None:
-        return words_of_states(states[1].lower().split(","))
+def _matches(conditions: str) -> Conditions:
+    """Return a rule's conditions; all but two known ones aren't understood."""
+    if found := _STATES.fullmatch(conditions):
+        return (states(found[1].lower().split(",")),)
     if _TRANSPARENT.fullmatch(conditions):
-        return "socket transparent"
-    return "…" if conditions else ""
+        return (Match(MatchField.TRANSPARENT_SOCKET),)
+    return (Unknown(),) if conditions else ()

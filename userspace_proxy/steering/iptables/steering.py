@@ -8,7 +8,7 @@ from typing import Any
 
 from ...errors import SteeringError
 from ...kernel.interfaces import without_ipv6
-from ...model import Frontend, IPFamily
+from ...model import Frontend, IPFamily, Taken
 from ..base import Bind, SteeringFacts
 from ..earlier_chains import ALL_NAT, Translation
 from ..programmer import Ports, ProgrammedSteering, Programmer, Touched
@@ -64,9 +64,9 @@ class IptablesProgrammer(Programmer):
         """Part of Programmer."""
         return self._unguarded
 
-    def unsteered(self) -> Mapping[Frontend, str]:
+    def unsteered(self) -> Mapping[Frontend, str | Taken]:
         """Part of Programmer."""
-        return self._taken_earlier | self._without_ipv6
+        return {**self._taken_earlier, **self._without_ipv6}
 
     def start(self) -> Ports:
         """Part of Programmer."""

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 from ...errors import SteeringError
 from ...kernel.sockets_in_use import with_connections
-from ...model import Frontend, IPFamily, Protocol, is_loopback
+from ...model import Frontend, IPFamily, Protocol, Taken, is_loopback
 from ..base import Bind, SteeringFacts
 from ..programmer import Ports, ProgrammedSteering, Programmer, Touched
 from .desired import REFUSED, DesiredState, network_of
@@ -79,9 +79,9 @@ class LocalProgrammer(Programmer):
         """Part of Programmer."""
         return self._guard.unguarded()
 
-    def unsteered(self) -> Mapping[Frontend, str]:
+    def unsteered(self) -> Mapping[Frontend, str | Taken]:
         """Part of Programmer."""
-        found = self._taken_earlier | self._desired.unsteered()
+        found: dict[Frontend, str | Taken] = {**self._taken_earlier, **self._desired.unsteered()}
         return {frontend: why for frontend, why in found.items() if frontend not in self._lingering}
 
     def start(self) -> Ports:

@@ -15,7 +15,7 @@ from ...kernel.nf_tables import Ruleset
 from ...kernel.nf_tables.kept_table import KeptTable, Repair
 from ...kernel.nf_tables.nft_table import Steps
 from ...kernel.nf_tables.writer import SetElement
-from ...model import Balance, Frontend, IPFamily, Protocol, SocketAddress
+from ...model import Balance, Frontend, IPFamily, Protocol, SocketAddress, Taken
 from ..base import REFUSE, Bind, EndpointChoice, KernelTarget, SteeringFacts, Target, render_targets
 from ..earlier_chains import Translation
 from ..names import STEERING_TABLES
@@ -148,9 +148,9 @@ class NftablesProgrammer(NatProgrammer):
         """Part of Programmer."""
         return "" if self._table.is_complete else "this kernel has no nft_socket"
 
-    def unsteered(self) -> Mapping[Frontend, str]:
+    def unsteered(self) -> Mapping[Frontend, str | Taken]:
         """Part of Programmer."""
-        return self._taken_earlier | self._without_ipv6
+        return {**self._taken_earlier, **self._without_ipv6}
 
     def start(self) -> Ports:
         """Part of Programmer."""

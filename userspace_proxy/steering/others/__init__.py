@@ -1,7 +1,7 @@
 """Rules of other programs in the kernel's tables: read, never written.
 
     iptables.read_legacy ── iptables-legacy-save ─┐
-    nft ── rules ── netlink ──────────────────────┴─▶ kernel.nf_tables.chains ─▶ firewalls
+    nft ── rules ── netlink ──────────────────────┴─▶ Chain, Step ─▶ chains.following ─▶ firewalls
 
 Rule 1: all chains are listed, but rules are read of a few chains only.
 """

@@ -10,21 +10,18 @@ but itself. Neither of them accepts endpoints' replies.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ...kernel.nf_tables.chains import Chain, Step, Tables, ends_in_drop
+from ...chains.following import ChainQuestion, follow
+from ...kernel.nf_tables.chains import Chain, RuleVerdict, Step, Tables
+from ...kernel.nf_tables.matches import Condition, Match, MatchField, Ports, Unknown, states
 from ..names import is_userspace_proxy_table
 
 FIREWALLD = "inet firewalld"
-_TRANSLATED = "ct status dnat"
+_TRANSLATED = states(["dnat"])
 # Matches packets whose socket is transparent, as the listeners' sockets are.
-_TRANSPARENT = "socket transparent"
-_STATES = re.compile(r"ct state (\S+)")
-# Sets and maps of states aren't read; a rule with one that accepts is assumed to accept replies.
-_STATES_LOOKED_UP = "…state"
-_PORTS = re.compile(r"(?:meta l4proto )?(?:tcp|udp|th) dport (\d+)-(\d+)")
+_TRANSPARENT = Match(MatchField.TRANSPARENT_SOCKET)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,51 +59,80 @@ def find_firewalls(
     """
     if steering in ("none", ""):
         return []
-    begins = _begins(steering, proxy_ports)
+    begins = _begins(proxy_ports, is_translated=steering != "local")
     # The proxy's legacy chains accept steered packets before others' rules of that table.
     begins_in_legacy = None if steering == "iptables" else begins
     return [*_judge(nft, begins, steering), *_judge(legacy_filter, begins_in_legacy, steering)]
 
 
-def _begins(steering: str, proxy_ports: tuple[int, int]) -> Callable[[Step], bool]:
-    """Return whether the first packet of a steered connection certainly meets a rule."""
-    is_translated = steering != "local"
+@dataclass(frozen=True, slots=True)
+class _Certainly:
+    """Asks what certainly happens to packets: a rule counts only if all of them meet it.
 
-    def meets(step: Step) -> bool:
-        states = _STATES.fullmatch(step.condition)
-        if states is not None:
-            wanted = {"new", "dnat"} if is_translated else {"new"}
-            return not wanted.isdisjoint(states[1].split(","))
-        if step.condition == (_TRANSLATED if is_translated else _TRANSPARENT):
-            return True
-        span = _PORTS.fullmatch(step.condition)
-        if span is None or not is_translated:
-            return False
-        return int(span[1]) <= proxy_ports[0] and proxy_ports[1] <= int(span[2])
+    It is better to miss a firewall than to blame one that admits the proxy's packets.
+    """
 
-    return meets
+    meets_one: Callable[[Condition, RuleVerdict], bool]
+    """Whether all meet a rule with one condition."""
+
+    def meets(self, step: Step) -> bool:
+        """Part of ChainQuestion."""
+        match step.matches:
+            case (
+                Match(MatchField.PROTOCOL, ("tcp" | "udp",)),
+                Match(MatchField.DESTINATION_PORT) as one,
+            ):
+                return self.meets_one(one, step.verdict)
+            case (one,):
+                return self.meets_one(one, step.verdict)
+        return not step.matches
+
+    def into(self, _step: Step) -> ChainQuestion:
+        """Part of ChainQuestion."""
+        return self
 
 
-def _replies(step: Step) -> bool:
-    """Return whether an endpoint's reply to the proxy certainly meets a rule."""
-    if step.condition == _STATES_LOOKED_UP:
-        return step.verdict in ("accept", "vmap")
-    states = _STATES.fullmatch(step.condition)
-    return states is not None and "established" in states[1].split(",")
+def _begins(proxy_ports: tuple[int, int], *, is_translated: bool) -> ChainQuestion:
+    """Return a question about the first packets of steered connections."""
+
+    def meets_one(one: Condition, _verdict: RuleVerdict) -> bool:
+        match one:
+            case Match(MatchField.STATE, names):
+                return "new" in names or (is_translated and "dnat" in names)
+            case Match(MatchField.DESTINATION_PORT, (Ports(first, last),)):
+                return is_translated and first <= proxy_ports[0] and proxy_ports[1] <= last
+        return one == (_TRANSLATED if is_translated else _TRANSPARENT)
+
+    return _Certainly(meets_one)
 
 
-def _judge(
-    tables: Tables, begins: Callable[[Step], bool] | None, steering: str
-) -> Iterator[Firewall]:
+def _replies(one: Condition, verdict: RuleVerdict) -> bool:
+    """Return whether an endpoint's reply to the proxy certainly meets a condition."""
+    # Sets and maps of states that aren't read are assumed to have that of replies.
+    if one == Unknown(MatchField.STATE):
+        return verdict in (RuleVerdict.ACCEPT, RuleVerdict.MAP)
+    return isinstance(one, Match) and one.field is MatchField.STATE and "established" in one.values
+
+
+def _judge(tables: Tables, begins: ChainQuestion | None, steering: str) -> Iterator[Firewall]:
     """Yield the chains that drop first packets (not checked for None) or replies."""
     for chain in base_chains(tables, kind="filter", hook="input"):
-        lookup = tables[chain.table].get
-        first = ends_in_drop(chain, lookup, begins) if begins else ""
-        reply = ends_in_drop(chain, lookup, _replies)
+        chains = tables[chain.table]
+        first = _why_dropped(chain, chains, begins) if begins else ""
+        reply = _why_dropped(chain, chains, _Certainly(_replies))
         if first or reply:
             why = first or f"{reply}, for endpoints' answers to the proxy"
             way_out = _way_out(chain, steering, drops_first=bool(first), drops_replies=bool(reply))
             yield Firewall(str(chain), why, way_out)
+
+
+def _why_dropped(chain: Chain, chains: Mapping[str, Chain], asked: ChainQuestion) -> str:
+    """Return why a chain drops packets; empty unless it certainly does."""
+    outcome = follow(chain, chains, asked, "filter")
+    if outcome.by is not None:
+        place, rule = outcome.by
+        return f"{'' if place is chain else f'chain {place.name}: '}rule {rule}"
+    return "its policy is drop" if outcome.goes_on and chain.policy == "drop" else ""
 
 
 def _way_out(chain: Chain, steering: str, *, drops_first: bool, drops_replies: bool) -> str:
@@ -119,7 +145,7 @@ def _way_out(chain: Chain, steering: str, *, drops_first: bool, drops_replies: b
         replies = "-m conntrack --ctstate ESTABLISHED,RELATED"
     else:
         prefix, suffix = f"nft insert rule {chain.table} {chain.name}", "accept"
-        translated, transparent = _TRANSLATED, f"{_TRANSPARENT} 1"
+        translated, transparent = str(_TRANSLATED), f"{_TRANSPARENT} 1"
         replies = "ct state established,related"
     wanted = [transparent if steering == "local" else translated] if drops_first else []
     wanted += [replies] if drops_replies else []

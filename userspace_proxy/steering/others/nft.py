@@ -68,17 +68,17 @@ class NftReader:
 
     def _written_out(self, step: Step, family: int, table: str) -> Iterator[Step]:
         """Yield a rule with the elements of the sets that it looks up."""
-        if not (name := set_of(step)):
+        if (one := set_of(step)) is None:
             yield step
             return
         try:
-            found = self._set(family, table, name)
+            found = self._set(family, table, one.name)
             elements = self._elements_of(found, family, table) if found else ()
         except SteeringError:
             # The table was removed meanwhile.
             found, elements = None, ()
-        for one in write_out(step, found, elements):
-            yield from self._written_out(one, family, table)
+        for written in write_out(step, found, elements):
+            yield from self._written_out(written, family, table)
 
     def _set(self, family: int, table: str, name: str) -> ListedSet | None:
         """Return a set whose elements may be read."""
@@ -113,7 +113,7 @@ class NftReader:
             name = waiting.popleft()
             if name in chains and name not in found:
                 found[name] = self.with_steps(chains[name])
-                waiting += [step.verdict.partition(" ")[2] for step in found[name].steps]
+                waiting += [step.target for step in found[name].steps]
         return found
 
     def generation(self) -> int:

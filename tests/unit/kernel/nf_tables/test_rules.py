@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
+from tests.unit.chains.rules import nft
 from userspace_proxy.kernel.netlink.messages import attribute, number, text
 from userspace_proxy.kernel.nf_tables import expressions as x
-from userspace_proxy.kernel.nf_tables.chains import Step
 from userspace_proxy.kernel.nf_tables.reader import ListedRule
 from userspace_proxy.kernel.nf_tables.rules import read_step
 
@@ -62,288 +62,288 @@ def dialled(address="", mask=b"", ports=(), *, is_inverted=False):
     return x.expression("match", text(1, "conntrack") + attribute(3, data))
 
 
-def step(*parts):
+def read_rule(*parts):
     return read_step(ListedRule("", b"".join(parts)).expressions())
 
 
 @pytest.mark.parametrize(
     ("rule", "expected"),
     [
-        pytest.param(ACCEPT, Step("accept"), id="everything"),
-        pytest.param(VERDICT_MAP, Step("vmap", "…"), id="verdict-of-a-map"),
+        pytest.param(ACCEPT, nft("accept"), id="everything"),
+        pytest.param(VERDICT_MAP, nft("vmap", "…"), id="verdict-of-a-map"),
         pytest.param(
             x.IPV4 + x.in_set((x.IP_DADDR, x.DPORT), "services") + x.redirect(),
-            Step("translate", "meta nfproto ipv4 ip daddr . th dport @services"),
+            nft("translate", "meta nfproto ipv4 ip daddr . th dport @services"),
             id="address-in-a-set",
         ),
         pytest.param(
             x.IPV4 + x.match(x.IP_DADDR, bytes(4), op=x.NOT_EQUAL) + x.redirect(),
-            Step("translate", "meta nfproto ipv4 …daddr"),
+            nft("translate", "meta nfproto ipv4 …daddr"),
             id="any-other-address",
         ),
         pytest.param(
             x.match(BEYOND_DADDR, bytes([10, 0, 0, 1, 1, 2, 3, 4])) + x.verdict(x.DROP),
-            Step("drop", "…daddr"),
+            nft("drop", "…daddr"),
             id="more-than-an-address",
         ),
-        pytest.param(x.match(x.L4PROTO, b"") + ACCEPT, Step("accept", "…"), id="without-a-value"),
+        pytest.param(x.match(x.L4PROTO, b"") + ACCEPT, nft("accept", "…"), id="without-a-value"),
         pytest.param(
             x.TCP + x.in_set((x.DPORT,), "web") + x.redirect(),
-            Step("translate", "tcp dport @web"),
+            nft("translate", "tcp dport @web"),
             id="port-in-a-set",
         ),
         pytest.param(
             x.TCP + x.in_set((x.DPORT,), "web", is_inverted=True) + ACCEPT,
-            Step("accept", "meta l4proto tcp …dport"),
+            nft("accept", "meta l4proto tcp …dport"),
             id="port-not-in-a-set",
         ),
         pytest.param(
             x.TCP + x.look_up((x.DPORT,), "web") + x.redirect(),
-            Step("translate", "meta l4proto tcp …dport"),
+            nft("translate", "meta l4proto tcp …dport"),
             id="port-in-a-map",
         ),
         pytest.param(
             x.match(x.ORIGINAL_IP_DADDR, bytes([10, 96, 7, 1])) + x.verdict(x.DROP),
-            Step("drop", "ct original ip daddr 10.96.7.1/32"),
+            nft("drop", "ct original ip daddr 10.96.7.1/32"),
             id="dialled-address",
         ),
         pytest.param(
             x.match(x.ORIGINAL_IP6_DADDR, bytes(16)) + x.verdict(x.DROP),
-            Step("drop", "ct original ip6 daddr ::/128"),
+            nft("drop", "ct original ip6 daddr ::/128"),
             id="dialled-address-6",
         ),
         pytest.param(
             x.match(x.ORIGINAL_DPORT, 80) + x.verdict(x.DROP),
-            Step("drop", "ct original proto-dst 80"),
+            nft("drop", "ct original proto-dst 80"),
             id="dialled-port",
         ),
         pytest.param(
             x.match(x.IN_LINK, (1).to_bytes(4, sys.byteorder)) + ACCEPT,
-            Step("accept", "iif lo"),
+            nft("accept", "iif lo"),
             id="loopback-by-number",
         ),
         pytest.param(
             x.match(IN_NAME, b"lo".ljust(16, bytes(1))) + ACCEPT,
-            Step("accept", "iif lo"),
+            nft("accept", "iif lo"),
             id="loopback-by-name",
         ),
         pytest.param(
             x.match(x._meta(7, 16), b"lo".ljust(16, bytes(1))) + ACCEPT,
-            Step("accept", "oif lo"),
+            nft("accept", "oif lo"),
             id="out-by-loopback",
         ),
         pytest.param(
             x.match(IN_NAME._replace(width=2), b"lo") + ACCEPT,
-            Step("accept", "iifname lo*"),
+            nft("accept", "iifname lo*"),
             id="names-that-begin-so",
         ),
         pytest.param(
             x.match(x.IN_LINK, (2).to_bytes(4, sys.byteorder)) + ACCEPT,
-            Step("accept", "iif 2"),
+            nft("accept", "iif 2"),
             id="another-interface",
         ),
         pytest.param(
             x.match(IN_NAME, b"eth1".ljust(16, bytes(1)), op=x.NOT_EQUAL) + ACCEPT,
-            Step("accept", "iifname != eth1"),
+            nft("accept", "iifname != eth1"),
             id="not-this-interface",
         ),
         pytest.param(
             x.match(IN_NAME, b"lo".ljust(16, bytes(1)), op=x.NOT_EQUAL) + ACCEPT,
-            Step("accept", "…"),
+            nft("accept", "…"),
             id="not-loopback",
         ),
         pytest.param(
             x.match(IN_NAME, b"a b".ljust(16, bytes(1))) + ACCEPT,
-            Step("accept", "…saddr"),
+            nft("accept", "…saddr"),
             id="a-name-with-a-space",
         ),
         pytest.param(
             x.match(x.IP_SADDR._replace(width=3), bytes([10, 244, 3])) + x.verdict(x.DROP),
-            Step("drop", "ip saddr 10.244.3.0/24"),
+            nft("drop", "ip saddr 10.244.3.0/24"),
             id="source",
         ),
         pytest.param(
             x.match(x.IP_SADDR, bytes([10, 244, 3, 7]), op=x.NOT_EQUAL) + x.verdict(x.DROP),
-            Step("drop", "ip saddr != 10.244.3.7/32"),
+            nft("drop", "ip saddr != 10.244.3.7/32"),
             id="not-this-source",
         ),
         pytest.param(
             x.match(x.IP_SADDR, bytes(5)) + x.verdict(x.DROP),
-            Step("drop", "…"),
+            nft("drop", "…"),
             id="more-than-a-source",
         ),
         pytest.param(
             x.in_set((x.IP_SADDR,), "clients", is_inverted=True) + x.verdict(x.DROP),
-            Step("drop", "ip saddr != @clients"),
+            nft("drop", "ip saddr != @clients"),
             id="source-not-in-a-set",
         ),
         pytest.param(
             x.load(x.IP_SADDR) + x.expression("dynset") + x.verdict(x.DROP),
-            Step("drop", "…"),
+            nft("drop", "…"),
             id="limit-of-each-source",
         ),
         pytest.param(
             x.match(x.IP_DADDR, bytes([10, 96, 7, 1]))
             + x.in_set((IN_NAME,), "links")
             + x.verdict(x.DROP),
-            Step("drop", "ip daddr 10.96.7.1/32 …saddr"),
+            nft("drop", "ip daddr 10.96.7.1/32 …saddr"),
             id="interface-in-a-set",
         ),
         pytest.param(
             x.match(x.DADDR_TYPE, x.LOCAL) + x.TCP + x.redirect(),
-            Step("translate", "fib daddr type local meta l4proto tcp"),
+            nft("translate", "fib daddr type local meta l4proto tcp"),
             id="addresses-of-this-node",
         ),
-        pytest.param(COUNTER + ACCEPT, Step("accept"), id="counted"),
-        pytest.param(x.expression("notrack"), Step("notrack"), id="not-tracked"),
-        pytest.param(target_ct(b"\1"), Step("notrack"), id="not-tracked-by-xtables"),
-        pytest.param(COMMENT + REJECT_OF_XTABLES, Step("reject"), id="xtables-reject"),
-        pytest.param(x.reject(), Step("reject"), id="reject"),
-        pytest.param(x.verdict(x.DROP), Step("drop"), id="drop"),
-        pytest.param(x.verdict(x.JUMP, "zone"), Step("jump zone"), id="jump"),
-        pytest.param(x.verdict(x.GOTO, "zone"), Step("goto zone"), id="goto"),
-        pytest.param(TRANSLATED + ACCEPT, Step("accept", "ct status dnat"), id="translated"),
+        pytest.param(COUNTER + ACCEPT, nft("accept"), id="counted"),
+        pytest.param(x.expression("notrack"), nft("notrack"), id="not-tracked"),
+        pytest.param(target_ct(b"\1"), nft("notrack"), id="not-tracked-by-xtables"),
+        pytest.param(COMMENT + REJECT_OF_XTABLES, nft("reject"), id="xtables-reject"),
+        pytest.param(x.reject(), nft("reject"), id="reject"),
+        pytest.param(x.verdict(x.DROP), nft("drop"), id="drop"),
+        pytest.param(x.verdict(x.JUMP, "zone"), nft("jump zone"), id="jump"),
+        pytest.param(x.verdict(x.GOTO, "zone"), nft("goto zone"), id="goto"),
+        pytest.param(TRANSLATED + ACCEPT, nft("accept", "ct status dnat"), id="translated"),
         pytest.param(
             x.match(x.CT_STATUS, 0, mask=x.STATUS_DNAT) + ACCEPT,
-            Step("accept", "ct status ! dnat"),
+            nft("accept", "ct status ! dnat"),
             id="not-translated",
         ),
-        pytest.param(NEW + ACCEPT, Step("accept", "ct state new"), id="new"),
+        pytest.param(NEW + ACCEPT, nft("accept", "ct state new"), id="new"),
         pytest.param(
             x.in_set((x.CT_STATE,), "states") + ACCEPT,
-            Step("accept", "ct state @states"),
+            nft("accept", "ct state @states"),
             id="states-in-a-set",
         ),
         pytest.param(
-            x.load(x.CT_STATE) + VERDICT_MAP, Step("vmap", "ct state @verdicts"), id="state-map"
+            x.load(x.CT_STATE) + VERDICT_MAP, nft("vmap", "ct state @verdicts"), id="state-map"
         ),
         pytest.param(
             x.in_set((x.L4PROTO,), "both") + x.match(x.DPORT, 53) + ACCEPT,
-            Step("accept", "meta l4proto @both th dport 53"),
+            nft("accept", "meta l4proto @both th dport 53"),
             id="protocols-in-a-set",
         ),
         pytest.param(
             x.TCP + x.load(x.DPORT) + RANGE + ACCEPT,
-            Step("accept", "tcp dport 80-90"),
+            nft("accept", "tcp dport 80-90"),
             id="range-of-xtables",
         ),
         pytest.param(
-            x.load(x.CT_STATE) + RANGE + ACCEPT, Step("accept", "…state"), id="range-of-states"
+            x.load(x.CT_STATE) + RANGE + ACCEPT, nft("accept", "…state"), id="range-of-states"
         ),
-        pytest.param(conntrack(0b110) + ACCEPT, Step("accept", OPEN), id="xtables-states"),
+        pytest.param(conntrack(0b110) + ACCEPT, nft("accept", OPEN), id="xtables-states"),
         pytest.param(
             conntrack(0b10000010) + ACCEPT,
-            Step("accept", "ct state established,dnat"),
+            nft("accept", "ct state established,dnat"),
             id="xtables-states-and-translated",
         ),
         pytest.param(
-            conntrack(1 << 7) + ACCEPT, Step("accept", "ct status dnat"), id="xtables-translated"
+            conntrack(1 << 7) + ACCEPT, nft("accept", "ct status dnat"), id="xtables-translated"
         ),
         pytest.param(
             conntrack(0b110, is_inverted=True) + ACCEPT,
-            Step("accept", "…conntrack"),
+            nft("accept", "…conntrack"),
             id="xtables-other-states",
         ),
         pytest.param(
             dialled("10.96.7.1", b"\xff") + ACCEPT,
-            Step("accept", "ct original ip daddr 10.96.7.1/32"),
+            nft("accept", "ct original ip daddr 10.96.7.1/32"),
             id="xtables-dialled",
         ),
         pytest.param(
             dialled("10.96.0.0", b"\xff\xff\0", (80, 80)) + ACCEPT,
-            Step("accept", "ct original ip daddr 10.96.0.0/16 ct original proto-dst 80"),
+            nft("accept", "ct original ip daddr 10.96.0.0/16 ct original proto-dst 80"),
             id="xtables-dialled-network-and-port",
         ),
         pytest.param(
             dialled("fd00:96::", b"\xff" * 14 + b"\0") + ACCEPT,
-            Step("accept", "ct original ip6 daddr fd00:96::/112"),
+            nft("accept", "ct original ip6 daddr fd00:96::/112"),
             id="xtables-dialled-network-6",
         ),
         pytest.param(
-            dialled(ports=(80, 90)) + ACCEPT, Step("accept", "…"), id="xtables-dialled-ports"
+            dialled(ports=(80, 90)) + ACCEPT, nft("accept", "…"), id="xtables-dialled-ports"
         ),
         pytest.param(
             dialled("10.96.7.1", b"\xff", is_inverted=True) + ACCEPT,
-            Step("accept", "…conntrack"),
+            nft("accept", "…conntrack"),
             id="xtables-not-dialled",
         ),
-        pytest.param(ANY_NEW + ACCEPT, Step("accept", "ct state established,new"), id="states"),
+        pytest.param(ANY_NEW + ACCEPT, nft("accept", "ct state established,new"), id="states"),
         pytest.param(
             x.TCP + x.within(x.DPORT, 10000, 30000) + ACCEPT,
-            Step("accept", "tcp dport 10000-30000"),
+            nft("accept", "tcp dport 10000-30000"),
             id="ports",
         ),
         pytest.param(
             x.within(x.IP_DADDR, 0x0A600000, 0x0A60FFFF) + ACCEPT,
-            Step("accept", "ip daddr 10.96.0.0/16"),
+            nft("accept", "ip daddr 10.96.0.0/16"),
             id="addresses",
         ),
         pytest.param(
-            x.within(x.IP_DADDR, 2, 1) + ACCEPT, Step("accept", "…daddr"), id="no-addresses"
+            x.within(x.IP_DADDR, 2, 1) + ACCEPT, nft("accept", "…daddr"), id="no-addresses"
         ),
         pytest.param(
-            x.within(x.CT_STATE, 1, 2) + ACCEPT, Step("accept", "…state"), id="span-of-states"
+            x.within(x.CT_STATE, 1, 2) + ACCEPT, nft("accept", "…state"), id="span-of-states"
         ),
         pytest.param(
-            x.UDP + x.match(x.DPORT, 53) + ACCEPT, Step("accept", "udp dport 53"), id="port"
+            x.UDP + x.match(x.DPORT, 53) + ACCEPT, nft("accept", "udp dport 53"), id="port"
         ),
         pytest.param(
-            x.within(x.DPORT, 1, 2) + ACCEPT, Step("accept", "th dport 1-2"), id="any-protocol"
+            x.within(x.DPORT, 1, 2) + ACCEPT, nft("accept", "th dport 1-2"), id="any-protocol"
         ),
         pytest.param(
-            x.TCP + x.match(x.SPORT, 80) + ACCEPT, Step("accept", "tcp sport 80"), id="source-port"
+            x.TCP + x.match(x.SPORT, 80) + ACCEPT, nft("accept", "tcp sport 80"), id="source-port"
         ),
         pytest.param(
-            x.within(x.SPORT, 1, 2) + ACCEPT, Step("accept", "th sport 1-2"), id="source-ports"
+            x.within(x.SPORT, 1, 2) + ACCEPT, nft("accept", "th sport 1-2"), id="source-ports"
         ),
         pytest.param(
             x.IPV4 + x.match_network("10.96.0.0/12") + x.redirect(),
-            Step("translate", "meta nfproto ipv4 ip daddr 10.96.0.0/12"),
+            nft("translate", "meta nfproto ipv4 ip daddr 10.96.0.0/12"),
             id="a-range-is-translated",
         ),
         pytest.param(
             x.match(x.DPORT, 9, op=x.NOT_EQUAL) + ACCEPT,
-            Step("accept", "…dport"),
+            nft("accept", "…dport"),
             id="not-understood",
         ),
         pytest.param(
             x.in_set((x.L4PROTO, x.DPORT), "ports") + NEW + ACCEPT,
-            Step("accept", "meta l4proto . th dport @ports ct state new"),
+            nft("accept", "meta l4proto . th dport @ports ct state new"),
             id="set",
         ),
-        pytest.param(LIMIT + ACCEPT, Step("accept"), id="limited"),
-        pytest.param(limit(1, 1) + x.verdict(x.DROP), Step("drop", "…"), id="over-a-limit"),
+        pytest.param(LIMIT + ACCEPT, nft("accept"), id="limited"),
+        pytest.param(limit(1, 1) + x.verdict(x.DROP), nft("drop", "…"), id="over-a-limit"),
         pytest.param(
-            limit(59, 60) + x.verdict(x.DROP), Step("drop", "limit over"), id="over-a-low-limit"
+            limit(59, 60) + x.verdict(x.DROP), nft("drop", "limit over"), id="over-a-low-limit"
         ),
-        pytest.param(limit(59, 60, 1) + x.verdict(x.DROP), Step("drop", "…"), id="over-bytes"),
+        pytest.param(limit(59, 60, 1) + x.verdict(x.DROP), nft("drop", "…"), id="over-bytes"),
         pytest.param(
             x.expression("connlimit", number(1, 9) + number(2, 1)) + x.verdict(x.DROP),
-            Step("drop", "limit over"),
+            nft("drop", "limit over"),
             id="over-nine-connections",
         ),
         pytest.param(
             x.expression("connlimit", number(1, 10) + number(2, 1)) + x.verdict(x.DROP),
-            Step("drop", "…"),
+            nft("drop", "…"),
             id="over-ten-connections",
         ),
         pytest.param(
             x.expression("connlimit", number(1, 9) + number(2, 0)) + ACCEPT,
-            Step("accept", "limit within"),
+            nft("accept", "limit within"),
             id="up-to-nine-connections",
         ),
         pytest.param(
             x.match(TCP_FLAGS, 0, mask=2, op=x.NOT_EQUAL) + ACCEPT,
-            Step("accept", "tcp flags 2 != 0"),
+            nft("accept", "tcp flags 2 != 0"),
             id="syn",
         ),
         pytest.param(
-            x.match(TCP_FLAGS, 2) + ACCEPT, Step("accept", "tcp flags 255 == 2"), id="only-syn"
+            x.match(TCP_FLAGS, 2) + ACCEPT, nft("accept", "tcp flags 255 == 2"), id="only-syn"
         ),
     ],
 )
 def test_a_rule_is_its_condition_and_its_verdict(rule, expected):
-    assert step(rule) == expected
+    assert read_rule(rule) == expected
 
 
 @pytest.mark.parametrize(
@@ -359,4 +359,4 @@ def test_a_rule_is_its_condition_and_its_verdict(rule, expected):
     ],
 )
 def test_a_rule_without_a_verdict_is_no_step(rule):
-    assert step(rule) is None
+    assert read_rule(rule) is None

@@ -4,7 +4,8 @@ from textwrap import dedent
 
 import pytest
 
-from userspace_proxy.kernel.nf_tables.chains import Chain, Step
+from tests.unit.chains.rules import nft
+from userspace_proxy.kernel.nf_tables.chains import Chain
 from userspace_proxy.steering.iptables.legacy_chains import parse_legacy
 
 TITLE = "legacy ip filter"
@@ -21,45 +22,45 @@ def test_chains_of_a_table_with_their_policies():
         COMMIT
     """)
     assert parse_legacy(text, TITLE, 0) == {
-        "INPUT": Chain(TITLE, "INPUT", "filter", "input", 0, "drop", (Step("jump OTHERS"),)),
-        "OTHERS": Chain(TITLE, "OTHERS", steps=(Step("accept", "…"),)),
+        "INPUT": Chain(TITLE, "INPUT", "filter", "input", 0, "drop", (nft("jump OTHERS"),)),
+        "OTHERS": Chain(TITLE, "OTHERS", steps=(nft("accept", "…"),)),
     }
 
 
 @pytest.mark.parametrize(
     ("line", "step"),
     [
-        pytest.param("-j DROP", Step("drop"), id="everything"),
-        pytest.param("-j REJECT --reject-with icmp-port-unreachable", Step("reject"), id="reject"),
-        pytest.param("-g OTHERS", Step("goto OTHERS"), id="goto"),
-        pytest.param("-j LOG --log-prefix OTHERS", Step(""), id="log"),
-        pytest.param("", Step(""), id="counter"),
-        pytest.param("-j", Step(""), id="without-a-target"),
-        pytest.param('-m comment --comment "a -j b" -j DROP', Step("drop"), id="comment"),
+        pytest.param("-j DROP", nft("drop"), id="everything"),
+        pytest.param("-j REJECT --reject-with icmp-port-unreachable", nft("reject"), id="reject"),
+        pytest.param("-g OTHERS", nft("goto OTHERS"), id="goto"),
+        pytest.param("-j LOG --log-prefix OTHERS", nft(""), id="log"),
+        pytest.param("", nft(""), id="counter"),
+        pytest.param("-j", nft(""), id="without-a-target"),
+        pytest.param('-m comment --comment "a -j b" -j DROP', nft("drop"), id="comment"),
         pytest.param(
             "-m comment --comment ours -m conntrack --ctstate DNAT -j ACCEPT",
-            Step("accept", "ct status dnat"),
+            nft("accept", "ct status dnat"),
             id="translated",
         ),
         pytest.param(
             "-m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT",
-            Step("accept", "ct state related,established,dnat"),
+            nft("accept", "ct state related,established,dnat"),
             id="states",
         ),
         pytest.param(
             "-m state --state ESTABLISHED -j ACCEPT",
-            Step("accept", "ct state established"),
+            nft("accept", "ct state established"),
             id="older-match",
         ),
         pytest.param(
-            "-m conntrack ! --ctstate DNAT -j DROP", Step("drop", "…"), id="not-translated"
+            "-m conntrack ! --ctstate DNAT -j DROP", nft("drop", "…"), id="not-translated"
         ),
         pytest.param(
-            "-p tcp -m conntrack --ctstate DNAT -j ACCEPT", Step("accept", "…"), id="and-more"
+            "-p tcp -m conntrack --ctstate DNAT -j ACCEPT", nft("accept", "…"), id="and-more"
         ),
         pytest.param(
             "-m socket --transparent --nowildcard -j ACCEPT",
-            Step("accept", "socket transparent"),
+            nft("accept", "socket transparent"),
             id="transparent-socket",
         ),
     ],
@@ -71,4 +72,4 @@ def test_a_rule_is_its_condition_and_its_verdict(line, step):
 
 def test_a_chain_without_a_name_is_no_target():
     text = ": ACCEPT [0:0]\n:INPUT ACCEPT [0:0]\n-A INPUT\n"
-    assert parse_legacy(text, TITLE, 0)["INPUT"].steps == (Step(""),)
+    assert parse_legacy(text, TITLE, 0)["INPUT"].steps == (nft(""),)

@@ -2,7 +2,10 @@
 
 from dataclasses import replace
 
-from userspace_proxy.kernel.nf_tables.chains import Chain, Step
+import pytest
+
+from tests.unit.chains.rules import nft
+from userspace_proxy.kernel.nf_tables.chains import Chain
 from userspace_proxy.steering.others import Firewall, find_firewalls
 
 INPUT = Chain("ip filter", "INPUT", "filter", "input", policy="drop")
@@ -26,7 +29,7 @@ def test_without_steering_no_firewall_is_reported():
 
 
 def test_this_proxys_legacy_chains_accept_clients_and_not_replies():
-    opens = Step("accept", "ct state established,related")
+    opens = nft("accept", "ct state established,related")
     legacy = Chain("legacy ip filter", "INPUT", "filter", "input", policy="drop")
     tables = {legacy.table: {legacy.name: legacy}}
     assert [f.way_out for f in find_firewalls({}, tables, "iptables", PORTS)] == [
@@ -35,3 +38,45 @@ def test_this_proxys_legacy_chains_accept_clients_and_not_replies():
     tables = {legacy.table: {legacy.name: replace(legacy, steps=(opens,))}}
     assert find_firewalls({}, tables, "iptables", PORTS) == []
     assert [f.chain for f in find_firewalls({}, tables, "nftables", PORTS)] == [str(legacy)]
+
+
+CHAINS = {
+    "zone": Chain("ip filter", "zone", steps=(nft("accept", "tcp dport 22"), nft("drop"))),
+    "back": Chain("ip filter", "back", steps=(nft("return"), nft("drop"))),
+    "loop": Chain("ip filter", "loop", steps=(nft("jump loop"),)),
+}
+
+
+def why(*steps, policy="accept"):
+    """Return why first packets are dropped; answers are admitted."""
+    opens = nft("accept", "ct state established")
+    chain = replace(INPUT, policy=policy, steps=(opens, *steps))
+    found = find_firewalls({"ip filter": {"INPUT": chain, **CHAINS}}, {}, "nftables", PORTS)
+    return found[0].why if found else ""
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        pytest.param([], "", id="nothing"),
+        pytest.param([nft("drop", "ip saddr 192.0.2.1")], "", id="perhaps"),
+        pytest.param([nft("drop")], "rule drop", id="all"),
+        pytest.param([nft("reject", "ct state new")], "rule ct state new reject", id="new"),
+        pytest.param(
+            [nft("drop", "tcp dport 1024-65535")], "rule tcp dport 1024-65535 drop", id="ports"
+        ),
+        pytest.param([nft("accept", "ct status dnat"), nft("drop")], "", id="let-in-before"),
+        pytest.param([nft("jump zone")], "chain zone: rule drop", id="below"),
+        pytest.param([nft("notrack"), nft("drop")], "rule drop", id="not-tracked"),
+        pytest.param([nft("jump back"), nft("reject")], "rule reject", id="returns"),
+        pytest.param([nft("goto back"), nft("reject")], "", id="goto-never-returns"),
+        pytest.param([nft("jump loop"), nft("jump gone")], "", id="loop-and-gone"),
+    ],
+)
+def test_a_rule_that_certainly_drops_is_found(steps, expected):
+    assert why(*steps) == expected
+
+
+def test_without_a_verdict_the_policy_decides():
+    assert why(nft("accept", "tcp dport 22"), policy="drop") == "its policy is drop"
+    assert why(nft("accept"), policy="drop") == ""

@@ -4,7 +4,7 @@ from contextlib import closing
 
 import pytest
 
-from userspace_proxy.kernel.nf_tables.chains import Step
+from tests.unit.chains.rules import nft
 from userspace_proxy.kernel.nf_tables.looked_up import ELEMENTS_MAX
 from userspace_proxy.steering.others.nft import (
     CHAINS_MAX,
@@ -48,7 +48,7 @@ def test_all_chains_are_listed_without_their_rules(node, reader):
 def test_a_chain_that_was_removed_has_no_rules(node, reader):
     node.run(FIREWALL)
     chain = reader.chains()["inet firewall"]["unused"]
-    assert reader.with_steps(chain).steps == (Step("drop"),)
+    assert reader.with_steps(chain).steps == (nft("drop"),)
     node.run("nft delete chain inet firewall unused")
     assert reader.with_steps(chain).steps == ()
 
@@ -63,16 +63,16 @@ def test_sets_that_are_part_of_a_rule_are_read(node, reader):
     )
     chain = reader.with_steps(reader.chains()["inet firewall"]["input"])
     assert sorted(chain.steps[:2]) == [
-        Step("accept", "tcp dport 22,80-90 ct state established"),
-        Step("jump zone", "tcp dport 22,80-90 ct state new"),
+        nft("accept", "tcp dport 22,80-90 ct state established"),
+        nft("jump zone", "tcp dport 22,80-90 ct state new"),
     ]
-    assert chain.steps[2].condition in (
-        "meta l4proto tcp,udp th dport 53",
-        "meta l4proto udp,tcp th dport 53",
+    assert chain.steps[2] in (
+        nft("accept", "meta l4proto tcp,udp th dport 53"),
+        nft("accept", "meta l4proto udp,tcp th dport 53"),
     )
     assert chain.steps[3:] == (
-        Step("accept", "tcp dport 22"),
-        Step("drop", "meta l4proto tcp …dport"),
+        nft("accept", "tcp dport 22"),
+        nft("drop", "meta l4proto tcp …dport"),
     )
 
 
@@ -100,7 +100,7 @@ def test_named_sets_are_read_that_change_with_the_generation(node, reader):
     node.run(NAMED)
     chain = reader.with_steps(reader.chains()["inet firewall"]["input"])
     ipv4 = "meta nfproto ipv4"
-    assert [f"{step.condition} {step.verdict}" for step in chain.steps] == [
+    assert [str(step) for step in chain.steps] == [
         "tcp dport 22,80-90 drop",
         f"{ipv4} ip saddr != 10.244.3.7/32 meta l4proto tcp ip daddr 10.96.7.1/32 th dport 80 drop",
         f"{ipv4} …daddr drop",
@@ -112,13 +112,13 @@ def test_named_sets_are_read_that_change_with_the_generation(node, reader):
 def test_a_change_of_elements_is_a_new_generation_and_is_read(node, reader):
     node.run(NAMED)
     before = reader.generation()
-    assert reader.with_steps(reader.chains()["inet firewall"]["input"]).steps[0].condition
+    assert reader.with_steps(reader.chains()["inet firewall"]["input"]).steps[0].matches
     node.run("nft delete element inet firewall closed { 80-90 }")
     assert reader.generation() == before + 1
     node.run("nft add element inet firewall closed { 443 }")
     assert reader.generation() == before + 2
     chain = reader.with_steps(reader.chains()["inet firewall"]["input"])
-    assert chain.steps[0] == Step("drop", "tcp dport 22,443")
+    assert chain.steps[0] == nft("drop", "tcp dport 22,443")
 
 
 def test_sets_are_listed_once_for_all_rules_of_a_table(node, reader, monkeypatch):
@@ -142,12 +142,12 @@ def test_a_large_set_is_not_understood(node, reader, tmp_path):
     )
     node.run(f"nft -f {rules}")
     chain = reader.with_steps(reader.chains()["inet big"]["input"])
-    assert chain.steps == (Step("drop", "meta l4proto tcp …dport"),)
+    assert chain.steps == (nft("drop", "meta l4proto tcp …dport"),)
 
 
 def test_a_set_that_was_removed_is_not_understood(reader):
-    step = Step("accept", "tcp dport @__set0")
-    assert list(reader._written_out(step, 1, "gone")) == [Step("accept", "meta l4proto tcp …dport")]
+    step = nft("accept", "tcp dport @__set0")
+    assert list(reader._written_out(step, 1, "gone")) == [nft("accept", "meta l4proto tcp …dport")]
 
 
 def test_the_generation_grows_with_each_change(node, reader):
@@ -162,10 +162,10 @@ def test_only_chains_for_packets_to_this_node_are_read_with_rules(node):
     steps = {str(c): c.steps for chains in tables.values() for c in chains.values() if c.steps}
     assert steps == {
         "inet firewall input": (
-            Step("accept", "ct state established,related"),
-            Step("jump admitted", "tcp dport 22"),
+            nft("accept", "ct state established,related"),
+            nft("jump admitted", "tcp dport 22"),
         ),
-        "inet firewall admitted": (Step("accept"),),
+        "inet firewall admitted": (nft("accept"),),
     }
 
 
