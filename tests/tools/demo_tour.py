@@ -61,7 +61,7 @@ class _Demo:
         """Yield lines as they come.
 
         Args:
-            until_exit: End a moment after the process, whoever still has its output.
+            until_exit: End a moment after the process, even if its output is still open elsewhere.
 
         Raises:
             TimeoutError: The deadline has passed.
