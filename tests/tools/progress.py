@@ -21,18 +21,14 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 SILENT_S = 30.0
 """A reader who sees nothing for a minute thinks that it hangs."""
 
 
-def run(
-    command: Sequence[str],
-    silent_s: float = SILENT_S,
-    write: Callable[[bytes], object] | None = None,
-) -> int:
+def run(command: Sequence[str], silent_s: float = SILENT_S) -> int:
     """Run a command until it ends; return its exit status, 128 and the signal if one ended it.
 
     Ctrl-C reaches the command by itself, because both are in one process group. SIGTERM is passed
@@ -41,9 +37,7 @@ def run(
 
     Args:
         silent_s: After how many seconds of silence, again and again, the time is written.
-        write: Takes the output; None: it goes to standard output.
     """
-    put = write or _write_out
     began = time.monotonic()
     output, end = _terminal_like(1) if os.isatty(1) else os.pipe()
     # The other descriptors are those of make's job server.
@@ -57,9 +51,9 @@ def run(
             ready, _, _ = select.select([output, ended], [], [], silent_s)
             if not ready:
                 minutes, seconds = divmod(int(time.monotonic() - began), 60)
-                put(f" [{minutes}:{seconds:02}] ".encode())
+                _write_out(f" [{minutes}:{seconds:02}] ".encode())
             elif output in ready and (part := _read(output)):
-                put(part)
+                _write_out(part)
             # A terminal's other end fails where a pipe's ends.
             elif output in ready or ended in ready:
                 break
