@@ -70,7 +70,15 @@ class SourceError(UserspaceProxyError):
 
 
 class ListenError(UserspaceProxyError):
-    """A port cannot be opened on this node."""
+    """A port cannot be opened on this node.
+
+    Args:
+        cause: What stands behind the message's colon; empty: the message contains it.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", cause: str = "") -> None:
+        super().__init__(f"{message}: {cause}" if cause else message, hint=hint)
+        self.cause = cause
 
 
 class ShortageError(ListenError):

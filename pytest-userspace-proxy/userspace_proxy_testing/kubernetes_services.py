@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from userspace_proxy.causes.say import say
 from userspace_proxy.errors import SourceError
 from userspace_proxy.facts import StatusFacts
 from userspace_proxy.model import ServiceKey
@@ -86,7 +87,7 @@ class KubernetesServices(RecordingProxy):
         key = ServiceKey(namespace or "default", last)
         if not holds_soon(lambda: self._is_served(key, port)):
             status = self.status()
-            causes = [str(i.cause) for i in status.ignored if i.service == str(key)]
+            causes = [say(i.cause) for i in status.ignored if i.service == str(key)]
             reasons = causes or status.source.problems or ["there is no such Service or port"]
             raise LookupError(f"{name} is not served: {reasons[0]}")
         if not port:

@@ -20,7 +20,7 @@ from tests.node.endpoints import (
 )
 from tests.node.steerings import steerings
 from tests.node.testbed import Testbed
-from userspace_proxy.status.failures import DENIALS
+from userspace_proxy.diagnosis.failures import DENIALS
 
 pytestmark = [pytest.mark.long, pytest.mark.netns]
 

@@ -18,7 +18,7 @@ from tests.node.endpoints import (
 from tests.node.manifests import Service
 from tests.node.steerings import steerings
 from tests.node.testbed import CLIENTS, Testbed
-from userspace_proxy.status.failures import DENIALS
+from userspace_proxy.diagnosis.failures import DENIALS
 
 pytestmark = pytest.mark.netns
 

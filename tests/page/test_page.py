@@ -13,8 +13,8 @@ from tests.unit.status.views import (
     make_two_sides,
     make_view,
 )
+from userspace_proxy.causes.endpoints import resets
 from userspace_proxy.facts import SourceFacts
-from userspace_proxy.policy.causes import resets
 from userspace_proxy.status.text import render_text
 
 from .axe import violations_on

@@ -16,7 +16,9 @@ from typing import Any
 import msgspec
 
 from userspace_proxy import facts, model
+from userspace_proxy.causes.cause import Cause
 from userspace_proxy.facts import StatusFacts
+from userspace_proxy.facts.causes import CauseFacts
 from userspace_proxy.facts.connection import ConnectionFacts
 from userspace_proxy.facts.edges import EdgesFacts
 
@@ -35,8 +37,10 @@ SHARED_FROM_WORDS = 5
 
 def make_schema() -> dict[str, Any]:
     """Return the JSON Schema of the status; its parts are also those of other answers."""
-    answers = (StatusFacts, ConnectionFacts, EdgesFacts)
-    (root, *_), parts = msgspec.json.schema_components(answers, ref_template=_REF)
+    written = (StatusFacts, ConnectionFacts, EdgesFacts, CauseFacts)
+    (root, *_), parts = msgspec.json.schema_components(
+        written, ref_template=_REF, schema_hook=_schema_of
+    )
     descriptions = _descriptions()
     for name, part in parts.items():
         if text := part.get("description"):
@@ -54,6 +58,13 @@ def make_schema() -> dict[str, Any]:
         **root,
         "$defs": parts,
     }
+
+
+def _schema_of(kind: type) -> dict[str, Any]:
+    """Return the schema of a type that msgspec doesn't know."""
+    if kind is Cause:
+        return {"$ref": _REF.format(name=CauseFacts.__name__)}
+    raise NotImplementedError(f"a {kind.__name__} isn't part of the JSON")
 
 
 def _worded(text: str) -> str:
@@ -137,7 +148,7 @@ def _descriptions() -> dict[str, dict[str, str]]:
     """Return the texts below fields, by class and field."""
     modules = (
         facts.figures, facts.lately, facts.port, facts.processes, facts.node, facts.connection,
-        facts.edges, model.causes,
+        facts.edges, facts.causes, model.causes,
     )  # fmt: skip
     found: dict[str, dict[str, str]] = {}
     for module in modules:

@@ -19,7 +19,10 @@ Rule 5: a class name occurs once in both packages.
 Rule 6: an object has at most 25 attributes: those that the methods of its class and base classes
 set on ``self``. This is about classes with an ``__init__``; rows of data, such as dataclasses and
 named tuples, may have more.
-Rule 7: problems in NOT_YET are exempt until they are fixed; an entry that isn't needed is a
+Rule 7: nothing searches, splits or replaces in text that the packages have written for people: what
+a program must know is a value beside it. This finds attributes and calls whose names are TEXTS, and
+methods that are READERS.
+Rule 8: problems in NOT_YET are exempt until they are fixed; an entry that isn't needed is a
 problem. An entry with a number is needed for that number only, so it doesn't grow.
 """
 
@@ -50,6 +53,17 @@ TASKS = (
     f"{KIT}/connections.py",
 )
 ROOT_EXCEPTION = "UserspaceProxyError"
+TEXTS = (
+    "hint", "message", "remedy", "say", "say_before", "sentence", "sentence_at", "sentence_of",
+    "verdict", "way_out", "what", "why",
+)  # fmt: skip
+"""The names of attributes and functions that are sentences, or return them."""
+READERS = (
+    "count", "endswith", "find", "findall", "finditer", "fullmatch", "index", "match", "partition",
+    "removeprefix", "removesuffix", "replace", "rfind", "rindex", "rpartition", "rsplit", "search",
+    "split", "startswith", "sub",
+)  # fmt: skip
+"""Methods of texts and patterns that look into a text."""
 _STARTERS = ("create_task", "ensure_future")
 
 Files = Mapping[str, Sequence[ast.AST]]
@@ -103,6 +117,7 @@ def find_problems(root: Path, not_yet: Collection[str]) -> list[str]:
         *find_stray_exceptions(package),
         *find_repeated_classes(package),
         *find_wide_classes(package),
+        *find_parsed_texts(package),
     }
     found = {problem.without_line for problem in problems}
     return [
@@ -291,6 +306,30 @@ def find_wide_classes(files: Files) -> Iterator[Problem]:
         if len(names) > MAX_ATTRIBUTES and any(map(has_init, parts)):
             counts = f"{len(names)} attributes, at most {MAX_ATTRIBUTES}"
             yield Problem(path, node.lineno, f"an object of {node.name} has {counts}")
+
+
+def find_parsed_texts(files: Files) -> Iterator[Problem]:
+    """Yield where a text that is written for people is searched, split or replaced in."""
+    for path, nodes in files.items():
+        for node in nodes:
+            match node:
+                case ast.Call(ast.Attribute(text, name), args) if name in READERS:
+                    texts = [text, *args]
+                case ast.Compare(_, ops, comparators):
+                    pairs = zip(ops, comparators, strict=True)
+                    texts = [right for op, right in pairs if isinstance(op, ast.In | ast.NotIn)]
+                case _:
+                    continue
+            for name in filter(None, map(name_of_text, texts)):
+                yield Problem(path, node.lineno, f"text is parsed: {name} is written for people")
+
+
+def name_of_text(node: ast.AST) -> str:
+    """Return the name of a text that is written for people; empty for anything else."""
+    match node:
+        case ast.Attribute(_, name) | ast.Call(ast.Name(name) | ast.Attribute(_, name)):
+            return name if name in TEXTS else ""
+    return ""
 
 
 def attributes_of(node: ast.ClassDef) -> Iterator[str]:

@@ -23,6 +23,12 @@ def test_the_hint_follows_the_message():
     assert (error.message, error.hint) == ("cannot listen on 192.0.2.1:80/TCP", "see ss -lntup")
 
 
+def test_the_cause_is_the_end_of_the_message_and_known_apart():
+    error = ListenError("cannot listen on 192.0.2.1:80/TCP", cause="in use", hint="see ss -lntup")
+    assert error.message == "cannot listen on 192.0.2.1:80/TCP: in use"
+    assert (error.cause, error.hint) == ("in use", "see ss -lntup")
+
+
 def test_a_message_that_is_enough_needs_no_hint():
     assert str(ListenError("cannot listen")) == "cannot listen"
 

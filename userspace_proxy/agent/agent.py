@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
+from ..diagnosis.judge import diagnose
 from ..errors import UserspaceProxyError
 from ..facts import PortFacts, StatusFacts, SteeringState
 from ..kernel.nf_tables.owned import OwnerSockets
@@ -21,7 +22,6 @@ from ..log_fields import FieldLogger
 from ..model import SocketAddress
 from ..plane import Plane, PortPool
 from ..sources import Source
-from ..status.service_mistakes import with_mistakes
 from ..steering import Steering
 from ..version import __version__
 from .components import components_of
@@ -280,7 +280,7 @@ class Agent:
             view_ports(core.served_ports, core.plane, core.steering.bind, self._clock)
         )
         facts.health_checks = core.health_checks.facts_of(core.sync.plan)
-        facts.ports = with_mistakes(facts.ports, facts.source, facts.health_checks)
+        facts.ports = diagnose(facts.ports, facts.source, facts.health_checks)
         return facts
 
     def _facts(self, ports: Sequence[PortFacts] = ()) -> StatusFacts:

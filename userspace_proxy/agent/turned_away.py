@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from ..causes.cause import Cause
+from ..causes.services import (
+    hop_limit_reached,
+    no_proxy_header,
+    none_was_local,
+    source_denied,
+    source_was_denied,
+)
+from ..diagnosis.failures import seen
 from ..facts import LATELY_S, ClientMistake
-from ..model import Cause
 from ..plan import PortPlan
 from ..plane import Group
 from ..plane.denials import DropReason
-from ..policy import client_causes
-from ..policy.client_causes import hop_limit_reached, no_proxy_header
-from ..status.failures import seen
 from .rounds.wall_clock import WallClock
 
 _MISTAKES = {
@@ -41,12 +44,12 @@ def turned_away(plan: PortPlan, group: Group, clock: WallClock) -> tuple[Cause, 
     denials, policy = group.denials, plan.cause if plan.is_dropping else None
     ranges = admits if policy is None else denials.ranges or ()
     words = [
-        (DropReason.RANGES, client_causes.source_denied(ranges)),
-        (DropReason.POLICY, policy or client_causes.none_was_local()),
-        (DropReason.FORMER_RANGES, client_causes.source_was_denied()),
+        (DropReason.RANGES, source_denied(tuple(ranges))),
+        (DropReason.POLICY, policy or none_was_local()),
+        (DropReason.FORMER_RANGES, source_was_denied()),
     ]
     return tuple(
-        replace(cause, count=count, first_at=clock.unix(first_at), last_at=clock.unix(last_at))
+        cause.replace(count=count, first_at=clock.unix(first_at), last_at=clock.unix(last_at))
         for reason, cause in words
         for count, first_at, last_at in (denials.by[reason],)
         if count

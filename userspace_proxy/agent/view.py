@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..causes.cause import Cause
+from ..causes.endpoints import fault_on_purpose
+from ..causes.services import not_listening
 from ..dataplane import Waiting
+from ..diagnosis.failures import becomes_past, failure_of, is_quiet, without_silence
+from ..diagnosis.symptoms import failed_lately
 from ..facts import (
     GAUGES,
     LATELY_S,
@@ -29,15 +34,10 @@ from ..facts import (
     facts_of_verdict,
     in_order,
 )
-from ..model import Frontend, SocketAddress
+from ..model import Doubt, Frontend, SocketAddress
 from ..plan.detours import Faults
 from ..plane import Group, Plane, Totals
-from ..policy import EndpointVerdict, causes
-from ..policy.endpoint_causes import outside, with_header
-from ..status.failures import becomes_past, failure_of, is_quiet
-from ..status.lately import failed_lately
-from ..status.no_byte import without_silence
-from ..status.port_state import judge
+from ..policy import EndpointVerdict
 from ..steering import Bind, KernelTarget
 from .rounds.served_port import ServedPort
 from .rounds.served_ports import ServedPorts
@@ -54,7 +54,7 @@ _WAIT_NAMES = counted_names(WaitCounts)
 def view_ports(
     served_ports: ServedPorts, plane: Plane, bind: Bind, clock: WallClock
 ) -> tuple[PortFacts, ...]:
-    """Return the Service ports that are served, by name.
+    """Return the Service ports that are served, by name, without their states.
 
     The view of a Service port is the same object as last time while nothing of it changes.
 
@@ -139,8 +139,8 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     facts.connect_times, facts.first_byte_times = map(_times, times)
     facts.path, facts.path_since, facts.path_why, facts.kernel_connections = served.path
     facts.problem, facts.way_out = served.problem, served.way_out
-    facts.taken_by = served.taken_by
-    facts.notes = (*facts.notes, *map(causes.may_not_listen, served.doubts))
+    facts.taken_by, facts.is_unsteered = served.taken_by, served.is_unsteered
+    facts.notes = (*facts.notes, *map(_may_not_listen, served.doubts))
     facts.turned_away = turned_away(plan, group, clock)
     facts.client_mistakes = client_mistakes(group, clock, has_served=facts.connections > 0)
     facts.is_out_of_ports = now - group.out_of_ports_at < _RECENT_S
@@ -157,8 +157,12 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     facts.sent_at = clock.unix(group.sent_at)
     facts.is_quiet = is_quiet(facts, clock)
     facts.endpoints = without_silence(facts)
-    facts.state = judge(facts)
     return facts
+
+
+def _may_not_listen(doubt: Doubt) -> Cause:
+    """Return that a frontend may not be served."""
+    return not_listening(doubt.what, doubt.hint, doubt.chain)
 
 
 def view_endpoint(
@@ -181,15 +185,12 @@ def view_endpoint(
     facts.ejected_for_s = ejected.get(address)
     # It must not look like a failure.
     words = faults.get(address)
-    facts.cause = causes.fault_on_purpose(address, words) if words else None
+    facts.cause = fault_on_purpose(address, tuple(words)) if words else None
     if facts.cause is None:
-        facts.cause, facts.is_past = failure_of(
-            address, counters, clock, group.obstacle_to(address)
-        )
-        if facts.cause is not None and verdict.host:
-            facts.cause = outside(facts.cause, address.ip, verdict.host)
-        if facts.cause is not None and group.serving.handling.proxy_protocol:
-            facts.cause = with_header(facts.cause)
+        cause, facts.is_past = failure_of(address, counters, clock, group.obstacle_to(address))
+        if cause is not None:
+            has_header = bool(group.serving.handling.proxy_protocol)
+            facts.cause = cause.replace(host=verdict.host, has_header=has_header)
     facts.answered_at = clock.unix(counters.dials.succeeded_at)
     facts.sent_at = clock.unix(counters.ends.succeeded_at)
     show_traffic(facts, counters)

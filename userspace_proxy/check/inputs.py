@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..agent.rounds.options import Options
+from ..causes.say import remedy, say
 from ..cluster import Snapshot
 from ..cluster.from_names import before_lookups
 from ..errors import ConfigError, UserspaceProxyError
@@ -78,16 +79,18 @@ def judge_plan(plan: Plan, place_of: Callable[[ServiceKey], str]) -> list[Findin
     found = [
         error(
             "manifests",
-            f"Service {item.service} would not be served: {item.cause}",
+            f"Service {item.service} would not be served: {say(item.cause)}",
             place_of(item.service),
-            item.cause.hint,
+            remedy(item.cause),
         )
         for item in plan.ignored
         if item.is_conflict and not item.is_part
     ]
     found += _limit(_refusing(plan, place_of), "Service ports would refuse clients")
     found += _limit(_notes(plan, place_of), "fields and annotations have no effect")
-    skipped = [f"{item.service} ({item.cause})" for item in plan.ignored if not item.is_conflict]
+    skipped = [
+        f"{item.service} ({say(item.cause)})" for item in plan.ignored if not item.is_conflict
+    ]
     if skipped:
         more = f" and {len(skipped) - _NAMED_MAX} more" if len(skipped) > _NAMED_MAX else ""
         names = ", ".join(skipped[:_NAMED_MAX])
@@ -105,9 +108,9 @@ def _refusing(plan: Plan, place_of: Callable[[ServiceKey], str]) -> list[Finding
     return [
         warning(
             "manifests",
-            f"{name} would refuse clients: {cause}",
+            f"{name} would refuse clients: {say(cause)}",
             place_of(name.service),
-            cause.hint,
+            remedy(cause),
         )
         for name, cause in causes
     ]
@@ -122,7 +125,7 @@ def _notes(plan: Plan, place_of: Callable[[ServiceKey], str]) -> list[Finding]:
         if note != port.cause
     }
     return [
-        warning("manifests", f"Service {service}: {note}", place_of(service), note.hint)
+        warning("manifests", f"Service {service}: {say(note)}", place_of(service), remedy(note))
         for service, note in notes
     ]
 

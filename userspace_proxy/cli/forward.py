@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ..causes.say import say
 from ..errors import ConfigError, UserspaceProxyError
 from ..loops import loop_factory
 from ..model import ServiceKey
@@ -140,9 +141,9 @@ def forwarded_ports(proxy: Proxy) -> dict[str, ForwardedPort]:
         key, port = view.plan.key.name.service, view.plan.key.name.port
         number = view.plan.frontends[0].port
         address = proxy.address_of(key, port)
-        problem = view.problem
+        problem = f"{view.problem} ({view.way_out})" if view.way_out else view.problem
         if not problem and view.plan.cause is not None:
-            problem = view.plan.cause.sentence
+            problem = say(view.plan.cause)
         name = f"{key.name}.{key.namespace}:{number}"
         count = len(view.plan.serving.endpoints)
         ports[name] = ForwardedPort(name, str(address or ""), count, problem)

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 
 from ..balance import Balancer, SplitBalancer
+from ..causes.cause import Cause
+from ..causes.say import say
 from ..facts import EndpointCounters
-from ..model import Cause, SocketAddress
+from ..model import SocketAddress
 from ..model.serving import Serving
 
 
@@ -18,7 +20,7 @@ def failure_fields(
 ) -> dict[str, str]:
     """Return the fields of a failed dial for the log."""
     on_purpose = " (a fault on purpose)" if endpoint in detours else ""
-    return {"endpoint": str(endpoint), "cause": f"{cause}{on_purpose}"}
+    return {"endpoint": str(endpoint), "cause": f"{say(cause)}{on_purpose}"}
 
 
 def end_failures(

@@ -19,7 +19,6 @@ from ..facts import Blamed, CounterTable, EndpointCounters
 from ..kernel.socket_memory import packets_lost
 from ..model import CauseCode, SocketAddress
 from ..model.serving import Serving
-from ..policy.cause_rows import row_of
 from .balancers import Balancers
 from .loads import Loads
 from .outcomes import Outcomes
@@ -140,7 +139,7 @@ class EndpointGroup(CounterTable):
     def note_saved(self, counters: EndpointCounters, failed: Collection[CauseCode]) -> None:
         """Count a connection that an endpoint has answered after others had failed."""
         self.counters.saved += 1
-        counters.late += any(row_of(code).is_slow for code in failed)
+        counters.late += any(code.traits.is_slow for code in failed)
 
     def former_endpoints(self) -> set[SocketAddress]:
         """Return the endpoints that aren't any more, and still have connections."""

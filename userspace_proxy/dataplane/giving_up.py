@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import _socket
 
+from ..causes.endpoints import UNANSWERED_S
 from ..facts import Blamed, EndpointCounters
 from ..facts.late_bytes import note_late
 from ..kernel.tcp_state import is_connected, said_s, silent_s, unacknowledged_bytes, unheard_s
-from ..policy.endpoint_causes import UNANSWERED_S
 from .relay import Direction
 
 _WAITED_S = 0.9

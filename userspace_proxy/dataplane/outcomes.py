@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Container
 
+from ..causes.endpoints import DIAL_CODES, dial_failed
 from ..facts import CounterTable, EndpointCounters
 from ..kernel.neighbours import absent_hop, own_route_failure
 from ..log_fields import FieldLogger
@@ -20,7 +21,6 @@ from ..log_limit import LogLimit
 from ..model import CauseCode, DialFailure, Failure, SocketAddress
 from ..model.failures import NO_ANSWER, SHORTAGES, UNREACHABLE
 from ..model.serving import Serving
-from ..policy import causes
 from .balancers import Balancers
 from .detours import end_failures, failure_fields
 
@@ -108,7 +108,7 @@ class Outcomes:
             failed = failed._replace(failure=Failure.NO_HOST)
         failed = own_route_failure(failed, endpoint.ip)
         failure = failed.failure
-        code = causes.DIAL_CODES[failure]
+        code = DIAL_CODES[failure]
         if endpoint in self._detours:
             code = CauseCode.FAULT_ON_PURPOSE
         counters.count_failure(code)
@@ -203,7 +203,7 @@ class Outcomes:
 
     def _fields(self, endpoint: SocketAddress, failed: DialFailure) -> dict[str, str]:
         """Return the fields of a failed dial for the log."""
-        cause = causes.dial_failed(endpoint, failed.failure, os.strerror(failed.number))
+        cause = dial_failed(endpoint, failed.failure, os.strerror(failed.number))
         return {"service": self._label, **failure_fields(endpoint, cause, self._detours)}
 
     def _log_ejection(self, endpoint: SocketAddress, failed: DialFailure, *, is_last: bool) -> None:

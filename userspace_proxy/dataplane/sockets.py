@@ -196,4 +196,4 @@ def cannot_listen(at: SocketAddress, protocol: Protocol, exc: OSError) -> Listen
     }
     kind = ShortageError if exc.errno in EXHAUSTED_ERRNOS else ListenError
     hint = hints.get(exc.errno or 0) or shortage_hint(exc.errno)
-    return kind(f"cannot listen on {at}/{protocol}: {exc.strerror}", hint=hint)
+    return kind(f"cannot listen on {at}/{protocol}", cause=exc.strerror or str(exc), hint=hint)

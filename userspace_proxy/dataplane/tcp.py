@@ -20,6 +20,7 @@ import _socket
 import errno
 from typing import Any, Protocol
 
+from ..causes.endpoints import end_code
 from ..facts import Blamed, EndpointCounters
 from ..facts.connection import ConnectionEvent, ConnectionFacts, ending, failed_dials
 from ..facts.late_bytes import note_arrived
@@ -29,7 +30,6 @@ from ..kernel.tcp_state import is_connected, unacknowledged_bytes
 from ..model import CauseCode, Failure, ProxyProtocol, SocketAddress
 from ..model.connection_ends import EndedBy
 from ..model.proxy_protocol import write_header
-from ..policy.causes import end_code
 from . import reactor as epoll
 from .endpoint_group import EndpointGroup
 from .frontends import Announced, dialled_at

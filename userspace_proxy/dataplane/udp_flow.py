@@ -8,6 +8,7 @@ import math
 from collections.abc import Hashable
 from typing import Any, Protocol
 
+from ..causes.endpoints import UNANSWERED_FLOW_S
 from ..facts import EndpointCounters
 from ..facts.connection import ConnectionEvent
 from ..facts.conversation import Conversation
@@ -15,7 +16,6 @@ from ..kernel.icmp_errors import take_icmp_errors
 from ..kernel.pktinfo import Ancillary, AncillaryItem
 from ..model import CauseCode, DialFailure, Failure, SocketAddress
 from ..model.failures import dial_failure
-from ..policy.endpoint_causes import UNANSWERED_FLOW_S
 from ..policy.flow_table import GRAIN_S, FlowTable
 from . import reactor as epoll
 from .endpoint_group import EndpointGroup

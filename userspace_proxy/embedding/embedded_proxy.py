@@ -12,6 +12,7 @@ from ..agent.rounds.options import Options
 from ..agent.rounds.served_port import ServedPort
 from ..agent.watchers.names import NamesInNamespace, ProxyNames
 from ..agent.watchers.printed_addresses import dialled_address
+from ..causes.say import say
 from ..errors import ListenError
 from ..facts.connection import ConnectionFacts, ConnectionFilter
 from ..lookup.in_process import ProcessNames
@@ -144,7 +145,7 @@ class EmbeddedProxy(Agent):
         family = SocketAddress(service.cluster_ips[0], 0).family
         why = lacks.get(family) or lacks.get(handling.balance, "")
         if note := choose_path(handling, self._options.path, why).note:
-            raise ValueError(note.sentence)
+            raise ValueError(say(note))
 
     async def _replace(self, service: Service, slices: Iterable[EndpointSlice]) -> None:
         """Put a Service; if it can't be served, the one before is put again."""
@@ -375,9 +376,7 @@ class EmbeddedProxy(Agent):
         served_ports = self._ports_of(key)
         for served in served_ports:
             if served.problem:
-                error = served.not_listening or ListenError(served.problem)
-                # A copy: the traceback of an error that is raised keeps what its frames refer to.
-                raise ListenError(error.message, hint=error.hint)
+                raise ListenError(served.problem, hint=served.way_out)
         if not served_ports and self._services[key][0].cluster_ips:
-            reasons = [str(i.cause) for i in self._running().sync.plan.ignored if i.service == key]
+            reasons = [say(i.cause) for i in self._running().sync.plan.ignored if i.service == key]
             raise ListenError(": ".join([f"cannot serve {key}", *reasons[:1]]))

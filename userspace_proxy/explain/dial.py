@@ -18,11 +18,11 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from ..causes.cause import Cause
+from ..causes.endpoints import absent, dial_failed, resets
 from ..kernel.neighbours import absent_hop, own_route_failure
-from ..model import Cause, SocketAddress
+from ..model import SocketAddress
 from ..model.failures import BY_OWN_ROUTE, NO_ANSWER, dial_failure
-from ..policy.causes import dial_failed, resets
-from ..policy.endpoint_causes import no_host
 
 SILENCE_S = 3.0
 """As long as a client of the proxy waits for all endpoints together."""
@@ -72,7 +72,7 @@ def dial(address: SocketAddress, *, silence_s: float = SILENCE_S) -> DialResult:
             seconds = time.monotonic() - begin
             failed = dial_failure(number, address.ip)
             if failed.failure in NO_ANSWER and (hop := absent_hop(address.ip)):
-                return DialResult(seconds, no_host(address, hop), error)
+                return DialResult(seconds, absent(address, hop), error)
             failure = own_route_failure(failed, address.ip).failure
             cause = dial_failed(address, failure, error)
             return DialResult(seconds, cause, error, has_no_route=failure in BY_OWN_ROUTE)

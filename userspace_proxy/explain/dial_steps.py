@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
+from ..causes.cause import Cause
+from ..causes.say import remedy, say
 from ..facts import LATELY_S, EndpointFacts, Level, PortFacts
 from ..facts.units import plural, seconds_in_words
-from ..model import Cause, CauseCode, ip_of
-from ..policy.endpoint_causes import outside
+from ..model import CauseCode
 from .dial import DialResult
 from .path_step import PathStep
 
@@ -37,7 +38,7 @@ def with_hosts(ports: Iterable[PortFacts], dials: Dials) -> Dials:
     """Return dials in which the remedies for endpoints by name are about hosts, not about pods."""
     hosts = {e.address: e.host for port in ports for e in port.endpoints if e.host}
     return {
-        at: replace(result, cause=outside(result.cause, ip_of(at), hosts[at]))
+        at: replace(result, cause=result.cause.replace(host=hosts[at]))
         if at in hosts and result.cause is not None
         else result
         for at, result in dials.items()
@@ -73,7 +74,7 @@ def _level_of_failed(endpoint: EndpointFacts, now: float) -> Level | None:
 def _unlike_clients(endpoint: EndpointFacts, cause: Cause, now: float) -> str:
     """Return what clients met where a failed dial met something else."""
     if endpoint.cause is not None:
-        return "" if endpoint.cause.code is cause.code else f"; clients: {endpoint.cause}"
+        return "" if endpoint.cause.code is cause.code else f"; clients: {say(endpoint.cause)}"
     if not endpoint.answered_at:
         return ""
     age = seconds_in_words(max(0.0, now - endpoint.answered_at))
@@ -114,9 +115,9 @@ def dial_steps(
     if failed:
         order = (*reversed(Level), None)
         level, endpoint, cause = min(failed.values(), key=lambda one: order.index(one[0]))
-        what = f"{len(failed):,} of {plural(len(used), 'used endpoint')} failed: {cause}"
+        what = f"{len(failed):,} of {plural(len(used), 'used endpoint')} failed: {say(cause)}"
         what = f"{what}{_unlike_clients(endpoint, cause, now)}"
-        yield PathStep(level, "dial", what, cause.hint, details)
+        yield PathStep(level, "dial", what, remedy(cause), details)
     elif unrouted:
         what = f"This machine has no route to {len(unrouted):,} of {plural(len(used), 'endpoint')}"
         yield PathStep(None, "dial", what, "Run this on a node, which has routes to pods", details)

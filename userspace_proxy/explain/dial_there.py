@@ -14,20 +14,20 @@ users can enter only their own.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ..answering_child import AnsweringChild
 from ..facts import StatusFacts
+from ..facts.causes import dump_cause, load_cause
 from ..frames import receive_frame, send_frame
 from ..kernel.own_namespace import network_namespace, user_namespace
-from ..model import Cause, CauseCode, SocketAddress
+from ..model import SocketAddress
 from .dial import DialResult, dial_all
 
 # Some 3 s for each 32 addresses, and the start of an interpreter.
@@ -69,7 +69,7 @@ def dial_by(way: tuple[str, ...], addresses: Iterable[SocketAddress]) -> dict[st
             answer, _ = child.ask(message)
         finally:
             child.close()
-    return {address: _read(fields) for address, fields in json.loads(answer).items()}
+    return {address: _read(*fields) for address, fields in json.loads(answer).items()}
 
 
 def answer(descriptor: int) -> int:
@@ -77,13 +77,15 @@ def answer(descriptor: int) -> int:
     with socket.socket(fileno=descriptor) as link:
         message, _ = receive_frame(link)
         results = dial_all(SocketAddress(ip, port) for ip, port in json.loads(message))
-        made = {address: dataclasses.asdict(result) for address, result in results.items()}
+        made = {address: _written(result) for address, result in results.items()}
         send_frame(link, json.dumps(made).encode())
     return 0
 
 
-def _read(fields: Mapping[str, Any]) -> DialResult:
-    cause = fields["cause"]
-    if cause is not None:
-        cause = Cause(**{**cause, "code": CauseCode(cause["code"])})
-    return DialResult(**{**fields, "cause": cause})
+def _written(result: DialResult) -> tuple[object, ...]:
+    cause = dump_cause(result.cause) if result.cause is not None else None
+    return result.seconds, cause, result.error, result.has_no_route
+
+
+def _read(seconds: float, cause: Any, error: str, has_no_route: bool) -> DialResult:
+    return DialResult(seconds, load_cause(cause) if cause else None, error, has_no_route)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ..facts import LATELY_S, FirewallFacts, Level, PortFacts, StatusFacts
-from ..policy.causes import CHAIN
 from .path_step import PathStep
 
 _TOPIC = "firewall"
@@ -28,12 +27,12 @@ def firewall_steps(
         now: Unix time.
     """
     for one in node.firewalls:
-        is_passed = not client and any(_passes(port, one, now) for port in ports)
-        whom = "of other clients" if is_passed else "to Services"
-        what = f"Chain {one.chain} of another program may drop packets {whom}: {one.why}"
+        is_passed = _is_passed(one, ports, client, now)
+        what = f"Chain {_drops(one, 'of other clients' if is_passed else 'to Services')}"
         yield PathStep(None if is_passed else Level.TROUBLE, _TOPIC, what, one.way_out)
     # Of the address, or of packets to an endpoint.
-    is_blamed = any(CHAIN in cause.sentence for port in ports for cause in port.state.causes)
+    causes = [cause for port in ports for cause in port.state.causes]
+    is_blamed = any(cause.get("chain") or cause.get("rule") for cause in causes)
     if not node.firewalls and not is_blamed and node.steering.name != "none":
         what = "No chain of another program is known to drop packets to it"
         if any(port.is_unseen for port in ports):
@@ -43,11 +42,27 @@ def firewall_steps(
             yield PathStep(Level.OK, _TOPIC, what)
 
 
-def firewall_clause(steps: Sequence[PathStep]) -> str:
-    """Return a chain that may drop packets of others, as the end of a sentence; or empty."""
-    of_firewalls = (step.what for step in steps if step.topic == _TOPIC and step.level is None)
-    first = next((what for what in of_firewalls if what.startswith("Chain ")), "")
-    return f"; {first[0].lower()}{first[1:]}" if first else ""
+def firewall_clause(
+    node: StatusFacts | None, ports: Sequence[PortFacts], client: str, now: float
+) -> str:
+    """Return the first chain that may drop packets of others, as the end of a sentence; or empty.
+
+    The arguments are those of :func:`firewall_steps`; without a node there is none.
+    """
+    chains = () if node is None else node.firewalls
+    passed = (one for one in chains if _is_passed(one, ports, client, now))
+    first = next(passed, None)
+    return "" if first is None else f"; chain {_drops(first, 'of other clients')}"
+
+
+def _drops(firewall: FirewallFacts, whom: str) -> str:
+    return f"{firewall.chain} of another program may drop packets {whom}: {firewall.why}"
+
+
+def _is_passed(
+    firewall: FirewallFacts, ports: Sequence[PortFacts], client: str, now: float
+) -> bool:
+    return not client and any(_passes(port, firewall, now) for port in ports)
 
 
 def _passes(port: PortFacts, firewall: FirewallFacts, now: float) -> bool:

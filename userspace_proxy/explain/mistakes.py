@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..causes.say import remedy, say
+from ..diagnosis.judge import cause_of
 from ..facts import Level
-from ..policy.mistake_causes import rejected
 from .path_step import PathStep
 from .reading import Subject
 
@@ -22,8 +23,8 @@ def mistakes(subject: Subject) -> Iterator[PathStep]:
 def _rejected(subject: Subject) -> Iterator[PathStep]:
     """Yield the mistakes in objects of a Service whose ports don't show them."""
     for item in subject.rejected:
-        cause = rejected(item.object, item.line)
-        yield PathStep(Level.TROUBLE, _SERVICE, cause.sentence, cause.hint)
+        cause = cause_of(item)
+        yield PathStep(Level.TROUBLE, _SERVICE, say(cause), remedy(cause))
 
 
 def _ignored(subject: Subject) -> Iterator[PathStep]:
@@ -32,7 +33,7 @@ def _ignored(subject: Subject) -> Iterator[PathStep]:
         yield PathStep(
             Level.TROUBLE if item.is_conflict else Level.ATTENTION,
             _SERVICE,
-            f"{which} not served: {item.cause.sentence}",
-            item.cause.hint,
+            f"{which} not served: {say(item.cause)}",
+            remedy(item.cause),
             is_by_design=not item.is_conflict,
         )

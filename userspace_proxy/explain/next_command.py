@@ -13,16 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..model import Cause, CauseCode, ip_of
-from ..policy.cause_rows import row_of
-from ..policy.causes import CHAIN, SLICES_OF
+from ..causes.cause import Cause
+from ..causes.say import object_of
+from ..model import CauseCode, ip_of
 
 if TYPE_CHECKING:
     from .reading import Subject
 
 _POD_AT = "get pods -A -o wide --field-selector status.podIP={ip}"
-# The codes of causes that are about an endpoint's address begin so.
-_ENDPOINT = "endpoint-"
 UNREPLIED = "conntrack -L marks UDP flows without an answer as [UNREPLIED]"
 # The source's flags that kubectl has, too, and its name for them.
 _KUBECTL_FLAGS = {"--kubeconfig": "--kubeconfig", "--master": "--server"}
@@ -72,7 +70,7 @@ def next_command(cause: Cause | None, subject: Subject, asked: Asked, *, pod: st
         pod: The name of the pod that was found to be the reason; empty if none was.
     """
     if cause is not None and asked.is_api:
-        if not asked.has_pods and row_of(cause.code).is_of_pods and not _is_of_slices(cause):
+        if not asked.has_pods and cause.code.traits.is_of_pods and not cause.row.is_of_slices:
             return asked.again(subject.service, "--pods")
         if cause.code == CauseCode.NOT_LOCAL and (node := _other_node(subject)):
             flags = [flag for flag in asked.source if _name(flag) != "--hostname-override"]
@@ -90,20 +88,19 @@ def next_command(cause: Cause | None, subject: Subject, asked: Asked, *, pod: st
         return asked.again(subject.service, "--probe") if can_dial else _flows(subject, asked)
     endpoints = (endpoint for port in subject.ports for endpoint in port.endpoints)
     # kubectl shows nothing of a host outside the cluster.
-    is_host = any(one.host and one.address == cause.object for one in endpoints)
+    about = object_of(cause)
+    is_host = any(one.host and one.address == about for one in endpoints)
     if has_kubectl and not is_host and (words := _words(cause, pod)):
         namespace, _, name = subject.service.partition("/")
-        ip = ip_of(cause.object)
+        ip = ip_of(about)
         return asked.kubectl(words.format(namespace=namespace, name=name, ip=ip, pod=pod))
-    # Those that aren't allowed aren't dialled either.
-    is_dialled = cause.code.startswith(_ENDPOINT) and cause.code != CauseCode.ENDPOINT_NOT_ALLOWED
-    if is_dialled and can_dial:
+    if cause.code.traits.is_of_endpoint and can_dial:
         return asked.again(subject.service, "--probe")
     if asked.is_elsewhere:
         return ""
-    if cause.object.startswith(CHAIN):
-        return shlex.join(["nft", "list", "chain", *cause.object.removeprefix(CHAIN).split()])
-    return row_of(cause.code).on_node
+    if chain := cause.get("chain"):
+        return shlex.join(["nft", "list", "chain", *str(chain).split()])
+    return cause.code.traits.on_node
 
 
 def _flows(subject: Subject, asked: Asked) -> str:
@@ -116,17 +113,13 @@ def _flows(subject: Subject, asked: Asked) -> str:
     return f"conntrack -L -f {port.family.lower()} -p udp --orig-dst {ip}"
 
 
-def _is_of_slices(cause: Cause) -> bool:
-    return cause.object.startswith(SLICES_OF)
-
-
 def _words(cause: Cause, pod: str) -> str:
-    if _is_of_slices(cause):
-        return row_of(CauseCode.NO_SLICE).kubectl
-    row = row_of(cause.code)
-    named = row.kubectl_of_pod if pod else ""
-    of_endpoint = _POD_AT if cause.code.startswith(_ENDPOINT) and ip_of(cause.object) else ""
-    return named or row.kubectl or of_endpoint
+    if cause.row.is_of_slices:
+        return CauseCode.NO_SLICE.traits.kubectl
+    traits = cause.code.traits
+    named = traits.kubectl_of_pod if pod else ""
+    is_at_pod = traits.is_of_endpoint and ip_of(object_of(cause))
+    return named or traits.kubectl or (_POD_AT if is_at_pod else "")
 
 
 def _other_node(subject: Subject) -> str:

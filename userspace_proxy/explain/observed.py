@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..facts.units import plural
-from ..policy.cause_rows import row_of
 
 if TYPE_CHECKING:
     from ..facts import EndpointFacts
@@ -18,7 +17,7 @@ def before_it_failed(endpoint: EndpointFacts, protocol: str) -> str:
     """
     if endpoint.cause is None or not endpoint.connections:
         return ""
-    if row_of(endpoint.cause.code).accepts:
+    if endpoint.cause.code.traits.accepts:
         return ""
     if protocol == "UDP":
         return "; it answered before" if endpoint.has_sent else ""

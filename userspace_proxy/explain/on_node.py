@@ -19,14 +19,14 @@ def node_notes(port: PortFacts, subject: Subject) -> Iterator[PathStep]:
         usable = {endpoint.address for endpoint in port.endpoints if endpoint.is_usable}
         lost = (e for e in there.endpoints if e.address in usable and not e.is_usable)
         details = tuple((None, f"{one.address}: {one.state}") for one in lost)
-        yield PathStep(None, NOTE, f"{_WHERE} {_would(there)}", there.state.way_out, details)
+        yield PathStep(None, NOTE, f"{_WHERE} {there.planned}", there.state.way_out, details)
 
 
 def node_clause(ports: Iterable[PortFacts], subject: Subject) -> str:
     """Return the same for the end of the sentence, of the first such port; or empty."""
     found = filter(None, (_there(port, subject) for port in ports))
     first = next(found, None)
-    return "" if first is None else f"; {_WHERE} {_would(first)}"
+    return "" if first is None else f"; {_WHERE} {first.planned}"
 
 
 def _there(port: PortFacts, subject: Subject) -> PortFacts | None:
@@ -37,10 +37,3 @@ def _there(port: PortFacts, subject: Subject) -> PortFacts | None:
 
 def _key(port: PortFacts) -> tuple[str, str, str]:
     return port.title, port.family, port.side
-
-
-def _would(port: PortFacts) -> str:
-    """Return the sentence about a planned state within another sentence."""
-    sentence = port.state.sentence.replace("Clients are", "clients would be", 1)
-    sentence = sentence.replace("Served", "clients would be served", 1)
-    return f"{sentence[:1].lower()}{sentence[1:]}"

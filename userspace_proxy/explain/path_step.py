@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..causes.cause import Cause
 from ..facts import Level
 
 
@@ -23,6 +24,8 @@ class PathStep:
     """The name of the pod that it is about; empty if it is about none, or several."""
     is_by_design: bool = False
     """It needs attention only because it was asked for."""
+    causes: tuple[Cause, ...] = ()
+    """Those that it states as a whole."""
 
     @property
     def mark(self) -> Level | None:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..causes.say import object_of, remedy
 from ..cluster import Snapshot
+from ..diagnosis.clause import planned_of
+from ..diagnosis.clauses import not_looked_up
+from ..diagnosis.judge import diagnose, state_of
+from ..diagnosis.rules import PortVerdict, decide
 from ..facts import (
     Level,
     PortFacts,
@@ -26,9 +31,7 @@ from ..plan import Planner, PortPlan
 from ..policy import PolicyOptions
 from ..policy.node_facts import make_facts, options_with
 from ..status.answers import make_answer
-from ..status.port_state import judge
 from ..status.selection import Selection
-from ..status.service_mistakes import with_mistakes
 
 # This machine need not be the node, so node ports are planned at the Node's addresses, or else only
 # at these.
@@ -62,7 +65,7 @@ def plan_status(
         source=source,
         steering=SteeringState("none"),
         sync=SyncFacts(last_done=now),
-        ports=with_mistakes([*map(_port, plan.ports.values())], source, judge=_judge),
+        ports=diagnose([*map(_port, plan.ports.values())], source, judge=_judge),
         ignored=facts_of_ignored(plan.ignored),
     )
     return make_answer(facts, now=now, selection=Selection())
@@ -73,21 +76,26 @@ def _port(plan: PortPlan) -> PortFacts:
         map(facts_of_frontend, in_order(plan.frontends)),
         map(facts_of_verdict, plan.verdicts),
     )
-    facts = facts_of_plan(plan, frontends, endpoints)
-    facts.state = _judge(facts)
-    return facts
+    return facts_of_plan(plan, frontends, endpoints)
 
 
 def _judge(port: PortFacts) -> StateFacts:
+    verdict = _decide(port)
+    port.planned = planned_of(verdict.clauses)
+    state = state_of(port, verdict)
+    if verdict.state is PortState.NOT_LOOKED_UP and port.cause is not None:
+        # The cause is what is expected of a plan.
+        return StateFacts(state.level, state.word, state.sentence, way_out=remedy(port.cause))
+    return state
+
+
+def _decide(port: PortFacts) -> PortVerdict:
     cause = port.cause
     if cause is not None and cause.code is CauseCode.NAME_UNRESOLVED and not port.is_holding:
         # No plan looks names up: only a proxy finds out whether clients are served.
-        sentence = f"Clients would be served once {cause.object} is looked up"
-        return StateFacts(Level.OK, PortState.NOT_LOOKED_UP, sentence, way_out=cause.hint)
-    state = judge(port)
-    if state.word is not PortState.UNKNOWN or port.is_unseen:
-        return state
+        clause = not_looked_up(object_of(cause))
+        return PortVerdict(Level.OK, PortState.NOT_LOOKED_UP, (clause,))
+    _, verdict = decide(port)
+    is_seen = verdict.state is PortState.UNKNOWN and not port.is_unseen
     # A plan has no clients yet.
-    return StateFacts(
-        state.level, PortState.SERVED, state.sentence, state.causes, state.way_out, state.code
-    )
+    return verdict._replace(state=PortState.SERVED) if is_seen else verdict

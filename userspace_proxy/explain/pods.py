@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..facts import Level
-from ..facts.units import capitalised, plural
+from ..facts.units import plural
 from ..model import Service
 from ..model.pods import PodState
-from ..model.similar import did_you_mean
-from ..policy.causes import selector_text
+from ..model.similar import nearest
+from ..policy.no_endpoints import selector_text
 from .path_step import PathStep
 
 _TOPIC = "pods"
@@ -68,12 +68,11 @@ def _no_pod(service: Service, others: Sequence[PodState]) -> PathStep:
         # The same label with a similar value, before other labels.
         same_key = [pair for pair in pairs if pair.startswith(f"{key}=")]
         for known in (same_key, list(pairs)):
-            hint = did_you_mean(f"{key}={value}", [p for p in known if p != f"{key}={value}"])
-            if hint:
-                near = hint.removeprefix("did you mean ").removesuffix("?")
+            pair = f"{key}={value}"
+            if near := nearest(pair, [other for other in known if other != pair]):
                 pod = pairs[near].name
                 what = f"{what}; pod {pod} has {near}"
-                return PathStep(Level.TROUBLE, _TOPIC, what, capitalised(hint), pod=pod)
+                return PathStep(Level.TROUBLE, _TOPIC, what, f"Did you mean {near}?", pod=pod)
     there = ", ".join(sorted(pairs)[:_SHOWN]) or "none"
     return PathStep(Level.TROUBLE, _TOPIC, f"{what}; the labels there are {there}")
 

@@ -38,8 +38,8 @@ def read_subject(status: StatusFacts, service: str, origin: str, *, is_live: boo
         is_live: It is a running proxy's.
     """
     part, key = status.only(service), service.partition(":")[0]
-    shown = [cause.sentence for port in part.ports for cause in port.state.causes]
-    unshown = [item for item in status.source.rejected if not _is_in(item, shown)]
+    shown = {cause.get("line") for port in part.ports for cause in port.state.causes}
+    unshown = [item for item in status.source.rejected if item.line not in shown]
     own = status.source.rejected_of(key)
     return Subject(
         service=key,
@@ -48,10 +48,6 @@ def read_subject(status: StatusFacts, service: str, origin: str, *, is_live: boo
         ports=part.ports,
         ignored=[item for item in status.ignored if item.service == key],
         node=status if is_live else None,
-        rejected=() if any(_is_in(item, shown) for item in own) else own,
+        rejected=() if any(item.line in shown for item in own) else own,
         others_rejected=[item for item in unshown if key not in item.services],
     )
-
-
-def _is_in(item: RejectedFacts, sentences: Sequence[str]) -> bool:
-    return any(item.line in sentence for sentence in sentences)

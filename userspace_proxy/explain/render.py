@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Iterator
 
+from ..facts.causes import dump_cause
 from ..status.text import MARKS, printable
 from ..status.wrapping import placed, placed_remedy
 from .path_step import PathStep
@@ -25,7 +26,7 @@ def render_text(explanation: Explanation, *, columns: int = 0) -> str:
 
 def render_json(explanation: Explanation) -> str:
     """Return the same as JSON; the fields are those of :class:`Explanation`."""
-    return json.dumps(dataclasses.asdict(explanation), indent=2) + "\n"
+    return json.dumps(dataclasses.asdict(explanation), indent=2, default=dump_cause) + "\n"
 
 
 def _lines(explanation: Explanation, columns: int) -> Iterator[str]:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from ..causes.cause import Cause
+from ..causes.say import say
+from ..diagnosis.clause import Clause, joined, sentence_of
+from ..diagnosis.clauses import by_endpoints, led_by_kernel
+from ..diagnosis.dated import cause_at, last_answer
+from ..diagnosis.rules import is_silent, served_clauses
 from ..facts import PortFacts
-from ..facts.units import capitalised, seconds_in_words, times_in_words
-from ..model import Cause, CauseCode
-from ..status.no_byte import with_age
-from ..status.path_words import led_in_words
-from ..status.port_state import served_in_words, serving_in_words
-from ..status.waits import is_silent
+from ..facts.units import seconds_in_words
 from .dial_steps import Dials
 from .reading import Subject
 
@@ -33,9 +34,9 @@ def served_sentence(ports: Sequence[PortFacts], subject: Subject, dials: Dials) 
     for cause, is_from_outside in dropped.items():
         # The cause of a policy is why, that of a source range also who.
         who = f"clients from outside {are} dropped: " if is_from_outside else ""
-        served.append(f"{who}{told(cause, subject.now)}")
+        served.append(f"{who}{cause_at(cause, subject.now)}")
     # What is served elsewhere by design.
-    served += [str(one) for one in ports[0].notes if one.code is CauseCode.NOT_OURS]
+    served += [say(one) for one in ports[0].notes if one.code.traits.is_by_design]
     return "; ".join(served)
 
 
@@ -52,17 +53,17 @@ def without_answer(ports: Sequence[PortFacts], subject: Subject) -> PortFacts | 
 
 def _by_endpoints(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> list[str]:
     """Return by how many endpoints clients are served, and whether one has been."""
-    by = serving_in_words(ports[0])
+    by = by_endpoints(ports[0].serving, ports[0].standby)
     if subject.node is None:
         return [f"Clients would be served by {by}", *_pinned(ports)]
     served = f"Clients are served by {by}"
     if led := [port for port in ports if port.is_unseen]:
         served = _led(led, dials)
     elif silent := without_answer(ports, subject):
-        served = served_in_words(silent)
+        served = sentence_of(served_clauses(silent))
     elif all(port.is_without_answer or port.is_quiet for port in ports):
         last = max(ports, key=lambda port: port.sent_at)
-        served = with_age(served_in_words(last), last, subject.now)
+        served = joined(_at(clause, last, subject.now) for clause in served_clauses(last))
     parts = [served, *_pinned(ports)]
     is_counted = all(port.kernel_connections is not None for port in led)
     if led and is_counted and not any(p.connections or p.kernel_connections for p in ports):
@@ -78,20 +79,23 @@ def policy_drops(port: PortFacts) -> Cause | None:
     return next(met, port.cause)
 
 
+def _at(clause: Clause, port: PortFacts, now: float) -> str:
+    age = last_answer(port, now) if clause.row.is_dated else ""
+    return f"{clause.text} ({age})" if age else clause.text
+
+
 def _led(ports: Sequence[PortFacts], dials: Dials) -> str:
     """Return what is known of the clients that the kernel leads straight to endpoints."""
+    first, shown = ports[0], ""
     used = [endpoint for port in ports for endpoint in port.endpoints if endpoint.is_usable]
-    return capitalised(
-        led_in_words(
-            serving_in_words(ports[0]),
-            "probes"
-            if all(port.is_probed for port in ports)
-            # One that failed would be the sentence.
-            else "dials from this machine"
-            if all(endpoint.address in dials for endpoint in used)
-            else "",
-        )
-    )
+    if all(port.is_probed for port in ports):
+        shown = "probes"
+    elif all(endpoint.address in dials for endpoint in used):
+        # One that failed would be the sentence.
+        shown = "dials from this machine"
+    service = f"{first.namespace}/{first.service}"
+    led = led_by_kernel(first.serving, first.standby, service, first.protocol, shown)
+    return sentence_of([led])
 
 
 def _pinned(ports: Sequence[PortFacts]) -> Iterator[str]:
@@ -100,8 +104,3 @@ def _pinned(ports: Sequence[PortFacts]) -> Iterator[str]:
         if port.affinity_timeout_s is not None and port.usable > 1:
             within = seconds_in_words(port.affinity_timeout_s)
             yield f"each client keeps to one, until it is away for {within} (sessionAffinity)"
-
-
-def told(cause: Cause, now: float) -> str:
-    """Return a cause with how often it was seen, and when."""
-    return f"{cause.sentence}{times_in_words(cause.count, cause.last_at, now)}"

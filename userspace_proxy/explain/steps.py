@@ -13,6 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from ..causes.cause import Cause
+from ..causes.say import Form, remedy, say
+from ..diagnosis.clauses import and_standby, waiting_clients
+from ..diagnosis.dated import also, cause_at, sentence_at, times_of
+from ..diagnosis.paths import counted_in_words, path_in_words, probes_in_words
+from ..diagnosis.problems import changed_again, changed_by_others
+from ..diagnosis.rules import wrong_besides
 from ..facts import EndpointFacts, Level, PortFacts, PortState, RejectedFacts, StatusFacts
 from ..facts.units import (
     capitalised,
@@ -20,21 +27,8 @@ from ..facts.units import (
     limit_in_words,
     plural,
     seconds_in_words,
-    times_in_words,
-    waiting_in_words,
 )
-from ..model import Cause, CauseCode
-from ..policy.cause_rows import row_of
 from ..status.missing import is_known
-from ..status.no_byte import with_age
-from ..status.not_served import besides
-from ..status.path_words import counted_in_words, path_in_words, probes_in_words
-from ..status.port_state import (
-    also_in_words,
-    mistakes_of,
-    standby_in_words,
-)
-from ..status.problems import changed_again, changed_by_others
 from .clients import say_client
 from .dial_steps import (
     UNREACHED,
@@ -52,7 +46,7 @@ from .observed import before_it_failed
 from .on_node import node_clause, node_notes
 from .path_step import PathStep
 from .reading import Subject
-from .served import policy_drops, served_sentence, told, without_answer
+from .served import policy_drops, served_sentence, without_answer
 
 _NODE, _SOURCE, _ADDRESS = "node", "source", "address"
 _ORDER = (Level.TROUBLE, Level.ATTENTION, Level.OK)
@@ -120,21 +114,20 @@ def explain(
     worst = _worst(parts, ports)
     cause = _first_cause(ports, subject, dials or {})
     at = next((p for p, part in zip(ports, of_ports, strict=True) if worst in part.steps), None)
-    sentence = _sentence(worst, at, ports, subject, dials or {})
+    is_well = worst is None or worst.topic == NOTE
+    sentence = (
+        _which(at if worst else without_answer(ports, subject), ports),
+        _sentence(worst, at, ports, subject, dials or {}),
+        firewall_clause(subject.node, ports, client, subject.now) if is_well else "",
+        node_clause(ports, subject),
+        _mistakes(steps, ports, worst, at),
+        "; nothing was dialled" if UNREACHED in steps else "",
+    )
     return Explanation(
         service=subject.service,
         origin=subject.origin,
         level=level,
-        sentence="".join(
-            (
-                _which(at if worst else without_answer(ports, subject), ports),
-                sentence,
-                firewall_clause(steps) if worst is None or worst.topic == NOTE else "",
-                node_clause(ports, subject),
-                also_in_words(sentence, _mistakes(steps, ports)),
-                "; nothing was dialled" if UNREACHED in steps else "",
-            )
-        ),
+        sentence="".join(sentence),
         next=next_command(
             cause,
             subject,
@@ -214,14 +207,32 @@ def _sentence(
         return served_sentence(ports, subject, dials)
     if worst.topic == NOTE:
         return f"{served_sentence(ports, subject, dials)}; {worst.what}"
-    return f"{worst.what}{besides(at)}" if at and worst.topic == _ADDRESS else worst.what
+    besides = _besides(worst, at)
+    return worst.what if besides is None else f"{worst.what}; besides, {say(besides)}"
 
 
-def _mistakes(steps: Sequence[PathStep], ports: Sequence[PortFacts]) -> Iterator[str]:
-    """Yield what users have written and don't get; notes that a sentence has are no steps."""
-    for port in ports:
-        yield from mistakes_of(port)
-    yield from (one.what for one in steps if one.topic == NOTE and one.level is Level.ATTENTION)
+def _besides(worst: PathStep | None, at: PortFacts | None) -> Cause | None:
+    """Return why clients that reached an address of a port would fail; None if they wouldn't."""
+    is_address = worst is not None and worst.topic == _ADDRESS
+    return wrong_besides(at) if at is not None and is_address else None
+
+
+def _mistakes(
+    steps: Sequence[PathStep],
+    ports: Sequence[PortFacts],
+    worst: PathStep | None,
+    at: PortFacts | None,
+) -> str:
+    """Return what users have written and don't get, behind the sentence of the worst step."""
+    found = {note.fact: note for port in ports for note in port.notes}
+    mistakes = {fact: note for fact, note in found.items() if note.code.traits.is_mistake}
+    for step in steps:
+        if step.topic == NOTE and step.level is Level.ATTENTION and step.causes:
+            mistakes.setdefault(step.causes[0].fact, step.causes[0])
+    besides = _besides(worst, at)
+    stated = () if worst is None else worst.causes
+    said = (*stated, *([] if besides is None else [besides]))
+    return also(list(mistakes.values()), {cause.fact for cause in said})
 
 
 def _node(
@@ -266,8 +277,10 @@ def _port(
     for frontend in port.frontends:
         what = f"{frontend.address}/{port.protocol}, {frontend.kind}"
         if not frontend.is_reached and subject.node is not None:
-            why = port.state.causes[0].sentence if port.problem else frontend.target
-            yield PathStep(Level.TROUBLE, _ADDRESS, f"{what}, is not served: {why}")
+            why = say(port.state.causes[0]) if port.problem else frontend.target
+            what = f"{what}, is not served: {why}"
+            causes = port.state.causes[:1] if port.problem else ()
+            yield PathStep(Level.TROUBLE, _ADDRESS, what, causes=tuple(causes))
         else:
             level = None if _mark(port) is None else Level.OK
             what = f"{what}: {frontend.target}" if frontend.target else what
@@ -281,25 +294,30 @@ def _port(
         yield PathStep(level, "client", said)
     yield _endpoints(port, subject.now)
     if port.waits.waiting and not port.state.word.waits:
-        held = waiting_in_words(port.waits, port.protocol)
+        held = waiting_clients(port.waits.waiting, port.waits.longest_s, port.protocol)
         yield PathStep(Level.ATTENTION, "waiting", f"Waiting for an endpoint: {held}")
-    is_said = port.is_dropping or _is_sentence(port)
-    shown = [e.cause.sentence for e in port.endpoints if e.cause is not None]
-    # A second cause has a remedy of its own.
-    second = besides(port)
-    shown += [port.state.sentence.removesuffix(second)] if is_said else []
-    others = [
-        cause for cause in port.state.causes if not any(cause.sentence in one for one in shown)
-    ]
-    for cause in others:
-        # What a user has written and doesn't get is a mistake; other notes are by design.
-        is_mistake = cause.code is CauseCode.NOT_FOLLOWED or row_of(cause.code).is_of_address
-        is_wrong = is_mistake or second.endswith(cause.sentence)
-        level = Level.ATTENTION if is_wrong else Level.OK
-        yield PathStep(level, NOTE, told(cause, subject.now), cause.hint)
+    yield from _others(port, subject.now)
     yield from node_notes(port, subject)
     if dials is not None:
         yield from dial_steps(port, dials, subject.now, is_planned=subject.node is None)
+
+
+def _others(port: PortFacts, now: float) -> Iterator[PathStep]:
+    """Yield the causes that neither the step about endpoints nor a line of an endpoint states."""
+    shown = {endpoint.cause.fact for endpoint in port.endpoints if endpoint.cause is not None}
+    besides = wrong_besides(port)
+    # A second cause has a remedy of its own.
+    second = None if besides is None else besides.fact
+    if port.is_dropping or _is_sentence(port):
+        shown |= {cause.fact for cause in port.state.stated} - {second}
+    for cause in port.state.causes:
+        if cause.fact in shown:
+            continue
+        # What a user has written and doesn't get is a mistake; other notes are by design.
+        traits = cause.code.traits
+        is_wrong = traits.is_mistake or traits.is_of_address or cause.fact == second
+        level = Level.ATTENTION if is_wrong else Level.OK
+        yield PathStep(level, NOTE, cause_at(cause, now), remedy(cause), causes=(cause,))
 
 
 def _is_sentence(port: PortFacts) -> bool:
@@ -332,16 +350,14 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
     hint = port.state.way_out
     if _is_sentence(port):
         # Unlike that of an endpoint, this cause has no line of its own.
-        said = [one for one in port.client_mistakes if one.sentence in port.state.sentence]
-        figures = times_in_words(said[0].count, said[0].last_at, now) if said else ""
-        what = f"{with_age(port.state.sentence, port, now)}{figures}"
-        return PathStep(_mark(port), "endpoints", what, hint, tuple(details))
+        what, stated = sentence_at(port, now, port.client_mistakes), tuple(port.state.stated)
+        return PathStep(_mark(port), "endpoints", what, hint, tuple(details), causes=stated)
     if cause := policy_drops(port):
-        figures = times_in_words(cause.count, cause.last_at, now)
-        return PathStep(None, "endpoints", f"{port.state.sentence}{figures}", hint, tuple(details))
+        what = f"{port.state.sentence}{times_of(cause, now)}"
+        return PathStep(None, "endpoints", what, hint, tuple(details))
     saved = f"; {plural(port.saved, 'connection')} saved" if port.saved else ""
     policies = filter(None, (port.policy, limit_in_words(port.max_connections)))
-    used = f"{port.serving:,} of {total:,} used{standby_in_words(port)}"
+    used = f"{port.serving:,} of {total:,} used{and_standby(port.standby)}"
     what = f"{'; '.join((used, *policies))}{saved}"
     # Notes have steps of their own, and the next command dials.
     hint = "" if port.state.causes or port.is_unseen else hint
@@ -355,8 +371,7 @@ def _endpoint(port: PortFacts, endpoint: EndpointFacts, now: float) -> tuple[Lev
     if endpoint.cause is not None:
         before = before_it_failed(endpoint, port.protocol)
         # Most causes begin with the address.
-        sentence = told(endpoint.cause, now).removeprefix(f"{endpoint.address} ")
-        return level, f"{where}: {sentence}{before}"
+        return level, f"{where}: {cause_at(endpoint.cause, now, Form.PREDICATE)}{before}"
     if endpoint.ejected_for_s is not None:
         return level, f"{where}: {ejected_in_words(endpoint.ejected_for_s)}"
     if endpoint.is_usable:

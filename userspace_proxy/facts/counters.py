@@ -13,8 +13,8 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from ..model import CauseCode, Failure, SocketAddress
+from ..model.causes import DIAL_CAUSES
 from ..model.failures import LEFT
-from ..policy.cause_rows import DIAL_CAUSES
 from .exclusions import Exclusions
 from .figures import PortFigures, Traffic, WaitCounts, Waits, counted_names
 from .histogram import TIMES_BOUNDS_S, Durations

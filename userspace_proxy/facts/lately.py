@@ -11,7 +11,7 @@ from operator import attrgetter
 
 import msgspec
 
-from ..model import Cause
+from ..causes.cause import Cause
 from .figures import counted_names
 
 
@@ -50,19 +50,10 @@ class Lately(msgspec.Struct, frozen=True, gc=False):
         """Return all counts in their order."""
         return _counts_of(self)
 
-    @property
-    def most(self) -> int:
-        """The clients of the kind of which most got no answer, not counting late ones."""
-        return max(map(int, _failed_of(self)))
-
 
 LATELY_NAMES = counted_names(Lately)
 """The names of the counts, in their order."""
-_NOT_FAILED = "connections", "late", "idle", "owed", "gaps"
-FAILED_NAMES = tuple(name for name in LATELY_NAMES if name not in _NOT_FAILED)
-"""Those of them that are clients without an answer."""
 _counts_of = attrgetter(*LATELY_NAMES)
-_failed_of = attrgetter(*FAILED_NAMES)
 
 
 class LatelyFacts(Lately, frozen=True, gc=False, kw_only=True):
@@ -78,8 +69,3 @@ class LatelyFacts(Lately, frozen=True, gc=False, kw_only=True):
     have_left: bool = False
     """The endpoints at which most of them failed aren't used any more: they have left the Service,
     or aren't ready."""
-
-    @property
-    def failed(self) -> int:
-        """Clients that were refused, or waited, or whose connections ended unanswered."""
-        return self.refused + self.unanswered + self.waited

@@ -14,7 +14,8 @@ from typing import Annotated
 
 import msgspec
 
-from ..model import Cause, CauseCode, ServiceKey
+from ..causes.cause import Cause
+from ..model import CauseCode, ServiceKey
 from .figures import counter, gauge
 from .port import Aside, Level, PortFacts, TotalsFacts
 from .processes import MemoryFacts, WorkerFacts
@@ -33,7 +34,9 @@ class Problem(msgspec.Struct, frozen=True):
     family: str = ""
     side: str = ""
     code: CauseCode | None = None
-    """None where the sentence is the only name that the problem has."""
+    """None where no cause is behind it."""
+    kind: str = ""
+    """Of the node's: which problem it is, without figures, so it is the same while it lasts."""
 
 
 class RejectedFacts(msgspec.Struct, frozen=True):
@@ -47,6 +50,22 @@ class RejectedFacts(msgspec.Struct, frozen=True):
     """The Services that it is about, ``namespace/name``; empty if that isn't known."""
     keeps: Sequence[str] = ()
     """Services of which objects were removed, and are kept only because their file has mistakes."""
+    place: str = ""
+    """The beginning of the line: ``web.yaml:14``; empty if it has none."""
+    problem: str = ""
+    """The rest of the line; empty: all of it."""
+
+    @classmethod
+    def at(
+        cls, place: str, problem: str, object_: str = "", services: Sequence[str] = ()
+    ) -> RejectedFacts:
+        """Return a mistake that is written at a place."""
+        line = f"{place}: {problem}"
+        return cls(line, object_, services, place=place, problem=problem)
+
+    def about(self, services: Sequence[str], keeps: Sequence[str]) -> RejectedFacts:
+        """Return the same about other Services."""
+        return msgspec.structs.replace(self, services=services, keeps=keeps)
 
 
 class SourceFacts(msgspec.Struct, frozen=True):

@@ -16,9 +16,10 @@ from typing import Annotated, Any
 
 import msgspec
 
-from ..model import Cause, CauseCode, DataPath
+from ..causes.cause import Cause
+from ..model import CauseCode, DataPath
 from ..plan import PortPlan
-from ..policy.cause_rows import row_of
+from ..policy.usable import EndpointState
 from .figures import PortFigures, TrafficByCause, counter
 from .lately import LatelyFacts
 from .states import PortState
@@ -100,7 +101,7 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
     @property
     def is_refused(self) -> bool:
         """Whether the proxy never dials it: its address is reserved, or this node's."""
-        return self.state.startswith("refused")
+        return self.code is CauseCode.ENDPOINT_NOT_ALLOWED
 
     @property
     def serves(self) -> bool:
@@ -109,23 +110,33 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
         A fault on purpose is no failure. One that denies some clients serves others, and one that
         resets connections has answered them.
         """
-        is_fine = self.cause is None or row_of(self.cause.code).serves
+        is_fine = self.cause is None or self.cause.code.traits.serves
         return self.is_usable and self.ejected_for_s is None and is_fine
 
     @property
     def level(self) -> Level | None:
         """How it serves, for all observers; None where this node leaves it out by design."""
         if self.is_usable:
-            is_well = self.state == "ready" and self.cause is None
+            is_well = self.state == EndpointState.READY and self.cause is None
             # What was seen of it is no failure, or a former one.
-            is_seen = self.cause is not None and row_of(self.cause.code).is_unanswered
+            is_seen = self.cause is not None and self.cause.code.traits.is_unanswered
             fails = not (self.serves or self.is_past or is_seen)
             return Level.TROUBLE if fails else Level.OK if is_well else Level.ATTENTION
-        return None if self.is_left_out or self.state == "ready" else Level.ATTENTION
+        return None if self.is_left_out or self.state == EndpointState.READY else Level.ATTENTION
 
     def without_cause(self) -> EndpointFacts:
         """Return the same without a failure."""
         return msgspec.structs.replace(self, cause=None, is_past=False)
+
+
+class ClauseFacts(msgspec.Struct, frozen=True, gc=False):
+    """A part of the sentence about a state: parts are joined by semicolons."""
+
+    text: str = ""
+    causes: Sequence[int] = ()
+    """The causes that it states, by their places in ``causes`` of the state."""
+    is_dated: bool = False
+    """It is about a moment, whose age is shown with it."""
 
 
 class StateFacts(msgspec.Struct, frozen=True, gc=False):
@@ -144,6 +155,14 @@ class StateFacts(msgspec.Struct, frozen=True, gc=False):
     """What to do about the first cause, or without one to find out what isn't known."""
     code: CauseCode | None = None
     """The first cause's; null without a cause."""
+    clauses: Sequence[ClauseFacts] = ()
+    """The parts of the sentence."""
+
+    @property
+    def stated(self) -> Sequence[Cause]:
+        """The causes that the sentence states."""
+        places = [place for clause in self.clauses for place in clause.causes]
+        return [self.causes[place] for place in places if place < len(self.causes)]
 
     @property
     def is_problem(self) -> bool:
@@ -228,6 +247,12 @@ class Planned(Aside):
     """Absent where facts were read from JSON."""
     taken_by = ""
     """The chain of another program that is the problem; empty if none is known to be."""
+    is_unsteered = False
+    """The problem is that rules don't lead clients here: it doesn't name the address."""
+    planned = ""
+    """Of a plan: the sentence about its state as of clients who aren't there yet, as a clause."""
+    judged: tuple[object, PortFacts | None] | None = None
+    """What its state was judged by beside these facts, and the copy with that; None: it wasn't."""
 
 
 class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
@@ -321,6 +346,11 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
         """
         serving = [endpoint for endpoint in self.endpoints if endpoint.serves]
         return sum(not endpoint.is_standby for endpoint in serving) or len(serving)
+
+    @property
+    def standby(self) -> int:
+        """How many endpoints are on standby."""
+        return sum(endpoint.is_standby for endpoint in self.endpoints)
 
     @property
     def has_default_path(self) -> bool:

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .figures import Times, Waits
+    from .figures import Times
 
 _SHORT_UNITS = "kMG"
 _BYTE_UNITS = ("kB", "MB", "GB", "TB", "PB", "EB")
@@ -67,16 +67,6 @@ def ejected_in_words(seconds: float) -> str:
     return f"ejected for {seconds_in_words(seconds)}" if seconds > 0 else "ejected until it answers"
 
 
-def waiting_in_words(waits: Waits, protocol: str) -> str:
-    """Write how many connections (flows) wait for an endpoint, and how long the first of them has.
-
-    Args:
-        protocol: ``TCP`` or ``UDP``.
-    """
-    what = plural(waits.waiting, "flow" if protocol == "UDP" else "connection")
-    return f"{what}, the longest for {seconds_in_words(waits.longest_s)}"
-
-
 def _bound(times: Times, number: float) -> str:
     waited = 0
     for bound, count in zip(times.bounds, times.counts, strict=False):
@@ -131,18 +121,6 @@ def times_in_words(count: int, last_at: float, now: float) -> str:
     times = "once" if count == 1 else f"{count:,} times"
     last = f", last {seconds_in_words(max(0.0, now - last_at))} ago" if last_at else ""
     return f" ({times}{last})"
-
-
-def with_times(sentence: str, cause: str, times: str) -> str:
-    """Return a sentence with how often a cause was seen, behind the part that states the cause.
-
-    As it is if it states another one.
-    """
-    at = sentence.lower().find(cause.lower())
-    if at < 0:
-        return sentence
-    end = at + len(cause) if sentence[at + len(cause) :].startswith(";") else len(sentence)
-    return f"{sentence[:end]}{times}{sentence[end:]}"
 
 
 def capitalised(text: str) -> str:

@@ -1,6 +1,6 @@
 """Reports changes in folders: inotify, through libc, because Python has no interface to it.
 
-    watch(folder) ──▶ number;   read() ──▶ FileEvent(number, what, name) …
+    watch(folder) ──▶ number;   read() ──▶ FileEvent(number, mask, name) …
 
 Rule 1: an event states that something happened, never what is there now: look at the folder.
 Rule 2: a watch follows its folder when that is renamed; another folder at the path has none.
@@ -54,7 +54,7 @@ class FileEvent(NamedTuple):
 
     watch: int
     """-1 if events were lost (``Q_OVERFLOW``)."""
-    what: What
+    mask: What
     name: str
     """Of the file in the folder; empty if it is about the folder itself."""
 
@@ -73,7 +73,7 @@ class Inotify:
         """Return the descriptor, which is readable when there are events."""
         return self._fd
 
-    def watch(self, folder: str, what: What) -> int:
+    def watch(self, folder: str, mask: What) -> int:
         """Watch a folder, and report its own end or renaming, too.
 
         Returns:
@@ -82,7 +82,7 @@ class Inotify:
         Raises:
             OSError: ENOSPC if the user has too many watches (``fs.inotify.max_user_watches``).
         """
-        mask = what | _SELF | _ONLY_FOLDERS
+        mask |= _SELF | _ONLY_FOLDERS
         return _checked(
             _libc().inotify_add_watch(self._fd, os.fsencode(folder), ctypes.c_uint(mask))
         )

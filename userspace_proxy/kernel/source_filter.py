@@ -56,7 +56,8 @@ def admit(sock: _socket.socket, networks: Iterable[str] | None) -> None:
 def cannot_admit(at: SocketAddress, protocol: Protocol, exc: OSError) -> ShortageError:
     """Return the error for a filter that the kernel refuses."""
     return ShortageError(
-        f"cannot limit which clients reach {at}/{protocol}: {exc.strerror}",
+        f"cannot limit which clients reach {at}/{protocol}",
+        cause=exc.strerror or str(exc),
         hint=_REMEDIES.get(exc.errno or 0, ""),
     )
 

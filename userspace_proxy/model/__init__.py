@@ -25,7 +25,7 @@ from .addresses import (
     pack_ip,
     parse_ip,
 )
-from .causes import Cause, CauseCode, Doubt, Taken
+from .causes import CauseCode, Doubt, Taken
 from .endpoints import DEFAULT_WEIGHT, Endpoint, EndpointSlice, SlicePort
 from .failures import DialFailure, Failure
 from .handling import (
@@ -46,7 +46,6 @@ __all__ = [
     "DEFAULT_HANDLING",
     "DEFAULT_WEIGHT",
     "Balance",
-    "Cause",
     "CauseCode",
     "DataPath",
     "DialFailure",

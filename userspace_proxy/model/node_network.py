@@ -5,7 +5,7 @@ What follows from them, such as where an address is, is decided by ``policy``.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 
 class NodeLink(NamedTuple):
@@ -55,3 +55,15 @@ class BridgeFilter(NamedTuple):
     """IPv4 packets on bridges pass iptables and nftables."""
     calls_ip6tables: bool = False
     """The same for IPv6."""
+
+
+class DroppedBy(NamedTuple):
+    """Which chain of another program drops packets to or from an address on this node."""
+
+    what: str
+    """The chain, with its hook and priority, and which packets, as the end of a sentence."""
+
+
+Obstacle: TypeAlias = NextHop | DroppedBy
+"""What this node's kernel knows about packets that an endpoint doesn't answer: no host is at its
+next hop, or they are dropped on their way out."""

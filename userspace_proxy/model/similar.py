@@ -15,5 +15,11 @@ def did_you_mean(
     word: str, known: Iterable[str], *, prefix: str = "", similarity: float = ALIKE
 ) -> str:
     """Return ``did you mean --kubeconfig?``; empty if nothing is similar."""
+    near = nearest(word, known, similarity=similarity)
+    return f"did you mean {prefix}{near}?" if near else ""
+
+
+def nearest(word: str, known: Iterable[str], *, similarity: float = ALIKE) -> str:
+    """Return the most similar name; empty if nothing is similar."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=similarity)
-    return f"did you mean {prefix}{near[0]}?" if near else ""
+    return near[0] if near else ""

@@ -10,8 +10,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ..causes.cause import Cause
+from ..causes.services import (
+    balanced_elsewhere,
+    external_ip_off,
+    first_notes,
+    not_followed,
+    too_many_external_ips,
+    too_many_frontends_in_namespace,
+)
 from ..model import (
-    Cause,
     Frontend,
     FrontendKind,
     IPFamily,
@@ -25,13 +33,6 @@ from ..model import (
     own_network,
 )
 from ..policy import NodeFacts, Scope, why_ignored, why_own_address
-from ..policy.bound_causes import too_many_external_ips, too_many_frontends_in_namespace
-from ..policy.causes import (
-    external_ip_off,
-    first_notes,
-    not_followed,
-)
-from ..policy.ignored import balanced_elsewhere
 from .namespace_shares import FRONTENDS_OF_NAMESPACE_MAX
 from .plan import IgnoredService, PortKey, Side
 from .port_bounds import families_of, most_external_ips, served_ports, unsupported_ports

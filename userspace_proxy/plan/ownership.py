@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Mapping
-from dataclasses import replace
 from typing import Generic, NamedTuple, TypeVar
 
-from ..model import Cause, Frontend, FrontendKind, Protocol, ServiceKey, SocketAddress
-from ..policy.causes import address_taken
+from ..causes.cause import Cause
+from ..causes.say import object_of
+from ..causes.services import external_ip_of, held_by, lost_as_address, lost_to
+from ..model import Frontend, FrontendKind, Protocol, ServiceKey, SocketAddress
 from .claims import PortClaim, ServiceClaims
 from .plan import PortKey
 
@@ -201,8 +202,8 @@ class FrontendOwners:
                 address = frontend.address
                 if frontend.kind is FrontendKind.EXTERNAL_IP:
                     self._external_ip_claims.add([frontend.ip], claims.service)
-                    if why := self._why_not_external(frontend.ip, claims.service):
-                        taken = address_taken(why, frontend.ip)
+                    if owner := self._owner_of(frontend.ip, claims.service):
+                        taken = external_ip_of(frontend.ip, owner)
                         self._lost.setdefault(claim.key, {})[frontend] = taken
                         continue
                 have = claimants.get(address, ())
@@ -219,9 +220,8 @@ class FrontendOwners:
         for claim in in_order:
             frontend = claimed[claim.key]
             if claim is not in_order[0]:
-                self._lost.setdefault(claim.key, {})[frontend] = address_taken(
-                    f"{frontend} is already held by {in_order[0].key.name}", str(frontend)
-                )
+                taken = held_by(str(frontend), str(in_order[0].key.name))
+                self._lost.setdefault(claim.key, {})[frontend] = taken
             elif lost := self._lost.get(claim.key):
                 lost.pop(frontend, None)
                 if not lost:
@@ -229,25 +229,26 @@ class FrontendOwners:
         if in_order:
             self._claimants[protocol][address] = tuple(in_order)
 
-    def _why_not_external(self, ip: str, service: ServiceKey) -> str:
-        """Return why an external IP can't be claimed, or empty."""
-        others = [owner for owner in self._own_ips[ip] if owner != service]
-        return f"external IP {ip} is an address of {min(others)}" if others else ""
+    def _owner_of(self, ip: str, service: ServiceKey) -> ServiceKey | None:
+        """Return another Service that an external IP is an address of; None: there is none."""
+        return min((owner for owner in self._own_ips[ip] if owner != service), default=None)
 
 
-def lost_address(frontend: Frontend, cause: Cause) -> tuple[str, Cause]:
-    """Return the address that a Service port lost in words, and why it isn't served there."""
-    ip = frontend.ip
-    what = {
-        FrontendKind.CLUSTER_IP: f"cluster IP {ip}",
-        FrontendKind.NODE_PORT: f"node port {frontend.port}",
-        FrontendKind.LOAD_BALANCER: f"load balancer IP {ip}",
-        FrontendKind.EXTERNAL_IP: f"external IP {ip}",
-    }[frontend.kind]
-    why = str(cause).removeprefix(f"{what} ").removeprefix(f"{frontend} ")
-    # Not the other one: it may have the address in another way, such as a cluster IP.
-    hint = f"Give this Service another {what.rpartition(' ')[0]}"
-    return what, replace(cause, sentence=f"{what} is not served: it {why}", hint=hint)
+_KINDS = {
+    FrontendKind.CLUSTER_IP: "cluster IP",
+    FrontendKind.NODE_PORT: "node port",
+    FrontendKind.LOAD_BALANCER: "load balancer IP",
+    FrontendKind.EXTERNAL_IP: "external IP",
+}
+
+
+def lost_address(frontend: Frontend, cause: Cause) -> tuple[tuple[str, str], Cause]:
+    """Return the address that a Service port lost, and why it isn't served there."""
+    kind, about = _KINDS[frontend.kind], object_of(cause)
+    number = str(frontend.port) if frontend.kind is FrontendKind.NODE_PORT else frontend.ip
+    if holder := cause.get("holder"):
+        return (kind, number), lost_to(about, kind, number, str(holder))
+    return (kind, number), lost_as_address(about, kind, number, str(cause.get("owner")))
 
 
 def _node_ports(claims: Iterable[ServiceClaims], protocol: Protocol) -> Counter[int]:

@@ -12,8 +12,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ..causes.cause import Cause
 from ..cluster import PersistentMap, differing_keys
-from ..model import Cause, Frontend, FrontendKind, IPFamily, Protocol, ServiceKey, ServicePortName
+from ..model import Frontend, FrontendKind, IPFamily, Protocol, ServiceKey, ServicePortName
 from ..model.serving import Serving
 from ..policy import DEFAULT_PATH, EndpointVerdict, PathDecision, Scope
 

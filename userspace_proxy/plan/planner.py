@@ -20,9 +20,10 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from dataclasses import replace
 from typing import TypeVar
 
+from ..causes.cause import Cause
+from ..causes.services import first_notes
 from ..cluster import PersistentMap, ServiceState, Snapshot, differing_keys
 from ..model import (
-    Cause,
     Frontend,
     IPFamily,
     ServiceKey,
@@ -31,7 +32,6 @@ from ..model import (
     SocketAddress,
 )
 from ..policy import EndpointIndex, NodeFacts
-from ..policy.causes import first_notes
 from ..policy.name_causes import needs_nodes
 from ..policy.orphans import Orphans
 from .claims import PortClaim, ServiceClaims, claims_of
@@ -308,9 +308,9 @@ class Planner:
         lost = self._owners.lost_by(port.key)
         return tuple(f for f in port.frontends if f not in lost) if lost else port.frontends
 
-    def _losses(self, ports: Iterable[PortPlan]) -> dict[ServicePortName, dict[str, Cause]]:
-        """Return why addresses of each Service port are lost, by the address in words."""
-        losses: dict[ServicePortName, dict[str, Cause]] = {}
+    def _losses(self, ports: Iterable[PortPlan]) -> dict[ServicePortName, dict[object, Cause]]:
+        """Return why addresses of each Service port are lost, by the kind and the IP or number."""
+        losses: dict[ServicePortName, dict[object, Cause]] = {}
         for port in ports:
             # Sorted: in which order they were lost depends on what was planned before.
             for frontend, cause in sorted(self._owners.lost_by(port.key).items()):
@@ -344,8 +344,8 @@ class Planner:
         return tuple(sorted((*claims.ignored, *first_lost), key=_in_order))
 
 
-def _in_order(item: IgnoredService) -> tuple[str, str]:
-    return item.port, str(item.cause)
+def _in_order(item: IgnoredService) -> tuple[str, str, object]:
+    return item.port, item.cause.row.key, item.cause.params
 
 
 def _update(

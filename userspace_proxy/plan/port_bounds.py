@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ..causes.services import too_many_frontends
 from ..model import IPFamily, Protocol, Service, ServicePort
 from ..policy import NodeFacts, why_ignored, why_port_ignored
-from ..policy.bound_causes import and_more, too_many_frontends
 from .namespace_shares import FRONTENDS_OF_SERVICE_MAX
 from .plan import IgnoredService
 
@@ -54,7 +54,7 @@ def unsupported_ports(service: Service) -> tuple[IgnoredService, ...]:
         if (cause := why_port_ignored(port)) is not None
     ]
     if more := len(ports) - len(found):
-        found[-1] = replace(found[-1], cause=and_more(found[-1].cause, more))
+        found[-1] = replace(found[-1], cause=found[-1].cause.replace(more=more))
     return tuple(found)
 
 
@@ -63,7 +63,7 @@ def first_ignored(items: Sequence[IgnoredService]) -> tuple[IgnoredService, ...]
     if len(items) <= IGNORED_MAX:
         return tuple(items)
     last, more = items[IGNORED_MAX - 1], len(items) - IGNORED_MAX
-    return (*items[: IGNORED_MAX - 1], replace(last, cause=and_more(last.cause, more)))
+    return (*items[: IGNORED_MAX - 1], replace(last, cause=last.cause.replace(more=more)))
 
 
 def most_external_ips(service: Service) -> int:

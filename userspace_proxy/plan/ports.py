@@ -12,9 +12,16 @@ import itertools
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import replace
 
+from ..causes.cause import Cause
+from ..causes.services import first_notes, of_slice
+from ..causes.slices import (
+    some_lack_port,
+    too_many_at_all_ports,
+    too_many_endpoints,
+    too_many_in_namespace,
+)
 from ..cluster import ServiceState
 from ..model import (
-    Cause,
     IPFamily,
     Protocol,
     Service,
@@ -34,16 +41,6 @@ from ..policy import (
     count_local_ready,
     usable_endpoints,
     why_none_usable,
-)
-from ..policy.bound_causes import (
-    too_many_at_all_ports,
-    too_many_endpoints,
-    too_many_in_namespace,
-)
-from ..policy.causes import (
-    first_notes,
-    not_followed,
-    some_lack_port,
 )
 from ..policy.name_causes import NEEDS_PROXY, name_notes, why_no_name_serves
 from ..policy.orphans import Orphans
@@ -200,15 +197,13 @@ def _lacking(state: ServiceState, index: EndpointIndex, claim: PortClaim) -> tup
     """Return that some of the pods lack a port that others have; slices by hand may mean it so."""
     port, service = claim.port, state.service
     have, total = index.lacking(claim.key.family, port.name, claim.protocol)
-    return (some_lack_port(port, have, total),) if have and service.selector else ()
+    return (some_lack_port(port.name, have, total),) if have and service.selector else ()
 
 
 def slice_notes(state: ServiceState, family: IPFamily) -> tuple[Cause, ...]:
     """Return what the slices of a family ask for and don't get."""
     slices = [item for item in state.slices if item.family is family]
-    written = (
-        not_followed(f"EndpointSlice {item.key}: {note}") for item in slices for note in item.notes
-    )
+    written = (of_slice(item.key, note) for item in slices for note in item.notes)
     return first_notes(itertools.chain(name_notes(slices), written))
 
 

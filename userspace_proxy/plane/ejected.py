@@ -27,9 +27,8 @@ from dataclasses import dataclass
 from ..kernel.neighbours import absent_hop, next_hop, own_route_failure
 from ..model import DialFailure, Failure, ServiceKey, SocketAddress
 from ..model.failures import NO_ANSWER
-from ..model.node_network import NextHop
+from ..model.node_network import DroppedBy, NextHop
 from ..model.serving import Serving
-from ..policy.endpoint_causes import DroppedBy
 from .group import Group, keys_of_removed
 from .messages import Returned
 from .path_probes import Note, PathProbes

@@ -26,8 +26,8 @@ from ..facts import (
 )
 from ..facts.lately import LATELY_NAMES, Lately
 from ..model import SocketAddress
+from ..model.node_network import Obstacle
 from ..model.serving import Serving
-from ..policy.endpoint_causes import Obstacle
 from .denials import Denials
 from .messages import (
     MAX_GROUP_BYTES,

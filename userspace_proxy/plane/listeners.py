@@ -264,7 +264,8 @@ class Listeners:
             chosen = []
         if not chosen or max(self._counts[worker] for worker in chosen) >= self._limit // 2:
             raise BoundError(
-                f"cannot listen on {at}/{protocol}: half of the descriptors are listeners already",
+                f"cannot listen on {at}/{protocol}",
+                cause="half of the descriptors are listeners already",
                 hint="raise the limit of open files: RLIMIT_NOFILE, systemd's LimitNOFILE=",
             )
         return chosen

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 
+from ..causes.slices import NAMES_SHOWN
 from ..model import Endpoint, EndpointSlice, IPFamily, Protocol, SliceKey, SlicePort, SocketAddress
-from .causes import NAMES_SHOWN
 
 # Ports that are read in one turn, which takes some 15 ms.
 _AT_ONCE = 20_000

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from ..model import Cause, Protocol, Service, ServicePort, ServiceType
-from .causes import not_ours, own_address
+from ..causes.cause import Cause
+from ..causes.services import (
+    has_headless_label,
+    is_external_name,
+    is_headless,
+    lacks_label,
+    no_cluster_ip,
+    of_other_proxy,
+    own_address,
+    unsupported_protocol,
+)
+from ..model import Protocol, Service, ServicePort, ServiceType
 from .facts import NodeFacts
 
 
@@ -15,17 +25,16 @@ def why_ignored(service: Service, facts: NodeFacts) -> Cause | None:
     """
     if service.proxy_name != facts.proxy_name:
         if service.proxy_name is None:
-            label = f"service.kubernetes.io/service-proxy-name={facts.proxy_name}"
-            return not_ours(f"it has no label {label}")
-        return not_ours(f"its label assigns it to the service proxy {service.proxy_name!r}")
+            return lacks_label(f"service.kubernetes.io/service-proxy-name={facts.proxy_name}")
+        return of_other_proxy(service.proxy_name)
     if service.has_headless_label:
-        return not_ours("it has the label service.kubernetes.io/headless")
+        return has_headless_label()
     if service.type is ServiceType.EXTERNAL_NAME:
-        return not_ours("type ExternalName is served by DNS alone")
+        return is_external_name()
     if service.is_headless:
-        return not_ours("it is headless (clusterIP: None): clients reach its endpoints directly")
+        return is_headless()
     if not service.cluster_ips:
-        return not_ours("it has no cluster IP yet")
+        return no_cluster_ip()
     return None
 
 
@@ -45,13 +54,5 @@ def why_own_address(service: Service, facts: NodeFacts) -> Cause | None:
 def why_port_ignored(port: ServicePort) -> Cause | None:
     """Return why one port of a Service that is served gets no listener, or None."""
     if port.protocol not in Protocol.__members__:
-        return not_ours(f"protocol {port.protocol} is not supported (TCP and UDP are)")
+        return unsupported_protocol(port.protocol)
     return None
-
-
-def balanced_elsewhere(ip: str) -> Cause:
-    """Return that a load balancer answers for its address itself."""
-    return not_ours(
-        f"load-balancer IP {ip} is not served here: its ipMode is not VIP, so the load balancer "
-        "itself answers for it"
-    )

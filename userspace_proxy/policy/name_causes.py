@@ -1,33 +1,30 @@
-"""Words the causes of endpoints by name, once; the facts are those of the derived slices."""
+"""Finds out why endpoints by name give a Service port no endpoint, from the derived slices."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ..causes import names
+from ..causes.cause import Cause
+from ..causes.services import not_followed
 from ..cluster import ServiceState
 from ..cluster.from_names import USES_MAX
 from ..cluster.name_requests import bug_note, read_request
 from ..cluster.name_shares import NAMESPACE_MAX, NODE_MAX
-from ..model import Cause, CauseCode, EndpointSlice, IPFamily, ServicePort
+from ..model import EndpointSlice, IPFamily, ServicePort
 from ..model.annotations import DOMAIN, first_note
 from ..model.endpoint_names import (
-    INSTALL_DNSPYTHON,
     NAMES_MAX,
-    NO_DNSPYTHON,
     NameProblem,
     NameSlice,
     NameState,
     ResolvedSlice,
 )
-from .causes import not_followed
 
 NEEDS_PROXY = "an endpoint by name"
 """Why a Service stays on the userspace path: the kernel asks nothing before it dials."""
 # What passes by itself, or concerns a family only, is no note of a Service that is served.
 _UNNOTED = (NameState.PENDING, NameState.NO_ADDRESS)
-_FORBIDDEN_HINT = (
-    "A name may lead only to addresses outside this node and the cluster: see docs/services.md"
-)
 
 
 def why_no_name_serves(state: ServiceState, port: ServicePort, family: IPFamily) -> Cause | None:
@@ -51,13 +48,7 @@ def why_no_name_serves(state: ServiceState, port: ServicePort, family: IPFamily)
             return _cause(item.problems[0])
     if not state.service.handling.names or any(_has(item, port) for item in named):
         return None
-    return Cause(
-        CauseCode.PORT_NAME_MISSING,
-        f'no endpoint by name is for its port "{port.name}"',
-        port.name,
-        f"Write {port.name}=HOST:PORT in the annotation {DOMAIN}endpoints, or list the port in the "
-        "EndpointSlice",
-    )
+    return names.no_name_for_port(port.name)
 
 
 def name_notes(slices: Iterable[EndpointSlice]) -> Iterable[Cause]:
@@ -102,59 +93,27 @@ def _has(item: EndpointSlice, port: ServicePort) -> bool:
 
 
 def _cause(problem: NameProblem) -> Cause:
+    return _row_of(problem).replace(first_at=problem.since)
+
+
+def _row_of(problem: NameProblem) -> Cause:
     host, detail = problem.host, problem.detail
     match problem.state:
         case NameState.NOT_ALLOWED:
-            code = CauseCode.NAME_NOT_ALLOWED
-            sentence = f"{host} is not looked up: --allow-endpoint-names has no suffix of it"
-            hint = (
-                "Endpoints by name are for names that the operator of the proxy has allowed: "
-                f"--allow-endpoint-names lists suffixes, as {host.partition('.')[2] or host}"
-            )
+            return names.name_not_allowed(host)
         case NameState.NETWORKS_UNKNOWN:
-            code = CauseCode.NAME_NOT_ALLOWED
-            sentence = f"{host} is not looked up: which addresses are those of pods is unknown"
-            hint = "Names must not lead to pods: set --cluster-cidr"
+            return names.networks_unknown(host)
         case NameState.NODES_UNKNOWN:
-            code = CauseCode.NAME_NOT_ALLOWED
-            sentence = f"{host} is not looked up: which addresses are those of Nodes is unknown"
-            hint = (
-                "Names must not lead to Nodes: let the proxy's account list nodes; its log has "
-                "what failed"
-            )
+            return names.nodes_unknown(host)
         case NameState.TOO_MANY:
-            code = CauseCode.NAME_NOT_ALLOWED
-            sentence = (
-                f"{host} is not looked up: a Service may have {NAMES_MAX} names ({USES_MAX} "
-                f"over all its slices), the Services of a namespace {NAMESPACE_MAX}, and all "
-                f"Services {NODE_MAX:,}, in equal shares of namespaces"
-            )
-            hint = "Remove names, from this Service or from others"
+            return names.too_many_names(host, NAMES_MAX, USES_MAX, NAMESPACE_MAX, NODE_MAX)
         case NameState.PENDING:
-            code = CauseCode.NAME_UNRESOLVED
-            sentence = f"{host} has not been looked up yet"
-            hint = "The running proxy looks it up, by the DNS servers of its node"
+            return names.not_looked_up_yet(host)
         case NameState.UNRESOLVED:
-            code = CauseCode.NAME_UNRESOLVED
-            sentence = f"no address of {host} is known: {detail}"
-            hint = _resolving_hint(problem)
+            return names.name_unresolved(host, detail)
         case NameState.STALE:
-            code = CauseCode.NAME_UNRESOLVED
-            sentence = f"{host} no longer resolves, its last addresses are used: {detail}"
-            hint = f"They are used for an hour. {_resolving_hint(problem)}"
+            return names.name_stale(host, detail)
         case NameState.FORBIDDEN:
-            code = CauseCode.ENDPOINT_NOT_ALLOWED
-            sentence = f"{host} leads to {detail}: it is not dialled"
-            hint = _FORBIDDEN_HINT
+            return names.name_leads_astray(host, detail)
         case NameState.NO_ADDRESS:
-            code = CauseCode.NAME_UNRESOLVED
-            sentence = f"{host} has no {detail} address"
-            hint = f"The Service has an {detail} address, and the name has none"
-    return Cause(code, sentence, host, hint, first_at=problem.since)
-
-
-def _resolving_hint(problem: NameProblem) -> str:
-    """Return what to do about a name that doesn't resolve."""
-    if problem.detail == NO_DNSPYTHON:
-        return f"On the node {INSTALL_DNSPYTHON}"
-    return f"Ask the DNS servers of /etc/resolv.conf on the node: dig {problem.host}"
+            return names.no_address_of_family(host, detail)

@@ -5,23 +5,39 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 
-from ..model import Cause, CauseCode, IPFamily, Service, ServicePort
-from .causes import (
+from ..causes.cause import Cause
+from ..causes.slices import (
+    no_port,
     no_slice,
+    no_slice_nor_selector,
+    no_slice_of_family,
+    none_allowed,
+    none_allowed_undrained,
     none_local,
+    none_local_nor_usable,
     none_ready,
+    none_undrained,
     none_usable,
-    port_missing,
+    not_mirrored,
+    other_port_names,
+    other_protocol,
+    port_unnumbered,
+    selects_no_pod,
     slice_empty,
 )
+from ..model import CauseCode, IPFamily, Service, ServicePort
+from ..model.mirroring import note_not_mirrored
 from .endpoint_index import EndpointIndex
-from .mistake_causes import port_unnumbered
-from .usable import DRAINED, HAS_ENDED, EndpointVerdict, Scope
+from .usable import EndpointState, EndpointVerdict, Scope
 
 _POLICIES = {
     Scope.LOCAL: "internalTrafficPolicy",
     Scope.LOCAL_FROM_OUTSIDE: "externalTrafficPolicy",
 }
+
+
+# Of a selector, which may have any number of labels.
+_TEXT_MAX = 100
 
 
 def why_none_usable(
@@ -42,29 +58,79 @@ def why_none_usable(
         return _none_usable(service, verdicts, scope)
     count = index.slice_count(family)
     if not count:
-        return no_slice(service, family, index.slices)
+        return _no_slice(service, family, index)
     if index.has_endpoints(family):
-        unnumbered = index.unnumbered(family, port.name)
-        if unnumbered is not None:
-            return port_unnumbered(service.key, port, unnumbered)
-        others, names = index.protocols(family, port.name), index.first_names(family)
-        return port_missing(port, others, names, has_selector=bool(service.selector))
-    return slice_empty(service, count)
+        return _no_port(service, port, family, index)
+    if not service.selector:
+        return slice_empty(service.key, count)
+    return selects_no_pod(service.key, count, _selector_shown(service), _pods_of(service))
+
+
+def _no_slice(service: Service, family: IPFamily, index: EndpointIndex) -> Cause:
+    key = service.key
+    if index.slices:
+        return no_slice_of_family(key, str(family), str(index.slices[0].family))
+    if note := note_not_mirrored(service.notes):
+        return not_mirrored(key, key.name, note)
+    if service.selector:
+        return no_slice(key, _selector_shown(service))
+    return no_slice_nor_selector(key, key.name)
+
+
+def _no_port(service: Service, port: ServicePort, family: IPFamily, index: EndpointIndex) -> Cause:
+    """Return why endpoints, of which there are some, don't have a Service port."""
+    unnumbered = index.unnumbered(family, port.name)
+    if unnumbered is not None:
+        return port_unnumbered(service.key, port.name, unnumbered)
+    has_selector = bool(service.selector)
+    if others := index.protocols(family, port.name):
+        return other_protocol(port.name, port.protocol, tuple(others), has_selector)
+    if names := index.first_names(family):
+        return other_port_names(port.name, tuple(names))
+    return no_port(port.name, has_selector)
 
 
 def _none_usable(service: Service, verdicts: Collection[EndpointVerdict], scope: Scope) -> Cause:
     codes = {verdict.code for verdict in verdicts}
     total = len(verdicts)
-    is_drained = any(verdict.reason == DRAINED for verdict in verdicts)
+    is_drained = any(verdict.reason == EndpointState.DRAINED for verdict in verdicts)
     if codes == {CauseCode.NOT_READY} and not is_drained:
-        return none_ready(service, total, sum(verdict.reason == HAS_ENDED for verdict in verdicts))
+        pods = _pods_of(service) if service.selector else ""
+        ended = sum(verdict.reason == EndpointState.HAS_ENDED for verdict in verdicts)
+        return none_ready(total, ended, pods)
     if codes == {CauseCode.NOT_LOCAL}:
-        return none_local([v.node for v in verdicts], _POLICIES[scope])
+        nodes = [verdict.node for verdict in verdicts]
+        return none_local(total, nodes.count(""), nodes[0], _POLICIES[scope])
     counts = sorted(Counter(verdict.reason for verdict in verdicts).items())
-    # Where other nodes have endpoints, the policy decides that clients get none.
-    first = (CauseCode.NOT_LOCAL, CauseCode.ENDPOINT_NOT_ALLOWED)
-    code = next((code for code in first if code in codes), CauseCode.NOT_READY)
-    policy = _POLICIES[scope] if code is CauseCode.NOT_LOCAL else ""
-    pairs = [(n, reason) for reason, n in counts]
-    drained_of = service.key if is_drained else None
-    return none_usable(code, pairs, total, policy=policy, drained_of=drained_of)
+    reasons = tuple(why if total == 1 else f"{count} {why}" for why, count in counts)
+    if CauseCode.NOT_LOCAL in codes:
+        # Where other nodes have endpoints, the policy decides that clients get none.
+        return none_local_nor_usable(total, reasons, _POLICIES[scope])
+    is_refused = CauseCode.ENDPOINT_NOT_ALLOWED in codes
+    if is_drained:
+        row = none_allowed_undrained if is_refused else none_undrained
+        return row(total, reasons, service.key)
+    return none_allowed(total, reasons) if is_refused else none_usable(total, reasons)
+
+
+def selector_text(service: Service, most: int | None = None) -> str:
+    """Return a Service's selector as kubectl takes it: ``app=web,tier=front``.
+
+    Args:
+        most: Without the labels after that many.
+    """
+    return ",".join(f"{key}={value}" for key, value in service.selector[:most])
+
+
+def _pods_of(service: Service) -> str:
+    """Return kubectl's words for a Service's pods; with many labels, for all of its namespace."""
+    text = selector_text(service, _TEXT_MAX)
+    labels = f" -l {text}" if len(text) <= _TEXT_MAX else ""
+    return f"pods -n {service.key.namespace}{labels}"
+
+
+def _selector_shown(service: Service) -> str:
+    """Return the beginning of the selector, which is repeated for each port."""
+    # Without looking at all of its labels: there may be thousands, and as many ports.
+    text = selector_text(service, _TEXT_MAX)
+    return text if len(text) <= _TEXT_MAX else f"{text[:_TEXT_MAX]}…"

@@ -18,9 +18,10 @@ import itertools
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
+from ..causes.cause import Cause
+from ..causes.slices import slice_elsewhere, slice_orphaned
 from ..cluster import PersistentMap, differing_keys
-from ..model import Cause, CauseCode, ServiceKey, SliceKey
-from ..model.mirroring import mirrored_name
+from ..model import ServiceKey, SliceKey
 
 ORPHANS_MAX = 200
 """Names of a namespace that are considered: each has up to 64 variants, some 20 KB in all."""
@@ -135,36 +136,3 @@ def _stem(key: ServiceKey) -> tuple[ServiceKey, ...]:
     """Return a name without its last part; nothing if it has only one."""
     stem, dash, _ = key.name.rpartition("-")
     return (ServiceKey(key.namespace, stem),) if dash else ()
-
-
-def slice_elsewhere(key: ServiceKey, item: SliceKey) -> Cause:
-    """Return that a slice of another namespace names a Service that exists only in this one."""
-    written = _written(item)
-    which = "It belongs to the Service" if mirrored_name(item) else "A slice belongs to Services"
-    return Cause(
-        CauseCode.SLICE_ELSEWHERE,
-        f"{written} names this Service, from another namespace",
-        written,
-        f"{which} of its own namespace: move it to {key.namespace}",
-    )
-
-
-def slice_orphaned(key: ServiceKey, item: SliceKey, named: str) -> Cause:
-    """Return that a slice of this namespace names a Service that doesn't exist."""
-    written = _written(item)
-    hint = f"Set its label kubernetes.io/service-name to {key.name}"
-    if mirrored_name(item):
-        hint = f"Its name must be the Service's: {key.name}"
-    return Cause(
-        CauseCode.SLICE_ORPHANED,
-        f'{written} names "{named}", which does not exist (did you mean "{key.name}"?)',
-        written,
-        hint,
-    )
-
-
-def _written(item: SliceKey) -> str:
-    """Return what a user has written that led to a slice."""
-    if name := mirrored_name(item):
-        return f"Endpoints {item.namespace}/{name}"
-    return f"EndpointSlice {item}"

@@ -9,9 +9,10 @@ import math
 from collections.abc import Container, Iterable, Sequence
 from typing import NamedTuple
 
-from ..model import Balance, Cause, DataPath, Handling
+from ..causes.cause import Cause
+from ..causes.services import not_followed
+from ..model import Balance, DataPath, Handling
 from ..model.annotations import DOMAIN
-from .causes import not_followed
 
 
 class PathDecision(NamedTuple):

@@ -39,24 +39,29 @@ from .hints import why_not_meant
 from .preferences import NO_PREFERENCES, have_preferences, read_preferences
 
 _LOOPBACK = "a loopback address is the node itself"
-_ELSEWHERE = "not on this node"
-TERMINATING = "terminating"
-"""The reason of a verdict: it terminates, and still serves."""
-HAS_ENDED = "terminating, not serving"
-"""Another one."""
 ENDPOINTS_MAX = 10_000
 """Endpoints of one Service port and family; others are left out.
 
 Two on each of the 5,000 nodes that Kubernetes supports. All of them, with weights, are a message of
 2 MB to each worker.
 """
-DRAINED = "drained (weight 0)"
-"""The reason of a verdict."""
 _by_number = operator.itemgetter(0, 1)
 
 _WhyNot = Callable[[Endpoint], str]
 _Packed = tuple[bytes, SocketAddress, Endpoint]
 """The IP as bytes, for sorting, with the address and its endpoint."""
+
+
+class EndpointState(enum.StrEnum):
+    """Whether an endpoint can serve, or why not; others are refused, or meant for other nodes."""
+
+    READY = "ready"
+    NOT_READY = "not ready"
+    TERMINATING = "terminating"
+    """It still serves."""
+    HAS_ENDED = "terminating, not serving"
+    DRAINED = "drained (weight 0)"
+    ELSEWHERE = "not on this node"
 
 
 class Scope(enum.Enum):
@@ -78,7 +83,7 @@ class EndpointVerdict:
     is_usable: bool
     """By clients from outside, where their policy differs."""
     reason: str
-    """``ready``, ``not ready``, ``terminating``, or why it is refused or left out."""
+    """An :class:`EndpointState`, or why it is refused or meant for other nodes."""
     node: str = ""
     code: CauseCode | None = None
     """Why it isn't used, as a code; None where it is ready or terminating."""
@@ -92,7 +97,7 @@ class EndpointVerdict:
     @property
     def is_leaving(self) -> bool:
         """Whether it terminates and still serves, but takes no new clients."""
-        return not self.is_usable and self.reason == TERMINATING
+        return not self.is_usable and self.reason == EndpointState.TERMINATING
 
     @property
     def preference(self) -> str:
@@ -162,7 +167,8 @@ def usable_endpoints(
     # Cost: nearly all Services have none, so that one look is enough.
     preferred = have_preferences(merged.values())
     if preferred:
-        refused |= {a: DRAINED for _, a, e in judged if not e.weight and a not in refused}
+        drained = [a for _, a, e in judged if not e.weight and a not in refused]
+        refused |= dict.fromkeys(drained, EndpointState.DRAINED)
     sound = [item for item in judged if item[1] not in refused] if refused else judged
     why_not = why_not_meant([e for _, _, e in sound if e.ready], facts, by_priority=preferred)
     in_cluster = _choose(sound, why_not)
@@ -220,7 +226,7 @@ def _with_standbys(verdicts: Collection[EndpointVerdict]) -> tuple[EndpointVerdi
 
 
 def _why_not_local(endpoint: Endpoint, facts: NodeFacts) -> str:
-    return "" if _is_local(endpoint, facts) else _ELSEWHERE
+    return "" if _is_local(endpoint, facts) else EndpointState.ELSEWHERE
 
 
 def _is_local(endpoint: Endpoint, facts: NodeFacts) -> bool:
@@ -342,20 +348,21 @@ def _verdict(
     is_usable: bool,
 ) -> EndpointVerdict:
     code: CauseCode | None = None
-    reason = "ready"
+    reason: str = EndpointState.READY
     if refusal:
-        is_drained = refusal == DRAINED
+        is_drained = refusal == EndpointState.DRAINED
         reason = refusal
         code = CauseCode.NOT_READY if is_drained else CauseCode.ENDPOINT_NOT_ALLOWED
     elif endpoint.ready or (endpoint.terminating and endpoint.serving):
         why = why_not(endpoint) if why_not else ""
-        reason = why or ("ready" if endpoint.ready else TERMINATING)
+        reason = why or (EndpointState.READY if endpoint.ready else EndpointState.TERMINATING)
         if why:
-            code = CauseCode.NOT_LOCAL if why == _ELSEWHERE else CauseCode.NOT_FOR_THIS_NODE
+            is_elsewhere = why == EndpointState.ELSEWHERE
+            code = CauseCode.NOT_LOCAL if is_elsewhere else CauseCode.NOT_FOR_THIS_NODE
     elif endpoint.terminating:
-        reason, code = HAS_ENDED, CauseCode.NOT_READY
+        reason, code = EndpointState.HAS_ENDED, CauseCode.NOT_READY
     else:
-        reason, code = "not ready", CauseCode.NOT_READY
+        reason, code = EndpointState.NOT_READY, CauseCode.NOT_READY
     return EndpointVerdict(
         address,
         is_usable,

@@ -25,7 +25,7 @@ from typing import NamedTuple
 from ..errors import UserspaceProxyError
 from ..log_fields import FieldLogger
 from ..model import ServiceKey, SocketAddress
-from ..policy.usable import TERMINATING
+from ..policy.usable import EndpointState
 from ..state_file import StateFile
 from .lease_notes import NodeAnswer, Round
 from .served import ServedByName, WorkloadKey, workload_of
@@ -216,7 +216,7 @@ class Promises:
         """Return whether a quiesced endpoint is still listed as ready."""
         quiesced = self._served_ports.quiesced.of(service)
         return any(
-            verdict.code is None and verdict.reason != TERMINATING
+            verdict.code is None and verdict.reason != EndpointState.TERMINATING
             for port in self._served_ports.of_service(service)
             for verdict in port.plan.verdicts
             if verdict.address in quiesced

@@ -8,11 +8,12 @@ from dataclasses import fields, is_dataclass
 
 import msgspec
 
+from ..diagnosis.problems import summarise
 from ..facts import StatusFacts
-from .problems import summarise
+from ..facts.causes import from_json, to_json
 from .selection import Selection, select
 
-_encoder = msgspec.json.Encoder()
+_encoder = msgspec.json.Encoder(enc_hook=to_json)
 
 
 def render_status(view: StatusFacts, *, now: float, selection: Selection | None = None) -> bytes:
@@ -31,7 +32,7 @@ def encode_answer(answer: object) -> bytes:
         return _encoder.encode(answer) + b"\n"
     except UnicodeEncodeError:
         # Half of a surrogate pair, which JSON can contain as an escape only.
-        return json.dumps(msgspec.to_builtins(answer)).encode() + b"\n"
+        return json.dumps(msgspec.to_builtins(answer, enc_hook=to_json)).encode() + b"\n"
 
 
 def make_answer(view: StatusFacts, *, now: float, selection: Selection) -> StatusFacts:
@@ -58,7 +59,7 @@ def read_answer(body: bytes | str) -> StatusFacts:
     Raises:
         ValueError: It isn't the JSON of a proxy.
     """
-    return msgspec.json.decode(body, type=StatusFacts)
+    return msgspec.json.decode(body, type=StatusFacts, dec_hook=from_json)
 
 
 def render_configz(view: StatusFacts) -> bytes:

@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from operator import attrgetter
 
+from ..causes.cause import Cause
 from ..facts import (
     Detail,
     EndpointFacts,
@@ -35,8 +36,9 @@ from ..facts import (
     Traffic,
     figures_of,
 )
-from ..model import Cause, CauseCode
-from ..policy.cause_rows import DIAL_CAUSES
+from ..model import CauseCode
+from ..model.causes import DIAL_CAUSES
+from ..policy.usable import EndpointState
 from .demand import demand_family
 from .exposition import Buckets, Family, counter, gauge, histogram, labels_text
 from .node_families import PREFIX, node_families
@@ -90,7 +92,7 @@ def state_label(endpoint: EndpointFacts) -> str:
         return "not_used"
     if endpoint.code is CauseCode.ENDPOINT_NOT_ALLOWED:
         return "refused"
-    if endpoint.state.startswith("terminating"):
+    if endpoint.state in (EndpointState.TERMINATING, EndpointState.HAS_ENDED):
         return "terminating"
     return "ready" if endpoint.code is None else "not_ready"
 

@@ -17,13 +17,11 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ..facts import StatusFacts, SyncFacts
+from ..diagnosis.problems import late_s
+from ..facts import StatusFacts
 
 # An iteration, which normally takes a second, is stuck after this long.
 STUCK_S = 60.0
-
-# kube-proxy's healthzTimeout: twice the default iptables sync period of 30 s.
-LATE_S = 60.0
 
 # Go's zero time, which kube-proxy shows before its first round.
 NEVER = "0001-01-01T00:00:00Z"
@@ -75,15 +73,6 @@ def is_working(view: StatusFacts, now: float) -> bool:
     Source: kube-proxy's ProxyHealth.Healthy, which its health check node ports show, too.
     """
     return late_s(view.sync, now) == 0
-
-
-def late_s(sync: SyncFacts, now: float) -> float:
-    """Return how long a change has waited, in seconds, or 0 if none is late."""
-    since = sync.waiting_since
-    if not since and sync.last_queued > sync.last_done:
-        since = sync.last_queued
-    waited_s = now - since if since else 0.0
-    return waited_s if waited_s >= LATE_S else 0.0
 
 
 def _answer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..causes.say import say
 from ..facts import RejectedFacts, SourceFacts, StatusFacts
 from ..model.similar import ALIKE, NEARLY_EQUAL, did_you_mean
 from .text import printable
@@ -19,7 +20,7 @@ def say_missing(view: StatusFacts, service: str) -> str:
     key, _, wanted = service.partition(":")
     for item in view.ignored:
         if key == item.service and (not wanted or item.port in ("", wanted)):
-            return printable(f"{key} is not served: {item.cause}")
+            return printable(f"{key} is not served: {say(item.cause)}")
     own = [port for port in view.ports if f"{port.namespace}/{port.service}" == key]
     if not own and (rejected := view.source.rejected_of(key)):
         return printable(f"{key} is not served: {rejected[0].line}")

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 
+from ..diagnosis.problems import codes_of_node
 from ..facts import Figure, StatusFacts, WorkerFacts, figures_of
 from ..model import CauseCode
 from ..policy import Scope
 from .exposition import Buckets, Family, counter, gauge, histogram, info, labels_text
-from .problems import codes_of_node
 
 PREFIX = "userspace_proxy_"
 _KUBE_PROXY = "kubeproxy_sync_proxy_rules_"

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
+from ..causes.say import say
 from ..errors import UserspaceProxyError
 from ..facts import PortFacts, StatusFacts
 from ..facts.connection import (
@@ -194,7 +195,7 @@ def _why_past(port: PortFacts) -> str:
         return _IN_KERNEL
     if port.cause is None or port.is_holding:
         return ""
-    return port.state.sentence or str(port.cause)
+    return port.state.sentence or say(port.cause)
 
 
 def _may_want(port: PortFacts, wanted: ConnectionFilter) -> bool:

@@ -19,6 +19,9 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from ..causes.say import remedy, say
+from ..diagnosis.paths import probes_in_words
+from ..diagnosis.problems import summarise
 from ..facts import HealthCheckFacts, IgnoredFacts, Level, Problem, StatusFacts
 from ..facts.units import (
     bytes_in_words,
@@ -30,8 +33,6 @@ from ..facts.units import (
 )
 from .history import SECONDS, Figures
 from .overview import SHAPES, Overview, make_overview
-from .path_words import probes_in_words
-from .problems import summarise
 from .rows import Row, make_row
 from .sampling import Sample
 from .search import QUALIFIERS
@@ -192,6 +193,8 @@ def _environment() -> Environment:
         count=count_in_words,
         plural=plural,
         rate=rate_in_words,
+        remedy=remedy,
+        say=say,
         short=count_in_short,
         seconds=seconds_in_words,
     )

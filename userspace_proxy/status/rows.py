@@ -11,11 +11,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..diagnosis.dated import last_answer
+from ..diagnosis.paths import counted_in_words, path_in_words
 from ..facts import EndpointFacts, FrontendFacts, Level, PortFacts
 from ..facts.units import ejected_in_words, plural, waits_in_words
+from ..policy.usable import EndpointState
 from .history import Figures, History
-from .no_byte import last_in_words
-from .path_words import counted_in_words, path_in_words
 from .selection import row_id
 from .sparkline import Sparkline, draw
 
@@ -100,7 +101,7 @@ def make_row(
         port=port,
         dots=tuple(endpoint.level for endpoint in port.endpoints[:DOTS_SHOWN]),
         rates=history.rates(key),
-        last=last_in_words(port, now),
+        last=last_answer(port, now),
         sparkline=None if minute is None else draw(minute),
         detail=_detail(port, limit, now) if is_open else None,
     )
@@ -149,7 +150,7 @@ def _state(endpoint: EndpointFacts) -> str:
     state, is_usable = endpoint.state, endpoint.is_usable
     if is_usable and endpoint.ejected_for_s is not None:
         return ejected_in_words(endpoint.ejected_for_s)
-    if state == "ready":
+    if state == EndpointState.READY:
         if is_usable:
             return state if endpoint.serves else "ready, but connections fail"
         # Traffic policy or hints send this node's clients to other endpoints.

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from ..causes.say import say
 from ..facts import HealthCheckFacts, IgnoredFacts, Level, PortFacts
 from ..facts.states import FOUND
 from ..model import IPFamily, Protocol
@@ -98,7 +99,7 @@ class Search:
             "ns": (item.service.partition("/")[0],),
             "name": (f"{item.service}:{item.port}",),
             "service": (item.service, f"{item.service}:{item.port}"),
-            "cause": (item.cause.code, str(item.cause)),
+            "cause": (item.cause.code, say(item.cause)),
         }
         return self._matches(lambda key: texts.get(key, ()))
 
@@ -164,5 +165,5 @@ def _texts_of_port(port: PortFacts, key: str, *, is_busy: bool) -> Iterable[str]
         case "node":
             return [endpoint.node for endpoint in port.endpoints]
         case _:
-            causes = (text for cause in state.causes for text in (cause.code, cause.sentence))
+            causes = (text for cause in state.causes for text in (cause.code, say(cause)))
             return (state.sentence, *causes)

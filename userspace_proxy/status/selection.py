@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlencode
 
+from ..causes.say import say
 from ..facts import HealthCheckFacts, IgnoredFacts, Level, PortFacts, StatusFacts
 from ..model import SocketAddress, pack_ip
 from ..plan import PortKey
@@ -115,7 +116,7 @@ def select(view: StatusFacts, selection: Selection, history: History = IDLE) -> 
     health = filter(search.matches_health_check, view.health_checks)
     return Chosen(
         tuple(ports),
-        tuple(sorted(ignored, key=lambda item: (*_key(item), item.port, str(item.cause)))),
+        tuple(sorted(ignored, key=lambda item: (*_key(item), item.port, say(item.cause)))),
         tuple(sorted(health, key=lambda check: (not check.problem, *_key(check)))),
     )
 

@@ -20,6 +20,10 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ..causes.say import Form, remedy, say
+from ..diagnosis.dated import and_mistakes, cause_at, last_answer, sentence_at
+from ..diagnosis.paths import counted_in_words, path_in_words, probes_in_words
+from ..diagnosis.problems import problems_of_node
 from ..facts import (
     EndpointFacts,
     IgnoredFacts,
@@ -35,15 +39,9 @@ from ..facts.units import (
     plural,
     rate_in_words,
     seconds_in_words,
-    times_in_words,
-    with_times,
 )
-from ..model import Cause, CauseCode, DataPath
+from ..model import CauseCode, DataPath
 from .history import IDLE, History
-from .no_byte import last_in_words, with_age
-from .path_words import counted_in_words, path_in_words, probes_in_words
-from .port_state import also_in_words, mistakes_of
-from .problems import problems_of_node
 from .selection import Selection, select
 from .wrapping import placed
 
@@ -252,14 +250,12 @@ def _usable(port: PortFacts) -> str:
 def _words(port: PortFacts, now: float, history: History) -> str:
     state = port.state
     if state.level is not Level.OK or port.is_dropping or port.is_holding:
-        sentence = with_age(state.sentence, port, now)
-        for first in state.causes[:1]:
-            sentence = with_times(sentence, first.sentence, _times(first, now))
-        return f"{sentence}{also_in_words(state.sentence, mistakes_of(port))}"
+        return f"{sentence_at(port, now, state.causes[:1])}{and_mistakes(port)}"
     # A port that is served has no cause but clients that are turned away.
     words = _traffic(port, now, history)
-    denied = (cause for cause in state.causes[:1] if cause.sentence not in words)
-    return "; ".join((words, *(f"{cause}{_times(cause, now)}" for cause in denied)))
+    is_said = port.mark is None and port.path is not DataPath.KERNEL
+    denied = [cause for cause in state.causes[:1] if not (is_said and cause in state.stated)]
+    return "; ".join((words, *(cause_at(cause, now) for cause in denied)))
 
 
 def _traffic(port: PortFacts, now: float, history: History) -> str:
@@ -271,7 +267,7 @@ def _traffic(port: PortFacts, now: float, history: History) -> str:
     if port.mark is None:
         return port.state.sentence
     open_ = f"{count_in_words(port.active)} open"
-    last = last_in_words(port, now)
+    last = last_answer(port, now)
     rest = f"{f', {last}' if last else ''}{_moved(port)}"
     if history.has_rates:
         rates = history.rates(port.plan.key)
@@ -295,9 +291,9 @@ def _moved(port: PortFacts) -> str:
 def _details(port: PortFacts, now: float, probes: str) -> Iterator[str]:
     """Yield the causes, addresses and endpoints of a Service port."""
     for cause in port.state.causes:
-        yield f"{cause.code}: {cause}{_times(cause, now)}"
-        if cause.hint:
-            yield f"  -> {cause.hint}"
+        yield f"{cause.code}: {cause_at(cause, now)}"
+        if hint := remedy(cause):
+            yield f"  -> {hint}"
     if port.state.way_out and not port.state.causes:
         yield f"-> {port.state.way_out}"
     for one in port.frontends:
@@ -338,24 +334,20 @@ def _endpoint(endpoint: EndpointFacts, *, is_unseen: bool) -> str:
 def _ignored_line(item: IgnoredFacts) -> _Entry:
     name = f"{item.service}:{item.port}" if item.port else item.service
     if item.is_conflict:
-        return _Entry(Level.TROUBLE, (name, "", "", f"Not served: {item.cause}"))
-    return _Entry(Level.OK, (name, "", "", f"Ignored: {item.cause}"), mark=IGNORED_MARK)
+        return _Entry(Level.TROUBLE, (name, "", "", f"Not served: {say(item.cause)}"))
+    return _Entry(Level.OK, (name, "", "", f"Ignored: {say(item.cause)}"), mark=IGNORED_MARK)
 
 
 def _ignored_count(ignored: Sequence[IgnoredFacts]) -> str:
     """Return how many Services or ports of them are ignored by design, and the usual reasons."""
     words = plural(len(ignored), "Service or port", "Services or ports")
     # Without what the reason means for clients.
-    reasons = (item.cause.sentence.partition(" (")[0].partition(": ")[0] for item in ignored)
+    reasons = (say(item.cause, Form.SHORT) for item in ignored)
     shown = collections.Counter(reasons).most_common(_REASONS_SHOWN)
     parts = [f"{reason} ({count:,})" for reason, count in shown]
     if rest := len(ignored) - sum(count for _, count in shown):
         parts.append(f"other reasons ({rest:,})")
     return f"{words} ignored by design: {', '.join(parts)}; wide output lists them"
-
-
-def _times(cause: Cause, now: float) -> str:
-    return times_in_words(cause.count, cause.last_at, now)
 
 
 def _format(lines: Sequence[_Entry], columns: int) -> Iterator[str]:

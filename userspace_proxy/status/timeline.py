@@ -7,16 +7,12 @@ Rule 2: a problem of the node is worded by ``problems``; its end is an event, to
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..diagnosis.problems import STARTING, problems_of_node
 from ..facts import Level, Problem, StatusFacts
 from ..facts.units import plural
-from .problems import summarise
-
-# Figures in the sentence of a problem change while the problem stays the same.
-_FIGURES = re.compile(r"\d[\d.,]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +46,8 @@ def compare_views(before: StatusFacts, after: StatusFacts, now: float) -> Iterat
     for key in is_now.keys() - was.keys():
         yield Event(now, is_now[key].level, is_now[key].what)
     for key in was.keys() - is_now.keys():
-        what = was[key].what
-        is_start = what.startswith("Starting: ")
-        yield Event(now, Level.OK, "Started" if is_start else f"Resolved: {what}")
+        what = "Started" if key == STARTING else f"Resolved: {was[key].what}"
+        yield Event(now, Level.OK, what)
     known = {worker.index: worker for worker in before.workers}
     for worker in after.workers:
         then = known.get(worker.index, worker)
@@ -67,6 +62,5 @@ def compare_views(before: StatusFacts, after: StatusFacts, now: float) -> Iterat
 
 
 def _problems(view: StatusFacts, now: float) -> dict[str, Problem]:
-    """Return the problems of the node by their sentences without figures."""
-    problems = summarise(view, now).problems
-    return {_FIGURES.sub("#", one.what): one for one in problems if not one.port}
+    """Return the problems of the node by their kinds."""
+    return {one.kind: one for one in problems_of_node(view, now)}

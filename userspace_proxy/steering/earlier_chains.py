@@ -43,12 +43,12 @@ from ..errors import SteeringError
 from ..kernel.nf_tables.chains import DROPS, Chain, RuleVerdict, Tables
 from ..kernel.nf_tables.matches import Match, MatchField, Unknown
 from ..model import Doubt, Frontend, IPFamily, Protocol, SocketAddress, Taken
-from ..policy.causes import OTHERS_CHAIN
 from ..policy.locality import PodLink
 from .names import is_userspace_proxy_table
 from .others.nft import NftReader
 from .pod_links import PodLinks
 
+_OTHERS_CHAIN = "nftables chain {} of another program"
 # The kernel's own: NF_IP_PRI_NAT_DST, also of the legacy tables, and NF_IP_PRI_CONNTRACK.
 ALL_NAT, _TRACKING = -100, -200
 _FAMILIES = {"ip": (IPFamily.IPV4,), "ip6": (IPFamily.IPV6,), "inet": tuple(IPFamily)}
@@ -240,7 +240,7 @@ def _doubts(chain: Chain, words: Mapping[Frontend, str], way_out: str) -> dict[F
 
 
 def _described(chain: Chain) -> str:
-    return f"{OTHERS_CHAIN.format(chain)} ({chain.hook}, priority {chain.priority})"
+    return f"{_OTHERS_CHAIN.format(chain)} ({chain.hook}, priority {chain.priority})"
 
 
 def chains_before(tables: Tables, last: int) -> Iterator[Chain]:

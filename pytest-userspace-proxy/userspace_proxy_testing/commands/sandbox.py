@@ -19,6 +19,7 @@ import time
 from collections.abc import Container, Iterator
 from pathlib import Path
 
+from userspace_proxy.causes.say import remedy, say
 from userspace_proxy.cli.command import Given
 from userspace_proxy.cluster import Snapshot
 from userspace_proxy.cluster.from_names import before_lookups
@@ -102,7 +103,7 @@ def unserved(snapshot: Snapshot) -> Iterator[str]:
         if port.state.is_problem
     ]
     found += [
-        (item.service, f"It is not served: {item.cause}", item.cause.hint)
+        (item.service, f"It is not served: {say(item.cause)}", remedy(item.cause))
         for item in status.ignored
         if item.is_conflict
     ]

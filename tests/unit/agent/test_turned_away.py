@@ -3,15 +3,21 @@ from dataclasses import replace
 from userspace_proxy.agent.rounds.wall_clock import WallClock
 from userspace_proxy.agent.turned_away import client_mistakes, turned_away
 from userspace_proxy.agent.view import view_ports
-from userspace_proxy.facts import ClientMistake
+from userspace_proxy.causes.services import (
+    hop_limit_reached,
+    no_proxy_header,
+    none_was_local,
+    source_denied,
+    source_was_denied,
+)
+from userspace_proxy.causes.slices import none_local
+from userspace_proxy.diagnosis.judge import diagnose
+from userspace_proxy.facts import ClientMistake, SourceFacts
 from userspace_proxy.model import Failure, IPFamily, Protocol, ServicePortName, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import PortKey, PortPlan
 from userspace_proxy.plane import Group
 from userspace_proxy.plane.messages import StreakReport
-from userspace_proxy.policy import client_causes
-from userspace_proxy.policy.causes import none_local
-from userspace_proxy.policy.client_causes import hop_limit_reached, no_proxy_header, source_denied
 from userspace_proxy.steering import Bind
 
 from ..plan.planning import with_serving
@@ -29,20 +35,19 @@ def test_clients_that_a_policy_drops_are_not_those_of_former_ranges():
     ranges = ("198.51.100.0/24",)
     served_here = with_serving(PLAN, admits=ranges)
     only_elsewhere = with_serving(PLAN, admits=("10.0.0.0/8",), outside=())
-    elsewhere = none_local(["node-b"], "externalTrafficPolicy")
+    elsewhere = none_local(1, 0, "node-b", "externalTrafficPolicy")
 
     def drop(plan, now):
         """Serve like this, have a packet dropped later, and return the causes that are shown."""
         group.change(plan.serving, now)
         group.add(0, group_report(denied=1), now + 50.0)
-        return [(str(cause), cause.count) for cause in turned_away(plan, group, CLOCK)]
+        return [(cause.fact, cause.count) for cause in turned_away(plan, group, CLOCK)]
 
-    by_ranges, by_policy = str(source_denied(ranges)), str(elsewhere)
+    by_ranges, by_policy = source_denied(ranges).fact, elsewhere.fact
     assert drop(served_here, 0.0) == [(by_ranges, 1)]
     left = replace(only_elsewhere, cause=elsewhere)
     assert drop(left, 100.0) == [(by_ranges, 1), (by_policy, 1)]
-    before = str(client_causes.none_was_local())
-    assert drop(served_here, 200.0) == [(by_ranges, 2), (before, 1)]
+    assert drop(served_here, 200.0) == [(by_ranges, 2), (none_was_local().fact, 1)]
 
 
 def test_what_former_ranges_dropped_is_not_worded_by_the_present_ones():
@@ -52,7 +57,7 @@ def test_what_former_ranges_dropped_is_not_worded_by_the_present_ones():
     group.change(former.serving, 0.0)
     group.add(0, group_report(denied=3), 50.0)
     group.change(present.serving, 60.0)
-    expected = replace(client_causes.source_was_denied(), count=3, first_at=1050.0, last_at=1050.0)
+    expected = source_was_denied().replace(count=3, first_at=1050.0, last_at=1050.0)
     assert turned_away(present, group, CLOCK) == (expected,)
 
 
@@ -78,9 +83,8 @@ def test_mistakes_of_clients_are_shown_for_a_minute_or_until_one_was_served():
         clock = WallClock(lambda: now, lambda: 1000.0 + now)
         return client_mistakes(group, clock, has_served=has_served)
 
-    header = no_proxy_header("203.0.113.11")
-    header = replace(header, count=3, first_at=1010.0, last_at=1012.0)
-    hops = replace(hop_limit_reached("203.0.113.12"), count=1, first_at=1014.0, last_at=1014.0)
+    header = no_proxy_header("203.0.113.11").replace(count=3, first_at=1010.0, last_at=1012.0)
+    hops = hop_limit_reached("203.0.113.12").replace(count=1, first_at=1014.0, last_at=1014.0)
     assert shown(71.0, True) == (header, hops)
     assert shown(72.0, True) == (hops,)
     assert shown(900.0, False) == (header, hops)
@@ -98,7 +102,8 @@ async def test_clients_that_send_no_proxy_header_are_shown_while_it_is_so(plane)
     port.group.add(0, group_report(mistakes=mistakes), 5.0)
 
     def sentence(now):
-        (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(now))
+        views = view_ports(served_ports, plane, Bind.PROXY_PORT, at(now))
+        (view,) = diagnose(views, SourceFacts())
         return view.state.sentence
 
     assert sentence(900.0).startswith("No client has been served: connections without a PROXY")

@@ -6,8 +6,20 @@ from dataclasses import replace
 import pytest
 
 from userspace_proxy.agent.view import show_traffic, view_endpoint, view_frontend, view_ports
+from userspace_proxy.causes.endpoints import fault_on_purpose, refuses, resets
+from userspace_proxy.causes.say import remedy, say
+from userspace_proxy.causes.services import not_listening, source_denied
 from userspace_proxy.cluster import Store
-from userspace_proxy.facts import EndpointCounters, GroupCounters, StreakPart, TrafficByCause, Waits
+from userspace_proxy.diagnosis.judge import diagnose
+from userspace_proxy.facts import (
+    EndpointCounters,
+    GroupCounters,
+    SourceFacts,
+    StateFacts,
+    StreakPart,
+    TrafficByCause,
+    Waits,
+)
 from userspace_proxy.facts.lately import Lately, LatelyFacts
 from userspace_proxy.model import (
     Balance,
@@ -28,9 +40,6 @@ from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import Group
 from userspace_proxy.plane.messages import EndpointReport, GroupReport, StreakReport, WaitingReport
 from userspace_proxy.policy import EndpointVerdict, NodeFacts
-from userspace_proxy.policy.causes import dial_failed, resets
-from userspace_proxy.policy.client_causes import source_denied
-from userspace_proxy.policy.endpoint_causes import has_ended
 from userspace_proxy.steering import Bind
 
 from ..plan.planning import with_serving
@@ -42,6 +51,11 @@ WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
 NODE = NodeFacts(node_name="node-a", addresses=("198.51.100.10",))
 
 CLOCK = at(0.0)
+
+
+def judged(served_ports, plane, clock=CLOCK):
+    """Return views with their states."""
+    return diagnose(view_ports(served_ports, plane, Bind.PROXY_PORT, clock), SourceFacts())
 
 
 def shown(view):
@@ -61,6 +75,7 @@ async def test_a_served_port_names_its_frontends_endpoints_and_proxy_port(plane)
     assert shown(view) == [("ClusterIP", "10.96.0.1:80", f"proxy port {port}")]
     assert verdicts(view) == [(f"{POD_A}:8080", "ready", True), (f"{POD_B}:8080", "ready", True)]
     assert (view.plan.cause, view.problem) == (None, "")
+    assert view.state == StateFacts(), "which is judged with what other facts show of it"
 
 
 def web(plane, *pods):
@@ -106,8 +121,8 @@ async def test_an_endpoint_shows_why_dials_have_failed_since_it_last_answered(pl
     port.group.counters.saved = 2
     (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(11.0))
     refusing, serving = view.endpoints
-    refuses = has_ended(dial_failed(first, Failure.REFUSED, ""))
-    assert refusing.cause == replace(refuses, count=2, first_at=1007.0, last_at=1009.0)
+    ended = refuses(first, was_open=True)
+    assert refusing.cause == ended.replace(count=2, first_at=1007.0, last_at=1009.0)
     assert (refusing.answered_at, serving.answered_at, serving.cause) == (1006.0, 1006.0, None)
     assert refusing.failures_by_cause == view.failures_by_cause == {"endpoint-refuses": 2}
     assert view.saved == 2
@@ -131,7 +146,7 @@ async def test_an_endpoint_that_ends_each_connection_without_a_byte_is_shown_as_
         counters.ends.failed(now)
     assert cause() is None
     counters.ends.failed(3.0)
-    assert cause() == replace(resets(pod), count=3, first_at=1001.0, last_at=1003.0)
+    assert cause() == resets(pod).replace(count=3, first_at=1001.0, last_at=1003.0)
     counters.dials.failed(4.0, Failure.REFUSED)
     assert cause().code is CauseCode.ENDPOINT_REFUSES
     counters.dials.succeeded_at = counters.ends.succeeded_at = 5.0
@@ -151,8 +166,8 @@ async def test_clients_that_are_not_admitted_are_a_cause_with_their_count(plane)
         counted = GroupCounters()
         counted.denied = count
         port.group.add(0, GroupReport(port.group.number, counted.figures()), now)
-    denied = source_denied(port.plan.serving.admits, count=3, first_at=1005.0, last_at=1007.0)
-    assert turned_away() == (3, (denied,))
+    denied = source_denied(("198.51.100.0/24",))
+    assert turned_away() == (3, (denied.replace(count=3, first_at=1005.0, last_at=1007.0),))
 
 
 async def test_flows_without_an_answer_are_shown_and_in_the_past_after_a_minute(plane):
@@ -162,7 +177,7 @@ async def test_flows_without_an_answer_are_shown_and_in_the_past_after_a_minute(
     asked.connections = 9
     told = EndpointReport(POD, asked.figures(), ends=StreakReport(-1, 3, 2, 5, Failure.NO_DATAGRAM))
     port.group.add(0, GroupReport(0, figures, [told]), 5.0)
-    (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(5.0))
+    (view,) = judged(served_ports, plane, at(5.0))
     never = "No datagram has come back (9 flows)"
     assert (view.mark, view.state.sentence, view.endpoints[0].cause) == (None, never, None)
     # Of an empty datagram, no byte shows that it came.
@@ -173,7 +188,7 @@ async def test_flows_without_an_answer_are_shown_and_in_the_past_after_a_minute(
     mute = f"{POD} sent nothing in time when it was last tried"
     before = f"The last 3 flows got no answer: {mute}"
     for now, sentence in ((5.0, lately), (64.0, lately), (65.0, before)):
-        (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(now))
+        (view,) = judged(served_ports, plane, at(now))
         assert view.state.sentence == sentence
 
 
@@ -361,11 +376,14 @@ def test_its_traffic_is_a_copy():
 def test_a_failure_has_its_remedy_and_a_fault_on_purpose_does_not_look_like_one():
     verdict, group = EndpointVerdict(POD, True, "ready"), Group(1, "shop/web")
     group.counters_of(POD).dials.failed(1.0, Failure.REFUSED)
-    assert "targetPort" in view_endpoint(verdict, group, CLOCK, {}, {}, {}).cause.hint
-    by_name = replace(verdict, host="db.example.com")
-    assert "on db.example.com" in view_endpoint(by_name, group, CLOCK, {}, {}, {}).cause.hint
+    refused = refuses(POD).replace(count=1, first_at=1001.0, last_at=1001.0)
+    assert view_endpoint(verdict, group, CLOCK, {}, {}, {}).cause == refused
+    by_name = view_endpoint(replace(verdict, host="db"), group, CLOCK, {}, {}, {})
+    assert by_name.cause == refused.replace(host="db")
+    assert "targetPort" in remedy(refused)
+    assert "on db" in remedy(by_name.cause)
     one = view_endpoint(verdict, group, CLOCK, {}, {}, {POD: ["refuse"]})
-    assert str(one.cause) == "192.0.2.1:8080 has a fault on purpose: refuse"
+    assert one.cause == fault_on_purpose(POD, ("refuse",))
 
 
 @pytest.mark.parametrize(("version", "is_named"), [("v1", True), (None, False)])
@@ -373,7 +391,7 @@ def test_the_annotation_for_a_header_is_named_where_an_endpoint_ends_connections
     verdict, group = EndpointVerdict(POD, True, "ready"), Group(1, "shop/web")
     group.serving = Serving(handling=Handling(proxy_protocol=version))
     group.counters_of(POD).ends.failed(1.0, Failure.RESET)
-    hint = view_endpoint(verdict, group, CLOCK, {}, {}, {}).cause.hint
+    hint = remedy(view_endpoint(verdict, group, CLOCK, {}, {}, {}).cause)
     assert ("PROXY header" in hint) is is_named
 
 
@@ -384,9 +402,9 @@ async def test_the_last_minute_names_the_header_and_what_was_news_before(plane):
     port.group.counters_of(pod).ends.add(StreakPart(0.0, 1, 0.0, 0.0, Failure.RESET))
     for was_many in (False, True):
         port.group.last_minute.add(Lately(40, 0, 3), 0.0)
-        (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, CLOCK)
+        (view,) = judged(served_ports, plane)
         assert view.lately.was_many is was_many
-    assert "PROXY header" in view.lately.cause.sentence
+    assert "PROXY header" in say(view.lately.cause)
 
 
 def leads_to(served_ports, bind=Bind.PROXY_PORT):
@@ -426,18 +444,16 @@ async def test_one_that_is_held_by_another_program_or_is_not_steered_is_not_reac
         {WEB: Doubt("it may be translated", "delete that", "ip evil pre")}
     )
     assert leads_to(served_ports)[1]
-    (port,) = view_ports(served_ports, plane, Bind.PROXY_PORT, CLOCK)
-    assert (str(port.notes[0]), port.state.way_out) == ("it may be translated", "delete that")
-    assert port.notes[0].object == "nftables chain ip evil pre"
+    (port,) = judged(served_ports, plane)
+    assert port.notes == (not_listening("it may be translated", "delete that", "ip evil pre"),)
+    assert port.state.way_out == "delete that"
     served_ports.steered.note_unsteered(
         {WEB: Taken("it is translated", "delete that", "ip evil a")}
     )
-    (port,) = view_ports(served_ports, plane, Bind.PROXY_PORT, CLOCK)
-    (cause,) = port.state.causes
-    assert (str(cause), cause.object) == (
-        "it is translated; delete that",
-        "nftables chain ip evil a",
-    )
+    (port,) = judged(served_ports, plane)
+    assert port.state.causes == (not_listening("it is translated", "delete that", "ip evil a"),)
+    assert (port.problem, port.way_out) == ("it is translated", "delete that")
+    assert (port.taken_by, port.is_unsteered) == ("ip evil a", True)
     served_ports.steered.note_unsteered({WEB: "no route"})
     assert leads_to(served_ports) == ("not steered to this proxy", False)
     (served,) = served_ports

@@ -10,9 +10,13 @@ import pytest
 
 from tests.unit.agent.backends import ask
 from tests.unit.forward.pods import Pods, service
+from tests.unit.model import samples
+from tests.unit.plan.planning import the_port
+from userspace_proxy.causes.say import say
 from userspace_proxy.cli import main
-from userspace_proxy.cli.forward import make_options, wanted_services
+from userspace_proxy.cli.forward import forwarded_ports, make_options, wanted_services
 from userspace_proxy.config import Settings
+from userspace_proxy.facts import StatusFacts, facts_of_plan
 from userspace_proxy.forward.source import ForwardSource
 from userspace_proxy.model import ServiceKey
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
@@ -135,6 +139,33 @@ async def test_services_of_several_namespaces_are_read_everywhere(pods):
         assert running.lines[0].startswith("Services of all namespaces, through ")
         assert "  cart/web" not in running.lines
         assert "  web.cart         there is no such Service" in running.lines
+
+
+class Served:
+    """A proxy with one Service port, which has no endpoint."""
+
+    def __init__(self):
+        self.port = facts_of_plan(the_port(samples.service()), (), ())
+
+    def status(self):
+        return StatusFacts(ports=[self.port])
+
+    def address_of(self, _key, _port):
+        return None
+
+
+def test_what_is_not_forwarded_has_its_problem_with_the_remedy_or_else_its_cause():
+    proxy = Served()
+
+    def problem():
+        (port,) = forwarded_ports(proxy).values()
+        return port.problem
+
+    assert problem() == say(proxy.port.cause)
+    proxy.port.problem = "the port is in use"
+    assert problem() == "the port is in use"
+    proxy.port.way_out = "stop that program"
+    assert problem() == "the port is in use (stop that program)"
 
 
 def test_without_a_kubeconfig_it_is_wrong_usage(monkeypatch, capsys, tmp_path):

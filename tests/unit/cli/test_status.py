@@ -162,7 +162,8 @@ def test_a_wrong_switch_is_refused_before_the_proxy_is_asked(capsys):
 
 
 def test_json_about_a_service_that_was_rejected_is_status_3(serve_view, capsys):
-    typo = RejectedFacts("z.yaml:5: spec.prots: unknown field", "Service shop/typo", ("shop/typo",))
+    problem = "spec.prots: unknown field"
+    typo = RejectedFacts.at("z.yaml:5", problem, "Service shop/typo", ("shop/typo",))
     source = SourceFacts("manifests", "/m", problems=(typo.line,), rejected=(typo,))
     server = serve_view(make_view(make_port(), source=source))
     assert main(["status", "shop/typo", "-o", "json", server]) == 3

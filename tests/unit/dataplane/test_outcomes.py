@@ -4,13 +4,15 @@ import logging
 import pytest
 
 from userspace_proxy.agent.rounds.wall_clock import WallClock
+from userspace_proxy.causes.endpoints import no_route
+from userspace_proxy.causes.say import say
 from userspace_proxy.dataplane import EndpointGroup, outcomes
+from userspace_proxy.diagnosis.failures import failure_of
 from userspace_proxy.facts import StreakPart
 from userspace_proxy.facts.connection import ConnectionFacts, failed_dials
 from userspace_proxy.model import CauseCode, DialFailure, Failure, SocketAddress
 from userspace_proxy.model.failures import dial_failure
 from userspace_proxy.model.serving import Serving
-from userspace_proxy.status.failures import failure_of
 
 from .groups import ALICE, POD_A, POD_B
 
@@ -174,9 +176,8 @@ def test_that_this_node_has_no_route_has_words_of_its_own(group, caplog, monkeyp
     monkeypatch.setattr(outcomes, "own_route_failure", lambda *_: DialFailure(Failure.NO_ROUTE))
     group.outcomes.failed(POD_A, dial_failure(errno.ENETUNREACH, POD_A.ip), 0.0)
     shown, _ = failure_of(POD_A, group.counters_of(POD_A), WallClock(lambda: 0.0))
-    said = caplog.records[0].getMessage()
-    for text in (shown.sentence, said):
-        assert text.endswith(f"is unreachable: this node has no route to {POD_A.ip}")
+    assert shown.fact == no_route(POD_A).fact
+    assert caplog.records[0].getMessage().endswith(say(shown))
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ import socket
 
 import pytest
 
+from userspace_proxy.causes.endpoints import UNANSWERED_S
 from userspace_proxy.dataplane import EndpointGroup, Tuning
 from userspace_proxy.dataplane import reactor as epoll
 from userspace_proxy.dataplane.tcp import TcpConnection
 from userspace_proxy.model import Handling, ProxyProtocol
 from userspace_proxy.model.serving import Serving
-from userspace_proxy.policy.endpoint_causes import UNANSWERED_S
 
 from .rig import UNREACHABLE, Clock
 from .waiting import until

@@ -3,6 +3,7 @@
 import pytest
 
 from userspace_proxy import Proxy
+from userspace_proxy.causes.say import say
 from userspace_proxy.errors import ListenError
 
 from ..agent.backends import answers, ask, backend, free_address
@@ -44,7 +45,7 @@ def test_endpoints_of_a_service_that_lost_its_address_raise_the_problem_in_the_s
             with pytest.raises(ListenError) as caught:
                 await web.set_endpoints(["127.0.0.1:1"])
             (ignored,) = proxy.status().ignored
-            assert str(caught.value) == f"cannot serve default/web: {ignored.cause}"
+            assert str(caught.value) == f"cannot serve default/web: {say(ignored.cause)}"
 
     run(main())
 

@@ -6,17 +6,17 @@ import errno
 import os
 
 from tests.unit.status.views import NOW, make_address, make_endpoint, make_port, make_view, replace
+from userspace_proxy.causes.endpoints import dial_failed
+from userspace_proxy.diagnosis.judge import diagnose
 from userspace_proxy.explain import read_subject
 from userspace_proxy.model import Failure
-from userspace_proxy.policy.causes import dial_failed
 from userspace_proxy.status.answers import read_answer, render_status
-from userspace_proxy.status.service_mistakes import with_mistakes
 
 
 def make_subject(*ports, service="shop/web", is_live=True, **changes):
     """Return the facts about a Service of a view; without ports it has one that is served."""
     view = make_view(*(ports or (make_port(),)), **changes)
-    view.ports = with_mistakes(view.ports, view.source, view.health_checks)
+    view.ports = diagnose(view.ports, view.source, view.health_checks)
     status = read_answer(render_status(view, now=NOW))
     return read_subject(status, service, "the proxy at 127.0.0.1:10249", is_live=is_live)
 

@@ -4,13 +4,14 @@ import os
 import pytest
 
 from tests.unit.status.views import NOW, make_address, make_endpoint, make_port, replace
+from userspace_proxy.causes.cause import When
+from userspace_proxy.causes.endpoints import dial_failed, resets, sends_nothing
+from userspace_proxy.causes.say import say
+from userspace_proxy.causes.services import source_denied
 from userspace_proxy.explain import Asked, explain
 from userspace_proxy.explain.dial import DialResult
 from userspace_proxy.facts import Level
 from userspace_proxy.model import Failure, Handling, ProxyProtocol
-from userspace_proxy.policy.causes import dial_failed, resets
-from userspace_proxy.policy.client_causes import source_denied
-from userspace_proxy.policy.endpoint_causes import in_the_past, sends_nothing
 
 from .subjects import make_dead_endpoint, make_subject
 
@@ -99,7 +100,7 @@ def unrouted(*addresses):
 
 
 def test_an_address_without_a_route_on_this_machine_hides_no_cause():
-    denied = source_denied(("198.51.100.0/24",), count=2, last_at=NOW - 4)
+    denied = source_denied(("198.51.100.0/24",)).replace(count=2, last_at=NOW - 4)
     subject = make_subject(make_port(connections=0, turned_away=(denied,)))
     explanation = explain(subject, dials=unrouted("10.96.7.118:80"))
     step, _ = steps_of(explanation, "dial")
@@ -165,7 +166,7 @@ def test_a_failed_dial_does_not_replace_what_clients_met():
     explanation, step = dialled(HANGING)
     assert explanation.level is Level.ATTENTION
     assert explanation.sentence.startswith("Clients get no answer: ")
-    assert (step.level, step.what) == (None, f"{REFUSES}; clients: {HANGS}")
+    assert (step.level, step.what) == (None, f"{REFUSES}; clients: {say(HANGS)}")
 
 
 def test_a_failed_dial_that_met_what_clients_met_adds_nothing():
@@ -179,7 +180,9 @@ def test_a_failed_dial_that_met_what_clients_met_adds_nothing():
     [
         pytest.param(make_endpoint(POD, answered_at=NOW - 600), Level.ATTENTION, id="answered"),
         pytest.param(
-            replace(HANGING, cause=in_the_past(HANGS), is_past=True), Level.TROUBLE, id="failed"
+            replace(HANGING, cause=HANGS.replace(when=When.PAST), is_past=True),
+            Level.TROUBLE,
+            id="failed",
         ),
         pytest.param(make_endpoint(POD), Level.TROUBLE, id="never-dialled"),
     ],

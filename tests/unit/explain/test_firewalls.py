@@ -1,15 +1,15 @@
 import pytest
 
 from tests.unit.status.views import NOW, make_endpoint, make_port, replace
+from userspace_proxy.causes.endpoints import dropped_here
+from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.explain import explain
 from userspace_proxy.explain.firewalls import firewall_clause, firewall_steps
 from userspace_proxy.facts import LATELY_S, FirewallFacts, Level, SteeringState
 from userspace_proxy.model import DataPath
-from userspace_proxy.status.path_words import PathView
 
 from .subjects import make_subject
 
-BLAMED = "nftables chain inet ours pre of another program drops packets to it"
 INPUT = FirewallFacts("ip filter INPUT", "its policy is drop", "nft insert x")
 
 
@@ -17,9 +17,17 @@ def answered(seconds_ago):
     return make_port(endpoints=(make_endpoint("10.244.1.7:80", sent_at=NOW - seconds_ago),))
 
 
-def steps(port, chain="ip filter INPUT", client=""):
-    node = make_subject(port, firewalls=(FirewallFacts(chain, "its policy is drop"),)).node
-    return list(firewall_steps(node, (port,), client, NOW))
+def taken():
+    """Return a Service port whose clients another program's chain drops."""
+    port = make_port(problem="nftables chain inet ours pre of another program drops packets to it")
+    port.taken_by = "inet ours pre"
+    return port
+
+
+def dropping():
+    """Return one with an endpoint that such a chain drops packets to."""
+    cause = dropped_here("10.244.1.7:80", "nftables chain ip evil in drops packets to it")
+    return make_port(endpoints=(make_endpoint("10.244.1.7:80", cause=cause),))
 
 
 def test_a_chain_that_lets_clients_pass_may_drop_others():
@@ -44,9 +52,11 @@ def test_a_chain_that_lets_clients_pass_may_drop_others():
     ],
 )
 def test_a_chain_is_no_problem_of_clients_that_have_passed_it(seconds_ago, chain, client, level):
-    (step,) = steps(answered(seconds_ago), chain, client)
+    port = answered(seconds_ago)
+    node = make_subject(port, firewalls=(FirewallFacts(chain, "its policy is drop"),)).node
+    (step,) = firewall_steps(node, (port,), client, NOW)
     assert step.level is level
-    assert bool(firewall_clause([step])) is (level is None)
+    assert bool(firewall_clause(node, (port,), client, NOW)) is (level is None)
 
 
 def test_another_problem_of_the_service_is_the_sentence_alone():
@@ -56,22 +66,24 @@ def test_another_problem_of_the_service_is_the_sentence_alone():
 
 
 @pytest.mark.parametrize(
-    ("steering", "problem", "shown"),
+    ("steering", "make", "shown"),
     [
-        pytest.param("nftables", "", 1, id="none-known"),
-        pytest.param("none", "", 0, id="no-steering"),
-        pytest.param("nftables", BLAMED, 0, id="blamed-by-the-address"),
+        pytest.param("nftables", make_port, 1, id="none-known"),
+        pytest.param("none", make_port, 0, id="no-steering"),
+        pytest.param("nftables", taken, 0, id="blamed-by-the-address"),
+        pytest.param("nftables", dropping, 0, id="blamed-by-an-endpoint"),
     ],
 )
-def test_that_no_chain_is_known_is_a_step_where_none_is_blamed(steering, problem, shown):
-    port = make_port(problem=problem)
-    node = make_subject(port, steering=SteeringState(steering)).node
-    assert [step.level for step in firewall_steps(node, (port,), "", NOW)] == [Level.OK] * shown
+def test_that_no_chain_is_known_is_a_step_where_none_is_blamed(steering, make, shown):
+    subject = make_subject(make(), steering=SteeringState(steering))
+    steps = firewall_steps(subject.node, subject.ports, "", NOW)
+    assert [step.level for step in steps] == [Level.OK] * shown
 
 
 def test_chains_that_the_kernel_path_passes_are_not_said_to_be_known():
     port = replace(make_port(), path=PathView(DataPath.KERNEL))
-    (step,) = firewall_steps(make_subject(port).node, (port,), "", NOW)
+    node = make_subject(port).node
+    (step,) = firewall_steps(node, (port,), "", NOW)
     assert step.level is None
     assert step.what.endswith("chains at forward, which the kernel path passes, aren't read")
-    assert firewall_clause([step]) == "", "it isn't about a chain"
+    assert firewall_clause(node, (port,), "", NOW) == "", "it isn't about a chain"

@@ -1,10 +1,11 @@
 import pytest
 
 from tests.unit.status.views import make_health_check, make_ignored, make_port, replace
+from userspace_proxy.causes.cause import as_read
 from userspace_proxy.explain import explain
 from userspace_proxy.explain.mistakes import mistakes
 from userspace_proxy.facts import Level, RejectedFacts, SourceFacts
-from userspace_proxy.model import Cause, CauseCode
+from userspace_proxy.model import CauseCode
 
 from .subjects import make_subject
 
@@ -62,7 +63,7 @@ def test_a_service_that_is_ignored_by_design_has_a_neutral_mark(is_conflict, mar
     assert explanation.sentence == "It is not served: it is headless"
 
 
-WITHOUT_SLICE = replace(make_port(endpoints=()), cause=Cause(CauseCode.NO_SLICE, "no slice"))
+WITHOUT_SLICE = replace(make_port(endpoints=()), cause=as_read(CauseCode.NO_SLICE, "no slice"))
 
 
 def test_a_rejected_slice_that_names_no_service_is_the_first_line_of_the_one_it_is_named_after():

@@ -1,12 +1,15 @@
 import pytest
 
 from tests.unit.status.views import make_address, make_endpoint, make_port
+from userspace_proxy.causes.cause import as_read
+from userspace_proxy.causes.endpoints import resets
+from userspace_proxy.causes.say import object_of
+from userspace_proxy.causes.services import not_listening
+from userspace_proxy.causes.slices import none_ready, none_undrained
 from userspace_proxy.explain.next_command import Asked, next_command
 from userspace_proxy.facts import SourceFacts
-from userspace_proxy.model import Cause, CauseCode, Protocol
-from userspace_proxy.policy.causes import none_ready, none_usable, not_listening, resets
+from userspace_proxy.model import CauseCode, Protocol
 
-from ..model.samples import service
 from .subjects import make_subject
 
 LIVE = make_subject()
@@ -14,14 +17,14 @@ FILES_SOURCE = SourceFacts("manifests", "shop.yaml", is_synced=True)
 FROM_FILES = make_subject(source=FILES_SOURCE)
 PLANNED = make_subject(is_live=False)
 API, FILES = {"source": ("--kubeconfig=k",)}, {"source": ("--manifests=m",)}
-EMPTY = Cause(CauseCode.SLICE_EMPTY, "empty", "shop/web")
-FORBIDDEN = Cause(CauseCode.ENDPOINT_NOT_ALLOWED, "not dialled", "db.example.com")
+EMPTY = as_read(CauseCode.SLICE_EMPTY, "empty", "shop/web")
+FORBIDDEN = as_read(CauseCode.ENDPOINT_NOT_ALLOWED, "not dialled", "db.example.com")
 DEAD = resets(make_address("[fd00::1]:80"))
-ODD = Cause(CauseCode("a-code-of-a-newer-proxy"), "?")
+ODD = as_read(CauseCode("a-code-of-a-newer-proxy"), "?")
 
 
-NOT_READY = none_ready(service(), 2)
-DRAINED = none_usable(CauseCode.NOT_READY, [(1, "drained")], 1, drained_of=service().key)
+NOT_READY = none_ready(2, 0, "pods -n shop -l app=web")
+DRAINED = none_undrained(1, ("drained",), "shop/web")
 DROPPED = not_listening(
     "nftables chain ip admin raw of another program (prerouting, priority -300) drops packets",
     "",
@@ -137,7 +140,7 @@ def test_the_next_command_is_about_the_pod_that_was_named(cause, command):
 
 
 def test_no_command_is_the_one_that_was_just_run():
-    for cause in (None, *(Cause(code, "?", "10.0.0.1:80") for code in CauseCode)):
+    for cause in (None, *(as_read(code, "?", "10.0.0.1:80") for code in CauseCode)):
         for subject in (LIVE, FROM_FILES, PLANNED):
             for source in ((), ("--kubeconfig=k",), ("--manifests=m",)):
                 asked = Asked(source=source, has_dialled=True, has_pods=True)
@@ -148,7 +151,7 @@ def test_no_command_is_the_one_that_was_just_run():
 
 
 def test_kubectl_is_not_asked_about_a_host_outside_the_cluster():
-    host = make_endpoint(DEAD.object, host="db.example.com")
+    host = make_endpoint(object_of(DEAD), host="db.example.com")
     subject = make_subject(make_port(endpoints=(host,)), service="shop/web")
     again = "userspace-proxy explain shop/web --kubeconfig=k --probe"
     assert next_command(DEAD, subject, Asked(**API)) == again

@@ -1,15 +1,21 @@
 import pytest
 
 from tests.unit.status.views import NOW, make_address, make_endpoint, make_port, replace
+from userspace_proxy.causes.endpoints import (
+    answers_late,
+    dial_failed,
+    fault_on_purpose,
+    loses,
+    no_datagram,
+    resets,
+    sends_nothing,
+)
+from userspace_proxy.causes.say import say
+from userspace_proxy.causes.services import balanced_elsewhere, no_proxy_header
 from userspace_proxy.explain import explain
 from userspace_proxy.explain.observed import before_it_failed
 from userspace_proxy.facts import Level
 from userspace_proxy.model import Failure, Handling, Protocol
-from userspace_proxy.policy.causes import dial_failed, fault_on_purpose, resets
-from userspace_proxy.policy.client_causes import no_proxy_header
-from userspace_proxy.policy.endpoint_causes import answers_late, no_datagram, sends_nothing
-from userspace_proxy.policy.ignored import balanced_elsewhere
-from userspace_proxy.policy.loss_causes import loses
 
 from .subjects import make_subject
 
@@ -97,7 +103,7 @@ def test_an_address_that_its_load_balancer_answers_for_is_said_and_no_problem():
     assert (port.state.level, port.state.is_problem) == (Level.OK, False)
     explanation = explain(make_subject(port))
     assert explanation.level is Level.OK
-    assert explanation.sentence == f"Clients are served by 2 endpoints; {note}"
+    assert explanation.sentence == f"Clients are served by 2 endpoints; {say(note)}"
 
 
 def test_a_limit_of_connections_is_a_part_of_the_step():

@@ -3,6 +3,8 @@ from dataclasses import replace as replace_subject
 import pytest
 
 from tests.unit.status.views import make_endpoint, make_port
+from userspace_proxy.diagnosis.clause import planned_of
+from userspace_proxy.diagnosis.rules import decide
 from userspace_proxy.explain import explain
 from userspace_proxy.explain.on_node import node_notes
 
@@ -16,8 +18,10 @@ OTHER = make_endpoint("10.244.1.7:80")
 def planned(*endpoints, on_node, **changes):
     """Return a planned Service, and how it would be planned on a node."""
     subject = make_subject(make_port(endpoints=endpoints), is_live=False)
-    there = make_subject(make_port(endpoints=on_node, **changes), is_live=False).ports
-    return replace_subject(subject, on_node=there)
+    there = make_port(endpoints=on_node, **changes)
+    _, verdict = decide(there)
+    there.planned = planned_of(verdict.clauses)
+    return replace_subject(subject, on_node=[there])
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,20 @@
 import pytest
 
 from tests.unit.status.views import (
+    NOW,
     make_calm_view,
     make_ignored,
     make_port,
     make_troubled_view,
     replace,
 )
+from userspace_proxy.causes.endpoints import refuses
+from userspace_proxy.causes.say import say
+from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.explain import explain
 from userspace_proxy.explain.dial import DialResult
 from userspace_proxy.facts import FirewallFacts, LastStateFacts, Level, ProbesFacts
 from userspace_proxy.model import DataPath, Protocol
-from userspace_proxy.status.path_words import PathView
 
 from .subjects import make_dead_endpoint, make_subject
 
@@ -26,8 +29,7 @@ def test_a_port_has_its_addresses_endpoints_and_state():
     )  # fmt: skip
     assert [(f.address, f.kind) for f in port.frontends] == [("10.96.7.118:80", "ClusterIP")]
     (endpoint,) = port.endpoints
-    assert endpoint.cause is not None
-    assert (endpoint.cause.code, endpoint.cause.count) == ("endpoint-refuses", 2)
+    assert endpoint.cause == refuses("10.244.1.8:80").replace(count=2, last_at=NOW - 3)
     assert (endpoint.connections, endpoint.failures) == (20, 2)
 
 
@@ -42,7 +44,7 @@ def test_other_services_are_left_out():
 def test_an_ignored_service_has_its_cause():
     ignored = (make_ignored("shop/db", "", "headless"), make_ignored("shop/x", "", "other"))
     (item,) = make_subject(service="shop/db", ignored=ignored).ignored
-    assert (item.port, item.cause.sentence, item.is_conflict) == ("", "headless", False)
+    assert (item.port, say(item.cause), item.is_conflict) == ("", "headless", False)
 
 
 def test_only_a_running_proxy_has_facts_about_its_node():

@@ -3,9 +3,8 @@ import json
 import pytest
 
 from tests.unit.status.views import make_port, replace
+from userspace_proxy.causes.endpoints import dropped_here
 from userspace_proxy.explain import explain, render_json, render_text
-from userspace_proxy.model import SocketAddress
-from userspace_proxy.policy.endpoint_causes import DroppedBy, dropped_here
 
 from .subjects import make_dead_endpoint, make_subject
 
@@ -46,12 +45,13 @@ def test_connections_without_an_answer_are_the_sentence_and_have_a_remedy():
 def test_no_chain_is_said_to_drop_nothing_where_one_does():
     chain = "nftables chain ip evil in of another program"
     dropped = make_port(problem=f"{chain} (input, priority 0) drops packets to it")
+    dropped.taken_by = "ip evil in"
     shown = render_text(explain(make_subject(dropped)))
     assert f"{chain} (input, priority 0) drops packets to it" in shown
     assert "✓ firewall" not in shown
     endpoint = replace(
         make_dead_endpoint("10.244.1.8:80"),
-        cause=dropped_here(SocketAddress("10.244.1.8", 80), DroppedBy(f"{chain} drops it")),
+        cause=dropped_here("10.244.1.8:80", f"{chain} drops it"),
     )
     shown = render_text(explain(make_subject(make_port(endpoints=(endpoint,)))))
     assert f"does not answer: {chain} drops it" in shown

@@ -1,13 +1,14 @@
 import pytest
 
 from tests.unit.status.views import NOW, make_port, make_two_sides, replace
+from userspace_proxy.causes.say import say
+from userspace_proxy.causes.services import balanced_elsewhere, source_denied
+from userspace_proxy.causes.slices import none_local
 from userspace_proxy.explain import explain
 from userspace_proxy.explain.dial import DialResult
 from userspace_proxy.explain.served import policy_drops, served_sentence
 from userspace_proxy.model import DataPath, Handling, Hold, IPFamily
 from userspace_proxy.policy import PathDecision
-from userspace_proxy.policy.causes import none_local, not_ours
-from userspace_proxy.policy.client_causes import source_denied
 
 from .subjects import make_subject
 
@@ -57,13 +58,13 @@ def test_clients_that_failed_have_connected(figures):
 
 
 def test_the_sentence_counts_clients_that_are_dropped():
-    denied = source_denied(("198.51.100.0/24",), count=2, last_at=NOW - 4)
+    denied = source_denied(("198.51.100.0/24",)).replace(count=2, last_at=NOW - 4)
     assert explain(make_subject(make_port(turned_away=(denied,)))).sentence == (
         "Clients are served by 2 endpoints; clients outside 198.51.100.0/24 are dropped "
         "(2 times, last 4 s ago)"
     )
     inside, outside = make_two_sides()
-    policy = none_local(["node-b"], "externalTrafficPolicy")
+    policy = none_local(1, 0, "node-b", "externalTrafficPolicy")
     elsewhere, outside = replace(policy, count=3), replace(outside, cause=policy)
     subject = make_subject(inside, replace(outside, turned_away=(elsewhere,)), service="shop/front")
     explanation = explain(subject)
@@ -90,9 +91,9 @@ def test_clients_of_a_service_are_served_while_one_of_its_ports_answers():
 
 @pytest.mark.parametrize("figures", [{}, {"connections": 7, "sent_bytes": 0}, {"is_quiet": True}])
 def test_what_is_served_elsewhere_by_design_is_said_once(figures):
-    balancer = not_ours("load-balancer IP 192.0.2.9 is not served here")
+    balancer = balanced_elsewhere("192.0.2.9")
     sentence = explain(make_subject(make_port(notes=(balancer,), **figures))).sentence
-    assert sentence.count(balancer.sentence) == 1
+    assert sentence.count(say(balancer)) == 1
 
 
 def test_a_service_without_ports_says_so():

@@ -12,6 +12,11 @@ from tests.unit.status.views import (
     make_two_sides,
     replace,
 )
+from userspace_proxy.causes.cause import as_read
+from userspace_proxy.causes.endpoints import denies, fault_on_purpose, resets
+from userspace_proxy.causes.say import remedy, say
+from userspace_proxy.causes.services import external_ip_off, not_followed, source_denied
+from userspace_proxy.causes.slices import none_local
 from userspace_proxy.explain import PathStep, explain
 from userspace_proxy.facts import (
     FirewallFacts,
@@ -22,17 +27,8 @@ from userspace_proxy.facts import (
     SteeringState,
     Waits,
 )
-from userspace_proxy.model import Cause, CauseCode, Handling, Hold, Protocol
+from userspace_proxy.model import CauseCode, Handling, Hold, Protocol
 from userspace_proxy.plan import Side
-from userspace_proxy.policy.causes import (
-    external_ip_off,
-    fault_on_purpose,
-    none_local,
-    not_followed,
-    resets,
-)
-from userspace_proxy.policy.client_causes import source_denied
-from userspace_proxy.policy.endpoint_causes import denies
 
 from .subjects import make_dead_endpoint, make_subject
 
@@ -296,7 +292,7 @@ def test_an_address_that_is_not_reached_is_trouble():
 
 def test_an_address_that_is_not_reached_is_not_the_only_cause():
     lost = make_frontend("10.96.7.1:80", "ClusterIP", "proxy port 20001", is_reached=False)
-    named = Cause(CauseCode.PORT_NAME_MISSING, 'they have no port named "http"; they have "web"')
+    named = as_read(CauseCode.PORT_NAME_MISSING, 'they have no port named "http"; they have "web"')
     dropped = {"frontends": (lost,), "endpoints": (), "problem": "a chain drops its packets"}
     explanation = explain(make_subject(make_port(cause=named, **dropped)))
     assert explanation.sentence == (
@@ -304,7 +300,7 @@ def test_an_address_that_is_not_reached_is_not_the_only_cause():
         'no port named "http"; they have "web"'
     )
     (note,) = steps_of(explanation, "note")
-    assert (note.level, note.what) == (Level.ATTENTION, named.sentence)
+    assert (note.level, note.what) == (Level.ATTENTION, say(named))
 
 
 def test_a_service_that_is_ignored_has_the_reason():
@@ -374,16 +370,16 @@ def test_what_was_found_out_about_pods_comes_first():
 
 
 def test_clients_that_are_turned_away_are_a_note_of_a_service_that_is_served():
-    denied = source_denied(("198.51.100.0/24",), count=2)
+    denied = source_denied(("198.51.100.0/24",)).replace(count=2)
     explanation = explain(make_subject(make_port(turned_away=(denied,))))
     (note,) = steps_of(explanation, "note")
-    assert (note.level, note.hint) == (Level.OK, denied.hint)
+    assert (note.level, note.hint) == (Level.OK, remedy(denied))
     assert note.what == "clients outside 198.51.100.0/24 are dropped (2 times)"
 
 
 def test_the_step_about_endpoints_counts_clients_that_a_policy_drops():
     inside, outside = make_two_sides()
-    policy = none_local(["node-b"], "externalTrafficPolicy")
+    policy = none_local(1, 0, "node-b", "externalTrafficPolicy")
     outside = replace(outside, cause=policy)
     for turned_away, end in (((replace(policy, count=3),), "Local (3 times)"), ((), "Local")):
         dropping = replace(outside, turned_away=turned_away)

@@ -1,6 +1,8 @@
 import msgspec
 import pytest
 
+from userspace_proxy.causes.cause import as_read
+from userspace_proxy.causes.services import is_headless
 from userspace_proxy.facts import (
     FrontendFacts,
     HealthCheckFacts,
@@ -11,10 +13,10 @@ from userspace_proxy.facts import (
     SourceFacts,
     StatusFacts,
 )
-from userspace_proxy.model import Cause, CauseCode, ServiceKey
+from userspace_proxy.facts.causes import from_json, to_json
+from userspace_proxy.model import CauseCode, ServiceKey
 
 WEB = FrontendFacts("10.96.0.1:80")
-HEADLESS = Cause(CauseCode.NOT_OURS, "headless")
 
 
 def make_status():
@@ -24,7 +26,7 @@ def make_status():
             PortFacts("shop", "web"),
             PortFacts("shop", "we"),
         ],
-        ignored=[IgnoredFacts("shop/db", "", HEADLESS)],
+        ignored=[IgnoredFacts("shop/db", "", is_headless())],
         health_checks=[HealthCheckFacts("shop/web", 31_000, 1)],
     )
     status.demand = {ServiceKey("shop", "web"): 3}
@@ -53,7 +55,7 @@ def test_the_facts_about_one_service_have_nothing_of_others(service, ports, igno
 def test_what_is_not_encoded_is_not_in_the_json():
     status = make_status()
     status.ports[0].plan = None
-    text = msgspec.json.encode(status)
+    text = msgspec.json.encode(status, enc_hook=to_json)
     assert b'"demand"' not in text
     assert b'"plan"' not in text
 
@@ -65,8 +67,8 @@ def test_the_json_of_an_older_proxy_lacks_fields_and_that_of_a_newer_one_has_mor
 
 def test_a_cause_of_a_newer_proxy_keeps_its_code():
     text = b'{"ports":[{"cause":{"code":"new-cause","sentence":"so"},"failures_by_cause":{"x":1}}]}'
-    (port,) = msgspec.json.decode(text, type=StatusFacts).ports
-    assert port.cause == Cause(CauseCode("new-cause"), "so")
+    (port,) = msgspec.json.decode(text, type=StatusFacts, dec_hook=from_json).ports
+    assert port.cause == as_read(CauseCode("new-cause"), "so")
     assert (str(port.cause.code), [*port.failures_by_cause]) == ("new-cause", ["x"])
 
 
@@ -76,8 +78,25 @@ def test_the_last_state_has_an_age_while_it_is_served():
     assert LastStateFacts().age_at(9.5) is None
 
 
+def test_a_mistake_has_its_place_and_its_problem_together_and_apart():
+    mistake = RejectedFacts.at("a.yaml:1", "no port", "Service shop/web", ("shop/web",))
+    assert (mistake.line, mistake.place, mistake.problem) == (
+        "a.yaml:1: no port",
+        "a.yaml:1",
+        "no port",
+    )
+    assert (mistake.object, mistake.services) == ("Service shop/web", ("shop/web",))
+
+
+def test_a_mistake_is_the_same_one_about_other_services():
+    mistake = RejectedFacts.at("a.yaml:1", "no port", "EndpointSlice shop/x", ("shop/web",))
+    other = mistake.about(("shop/db",), ("shop/old",))
+    assert (other.services, other.keeps) == (("shop/db",), ("shop/old",))
+    assert other.about(mistake.services, ()) == mistake
+
+
 def test_the_mistakes_about_a_service_are_found_by_its_name_or_that_of_a_port():
-    about_web = RejectedFacts("a.yaml:1: port is missing", "Service shop/web", ("shop/web",))
+    about_web = RejectedFacts.at("a.yaml:1", "no port", "Service shop/web", ("shop/web",))
     source = SourceFacts(rejected=(about_web, RejectedFacts("a.yaml:9: is no YAML")))
     for name, found in (("shop/web", [about_web]), ("shop/web:http", [about_web]), ("shop/we", [])):
         assert source.rejected_of(name) == found

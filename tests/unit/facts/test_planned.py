@@ -1,6 +1,7 @@
 import msgspec
 import pytest
 
+from userspace_proxy.causes.services import is_headless
 from userspace_proxy.facts import (
     facts_of_frontend,
     facts_of_ignored,
@@ -25,7 +26,6 @@ from userspace_proxy.model import (
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import IgnoredService, PortKey, PortPlan, Side
 from userspace_proxy.policy import EndpointVerdict, PathDecision, Scope
-from userspace_proxy.policy.causes import not_ours
 
 POD = SocketAddress("10.244.1.7", 8080)
 WEB = PortKey(ServicePortName("shop", "web", "http"), IPFamily.IPV4, Side.EXTERNAL)
@@ -113,12 +113,12 @@ def test_a_frontend_is_written_with_its_port():
 
 
 def test_a_port_that_is_served_at_another_address_is_not_ignored():
-    lost = IgnoredService(ServiceKey("shop", "db"), "", not_ours("x"), True, is_part=True)
+    lost = IgnoredService(ServiceKey("shop", "db"), "", is_headless(), True, is_part=True)
     assert facts_of_ignored([lost]) == []
 
 
 def test_what_is_ignored_has_the_name_of_its_service():
-    cause = not_ours("headless")
+    cause = is_headless()
     (facts,) = facts_of_ignored([IgnoredService(ServiceKey("shop", "db"), "", cause)])
     assert msgspec.structs.astuple(facts) == ("shop/db", "", cause, False)
 

@@ -2,6 +2,8 @@ import pickle
 
 import pytest
 
+from userspace_proxy.causes.endpoints import fault_on_purpose, resets
+from userspace_proxy.causes.slices import none_ready
 from userspace_proxy.facts import (
     EndpointFacts,
     FrontendFacts,
@@ -10,10 +12,10 @@ from userspace_proxy.facts import (
     PortState,
     StateFacts,
 )
-from userspace_proxy.model import Cause, CauseCode, DataPath, SocketAddress
-from userspace_proxy.policy.causes import resets
+from userspace_proxy.facts.port import ClauseFacts
+from userspace_proxy.model import CauseCode, DataPath
 
-CAUSE = Cause(CauseCode.NOT_READY, "none is ready")
+CAUSE = none_ready(2, 0, "")
 
 
 @pytest.mark.parametrize(
@@ -49,9 +51,9 @@ def test_an_endpoint_is_left_out_only_where_it_could_serve(code, is_left_out):
     assert EndpointFacts(code=code).is_left_out is is_left_out
 
 
-def test_an_endpoint_is_refused_by_its_state():
-    assert EndpointFacts(state="refused: link-local address").is_refused
-    assert not EndpointFacts(state="not ready").is_refused
+def test_an_endpoint_is_refused_by_its_code():
+    assert EndpointFacts(code=CauseCode.ENDPOINT_NOT_ALLOWED).is_refused
+    assert not EndpointFacts(code=CauseCode.NOT_READY).is_refused
 
 
 @pytest.mark.parametrize(
@@ -77,8 +79,14 @@ def test_usable_endpoints_are_counted():
     assert PortFacts(endpoints=[EndpointFacts(is_usable=True), EndpointFacts()]).usable == 1
 
 
-RESETS = resets(SocketAddress("10.0.0.1", 80))
-ON_PURPOSE = Cause(CauseCode.FAULT_ON_PURPOSE, "a fault of 1 s on purpose")
+RESETS = resets("10.0.0.1:80")
+ON_PURPOSE = fault_on_purpose("10.0.0.1:80", ("a delay of 1 s",))
+
+
+def test_a_sentence_states_the_causes_of_its_clauses_and_of_a_newer_proxy_those_that_it_knows():
+    clauses = ClauseFacts("clients fail", (1,)), ClauseFacts("of 2"), ClauseFacts("more", (0, 7))
+    state = StateFacts(causes=(RESETS, ON_PURPOSE, CAUSE), clauses=clauses)
+    assert state.stated == [ON_PURPOSE, RESETS]
 
 
 @pytest.mark.parametrize(
@@ -120,6 +128,7 @@ def test_an_endpoint_on_standby_serves_once_all_others_fail():
     first = EndpointFacts(is_usable=True, state="ready")
     failing = EndpointFacts(is_usable=True, state="ready", cause=RESETS)
     assert PortFacts(endpoints=[first, standby, standby]).serving == 1
+    assert PortFacts(endpoints=[first, standby, standby]).standby == 2
     assert PortFacts(endpoints=[failing, standby]).serving == 1
 
 

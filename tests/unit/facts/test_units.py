@@ -1,6 +1,6 @@
 import pytest
 
-from userspace_proxy.facts import Times, Waits
+from userspace_proxy.facts import Times
 from userspace_proxy.facts.units import (
     bytes_in_words,
     capitalised,
@@ -12,24 +12,8 @@ from userspace_proxy.facts.units import (
     rate_in_words,
     seconds_in_words,
     times_in_words,
-    waiting_in_words,
     waits_in_words,
-    with_times,
 )
-
-
-@pytest.mark.parametrize(
-    ("sentence", "expected"),
-    [
-        pytest.param("a refuses", "a refuses (once)", id="alone"),
-        pytest.param("A refuses; b serves", "A refuses (once); b serves", id="before-others"),
-        pytest.param("Fails: a refuses", "Fails: a refuses (once)", id="at-the-end"),
-        pytest.param("a refuses clients", "a refuses clients (once)", id="in-another-one"),
-        pytest.param("all fail; b does", "all fail; b does", id="another-cause"),
-    ],
-)
-def test_how_often_a_cause_was_seen_stands_behind_it(sentence, expected):
-    assert with_times(sentence, "a refuses", " (once)") == expected
 
 
 @pytest.mark.parametrize(
@@ -149,11 +133,6 @@ def test_times(count, last_at, expected):
 @pytest.mark.parametrize(("text", "expected"), [("", ""), ("a List", "A List"), ("é", "É")])
 def test_capitalised(text, expected):
     assert capitalised(text) == expected
-
-
-def test_those_that_wait():
-    assert waiting_in_words(Waits(1, 0.25), "TCP") == "1 connection, the longest for 250 ms"
-    assert waiting_in_words(Waits(1200, 12), "UDP") == "1,200 flows, the longest for 12 s"
 
 
 def test_an_ejection_lasts_for_a_time_and_then_until_an_answer():

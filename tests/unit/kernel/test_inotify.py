@@ -24,7 +24,7 @@ def inotify():
 
 
 def read(inotify: Inotify) -> list[tuple[What, str]]:
-    return [(event.what, event.name) for event in inotify.read()]
+    return [(event.mask, event.name) for event in inotify.read()]
 
 
 def test_names_that_appear_move_and_vanish_are_reported(inotify, tmp_path):

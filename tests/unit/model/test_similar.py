@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from userspace_proxy.model.similar import NEARLY_EQUAL, did_you_mean
+from userspace_proxy.model.similar import NEARLY_EQUAL, did_you_mean, nearest
 
 FIELDS = ("selector", "sessionAffinity", "ports")
 
 
 @pytest.mark.parametrize(
-    ("word", "meant"),
+    ("word", "near", "meant"),
     [
-        ("selectr", "did you mean selector?"),
-        ("sessionaffinity", "did you mean sessionAffinity?"),
-        ("xyzzy", ""),
+        ("selectr", "selector", "did you mean selector?"),
+        ("sessionaffinity", "sessionAffinity", "did you mean sessionAffinity?"),
+        ("xyzzy", "", ""),
     ],
 )
-def test_the_nearest_name_is_suggested(word, meant):
-    assert did_you_mean(word, FIELDS) == meant
+def test_the_nearest_name_is_suggested(word, near, meant):
+    assert (nearest(word, FIELDS), did_you_mean(word, FIELDS)) == (near, meant)
 
 
 def test_a_prefix_is_part_of_the_suggestion():
@@ -36,5 +36,6 @@ def test_a_prefix_is_part_of_the_suggestion():
     ],
 )
 def test_of_a_nearly_equal_name_a_letter_may_differ(word, is_meant):
+    assert nearest(word, ["Service"], similarity=NEARLY_EQUAL) == ("Service" if is_meant else "")
     suggestion = did_you_mean(word, ["Service"], similarity=NEARLY_EQUAL)
     assert bool(suggestion) is is_meant

@@ -4,20 +4,29 @@ from dataclasses import replace
 
 import pytest
 
+from userspace_proxy.causes.services import (
+    NOTES_MAX,
+    balanced_elsewhere,
+    external_ip_off,
+    more_notes,
+    no_cluster_ip,
+    not_followed,
+    own_address,
+    too_many_external_ips,
+    too_many_frontends_in_namespace,
+    unsupported_protocol,
+)
 from userspace_proxy.model import Frontend, FrontendKind, Protocol, ServicePort
 from userspace_proxy.plan import IgnoredService
 from userspace_proxy.plan.claims import claims_of
 from userspace_proxy.policy import PRIMARY, NodeFacts, Scope
-from userspace_proxy.policy.bound_causes import too_many_frontends_in_namespace
-from userspace_proxy.policy.causes import NOTES_MAX, not_ours, own_address
-from userspace_proxy.policy.ignored import balanced_elsewhere
 
 from ..model.samples import CART, CART_IP, CART_IP_V6, HTTP, WEB_IP, service
 
 DNS = ServicePort("dns", 53, "UDP")
 DNS_TCP = ServicePort("dns-tcp", 53, "TCP")
 SCTP = ServicePort("diameter", 3868, "SCTP")
-NO_SCTP = not_ours("protocol SCTP is not supported (TCP and UDP are)")
+NO_SCTP = unsupported_protocol("SCTP")
 OLD, NEW = "2025-01-01T00:00:00Z", "2026-01-01T00:00:00Z"
 ADDRESS = Frontend(CART_IP, 80, Protocol.TCP)
 LB_IP, LB_IP_V6, EXTERNAL_IP = "203.0.113.8", "2001:db8:1::8", "203.0.113.9"
@@ -43,7 +52,7 @@ def asked(service, facts=NODE):
 
 def notes(service, facts=NODE):
     found = claims_of(service, facts)
-    return [str(note) for part in (found, *found.ports) for note in part.notes]
+    return [note for part in (found, *found.ports) for note in part.notes]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +95,7 @@ def test_a_service_claims_each_port_on_each_address(given, expected):
     [
         pytest.param(
             service(cluster_ips=()),
-            IgnoredService(CART, "", not_ours("it has no cluster IP yet")),
+            IgnoredService(CART, "", no_cluster_ip()),
             id="whole-service",
         ),
         pytest.param(
@@ -202,7 +211,7 @@ def test_a_policy_without_frontends_of_its_kind_adds_no_side():
 def test_a_node_port_is_claimed_on_the_addresses_that_serve_node_ports(networks, expected):
     facts = replace(NODE, node_port_networks=networks)
     assert asked(service(ports=(NODE_PORT,)), facts) == {"shop/cart:http": expected + INTERNAL}
-    note = "node port 30080 is not served: this node has no IPv4 address for it"
+    note = not_followed("node port 30080 is not served: this node has no IPv4 address for it")
     assert notes(service(ports=(NODE_PORT,)), facts) == ([] if expected else [note])
 
 
@@ -273,7 +282,8 @@ ELSEWHERE = "it is in none of the networks of --allow-external-ips"
 def test_a_forbidden_external_ip_is_noted_and_not_claimed(ip, facts, why):
     given = service(external_ips=(ip,))
     assert asked(given, facts) == {"shop/cart:http": INTERNAL}
-    assert notes(given, facts) == [f"external IP {ip} is not served: {why}"]
+    is_allowed = why not in (OFF, ELSEWHERE)
+    assert notes(given, facts) == [external_ip_off(ip, why, is_allowed=is_allowed)]
 
 
 @pytest.mark.parametrize(
@@ -297,12 +307,9 @@ def test_a_service_has_so_many_external_ips_as_all_its_ports_together_may(ports,
     external = [f.ip for f in frontends if f.kind is FrontendKind.EXTERNAL_IP]
     assert len(external) == ports * served
     assert set(external) == set(given.external_ips[:served])
-    note = (
-        f"external IP 203.0.113.{served} and those after it are not served: "
-        f"a Service with as many ports may have {served}"
-    )
-    expected = [note] if served < ips else []
-    assert [[str(each) for each in claim.notes] for claim in made.ports] == [expected] * ports
+    note = too_many_external_ips(f"203.0.113.{served}", served)
+    expected = (note,) if served < ips else ()
+    assert [claim.notes for claim in made.ports] == [expected] * ports
 
 
 def test_external_ips_beyond_the_bound_are_noted_in_their_family_and_not_where_all_are_off():
@@ -312,11 +319,9 @@ def test_external_ips_beyond_the_bound_are_noted_in_their_family_and_not_where_a
     )
     networks = ("203.0.113.0/24", "2001:db8:1::/64")
     four, six = claims_of(both, replace(NODE, external_ip_networks=networks)).ports
-    assert four.notes == ()
-    (note,) = six.notes
-    assert str(note).startswith("external IP 2001:db8:1::9 and those after it are not served: ")
+    assert (four.notes, six.notes) == ((), (too_many_external_ips("2001:db8:1::9", 100),))
     off = replace(NODE, external_ip_networks=())
-    assert "those after it" not in "".join(notes(both, off))
+    assert too_many_external_ips not in [note.row for note in notes(both, off)]
 
 
 def test_the_source_ranges_of_a_family_are_one_object_for_all_ports():
@@ -343,12 +348,12 @@ def test_a_note_appears_once_in_the_family_that_it_concerns():
         load_balancer_ips=(LB_IP, LB_IP_V6),
         is_external_local=True,
     )
-    assert notes(given) == [f"external IP {ip} is not served: {ELSEWHERE}" for ip in external_ips]
+    assert notes(given) == [external_ip_off(ip, ELSEWHERE) for ip in external_ips]
 
 
 def test_the_services_own_notes_are_first():
     given = service(notes=("balance 'maglev' is unknown",), external_ips=("198.18.0.1",))
-    assert notes(given)[0] == "balance 'maglev' is unknown"
+    assert notes(given)[0] == not_followed("balance 'maglev' is unknown")
 
 
 def test_many_notes_of_a_service_hide_none_of_its_addresses():
@@ -357,9 +362,9 @@ def test_many_notes_of_a_service_hide_none_of_its_addresses():
         external_ips=tuple(f"198.18.0.{number}" for number in range(100)),
     )
     own, addresses = notes(given)[: NOTES_MAX + 1], notes(given)[NOTES_MAX + 1 :]
-    assert own[-2:] == ["range 9", "there are further notes: the first 10 are listed"]
+    assert own[-2:] == [not_followed("range 9"), more_notes()]
     assert len(addresses) == NOTES_MAX + 1
-    assert addresses[0] == f"external IP 198.18.0.0 is not served: {ELSEWHERE}"
+    assert addresses[0] == external_ip_off("198.18.0.0", ELSEWHERE)
 
 
 def test_notes_of_a_service_with_many_ports_are_not_repeated():
@@ -369,7 +374,7 @@ def test_notes_of_a_service_with_many_ports_are_not_repeated():
         cluster_ips=(CART_IP, CART_IP_V6),
         notes=("balance 'maglev' is unknown", "hold '1y' is not in 1s–1h"),
     )
-    assert notes(given) == list(given.notes)
+    assert notes(given) == list(map(not_followed, given.notes))
 
 
 def test_an_address_with_two_kinds_is_claimed_once_with_the_stricter_kind():

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 
+from userspace_proxy.causes.cause import Cause
+from userspace_proxy.causes.say import object_of
+from userspace_proxy.causes.services import external_ip_of, held_by, lost_to
 from userspace_proxy.model import (
-    Cause,
     Frontend,
     IPFamily,
     Protocol,
@@ -72,8 +74,8 @@ def settled(owners):
 
 
 def lost(owners):
-    """Return what each port lost, in words."""
-    return {str(key): [*map(str, items.values())] for key, items in owners.lost.items()}
+    """Return why each port lost what it did."""
+    return {str(key): list(items.values()) for key, items in owners.lost.items()}
 
 
 @pytest.mark.parametrize(
@@ -99,7 +101,7 @@ def test_one_of_three_claimants_gets_the_address_in_any_order():
     for order in permutations(three):
         owners = settle(order)
         assert owners.holders[ADDRESS].key.name.name == "b"
-        why = "198.51.100.7:80/TCP is already held by shop/b:http"
+        why = held_by("198.51.100.7:80/TCP", "shop/b:http")
         assert lost(owners) == {"shop/a:http": [why], "shop/c:http": [why]}
 
 
@@ -163,9 +165,7 @@ def test_an_external_ip_is_never_another_services_own(owner):
     for order in permutations((thief, owner)):
         owners = settle(claims(*order))
         assert ADDRESS in owners.holders
-        assert lost(owners) == {
-            "shop/cart:http": ["external IP 203.0.113.9 is an address of shop/web"]
-        }
+        assert lost(owners) == {"shop/cart:http": [external_ip_of(EXTERNAL_IP, WEB)]}
 
 
 def test_an_external_ip_that_was_lost_can_be_withdrawn():
@@ -181,7 +181,7 @@ def test_of_two_owners_of_a_cluster_ip_the_first_by_name_is_named():
     thief = service(external_ips=(EXTERNAL_IP,))
     owners = [service(ServiceKey("shop", n), cluster_ips=(EXTERNAL_IP,)) for n in ("b", "a")]
     for order in (owners, owners[::-1]):
-        why = "external IP 203.0.113.9 is an address of shop/a"
+        why = external_ip_of(EXTERNAL_IP, "shop/a")
         assert lost(settle(claims(thief, *order)))["shop/cart:http"] == [why]
 
 
@@ -198,9 +198,7 @@ def test_a_cluster_ip_takes_precedence_over_an_older_load_balancer_ip():
     old = service(WEB, cluster_ips=(WEB_IP,), load_balancer_ips=(CART_IP,), created=OLD)
     owners = settle(claims(old, service(created=NEW)))
     assert str(owners.holders[ADDRESS].key) == "shop/cart:http"
-    assert lost(owners) == {
-        "shop/web:http": ["198.51.100.7:80/TCP is already held by shop/cart:http"]
-    }
+    assert lost(owners) == {"shop/web:http": [held_by("198.51.100.7:80/TCP", "shop/cart:http")]}
 
 
 def test_of_two_equal_node_ports_the_older_services_is_served():
@@ -209,9 +207,7 @@ def test_of_two_equal_node_ports_the_older_services_is_served():
         for key, ip, age in ((CART, CART_IP, NEW), (WEB, WEB_IP, OLD))
     ]
     owners = settle(claims(*both))
-    assert lost(owners) == {
-        "shop/cart:http": [f"{f} is already held by shop/web:http" for f in NODE_PORTS]
-    }
+    assert lost(owners) == {"shop/cart:http": [held_by(f, "shop/web:http") for f in NODE_PORTS]}
     assert ADDRESS in owners.holders
 
 
@@ -353,15 +349,10 @@ def test_an_address_that_is_lost_is_a_note_where_others_are_served(
     plan = Planner(facts).plan(snapshot_of(*claimants))
     assert frontends(plan)["shop/web:http"] == ["198.51.100.8:80/TCP"]
     (web,) = [port for port in plan.ports.values() if port.key.name.service == WEB]
-    kind = what.rpartition(" ")[0]
-    assert [(str(note), note.hint) for note in web.notes] == [
-        (
-            f"{what} is not served: it is already held by shop/cart:http",
-            f"Give this Service another {kind}",
-        )
-    ]
     (part,) = plan.ignored
     assert (part.service, part.is_part) == (WEB, True)
+    kind, _, number = what.rpartition(" ")
+    assert web.notes == (lost_to(object_of(part.cause), kind, number, "shop/cart:http"),)
 
 
 def test_lost_addresses_are_noted_in_one_order_whichever_was_lost_first():
@@ -379,5 +370,5 @@ def test_lost_addresses_are_noted_in_one_order_whichever_was_lost_first():
             say(store, each)
             plan = planner.plan(store.snapshot())
         (web,) = [port for port in plan.ports.values() if port.key.name.service == WEB]
-        lost = [note.object for note in web.notes]
+        lost = [object_of(note) for note in web.notes]
         assert lost == ["198.51.100.1:30080/TCP", "203.0.113.7:80/TCP"], in_order

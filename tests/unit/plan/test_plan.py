@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from userspace_proxy.causes.services import held_by
+from userspace_proxy.causes.slices import none_ready
 from userspace_proxy.model import (
     Balance,
     Frontend,
@@ -26,9 +28,8 @@ from userspace_proxy.plan import (
     diff_plans,
     new_conflicts,
 )
-from userspace_proxy.policy.causes import address_taken, none_ready
 
-from ..model.samples import CART, CART_IP, POD_A, POD_B, WEB, WEB_IP, service
+from ..model.samples import CART, CART_IP, POD_A, POD_B, WEB, WEB_IP
 from .planning import with_serving
 
 HTTP = ServicePortName("shop", "cart", "http")
@@ -87,9 +88,9 @@ OUTSIDE = Serving((POD_A,), outside=(), admits=("10.0.0.0/8",))
     ("serving", "cause", "is_dropping"),
     [
         pytest.param(Serving((POD_A,)), None, False, id="served"),
-        pytest.param(Serving(), none_ready(service(), 1), False, id="refused"),
-        pytest.param(OUTSIDE, none_ready(service(), 1), True, id="outside"),
-        pytest.param(Serving(admits=()), none_ready(service(), 1), True, id="all-clients"),
+        pytest.param(Serving(), none_ready(1, 0, ""), False, id="refused"),
+        pytest.param(OUTSIDE, none_ready(1, 0, ""), True, id="outside"),
+        pytest.param(Serving(admits=()), none_ready(1, 0, ""), True, id="all-clients"),
     ],
 )
 def test_a_port_drops_when_only_other_nodes_have_endpoints(serving, cause, is_dropping):
@@ -247,7 +248,7 @@ def test_applying_the_difference_in_its_order_gives_the_desired_plan(have, want)
 
 
 def test_new_conflicts_are_one_of_each_service():
-    taken = address_taken("held by shop/x", "198.51.100.7")
+    taken = held_by("198.51.100.7", "shop/x")
     web, web_2, cart = (
         IgnoredService(key, port, taken, is_conflict=True)
         for key, port in ((WEB, "a"), (WEB, "b"), (CART, "a"))

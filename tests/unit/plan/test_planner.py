@@ -7,9 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from userspace_proxy.causes.services import (
+    external_ip_of,
+    held_by,
+    is_headless,
+    lost_to,
+    not_followed,
+    of_other_proxy,
+    of_slice,
+    unsupported_protocol,
+)
 from userspace_proxy.cluster import Snapshot, Store
 from userspace_proxy.model import (
-    Cause,
     CauseCode,
     IPFamily,
     ServiceKey,
@@ -17,8 +26,7 @@ from userspace_proxy.model import (
     SlicePort,
 )
 from userspace_proxy.plan import IgnoredService, Planner
-from userspace_proxy.policy import NodeFacts
-from userspace_proxy.policy.causes import address_taken, not_ours
+from userspace_proxy.policy import NodeFacts, ignored
 
 from ..model.samples import (
     CART,
@@ -142,33 +150,25 @@ class TestIgnored:
         plan = plan_of(service(cluster_ips=(), is_headless=True), service(WEB, proxy_name="mesh"))
         assert not plan.ports
         assert plan.ignored == (
-            IgnoredService(
-                CART,
-                "",
-                not_ours("it is headless (clusterIP: None): clients reach its endpoints directly"),
-            ),
-            IgnoredService(WEB, "", not_ours("its label assigns it to the service proxy 'mesh'")),
+            IgnoredService(CART, "", is_headless()),
+            IgnoredService(WEB, "", of_other_proxy("mesh")),
         )
 
     def test_an_unsupported_port_is_listed_beside_the_served_ones(self):
         plan = plan_of(service(ports=(HTTP, ServicePort("sig", 3868, "SCTP"))))
         assert list(frontends(plan)) == ["shop/cart:http"]
-        assert [(i.port, str(i.cause)) for i in plan.ignored] == [
-            ("sig", "protocol SCTP is not supported (TCP and UDP are)")
-        ]
+        assert plan.ignored == (IgnoredService(CART, "sig", unsupported_protocol("SCTP")),)
 
     def test_a_service_that_lost_its_address_is_listed_with_the_holder(self):
         plan = plan_of(service(WEB), service(CART))
         assert frontends(plan) == {"shop/cart:http": ["198.51.100.7:80/TCP"]}
-        reason = "198.51.100.7:80/TCP is already held by shop/cart:http"
-        taken = address_taken(reason, "198.51.100.7:80/TCP")
+        taken = held_by("198.51.100.7:80/TCP", "shop/cart:http")
         assert plan.ignored == (IgnoredService(WEB, "http", taken, is_conflict=True),)
 
     def test_a_port_without_a_name_that_lost_its_address_is_listed_by_its_number(self):
         nameless = (ServicePort("", 80, "TCP"),)
         plan = plan_of(service(CART, nameless), service(WEB, nameless))
-        reason = "198.51.100.7:80/TCP is already held by shop/cart"
-        taken = address_taken(reason, "198.51.100.7:80/TCP")
+        taken = held_by("198.51.100.7:80/TCP", "shop/cart")
         assert plan.ignored == (IgnoredService(WEB, "80", taken, is_conflict=True),)
 
     def test_a_service_that_lost_one_of_two_addresses_keeps_the_other(self):
@@ -187,17 +187,17 @@ class TestIgnored:
 
         def noted():
             ports = planner.plan(store.snapshot()).ports
-            return {str(k): [str(n)[:16] for n in p.notes] for k, p in ports.items() if p.notes}
+            return {str(k): [n.row for n in p.notes] for k, p in ports.items() if p.notes}
 
         at_first = {
-            "shop/cart:http": ["balance is odd", "EndpointSlice sh"],
-            "shop/cart:http (IPv6)": ["EndpointSlice sh"],
+            "shop/cart:http": [not_followed, of_slice],
+            "shop/cart:http (IPv6)": [of_slice],
         }
         assert noted() == at_first
         say(store, service(WEB, cluster_ips=(CART_IP,), created="1"))
         assert noted() == {
-            "shop/cart:http (IPv6)": ["balance is odd", "cluster IP 198.5", "EndpointSlice sh"],
-            "shop/cart:more": ["EndpointSlice sh"],
+            "shop/cart:http (IPv6)": [not_followed, lost_to, of_slice],
+            "shop/cart:more": [of_slice],
         }
         store.delete_service(WEB)
         assert noted() == at_first
@@ -384,19 +384,26 @@ class TestWhatIsKept:
         store.put_service(
             replace(thief, load_balancer_ips=(), external_ips=thief.load_balancer_ips)
         )
-        assert [str(i.cause) for i in planner.plan(store.snapshot()).ignored] == [
-            "external IP 203.0.113.9 is an address of shop/dns"
+        assert [i.cause for i in planner.plan(store.snapshot()).ignored] == [
+            external_ip_of("203.0.113.9", owner.key)
         ]
 
-    def test_a_change_words_no_causes_of_other_services(self, monkeypatch):
-        planner, worded = Planner(NodeFacts()), []
+    def test_a_plan_words_no_causes(self, monkeypatch):
+        worded = []
+
+        def words(protocol):
+            worded.append(protocol)
+            return ""
+
+        counting = replace(unsupported_protocol, words=words)
+        monkeypatch.setattr(ignored, "unsupported_protocol", counting)
+        planner = Planner(NodeFacts())
         sctp = (ServicePort("sip", 5060, "SCTP"),)
         store = store_of(*(service(ServiceKey("shop", f"s{n}"), sctp) for n in range(20)))
         planner.plan(store.snapshot())
-        monkeypatch.setattr(Cause, "__str__", lambda cause: worded.append(cause) or "")
         store.put_service(service(CART, sctp))
-        assert len(planner.plan(store.snapshot()).ignored) == 21
-        assert len(worded) <= 1
+        rows = [item.cause.row for item in planner.plan(store.snapshot()).ignored]
+        assert (rows, worded) == ([counting] * 21, [])
 
     def test_a_plan_never_changes_after_it_was_returned(self, store):
         planner = Planner(NodeFacts())

@@ -4,6 +4,15 @@ from dataclasses import replace
 
 import pytest
 
+from userspace_proxy.causes.names import name_unresolved
+from userspace_proxy.causes.services import NOTES_MAX, external_ip_off, not_followed, of_slice
+from userspace_proxy.causes.slices import (
+    none_ready,
+    some_lack_port,
+    too_many_at_all_ports,
+    too_many_endpoints,
+    too_many_in_namespace,
+)
 from userspace_proxy.model import (
     Balance,
     CauseCode,
@@ -28,8 +37,6 @@ from userspace_proxy.model.endpoint_names import (
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import HealthCheck, Planner, PortPlan, Side
 from userspace_proxy.policy import ENDPOINTS_MAX, EndpointVerdict, NodeFacts
-from userspace_proxy.policy.bound_causes import too_many_at_all_ports
-from userspace_proxy.policy.causes import NOTES_MAX, none_ready
 
 from ..model.samples import (
     CART,
@@ -69,9 +76,11 @@ class TestOnePort:
         assert the_port(*given).path.path is DataPath.AUTO
         port = the_port(*given, allowed_paths=(DataPath.USERSPACE,))
         assert port.path.path is DataPath.USERSPACE
-        assert [note.sentence for note in port.notes] == [
-            "annotation userspace-proxy.io/path is ignored: --allow-paths does not contain auto"
-        ]
+        assert port.notes == (
+            not_followed(
+                "annotation userspace-proxy.io/path is ignored: --allow-paths does not contain auto"
+            ),
+        )
 
     @pytest.mark.parametrize(("selector", "notes"), [((("app", "web"),), 1), ((), 0)])
     def test_pods_that_lack_its_port_are_a_note_and_slices_by_hand_may_mean_it_so(
@@ -79,15 +88,13 @@ class TestOnePort:
     ):
         others = slice_of("192.0.2.200", key="cart-2", ports=())
         port = the_port(service(selector=selector), slice_of(POD_A.ip), others)
-        assert [note.sentence for note in port.notes] == notes * [
-            '1 of its 2 endpoints has no port named "http"'
-        ]
+        assert port.notes == notes * (some_lack_port("http", 1, 2),)
         assert port.serving.endpoints == (POD_A,)
 
     def test_without_usable_endpoints_it_stays_in_the_plan_with_the_reason(self):
         assert the_port(service()).cause.code is CauseCode.NO_SLICE
         idle = the_port(service(), slice_of(Endpoint(POD_A.ip, **NOT_READY)))
-        assert (idle.serving.endpoints, idle.cause) == ((), none_ready(service(), 1))
+        assert (idle.serving.endpoints, idle.cause) == ((), none_ready(1, 0, ""))
         assert len(idle.frontends) == 1
 
     @pytest.mark.parametrize(
@@ -124,9 +131,7 @@ class TestOnePort:
         )
         port = the_port(given, slice_of(POD_A.ip))
         assert port.serving.handling.balance is Balance.LEAST_CONNECTIONS
-        assert [str(note) for note in port.notes] == [
-            "external IP 203.0.113.9 is not served: external IPs are off",
-        ]
+        assert port.notes == (external_ip_off("203.0.113.9", "external IPs are off"),)
 
     def test_endpoints_beyond_the_bound_are_left_out_with_a_note(self):
         ips = [f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}" for n in range(2 * ENDPOINTS_MAX)]
@@ -136,8 +141,7 @@ class TestOnePort:
         port = the_port(service(), *slices)
         assert [address.ip for address in port.serving.endpoints] == ips[:ENDPOINTS_MAX]
         assert len(port.verdicts) == ENDPOINTS_MAX
-        assert [note.code for note in port.notes] == [CauseCode.TOO_MANY_ENDPOINTS]
-        assert "10,000 endpoints" in port.notes[0].sentence
+        assert port.notes == (too_many_endpoints(10_000),)
         assert the_port(service(), *slices[:10]).notes == ()
 
     def test_at_twice_the_bound_of_all_ports_the_first_by_name_are_served_and_the_others_refuse(
@@ -196,9 +200,9 @@ class TestOnePort:
         monkeypatch.setattr("userspace_proxy.plan.namespace_shares.NAMESPACE_MAX", 1)
         given = service(ports=(HTTP, ServicePort("unlisted", 81, "TCP")))
         plan = plan_of(given, slice_of(POD_A.ip, POD_B.ip))
-        codes = [port.cause.code for port in plan.ports.values()]
-        assert codes == [CauseCode.TOO_MANY_ENDPOINTS, CauseCode.PORT_NAME_MISSING]
-        assert "Services of namespace shop" in str(next(iter(plan.ports.values())).cause)
+        listed, unlisted = (port.cause for port in plan.ports.values())
+        assert listed == too_many_in_namespace("shop", 500_000)
+        assert unlisted.code is CauseCode.PORT_NAME_MISSING
 
     def test_a_slice_that_may_have_been_meant_for_it_is_its_cause(self):
         port = the_port(service(), slice_of(POD_A.ip, of=ServiceKey("shop", "carts")))
@@ -211,9 +215,9 @@ class TestOnePort:
         limited = Handling(path=DataPath.KERNEL, max_connections=5)
         port = the_port(service(handling=limited), slice_of(POD_A.ip))
         assert port.path.path is DataPath.USERSPACE
-        assert [str(note) for note in port.notes] == [
-            "path kernel is not used: max-connections needs the proxy"
-        ]
+        assert port.notes == (
+            not_followed("path kernel is not used: max-connections needs the proxy"),
+        )
 
     def test_a_header_asked_for_concerns_only_its_ports_of_tcp(self):
         slices = slice_of(POD_A.ip, ports=(HTTP_TARGET, SlicePort("h3", 8443, "UDP")))
@@ -240,7 +244,7 @@ class TestOnePort:
         port = the_port(service(), first, second)
         assert port.serving.weights == ((POD_A, 5), (POD_B, 100), (POD_C, 100))
         assert port.serving.standbys == ((POD_B, 1),)
-        assert [str(note) for note in port.notes] == ["EndpointSlice shop/cart-1: it is odd"]
+        assert port.notes == (of_slice("shop/cart-1", "it is odd"),)
 
     def test_notes_of_slices_are_those_of_the_first_port_of_a_family(self):
         ports = tuple(ServicePort(f"p{n:02}", n, "TCP") for n in range(1, 51))
@@ -384,15 +388,14 @@ class TestEndpointsByName:
     def test_they_are_served_in_userspace_only(self):
         port = the_port(service(handling=self.NAMES), self.resolved("203.0.113.1"))
         assert port.path.path is DataPath.USERSPACE
-        assert [str(note) for note in port.notes] == [
-            "path kernel is not used: an endpoint by name needs the proxy"
-        ]
+        assert port.notes == (
+            not_followed("path kernel is not used: an endpoint by name needs the proxy"),
+        )
 
     def test_without_an_address_the_name_is_the_cause(self):
         problem = NameProblem("db.example.com", NameState.UNRESOLVED, "DNS has no such name")
         port = the_port(service(), self.resolved(problems=(problem,)))
-        assert port.cause.code is CauseCode.NAME_UNRESOLVED
-        assert str(port.cause) == "no address of db.example.com is known: DNS has no such name"
+        assert port.cause == name_unresolved("db.example.com", "DNS has no such name")
 
     def test_while_others_serve_it_is_a_note(self):
         problem = NameProblem("db.example.com", NameState.STALE, "no server answers")
@@ -404,7 +407,7 @@ class TestEndpointsByName:
         item = slice_of(Endpoint(POD_A.ip, **NOT_READY))
         problem = NameProblem("db.example.com", NameState.STALE, "no server answers")
         made = replace(self.resolved(problems=(problem,)), endpoints=item.endpoints)
-        assert the_port(service(), made).cause == none_ready(service(), 1)
+        assert the_port(service(), made).cause == none_ready(1, 0, "")
 
 
 def test_the_addresses_of_nodes_are_needed_while_a_service_has_endpoints_by_name():

@@ -5,12 +5,11 @@ import asyncio
 import pytest
 
 from userspace_proxy.model import DialFailure, Failure, Handling, ServiceKey, SocketAddress
-from userspace_proxy.model.node_network import NextHop
+from userspace_proxy.model.node_network import DroppedBy, NextHop
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import Plane, ejected
 from userspace_proxy.plane.ejected import FOLLOWED_MAX, QUIET_S, EjectedEndpoints
 from userspace_proxy.plane.messages import Ejected
-from userspace_proxy.policy.endpoint_causes import DroppedBy
 
 POD, OTHER = SocketAddress("192.0.2.1", 8080), SocketAddress("192.0.2.2", 8080)
 ETH0 = NextHop("eth0")

@@ -12,6 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from userspace_proxy.agent.rounds.options import Options
+from userspace_proxy.causes.endpoints import dial_failed, resets
+from userspace_proxy.causes.services import not_followed, source_denied
+from userspace_proxy.diagnosis.judge import diagnose
+from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.explain import explain, read_subject, render_json, render_text
 from userspace_proxy.explain.planned import plan_status
 from userspace_proxy.facts import (
@@ -42,8 +46,6 @@ from userspace_proxy.model import (
     ServiceKey,
 )
 from userspace_proxy.policy import PathDecision
-from userspace_proxy.policy.causes import dial_failed, not_followed, resets
-from userspace_proxy.policy.client_causes import source_denied
 from userspace_proxy.sources.manifests import load_manifests
 from userspace_proxy.status.answers import make_answer, read_answer, render_configz, render_status
 from userspace_proxy.status.demand import render_demand
@@ -51,10 +53,8 @@ from userspace_proxy.status.exposition import write_families
 from userspace_proxy.status.families import families_of
 from userspace_proxy.status.history import History
 from userspace_proxy.status.page import build_page, render_page, render_parts
-from userspace_proxy.status.path_words import PathView
 from userspace_proxy.status.sampling import Sample
 from userspace_proxy.status.selection import Selection, row_id
-from userspace_proxy.status.service_mistakes import with_mistakes
 from userspace_proxy.status.text import render_text as render_status_text
 from userspace_proxy.status.text import render_top
 from userspace_proxy.status.watch import Changes
@@ -251,7 +251,7 @@ def make_rich_view() -> StatusFacts:
         network_namespace=4_026_531_840,
         node_is_eligible=False,
     )
-    view.ports = with_mistakes(view.ports, view.source, view.health_checks)
+    view.ports = diagnose(view.ports, view.source, view.health_checks)
     return view
 
 

@@ -2,22 +2,28 @@ import json
 import pathlib
 from dataclasses import dataclass
 
-import msgspec
 import pytest
 
+from userspace_proxy.causes.endpoints import dial_failed
+from userspace_proxy.causes.services import held_by
 from userspace_proxy.facts import (
     BridgeFacts,
     ClientAddressFacts,
     FirewallFacts,
     LastStateFacts,
-    StatusFacts,
+    RejectedFacts,
+    SourceFacts,
     Times,
     UnservedFacts,
 )
 from userspace_proxy.facts.lately import LATELY_NAMES
 from userspace_proxy.model import CauseCode, Failure
-from userspace_proxy.policy.causes import dial_failed
-from userspace_proxy.status.answers import render_configz, render_status
+from userspace_proxy.status.answers import (
+    encode_answer,
+    read_answer,
+    render_configz,
+    render_status,
+)
 from userspace_proxy.status.selection import Selection
 
 from .views import (
@@ -51,7 +57,7 @@ def test_the_fields_of_the_view_are_included_by_name():
     assert web["state"]["word"] == "served"
 
 
-TAKEN_HINT = "Give one of them another address"
+TAKEN = held_by("10.96.7.1:80/TCP", "shop/a:http")
 PARTS = ("frontends", "endpoints", "lately", "state", "turned_away", "client_mistakes")
 NOTE = {
     "code": "not-followed",
@@ -61,6 +67,8 @@ NOTE = {
     "count": 0,
     "first_at": 0.0,
     "last_at": 0.0,
+    "kind": "not_followed",
+    "params": {"note": "a note"},
 }
 REFUSES = {
     "code": "endpoint-refuses",
@@ -73,6 +81,16 @@ REFUSES = {
     "count": 1,
     "first_at": 1600.0,
     "last_at": 1600.0,
+    "kind": "refuses",
+    "params": {"at": "10.244.1.7:8080", "was_open": False},
+}
+NOT_LISTENING = {
+    **NOTE,
+    "code": "not-listening",
+    "sentence": "in use",
+    "hint": "stop it",
+    "kind": "not_listening",
+    "params": {"problem": "in use", "hint": "stop it", "chain": ""},
 }
 
 
@@ -93,7 +111,7 @@ def shown():
     view = make_view(
         replace(
             port,
-            problem="in use (stop it)",
+            problem="in use",
             way_out="stop it",
             saved=3,
             connect_times=Times((0.1, 1.0), (3, 1, 0), 0.5),
@@ -135,7 +153,7 @@ def test_a_service_port_has_these_fields(shown):
         "is_probed": False,
         "affinity_timeout_s": 600,
         "notes": [NOTE],
-        "problem": "in use (stop it)",
+        "problem": "in use",
         "way_out": "stop it",
         "active": 12,
         "connections": 36_407,
@@ -180,11 +198,8 @@ def test_a_service_port_has_its_state(shown):
         "sentence": "Not served: in use",
         "code": "not-listening",
         "way_out": "stop it",
-        "causes": [
-            {**NOTE, "code": "not-listening", "sentence": "in use", "hint": "stop it"},
-            REFUSES,
-            NOTE,
-        ],
+        "causes": [NOT_LISTENING, REFUSES, NOTE],
+        "clauses": [{"text": "Not served: in use", "causes": [0], "is_dated": False}],
     }
 
 
@@ -240,8 +255,11 @@ def test_an_endpoint_has_these_fields(shown):
 def test_problems_of_the_node_are_included_by_name():
     view = make_view(
         unserved=(UnservedFacts("cannot serve it", "stop the other"),),
-        ignored=(make_ignored("shop/db", "80", "taken", is_conflict=True),),
+        ignored=(make_ignored("shop/db", "80", TAKEN, is_conflict=True),),
         client_address=ClientAddressFacts(True, bridges=(BridgeFacts("cni0", "IPv4", "so", "do"),)),
+        source=SourceFacts(
+            rejected=(RejectedFacts.at("a.yaml:3", "it is odd", "Service shop/a", ("shop/a",)),)
+        ),
     )
     answer = status(view)
     assert answer["unserved"] == [{"problem": "cannot serve it", "way_out": "stop the other"}]
@@ -249,8 +267,26 @@ def test_problems_of_the_node_are_included_by_name():
         {
             "service": "shop/db",
             "port": "80",
-            "cause": {**NOTE, "code": "address-taken", "sentence": "taken", "hint": TAKEN_HINT},
+            "cause": {
+                **NOTE,
+                "code": "address-taken",
+                "sentence": "10.96.7.1:80/TCP is already held by shop/a:http",
+                "object": "10.96.7.1:80/TCP",
+                "hint": "Give one of them another address",
+                "kind": "held_by",
+                "params": {"address": "10.96.7.1:80/TCP", "holder": "shop/a:http"},
+            },
             "is_conflict": True,
+        }
+    ]
+    assert answer["source"]["rejected"] == [
+        {
+            "line": "a.yaml:3: it is odd",
+            "object": "Service shop/a",
+            "services": ["shop/a"],
+            "keeps": [],
+            "place": "a.yaml:3",
+            "problem": "it is odd",
         }
     ]
     assert answer["client_address"] == {
@@ -320,6 +356,7 @@ def test_problems_are_sentences_the_worst_first():
         "family": "IPv4",
         "side": "",
         "code": "not-listening",
+        "kind": "",
     }
 
 
@@ -394,8 +431,7 @@ def test_the_answer_is_of_the_types_that_its_schema_is_made_from():
         health_checks=make_calm_view().health_checks,
     )
     body = render_status(view, now=NOW)
-    read = msgspec.json.decode(body, type=StatusFacts)
-    assert msgspec.json.encode(read) + b"\n" == body
+    assert encode_answer(read_answer(body)) == body
 
 
 def test_half_of_a_surrogate_pair_is_escaped():

@@ -1,11 +1,11 @@
 import msgspec
 import pytest
 
+from userspace_proxy.causes.services import source_denied
+from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.facts import Times, TotalsFacts, Waits
 from userspace_proxy.model import CauseCode, DataPath, Handling, Hold
-from userspace_proxy.policy.client_causes import source_denied
 from userspace_proxy.status.families import families_of, state_label
-from userspace_proxy.status.path_words import PathView
 
 from .readings import read_samples
 from .views import (
@@ -99,7 +99,7 @@ def test_a_service_whose_address_is_taken_has_a_problem():
 
 
 def test_clients_that_are_turned_away_are_counted_by_cause():
-    denied = source_denied(("198.51.100.0/24",), count=3)
+    denied = source_denied(("198.51.100.0/24",)).replace(count=3)
     before = replace(denied, count=2)
     view = make_view(make_port(connections=0, denied=5, turned_away=(denied, before)))
     denied_total = "userspace_proxy_packets_denied_total"

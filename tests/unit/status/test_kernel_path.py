@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
+from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.kernel.conntrack import Tracked
 from userspace_proxy.kernel.ctnetlink import Volume, pack_address
 from userspace_proxy.model import DataPath
 from userspace_proxy.status.kernel_path import render_tracked
-from userspace_proxy.status.path_words import PathView
 
 from .views import make_endpoint, make_frontend, make_port, make_view, replace
 

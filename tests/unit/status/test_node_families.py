@@ -1,5 +1,6 @@
 import pytest
 
+from userspace_proxy.causes.slices import none_local
 from userspace_proxy.facts import (
     FirewallFacts,
     LastStateFacts,
@@ -11,7 +12,6 @@ from userspace_proxy.facts import (
     WorkerFacts,
     figures_of,
 )
-from userspace_proxy.model import Cause, CauseCode
 from userspace_proxy.policy import Scope
 from userspace_proxy.status.node_families import node_families
 
@@ -143,7 +143,7 @@ def test_failures_have_kube_proxys_name_for_the_steering(steering, failures):
 
 
 def test_service_ports_without_a_local_endpoint_are_counted_by_policy():
-    elsewhere = Cause(CauseCode.NOT_LOCAL, "its only endpoint is on another node")
+    elsewhere = none_local(1, 0, "node-b", "internalTrafficPolicy")
     view = make_view(
         make_port("web", scope=Scope.LOCAL, cause=elsewhere),
         make_port("cart", scope=Scope.LOCAL),

@@ -1,8 +1,8 @@
+from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.facts import Level
 from userspace_proxy.model import DataPath
 from userspace_proxy.status.history import History
 from userspace_proxy.status.overview import make_overview
-from userspace_proxy.status.path_words import PathView
 
 from .views import make_endpoint, make_port, replace
 
@@ -50,7 +50,7 @@ def test_states_are_counted_the_worst_first():
 
 def test_what_is_not_known_to_be_served_is_neither_green_nor_a_problem():
     unseen = replace(make_port("b"), path=PathView(DataPath.KERNEL))
-    dropped = make_port("c", is_dropping=True)
+    dropped = make_port("c", is_dropping=True, reason="none is on this node")
     overview = overview_of(make_port("a"), unseen, dropped)
     (area,) = overview.areas
     assert ([(run.kind, run.cells) for run in area.runs], area.ill) == (

@@ -3,9 +3,11 @@ import time
 
 import pytest
 
+from userspace_proxy.causes.cause import as_read
+from userspace_proxy.causes.endpoints import dial_failed
+from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.facts import Level, ProbesFacts, SourceFacts, Waits
 from userspace_proxy.model import (
-    Cause,
     CauseCode,
     DataPath,
     Failure,
@@ -15,7 +17,6 @@ from userspace_proxy.model import (
     ProxyProtocol,
 )
 from userspace_proxy.policy import PathDecision
-from userspace_proxy.policy.causes import dial_failed
 from userspace_proxy.status.page import (
     HEALTH_CHECKS_SHOWN,
     IGNORED_SHOWN,
@@ -25,7 +26,6 @@ from userspace_proxy.status.page import (
     render_page,
     render_parts,
 )
-from userspace_proxy.status.path_words import PathView
 from userspace_proxy.status.sampling import Sample
 from userspace_proxy.status.selection import Selection, row_id
 from userspace_proxy.status.timeline import Event
@@ -363,7 +363,7 @@ def test_ports_of_one_number_are_told_apart_by_the_protocol():
     tcp, udp = (
         make_port("dns", port=str(one).lower(), protocol=one, shared_number=53) for one in Protocol
     )
-    refused = replace(udp, endpoints=(), cause=Cause(CauseCode.NOT_READY, "none is ready"))
+    refused = replace(udp, endpoints=(), cause=as_read(CauseCode.NOT_READY, "none is ready"))
     text = render(make_view(tcp, refused, make_port("web")))
     assert re.findall(r'<span class="tag">(\w+)</span>', text) == ["UDP", "TCP"]
     assert 'aria-label="shop/dns:udp 53/UDP: refused"' in text

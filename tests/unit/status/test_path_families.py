@@ -1,6 +1,6 @@
+from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.model import DataPath
 from userspace_proxy.status.path_families import path_families
-from userspace_proxy.status.path_words import PathView
 
 from .readings import read_samples
 from .views import make_port, replace

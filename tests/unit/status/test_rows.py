@@ -1,10 +1,10 @@
 import pytest
 
+from userspace_proxy.causes.endpoints import resets
+from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.facts import Level, Times
 from userspace_proxy.model import DataPath
-from userspace_proxy.policy.causes import resets
 from userspace_proxy.status.history import History
-from userspace_proxy.status.path_words import PathView
 from userspace_proxy.status.rows import DOTS_SHOWN, ENDPOINTS_SHOWN, make_row
 
 from .views import make_address, make_endpoint, make_frontend, make_port, make_standby, replace

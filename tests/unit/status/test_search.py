@@ -1,9 +1,9 @@
 import pytest
 
+from userspace_proxy.causes.services import external_ip_off
+from userspace_proxy.diagnosis.judge import judge
 from userspace_proxy.model import Protocol
-from userspace_proxy.policy.causes import external_ip_off
 from userspace_proxy.status import search
-from userspace_proxy.status.port_state import judge
 from userspace_proxy.status.search import MAX_LENGTH, Search, Term
 
 from .views import (

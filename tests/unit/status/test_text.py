@@ -3,14 +3,15 @@ import os
 
 import pytest
 
+from userspace_proxy.causes.cause import When
+from userspace_proxy.causes.endpoints import dial_failed, sends_nothing
+from userspace_proxy.causes.say import say
+from userspace_proxy.causes.services import is_headless, source_denied, unsupported_protocol
+from userspace_proxy.diagnosis.paths import UNKNOWN, PathView
 from userspace_proxy.facts import Level, ProbesFacts, SourceFacts, SteeringState
 from userspace_proxy.model import DataPath, Failure, Handling, Hold, Protocol
 from userspace_proxy.policy import PathDecision
-from userspace_proxy.policy.causes import dial_failed
-from userspace_proxy.policy.client_causes import source_denied
-from userspace_proxy.policy.endpoint_causes import in_the_past, sends_nothing
 from userspace_proxy.status.history import History
-from userspace_proxy.status.path_words import UNKNOWN, PathView
 from userspace_proxy.status.selection import Selection
 from userspace_proxy.status.text import prefers_text, render_text, render_top
 
@@ -49,8 +50,7 @@ def test_a_line_has_the_name_the_address_the_endpoints_and_the_traffic_in_column
 
 
 def test_what_is_ignored_by_design_is_counted_with_the_usual_reasons():
-    headless = "it is headless (clusterIP: None): clients reach its endpoints directly"
-    reasons = [headless, headless, "protocol SCTP is not supported (TCP and UDP are)", "a", "b"]
+    reasons = [is_headless(), is_headless(), unsupported_protocol("SCTP"), "a", "b"]
     ignored = [make_ignored(f"shop/s{n}", "", reason) for n, reason in enumerate(reasons)]
     assert lines_of(make_view(make_port(), ignored=ignored))[-1] == (
         "  · 5 Services or ports ignored by design: it is headless (2), protocol SCTP is not "
@@ -368,7 +368,7 @@ def test_on_the_kernel_path_only_connections_are_shown():
     ],
 )
 def test_clients_that_are_turned_away_are_in_the_line_of_a_port_that_is_served(changes, words):
-    denied = source_denied(("198.51.100.0/24",), count=213, last_at=NOW - 2)
+    denied = source_denied(("198.51.100.0/24",)).replace(count=213, last_at=NOW - 2)
     port = replace(make_port(turned_away=(denied,)), **changes)
     assert lines_of(make_view(port))[1].endswith(
         f"{words}; clients outside 198.51.100.0/24 are dropped (213 times, last 2 s ago)"
@@ -387,10 +387,10 @@ def test_a_problem_has_the_mistake_that_may_be_its_reason_beside_it():
 
 
 def test_clients_that_got_no_byte_a_while_ago_are_not_said_to_have_failed():
-    cause = replace(in_the_past(sends_nothing(make_address("10.244.1.9:80"))), count=3)
+    cause = sends_nothing("10.244.1.9:80").replace(when=When.PAST, count=3)
     quiet = make_endpoint("10.244.1.9:80", cause=cause, is_past=True, connections=3)
     shown = lines_of(make_view(make_port(endpoints=(quiet,))))
-    assert shown[1].endswith(f"  3 of 3 connections got no answer: {cause} (3 times)")
+    assert shown[1].endswith(f"  3 of 3 connections got no answer: {say(cause)} (3 times)")
 
 
 def test_connections_without_a_byte_have_a_neutral_mark_and_are_said():

@@ -6,6 +6,15 @@ import dataclasses
 
 import msgspec
 
+from userspace_proxy.causes.cause import Cause, as_read
+from userspace_proxy.causes.services import (
+    is_external_name,
+    is_headless,
+    not_followed,
+    unsupported_protocol,
+)
+from userspace_proxy.diagnosis.judge import judge
+from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.facts import (
     EndpointFacts,
     FrontendFacts,
@@ -25,7 +34,6 @@ from userspace_proxy.facts import (
 from userspace_proxy.facts.node import Unencoded
 from userspace_proxy.model import (
     Balance,
-    Cause,
     CauseCode,
     Frontend,
     FrontendKind,
@@ -38,9 +46,6 @@ from userspace_proxy.model import (
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import PortKey, PortPlan, Side
 from userspace_proxy.policy import EndpointVerdict, Scope
-from userspace_proxy.policy.causes import address_taken, not_followed, not_ours
-from userspace_proxy.status.path_words import PathView
-from userspace_proxy.status.port_state import judge
 
 NOW = 1_763_600_000.0
 STARTED = NOW - 3 * 86_400 - 4 * 3600
@@ -57,6 +62,8 @@ def make_address(text: str) -> SocketAddress:
 
 def replace(item, **changes):
     """Return a copy with some fields changed; that of a Service port is judged anew."""
+    if isinstance(item, Cause):
+        return item.replace(**changes)
     if not isinstance(item, msgspec.Struct):
         return dataclasses.replace(item, **changes)
     if isinstance(item, PortFacts):
@@ -116,10 +123,14 @@ def make_frontend(
 
 
 def make_ignored(
-    service: str, port: str, reason: str, *, is_conflict: bool = False
+    service: str, port: str, reason: str | Cause, *, is_conflict: bool = False
 ) -> IgnoredFacts:
     """Return a Service, given as ``namespace/name``, that gets no listener."""
-    cause = address_taken(reason, "") if is_conflict else not_ours(reason)
+    cause = reason
+    if not isinstance(reason, Cause) and is_conflict:
+        cause = as_read(CauseCode.ADDRESS_TAKEN, reason, "", "Give one of them another address")
+    elif not isinstance(reason, Cause):
+        cause = as_read(CauseCode.NOT_OURS, reason)
     return IgnoredFacts(service, port, cause, is_conflict)
 
 
@@ -196,7 +207,7 @@ def make_port(
         endpoints = _make_two_endpoints(number)
     verdicts = tuple(map(_plan_endpoint, endpoints))
     if reason := changes.pop("reason", ""):
-        changes["cause"] = Cause(CauseCode.NOT_READY, str(reason))
+        changes["cause"] = as_read(CauseCode.NOT_READY, str(reason))
     notes = changes.get("notes", ())
     changes["notes"] = tuple(n if isinstance(n, Cause) else not_followed(n) for n in notes)
     serving = {key: changes.pop(key) for key in _SERVING_FIELDS & changes.keys()}
@@ -278,11 +289,9 @@ def make_calm_view() -> StatusFacts:
         ),
     )
     ignored = (
-        make_ignored("default/legacy", "", "type ExternalName is served by DNS alone"),
-        make_ignored(
-            "shop/db", "", "it is headless (clusterIP: None): clients reach its endpoints directly"
-        ),
-        make_ignored("voice/media", "rtp", "protocol SCTP is not supported (TCP and UDP are)"),
+        make_ignored("default/legacy", "", is_external_name()),
+        make_ignored("shop/db", "", is_headless()),
+        make_ignored("voice/media", "rtp", unsupported_protocol("SCTP")),
     )
     workers = (WorkerFacts(0, 4711, 0, 20, 4), WorkerFacts(1, 4712, 0, 16, 0))
     return make_view(

@@ -14,13 +14,14 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from ...causes.endpoints import dial_failed
+from ...causes.say import say
 from ...facts.units import plural
 from ...model import DataPath, DialFailure, Protocol, SocketAddress
 from ...model.serving import Serving
 from ...plan import PortKey, PortPlan
 from ...plane.path_probes import Note, PathProbes
 from ...policy import PathDecision
-from ...policy.causes import dial_failed
 from .kernel_path import choices_of
 
 PASSES = 2
@@ -162,7 +163,7 @@ class AutoPaths:
             what = plural(len(port.unfit), "endpoint")
             return PathDecision(DataPath.USERSPACE, f"auto, and {what} still to be probed")
         endpoint, (failure, number) = failed[0]
-        cause = dial_failed(endpoint, failure, os.strerror(number)).sentence
+        cause = say(dial_failed(endpoint, failure, os.strerror(number)))
         more = f"; {plural(len(failed) - 1, 'other')} failed" if len(failed) > 1 else ""
         return PathDecision(DataPath.USERSPACE, f"auto, and a probe failed: {cause}{more}")
 

@@ -15,8 +15,8 @@ from .tasks import Supervisor
 class Component:
     """One thing that runs in the agent; a class overrides what it needs.
 
-    What is a problem follows from the facts (``status.problems``), for those who read them as JSON,
-    too.
+    What is a problem follows from the facts (``diagnosis.problems``), for those who read them as
+    JSON, too.
     """
 
     async def start(self, supervisor: Supervisor) -> None:

@@ -125,12 +125,13 @@ class ListenAddresses:
         numbers = f"{self._pool.first}-{self._pool.last}"
         if self._skipped < len(self._pool.free):
             return ShortageError(
-                f"cannot listen for {plan.key}: no proxy port of {numbers} that was tried "
-                f"is free{held}",
+                f"cannot listen for {plan.key}",
+                cause=f"no proxy port of {numbers} that was tried is free{held}",
                 hint="others are tried each second",
             )
         return BoundError(
-            f"cannot listen for {plan.key}: no proxy port of {numbers} is free{held}",
+            f"cannot listen for {plan.key}",
+            cause=f"no proxy port of {numbers} is free{held}",
             hint="widen --proxy-port-range",
         )
 

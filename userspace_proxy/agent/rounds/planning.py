@@ -11,10 +11,12 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 
+from ...causes.cause import Cause
+from ...causes.say import remedy, say
 from ...cluster import Snapshot
 from ...log_fields import FieldLogger
 from ...log_limit import SERVICE_LINES, LogLimit
-from ...model import Cause, CauseCode, Frontend, ServiceKey
+from ...model import CauseCode, Frontend, ServiceKey
 from ...plan import Plan, PlanChanges, Planner, diff_plans, new_conflicts
 from ...policy import NodeFacts
 from ...sources import Happening
@@ -112,10 +114,10 @@ class Planning:
 
     def _report_conflicts(self, plan: Plan) -> None:
         for item in new_conflicts(self.plan, plan):
-            cause = str(item.cause)
+            cause = say(item.cause)
             if self._conflict_lines.take(time.monotonic()):
                 about = {"service": str(item.service), "port": item.port, "cause": cause}
-                fields = {**about, "remedy": item.cause.hint}
+                fields = {**about, "remedy": remedy(item.cause)}
                 if item.is_part:
                     _log.warning("%(service)s: Service is partly served: %(cause)s", extra=fields)
                 else:
@@ -135,7 +137,7 @@ def _left_out(before: Plan, changes: PlanChanges) -> Iterator[Happening]:
         for note in port.notes:
             is_new = old is None or note not in old.notes
             if note.code is CauseCode.TOO_MANY_ENDPOINTS and is_new:
-                text = f"{port.key}: {note}"
+                text = f"{port.key}: {say(note)}"
                 yield Happening("EndpointsLeftOut", "Serve", text, service=service)
         cause = port.cause
         if cause is None or cause.code is not CauseCode.TOO_MANY_ENDPOINTS:
@@ -144,4 +146,5 @@ def _left_out(before: Plan, changes: PlanChanges) -> Iterator[Happening]:
         is_new = old is None or old.cause != cause
         if is_new and (service, cause) not in reported:
             reported.add((service, cause))
-            yield Happening("EndpointsLeftOut", "Serve", f"{port.key}: {cause}", service=service)
+            text = f"{port.key}: {say(cause)}"
+            yield Happening("EndpointsLeftOut", "Serve", text, service=service)

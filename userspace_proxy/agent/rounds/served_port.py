@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ...diagnosis import paths
+from ...diagnosis.paths import PathView
 from ...errors import ListenError
 from ...facts import PortFacts
 from ...log_fields import FieldLogger
@@ -18,8 +20,6 @@ from ...model import DataPath, Doubt, Frontend, Taken
 from ...plan import PortKey, PortPlan
 from ...plane import Group, Listener
 from ...policy import DEFAULT_PATH, PathDecision
-from ...status import path_words as paths
-from ...status.path_words import PathView
 from ...steering import REFUSE, Target
 from .kernel_path import kernel_targets
 
@@ -62,20 +62,35 @@ class ServedPort:
     """It closes once nothing is steered to it."""
 
     @property
+    def is_unsteered(self) -> bool:
+        """Whether its problem is that rules don't lead clients to its listeners."""
+        return self.not_listening is None and bool(self.unsteered)
+
+    @property
     def problem(self) -> str:
         """Why it isn't served, or not at every frontend; empty if it is."""
-        return str(self.not_listening or next(iter(self.unsteered.values()), ""))
+        if self.not_listening is not None:
+            return self.not_listening.message
+        first = self._first_unsteered
+        return first.what if isinstance(first, Taken) else first
 
     @property
     def taken_by(self) -> str:
         """The chain of another program that is the problem; empty if none is."""
-        first = None if self.not_listening else next(iter(self.unsteered.values()), None)
+        first = self._first_unsteered
         return first.chain if isinstance(first, Taken) else ""
 
     @property
     def way_out(self) -> str:
-        """How to solve the problem, as at the end of its text in brackets; empty if unknown."""
-        return self.not_listening.hint if self.not_listening is not None else ""
+        """How to solve the problem; empty if unknown."""
+        if self.not_listening is not None:
+            return self.not_listening.hint
+        first = self._first_unsteered
+        return first.hint if isinstance(first, Taken) else ""
+
+    @property
+    def _first_unsteered(self) -> str | Taken:
+        return next(iter(self.unsteered.values()), "") if self.is_unsteered else ""
 
     def targets(self) -> Mapping[Frontend, Target]:
         """Return where its frontends are to be steered."""

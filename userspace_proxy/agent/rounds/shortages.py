@@ -50,7 +50,7 @@ class Shortages:
         """
         if error is not None:
             self.can_share = isinstance(error, BoundError)
-            self._cause, self._hint = error.message.partition(": ")[2], error.hint
+            self._cause, self._hint = error.cause, error.hint
         message = error.message if error else f"cannot listen for {key}: {self._cause}"
         self._keys.add(key)
         self.shares.wait(key)

@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ...causes.say import say
+from ...diagnosis.failures import failure_of
 from ...facts import Level, StatusFacts
 from ...facts.units import plural, seconds_in_words
 from ...model import DataPath, SocketAddress
@@ -23,7 +25,6 @@ from ...model.serving import Serving
 from ...plan import Plan, PlanChanges, PortKey, PortPlan
 from ...plane import Group, Plane
 from ...plane.group import keys_of_removed
-from ...status.failures import failure_of
 from ...status.timeline import Event, compare_views
 from ..rounds.served_port import ServedPort
 from ..rounds.tasks import pause
@@ -162,7 +163,7 @@ class Timeline:
         is_over = outage.returned_at and outage.what
         if counters.dials.is_on and not outage.is_on_purpose and not is_over:
             cause, _ = failure_of(endpoint, counters, self._clocks, group.obstacle_to(endpoint))
-            outage.what = cause.sentence if cause is not None else ""
+            outage.what = say(cause) if cause is not None else ""
 
     def _must_ask(self) -> bool:
         """Return whether workers may know more about an outage than they have reported."""
@@ -220,5 +221,5 @@ class Timeline:
             return
         for port in ports:
             usable = plural(len(port.serving.endpoints), "usable endpoint")
-            why = f"No endpoint is usable: {port.cause}" if port.cause else f"{usable} again"
+            why = f"No endpoint is usable: {say(port.cause)}" if port.cause else f"{usable} again"
             self._events.append(Event(now, level, why, str(port.key)))

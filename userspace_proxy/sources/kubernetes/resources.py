@@ -248,9 +248,9 @@ def _rejected(kind: str, metadata: Metadata, problem: str) -> RejectedFacts:
     service = key[1]
     if kind == SLICES.kind:
         service = (metadata.labels or {}).get(LABEL_SERVICE_NAME) or ""
-    line = f"{kind} {name or '(without a name)'}: {problem}"
+    place = f"{kind} {name or '(without a name)'}"
     services = (f"{key[0]}/{service}",) if key[0] and service else ()
-    return RejectedFacts(line, f"{kind} {name}" if name else "", services)
+    return RejectedFacts.at(place, problem, place if name else "", services)
 
 
 def _metadata(item: Any) -> Metadata:

@@ -38,7 +38,7 @@ class _Folder:
     """The path of the manifest, as :class:`FileWatch` knows it, that depends on a name."""
     whole: str | None = None
     """The path of the folder if all manifests in it are of interest; None if not."""
-    what: What = NAMES
+    mask: What = NAMES
 
     def manifest(self, name: str) -> str | None:
         """Return the path of the manifest that an event is about; None if it is about none."""
@@ -93,9 +93,9 @@ class FileEvents:
             folders[str(real.parent)].names[real.name] = path
             if path == self._path and real.is_dir():
                 folders[str(real)].whole = path
-                folders[str(real)].what |= CONTENTS
+                folders[str(real)].mask |= CONTENTS
             else:
-                folders[str(real.parent)].what |= CONTENTS
+                folders[str(real.parent)].mask |= CONTENTS
         return folders
 
     def _watch(
@@ -103,12 +103,12 @@ class FileEvents:
     ) -> Iterator[tuple[int, _Folder]]:
         for path, folder in folders.items():
             try:
-                yield inotify.watch(path, folder.what), folder
+                yield inotify.watch(path, folder.mask), folder
             except (FileNotFoundError, NotADirectoryError):
                 continue  # The look reports that.
             except OSError as exc:
                 # A parent that may only be entered matters only when the path itself is replaced.
-                if not isinstance(exc, PermissionError) or CONTENTS in folder.what:
+                if not isinstance(exc, PermissionError) or CONTENTS in folder.mask:
                     self.problem = _problem(f"inotify: {path}", exc)
 
     def take(self) -> bool:
@@ -120,7 +120,7 @@ class FileEvents:
         return is_about_us
 
     def _note(self, event: FileEvent) -> bool:
-        if What.Q_OVERFLOW in event.what:
+        if What.Q_OVERFLOW in event.mask:
             self.writing.clear()
             return True
         folder = self._folders.get(event.watch)
@@ -131,7 +131,7 @@ class FileEvents:
         manifest = folder.manifest(event.name)
         if manifest is None:
             return False
-        if What.MODIFY in event.what:
+        if What.MODIFY in event.mask:
             self.writing.add(manifest)
         else:
             self.writing.discard(manifest)

@@ -157,15 +157,15 @@ class ManifestReader:
 
 def _rejected(file: str, mistakes: Sequence[_Mistake]) -> tuple[RejectedFacts, ...]:
     found = [
-        RejectedFacts(
-            f"{file}:{one.line}: {one.problem}", one.object, (one.service,) if one.service else ()
+        RejectedFacts.at(
+            f"{file}:{one.line}", one.problem, one.object, (one.service,) if one.service else ()
         )
         for one in mistakes[:PROBLEMS_MAX]
     ]
     if len(mistakes) > PROBLEMS_MAX:
         line = mistakes[PROBLEMS_MAX].line
         more = len(mistakes) - PROBLEMS_MAX
-        found.append(RejectedFacts(f"{file}:{line}: {more} more problems from here on"))
+        found.append(RejectedFacts.at(f"{file}:{line}", f"{more} more problems from here on"))
     return tuple(found)
 
 

@@ -117,8 +117,9 @@ class ManifestState:
                 earlier = first.setdefault(found.identity, found)
                 if earlier is not found:
                     what = f"{found.kind} {found.key}"
-                    line = f"{found.place}: {what} is already defined in {earlier.place}"
-                    conflicts.append(RejectedFacts(line, services=tuple(_services_of(found))))
+                    problem = f"{what} is already defined in {earlier.place}"
+                    services = tuple(_services_of(found))
+                    conflicts.append(RejectedFacts.at(found.place, problem, services=services))
         # What an edit has broken never takes the place of what is written elsewhere.
         for name in sorted(self._kept):
             for found in self._kept[name]:
@@ -146,8 +147,8 @@ class ManifestState:
         if without_ip or without_port:
             places = {f.key: f.place for f in found}
             conflicts.extend(
-                RejectedFacts(f"{places[str(key)]}: {line}", services=(str(key),))
-                for key, line in (*without_ip, *without_port)
+                RejectedFacts.at(places[str(key)], problem, services=(str(key),))
+                for key, problem in (*without_ip, *without_port)
             )
         served: dict[ServiceKey, tuple[_Parts, Service]] = {}
         for item in written:
@@ -196,7 +197,7 @@ def _about_kept(
         if at == unreadable:
             services += lost
         keeps = lost if at == 0 and unreadable is None else ()
-        yield RejectedFacts(item.line, item.object, tuple(dict.fromkeys(services)), keeps)
+        yield item.about(tuple(dict.fromkeys(services)), keeps)
 
 
 def _services_of(found: Found) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from userspace_proxy.model import Doubt, Frontend, Protocol
+from userspace_proxy.errors import ListenError
+from userspace_proxy.model import Doubt, Frontend, Protocol, Taken
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.steering import REFUSE, Bind
 
@@ -52,6 +53,24 @@ async def test_a_frontend_that_may_not_be_steered_is_no_problem(make, caplog):
         "frontends may not be steered: a chain may translate it",
         "frontends cannot be steered: a chain translates it",
     ]
+
+
+async def test_the_problem_is_the_first_one_without_its_remedy_which_is_known_apart(make):
+    served_ports = make(Bind.PROXY_PORT)
+    served_ports.follow(Cluster().serve("web", "10.96.0.2", POD))
+    (served,) = served_ports
+
+    def problem():
+        return served.problem, served.way_out, served.taken_by, served.is_unsteered
+
+    assert problem() == ("", "", "", False)
+    taken = Taken("a chain drops packets", "delete it", "ip evil in")
+    served_ports.steered.note_unsteered({frontend("10.96.0.2"): taken})
+    assert problem() == ("a chain drops packets", "delete it", "ip evil in", True)
+    served_ports.steered.note_unsteered({frontend("10.96.0.2"): "IPv4 is switched off"})
+    assert problem() == ("IPv4 is switched off", "", "", True)
+    served.not_listening = ListenError("cannot listen", cause="no port", hint="widen the range")
+    assert problem() == ("cannot listen: no port", "widen the range", "", False)
 
 
 async def test_many_frontends_that_cannot_be_steered_are_one_line(make, caplog):

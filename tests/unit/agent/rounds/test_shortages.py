@@ -11,7 +11,9 @@ from userspace_proxy.plan import PortKey
 CART, WEB = (
     PortKey(ServicePortName("shop", name, "http"), IPFamily.IPV4) for name in ("cart", "web")
 )
-ERROR = BoundError("cannot listen on 0.0.0.0:17000/TCP: no descriptor", hint="raise the limit")
+ERROR = BoundError(
+    "cannot listen on 0.0.0.0:17000/TCP", cause="no descriptor", hint="raise the limit"
+)
 
 
 @pytest.fixture

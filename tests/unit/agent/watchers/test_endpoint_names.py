@@ -8,6 +8,7 @@ from userspace_proxy.agent.rounds.changes import Progress, SyncCounters
 from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.agent.rounds.tasks import Supervisor
 from userspace_proxy.agent.watchers.endpoint_names import EndpointNames
+from userspace_proxy.causes.names import nodes_unknown
 from userspace_proxy.cluster import Store
 from userspace_proxy.lookup import endpoint_lookups
 from userspace_proxy.model import Handling
@@ -169,7 +170,7 @@ DB = {
 class Cluster:
     """Proxies of an API server with one Service that has an endpoint by name."""
 
-    UNKNOWN = "db.example.com is not looked up: which addresses are those of Nodes is unknown"
+    UNKNOWN = nodes_unknown("db.example.com")
 
     def __init__(self, folder):
         self.api = FakeApiServer()
@@ -192,7 +193,7 @@ class Cluster:
     def shown(self, proxy):
         """Return the endpoints that serve, or else the cause."""
         (port,) = proxy.status().ports or (None,)
-        return port and ([e.address for e in port.endpoints if e.is_usable] or str(port.cause))
+        return port and ([e.address for e in port.endpoints if e.is_usable] or port.cause)
 
     async def lists_of_nodes(self, count):
         await self.api.until(lambda api: sum("/nodes" in line for line in api.requests) == count)

@@ -8,6 +8,7 @@ from userspace_proxy import Proxy
 from userspace_proxy.agent.rounds.served_port import ServedPort
 from userspace_proxy.agent.watchers.timeline import KEPT, OUTAGES_MAX, Timeline
 from userspace_proxy.cluster import Store
+from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.facts import LATELY_S, Level, SourceFacts
 from userspace_proxy.model import DataPath, Failure, SocketAddress
 from userspace_proxy.model.node_network import NextHop
@@ -16,7 +17,6 @@ from userspace_proxy.plan import Planner, diff_plans
 from userspace_proxy.plane import Plane
 from userspace_proxy.plane.messages import Ejected, Returned
 from userspace_proxy.policy import NodeFacts
-from userspace_proxy.status.path_words import PathView
 from userspace_proxy.status.timeline import Event
 
 from ..backends import answers, backend, free_address

@@ -95,8 +95,8 @@ def test_a_problem_ends_with_its_object(services):
 
 def test_an_object_without_metadata_is_a_problem(services):
     assert services.put(b'{"metadata": 7}') is None
-    line = "Service (without a name): metadata: expected mapping, got int"
-    assert list(services.rejected.values()) == [RejectedFacts(line)]
+    place, problem = "Service (without a name)", "metadata: expected mapping, got int"
+    assert list(services.rejected.values()) == [RejectedFacts.at(place, problem)]
 
 
 def test_a_problem_has_the_service_that_it_is_about(store, services):

@@ -1,0 +1,122 @@
+"""Causes as values, and the rows that make them."""
+
+import pickle
+
+import pytest
+
+from userspace_proxy.causes.cause import MODIFIERS, ROWS, When, as_read, cause, find_row
+from userspace_proxy.causes.endpoints import denies, no_datagram, refuses, silent
+from userspace_proxy.causes.say import object_of, remedy, say
+from userspace_proxy.causes.services import source_denied
+from userspace_proxy.model import CauseCode, SocketAddress
+
+from .words import SAMPLES
+
+POD = SocketAddress("10.244.1.8", 8080)
+REFUSES = refuses(POD)
+STATED = {"when": When.PAST, "has_header": True, "before": silent(POD), "more": 3}
+UNSTATED = {
+    "answers_others": True,
+    "host": "db.example.com",
+    "count": 9,
+    "first_at": 3.0,
+    "last_at": 5.0,
+}
+CHANGES = {**STATED, **UNSTATED}
+# Of the verdict on one endpoint, and of problems of the node.
+WITHOUT_A_ROW = {CauseCode.NOT_FOR_THIS_NODE, CauseCode.FIREWALL_DROPS, CauseCode.SOURCE_AWAY}
+
+
+def test_each_code_has_a_row_or_is_used_without_one():
+    assert {cause.code for cause in SAMPLES} == {*CauseCode} - WITHOUT_A_ROW
+
+
+def test_causes_of_the_same_facts_are_equal():
+    assert refuses(POD) == refuses(at=str(POD), was_open=False)
+    assert source_denied(["10.0.0.0/8"]) == source_denied(("10.0.0.0/8",))
+    assert len({refuses(POD), refuses(str(POD)), REFUSES.replace()}) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [silent(POD), refuses("[fd00::8]:8080"), refuses(POD, was_open=True), "refuses"],
+    ids=["row", "parameter", "default", "text"],
+)
+def test_another_row_or_parameter_makes_another_cause(other):
+    assert other != REFUSES
+
+
+@pytest.mark.parametrize("name", MODIFIERS)
+def test_another_modifier_makes_another_cause(name):
+    usual = getattr(REFUSES, name)
+    changed = REFUSES.replace(**{name: CHANGES[name]})
+    assert (getattr(changed, name), getattr(REFUSES, name)) == (CHANGES[name], usual)
+    assert changed != REFUSES
+    assert changed.replace(**{name: usual}) == REFUSES
+
+
+def test_a_fact_is_what_a_sentence_states():
+    assert REFUSES.replace(**UNSTATED).fact == REFUSES.fact
+    for name, value in STATED.items():
+        assert REFUSES.replace(**{name: value}).fact != REFUSES.fact
+    assert REFUSES.fact not in (silent(POD).fact, refuses("[fd00::8]:8080").fact)
+
+
+def test_a_cause_has_the_code_of_its_row_and_its_parameters_as_json_has_them():
+    cause = denies(POD, "203.0.113.7")
+    assert (cause.row, cause.code) == (denies, CauseCode.ENDPOINT_DENIES)
+    assert cause.params == (("at", "10.244.1.8:8080"), ("client", "203.0.113.7"))
+    assert (cause.get("client"), cause.get("holder")) == ("203.0.113.7", "")
+    assert cause.get("holder", "nobody") == "nobody"
+    assert source_denied([POD]).get("networks") == ("10.244.1.8:8080",)
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        pytest.param((), {}, id="too-few"),
+        pytest.param((POD, True, "more"), {}, id="too-many"),
+        pytest.param((POD,), {"client": "203.0.113.7"}, id="unknown"),
+        pytest.param((), {"client": "203.0.113.7"}, id="unknown-in-place-of-another"),
+    ],
+)
+def test_a_row_takes_no_other_parameters(args, named):
+    with pytest.raises(TypeError):
+        refuses(*args, **named)
+
+
+def test_parameters_are_not_replaced():
+    with pytest.raises(TypeError):
+        REFUSES.replace(at="[fd00::8]:8080")
+
+
+def test_two_rows_have_two_names():
+    with pytest.raises(ValueError, match="two causes are called refuses"):
+        cause(CauseCode.NOT_READY)(refuses.words)
+    assert find_row("refuses") is ROWS["refuses"] is refuses
+    with pytest.raises(KeyError):
+        find_row("sings")
+
+
+def test_a_cause_in_the_words_of_another_proxy_is_equal_by_them():
+    code = CauseCode("endpoint-sings")
+    sings = as_read(code, "10.244.1.8:8080 sings", "10.244.1.8:8080", "Listen")
+    assert (say(sings), object_of(sings), remedy(sings)) == (
+        "10.244.1.8:8080 sings",
+        "10.244.1.8:8080",
+        "Listen",
+    )
+    assert sings == as_read(code, "10.244.1.8:8080 sings", "10.244.1.8:8080", "Listen")
+    assert sings not in (as_read(code, "10.244.1.8:8080 sings"), as_read(CauseCode.NOT_READY))
+    assert (sings.code, find_row("as-read endpoint-hums").code) == (code, "endpoint-hums")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [REFUSES, no_datagram(POD).replace(**CHANGES), as_read(CauseCode.NO_SLICE, "no slice", "x")],
+    ids=["row", "modifiers", "words"],
+)
+def test_another_process_gets_an_equal_cause(sent):
+    got = pickle.loads(pickle.dumps(sent))
+    assert got == sent
+    assert got.row is sent.row

@@ -1,0 +1,154 @@
+"""Which row is that of a failure."""
+
+import errno
+import os
+
+import pytest
+
+from userspace_proxy.causes.endpoints import (
+    DIAL_CODES,
+    absent,
+    dial_failed,
+    end_code,
+    fails,
+    loses,
+    no_gateway,
+    no_host,
+    no_route,
+    not_all_to_endpoint,
+    not_from_endpoint,
+    not_to_client,
+    not_to_endpoint,
+    prohibited,
+    refuses,
+    resets,
+    route_prohibits,
+    route_unreachable,
+    silent,
+    unreachable,
+)
+from userspace_proxy.causes.say import remedy
+from userspace_proxy.dataplane.udp_flow import REFUSALS
+from userspace_proxy.model import CauseCode, Failure, SocketAddress
+from userspace_proxy.model.failures import LOSSES, OWN_ROUTES, dial_failure
+from userspace_proxy.model.node_network import NextHop
+
+POD, POD_V6 = SocketAddress("10.244.1.8", 8080), SocketAddress("fd00::8", 8080)
+ALICE = "203.0.113.7"
+
+
+def failed_with(number, at=POD):
+    return dial_failed(at, dial_failure(number, at.ip).failure, os.strerror(number))
+
+
+@pytest.mark.parametrize(
+    ("number", "row"),
+    [
+        (errno.ECONNREFUSED, refuses),
+        (errno.ETIMEDOUT, silent),
+        (errno.EHOSTUNREACH, unreachable),
+        (errno.ENETUNREACH, unreachable),
+        (errno.EHOSTDOWN, unreachable),
+        (errno.ECONNRESET, resets),
+    ],
+)
+def test_a_failed_dial_has_the_row_of_its_errno(number, row):
+    assert failed_with(number) == row(POD)
+
+
+@pytest.mark.parametrize(
+    ("number", "failure", "has_remedy"),
+    [
+        (errno.EPERM, Failure.NOT_PERMITTED, True),
+        (errno.EINVAL, Failure.BLACKHOLE, True),
+        (errno.EACCES, Failure.NO_ACCESS, True),
+        (errno.ENOPROTOOPT, Failure.NO_PROTOCOL, True),
+        (errno.EMFILE, Failure.EXHAUSTED, False),
+        (errno.EMSGSIZE, Failure.OTHER, False),
+    ],
+)
+def test_another_error_keeps_its_text_and_has_a_remedy_if_it_is_known(number, failure, has_remedy):
+    cause = failed_with(number)
+    assert cause == fails(POD, failure, os.strerror(number))
+    assert bool(remedy(cause)) is has_remedy
+
+
+def test_only_over_ipv6_a_dial_is_not_permitted_by_a_firewall():
+    """The ICMP errors of IPv4 for that are EHOSTUNREACH and ENETUNREACH."""
+    assert failed_with(errno.EACCES, POD_V6) == prohibited(POD_V6)
+
+
+@pytest.mark.parametrize(
+    ("failure", "row"),
+    [
+        (Failure.NO_HOST, no_host),
+        (Failure.NO_ROUTE, no_route),
+        (Failure.ROUTE_PROHIBITS, route_prohibits),
+        (Failure.ROUTE_UNREACHABLE, route_unreachable),
+    ],
+)
+def test_what_the_kernel_was_asked_has_a_row_of_its_own(failure, row):
+    assert dial_failed(POD, failure, "Key was rejected by service") == row(POD)
+    # An errno alone, which a router may have reported, is never taken for that.
+    assert failure in {Failure.NO_HOST, *OWN_ROUTES.values()}
+    assert failure not in {dial_failure(number, POD.ip).failure for number in REFUSALS}
+
+
+@pytest.mark.parametrize("failure", Failure)
+def test_a_failed_dial_has_the_code_of_the_table(failure):
+    assert dial_failed(POD, failure, "").code is DIAL_CODES[failure]
+    assert DIAL_CODES[failure].traits.is_dial
+
+
+@pytest.mark.parametrize(
+    ("hop", "cause"),
+    [
+        (NextHop("eth0"), no_host(POD, "eth0")),
+        (NextHop("eth0", "172.30.0.22"), no_gateway(POD, "172.30.0.22", "eth0")),
+    ],
+    ids=["on-its-link", "behind-a-gateway"],
+)
+def test_an_address_that_no_host_has_is_named_with_its_next_hop(hop, cause):
+    assert absent(POD, hop) == cause
+
+
+@pytest.mark.parametrize(
+    ("failure", "code"),
+    [
+        (Failure.CLOSED, CauseCode.ENDPOINT_RESETS),
+        (Failure.RESET, CauseCode.ENDPOINT_RESETS),
+        (Failure.UNANSWERED, CauseCode.ENDPOINT_SENDS_NOTHING),
+        (Failure.NO_DATAGRAM, CauseCode.ENDPOINT_SENDS_NOTHING),
+        *((failure, CauseCode.PACKETS_LOST) for failure in sorted(LOSSES)),
+    ],
+)
+def test_an_end_without_a_byte_has_a_code(failure, code):
+    assert end_code(failure) is code
+
+
+@pytest.mark.parametrize(
+    ("failure", "has_sent", "cause"),
+    [
+        pytest.param(Failure.NOT_TO_ENDPOINT, False, not_to_endpoint(POD), id="requests"),
+        pytest.param(Failure.NOT_TO_ENDPOINT, True, not_all_to_endpoint(POD), id="later-requests"),
+        pytest.param(Failure.FROM_ENDPOINT, True, not_from_endpoint(POD), id="answers"),
+        pytest.param(Failure.NOT_TO_CLIENT, True, not_to_client(ALICE), id="client"),
+    ],
+)
+def test_a_loss_has_the_row_of_the_side_and_the_direction(failure, has_sent, cause):
+    assert loses(POD, failure, ALICE, has_sent=has_sent) == cause
+
+
+def test_of_a_port_that_was_open_target_port_is_right():
+    assert "targetPort is right" in remedy(refuses(POD, was_open=True))
+    assert "Compare targetPort" in remedy(refuses(POD))
+
+
+def test_rules_are_shown_of_the_family_of_the_address():
+    assert "match 10.244.1.8; ip rule`" in remedy(route_prohibits(POD))
+    assert "match fd00::8; ip -6 rule`" in remedy(route_prohibits(POD_V6))
+
+
+@pytest.mark.parametrize("row", [no_route, route_prohibits, route_unreachable])
+def test_a_route_of_this_node_is_no_firewalls_work(row):
+    assert "firewall" not in remedy(row(POD))

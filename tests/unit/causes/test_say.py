@@ -1,0 +1,211 @@
+"""The words of all causes are as recorded, and what tense, form and modifiers make of them."""
+
+import re
+
+import pytest
+
+from userspace_proxy.causes.cause import ROWS, When
+from userspace_proxy.causes.endpoints import (
+    answers_late,
+    cuts_off,
+    denies,
+    excludes,
+    fails,
+    fault_on_purpose,
+    no_datagram,
+    no_host,
+    refuses,
+    resets,
+    sends_nothing,
+    silent,
+    unreachable,
+)
+from userspace_proxy.causes.say import EXPECTS_NO_HEADER, Form, object_of, remedy, say
+from userspace_proxy.causes.services import is_headless, not_listening, own_address, source_denied
+from userspace_proxy.model import SocketAddress, ip_of
+
+from .words import HOST, SAMPLES, WORDS, page, texts_of
+
+POD = SocketAddress("10.244.1.8", 8080)
+ALICE = "203.0.113.7"
+OF_ENDPOINTS = [cause for cause in SAMPLES if cause.code.traits.is_of_endpoint]
+
+
+def at_times(cause, host=""):
+    return remedy(cause.replace(answers_others=True, host=host))
+
+
+def test_the_words_of_causes_are_as_recorded():
+    recorded = WORDS.read_text().split("\n\n")
+    said = page().split("\n\n")
+    assert said == recorded, "if that is intended: python -m tests.unit.causes.words"
+
+
+def test_each_row_is_on_the_page():
+    known = {key for key in ROWS if not key.startswith("as-read ")}
+    assert {sample.row.key for sample in SAMPLES} == known
+
+
+@pytest.mark.parametrize("cause", SAMPLES, ids=lambda cause: str(cause.row))
+def test_templates_have_only_places_that_are_filled(cause):
+    row, named = cause.row, dict(cause.params)
+    for column in ("about", "past", "short", "hint", "outside", "at_times", "at_times_outside"):
+        text = getattr(row, column)
+        for place in re.findall(r"\{(\w*)", text) if isinstance(text, str) else ():
+            if place == "host":
+                assert "outside" in column
+            elif place == "ip":
+                assert ip_of(object_of(cause)), column
+            else:
+                assert place in named, column
+    for _, text, _ in texts_of(cause):
+        assert not re.search(r"[{}]|  ", text)
+        assert not text.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("cause", "lately", "comma"),
+    [
+        (refuses(POD), "10.244.1.8:8080 refused connections", ""),
+        (no_host(POD, "eth0"), "no host answered for 10.244.1.8 on eth0", ""),
+        (denies(POD, ALICE), f"10.244.1.8:8080 answered this node, but not {ALICE}", ","),
+        (
+            excludes(POD, ALICE),
+            f"10.244.1.8:8080 ended connections of {ALICE} without a byte, and answered others",
+            ",",
+        ),
+    ],
+    ids=lambda value: str(getattr(value, "row", "")),
+)
+def test_what_was_so_is_in_the_past_tense_and_a_while_ago_says_when(cause, lately, comma):
+    assert say(cause.replace(when=When.LATELY)) == lately
+    past = cause.replace(when=When.PAST)
+    assert say(past) == f"{lately}{comma} when it was last tried"
+    assert remedy(past) == remedy(cause)
+
+
+def test_words_without_a_past_tense_stay_as_they_are():
+    cause = fault_on_purpose(POD, ("refuse",))
+    assert say(cause.replace(when=When.LATELY)) == say(cause)
+
+
+@pytest.mark.parametrize(
+    ("cause", "short", "predicate"),
+    [
+        pytest.param(
+            refuses(POD),
+            "10.244.1.8:8080 refuses connections",
+            "refuses connections: nothing listens on port 8080 there, or a firewall rejects them",
+            id="both",
+        ),
+        pytest.param(
+            resets(POD),
+            "10.244.1.8:8080 accepts connections and ends them without answering",
+            "accepts connections and ends them without answering",
+            id="nothing-to-leave-out",
+        ),
+        pytest.param(
+            is_headless(),
+            "it is headless",
+            "it is headless (clusterIP: None): clients reach its endpoints directly",
+            id="no-object",
+        ),
+        pytest.param(
+            own_address("10.96.0.9"),
+            "its clusterIP 10.96.0.9 is an address of this node",
+            "its clusterIP 10.96.0.9 is an address of this node",
+            id="object-not-first",
+        ),
+    ],
+)
+def test_a_sentence_is_also_said_in_short_and_without_what_it_is_about(cause, short, predicate):
+    assert (say(cause, Form.SHORT), say(cause, Form.PREDICATE)) == (short, predicate)
+
+
+def test_the_past_tense_is_short_in_any_form():
+    past = refuses(POD).replace(when=When.PAST)
+    assert say(past, Form.SHORT) == say(past)
+    assert say(past, Form.PREDICATE) == "refused connections when it was last tried"
+
+
+def test_further_causes_like_it_are_counted_but_not_in_short():
+    cause = is_headless().replace(more=1_200)
+    assert say(cause) == f"{say(is_headless())}; 1,200 more like this are not listed"
+    assert say(cause, Form.SHORT) == "it is headless"
+
+
+@pytest.mark.parametrize(
+    ("cause", "is_likely"),
+    [
+        (resets(POD), True),
+        (sends_nothing(POD), True),
+        (answers_late(POD, 2.5), True),
+        (cuts_off(POD), True),
+        (refuses(POD), False),
+        (no_host(POD, "eth0"), False),
+    ],
+    ids=lambda value: str(getattr(value, "row", "")),
+)
+def test_a_header_that_an_endpoint_gets_is_the_likely_reason_once_it_has_accepted(cause, is_likely):
+    shown = cause.replace(has_header=True)
+    added = " (this proxy sends a PROXY header first)" if is_likely else ""
+    assert say(shown) == f"{say(cause)}{added}"
+    for one in (cause, cause.replace(answers_others=True, host=HOST)):
+        first = EXPECTS_NO_HEADER if is_likely else ""
+        assert remedy(one.replace(has_header=True)) == f"{first}{remedy(one)}"
+
+
+def test_an_endpoint_that_failed_otherwise_before_has_both_while_it_fails():
+    since = no_datagram(POD).replace(before=refuses(POD))
+    assert say(since) == (
+        "10.244.1.8:8080 sends no datagram back; before, 10.244.1.8:8080 refused connections"
+    )
+    assert say(since.replace(when=When.PAST)) == (
+        "10.244.1.8:8080 sent nothing in time when it was last tried"
+    )
+    assert remedy(since) == remedy(no_datagram(POD))
+
+
+@pytest.mark.parametrize("host", ["", HOST])
+def test_an_endpoint_that_was_unreachable_before_has_the_way_to_the_route(host):
+    since = no_datagram(POD).replace(before=unreachable(POD), host=host)
+    assert remedy(since) == remedy(unreachable(POD).replace(host=host))
+
+
+@pytest.mark.parametrize("cause", OF_ENDPOINTS, ids=lambda cause: str(cause.row))
+def test_a_remedy_for_an_endpoint_by_name_names_no_pod(cause):
+    for text in (remedy(cause.replace(host=HOST)), at_times(cause, HOST)):
+        assert (HOST in text) is bool(cause.row.outside)
+        words = ("pod", "Pod", "POD", "targetPort", "NetworkPolicy")
+        assert not [word for word in words if word in text]
+
+
+def test_an_endpoint_that_answers_at_times_has_the_remedy_for_that():
+    assert at_times(refuses(POD)).startswith("It answers at times: its program may end")
+    assert at_times(refuses(POD), HOST).startswith(f"It answers at times: its program on {HOST}")
+    # Words that don't depend on the moment stay.
+    assert at_times(sends_nothing(POD)) == remedy(sends_nothing(POD))
+
+
+@pytest.mark.parametrize("host", ["", HOST])
+def test_a_remedy_that_looks_at_this_moment_waits_for_the_next_failure(host):
+    usual = remedy(silent(POD).replace(host=host))
+    assert at_times(silent(POD), host) == f"If it fails again: s{usual[1:]}"
+    assert at_times(fails(POD, "other", "Message too long"), host) == ""
+
+
+def test_the_object_of_a_cause_is_one_of_its_parameters_or_made_of_them():
+    causes = [
+        refuses("[fd00::8]:8080"),
+        not_listening("taken", "free it", "ip evil in"),
+        not_listening("taken", "free it"),
+        source_denied(("10.0.0.0/8", "192.0.2.0/24")),
+        is_headless(),
+    ]
+    assert list(map(object_of, causes)) == [
+        "[fd00::8]:8080",
+        "nftables chain ip evil in",
+        "",
+        "10.0.0.0/8, 192.0.2.0/24",
+        "",
+    ]

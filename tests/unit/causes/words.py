@@ -1,0 +1,206 @@
+"""Writes the words of all causes on one page, to be read as a whole.
+
+    a sample of each row, several where its words depend on them ──▶ words.txt
+
+A test compares the page. To record intended changes: ``python -m tests.unit.causes.words``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from userspace_proxy.causes import endpoints, names, services, slices
+from userspace_proxy.causes.cause import Cause, When
+from userspace_proxy.causes.say import Form, object_of, remedy, say
+from userspace_proxy.model import Failure, ServiceKey, SliceKey
+from userspace_proxy.model.endpoint_names import NO_DNSPYTHON
+
+WORDS = Path(__file__).parent / "words.txt"
+
+_POD, _POD_V6, _CLIENT = "10.244.1.8:8080", "[fd00::8]:8080", "203.0.113.7"
+_OF_CLIENTS = ("10.0.0.0/16", "10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16", "10.4.0.0/16")
+_KEY = ServiceKey("shop", "cart")
+_CART, _CART_SLICE, HOST = "shop/cart", "EndpointSlice shop/cart-1", "db.example.com"
+_SELECTOR, _PODS = "app=web,tier=front", "pods -n shop -l app=web,tier=front"
+_LINE = "m/cart.yaml:13: endpoints[0].addresses[0]: fd00::1 is not IPv4"
+_LOCAL = "internalTrafficPolicy"
+_REASONS = ("1 not ready", "2 not on this node")
+_DRAINED = "drained (weight 0)"
+_REFUSED = "refused: a loopback address is the node itself"
+_MIRRORED = "cart-1:0:IPv4"
+
+SAMPLES = (
+    endpoints.refuses(_POD),
+    endpoints.refuses(_POD, was_open=True),
+    endpoints.silent(_POD),
+    endpoints.dropped_here(_POD, "nftables chain ip filter out drops packets to it"),
+    endpoints.silent_to_some(_POD),
+    endpoints.unreachable(_POD),
+    endpoints.prohibited(_POD_V6),
+    endpoints.no_route(_POD),
+    endpoints.route_prohibits(_POD),
+    endpoints.route_prohibits(_POD_V6),
+    endpoints.route_unreachable(_POD),
+    endpoints.no_host(_POD, "eth0"),
+    endpoints.no_host(_POD),
+    endpoints.no_gateway(_POD, "172.30.0.22", "eth0"),
+    endpoints.fails(_POD, Failure.BLACKHOLE, "Invalid argument"),
+    endpoints.fails(_POD, Failure.NOT_PERMITTED, "Operation not permitted"),
+    endpoints.fails(_POD, Failure.NO_ACCESS, "Permission denied"),
+    endpoints.fails(_POD, Failure.NO_PROTOCOL, "Protocol not available"),
+    endpoints.fails(_POD, Failure.OTHER, "Message too long"),
+    endpoints.resets(_POD),
+    endpoints.sends_nothing(_POD),
+    endpoints.no_datagram(_POD),
+    endpoints.owes_answers(_POD),
+    endpoints.answers_late(_POD, 2.5),
+    endpoints.answers_at_end(_POD, 2.5),
+    endpoints.answers_flows_late(_POD),
+    endpoints.denies(_POD, _CLIENT),
+    endpoints.excludes(_POD, _CLIENT),
+    endpoints.cuts_off(_POD),
+    endpoints.not_to_client(_CLIENT),
+    endpoints.not_to_endpoint(_POD),
+    endpoints.not_to_endpoint(_POD_V6),
+    endpoints.not_all_to_endpoint(_POD),
+    endpoints.not_from_endpoint(_POD),
+    endpoints.fault_on_purpose(_POD, ("refuse", "silent")),
+    endpoints.out_of_ports(),
+    endpoints.out_of_client_ports(),
+    slices.no_slice_of_family(_CART, "IPv6", "IPv4"),
+    slices.not_mirrored(
+        _CART, "cart", "Endpoints shop/cart has the label skip, so no slice is made of it"
+    ),
+    slices.no_slice(_CART, _SELECTOR),
+    slices.no_slice_nor_selector(_CART, "cart"),
+    slices.slice_rejected(_CART_SLICE, _LINE),
+    slices.unnamed_slice_rejected(_CART_SLICE, _LINE, "cart"),
+    slices.selects_no_pod(_CART, 1, _SELECTOR, _PODS),
+    slices.selects_no_pod(_CART, 2, _SELECTOR, _PODS),
+    slices.slice_empty(_CART, 1),
+    slices.slice_empty(_CART, 2),
+    slices.slice_elsewhere(_KEY, SliceKey("web", "cart-1")),
+    slices.slice_elsewhere(_KEY, SliceKey("web", _MIRRORED)),
+    slices.slice_orphaned(_KEY, SliceKey("shop", "cart-1"), "carts"),
+    slices.slice_orphaned(_KEY, SliceKey("shop", _MIRRORED), "cart-1"),
+    slices.other_protocol("dns", "UDP", ("TCP",), has_selector=False),
+    slices.other_protocol("", "TCP", ("UDP",), has_selector=True),
+    slices.other_port_names("http", ("", "web")),
+    slices.other_port_names("", ("web",)),
+    slices.no_port("http", has_selector=True),
+    slices.no_port("", has_selector=False),
+    slices.some_lack_port("http", 2, 3),
+    slices.some_lack_port("", 1, 3_000),
+    slices.port_unnumbered(_CART, "http", "shop/cart-1"),
+    slices.port_unnumbered(_CART, "", "shop/cart-1"),
+    slices.none_ready(1, 0, _PODS),
+    slices.none_ready(3_000, 0, ""),
+    slices.none_ready(1, 1, _PODS),
+    slices.none_ready(3, 1, _PODS),
+    slices.none_ready(3, 2, _PODS),
+    slices.none_ready(3, 3, _PODS),
+    slices.about_to_vanish("shop", 1),
+    slices.about_to_vanish("shop", 2),
+    slices.none_local(1, 0, "node-2", _LOCAL),
+    slices.none_local(1, 1, "", _LOCAL),
+    slices.none_local(2_000, 0, "node-2", _LOCAL),
+    slices.none_local(2, 1, "node-2", _LOCAL),
+    slices.none_local(2, 2, "", _LOCAL),
+    slices.none_local_nor_usable(3, _REASONS, _LOCAL),
+    slices.none_undrained(1, (_DRAINED,), _CART),
+    slices.none_undrained(2, (f"1 {_DRAINED}", "1 not ready"), _CART),
+    slices.none_allowed_undrained(2, (f"1 {_DRAINED}", f"1 {_REFUSED}"), _CART),
+    slices.none_allowed(1, (_REFUSED,)),
+    slices.none_allowed(2, ("1 not ready", f"1 {_REFUSED}")),
+    slices.none_usable(6_000, tuple(f"1 x{zone}" for zone in "abcdef")),
+    slices.too_many_at_all_ports(_CART, 50_000),
+    slices.too_many_in_namespace("shop", 500_000),
+    slices.too_many_endpoints(10_000),
+    services.lacks_label("service.kubernetes.io/service-proxy-name=mesh"),
+    services.of_other_proxy("mesh"),
+    services.has_headless_label(),
+    services.is_external_name(),
+    services.is_headless(),
+    services.no_cluster_ip(),
+    services.unsupported_protocol("SCTP"),
+    services.balanced_elsewhere("203.0.113.9"),
+    services.held_by("10.96.0.7:80/TCP", "shop/web"),
+    services.external_ip_of("203.0.113.9", "shop/web"),
+    services.lost_to("10.96.0.7:80/TCP", "cluster IP", "10.96.0.7", "shop/web"),
+    services.lost_to("0.0.0.0:30080/TCP", "node port", "30080", "shop/web"),
+    services.lost_as_address("203.0.113.9", "external IP", "203.0.113.9", "shop/web"),
+    services.own_address("10.96.0.9"),
+    services.external_ip_off("203.0.113.9", "external IPs are off"),
+    services.external_ip_off("203.0.113.9", "it is an address of this node", is_allowed=True),
+    services.too_many_external_ips("203.0.113.9", 100),
+    services.too_many_frontends(_CART, 10_000, 1),
+    services.too_many_frontends(_CART, 10_000, 1_200),
+    services.too_many_frontends_in_namespace("shop", 40_000),
+    services.not_listening("cannot listen on 10.96.0.7:80", "Stop what has it"),
+    services.not_listening("a chain takes its clients", "Delete the chain", "ip evil in"),
+    services.not_followed("annotation userspace-proxy.io/x is unknown"),
+    services.of_slice("shop/cart-1", "endpoint 192.0.2.300 is no address"),
+    services.more_notes(),
+    services.rejected("Service shop/cart", _LINE, "fd00::1 is not IPv4"),
+    services.of_object(_LINE, "fd00::1 is not IPv4"),
+    services.object_kept("m/cart.yaml:13"),
+    services.health_check_fails("cannot serve the health check"),
+    services.source_denied(()),
+    services.source_denied(_OF_CLIENTS),
+    services.source_denied((*_OF_CLIENTS, "10.5.0.0/16")),
+    services.source_was_denied(),
+    services.none_was_local(),
+    services.no_proxy_header(_CLIENT),
+    services.hop_limit_reached(_CLIENT),
+    names.no_name_for_port("rest"),
+    names.name_not_allowed(HOST),
+    names.name_not_allowed("localhost"),
+    names.networks_unknown(HOST),
+    names.nodes_unknown(HOST),
+    names.too_many_names(HOST, 16, 64, 100, 1_000),
+    names.not_looked_up_yet(HOST),
+    names.name_unresolved(HOST, "DNS has no such name"),
+    names.name_unresolved(HOST, NO_DNSPYTHON),
+    names.name_stale(HOST, "no server answers"),
+    names.name_stale(HOST, NO_DNSPYTHON),
+    names.name_leads_astray(HOST, "127.0.0.1, which is a loopback address"),
+    names.no_address_of_family(HOST, "IPv6"),
+)
+"""Causes of all rows, in the order of the page."""
+
+
+def texts_of(cause: Cause) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """Yield each text of a cause: its label, it, and others; it is left out if it is one of them.
+
+    So is an empty one.
+    """
+    now, usual = say(cause), remedy(cause)
+    outside, at_times = cause.replace(host=HOST), cause.replace(answers_others=True)
+    yield "now", now, ()
+    yield "past", say(cause.replace(when=When.LATELY)), (now,)
+    yield "short", say(cause, Form.SHORT), (now,)
+    yield "about", object_of(cause), ()
+    yield "remedy", usual, ()
+    yield "outside", remedy(outside), (usual,)
+    yield "at times", remedy(at_times), (usual,)
+    both = remedy(outside.replace(answers_others=True))
+    yield "at times outside", both, (remedy(outside), remedy(at_times))
+
+
+def entry_of(cause: Cause) -> str:
+    """Return what the page has of a cause."""
+    lines = [f"{cause.row} ({cause.code})"]
+    for label, text, others in texts_of(cause):
+        if text and text not in others:
+            lines.append(f"  {label}: {text}")
+    return "\n".join(lines)
+
+
+def page() -> str:
+    """Return the whole page."""
+    return "\n\n".join(map(entry_of, SAMPLES)) + "\n"
+
+
+if __name__ == "__main__":
+    WORDS.write_text(page())

@@ -1,0 +1,109 @@
+import pytest
+
+from userspace_proxy.causes.cause import When
+from userspace_proxy.causes.endpoints import refuses
+from userspace_proxy.causes.say import Form, say
+from userspace_proxy.causes.services import external_ip_off, not_followed
+from userspace_proxy.diagnosis.dated import (
+    also,
+    and_mistakes,
+    cause_at,
+    last_answer,
+    sentence_at,
+    times_of,
+)
+from userspace_proxy.facts import Level, StateFacts
+
+from ..status.views import NOW, make_port, replace
+from .samples import POD, READY, failing
+
+QUIET = {"is_quiet": True, "sent_at": NOW - 28 * 60}
+REFUSES = refuses(POD).replace(count=9, last_at=NOW - 3)
+A, B, C = map(not_followed, ("a is unknown", "b is unknown", "c is unknown"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        pytest.param({}, "Ready: 2 endpoints; {}", id="userspace"),
+        pytest.param(
+            {"kernel_connections": 3},
+            "Ready: 2 endpoints; on the userspace path {}",
+            id="others-in-the-kernel",
+        ),
+    ],
+)
+def test_clients_that_were_answered_a_while_ago_are_so_in_the_past_with_the_age(changes, sentence):
+    port = make_port(**QUIET, **changes)
+    said = sentence.format("no client has been answered in the last minute")
+    assert (port.mark, port.state.word, port.state.sentence) == (Level.OK, "served", said)
+    assert sentence_at(port, NOW) == f"{said} (last answer 28 min ago)"
+    assert last_answer(port, NOW) == "last answer 28 min ago"
+
+
+def test_the_age_stands_at_its_clause():
+    port = make_port(notes=(A,), **QUIET)
+    assert sentence_at(port, NOW).endswith(f"minute (last answer 28 min ago); {say(A)}")
+
+
+def test_an_answer_of_a_moment_ago_has_no_age():
+    port = make_port(sent_at=NOW - 2)
+    assert sentence_at(port, NOW) == "Served by 2 endpoints"
+    assert last_answer(port, NOW) == ""
+
+
+def test_a_clock_that_was_set_back_makes_no_age_negative():
+    assert last_answer(make_port(is_quiet=True, sent_at=NOW + 5), NOW) == "last answer 0 ms ago"
+
+
+def test_a_cause_has_its_times_where_it_is_stated_and_that_is_wanted():
+    port = make_port(endpoints=(READY, failing(REFUSES)))
+    stated, other = port.state.sentence.split("; ")
+    assert sentence_at(port, NOW) == port.state.sentence
+    timed = f"{stated} (9 times, last 3 s ago); {other}"
+    assert sentence_at(port, NOW, port.state.causes) == timed
+
+
+def test_an_older_proxy_sends_no_clauses():
+    port = make_port(**QUIET)
+    port.state = StateFacts(Level.OK, sentence="Served by 2 endpoints")
+    assert sentence_at(port, NOW) == "Served by 2 endpoints"
+
+
+@pytest.mark.parametrize(
+    ("cause", "times"),
+    [
+        pytest.param(REFUSES, " (9 times, last 3 s ago)", id="often"),
+        pytest.param(REFUSES.replace(count=1, last_at=0.0), " (once)", id="once"),
+        pytest.param(A, "", id="a-state"),
+    ],
+)
+def test_how_often_a_cause_was_seen_and_when_stands_behind_it(cause, times):
+    assert times_of(cause, NOW) == times
+    assert cause_at(cause, NOW) == f"{say(cause)}{times}"
+    past = cause.replace(when=When.PAST)
+    assert cause_at(past, NOW, Form.SHORT) == f"{say(past, Form.SHORT)}{times}"
+
+
+@pytest.mark.parametrize(
+    ("notes", "stated", "shown"),
+    [
+        pytest.param([], [], "", id="none"),
+        pytest.param([A], [], "; also: a is unknown", id="one"),
+        pytest.param([A], [A], "", id="one-that-is-said"),
+        pytest.param([A, B], [], "; also: a is unknown; 1 further note", id="two"),
+        pytest.param([A, B, C], [B], "; 2 further notes", id="beside-one-that-is-said"),
+    ],
+)
+def test_of_several_mistakes_one_is_shown(notes, stated, shown):
+    assert also(notes, {cause.fact for cause in stated}) == shown
+
+
+def test_mistakes_stand_behind_the_sentence_that_states_another_cause():
+    port = make_port(endpoints=(READY, failing(REFUSES)), notes=(A, replace(A, count=2), B))
+    assert and_mistakes(port) == "; also: a is unknown; 1 further note"
+    # The sentence states the first one.
+    assert and_mistakes(make_port(notes=(A, B))) == "; 1 further note"
+    # What isn't served of its addresses is the state, and no mistake.
+    off = external_ip_off("203.0.113.7", "external IPs are off")
+    assert and_mistakes(make_port(notes=(off,))) == ""

@@ -1,0 +1,403 @@
+import pytest
+
+from userspace_proxy.causes.cause import When
+from userspace_proxy.causes.endpoints import (
+    answers_at_end,
+    answers_late,
+    cuts_off,
+    denies,
+    dial_failed,
+    dropped_here,
+    excludes,
+    loses,
+    no_datagram,
+    no_host,
+    refuses,
+    resets,
+    sends_nothing,
+    silent,
+    unreachable,
+)
+from userspace_proxy.diagnosis import clauses as said
+from userspace_proxy.diagnosis import rules
+from userspace_proxy.diagnosis.clause import stated
+from userspace_proxy.diagnosis.failures import (
+    DENIALS,
+    DENIALS_S,
+    DENIED_PAST_S,
+    MANY_ENDS,
+    becomes_past,
+    failure_of,
+    has_excluded,
+    is_quiet,
+    without_silence,
+)
+from userspace_proxy.diagnosis.paths import PathView
+from userspace_proxy.facts import LATELY_S, EndpointCounters, Level
+from userspace_proxy.facts.streak import LateByte
+from userspace_proxy.model import DataPath, Protocol
+from userspace_proxy.model.failures import Failure
+from userspace_proxy.model.node_network import DroppedBy, NextHop
+
+from ..status.views import make_endpoint, make_port, replace
+from .samples import POD, UDP, at, failing, told_of
+
+CLOSED, RESET, UNANSWERED = Failure.CLOSED, Failure.RESET, Failure.UNANSWERED
+NO_DATAGRAM = Failure.NO_DATAGRAM
+NOTHING = (None, False)
+
+
+@pytest.fixture
+def counters():
+    return EndpointCounters()
+
+
+def fail(counters, failure=Failure.REFUSED, now=5.0):
+    counters.dials.failed(now, failure)
+
+
+def past(cause):
+    return cause.replace(when=When.PAST)
+
+
+def seen(cause, count, first, last):
+    """Return a cause with how often it was seen, and when."""
+    return cause.replace(count=count, first_at=1000.0 + first, last_at=1000.0 + last)
+
+
+def test_a_dial_that_failed_a_moment_ago_fails_now(counters):
+    fail(counters)
+    failed = failure_of(POD, counters, at(5.0 + LATELY_S - 1))
+    assert failed == (seen(refuses(POD), 1, 5.0, 5.0), False)
+
+
+def test_a_dial_that_failed_a_while_ago_did_so_then(counters):
+    fail(counters)
+    now, _ = failure_of(POD, counters, at(5.0))
+    assert failure_of(POD, counters, at(5.0 + LATELY_S)) == (past(now), True)
+    # A probe.
+    counters.dials.still_fails(5.0 + LATELY_S, Failure.REFUSED)
+    assert failure_of(POD, counters, at(5.0 + LATELY_S))[1] is False
+
+
+def test_a_dial_that_failed_a_while_ago_is_followed_by_flows_without_an_answer(counters):
+    counters.connections = 9
+    fail(counters, Failure.NET_UNREACHABLE)
+    failed, _ = failure_of(POD, counters, at(5.0))
+    assert failed == seen(unreachable(POD), 1, 5.0, 5.0)
+    for now in range(40, 40 + MANY_ENDS):
+        assert failure_of(POD, counters, at(5.0 + LATELY_S))[0] == past(failed)
+        counters.ends.failed(float(now), Failure.NO_DATAGRAM)
+    assert failure_of(POD, counters, at(50.0)) == (failed, False), "it may be so still"
+    silent_since = seen(no_datagram(POD), 3, 40.0, 42.0)
+    cause, is_past = failure_of(POD, counters, at(5.0 + LATELY_S))
+    assert (cause, is_past) == (silent_since.replace(before=failed), False)
+    told = [said.no_datagram_in(3, 9), said.failed_otherwise_before(failed)]
+    for sent_bytes, lead in ((0, []), (1, [said.get_no_answer()])):
+        endpoints = (failing(cause, connections=9),)
+        port = make_port(endpoints=endpoints, sent_bytes=sent_bytes, **UDP)
+        assert told_of(port)[1] == [*lead, *told]
+    counters.dials.succeeded_at = 70.0
+    assert failure_of(POD, counters, at(71.0))[0] == silent_since
+
+
+def test_an_endpoint_that_accepted_a_connection_before_has_ended(counters):
+    fail(counters)
+    assert failure_of(POD, counters, at(5.0))[0].get("was_open") is False
+    # It ended the connection without a byte.
+    counters.dials.succeeded_at = 4.0
+    ended = seen(refuses(POD, was_open=True), 1, 5.0, 5.0)
+    assert failure_of(POD, counters, at(5.0))[0] == ended
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "cause"),
+    [
+        pytest.param(None, silent(POD), id="unknown"),
+        pytest.param(NextHop("eth0"), no_host(POD, "eth0"), id="no-host"),
+        pytest.param(DroppedBy("c drops it"), dropped_here(POD, "c drops it"), id="dropped"),
+    ],
+)
+def test_a_silent_endpoint_is_not_there_or_its_packets_are_dropped_where_that_is_known(
+    counters, obstacle, cause
+):
+    fail(counters, Failure.SILENT)
+    assert failure_of(POD, counters, at(5.0), obstacle)[0] == seen(cause, 1, 5.0, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("failure", "row"),
+    [(CLOSED, resets), (UNANSWERED, sends_nothing), (NO_DATAGRAM, no_datagram)],
+)
+def test_connections_without_a_byte_are_a_cause_if_there_are_many_or_no_others(
+    counters, failure, row
+):
+    counters.connections = 100
+    for now in range(1, MANY_ENDS):
+        counters.ends.failed(float(now), failure)
+    assert failure_of(POD, counters, at(5.0)) == NOTHING
+    counters.connections = MANY_ENDS - 1
+    cause, _ = failure_of(POD, counters, at(5.0))
+    assert cause == seen(row(POD), MANY_ENDS - 1, 1.0, 2.0)
+    counters.connections = 100
+    counters.ends.failed(3.0, failure)
+    assert failure_of(POD, counters, at(5.0))[0].count == MANY_ENDS
+
+
+def test_clients_that_leave_at_once_show_nothing_of_an_endpoint_that_has_answered(counters):
+    counters.connections = 3
+    for left_at in (1.0, 1.2, 1.9):
+        counters.ends.failed(left_at, UNANSWERED)
+    assert failure_of(POD, counters, at(5.0))[0] is not None, "it has never answered"
+    counters.ends.succeeded_at = 0.5
+    assert failure_of(POD, counters, at(5.0)) == NOTHING
+    # It has been waited for since.
+    counters.ends.failed(3.0, UNANSWERED)
+    assert failure_of(POD, counters, at(5.0))[0].count == 4
+    # The endpoint has ended them.
+    counters.ends.succeeded_at = 4.0
+    for ended_at in (4.1, 4.2, 4.3):
+        counters.ends.failed(ended_at)
+    assert failure_of(POD, counters, at(5.0))[0].row is resets
+
+
+@pytest.mark.parametrize(
+    ("failure", "needed"),
+    [(RESET, 20), (CLOSED, 20), (UNANSWERED, MANY_ENDS), (NO_DATAGRAM, MANY_ENDS)],
+)
+def test_of_an_endpoint_that_answered_in_between_three_ends_in_a_row_are_chance(
+    counters, failure, needed
+):
+    counters.connections = 100
+    counters.ended_unanswered(1.0, failure)
+    counters.ends.succeeded_at = 2.0
+    for _ in range(needed - 1):
+        counters.ended_unanswered(3.0, failure)
+    assert failure_of(POD, counters, at(4.0)) == NOTHING
+    counters.ended_unanswered(4.0, failure)
+    cause, _ = failure_of(POD, counters, at(4.0))
+    assert (cause.count, cause.answers_others) == (needed, True)
+
+
+def test_of_an_endpoint_that_answered_without_an_end_three_in_a_row_are_no_chance(counters):
+    counters.connections = 100
+    for now in (1.0, 60.0, 61.0, 62.0):
+        counters.ended_unanswered(now, Failure.RESET)
+        counters.ends.succeeded_at = max(counters.ends.succeeded_at, 2.0)
+    assert failure_of(POD, counters, at(60.9)) == NOTHING
+    assert failure_of(POD, counters, at(1.0 + LATELY_S))[0].count == MANY_ENDS
+
+
+def test_a_first_byte_after_the_clients_have_left_is_a_cause_with_its_time(counters):
+    counters.connections = 3
+    counters.ends.failed(1.0, UNANSWERED)
+    counters.ends.still_fails(2.0, UNANSWERED, late=LateByte(2.5, is_at_end=False))
+    # It hasn't been answered yet.
+    counters.ends.failed(3.0, UNANSWERED)
+    counters.ends.failed(4.0, UNANSWERED)
+    assert failure_of(POD, counters, at(5.0)) == (seen(answers_late(POD, 2.5), 3, 1.0, 4.0), False)
+    counters.ends.late = LateByte(2.5, is_at_end=True)
+    assert failure_of(POD, counters, at(5.0))[0] == seen(answers_at_end(POD, 2.5), 3, 1.0, 4.0)
+    counters.ends.failed(5.0)
+    assert failure_of(POD, counters, at(5.0))[0].row is resets
+
+
+def deny(counters, *moments, client="10.244.0.123", failure=Failure.SILENT):
+    for now in moments:
+        counters.denials.failed(now, failure, client)
+
+
+def test_an_endpoint_that_answers_this_node_only_denies_the_client(counters):
+    counters.connections = 9
+    counters.dials.failed(4.0, Failure.SILENT)
+    counters.dials.succeeded_at = 5.0
+    deny(counters, 5.0, 6.0, 9.0)
+    last = 5.0 + DENIALS_S
+    assert failure_of(POD, counters, at(9.0)) == NOTHING
+    deny(counters, last)
+    denied = seen(denies(POD, "10.244.0.123"), 4, 5.0, last)
+    assert failure_of(POD, counters, at(last + DENIED_PAST_S - 0.1)) == (denied, False)
+    assert failure_of(POD, counters, at(last + DENIED_PAST_S)) == (past(denied), True)
+    # Another client.
+    counters.dials.succeeded_at = last + 1.0
+    assert failure_of(POD, counters, at(last + 1.0)) == (denied, False)
+    assert failure_of(POD, counters, at(last + DENIED_PAST_S)) == NOTHING
+    counters.denials.succeeded_at = last + 2.0
+    assert failure_of(POD, counters, at(last + 2.0)) == NOTHING
+
+
+def test_two_dials_in_a_row_may_have_failed_by_chance_for_one_client(counters):
+    counters.connections = 9
+    deny(counters, 5.0, 5.0 + LATELY_S)
+    assert failure_of(POD, counters, at(5.0 + LATELY_S)) == NOTHING
+    deny(counters, 6.0 + LATELY_S)
+    assert failure_of(POD, counters, at(6.0 + LATELY_S))[0].count == DENIALS
+
+
+def test_an_endpoint_that_answers_a_client_at_times_does_not_deny_it(counters):
+    counters.connections = 9
+    deny(counters, 5.0)
+    counters.denials.succeeded_at = 6.0
+    deny(counters, 7.0, *range(8, 66))
+    assert failure_of(POD, counters, at(65.9)) == NOTHING
+    # Since then, no dial of it has been answered.
+    deny(counters, 6.0 + LATELY_S)
+    denied = seen(denies(POD, "10.244.0.123"), 60, 7.0, 66.0)
+    assert failure_of(POD, counters, at(6.0 + LATELY_S)) == (denied, False)
+
+
+@pytest.mark.parametrize("failure", [Failure.SILENT, Failure.REFUSED])
+def test_an_endpoint_that_has_answered_no_client_is_no_success_before_it_denies_one(
+    counters, failure
+):
+    counters.dials.failed(5.0, failure)
+    counters.dials.succeeded_at = 5.1
+    deny(counters, 5.1, 6.1, failure=failure)
+    failed = past(seen(dial_failed(POD, failure, ""), 2, 5.1, 6.1))
+    assert failure_of(POD, counters, at(6.2)) == (failed, True)
+    deny(counters, 11.0)
+    assert failure_of(POD, counters, at(11.0))[0].row is denies
+
+
+def exclude(counters, *moments, client="10.244.3.7", failure=Failure.RESET):
+    """Note connections that an endpoint ended, each after one of another client was answered."""
+    for now in moments:
+        counters.ends.succeeded_at = now - 0.5
+        counters.ended_unanswered(now, failure, client)
+
+
+@pytest.mark.parametrize("failure", [Failure.RESET, Failure.CLOSED])
+def test_of_ends_in_a_row_the_client_is_named_whose_connections_alone_were_ended(counters, failure):
+    counters.connections = 90
+    exclude(counters, 1.0, 2.0, 3.0, failure=failure)
+    assert failure_of(POD, counters, at(4.0)) == NOTHING, "it answers in between"
+    for _ in range(19):
+        counters.ended_unanswered(3.0, failure, "10.244.3.7")
+    cause, _ = failure_of(POD, counters, at(4.0))
+    assert cause == seen(excludes(POD, "10.244.3.7"), 20, 3.0, 3.0)
+    port = make_port(endpoints=(failing(cause, connections=90),))
+    assert told_of(port) == (rules.some_are_denied, [said.get_no_answer(True), stated(cause)])
+    # The last one is of a client that failed for the first time.
+    counters.ended_unanswered(3.5, failure, "10.244.3.9")
+    assert failure_of(POD, counters, at(4.0))[0].row is resets
+
+
+def test_a_client_that_was_answered_a_moment_ago_is_not_excluded(counters):
+    exclude(counters, 1.0)
+    counters.exclusions.answered("10.244.3.7", 2.0)
+    exclude(counters, 3.0, 4.0, 5.0, 61.9)
+    assert counters.exclusions.failures == 3
+    assert not has_excluded(counters.exclusions)
+    exclude(counters, 62.0)
+    assert has_excluded(counters.exclusions)
+
+
+def test_a_client_whose_dials_are_accepted_and_reset_is_denied_by_a_rule_of_the_program(counters):
+    counters.connections = 9
+    deny(counters, 5.0, 8.0, 11.0, failure=Failure.RESET)
+    assert failure_of(POD, counters, at(11.0))[0].row is denies
+    counters.ends.succeeded_at = 9.0
+    cause, _ = failure_of(POD, counters, at(11.0))
+    assert cause == seen(excludes(POD, "10.244.0.123"), 3, 5.0, 11.0)
+
+
+def test_connections_that_are_reset_after_an_answer_are_a_cause_until_one_ends_well(counters):
+    counters.connections, counters.ends.succeeded_at = 100, 4.0
+    for now in (1.0, 2.0):
+        counters.cuts.failed(now, Failure.RESET)
+    assert failure_of(POD, counters, at(5.0)) == NOTHING
+    counters.cuts.failed(3.0, Failure.RESET)
+    cut = seen(cuts_off(POD), 3, 1.0, 3.0)
+    assert failure_of(POD, counters, at(5.0)) == (cut, False)
+    port = make_port(endpoints=(failing(cut, connections=100),))
+    assert told_of(port) == (rules.cut_off, [said.were_reset(3, 100)])
+    assert (port.state.level, port.state.causes) == (Level.ATTENTION, (cut,))
+    counters.cuts.succeeded_at = 4.0
+    assert failure_of(POD, counters, at(5.0)) == NOTHING
+
+
+@pytest.mark.parametrize("failure", [Failure.NOT_TO_ENDPOINT, Failure.FROM_ENDPOINT])
+def test_packets_that_an_endpoint_loses_are_a_cause_with_and_without_a_byte(counters, failure):
+    counters.connections = 100
+    for now in (1.0, 2.0, 3.0):
+        assert failure_of(POD, counters, at(3.0)) == NOTHING
+        counters.was_cut(now, failure, "10.244.3.7")
+    cut, _ = failure_of(POD, counters, at(3.0))
+    assert cut == seen(loses(POD, failure, has_sent=True), 3, 1.0, 3.0)
+    port = make_port(endpoints=(make_endpoint(str(POD), cause=cut),))
+    assert told_of(port) == (rules.all_fail, [said.fail(), stated(cut)])
+    assert (port.state.level, port.state.code) == (Level.TROUBLE, cut.code)
+    for now in (1.0, 2.0, 3.0):
+        counters.ended_unanswered(now, failure, "10.244.3.7")
+    assert failure_of(POD, counters, at(3.0))[0] == seen(loses(POD, failure), 3, 1.0, 3.0)
+
+
+def test_packets_that_a_client_loses_are_no_failure_of_an_endpoint(counters):
+    counters.connections = 3
+    for now in (1.0, 2.0, 3.0):
+        counters.was_cut(now, Failure.NOT_TO_CLIENT, "10.244.3.7")
+    assert failure_of(POD, counters, at(3.0)) == NOTHING
+
+
+# What time alone changes.
+
+
+def test_time_alone_makes_a_view_untrue_once():
+    failed = failing(seen(refuses(POD), 1, 5.0, 5.0))
+    view = make_port(endpoints=(failed,))
+    assert not becomes_past(view, at(5.0 + LATELY_S - 1))
+    assert becomes_past(view, at(5.0 + LATELY_S))
+    view.endpoints = (failing(seen(denies(POD, "10.244.0.123"), 1, 5.0, 5.0)),)
+    assert not becomes_past(view, at(4.9 + DENIED_PAST_S))
+    assert becomes_past(view, at(5.0 + DENIED_PAST_S))
+    view = make_port(endpoints=(replace(failed, is_past=True),))
+    assert not becomes_past(view, at(5.0 + LATELY_S))
+
+
+def test_a_minute_without_an_answer_makes_a_view_untrue_once():
+    view = make_port(sent_at=1005.0)
+    assert not becomes_past(view, at(5.0 + LATELY_S - 1))
+    assert becomes_past(view, at(5.0 + LATELY_S))
+    others = replace(view, is_quiet=True), replace(view, sent_at=0.0)
+    assert not any(becomes_past(one, at(5.0 + LATELY_S)) for one in others)
+
+
+def test_how_long_clients_of_the_kernel_path_have_had_no_answer_is_not_known():
+    assert is_quiet(make_port(sent_at=1005.0), at(5.0 + LATELY_S))
+    assert not is_quiet(replace(make_port(sent_at=9.0), path=PathView(DataPath.KERNEL)), at(99.0))
+
+
+# UDP endpoints of which none has ever answered.
+
+MUTE = no_datagram(POD).replace(count=3)
+
+
+def mute_port(*causes, **facts):
+    endpoints = tuple(make_endpoint(str(POD), cause=cause, is_past=True) for cause in causes)
+    return make_port(endpoints=endpoints, **{**UDP, "sent_bytes": 0, **facts})
+
+
+def test_udp_endpoints_of_which_none_has_ever_answered_may_only_receive():
+    first, _ = endpoints = without_silence(mute_port(MUTE, None))
+    assert [endpoint.cause for endpoint in endpoints] == [None, None]
+    assert (first.is_past, first.level) == (False, Level.OK)
+
+
+@pytest.mark.parametrize(
+    ("causes", "facts"),
+    [
+        pytest.param([MUTE], {"sent_bytes": 1}, id="one-has-answered"),
+        pytest.param([MUTE, refuses("10.244.1.10:8125")], {}, id="another-fails"),
+        pytest.param([MUTE.replace(before=refuses(POD))], {}, id="it-failed-before"),
+        pytest.param([sends_nothing(POD)], {"protocol": Protocol.TCP}, id="tcp"),
+        pytest.param([None], {}, id="none"),
+    ],
+)
+def test_causes_that_show_more_than_silence_are_kept(causes, facts):
+    port = mute_port(*causes, **facts)
+    assert [endpoint.cause for endpoint in without_silence(port)] == causes
+
+
+def test_silence_of_a_while_ago_after_another_failure_is_mere_silence():
+    port = mute_port(past(MUTE.replace(before=refuses(POD))))
+    assert [endpoint.cause for endpoint in without_silence(port)] == [None]

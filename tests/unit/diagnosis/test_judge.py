@@ -1,0 +1,365 @@
+"""Each Service port is judged once, by all that is known of it, and all observers read that."""
+
+import pytest
+
+from userspace_proxy.causes.cause import as_read
+from userspace_proxy.causes.endpoints import refuses, silent, silent_to_some
+from userspace_proxy.causes.say import remedy
+from userspace_proxy.causes.services import (
+    NOTES_MAX,
+    health_check_fails,
+    more_notes,
+    none_was_local,
+    not_followed,
+    not_listening,
+    object_kept,
+    of_object,
+    rejected,
+    source_denied,
+)
+from userspace_proxy.causes.slices import none_local, slice_rejected, unnamed_slice_rejected
+from userspace_proxy.diagnosis import clauses as said
+from userspace_proxy.diagnosis.clause import sentence_of, stated
+from userspace_proxy.diagnosis.judge import diagnose, judge
+from userspace_proxy.diagnosis.paths import PathView
+from userspace_proxy.diagnosis.rules import decide
+from userspace_proxy.facts import LATELY_S, Level, PortState, RejectedFacts, SourceFacts, StateFacts
+from userspace_proxy.facts.port import ClauseFacts
+from userspace_proxy.model import CauseCode, DataPath
+from userspace_proxy.plan import Side
+
+from ..status.views import NOW, make_endpoint, make_health_check, make_port, replace
+from .cases import (
+    ADMITS,
+    CLOSING,
+    EJECTED,
+    ELSEWHERE,
+    ENDING,
+    IN_KERNEL,
+    OTHER_NODE,
+    PAST,
+    UNHEARD,
+    WAITING,
+)
+from .samples import READY, UDP, failing, lately_of
+
+LINE = "m/web.yaml:13: metadata.labels: kubernetes.io/service-name is missing"
+NO_SLICE = as_read(CauseCode.NO_SLICE, "no EndpointSlice belongs to shop/web")
+WEB = ("shop/web",)
+
+
+# One Service port.
+
+
+def test_all_causes_are_listed_once_and_the_deciding_one_first():
+    in_use, note = not_listening("in use", "stop it"), not_followed("a note")
+    twice = {"problem": "in use", "way_out": "stop it", "notes": (in_use, note)}
+    state = judge(make_port(endpoints=(READY, EJECTED), **twice))
+    assert state.causes == (in_use, EJECTED.cause, note)
+    assert (state.code, state.way_out) == (CauseCode.NOT_LISTENING, "stop it")
+
+
+def test_a_port_that_is_served_has_no_cause():
+    state = judge(make_port(endpoints=(READY,)))
+    assert (state.causes, state.code, state.way_out, state.is_problem) == ((), None, "", False)
+
+
+def test_clauses_are_joined_and_name_the_causes_that_they_state():
+    port = make_port(endpoints=(EJECTED,), notes=("a note",))
+    _, verdict = decide(port)
+    sentence = sentence_of(verdict.clauses, verdict.lead)
+    assert judge(port).sentence == sentence
+    assert judge(port).clauses == (ClauseFacts(sentence[0].lower() + sentence[1:], (0,)),)
+    beside = judge(make_port(endpoints=(READY, EJECTED)))
+    assert beside.clauses[1:] == (ClauseFacts(said.others_serve(1).text),)
+    assert beside.stated == [EJECTED.cause]
+    quiet = judge(make_port(is_quiet=True))
+    assert [clause.is_dated for clause in quiet.clauses] == [False, True]
+
+
+def test_a_clause_with_a_reason_states_the_cause_of_that():
+    lately = replace(make_port().lately, connections=8, refused=12, cause=lately_of(refuses("a:1")))
+    state = judge(make_port(endpoints=(READY,), lately=lately))
+    assert [clause.causes for clause in state.clauses] == [(), (0,)]
+    assert state.stated == [lately.cause]
+
+
+def test_without_a_cause_a_clause_has_the_remedy():
+    lately = replace(make_port().lately, connections=8, gaps=3)
+    state = judge(make_port(endpoints=(READY,), lately=lately))
+    assert (state.code, state.way_out) == (None, said.gaps(3, "shop", "web").hint)
+
+
+def test_clients_outside_the_source_ranges_are_a_cause_and_no_problem():
+    denied, before = source_denied(("198.51.100.0/24",)).replace(count=3), none_was_local()
+    state = judge(make_port(endpoints=(READY,), turned_away=(denied, before)))
+    assert (state.level, state.causes, state.is_problem) == (Level.OK, (denied, before), False)
+    assert state.stated == [denied, before]
+    # What the policy drops now has the cause of the port.
+    elsewhere = none_local(1, 0, "node-b", "externalTrafficPolicy")
+    both = {"is_dropping": True, "turned_away": (elsewhere.replace(count=2), denied)}
+    assert judge(make_port(cause=elsewhere, **both)).causes == (elsewhere, denied)
+
+
+def test_an_alert_ends_when_no_client_has_tried_since_the_ejection():
+    due = replace(EJECTED, ejected_for_s=0.0)
+    states = [judge(make_port(endpoints=(one,))) for one in (EJECTED, due, PAST, CLOSING)]
+    assert [state.is_problem for state in states] == [True, True, False, True]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"endpoints": (UNHEARD,), "sent_bytes": 0, **UDP}, id="unanswered"),
+        pytest.param(ADMITS, id="none-admitted"),
+        pytest.param({"endpoints": (ENDING,)}, id="about-to-vanish"),
+    ],
+)
+def test_clients_without_an_answer_are_seen_and_are_no_problem(changes):
+    port = make_port(**{"endpoints": (READY,), **changes})
+    assert (port.mark, port.state.is_problem) == (Level.ATTENTION, False)
+    assert port.state.code is port.state.causes[0].code
+    assert port.state.way_out == remedy(port.state.causes[0]) != ""
+
+
+DROPPING = {"endpoints": (OTHER_NODE,), "cause": ELSEWHERE, "is_dropping": True}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({**DROPPING, "admits": ("198.51.100.0/24",)}, id="dropped-by-design"),
+        pytest.param(WAITING, id="would-wait"),
+        pytest.param({"path": IN_KERNEL}, id="kernel"),
+    ],
+)
+def test_clients_from_outside_that_are_dropped_by_design_have_no_mark_of_success(changes):
+    port = make_port(**changes)
+    assert (port.state.level, port.mark) == (Level.OK, None)
+
+
+# What the source, and health checks, show.
+
+
+def empty():
+    return make_port(endpoints=(), cause=NO_SLICE)
+
+
+def given(*ports, rejected=(), health_checks=()):
+    return diagnose(ports, SourceFacts(rejected=rejected), health_checks)
+
+
+def test_a_rejected_slice_is_the_cause_of_a_port_without_one():
+    before = empty()
+    (port,) = given(before, rejected=[RejectedFacts(LINE, "EndpointSlice shop/web-1", WEB)])
+    cause = slice_rejected("EndpointSlice shop/web-1", LINE)
+    assert (port.cause, port.notes, port.plan) == (cause, (), before.plan)
+    assert (port.state.level, port.state.causes) == (Level.ATTENTION, (cause,))
+    assert port.state.sentence == sentence_of([said.refused(cause)])
+    assert before.cause is NO_SLICE, "what is shown never changes"
+
+
+@pytest.mark.parametrize("name", ["web-1", "web", "web-1-x"])
+def test_a_rejected_slice_without_a_service_is_one_of_that_which_it_is_named_after(name):
+    (port,) = given(empty(), rejected=[RejectedFacts(LINE, f"EndpointSlice shop/{name}")])
+    cause = unnamed_slice_rejected(f"EndpointSlice shop/{name}", LINE, "web")
+    assert port.state.causes == (cause,)
+
+
+def test_a_slice_that_names_its_service_wins_over_one_that_does_not():
+    unnamed = RejectedFacts(LINE, "EndpointSlice shop/web-1")
+    named = RejectedFacts(LINE, "EndpointSlice shop/abc", WEB)
+    (port,) = given(empty(), rejected=[unnamed, named])
+    assert port.cause == slice_rejected("EndpointSlice shop/abc", LINE)
+
+
+@pytest.mark.parametrize(
+    ("item", "is_empty"),
+    [
+        pytest.param("EndpointSlice shop/web-1", False, id="it-has-slices"),
+        pytest.param("EndpointSlice shop/webcam-1", True, id="another-name"),
+        pytest.param("EndpointSlice test/web-1", True, id="another-namespace"),
+        pytest.param("Service shop/web-1", True, id="another-kind"),
+    ],
+)
+def test_other_rejected_objects_change_nothing(item, is_empty):
+    port = empty() if is_empty else make_port()
+    (same,) = given(port, rejected=[RejectedFacts(LINE, item)])
+    assert same is port
+
+
+def test_a_mistake_of_a_service_that_is_served_is_a_note_at_its_first_port():
+    line = "m/b.yaml:1: Service shop/web is already defined in m/a.yaml:1"
+    ports = make_port(), make_port(port="metrics"), make_port("cart")
+    first, *others = given(*ports, rejected=[RejectedFacts(line, "", WEB)])
+    assert (first.state.level, first.state.word) == (Level.ATTENTION, PortState.SERVED)
+    note = of_object(line, line)
+    assert first.state.causes == (note,)
+    assert first.state.sentence == sentence_of([said.served_by(2, 0), stated(note)])
+    assert all(one is port for one, port in zip(others, ports[1:], strict=True))
+
+
+def test_mistakes_precede_the_notes_of_the_plan_and_have_a_bound():
+    items = [RejectedFacts(f"m/web.yaml:{i}: no", "Service shop/web", WEB) for i in range(99)]
+    (port,) = given(make_port(notes=("a is unknown",)), rejected=items)
+    lines = [f"m/web.yaml:{i}: no" for i in range(NOTES_MAX)]
+    listed = [rejected("Service shop/web", line, line) for line in lines]
+    assert port.notes == (*listed, more_notes(), not_followed("a is unknown"))
+
+
+def test_a_note_of_the_plan_gives_way_to_the_same_with_its_place():
+    taken = "spec.healthCheckNodePort: 30202/TCP is already named by shop/cart"
+    item = RejectedFacts.at("m/web.yaml:3", taken, "", WEB)
+    (port,) = given(make_port(notes=(taken, "a is unknown")), rejected=[item])
+    assert port.notes == (of_object(f"m/web.yaml:3: {taken}", taken), not_followed("a is unknown"))
+
+
+def test_what_is_kept_for_mistakes_of_others_is_a_note_with_the_first_of_them():
+    items = [RejectedFacts.at(f"m/web.yaml:{i}", "no") for i in (3, 7)]
+    items = [replace(item, keeps=WEB) for item in items]
+    (port,) = given(make_port(), rejected=items)
+    assert port.notes == (object_kept("m/web.yaml:3"),)
+
+
+def test_a_health_check_that_is_not_served_is_a_note_of_its_service():
+    taken = "cannot serve the health check on 0.0.0.0:30201: in use by nginx (pid 7)"
+    checks = (
+        make_health_check("shop/web", 30201, 1, taken),
+        make_health_check("shop/cart", 30202, 1),
+    )
+    cart = make_port("cart")
+    web, same = given(make_port(), cart, health_checks=checks)
+    assert web.state.causes == (health_check_fails(taken),)
+    assert same is cart
+
+
+def test_a_port_that_is_no_proxys_is_judged_as_its_maker_judges():
+    planned = StateFacts(Level.OK, PortState.SERVED)
+    source = SourceFacts(rejected=[RejectedFacts(LINE, "Service shop/web", WEB)])
+    (port,) = diagnose([make_port()], source, judge=lambda port: planned)
+    assert port.state is planned
+
+
+def test_a_note_keeps_what_is_known_of_the_path():
+    kernel = replace(make_port(), path=PathView(DataPath.KERNEL, kernel_connections=7))
+    kernel.taken_by = "ip evil pre"
+    (port,) = given(kernel, rejected=[RejectedFacts(LINE, "Service shop/web", WEB)])
+    assert (port.path, port.kernel_connections) == (DataPath.KERNEL, 7)
+    assert (port.plan, port.taken_by) == (kernel.plan, "ip evil pre")
+
+
+# An endpoint that answers clients of another side.
+
+POD = "10.244.1.191:8080"
+TIMED_OUT = silent(POD).replace(count=46, first_at=NOW - 90, last_at=NOW)
+
+
+def two_sides(cause=TIMED_OUT, *, seconds_ago=1.0, inside=None, **changes):
+    """Return both sides of a Service port: inside clients were answered, outside ones weren't."""
+    answers = make_endpoint(POD, answered_at=NOW - seconds_ago, cause=inside)
+    fails = failing(cause, **changes)
+    return (
+        make_port("web", endpoints=(answers,)),
+        make_port("web", side=Side.EXTERNAL, endpoints=(fails, make_endpoint("10.244.1.9:8080"))),
+    )
+
+
+def test_an_endpoint_that_answers_the_other_side_does_not_hang():
+    inside, outside = two_sides()
+    outside = replace(outside, endpoints=outside.endpoints[:1])
+    outside.taken_by = "ip evil pre"
+    served, failed = given(inside, outside)
+    assert served is inside
+    seen = {"count": 46, "first_at": NOW - 90, "last_at": NOW}
+    cause = silent_to_some(POD).replace(**seen)
+    assert (failed.state.causes, failed.endpoints[0].cause) == ((cause,), cause)
+    assert failed.state.sentence == sentence_of([stated(cause)], said.fail())
+    assert failed.state.way_out == remedy(cause)
+    assert (failed.plan, failed.taken_by) == (outside.plan, "ip evil pre")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"cause": refuses(POD).replace(last_at=NOW)}, id="another-failure"),
+        pytest.param({"is_past": True}, id="a-while-ago"),
+        pytest.param({"seconds_ago": LATELY_S}, id="others-answered-a-while-ago"),
+        pytest.param(
+            {"cause": TIMED_OUT.replace(first_at=NOW - 0.5)}, id="others-answered-before-it-failed"
+        ),
+        pytest.param({"inside": TIMED_OUT}, id="others-fail-too"),
+    ],
+)
+def test_it_is_not_said_to_answer_others_unless_it_does(changes):
+    ports = two_sides(**changes)
+    assert all(a is b for a, b in zip(given(*ports), ports, strict=True))
+
+
+def test_other_services_are_left_alone():
+    inside, outside = two_sides()
+    ports = (inside, replace(outside, service="other"), replace(outside, family="IPv6"))
+    assert all(a is b for a, b in zip(given(*ports), ports, strict=True))
+    assert given(inside)[0] is inside
+
+
+def test_endpoints_that_do_not_fail_stay_as_they_are():
+    inside, outside = two_sides()
+    changed = given(inside, outside)[1]
+    assert changed.endpoints[1] == outside.endpoints[1]
+    assert changed.endpoints[0] != outside.endpoints[0]
+    assert outside.endpoints[0].cause is TIMED_OUT, "what is shown never changes"
+
+
+# Once for each change.
+
+
+class Counting:
+    """Judges, and keeps which Service ports it has judged."""
+
+    def __init__(self):
+        self.judged = []
+
+    def __call__(self, port):
+        self.judged.append((port.name, port.side))
+        return judge(port)
+
+
+def mistake(number):
+    return SourceFacts(rejected=[RejectedFacts(f"m.yaml:{number}: no", "Service shop/web", WEB)])
+
+
+def test_each_service_port_is_judged_once_until_something_changes():
+    counting, cart, (inside, outside) = Counting(), make_port("cart"), two_sides()
+    ports = [cart, inside, outside]
+
+    def shown(source):
+        counting.judged.clear()
+        return diagnose(ports, source, judge=counting)
+
+    first = shown(mistake(1))
+    assert counting.judged == [(port.name, port.side) for port in ports]
+    assert [one is port for one, port in zip(first, ports, strict=True)] == [True, False, False]
+    again = shown(mistake(1))
+    assert counting.judged == []
+    assert all(a is b for a, b in zip(again, first, strict=True))
+    # Another mistake of the Service is a note of its first port alone.
+    other = shown(mistake(2))
+    assert counting.judged == [(inside.name, inside.side)]
+    assert [a is b for a, b in zip(other, first, strict=True)] == [True, False, True]
+    # Facts that are made anew are judged, and no others.
+    ports[0] = make_port("cart")
+    assert shown(mistake(2))[0] is ports[0]
+    assert counting.judged == [(cart.name, cart.side)]
+    # Without the mistake, its own facts show all.
+    assert shown(SourceFacts())[1] is inside
+    assert counting.judged == [(inside.name, inside.side)]
+    assert inside.state.causes == ()
+
+
+def test_copies_do_not_keep_those_before():
+    port = make_port()
+    copies = [diagnose([port], mistake(number))[0] for number in range(9)]
+    assert [len(copy.notes) for copy in copies] == [1] * 9, "each has the last mistake alone"
+    _, kept = port.judged
+    assert (kept is copies[-1], kept.judged, port.notes) == (True, None, ())
+    assert port.state is kept.state, "the next view of the port depends on it"

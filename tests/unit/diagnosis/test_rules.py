@@ -1,0 +1,278 @@
+"""Which rule decides how one Service port is served, and what it says."""
+
+import pytest
+
+from userspace_proxy.causes.cause import When
+from userspace_proxy.causes.endpoints import cuts_off, dropped_here, refuses, resets, sends_nothing
+from userspace_proxy.causes.services import not_listening
+from userspace_proxy.diagnosis import clauses as said
+from userspace_proxy.diagnosis import rules
+from userspace_proxy.diagnosis.clause import stated, stated_in_short
+from userspace_proxy.diagnosis.rules import RULES, Case, decide, wrong_besides
+from userspace_proxy.facts import FrontendFacts, Level
+from userspace_proxy.model import CauseCode, FrontendKind
+
+from ..status.views import make_endpoint, make_frontend, make_port
+from . import cases
+from .cases import (
+    CLUSTER_IP,
+    DENIED,
+    EJECTED,
+    HELD,
+    HELD_BY,
+    HOLD,
+    IN_KERNEL,
+    MUTE_PORT,
+    NO_NAME,
+    OTHER,
+    PAST,
+    REFUSED,
+    REFUSES,
+    A,
+    closes,
+)
+from .samples import POD, READY, UDP, failing, told_of
+
+
+def check(expected):
+    """Check what decides a Service port, and what is said of it; return the port."""
+    port = make_port(**{"endpoints": (READY,), **expected.changes})
+    assert told_of(port) == (expected.rule, expected.clauses)
+    _, verdict = decide(port)
+    assert (verdict.level, verdict.state) == (expected.level, expected.state)
+    assert (port.state.level, port.state.word) == (expected.level, expected.state)
+    assert RULES[-1](Case(port)) is not None, "the last one always decides"
+    return port
+
+
+@pytest.mark.parametrize("expected", cases.CASES)
+def test_how_a_service_port_is_served(expected):
+    check(expected)
+
+
+@pytest.mark.parametrize("expected", cases.CLOSES)
+def test_of_what_only_closes_is_said_what_was_seen(expected):
+    port = check(expected)
+    assert port.state.code is CauseCode.ENDPOINT_RESETS
+    is_tried = not any(endpoint.is_past for endpoint in port.endpoints)
+    assert port.state.is_problem == is_tried, "an alert ends when no client has tried since"
+
+
+@pytest.mark.parametrize("expected", cases.DENIALS)
+def test_a_port_whose_endpoint_denies_clients_needs_attention(expected):
+    denying = check(expected).endpoints[-1]
+    assert (denying.level, denying.serves) == (Level.ATTENTION, True)
+
+
+@pytest.mark.parametrize("expected", cases.BESIDE_ONE)
+def test_beside_an_endpoint_that_fails_another_one_may_fail_at_times(expected):
+    check(expected)
+
+
+@pytest.mark.parametrize("expected", cases.LEFT)
+def test_clients_that_left_before_an_answer_are_no_success(expected):
+    check(expected)
+
+
+@pytest.mark.parametrize("expected", cases.FLOWS)
+def test_flows_of_which_some_are_answered_have_one_sentence(expected):
+    check(expected)
+
+
+@pytest.mark.parametrize("expected", cases.STALLED)
+def test_connections_that_are_answered_no_more_are_told_as_long_as_they_are_open(expected):
+    assert check(expected).state.way_out == expected.clauses[0].hint
+
+
+@pytest.mark.parametrize("expected", cases.MISTAKES)
+def test_clients_that_are_turned_away_for_what_they_send_need_attention(expected):
+    state = check(expected).state
+    assert (state.is_problem, state.causes) == (True, expected.changes["client_mistakes"])
+    # Endpoints that fail are worse.
+    port = make_port(**{**expected.changes, "endpoints": (EJECTED,)})
+    assert told_of(port)[0] is rules.all_fail
+    assert port.state.causes[1:] == expected.changes["client_mistakes"]
+
+
+@pytest.mark.parametrize("expected", cases.SILENT_PORTS)
+def test_connections_without_an_answer_are_an_observation_with_a_remedy(expected):
+    port, (clause,) = check(expected), expected.clauses
+    assert (port.mark, port.state.way_out) == (None, clause.hint)
+    assert port.state.way_out
+    kernel = make_port(**expected.changes, endpoints=(READY,), path=IN_KERNEL)
+    assert told_of(kernel)[1] == [said.led_by_kernel(1, 0, "shop/web", port.protocol, "")]
+
+
+@pytest.mark.parametrize("expected", cases.NEW_PORTS)
+def test_without_many_connections_there_is_no_remedy(expected):
+    port = check(expected)
+    assert (port.mark, port.state.way_out) == (None, "")
+
+
+def test_each_rule_decides_some_service_port():
+    groups = (cases.CASES, cases.DENIALS, cases.MISTAKES, cases.LEFT, cases.FLOWS)
+    assert {one.values[0].rule for group in groups for one in group} == set(RULES)
+    order = [RULES.index(one.values[0].rule) for one in cases.CASES]
+    assert order == sorted(order), "the table is in the order of the rules"
+
+
+# Addresses that clients don't reach.
+
+
+@pytest.mark.parametrize(
+    ("missed", "place"),
+    [
+        pytest.param([HELD], "node port 30080", id="node-port"),
+        pytest.param(["192.0.2.10:80"], "192.0.2.10:80", id="one-address"),
+        pytest.param(["192.0.2.10:80", "192.0.2.11:80"], "192.0.2.10:80 and 1 more",
+                     id="two-addresses"),
+    ],
+)  # fmt: skip
+def test_addresses_that_a_chain_takes_are_named_beside_it(missed, place):
+    made = [
+        at if at is HELD else make_frontend(at, "LoadBalancer", "not steered", is_reached=False)
+        for at in missed
+    ]
+    port = make_port(frontends=(CLUSTER_IP, *made), problem="nftables chain evil drops packets")
+    port.is_unsteered = True
+    (clause,) = told_of(port)[1]
+    assert dict(clause.params)["place"] == place
+    # Of a listener, the problem names the address.
+    port.is_unsteered = False
+    (clause,) = told_of(port)[1]
+    assert not dict(clause.params)["place"]
+
+
+def test_the_cause_is_about_the_chain_that_takes_the_packets():
+    port = make_port(problem="a chain drops packets", way_out="delete it")
+    for port.taken_by in ("", "ip evil pre"):
+        cause = not_listening("a chain drops packets", "delete it", port.taken_by)
+        assert list(decide(port)[1].causes) == [cause]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"problem": ""}, id="all-addresses-are-reached"),
+        pytest.param({"cause": None}, id="an-endpoint-is-usable"),
+        pytest.param({"handling": HOLD}, id="clients-would-wait"),
+        pytest.param({"is_dropping": True}, id="dropped-on-this-node-by-design"),
+    ],
+)
+def test_what_is_by_design_is_not_wrong_besides(changes):
+    assert wrong_besides(make_port(**{"problem": HELD_BY, "cause": NO_NAME, **changes})) is None
+
+
+def test_that_all_clients_would_be_dropped_is_wrong_besides():
+    dropping = {"is_dropping": True, "admits": (), "cause": NO_NAME}
+    assert wrong_besides(make_port(problem=HELD_BY, **dropping)) is NO_NAME
+
+
+# Endpoints that fail, and the others.
+
+
+@pytest.mark.parametrize(
+    ("answered", "clause"),
+    [
+        ([0.0], said.others_untried(1)),
+        ([0.0, 0.0], said.others_untried(2)),
+        ([0.0, 1.0], said.others_serve(2)),
+    ],
+    ids=["others0", "others1", "others2"],
+)
+def test_other_endpoints_serve_only_if_one_has_answered(answered, clause):
+    others = [make_endpoint(f"192.0.2.{n}:80", answered_at=at) for n, at in enumerate(answered, 2)]
+    port = make_port(endpoints=(*others, failing(refuses(POD))))
+    assert told_of(port) == (rules.some_fail, [stated(refuses(POD)), clause])
+
+
+def test_other_endpoints_that_answered_a_while_ago_did_so_before():
+    port = make_port(endpoints=(OTHER, PAST), is_quiet=True)
+    assert told_of(port) == (rules.some_fail, [stated(REFUSED), said.others_answered(1)])
+
+
+def test_a_client_that_was_denied_a_while_ago_is_a_note_where_another_endpoint_served_it():
+    denied = failing(DENIED, is_past=True)
+    served = make_port(endpoints=(make_endpoint("192.0.2.2:80"), denied), connections=90)
+    assert told_of(served) == (rules.served, [said.served_by(2, 0), stated(DENIED)])
+    assert (served.state.level, served.state.causes) == (Level.OK, (DENIED,))
+    assert told_of(make_port(endpoints=(denied,)))[0] is rules.failed_before
+    refused = failing(refuses("192.0.2.3:80").replace(when=When.PAST), is_past=True)
+    others = make_port(endpoints=(make_endpoint("192.0.2.2:80"), denied, refused))
+    assert told_of(others)[0] is rules.some_fail
+
+
+def test_of_endpoints_that_all_fail_the_one_that_failed_most_often_is_named_first():
+    often = failing(sends_nothing(POD).replace(count=89))
+    none = [said.fail(), said.none_answers(2, is_past=False)]
+    why = [stated(often.cause), stated_in_short(REFUSES)]
+    assert told_of(make_port(endpoints=(EJECTED, often))) == (rules.all_fail, [*none, *why])
+    others = (failing(row(POD)) for row in (cuts_off, resets))
+    port = make_port(endpoints=(EJECTED, often, EJECTED, *others))
+    assert told_of(port)[1][2:] == [*why, said.further_causes(2)]
+
+
+def test_a_rule_of_this_node_is_named_in_full_also_as_the_second_cause():
+    dropped = dropped_here(A, "nftables chain ip f out of another program drops it")
+    port = make_port(endpoints=(closes(7), failing(dropped)))
+    assert told_of(port)[1][2:] == [stated(closes(7).cause), stated_in_short(dropped)]
+    assert told_of(port)[1][-1].text == stated(dropped).text
+
+
+@pytest.mark.parametrize(
+    ("reasons", "shown"),
+    [
+        ((), None),
+        (("drained (weight 0)",), ((1, "drained (weight 0)"),)),
+        (("meant for zone b",) * 3, ((3, "meant for zone b"),)),
+        (("not ready", "terminating", "not ready"), ((2, "not ready"), (1, "terminating"))),
+        (
+            ("not ready", "not on this node", "refused: x", "refused: y"),
+            ((1, "not ready"), (1, "not on this node"), (1, "refused: x")),
+        ),
+    ],
+    ids=["none", "one", "alike", "two", "many"],
+)
+def test_where_no_endpoint_serves_the_reasons_of_those_that_are_not_used_are_named(reasons, shown):
+    unused = [make_endpoint(f"192.0.2.{i}:80", why, False) for i, why in enumerate(reasons, 2)]
+    port = make_port(endpoints=(failing(refuses(POD)), *unused))
+    end = [said.others_unused(len(reasons), shown, has_more=len(reasons) > 3)] if shown else []
+    assert told_of(port) == (rules.all_fail, [said.fail(), stated(refuses(POD)), *end])
+    assert port.state.code is CauseCode.ENDPOINT_REFUSES
+
+
+# Where nothing shows that clients are answered.
+
+
+@pytest.mark.parametrize(
+    ("ips", "places"),
+    [
+        (["127.0.0.1", "192.0.2.1"], ["192.0.2.1:30080"]),
+        (["192.0.2.1", "198.51.100.1"], ["192.0.2.1:30080", "198.51.100.1:30080"]),
+        (["192.0.2.1", "198.51.100.1", "203.0.113.1"], []),
+        (["127.0.0.1"], []),
+    ],
+    ids=["one", "two", "three", "loopback"],
+)
+def test_a_service_without_clients_says_where_its_node_port_is(ips, places):
+    ports = [FrontendFacts(f"{ip}:30080", FrontendKind.NODE_PORT) for ip in ips]
+    port = make_port(endpoints=(READY,), frontends=(CLUSTER_IP, *ports), **MUTE_PORT)
+    end = [said.node_port_at(tuple(places))] if places else []
+    assert told_of(port)[1] == [said.ready(1, 0), said.no_client_yet(), *end]
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown", "has_remedy"),
+    [
+        pytest.param({}, "", True, id="tcp"),
+        pytest.param({"is_probed": True}, "probes", False, id="probed"),
+        pytest.param(UDP, "", False, id="udp"),
+    ],
+)
+def test_a_dial_shows_what_the_kernel_path_does_not_of_tcp_that_no_probe_shows(
+    changes, shown, has_remedy
+):
+    port = make_port(endpoints=(READY,), path=IN_KERNEL, **changes)
+    clause = said.led_by_kernel(1, 0, "shop/web", port.protocol, shown)
+    assert told_of(port) == (rules.served, [clause])
+    assert bool(port.state.way_out) is has_remedy

@@ -1,0 +1,466 @@
+import pytest
+
+from userspace_proxy.causes.endpoints import (
+    answers_flows_late,
+    cuts_off,
+    denies,
+    excludes,
+    no_datagram,
+    not_to_client,
+    not_to_endpoint,
+    owes_answers,
+    refuses,
+    resets,
+    sends_nothing,
+    silent,
+)
+from userspace_proxy.causes.say import remedy, say
+from userspace_proxy.diagnosis import clauses as said
+from userspace_proxy.diagnosis import rules
+from userspace_proxy.diagnosis.symptoms import (
+    failed_lately,
+    many_failed,
+    many_gaps,
+    many_idle,
+    many_owed,
+    many_saved_late,
+    many_unanswered,
+)
+from userspace_proxy.facts import LATELY_S, EndpointCounters, LatelyFacts, PortState
+from userspace_proxy.facts.lately import Lately
+from userspace_proxy.model import DataPath, Handling, Hold, SocketAddress
+from userspace_proxy.model.failures import Failure
+from userspace_proxy.policy import PathDecision
+
+from ..status.views import make_port, replace
+from .samples import (
+    CLIENT,
+    POD,
+    READY,
+    UDP,
+    at,
+    counted,
+    cut,
+    ended,
+    lately_of,
+    returned,
+    told_of,
+)
+
+OTHER = SocketAddress("192.0.2.2", 8080)
+SERVED_NOW = said.served_by(1, 0, is_now=True)
+SENT = {"connections": 99, "sent_bytes": 5}
+
+
+def found(lately, *endpoints, now=9.0, **changes):
+    """Return what is found of clients of the last minute, and why most of them failed."""
+    return failed_lately(lately, iter(endpoints), at(now), **changes)
+
+
+def served(lately, *endpoints, **changes):
+    """Return a Service port with clients of the last minute."""
+    return make_port(endpoints=endpoints or (READY,), lately=lately, **changes)
+
+
+# Where most clients failed, and why.
+
+
+def test_of_clients_that_failed_lately_the_last_endpoint_that_failed_is_the_cause():
+    lately = Lately(8, 12)
+    refused, before = returned(5.0), returned(4.0, Failure.SILENT, OTHER)
+    never = counted(EndpointCounters(), OTHER)
+    facts = found(lately, before, refused, never)
+    assert facts == LatelyFacts(8, 12, cause=lately_of(refuses(POD), 12, 5.0))
+    # It is in the past, or another one that fails now is the cause.
+    assert found(lately, refused, now=5.0 + LATELY_S).cause is None
+    failing_now = EndpointCounters()
+    failing_now.dials.failed(5.0, Failure.REFUSED)
+    assert found(lately, counted(failing_now)) == LatelyFacts(8, 12)
+    assert found(Lately(), refused) == LatelyFacts()
+
+
+def test_a_client_that_failed_while_this_node_was_answered_is_the_latest_failure():
+    _, counters = one = returned(5.0)
+    counters.denials.failed(8.0, Failure.SILENT, "10.244.0.123")
+    assert found(Lately(8, 12), one).cause == lately_of(silent(POD), 12, 8.0)
+
+
+def test_a_client_that_was_denied_the_endpoint_until_a_moment_ago_is_named():
+    _, counters = one = returned(1.0)
+    for now in range(2, 12):
+        counters.denials.failed(float(now), Failure.SILENT, "10.244.0.123")
+    cause = found(Lately(8, 12), one, now=13.0).cause
+    assert cause == lately_of(denies(POD, "10.244.0.123"), 12, 11.0)
+
+
+@pytest.mark.parametrize("failure", [Failure.RESET, Failure.CLOSED])
+def test_of_connections_that_ended_unanswered_the_last_endpoint_is_the_cause(failure):
+    lately = Lately(20, 1, 12)
+    facts = found(lately, ended(4.0, failure, OTHER), ended(5.0, failure))
+    it_may_answer_no_other = lately_of(resets(POD), 12, 5.0, others=False)
+    assert facts == LatelyFacts(20, 1, 12, cause=it_may_answer_no_other)
+    (_, counters) = answering = ended(5.0, failure)
+    counters.ends.succeeded_at = 5.1
+    assert found(lately, answering).cause == lately_of(resets(POD), 12, 5.0)
+    # The client of another one has left; and what was a while ago isn't the cause.
+    left = ended(8.0, Failure.UNANSWERED, OTHER)
+    assert found(lately, left, returned(5.0)).cause is None
+    assert found(lately, ended(5.0), now=5.0 + LATELY_S).cause is None
+    assert found(Lately(20, 12, 1), ended(5.0)).cause is None
+
+
+def test_a_header_that_this_proxy_sends_may_be_why_connections_ended():
+    cause = found(Lately(20, 1, 12), ended(5.0), has_header=True).cause
+    assert cause == lately_of(resets(POD), 12, 5.0, others=False).replace(has_header=True)
+    refused = found(Lately(20, 12), returned(5.0), has_header=True).cause
+    assert "PROXY" not in f"{say(refused)}{remedy(refused)}"
+
+
+def test_of_a_client_whose_connections_alone_end_unanswered_the_address_is_named():
+    _, counters = one = ended(1.0)
+    for now in (2.0, 4.0, 6.0):
+        counters.ends.succeeded_at = now - 1.0
+        counters.ended_unanswered(now, Failure.CLOSED, CLIENT)
+    lately = Lately(40, 0, 12)
+    cause = found(lately, one).cause
+    assert cause == lately_of(excludes(POD, CLIENT), 12, 6.0)
+    counters.ended_unanswered(7.0, Failure.CLOSED, "10.244.3.9")
+    cause = found(lately, one).cause
+    assert cause.row is resets, "the last one was another client's first"
+    counters.ended_unanswered(8.0, Failure.UNANSWERED)
+    left = found(Lately(40, left=12), one).cause
+    assert left == lately_of(sends_nothing(POD), 12, 8.0)
+
+
+def test_of_clients_that_left_the_last_endpoint_is_the_cause():
+    left, reset = ended(4.0, Failure.UNANSWERED), ended(5.0, Failure.RESET, OTHER)
+    cause = found(Lately(20, 1, 2, 12), reset, left).cause
+    assert cause == lately_of(sends_nothing(POD), 12, 4.0, others=False)
+    facts = found(Lately(20, left=12), reset)
+    assert facts == LatelyFacts(20, 0, 0, 12, have_left=True)
+
+
+def test_connections_that_end_in_the_middle_are_no_success():
+    lately = found(Lately(40, 0, 0, 2, 8), ended(7.0), cut(5.0))
+    assert lately == LatelyFacts(40, 0, 0, 2, 8, cause=lately_of(cuts_off(POD), 8, 5.0))
+    failed = said.connections_failed(10, 40, (), said.because(lately.cause))
+    assert told_of(served(lately)) == (rules.clients_failed, [SERVED_NOW, failed])
+
+
+def test_of_packets_that_are_lost_the_side_is_named_that_they_do_not_reach():
+    _, counters = one = cut(5.0, Failure.NOT_TO_CLIENT)
+    cause = found(Lately(40, cut=8), one).cause
+    assert cause == lately_of(not_to_client(CLIENT), 8, 5.0)
+    counters.ended_unanswered(6.0, Failure.NOT_TO_ENDPOINT, CLIENT)
+    cause = found(Lately(40, left=8), one).cause
+    assert cause == lately_of(not_to_endpoint(POD), 8, 6.0, others=False)
+    failed = said.connections_failed(8, 40, (), said.because(cause))
+    assert many_failed(served(LatelyFacts(40, left=8, cause=cause))) == failed
+
+
+@pytest.mark.parametrize("kind", ["unanswered", "left", "cut", "late"])
+def test_endpoints_that_have_left_since_are_not_among_those_that_may_serve(kind):
+    lately, answering = Lately(20, **{kind: 12}), EndpointCounters()
+    others = (counted(answering),)
+    facts = found(lately, *others)
+    assert (facts.cause, facts.have_left) == (None, True)
+    if kind == "late":
+        answering.dials.failed(1.0, Failure.SILENT)
+    else:
+        setattr(answering, kind, 1)
+    assert not found(lately, *others, now=90.0).have_left
+    # There may have been none, or no room.
+    assert not found(Lately(20, refused=12), *others).have_left
+    assert not found(Lately(20, waited=12), *others).have_left
+    port = served(LatelyFacts(20, unanswered=12, have_left=True))
+    assert many_failed(port) == said.connections_failed(12, 20, (), said.at_former_endpoints("at"))
+
+
+def test_a_service_that_has_never_had_an_endpoint_has_none_that_left():
+    assert not found(Lately(0, refused=9)).have_left
+
+
+@pytest.mark.parametrize(
+    ("lately", "endpoints", "at_first", "at_last", "shown"),
+    [
+        pytest.param(
+            Lately(60, unanswered=18), (ended(5.0), ended(8.0, address=OTHER)),
+            Lately(unanswered=15), Lately(unanswered=3), (POD, 15), id="ended",
+        ),
+        pytest.param(
+            Lately(60, refused=5), (returned(5.0), returned(8.0, address=OTHER)),
+            Lately(refused=9), Lately(refused=2), (POD, 5), id="dials-of-fewer-clients",
+        ),
+        pytest.param(
+            Lately(60, late=7),
+            (returned(5.0, Failure.SILENT), returned(8.0, Failure.SILENT, OTHER)),
+            Lately(refused=6, late=1), Lately(refused=1, late=6), (POD, 6),
+            id="late-ones-count-where-they-were-saved",
+        ),
+        pytest.param(
+            Lately(60, unanswered=18), (ended(5.0), ended(8.0, address=OTHER)),
+            Lately(), Lately(), (OTHER, 18), id="unknown",
+        ),
+        pytest.param(
+            Lately(60, unanswered=18), (ended(-55.0), ended(8.0, address=OTHER)),
+            Lately(unanswered=15), Lately(unanswered=3), (OTHER, 3), id="a-minute-ago",
+        ),
+    ],
+)  # fmt: skip
+def test_the_endpoint_is_named_at_which_most_clients_failed(
+    lately, endpoints, at_first, at_last, shown
+):
+    failed = {POD: at_first, OTHER: at_last}
+    facts = found(lately, *endpoints, failed_at=lambda one, _now: failed[one])
+    assert (facts.cause.get("at"), facts.cause.count) == (str(shown[0]), shown[1])
+
+
+# How many of them are news.
+
+
+WHY = lately_of(refuses("10.244.1.8:8080"))
+
+
+@pytest.mark.parametrize(
+    ("counts", "changes", "shown"),
+    [
+        pytest.param((8, 12), {}, (12, 20), id="many"),
+        pytest.param((57, 3), {}, (3, 60), id="at-least"),
+        pytest.param((20, 12), UDP, (12, 20), id="udp"),
+        pytest.param((8, 12), {"path": PathDecision(DataPath.KERNEL)}, (12, 20), id="kernel"),
+        pytest.param((7, 2), {}, None, id="too-few"),
+        pytest.param((58, 3), {}, None, id="a-small-share"),
+        pytest.param((8, 0, 4), {}, (4, 8), id="every-second-ended"),
+        pytest.param((3, 0, 5), {}, (5, 5), id="long-ones-ended"),
+        pytest.param((8, 0, 2), {}, (2, 8), id="of-few-ended"),
+        pytest.param((9, 0, 2), {}, None, id="too-few-ended"),
+        pytest.param((1, 0, 1), {}, None, id="one-ended"),
+        pytest.param((61, 0, 3), {}, None, id="a-small-share-ended"),
+        pytest.param((8, 2, 4), {}, (6, 10), id="refused-and-ended"),
+        pytest.param((81, 0, 0, 0, 8), {}, None, id="a-small-share-cut"),
+    ],
+)
+def test_clients_that_failed_in_the_last_minute_are_no_success(counts, changes, shown):
+    port = served(LatelyFacts(*counts, cause=WHY), **changes)
+    rule, told = told_of(port)
+    if shown is None:
+        assert (rule, many_failed(port)) == (rules.served, None)
+        return
+    failed = said.connections_failed(*shown, (), said.because(WHY))
+    if changes == UDP:
+        failed = said.flows_failed(*shown, shown[0], 0, said.because(WHY))
+    now = () if "path" in changes else (SERVED_NOW,)
+    assert (rule, told) == (rules.clients_failed, [*now, failed])
+    assert (port.state.causes, port.state.is_problem) == ((WHY,), False)
+
+
+def test_clients_that_failed_in_several_ways_are_counted_by_each():
+    parts = (
+        (4, "not connected"),
+        (5, "ended without an answer"),
+        (6, "left before an answer"),
+        (7, "cut off after an answer began"),
+    )
+    failed = many_failed(served(LatelyFacts(100, 4, 5, 6, 7)))
+    assert failed == said.connections_failed(22, 104, parts)
+    # Of what this proxy has reset, this is the reason.
+    removed = (8, "reset as their endpoint had left: on-endpoint-removal")
+    failed = many_failed(served(LatelyFacts(20, removed=8)))
+    assert failed == said.connections_failed(8, 20, (removed,))
+
+
+@pytest.mark.parametrize(
+    ("most", "changes", "row"),
+    [
+        pytest.param(2, {}, said.were_at_limit, id="limit"),
+        pytest.param(None, {}, said.none_in_time, id="hold"),
+        pytest.param(1, UDP, said.were_at_limit, id="udp"),
+    ],
+)
+def test_clients_that_had_to_wait_have_the_reason_for_their_wait(most, changes, row):
+    handling = Handling(hold=Hold(60), max_connections=most)
+    lately = found(Lately(28, waited=12), ended(5.0))
+    port = served(lately, handling=handling, **changes)
+    failed = said.connections_failed(12, 40, (), row())
+    if changes:
+        failed = said.flows_failed(12, 28, 0, 0, row())
+    assert told_of(port) == (rules.clients_failed, [SERVED_NOW, failed])
+    if not changes:
+        lately = found(Lately(28, 0, 14, waited=12), ended(5.0))
+        parts = ((14, "ended without an answer"), (12, "had waited for an endpoint"))
+        why = said.because(lately.cause)
+        failed = said.connections_failed(26, 40, parts, why)
+        assert many_failed(replace(port, lately=lately)) == failed
+        # Without an endpoint, a limit is none.
+        port = make_port(endpoints=(), handling=handling, lately=LatelyFacts(0, waited=5))
+        assert many_failed(port) == said.connections_failed(5, 5, (), said.none_in_time())
+
+
+@pytest.mark.parametrize(
+    ("lately", "changes"),
+    [
+        pytest.param((100, 3), {}, id="refused"),
+        pytest.param((40, 0, 0, 0, 2), {}, id="cut"),
+        pytest.param((100, 3), UDP, id="flows"),
+        pytest.param((40, 0, 2), UDP, id="unanswered-flows"),
+        pytest.param((60, 0, 0, 0, 0, 0, 4), {}, id="saved-late"),
+    ],
+)
+def test_what_was_news_stays_so_until_it_is_half_as_many(lately, changes):
+    for was_many in (False, True):
+        port = served(LatelyFacts(*lately, was_many=was_many), **changes)
+        assert (port.state.word is PortState.PARTLY_ANSWERING) is was_many
+    few = LatelyFacts(lately[0] * 2, *lately[1:], was_many=True)
+    assert served(few, **changes).state.word is PortState.SERVED
+
+
+def test_endpoints_that_leave_and_return_again_and_again_are_news():
+    lately = found(Lately(8, gaps=3), returned(5.0))
+    gaps = said.gaps(3, "shop", "web")
+    assert many_gaps(served(lately)) == gaps
+    assert served(lately).state.way_out == gaps.hint
+    assert many_gaps(served(found(Lately(8, gaps=2)))) is None, "a rollout"
+    # Clients that failed have the reason for that.
+    both = found(Lately(8, 12, gaps=30), returned(5.0))
+    assert (both.cause.count, both.gaps) == (12, 30)
+    # Of those that were refused there may have been no endpoint to blame.
+    refused = served(found(Lately(60, 40, gaps=9)))
+    assert many_failed(refused) == said.connections_failed(
+        40, 100, (), said.because_of_gaps(9, "shop", "web")
+    )
+    assert refused.state.way_out == gaps.hint
+
+
+# Late answers, and none to open connections.
+
+
+def test_flows_without_an_answer_have_their_endpoint_and_the_remedy():
+    mute = ended(5.0, Failure.NO_DATAGRAM)
+    lately = found(Lately(12, 0, 9), mute)
+    assert lately.cause == lately_of(no_datagram(POD), 9, 5.0, others=False)
+    port = served(lately, **UDP)
+    assert many_unanswered(port) == said.flows_unanswered(9, 12, said.because(lately.cause))
+    assert port.state.way_out == remedy(lately.cause)
+
+
+def test_flows_that_were_answered_late_are_not_said_to_have_no_answer():
+    mute, late = ended(5.0, Failure.NO_DATAGRAM), ended(4.0, Failure.NO_DATAGRAM)
+    late[1].came_late()
+    facts = found(Lately(12, 0, 1, late=9), mute, late)
+    assert facts.cause == answers_flows_late(POD).replace(count=9, last_at=1004.0)
+    clause = said.flows_answered_late(9, 12, said.because(facts.cause))
+    assert told_of(served(facts, **UDP)) == (rules.answers_are_missed, [clause])
+
+
+@pytest.mark.parametrize(
+    ("counts", "changes", "row"),
+    [
+        pytest.param((28, 4), {}, said.saved_late, id="many"),
+        pytest.param((40, 3), {}, None, id="few-of-many"),
+        pytest.param((4, 1), {}, None, id="one"),
+        pytest.param((28, 4), UDP, said.flows_answered_late, id="udp"),
+    ],
+)
+def test_connections_that_were_saved_late_are_news_where_they_are_many(counts, changes, row):
+    connections, late = counts
+    endpoints = returned(5.0, Failure.SILENT), returned(6.0, Failure.REFUSED)
+    facts = found(Lately(connections, late=late), *endpoints)
+    assert facts.cause == lately_of(silent(POD), late, 5.0)
+    port = served(facts, **changes)
+    clause = row and row(late, connections, said.because(facts.cause))
+    assert (many_saved_late(port) or many_unanswered(port)) == clause
+    state = PortState.PARTLY_ANSWERING if row else PortState.SERVED
+    assert port.state.word is state
+
+
+def test_connections_that_were_saved_late_may_have_been_saved_from_endpoints_that_have_left():
+    facts = found(Lately(28, late=4))
+    clause = said.saved_late(4, 28, said.at_former_endpoints("from"))
+    assert told_of(served(facts)) == (rules.answers_are_late, [SERVED_NOW, clause])
+
+
+def test_flows_to_a_port_that_is_closed_at_times_are_refused_or_unanswered():
+    mute, refused = ended(5.0, Failure.NO_DATAGRAM), returned(4.0, Failure.REFUSED)
+    facts = found(Lately(40, 5, 13), mute, refused)
+    assert facts.cause == lately_of(refuses(POD), 5, 4.0)
+    clause = said.flows_failed(18, 40, 5, 13, said.because(facts.cause))
+    assert told_of(served(facts, **UDP)) == (rules.answers_are_missed, [clause])
+    # Of TCP that is known.
+    assert found(Lately(40, 5, 13), ended(5.0), refused).cause.row is resets
+
+
+def test_an_endpoint_whose_flows_were_late_has_not_left_once_that_was_a_minute_ago():
+    late = ended(5.0, Failure.NO_DATAGRAM)
+    late[1].came_late()
+    assert not found(Lately(12, late=9), late, now=90.0).have_left
+
+
+def test_an_endpoint_that_was_late_is_not_to_blame_for_what_others_cut_off():
+    endpoints = returned(5.0, Failure.SILENT), cut(6.0, address=OTHER)
+    lately = found(Lately(60, cut=10, late=6), *endpoints)
+    assert lately.cause == lately_of(cuts_off(OTHER), 10, 6.0)
+    why, port = said.because(lately.cause), served(lately)
+    assert many_saved_late(port) == said.saved_late(6, 60)
+    assert many_failed(port) == said.connections_failed(10, 60, (), why)
+    lately = found(Lately(60, cut=6, late=10), *endpoints)
+    assert lately.cause == lately_of(silent(POD), 10, 5.0)
+    why, port = said.because(lately.cause), served(lately)
+    assert many_saved_late(port) == said.saved_late(10, 60, why)
+    assert many_failed(port) == said.connections_failed(6, 60, ())
+
+
+# Answers to the last words of clients, and idle connections.
+
+
+def ended_so(owed, connections=99):
+    """Return an endpoint with connections that ended without an answer to the last words."""
+    counters = EndpointCounters()
+    counters.owed, counters.connections = owed, connections
+    return counted(counters)
+
+
+@pytest.mark.parametrize(
+    ("owed", "connections", "seldom"),
+    [
+        pytest.param(4, 99, True, id="never-before"),
+        pytest.param(9, 99, True, id="seldom-before"),
+        pytest.param(14, 99, False, id="a-habit"),
+        pytest.param(4, 14, True, id="others-of-a-new-service-not"),
+        pytest.param(4, 4, False, id="all-of-a-new-service"),
+        pytest.param(4, 7, False, id="most-of-a-new-service"),
+    ],
+)
+def test_what_is_owed_is_a_failure_where_that_is_no_habit(owed, connections, seldom):
+    total = min(12, connections)
+    failed_at = {POD: Lately(owed=3), OTHER: Lately(owed=1)}
+    endpoints = (ended_so(0, 0), ended_so(owed, connections))
+    lately = Lately(total, owed=4)
+    facts = found(lately, *endpoints, failed_at=lambda one, _: failed_at[one])
+    assert (facts.cause, facts.owes_seldom) == (owes_answers(POD).replace(count=3), seldom)
+    port = served(facts, **SENT)
+    clause = said.ended_unanswered(4, total, said.because(facts.cause))
+    now = [SERVED_NOW] if seldom else []
+    assert told_of(port) == (rules.last_words_unanswered, [*now, clause])
+    assert port.state.way_out == remedy(facts.cause)
+    state = PortState.PARTLY_ANSWERING if seldom else PortState.UNKNOWN
+    assert port.state.word is state
+
+
+def test_few_ends_without_an_answer_are_no_news_and_none_beside_worse():
+    assert many_owed(served(LatelyFacts(40, owed=3), **SENT)) is None
+    _, (_, failed) = told_of(served(LatelyFacts(40, refused=9, owed=10), **SENT))
+    assert failed == said.connections_failed(9, 49, ())
+
+
+def test_nobody_is_named_who_owes_nothing_any_more():
+    facts = found(Lately(12, owed=4))
+    assert (facts.cause, facts.owes_seldom) == (None, True)
+
+
+@pytest.mark.parametrize(("idle", "is_told"), [(3, True), (1, False)])
+def test_connections_that_this_proxy_ends_as_they_are_idle_are_told_if_many(idle, is_told):
+    facts = found(Lately(12, idle=idle), ended_so(0))
+    assert (facts.idle, facts.cause) == (idle, None)
+    port, clause = served(facts, **SENT), said.ended_idle(idle, 12)
+    assert many_idle(port) == (clause if is_told else None)
+    assert port.state.way_out == (clause.hint if is_told else "")

@@ -1,0 +1,121 @@
+"""The words of all clauses are on one page, ``words.txt``, which shows what a change does to them.
+
+``python -m tests.unit.diagnosis.words`` writes it anew.
+"""
+
+from itertools import product
+from pathlib import Path
+
+from userspace_proxy.causes.cause import as_read
+from userspace_proxy.causes.endpoints import refuses
+from userspace_proxy.diagnosis import clause as basis
+from userspace_proxy.diagnosis import clauses as said
+from userspace_proxy.diagnosis.clause import ClauseRow
+from userspace_proxy.facts import PortState
+from userspace_proxy.model import CauseCode
+
+WORDS = Path(__file__).parent / "words.txt"
+CAUSE, REFUSES = as_read(CauseCode.NOT_READY, "CAUSE"), refuses("10.0.0.1:80")
+WHY, TCP_UDP = said.because(CAUSE), ("TCP", "UDP")
+SILENT = (
+    ("TCP", 2, False, False), ("UDP", 2, False, False), ("TCP", 24, False, False),
+    ("TCP", 24, False, True), ("TCP", 24, True, False), ("TCP", 24, True, True),
+    ("UDP", 24, True, False),
+)  # fmt: skip
+SAMPLES = [
+    basis.stated(REFUSES),
+    basis.stated_in_short(REFUSES),
+    said.not_served(PortState.NOT_SERVED, "", CAUSE),
+    said.not_served(PortState.PARTLY_SERVED, "node port 30080", CAUSE),
+    said.refused(None),
+    said.not_looked_up("db.example.com"),
+    said.would_wait(60, CAUSE),
+    said.holding(1, 0.2, "TCP"),
+    said.holding(1234, 200, "UDP"),
+    said.not_woken("cannot scale fn/mailer: forbidden"),
+    *(said.at_limit(3, 2.0, protocol, 1, is_pinned=is_pinned, is_silent=is_pinned)
+      for protocol, is_pinned in product(TCP_UDP, (False, True))),
+    said.at_limit(1, 2.0, "TCP", 1000, is_pinned=False, is_silent=False),
+    *(said.nothing_back(*silent) for silent in SILENT[1:]),
+    *(row() for row in (said.fail, said.failed_before, said.only_one_fails, said.one_fails,
+                        said.none_in_time, said.were_at_limit)),
+    said.get_no_answer(),
+    said.get_no_answer(True),
+    said.got_no_answer(1, 9, "TCP"),
+    said.got_no_answer(3, 1234, "TCP"),
+    said.got_no_answer(3, 3, "UDP"),
+    said.none_answers(1234, is_past=False),
+    said.none_answers(2, is_past=True),
+    said.some_answer_not(1, 0, 2),
+    said.some_answer_not(2, 1, 1234),
+    said.some_answer_not(0, 2, 3),
+    said.some_answer_not(0, 2, 3, are_all=True),
+    said.some_answer_not(1, 2, 3, are_all=True),
+    said.others_unused(1, ((1, "not ready"),), has_more=False),
+    said.others_unused(1234, ((1234, "not ready"),), has_more=False),
+    said.others_unused(3, ((2, "not ready"), (1, "terminating")), has_more=False),
+    said.others_unused(9, ((2, "not ready"), (1, "terminating")), has_more=True),
+    said.failed_otherwise_before(REFUSES),
+    *(row(count, total) for count, total in ((1, 900), (3, 900), (3, 3))
+      for row in (said.no_byte_in_time, said.no_datagram_in, said.were_reset)),
+    *(said.others_serve(count, always=always) for count in (1, 1234) for always in (True, False)),
+    *(row(count) for count in (1, 1234)
+      for row in (said.waited_in_vain, said.closed, said.further_causes, said.more_faults,
+                  said.others_untried, said.others_answered)),
+    *(row(CAUSE) for row in (said.besides, said.dropped, said.dropped_from_outside, said.refused,
+                             said.may_be_reset, said.not_all_served, said.none_served,
+                             said.none_admitted, said.partly_served, said.because)),
+    said.served_by(1, 0),
+    said.served_by(1234, 0, is_now=True),
+    said.served_by(2, 1),
+    said.ready(1, 0),
+    said.ready(2, 1, are_leaving=True),
+    said.none_answered_lately(),
+    said.none_answered_lately(has_kernel_path=True),
+    said.no_client_yet(),
+    said.no_client_yet(has_failed=True),
+    said.node_port_at(("192.0.2.1:30080",)),
+    said.node_port_at(("192.0.2.1:30080", "[2001:db8::1]:30080")),
+    *(said.never_answered(*silent) for silent in SILENT),
+    said.led_by_kernel(1, 0, "shop/web", "TCP", ""),
+    said.led_by_kernel(2, 1, "shop/web", "TCP", "probes"),
+    said.led_by_kernel(2, 0, "shop/dns", "UDP", ""),
+    said.at_former_endpoints("at"),
+    said.at_former_endpoints("from"),
+    said.because_of_gaps(3, "shop", "web"),
+    said.gaps(1234, "shop", "web"),
+    said.flows_failed(3, 1234, 3, 0),
+    said.flows_failed(18, 40, 5, 13, WHY),
+    said.connections_failed(1234, 5678, (), WHY),
+    said.connections_failed(26, 40, ((14, "left before an answer"), (12, "not connected"))),
+    *(row(4, 1234, why) for why in (None, WHY)
+      for row in (said.clients_left, said.flows_unanswered, said.flows_answered_late,
+                  said.saved_late, said.ended_unanswered)),
+    said.ended_idle(3, 12),
+    said.stalled(1, 1, "TCP", "10.0.0.1:80", 1, has_former=False),
+    said.stalled(2, 1234, "UDP", "", 2, has_former=False),
+    said.stalled(2, 4, "TCP", "10.0.0.1:80", 1, has_former=True),
+    said.stalled(2, 4, "TCP", "", 2, has_former=True),
+    said.stalled(2, 4, "TCP", "", 0, has_former=True),
+]  # fmt: skip
+ROWS = [row for of in (basis, said) for row in vars(of).values() if isinstance(row, ClauseRow)]
+
+
+def lines_of(row):
+    """Yield the part of the page about a row."""
+    yield f"{row}"
+    for sample in (sample for sample in SAMPLES if sample.row is row):
+        yield f"  {sample.text}"
+        if sample.planned != sample.text:
+            yield f"    planned: {sample.planned}"
+        if sample.hint:
+            yield f"    hint: {sample.hint}"
+
+
+def page():
+    """Return the page."""
+    return "".join(f"{line}\n" for row in dict.fromkeys(ROWS) for line in lines_of(row))
+
+
+if __name__ == "__main__":
+    WORDS.write_text(page(), encoding="utf-8")

@@ -1,0 +1,264 @@
+import inspect
+import json
+
+import msgspec
+import pytest
+
+from userspace_proxy.causes import endpoints, names, services, slices
+from userspace_proxy.causes.cause import ROWS, Cause, When, as_read
+from userspace_proxy.causes.endpoints import no_host, refuses, resets, silent
+from userspace_proxy.causes.say import object_of, remedy, say
+from userspace_proxy.causes.services import not_followed, source_denied
+from userspace_proxy.facts.causes import (
+    CauseFacts,
+    dump_cause,
+    from_json,
+    load_cause,
+    read_cause,
+    to_json,
+    write_cause,
+)
+from userspace_proxy.model import CauseCode
+
+AT = "10.244.1.7:8080"
+MODULES = {module.__name__ for module in (endpoints, names, services, slices)}
+OF_ROWS = {key: row for key, row in ROWS.items() if row.words.__module__ in MODULES}
+SAMPLES = {
+    "At": AT,
+    "str": "some text",
+    "int": 3,
+    "float": 1.5,
+    "bool": True,
+    "tuple[str, ...]": ("one", "another"),
+    "ServiceKey | str": "shop/web",
+    "SliceKey | str": "shop/web-1",
+}
+MODIFIERS = {
+    "when": When.LATELY,
+    "answers_others": True,
+    "host": "db.example.com",
+    "has_header": True,
+    "before": silent(AT).replace(count=2, last_at=3.0, before=no_host(AT, "eth0")),
+    "more": 3,
+    "count": 9,
+    "first_at": 1600.5,
+    "last_at": 1700.0,
+}
+
+
+def sample(row):
+    """Return a cause of a row."""
+    types = inspect.signature(row.words).parameters.values()
+    return row(**{one.name: SAMPLES[one.annotation] for one in types})
+
+
+def through_json(cause):
+    return msgspec.json.decode(written(cause), type=Cause, dec_hook=from_json)
+
+
+def written(cause):
+    return msgspec.json.encode(cause, enc_hook=to_json)
+
+
+def read(**fields):
+    """Return the cause that a proxy has written with these fields."""
+    return msgspec.json.decode(json.dumps(fields), type=Cause, dec_hook=from_json)
+
+
+def words_of(cause):
+    """Return what the JSON has always contained of a cause."""
+    counted = cause.count, cause.first_at, cause.last_at
+    return (str(cause.code), say(cause), object_of(cause), remedy(cause), *counted)
+
+
+@pytest.mark.parametrize("row", OF_ROWS.values(), ids=str)
+@pytest.mark.parametrize("changes", [{}, MODIFIERS], ids=["plain", "all-modifiers"])
+@pytest.mark.parametrize(
+    "carry",
+    [through_json, lambda cause: load_cause(json.loads(json.dumps(dump_cause(cause))))],
+    ids=["json", "other-process"],
+)
+def test_a_cause_of_each_row_is_read_as_it_was_written(row, changes, carry):
+    cause = sample(row).replace(**changes)
+    found = carry(cause)
+    assert found == cause
+    assert found.row is row
+
+
+@pytest.mark.parametrize("name", MODIFIERS)
+def test_each_modifier_is_kept_alone(name):
+    cause = refuses(AT).replace(**{name: MODIFIERS[name]})
+    assert through_json(cause).modifiers() == cause.modifiers()
+
+
+@pytest.mark.parametrize("when", When)
+def test_the_time_that_a_cause_is_about_is_kept(when):
+    found = through_json(resets(AT).replace(when=when))
+    assert (found.when, type(found.when)) == (when, When)
+
+
+def test_a_cause_is_written_with_its_words_and_its_parameters():
+    cause = refuses(AT, was_open=True).replace(when=When.PAST, count=4, first_at=1.0, last_at=2.0)
+    assert json.loads(written(cause)) == {
+        "code": "endpoint-refuses",
+        "sentence": f"{AT} refused connections when it was last tried",
+        "object": AT,
+        "hint": remedy(cause),
+        "count": 4,
+        "first_at": 1.0,
+        "last_at": 2.0,
+        "kind": "refuses",
+        "params": {"at": AT, "was_open": True, "when": "past"},
+    }
+
+
+def test_what_a_cause_does_not_depend_on_is_not_among_its_parameters():
+    assert write_cause(not_followed("a note").replace(count=2)).params == {"note": "a note"}
+
+
+def test_how_an_endpoint_failed_before_is_a_cause_within_the_parameters():
+    before = silent(AT).replace(count=2)
+    inner = json.loads(written(resets(AT).replace(before=before)))["params"]["before"]
+    assert inner == json.loads(written(before))
+
+
+def test_a_cause_that_is_written_again_is_not_worded_again_and_a_copy_is():
+    cause = resets(AT)
+    assert write_cause(cause) is write_cause(cause)
+    again = cause.replace(count=5)
+    assert (write_cause(cause).count, write_cause(again).count) == (0, 5)
+
+
+WORDS = {
+    "sentence": "10.0.0.1:80 is odd",
+    "object": "10.0.0.1:80",
+    "hint": "Look at it",
+    "count": 7,
+    "first_at": 1.0,
+    "last_at": 2.0,
+}
+REFUSES = json.loads(written(refuses(AT).replace(count=2)))
+
+
+@pytest.mark.parametrize(
+    "written_by",
+    [
+        pytest.param({"code": "endpoint-refuses"}, id="older-one"),
+        pytest.param({"code": "endpoint-refuses", "kind": "", "params": {}}, id="without-a-kind"),
+        pytest.param(
+            {"code": "endpoint-refuses", "kind": "refuses-oddly", "params": {"at": AT}},
+            id="kind-of-a-newer-one",
+        ),
+        pytest.param(
+            {"code": "endpoint-is-odd", "kind": "is_odd", "params": {"how": {"very": [1, None]}}},
+            id="code-of-a-newer-one",
+        ),
+        pytest.param(
+            {"code": "endpoint-is-odd", "kind": "refuses", "params": {"at": AT}},
+            id="kind-with-the-code-of-a-newer-one",
+        ),
+        pytest.param(
+            {"code": "endpoint-silent", "kind": "refuses", "params": {"at": AT}},
+            id="kind-of-another-code",
+        ),
+        pytest.param(
+            {"code": "endpoint-refuses", "kind": "as-read endpoint-refuses", "params": {}},
+            id="read-by-that-one",
+        ),
+    ],
+)
+def test_a_cause_that_another_proxy_words_itself_has_its_words(written_by):
+    cause = read(**WORDS, **written_by)
+    assert words_of(cause) == (written_by["code"], *WORDS.values())
+
+
+def test_a_code_of_a_newer_proxy_has_no_traits_and_equal_causes_are_equal():
+    fields = {**WORDS, "code": "endpoint-is-odd", "kind": "is_odd"}
+    cause = read(**fields)
+    assert cause == read(**fields)
+    assert len({cause, read(**fields)}) == 1
+    assert cause.code.traits == CauseCode("another").traits
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        pytest.param({}, id="one-is-missing"),
+        pytest.param({"at": AT, "was_open": False, "oddly": True}, id="one-is-unknown"),
+        pytest.param({"at": None}, id="nothing"),
+        pytest.param({"at": 5}, id="a-number"),
+        pytest.param({"at": ["10.244.1.7", 8080]}, id="a-list"),
+        pytest.param({"at": {"ip": "10.244.1.7"}}, id="an-object"),
+        pytest.param({"at": AT, "when": "someday"}, id="time-that-is-unknown"),
+        pytest.param({"at": AT, "when": ["now"]}, id="time-that-is-a-list"),
+        pytest.param({"at": AT, "more": "many"}, id="count-that-is-a-word"),
+        pytest.param({"at": AT, "before": "silent"}, id="failure-that-is-a-word"),
+        pytest.param({"at": AT, "before": {"code": 5}}, id="failure-without-a-code"),
+    ],
+)
+def test_parameters_that_do_not_fit_give_the_words_as_they_were_written(params):
+    cause = read(**{**REFUSES, "params": params})
+    assert words_of(cause) == words_of(refuses(AT).replace(count=2))
+    assert cause.row is not refuses
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"sentence": f"{AT} refuses all connections"}, id="sentence"),
+        pytest.param({"hint": "Compare targetPort"}, id="hint"),
+        pytest.param({"params": {"at": "10.244.1.8:80"}}, id="parameter"),
+        pytest.param({"params": {"at": AT, "when": "past"}}, id="time"),
+        pytest.param({"params": {"at": AT, "host": "db.example.com"}}, id="host"),
+    ],
+)
+def test_words_that_differ_from_those_of_the_parameters_stay_as_they_were_written(changes):
+    fields = {**REFUSES, **changes}
+    cause = read(**fields)
+    assert words_of(cause) == tuple(fields[name] for name in ("code", *WORDS))
+    assert cause != refuses(AT).replace(count=2)
+
+
+def test_words_of_another_proxy_are_the_same_when_they_are_written_again():
+    cause = read(**WORDS, code="endpoint-refuses", kind="refuses", params={"at": AT})
+    again = through_json(cause)
+    assert again == cause
+    assert words_of(again) == words_of(cause)
+    past = cause.replace(when=When.PAST)
+    assert words_of(through_json(past)) == words_of(past)
+
+
+def test_words_of_a_newer_code_are_the_same_when_they_are_written_again():
+    cause = read(**WORDS, code="endpoint-is-odd", kind="is_odd")
+    assert words_of(through_json(cause)) == words_of(cause)
+    past = cause.replace(when=When.PAST)
+    assert words_of(through_json(past)) == words_of(past)
+
+
+def test_fields_that_are_absent_are_empty():
+    assert words_of(read(code="not-ready")) == ("not-ready", "", "", "", 0, 0.0, 0.0)
+    assert read_cause(CauseFacts(CauseCode.NOT_READY)) == as_read(CauseCode.NOT_READY)
+
+
+def test_a_default_may_be_absent():
+    params = {"at": AT}
+    assert read(**{**REFUSES, "params": params}) == refuses(AT).replace(count=2)
+
+
+def test_a_list_is_read_as_a_tuple():
+    cause = source_denied(("10.0.0.0/8", "192.0.2.0/24"))
+    assert through_json(cause).get("networks") == ("10.0.0.0/8", "192.0.2.0/24")
+
+
+def test_another_process_gets_plain_objects():
+    dumped = dump_cause(resets(AT).replace(before=silent(AT), when=When.LATELY))
+    assert json.loads(json.dumps(dumped)) == dumped
+    assert (type(dumped["params"]["before"]), dumped["params"]["when"]) == (dict, "lately")
+
+
+@pytest.mark.parametrize(
+    "carry", [to_json, lambda value: from_json(type(value), {})], ids=["written", "read"]
+)
+def test_nothing_else_is_written_or_read_so(carry):
+    with pytest.raises(TypeError, match="complex is unsupported"):
+        carry(1j)

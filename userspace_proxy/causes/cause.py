@@ -1,0 +1,263 @@
+"""A cause: why clients of a Service aren't served, or an endpoint isn't used, for all observers.
+
+    row, declared once: code, words, remedies ──called with typed parameters──▶ Cause ──say──▶ text
+
+Rule 1: a cause is a value: equal facts are equal causes. It has no text: ``say`` is the only place
+where a row's words are read.
+Rule 2: a row is a function, whose parameters are those of its causes, and whose body is its
+sentence. Other texts are templates, or functions with the same parameters.
+Rule 3: when it was, whether others are answered, and what an endpoint gets first are modifiers of a
+cause, not causes of their own.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Generic, ParamSpec, TypeAlias
+
+from ..model import CauseCode
+
+Param: TypeAlias = str | int | float | bool | tuple[str, ...]
+"""A parameter: what JSON can express, so that another process can read it."""
+Text: TypeAlias = str | Callable[..., str]
+"""A template with the names of parameters, or a function of them; empty: there is none."""
+P = ParamSpec("P")
+
+
+class When(enum.StrEnum):
+    """The time that a cause is about."""
+
+    NOW = "now"
+    LATELY = "lately"
+    """A moment ago; it may have answered since."""
+    PAST = "past"
+    """A while ago; nothing has tried since."""
+
+
+class Parameters:
+    """The parameters of a function; like its call, without one."""
+
+    __slots__ = ("_defaults", "_function", "_names")
+
+    def __init__(self, function: Callable[..., str]) -> None:
+        made, defaults = function.__code__, function.__defaults__ or ()
+        last = made.co_argcount
+        given = zip(made.co_varnames[last - len(defaults) : last], defaults, strict=True)
+        self._function = function.__name__
+        self._names = made.co_varnames[: last + made.co_kwonlyargcount]
+        self._defaults = {**dict(given), **(function.__kwdefaults__ or {})}
+
+    def bound(
+        self, args: tuple[object, ...], kwargs: Mapping[str, object]
+    ) -> list[tuple[str, object]]:
+        """Return names and values in order; raises TypeError if they don't fit."""
+        given = {**dict(zip(self._names, args, strict=False)), **kwargs}
+        bound = {**self._defaults, **given}
+        if len(given) != len(args) + len(kwargs) or bound.keys() != {*self._names}:
+            raise TypeError(f"{self._function} takes {', '.join(self._names) or 'no parameters'}")
+        return [(name, bound[name]) for name in self._names]
+
+
+@dataclass(frozen=True, eq=False)
+class CauseRow(Generic[P]):
+    """All that is known of one cause; called with its parameters, it returns a :class:`Cause`."""
+
+    code: CauseCode
+    """Its name in metrics and docs; several rows may share it."""
+    words: Callable[P, str]
+    """Its sentence, or what follows the object in it (``is_predicate``)."""
+    about: Text = ""
+    """Its object."""
+    is_predicate: bool = False
+    """The sentence begins with the object, which ``words``, ``past`` and ``short`` leave out."""
+    past: Text = ""
+    """The same about the past; empty: the same."""
+    short: Text = ""
+    """The same without what it may be; empty: all of it."""
+    hint: Text = ""
+    """What to do about it; empty if the sentence contains it."""
+    outside: Text = ""
+    """The same for an endpoint by name, which is no pod: ``{host}``, ``{ip}``."""
+    at_times: Text = ""
+    """The same where others are answered; empty: the same."""
+    at_times_outside: Text = ""
+    """Both."""
+    is_of_slices: bool = False
+    """It is about a Service's slices, not its pods."""
+    name: str = ""
+    """Its key; empty: that of the function."""
+
+    @property
+    def key(self) -> str:
+        """Its name among all rows."""
+        return self.name or self.words.__name__
+
+    @cached_property
+    def _parameters(self) -> Parameters:
+        return Parameters(self.words)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Cause:
+        """Return the cause with these parameters; objects are kept as they are written."""
+        bound = self._parameters.bound(args, kwargs)
+        return Cause(self, tuple([(name, _plain(value)) for name, value in bound]))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return find_row, (self.key,)
+
+    def __repr__(self) -> str:
+        return self.key
+
+
+# Before a code: the names of rows whose words are parameters.
+_AS_READ = "as-read "
+ROWS: dict[str, CauseRow[...]] = {}
+"""All rows, by the names of their functions."""
+
+
+def find_row(key: str) -> CauseRow[...]:
+    """Return the row of a name; raises KeyError if there is none."""
+    if key.startswith(_AS_READ) and key not in ROWS:
+        as_read(CauseCode(key.removeprefix(_AS_READ)))
+    return ROWS[key]
+
+
+def cause(code: CauseCode, **columns: Any) -> Callable[[Callable[P, str]], CauseRow[P]]:
+    """Return a decorator that makes a function the row of a cause; see :class:`CauseRow`."""
+
+    def make(words: Callable[P, str]) -> CauseRow[P]:
+        made = CauseRow(code, words, **columns)
+        if made.key in ROWS:
+            raise ValueError(f"two causes are called {made.key}")
+        ROWS[made.key] = made
+        return made
+
+    return make
+
+
+class Cause:
+    """One cause, by value. :meth:`replace` makes another one: none is changed.
+
+    Args:
+        params: The row's, in its order.
+        when: The time that it is about.
+        answers_others: The endpoint answers others, so it fails at times.
+        host: The name by which the endpoint was found; empty: it is an address, as of pods.
+        has_header: The endpoint gets a PROXY header first.
+        before: How the endpoint failed before; None: it didn't.
+        more: How many further ones like it aren't listed.
+        count: How often it was seen; 0 for a state, which isn't counted.
+        first_at: Unix time at which it was first seen; 0 if unknown.
+        last_at: Unix time at which it was last seen; 0 if unknown.
+    """
+
+    __slots__ = (
+        "answers_others", "before", "count", "first_at", "has_header", "host", "last_at", "more",
+        "params", "row", "when", "written",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        row: CauseRow[...],
+        params: Sequence[tuple[str, Param]] = (),
+        *,
+        when: When = When.NOW,
+        answers_others: bool = False,
+        host: str = "",
+        has_header: bool = False,
+        before: Cause | None = None,
+        more: int = 0,
+        count: int = 0,
+        first_at: float = 0.0,
+        last_at: float = 0.0,
+    ) -> None:
+        self.row, self.params = row, tuple(params)
+        self.when, self.answers_others = when, answers_others
+        self.host, self.has_header, self.before, self.more = host, has_header, before, more
+        self.count, self.first_at, self.last_at = count, first_at, last_at
+        self.written: object = None
+        """What was last written of it, for one who writes it again and again."""
+
+    @property
+    def code(self) -> CauseCode:
+        """Its name for programs."""
+        return self.row.code
+
+    @property
+    def fact(self) -> tuple[object, ...]:
+        """What its sentence states: not how often, nor what to do."""
+        before = self.before.fact if self.before is not None else None
+        return self.row.key, self.params, self.when, self.has_header, before, self.more
+
+    def get(self, name: str, default: Param = "") -> Param:
+        """Return a parameter; the default where the row has none of this name."""
+        return next((value for known, value in self.params if known == name), default)
+
+    def replace(self, **changes: Any) -> Cause:
+        """Return a copy with other modifiers, or another count."""
+        return Cause(self.row, self.params, **{**self.modifiers(), **changes})
+
+    def modifiers(self) -> Mapping[str, Any]:
+        """Return all but the row and its parameters."""
+        return {name: getattr(self, name) for name in MODIFIERS}
+
+    def _given(self) -> list[str]:
+        return [name for name in MODIFIERS if getattr(self, name) not in (When.NOW, 0, "", None)]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Cause):
+            return NotImplemented
+        return self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __repr__(self) -> str:
+        params = [f"{name}={value!r}" for name, value in self.params]
+        given = [f"{name}={getattr(self, name)!r}" for name in self._given()]
+        return f"{self.row}({', '.join([*params, *given])})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _make, (self.row, self.params, dict(self.modifiers()))
+
+    def _key(self) -> tuple[object, ...]:
+        of_remedy = self.answers_others, self.host
+        return self.fact, of_remedy, self.count, self.first_at, self.last_at
+
+
+MODIFIERS = (
+    "when", "answers_others", "host", "has_header", "before", "more", "count", "first_at",
+    "last_at",
+)  # fmt: skip
+"""The names of what :meth:`Cause.replace` changes."""
+
+
+def _make(row: CauseRow[...], params: Sequence[tuple[str, Param]], modifiers: Any) -> Cause:
+    return Cause(row, params, **modifiers)
+
+
+def _plain(value: object) -> Param:
+    """Return a parameter as JSON can express it; an address, or the name of an object, as text."""
+    if isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, tuple | list) and type(value) in (tuple, list):
+        return tuple(map(str, value))
+    return str(value)
+
+
+def as_read(code: CauseCode, sentence: str = "", about: str = "", hint: str = "") -> Cause:
+    """Return a cause in the words of another proxy, whose row is unknown here."""
+    key = f"{_AS_READ}{code}"
+    row = ROWS.get(key)
+    if row is None:
+        # Named after the code, as causes are compared by the names of their rows.
+        row = ROWS[key] = CauseRow(code, _as_read, about="{about}", hint="{hint}", name=key)
+    return row(sentence, about, hint)
+
+
+# What it has beside these is what a newer proxy knows.
+def _as_read(sentence: str, about: str, hint: str, **_: Param) -> str:
+    del about, hint
+    return sentence

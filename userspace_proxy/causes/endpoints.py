@@ -1,0 +1,604 @@
+"""The rows of causes that one endpoint has: how dials of it fail, and how it answers.
+
+    dial:        refused · silent · unreachable · no host · no route · another error
+    connection:  ended without a byte · no byte · a late one · cut off · packets lost
+    clients:     some are denied, others answered
+
+Rule 1: a firewall that rejects packets may cause most failed dials: a RST is that of a host on
+which nothing listens, and the ICMP errors are those of hosts and routers.
+``tests/unit/explain/test_dial.py`` has the errno of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+from ..model import CauseCode, Failure, SocketAddress, ip_of
+from ..model.annotations import DOMAIN
+from ..model.failures import BY_OWN_ROUTE, LOSSES, UNREACHABLE
+from ..model.node_network import NextHop
+from .cause import Cause, CauseRow, Text, cause
+
+At: TypeAlias = SocketAddress | str
+
+UNANSWERED_S = 1
+"""Seconds without a byte after which a client that leaves has given up, and before which an
+endpoint that leaves has ended the connection at once."""
+UNANSWERED_FLOW_S = 2
+"""Seconds without a datagram after which a UDP flow counts as unanswered. Names that a DNS server
+has to ask others for take a second; most resolvers wait for 5 (resolv.conf(5), ``timeout``)."""
+
+_FIREWALL = "look for a NetworkPolicy or firewall that"
+_HERE = "packets to it, also on this node: `nft list ruleset`"
+_LOST_ON_THE_WAY = (
+    "a firewall on the way that drops or resets data, or a smaller MTU there, looks the same"
+)
+NO_DATAGRAM_HINT = (
+    "The endpoint may drop what it gets, answer from another address than it was asked at, or be "
+    "kept by a network policy or firewall from answering; endpoints that only receive (statsd, "
+    "syslog) send nothing, too"
+)
+"""What to do where no datagram comes back."""
+_ONLY_RECEIVES = "endpoints that only receive (syslog, graphite)"
+
+
+def _endpoint(code: CauseCode, name: str, says: str, **columns: Text) -> CauseRow[[At]]:
+    """Return the row of what an endpoint does, with words that don't depend on more than that."""
+
+    def words(at: At) -> str:
+        del at
+        return says
+
+    words.__name__ = name
+    return cause(code, about="{at}", is_predicate=True, **columns)(words)
+
+
+def _refuses_hint(at: At, was_open: bool) -> str:
+    del at
+    if was_open:
+        return (
+            "Its port was open before, so its targetPort is right: its program has ended (kubectl "
+            "describe pod POD and kubectl logs --previous POD show why), or a firewall rejects "
+            "connections now"
+        )
+    return (
+        "Compare targetPort with the port on which the container listens, and on which address; "
+        f"if they agree, {_FIREWALL} rejects {_HERE}"
+    )
+
+
+@cause(
+    CauseCode.ENDPOINT_REFUSES,
+    about="{at}",
+    is_predicate=True,
+    past="refused connections",
+    short="refuses connections",
+    hint=_refuses_hint,
+    outside="Compare the port of the endpoint with the one on which the program on {host} listens; "
+    "if they agree, a firewall rejects packets to it",
+    at_times="It answers at times: its program may end again and again (kubectl logs --previous "
+    "POD shows why), or have just begun to listen; a readiness probe keeps clients away until it "
+    "does. Or a firewall rejects some connections, as those above a limit",
+    at_times_outside="It answers at times: its program on {host} may end again and again (its log "
+    "shows why), or have just begun to listen; a readiness probe keeps clients away until it does. "
+    "Or a firewall rejects some connections, as those above a limit",
+)
+def refuses(at: At, *, was_open: bool = False) -> str:
+    """Of dials that are answered by a RST; the port was open before where one had succeeded."""
+    del was_open
+    port = str(at).rpartition(":")[2]
+    return f"refuses connections: nothing listens on port {port} there, or a firewall rejects them"
+
+
+_SILENT_OUTSIDE = (
+    "See whether {host} answers other machines, and whether a firewall on this node (`nft list "
+    "ruleset`) or on the way drops packets to it"
+)
+
+
+silent = _endpoint(
+    CauseCode.ENDPOINT_SILENT,
+    "silent",
+    "does not answer: packets are dropped, its program hangs, or its host is gone",
+    past="did not answer",
+    short="does not answer",
+    hint="See whether the pod still exists and accepts connections from its own node; if it does, "
+    f"{_FIREWALL} drops or rejects {_HERE}; where answers come by another interface than packets "
+    "leave by, rp_filter drops them (`nstat -az TcpExtIPReversePathFilter`)",
+    outside=_SILENT_OUTSIDE,
+)
+"""Dials that nothing answers in time."""
+
+
+@cause(
+    CauseCode.ENDPOINT_SILENT,
+    about="{at}",
+    is_predicate=True,
+    past="did not answer",
+    hint="Accept them in that chain, or delete what drops them",
+    outside=_SILENT_OUTSIDE,
+)
+def dropped_here(at: At, rule: str) -> str:
+    """Of dials whose packets, or answers, are dropped on this node.
+
+    Args:
+        rule: The chain of another program, and which packets it drops, as the end of a sentence.
+    """
+    del at
+    # A rule of this node is a fact; what else it might be is none.
+    return f"does not answer: {rule}"
+
+
+silent_to_some = _endpoint(
+    CauseCode.ENDPOINT_SILENT,
+    "silent_to_some",
+    "does not answer clients that dial these addresses, and answers others",
+    past="did not answer",
+    hint="Look for a NetworkPolicy, or another firewall at the pod, that denies these clients, "
+    "whose own addresses the endpoint may see",
+    outside=_SILENT_OUTSIDE,
+)
+"""Dials of one side of a Service, while the endpoint answers those of another side."""
+
+
+_UNREACHABLE_OUTSIDE = (
+    "`ip route get {ip}` on this node shows the route; if it is right, a firewall on the way to "
+    "{host} rejects packets from this node"
+)
+
+
+unreachable = _endpoint(
+    CauseCode.ENDPOINT_UNREACHABLE,
+    "unreachable",
+    "is unreachable: a router on the way has no route to it, no host has that address, its "
+    "node is down, or a firewall rejects packets to it",
+    past="was unreachable",
+    short="is unreachable",
+    hint="`ip route get {ip}` on this node shows the route; compare the address with that of the "
+    f"pod, and look at the pod's node; if all are right, {_FIREWALL} rejects {_HERE}",
+    outside=_UNREACHABLE_OUTSIDE,
+)
+"""Dials that a router, or the endpoint's host, reports to be in vain."""
+
+
+prohibited = _endpoint(
+    CauseCode.ENDPOINT_UNREACHABLE,
+    "prohibited",
+    "is unreachable: a firewall or router rejects packets to it (administratively prohibited)",
+    past="was unreachable",
+    short="is unreachable",
+    hint=f"On the way to the endpoint, {_FIREWALL} rejects {_HERE}",
+    outside=_UNREACHABLE_OUTSIDE,
+)
+"""Dials that ICMPv6 reports to be administratively prohibited."""
+
+
+@cause(
+    CauseCode.ENDPOINT_UNREACHABLE,
+    about="{at}",
+    is_predicate=True,
+    past="was unreachable",
+    short="is unreachable",
+    hint="Compare the address with that of the pod; if they agree, look at the CNI plugin on this "
+    "node, which adds routes to pods: `ip route get {ip}` fails without one",
+    outside=_UNREACHABLE_OUTSIDE,
+)
+def no_route(at: At) -> str:
+    """Of dials for which this node has no route."""
+    return f"is unreachable: this node has no route to {ip_of(str(at))}"
+
+
+def _prohibits_hint(at: At) -> str:
+    ip = ip_of(str(at))
+    rules = "ip -6 rule" if ":" in ip else "ip rule"
+    return (
+        f"`ip route show table all type prohibit match {ip}; {rules}` on this node shows it: "
+        "remove it, or find what adds it"
+    )
+
+
+route_prohibits = _endpoint(
+    CauseCode.ENDPOINT_UNREACHABLE,
+    "route_prohibits",
+    "is unreachable: a route or routing rule of this node prohibits it",
+    past="was unreachable",
+    short="is unreachable",
+    hint=_prohibits_hint,
+)
+"""Dials that a route or routing rule of this node prohibits."""
+
+
+route_unreachable = _endpoint(
+    CauseCode.ENDPOINT_UNREACHABLE,
+    "route_unreachable",
+    "is unreachable: a route of this node says so (type unreachable)",
+    past="was unreachable",
+    short="is unreachable",
+    hint="`ip route show table all type unreachable match {ip}` on this node shows it: the address "
+    "is an old one, or what adds routes here (mostly the CNI plugin) has added none to it",
+)
+"""Dials that a route of type unreachable ends."""
+
+
+_ABSENT_OUTSIDE = "Compare the address with that of {host}: its name may lead to a former one"
+
+
+def _no_host_words(verb: str) -> Callable[..., str]:
+    def words(at: At, interface: str) -> str:
+        where = f" on {interface}" if interface else ", or for the gateway to it"
+        return f"no host {verb} for {ip_of(str(at))}{where}"
+
+    return words
+
+
+@cause(
+    CauseCode.ENDPOINT_NO_HOST,
+    about="{at}",
+    past=_no_host_words("answered"),
+    hint="No pod has this address any more, or it is on another link: compare it with those of the "
+    "pods, and look at the pod's node",
+    outside=_ABSENT_OUTSIDE,
+)
+def no_host(at: At, interface: str = "") -> str:
+    """Of dials of an address that no host on its link answers for; empty: which link is unknown."""
+    return _no_host_words("answers")(at, interface)
+
+
+@cause(
+    CauseCode.ENDPOINT_NO_HOST,
+    about="{at}",
+    past="no host answered for {gateway}, the gateway to {ip}, on {interface}",
+    hint="The host with that address, often the pod's node, is down or has left, or the route is "
+    "an old one: `ip route get {ip}` shows it",
+    outside=_ABSENT_OUTSIDE,
+)
+def no_gateway(at: At, gateway: str, interface: str) -> str:
+    """Of dials of an address whose gateway no host answers for."""
+    ip = ip_of(str(at))
+    return f"no host answers for {gateway}, the gateway to {ip}, on {interface}"
+
+
+_MEANINGS: Mapping[str, tuple[str, str]] = {
+    Failure.BLACKHOLE: (
+        ", the error of a route of type blackhole",
+        "`ip route get {ip}` on this node fails if there is such a route",
+    ),
+    # Source: NF_DROP of hooks output and postrouting, in nf_hook_slow() of net/netfilter/core.c
+    Failure.NOT_PERMITTED: (
+        ", as by rules of this node that drop packets",
+        (
+            "`nft list ruleset` on this node shows the firewall's rules for output; a BPF program "
+            "on this node (Cilium, systemd's IPAddressDeny=) or a full table of connection "
+            "tracking, which the kernel's log shows, looks the same"
+        ),
+    ),
+    Failure.NO_ACCESS: (
+        ", as by a routing rule of this node for some packets",
+        (
+            "`ip rule` on this node shows rules of type prohibit; a security module (SELinux) "
+            "looks the same"
+        ),
+    ),
+    Failure.NO_PROTOCOL: (
+        "",
+        "A firewall on this node or on the way rejects packets to the endpoint",
+    ),
+}
+"""What an error means beyond its words, and what to do about it."""
+
+
+def _fails_hint(at: At, failure: str, error: str) -> str:
+    del error
+    return _MEANINGS.get(failure, ("", ""))[1].format(ip=ip_of(str(at)))
+
+
+@cause(
+    CauseCode.ENDPOINT_FAILS,
+    about="{at}",
+    is_predicate=True,
+    past="could not be dialled",
+    short="can't be dialled",
+    hint=_fails_hint,
+)
+def fails(at: At, failure: str, error: str) -> str:
+    """Of dials that fail by another error, whose text is that of its errno."""
+    del at
+    return f"can't be dialled: {error}{_MEANINGS.get(failure, ('', ''))[0]}"
+
+
+resets = _endpoint(
+    CauseCode.ENDPOINT_RESETS,
+    "resets",
+    "accepts connections and ends them without answering",
+    past="accepted connections and ended them without answering",
+    hint="Read the log of the pod: it may expect TLS or another protocol, or fail for each client; "
+    f"{_LOST_ON_THE_WAY}; {_ONLY_RECEIVES} do so, too",
+    outside="Read the log of the program on {host}: it may expect TLS or another protocol, or "
+    f"refuse this node's address; {_LOST_ON_THE_WAY}",
+    at_times="It has answered other connections: kubectl logs POD shows why not these (it ends "
+    "again and again, is at a limit of its own, or some clients speak TLS or another protocol); "
+    f"{_LOST_ON_THE_WAY}",
+    at_times_outside="It has answered other connections: the log of the program on {host} shows "
+    "why not these (it ends again and again, is at a limit of its own, or some clients speak TLS "
+    f"or another protocol); {_LOST_ON_THE_WAY}",
+)
+"""Connections that the endpoint accepts and ends without a byte."""
+
+
+_NOTHING_OUTSIDE = (
+    "The program on {host} may hang, or wait for something else first; "
+    f"{_LOST_ON_THE_WAY}; {_ONLY_RECEIVES} send nothing, too"
+)
+
+
+sends_nothing = _endpoint(
+    CauseCode.ENDPOINT_SENDS_NOTHING,
+    "sends_nothing",
+    "accepts connections and sends nothing",
+    past="sent nothing in time",
+    hint="The program may hang, or wait for something else first: look at the pod's log and load; "
+    f"{_LOST_ON_THE_WAY}; {_ONLY_RECEIVES} send nothing, too",
+    outside=_NOTHING_OUTSIDE,
+)
+"""Connections that the endpoint accepts, and whose clients give up."""
+
+
+no_datagram = _endpoint(
+    CauseCode.ENDPOINT_SENDS_NOTHING,
+    "no_datagram",
+    "sends no datagram back",
+    past="sent nothing in time",
+    hint=NO_DATAGRAM_HINT,
+    outside=_NOTHING_OUTSIDE,
+)
+"""UDP flows that the endpoint doesn't answer."""
+
+
+owes_answers = _endpoint(
+    CauseCode.ENDPOINT_SENDS_NOTHING,
+    "owes_answers",
+    "answered before, and then no more",
+    hint="The program may hang at some requests, wait for something else, or take longer than its "
+    "clients wait: read its log; where clients have the last word, as those that only acknowledge "
+    "messages or send measurements, this is as it should be",
+)
+"""Connections that ended after the endpoint had answered, and then not."""
+
+
+_LATE_PAST = "answered after its clients had left"
+
+
+@cause(
+    CauseCode.ENDPOINT_ANSWERS_LATE,
+    about="{at}",
+    is_predicate=True,
+    past=_LATE_PAST,
+    short="answers after its clients have left",
+    hint="The clients' time-out is most likely shorter than the answer takes: raise it, or find "
+    "out why the program is slow, from its log and load; one that answers only what has ended is "
+    "late, too",
+)
+def answers_late(at: At, waited_s: float) -> str:
+    """Of connections whose clients leave before the first byte, of which the last took so long."""
+    del at
+    return f"answers after its clients have left: its first byte took {waited_s:.1f} s"
+
+
+@cause(
+    CauseCode.ENDPOINT_ANSWERS_LATE,
+    about="{at}",
+    is_predicate=True,
+    past=_LATE_PAST,
+    short="answers right after its clients have left, and not before",
+    hint="The program most likely waits for the end of its input: compare the protocol that client "
+    "and program speak (TLS or not), and the port; if it is meant to read to the end, let clients "
+    "close only their side for sending; if its log shows that it is slow, raise the clients' "
+    "time-out",
+)
+def answers_at_end(at: At, waited_s: float) -> str:
+    """The same, where each time it came right after the client's end."""
+    del at
+    what = "answers right after its clients have left, and not before"
+    return f"{what}: its first byte took {waited_s:.1f} s"
+
+
+answers_flows_late = _endpoint(
+    CauseCode.ENDPOINT_ANSWERS_LATE,
+    "answers_flows_late",
+    "answered late",
+    hint=f"Clients that wait for {UNANSWERED_FLOW_S} s or less get nothing; most resolvers wait "
+    "for 5 s. Find out from the log and load of the program why it is slow: a DNS server may wait "
+    "for one that it asks",
+)
+"""UDP flows that the endpoint answered after their clients may have left."""
+
+
+_DENIES_OUTSIDE = (
+    "Look for a firewall at {host}, or an access rule of its program, that denies this client: the "
+    "host sees the client's own address where it can"
+)
+
+
+@cause(
+    CauseCode.ENDPOINT_DENIES,
+    about="{at}",
+    is_predicate=True,
+    past="answered this node, but not {client}",
+    hint="Look for a NetworkPolicy, or another firewall at the pod, that denies this client: the "
+    "endpoint sees the client's own address; if the pod replies through a second interface "
+    f"(Multus, macvlan), past this node, annotate the Service with {DOMAIN}preserve-client-address"
+    ": never",
+    outside=_DENIES_OUTSIDE,
+)
+def denies(at: At, client: str) -> str:
+    """Of dials that only fail from the addresses of clients, the last of which is this one."""
+    del at
+    return f"answers this node, but not {client}"
+
+
+@cause(
+    CauseCode.ENDPOINT_DENIES,
+    about="{at}",
+    is_predicate=True,
+    past="ended connections of {client} without a byte, and answered others",
+    hint="Look for an access rule of the program that denies this client (pg_hba.conf, hosts.deny, "
+    "an allow list): it must admit the address that the program sees, the client's own or this "
+    "node's; or this client alone speaks TLS or another protocol: the program's log shows it",
+    outside=_DENIES_OUTSIDE,
+)
+def excludes(at: At, client: str) -> str:
+    """Of connections of some clients, the last of which is this one, that the endpoint ends."""
+    del at
+    return f"ends connections of {client} without a byte, and answers others"
+
+
+cuts_off = _endpoint(
+    CauseCode.ENDPOINT_CUTS_OFF,
+    "cuts_off",
+    "resets connections while or after it answers",
+    past="reset connections while or after it answered",
+    hint="Answers may be incomplete: read the log of the pod, which may crash or give up while it "
+    f"answers; {_LOST_ON_THE_WAY}; some programs reset every connection that they have finished",
+    outside="Answers may be incomplete: read the log of the program on {host}, which may crash or "
+    f"give up while it answers; {_LOST_ON_THE_WAY}; some programs reset every connection that they "
+    "have finished",
+)
+"""Connections that the endpoint answers, and then resets."""
+
+
+_MTU = (
+    "Large packets may exceed the MTU on the way to {ip}: compare the MTU in `ip link` on both "
+    'ends and between (tunnels, VPNs), let ICMP type 3 code 4 and ICMPv6 "packet too big" pass, '
+    "or clamp the MSS to the path's MTU; a firewall that drops packets with data, a link that "
+    "loses many packets, and a host that has just gone look the same"
+)
+
+
+@cause(
+    CauseCode.PACKETS_LOST,
+    about="{client}",
+    past="client {client} did not acknowledge the answers that it was sent",
+    hint=_MTU.replace("{ip}", "{client}"),
+)
+def not_to_client(client: str) -> str:
+    """Of connections whose client, which is no fault of an endpoint, doesn't get the answers."""
+    return f"client {client} does not acknowledge the answers that it is sent"
+
+
+not_to_endpoint = _endpoint(
+    CauseCode.PACKETS_LOST,
+    "not_to_endpoint",
+    "acknowledges handshakes, but not what clients send",
+    past="acknowledged handshakes, but not what clients sent",
+    hint=_MTU,
+)
+"""Connections on which the endpoint acknowledges nothing behind the handshake."""
+
+
+not_all_to_endpoint = _endpoint(
+    CauseCode.PACKETS_LOST,
+    "not_all_to_endpoint",
+    "does not acknowledge all that clients send",
+    past="did not acknowledge all that clients sent",
+    hint=_MTU,
+)
+"""The same, where the endpoint had sent bytes."""
+
+
+@cause(CauseCode.PACKETS_LOST, about="{at}", past="answers of {at} arrived with a gap", hint=_MTU)
+def not_from_endpoint(at: At) -> str:
+    """Of connections on which bytes of the endpoint are missing."""
+    return f"answers of {at} arrive with a gap"
+
+
+@cause(
+    CauseCode.FAULT_ON_PURPOSE,
+    about="{at}",
+    is_predicate=True,
+    short="has a fault on purpose",
+    hint="To end it, have the program or toxiproxy client that set it remove it",
+)
+def fault_on_purpose(at: At, faults: tuple[str, ...]) -> str:
+    """Of connections that suffer faults because they were asked for, in words."""
+    del at
+    return f"has a fault on purpose: {', '.join(faults)}"
+
+
+@cause(
+    CauseCode.OUT_OF_PORTS,
+    hint="sysctl -w net.ipv4.tcp_tw_reuse=1",
+)
+def out_of_ports() -> str:
+    """Of this node, which had no source port left towards an endpoint."""
+    return "no source port was left for connections to an endpoint"
+
+
+@cause(
+    CauseCode.OUT_OF_CLIENT_PORTS,
+    hint="Set the sysctl net.ipv4.tcp_timestamps=1 on this node and in the endpoint, or have the "
+    "client keep fewer connections open",
+)
+def out_of_client_ports() -> str:
+    """Of a client's own address, which has no port left towards an endpoint."""
+    return (
+        "all ports 61000-65535 of a client's address towards an endpoint are in use: the endpoint "
+        "sees this node's address, or the client is refused if the endpoint has not answered it"
+    )
+
+
+DIAL_CODES: Mapping[Failure, CauseCode] = {
+    **dict.fromkeys(Failure, CauseCode.ENDPOINT_FAILS),
+    Failure.REFUSED: CauseCode.ENDPOINT_REFUSES,
+    Failure.SILENT: CauseCode.ENDPOINT_SILENT,
+    Failure.RESET: CauseCode.ENDPOINT_RESETS,
+    Failure.NO_HOST: CauseCode.ENDPOINT_NO_HOST,
+    Failure.ADMIN_PROHIBITED: CauseCode.ENDPOINT_UNREACHABLE,
+    **dict.fromkeys(UNREACHABLE | BY_OWN_ROUTE, CauseCode.ENDPOINT_UNREACHABLE),
+}
+"""The code of a failed dial's cause."""
+_OF_DIALS: Mapping[Failure, Callable[[At], Cause]] = {
+    Failure.REFUSED: refuses,
+    Failure.SILENT: silent,
+    Failure.RESET: resets,
+    Failure.NO_HOST: no_host,
+    Failure.ADMIN_PROHIBITED: prohibited,
+    Failure.NO_ROUTE: no_route,
+    Failure.ROUTE_PROHIBITS: route_prohibits,
+    Failure.ROUTE_UNREACHABLE: route_unreachable,
+    **dict.fromkeys(UNREACHABLE, unreachable),
+}
+
+
+def dial_failed(at: At, failure: Failure, error: str) -> Cause:
+    """Return the cause of failed dials of an endpoint; ``error`` is the text of their errno."""
+    row = _OF_DIALS.get(failure)
+    return row(at) if row is not None else fails(at, failure, error)
+
+
+def absent(at: At, hop: NextHop) -> Cause:
+    """Return the cause of failed dials of an address whose next hop no host answers for."""
+    return no_gateway(at, hop.gateway, hop.interface) if hop.gateway else no_host(at, hop.interface)
+
+
+def end_code(failure: Failure) -> CauseCode:
+    """Return why connections ended without a byte of the endpoint, or as packets were lost."""
+    if failure in LOSSES:
+        return CauseCode.PACKETS_LOST
+    is_left = failure is Failure.UNANSWERED or failure is Failure.NO_DATAGRAM
+    return CauseCode.ENDPOINT_SENDS_NOTHING if is_left else CauseCode.ENDPOINT_RESETS
+
+
+def loses(at: At, failure: Failure, client: str = "", *, has_sent: bool = False) -> Cause:
+    """Return the cause of connections that clients leave as packets are lost.
+
+    Args:
+        failure: One of ``model.failures.LOSSES``.
+        client: The last one's IP address; it is named where its own packets are lost.
+        has_sent: The endpoint had sent bytes on these connections.
+    """
+    if failure is Failure.NOT_TO_CLIENT:
+        return not_to_client(client)
+    if failure is Failure.FROM_ENDPOINT:
+        return not_from_endpoint(at)
+    return not_all_to_endpoint(at) if has_sent else not_to_endpoint(at)

@@ -1,0 +1,120 @@
+"""The rows of causes that endpoints by name have: a name that isn't looked up, or leads nowhere."""
+
+from __future__ import annotations
+
+from ..model import CauseCode
+from ..model.annotations import DOMAIN
+from ..model.endpoint_names import INSTALL_DNSPYTHON, NO_DNSPYTHON
+from .cause import cause
+
+
+@cause(
+    CauseCode.PORT_NAME_MISSING,
+    about="{port}",
+    hint=f"Write {{port}}=HOST:PORT in the annotation {DOMAIN}endpoints, or list the port in the "
+    "EndpointSlice",
+)
+def no_name_for_port(port: str) -> str:
+    """All names are for other ports."""
+    return f'no endpoint by name is for its port "{port}"'
+
+
+def _suffixes_hint(name: str) -> str:
+    return (
+        "Endpoints by name are for names that the operator of the proxy has allowed: "
+        f"--allow-endpoint-names lists suffixes, as {name.partition('.')[2] or name}"
+    )
+
+
+@cause(CauseCode.NAME_NOT_ALLOWED, about="{name}", hint=_suffixes_hint)
+def name_not_allowed(name: str) -> str:
+    """The operator hasn't allowed it."""
+    return f"{name} is not looked up: --allow-endpoint-names has no suffix of it"
+
+
+@cause(
+    CauseCode.NAME_NOT_ALLOWED,
+    about="{name}",
+    hint="Names must not lead to pods: set --cluster-cidr",
+)
+def networks_unknown(name: str) -> str:
+    """It might lead to a pod."""
+    return f"{name} is not looked up: which addresses are those of pods is unknown"
+
+
+@cause(
+    CauseCode.NAME_NOT_ALLOWED,
+    about="{name}",
+    hint="Names must not lead to Nodes: let the proxy's account list nodes; its log has what "
+    "failed",
+)
+def nodes_unknown(name: str) -> str:
+    """It might lead to a Node."""
+    return f"{name} is not looked up: which addresses are those of Nodes is unknown"
+
+
+@cause(
+    CauseCode.NAME_NOT_ALLOWED,
+    about="{name}",
+    hint="Remove names, from this Service or from others",
+)
+def too_many_names(name: str, of_service: int, uses: int, of_namespace: int, of_node: int) -> str:
+    """It is beyond one of these limits."""
+    return (
+        f"{name} is not looked up: a Service may have {of_service} names ({uses} over all its "
+        f"slices), the Services of a namespace {of_namespace}, and all Services {of_node:,}, in "
+        "equal shares of namespaces"
+    )
+
+
+@cause(
+    CauseCode.NAME_UNRESOLVED,
+    about="{name}",
+    hint="The running proxy looks it up, by the DNS servers of its node",
+)
+def not_looked_up_yet(name: str) -> str:
+    """No server has answered yet."""
+    return f"{name} has not been looked up yet"
+
+
+def _resolving_hint(name: str, why: str) -> str:
+    if why == NO_DNSPYTHON:
+        return f"On the node {INSTALL_DNSPYTHON}"
+    return f"Ask the DNS servers of /etc/resolv.conf on the node: dig {name}"
+
+
+def _stale_hint(name: str, why: str) -> str:
+    return f"They are used for an hour. {_resolving_hint(name, why)}"
+
+
+@cause(CauseCode.NAME_UNRESOLVED, about="{name}", hint=_resolving_hint)
+def name_unresolved(name: str, why: str) -> str:
+    """It has no address, as DNS has answered."""
+    return f"no address of {name} is known: {why}"
+
+
+@cause(CauseCode.NAME_UNRESOLVED, about="{name}", hint=_stale_hint)
+def name_stale(name: str, why: str) -> str:
+    """It has none any more."""
+    return f"{name} no longer resolves, its last addresses are used: {why}"
+
+
+@cause(
+    CauseCode.ENDPOINT_NOT_ALLOWED,
+    about="{name}",
+    hint="A name may lead only to addresses outside this node and the cluster: see "
+    "docs/services.md",
+)
+def name_leads_astray(name: str, where: str) -> str:
+    """One of its addresses must not be dialled."""
+    return f"{name} leads to {where}: it is not dialled"
+
+
+@cause(
+    CauseCode.NAME_UNRESOLVED,
+    about="{name}",
+    hint="The Service has an {family} address, and the name has none",
+)
+def no_address_of_family(name: str, family: str) -> str:
+    """It has addresses of the other family only."""
+    return f"{name} has no {family} address"

@@ -1,0 +1,99 @@
+"""The one place where causes become text: sentences, and what to do.
+
+    Cause ──say──▶ "10.244.0.9:8080 refused connections, when it was last tried"
+          └─remedy▶ "Compare targetPort with …"
+
+Rule 1: a sentence can be understood alone, and has no full stop. A remedy is a sentence, or a
+command that can be pasted, which begins in lower case.
+Rule 2: how often, and how long ago, isn't part of a sentence: that changes while the fact stays.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+
+from ..model import CauseCode, ip_of
+from ..model.annotations import DOMAIN
+from .cause import Cause, Text, When
+
+EXPECTS_NO_HEADER = (
+    "This proxy sends a PROXY header before the client's bytes (annotation "
+    f"{DOMAIN}proxy-protocol), which the program may not expect: let it, or remove the annotation. "
+)
+"""What to do before anything else where that is so, if clients get no answer."""
+
+
+class Form(enum.Enum):
+    """How much of a sentence is wanted."""
+
+    WHOLE = enum.auto()
+    SHORT = enum.auto()
+    """Without what may be the reason."""
+    PREDICATE = enum.auto()
+    """Without the object, if the sentence begins with it."""
+
+
+def say(cause: Cause, form: Form = Form.WHOLE) -> str:
+    """Return the sentence of a cause."""
+    row, is_now = cause.row, cause.when is When.NOW
+    text: Text = row.words
+    if not is_now and row.past:
+        text = row.past
+    elif form is Form.SHORT and row.short:
+        text = row.short
+    subject = f"{object_of(cause)} " if row.is_predicate and form is not Form.PREDICATE else ""
+    parts = [subject, _written(text, cause)]
+    if cause.when is When.PAST:
+        # After "but not 10.0.0.1" it would be about that client.
+        comma = "," if cause.code is CauseCode.ENDPOINT_DENIES else ""
+        parts.append(f"{comma} when it was last tried")
+    if cause.before is not None and is_now:
+        parts.append(f"; {say_before(cause.before)}")
+    if _gets_header(cause):
+        parts.append(" (this proxy sends a PROXY header first)")
+    if cause.more and form is not Form.SHORT:
+        parts.append(f"; {cause.more:,} more like this are not listed")
+    return "".join(parts)
+
+
+def say_before(cause: Cause) -> str:
+    """Return how an endpoint failed before it failed otherwise, as a clause."""
+    return f"before, {say(cause.replace(when=When.LATELY))}"
+
+
+def remedy(cause: Cause) -> str:
+    """Return what to do about a cause; empty if its sentence contains that."""
+    before = cause.before
+    if before is not None and before.code is CauseCode.ENDPOINT_UNREACHABLE:
+        # A router without a way back to the datagram's source can't report that it has none.
+        return remedy(before.replace(host=cause.host))
+    row = cause.row
+    text = _written((row.outside if cause.host else "") or row.hint, cause)
+    if cause.answers_others:
+        of_times = row.at_times_outside if cause.host else row.at_times
+        if of_times:
+            text = _written(of_times, cause)
+        elif text and cause.code.traits.is_of_now:
+            text = f"If it fails again: {text[0].lower()}{text[1:]}"
+    return f"{EXPECTS_NO_HEADER}{text}" if _gets_header(cause) else text
+
+
+def object_of(cause: Cause) -> str:
+    """Return what a cause is about: an address, ``shop/web``, ``EndpointSlice shop/web-x``."""
+    about = cause.row.about
+    params = dict(cause.params)
+    return about.format_map(params) if isinstance(about, str) else about(**params)
+
+
+def _gets_header(cause: Cause) -> bool:
+    return cause.has_header and cause.code.traits.may_be_header
+
+
+def _written(text: Text, cause: Cause) -> str:
+    params: Mapping[str, object] = dict(cause.params)
+    if not isinstance(text, str):
+        return text(**params)
+    if "{" not in text:
+        return text
+    return text.format_map({**params, "host": cause.host, "ip": ip_of(object_of(cause))})

@@ -1,0 +1,306 @@
+"""The rows of causes that a Service, one of its addresses, or its clients have.
+
+not this proxy's · an address that another one has · no listener · what has no effect · clients
+that are turned away
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+
+from ..model import CauseCode, ServiceKey, SliceKey
+from .cause import Cause, cause
+from .slices import NAMES_SHOWN
+
+NOTES_MAX = 10
+"""Notes of one kind (Service, addresses, slices) at a Service port; each port repeats them."""
+HEALTH_CHECK_FAILS = (
+    "Load balancers may treat this node as one without endpoints; it is retried every second"
+)
+"""What a health check node port that doesn't answer means."""
+
+
+# This proxy doesn't serve such Services or ports.
+
+
+@cause(CauseCode.NOT_OURS)
+def lacks_label(label: str) -> str:
+    """It lacks the label that this proxy serves."""
+    return f"it has no label {label}"
+
+
+@cause(CauseCode.NOT_OURS)
+def of_other_proxy(name: str) -> str:
+    """Its label names another proxy."""
+    return f"its label assigns it to the service proxy {name!r}"
+
+
+@cause(CauseCode.NOT_OURS)
+def has_headless_label() -> str:
+    """Its label says that no proxy serves it."""
+    return "it has the label service.kubernetes.io/headless"
+
+
+@cause(CauseCode.NOT_OURS)
+def is_external_name() -> str:
+    """It is an alias in DNS."""
+    return "type ExternalName is served by DNS alone"
+
+
+@cause(CauseCode.NOT_OURS, short="it is headless")
+def is_headless() -> str:
+    """It has no cluster IP, and wants none."""
+    return "it is headless (clusterIP: None): clients reach its endpoints directly"
+
+
+@cause(CauseCode.NOT_OURS)
+def no_cluster_ip() -> str:
+    """The API server hasn't given it one."""
+    return "it has no cluster IP yet"
+
+
+@cause(CauseCode.NOT_OURS, short="protocol {protocol} is not supported")
+def unsupported_protocol(protocol: str) -> str:
+    """Its protocol is another one."""
+    return f"protocol {protocol} is not supported (TCP and UDP are)"
+
+
+@cause(CauseCode.NOT_OURS, short="load-balancer IP {address} is not served here")
+def balanced_elsewhere(address: str) -> str:
+    """A load balancer answers for its address itself."""
+    return (
+        f"load-balancer IP {address} is not served here: its ipMode is not VIP, so the load "
+        "balancer itself answers for it"
+    )
+
+
+# Addresses.
+
+
+@cause(CauseCode.ADDRESS_TAKEN, about="{address}", hint="Give one of them another address")
+def held_by(address: str, holder: str) -> str:
+    """A port of another Service holds the address, with its port and protocol."""
+    return f"{address} is already held by {holder}"
+
+
+@cause(CauseCode.ADDRESS_TAKEN, about="{address}", hint="Give one of them another address")
+def external_ip_of(address: str, owner: ServiceKey | str) -> str:
+    """Its external IP is an address of another Service."""
+    return f"external IP {address} is an address of {owner}"
+
+
+def _number_hint(about: str, kind: str, number: str, **_: str) -> str:
+    del about, number
+    # Not the other one: it may have the address in another way, such as a cluster IP.
+    return f"Give this Service another {kind}"
+
+
+@cause(CauseCode.ADDRESS_TAKEN, about="{about}", hint=_number_hint)
+def lost_to(about: str, kind: str, number: str, holder: str) -> str:
+    """Its cluster IP, node port, … of this number is held by a port of another Service."""
+    return f"{kind} {number} is not served: it is already held by {holder}"
+
+
+@cause(CauseCode.ADDRESS_TAKEN, about="{about}", hint=_number_hint)
+def lost_as_address(about: str, kind: str, number: str, owner: str) -> str:
+    """The same of an external IP that is an address of another Service."""
+    return f"{kind} {number} is not served: it is an address of {owner}"
+
+
+@cause(
+    CauseCode.ADDRESS_TAKEN,
+    about="{address}",
+    hint="Give it a clusterIP that no machine has, such as one of the cluster's range for Services",
+)
+def own_address(address: str) -> str:
+    """Its cluster IP is an address of this node."""
+    return f"its clusterIP {address} is an address of this node"
+
+
+def _external_hint(address: str, why: str, is_allowed: bool) -> str:
+    del address, why
+    if is_allowed:
+        return "Give the Service an external IP that no machine of the cluster has"
+    return "--allow-external-ips lists the networks whose external IPs are served"
+
+
+@cause(CauseCode.EXTERNAL_IP_OFF, about="{address}", hint=_external_hint)
+def external_ip_off(address: str, why: str, *, is_allowed: bool = False) -> str:
+    """An external IP isn't served, though it may be one of those that are allowed."""
+    del is_allowed
+    return f"external IP {address} is not served: {why}"
+
+
+@cause(CauseCode.EXTERNAL_IP_OFF, about="{address}", hint="Divide the Service")
+def too_many_external_ips(address: str, limit: int) -> str:
+    """An external IP is beyond those of a Service that are served."""
+    return (
+        f"external IP {address} and those after it are not served: a Service with as many ports "
+        f"may have {limit}"
+    )
+
+
+@cause(
+    CauseCode.TOO_MANY_FRONTENDS,
+    about="{service}",
+    hint="Divide the Service, or give it fewer ports or load-balancer IPs",
+)
+def too_many_frontends(service: ServiceKey | str, limit: int, count: int) -> str:
+    """It has more frontends than are served; so many ports aren't, this one first."""
+    which = (
+        "this port is" if count == 1 else f"this port and the {count - 1:,} after it, by name, are"
+    )
+    return (
+        f"{service} has more than {limit:,} frontends, which are its ports times their addresses: "
+        f"{which} not served"
+    )
+
+
+@cause(
+    CauseCode.TOO_MANY_FRONTENDS,
+    about="namespace {namespace}",
+    hint="Remove ports from the largest Services of the namespace",
+)
+def too_many_frontends_in_namespace(namespace: str, limit: int) -> str:
+    """It is among the largest Services of a namespace with too many frontends."""
+    return (
+        f"the Services of namespace {namespace} together have more than {limit:,} frontends, which "
+        "are their ports times their addresses, so the largest Services, this one among them, are "
+        "not served"
+    )
+
+
+def _chain(problem: str, hint: str, chain: str) -> str:
+    del problem, hint
+    return f"nftables chain {chain}" if chain else ""
+
+
+def _hint(problem: str, hint: str, chain: str) -> str:
+    del problem, chain
+    return hint
+
+
+@cause(CauseCode.NOT_LISTENING, about=_chain, hint=_hint)
+def not_listening(problem: str, hint: str, chain: str = "") -> str:
+    """A frontend, or the proxy port behind it, can't be served, or may not be.
+
+    Args:
+        problem: In the words of what opens or steers it.
+        chain: Family, table and name of the chain of another program that is to blame, if one is.
+    """
+    del hint, chain
+    return problem
+
+
+# What a user has written and doesn't get.
+
+
+@cause(CauseCode.NOT_FOLLOWED)
+def not_followed(note: str) -> str:
+    """A field or an annotation has no effect, or not the one intended: what, and why."""
+    return note
+
+
+@cause(CauseCode.NOT_FOLLOWED)
+def of_slice(slice_: SliceKey | str, text: str) -> str:
+    """The same in a slice, ``shop/web-1``."""
+    return f"EndpointSlice {slice_}: {text}"
+
+
+@cause(CauseCode.NOT_FOLLOWED)
+def more_notes() -> str:
+    """There are more than are listed."""
+    return f"there are further notes: the first {NOTES_MAX} are listed"
+
+
+def first_notes(notes: Iterable[Cause]) -> tuple[Cause, ...]:
+    """Return ``NOTES_MAX`` of them at most, and then one that states that there are more."""
+    found = tuple(itertools.islice(notes, NOTES_MAX + 1))
+    return found if len(found) <= NOTES_MAX else (*found[:NOTES_MAX], more_notes())
+
+
+@cause(
+    CauseCode.NOT_FOLLOWED,
+    about="{of}",
+    hint="Correct it: an object that was valid before keeps its last form until then",
+)
+def rejected(of: str, line: str, problem: str) -> str:
+    """An object about it, ``Service shop/web``, has a mistake: with its place, and alone."""
+    del problem
+    return f"{of} is rejected: {line}"
+
+
+@cause(CauseCode.NOT_FOLLOWED)
+def of_object(line: str, problem: str) -> str:
+    """The same, where the object is used in part, or the line says which it is."""
+    del problem
+    return line
+
+
+@cause(CauseCode.NOT_FOLLOWED, hint="Repair that file, first at {place}")
+def object_kept(place: str) -> str:
+    """A removed object of it is kept, as its file has mistakes, the first of them there."""
+    del place
+    return "an object of it was removed from its file, and is kept while the file has mistakes"
+
+
+@cause(CauseCode.NOT_FOLLOWED, hint=HEALTH_CHECK_FAILS)
+def health_check_fails(problem: str) -> str:
+    """Load balancers get no answer about it, though clients are served."""
+    return problem
+
+
+# Clients that are turned away, because of where they are, or of what they send.
+
+_IS_ADMITTED_NOW = "explain --from=ADDRESS shows whether a client is admitted now"
+
+
+def _shown(networks: tuple[str, ...]) -> str:
+    return ", ".join(networks[:NAMES_SHOWN]) + (", …" if len(networks) > NAMES_SHOWN else "")
+
+
+@cause(
+    CauseCode.SOURCE_DENIED,
+    about=_shown,
+    hint="spec.loadBalancerSourceRanges must contain the client's network",
+)
+def source_denied(networks: tuple[str, ...]) -> str:
+    """Clients outside these networks are dropped."""
+    if not networks:
+        return "all clients are dropped"
+    return f"clients outside {_shown(networks)} are dropped"
+
+
+@cause(CauseCode.SOURCE_DENIED, hint=_IS_ADMITTED_NOW)
+def source_was_denied() -> str:
+    """Clients were dropped before the source ranges changed."""
+    return "clients were dropped before spec.loadBalancerSourceRanges changed"
+
+
+@cause(CauseCode.NOT_LOCAL, hint=_IS_ADMITTED_NOW)
+def none_was_local() -> str:
+    """Clients were dropped while only other nodes had endpoints for them."""
+    return "clients were dropped while only other nodes had endpoints, and the policy was Local"
+
+
+@cause(
+    CauseCode.NO_PROXY_HEADER,
+    about="{client}",
+    hint="--accept-proxy-protocol contains that address: have it send the header, or remove it "
+    "from the networks there",
+)
+def no_proxy_header(client: str) -> str:
+    """Connections were reset, as they didn't begin with a PROXY header; the client is the last."""
+    return f"connections without a PROXY header were reset, the last one of {client}"
+
+
+@cause(
+    CauseCode.HOP_LIMIT,
+    about="{client}",
+    hint="Have the client send with a larger TTL (IPv6: hop limit); if it does, look for a loop: a "
+    "Service whose endpoint or load balancer leads back to it",
+)
+def hop_limit_reached(client: str) -> str:
+    """Datagrams were dropped, as their hop limit was used up; the client is the last one."""
+    return f"datagrams were dropped because their hop limit was reached, the last one of {client}"

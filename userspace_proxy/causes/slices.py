@@ -1,0 +1,362 @@
+"""The rows of causes why a Service port has no endpoint that may be used, or not all of them.
+
+no slice ─ empty slice ─ no such port ─ not ready ─ on other nodes ─ drained, refused ─ too many
+"""
+
+from __future__ import annotations
+
+from ..model import CauseCode, ServiceKey, SliceKey
+from ..model.annotations import ANNOTATION_WEIGHT
+from ..model.mirroring import mirrored_name
+from ..model.reading import LABEL_SERVICE_NAME
+from .cause import Cause, cause
+
+NAMES_SHOWN = 5
+"""Names, networks and reasons in a sentence."""
+_SLICES_OF = "EndpointSlices of {service}"
+_USES_ALL = "{policy}: Cluster uses endpoints of all nodes"
+_LABELLED = f"an EndpointSlice with the label {LABEL_SERVICE_NAME}: {{name}}"
+
+
+@cause(
+    CauseCode.NO_SLICE,
+    about="{service}",
+    hint="Its pods have no {family} address, or its slices were written for {other} alone",
+)
+def no_slice_of_family(service: ServiceKey | str, family: str, other: str) -> str:
+    """Its slices are of the other family."""
+    return f"no EndpointSlice of {family} belongs to {service}, only of {other}"
+
+
+@cause(CauseCode.NO_SLICE, about="{service}", hint=f"Remove that, or create {_LABELLED}")
+def not_mirrored(service: ServiceKey | str, name: str, note: str) -> str:
+    """Its Endpoints aren't mirrored; the note states why."""
+    del service, name
+    return note
+
+
+@cause(
+    CauseCode.NO_SLICE,
+    about="{service}",
+    hint="The EndpointSlice controller creates one from the selector {selector}; manifests must "
+    "contain one, or Endpoints, as selectors aren't evaluated there",
+)
+def no_slice(service: ServiceKey | str, selector: str) -> str:
+    """It has a selector, and no slice."""
+    del selector
+    return f"no EndpointSlice belongs to {service}"
+
+
+@cause(CauseCode.NO_SLICE, about="{service}", hint=f"Create {_LABELLED}")
+def no_slice_nor_selector(service: ServiceKey | str, name: str) -> str:
+    """It has neither."""
+    del name
+    return f"no EndpointSlice belongs to {service}, and it has no selector"
+
+
+@cause(CauseCode.NO_SLICE, about="{slice_}", hint="Correct it: the Service has no other one")
+def slice_rejected(slice_: str, line: str) -> str:
+    """Its slice, ``EndpointSlice shop/web-1``, has a mistake; the line has the place."""
+    return f"{slice_} is rejected: {line}"
+
+
+@cause(
+    CauseCode.NO_SLICE,
+    about="{slice_}",
+    hint=f"If it is one, give it the label {LABEL_SERVICE_NAME}: {{name}}",
+)
+def unnamed_slice_rejected(slice_: str, line: str, name: str) -> str:
+    """The same of a slice that names no Service, and whose own name contains this one's."""
+    del name
+    return f"{slice_}, by its name a slice of it, is rejected: {line}"
+
+
+def _which(count: int) -> str:
+    return "its EndpointSlice is" if count == 1 else f"its {count} EndpointSlices are"
+
+
+@cause(CauseCode.SLICE_EMPTY, about="{service}", hint="kubectl get {pods}")
+def selects_no_pod(service: ServiceKey | str, count: int, selector: str, pods: str) -> str:
+    """Its slices are empty, as no pod matches.
+
+    Args:
+        count: Of the slices.
+        pods: kubectl's words for the pods.
+    """
+    del service, pods
+    return f"{_which(count)} empty: no pod with an address was found for selector {selector}"
+
+
+@cause(
+    CauseCode.SLICE_EMPTY,
+    about="{service}",
+    hint="It has no selector: what created the slice must add endpoints",
+)
+def slice_empty(service: ServiceKey | str, count: int) -> str:
+    """Its slices are empty, and it has no selector."""
+    del service
+    return f"{_which(count)} empty"
+
+
+def _written(item: SliceKey) -> str:
+    """Return what a user has written that led to a slice."""
+    if name := mirrored_name(item):
+        return f"Endpoints {item.namespace}/{name}"
+    return f"EndpointSlice {item}"
+
+
+def _elsewhere_hint(slice_: str, namespace: str, is_mirrored: bool) -> str:
+    del slice_
+    which = "It belongs to the Service" if is_mirrored else "A slice belongs to Services"
+    return f"{which} of its own namespace: move it to {namespace}"
+
+
+@cause(CauseCode.SLICE_ELSEWHERE, about="{slice_}", hint=_elsewhere_hint)
+def names_from_elsewhere(slice_: str, namespace: str, is_mirrored: bool) -> str:
+    """A slice, ``EndpointSlice web/cart-1``, of another namespace names a Service of this one."""
+    del namespace, is_mirrored
+    return f"{slice_} names this Service, from another namespace"
+
+
+def slice_elsewhere(key: ServiceKey, item: SliceKey) -> Cause:
+    """Return that a slice of another namespace names a Service that exists only in this one."""
+    return names_from_elsewhere(_written(item), key.namespace, bool(mirrored_name(item)))
+
+
+def _orphaned_hint(slice_: str, named: str, name: str, is_mirrored: bool) -> str:
+    del slice_, named
+    if is_mirrored:
+        return f"Its name must be the Service's: {name}"
+    return f"Set its label {LABEL_SERVICE_NAME} to {name}"
+
+
+@cause(CauseCode.SLICE_ORPHANED, about="{slice_}", hint=_orphaned_hint)
+def names_nothing(slice_: str, named: str, name: str, is_mirrored: bool) -> str:
+    """A slice names a Service that doesn't exist, and whose name is similar."""
+    del is_mirrored
+    return f'{slice_} names "{named}", which does not exist (did you mean "{name}"?)'
+
+
+def slice_orphaned(key: ServiceKey, item: SliceKey, named: str) -> Cause:
+    """Return that a slice of this namespace names a Service that doesn't exist."""
+    return names_nothing(_written(item), named, key.name, bool(mirrored_name(item)))
+
+
+def _wanted(port: str) -> str:
+    return f'port named "{port}"' if port else "unnamed port"
+
+
+def _protocol_hint(port: str, protocol: str, others: tuple[str, ...], has_selector: bool) -> str:
+    del port, protocol, others
+    other = "the container's port" if has_selector else "the port of its EndpointSlice"
+    return f"Give the Service's port and {other} the same protocol"
+
+
+@cause(CauseCode.PORT_NAME_MISSING, about="{port}", hint=_protocol_hint)
+def other_protocol(port: str, protocol: str, others: tuple[str, ...], has_selector: bool) -> str:
+    """Endpoints have a port of this name for other protocols only."""
+    del has_selector
+    one = f"{'a' if port else 'an'} {_wanted(port)}"
+    return f"its endpoints have {one} only for {', '.join(others)}, not {protocol}"
+
+
+@cause(
+    CauseCode.PORT_NAME_MISSING,
+    about="{port}",
+    hint="The port's name in the EndpointSlice (Endpoints) must be that in the Service",
+)
+def other_port_names(port: str, names: tuple[str, ...]) -> str:
+    """Endpoints have ports of other names, the first of which are these."""
+    shown = ", ".join(sorted(f'"{name}"' if name else "an unnamed one" for name in names))
+    return f"its endpoints have no {_wanted(port)}; they have {shown}"
+
+
+def _no_port_hint(port: str, has_selector: bool) -> str:
+    del port
+    if has_selector:
+        return "Name a container port so, or set targetPort to its name or number"
+    return "The ports of the EndpointSlice are empty: add those of the Service"
+
+
+@cause(CauseCode.PORT_NAME_MISSING, about="{port}", hint=_no_port_hint)
+def no_port(port: str, has_selector: bool) -> str:
+    """Endpoints have no port at all."""
+    sentence = f"its endpoints have no {_wanted(port)}, nor any other"
+    if not has_selector:
+        return sentence
+    # The EndpointSlice controller leaves a port out that it doesn't find in the pod.
+    return f"{sentence}: targetPort is a name that no container port of its pods has"
+
+
+@cause(
+    CauseCode.PORT_NAME_MISSING,
+    about="{port}",
+    hint="targetPort is a name: give a container port of each pod this name",
+)
+def some_lack_port(port: str, have: int, total: int) -> str:
+    """Only some endpoints have the port, and serve it."""
+    lack = total - have
+    them = f"{lack:,} of its {total:,} endpoints {'has' if lack == 1 else 'have'}"
+    return f"{them} no {_wanted(port)}"
+
+
+@cause(
+    CauseCode.PORT_NAME_MISSING,
+    about=_SLICES_OF,
+    hint="Write its number into the EndpointSlice, which means all ports without it",
+    is_of_slices=True,
+)
+def port_unnumbered(service: ServiceKey | str, port: str, slice_: SliceKey | str) -> str:
+    """A slice has the port without its number."""
+    del service
+    which = f'port "{port}"' if port else "the unnamed port"
+    return f"{which} of EndpointSlice {slice_} has no number"
+
+
+def _not_ready_hint(total: int, ended: int, pods: str) -> str:
+    del total
+    if not pods:
+        return "It has no selector: what writes its EndpointSlice sets the conditions of endpoints"
+    return f"kubectl {'get' if ended else 'describe'} {pods}"
+
+
+@cause(CauseCode.NOT_READY, hint=_not_ready_hint)
+def none_ready(total: int, ended: int, pods: str) -> str:
+    """No endpoint is ready, nor still serving.
+
+    Args:
+        ended: Of all, those that terminate and don't serve any more.
+        pods: kubectl's words for the pods; empty: it has no selector.
+    """
+    del pods
+    if total == 1:
+        if ended:
+            return "its only endpoint is terminating and doesn't serve any more"
+        return "its only endpoint is not ready"
+    many = f"none of its {total:,} endpoints is ready"
+    if not ended:
+        return many
+    are = "all are" if ended == total else f"{ended:,} of them {'is' if ended == 1 else 'are'}"
+    return f"{many}, and {are} terminating"
+
+
+@cause(CauseCode.NOT_READY, hint="kubectl get pods -n {namespace}")
+def about_to_vanish(namespace: str, count: int) -> str:
+    """Its usable endpoints all terminate."""
+    del namespace
+    are = "it is" if count == 1 else "all are"
+    return f"{are} terminating and about to vanish, and no ready one is used here"
+
+
+def _local_hint(total: int, unknown: int, node: str, policy: str) -> str:
+    del total, node
+    hint = _USES_ALL.format(policy=policy)
+    return f"{hint}; nodeName in the EndpointSlice states where an endpoint is" if unknown else hint
+
+
+@cause(CauseCode.NOT_LOCAL, hint=_local_hint)
+def none_local(total: int, unknown: int, node: str, policy: str) -> str:
+    """No endpoint is on this node, and the policy excludes all others.
+
+    Args:
+        unknown: Of all, those whose node isn't known.
+        node: That of the only one.
+        policy: The field with the policy.
+    """
+    del policy
+    if total == 1:
+        where = f"its only endpoint {'has no nodeName' if unknown else f'is on node {node}'}"
+    elif unknown == total:
+        where = f"none of its {total:,} endpoints has a nodeName"
+    else:
+        or_not = " or have no nodeName" if unknown else ""
+        where = f"its {total:,} endpoints are on other nodes{or_not}"
+    return f"{where}, and the traffic policy is Local"
+
+
+def _none_usable(total: int, reasons: tuple[str, ...]) -> str:
+    """Return why no endpoint is usable; reasons follow numbers, but for that of a single one."""
+    if total == 1:
+        return f"its only endpoint is {reasons[0]}"
+    # Each may name another Service.
+    more = ", …" if len(reasons) > NAMES_SHOWN else ""
+    return f"none of its {total:,} endpoints is usable: {', '.join(reasons[:NAMES_SHOWN])}{more}"
+
+
+@cause(CauseCode.NOT_LOCAL, hint=_USES_ALL)
+def none_local_nor_usable(total: int, reasons: tuple[str, ...], policy: str) -> str:
+    """No endpoint is usable, for several reasons, the policy among them."""
+    del policy
+    return _none_usable(total, reasons)
+
+
+_DRAINED_HINT = (
+    f'{ANNOTATION_WEIGHT}: "0" on an EndpointSlice drains its endpoints: remove the annotation, or '
+    "give it a weight above 0"
+)
+
+
+@cause(CauseCode.NOT_READY, about=_SLICES_OF, hint=_DRAINED_HINT, is_of_slices=True)
+def none_undrained(total: int, reasons: tuple[str, ...], service: ServiceKey | str) -> str:
+    """No endpoint is usable; slices of the Service drain some."""
+    del service
+    return _none_usable(total, reasons)
+
+
+@cause(CauseCode.ENDPOINT_NOT_ALLOWED, about=_SLICES_OF, hint=_DRAINED_HINT, is_of_slices=True)
+def none_allowed_undrained(total: int, reasons: tuple[str, ...], service: ServiceKey | str) -> str:
+    """The same, and others are refused."""
+    del service
+    return _none_usable(total, reasons)
+
+
+@cause(
+    CauseCode.ENDPOINT_NOT_ALLOWED,
+    hint="Endpoints must be addresses of pods or of other hosts, not of Services, and no node "
+    "ports: correct the EndpointSlice",
+)
+def none_allowed(total: int, reasons: tuple[str, ...]) -> str:
+    """No endpoint is usable, as some are refused."""
+    return _none_usable(total, reasons)
+
+
+@cause(CauseCode.NOT_READY)
+def none_usable(total: int, reasons: tuple[str, ...]) -> str:
+    """No endpoint is usable, for other reasons."""
+    return _none_usable(total, reasons)
+
+
+@cause(
+    CauseCode.TOO_MANY_ENDPOINTS,
+    about="{service}",
+    hint="Divide the Service: its ports times their endpoints and ranges may be {limit:,}",
+)
+def too_many_at_all_ports(service: ServiceKey | str, limit: int) -> str:
+    """The Service's ports before this one have as many endpoints as it may have."""
+    return (
+        f"the ports of {service} together have more than {limit:,} endpoints and source ranges, so "
+        "this port, which is not among the first by name, is not served"
+    )
+
+
+@cause(
+    CauseCode.TOO_MANY_ENDPOINTS,
+    about="namespace {namespace}",
+    hint="Remove ports, endpoints or ranges from the largest Services of the namespace",
+)
+def too_many_in_namespace(namespace: str, limit: int) -> str:
+    """It is among the largest Services of a namespace with too many endpoints."""
+    return (
+        f"the Services of namespace {namespace} together have more than {limit:,} endpoints and "
+        "source ranges, counted for each port, so the largest Services, this one among them, are "
+        "not served"
+    )
+
+
+@cause(
+    CauseCode.TOO_MANY_ENDPOINTS,
+    hint="Divide the Service: a port of one Service may have {limit:,} endpoints of a family",
+)
+def too_many_endpoints(limit: int) -> str:
+    """It has more endpoints than this proxy uses for one."""
+    return f"it has more than {limit:,} endpoints, and the others are left out"

@@ -1,0 +1,524 @@
+"""All clauses that are said of a Service port, beside causes; each is a row.
+
+    served · by the kernel, unseen · nothing has come back · clients fail, failed, get no answer ·
+    some endpoints fail · clients wait · clients of the last minute
+
+Rule 1: "served", and the present tense, are for clients that were answered in the last minute.
+Rule 2: that nothing has come back is an observation: programs that only receive are as they should
+be, and so are Services without clients.
+"""
+
+from __future__ import annotations
+
+from ..causes.cause import Cause
+from ..causes.endpoints import NO_DATAGRAM_HINT, UNANSWERED_FLOW_S
+from ..causes.say import EXPECTS_NO_HEADER, say, say_before
+from ..facts import PortState
+from ..facts.units import plural, seconds_in_words
+from ..model.reading import LABEL_SERVICE_NAME
+from .clause import before_cause, clause, fixed
+
+_FEW = 2
+"""Connections that show nothing: one may have just begun, and ``explain --probe`` sends nothing."""
+
+
+def noun_of(protocol: str) -> str:
+    """Return what clients of a protocol open."""
+    return "flow" if protocol == "UDP" else "connection"
+
+
+def by_endpoints(serving: int, standby: int) -> str:
+    """Return how many endpoints serve, and how many are on standby."""
+    return f"{plural(serving, 'endpoint')}{and_standby(standby)}"
+
+
+def and_standby(standby: int) -> str:
+    """Return how many endpoints are on standby, as the end of a clause; empty if none is."""
+    return f", {standby:,} on standby" if standby else ""
+
+
+def waiting_clients(waiting: int, longest_s: float, protocol: str) -> str:
+    """Return how many connections (flows) wait for an endpoint, and the first one how long."""
+    what = plural(waiting, noun_of(protocol))
+    return f"{what}, the longest for {seconds_in_words(longest_s)}"
+
+
+def _counted(ended: int, total: int, noun: str) -> str:
+    """Return how many of the connections (flows) to endpoints ended so."""
+    if ended < total:
+        return f"the last {noun if ended == 1 else plural(ended, noun)}"
+    return f"{ended:,} of {plural(total, noun)}"
+
+
+# No address is served, or no endpoint may be used.
+
+
+@clause()
+def not_served(state: PortState, place: str, cause: Cause) -> str:
+    """Addresses don't lead to this proxy; the place is empty where the cause names it."""
+    where = f", not at {place}" if place else ""
+    return f"{state.capitalize()}{where}: {say(cause)}"
+
+
+besides = before_cause("besides", "besides, ")
+"""Why clients that reached its addresses would fail."""
+
+
+@clause(planned=lambda cause: f"clients would be dropped: {say(cause)}")
+def dropped(cause: Cause) -> str:
+    """All clients are dropped."""
+    return f"clients are dropped: {say(cause)}"
+
+
+dropped_from_outside = before_cause(
+    "dropped_from_outside", "clients from outside are dropped here: "
+)
+"""Only those from outside are, by design."""
+
+
+def _refused(verb: str, cause: Cause | None) -> str:
+    why = "no endpoint is usable" if cause is None else say(cause)
+    return f"clients {verb} refused: {why}"
+
+
+@clause(planned=lambda cause: _refused("would be", cause))
+def refused(cause: Cause | None) -> str:
+    """No endpoint may be used."""
+    return _refused("are", cause)
+
+
+@clause()
+def not_looked_up(name: str) -> str:
+    """Of a plan: a running proxy looks up the names of its endpoints."""
+    return f"clients would be served once {name} is looked up"
+
+
+# Clients wait for an endpoint.
+
+
+@clause()
+def would_wait(hold_s: float, cause: Cause) -> str:
+    """There is none, and no client."""
+    return f"clients would wait for an endpoint for {seconds_in_words(hold_s)}: {say(cause)}"
+
+
+@clause()
+def waited_in_vain(count: int) -> str:
+    """All that have waited got none."""
+    return f"{plural(count, 'client')} waited, and none was served"
+
+
+@clause()
+def holding(waiting: int, longest_s: float, protocol: str) -> str:
+    """Clients wait; the reason follows."""
+    return f"holding {waiting_clients(waiting, longest_s, protocol)}"
+
+
+@clause()
+def not_woken(problem: str) -> str:
+    """Why the workload that they wait for wasn't scaled."""
+    return problem
+
+
+def _silent_hint(protocol: str, connections: int, has_received: bool, has_header: bool) -> str:
+    if connections <= _FEW:
+        return ""
+    if protocol == "UDP":
+        return NO_DATAGRAM_HINT
+    hint = (
+        "Read the log of the program: it may expect another protocol, or take the end of a "
+        "client's request for an abort; programs that only receive (syslog, graphite) send nothing"
+        if has_received
+        else "Client and server may each wait for the other to begin: compare the protocol, and "
+        "the port, that both speak; health checks that only connect send nothing, too"
+    )
+    return f"{EXPECTS_NO_HEADER if has_header else ''}{hint}"
+
+
+def _room_hint(*, is_silent: bool, **_: object) -> str:
+    return "" if is_silent else "Raise userspace-proxy.io/max-connections, or add endpoints"
+
+
+@clause(hint=_room_hint)
+def at_limit(
+    waiting: int, longest_s: float, protocol: str, limit: int, *, is_pinned: bool, is_silent: bool
+) -> str:
+    """Clients wait for endpoints at their limit; or for the one that each keeps to."""
+    del is_silent
+    held = waiting_clients(waiting, longest_s, protocol)
+    limit_words = plural(limit, noun_of(protocol))
+    if is_pinned:
+        # Others may have fewer.
+        keeps = "the endpoint that a client keeps to (sessionAffinity)"
+        return f"holding {held}: {keeps} has {limit_words}, its limit on this node"
+    return f"holding {held}: endpoints have {limit_words} each, which is their limit on this node"
+
+
+@clause(hint=_silent_hint)
+def nothing_back(protocol: str, connections: int, has_received: bool, has_header: bool) -> str:
+    """Its endpoints have accepted connections, and sent nothing."""
+    del protocol, connections, has_received, has_header
+    return "no byte has come back"
+
+
+# All endpoints fail. The first of these stand before what endpoints do.
+
+
+fail = fixed("fail", "clients fail")
+"""Now."""
+
+
+failed_before = fixed("failed_before", "clients failed before")
+"""A while ago; nothing has tried since."""
+
+
+@clause()
+def get_no_answer(are_some: bool = False) -> str:
+    """All, or some of them."""
+    return f"{'some clients' if are_some else 'clients'} get no answer"
+
+
+@clause()
+def got_no_answer(ended: int, total: int, protocol: str) -> str:
+    """A while ago: so many of all connections, or the last ones."""
+    return f"{_counted(ended, total, noun_of(protocol))} got no answer"
+
+
+@clause()
+def closed(count: int) -> str:
+    """By endpoints that have never sent a byte."""
+    return f"no byte has come back in {plural(count, 'connection')}"
+
+
+only_one_fails = fixed("only_one_fails", "its only usable endpoint doesn't answer")
+"""It has no cause."""
+
+
+one_fails = fixed("one_fails", "1 endpoint doesn't answer")
+"""One of several, likewise."""
+
+
+@clause()
+def none_answers(count: int, is_past: bool) -> str:
+    """Of several, now or when they were last tried."""
+    return f"none of its {count:,} endpoints {'answered when last tried' if is_past else 'answers'}"
+
+
+@clause()
+def some_answer_not(now: int, past: int, total: int, are_all: bool = False) -> str:
+    """How many of all endpoints don't answer, and how many didn't a while ago."""
+    of = f"its {total:,} endpoints" if are_all else plural(total, "endpoint")
+    if not now:
+        return f"{past:,} of {of} didn't answer when last tried"
+    answer = "doesn't answer" if now == 1 else "don't answer"
+    before = f", and {past:,} didn't when last tried" if past else ""
+    return f"{now:,} of {of} {answer}{before}"
+
+
+@clause()
+def further_causes(count: int) -> str:
+    """Beside those that are stated."""
+    return plural(count, "further cause")
+
+
+@clause()
+def others_unused(left: int, reasons: tuple[tuple[int, str], ...], has_more: bool) -> str:
+    """Why endpoints that can't serve aren't used: of how many each reason holds."""
+    others = "the other one isn't" if left == 1 else f"the other {left:,} aren't"
+    if len(reasons) == 1 and not has_more:
+        return f"{others} used: {reasons[0][1]}"
+    shown = [f"{count:,} {why}" for count, why in reasons]
+    return f"{others} used: {', '.join([*shown, *(['…'] if has_more else [])])}"
+
+
+@clause()
+def no_byte_in_time(ended: int, total: int) -> str:
+    """In so many of all connections."""
+    return f"{_counted(ended, total, 'connection')} got no byte in time"
+
+
+@clause()
+def no_datagram_in(ended: int, total: int) -> str:
+    """In so many of all flows."""
+    return f"no datagram has come back in {_counted(ended, total, 'flow')}"
+
+
+@clause(states=False)
+def failed_otherwise_before(cause: Cause) -> str:
+    """How an endpoint failed before it became silent."""
+    return say_before(cause)
+
+
+@clause()
+def were_reset(ended: int, total: int) -> str:
+    """So many of all connections."""
+    were = "was" if ended == 1 else "were"
+    counted = _counted(ended, total, "connection")
+    return f"{counted} {were} reset by the endpoint while or after it answered"
+
+
+# Some endpoints fail, on purpose or not.
+
+
+@clause()
+def more_faults(count: int) -> str:
+    """On purpose."""
+    return f"{plural(count, 'more endpoint')} with faults on purpose"
+
+
+@clause()
+def others_serve(count: int, *, always: bool = True) -> str:
+    """All that don't fail."""
+    one = count == 1
+    what = "the other one serves" if one else f"the other {count:,} serve"
+    return what if always else f"{what}, but not always"
+
+
+@clause()
+def others_untried(count: int) -> str:
+    """No client has dialled them."""
+    what = "the other one has" if count == 1 else f"the other {count:,} have"
+    return f"{what} not been tried"
+
+
+@clause()
+def others_answered(count: int) -> str:
+    """More than a minute ago."""
+    what = "the other one" if count == 1 else f"the other {count:,}"
+    return f"{what} answered before"
+
+
+# This node, or clients, are the reason.
+
+
+may_be_reset = before_cause("may_be_reset", "clients may be reset: ")
+"""This node lacks something for new connections."""
+
+
+not_all_served = before_cause("not_all_served", "not all clients are served: ")
+"""Some clients are turned away because of what they send."""
+
+
+none_served = before_cause("none_served", "no client has been served: ")
+"""All are."""
+
+
+none_admitted = before_cause("none_admitted", "no client has been admitted: ")
+"""All are outside the networks that are admitted."""
+
+
+partly_served = before_cause("partly_served", "partly served: ")
+"""Some of its addresses aren't served."""
+
+
+# Clients are served, as far as that is known.
+
+
+def _would_be_served(serving: int, standby: int, is_now: bool) -> str:
+    del is_now
+    return f"clients would be served by {by_endpoints(serving, standby)}"
+
+
+@clause(planned=_would_be_served)
+def served_by(serving: int, standby: int, is_now: bool = False) -> str:
+    """Clients were answered in the last minute; others may not have been before."""
+    return f"served by {by_endpoints(serving, standby)}{' now' if is_now else ''}"
+
+
+@clause()
+def ready(serving: int, standby: int, *, are_leaving: bool = False) -> str:
+    """Nothing shows that clients are answered; terminating endpoints aren't called ready."""
+    return f"{'usable' if are_leaving else 'ready'}: {by_endpoints(serving, standby)}"
+
+
+@clause(is_dated=True)
+def none_answered_lately(*, has_kernel_path: bool = False) -> str:
+    """Clients were, before; the kernel may lead others to endpoints."""
+    where = "on the userspace path " if has_kernel_path else ""
+    return f"{where}no client has been answered in the last minute"
+
+
+@clause()
+def no_client_yet(*, has_failed: bool = False) -> str:
+    """None has connected, or those that have were not served."""
+    return f"no client has {'been served' if has_failed else 'connected'} yet"
+
+
+@clause()
+def node_port_at(addresses: tuple[str, ...]) -> str:
+    """The few addresses of its node port: the proxy doesn't see clients that dial others."""
+    return f"node port at {' and '.join(addresses)}"
+
+
+@clause(hint=_silent_hint)
+def never_answered(protocol: str, connections: int, has_received: bool, has_header: bool) -> str:
+    """Nothing has come back in all connections (flows) since the start."""
+    del has_header
+    unit = "datagram" if protocol == "UDP" else "byte"
+    made = f"({plural(connections, noun_of(protocol))})"
+    if connections <= _FEW:
+        return f"no {unit} has come back yet {made}"
+    if has_received or protocol == "UDP":
+        return f"no {unit} has come back {made}"
+    return f"no byte has passed in either direction {made}"
+
+
+def _unseen_hint(serving: int, standby: int, service: str, protocol: str, shown: str) -> str:
+    del serving, standby
+    # A dial shows nothing of UDP.
+    if shown or protocol != "TCP":
+        return ""
+    return (
+        f"`userspace-proxy explain {service} --probe` on this node shows which of them accept "
+        "connections now"
+    )
+
+
+@clause(hint=_unseen_hint)
+def led_by_kernel(serving: int, standby: int, service: str, protocol: str, shown: str) -> str:
+    """The kernel leads clients straight to endpoints, past this proxy.
+
+    Args:
+        service: ``shop/web``.
+        shown: What has shown that they accept connections; empty for nothing.
+    """
+    del service, protocol
+    only = f": {shown} show only that connections are accepted" if shown else ""
+    led = f"clients go through the kernel to {by_endpoints(serving, standby)}"
+    return f"{led}; whether they are answered isn't known on this path{only}"
+
+
+# Clients of the last minute. Why stands at the end of each.
+
+
+because = before_cause("because", ": ")
+"""By what endpoints do."""
+
+
+@clause()
+def at_former_endpoints(where: str) -> str:
+    """Their endpoints have left, or aren't ready; ``at`` or ``from``."""
+    return f", {where} endpoints that aren't used any more"
+
+
+def _gaps_hint(count: int, namespace: str, service: str) -> str:
+    del count
+    slices = f"-n {namespace} -l {LABEL_SERVICE_NAME}={service}"
+    return f"See what changes its slices: kubectl get endpointslices {slices} -w"
+
+
+@clause(hint=_gaps_hint)
+def because_of_gaps(count: int, namespace: str, service: str) -> str:
+    """There was no endpoint."""
+    del namespace, service
+    return f": {_gaps(count)}"
+
+
+none_in_time = fixed("none_in_time", ": no endpoint took them in time")
+"""They waited for an endpoint."""
+
+
+were_at_limit = fixed(
+    "were_at_limit", ": endpoints were at their limit on this node (max-connections)"
+)
+"""They waited for one below its limit, which may have been another one then."""
+
+
+def _text(why: object) -> str:
+    return getattr(why, "text", "")
+
+
+def _gaps(count: int) -> str:
+    return f"it had no endpoint {count:,} times in the last minute"
+
+
+@clause(hint=_gaps_hint)
+def gaps(count: int, namespace: str, service: str) -> str:
+    """It had no endpoint, again and again."""
+    del namespace, service
+    return f"{_gaps(count)}; clients that came then were turned away"
+
+
+@clause()
+def flows_failed(failed: int, total: int, at_once: int, unanswered: int, why: object = None) -> str:
+    """UDP; some were refused, and of others that isn't known."""
+    each = f" ({at_once:,} at once, {unanswered:,} without an answer)" if unanswered else ""
+    return f"{failed:,} of {plural(total, 'flow')} failed in the last minute{each}{_text(why)}"
+
+
+@clause()
+def connections_failed(
+    failed: int, total: int, parts: tuple[tuple[int, str], ...], why: object = None
+) -> str:
+    """TCP; parts are counts of what they failed by, in words."""
+    each = f" ({', '.join(f'{count:,} {how}' for count, how in parts)})" if parts else ""
+    what = f"{failed:,} of {plural(total, 'connection')} failed in the last minute"
+    return f"{what}{each}{_text(why)}"
+
+
+@clause()
+def clients_left(count: int, total: int, why: object = None) -> str:
+    """Perhaps on purpose: some clients give up what they need no more."""
+    what = f"{count:,} of {plural(total, 'client')} left before an answer"
+    return f"{what} in the last minute{_text(why)}"
+
+
+@clause()
+def flows_unanswered(count: int, total: int, why: object = None) -> str:
+    """UDP."""
+    what = f"got no answer within {UNANSWERED_FLOW_S} s in the last minute"
+    return f"{count:,} of {plural(total, 'flow')} {what}{_text(why)}"
+
+
+@clause()
+def flows_answered_late(count: int, total: int, why: object = None) -> str:
+    """UDP."""
+    what = f"were answered only after more than {UNANSWERED_FLOW_S} s in the last minute"
+    return f"{count:,} of {plural(total, 'flow')} {what}{_text(why)}"
+
+
+@clause()
+def saved_late(count: int, total: int, why: object = None) -> str:
+    """TCP: an endpoint that is silent was tried first."""
+    what = "were saved late in the last minute"
+    return f"{count:,} of {plural(total, 'connection')} {what}{_text(why)}"
+
+
+@clause(
+    hint="Raise --conntrack-tcp-timeout-established above the longest pause of the clients, or let "
+    "them send keep-alives of their protocol more often"
+)
+def ended_idle(count: int, total: int) -> str:
+    """This proxy ended them."""
+    how = "in the last minute, idle for as long as --conntrack-tcp-timeout-established allows"
+    return f"this proxy ended {count:,} of {plural(total, 'connection')} {how}"
+
+
+@clause()
+def ended_unanswered(count: int, total: int, why: object = None) -> str:
+    """They had been answered before."""
+    what = "ended without an answer to the client's last words in the last minute"
+    return f"{count:,} of {plural(total, 'connection')} {what}{_text(why)}"
+
+
+@clause(
+    hint="Read the log of the program: it may hang, or have begun anew and not know these clients, "
+    "who have to begin anew, too; or its host has gone, or a firewall or route drops packets since"
+)
+def stalled(
+    count: int, total: int, protocol: str, address: str, endpoints: int, has_former: bool
+) -> str:
+    """Open connections (flows) get no answer any more.
+
+    Args:
+        total: All that are open.
+        address: Of the endpoint, if it is one.
+        endpoints: How many there are.
+        has_former: Some are of endpoints that aren't used any more.
+    """
+    by = address or plural(endpoints, "endpoint")
+    if has_former:
+        by = f"{by} and former ones" if endpoints else "endpoints that aren't used any more"
+    verb = "gets" if count == 1 else "get"
+    noun = f"open {noun_of(protocol)}"
+    return f"{count:,} of {plural(total, noun)} {verb} no answer any more from {by}"

@@ -1,0 +1,68 @@
+"""What is said of a Service port at a moment: with ages, and with how often causes were seen.
+
+A view doesn't change with time alone, so these are added where it is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from ..causes.cause import Cause
+from ..causes.say import Form, say
+from ..facts import PortFacts
+from ..facts.units import plural, seconds_in_words, times_in_words
+from .clause import joined
+
+
+def sentence_at(port: PortFacts, now: float, timed: Collection[Cause] = ()) -> str:
+    """Return the sentence about a Service port's state.
+
+    Args:
+        now: Unix time.
+        timed: The causes of which it states how often they were seen, where it states them.
+    """
+    state, texts = port.state, []
+    for clause in state.clauses:
+        age = last_answer(port, now) if clause.is_dated else ""
+        causes = [state.causes[place] for place in clause.causes if place < len(state.causes)]
+        times = (times_of(cause, now) for cause in causes if cause in timed)
+        texts.append(f"{clause.text}{f' ({age})' if age else ''}{''.join(times)}")
+    return joined(texts) if texts else state.sentence
+
+
+def last_answer(port: PortFacts, now: float) -> str:
+    """Return when a client was last answered; empty if that was a moment ago, or never."""
+    if not port.is_quiet:
+        return ""
+    return f"last answer {seconds_in_words(max(0.0, now - port.sent_at))} ago"
+
+
+def cause_at(cause: Cause, now: float, form: Form = Form.WHOLE) -> str:
+    """Return a cause with how often it was seen, and when."""
+    return f"{say(cause, form)}{times_of(cause, now)}"
+
+
+def times_of(cause: Cause, now: float) -> str:
+    """Return how often a cause was seen, and when, in brackets; empty if that isn't counted."""
+    return times_in_words(cause.count, cause.last_at, now)
+
+
+def and_mistakes(port: PortFacts) -> str:
+    """Return what users have written and don't get, behind the sentence; empty for nothing.
+
+    Of several mistakes only one is shown, here or in the sentence; the others are counted.
+    """
+    mistakes = {note.fact: note for note in port.notes if note.code.traits.is_mistake}
+    return also(list(mistakes.values()), {cause.fact for cause in port.state.stated})
+
+
+def also(mistakes: Collection[Cause], stated: Collection[object]) -> str:
+    """Return the first of some mistakes, and how many more there are.
+
+    Args:
+        mistakes: Each once.
+        stated: Facts of causes that are said already.
+    """
+    others = [mistake for mistake in mistakes if mistake.fact not in stated]
+    shown = f"; also: {say(others.pop(0))}" if others and len(others) == len(mistakes) else ""
+    return f"{shown}; {plural(len(others), 'further note')}" if others else shown

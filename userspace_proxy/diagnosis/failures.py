@@ -1,0 +1,234 @@
+"""Chooses the cause of an endpoint's failures: what failed last, how often, and if it does now.
+
+dials in a row that failed ──▶ connections in a row without a byte ──▶ clients that it denies
+──▶ connections in a row that were reset, or lost packets ──▶ a while ago? ──▶ Cause
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Protocol
+
+from ..causes.cause import Cause, When
+from ..causes.endpoints import (
+    UNANSWERED_S,
+    absent,
+    answers_at_end,
+    answers_late,
+    cuts_off,
+    denies,
+    dial_failed,
+    dropped_here,
+    end_code,
+    excludes,
+    loses,
+    no_datagram,
+    refuses,
+    resets,
+    sends_nothing,
+)
+from ..facts import LATELY_S, EndpointCounters, EndpointFacts, PortFacts, Streak
+from ..model import CauseCode, Failure, SocketAddress
+from ..model.failures import LOSSES
+from ..model.node_network import DroppedBy, Obstacle
+
+MANY_ENDS = 3
+"""Of connections in a row that an endpoint ends without a byte, or on which it sends none: a few
+are no news, unless there were no others."""
+_ENDS_AT_TIMES = 20
+"""The same for an endpoint that answers at times: of one that ends each second connection by
+chance, three in a row are common, and so many happen once in a million."""
+DENIALS = 3
+DENIALS_S = 5.0
+"""So many dials in a row of a client, over this time, while this node's is answered, show that it
+is denied the endpoint. Fewer fail by chance, or at the moment at which a program starts."""
+_EXCLUSIONS = MANY_ENDS - 1
+"""The same for a client whose connections an endpoint ends: its first one isn't counted."""
+DENIED_PAST_S = 32.0
+"""No probe has a client's address, so only that client shows whether it is still denied: a little
+more than the 30 s between two dials of most health checks and scrapes."""
+
+
+class Clock(Protocol):
+    """Both of a node's clocks."""
+
+    now: float
+    """Monotonic seconds."""
+
+    def unix(self, moment: float) -> float:
+        """Return the Unix time of a moment in monotonic seconds; 0 if it is negative."""
+
+
+def failure_of(
+    address: SocketAddress,
+    counters: EndpointCounters,
+    clock: Clock,
+    obstacle: Obstacle | None = None,
+) -> tuple[Cause | None, bool]:
+    """Return why an endpoint fails, None if it doesn't, and whether that was a while ago.
+
+    Args:
+        obstacle: What keeps this node's packets from it; None: nothing is known.
+    """
+    cause = _failure(address, counters, clock, obstacle)
+    if cause is None and counters.denials.is_on and not counters.connections:
+        # It answers this node, and has answered no client yet.
+        denied = seen(dial_cause(address, counters.denials), counters.denials, clock)
+        return denied.replace(when=When.PAST), True
+    if cause is None or not _is_past(cause, clock):
+        return cause, False
+    return cause.replace(when=When.PAST), True
+
+
+def becomes_past(view: PortFacts, clock: Clock) -> bool:
+    """Return whether time alone has made something of a view untrue."""
+    if not view.is_quiet and is_quiet(view, clock):
+        return True
+    return any(e.cause and not e.is_past and _is_past(e.cause, clock) for e in view.endpoints)
+
+
+def is_quiet(view: PortFacts, clock: Clock) -> bool:
+    """Return whether the last client that was answered was so a while ago."""
+    is_known = view.sent_at > 0 and not view.is_unseen
+    return is_known and clock.unix(clock.now) - view.sent_at >= LATELY_S
+
+
+def _is_past(cause: Cause, clock: Clock) -> bool:
+    after_s = DENIED_PAST_S if cause.code is CauseCode.ENDPOINT_DENIES else LATELY_S
+    return cause.last_at > 0 and clock.unix(clock.now) - cause.last_at >= after_s
+
+
+def _failure(
+    address: SocketAddress, counters: EndpointCounters, clock: Clock, obstacle: Obstacle | None
+) -> Cause | None:
+    dials, ends, denials = counters.dials, counters.ends, counters.denials
+    failed = _dials_in_a_row(address, dials, clock, obstacle) if dials.is_on else None
+    is_silent_since = ends.failure is Failure.NO_DATAGRAM and ends.last_at > dials.last_at
+    if failed and not (is_silent_since and _is_past(failed, clock)):
+        return failed
+    has_many_ends = ends.is_on and ends.failures >= min(_many(ends, clock), counters.connections)
+    if has_many_ends and not _left_at_once(ends):
+        if ends.late and ends.failure is Failure.UNANSWERED:
+            row = answers_at_end if ends.late.is_at_end else answers_late
+            return seen(row(address, ends.late.waited_s), ends, clock)
+        cause = seen(end_cause(address, ends.failure), ends, clock)
+        if ends.succeeded_at >= 0 and clock.now - ends.succeeded_at < LATELY_S:
+            cause = cause.replace(answers_others=True)
+        if has_excluded(counters.exclusions) and counters.exclusions.last_at >= ends.last_at:
+            cause = seen(excludes(address, counters.exclusions.client), ends, clock)
+        return cause.replace(before=failed) if failed else cause
+    if failed:
+        return failed
+    if denials.is_on and _is_denial(denials):
+        is_ended = denials.failure is Failure.RESET and ends.succeeded_at >= denials.first_at
+        denied = excludes if is_ended else denies
+        cause = seen(denied(address, denials.client), denials, clock)
+        # Others that are answered show nothing of this client, but it may have stopped trying.
+        has_answered_since = dials.succeeded_at > denials.last_at
+        if not (has_answered_since and _is_past(cause, clock)):
+            return cause
+    cuts = counters.cuts
+    is_of_endpoint = cuts.is_on and cuts.failure is not Failure.NOT_TO_CLIENT
+    if is_of_endpoint and cuts.failures >= min(MANY_ENDS, counters.connections):
+        return seen(cut_cause(address, cuts), cuts, clock)
+    return None
+
+
+def _dials_in_a_row(
+    address: SocketAddress, dials: Streak, clock: Clock, obstacle: Obstacle | None
+) -> Cause:
+    if isinstance(obstacle, DroppedBy):
+        return seen(dropped_here(address, obstacle.what), dials, clock)
+    if obstacle:
+        return seen(absent(address, obstacle), dials, clock)
+    if dials.failure is Failure.REFUSED and dials.succeeded_at >= 0:
+        # A dial that succeeded shows that its port was open, whatever became of the connection.
+        return seen(refuses(address, was_open=True), dials, clock)
+    return seen(dial_cause(address, dials), dials, clock)
+
+
+def dial_cause(address: SocketAddress, dials: Streak) -> Cause:
+    """Return the cause of dials that failed, by the last one."""
+    return dial_failed(address, dials.failure, os.strerror(dials.number))
+
+
+def end_cause(address: SocketAddress, failure: Failure) -> Cause:
+    """Return the cause of connections (flows) without a byte, by what was noted of them."""
+    if failure is Failure.NO_DATAGRAM:
+        return no_datagram(address)
+    if failure in LOSSES:
+        return loses(address, failure)
+    is_reset = end_code(failure) is CauseCode.ENDPOINT_RESETS
+    return resets(address) if is_reset else sends_nothing(address)
+
+
+def cut_cause(address: SocketAddress, cuts: Streak) -> Cause:
+    """Return the cause of connections that ended after a byte, by what was noted of the last."""
+    if cuts.failure in LOSSES:
+        return loses(address, cuts.failure, cuts.client, has_sent=True)
+    return cuts_off(address)
+
+
+def _is_denial(denials: Streak) -> bool:
+    """Return whether dials that fail from client addresses only show more than a passing fault.
+
+    Where clients that failed so have been answered in between, packets are lost, or the endpoint's
+    program ends again and again.
+    """
+    is_lasting = denials.last_at - denials.first_at >= DENIALS_S
+    return denials.failures >= DENIALS and is_lasting and not _comes_and_goes(denials)
+
+
+def has_excluded(exclusions: Streak) -> bool:
+    """Return whether an endpoint has ended connections of some clients by a rule, not by chance."""
+    return exclusions.failures >= _EXCLUSIONS and not _comes_and_goes(exclusions)
+
+
+def _comes_and_goes(streak: Streak) -> bool:
+    """Return whether clients have been answered less than a minute before the last failure."""
+    answered_at = streak.succeeded_at
+    return answered_at >= 0 and streak.last_at - answered_at < LATELY_S
+
+
+def _left_at_once(ends: Streak) -> bool:
+    """Return whether clients of an endpoint that has answered others all left within a second.
+
+    One reason, such as the end of the program that they belong to, makes all of them leave. Those
+    that come one after another have each waited for 0.3 s or longer (``dataplane.giving_up``), so
+    five of them have left over more than a second.
+    """
+    is_left = ends.failure is Failure.UNANSWERED and ends.succeeded_at >= 0
+    return is_left and ends.last_at - ends.first_at < UNANSWERED_S
+
+
+def _many(ends: Streak, clock: Clock) -> int:
+    """Return how many ends in a row show that an endpoint doesn't answer."""
+    is_counted_lately = end_code(ends.failure) is CauseCode.ENDPOINT_RESETS
+    has_answered_between = ends.before_at >= 0 and clock.now - ends.before_at < LATELY_S
+    return _ENDS_AT_TIMES if is_counted_lately and has_answered_between else MANY_ENDS
+
+
+def without_silence(port: PortFacts) -> Sequence[EndpointFacts]:
+    """Return the endpoints of a Service port, over UDP without the cause of mere silence.
+
+    As long as no datagram has ever come back, all of them may only receive, as over TCP. One that
+    has failed otherwise before keeps its cause.
+    """
+    causes = [endpoint.cause for endpoint in port.endpoints if endpoint.cause is not None]
+    is_mute = port.protocol == "UDP" and port.is_without_answer
+    if not (causes and is_mute and all(map(_is_silence, causes))):
+        return port.endpoints
+    return tuple(endpoint.without_cause() for endpoint in port.endpoints)
+
+
+def _is_silence(cause: Cause) -> bool:
+    # In the past tense, what was before isn't stated any more.
+    is_first = cause.before is None or cause.when is When.PAST
+    return cause.code is CauseCode.ENDPOINT_SENDS_NOTHING and is_first
+
+
+def seen(cause: Cause, streak: Streak, clock: Clock) -> Cause:
+    """Return a cause with how often it was seen, and when."""
+    first_at, last_at = map(clock.unix, (streak.first_at, streak.last_at))
+    return cause.replace(count=streak.failures, first_at=first_at, last_at=last_at)

@@ -1,0 +1,242 @@
+"""Judges Service ports, each once for a view, and words what the rules decide.
+
+    Service ports ──┬─▶ what other ports and the source show of each ──▶ rules ──▶ StateFacts
+                    │      sides: an endpoint answers the clients of another one
+    source, checks ─┘      mistakes in objects, health checks that don't answer
+
+All observers read it there, so they agree.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from ..causes.cause import Cause
+from ..causes.endpoints import silent_to_some
+from ..causes.say import remedy
+from ..causes.services import first_notes, health_check_fails, object_kept, of_object, rejected
+from ..causes.slices import slice_rejected, unnamed_slice_rejected
+from ..facts import (
+    LATELY_S,
+    EndpointFacts,
+    HealthCheckFacts,
+    PortFacts,
+    RejectedFacts,
+    SourceFacts,
+    StateFacts,
+)
+from ..facts.port import ClauseFacts
+from ..model import CauseCode
+from .clause import joined, texts_of
+from .rules import PortVerdict, decide, denied, present_first
+
+Judge = Callable[[PortFacts], StateFacts]
+_Key = tuple[str, str, str, str, str]
+_SLICES = ("EndpointSlice", "Endpoints")
+
+
+def judge(port: PortFacts) -> StateFacts:
+    """Return how one Service port is served, and why not."""
+    _, verdict = decide(port)
+    return state_of(port, verdict)
+
+
+def state_of(port: PortFacts, verdict: PortVerdict) -> StateFacts:
+    """Return a verdict in words, with all that is known to go wrong."""
+    failed = [endpoint for endpoint in port.endpoints if endpoint.cause is not None]
+    endpoints = [endpoint.cause for endpoint in present_first(failed)]
+    others = (port.cause, *endpoints, *denied(port), *port.client_mistakes, *port.notes)
+    known: dict[object, Cause] = {}
+    # A note may be the cause as well.
+    for cause in (*verdict.causes, *(cause for cause in others if cause is not None)):
+        known.setdefault(cause.fact, cause)
+    causes, places = tuple(known.values()), {fact: at for at, fact in enumerate(known)}
+    texts = texts_of(verdict.clauses, verdict.lead)
+    clauses = tuple(
+        ClauseFacts(
+            text,
+            tuple(places[cause.fact] for cause in clause.causes if cause.fact in places),
+            clause.row.is_dated,
+        )
+        for text, clause in zip(texts, verdict.clauses, strict=True)
+    )
+    hints = (clause.hint for clause in verdict.clauses)
+    return StateFacts(
+        verdict.level,
+        verdict.state,
+        joined(texts),
+        causes,
+        remedy(causes[0]) if causes else next(filter(None, hints), ""),
+        causes[0].code if causes else None,
+        clauses,
+    )
+
+
+class _Shown(NamedTuple):
+    """What other facts than its own show of a Service port."""
+
+    cause: Cause | None
+    """Why its clients are refused: the port's, or a better one."""
+    notes: tuple[Cause, ...] = ()
+    of_endpoints: tuple[tuple[str, Cause], ...] = ()
+    """Other causes of endpoints, by address."""
+
+
+def diagnose(
+    ports: Sequence[PortFacts],
+    source: SourceFacts,
+    health_checks: Iterable[HealthCheckFacts] = (),
+    judge: Judge = judge,
+) -> Sequence[PortFacts]:
+    """Return Service ports with their states; each is judged once for what is known of it.
+
+    Where other facts show something of one, it is a copy with that.
+    """
+    answered = _answered(ports)
+    notes = _notes(source.rejected, health_checks)
+    slices = _rejected_slices(source.rejected)
+    judged = []
+    for port in ports:
+        key = f"{port.namespace}/{port.service}"
+        cause = port.cause
+        if cause is not None and cause.code is CauseCode.NO_SLICE:
+            cause = slices.get(key, cause)
+        # The port's cause contains it.
+        of_service = notes.pop(key, []) if notes else []
+        own = tuple(note for note in of_service if not _says(cause, note))
+        of_endpoints = _of_one_side(port, answered) if answered else ()
+        judged.append(_judged(port, _Shown(cause, own, of_endpoints), judge))
+    return tuple(judged)
+
+
+def _says(cause: Cause | None, note: Cause) -> bool:
+    """Return whether a cause states what a note does: the same fact, or the same line."""
+    if cause is None:
+        return False
+    line = note.get("line")
+    return cause.fact == note.fact or bool(line and line == cause.get("line"))
+
+
+def _judged(port: PortFacts, shown: _Shown, judge: Judge) -> PortFacts:
+    """Return a Service port with its state, which is that of last time while nothing changes."""
+    if port.judged is not None and port.judged[0] == shown:
+        return port.judged[1] or port
+    if shown == _Shown(port.cause):
+        port.state = judge(port)
+        port.judged = shown, None
+        return port
+    changed = copy.copy(port)
+    vars(changed).update(vars(port))
+    changed.judged, changed.cause = None, shown.cause
+    changed.notes = _with_notes(port.notes, shown.notes)
+    if shown.of_endpoints:
+        causes = dict(shown.of_endpoints)
+        changed.endpoints = tuple(map(copy.copy, port.endpoints))
+        for endpoint in changed.endpoints:
+            endpoint.cause = causes.get(endpoint.address, endpoint.cause)
+    # The next view of the port depends on it.
+    changed.state = port.state = judge(changed)
+    port.judged = shown, changed
+    return changed
+
+
+def _with_notes(notes: Sequence[Cause], own: Sequence[Cause]) -> tuple[Cause, ...]:
+    """Return the notes of a Service port with those that only the source has.
+
+    These have the place, too, of some of the former.
+    """
+    own = first_notes(own)
+    placed = {note.get("problem") for note in own}
+    return (*own, *(note for note in notes if note.get("note") not in placed))
+
+
+def _answered(ports: Iterable[PortFacts]) -> Mapping[_Key, float]:
+    """Return when each endpoint last answered a dial of a side whose clients it doesn't fail.
+
+    The sides' connections come from different addresses, so a firewall may drop those of one.
+    """
+    ports = tuple(ports)
+    services = {(port.namespace, port.service) for port in ports if port.side}
+    found: dict[_Key, float] = {}
+    for port in ports if services else ():
+        if (port.namespace, port.service) in services:
+            for endpoint in port.endpoints:
+                if endpoint.cause is None and endpoint.answered_at:
+                    key = _key(port, endpoint)
+                    found[key] = max(endpoint.answered_at, found.get(key, 0.0))
+    return found
+
+
+def _key(port: PortFacts, endpoint: EndpointFacts) -> _Key:
+    return port.namespace, port.service, port.port, port.family, endpoint.address
+
+
+def _of_one_side(port: PortFacts, answered: Mapping[_Key, float]) -> tuple[tuple[str, Cause], ...]:
+    """Return the causes of endpoints that don't answer this side's clients, and others."""
+    return tuple(
+        (endpoint.address, _seen_as(silent_to_some(endpoint.address), endpoint.cause))
+        for endpoint in port.endpoints
+        if endpoint.cause is not None
+        and not endpoint.is_past
+        and _answers_others(endpoint.cause, answered.get(_key(port, endpoint), 0.0))
+    )
+
+
+def _answers_others(cause: Cause, answered_at: float) -> bool:
+    """Return whether an endpoint has answered others since it doesn't answer, and lately."""
+    if cause.code is not CauseCode.ENDPOINT_SILENT:
+        return False
+    return answered_at > cause.first_at and cause.last_at - answered_at < LATELY_S
+
+
+def _seen_as(cause: Cause, other: Cause) -> Cause:
+    seen = {name: getattr(other, name) for name in ("count", "first_at", "last_at", "host")}
+    return cause.replace(**seen)
+
+
+def _notes(
+    items: Iterable[RejectedFacts], health_checks: Iterable[HealthCheckFacts]
+) -> dict[str, list[Cause]]:
+    """Return what is wrong with each Service, ``namespace/name``."""
+    found: defaultdict[str, list[Cause]] = defaultdict(list)
+    keepers: dict[str, RejectedFacts] = {}
+    for item in items:
+        for service in item.services:
+            found[service].append(cause_of(item))
+        for service in item.keeps:
+            keepers.setdefault(service, item)
+    for service, item in keepers.items():
+        found[service].append(object_kept(item.place))
+    for check in health_checks:
+        if check.problem:
+            found[check.service].append(health_check_fails(check.problem))
+    return found
+
+
+def cause_of(item: RejectedFacts) -> Cause:
+    """Return that an object about a Service isn't used as it is written."""
+    problem = item.problem or item.line
+    if item.object:
+        return rejected(item.object, item.line, problem)
+    return of_object(item.line, problem)
+
+
+def _rejected_slices(items: Iterable[RejectedFacts]) -> dict[str, Cause]:
+    """Return the rejected slice of each Service that has one, or may have one by its name."""
+    named: dict[str, Cause] = {}
+    unnamed: dict[str, Cause] = {}
+    for item in items:
+        kind, _, key = item.object.partition(" ")
+        if kind in _SLICES:
+            for service in item.services:
+                named.setdefault(service, slice_rejected(item.object, item.line))
+        if kind == _SLICES[0] and not item.services:
+            namespace, _, name = key.partition("/")
+            for service in itertools.accumulate(name.split("-"), "{}-{}".format):
+                cause = unnamed_slice_rejected(item.object, item.line, service)
+                unnamed.setdefault(f"{namespace}/{service}", cause)
+    return {**unnamed, **named}

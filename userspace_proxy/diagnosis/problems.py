@@ -1,0 +1,365 @@
+"""Lists problems in plain words, the worst first.
+
+    of the node   ── source, steering, rounds, descriptors ──┐
+    of Services   ── refused, not served, not answering ─────┴─▶ Problem …
+
+Rule 1: trouble means that this proxy, or something below it, doesn't work as it should.
+Rule 2: attention means that the cluster asks for something without effect: a Service without a
+ready endpoint is refused on purpose, and many clusters always have one.
+Rule 3: it is OK that ``externalTrafficPolicy: Local`` drops clients from outside on nodes without
+an endpoint: that is its purpose, and load balancers probe the node first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..causes.say import remedy, say
+from ..causes.services import HEALTH_CHECK_FAILS
+from ..facts import Level, Problem, StatusFacts, SteeringState, SyncFacts
+from ..facts.units import capitalised, count_in_words, plural, seconds_in_words
+from ..model import CauseCode
+
+# From here on a busy node should get a higher limit before accepting has to pause.
+_DESCRIPTORS_SHORT = 0.9
+# From here on new connections may soon be dropped, as in `check`.
+_TRACKING_SHORT = 0.9
+# Once is a firewall that was started anew.
+_AGAIN = 3
+_CHANGED_BY = {
+    "nftables": "`nft monitor` shows the process with each change: have it leave the tables of "
+    "userspace-proxy, instead of a flush of all rules",
+    "iptables": "Find the program that flushes chains (`iptables-legacy -F`), as a firewall does "
+    "at its start, and have it leave those of userspace-proxy",
+    "local": "Find the program that removes routes or rules of this node, and have it leave those "
+    "of userspace-proxy",
+}
+# A disk that is full for a moment needs nothing from an operator.
+_NOT_KEPT_S = 60.0
+
+
+# kube-proxy's healthzTimeout: twice the default iptables sync period of 30 s.
+LATE_S = 60.0
+STARTING = "starting"
+"""The kind of the problem that a proxy which starts has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A view in one sentence and a list."""
+
+    level: Level
+    verdict: str
+    problems: tuple[Problem, ...]
+    """Trouble first; within a level the node's first, then Service ports by name."""
+
+
+def summarise(view: StatusFacts, now: float) -> Summary:
+    """Return the state of everything, and all problems."""
+    node = problems_of_node(view, now)
+    ports = [
+        Problem(
+            port.state.level,
+            port.state.sentence,
+            port.state.way_out,
+            port.name,
+            port.family,
+            port.side,
+            port.state.code,
+        )
+        for port in view.ports
+        if port.state.level is not Level.OK
+    ]
+    ports.sort(key=lambda problem: (problem.port, problem.family, problem.side))
+    problems = _worst_first([*node, *ports])
+    return Summary(
+        level=problems[0].level if problems else Level.OK,
+        verdict=_verdict(view, on_node=len(node), on_ports=len(ports)),
+        problems=tuple(problems),
+    )
+
+
+def problems_of_node(view: StatusFacts, now: float) -> list[Problem]:
+    """Return the problems that concern no single Service port, the worst first."""
+    found = [
+        *_starting(view),
+        *_source(view),
+        *_last_state(view, now),
+        *_workers(view),
+        *_steering(view),
+        *_client_address(view),
+        *_tracking(view),
+        *_firewalls(view),
+        *_sync(view, now),
+        *_unserved(view),
+        *_conflicts(view),
+        *_health_checks(view),
+        *_node(view),
+    ]
+    return _worst_first(found)
+
+
+def codes_of_node(view: StatusFacts) -> frozenset[CauseCode]:
+    """Return the causes that concern the whole node."""
+    found = (*_source(view), *_last_state(view, view.last_state.served_at), *_firewalls(view))
+    return frozenset(problem.code for problem in found if problem.code)
+
+
+def _worst_first(problems: list[Problem]) -> list[Problem]:
+    return sorted(problems, key=lambda problem: problem.level is not Level.TROUBLE)
+
+
+def _verdict(view: StatusFacts, *, on_node: int, on_ports: int) -> str:
+    all_ports = plural(len(view.ports), "Service port")
+    parts = []
+    if not view.is_ready and not _lacks_workers(view):
+        # Starting and shutting down are the first in the list, but aren't counted as problems.
+        parts.append("Shutting down." if view.is_draining else "Starting.")
+        on_node -= 1
+    if on_node:
+        parts.append(f"{plural(on_node, 'problem')} on this node.")
+    if on_ports:
+        needs = "needs" if on_ports == 1 else "need"
+        parts.append(f"{on_ports:,} of {all_ports} {needs} attention.")
+    if not parts:
+        dropped = sum(port.is_dropping for port in view.ports)
+        but = f", {dropped:,} of them not for outside clients" if dropped else ""
+        parts = ["No problems.", f"{all_ports} served{but}." if view.ports else "No Services yet."]
+    return " ".join(parts)
+
+
+def _lacks_workers(view: StatusFacts) -> bool:
+    """Return whether the first plan was in force, and no worker runs any more."""
+    was_ready = view.source.is_synced and bool(view.sync.last_done)
+    return was_ready and not view.is_ready and not view.is_draining
+
+
+def _starting(view: StatusFacts) -> Iterator[Problem]:
+    """Yield one problem if this proxy isn't ready."""
+    if view.is_ready:
+        return
+    way_out = ""
+    if view.is_draining:
+        what = "Shutting down: open connections may finish"
+    elif _lacks_workers(view):
+        yield Problem(
+            Level.TROUBLE,
+            "No worker process runs: new connections wait",
+            "Workers are being restarted; the log has their last lines",
+            kind="no worker",
+        )
+        return
+    elif view.source.is_synced:
+        what = "Starting: the first plan is not in force yet"
+    else:
+        what = f"Starting: Services have not been read yet from {view.source.location}"
+        way_out = "" if view.source.problems else "This should take a few seconds"
+    kind = "shutting down" if view.is_draining else STARTING
+    yield Problem(Level.ATTENTION, what, way_out, kind=kind)
+
+
+def _source(view: StatusFacts) -> Iterator[Problem]:
+    kept = "Objects that can't be read keep their last state; everything else is in force"
+    for line in view.source.problems:
+        way_out = kept if view.source.is_synced else ""
+        kind = f"source: {line}"
+        yield Problem(
+            Level.TROUBLE, f"Source: {line}", way_out, code=CauseCode.SOURCE_AWAY, kind=kind
+        )
+
+
+def _last_state(view: StatusFacts, now: float) -> Iterator[Problem]:
+    state = view.last_state
+    if state.served_at:
+        age = seconds_in_words(state.age_at(now) or 0.0)
+        yield Problem(
+            Level.ATTENTION,
+            f"Serving the last state, which is {age} old: Services "
+            f"have not been read yet from {view.source.location}",
+            "Changes since then are not in force; they will be once the source can be read",
+            code=CauseCode.SOURCE_AWAY,
+            kind="last state served",
+        )
+    if state.problem and now - state.failing_since >= _NOT_KEPT_S:
+        yield Problem(
+            Level.ATTENTION,
+            f"The last state is not kept on disk: {state.problem}",
+            "After a restart, nothing is served before the source can be read",
+            kind="last state not kept",
+        )
+
+
+def _workers(view: StatusFacts) -> Iterator[Problem]:
+    for line in view.worker_problems:
+        yield Problem(
+            Level.TROUBLE,
+            capitalised(line),
+            "Its open connections were reset; new ones are served by other workers, or wait",
+            kind=f"worker: {line}",
+        )
+
+
+def _steering(view: StatusFacts) -> Iterator[Problem]:
+    if view.steering.has_drifted:
+        yield Problem(
+            Level.TROUBLE,
+            f"Rules of {view.steering.name} steering may differ from the plan and can't be "
+            f"repaired: {view.steering.problem}",
+            "Clients may not be served until this is repaired; it is retried every second",
+            kind="drift",
+        )
+    elif view.steering.problem:
+        yield Problem(
+            Level.TROUBLE,
+            f"Steering by {view.steering.name}: {view.steering.problem}",
+            "The previous rules stay in force; it is retried every second",
+            kind="steering",
+        )
+    if again := changed_again(view.steering):
+        hint = changed_by_others(view.steering)
+        yield Problem(Level.ATTENTION, again, hint, kind="rules changed")
+    if view.steering.unguarded:
+        yield Problem(
+            Level.ATTENTION,
+            "After a crash of the proxy, any process on this node can take its ports and receive "
+            f"its clients' traffic: {view.steering.unguarded}",
+            "Load nft_socket (with iptables steering xt_socket) and start the proxy again",
+            kind="unguarded",
+        )
+
+
+def changed_again(steering: SteeringState) -> str:
+    """Return that another program changes the rules again and again; empty if none does."""
+    times = steering.repaired_lately
+    if times < _AGAIN:
+        return ""
+    what = "Another program keeps changing the proxy's rules"
+    return f"{what}: put back {times:,} times in the last minute"
+
+
+def changed_by_others(steering: SteeringState) -> str:
+    """Return what to do about that."""
+    return f"Clients may be lost in between. {_CHANGED_BY.get(steering.name, '')}".rstrip()
+
+
+def _client_address(view: StatusFacts) -> Iterator[Problem]:
+    if view.client_address.problem:
+        yield Problem(
+            Level.TROUBLE,
+            f"Client addresses: {view.client_address.problem}",
+            "New connections have this node's address; it is retried every second",
+            kind="client addresses",
+        )
+    if view.client_address.is_on:
+        for bridge in view.client_address.bridges:
+            yield Problem(
+                Level.ATTENTION,
+                f"Endpoints on bridge {bridge.name} see this node's address instead of that of "
+                f"{bridge.family} clients on the same bridge: {bridge.cause}",
+                bridge.hint,
+                kind=f"bridge {bridge.name} {bridge.family}",
+            )
+
+
+def _tracking(view: StatusFacts) -> Iterator[Problem]:
+    table = view.tracking
+    figures = f"{table.entries:,} of {table.limit:,} entries in use"
+    more = f"Raise the limit: sysctl -w net.netfilter.nf_conntrack_max={2 * table.limit}"
+    if table.is_full:
+        what = f"New connections fail on this node: connection tracking is full, {figures}"
+        yield Problem(Level.TROUBLE, what, more, kind="tracking full")
+    elif table.limit and table.entries >= table.limit * _TRACKING_SHORT:
+        what = f"Connection tracking is nearly full: {figures}"
+        yield Problem(Level.ATTENTION, what, more, kind="tracking nearly full")
+
+
+def _firewalls(view: StatusFacts) -> Iterator[Problem]:
+    for firewall in view.firewalls:
+        yield Problem(
+            Level.TROUBLE,
+            f"Chain {firewall.chain} may drop packets to Services on their way in: {firewall.why}",
+            firewall.way_out,
+            code=CauseCode.FIREWALL_DROPS,
+            kind=f"chain {firewall.chain}",
+        )
+
+
+def _sync(view: StatusFacts, now: float) -> Iterator[Problem]:
+    waited_s = late_s(view.sync, now)
+    if waited_s:
+        what = f"A change has waited {seconds_in_words(waited_s)} and is not in force"
+        cause = f": {view.sync.problem}" if view.sync.problem else ""
+        hint = "The last plan that worked is in force"
+        yield Problem(Level.TROUBLE, what + cause, hint, kind="change waits")
+    elif view.sync.problem:
+        what = f"The last round failed: {view.sync.problem}"
+        yield Problem(Level.TROUBLE, what, "It is retried", kind="round failed")
+
+
+def _unserved(view: StatusFacts) -> Iterator[Problem]:
+    for one in view.unserved:
+        way_out = f"{capitalised(one.way_out)}; it is retried every 5 s"
+        kind = f"unserved: {one.problem}"
+        yield Problem(Level.TROUBLE, capitalised(one.problem), way_out, kind=kind)
+
+
+def _conflicts(view: StatusFacts) -> Iterator[Problem]:
+    for item in view.ignored:
+        if item.is_conflict:
+            cause, kind = item.cause, f"conflict {item.service} {item.port} {item.cause.row.key}"
+            what = f"{item.service} is not served: {say(cause)}"
+            yield Problem(Level.TROUBLE, what, remedy(cause), code=cause.code, kind=kind)
+
+
+def _health_checks(view: StatusFacts) -> Iterator[Problem]:
+    for health in view.health_checks:
+        if health.problem:
+            yield Problem(
+                Level.TROUBLE,
+                f"{health.service}: {health.problem}",
+                HEALTH_CHECK_FAILS,
+                kind=f"health check {health.service}",
+            )
+
+
+def _node(view: StatusFacts) -> Iterator[Problem]:
+    used, limit = view.descriptors, view.descriptor_limit
+    figures = f"{count_in_words(used)} of {count_in_words(limit)} descriptors in use"
+    more = "Raise the limit of open files (RLIMIT_NOFILE, systemd: LimitNOFILE=)"
+    if view.memory.was_short:
+        yield _memory(view)
+    elif limit and not view.is_accepting:
+        what = f"New connections wait: {figures}"
+        yield Problem(Level.TROUBLE, what, more, kind="no descriptors")
+    elif limit and used >= limit * _DESCRIPTORS_SHORT:
+        what = f"Descriptors run short: {figures}"
+        yield Problem(Level.ATTENTION, what, more, kind="few descriptors")
+    if not view.node_is_eligible:
+        yield Problem(
+            Level.ATTENTION,
+            "This node is to be deleted: /healthz answers 503, so that load balancers avoid it",
+            kind="node deleted",
+        )
+
+
+def _memory(view: StatusFacts) -> Problem:
+    memory = view.memory
+    percent = 100 * memory.used_bytes // max(1, memory.limit_bytes)
+    now = "no more connections are accepted" if memory.is_short else "it was more a moment ago"
+    return Problem(
+        Level.TROUBLE,
+        f"Memory: {percent} % of the limit of {memory.limit_bytes >> 20:,} MiB is used, {now}; "
+        "the connections that hold the most are reset",
+        "Raise the limit (resources.limits.memory of the pod, systemd: MemoryMax=)",
+        kind="memory",
+    )
+
+
+def late_s(sync: SyncFacts, now: float) -> float:
+    """Return how long a change has waited, in seconds, or 0 if none is late."""
+    since = sync.waiting_since
+    if not since and sync.last_queued > sync.last_done:
+        since = sync.last_queued
+    waited_s = now - since if since else 0.0
+    return waited_s if waited_s >= LATE_S else 0.0

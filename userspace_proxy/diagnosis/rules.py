@@ -1,0 +1,714 @@
+"""The rules that judge how the clients of one Service port are served; the first that fits decides.
+
+    what listens ──▶ usable endpoints ──▶ which of them answer ──▶ the last minute ──▶ notes
+
+Rule 1: trouble means that this proxy, or something below it, doesn't work as it should.
+Rule 2: attention means that the cluster asks for something without effect: a Service without a
+ready endpoint is refused on purpose, and many clusters always have one.
+Rule 3: it is OK that ``externalTrafficPolicy: Local`` drops clients from outside on nodes without
+an endpoint: that is its purpose, and load balancers probe the node first.
+Rule 4: "served" is for clients that get an answer. Where the kernel leads them straight to
+endpoints, or no byte has come back, nothing shows that: the state is "unknown".
+Rule 5: an endpoint that answers now and again isn't a success either: clients of the last minute
+that no endpoint answered count, if they are many.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+from ..causes.cause import Cause
+from ..causes.endpoints import out_of_client_ports, out_of_ports
+from ..causes.services import not_listening, source_denied
+from ..causes.slices import about_to_vanish
+from ..facts import EndpointFacts, FrontendFacts, Level, PortFacts, PortState
+from ..model import CauseCode, FrontendKind, is_loopback
+from ..policy.usable import EndpointState
+from . import clauses as said
+from .clause import Clause, stated, stated_in_short
+from .symptoms import (
+    many_failed,
+    many_gaps,
+    many_idle,
+    many_owed,
+    many_saved_late,
+    many_unanswered,
+)
+
+_REASONS_SHOWN = 3
+# Of an endpoint that closes: a close resets what the program has not read, as it happens to arrive.
+_RESETS_PER_CLOSE = 2
+# Of a client that waits for its turn: a limit that is met for less works as intended.
+_LONG_S = 1
+# Addresses of a node port that are named.
+_ADDRESSES = 2
+
+
+class PortVerdict(NamedTuple):
+    """How the clients of a Service port are served, as the rule that fits decides."""
+
+    level: Level
+    state: PortState
+    clauses: Sequence[Clause]
+    """What is said of it, at least one."""
+    causes: Sequence[Cause] = ()
+    """Those that decide it; the facts may contain others."""
+    lead: Clause | None = None
+    """Stands before all clauses, and ends with a colon."""
+
+
+class Case:
+    """One Service port, and what several rules need of it.
+
+    Args:
+        port: Without a state.
+    """
+
+    def __init__(self, port: PortFacts) -> None:
+        self.port = port
+        self.is_flows = port.protocol == "UDP"
+        self.usable = [endpoint for endpoint in port.endpoints if endpoint.is_usable]
+        self.failing = [
+            e for e in self.usable if e.ejected_for_s is not None or e.cause is not None
+        ]
+
+    @property
+    def all_fail(self) -> bool:
+        """Whether each usable endpoint failed when a client last tried it."""
+        return len(self.failing) == len(self.usable)
+
+    @cached_property
+    def causes(self) -> Sequence[Cause]:
+        """Those of failing endpoints, in their order."""
+        return [endpoint.cause for endpoint in self.failing if endpoint.cause is not None]
+
+    @property
+    def ended(self) -> int:
+        """How many connections (flows) ended without an answer, as the causes count them."""
+        return sum(cause.count for cause in self.causes)
+
+    @property
+    def connections(self) -> int:
+        """All connections (flows) to failing endpoints."""
+        return sum(endpoint.connections for endpoint in self.failing)
+
+    @cached_property
+    def are_silent(self) -> bool:
+        """Whether all that fail send nothing: an observation while nobody else is answered."""
+        return all(e.cause and e.cause.code.traits.is_unanswered for e in self.failing)
+
+    @property
+    def are_past(self) -> bool:
+        """Whether nothing has tried those that fail since."""
+        return all(endpoint.is_past for endpoint in self.failing)
+
+    def all_are(self, code: CauseCode) -> bool:
+        """Return whether all that fail do so for this cause."""
+        return all(endpoint.cause and endpoint.cause.code is code for endpoint in self.failing)
+
+    @cached_property
+    def what_fails(self) -> Sequence[Clause]:
+        """What the endpoints do, of which all fail, and why the others aren't used."""
+        return [*_all_fail(self.failing), *_unused(self.port)]
+
+
+Rule = Callable[[Case], PortVerdict | None]
+
+
+# What listens.
+
+
+def not_served(case: Case) -> PortVerdict | None:
+    """Clients don't reach its addresses, or some of them."""
+    port = case.port
+    if not port.problem:
+        return None
+    missed = [frontend for frontend in port.frontends if not frontend.is_reached]
+    is_partly = 0 < len(missed) < len(port.frontends)
+    state = PortState.PARTLY_SERVED if is_partly else PortState.NOT_SERVED
+    # A listener's problem names its address itself.
+    place = _place(missed) if is_partly and port.is_unsteered else ""
+    cause = not_listening(port.problem, port.way_out, port.taken_by)
+    besides = wrong_besides(port)
+    more = (said.besides(besides),) if besides is not None else ()
+    return PortVerdict(
+        Level.TROUBLE, state, (said.not_served(state, place, cause), *more), (cause,)
+    )
+
+
+def _place(frontends: Sequence[FrontendFacts]) -> str:
+    """Return the first address, or the node port if it is one, and how many more there are."""
+    first = frontends[0]
+    if first.kind != FrontendKind.NODE_PORT:
+        more = f" and {len(frontends) - 1:,} more" if len(frontends) > 1 else ""
+        return f"{first.address}{more}"
+    return f"node port {first.address.rpartition(':')[2]}"
+
+
+def wrong_besides(port: PortFacts) -> Cause | None:
+    """Return why clients that reached its addresses would fail; None if they wouldn't.
+
+    A Service port whose clients would wait, or are dropped by design, is as it should be.
+    """
+    is_by_design = port.is_holding or (port.is_dropping and port.admits != ())
+    return None if not port.problem or is_by_design else port.cause
+
+
+# Which endpoints may be used.
+
+
+def dropped_from_outside(case: Case) -> PortVerdict | None:
+    """Only other nodes have endpoints for clients from outside."""
+    port = case.port
+    if not port.is_dropping or port.cause is None or port.admits == ():
+        return None
+    return PortVerdict(Level.OK, PortState.DROPPED, (said.dropped_from_outside(port.cause),))
+
+
+def dropped(case: Case) -> PortVerdict | None:
+    """Only other nodes have endpoints for any client."""
+    port = case.port
+    if not port.is_dropping or port.cause is None:
+        return None
+    return PortVerdict(Level.ATTENTION, PortState.DROPPED, (said.dropped(port.cause),))
+
+
+def held_without_endpoint(case: Case) -> PortVerdict | None:
+    """Clients wait for an endpoint, as there is none, or would."""
+    port, waits = case.port, case.port.waits
+    if not port.is_holding or port.hold_s is None or port.cause is None:
+        return None
+    if waits.waiting:
+        return _held(port, [stated(port.cause)], [])
+    clauses = [said.would_wait(port.hold_s, port.cause)]
+    if waits.total and waits.timeouts + waits.overflows + waits.left == waits.total:
+        clauses.append(said.waited_in_vain(waits.total))
+        return PortVerdict(Level.ATTENTION, PortState.HOLDING, clauses)
+    # As intended: a workload that is scaled to zero has no endpoint most of the time.
+    return PortVerdict(Level.OK, PortState.HOLDING, clauses)
+
+
+def _held(port: PortFacts, why: Sequence[Clause], known: Sequence[Cause]) -> PortVerdict:
+    """Return that clients wait for an endpoint that answers.
+
+    Args:
+        why: They wait.
+        known: The causes in that.
+    """
+    waits, codes = port.waits, [cause.code for cause in known]
+    woken = (said.not_woken(waits.problem),) if waits.problem else ()
+    many = _some(many_failed(port, but=codes))
+    lead = said.holding(waits.waiting, waits.longest_s, port.protocol)
+    return PortVerdict(Level.ATTENTION, PortState.HOLDING, (*why, *woken, *many), lead=lead)
+
+
+def refused(case: Case) -> PortVerdict | None:
+    """No endpoint may be used."""
+    port = case.port
+    if port.cause is None and case.usable:
+        return None
+    clauses = (said.refused(port.cause), *_some(many_gaps(port)))
+    return PortVerdict(Level.ATTENTION, PortState.REFUSED, clauses)
+
+
+def fault_on_purpose(case: Case) -> PortVerdict | None:
+    """Connections suffer faults because they were asked for."""
+    causes = [endpoint.cause for endpoint in case.usable if endpoint.cause is not None]
+    asked = [cause for cause in causes if cause.code is CauseCode.FAULT_ON_PURPOSE]
+    if not asked:
+        return None
+    real = [cause for cause in causes if cause.code is not CauseCode.FAULT_ON_PURPOSE]
+    more = (said.more_faults(len(asked) - 1),) if len(asked) > 1 else ()
+    clauses = (stated(asked[0]), *more, *map(stated, real[:1]))
+    return PortVerdict(Level.ATTENTION, PortState.FAULT_ON_PURPOSE, clauses)
+
+
+# All of them fail.
+
+
+def late_at_limit(case: Case) -> PortVerdict | None:
+    """Clients that wait for their turn are what makes answers late."""
+    port = case.port
+    is_limited = port.waits.waiting and port.max_connections is not None
+    if not (case.all_fail and is_limited and case.all_are(CauseCode.ENDPOINT_ANSWERS_LATE)):
+        return None
+    return PortVerdict(Level.ATTENTION, PortState.AT_LIMIT, at_limit_clauses(port))
+
+
+def held_while_all_fail(case: Case) -> PortVerdict | None:
+    """Clients wait for an endpoint that answers."""
+    if not (case.all_fail and case.port.waits.waiting):
+        return None
+    return _held(case.port, case.what_fails, case.causes)
+
+
+def some_are_denied(case: Case) -> PortVerdict | None:
+    """An endpoint answers this node, or others, and not some clients."""
+    if not case.all_fail:
+        return None
+    denials = [
+        e.cause
+        for e in case.failing
+        if not e.is_past and e.cause and e.cause.code is CauseCode.ENDPOINT_DENIES
+    ]
+    if not denials:
+        return None
+    # Its other clients are answered.
+    lead = said.get_no_answer(bool(case.port.connections))
+    clauses = tuple(_why(case.failing, denials[0]))
+    return PortVerdict(Level.ATTENTION, PortState.PARTLY_ANSWERING, clauses, (denials[0],), lead)
+
+
+def silent_to_some(case: Case) -> PortVerdict | None:
+    """Endpoints answer some clients, and not as many in a row as others of the last minute."""
+    if not (case.all_fail and case.are_silent):
+        return None
+    if case.is_flows:
+        many = many_unanswered(case.port, case.ended)
+    else:
+        many = many_failed(case.port) if case.port.lately.left > case.ended else None
+    return None if many is None else _failed_lately(case.port, many)
+
+
+def never_answered(case: Case) -> PortVerdict | None:
+    """Nothing has ever come back: a protocol without answers (syslog, statsd) looks the same."""
+    if not (case.all_fail and case.port.is_without_answer):
+        return None
+    if case.is_flows and case.are_silent:
+        clauses = _no_datagram(case)
+        return PortVerdict(Level.ATTENTION, PortState.UNANSWERED, clauses)
+    if not all(map(_only_closes, case.failing)):
+        return None
+    is_quiet = case.is_flows or case.are_past
+    state = PortState.UNANSWERED if is_quiet else PortState.NOT_ANSWERING
+    return PortVerdict(Level.ATTENTION, state, case.what_fails, lead=said.closed(case.ended))
+
+
+def failed_before(case: Case) -> PortVerdict | None:
+    """Nothing has tried since: they may have recovered, and the next client will show."""
+    if not (case.all_fail and case.are_past):
+        return None
+    if case.are_silent:
+        lead = said.got_no_answer(case.ended, case.connections, case.port.protocol)
+        return PortVerdict(Level.ATTENTION, PortState.UNANSWERED, case.what_fails, lead=lead)
+    lead = said.failed_before()
+    return PortVerdict(Level.ATTENTION, PortState.FAILED_BEFORE, case.what_fails, lead=lead)
+
+
+def cut_off(case: Case) -> PortVerdict | None:
+    """Endpoints answer, and reset the connections."""
+    if not (case.all_fail and case.all_are(CauseCode.ENDPOINT_CUTS_OFF)):
+        return None
+    clauses = (said.were_reset(case.ended, case.connections),)
+    return PortVerdict(Level.ATTENTION, PortState.PARTLY_ANSWERING, clauses)
+
+
+def unanswered(case: Case) -> PortVerdict | None:
+    """Clients leave without a byte: normal for some protocols, an observation, no failure."""
+    if not (case.all_fail and case.are_silent):
+        return None
+    clauses = [said.no_byte_in_time(case.ended, case.connections), *case.what_fails]
+    if case.is_flows:
+        clauses = _no_datagram(case)
+    lead = said.get_no_answer()
+    return PortVerdict(Level.ATTENTION, PortState.UNANSWERED, clauses, lead=lead)
+
+
+def closed(case: Case) -> PortVerdict | None:
+    """Endpoints end connections, as a collector of logs does with idle ones, and reset none."""
+    if not (case.all_fail and all(map(_only_closes, case.failing))):
+        return None
+    lead = said.get_no_answer()
+    return PortVerdict(Level.ATTENTION, PortState.NOT_ANSWERING, case.what_fails, lead=lead)
+
+
+def all_fail(case: Case) -> PortVerdict | None:
+    """No endpoint answers."""
+    if not case.all_fail:
+        return None
+    many = many_failed(case.port, but=[cause.code for cause in case.causes])
+    clauses = (*case.what_fails, *_some(many))
+    return PortVerdict(Level.TROUBLE, PortState.NOT_ANSWERING, clauses, lead=said.fail())
+
+
+def _no_datagram(case: Case) -> list[Clause]:
+    """Return how many flows got nothing, and how an endpoint failed before it became silent."""
+    before = [cause.before for cause in case.causes if cause.before is not None]
+    counted = said.no_datagram_in(case.ended, case.connections)
+    return [counted, *map(said.failed_otherwise_before, before[:1])]
+
+
+def _only_closes(endpoint: EndpointFacts) -> bool:
+    """Return whether it ends connections, and resets at most a few: those with unread bytes."""
+    is_end = endpoint.cause is not None and endpoint.cause.code is CauseCode.ENDPOINT_RESETS
+    resets = endpoint.resets + endpoint.failures_by_cause.get(CauseCode.ENDPOINT_RESETS, 0)
+    is_seldom = resets <= _RESETS_PER_CLOSE * endpoint.empty
+    return is_end and endpoint.ejected_for_s is None and is_seldom
+
+
+# Some of them fail, or others get no answer.
+
+
+def lacks_ports(case: Case) -> PortVerdict | None:
+    """This node has no source port left."""
+    if not case.port.is_out_of_ports:
+        return None
+    cause = out_of_ports()
+    return PortVerdict(Level.TROUBLE, PortState.OUT_OF_PORTS, (said.may_be_reset(cause),), (cause,))
+
+
+def clients_are_mistaken(case: Case) -> PortVerdict | None:
+    """Clients are turned away because of what they send."""
+    port = case.port
+    if not port.client_mistakes:
+        return None
+    first = port.client_mistakes[0]
+    if port.connections:
+        state, clause = PortState.PARTLY_SERVED, said.not_all_served(first)
+    else:
+        is_dropped = first.code is CauseCode.HOP_LIMIT
+        state = PortState.DROPPED if is_dropped else PortState.REFUSED
+        clause = said.none_served(first)
+    return PortVerdict(Level.ATTENTION, state, (clause,), port.client_mistakes)
+
+
+def some_fail(case: Case) -> PortVerdict | None:
+    """Some endpoints fail; one that denied a client a while ago has served others since."""
+    port, failing = case.port, case.failing
+    if all(map(_has_denied, failing)):
+        return None
+    others = [endpoint for endpoint in case.usable if endpoint not in failing]
+    lost: Clause | None = None
+    if not any(endpoint.answered_at for endpoint in others):
+        do = said.others_untried(len(others))
+    elif port.is_quiet:
+        do = said.others_answered(len(others))
+    else:
+        lost = _others_fail(port, failing)
+        do = said.others_serve(len(others), always=lost is None)
+    if len(failing) > 1:
+        clauses = [_how_many_fail(failing, len(case.usable)), do, *_why(failing)]
+    else:
+        cause = failing[0].cause
+        clauses = [stated(cause) if cause is not None else said.one_fails(), do]
+    return PortVerdict(Level.ATTENTION, PortState.PARTLY_ANSWERING, [*clauses, *_some(lost)])
+
+
+def _has_denied(endpoint: EndpointFacts) -> bool:
+    """Return whether it denied a client a while ago, which other endpoints have served then.
+
+    With ClientIP affinity they still do, and no client may dial it for hours.
+    """
+    cause = endpoint.cause
+    return endpoint.is_past and cause is not None and cause.code is CauseCode.ENDPOINT_DENIES
+
+
+def _others_fail(port: PortFacts, failing: Sequence[EndpointFacts]) -> Clause | None:
+    """Return how many clients failed, or wait, because of others; None if they are few."""
+    if port.max_connections is not None and port.waits.longest_s >= _LONG_S:
+        return at_limit_clauses(port)[0]
+    cause = port.lately.cause
+    is_other = cause is not None and all(cause.get("at") != one.address for one in failing)
+    return (many_unanswered(port) or many_failed(port)) if is_other else None
+
+
+def at_limit(case: Case) -> PortVerdict | None:
+    """Clients wait long for endpoints at their limit."""
+    port = case.port
+    if port.max_connections is None or port.waits.longest_s < _LONG_S:
+        return None
+    return PortVerdict(Level.ATTENTION, PortState.AT_LIMIT, at_limit_clauses(port))
+
+
+def at_limit_clauses(port: PortFacts) -> Sequence[Clause]:
+    """Return that clients wait, and that nothing comes back, if so."""
+    waits = port.waits
+    held = said.at_limit(
+        waits.waiting,
+        waits.longest_s,
+        port.protocol,
+        port.max_connections or 0,
+        is_pinned=port.affinity_timeout_s is not None,
+        is_silent=is_silent(port),
+    )
+    return (held, said.nothing_back(*_of_silence(port))) if is_silent(port) else (held,)
+
+
+def is_silent(port: PortFacts) -> bool:
+    """Return whether its endpoints have accepted connections, and sent nothing."""
+    return port.is_without_answer and port.connections > 0
+
+
+def lacks_client_ports(case: Case) -> PortVerdict | None:
+    """A client's own address has no port left."""
+    if not case.port.is_out_of_client_ports:
+        return None
+    cause = out_of_client_ports()
+    return PortVerdict(Level.ATTENTION, PortState.OUT_OF_CLIENT_PORTS, (stated(cause),), (cause,))
+
+
+def answers_are_missed(case: Case) -> PortVerdict | None:
+    """UDP clients, or those of open connections, got no answer in the last minute."""
+    lost = many_unanswered(case.port)
+    return None if lost is None else _failed_lately(case.port, lost)
+
+
+def clients_failed(case: Case) -> PortVerdict | None:
+    """Clients of the last minute failed."""
+    many = many_failed(case.port)
+    return None if many is None else _failed_lately(case.port, *_now(case.port), many)
+
+
+def comes_and_goes(case: Case) -> PortVerdict | None:
+    """It had no endpoint, again and again."""
+    gaps = many_gaps(case.port)
+    return None if gaps is None else _failed_lately(case.port, *served_clauses(case.port), gaps)
+
+
+def answers_are_late(case: Case) -> PortVerdict | None:
+    """Connections were saved late, or this proxy ended idle ones."""
+    late = many_saved_late(case.port) or many_idle(case.port)
+    return None if late is None else _failed_lately(case.port, *_now(case.port), late)
+
+
+def last_words_unanswered(case: Case) -> PortVerdict | None:
+    """Connections ended without an answer to the client's last words."""
+    port, owed = case.port, many_owed(case.port)
+    if owed is None:
+        return None
+    if port.lately.owes_seldom:
+        return _failed_lately(port, *_now(port), owed)
+    # Perhaps its clients have the last word: nothing shows that they are served.
+    return PortVerdict(Level.OK, PortState.UNKNOWN, (owed,), _some_causes(port.lately.cause))
+
+
+def _failed_lately(port: PortFacts, *clauses: Clause) -> PortVerdict:
+    causes = _some_causes(port.lately.cause)
+    return PortVerdict(Level.ATTENTION, PortState.PARTLY_ANSWERING, clauses, causes)
+
+
+def _some_causes(cause: Cause | None) -> Sequence[Cause]:
+    return () if cause is None else (cause,)
+
+
+def _some(clause: Clause | None) -> Sequence[Clause]:
+    return () if clause is None else (clause,)
+
+
+def _now(port: PortFacts) -> Sequence[Clause]:
+    """Return that other clients are served now; nothing if that isn't known."""
+    if _state_of(port) is not PortState.SERVED or port.is_quiet:
+        return ()
+    return (said.served_by(*_serving(port), is_now=True),)
+
+
+# Clients are served, as far as that is known.
+
+
+def none_admitted(case: Case) -> PortVerdict | None:
+    """Packets of all clients were dropped, as none was in the networks that are admitted."""
+    port = case.port
+    is_counted = not port.is_unseen or port.kernel_connections is not None
+    if port.admits is None or not is_counted or port.connections or port.kernel_connections:
+        return None
+    now = source_denied(tuple(port.admits)).fact
+    causes = [cause for cause in denied(port) if cause.fact == now]
+    if not causes:
+        return None
+    return PortVerdict(
+        Level.ATTENTION, PortState.NONE_ADMITTED, (said.none_admitted(causes[0]),), causes
+    )
+
+
+def lacks_addresses(case: Case) -> PortVerdict | None:
+    """Some of its addresses belong to others."""
+    lost = [note for note in case.port.notes if note.code.traits.is_of_address]
+    if not lost:
+        return None
+    return PortVerdict(
+        Level.ATTENTION, PortState.PARTLY_SERVED, (said.partly_served(lost[0]),), lost
+    )
+
+
+def has_notes(case: Case) -> PortVerdict | None:
+    """Something that was written has no effect."""
+    port = case.port
+    notes = [note for note in port.notes if not note.code.traits.is_by_design]
+    if not notes:
+        return None
+    clauses = (*served_clauses(port), stated(notes[0]))
+    return PortVerdict(Level.ATTENTION, _state_of(port), clauses, (notes[0],))
+
+
+def about_to_lose_all(case: Case) -> PortVerdict | None:
+    """Its endpoints all terminate."""
+    port = case.port
+    if not all(endpoint.state == EndpointState.TERMINATING for endpoint in case.usable):
+        return None
+    ending = about_to_vanish(port.namespace, len(case.usable))
+    clauses = (*served_clauses(port, are_leaving=True), stated(ending))
+    return PortVerdict(Level.ATTENTION, _state_of(port), clauses, (ending,))
+
+
+def served(case: Case) -> PortVerdict | None:
+    """Nothing is wrong."""
+    port = case.port
+    # At an address for the internet, scanners are dropped all day.
+    past = [e.cause for e in port.endpoints if _has_denied(e) and e.cause is not None]
+    as_intended = map(stated, (*denied(port), *past, *port.notes))
+    return PortVerdict(Level.OK, _state_of(port), (*served_clauses(port), *as_intended))
+
+
+def denied(port: PortFacts) -> Sequence[Cause]:
+    """Return the causes of drops other than that of a policy now, which is the plan's."""
+    policy = port.cause.code if port.cause is not None else None
+    return [cause for cause in port.turned_away if cause.code is not policy]
+
+
+def _state_of(port: PortFacts) -> PortState:
+    is_unknown = port.is_unseen or port.is_without_answer
+    return PortState.UNKNOWN if is_unknown else PortState.SERVED
+
+
+def _serving(port: PortFacts) -> tuple[int, int]:
+    return port.serving, port.standby
+
+
+def served_clauses(port: PortFacts, *, are_leaving: bool = False) -> Sequence[Clause]:
+    """Return how the clients of endpoints that don't fail are served, as far as that is known."""
+    if port.is_unseen:
+        service = f"{port.namespace}/{port.service}"
+        shown = "probes" if port.is_probed else ""
+        return (said.led_by_kernel(*_serving(port), service, port.protocol, shown),)
+    ready = said.ready(*_serving(port), are_leaving=are_leaving)
+    if port.is_without_answer and port.connections:
+        return (said.never_answered(*_of_silence(port)),)
+    if port.is_without_answer:
+        failed = port.failed or port.failures or port.bad_headers or port.waits.total
+        at = tuple(_node_ports(port))
+        places = (said.node_port_at(at),) if 0 < len(at) <= _ADDRESSES else ()
+        return (ready, said.no_client_yet(has_failed=bool(failed)), *places)
+    if port.is_quiet:
+        has_kernel_path = bool(port.kernel_connections)
+        return (ready, said.none_answered_lately(has_kernel_path=has_kernel_path))
+    return (said.served_by(*_serving(port)),)
+
+
+def _of_silence(port: PortFacts) -> tuple[str, int, bool, bool]:
+    has_received, has_header = bool(port.received_bytes), port.proxy_protocol is not None
+    return port.protocol, port.connections, has_received, has_header
+
+
+def _node_ports(port: PortFacts) -> Iterator[str]:
+    """Yield where its node port is served; flags may restrict that."""
+    for frontend in port.frontends:
+        if frontend.kind == FrontendKind.NODE_PORT:
+            ip = frontend.address.rpartition(":")[0].strip("[]")
+            if not is_loopback(ip):
+                yield frontend.address
+
+
+# What endpoints do that fail.
+
+
+def _all_fail(failing: Sequence[EndpointFacts]) -> Iterator[Clause]:
+    if len(failing) == 1:
+        cause = failing[0].cause
+        yield stated(cause) if cause is not None else said.only_one_fails()
+        return
+    past = sum(endpoint.is_past for endpoint in failing)
+    if 0 < past < len(failing):
+        yield _how_many_fail(failing, len(failing), are_all=True)
+    else:
+        yield said.none_answers(len(failing), is_past=bool(past))
+    yield from _why(failing)
+
+
+def _how_many_fail(
+    failing: Sequence[EndpointFacts], total: int, *, are_all: bool = False
+) -> Clause:
+    past = sum(endpoint.is_past for endpoint in failing)
+    return said.some_answer_not(len(failing) - past, past, total, are_all)
+
+
+def _why(failing: Sequence[EndpointFacts], most: Cause | None = None) -> Iterator[Clause]:
+    """Yield the cause that most clients meet, and in short the next one of another kind.
+
+    Those of a while ago only count where there are no others.
+
+    Args:
+        most: The first one; None: by how often each was seen.
+    """
+    kinds = {most.code: most} if most is not None else {}
+    for endpoint in present_first([one for one in failing if not one.is_past] or failing):
+        if endpoint.cause is not None:
+            kinds.setdefault(endpoint.cause.code, endpoint.cause)
+    causes = [*kinds.values()]
+    yield from map(stated, causes[:1])
+    yield from map(stated_in_short, causes[1:2])
+    if more := causes[2:]:
+        yield said.further_causes(len(more))
+
+
+def _unused(port: PortFacts) -> Iterator[Clause]:
+    """Yield why the endpoints that can't serve aren't used."""
+    reasons = collections.Counter(e.state for e in port.endpoints if not e.is_usable)
+    if left := reasons.total():
+        shown = tuple((count, why) for why, count in reasons.most_common(_REASONS_SHOWN))
+        yield said.others_unused(left, shown, has_more=len(reasons) > len(shown))
+
+
+def present_first(endpoints: Sequence[EndpointFacts]) -> Sequence[EndpointFacts]:
+    """Return them with those first whose causes are in the present tense, then by what was seen.
+
+    Endpoints that fail fast are ejected, so clients meet most often what costs them most.
+    """
+    return sorted(endpoints, key=lambda one: (one.is_past, -(one.cause.count if one.cause else 0)))
+
+
+RULES: Sequence[Rule] = (
+    not_served,
+    dropped_from_outside,
+    dropped,
+    held_without_endpoint,
+    refused,
+    fault_on_purpose,
+    late_at_limit,
+    held_while_all_fail,
+    some_are_denied,
+    silent_to_some,
+    never_answered,
+    failed_before,
+    cut_off,
+    unanswered,
+    closed,
+    all_fail,
+    lacks_ports,
+    clients_are_mistaken,
+    some_fail,
+    at_limit,
+    lacks_client_ports,
+    answers_are_missed,
+    clients_failed,
+    comes_and_goes,
+    answers_are_late,
+    last_words_unanswered,
+    none_admitted,
+    lacks_addresses,
+    has_notes,
+    about_to_lose_all,
+    served,
+)
+"""In order: the first that returns a verdict decides; the last one always does."""
+
+
+def decide(port: PortFacts) -> tuple[Rule, PortVerdict]:
+    """Return the rule that decides how clients of a Service port are served, and its verdict."""
+    case = Case(port)
+    for rule in RULES:
+        if (verdict := rule(case)) is not None:
+            return rule, verdict
+    raise AssertionError("the last rule fits every Service port")

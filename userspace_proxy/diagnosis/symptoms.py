@@ -1,0 +1,411 @@
+"""Clients of the last minute that got no answer, or a late one, though endpoints answer others.
+
+    counts ──▶ Symptom: which of them fails, from which share on it is news, at which endpoint
+                  └──▶ "12 of 20 connections failed in the last minute: 10.244.0.9:8080 refused …"
+
+Rule 1: a few failures are no news; many are, whatever is so at this moment.
+Rule 2: what was news stays so until it is half as many.
+Rule 3: the cause is that of most of them, at the endpoint at which most of these failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from operator import itemgetter
+
+from ..causes.cause import Cause, When
+from ..causes.endpoints import answers_flows_late, denies, excludes, owes_answers
+from ..facts import LATELY_S, EndpointCounters, LatelyFacts, PortFacts, Streak
+from ..facts.exclusions import Exclusions
+from ..facts.lately import Lately
+from ..model import CauseCode, Failure, SocketAddress
+from ..model.failures import LEFT, NO_ANSWER
+from ..policy import EndpointVerdict
+from . import clauses as said
+from .clause import Clause
+from .failures import DENIALS_S, Clock, cut_cause, dial_cause, end_cause, has_excluded
+
+LEAST = 3
+"""Clients: fewer are no news, unless they are a large share of few."""
+_FEW, _FEW_SHARE = 2, 0.25
+SHARE = 0.05
+"""Of all clients: a busy Service always has some that fail."""
+SILENT_SHARE = 0.1
+"""Of all flows, or connections that clients leave or that end in the middle: an answer may take
+longer, as those of DNS servers to some names, and clients leave for reasons of their own."""
+_ENDED = 10
+"""Connections that show how they usually end."""
+_MANY_DENIALS = 10
+"""Failed dials of clients in a row, while this node was answered: half of all packets would have to
+be lost for that to happen by chance once in a thousand times."""
+
+Endpoints = Iterable[tuple[EndpointVerdict, EndpointCounters]]
+_Failures = Iterator[tuple[Streak, EndpointVerdict]]
+
+
+@dataclass(frozen=True, slots=True)
+class Symptom:
+    """One count of the last minute (:class:`.Lately`)."""
+
+    name: str
+    """Its field."""
+    how: str = ""
+    """How such connections failed, in brackets behind a sum; empty: they aren't failed ones."""
+    is_sure: bool = False
+    """Nothing but an endpoint, or the lack of one, can be the reason: a smaller share is news."""
+    find: Callable[[Endpoints], _Failures] | None = None
+    """Yields the last such failure of each endpoint; None: no endpoint is to blame."""
+    cause: Callable[[EndpointVerdict, Streak], Cause] | None = None
+    """Returns the cause of one."""
+
+
+def _dials_before(endpoints: Endpoints) -> _Failures:
+    """Yield failed dials that a later one has succeeded after, of a client or of this node."""
+    for verdict, counters in endpoints:
+        if counters.dials.failures and not counters.dials.is_on:
+            yield counters.dials, verdict
+        if counters.denials.failures:
+            yield counters.denials, verdict
+
+
+def _ended(endpoints: Endpoints) -> _Failures:
+    """Yield connections (flows) without a byte that endpoints have ended.
+
+    The last one is included, though the endpoint may have answered none since.
+    """
+    for verdict, counters in endpoints:
+        if has_excluded(counters.exclusions):
+            # Before the same connection in ``ends``.
+            yield counters.exclusions, verdict
+        if counters.ends.failures and counters.ends.failure not in LEFT:
+            yield counters.ends, verdict
+
+
+def _left(endpoints: Endpoints) -> _Failures:
+    """Yield those that clients have left."""
+    for verdict, counters in endpoints:
+        if counters.ends.failures and counters.ends.failure in LEFT:
+            yield counters.ends, verdict
+
+
+def _cuts(endpoints: Endpoints) -> _Failures:
+    """Yield connections that were cut off after a byte, the last one included."""
+    for verdict, counters in endpoints:
+        if counters.cuts.failures:
+            yield counters.cuts, verdict
+
+
+def _late(endpoints: Endpoints) -> _Failures:
+    """Yield flows that were answered after two seconds, and what delayed connections."""
+    for verdict, counters in endpoints:
+        if counters.late and counters.ends.failure is Failure.NO_DATAGRAM:
+            yield counters.ends, verdict
+        if counters.dials.failures and counters.dials.failure in NO_ANSWER:
+            yield counters.dials, verdict
+
+
+def _at_times(cause: Cause, verdict: EndpointVerdict, *, answers_others: bool = True) -> Cause:
+    return cause.replace(when=When.LATELY, answers_others=answers_others, host=verdict.host)
+
+
+def _of_dial(verdict: EndpointVerdict, dials: Streak) -> Cause:
+    is_denied = bool(dials.client) and dials.failures >= _MANY_DENIALS
+    if is_denied and dials.last_at - dials.first_at >= DENIALS_S:
+        return _at_times(denies(verdict.address, dials.client), verdict)
+    return _at_times(dial_cause(verdict.address, dials), verdict)
+
+
+def _of_end(verdict: EndpointVerdict, ends: Streak) -> Cause:
+    if isinstance(ends, Exclusions):
+        return _at_times(excludes(verdict.address, ends.client), verdict)
+    # One that has never answered answers no others either.
+    has_answered = ends.succeeded_at >= 0
+    cause = end_cause(verdict.address, ends.failure)
+    return _at_times(cause, verdict, answers_others=has_answered)
+
+
+def _of_cut(verdict: EndpointVerdict, cuts: Streak) -> Cause:
+    return _at_times(cut_cause(verdict.address, cuts), verdict)
+
+
+def _of_late(verdict: EndpointVerdict, streak: Streak) -> Cause:
+    if streak.failure is Failure.NO_DATAGRAM:
+        return answers_flows_late(verdict.address)
+    return _of_dial(verdict, streak)
+
+
+SYMPTOMS = (
+    Symptom("refused", "not connected", True, _dials_before, _of_dial),
+    Symptom("unanswered", "ended without an answer", True, _ended, _of_end),
+    Symptom("left", "left before an answer", False, _left, _of_end),
+    Symptom("cut", "cut off after an answer began", False, _cuts, _of_cut),
+    Symptom("waited", "had waited for an endpoint", True),
+    Symptom("removed", "reset as their endpoint had left: on-endpoint-removal"),
+    Symptom("late", "", False, _late, _of_late),
+    Symptom("idle"),
+    Symptom("owed"),
+    Symptom("gaps"),
+)
+_FAILURES = tuple(symptom for symptom in SYMPTOMS if symptom.how)
+_BY_NAME: Mapping[str, Symptom] = {symptom.name: symptom for symptom in SYMPTOMS}
+
+
+def _most(lately: Lately) -> int:
+    """Return the clients of the kind of which most failed, not counting late ones."""
+    return max(int(getattr(lately, symptom.name)) for symptom in _FAILURES)
+
+
+def _nothing_known(_endpoint: SocketAddress, _now: float) -> Lately:
+    return Lately()
+
+
+def failed_lately(
+    lately: Lately,
+    endpoints: Endpoints,
+    clock: Clock,
+    *,
+    failed_at: Callable[[SocketAddress, float], Lately] = _nothing_known,
+    has_header: bool = False,
+    was_many: bool = False,
+) -> LatelyFacts:
+    """Return the clients of the last minute, and at which endpoint most of them failed.
+
+    Args:
+        endpoints: Those that may serve.
+        failed_at: Returns the clients that failed at one until a moment; ``refused`` are its failed
+            dials.
+        has_header: They get a PROXY header.
+        was_many: As in the result.
+    """
+    counts = lately.counts()
+    if not any(counts[1:]):
+        return LatelyFacts()
+    endpoints = tuple(endpoints)
+    are_flows = any(counters.ends.failure is Failure.NO_DATAGRAM for _, counters in endpoints)
+    symptom = _main_symptom(lately, are_flows=are_flows)
+    name, most = symptom.name, getattr(lately, symptom.name)
+    if name == "owed":
+        seldom = _owe_seldom(lately, [counters for _, counters in endpoints])
+        owed = [(failed_at(one.address, clock.now).owed, one.address) for one, _ in endpoints]
+        count, address = max(owed, key=itemgetter(0), default=(0, None))
+        cause = owes_answers(address).replace(count=count) if address else None
+        return LatelyFacts(*counts, cause=cause, was_many=was_many, owes_seldom=seldom)
+    if symptom.find is None or symptom.cause is None:
+        return LatelyFacts(*counts, was_many=was_many)
+    # Connections that were late failed at another endpoint than that which counts them.
+    field = "refused" if name == "late" and not are_flows else name
+    failures = [
+        (getattr(failed_at(verdict.address, clock.now), field), streak.last_at, streak, verdict)
+        for streak, verdict in symptom.find(endpoints)
+        if clock.now - streak.last_at < LATELY_S
+    ]
+    if not failures:
+        # A client that finds no endpoint is refused, too.
+        have_left = name != "refused" and not any(_has_failed(one, name) for _, one in endpoints)
+        return LatelyFacts(*counts, was_many=was_many, have_left=have_left)
+    count, last_at, streak, verdict = max(failures, key=itemgetter(0, 1))
+    cause = symptom.cause(verdict, streak).replace(
+        count=min(count or most, most), last_at=clock.unix(last_at), has_header=has_header
+    )
+    return LatelyFacts(*counts, cause=cause, was_many=was_many)
+
+
+def _owe_seldom(lately: Lately, endpoints: Iterable[EndpointCounters]) -> bool:
+    """Return whether few connections before the last minute ended so: it's no habit of theirs.
+
+    Where clients have the last word, most do. Of a new Service, half of all is few.
+    """
+    endpoints = tuple(endpoints)
+    owed, ended = sum(e.owed for e in endpoints), sum(e.connections - e.active for e in endpoints)
+    owed_before, before = owed - lately.owed, ended - lately.connections
+    if before < _ENDED:
+        return 2 * owed <= ended
+    return owed_before < SILENT_SHARE * before
+
+
+def _has_failed(counters: EndpointCounters, name: str) -> bool:
+    """Return whether an endpoint may be the one that clients of a symptom have failed at."""
+    if name == "late":
+        is_flow = counters.ends.failure is Failure.NO_DATAGRAM
+        # Another endpoint has saved a connection.
+        return counters.late > 0 if is_flow else counters.dials.failures > 0
+    return bool(getattr(counters, name) > 0)
+
+
+def _main_symptom(lately: Lately, *, are_flows: bool) -> Symptom:
+    """Return the symptom that the cause is about: that of most clients.
+
+    Args:
+        are_flows: They are flows, for which a port may be closed without an ICMP error.
+    """
+    most = max(_FAILURES, key=lambda symptom: getattr(lately, symptom.name))
+    if are_flows and most.name == "unanswered" and _are_refused_or_unanswered(lately):
+        return _BY_NAME["refused"]
+    if _are_mostly_late(lately):
+        return _BY_NAME["late"]
+    if lately.owed > _most(lately):
+        return _BY_NAME["owed"]
+    return most if _most(lately) else _BY_NAME["gaps"]
+
+
+def _are_mostly_late(lately: Lately) -> bool:
+    """Return whether the cause is about late clients: they are more than those of any kind."""
+    return lately.late > _most(lately)
+
+
+def _are_refused_or_unanswered(lately: Lately) -> bool:
+    """Return whether flows were refused, and others, of which that isn't known, got no answer.
+
+    Not every datagram to a closed port is answered: ICMP errors are limited.
+    """
+    return lately.refused >= LEAST and lately.unanswered > 0
+
+
+def are_many(lately: LatelyFacts, count: int, total: int, share: float = SILENT_SHARE) -> bool:
+    """Return whether so many of all clients are news.
+
+    Args:
+        share: The least that is.
+    """
+    is_large_share = count >= _FEW and count >= _FEW_SHARE * total
+    # A share about as large as that would be news and no news in turns.
+    least, share = (_FEW, share / 2) if lately.was_many else (LEAST, share)
+    return is_large_share or count >= max(least, share * total)
+
+
+def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> Clause | None:
+    """Return how many clients failed, and why; None if they are few.
+
+    Args:
+        but: Causes that are known already: None for these, and without a cause.
+    """
+    lately, why = port.lately, _why(port)
+    if but and (lately.cause is None or lately.cause.code in but):
+        return None
+    if _are_mostly_late(lately):
+        # The cause is that of late clients.
+        why = None
+    elif lately.waited and lately.waited == _most(lately):
+        is_limited = port.max_connections is not None and port.usable
+        why = said.were_at_limit() if is_limited else said.none_in_time()
+    if port.protocol == "UDP":
+        return _flows_failed(port, why)
+    counts = {symptom: getattr(lately, symptom.name) for symptom in _FAILURES}
+    # A connection that has ended may have begun more than a minute ago.
+    failed = sum(counts.values())
+    total = max(lately.connections + lately.refused + lately.waited, failed)
+    sure = sum(count for symptom, count in counts.items() if symptom.is_sure)
+    if not (are_many(lately, sure, total, SHARE) or are_many(lately, failed, total)):
+        return None
+    is_lost = lately.cause is not None and lately.cause.code is CauseCode.PACKETS_LOST
+    if lately.left == failed and not is_lost:
+        return said.clients_left(failed, total, why)
+    parts = tuple((count, symptom.how) for symptom, count in counts.items() if count >= LEAST)
+    is_removal = lately.removed and lately.removed == max(counts.values())
+    shown = parts if len(parts) > 1 or is_removal else ()
+    return said.connections_failed(failed, total, shown, why)
+
+
+def _flows_failed(port: PortFacts, why: Clause | None) -> Clause | None:
+    lately = port.lately
+    # A flow has its endpoint before that shows whether it answers.
+    failed = lately.refused + lately.waited
+    total, unanswered = max(lately.connections, failed), 0
+    if not are_many(lately, failed, total, SHARE):
+        return None
+    if _are_refused_or_unanswered(lately) and not port.is_without_answer:
+        unanswered = lately.unanswered
+        failed += unanswered
+        total = max(total, failed)
+    return said.flows_failed(failed, total, lately.refused, unanswered, why)
+
+
+def _why(port: PortFacts, where: str = "at") -> Clause | None:
+    """Return why most of them failed; None if that isn't known.
+
+    Args:
+        where: They failed there, if their endpoints aren't used any more.
+    """
+    lately = port.lately
+    if lately.have_left:
+        return said.at_former_endpoints(where)
+    if lately.cause is None and lately.gaps >= LEAST:
+        return said.because_of_gaps(lately.gaps, port.namespace, port.service)
+    return said.because(lately.cause) if lately.cause is not None else None
+
+
+def many_unanswered(port: PortFacts, in_a_row: int = 0) -> Clause | None:
+    """Return how many UDP flows got no answer, or a late one, where others did; None if few.
+
+    So are open connections (flows) that get no answer any more.
+
+    Args:
+        in_a_row: Flows that its failing endpoints haven't answered since the last answer. If these
+            are all, it doesn't answer now.
+    """
+    lately, open_ = port.lately, port.active
+    if port.mute > in_a_row and (port.mute == open_ or are_many(lately, port.mute, open_)):
+        return _stalled(port)
+    is_late = lately.late > lately.unanswered
+    count = lately.late if is_late else lately.unanswered
+    if port.protocol != "UDP" or port.is_without_answer or count <= in_a_row:
+        return None
+    if not is_late and _are_refused_or_unanswered(lately) and (failed := many_failed(port)):
+        return failed
+    total = max(lately.connections, count)
+    row = said.flows_answered_late if is_late else said.flows_unanswered
+    return row(count, total, _why(port)) if are_many(lately, count, total) else None
+
+
+def _stalled(port: PortFacts) -> Clause:
+    at = [endpoint for endpoint in port.endpoints if endpoint.mute]
+    return said.stalled(
+        port.mute,
+        port.active,
+        port.protocol,
+        at[0].address if len(at) == 1 else "",
+        len(at),
+        has_former=port.mute > sum(endpoint.mute for endpoint in at),
+    )
+
+
+def many_saved_late(port: PortFacts) -> Clause | None:
+    """Return how many connections were saved after a wait, and why; None if they are few."""
+    count = port.lately.late
+    if port.protocol == "UDP" or (total := _total_of(port, count)) is None:
+        return None
+    why = _why(port, "from") if _are_mostly_late(port.lately) else None
+    return said.saved_late(count, total, why)
+
+
+def many_idle(port: PortFacts) -> Clause | None:
+    """Return how many connections this proxy ended as they were idle; None if they are few."""
+    count = port.lately.idle
+    total = _total_of(port, count)
+    return None if total is None else said.ended_idle(count, total)
+
+
+def many_owed(port: PortFacts) -> Clause | None:
+    """Return how many connections ended after an answer, without one to the client's last words.
+
+    None if they are few.
+    """
+    lately = port.lately
+    total = _total_of(port, lately.owed)
+    why = _why(port) if lately.owed > _most(lately) else None
+    return None if total is None else said.ended_unanswered(lately.owed, total, why)
+
+
+def many_gaps(port: PortFacts) -> Clause | None:
+    """Return how often it had no endpoint; None if that was seldom, as in a rollout."""
+    if port.lately.gaps < LEAST:
+        return None
+    return said.gaps(port.lately.gaps, port.namespace, port.service)
+
+
+def _total_of(port: PortFacts, count: int) -> int | None:
+    """Return of how many connections of the last minute those are; None if they are few."""
+    # One that has ended may have begun more than a minute ago.
+    total = max(port.lately.connections, count)
+    return total if are_many(port.lately, count, total) else None

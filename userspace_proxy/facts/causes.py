@@ -1,0 +1,123 @@
+"""Causes in the JSON: as their words, for readers, and as parameters, for programs.
+
+    Cause ──write_cause──▶ CauseFacts ──JSON──▶ CauseFacts ──read_cause──▶ Cause
+
+Rule 1: what a proxy has said stays so: where its words aren't those that this version would use, or
+its cause is an unknown one, the cause that is read has its words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from ..causes.cause import MODIFIERS, ROWS, Cause, Param, When, as_read
+from ..causes.say import object_of, remedy, say
+from ..model import CauseCode
+
+_COUNTED = ("count", "first_at", "last_at")
+_NOT_COUNTED = tuple(name for name in MODIFIERS if name not in _COUNTED)
+_PLAIN = as_read(CauseCode("")).modifiers()
+
+
+class CauseFacts(msgspec.Struct, frozen=True, gc=False):
+    """One cause."""
+
+    code: CauseCode = CauseCode("")
+    """Its name in metrics and docs."""
+    sentence: str = ""
+    """Without a full stop, and without figures that change while the fact stays the same."""
+    object: str = ""
+    """What it is about: an address, ``shop/web``, ``EndpointSlice shop/web-x``; or empty."""
+    hint: str = ""
+    """What to do about it; empty if the sentence contains it."""
+    count: int = 0
+    """How often it was seen; 0 for a state, which isn't counted."""
+    first_at: float = 0.0
+    """Unix time at which it was first seen; 0 if unknown."""
+    last_at: float = 0.0
+    """Unix time at which it was last seen; 0 if unknown."""
+    kind: str = ""
+    """Which of the causes that share the code; kinds are no promise."""
+    params: Mapping[str, Any] = {}
+    """Its parameters, and what else its words depend on."""
+
+
+def write_cause(cause: Cause) -> CauseFacts:
+    """Return a cause as the JSON contains it."""
+    if isinstance(cause.written, CauseFacts):
+        return cause.written
+    params: dict[str, Any] = dict(cause.params)
+    for name in _NOT_COUNTED:
+        if (value := getattr(cause, name)) != _PLAIN[name]:
+            params[name] = value
+    counted = (cause.count, cause.first_at, cause.last_at)
+    words = (cause.code, say(cause), object_of(cause), remedy(cause))
+    cause.written = facts = CauseFacts(*words, *counted, cause.row.key, params)
+    return facts
+
+
+def read_cause(facts: CauseFacts) -> Cause:
+    """Return the cause that a proxy has written, also an older or a newer one."""
+    counted = {name: getattr(facts, name) for name in _COUNTED}
+    params = {name: one for name, one in facts.params.items() if name not in _NOT_COUNTED}
+    try:
+        modifiers = msgspec.convert(facts.params, _Modifiers)
+        before = None if modifiers.before is None else read_cause(modifiers.before)
+        given = {**msgspec.structs.asdict(modifiers), "before": before, **counted}
+        row = ROWS[facts.kind]
+        bound = row(**msgspec.convert(params, dict[str, Param])).params
+        cause = Cause(row, bound, **given)
+        written = write_cause(cause)
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return _as_written(facts, params, counted)
+    is_same = written.sentence == facts.sentence and written.hint == facts.hint
+    is_same = is_same and written.code is facts.code
+    return cause if is_same else _as_written(facts, params, counted)
+
+
+def _as_written(facts: CauseFacts, params: Mapping[str, Any], counted: Mapping[str, Any]) -> Cause:
+    """Return the cause in its own words, with the parameters that it has beside them."""
+    literal = as_read(facts.code, facts.sentence, facts.object, facts.hint)
+    known = [name for name, _ in literal.params]
+    others = [(name, one) for name, one in params.items() if isinstance(one, str | int | float)]
+    more = [(name, one) for name, one in others if name not in known]
+    return Cause(literal.row, (*literal.params, *more), **counted)
+
+
+class _Modifiers(msgspec.Struct):
+    """What a cause's words depend on beside its parameters."""
+
+    when: When = When.NOW
+    answers_others: bool = False
+    host: str = ""
+    has_header: bool = False
+    before: CauseFacts | None = None
+    more: int = 0
+
+
+def dump_cause(cause: Cause) -> dict[str, Any]:
+    """Return a cause as plain objects, for another process of this program."""
+    dumped: dict[str, Any] = msgspec.to_builtins(write_cause(cause), enc_hook=to_json)
+    return dumped
+
+
+def load_cause(dumped: Mapping[str, Any]) -> Cause:
+    """Return the cause that :func:`dump_cause` has made plain objects of."""
+    return read_cause(msgspec.convert(dumped, CauseFacts))
+
+
+def to_json(value: object) -> object:
+    """Return what the JSON contains in place of a value that msgspec doesn't know."""
+    if isinstance(value, Cause):
+        return write_cause(value)
+    raise TypeError(f"Encoding objects of type {type(value).__name__} is unsupported")
+
+
+def from_json(kind: type, value: object) -> object:
+    """Return such a value of what the JSON contains."""
+    if kind is Cause:
+        return read_cause(msgspec.convert(value, CauseFacts))
+    raise TypeError(f"Decoding objects of type {kind.__name__} is unsupported")
