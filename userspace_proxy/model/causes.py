@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import Any
 
 
 class CauseCode(enum.StrEnum):
@@ -72,6 +73,10 @@ class CauseCode(enum.StrEnum):
     FIREWALL_DROPS = "firewall-drops"
     SOURCE_AWAY = "source-away"
     """The API server or the manifests can't be read."""
+
+    def __reduce_ex__(self, _protocol: object) -> tuple[Any, ...]:
+        # Python 3.11.2 looks a member up by its name; one of _missing_ has none that it knows.
+        return CauseCode, (str(self),)
 
     @classmethod
     def _missing_(cls, value: object) -> CauseCode:
