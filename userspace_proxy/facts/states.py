@@ -8,6 +8,7 @@ Rule 2: how bad a state is depends on the port as well (:class:`.Level`).
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 
 class PortState(enum.StrEnum):
@@ -58,6 +59,10 @@ class PortState(enum.StrEnum):
         state.serves, state.neutral = serves, neutral
         state.waits, state.expected = waits, expected
         return state
+
+    def __reduce_ex__(self, _protocol: object) -> tuple[Any, ...]:
+        # Python 3.11.2 looks a member up by its name; one of _missing_ has none that it knows.
+        return PortState, (str(self),)
 
     @classmethod
     def _missing_(cls, value: object) -> PortState:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import Any
 
 _SLICES = "get endpointslices -n {namespace} -l kubernetes.io/service-name={name} -o yaml"
 _SELECTOR = "edit service -n {namespace} {name}"
@@ -181,6 +182,10 @@ class CauseCode(enum.StrEnum):
     FIREWALL_DROPS = "firewall-drops"
     SOURCE_AWAY = "source-away"
     """The API server or the manifests can't be read."""
+
+    def __reduce_ex__(self, _protocol: object) -> tuple[Any, ...]:
+        # Python 3.11.2 looks a member up by its name; one of _missing_ has none that it knows.
+        return CauseCode, (str(self),)
 
     @classmethod
     def _missing_(cls, value: object) -> CauseCode:
