@@ -38,27 +38,32 @@ class When(enum.StrEnum):
 
 
 class Parameters:
-    """The parameters of a function; like its call, without one."""
+    """The parameters of a function; values are bound to them as by its call, but without one."""
 
-    __slots__ = ("_defaults", "_function", "_names")
+    __slots__ = ("_defaults", "_function", "_rest", "names")
 
     def __init__(self, function: Callable[..., str]) -> None:
         made, defaults = function.__code__, function.__defaults__ or ()
         last = made.co_argcount
         given = zip(made.co_varnames[last - len(defaults) : last], defaults, strict=True)
         self._function = function.__name__
-        self._names = made.co_varnames[: last + made.co_kwonlyargcount]
+        self.names = made.co_varnames[: last + made.co_kwonlyargcount]
         self._defaults = {**dict(given), **(function.__kwdefaults__ or {})}
+        last_of = range(len(self.names) - len(self._defaults), len(self.names) + 1)
+        self._rest = {n: tuple(self._defaults.values())[n - last_of[0] :] for n in last_of}
+        """By how many values are given, the defaults of the others."""
 
-    def bound(
-        self, args: tuple[object, ...], kwargs: Mapping[str, object]
-    ) -> list[tuple[str, object]]:
-        """Return names and values in order; raises TypeError if they don't fit."""
-        given = {**dict(zip(self._names, args, strict=False)), **kwargs}
+    def bound(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> tuple[object, ...]:
+        """Return the values in the order of the names; raises TypeError if they don't fit."""
+        # Cost: a view of 10,000 Service ports makes as many, mostly so.
+        rest = None if kwargs else self._rest.get(len(args))
+        if rest is not None:
+            return (*args, *rest)
+        given = {**dict(zip(self.names, args, strict=False)), **kwargs}
         bound = {**self._defaults, **given}
-        if len(given) != len(args) + len(kwargs) or bound.keys() != {*self._names}:
-            raise TypeError(f"{self._function} takes {', '.join(self._names) or 'no parameters'}")
-        return [(name, bound[name]) for name in self._names]
+        if len(given) != len(args) + len(kwargs) or bound.keys() != {*self.names}:
+            raise TypeError(f"{self._function} takes {', '.join(self.names) or 'no parameters'}")
+        return tuple([bound[name] for name in self.names])
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +95,7 @@ class CauseRow(Generic[P]):
     name: str = ""
     """Its key; empty: that of the function."""
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Its name among all rows."""
         return self.name or self.words.__name__
@@ -101,8 +106,8 @@ class CauseRow(Generic[P]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Cause:
         """Return the cause with these parameters; objects are kept as they are written."""
-        bound = self._parameters.bound(args, kwargs)
-        return Cause(self, tuple([(name, _plain(value)) for name, value in bound]))
+        values = map(_plain, self._parameters.bound(args, kwargs))
+        return Cause(self, tuple(zip(self._parameters.names, values, strict=True)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return find_row, (self.key,)
@@ -154,8 +159,8 @@ class Cause:
     """
 
     __slots__ = (
-        "answers_others", "before", "count", "first_at", "has_header", "host", "last_at", "more",
-        "params", "row", "when", "written",
+        "answers_others", "before", "count", "fact", "first_at", "has_header", "host", "last_at",
+        "more", "params", "row", "when", "written",
     )  # fmt: skip
 
     def __init__(
@@ -177,6 +182,9 @@ class Cause:
         self.when, self.answers_others = when, answers_others
         self.host, self.has_header, self.before, self.more = host, has_header, before, more
         self.count, self.first_at, self.last_at = count, first_at, last_at
+        past: object = None if before is None else before.fact
+        self.fact: tuple[object, ...] = (row.key, self.params, when, has_header, past, more)
+        """What its sentence states: not how often, nor what to do."""
         self.written: object = None
         """What was last written of it, for one who writes it again and again."""
 
@@ -184,12 +192,6 @@ class Cause:
     def code(self) -> CauseCode:
         """Its name for programs."""
         return self.row.code
-
-    @property
-    def fact(self) -> tuple[object, ...]:
-        """What its sentence states: not how often, nor what to do."""
-        before = self.before.fact if self.before is not None else None
-        return self.row.key, self.params, self.when, self.has_header, before, self.more
 
     def get(self, name: str, default: Param = "") -> Param:
         """Return a parameter; the default where the row has none of this name."""

@@ -10,7 +10,7 @@ clause that it belongs to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, NamedTuple, ParamSpec
@@ -26,35 +26,41 @@ class Clause(NamedTuple):
     """One clause; equal facts give equal clauses."""
 
     row: ClauseRow[...]
-    params: tuple[tuple[str, object], ...] = ()
+    values: tuple[object, ...] = ()
+    """Those of the row's parameters, in order."""
+
+    @property
+    def params(self) -> Mapping[str, object]:
+        """The same by name."""
+        return dict(zip(self.row.names, self.values, strict=True))
 
     @property
     def causes(self) -> tuple[Cause, ...]:
         """The causes that it states as a whole."""
-        if not self.row.states:
-            return ()
         found: list[Cause] = []
-        for _, value in self.params:
-            found += [value] if isinstance(value, Cause) else ()
-            found += value.causes if isinstance(value, Clause) else ()
+        for value in self.values if self.row.states else ():
+            if isinstance(value, Cause):
+                found.append(value)
+            elif isinstance(value, Clause):
+                found += value.causes
         return tuple(found)
 
     @property
     def text(self) -> str:
         """Its words, without a capital letter that only the begin of a sentence has."""
-        return self.row.words(**dict(self.params))
+        return self.row.words(*self.values)
 
     @property
     def planned(self) -> str:
         """The same of clients who aren't there yet."""
-        return (self.row.planned or self.row.words)(**dict(self.params))
+        return (self.row.planned or self.row.words)(*self.values)
 
     @property
     def hint(self) -> str:
         """What to do about it; empty if nothing is known."""
         hint = self.row.hint
-        own = hint if isinstance(hint, str) else hint(**dict(self.params))
-        parts = (value.hint for _, value in self.params if isinstance(value, Clause))
+        own = hint if isinstance(hint, str) else hint(**self.params)
+        parts = (value.hint for value in self.values if isinstance(value, Clause))
         return own or next(filter(None, parts), "")
 
 
@@ -77,9 +83,14 @@ class ClauseRow(Generic[P]):
     def _parameters(self) -> Parameters:
         return Parameters(self.words)
 
+    @property
+    def names(self) -> Sequence[str]:
+        """The names of its parameters; words take them by position, too."""
+        return self._parameters.names
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Clause:
         """Return the clause with these parameters."""
-        return Clause(self, tuple(self._parameters.bound(args, kwargs)))
+        return Clause(self, self._parameters.bound(args, kwargs))
 
     def __repr__(self) -> str:
         return self.words.__name__

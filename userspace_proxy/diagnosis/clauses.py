@@ -141,7 +141,7 @@ def _room_hint(*, is_silent: bool, **_: object) -> str:
 
 @clause(hint=_room_hint)
 def at_limit(
-    waiting: int, longest_s: float, protocol: str, limit: int, *, is_pinned: bool, is_silent: bool
+    waiting: int, longest_s: float, protocol: str, limit: int, is_pinned: bool, is_silent: bool
 ) -> str:
     """Clients wait for endpoints at their limit; or for the one that each keeps to."""
     del is_silent
@@ -267,7 +267,7 @@ def more_faults(count: int) -> str:
 
 
 @clause()
-def others_serve(count: int, *, always: bool = True) -> str:
+def others_serve(count: int, always: bool = True) -> str:
     """All that don't fail."""
     one = count == 1
     what = "the other one serves" if one else f"the other {count:,} serve"
@@ -326,20 +326,20 @@ def served_by(serving: int, standby: int, is_now: bool = False) -> str:
 
 
 @clause()
-def ready(serving: int, standby: int, *, are_leaving: bool = False) -> str:
+def ready(serving: int, standby: int, are_leaving: bool = False) -> str:
     """Nothing shows that clients are answered; terminating endpoints aren't called ready."""
     return f"{'usable' if are_leaving else 'ready'}: {by_endpoints(serving, standby)}"
 
 
 @clause(is_dated=True)
-def none_answered_lately(*, has_kernel_path: bool = False) -> str:
+def none_answered_lately(has_kernel_path: bool = False) -> str:
     """Clients were, before; the kernel may lead others to endpoints."""
     where = "on the userspace path " if has_kernel_path else ""
     return f"{where}no client has been answered in the last minute"
 
 
 @clause()
-def no_client_yet(*, has_failed: bool = False) -> str:
+def no_client_yet(has_failed: bool = False) -> str:
     """None has connected, or those that have were not served."""
     return f"no client has {'been served' if has_failed else 'connected'} yet"
 

@@ -31,7 +31,7 @@ from ..facts import (
 )
 from ..facts.port import ClauseFacts
 from ..model import CauseCode
-from .clause import joined, texts_of
+from .clause import Clause, joined, texts_of
 from .rules import PortVerdict, decide, denied, present_first
 
 Judge = Callable[[PortFacts], StateFacts]
@@ -47,33 +47,39 @@ def judge(port: PortFacts) -> StateFacts:
 
 def state_of(port: PortFacts, verdict: PortVerdict) -> StateFacts:
     """Return a verdict in words, with all that is known to go wrong."""
+    causes = _known(port, verdict)
+    places: dict[object, int] = {cause.fact: at for at, cause in enumerate(causes)}
+    texts = texts_of(verdict.clauses, verdict.lead)
+    clauses = tuple(
+        [
+            ClauseFacts(text, _stated(clause, places), clause.row.is_dated)
+            for text, clause in zip(texts, verdict.clauses, strict=True)
+        ]
+    )
+    if causes:
+        hint, code = remedy(causes[0]), causes[0].code
+    else:
+        hint, code = next(filter(None, [clause.hint for clause in verdict.clauses]), ""), None
+    return StateFacts(verdict.level, verdict.state, joined(texts), causes, hint, code, clauses)
+
+
+def _known(port: PortFacts, verdict: PortVerdict) -> tuple[Cause, ...]:
+    """Return all that is known to go wrong, each once; what decides the state is the first."""
     failed = [endpoint for endpoint in port.endpoints if endpoint.cause is not None]
-    endpoints = [endpoint.cause for endpoint in present_first(failed)]
+    endpoints = [endpoint.cause for endpoint in present_first(failed)] if failed else ()
     others = (port.cause, *endpoints, *denied(port), *port.client_mistakes, *port.notes)
     known: dict[object, Cause] = {}
     # A note may be the cause as well.
-    for cause in (*verdict.causes, *(cause for cause in others if cause is not None)):
-        known.setdefault(cause.fact, cause)
-    causes, places = tuple(known.values()), {fact: at for at, fact in enumerate(known)}
-    texts = texts_of(verdict.clauses, verdict.lead)
-    clauses = tuple(
-        ClauseFacts(
-            text,
-            tuple(places[cause.fact] for cause in clause.causes if cause.fact in places),
-            clause.row.is_dated,
-        )
-        for text, clause in zip(texts, verdict.clauses, strict=True)
-    )
-    hints = (clause.hint for clause in verdict.clauses)
-    return StateFacts(
-        verdict.level,
-        verdict.state,
-        joined(texts),
-        causes,
-        remedy(causes[0]) if causes else next(filter(None, hints), ""),
-        causes[0].code if causes else None,
-        clauses,
-    )
+    for cause in (*verdict.causes, *others):
+        if cause is not None:
+            known.setdefault(cause.fact, cause)
+    return tuple(known.values())
+
+
+def _stated(clause: Clause, places: Mapping[object, int]) -> tuple[int, ...]:
+    if not places:
+        return ()
+    return tuple([places[cause.fact] for cause in clause.causes if cause.fact in places])
 
 
 class _Shown(NamedTuple):
@@ -101,14 +107,18 @@ def diagnose(
     slices = _rejected_slices(source.rejected)
     judged = []
     for port in ports:
+        if not (notes or slices or answered):
+            # Cost: nearly always so, and nearly all ports are as they were.
+            is_same = port.judged is not None and port.judged[1] is None
+            judged.append(port if is_same else _judged(port, _Shown(port.cause), judge))
+            continue
         key = f"{port.namespace}/{port.service}"
         cause = port.cause
         if cause is not None and cause.code is CauseCode.NO_SLICE:
             cause = slices.get(key, cause)
         # The port's cause contains it.
-        of_service = notes.pop(key, []) if notes else []
-        own = tuple(note for note in of_service if not _says(cause, note))
-        of_endpoints = _of_one_side(port, answered) if answered else ()
+        own = tuple(note for note in notes.pop(key, ()) if not _says(cause, note))
+        of_endpoints = _of_one_side(port, answered)
         judged.append(_judged(port, _Shown(cause, own, of_endpoints), judge))
     return tuple(judged)
 

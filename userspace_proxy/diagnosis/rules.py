@@ -74,11 +74,10 @@ class Case:
         self.failing = [
             e for e in self.usable if e.ejected_for_s is not None or e.cause is not None
         ]
-
-    @property
-    def all_fail(self) -> bool:
+        self.all_fail = len(self.failing) == len(self.usable)
         """Whether each usable endpoint failed when a client last tried it."""
-        return len(self.failing) == len(self.usable)
+        self.is_calm = not (port.mute or any(port.lately.counts()[1:]))
+        """Whether all clients of the last minute were answered in time."""
 
     @cached_property
     def causes(self) -> Sequence[Cause]:
@@ -583,17 +582,17 @@ def served_clauses(port: PortFacts, *, are_leaving: bool = False) -> Sequence[Cl
         service = f"{port.namespace}/{port.service}"
         shown = "probes" if port.is_probed else ""
         return (said.led_by_kernel(*_serving(port), service, port.protocol, shown),)
-    ready = said.ready(*_serving(port), are_leaving=are_leaving)
     if port.is_without_answer and port.connections:
         return (said.never_answered(*_of_silence(port)),)
     if port.is_without_answer:
         failed = port.failed or port.failures or port.bad_headers or port.waits.total
         at = tuple(_node_ports(port))
         places = (said.node_port_at(at),) if 0 < len(at) <= _ADDRESSES else ()
-        return (ready, said.no_client_yet(has_failed=bool(failed)), *places)
+        ready = said.ready(*_serving(port), are_leaving)
+        return (ready, said.no_client_yet(bool(failed)), *places)
     if port.is_quiet:
-        has_kernel_path = bool(port.kernel_connections)
-        return (ready, said.none_answered_lately(has_kernel_path=has_kernel_path))
+        quiet = said.none_answered_lately(bool(port.kernel_connections))
+        return (said.ready(*_serving(port), are_leaving), quiet)
     return (said.served_by(*_serving(port)),)
 
 
@@ -669,13 +668,15 @@ def present_first(endpoints: Sequence[EndpointFacts]) -> Sequence[EndpointFacts]
     return sorted(endpoints, key=lambda one: (one.is_past, -(one.cause.count if one.cause else 0)))
 
 
-RULES: Sequence[Rule] = (
+_OF_PLAN: Sequence[Rule] = (
     not_served,
     dropped_from_outside,
     dropped,
     held_without_endpoint,
     refused,
     fault_on_purpose,
+)
+_ALL_FAIL: Sequence[Rule] = (
     late_at_limit,
     held_while_all_fail,
     some_are_denied,
@@ -686,29 +687,39 @@ RULES: Sequence[Rule] = (
     unanswered,
     closed,
     all_fail,
+)
+_SOME_FAIL: Sequence[Rule] = (
     lacks_ports,
     clients_are_mistaken,
     some_fail,
     at_limit,
     lacks_client_ports,
+)
+_LATELY: Sequence[Rule] = (
     answers_are_missed,
     clients_failed,
     comes_and_goes,
     answers_are_late,
     last_words_unanswered,
-    none_admitted,
-    lacks_addresses,
-    has_notes,
-    about_to_lose_all,
-    served,
 )
+_SERVED: Sequence[Rule] = (none_admitted, lacks_addresses, has_notes, about_to_lose_all, served)
+RULES = (*_OF_PLAN, *_ALL_FAIL, *_SOME_FAIL, *_LATELY, *_SERVED)
 """In order: the first that returns a verdict decides; the last one always does."""
 
 
 def decide(port: PortFacts) -> tuple[Rule, PortVerdict]:
     """Return the rule that decides how clients of a Service port are served, and its verdict."""
     case = Case(port)
-    for rule in RULES:
-        if (verdict := rule(case)) is not None:
-            return rule, verdict
+    # Cost: rules that can't fit aren't asked.
+    groups = (
+        _OF_PLAN,
+        _ALL_FAIL if case.all_fail else (),
+        _SOME_FAIL,
+        () if case.is_calm else _LATELY,
+        _SERVED,
+    )
+    for rules in groups:
+        for rule in rules:
+            if (verdict := rule(case)) is not None:
+                return rule, verdict
     raise AssertionError("the last rule fits every Service port")

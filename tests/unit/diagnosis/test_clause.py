@@ -28,7 +28,7 @@ def because(why):
 
 
 @clause(is_dated=True)
-def failed(cause=None, *, why=None):
+def failed(cause=None, why=None):
     return f"clients failed{why.text if why else ''}"
 
 

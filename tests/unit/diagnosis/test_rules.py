@@ -136,11 +136,11 @@ def test_addresses_that_a_chain_takes_are_named_beside_it(missed, place):
     port = make_port(frontends=(CLUSTER_IP, *made), problem="nftables chain evil drops packets")
     port.is_unsteered = True
     (clause,) = told_of(port)[1]
-    assert dict(clause.params)["place"] == place
+    assert clause.params["place"] == place
     # Of a listener, the problem names the address.
     port.is_unsteered = False
     (clause,) = told_of(port)[1]
-    assert not dict(clause.params)["place"]
+    assert not clause.params["place"]
 
 
 def test_the_cause_is_about_the_chain_that_takes_the_packets():
