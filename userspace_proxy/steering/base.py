@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ..errors import SteeringError
-from ..model import Balance, Frontend, IPFamily, SocketAddress, Taken
+from ..model import Balance, Frontend, IPFamily, Protocol, SocketAddress, Taken
 
 
 class Refusal(enum.Enum):
@@ -246,8 +246,8 @@ class Steering(abc.ABC):
         """
         return None
 
-    def dropping_chain(self, _endpoint: SocketAddress) -> str:
-        """Return which chain of another program takes TCP packets to an endpoint, or its answers.
+    def dropping_chain(self, _endpoint: SocketAddress, _protocol: Protocol = Protocol.TCP) -> str:
+        """Return which chain of another program takes packets to an endpoint, or its answers.
 
         As the end of a sentence, as of the last :meth:`repair`; empty if none certainly does.
         """

@@ -263,12 +263,14 @@ def _others(tables: Tables) -> Iterator[Chain]:
             yield from chains.values()
 
 
-def dropping_chain(filters: Sequence[Followed], endpoint: SocketAddress) -> str:
-    """Return which chain keeps TCP packets from an endpoint, or its answers from here; or empty.
+def dropping_chain(
+    filters: Sequence[Followed], endpoint: SocketAddress, protocol: Protocol = Protocol.TCP
+) -> str:
+    """Return which chain keeps packets from an endpoint, or its answers from here; or empty.
 
     As the end of a sentence about the endpoint.
     """
-    dial = FirstPacket(Frontend(endpoint.ip, endpoint.port, Protocol.TCP))
+    dial = FirstPacket(Frontend(endpoint.ip, endpoint.port, protocol))
     answer = dial._replace(is_answer=True)
     for base, chains in filters:
         is_in = base.hook in _WAY_IN

@@ -251,9 +251,9 @@ class ProgrammedSteering(Steering, Generic[Kind]):
 
         return await self._do(repair_and_look)
 
-    def dropping_chain(self, endpoint: SocketAddress) -> str:
+    def dropping_chain(self, endpoint: SocketAddress, protocol: Protocol = Protocol.TCP) -> str:
         """Part of Steering."""
-        return dropping_chain(self._filters, endpoint)
+        return dropping_chain(self._filters, endpoint, protocol)
 
     async def clean_up(self) -> None:
         """Part of Steering."""

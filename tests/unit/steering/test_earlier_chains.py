@@ -254,7 +254,7 @@ def test_a_chain_that_drops_packets_to_an_endpoint_is_found_until_it_is_gone(nod
             "ip daddr 10.244.0.21 limit rate over 5/minute drop; }; "
             "chain in { type filter hook input priority 0; ct state new drop; tcp dport 22 drop; "
             "ip saddr 10.244.0.9 drop; ip saddr 10.244.0.10 tcp dport 30000-40000 drop; "
-            "tcp sport 8080 drop; }; }'"
+            "tcp sport 8080 drop; udp sport 53 drop; }; }'"
         )
         node.run("nft 'table ip evil { chain out { type route hook output priority 5; }; }'")
         earlier.look([])
@@ -275,6 +275,9 @@ def test_a_chain_that_drops_packets_to_an_endpoint_is_found_until_it_is_gone(nod
         assert dropping_chain(earlier.filters, SocketAddress("10.244.0.10", 80)) == ""
         by_port = dropping_chain(earlier.filters, SocketAddress("10.244.0.10", 8080))
         assert by_port == f"{chain.format('in', 'input', 0)} its answers"
+        dns = SocketAddress("10.244.0.8", 53)
+        of = {one: dropping_chain(earlier.filters, dns, one) for one in Protocol}
+        assert of == {"TCP": "", "UDP": by_port}
         node.run("nft add rule ip evil out tcp dport 80 drop")
         earlier.look([])
         assert "ip evil out" in dropping_chain(earlier.filters, other)
