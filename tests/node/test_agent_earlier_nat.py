@@ -209,6 +209,39 @@ def test_a_chain_that_drops_an_endpoints_packets_is_named(tmp_path, steering, ho
         wait_for("its end", lambda: "chain" not in sentence(), hint=testbed.agent.log)
 
 
+DNS = Service("dns", "10.96.0.53", 53, "UDP", target=5000)
+
+
+@pytest.mark.parametrize("steering", ["nftables", "iptables", "local"])
+def test_a_chain_that_drops_an_endpoints_datagrams_is_named(tmp_path, steering):
+    with Testbed(tmp_path, steering, clients=("pod",)) as testbed:
+        (ip,) = testbed.add_pods("one", udp=5000)
+        testbed.serve(with_endpoints(DNS, [ip]))
+        testbed.shell(
+            "nft 'add table ip evil; "
+            "add chain ip evil drops { type filter hook input priority 0; }; "
+            "add rule ip evil drops udp sport 5000 drop'"
+        )
+        sockets = [testbed["pod"].udp(DNS.address) for _ in range(3)]
+        for sock in sockets:
+            sock.send(b"hello")
+        said = (
+            f"Clients fail: {ip}:5000 does not answer: nftables chain ip evil drops of another "
+            "program (input, priority 0) drops its answers"
+        )
+
+        def sentence() -> str:
+            return str(testbed.agent.port("dns")["state"]["sentence"])
+
+        wait_for(said, lambda: sentence() == said, hint=testbed.agent.log)
+        explained = testbed.agent.run(command=[*EXPLAIN, "shop/dns"]).stdout
+        assert "drops its answers" in explained
+        assert "✓ firewall" not in explained
+        testbed.shell("nft delete table ip evil")
+        assert testbed["pod"].asks(DNS.address) == "one"
+        wait_for("its end", lambda: "chain" not in sentence(), hint=testbed.agent.log)
+
+
 def test_a_low_limit_of_another_program_is_a_doubt(tmp_path):
     with Testbed(tmp_path, "nftables", clients=("pod",)) as testbed:
         testbed.serve(with_endpoints(WEB, testbed.add_pods("one", tcp=8080)))

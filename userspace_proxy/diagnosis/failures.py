@@ -108,6 +108,8 @@ def _failure(
     if failed and not (is_silent_since and _is_past(failed, clock)):
         return failed
     has_many_ends = ends.is_on and ends.failures >= min(_many(ends, clock), counters.connections)
+    if has_many_ends and ends.failure is Failure.NO_DATAGRAM and isinstance(obstacle, DroppedBy):
+        return seen(dropped_here(address, obstacle.what), ends, clock)
     if has_many_ends and not _left_at_once(ends):
         if ends.late and ends.failure is Failure.UNANSWERED:
             row = answers_at_end if ends.late.is_at_end else answers_late

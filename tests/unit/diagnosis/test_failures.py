@@ -101,6 +101,17 @@ def test_a_dial_that_failed_a_while_ago_is_followed_by_flows_without_an_answer(c
     assert failure_of(POD, counters, at(71.0))[0] == silent_since
 
 
+@pytest.mark.parametrize("obstacle", [None, NextHop("eth0"), DroppedBy("c drops its answers")])
+def test_a_rule_that_drops_datagrams_is_why_flows_have_no_answer(counters, obstacle):
+    counters.connections = MANY_ENDS
+    for now in range(MANY_ENDS):
+        counters.ends.failed(float(now), Failure.NO_DATAGRAM)
+    cause, _ = failure_of(POD, counters, at(5.0), obstacle)
+    is_rule = isinstance(obstacle, DroppedBy)
+    expected = dropped_here(POD, "c drops its answers") if is_rule else no_datagram(POD)
+    assert cause == seen(expected, MANY_ENDS, 0.0, MANY_ENDS - 1.0)
+
+
 def test_an_endpoint_that_accepted_a_connection_before_has_ended(counters):
     fail(counters)
     assert failure_of(POD, counters, at(5.0))[0].get("was_open") is False

@@ -1,10 +1,11 @@
-"""Has ejected endpoints that no client dials probed (``plane.ejected``), where they can be."""
+"""Looks at endpoints that fail: ejected ones (``plane.ejected``), and silent ones of UDP."""
 
 from __future__ import annotations
 
 from ...model import Protocol, ServiceKey
 from ...plane import Group, Plane
 from ...plane.ejected import EjectedEndpoints
+from ...plane.silent_flows import SilentFlows
 from ...steering import Steering
 from ..rounds.component import Component
 from ..rounds.served_ports import ServedPorts
@@ -19,6 +20,7 @@ class EjectionProbes(Component):
     def __init__(self, plane: Plane, ports: ServedPorts, way: Steering, *, can_probe: bool) -> None:
         self._served_ports, self._can_probe = ports, can_probe
         self._endpoints = EjectedEndpoints(plane, self._probed_for, dropped_by=way.dropping_chain)
+        self._silent = SilentFlows(way.dropping_chain)
 
     async def start(self, supervisor: Supervisor) -> None:
         """Look once a second."""
@@ -29,6 +31,11 @@ class EjectionProbes(Component):
         while True:
             await pause(_LOOK_S)
             self._endpoints.look()
+            self._silent.look(
+                served.group
+                for served in self._served_ports
+                if served.plan.protocol is Protocol.UDP
+            )
 
     async def close(self) -> None:
         """End all probes."""

@@ -1,0 +1,93 @@
+"""UDP endpoints that don't answer, and rules of this node that may be why."""
+
+import asyncio
+
+import pytest
+
+from userspace_proxy.facts.lately import Lately
+from userspace_proxy.model import Failure, SocketAddress
+from userspace_proxy.model.node_network import DroppedBy
+from userspace_proxy.model.serving import Serving
+from userspace_proxy.plane import Plane, silent_flows
+from userspace_proxy.plane.silent_flows import SilentFlows
+
+DNS, OTHER = SocketAddress("192.0.2.1", 53), SocketAddress("192.0.2.2", 53)
+CHAIN = "nftables chain ip evil in of another program (input, priority 0) drops its answers"
+
+
+class Rig:
+    """A UDP Service port with two endpoints, a clock and rules to ask about."""
+
+    def __init__(self, plane):
+        self.now = 1000.0
+        self.dropped = {DNS: CHAIN, OTHER: CHAIN}
+        self.asked = []
+        self.group = plane.open_group("shop/dns:dns")
+        plane.serve(self.group, Serving((DNS, OTHER)), {})
+        self.flows = SilentFlows(self._ask, clock=lambda: self.now)
+
+    def miss(self, endpoint):
+        """Have a flow of an endpoint go without an answer."""
+        self.group.counters_of(endpoint).ended_unanswered(self.now, Failure.NO_DATAGRAM)
+        self.group.last_minute.add(Lately(1, unanswered=1), self.now)
+
+    def look(self, seconds=1):
+        self.now += seconds
+        self.flows.look([self.group])
+        return [self.group.obstacle_to(endpoint) for endpoint in (DNS, OTHER)]
+
+    def _ask(self, endpoint, protocol):
+        self.asked.append((endpoint, protocol))
+        return self.dropped.get(endpoint, "")
+
+
+@pytest.fixture
+async def rig():
+    plane = Plane(asyncio.get_running_loop())
+    yield Rig(plane)
+    plane.close()
+
+
+def test_a_rule_is_named_at_the_endpoint_that_is_silent_and_at_no_other(rig):
+    rig.miss(DNS)
+    assert rig.look() == [DroppedBy(CHAIN), None]
+    assert rig.asked == [(DNS, "UDP")]
+
+
+def test_without_such_a_rule_nothing_is_noted_and_once_it_is_gone_no_more(rig):
+    rig.miss(DNS)
+    rig.dropped.clear()
+    assert rig.look() == [None, None]
+    rig.dropped[DNS] = CHAIN
+    assert rig.look() == [DroppedBy(CHAIN), None]
+    rig.dropped.clear()
+    assert rig.look() == [None, None]
+
+
+@pytest.mark.parametrize("end", ["answered", "a-minute", "removed"])
+def test_it_is_over_with_the_silence(rig, end):
+    rig.miss(DNS)
+    assert rig.look() == [DroppedBy(CHAIN), None]
+    if end == "answered":
+        rig.group.counters_of(DNS).ends.succeeded_at = rig.now + 0.5
+    groups = [] if end == "removed" else [rig.group]
+    rig.now += 60 if end == "a-minute" else 1
+    rig.flows.look(groups)
+    assert rig.group.obstacle_to(DNS) is None
+
+
+def test_what_ejected_endpoints_have_is_left_alone(rig):
+    rig.miss(DNS)
+    rig.group.counters_of(DNS).dials.failed(rig.now, Failure.REFUSED)
+    rig.group.note_obstacle(DNS, DroppedBy("another"))
+    assert rig.look() == [DroppedBy("another"), None]
+    assert rig.asked == []
+
+
+def test_a_look_asks_a_bounded_number_of_times_and_the_next_one_goes_on(rig, monkeypatch):
+    monkeypatch.setattr(silent_flows, "QUESTIONS_MAX", 1)
+    rig.miss(DNS)
+    rig.miss(OTHER)
+    rig.look()
+    rig.look()
+    assert {endpoint for endpoint, _ in rig.asked} == {DNS, OTHER}
