@@ -76,10 +76,10 @@ class CheckedNode(nodes.Net):
             if f["topic"] == topic
         ]
 
-    def way_out(self, topic: str, *flags: str) -> str:
+    def hint(self, topic: str, *flags: str) -> str:
         """Return the only way out of what is found about a topic."""
-        (way_out,) = {f["way_out"] for f in self.findings(*flags) if f["topic"] == topic}
-        return way_out
+        (hint,) = {f["hint"] for f in self.findings(*flags) if f["topic"] == topic}
+        return hint
 
     def kernel(self) -> str:
         """Return rules, routes and tables in use as text."""

@@ -160,7 +160,7 @@ def test_a_chain_that_drops_packets_on_their_way_in_is_named(
 
         def state() -> tuple[str, str]:
             (port,) = testbed.agent.status()["ports"]
-            return port["state"]["sentence"], port["state"]["way_out"]
+            return port["state"]["sentence"], port["state"]["hint"]
 
         named = f"Not served: {cause}", remedy
         wait_for("it", lambda: state() == named, hint=testbed.agent.log)

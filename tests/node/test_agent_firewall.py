@@ -52,8 +52,8 @@ def test_a_policy_of_drop_is_reported_with_a_rule_that_helps(tmp_path, steering,
         assert (named["chain"], named["why"]) == (chain, "its policy is drop")
         assert testbed.agent.log().count("policy is drop") == 1
         assert "a firewall may drop packets to Services" in testbed.agent.log()
-        assert named["way_out"] in re.sub(r"<[^>]*>", "", testbed.agent.read("/")[1])
-        testbed.shell(named["way_out"])
+        assert named["hint"] in re.sub(r"<[^>]*>", "", testbed.agent.read("/")[1])
+        testbed.shell(named["hint"])
         assert testbed["pod"].get(WEB.address) == "one"
 
 

@@ -54,7 +54,7 @@ def ways_out(testbed) -> list[str]:
         ]
     )
     found = json.loads(done.stdout)["findings"]
-    return [f["way_out"] for f in found if f["topic"] == "firewall" and f["mark"] == "error"]
+    return [f["hint"] for f in found if f["topic"] == "firewall" and f["mark"] == "error"]
 
 
 @pytest.mark.parametrize("tool", ["iptables-nft", "iptables-legacy"])

@@ -188,6 +188,6 @@ def test_problems_for_the_steering_are_logged_once_at_the_start(testbed):
 
             wait_for("the warnings", lambda: len(said()) == 2, hint=testbed.agent.log)
             assert "proxy ports 20000-29999" in said()[0]
-            assert "way_out=" in said()[0]
+            assert "hint=" in said()[0]
     finally:
         testbed.shell(f"echo {before} > {ports}")

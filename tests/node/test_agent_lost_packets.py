@@ -162,7 +162,7 @@ def test_a_client_that_answers_do_not_reach_is_named_and_no_endpoint_blamed(test
     )
     (endpoint,) = testbed.agent.port("web")["endpoints"]
     assert (endpoint["cause"], endpoint["ejected_for_s"]) == (None, None)
-    assert state(testbed)["way_out"].startswith(f"{REMEDY}{ip}: ")
+    assert state(testbed)["hint"].startswith(f"{REMEDY}{ip}: ")
 
 
 def test_a_client_that_reads_late_and_packets_that_are_lost_once_are_no_loss(testbed):

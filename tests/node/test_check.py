@@ -177,7 +177,7 @@ def test_legacy_rules_of_kube_proxy_have_no_effect_and_are_reported(
     )
     steering = f"--steering={steering}"
     assert node.about("kube-proxy", steering) == [f"{found} [table legacy {family} nat]"]
-    assert node.way_out("kube-proxy", steering).startswith(CLEAN_UP)
+    assert node.hint("kube-proxy", steering).startswith(CLEAN_UP)
 
 
 def test_chains_of_kubelet_are_not_leftovers(node):
@@ -205,7 +205,7 @@ def test_the_table_of_kube_proxys_nftables_mode_is_an_error(node):
         "error: its table rejects traffic for which it has no endpoint, under any steering "
         "[nftables table ip kube-proxy]"
     ]
-    assert node.way_out("kube-proxy").endswith("or nft delete table ip kube-proxy")
+    assert node.hint("kube-proxy").endswith("or nft delete table ip kube-proxy")
 
 
 def test_the_interface_of_ipvs_mode_is_reported(node):
@@ -251,4 +251,4 @@ def test_rules_left_by_a_crash_are_reported_while_no_proxy_runs(node, steering):
     assert node.about("leftovers") == [
         f"warning: rules of a userspace-proxy that isn't running [{place[steering]}]"
     ]
-    assert "userspace-proxy cleanup removes them" in node.way_out("leftovers")
+    assert "userspace-proxy cleanup removes them" in node.hint("leftovers")

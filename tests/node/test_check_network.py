@@ -53,7 +53,7 @@ def test_a_policy_of_drop_in_nftables_is_an_error_and_the_remedy_works(node):
         "error: packets to Services may be dropped on their way in: its policy is drop "
         "[chain ip filter INPUT]"
     ]
-    node.run(node.way_out("firewall"))
+    node.run(node.hint("firewall"))
     assert node.about("firewall") == ["ok: no chain drops packets that are steered to the proxy"]
 
 
@@ -106,7 +106,7 @@ def test_a_legacy_policy_of_drop_that_admits_replies_matters_only_to_nftables_st
         "error: packets to Services may be dropped on their way in: its policy is drop "
         "[chain legacy ip filter INPUT]"
     ]
-    node.run(node.way_out("firewall", "--steering=nftables"))
+    node.run(node.hint("firewall", "--steering=nftables"))
     assert node.about("firewall", "--steering=nftables") == [
         "ok: no chain drops packets that are steered to the proxy"
     ]
@@ -132,7 +132,7 @@ def test_without_a_route_host_clients_cant_dial_and_the_remedy_works(node):
         "warning: programs on this node can't dial 10.96.0.0/12: Network is unreachable, before "
         "any rule is evaluated"
     ]
-    node.run(node.way_out("routes").partition(", or")[0])
+    node.run(node.hint("routes").partition(", or")[0])
     assert node.about("routes") == ["ok: programs on this node can dial 10.96.0.0/12"]
 
 

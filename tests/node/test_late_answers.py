@@ -71,7 +71,7 @@ def test_an_endpoint_that_answers_the_end_of_its_input_is_not_called_slow(testbe
         return said in wait_for(late, lambda: next((s for s in [sentence()] if late in s), None))
 
     wait_for(said, is_said)
-    assert "waits for the end of its input" in testbed.agent.port("sum")["state"]["way_out"]
+    assert "waits for the end of its input" in testbed.agent.port("sum")["state"]["hint"]
 
 
 def ask(testbed, server):
@@ -246,7 +246,7 @@ def test_flows_that_are_kept_and_answered_no_more_are_told_until_they_are_answer
             assert ask(is_answered=True)["level"] == "ok"
         said = f"2 of 2 open flows get no answer any more from {two.ip('one')}:{GAME.target}"
         wait_for(said, lambda: ask(is_answered=False)["sentence"] == said)
-        assert "begun anew" in state()["way_out"]
+        assert "begun anew" in state()["hint"]
         wait_for("an answer", lambda: ask(is_answered=True)["sentence"] == "Served by 1 endpoint")
 
 
@@ -334,7 +334,7 @@ def test_clients_that_wait_in_vain_for_a_further_answer_are_told(talk):
         said, lambda: talk.state()["sentence"].startswith(said), hint=lambda: str(talk.state())
     )
     assert talk.state()["level"] == "attention"
-    assert "may hang at some requests" in talk.state()["way_out"]
+    assert "may hang at some requests" in talk.state()["hint"]
 
 
 def test_clients_that_were_answered_and_leave_are_not(talk, two):

@@ -63,7 +63,7 @@ def test_the_client_that_a_program_turns_away_is_named(testbed, service):
     turned_away = testbed["bare-pod"].host.ip
     said = f"ended connections of {turned_away} without a byte, and answered others"
     state = wait_for_sentence(testbed, service, said)
-    assert "access rule of the program" in state["way_out"]
+    assert "access rule of the program" in state["hint"]
 
 
 def test_a_header_that_a_program_does_not_expect_is_named(testbed):
@@ -87,7 +87,7 @@ def test_a_header_that_a_program_does_not_expect_is_named(testbed):
     ).format(testbed.ip("one"))
     state = wait_for_sentence(testbed, ANNOUNCED, said)
     assert state["level"] == "attention", "one reset of six"
-    assert state["way_out"].startswith("This proxy sends a PROXY header before")
+    assert state["hint"].startswith("This proxy sends a PROXY header before")
 
 
 def wait_for_sentence(testbed, service, said):

@@ -55,7 +55,7 @@ TASKS = (
 ROOT_EXCEPTION = "UserspaceProxyError"
 TEXTS = (
     "hint", "message", "remedy", "say", "say_before", "sentence", "sentence_at", "sentence_of",
-    "verdict", "way_out", "what", "why",
+    "verdict", "hint", "what", "why",
 )  # fmt: skip
 """The names of attributes and functions that are sentences, or return them."""
 READERS = (

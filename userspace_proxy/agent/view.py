@@ -138,7 +138,7 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     times = group.connect_times, group.first_byte_times
     facts.connect_times, facts.first_byte_times = map(_times, times)
     facts.path, facts.path_since, facts.path_why, facts.kernel_connections = served.path
-    facts.problem, facts.way_out = served.problem, served.way_out
+    facts.problem, facts.hint = served.problem, served.hint
     facts.taken_by, facts.is_unsteered = served.taken_by, served.is_unsteered
     facts.notes = (*facts.notes, *map(_may_not_listen, served.doubts))
     facts.turned_away = turned_away(plan, group, clock)

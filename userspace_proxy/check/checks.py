@@ -48,7 +48,7 @@ def check_settings(
     found += judge_offers(offers, settings.steering, steering, own_namespace=own_namespace)
     proxies = running_proxies()
     kernel = read_kernel() if steering not in ("none", "") else KernelView()
-    found += [warning("kernel", line, way_out="run as root") for line in kernel.unread]
+    found += [warning("kernel", line, hint="run as root") for line in kernel.unread]
     found += judge_running(proxies, options.proxy_name or "")
     if steering != "none":
         found += judge_own(kernel, list(proxies))
@@ -132,7 +132,7 @@ def log_findings(settings: Settings, steering: str) -> None:
                     "topic": finding.topic,
                     "finding": finding.what,
                     "where": finding.where,
-                    "way_out": finding.way_out,
+                    "hint": finding.hint,
                 },
             )
 
@@ -142,7 +142,7 @@ def judge_running(proxies: dict[str, int], label: str) -> list[Finding]:
     if label not in proxies:
         return []
     what = f"another userspace-proxy (pid {proxies[label]}) steers this node"
-    return [warning("leftovers", what, way_out="stop it before you start one here")]
+    return [warning("leftovers", what, hint="stop it before you start one here")]
 
 
 def _service_ranges(settings: Settings, inputs: Inputs) -> tuple[str, ...]:

@@ -49,7 +49,7 @@ def judge_client_address(why_not: str, bridges: Sequence[BridgeObstacle] = ()) -
             warning(
                 "client addresses",
                 f"endpoints see this node's address, not the client's: {why_not}",
-                way_out="fix this, or set --preserve-client-address=never if no Service needs it",
+                hint="fix this, or set --preserve-client-address=never if no Service needs it",
             )
         ]
     return [
@@ -63,7 +63,7 @@ def judge_client_address(why_not: str, bridges: Sequence[BridgeObstacle] = ()) -
                 "client addresses",
                 f"endpoints on bridge {bridge} see this node's address instead of that of "
                 f"IPv{version} clients on the same bridge: {cause}",
-                way_out=hint,
+                hint=hint,
             )
             for bridge, version, cause, hint in bridges
         ),
@@ -81,6 +81,6 @@ def judge_trusted_peers(trusted: Sequence[str], pods: Sequence[str]) -> list[Fin
             "client addresses",
             f"--accept-proxy-protocol contains addresses of pods ({shown}): they can pass for any "
             "client, and their connections without a PROXY header are reset",
-            way_out="list only the addresses of load balancers",
+            hint="list only the addresses of load balancers",
         )
     ]

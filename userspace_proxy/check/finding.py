@@ -30,13 +30,13 @@ class Finding:
     """One sentence without a full stop."""
     where: str = ""
     """File and line, table and chain, or file below /proc; may be empty."""
-    way_out: str = ""
+    hint: str = ""
     """The remedy, as a command if possible; may be empty."""
 
     def __str__(self) -> str:
         where = f" [{self.where}]" if self.where else ""
-        way_out = f" -> {self.way_out}" if self.way_out else ""
-        return f"{self.mark:<7}  {self.topic}: {self.what}{where}{way_out}"
+        hint = f" -> {self.hint}" if self.hint else ""
+        return f"{self.mark:<7}  {self.topic}: {self.what}{where}{hint}"
 
 
 def ok(topic: str, what: str, where: str = "") -> Finding:
@@ -44,14 +44,14 @@ def ok(topic: str, what: str, where: str = "") -> Finding:
     return Finding(Mark.OK, topic, what, where)
 
 
-def warning(topic: str, what: str, where: str = "", way_out: str = "") -> Finding:
+def warning(topic: str, what: str, where: str = "", hint: str = "") -> Finding:
     """Return a finding of something that may cause problems."""
-    return Finding(Mark.WARNING, topic, what, where, way_out)
+    return Finding(Mark.WARNING, topic, what, where, hint)
 
 
-def error(topic: str, what: str, where: str = "", way_out: str = "") -> Finding:
+def error(topic: str, what: str, where: str = "", hint: str = "") -> Finding:
     """Return a finding of something that keeps clients from being served."""
-    return Finding(Mark.ERROR, topic, what, where, way_out)
+    return Finding(Mark.ERROR, topic, what, where, hint)
 
 
 def reason(exc: UserspaceProxyError) -> str:

@@ -16,7 +16,7 @@ def judge_firewalls(
     if steering in ("none", ""):
         return []
     found = [
-        error(_TOPIC, str(firewall), f"chain {firewall.chain}", firewall.way_out)
+        error(_TOPIC, str(firewall), f"chain {firewall.chain}", firewall.hint)
         for firewall in find_firewalls(kernel.nft, kernel.legacy_filter, steering, proxy_ports)
     ]
     if found or kernel.unread:

@@ -46,7 +46,7 @@ def judge_settings(
     """
     found = [warning("config", line, config_file) for line in warnings]
     if problem is not None:
-        found.insert(0, error("config", problem.message, way_out=problem.hint))
+        found.insert(0, error("config", problem.message, hint=problem.hint))
     return found or [ok("config", "flags and file are valid" if config_file else "flags are valid")]
 
 

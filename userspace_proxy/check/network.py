@@ -65,7 +65,7 @@ def judge_interfaces(
                 "interfaces",
                 f"{names}{more} without an IPv4 address, and this node has no other: traffic that "
                 "arrives there can't be steered",
-                way_out="ip addr add ADDRESS/32 dev lo",
+                hint="ip addr add ADDRESS/32 dev lo",
             )
         ]
     return [
@@ -104,7 +104,7 @@ def judge_routes(ranges: Iterable[str], unrouted: Mapping[str, str]) -> list[Fin
                     "routes",
                     f"programs on this node can't dial {cidr}: {refusal}, before any rule is "
                     "evaluated",
-                    way_out=f"ip {family}route add {cidr} dev lo, or a default route",
+                    hint=f"ip {family}route add {cidr} dev lo, or a default route",
                 )
             )
     return found

@@ -102,7 +102,7 @@ def judge_path(path: str, taken: str) -> list[Finding]:
             "path",
             f"--path={path} has no effect: steering {taken} has no kernel path, so the proxy "
             "carries all Services",
-            way_out="--steering=nftables, or --path=userspace",
+            hint="--steering=nftables, or --path=userspace",
         )
     ]
 
@@ -115,7 +115,7 @@ def _privileges(offers: Offers) -> Iterator[Finding]:
     yield error(
         "privileges",
         f"{' and '.join(lacks)} missing: rules and routes can't be read or changed",
-        way_out="run as root, grant them to the container (securityContext.capabilities.add), "
+        hint="run as root, grant them to the container (securityContext.capabilities.add), "
         "or --steering=none",
     )
     if offers.forbidding:
@@ -151,10 +151,10 @@ def _taken(offers: Offers, wanted: str, taken: str, *, own_namespace: bool) -> I
             "steering",
             f"auto finds no working steering: nftables: {offers.nftables_lack or 'works'}; "
             f"iptables: {offers.iptables_lack or 'works'}",
-            way_out="run as root or grant NET_ADMIN, modprobe nf_tables, or --steering=none",
+            hint="run as root or grant NET_ADMIN, modprobe nf_tables, or --steering=none",
         )
     elif lack:
-        yield error("steering", f"{taken} can't work here: {lack}", way_out=_install(taken))
+        yield error("steering", f"{taken} can't work here: {lack}", hint=_install(taken))
     elif wanted != "auto":
         yield ok("steering", f"{taken}, as set by --steering")
     else:
@@ -171,7 +171,7 @@ def _guard(offers: Offers, taken: str) -> Iterator[Finding]:
             "steering",
             f"the kernel has no {module}: after a crash of the proxy, any process on this node "
             "can take its ports and receive its clients' traffic",
-            way_out=f"modprobe {module}",
+            hint=f"modprobe {module}",
         )
 
 

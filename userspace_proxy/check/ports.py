@@ -40,7 +40,7 @@ def judge_ranges(
                 "ports",
                 f"--proxy-port-range={_words(proxy_ports)} overlaps node ports "
                 f"({_words(shared)}): a Service's node port may be in use",
-                way_out="use --proxy-port-range=17000-29999",
+                hint="use --proxy-port-range=17000-29999",
             )
         )
     return found or [
@@ -48,7 +48,7 @@ def judge_ranges(
     ]
 
 
-def _overlap(values: Mapping[str, str], span: Span, name: str, way_out: str) -> Iterator[Finding]:
+def _overlap(values: Mapping[str, str], span: Span, name: str, hint: str) -> Iterator[Finding]:
     numbers = values.get(_LOCAL, "").split()
     if len(numbers) != 2:
         return
@@ -62,7 +62,7 @@ def _overlap(values: Mapping[str, str], span: Span, name: str, way_out: str) -> 
         f"the node's own connections may take {name} {_words(shared)}: {_LOCAL} is "
         f"{numbers[0]}-{numbers[1]}",
         "/proc/sys/" + _LOCAL.replace(".", "/"),
-        f"{way_out}sysctl -w {_RESERVED}={wanted}",
+        f"{hint}sysctl -w {_RESERVED}={wanted}",
     )
 
 
@@ -102,7 +102,7 @@ def judge_descriptors(
             error(
                 "limits",
                 f"{service_ports:,} Service ports need more than the {room:,} proxy ports",
-                way_out="a wider --proxy-port-range",
+                hint="a wider --proxy-port-range",
             )
         )
     listeners = service_ports * workers
@@ -112,7 +112,7 @@ def judge_descriptors(
                 "limits",
                 f"{limit:,} open files may be too few for {service_ports:,} Service ports in "
                 f"{workers} workers ({listeners:,} listeners) and {_CONNECTIONS:,} connections",
-                way_out=f"ulimit -Hn {2 * listeners + 64 * _CONNECTIONS} (systemd: LimitNOFILE=), "
+                hint=f"ulimit -Hn {2 * listeners + 64 * _CONNECTIONS} (systemd: LimitNOFILE=), "
                 "or fewer --workers",
             )
         )
@@ -143,7 +143,7 @@ def judge_holders(holders: Mapping[str, str], own_pids: Sequence[int]) -> list[F
         error(
             "ports",
             f"{flag}: {holder} uses that port",
-            way_out="stop it (kube-proxy: delete its DaemonSet), or choose another address",
+            hint="stop it (kube-proxy: delete its DaemonSet), or choose another address",
         )
         for flag, holder in sorted(holders.items())
         if not _is_own(holder, own_pids)
@@ -179,7 +179,7 @@ def judge_range_holder(holder: str, proxy_ports: Span, own_pids: Sequence[int]) 
         error(
             "ports",
             f"no proxy port of {_words(proxy_ports)} is free: {holder} holds some of them",
-            way_out="stop it, or choose another --proxy-port-range",
+            hint="stop it, or choose another --proxy-port-range",
         )
     ]
 

@@ -60,8 +60,8 @@ def render_text(findings: Sequence[Finding], columns: int = 0) -> str:
         what = f"{finding.topic}: {finding.what}{f' [{finding.where}]' if finding.where else ''}"
         head = f"{finding.mark:<7}  "
         lines += placed(head, printable(what), columns)
-        if finding.way_out:
-            lines += placed_remedy(f"{' ' * len(head)}-> ", printable(finding.way_out), columns)
+        if finding.hint:
+            lines += placed_remedy(f"{' ' * len(head)}-> ", printable(finding.hint), columns)
     return "\n".join([*lines, words])
 
 

@@ -141,7 +141,7 @@ def forwarded_ports(proxy: Proxy) -> dict[str, ForwardedPort]:
         key, port = view.plan.key.name.service, view.plan.key.name.port
         number = view.plan.frontends[0].port
         address = proxy.address_of(key, port)
-        problem = f"{view.problem} ({view.way_out})" if view.way_out else view.problem
+        problem = f"{view.problem} ({view.hint})" if view.hint else view.problem
         if not problem and view.plan.cause is not None:
             problem = say(view.plan.cause)
         name = f"{key.name}.{key.namespace}:{number}"

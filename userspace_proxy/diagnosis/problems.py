@@ -62,7 +62,7 @@ def summarise(view: StatusFacts, now: float) -> Summary:
         Problem(
             port.state.level,
             port.state.sentence,
-            port.state.way_out,
+            port.state.hint,
             port.name,
             port.family,
             port.side,
@@ -139,7 +139,7 @@ def _starting(view: StatusFacts) -> Iterator[Problem]:
     """Yield one problem if this proxy isn't ready."""
     if view.is_ready:
         return
-    way_out = ""
+    hint = ""
     if view.is_draining:
         what = "Shutting down: open connections may finish"
     elif _lacks_workers(view):
@@ -154,19 +154,17 @@ def _starting(view: StatusFacts) -> Iterator[Problem]:
         what = "Starting: the first plan is not in force yet"
     else:
         what = f"Starting: Services have not been read yet from {view.source.location}"
-        way_out = "" if view.source.problems else "This should take a few seconds"
+        hint = "" if view.source.problems else "This should take a few seconds"
     kind = "shutting down" if view.is_draining else STARTING
-    yield Problem(Level.ATTENTION, what, way_out, kind=kind)
+    yield Problem(Level.ATTENTION, what, hint, kind=kind)
 
 
 def _source(view: StatusFacts) -> Iterator[Problem]:
     kept = "Objects that can't be read keep their last state; everything else is in force"
     for line in view.source.problems:
-        way_out = kept if view.source.is_synced else ""
+        hint = kept if view.source.is_synced else ""
         kind = f"source: {line}"
-        yield Problem(
-            Level.TROUBLE, f"Source: {line}", way_out, code=CauseCode.SOURCE_AWAY, kind=kind
-        )
+        yield Problem(Level.TROUBLE, f"Source: {line}", hint, code=CauseCode.SOURCE_AWAY, kind=kind)
 
 
 def _last_state(view: StatusFacts, now: float) -> Iterator[Problem]:
@@ -279,7 +277,7 @@ def _firewalls(view: StatusFacts) -> Iterator[Problem]:
         yield Problem(
             Level.TROUBLE,
             f"Chain {firewall.chain} may drop packets to Services on their way in: {firewall.why}",
-            firewall.way_out,
+            firewall.hint,
             code=CauseCode.FIREWALL_DROPS,
             kind=f"chain {firewall.chain}",
         )
@@ -299,9 +297,9 @@ def _sync(view: StatusFacts, now: float) -> Iterator[Problem]:
 
 def _unserved(view: StatusFacts) -> Iterator[Problem]:
     for one in view.unserved:
-        way_out = f"{capitalised(one.way_out)}; it is retried every 5 s"
+        hint = f"{capitalised(one.hint)}; it is retried every 5 s"
         kind = f"unserved: {one.problem}"
-        yield Problem(Level.TROUBLE, capitalised(one.problem), way_out, kind=kind)
+        yield Problem(Level.TROUBLE, capitalised(one.problem), hint, kind=kind)
 
 
 def _conflicts(view: StatusFacts) -> Iterator[Problem]:

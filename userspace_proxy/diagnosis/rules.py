@@ -130,7 +130,7 @@ def not_served(case: Case) -> PortVerdict | None:
     state = PortState.PARTLY_SERVED if is_partly else PortState.NOT_SERVED
     # A listener's problem names its address itself.
     place = _place(missed) if is_partly and port.is_unsteered else ""
-    cause = not_listening(port.problem, port.way_out, port.taken_by)
+    cause = not_listening(port.problem, port.hint, port.taken_by)
     besides = wrong_besides(port)
     more = (said.besides(besides),) if besides is not None else ()
     return PortVerdict(

@@ -376,7 +376,7 @@ class EmbeddedProxy(Agent):
         served_ports = self._ports_of(key)
         for served in served_ports:
             if served.problem:
-                raise ListenError(served.problem, hint=served.way_out)
+                raise ListenError(served.problem, hint=served.hint)
         if not served_ports and self._services[key][0].cluster_ips:
             reasons = [say(i.cause) for i in self._running().sync.plan.ignored if i.service == key]
             raise ListenError(": ".join([f"cannot serve {key}", *reasons[:1]]))

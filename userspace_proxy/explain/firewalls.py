@@ -29,7 +29,7 @@ def firewall_steps(
     for one in node.firewalls:
         is_passed = _is_passed(one, ports, client, now)
         what = f"Chain {_drops(one, 'of other clients' if is_passed else 'to Services')}"
-        yield PathStep(None if is_passed else Level.TROUBLE, _TOPIC, what, one.way_out)
+        yield PathStep(None if is_passed else Level.TROUBLE, _TOPIC, what, one.hint)
     # Of the address, or of packets to an endpoint.
     causes = [cause for port in ports for cause in port.state.causes]
     is_blamed = any(cause.get("chain") or cause.get("rule") for cause in causes)

@@ -19,7 +19,7 @@ def node_notes(port: PortFacts, subject: Subject) -> Iterator[PathStep]:
         usable = {endpoint.address for endpoint in port.endpoints if endpoint.is_usable}
         lost = (e for e in there.endpoints if e.address in usable and not e.is_usable)
         details = tuple((None, f"{one.address}: {one.state}") for one in lost)
-        yield PathStep(None, NOTE, f"{_WHERE} {there.planned}", there.state.way_out, details)
+        yield PathStep(None, NOTE, f"{_WHERE} {there.planned}", there.state.hint, details)
 
 
 def node_clause(ports: Iterable[PortFacts], subject: Subject) -> str:

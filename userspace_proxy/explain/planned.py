@@ -85,7 +85,7 @@ def _judge(port: PortFacts) -> StateFacts:
     state = state_of(port, verdict)
     if verdict.state is PortState.NOT_LOOKED_UP and port.cause is not None:
         # The cause is what is expected of a plan.
-        return StateFacts(state.level, state.word, state.sentence, way_out=remedy(port.cause))
+        return StateFacts(state.level, state.word, state.sentence, hint=remedy(port.cause))
     return state
 
 

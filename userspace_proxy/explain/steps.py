@@ -347,7 +347,7 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
     ]
     if total > len(details):
         details.append((Level.OK, f"and {total - len(details):,} more"))
-    hint = port.state.way_out
+    hint = port.state.hint
     if _is_sentence(port):
         # Unlike that of an endpoint, this cause has no line of its own.
         what, stated = sentence_at(port, now, port.client_mistakes), tuple(port.state.stated)

@@ -27,7 +27,7 @@ class Problem(msgspec.Struct, frozen=True):
     level: Level
     what: str
     """One sentence without a full stop."""
-    way_out: str = ""
+    hint: str = ""
     """The remedy; empty if the sentence contains it."""
     port: str = ""
     """The name of the Service port; empty for the node."""
@@ -293,7 +293,7 @@ class FirewallFacts(msgspec.Struct, frozen=True):
 
     chain: str = ""
     why: str = ""
-    way_out: str = ""
+    hint: str = ""
 
 
 class UnservedFacts(msgspec.Struct, frozen=True):
@@ -301,7 +301,7 @@ class UnservedFacts(msgspec.Struct, frozen=True):
 
     problem: str = ""
     """Why."""
-    way_out: str = ""
+    hint: str = ""
     """What to do about it."""
 
 

@@ -151,7 +151,7 @@ class StateFacts(msgspec.Struct, frozen=True, gc=False):
     """The same with its reason."""
     causes: Sequence[Cause] = ()
     """All that is known to go wrong, or to have no effect; the first one decides the state."""
-    way_out: str = ""
+    hint: str = ""
     """What to do about the first cause, or without one to find out what isn't known."""
     code: CauseCode | None = None
     """The first cause's; null without a cause."""
@@ -226,7 +226,7 @@ class PortPlanFacts(PortFigures):
     Service and its EndpointSlices do."""
     problem: str = ""
     """Why it isn't served although it should be, or empty."""
-    way_out: str = ""
+    hint: str = ""
     """What to do about the problem."""
 
 

@@ -219,13 +219,13 @@ def _node_lines(view: StatusFacts, now: float, is_full: bool) -> Iterator[_Entry
     # A Service whose address is taken has a line of its own.
     problems = (p for p in problems_of_node(view, now) if p.code is not CauseCode.ADDRESS_TAKEN)
     # Each mistake in manifests has the same remedy.
-    for (level, way_out), same in itertools.groupby(problems, lambda p: (p.level, p.way_out)):
+    for (level, hint), same in itertools.groupby(problems, lambda p: (p.level, p.hint)):
         texts = [problem.what for problem in same]
         if not is_full and len(texts) > _ALIKE_SHOWN + 1:
             more = f"and {len(texts) - _ALIKE_SHOWN:,} more problems: wide output lists them"
             texts = [*texts[:_ALIKE_SHOWN], more]
-        if way_out:
-            texts[0] = f"{texts[0]} ({way_out})"
+        if hint:
+            texts[0] = f"{texts[0]} ({hint})"
         yield from (_Entry(level, ("node", text)) for text in texts)
 
 
@@ -294,8 +294,8 @@ def _details(port: PortFacts, now: float, probes: str) -> Iterator[str]:
         yield f"{cause.code}: {cause_at(cause, now)}"
         if hint := remedy(cause):
             yield f"  -> {hint}"
-    if port.state.way_out and not port.state.causes:
-        yield f"-> {port.state.way_out}"
+    if port.state.hint and not port.state.causes:
+        yield f"-> {port.state.hint}"
     for one in port.frontends:
         yield f"address   {one.address}/{port.protocol}, {one.kind}: {one.target}"
     for endpoint in port.endpoints:

@@ -230,10 +230,10 @@ def find_denied_pods(
     return _doubts(chain, denied.dropped(seen, links), _MEANT_PODS)
 
 
-def _doubts(chain: Chain, words: Mapping[Frontend, str], way_out: str) -> dict[Frontend, Doubt]:
+def _doubts(chain: Chain, words: Mapping[Frontend, str], hint: str) -> dict[Frontend, Doubt]:
     which = _described(chain)
     return {
-        one: Doubt(f"{which} drops packets to it {said}", way_out, str(chain))
+        one: Doubt(f"{which} drops packets to it {said}", hint, str(chain))
         for one, said in words.items()
         if said
     }

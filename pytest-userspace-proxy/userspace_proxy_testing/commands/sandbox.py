@@ -98,7 +98,7 @@ def unserved(snapshot: Snapshot) -> Iterator[str]:
     snapshot = before_lookups(snapshot, ())
     status = plan_status(snapshot, PolicyOptions(node_name=NODE), now=time.time(), steering="local")
     found = [
-        (port.title, port.state.sentence, port.state.way_out)
+        (port.title, port.state.sentence, port.state.hint)
         for port in status.ports
         if port.state.is_problem
     ]

@@ -446,13 +446,13 @@ async def test_one_that_is_held_by_another_program_or_is_not_steered_is_not_reac
     assert leads_to(served_ports)[1]
     (port,) = judged(served_ports, plane)
     assert port.notes == (not_listening("it may be translated", "delete that", "ip evil pre"),)
-    assert port.state.way_out == "delete that"
+    assert port.state.hint == "delete that"
     served_ports.steered.note_unsteered(
         {WEB: Taken("it is translated", "delete that", "ip evil a")}
     )
     (port,) = judged(served_ports, plane)
     assert port.state.causes == (not_listening("it is translated", "delete that", "ip evil a"),)
-    assert (port.problem, port.way_out) == ("it is translated", "delete that")
+    assert (port.problem, port.hint) == ("it is translated", "delete that")
     assert (port.taken_by, port.is_unsteered) == ("ip evil a", True)
     served_ports.steered.note_unsteered({WEB: "no route"})
     assert leads_to(served_ports) == ("not steered to this proxy", False)

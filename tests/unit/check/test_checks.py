@@ -100,4 +100,4 @@ def test_only_what_is_not_fine_is_logged(node, caplog):
     (record,) = caplog.records
     assert (record.message, record.topic) == ("check", "kube-proxy")
     assert record.where == "interface kube-ipvs0"
-    assert record.way_out
+    assert record.hint

@@ -10,7 +10,7 @@ def test_the_reason_why_addresses_are_not_preserved_has_a_remedy():
     assert found.what.endswith(
         "not the client's: Cilium delivers replies of pods past this node's network stack"
     )
-    assert "--preserve-client-address=never" in found.way_out
+    assert "--preserve-client-address=never" in found.hint
 
 
 def test_preserved_addresses_are_ok():

@@ -57,7 +57,7 @@ def test_dropped_replies_of_endpoints_are_an_error_with_a_rule(steering):
     first = nft("accept", "socket transparent" if steering == "local" else "ct status dnat")
     kernel = KernelView(nft=firewall(first, policy="drop"))
     (found,) = judge_firewalls(kernel, steering, PORTS)
-    assert (found.what, found.way_out) == (
+    assert (found.what, found.hint) == (
         "packets to Services may be dropped on their way in: its policy is drop, for endpoints' "
         "answers to the proxy",
         LET_ANSWERS_IN,
@@ -67,7 +67,7 @@ def test_dropped_replies_of_endpoints_are_an_error_with_a_rule(steering):
 def test_with_local_steering_packets_are_not_translated():
     kernel = KernelView(nft=firewall(OPEN, nft("accept", "ct status dnat"), policy="drop"))
     (found,) = judge_firewalls(kernel, "local", PORTS)
-    assert (found.mark, found.way_out) == (
+    assert (found.mark, found.hint) == (
         "error",
         "nft insert rule ip filter INPUT socket transparent 1 accept",
     )
@@ -87,7 +87,7 @@ ANSWERS = "-m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
 
 
 @pytest.mark.parametrize(
-    ("table", "way_out"),
+    ("table", "hint"),
     [
         ("ip filter", f"nft insert rule ip filter INPUT ct status dnat accept; {LET_ANSWERS_IN}"),
         (
@@ -105,16 +105,16 @@ ANSWERS = "-m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
         ),
     ],
 )
-def test_the_remedy_is_in_the_syntax_of_the_tables_tool(table, way_out):
+def test_the_remedy_is_in_the_syntax_of_the_tables_tool(table, hint):
     chains = firewall(nft("drop"), table=table)
     is_legacy = table.startswith("legacy")
     kernel = KernelView(legacy_filter=chains) if is_legacy else KernelView(nft=chains)
-    assert [f.way_out for f in judge_firewalls(kernel, "nftables", PORTS)] == [way_out]
+    assert [f.hint for f in judge_firewalls(kernel, "nftables", PORTS)] == [hint]
 
 
 def test_a_firewalld_that_accepts_only_open_connections_is_to_be_updated():
     kernel = KernelView(nft=firewall(OPEN, nft("reject"), table="inet firewalld"))
-    assert [f.way_out for f in judge_firewalls(kernel, "nftables", PORTS)] == [
+    assert [f.hint for f in judge_firewalls(kernel, "nftables", PORTS)] == [
         "update firewalld to 0.9 or later, which accepts translated packets"
     ]
 

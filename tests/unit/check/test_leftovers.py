@@ -30,7 +30,7 @@ IPVS = KernelView(links=("lo", "kube-ipvs0"))
 def test_leftovers_with_precedence_are_errors_and_others_warnings(kernel, steering, mark):
     (found,) = judge_kube_proxy(kernel, steering, is_beside=False)
     assert found.mark == mark
-    assert "kube-proxy --cleanup" in found.way_out
+    assert "kube-proxy --cleanup" in found.hint
 
 
 def test_chains_that_only_resemble_kube_proxys_are_ignored():

@@ -47,13 +47,13 @@ def test_a_range_without_a_route_is_a_finding_with_a_command():
         "warning: programs on this node can't dial fd00::/112: Network is unreachable, before any "
         "rule is evaluated",
     ]
-    assert found[1].way_out == "ip -6 route add fd00::/112 dev lo, or a default route"
+    assert found[1].hint == "ip -6 route add fd00::/112 dev lo, or a default route"
 
 
 def test_nearly_full_connection_tracking_is_a_finding():
     values = {"net.netfilter.nf_conntrack_count": "950", "net.netfilter.nf_conntrack_max": "1000"}
     (found,) = judge_sysctls(values)
-    assert (found.mark, found.way_out) == (
+    assert (found.mark, found.hint) == (
         "warning",
         "sysctl -w net.netfilter.nf_conntrack_max=2000",
     )

@@ -102,7 +102,7 @@ def test_without_privileges_user_namespaces_matter():
     ]
     forbidden = Offers(("NET_ADMIN",), forbidding="user.max_user_namespaces=15000")
     found = judge_offers(forbidden, "nftables", "nftables", own_namespace=False)[1]
-    assert (found.what, found.way_out) == (
+    assert (found.what, found.hint) == (
         "user.max_user_namespaces forbids user namespaces, so demo and sandbox also need root",
         "sysctl -w user.max_user_namespaces=15000",
     )

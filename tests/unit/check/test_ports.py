@@ -20,7 +20,7 @@ RESERVED = "net.ipv4.ip_local_reserved_ports"
 
 
 @pytest.mark.parametrize(
-    ("local", "reserved", "way_out"),
+    ("local", "reserved", "hint"),
     [
         pytest.param("32768\t60999", "", "", id="apart"),
         pytest.param(
@@ -39,12 +39,12 @@ RESERVED = "net.ipv4.ip_local_reserved_ports"
         pytest.param("", "", "", id="unknown"),
     ],
 )
-def test_proxy_ports_must_not_be_the_nodes_own(local, reserved, way_out):
+def test_proxy_ports_must_not_be_the_nodes_own(local, reserved, hint):
     (found,) = judge_ranges(
         {LOCAL: local, RESERVED: reserved}, (17000, 29999), uses_client_ports=True
     )
-    assert found.way_out == way_out
-    assert (found.mark == "warning") == bool(way_out)
+    assert found.hint == hint
+    assert (found.mark == "warning") == bool(hint)
 
 
 def test_node_ports_are_checked_too():
@@ -62,7 +62,7 @@ def test_ports_for_client_addresses_are_checked_if_they_are_used():
         "the node's own connections may take the source ports of connections with client addresses "
         "61000-65535: net.ipv4.ip_local_port_range is 32768-65535"
     )
-    assert found.way_out == f"sysctl -w {RESERVED}=61000-65535"
+    assert found.hint == f"sysctl -w {RESERVED}=61000-65535"
     (found,) = judge_ranges(values, (17000, 29999), uses_client_ports=False)
     assert found.mark == "ok"
 

@@ -59,7 +59,7 @@ def test_errors_make_the_status_one(tmp_path, capsys):
         "topic": "manifests",
         "what": f"{path}:4: spec.ports[0].port: 0 is not in 1–65535",
         "where": "",
-        "way_out": "",
+        "hint": "",
     }
 
 

@@ -164,7 +164,7 @@ def test_what_is_not_forwarded_has_its_problem_with_the_remedy_or_else_its_cause
     assert problem() == say(proxy.port.cause)
     proxy.port.problem = "the port is in use"
     assert problem() == "the port is in use"
-    proxy.port.way_out = "stop that program"
+    proxy.port.hint = "stop that program"
     assert problem() == "the port is in use (stop that program)"
 
 

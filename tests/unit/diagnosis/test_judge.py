@@ -53,15 +53,15 @@ WEB = ("shop/web",)
 
 def test_all_causes_are_listed_once_and_the_deciding_one_first():
     in_use, note = not_listening("in use", "stop it"), not_followed("a note")
-    twice = {"problem": "in use", "way_out": "stop it", "notes": (in_use, note)}
+    twice = {"problem": "in use", "hint": "stop it", "notes": (in_use, note)}
     state = judge(make_port(endpoints=(READY, EJECTED), **twice))
     assert state.causes == (in_use, EJECTED.cause, note)
-    assert (state.code, state.way_out) == (CauseCode.NOT_LISTENING, "stop it")
+    assert (state.code, state.hint) == (CauseCode.NOT_LISTENING, "stop it")
 
 
 def test_a_port_that_is_served_has_no_cause():
     state = judge(make_port(endpoints=(READY,)))
-    assert (state.causes, state.code, state.way_out, state.is_problem) == ((), None, "", False)
+    assert (state.causes, state.code, state.hint, state.is_problem) == ((), None, "", False)
 
 
 def test_clauses_are_joined_and_name_the_causes_that_they_state():
@@ -87,7 +87,7 @@ def test_a_clause_with_a_reason_states_the_cause_of_that():
 def test_without_a_cause_a_clause_has_the_remedy():
     lately = replace(make_port().lately, connections=8, gaps=3)
     state = judge(make_port(endpoints=(READY,), lately=lately))
-    assert (state.code, state.way_out) == (None, said.gaps(3, "shop", "web").hint)
+    assert (state.code, state.hint) == (None, said.gaps(3, "shop", "web").hint)
 
 
 def test_clients_outside_the_source_ranges_are_a_cause_and_no_problem():
@@ -119,7 +119,7 @@ def test_clients_without_an_answer_are_seen_and_are_no_problem(changes):
     port = make_port(**{"endpoints": (READY,), **changes})
     assert (port.mark, port.state.is_problem) == (Level.ATTENTION, False)
     assert port.state.code is port.state.causes[0].code
-    assert port.state.way_out == remedy(port.state.causes[0]) != ""
+    assert port.state.hint == remedy(port.state.causes[0]) != ""
 
 
 DROPPING = {"endpoints": (OTHER_NODE,), "cause": ELSEWHERE, "is_dropping": True}
@@ -274,7 +274,7 @@ def test_an_endpoint_that_answers_the_other_side_does_not_hang():
     cause = silent_to_some(POD).replace(**seen)
     assert (failed.state.causes, failed.endpoints[0].cause) == ((cause,), cause)
     assert failed.state.sentence == sentence_of([stated(cause)], said.fail())
-    assert failed.state.way_out == remedy(cause)
+    assert failed.state.hint == remedy(cause)
     assert (failed.plan, failed.taken_by) == (outside.plan, "ip evil pre")
 
 

@@ -30,9 +30,9 @@ HELD_BY = "node port 30080/TCP is held by nginx (pid 812)"
 
 
 def test_a_ports_problem_has_its_remedy_beside_it():
-    view = make_view(make_port(problem=HELD_BY, way_out="stop nginx"))
+    view = make_view(make_port(problem=HELD_BY, hint="stop nginx"))
     (problem,) = summarise(view, NOW).problems
-    assert (problem.what, problem.way_out) == (f"Not served: {HELD_BY}", "stop nginx")
+    assert (problem.what, problem.hint) == (f"Not served: {HELD_BY}", "stop nginx")
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_the_sentence_about_a_source_is_true_of_all_its_problems():
     line = "a.yaml:3: spec.healthCheckNodePort: 30080/TCP is already named by shop/web"
     source = SourceFacts("manifests", ".", is_synced=True, problems=(line,))
     (problem,) = summarise(make_view(source=source), NOW).problems
-    assert problem.way_out == (
+    assert problem.hint == (
         "Objects that can't be read keep their last state; everything else is in force"
     )
 
@@ -299,7 +299,7 @@ def test_a_shortage_of_memory_is_shown_for_a_moment_after_its_end():
     view = replace(make_calm_view(), memory=MemoryFacts(160 << 20, 200 << 20, was_short=True))
     (problem,) = summarise(view, NOW).problems
     assert "80 % of the limit of 200 MiB is used, it was more a moment ago" in problem.what
-    assert "MemoryMax=" in problem.way_out
+    assert "MemoryMax=" in problem.hint
 
 
 def test_problems_of_the_node_alone_are_the_worst_first_too():

@@ -81,7 +81,7 @@ def test_flows_of_which_some_are_answered_have_one_sentence(expected):
 
 @pytest.mark.parametrize("expected", cases.STALLED)
 def test_connections_that_are_answered_no_more_are_told_as_long_as_they_are_open(expected):
-    assert check(expected).state.way_out == expected.clauses[0].hint
+    assert check(expected).state.hint == expected.clauses[0].hint
 
 
 @pytest.mark.parametrize("expected", cases.MISTAKES)
@@ -97,8 +97,8 @@ def test_clients_that_are_turned_away_for_what_they_send_need_attention(expected
 @pytest.mark.parametrize("expected", cases.SILENT_PORTS)
 def test_connections_without_an_answer_are_an_observation_with_a_remedy(expected):
     port, (clause,) = check(expected), expected.clauses
-    assert (port.mark, port.state.way_out) == (None, clause.hint)
-    assert port.state.way_out
+    assert (port.mark, port.state.hint) == (None, clause.hint)
+    assert port.state.hint
     kernel = make_port(**expected.changes, endpoints=(READY,), path=IN_KERNEL)
     assert told_of(kernel)[1] == [said.led_by_kernel(1, 0, "shop/web", port.protocol, "")]
 
@@ -106,7 +106,7 @@ def test_connections_without_an_answer_are_an_observation_with_a_remedy(expected
 @pytest.mark.parametrize("expected", cases.NEW_PORTS)
 def test_without_many_connections_there_is_no_remedy(expected):
     port = check(expected)
-    assert (port.mark, port.state.way_out) == (None, "")
+    assert (port.mark, port.state.hint) == (None, "")
 
 
 def test_each_rule_decides_some_service_port():
@@ -144,7 +144,7 @@ def test_addresses_that_a_chain_takes_are_named_beside_it(missed, place):
 
 
 def test_the_cause_is_about_the_chain_that_takes_the_packets():
-    port = make_port(problem="a chain drops packets", way_out="delete it")
+    port = make_port(problem="a chain drops packets", hint="delete it")
     for port.taken_by in ("", "ip evil pre"):
         cause = not_listening("a chain drops packets", "delete it", port.taken_by)
         assert list(decide(port)[1].causes) == [cause]
@@ -275,4 +275,4 @@ def test_a_dial_shows_what_the_kernel_path_does_not_of_tcp_that_no_probe_shows(
     port = make_port(endpoints=(READY,), path=IN_KERNEL, **changes)
     clause = said.led_by_kernel(1, 0, "shop/web", port.protocol, shown)
     assert told_of(port) == (rules.served, [clause])
-    assert bool(port.state.way_out) is has_remedy
+    assert bool(port.state.hint) is has_remedy

@@ -318,7 +318,7 @@ def test_endpoints_that_leave_and_return_again_and_again_are_news():
     lately = found(Lately(8, gaps=3), returned(5.0))
     gaps = said.gaps(3, "shop", "web")
     assert many_gaps(served(lately)) == gaps
-    assert served(lately).state.way_out == gaps.hint
+    assert served(lately).state.hint == gaps.hint
     assert many_gaps(served(found(Lately(8, gaps=2)))) is None, "a rollout"
     # Clients that failed have the reason for that.
     both = found(Lately(8, 12, gaps=30), returned(5.0))
@@ -328,7 +328,7 @@ def test_endpoints_that_leave_and_return_again_and_again_are_news():
     assert many_failed(refused) == said.connections_failed(
         40, 100, (), said.because_of_gaps(9, "shop", "web")
     )
-    assert refused.state.way_out == gaps.hint
+    assert refused.state.hint == gaps.hint
 
 
 # Late answers, and none to open connections.
@@ -340,7 +340,7 @@ def test_flows_without_an_answer_have_their_endpoint_and_the_remedy():
     assert lately.cause == lately_of(no_datagram(POD), 9, 5.0, others=False)
     port = served(lately, **UDP)
     assert many_unanswered(port) == said.flows_unanswered(9, 12, said.because(lately.cause))
-    assert port.state.way_out == remedy(lately.cause)
+    assert port.state.hint == remedy(lately.cause)
 
 
 def test_flows_that_were_answered_late_are_not_said_to_have_no_answer():
@@ -441,7 +441,7 @@ def test_what_is_owed_is_a_failure_where_that_is_no_habit(owed, connections, sel
     clause = said.ended_unanswered(4, total, said.because(facts.cause))
     now = [SERVED_NOW] if seldom else []
     assert told_of(port) == (rules.last_words_unanswered, [*now, clause])
-    assert port.state.way_out == remedy(facts.cause)
+    assert port.state.hint == remedy(facts.cause)
     state = PortState.PARTLY_ANSWERING if seldom else PortState.UNKNOWN
     assert port.state.word is state
 
@@ -463,4 +463,4 @@ def test_connections_that_this_proxy_ends_as_they_are_idle_are_told_if_many(idle
     assert (facts.idle, facts.cause) == (idle, None)
     port, clause = served(facts, **SENT), said.ended_idle(idle, 12)
     assert many_idle(port) == (clause if is_told else None)
-    assert port.state.way_out == (clause.hint if is_told else "")
+    assert port.state.hint == (clause.hint if is_told else "")

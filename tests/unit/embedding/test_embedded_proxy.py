@@ -257,7 +257,7 @@ def test_endpoints_that_cannot_be_served_raise_the_problem_in_the_status(run):
                 with pytest.raises(ListenError) as caught:
                     await dns.set_endpoints(["127.0.0.1:53"])
                 (port,) = proxy.status().ports
-                assert (caught.value.message, caught.value.hint) == (port.problem, port.way_out)
+                assert (caught.value.message, caught.value.hint) == (port.problem, port.hint)
                 assert caught.value.hint.startswith("this process is out of descriptors")
             await dns.set_endpoints(["127.0.0.1:54"])
             assert proxy.status().ports[0].problem == ""

@@ -112,7 +112,7 @@ def shown():
         replace(
             port,
             problem="in use",
-            way_out="stop it",
+            hint="stop it",
             saved=3,
             connect_times=Times((0.1, 1.0), (3, 1, 0), 0.5),
             failures_by_cause=REFUSED,
@@ -154,7 +154,7 @@ def test_a_service_port_has_these_fields(shown):
         "affinity_timeout_s": 600,
         "notes": [NOTE],
         "problem": "in use",
-        "way_out": "stop it",
+        "hint": "stop it",
         "active": 12,
         "connections": 36_407,
         "failures": 0,
@@ -197,7 +197,7 @@ def test_a_service_port_has_its_state(shown):
         "word": "not served",
         "sentence": "Not served: in use",
         "code": "not-listening",
-        "way_out": "stop it",
+        "hint": "stop it",
         "causes": [NOT_LISTENING, REFUSES, NOTE],
         "clauses": [{"text": "Not served: in use", "causes": [0], "is_dated": False}],
     }
@@ -262,7 +262,7 @@ def test_problems_of_the_node_are_included_by_name():
         ),
     )
     answer = status(view)
-    assert answer["unserved"] == [{"problem": "cannot serve it", "way_out": "stop the other"}]
+    assert answer["unserved"] == [{"problem": "cannot serve it", "hint": "stop the other"}]
     assert answer["ignored"] == [
         {
             "service": "shop/db",
@@ -351,7 +351,7 @@ def test_problems_are_sentences_the_worst_first():
     assert answer["problems"][3] == {
         "level": "trouble",
         "what": "Not served: cannot listen on 10.96.7.30:80/TCP: Address already in use",
-        "way_out": "",
+        "hint": "",
         "port": "shop/admin:http",
         "family": "IPv4",
         "side": "",

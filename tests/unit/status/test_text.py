@@ -90,7 +90,7 @@ def test_problems_come_first_the_nodes_before_those_of_services():
 
 
 def test_a_problem_has_its_sentence_and_wide_text_its_code_and_the_remedy():
-    view = make_view(make_port(problem="cannot listen", way_out="stop nginx"))
+    view = make_view(make_port(problem="cannot listen", hint="stop nginx"))
     assert lines_of(view)[1].endswith("  Not served: cannot listen")
     assert lines_of(view, is_wide=True)[2:4] == [
         "      not-listening: cannot listen",

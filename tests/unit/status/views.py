@@ -74,7 +74,7 @@ def replace(item, **changes):
         if plan is not item.plan:
             known = facts_of_plan(plan, item.frontends, item.endpoints)
             names = set(known.__struct_fields__) - set(PortFigures.__struct_fields__)
-            kept = {"path", "path_since", "path_why", "problem", "way_out", "turned_away"}
+            kept = {"path", "path_since", "path_why", "problem", "hint", "turned_away"}
             changes = {name: getattr(known, name) for name in names - kept - {"state"}} | changes
         port = msgspec.structs.replace(item, **changes)
         port.plan = plan

@@ -81,7 +81,7 @@ class ServedPort:
         return first.chain if isinstance(first, Taken) else ""
 
     @property
-    def way_out(self) -> str:
+    def hint(self) -> str:
         """How to solve the problem; empty if unknown."""
         if self.not_listening is not None:
             return self.not_listening.hint

@@ -54,7 +54,7 @@ class FirewallWatch(Component):
             _log,
             "a firewall may drop packets to Services: %(chain)s: %(cause)s",
             "firewalls no longer drop packets to Services",
-            fields=lambda f: {"chain": f.chain, "cause": f.why, "remedy": f.way_out},
+            fields=lambda f: {"chain": f.chain, "cause": f.why, "remedy": f.hint},
         )
 
     @property
@@ -68,7 +68,7 @@ class FirewallWatch(Component):
 
     def show(self, facts: StatusFacts) -> None:
         """Part of Component."""
-        facts.firewalls = [FirewallFacts(f.chain, f.why, f.way_out) for f in self.found]
+        facts.firewalls = [FirewallFacts(f.chain, f.why, f.hint) for f in self.found]
 
     async def run(self) -> None:
         """Read at once, after changes of nftables and each minute, for ever."""

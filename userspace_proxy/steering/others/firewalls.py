@@ -32,7 +32,7 @@ class Firewall:
     """Family, table and chain."""
     why: str
     """The cause: a rule, or the chain's policy."""
-    way_out: str
+    hint: str
     """The commands, or the setting, that admit all dropped packets."""
 
     def __str__(self) -> str:
@@ -122,8 +122,8 @@ def _judge(tables: Tables, begins: ChainQuestion | None, steering: str) -> Itera
         reply = _why_dropped(chain, chains, _Certainly(_replies))
         if first or reply:
             why = first or f"{reply}, for endpoints' answers to the proxy"
-            way_out = _way_out(chain, steering, drops_first=bool(first), drops_replies=bool(reply))
-            yield Firewall(str(chain), why, way_out)
+            hint = _hint(chain, steering, drops_first=bool(first), drops_replies=bool(reply))
+            yield Firewall(str(chain), why, hint)
 
 
 def _why_dropped(chain: Chain, chains: Mapping[str, Chain], asked: ChainQuestion) -> str:
@@ -135,7 +135,7 @@ def _why_dropped(chain: Chain, chains: Mapping[str, Chain], asked: ChainQuestion
     return "its policy is drop" if outcome.goes_on and chain.policy == "drop" else ""
 
 
-def _way_out(chain: Chain, steering: str, *, drops_first: bool, drops_replies: bool) -> str:
+def _hint(chain: Chain, steering: str, *, drops_first: bool, drops_replies: bool) -> str:
     if chain.table == FIREWALLD and steering != "local" and not drops_replies:
         return "update firewalld to 0.9 or later, which accepts translated packets"
     if chain.table.startswith("legacy "):

@@ -61,7 +61,7 @@ async def test_the_problem_is_the_first_one_without_its_remedy_which_is_known_ap
     (served,) = served_ports
 
     def problem():
-        return served.problem, served.way_out, served.taken_by, served.is_unsteered
+        return served.problem, served.hint, served.taken_by, served.is_unsteered
 
     assert problem() == ("", "", "", False)
     taken = Taken("a chain drops packets", "delete it", "ip evil in")

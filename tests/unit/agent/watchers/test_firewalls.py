@@ -20,7 +20,7 @@ async def test_a_firewall_is_logged_when_it_appears_and_when_it_disappears(caplo
     (record,) = caplog.records
     text = f"a firewall may drop packets to Services: {DROP.chain}: {DROP.why}"
     assert record.getMessage() == text
-    assert (record.chain, record.cause, record.remedy) == (DROP.chain, DROP.why, DROP.way_out)
+    assert (record.chain, record.cause, record.remedy) == (DROP.chain, DROP.why, DROP.hint)
     there.clear()
     await watch.look()
     assert watch.found == ()
@@ -42,7 +42,7 @@ async def test_an_unreadable_firewall_keeps_the_last_result():
     assert watch.found == (DROP,)
     facts = StatusFacts()
     watch.show(facts)
-    assert facts.firewalls == [FirewallFacts(DROP.chain, DROP.why, DROP.way_out)]
+    assert facts.firewalls == [FirewallFacts(DROP.chain, DROP.why, DROP.hint)]
     await watch.close()
 
 

@@ -32,7 +32,7 @@ def test_this_proxys_legacy_chains_accept_clients_and_not_replies():
     opens = nft("accept", "ct state established,related")
     legacy = Chain("legacy ip filter", "INPUT", "filter", "input", policy="drop")
     tables = {legacy.table: {legacy.name: legacy}}
-    assert [f.way_out for f in find_firewalls({}, tables, "iptables", PORTS)] == [
+    assert [f.hint for f in find_firewalls({}, tables, "iptables", PORTS)] == [
         "iptables-legacy -I INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
     ]
     tables = {legacy.table: {legacy.name: replace(legacy, steps=(opens,))}}
