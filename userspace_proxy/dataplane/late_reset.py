@@ -4,7 +4,7 @@
                         ├─▶ the other side has acknowledged all of them ──▶ RST
                         └─▶ nothing moved for wait_s, or LIMIT_S in all ──▶ RST
 
-    both FINs, and the answer was late (``giving_up``) ──▶ likewise, without a RST
+    both FINs, and the answer was late (``endings``) ──▶ likewise, without a RST
 
 A close with a RST makes the kernel drop what it hasn't delivered, so the socket stays open until
 SIOCOUTQ is 0. Until then the connection and its descriptors count as open.
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from ..kernel.tcp_state import is_connected, unacknowledged_bytes
 from ..model.connection_ends import EndedBy
 from . import reactor as epoll
-from .giving_up import has_arrived
+from .endings import has_arrived
 from .relay import Direction
 from .tcp import TcpConnection
 

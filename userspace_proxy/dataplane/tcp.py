@@ -17,23 +17,27 @@ the bytes after it, for a short time (``held_acks``).
 from __future__ import annotations
 
 import _socket
-import errno
 from typing import Any, Protocol
 
-from ..causes.endpoints import end_code
-from ..facts import Blamed, EndpointCounters
 from ..facts.connection import ConnectionEvent, ConnectionFacts, ending, failed_dials
-from ..facts.late_bytes import note_arrived
+from ..facts.exchange import LATE, LOST, EndFacts, Exchange
 from ..kernel.held_bytes import send_at_once, send_held
-from ..kernel.tcp_ends import endpoint_loss, loss, reset_as, reset_failure
-from ..kernel.tcp_state import is_connected, unacknowledged_bytes
-from ..model import CauseCode, Failure, ProxyProtocol, SocketAddress
+from ..kernel.tcp_ends import reset_as
+from ..kernel.tcp_state import unacknowledged_bytes
+from ..model import ProxyProtocol, SocketAddress
 from ..model.connection_ends import EndedBy
 from ..model.proxy_protocol import write_header
 from . import reactor as epoll
+from .endings import (
+    end_if_given_up,
+    end_if_lost,
+    end_if_reset,
+    end_of_client,
+    has_arrived,
+    owes_answer,
+)
 from .endpoint_group import EndpointGroup
 from .frontends import Announced, dialled_at
-from .giving_up import came_late, ends_unanswered, has_arrived, has_given_up, left_s, owes_answer
 from .held_acks import send_acks
 from .pipes import PipePool
 from .relay import Direction
@@ -46,7 +50,6 @@ _READABLE = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.HUP | epoll.ERR
 _ONE_PACKET_BYTES = 536
 # Before Python 3.12 an enum's member costs a call, and each connection needs some of these.
 _BY_CLIENT, _BY_ENDPOINT = EndedBy.CLIENT, EndedBy.ENDPOINT
-_LATE = CauseCode.ENDPOINT_ANSWERS_LATE
 
 
 class _ConnectionOwner(DialOwner, Protocol):
@@ -64,10 +67,9 @@ class TcpConnection:
     """
 
     __slots__ = (
-        "_answered_at", "_asked_at", "_bad_end", "_blamed", "_counters", "_first_byte_s",
-        "_has_nodelay", "_is_owed", "_reset_as", "_wants_client_out", "address", "announced",
-        "client", "dial", "down", "group", "is_aborting", "is_closed", "may_preserve", "owner",
-        "reactor", "seen_moved", "seen_moving_at", "speaker", "started", "unanswered_since", "up",
+        "_exchange", "_has_nodelay", "_wants_client_out", "address", "announced", "client", "dial",
+        "down", "group", "is_aborting", "is_closed", "may_preserve", "owner", "reactor",
+        "seen_moved", "seen_moving_at", "speaker", "started", "unanswered_since", "up",
     )  # fmt: skip
 
     def __init__(
@@ -98,20 +100,8 @@ class TcpConnection:
         """When a look last saw bytes moving; None before the first one."""
         self.unanswered_since: float | None = None
         """The first of the latest looks, all of which found the client without an answer."""
-        self._counters: EndpointCounters | None = None
-        """The endpoint's, while the two are joined."""
-        self._blamed: Blamed
-        self._reset_as: tuple[str, EndedBy] | None = None
-        """Cause and side of a reset that may have to wait; None if connections aren't logged."""
-        self._answered_at = 0.0
-        """When the endpoint answered."""
-        self._asked_at = 0.0
-        """When the endpoint answered, or the client first sent something after that."""
-        self._first_byte_s: float | None = None
-        self._bad_end: CauseCode | None = None
-        """Set if the endpoint ended it without a byte, the client gave up, or packets were lost."""
-        self._is_owed = False
-        """A further answer was due as the first side ended."""
+        self._exchange: Exchange | None = None
+        """What its end is judged by; None before an endpoint has answered."""
         self.speaker: Direction | None = None
         self._wants_client_out = False
         self._has_nodelay = False
@@ -146,11 +136,12 @@ class TcpConnection:
         assert endpoint is not None, "a dial that was answered has an endpoint"
         up = self.up = Direction(self, self.client, sock)
         self.down = Direction(self, sock, self.client)
-        now = self._answered_at = self._asked_at = self.reactor.now
+        now = self.reactor.now
         group.connect_times.add(now - self.started)
-        counters = self._counters = group.outcomes.answered(endpoint, now)
+        counters = group.outcomes.answered(endpoint, now)
         waits = group.waiting_room is not None
-        self._blamed = group.blamed(counters, self.started, dial.began_at) if waits else counters
+        blamed = group.blamed(counters, self.started, dial.began_at) if waits else counters
+        self._exchange = Exchange(counters, blamed, self.address[0], now)
         counters.connections += 1
         counters.active += 1
         if dial.is_preserved:
@@ -191,39 +182,34 @@ class TcpConnection:
 
     def on_client(self, events: int) -> None:
         """Handle the client's first events; TCP_NODELAY is for a client that sends again."""
-        up = self.up
-        if up is None:
+        up, exchange = self.up, self._exchange
+        if up is None or exchange is None:
             return
         if (had_asked := up.bytes_moved) and not events & epoll.RDHUP:
             self._set_nodelay()
         up.pump(events)
         if up.bytes_moved and not had_asked:
-            self._asked_at = self.reactor.now
+            exchange.asked_at = self.reactor.now
         if up.bytes_moved > _ONE_PACKET_BYTES:
             self._set_nodelay()
 
     def _on_endpoint(self, events: int) -> None:
         """Handle the endpoint's events until its first byte."""
-        down, counters = self.down, self._counters
-        if down is None or counters is None:
+        up, down, exchange = self.up, self.down, self._exchange
+        if up is None or down is None or exchange is None:
             return
         down.pump(events)
-        self._note_first_byte(down, counters)
-        if self._first_byte_s is not None and self.down is not None and not self.is_aborting:
+        if exchange.first_byte_s is None:
+            self._note_first_byte(up, down, exchange)
+        if exchange.first_byte_s is not None and self.down is not None and not self.is_aborting:
             self.reactor.replace_handler(down.source, down.pump)
 
-    def _note_first_byte(self, down: Direction, counters: EndpointCounters) -> None:
+    def _note_first_byte(self, up: Direction, down: Direction, exchange: Exchange) -> None:
         """Note that the endpoint has sent a byte, if it has; its end may come with that."""
-        if self._first_byte_s is None and (down.bytes_moved or down.waiting_bytes):
-            up, now = self.up, self.reactor.now
-            waited_s = self._first_byte_s = now - self._asked_at
+        if down.bytes_moved or down.waiting_bytes:
+            end = end_of_client(up) if up.is_ended else None
+            waited_s = exchange.note_first_byte(self.reactor.now, end)
             self.group.first_byte_times.add(waited_s)
-            if up and came_late(up, self._blamed, now, waited_s, is_counted=bool(self._bad_end)):
-                self._bad_end = _LATE
-            else:
-                self._bad_end, counters.ends.succeeded_at = None, now
-                if counters.exclusions.clients:
-                    counters.exclusions.answered(self.client_ip, now)
 
     def _set_nodelay(self) -> None:
         """Send the endpoint what the kernel holds back, and delay nothing from now on."""
@@ -267,80 +253,55 @@ class TcpConnection:
 
     def ends(self, direction: Direction) -> None:
         """Note if a further answer is due, before what comes with the end of a side is read."""
-        up, down, lasted_s = self.up, self.down, self.reactor.now - self._answered_at
+        up, down, exchange = self.up, self.down, self._exchange
         is_first = up and down and down.bytes_moved and not (up.is_ended or down.is_ended)
-        if up and is_first and self.speaker is up:
-            self._is_owed = owes_answer(up.sink, lasted_s, is_left=direction is up)
+        if up and exchange and is_first and self.speaker is up:
+            lasted_s = self.reactor.now - exchange.answered_at
+            exchange.is_owed = owes_answer(up, lasted_s, is_left=direction is up)
 
     def direction_ended(self, direction: Direction) -> None:
         """Close both sockets when both directions have ended."""
-        up, down, counters = self.up, self.down, self._counters
-        if up is None or down is None or counters is None:
+        up, down, exchange, now = self.up, self.down, self._exchange, self.reactor.now
+        if up is None or down is None or exchange is None:
             return
-        if direction is up:
-            self._note_loss(up, down, counters)
+        if direction is up and (end := end_if_lost(up, down, exchange, now)):
+            exchange.note_end(end, now)
         if up.is_ended:
             if down.is_ended:
-                if self._bad_end is not CauseCode.PACKETS_LOST:
-                    counters.cuts.succeeded_at = self.reactor.now
+                if exchange.code is not LOST:
+                    exchange.counters.cuts.succeeded_at = now
                 by = _BY_ENDPOINT if direction is up else _BY_CLIENT
-                self._note_first_byte(down, counters)
+                if exchange.first_byte_s is None:
+                    self._note_first_byte(up, down, exchange)
                 # The end is to show if a late answer has arrived.
-                if direction is up or self._bad_end is not _LATE or not self.owner.end_late(self):
+                if direction is up or exchange.code is not LATE or not self.owner.end_late(self):
                     self.finish("complete", as_reset=False, by=by)
-        elif not down.bytes_moved and ends_unanswered(up, self.reactor.now - self._answered_at):
-            counters.empty += 1
-            self._note_bad_end(counters, Failure.CLOSED)
+        elif not down.bytes_moved:
+            lasted_s = now - exchange.answered_at
+            end = EndFacts(_BY_ENDPOINT, has_asked=up.bytes_moved > 0, lasted_s=lasted_s)
+            exchange.note_end(end, now)
 
     def abort(self, number: int | None = None) -> None:
         """Reset both sides once what was sent before the error has arrived. Idempotent.
 
         The number is the errno, if it is known.
         """
-        if self.is_closed or self.is_aborting:
+        up, down, exchange = self.up, self.down, self._exchange
+        if up is None or down is None or exchange is None or self.is_aborting:
             return
         self.is_aborting = True
         if self.owner.engine.connection_log is not None:
-            self._reset_as = reset_as(number, self.client, self.up.sink if self.up else None)
-        had_end = self.down is not None and self.down.is_ended
-        for direction in (self.up, self.down):
-            if direction is not None:
-                direction.pump_last()
-        self._count_reset(number, had_end=had_end)
+            exchange.reset_as = reset_as(number, up.source, up.sink)
+        had_end = down.is_ended
+        up.pump_last()
+        down.pump_last()
+        now = self.reactor.now
+        if not self.is_closed and (end := end_if_reset(up, down, exchange, now, number, had_end)):
+            exchange.note_end(end, now)
         # A reset drops what Nagle's algorithm holds back.
         self._set_nodelay()
         if not self.owner.end_late(self):
             self.close()
-
-    def _count_reset(self, number: int | None, *, had_end: bool) -> None:
-        """Count a reset of the endpoint that nothing explains: no end before, no client gone."""
-        up, down, counters = self.up, self.down, self._counters
-        if up is None or down is None or counters is None or self._bad_end:
-            return
-        has_bytes = down.bytes_moved or down.waiting_bytes
-        if not is_connected(self.client):
-            self._note_loss(up, down, counters, number or errno.ETIMEDOUT)
-        elif not (up.is_ended or is_connected(up.sink) or (has_bytes and had_end)):
-            counters.resets += 1
-            if has_bytes:
-                counters.was_cut(self.reactor.now)
-            else:
-                asked_s = self.reactor.now - self._asked_at
-                self._note_bad_end(counters, reset_failure(asked_s, is_full=up.is_stuck))
-
-    def _note_loss(
-        self, up: Direction, down: Direction, counters: EndpointCounters, number: int | None = None
-    ) -> None:
-        """Note that packets were lost, if so, of a client that has just left after a byte."""
-        now, has_answer = self.reactor.now, down.bytes_moved and not self._bad_end
-        lost = has_answer and loss(self.client, up.sink, now - self._answered_at, number)
-        if lost:
-            self._bad_end = end_code(lost)
-            counters.was_cut(now, lost, self.client_ip)
-
-    def _note_bad_end(self, counters: Blamed, failure: Failure, ago_s: float = 0.0) -> None:
-        self._bad_end = end_code(failure)
-        counters.ended_unanswered(self.reactor.now - ago_s, failure, self.client_ip)
 
     def idle_since(self, now: float) -> float:
         """Return when bytes last moved, as far as the last look of ``Ageing`` shows."""
@@ -353,25 +314,26 @@ class TcpConnection:
 
     def settle(self) -> None:
         """Add the bytes moved since the last call to the endpoint's counters."""
-        counters, up, down = self._counters, self.up, self.down
-        if counters is None or up is None or down is None:
+        up, down, exchange, now = self.up, self.down, self._exchange, self.reactor.now
+        if up is None or down is None or exchange is None:
             return
+        counters = exchange.counters
         counters.received_bytes += up.bytes_moved - up.bytes_counted
         counters.sent_bytes += down.bytes_moved - down.bytes_counted
         up.bytes_counted, down.bytes_counted = up.bytes_moved, down.bytes_moved
-        self._note_first_byte(down, counters)
-        is_unanswered = self._first_byte_s is None and not self._bad_end
-        if is_unanswered and has_given_up(up, counters, self.reactor.now - self._asked_at):
-            self._note_bad_end(
-                self._blamed, endpoint_loss(up.sink) or Failure.UNANSWERED, left_s(up)
-            )
-        elif self._bad_end is _LATE and has_arrived(down):
-            self._bad_end = None
-            note_arrived(self._blamed, self.reactor.now)
+        if exchange.first_byte_s is None:
+            self._note_first_byte(up, down, exchange)
+        if exchange.first_byte_s is None:
+            if exchange.code is None and (end := end_if_given_up(up, exchange, now)):
+                exchange.note_end(end, now)
+        elif exchange.code is LATE and has_arrived(down):
+            exchange.note_arrived(now)
 
     def close(self) -> None:
         """Reset both sides at once. Idempotent."""
-        cause, by = self._reset_as or ("reset" if self.is_aborting else "shutdown", EndedBy.PROXY)
+        cause, by = "reset" if self.is_aborting else "shutdown", EndedBy.PROXY
+        if self._exchange is not None and self._exchange.reset_as is not None:
+            cause, by = self._exchange.reset_as
         self.finish(cause, as_reset=True, by=by)
 
     def finish(self, cause: str, *, as_reset: bool, by: EndedBy = EndedBy.PROXY) -> None:
@@ -394,20 +356,18 @@ class TcpConnection:
             self.reactor.close_socket(up.sink)
             up.release()
             down.release()
-            self._leave_endpoint()
+            self._leave_endpoint(up)
         elif dial is not None:
             dial.cancel()
         # Breaks the cycles, so that memory is freed now and not by the collector.
         self.up = self.down = self.speaker = self.dial = None
         self.owner.ended(self)
 
-    def _leave_endpoint(self) -> None:
+    def _leave_endpoint(self, up: Direction) -> None:
         """Count a joined connection as ended."""
-        dial, group = self.dial, self.group
-        if self._counters is not None:
-            self._counters.active -= 1
-            self._counters.owed += self._is_owed and not self._bad_end
-            self._counters.mute -= self.up is not None and self.up.is_mute
+        dial, group, exchange = self.dial, self.group, self._exchange
+        if exchange is not None:
+            exchange.note_ended(up.is_mute)
         if group.waiting_room is not None:
             group.waiting_room.connection_ended()
         if dial is not None and dial.is_preserved and dial.endpoint is not None:
@@ -416,7 +376,8 @@ class TcpConnection:
 
     def _is_plain(self, cause: str) -> bool:
         is_at_once = self.dial is not None and not self.dial.tried
-        return is_at_once and self._first_byte_s is not None and cause == "complete"
+        has_byte = self._exchange is not None and self._exchange.first_byte_s is not None
+        return is_at_once and has_byte and cause == "complete"
 
     def note(self, event: ConnectionEvent) -> None:
         """Record what happens before the end, where connections are watched."""
@@ -426,6 +387,7 @@ class TcpConnection:
 
     def _facts(self, event: ConnectionEvent, cause: str, by: EndedBy) -> ConnectionFacts:
         up, down, dial, now = self.up, self.down, self.dial, self.reactor.clock()
+        exchange = self._exchange
         endpoint = None if dial is None or up is None else dial.endpoint
         if self.is_ended and up and down and not down.bytes_moved and unacknowledged_bytes(up.sink):
             # The endpoint sent its FIN before it had received the client's.
@@ -439,12 +401,12 @@ class TcpConnection:
             source="client" if dial is not None and dial.is_preserved else "node",
             dials=0 if dial is None else dial.count,
             failed=() if dial is None else failed_dials(dial.tried),
-            waited_s=(self._answered_at if up else now) - self.started,
-            first_byte_s=self._first_byte_s,
+            waited_s=(exchange.answered_at if exchange else now) - self.started,
+            first_byte_s=exchange.first_byte_s if exchange else None,
             received_bytes=up.bytes_moved if up else 0,
             sent_bytes=down.bytes_moved if down else 0,
             duration_s=now - self.started,
             ended_by=by,
             cause=cause,
-            code=self._bad_end,
+            code=exchange.code if exchange else None,
         )

@@ -162,13 +162,13 @@ class UdpListener:
             self.group.counters.refused += 1
             return None
         flow = UdpFlow(self, key, address, reply, hop_limit)
-        flow.started = flow.sent_since = self.engine.reactor.now
+        flow.sent_since = self.engine.reactor.now
         self.engine.calls.add(self.group.label, flow.client_ip)
         if not (self._connect(flow) or flow.wait()):
             self.group.counters.refused += 1
             self.note(flow, ConnectionEvent.REFUSED, "unanswered", EndedBy.PROXY)
             return None
-        if flow.is_waiting:
+        if flow.waited is not None:
             self.note(flow, ConnectionEvent.HELD)
         self._flows[key] = flow
         self.table.add(flow, self.engine.reactor.now)
@@ -278,11 +278,11 @@ class UdpListener:
     def _pass_on(self, flow: UdpFlow, payload: memoryview) -> None:
         now = self.engine.reactor.now
         if not flow.is_stream:
-            if flow.is_waiting:
+            if flow.waited is not None and flow.waited.is_on:
                 self.table.use(flow, now)
                 flow.hold(payload)
                 return
-            if flow.has_answer:
+            if flow.first_byte_s is not None:
                 self.table.make_stream(flow, now)
             elif flow.kept is not None:
                 self._keep(flow, payload, now)
@@ -350,8 +350,8 @@ class UdpListener:
             return
         flow.sent_since = self.engine.reactor.now
         self.table.use(flow, flow.sent_since)
-        if room is not None:
-            flow.is_waiting = False
+        if room is not None and flow.waited is not None:
+            flow.waited.is_on = False
             room.served(flow, is_proven=False)
         for payload in kept:
             self._send(flow, payload)
@@ -432,7 +432,7 @@ class UdpListener:
             source="client" if flow.is_preserved else "node",
             dials=len(tried) + (endpoint is not None and endpoint not in tried),
             failed=failed_dials(flow.tried, endpoint if flow.has_answer else None),
-            waited_s=0.0 if flow.waiting_since is None else flow.sent_since - flow.started,
+            waited_s=flow.sent_since - flow.started,
             first_byte_s=flow.first_byte_s,
             received_bytes=flow.received_bytes,
             sent_bytes=flow.sent_bytes,

@@ -6,6 +6,7 @@ import _socket
 import errno
 import math
 from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..causes.endpoints import UNANSWERED_FLOW_S
@@ -62,41 +63,27 @@ class _FlowOwner(Protocol):
     def note(self, flow: UdpFlow, event: ConnectionEvent) -> None: ...
 
 
+@dataclass(slots=True)
+class Wait:
+    """That a flow has waited for an endpoint."""
+
+    started: float
+    """When its first datagram came."""
+    since: float
+    """When it first waited."""
+    is_on: bool = False
+    """It has a place in the waiting room of its Service port."""
+
+
 class UdpFlow:
     """One client at one address of a listener, and its socket to an endpoint."""
 
     __slots__ = (
-        "address",
-        "ancillary",
-        "answered_at",
-        "answered_seconds",
-        "client_ip",
-        "conversation",
-        "counted",
-        "endpoint",
-        "first_byte_s",
-        "group",
-        "has_answer",
-        "holders",
-        "hop_limit",
-        "is_ended",
-        "is_preserved",
-        "is_stream",
-        "is_unanswered",
-        "is_waiting",
-        "kept",
-        "key",
-        "listener",
-        "received_bytes",
-        "sent_bytes",
-        "sent_since",
-        "sock",
-        "started",
-        "tried",
-        "turn",
-        "used",
-        "waiting_since",
-    )
+        "address", "ancillary", "answered_at", "client_ip", "conversation", "counted", "endpoint",
+        "first_byte_s", "group", "holders", "hop_limit", "is_ended", "is_preserved", "is_stream",
+        "kept", "key", "listener", "received_bytes", "sent_bytes", "sent_since", "sock", "tried",
+        "turn", "used", "waited",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -120,24 +107,16 @@ class UdpFlow:
         self.sock: _socket.socket | None = None
         self.kept: list[bytes] | None = []
         """Its first datagrams; None when they are not to be sent again."""
-        self.has_answer = False
         self.answered_at = -math.inf
-        """When that was noted last."""
-        self.answered_seconds = 0
-        """Seconds in which there was one."""
+        """When an answer was noted last."""
         self.is_ended = False
-        self.is_unanswered = False
-        """Its endpoint was noted to have sent nothing."""
         self.is_preserved = False
         """The endpoint sees the client's own address."""
         self.is_stream = False
-        self.is_waiting = False
-        """No endpoint can take it, and it has a place in the waiting room of its Service port."""
-        self.waiting_since: float | None = None
-        """When it first got one; None: never."""
+        self.waited: Wait | None = None
+        """None: it never has."""
         self.holders: tuple[Hashable, ...] = ()
         self.used = 0.0
-        self.started = 0.0
         self.sent_since = 0.0
         """When its first datagrams were sent: at its start, or after its wait."""
         self.first_byte_s: float | None = None
@@ -149,9 +128,24 @@ class UdpFlow:
         self.counted = (0, 0)
         """What of the two is in the endpoint's counters."""
         self.conversation: Conversation | None = None
-        """Of a stream, once it has been looked at."""
+        """None if no more than the first answer, or none yet, was noted."""
         self.tried: dict[SocketAddress, CauseCode] | None = None
         """Endpoints that refused, and why; most flows need no dict."""
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether the endpoint has sent a datagram."""
+        return self.first_byte_s is not None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether no endpoint can take it, and it has a place in the waiting room."""
+        return self.waited is not None and self.waited.is_on
+
+    @property
+    def started(self) -> float:
+        """When its first datagram came."""
+        return self.sent_since if self.waited is None else self.waited.started
 
     def on_endpoint(self, events: int) -> None:
         """Send the endpoint's datagrams to the client; an error may mean that it refused.
@@ -215,12 +209,11 @@ class UdpFlow:
         self.counted = self.received_bytes, self.sent_bytes
         clock = self.listener.engine.reactor.clock
         if self.is_stream:
-            now, seconds = clock(), self.answered_seconds
-            talk = self.conversation = self.conversation or Conversation(now)
+            talk = self.conversation = self.conversation or Conversation()
             counters.mute -= talk.is_mute
-            talk.look(now, is_asked=asked > 0, is_answered=answered > 0, answered_seconds=seconds)
+            talk.look(clock(), is_asked=asked > 0, is_answered=answered > 0)
             counters.mute += talk.is_mute
-        elif self.has_answer or self.is_unanswered or not self.received_bytes:
+        elif self.first_byte_s is not None or self.conversation or not self.received_bytes:
             return
         elif clock() - self.sent_since >= UNANSWERED_FLOW_S:
             self._note_unanswered(counters)
@@ -243,17 +236,17 @@ class UdpFlow:
         room = self.group.open_waiting_room(reactor, is_at_limit=is_at_limit)
         if room is None:
             return False
-        self.tried, self.is_waiting = None, True
-        room.wait(self, self.waiting_since, is_at_limit=is_at_limit)
-        if self.waiting_since is None:
-            self.waiting_since = reactor.now
+        since = None if self.waited is None else self.waited.since
+        waited = self.waited = self.waited or Wait(self.sent_since, reactor.now)
+        self.tried, waited.is_on = None, True
+        room.wait(self, since, is_at_limit=is_at_limit)
         return True
 
     def leave_room(self) -> None:
         """Give up the place in the waiting room, if it has one."""
         room = self.group.waiting_room
-        if self.is_waiting and room is not None:
-            self.is_waiting = False
+        if room is not None and self.waited is not None and self.waited.is_on:
+            self.waited.is_on = False
             room.left(self)
 
     def resume(self) -> None:
@@ -267,18 +260,19 @@ class UdpFlow:
 
     def _note_unanswered(self, counters: EndpointCounters) -> None:
         """Note that the endpoint has sent nothing in time. Idempotent."""
-        if not self.is_unanswered:
-            self.is_unanswered = True
+        talk = self.conversation = self.conversation or Conversation()
+        if not talk.is_unanswered:
+            talk.is_unanswered = True
             # Answers to what was sent later show that it answers.
             counters.ended_unanswered(self.sent_since, Failure.NO_DATAGRAM)
 
     def _note_answer(self, now: float) -> None:
         """Note a datagram of the endpoint: the first one, and one in each second of others."""
         self.answered_at = now
-        self.answered_seconds += 1
-        if self.has_answer:
+        if self.first_byte_s is not None:
+            talk = self.conversation = self.conversation or Conversation()
+            talk.further_seconds += 1
             return
-        self.has_answer = True
         self.kept = None
         self.first_byte_s = now - self.sent_since
         if self.endpoint is not None:

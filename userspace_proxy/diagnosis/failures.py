@@ -197,7 +197,7 @@ def _left_at_once(ends: Streak) -> bool:
     """Return whether clients of an endpoint that has answered others all left within a second.
 
     One reason, such as the end of the program that they belong to, makes all of them leave. Those
-    that come one after another have each waited for 0.3 s or longer (``dataplane.giving_up``), so
+    that come one after another have each waited for 0.3 s or longer (``facts.exchange``), so
     five of them have left over more than a second.
     """
     is_left = ends.failure is Failure.UNANSWERED and ends.succeeded_at >= 0

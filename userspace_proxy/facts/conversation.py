@@ -13,7 +13,7 @@ datagrams that are that far apart ask nothing. Source: RFC 3948, 4; RFC 8445, 11
 
 from __future__ import annotations
 
-_ANSWERED_S = 3
+_FURTHER_S = 2
 _LOOKS = 3
 _SILENT_S = 11.0
 _TIMES_LONGER = 3
@@ -21,30 +21,29 @@ _KEEP_ALIVE_S = 12.0
 
 
 class Conversation:
-    """One flow that was answered, as it was looked at.
+    """What is noted of one flow's answers behind the first one, or before it."""
 
-    Args:
-        now: Monotonic seconds.
-    """
+    __slots__ = (
+        "_asked", "_asked_at", "_longest_s", "_silent_at", "further_seconds", "is_mute",
+        "is_unanswered",
+    )  # fmt: skip
 
-    __slots__ = ("_asked", "_asked_at", "_longest_s", "_silent_at", "is_mute")
-
-    def __init__(self, now: float) -> None:
+    def __init__(self) -> None:
+        self.further_seconds = 0
+        """Seconds with answers behind that of the first one."""
+        self.is_unanswered = False
+        """Its endpoint was noted to have sent nothing in time."""
         self.is_mute = False
         """Whether the endpoint doesn't answer it any more."""
         self._longest_s = 0.0
         """The longest silence that an answer has ended."""
         self._asked = 0
         """The looks that found datagrams of the client, and none of the endpoint since."""
-        self._silent_at = self._asked_at = now
+        self._silent_at = self._asked_at = 0.0
         """The first and the last of these."""
 
-    def look(self, now: float, *, is_asked: bool, is_answered: bool, answered_seconds: int) -> None:
-        """Note what has passed since the last look, from the client and from the endpoint.
-
-        Args:
-            answered_seconds: Seconds in which the endpoint has answered.
-        """
+    def look(self, now: float, *, is_asked: bool, is_answered: bool) -> None:
+        """Note what has passed since the last look, from the client and from the endpoint."""
         if is_answered:
             if self._asked:
                 self._longest_s = max(self._longest_s, now - self._silent_at)
@@ -55,4 +54,4 @@ class Conversation:
             self._asked, self._asked_at = self._asked + 1, now
             least_s = max(_SILENT_S, _TIMES_LONGER * self._longest_s)
             is_silent = self._asked >= _LOOKS and now - self._silent_at >= least_s
-            self.is_mute |= answered_seconds >= _ANSWERED_S and is_silent
+            self.is_mute |= self.further_seconds >= _FURTHER_S and is_silent

@@ -162,7 +162,7 @@ class EndpointCounters(_EndpointSlots, Counters):
 class AfterWait:
     """Connections that clients left before an answer, after they had waited for an endpoint.
 
-    It has what :mod:`.late_bytes` needs of an endpoint's counters, which don't count them.
+    It has what :mod:`.exchange` needs of an endpoint's counters, which don't count them.
     """
 
     __slots__ = ("ends", "left")

@@ -16,17 +16,13 @@ import errno
 
 from ..model.connection_ends import EndedBy
 from ..model.failures import Failure
-from .tcp_state import is_connected, silent_s, tcp_info, unacknowledged_bytes, unread_bytes
+from .tcp_state import is_connected, silence, tcp_info, unacknowledged_bytes, unread_bytes
 
 # Errors of a connected socket whose other side answered nothing for too long (tcp(7)).
 _SILENT = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
 LOSS_S = 0.9
 """Connections that ended sooner show no loss: the second time in a row that the kernel sends again
 comes 0.6 s after the first packet, and clients that wait for a second began to count before."""
-
-_FULL_S = 3.0
-"""An endpoint that resets what it has not read for so long has hung: its client may have left
-meanwhile, and the end of that waits behind what isn't read."""
 _SENT_AGAIN = 2
 # Of the FIN alone, one byte isn't acknowledged.
 _FIN_BYTES = 1
@@ -37,28 +33,18 @@ _SO_MEMINFO = 55
 
 
 def reset_as(
-    number: int | None, client: _socket.socket, endpoint: _socket.socket | None
+    number: int | None, client: _socket.socket, endpoint: _socket.socket
 ) -> tuple[str, EndedBy]:
     """Return how a connection failed, and by the side that isn't connected any more.
 
     Args:
         number: The errno, if it is known.
         client: Of the client, which has left if both have.
-        endpoint: Of the endpoint; None: there is none.
+        endpoint: Of the endpoint.
     """
-    is_by_client = endpoint is None or is_connected(endpoint) or not is_connected(client)
+    is_by_client = is_connected(endpoint) or not is_connected(client)
     by = EndedBy.CLIENT if is_by_client else EndedBy.ENDPOINT
     return "timed out" if number in _SILENT else "reset", by
-
-
-def reset_failure(asked_s: float, *, is_full: bool) -> Failure:
-    """Return what to note of an endpoint that resets a connection before its first byte.
-
-    Args:
-        asked_s: Seconds since the client's first byte.
-        is_full: The endpoint has no room for more of the client's bytes.
-    """
-    return Failure.UNANSWERED if is_full and asked_s >= _FULL_S else Failure.RESET
 
 
 def loss(
@@ -97,7 +83,7 @@ def _has_gap(sock: _socket.socket) -> bool:
 
     Source: sock_diag(7), SK_MEMINFO_RMEM_ALLOC; tcp_data_queue_ofo() in net/ipv4/tcp_input.c.
     """
-    if silent_s(sock) < LOSS_S:
+    if silence(sock)[0] < LOSS_S:
         return False
     used = sock.getsockopt(_socket.SOL_SOCKET, _SO_MEMINFO, 4)
     # A FIN uses memory, too, and may have come meanwhile.

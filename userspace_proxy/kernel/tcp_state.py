@@ -13,9 +13,9 @@ CLOSE_WAIT = 8
 _TCP_INFO = struct.Struct("=BxBB")
 # linux/sockios.h: not in Python's socket module.
 _SIOCINQ, _SIOCOUTQ = 0x541B, 0x5411
-# Struct tcp_info: tcpi_last_data_sent, tcpi_last_data_recv and tcpi_last_ack_recv, in milliseconds.
-_MILLISECONDS = struct.Struct("=I")
-_LAST_SENT_AT, _LAST_DATA_AT, _LAST_ACK_AT = 44, 52, 56
+# Struct tcp_info: tcpi_last_data_sent; tcpi_last_data_recv, tcpi_last_ack_recv. In milliseconds.
+_SENT = struct.Struct("=44xI")
+_RECEIVED = struct.Struct("=52xII")
 
 
 class TcpInfo(NamedTuple):
@@ -54,22 +54,20 @@ def unread_bytes(sock: _socket.socket) -> int:
     return _queued_bytes(sock, _SIOCINQ)
 
 
-def silent_s(sock: _socket.socket) -> float:
-    """Return for how long a socket has received no data; a FIN isn't data."""
-    return _since_s(sock, _LAST_DATA_AT)
+def silence(sock: _socket.socket) -> tuple[float, float]:
+    """Return for how long a socket has received no data, and not even a FIN or acknowledgement.
 
-
-def unheard_s(sock: _socket.socket) -> float:
-    """Return for how long a socket has received neither data nor a FIN, nor an acknowledgement.
-
-    The RST of a peer that has closed its socket doesn't count.
+    A FIN isn't data. The RST of a peer that has closed its socket doesn't count.
     """
-    return _since_s(sock, _LAST_ACK_AT)
+    info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _RECEIVED.size)
+    data_ms, ack_ms = _RECEIVED.unpack(info)
+    return data_ms / 1000, ack_ms / 1000
 
 
 def said_s(sock: _socket.socket) -> float:
     """Return for how long a socket has sent no data, also not again."""
-    return _since_s(sock, _LAST_SENT_AT)
+    info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _SENT.size)
+    return float(_SENT.unpack(info)[0]) / 1000
 
 
 def _queued_bytes(sock: _socket.socket, request: int) -> int:
@@ -77,8 +75,3 @@ def _queued_bytes(sock: _socket.socket, request: int) -> int:
     with contextlib.suppress(OSError):
         fcntl.ioctl(sock.fileno(), request, queued)
     return int(struct.unpack("i", queued)[0])
-
-
-def _since_s(sock: _socket.socket, at: int) -> float:
-    info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, at + _MILLISECONDS.size)
-    return float(_MILLISECONDS.unpack_from(info, at)[0]) / 1000

@@ -92,6 +92,7 @@ async def test_a_flow_whose_endpoints_all_refuse_waits_for_another_one(rig):
     rig.update(dns, gone, pod.address, **HOLD)
     assert await pod.receive() == b"question"
     assert (count_waiting(dns), waited(dns)) == (0, 1)
+    assert rig.flow.started < rig.flow.waited.since < rig.flow.sent_since
 
 
 async def test_many_flows_are_served_at_once(rig):

@@ -12,7 +12,6 @@ from userspace_proxy.facts import (
     counted_names,
 )
 from userspace_proxy.model import CauseCode, Failure, SocketAddress
-from userspace_proxy.model.failures import LOSSES
 
 
 @pytest.mark.parametrize("kind", [EndpointCounters, GroupCounters])
@@ -54,33 +53,11 @@ def test_failures_are_counted_by_cause():
     assert EndpointCounters().failures_by_cause() == {}
 
 
-def test_a_client_that_gives_up_is_no_end_by_the_endpoint():
-    counters = EndpointCounters()
-    for now, failure in enumerate((Failure.RESET, Failure.CLOSED, Failure.UNANSWERED)):
-        counters.ended_unanswered(float(now), failure)
-    assert (counters.unanswered, counters.left, counters.ends.failures) == (2, 1, 3)
-    counters.was_cut(2.5)
-    assert (counters.cut, counters.cuts.failures, counters.ends.failures) == (1, 1, 3)
-    counters.ends.succeeded_at = 3.0
-    assert (counters.unanswered, counters.ends.is_on) == (2, False)
-
-
 def test_a_flow_that_is_answered_late_is_taken_back_from_those_without_an_answer():
     counters = EndpointCounters()
     counters.ended_unanswered(5.0, Failure.NO_DATAGRAM)
     counters.came_late()
     assert (counters.unanswered, counters.late, counters.ends.failures) == (0, 1, 1)
-
-
-@pytest.mark.parametrize("failure", sorted(LOSSES))
-def test_a_client_whose_packets_are_lost_is_counted_where_it_was_when_it_left(failure):
-    counters = EndpointCounters()
-    counters.ended_unanswered(1.0, failure, "10.244.3.7")
-    counters.was_cut(2.0, failure, "10.244.3.8")
-    assert (counters.left, counters.unanswered, counters.cut) == (1, 0, 1)
-    assert not counters.exclusions.failures
-    assert (counters.ends.failure, counters.cuts.failure) == (failure, failure)
-    assert counters.cuts.client == "10.244.3.8"
 
 
 def test_a_client_that_the_endpoint_alone_does_not_answer_is_known():

@@ -10,7 +10,7 @@ import pytest
 
 from tests.cluster.waiting import wait_for
 from userspace_proxy.kernel.tcp_ends import LOSS_S, endpoint_loss, loss, reset_as
-from userspace_proxy.kernel.tcp_state import CLOSE_WAIT, is_connected, silent_s
+from userspace_proxy.kernel.tcp_state import CLOSE_WAIT, is_connected, silence
 from userspace_proxy.model import Failure
 from userspace_proxy.model.connection_ends import EndedBy
 
@@ -103,7 +103,7 @@ def test_bytes_behind_a_gap_show_that_packets_of_the_endpoint_are_lost(made, has
         endpoint.other.shutdown(socket.SHUT_WR)
         endpoint.ours.shutdown(socket.SHUT_WR)
     assert endpoint_loss(endpoint.ours) is None, "it may be filled"
-    wait_for("a while", lambda: silent_s(endpoint.ours) >= LOSS_S)
+    wait_for("a while", lambda: silence(endpoint.ours)[0] >= LOSS_S)
     assert loss(client.ours, endpoint.ours, LOSS_S) is Failure.FROM_ENDPOINT
 
 
@@ -114,7 +114,7 @@ def test_what_can_be_read_and_an_end_are_no_gap(made, sends):
         endpoint.other.send(b"not read")
     elif sends == "end":
         endpoint.other.shutdown(socket.SHUT_WR)
-    wait_for("a while", lambda: silent_s(endpoint.ours) >= LOSS_S)
+    wait_for("a while", lambda: silence(endpoint.ours)[0] >= LOSS_S)
     assert loss(client.ours, endpoint.ours, LOSS_S) is None
 
 
@@ -139,7 +139,7 @@ def test_an_end_that_comes_while_one_looks_is_no_gap(made, at_call):
                 wait_for("the FIN", lambda: endpoint.tcp_info(0) == CLOSE_WAIT)
             return endpoint.ours.getsockopt(level, option, *size)
 
-    wait_for("silence", lambda: silent_s(endpoint.ours) >= LOSS_S)
+    wait_for("silence", lambda: silence(endpoint.ours)[0] >= LOSS_S)
     assert endpoint_loss(Looked()) is None
 
 
@@ -190,7 +190,3 @@ def test_a_reset_is_by_the_side_that_has_left_first_of_all_the_client(made, gone
         if gone in (name, "both"):
             each.leaves("reset")
     assert reset_as(number, client.ours, endpoint.ours) == shown
-
-
-def test_a_reset_without_an_endpoint_is_by_the_client(made):
-    assert reset_as(None, made[0].ours, None) == ("reset", EndedBy.CLIENT)

@@ -7,10 +7,9 @@ from userspace_proxy.kernel.tcp_state import (
     TcpInfo,
     is_connected,
     said_s,
-    silent_s,
+    silence,
     tcp_info,
     unacknowledged_bytes,
-    unheard_s,
     unread_bytes,
 )
 
@@ -32,11 +31,11 @@ def test_the_silence_begins_with_the_last_data_and_not_with_the_fin():
             with receiver:
                 client.send(b"data")
                 assert receiver.recv(4) == b"data"
-                while silent_s(receiver) < 0.05:
+                while silence(receiver)[0] < 0.05:
                     pass
                 client.shutdown(socket.SHUT_WR)
                 assert receiver.recv(4) == b""
-                assert 0.05 <= silent_s(receiver) <= time.monotonic() - began + 0.05
+                assert 0.05 <= silence(receiver)[0] <= time.monotonic() - began + 0.05
 
 
 def test_a_fin_is_heard_and_the_rst_that_answers_a_byte_after_it_is_not():
@@ -47,12 +46,12 @@ def test_a_fin_is_heard_and_the_rst_that_answers_a_byte_after_it_is_not():
         with receiver:
             ended = time.monotonic()
             assert receiver.recv(4) == b"data"
-            while unheard_s(receiver) < 0.05:
+            while silence(receiver)[1] < 0.05:
                 pass
             receiver.send(b"late")
             while not receiver.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 pass
-            assert 0.05 <= unheard_s(receiver) <= time.monotonic() - ended + 0.05
+            assert 0.05 <= silence(receiver)[1] <= time.monotonic() - ended + 0.05
 
 
 def test_a_socket_has_said_nothing_since_its_last_data_whatever_comes():

@@ -9,9 +9,10 @@ from userspace_proxy.facts import (
     GroupCounters,
     StreakPart,
 )
-from userspace_proxy.facts.late_bytes import note_late
+from userspace_proxy.facts.exchange import EndFacts, Exchange
 from userspace_proxy.facts.streak import LateByte
 from userspace_proxy.model import Balance, Failure, Handling, Protocol, SocketAddress
+from userspace_proxy.model.connection_ends import EndedBy
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane.messages import (
     ChangeGroup,
@@ -102,10 +103,11 @@ def test_failures_in_a_row_are_understood():
 @pytest.mark.parametrize("left_s", [0.0, 1.0])
 def test_a_late_first_byte_is_understood(left_s):
     counters = EndpointCounters()
-    note_late(counters, 5.0, 2.54, left_s, is_counted=False)
+    left = EndFacts(EndedBy.CLIENT, silent_s=left_s + 0.5, left_s=left_s)
+    Exchange(counters, counters, "192.0.2.7", now=2.5).note_first_byte(5.0, left)
     report = StreakReport(*counters.ends.whole())
     decoded = msgspec.json.decode(encode(report), type=StreakReport)
-    assert decoded.late == counters.ends.late == LateByte(2.54, is_at_end=left_s == 0)
+    assert decoded.late == counters.ends.late == LateByte(2.5, is_at_end=left_s == 0)
 
 
 @pytest.mark.parametrize(

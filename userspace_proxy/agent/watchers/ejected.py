@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...model import Protocol, ServiceKey
 from ...plane import Group, Plane
 from ...plane.ejected import EjectedEndpoints
-from ...plane.silent_flows import SilentFlows
+from ...plane.silent_endpoints import SilentEndpoints
 from ...steering import Steering
 from ..rounds.component import Component
 from ..rounds.served_ports import ServedPorts
@@ -20,7 +20,7 @@ class EjectionProbes(Component):
     def __init__(self, plane: Plane, ports: ServedPorts, way: Steering, *, can_probe: bool) -> None:
         self._served_ports, self._can_probe = ports, can_probe
         self._endpoints = EjectedEndpoints(plane, self._probed_for, dropped_by=way.dropping_chain)
-        self._silent = SilentFlows(way.dropping_chain)
+        self._silent = SilentEndpoints(way.dropping_chain)
 
     async def start(self, supervisor: Supervisor) -> None:
         """Look once a second."""

@@ -8,8 +8,8 @@ from userspace_proxy.facts.lately import Lately
 from userspace_proxy.model import Failure, SocketAddress
 from userspace_proxy.model.node_network import DroppedBy
 from userspace_proxy.model.serving import Serving
-from userspace_proxy.plane import Plane, silent_flows
-from userspace_proxy.plane.silent_flows import SilentFlows
+from userspace_proxy.plane import Plane, silent_endpoints
+from userspace_proxy.plane.silent_endpoints import SilentEndpoints
 
 DNS, OTHER = SocketAddress("192.0.2.1", 53), SocketAddress("192.0.2.2", 53)
 CHAIN = "nftables chain ip evil in of another program (input, priority 0) drops its answers"
@@ -24,7 +24,7 @@ class Rig:
         self.asked = []
         self.group = plane.open_group("shop/dns:dns")
         plane.serve(self.group, Serving((DNS, OTHER)), {})
-        self.flows = SilentFlows(self._ask, clock=lambda: self.now)
+        self.flows = SilentEndpoints(self._ask, clock=lambda: self.now)
 
     def miss(self, endpoint):
         """Have a flow of an endpoint go without an answer."""
@@ -85,7 +85,7 @@ def test_what_ejected_endpoints_have_is_left_alone(rig):
 
 
 def test_a_look_asks_a_bounded_number_of_times_and_the_next_one_goes_on(rig, monkeypatch):
-    monkeypatch.setattr(silent_flows, "QUESTIONS_MAX", 1)
+    monkeypatch.setattr(silent_endpoints, "QUESTIONS_MAX", 1)
     rig.miss(DNS)
     rig.miss(OTHER)
     rig.look()

@@ -20,7 +20,7 @@ from .ejected import QUESTIONS_MAX
 from .group import Group
 
 
-class SilentFlows:
+class SilentEndpoints:
     """The UDP endpoints of one proxy; its owner calls :meth:`look` once a second.
 
     Args:

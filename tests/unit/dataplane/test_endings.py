@@ -1,0 +1,301 @@
+"""Ends of connections, as the sockets of both sides show them, and as they are counted."""
+
+import logging
+import socket
+
+import pytest
+
+from userspace_proxy.dataplane import Tuning, endpoint_group
+from userspace_proxy.dataplane.connection_log import LOGGER
+from userspace_proxy.facts.exchange import AT_END_S, OWED_AFTER_S
+from userspace_proxy.kernel.tcp_state import said_s, silence
+from userspace_proxy.model import Failure
+
+from .rig import connection_lines
+from .waiters import limited, waiting
+from .waiting import turns, until
+
+
+async def connect(rig):
+    """Return a client, the endpoint's end of its connection, and what is counted for this."""
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    return *await rig.pair(web, pod), web.group.counters_of(pod.address)
+
+
+async def is_silent(rig, seconds=0.95):
+    """Return when the client has sent nothing for some time."""
+    (connection,) = rig.connections.open
+    await until(lambda: silence(connection.client)[0] >= seconds, "the client has waited")
+
+
+async def ask_and_wait(rig, seconds=0.95):
+    """Return the same a second after the client's question."""
+    client, server, counters = await connect(rig)
+    await client.send(b"question")
+    assert await server.read() == b"question"
+    await is_silent(rig, seconds)
+    return client, server, counters
+
+
+async def ended(rig):
+    await until(lambda: not rig.connections.open)
+
+
+def noted(rig, counters):
+    """Return how many connections in a row ended without an answer, as the next report has it."""
+    rig.plane.settle()
+    ends = counters.ends
+    return (ends.failures, ends.failure) if ends.is_on else (0, 0)
+
+
+@pytest.mark.parametrize("leave", ["close", "reset"])
+async def test_a_client_that_leaves_after_a_second_without_an_answer_has_given_up(rig, leave):
+    client, _server, counters = await ask_and_wait(rig)
+    assert noted(rig, counters) == (0, 0), "it still waits, as long polls do"
+    getattr(client, leave)()
+    await until(lambda: noted(rig, counters) == (1, Failure.UNANSWERED))
+    assert noted(rig, counters) == (1, Failure.UNANSWERED), "once"
+
+
+async def test_the_time_of_a_client_that_has_given_up_is_that_of_its_end_and_a_later_byte_slow(rig):
+    client, server, counters = await ask_and_wait(rig)
+    (connection,) = rig.connections.open
+    client.close()
+    await until(lambda: connection.up.is_ended)
+    await until(lambda: silence(connection.client)[1] >= AT_END_S, "it left a while ago")
+    assert noted(rig, counters) == (1, Failure.UNANSWERED)
+    assert counters.ends.last_at <= connection.reactor.now - AT_END_S
+    await server.send(b"answer")
+    await until(lambda: counters.ends.late, "the late byte is noted")
+    assert not counters.ends.late.is_at_end
+
+
+@pytest.mark.parametrize(("seconds", "answers_others"), [(0.95, False), (0.35, True)])
+async def test_an_endpoint_that_closes_when_the_client_has_left_has_not_answered_either(
+    rig, seconds, answers_others
+):
+    client, server, counters = await ask_and_wait(rig, seconds)
+    counters.ends.succeeded_at = 0.0 if answers_others else -1.0
+    client.close()
+    assert await server.read() == b""
+    server.close()
+    await ended(rig)
+    assert noted(rig, counters) == (1, Failure.UNANSWERED)
+
+
+async def test_a_greeting_that_is_late_has_taken_the_time_since_the_endpoint_answered(rig):
+    client, server, _ = await connect(rig)
+    (connection,) = rig.connections.open
+    await until(lambda: connection.up is not None)
+    connection._exchange.asked_at -= 7.0
+    client.finish()
+    assert await server.read() == b""
+    await server.send(b"220 ready")
+    assert await client.read() == b"220 ready"
+    assert connection._exchange.first_byte_s >= 7.0, "the client's end asks for nothing"
+
+
+async def test_a_late_answer_that_comes_with_the_end_is_in_its_line(build, caplog):
+    caplog.set_level(logging.INFO, LOGGER)
+    rig = build(Tuning(connection_log=1.0))
+    client, server, counters = await ask_and_wait(rig)
+    client.close()
+    await until(lambda: noted(rig, counters) == (1, Failure.UNANSWERED))
+    await server.send(b"answer")
+    server.close()
+    await ended(rig)
+    (line,) = connection_lines(caplog)
+    assert (line.sent_bytes, line.code) == (6, "endpoint-answers-late")
+    assert line.first_byte_s >= 0.9
+
+
+@pytest.mark.parametrize(("seconds", "is_with_end"), [(0.95, False), (0.95, True), (0.12, True)])
+async def test_an_answer_that_comes_after_its_client_has_closed_is_none(rig, seconds, is_with_end):
+    client, server, counters = await ask_and_wait(rig, seconds)
+    client.close()
+    assert await server.read() == b""
+    await server.send(b"answer")
+    if is_with_end:
+        server.close()
+    await ended(rig)
+    ends = counters.ends
+    assert (ends.is_on, ends.failures, ends.failure) == (True, 1, Failure.UNANSWERED)
+    assert ends.late is not None
+    assert seconds - 0.05 <= ends.late.waited_s < 30
+    assert ends.late.is_at_end
+
+
+@pytest.mark.parametrize("is_with_end", [False, True])
+async def test_a_client_that_reads_after_its_end_has_its_answer_however_late(rig, is_with_end):
+    client, server, counters = await ask_and_wait(rig)
+    client.finish()
+    assert await server.read() == b""
+    await server.send(b"answer")
+    if is_with_end:
+        server.close()
+    assert await client.read() == b"answer"
+    server.close()
+    await ended(rig)
+    assert await client.read() == b""
+    assert noted(rig, counters) == (0, 0)
+
+
+@pytest.mark.parametrize("is_with_end", [False, True])
+async def test_a_client_that_ends_its_side_at_once_and_waits_has_its_answer(rig, is_with_end):
+    client, server, counters = await connect(rig)
+    await client.send(b"question")
+    client.finish()
+    assert await server.read() == b"question"
+    (connection,) = rig.connections.open
+    await is_silent(rig)
+    # The reactor's clock stands still between events.
+    connection._exchange.asked_at -= 1.0
+    assert noted(rig, counters) == (1, Failure.UNANSWERED), "it may have left"
+    assert counters.left == 1
+    await server.send(b"answer")
+    if is_with_end:
+        server.close()
+    assert await client.read() == b"answer"
+    server.close()
+    await ended(rig)
+    assert noted(rig, counters) == (0, 0)
+    assert counters.left == 0
+
+
+async def test_a_connection_that_ends_while_its_answer_is_awaited_is_looked_at_no_more(
+    build, timers
+):
+    rig = build(None, timers.clock, timers)
+    client, server, _ = await ask_and_wait(rig)
+    timers.advance(1.0)
+    client.finish()
+    assert await server.read() == b""
+    # More than the window of a client that doesn't read.
+    await server.send(bytes(300_000))
+    server.close()
+    awaited = rig.connections.late_resets._waiting
+    await until(lambda: awaited, "the answer is awaited")
+    (connection,) = rig.connections.open
+    connection.finish("endpoint removed", as_reset=True)
+    assert not awaited
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+@pytest.mark.parametrize("has_waited", [False, True])
+async def test_a_client_that_leaves_after_a_wait_for_its_turn_is_no_fault_of_the_endpoint(
+    rig, monkeypatch, has_waited, is_late
+):
+    monkeypatch.setattr(endpoint_group, "_WAITED_S", 0.0 if has_waited else 60.0)
+    pod = rig.endpoint()
+    web = rig.service(pod.address, **limited(1))
+    first, server = await rig.pair(web, pod)
+    (second,) = await waiting(rig, web, 1)
+    await second.send(b"question")
+    await server.send(b"answer")
+    assert await first.read() == b"answer"
+    first.close()
+    server.close()
+    server = await pod.accept()
+    assert await server.read() == b"question"
+    await is_silent(rig)
+    second.close()
+    assert await server.read() == b""
+    if is_late:
+        await server.send(b"answer")
+    server.close()
+    await ended(rig)
+    counters = web.group.counters_of(pod.address)
+    blamed = web.group.counters.after_wait.left, counters.left, counters.ends.is_on
+    assert blamed == ((1, 0, False) if has_waited else (0, 1, True))
+
+
+async def test_an_endpoint_that_resets_what_it_has_not_read_for_long_has_hung(rig):
+    client, server, counters = await connect(rig)
+    (connection,) = rig.connections.open
+    await until(lambda: connection.up is not None)
+    while not connection.up.is_stuck:
+        client.send_some(bytes(1 << 20))
+        await turns(1)
+    connection._exchange.asked_at -= 3.0
+    server.reset()
+    await ended(rig)
+    assert noted(rig, counters) == (1, Failure.UNANSWERED)
+
+
+# -- clients that were answered before ---------------------------------------
+
+
+async def ask_again(rig):
+    """Return a client that was answered and has asked again, and the rest."""
+    client, server, counters = await connect(rig)
+    await server.send(b"hello")
+    assert await client.read() == b"hello"
+    await client.send(b"question")
+    assert await server.read() == b"question"
+    return client, server, counters
+
+
+async def leaves(client, server):
+    client.close()
+    assert await server.read() == b""
+    server.close()
+
+
+async def leaves_with_a_last_word(client, server):
+    client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+    await client.send(b"bye")
+    client.close()
+    assert await server.read() == b"bye"
+    server.close()
+
+
+async def resets(client, server):
+    client.reset()
+    server.close()
+
+
+async def is_ended_by_the_endpoint(client, server):
+    server.close()
+    assert await client.read() == b""
+    client.close()
+
+
+async def is_reset_by_the_endpoint(client, server):
+    server.reset()
+    with pytest.raises(ConnectionResetError):
+        await client.read()
+
+
+async def is_answered_first(client, server):
+    await server.send(b"answer")
+    assert await client.read() == b"answer"
+    await leaves(client, server)
+
+
+@pytest.mark.parametrize(
+    ("ends", "owed", "cut"),
+    [
+        (leaves, 1, 0),
+        (leaves_with_a_last_word, 1, 0),
+        (resets, 1, 0),
+        (is_ended_by_the_endpoint, 1, 0),
+        (is_reset_by_the_endpoint, 0, 1),
+        (is_answered_first, 0, 0),
+    ],
+)
+async def test_an_endpoint_owes_a_further_answer_after_a_wait(rig, monkeypatch, ends, owed, cut):
+    monkeypatch.setitem(OWED_AFTER_S, True, 0.1)
+    client, server, counters = await ask_again(rig)
+    (connection,) = rig.connections.open
+    await until(lambda: said_s(connection.up.sink) >= 0.15, "the client waits")
+    await ends(client, server)
+    await ended(rig)
+    assert (counters.owed, counters.cut, counters.unanswered + counters.left) == (owed, cut, 0)
+
+
+async def test_a_client_that_asks_again_and_leaves_at_once_is_owed_nothing(rig):
+    client, server, counters = await ask_again(rig)
+    await leaves(client, server)
+    await ended(rig)
+    assert counters.owed == 0
