@@ -39,8 +39,8 @@ def testbed(request, tmp_path_factory):
         tmp_path_factory.mktemp("agent"), request.param, f"--workers={WORKERS}"
     ) as testbed:
         good = testbed.add_pods("good-1", "good-2", tcp=8080, udp=53)
-        mute = testbed.add_pods("mute", tcp=8080)
-        testbed.pod("mute").drop_traffic()
+        stalled = testbed.add_pods("stalled", tcp=8080)
+        testbed.pod("stalled").drop_traffic()
         mortal = testbed.add_pods("mortal", tcp=8080)
         # A pod without a server: its kernel refuses, as that of a crashed container does.
         crashed = [str(testbed.sandbox.add_pod("crashed").ip)]
@@ -50,8 +50,8 @@ def testbed(request, tmp_path_factory):
             with_endpoints(WEB, good),
             with_endpoints(CRASHED, [*crashed, *good]),
             with_endpoints(UNREACHABLE, [good[0], *gone, good[1]]),
-            with_endpoints(SILENT, [*mute, *good]),
-            with_endpoints(SILENT_PAIR, [*mute, good[0]]),
+            with_endpoints(SILENT, [*stalled, *good]),
+            with_endpoints(SILENT_PAIR, [*stalled, good[0]]),
             with_endpoints(ALL_CRASHED, crashed),
             with_endpoints(DYING, [*mortal, good[0]]),
             with_endpoints(CRASHED_UDP, [*crashed, *good]),

@@ -194,7 +194,7 @@ def test_a_client_that_reads_late_and_packets_that_are_lost_once_are_no_loss(tes
             wait_until_probed(testbed)
     said = "Served by 1 endpoint"
     wait_for(said, lambda: state(testbed)["sentence"].startswith(said))
-    assert testbed.agent.port("web")["lately"]["cut"] == 0
+    assert testbed.agent.port("web")["last_minute"]["endpoint_aborts"] == 0
     assert state(testbed)["level"] == "ok", state(testbed)
 
 

@@ -212,7 +212,7 @@ def test_of_two_endpoints_the_one_is_named_at_which_more_clients_failed(two):
         f"{two.ip('one')}:{OTHER.target} accepted connections and ended them without answering"
     )
     wait_for(said, lambda: said in two.agent.port(OTHER.name)["state"]["sentence"])
-    assert two.agent.port(OTHER.name)["lately"]["cause"]["count"] == len(fails_at[often])
+    assert two.agent.port(OTHER.name)["last_minute"]["cause"]["count"] == len(fails_at[often])
 
 
 GAME = Service("game", "10.96.0.14", target=9203, protocol="UDP")

@@ -92,4 +92,4 @@ def test_clients_that_leave_without_a_request_are_no_fault_of_the_endpoint(testb
     wait_for("the end of all", lambda: not agent.port("original")["active"])
     port = agent.port("original")
     assert (port["state"]["word"], port["state"]["level"]) == ("served", "ok")
-    assert (port["resets"], port["empty"], port["lately"]["unanswered"]) == (0, 0, 0)
+    assert (port["resets"], port["empty"], port["last_minute"]["unanswered"]) == (0, 0, 0)

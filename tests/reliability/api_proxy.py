@@ -101,7 +101,7 @@ class ApiProxy:
         self.be(lambda _request: None)
         self._is_silent = False
 
-    def mute(self) -> None:
+    def stalled(self) -> None:
         """Pass nothing on any more, on open and new connections alike; nothing is closed."""
         self._is_silent = True
 

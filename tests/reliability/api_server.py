@@ -249,7 +249,7 @@ def api_429(rig: ApiRig) -> Iterator[None]:
     "bookmark after up to 630 s; a request without an answer after 75 s",
 )
 def api_silent(rig: ApiRig) -> Iterator[None]:
-    rig.proxy.mute()
+    rig.proxy.stalled()
     yield
     rig.proxy.repair()
     settles(rig)
@@ -365,7 +365,7 @@ def api_10000_endpoints(rig: ApiRig) -> Iterator[None]:
         )
         for number in range(SERVICES)
     ]
-    rig.proxy.mute()
+    rig.proxy.stalled()
     try:
         rig.create_many(services)
         rig.proxy.repair()

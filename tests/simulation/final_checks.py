@@ -28,7 +28,7 @@ _COUNTED = {
     "bad_headers": "no PROXY header",
 }
 _LOSES = {"lacking", "churn", "dead endpoints", "limit", "hold", "memory", "shedding", "affinity"}
-_WAITS = {"left": "left", "timeouts": "waited too long", "overflows": "too many waiting"}
+_WAITS = {"client_aborts": "left", "timeouts": "waited too long", "overflows": "too many waiting"}
 
 
 class FinalChecks:

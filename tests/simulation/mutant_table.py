@@ -103,7 +103,7 @@ MUTANTS: Mapping[str, Mutant] = {
         "sockets", '_RESET = struct.pack("ii", 1, 0)', '_RESET = struct.pack("ii", 0, 0)'
     ),
     "counter-not-decremented": Mutant(
-        "tcp", "            exchange.note_ended(up.is_mute)", "            pass"
+        "tcp", "            exchange.note_ended(up.is_stalled)", "            pass"
     ),
     "bytes-counted-twice": Mutant(
         "tcp",

@@ -34,5 +34,5 @@ def test_each_field_is_described_once_and_named_in_each_object() -> None:
     for name, part in schema["$defs"].items():
         section = sections[name.removesuffix("Facts")]
         assert [f for f in part.get("properties", ()) if f"`{f}`" not in section] == []
-    assert "As in [Port](#port): `active`, `mute`" in sections["Endpoint"]
+    assert "As in [Port](#port): `active`, `stalled`" in sections["Endpoint"]
     assert "| `refused` |" not in sections["Totals"]

@@ -145,7 +145,7 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     facts.client_mistakes = client_mistakes(group, clock, has_served=facts.connections > 0)
     facts.is_out_of_ports = now - group.out_of_ports_at < _RECENT_S
     facts.is_out_of_client_ports = now - group.out_of_client_ports_at < _RECENT_S
-    facts.lately = failed_lately(
+    facts.last_minute = failed_lately(
         group.last_minute.failing(now),
         ((v, group.counters_of(v.address)) for v in plan.verdicts if v.is_usable),
         clock,

@@ -119,7 +119,7 @@ class Ageing:
         if dial.shows_local_client and _has_gone(connection, now):
             connection.abort(errno.ETIMEDOUT)
             return
-        if up.is_mute or connection.speaker is up:
+        if up.is_stalled or connection.speaker is up:
             _note_mute(connection, up, dial.endpoint)
         if connection.seen_moving_at is not None and moved == connection.seen_moved:
             up.give_up_pipe()
@@ -168,10 +168,10 @@ def unanswered(sock: _socket.socket) -> int:
 
 def _note_mute(connection: TcpConnection, up: Direction, endpoint: SocketAddress | None) -> None:
     """Note whether the endpoint acknowledges nothing any more to a client that waits."""
-    is_mute = not up.is_ended and is_lost_to(up.sink)
+    is_stalled = not up.is_ended and is_lost_to(up.sink)
     if endpoint is not None:
-        connection.group.counters_of(endpoint).mute += is_mute - up.is_mute
-        up.is_mute = is_mute
+        connection.group.counters_of(endpoint).stalled += is_stalled - up.is_stalled
+        up.is_stalled = is_stalled
 
 
 def _has_gone(connection: TcpConnection, now: float) -> bool:

@@ -82,7 +82,7 @@ class Direction:
         "has_fin",
         "is_broken",
         "is_ended",
-        "is_mute",
+        "is_stalled",
         "is_stuck",
         "is_waiting_turn",
         "pending",
@@ -124,7 +124,7 @@ class Direction:
         self.is_ended = False
         """The FIN has been passed on."""
         self.is_waiting_turn = False
-        self.is_mute = False
+        self.is_stalled = False
         """To the endpoint: it acknowledges nothing, and this is counted."""
 
     @property

@@ -367,7 +367,7 @@ class TcpConnection:
         """Count a joined connection as ended."""
         dial, group, exchange = self.dial, self.group, self._exchange
         if exchange is not None:
-            exchange.note_ended(up.is_mute)
+            exchange.note_ended(up.is_stalled)
         if group.waiting_room is not None:
             group.waiting_room.connection_ended()
         if dial is not None and dial.is_preserved and dial.endpoint is not None:

@@ -216,7 +216,7 @@ class TcpDial:
 
     def _on_leaving(self, _events: int) -> None:
         """End the wait of a client that has sent a FIN or a RST."""
-        self.group.counters.waits.left += 1
+        self.group.counters.waits.client_aborts += 1
         self._connection.finish("left", as_reset=True, by=EndedBy.CLIENT)
 
     def resume(self) -> None:

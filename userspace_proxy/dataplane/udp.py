@@ -384,7 +384,7 @@ class UdpListener:
         flow.settle()
         counters = self.group.counters_of(flow.endpoint)
         counters.active -= 1
-        counters.mute -= flow.conversation is not None and flow.conversation.is_mute
+        counters.stalled -= flow.conversation is not None and flow.conversation.is_stalled
         if self.group.waiting_room is not None:
             self.group.waiting_room.connection_ended()
         if flow.is_preserved:

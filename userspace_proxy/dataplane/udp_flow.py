@@ -210,9 +210,9 @@ class UdpFlow:
         clock = self.listener.engine.reactor.clock
         if self.is_stream:
             talk = self.conversation = self.conversation or Conversation()
-            counters.mute -= talk.is_mute
+            counters.stalled -= talk.is_stalled
             talk.look(clock(), is_asked=asked > 0, is_answered=answered > 0)
-            counters.mute += talk.is_mute
+            counters.stalled += talk.is_stalled
         elif self.first_byte_s is not None or self.conversation or not self.received_bytes:
             return
         elif clock() - self.sent_since >= UNANSWERED_FLOW_S:

@@ -401,17 +401,17 @@ def at_former_endpoints(where: str) -> str:
     return f", {where} endpoints that aren't used any more"
 
 
-def _gaps_hint(count: int, namespace: str, service: str) -> str:
+def _flaps_hint(count: int, namespace: str, service: str) -> str:
     del count
     slices = f"-n {namespace} -l {LABEL_SERVICE_NAME}={service}"
     return f"See what changes its slices: kubectl get endpointslices {slices} -w"
 
 
-@clause(hint=_gaps_hint)
-def because_of_gaps(count: int, namespace: str, service: str) -> str:
+@clause(hint=_flaps_hint)
+def because_of_flaps(count: int, namespace: str, service: str) -> str:
     """There was no endpoint."""
     del namespace, service
-    return f": {_gaps(count)}"
+    return f": {_flaps(count)}"
 
 
 none_in_time = fixed("none_in_time", ": no endpoint took them in time")
@@ -428,15 +428,15 @@ def _text(why: object) -> str:
     return getattr(why, "text", "")
 
 
-def _gaps(count: int) -> str:
+def _flaps(count: int) -> str:
     return f"it had no endpoint {count:,} times in the last minute"
 
 
-@clause(hint=_gaps_hint)
-def gaps(count: int, namespace: str, service: str) -> str:
+@clause(hint=_flaps_hint)
+def flaps(count: int, namespace: str, service: str) -> str:
     """It had no endpoint, again and again."""
     del namespace, service
-    return f"{_gaps(count)}; clients that came then were turned away"
+    return f"{_flaps(count)}; clients that came then were turned away"
 
 
 @clause()

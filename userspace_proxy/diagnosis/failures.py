@@ -218,8 +218,8 @@ def without_silence(port: PortFacts) -> Sequence[EndpointFacts]:
     has failed otherwise before keeps its cause.
     """
     causes = [endpoint.cause for endpoint in port.endpoints if endpoint.cause is not None]
-    is_mute = port.protocol == "UDP" and port.is_without_answer
-    if not (causes and is_mute and all(map(_is_silence, causes))):
+    is_unheard = port.protocol == "UDP" and port.is_without_answer
+    if not (causes and is_unheard and all(map(_is_silence, causes))):
         return port.endpoints
     return tuple(endpoint.without_cause() for endpoint in port.endpoints)
 

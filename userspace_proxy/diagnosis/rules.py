@@ -31,7 +31,7 @@ from . import clauses as said
 from .clause import Clause, stated, stated_in_short
 from .symptoms import (
     many_failed,
-    many_gaps,
+    many_flaps,
     many_idle,
     many_owed,
     many_saved_late,
@@ -76,7 +76,7 @@ class Case:
         ]
         self.all_fail = len(self.failing) == len(self.usable)
         """Whether each usable endpoint failed when a client last tried it."""
-        self.is_calm = not (port.mute or any(port.lately.counts()[1:]))
+        self.is_calm = not (port.stalled or any(port.last_minute.counts()[1:]))
         """Whether all clients of the last minute were answered in time."""
 
     @cached_property
@@ -183,7 +183,7 @@ def held_without_endpoint(case: Case) -> PortVerdict | None:
     if waits.waiting:
         return _held(port, [stated(port.cause)], [])
     clauses = [said.would_wait(port.hold_s, port.cause)]
-    if waits.total and waits.timeouts + waits.overflows + waits.left == waits.total:
+    if waits.total and waits.timeouts + waits.overflows + waits.client_aborts == waits.total:
         clauses.append(said.waited_in_vain(waits.total))
         return PortVerdict(Level.ATTENTION, PortState.HOLDING, clauses)
     # As intended: a workload that is scaled to zero has no endpoint most of the time.
@@ -209,7 +209,7 @@ def refused(case: Case) -> PortVerdict | None:
     port = case.port
     if port.cause is None and case.usable:
         return None
-    clauses = (said.refused(port.cause), *_some(many_gaps(port)))
+    clauses = (said.refused(port.cause), *_some(many_flaps(port)))
     return PortVerdict(Level.ATTENTION, PortState.REFUSED, clauses)
 
 
@@ -268,7 +268,7 @@ def silent_to_some(case: Case) -> PortVerdict | None:
     if case.is_flows:
         many = many_unanswered(case.port, case.ended)
     else:
-        many = many_failed(case.port) if case.port.lately.left > case.ended else None
+        many = many_failed(case.port) if case.port.last_minute.client_aborts > case.ended else None
     return None if many is None else _failed_lately(case.port, many)
 
 
@@ -409,7 +409,7 @@ def _others_fail(port: PortFacts, failing: Sequence[EndpointFacts]) -> Clause | 
     """Return how many clients failed, or wait, because of others; None if they are few."""
     if port.max_connections is not None and port.waits.longest_s >= _LONG_S:
         return at_limit_clauses(port)[0]
-    cause = port.lately.cause
+    cause = port.last_minute.cause
     is_other = cause is not None and all(cause.get("at") != one.address for one in failing)
     return (many_unanswered(port) or many_failed(port)) if is_other else None
 
@@ -463,8 +463,8 @@ def clients_failed(case: Case) -> PortVerdict | None:
 
 def comes_and_goes(case: Case) -> PortVerdict | None:
     """It had no endpoint, again and again."""
-    gaps = many_gaps(case.port)
-    return None if gaps is None else _failed_lately(case.port, *served_clauses(case.port), gaps)
+    flaps = many_flaps(case.port)
+    return None if flaps is None else _failed_lately(case.port, *served_clauses(case.port), flaps)
 
 
 def answers_are_late(case: Case) -> PortVerdict | None:
@@ -478,14 +478,14 @@ def last_words_unanswered(case: Case) -> PortVerdict | None:
     port, owed = case.port, many_owed(case.port)
     if owed is None:
         return None
-    if port.lately.owes_seldom:
+    if port.last_minute.is_unusual:
         return _failed_lately(port, *_now(port), owed)
     # Perhaps its clients have the last word: nothing shows that they are served.
-    return PortVerdict(Level.OK, PortState.UNKNOWN, (owed,), _some_causes(port.lately.cause))
+    return PortVerdict(Level.OK, PortState.UNKNOWN, (owed,), _some_causes(port.last_minute.cause))
 
 
 def _failed_lately(port: PortFacts, *clauses: Clause) -> PortVerdict:
-    causes = _some_causes(port.lately.cause)
+    causes = _some_causes(port.last_minute.cause)
     return PortVerdict(Level.ATTENTION, PortState.PARTLY_ANSWERING, clauses, causes)
 
 

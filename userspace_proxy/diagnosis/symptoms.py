@@ -138,14 +138,14 @@ def _of_late(verdict: EndpointVerdict, streak: Streak) -> Cause:
 SYMPTOMS = (
     Symptom("refused", "not connected", True, _dials_before, _of_dial),
     Symptom("unanswered", "ended without an answer", True, _ended, _of_end),
-    Symptom("left", "left before an answer", False, _left, _of_end),
-    Symptom("cut", "cut off after an answer began", False, _cuts, _of_cut),
-    Symptom("waited", "had waited for an endpoint", True),
+    Symptom("client_aborts", "left before an answer", False, _left, _of_end),
+    Symptom("endpoint_aborts", "cut off after an answer began", False, _cuts, _of_cut),
+    Symptom("queued", "had waited for an endpoint", True),
     Symptom("removed", "reset as their endpoint had left: on-endpoint-removal"),
     Symptom("late", "", False, _late, _of_late),
     Symptom("idle"),
-    Symptom("owed"),
-    Symptom("gaps"),
+    Symptom("unanswered_requests"),
+    Symptom("flaps"),
 )
 _FAILURES = tuple(symptom for symptom in SYMPTOMS if symptom.how)
 _BY_NAME: Mapping[str, Symptom] = {symptom.name: symptom for symptom in SYMPTOMS}
@@ -185,12 +185,15 @@ def failed_lately(
     are_flows = any(counters.ends.failure is Failure.NO_DATAGRAM for _, counters in endpoints)
     symptom = _main_symptom(lately, are_flows=are_flows)
     name, most = symptom.name, getattr(lately, symptom.name)
-    if name == "owed":
+    if name == "unanswered_requests":
         seldom = _owe_seldom(lately, [counters for _, counters in endpoints])
-        owed = [(failed_at(one.address, clock.now).owed, one.address) for one, _ in endpoints]
+        owed = [
+            (failed_at(one.address, clock.now).unanswered_requests, one.address)
+            for one, _ in endpoints
+        ]
         count, address = max(owed, key=itemgetter(0), default=(0, None))
         cause = owes_answers(address).replace(count=count) if address else None
-        return LatelyFacts(*counts, cause=cause, was_many=was_many, owes_seldom=seldom)
+        return LatelyFacts(*counts, cause=cause, was_many=was_many, is_unusual=seldom)
     if symptom.find is None or symptom.cause is None:
         return LatelyFacts(*counts, was_many=was_many)
     # Connections that were late failed at another endpoint than that which counts them.
@@ -217,8 +220,11 @@ def _owe_seldom(lately: Lately, endpoints: Iterable[EndpointCounters]) -> bool:
     Where clients have the last word, most do. Of a new Service, half of all is few.
     """
     endpoints = tuple(endpoints)
-    owed, ended = sum(e.owed for e in endpoints), sum(e.connections - e.active for e in endpoints)
-    owed_before, before = owed - lately.owed, ended - lately.connections
+    owed, ended = (
+        sum(e.unanswered_requests for e in endpoints),
+        sum(e.connections - e.active for e in endpoints),
+    )
+    owed_before, before = owed - lately.unanswered_requests, ended - lately.connections
     if before < _ENDED:
         return 2 * owed <= ended
     return owed_before < SILENT_SHARE * before
@@ -244,9 +250,9 @@ def _main_symptom(lately: Lately, *, are_flows: bool) -> Symptom:
         return _BY_NAME["refused"]
     if _are_mostly_late(lately):
         return _BY_NAME["late"]
-    if lately.owed > _most(lately):
-        return _BY_NAME["owed"]
-    return most if _most(lately) else _BY_NAME["gaps"]
+    if lately.unanswered_requests > _most(lately):
+        return _BY_NAME["unanswered_requests"]
+    return most if _most(lately) else _BY_NAME["flaps"]
 
 
 def _are_mostly_late(lately: Lately) -> bool:
@@ -280,13 +286,13 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> Clause |
     Args:
         but: Causes that are known already: None for these, and without a cause.
     """
-    lately, why = port.lately, _why(port)
+    lately, why = port.last_minute, _why(port)
     if but and (lately.cause is None or lately.cause.code in but):
         return None
     if _are_mostly_late(lately):
         # The cause is that of late clients.
         why = None
-    elif lately.waited and lately.waited == _most(lately):
+    elif lately.queued and lately.queued == _most(lately):
         is_limited = port.max_connections is not None and port.usable
         why = said.were_at_limit() if is_limited else said.none_in_time()
     if port.protocol == "UDP":
@@ -294,12 +300,12 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> Clause |
     counts = {symptom: getattr(lately, symptom.name) for symptom in _FAILURES}
     # A connection that has ended may have begun more than a minute ago.
     failed = sum(counts.values())
-    total = max(lately.connections + lately.refused + lately.waited, failed)
+    total = max(lately.connections + lately.refused + lately.queued, failed)
     sure = sum(count for symptom, count in counts.items() if symptom.is_sure)
     if not (are_many(lately, sure, total, SHARE) or are_many(lately, failed, total)):
         return None
     is_lost = lately.cause is not None and lately.cause.code is CauseCode.PACKETS_LOST
-    if lately.left == failed and not is_lost:
+    if lately.client_aborts == failed and not is_lost:
         return said.clients_left(failed, total, why)
     parts = tuple((count, symptom.how) for symptom, count in counts.items() if count >= LEAST)
     is_removal = lately.removed and lately.removed == max(counts.values())
@@ -308,9 +314,9 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> Clause |
 
 
 def _flows_failed(port: PortFacts, why: Clause | None) -> Clause | None:
-    lately = port.lately
+    lately = port.last_minute
     # A flow has its endpoint before that shows whether it answers.
-    failed = lately.refused + lately.waited
+    failed = lately.refused + lately.queued
     total, unanswered = max(lately.connections, failed), 0
     if not are_many(lately, failed, total, SHARE):
         return None
@@ -327,11 +333,11 @@ def _why(port: PortFacts, where: str = "at") -> Clause | None:
     Args:
         where: They failed there, if their endpoints aren't used any more.
     """
-    lately = port.lately
+    lately = port.last_minute
     if lately.have_left:
         return said.at_former_endpoints(where)
-    if lately.cause is None and lately.gaps >= LEAST:
-        return said.because_of_gaps(lately.gaps, port.namespace, port.service)
+    if lately.cause is None and lately.flaps >= LEAST:
+        return said.because_of_flaps(lately.flaps, port.namespace, port.service)
     return said.because(lately.cause) if lately.cause is not None else None
 
 
@@ -344,8 +350,8 @@ def many_unanswered(port: PortFacts, in_a_row: int = 0) -> Clause | None:
         in_a_row: Flows that its failing endpoints haven't answered since the last answer. If these
             are all, it doesn't answer now.
     """
-    lately, open_ = port.lately, port.active
-    if port.mute > in_a_row and (port.mute == open_ or are_many(lately, port.mute, open_)):
+    lately, open_ = port.last_minute, port.active
+    if port.stalled > in_a_row and (port.stalled == open_ or are_many(lately, port.stalled, open_)):
         return _stalled(port)
     is_late = lately.late > lately.unanswered
     count = lately.late if is_late else lately.unanswered
@@ -359,29 +365,29 @@ def many_unanswered(port: PortFacts, in_a_row: int = 0) -> Clause | None:
 
 
 def _stalled(port: PortFacts) -> Clause:
-    at = [endpoint for endpoint in port.endpoints if endpoint.mute]
+    at = [endpoint for endpoint in port.endpoints if endpoint.stalled]
     return said.stalled(
-        port.mute,
+        port.stalled,
         port.active,
         port.protocol,
         at[0].address if len(at) == 1 else "",
         len(at),
-        has_former=port.mute > sum(endpoint.mute for endpoint in at),
+        has_former=port.stalled > sum(endpoint.stalled for endpoint in at),
     )
 
 
 def many_saved_late(port: PortFacts) -> Clause | None:
     """Return how many connections were saved after a wait, and why; None if they are few."""
-    count = port.lately.late
+    count = port.last_minute.late
     if port.protocol == "UDP" or (total := _total_of(port, count)) is None:
         return None
-    why = _why(port, "from") if _are_mostly_late(port.lately) else None
+    why = _why(port, "from") if _are_mostly_late(port.last_minute) else None
     return said.saved_late(count, total, why)
 
 
 def many_idle(port: PortFacts) -> Clause | None:
     """Return how many connections this proxy ended as they were idle; None if they are few."""
-    count = port.lately.idle
+    count = port.last_minute.idle
     total = _total_of(port, count)
     return None if total is None else said.ended_idle(count, total)
 
@@ -391,21 +397,21 @@ def many_owed(port: PortFacts) -> Clause | None:
 
     None if they are few.
     """
-    lately = port.lately
-    total = _total_of(port, lately.owed)
-    why = _why(port) if lately.owed > _most(lately) else None
-    return None if total is None else said.ended_unanswered(lately.owed, total, why)
+    lately = port.last_minute
+    total = _total_of(port, lately.unanswered_requests)
+    why = _why(port) if lately.unanswered_requests > _most(lately) else None
+    return None if total is None else said.ended_unanswered(lately.unanswered_requests, total, why)
 
 
-def many_gaps(port: PortFacts) -> Clause | None:
+def many_flaps(port: PortFacts) -> Clause | None:
     """Return how often it had no endpoint; None if that was seldom, as in a rollout."""
-    if port.lately.gaps < LEAST:
+    if port.last_minute.flaps < LEAST:
         return None
-    return said.gaps(port.lately.gaps, port.namespace, port.service)
+    return said.flaps(port.last_minute.flaps, port.namespace, port.service)
 
 
 def _total_of(port: PortFacts, count: int) -> int | None:
     """Return of how many connections of the last minute those are; None if they are few."""
     # One that has ended may have begun more than a minute ago.
-    total = max(port.lately.connections, count)
-    return total if are_many(port.lately, count, total) else None
+    total = max(port.last_minute.connections, count)
+    return total if are_many(port.last_minute, count, total) else None

@@ -1,6 +1,6 @@
 """Finds UDP flows that an endpoint has answered for a while, and answers no more.
 
-    answered in 3 seconds ──▶ a conversation ──asked, nothing back: 3 looks, 12 s──▶ mute
+    answered in 3 seconds ──▶ a conversation ──asked, nothing back: 3 looks, 12 s──▶ stalled
                                            ◀───────────── answered ────────────
 
 Rule 1: a flow is looked at with each report; of its datagrams only seconds with answers count.
@@ -24,7 +24,7 @@ class Conversation:
     """What is noted of one flow's answers behind the first one, or before it."""
 
     __slots__ = (
-        "_asked", "_asked_at", "_longest_s", "_silent_at", "further_seconds", "is_mute",
+        "_asked", "_asked_at", "_longest_s", "_silent_at", "further_seconds", "is_stalled",
         "is_unanswered",
     )  # fmt: skip
 
@@ -33,7 +33,7 @@ class Conversation:
         """Seconds with answers behind that of the first one."""
         self.is_unanswered = False
         """Its endpoint was noted to have sent nothing in time."""
-        self.is_mute = False
+        self.is_stalled = False
         """Whether the endpoint doesn't answer it any more."""
         self._longest_s = 0.0
         """The longest silence that an answer has ended."""
@@ -47,11 +47,11 @@ class Conversation:
         if is_answered:
             if self._asked:
                 self._longest_s = max(self._longest_s, now - self._silent_at)
-            self._asked, self.is_mute = 0, False
+            self._asked, self.is_stalled = 0, False
         elif is_asked:
             if not self._asked or now - self._asked_at > _KEEP_ALIVE_S:
                 self._asked, self._silent_at = 0, now
             self._asked, self._asked_at = self._asked + 1, now
             least_s = max(_SILENT_S, _TIMES_LONGER * self._longest_s)
             is_silent = self._asked >= _LOOKS and now - self._silent_at >= least_s
-            self.is_mute |= self.further_seconds >= _FURTHER_S and is_silent
+            self.is_stalled |= self.further_seconds >= _FURTHER_S and is_silent

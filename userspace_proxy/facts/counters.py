@@ -62,7 +62,7 @@ else:
 STREAKS = "dials", "ends", "denials", "cuts", "exclusions"
 """The failures in a row of one endpoint."""
 # Of an endpoint, for the clients of the last minute; those that were refused had none.
-_OTHERS = "waited", "removed", "idle", "gaps"
+_OTHERS = "queued", "removed", "idle", "flaps"
 _COUNTED_ELSEWHERE = (*counted_names(Traffic), *counted_names(PortFigures), *_OTHERS)
 _UNANSWERED = tuple(name for name in LATELY_NAMES if name not in _COUNTED_ELSEWHERE)
 # Of each cause of a failed dial.
@@ -92,15 +92,15 @@ class EndpointCounters(_EndpointSlots, Counters):
         self.unanswered = 0
         """Connections that the endpoint ended or reset before its first byte, and flows without an
         answer for two seconds, as in ``ends``."""
-        self.left = 0
+        self.client_aborts = 0
         """Connections that clients left after they had waited for a byte, as in ``ends``."""
-        self.cut = 0
+        self.endpoint_aborts = 0
         """Connections that the endpoint reset, or that clients left as packets were lost, after it
         had sent bytes, as in ``cuts``."""
         self.late = 0
         """Flows whose answer came after two seconds; ``unanswered`` counts them until then.
         Connections that were saved from an endpoint that was silent."""
-        self.owed = 0
+        self.unanswered_requests = 0
         """Connections that ended while a further answer was due."""
         self.dials = Streak()
         """Failed dials; those that failed because of this node don't count."""
@@ -111,7 +111,7 @@ class EndpointCounters(_EndpointSlots, Counters):
         """Dials from client addresses that failed although the endpoint answers this node; an
         answer to one of these clients is a success, as far as its process remembers it."""
         self.cuts = Streak()
-        """Connections of ``cut``; one that ends on both sides is a success."""
+        """Connections of ``endpoint_aborts``; one that ends on both sides is a success."""
         self.exclusions = Exclusions()
         """Connections of ``unanswered`` whose clients it didn't answer, while it answered others;
         an answer to one of these clients is a success."""
@@ -125,7 +125,7 @@ class EndpointCounters(_EndpointSlots, Counters):
             client: Its IP address; empty for a flow.
         """
         if failure in LEFT:
-            self.left += 1
+            self.client_aborts += 1
         else:
             self.unanswered += 1
             if client:
@@ -144,7 +144,7 @@ class EndpointCounters(_EndpointSlots, Counters):
             failure: One of ``model.failures.LOSSES`` where packets were lost, and the client left.
             client: Its IP address, of such a connection.
         """
-        self.cut += 1
+        self.endpoint_aborts += 1
         self.cuts.failed(now, failure, client)
 
     def count_failure(self, code: CauseCode) -> None:
@@ -165,15 +165,15 @@ class AfterWait:
     It has what :mod:`.exchange` needs of an endpoint's counters, which don't count them.
     """
 
-    __slots__ = ("ends", "left")
+    __slots__ = ("client_aborts", "ends")
 
     def __init__(self) -> None:
-        self.left = 0
+        self.client_aborts = 0
         self.ends = Streak()
 
     def ended_unanswered(self, now: float, failure: Failure, _client: str = "") -> None:
         """Note one of them."""
-        self.left += 1
+        self.client_aborts += 1
         self.ends.failed(now, failure)
 
 
@@ -189,7 +189,7 @@ class GroupCounters(_PortSlots, Counters):
         "out_of_client_ports",
         "out_of_ports",
         *(f"waits.{name}" for name in WaitCounters.names),
-        "after_wait.left",
+        "after_wait.client_aborts",
     )
     __slots__ = ("after_wait", "out_of_client_ports", "out_of_ports", "waits")
 

@@ -151,14 +151,14 @@ class Exchange:
         if self.code:
             ends.still_fails(ends.last_at, Failure.UNANSWERED, late=late)
         else:
-            self._blamed.left += 1
+            self._blamed.client_aborts += 1
             ends.failed(now - left_s, Failure.UNANSWERED, late=late)
         self.code = LATE
 
     def note_arrived(self, now: float) -> None:
         """Note that a late byte has reached the client, which had ended only its own side."""
         self.code = None
-        self._blamed.left -= 1
+        self._blamed.client_aborts -= 1
         self._blamed.ends.succeeded_at = now
 
     def note_end(self, end: EndFacts, now: float) -> None:
@@ -180,11 +180,11 @@ class Exchange:
             blamed = self._blamed if is_left else counters
             blamed.ended_unanswered(now - end.left_s, failure, self._client)
 
-    def note_ended(self, is_mute: bool) -> None:
+    def note_ended(self, is_stalled: bool) -> None:
         """Count the connection as ended."""
         counters = self.counters
         counters.active -= 1
         if self.is_owed and not self.code:
-            counters.owed += 1
-        if is_mute:
-            counters.mute -= 1
+            counters.unanswered_requests += 1
+        if is_stalled:
+            counters.stalled -= 1

@@ -82,10 +82,10 @@ class Traffic(msgspec.Struct, kw_only=True):
         int, gauge("connections_active", "connections", "Open connections (UDP: live flows)")
     ] = 0
     """Open connections, or live flows."""
-    mute: Annotated[
+    stalled: Annotated[
         int,
         gauge(
-            "connections_mute",
+            "connections_stalled",
             "connections",
             "Open connections on which the endpoint acknowledges nothing any more (UDP: live flows "
             "that it has answered for a while, and doesn't any more)",
@@ -172,10 +172,13 @@ class WaitCounts(msgspec.Struct, kw_only=True):
         ),
     ] = 0
     """Of these, those that ended to make room for later ones."""
-    left: Annotated[
+    client_aborts: Annotated[
         int,
         counter(
-            "waits_left", "connections", "Of these, connections whose clients left", is_rare=True
+            "wait_client_aborts",
+            "connections",
+            "Of these, connections whose clients left",
+            is_rare=True,
         ),
     ] = 0
     """Of these, those whose clients left."""

@@ -52,7 +52,7 @@ class LastMinute:
             return
         if any(counts[1:]):
             self._failed_at = now
-        if new.left > 0 and (not self._left_at or now - self._left_at[-1] >= _APART_S):
+        if new.client_aborts > 0 and (not self._left_at or now - self._left_at[-1] >= _APART_S):
             self._left_at.append(now)
         number = int(now // _PART_S)
         before = self._parts.pop(number, _NOTHING)
@@ -72,7 +72,7 @@ class LastMinute:
         # What was counted before may have been taken back since.
         sums = Lately(*(max(0, count) for count in sums.counts()))
         if sum(now - at < LATELY_S for at in self._left_at) < 2:
-            sums = replace(sums, left=0)
+            sums = replace(sums, client_aborts=0)
         return sums if any(sums.counts()[1:]) else _NOTHING
 
 

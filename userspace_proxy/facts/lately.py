@@ -19,19 +19,19 @@ class Lately(msgspec.Struct, frozen=True, gc=False):
     """What was counted in the last minute, or a part of it."""
 
     connections: int = 0
-    """Connections (flows), as counted since the start, without those of ``waited``."""
+    """Connections (flows), as counted since the start, without those of ``queued``."""
     refused: int = 0
-    """Clients that no endpoint answered, without those of ``waited``."""
+    """Clients that no endpoint answered, without those of ``queued``."""
     unanswered: int = 0
     """Of the connections, those that the endpoint ended or reset before its first byte; of the
     flows, those without an answer for two seconds."""
-    left: int = 0
+    client_aborts: int = 0
     """Of the connections, those that clients left after they had waited for the first byte; 0 if
     all left at one moment."""
-    cut: int = 0
+    endpoint_aborts: int = 0
     """Of the connections, those that the endpoint reset after it had sent bytes, or that clients
     left as packets were lost."""
-    waited: int = 0
+    queued: int = 0
     """Clients that got no answer as they had to wait for an endpoint: they left, or their time was
     up, in their wait or after it."""
     late: int = 0
@@ -41,9 +41,9 @@ class Lately(msgspec.Struct, frozen=True, gc=False):
     """Connections that were reset because their endpoint had left (``ended_by_removal``)."""
     idle: int = 0
     """Connections that this proxy reset as they were idle (``ended_idle``)."""
-    owed: int = 0
+    unanswered_requests: int = 0
     """Of the connections, those that ended while a further answer was due."""
-    gaps: int = 0
+    flaps: int = 0
     """No clients: how often the last endpoint left, so that clients are refused (no ``hold``)."""
 
     def counts(self) -> tuple[int, ...]:
@@ -57,15 +57,15 @@ _counts_of = attrgetter(*LATELY_NAMES)
 
 
 class LatelyFacts(Lately, frozen=True, gc=False, kw_only=True):
-    """The clients of the last minute if some got no or a late answer, or there were gaps."""
+    """The clients of the last minute if some got no or a late answer, or there were flaps."""
 
     cause: Cause | None = None
     """Why most of them failed, by the last such failure of an endpoint that has answered since;
     null if it isn't known."""
     was_many: bool = False
     """The state before was ``partly answering``: half of the share that begins it keeps it up."""
-    owes_seldom: bool = False
-    """Of ``owed``: before, few connections to its endpoints ended so."""
+    is_unusual: bool = False
+    """Of ``unanswered_requests``: before, few connections to its endpoints ended so."""
     have_left: bool = False
     """The endpoints at which most of them failed aren't used any more: they have left the Service,
     or aren't ready."""

@@ -271,7 +271,7 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     """In the last minute it had no source port left towards an endpoint."""
     is_out_of_client_ports: bool = False
     """In the last minute a client's own address had none left towards an endpoint."""
-    lately: LatelyFacts = LatelyFacts()
+    last_minute: LatelyFacts = LatelyFacts()
     """Clients that got no answer in the last minute."""
     sent_at: float = 0.0
     """Unix time at which an endpoint last sent a client something, some seconds late at most; 0 if

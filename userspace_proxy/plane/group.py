@@ -137,7 +137,7 @@ class Group(CounterTable):
             return None
         self.revision += 1
         if old.all_endpoints and not serving.all_endpoints and serving.handling.hold is None:
-            self.last_minute.add(Lately(gaps=1), now)
+            self.last_minute.add(Lately(flaps=1), now)
         self.denials.change(serving, now)
         current = frozenset(serving.all_endpoints)
         self._slow_start.seconds = serving.handling.slow_start_s
@@ -206,11 +206,11 @@ class Group(CounterTable):
                 # Ends of connections that were subtracted when it was forgotten.
                 self._subtract(endpoint, (min(0, number) for number in open_))
         sums = dict(zip(_LATELY, map(sum, zip(*lately, strict=True)), strict=True))
-        after = new_of["after_wait.left"]
+        after = new_of["after_wait.client_aborts"]
         ended = new_of["waits.timeouts"] + new_of["waits.overflows"]
-        refused, waited = new_of["refused"] - ended, ended + new_of["waits.left"] + after
+        refused, waited = new_of["refused"] - ended, ended + new_of["waits.client_aborts"] + after
         sums["connections"] -= after
-        sums |= {"refused": refused, "waited": waited, "removed": new_of["ended_by_removal"]}
+        sums |= {"refused": refused, "queued": waited, "removed": new_of["ended_by_removal"]}
         sums["idle"] = new_of["ended_idle"]
         self.last_minute.add(Lately(**sums), now)
         self._ejected[worker] = {endpoint: now + left for endpoint, left in report.ejected}

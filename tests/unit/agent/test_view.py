@@ -93,7 +93,7 @@ async def test_counters_and_ejections_are_shown_with_their_endpoint(plane):
     port.group.add(0, report, 10.0)
     counters, waits = port.group.counters, port.group.counters.waits
     counters.refused, counters.shortages = 3, 1
-    waits.total, waits.timeouts, waits.overflows, waits.left = 9, 4, 3, 2
+    waits.total, waits.timeouts, waits.overflows, waits.client_aborts = 9, 4, 3, 2
     counters.evicted, counters.evicted_for_memory = 7, 1
     port.group.out_of_ports_at = port.group.out_of_client_ports_at = 10.0
     (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(11.0))
@@ -102,7 +102,7 @@ async def test_counters_and_ejections_are_shown_with_their_endpoint(plane):
     assert (view.connections, view.received_bytes, view.refused) == (7, 70, 3)
     assert (view.evicted, view.shortages, view.is_out_of_ports) == (7, 1, True)
     assert view.evicted_for_memory == 1
-    assert view.waits == Waits(1, 7.0, total=9, timeouts=4, overflows=3, left=2)
+    assert view.waits == Waits(1, 7.0, total=9, timeouts=4, overflows=3, client_aborts=2)
     assert view.is_out_of_client_ports
     (later,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(71.0))
     assert not later.is_out_of_ports
@@ -185,8 +185,8 @@ async def test_flows_without_an_answer_are_shown_and_in_the_past_after_a_minute(
     told = EndpointReport(POD, empty, ends=StreakReport(1.0, 0, 2.0, 5.0, Failure.NO_DATAGRAM))
     port.group.add(0, GroupReport(0, figures, [told]), 5.0)
     lately = "Clients get no answer: no datagram has come back in the last 3 flows"
-    mute = f"{POD} sent nothing in time when it was last tried"
-    before = f"The last 3 flows got no answer: {mute}"
+    stalled = f"{POD} sent nothing in time when it was last tried"
+    before = f"The last 3 flows got no answer: {stalled}"
     for now, sentence in ((5.0, lately), (64.0, lately), (65.0, before)):
         (view,) = judged(served_ports, plane, at(now))
         assert view.state.sentence == sentence
@@ -342,7 +342,11 @@ async def test_a_view_is_made_anew_only_if_something_of_it_has_changed(plane):
         after = view()
         assert after is not before, change
         assert view() is after
-    assert (first.lately, after.lately.connections, after.lately.refused) == (LatelyFacts(), 2, 3)
+    assert (first.last_minute, after.last_minute.connections, after.last_minute.refused) == (
+        LatelyFacts(),
+        2,
+        3,
+    )
 
 
 async def test_a_view_with_an_ejected_endpoint_follows_time(plane):
@@ -403,8 +407,8 @@ async def test_the_last_minute_names_the_header_and_what_was_news_before(plane):
     for was_many in (False, True):
         port.group.last_minute.add(Lately(40, 0, 3), 0.0)
         (view,) = judged(served_ports, plane)
-        assert view.lately.was_many is was_many
-    assert "PROXY header" in say(view.lately.cause)
+        assert view.last_minute.was_many is was_many
+    assert "PROXY header" in say(view.last_minute.cause)
 
 
 def leads_to(served_ports, bind=Bind.PROXY_PORT):

@@ -169,7 +169,7 @@ async def test_what_an_endpoint_does_not_acknowledge_any_more_is_mute(rig, then)
     await until(lambda: tcp_info(up.sink).sent_again >= 2, "resends")
     for now in (10, 15):
         look_at(connection, now=now)
-        assert counters.mute == 1
+        assert counters.stalled == 1
         await client.send(b"another question")
     if then == "endpoint-returns":
         admit_all(server.sock)
@@ -181,7 +181,7 @@ async def test_what_an_endpoint_does_not_acknowledge_any_more_is_mute(rig, then)
         look_at(connection, now=20)
     else:
         connection.close()
-    assert counters.mute == 0
+    assert counters.stalled == 0
 
 
 async def test_a_client_that_answers_again_has_its_full_time(rig):

@@ -152,7 +152,7 @@ async def test_a_client_that_ends_its_side_at_once_and_waits_has_its_answer(rig,
     # The reactor's clock stands still between events.
     connection._exchange.asked_at -= 1.0
     assert noted(rig, counters) == (1, Failure.UNANSWERED), "it may have left"
-    assert counters.left == 1
+    assert counters.client_aborts == 1
     await server.send(b"answer")
     if is_with_end:
         server.close()
@@ -160,7 +160,7 @@ async def test_a_client_that_ends_its_side_at_once_and_waits_has_its_answer(rig,
     server.close()
     await ended(rig)
     assert noted(rig, counters) == (0, 0)
-    assert counters.left == 0
+    assert counters.client_aborts == 0
 
 
 async def test_a_connection_that_ends_while_its_answer_is_awaited_is_looked_at_no_more(
@@ -206,7 +206,11 @@ async def test_a_client_that_leaves_after_a_wait_for_its_turn_is_no_fault_of_the
     server.close()
     await ended(rig)
     counters = web.group.counters_of(pod.address)
-    blamed = web.group.counters.after_wait.left, counters.left, counters.ends.is_on
+    blamed = (
+        web.group.counters.after_wait.client_aborts,
+        counters.client_aborts,
+        counters.ends.is_on,
+    )
     assert blamed == ((1, 0, False) if has_waited else (0, 1, True))
 
 
@@ -291,11 +295,15 @@ async def test_an_endpoint_owes_a_further_answer_after_a_wait(rig, monkeypatch, 
     await until(lambda: said_s(connection.up.sink) >= 0.15, "the client waits")
     await ends(client, server)
     await ended(rig)
-    assert (counters.owed, counters.cut, counters.unanswered + counters.left) == (owed, cut, 0)
+    assert (
+        counters.unanswered_requests,
+        counters.endpoint_aborts,
+        counters.unanswered + counters.client_aborts,
+    ) == (owed, cut, 0)
 
 
 async def test_a_client_that_asks_again_and_leaves_at_once_is_owed_nothing(rig):
     client, server, counters = await ask_again(rig)
     await leaves(client, server)
     await ended(rig)
-    assert counters.owed == 0
+    assert counters.unanswered_requests == 0

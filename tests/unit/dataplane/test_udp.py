@@ -309,14 +309,14 @@ async def test_of_open_flows_those_are_counted_that_are_answered_no_more(build, 
 
     for _ in range(3):
         await pass_5_s(is_answered=True)
-    for mute in (0, 0, 0, 1, 1):
+    for stalled in (0, 0, 0, 1, 1):
         await pass_5_s(is_answered=False)
-        assert counters.mute == mute
+        assert counters.stalled == stalled
     await pass_5_s(is_answered=True)
-    assert counters.mute == 0
+    assert counters.stalled == 0
     # Three times as long as the silence before.
     for _ in range(16):
         await pass_5_s(is_answered=False)
-    assert (counters.mute, counters.active, counters.unanswered) == (1, 2, 0)
+    assert (counters.stalled, counters.active, counters.unanswered) == (1, 2, 0)
     rig.update(game)
-    assert (counters.mute, counters.active) == (0, 0)
+    assert (counters.stalled, counters.active) == (0, 0)

@@ -114,7 +114,7 @@ async def test_a_client_that_gives_up_leaves_at_once(rig, is_reset):
         client.close()
     await until(lambda: not rig.connections.open)
     counters = web.group.counters
-    assert (count_waiting(web), counters.waits.left, counters.refused) == (0, 1, 0)
+    assert (count_waiting(web), counters.waits.client_aborts, counters.refused) == (0, 1, 0)
 
 
 async def test_a_client_whose_endpoints_all_refuse_waits_for_another_one(rig):

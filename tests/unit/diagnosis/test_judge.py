@@ -78,16 +78,18 @@ def test_clauses_are_joined_and_name_the_causes_that_they_state():
 
 
 def test_a_clause_with_a_reason_states_the_cause_of_that():
-    lately = replace(make_port().lately, connections=8, refused=12, cause=lately_of(refuses("a:1")))
-    state = judge(make_port(endpoints=(READY,), lately=lately))
+    lately = replace(
+        make_port().last_minute, connections=8, refused=12, cause=lately_of(refuses("a:1"))
+    )
+    state = judge(make_port(endpoints=(READY,), last_minute=lately))
     assert [clause.causes for clause in state.clauses] == [(), (0,)]
     assert state.stated == [lately.cause]
 
 
 def test_without_a_cause_a_clause_has_the_remedy():
-    lately = replace(make_port().lately, connections=8, gaps=3)
-    state = judge(make_port(endpoints=(READY,), lately=lately))
-    assert (state.code, state.hint) == (None, said.gaps(3, "shop", "web").hint)
+    lately = replace(make_port().last_minute, connections=8, flaps=3)
+    state = judge(make_port(endpoints=(READY,), last_minute=lately))
+    assert (state.code, state.hint) == (None, said.flaps(3, "shop", "web").hint)
 
 
 def test_clients_outside_the_source_ranges_are_a_cause_and_no_problem():

@@ -20,7 +20,7 @@ from userspace_proxy.diagnosis import rules
 from userspace_proxy.diagnosis.symptoms import (
     failed_lately,
     many_failed,
-    many_gaps,
+    many_flaps,
     many_idle,
     many_owed,
     many_saved_late,
@@ -59,7 +59,7 @@ def found(lately, *endpoints, now=9.0, **changes):
 
 def served(lately, *endpoints, **changes):
     """Return a Service port with clients of the last minute."""
-    return make_port(endpoints=endpoints or (READY,), lately=lately, **changes)
+    return make_port(endpoints=endpoints or (READY,), last_minute=lately, **changes)
 
 
 # Where most clients failed, and why.
@@ -128,7 +128,7 @@ def test_of_a_client_whose_connections_alone_end_unanswered_the_address_is_named
     cause = found(lately, one).cause
     assert cause.row is resets, "the last one was another client's first"
     counters.ended_unanswered(8.0, Failure.UNANSWERED)
-    left = found(Lately(40, left=12), one).cause
+    left = found(Lately(40, client_aborts=12), one).cause
     assert left == lately_of(sends_nothing(POD), 12, 8.0)
 
 
@@ -136,7 +136,7 @@ def test_of_clients_that_left_the_last_endpoint_is_the_cause():
     left, reset = ended(4.0, Failure.UNANSWERED), ended(5.0, Failure.RESET, OTHER)
     cause = found(Lately(20, 1, 2, 12), reset, left).cause
     assert cause == lately_of(sends_nothing(POD), 12, 4.0, others=False)
-    facts = found(Lately(20, left=12), reset)
+    facts = found(Lately(20, client_aborts=12), reset)
     assert facts == LatelyFacts(20, 0, 0, 12, have_left=True)
 
 
@@ -149,16 +149,16 @@ def test_connections_that_end_in_the_middle_are_no_success():
 
 def test_of_packets_that_are_lost_the_side_is_named_that_they_do_not_reach():
     _, counters = one = cut(5.0, Failure.NOT_TO_CLIENT)
-    cause = found(Lately(40, cut=8), one).cause
+    cause = found(Lately(40, endpoint_aborts=8), one).cause
     assert cause == lately_of(not_to_client(CLIENT), 8, 5.0)
     counters.ended_unanswered(6.0, Failure.NOT_TO_ENDPOINT, CLIENT)
-    cause = found(Lately(40, left=8), one).cause
+    cause = found(Lately(40, client_aborts=8), one).cause
     assert cause == lately_of(not_to_endpoint(POD), 8, 6.0, others=False)
     failed = said.connections_failed(8, 40, (), said.because(cause))
-    assert many_failed(served(LatelyFacts(40, left=8, cause=cause))) == failed
+    assert many_failed(served(LatelyFacts(40, client_aborts=8, cause=cause))) == failed
 
 
-@pytest.mark.parametrize("kind", ["unanswered", "left", "cut", "late"])
+@pytest.mark.parametrize("kind", ["unanswered", "client_aborts", "endpoint_aborts", "late"])
 def test_endpoints_that_have_left_since_are_not_among_those_that_may_serve(kind):
     lately, answering = Lately(20, **{kind: 12}), EndpointCounters()
     others = (counted(answering),)
@@ -171,7 +171,7 @@ def test_endpoints_that_have_left_since_are_not_among_those_that_may_serve(kind)
     assert not found(lately, *others, now=90.0).have_left
     # There may have been none, or no room.
     assert not found(Lately(20, refused=12), *others).have_left
-    assert not found(Lately(20, waited=12), *others).have_left
+    assert not found(Lately(20, queued=12), *others).have_left
     port = served(LatelyFacts(20, unanswered=12, have_left=True))
     assert many_failed(port) == said.connections_failed(12, 20, (), said.at_former_endpoints("at"))
 
@@ -279,20 +279,20 @@ def test_clients_that_failed_in_several_ways_are_counted_by_each():
 )
 def test_clients_that_had_to_wait_have_the_reason_for_their_wait(most, changes, row):
     handling = Handling(hold=Hold(60), max_connections=most)
-    lately = found(Lately(28, waited=12), ended(5.0))
+    lately = found(Lately(28, queued=12), ended(5.0))
     port = served(lately, handling=handling, **changes)
     failed = said.connections_failed(12, 40, (), row())
     if changes:
         failed = said.flows_failed(12, 28, 0, 0, row())
     assert told_of(port) == (rules.clients_failed, [SERVED_NOW, failed])
     if not changes:
-        lately = found(Lately(28, 0, 14, waited=12), ended(5.0))
+        lately = found(Lately(28, 0, 14, queued=12), ended(5.0))
         parts = ((14, "ended without an answer"), (12, "had waited for an endpoint"))
         why = said.because(lately.cause)
         failed = said.connections_failed(26, 40, parts, why)
-        assert many_failed(replace(port, lately=lately)) == failed
+        assert many_failed(replace(port, last_minute=lately)) == failed
         # Without an endpoint, a limit is none.
-        port = make_port(endpoints=(), handling=handling, lately=LatelyFacts(0, waited=5))
+        port = make_port(endpoints=(), handling=handling, last_minute=LatelyFacts(0, queued=5))
         assert many_failed(port) == said.connections_failed(5, 5, (), said.none_in_time())
 
 
@@ -315,28 +315,28 @@ def test_what_was_news_stays_so_until_it_is_half_as_many(lately, changes):
 
 
 def test_endpoints_that_leave_and_return_again_and_again_are_news():
-    lately = found(Lately(8, gaps=3), returned(5.0))
-    gaps = said.gaps(3, "shop", "web")
-    assert many_gaps(served(lately)) == gaps
-    assert served(lately).state.hint == gaps.hint
-    assert many_gaps(served(found(Lately(8, gaps=2)))) is None, "a rollout"
+    lately = found(Lately(8, flaps=3), returned(5.0))
+    flaps = said.flaps(3, "shop", "web")
+    assert many_flaps(served(lately)) == flaps
+    assert served(lately).state.hint == flaps.hint
+    assert many_flaps(served(found(Lately(8, flaps=2)))) is None, "a rollout"
     # Clients that failed have the reason for that.
-    both = found(Lately(8, 12, gaps=30), returned(5.0))
-    assert (both.cause.count, both.gaps) == (12, 30)
+    both = found(Lately(8, 12, flaps=30), returned(5.0))
+    assert (both.cause.count, both.flaps) == (12, 30)
     # Of those that were refused there may have been no endpoint to blame.
-    refused = served(found(Lately(60, 40, gaps=9)))
+    refused = served(found(Lately(60, 40, flaps=9)))
     assert many_failed(refused) == said.connections_failed(
-        40, 100, (), said.because_of_gaps(9, "shop", "web")
+        40, 100, (), said.because_of_flaps(9, "shop", "web")
     )
-    assert refused.state.hint == gaps.hint
+    assert refused.state.hint == flaps.hint
 
 
 # Late answers, and none to open connections.
 
 
 def test_flows_without_an_answer_have_their_endpoint_and_the_remedy():
-    mute = ended(5.0, Failure.NO_DATAGRAM)
-    lately = found(Lately(12, 0, 9), mute)
+    stalled = ended(5.0, Failure.NO_DATAGRAM)
+    lately = found(Lately(12, 0, 9), stalled)
     assert lately.cause == lately_of(no_datagram(POD), 9, 5.0, others=False)
     port = served(lately, **UDP)
     assert many_unanswered(port) == said.flows_unanswered(9, 12, said.because(lately.cause))
@@ -344,9 +344,9 @@ def test_flows_without_an_answer_have_their_endpoint_and_the_remedy():
 
 
 def test_flows_that_were_answered_late_are_not_said_to_have_no_answer():
-    mute, late = ended(5.0, Failure.NO_DATAGRAM), ended(4.0, Failure.NO_DATAGRAM)
+    stalled, late = ended(5.0, Failure.NO_DATAGRAM), ended(4.0, Failure.NO_DATAGRAM)
     late[1].came_late()
-    facts = found(Lately(12, 0, 1, late=9), mute, late)
+    facts = found(Lately(12, 0, 1, late=9), stalled, late)
     assert facts.cause == answers_flows_late(POD).replace(count=9, last_at=1004.0)
     clause = said.flows_answered_late(9, 12, said.because(facts.cause))
     assert told_of(served(facts, **UDP)) == (rules.answers_are_missed, [clause])
@@ -380,8 +380,8 @@ def test_connections_that_were_saved_late_may_have_been_saved_from_endpoints_tha
 
 
 def test_flows_to_a_port_that_is_closed_at_times_are_refused_or_unanswered():
-    mute, refused = ended(5.0, Failure.NO_DATAGRAM), returned(4.0, Failure.REFUSED)
-    facts = found(Lately(40, 5, 13), mute, refused)
+    stalled, refused = ended(5.0, Failure.NO_DATAGRAM), returned(4.0, Failure.REFUSED)
+    facts = found(Lately(40, 5, 13), stalled, refused)
     assert facts.cause == lately_of(refuses(POD), 5, 4.0)
     clause = said.flows_failed(18, 40, 5, 13, said.because(facts.cause))
     assert told_of(served(facts, **UDP)) == (rules.answers_are_missed, [clause])
@@ -397,12 +397,12 @@ def test_an_endpoint_whose_flows_were_late_has_not_left_once_that_was_a_minute_a
 
 def test_an_endpoint_that_was_late_is_not_to_blame_for_what_others_cut_off():
     endpoints = returned(5.0, Failure.SILENT), cut(6.0, address=OTHER)
-    lately = found(Lately(60, cut=10, late=6), *endpoints)
+    lately = found(Lately(60, endpoint_aborts=10, late=6), *endpoints)
     assert lately.cause == lately_of(cuts_off(OTHER), 10, 6.0)
     why, port = said.because(lately.cause), served(lately)
     assert many_saved_late(port) == said.saved_late(6, 60)
     assert many_failed(port) == said.connections_failed(10, 60, (), why)
-    lately = found(Lately(60, cut=6, late=10), *endpoints)
+    lately = found(Lately(60, endpoint_aborts=6, late=10), *endpoints)
     assert lately.cause == lately_of(silent(POD), 10, 5.0)
     why, port = said.because(lately.cause), served(lately)
     assert many_saved_late(port) == said.saved_late(10, 60, why)
@@ -415,7 +415,7 @@ def test_an_endpoint_that_was_late_is_not_to_blame_for_what_others_cut_off():
 def ended_so(owed, connections=99):
     """Return an endpoint with connections that ended without an answer to the last words."""
     counters = EndpointCounters()
-    counters.owed, counters.connections = owed, connections
+    counters.unanswered_requests, counters.connections = owed, connections
     return counted(counters)
 
 
@@ -432,11 +432,11 @@ def ended_so(owed, connections=99):
 )
 def test_what_is_owed_is_a_failure_where_that_is_no_habit(owed, connections, seldom):
     total = min(12, connections)
-    failed_at = {POD: Lately(owed=3), OTHER: Lately(owed=1)}
+    failed_at = {POD: Lately(unanswered_requests=3), OTHER: Lately(unanswered_requests=1)}
     endpoints = (ended_so(0, 0), ended_so(owed, connections))
-    lately = Lately(total, owed=4)
+    lately = Lately(total, unanswered_requests=4)
     facts = found(lately, *endpoints, failed_at=lambda one, _: failed_at[one])
-    assert (facts.cause, facts.owes_seldom) == (owes_answers(POD).replace(count=3), seldom)
+    assert (facts.cause, facts.is_unusual) == (owes_answers(POD).replace(count=3), seldom)
     port = served(facts, **SENT)
     clause = said.ended_unanswered(4, total, said.because(facts.cause))
     now = [SERVED_NOW] if seldom else []
@@ -447,14 +447,14 @@ def test_what_is_owed_is_a_failure_where_that_is_no_habit(owed, connections, sel
 
 
 def test_few_ends_without_an_answer_are_no_news_and_none_beside_worse():
-    assert many_owed(served(LatelyFacts(40, owed=3), **SENT)) is None
-    _, (_, failed) = told_of(served(LatelyFacts(40, refused=9, owed=10), **SENT))
+    assert many_owed(served(LatelyFacts(40, unanswered_requests=3), **SENT)) is None
+    _, (_, failed) = told_of(served(LatelyFacts(40, refused=9, unanswered_requests=10), **SENT))
     assert failed == said.connections_failed(9, 49, ())
 
 
 def test_nobody_is_named_who_owes_nothing_any_more():
-    facts = found(Lately(12, owed=4))
-    assert (facts.cause, facts.owes_seldom) == (None, True)
+    facts = found(Lately(12, unanswered_requests=4))
+    assert (facts.cause, facts.is_unusual) == (None, True)
 
 
 @pytest.mark.parametrize(("idle", "is_told"), [(3, True), (1, False)])

@@ -53,8 +53,8 @@ def test_what_an_endpoint_did_before_is_what_came_back_from_it(endpoint, protoco
 
 
 def udp(*others, **figures):
-    mute = failing(replace(no_datagram(POD), count=3), **figures)
-    return make_port(protocol=Protocol.UDP, endpoints=(mute, *others), sent_bytes=9)
+    stalled = failing(replace(no_datagram(POD), count=3), **figures)
+    return make_port(protocol=Protocol.UDP, endpoints=(stalled, *others), sent_bytes=9)
 
 
 @pytest.mark.parametrize(("flows", "which"), [(3, "3 of 3 flows"), (20, "the last 3 flows")])

@@ -45,8 +45,8 @@ def test_the_sentence_about_a_service_that_is_served(changes, is_live, sentence)
 
 def test_the_sentence_names_the_family_of_which_no_client_got_a_byte():
     served = make_port()
-    mute = make_port(family=IPFamily.IPV6, connections=7, received_bytes=0, sent_bytes=0)
-    assert explain(make_subject(served, mute)).sentence == (
+    stalled = make_port(family=IPFamily.IPV6, connections=7, received_bytes=0, sent_bytes=0)
+    assert explain(make_subject(served, stalled)).sentence == (
         "IPv6: No byte has passed in either direction (7 connections)"
     )
 

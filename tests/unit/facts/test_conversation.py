@@ -24,10 +24,10 @@ def looked(*looks, every_s=5.0, further_seconds=2):
     ],
 )
 def test_a_flow_that_was_answered_for_a_while_and_is_not_any_more_is_mute(looks, every_s):
-    assert looked(*looks, every_s=every_s).is_mute
-    assert not looked(*looks[:-2], every_s=every_s).is_mute, "it may be late"
-    assert looked(*looks, NOTHING, every_s=every_s).is_mute, "until an answer comes"
-    assert not looked(*looks, ANSWERED, every_s=every_s).is_mute
+    assert looked(*looks, every_s=every_s).is_stalled
+    assert not looked(*looks[:-2], every_s=every_s).is_stalled, "it may be late"
+    assert looked(*looks, NOTHING, every_s=every_s).is_stalled, "until an answer comes"
+    assert not looked(*looks, ANSWERED, every_s=every_s).is_stalled
 
 
 @pytest.mark.parametrize(
@@ -42,10 +42,10 @@ def test_a_flow_that_was_answered_for_a_while_and_is_not_any_more_is_mute(looks,
 )
 def test_other_flows_are_not(looks, every_s, further_seconds):
     talk = looked(*looks, every_s=every_s, further_seconds=further_seconds)
-    assert not talk.is_mute
+    assert not talk.is_stalled
 
 
 def test_an_endpoint_that_has_taken_long_before_may_do_so_again():
     slow = [BOTH] * 3 + [ASKED] * 5 + [BOTH]
-    assert not looked(*slow, *[ASKED] * 15).is_mute, "75 s, and 25 s before"
-    assert looked(*slow, *[ASKED] * 17).is_mute
+    assert not looked(*slow, *[ASKED] * 15).is_stalled, "75 s, and 25 s before"
+    assert looked(*slow, *[ASKED] * 17).is_stalled

@@ -74,7 +74,9 @@ def test_a_client_that_the_endpoint_alone_does_not_answer_is_known():
 def test_a_client_that_leaves_after_its_wait_is_counted_apart():
     counters = GroupCounters()
     counters.after_wait.ended_unanswered(1.0, Failure.UNANSWERED, "192.0.2.7")
-    assert dict(zip(counters.names, counters.figures(), strict=True))["after_wait.left"] == 1
+    assert (
+        dict(zip(counters.names, counters.figures(), strict=True))["after_wait.client_aborts"] == 1
+    )
     assert counters.after_wait.ends.is_on
 
 

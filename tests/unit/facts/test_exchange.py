@@ -32,15 +32,23 @@ def exchange(counters, blamed=None):
 
 
 CASES = {
-    "given-up": (given_up(left_s=0.5), UNANSWERED, {"left": 1}),
+    "given-up": (given_up(left_s=0.5), UNANSWERED, {"client_aborts": 1}),
     "left-sooner": (given_up(0.8, 0.8), None, {}),
     "left-at-once": (given_up(0.2, 0.2, answers_others=True), None, {}),
-    "left-sooner-than-others": (given_up(0.4, 0.4, answers_others=True), UNANSWERED, {"left": 1}),
+    "left-sooner-than-others": (
+        given_up(0.4, 0.4, answers_others=True),
+        UNANSWERED,
+        {"client_aborts": 1},
+    ),
     "ended-its-side": (given_up(0.4, 0.4, left_s=0.2, answers_others=True), None, {}),
     "sent-again": (given_up(2.0, 1.0, answers_others=True), None, {}),
-    "lost": (given_up(lost=Failure.FROM_ENDPOINT), Failure.FROM_ENDPOINT, {"left": 1}),
+    "lost": (given_up(lost=Failure.FROM_ENDPOINT), Failure.FROM_ENDPOINT, {"client_aborts": 1}),
     "left-with-an-answer": (given_up(has_answer=True), None, {}),
-    "lost-behind-a-byte": (left(has_answer=True, lost=NOT_TO_CLIENT), NOT_TO_CLIENT, {"cut": 1}),
+    "lost-behind-a-byte": (
+        left(has_answer=True, lost=NOT_TO_CLIENT),
+        NOT_TO_CLIENT,
+        {"endpoint_aborts": 1},
+    ),
     "closed": (ended(has_asked=True, lasted_s=9.0), Failure.CLOSED, {"empty": 1, "unanswered": 1}),
     "closed-at-once": (ended(lasted_s=0.9), Failure.CLOSED, {"empty": 1, "unanswered": 1}),
     "closed-as-idle": (ended(lasted_s=1.0), None, {}),
@@ -48,8 +56,12 @@ CASES = {
     "reset": (was_reset(asked_s=9.0), RESET, {"resets": 1, "unanswered": 1}),
     "reset-after-its-end": (was_reset(had_end=True), RESET, {"resets": 1, "unanswered": 1}),
     "full": (was_reset(asked_s=2.9, is_full=True), RESET, {"resets": 1, "unanswered": 1}),
-    "hung": (was_reset(asked_s=3.0, is_full=True), UNANSWERED, {"resets": 1, "left": 1}),
-    "cut": (was_reset(has_answer=True, asked_s=3.0, is_full=True), RESET, {"resets": 1, "cut": 1}),
+    "hung": (was_reset(asked_s=3.0, is_full=True), UNANSWERED, {"resets": 1, "client_aborts": 1}),
+    "cut": (
+        was_reset(has_answer=True, asked_s=3.0, is_full=True),
+        RESET,
+        {"resets": 1, "endpoint_aborts": 1},
+    ),
     "over": (was_reset(has_answer=True, had_end=True), None, {}),
 }
 
@@ -75,7 +87,7 @@ def test_only_a_client_that_leaves_counts_as_one_that_has_waited_before():
     counters, after_wait = EndpointCounters(), CounterTable().counters.after_wait
     for end, counts in [(ended(), (0, 1)), (given_up(), (1, 1))]:
         exchange(counters, after_wait).note_end(end, 5.0)
-        assert (after_wait.left, counters.unanswered + counters.left) == counts
+        assert (after_wait.client_aborts, counters.unanswered + counters.client_aborts) == counts
 
 
 @pytest.mark.parametrize(("code", "owed"), [(None, 1), (CauseCode.ENDPOINT_RESETS, 0)])
@@ -83,8 +95,8 @@ def test_what_is_owed_is_counted_unless_something_else_was(code, owed):
     counters = EndpointCounters()
     talk = exchange(counters)
     talk.is_owed, talk.code = True, code
-    talk.note_ended(is_mute=True)
-    assert (counters.owed, counters.active, counters.mute) == (owed, -1, -1)
+    talk.note_ended(is_stalled=True)
+    assert (counters.unanswered_requests, counters.active, counters.stalled) == (owed, -1, -1)
 
 
 @pytest.mark.parametrize("end", [None, left(0.5, 0.45)])
@@ -93,7 +105,7 @@ def test_a_byte_that_its_client_waits_for_is_a_success_and_so_is_one_that_it_har
     counters.exclusions.clients[ALICE] = 4.0
     talk = exchange(counters)
     assert talk.note_first_byte(5.0, end) == talk.first_byte_s == 5.0
-    assert (counters.ends.succeeded_at, talk.code, counters.left) == (5.0, None, 0)
+    assert (counters.ends.succeeded_at, talk.code, counters.client_aborts) == (5.0, None, 0)
     assert counters.exclusions.succeeded_at == 5.0
 
 
@@ -103,9 +115,9 @@ def test_a_byte_that_the_end_brings_is_told_from_one_that_is_slow_and_each_may_a
         ends, talk = counters.ends, exchange(counters)
         talk.note_first_byte(2.5, left(left_s + 0.1, left_s))
         assert (ends.failures, ends.failure, ends.last_at) == (1, UNANSWERED, 2.5 - left_s)
-        assert (ends.late, talk.code, counters.left) == (LateByte(2.5, is_at_end), LATE, 1)
+        assert (ends.late, talk.code, counters.client_aborts) == (LateByte(2.5, is_at_end), LATE, 1)
         talk.note_arrived(4.0)
-        assert (ends.is_on, talk.code, counters.left) == (False, None, 0)
+        assert (ends.is_on, talk.code, counters.client_aborts) == (False, None, 0)
 
 
 def test_one_slow_byte_shows_that_it_is_not_the_end_that_brings_them_until_the_streak_is_over():
@@ -116,7 +128,7 @@ def test_one_slow_byte_shows_that_it_is_not_the_end_that_brings_them_until_the_s
         talk.note_end(given_up(), waited_s)
         talk.note_first_byte(waited_s, left(left_s, left_s))
         assert (ends.last_at, ends.late) == (waited_s, LateByte(waited_s, is_at_end))
-    assert ends.failures == counters.left == 3, "each was counted before"
+    assert ends.failures == counters.client_aborts == 3, "each was counted before"
     ends.succeeded_at = 4.0
     exchange(counters).note_first_byte(5.0, left(1.0))
     assert ends.late == LateByte(5.0, True)

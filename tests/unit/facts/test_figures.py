@@ -20,9 +20,9 @@ EVERY = figures_of(PortFigures)
 
 
 def test_each_number_is_counted_once():
-    assert counted_names(Traffic)[:3] == ("active", "mute", "connections")
+    assert counted_names(Traffic)[:3] == ("active", "stalled", "connections")
     assert counted_names(PortFigures)[:3] == ("saved", "refused", "denied")
-    assert counted_names(WaitCounts) == ("total", "timeouts", "overflows", "left")
+    assert counted_names(WaitCounts) == ("total", "timeouts", "overflows", "client_aborts")
 
 
 def test_figures_are_in_the_order_of_the_json():
@@ -36,7 +36,7 @@ def test_a_figure_is_what_metrics_show():
     figure = EVERY["connect_times"]
     assert (figure.kind, figure.metric) == ("histogram", "connect_duration_seconds")
     assert (figure.unit, figure.detail, figure.is_rare) == ("seconds", "endpoint", False)
-    assert EVERY["waits.left"].is_rare
+    assert EVERY["waits.client_aborts"].is_rare
     assert EVERY["denied"].detail == "node"
 
 
@@ -69,4 +69,4 @@ def test_values_begin_at_nothing():
 
 
 def test_what_falls_again_is_what_is_open():
-    assert GAUGES == ("active", "mute")
+    assert GAUGES == ("active", "stalled")

@@ -38,28 +38,28 @@ def test_connections_that_an_endpoint_ended_count_as_failures(last):
 
 
 def test_connections_that_were_cut_count(last):
-    last.add(Lately(4, cut=3), 1.0)
+    last.add(Lately(4, endpoint_aborts=3), 1.0)
     assert last.failing(30.0) == Lately(4, 0, 0, 0, 3)
 
 
 def test_what_is_taken_back_later_is_not_counted(last):
-    last.add(Lately(4, cut=1, unanswered=1), 1.0)
+    last.add(Lately(4, endpoint_aborts=1, unanswered=1), 1.0)
     last.add(Lately(unanswered=-1), 62.0)
-    last.add(Lately(1, cut=1), 63.0)
+    last.add(Lately(1, endpoint_aborts=1), 63.0)
     assert last.failing(64.0) == Lately(1, 0, 0, 0, 1)
 
 
 def test_clients_that_leave_count_if_they_do_at_different_times(last):
-    last.add(Lately(4, left=3), 1.0)
+    last.add(Lately(4, client_aborts=3), 1.0)
     assert last.failing(30.0) == NOTHING
     last.add(Lately(2, 1), 4.0)
-    last.add(Lately(left=1), 1.5)
+    last.add(Lately(client_aborts=1), 1.5)
     assert last.failing(30.0) == Lately(6, 1), "at one moment: one reason made them leave"
-    last.add(Lately(left=1), 2.5)
+    last.add(Lately(client_aborts=1), 2.5)
     assert last.failing(30.0) == Lately(6, 1, 0, 5)
-    last.add(Lately(1, left=2), 63.0)
+    last.add(Lately(1, client_aborts=2), 63.0)
     assert last.failing(64.0) == NOTHING, "the others were more than a minute ago"
-    last.add(Lately(1, left=2), 70.0)
+    last.add(Lately(1, client_aborts=2), 70.0)
     assert last.failing(71.0) == Lately(2, 0, 0, 4)
 
 

@@ -42,7 +42,7 @@ def group():
 
 
 @pytest.mark.parametrize(
-    ("without", "gaps"),
+    ("without", "flaps"),
     [
         pytest.param(Serving(()), 1, id="clients-are-refused"),
         pytest.param(Serving((), handling=Handling(hold=Hold(60))), 0, id="clients-wait"),
@@ -50,13 +50,13 @@ def group():
         pytest.param(Serving((POD_B,)), 0, id="another-endpoint"),
     ],
 )
-def test_that_the_last_endpoint_leaves_is_noted_for_a_minute(group, without, gaps):
-    assert group.last_minute.failing(1.0).gaps == 0, "it had none before"
+def test_that_the_last_endpoint_leaves_is_noted_for_a_minute(group, without, flaps):
+    assert group.last_minute.failing(1.0).flaps == 0, "it had none before"
     group.change(without, 1.0)
     group.change(replace(without, affinity_timeout_s=9), 2.0)
     group.change(SERVING, 3.0)
-    assert group.last_minute.failing(4.0).gaps == gaps
-    assert group.last_minute.failing(90.0).gaps == 0
+    assert group.last_minute.failing(4.0).flaps == flaps
+    assert group.last_minute.failing(90.0).flaps == 0
 
 
 def test_a_worker_learns_all_that_there_is_to_know(group):
@@ -204,13 +204,13 @@ def test_open_connections_to_endpoints_that_are_no_longer_known_do_not_count_for
 
 
 def test_mute_end_with_their_worker_as_all_that_is_open(group):
-    group.add(ONE, report_of_a(active=2, mute=1), 0.0)
-    group.add(TWO, report_of_a(active=3, mute=2), 0.0)
-    group.add(ONE, report_of_a(mute=1), 1.0)
-    group.add(TWO, report_of_a(mute=-1), 1.0)
-    assert (group.totals().active, group.totals().mute) == (5, 3)
+    group.add(ONE, report_of_a(active=2, stalled=1), 0.0)
+    group.add(TWO, report_of_a(active=3, stalled=2), 0.0)
+    group.add(ONE, report_of_a(stalled=1), 1.0)
+    group.add(TWO, report_of_a(stalled=-1), 1.0)
+    assert (group.totals().active, group.totals().stalled) == (5, 3)
     group.worker_ended(ONE)
-    assert (group.totals().active, group.totals().mute) == (3, 1)
+    assert (group.totals().active, group.totals().stalled) == (3, 1)
 
 
 def test_clients_that_failed_are_known_by_endpoint_for_a_minute(group):
@@ -324,15 +324,20 @@ def test_an_empty_datagram_is_an_answer(group):
 def test_connections_without_an_answer_are_added_up_over_endpoints_and_workers(group):
     ended = (endpoint_report(pod, connections=4, unanswered=1) for pod in (POD_A, POD_B))
     group.add(0, group_report(*ended), 4.0)
-    group.add(1, report_of_a(connections=2, unanswered=2, left=2), 5.0)
-    group.add(0, report_of_a(left=1, cut=1), 11.0)
+    group.add(1, report_of_a(connections=2, unanswered=2, client_aborts=2), 5.0)
+    group.add(0, report_of_a(client_aborts=1, endpoint_aborts=1), 11.0)
     assert group.last_minute.failing(12.0) == Lately(10, 0, 4, 3, 1)
 
 
 def test_clients_that_had_to_wait_are_neither_refused_nor_answered(group):
-    counted = {"waits.timeouts": 1, "waits.overflows": 2, "waits.left": 3, "after_wait.left": 4}
+    counted = {
+        "waits.timeouts": 1,
+        "waits.overflows": 2,
+        "waits.client_aborts": 3,
+        "after_wait.client_aborts": 4,
+    }
     group.add(0, group_report(endpoint_report(POD_A, connections=9), refused=5, **counted), 4.0)
-    assert group.last_minute.failing(4.0) == Lately(connections=5, refused=2, waited=10)
+    assert group.last_minute.failing(4.0) == Lately(connections=5, refused=2, queued=10)
 
 
 def test_connections_that_were_reset_as_their_endpoint_had_left_are_counted(group):

@@ -58,7 +58,7 @@ def test_the_fields_of_the_view_are_included_by_name():
 
 
 TAKEN = held_by("10.96.7.1:80/TCP", "shop/a:http")
-PARTS = ("frontends", "endpoints", "lately", "state", "turned_away", "client_mistakes")
+PARTS = ("frontends", "endpoints", "last_minute", "state", "turned_away", "client_mistakes")
 NOTE = {
     "code": "not-followed",
     "sentence": "a note",
@@ -158,7 +158,7 @@ def test_a_service_port_has_these_fields(shown):
         "active": 12,
         "connections": 36_407,
         "failures": 0,
-        "mute": 0,
+        "stalled": 0,
         "preserved": 0,
         "received_bytes": 96_400_000,
         "sent_bytes": 2_400_000_000,
@@ -183,7 +183,7 @@ def test_a_service_port_has_these_fields(shown):
             "total": 0,
             "timeouts": 0,
             "overflows": 0,
-            "left": 0,
+            "client_aborts": 0,
             "problem": "",
         },
         "sent_at": 0.0,
@@ -204,8 +204,8 @@ def test_a_service_port_has_its_state(shown):
 
 
 def test_a_service_port_has_its_clients_of_the_last_minute(shown):
-    others = {"cause": None, "was_many": False, "owes_seldom": False, "have_left": False}
-    assert shown["lately"] == {**dict.fromkeys(LATELY_NAMES, 0), **others}
+    others = {"cause": None, "was_many": False, "is_unusual": False, "have_left": False}
+    assert shown["last_minute"] == {**dict.fromkeys(LATELY_NAMES, 0), **others}
 
 
 def test_a_frontend_has_these_fields(shown):
@@ -237,7 +237,7 @@ def test_an_endpoint_has_these_fields(shown):
             "active": 0,
             "connections": 3,
             "failures": 1,
-            "mute": 0,
+            "stalled": 0,
             "preserved": 0,
             "received_bytes": 0,
             "sent_bytes": 0,

@@ -191,7 +191,7 @@ def test_saved_connections_are_counted_for_the_node_and_for_service_ports():
 
 
 def test_connections_that_wait_are_counted_for_the_node_and_for_service_ports():
-    waits = Waits(3, 12.0, total=9, timeouts=4, overflows=2, left=1)
+    waits = Waits(3, 12.0, total=9, timeouts=4, overflows=2, client_aborts=1)
     view = make_view(
         make_port(waits=waits), totals=TotalsFacts(waits=msgspec.structs.replace(waits, total=10))
     )
@@ -201,7 +201,7 @@ def test_connections_that_wait_are_counted_for_the_node_and_for_service_ports():
         "connections_waited_total": 9,
         "wait_timeouts_total": 4,
         "wait_overflows_total": 2,
-        "waits_left_total": 1,
+        "wait_client_aborts_total": 1,
     }
     found = {name: value(view, f"userspace_proxy_{name}", **WEB) for name in expected}
     assert found == expected

@@ -321,7 +321,7 @@ def test_without_events_the_timeline_says_so():
 
 
 def test_a_row_that_is_open_shows_who_waits_and_what_became_of_those_that_waited():
-    waits = Waits(3, 12.0, total=9, timeouts=4, overflows=2, left=1)
+    waits = Waits(3, 12.0, total=9, timeouts=4, overflows=2, client_aborts=1)
     port = make_port(waits=waits)
     text = text_of(render(make_view(port), q="web"))
     assert "Waiting: 3 connections , the longest for 12 s" in text
