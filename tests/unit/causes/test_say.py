@@ -64,7 +64,7 @@ def test_templates_have_only_places_that_are_filled(cause):
 
 
 @pytest.mark.parametrize(
-    ("cause", "last_minute", "comma"),
+    ("cause", "lately", "comma"),
     [
         (refuses(POD), "10.244.1.8:8080 refused connections", ""),
         (no_host(POD, "eth0"), "no host answered for 10.244.1.8 on eth0", ""),

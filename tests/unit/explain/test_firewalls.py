@@ -42,7 +42,7 @@ def test_a_chain_that_lets_clients_pass_may_drop_others():
 @pytest.mark.parametrize(
     ("seconds_ago", "chain", "client", "level"),
     [
-        pytest.param(LATELY_S - 1, "ip filter INPUT", "", None, id="last_minute"),
+        pytest.param(LATELY_S - 1, "ip filter INPUT", "", None, id="lately"),
         pytest.param(LATELY_S, "ip filter INPUT", "", Level.TROUBLE, id="a-while-ago"),
         pytest.param(NOW, "ip filter INPUT", "", Level.TROUBLE, id="never"),
         pytest.param(1, "legacy ip filter INPUT", "", None, id="legacy"),
