@@ -85,7 +85,7 @@ class EjectedEndpoints:
         open_probes: Callable[[Note], PathProbes] = PathProbes,
         absent_hop: Callable[[str], NextHop | None] = absent_hop,
         next_hop: Callable[[str], NextHop | None] = next_hop,
-        dropped_by: Callable[[SocketAddress], str] = lambda _endpoint: "",
+        dropped_by: Callable[[Group, SocketAddress], str] = lambda _group, _endpoint: "",
     ) -> None:
         self._plane = plane
         self._probed_for = probed_for
@@ -185,5 +185,5 @@ class EjectedEndpoints:
             hop = ask(one.endpoint.ip)
         if hop:
             one.absent_at = dials.last_at
-        chain = "" if hop else self._dropped_by(one.endpoint)
+        chain = "" if hop else self._dropped_by(one.group, one.endpoint)
         one.group.note_obstacle(one.endpoint, DroppedBy(chain) if chain else hop)

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Literal, NamedTuple, Protocol, TypeVar, get_args
 
 import msgspec
 from msgspec.structs import astuple, replace
@@ -41,6 +41,9 @@ from .messages import (
 # Former endpoints of one group, as many as a Service port may have present ones. What a worker
 # reports of others isn't believed, nor kept.
 KNOWN_MAX = 10_000
+
+Way = Literal["dials", "answers"]
+"""From this node to an endpoint, or back; which one an obstacle was looked for on."""
 
 _LATELY = tuple(name for name in LATELY_NAMES if name in EndpointCounters.names)
 # Of an endpoint's figures, which are what is new: those that fall again; the bytes that it has
@@ -106,8 +109,8 @@ class Group(CounterTable):
         """As in each worker."""
         self._measured = Serving(), ""
         """What was measured last, and why it is too large."""
-        self._obstacles: dict[SocketAddress, Obstacle] = {}
-        """Ejected endpoints that no host of a link has, each with the link's interface."""
+        self._obstacles: dict[tuple[SocketAddress, Way], Obstacle] = {}
+        """What keeps packets from endpoints, or their answers from here."""
 
     def opening(self) -> GroupUpdate:
         """Return what opens it in a worker."""
@@ -250,19 +253,27 @@ class Group(CounterTable):
             others = frozenset(self.serving.all_endpoints) - {endpoint}
             self._slow_start.begin(self.serving.newcomers(others), now)
 
-    def note_obstacle(self, endpoint: SocketAddress, obstacle: Obstacle | None) -> None:
-        """Note what keeps this node's packets from an endpoint; None: nothing is known."""
-        if self._obstacles.get(endpoint) == obstacle:
+    def note_obstacle(
+        self, endpoint: SocketAddress, obstacle: Obstacle | None, way: Way = "dials"
+    ) -> None:
+        """Note what keeps this node's packets from an endpoint; None: nothing is known.
+
+        Args:
+            way: Where it is: who looks at one knows nothing of the other.
+        """
+        key = endpoint, way
+        if self._obstacles.get(key) == obstacle:
             return
         self.revision += 1
         if obstacle:
-            self._obstacles[endpoint] = obstacle
+            self._obstacles[key] = obstacle
         else:
-            del self._obstacles[endpoint]
+            del self._obstacles[key]
 
     def obstacle_to(self, endpoint: SocketAddress) -> Obstacle | None:
-        """Return what is known to keep this node's packets from an endpoint."""
-        return self._obstacles.get(endpoint)
+        """Return what is known to keep this node's packets from an endpoint, or its answers."""
+        dials, answers = (self._obstacles.get((endpoint, way)) for way in get_args(Way))
+        return dials or answers
 
     def starting(self, now: float) -> Mapping[SocketAddress, float]:
         """Return what endpoints that start slowly have of their shares."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from ..model import Failure, Protocol, SocketAddress
+from ..model import Failure, SocketAddress
 from ..model.node_network import DroppedBy
 from .ejected import QUESTIONS_MAX
 from .group import Group
@@ -29,7 +29,7 @@ class SilentEndpoints:
 
     def __init__(
         self,
-        dropped_by: Callable[[SocketAddress, Protocol], str],
+        dropped_by: Callable[[Group, SocketAddress], str],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._dropped_by = dropped_by
@@ -57,10 +57,10 @@ class SilentEndpoints:
         silent.sort(key=lambda one: self._asked_at.get(one, 0.0))
         for group, endpoint in silent[:QUESTIONS_MAX]:
             self._asked_at[group, endpoint] = now
-            chain = self._dropped_by(endpoint, Protocol.UDP)
-            group.note_obstacle(endpoint, DroppedBy(chain) if chain else None)
+            chain = self._dropped_by(group, endpoint)
+            group.note_obstacle(endpoint, DroppedBy(chain) if chain else None, "answers")
 
     def _forget(self, others: Iterable[tuple[Group, SocketAddress]]) -> None:
         for group, endpoint in others:
             del self._asked_at[group, endpoint]
-            group.note_obstacle(endpoint, None)
+            group.note_obstacle(endpoint, None, "answers")

@@ -246,7 +246,7 @@ class Steering(abc.ABC):
         """
         return None
 
-    def dropping_chain(self, _endpoint: SocketAddress, _protocol: Protocol = Protocol.TCP) -> str:
+    def dropping_chain(self, _endpoint: SocketAddress, _protocol: Protocol) -> str:
         """Return which chain of another program takes packets to an endpoint, or its answers.
 
         As the end of a sentence, as of the last :meth:`repair`; empty if none certainly does.

@@ -263,9 +263,7 @@ def _others(tables: Tables) -> Iterator[Chain]:
             yield from chains.values()
 
 
-def dropping_chain(
-    filters: Sequence[Followed], endpoint: SocketAddress, protocol: Protocol = Protocol.TCP
-) -> str:
+def dropping_chain(filters: Sequence[Followed], endpoint: SocketAddress, protocol: Protocol) -> str:
     """Return which chain keeps packets from an endpoint, or its answers from here; or empty.
 
     As the end of a sentence about the endpoint.

@@ -251,7 +251,7 @@ class ProgrammedSteering(Steering, Generic[Kind]):
 
         return await self._do(repair_and_look)
 
-    def dropping_chain(self, endpoint: SocketAddress, protocol: Protocol = Protocol.TCP) -> str:
+    def dropping_chain(self, endpoint: SocketAddress, protocol: Protocol) -> str:
         """Part of Steering."""
         return dropping_chain(self._filters, endpoint, protocol)
 

@@ -53,7 +53,7 @@ class Rig:
             open_probes=self._open,
             absent_hop=self._ask,
             next_hop={POD.ip: NextHop("eth1")}.get,
-            dropped_by=lambda endpoint: self.dropped.get(endpoint, ""),
+            dropped_by=lambda _, endpoint: self.dropped.get(endpoint, ""),
         )
         self.group = self.serve("web")
 

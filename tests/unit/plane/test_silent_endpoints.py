@@ -6,7 +6,7 @@ import pytest
 
 from userspace_proxy.facts.lately import Lately
 from userspace_proxy.model import Failure, SocketAddress
-from userspace_proxy.model.node_network import DroppedBy
+from userspace_proxy.model.node_network import DroppedBy, NextHop
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import Plane, silent_endpoints
 from userspace_proxy.plane.silent_endpoints import SilentEndpoints
@@ -36,8 +36,8 @@ class Rig:
         self.flows.look([self.group])
         return [self.group.obstacle_to(endpoint) for endpoint in (DNS, OTHER)]
 
-    def _ask(self, endpoint, protocol):
-        self.asked.append((endpoint, protocol))
+    def _ask(self, group, endpoint):
+        self.asked.append((group, endpoint))
         return self.dropped.get(endpoint, "")
 
 
@@ -51,7 +51,7 @@ async def rig():
 def test_a_rule_is_named_at_the_endpoint_that_is_silent_and_at_no_other(rig):
     rig.miss(DNS)
     assert rig.look() == [DroppedBy(CHAIN), None]
-    assert rig.asked == [(DNS, "UDP")]
+    assert rig.asked == [(rig.group, DNS)]
 
 
 def test_without_such_a_rule_nothing_is_noted_and_once_it_is_gone_no_more(rig):
@@ -84,10 +84,20 @@ def test_what_ejected_endpoints_have_is_left_alone(rig):
     assert rig.asked == []
 
 
+def test_one_that_is_found_absent_after_it_was_silent_is_so_still(rig):
+    rig.miss(DNS)
+    assert rig.look() == [DroppedBy(CHAIN), None]
+    rig.group.counters_of(DNS).dials.failed(rig.now, Failure.NO_HOST)
+    rig.group.note_obstacle(DNS, NextHop("cni0"))
+    assert rig.look() == [NextHop("cni0"), None]
+    rig.group.note_obstacle(DNS, None)
+    assert rig.look() == [None, None]
+
+
 def test_a_look_asks_a_bounded_number_of_times_and_the_next_one_goes_on(rig, monkeypatch):
     monkeypatch.setattr(silent_endpoints, "QUESTIONS_MAX", 1)
     rig.miss(DNS)
     rig.miss(OTHER)
     rig.look()
     rig.look()
-    assert {endpoint for endpoint, _ in rig.asked} == {DNS, OTHER}
+    assert {endpoint for _, endpoint in rig.asked} == {DNS, OTHER}

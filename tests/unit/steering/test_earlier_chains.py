@@ -243,7 +243,7 @@ def test_a_chain_that_drops_packets_to_an_endpoint_is_found_until_it_is_gone(nod
     pod_6 = SocketAddress("fd00:244::7", 80)
     with closing(EarlierChains(translation_of)) as earlier:
         assert earlier.look([]) == {}
-        assert dropping_chain(earlier.filters, pod) == ""
+        assert dropping_chain(earlier.filters, pod, Protocol.TCP) == ""
         node.run(
             "nft 'table inet evil { "
             "chain out { type filter hook output priority 0; ip daddr 10.244.0.7 drop; }; "
@@ -259,7 +259,9 @@ def test_a_chain_that_drops_packets_to_an_endpoint_is_found_until_it_is_gone(nod
         node.run("nft 'table ip evil { chain out { type route hook output priority 5; }; }'")
         earlier.look([])
         nine = SocketAddress("10.244.0.9", 80)
-        found = [dropping_chain(earlier.filters, one) for one in (pod, other, pod_6, nine)]
+        found = [
+            dropping_chain(earlier.filters, one, Protocol.TCP) for one in (pod, other, pod_6, nine)
+        ]
         chain = "nftables chain inet evil {} of another program ({}, priority {}) drops"
         assert found == [
             f"{chain.format('out', 'output', 0)} packets to it",
@@ -268,22 +270,22 @@ def test_a_chain_that_drops_packets_to_an_endpoint_is_found_until_it_is_gone(nod
             f"{chain.format('in', 'input', 0)} its answers",
         ]
         more = [SocketAddress(ip, 80) for ip in ("10.244.0.20", "10.244.0.21")]
-        assert [dropping_chain(earlier.filters, one) for one in more] == [
+        assert [dropping_chain(earlier.filters, one, Protocol.TCP) for one in more] == [
             f"{chain.format('nat', 'output', 0)} packets to it".replace("drops", "translates"),
             f"{chain.format('rate', 'output', 7)} packets to it above a low limit",
         ]
-        assert dropping_chain(earlier.filters, SocketAddress("10.244.0.10", 80)) == ""
-        by_port = dropping_chain(earlier.filters, SocketAddress("10.244.0.10", 8080))
+        assert dropping_chain(earlier.filters, SocketAddress("10.244.0.10", 80), Protocol.TCP) == ""
+        by_port = dropping_chain(earlier.filters, SocketAddress("10.244.0.10", 8080), Protocol.TCP)
         assert by_port == f"{chain.format('in', 'input', 0)} its answers"
         dns = SocketAddress("10.244.0.8", 53)
         of = {one: dropping_chain(earlier.filters, dns, one) for one in Protocol}
         assert of == {"TCP": "", "UDP": by_port}
         node.run("nft add rule ip evil out tcp dport 80 drop")
         earlier.look([])
-        assert "ip evil out" in dropping_chain(earlier.filters, other)
-        assert "inet evil post" in dropping_chain(earlier.filters, pod_6)
+        assert "ip evil out" in dropping_chain(earlier.filters, other, Protocol.TCP)
+        assert "inet evil post" in dropping_chain(earlier.filters, pod_6, Protocol.TCP)
         earlier.forget()
-        assert dropping_chain(earlier.filters, pod), "as of the last look"
+        assert dropping_chain(earlier.filters, pod, Protocol.TCP), "as of the last look"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...model import Protocol, ServiceKey
+from ...model import Protocol, ServiceKey, SocketAddress
 from ...plane import Group, Plane
 from ...plane.ejected import EjectedEndpoints
 from ...plane.silent_endpoints import SilentEndpoints
@@ -19,8 +19,9 @@ class EjectionProbes(Component):
 
     def __init__(self, plane: Plane, ports: ServedPorts, way: Steering, *, can_probe: bool) -> None:
         self._served_ports, self._can_probe = ports, can_probe
-        self._endpoints = EjectedEndpoints(plane, self._probed_for, dropped_by=way.dropping_chain)
-        self._silent = SilentEndpoints(way.dropping_chain)
+        self._way = way
+        self._endpoints = EjectedEndpoints(plane, self._probed_for, dropped_by=self._dropped_by)
+        self._silent = SilentEndpoints(self._dropped_by)
 
     async def start(self, supervisor: Supervisor) -> None:
         """Look once a second."""
@@ -40,6 +41,10 @@ class EjectionProbes(Component):
     async def close(self) -> None:
         """End all probes."""
         self._endpoints.close()
+
+    def _dropped_by(self, group: Group, endpoint: SocketAddress) -> str:
+        served = self._served_ports.of_group(group)
+        return "" if served is None else self._way.dropping_chain(endpoint, served.plan.protocol)
 
     def _probed_for(self, group: Group) -> ServiceKey | None:
         served = self._served_ports.of_group(group)
