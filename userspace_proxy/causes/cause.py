@@ -50,7 +50,10 @@ class Parameters:
         self.names = made.co_varnames[: last + made.co_kwonlyargcount]
         self._defaults = {**dict(given), **(function.__kwdefaults__ or {})}
         last_of = range(len(self.names) - len(self._defaults), len(self.names) + 1)
-        self._rest = {n: tuple(self._defaults.values())[n - last_of[0] :] for n in last_of}
+        values = tuple(self._defaults.values())
+        # A parameter by keyword without a default is missing after any number of values.
+        are_last = self.names[last_of[0] :] == tuple(self._defaults)
+        self._rest = {n: values[n - last_of[0] :] for n in last_of} if are_last else {}
         """By how many values are given, the defaults of the others."""
 
     def bound(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> tuple[object, ...]:
@@ -110,23 +113,18 @@ class CauseRow(Generic[P]):
         return Cause(self, tuple(zip(self._parameters.names, values, strict=True)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return find_row, (self.key,)
+        return _find_row, (self.key, self.code)
 
     def __repr__(self) -> str:
         return self.key
 
 
-# Before a code: the names of rows whose words are parameters.
-_AS_READ = "as-read "
 ROWS: dict[str, CauseRow[...]] = {}
 """All rows, by the names of their functions."""
 
 
-def find_row(key: str) -> CauseRow[...]:
-    """Return the row of a name; raises KeyError if there is none."""
-    if key.startswith(_AS_READ) and key not in ROWS:
-        as_read(CauseCode(key.removeprefix(_AS_READ)))
-    return ROWS[key]
+def _find_row(key: str, code: CauseCode) -> CauseRow[...]:
+    return ROWS.get(key) or _row_as_read(code)
 
 
 def cause(code: CauseCode, **columns: Any) -> Callable[[Callable[P, str]], CauseRow[P]]:
@@ -184,9 +182,9 @@ class Cause:
         self.count, self.first_at, self.last_at = count, first_at, last_at
         past: object = None if before is None else before.fact
         self.fact: tuple[object, ...] = (row.key, self.params, when, has_header, past, more)
-        """What its sentence states: not how often, nor what to do."""
+        """What its sentence states, by value; not how often it was seen, nor what to do."""
         self.written: object = None
-        """What was last written of it, for one who writes it again and again."""
+        """What was last written of it, as most causes are written again unchanged."""
 
     @property
     def code(self) -> CauseCode:
@@ -244,6 +242,7 @@ def _plain(value: object) -> Param:
     """Return a parameter as JSON can express it; an address, or the name of an object, as text."""
     if isinstance(value, bool | int | float):
         return value
+    # A name of several parts is a tuple of another type.
     if isinstance(value, tuple | list) and type(value) in (tuple, list):
         return tuple(map(str, value))
     return str(value)
@@ -251,12 +250,12 @@ def _plain(value: object) -> Param:
 
 def as_read(code: CauseCode, sentence: str = "", about: str = "", hint: str = "") -> Cause:
     """Return a cause in the words of another proxy, whose row is unknown here."""
-    key = f"{_AS_READ}{code}"
-    row = ROWS.get(key)
-    if row is None:
-        # Named after the code, as causes are compared by the names of their rows.
-        row = ROWS[key] = CauseRow(code, _as_read, about="{about}", hint="{hint}", name=key)
-    return row(sentence, about, hint)
+    return _row_as_read(code)(sentence, about, hint)
+
+
+def _row_as_read(code: CauseCode) -> CauseRow[...]:
+    # Named after the code, as causes are compared by the names of their rows.
+    return CauseRow(code, _as_read, about="{about}", hint="{hint}", name=f"as-read {code}")
 
 
 # What it has beside these is what a newer proxy knows.

@@ -59,7 +59,9 @@ def state_of(port: PortFacts, verdict: PortVerdict) -> StateFacts:
     if causes:
         hint, code = remedy(causes[0]), causes[0].code
     else:
-        hint, code = next(filter(None, [clause.hint for clause in verdict.clauses]), ""), None
+        # What decides stands last.
+        hints = [clause.hint for clause in reversed(verdict.clauses)]
+        hint, code = next(filter(None, hints), ""), None
     return StateFacts(verdict.level, verdict.state, joined(texts), causes, hint, code, clauses)
 
 
@@ -160,7 +162,7 @@ def _with_notes(notes: Sequence[Cause], own: Sequence[Cause]) -> tuple[Cause, ..
     These have the place, too, of some of the former.
     """
     own = first_notes(own)
-    placed = {note.get("problem") for note in own}
+    placed = {problem for note in own if (problem := note.get("problem"))}
     return (*own, *(note for note in notes if note.get("note") not in placed))
 
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
-from ..causes.cause import Cause
+from ..causes.cause import Cause, When
 from ..causes.endpoints import out_of_client_ports, out_of_ports
 from ..causes.services import not_listening, source_denied
 from ..causes.slices import about_to_vanish
@@ -335,7 +335,8 @@ def all_fail(case: Case) -> PortVerdict | None:
 
 def _no_datagram(case: Case) -> list[Clause]:
     """Return how many flows got nothing, and how an endpoint failed before it became silent."""
-    before = [cause.before for cause in case.causes if cause.before is not None]
+    now = [cause for cause in case.causes if cause.when is When.NOW]
+    before = [cause.before for cause in now if cause.before is not None]
     counted = said.no_datagram_in(case.ended, case.connections)
     return [counted, *map(said.failed_otherwise_before, before[:1])]
 
@@ -380,20 +381,20 @@ def some_fail(case: Case) -> PortVerdict | None:
     if all(map(_has_denied, failing)):
         return None
     others = [endpoint for endpoint in case.usable if endpoint not in failing]
-    lost: Clause | None = None
+    lost: Sequence[Clause] = ()
     if not any(endpoint.answered_at for endpoint in others):
         do = said.others_untried(len(others))
     elif port.is_quiet:
         do = said.others_answered(len(others))
     else:
         lost = _others_fail(port, failing)
-        do = said.others_serve(len(others), always=lost is None)
+        do = said.others_serve(len(others), always=not lost)
     if len(failing) > 1:
         clauses = [_how_many_fail(failing, len(case.usable)), do, *_why(failing)]
     else:
         cause = failing[0].cause
         clauses = [stated(cause) if cause is not None else said.one_fails(), do]
-    return PortVerdict(Level.ATTENTION, PortState.PARTLY_ANSWERING, [*clauses, *_some(lost)])
+    return PortVerdict(Level.ATTENTION, PortState.PARTLY_ANSWERING, [*clauses, *lost])
 
 
 def _has_denied(endpoint: EndpointFacts) -> bool:
@@ -405,13 +406,13 @@ def _has_denied(endpoint: EndpointFacts) -> bool:
     return endpoint.is_past and cause is not None and cause.code is CauseCode.ENDPOINT_DENIES
 
 
-def _others_fail(port: PortFacts, failing: Sequence[EndpointFacts]) -> Clause | None:
-    """Return how many clients failed, or wait, because of others; None if they are few."""
+def _others_fail(port: PortFacts, failing: Sequence[EndpointFacts]) -> Sequence[Clause]:
+    """Return how many clients failed, or wait, because of others; empty if they are few."""
     if port.max_connections is not None and port.waits.longest_s >= _LONG_S:
-        return at_limit_clauses(port)[0]
+        return at_limit_clauses(port)
     cause = port.last_minute.cause
     is_other = cause is not None and all(cause.get("at") != one.address for one in failing)
-    return (many_unanswered(port) or many_failed(port)) if is_other else None
+    return _some(many_unanswered(port) or many_failed(port)) if is_other else ()
 
 
 def at_limit(case: Case) -> PortVerdict | None:
@@ -668,6 +669,10 @@ def present_first(endpoints: Sequence[EndpointFacts]) -> Sequence[EndpointFacts]
     return sorted(endpoints, key=lambda one: (one.is_past, -(one.cause.count if one.cause else 0)))
 
 
+def _any(_case: Case) -> bool:
+    return True
+
+
 _OF_PLAN: Sequence[Rule] = (
     not_served,
     dropped_from_outside,
@@ -703,23 +708,23 @@ _LATELY: Sequence[Rule] = (
     last_words_unanswered,
 )
 _SERVED: Sequence[Rule] = (none_admitted, lacks_addresses, has_notes, about_to_lose_all, served)
-RULES = (*_OF_PLAN, *_ALL_FAIL, *_SOME_FAIL, *_LATELY, *_SERVED)
+# Cost: the rules of a group aren't asked where none of them can fit.
+_GROUPS: Sequence[tuple[Callable[[Case], bool], Sequence[Rule]]] = (
+    (_any, _OF_PLAN),
+    (lambda case: case.all_fail, _ALL_FAIL),
+    (_any, _SOME_FAIL),
+    (lambda case: not case.is_calm, _LATELY),
+    (_any, _SERVED),
+)
+RULES = tuple(rule for _, rules in _GROUPS for rule in rules)
 """In order: the first that returns a verdict decides; the last one always does."""
 
 
 def decide(port: PortFacts) -> tuple[Rule, PortVerdict]:
     """Return the rule that decides how clients of a Service port are served, and its verdict."""
     case = Case(port)
-    # Cost: rules that can't fit aren't asked.
-    groups = (
-        _OF_PLAN,
-        _ALL_FAIL if case.all_fail else (),
-        _SOME_FAIL,
-        () if case.is_calm else _LATELY,
-        _SERVED,
-    )
-    for rules in groups:
-        for rule in rules:
+    for can_fit, rules in _GROUPS:
+        for rule in rules if can_fit(case) else ():
             if (verdict := rule(case)) is not None:
                 return rule, verdict
     raise AssertionError("the last rule fits every Service port")

@@ -71,7 +71,7 @@ def read_cause(facts: CauseFacts) -> Cause:
         bound = row(**msgspec.convert(params, dict[str, Param])).params
         cause = Cause(row, bound, **given)
         written = write_cause(cause)
-    except (LookupError, TypeError, ValueError, AttributeError):
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
         return _as_written(facts, params, counted)
     is_same = written.sentence == facts.sentence and written.hint == facts.hint
     is_same = is_same and written.code is facts.code

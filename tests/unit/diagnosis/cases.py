@@ -47,6 +47,7 @@ REFUSED = REFUSES.replace(when=When.PAST)
 RESETS, NOTHING = resets(B).replace(count=8), sends_nothing(B).replace(count=3)
 LATE = answers_late(B, 2.5).replace(count=3)
 MUTE = no_datagram(B).replace(count=3)
+MUTE_ONCE = MUTE.replace(before=REFUSES, when=When.PAST)
 MUTE_SINCE = MUTE.replace(before=REFUSES)
 DENIES = denies(POD, "10.244.0.123").replace(count=5)
 DENIED = DENIES.replace(when=When.PAST)
@@ -354,6 +355,11 @@ BESIDE_ONE = [
          said.at_limit(3, 2.0, "TCP", 1, is_pinned=False, is_silent=False),
          endpoints=(READY, EJECTED), last_minute=LatelyFacts(12, cause=LOST), waits=Waits(3, 2.0),
          handling=ONE),
+    case("all-places-of-a-program-that-hangs", rules.some_fail, stated(REFUSES), NOT_ALWAYS,
+         said.at_limit(3, 2.0, "TCP", 1, is_pinned=False, is_silent=True),
+         said.nothing_back("TCP", 9, False, False), endpoints=(READY, EJECTED),
+         last_minute=LatelyFacts(12, cause=LOST), waits=Waits(3, 2.0), handling=ONE,
+         **{**MUTE_PORT, "connections": 9}),
     case("quiet", rules.some_fail, stated(REFUSES), said.others_answered(1),
          endpoints=(READY, EJECTED), last_minute=FAILED, is_quiet=True),
     case("same", rules.some_fail, stated(REFUSES), said.others_serve(1), endpoints=(READY, EJECTED),
@@ -378,6 +384,9 @@ FLOWS = [
          last_minute=LatelyFacts(12, unanswered=9), **UDP),
     case("none-since", rules.unanswered, said.get_no_answer(), said.no_datagram_in(3, 3),
          endpoints=(UNHEARD,), last_minute=LatelyFacts(12, unanswered=3), **UDP),
+    case("which-was-long-ago", rules.never_answered, said.no_datagram_in(3, 3),
+         endpoints=(failing(MUTE_ONCE, connections=3, is_past=True),),
+         **{**UDP, **MUTE_PORT, "connections": 3}),
     case("too-few", rules.served, SERVED_BY_1, last_minute=LatelyFacts(12, unanswered=2), **UDP),
     case("few-of-many", rules.served, SERVED_BY_1, last_minute=LatelyFacts(100, unanswered=9),
          **UDP),

@@ -68,6 +68,9 @@ def test_an_older_proxy_sends_no_clauses():
     port = make_port(**QUIET)
     port.state = StateFacts(Level.OK, sentence="Served by 2 endpoints")
     assert sentence_at(port, NOW) == "Served by 2 endpoints"
+    port = make_port(notes=(A, B))
+    port.state = StateFacts(Level.OK, sentence="Served; a is unknown; 1 further note")
+    assert and_mistakes(port) == "", "its sentence contains them"
 
 
 @pytest.mark.parametrize(

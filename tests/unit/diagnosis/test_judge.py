@@ -7,6 +7,7 @@ from userspace_proxy.causes.endpoints import refuses, silent, silent_to_some
 from userspace_proxy.causes.say import remedy
 from userspace_proxy.causes.services import (
     NOTES_MAX,
+    external_ip_off,
     health_check_fails,
     more_notes,
     none_was_local,
@@ -90,6 +91,14 @@ def test_without_a_cause_a_clause_has_the_remedy():
     lately = replace(make_port().last_minute, connections=8, flaps=3)
     state = judge(make_port(endpoints=(READY,), last_minute=lately))
     assert (state.code, state.hint) == (None, said.flaps(3, "shop", "web").hint)
+
+
+def test_the_remedy_is_that_of_the_clause_that_decides():
+    lately = replace(make_port().last_minute, connections=8, flaps=3)
+    port = make_port(endpoints=(READY,), last_minute=lately, path=IN_KERNEL)
+    _, verdict = decide(port)
+    assert [bool(clause.hint) for clause in verdict.clauses] == [True, True]
+    assert judge(port).hint == said.flaps(3, "shop", "web").hint
 
 
 def test_clients_outside_the_source_ranges_are_a_cause_and_no_problem():
@@ -221,6 +230,10 @@ def test_what_is_kept_for_mistakes_of_others_is_a_note_with_the_first_of_them():
     items = [replace(item, keeps=WEB) for item in items]
     (port,) = given(make_port(), rejected=items)
     assert port.notes == (object_kept("m/web.yaml:3"),)
+    off = external_ip_off("203.0.113.7", "external IPs are off")
+    (partly,) = given(replace(make_port(), notes=(off,)), rejected=items)
+    assert partly.notes == (object_kept("m/web.yaml:3"), off)
+    assert partly.state.word == PortState.PARTLY_SERVED
 
 
 def test_a_health_check_that_is_not_served_is_a_note_of_its_service():

@@ -240,6 +240,12 @@ def test_fields_that_are_absent_are_empty():
     assert read_cause(CauseFacts(CauseCode.NOT_READY)) == as_read(CauseCode.NOT_READY)
 
 
+def test_a_number_that_no_proxy_writes_is_read_as_words():
+    fields = {**WORDS, "code": "endpoint-answers-late", "kind": "answers_late"}
+    cause = read(**fields, params={"at": AT, "waited_s": 10**400})
+    assert words_of(cause)[1] == WORDS["sentence"]
+
+
 def test_a_default_may_be_absent():
     params = {"at": AT}
     assert read(**{**REFUSES, "params": params}) == refuses(AT).replace(count=2)
