@@ -238,7 +238,7 @@ def test_a_chain_that_drops_an_endpoints_datagrams_is_named(tmp_path, steering):
         assert "drops its answers" in explained
         assert "✓ firewall" not in explained
         testbed.shell("nft delete table ip evil")
-        assert testbed["pod"].asks(DNS.address) == "one"
+        assert testbed["pod"].asks(DNS.address) == "one: hello"
         wait_for("its end", lambda: "chain" not in sentence(), hint=testbed.agent.log)
 
 
