@@ -159,7 +159,7 @@ unreachable = _endpoint(
     f"pod, and look at the pod's node; if all are right, {_FIREWALL} rejects {_HERE}",
     outside=_UNREACHABLE_OUTSIDE,
 )
-"""Dials that a router, or the endpoint's host, reports to be in vain."""
+"""Dials that a router, or the endpoint's host, reports as undeliverable."""
 
 
 prohibited = _endpoint(
@@ -467,19 +467,23 @@ cuts_off = _endpoint(
 """Connections that the endpoint answers, and then resets."""
 
 
-_MTU = (
-    "Large packets may exceed the MTU on the way to {ip}: compare the MTU in `ip link` on both "
-    'ends and between (tunnels, VPNs), let ICMP type 3 code 4 and ICMPv6 "packet too big" pass, '
-    "or clamp the MSS to the path's MTU; a firewall that drops packets with data, a link that "
-    "loses many packets, and a host that has just gone look the same"
-)
+def _mtu_hint(peer: str) -> str:
+    return (
+        f"Large packets may exceed the MTU on the way to {peer}: compare the MTU in `ip link` on "
+        'both ends and between (tunnels, VPNs), let ICMP type 3 code 4 and ICMPv6 "packet too big" '
+        "pass, or clamp the MSS to the path's MTU; a firewall that drops packets with data, a link "
+        "that loses many packets, and a host that has just gone look the same"
+    )
+
+
+_MTU = _mtu_hint("{ip}")
 
 
 @cause(
     CauseCode.PACKETS_LOST,
     about="{client}",
     past="client {client} did not acknowledge the answers that it was sent",
-    hint=_MTU.replace("{ip}", "{client}"),
+    hint=_mtu_hint("{client}"),
 )
 def not_to_client(client: str) -> str:
     """Of connections whose client, which is no fault of an endpoint, doesn't get the answers."""

@@ -120,7 +120,7 @@ class Ageing:
             connection.abort(errno.ETIMEDOUT)
             return
         if up.is_stalled or connection.speaker is up:
-            _note_mute(connection, up, dial.endpoint)
+            _note_stalled(connection, up, dial.endpoint)
         if connection.seen_moving_at is not None and moved == connection.seen_moved:
             up.give_up_pipe()
             down.give_up_pipe()
@@ -166,7 +166,7 @@ def unanswered(sock: _socket.socket) -> int:
     return found.sent_again + found.probed
 
 
-def _note_mute(connection: TcpConnection, up: Direction, endpoint: SocketAddress | None) -> None:
+def _note_stalled(connection: TcpConnection, up: Direction, endpoint: SocketAddress | None) -> None:
     """Note whether the endpoint acknowledges nothing any more to a client that waits."""
     is_stalled = not up.is_ended and is_lost_to(up.sink)
     if endpoint is not None:

@@ -257,7 +257,7 @@ class TcpConnection:
         is_first = up and down and down.bytes_moved and not (up.is_ended or down.is_ended)
         if up and exchange and is_first and self.speaker is up:
             lasted_s = self.reactor.now - exchange.answered_at
-            exchange.is_owed = owes_answer(up, lasted_s, is_left=direction is up)
+            exchange.has_unanswered_request = owes_answer(up, lasted_s, is_left=direction is up)
 
     def direction_ended(self, direction: Direction) -> None:
         """Close both sockets when both directions have ended."""

@@ -502,8 +502,9 @@ def ended_unanswered(count: int, total: int, why: object = None) -> str:
 
 
 @clause(
-    hint="Read the log of the program: it may hang, or have begun anew and not know these clients, "
-    "who have to begin anew, too; or its host has gone, or a firewall or route drops packets since"
+    hint="Read the log of the program: it may hang, or have been restarted and not know these "
+    "clients, who have to connect again; or its host has gone, or a firewall or route drops "
+    "packets since"
 )
 def stalled(
     count: int, total: int, protocol: str, address: str, endpoints: int, has_former: bool

@@ -33,9 +33,9 @@ from .symptoms import (
     many_failed,
     many_flaps,
     many_idle,
-    many_owed,
     many_saved_late,
     many_unanswered,
+    many_unanswered_requests,
 )
 
 _REASONS_SHOWN = 3
@@ -476,13 +476,13 @@ def answers_are_late(case: Case) -> PortVerdict | None:
 
 def last_words_unanswered(case: Case) -> PortVerdict | None:
     """Connections ended without an answer to the client's last words."""
-    port, owed = case.port, many_owed(case.port)
-    if owed is None:
+    port, many = case.port, many_unanswered_requests(case.port)
+    if many is None:
         return None
     if port.last_minute.is_unusual:
-        return _failed_lately(port, *_now(port), owed)
+        return _failed_lately(port, *_now(port), many)
     # Perhaps its clients have the last word: nothing shows that they are served.
-    return PortVerdict(Level.OK, PortState.UNKNOWN, (owed,), _some_causes(port.last_minute.cause))
+    return PortVerdict(Level.OK, PortState.UNKNOWN, (many,), _some_causes(port.last_minute.cause))
 
 
 def _failed_lately(port: PortFacts, *clauses: Clause) -> PortVerdict:

@@ -52,8 +52,9 @@ class Symptom:
     """Its field."""
     how: str = ""
     """How such connections failed, in brackets behind a sum; empty: they aren't failed ones."""
-    is_sure: bool = False
-    """Nothing but an endpoint, or the lack of one, can be the reason: a smaller share is news."""
+    share: float = SILENT_SHARE
+    """From which share of all connections on they are news. ``SHARE``: nothing but an endpoint, or
+    the lack of one, can be the reason. Flows without an answer are as those that clients leave."""
     find: Callable[[Endpoints], _Failures] | None = None
     """Yields the last such failure of each endpoint; None: no endpoint is to blame."""
     cause: Callable[[EndpointVerdict, Streak], Cause] | None = None
@@ -136,13 +137,13 @@ def _of_late(verdict: EndpointVerdict, streak: Streak) -> Cause:
 
 
 SYMPTOMS = (
-    Symptom("refused", "not connected", True, _dials_before, _of_dial),
-    Symptom("unanswered", "ended without an answer", True, _ended, _of_end),
-    Symptom("client_aborts", "left before an answer", False, _left, _of_end),
-    Symptom("endpoint_aborts", "cut off after an answer began", False, _cuts, _of_cut),
-    Symptom("queued", "had waited for an endpoint", True),
+    Symptom("refused", "not connected", SHARE, _dials_before, _of_dial),
+    Symptom("unanswered", "ended without an answer", SHARE, _ended, _of_end),
+    Symptom("client_aborts", "left before an answer", find=_left, cause=_of_end),
+    Symptom("endpoint_aborts", "cut off after an answer began", find=_cuts, cause=_of_cut),
+    Symptom("queued", "had waited for an endpoint", SHARE),
     Symptom("removed", "reset as their endpoint had left: on-endpoint-removal"),
-    Symptom("late", "", False, _late, _of_late),
+    Symptom("late", find=_late, cause=_of_late),
     Symptom("idle"),
     Symptom("unanswered_requests"),
     Symptom("flaps"),
@@ -301,7 +302,7 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> Clause |
     # A connection that has ended may have begun more than a minute ago.
     failed = sum(counts.values())
     total = max(lately.connections + lately.refused + lately.queued, failed)
-    sure = sum(count for symptom, count in counts.items() if symptom.is_sure)
+    sure = sum(count for symptom, count in counts.items() if symptom.share == SHARE)
     if not (are_many(lately, sure, total, SHARE) or are_many(lately, failed, total)):
         return None
     is_lost = lately.cause is not None and lately.cause.code is CauseCode.PACKETS_LOST
@@ -392,7 +393,7 @@ def many_idle(port: PortFacts) -> Clause | None:
     return None if total is None else said.ended_idle(count, total)
 
 
-def many_owed(port: PortFacts) -> Clause | None:
+def many_unanswered_requests(port: PortFacts) -> Clause | None:
     """Return how many connections ended after an answer, without one to the client's last words.
 
     None if they are few.

@@ -107,7 +107,7 @@ class Exchange:
 
     __slots__ = (
         "_blamed", "_client", "answered_at", "asked_at", "code", "counters", "first_byte_s",
-        "is_owed", "reset_as",
+        "has_unanswered_request", "reset_as",
     )  # fmt: skip
 
     def __init__(self, counters: EndpointCounters, blamed: Blamed, client: str, now: float) -> None:
@@ -121,7 +121,7 @@ class Exchange:
         self.code: CauseCode | None = None
         """Why the client got no answer, or not all of it; None if nothing shows that. A late byte
         may still reach it."""
-        self.is_owed = False
+        self.has_unanswered_request = False
         """A further answer was due as the first side ended."""
         self.reset_as: tuple[str, EndedBy] | None = None
         """Cause and side of a reset that may have to wait; None if connections aren't logged."""
@@ -184,7 +184,7 @@ class Exchange:
         """Count the connection as ended."""
         counters = self.counters
         counters.active -= 1
-        if self.is_owed and not self.code:
+        if self.has_unanswered_request and not self.code:
             counters.unanswered_requests += 1
         if is_stalled:
             counters.stalled -= 1

@@ -22,9 +22,9 @@ from userspace_proxy.diagnosis.symptoms import (
     many_failed,
     many_flaps,
     many_idle,
-    many_owed,
     many_saved_late,
     many_unanswered,
+    many_unanswered_requests,
 )
 from userspace_proxy.facts import LATELY_S, EndpointCounters, LatelyFacts, PortState
 from userspace_proxy.facts.lately import Lately
@@ -447,7 +447,7 @@ def test_what_is_owed_is_a_failure_where_that_is_no_habit(owed, connections, sel
 
 
 def test_few_ends_without_an_answer_are_no_news_and_none_beside_worse():
-    assert many_owed(served(LatelyFacts(40, unanswered_requests=3), **SENT)) is None
+    assert many_unanswered_requests(served(LatelyFacts(40, unanswered_requests=3), **SENT)) is None
     _, (_, failed) = told_of(served(LatelyFacts(40, refused=9, unanswered_requests=10), **SENT))
     assert failed == said.connections_failed(9, 49, ())
 

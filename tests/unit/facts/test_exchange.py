@@ -94,7 +94,7 @@ def test_only_a_client_that_leaves_counts_as_one_that_has_waited_before():
 def test_what_is_owed_is_counted_unless_something_else_was(code, owed):
     counters = EndpointCounters()
     talk = exchange(counters)
-    talk.is_owed, talk.code = True, code
+    talk.has_unanswered_request, talk.code = True, code
     talk.note_ended(is_stalled=True)
     assert (counters.unanswered_requests, counters.active, counters.stalled) == (owed, -1, -1)
 
