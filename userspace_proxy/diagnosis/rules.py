@@ -96,7 +96,7 @@ class Case:
 
     @cached_property
     def are_silent(self) -> bool:
-        """Whether all that fail send nothing: an observation while nobody else is answered."""
+        """Whether all that fail send nothing: an observation while no other client is answered."""
         return all(e.cause and e.cause.code.traits.is_unanswered for e in self.failing)
 
     @property

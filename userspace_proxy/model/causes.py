@@ -44,7 +44,7 @@ class Traits:
     is_of_address: bool = False
     """Some addresses of the Service port aren't served, perhaps all."""
     is_mistake: bool = False
-    """Somebody has written what has no effect; other notes are as intended."""
+    """A user has written something that has no effect; other notes are as intended."""
     is_by_design: bool = False
     """The Service, or this address, isn't this proxy's to serve."""
     is_of_pods: bool = False
