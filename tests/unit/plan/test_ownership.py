@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from userspace_proxy.causes.cause import Cause
 from userspace_proxy.causes.say import object_of
-from userspace_proxy.causes.services import external_ip_of, held_by, lost_to
+from userspace_proxy.causes.services import external_ip_of, held_by, lost_as_address, lost_to
 from userspace_proxy.model import (
     Frontend,
     IPFamily,
@@ -353,6 +353,15 @@ def test_an_address_that_is_lost_is_a_note_where_others_are_served(
     assert (part.service, part.is_part) == (WEB, True)
     kind, _, number = what.rpartition(" ")
     assert web.notes == (lost_to(object_of(part.cause), kind, number, "shop/cart:http"),)
+
+
+def test_an_external_ip_of_another_service_is_noted_as_its_address():
+    ip = "203.0.113.7"
+    planner = Planner(NodeFacts(external_ip_networks=("203.0.113.0/24",)))
+    owner, other = service(CART, cluster_ips=(ip,)), service(WEB, created=NEW, external_ips=(ip,))
+    plan = planner.plan(store_of(owner, other).snapshot())
+    (web,) = [port for port in plan.ports.values() if port.key.name.service == WEB]
+    assert web.notes == (lost_as_address(ip, "external IP", ip, str(CART)),)
 
 
 def test_lost_addresses_are_noted_in_one_order_whichever_was_lost_first():
