@@ -21,6 +21,7 @@ from .mirror import KIT, PACKAGE, ROOT, TESTS, test_of
 PURE = (
     *(PACKAGE / name for name in ("model", "cluster", "policy", "balance", "plan", "names")),
     PACKAGE / "facts",
+    PACKAGE / "diagnosis",
     *(KIT / "faults" / name for name in ("fault_types.py", "toxics.py")),
 )
 """Packages and modules that do no I/O and have no clock."""

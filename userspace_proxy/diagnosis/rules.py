@@ -723,8 +723,11 @@ RULES = tuple(rule for _, rules in _GROUPS for rule in rules)
 def decide(port: PortFacts) -> tuple[Rule, PortVerdict]:
     """Return the rule that decides how clients of a Service port are served, and its verdict."""
     case = Case(port)
-    for can_fit, rules in _GROUPS:
-        for rule in rules if can_fit(case) else ():
-            if (verdict := rule(case)) is not None:
-                return rule, verdict
-    raise AssertionError("the last rule fits every Service port")
+    verdicts = (
+        (rule, verdict)
+        for can_fit, rules in _GROUPS
+        if can_fit(case)
+        for rule in rules
+        if (verdict := rule(case)) is not None
+    )
+    return next(verdicts)

@@ -5,7 +5,9 @@ from userspace_proxy.causes.endpoints import refuses, silent
 from userspace_proxy.causes.say import Form, say
 from userspace_proxy.diagnosis.clause import (
     ClauseRow,
+    before_cause,
     clause,
+    fixed,
     joined,
     planned_of,
     sentence_of,
@@ -43,6 +45,14 @@ def test_equal_facts_are_equal_clauses_however_they_are_given():
 def test_a_clause_has_the_parameters_of_its_row(give):
     with pytest.raises(TypeError, match="takes c"):
         give()
+
+
+def test_a_row_without_parameters_and_one_before_a_cause_need_no_function():
+    assert (fixed("fail", "clients fail")().text, str(fixed("fail", ""))) == (
+        "clients fail", "fail",
+    )  # fmt: skip
+    besides = before_cause("besides", "besides, ")(REFUSES)
+    assert (besides.text, besides.causes) == (f"besides, {say(REFUSES)}", (REFUSES,))
 
 
 def test_a_row_is_read_for_the_words_the_plan_and_what_to_do():

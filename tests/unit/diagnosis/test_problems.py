@@ -1,9 +1,10 @@
 import pytest
 
-from userspace_proxy.diagnosis.problems import problems_of_node, summarise
+from userspace_proxy.diagnosis.problems import codes_of_node, late_s, problems_of_node, summarise
 from userspace_proxy.facts import (
     BridgeFacts,
     ClientAddressFacts,
+    FirewallFacts,
     LastStateFacts,
     Level,
     MemoryFacts,
@@ -13,6 +14,7 @@ from userspace_proxy.facts import (
     TrackingFacts,
     UnservedFacts,
 )
+from userspace_proxy.model import CauseCode
 
 from ..status.views import (
     NOW,
@@ -27,6 +29,24 @@ from ..status.views import (
 )
 
 HELD_BY = "node port 30080/TCP is held by nginx (pid 812)"
+
+
+def test_causes_of_the_whole_node_have_codes():
+    assert codes_of_node(make_calm_view()) == frozenset()
+    chain = FirewallFacts("inet evil in", "rule tcp dport 80 reject")
+    assert codes_of_node(make_view(firewalls=(chain,))) == {CauseCode.FIREWALL_DROPS}
+
+
+@pytest.mark.parametrize(
+    ("sync", "waited_s"),
+    [
+        pytest.param(SyncFacts(waiting_since=NOW - 190), 190, id="waits"),
+        pytest.param(SyncFacts(last_queued=NOW - 190, last_done=NOW - 200), 190, id="not-begun"),
+        pytest.param(SyncFacts(last_queued=NOW - 190, last_done=NOW - 180), 0, id="in-force"),
+    ],
+)
+def test_a_change_is_late_until_it_is_in_force(sync, waited_s):
+    assert late_s(sync, NOW) == waited_s
 
 
 def test_a_ports_problem_has_its_remedy_beside_it():
@@ -124,6 +144,19 @@ def test_a_ports_problem_has_its_remedy_beside_it():
             Level.TROUBLE,
             "The last round failed: No buffer space available",
             id="failed-round",
+        ),
+        pytest.param(
+            {"client_address": ClientAddressFacts(problem="not permitted")},
+            Level.TROUBLE,
+            "Client addresses: not permitted",
+            id="client-addresses",
+        ),
+        pytest.param(
+            {"firewalls": (FirewallFacts("inet evil in", "rule tcp dport 80 reject"),)},
+            Level.TROUBLE,
+            "Chain inet evil in may drop packets to Services on their way in: "
+            "rule tcp dport 80 reject",
+            id="firewall",
         ),
         pytest.param(
             {"descriptors": 95, "descriptor_limit": 100},

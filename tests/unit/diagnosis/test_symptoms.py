@@ -28,7 +28,7 @@ from userspace_proxy.diagnosis.symptoms import (
 )
 from userspace_proxy.facts import LATELY_S, EndpointCounters, LatelyFacts, PortState
 from userspace_proxy.facts.lately import Lately
-from userspace_proxy.model import DataPath, Handling, Hold, SocketAddress
+from userspace_proxy.model import CauseCode, DataPath, Handling, Hold, SocketAddress
 from userspace_proxy.model.failures import Failure
 from userspace_proxy.policy import PathDecision
 
@@ -387,6 +387,18 @@ def test_flows_to_a_port_that_is_closed_at_times_are_refused_or_unanswered():
     assert told_of(served(facts, **UDP)) == (rules.answers_are_missed, [clause])
     # Of TCP that is known.
     assert found(Lately(40, 5, 13), ended(5.0), refused).cause.row is resets
+
+
+def test_open_flows_that_are_answered_no_more_come_before_those_of_the_last_minute():
+    endpoint = replace(READY, stalled=2)
+    port = served(LatelyFacts(12, unanswered=9), endpoint, stalled=2, active=4, **UDP)
+    assert many_unanswered(port) == said.stalled(2, 4, "UDP", READY.address, 1, has_former=False)
+
+
+def test_clients_that_left_are_not_said_to_have_failed():
+    port = served(LatelyFacts(30, client_aborts=4), READY)
+    assert many_failed(port) == said.clients_left(4, 30)
+    assert many_failed(port, but=[CauseCode.ENDPOINT_REFUSES]) is None, "nothing shows why"
 
 
 def test_an_endpoint_whose_flows_were_late_has_not_left_once_that_was_a_minute_ago():
