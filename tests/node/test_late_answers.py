@@ -246,7 +246,7 @@ def test_flows_that_are_kept_and_answered_no_more_are_told_until_they_are_answer
             assert ask(is_answered=True)["level"] == "ok"
         said = f"2 of 2 open flows get no answer any more from {two.ip('one')}:{GAME.target}"
         wait_for(said, lambda: ask(is_answered=False)["sentence"] == said)
-        assert "begun anew" in state()["hint"]
+        assert "restarted" in state()["hint"]
         wait_for("an answer", lambda: ask(is_answered=True)["sentence"] == "Served by 1 endpoint")
 
 
