@@ -259,7 +259,7 @@ class Group(CounterTable):
         """Note what keeps this node's packets from an endpoint; None: nothing is known.
 
         Args:
-            way: Where it is: who looks at one knows nothing of the other.
+            way: Where it is; each is looked at by another watcher.
         """
         key = endpoint, way
         if self._obstacles.get(key) == obstacle:
