@@ -19,7 +19,7 @@ from ..kernel.tcp_state import CLOSE_WAIT, tcp_info
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..model import SocketAddress, contains
-from ..model.connection_ends import EndedBy
+from ..model.connection_ends import EndedBy, EndReason
 from ..model.proxy_protocol import HEADER_BYTES, Header, MalformedHeader, read_header
 from .engine import Engine
 from .frontends import Announced
@@ -74,7 +74,7 @@ class AcceptedHeaders:
         except OSError:
             connection.group.counters.shortages += 1
             connection.group.counters.refused += 1
-            connection.finish("unanswered", as_reset=True)
+            connection.finish(EndReason.UNANSWERED, as_reset=True)
             return
         self._deadlines.start(connection, self._engine.reactor.now)
 
@@ -101,7 +101,7 @@ class AcceptedHeaders:
         except BlockingIOError:
             return False
         except OSError:
-            connection.finish("reset", as_reset=True, by=EndedBy.CLIENT)
+            connection.finish(EndReason.RESET, as_reset=True, by=EndedBy.CLIENT)
             return True
         except MalformedHeader as exc:
             self._refuse(connection, exc.message)
@@ -141,7 +141,7 @@ class AcceptedHeaders:
                     "hint": "--accept-proxy-protocol contains that address",
                 },
             )
-        connection.finish("no PROXY header", as_reset=True)
+        connection.finish(EndReason.NO_HEADER, as_reset=True)
 
 
 def _has_ended(sock: _socket.socket) -> bool:

@@ -7,6 +7,7 @@ import asyncio
 from ..kernel.ephemeral import EPHEMERAL
 from ..kernel.neighbours import absent_hop
 from ..model import DialFailure, Failure
+from ..model.connection_ends import EndReason
 from ..policy.flow_table import FlowTable
 from ..policy.shares import CONNECTION_BYTES
 from .engine import Engine
@@ -69,7 +70,7 @@ class UdpFlows:
         for flow in self.table.expired(self._engine.clock()):
             # One that waits has a deadline of its own.
             if not flow.is_waiting:
-                flow.listener.end(flow, "idle")
+                flow.listener.end(flow, EndReason.IDLE)
         self._timer = (
             self._engine.loop.call_later(_SWEEP_S, self._sweep) if len(self.table) else None
         )
@@ -79,5 +80,5 @@ def _evict(flow: UdpFlow | None) -> bool:
     if flow is None:
         return False
     flow.group.counters.evicted += 1
-    flow.listener.end(flow, "evicted")
+    flow.listener.end(flow, EndReason.EVICTED)
     return True

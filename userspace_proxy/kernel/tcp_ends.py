@@ -14,7 +14,7 @@ from __future__ import annotations
 import _socket
 import errno
 
-from ..model.connection_ends import EndedBy
+from ..model.connection_ends import EndedBy, EndReason
 from ..model.failures import Failure
 from .tcp_state import is_connected, silence, tcp_info, unacknowledged_bytes, unread_bytes
 
@@ -34,7 +34,7 @@ _SO_MEMINFO = 55
 
 def reset_as(
     number: int | None, client: _socket.socket, endpoint: _socket.socket
-) -> tuple[str, EndedBy]:
+) -> tuple[EndReason, EndedBy]:
     """Return how a connection failed, and by the side that isn't connected any more.
 
     Args:
@@ -44,7 +44,7 @@ def reset_as(
     """
     is_by_client = is_connected(endpoint) or not is_connected(client)
     by = EndedBy.CLIENT if is_by_client else EndedBy.ENDPOINT
-    return "timed out" if number in _SILENT else "reset", by
+    return EndReason.TIMED_OUT if number in _SILENT else EndReason.RESET, by
 
 
 def loss(
