@@ -119,13 +119,13 @@ def diagnose(
         if cause is not None and cause.code is CauseCode.NO_SLICE:
             cause = slices.get(key, cause)
         # The port's cause contains it.
-        own = tuple(note for note in notes.pop(key, ()) if not _says(cause, note))
+        own = tuple(note for note in notes.pop(key, ()) if not says(cause, note))
         of_endpoints = _of_one_side(port, answered)
         judged.append(_judged(port, _Shown(cause, own, of_endpoints), judge))
     return tuple(judged)
 
 
-def _says(cause: Cause | None, note: Cause) -> bool:
+def says(cause: Cause | None, note: Cause) -> bool:
     """Return whether a cause states what a note does: the same fact, or the same line."""
     if cause is None:
         return False
@@ -162,8 +162,8 @@ def _with_notes(notes: Sequence[Cause], own: Sequence[Cause]) -> tuple[Cause, ..
     These have the place, too, of some of the former.
     """
     own = first_notes(own)
-    placed = {problem for note in own if (problem := note.get("problem"))}
-    return (*own, *(note for note in notes if note.get("note") not in placed))
+    placed = {note.replace(within="").fact for note in own if note.within}
+    return (*own, *(note for note in notes if note.fact not in placed))
 
 
 def _answered(ports: Iterable[PortFacts]) -> Mapping[_Key, float]:
@@ -231,10 +231,11 @@ def _notes(
 
 def cause_of(item: RejectedFacts) -> Cause:
     """Return that an object about a Service isn't used as it is written."""
-    problem = item.problem or item.line
+    if item.note is not None:
+        return item.note.replace(within=item.place)
     if item.object:
-        return rejected(item.object, item.line, problem)
-    return of_object(item.line, problem)
+        return rejected(item.object, item.line)
+    return of_object(item.line)
 
 
 def _rejected_slices(items: Iterable[RejectedFacts]) -> dict[str, Cause]:
@@ -242,13 +243,11 @@ def _rejected_slices(items: Iterable[RejectedFacts]) -> dict[str, Cause]:
     named: dict[str, Cause] = {}
     unnamed: dict[str, Cause] = {}
     for item in items:
-        kind, _, key = item.object.partition(" ")
-        if kind in _SLICES:
+        if item.kind in _SLICES:
             for service in item.services:
                 named.setdefault(service, slice_rejected(item.object, item.line))
-        if kind == _SLICES[0] and not item.services:
-            namespace, _, name = key.partition("/")
-            for service in itertools.accumulate(name.split("-"), "{}-{}".format):
+        if item.kind == _SLICES[0] and not item.services:
+            for service in itertools.accumulate(item.name.split("-"), "{}-{}".format):
                 cause = unnamed_slice_rejected(item.object, item.line, service)
-                unnamed.setdefault(f"{namespace}/{service}", cause)
+                unnamed.setdefault(f"{item.namespace}/{service}", cause)
     return {**unnamed, **named}

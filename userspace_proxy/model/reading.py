@@ -24,6 +24,7 @@ from .endpoints import Endpoint, EndpointSlice, SlicePort
 from .names import ServiceKey, SliceKey
 from .nodes import Node
 from .notation import check_label, check_subdomain
+from .notes import Note, NoteKind
 from .quoting import quoted
 from .slice_annotations import Preference, read_preference
 from .wire import (
@@ -82,7 +83,7 @@ def read_slice(
     namespace = namespace_of(wire.metadata)
     preference = read_preference(wire.metadata.annotations)
     endpoints, hints = [], _Hints()
-    notes: list[str] = []
+    notes: list[Note] = []
     for i, item in enumerate(wire.endpoints or ()):
         # Clients use the first address only. Source: discovery.k8s.io/v1, Endpoint.addresses.
         if are_names:
@@ -97,7 +98,7 @@ def read_slice(
             pod = intern(_pod_of(item.target_ref, namespace, f"endpoints[{i}].targetRef"))
         except FieldError as exc:
             if with_pods:
-                notes.append(f"{exc}: {address} has no pod")
+                notes.append(NoteKind.NO_POD(str(exc), address))
         endpoints.append(_endpoint(item, address, preference, hints, hostname, pod))
     made = EndpointSlice(
         key=SliceKey(namespace, name_of(wire.metadata)),
@@ -217,7 +218,7 @@ class _Hints:
     """The zones and nodes that the hints of one slice name."""
 
     def __init__(self) -> None:
-        self.notes: tuple[str, ...] = ()
+        self.notes: tuple[Note, ...] = ()
         self.zones: set[str] = set()
         self.nodes: set[str] = set()
 
@@ -232,9 +233,7 @@ class _Hints:
         names = [item.name for item in items if item.name]
         new = [name for name in names if name not in found]
         if len(found) + len(new) > HINTED_MAX:
-            self.notes = (
-                f"hints name more than {HINTED_MAX:,} zones or nodes: others are left out",
-            )
+            self.notes = (NoteKind.TOO_MANY_HINTS(HINTED_MAX),)
             return HINTED_OTHERS
         found.update(new)
         return _only(names[0]) if len(names) == 1 else _shared(tuple(names))
@@ -273,12 +272,12 @@ def valid_networks(texts: Iterable[str | None]) -> tuple[str, ...]:
     return tuple(networks)
 
 
-def _name_of(addresses: list[str] | None, path: str, notes: list[str]) -> str | None:
+def _name_of(addresses: list[str] | None, path: str, notes: list[Note]) -> str | None:
     """Return the first name; None, and a note, if it is none."""
     try:
         return read_host((addresses or [""])[0])
     except ConfigError as exc:
-        notes.append(f"{path}: {exc}")
+        notes.append(NoteKind.NAME_WRONG(path, str(exc)))
         return None
 
 

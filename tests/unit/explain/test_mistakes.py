@@ -30,7 +30,7 @@ def made_of(*rejected, port=None, service="shop/web"):
     ],
 )
 def test_the_sentence_about_a_mistake_in_an_object_is_that_of_its_port(port, sentence):
-    rejected = RejectedFacts(UNLABELLED, "Service shop/web", ("shop/web",))
+    rejected = RejectedFacts(UNLABELLED, "Service shop/web", services=("shop/web",))
     subject = made_of(rejected, port=port)
     said = explain(subject).sentence
     assert said == f"{sentence}Service shop/web is rejected: {UNLABELLED}"
@@ -48,7 +48,7 @@ def test_a_health_check_that_is_not_served_has_what_follows_from_it():
 
 
 def test_a_service_without_a_port_has_its_mistakes_as_steps():
-    rejected = RejectedFacts(UNLABELLED, "Service shop/cart", ("shop/cart",))
+    rejected = RejectedFacts(UNLABELLED, "Service shop/cart", services=("shop/cart",))
     (step,) = mistakes(made_of(rejected, service="shop/cart"))
     said = f"Service shop/cart is rejected: {UNLABELLED}"
     assert (step.level, step.what) == (Level.TROUBLE, said)
@@ -67,7 +67,10 @@ WITHOUT_SLICE = replace(make_port(endpoints=()), cause=as_read(CauseCode.NO_SLIC
 
 
 def test_a_rejected_slice_that_names_no_service_is_the_first_line_of_the_one_it_is_named_after():
-    subject = made_of(RejectedFacts(UNLABELLED, "EndpointSlice shop/web-1"), port=WITHOUT_SLICE)
+    subject = made_of(
+        RejectedFacts(UNLABELLED, "EndpointSlice shop/web-1", "EndpointSlice", "shop", "web-1"),
+        port=WITHOUT_SLICE,
+    )
     said = f"EndpointSlice shop/web-1, by its name a slice of it, is rejected: {UNLABELLED}"
     assert explain(subject).sentence == f"Clients are refused: {said}"
     assert [*subject.others_rejected] == [*mistakes(subject)] == []

@@ -1,5 +1,6 @@
 import pytest
 
+from tests.unit.causes.samples import a_note
 from tests.unit.status.views import (
     NOW,
     make_address,
@@ -15,7 +16,7 @@ from tests.unit.status.views import (
 from userspace_proxy.causes.cause import as_read
 from userspace_proxy.causes.endpoints import denies, fault_on_purpose, resets
 from userspace_proxy.causes.say import remedy, say
-from userspace_proxy.causes.services import external_ip_off, not_followed, source_denied
+from userspace_proxy.causes.services import external_ip_off, source_denied
 from userspace_proxy.causes.slices import none_local
 from userspace_proxy.explain import PathStep, explain
 from userspace_proxy.facts import (
@@ -141,7 +142,7 @@ def test_causes_of_endpoints_are_not_repeated_as_notes():
 
 
 def test_other_causes_are_notes():
-    notes = (not_followed("this field has no effect"), not_followed("nor has this"))
+    notes = (a_note("this field has no effect"), a_note("nor has this"))
     explanation = explain(make_subject(make_port(notes=notes)))
     (note,) = steps_of(explanation, "note")
     assert (note.level, note.what) == (Level.ATTENTION, "nor has this")
@@ -247,7 +248,9 @@ def test_the_node_is_part_of_the_path(changes, topic, level, text):
 
 
 TYPO = RejectedFacts(
-    "/m/z.yaml:5: spec.ports[0].tragetPort: unknown field", "Service shop/cart", ("shop/cart",)
+    "/m/z.yaml:5: spec.ports[0].tragetPort: unknown field",
+    "Service shop/cart",
+    services=("shop/cart",),
 )
 WITH_TYPO = SourceFacts("manifests", "/m", is_synced=True, problems=(TYPO.line,), rejected=(TYPO,))
 

@@ -11,9 +11,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.unit.causes.samples import a_note
 from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.causes.endpoints import dial_failed, resets
-from userspace_proxy.causes.services import not_followed, source_denied
+from userspace_proxy.causes.services import source_denied
 from userspace_proxy.diagnosis.judge import diagnose
 from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.explain import explain, read_subject, render_json, render_text
@@ -149,7 +150,7 @@ def _orders() -> PortFacts:
         ),
         affinity_timeout_s=600,
         admits=("203.0.113.0/24",),
-        notes=(not_followed("annotation userspace-proxy.io/x is unknown"),),
+        notes=(a_note("annotation userspace-proxy.io/x is unknown"),),
         preserved=40,
         failures=4,
         resets=4,

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from ...cluster import Store
 from ...cluster.from_pods import PodEndpoints
 from ...facts import RejectedFacts
+from ...facts.node import NO_OBJECT, ObjectKey
 from ...model import ServiceKey, SliceKey
 from ...model.pod_endpoints import (
     PodKey,
@@ -244,13 +245,13 @@ class ResourceCache:
 
 def _rejected(kind: str, metadata: Metadata, problem: str) -> RejectedFacts:
     key = _key(metadata)
-    name = "/".join(filter(None, key))
     service = key[1]
     if kind == SLICES.kind:
         service = (metadata.labels or {}).get(LABEL_SERVICE_NAME) or ""
-    place = f"{kind} {name or '(without a name)'}"
+    object_ = ObjectKey(kind, *key) if any(key) else NO_OBJECT
+    place = str(object_) or f"{kind} (without a name)"
     services = (f"{key[0]}/{service}",) if key[0] and service else ()
-    return RejectedFacts.at(place, problem, place if name else "", services)
+    return RejectedFacts.at(place, problem, object_, services)
 
 
 def _metadata(item: Any) -> Metadata:

@@ -15,12 +15,14 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ...facts import RejectedFacts
+from ...facts.node import NO_OBJECT, ObjectKey
 from ...model import EndpointSlice, Node, ServiceKey
 from ...model.admission import check_metadata, check_service
 from ...model.composing import ALIASED_NODES_MAX, TextError
 from ...model.document import Document, parse_documents, split_documents
 from ...model.fields import convert_strictly
 from ...model.mirroring import mirror_endpoints, why_not_mirrored
+from ...model.notes import Note
 from ...model.reading import LABEL_SERVICE_NAME, read_node, read_slice
 from ...model.similar import NEARLY_EQUAL, did_you_mean
 from ...model.slice_admission import check_slice
@@ -40,7 +42,7 @@ class MirroredEndpoints:
 
     service: ServiceKey
     slices: tuple[EndpointSlice, ...]
-    why_none: str = ""
+    why_none: Note | None = None
     """Why there are none, though it may have endpoints."""
 
 
@@ -97,7 +99,7 @@ class _Mistake(NamedTuple):
     line: int
     """In the file."""
     problem: str
-    object: str = ""
+    object: ObjectKey = NO_OBJECT
     """As in :class:`RejectedFacts`."""
     service: str = ""
     """The Service that it is about; empty if that can't be read."""
@@ -229,17 +231,17 @@ class _WrittenObject:
         return value if isinstance(value, str) else ""
 
     @property
-    def about(self) -> tuple[str, str]:
-        """What can be read of it: ``kind namespace/name``, and the Service that it is about."""
+    def about(self) -> tuple[ObjectKey, str]:
+        """What can be read of it: which it is, and the Service that it is about."""
         kind, name = self.text("kind") or self.default_kind, self.text("metadata", "name")
         namespace = self.text("metadata", "namespace") or "default"
         if not kind or not name:
-            return "", ""
+            return NO_OBJECT, ""
         if kind == "Node":
-            return f"Node {name}", ""
+            return ObjectKey(kind, "", name), ""
         is_slice = kind == "EndpointSlice"
         service = self.text("metadata", "labels", LABEL_SERVICE_NAME) if is_slice else name
-        return f"{kind} {namespace}/{name}", f"{namespace}/{service}" if service else ""
+        return ObjectKey(kind, namespace, name), f"{namespace}/{service}" if service else ""
 
 
 def _items(document: Document) -> Iterator[_WrittenObject]:

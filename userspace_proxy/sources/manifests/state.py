@@ -15,10 +15,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from ...causes.notes import cause_of
+from ...causes.say import say
 from ...cluster import Snapshot, Store
 from ...facts import RejectedFacts
 from ...model import EndpointSlice, Node, Service, ServiceKey
 from ...model.mirroring import why_left_out
+from ...model.notes import Note
 from .cluster_ips import allocate_cluster_ips, open_ranges
 from .files import Look
 from .node_ports import NodePorts, allocate_node_ports, with_node_ports
@@ -136,7 +139,7 @@ class ManifestState:
     def _allocate(
         self,
         objects: Iterable[Found],
-        unmirrored: Mapping[ServiceKey, str],
+        unmirrored: Mapping[ServiceKey, Note],
         conflicts: list[RejectedFacts],
     ) -> list[Service]:
         """Return all Services with what their manifests leave out; add what isn't possible."""
@@ -147,13 +150,13 @@ class ManifestState:
         if without_ip or without_port:
             places = {f.key: f.place for f in found}
             conflicts.extend(
-                RejectedFacts.at(places[str(key)], problem, services=(str(key),))
+                _not_allocated(places[str(key)], str(key), problem)
                 for key, problem in (*without_ip, *without_port)
             )
         served: dict[ServiceKey, tuple[_Parts, Service]] = {}
         for item in written:
             key = item.service.key
-            parts = (item, cluster_ips[key], node_ports.get(key), unmirrored.get(key, ""))
+            parts = (item, cluster_ips[key], node_ports.get(key), unmirrored.get(key))
             old = self._served.get(key)
             # Most are as they were before an edit.
             served[key] = old if old is not None and old[0] == parts else (parts, _join(*parts))
@@ -161,7 +164,7 @@ class ManifestState:
         return [service for _, service in served.values()]
 
 
-_Parts = tuple[WrittenService, tuple[str, ...], NodePorts | None, str]
+_Parts = tuple[WrittenService, tuple[str, ...], NodePorts | None, Note | None]
 """A Service and what it was given, and why its Endpoints give it no slice."""
 
 
@@ -169,14 +172,21 @@ def _join(
     written: WrittenService,
     cluster_ips: tuple[str, ...],
     node_ports: NodePorts | None,
-    unmirrored: str,
+    unmirrored: Note | None,
 ) -> Service:
     service = written.service
-    if unmirrored:
+    if unmirrored is not None:
         service = replace(service, notes=(*service.notes, unmirrored))
     if cluster_ips != service.cluster_ips:
         service = replace(service, cluster_ips=cluster_ips)
     return service if node_ports is None else with_node_ports(service, node_ports)
+
+
+def _not_allocated(place: str, service: str, problem: str | Note) -> RejectedFacts:
+    if isinstance(problem, str):
+        return RejectedFacts.at(place, problem, services=(service,))
+    note = cause_of(problem)
+    return RejectedFacts.at(place, say(note), services=(service,), note=note)
 
 
 def _about_kept(
@@ -208,7 +218,7 @@ def _services_of(found: Found) -> Iterator[str]:
         yield found.key
 
 
-def _slices(objects: Iterable[Found]) -> tuple[list[EndpointSlice], dict[ServiceKey, str]]:
+def _slices(objects: Iterable[Found]) -> tuple[list[EndpointSlice], dict[ServiceKey, Note]]:
     """Return all slices, and why Endpoints of Services give none."""
     values = [found.value for found in objects]
     written = [v for v in values if isinstance(v, EndpointSlice)]
@@ -224,4 +234,4 @@ def _slices(objects: Iterable[Found]) -> tuple[list[EndpointSlice], dict[Service
         v.service: why_left_out(v.slices, ips[v.service]) if v.service in ips else v.why_none
         for v in mirrored
     }
-    return slices, {service: reason for service, reason in why.items() if reason}
+    return slices, {service: reason for service, reason in why.items() if reason is not None}
