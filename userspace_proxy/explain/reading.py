@@ -40,9 +40,8 @@ def read_subject(status: StatusFacts, service: str, origin: str, *, is_live: boo
     """
     part, key = status.only(service), service.partition(":")[0]
     causes = [cause for port in part.ports for cause in port.state.causes]
-    shown = [
-        item for item in status.source.rejected if any(says(one, cause_of(item)) for one in causes)
-    ]
+    rejected = status.source.rejected
+    shown = {item.line for item in rejected if any(says(one, cause_of(item)) for one in causes)}
     own = status.source.rejected_of(key)
     return Subject(
         service=key,
@@ -51,10 +50,6 @@ def read_subject(status: StatusFacts, service: str, origin: str, *, is_live: boo
         ports=part.ports,
         ignored=[item for item in status.ignored if item.service == key],
         node=status if is_live else None,
-        rejected=() if any(item in shown for item in own) else own,
-        others_rejected=[
-            item
-            for item in status.source.rejected
-            if key not in item.services and item not in shown
-        ],
+        rejected=() if any(item.line in shown for item in own) else own,
+        others_rejected=[i for i in rejected if key not in i.services and i.line not in shown],
     )
