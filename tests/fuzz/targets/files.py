@@ -14,7 +14,7 @@ from userspace_proxy.config.writing import render_config
 from userspace_proxy.errors import ConfigError, InputError, SourceError
 from userspace_proxy.model.document import parse_documents, split_documents
 from userspace_proxy.sources.kubernetes import kubeconfig
-from userspace_proxy.sources.manifests.objects import ManifestReader, read_manifest
+from userspace_proxy.sources.manifests.objects import ManifestReader
 
 PLACE = "file.yaml"
 
@@ -50,7 +50,7 @@ def check_manifest(data: bytes) -> None:
     for line in (*read.problems, *read.ignored):
         _check_line(line, text)
     assert reader.read(text) == read
-    assert read_manifest(text, place=PLACE) == read
+    assert ManifestReader(PLACE).read(text) == read
 
 
 def check_config(data: bytes) -> None:

@@ -5,7 +5,6 @@ Rule 1: one object of each resource is requested, so that it costs the server li
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ from ...errors import SourceError
 from ...model.wire import FieldError, WirePage, decode
 from .client import ApiClient
 from .credentials import Credentials
+from .one_service import asked_once
 from .resources import SERVICES, ResourceCache, resources_of, this_node
-from .responses import TransportError, rejected, unreachable
+from .responses import rejected
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +46,10 @@ async def ask_server(
     """
     client = ApiClient(Credentials(kubeconfig=kubeconfig, master=master))
     try:
-        async with asyncio.timeout(within_s):
-            await client.open()
+        async with asked_once(client, within_s):
             return await _ask(client, node_name, endpoints_from_pods)
     except SourceError as exc:
         return ServerReport(client.url, (str(exc),))
-    except TransportError as exc:
-        return ServerReport(client.url, (unreachable(client.url, exc).text,))
-    except TimeoutError:
-        silence = TransportError(f"no answer within {within_s:g} s")
-        return ServerReport(client.url, (unreachable(client.url, silence).text,))
-    finally:
-        await client.close()
 
 
 async def _ask(client: ApiClient, node_name: str, endpoints_from_pods: bool) -> ServerReport:

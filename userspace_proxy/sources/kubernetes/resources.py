@@ -20,11 +20,11 @@ from ...facts.node import NO_OBJECT, ObjectKey
 from ...model import ServiceKey, SliceKey
 from ...model.pod_endpoints import (
     PodKey,
-    WirePod,
     WireSelectingService,
     read_pod,
     read_selection,
 )
+from ...model.pods import WirePod
 from ...model.reading import LABEL_SERVICE_NAME, read_node, read_slice
 from ...model.service_reading import read_service
 from ...model.wire import (

@@ -171,11 +171,6 @@ def _rejected(file: str, mistakes: Sequence[_Mistake]) -> tuple[RejectedFacts, .
     return tuple(found)
 
 
-def read_manifest(text: str, *, place: str) -> FileObjects:
-    """Read the YAML or JSON text of one file once."""
-    return ManifestReader(place).read(text)
-
-
 def _read_part(text: str, before: int, place: str, aliased_nodes_max: int) -> _Read:
     result = _Read()
     try:

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from userspace_proxy.errors import SourceError
+from userspace_proxy.sources.base import Lease
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.credentials import Credentials
 from userspace_proxy.sources.kubernetes.leases import KubernetesLeases
-from userspace_proxy.sources.leases import Lease
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 from ..leases_contract import NODES, LeasesContract, LeasesOf

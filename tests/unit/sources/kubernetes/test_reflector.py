@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import random
 
 import pytest
 
-from userspace_proxy.sources.kubernetes.reflector import Timing
+from userspace_proxy.sources.kubernetes.reflector import Backoff, Timing
 
 from .objects import service
-from .reflecting import reflecting
+from .reflecting import Lucky, reflecting
 
 LIST = "GET /api/v1/services?limit=500&resourceVersion={}"
 RELIST = LIST + "&resourceVersionMatch=NotOlderThan"
@@ -364,3 +365,31 @@ async def test_where_none_come_a_watch_may_be_silent_for_as_long_as_it_lasts(api
         await reflection.watching()
         await reflection.watching(requests=3)
         assert reflection.problems == []
+
+
+# -- waits before a retry
+
+
+class Unlucky(random.Random):
+    """Draws the greatest jitter."""
+
+    def random(self) -> float:
+        return 1.0
+
+
+def test_waits_double_up_to_the_cap_and_begin_again_after_a_reset():
+    backoff = Backoff(Lucky())
+    assert [backoff.next_s() for _ in range(5)] == [0.8, 1.6, 3.2, 5.0, 5.0]
+    backoff.reset()
+    assert backoff.next_s() == 0.8
+
+
+def test_jitter_at_most_doubles_a_wait():
+    assert Backoff(Unlucky()).next_s() == 1.6
+
+
+def test_the_wait_that_the_server_requests_is_the_minimum_up_to_a_cap():
+    backoff = Backoff(Lucky())
+    assert backoff.next_s(at_least_s=7) == 7
+    assert backoff.next_s(at_least_s=1) == 1.6
+    assert backoff.next_s(at_least_s=86400) == 300

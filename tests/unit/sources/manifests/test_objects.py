@@ -14,7 +14,6 @@ from userspace_proxy.sources.manifests.objects import (
     FileObjects,
     ManifestReader,
     MirroredEndpoints,
-    read_manifest,
 )
 
 SERVICE = """\
@@ -57,7 +56,7 @@ metadata: {name: alice}
 
 
 def read(text: str) -> FileObjects:
-    return read_manifest(dedent(text), place="web.yaml")
+    return ManifestReader("web.yaml").read(dedent(text))
 
 
 def problem_of(text: str) -> str:
@@ -116,7 +115,7 @@ def test_json_is_read_as_yaml_is():
         "metadata": {"name": "web", "namespace": "shop"},
         "spec": {"clusterIP": "10.96.7.1", "ports": [{"port": 80}]},
     }
-    read_json = read_manifest(json.dumps(service, indent="\t"), place="web.yaml")
+    read_json = ManifestReader("web.yaml").read(json.dumps(service, indent="\t"))
     assert read_json == read(SERVICE)
 
 
