@@ -75,10 +75,7 @@ def check_protocol(protocol: str | None, path: str) -> None:
 
 
 def check_port_name(name: str | None, count: int, names: set[str], path: str) -> None:
-    """Check the name of one of ``count`` ports, and add it to the names of earlier ones.
-
-    A single port needs no name.
-    """
+    """Check a name of one of ``count`` ports, and note it; a single port needs no name."""
     if not name:
         if count > 1:
             raise FieldError(path, "is missing: one of several ports needs a name")

@@ -68,11 +68,7 @@ def check_slice(wire: WireEndpointSlice) -> None:
 
 
 def check_slice_ports(ports: Collection[WireSlicePort], path: str) -> None:
-    """Check the ports of a slice or of a subset of an Endpoints object.
-
-    Raises:
-        FieldError: With all errors.
-    """
+    """Check the ports of a slice or of a subset of an Endpoints object; one error has all."""
     _check_count(ports, path, PORTS_MAX)
     errors = FieldErrors()
     names: set[str] = set()

@@ -39,10 +39,7 @@ _NONE = Preference()
 
 
 def read_preference(annotations: Mapping[str, str | None] | None) -> Preference:
-    """Return the weight and the priority of all endpoints of an object.
-
-    An empty value means the same as none.
-    """
+    """Return weight and priority of all endpoints of an object; an empty value is none."""
     if not annotations:
         return _NONE
     notes: list[Note] = []
