@@ -29,32 +29,26 @@ _MULTICAST_V4 = ipaddress.IPv4Network("224.0.0.0/24")
 
 def check_label(text: str, path: str) -> None:
     """Check a DNS label: the name of a Service, a namespace or a port."""
-    if len(text) > LABEL_MAX or not _IS_LABEL.fullmatch(text):
-        raise FieldError(
-            path,
-            f"{quoted(text)} is not a DNS label: lower-case letters, digits and '-', "
-            f"at most {LABEL_MAX}, a letter or digit at both ends",
-        )
+    what = "a DNS label: lower-case letters, digits and '-'"
+    _check_form(text, path, _IS_LABEL, LABEL_MAX, what)
 
 
 def check_subdomain(text: str, path: str) -> None:
     """Check a DNS name: the name of most objects."""
-    if len(text) > SUBDOMAIN_MAX or not _IS_SUBDOMAIN.fullmatch(text):
-        raise FieldError(
-            path,
-            f"{quoted(text)} is not a DNS name: lower-case letters, digits, '-' and '.', "
-            f"at most {SUBDOMAIN_MAX}, a letter or digit at both ends",
-        )
+    what = "a DNS name: lower-case letters, digits, '-' and '.'"
+    _check_form(text, path, _IS_SUBDOMAIN, SUBDOMAIN_MAX, what)
 
 
 def check_label_value(text: str, path: str) -> None:
     """Check the value of a label, such as a zone."""
-    if len(text) > LABEL_MAX or not _IS_LABEL_VALUE.fullmatch(text):
-        raise FieldError(
-            path,
-            f"{quoted(text)} is not a label's value: letters, digits, '-', '_' and '.', "
-            f"at most {LABEL_MAX}, a letter or digit at both ends",
-        )
+    what = "a label's value: letters, digits, '-', '_' and '.'"
+    _check_form(text, path, _IS_LABEL_VALUE, LABEL_MAX, what)
+
+
+def _check_form(text: str, path: str, form: re.Pattern[str], most: int, what: str) -> None:
+    if len(text) > most or not form.fullmatch(text):
+        ends = "a letter or digit at both ends"
+        raise FieldError(path, f"{quoted(text)} is not {what}, at most {most}, {ends}")
 
 
 def check_number(number: int, path: str, allowed: range = range(1, 65536)) -> None:
