@@ -16,6 +16,7 @@ from ...errors import SourceError
 from ...model import ServiceKey
 from ...model.pod_endpoints import WireSelectingService, read_selection
 from ...model.pods import PodState, read_pods
+from ...model.reading import LABEL_SERVICE_NAME
 from ...model.wire import FieldError, WireHead, WirePage, decode
 from .api_paths import join
 from .client import ApiClient
@@ -23,7 +24,6 @@ from .credentials import Credentials
 from .resources import SERVICES, SLICES, Resource, ResourceCache, inside, this_node
 from .responses import Response, TransportError, invalid, rejected, unreachable
 
-_NAME_LABEL = "kubernetes.io/service-name"
 # Enough to find labels that are similar.
 _PODS_MAX = "500"
 
@@ -61,6 +61,12 @@ async def asked_once(client: ApiClient, within_s: float) -> AsyncIterator[None]:
         await client.close()
 
 
+def list_refused(client: ApiClient, what: str, response: Response) -> str:
+    """Return why a server has refused a list, with the remedy."""
+    credentials = client.credentials.description
+    return rejected(client.url, f"list {what}", response, credentials=credentials).text
+
+
 class OneServiceReader:
     """Reads one Service from one API server.
 
@@ -84,7 +90,7 @@ class OneServiceReader:
     async def _read(self, key: ServiceKey, with_pods: bool) -> OneService:
         services = await self._list(SERVICES, inside(SERVICES, key.namespace).path)
         slices = inside(SLICES, key.namespace).path
-        named = {"labelSelector": f"{_NAME_LABEL}={key.name}"}
+        named = {"labelSelector": f"{LABEL_SERVICE_NAME}={key.name}"}
         if not await self._list(SLICES, slices, named):
             await self._list(SLICES, slices)
             # Those of other namespaces, and whether a Service is there: both, or neither.
@@ -136,13 +142,7 @@ class OneServiceReader:
 
     def _check(self, response: Response, what: str) -> None:
         if response.code != 200:
-            failure = rejected(
-                self._client.url,
-                f"list {what}",
-                response,
-                credentials=self._client.credentials.description,
-            )
-            raise SourceError(failure.text)
+            raise SourceError(list_refused(self._client, what, response))
 
     def _put(self, resource: Resource, response: Response) -> list[bytes]:
         try:

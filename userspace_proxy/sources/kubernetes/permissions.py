@@ -15,9 +15,8 @@ from ...errors import SourceError
 from ...model.wire import FieldError, WirePage, decode
 from .client import ApiClient
 from .credentials import Credentials
-from .one_service import asked_once
+from .one_service import asked_once, list_refused
 from .resources import SERVICES, ResourceCache, resources_of, this_node
-from .responses import rejected
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +59,7 @@ async def _ask(client: ApiClient, node_name: str, endpoints_from_pods: bool) -> 
     for resource in (*resources, *([this_node(node_name)] if node_name else [])):
         response = await client.get(resource.path, {**resource.query, "limit": "1"})
         if response.code != 200:
-            failure = rejected(
-                client.url,
-                f"list {resource.name}",
-                response,
-                credentials=client.credentials.description,
-            )
-            problems.append(failure.text)
+            problems.append(list_refused(client, resource.name, response))
         elif resource.name == SERVICES.name:
             service_ips = _service_ips(response.body)
     version = await client.get("/version", {})
