@@ -13,7 +13,7 @@ depend on the manifests alone, not on earlier ones (ADR 0077).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from ...causes.notes import cause_of
 from ...causes.say import say
@@ -27,6 +27,25 @@ from .files import Look
 from .node_ports import NodePorts, allocate_node_ports, with_node_ports
 from .objects import FileObjects, Found, Identity, ManifestReader, MirroredEndpoints
 from .written import WrittenService
+
+
+@dataclass(slots=True)
+class _File:
+    """One file."""
+
+    reader: ManifestReader
+    read: FileObjects = field(default_factory=FileObjects)
+    """What its last text has."""
+    kept: tuple[Found, ...] = ()
+    """From earlier texts."""
+    rejected: tuple[RejectedFacts, ...] = ()
+
+    def take(self, text: str) -> None:
+        before, self.read = self.read, self.reader.read(text)
+        there = {found.identity for found in self.read.objects}
+        earlier = (*before.objects, *self.kept) if self.read.rejected else ()
+        self.kept = tuple(found for found in earlier if found.identity not in there)
+        self.rejected = tuple(_about_kept(self.read.rejected, self.kept))
 
 
 class ManifestState:
@@ -44,17 +63,10 @@ class ManifestState:
         self._node_name = node_name
         self._ranges = open_ranges(service_cidrs)
         self._store = Store()
-        self._readers: dict[str, ManifestReader] = {}
-        self._objects: dict[str, tuple[Found, ...]] = {}
-        """By file."""
-        self._kept: dict[str, tuple[Found, ...]] = {}
-        """By file, from earlier texts."""
+        self._files: dict[str, _File] = {}
         self._first: dict[Identity, Found] = {}
         """Of the objects with one name, the one that counts."""
         self._served: dict[ServiceKey, tuple[_Parts, Service]] = {}
-        self._rejected: dict[str, tuple[RejectedFacts, ...]] = {}
-        """By file."""
-        self._ignored: dict[str, tuple[str, ...]] = {}
         self.unread: tuple[str, ...] = ()
         """Files or folders that could not be read, one line each."""
         self._conflicts: tuple[RejectedFacts, ...] = ()
@@ -73,13 +85,12 @@ class ManifestState:
     @property
     def rejected(self) -> tuple[RejectedFacts, ...]:
         """The problems of single objects."""
-        of_files = (item for name in sorted(self._rejected) for item in self._rejected[name])
-        return (*of_files, *self._conflicts)
+        return (*(item for file in self._in_order() for item in file.rejected), *self._conflicts)
 
     @property
     def ignored(self) -> tuple[str, ...]:
         """Kinds that aren't supported, one line for each file and kind."""
-        return tuple(line for name in sorted(self._ignored) for line in self._ignored[name])
+        return tuple(line for file in self._in_order() for line in file.read.ignored)
 
     def place_of(self, service: ServiceKey) -> str:
         """Return file and line of a Service in the snapshot."""
@@ -91,32 +102,21 @@ class ManifestState:
         if not look.texts and not look.gone:
             return
         for name in look.gone:
-            for by_file in (
-                self._readers, self._objects, self._kept, self._rejected, self._ignored,
-            ):  # fmt: skip
-                by_file.pop(name, None)
+            self._files.pop(name, None)
         for name, text in look.texts.items():
-            reader = self._readers.setdefault(name, ManifestReader(name))
-            self._take_file(name, reader.read(text))
+            self._files.setdefault(name, _File(ManifestReader(name))).take(text)
         self._combine()
 
-    def _take_file(self, name: str, read: FileObjects) -> None:
-        there = {found.identity for found in read.objects}
-        earlier = (*self._objects.get(name, ()), *self._kept.get(name, ()))
-        self._kept[name] = tuple(
-            found for found in (earlier if read.rejected else ()) if found.identity not in there
-        )
-        self._objects[name] = read.objects
-        self._rejected[name] = tuple(_about_kept(read.rejected, self._kept[name]))
-        self._ignored[name] = read.ignored
+    def _in_order(self) -> list[_File]:
+        return [self._files[name] for name in sorted(self._files)]
 
     def _combine(self) -> None:
         """Build one state from all files."""
         conflicts: list[RejectedFacts] = []
         first: dict[Identity, Found] = {}
         self._first = first
-        for name in sorted(self._objects):
-            for found in self._objects[name]:
+        for file in self._in_order():
+            for found in file.read.objects:
                 earlier = first.setdefault(found.identity, found)
                 if earlier is not found:
                     what = f"{found.kind} {found.key}"
@@ -124,8 +124,8 @@ class ManifestState:
                     services = tuple(_services_of(found))
                     conflicts.append(RejectedFacts.at(found.place, problem, services=services))
         # What an edit has broken never takes the place of what is written elsewhere.
-        for name in sorted(self._kept):
-            for found in self._kept[name]:
+        for file in self._in_order():
+            for found in file.kept:
                 first.setdefault(found.identity, found)
         slices, unmirrored = _slices(first.values())
         self._store.replace_services(self._allocate(first.values(), unmirrored, conflicts))
