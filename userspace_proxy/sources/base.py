@@ -139,11 +139,7 @@ class Source(abc.ABC):
         return self.location
 
     def check(self) -> None:  # noqa: B027 - most sources can always begin
-        """Check whether reading can begin, before anything else is set up; blocks shortly.
-
-        Raises:
-            SourceError: As :meth:`run` would.
-        """
+        """Raise SourceError as :meth:`run` would, before all else is set up; blocks shortly."""
 
     def resume(self, snapshot: Snapshot) -> None:  # noqa: B027 - most sources needn't
         """Begin with the Services of an earlier run; call it before :meth:`run`.

@@ -76,11 +76,7 @@ class Position:
         return True
 
     def list_expired(self) -> bool:
-        """Note that the server doesn't have the requested state (410).
-
-        Returns:
-            Whether there is another state to request at once.
-        """
+        """Note that the server lacks the requested state; return whether to request another."""
         before = self._from
         was_paging = bool(self._continue)
         self._continue = ""

@@ -126,8 +126,7 @@ def resources_of(
     """Return what a source needs: Services, slices and, for endpoints from Pods, Pods.
 
     Args:
-        with_headless: Read slices of headless Services, too.
-        with_pods: Read the names of the pods in slices.
+        with_headless, with_pods: As of :func:`slices`.
         pods: Takes all objects, and puts them into the store; None: no Pods are read.
     """
     if pods is None:

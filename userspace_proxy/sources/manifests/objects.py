@@ -118,11 +118,7 @@ class _Read:
 
 
 class ManifestReader:
-    """Reads the texts of one file; parts that are as in the text before aren't parsed again.
-
-    Args:
-        place: The file, with which problems start.
-    """
+    """Reads the texts of one file; parts that are as in the text before aren't parsed again."""
 
     def __init__(self, place: str) -> None:
         self._place = place

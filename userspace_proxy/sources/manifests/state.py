@@ -51,12 +51,7 @@ class _File:
 class ManifestState:
     """The objects of all files, and the problems with them; one thread at a time.
 
-    Args:
-        node_name: The name of this node's Node object; empty: there is none.
-        service_cidrs: The ranges from which cluster IPs are allocated.
-
-    Raises:
-        ConfigError: The ranges aren't one of each family.
+    The arguments, and what they raise, are those of ManifestSource.
     """
 
     def __init__(self, *, node_name: str, service_cidrs: Sequence[str]) -> None:
