@@ -14,7 +14,7 @@ from __future__ import annotations
 import datetime
 import functools
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from sys import intern
 
 from ..errors import ConfigError
@@ -191,11 +191,14 @@ def read_node(wire: WireNode) -> Node:
             a.address for a in addresses if a.type in ("InternalIP", "ExternalIP")
         ),
         zone=(wire.metadata.labels or {}).get(LABEL_ZONE) or "",
-        pod_networks=valid_networks((wire.spec and wire.spec.pod_cidrs) or ()),
+        pod_networks=tuple(_valid((wire.spec and wire.spec.pod_cidrs) or (), _network)),
         # Source: kube-proxy's NodeEligible; the taint counts whatever its value and effect.
         is_being_deleted=wire.metadata.deletion_timestamp is not None
         or any(taint.key == TAINT_TO_BE_DELETED for taint in taints),
     )
+
+
+_network = functools.partial(ipaddress.ip_network, strict=False)
 
 
 def name_of(metadata: Metadata) -> str:
@@ -252,24 +255,15 @@ def _shared(names: tuple[str, ...]) -> tuple[str, ...]:
 
 def valid_addresses(texts: Iterable[str | None]) -> tuple[str, ...]:
     """Return the valid addresses, in canonical form."""
-    addresses = []
-    for text in texts:
-        try:
-            addresses.append(parse_ip(text or ""))
-        except ValueError:
-            continue
-    return tuple(addresses)
+    return tuple(_valid(texts, parse_ip))
 
 
-def valid_networks(texts: Iterable[str | None]) -> tuple[str, ...]:
-    """Return the valid networks, in canonical form."""
-    networks = []
+def _valid(texts: Iterable[str | None], parse: Callable[[str], object]) -> Iterator[str]:
     for text in texts:
         try:
-            networks.append(str(ipaddress.ip_network(text or "", strict=False)))
+            yield str(parse(text or ""))
         except ValueError:
             continue
-    return tuple(networks)
 
 
 def _name_of(addresses: list[str] | None, path: str, notes: list[Note]) -> str | None:
