@@ -55,7 +55,6 @@ def objects_of(text: str) -> dict[tuple[str, str], Any]:
 
 
 def container_of(daemon_set: Any) -> Any:
-    """Return the only container of a DaemonSet."""
     (container,) = daemon_set["spec"]["template"]["spec"]["containers"]
     return container
 

@@ -171,7 +171,6 @@ class World:
         assert self.start(name).wait(60) == 0, self.log(name)
 
     def log(self, name: str) -> str:
-        """What a service has said."""
         return (self._folder / f"{name}.log").read_text()
 
     def ask(self, url: str) -> str:

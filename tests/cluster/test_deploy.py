@@ -316,7 +316,6 @@ def test_kubeadms_daemon_set_and_config_map_work_with_the_image(
 
 
 def children_of(pid: int) -> list[int]:
-    """Return the processes that one has started."""
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 

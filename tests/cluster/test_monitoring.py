@@ -84,7 +84,6 @@ BROKEN = [
 
 @pytest.fixture(scope="module")
 def promtool() -> Path:
-    """The built promtool."""
     path = path_of(PROMTOOL)
     if not path.is_file():
         pytest.skip("no promtool (run: make build)")
@@ -102,14 +101,12 @@ def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def alerts_of(rules: Path) -> list[dict[str, Any]]:
-    """Return all alerts of a rules file."""
     return [
         rule for group in yaml.safe_load(rules.read_text())["groups"] for rule in group["rules"]
     ]
 
 
 def run(*command: object) -> subprocess.CompletedProcess[str]:
-    """Run promtool and return what it printed."""
     return subprocess.run([str(part) for part in command], capture_output=True, text=True)
 
 

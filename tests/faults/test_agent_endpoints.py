@@ -137,7 +137,6 @@ def failures(testbed, service):
 
 
 def has_data(connection):
-    """Return whether an answer has come."""
     connection.setblocking(False)
     try:
         return bool(connection.recv(1, socket.MSG_PEEK))

@@ -50,7 +50,6 @@ class Sockets:
         return self._create(socket.SOCK_STREAM, socket.AF_UNIX)
 
     def close(self) -> None:
-        """End the process."""
         self._peer.close()
 
     def _create(self, kind: int, family: int = socket.AF_INET) -> socket.socket:
@@ -75,7 +74,6 @@ class Client:
         """Return a TCP connection, which is closed with the client; refusals are raised.
 
         Args:
-            address: What to dial.
             port: The source port; 0 for any.
         """
         sock = self._keep(self._dialler(address[0], port))
@@ -98,7 +96,6 @@ class Client:
         """Return a web server's answer to one request on a connection of its own.
 
         Args:
-            address: What to dial.
             port: The source port; 0 for any.
         """
         sock = self._dialler(address[0], port) if port else self.tcp(address[0])
@@ -142,7 +139,6 @@ class Client:
         self._open.clear()
 
     def close(self) -> None:
-        """Close everything."""
         self.hang_up()
         self._sockets.close()
 
@@ -199,7 +195,6 @@ def read_all(sock: socket.socket) -> bytes:
 
 
 def listen(pod: Pod, port: int) -> socket.socket:
-    """Return a listener in a pod."""
     sockets = Sockets(pod)
     server = sockets.tcp()
     sockets.close()

@@ -13,7 +13,6 @@ from userspace_proxy.steering import make_steering
 
 @pytest.fixture
 def lock_file(tmp_path, monkeypatch):
-    """The xtables lock of this test."""
     path = tmp_path / "xtables.lock"
     monkeypatch.setenv("XTABLES_LOCKFILE", str(path))
     return path

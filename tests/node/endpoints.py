@@ -122,7 +122,6 @@ def objects(name, number, *endpoints, **spec):
 
 
 def addresses(node):
-    """Return all addresses of a node."""
     listed = json.loads(node.run(["ip", "-json", "address"]).stdout)
     return {info["local"] for link in listed for info in link["addr_info"]}
 

@@ -23,7 +23,6 @@ _PACKAGES = (userspace_proxy, userspace_proxy_testing)
 
 
 def child_pids(pid: int) -> list[int]:
-    """Return the children of a process."""
     tasks = Path(f"/proc/{pid}/task").glob("*/children")
     return [int(child) for task in tasks for child in task.read_text().split()]
 

@@ -150,7 +150,6 @@ class UdpServer:
         return asked
 
     def close(self) -> None:
-        """Close the socket."""
         self._socket.close()
 
 

@@ -71,7 +71,6 @@ class Guarded:
         wait_for(f"the path {path}", lambda: self.takes(path, version), hint=self.agent.log)
 
     def takes(self, path, version):
-        """Return whether a path is in force."""
         port = self.port(version)
         target = "the kernel" if path == "kernel" else "proxy port"
         return port["path"] == path and port["frontends"][0]["target"].startswith(target)
@@ -113,7 +112,6 @@ def echoes(sock):
 
 
 def name_of(flow):
-    """Return the name of the endpoint that answers a flow."""
     flow.send(b"?")
     return flow.recv(100).decode().partition(":")[0]
 

@@ -61,7 +61,6 @@ class Edited:
     seen: list[str] = field(default_factory=list)
 
     def ask_all(self, service: Service) -> set[bytes]:
-        """Return the answers to one datagram each."""
         return {ask(sock) for (name, _), sock in self.udp.items() if name == service.name}
 
 

@@ -48,13 +48,11 @@ class Hashed:
         )
 
     def write(self, endpoints, **spec):
-        """Write the Service with some endpoints."""
         documents = list(objects("web", 10, *((one, "node-1") for one in endpoints), **spec))
         documents[0]["metadata"]["annotations"] = ANNOTATIONS
         self.agent.manifests.write_objects(documents)
 
     def serve(self, endpoints):
-        """Have some endpoints serve."""
         self.write(endpoints)
         wanted = {str(self.address(one, version)) for one in endpoints for version in VERSIONS}
 
@@ -89,7 +87,6 @@ class Hashed:
 
     @staticmethod
     def address(endpoint, version):
-        """Return where an endpoint serves."""
         return SocketAddress(endpoint.ip(version), TARGET)
 
     def close(self):

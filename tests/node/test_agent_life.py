@@ -125,7 +125,6 @@ def run_and_stop(node, story):
 
 
 def end_of(connection):
-    """Return how an open connection has ended."""
     try:
         return connection.recv(100)
     except OSError as exc:

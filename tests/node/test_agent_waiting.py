@@ -86,7 +86,6 @@ def ask_later(testbed, count=1):
 
 
 def waits(testbed, service="web"):
-    """Return the figures of those that wait for a Service."""
     return testbed.agent.port(service)["waits"]
 
 

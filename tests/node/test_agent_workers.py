@@ -72,7 +72,6 @@ def counted(testbed, service):
 
 
 def process(pid):
-    """Return what the kernel says of a process."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return dict(line.split(":\t", 1) for line in lines)
 

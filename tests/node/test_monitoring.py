@@ -91,7 +91,6 @@ def path_of(trigger: Mapping[str, str]) -> str:
 
 @pytest.fixture(scope="module")
 def metrics(answers) -> Mapping[str, Set[str]]:
-    """The labels of each metric."""
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(answers.metrics):
         name = f"{family.name}_total" if family.type == "counter" else family.name

@@ -175,7 +175,6 @@ def test_a_released_port_is_used_again(cluster):
 
 
 def taken(kind, ports):
-    """Return sockets that have some ports of all addresses."""
     sockets = []
     for port in ports:
         sock = socket.socket(type=kind)

@@ -71,7 +71,6 @@ class Testbed:
         return [self.ip(name) for name in names]
 
     def pod(self, name: str) -> Pod:
-        """Return a pod by its name."""
         return self.sandbox.pods[name]
 
     def ip(self, name: str) -> str:

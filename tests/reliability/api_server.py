@@ -31,7 +31,6 @@ class StateRig(ApiRig):
 
     @property
     def state(self) -> Path:
-        """The file of the last state."""
         return self._folder / "state" / "state.json.gz"
 
     def prepare(self) -> None:

@@ -72,7 +72,6 @@ class ControlGroup:
         return next(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
 
     def limit_processes(self, count: int) -> None:
-        """Limit the number of processes and threads in the group."""
         self._write(self._folder, "pids.max", str(count))
 
     def count_processes(self) -> int:

@@ -73,7 +73,6 @@ def footprint_of(pid: int, connections: int, kernel: str) -> Footprint:
     """Return what a process and its descendants hold.
 
     Args:
-        pid: The process.
         connections: That it has open.
         kernel: Lines of rules, routes and listening sockets of its node.
     """
@@ -89,7 +88,6 @@ def footprint_of(pid: int, connections: int, kernel: str) -> Footprint:
 
 
 def processes(pid: int) -> Iterator[int]:
-    """Yield a process and all its descendants."""
     yield pid
     for child in child_pids(pid):
         yield from processes(child)

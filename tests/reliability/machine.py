@@ -35,7 +35,6 @@ def is_served(rig: Rig, service: Service) -> bool:
 
 
 def add_service(rig: Rig) -> None:
-    """Add a Service and wait until it is served."""
     rig.testbed.edit(*rig.services(), with_endpoints(NEW, [rig.testbed.ip("one")]))
     wait_for("the new Service", lambda: is_served(rig, NEW), hint=rig.agent.log)
 
@@ -68,7 +67,6 @@ class OwnDiskAgent(Agent):
 
     @property
     def disk(self) -> Path:
-        """The disk, as seen from here."""
         return Path(f"/proc/{self.pid}/root{self._disk}")
 
     def log(self) -> str:

@@ -211,7 +211,6 @@ def measure_once(path: str, fail: Fail) -> tuple[list[float], float]:
 
 
 def main() -> None:
-    """Print the table."""
     rows = []
     for path in PATHS:
         cells = [path]

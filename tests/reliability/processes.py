@@ -30,7 +30,6 @@ REPLACED = Limits(same_processes=False, log_lines=20)
 
 
 def worker_pids(rig: Rig) -> list[int]:
-    """Return the processes of the workers."""
     return [worker["pid"] for worker in rig.agent.status()["workers"]]
 
 

@@ -185,7 +185,6 @@ class Party:
         self.world.network.note(f"{self.stream.name}: sent {took} B{' urgent' * is_urgent}")
 
     def finish(self) -> None:
-        """Send a FIN."""
         self.stream.shut_down()
         self.has_finished = True
         self.world.network.note(f"{self.stream.name}: FIN after {self.sent} B")
@@ -200,7 +199,6 @@ class Party:
         self.world.network.note(f"{self.stream.name}: close{' by RST' * self.has_reset}")
 
     def read(self, most: int) -> None:
-        """Read, and check what was read."""
         data = self.stream.read(most)
         if not data:
             if not self.heard_fin:
@@ -381,7 +379,6 @@ class Asker:
         world.network.clients[address] = self._receive
 
     def ask(self, hops: int = 64) -> None:
-        """Send a datagram."""
         payload = f"{self.address[0]}:{self.address[1]}/{self.sent}".encode()
         self.sent += 1
         self.hopless += hops <= 1

@@ -43,7 +43,6 @@ class Side(abc.ABC):
     """One proxy.
 
     Args:
-        node: Where it runs.
         folder: An empty one.
     """
 
@@ -98,7 +97,6 @@ class Side(abc.ABC):
         return False
 
     def start_load(self, rate: float) -> None:
-        """Start the client."""
         with (self.folder / "requests").open("a") as stream:
             self._load = self.client.popen(
                 [sys.executable, "-IS", str(CLIENT), json.dumps(ADDRESSES), str(rate)],
@@ -141,7 +139,6 @@ class Side(abc.ABC):
         )
 
     def holdings(self) -> Holdings:
-        """Return what it holds now."""
         # Counted first: asking for the connections is a connection.
         tracked = self.conntrack()
         return Holdings(footprint_of(self.pid, self.connections(), self.kernel()), tracked)

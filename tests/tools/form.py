@@ -102,7 +102,6 @@ def find_problems(root: Path, not_yet: Collection[str]) -> list[str]:
     """Return all problems of a checkout, one line each, sorted by file.
 
     Args:
-        root: The checkout.
         not_yet: As NOT_YET.
     """
     texts = read_modules(root, FOLDERS)
@@ -393,7 +392,6 @@ def attributes_of(node: ast.ClassDef) -> Iterator[str]:
 
 
 def has_init(node: ast.ClassDef) -> bool:
-    """Return whether a class itself defines ``__init__``."""
     return any(isinstance(part, ast.FunctionDef) and part.name == "__init__" for part in node.body)
 
 
@@ -409,7 +407,6 @@ def lineage(name: str, known: Mapping[str, ast.ClassDef]) -> Iterator[str]:
 
 
 def classes_of(files: Files) -> Iterator[tuple[str, ast.ClassDef]]:
-    """Yield all classes with the path of their file."""
     for path, nodes in files.items():
         for node in nodes:
             if isinstance(node, ast.ClassDef):

@@ -58,7 +58,6 @@ def state() -> Path:
 
 
 def build(options: argparse.Namespace) -> int:
-    """Build what is missing."""
     ensure_binaries()
     ensure_images(ensure_programs(with_upstream=options.with_upstream))
     ensure_own_image()

@@ -53,8 +53,6 @@ class Cluster:
     """Nodes, their control plane and their Service proxy; also a context manager.
 
     Args:
-        binaries: The control plane's.
-        programs: The nodes'.
         images: The archive with all images.
         proxy: What serves Services; None: nobody.
         nodes: How many, up to `MAX_NODES`.

@@ -100,7 +100,6 @@ class ClusterNode:
         self._start(self._programs["containerd"], "--config", self.folder / "containerd.toml")
 
     def has_containerd(self) -> bool:
-        """Tell whether containerd answers."""
         return subprocess.run(self._ctr("version"), capture_output=True).returncode == 0
 
     def import_command(self, archive: Path | str) -> list[str | Path]:
@@ -249,11 +248,7 @@ SystemdCgroup = false
 
 
 def remove_cgroups(folder: Path) -> bool:
-    """Remove the control groups that a node's pods left; False while one is still in use.
-
-    Args:
-        folder: The node's.
-    """
+    """Remove the control groups that a node's pods left; False while one is still in use."""
     ids = [entry.name for place in _CONTAINERS for entry in (folder / place).glob("*")]
     parents = [CGROUPS / GROUP, *(tree / GROUP for tree in CGROUPS.iterdir())]
     for group in (parent / id_ for parent in parents for id_ in ids):

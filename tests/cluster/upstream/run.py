@@ -42,12 +42,10 @@ class Run:
 
     @property
     def passed(self) -> int:
-        """How many passed."""
         return sum(result.outcome == PASSED for result in self.results)
 
     @property
     def failed(self) -> list[Result]:
-        """Those that failed."""
         return [result for result in self.results if result.outcome == FAILED]
 
 
