@@ -1,4 +1,4 @@
-"""A fake API server in a thread of its own, and a kubeconfig for it."""
+"""A fake API server in a thread of its own, a kubeconfig for it, and clients of Services."""
 
 from __future__ import annotations
 

@@ -1,14 +1,12 @@
 """The pytest plugin, in runs of pytest of its own."""
 
-import contextlib
 import re
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
 
-from tests.node.processes import readable_runtime
+from tests.node.processes import readable_folder, readable_runtime
 
 pytest_plugins = ["pytester"]
 
@@ -77,14 +75,6 @@ def test_a_test_gets_a_network_without_privileges(pytester, monkeypatch):
     result.stdout.fnmatch_lines(["capabilities CapEff:*0000000000000000"])
 
 
-@contextlib.contextmanager
-def readable_folder():
-    """A folder that every user may read."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
-
-
 # As root of a user namespace without capabilities, in which no further one may be created.
 WITHOUT_NAMESPACES = (
     *("unshare", "--user", "--map-root-user", "sh", "-c"),
@@ -142,25 +132,6 @@ def test_it_fails(service_network):
     )
 
 
-@pytest.mark.long
-def test_networks_of_several_processes_do_not_collide(run):
-    result = run(
-        """
-import pytest
-
-@pytest.mark.parametrize("number", range(4))
-def test_it_answers(service_network, number):
-    web = service_network.service("web", cluster_ip="10.96.7.1")
-    assert service_network.client().get("http://10.96.7.1/").text.strip() == "web-1"
-""",
-        "-p",
-        "xdist",
-        "-n",
-        "2",
-    )
-    result.assert_outcomes(passed=4)
-
-
 SCOPE = """
 seen = []
 
@@ -182,22 +153,29 @@ def test_an_option_makes_all_tests_share_one(run):
     result.assert_outcomes(passed=2)
 
 
-@pytest.mark.long
-def test_runs_in_several_processes_do_not_collide(run):
-    result = run(
-        """
-import pytest
-
-@pytest.mark.parametrize("number", range(20))
+MANY_PROXIES = """
 def test_it_answers(service_proxy, number):
     assert get(service_proxy.service("web")) == "web-1"
-""",
-        "-p",
-        "xdist",
-        "-n",
-        "3",
-    )
-    result.assert_outcomes(passed=20)
+"""
+MANY_NETWORKS = """
+def test_it_answers(service_network, number):
+    web = service_network.service("web", cluster_ip="10.96.7.1")
+    assert service_network.client().get("http://10.96.7.1/").text.strip() == "web-1"
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("test", "count", "processes"),
+    [
+        pytest.param(MANY_PROXIES, 20, 3, id="proxies"),
+        pytest.param(MANY_NETWORKS, 4, 2, id="networks"),
+    ],
+)
+def test_runs_in_several_processes_do_not_collide(run, test, count, processes):
+    numbers = f'import pytest\n@pytest.mark.parametrize("number", range({count}))'
+    result = run(numbers + test, "-p", "xdist", "-n", str(processes))
+    result.assert_outcomes(passed=count)
 
 
 def test_what_is_left_behind_fails_the_test(run):

@@ -14,8 +14,9 @@ import pytest
 from tests.cluster.waiting import wait_for
 from tests.node.agents import ADMIN, CLEANUP, HEALTH
 from tests.node.manifests import Service, with_endpoints
-from tests.node.processes import NOBODY, as_another_user, child_pids, is_alive
+from tests.node.processes import child_pids, is_alive
 from tests.node.testbed import Testbed
+from tests.users import OTHER_UID, as_another_user
 
 pytestmark = pytest.mark.netns
 
@@ -179,7 +180,7 @@ def test_another_users_socket_prevents_neither_start_nor_cleanup(testbed):
     with testbed.agent.unix_socket() as stranger, testbed.agent.unix_socket() as odd:
         stranger.bind("\0userspace-proxy")
         odd.bind(b"\0x\xff\xfe")
-        os.seteuid(NOBODY)
+        os.seteuid(OTHER_UID)
         stranger.listen()
         os.seteuid(0)
 

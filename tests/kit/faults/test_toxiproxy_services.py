@@ -13,13 +13,6 @@ from toxiproxy.api import APIConsumer
 from toxiproxy.exceptions import InvalidToxic, NotFound, ProxyExists
 
 from userspace_proxy_testing.backends import echo
-from userspace_proxy_testing.service_proxy import ServiceProxy
-
-
-@pytest.fixture
-def proxy():
-    with ServiceProxy() as proxy:
-        yield proxy
 
 
 @pytest.fixture
