@@ -126,6 +126,29 @@ def addresses(node):
     return {info["local"] for link in listed for info in link["addr_info"]}
 
 
+SEEN = {
+    ("pod", "routed"): "client",
+    ("pod", "bridged"): "client",
+    ("pod", "remote"): "client",
+    ("bare-pod", "routed"): "client",
+    ("bare-pod", "remote"): "client",
+    ("bridge-pod", "routed"): "client",
+    ("bridge-pod", "remote"): "client",
+    # With externalTrafficPolicy Local in the first case, Cluster in the second.
+    ("laptop", "routed"): "client",
+    ("laptop", "bridged"): "client",
+    # Its answer goes to the laptop past this node.
+    ("laptop", "remote"): "node",
+    ("bridge-pod", "bridged"): "client",
+    ("pod", "itself"): "node",
+    ("bridge-pod", "itself-bridged"): "node",
+    ("node-1", "routed"): "node",
+    ("node-1", "bridged"): "node",
+    ("node-1", "remote"): "node",
+}
+"""Whose address an endpoint of :class:`EndpointWorld` sees, by client and endpoint."""
+
+
 class EndpointWorld:
     """A testbed with endpoints of each kind, each behind a Service of its own."""
 

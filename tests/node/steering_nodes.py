@@ -232,6 +232,15 @@ def owned_table(name: str) -> Iterator[None]:
 
 
 @contextmanager
+def unusable_lock(path: Path) -> Iterator[None]:
+    """Let nothing open the xtables lock: the helper opens it anew each time."""
+    path.unlink()
+    path.mkdir()
+    yield
+    path.rmdir()
+
+
+@contextmanager
 def refused_transactions() -> Iterator[None]:
     """Let the kernel refuse each transaction of nftables by this process."""
     no_such_subsystem = bytes([0, 0, 0, 255])

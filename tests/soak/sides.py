@@ -18,8 +18,7 @@ from tests.cluster.waiting import wait_for
 from tests.node.agents import Agent, agent_environment
 from tests.node.clients import Client, Sockets, http_get
 from tests.node.processes import child_pids, is_alive
-from tests.node.testbed import without_noise, without_states
-from tests.promises.listings import with_sorted_elements
+from tests.node.testbed import kernel_of, run_script
 from tests.reliability.footprint import footprint_of, memory_bytes, processes
 from userspace_proxy_testing.sandbox import SandboxNode
 
@@ -117,12 +116,7 @@ class Side(abc.ABC):
         return requests
 
     def kernel(self) -> str:
-        """Return rules, routes and listening sockets as text."""
-        rules = without_noise(self._shell("iptables-legacy-save; ip6tables-legacy-save"))
-        tables = with_sorted_elements(self._shell("nft -s list ruleset"))
-        show = "ip route show table all; ip -6 route show table all; ip rule; ss -lntuH"
-        lines = without_states(self._shell(show)).splitlines()
-        return "\n".join([rules, tables, *sorted(lines)])
+        return kernel_of(self._shell)
 
     def conntrack(self) -> int:
         """Return the number of tracked connections."""
@@ -144,8 +138,7 @@ class Side(abc.ABC):
         return Holdings(footprint_of(self.pid, self.connections(), self.kernel()), tracked)
 
     def _shell(self, script: str) -> str:
-        path = {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
-        return self.node.run(["sh", "-ec", script], env=os.environ | path).stdout
+        return run_script(self.node, script, os.environ)
 
     def close(self) -> None:
         """End what isn't in the sandbox."""
