@@ -50,7 +50,6 @@ spec:
 
 
 def objects_of(text: str) -> dict[tuple[str, str], Any]:
-    """Return the objects of a stream by kind and name."""
     return {(o["kind"], o["metadata"]["name"]): o for o in yaml.safe_load_all(text)}
 
 

@@ -131,7 +131,6 @@ class World:
         )
 
     def start(self, name: str) -> subprocess.Popen[str]:
-        """Start one service as the file says."""
         service = self._services[name]
         where = self._namespace(name)
         if address := self.addresses.get(name):

@@ -93,7 +93,6 @@ class Cluster:
         return self.agent.wait(20)
 
     def apply(self, name: str, ip: str, *pods: Pod) -> None:
-        """Apply a Service and its slice with kubectl."""
         endpoints = ", ".join(f"{{addresses: [{pod.ip}]}}" for pod in pods)
         text = (
             SERVICE.format(name=name, ip=ip) + "---" + SLICE.format(name=name, endpoints=endpoints)

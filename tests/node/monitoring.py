@@ -33,13 +33,9 @@ def queries_of(dashboard: Path) -> list[str]:
 
 
 def variables_of(dashboard: Path) -> list[str]:
+    """Return the queries of a dashboard's variables."""
     variables = json.loads(dashboard.read_text())["templating"]["list"]
     return [variable["definition"] for variable in variables if variable["type"] == "query"]
-
-
-def alerts_of(rules: Path) -> list[str]:
-    groups = yaml.safe_load(rules.read_text())["spec"]["groups"]
-    return [rule["expr"] for group in groups for rule in group["rules"]]
 
 
 def triggers_of(page: Path, kind: str) -> list[dict[str, str]]:
@@ -51,6 +47,7 @@ def triggers_of(page: Path, kind: str) -> list[dict[str, str]]:
 
 
 def needs_of(query: str) -> Query:
+    """Return which metrics and labels a query needs."""
     selectors = _SELECTOR.findall(query)
     labels = {name for _, matchers in selectors for name in _MATCHER.findall(matchers)}
     labels |= set(_grouped(query))

@@ -14,8 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.cluster.waiting import wait_for
 from tests.node.manifests import Service
-from tests.node.monitoring import alerts_of, needs_of, queries_of, triggers_of, variables_of
+from tests.node.monitoring import needs_of, queries_of, triggers_of, variables_of
 from tests.node.testbed import Testbed
+from tests.tools.alerts import RULES, alerts_of
 
 pytestmark = pytest.mark.netns
 
@@ -103,7 +104,7 @@ def metrics(answers) -> Mapping[str, Set[str]]:
 QUERIES = (
     *queries_of(DASHBOARD),
     *variables_of(DASHBOARD),
-    *alerts_of(MONITORING / "prometheusrule.yaml"),
+    *(alert["expr"] for alert in alerts_of(RULES.read_text())),
     *(trigger["query"] for trigger in triggers_of(SCALE_TO_ZERO, "prometheus")),
 )
 

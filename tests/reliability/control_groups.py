@@ -74,10 +74,6 @@ class ControlGroup:
     def limit_processes(self, count: int) -> None:
         self._write(self._folder, "pids.max", str(count))
 
-    def count_processes(self) -> int:
-        """Return how many processes and threads are in the group."""
-        return int((self._folder / "pids.current").read_text())
-
     def close(self) -> None:
         """Move the processes back and remove the group."""
 

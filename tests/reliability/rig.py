@@ -141,3 +141,10 @@ def opened(make: type[Rig], folder: Path) -> Iterator[Rig]:
         yield rig
     finally:
         rig.close()
+
+
+def is_served(rig: Rig, address: tuple[str, int]) -> bool:
+    """Return whether a client outside can connect."""
+    with rig.testbed["laptop"].tcp() as sock:
+        sock.settimeout(0.5)
+        return sock.connect_ex(address) == 0

@@ -14,12 +14,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.processes import memory_bytes
 from tests.cluster.waiting import wait_for
 from tests.node.agents import Agent, agent_environment
 from tests.node.clients import Client, Sockets, http_get
 from tests.node.processes import child_pids, is_alive
 from tests.node.testbed import kernel_of, run_script
-from tests.reliability.footprint import footprint_of, memory_bytes, processes
+from tests.reliability.footprint import footprint_of, processes
 from userspace_proxy_testing.sandbox import SandboxNode
 
 from .holdings import Holdings
@@ -124,7 +125,7 @@ class Side(abc.ABC):
 
     def memory_bytes(self) -> int:
         """Return the proportional set size of all its processes."""
-        return sum(map(memory_bytes, processes(self.pid)))
+        return memory_bytes(processes(self.pid))
 
     def shorten_conntrack(self) -> None:
         """Let ended connections leave the node's table within seconds."""

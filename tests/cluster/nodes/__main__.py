@@ -32,7 +32,6 @@ KUBEADM = "kubeadm"
 
 
 def main() -> int:
-    """Do what the command line says."""
     parser = argparse.ArgumentParser(prog="python -m tests.cluster.nodes")
     parser.add_argument("verb", choices=["build", "up", "down", "serve"])
     parser.add_argument("--nodes", type=int, default=3)

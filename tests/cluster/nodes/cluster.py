@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import json
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -158,7 +157,6 @@ class Cluster:
         self._control_plane = self._world = self._folder = None
 
     def import_images(self, archive: Path) -> None:
-        """Give the images of an archive to every node."""
         self._finish_imports([node.begin_import(archive) for node in self.nodes])
 
     def start_proxies(self, proxy: Proxy) -> None:
@@ -171,13 +169,7 @@ class Cluster:
             self._wait_until_healthy(node)
         self.proxy = proxy
 
-    def stop_proxies(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End the Service proxy on every node."""
-        for node in self.nodes:
-            node.stop_proxy(number)
-
     def kubectl(self, *args: str) -> str:
-        """Run kubectl as admin; return what it printed."""
         return self.control_plane.kubectl(*args)
 
     def _make_nodes(self) -> None:
