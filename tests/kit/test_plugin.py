@@ -34,20 +34,6 @@ def run(pytester):
     return run
 
 
-@pytest.mark.long
-def test_a_test_gets_a_proxy_without_configuration(run):
-    result = run(
-        """
-def test_a_dead_backend_costs_no_request(service_proxy):
-    web = service_proxy.service("web", backends=2)
-    web.backends[0].stop()
-    assert get(web) == "web-2"
-    assert web.stats.saved == 1
-"""
-    )
-    result.assert_outcomes(passed=1)
-
-
 NETWORK = """
 import os
 from pathlib import Path
@@ -176,23 +162,6 @@ def test_runs_in_several_processes_do_not_collide(run, test, count, processes):
     numbers = f'import pytest\n@pytest.mark.parametrize("number", range({count}))'
     result = run(numbers + test, "-p", "xdist", "-n", str(processes))
     result.assert_outcomes(passed=count)
-
-
-def test_what_is_left_behind_fails_the_test(run):
-    result = run(
-        """
-import socket
-
-def test_it_passes(service_proxy):
-    web = service_proxy.service("web")
-    # As if another program took the address: it answers after the end.
-    web.backends[0].stop()
-    global listener
-    listener = socket.create_server(web.backends[0].address)
-"""
-    )
-    result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["*still served after the end of the proxy: 127.0.0.2:*"])
 
 
 @pytest.mark.long

@@ -320,7 +320,6 @@ def test_endpoints_are_dialled_in_the_network_of_the_demo(demo):
 
 
 def codes(demo):
-    """Return the codes of the causes of each broken Service."""
     found = {}
     for port in status_of(demo)["ports"]:
         if port["namespace"] == "broken":

@@ -17,7 +17,6 @@ from userspace_proxy_testing.backends import echo
 
 @pytest.fixture
 def call(proxy):
-    """Call toxiproxy's API."""
     host, port = proxy.serve_toxiproxy(("127.0.0.1", 0))
 
     def call(method, path, body=None):
