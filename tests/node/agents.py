@@ -120,7 +120,6 @@ class Agent:
         wait_for("room in the queue of the lock", is_queued)
 
     def unix_socket(self) -> socket.socket:
-        """Return a Unix socket of the node's namespace."""
         return self._sockets.unix()
 
     def loopback_socket(self) -> socket.socket:
@@ -215,7 +214,6 @@ class Agent:
         self.process.send_signal(number)
 
     def wait(self) -> int:
-        """Wait for its end and return its exit status."""
         assert self.process is not None
         status = self.process.wait(READY_S)
         self.process = None

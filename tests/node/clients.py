@@ -164,6 +164,12 @@ def ask(sock: socket.socket, text: bytes = b"hello") -> bytes:
     return sock.recv(_MAX_DATAGRAM)
 
 
+def echoes(sock: socket.socket) -> bool:
+    """Return whether an open connection to an echo brings back what it was given."""
+    sock.sendall(b"hello")
+    return sock.recv(100) == b"hello"
+
+
 def refusal(sock: socket.socket) -> str:
     """Return how a datagram on a connected socket ends; see :meth:`Client.udp_refusal`."""
     try:

@@ -78,7 +78,6 @@ class Cluster:
         return pod
 
     def close(self) -> None:
-        """Let all namespaces go."""
         for net in self.nets:
             net.close()
 

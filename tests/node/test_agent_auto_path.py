@@ -8,6 +8,7 @@ import select
 import pytest
 
 from tests.cluster.waiting import wait_for
+from tests.node.clients import echoes
 from tests.node.endpoints import CLUSTER_IPS, PORT, TARGET, VERSIONS, objects
 from tests.node.testbed import Testbed
 
@@ -104,11 +105,6 @@ class Guarded:
         while not self.takes(path, version):
             failed += self.fails(version)
         return failed
-
-
-def echoes(sock):
-    sock.sendall(b"hello")
-    return sock.recv(100) == b"hello"
 
 
 def name_of(flow):

@@ -68,7 +68,6 @@ class Hashed:
         return {client: self.dial(protocol, client) for client in CLIENTS[version]}
 
     def dial(self, protocol, ip):
-        """Return the endpoint that a client meets."""
         version = ipaddress.ip_address(ip).version
         servers = {one.servers[protocol, version]: one for one in self.endpoints}
         client = self.testbed["pod"]

@@ -12,7 +12,7 @@ import pytest
 
 from tests.cluster.waiting import wait_for
 from tests.node.agents import HEALTH
-from tests.node.clients import ask, read_all
+from tests.node.clients import ask, echoes, read_all
 from tests.node.manifests import CLIENT_IP, Service, with_endpoints
 from tests.node.steerings import steerings
 from tests.node.testbed import Testbed
@@ -86,12 +86,6 @@ def connect_by(testbed, worker):
             return connection
 
 
-def echoes(connection):
-    """Return whether an open connection brings back what it was given."""
-    connection.sendall(b"hello")
-    return connection.recv(100) == b"hello"
-
-
 def test_workers_are_unprivileged_except_for_the_capability_for_client_addresses(testbed):
     """In a user namespace with one user they stay that one."""
     agent = process(testbed.agent.pid)
@@ -132,11 +126,6 @@ def test_one_worker_takes_strict_turns(small_house):
     answers = [pod.asks(DNS.address) for _ in range(9)]
     assert answers == answers[:3] * 3
     assert len(set(answers)) == len(PODS)
-
-
-def test_both_workers_carry_traffic(testbed):
-    for worker in (0, 1):
-        assert echoes(connect_by(testbed, worker))
 
 
 def test_with_client_ip_affinity_a_client_stays_with_one_endpoint(testbed):

@@ -74,7 +74,6 @@ class Testbed:
         return self.sandbox.pods[name]
 
     def ip(self, name: str) -> str:
-        """Return a pod's address."""
         return str(self.sandbox.pods[name].ip)
 
     def serve(self, *services: Service) -> None:
