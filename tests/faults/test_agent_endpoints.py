@@ -1,7 +1,5 @@
 """Endpoints that are dead, unreachable or silent behind a running agent: no client pays."""
 
-from __future__ import annotations
-
 import socket
 import time
 

@@ -1,7 +1,5 @@
 """Fixtures of the steering tests; the calling thread is in the node's network namespace."""
 
-from __future__ import annotations
-
 import pytest
 import steering_nodes as nodes
 from steering_replies import Catching

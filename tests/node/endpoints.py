@@ -1,7 +1,5 @@
 """Endpoints that report the address of their client, behind Services of both families."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import socket

@@ -1,7 +1,5 @@
 """Path ``auto``: the kernel while all endpoints answer probes, userspace from the first failure."""
 
-from __future__ import annotations
-
 import contextlib
 import select
 

@@ -1,7 +1,5 @@
 """What an agent on a real node can't begin with: one clear line each, and nothing is left."""
 
-from __future__ import annotations
-
 import os
 import re
 import sys

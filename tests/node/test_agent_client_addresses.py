@@ -1,7 +1,5 @@
 """Whose address endpoints see: the client's if their replies return through the node."""
 
-from __future__ import annotations
-
 import contextlib
 
 import pytest

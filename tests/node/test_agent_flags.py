@@ -1,7 +1,5 @@
 """What flags decide for node ports, external IPs, proxy ports and canaries."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 

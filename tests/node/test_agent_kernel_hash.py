@@ -1,7 +1,5 @@
 """``balance: source-hash`` on the kernel path: the endpoint of a client, by its address."""
 
-from __future__ import annotations
-
 import ipaddress
 import select
 import struct

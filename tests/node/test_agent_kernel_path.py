@@ -1,7 +1,5 @@
 """The kernel path: what the kernel translates straight to endpoints, and the way there and back."""
 
-from __future__ import annotations
-
 import json
 import select
 

@@ -1,7 +1,5 @@
 """Start, crash, restart, drain and stop of a real agent: what clients and the kernel see."""
 
-from __future__ import annotations
-
 import re
 import signal
 import socket

@@ -1,7 +1,5 @@
 """An active and a standby server behind one Service, while clients connect all the time."""
 
-from __future__ import annotations
-
 import time
 
 import pytest

@@ -1,7 +1,5 @@
 """What clients get from a running agent: every steering, every place that a client can be in."""
 
-from __future__ import annotations
-
 import hashlib
 import socket
 import struct

@@ -1,7 +1,5 @@
 """Connections that wait for an endpoint, with a real agent, two workers and each steering."""
 
-from __future__ import annotations
-
 import os
 import select
 import signal

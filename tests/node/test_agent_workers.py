@@ -1,7 +1,5 @@
 """A real agent's worker processes: who they are, how they share clients, what their death costs."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

@@ -1,7 +1,5 @@
 """The connection log of a real agent with two workers."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """The command observe on a real node with two workers: each connection that clients make."""
 
-from __future__ import annotations
-
 import json
 import sys
 from contextlib import contextmanager

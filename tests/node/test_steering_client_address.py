@@ -1,7 +1,5 @@
 """Dials at clients' own addresses, whose replies come to sockets of the data plane."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import socket

@@ -1,7 +1,5 @@
 """The demo, as root and as a user without privileges: its commands work, and nothing is left."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
