@@ -102,7 +102,7 @@ def installed(kernel: Kernel, rng: Random, constants: Mapping[str, int]) -> Iter
             is_random = name == "random" and has is not random
             if has is None or is_random or (system is not None and has is not system):
                 continue
-            if name == "random" and module.__name__.endswith("strategies"):
+            if name == "random" and module.__name__.endswith(".balancers"):
                 continue
             undo.append((module, name, has))
             setattr(module, name, value)

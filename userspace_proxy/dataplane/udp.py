@@ -11,7 +11,7 @@ Rule 3: an endpoint that refuses is ejected, and a flow that it has not answered
 another one, first datagrams included.
 Rule 4: a refusal of a client's own address ejects no endpoint: it may be a network policy's refusal
 of this client, and a dial from this node (``probes``) would take a datagram. Such a flow continues
-with another endpoint anyway. A host that is absent is so for all clients (``silent_flows``).
+with another endpoint anyway. A host that is absent is so for all clients (``udp_flows``).
 Rule 5: a datagram leaves with one hop fewer than it arrived with (TTL, hop limit), and is dropped
 when none is left, as by a router. So a loop of Services, through other nodes or a load balancer,
 ends for each datagram, also where it passes existing flows.
