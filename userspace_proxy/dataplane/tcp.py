@@ -177,7 +177,6 @@ class TcpConnection:
         send_at_once(up.sink)
 
     def _frontend(self) -> SocketAddress | None:
-        """Return the address that the client dialled, if it is known."""
         return dialled_at(self.client) if self.announced is None else self.announced.frontend
 
     def on_client(self, events: int) -> None:

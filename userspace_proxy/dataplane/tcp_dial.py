@@ -405,7 +405,6 @@ class TcpDial:
         return True
 
     def _dial_failed_with(self, number: int) -> None:
-        """Note a dial that failed with an errno."""
         if self.endpoint is not None:
             self._dial_failed(dial_failure(number, self.endpoint.ip))
 

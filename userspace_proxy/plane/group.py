@@ -324,7 +324,6 @@ class Totals:
 
 
 def _add_durations(durations: Durations, report: DurationReport | None) -> None:
-    """Add what a worker reports of durations."""
     if report is not None:
         durations.merge(report.counts, report.seconds)
 

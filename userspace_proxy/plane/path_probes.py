@@ -110,7 +110,6 @@ class PathProbes:
         self._take(endpoint, failed, self._reactor.clock())
 
     def _take(self, endpoint: SocketAddress, failed: DialFailure | None, now: float) -> None:
-        """Take the result of a probe."""
         is_shortage = failed is not None and failed.failure in SHORTAGES
         self.schedule.finished(endpoint, now, has_failed=failed is not None and not is_shortage)
         self._sleep(now)
