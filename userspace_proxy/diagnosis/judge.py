@@ -107,13 +107,18 @@ def diagnose(
     answered = _answered(ports)
     notes = _notes(source.rejected, health_checks)
     slices = _rejected_slices(source.rejected)
+    if not (notes or slices or answered):
+        # Cost: nearly always so, and nearly all ports are as they were.
+        return tuple(
+            [
+                port
+                if (last := port.judged) is not None and last[1] is None
+                else _judged(port, _Shown(port.cause), judge)
+                for port in ports
+            ]
+        )
     judged = []
     for port in ports:
-        if not (notes or slices or answered):
-            # Cost: nearly always so, and nearly all ports are as they were.
-            is_same = port.judged is not None and port.judged[1] is None
-            judged.append(port if is_same else _judged(port, _Shown(port.cause), judge))
-            continue
         key = f"{port.namespace}/{port.service}"
         cause = port.cause
         if cause is not None and cause.code is CauseCode.NO_SLICE:
@@ -166,12 +171,11 @@ def _with_notes(notes: Sequence[Cause], own: Sequence[Cause]) -> tuple[Cause, ..
     return (*own, *(note for note in notes if note.fact not in placed))
 
 
-def _answered(ports: Iterable[PortFacts]) -> Mapping[_Key, float]:
+def _answered(ports: Sequence[PortFacts]) -> Mapping[_Key, float]:
     """Return when each endpoint last answered a dial of a side whose clients it doesn't fail.
 
     The sides' connections come from different addresses, so a firewall may drop those of one.
     """
-    ports = tuple(ports)
     services = {(port.namespace, port.service) for port in ports if port.side}
     found: dict[_Key, float] = {}
     for port in ports if services else ():
