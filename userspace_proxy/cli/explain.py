@@ -8,10 +8,11 @@ admin address ──────────────┘
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,6 @@ from ..errors import ConfigError, UserspaceProxyError
 from ..model import ServiceKey, SocketAddress
 from .admin import find_admin
 from .command import DONE, NEEDS_ATTENTION, Given
-from .program import ProgramStart
 from .status import JSON, service_name
 from .terminal import columns_of, write
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 DIALLED_MAX = 64
 # A healthy API server answers the three or four requests in a tenth of a second.
 _SERVER_S = 15.0
+_PLUGIN = "kubectl-"
+_MODULE_FILE = "__main__.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,3 +236,52 @@ def _dial(subject: Subject, way: tuple[str, ...]) -> dict[str, DialResult] | Non
         return dial_by(way, map(SocketAddress.read, wanted[:DIALLED_MAX]))
     except (ChildEnded, OSError):
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramStart:
+    """How a process was started, so that the commands it prints can be pasted as they are.
+
+    The defaults are of this process. ``kubectl exec POD -- userspace-proxy`` becomes
+    ``kubectl exec -n NAMESPACE POD -- userspace-proxy``; others begin with what was typed.
+    """
+
+    argv: Sequence[str] = field(default_factory=lambda: sys.argv)
+    orig_argv: Sequence[str] = field(default_factory=lambda: sys.orig_argv)
+    """With the interpreter and its flags."""
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    parent: int = field(default_factory=os.getppid)
+    """0: the parent is in another PID namespace."""
+
+    @property
+    def is_plugin(self) -> bool:
+        """Whether kubectl runs this program; its users expect that it reads the cluster."""
+        return Path(self.argv[0]).name.startswith(_PLUGIN)
+
+    @property
+    def program(self) -> tuple[str, ...]:
+        """The words that start it again, from where its user typed them."""
+        return (*self._container(), *self._words())
+
+    def _words(self) -> tuple[str, ...]:
+        file = Path(self.argv[0])
+        if self.is_plugin:
+            return ("kubectl", file.name.removeprefix(_PLUGIN))
+        if file.name == _MODULE_FILE:
+            return tuple(self.orig_argv[: len(self.orig_argv) - len(self.argv[1:])])
+        found = shutil.which(file.name, path=self.environment.get("PATH"))
+        is_found = found is not None and file.exists() and file.samefile(found)
+        return (file.name if is_found else str(file),)
+
+    def _container(self) -> tuple[str, ...]:
+        """Return the command that runs a program in this container, if the container is known.
+
+        A program that ``kubectl exec`` runs itself has its parent outside the container; one that
+        is typed in a shell there has the shell.
+        """
+        pod = self.environment.get("POD_NAME")
+        if self.parent or not pod:
+            return ()
+        namespace = self.environment.get("POD_NAMESPACE", "")
+        flags = ("-n", namespace) if namespace else ()
+        return ("kubectl", "exec", *flags, pod, "--")

@@ -49,16 +49,15 @@ from userspace_proxy.model import (
 from userspace_proxy.policy import PathDecision
 from userspace_proxy.sources.manifests import load_manifests
 from userspace_proxy.status.answers import make_answer, read_answer, render_configz, render_status
-from userspace_proxy.status.demand import render_demand
 from userspace_proxy.status.exposition import write_families
-from userspace_proxy.status.families import families_of
+from userspace_proxy.status.families import families_of, render_demand
 from userspace_proxy.status.history import History
 from userspace_proxy.status.page import build_page, render_page, render_parts
 from userspace_proxy.status.sampling import Sample
 from userspace_proxy.status.selection import Selection, row_id
+from userspace_proxy.status.stream import Changes
 from userspace_proxy.status.text import render_text as render_status_text
 from userspace_proxy.status.text import render_top
-from userspace_proxy.status.watch import Changes
 
 from .views import (
     NOW,
