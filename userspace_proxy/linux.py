@@ -18,11 +18,7 @@ def is_linux() -> bool:
 
 
 def require_linux(what: str = "userspace-proxy runs on Linux only") -> None:
-    """Raise PlatformError unless a proxy can run here.
-
-    Args:
-        what: The beginning of the message, which continues with the reason.
-    """
+    """Raise PlatformError unless a proxy can run here; the reason follows this text."""
     if not is_linux():
         raise PlatformError(
             f"{what}: Python on {sys.platform} has no epoll",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from ..agent.refuse import RefusePort
+from ..agent.rounds.node_ports import RefusePort
 from ..config import InheritedSocket, ListenAddress
 from ..errors import ListenError
 from ..facts.units import plural

@@ -55,7 +55,7 @@ def explain(given: Given) -> int:
         UserspaceProxyError: There is no such Service, or the source can't be read.
     """
     from .. import explain as explaining
-    from ..explain.dial_there import find_way
+    from ..explain.dial import find_way
 
     service = service_name(given.arguments[0])
     client = _client(given.values.get("from", ""))
@@ -223,7 +223,7 @@ def _dial(subject: Subject, way: tuple[str, ...]) -> dict[str, DialResult] | Non
     and this machine's own programs and its cloud's metadata would be dialled.
     """
     from ..answering_child import ChildEnded
-    from ..explain.dial_there import dial_by
+    from ..explain.dial import dial_by
 
     wanted: list[str] = []
     for port in subject.ports:

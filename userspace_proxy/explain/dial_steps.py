@@ -139,11 +139,7 @@ def lacks_header(port: PortFacts, result: DialResult) -> bool:
 def _dial(
     endpoint: EndpointFacts, result: DialResult, level: Level | None
 ) -> tuple[Level | None, str]:
-    """Return a line about one dial.
-
-    Args:
-        level: What it means for a used endpoint.
-    """
+    """Return a line about one dial, and its level, given that of a used endpoint."""
     used = "" if endpoint.is_usable else f" ({endpoint.state})"
     if result.cause is None:
         return Level.OK, f"{endpoint.address}{used}: answers {_after(result)}"

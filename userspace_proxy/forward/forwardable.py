@@ -21,7 +21,7 @@ from typing import NamedTuple
 from ..causes.notes import cause_of
 from ..causes.say import say
 from ..cluster import PersistentMap, ServiceState, Snapshot, Store, differing_keys
-from ..embedding.loopback import free_loopback
+from ..embedding.arguments import free_loopback
 from ..model import (
     Endpoint,
     EndpointSlice,

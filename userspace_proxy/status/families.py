@@ -245,11 +245,7 @@ def _port_labels(port: PortFacts) -> tuple[str, ...]:
 
 
 def path_families(ports: Mapping[str, PortFacts]) -> Iterator[Family]:
-    """Return the metrics of Service ports that are on the kernel path, or have been.
-
-    Args:
-        ports: All Service ports, by their labels as text.
-    """
+    """Return the metrics of Service ports, by their labels, that are on the kernel path or were."""
     yield gauge(
         f"{PREFIX}service_port_path",
         "1 for a Service port whose new connections don't pass through the proxy; "

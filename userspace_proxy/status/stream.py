@@ -87,11 +87,7 @@ class Streams:
         return await self._stream(request, "text/event-stream", first, event)
 
     async def json(self, request: web.Request, service: str) -> web.StreamResponse:
-        """Send updates of the JSON until the client disconnects.
-
-        Args:
-            service: As of :meth:`.StatusFacts.only`; empty for all.
-        """
+        """Send updates of the JSON about a Service, empty for all, until the client disconnects."""
         selection, changes = Selection.parse(request.query), Changes()
 
         def make(sample: Sample) -> StatusFacts:
