@@ -5,13 +5,13 @@
 
 Rule 1: every problem is one line with file, line and field, and all problems are found at once.
 Rule 2: an object with a problem is left out, and the others of the file are used, as if each were
-sent to an API server.
+sent to an API server. Of objects that aren't read, only the kind matters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from ...facts import RejectedFacts
@@ -104,6 +104,13 @@ class _Mistake(NamedTuple):
     service: str = ""
     """The Service that it is about; empty if that can't be read."""
 
+    @classmethod
+    def of(
+        cls, error: TextError, object_: ObjectKey = NO_OBJECT, service: str = ""
+    ) -> _Mistake:
+        problem = f"{error.problem} ({error.hint})" if error.hint else error.problem
+        return cls(error.line, problem, object_, service)
+
 
 @dataclass(slots=True)
 class _Read:
@@ -174,16 +181,23 @@ def _read_part(text: str, before: int, place: str, aliased_nodes_max: int) -> _R
             text, place=place, lines_before=before, aliased_nodes_max=aliased_nodes_max
         )
     except TextError as exc:
-        problem = f"{exc.problem} ({exc.hint})" if exc.hint else exc.problem
-        result.problems.append(_Mistake(exc.line, problem))
+        result.problems.append(_Mistake.of(exc))
         return result
     if documents:
         result.aliased_nodes = documents[-1].aliased_nodes
     for item in (item for document in documents for item in _items(document)):
+        if item.is_list:
+            result.problems += (
+                _Mistake.of(one) for one in item.mistakes if not one.path.startswith("items[")
+            )
+            continue
         try:
             kind, read = _reader_of(item)
             if read is None:
                 result.ignored.setdefault(kind, item.line_of())
+                continue
+            if mistakes := item.mistakes:
+                result.problems += (_Mistake.of(one, *item.about) for one in mistakes)
                 continue
             found = read(item.value)
         except FieldError as exc:
@@ -210,6 +224,9 @@ class _WrittenObject:
     default_kind: str = ""
     default_version: str = ""
 
+    is_list: bool = False
+    """A list whose items follow."""
+
     def line_of(self, path: str = "") -> int:
         """Return the line of a field, or of the object."""
         return self.document.line_of(".".join(part for part in (self.path, path) if part))
@@ -220,6 +237,11 @@ class _WrittenObject:
         for name in path:
             value = value.get(name) if isinstance(value, dict) else None
         return value if isinstance(value, str) else ""
+
+    @property
+    def mistakes(self) -> Sequence[TextError]:
+        """Those of its text."""
+        return [one for one in self.document.mistakes if one.path.startswith(self.path)]
 
     @property
     def about(self) -> tuple[ObjectKey, str]:
@@ -236,7 +258,7 @@ class _WrittenObject:
 
 
 def _items(document: Document) -> Iterator[_WrittenObject]:
-    """Yield the objects of a document: itself, or the items of its lists."""
+    """Yield the objects of a document: itself, or the items of its lists after a ``List``."""
     waiting = [_WrittenObject(document.value, document)]
     while waiting:
         item = waiting.pop()
@@ -248,6 +270,8 @@ def _items(document: Document) -> Iterator[_WrittenObject]:
             continue
         prefix = f"{item.path}.items" if item.path else "items"
         version = "" if kind == "List" else item.text("apiVersion")
+        if kind == "List" and not item.path:
+            yield replace(item, is_list=True)
         waiting.extend(
             _WrittenObject(value, document, f"{prefix}[{i}]", kind.removesuffix("List"), version)
             for i, value in reversed(list(enumerate(items)))

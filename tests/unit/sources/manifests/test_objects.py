@@ -227,6 +227,45 @@ def test_a_problem_names_file_line_and_field(text, problem):
     assert problem_of(text).startswith(problem)
 
 
+OTHERS = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: numbers, labels: {app: a, app: b}}
+data: {80: web, 443: web}
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: shipper}
+spec: {defaultMode: 0640, tag: !!binary aGk=}
+"""
+
+
+def test_only_the_kind_of_other_objects_matters():
+    objects = read_manifest(f"{SERVICE}---{OTHERS}", place="web.yaml")
+    assert [found.identity for found in objects.objects] == [("Service", "shop/web")]
+    assert objects.problems == ()
+    assert len(objects.ignored) == 2
+
+
+def test_an_item_of_a_list_with_a_mistake_leaves_the_others_in_use():
+    text = """
+apiVersion: v1
+kind: List
+items:
+- {apiVersion: v1, kind: Service, metadata: {name: a}, spec: {ports: [{port: 80}]}}
+- {apiVersion: v1, kind: ConfigMap, metadata: {name: c}, data: {mode: 0640}}
+- {apiVersion: v1, kind: Service, metadata: {name: b}, spec: {ports: [{port: 012}]}}
+kind: List
+"""
+    objects = read_manifest(text, place="l.yaml")
+    assert [found.key for found in objects.objects] == ["default/a"]
+    assert objects.problems == (
+        "l.yaml:7: items[2].spec.ports[0].port: 012 is 10 in YAML 1.1 and 12 in YAML 1.2 "
+        "(quote it, or write 10 or 12)",
+        "l.yaml:8: key 'kind' is given twice, first in line 3",
+    )
+
+
 def test_all_problems_are_found_at_once_and_the_other_objects_are_used():
     service = SERVICE.replace("port: 80", "port: 0\n      protocl: UDP").replace("  cl", "  cL")
     text = "---\n".join((service, SLICE, "kind: [\n", "kind: Node\nmetadata: {name: bob}\n", NODE))
