@@ -61,7 +61,7 @@ def run_flags(*flags):
     [
         ("--manifest=x", "unknown flag --manifest (did you mean --manifests?)"),
         ("--frobnicate", "unknown flag --frobnicate (userspace-proxy run --help lists them)"),
-        ("--proxy-port-range=9-1", "--proxy-port-range: '9-1' ends before it begins"),
+        ("--proxy-ports=9-1", "--proxy-ports: '9-1' ends before it begins"),
         (
             "--steering=ebpf",
             "--steering: 'ebpf' is not one of auto, iptables, nftables, local, none",

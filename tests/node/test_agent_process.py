@@ -160,7 +160,7 @@ def test_ports_held_by_another_program_are_served_once_they_are_free(testbed):
 
 
 def test_a_range_held_by_others_is_a_problem_only_of_its_services(testbed):
-    testbed.agent.flags = ("--workers=1", f"--proxy-port-range={RANGE[0]}-{RANGE[-1]}")
+    testbed.agent.flags = ("--workers=1", f"--proxy-ports={RANGE[0]}-{RANGE[-1]}")
     with contextlib.ExitStack() as stack:
         for port in RANGE:
             stack.enter_context(testbed.agent.listener(port))

@@ -39,7 +39,7 @@ class Flags:
     values: Mapping[str, Any]
     """By name."""
     texts: Mapping[str, str]
-    """Flags as written by name, for messages: ``--udp-timeout=5s``."""
+    """Flags as written by name, for messages: ``--udp-idle-timeout=5s``."""
     warnings: tuple[str, ...]
     """Sentences about flags without effect, one for each reason."""
 

@@ -12,8 +12,8 @@ def test_kube_proxys_command_line_is_read():
             "--kubeconfig=/etc/kube.conf",
             "--cluster_cidr",
             "10.244.0.0/16,fd00:10:244::/56",
-            "--proxy-port-range=20000-20100",
-            "--udp-timeout=250ms",
+            "--proxy-ports=20000-20100",
+            "--udp-idle-timeout=250ms",
             "-v2",
         ]
     )
@@ -69,7 +69,7 @@ def test_one_setting(words, name, value):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--udp-timeout=5"], "--udp-timeout: '5' has no unit (write 5s)"),
+        (["--udp-idle-timeout=5"], "--udp-idle-timeout: '5' has no unit (write 5s)"),
         (["--v=x"], "-v: 'x' is not a whole number"),
         (
             ["--steering=magic"],
