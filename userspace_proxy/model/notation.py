@@ -19,6 +19,7 @@ _IS_LABEL = re.compile(_LABEL)
 _IS_SUBDOMAIN = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 LABEL_MAX = 63
 SUBDOMAIN_MAX = 253
+PORT_NAME_MAX = 15
 # Source: Kubernetes' IsValidLabelValue.
 _IS_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 
@@ -51,15 +52,57 @@ def _check_form(text: str, path: str, form: re.Pattern[str], most: int, what: st
         raise FieldError(path, f"{quoted(text)} is not {what}, at most {most}, {ends}")
 
 
+def check_qualified_name(text: str, path: str) -> None:
+    """Check the key of a label or annotation: a name, perhaps after a domain and ``/``.
+
+    Source: Kubernetes' IsQualifiedName.
+    """
+    prefix, slash, name = text.rpartition("/")
+    if slash and (len(prefix) > SUBDOMAIN_MAX or not _IS_SUBDOMAIN.fullmatch(prefix)):
+        raise FieldError(path, f"{quoted(text)} has no DNS name before the '/'")
+    if not name or len(name) > LABEL_MAX or not _IS_LABEL_VALUE.fullmatch(name):
+        raise FieldError(
+            path,
+            f"{quoted(text)} is not a qualified name: letters, digits, '-', '_' and '.', "
+            f"at most {LABEL_MAX}, a letter or digit at both ends",
+        )
+
+
+def check_target_port(port: int | str, path: str) -> None:
+    """Check a number, or the name of a port of the pods; 0 and ``""`` mean ``port``.
+
+    Source: Kubernetes' ValidateServicePort, IsValidPortName.
+    """
+    if isinstance(port, int):
+        if port:
+            check_number(port, path)
+    elif port and not (
+        len(port) <= PORT_NAME_MAX
+        and _IS_LABEL.fullmatch(port)
+        and "--" not in port
+        and any(map(str.isalpha, port))
+    ):
+        hint = f": write {port} without quotes" if port.isdigit() else ""
+        raise FieldError(
+            path,
+            f"{quoted(port)} is not a port's name: lower-case letters, digits and single '-', "
+            f"at least one letter, at most {PORT_NAME_MAX}{hint}",
+        )
+
+
 def check_number(number: int, path: str, allowed: range = range(1, 65536)) -> None:
     """Check a number, by default a port."""
     if number not in allowed:
         raise FieldError(path, f"{number} is not in {allowed[0]}–{allowed[-1]}")
 
 
-def check_word(text: str | None, path: str, words: Collection[str]) -> None:
-    """Check one of a few words; it may be missing or empty."""
-    if text and text not in words:
+def check_word(
+    text: str | None, path: str, words: Collection[str], *, may_be_empty: bool = True
+) -> None:
+    """Check one of a few words; it may be missing, and perhaps empty."""
+    if text is None or (not text and may_be_empty):
+        return
+    if text not in words:
         raise FieldError(path, f"{quoted(text)} is not one of {', '.join(words)}")
 
 

@@ -55,7 +55,8 @@ def refusal(wire: WireService) -> str:
             service(HTTP, clusterIP="10.96.7.1", clusterIPs=["10.96.7.1", "fd00::7"]), id="dual"
         ),
         pytest.param(
-            service(HTTP, ipFamilies=["IPv6", "IPv4"], clusterIPs=["fd00::7"]), id="families"
+            service(HTTP, ipFamilies=["IPv6", "IPv4"], clusterIP="fd00::7", clusterIPs=["fd00::7"]),
+            id="families",
         ),
         pytest.param(
             service(
@@ -80,6 +81,10 @@ def refusal(wire: WireService) -> str:
                 loadBalancerSourceRanges=[" 10.0.0.0/8 ", "2001:DB8::/32"],
             ),
             id="load-balancer",
+        ),
+        pytest.param(
+            service({**HTTP, "nodePort": 5060, "targetPort": "web"}, type="NodePort"),
+            id="node-port-of-another-range",
         ),
         pytest.param(
             service(HTTP, externalIPs=["192.0.2.1"], externalTrafficPolicy="Local"),
@@ -107,8 +112,8 @@ def test_sound_services_pass(wire):
         ),
         pytest.param(service({"name": "a"}), "spec.ports[0].port: is missing", id="no-number"),
         pytest.param(
-            service({"port": 80, "nodePort": 80}, type="NodePort"),
-            "spec.ports[0].nodePort: 80 is not in 30000–32767",
+            service({"port": 80, "nodePort": 65536}, type="NodePort"),
+            "spec.ports[0].nodePort: 65536 is not in 1–65535",
             id="node-port",
         ),
         pytest.param(
@@ -143,7 +148,7 @@ def test_sound_services_pass(wire):
             id="leading-zero",
         ),
         pytest.param(
-            service(HTTP, clusterIPs=["10.96.7.1", "10.96.7.2"]),
+            service(HTTP, clusterIP="10.96.7.1", clusterIPs=["10.96.7.1", "10.96.7.2"]),
             "spec.clusterIPs: may have one address of each family",
             id="one-family-twice",
         ),
@@ -169,6 +174,33 @@ def test_sound_services_pass(wire):
             id="external-policy-inside",
         ),
         pytest.param(
+            service({**HTTP, "targetPort": "8080"}),
+            "spec.ports[0].targetPort: '8080' is not a port's name: lower-case letters, digits and "
+            "single '-', at least one letter, at most 15: write 8080 without quotes",
+            id="quoted-target-port",
+        ),
+        pytest.param(
+            service(HTTP, clusterIPs=["10.96.7.1"]),
+            "spec.clusterIPs: may not be used without clusterIP, which is the first",
+            id="addresses-without-the-first",
+        ),
+        pytest.param(
+            service(HTTP, internalTrafficPolicy=""),
+            "spec.internalTrafficPolicy: '' is not one of Cluster, Local",
+            id="empty-policy",
+        ),
+        pytest.param(
+            service(HTTP, loadBalancerClass="a.b/c"),
+            "spec.loadBalancerClass: may only be used with type LoadBalancer",
+            id="class-of-no-load-balancer",
+        ),
+        pytest.param(
+            service(HTTP, selector={"a b": "c"}),
+            "spec.selector: 'a b' is not a qualified name: letters, digits, '-', '_' and '.', at "
+            "most 63, a letter or digit at both ends",
+            id="selector",
+        ),
+        pytest.param(
             service({"port": 80, "nodePort": 30080}),
             "spec.ports[0].nodePort: may only be used with type NodePort or LoadBalancer",
             id="node-port-inside",
@@ -180,9 +212,9 @@ def test_sound_services_pass(wire):
         ),
         pytest.param(
             service(
-                HTTP, type="LoadBalancer", externalTrafficPolicy="Local", healthCheckNodePort=10256
+                HTTP, type="LoadBalancer", externalTrafficPolicy="Local", healthCheckNodePort=65536
             ),
-            "spec.healthCheckNodePort: 10256 is not in 30000–32767",
+            "spec.healthCheckNodePort: 65536 is not in 1–65535",
             id="health-check-range",
         ),
         pytest.param(
@@ -254,7 +286,7 @@ def test_sound_services_pass(wire):
             id="single-stack-of-two",
         ),
         pytest.param(
-            service(HTTP, clusterIPs=["10.96.7.1", ""]),
+            service(HTTP, clusterIP="10.96.7.1", clusterIPs=["10.96.7.1", ""]),
             "spec.clusterIPs: may have one address of each family",
             id="address-and-none",
         ),
@@ -340,7 +372,7 @@ def test_a_health_check_node_port_is_only_for_load_balancers_with_policy_local(s
 
 
 def test_all_errors_of_a_service_are_reported_at_once():
-    ports = [{"port": 0, "protocol": "tcp"}, {"name": "a", "port": 80, "nodePort": 1}]
+    ports = [{"port": 0, "protocol": "tcp"}, {"name": "a", "port": 80, "nodePort": -1}]
     spec = {"type": "Clusterip", "clusterIP": "x", "externalIPs": ["y"]}
     with pytest.raises(FieldError) as caught:
         check_service(convert({"spec": {"ports": ports, **spec}}, WireService))

@@ -10,6 +10,8 @@ sent to an API server. Of objects that aren't read, only the kind matters.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -199,7 +201,7 @@ def _read_part(text: str, before: int, place: str, aliased_nodes_max: int) -> _R
             if mistakes := item.mistakes:
                 result.problems += (_Mistake.of(one, *item.about) for one in mistakes)
                 continue
-            found = read(item.value)
+            found = read(_named(item.value))
         except FieldError as exc:
             about = item.about
             for error in (exc, *exc.others):
@@ -313,6 +315,18 @@ def _reader_of(item: _WrittenObject) -> tuple[str, _Reader | None]:
             field = "kind" if supported == version else "apiVersion"
             raise FieldError(field, f"there is no kind {kind} of {version} ({hint})")
     return f"{version} {kind}", None
+
+
+def _named(value: Any) -> Any:
+    """Return an object that leaves its name to the API server with one that is its own."""
+    metadata = value.get("metadata")
+    if not isinstance(metadata, dict) or metadata.get("name"):
+        return value
+    prefix = metadata.get("generateName")
+    if not isinstance(prefix, str) or not prefix:
+        return value
+    digest = hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+    return {**value, "metadata": {**metadata, "name": prefix + digest[:5]}}
 
 
 def _group(version: str) -> str:

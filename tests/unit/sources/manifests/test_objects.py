@@ -167,10 +167,10 @@ def test_other_kinds_are_ignored_and_named_once():
             id="annotation",
         ),
         pytest.param(
-            SERVICE.replace("80", "80\n      nodePort: 80").replace(
+            SERVICE.replace("80", "80\n      nodePort: 70000").replace(
                 "spec:", "spec:\n  type: NodePort"
             ),
-            "web.yaml:11: spec.ports[0].nodePort: 80 is not in 30000–32767",
+            "web.yaml:11: spec.ports[0].nodePort: 70000 is not in 1–65535",
             id="node-port",
         ),
         pytest.param(
@@ -245,6 +245,18 @@ def test_only_the_kind_of_other_objects_matters():
     assert [found.identity for found in objects.objects] == [("Service", "shop/web")]
     assert objects.problems == ()
     assert len(objects.ignored) == 2
+
+
+def test_a_whole_number_may_have_a_point_as_for_kubectl():
+    [found] = read(SERVICE.replace("80", "80.0")).objects
+    assert found.value.service.ports[0].port == 80
+
+
+def test_a_name_that_the_api_server_would_make_is_the_same_in_each_reading():
+    text = SERVICE.replace("name: web", "generateName: web-")
+    [first], [second] = read(text).objects, read(text).objects
+    assert first.key == second.key
+    assert first.key.startswith("shop/web-")
 
 
 def test_an_item_of_a_list_with_a_mistake_leaves_the_others_in_use():
