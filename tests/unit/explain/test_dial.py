@@ -2,9 +2,7 @@ import contextlib
 import errno
 import os
 import socket
-import struct
 import subprocess
-import threading
 
 import pytest
 
@@ -27,17 +25,6 @@ def listener():
         yield server
 
 
-def accepting(server, then):
-    def accept():
-        connection, _ = server.accept()
-        with connection:
-            then(connection)
-
-    thread = threading.Thread(target=accept)
-    thread.start()
-    return thread
-
-
 def address_of(server):
     return SocketAddress(*server.getsockname())
 
@@ -48,25 +35,12 @@ def test_an_endpoint_that_accepts_and_waits_answers(listener):
     assert 0 < result.seconds < 1
 
 
-def test_an_endpoint_that_speaks_first_answers(listener):
-    thread = accepting(listener, lambda connection: connection.sendall(b"220 ready"))
-    result = dial(address_of(listener))
-    thread.join()
-    assert result.cause is None
-
-
-def reset(connection):
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    connection.close()
-
-
-@pytest.mark.parametrize("end", [socket.socket.close, reset], ids=["close", "reset"])
-def test_an_endpoint_that_ends_connections_at_once_does_not(end, listener):
-    thread = accepting(listener, end)
-    result = dial(address_of(listener))
-    thread.join()
-    assert result.cause is not None
-    assert result.cause.code is CauseCode.ENDPOINT_RESETS
+def test_the_program_that_listens_never_accepts_a_dial(listener):
+    assert dial(address_of(listener)).cause is None
+    with socket.create_connection(listener.getsockname()) as client:
+        accepted, peer = listener.accept()
+        accepted.close()
+        assert peer == client.getsockname()
 
 
 def test_a_port_without_a_listener_refuses():

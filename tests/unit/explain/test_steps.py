@@ -32,7 +32,6 @@ from userspace_proxy.causes.services import (
     balanced_elsewhere,
     external_ip_off,
     no_proxy_header,
-    not_followed,
     source_denied,
 )
 from userspace_proxy.causes.slices import none_local
