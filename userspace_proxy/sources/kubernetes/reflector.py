@@ -272,7 +272,9 @@ class Reflector:
                         self._changed()
                         return self._error(decode(event.object, WireStatus))
                     self._has_events = True
-                    self._apply(event)
+                    if not self._position.advance(self._apply(event)):
+                        self._expire("its history went back, as after a restore of etcd")
+                        return None
                 self._changed()
                 await self._pause(0)
         return None
@@ -282,16 +284,17 @@ class Reflector:
             return self._timing.silence_s
         return requested_s + self._timing.silence_over_s
 
-    def _apply(self, event: WireEvent) -> None:
+    def _apply(self, event: WireEvent) -> str | None:
+        """Apply an event, and return its resourceVersion."""
         match event.type:
             case "ADDED" | "MODIFIED":
-                self._position.advance(self._cache.put(event.object))
+                return self._cache.put(event.object)
             case "DELETED":
-                self._position.advance(self._cache.delete(event.object))
+                return self._cache.delete(event.object)
             case "BOOKMARK":
                 metadata: Metadata = decode(event.object, WireHead).metadata
-                self._position.advance(metadata.resource_version)
                 self._has_bookmarks = True
+                return metadata.resource_version
             case _:
                 raise FieldError("type", f"{event.type!r} is not a known event type")
 
@@ -312,8 +315,8 @@ class Reflector:
         self._cuts += 1
         return cut_off(self._client.url, self._resource.name, reason) if self._cuts > 1 else None
 
-    def _expire(self) -> None:
-        self._log_end("it expired; listing again")
+    def _expire(self, reason: str = "it expired") -> None:
+        self._log_end(f"{reason}; listing again")
         self._position.watch_expired()
 
     def _log_end(self, reason: str) -> None:

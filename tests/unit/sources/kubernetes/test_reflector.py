@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 
@@ -261,6 +262,29 @@ async def test_a_server_restored_from_a_backup_is_listed_anew(api):
             "GET /api/v1/services?limit=500",
             WATCH.format(1000),
         ]
+
+
+@pytest.mark.parametrize("kind", ["BOOKMARK", "ADDED"])
+async def test_history_that_goes_back_is_listed_from_the_newest_state(api, caplog, kind):
+    caplog.set_level(logging.INFO)
+    api.put(service("web"))
+    api.put(service("gone"))
+    async with reflecting(api) as reflection:
+        await reflection.watching()
+        assert reflection.names == ["gone", "web"]
+        # The watches don't learn of it, as the history that they follow isn't the server's any more.
+        api.be_silent()
+        api.delete("Service", "gone")
+        api.be_silent(is_silent=False)
+        web = service("web") | {"metadata": {"name": "web", "resourceVersion": "510"}}
+        older = json.dumps({"type": kind, "object": web})
+        api.send("services", f"{older}\n".encode())
+        await reflection.watching(requests=4)
+        assert api.requests[2] == "GET /api/v1/services?limit=500"
+        assert reflection.names == ["web"]
+        assert reflection.problems == []
+    (line,) = [r for r in caplog.records if r.getMessage() == "watch ended"]
+    assert line.reason == "its history went back, as after a restore of etcd; listing again"
 
 
 async def test_a_rejected_watch_is_a_problem_and_continues_from_its_version(api):
