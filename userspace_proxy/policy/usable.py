@@ -13,9 +13,9 @@ policy ``Local`` on which of them are on this node; so a client keeps its endpoi
 
 from __future__ import annotations
 
+import collections
 import enum
 import functools
-import collections
 import heapq
 import operator
 from collections.abc import Callable, Collection, Container, Iterable, Mapping

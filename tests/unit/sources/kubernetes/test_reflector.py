@@ -272,7 +272,7 @@ async def test_history_that_goes_back_is_listed_from_the_newest_state(api, caplo
     async with reflecting(api) as reflection:
         await reflection.watching()
         assert reflection.names == ["gone", "web"]
-        # The watches don't learn of it, as the history that they follow isn't the server's any more.
+        # The watches do not learn of it: the history that they follow is not the server's.
         api.be_silent()
         api.delete("Service", "gone")
         api.be_silent(is_silent=False)
