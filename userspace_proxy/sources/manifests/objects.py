@@ -107,9 +107,7 @@ class _Mistake(NamedTuple):
     """The Service that it is about; empty if that can't be read."""
 
     @classmethod
-    def of(
-        cls, error: TextError, object_: ObjectKey = NO_OBJECT, service: str = ""
-    ) -> _Mistake:
+    def of(cls, error: TextError, object_: ObjectKey = NO_OBJECT, service: str = "") -> _Mistake:
         problem = f"{error.problem} ({error.hint})" if error.hint else error.problem
         return cls(error.line, problem, object_, service)
 
