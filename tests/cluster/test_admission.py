@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from userspace_proxy.sources.manifests.objects import read_manifest
+from userspace_proxy.sources.manifests.objects import ManifestReader
 
 from .control_plane import ControlPlane
 from .credentials import ADMIN, token_of
@@ -214,7 +214,7 @@ class ApiServer:
 
 def why_refused_here(item: dict[str, Any]) -> str:
     """Return why a manifest refuses it; empty: it doesn't."""
-    return "; ".join(read_manifest(json.dumps(item), place="web.json").problems)
+    return "; ".join(ManifestReader("web.json").read(json.dumps(item)).problems)
 
 
 @pytest.mark.parametrize("objects", [services, slices])

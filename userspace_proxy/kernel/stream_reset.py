@@ -8,6 +8,7 @@ two options alone. The kernel sends the ACK after 40 ms, if the reset comes late
 
 from __future__ import annotations
 
+import _socket
 import asyncio
 import contextlib
 import socket
@@ -25,7 +26,7 @@ def reset(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
-def stay_unseen(sock: socket.socket) -> None:
+def stay_unseen(sock: _socket.socket) -> None:
     """Have a dial that begins now end before the program that listens accepts it.
 
     Source: tcp(7), TCP_QUICKACK; Linux' tcp_rcv_synsent_state_process.
@@ -35,7 +36,7 @@ def stay_unseen(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
 
 
-def reset_on_close(sock: socket.socket) -> None:
+def reset_on_close(sock: _socket.socket) -> None:
     """Have a connection end by a reset when its socket is closed."""
     # uvloop raises ValueError once the socket is closed.
     with contextlib.suppress(OSError, ValueError):

@@ -241,7 +241,7 @@ spec: {defaultMode: 0640, tag: !!binary aGk=}
 
 
 def test_only_the_kind_of_other_objects_matters():
-    objects = read_manifest(f"{SERVICE}---{OTHERS}", place="web.yaml")
+    objects = ManifestReader("web.yaml").read(f"{SERVICE}---{OTHERS}")
     assert [found.identity for found in objects.objects] == [("Service", "shop/web")]
     assert objects.problems == ()
     assert len(objects.ignored) == 2
@@ -269,7 +269,7 @@ items:
 - {apiVersion: v1, kind: Service, metadata: {name: b}, spec: {ports: [{port: 012}]}}
 kind: List
 """
-    objects = read_manifest(text, place="l.yaml")
+    objects = ManifestReader("l.yaml").read(text)
     assert [found.key for found in objects.objects] == ["default/a"]
     assert objects.problems == (
         "l.yaml:7: items[2].spec.ports[0].port: 012 is 10 in YAML 1.1 and 12 in YAML 1.2 "
