@@ -111,7 +111,7 @@ class AcceptedHeaders:
             return True
         if not data:
             # A load balancer's check of the port.
-            connection.finish(EndReason.COMPLETE, as_reset=False, by=EndedBy.CLIENT)
+            connection.finish(EndReason.COMPLETE, as_reset=True, by=EndedBy.CLIENT)
             return True
         if _has_ended(sock):
             self._refuse(connection, "the connection ended before")
