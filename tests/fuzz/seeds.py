@@ -19,6 +19,7 @@ import msgspec
 import yaml
 
 from tests import loopback
+from tests.cluster.test_kube_proxy_configuration import HEAD, TEXTS
 from userspace_proxy.cluster.encoding import encode_state
 from userspace_proxy.config.settings import Settings
 from userspace_proxy.config.writing import render_config
@@ -28,7 +29,7 @@ from userspace_proxy.kernel.netlink import Requests, rtnetlink
 from userspace_proxy.kernel.netlink.sockets import NETLINK_NETFILTER, NETLINK_ROUTE
 from userspace_proxy.kernel.nf_tables import reader
 from userspace_proxy.model import Failure, ProxyProtocol, SocketAddress
-from userspace_proxy.model.proxy_protocol import write_header, write_local_header
+from userspace_proxy.model.proxy_protocol import write_header
 from userspace_proxy.plane.messages import (
     Counted,
     Drained,
@@ -192,6 +193,8 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
     for path in (ROOT / "tests/unit/config").glob("kubeadm-*.yaml"):
         yield "config", path.name, path.read_bytes()
     yield "config", "defaults.yaml", render_config(Settings()).encode()
+    for name, text in TEXTS.items():
+        yield "config", f"{name}.yaml", (HEAD + text).encode()
     yield "kubeconfig", "shop.yaml", KUBECONFIG.encode()
     yield from _api_seeds(objects)
     yield "channel", "messages", b"".join(write_step(msgspec.json.encode(m)) for m in MESSAGES)
@@ -200,7 +203,8 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
     client, frontend = SocketAddress("2001:db8::1", 40000), SocketAddress("2001:db8::7", 443)
     for version in ProxyProtocol:
         yield "proxy-header", str(version), write_header(version, client, frontend, "shop/web")
-        yield "proxy-header", f"{version}-local", write_local_header(version)
+    yield "proxy-header", "v1-local", b"PROXY UNKNOWN\r\n"
+    yield "proxy-header", "v2-local", bytes.fromhex("0d0a0d0a000d0a515549540a20000000")
     for name, text in ANNOTATIONS.items():
         yield "annotations", name, text.encode()
     for name, request in REQUESTS.items():

@@ -182,3 +182,22 @@ def test_a_wrong_word_is_refused_with_a_remedy(words, message):
 
 def test_flags_are_shown_with_their_dashes():
     assert (dashed("v"), dashed("cleanup")) == ("-v", "--cleanup")
+
+
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        pytest.param("--conntrack-max=0", "", id="old-default"),
+        pytest.param("--conntrack-max=5", "--conntrack-max", id="conntrack-max"),
+        pytest.param("--resource-container=/kube-proxy", "--resource-container", id="container"),
+        pytest.param("--cleanup-ipvs", "--cleanup-ipvs", id="switch"),
+        pytest.param("--docker-only", "--docker-only", id="of-cadvisor"),
+    ],
+)
+def test_a_flag_that_kube_proxy_has_removed_starts_with_a_line(word, shown):
+    said = (f"ignored {shown}: kube-proxy has removed it",) if shown else ()
+    assert read_flags([word]).warnings == said
+
+
+def test_the_old_name_of_cleanup_cleans_up():
+    assert read_flags(["--cleanup-iptables"]).values == {"cleanup": True}
