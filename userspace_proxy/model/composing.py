@@ -129,14 +129,7 @@ class Reader:
                         yield self._root.value, self._root.place
 
     def _scalar(self, event: events.ScalarEvent, line: int) -> None:
-        value: Any = event.value
-        if event.implicit[0] and event.tag is None:
-            try:
-                value = read_plain(event.value)
-            except InputError as exc:
-                self._fail(line, exc.message, exc.hint)
-        elif event.tag is not None and event.tag not in _TAGS_OF_TEXT:
-            self._fail_tag(event.tag, line)
+        value = self._value_of(event, line)
         made = _Value(value, line)
         if event.anchor is not None:
             self._anchors[event.anchor] = made
@@ -144,6 +137,16 @@ class Reader:
             self._key(value, line, is_merge=event.implicit[0] and value == "<<")
         else:
             self._add(made)
+
+    def _value_of(self, event: events.ScalarEvent, line: int) -> Any:
+        if event.implicit[0] and event.tag is None:
+            try:
+                return read_plain(event.value)
+            except InputError as exc:
+                self._fail(line, exc.message, exc.hint)
+        if event.tag is not None and event.tag not in _TAGS_OF_TEXT:
+            self._fail_tag(event.tag, line)
+        return event.value
 
     def _start(
         self, value: dict[str, Any] | list[Any], event: events.CollectionStartEvent, line: int
