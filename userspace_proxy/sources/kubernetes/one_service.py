@@ -18,6 +18,7 @@ from ...model.wire import FieldError, WireHead, WirePage, decode
 from .api_paths import join
 from .client import ApiClient
 from .credentials import Credentials
+from .kubeconfig_files import Kubeconfig
 from .resources import SERVICES, SLICES, Resource, ResourceCache, inside, this_node
 from .responses import Response, TransportError, invalid, rejected, unreachable
 
@@ -45,20 +46,21 @@ class OneServiceReader:
     The arguments are those of KubernetesSource.
     """
 
-    def __init__(self, *, kubeconfig: str, master: str, node_name: str) -> None:
+    def __init__(self, *, kubeconfig: str | Kubeconfig, master: str, node_name: str) -> None:
         self._client = ApiClient(Credentials(kubeconfig=kubeconfig, master=master))
         self._node_name = node_name
         self._store = Store()
 
     async def read(self, key: ServiceKey, *, with_pods: bool, within_s: float) -> OneService:
-        """Read a Service, within some seconds.
+        """Read a Service, within some seconds of the server.
 
         Raises:
             SourceError: The server doesn't respond, or doesn't permit it.
         """
         try:
+            # A plugin may ask for a password, and that isn't the server's time.
+            await self._client.open()
             async with asyncio.timeout(within_s):
-                await self._client.open()
                 return await self._read(key, with_pods)
         except TransportError as exc:
             raise SourceError(unreachable(self._client.url, exc).text) from exc
