@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Container
 
 from userspace_proxy.balance import Strategy, Weights
-from userspace_proxy.dataplane.strategies import make_strategy
+from userspace_proxy.dataplane.balancers import make_strategy
 from userspace_proxy.model import Balance, SocketAddress
 
 STRATEGIES = (

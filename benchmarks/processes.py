@@ -63,8 +63,17 @@ def memory_bytes(pids: Iterable[int]) -> int:
 
 def descriptors(pids: Iterable[int]) -> int:
     """Return how many descriptors processes have open; those that are gone have none."""
+    return _count(pids, "fd")
+
+
+def threads(pids: Iterable[int]) -> int:
+    """Return how many threads processes have; those that are gone have none."""
+    return _count(pids, "task")
+
+
+def _count(pids: Iterable[int], kind: str) -> int:
     total = 0
     for pid in pids:
         with contextlib.suppress(OSError):
-            total += len(list(Path(f"/proc/{pid}/fd").iterdir()))
+            total += len(list(Path(f"/proc/{pid}/{kind}").iterdir()))
     return total

@@ -69,11 +69,9 @@ class Net:
         os.close(outside)
 
     def tcp(self, family: int = socket.AF_INET) -> socket.socket:
-        """Return a TCP socket of this namespace."""
         return self._socket(family, socket.SOCK_STREAM)
 
     def udp(self, family: int = socket.AF_INET) -> socket.socket:
-        """Return a UDP socket of this namespace."""
         return self._socket(family, socket.SOCK_DGRAM)
 
     def close(self) -> None:

@@ -9,20 +9,35 @@ from __future__ import annotations
 import select
 import sys
 
-from .errors import PlatformError
+from .errors import PlatformError, UserspaceProxyError
 
 
 def is_linux() -> bool:
     """Return whether there is epoll; Python on other systems lacks more, but this, too."""
-    return hasattr(select, "epoll")
+    return hasattr(select, "epoll") or _is_patched()
+
+
+def require_own_threads() -> None:
+    """Raise UserspaceProxyError where a proxy's thread would wait for its caller.
+
+    gevent and eventlet replace threads by coroutines of one thread, and epoll by nothing.
+    """
+    if _is_patched():
+        raise UserspaceProxyError(
+            "a proxy can't run where gevent has replaced threads and select",
+            hint="start the tests that use it without gevent.monkey, or patch with "
+            "patch_all(thread=False, select=False)",
+        )
+
+
+def _is_patched() -> bool:
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and any(map(monkey.is_module_patched, ("select", "threading")))
 
 
 def require_linux(what: str = "userspace-proxy runs on Linux only") -> None:
-    """Raise PlatformError unless a proxy can run here.
-
-    Args:
-        what: The beginning of the message, which continues with the reason.
-    """
+    """Raise PlatformError unless a proxy can run here; the reason follows this text."""
+    require_own_threads()
     if not is_linux():
         raise PlatformError(
             f"{what}: Python on {sys.platform} has no epoll",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import shutil
 import socket
@@ -10,6 +11,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from userspace_proxy.errors import PlatformError
 from userspace_proxy.model import IPFamily, SocketAddress
 
 if TYPE_CHECKING:
@@ -41,13 +43,18 @@ class BackendPlace:
 
         Raises:
             OSError: The address isn't available.
+            PlatformError: It is the IPv6 loopback address, and IPv6 is switched off.
         """
         sock = self.open_socket(type_)
         try:
             if type_ is socket.SOCK_STREAM:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(address)
-        except BaseException:
+        except BaseException as exc:
+            if getattr(exc, "errno", 0) == errno.EADDRNOTAVAIL and address.ip == "::1":
+                sock.close()
+                hint = "sysctl net.ipv6.conf.lo.disable_ipv6=0"
+                raise PlatformError("IPv6 is switched off on this machine", hint=hint) from exc
             sock.close()
             raise
         return sock

@@ -23,6 +23,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
+import socket
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
@@ -30,8 +31,8 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 
 import pytest
 
-from userspace_proxy.errors import PlatformError, SandboxError
-from userspace_proxy.linux import is_linux, require_linux
+from userspace_proxy.errors import PlatformError, SandboxError, UserspaceProxyError
+from userspace_proxy.linux import is_linux, require_linux, require_own_threads
 
 if TYPE_CHECKING:
     from userspace_proxy.sources.kubernetes.kubeconfig_files import Kubeconfig
@@ -52,6 +53,11 @@ _RECORD_TITLE = "service proxy record"
 _CANNOT = "cannot write to"
 _SKIPS_MODULES = pytest.StashKey[bool]()
 """Whether a test module is skipped, because it imports a proxy that can't run here."""
+_BLOCKED = ("SocketBlockedError", "SocketConnectBlockedError")
+_UNBLOCK = (
+    "(pytest-socket: mark the test with enable_socket, and write --allow-hosts=127.0.0.0/8,::1; a "
+    "service_network needs 10.96.0.0/12, too)"
+)
 _FIXTURES = frozenset({"service_proxy", "service_network", "kubernetes_services"})
 
 
@@ -91,6 +97,39 @@ def skip(request: pytest.FixtureRequest, reason: str) -> NoReturn:
     raise pytest.skip.Exception(text) from None
 
 
+@contextlib.contextmanager
+def _able(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Skip the test where this machine lacks something, and fail it where another plugin does."""
+    try:
+        require_own_threads()
+        # Where that is forbidden, an event loop would be half made.
+        socket.socket().close()
+        yield
+    except (PlatformError, SandboxError) as exc:
+        skip(request, str(exc))
+    except UserspaceProxyError as exc:
+        problem = str(exc)
+    except RuntimeError as exc:
+        if type(exc).__name__ not in _BLOCKED:
+            raise
+        problem = f"{exc} {_UNBLOCK}"
+    else:
+        return
+    raise pytest.fail.Exception(f"{request.fixturename}: {problem}", pytrace=False) from None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Skip a test that asks one of these fixtures for what this machine lacks."""
+    try:
+        return (yield)
+    except PlatformError as exc:
+        if _FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
+            raise
+        kind = pytest.fail if _is_required(item.config) else pytest.skip
+        raise kind.Exception(f"service proxy: {exc}") from None
+
+
 def _is_required(config: pytest.Config) -> bool:
     option: bool = config.getoption("--service-proxy-require")
     ini: bool = config.getini("service_proxy_require")
@@ -106,25 +145,23 @@ def _scope(fixture_name: str, config: pytest.Config) -> Literal["function", "ses
 @pytest.fixture(scope=_scope)
 def service_proxy(request: pytest.FixtureRequest) -> Iterator[ServiceProxy]:
     """Start a proxy; ``service_proxy.service("web", port=80, backends=2)`` serves a Service."""
-    try:
+    with _able(request):
         from .service_proxy import ServiceProxy
-    except PlatformError as exc:
-        skip(request, str(exc))
 
-    with ServiceProxy() as proxy, _reported(request, proxy):
+        proxy = ServiceProxy()
+        proxy.start()
+    with contextlib.closing(proxy), _reported(request, proxy):
         yield proxy
 
 
 @pytest.fixture(scope=_scope)
 def service_network(request: pytest.FixtureRequest) -> Iterator[ServiceNetwork]:
     """Start a network of namespaces; ``service_network.client()`` reaches its Services."""
-    try:
+    with _able(request):
         from .service_network import ServiceNetwork
 
         network = ServiceNetwork()
         network.start()
-    except (PlatformError, SandboxError) as exc:
-        skip(request, str(exc))
     with contextlib.closing(network), _reported(request, network):
         yield network
 
@@ -158,14 +195,12 @@ def kubernetes_services(
             "no cluster (give --service-proxy-kubeconfig=PATH, set KUBECONFIG, or override the "
             "fixture service_proxy_kubeconfig)",
         )
-    try:
+    with _able(request):
         from .kubernetes_services import KubernetesServices, UsedServices
-    except PlatformError as exc:
-        skip(request, str(exc))
-    with (
-        KubernetesServices(kubeconfig) as services,
-        _reported(request, UsedServices(services)),
-    ):
+
+        services = KubernetesServices(kubeconfig)
+        services.start()
+    with contextlib.closing(services), _reported(request, UsedServices(services)):
         yield services
 
 
@@ -214,6 +249,8 @@ def pytest_runtest_makereport(
     running, ended = stash.get(_OPEN, []), stash.get(_ENDED, [])
     if call.when == "teardown":
         stash[_ENDED] = []
+    if call.excinfo is not None and call.excinfo.typename in _BLOCKED and _uses_fixture(item):
+        report.sections.append(("service proxy", f"{call.excinfo.value} {_UNBLOCK}"))
     if report.failed and (running or ended):
         from .record import take
 

@@ -41,7 +41,6 @@ class Api:
 
     Args:
         client: On the node, where the API server is.
-        control_plane: It.
     """
 
     def __init__(self, client: Dialler, control_plane: ControlPlane) -> None:

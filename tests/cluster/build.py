@@ -61,17 +61,14 @@ class Binaries:
 
     @property
     def etcd(self) -> Path:
-        """The etcd server."""
         return self.folder / "etcd"
 
     @property
     def kube_apiserver(self) -> Path:
-        """The API server."""
         return self.folder / "kube-apiserver"
 
     @property
     def kubectl(self) -> Path:
-        """The client."""
         return self.folder / "kubectl"
 
 

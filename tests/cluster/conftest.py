@@ -63,7 +63,6 @@ def helm() -> None:
 
 @pytest.fixture(scope="session")
 def image() -> Image:
-    """The image of our Dockerfile."""
     if not _is_root():
         pytest.skip("building the image needs root")
     try:

@@ -135,8 +135,6 @@ def start_process(
     """Start a program in an image's root filesystem, read-only but for its mounts.
 
     Args:
-        words: The program and its arguments.
-        image: Its root filesystem.
         mounts: ``ro`` or ``rw``, the file or folder, and its place; for each.
         limits: As `privileges` returns them.
         where: Its network namespace.

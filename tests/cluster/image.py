@@ -119,7 +119,6 @@ class Image:
             folder.rmdir()
 
     def sizes(self) -> list[Size]:
-        """Return the size of each layer."""
         return [_size_of(layer) for layer in self.layers]
 
     def write_tar(self, path: Path) -> None:

@@ -45,7 +45,6 @@ _PORT = 8080
 
 
 def deployment(replicas: int) -> dict[str, Any]:
-    """Return the Deployment."""
     container = {"name": "web", "image": "none"}
     template = {"metadata": {"labels": _LABELS}, "spec": {"containers": [container]}}
     return {
@@ -61,7 +60,6 @@ def deployment(replicas: int) -> dict[str, Any]:
 
 
 def service(idle_after: str) -> dict[str, Any]:
-    """Return its Service."""
     annotations = {
         "userspace-proxy.io/hold": "60s",
         "userspace-proxy.io/wake": "deployment/web",
@@ -140,7 +138,6 @@ class Controllers:
         await self._write_slice()
 
     async def close(self) -> None:
-        """End the pod, if there is one."""
         if self._server is not None:
             self._server.close()
             await self._server.wait_closed()
@@ -254,7 +251,6 @@ class Shop:
         return listener.address
 
     async def dial(self, node: str) -> Connection:
-        """Open a connection to the Service on a node."""
         address = self.address(node)
         return Connection(*await asyncio.open_connection(address.ip, address.port))
 

@@ -50,12 +50,10 @@ spec:
 
 
 def objects_of(text: str) -> dict[tuple[str, str], Any]:
-    """Return the objects of a stream by kind and name."""
     return {(o["kind"], o["metadata"]["name"]): o for o in yaml.safe_load_all(text)}
 
 
 def container_of(daemon_set: Any) -> Any:
-    """Return the only container of a DaemonSet."""
     (container,) = daemon_set["spec"]["template"]["spec"]["containers"]
     return container
 

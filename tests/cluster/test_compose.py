@@ -131,7 +131,6 @@ class World:
         )
 
     def start(self, name: str) -> subprocess.Popen[str]:
-        """Start one service as the file says."""
         service = self._services[name]
         where = self._namespace(name)
         if address := self.addresses.get(name):
@@ -171,7 +170,6 @@ class World:
         assert self.start(name).wait(60) == 0, self.log(name)
 
     def log(self, name: str) -> str:
-        """What a service has said."""
         return (self._folder / f"{name}.log").read_text()
 
     def ask(self, url: str) -> str:

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from tests.node.load import Load
+from tests.node.processes import child_pids
 from userspace_proxy.plane.privileges import WORKER_ID
 from userspace_proxy_testing.sandbox import Sandbox
 
@@ -64,7 +65,6 @@ endpoints: [{addresses: [POD]}]
 
 
 def objects_of(text: str) -> dict[tuple[str, str], Any]:
-    """Return the objects of a stream by kind and name."""
     return {(o["kind"], o["metadata"]["name"]): o for o in yaml.safe_load_all(text)}
 
 
@@ -141,7 +141,6 @@ def _review(verb: str, resource: str) -> dict[str, Any]:
 
 
 def pod_of(objects: Mapping[tuple[str, str], Any], name: str) -> Any:
-    """Return the pod spec of a DaemonSet."""
     return objects["DaemonSet", name]["spec"]["template"]["spec"]
 
 
@@ -159,7 +158,6 @@ class Node:
 
     @property
     def server(self) -> tuple[str, int]:
-        """The API server's address."""
         host, _, port = self.control_plane.server.removeprefix("https://").rpartition(":")
         return host, int(port)
 
@@ -259,7 +257,7 @@ def test_the_daemon_sets_container_serves_with_what_it_is_granted(
     with node.agent(pod, "userspace-proxy", {"userspace-proxy": data}, tmp_path) as agent:
         wait_for("the Service", node.answers)
         assert ("uproxy" in node.rules().lower()) or ("userspace" in node.rules())
-        users = {status_of(pid, "Uid").split()[0] for pid in children_of(agent.pid)}
+        users = {status_of(pid, "Uid").split()[0] for pid in child_pids(agent.pid)}
         assert str(WORKER_ID) in users
         assert int(status_of(agent.pid, "CapBnd"), 16) == 0x3 << 12 | 0x7 << 5
 
@@ -313,11 +311,6 @@ def test_kubeadms_daemon_set_and_config_map_work_with_the_image(
     data["kubeconfig.conf"] = re.sub(r"https://\S+", server, data["kubeconfig.conf"])
     with node.agent(pod, "kube-proxy", {"kube-proxy": data}, tmp_path):
         wait_for("the Service", node.answers)
-
-
-def children_of(pid: int) -> list[int]:
-    """Return the processes that one has started."""
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def status_of(pid: int, name: str) -> str:

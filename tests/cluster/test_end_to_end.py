@@ -88,13 +88,11 @@ class Cluster:
         wait_for("the agent", self._is_healthy, deadline_s=120.0, hint=self.log.read_text)
 
     def stop_agent(self, number: signal.Signals) -> int:
-        """End the agent by a signal and return its status."""
         assert self.agent is not None
         self.agent.send_signal(number)
         return self.agent.wait(20)
 
     def apply(self, name: str, ip: str, *pods: Pod) -> None:
-        """Apply a Service and its slice with kubectl."""
         endpoints = ", ".join(f"{{addresses: [{pod.ip}]}}" for pod in pods)
         text = (
             SERVICE.format(name=name, ip=ip) + "---" + SLICE.format(name=name, endpoints=endpoints)
@@ -139,7 +137,6 @@ def served_by(client: Host, ip: str, names: set[str]) -> None:
 def cluster(
     cluster_binaries: Binaries, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:
-    """A running cluster of one node."""
     with contextlib.ExitStack() as stack:
         sandbox = stack.enter_context(Sandbox())
         control_plane = stack.enter_context(

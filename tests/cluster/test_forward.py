@@ -63,7 +63,6 @@ class Forward:
         )
 
     def line(self, pattern: str) -> re.Match[str]:
-        """Return the next line of its output that matches."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             if found := re.search(pattern, line):

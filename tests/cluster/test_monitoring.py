@@ -14,6 +14,7 @@ import yaml
 
 from tests.cluster.tools import PROMTOOL, path_of
 from tests.node.monitoring import queries_of, triggers_of
+from tests.tools.alerts import RULES, alerts_of
 
 ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "examples/monitoring"
@@ -84,7 +85,6 @@ BROKEN = [
 
 @pytest.fixture(scope="module")
 def promtool() -> Path:
-    """The built promtool."""
     path = path_of(PROMTOOL)
     if not path.is_file():
         pytest.skip("no promtool (run: make build)")
@@ -95,21 +95,11 @@ def promtool() -> Path:
 def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The rules as Prometheus reads them, without the operator's wrapping."""
     path = tmp_path_factory.mktemp("monitoring") / "rules.yaml"
-    path.write_text(
-        yaml.safe_dump(yaml.safe_load((MONITORING / "prometheusrule.yaml").read_text())["spec"])
-    )
+    path.write_text(yaml.safe_dump(yaml.safe_load(RULES.read_text())["spec"]))
     return path
 
 
-def alerts_of(rules: Path) -> list[dict[str, Any]]:
-    """Return all alerts of a rules file."""
-    return [
-        rule for group in yaml.safe_load(rules.read_text())["groups"] for rule in group["rules"]
-    ]
-
-
 def run(*command: object) -> subprocess.CompletedProcess[str]:
-    """Run promtool and return what it printed."""
     return subprocess.run([str(part) for part in command], capture_output=True, text=True)
 
 
@@ -159,12 +149,12 @@ def test_each_alert_fires_on_what_it_is_for_and_on_nothing_else(
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_each_alert_has_a_test(rules: Path) -> None:
+def test_each_alert_has_a_test() -> None:
     tested = {f"UserspaceProxy{alert}" for alert, _ in BROKEN}
-    assert {rule["alert"] for rule in alerts_of(rules)} == tested
+    assert {rule["alert"] for rule in alerts_of(RULES.read_text())} == tested
 
 
-def test_each_alert_says_what_and_what_to_do(rules: Path) -> None:
-    for rule in alerts_of(rules):
+def test_each_alert_says_what_and_what_to_do() -> None:
+    for rule in alerts_of(RULES.read_text()):
         assert rule["labels"]["severity"] in ("critical", "warning"), rule["alert"]
         assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}, rule["alert"]

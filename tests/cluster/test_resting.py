@@ -16,7 +16,7 @@ from userspace_proxy.agent.rounds.tasks import pause
 from userspace_proxy.facts import StatusFacts
 from userspace_proxy.scaling import holder_lease, node_lease
 from userspace_proxy.scaling.promises import ENDS_S
-from userspace_proxy.status.demand import render_demand
+from userspace_proxy.status.families import render_demand
 
 from .control_plane import ControlPlane
 from .resting_cycles import run_cycles

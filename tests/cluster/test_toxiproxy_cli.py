@@ -20,7 +20,6 @@ Run = Callable[..., str]
 
 @pytest.fixture
 def proxy() -> Iterator[ServiceProxy]:
-    """A proxy in this process."""
     with ServiceProxy() as proxy:
         yield proxy
 
@@ -33,7 +32,6 @@ def upstream(proxy: ServiceProxy) -> str:
 
 @pytest.fixture
 def toxiproxy_cli() -> Path:
-    """The built client."""
     path = path_of(TOXIPROXY_CLI)
     if not path.is_file():
         pytest.skip("no toxiproxy-cli (run: make build)")

@@ -1,7 +1,5 @@
 """A control process without descriptors: probes are answered, and one line says so."""
 
-from __future__ import annotations
-
 import resource
 from pathlib import Path
 

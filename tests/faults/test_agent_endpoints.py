@@ -1,7 +1,5 @@
 """Endpoints that are dead, unreachable or silent behind a running agent: no client pays."""
 
-from __future__ import annotations
-
 import socket
 import time
 
@@ -137,7 +135,6 @@ def failures(testbed, service):
 
 
 def has_data(connection):
-    """Return whether an answer has come."""
     connection.setblocking(False)
     try:
         return bool(connection.recv(1, socket.MSG_PEEK))

@@ -1,7 +1,5 @@
 """A UDP client that sends from more ports than the node has for its flows."""
 
-from __future__ import annotations
-
 import contextlib
 
 import pytest

@@ -76,7 +76,6 @@ def serve(testbed, agents, nodes=""):
 
 
 def descriptors(agent):
-    """Return how many descriptors the worker of an agent has."""
     (worker,) = child_pids(agent.pid)
     return len(list(Path(f"/proc/{worker}/fd").iterdir()))
 

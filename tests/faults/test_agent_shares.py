@@ -1,7 +1,5 @@
 """One client that holds every connection of a node, and another client that comes."""
 
-from __future__ import annotations
-
 import time
 
 import pytest

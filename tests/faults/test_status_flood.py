@@ -1,7 +1,5 @@
 """Silent connections to the health port: probes are answered, and descriptors come back."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

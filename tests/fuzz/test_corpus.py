@@ -1,7 +1,5 @@
 """Every file of the corpus, each by its target; ``make fuzz`` begins with these files."""
 
-from __future__ import annotations
-
 import random
 import time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A fake API server in a thread of its own, and a kubeconfig for it."""
+"""A fake API server in a thread of its own, a kubeconfig for it, and clients of Services."""
 
 from __future__ import annotations
 
@@ -41,7 +41,6 @@ class FakeCluster:
         await self.api.start()
 
     def stop(self) -> None:
-        """Stop the server; idempotent."""
         self.thread.call(self.api.stop())
 
     def close(self) -> None:
@@ -50,7 +49,6 @@ class FakeCluster:
         self.thread.close()
 
     def put(self, kind: str, name: str, spec: dict[str, Any], **more: Any) -> None:
-        """Write an object."""
         metadata = {"name": name, "namespace": "shop", **more.pop("metadata", {})}
         item = {"apiVersion": "v1", "kind": kind, "metadata": metadata, "spec": spec, **more}
         self.thread.do(lambda: self.api.put(item))
@@ -71,19 +69,16 @@ class FakeCluster:
         self.thread.do(lambda: self.api.delete("Pod", name, "shop"))
 
     def pods(self) -> dict[str, Any]:
-        """Return all Pods by name."""
         objects = self.thread.do(lambda: dict(self.api._objects._objects))
         return {key[2]: item for key, item in objects.items() if key[0] == "pods"}
 
 
 def get(service: ServedService) -> str:
-    """Return what a Service answers."""
     with urlopen(service.url, timeout=60) as answer:
         return answer.read().decode().strip()
 
 
 def answers(service: ServedService, count: int = 4) -> set[str]:
-    """Return all that it answers."""
     return {get(service) for _ in range(count)}
 
 

@@ -7,10 +7,17 @@ import pytest
 from tests.unit.conftest import pytest_runtest_setup, run
 from userspace_proxy_testing.kubernetes_services import KubernetesServices
 from userspace_proxy_testing.service_network import ServiceNetwork
+from userspace_proxy_testing.service_proxy import ServiceProxy
 
 from .clusters import FakeCluster
 
 __all__ = ["pytest_runtest_setup", "run"]
+
+
+@pytest.fixture
+def proxy():
+    with ServiceProxy() as proxy:
+        yield proxy
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import errno
 import os
 import select
 import signal
@@ -17,6 +16,8 @@ from userspace_proxy.embedding.loop_thread import LoopThread
 from userspace_proxy.errors import SandboxError
 from userspace_proxy.model import SocketAddress
 from userspace_proxy_testing.backends import echo, http, make_backend
+
+from .clusters import refuses
 
 SERVER = [
     sys.executable,
@@ -49,11 +50,6 @@ def ask(address, sent=b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n"):
         client.shutdown(socket.SHUT_WR)
         with client.makefile("rb") as stream:
             return stream.read()
-
-
-def refuses(address):
-    with socket.socket() as client:
-        return client.connect_ex(address) == errno.ECONNREFUSED
 
 
 def test_by_default_it_answers_its_name(make):

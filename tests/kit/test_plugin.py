@@ -1,14 +1,12 @@
 """The pytest plugin, in runs of pytest of its own."""
 
-import contextlib
 import re
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
 
-from tests.node.processes import readable_runtime
+from tests.node.processes import readable_folder, readable_runtime
 
 pytest_plugins = ["pytester"]
 
@@ -36,20 +34,6 @@ def run(pytester):
     return run
 
 
-@pytest.mark.long
-def test_a_test_gets_a_proxy_without_configuration(run):
-    result = run(
-        """
-def test_a_dead_backend_costs_no_request(service_proxy):
-    web = service_proxy.service("web", backends=2)
-    web.backends[0].stop()
-    assert get(web) == "web-2"
-    assert web.stats.saved == 1
-"""
-    )
-    result.assert_outcomes(passed=1)
-
-
 NETWORK = """
 import os
 from pathlib import Path
@@ -75,14 +59,6 @@ def test_a_test_gets_a_network_without_privileges(pytester, monkeypatch):
         result = pytester.run(*command, *PLUGIN, "-rP", f"--rootdir={folder}", folder)
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["capabilities CapEff:*0000000000000000"])
-
-
-@contextlib.contextmanager
-def readable_folder():
-    """A folder that every user may read."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
 
 
 # As root of a user namespace without capabilities, in which no further one may be created.
@@ -142,25 +118,6 @@ def test_it_fails(service_network):
     )
 
 
-@pytest.mark.long
-def test_networks_of_several_processes_do_not_collide(run):
-    result = run(
-        """
-import pytest
-
-@pytest.mark.parametrize("number", range(4))
-def test_it_answers(service_network, number):
-    web = service_network.service("web", cluster_ip="10.96.7.1")
-    assert service_network.client().get("http://10.96.7.1/").text.strip() == "web-1"
-""",
-        "-p",
-        "xdist",
-        "-n",
-        "2",
-    )
-    result.assert_outcomes(passed=4)
-
-
 SCOPE = """
 seen = []
 
@@ -182,39 +139,29 @@ def test_an_option_makes_all_tests_share_one(run):
     result.assert_outcomes(passed=2)
 
 
-@pytest.mark.long
-def test_runs_in_several_processes_do_not_collide(run):
-    result = run(
-        """
-import pytest
-
-@pytest.mark.parametrize("number", range(20))
+MANY_PROXIES = """
 def test_it_answers(service_proxy, number):
     assert get(service_proxy.service("web")) == "web-1"
-""",
-        "-p",
-        "xdist",
-        "-n",
-        "3",
-    )
-    result.assert_outcomes(passed=20)
-
-
-def test_what_is_left_behind_fails_the_test(run):
-    result = run(
-        """
-import socket
-
-def test_it_passes(service_proxy):
-    web = service_proxy.service("web")
-    # As if another program took the address: it answers after the end.
-    web.backends[0].stop()
-    global listener
-    listener = socket.create_server(web.backends[0].address)
 """
-    )
-    result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["*still served after the end of the proxy: 127.0.0.2:*"])
+MANY_NETWORKS = """
+def test_it_answers(service_network, number):
+    web = service_network.service("web", cluster_ip="10.96.7.1")
+    assert service_network.client().get("http://10.96.7.1/").text.strip() == "web-1"
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("test", "count", "processes"),
+    [
+        pytest.param(MANY_PROXIES, 20, 3, id="proxies"),
+        pytest.param(MANY_NETWORKS, 4, 2, id="networks"),
+    ],
+)
+def test_runs_in_several_processes_do_not_collide(run, test, count, processes):
+    numbers = f'import pytest\n@pytest.mark.parametrize("number", range({count}))'
+    result = run(numbers + test, "-p", "xdist", "-n", str(processes))
+    result.assert_outcomes(passed=count)
 
 
 @pytest.mark.long

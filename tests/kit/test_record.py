@@ -156,12 +156,13 @@ def test_failures_of_fixtures_are_recorded(run, records, before, test, after, fa
         assert one["fixtures"][0]["services"][0]["service"] == "default/shop"
 
 
-def test_the_end_of_the_proxy_itself_is_recorded(run, records):
+def test_what_is_left_behind_at_the_end_fails_the_test_and_is_recorded(run, records):
     text = """
 import socket
 
 def test_it(service_proxy):
     web = service_proxy.service("web")
+    # As if another program took the address: it answers after the end.
     web.backends[0].stop()
     global listener
     listener = socket.create_server(web.backends[0].address)
@@ -169,7 +170,9 @@ def test_it(service_proxy):
 def test_another(service_proxy):
     assert 0
 """
-    run(text, RECORD)
+    result = run(text, RECORD)
+    result.assert_outcomes(passed=1, failed=1, errors=1)
+    result.stdout.fnmatch_lines(["*still served after the end of the proxy: 127.0.0.2:*"])
     another, first = records()
     (failure,) = first["failures"]
     assert "still served after the end" in failure["text"]

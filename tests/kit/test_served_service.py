@@ -3,22 +3,10 @@
 import asyncio
 import contextlib
 import threading
-from urllib.request import urlopen
 
 import pytest
 
-from userspace_proxy_testing.service_proxy import ServiceProxy
-
-
-@pytest.fixture
-def proxy():
-    with ServiceProxy() as proxy:
-        yield proxy
-
-
-def get(service):
-    with urlopen(service.url, timeout=60) as answer:
-        return answer.read().decode().strip()
+from .clusters import get
 
 
 @contextlib.contextmanager

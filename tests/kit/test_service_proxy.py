@@ -1,7 +1,6 @@
 """Services for tests, as a test author uses them."""
 
 import doctest
-import errno
 import re
 import socket
 import subprocess
@@ -10,28 +9,13 @@ import threading
 import time
 from pathlib import Path
 from urllib.error import HTTPError
-from urllib.request import urlopen
 
 import pytest
 
 from userspace_proxy_testing.backends import echo
 from userspace_proxy_testing.service_proxy import ServiceProxy
 
-
-@pytest.fixture
-def proxy():
-    with ServiceProxy() as proxy:
-        yield proxy
-
-
-def get(service):
-    with urlopen(service.url, timeout=60) as answer:
-        return answer.read().decode().strip()
-
-
-def refuses(address):
-    with socket.socket() as client:
-        return client.connect_ex(address) == errno.ECONNREFUSED
+from .clusters import get, refuses
 
 
 def test_its_backends_answer_in_turn(proxy):

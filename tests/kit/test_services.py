@@ -6,14 +6,7 @@ import pytest
 
 from userspace_proxy.model import ServiceKey
 from userspace_proxy_testing.backends import echo
-from userspace_proxy_testing.service_proxy import ServiceProxy
 from userspace_proxy_testing.services import Services
-
-
-@pytest.fixture
-def proxy():
-    with ServiceProxy() as proxy:
-        yield proxy
 
 
 def test_the_base_serves_nothing():

@@ -32,12 +32,9 @@ class Agent:
     """``userspace-proxy run`` in the node's namespace, as often as it is started.
 
     Args:
-        node: Where it runs.
-        sockets: The node's.
         folder: For log, manifests and the lock of the legacy tables.
         steering: As the flag says; or ``local-on-a-node``, ``local-without-nftables``, or
             ``auto-on-a-node``.
-        flags: Further flags.
     """
 
     def __init__(
@@ -63,7 +60,6 @@ class Agent:
 
     @property
     def command(self) -> list[str]:
-        """The command line."""
         return [
             *(sys.executable, "-m", "userspace_proxy", "run"),
             self.source,
@@ -77,7 +73,6 @@ class Agent:
 
     @property
     def pid(self) -> int:
-        """The running process."""
         assert self.process is not None
         return self.process.pid
 
@@ -125,7 +120,6 @@ class Agent:
         wait_for("room in the queue of the lock", is_queued)
 
     def unix_socket(self) -> socket.socket:
-        """Return a Unix socket of the node's namespace."""
         return self._sockets.unix()
 
     def loopback_socket(self) -> socket.socket:
@@ -194,7 +188,6 @@ class Agent:
         wait_for(f"{wanted} to be in force", is_in_force, hint=self.log)
 
     def log(self) -> str:
-        """Return its log."""
         return self.log_path.read_text()
 
     def kill(self) -> None:
@@ -217,12 +210,10 @@ class Agent:
         self.process = None
 
     def send(self, number: signal.Signals) -> None:
-        """Send it a signal."""
         assert self.process is not None
         self.process.send_signal(number)
 
     def wait(self) -> int:
-        """Wait for its end and return its exit status."""
         assert self.process is not None
         status = self.process.wait(READY_S)
         self.process = None

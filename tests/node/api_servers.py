@@ -39,7 +39,6 @@ class ApiServer:
         self._process: subprocess.Popen[str] | None = None
 
     def start(self, *services: Service) -> None:
-        """Start it with these Services, and wait until it listens."""
         objects = [o for service in services for o in service.objects()]
         self._objects.write_text(json.dumps(objects))
         self._starts += 1

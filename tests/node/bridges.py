@@ -1,7 +1,5 @@
 """A client and an endpoint on the bridge of a node with an agent."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 

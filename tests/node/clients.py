@@ -50,7 +50,6 @@ class Sockets:
         return self._create(socket.SOCK_STREAM, socket.AF_UNIX)
 
     def close(self) -> None:
-        """End the process."""
         self._peer.close()
 
     def _create(self, kind: int, family: int = socket.AF_INET) -> socket.socket:
@@ -75,7 +74,6 @@ class Client:
         """Return a TCP connection, which is closed with the client; refusals are raised.
 
         Args:
-            address: What to dial.
             port: The source port; 0 for any.
         """
         sock = self._keep(self._dialler(address[0], port))
@@ -98,7 +96,6 @@ class Client:
         """Return a web server's answer to one request on a connection of its own.
 
         Args:
-            address: What to dial.
             port: The source port; 0 for any.
         """
         sock = self._dialler(address[0], port) if port else self.tcp(address[0])
@@ -142,7 +139,6 @@ class Client:
         self._open.clear()
 
     def close(self) -> None:
-        """Close everything."""
         self.hang_up()
         self._sockets.close()
 
@@ -166,6 +162,12 @@ def ask(sock: socket.socket, text: bytes = b"hello") -> bytes:
     """Send a datagram on a connected socket and return the answer."""
     sock.send(text)
     return sock.recv(_MAX_DATAGRAM)
+
+
+def echoes(sock: socket.socket) -> bool:
+    """Return whether an open connection to an echo brings back what it was given."""
+    sock.sendall(b"hello")
+    return sock.recv(100) == b"hello"
 
 
 def refusal(sock: socket.socket) -> str:
@@ -199,7 +201,6 @@ def read_all(sock: socket.socket) -> bytes:
 
 
 def listen(pod: Pod, port: int) -> socket.socket:
-    """Return a listener in a pod."""
     sockets = Sockets(pod)
     server = sockets.tcp()
     sockets.close()

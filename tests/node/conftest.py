@@ -1,7 +1,5 @@
 """Fixtures of the steering tests; the calling thread is in the node's network namespace."""
 
-from __future__ import annotations
-
 import pytest
 import steering_nodes as nodes
 from steering_replies import Catching
@@ -13,7 +11,6 @@ from userspace_proxy.steering import make_steering
 
 @pytest.fixture
 def lock_file(tmp_path, monkeypatch):
-    """The xtables lock of this test."""
     path = tmp_path / "xtables.lock"
     monkeypatch.setenv("XTABLES_LOCKFILE", str(path))
     return path

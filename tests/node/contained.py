@@ -17,7 +17,6 @@ class ContainedAgent(Agent):
 
     @property
     def first(self) -> int:
-        """The first process of the namespace."""
         (pid,) = child_pids(self.pid)
         return pid
 

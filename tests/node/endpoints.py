@@ -1,7 +1,5 @@
 """Endpoints that report the address of their client, behind Services of both families."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import socket
@@ -122,9 +120,31 @@ def objects(name, number, *endpoints, **spec):
 
 
 def addresses(node):
-    """Return all addresses of a node."""
     listed = json.loads(node.run(["ip", "-json", "address"]).stdout)
     return {info["local"] for link in listed for info in link["addr_info"]}
+
+
+SEEN = {
+    ("pod", "routed"): "client",
+    ("pod", "bridged"): "client",
+    ("pod", "remote"): "client",
+    ("bare-pod", "routed"): "client",
+    ("bare-pod", "remote"): "client",
+    ("bridge-pod", "routed"): "client",
+    ("bridge-pod", "remote"): "client",
+    # With externalTrafficPolicy Local in the first case, Cluster in the second.
+    ("laptop", "routed"): "client",
+    ("laptop", "bridged"): "client",
+    # Its answer goes to the laptop past this node.
+    ("laptop", "remote"): "node",
+    ("bridge-pod", "bridged"): "client",
+    ("pod", "itself"): "node",
+    ("bridge-pod", "itself-bridged"): "node",
+    ("node-1", "routed"): "node",
+    ("node-1", "bridged"): "node",
+    ("node-1", "remote"): "node",
+}
+"""Whose address an endpoint of :class:`EndpointWorld` sees, by client and endpoint."""
 
 
 class EndpointWorld:

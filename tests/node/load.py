@@ -41,7 +41,6 @@ class Outcome:
 
     @property
     def made(self) -> int:
-        """How many there were."""
         return len(self.attempts)
 
     @property
@@ -87,9 +86,7 @@ class Load:
     """A client that connects at a steady rate until it is stopped.
 
     Args:
-        client: The namespace from which it connects.
         log: The file for its attempts; replaced.
-        address: What it dials.
         rate: Connections a second.
         protocol: ``TCP`` or ``UDP``.
         timeout_s: How long each waits for its answer.

@@ -28,11 +28,9 @@ class Service:
 
     @property
     def address(self) -> tuple[str, int]:
-        """What clients dial."""
         return self.ip, self.port
 
     def objects(self) -> Iterator[dict[str, Any]]:
-        """Yield the Service and its slice."""
         port = {"port": self.port, "protocol": self.protocol}
         yield {
             "apiVersion": "v1",
@@ -56,7 +54,6 @@ class Service:
 
 
 def with_endpoints(service: Service, ips: Iterable[str]) -> Service:
-    """Return the Service with these endpoints."""
     return replace(service, endpoints=tuple(ips))
 
 

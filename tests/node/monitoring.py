@@ -38,12 +38,6 @@ def variables_of(dashboard: Path) -> list[str]:
     return [variable["definition"] for variable in variables if variable["type"] == "query"]
 
 
-def alerts_of(rules: Path) -> list[str]:
-    """Return the queries of the alerts in a PrometheusRule."""
-    groups = yaml.safe_load(rules.read_text())["spec"]["groups"]
-    return [rule["expr"] for group in groups for rule in group["rules"]]
-
-
 def triggers_of(page: Path, kind: str) -> list[dict[str, str]]:
     """Return the metadata of KEDA's triggers of one type in a page's YAML."""
     blocks = re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)

@@ -118,7 +118,6 @@ def expected_of(case: Case, ip: str) -> Expected:
 
 
 def _plain(page: str) -> str:
-    """Return the text of a page."""
     return " ".join(html.unescape(_MARKUP.sub(" ", page)).split())
 
 

@@ -13,17 +13,14 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import pytest
-
 import userspace_proxy
 import userspace_proxy_testing
+from tests.users import OTHER_UID
 
-NOBODY = 65534
 _PACKAGES = (userspace_proxy, userspace_proxy_testing)
 
 
 def child_pids(pid: int) -> list[int]:
-    """Return the children of a process."""
     tasks = Path(f"/proc/{pid}/task").glob("*/children")
     return [int(child) for task in tasks for child in task.read_text().split()]
 
@@ -61,19 +58,6 @@ def run_without_capabilities(script: str) -> str:
     ).stdout
 
 
-def has_user(number: int) -> bool:
-    """Return whether this process may become a user: in a user namespace few are mapped."""
-    ranges = [line.split() for line in Path("/proc/self/uid_map").read_text().splitlines()]
-    is_mapped = any(int(first) <= number < int(first) + int(count) for first, _, count in ranges)
-    return os.geteuid() == 0 and is_mapped
-
-
-as_another_user = pytest.mark.skipif(
-    not has_user(NOBODY),
-    reason="only root, outside of a user namespace, can become a user without privileges",
-)
-
-
 def copy_packages(target: Path, *roots: Path) -> None:
     """Copy both packages to a folder, with modes for all users.
 
@@ -97,6 +81,14 @@ def _are_private(root: Path) -> bool:
 
 
 @contextlib.contextmanager
+def readable_folder() -> Iterator[Path]:
+    """Yield a folder that every user may read, other than those of pytest."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@contextlib.contextmanager
 def readable_runtime(
     *roots: Path,
 ) -> Iterator[tuple[list[str], str, dict[str, str]]]:
@@ -115,8 +107,7 @@ def readable_runtime(
     packages = [path for path in sys.path if path.endswith("site-packages")]
     own = (Path(each.__file__).parents[1] for each in _PACKAGES)
     shown = [sys.base_prefix, *map(str, roots or own), *packages]
-    with tempfile.TemporaryDirectory(prefix="runtime-", dir="/tmp") as folder:
-        Path(folder).chmod(0o755)
+    with readable_folder() as folder:
         targets = [f"{folder}/{number}" for number in range(len(shown))]
         mounts = []
         for path, target in zip(shown, targets, strict=True):
@@ -125,7 +116,7 @@ def readable_runtime(
                 copy_packages(Path(target), Path(path))
             else:
                 mounts.append(f"mount --bind {shlex.quote(path)} {target}; ")
-        drop = f"setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups"
+        drop = f"setpriv --reuid {OTHER_UID} --regid {OTHER_UID} --clear-groups"
         prefix = ["unshare", "--mount", "sh", "-ec", f'{"".join(mounts)}exec {drop} -- "$@"', "sh"]
         minor = f"python{sys.version_info.major}.{sys.version_info.minor}"
         environment = {

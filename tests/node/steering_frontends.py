@@ -1,7 +1,5 @@
 """Sets of frontends for which iptables steering needs trees of chains."""
 
-from __future__ import annotations
-
 from userspace_proxy.model import Frontend, Protocol
 
 TREE = {Frontend(f"10.96.{i >> 4}.{i & 15}", 80, Protocol.TCP): 36000 + i for i in range(100)}

@@ -78,7 +78,6 @@ class Cluster:
         return pod
 
     def close(self) -> None:
-        """Let all namespaces go."""
         for net in self.nets:
             net.close()
 
@@ -150,7 +149,6 @@ class UdpServer:
         return asked
 
     def close(self) -> None:
-        """Close the socket."""
         self._socket.close()
 
 
@@ -230,6 +228,15 @@ def owned_table(name: str) -> Iterator[None]:
         assert any("flags owner" in line for line in owner.stdout)
         yield
         owner.stdin.close()
+
+
+@contextmanager
+def unusable_lock(path: Path) -> Iterator[None]:
+    """Let nothing open the xtables lock: the helper opens it anew each time."""
+    path.unlink()
+    path.mkdir()
+    yield
+    path.rmdir()
 
 
 @contextmanager

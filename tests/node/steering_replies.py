@@ -1,7 +1,5 @@
 """Replies to clients' own addresses, caught on a node, and dials at such addresses."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 

@@ -45,7 +45,6 @@ def dial_in_vain(net: nodes.Net, frontend: Frontend) -> None:
 
 
 def dial_again(net: nodes.Net, frontend: Frontend) -> socket.socket:
-    """Return a connection from that port."""
     client = dialler(net, frontend)
     client.connect((frontend.ip, frontend.port))
     return client

@@ -1,13 +1,12 @@
 """Path ``auto``: the kernel while all endpoints answer probes, userspace from the first failure."""
 
-from __future__ import annotations
-
 import contextlib
 import select
 
 import pytest
 
 from tests.cluster.waiting import wait_for
+from tests.node.clients import echoes
 from tests.node.endpoints import CLUSTER_IPS, PORT, TARGET, VERSIONS, objects
 from tests.node.testbed import Testbed
 
@@ -71,7 +70,6 @@ class Guarded:
         wait_for(f"the path {path}", lambda: self.takes(path, version), hint=self.agent.log)
 
     def takes(self, path, version):
-        """Return whether a path is in force."""
         port = self.port(version)
         target = "the kernel" if path == "kernel" else "proxy port"
         return port["path"] == path and port["frontends"][0]["target"].startswith(target)
@@ -107,13 +105,7 @@ class Guarded:
         return failed
 
 
-def echoes(sock):
-    sock.sendall(b"hello")
-    return sock.recv(100) == b"hello"
-
-
 def name_of(flow):
-    """Return the name of the endpoint that answers a flow."""
     flow.send(b"?")
     return flow.recv(100).decode().partition(":")[0]
 

@@ -1,17 +1,14 @@
 """What an agent on a real node can't begin with: one clear line each, and nothing is left."""
 
-from __future__ import annotations
-
 import os
 import re
 import sys
-import tempfile
-from pathlib import Path
 
 import pytest
 
-from tests.node.processes import as_another_user, readable_runtime
+from tests.node.processes import readable_folder, readable_runtime
 from tests.node.testbed import Testbed
+from tests.users import as_another_user
 
 pytestmark = pytest.mark.netns
 
@@ -64,7 +61,7 @@ def run_flags(*flags):
     [
         ("--manifest=x", "unknown flag --manifest (did you mean --manifests?)"),
         ("--frobnicate", "unknown flag --frobnicate (userspace-proxy run --help lists them)"),
-        ("--proxy-port-range=9-1", "--proxy-port-range: '9-1' ends before it begins"),
+        ("--proxy-ports=9-1", "--proxy-ports: '9-1' ends before it begins"),
         (
             "--steering=ebpf",
             "--steering: 'ebpf' is not one of auto, iptables, nftables, local, none",
@@ -140,11 +137,7 @@ def test_without_capabilities_one_line_names_them(refused):
 
 @as_another_user
 def test_as_an_unprivileged_user_one_line_names_the_capabilities(testbed, refused):
-    with (
-        readable_runtime() as (prefix, python, env),
-        tempfile.TemporaryDirectory() as manifests,
-    ):
-        Path(manifests).chmod(0o755)
+    with readable_runtime() as (prefix, python, env), readable_folder() as manifests:
         mine = [word for word in testbed.agent.command[1:] if not word.startswith("--manifests")]
         command = [*prefix, python, *mine, f"--manifests={manifests}"]
         status, lines = refused(command=command, env=env)

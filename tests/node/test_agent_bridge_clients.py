@@ -1,7 +1,5 @@
 """Clients and endpoints on one bridge: where the kernel allows it endpoints see the clients."""
 
-from __future__ import annotations
-
 import contextlib
 import html
 import itertools

@@ -1,7 +1,5 @@
 """Clients on a node's bridge that have used up their source ports towards an endpoint."""
 
-from __future__ import annotations
-
 import contextlib
 import html
 import socket

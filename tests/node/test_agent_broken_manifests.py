@@ -1,7 +1,5 @@
 """Manifests that are broken, at the start or later: they are shown, and all else goes on."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 

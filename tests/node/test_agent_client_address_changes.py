@@ -1,7 +1,5 @@
 """Client addresses while agents, Cilium, IPv6 and routes come and go on a node."""
 
-from __future__ import annotations
-
 import html
 import select
 

@@ -1,7 +1,5 @@
 """Whose address endpoints see: the client's if their replies return through the node."""
 
-from __future__ import annotations
-
 import contextlib
 
 import pytest
@@ -10,6 +8,7 @@ from tests.cluster.waiting import wait_for
 from tests.node.clients import DEADLINE_S
 from tests.node.endpoints import (
     PROTOCOLS,
+    SEEN,
     TARGET,
     VERSIONS,
     EndpointWorld,
@@ -38,28 +37,6 @@ def _hang_up(request):
     yield
     if "world" in request.fixturenames:
         request.getfixturevalue("world").testbed.hang_up()
-
-
-SEEN = {
-    ("pod", "routed"): "client",
-    ("pod", "bridged"): "client",
-    ("pod", "remote"): "client",
-    ("bare-pod", "routed"): "client",
-    ("bare-pod", "remote"): "client",
-    ("bridge-pod", "routed"): "client",
-    ("bridge-pod", "remote"): "client",
-    # With externalTrafficPolicy Local in the first case, Cluster in the second.
-    ("laptop", "routed"): "client",
-    ("laptop", "bridged"): "client",
-    # Its answer goes to the laptop past this node.
-    ("laptop", "remote"): "node",
-    ("bridge-pod", "bridged"): "client",
-    ("pod", "itself"): "node",
-    ("bridge-pod", "itself-bridged"): "node",
-    ("node-1", "routed"): "node",
-    ("node-1", "bridged"): "node",
-    ("node-1", "remote"): "node",
-}
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.cluster.waiting import wait_for
+from tests.node.clients import Client
 from tests.node.manifests import Service, with_endpoints
 from tests.node.observers import EXPLAIN
 from tests.node.testbed import Testbed
@@ -292,6 +293,11 @@ class Rules:
         wait_for(said, is_shown, hint=agent.log)
 
 
+def link_to(testbed: Testbed, client: Client) -> str:
+    """Return the node's interface to a client."""
+    return testbed.shell(f"ip -o route get {client.host.ip}").split(" dev ")[1].split()[0]
+
+
 @pytest.mark.parametrize("steering", ["nftables", "iptables", "local"])
 def test_a_chain_that_drops_packets_of_one_source_is_named(tmp_path, steering):
     with Testbed(tmp_path, steering, clients=("pod", "laptop")) as testbed:
@@ -314,8 +320,7 @@ def test_a_chain_that_drops_packets_that_come_in_by_an_interface_is_named(tmp_pa
     with Testbed(tmp_path, "nftables", clients=("pod", "laptop")) as testbed:
         testbed.serve(with_endpoints(WEB, testbed.add_pods("one", tcp=8080)))
         pod, laptop = testbed["pod"], testbed["laptop"]
-        route = testbed.shell(f"ip -o route get {pod.host.ip}")
-        link = route.split(" dev ")[1].split()[0]
+        link = link_to(testbed, pod)
         port = testbed.agent.proxy_port("web")
         rules = Rules(testbed, f"iifname {link} tcp dport {port} reject")
         rules.wait_for(f"{IN} that come in by {link}", "attention")
@@ -329,9 +334,8 @@ def test_a_chain_that_drops_packets_of_pods_to_all_services_is_named(tmp_path, s
     with Testbed(tmp_path, steering, clients=("pod", "laptop")) as testbed:
         testbed.serve(with_endpoints(WEB, testbed.add_pods("one", tcp=8080)))
         pod, laptop = testbed["pod"], testbed["laptop"]
-        link = testbed.shell(f"ip -o route get {pod.host.ip}").split(" dev ")[1].split()[0]
+        link, uplink = link_to(testbed, pod), link_to(testbed, laptop)
         assert (pod.get(WEB.address), laptop.get(WEB.address)) == ("one", "one")
-        uplink = testbed.shell(f"ip -o route get {laptop.host.ip}").split(" dev ")[1].split()[0]
         rules = Rules(testbed, f"iifname {link} ct state new reject")
         rules.wait_for(f"Served by 1 endpoint; {IN} that come in by {link}", "attention")
         with pytest.raises(OSError, match="refused"):

@@ -101,7 +101,6 @@ class Site(Testbed):
         self.agent.manifests.write_objects([service], name=f"{name}.yaml")
 
     def endpoints(self, name: str) -> list[str]:
-        """Return the addresses of the endpoints that serve."""
         return [
             endpoint["address"]
             for port in self.agent.status()["ports"]
@@ -111,7 +110,6 @@ class Site(Testbed):
         ]
 
     def address(self, name: str) -> str:
-        """Return where a database answers."""
         return f"{self.databases[name]}:{PORT}"
 
 

@@ -1,7 +1,5 @@
 """A firewall that drops what is steered here is named by page and log, with what helps."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

@@ -1,7 +1,5 @@
 """The agent as the first process of a PID namespace, as in a container."""
 
-from __future__ import annotations
-
 import os
 import signal
 

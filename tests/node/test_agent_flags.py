@@ -1,7 +1,5 @@
 """What flags decide for node ports, external IPs, proxy ports and canaries."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 
@@ -106,7 +104,7 @@ def test_external_ips_are_off_until_they_are_allowed(testbed):
 @pytest.mark.long
 def test_without_a_free_proxy_port_the_later_service_waits_with_a_problem(testbed):
     """One port of the two is the refuse port."""
-    with running(testbed, "--proxy-port-range=18000-18001", services=(CART,)):
+    with running(testbed, "--proxy-ports=18000-18001", services=(CART,)):
         one = testbed.ip("one")
         both = with_endpoints(CART, [one]), with_endpoints(WEB, [one])
         testbed.edit(*both)
@@ -128,7 +126,7 @@ def test_a_service_that_has_all_proxy_ports_gives_one_up_for_a_new_service(testb
     def unserved():
         return [p["problem"] for p in testbed.agent.status()["ports"] if p["problem"]]
 
-    with running(testbed, "--proxy-port-range=18000-18020", services=(CART,)):
+    with running(testbed, "--proxy-ports=18000-18020", services=(CART,)):
         testbed.edit(greedy)
         wait_for("all ports", lambda: len(unserved()) == 40 - 20)
         web = with_endpoints(WEB, [testbed.ip("one")])
@@ -148,7 +146,7 @@ def test_a_canary_serves_its_services_beside_another_agent(testbed, tmp_path):
     sockets = Sockets(testbed.node)
     canary = Agent(
         *(testbed.node, sockets, tmp_path, "iptables"),
-        *("--service-proxy-name=canary", "--proxy-port-range=16000-16999", "--workers=1"),
+        *("--service-proxy-name=canary", "--proxy-ports=16000-16999", "--workers=1"),
         *("--healthz-bind-address=127.0.0.1:10356", "--metrics-bind-address=127.0.0.1:10349"),
     )
     canary.manifests.write_text(documents, name="canary.yaml")

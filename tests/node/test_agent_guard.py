@@ -1,7 +1,5 @@
 """Proxy ports are for steered traffic alone, whatever the node's firewall says."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.node.clients import ask

@@ -1,7 +1,5 @@
 """``balance: source-hash`` on the kernel path: the endpoint of a client, by its address."""
 
-from __future__ import annotations
-
 import ipaddress
 import select
 import struct
@@ -48,13 +46,11 @@ class Hashed:
         )
 
     def write(self, endpoints, **spec):
-        """Write the Service with some endpoints."""
         documents = list(objects("web", 10, *((one, "node-1") for one in endpoints), **spec))
         documents[0]["metadata"]["annotations"] = ANNOTATIONS
         self.agent.manifests.write_objects(documents)
 
     def serve(self, endpoints):
-        """Have some endpoints serve."""
         self.write(endpoints)
         wanted = {str(self.address(one, version)) for one in endpoints for version in VERSIONS}
 
@@ -70,7 +66,6 @@ class Hashed:
         return {client: self.dial(protocol, client) for client in CLIENTS[version]}
 
     def dial(self, protocol, ip):
-        """Return the endpoint that a client meets."""
         version = ipaddress.ip_address(ip).version
         servers = {one.servers[protocol, version]: one for one in self.endpoints}
         client = self.testbed["pod"]
@@ -89,7 +84,6 @@ class Hashed:
 
     @staticmethod
     def address(endpoint, version):
-        """Return where an endpoint serves."""
         return SocketAddress(endpoint.ip(version), TARGET)
 
     def close(self):

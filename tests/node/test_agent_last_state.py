@@ -1,7 +1,5 @@
 """After a restart the node's Services are served from the disk until the source has answered."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

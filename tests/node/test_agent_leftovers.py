@@ -25,16 +25,8 @@ MARKS = {
     "nftables": r"table inet userspace-proxy \{",
     "local-on-a-node": r"table local proto 117|table inet userspace-proxy/local",
 }
-IN_EVERY_RUN = {("nftables", "nftables"), ("nftables", "iptables"), ("iptables", "nftables")}
 ALL_PAIRS = [
-    pytest.param(
-        first,
-        second,
-        id=f"{first}-then-{second}",
-        marks=() if (first, second) in IN_EVERY_RUN else pytest.mark.long,
-    )
-    for first in MARKS
-    for second in MARKS
+    pytest.param(first, second, id=f"{first}-then-{second}") for first in MARKS for second in MARKS
 ]
 PAIRS = [pair for pair in ALL_PAIRS if pair.values[0] != pair.values[1]]
 

@@ -1,7 +1,5 @@
 """Start, crash, restart, drain and stop of a real agent: what clients and the kernel see."""
 
-from __future__ import annotations
-
 import re
 import signal
 import socket
@@ -125,7 +123,6 @@ def run_and_stop(node, story):
 
 
 def end_of(connection):
-    """Return how an open connection has ended."""
     try:
         return connection.recv(100)
     except OSError as exc:

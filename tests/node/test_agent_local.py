@@ -8,7 +8,6 @@ import socket
 import pytest
 
 from tests.cluster.waiting import wait_for
-from tests.node.agents import CLEANUP
 from tests.node.manifests import Service, with_endpoints
 from tests.node.steerings import steerings
 from tests.node.testbed import CLIENTS, Testbed
@@ -32,7 +31,6 @@ def testbed(request, tmp_path_factory):
         for made in daemons_of(testbed):
             daemons.enter_context(made)
         ips = testbed.add_pods("one", tcp=8080, udp=53)
-        testbed.before = kernel_without_daemons(testbed)
         testbed.serve(with_endpoints(WEB, ips), with_endpoints(DNS, ips), NOBODY)
         yield testbed
 
@@ -46,14 +44,6 @@ def daemons_of(testbed):
         made.bind((ip, DAEMON))
         made.listen()
         yield made
-
-
-def kernel_without_daemons(testbed) -> list[str]:
-    """Return the lines of ``kernel``, sorted: tables are listed in the order of their creation.
-
-    Without our daemons, which have clients in their queues.
-    """
-    return sorted(line for line in testbed.kernel().splitlines() if f":{DAEMON} " not in line)
 
 
 def test_services_are_served_to_all_clients(testbed):
@@ -86,20 +76,6 @@ def test_a_flush_is_repaired(testbed):
     client = testbed["laptop"]
     wait_for("the repair", lambda: is_reached(client, WEB.address), hint=testbed.agent.log)
     assert not is_reached(client, (WEB.address[0], DAEMON))
-
-
-@pytest.mark.long
-def test_a_crash_and_a_restart_change_nothing_and_cleanup_leaves_nothing(testbed):
-    running = kernel_without_daemons(testbed)
-    testbed.agent.kill()
-    testbed.agent.start_until_ready()
-    assert kernel_without_daemons(testbed) == running
-    for name, client in testbed.clients.items():
-        assert client.get(WEB.address) == "one", name
-        assert client.asks(DNS.address) == "one: hello", name
-    testbed.agent.kill()
-    assert testbed.agent.run(command=CLEANUP).returncode == 0
-    assert kernel_without_daemons(testbed) == testbed.before
 
 
 def test_without_nftables_one_line_states_what_is_missing_on_a_node(tmp_path):

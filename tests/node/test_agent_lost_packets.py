@@ -4,8 +4,6 @@ pod, laptop ──▶ node-1 ──▶ one                nft in a namespace: me
 └─ down: client's input      └─ up: endpoint's input; gap: the node's input
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 import socket

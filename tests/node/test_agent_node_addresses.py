@@ -26,7 +26,6 @@ class Followed:
             self.addresses = NodeAddresses(asyncio.get_running_loop(), self._changed)
 
     async def until(self, expected: tuple[str, ...]) -> None:
-        """Wait until the addresses are these."""
         async with asyncio.timeout(nodes.DEADLINE_S):
             while self.addresses.current != expected:
                 self._news.clear()

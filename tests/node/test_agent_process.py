@@ -14,8 +14,9 @@ import pytest
 from tests.cluster.waiting import wait_for
 from tests.node.agents import ADMIN, CLEANUP, HEALTH
 from tests.node.manifests import Service, with_endpoints
-from tests.node.processes import NOBODY, as_another_user, child_pids, is_alive
+from tests.node.processes import child_pids, is_alive
 from tests.node.testbed import Testbed
+from tests.users import OTHER_UID, as_another_user
 
 pytestmark = pytest.mark.netns
 
@@ -159,7 +160,7 @@ def test_ports_held_by_another_program_are_served_once_they_are_free(testbed):
 
 
 def test_a_range_held_by_others_is_a_problem_only_of_its_services(testbed):
-    testbed.agent.flags = ("--workers=1", f"--proxy-port-range={RANGE[0]}-{RANGE[-1]}")
+    testbed.agent.flags = ("--workers=1", f"--proxy-ports={RANGE[0]}-{RANGE[-1]}")
     with contextlib.ExitStack() as stack:
         for port in RANGE:
             stack.enter_context(testbed.agent.listener(port))
@@ -179,7 +180,7 @@ def test_another_users_socket_prevents_neither_start_nor_cleanup(testbed):
     with testbed.agent.unix_socket() as stranger, testbed.agent.unix_socket() as odd:
         stranger.bind("\0userspace-proxy")
         odd.bind(b"\0x\xff\xfe")
-        os.seteuid(NOBODY)
+        os.seteuid(OTHER_UID)
         stranger.listen()
         os.seteuid(0)
 

@@ -3,8 +3,6 @@
 The API server is stopped (SIGSTOP) meanwhile, so there is no plan before a test lets it answer.
 """
 
-from __future__ import annotations
-
 import pytest
 
 from tests.cluster.waiting import wait_for

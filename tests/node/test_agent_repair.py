@@ -187,7 +187,6 @@ def test_flows_continue_and_new_ones_are_admitted_after_a_restart_of_a_firewall(
 
 
 def is_served(client):
-    """Return whether a new connection is served at once."""
     with client.tcp() as sock:
         sock.settimeout(0.2)
         try:

@@ -1,7 +1,5 @@
 """An active and a standby server behind one Service, while clients connect all the time."""
 
-from __future__ import annotations
-
 import time
 
 import pytest
@@ -42,11 +40,9 @@ class Pair:
         testbed.agent.start_until_ready()
 
     def start(self):
-        """Start the active server."""
         return self.testbed.pod("active").serve("active", tcp=8080)
 
     def write(self, **changes):
-        """Write the slices."""
         self.testbed.agent.manifests.write_objects(slices(self.active, self.standby, **changes))
 
     def connections(self):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -66,6 +67,13 @@ def assert_nothing_lost(outcomes: list[Outcome], testbed: Testbed) -> None:
         assert outcome.made
 
 
+def assert_continues(connection: socket.socket) -> None:
+    """Have an open connection of an old worker carry a request, and close it."""
+    with connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert b"200" in connection.recv(99)
+
+
 def wait_until_relieved(testbed: Testbed, count: int = 1) -> None:
     line = "previous workers stopped accepting connections"
     wait_for(line, lambda: testbed.agent.log().count(line) == count, hint=testbed.agent.log)
@@ -82,10 +90,7 @@ def test_a_new_process_takes_over_without_a_lost_request(testbed, workers):
         testbed.agent.process = None
         testbed.agent.start_until_ready()
         wait_until_relieved(testbed)
-        # A connection of the old process continues.
-        open_before.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        assert b"200" in open_before.recv(99)
-    open_before.close()
+        assert_continues(open_before)
     assert_nothing_lost(outcomes, testbed)
     assert old.wait(30) == 0
     assert testbed.agent.stop() == 0
@@ -100,9 +105,7 @@ def test_workers_serve_while_the_control_process_is_dead(testbed):
         assert testbed["pod"].get(WEB.address) in ("one", "two")
         testbed.agent.start_until_ready()
         wait_until_relieved(testbed)
-        open_before.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        assert b"200" in open_before.recv(99)
-    open_before.close()
+        assert_continues(open_before)
     assert_nothing_lost(outcomes, testbed)
     wait_for("the end of the last workers", lambda: not any(map(is_alive, workers)))
 
@@ -176,9 +179,7 @@ def test_a_process_takes_the_node_back_from_one_that_cannot_start(testbed):
         testbed.edit(*all_three)
         testbed.agent.wait_until_settled(*all_three)
         assert testbed["pod"].get(ADDED.address) in ("one", "two")
-        open_before.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        assert b"200" in open_before.recv(99)
-    open_before.close()
+        assert_continues(open_before)
     assert_nothing_lost(outcomes, testbed)
     line = "the next process ended before it served, taking the node back"
     assert testbed.agent.log().count(line) == 1

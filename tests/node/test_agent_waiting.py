@@ -1,7 +1,5 @@
 """Connections that wait for an endpoint, with a real agent, two workers and each steering."""
 
-from __future__ import annotations
-
 import os
 import select
 import signal
@@ -86,7 +84,6 @@ def ask_later(testbed, count=1):
 
 
 def waits(testbed, service="web"):
-    """Return the figures of those that wait for a Service."""
     return testbed.agent.port(service)["waits"]
 
 

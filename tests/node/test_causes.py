@@ -4,8 +4,6 @@ A case is written, a client dials, and the JSON has the cause soon; once it has,
 ``explain`` and the metric have it, too.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import socket

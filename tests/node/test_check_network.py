@@ -154,9 +154,9 @@ def test_without_a_route_host_clients_cant_dial_and_the_remedy_works(node):
         ),
         pytest.param(
             "net.ipv4.ip_local_port_range=32768 60999",
-            ("--proxy-port-range=29000-31000",),
+            ("--proxy-ports=29000-31000",),
             [
-                "warning: --proxy-port-range=29000-31000 overlaps node ports (30000-31000): a "
+                "warning: --proxy-ports=29000-31000 overlaps node ports (30000-31000): a "
                 "Service's node port may be in use"
             ],
             id="among-node-ports",

@@ -1,7 +1,5 @@
 """The connection log of a real agent with two workers."""
 
-from __future__ import annotations
-
 import json
 
 import pytest
@@ -37,7 +35,7 @@ def logged(testbed):
 
 
 def test_a_line_of_a_connection_and_one_of_a_flow(tmp_path, steering):
-    flags = ("--connection-log=1", "--log-format=json", "--udp-timeout=1s")
+    flags = ("--connection-log=1", "--log-format=json", "--udp-idle-timeout=1s")
     with make(tmp_path, steering, *flags) as testbed:
         testbed.agent.start_until_ready()
         pod = testbed["pod"]

@@ -14,8 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.cluster.waiting import wait_for
 from tests.node.manifests import Service
-from tests.node.monitoring import alerts_of, needs_of, queries_of, triggers_of, variables_of
+from tests.node.monitoring import needs_of, queries_of, triggers_of, variables_of
 from tests.node.testbed import Testbed
+from tests.tools.alerts import RULES, alerts_of
 
 pytestmark = pytest.mark.netns
 
@@ -91,7 +92,6 @@ def path_of(trigger: Mapping[str, str]) -> str:
 
 @pytest.fixture(scope="module")
 def metrics(answers) -> Mapping[str, Set[str]]:
-    """The labels of each metric."""
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(answers.metrics):
         name = f"{family.name}_total" if family.type == "counter" else family.name
@@ -104,7 +104,7 @@ def metrics(answers) -> Mapping[str, Set[str]]:
 QUERIES = (
     *queries_of(DASHBOARD),
     *variables_of(DASHBOARD),
-    *alerts_of(MONITORING / "prometheusrule.yaml"),
+    *(alert["expr"] for alert in alerts_of(RULES.read_text())),
     *(trigger["query"] for trigger in triggers_of(SCALE_TO_ZERO, "prometheus")),
 )
 

@@ -1,7 +1,5 @@
 """The command observe on a real node with two workers: each connection that clients make."""
 
-from __future__ import annotations
-
 import json
 import sys
 from contextlib import contextmanager
@@ -27,7 +25,7 @@ METRIC = "userspace_proxy_client_connections_total"
 def testbed(request, tmp_path_factory):
     """A node that serves web and dns, flaky, of whose two endpoints one is dead, and empty."""
     folder = tmp_path_factory.mktemp("agent")
-    flags = ("--workers=2", "--udp-timeout=1s", "--metrics-detail=endpoint")
+    flags = ("--workers=2", "--udp-idle-timeout=1s", "--metrics-detail=endpoint")
     with Testbed(folder, request.param, *flags) as testbed:
         (one,) = testbed.add_pods("one", tcp=8080, udp=53)
         testbed.sandbox.add_pod("gone")

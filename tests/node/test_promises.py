@@ -1,7 +1,5 @@
 """What a Service promises, read from manifests, under rules."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.promises.suite import *  # noqa: F403 - pytest collects the classes

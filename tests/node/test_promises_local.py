@@ -1,7 +1,5 @@
 """What a Service promises under local routes: what depends on how packets get here."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.promises.suite import (  # noqa: F401 - pytest collects them

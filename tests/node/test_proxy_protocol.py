@@ -6,8 +6,6 @@
 Both endpoints answer with what the header has announced to them.
 """
 
-from __future__ import annotations
-
 import os
 
 import pytest

@@ -18,8 +18,9 @@ from zipfile import ZipFile
 
 import pytest
 
-from tests.node.processes import NOBODY, has_user, readable_runtime
+from tests.node.processes import readable_runtime
 from tests.tools.wheels import KIT, ROOT, build
+from tests.users import OTHER_UID, can_become
 
 pytestmark = [pytest.mark.netns, pytest.mark.long]
 
@@ -122,7 +123,7 @@ print(json.dumps({
 @contextlib.contextmanager
 def unprivileged(*roots: Path) -> Iterator[tuple[list[str], str, dict[str, str]]]:
     """Yield how to run this interpreter as a user of the machine without privileges."""
-    if has_user(NOBODY):
+    if can_become(OTHER_UID):
         with readable_runtime(*roots) as runtime:
             yield runtime
     else:
@@ -175,7 +176,7 @@ def test_a_suite_of_500_tests_in_parallel_leaves_nothing_behind(
         )
     assert done.returncode == 0, done.stderr
     got = json.loads(done.stdout)
-    assert (got["user"], got["refused"]) == (NOBODY, ["ENOSPC", "EPERM"])
+    assert (got["user"], got["refused"]) == (OTHER_UID, ["ENOSPC", "EPERM"])
     assert got["capabilities"] == [f"{0:016x}"]
     assert got["status"] == 0, got["output"]
     assert got["wheels"] == ["userspace_proxy", "pytest_userspace_proxy"]

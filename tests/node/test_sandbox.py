@@ -1,7 +1,5 @@
 """The sandbox in real namespaces, as root and as a user without any rights."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -1,7 +1,5 @@
 """Dials at clients' own addresses, whose replies come to sockets of the data plane."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import socket
@@ -175,7 +173,6 @@ def test_a_released_port_is_used_again(cluster):
 
 
 def taken(kind, ports):
-    """Return sockets that have some ports of all addresses."""
     sockets = []
     for port in ports:
         sock = socket.socket(type=kind)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from textwrap import dedent
 
 import pytest
@@ -36,13 +35,8 @@ class TestIptablesSteering(AtomicSteeringContract):
     def in_force(self) -> str:
         return nodes.tables(self.node)
 
-    @contextmanager
     def obstacle(self, _frontend: Frontend):
-        # A directory can't be opened for it; the helper opens the lock anew each time.
-        self.lock_file.unlink()
-        self.lock_file.mkdir()
-        yield
-        self.lock_file.rmdir()
+        return nodes.unusable_lock(self.lock_file)
 
     def break_it(self, steering: Steering) -> None:
         self.node.run("iptables-legacy -t nat -F; ip6tables-legacy -t nat -F")

@@ -13,7 +13,8 @@ import steering_nodes as nodes
 from steering_contract import CART, WEB, WEB_6, SelectiveSteeringContract
 from steering_local import CANARY, FRONTENDS, NODE, RANGES, in_force, our_routes
 
-from tests.node.processes import as_another_user, readable_runtime
+from tests.node.processes import readable_runtime
+from tests.users import as_another_user
 from userspace_proxy.errors import SteeringConflict
 from userspace_proxy.model import Frontend
 from userspace_proxy.steering import REFUSE, Steering, SteeringFacts, make_steering

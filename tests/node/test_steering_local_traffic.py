@@ -51,7 +51,6 @@ async def steering(make, node):
 
 @pytest.fixture
 def listeners(steering):
-    """Have listeners of ours on frontends."""
     opened: list[socket.socket] = []
 
     def listen(*frontends: Frontend) -> list[socket.socket]:

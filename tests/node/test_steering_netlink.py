@@ -1,7 +1,5 @@
 """Netlink's sockets against a kernel that has much to say at once."""
 
-from __future__ import annotations
-
 import errno
 import socket
 

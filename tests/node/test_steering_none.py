@@ -1,7 +1,5 @@
 """No steering keeps the contract, as far as there is something to keep."""
 
-from __future__ import annotations
-
 import pytest
 from steering_contract import SteeringContract
 

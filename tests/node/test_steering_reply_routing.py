@@ -1,7 +1,5 @@
 """What reply routing has in the kernel: added, repaired, shared and removed."""
 
-from __future__ import annotations
-
 import socket
 from textwrap import dedent
 

@@ -6,7 +6,6 @@ import asyncio
 import os
 import subprocess
 import sys
-from contextlib import contextmanager
 from textwrap import dedent
 
 import pytest
@@ -88,12 +87,8 @@ class BesideAnother(AtomicSteeringContract):
 
 @pytest.mark.parametrize("kind", ["iptables"], indirect=True)
 class TestBesideAnotherInLegacyTables(BesideAnother):
-    @contextmanager
     def obstacle(self, _frontend: Frontend):
-        self.lock_file.unlink()
-        self.lock_file.mkdir()
-        yield
-        self.lock_file.rmdir()
+        return nodes.unusable_lock(self.lock_file)
 
     def break_it(self, steering: Steering) -> None:
         self.node.run(

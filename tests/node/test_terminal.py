@@ -1,7 +1,5 @@
 """The commands status, top and explain on a real node: what they print, and their exit status."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

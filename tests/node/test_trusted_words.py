@@ -3,8 +3,6 @@
 First line: the sentence at its end, which is also what the page and ``status`` show of the Service.
 """
 
-from __future__ import annotations
-
 import socket
 
 import pytest

@@ -1,7 +1,5 @@
 """Programs that end what they don't expect: one client, or a PROXY header; with two workers."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 

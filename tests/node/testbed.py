@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from tests.node.agents import Agent
 from tests.node.clients import Client, Sockets
 from tests.node.manifests import Service
 from tests.promises.listings import with_sorted_elements
-from userspace_proxy_testing.sandbox import Host, Pod, Sandbox, SandboxError
+from userspace_proxy_testing.sandbox import Host, Pod, Sandbox, SandboxError, SandboxNode
 
 CLIENTS = ("pod", "bare-pod", "bridge-pod", "node-1", "laptop")
 
@@ -71,11 +71,9 @@ class Testbed:
         return [self.ip(name) for name in names]
 
     def pod(self, name: str) -> Pod:
-        """Return a pod by its name."""
         return self.sandbox.pods[name]
 
     def ip(self, name: str) -> str:
-        """Return a pod's address."""
         return str(self.sandbox.pods[name].ip)
 
     def serve(self, *services: Service) -> None:
@@ -88,23 +86,14 @@ class Testbed:
         self.agent.manifests.write(*services)
 
     def rules(self) -> str:
-        """Return all rules of the node, without counters and empty built-in tables."""
-        save = "iptables-legacy-save; ip6tables-legacy-save"
-        return without_noise(self.shell(save)) + with_sorted_elements(
-            self.shell("nft -s list ruleset")
-        )
+        return rules_of(self.shell)
 
     def kernel(self) -> str:
-        """Return rules, routes and listening sockets of the node as text."""
-        show = "ip route show table all; ip -6 route show table all; ip rule; ss -lntuH"
-        lines = without_states(self.shell(show)).splitlines(keepends=True)
-        return self.rules() + "".join(sorted(lines))
+        return kernel_of(self.shell)
 
     def shell(self, script: str) -> str:
         """Run a script on the node; return its output."""
-        # Debian keeps these tools in sbin, which an unprivileged user's PATH may lack.
-        path = {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
-        return self.node.run(shell.script(script), env=self.agent.environment | path).stdout
+        return run_script(self.node, script, self.agent.environment)
 
     def hang_up(self) -> None:
         """Close the connections that tests left open."""
@@ -136,6 +125,26 @@ class Testbed:
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
+
+
+def run_script(node: SandboxNode, script: str, environment: Mapping[str, str]) -> str:
+    """Run a script on a node; return its output."""
+    # Debian keeps these tools in sbin, which an unprivileged user's PATH may lack.
+    path = {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
+    return node.run(shell.script(script), env={**environment, **path}).stdout
+
+
+def rules_of(run: Callable[[str], str]) -> str:
+    """Return all rules of a node, without counters and empty built-in tables."""
+    tables = without_noise(run("iptables-legacy-save; ip6tables-legacy-save"))
+    return tables + with_sorted_elements(run("nft -s list ruleset"))
+
+
+def kernel_of(run: Callable[[str], str]) -> str:
+    """Return rules, routes and listening sockets of a node as text."""
+    show = "ip route show table all; ip -6 route show table all; ip rule; ss -lntuH"
+    lines = without_states(run(show)).splitlines(keepends=True)
+    return rules_of(run) + "".join(sorted(lines))
 
 
 def without_noise(text: str) -> str:

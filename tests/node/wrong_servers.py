@@ -68,7 +68,6 @@ class WrongServers:
         self._stack.enter_context(testbed.agent.listener(HELD))
 
     def close(self) -> None:
-        """End all of them."""
         self._is_over = True
         self._stack.close()
 

@@ -372,7 +372,6 @@ MISTAKES = (
 
 
 def service_ip(case: Mistake) -> str:
-    """Return the ClusterIP of a case."""
     name = "original" if case.name == "twin" else case.name
     names = ["original", *(one.name for one in MISTAKES)]
     return f"10.96.3.{names.index(name) + 1}"
@@ -417,7 +416,6 @@ def slice_of(
     number: int = 1,
     family: str = "IPv4",
 ) -> Object:
-    """Return a slice of a case."""
     conditions = {"conditions": dict(case.conditions)} if case.conditions else {}
     return {
         "apiVersion": "discovery.k8s.io/v1",

@@ -75,7 +75,6 @@ class Recording:
             self.durations_ms.append(shown_ms)
 
     def save(self, path: Path) -> None:
-        """Write the animation, which repeats."""
         self.pictures[0].save(
             path,
             save_all=True,

@@ -50,7 +50,6 @@ class At:
     """Likewise."""
 
     def as_object(self) -> Object:
-        """Return it as a slice has it."""
         serving = self.ready if self.serving is None else self.serving
         conditions = {"ready": self.ready, "serving": serving, "terminating": self.terminating}
         shown: Object = {"addresses": [self.ip], "nodeName": self.node, "conditions": conditions}
@@ -90,11 +89,9 @@ class Spec:
         return replace(self, slices=tuple(tuple(part) for part in by_family if part))
 
     def but(self, **changes: Any) -> Spec:
-        """Return it with other fields."""
         return replace(self, **changes)
 
     def service(self) -> Object:
-        """Return the Service."""
         spec: Object = {"ports": [self._port(port) for port in self.ports], **self.more}
         if self.ips:
             families = ["IPv6" if ":" in ip else "IPv4" for ip in self.ips]
@@ -111,7 +108,6 @@ class Spec:
         }
 
     def endpoint_slices(self) -> Iterator[Object]:
-        """Yield its slices."""
         label = {"kubernetes.io/service-name": self.name}
         for number, endpoints in enumerate(self.slices):
             is_6 = any(":" in e.ip for e in endpoints)
@@ -131,7 +127,6 @@ class Spec:
             }
 
     def objects(self) -> Iterator[Object]:
-        """Yield all of it."""
         yield self.service()
         yield from self.endpoint_slices()
 
@@ -149,7 +144,6 @@ class Spec:
 def node_object(
     *, taints: Sequence[Mapping[str, str]] = (), addresses: Sequence[str] = (), **metadata: Any
 ) -> Object:
-    """Return this node's object."""
     return {
         "apiVersion": "v1",
         "kind": "Node",

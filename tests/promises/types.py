@@ -24,7 +24,6 @@ PHOENIX = Spec("phoenix", ["10.96.2.4"], [Port(node_port=30101)], more={"type": 
 
 
 def of_type(letter: str) -> Spec:
-    """Return the Service with another type."""
     with_node_port = [Port(node_port=NODE_PORT)]
     match letter:
         case "N":

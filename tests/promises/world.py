@@ -155,7 +155,6 @@ class World(abc.ABC):
                 return "unreachable" if "No route" in str(exc) else str(exc)
 
     def serves(self, client: str, address: Address, protocol: str = "TCP") -> bool:
-        """Return whether one of the pods answers a client."""
         return self.who(client, address, protocol) in (*PODS, "pod")
 
     def all_of(self, client: str, address: Address, protocol: str = "TCP") -> set[str]:
@@ -198,11 +197,9 @@ class World(abc.ABC):
         return [i["cause"]["sentence"] for i in ignored if i["service"] == f"shop/{name}"]
 
     def hang_up(self) -> None:
-        """Close what was dialled."""
         self.testbed.hang_up()
 
     def close(self) -> None:
-        """End everything."""
         self.testbed.close()
 
 
@@ -247,8 +244,6 @@ def manifest_world(steering: str, *flags: str, asks: int = ASKS) -> Any:
     """Return the fixture ``world`` of a module: a node whose agent reads a file.
 
     Args:
-        steering: The agent's.
-        flags: Besides FLAGS.
         asks: As in :class:`World`.
     """
 

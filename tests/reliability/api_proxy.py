@@ -39,7 +39,6 @@ class Request:
 
     @property
     def is_watch(self) -> bool:
-        """Whether the response lasts."""
         return "watch=1" in self.path or "watch=true" in self.path
 
     @property
@@ -106,7 +105,6 @@ class ApiProxy:
         self._is_silent = True
 
     def break_off(self) -> None:
-        """Reset all connections."""
         for sock in list(self._open):
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
@@ -117,7 +115,6 @@ class ApiProxy:
         return [request for request in self.requests if request.at_s >= began_s]
 
     def close(self) -> None:
-        """End everything."""
         self._is_closed.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)

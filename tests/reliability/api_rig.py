@@ -54,7 +54,6 @@ class _Here:
     """Makes sockets in this process's namespace, where the API server is."""
 
     def tcp(self) -> socket.socket:
-        """Return a new TCP socket."""
         return socket.socket()
 
 
@@ -99,19 +98,16 @@ class ApiRig(Rig):
             self.wait_until_served(service)
 
     def write_kubeconfig(self, token: str) -> None:
-        """Write the agent's kubeconfig with a token."""
         draft = Path(f"{self.kubeconfig}.draft")
         self.control_plane.write_kubeconfig(draft, token, self.proxy.url)
         draft.replace(self.kubeconfig)
 
     def put(self, *services: Service) -> None:
-        """Write Services and their slices."""
         for service in services:
             for item in service.objects():
                 self.put_object(item)
 
     def put_object(self, item: dict[str, Any]) -> None:
-        """Write an object."""
         self.api.put(PATHS[item["kind"]], item)
 
     def remove(self, *services: Service) -> None:
@@ -135,11 +131,9 @@ class ApiRig(Rig):
         wait_for("the end of many", lambda: self.served_names() == wanted, deadline_s=60)
 
     def served_names(self) -> set[str]:
-        """Return the names of the Services that the agent serves."""
         return {port["service"] for port in self.agent.status()["ports"]}
 
     def add_service(self) -> None:
-        """Add a Service and wait until it is served."""
         new = with_endpoints(NEW, [self.testbed.ip("one")])
         self.put(new)
         self.wait_until_served(new)

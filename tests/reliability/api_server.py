@@ -31,7 +31,6 @@ class StateRig(ApiRig):
 
     @property
     def state(self) -> Path:
-        """The file of the last state."""
         return self._folder / "state" / "state.json.gz"
 
     def prepare(self) -> None:
@@ -71,7 +70,6 @@ def settles(rig: ApiRig) -> None:
 
 
 @GROUP.row(
-    "api-restarted",
     f"the API server is killed and started again; {CHANGE}",
     Limits(back_s=20.0, log_lines=14),
     evidence("Source: "),
@@ -88,7 +86,6 @@ def api_restarted(rig: ApiRig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "api-gone",
     f"the API server is away for 15 s (in place of ten minutes: the wait between two attempts "
     f"grows to at most 10 s); {CHANGE}",
     Limits(back_s=20.0, fault_s=15.0, log_lines=14),
@@ -101,7 +98,6 @@ def api_gone(rig: ApiRig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "api-down-at-start",
     "the proxy is killed, starts while the API server is away, and finds the last state on disk",
     replace(KILLED, fault_s=15.0),
     [Metric("source_problems"), Problem("cannot reach the API server"), LogLine("the last state")],
@@ -123,7 +119,6 @@ def api_down_at_start(rig: StateRig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "api-down-at-start-stateless",
     "the same without a last state (`--state-dir=disabled`)",
     replace(KILLED, failed=1.0, slowest_s=6.0, other_failed=1000, other_p99_ms=9000),
     [
@@ -210,16 +205,15 @@ ANSWERS: dict[str, tuple[str, Fault, str]] = {
 }
 for _name, (_breaks, _fault, _problem) in ANSWERS.items():
     GROUP.row(
-        _name,
         f"{_breaks}; {CHANGE}",
         Limits(back_s=10.0, fault_s=6.0, log_lines=16),
         evidence(_problem),
+        name=_name,
         rig=ApiRig,
     )(answers(_fault))
 
 
 @GROUP.row(
-    "api-429",
     f"the API server answers 429 with Retry-After: {RETRY_AFTER_S}, which is heeded; {CHANGE}",
     Limits(back_s=10.0, fault_s=8.0, log_lines=16),
     evidence("is busy"),
@@ -240,7 +234,6 @@ def api_429(rig: ApiRig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "api-silent",
     "open watches and new requests get no answer for 8 s (in place of minutes), and nothing ends",
     Limits(fault_s=8.0),
     [],
@@ -259,7 +252,6 @@ def api_silent(rig: ApiRig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "api-token-rotated",
     f"the token expires, and its file contains a new one 6 s later; {CHANGE}",
     Limits(back_s=10.0, fault_s=6.0, log_lines=14),
     evidence("rejected the credentials"),
@@ -278,7 +270,6 @@ def api_token_rotated(rig: ApiRig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "api-forbidden",
     f"the permissions to read Services, slices and Nodes are revoked, then granted; {CHANGE}",
     Limits(back_s=10.0, fault_s=6.0, log_lines=14),
     evidence("forbidden"),
@@ -305,7 +296,6 @@ def api_forbidden(rig: ApiRig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "api-recreated",
     "the Service and its slice are deleted and created five times, the slice first",
     Limits(failed=0.6),
     [Metric("sync_rounds")],
@@ -323,7 +313,6 @@ def api_recreated(rig: ApiRig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "api-out-of-order",
     "changes of slices arrive 5 s before changes of Services: one is added, one is recreated",
     Limits(failed=1.0, fault_s=5.0),
     [],
@@ -349,7 +338,6 @@ SERVICES, ENDPOINTS = 100, 100
 
 
 @GROUP.row(
-    "api-10000-endpoints",
     f"{SERVICES} Services with {ENDPOINTS} endpoints each are created while the watch is silent, "
     "then arrive at once",
     Limits(other_p99_ms=500, back_s=5.0, memory_mib=40, log_lines=30, fault_s=5.0),

@@ -61,7 +61,6 @@ def note(rig: Rig, crowd: dict[str, int], what: str, *, may_fail: float = 0.0) -
 
 
 @GROUP.row(
-    "clients-slow",
     f"{2 * SLOW:,} clients of two pods connect and send a few bytes of a request",
     Limits(memory_mib=60.0, other_p99_ms=500.0),
     [Metric("connections_active", OF_SINK)],
@@ -77,7 +76,6 @@ def clients_slow(rig: SinkRig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "clients-storm",
     f"{STORM:,} clients connect and ask as fast as they can, 500 at a time",
     Limits(fault_s=0.0, other_p99_ms=500.0),
     [Metric("connections", OF_WEB)],
@@ -90,7 +88,6 @@ def clients_storm(rig: Rig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "clients-reset",
     f"{RESETS:,} clients connect and reset",
     Limits(fault_s=0.0, other_p99_ms=200.0),
     [Metric("connections", OF_SINK)],
@@ -111,7 +108,6 @@ class SourceRig(SinkRig):
 
 
 @GROUP.row(
-    "clients-stalled",
     f"{STALLED} clients ask for 20 MB each and don't read",
     Limits(memory_mib=60.0, other_p99_ms=500.0),
     [Metric("connections_active", OF_SINK)],
@@ -128,7 +124,6 @@ def clients_stalled(rig: SourceRig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "clients-half-open",
     f"{SYNS:,} SYNs from addresses that never answer",
     Limits(fault_s=1.0),
     [Metric("conntrack_entries")],
@@ -148,7 +143,6 @@ class VanishingRig(SinkRig):
 
 
 @GROUP.row(
-    "clients-vanish",
     f"a container with {VANISHED} open connections vanishes without a FIN",
     Limits(settle_s=40.0),
     [Metric("connections_active", OF_SINK)],
@@ -163,7 +157,6 @@ def clients_vanish(rig: VanishingRig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "clients-udp-flood",
     f"a UDP flood from {SOURCES:,} addresses",
     Limits(fault_s=1.0, settle_s=60.0, memory_mib=80.0, other_p99_ms=500.0),
     [Metric("connections", OF_DNS), Metric("datagrams_dropped", OF_DNS)],
@@ -188,7 +181,6 @@ class GreedyRig(SinkRig):
 
 
 @GROUP.row(
-    "client-greedy",
     f"one pod opens {GREEDY} connections, more than the proxy's 1,000 descriptors allow",
     Limits(log_lines=20, other_p99_ms=1000.0, slowest_s=1.0),
     [Metric("connections_evicted", OF_SINK), LogLine("descriptor limit reached")],
@@ -202,7 +194,6 @@ def client_greedy(rig: GreedyRig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "status-ports-flooded",
     f"{SILENT} silent connections to the health port",
     Limits(),
     [Metric("process_open_fds")],

@@ -72,12 +72,7 @@ class ControlGroup:
         return next(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
 
     def limit_processes(self, count: int) -> None:
-        """Limit the number of processes and threads in the group."""
         self._write(self._folder, "pids.max", str(count))
-
-    def count_processes(self) -> int:
-        """Return how many processes and threads are in the group."""
-        return int((self._folder / "pids.current").read_text())
 
     def close(self) -> None:
         """Move the processes back and remove the group."""

@@ -22,7 +22,6 @@ FLAPS, FLAP_S = 5, 0.4
 
 
 @GROUP.row(
-    "endpoint-refuses",
     "one of two endpoints refuses connections (its server has crashed)",
     Limits(),
     [FAILURES, ONE_OF_TWO, EJECTED],
@@ -34,7 +33,6 @@ def endpoint_refuses(rig: Rig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "endpoint-silent",
     "one of two endpoints drops all packets",
     Limits(slowest_s=1.5),
     [FAILURES, ONE_OF_TWO, EJECTED],
@@ -46,7 +44,6 @@ def endpoint_silent(rig: Rig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "endpoint-unreachable",
     "the node has no route to one of two endpoints",
     Limits(),
     [FAILURES, ONE_OF_TWO, EJECTED],
@@ -56,7 +53,6 @@ def endpoint_unreachable(rig: Rig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "endpoint-prohibited",
     "a rule of the node prohibits packets to one of two endpoints",
     Limits(),
     [FAILURES, ONE_OF_TWO, EJECTED],
@@ -73,7 +69,6 @@ def _with_route(rig: Rig, kind: str) -> Iterator[None]:
 
 
 @GROUP.row(
-    "endpoint-hangs",
     "one of two endpoints is stopped (SIGSTOP): its kernel accepts, and nothing answers",
     Limits(failed=0.6, slowest_s=6.0),
     [Metric("connections_active", OF_WEB)],
@@ -87,7 +82,6 @@ def endpoint_hangs(rig: Rig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "endpoint-resets",
     "one of two endpoints accepts connections and resets them at the first byte",
     Limits(failed=0.6),
     [Metric("endpoint_connections", OF_WEB)],
@@ -103,7 +97,6 @@ def endpoint_resets(rig: Rig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "endpoint-flaps",
     f"one of two endpoints crashes and returns {FLAPS} times in {2 * FLAPS * FLAP_S:g} s",
     Limits(failed=0.05, fault_s=0.0),
     [FAILURES, EJECTED],
@@ -119,7 +112,6 @@ def endpoint_flaps(rig: Rig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "endpoints-all-refuse",
     "all endpoints refuse connections",
     Limits(failed=1.0),
     [FAILURES, REFUSED, NONE_OF_TWO, EJECTED],
@@ -133,7 +125,6 @@ def endpoints_all_refuse(rig: Rig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "endpoints-all-silent",
     "all endpoints drop all packets",
     Limits(failed=1.0, slowest_s=3.0),
     [FAILURES, REFUSED, NONE_OF_TWO, EJECTED],
@@ -147,7 +138,6 @@ def endpoints_all_silent(rig: Rig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "endpoints-none",
     "the EndpointSlice becomes empty",
     Limits(failed=1.0, back_s=3.0),
     [Metric("usable_endpoints", OF_WEB), Problem("Clients are refused")],
@@ -172,7 +162,6 @@ class RollingRig(Rig):
 
 
 @GROUP.row(
-    "endpoints-replaced",
     "both endpoints are replaced, one after the other, as by a rolling update",
     Limits(fault_s=0.0),
     [Metric("endpoint_connections", OF_WEB)],

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
+from benchmarks.processes import descriptors, memory_bytes, threads
 from tests.node.processes import child_pids
 
 from .rig import Rig
@@ -73,38 +72,21 @@ def footprint_of(pid: int, connections: int, kernel: str) -> Footprint:
     """Return what a process and its descendants hold.
 
     Args:
-        pid: The process.
         connections: That it has open.
         kernel: Lines of rules, routes and listening sockets of its node.
     """
     pids = frozenset(processes(pid))
     return Footprint(
         pids=pids,
-        descriptors=sum(_count(pid, "fd") for pid in pids),
-        threads=sum(_count(pid, "task") for pid in pids),
+        descriptors=descriptors(pids),
+        threads=threads(pids),
         connections=connections,
-        memory_bytes=sum(map(memory_bytes, pids)),
+        memory_bytes=memory_bytes(pids),
         rules=tuple(kernel.splitlines()),
     )
 
 
 def processes(pid: int) -> Iterator[int]:
-    """Yield a process and all its descendants."""
     yield pid
     for child in child_pids(pid):
         yield from processes(child)
-
-
-def _count(pid: int, kind: str) -> int:
-    with contextlib.suppress(OSError):
-        return len(list(Path(f"/proc/{pid}/{kind}").iterdir()))
-    return 0
-
-
-def memory_bytes(pid: int) -> int:
-    """Return the proportional set size of a process; 0 once it has ended."""
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-    return 0

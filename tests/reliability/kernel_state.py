@@ -14,7 +14,7 @@ from tests.node.conntrack import fill_for_good
 from tests.node.manifests import Service, with_endpoints
 
 from .evidence import Evidence, LogLine, Metric, Problem
-from .rig import WEB, Rig
+from .rig import WEB, Rig, is_served
 from .row import Group, Limits
 
 GROUP = Group("Kernel state")
@@ -124,10 +124,10 @@ def damages(name: str, breaks: str, scripts: dict[str, str]) -> None:
     """Add a row for each steering."""
     for steering, script in scripts.items():
         add = GROUP.row(
-            f"{name}-{steering}",
             f"`{steering}`: {breaks}",
             REPAIRED,
             REPAIR,
+            name=f"{name}-{steering}",
             rig=RIGS[steering],
             not_promised=GAP,
         )
@@ -139,7 +139,6 @@ damages("removal", "another program removes the proxy's table, or one of its cha
 
 
 @GROUP.row(
-    "flushes-again-and-again",
     "`nftables`: another program flushes all rules ten times in three seconds",
     Limits(failed=1.0, other_failed=400, other_p99_ms=250, back_s=2.0),
     REPAIR,
@@ -154,7 +153,6 @@ def flushes_again_and_again(rig: Rig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "rule-before-ours-iptables",
     "`iptables`: another program inserts a rule before the proxy's that accepts everything",
     REPAIRED,
     REPAIR,
@@ -168,7 +166,6 @@ def rule_before_ours_iptables(rig: Rig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "rule-before-ours-nftables",
     "`nftables`: another program's chain translates the Service's address before the proxy's",
     Limits(failed=1.0),
     [
@@ -189,7 +186,6 @@ def rule_before_ours_nftables(rig: Rig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "both-iptables",
     "`iptables`: rules appear in the tables of the other flavour of iptables, then disappear",
     Limits(),
     [],
@@ -203,7 +199,6 @@ def both_iptables(rig: Rig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "foreign-set",
     "`nftables`: another program adds a set that libnftables can't parse, and Services change",
     Limits(),
     [],
@@ -223,18 +218,10 @@ REMOVE_OTHER = (
 )
 
 
-def is_served(rig: Rig, address: tuple[str, int]) -> bool:
-    """Return whether a client outside can connect."""
-    with rig.testbed["laptop"].tcp() as sock:
-        sock.settimeout(0.5)
-        return sock.connect_ex(address) == 0
-
-
 # -- locks and tables
 
 
 @GROUP.row(
-    "lock-held",
     "`iptables`: another program holds the xtables lock for 13 s, and a Service is added",
     Limits(fault_s=13.0),
     [Metric("sync_failures"), Problem("cannot lock"), LogLine("cannot lock")],
@@ -252,7 +239,6 @@ def lock_held(rig: Rig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "conntrack-full",
     "the kernel's connection tracking table is full",
     Limits(failed=1.0, slowest_s=30, other_failed=10_000, other_p99_ms=30_000),
     [
@@ -290,17 +276,16 @@ def ipv6_off_and_on(rig: Rig) -> Iterator[None]:
 
 for _steering, _rig in DUAL_STACK_RIGS.items():
     GROUP.row(
-        f"ipv6-off-{_steering}",
         f"`{_steering}`: IPv6 is switched off on the node, then on; IPv4 clients",
         Limits(),
         [Problem("IPv6"), LogLine("IPv6")],
+        name=f"ipv6-off-{_steering}",
         rig=_rig,
         not_promised="IPv6 clients are not served while the kernel has no IPv6",
     )(ipv6_off_and_on)
 
 
 @GROUP.row(
-    "node-address",
     "the node gets an interface with an address and loses it; it serves node ports meanwhile",
     Limits(),
     [],

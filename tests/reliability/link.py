@@ -44,7 +44,6 @@ class Link:
 
     @property
     def pid(self) -> int:
-        """The relay."""
         return self._process.pid
 
     def set(self, conditions: Conditions | None = None) -> None:

@@ -18,7 +18,7 @@ from tests.node.manifests import Service, with_endpoints
 from .control_groups import ControlGroup
 from .evidence import LogLine, Metric, Problem
 from .footprint import processes
-from .rig import WEB, Rig
+from .rig import WEB, Rig, is_served
 from .row import Group, Limits
 
 GROUP = Group("Machine")
@@ -27,23 +27,15 @@ NEW = Service("new", "10.96.0.99")
 DISK_MIB = 1
 
 
-def is_served(rig: Rig, service: Service) -> bool:
-    """Return whether a client outside can connect to a Service."""
-    with rig.testbed["laptop"].tcp() as sock:
-        sock.settimeout(0.5)
-        return sock.connect_ex(service.address) == 0
-
-
 def add_service(rig: Rig) -> None:
-    """Add a Service and wait until it is served."""
     rig.testbed.edit(*rig.services(), with_endpoints(NEW, [rig.testbed.ip("one")]))
-    wait_for("the new Service", lambda: is_served(rig, NEW), hint=rig.agent.log)
+    wait_for("the new Service", lambda: is_served(rig, NEW.address), hint=rig.agent.log)
 
 
 def remove_service(rig: Rig) -> None:
     """Remove that Service, and wait until it isn't served."""
     rig.testbed.edit(*rig.services())
-    wait_for("the end of the Service", lambda: not is_served(rig, NEW), hint=rig.agent.log)
+    wait_for("the end of the Service", lambda: not is_served(rig, NEW.address), hint=rig.agent.log)
 
 
 # -- disks
@@ -68,7 +60,6 @@ class OwnDiskAgent(Agent):
 
     @property
     def disk(self) -> Path:
-        """The disk, as seen from here."""
         return Path(f"/proc/{self.pid}/root{self._disk}")
 
     def log(self) -> str:
@@ -97,7 +88,6 @@ class VerboseRig(OwnDiskRig):
 
 
 @GROUP.row(
-    "disk-full",
     "the disk of the log and of the last state is full, and a Service is added",
     Limits(log_lines=10_000),
     [Metric("log_lines_dropped")],
@@ -123,7 +113,6 @@ def fill(path: Path) -> None:
 
 
 @GROUP.row(
-    "read-only-root",
     "the root becomes read-only, a worker dies, and a Service is added",
     Limits(same_processes=False, other_p99_ms=500),
     [Metric("worker_restarts")],
@@ -173,7 +162,6 @@ class UnreadLogRig(Rig):
 
 
 @GROUP.row(
-    "log-not-read",
     "stderr is a pipe that isn't read, every connection is logged, and a Service is added",
     Limits(log_lines=10_000, fault_s=6.0),
     [],
@@ -230,7 +218,6 @@ class ClockRig(Rig):
 
 
 @GROUP.row(
-    "clock-jumps",
     "the control process's clock jumps a day ahead, then two days back; a Service is added",
     Limits(),
     [],
@@ -254,7 +241,6 @@ def clock_jumps(rig: ClockRig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "cpu-tenth",
     "the proxy gets a tenth of one processor",
     Limits(other_p99_ms=700, fault_s=5.0),
     [],
@@ -268,7 +254,6 @@ def cpu_tenth(rig: Rig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "fork-fails",
     "no process can be started (a limit of processes), and a worker dies",
     Limits(same_processes=False, failed=0.05, other_failed=5, other_p99_ms=300),
     [
@@ -287,7 +272,6 @@ def fork_fails(rig: Rig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "suspended",
     "all processes stand still for 20 s, as while a machine is suspended",
     Limits(failed=1.0, slowest_s=25, other_failed=2000, other_p99_ms=25_000, fault_s=20.0),
     [],
@@ -307,7 +291,6 @@ SPARE = 10
 
 
 @GROUP.row(
-    "no-descriptors-control",
     "the control process has 10 descriptors left, and 60 Services are added",
     Limits(),
     [
@@ -346,7 +329,6 @@ class FewDescriptorsRig(Rig):
 
 
 @GROUP.row(
-    "no-descriptors-worker",
     "one client's idle connections take all 300 descriptors of the worker",
     Limits(slowest_s=1.5, other_p99_ms=1000),
     [

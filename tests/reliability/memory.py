@@ -67,7 +67,6 @@ class MemoryRig(Rig):
 
 
 @GROUP.row(
-    "memory-limit",
     f"{READERS} readers that stall need more than a memory limit (cgroup) allows",
     Limits(slowest_s=1.0, other_p99_ms=1000, back_s=20.0),
     [

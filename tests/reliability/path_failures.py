@@ -63,7 +63,6 @@ def cut(_testbed: Testbed, pod: Pod, _server: Server) -> None:
 
 
 def remove_route(testbed: Testbed, pod: Pod, _server: Server) -> None:
-    """Remove the node's route to the endpoint."""
     testbed.node.run(["ip", "route", "del", f"{pod.ip}/32"])
 
 
@@ -150,7 +149,6 @@ def ours(testbed: Testbed, web: Service, path: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def kube_proxy(testbed: Testbed, web: Service) -> Iterator[None]:
-    """Serve with kube-proxy in its nftables mode."""
     node, (service, *others) = testbed.node, web.objects()
     namespace = {"kind": "Namespace", "metadata": {"name": service["metadata"]["namespace"]}}
     program = find_kube_proxy(sys.stderr.write)
@@ -211,7 +209,6 @@ def measure_once(path: str, fail: Fail) -> tuple[list[float], float]:
 
 
 def main() -> None:
-    """Print the table."""
     rows = []
     for path in PATHS:
         cells = [path]

@@ -39,7 +39,6 @@ class RelayedRig(Rig):
 
 
 @GROUP.row(
-    "endpoint-slow",
     "packets to and from one of two endpoints take 100 ms each",
     Limits(slowest_s=1.0),
     [Slower("connect_duration_seconds", "0.1", OF_WEB)],
@@ -53,7 +52,6 @@ def endpoint_slow(rig: RelayedRig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "endpoint-lossy",
     "the link to one of two endpoints loses 2 % of the packets and reorders 5 %",
     Limits(slowest_s=3.0, fault_s=4.0),
     [Metric("endpoint_connections", OF_WEB)],
@@ -68,7 +66,6 @@ def endpoint_lossy(rig: RelayedRig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "endpoint-cut-off",
     "the link to one of two endpoints is cut",
     Limits(slowest_s=1.5),
     [FAILURES, ONE_OF_TWO, EJECTED],
@@ -81,7 +78,6 @@ def endpoint_cut_off(rig: RelayedRig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "link-of-1-mbit",
     f"the link to one of two endpoints carries 1 Mbit/s, and {HELD} clients upload across it",
     Limits(failed=0.05, slowest_s=6.0, fault_s=4.0),
     [Metric("connections_active", OF_WEB)],
@@ -109,7 +105,6 @@ class TwoNodesRig(Rig):
 
 
 @GROUP.row(
-    "node-gone",
     "the node of one of two endpoints leaves the network",
     Limits(slowest_s=1.5),
     [FAILURES, ONE_OF_TWO, EJECTED],
@@ -137,7 +132,6 @@ class FewPortsRig(Rig):
 
 
 @GROUP.row(
-    "source-ports-used-up",
     f"all {PORTS:,} source ports of the node towards the only endpoint are in use",
     Limits(failed=1.0, other_p99_ms=500.0, back_s=3.0),
     [
@@ -190,7 +184,6 @@ class UdpRig(Rig):
 
 
 @GROUP.row(
-    "udp-endpoint-refuses",
     "one of two endpoints of a UDP Service refuses datagrams",
     Limits(settle_s=45.0),
     [Metric("endpoint_failures", (("service", "dns"),)), Problem("refuse")],

@@ -30,12 +30,10 @@ REPLACED = Limits(same_processes=False, log_lines=20)
 
 
 def worker_pids(rig: Rig) -> list[int]:
-    """Return the processes of the workers."""
     return [worker["pid"] for worker in rig.agent.status()["workers"]]
 
 
 @GROUP.row(
-    "worker-killed",
     "one of two workers is killed (SIGKILL)",
     Limits(failed=0.05, other_failed=3, back_s=3.0, same_processes=False),
     [RESTARTS, KILLED],
@@ -47,7 +45,6 @@ def worker_killed(rig: Rig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "workers-all-killed",
     "both workers are killed at once",
     Limits(failed=0.1, other_failed=10, back_s=3.0, same_processes=False, other_p99_ms=500.0),
     [RESTARTS, KILLED],
@@ -60,7 +57,6 @@ def workers_all_killed(rig: Rig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "worker-killed-again",
     f"one of two workers is killed {KILLS} times, once a second",
     Limits(failed=0.1, other_failed=10, fault_s=0.0, log_lines=20, same_processes=False),
     [RESTARTS, KILLED],
@@ -75,7 +71,6 @@ def worker_killed_again(rig: Rig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "worker-hangs",
     "one of two workers stops (SIGSTOP)",
     Limits(
         failed=0.5,
@@ -94,7 +89,6 @@ def worker_hangs(rig: Rig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "control-process-hangs",
     "the control process stops (SIGSTOP) for 3 s",
     Limits(fault_s=3.0, back_s=3.0),
     [NoLiveness()],
@@ -106,7 +100,6 @@ def control_process_hangs(rig: Rig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "control-process-killed",
     "the control process is killed, and is started again after some seconds",
     REPLACED,
     [NoLiveness()],
@@ -125,7 +118,6 @@ class ContainedRig(Rig):
 
 
 @GROUP.row(
-    "control-process-killed-in-container",
     "in a container (a PID namespace) the control process is killed",
     Limits(same_processes=False, log_lines=20),
     [RESTARTED],
@@ -139,7 +131,6 @@ def control_process_killed_in_container(rig: ContainedRig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "restart-take-over",
     "an upgrade: a new proxy takes over from the running one (`--take-over`)",
     REPLACED,
     [STARTED],
@@ -154,7 +145,6 @@ def restart_take_over(rig: Rig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "restart-signal",
     "a restart by the service manager: SIGUSR1, then a new start",
     REPLACED,
     [STARTED],
@@ -167,7 +157,6 @@ def restart_signal(rig: Rig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "restart-plain",
     "a plain stop (SIGTERM) and start",
     Limits(failed=1.0, other_failed=1000, fault_s=0.0, same_processes=False),
     [STARTED],
@@ -180,7 +169,6 @@ def restart_plain(rig: Rig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "all-killed",
     f"all processes are killed at once {len(LIVES_S)} times, most of them while they start; "
     "the proxy is started again at once",
     Limits(
@@ -222,7 +210,6 @@ def all_killed(rig: Rig) -> Iterator[None]:
 
 
 @GROUP.row(
-    "second-instance",
     "a second proxy is started on the same node",
     Limits(fault_s=0.0),
     [],

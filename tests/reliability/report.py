@@ -42,7 +42,6 @@ def page_of(
 
     Args:
         results: All rows, in the order of the page.
-        machine: Facts by name.
         unmeasured: Names of rows that could not be measured.
     """
     return Template(PAGE.read_text(encoding="utf-8")).substitute(

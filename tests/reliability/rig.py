@@ -80,14 +80,12 @@ class Rig:
         self.testbed.serve(*self.services())
 
     def services(self) -> tuple[Service, ...]:
-        """Return the Services with their endpoints."""
         return (
             with_endpoints(self.web, [str(self.pod(name).ip) for name in self.web_pods]),
             with_endpoints(CART, [self.testbed.ip("three")]),
         )
 
     def pod(self, name: str) -> Pod:
-        """Return a pod by its name."""
         return self.testbed.pod(name)
 
     def start_server(self, name: str, **ports: int) -> None:
@@ -128,7 +126,6 @@ class Rig:
         return self.agent.log().splitlines()[self._log_start :]
 
     def close(self) -> None:
-        """End everything."""
         self.resources.close()
 
 
@@ -139,9 +136,15 @@ def is_ejected(endpoint: dict[str, Any]) -> bool:
 
 @contextlib.contextmanager
 def opened(make: type[Rig], folder: Path) -> Iterator[Rig]:
-    """Yield a rig and close it."""
     rig = make(folder)
     try:
         yield rig
     finally:
         rig.close()
+
+
+def is_served(rig: Rig, address: tuple[str, int]) -> bool:
+    """Return whether a client outside can connect."""
+    with rig.testbed["laptop"].tcp() as sock:
+        sock.settimeout(0.5)
+        return sock.connect_ex(address) == 0

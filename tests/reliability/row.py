@@ -1,6 +1,6 @@
 """One row of the matrix: what it breaks, what clients may see, and how the proxy reports it.
 
-    @group.row("endpoint-refuses", "one of two endpoints refuses connections", Limits(), [...])
+    @group.row("one of two endpoints refuses connections", Limits(), [...])
     def endpoint_refuses(rig):
         rig.servers["one"].stop()     ◀── break
         yield                         ◀── the framework measures for ``Limits.fault_s``
@@ -87,19 +87,23 @@ class Group:
 
     def row(
         self,
-        name: str,
         breaks: str,
         limits: Limits,
         evidence: Sequence[Evidence],
         *,
+        name: str = "",
         rig: type[Rig] = Rig,
         not_promised: str = "",
     ) -> Callable[[Callable[..., Iterator[None]]], Callable[..., Iterator[None]]]:
-        """Add the decorated generator as a row; see :class:`Row` for the arguments."""
+        """Add the decorated generator as a row; see :class:`Row` for the arguments.
+
+        Its name is the generator's with hyphens unless another one is given.
+        """
 
         def add(fault: Callable[..., Iterator[None]]) -> Callable[..., Iterator[None]]:
             manager = contextlib.contextmanager(fault)
-            row = Row(name, self.name, breaks, limits, evidence, manager, rig, not_promised)
+            named = name or fault.__name__.replace("_", "-")
+            row = Row(named, self.name, breaks, limits, evidence, manager, rig, not_promised)
             self.rows.append(row)
             return fault
 

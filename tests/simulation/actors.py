@@ -15,7 +15,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from userspace_proxy.model import ProxyProtocol, SocketAddress
-from userspace_proxy.model.proxy_protocol import write_header, write_local_header
+from userspace_proxy.model.proxy_protocol import write_header
 
 from .network import ANSWERS, LATE, REFUSES, UNREACHABLE, Address
 from .streams import CLOSED, CONNECTING, OPEN, Stream
@@ -46,8 +46,6 @@ _CALM_S = 0.1
 _BUSY_S = 0.02
 # When the last late answer of a host comes.
 _LATEST_S = 3.5
-# What the data plane sends on a connection that only asks whether the endpoint answers.
-_PROBES = [write_local_header(version) for version in ProxyProtocol]
 # The last bytes of a party that has sent nothing.
 _LAST_BYTES = 20
 
@@ -185,7 +183,6 @@ class Party:
         self.world.network.note(f"{self.stream.name}: sent {took} B{' urgent' * is_urgent}")
 
     def finish(self) -> None:
-        """Send a FIN."""
         self.stream.shut_down()
         self.has_finished = True
         self.world.network.note(f"{self.stream.name}: FIN after {self.sent} B")
@@ -200,7 +197,6 @@ class Party:
         self.world.network.note(f"{self.stream.name}: close{' by RST' * self.has_reset}")
 
     def read(self, most: int) -> None:
-        """Read, and check what was read."""
         data = self.stream.read(most)
         if not data:
             if not self.heard_fin:
@@ -216,8 +212,7 @@ class Party:
                 self.world.violate(f"{self.stream.name} read another PROXY header: {data!r}")
             self.header, data = self.header[known:], data[known:]
         if self.other is None:
-            if not any(data in probe for probe in _PROBES):
-                self.world.violate(f"{self.stream.name} read {data!r}, and isn't joined")
+            self.world.violate(f"{self.stream.name} read {data!r}, and isn't joined")
             return
         expected = pattern(self.other.base, self.heard, len(data))
         if data != expected or self.heard + len(data) > self.other.sent:
@@ -381,7 +376,6 @@ class Asker:
         world.network.clients[address] = self._receive
 
     def ask(self, hops: int = 64) -> None:
-        """Send a datagram."""
         payload = f"{self.address[0]}:{self.address[1]}/{self.sent}".encode()
         self.sent += 1
         self.hopless += hops <= 1

@@ -72,7 +72,6 @@ class DatagramSocket:
         return (IN if self.inbox else 0) | (ERR if self.error or self.errors else 0) | OUT
 
     def take_error(self) -> int:
-        """Return the pending error, and clear it."""
         number, self.error = self.error, 0
         return number
 

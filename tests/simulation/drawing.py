@@ -43,7 +43,6 @@ Pool = tuple[SocketAddress, ...]
 
 
 def make_plan(seed: int) -> Plan:
-    """Return what a seed decides."""
     return _Drawing(seed).plan()
 
 

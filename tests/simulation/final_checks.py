@@ -42,7 +42,6 @@ class FinalChecks:
         """Why each client's connection ended, by the client's number."""
 
     def client_of(self, connection: TcpConnection) -> Party | None:
-        """Return the client of a connection."""
         return self.world.clients.get(core_of(connection.client).remote[1] - 20000)
 
     def drained(self, _reset: int) -> None:

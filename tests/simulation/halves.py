@@ -36,7 +36,6 @@ PACKAGES: Mapping[str, str] = {"data": "tests.simulation", "control": "tests.sim
 
 
 def load(name: str) -> Half:
-    """Import a half, and with it what it simulates."""
     world, drawing, shrinking = (
         importlib.import_module(f"{PACKAGES[name]}.{module}")
         for module in ("world", "drawing", "shrinking")

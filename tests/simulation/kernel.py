@@ -60,7 +60,6 @@ class Kernel:
     """The system calls of one process.
 
     Args:
-        network: What sockets are connected by.
         rng: Decides what happens during a system call.
         preemption: The share of system calls during which something else happens.
         spurious: The share of events that are reported twice.
@@ -232,7 +231,6 @@ class Kernel:
         return fd
 
     def release(self, fd: int) -> None:
-        """Close a descriptor."""
         if self.files.pop(fd, None) is None:
             self.violate(f"descriptor {fd} was closed twice")
             raise OSError(errno.EBADF, "closed")
@@ -244,7 +242,6 @@ class Kernel:
         heapq.heappush(self._free, fd)
 
     def file_of(self, fd: int) -> Any:
-        """Return what a descriptor is open for."""
         file = self.files.get(fd)
         if file is None:
             self.violate(f"descriptor {fd} was used after its close")

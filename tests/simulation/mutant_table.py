@@ -23,7 +23,6 @@ class Mutant:
         return f"userspace_proxy.{self.package}.{self.module}"
 
     def apply(self, source: str) -> str:
-        """Return the changed source."""
         assert source.count(self.old) == 1, f"{self.module} has {self.old!r} not once"
         return source.replace(self.old, self.new)
 

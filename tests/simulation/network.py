@@ -170,7 +170,6 @@ class Network:
             self._bound[core.local] = core
 
     def forget_datagrams(self, core: DatagramSocket) -> None:
-        """Lead no datagram to a socket any more."""
         if core.local is None:
             return
         if self._bound.get(core.local) is core:

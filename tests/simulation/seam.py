@@ -64,7 +64,6 @@ class _Ports:
 
 @functools.cache
 def modules_of(package: ModuleType) -> list[ModuleType]:
-    """Return the modules of a package."""
     names = [each.name for each in pkgutil.iter_modules(package.__path__)]
     return [importlib.import_module(f"{package.__name__}.{name}") for name in names]
 
@@ -78,7 +77,6 @@ def installed(kernel: Kernel, rng: Random, constants: Mapping[str, int]) -> Iter
     """Have the data plane call a simulated kernel while this lasts.
 
     Args:
-        kernel: What is called.
         rng: For choices that are random on a node.
         constants: Other values of the data plane's constants, wherever a module has them.
     """
@@ -104,7 +102,7 @@ def installed(kernel: Kernel, rng: Random, constants: Mapping[str, int]) -> Iter
             is_random = name == "random" and has is not random
             if has is None or is_random or (system is not None and has is not system):
                 continue
-            if name == "random" and module.__name__.endswith("strategies"):
+            if name == "random" and module.__name__.endswith(".balancers"):
                 continue
             undo.append((module, name, has))
             setattr(module, name, value)

@@ -29,7 +29,6 @@ def core_of(sock: Any) -> Any:
 
 
 _SO_MEMINFO = 55
-_SO_ORIGINAL_DST = 80
 _TTL = (_socket.IPPROTO_IP, 2)
 _PKTINFO = (_socket.IPPROTO_IP, 8)
 _RECVERR = (_socket.IPPROTO_IP, IP_RECVERR)

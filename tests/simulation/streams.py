@@ -140,7 +140,6 @@ class Stream:
         return events
 
     def take_error(self) -> int:
-        """Return the pending error, and clear it."""
         number, self.error = self.error, 0
         return number
 

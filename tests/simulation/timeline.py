@@ -30,7 +30,6 @@ class Timeline:
         return self._events[0][0] if self._events else math.inf
 
     def clock(self) -> float:
-        """Return the time."""
         return self.now
 
     def at(self, when: float, callback: Callable[..., object], *args: Any) -> None:
@@ -87,7 +86,6 @@ class VirtualLoop:
     """What the data plane uses of asyncio.AbstractEventLoop, in virtual time.
 
     Args:
-        timeline: The clock.
         rng: Decides how long the process waits for the processor.
         timers_first: The order of uvloop; otherwise that of asyncio.
         is_ready: Returns whether a descriptor can be read.

@@ -121,7 +121,6 @@ class World:
     """Everything of one run; :meth:`run` returns what was wrong.
 
     Args:
-        plan: What happens.
         is_traced: Whether to note each step.
     """
 
@@ -386,7 +385,6 @@ class World:
     # -- for actors and oracles --------------------------------------------------------------------
 
     def note_accepted(self, party: Party) -> None:
-        """Note what an endpoint has accepted."""
         self.accepted[party.stream] = party
         if self.is_calm:
             party.calm_down()

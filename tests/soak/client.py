@@ -37,7 +37,6 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @asynccontextmanager
 async def connected(at: Address) -> AsyncIterator[Streams]:
-    """Yield a connection, and close it."""
     reader, writer = await asyncio.open_connection(*at)
     try:
         yield reader, writer
@@ -123,7 +122,6 @@ async def timed(kind: str, request: Awaitable[T], opened: float = 0.0) -> T | No
     """Print how a request went; return its result, or None if it failed.
 
     Args:
-        kind: For the output.
         request: Not started yet.
         opened: When its connection was opened; 0: it opens one.
     """

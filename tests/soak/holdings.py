@@ -29,7 +29,6 @@ class Holdings:
         return not self.footprint.connections and self.conntrack <= CONNTRACK_IDLE
 
     def leaks(self, before: Holdings) -> Iterator[str]:
-        """Yield what there is more than before."""
         yield from self.footprint.leaks(before.footprint, MEMORY_MIB, same_processes=False)
         if self.conntrack > max(before.conntrack, CONNTRACK_IDLE):
             yield f"tracked connections {before.conntrack} → {self.conntrack}"

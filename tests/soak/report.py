@@ -62,7 +62,6 @@ def page_of(reports: Sequence[SideReport], machine: Mapping[str, str], rate: flo
     """Return the page as Markdown.
 
     Args:
-        machine: Facts by name.
         rate: New connections a second and side.
     """
     broken = problems(reports)
@@ -83,7 +82,6 @@ def _growth(report: SideReport) -> Iterator[str]:
 
 
 def render(reports: Sequence[SideReport]) -> str:
-    """Return both sides as text."""
     lines = []
     for report in reports:
         lines += [report.title, f"  {'during':22}{'requests':>10}{'failed':>8}{'cut':>6}  slowest"]

@@ -22,12 +22,10 @@ class Request:
 
     @property
     def end(self) -> float:
-        """When it was over."""
         return self.start + self.seconds
 
     @property
     def has_failed(self) -> bool:
-        """Whether there was no answer."""
         return self.outcome != "ok"
 
 
@@ -64,7 +62,6 @@ class Figures:
 
 
 def read_requests(text: str) -> Iterator[Request]:
-    """Read what a client printed."""
     for line in text.splitlines():
         start, seconds, kind, outcome, opened = line.split()
         yield Request(float(start), float(seconds), kind, outcome, float(opened))

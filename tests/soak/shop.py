@@ -36,7 +36,6 @@ class ShopService:
     more: Object = field(default_factory=dict)
 
     def service(self) -> dict[str, Any]:
-        """Return the Service."""
         port = {"port": self.port, "protocol": self.protocol, "targetPort": self.target}
         return {
             "metadata": {"namespace": NAMESPACE, "name": self.name},
@@ -44,7 +43,6 @@ class ShopService:
         }
 
     def slice(self, ready: Sequence[str], terminating: Sequence[str] = ()) -> dict[str, Any]:
-        """Return its slice with these endpoints."""
         return {
             "metadata": {
                 "namespace": NAMESPACE,
@@ -72,12 +70,7 @@ ADDRESSES = {service.name: (service.ip, service.port) for service in SERVICES}
 
 
 class Shop:
-    """The objects in the API server, and the pods behind them.
-
-    Args:
-        api: The API server.
-        node: The node of the pods.
-    """
+    """The objects in the API server, and the pods behind them."""
 
     def __init__(self, api: Api, node: SandboxNode) -> None:
         self._api = api
@@ -96,11 +89,9 @@ class Shop:
         self.put_web()
 
     def put_web(self, terminating: Sequence[str] = ()) -> None:
-        """Write the endpoints of ``web``."""
         self._put_slice(WEB, self.web, terminating)
 
     def start_server(self, name: str) -> None:
-        """Start a pod's server."""
         self._servers[name] = self._pods[name].serve(None, **PORTS)
 
     def stop_server(self, name: str) -> None:

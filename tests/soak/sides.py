@@ -14,13 +14,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.processes import memory_bytes
 from tests.cluster.waiting import wait_for
 from tests.node.agents import Agent, agent_environment
 from tests.node.clients import Client, Sockets, http_get
 from tests.node.processes import child_pids, is_alive
-from tests.node.testbed import without_noise, without_states
-from tests.promises.listings import with_sorted_elements
-from tests.reliability.footprint import footprint_of, memory_bytes, processes
+from tests.node.testbed import kernel_of, run_script
+from tests.reliability.footprint import footprint_of, processes
 from userspace_proxy_testing.sandbox import SandboxNode
 
 from .holdings import Holdings
@@ -43,7 +43,6 @@ class Side(abc.ABC):
     """One proxy.
 
     Args:
-        node: Where it runs.
         folder: An empty one.
     """
 
@@ -98,7 +97,6 @@ class Side(abc.ABC):
         return False
 
     def start_load(self, rate: float) -> None:
-        """Start the client."""
         with (self.folder / "requests").open("a") as stream:
             self._load = self.client.popen(
                 [sys.executable, "-IS", str(CLIENT), json.dumps(ADDRESSES), str(rate)],
@@ -119,12 +117,7 @@ class Side(abc.ABC):
         return requests
 
     def kernel(self) -> str:
-        """Return rules, routes and listening sockets as text."""
-        rules = without_noise(self._shell("iptables-legacy-save; ip6tables-legacy-save"))
-        tables = with_sorted_elements(self._shell("nft -s list ruleset"))
-        show = "ip route show table all; ip -6 route show table all; ip rule; ss -lntuH"
-        lines = without_states(self._shell(show)).splitlines()
-        return "\n".join([rules, tables, *sorted(lines)])
+        return kernel_of(self._shell)
 
     def conntrack(self) -> int:
         """Return the number of tracked connections."""
@@ -132,7 +125,7 @@ class Side(abc.ABC):
 
     def memory_bytes(self) -> int:
         """Return the proportional set size of all its processes."""
-        return sum(map(memory_bytes, processes(self.pid)))
+        return memory_bytes(processes(self.pid))
 
     def shorten_conntrack(self) -> None:
         """Let ended connections leave the node's table within seconds."""
@@ -141,14 +134,12 @@ class Side(abc.ABC):
         )
 
     def holdings(self) -> Holdings:
-        """Return what it holds now."""
         # Counted first: asking for the connections is a connection.
         tracked = self.conntrack()
         return Holdings(footprint_of(self.pid, self.connections(), self.kernel()), tracked)
 
     def _shell(self, script: str) -> str:
-        path = {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
-        return self.node.run(["sh", "-ec", script], env=os.environ | path).stdout
+        return run_script(self.node, script, os.environ)
 
     def close(self) -> None:
         """End what isn't in the sandbox."""

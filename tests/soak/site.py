@@ -125,7 +125,6 @@ class Site:
         pass_time(QUIET_S)
 
     def close(self) -> None:
-        """End everything."""
         self._stack.close()
 
     def __enter__(self) -> Self:

@@ -37,6 +37,5 @@ def with_runbooks(text: str) -> str:
 
 
 def alerts_of(text: str) -> Iterator[dict[str, Any]]:
-    """Yield the alerts of a PrometheusRule."""
     for group in yaml.safe_load(text)["spec"]["groups"]:
         yield from group["rules"]

@@ -29,7 +29,6 @@ def committed_at(root: Path = ROOT) -> int:
 
 
 def git(root: Path, *words: str) -> str:
-    """Return what git prints."""
     # The repository is another user's where tests run in a root filesystem. A log of references
     # names the user, for which git asks for this machine's name in DNS.
     options = (f"safe.directory={root}", "core.logAllRefUpdates=false")

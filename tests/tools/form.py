@@ -20,8 +20,9 @@ Rule 6: an object has at most 25 attributes: those that the methods of its class
 set on ``self``. This is about classes with an ``__init__``; rows of data, such as dataclasses and
 named tuples, may have more.
 Rule 7: nothing searches, splits or replaces in text that the packages have written for people: what
-a program must know is a value beside it. This finds attributes and calls whose names are TEXTS, and
-methods that are READERS.
+a program must know is a value beside it. This finds attributes and calls whose names are TEXTS,
+what a function binds to them, or to one of SEVERAL_TEXTS, and NAMES, where methods that are READERS
+are called on them, where something is looked for in them, and where they are compared with words.
 Rule 8: problems in NOT_YET are exempt until they are fixed; an entry that isn't needed is a
 problem. An entry with a number is needed for that number only, so it doesn't grow.
 """
@@ -55,10 +56,14 @@ TASKS = (
 )
 ROOT_EXCEPTION = "UserspaceProxyError"
 TEXTS = (
-    "hint", "message", "remedy", "say", "say_before", "sentence", "sentence_at", "sentence_of",
-    "verdict", "hint", "what", "why",
+    "cause", "chain", "hint", "message", "object", "problem", "remedy", "say", "say_before",
+    "sentence", "sentence_at", "sentence_of", "target", "verdict", "what", "why",
 )  # fmt: skip
 """The names of attributes and functions that are sentences, or return them."""
+SEVERAL_TEXTS = ("notes", "problems")
+"""The names of attributes that are several sentences, or values in place of them."""
+NAMES = ("note",)
+"""The names of variables that were sentences, and are values."""
 READERS = (
     "count", "endswith", "find", "findall", "finditer", "fullmatch", "index", "match", "partition",
     "removeprefix", "removesuffix", "replace", "rfind", "rindex", "rpartition", "rsplit", "search",
@@ -98,7 +103,6 @@ def find_problems(root: Path, not_yet: Collection[str]) -> list[str]:
     """Return all problems of a checkout, one line each, sorted by file.
 
     Args:
-        root: The checkout.
         not_yet: As NOT_YET.
     """
     texts = read_modules(root, FOLDERS)
@@ -303,19 +307,71 @@ def find_wide_classes(files: Files) -> Iterator[Problem]:
 
 
 def find_parsed_texts(files: Files) -> Iterator[Problem]:
-    """Yield where a text that is written for people is searched, split or replaced in."""
+    """Yield where a text that is written for people is searched, split, replaced or compared in."""
     for path, nodes in files.items():
+        sets = set(word_sets(nodes))
+        bound = {id(name): text for node in nodes for name, text in bound_texts(node)}
         for node in nodes:
             match node:
-                case ast.Call(ast.Attribute(text, name), args) if name in READERS:
-                    texts = [text, *args]
-                case ast.Compare(_, ops, comparators):
-                    pairs = zip(ops, comparators, strict=True)
+                case ast.Call(ast.Attribute(text, name), args, keywords) if name in READERS:
+                    # A value's own replace() has keywords; bytes are no text for people.
+                    are_bytes = any(isinstance(getattr(arg, "value", ""), bytes) for arg in args)
+                    texts = [] if are_bytes or (keywords and not args) else [text, *args]
+                case ast.Compare(left, ops, comparators):
+                    pairs = list(zip(ops, comparators, strict=True))
                     texts = [right for op, right in pairs if isinstance(op, ast.In | ast.NotIn)]
+                    if any(is_words(right, sets) for _, right in pairs):
+                        texts.append(left)
                 case _:
                     continue
-            for name in filter(None, map(name_of_text, texts)):
-                yield Problem(path, node.lineno, f"text is parsed: {name} is written for people")
+            for text in texts:
+                if name := name_of_text(text) or bound.get(id(text), ""):
+                    what = f"text is parsed: {name} is written for people"
+                    yield Problem(path, node.lineno, what)
+
+
+def bound_texts(function: ast.AST) -> Iterator[tuple[ast.Name, str]]:
+    """Yield the uses of a function's names that are bound to such a text, or to one of several."""
+    if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+        return
+    texts: dict[str, str] = {}
+    for part in ast.walk(function):
+        match part:
+            case ast.comprehension(ast.Name(name), value) | ast.For(ast.Name(name), value):
+                found = getattr(value, "attr", "")
+                found = found if found in SEVERAL_TEXTS else ""
+            case ast.Assign([ast.Name(name)], value) | ast.NamedExpr(ast.Name(name), value):
+                values = [value.body, value.orelse] if isinstance(value, ast.IfExp) else [value]
+                found = next(filter(None, map(name_of_text, values)), "")
+            case _:
+                continue
+        if found:
+            texts[name] = found
+    for part in ast.walk(function):
+        if isinstance(part, ast.Name) and part.id in texts:
+            yield part, texts[part.id]
+
+
+def word_sets(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """Yield the names of the module's constants that are collections of words."""
+    for node in nodes:
+        match node:
+            case ast.Assign([ast.Name(name)], value) if name.isupper():
+                words = [part for part in ast.walk(value) if isinstance(part, ast.Constant)]
+                if words and all(isinstance(word.value, str) for word in words):
+                    yield name
+
+
+def is_words(node: ast.AST, sets: Collection[str]) -> bool:
+    """Return whether something is a word, or one of several."""
+    match node:
+        case ast.Constant(str(word)):
+            return bool(word)
+        case ast.Name(name):
+            return name in sets
+        case ast.Tuple(parts) | ast.Set(parts) | ast.List(parts):
+            return any(is_words(part, sets) for part in parts)
+    return False
 
 
 def name_of_text(node: ast.AST) -> str:
@@ -323,6 +379,8 @@ def name_of_text(node: ast.AST) -> str:
     match node:
         case ast.Attribute(_, name) | ast.Call(ast.Name(name) | ast.Attribute(_, name)):
             return name if name in TEXTS else ""
+        case ast.Name(name):
+            return name if name in NAMES else ""
     return ""
 
 
@@ -335,7 +393,6 @@ def attributes_of(node: ast.ClassDef) -> Iterator[str]:
 
 
 def has_init(node: ast.ClassDef) -> bool:
-    """Return whether a class itself defines ``__init__``."""
     return any(isinstance(part, ast.FunctionDef) and part.name == "__init__" for part in node.body)
 
 
@@ -351,7 +408,6 @@ def lineage(name: str, known: Mapping[str, ast.ClassDef]) -> Iterator[str]:
 
 
 def classes_of(files: Files) -> Iterator[tuple[str, ast.ClassDef]]:
-    """Yield all classes with the path of their file."""
     for path, nodes in files.items():
         for node in nodes:
             if isinstance(node, ast.ClassDef):

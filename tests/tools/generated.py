@@ -27,7 +27,6 @@ def write(files: Mapping[Path, Callable[[str], str]]) -> None:
 
 
 def main() -> None:
-    """Write all of them."""
     write(FILES)
 
 

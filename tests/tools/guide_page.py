@@ -50,7 +50,6 @@ def headings(text: str) -> list[str]:
 
 
 def render(text: str) -> str:
-    """Return the page for a Markdown text."""
     title = text.partition("\n")[0].lstrip("# ")
     body = MarkdownIt("commonmark").enable("table").render(text)
     body = _HEADING.sub(_with_anchor, body)

@@ -38,7 +38,6 @@ def missing(root: Path, elsewhere: Mapping[str, str], untested: Mapping[str, str
     """Yield one line for each problem.
 
     Args:
-        root: The checkout.
         elsewhere: As ELSEWHERE.
         untested: As UNTESTED.
     """
@@ -65,13 +64,11 @@ def missing(root: Path, elsewhere: Mapping[str, str], untested: Mapping[str, str
 
 
 def test_of(module: Path) -> Path:
-    """Return the test module that belongs to a module."""
     (package,) = (each for each in TESTS if module.is_relative_to(each))
     return TESTS[package] / module.relative_to(package).with_name(f"test_{module.name}")
 
 
 def module_of(test: Path) -> Path:
-    """Return the module that belongs to a test module."""
     ((package, unit),) = (each for each in TESTS.items() if test.is_relative_to(each[1]))
     return package / test.relative_to(unit).with_name(test.name.removeprefix("test_"))
 

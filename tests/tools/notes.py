@@ -28,7 +28,6 @@ def notes(changelog: str, version: str) -> str:
     """Return the lines below the heading of a version, without those of the next one.
 
     Args:
-        changelog: The text of the CHANGELOG.
         version: Without a leading ``v``.
 
     Raises:

@@ -115,7 +115,7 @@ if [ "$(id -u)" -ne 0 ] && [[ " $wanted " == *" demo "* ]] &&
   fail "namespaces are needed, and users may not create them here" "  $("$python" - <<'PY'
 import runpy
 
-rules = runpy.run_path("userspace_proxy/kernel/user_namespaces.py")
+rules = runpy.run_path("userspace_proxy/kernel/privileges.py")
 match rules["forbidding"](rules["read_sysctls"]()):
     case (name, value, allowed):
         print(f"sudo sysctl -w {name}={allowed}    (it is {value}); or run this as root")

@@ -86,8 +86,6 @@ def installed(lock: str, pyproject: str, environment: Mapping[str, str]) -> dict
     """Return what the image's installation needs, by name.
 
     Args:
-        lock: The text of the lock.
-        pyproject: The text of the project's pyproject.toml.
         environment: The image's values of markers.
     """
     locked = {each.name: each for each in read_lock(lock, environment)}

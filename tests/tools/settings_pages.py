@@ -32,7 +32,12 @@ def configuration() -> str:
         headings = ("flag", "in the file", "value", "default", "what it does")
         lines += [f"### {topic}", "", table(headings, rows), ""]
     lines += ["## kube-proxy's flags", "", used_flags(), ""]
-    lines += ["These have no effect; each is validated, and logged once, with the reason:", ""]
+    lines += [
+        "kube-proxy obeys them in all modes, but `iptables.*` not in the modes ipvs and nftables,",
+        "which is so here, too. The following have no effect here; each is validated, and logged",
+        "once, with the reason, unless it has the value that kubeadm writes:",
+        "",
+    ]
     return "\n".join([*lines, ignored()])
 
 
@@ -40,7 +45,11 @@ def used_flags() -> str:
     """Return which of kube-proxy's flags are in the tables of settings."""
     used = [row for row in TABLE.values() if row.kube_field or row.flag in _FLAGS_ONLY]
     # Where kube-proxy's name is an alias, the flag itself is this proxy's.
-    flags = [f"`--{flag}`" for row in used for flag in row.aliases or (row.flag,)]
+    flags = [
+        f"`--{flag}`"
+        for row in used
+        for flag in ((row.flag,) if row.flag in _FLAGS_ONLY else row.aliases or (row.flag,))
+    ]
     ports = [f"`--{old}` (the port of `--{new}`; 0: off)" for old, new in _PORTS.items()]
     text = f"Those in the tables above are kube-proxy's, too: {', '.join(flags)}. So are"
     return textwrap.fill(
@@ -54,9 +63,9 @@ def used_flags() -> str:
 def ignored() -> str:
     """Return a table of kube-proxy's flags and fields without effect, by reason."""
     flags, fields = _by_reason(FLAGS, "--"), _by_reason(FIELDS, "")
-    reasons = {**flags, **fields}
-    rows = ((flags.get(reason, ""), fields.get(reason, ""), reason) for reason in reasons)
-    return table(("flags", "fields", "because"), rows)
+    there = {row.reason: row.there for row in (*FLAGS.values(), *FIELDS.values())}
+    rows = ((flags.get(why, ""), fields.get(why, ""), there[why], why) for why in there)
+    return table(("flags", "fields", "kube-proxy obeys it", "without effect here, because"), rows)
 
 
 def configuration_page(page: str) -> str:

@@ -233,3 +233,36 @@ def test_a_listed_problem_is_exempt_and_an_entry_without_need_is_a_problem(tmp_p
         "tests/over.py:62: g has 61 lines, at most 60",
         "in NOT_YET without need: tests/over.py: h has 61 lines, at most 60",
     ]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        'return one.hint.split(";")',
+        'return note.startswith("annotation ")',
+        'return "mean" in note',
+        'return one.object.partition(" ")',
+        'target = one.target if one else ""\n    return ":" in target',
+        'return [line for line in one.problems if not line.endswith(".")]',
+        "return one.cause in WORDS",
+        'return one.cause == "complete"',
+    ],
+)
+def test_a_text_for_people_is_not_parsed(tmp_path: Path, body: str) -> None:
+    module = f'WORDS = frozenset(("idle", "left"))\n\n\ndef f(one, note):\n    {body}\n'
+    (found,) = package_problems(tmp_path, part_a=module)
+    assert "text is parsed: " in found
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        'return one.name.split("/")',
+        "return one.cause.replace(count=2)",
+        "return note in one.notes",
+        "return one.cause == CauseCode.NO_SLICE",
+        'return exc.object.count(b"x")',
+    ],
+)
+def test_values_and_names_may_be_examined(tmp_path: Path, body: str) -> None:
+    assert package_problems(tmp_path, part_a=f"def f(one, note):\n    {body}\n") == []

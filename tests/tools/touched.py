@@ -31,7 +31,6 @@ def touched_files(root: Path, base: str) -> list[str]:
     """Return the existing files that a change edits.
 
     Args:
-        root: The checkout.
         base: A commit, in any form that git reads.
 
     Raises:

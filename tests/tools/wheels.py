@@ -24,6 +24,5 @@ def build(target: str, folder: Path, root: Path = ROOT) -> Path:
 
 
 def run(command: list[str], folder: Path = ROOT) -> str:
-    """Return what a command prints."""
     done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
     return done.stdout

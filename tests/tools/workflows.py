@@ -44,7 +44,6 @@ Job = Mapping[str, Any]
 
 
 def make_targets(makefile: str) -> set[str]:
-    """Return the targets that the text of a Makefile has."""
     return set(re.findall(r"^([a-z0-9-]+):(?!=)", makefile, re.MULTILINE))
 
 

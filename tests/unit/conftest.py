@@ -10,6 +10,7 @@ import pytest
 import uvloop
 
 from tests.netns import Net
+from userspace_proxy.loops import LoopFactory
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -32,7 +33,22 @@ def node() -> Iterator[Net]:
     net.close()
 
 
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+IN_BOTH_LOOPS = [
+    pytest.mark.asyncio(loop_factories=tuple(LOOPS)),
+    pytest.mark.timeout(60),
+]
+"""Marks a module whose tests run in a loop of each kind."""
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, LoopFactory]:
+    """Run all other tests in asyncio's loop only, which isn't part of their ids."""
+    marker = item.get_closest_marker("asyncio")
+    is_in_both = marker is not None and "loop_factories" in marker.kwargs
+    return LOOPS if is_in_both else {"default": asyncio.new_event_loop}
+
+
+@pytest.fixture(params=LOOPS.values(), ids=LOOPS)
 def run(request):
     """Run a coroutine in a loop of each kind."""
 

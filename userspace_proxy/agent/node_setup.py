@@ -28,7 +28,7 @@ from ..steering import (
 )
 from .hand_over import HandOverRequests
 from .lock import NodeLock, running_proxies
-from .refuse import RefusePort
+from .rounds.node_ports import RefusePort
 from .rounds.options import Options
 from .watchers.client_address import ClientAddresses
 

@@ -23,7 +23,7 @@ from ..scaling.node_lease import NodeLease
 from ..scaling.promises import Promises
 from ..scaling.usage import Usage
 from ..scaling.waking import Waking
-from ..sources.leases import Leases
+from ..sources.base import Leases
 from ..state_file import file_of_proxy
 from ..steering import proxy_label
 from ..trouble import Trouble

@@ -212,14 +212,17 @@ def view_frontend(served: ServedPort, frontend: Frontend, bind: Bind) -> Fronten
         bind: Decides how its target is worded.
     """
     is_held = frontend in served.held_by_others
+    target = "held by another program" if is_held else _target(served, frontend, bind)
     return facts_of_frontend(
         frontend,
-        "held by another program" if is_held else _target(served, frontend, bind),
+        str(target),
         is_reached=frontend in served.listeners and not (is_held or frontend in served.unsteered),
+        only_at=str(target) if isinstance(target, SocketAddress) else "",
     )
 
 
-def _target(served: ServedPort, frontend: Frontend, bind: Bind) -> str:
+def _target(served: ServedPort, frontend: Frontend, bind: Bind) -> str | SocketAddress:
+    """Return where a frontend leads, in words, or the address that clients must dial instead."""
     if frontend in served.unsteered:
         return "not steered to this proxy"
     listener = served.listeners.get(frontend)
@@ -231,4 +234,4 @@ def _target(served: ServedPort, frontend: Frontend, bind: Bind) -> str:
         return "the kernel, straight to endpoints"
     if bind is Bind.PROXY_PORT:
         return f"proxy port {listener.address.port}"
-    return "listens there" if listener.address == frontend.address else str(listener.address)
+    return "listens there" if listener.address == frontend.address else listener.address

@@ -2,20 +2,20 @@
 
 from .affinity import AffinityTables, Pin
 from .balancer import TRIED_MAX, Balancer, Strategy
-from .least_connections import LeastConnections
+from .least_connections import LeastConnections, WeightedLeastConnections
 from .limited import Limited
-from .power_of_two import PowerOfTwoChoices
 from .preferred import Preferred
-from .random_choice import RandomChoice
-from .round_robin import RoundRobin
+from .random_choice import (
+    PowerOfTwoChoices,
+    RandomChoice,
+    WeightedPowerOfTwoChoices,
+    WeightedRandomChoice,
+)
+from .round_robin import RoundRobin, WeightedRoundRobin
 from .slots import count_slots, fill_slots
-from .slow_start import SlowStart
 from .source_hash import SourceHash
 from .split import SplitBalancer
-from .weighted_draw import WeightedPowerOfTwoChoices, WeightedRandomChoice
-from .weighted_least_connections import WeightedLeastConnections
-from .weighted_round_robin import WeightedRoundRobin
-from .weights import Weights
+from .weights import SlowStart, Weights
 
 __all__ = [
     "TRIED_MAX",

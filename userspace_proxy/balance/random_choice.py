@@ -1,14 +1,40 @@
-"""Picks a random endpoint for each connection, as kube-proxy's rules do.
+"""Picks by chance: a random endpoint, or the less loaded one of two; with weights or without.
 
-Source: kube-proxy's iptables rules (``--mode random``) and nftables rules (``numgen random``).
+Source: kube-proxy's iptables rules (``--mode random``) and nftables rules (``numgen random``), for
+    the first. M. Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing" (2001), for
+    the second: nearly as even as comparing all, at a cost that doesn't grow with their number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Container, Sequence
+from itertools import accumulate
+from typing import Protocol
 
 from ..model import SocketAddress
-from .power_of_two import DRAWS, RandomNumbers, draw
+from .weights import Weights
+
+# Draws until the endpoints that may be picked are listed, which costs a look at all of them.
+DRAWS = 16
+
+
+class RandomNumbers(Protocol):
+    """The part of ``random.Random`` that is used here."""
+
+    def randrange(self, stop: int, /) -> int:
+        """Return a uniformly distributed number below ``stop``."""
+
+
+def draw(
+    endpoints: Sequence[SocketAddress], rng: RandomNumbers, *skips: Container[SocketAddress]
+) -> SocketAddress | None:
+    """Return a random endpoint; None if that many draws met only those that are to be skipped."""
+    for _ in range(DRAWS):
+        endpoint = endpoints[rng.randrange(len(endpoints))]
+        if not any(endpoint in skip for skip in skips):
+            return endpoint
+    return None
 
 
 class RandomChoice:
@@ -32,3 +58,149 @@ class RandomChoice:
                 return endpoint
         candidates = endpoints if skip is None else [e for e in endpoints if e not in skip]
         return candidates[self._rng.randrange(len(candidates))] if candidates else None
+
+
+class PowerOfTwoChoices:
+    """Compares two random endpoints for each connection.
+
+    Args:
+        load: Returns how many connections an endpoint has, pending dials included.
+    """
+
+    def __init__(self, load: Callable[[SocketAddress], int], rng: RandomNumbers) -> None:
+        self._load = load
+        self._rng = rng
+
+    def pick(
+        self,
+        endpoints: Sequence[SocketAddress],
+        _client: str = "",
+        /,
+        *,
+        skip: Container[SocketAddress] | None = None,
+    ) -> SocketAddress | None:
+        """Part of Strategy."""
+        if skip is not None and len(endpoints) > DRAWS:
+            one = draw(endpoints, self._rng, skip)
+            other = None if one is None else draw(endpoints, self._rng, skip, {one})
+            if one is not None and other is not None:
+                return other if self._load(other) < self._load(one) else one
+        candidates = endpoints if skip is None else [e for e in endpoints if e not in skip]
+        count = len(candidates)
+        if count < 2:
+            return candidates[0] if count else None
+        first = self._rng.randrange(count)
+        second = self._rng.randrange(count - 1)
+        one, other = candidates[first], candidates[second + (second >= first)]
+        return other if self._load(other) < self._load(one) else one
+
+
+# Weights may be fractions while an endpoint starts slowly; random numbers are whole.
+_PARTS = 1000
+
+
+class _Draw:
+    """Draws from a list of endpoints, which is kept until the weights change."""
+
+    def __init__(self, weights: Weights, rng: RandomNumbers) -> None:
+        self._weights = weights
+        self._rng = rng
+        self._endpoints: Sequence[SocketAddress] = ()
+        self._version = -1
+        self._ends: list[int] = []
+        """For each endpoint the end of its part of the random numbers."""
+
+    def arrange(self, endpoints: Sequence[SocketAddress]) -> None:
+        """Draw from these endpoints."""
+        if endpoints is not self._endpoints or self._version != self._weights.version:
+            self._endpoints, self._version = endpoints, self._weights.version
+            parts = (max(1, round(self._weights.of(e) * _PARTS)) for e in endpoints)
+            self._ends = list(accumulate(parts))
+
+    def few(
+        self, endpoints: Sequence[SocketAddress], skip: Container[SocketAddress], count: int
+    ) -> list[SocketAddress]:
+        """Return one or two different endpoints, fewer if draws met too many to be skipped."""
+        self.arrange(endpoints)
+        drawn: list[int] = []
+        for _ in range(DRAWS if len(endpoints) > DRAWS else 0):
+            index = self.another(drawn[0]) if drawn else self.one()
+            if endpoints[index] not in skip:
+                drawn.append(index)
+                if len(drawn) == count:
+                    break
+        return [endpoints[index] for index in drawn]
+
+    def one(self) -> int:
+        """Return the index of an endpoint."""
+        return bisect_right(self._ends, self._rng.randrange(self._ends[-1]))
+
+    def another(self, first: int) -> int:
+        """Return the index of an endpoint other than the first; there are at least two."""
+        begin = self._ends[first - 1] if first else 0
+        part = self._ends[first] - begin
+        number = self._rng.randrange(self._ends[-1] - part)
+        return bisect_right(self._ends, number if number < begin else number + part)
+
+
+class WeightedRandomChoice:
+    """Gives every endpoint a chance in proportion to its weight, whatever was picked before."""
+
+    def __init__(self, weights: Weights, rng: RandomNumbers) -> None:
+        self._draw = _Draw(weights, rng)
+
+    def pick(
+        self,
+        endpoints: Sequence[SocketAddress],
+        _client: str = "",
+        /,
+        *,
+        skip: Container[SocketAddress] | None = None,
+    ) -> SocketAddress | None:
+        """Part of Strategy."""
+        if skip is not None:
+            drawn = self._draw.few(endpoints, skip, 1)
+            if drawn:
+                return drawn[0]
+        candidates = endpoints if skip is None else [e for e in endpoints if e not in skip]
+        if not candidates:
+            return None
+        self._draw.arrange(candidates)
+        return candidates[self._draw.one()]
+
+
+class WeightedPowerOfTwoChoices:
+    """Draws two endpoints by weight, and picks the one with fewer connections for its weight.
+
+    Args:
+        load: Returns how many connections an endpoint has, pending dials included.
+    """
+
+    def __init__(
+        self, load: Callable[[SocketAddress], int], weights: Weights, rng: RandomNumbers
+    ) -> None:
+        self._load = load
+        self._weights = weights
+        self._draw = _Draw(weights, rng)
+
+    def pick(
+        self,
+        endpoints: Sequence[SocketAddress],
+        _client: str = "",
+        /,
+        *,
+        skip: Container[SocketAddress] | None = None,
+    ) -> SocketAddress | None:
+        """Part of Strategy."""
+        drawn = [] if skip is None else self._draw.few(endpoints, skip, 2)
+        if len(drawn) < 2:
+            candidates = endpoints if skip is None else [e for e in endpoints if e not in skip]
+            if len(candidates) < 2:
+                return candidates[0] if candidates else None
+            self._draw.arrange(candidates)
+            first = self._draw.one()
+            drawn = [candidates[first], candidates[self._draw.another(first)]]
+        one, other = drawn
+        weights = self._weights
+        is_less = self._load(other) * weights.of(one) < self._load(one) * weights.of(other)
+        return other if is_less else one

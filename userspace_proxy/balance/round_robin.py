@@ -1,10 +1,27 @@
-"""Round robin over the usable endpoints of one Service port."""
+"""Round robin over the usable endpoints of one Service port, with weights or without.
+
+Weighted turns are spread evenly: of 5 and 1, a a a b a a and not a a a a a b.
+
+    turns of a, weight 5:  0.1  0.3  0.5  0.7  0.9  1.1 …     one turn every 1/5
+    turns of b, weight 1:            0.5                …     one turn every 1/1
+
+The next turn in this order is next. The first one of an endpoint is half a stride away: so
+after any number of picks the counts are those of Webster's method of apportionment.
+
+Source: stride scheduling (C. Waldspurger, 1995). A heap finds
+the next turn in O(log n); nginx's way of counting takes O(n).
+"""
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Container, Sequence
 
 from ..model import SocketAddress
+from .weights import Weights
+
+_Turn = tuple[float, int, SocketAddress, float]
+"""When, the position of the endpoint, which decides between equal times, it, and its weight."""
 
 
 class RoundRobin:
@@ -38,3 +55,66 @@ class RoundRobin:
                 self._next = index + 1
                 return endpoints[index]
         return None
+
+
+class WeightedRoundRobin:
+    """Picks endpoints in turn, in proportion to their weights.
+
+    The turns are kept across updates of endpoints and of weights.
+
+    Args:
+        start: How many turns are over.
+    """
+
+    def __init__(self, weights: Weights, start: int = 0) -> None:
+        self._weights = weights
+        self._start = start
+        self._endpoints: Sequence[SocketAddress] = ()
+        self._version = weights.version
+        self._turns: list[_Turn] = []
+        """A heap."""
+        self._time = 0.0
+        """That of the last turn."""
+
+    def pick(
+        self,
+        endpoints: Sequence[SocketAddress],
+        _client: str = "",
+        /,
+        *,
+        skip: Container[SocketAddress] | None = None,
+    ) -> SocketAddress | None:
+        """Part of Strategy."""
+        if endpoints is not self._endpoints or self._version != self._weights.version:
+            self._arrange(endpoints)
+        turns = self._turns
+        skipped: list[_Turn] = []
+        picked = None
+        while turns:
+            at, position, endpoint, weight = turns[0]
+            if skip is None or endpoint not in skip:
+                # One that was skipped for a while doesn't catch up on its turns.
+                self._time = max(self._time, at)
+                following = (self._time + 1 / weight, position, endpoint, weight)
+                heapq.heapreplace(turns, following)
+                picked = endpoint
+                break
+            skipped.append(heapq.heappop(turns))
+        for turn in skipped:
+            heapq.heappush(turns, turn)
+        return picked
+
+    def _arrange(self, endpoints: Sequence[SocketAddress]) -> None:
+        """Plan the turns of other endpoints or weights; who has waited half, still has."""
+        known = {endpoint: (at, weight) for at, _, endpoint, weight in self._turns}
+        self._endpoints, self._version = endpoints, self._weights.version
+        self._turns = []
+        for position, endpoint in enumerate(endpoints):
+            weight = self._weights.of(endpoint)
+            at, before = known.get(endpoint, (self._time + 0.5 / weight, weight))
+            left = max(0.0, at - self._time) * before / weight
+            self._turns.append((self._time + left, position, endpoint, weight))
+        heapq.heapify(self._turns)
+        start, self._start = self._start, 0
+        for _ in range(start % len(endpoints) if endpoints else 0):
+            self.pick(endpoints)

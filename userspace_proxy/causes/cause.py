@@ -152,13 +152,14 @@ class Cause:
         before: How the endpoint failed before; None: it didn't.
         more: How many further ones like it aren't listed.
         count: How often it was seen; 0 for a state, which isn't counted.
+        within: What contains what it is about, if that isn't the Service; empty: it is.
         first_at: Unix time at which it was first seen; 0 if unknown.
         last_at: Unix time at which it was last seen; 0 if unknown.
     """
 
     __slots__ = (
         "answers_others", "before", "count", "fact", "first_at", "has_header", "host", "last_at",
-        "more", "params", "row", "when", "written",
+        "more", "params", "row", "when", "within", "written",
     )  # fmt: skip
 
     def __init__(
@@ -172,6 +173,7 @@ class Cause:
         has_header: bool = False,
         before: Cause | None = None,
         more: int = 0,
+        within: str = "",
         count: int = 0,
         first_at: float = 0.0,
         last_at: float = 0.0,
@@ -179,9 +181,12 @@ class Cause:
         self.row, self.params = row, tuple(params)
         self.when, self.answers_others = when, answers_others
         self.host, self.has_header, self.before, self.more = host, has_header, before, more
+        self.within = within
         self.count, self.first_at, self.last_at = count, first_at, last_at
         past: object = None if before is None else before.fact
-        self.fact: tuple[object, ...] = (row.key, self.params, when, has_header, past, more)
+        self.fact: tuple[object, ...] = (
+            row.key, self.params, when, has_header, past, more, within,
+        )  # fmt: skip
         """What its sentence states, by value; not how often it was seen, nor what to do."""
         self.written: object = None
         """What was last written of it, as most causes are written again unchanged."""
@@ -228,8 +233,8 @@ class Cause:
 
 
 MODIFIERS = (
-    "when", "answers_others", "host", "has_header", "before", "more", "count", "first_at",
-    "last_at",
+    "when", "answers_others", "host", "has_header", "before", "more", "within", "count",
+    "first_at", "last_at",
 )  # fmt: skip
 """The names of what :meth:`Cause.replace` changes."""
 

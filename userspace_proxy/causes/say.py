@@ -43,7 +43,8 @@ def say(cause: Cause, form: Form = Form.WHOLE) -> str:
     elif form is Form.SHORT and row.short:
         text = row.short
     subject = f"{object_of(cause)} " if row.is_predicate and form is not Form.PREDICATE else ""
-    parts = [subject, _written(text, cause)]
+    within = f"{cause.within}: " if cause.within else ""
+    parts = [within, subject, _written(text, cause)]
     if cause.when is When.PAST:
         # After "but not 10.0.0.1" it would be about that client.
         comma = "," if cause.code is CauseCode.ENDPOINT_DENIES else ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 
-from ..model import CauseCode, ServiceKey, SliceKey
+from ..model import CauseCode, ServiceKey
 from .cause import Cause, cause
 from .slices import NAMES_SHOWN
 
@@ -197,18 +197,6 @@ def not_listening(problem: str, hint: str, chain: str = "") -> str:
 
 
 @cause(CauseCode.NOT_FOLLOWED)
-def not_followed(note: str) -> str:
-    """A field or an annotation has no effect, or not the one intended: what, and why."""
-    return note
-
-
-@cause(CauseCode.NOT_FOLLOWED)
-def of_slice(slice_: SliceKey | str, text: str) -> str:
-    """The same in a slice, ``shop/web-1``."""
-    return f"EndpointSlice {slice_}: {text}"
-
-
-@cause(CauseCode.NOT_FOLLOWED)
 def more_notes() -> str:
     """There are more than are listed."""
     return f"there are further notes: the first {NOTES_MAX} are listed"
@@ -225,16 +213,14 @@ def first_notes(notes: Iterable[Cause]) -> tuple[Cause, ...]:
     about="{of}",
     hint="Correct it: an object that was valid before keeps its last form until then",
 )
-def rejected(of: str, line: str, problem: str) -> str:
-    """An object about it, ``Service shop/web``, has a mistake: with its place, and alone."""
-    del problem
+def rejected(of: str, line: str) -> str:
+    """An object about it, ``Service shop/web``, has a mistake: with its place."""
     return f"{of} is rejected: {line}"
 
 
 @cause(CauseCode.NOT_FOLLOWED)
-def of_object(line: str, problem: str) -> str:
+def of_object(line: str) -> str:
     """The same, where the object is used in part, or the line says which it is."""
-    del problem
     return line
 
 

@@ -10,6 +10,7 @@ from ..model.annotations import ANNOTATION_WEIGHT
 from ..model.mirroring import mirrored_name
 from ..model.reading import LABEL_SERVICE_NAME
 from .cause import Cause, cause
+from .notes import not_to_mirror
 
 NAMES_SHOWN = 5
 """Names, networks and reasons in a sentence."""
@@ -29,10 +30,10 @@ def no_slice_of_family(service: ServiceKey | str, family: str, other: str) -> st
 
 
 @cause(CauseCode.NO_SLICE, about="{service}", hint=f"Remove that, or create {_LABELLED}")
-def not_mirrored(service: ServiceKey | str, name: str, note: str) -> str:
-    """Its Endpoints aren't mirrored; the note states why."""
-    del service, name
-    return note
+def not_mirrored(service: ServiceKey | str, name: str, mark: str) -> str:
+    """Its Endpoints aren't mirrored, because of a mark."""
+    del name
+    return not_to_mirror.words(str(service), mark)
 
 
 @cause(

@@ -14,14 +14,13 @@ from ..errors import ConfigError
 from ..kernel.own_namespace import is_own_namespace
 from ..plane import default_workers
 from . import client_address, network, ports
-from .api_server import look_at_server
+from .api_server import look_at_server, look_at_wake
 from .finding import Finding, Mark, error, reason, warning
 from .firewalls import judge_firewalls
 from .inputs import Inputs, judge_settings, look_at_manifests
 from .kernel_view import KernelView, read_kernel
 from .leftovers import judge_kube_proxy, judge_own
 from .offers import chosen, judge_offers, judge_path, read_offers
-from .wake import look_at_wake
 
 _log = logging.getLogger("userspace_proxy.check")
 

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..errors import SteeringError
-from ..kernel.privileges import effective_capabilities
-from ..kernel.user_namespaces import forbidding, read_sysctls
+from ..kernel.privileges import effective_capabilities, forbidding, read_sysctls
 from ..steering import local
 from ..steering.iptables import has_socket_match
 from ..steering.iptables.legacy import has_legacy_tables_in_kernel, tables_in_use

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from ..agent.refuse import RefusePort
+from ..agent.rounds.node_ports import RefusePort
 from ..config import InheritedSocket, ListenAddress
 from ..errors import ListenError
 from ..facts.units import plural
@@ -28,7 +28,7 @@ def judge_ranges(
 ) -> list[Finding]:
     """Report whether the node's own outgoing connections use ports that the proxy needs."""
     found = [
-        *_overlap(values, proxy_ports, "proxy ports", "--proxy-port-range below it; or "),
+        *_overlap(values, proxy_ports, "proxy ports", "--proxy-ports below it; or "),
         *_overlap(values, NODE_PORTS, "node ports", ""),
     ]
     if uses_client_ports:
@@ -38,9 +38,9 @@ def judge_ranges(
         found.append(
             warning(
                 "ports",
-                f"--proxy-port-range={_words(proxy_ports)} overlaps node ports "
+                f"--proxy-ports={_words(proxy_ports)} overlaps node ports "
                 f"({_words(shared)}): a Service's node port may be in use",
-                hint="use --proxy-port-range=17000-29999",
+                hint="use --proxy-ports=17000-29999",
             )
         )
     return found or [
@@ -102,7 +102,7 @@ def judge_descriptors(
             error(
                 "limits",
                 f"{service_ports:,} Service ports need more than the {room:,} proxy ports",
-                hint="a wider --proxy-port-range",
+                hint="a wider --proxy-ports",
             )
         )
     listeners = service_ports * workers
@@ -179,7 +179,7 @@ def judge_range_holder(holder: str, proxy_ports: Span, own_pids: Sequence[int]) 
         error(
             "ports",
             f"no proxy port of {_words(proxy_ports)} is free: {holder} holds some of them",
-            hint="stop it, or choose another --proxy-port-range",
+            hint="stop it, or choose another --proxy-ports",
         )
     ]
 

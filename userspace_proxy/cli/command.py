@@ -117,8 +117,7 @@ class Command:
         Raises:
             ConfigError: An unknown flag, a missing value, or too few or too many arguments.
         """
-        from ..config.flags import KNOWN
-        from ..config.words import dashed, split_words
+        from ..config.flags import KNOWN, dashed, split_words
 
         rest: Sequence[str] = ()
         if self.takes_program and "--" in words:

@@ -25,10 +25,7 @@ _SIMILAR_SIGNS = {"✓": "+", "✕": "x", "·": "-", "…": "...", "–": "-", "
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.
-
-    Args:
-        argv: The words after the program's name; None takes them from ``sys.argv``.
+    """Run one command: from these words, or from those after the program in ``sys.argv``.
 
     Returns:
         0 done (also after Ctrl-C), 1 failed, 2 wrong usage, 3 something needs attention.

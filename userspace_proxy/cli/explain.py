@@ -7,10 +7,14 @@ admin address ──────────────┘
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, UserspaceProxyError
@@ -18,7 +22,6 @@ from ..model import ServiceKey, SocketAddress
 from .admin import find_admin
 from .command import DONE, NEEDS_ATTENTION, Given
 from .kubeconfig import find, flags_of, given_choices
-from .program import ProgramStart
 from .status import JSON, service_name
 from .terminal import columns_of, write
 
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 DIALLED_MAX = 64
 # A healthy API server answers the three or four requests in a tenth of a second.
 _SERVER_S = 15.0
+_PLUGIN = "kubectl-"
+_MODULE_FILE = "__main__.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,7 @@ def explain(given: Given) -> int:
         UserspaceProxyError: There is no such Service, or the source can't be read.
     """
     from .. import explain as explaining
-    from ..explain.dial_there import find_way
+    from ..explain.dial import find_way
 
     service = service_name(given.arguments[0])
     client = _client(given.values.get("from", ""))
@@ -210,7 +215,7 @@ def _dial(subject: Subject, way: tuple[str, ...]) -> dict[str, DialResult] | Non
     and this machine's own programs and its cloud's metadata would be dialled.
     """
     from ..answering_child import ChildEnded
-    from ..explain.dial_there import dial_by
+    from ..explain.dial import dial_by
 
     wanted: list[str] = []
     for port in subject.ports:
@@ -223,3 +228,52 @@ def _dial(subject: Subject, way: tuple[str, ...]) -> dict[str, DialResult] | Non
         return dial_by(way, map(SocketAddress.read, wanted[:DIALLED_MAX]))
     except (ChildEnded, OSError):
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramStart:
+    """How a process was started, so that the commands it prints can be pasted as they are.
+
+    The defaults are of this process. ``kubectl exec POD -- userspace-proxy`` becomes
+    ``kubectl exec -n NAMESPACE POD -- userspace-proxy``; others begin with what was typed.
+    """
+
+    argv: Sequence[str] = field(default_factory=lambda: sys.argv)
+    orig_argv: Sequence[str] = field(default_factory=lambda: sys.orig_argv)
+    """With the interpreter and its flags."""
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    parent: int = field(default_factory=os.getppid)
+    """0: the parent is in another PID namespace."""
+
+    @property
+    def is_plugin(self) -> bool:
+        """Whether kubectl runs this program; its users expect that it reads the cluster."""
+        return Path(self.argv[0]).name.startswith(_PLUGIN)
+
+    @property
+    def program(self) -> tuple[str, ...]:
+        """The words that start it again, from where its user typed them."""
+        return (*self._container(), *self._words())
+
+    def _words(self) -> tuple[str, ...]:
+        file = Path(self.argv[0])
+        if self.is_plugin:
+            return ("kubectl", file.name.removeprefix(_PLUGIN))
+        if file.name == _MODULE_FILE:
+            return tuple(self.orig_argv[: len(self.orig_argv) - len(self.argv[1:])])
+        found = shutil.which(file.name, path=self.environment.get("PATH"))
+        is_found = found is not None and file.exists() and file.samefile(found)
+        return (file.name if is_found else str(file),)
+
+    def _container(self) -> tuple[str, ...]:
+        """Return the command that runs a program in this container, if the container is known.
+
+        A program that ``kubectl exec`` runs itself has its parent outside the container; one that
+        is typed in a shell there has the shell.
+        """
+        pod = self.environment.get("POD_NAME")
+        if self.parent or not pod:
+            return ()
+        namespace = self.environment.get("POD_NAMESPACE", "")
+        flags = ("-n", namespace) if namespace else ()
+        return ("kubectl", "exec", *flags, pod, "--")

@@ -28,10 +28,7 @@ _OF_KIT = ("demo", "sandbox")
 
 
 def find_command(name: str, own: Mapping[str, Command]) -> Command:
-    """Return a command.
-
-    Args:
-        own: This package's commands by name.
+    """Return a command: one of this package's own, or one that another package adds.
 
     Raises:
         ConfigError: There is none of this name, or it needs a package that isn't installed or
@@ -55,11 +52,7 @@ def find_command(name: str, own: Mapping[str, Command]) -> Command:
 
 
 def all_commands(own: Mapping[str, Command]) -> Mapping[str, Command]:
-    """Return all commands by name: this package's, then those of others that load, in order.
-
-    Args:
-        own: This package's commands by name.
-    """
+    """Return all commands by name: this package's, then those of others that load, in order."""
     commands = dict(own)
     for name, entry in sorted(_entries().items()):
         if name not in own:

@@ -15,10 +15,7 @@ _STDOUT = 1
 
 
 async def write_stdout(text: str, descriptor: int = _STDOUT) -> None:
-    """Write a text, and return when all of it is written.
-
-    Args:
-        descriptor: Where to; the caller closes it.
+    """Write a text to a descriptor, which the caller closes; return when it is written.
 
     Raises:
         OSError: Nothing reads it any more.

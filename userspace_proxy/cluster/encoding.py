@@ -20,9 +20,12 @@ from dataclasses import dataclass, fields
 
 import msgspec
 
+from ..causes.notes import cause_of
+from ..causes.say import say
 from ..errors import InputError
 from ..model import EndpointSlice, IPFamily, Node, Service, ServiceKey, parse_ip
 from ..model.addresses import parse_network
+from ..model.notes import Note
 from ..model.slice_annotations import MAX
 from .persistent import PersistentMap
 from .store import ServiceState, Snapshot
@@ -177,6 +180,7 @@ def _check_service(service: Service) -> None:
     _check_ips(service.handling.found_by_name)
     _check_networks(service.load_balancer_source_ranges)
     _check_port(service.health_check_node_port)
+    _check_notes(service.notes)
     for port in service.ports:
         _check_port(port.port)
         _check_port(port.node_port)
@@ -191,6 +195,15 @@ def _check_slice(each: EndpointSlice) -> None:
             raise ValueError(f"{endpoint.ip!r} has a weight or priority beyond {MAX}")
     for port in each.ports:
         _check_port(port.port)
+    _check_notes(each.notes)
+
+
+def _check_notes(notes: Iterable[Note]) -> None:
+    for note in notes:
+        try:
+            say(cause_of(note))
+        except TypeError as exc:
+            raise ValueError(f"{note.kind}: {exc}") from None
 
 
 def _check_ips(ips: Iterable[str]) -> None:

@@ -114,12 +114,7 @@ class EndpointsByName:
         self._update(changed, gone, derived, is_other=snapshot is not old)
 
     def learn(self, host: str, lookup: Lookup, now: float, wall: float) -> bool:
-        """Take the result of a lookup; returns whether another snapshot follows from it.
-
-        Args:
-            now: Monotonic seconds.
-            wall: Unix time.
-        """
+        """Take the result of a lookup, as HostTable; return whether another snapshot follows."""
         has_changed = self.hosts.learn(host, lookup, now, wall)
         if has_changed:
             self._touched.update(self._shares.users.get(host, ()))

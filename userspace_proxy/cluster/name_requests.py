@@ -15,13 +15,13 @@ from typing import NamedTuple
 from ..model import Endpoint, EndpointSlice, IPFamily, Service, SliceKey, SlicePort
 from ..model.annotations import DOMAIN
 from ..model.endpoint_names import NAMES_MAX, EndpointName, NameSlice
+from ..model.notes import Note, NoteKind
 from ..model.quoting import quoted, shown
 from .store import ServiceState
 
 # No name contains it, and no key of an Endpoints object (``mirroring``) or of pods.
 _SEPARATOR = "@"
-_ANNOTATION = f"annotation {DOMAIN}endpoints"
-_BUG = "no endpoint is found by name because of a bug: "
+ANNOTATION = f"{DOMAIN}endpoints"
 
 
 class NameRequest(NamedTuple):
@@ -34,8 +34,8 @@ class NameRequest(NamedTuple):
     named: tuple[NameSlice, ...]
     families: tuple[IPFamily, ...]
     """Those of the Service."""
-    notes: tuple[str, ...]
-    """What can't be followed, one sentence each."""
+    notes: tuple[Note, ...]
+    """What can't be followed."""
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -82,29 +82,24 @@ def read_request(state: ServiceState) -> NameRequest | None:
             _add(named, _before_derivation(item, host))
         else:
             plain.append(item)
-    notes: list[str] = []
+    notes: list[Note] = []
     if service.handling.names and not is_earlier:
         # No slice of an object has the key of one of these.
         named.update((made.key, made) for made in _of_annotation(service, notes))
-    if bug_note(service):
-        state = replace(state, service=replace(service, notes=_other_notes(service)))
+    if len(others := _other_notes(service)) < len(service.notes):
+        state = replace(state, service=replace(service, notes=others))
     return NameRequest(state, tuple(plain), tuple(named.values()), families, tuple(notes))
 
 
 def without_names(state: ServiceState, bug: str) -> ServiceState:
     """Return a Service without its endpoints by name, and with the bug as a note."""
-    notes = (*_other_notes(state.service), f"{_BUG}{bug}")
+    notes = (*_other_notes(state.service), NoteKind.NAMES_BUG(bug))
     service = replace(state.service, notes=notes)
     return ServiceState(service, tuple(item for item in state.slices if not _is_named(item)))
 
 
-def bug_note(service: Service) -> str:
-    """Return the note of :func:`without_names`; empty if there is none."""
-    return next((note for note in service.notes if note.startswith(_BUG)), "")
-
-
-def _other_notes(service: Service) -> tuple[str, ...]:
-    return tuple(note for note in service.notes if not note.startswith(_BUG))
+def _other_notes(service: Service) -> tuple[Note, ...]:
+    return tuple(note for note in service.notes if note.kind is not NoteKind.NAMES_BUG)
 
 
 def derived_key(origin: SliceKey, host: str, family: IPFamily) -> SliceKey:
@@ -152,11 +147,10 @@ def _before_derivation(item: EndpointSlice, host: str) -> NameSlice:
     )
 
 
-def _of_annotation(service: Service, notes: list[str]) -> Iterator[NameSlice]:
+def _of_annotation(service: Service, notes: list[Note]) -> Iterator[NameSlice]:
     """Yield a slice of names for each port that an annotation names, and add what it can't have."""
     if service.selector:
-        why = "the Service has a selector, so its pods are its endpoints"
-        notes.append(f"{_ANNOTATION}: {why}: no endpoint is found by name")
+        notes.append(NoteKind.NAMES_BESIDE_SELECTOR(ANNOTATION))
         return
     ports = {port.name: port for port in service.ports}
     hosts: dict[tuple[str, int], list[str]] = {}
@@ -168,10 +162,8 @@ def _of_annotation(service: Service, notes: list[str]) -> Iterator[NameSlice]:
             hosts.setdefault((port_name, name.port), []).append(name.host)
             continue
         at = f"{shown(name.host)}:{name.port}"
-        why = "the Service has several ports: write PORT=HOST:PORT"
-        if port_name:
-            why = f"the Service has no port {quoted(port_name)}"
-        notes.append(f"{_ANNOTATION}: {at}: {why}")
+        lacks = quoted(port_name) if port_name else ""
+        notes.append(NoteKind.NAME_WITHOUT_PORT(ANNOTATION, at, lacks))
     for (port_name, number), names in hosts.items():
         origin = _SEPARATOR.join((service.key.name, port_name, str(number)))
         yield NameSlice(

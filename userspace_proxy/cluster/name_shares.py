@@ -67,8 +67,7 @@ class NameShares:
     ) -> Generator[None, None, set[NameClaim]]:
         """Replace the names that some Services ask for, each once, in turns.
 
-        Returns:
-            What is looked up now and wasn't before, or the reverse; also what only moved.
+        Returns what is looked up now and wasn't, or the reverse; also what only moved.
         """
         moved: set[NameClaim] = set()
         for key, hosts in asked.items():

@@ -1,8 +1,11 @@
 """The flags and fields of kube-proxy that have no effect here, each with the reason.
 
 These are those of kube-proxy 1.25 (the last one with a userspace mode) and 1.36, without those in
-:mod:`.settings`. Each has a kind, so that a wrong type is an error, and a reason, which is logged
-for values that kubeadm doesn't write.
+:mod:`.settings`, and flags that older ones had. Each has a kind, so that a wrong type is an error,
+and a reason, which is logged for values that kubeadm doesn't write.
+
+Rule 1: what has no effect in the modes from which clusters come, has none here, even if it could:
+it was never tried, and its old default may break clients (``udpIdleTimeout: 250ms``).
 """
 
 from __future__ import annotations
@@ -29,8 +32,28 @@ _OOM = "it is set in the pod or the systemd unit"
 _HARD_FAIL = "a port that can't be opened is shown, logged and retried"
 _WINDOWS = "this proxy runs only on Linux"
 _KLOG = "the log goes to stderr, one record per line; see --v and --log-format"
+_UDP_FLOWS = (
+    "only kube-proxy's removed userspace mode obeyed it, by default with 250ms, which splits "
+    "flows; UDP flows live as conntrack's do, or as long as --udp-idle-timeout says"
+)
+_PROXY_PORTS = "only kube-proxy's removed userspace mode obeyed it; see --proxy-ports"
+_REMOVED = "kube-proxy has removed it"
 _INIT_ONLY = "there is no separate step that needs more privileges"
 _CADVISOR = "the machine's id isn't used"
+
+
+_THERE = {
+    _UDP_FLOWS: "nowhere since 1.26",
+    _PROXY_PORTS: "nowhere since 1.26",
+    _REMOVED: "nowhere",
+    _CADVISOR: "nowhere",
+    _IPVS: "mode ipvs",
+    _NFTABLES: "mode nftables",
+    _MASQUERADE: "the mode of its name; iptables also in mode ipvs",
+    _LOCALHOST: "mode iptables",
+    _WINDOWS: "on Windows",
+}
+"""Where kube-proxy obeys what has one of these reasons; the others it obeys everywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +62,8 @@ class IgnoredSetting:
 
     kind: Kind
     reason: str
+    there: str
+    """Where it has an effect in kube-proxy: ``everywhere``, or modes."""
     harmless: tuple[object, ...] = ()
     """Values that request what happens anyway, besides the kind's zero."""
 
@@ -50,10 +75,13 @@ class IgnoredSetting:
 def _rows(
     reason: str, kind: Kind, *names: str, harmless: tuple[object, ...] = ()
 ) -> dict[str, IgnoredSetting]:
-    return {name: IgnoredSetting(kind, reason, harmless) for name in names}
+    there = _THERE.get(reason, "everywhere")
+    return {name: IgnoredSetting(kind, reason, there, harmless) for name in names}
 
 
 FLAGS: dict[str, IgnoredSetting] = {
+    **_rows(_UDP_FLOWS, _DURATION, "udp-timeout"),
+    **_rows(_PROXY_PORTS, TEXT, "proxy-port-range", harmless=("0-0",)),
     **_rows(_API_RATE, NUMBER, "kube-api-burst", "kube-api-qps"),
     **_rows(_API_FORM, TEXT, "kube-api-content-type"),
     **_rows(_HARD_FAIL, BOOL, "bind-address-hard-fail"),
@@ -95,10 +123,31 @@ FLAGS: dict[str, IgnoredSetting] = {
     **_rows(_CADVISOR, TEXT, "boot-id-file", "machine-id-file"),
     **_rows(_WINDOWS, BOOL, "windows-service", "enable-dsr", "forward-healthcheck-vip"),
     **_rows(_WINDOWS, TEXT, "source-vip", "network-name", "root-hnsendpoint-name"),
+    **_rows(_REMOVED, _INT, "conntrack-max"),
+    **_rows(
+        _REMOVED, TEXT,
+        "application-metrics-count-limit", "azure-container-registry-config",
+        "cloud-provider-gce-l7lb-src-cidrs", "cloud-provider-gce-lb-src-cidrs", "container-hints",
+        "containerd", "default-not-ready-toleration-seconds",
+        "default-unreachable-toleration-seconds", "docker", "docker-env-metadata-whitelist",
+        "docker-root", "docker-tls-ca", "docker-tls-cert", "docker-tls-key",
+        "event-storage-age-limit", "event-storage-event-limit", "global-housekeeping-interval",
+        "google-json-key", "housekeeping-interval", "resource-container",
+        "storage-driver-buffer-duration", "storage-driver-db", "storage-driver-host",
+        "storage-driver-password", "storage-driver-table", "storage-driver-user",
+    ),
+    **_rows(
+        _REMOVED, BOOL,
+        "allow-dynamic-housekeeping", "allow-verification-with-non-compliant-keys", "cleanup-ipvs",
+        "docker-only", "docker-tls", "enable-load-reader", "log-cadvisor-usage",
+        "storage-driver-secure",
+    ),
 }  # fmt: skip
 """By flag, without dashes."""
 
 FIELDS: dict[str, IgnoredSetting] = {
+    **_rows(_UDP_FLOWS, _DURATION, "udpIdleTimeout"),
+    **_rows(_PROXY_PORTS, TEXT, "portRange", harmless=("0-0",)),
     **_rows(_API_RATE, NUMBER, "clientConnection.burst", "clientConnection.qps"),
     **_rows(_API_FORM, TEXT, "clientConnection.acceptContentTypes", "clientConnection.contentType"),
     **_rows(_HARD_FAIL, BOOL, "bindAddressHardFail"),

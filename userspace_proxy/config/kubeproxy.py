@@ -1,7 +1,8 @@
 """Reads a ``--config`` file: kube-proxy's document and this program's own.
 
 Rule 1: in KubeProxyConfiguration, what kubeadm writes for "not set" (``""``, ``0s``, null) means
-the default; an unknown field or one without effect is a warning; a wrong type is an error.
+the default; an unknown field or one without effect is a warning; a wrong type is an error. What
+kube-proxy's second, lenient try accepts is a warning, too, and means the same.
 Rule 2: in UserspaceProxyConfiguration a zero is a zero, and an unknown field is an error.
 """
 
@@ -13,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, InputError
-from ..model.document import Document, parse_documents
+from ..model.composing import TextError
+from ..model.document import Document, decode, parse_documents
 from ..model.similar import did_you_mean
 from .flags import warn_ignored
 from .ignored import FIELDS as IGNORED
-from .kinds import Kind, wrong_type
+from .kinds import BOOL, Kind, wrong_type
 from .settings import TABLE
 
 KUBE_PROXY = ("kubeproxy.config.k8s.io/v1alpha1", "KubeProxyConfiguration")
@@ -27,6 +29,11 @@ _KUBE_FIELDS = {row.kube_field: name for name, row in TABLE.items() if row.kube_
 _OWN_FIELDS = {row.own_field: name for name, row in TABLE.items() if row.own_field}
 _LEAVES = frozenset((*_KUBE_FIELDS, *IGNORED))
 # ``logging``, ``logging.options`` and ``logging.options.json``.
+# Unquoted, these are booleans for kube-proxy's reader of YAML.
+_YAML_1_1 = {
+    **dict.fromkeys(("y", "yes", "on"), True),
+    **dict.fromkeys(("n", "no", "off"), False),
+}
 _BRANCHES = frozenset(
     path[:dot] for path in _LEAVES for dot, letter in enumerate(path) if letter == "."
 )
@@ -42,6 +49,8 @@ class FileSettings:
     """Place and field by name, for messages: ``config.conf:7: mode: ipvs``."""
     warnings: list[str] = field(default_factory=list)
     """Sentences about fields without effect."""
+    is_kube_proxys: bool = False
+    """It contains a KubeProxyConfiguration."""
 
 
 def read_config_file(path: str) -> FileSettings:
@@ -51,11 +60,9 @@ def read_config_file(path: str) -> FileSettings:
         ConfigError: It can't be read, isn't YAML, or a field in it is wrong.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = decode(Path(path).read_bytes())
     except OSError as exc:
         raise ConfigError(f"cannot read --config={path}: {exc.strerror}") from exc
-    except UnicodeDecodeError as exc:
-        raise ConfigError(f"cannot read --config={path}: not UTF-8 text") from exc
     return read_config(text, place=path)
 
 
@@ -71,18 +78,39 @@ def read_config(text: str, *, place: str) -> FileSettings:
         raise ConfigError(exc.message, hint=exc.hint) from exc
     if not documents:
         raise ConfigError(f"{place}: is empty", hint=_hint())
+    settings = FileSettings()
     found: dict[tuple[str, str], Document] = {}
     for document in documents:
-        kind = _kind_of(document)
-        if kind in found:
-            raise ConfigError(f"{place}:{document.line}: a second {kind[1]}", hint="join them")
-        found[kind] = document
-    settings = FileSettings()
+        try:
+            kind = _kind_of(document)
+        except ConfigError as exc:
+            # kube-proxy reads the first document alone, whatever follows it.
+            if KUBE_PROXY not in found:
+                raise
+            settings.warnings.append(f"{exc.message}; it is ignored, as by kube-proxy")
+            continue
+        if kind not in found:
+            found[kind] = document
+        elif kind == KUBE_PROXY:
+            place = f"{document.place}:{document.line}"
+            settings.warnings.append(f"{place}: ignored a second {kind[1]}, as kube-proxy does")
+        else:
+            raise ConfigError(
+                f"{document.place}:{document.line}: a second {kind[1]}", hint="join them"
+            )
     if KUBE_PROXY in found:
+        settings.is_kube_proxys = True
+        settings.warnings += map(_as_kube_proxy_reads_it, found[KUBE_PROXY].mistakes)
         _read_kube_proxy(found[KUBE_PROXY], settings)
     if OWN in found:
+        for mistake in found[OWN].mistakes:
+            raise ConfigError(mistake.message, hint=mistake.hint)
         _read_own(found[OWN], settings)
     return settings
+
+
+def _as_kube_proxy_reads_it(mistake: TextError) -> str:
+    return f"{mistake.message}; as in kube-proxy, the last value counts, and numbers are YAML 1.1's"
 
 
 def _kind_of(document: Document) -> tuple[str, str]:
@@ -114,6 +142,8 @@ def _read_kube_proxy(document: Document, settings: FileSettings) -> None:
         kind: Kind = TABLE[name].kind if name else IGNORED[path].kind
         if value is None or (value == "" and kind.accepts_text):
             continue
+        if kind is BOOL and isinstance(value, str):
+            value = _YAML_1_1.get(value.lower(), value)
         read = _read(document, path, value, kind)
         if row is not None:
             if not row.is_harmless(read):

@@ -17,6 +17,11 @@ from .flags import Flags, read_flags
 from .setting_table import Origin
 from .settings import TABLE, Settings
 
+# Source: kube-proxy's Options.Complete; it ignores its other flags where there is a file.
+_OBEYED_BESIDE_A_FILE = ("hostnameOverride", "logging.verbosity", "logging.format")
+# Source: kube-proxy's Options.processV1Alpha1Flags, and its conversion of v1alpha1.
+_PERIODS = ("iptables_sync_period_s", "iptables_min_sync_period_s")
+_WITHOUT_PERIODS = {"flag": ("ipvs",), "file": ("ipvs", "nftables")}
 # Kubernetes' default --service-node-port-range, and Linux' ip_local_port_range above it.
 _NODE_PORTS_FIRST = 30000
 
@@ -57,9 +62,18 @@ def load_flags(flags: Flags) -> Loaded:
         texts.update(file.texts)
         origins.update(dict.fromkeys(file.values, "file"))
         warnings += file.warnings
+        if file.is_kube_proxys:
+            warnings += _overrides(flags, file.values)
     values.update(flags.values)
     texts.update(flags.texts)
     origins.update(dict.fromkeys(flags.values, "flag"))
+    for name in _PERIODS:
+        if name in values and values.get("proxy_mode") in _WITHOUT_PERIODS[origins[name]]:
+            del values[name], origins[name]
+            warnings.append(
+                f"{texts[name]} has no effect: kube-proxy doesn't obey it in mode "
+                f"{values['proxy_mode']}"
+            )
     settings = _with_family_defaults(Settings(**values, origins=origins))
     _check(settings)
     warnings += _without_effect(values, texts)
@@ -97,6 +111,19 @@ def _check(settings: Settings) -> None:
         )
 
 
+def _overrides(flags: Flags, of_file: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what changes where kube-proxy's command line is taken over with its file."""
+    defaults = Settings()
+    for name, value in flags.values.items():
+        field = TABLE[name].kube_field
+        is_obeyed = not field or field in _OBEYED_BESIDE_A_FILE or TABLE[name].no_effect
+        if not is_obeyed and value != of_file.get(name, getattr(defaults, name)):
+            yield (
+                f"{flags.texts[name]} overrides {field} of the file; kube-proxy would ignore the "
+                "flag, so remove it if it is an old one"
+            )
+
+
 def _without_effect(values: Mapping[str, Any], texts: Mapping[str, str]) -> Iterator[str]:
     defaults = Settings()
     for name, row in TABLE.items():
@@ -120,6 +147,6 @@ def _oddities(settings: Settings) -> Iterator[str]:
         yield "--dns-upstream isn't used: without --dns-bind-address no names are answered"
     if settings.proxy_port_range.last >= _NODE_PORTS_FIRST:
         yield (
-            f"--proxy-port-range={settings.proxy_port_range} overlaps node ports (from 30000) "
+            f"--proxy-ports={settings.proxy_port_range} overlaps node ports (from 30000) "
             "or ephemeral ports (from 32768): a proxy port may be in use when it is needed"
         )

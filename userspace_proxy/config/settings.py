@@ -211,7 +211,7 @@ class Settings:
     )
     udp_idle_s: float | None = setting(
         None, kind=duration(zero_means=None, least_s=0.001), topic=Topic.CONNECTIONS,
-        flag="udp-timeout", kube_field="udpIdleTimeout",
+        flag="udp-idle-timeout", own_field="udpIdleTimeout",
         help="how long a UDP flow lives without a datagram; 0: the default",
         shown_default="30s after one exchange, 120s after more", why="conntrack's",
     )
@@ -262,8 +262,8 @@ class Settings:
         option="allowed_paths", convert=lambda paths: tuple(map(DataPath, paths)),
     )
     proxy_port_range: PortRange = setting(
-        PROXY_PORTS, kind=port_range(PROXY_PORTS), topic=Topic.STEERING, flag="proxy-port-range",
-        kube_field="portRange",
+        PROXY_PORTS, kind=port_range(PROXY_PORTS), topic=Topic.STEERING, flag="proxy-ports",
+        own_field="proxyPorts",
         help="local ports that are used as proxy ports: begin-end, begin+offset or one",
         why="below node ports and ephemeral ports, room for 10,000 Service ports",
         option="proxy_ports",
@@ -363,7 +363,7 @@ class Settings:
         shown_default="0", why="a line costs more CPU time than a short connection",
     )
     cleanup: bool = setting(
-        False, kind=BOOL, topic=Topic.ONCE, flag="cleanup",
+        False, kind=BOOL, topic=Topic.ONCE, flag="cleanup", aliases=("cleanup-iptables",),
         help="remove all rules and routes of this program, and exit",
         why="",
     )

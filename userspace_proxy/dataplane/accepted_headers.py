@@ -19,7 +19,7 @@ from ..kernel.tcp_state import CLOSE_WAIT, tcp_info
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..model import SocketAddress, contains
-from ..model.connection_ends import EndedBy
+from ..model.connection_ends import EndedBy, EndReason
 from ..model.proxy_protocol import HEADER_BYTES, Header, MalformedHeader, read_header
 from .engine import Engine
 from .frontends import Announced
@@ -74,7 +74,7 @@ class AcceptedHeaders:
         except OSError:
             connection.group.counters.shortages += 1
             connection.group.counters.refused += 1
-            connection.finish("unanswered", as_reset=True)
+            connection.finish(EndReason.UNANSWERED, as_reset=True)
             return
         self._deadlines.start(connection, self._engine.reactor.now)
 
@@ -101,7 +101,7 @@ class AcceptedHeaders:
         except BlockingIOError:
             return False
         except OSError:
-            connection.finish("reset", as_reset=True, by=EndedBy.CLIENT)
+            connection.finish(EndReason.RESET, as_reset=True, by=EndedBy.CLIENT)
             return True
         except MalformedHeader as exc:
             self._refuse(connection, exc.message)
@@ -109,8 +109,12 @@ class AcceptedHeaders:
         if header is not None:
             self._take(connection, header)
             return True
-        if not data or _has_ended(sock):
-            self._refuse(connection, "the connection ended before", is_client=bool(data))
+        if not data:
+            # A load balancer's check of the port.
+            connection.finish(EndReason.COMPLETE, as_reset=True, by=EndedBy.CLIENT)
+            return True
+        if _has_ended(sock):
+            self._refuse(connection, "the connection ended before")
             return True
         return False
 
@@ -125,13 +129,12 @@ class AcceptedHeaders:
             connection.may_preserve = False
         connection.begin()
 
-    def _refuse(self, connection: TcpConnection, cause: str, *, is_client: bool = True) -> None:
+    def _refuse(self, connection: TcpConnection, cause: str) -> None:
         group = connection.group
         group.counters.bad_headers += 1
-        if is_client:
-            now = self._engine.reactor.clock()
-            group.note_mistake(ClientMistake.NO_PROXY_HEADER, connection.client_ip, now)
-        if self._log_limit.take(self._engine.reactor.clock()):
+        now = self._engine.reactor.clock()
+        group.note_mistake(ClientMistake.NO_PROXY_HEADER, connection.client_ip, now)
+        if self._log_limit.take(now):
             _log.warning(
                 "%(service)s: %(client)s sent no PROXY header: %(cause)s",
                 extra={
@@ -141,7 +144,7 @@ class AcceptedHeaders:
                     "hint": "--accept-proxy-protocol contains that address",
                 },
             )
-        connection.finish("no PROXY header", as_reset=True)
+        connection.finish(EndReason.NO_HEADER, as_reset=True)
 
 
 def _has_ended(sock: _socket.socket) -> bool:

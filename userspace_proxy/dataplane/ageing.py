@@ -25,6 +25,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from ..kernel.tcp_ends import is_lost_to
 from ..kernel.tcp_state import tcp_info
 from ..model import SocketAddress
+from ..model.connection_ends import EndReason
 from .relay import Direction
 from .tcp import TcpConnection
 from .tuning import Tuning
@@ -128,7 +129,7 @@ class Ageing:
             limit_s = self._half_closed_s if is_half_closed else self._idle_s
             if now - connection.seen_moving_at >= limit_s:
                 connection.group.counters.ended_idle += not is_half_closed
-                connection.finish("idle", as_reset=True)
+                connection.finish(EndReason.IDLE, as_reset=True)
             return
         connection.seen_moved = moved
         connection.seen_moving_at = now

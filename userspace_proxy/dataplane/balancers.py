@@ -10,13 +10,30 @@ Rule 1: a change keeps the turn, and the pins and ejections of endpoints that st
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import random
+from collections.abc import Callable, Collection, Sequence
 
-from ..balance import AffinityTables, Balancer, Limited, Preferred, SplitBalancer, Strategy, Weights
+from ..balance import (
+    AffinityTables,
+    Balancer,
+    LeastConnections,
+    Limited,
+    PowerOfTwoChoices,
+    Preferred,
+    RandomChoice,
+    RoundRobin,
+    SourceHash,
+    SplitBalancer,
+    Strategy,
+    WeightedLeastConnections,
+    WeightedPowerOfTwoChoices,
+    WeightedRandomChoice,
+    WeightedRoundRobin,
+    Weights,
+)
 from ..model import Balance, SocketAddress
 from ..model.serving import Serving
 from .loads import Loads
-from .strategies import make_strategy
 
 
 class Balancers:
@@ -141,3 +158,34 @@ class Balancers:
             balance = Balance.LEAST_CONNECTIONS
         strategy = make_strategy(balance, self._weights, loads.of, self._start + handling.seed)
         return strategy if loads.limit is None else Limited(strategy, loads.is_full)
+
+
+def make_strategy(
+    balance: Balance, weights: Weights, load: Callable[[SocketAddress], int], start: int
+) -> Strategy:
+    """Return a strategy; it follows changes of the weights.
+
+    Args:
+        weights: If there are none, a strategy is returned that doesn't look at them.
+        load: Returns how many connections an endpoint has, pending dials included.
+        start: The position of the first turn, and the seed of random choices.
+    """
+    # Random numbers are created only if needed: their state takes 2.5 KiB.
+    match balance, bool(weights):
+        case Balance.LEAST_CONNECTIONS, False:
+            return LeastConnections(load, start)
+        case Balance.LEAST_CONNECTIONS, True:
+            return WeightedLeastConnections(load, weights, start)
+        case Balance.POWER_OF_TWO_CHOICES, False:
+            return PowerOfTwoChoices(load, random.Random(start))
+        case Balance.POWER_OF_TWO_CHOICES, True:
+            return WeightedPowerOfTwoChoices(load, weights, random.Random(start))
+        case Balance.RANDOM, False:
+            return RandomChoice(random.Random(start))
+        case Balance.RANDOM, True:
+            return WeightedRandomChoice(weights, random.Random(start))
+        case Balance.SOURCE_HASH, _:
+            return SourceHash(weights)
+        case _, True:
+            return WeightedRoundRobin(weights, start)
+    return RoundRobin(start)

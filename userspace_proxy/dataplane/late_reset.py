@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..kernel.tcp_state import is_connected, unacknowledged_bytes
-from ..model.connection_ends import EndedBy
+from ..model.connection_ends import EndedBy, EndReason
 from . import reactor as epoll
 from .endings import has_arrived
 from .relay import Direction
@@ -106,7 +106,7 @@ class LateResets:
                 if connection.is_aborting:
                     connection.close()
                 else:
-                    connection.finish("complete", as_reset=False, by=EndedBy.CLIENT)
+                    connection.finish(EndReason.COMPLETE, as_reset=False, by=EndedBy.CLIENT)
         if self._waiting and self._timer is None:
             self._timer = self._loop.call_later(_LOOK_S, self._look)
 

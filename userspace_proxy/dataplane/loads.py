@@ -9,8 +9,10 @@ Rule 1: dials are counted only where something depends on loads as they begin.
 from __future__ import annotations
 
 from ..facts import CounterTable
-from ..model import Handling, SocketAddress
-from .strategies import BY_LOAD
+from ..model import Balance, Handling, SocketAddress
+
+_BY_LOAD = (Balance.LEAST_CONNECTIONS, Balance.POWER_OF_TWO_CHOICES)
+"""Those for which dials must be counted."""
 
 
 class Loads:
@@ -41,7 +43,7 @@ class Loads:
     def change(self, handling: Handling) -> None:
         """Change the limit, and whether dials are counted."""
         self.limit = self._share_of(handling.max_connections)
-        self.is_tracked = handling.balance in BY_LOAD or self.limit is not None
+        self.is_tracked = handling.balance in _BY_LOAD or self.limit is not None
 
     def of(self, endpoint: SocketAddress) -> int:
         """Return how many connections an endpoint has, including those that are being dialled."""

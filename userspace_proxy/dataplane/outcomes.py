@@ -5,7 +5,9 @@
             └─ otherwise ──▶ ejected ──answered, here or in another worker──▶ back
 
 Rule 1: an ejection and its end are reported to other workers, those that they report aren't.
-Rule 2: a minute has a bounded number of lines: the last one says that others are left out.
+Rule 2: a failure of a detour, where a fault on purpose has an endpoint dialled elsewhere, isn't one
+of the endpoint: it is worded so, and ends with the detour.
+Rule 3: a minute has a bounded number of lines: the last one says that others are left out.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import os
 from collections.abc import Callable, Container
 
 from ..causes.endpoints import DIAL_CODES, dial_failed
+from ..causes.say import say
 from ..facts import CounterTable, EndpointCounters
 from ..kernel.neighbours import absent_hop, own_route_failure
 from ..log_fields import FieldLogger
@@ -22,7 +25,6 @@ from ..model import CauseCode, DialFailure, Failure, SocketAddress
 from ..model.failures import NO_ANSWER, SHORTAGES, UNREACHABLE
 from ..model.serving import Serving
 from .balancers import Balancers
-from .detours import end_failures, failure_fields
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
@@ -84,7 +86,10 @@ class Outcomes:
         if self._returned_at:
             for endpoint in frozenset(old.all_endpoints).difference(new.all_endpoints):
                 self._returned_at.pop(endpoint, None)
-        end_failures(old, new, self._table.counters_of, self._balancers.current, self.on_returned)
+        for endpoint, _ in set(old.detours) ^ set(new.detours):
+            self._table.counters_of(endpoint).dials.end()
+            if self._balancers.current.answered(endpoint) and self.on_returned is not None:
+                self.on_returned(endpoint)
 
     def failed(
         self,
@@ -204,7 +209,9 @@ class Outcomes:
     def _fields(self, endpoint: SocketAddress, failed: DialFailure) -> dict[str, str]:
         """Return the fields of a failed dial for the log."""
         cause = dial_failed(endpoint, failed.failure, os.strerror(failed.number))
-        return {"service": self._label, **failure_fields(endpoint, cause, self._detours)}
+        on_purpose = " (a fault on purpose)" if endpoint in self._detours else ""
+        words = f"{say(cause)}{on_purpose}"
+        return {"service": self._label, "endpoint": str(endpoint), "cause": words}
 
     def _log_ejection(self, endpoint: SocketAddress, failed: DialFailure, *, is_last: bool) -> None:
         if not is_last:

@@ -1,4 +1,4 @@
-"""Dials that ask whether an endpoint answers, and carry no byte of a client's.
+"""Dials that ask whether an endpoint's kernel answers, unseen by its program.
 
     begin ──connect──▶ answered, refused, unreachable, silent until the deadline ──▶ ended
 
@@ -13,16 +13,16 @@ import errno
 from collections.abc import Callable
 from functools import partial
 
+from ..kernel.stream_reset import stay_unseen
 from ..model import DialFailure, Failure, SocketAddress
 from ..model.failures import dial_failure
 from . import reactor as epoll
 from .reactor import Reactor
-from .sockets import family_of, reset
+from .sockets import family_of
 from .timeouts import Timeouts
 
-Ended = Callable[[SocketAddress, DialFailure | None, _socket.socket], None]
-"""Takes the endpoint, the failure, None for an answer, and the socket, which is closed afterwards.
-"""
+Ended = Callable[[SocketAddress, DialFailure | None], None]
+"""Takes the endpoint, and the failure, None for an answer."""
 
 _SILENT = DialFailure(Failure.SILENT, errno.ETIMEDOUT)
 _STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
@@ -46,20 +46,13 @@ class ProbeDials:
     def __len__(self) -> int:
         return len(self._socks)
 
-    def begin(
-        self, endpoint: SocketAddress, *, ends_with_reset: bool = False
-    ) -> DialFailure | None:
-        """Dial an endpoint; return why that failed at once, None if it didn't.
-
-        Args:
-            ends_with_reset: Whether an answered connection ends with a RST instead of a FIN.
-        """
+    def begin(self, endpoint: SocketAddress) -> DialFailure | None:
+        """Dial an endpoint; return why that failed at once, None if it didn't."""
         try:
             sock = _socket.socket(family_of(endpoint.ip), _STREAM)
         except OSError as exc:
             return dial_failure(exc.errno or errno.EIO, endpoint.ip)
-        if ends_with_reset:
-            reset(sock)
+        stay_unseen(sock)
         number = sock.connect_ex(endpoint)
         if number in (0, errno.EINPROGRESS):
             try:
@@ -93,7 +86,5 @@ class ProbeDials:
     def _end(self, endpoint: SocketAddress, failed: DialFailure | None) -> None:
         sock = self._socks.pop(endpoint)
         self._deadlines.stop(endpoint)
-        try:
-            self._ended(endpoint, failed, sock)
-        finally:
-            self._reactor.close_socket(sock)
+        self._reactor.close_socket(sock)
+        self._ended(endpoint, failed)

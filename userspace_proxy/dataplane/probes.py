@@ -8,21 +8,16 @@
 A network policy that denies one client an endpoint looks like a dead endpoint to a dial from that
 client's address; it must not take the endpoint away from all other clients.
 
-Rule 1: such a dial carries no byte of the client's: what is denied to it stays denied. A PROXY
-header, where the Service asks for one, names no client.
+Rule 1: such a dial carries no byte of the client's: what is denied to it stays denied.
 Rule 2: one dial answers all requests that arrive while it is in progress: those of several clients,
 and of several Service ports that share the endpoint.
 """
 
 from __future__ import annotations
 
-import _socket
-import contextlib
-
 from ..balance.pairs import MAX_PAIRS, PAIR_S, Pairs
 from ..log_fields import FieldLogger
 from ..model import DialFailure, SocketAddress
-from ..model.proxy_protocol import write_local_header
 from .endpoint_group import EndpointGroup
 from .engine import Engine
 from .probe_dials import ProbeDials
@@ -81,18 +76,11 @@ class Probes:
         self._engine.descriptors.give(len(self._under_way))
         self._under_way.clear()
 
-    def _ended(
-        self, endpoint: SocketAddress, failed: DialFailure | None, sock: _socket.socket
-    ) -> None:
+    def _ended(self, endpoint: SocketAddress, failed: DialFailure | None) -> None:
         requests = self._under_way.pop(endpoint)
         self._engine.descriptors.give(1)
         if failed is not None:
             return
-        versions = (group.serving.handling.proxy_protocol for group in requests.groups)
-        version = next((v for v in versions if v is not None), None)
-        if version is not None:
-            with contextlib.suppress(OSError):
-                sock.send(write_local_header(version))
         now = self._engine.reactor.now
         for client in requests.clients:
             self._pairs.note(client, endpoint, now)

@@ -20,6 +20,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from ..model import SocketAddress
+from ..model.connection_ends import EndReason
 from .endpoint_group import EndpointGroup
 from .tcp import TcpConnection
 
@@ -122,4 +123,4 @@ class Removals:
             self._left.setdefault((group, endpoint), left._replace(due=self._clock() + _AGAIN_S))
         else:
             group.counters.ended_by_removal += 1
-            connection.finish("endpoint removed", as_reset=True)
+            connection.finish(EndReason.ENDPOINT_REMOVED, as_reset=True)

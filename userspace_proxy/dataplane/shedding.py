@@ -19,6 +19,7 @@ from ..balance.affinity import PIN_BYTES
 from ..kernel.socket_memory import buffered_bytes
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
+from ..model.connection_ends import EndReason
 from ..policy.shares import CONNECTION_BYTES, Eviction, choose, choose_to_free
 from .descriptors import DESCRIPTORS, Descriptors
 from .endpoint_group import EndpointGroup
@@ -142,4 +143,4 @@ def evict(connection: TcpConnection, *, for_memory: bool) -> None:
     counters = connection.group.counters
     counters.evicted += 1
     counters.evicted_for_memory += for_memory
-    connection.finish("evicted", as_reset=True)
+    connection.finish(EndReason.EVICTED, as_reset=True)

@@ -25,7 +25,7 @@ from ..kernel.held_bytes import send_at_once, send_held
 from ..kernel.tcp_ends import reset_as
 from ..kernel.tcp_state import unacknowledged_bytes
 from ..model import ProxyProtocol, SocketAddress
-from ..model.connection_ends import EndedBy
+from ..model.connection_ends import EndedBy, EndReason
 from ..model.proxy_protocol import write_header
 from . import reactor as epoll
 from .endings import (
@@ -177,7 +177,6 @@ class TcpConnection:
         send_at_once(up.sink)
 
     def _frontend(self) -> SocketAddress | None:
-        """Return the address that the client dialled, if it is known."""
         return dialled_at(self.client) if self.announced is None else self.announced.frontend
 
     def on_client(self, events: int) -> None:
@@ -275,7 +274,7 @@ class TcpConnection:
                     self._note_first_byte(up, down, exchange)
                 # The end is to show if a late answer has arrived.
                 if direction is up or exchange.code is not LATE or not self.owner.end_late(self):
-                    self.finish("complete", as_reset=False, by=by)
+                    self.finish(EndReason.COMPLETE, as_reset=False, by=by)
         elif not down.bytes_moved:
             lasted_s = now - exchange.answered_at
             end = EndFacts(_BY_ENDPOINT, has_asked=up.bytes_moved > 0, lasted_s=lasted_s)
@@ -331,12 +330,12 @@ class TcpConnection:
 
     def close(self) -> None:
         """Reset both sides at once. Idempotent."""
-        cause, by = "reset" if self.is_aborting else "shutdown", EndedBy.PROXY
+        cause, by = EndReason.RESET if self.is_aborting else EndReason.SHUTDOWN, EndedBy.PROXY
         if self._exchange is not None and self._exchange.reset_as is not None:
             cause, by = self._exchange.reset_as
         self.finish(cause, as_reset=True, by=by)
 
-    def finish(self, cause: str, *, as_reset: bool, by: EndedBy = EndedBy.PROXY) -> None:
+    def finish(self, cause: EndReason, *, as_reset: bool, by: EndedBy = EndedBy.PROXY) -> None:
         """Close both sockets, with a RST or a FIN, and log why and by which side. Idempotent."""
         if self.is_closed:
             return
@@ -374,18 +373,20 @@ class TcpConnection:
             client_dialer = self.owner.engine.client_dialer
             client_dialer.connection_ended(self.address[0], dial.endpoint, self.reactor.now)
 
-    def _is_plain(self, cause: str) -> bool:
+    def _is_plain(self, cause: EndReason) -> bool:
         is_at_once = self.dial is not None and not self.dial.tried
         has_byte = self._exchange is not None and self._exchange.first_byte_s is not None
-        return is_at_once and has_byte and cause == "complete"
+        return is_at_once and has_byte and cause is EndReason.COMPLETE
 
     def note(self, event: ConnectionEvent) -> None:
         """Record what happens before the end, where connections are watched."""
         log = self.owner.engine.connection_log
         if log is not None and log.is_watched(self.group.label, self.address[0]):
-            log.write(self._facts(event, "", EndedBy.NONE), self._frontend)
+            log.write(self._facts(event, None, EndedBy.NONE), self._frontend)
 
-    def _facts(self, event: ConnectionEvent, cause: str, by: EndedBy) -> ConnectionFacts:
+    def _facts(
+        self, event: ConnectionEvent, cause: EndReason | None, by: EndedBy
+    ) -> ConnectionFacts:
         up, down, dial, now = self.up, self.down, self.dial, self.reactor.clock()
         exchange = self._exchange
         endpoint = None if dial is None or up is None else dial.endpoint
@@ -407,6 +408,6 @@ class TcpConnection:
             sent_bytes=down.bytes_moved if down else 0,
             duration_s=now - self.started,
             ended_by=by,
-            cause=cause,
+            cause=cause or "",
             code=exchange.code if exchange else None,
         )

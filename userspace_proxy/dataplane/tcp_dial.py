@@ -26,7 +26,7 @@ from typing import Any, Protocol
 from ..facts.connection import ConnectionEvent
 from ..kernel.tcp_state import is_connected
 from ..model import CauseCode, DialFailure, Failure, SocketAddress
-from ..model.connection_ends import EndedBy
+from ..model.connection_ends import EndedBy, EndReason
 from ..model.failures import SHORTAGES, dial_failure
 from . import reactor as epoll
 from .endpoint_group import EndpointGroup
@@ -68,7 +68,7 @@ class _DialledFor(Protocol):
     def address(self) -> Any: ...
     def on_client(self, events: int) -> None: ...
     def join(self, sock: _socket.socket, events: int) -> None: ...
-    def finish(self, cause: str, *, as_reset: bool, by: EndedBy = EndedBy.PROXY) -> None: ...
+    def finish(self, cause: EndReason, *, as_reset: bool, by: EndedBy = EndedBy.PROXY) -> None: ...
     def note(self, event: ConnectionEvent) -> None: ...
 
 
@@ -217,14 +217,14 @@ class TcpDial:
     def _on_leaving(self, _events: int) -> None:
         """End the wait of a client that has sent a FIN or a RST."""
         self.group.counters.waits.client_aborts += 1
-        self._connection.finish("left", as_reset=True, by=EndedBy.CLIENT)
+        self._connection.finish(EndReason.LEFT, as_reset=True, by=EndedBy.CLIENT)
 
     def resume(self) -> None:
         """Dial for a client that waits. Part of Waiter."""
         self._reactor.unregister(self._connection.client)
         self.try_next()
 
-    def end_wait(self, cause: str) -> None:
+    def end_wait(self, cause: EndReason) -> None:
         """Reset a client that waits. Part of Waiter."""
         self.group.counters.refused += 1
         self._connection.finish(cause, as_reset=True)
@@ -400,12 +400,11 @@ class TcpDial:
             if self._reactor.now - self.began_at >= self._owner.engine.tuning.connect_timeout_s:
                 self._dial_failed_with(errno.ETIMEDOUT)
         if self._connection.client.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR):
-            self._connection.finish("reset", as_reset=True, by=EndedBy.CLIENT)
+            self._connection.finish(EndReason.RESET, as_reset=True, by=EndedBy.CLIENT)
             return False
         return True
 
     def _dial_failed_with(self, number: int) -> None:
-        """Note a dial that failed with an errno."""
         if self.endpoint is not None:
             self._dial_failed(dial_failure(number, self.endpoint.ip))
 
@@ -435,7 +434,7 @@ class TcpDial:
         """Reset a client that no endpoint serves."""
         self.endpoint = None
         self.group.counters.refused += 1
-        self._connection.finish("unanswered", as_reset=True)
+        self._connection.finish(EndReason.UNANSWERED, as_reset=True)
 
     def _drop_socket(self) -> None:
         if self.sock is not None:

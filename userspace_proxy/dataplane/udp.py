@@ -11,7 +11,7 @@ Rule 3: an endpoint that refuses is ejected, and a flow that it has not answered
 another one, first datagrams included.
 Rule 4: a refusal of a client's own address ejects no endpoint: it may be a network policy's refusal
 of this client, and a dial from this node (``probes``) would take a datagram. Such a flow continues
-with another endpoint anyway. A host that is absent is so for all clients (``silent_flows``).
+with another endpoint anyway. A host that is absent is so for all clients (``udp_flows``).
 Rule 5: a datagram leaves with one hop fewer than it arrived with (TTL, hop limit), and is dropped
 when none is left, as by a router. So a loop of Services, through other nodes or a load balancer,
 ends for each datagram, also where it passes existing flows.
@@ -34,7 +34,7 @@ from ..kernel.socket_memory import packets_lost
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..model import DialFailure, Failure, SocketAddress
-from ..model.connection_ends import EndedBy
+from ..model.connection_ends import EndedBy, EndReason
 from ..model.failures import dial_failure
 from ..policy.flow_table import GRAIN_S
 from . import reactor as epoll
@@ -91,7 +91,7 @@ class UdpListener:
 
     def close(self) -> None:
         """End the flows and receive nothing more; clients are refused once the socket is closed."""
-        self._leave_group("listener closed")
+        self._leave_group(EndReason.LISTENER_CLOSED)
         self.engine.reactor.unregister(self.sock)
 
     def stop_receiving(self) -> None:
@@ -100,11 +100,11 @@ class UdpListener:
 
     def hand_over(self, group: EndpointGroup) -> None:
         """End the flows and serve another group's clients, also those whose datagrams wait."""
-        self._leave_group("listener handed over")
+        self._leave_group(EndReason.HANDED_OVER)
         self.group = group
         group.on_removed.append(self._endpoints_removed)
 
-    def _leave_group(self, cause: str) -> None:
+    def _leave_group(self, cause: EndReason) -> None:
         self.settle()
         for flow in list(self._flows.values()):
             self.end(flow, cause)
@@ -166,7 +166,7 @@ class UdpListener:
         self.engine.calls.add(self.group.label, flow.client_ip)
         if not (self._connect(flow) or flow.wait()):
             self.group.counters.refused += 1
-            self.note(flow, ConnectionEvent.REFUSED, "unanswered", EndedBy.PROXY)
+            self.note(flow, ConnectionEvent.REFUSED, EndReason.UNANSWERED, EndedBy.PROXY)
             return None
         if flow.waited is not None:
             self.note(flow, ConnectionEvent.HELD)
@@ -329,7 +329,7 @@ class UdpListener:
         if endpoint is not None:
             self._dial_failed(flow, endpoint, failed)
         if not kept or self.engine.reactor.now - flow.sent_since > _KEEP_S:
-            self.end(flow, "refused", EndedBy.ENDPOINT)
+            self.end(flow, EndReason.REFUSED, EndedBy.ENDPOINT)
             return
         self._leave_endpoint(flow)
         if self._connect(flow):
@@ -339,14 +339,14 @@ class UdpListener:
             self.note(flow, ConnectionEvent.HELD)
         else:
             self.group.counters.refused += 1
-            self.end(flow, "unanswered")
+            self.end(flow, EndReason.UNANSWERED)
 
     def resume(self, flow: UdpFlow) -> None:
         """Choose an endpoint for a flow that waits, and send what was kept of it."""
         kept, room = flow.kept or (), self.group.waiting_room
         if not self._connect(flow):
             if not flow.wait():
-                flow.end_wait("unanswered")
+                flow.end_wait(EndReason.UNANSWERED)
             return
         flow.sent_since = self.engine.reactor.now
         self.table.use(flow, flow.sent_since)
@@ -356,7 +356,7 @@ class UdpListener:
         for payload in kept:
             self._send(flow, payload)
 
-    def end(self, flow: UdpFlow, cause: str, by: EndedBy = EndedBy.PROXY) -> None:
+    def end(self, flow: UdpFlow, cause: EndReason, by: EndedBy = EndedBy.PROXY) -> None:
         """End a flow; the client's next datagram opens a new one. Idempotent."""
         if flow.is_ended:
             return
@@ -400,13 +400,13 @@ class UdpListener:
 
     def _endpoints_removed(self, removed: frozenset[SocketAddress]) -> None:
         for flow in [f for f in self._flows.values() if f.endpoint in removed]:
-            self.end(flow, "endpoint removed")
+            self.end(flow, EndReason.ENDPOINT_REMOVED)
 
     def note(
         self,
         flow: UdpFlow,
         event: ConnectionEvent,
-        cause: str = "",
+        cause: EndReason | None = None,
         by: EndedBy = EndedBy.NONE,
     ) -> None:
         """Record what happens before the end of a flow, where flows are watched."""
@@ -419,7 +419,7 @@ class UdpListener:
         return None if is_wildcard(self._at.ip) else self._at
 
     def _facts(
-        self, flow: UdpFlow, event: ConnectionEvent, cause: str, by: EndedBy
+        self, flow: UdpFlow, event: ConnectionEvent, cause: EndReason | None, by: EndedBy
     ) -> ConnectionFacts:
         now = self.engine.reactor.clock()
         tried, endpoint = flow.tried or (), flow.endpoint
@@ -438,9 +438,9 @@ class UdpListener:
             sent_bytes=flow.sent_bytes,
             duration_s=now - flow.started,
             ended_by=by,
-            cause=cause,
+            cause=cause or "",
         )
 
 
-def _is_plain(flow: UdpFlow, cause: str) -> bool:
-    return cause == "idle" and flow.endpoint is not None and not flow.tried
+def _is_plain(flow: UdpFlow, cause: EndReason) -> bool:
+    return cause is EndReason.IDLE and flow.endpoint is not None and not flow.tried

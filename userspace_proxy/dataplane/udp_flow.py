@@ -16,6 +16,7 @@ from ..facts.conversation import Conversation
 from ..kernel.icmp_errors import take_icmp_errors
 from ..kernel.pktinfo import Ancillary, AncillaryItem
 from ..model import CauseCode, DialFailure, Failure, SocketAddress
+from ..model.connection_ends import EndReason
 from ..model.failures import dial_failure
 from ..policy.flow_table import GRAIN_S, FlowTable
 from . import reactor as epoll
@@ -59,7 +60,7 @@ class _FlowOwner(Protocol):
 
     def endpoint_refused(self, flow: UdpFlow, failed: DialFailure) -> None: ...
     def resume(self, flow: UdpFlow) -> None: ...
-    def end(self, flow: UdpFlow, cause: str) -> None: ...
+    def end(self, flow: UdpFlow, cause: EndReason) -> None: ...
     def note(self, flow: UdpFlow, event: ConnectionEvent) -> None: ...
 
 
@@ -253,7 +254,7 @@ class UdpFlow:
         """Part of Waiter."""
         self.listener.resume(self)
 
-    def end_wait(self, cause: str) -> None:
+    def end_wait(self, cause: EndReason) -> None:
         """Part of Waiter. No ICMP error can be sent from a socket that is open."""
         self.group.counters.refused += 1
         self.listener.end(self, cause)

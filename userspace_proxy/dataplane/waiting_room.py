@@ -38,6 +38,7 @@ from typing import NamedTuple, Protocol
 
 from ..facts import GroupCounters
 from ..model import Hold
+from ..model.connection_ends import EndReason
 from .reactor import Reactor
 from .tuning import BATCH
 from .waiting_clients import WaitingClients
@@ -64,7 +65,7 @@ class Waiter(Protocol):
     def resume(self) -> None:
         """Dial for it; it reports :meth:`WaitingRoom.wait`, ``served`` or ``left``."""
 
-    def end_wait(self, cause: str) -> None:
+    def end_wait(self, cause: EndReason) -> None:
         """Refuse it; it reports ``left``."""
 
 
@@ -155,7 +156,7 @@ class WaitingRoom:
             share = -(-hold.connections // self._processes)
             while len(clients) >= share:
                 self._counters.waits.overflows += 1
-                clients.to_end(waiter.client_ip).end_wait("too many waiting")
+                clients.to_end(waiter.client_ip).end_wait(EndReason.TOO_MANY_WAITING)
             if since is None:
                 self._counters.waits.total += 1
                 clients.add(waiter, self._reactor.now)
@@ -286,4 +287,4 @@ class WaitingRoom:
             return
         for waiter in self._clients.overdue(self._reactor.now - self._hold.seconds, BATCH):
             self._counters.waits.timeouts += 1
-            waiter.end_wait("waited too long")
+            waiter.end_wait(EndReason.WAITED_TOO_LONG)

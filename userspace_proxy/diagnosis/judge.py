@@ -107,25 +107,30 @@ def diagnose(
     answered = _answered(ports)
     notes = _notes(source.rejected, health_checks)
     slices = _rejected_slices(source.rejected)
+    if not (notes or slices or answered):
+        # Cost: nearly always so, and nearly all ports are as they were.
+        return tuple(
+            [
+                port
+                if (last := port.judged) is not None and last[1] is None
+                else _judged(port, _Shown(port.cause), judge)
+                for port in ports
+            ]
+        )
     judged = []
     for port in ports:
-        if not (notes or slices or answered):
-            # Cost: nearly always so, and nearly all ports are as they were.
-            is_same = port.judged is not None and port.judged[1] is None
-            judged.append(port if is_same else _judged(port, _Shown(port.cause), judge))
-            continue
         key = f"{port.namespace}/{port.service}"
         cause = port.cause
         if cause is not None and cause.code is CauseCode.NO_SLICE:
             cause = slices.get(key, cause)
         # The port's cause contains it.
-        own = tuple(note for note in notes.pop(key, ()) if not _says(cause, note))
+        own = tuple(note for note in notes.pop(key, ()) if not says(cause, note))
         of_endpoints = _of_one_side(port, answered)
         judged.append(_judged(port, _Shown(cause, own, of_endpoints), judge))
     return tuple(judged)
 
 
-def _says(cause: Cause | None, note: Cause) -> bool:
+def says(cause: Cause | None, note: Cause) -> bool:
     """Return whether a cause states what a note does: the same fact, or the same line."""
     if cause is None:
         return False
@@ -162,16 +167,15 @@ def _with_notes(notes: Sequence[Cause], own: Sequence[Cause]) -> tuple[Cause, ..
     These have the place, too, of some of the former.
     """
     own = first_notes(own)
-    placed = {problem for note in own if (problem := note.get("problem"))}
-    return (*own, *(note for note in notes if note.get("note") not in placed))
+    placed = {note.replace(within="").fact for note in own if note.within}
+    return (*own, *(note for note in notes if note.fact not in placed))
 
 
-def _answered(ports: Iterable[PortFacts]) -> Mapping[_Key, float]:
+def _answered(ports: Sequence[PortFacts]) -> Mapping[_Key, float]:
     """Return when each endpoint last answered a dial of a side whose clients it doesn't fail.
 
     The sides' connections come from different addresses, so a firewall may drop those of one.
     """
-    ports = tuple(ports)
     services = {(port.namespace, port.service) for port in ports if port.side}
     found: dict[_Key, float] = {}
     for port in ports if services else ():
@@ -231,10 +235,11 @@ def _notes(
 
 def cause_of(item: RejectedFacts) -> Cause:
     """Return that an object about a Service isn't used as it is written."""
-    problem = item.problem or item.line
+    if item.note is not None:
+        return item.note.replace(within=item.place)
     if item.object:
-        return rejected(item.object, item.line, problem)
-    return of_object(item.line, problem)
+        return rejected(item.object, item.line)
+    return of_object(item.line)
 
 
 def _rejected_slices(items: Iterable[RejectedFacts]) -> dict[str, Cause]:
@@ -242,13 +247,11 @@ def _rejected_slices(items: Iterable[RejectedFacts]) -> dict[str, Cause]:
     named: dict[str, Cause] = {}
     unnamed: dict[str, Cause] = {}
     for item in items:
-        kind, _, key = item.object.partition(" ")
-        if kind in _SLICES:
+        if item.kind in _SLICES:
             for service in item.services:
                 named.setdefault(service, slice_rejected(item.object, item.line))
-        if kind == _SLICES[0] and not item.services:
-            namespace, _, name = key.partition("/")
-            for service in itertools.accumulate(name.split("-"), "{}-{}".format):
+        if item.kind == _SLICES[0] and not item.services:
+            for service in itertools.accumulate(item.name.split("-"), "{}-{}".format):
                 cause = unnamed_slice_rejected(item.object, item.line, service)
-                unnamed.setdefault(f"{namespace}/{service}", cause)
+                unnamed.setdefault(f"{item.namespace}/{service}", cause)
     return {**unnamed, **named}

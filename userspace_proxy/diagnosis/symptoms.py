@@ -17,8 +17,8 @@ from operator import itemgetter
 from ..causes.cause import Cause, When
 from ..causes.endpoints import answers_flows_late, denies, excludes, owes_answers
 from ..facts import LATELY_S, EndpointCounters, LatelyFacts, PortFacts, Streak
-from ..facts.exclusions import Exclusions
 from ..facts.lately import Lately
+from ..facts.streak import Exclusions
 from ..model import CauseCode, Failure, SocketAddress
 from ..model.failures import LEFT, NO_ANSWER
 from ..policy import EndpointVerdict

@@ -77,11 +77,7 @@ class AddedService:
         *,
         standby: Iterable[EndpointAddress] = (),
     ) -> None:
-        """Replace its endpoints; in force on return.
-
-        Args:
-            endpoints: As for :meth:`EmbeddedProxy.add_service`.
-            standby: Likewise.
+        """Replace its endpoints, as for :meth:`EmbeddedProxy.add_service`; in force on return.
 
         Raises:
             ValueError: One of them isn't an address.

@@ -1,4 +1,4 @@
-"""Reads what programs pass to an embedded proxy: names, ports, endpoints.
+"""Reads what programs pass to an embedded proxy: names, ports, endpoints; finds free addresses.
 
 Rule 1: what the API server would refuse is refused, and an error names the argument, what was given
 and what is expected.
@@ -7,7 +7,8 @@ Rule 2: texts and numbers of subclasses become plain ones, which messages to wor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import zlib
+from collections.abc import Callable, Collection, Iterable, Mapping
 from inspect import Parameter, signature
 from typing import Any, TypedDict, Unpack
 
@@ -41,6 +42,10 @@ EndpointAddress = str | tuple[str, int]
 _ANNOTATIONS = {annotation.name.replace("-", "_"): annotation for annotation in ANNOTATIONS}
 _NAMED = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 _SEED_MAX = 2**32 - 1
+# 127.64.0.0/10: loopback addresses that no program configures, so that every Service gets an
+# address of its own and keeps the port that was asked for.
+_LOOPBACK_FIRST = (127 << 24) | (64 << 16)
+_LOOPBACKS = 1 << 22
 
 
 def read_key(namespace: str, name: str) -> ServiceKey:
@@ -234,3 +239,18 @@ def is_address(value: object) -> bool:
 
 def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def free_loopback(key: ServiceKey, taken: Collection[str], seed: str) -> str:
+    """Return an address of 127.64.0.0/10 for a Service, the same for the same arguments.
+
+    Raises:
+        ValueError: All of them are taken.
+    """
+    start = zlib.crc32(f"{seed}/{key}".encode())
+    for step in range(_LOOPBACKS):
+        number = _LOOPBACK_FIRST + (start + step) % _LOOPBACKS
+        ip = ".".join(str(number >> shift & 255) for shift in (24, 16, 8, 0))
+        if ip not in taken and not ip.endswith((".0", ".255")):
+            return ip
+    raise ValueError("all addresses of 127.64.0.0/10 are in use")

@@ -34,6 +34,7 @@ from .added_service import AddedService
 from .arguments import (
     EndpointAddress,
     HandlingArguments,
+    free_loopback,
     read_affinity,
     read_endpoint,
     read_handling,
@@ -41,7 +42,6 @@ from .arguments import (
     read_label,
     read_port,
 )
-from .loopback import free_loopback
 from .named_endpoints import make_all_slices
 
 if TYPE_CHECKING:
@@ -49,14 +49,7 @@ if TYPE_CHECKING:
 
 
 class EmbeddedProxy(Agent):
-    """A proxy whose Services are added by calls.
-
-    Args:
-        steering: ``none`` (no privileges: frontends are loopback addresses), ``local``,
-            ``nftables``, ``iptables`` or ``auto``; or a steering of your own.
-        source: Where Services come from; None: from :meth:`add_service` alone.
-        options: Everything else.
-    """
+    """A proxy whose Services are added by calls; the arguments are those of ``Proxy``."""
 
     def __init__(
         self,

@@ -17,7 +17,6 @@ from ..causes.cause import Cause
 from ..causes.say import remedy, say
 from ..facts import LATELY_S, EndpointFacts, Level, PortFacts
 from ..facts.units import plural, seconds_in_words
-from ..model import CauseCode
 from .dial import DialResult
 from .path_step import PathStep
 
@@ -105,7 +104,7 @@ def dial_steps(
     failed = {
         endpoint.address: (_level_of_failed(endpoint, now), endpoint, result.cause)
         for endpoint, result in used
-        if result.cause is not None and not lacks_header(port, result) and endpoint not in unrouted
+        if result.cause is not None and endpoint not in unrouted
     }
     levels = {at: one[0] for at, one in failed.items()} | {e.address: None for e in unrouted}
     details = tuple(
@@ -130,26 +129,13 @@ def dial_steps(
         yield PathStep(Level.OK, "dial", what, details=details)
 
 
-def lacks_header(port: PortFacts, result: DialResult) -> bool:
-    """Return whether an endpoint has ended a dial that sent no header, as it should."""
-    is_end = result.cause is not None and result.cause.code is CauseCode.ENDPOINT_RESETS
-    return is_end and port.proxy_protocol is not None
-
-
 def _dial(
     endpoint: EndpointFacts, result: DialResult, level: Level | None
 ) -> tuple[Level | None, str]:
-    """Return a line about one dial.
-
-    Args:
-        level: What it means for a used endpoint.
-    """
+    """Return a line about one dial, and its level, given that of a used endpoint."""
     used = "" if endpoint.is_usable else f" ({endpoint.state})"
     if result.cause is None:
         return Level.OK, f"{endpoint.address}{used}: answers {_after(result)}"
-    if endpoint.is_usable and level is Level.OK:
-        what = "answers, and ends a connection without a PROXY header"
-        return level, f"{endpoint.address}: {what} {_after(result)}"
     return (
         level if endpoint.is_usable else Level.ATTENTION,
         f"{endpoint.address}{used}: {result.error} {_after(result)}",

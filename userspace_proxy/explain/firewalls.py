@@ -14,7 +14,6 @@ from ..facts import LATELY_S, FirewallFacts, Level, PortFacts, StatusFacts
 from .path_step import PathStep
 
 _TOPIC = "firewall"
-_FAMILIES = {"ip": "IPv4", "ip6": "IPv6"}
 
 
 def firewall_steps(
@@ -67,7 +66,6 @@ def _is_passed(
 
 def _passes(port: PortFacts, firewall: FirewallFacts, now: float) -> bool:
     """Return whether packets of a Service port's clients have passed a chain lately."""
-    family = firewall.chain.removeprefix("legacy ").partition(" ")[0]
-    if _FAMILIES.get(family, port.family) != port.family:
+    if firewall.family not in ("", port.family):
         return False
     return any(now - endpoint.sent_at < LATELY_S for endpoint in port.endpoints)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..diagnosis.judge import cause_of, says
 from ..facts import IgnoredFacts, PortFacts, RejectedFacts, StatusFacts
 
 
@@ -38,8 +39,9 @@ def read_subject(status: StatusFacts, service: str, origin: str, *, is_live: boo
         is_live: It is a running proxy's.
     """
     part, key = status.only(service), service.partition(":")[0]
-    shown = {cause.get("line") for port in part.ports for cause in port.state.causes}
-    unshown = [item for item in status.source.rejected if item.line not in shown]
+    causes = [cause for port in part.ports for cause in port.state.causes]
+    rejected = status.source.rejected
+    shown = {item.line for item in rejected if any(says(one, cause_of(item)) for one in causes)}
     own = status.source.rejected_of(key)
     return Subject(
         service=key,
@@ -49,5 +51,5 @@ def read_subject(status: StatusFacts, service: str, origin: str, *, is_live: boo
         ignored=[item for item in status.ignored if item.service == key],
         node=status if is_live else None,
         rejected=() if any(item.line in shown for item in own) else own,
-        others_rejected=[item for item in unshown if key not in item.services],
+        others_rejected=[i for i in rejected if key not in i.services and i.line not in shown],
     )

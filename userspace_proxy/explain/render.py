@@ -16,11 +16,7 @@ _TOPIC_WIDTH = 9
 
 
 def render_text(explanation: Explanation, *, columns: int = 0) -> str:
-    """Return the steps, one sentence and the next command.
-
-    Args:
-        columns: The width of the terminal; 0: no bound.
-    """
+    """Return the steps, a sentence and the next command; with 0 columns, lines have any length."""
     return "\n".join([*map(printable, _lines(explanation, columns)), ""])
 
 

@@ -10,13 +10,14 @@ What is wrong with the Service itself wins over problems of the node that may be
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ..causes.cause import Cause
 from ..causes.say import Form, remedy, say
 from ..diagnosis.clauses import and_standby, waiting_clients
 from ..diagnosis.dated import also, cause_at, sentence_at, times_of
+from ..diagnosis.judge import cause_of
 from ..diagnosis.paths import counted_in_words, path_in_words, probes_in_words
 from ..diagnosis.problems import changed_again, changed_by_others
 from ..diagnosis.rules import wrong_besides
@@ -28,27 +29,25 @@ from ..facts.units import (
     plural,
     seconds_in_words,
 )
+from ..model import contains
 from ..status.missing import is_known
-from .clients import say_client
 from .dial_steps import (
     UNREACHED,
     Dials,
     clients_show,
     dial_address,
     dial_steps,
-    lacks_header,
     with_hosts,
 )
 from .firewalls import firewall_clause, firewall_steps
-from .mistakes import NOTE, mistakes
 from .next_command import UNREPLIED, Asked, next_command
-from .observed import before_it_failed
-from .on_node import node_clause, node_notes
 from .path_step import PathStep
 from .reading import Subject
 from .served import policy_drops, served_sentence, without_answer
 
-_NODE, _SOURCE, _ADDRESS = "node", "source", "address"
+NOTE = "note"
+_NODE, _SOURCE, _ADDRESS, _SERVICE = "node", "source", "address", "service"
+_ON_NODE = "on a node (--steering other than none)"
 _ORDER = (Level.TROUBLE, Level.ATTENTION, Level.OK)
 # A Service may have a thousand endpoints; those that don't serve are shown first.
 ENDPOINTS_SHOWN = 20
@@ -157,7 +156,7 @@ def _first_cause(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> 
                 continue
             if subject.node is None and result.has_no_route:
                 continue
-            if not clients_show(endpoint, subject.now) and not lacks_header(port, result):
+            if not clients_show(endpoint, subject.now):
                 return result.cause
     return subject.ignored[0].cause if subject.ignored else None
 
@@ -379,3 +378,72 @@ def _endpoint(port: PortFacts, endpoint: EndpointFacts, now: float) -> tuple[Lev
         preference = f", {endpoint.preference}" if endpoint.preference else ""
         return level, f"{where}: {endpoint.state}{preference}{count}"
     return level, f"{where}: {endpoint.state}"
+
+
+def before_it_failed(endpoint: EndpointFacts, protocol: str) -> str:
+    """Return what an endpoint that fails now did before; empty if that is nothing.
+
+    A UDP flow begins without the endpoint: only what has come back shows that it was there.
+    """
+    if endpoint.cause is None or not endpoint.connections:
+        return ""
+    if endpoint.cause.code.traits.accepts:
+        return ""
+    if protocol == "UDP":
+        return "; it answered before" if endpoint.has_sent else ""
+    answered = "answered clients, and " if endpoint.has_sent else ""
+    return f"; it {answered}accepted {plural(endpoint.connections, 'connection')} before"
+
+
+def mistakes(subject: Subject) -> Iterator[PathStep]:
+    """Yield what concerns the whole Service, the worst first."""
+    for cause in map(cause_of, subject.rejected):
+        yield PathStep(Level.TROUBLE, _SERVICE, say(cause), remedy(cause))
+    for item in subject.ignored:
+        which = f"Port {item.port} is" if item.port else "It is"
+        yield PathStep(
+            Level.TROUBLE if item.is_conflict else Level.ATTENTION,
+            _SERVICE,
+            f"{which} not served: {say(item.cause)}",
+            remedy(item.cause),
+            is_by_design=not item.is_conflict,
+        )
+
+
+def node_notes(port: PortFacts, subject: Subject) -> Iterator[PathStep]:
+    """Yield how clients of one Service port would be served on a node, where that differs."""
+    there = _there(port, subject)
+    if there is not None:
+        usable = {endpoint.address for endpoint in port.endpoints if endpoint.is_usable}
+        lost = (e for e in there.endpoints if e.address in usable and not e.is_usable)
+        details = tuple((None, f"{one.address}: {one.state}") for one in lost)
+        yield PathStep(None, NOTE, f"{_ON_NODE} {there.planned}", there.state.hint, details)
+
+
+def node_clause(ports: Iterable[PortFacts], subject: Subject) -> str:
+    """Return the same for the end of the sentence, of the first such port; or empty."""
+    found = filter(None, (_there(port, subject) for port in ports))
+    first = next(found, None)
+    return "" if first is None else f"; {_ON_NODE} {first.planned}"
+
+
+def _there(port: PortFacts, subject: Subject) -> PortFacts | None:
+    """Return the facts about a Service port on a node; None if it has the same endpoints there."""
+    same = (one for one in subject.on_node if _key(one) == _key(port))
+    return next((one for one in same if one.usable != port.usable), None)
+
+
+def _key(port: PortFacts) -> tuple[str, str, str]:
+    return port.title, port.family, port.side
+
+
+def say_client(port: PortFacts, client: str) -> tuple[Level, str]:
+    """Return whether a client of the port's family is admitted, and why."""
+    if port.admits is None or contains(port.admits, client):
+        outside = f"; {port.policy}" if port.policy else ""
+        who = "every client is" if port.admits is None else "its network is"
+        return Level.OK, f"{client} is admitted: {who}{outside}"
+    if port.is_dropping:
+        return Level.ATTENTION, f"Packets from {client} are dropped: {port.state.sentence}"
+    networks = ", ".join(port.admits or ()) or "no network"
+    return Level.ATTENTION, f"Packets from {client} are dropped: only {networks} is admitted"

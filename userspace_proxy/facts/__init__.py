@@ -23,8 +23,7 @@ from .figures import (
     figures_of,
 )
 from .histogram import ITERATION_BOUNDS_S, TIMES_BOUNDS_S, DurationCounts, Durations
-from .last_minute import LATELY_S, LastMinute
-from .lately import LatelyFacts
+from .lately import LATELY_S, LastMinute, LatelyFacts
 from .node import (
     BridgeFacts,
     ClientAddressFacts,

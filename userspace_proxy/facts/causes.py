@@ -96,6 +96,7 @@ class _Modifiers(msgspec.Struct):
     has_header: bool = False
     before: CauseFacts | None = None
     more: int = 0
+    within: str = ""
 
 
 def dump_cause(cause: Cause) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Annotated, NamedTuple, get_type_hints
 import msgspec
 
 from ..model import CauseCode, SocketAddress, ip_of
-from ..model.connection_ends import EndedBy
+from ..model.connection_ends import EndedBy, EndReason
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 _Seconds = Annotated[float, msgspec.Meta(ge=-1e11, le=1e11)]
@@ -54,18 +54,7 @@ _LOGGED = (
 """The fields of a line in the connection log."""
 _ROUNDED = ("waited_s", "first_byte_s", "duration_s")
 
-# Ends that are no failure, whichever side they are of.
-_SOUND = frozenset(
-    (
-        "complete",
-        "endpoint removed",
-        "idle",
-        "left",
-        "listener closed",
-        "listener handed over",
-        "shutdown",
-    )
-)
+_SOUND = frozenset(end for end in EndReason if end.is_sound)
 
 
 class FailedDialFacts(msgspec.Struct, frozen=True, gc=False):
@@ -180,7 +169,7 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
             return True
         if self.failed and not self.endpoint:
             return True
-        is_by_client = self.cause == "complete" and self.ended_by is EndedBy.CLIENT
+        is_by_client = self.cause == EndReason.COMPLETE and self.ended_by is EndedBy.CLIENT
         is_acknowledged = is_by_client and not self.sent_bytes
         return self.kind == "connection" and self.is_unanswered and not is_acknowledged
 

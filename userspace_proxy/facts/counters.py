@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from ..model import CauseCode, Failure, SocketAddress
 from ..model.causes import DIAL_CAUSES
 from ..model.failures import LEFT
-from .exclusions import Exclusions
 from .figures import PortFigures, Traffic, WaitCounts, Waits, counted_names
 from .histogram import TIMES_BOUNDS_S, Durations
 from .lately import LATELY_NAMES
-from .streak import Streak
+from .streak import Exclusions, Streak
 
 
 class Counters:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from ..causes.endpoints import UNANSWERED_S, end_code
 from ..model import CauseCode, Failure
-from ..model.connection_ends import EndedBy
+from ..model.connection_ends import EndedBy, EndReason
 from .counters import Blamed, EndpointCounters
 from .streak import LateByte
 
@@ -123,7 +123,7 @@ class Exchange:
         may still reach it."""
         self.has_unanswered_request = False
         """A further answer was due as the first side ended."""
-        self.reset_as: tuple[str, EndedBy] | None = None
+        self.reset_as: tuple[EndReason, EndedBy] | None = None
         """Cause and side of a reset that may have to wait; None if connections aren't logged."""
 
     def note_first_byte(self, now: float, left: EndFacts | None) -> float:

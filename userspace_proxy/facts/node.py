@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -39,6 +39,20 @@ class Problem(msgspec.Struct, frozen=True):
     """Of the node's: which problem it is, without figures, so it is the same while it lasts."""
 
 
+class ObjectKey(NamedTuple):
+    """Identity of an object that can't be used; its text is ``Service shop/web``."""
+
+    kind: str = ""
+    namespace: str = ""
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {'/'.join(filter(None, self[1:]))}".strip()
+
+
+NO_OBJECT = ObjectKey()
+
+
 class RejectedFacts(msgspec.Struct, frozen=True):
     """An object of the source that has a mistake, so it isn't used as it is written now."""
 
@@ -46,6 +60,10 @@ class RejectedFacts(msgspec.Struct, frozen=True):
     """One of the source's ``problems``."""
     object: str = ""
     """``Service shop/web``; empty if that can't be read, or the object is used in part."""
+    kind: str = ""
+    """Of the object; empty as that is."""
+    namespace: str = ""
+    name: str = ""
     services: Sequence[str] = ()
     """The Services that it is about, ``namespace/name``; empty if that isn't known."""
     keeps: Sequence[str] = ()
@@ -54,14 +72,21 @@ class RejectedFacts(msgspec.Struct, frozen=True):
     """The beginning of the line: ``web.yaml:14``; empty if it has none."""
     problem: str = ""
     """The rest of the line; empty: all of it."""
+    note: Cause | None = None
+    """The same as a note of the Service; null if it has none of it."""
 
     @classmethod
     def at(
-        cls, place: str, problem: str, object_: str = "", services: Sequence[str] = ()
+        cls,
+        place: str,
+        problem: str,
+        object_: ObjectKey = NO_OBJECT,
+        services: Sequence[str] = (),
+        note: Cause | None = None,
     ) -> RejectedFacts:
         """Return a mistake that is written at a place."""
         line = f"{place}: {problem}"
-        return cls(line, object_, services, place=place, problem=problem)
+        return cls(line, str(object_), *object_, services, place=place, problem=problem, note=note)
 
     def about(self, services: Sequence[str], keeps: Sequence[str]) -> RejectedFacts:
         """Return the same about other Services."""
@@ -294,6 +319,8 @@ class FirewallFacts(msgspec.Struct, frozen=True):
     chain: str = ""
     why: str = ""
     hint: str = ""
+    family: str = ""
+    """Of the packets, ``IPv4`` or ``IPv6``; empty: both."""
 
 
 class UnservedFacts(msgspec.Struct, frozen=True):

@@ -105,15 +105,16 @@ def facts_of_verdict(verdict: EndpointVerdict, starting: float | None = None) ->
 
 
 def facts_of_frontend(
-    frontend: Frontend, target: str = "", *, is_reached: bool = True
+    frontend: Frontend, target: str = "", *, is_reached: bool = True, only_at: str = ""
 ) -> FrontendFacts:
     """Return the facts about a frontend.
 
     Args:
         target: Where it leads, in words; empty where no proxy runs.
         is_reached: Clients that dial it reach this proxy.
+        only_at: What they must dial instead; empty: it.
     """
-    return FrontendFacts(str(frontend.address), frontend.kind, target, is_reached)
+    return FrontendFacts(str(frontend.address), frontend.kind, target, is_reached, only_at)
 
 
 def facts_of_ignored(items: Iterable[IgnoredService]) -> list[IgnoredFacts]:

@@ -44,6 +44,8 @@ class FrontendFacts(msgspec.Struct, frozen=True, gc=False):
     """Where it leads, in words: ``proxy port 20001``, ``refused``, ``dropped``, …"""
     is_reached: bool = True
     """False where clients can't reach this proxy."""
+    only_at: str = ""
+    """The address that clients must dial instead, without steering; empty: this one."""
 
 
 class EndpointVerdictFacts(TrafficByCause):

@@ -18,8 +18,10 @@ from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
 
+from ..causes.notes import cause_of
+from ..causes.say import say
 from ..cluster import PersistentMap, ServiceState, Snapshot, Store, differing_keys
-from ..embedding.loopback import free_loopback
+from ..embedding.arguments import free_loopback
 from ..model import (
     Endpoint,
     EndpointSlice,
@@ -124,7 +126,11 @@ class Forwardable:
         elif not service.ports:
             reason = "it has no ports"
         elif any(item.endpoints for item in state.slices) and not any(_pods_of(state)):
-            notes = (f"{item.key.name}: {note}" for item in state.slices for note in item.notes)
+            notes = (
+                f"{item.key.name}: {say(cause_of(note))}"
+                for item in state.slices
+                for note in item.notes
+            )
             reason = "; ".join(("its endpoints are not pods", *islice(notes, 1)))
         if reason:
             left_out = [NotForwarded(service.key, "", reason)]

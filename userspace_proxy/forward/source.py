@@ -70,11 +70,7 @@ class ForwardSource(Source):
         )
 
     def options(self, others: Options | None = None) -> Options:
-        """Return the options of a proxy with this source; steering is ``none``.
-
-        Args:
-            others: All other options.
-        """
+        """Return the options of a proxy with this source; steering is ``none``."""
         tuning = Tuning(connect_timeout_s=CONNECT_S)
         return replace(
             others or Options(tuning=tuning),

@@ -1,11 +1,19 @@
-"""Reads which network privileges this process has."""
+"""Reads network privileges of this process, and sysctls that forbid user namespaces."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 # Source: capabilities(7), include/uapi/linux/capability.h.
 CAP_NET_ADMIN = 12
+# Sysctls that can forbid user namespaces: the value that does, and one that allows them.
+# Source: user_namespaces(7).
+SYSCTLS = {
+    "user.max_user_namespaces": ("0", "15000"),
+    "kernel.unprivileged_userns_clone": ("0", "1"),
+    "kernel.apparmor_restrict_unprivileged_userns": ("1", "0"),
+}
 
 
 def effective_capabilities() -> int:
@@ -19,3 +27,25 @@ def effective_capabilities() -> int:
 def has_net_admin() -> bool:
     """Return whether this process may change rules in its network namespace."""
     return bool(effective_capabilities() >> CAP_NET_ADMIN & 1)
+
+
+def read_sysctls(proc_sys: Path = Path("/proc/sys")) -> dict[str, str]:
+    """Return those of ``SYSCTLS`` that this kernel has, with their values."""
+    values = {}
+    for name in SYSCTLS:
+        path = proc_sys.joinpath(*name.split("."))
+        if path.exists():
+            values[name] = path.read_text(encoding="ascii").strip()
+    return values
+
+
+def forbidding(sysctls: Mapping[str, str]) -> tuple[str, str, str] | None:
+    """Return a sysctl that forbids user namespaces, its value, and one that allows them.
+
+    Args:
+        sysctls: From :func:`read_sysctls`.
+    """
+    for name, (forbids, allows) in SYSCTLS.items():
+        if sysctls.get(name) == forbids:
+            return name, forbids, allows
+    return None

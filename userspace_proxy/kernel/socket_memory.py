@@ -6,7 +6,7 @@ import _socket
 import struct
 
 # asm-generic/socket.h, since Linux 4.12; linux/sock_diag.h. Not in Python's socket module.
-_SO_MEMINFO = 55
+SO_MEMINFO = 55
 _MEMINFO = struct.Struct("=9I")
 _RECEIVED, _TO_SEND, _DROPS = 0, 5, 8
 
@@ -20,7 +20,7 @@ def packets_lost(sock: _socket.socket) -> int:
     Source: sock_diag(7), SK_MEMINFO_DROPS; tcp_v4_rcv() in net/ipv4/tcp_ipv4.c for filters of
         listening sockets.
     """
-    raw = sock.getsockopt(_socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
+    raw = sock.getsockopt(_socket.SOL_SOCKET, SO_MEMINFO, _MEMINFO.size)
     return int(_MEMINFO.unpack(raw)[_DROPS])
 
 
@@ -29,5 +29,5 @@ def buffered_bytes(sock: _socket.socket) -> int:
 
     Source: sock_diag(7), SK_MEMINFO_RMEM_ALLOC and SK_MEMINFO_WMEM_QUEUED.
     """
-    figures = _MEMINFO.unpack(sock.getsockopt(_socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size))
+    figures = _MEMINFO.unpack(sock.getsockopt(_socket.SOL_SOCKET, SO_MEMINFO, _MEMINFO.size))
     return int(figures[_RECEIVED] + figures[_TO_SEND])

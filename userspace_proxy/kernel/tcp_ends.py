@@ -14,8 +14,9 @@ from __future__ import annotations
 import _socket
 import errno
 
-from ..model.connection_ends import EndedBy
+from ..model.connection_ends import EndedBy, EndReason
 from ..model.failures import Failure
+from .socket_memory import SO_MEMINFO
 from .tcp_state import is_connected, silence, tcp_info, unacknowledged_bytes, unread_bytes
 
 # Errors of a connected socket whose other side answered nothing for too long (tcp(7)).
@@ -28,13 +29,11 @@ _SENT_AGAIN = 2
 _FIN_BYTES = 1
 # linux/tcp_states.h: ESTABLISHED, FIN_WAIT1, FIN_WAIT2. In others a FIN has come, all in order.
 _EXPECTS_MORE = frozenset({1, 4, 5})
-# asm-generic/socket.h: not in Python's socket module.
-_SO_MEMINFO = 55
 
 
 def reset_as(
     number: int | None, client: _socket.socket, endpoint: _socket.socket
-) -> tuple[str, EndedBy]:
+) -> tuple[EndReason, EndedBy]:
     """Return how a connection failed, and by the side that isn't connected any more.
 
     Args:
@@ -44,7 +43,7 @@ def reset_as(
     """
     is_by_client = is_connected(endpoint) or not is_connected(client)
     by = EndedBy.CLIENT if is_by_client else EndedBy.ENDPOINT
-    return "timed out" if number in _SILENT else "reset", by
+    return EndReason.TIMED_OUT if number in _SILENT else EndReason.RESET, by
 
 
 def loss(
@@ -85,6 +84,6 @@ def _has_gap(sock: _socket.socket) -> bool:
     """
     if silence(sock)[0] < LOSS_S:
         return False
-    used = sock.getsockopt(_socket.SOL_SOCKET, _SO_MEMINFO, 4)
+    used = sock.getsockopt(_socket.SOL_SOCKET, SO_MEMINFO, 4)
     # A FIN uses memory, too, and may have come meanwhile.
     return any(used[:4]) and not unread_bytes(sock) and tcp_info(sock).state in _EXPECTS_MORE

@@ -44,8 +44,7 @@ class EndpointLookups:
     """The names that the Services of one proxy have as endpoints.
 
     Args:
-        allowed: Names that may be looked up, with all names below them.
-        forbidden: Addresses to which they must not lead.
+        allowed, forbidden: As of :class:`.EndpointsByName`.
         publish: Called with each snapshot that follows.
         turn: Called between two Services.
         look_up: None: by the DNS servers of this node.

@@ -15,7 +15,7 @@ allocators of pkg/registry/core/service.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from .addresses import IPFamily
 from .fields import FieldErrors
@@ -24,21 +24,26 @@ from .notation import (
     check_common_address,
     check_family,
     check_label,
+    check_label_value,
     check_number,
     check_port_name,
     check_protocol,
+    check_qualified_name,
     check_subdomain,
+    check_target_port,
     check_word,
 )
+from .quoting import quoted
 from .services import ServiceType
 from .source_ranges import ANNOTATION_SOURCE_RANGES, parse_range
 from .wire import FieldError, Metadata, WireService, WireServicePort, WireServiceSpec
 
 NODE_PORTS = range(30000, 32768)
-"""Of node ports and health check node ports.
+"""From which node ports and health check node ports are allocated; objects may name others.
 
 Source: the default of kube-apiserver's --service-node-port-range."""
 
+_FINALIZERS = ("orphan", "foregroundDeletion", "kubernetes")
 _LOCAL_OR_NOT = ("Cluster", "Local")
 _FAMILIES = tuple(str(family) for family in IPFamily)
 _WORDS: dict[str, tuple[Callable[[WireServiceSpec], str | None], tuple[str, ...]]] = {
@@ -56,19 +61,38 @@ _WORDS: dict[str, tuple[Callable[[WireServiceSpec], str | None], tuple[str, ...]
     ),
 }
 """Fields of ``spec`` that contain one of a few words."""
+_NEVER_EMPTY = ("internalTrafficPolicy", "ipFamilyPolicy", "trafficDistribution")
 
 
 def check_metadata(metadata: Metadata, *, is_namespaced: bool = True) -> None:
-    """Check name and namespace of any object.
+    """Check what any object has.
 
     Raises:
-        FieldError: The name is missing, or one of them isn't a DNS name.
+        FieldError: The name is missing, or names, labels or annotations are invalid.
     """
     if not metadata.name:
         raise FieldError("metadata.name", "is missing")
     check_subdomain(metadata.name, "metadata.name")
+    if metadata.generate_name:
+        # A name follows the last dash.
+        check_label(f"{metadata.generate_name.removesuffix('-')}", "metadata.generateName")
     if is_namespaced and metadata.namespace:
         check_label(metadata.namespace, "metadata.namespace")
+    _check_labels(metadata.labels, "metadata.labels")
+    for key in metadata.annotations or ():
+        check_qualified_name(key.lower(), "metadata.annotations")
+    for i, name in enumerate(metadata.finalizers or ()):
+        if "/" not in name and name not in _FINALIZERS:
+            raise FieldError(
+                f"metadata.finalizers[{i}]", f"{quoted(name)} needs a domain: a.b/{name}"
+            )
+        check_qualified_name(name, f"metadata.finalizers[{i}]")
+
+
+def _check_labels(labels: Mapping[str, str | None] | None, path: str) -> None:
+    for key, value in (labels or {}).items():
+        check_qualified_name(key, path)
+        check_label_value(value or "", f"{path}.{key}")
 
 
 def check_service(wire: WireService) -> None:
@@ -87,12 +111,15 @@ def check_service(wire: WireService) -> None:
     else:
         for field, (value, words) in _WORDS.items():
             with errors:
-                check_word(value(spec), f"spec.{field}", words)
+                may_be_empty = field not in _NEVER_EMPTY
+                check_word(value(spec), f"spec.{field}", words, may_be_empty=may_be_empty)
         _check_spec(wire, spec, errors)
     errors.raise_found()
 
 
 def _check_spec(wire: WireService, spec: WireServiceSpec, errors: FieldErrors) -> None:
+    with errors:
+        _check_labels(spec.selector, "spec.selector")
     for check in (_check_type, _check_cluster_ips, _check_families, _check_external_policy):
         with errors:
             check(spec)
@@ -123,6 +150,9 @@ def _check_type(spec: WireServiceSpec) -> None:
         raise FieldError("spec.clusterIP", f"'None' may not be used with type {spec.type}")
     if spec.allocate_load_balancer_node_ports is not None:
         _need_load_balancer(spec, "spec.allocateLoadBalancerNodePorts")
+    if spec.load_balancer_class is not None:
+        _need_load_balancer(spec, "spec.loadBalancerClass")
+        check_qualified_name(spec.load_balancer_class, "spec.loadBalancerClass")
 
 
 def _check_cluster_ips(spec: WireServiceSpec) -> None:
@@ -134,6 +164,8 @@ def _check_cluster_ips(spec: WireServiceSpec) -> None:
             if ip.is_unspecified or ip.is_multicast:
                 raise FieldError(path, f"{ip} can't be the address of a Service")
     both = spec.cluster_ips or []
+    if both and not spec.cluster_ip:
+        raise FieldError("spec.clusterIPs", "may not be used without clusterIP, which is the first")
     if spec.cluster_ip is not None and both and both[0] != spec.cluster_ip:
         raise FieldError("spec.clusterIPs[0]", f"{both[0]} is not clusterIP, {spec.cluster_ip}")
     if len(both) > 1:
@@ -178,6 +210,11 @@ def _check_ports(spec: WireServiceSpec, errors: FieldErrors) -> None:
         with errors:
             check_protocol(port.protocol, f"{here}.protocol")
         with errors:
+            check_target_port(port.target_port or 0, f"{here}.targetPort")
+        with errors:
+            if port.app_protocol is not None:
+                check_qualified_name(port.app_protocol, f"{here}.appProtocol")
+        with errors:
             check_port_name(port.name, len(ports), names, f"{here}.name")
         with errors:
             if port.node_port:
@@ -188,7 +225,7 @@ def _check_ports(spec: WireServiceSpec, errors: FieldErrors) -> None:
 def _check_node_port(spec: WireServiceSpec, port: WireServicePort, path: str) -> None:
     if (spec.type or ServiceType.CLUSTER_IP) == ServiceType.CLUSTER_IP:
         raise FieldError(path, "may only be used with type NodePort or LoadBalancer")
-    check_number(port.node_port or 0, path, NODE_PORTS)
+    check_number(port.node_port or 0, path)
 
 
 def _check_once(
@@ -243,7 +280,7 @@ def _check_external_policy(spec: WireServiceSpec) -> None:
             raise FieldError(
                 path, "may only be used with type LoadBalancer and externalTrafficPolicy Local"
             )
-        check_number(spec.health_check_node_port, path, NODE_PORTS)
+        check_number(spec.health_check_node_port, path)
         for i, port in enumerate(spec.ports or ()):
             if port.node_port == spec.health_check_node_port:
                 raise FieldError(path, f"{port.node_port} is already used by spec.ports[{i}]")

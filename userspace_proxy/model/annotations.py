@@ -8,7 +8,7 @@ Rule 3: a text longer than ``TEXT_MAX`` is wrong, and isn't parsed.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +26,9 @@ from .handling import (
     WorkloadKind,
 )
 from .notation import check_subdomain
+from .notes import Note, NoteKind
 from .quoting import quoted, shown
-from .similar import did_you_mean
+from .similar import nearest
 from .wire import FieldError
 
 DOMAIN = "userspace-proxy.io/"
@@ -182,13 +183,13 @@ SLICE_KEYS = (ANNOTATION_WEIGHT, ANNOTATION_PRIORITY)
 _SLICES = "EndpointSlices"
 
 
-def read_handling(annotations: Mapping[str, str | None]) -> tuple[Handling, tuple[str, ...]]:
+def read_handling(annotations: Mapping[str, str | None]) -> tuple[Handling, tuple[Note, ...]]:
     """Return what a Service's annotations ask for, with notes: what of it can't be followed.
 
     An empty value means the same as none.
     """
     fields: dict[str, Any] = {}
-    notes: list[str] = []
+    notes: list[Note] = []
     for annotation in ANNOTATIONS:
         text = annotations.get(annotation.key)
         if not text:
@@ -197,22 +198,15 @@ def read_handling(annotations: Mapping[str, str | None]) -> tuple[Handling, tupl
             _check_length(text)
             fields[annotation.field] = annotation.read(text)
         except ConfigError as exc:
-            notes.append(f"annotation {annotation.key}: {exc}: {annotation.otherwise}")
+            notes.append(NoteKind.ANNOTATION_WRONG(annotation.key, str(exc), annotation.otherwise))
     if fields.get("balance") is Balance.SOURCE_HASH and fields.pop("slow_start_s", None):
-        notes.append(f"annotation {DOMAIN}slow-start: {WITHOUT_SLOW_START}")
+        notes.append(NoteKind.SLOW_START_UNUSED())
     handling = Handling(**fields) if fields else DEFAULT_HANDLING
     if handling.wake is not None and handling.hold is None:
-        why = f"no connection waits without {DOMAIN}hold"
-        notes.append(f"annotation {DOMAIN}wake: {why}: {_ASLEEP}")
+        notes.append(NoteKind.WAKE_WITHOUT_HOLD(_ASLEEP))
     if handling.idle_after_s is not None and handling.wake is None:
-        why = f"no workload is named by {DOMAIN}wake"
-        notes.append(f"annotation {DOMAIN}idle-after: {why}: {_AWAKE}")
+        notes.append(NoteKind.IDLE_WITHOUT_WAKE(_AWAKE))
     return handling, (*notes, *unknown_notes(annotations, SERVICE_KEYS, SLICE_KEYS, _SLICES))
-
-
-def first_note(name: str, notes: Iterable[str]) -> str:
-    """Return the first note about an annotation of a Service; empty if there is none."""
-    return next((note for note in notes if note.startswith(f"annotation {DOMAIN}{name}: ")), "")
 
 
 def _check_length(text: str) -> None:
@@ -225,7 +219,7 @@ def unknown_notes(
     known: Collection[str],
     others: Collection[str] = (),
     of_others: str = "",
-) -> tuple[str, ...]:
+) -> tuple[Note, ...]:
     """Return a note for each annotation that was probably meant for this proxy.
 
     Args:
@@ -233,7 +227,7 @@ def unknown_notes(
         others: Those that are read on objects of another kind only.
         of_others: That kind, in the plural.
     """
-    notes: list[str] = []
+    notes: list[Note] = []
     names = [key.removeprefix(DOMAIN) for key in known]
     for key in annotations:
         if not key.startswith(_PREFIX) or key in known:
@@ -241,9 +235,9 @@ def unknown_notes(
         if len(notes) == _UNKNOWN_NAMED_MAX:
             break
         if key in others:
-            notes.append(f"annotation {key} has no effect here: it belongs on {of_others}")
+            notes.append(NoteKind.ANNOTATION_MISPLACED(key, of_others))
             continue
-        hint = did_you_mean(key.rpartition("/")[2], names, prefix=DOMAIN)
-        every = f"known: {', '.join(known)}"
-        notes.append(f"annotation {shown(key)} is unknown ({hint or every})")
+        near = nearest(key.rpartition("/")[2], names)
+        meant = f"{DOMAIN}{near}" if near else ""
+        notes.append(NoteKind.ANNOTATION_UNKNOWN(shown(key), meant, tuple(known)))
     return tuple(notes)

@@ -2,8 +2,9 @@
 
 A place is a line, for errors about the key or item.
 
-Rule 1: duplicates and ambiguous values are errors with the line and a remedy, because a reader
-that guesses serves the wrong port.
+Rule 1: duplicates and ambiguous values are mistakes with the line and a remedy, because a reader
+that guesses serves the wrong port. Whether a mistake matters, the caller decides: in objects that
+nobody reads here it doesn't. The value is the one that kubectl's reader would take.
 Rule 2: the work is limited by the length of the text: depth and aliases have limits, and nothing
 recurses.
 """
@@ -18,12 +19,17 @@ from yaml import events
 
 from ..errors import InputError
 from .quoting import quoted
-from .scalars import read_plain
+from .scalars import read_as_yaml_1_1, read_plain
 
 DEPTH_MAX = 100
 """Nested containers; a Service needs 8, and later readers are recursive."""
 ALIASED_NODES_MAX = 100_000
 """Values that aliases refer to in one text, so that a small file can't become a huge object."""
+
+MISTAKES_MAX = 10_000
+"""Of one document; with more it is refused."""
+NOT_UTF_8 = "\ufdd0"
+"""Stands for bytes that aren't UTF-8: Unicode has no such character for interchange."""
 
 _TAGS_OF_TEXT = ("!", "tag:yaml.org,2002:str")
 _TAGS_OF_CONTAINERS = (None, "!", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
@@ -32,10 +38,14 @@ _TAGS_OF_CONTAINERS = (None, "!", "tag:yaml.org,2002:map", "tag:yaml.org,2002:se
 class TextError(InputError):
     """A text is invalid: ``web.yaml:9: key 'port' is given twice, first in line 7``."""
 
-    def __init__(self, place: str, line: int, problem: str, hint: str = "") -> None:
-        super().__init__(f"{place}:{line}: {problem}", hint=hint)
+    def __init__(
+        self, place: str, line: int, problem: str, hint: str = "", *, path: str = ""
+    ) -> None:
+        super().__init__(f"{place}:{line}: {path}{': ' if path else ''}{problem}", hint=hint)
         self.line = line
-        self.problem = problem
+        self.problem = f"{path}: {problem}" if path else problem
+        self.path = path
+        """The container or the key that it is in, as ``spec.ports[0]``; empty: the document."""
 
 
 class Place(NamedTuple):
@@ -101,13 +111,15 @@ class Reader:
         """None while the value isn't complete."""
         self.aliased_nodes = 0
         """The values to which aliases have referred so far."""
+        self.mistakes: list[TextError] = []
+        """Those of the document that :meth:`documents` has yielded last."""
         self._root: _Value | None = None
 
     def documents(self, stream: Iterator[events.Event]) -> Iterator[tuple[Any, Place | int]]:
         """Yield the value and the place of each document that isn't empty.
 
         Raises:
-            TextError: See rule 1 and rule 2.
+            TextError: See rule 2, or a key is a container.
         """
         for event in stream:
             line = event.start_mark.line + 1 if event.start_mark else 1
@@ -124,12 +136,15 @@ class Reader:
                     self._alias(event, line)
                 case events.DocumentStartEvent():
                     self._anchors.clear()
+                    self.mistakes = []
                 case events.DocumentEndEvent():
                     if self._root is not None and self._root.value is not None:
                         yield self._root.value, self._root.place
 
     def _scalar(self, event: events.ScalarEvent, line: int) -> None:
         value = self._value_of(event, line)
+        if NOT_UTF_8 in event.value:
+            self._note(line, "it is not UTF-8 here", "save the file as UTF-8")
         made = _Value(value, line)
         if event.anchor is not None:
             self._anchors[event.anchor] = made
@@ -143,9 +158,10 @@ class Reader:
             try:
                 return read_plain(event.value)
             except InputError as exc:
-                self._fail(line, exc.message, exc.hint)
+                self._note(line, exc.message, exc.hint)
+                return read_as_yaml_1_1(event.value)
         if event.tag is not None and event.tag not in _TAGS_OF_TEXT:
-            self._fail_tag(event.tag, line)
+            self._note_tag(event.tag, line)
         return event.value
 
     def _start(
@@ -154,7 +170,7 @@ class Reader:
         if self._wants_key():
             self._fail(line, "a key must be text, not a mapping or list")
         if event.tag not in _TAGS_OF_CONTAINERS:
-            self._fail_tag(event.tag or "", line)
+            self._note_tag(event.tag or "", line)
         if len(self._open) >= DEPTH_MAX:
             self._fail(line, f"nested more than {DEPTH_MAX} deep")
         if event.anchor is not None:
@@ -199,15 +215,18 @@ class Reader:
     def _key(self, key: Any, line: int, *, is_merge: bool) -> None:
         here = self._open[-1]
         if not isinstance(key, str):
-            self._fail(line, f"key {_yaml_word(key)} is not text", "quote it")
+            if isinstance(key, dict | list):
+                self._fail(line, "a key must be text, not a mapping or list")
+            key = _yaml_word(key)
+            self._note(line, f"key {key} is not text", "quote it")
         if is_merge:
             if here.merged is not None:
-                self._fail(line, "<< is given twice", "merge a list of aliases")
+                self._note(line, "<< is given twice", "merge a list of aliases")
             here.is_merge = True
             return
         if key in here.children:
             first = line_at(here.children[key]) + self._lines_before
-            self._fail(line, f"key {quoted(key)} is given twice, first in line {first}")
+            self._note(line, f"key {quoted(key)} is given twice, first in line {first}")
         here.key = key
         here.children[key] = line
 
@@ -241,7 +260,8 @@ class Reader:
         )
         for value, source in sources:
             if not isinstance(value, dict) or isinstance(source, int):
-                self._fail(line_at(source), "<< takes a mapping or a list of mappings")
+                self._note(line_at(source), "<< takes a mapping or a list of mappings")
+                continue
             for key, item in value.items():
                 if key not in here.children and isinstance(here.value, dict):
                     here.value[key] = item
@@ -253,19 +273,26 @@ class Reader:
             return line_at(self._open[-1].children[key])
         return line
 
-    def _fail_tag(self, tag: str, line: int) -> NoReturn:
+    def _note_tag(self, tag: str, line: int) -> None:
         shown = tag.replace("tag:yaml.org,2002:", "!!")
-        self._fail(line, f"tag {shown} is not understood", "leave it out")
+        self._note(line, f"tag {shown} is not understood", "leave it out")
+
+    def _note(self, line: int, problem: str, hint: str = "") -> None:
+        self.mistakes.append(self._error(line, problem, hint))
+        if len(self.mistakes) > MISTAKES_MAX:
+            self._fail(line, f"there are more than {MISTAKES_MAX:,} such mistakes before this one")
 
     def _fail(self, line: int, problem: str, hint: str = "") -> NoReturn:
+        raise self._error(line, problem, hint)
+
+    def _error(self, line: int, problem: str, hint: str) -> TextError:
         path = ""
         for container in self._open:
             if isinstance(container.value, list):
                 path += f"[{len(container.value)}]"
             elif container.key is not None:
                 path += f".{container.key}" if path else container.key
-        field_ = f"{path}: " if path else ""
-        raise TextError(self._place, line + self._lines_before, f"{field_}{problem}", hint)
+        return TextError(self._place, line + self._lines_before, problem, hint, path=path)
 
 
 def _yaml_word(value: Any) -> str:

@@ -7,6 +7,7 @@ A part is parsed alone, so a reader of a text that has changed parses only the p
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,12 +15,14 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from .composing import ALIASED_NODES_MAX, Place, Reader, TextError, line_at
+from .composing import ALIASED_NODES_MAX, NOT_UTF_8, Place, Reader, TextError, line_at
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # An escape sequence in JSON; two of them may be one character outside the BMP, which YAML writes
 # in another way.
 _ESCAPES = re.compile(r"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|.)")
+
+_UNDECODED = re.compile("[\ud800-\udfff]+")
 
 _BLANKS = ("", " ", "\t", "\r", "\n")
 # Other line breaks of YAML, which count as lines, and directives, which belong to the document
@@ -39,6 +42,8 @@ class Document:
     _root: Place | int = field(repr=False, compare=False)
     aliased_nodes: int = field(default=0, compare=False)
     """The values to which aliases refer in this document and those before it in its text."""
+    mistakes: tuple[TextError, ...] = field(default=(), compare=False)
+    """Duplicates and ambiguous values in it, by line. Of two equal keys the last counts."""
 
     @property
     def line(self) -> int:
@@ -60,6 +65,21 @@ class Document:
             else:
                 break
         return line_at(here)
+
+
+def decode(data: bytes) -> str:
+    """Return the text of a YAML or JSON file: UTF-8, or UTF-16 with a byte order mark.
+
+    Bytes that are neither become a character that is a mistake wherever it is part of a value.
+
+    Source: YAML 1.2.2, section 5.2.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", errors="replace")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return _UNDECODED.sub(NOT_UTF_8, data.decode(errors="surrogateescape"))
 
 
 class Part(NamedTuple):
@@ -125,7 +145,8 @@ def read_with(
         loader = _Loader(text)
         # Cost: a tenth less than with yaml.parse, which asks for each event twice.
         for value, root in reader.documents(iter(loader.get_event, None)):
-            yield Document(value, place, root, reader.aliased_nodes)
+            mistakes = tuple(reader.mistakes)
+            yield Document(value, place, root, reader.aliased_nodes, mistakes)
     except UnicodeEncodeError as exc:
         line = _line_after(text[: exc.start]) + lines_before
         raise TextError(place, line, "the text isn't valid Unicode") from exc

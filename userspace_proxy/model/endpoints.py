@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from .addresses import IPFamily
 from .names import ServiceKey, SliceKey
+from .notes import Note
 
 DEFAULT_WEIGHT = 100
 """The weight of endpoints without one. Source: Cilium, whose annotation is read, too."""
@@ -66,8 +67,8 @@ class EndpointSlice:
     endpoints: tuple[Endpoint, ...]
     triggered_at: float = field(default=0.0, compare=False)
     """Unix time of the change of a pod or Service that led to this content; 0 if unknown."""
-    notes: tuple[str, ...] = ()
-    """What can't be followed, one sentence each: targets that can't be pods, annotations."""
+    notes: tuple[Note, ...] = ()
+    """What can't be followed: targets that can't be pods, annotations."""
     unnumbered: tuple[str, ...] = ()
     """The names of ports without a number."""
 

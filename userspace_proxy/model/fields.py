@@ -78,6 +78,7 @@ def convert_strictly(
         FieldError: With all unknown fields, and all wrong types or what ``check`` found.
     """
     struct: Any = type_
+    value = _with_whole_numbers(value, struct)
     unknown = _unknown_fields(value, struct, _places_of(struct))
     errors = FieldErrors(list(itertools.islice(unknown, UNKNOWN_MAX)))
     try:
@@ -89,6 +90,27 @@ def convert_strictly(
         check(wire)
     errors.raise_found()
     return wire
+
+
+def _with_whole_numbers(value: Any, struct: Any) -> Any:
+    """Return an object in which ``80.0`` is 80 where a whole number belongs, as for kubectl."""
+    if not isinstance(value, dict):
+        return value
+    table = _table(struct)
+    made = dict(value)
+    for name in value.keys() & table.types.keys():
+        item, inner = value[name], table.inner.get(name)
+        if inner is not None:
+            are_many = isinstance(item, list)
+            items = [_with_whole_numbers(one, inner) for one in (item if are_many else [item])]
+            made[name] = items if are_many else items[0]
+        elif isinstance(item, float) and item.is_integer() and _takes_int(table.types[name]):
+            made[name] = int(item)
+    return made
+
+
+def _takes_int(type_: object) -> bool:
+    return int in typing.get_args(type_)
 
 
 @dataclass(frozen=True, slots=True)

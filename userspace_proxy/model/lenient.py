@@ -93,6 +93,8 @@ class _Lenient(Reader):
         super()._start(value, event, line)
 
     def _key(self, key: Any, line: int, *, is_merge: bool) -> None:
+        if key is None:
+            self._fail(line, "key null is not text", "quote it")
         if isinstance(key, int | float):
             key = str(key).lower()
         if isinstance(key, str) and not is_merge:

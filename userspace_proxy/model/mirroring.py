@@ -15,18 +15,18 @@ from .endpoints import Endpoint, EndpointSlice, SlicePort
 from .fields import FieldErrors
 from .names import ServiceKey, SliceKey
 from .notation import check_address, check_label
+from .notes import Note, NoteKind
 from .slice_admission import check_slice_ports
 from .slice_annotations import Preference, read_preference
 from .wire import WireEndpoints, WireSubset
 
 LABEL_SKIP_MIRROR = "endpointslice.kubernetes.io/skip-mirror"
 _SEPARATOR = ":"
-_NO_SLICE = ", so no slice is made of it"
 ANNOTATION_LEADER = "control-plane.alpha.kubernetes.io/leader"
 
 
-def why_not_mirrored(wire: WireEndpoints) -> str:
-    """Return why the control plane doesn't mirror an Endpoints object; empty if it does.
+def why_not_mirrored(wire: WireEndpoints) -> Note | None:
+    """Return why the control plane doesn't mirror an Endpoints object; None if it does.
 
     Source: the endpointslicemirroring controller, skipMirror: not with the label skip-mirror, and
     not if the object is a lock of old leader elections.
@@ -36,14 +36,14 @@ def why_not_mirrored(wire: WireEndpoints) -> str:
     elif ANNOTATION_LEADER in (wire.metadata.annotations or {}):
         mark = f"annotation {ANNOTATION_LEADER}"
     else:
-        return ""
-    return f"Endpoints {_service_of(wire)} has the {mark}{_NO_SLICE}"
+        return None
+    return NoteKind.NOT_TO_MIRROR(str(_service_of(wire)), mark)
 
 
-def why_left_out(slices: Iterable[EndpointSlice], ips: Collection[str]) -> str:
+def why_left_out(slices: Iterable[EndpointSlice], ips: Collection[str]) -> Note | None:
     """Return that an Endpoints object is left out beside slices of its Service.
 
-    Empty if they have all its addresses, as in a dump of a cluster.
+    None if they have all its addresses, as in a dump of a cluster.
 
     Args:
         slices: What would mirror it.
@@ -52,14 +52,8 @@ def why_left_out(slices: Iterable[EndpointSlice], ips: Collection[str]) -> str:
     for item in slices:
         for endpoint in item.endpoints:
             if endpoint.ip not in ips:
-                what = f"Endpoints {item.service} is left out, as there are slices of its Service"
-                return f"{what}: {endpoint.ip} isn't in these"
-    return ""
-
-
-def note_not_mirrored(notes: Iterable[str]) -> str:
-    """Return the note of a Service whose Endpoints aren't mirrored; empty if there is none."""
-    return next((note for note in notes if note.endswith(_NO_SLICE)), "")
+                return NoteKind.LEFT_OUT_BESIDE(str(item.service), endpoint.ip)
+    return None
 
 
 def mirror_endpoints(wire: WireEndpoints) -> list[EndpointSlice]:

@@ -19,6 +19,7 @@ _IS_LABEL = re.compile(_LABEL)
 _IS_SUBDOMAIN = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 LABEL_MAX = 63
 SUBDOMAIN_MAX = 253
+PORT_NAME_MAX = 15
 # Source: Kubernetes' IsValidLabelValue.
 _IS_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 
@@ -29,31 +30,63 @@ _MULTICAST_V4 = ipaddress.IPv4Network("224.0.0.0/24")
 
 def check_label(text: str, path: str) -> None:
     """Check a DNS label: the name of a Service, a namespace or a port."""
-    if len(text) > LABEL_MAX or not _IS_LABEL.fullmatch(text):
-        raise FieldError(
-            path,
-            f"{quoted(text)} is not a DNS label: lower-case letters, digits and '-', "
-            f"at most {LABEL_MAX}, a letter or digit at both ends",
-        )
+    what = "a DNS label: lower-case letters, digits and '-'"
+    _check_form(text, path, _IS_LABEL, LABEL_MAX, what)
 
 
 def check_subdomain(text: str, path: str) -> None:
     """Check a DNS name: the name of most objects."""
-    if len(text) > SUBDOMAIN_MAX or not _IS_SUBDOMAIN.fullmatch(text):
-        raise FieldError(
-            path,
-            f"{quoted(text)} is not a DNS name: lower-case letters, digits, '-' and '.', "
-            f"at most {SUBDOMAIN_MAX}, a letter or digit at both ends",
-        )
+    what = "a DNS name: lower-case letters, digits, '-' and '.'"
+    _check_form(text, path, _IS_SUBDOMAIN, SUBDOMAIN_MAX, what)
 
 
 def check_label_value(text: str, path: str) -> None:
     """Check the value of a label, such as a zone."""
-    if len(text) > LABEL_MAX or not _IS_LABEL_VALUE.fullmatch(text):
+    what = "a label's value: letters, digits, '-', '_' and '.'"
+    _check_form(text, path, _IS_LABEL_VALUE, LABEL_MAX, what)
+
+
+def _check_form(text: str, path: str, form: re.Pattern[str], most: int, what: str) -> None:
+    if len(text) > most or not form.fullmatch(text):
+        ends = "a letter or digit at both ends"
+        raise FieldError(path, f"{quoted(text)} is not {what}, at most {most}, {ends}")
+
+
+def check_qualified_name(text: str, path: str) -> None:
+    """Check the key of a label or annotation: a name, perhaps after a domain and ``/``.
+
+    Source: Kubernetes' IsQualifiedName.
+    """
+    prefix, slash, name = text.rpartition("/")
+    if slash and (len(prefix) > SUBDOMAIN_MAX or not _IS_SUBDOMAIN.fullmatch(prefix)):
+        raise FieldError(path, f"{quoted(text)} has no DNS name before the '/'")
+    if not name or len(name) > LABEL_MAX or not _IS_LABEL_VALUE.fullmatch(name):
         raise FieldError(
             path,
-            f"{quoted(text)} is not a label's value: letters, digits, '-', '_' and '.', "
+            f"{quoted(text)} is not a qualified name: letters, digits, '-', '_' and '.', "
             f"at most {LABEL_MAX}, a letter or digit at both ends",
+        )
+
+
+def check_target_port(port: int | str, path: str) -> None:
+    """Check a number, or the name of a port of the pods; 0 and ``""`` mean ``port``.
+
+    Source: Kubernetes' ValidateServicePort, IsValidPortName.
+    """
+    if isinstance(port, int):
+        if port:
+            check_number(port, path)
+    elif port and not (
+        len(port) <= PORT_NAME_MAX
+        and _IS_LABEL.fullmatch(port)
+        and "--" not in port
+        and any(map(str.isalpha, port))
+    ):
+        hint = f": write {port} without quotes" if port.isdigit() else ""
+        raise FieldError(
+            path,
+            f"{quoted(port)} is not a port's name: lower-case letters, digits and single '-', "
+            f"at least one letter, at most {PORT_NAME_MAX}{hint}",
         )
 
 
@@ -63,9 +96,13 @@ def check_number(number: int, path: str, allowed: range = range(1, 65536)) -> No
         raise FieldError(path, f"{number} is not in {allowed[0]}–{allowed[-1]}")
 
 
-def check_word(text: str | None, path: str, words: Collection[str]) -> None:
-    """Check one of a few words; it may be missing or empty."""
-    if text and text not in words:
+def check_word(
+    text: str | None, path: str, words: Collection[str], *, may_be_empty: bool = True
+) -> None:
+    """Check one of a few words; it may be missing, and perhaps empty."""
+    if text is None or (not text and may_be_empty):
+        return
+    if text not in words:
         raise FieldError(path, f"{quoted(text)} is not one of {', '.join(words)}")
 
 
@@ -75,10 +112,7 @@ def check_protocol(protocol: str | None, path: str) -> None:
 
 
 def check_port_name(name: str | None, count: int, names: set[str], path: str) -> None:
-    """Check the name of one of ``count`` ports, and add it to the names of earlier ones.
-
-    A single port needs no name.
-    """
+    """Check a name of one of ``count`` ports, and note it; a single port needs no name."""
     if not name:
         if count > 1:
             raise FieldError(path, "is missing: one of several ports needs a name")

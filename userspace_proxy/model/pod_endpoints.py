@@ -231,19 +231,3 @@ def _read_ports(text: str) -> dict[PodPort, int]:
 
 def _is_port(text: str) -> bool:
     return len(text) <= 5 and text.isascii() and text.isdecimal() and 1 <= int(text) <= 65535
-
-
-__all__ = [
-    "ANNOTATION_PORTS",
-    "PodEndpoint",
-    "PodKey",
-    "PodPort",
-    "PodSelection",
-    "TargetPort",
-    "WirePod",
-    "WireSelectingService",
-    "derive_slices",
-    "is_selecting",
-    "read_pod",
-    "read_selection",
-]

@@ -107,29 +107,6 @@ class WirePod(msgspec.Struct, frozen=True, rename="camel", gc=False):
         return next((c for c in conditions if c.type == type_), WirePodCondition())
 
 
-class _ServicePort(msgspec.Struct, frozen=True, rename="camel", gc=False):
-    port: int | None = None
-    target_port: int | str | None = None
-
-
-class _ServiceSpec(msgspec.Struct, frozen=True, rename="camel", gc=False):
-    ports: list[_ServicePort] | None = None
-
-
-class _WireService(msgspec.Struct, frozen=True, rename="camel", gc=False):
-    spec: _ServiceSpec | None = None
-
-
-def read_targets(service: bytes | memoryview | msgspec.Raw) -> tuple[int | str, ...]:
-    """Return the target ports of a Service: numbers, or names of container ports.
-
-    Raises:
-        FieldError: It isn't a Service.
-    """
-    ports = (decode(service, _WireService).spec or _ServiceSpec()).ports or ()
-    return tuple(port.target_port or port.port or 0 for port in ports)
-
-
 def read_pods(page: bytes) -> tuple[PodState, ...]:
     """Return the pods in a list of the API, by name.
 

@@ -86,13 +86,6 @@ def write_header(
     return _FIXED.pack(_SIGNATURE, _PROXY, kind, len(addresses) + len(field)) + addresses + field
 
 
-def write_local_header(version: ProxyProtocol) -> bytes:
-    """Return the header of a connection that the proxy makes for itself, such as a probe."""
-    if version is ProxyProtocol.V1:
-        return _UNKNOWN
-    return _FIXED.pack(_SIGNATURE, _LOCAL, 0, 0)
-
-
 def read_header(data: bytes) -> Header | None:
     """Return the header at the beginning of what has arrived; None if there is more to come.
 

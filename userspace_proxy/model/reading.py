@@ -14,7 +14,7 @@ from __future__ import annotations
 import datetime
 import functools
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from sys import intern
 
 from ..errors import ConfigError
@@ -24,6 +24,7 @@ from .endpoints import Endpoint, EndpointSlice, SlicePort
 from .names import ServiceKey, SliceKey
 from .nodes import Node
 from .notation import check_label, check_subdomain
+from .notes import Note, NoteKind
 from .quoting import quoted
 from .slice_annotations import Preference, read_preference
 from .wire import (
@@ -82,7 +83,7 @@ def read_slice(
     namespace = namespace_of(wire.metadata)
     preference = read_preference(wire.metadata.annotations)
     endpoints, hints = [], _Hints()
-    notes: list[str] = []
+    notes: list[Note] = []
     for i, item in enumerate(wire.endpoints or ()):
         # Clients use the first address only. Source: discovery.k8s.io/v1, Endpoint.addresses.
         if are_names:
@@ -97,7 +98,7 @@ def read_slice(
             pod = intern(_pod_of(item.target_ref, namespace, f"endpoints[{i}].targetRef"))
         except FieldError as exc:
             if with_pods:
-                notes.append(f"{exc}: {address} has no pod")
+                notes.append(NoteKind.NO_POD(str(exc), address))
         endpoints.append(_endpoint(item, address, preference, hints, hostname, pod))
     made = EndpointSlice(
         key=SliceKey(namespace, name_of(wire.metadata)),
@@ -190,11 +191,14 @@ def read_node(wire: WireNode) -> Node:
             a.address for a in addresses if a.type in ("InternalIP", "ExternalIP")
         ),
         zone=(wire.metadata.labels or {}).get(LABEL_ZONE) or "",
-        pod_networks=valid_networks((wire.spec and wire.spec.pod_cidrs) or ()),
+        pod_networks=tuple(_valid((wire.spec and wire.spec.pod_cidrs) or (), _network)),
         # Source: kube-proxy's NodeEligible; the taint counts whatever its value and effect.
         is_being_deleted=wire.metadata.deletion_timestamp is not None
         or any(taint.key == TAINT_TO_BE_DELETED for taint in taints),
     )
+
+
+_network = functools.partial(ipaddress.ip_network, strict=False)
 
 
 def name_of(metadata: Metadata) -> str:
@@ -217,7 +221,7 @@ class _Hints:
     """The zones and nodes that the hints of one slice name."""
 
     def __init__(self) -> None:
-        self.notes: tuple[str, ...] = ()
+        self.notes: tuple[Note, ...] = ()
         self.zones: set[str] = set()
         self.nodes: set[str] = set()
 
@@ -232,9 +236,7 @@ class _Hints:
         names = [item.name for item in items if item.name]
         new = [name for name in names if name not in found]
         if len(found) + len(new) > HINTED_MAX:
-            self.notes = (
-                f"hints name more than {HINTED_MAX:,} zones or nodes: others are left out",
-            )
+            self.notes = (NoteKind.TOO_MANY_HINTS(HINTED_MAX),)
             return HINTED_OTHERS
         found.update(new)
         return _only(names[0]) if len(names) == 1 else _shared(tuple(names))
@@ -253,32 +255,23 @@ def _shared(names: tuple[str, ...]) -> tuple[str, ...]:
 
 def valid_addresses(texts: Iterable[str | None]) -> tuple[str, ...]:
     """Return the valid addresses, in canonical form."""
-    addresses = []
+    return tuple(_valid(texts, parse_ip))
+
+
+def _valid(texts: Iterable[str | None], parse: Callable[[str], object]) -> Iterator[str]:
     for text in texts:
         try:
-            addresses.append(parse_ip(text or ""))
+            yield str(parse(text or ""))
         except ValueError:
             continue
-    return tuple(addresses)
 
 
-def valid_networks(texts: Iterable[str | None]) -> tuple[str, ...]:
-    """Return the valid networks, in canonical form."""
-    networks = []
-    for text in texts:
-        try:
-            networks.append(str(ipaddress.ip_network(text or "", strict=False)))
-        except ValueError:
-            continue
-    return tuple(networks)
-
-
-def _name_of(addresses: list[str] | None, path: str, notes: list[str]) -> str | None:
+def _name_of(addresses: list[str] | None, path: str, notes: list[Note]) -> str | None:
     """Return the first name; None, and a note, if it is none."""
     try:
         return read_host((addresses or [""])[0])
     except ConfigError as exc:
-        notes.append(f"{path}: {exc}")
+        notes.append(NoteKind.NAME_WRONG(path, str(exc)))
         return None
 
 

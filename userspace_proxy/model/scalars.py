@@ -55,6 +55,17 @@ def read_plain(text: str) -> Scalar:
     return text
 
 
+def read_as_yaml_1_1(text: str) -> Scalar:
+    """Return the value that YAML 1.1 gives a number that :func:`read_plain` refuses.
+
+    Text if it has none there, or is too long.
+    """
+    digits = text.lstrip("+-")
+    if len(digits) > INTEGER_BITS or not set(digits) <= set("01234567") or digits[0] != "0":
+        return text
+    return int(digits, 8) * (-1 if text[0] == "-" else 1)
+
+
 def _decimal(text: str) -> int:
     digits = text.lstrip("+-")
     if len(digits) > 1 and digits[0] == "0":

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from .addresses import parse_ip
-from .annotations import DOMAIN, read_handling
+from .annotations import read_handling
 from .names import ServiceKey
+from .notes import Note, NoteKind
 from .quoting import quoted
 from .reading import LABEL_HEADLESS, name_of, namespace_of, valid_addresses
 from .services import Service, ServicePort, ServiceType
@@ -40,7 +41,7 @@ def read_service(wire: WireService) -> Service:
     handling, handling_notes = read_handling(annotations)
     ports = tuple(_service_port(port, i) for i, port in enumerate(spec.ports or ()))
     if handling.proxy_protocol is not None and all(p.protocol != "TCP" for p in ports):
-        handling_notes += (f"annotation {DOMAIN}proxy-protocol: no port is TCP: no header is sent",)
+        handling_notes += (NoteKind.HEADER_WITHOUT_TCP(),)
     balanced = [item.ip for item in ingress if _is_vip(item)]
     elsewhere = [item.ip for item in ingress if not _is_vip(item)]
     return Service(
@@ -69,13 +70,12 @@ def read_service(wire: WireService) -> Service:
     )
 
 
-def _balancer_notes(spec: WireServiceSpec, assigned: int, balanced: int) -> tuple[str, ...]:
+def _balancer_notes(spec: WireServiceSpec, assigned: int, balanced: int) -> tuple[Note, ...]:
     if spec.type == ServiceType.LOAD_BALANCER and not assigned:
-        return ("no load balancer has given it an address (status.loadBalancer is empty)",)
+        return (NoteKind.NO_BALANCER_ADDRESS(),)
     if balanced <= BALANCED_MAX:
         return ()
-    what = f"status.loadBalancer.ingress: {balanced:,} addresses are listed"
-    return (f"{what}, and the first {BALANCED_MAX} are served",)
+    return (NoteKind.TOO_MANY_BALANCED(balanced, BALANCED_MAX),)
 
 
 def _service_type(text: str | None) -> ServiceType:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from .handling import DEFAULT_HANDLING, Handling
 from .names import ServiceKey
+from .notes import Note
 
 
 class ServiceType(enum.StrEnum):
@@ -60,8 +61,8 @@ class Service:
     """``externalTrafficPolicy: Local``."""
     handling: Handling = DEFAULT_HANDLING
     """What its annotations ask for."""
-    notes: tuple[str, ...] = ()
-    """Fields and annotations that can't be followed, one sentence each."""
+    notes: tuple[Note, ...] = ()
+    """Fields and annotations that can't be followed."""
     proxy_name: str | None = None
     """The label ``service.kubernetes.io/service-proxy-name``; None: it has none."""
     has_headless_label: bool = False

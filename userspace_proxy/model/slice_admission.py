@@ -15,14 +15,16 @@ from collections.abc import Callable, Collection, Sequence
 from .admission import check_metadata
 from .fields import FieldErrors
 from .notation import (
+    PROTOCOLS,
     check_address,
     check_family,
     check_label,
     check_label_value,
     check_number,
     check_port_name,
-    check_protocol,
+    check_qualified_name,
     check_subdomain,
+    check_word,
 )
 from .quoting import quoted
 from .reading import LABEL_SERVICE_NAME
@@ -68,11 +70,7 @@ def check_slice(wire: WireEndpointSlice) -> None:
 
 
 def check_slice_ports(ports: Collection[WireSlicePort], path: str) -> None:
-    """Check the ports of a slice or of a subset of an Endpoints object.
-
-    Raises:
-        FieldError: With all errors.
-    """
+    """Check the ports of a slice or of a subset of an Endpoints object; one error has all."""
     _check_count(ports, path, PORTS_MAX)
     errors = FieldErrors()
     names: set[str] = set()
@@ -82,7 +80,10 @@ def check_slice_ports(ports: Collection[WireSlicePort], path: str) -> None:
             if port.port is not None:
                 check_number(port.port, f"{here}.port")
         with errors:
-            check_protocol(port.protocol, f"{here}.protocol")
+            check_word(port.protocol, f"{here}.protocol", PROTOCOLS, may_be_empty=False)
+        with errors:
+            if port.app_protocol is not None:
+                check_qualified_name(port.app_protocol, f"{here}.appProtocol")
         with errors:
             check_port_name(port.name, len(ports), names, f"{here}.name")
     errors.raise_found()
@@ -120,9 +121,8 @@ def _check_hints(
     names: set[str] = set()
     for i, hint in enumerate(hints):
         name, here = hint.name or "", f"{path}[{i}].name"
-        if not name:
-            raise FieldError(here, "is missing")
-        check_name(name, here)
+        if name:
+            check_name(name, here)
         if name in names:
             raise FieldError(here, f"{quoted(name)} is already listed")
         names.add(name)

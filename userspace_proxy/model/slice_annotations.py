@@ -17,6 +17,7 @@ from .annotations import (
     unknown_notes,
 )
 from .endpoints import DEFAULT_WEIGHT
+from .notes import Note, NoteKind
 from .quoting import quoted
 
 # Source: Cilium, pkg/annotation: EndpointSliceWeight, an unsigned number of 16 bits.
@@ -30,21 +31,18 @@ class Preference(NamedTuple):
 
     weight: int = DEFAULT_WEIGHT
     priority: int = 0
-    notes: tuple[str, ...] = ()
-    """What can't be followed, one sentence each."""
+    notes: tuple[Note, ...] = ()
+    """What can't be followed."""
 
 
 _NONE = Preference()
 
 
 def read_preference(annotations: Mapping[str, str | None] | None) -> Preference:
-    """Return the weight and the priority of all endpoints of an object.
-
-    An empty value means the same as none.
-    """
+    """Return weight and priority of all endpoints of an object; an empty value is none."""
     if not annotations:
         return _NONE
-    notes: list[str] = []
+    notes: list[Note] = []
     weight = _read(annotations, ANNOTATION_WEIGHT, notes)
     if weight is None:
         weight = _read(annotations, ANNOTATION_CILIUM_WEIGHT, notes)
@@ -56,12 +54,13 @@ def read_preference(annotations: Mapping[str, str | None] | None) -> Preference:
     )
 
 
-def _read(annotations: Mapping[str, str | None], key: str, notes: list[str]) -> int | None:
+def _read(annotations: Mapping[str, str | None], key: str, notes: list[Note]) -> int | None:
     text = annotations.get(key)
     if not text:
         return None
     # A length, because Python refuses to read very long numbers.
     if text.isascii() and text.isdecimal() and len(text) <= len(str(MAX)) and int(text) <= MAX:
         return int(text)
-    notes.append(f"annotation {key}: {quoted(text)} is not in 0–{MAX}: it has no effect")
+    why = f"{quoted(text)} is not in 0–{MAX}"
+    notes.append(NoteKind.ANNOTATION_WRONG(key, why, "it has no effect"))
     return None

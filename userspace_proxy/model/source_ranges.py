@@ -17,6 +17,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping, Sequence
 
+from .notes import Note, NoteKind
 from .quoting import quoted
 
 ANNOTATION_SOURCE_RANGES = "service.beta.kubernetes.io/load-balancer-source-ranges"
@@ -32,25 +33,23 @@ A socket filter takes 4,096 instructions (BPF_MAXINSNS), and an IPv4 network up 
 
 def read_source_ranges(
     texts: Sequence[str], annotations: Mapping[str, str | None]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the networks in canonical form, and notes, one sentence each.
+) -> tuple[tuple[str, ...], tuple[Note, ...]]:
+    """Return the networks in canonical form, and notes.
 
     No networks admit all clients. If a range is invalid, or there are too many, :data:`NO_CLIENT`
     is among them.
     """
     if not texts and (annotations.get(ANNOTATION_SOURCE_RANGES) or "").strip():
-        note = f"annotation {ANNOTATION_SOURCE_RANGES} is ignored, as in kube-proxy"
-        return (), (f"{note}: write spec.loadBalancerSourceRanges",)
+        return (), (NoteKind.RANGES_IN_ANNOTATION(),)
     if len(texts) > RANGES_MAX:
-        what = f"spec.loadBalancerSourceRanges: {len(texts):,} networks are listed"
-        return NO_CLIENT, (f"{what}, and {RANGES_MAX:,} are allowed: no client is admitted",)
+        return NO_CLIENT, (NoteKind.TOO_MANY_RANGES(len(texts), RANGES_MAX),)
     networks: dict[str, None] = {}
     notes = []
     for text in texts:
         try:
             networks[parse_range(text.strip(), strict=False)] = None
         except ValueError as exc:
-            notes.append(f"spec.loadBalancerSourceRanges: {exc}: no client is admitted")
+            notes.append(NoteKind.RANGE_WRONG(str(exc)))
     if notes:
         networks.update(dict.fromkeys(NO_CLIENT))
     return tuple(networks), tuple(notes)

@@ -23,6 +23,8 @@ from ..errors import InputError
 class _Wire(msgspec.Struct, frozen=True, rename="camel", gc=False):
     IGNORED: ClassVar[frozenset[str] | None] = frozenset()
     """The API's other fields, for ``fields``; None if they aren't checked."""
+    CHECKED: ClassVar[frozenset[str]] = frozenset()
+    """Fields without effect that are read because the API server checks them."""
 
 
 class Metadata(_Wire, frozen=True):
@@ -31,8 +33,6 @@ class Metadata(_Wire, frozen=True):
     IGNORED = frozenset(
         {
             "deletionGracePeriodSeconds",
-            "finalizers",
-            "generateName",
             "generation",
             "managedFields",
             "ownerReferences",
@@ -40,6 +40,8 @@ class Metadata(_Wire, frozen=True):
             "uid",
         }
     )
+
+    CHECKED = frozenset({"finalizers", "generateName"})
 
     name: str | None = None
     namespace: str | None = None
@@ -49,17 +51,21 @@ class Metadata(_Wire, frozen=True):
     labels: dict[str, str | None] | None = None
     annotations: dict[str, str | None] | None = None
     continue_: str | None = msgspec.field(default=None, name="continue")
+    generate_name: str | None = None
+    finalizers: list[str] | None = None
 
 
 class WireServicePort(_Wire, frozen=True):
     """An item of ``spec.ports`` of a Service."""
 
-    IGNORED = frozenset({"appProtocol", "targetPort"})
+    CHECKED = frozenset({"appProtocol", "targetPort"})
 
     name: str | None = None
     port: int | None = None
     protocol: str | None = None
     node_port: int | None = None
+    target_port: int | str | None = None
+    app_protocol: str | None = None
 
 
 class _ClientIP(_Wire, frozen=True):
@@ -73,7 +79,7 @@ class _SessionAffinityConfig(_Wire, frozen=True):
 class WireServiceSpec(_Wire, frozen=True):
     """``spec`` of a Service."""
 
-    IGNORED = frozenset({"loadBalancerClass", "loadBalancerIP", "publishNotReadyAddresses"})
+    CHECKED = frozenset({"loadBalancerClass", "loadBalancerIP", "publishNotReadyAddresses"})
 
     type: str | None = None
     cluster_ip: str | None = msgspec.field(default=None, name="clusterIP")
@@ -92,6 +98,9 @@ class WireServiceSpec(_Wire, frozen=True):
     ip_family_policy: str | None = None
     external_name: str | None = None
     traffic_distribution: str | None = None
+    publish_not_ready_addresses: bool | None = None
+    load_balancer_class: str | None = None
+    load_balancer_ip: str | None = msgspec.field(default=None, name="loadBalancerIP")
 
 
 class WireIngress(_Wire, frozen=True):
@@ -167,11 +176,12 @@ class WireEndpoint(_Wire, frozen=True):
 class WireSlicePort(_Wire, frozen=True):
     """An item of ``ports`` of a slice."""
 
-    IGNORED = frozenset({"appProtocol"})
+    CHECKED = frozenset({"appProtocol"})
 
     name: str | None = None
     port: int | None = None
     protocol: str | None = None
+    app_protocol: str | None = None
 
 
 class WireEndpointSlice(_Wire, frozen=True):

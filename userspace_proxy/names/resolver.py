@@ -23,7 +23,7 @@ from .index import NameIndex
 from .question import Question, parse_question, pod_address
 from .records import Code, DnsAnswer, Record, RecordType
 from .reverse import REVERSE_ZONES, address_of
-from .targets import Alias, EndpointTargets, Pick, PodTarget, PortTargets, Reach, Targets
+from .targets import Alias, EndpointTargets, Pick, PortTargets, Reach, Targets, pod_target
 
 CLUSTER_DOMAIN = "cluster.local"
 """kubeadm's default."""
@@ -119,7 +119,7 @@ class ServiceNames:
         address = pod_address(question.name) if question.kind == "pod" else None
         if address is None:
             return None
-        return PodTarget(f"{question.name}.{question.namespace}.pod.{self._zone}", address)
+        return pod_target(f"{question.name}.{question.namespace}.pod.{self._zone}", address)
 
     def _targets_of(self, index: NamedEndpoints, question: Question) -> Targets | None:
         service = index.state.service

@@ -70,33 +70,6 @@ class Alias(Targets):
         self.alias = name
 
 
-class PodTarget(Targets):
-    """The address in the name of a pod."""
-
-    def __init__(self, owner: str, ip: str) -> None:
-        self._owner = owner
-        self._ip = ip
-
-    def __len__(self) -> int:
-        return 1
-
-    def count_ports(self) -> int:
-        """Part of Targets."""
-        return 1
-
-    def ports_at(self, position: int) -> Sequence[NamedPort]:
-        """Part of Targets."""
-        return [(NamedPort(self._owner, 0),)[position]]
-
-    def addresses(self, _pick: Pick) -> Sequence[NamedAddress]:
-        """Part of Targets."""
-        return [NamedAddress(self._owner, self._ip)]
-
-    def ips(self, _pick: Pick, *, is_ipv6: bool) -> Sequence[str]:
-        """Part of Targets."""
-        return [self._ip] if (":" in self._ip) is is_ipv6 else []
-
-
 class EndpointTargets(Targets):
     """Endpoints of a Service, each with a name of its own, or one that it shares with others."""
 
@@ -185,3 +158,8 @@ class PortTargets(Targets):
                 yield ip, port.port
             else:
                 yield self._reach(Frontend(ip, port.port, Protocol(port.protocol)))
+
+
+def pod_target(owner: str, ip: str) -> Targets:
+    """Return the address in the name of a pod; it has one port, without a number."""
+    return PortTargets(owner, [[ServicePort("", 0, "")]], 1, [ip], None)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..causes.cause import Cause
+from ..causes.notes import cause_of, no_node_address, no_range_of_family
 from ..causes.services import (
     balanced_elsewhere,
     external_ip_off,
     first_notes,
-    not_followed,
     too_many_external_ips,
     too_many_frontends_in_namespace,
 )
@@ -102,7 +102,7 @@ def claims_of(service: Service, facts: NodeFacts, *, is_left_out: bool = False) 
         for of_all in families:
             ports.extend(_claims(service, port, of_all))
     ports.sort(key=lambda claim: claim.key)
-    notes = first_notes(map(not_followed, service.notes))
+    notes = first_notes(map(cause_of, service.notes))
     ignored = (*left_out, *unsupported_ports(service))
     # Without steering the proxy is one of the programs that listen at its addresses.
     is_alone = not left_out and not facts.allow_loopback_endpoints
@@ -250,12 +250,8 @@ def _notes(service: Service, family: IPFamily, facts: NodeFacts) -> Iterator[Cau
     ips = of_family(service.load_balancer_ips, family)
     ranges = service.load_balancer_source_ranges
     if ips and ranges and not of_family(ranges, family):
-        yield not_followed(
-            f"{family} clients of the load balancer aren't limited: no source range is {family}"
-        )
+        yield no_range_of_family(str(family))
 
 
 def _no_node_port(port: ServicePort, family: IPFamily) -> Cause:
-    return not_followed(
-        f"node port {port.node_port} is not served: this node has no {family} address for it"
-    )
+    return no_node_address(port.node_port, str(family))

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Set
 from dataclasses import replace
 
 from ..causes.cause import Cause
-from ..causes.services import first_notes, of_slice
+from ..causes.notes import cause_of
+from ..causes.services import first_notes
 from ..causes.slices import (
     some_lack_port,
     too_many_at_all_ports,
@@ -203,7 +204,11 @@ def _lacking(state: ServiceState, index: EndpointIndex, claim: PortClaim) -> tup
 def slice_notes(state: ServiceState, family: IPFamily) -> tuple[Cause, ...]:
     """Return what the slices of a family ask for and don't get."""
     slices = [item for item in state.slices if item.family is family]
-    written = (of_slice(item.key, note) for item in slices for note in item.notes)
+    written = (
+        cause_of(note).replace(within=f"EndpointSlice {item.key}")
+        for item in slices
+        for note in item.notes
+    )
     return first_notes(itertools.chain(name_notes(slices), written))
 
 

@@ -6,10 +6,9 @@ A link leads to a child process without privileges, over a channel that passes s
 or to the caller's own loop, where commands are plain calls.
 """
 
-from .group import Group
+from .group import Group, Totals
 from .listener import Answer, Listener, PortPool, Wanted
 from .plane import Plane
-from .totals import Totals
 from .workers import PlaneState, WorkerState, default_workers
 
 __all__ = [

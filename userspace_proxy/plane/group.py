@@ -16,6 +16,7 @@ from ..dataplane import Waiting
 from ..facts import (
     GAUGES,
     STREAKS,
+    TIMES_BOUNDS_S,
     CounterTable,
     Durations,
     EndpointCounters,
@@ -178,8 +179,8 @@ class Group(CounterTable):
             self.out_of_ports_at = now
         if new_of["out_of_client_ports"] > 0:
             self.out_of_client_ports_at = now
-        add_durations(self.connect_times, report.connect_times)
-        add_durations(self.first_byte_times, report.first_byte_times)
+        _add_durations(self.connect_times, report.connect_times)
+        _add_durations(self.first_byte_times, report.first_byte_times)
         for mistake, new in report.client_mistakes.items():
             _add_streak(self.client_mistakes.setdefault(mistake, Streak()), new, now)
         open_of = self._open.setdefault(worker, {})
@@ -299,8 +300,30 @@ class Group(CounterTable):
         return dials.succeeded_at >= 0 and not dials.is_on
 
 
-def add_durations(durations: Durations, report: DurationReport | None) -> None:
-    """Add what a worker reports of durations."""
+class Totals:
+    """What workers have counted for all Service ports together, former ones included.
+
+    The sums never fall, whatever Service ports and endpoints go: metrics rely on that.
+    """
+
+    def __init__(self) -> None:
+        self.counters = GroupCounters()
+        self.endpoints = EndpointCounters()
+        """Over all endpoints; ``GAUGES`` aren't meaningful, as they aren't corrected when a worker
+        ends."""
+        self.connect_times = Durations(TIMES_BOUNDS_S)
+        self.first_byte_times = Durations(TIMES_BOUNDS_S)
+
+    def add(self, report: GroupReport) -> None:
+        """Add what a worker has counted for one group."""
+        self.counters.add(report.figures)
+        _add_durations(self.connect_times, report.connect_times)
+        _add_durations(self.first_byte_times, report.first_byte_times)
+        for each in report.endpoints:
+            self.endpoints.add(each.figures)
+
+
+def _add_durations(durations: Durations, report: DurationReport | None) -> None:
     if report is not None:
         durations.merge(report.counts, report.seconds)
 

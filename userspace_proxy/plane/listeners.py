@@ -271,7 +271,6 @@ class Listeners:
         return chosen
 
     def _move(self, listener: Listener, group: Group) -> None:
-        """Have a listener serve another group's clients."""
         del self._by_group[listener.group][listener.key]
         self._by_group[group][listener.key] = listener
         listener.group = group

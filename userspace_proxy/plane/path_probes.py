@@ -3,15 +3,13 @@
     schedule ──due──▶ connect ──answered, refused, unreachable, 1 s of silence──▶ note, next time
 
 Rule 1: there is no task per endpoint: one timer begins probes, one epoll sees them end.
-Rule 2: a connection that is answered is closed at once and carries no byte. It ends with a FIN, as
-the kubelet's probes do, because servers take a RST for a fault; but with a RST where there are so
-many that sockets in TIME_WAIT, and what connection tracking keeps of them, would fill tables.
+Rule 2: the program that listens never learns of a probe: servers log, count and block clients that
+connect and say nothing.
 Rule 3: a shortage of this process or node says nothing about an endpoint.
 """
 
 from __future__ import annotations
 
-import _socket
 import asyncio
 import math
 import random
@@ -29,9 +27,6 @@ Note = Callable[[SocketAddress, DialFailure | None], None]
 DEADLINE_S = 1.0
 MAX_UNDER_WAY = 512
 """Of these a namespace has at most as many as are left for others, so one alone has 256."""
-CLEAN_ENDS_MAX = 300
-"""With more endpoints probes end with a RST. So many cause 12,000 sockets in TIME_WAIT, for a
-minute each, and 24,000 entries of connection tracking, for two."""
 
 
 class PathProbes:
@@ -100,17 +95,13 @@ class PathProbes:
             self._timer, self._timer_at = self._loop.call_later(at - now, self._begin_due), at
 
     def _begin(self, endpoint: SocketAddress, now: float) -> None:
-        is_one_of_many = len(self.schedule) > CLEAN_ENDS_MAX
-        if failed := self._dials.begin(endpoint, ends_with_reset=is_one_of_many):
+        if failed := self._dials.begin(endpoint):
             self._take(endpoint, failed, now)
 
-    def _ended(
-        self, endpoint: SocketAddress, failed: DialFailure | None, _sock: _socket.socket
-    ) -> None:
+    def _ended(self, endpoint: SocketAddress, failed: DialFailure | None) -> None:
         self._take(endpoint, failed, self._reactor.clock())
 
     def _take(self, endpoint: SocketAddress, failed: DialFailure | None, now: float) -> None:
-        """Take the result of a probe."""
         is_shortage = failed is not None and failed.failure in SHORTAGES
         self.schedule.finished(endpoint, now, has_failed=failed is not None and not is_shortage)
         self._sleep(now)

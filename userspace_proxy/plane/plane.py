@@ -28,7 +28,7 @@ from ..errors import ListenError
 from ..facts.connection import ConnectionFilter
 from ..model.serving import Serving
 from ..policy.locality import Networks
-from .group import Group, GroupUpdate
+from .group import Group, GroupUpdate, Totals
 from .link import LocalLink
 from .listener import Answer, Listener, Wanted
 from .listeners import Listeners
@@ -51,7 +51,6 @@ from .messages import (
     ToWorker,
     WaitBegan,
 )
-from .totals import Totals
 from .watchdog import LOOK_S
 from .workers import PlaneState, WorkerSlot, WorkerState
 

@@ -20,7 +20,7 @@ from typing import Protocol
 from ..child import pause_before_start
 from ..dataplane import MemoryState, Tuning
 from ..log_fields import FieldLogger
-from .group import GroupUpdate
+from .group import GroupUpdate, Totals
 from .link import Link
 from .log_sender import current_levels
 from .merging import Merging
@@ -36,7 +36,6 @@ from .messages import (
     Status,
     ToWorker,
 )
-from .totals import Totals
 from .watchdog import HUNG_IN_START_S, HUNG_S
 
 _log = FieldLogger("userspace_proxy.dataplane")

@@ -6,13 +6,12 @@ from collections.abc import Iterable
 
 from ..causes import names
 from ..causes.cause import Cause
-from ..causes.services import not_followed
+from ..causes.notes import cause_of
 from ..cluster import ServiceState
 from ..cluster.from_names import USES_MAX
-from ..cluster.name_requests import bug_note, read_request
+from ..cluster.name_requests import ANNOTATION, read_request
 from ..cluster.name_shares import NAMESPACE_MAX, NODE_MAX
 from ..model import EndpointSlice, IPFamily, ServicePort
-from ..model.annotations import DOMAIN, first_note
 from ..model.endpoint_names import (
     NAMES_MAX,
     NameProblem,
@@ -20,6 +19,7 @@ from ..model.endpoint_names import (
     NameState,
     ResolvedSlice,
 )
+from ..model.notes import Note, NoteKind
 
 NEEDS_PROXY = "an endpoint by name"
 """Why a Service stays on the userspace path: the kernel asks nothing before it dials."""
@@ -32,7 +32,7 @@ def why_no_name_serves(state: ServiceState, port: ServicePort, family: IPFamily)
     named = [item for item in state.slices if isinstance(item, ResolvedSlice | NameSlice)]
     if not named:
         if mistake := _mistake(state):
-            return not_followed(mistake)
+            return cause_of(mistake)
         if state.service.selector:
             return None
         if not state.service.handling.names:
@@ -71,21 +71,20 @@ def needs_nodes(state: ServiceState) -> bool:
     )
 
 
-def _mistake(state: ServiceState) -> str:
-    """Return why no name gives a Service an endpoint; empty if it isn't a mistake or a bug."""
-    if bug := bug_note(state.service):
+def _mistake(state: ServiceState) -> Note | None:
+    """Return why no name gives a Service an endpoint; None if it isn't a mistake or a bug."""
+    own = state.service.notes
+    if bug := next((note for note in own if note.kind is NoteKind.NAMES_BUG), None):
         return bug
     # Of a Service with a selector, slices are its pods', also without endpoints.
     if any(item.endpoints or state.service.selector for item in state.slices):
-        return ""
+        return None
     request = read_request(state)
-    notes = (*state.service.notes, *(request.notes if request is not None else ()))
-    return first_note("endpoints", notes) or next(filter(_is_misspelt, notes), "")
-
-
-def _is_misspelt(note: str) -> bool:
-    """Return whether a note is about an annotation that was probably meant to be this one."""
-    return f"(did you mean {DOMAIN}endpoints?)" in note
+    notes = (*own, *(request.notes if request is not None else ()))
+    about = [note for note in notes if note.about == ANNOTATION]
+    # Of an annotation that was probably meant to be this one.
+    misspelt = [note for note in notes if ANNOTATION in note.params]
+    return next(iter((*about, *misspelt)), None)
 
 
 def _has(item: EndpointSlice, port: ServicePort) -> bool:

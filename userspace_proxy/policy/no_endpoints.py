@@ -26,7 +26,7 @@ from ..causes.slices import (
     slice_empty,
 )
 from ..model import CauseCode, IPFamily, Service, ServicePort
-from ..model.mirroring import note_not_mirrored
+from ..model.notes import NoteKind
 from .endpoint_index import EndpointIndex
 from .usable import EndpointState, EndpointVerdict, Scope
 
@@ -70,8 +70,9 @@ def _no_slice(service: Service, family: IPFamily, index: EndpointIndex) -> Cause
     key = service.key
     if index.slices:
         return no_slice_of_family(key, str(family), str(index.slices[0].family))
-    if note := note_not_mirrored(service.notes):
-        return not_mirrored(key, key.name, note)
+    for note in service.notes:
+        if note.kind is NoteKind.NOT_TO_MIRROR:
+            return not_mirrored(key, key.name, str(note.params[1]))
     if service.selector:
         return no_slice(key, _selector_shown(service))
     return no_slice_nor_selector(key, key.name)

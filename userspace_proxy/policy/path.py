@@ -10,9 +10,8 @@ from collections.abc import Container, Iterable, Sequence
 from typing import NamedTuple
 
 from ..causes.cause import Cause
-from ..causes.services import not_followed
+from ..causes.notes import kernel_path_unused, path_not_allowed
 from ..model import Balance, DataPath, Handling
-from ..model.annotations import DOMAIN
 
 
 class PathDecision(NamedTuple):
@@ -54,9 +53,7 @@ def choose_path(
     asked = handling.path if handling.path in allowed else None
     note = None
     if asked is not handling.path:
-        note = not_followed(
-            f"annotation {DOMAIN}path is ignored: --allow-paths does not contain {handling.path}"
-        )
+        note = path_not_allowed(str(handling.path))
     path = asked or default
     if path is DataPath.USERSPACE:
         if asked is None and note is None:
@@ -72,7 +69,7 @@ def choose_path(
     why = f"{needs} needs the proxy" if needs else no_kernel_path
     # Auto leaves the choice to the proxy.
     if asked is DataPath.KERNEL:
-        note = not_followed(f"path kernel is not used: {why}")
+        note = kernel_path_unused(why)
     return PathDecision(DataPath.USERSPACE, why, note)
 
 

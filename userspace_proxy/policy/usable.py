@@ -13,6 +13,7 @@ policy ``Local`` on which of them are on this node; so a client keeps its endpoi
 
 from __future__ import annotations
 
+import collections
 import enum
 import functools
 import heapq
@@ -239,12 +240,12 @@ def count_local_ready(slices: Iterable[EndpointSlice], facts: NodeFacts) -> int:
     Source: kube-proxy's LocalReadyEndpoints: each address counts once. There each family
     counts separately; a pod of both families is one endpoint, so the larger count is used.
     """
-    ips: dict[IPFamily, set[str]] = {family: set() for family in IPFamily}
-    for item in slices:
-        ips[item.family].update(
-            e.ip for e in item.endpoints if e.ready and e.weight and _is_local(e, facts)
-        )
-    return max(map(len, ips.values()))
+    counts = collections.Counter(dict.fromkeys(IPFamily, 0))
+    listed = ((SocketAddress(e.ip, 0), e) for item in slices for e in item.endpoints)
+    for address, endpoint in _merge(listed, facts).items():
+        is_ready = endpoint.ready and endpoint.weight and _is_local(endpoint, facts)
+        counts[IPFamily.of(address.ip)] += bool(is_ready)
+    return max(counts.values())
 
 
 def _merge(
@@ -252,10 +253,11 @@ def _merge(
 ) -> dict[SocketAddress, Endpoint]:
     """Collect every address once; where slices disagree, the better condition wins.
 
-    While an endpoint moves between slices it is in both for a moment, and the
-    stale copy must not remove it.
+    While an endpoint moves between slices it is in both for a moment, and the stale copy must not
+    remove it. Where a pod has got the address of one that still terminates, it is the new pod's.
 
-    Source: kube-proxy's endpointslicecache.go, which prefers the copy that is on this node.
+    Source: kube-proxy's endpointslicecache.go, which prefers the copy that is on this node; since
+    kubernetes PR 135593 one that isn't terminating wins, whatever else it is.
     """
     merged: dict[SocketAddress, Endpoint] = {}
     for address, endpoint in listed:
@@ -288,7 +290,7 @@ def _bounded(
 
 def _rank(endpoint: Endpoint, facts: NodeFacts) -> tuple[bool, bool, bool, bool]:
     is_local = _is_local(endpoint, facts)
-    return endpoint.ready, endpoint.serving, endpoint.terminating, is_local
+    return not endpoint.terminating, endpoint.ready, endpoint.serving, is_local
 
 
 def _why_refused(

@@ -27,8 +27,7 @@ from ..log_fields import FieldLogger
 from ..model import ServiceKey
 from ..model.annotations import DOMAIN
 from ..sources import Happening, Source
-from ..sources.base import Pause, Rest, pause
-from ..sources.leases import DURATION_S, Lease, Leases
+from ..sources.base import DURATION_S, Lease, Leases, Pause, Rest, pause
 from .lease_notes import (
     HOLDER,
     NODE_PREFIX,

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from ..model import ServiceKey
-from ..sources.leases import Lease
+from ..sources.base import Lease
 
 NODE_PREFIX = "node."
 HOLDER = "holder"

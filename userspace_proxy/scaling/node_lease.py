@@ -18,8 +18,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 
 from ..model import ServiceKey
-from ..sources.base import Pause, pause
-from ..sources.leases import Lease, Leases
+from ..sources.base import Lease, Leases, Pause, pause
 from .lease_notes import NODE_PREFIX, NodeAnswer, NodeReport, Round, write_report
 from .promises import PROMISE_S, Promises
 from .usage import Usage

@@ -59,11 +59,7 @@ class _Sleep:
 
 
 class Promises:
-    """What one node has promised about its Services.
-
-    Args:
-        file: None: the next process doesn't know of promises.
-    """
+    """What one node has promised about its Services; the next process knows it from a file."""
 
     def __init__(
         self,

@@ -6,26 +6,35 @@
 
 Rule 1: nothing is published before everything was read once.
 Rule 2: a source that can't read publishes nothing, so the last snapshot stays in force.
+
+A source of a cluster also has what the proxies of all nodes share: Leases, which one proxy writes
+and others read.
+
+Rule 3: a write names the version that was read, so of two writers the second one fails.
+Rule 4: what fails is a SourceError; a caller tries again.
+
+Source: coordination.k8s.io/v1, Lease.
 """
 
 from __future__ import annotations
 
 import abc
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..cluster import Snapshot
 from ..facts import RejectedFacts
 from ..model import ServiceKey, Workload
-from .leases import Leases
 
 Pause = Callable[[float], Awaitable[None]]
 """Returns after that many seconds; tests pass one that they control."""
 pause: Pause = asyncio.sleep  # noqa: TID251 - polling, and waits before a retry
 Publish = Callable[[Snapshot], None]
 """Cheap, never raises; called in the event loop's thread."""
+DURATION_S = 45
+"""A holder that hasn't renewed its Lease for that time has lost it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +82,49 @@ Agree = Callable[[], Awaitable[bool]]
 """Returns whether all nodes agree now that a workload has no clients."""
 
 
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One Lease, as it was read or is to be written."""
+
+    name: str
+    holder: str = ""
+    """The proxy that has it; empty: none."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """Annotations of this proxy, without their domain."""
+    version: str = ""
+    """Empty: it doesn't exist yet."""
+
+
+class Leases(abc.ABC):
+    """The Leases of the proxies of one cluster; what can't be read or written is a SourceError."""
+
+    node_name: str
+    """The node of this proxy."""
+
+    @abc.abstractmethod
+    async def read(self, name: str) -> Lease | None:
+        """Return a Lease; None if there is none of that name."""
+
+    @abc.abstractmethod
+    async def write(self, lease: Lease) -> Lease | None:
+        """Write a Lease, and return it with its version; None if it has changed since."""
+
+    @abc.abstractmethod
+    async def read_all(self) -> Sequence[Lease]:
+        """Return all of them, in no order."""
+
+    @abc.abstractmethod
+    def follow(self, name: str) -> AsyncIterator[Lease]:
+        """Yield a Lease as it is, and after each change, until the server ends that.
+
+        It is an error, too, if nothing was heard of the server for long.
+        """
+
+    @abc.abstractmethod
+    async def nodes(self) -> frozenset[str]:
+        """Return the names of all Nodes of the cluster."""
+
+
 class Source(abc.ABC):
     """Provides Services and the objects that belong to them."""
 
@@ -87,11 +139,7 @@ class Source(abc.ABC):
         return self.location
 
     def check(self) -> None:  # noqa: B027 - most sources can always begin
-        """Check whether reading can begin, before anything else is set up; blocks shortly.
-
-        Raises:
-            SourceError: As :meth:`run` would.
-        """
+        """Raise SourceError as :meth:`run` would, before all else is set up; blocks shortly."""
 
     def resume(self, snapshot: Snapshot) -> None:  # noqa: B027 - most sources needn't
         """Begin with the Services of an earlier run; call it before :meth:`run`.

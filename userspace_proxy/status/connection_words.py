@@ -35,11 +35,7 @@ def level_of(one: ConnectionFacts) -> Level | None:
 
 
 def line_of(one: ConnectionFacts, columns: int = 0) -> str:
-    """Return a line, without its end.
-
-    Args:
-        columns: What is longer wraps below its own text; 0: it doesn't.
-    """
+    """Return a line, without its end; one longer than ``columns`` is wrapped, unless they are 0."""
     level = level_of(one)
     mark = IGNORED_MARK if level is None else MARKS[level]
     way = " → ".join(filter(None, (client_of(one), one.service, one.endpoint)))

@@ -9,8 +9,8 @@
 
 Rule 1: a series never appears twice, whatever the view contains, because Prometheus would discard
 the whole scrape.
-Rule 2: labels are names from the plan, never of clients, so the size of the cluster bounds their
-number.
+Rule 2: labels are names from the plan, so the size of the cluster bounds their number. Only those
+of :func:`edge_family` are clients: as many as its table, which is bounded (``facts.edges``).
 Rule 3: the sums of the node are there from the start, at 0, so that Prometheus sees the first
 increment of each; alerts use them. The series of a Service port appear with its first client, and
 those that are rarely needed when they aren't 0: most Services of a cluster never have a client on
@@ -19,6 +19,7 @@ this node.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from operator import attrgetter
@@ -33,22 +34,23 @@ from ..facts import (
     PortFigures,
     StatusFacts,
     Times,
+    TotalsFacts,
     Traffic,
     figures_of,
 )
-from ..model import CauseCode
+from ..facts.edges import EDGES_MAX, EdgesFacts
+from ..model import CauseCode, DataPath, ServiceKey
 from ..model.causes import DIAL_CAUSES
 from ..policy.usable import EndpointState
-from .demand import demand_family
 from .exposition import Buckets, Family, counter, gauge, histogram, labels_text
 from .node_families import PREFIX, node_families
-from .path_families import path_families
 
 PORT_LABELS = ("namespace", "service", "port", "protocol", "family", "side")
 """``side`` is absent except for frontends with a policy of their own; sums over a Service port are
 right without it."""
 ENDPOINT_STATES = ("ready", "not_ready", "terminating", "ejected", "refused", "not_used")
 """``not_used``: traffic policy or hints keep this node's clients from it."""
+_CLIENT_LABELS = ("namespace", "service", "port", "client")
 
 # Values of the table by name, all at once.
 _SCALARS = {name: one for name, one in figures_of(PortFigures).items() if one.kind != "histogram"}
@@ -71,7 +73,7 @@ def families_of(view: StatusFacts, detail: Detail) -> Iterator[Family]:
     if detail == "node":
         return
     yield _ignored(view.ignored)
-    yield demand_family(view)
+    yield _demand(view)
     yield from path_families(_by_labels(p for p in view.ports if not p.has_default_path))
     used = _by_labels(filter(_has_had_clients, view.ports))
     yield from _port_families(used)
@@ -240,3 +242,81 @@ def _port_labels(port: PortFacts) -> tuple[str, ...]:
     key = port.plan.key
     namespace, service, name = key.name
     return namespace, service, name, port.plan.protocol, str(key.family), key.side
+
+
+def path_families(ports: Mapping[str, PortFacts]) -> Iterator[Family]:
+    """Return the metrics of Service ports, by their labels, that are on the kernel path or were."""
+    yield gauge(
+        f"{PREFIX}service_port_path",
+        "1 for a Service port whose new connections don't pass through the proxy; "
+        "kernel_path_connections counts them",
+        [
+            (f'{labels[:-1]},path="{port.path}"}}', 1.0)
+            for labels, port in ports.items()
+            if port.path is not DataPath.USERSPACE
+        ],
+    )
+    yield counter(
+        f"{PREFIX}kernel_path_connections",
+        figures_of(TotalsFacts)["kernel_connections"].help,
+        [
+            (labels, port.kernel_connections)
+            for labels, port in ports.items()
+            # As other counters of a Service port: from its first client on.
+            if port.kernel_connections
+        ],
+    )
+
+
+def edge_family(edges: EdgesFacts) -> Family:
+    """Return a series for each client of each Service port; families and sides are added up."""
+    counts: Counter[str] = Counter()
+    for edge in edges.edges:
+        namespace, _, rest = edge.service.partition(" ")[0].partition("/")
+        service, _, port = rest.partition(":")
+        client = edge.client_pod or edge.client
+        counts[labels_text(_CLIENT_LABELS, (namespace, service, port, client))] += edge.connections
+    counts[labels_text(("client",), ("other",))] = edges.others
+    text = (
+        "Connections (UDP: flows) by client, a pod of a Service or an address, refused ones "
+        f"included; at most {EDGES_MAX} series, and one for all other clients"
+    )
+    return counter(f"{PREFIX}client_connections", text, counts.items())
+
+
+def demand_of(view: StatusFacts) -> Mapping[ServiceKey, int]:
+    """Return the demand of every Service that holds connections; 0 for those without."""
+    holding = {port.plan.key.name.service for port in view.ports if port.hold_s is not None}
+    return {key: view.demand.get(key, 0) for key in sorted(holding)}
+
+
+def render_demand(view: StatusFacts) -> bytes:
+    """Return the demand as JSON, by namespace and name: this node's, and all nodes' where known.
+
+    Source: KEDA's scaler ``metrics-api`` reads a number by a path, here ``cluster.shop.web``. A
+    path that isn't there is an error, after which it changes nothing.
+    """
+    answer = {"demand": _by_namespace(demand_of(view))}
+    if (of_all := view.cluster_demand) is not None:
+        answer["cluster"] = _by_namespace(of_all)
+    return json.dumps(answer).encode()
+
+
+def _by_namespace(demand: Mapping[ServiceKey, int]) -> dict[str, dict[str, int]]:
+    by_namespace: dict[str, dict[str, int]] = {}
+    for key, count in demand.items():
+        by_namespace.setdefault(key.namespace, {})[key.name] = count
+    return by_namespace
+
+
+def _demand(view: StatusFacts) -> Family:
+    rows = [
+        (labels_text(("namespace", "service"), key), demand)
+        for key, demand in demand_of(view).items()
+    ]
+    return gauge(
+        f"{PREFIX}demand",
+        "How much a Service with the annotation hold needs pods: clients that wait, open "
+        "connections (UDP: live flows); at least 1 until idle-after, or 90 s, after the last",
+        rows,
+    )

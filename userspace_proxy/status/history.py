@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 from ..facts import PortFacts
@@ -46,6 +47,7 @@ class Minute(NamedTuple):
 
 
 _NOTHING = Figures()
+_COUNTERS = attrgetter(*Figures._fields)
 
 
 class _Track:
@@ -103,11 +105,7 @@ class History:
         return self._tick > 1
 
     def note(self, ports: Iterable[PortFacts], at: float) -> None:
-        """Add a sample; without effect if there is one in this second.
-
-        Args:
-            at: Monotonic seconds.
-        """
+        """Add a sample at monotonic seconds; without effect if there is one in this second."""
         elapsed_s = at - self._at
         if elapsed_s >= SECONDS:
             self._tracks, self._all = {}, _Track()
@@ -119,7 +117,7 @@ class History:
         known, tracks = self._tracks, {}
         sums = [0.0] * len(Figures._fields)
         for port in ports:
-            key, counters = port.plan.key, _counters(port)
+            key, counters = port.plan.key, Figures(*_COUNTERS(port))
             track = tracks[key] = known.get(key) or _Track(counters)
             before, track.counters = track.counters, counters
             if counters != before:
@@ -153,16 +151,6 @@ class History:
 
     def _track(self, key: PortKey | None) -> _Track | None:
         return self._all if key is None else self._tracks.get(key)
-
-
-def _counters(port: PortFacts) -> Figures:
-    return Figures(
-        port.connections,
-        port.received_bytes,
-        port.sent_bytes,
-        port.saved,
-        port.failed,
-    )
 
 
 def _rates(before: Figures, after: Figures, elapsed_s: float) -> Figures:

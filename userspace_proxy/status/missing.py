@@ -60,7 +60,8 @@ def _say_unread(source: SourceFacts, name: str) -> str:
     """
     known = {item.line for item in source.rejected if is_known(item)}
     problems = [line for line in source.problems if line not in known]
-    problems.sort(key=lambda line: name not in line.partition(":")[0])
+    places = {item.line: item.place for item in source.rejected}
+    problems.sort(key=lambda line: name not in places.get(line, ""))
     if not problems:
         return ""
     more = f" (and {len(problems) - 1:,} more)" if len(problems) > 1 else ""

@@ -60,11 +60,7 @@ class Overview:
 
 
 def make_overview(shown: Iterable[PortFacts], history: History) -> Overview:
-    """Return the overview of all Service ports.
-
-    Args:
-        shown: In any order.
-    """
+    """Return the overview of all Service ports, which may be in any order."""
     ports = sorted(shown, key=lambda port: port.plan.key)
     counts: dict[tuple[Level | None, str], int] = {}
     for port in ports:

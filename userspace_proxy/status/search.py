@@ -85,11 +85,7 @@ class Search:
         return ""
 
     def matches_port(self, port: PortFacts, *, is_busy: bool) -> bool:
-        """Return whether a Service port is found.
-
-        Args:
-            is_busy: It carries traffic at this moment.
-        """
+        """Return whether a Service port is found, which is busy at this moment or isn't."""
         return self._matches(lambda key: _texts_of_port(port, key, is_busy=is_busy))
 
     def matches_ignored(self, item: IgnoredFacts) -> bool:
@@ -142,16 +138,10 @@ def _texts_of_port(port: PortFacts, key: str, *, is_busy: bool) -> Iterable[str]
     match key:
         case "is":
             problem = () if state.level is Level.OK else ("problem",)
-            words = (
-                state.word.search_word,
-                state.level,
-                port.protocol,
-                port.family,
-            )
-            ejected = (
-                ("ejected",) if any(e.ejected_for_s is not None for e in port.endpoints) else ()
-            )
-            return (*words, port.side, "busy" if is_busy else "idle", *problem, *ejected)
+            is_ejecting = any(e.ejected_for_s is not None for e in port.endpoints)
+            ejected = ("ejected",) if is_ejecting else ()
+            words = (state.word.search_word, state.level, port.protocol, port.family, port.side)
+            return (*words, "busy" if is_busy else "idle", *problem, *ejected)
         case "ns":
             return (port.namespace,)
         case "name":

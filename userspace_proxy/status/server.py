@@ -29,8 +29,7 @@ from .accepting import Accepting, Reserve
 from .answers import render_configz, render_status
 from .connection_streams import ConnectionStreams
 from .connections import MAX_CONNECTIONS, ConnectionLimit, LimitedServer
-from .demand import render_demand
-from .edge_families import edge_family
+from .families import edge_family, render_demand
 from .fresh_views import FreshViews
 from .health import HealthAnswer, answer_healthz, answer_livez
 from .kernel_path import render_tracked

@@ -21,17 +21,20 @@ from typing import Generic, TypeVar
 
 from aiohttp import web
 
-from ..facts import StatusFacts
+from ..facts import PortFacts, StatusFacts
 from ..kernel.netlink.socket_users import Address, user_of
-from .answers import make_answer
+from .answers import encode_answer, make_answer
 from .connections import note_request, write
 from .page import Parts, build_page, render_parts
 from .sampling import Sample, Sampler
 from .selection import Selection
-from .watch import Changes
 
 _Key = TypeVar("_Key", bound=Hashable)
 _Made = TypeVar("_Made")
+_Id = tuple[str, ...]
+
+_PORT_KEY = ("namespace", "service", "port", "family", "side")
+_NOT_COMPARED = ("now", "ports")
 
 # Each may take some 30 ms of a second; a browser has a stream only for a page that is visible.
 MAX_STREAMS = 16
@@ -84,11 +87,7 @@ class Streams:
         return await self._stream(request, "text/event-stream", first, event)
 
     async def json(self, request: web.Request, service: str) -> web.StreamResponse:
-        """Send updates of the JSON until the client disconnects.
-
-        Args:
-            service: As of :meth:`.StatusFacts.only`; empty for all.
-        """
+        """Send updates of the JSON about a Service, empty for all, until the client disconnects."""
         selection, changes = Selection.parse(request.query), Changes()
 
         def make(sample: Sample) -> StatusFacts:
@@ -182,3 +181,38 @@ class _Shared(Generic[_Key, _Made]):
                 recent = {k: made for k, made in self._made.items() if made[0] >= count}
                 self._made = {**recent, key: last}
             return last[1]
+
+
+class Changes:
+    """What one client of ``/api/v1/status`` has to learn, as lines of JSON.
+
+    A line after the first contains ``now``, each other field that differs, and of ``ports`` only
+    those that differ; ``gone`` names those that aren't selected any more.
+    """
+
+    def __init__(self) -> None:
+        self._sent: StatusFacts | None = None
+        self._ports: dict[_Id, PortFacts] = {}
+
+    def line(self, answer: StatusFacts) -> bytes:
+        """Return the line that brings the client up to date; an empty one if it is."""
+        before, self._sent = self._sent, answer
+        known, self._ports = self._ports, {_id(port): port for port in answer.ports}
+        if before is None:
+            return encode_answer(answer)
+        changes: dict[str, object] = {
+            name: getattr(answer, name)
+            for name in answer.__struct_fields__
+            if name not in _NOT_COMPARED and getattr(answer, name) != getattr(before, name)
+        }
+        ports = [port for key, port in self._ports.items() if known.get(key) != port]
+        gone = [dict(zip(_PORT_KEY, key, strict=True)) for key in known if key not in self._ports]
+        if ports:
+            changes["ports"] = ports
+        if gone:
+            changes["gone"] = gone
+        return encode_answer({"now": answer.now, **changes}) if changes else b"\n"
+
+
+def _id(port: PortFacts) -> _Id:
+    return port.namespace, port.service, port.port, port.family, port.side

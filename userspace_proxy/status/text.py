@@ -282,10 +282,8 @@ def _moved(port: PortFacts) -> str:
 
     With steering ``none`` another program may hold the address, and answer there.
     """
-    target = port.frontends[0].target if port.frontends else ""
-    # All other targets are words.
-    is_address = ":" in target and " " not in target
-    return f", only at {target}" if is_address else ""
+    only_at = port.frontends[0].only_at if port.frontends else ""
+    return f", only at {only_at}" if only_at else ""
 
 
 def _details(port: PortFacts, now: float, probes: str) -> Iterator[str]:

@@ -37,11 +37,7 @@ class Event:
 
 
 def compare_views(before: StatusFacts, after: StatusFacts, now: float) -> Iterator[Event]:
-    """Yield what happened to the node between two views, whose Service ports are ignored.
-
-    Args:
-        now: Unix time of the later one.
-    """
+    """Yield what happened to the node between two views, the later at this Unix time."""
     was, is_now = _problems(before, now), _problems(after, now)
     for key in is_now.keys() - was.keys():
         yield Event(now, is_now[key].level, is_now[key].what)

@@ -20,11 +20,7 @@ _BELOW = " " * 6
 
 
 def placed(head: str, text: str, columns: int) -> Iterator[str]:
-    """Yield the lines of a text behind a head; all begin in the same column.
-
-    Args:
-        columns: The width of a line; 0: no bound.
-    """
+    """Yield the lines of a text behind a head, in one column; with 0 columns, of any length."""
     if not columns or len(head) + len(text) <= columns:
         yield f"{head}{text}"
         return

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Self
 
-from userspace_proxy.kernel.user_namespaces import read_sysctls
+from userspace_proxy.kernel.privileges import read_sysctls
 
 from .privileges import explain_refusal, tool_path
 

@@ -7,8 +7,7 @@ import shutil
 from collections.abc import Mapping
 
 from userspace_proxy.errors import SandboxError
-from userspace_proxy.kernel.privileges import CAP_NET_ADMIN
-from userspace_proxy.kernel.user_namespaces import forbidding
+from userspace_proxy.kernel.privileges import CAP_NET_ADMIN, forbidding
 
 # On Debian ip is in /usr/sbin, which an unprivileged user's PATH may not contain.
 SBIN = "/usr/sbin:/sbin"

@@ -32,7 +32,6 @@ KUBEADM = "kubeadm"
 
 
 def main() -> int:
-    """Do what the command line says."""
     parser = argparse.ArgumentParser(prog="python -m tests.cluster.nodes")
     parser.add_argument("verb", choices=["build", "up", "down", "serve"])
     parser.add_argument("--nodes", type=int, default=3)
@@ -58,7 +57,6 @@ def state() -> Path:
 
 
 def build(options: argparse.Namespace) -> int:
-    """Build what is missing."""
     ensure_binaries()
     ensure_images(ensure_programs(with_upstream=options.with_upstream))
     ensure_own_image()

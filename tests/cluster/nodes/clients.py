@@ -43,7 +43,6 @@ class Client:
 
     @property
     def name(self) -> str:
-        """The name of its pod."""
         return f"client-{self.kind.lower()}-{'host' if self.on_host else 'pod'}-{self.node}"
 
     def pod(self, address: str, port: int) -> dict[str, object]:
@@ -80,7 +79,6 @@ class Attempt:
 
     @property
     def end(self) -> float:
-        """When it was over."""
         return self.start + self.seconds
 
 
@@ -112,7 +110,6 @@ class Clients:
     """The clients of a cluster, from the first to the last of its connections.
 
     Args:
-        cluster: Where they are.
         clients: Their pods are ready, and connect.
     """
 
@@ -156,7 +153,6 @@ class Clients:
 
 
 def read_attempts(log: str) -> Iterator[Attempt]:
-    """Read what the prober printed."""
     for line in log.splitlines():
         start, seconds, outcome = line.split()
         yield Attempt(float(start), float(seconds), outcome)

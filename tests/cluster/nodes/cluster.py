@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import json
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -53,8 +52,6 @@ class Cluster:
     """Nodes, their control plane and their Service proxy; also a context manager.
 
     Args:
-        binaries: The control plane's.
-        programs: The nodes'.
         images: The archive with all images.
         proxy: What serves Services; None: nobody.
         nodes: How many, up to `MAX_NODES`.
@@ -160,7 +157,6 @@ class Cluster:
         self._control_plane = self._world = self._folder = None
 
     def import_images(self, archive: Path) -> None:
-        """Give the images of an archive to every node."""
         self._finish_imports([node.begin_import(archive) for node in self.nodes])
 
     def start_proxies(self, proxy: Proxy) -> None:
@@ -173,13 +169,7 @@ class Cluster:
             self._wait_until_healthy(node)
         self.proxy = proxy
 
-    def stop_proxies(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End the Service proxy on every node."""
-        for node in self.nodes:
-            node.stop_proxy(number)
-
     def kubectl(self, *args: str) -> str:
-        """Run kubectl as admin; return what it printed."""
         return self.control_plane.kubectl(*args)
 
     def _make_nodes(self) -> None:

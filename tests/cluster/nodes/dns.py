@@ -37,7 +37,6 @@ def corefile(kubeconfig: Path, families: Families) -> str:
 
 
 def manifests(families: Families) -> str:
-    """Return the Service and its slice of each family."""
     ips = [str(family.dns) for family in families]
     labels = {"k8s-app": "kube-dns", "kubernetes.io/name": "CoreDNS"}
     service = {

@@ -52,7 +52,6 @@ class Family:
         return self.everything[0]
 
     def node(self, number: int) -> IPAddress:
-        """Return a node's address."""
         return self.lan[10 + number]
 
     def node_pods(self, number: int) -> IPNetwork:

@@ -22,7 +22,6 @@ def main() -> None:
 
 
 def answer(wanted: dict[str, Any]) -> object:
-    """Do what one line asks for."""
     if "dns" in wanted:
         ip, port = wanted["dns"]
         return look_up(ip, port, wanted["name"])

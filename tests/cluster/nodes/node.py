@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.node.processes import child_pids
+
 from ..child import Child
 from .families import Families, IPAddress, IPNetwork, listed
 from .images import PAUSE
@@ -45,7 +47,6 @@ class Site:
 
     @property
     def name(self) -> str:
-        """The node's name and host name."""
         return f"node-{self.number}"
 
     @property
@@ -100,7 +101,6 @@ class ClusterNode:
         self._start(self._programs["containerd"], "--config", self.folder / "containerd.toml")
 
     def has_containerd(self) -> bool:
-        """Tell whether containerd answers."""
         return subprocess.run(self._ctr("version"), capture_output=True).returncode == 0
 
     def import_command(self, archive: Path | str) -> list[str | Path]:
@@ -116,7 +116,6 @@ class ClusterNode:
             )
 
     def start_kubelet(self, kubeconfig: Path) -> None:
-        """Start it; containerd answers already."""
         self._start(
             self._programs["kubelet"],
             f"--config={self.folder / 'kubelet.json'}",
@@ -139,7 +138,7 @@ class ClusterNode:
         """End the Service proxy by a signal and wait for it; idempotent."""
         if self._proxy is None:
             return
-        for child in _children(self._proxy.pid):
+        for child in child_pids(self._proxy.pid):
             with suppress(ProcessLookupError):
                 os.kill(child, number)
         self._proxy.wait(STOP_DEADLINE_S)
@@ -249,11 +248,7 @@ SystemdCgroup = false
 
 
 def remove_cgroups(folder: Path) -> bool:
-    """Remove the control groups that a node's pods left; False while one is still in use.
-
-    Args:
-        folder: The node's.
-    """
+    """Remove the control groups that a node's pods left; False while one is still in use."""
     ids = [entry.name for place in _CONTAINERS for entry in (folder / place).glob("*")]
     parents = [CGROUPS / GROUP, *(tree / GROUP for tree in CGROUPS.iterdir())]
     for group in (parent / id_ for parent in parents for id_ in ids):
@@ -276,8 +271,3 @@ def check_alive(children: Sequence[Child], where: str) -> None:
         if child.status is not None:
             what = f"{child.log.stem} on {where} ended with status {child.status}"
             raise AssertionError(f"{what}: {child.log_tail()}")
-
-
-def _children(pid: int) -> list[int]:
-    """Return who a process started and still runs."""
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -57,8 +57,6 @@ class Kept:
     """A connection, or a port for datagrams, that asks many times, one request after the other.
 
     Args:
-        host: What it dials.
-        port: Likewise.
         protocol: ``TCP`` or ``UDP``.
         life_s: After this it is replaced.
     """

@@ -86,7 +86,6 @@ class Client:
         return json.loads(self._process.stdout.readline())
 
     def close(self) -> None:
-        """End it."""
         self._process.communicate()
 
 

@@ -52,7 +52,6 @@ def main() -> int:
 
 
 def clusters_of(groups: Collection[str], families: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Yield each group with each of its families that was asked for."""
     for group in groups:
         for name in GROUPS[group].families:
             if name in families:

@@ -78,7 +78,6 @@ def render(runs: Collection[Run]) -> str:
 
 
 def heading(group: Group, families: str) -> str:
-    """Return what a table is called."""
     return HEADINGS[families].format(group.title)
 
 

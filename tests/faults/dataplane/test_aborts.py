@@ -63,7 +63,6 @@ class Crowd:
         return clients, servers
 
     def joined(self):
-        """Return the connections that are relayed."""
         return [c for c in self.connections.open if c.up is not None]
 
     def arrived(self):

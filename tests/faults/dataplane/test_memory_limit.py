@@ -38,7 +38,6 @@ class Proxy(NamedTuple):
     log_path: Path
 
     def log(self) -> str:
-        """Return its log."""
         return self.log_path.read_text()
 
     def size(self) -> int:

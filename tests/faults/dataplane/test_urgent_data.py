@@ -48,7 +48,6 @@ async def joined_after(rig, sender, send):
 
 
 async def send_mark(peer):
-    """Send one urgent byte."""
     while True:
         try:
             peer.sock.send(b"!", socket.MSG_OOB)

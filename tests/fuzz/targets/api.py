@@ -23,7 +23,7 @@ from userspace_proxy.sources.kubernetes.resources import (
     ResourceCache,
     this_node,
 )
-from userspace_proxy.sources.manifests.objects import read_manifest
+from userspace_proxy.sources.manifests.objects import ManifestReader
 
 from . import drawn
 
@@ -75,7 +75,7 @@ def drawn_objects(objects: list[tuple[int, dict[str, Any]]]) -> None:
     for number, item in objects:
         written = json.dumps(item)
         cluster.caches[number].put(written.encode())
-        for found in read_manifest(written, place="file.json").objects:
+        for found in ManifestReader("file.json").read(written).objects:
             # Beside it there may be problems of earlier objects of this kind.
             alone = ResourceCache(RESOURCES[number], Store())
             alone.put(written.encode())

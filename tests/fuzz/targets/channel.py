@@ -75,7 +75,6 @@ def check_channel(data: bytes) -> None:
 
 
 def read_steps(data: bytes) -> Iterator[tuple[bytes, int]]:
-    """Yield the bytes and the number of descriptors of each step."""
     start = 0
     while start + _STEP.size < len(data):
         kind, count, length = _STEP.unpack_from(data, start)
@@ -87,7 +86,6 @@ def read_steps(data: bytes) -> Iterator[tuple[bytes, int]]:
 
 
 def write_step(body: bytes, *, kind: int = 1, count: int = 0) -> bytes:
-    """Return a step, for seeds."""
     return _STEP.pack(kind, count, len(body)) + body
 
 

@@ -17,7 +17,7 @@ from userspace_proxy.model.lenient import decode, parse_first
 from userspace_proxy.sources.kubernetes import kubeconfig
 from userspace_proxy.sources.kubernetes.plugin import cluster_info
 from userspace_proxy.sources.kubernetes.proxies import choose_proxy, proxy_of_environment
-from userspace_proxy.sources.manifests.objects import ManifestReader, read_manifest
+from userspace_proxy.sources.manifests.objects import ManifestReader
 
 PLACE = "file.yaml"
 
@@ -53,7 +53,7 @@ def check_manifest(data: bytes) -> None:
     for line in (*read.problems, *read.ignored):
         _check_line(line, text)
     assert reader.read(text) == read
-    assert read_manifest(text, place=PLACE) == read
+    assert ManifestReader(PLACE).read(text) == read
 
 
 def check_config(data: bytes) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from userspace_proxy.causes.notes import cause_of
+from userspace_proxy.causes.say import say
 from userspace_proxy.errors import ConfigError
 from userspace_proxy.model.annotations import ANNOTATIONS, TEXT_MAX, read_handling
+from userspace_proxy.model.notes import Note
 from userspace_proxy.model.slice_annotations import (
     ANNOTATION_PRIORITY,
     ANNOTATION_WEIGHT,
@@ -21,10 +24,10 @@ def check_annotations(data: bytes) -> None:
     """A text as the value of every annotation, and its start, and as a key: notes are lines."""
     text = data.decode(errors="replace")
     for each in (text, text[:TEXT_MAX]):
-        _check_lines(read_handling({one.key: each for one in ANNOTATIONS})[1])
-        _check_lines(read_preference({ANNOTATION_WEIGHT: each, ANNOTATION_PRIORITY: each}).notes)
-        _check_lines(read_source_ranges([each], {})[1])
-        _check_lines(read_handling({f"{ANNOTATION_WEIGHT}{each}": "1"})[1])
+        _check_notes(read_handling({one.key: each for one in ANNOTATIONS})[1])
+        _check_notes(read_preference({ANNOTATION_WEIGHT: each, ANNOTATION_PRIORITY: each}).notes)
+        _check_notes(read_source_ranges([each], {})[1])
+        _check_notes(read_handling({f"{ANNOTATION_WEIGHT}{each}": "1"})[1])
     for one in ANNOTATIONS:
         # The time is linear even beyond what is read.
         _read(one.read, text)
@@ -35,10 +38,14 @@ def _read(read: object, text: str) -> None:
     try:
         read(text)
     except ConfigError as exc:
-        _check_lines([str(exc)])
+        _check_line(str(exc))
 
 
-def _check_lines(notes: Iterable[str]) -> None:
+def _check_notes(notes: Iterable[Note]) -> None:
     for note in notes:
-        assert note.isprintable(), note
-        assert len(note) < NOTE_MAX, note
+        _check_line(say(cause_of(note)))
+
+
+def _check_line(text: str) -> None:
+    assert text.isprintable(), text
+    assert len(text) < NOTE_MAX, text

@@ -1,7 +1,5 @@
 """The demo, as root and as a user without privileges: its commands work, and nothing is left."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -320,7 +318,6 @@ def test_endpoints_are_dialled_in_the_network_of_the_demo(demo):
 
 
 def codes(demo):
-    """Return the codes of the causes of each broken Service."""
     found = {}
     for port in status_of(demo)["ports"]:
         if port["namespace"] == "broken":

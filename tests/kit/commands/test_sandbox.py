@@ -3,11 +3,10 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests.node.processes import readable_runtime
+from tests.node.processes import readable_folder, readable_runtime
 from userspace_proxy.cli import main
 from userspace_proxy.sources import load_manifests
 from userspace_proxy_testing.commands.sandbox import unserved
@@ -123,7 +122,9 @@ def test_a_name_is_not_said_to_be_looked_up(tmp_path):
     "as_ourselves", [pytest.param(True, id="as-this-user"), pytest.param(False, id="unprivileged")]
 )
 def test_a_command_reaches_services_by_address_and_by_name(as_ourselves):
-    with readable_runtime() as (prefix, python, env), open_to_all(MANIFESTS) as path:
+    with readable_runtime() as (prefix, python, env), readable_folder() as folder:
+        path = folder / "shop.yaml"
+        path.write_text(MANIFESTS)
         if as_ourselves:
             prefix, python, env = [], sys.executable, {}
         run = ("-m", "userspace_proxy", "sandbox", f"--manifests={path}", "-n", "shop", "--")
@@ -139,26 +140,6 @@ def test_a_command_reaches_services_by_address_and_by_name(as_ourselves):
     assert (done.stdout.splitlines(), done.returncode) == ([*web, "db-0", "['10.244.0.5']"], 7), (
         done.stderr
     )
-
-
-class open_to_all:  # noqa: N801 - used like a function
-    """A file that every user may read."""
-
-    def __init__(self, text):
-        self._text = text
-
-    def __enter__(self):
-        import tempfile
-
-        self._folder = tempfile.TemporaryDirectory(dir="/tmp")
-        Path(self._folder.name).chmod(0o755)
-        path = Path(self._folder.name) / "shop.yaml"
-        path.write_text(self._text)
-        path.chmod(0o644)
-        return path
-
-    def __exit__(self, *_):
-        self._folder.cleanup()
 
 
 OWN = """

@@ -33,12 +33,10 @@ async def faulty(handler=echo, *toxics, **options):
 
 
 def toxic(type_, stream="downstream", toxicity=1.0, **attributes):
-    """Return a toxic in a short form."""
     return read_toxic(type_, attributes, stream=stream, toxicity=toxicity)
 
 
 async def connect(faults):
-    """Connect to it."""
     async with asyncio.timeout(PATIENCE_S):
         return await asyncio.open_connection(*faults.address)
 

@@ -13,18 +13,10 @@ from toxiproxy.api import APIConsumer
 from toxiproxy.exceptions import InvalidToxic, NotFound, ProxyExists
 
 from userspace_proxy_testing.backends import echo
-from userspace_proxy_testing.service_proxy import ServiceProxy
-
-
-@pytest.fixture
-def proxy():
-    with ServiceProxy() as proxy:
-        yield proxy
 
 
 @pytest.fixture
 def call(proxy):
-    """Call toxiproxy's API."""
     host, port = proxy.serve_toxiproxy(("127.0.0.1", 0))
 
     def call(method, path, body=None):

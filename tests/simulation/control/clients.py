@@ -72,7 +72,6 @@ class Client:
             stream.close()
 
     def finish(self) -> None:
-        """End in order."""
         if self.state == SERVED:
             self.state = ENDED
             if self.stream.state == OPEN:
@@ -92,7 +91,6 @@ class Asker:
         world.machine.clients[self.address] = self._answered
 
     def ask(self) -> None:
-        """Send a datagram."""
         to = (self.to.ip, self.to.port)
         self.is_refused = not self.world.machine.ports_of_datagrams(to)
         self.world.machine.send_datagram(b"?", self.address, to)

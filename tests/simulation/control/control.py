@@ -118,7 +118,6 @@ class Control:
 
     @property
     def is_ending(self) -> bool:
-        """Whether it was told to stop."""
         return self._stop.is_set()
 
     def stop(self) -> None:

@@ -64,7 +64,6 @@ _HOLD_S = 2.0
 
 
 def make_plan(seed: int) -> Plan:
-    """Draw a plan."""
     rng = Random(seed)
     features = frozenset(f for f in _FEATURES if rng.random() < 0.4)
     calm_at = rng.choice([2.0, 6.0, 20.0])

@@ -29,7 +29,6 @@ CONTROL, WORKER = "control", "worker"
 
 
 def error(number: int) -> OSError:
-    """Return the error of a system call."""
     return OSError(number, os.strerror(number))
 
 
@@ -197,7 +196,6 @@ class Port(Shared):
             copy.wake(events)
 
     def receive(self, payload: bytes, source: Address, at: str, hops: int) -> None:
-        """Queue a datagram."""
         self._first.receive(payload, source, at, hops)
         self.wake(IN)
 
@@ -265,7 +263,6 @@ class UnixEnd:
         self.secret = b""
 
     def join(self, other: UnixEnd) -> None:
-        """Connect two ends."""
         self.peer, other.peer = other, self
         self.was_connected_to, other.was_connected_to = other.process, self.process
 

@@ -55,7 +55,6 @@ class ProcessLoop(VirtualLoop):
         return asyncio.Future(loop=self)  # type: ignore[arg-type]
 
     def make_task(self, coro: Any) -> asyncio.Task[Any]:
-        """Return a task of this loop."""
         return asyncio.Task(coro, loop=self)  # type: ignore[arg-type]
 
     def call_soon(self, callback: Callable[..., object], *args: Any, context: Any = None) -> Any:

@@ -115,7 +115,6 @@ class Machine(Network):
     """The node's network, and all processes.
 
     Args:
-        timeline: The clock.
         rng: Decides what isn't in the plan.
     """
 
@@ -152,7 +151,6 @@ class Machine(Network):
         return self.current.kernel
 
     def alive(self, kind: str) -> list[Process]:
-        """Return the processes of a kind that live."""
         return [each for each in self.processes if each.kind == kind and not each.is_dead]
 
     # -- what modules of the product call ----------------------------------------------------------
@@ -227,7 +225,6 @@ class Machine(Network):
             self._connected.pop((core.local, core.remote), None)
 
     def ports_of_datagrams(self, address: Address) -> list[Port]:
-        """Return the ports that take datagrams of an address."""
         bound = [p for p in self.ports if not p.is_tcp and p.local == address]
         return [p for p in bound if not p.is_deaf]
 

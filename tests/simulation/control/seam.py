@@ -136,7 +136,6 @@ def installed(
     """Have the product call a simulated node while this lasts.
 
     Args:
-        machine: The node.
         rng: For choices that are random on a node.
         descriptors: How many a process may have.
         constants: Other values of constants of ``plane``, wherever a module has them.

@@ -54,7 +54,6 @@ class World:
     """Everything of one run; :meth:`run` returns what was wrong.
 
     Args:
-        plan: What happens.
         is_traced: Whether to note each step.
     """
 

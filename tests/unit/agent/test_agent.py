@@ -17,21 +17,21 @@ from userspace_proxy.model import Frontend, Node, Protocol, ServiceKey, ServiceT
 from userspace_proxy.sources import ManifestSource, MemorySource
 from userspace_proxy_testing.fakes.steering import FakeSteering
 
+from ..conftest import IN_BOTH_LOOPS
 from .backends import Interfaces, ask, backend, free_port, http_status
 from .samples import endpoints, service
 
+pytestmark = IN_BOTH_LOOPS
 
-def test_waiting_for_a_change_ends_when_the_proxy_stops(run):
-    async def main():
-        proxy = Proxy(source=Silent())
-        await proxy.start()
-        waiting = asyncio.ensure_future(proxy.settled())
-        await asyncio.wait({waiting}, timeout=0.01)
-        await proxy.stop()
-        with pytest.raises(RuntimeError, match="was stopped before"):
-            await waiting
 
-    run(main())
+async def test_waiting_for_a_change_ends_when_the_proxy_stops():
+    proxy = Proxy(source=Silent())
+    await proxy.start()
+    waiting = asyncio.ensure_future(proxy.settled())
+    await asyncio.wait({waiting}, timeout=0.01)
+    await proxy.stop()
+    with pytest.raises(RuntimeError, match="was stopped before"):
+        await waiting
 
 
 class Silent(MemorySource):
@@ -41,70 +41,56 @@ class Silent(MemorySource):
         await asyncio.Event().wait()
 
 
-def test_a_process_that_leaves_to_the_last_one_no_longer_reports_that_it_serves(run):
+async def test_a_process_that_leaves_to_the_last_one_no_longer_reports_that_it_serves():
     def tasks():
         return {task.get_name() for task in asyncio.all_tasks()}
 
-    async def main():
-        options = Options(
-            report_serving=lambda: None, is_awaited=lambda: "hand-over" not in tasks()
-        )
-        agent = agents.Agent("none", Silent(), options)
-        await agent.start()
-        assert "hand-over" in tasks()
-        assert await agent.is_awaited()
-        assert "source" in tasks()
-        await agent.stop()
-
-    run(main())
+    options = Options(report_serving=lambda: None, is_awaited=lambda: "hand-over" not in tasks())
+    agent = agents.Agent("none", Silent(), options)
+    await agent.start()
+    assert "hand-over" in tasks()
+    assert await agent.is_awaited()
+    assert "source" in tasks()
+    await agent.stop()
 
 
-def test_stopping_leaves_no_descriptor_behind(run):
-    async def main():
-        counts = []
-        # Twice: the first time libraries and the loop open descriptors that they keep.
-        for _ in range(2):
-            async with Proxy(options=Options(admin=("127.0.0.1", 0))) as proxy:
-                for i in range(5):
-                    await proxy.add_service(f"web-{i}", port=8080, endpoints=["127.0.0.1:1"])
-            counts.append(len(list(Path("/proc/self/fd").iterdir())))
-        assert counts[0] == counts[1]
-
-    run(main())
+async def test_stopping_leaves_no_descriptor_behind():
+    counts = []
+    # Twice: the first time libraries and the loop open descriptors that they keep.
+    for _ in range(2):
+        async with Proxy(options=Options(admin=("127.0.0.1", 0))) as proxy:
+            for i in range(5):
+                await proxy.add_service(f"web-{i}", port=8080, endpoints=["127.0.0.1:1"])
+        counts.append(len(list(Path("/proc/self/fd").iterdir())))
+    assert counts[0] == counts[1]
 
 
-def test_stopping_leaves_no_object_behind(run):
-    async def main():
-        proxy = Proxy()
-        await proxy.start()
-        await proxy.add_service("web", port=8080)
-        gone = weakref.ref(proxy)
-        await proxy.stop()
-        del proxy
-        await asyncio.get_running_loop().run_in_executor(None, gc.collect)
-        gc.collect()
-        assert gone() is None
-
-    run(main())
+async def test_stopping_leaves_no_object_behind():
+    proxy = Proxy()
+    await proxy.start()
+    await proxy.add_service("web", port=8080)
+    gone = weakref.ref(proxy)
+    await proxy.stop()
+    del proxy
+    await asyncio.get_running_loop().run_in_executor(None, gc.collect)
+    gc.collect()
+    assert gone() is None
 
 
-def test_stopping_leaves_no_object_behind_after_http_requests(run):
-    async def main():
-        source, port = MemorySource(), free_port()
-        source.put_service(health_checked(port))
-        proxy = Proxy(source=source, options=Options(admin=("127.0.0.1", 0)))
-        await proxy.start()
-        await proxy.settled()
-        assert await http_status(port) == b"503"
-        assert await http_status(proxy.admin_address[1]) == b"200"
-        gone = weakref.ref(proxy)
-        await proxy.stop()
-        del proxy
-        await asyncio.get_running_loop().run_in_executor(None, gc.collect)
-        gc.collect()
-        assert gone() is None
-
-    run(main())
+async def test_stopping_leaves_no_object_behind_after_http_requests():
+    source, port = MemorySource(), free_port()
+    source.put_service(health_checked(port))
+    proxy = Proxy(source=source, options=Options(admin=("127.0.0.1", 0)))
+    await proxy.start()
+    await proxy.settled()
+    assert await http_status(port) == b"503"
+    assert await http_status(proxy.admin_address[1]) == b"200"
+    gone = weakref.ref(proxy)
+    await proxy.stop()
+    del proxy
+    await asyncio.get_running_loop().run_in_executor(None, gc.collect)
+    gc.collect()
+    assert gone() is None
 
 
 @contextlib.asynccontextmanager
@@ -130,15 +116,12 @@ async def one_client_waits():
         may_answer.set()
 
 
-def test_a_drain_waits_for_open_connections(run):
-    async def main():
-        async with one_client_waits() as (proxy, _, asking, may_answer):
-            stopping = asyncio.create_task(proxy.stop(drain_s=10))
-            may_answer.set()
-            assert await asking == b"late"
-            await stopping
-
-    run(main())
+async def test_a_drain_waits_for_open_connections():
+    async with one_client_waits() as (proxy, _, asking, may_answer):
+        stopping = asyncio.create_task(proxy.stop(drain_s=10))
+        may_answer.set()
+        assert await asking == b"late"
+        await stopping
 
 
 async def is_refused(address):
@@ -150,37 +133,28 @@ async def is_refused(address):
     return False
 
 
-def test_a_drain_ends_with_a_moment_without_new_connections(run):
-    async def main():
-        async with one_client_waits() as (proxy, address, asking, may_answer):
-            stopping = asyncio.create_task(proxy.stop(drain_s=2))
-            while not await is_refused(address):
-                await asyncio.wait({asking}, timeout=0.01)
-            may_answer.set()
-            assert await asking == b"late"
-            await stopping
-
-    run(main())
+async def test_a_drain_ends_with_a_moment_without_new_connections():
+    async with one_client_waits() as (proxy, address, asking, may_answer):
+        stopping = asyncio.create_task(proxy.stop(drain_s=2))
+        while not await is_refused(address):
+            await asyncio.wait({asking}, timeout=0.01)
+        may_answer.set()
+        assert await asking == b"late"
+        await stopping
 
 
-def test_a_connection_that_outlives_the_drain_is_reset(run):
-    async def main():
-        async with one_client_waits() as (proxy, _, asking, _):
-            await proxy.stop(drain_s=0)
-            with pytest.raises(ConnectionResetError):
-                await asking
-
-    run(main())
+async def test_a_connection_that_outlives_the_drain_is_reset():
+    async with one_client_waits() as (proxy, _, asking, _):
+        await proxy.stop(drain_s=0)
+        with pytest.raises(ConnectionResetError):
+            await asking
 
 
-def test_a_source_that_cannot_begin_ends_the_start_and_leaves_nothing(run, tmp_path):
-    async def main():
-        proxy = Proxy(source=ManifestSource(tmp_path / "absent.yaml"))
-        with pytest.raises(SourceError, match=r"absent\.yaml"):
-            await proxy.start()
-        await proxy.stop()
-
-    run(main())
+async def test_a_source_that_cannot_begin_ends_the_start_and_leaves_nothing(tmp_path):
+    proxy = Proxy(source=ManifestSource(tmp_path / "absent.yaml"))
+    with pytest.raises(SourceError, match=r"absent\.yaml"):
+        await proxy.start()
+    await proxy.stop()
 
 
 class Ending(MemorySource):
@@ -190,57 +164,45 @@ class Ending(MemorySource):
         raise SourceError("cannot read Services: the disk is gone")
 
 
-def test_a_source_that_cannot_continue_fails_with_its_own_error(run):
-    async def main():
-        async with Proxy(source=Ending()) as proxy:
-            with pytest.raises(SourceError, match="the disk is gone"):
-                await proxy.settled()
-            assert isinstance(await proxy.failed(), SourceError)
-
-    run(main())
-
-
-def test_observers_know_which_load_balancers_announce_their_clients(run):
-    async def main():
-        options = Options(tuning=Tuning(proxy_protocol_from=("198.51.100.10/32",)))
-        async with Proxy(source=Silent(), options=options) as proxy:
-            assert proxy.status().part((), (), ()).announcing == ("198.51.100.10/32",)
-
-    run(main())
-
-
-def test_services_of_manifests_are_served_and_follow_edits(run, tmp_path):
-    async def main():
-        path = tmp_path / "web.yaml"
-        async with backend(b"one") as one, backend(b"two") as two:
-            path.write_text(manifest(one))
-            options = Options(allow_loopback_endpoints=True)
-            async with Proxy(source=ManifestSource(path), options=options) as proxy:
-                await proxy.settled()
-                address = proxy.address_of(ServiceKey("shop", "web"))
-                assert address is not None
-                assert await ask(address) == b"one"
-                path.write_text(manifest(two))
-                while await ask(address) != b"two":
-                    await proxy.settled()
-                with pytest.raises(ValueError, match="reads its Services from manifests"):
-                    await proxy.add_service("more", port=80)
-
-    run(main())
-
-
-def test_the_status_of_a_service_names_the_mistake_in_its_slice(run, tmp_path):
-    async def main():
-        path = tmp_path / "web.yaml"
-        path.write_text(manifest("fd00::1:8080"))
-        async with Proxy(source=ManifestSource(path)) as proxy:
+async def test_a_source_that_cannot_continue_fails_with_its_own_error():
+    async with Proxy(source=Ending()) as proxy:
+        with pytest.raises(SourceError, match="the disk is gone"):
             await proxy.settled()
-            (port,) = proxy.status().ports
-            (line,) = proxy.status().source.problems
-            said = f"Clients are refused: EndpointSlice shop/web-1 is rejected: {line}"
-            assert port.state.sentence == said
+        assert isinstance(await proxy.failed(), SourceError)
 
-    run(main())
+
+async def test_observers_know_which_load_balancers_announce_their_clients():
+    options = Options(tuning=Tuning(proxy_protocol_from=("198.51.100.10/32",)))
+    async with Proxy(source=Silent(), options=options) as proxy:
+        assert proxy.status().part((), (), ()).announcing == ("198.51.100.10/32",)
+
+
+async def test_services_of_manifests_are_served_and_follow_edits(tmp_path):
+    path = tmp_path / "web.yaml"
+    async with backend(b"one") as one, backend(b"two") as two:
+        path.write_text(manifest(one))
+        options = Options(allow_loopback_endpoints=True)
+        async with Proxy(source=ManifestSource(path), options=options) as proxy:
+            await proxy.settled()
+            address = proxy.address_of(ServiceKey("shop", "web"))
+            assert address is not None
+            assert await ask(address) == b"one"
+            path.write_text(manifest(two))
+            while await ask(address) != b"two":
+                await proxy.settled()
+            with pytest.raises(ValueError, match="reads its Services from manifests"):
+                await proxy.add_service("more", port=80)
+
+
+async def test_the_status_of_a_service_names_the_mistake_in_its_slice(tmp_path):
+    path = tmp_path / "web.yaml"
+    path.write_text(manifest("fd00::1:8080"))
+    async with Proxy(source=ManifestSource(path)) as proxy:
+        await proxy.settled()
+        (port,) = proxy.status().ports
+        (line,) = proxy.status().source.problems
+        said = f"Clients are refused: EndpointSlice shop/web-1 is rejected: {line}"
+        assert port.state.sentence == said
 
 
 def manifest(endpoint):
@@ -260,16 +222,13 @@ endpoints: [{{addresses: [{ip}]}}]
 """
 
 
-def test_without_steering_a_node_port_is_served_on_loopback(run):
-    async def main():
-        async with backend(b"one") as one, Proxy() as proxy:
-            ip, _, target = one.rpartition(":")
-            port = free_port()
-            web = service("web", "127.99.1.4", port=8080, node_port=port)
-            await proxy.put(web, [endpoints("web", ip, port=int(target))])
-            assert await ask(("127.0.0.1", port)) == b"one"
-
-    run(main())
+async def test_without_steering_a_node_port_is_served_on_loopback():
+    async with backend(b"one") as one, Proxy() as proxy:
+        ip, _, target = one.rpartition(":")
+        port = free_port()
+        web = service("web", "127.99.1.4", port=8080, node_port=port)
+        await proxy.put(web, [endpoints("web", ip, port=int(target))])
+        assert await ask(("127.0.0.1", port)) == b"one"
 
 
 def health_checked(port):
@@ -279,64 +238,55 @@ def health_checked(port):
 
 
 @pytest.mark.parametrize("networks", [(), ("primary",), ("127.0.0.0/8",)], ids=str)
-def test_a_health_check_node_port_answers_while_its_service_has_one(run, networks):
-    async def main():
-        source, port = MemorySource(), free_port()
-        source.set_node(Node("node-7", ("127.0.0.1",)))
-        source.put_service(health_checked(port))
-        source.put_slice(endpoints("web", "127.0.0.9"))
-        options = Options(node_name="node-7", node_port_networks=networks)
-        async with Proxy(source=source, options=options) as proxy:
-            await proxy.settled()
-            assert await http_status(port) == b"503"
-            source.put_slice(endpoints("web", "127.0.0.9", node="node-7"))
-            await proxy.settled()
-            assert await http_status(port) == b"200"
-            source.delete_service(ServiceKey("shop", "web"))
-            await proxy.settled()
-            with pytest.raises(ConnectionRefusedError):
-                await http_status(port)
-
-    run(main())
+async def test_a_health_check_node_port_answers_while_its_service_has_one(networks):
+    source, port = MemorySource(), free_port()
+    source.set_node(Node("node-7", ("127.0.0.1",)))
+    source.put_service(health_checked(port))
+    source.put_slice(endpoints("web", "127.0.0.9"))
+    options = Options(node_name="node-7", node_port_networks=networks)
+    async with Proxy(source=source, options=options) as proxy:
+        await proxy.settled()
+        assert await http_status(port) == b"503"
+        source.put_slice(endpoints("web", "127.0.0.9", node="node-7"))
+        await proxy.settled()
+        assert await http_status(port) == b"200"
+        source.delete_service(ServiceKey("shop", "web"))
+        await proxy.settled()
+        with pytest.raises(ConnectionRefusedError):
+            await http_status(port)
 
 
-def test_node_ports_follow_the_addresses_of_the_node(run, monkeypatch):
+async def test_node_ports_follow_the_addresses_of_the_node(monkeypatch):
     interfaces, steering, port = Interfaces(), FakeSteering(), free_port()
     monkeypatch.setattr(node_now, "NodeAddresses", interfaces)
-
-    async def main():
-        async with Proxy(steering=steering) as proxy:
-            web = service("web", "10.96.0.1", node_port=port)
-            await proxy.put(web, [endpoints("web", "192.0.2.1")])
-            assert node_ports() == {"127.0.0.1"}
-            interfaces.become("127.0.0.1", "192.0.2.10")
-            while node_ports() != {"127.0.0.1", "192.0.2.10"}:
-                await asyncio.wait({asyncio.ensure_future(proxy.settled())})
 
     def node_ports():
         return {
             ip for ip in interfaces.current if Frontend(ip, port, Protocol.TCP) in steering.kernel
         }
 
-    run(main())
+    async with Proxy(steering=steering) as proxy:
+        web = service("web", "10.96.0.1", node_port=port)
+        await proxy.put(web, [endpoints("web", "192.0.2.1")])
+        assert node_ports() == {"127.0.0.1"}
+        interfaces.become("127.0.0.1", "192.0.2.10")
+        while node_ports() != {"127.0.0.1", "192.0.2.10"}:
+            await asyncio.wait({asyncio.ensure_future(proxy.settled())})
     assert interfaces.is_closed
 
 
-def test_node_ports_without_an_address_are_one_line_until_the_cause_changes(run, caplog):
+async def test_node_ports_without_an_address_are_one_line_until_the_cause_changes(caplog):
     networks = Options(node_port_networks=("203.0.113.0/24",))
 
-    async def main():
-        async with Proxy(steering=FakeSteering(), options=networks) as proxy:
-            for name, ip in (("web", "10.96.0.1"), ("shop", "10.96.0.2")):
-                await proxy.put(service(name, ip), [endpoints(name, "192.0.2.1")])
-
-    run(main())
+    async with Proxy(steering=FakeSteering(), options=networks) as proxy:
+        for name, ip in (("web", "10.96.0.1"), ("shop", "10.96.0.2")):
+            await proxy.put(service(name, ip), [endpoints(name, "192.0.2.1")])
     assert [line for line in caplog.messages if "node ports" in line] == [
         "node ports are not served: this node has no address that --nodeport-addresses allows"
     ]
 
 
-def test_components_close_in_reverse_also_one_that_cannot_start(run, monkeypatch):
+async def test_components_close_in_reverse_also_one_that_cannot_start(monkeypatch):
     events = []
 
     class Noted(Component):
@@ -353,5 +303,5 @@ def test_components_close_in_reverse_also_one_that_cannot_start(run, monkeypatch
 
     monkeypatch.setattr(agents, "components_of", lambda *_: [Noted(name) for name in "abc"])
     with pytest.raises(ListenError):
-        run(Proxy().start())
+        await Proxy().start()
     assert events == ["start a", "start b", "close b", "close a"]

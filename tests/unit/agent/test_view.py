@@ -468,9 +468,11 @@ async def test_one_that_is_held_by_another_program_or_is_not_steered_is_not_reac
 async def test_a_listener_at_the_frontend_itself_is_named_or_has_another_address(make):
     served_ports = make(Bind.LOOPBACK)
     served_ports.follow(Cluster().serve("web", WEB.ip, POD_A))
-    target, is_reached = leads_to(served_ports, Bind.LOOPBACK)
-    assert target.startswith("127.0.0.1:")
-    assert is_reached
+    (served,) = served_ports
+    view = view_frontend(served, WEB, Bind.LOOPBACK)
+    assert view.target.startswith("127.0.0.1:")
+    assert (view.only_at, view.is_reached) == (view.target, True)
+    assert view_frontend(served, WEB, Bind.PROXY_PORT).only_at == ""
 
 
 async def test_a_minute_after_the_last_answer_clients_are_served_no_more(plane):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from userspace_proxy.balance import TRIED_MAX, Balancer, Limited, RoundRobin, Weights
-from userspace_proxy.dataplane.strategies import make_strategy
+from userspace_proxy.dataplane.balancers import make_strategy
 from userspace_proxy.model import Balance, SocketAddress
 
 from ..model.samples import ALICE, BOB, POD_A, POD_B, POD_C

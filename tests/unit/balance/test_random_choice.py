@@ -1,11 +1,19 @@
-"""A random endpoint for each connection."""
+"""Random choices: of one endpoint, or of the less loaded one of two; with weights or without."""
 
 import random
 from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from userspace_proxy.balance import RandomChoice
+from userspace_proxy.balance import (
+    PowerOfTwoChoices,
+    RandomChoice,
+    WeightedPowerOfTwoChoices,
+    WeightedRandomChoice,
+    Weights,
+)
 
 from ..model.samples import POD_A, POD_B, POD_C
 
@@ -42,3 +50,160 @@ def test_of_many_endpoints_one_that_is_not_skipped_is_picked(left):
     strategy, many = RandomChoice(random.Random(7)), [POD_A._replace(port=n) for n in range(40)]
     picked = {strategy.pick(many, skip=set(many[left:])) for _ in range(1000)}
     assert picked == set(many[:left])
+
+
+class Lots:
+    """Returns the numbers of the test, and records the bounds."""
+
+    def __init__(self, *drawn):
+        self.drawn = list(drawn)
+        self.stops = []
+
+    def randrange(self, stop):
+        self.stops.append(stop)
+        return self.drawn.pop(0)
+
+
+def idle(_endpoint):
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("drawn", "busy", "expected"),
+    [
+        pytest.param((0, 0), {POD_A: 3, POD_B: 1}, POD_B, id="the-second-has-fewer"),
+        pytest.param((0, 0), {POD_A: 1, POD_B: 3}, POD_A, id="the-first-has-fewer"),
+        pytest.param((2, 0), {POD_A: 2, POD_C: 2}, POD_C, id="equal-ones-the-first"),
+        pytest.param((1, 1), {POD_A: 0, POD_B: 9, POD_C: 8}, POD_C, id="the-idle-one-not-drawn"),
+    ],
+)
+def test_the_less_loaded_of_the_two_is_picked(drawn, busy, expected):
+    strategy = PowerOfTwoChoices(lambda pod: busy.get(pod, 0), Lots(*drawn))
+    assert strategy.pick(PODS) == expected
+
+
+def test_two_different_endpoints_are_drawn():
+    lots = Lots(1, 1)
+    seen = []
+    PowerOfTwoChoices(lambda pod: seen.append(pod) or 0, lots).pick(PODS)
+    assert lots.stops == [3, 2]
+    assert sorted(seen) == [POD_B, POD_C]
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "skip", "expected"),
+    [
+        pytest.param((), None, None, id="no-endpoints"),
+        pytest.param(PODS, set(PODS), None, id="all-skipped"),
+        pytest.param((POD_B,), None, POD_B, id="one-endpoint"),
+        pytest.param(PODS, {POD_A, POD_B}, POD_C, id="one-left"),
+    ],
+)
+def test_without_a_choice_no_number_is_drawn(endpoints, skip, expected):
+    assert PowerOfTwoChoices(idle, Lots()).pick(endpoints, skip=skip) == expected
+
+
+@given(seed=st.integers(), data=st.data(), count=st.integers(2, 6))
+def test_skipped_endpoints_are_never_picked(seed, data, count):
+    endpoints = [POD_A._replace(port=port) for port in range(count)]
+    skip = data.draw(st.sets(st.sampled_from(endpoints), max_size=count - 1))
+    strategy = PowerOfTwoChoices(idle, random.Random(seed))
+    assert {strategy.pick(endpoints, skip=skip) for _ in range(10)} <= set(endpoints) - skip
+
+
+@given(seed=st.integers(), loads=st.lists(st.integers(0, 99), min_size=2, max_size=8, unique=True))
+def test_the_busiest_is_never_picked(seed, loads):
+    by_pod = {POD_A._replace(port=port): load for port, load in enumerate(loads)}
+    strategy = PowerOfTwoChoices(by_pod.__getitem__, random.Random(seed))
+    busiest = max(by_pod, key=by_pod.__getitem__)
+    assert busiest not in {strategy.pick(list(by_pod)) for _ in range(20)}
+
+
+def test_a_thousand_connections_are_nearly_even():
+    load, endpoints = Counter(), [POD_A._replace(port=port) for port in range(10)]
+    strategy = PowerOfTwoChoices(load.__getitem__, random.Random(7))
+    for _ in range(1000):
+        load[strategy.pick(endpoints)] += 1
+    assert max(load.values()) - min(load.values()) <= 5
+
+
+@pytest.mark.parametrize("left", [1, 2, 20])
+def test_of_many_endpoints_those_that_are_not_skipped_are_picked_by_load(left):
+    many = [POD_A._replace(port=number) for number in range(40)]
+    strategy = PowerOfTwoChoices(lambda pod: pod == many[0], random.Random(7))
+    picked = {strategy.pick(many, skip=set(many[left:])) for _ in range(1000)}
+    assert picked == (set(many[1:left]) or {many[0]})
+
+
+class EachNumber:
+    """Every number in turn, so that each is as frequent as the others."""
+
+    def __init__(self, step=1):
+        self._next, self._step = 0, step
+
+    def randrange(self, stop, /):
+        self._next += self._step
+        return self._next % stop
+
+
+def test_each_endpoint_has_a_chance_in_proportion_to_its_weight():
+    # A prime step visits all numbers below 6,000.
+    strategy = WeightedRandomChoice(Weights({POD_A: 1, POD_B: 2, POD_C: 3}), EachNumber(7))
+    counts = Counter(strategy.pick(PODS) for _ in range(6000))
+    assert counts == {POD_A: 1000, POD_B: 2000, POD_C: 3000}
+
+
+def test_new_weights_count_at_once():
+    weights = Weights({POD_A: 1, POD_B: 65535})
+    strategy = WeightedRandomChoice(weights, EachNumber(999_983))
+    assert Counter(strategy.pick(PODS[:2]) for _ in range(60)) == {POD_B: 60}
+    weights.configure({POD_A: 65535, POD_B: 1})
+    assert Counter(strategy.pick(PODS[:2]) for _ in range(60)) == {POD_A: 60}
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        WeightedRandomChoice(Weights({POD_A: 5}), EachNumber(7919)),
+        WeightedPowerOfTwoChoices(lambda _: 0, Weights({POD_A: 5}), EachNumber(7919)),
+    ],
+)
+def test_skipped_endpoints_are_not_picked(strategy):
+    assert {strategy.pick(PODS, skip={POD_B}) for _ in range(500)} == {POD_A, POD_C}
+    assert strategy.pick(PODS, skip={POD_A, POD_B}) == POD_C
+    assert strategy.pick(PODS, skip=PODS) is None
+    assert strategy.pick(()) is None
+
+
+def test_of_two_the_one_with_fewer_connections_for_its_weight_is_picked():
+    weights = Weights({POD_A: 100, POD_B: 300})
+    for loads, expected in (((1, 2), POD_B), ((1, 4), POD_A)):
+        load = dict(zip(PODS, loads, strict=False)).__getitem__
+        strategy = WeightedPowerOfTwoChoices(load, weights, EachNumber(101))
+        assert {strategy.pick((POD_A, POD_B)) for _ in range(50)} == {expected}
+
+
+def test_idle_endpoints_are_picked_by_weight():
+    weights = Weights({POD_A: 1, POD_B: 2, POD_C: 3})
+    strategy = WeightedPowerOfTwoChoices(lambda _: 0, weights, EachNumber(7919))
+    counts = Counter(strategy.pick(PODS) for _ in range(6000))
+    assert all(abs(counts[pod] - 1000 * n) < 100 for n, pod in enumerate(PODS, 1))
+
+
+@pytest.mark.parametrize("heavy", PODS)
+def test_the_two_are_different_ones(heavy):
+    loads = {pod: 9 if pod is heavy else 0 for pod in PODS}
+    weights = Weights({pod: 65535 if pod is heavy else 60000 for pod in PODS})
+    strategy = WeightedPowerOfTwoChoices(loads.__getitem__, weights, EachNumber(7_654_321))
+    assert {strategy.pick(PODS) for _ in range(200)} == set(PODS) - {heavy}
+
+
+@pytest.mark.parametrize("left", [1, 2, 20])
+def test_of_many_endpoints_those_that_are_not_skipped_are_picked_by_weight(left):
+    many = [POD_A._replace(port=number) for number in range(40)]
+    weights, skip = Weights({many[0]: 1}), set(many[left:])
+    by_chance = WeightedRandomChoice(weights, EachNumber(7919))
+    assert {by_chance.pick(many, skip=skip) for _ in range(9000)} == set(many[:left])
+    by_load = WeightedPowerOfTwoChoices(lambda pod: pod == many[0], weights, EachNumber(7919))
+    picked = {by_load.pick(many, skip=skip) for _ in range(3000)}
+    assert picked == (set(many[1:left]) or {many[0]})

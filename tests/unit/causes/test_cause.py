@@ -16,7 +16,7 @@ from .words import SAMPLES
 
 POD = SocketAddress("10.244.1.8", 8080)
 REFUSES = refuses(POD)
-STATED = {"when": When.PAST, "has_header": True, "before": silent(POD), "more": 3}
+STATED = {"when": When.PAST, "has_header": True, "before": silent(POD), "more": 3, "within": "x"}
 UNSTATED = {
     "answers_others": True,
     "host": "db.example.com",

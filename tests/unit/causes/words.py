@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from userspace_proxy.causes import endpoints, names, services, slices
+from userspace_proxy.causes import endpoints, names, notes, services, slices
 from userspace_proxy.causes.cause import Cause, When
 from userspace_proxy.causes.say import Form, object_of, remedy, say
 from userspace_proxy.model import Failure, ServiceKey, SliceKey
@@ -24,6 +24,7 @@ _KEY = ServiceKey("shop", "cart")
 _CART, _CART_SLICE, HOST = "shop/cart", "EndpointSlice shop/cart-1", "db.example.com"
 _SELECTOR, _PODS = "app=web,tier=front", "pods -n shop -l app=web,tier=front"
 _LINE = "m/cart.yaml:13: endpoints[0].addresses[0]: fd00::1 is not IPv4"
+_HOLD, _WEIGHT = "userspace-proxy.io/hold", "userspace-proxy.io/weight"
 _LOCAL = "internalTrafficPolicy"
 _REASONS = ("1 not ready", "2 not on this node")
 _DRAINED = "drained (weight 0)"
@@ -69,9 +70,7 @@ SAMPLES = (
     endpoints.out_of_ports(),
     endpoints.out_of_client_ports(),
     slices.no_slice_of_family(_CART, "IPv6", "IPv4"),
-    slices.not_mirrored(
-        _CART, "cart", "Endpoints shop/cart has the label skip, so no slice is made of it"
-    ),
+    slices.not_mirrored(_CART, "cart", "label skip"),
     slices.no_slice(_CART, _SELECTOR),
     slices.no_slice_nor_selector(_CART, "cart"),
     slices.slice_rejected(_CART_SLICE, _LINE),
@@ -139,11 +138,40 @@ SAMPLES = (
     services.too_many_frontends_in_namespace("shop", 40_000),
     services.not_listening("cannot listen on 10.96.0.7:80", "Stop what has it"),
     services.not_listening("a chain takes its clients", "Delete the chain", "ip evil in"),
-    services.not_followed("annotation userspace-proxy.io/x is unknown"),
-    services.of_slice("shop/cart-1", "endpoint 192.0.2.300 is no address"),
+    notes.annotation_wrong(_HOLD, "'60' has no unit (write 60s)", "no connection waits"),
+    notes.annotation_wrong(_WEIGHT, "'x' is not in 0–65535", "it has no effect").replace(
+        within=_CART_SLICE
+    ),
+    notes.annotation_unknown(f"{_HOLD}s", _HOLD, (_HOLD, _WEIGHT)),
+    notes.annotation_unknown("userspace-proxy.io/x", "", (_HOLD, _WEIGHT)),
+    notes.annotation_misplaced(_WEIGHT, "EndpointSlices"),
+    notes.slow_start_unused(),
+    notes.wake_without_hold("nothing is woken"),
+    notes.idle_without_wake("nothing is scaled to zero"),
+    notes.header_without_tcp(),
+    notes.path_not_allowed("auto"),
+    notes.kernel_path_unused("hold needs the proxy"),
+    notes.no_balancer_address(),
+    notes.too_many_balanced(1_010, 100),
+    notes.ranges_in_annotation(),
+    notes.range_wrong("'10.0.0.0/99' is not a network (write 10.0.0.0/8)"),
+    notes.too_many_ranges(1_001, 1_000),
+    notes.no_range_of_family("IPv6"),
+    notes.too_many_hints(1_000),
+    notes.no_pod("endpoints[1].targetRef.name: '.' is not a DNS name", "192.0.2.2"),
+    notes.name_wrong("endpoints[2].addresses", "'' is not a DNS name"),
+    notes.names_beside_selector("userspace-proxy.io/endpoints"),
+    notes.name_without_port("userspace-proxy.io/endpoints", f"{HOST}:5432", ""),
+    notes.name_without_port("userspace-proxy.io/endpoints", f"{HOST}:5432", "'sq'"),
+    notes.names_bug("OSError(12)"),
+    notes.not_to_mirror(_CART, "label skip"),
+    notes.left_out_beside(_CART, "10.244.1.7"),
+    notes.node_port_named("spec.healthCheckNodePort", "30202/TCP", "shop/web"),
+    notes.no_node_port_left("spec.ports[0].nodePort", 30_000, 32_767),
+    notes.no_node_address(30_080, "IPv4"),
     services.more_notes(),
-    services.rejected("Service shop/cart", _LINE, "fd00::1 is not IPv4"),
-    services.of_object(_LINE, "fd00::1 is not IPv4"),
+    services.rejected("Service shop/cart", _LINE),
+    services.of_object(_LINE),
     services.object_kept("m/cart.yaml:13"),
     services.health_check_fails("cannot serve the health check"),
     services.source_denied(()),

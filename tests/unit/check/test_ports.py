@@ -26,14 +26,14 @@ RESERVED = "net.ipv4.ip_local_reserved_ports"
         pytest.param(
             "29000 29500",
             "",
-            f"--proxy-port-range below it; or sysctl -w {RESERVED}=29000-29500",
+            f"--proxy-ports below it; or sysctl -w {RESERVED}=29000-29500",
             id="overlap",
         ),
         pytest.param("29000 29500", "29000-29400,29401-29999", "", id="reserved"),
         pytest.param(
             "29000 29500",
             "8080",
-            f"--proxy-port-range below it; or sysctl -w {RESERVED}=8080,29000-29500",
+            f"--proxy-ports below it; or sysctl -w {RESERVED}=8080,29000-29500",
             id="others-reserved",
         ),
         pytest.param("", "", "", id="unknown"),

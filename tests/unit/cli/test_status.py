@@ -16,6 +16,7 @@ from userspace_proxy.cli.admin import AdminAddress
 from userspace_proxy.cli.status import show_now
 from userspace_proxy.cli.terminal import COLUMNS_SHOWN
 from userspace_proxy.facts import RejectedFacts, SourceFacts
+from userspace_proxy.facts.node import ObjectKey
 
 from .conftest import Terminal
 
@@ -163,7 +164,9 @@ def test_a_wrong_switch_is_refused_before_the_proxy_is_asked(capsys):
 
 def test_json_about_a_service_that_was_rejected_is_status_3(serve_view, capsys):
     problem = "spec.prots: unknown field"
-    typo = RejectedFacts.at("z.yaml:5", problem, "Service shop/typo", ("shop/typo",))
+    typo = RejectedFacts.at(
+        "z.yaml:5", problem, ObjectKey("Service", "shop", "typo"), ("shop/typo",)
+    )
     source = SourceFacts("manifests", "/m", problems=(typo.line,), rejected=(typo,))
     server = serve_view(make_view(make_port(), source=source))
     assert main(["status", "shop/typo", "-o", "json", server]) == 3

@@ -12,6 +12,7 @@ from userspace_proxy.model import (
     SliceKey,
 )
 from userspace_proxy.model.endpoint_names import Lookup, NameState
+from userspace_proxy.model.notes import NoteKind
 
 from .named import DB, NETWORKS, V4, Proxy
 
@@ -54,7 +55,7 @@ def test_only_this_service_has_no_endpoints_by_name(proxy):
     ((key, bug),) = proxy.endpoints.bugs.items()
     assert key == BAD
     assert bug.startswith(f"ZeroDivisionError('a bug') at {__name__}:")
-    note = f"no endpoint is found by name because of a bug: {bug}"
+    note = NoteKind.NAMES_BUG(bug)
     before = proxy.state("bad")
     assert before.service.notes == (note,)
     proxy.endpoints.look_again()

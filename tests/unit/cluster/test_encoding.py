@@ -29,6 +29,7 @@ from userspace_proxy.model import (
     SlicePort,
 )
 from userspace_proxy.model.endpoint_names import EndpointName
+from userspace_proxy.model.notes import NoteKind
 
 OWNER = StateOwner("kubernetes", "https://192.0.2.10:6443", "node-1", "")
 WEB = ServiceKey("shop", "web")
@@ -84,7 +85,10 @@ def every_field():
                 names=(EndpointName("db.example.com", 5432, "sql"),),
                 found_by_name=("203.0.113.1",),
             ),
-            notes=("café is ignored",),
+            notes=(
+                NoteKind.ANNOTATION_UNKNOWN("café", "", ("a", "b")),
+                NoteKind.TOO_MANY_RANGES(2, 1),
+            ),
             proxy_name="canary",
             has_headless_label=True,
             external_name="db.example.com",
@@ -207,6 +211,21 @@ def test_an_invalid_value_is_not_accepted_though_the_checksum_is_right(valid, in
     with pytest.raises(InputError, match=re.escape(cause)) as raised:
         decode_state(compressed(text.replace(valid.encode(), invalid.encode())), OWNER)
     assert str(raised.value).startswith("it is corrupt: ")
+
+
+@pytest.mark.parametrize(
+    ("valid", "invalid", "cause"),
+    [
+        ("[2,1]", "[2]", "too_many_ranges: too_many_ranges takes count, limit"),
+        ("[2,1]", '["x",1]', "Cannot specify ',' with 's'"),
+        ("too_many_ranges", "too_many_cooks", "Invalid enum value 'too_many_cooks'"),
+    ],
+)
+def test_a_note_that_has_no_words_is_not_accepted(valid, invalid, cause):
+    text = zlib.decompress(encode_state(every_field(), OWNER), wbits=31)
+    assert valid.encode() in text
+    with pytest.raises(InputError, match=re.escape(cause)):
+        decode_state(compressed(text.replace(valid.encode(), invalid.encode())), OWNER)
 
 
 @given(st.binary())

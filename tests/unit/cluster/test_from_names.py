@@ -18,6 +18,7 @@ from userspace_proxy.model import (
     SlicePort,
 )
 from userspace_proxy.model.endpoint_names import EndpointName, Lookup, NameSlice, NameState
+from userspace_proxy.model.notes import NoteKind
 
 from .named import DB, NETWORKS, V4, V6, Proxy
 
@@ -288,14 +289,14 @@ def test_a_slice_of_names_gives_its_weights_to_the_addresses():
         V4,
         (SlicePort("", 5433, "TCP"),),
         (Endpoint(DB, weight=7, priority=1, ready=False),),
-        notes=("a note",),
+        notes=(NoteKind.TOO_MANY_HINTS(1),),
     )
     proxy.store.put_slice(NameSlice.of(written))
     proxy.derive()
     proxy.answer("203.0.113.1")
     (item,) = proxy.state().slices
     assert item.endpoints == (Endpoint("203.0.113.1", weight=7, priority=1, ready=False, host=DB),)
-    assert item.notes == ("a note",)
+    assert item.notes == (NoteKind.TOO_MANY_HINTS(1),)
     assert proxy.state().service.handling.names == (EndpointName(DB, 5433),)
 
 
@@ -316,7 +317,7 @@ def test_what_can_not_be_followed_is_a_note_of_the_service():
     proxy.put(selector=(("app", "db"),))
     proxy.derive()
     assert proxy.state().slices == ()
-    assert "the Service has a selector" in proxy.state().service.notes[0]
+    assert [note.kind for note in proxy.state().service.notes] == [NoteKind.NAMES_BESIDE_SELECTOR]
 
 
 def test_after_a_restart_the_addresses_of_the_last_state_serve(proxy):
@@ -417,4 +418,6 @@ def test_a_bug_while_deriving_is_the_note_of_the_service():
     proxy.answer("203.0.113.1")
     assert proxy.ips() == []
     assert [*proxy.endpoints.bugs] == [ServiceKey("shop", "db")]
-    assert "because of a bug: ZeroDivisionError" in proxy.state("db").service.notes[0]
+    (note,) = proxy.state("db").service.notes
+    assert note.kind is NoteKind.NAMES_BUG
+    assert note.about.startswith("ZeroDivisionError")

@@ -2,7 +2,6 @@ import pytest
 
 from userspace_proxy.cluster import ServiceState
 from userspace_proxy.cluster.name_requests import (
-    bug_note,
     derived_key,
     host_of,
     read_request,
@@ -21,6 +20,7 @@ from userspace_proxy.model import (
 )
 from userspace_proxy.model.endpoint_names import NAMES_MAX, EndpointName, NameSlice
 from userspace_proxy.model.mirroring import mirror_endpoints
+from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.model.wire import WireEndpoints, convert
 
 KEY = ServiceKey("shop", "db")
@@ -72,19 +72,18 @@ def test_of_several_ports_each_name_says_its_own():
 
 
 @pytest.mark.parametrize(
-    ("name", "ports", "why"),
+    ("name", "ports", "port"),
     [
-        (DB, (SQL, REST), "the Service has several ports: write PORT=HOST:PORT"),
-        (EndpointName("a.test", 1, "sq"), (SQL, REST), "the Service has no port 'sq'"),
-        (EndpointName("a.test", 1, "sq"), (SQL,), "the Service has no port 'sq'"),
+        (DB, (SQL, REST), ""),
+        (EndpointName("a.test", 1, "sq"), (SQL, REST), "'sq'"),
+        (EndpointName("a.test", 1, "sq"), (SQL,), "'sq'"),
     ],
 )
-def test_a_name_without_a_port_of_the_service_is_a_note(name, ports, why):
+def test_a_name_without_a_port_of_the_service_is_a_note(name, ports, port):
     found = request(of=service(name, ports=ports))
     assert found.named == ()
-    assert found.notes == (
-        f"annotation userspace-proxy.io/endpoints: {name.host}:{name.port}: {why}",
-    )
+    at = f"{name.host}:{name.port}"
+    assert found.notes == (NoteKind.NAME_WITHOUT_PORT("userspace-proxy.io/endpoints", at, port),)
 
 
 def test_the_only_port_may_be_named():
@@ -95,10 +94,7 @@ def test_the_only_port_may_be_named():
 def test_a_service_with_a_selector_has_no_endpoints_by_annotation():
     found = request(of=service(DB, selector=(("app", "db"),)))
     assert found.named == ()
-    assert found.notes == (
-        "annotation userspace-proxy.io/endpoints: the Service has a selector, so its pods are its "
-        "endpoints: no endpoint is found by name",
-    )
+    assert found.notes == (NoteKind.NAMES_BESIDE_SELECTOR("userspace-proxy.io/endpoints"),)
 
 
 @pytest.mark.parametrize(
@@ -168,17 +164,16 @@ def test_of_both_families_that_with_an_endpoint_says_its_weight():
 
 def test_without_names_a_service_keeps_its_slices_of_addresses():
     plain, earlier = item(), item("db@db.example.com@4", Endpoint("203.0.113.1"))
-    assert bug_note(service(DB)) == ""
     left = without_names(ServiceState(service(DB), (plain, NameSlice.of(plain), earlier)), "a bug")
     assert left.slices == (plain,)
-    assert bug_note(left.service) == "no endpoint is found by name because of a bug: a bug"
+    assert left.service.notes == (NoteKind.NAMES_BUG("a bug"),)
 
 
 def test_a_bug_that_an_earlier_run_met_is_not_a_note_of_this_one():
-    of = service(DB, notes=("balance 'maglev' is unknown",))
+    of = service(DB, notes=(NoteKind.HEADER_WITHOUT_TCP(),))
     kept = without_names(ServiceState(of, ()), "a bug")
     assert read_request(kept).state.service == of
     assert without_names(kept, "another bug").service.notes == (
         *of.notes,
-        "no endpoint is found by name because of a bug: another bug",
+        NoteKind.NAMES_BUG("another bug"),
     )

@@ -1,6 +1,6 @@
 import pytest
 
-from userspace_proxy.config.flags import read_flags, warn_ignored
+from userspace_proxy.config.flags import dashed, read_flags, split_words, warn_ignored
 from userspace_proxy.config.values import PortRange
 from userspace_proxy.errors import ConfigError
 from userspace_proxy.model import SocketAddress
@@ -12,8 +12,8 @@ def test_kube_proxys_command_line_is_read():
             "--kubeconfig=/etc/kube.conf",
             "--cluster_cidr",
             "10.244.0.0/16,fd00:10:244::/56",
-            "--proxy-port-range=20000-20100",
-            "--udp-timeout=250ms",
+            "--proxy-ports=20000-20100",
+            "--udp-idle-timeout=250ms",
             "-v2",
         ]
     )
@@ -69,7 +69,7 @@ def test_one_setting(words, name, value):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--udp-timeout=5"], "--udp-timeout: '5' has no unit (write 5s)"),
+        (["--udp-idle-timeout=5"], "--udp-idle-timeout: '5' has no unit (write 5s)"),
         (["--v=x"], "-v: 'x' is not a whole number"),
         (
             ["--steering=magic"],
@@ -119,3 +119,66 @@ def test_a_warning_names_the_file():
     assert warn_ignored([("conntrack.min", "why")], place="config.conf") == [
         "config.conf: ignored conntrack.min: why"
     ]
+
+
+FLAGS = {
+    "kubeconfig": True,
+    "proxy-mode": True,
+    "cleanup": False,
+    "v": True,
+    "vmodule": True,
+    "h": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("words", "given", "others"),
+    [
+        pytest.param(["--kubeconfig=k"], [("kubeconfig", "k")], [], id="equals"),
+        pytest.param(["--kubeconfig", "k"], [("kubeconfig", "k")], [], id="next-word"),
+        pytest.param(["--kubeconfig="], [("kubeconfig", "")], [], id="empty-value"),
+        pytest.param(["--kubeconfig", ""], [("kubeconfig", "")], [], id="empty-word"),
+        pytest.param(["--kubeconfig=a=b"], [("kubeconfig", "a=b")], [], id="equals-in-value"),
+        pytest.param(["--kubeconfig", "--v"], [("kubeconfig", "--v")], [], id="takes-any-word"),
+        pytest.param(["--proxy_mode=x"], [("proxy-mode", "x")], [], id="underscores"),
+        pytest.param(["--cleanup"], [("cleanup", "true")], [], id="switch"),
+        pytest.param(["--cleanup=false"], [("cleanup", "false")], [], id="switch-off"),
+        pytest.param(["--cleanup", "false"], [("cleanup", "true")], ["false"], id="switch-alone"),
+        pytest.param(["-v4"], [("v", "4")], [], id="short-joined"),
+        pytest.param(["-vfour"], [("v", "four")], [], id="short-joined-text"),
+        pytest.param(["-v=4"], [("v", "4")], [], id="short-equals"),
+        pytest.param(["-v", "4"], [("v", "4")], [], id="short-next-word"),
+        pytest.param(["--v=4"], [("v", "4")], [], id="short-name-long-form"),
+        pytest.param(["-h"], [("h", "true")], [], id="short-switch"),
+        pytest.param(["--", "--v=4"], [], ["--v=4"], id="end-of-flags"),
+        pytest.param(["a", "-", "--v=1", "b"], [("v", "1")], ["a", "-", "b"], id="other-words"),
+        pytest.param(["--v=1", "--v=2"], [("v", "1"), ("v", "2")], [], id="repeated"),
+    ],
+)
+def test_words_are_split_as_pflag_does(words, given, others):
+    assert split_words(words, FLAGS) == (given, others)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--kubecofnig=k"], "unknown flag --kubecofnig (did you mean --kubeconfig?)"),
+        (["--proxy_mod"], "unknown flag --proxy_mod (did you mean --proxy-mode?)"),
+        (["-vmodule=k"], "unknown flag -vmodule (did you mean --vmodule?)"),
+        (["-kubeconfig=k"], "unknown flag -kubeconfig (did you mean --kubeconfig?)"),
+        (["--kube"], "unknown flag --kube (userspace-proxy run --help lists them)"),
+        (["-x"], "unknown flag -x (userspace-proxy run --help lists them)"),
+        (["-hx"], "unknown flag -hx (userspace-proxy run --help lists them)"),
+        (["--=5"], "unknown flag -- (userspace-proxy run --help lists them)"),
+        (["--kubeconfig"], "--kubeconfig needs a value"),
+        (["-v"], "-v needs a value"),
+    ],
+)
+def test_a_wrong_word_is_refused_with_a_remedy(words, message):
+    with pytest.raises(ConfigError) as caught:
+        split_words(words, FLAGS, command="run")
+    assert str(caught.value) == message
+
+
+def test_flags_are_shown_with_their_dashes():
+    assert (dashed("v"), dashed("cleanup")) == ("-v", "--cleanup")

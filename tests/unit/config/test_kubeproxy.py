@@ -50,8 +50,6 @@ def test_kubeadms_file_is_read_as_it_is_without_a_warning(version):
         ("hostnameOverride: Node-1", "hostname_override", "node-1"),
         ("clusterCIDR: 10.0.0.0/8,fd00::/8", "cluster_cidr", ("10.0.0.0/8", "fd00::/8")),
         ("nodePortAddresses: [10.0.0.0/8]", "nodeport_addresses", ("10.0.0.0/8",)),
-        ("portRange: 20000-20100", "proxy_port_range", (20000, 20100)),
-        ("udpIdleTimeout: 250ms", "udp_idle_s", 0.25),
         ("iptables: {syncPeriod: 1m0s}", "iptables_sync_period_s", 60.0),
         ("iptables: {minSyncPeriod: 1s}", "iptables_min_sync_period_s", 1.0),
         ("configSyncPeriod: 5m", "config_sync_period_s", 300.0),
@@ -134,7 +132,6 @@ def test_unknown_fields_are_named_with_what_they_may_mean():
                 "(write 10.0.0.1/32 for a single address)"
             ),
         ),
-        ("mode: a\nmode: b", "c.yaml:4: key 'mode' is given twice, first in line 3"),
         (
             "healthzBindAddress: localhost",
             ("c.yaml:3: healthzBindAddress: 'localhost' is not an IP address"),
@@ -158,6 +155,8 @@ def test_a_wrong_type_stops_with_file_and_line(text, message):
         ("preserveClientAddress: never", "preserve_client_address", "never"),
         ("drainTimeout: 0s", "drain_s", 0.0),
         ("connectTimeout: 500ms", "connect_timeout_s", 0.5),
+        ("udpIdleTimeout: 250ms", "udp_idle_s", 0.25),
+        ("proxyPorts: 20000-20100", "proxy_port_range", (20000, 20100)),
         ("logFormat: json", "log_format", "json"),
         ("master: https://10.0.0.1", "master", "https://10.0.0.1"),
     ],
@@ -236,6 +235,86 @@ def test_broken_yaml_is_an_error_of_the_configuration():
 
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     path = tmp_path / "config.conf"
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match="not UTF-8 text"):
+    path.write_bytes(b"\xff\x00\xfe")
+    with pytest.raises(ConfigError, match=r"config.conf:1: not YAML"):
         read_config_file(str(path))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path, encoding):
+    path = tmp_path / "config.conf"
+    path.write_text(f"{KUBE}hostnameOverride: n\n", encoding=encoding)
+    assert read_config_file(str(path)).values == {"hostname_override": "n"}
+
+
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        pytest.param(
+            "udpIdleTimeout: 250ms",
+            "c.yaml: ignored udpIdleTimeout: only kube-proxy's removed userspace mode obeyed it, "
+            "by default with 250ms, which splits flows; UDP flows live as conntrack's do, or as "
+            "long as --udp-idle-timeout says",
+            id="of-the-userspace-mode",
+        ),
+        pytest.param(
+            "portRange: 36000-36999",
+            "c.yaml: ignored portRange: only kube-proxy's removed userspace mode obeyed it; see "
+            "--proxy-ports",
+            id="ports-of-the-userspace-mode",
+        ),
+    ],
+)
+def test_what_kube_proxy_does_not_obey_has_no_effect_here(text, warning):
+    config = read(KUBE, text)
+    assert config.values == {}
+    assert config.warnings == [warning]
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "warning"),
+    [
+        pytest.param(
+            "hostnameOverride: a\nhostnameOverride: b",
+            {"hostname_override": "b"},
+            "c.yaml:4: key 'hostnameOverride' is given twice, first in line 3; as in kube-proxy, "
+            "the last value counts, and numbers are YAML 1.1's",
+            id="twice",
+        ),
+        pytest.param(
+            "logging: {verbosity: 010}",
+            {"verbosity": 8},
+            "c.yaml:3: logging.verbosity: 010 is 8 in YAML 1.1 and 10 in YAML 1.2; as in "
+            "kube-proxy, the last value counts, and numbers are YAML 1.1's",
+            id="octal",
+        ),
+        pytest.param(
+            f"hostnameOverride: a\n---\n{KUBE}hostnameOverride: b",
+            {"hostname_override": "a"},
+            "c.yaml:5: ignored a second KubeProxyConfiguration, as kube-proxy does",
+            id="two-documents",
+        ),
+        pytest.param(
+            "hostnameOverride: a\n---\napiVersion: v1\nkind: ConfigMap",
+            {"hostname_override": "a"},
+            "c.yaml:6: kind: v1 ConfigMap is not a known configuration kind; it is ignored, as by "
+            "kube-proxy",
+            id="another-kind-after-it",
+        ),
+    ],
+)
+def test_what_kube_proxys_lenient_reading_accepts_is_a_warning(text, values, warning):
+    config = read(KUBE, text)
+    assert config.values == values
+    assert config.warnings == [warning]
+
+
+def test_words_for_booleans_are_those_of_kube_proxys_reader():
+    config = read(KUBE, "enableProfiling: on\niptables: {masqueradeAll: No}")
+    assert config.warnings == ["c.yaml: ignored enableProfiling: there is no profiling server"]
+
+
+def test_our_document_is_strict():
+    assert error_of(f"{OURS}steering: local\nsteering: none\n") == (
+        "c.yaml:4: key 'steering' is given twice, first in line 3"
+    )

@@ -39,6 +39,31 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(config):
     }
 
 
+def test_an_old_flag_that_kube_proxy_ignores_beside_its_file_is_named(config):
+    flag = config("clusterCIDR: 10.0.0.0/8\n")
+    same = ["--cluster-cidr=10.0.0.0/8", "--hostname-override=n", "--v=2", "--steering=none"]
+    assert load_settings([flag, *same]).warnings == ()
+    loaded = load_settings([flag, "--cluster-cidr=172.16.0.0/12"])
+    assert loaded.settings.cluster_cidr == ("172.16.0.0/12",)
+    assert loaded.warnings == (
+        "--cluster-cidr=172.16.0.0/12 overrides clusterCIDR of the file; kube-proxy would ignore "
+        "the flag, so remove it if it is an old one",
+    )
+
+
+def test_a_period_of_another_mode_has_no_effect(config):
+    flag = config("mode: nftables\niptables: {minSyncPeriod: 10s}\n")
+    place = flag.removeprefix("--config=")
+    loaded = load_settings([flag])
+    assert loaded.settings.iptables_min_sync_period_s == Settings().iptables_min_sync_period_s
+    assert loaded.warnings[0] == (
+        f"{place}:4: iptables.minSyncPeriod: 10s has no effect: kube-proxy doesn't obey it in mode "
+        "nftables"
+    )
+    by_flags = load_settings(["--proxy-mode=nftables", "--iptables-min-sync-period=10s"]).settings
+    assert by_flags.iptables_min_sync_period_s == 10
+
+
 @pytest.mark.parametrize(
     ("words", "healthz", "metrics"),
     [
@@ -102,10 +127,10 @@ def test_servers_listen_in_the_family_of_the_bind_address(words, healthz, metric
             id="range-without-manifests",
         ),
         pytest.param(
-            ["--proxy-port-range=29000-31000"],
+            ["--proxy-ports=29000-31000"],
             (
                 (
-                    "--proxy-port-range=29000-31000 overlaps node ports (from 30000) or "
+                    "--proxy-ports=29000-31000 overlaps node ports (from 30000) or "
                     "ephemeral ports (from 32768): a proxy port may be in use when it is needed"
                 ),
             ),

@@ -114,12 +114,13 @@ async def test_a_peer_that_closes_within_its_header_is_reset(rig, pod, caplog):
     await refused(rig, peer, web, caplog, "the connection ended before")
 
 
-async def test_a_check_of_the_port_without_a_byte_is_no_mistake_of_a_client(rig, pod):
+async def test_a_check_of_the_port_without_a_byte_is_no_mistake_of_a_client(rig, pod, caplog):
     web = rig.service(pod.address)
     peer = await rig.client(web, source=PEER)
     peer.finish()
     assert await peer.was_reset()
-    assert (web.group.counters.bad_headers, web.group.client_mistakes) == (1, {})
+    assert (web.group.counters.bad_headers, web.group.client_mistakes) == (0, {})
+    assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
 
 
 async def test_a_peer_that_sends_nothing_is_reset_in_the_end(rig, pod, timers, caplog):

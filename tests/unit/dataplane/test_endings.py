@@ -10,6 +10,7 @@ from userspace_proxy.dataplane.connection_log import LOGGER
 from userspace_proxy.facts.exchange import AT_END_S, OWED_AFTER_S
 from userspace_proxy.kernel.tcp_state import said_s, silence
 from userspace_proxy.model import Failure
+from userspace_proxy.model.connection_ends import EndReason
 
 from .rig import connection_lines
 from .waiters import limited, waiting
@@ -177,7 +178,7 @@ async def test_a_connection_that_ends_while_its_answer_is_awaited_is_looked_at_n
     awaited = rig.connections.late_resets._waiting
     await until(lambda: awaited, "the answer is awaited")
     (connection,) = rig.connections.open
-    connection.finish("endpoint removed", as_reset=True)
+    connection.finish(EndReason.ENDPOINT_REMOVED, as_reset=True)
     assert not awaited
 
 

@@ -14,7 +14,7 @@ from userspace_proxy.model import CauseCode, DialFailure, Failure, SocketAddress
 from userspace_proxy.model.failures import dial_failure
 from userspace_proxy.model.serving import Serving
 
-from .groups import ALICE, POD_A, POD_B
+from .groups import ALICE, POD_A, POD_B, POD_C
 
 
 def test_a_failed_dial_ejects_the_endpoint_and_is_counted(group):
@@ -218,3 +218,17 @@ def test_a_failed_dial_has_one_code_for_all_observers(group, number):
     shown, _ = failure_of(POD_A, counters, WallClock(lambda: 0.0))
     one = ConnectionFacts(event="refused", failed=failed_dials({POD_A: code}))
     assert {*counters.failures_by_cause(), shown.code, one.code} == {code}
+
+
+def test_failures_of_a_detour_are_logged_as_on_purpose_and_end_with_it(caplog):
+    group, returned = EndpointGroup("shop/web", Serving([POD_A, POD_B])), []
+    group.outcomes.on_returned = returned.append
+    group.update(Serving([POD_A, POD_B], detours=((POD_A, POD_C),)))
+    group.outcomes.failed(POD_A, dial_failure(errno.ECONNREFUSED, POD_A.ip), 1.0)
+    assert caplog.messages[0].endswith("(a fault on purpose)")
+    group.update(Serving([POD_A, POD_B]))
+    assert (group.balancers.current.ejected(1.0), returned) == ({}, [POD_A])
+    assert not group.counters_of(POD_A).dials.is_on
+    group.outcomes.failed(POD_A, dial_failure(errno.ECONNREFUSED, POD_A.ip), 2.0)
+    assert group.counters_of(POD_A).dials.failures == 1
+    assert not caplog.messages[-1].endswith("(a fault on purpose)")

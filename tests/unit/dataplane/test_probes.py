@@ -6,7 +6,7 @@ import pytest
 from userspace_proxy.balance.pairs import PAIR_S
 from userspace_proxy.dataplane import EndpointGroup
 from userspace_proxy.dataplane.probes import _MAX_UNDER_WAY
-from userspace_proxy.model import DialFailure, Failure, Handling, ProxyProtocol, SocketAddress
+from userspace_proxy.model import DialFailure, Failure, SocketAddress
 from userspace_proxy.model.serving import Serving
 
 from .peers import SilentEndpoint
@@ -129,15 +129,6 @@ async def test_an_endpoint_to_which_this_node_has_no_way_stays_ejected(rig):
     await until(lambda: not rig.connections.probes._under_way, "the probe's end")
     assert is_out(rig, web, endpoint)
     assert not knows(rig, ALICE, endpoint)
-
-
-async def test_a_probe_of_an_endpoint_that_expects_a_header_names_no_client(rig):
-    pod = rig.endpoint()
-    handling = Handling(proxy_protocol=ProxyProtocol.V1)
-    web = EndpointGroup("shop/web", Serving((pod.address,), handling=handling))
-    fail(rig, web, ALICE, pod.address)
-    assert await (await pod.accept()).read_all() == b"PROXY UNKNOWN\r\n"
-    await until(lambda: not rig.connections.probes._under_way, "the probe's end")
 
 
 async def test_of_twice_as_many_endpoints_as_are_probed_at_once_the_first_are_and_dials_go_on(rig):

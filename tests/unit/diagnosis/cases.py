@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.unit.causes.samples import a_note
 from userspace_proxy.causes.cause import When, as_read
 from userspace_proxy.causes.endpoints import (
     answers_late,
@@ -24,7 +25,6 @@ from userspace_proxy.causes.services import (
     external_ip_off,
     hop_limit_reached,
     no_proxy_header,
-    not_followed,
     not_listening,
     source_denied,
 )
@@ -53,7 +53,7 @@ DENIES = denies(POD, "10.244.0.123").replace(count=5)
 DENIED = DENIES.replace(when=When.PAST)
 SLOW = fault_on_purpose("10.244.1.7:8080", ("latency(latency=5) downstream",))
 FAULT = fault_on_purpose(A, ("refuse",))
-NOTE, NOT_LOCAL = not_followed("annotation x: y is used"), "1 endpoint: 1 not on this node"
+NOTE, NOT_LOCAL = a_note("annotation x: y is used"), "1 endpoint: 1 not on this node"
 NO_NAME = as_read(CauseCode.PORT_NAME_MISSING, 'they have no port named "http"; they have "web"')
 NO_READY = as_read(CauseCode.NOT_READY, "1 endpoint: not ready")
 ELSEWHERE = as_read(CauseCode.NOT_READY, NOT_LOCAL)

@@ -1,9 +1,10 @@
 import pytest
 
+from tests.unit.causes.samples import a_note
 from userspace_proxy.causes.cause import When
 from userspace_proxy.causes.endpoints import refuses
 from userspace_proxy.causes.say import Form, say
-from userspace_proxy.causes.services import external_ip_off, not_followed
+from userspace_proxy.causes.services import external_ip_off
 from userspace_proxy.diagnosis.dated import (
     also,
     and_mistakes,
@@ -19,7 +20,7 @@ from .samples import POD, READY, failing
 
 QUIET = {"is_quiet": True, "sent_at": NOW - 28 * 60}
 REFUSES = refuses(POD).replace(count=9, last_at=NOW - 3)
-A, B, C = map(not_followed, ("a is unknown", "b is unknown", "c is unknown"))
+A, B, C = map(a_note, ("a is unknown", "b is unknown", "c is unknown"))
 
 
 @pytest.mark.parametrize(

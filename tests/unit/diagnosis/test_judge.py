@@ -2,16 +2,17 @@
 
 import pytest
 
+from tests.unit.causes.samples import a_note
 from userspace_proxy.causes.cause import as_read
 from userspace_proxy.causes.endpoints import refuses, silent, silent_to_some
-from userspace_proxy.causes.say import remedy
+from userspace_proxy.causes.notes import node_port_named
+from userspace_proxy.causes.say import remedy, say
 from userspace_proxy.causes.services import (
     NOTES_MAX,
     external_ip_off,
     health_check_fails,
     more_notes,
     none_was_local,
-    not_followed,
     not_listening,
     object_kept,
     of_object,
@@ -53,7 +54,7 @@ WEB = ("shop/web",)
 
 
 def test_all_causes_are_listed_once_and_the_deciding_one_first():
-    in_use, note = not_listening("in use", "stop it"), not_followed("a note")
+    in_use, note = not_listening("in use", "stop it"), a_note("a note")
     twice = {"problem": "in use", "hint": "stop it", "notes": (in_use, note)}
     state = judge(make_port(endpoints=(READY, EJECTED), **twice))
     assert state.causes == (in_use, EJECTED.cause, note)
@@ -156,13 +157,17 @@ def empty():
     return make_port(endpoints=(), cause=NO_SLICE)
 
 
+def rejected_as(kind, namespace, name, services=()):
+    return RejectedFacts(LINE, f"{kind} {namespace}/{name}", kind, namespace, name, services)
+
+
 def given(*ports, rejected=(), health_checks=()):
     return diagnose(ports, SourceFacts(rejected=rejected), health_checks)
 
 
 def test_a_rejected_slice_is_the_cause_of_a_port_without_one():
     before = empty()
-    (port,) = given(before, rejected=[RejectedFacts(LINE, "EndpointSlice shop/web-1", WEB)])
+    (port,) = given(before, rejected=[rejected_as("EndpointSlice", "shop", "web-1", WEB)])
     cause = slice_rejected("EndpointSlice shop/web-1", LINE)
     assert (port.cause, port.notes, port.plan) == (cause, (), before.plan)
     assert (port.state.level, port.state.causes) == (Level.ATTENTION, (cause,))
@@ -172,14 +177,14 @@ def test_a_rejected_slice_is_the_cause_of_a_port_without_one():
 
 @pytest.mark.parametrize("name", ["web-1", "web", "web-1-x"])
 def test_a_rejected_slice_without_a_service_is_one_of_that_which_it_is_named_after(name):
-    (port,) = given(empty(), rejected=[RejectedFacts(LINE, f"EndpointSlice shop/{name}")])
+    (port,) = given(empty(), rejected=[rejected_as("EndpointSlice", "shop", name)])
     cause = unnamed_slice_rejected(f"EndpointSlice shop/{name}", LINE, "web")
     assert port.state.causes == (cause,)
 
 
 def test_a_slice_that_names_its_service_wins_over_one_that_does_not():
-    unnamed = RejectedFacts(LINE, "EndpointSlice shop/web-1")
-    named = RejectedFacts(LINE, "EndpointSlice shop/abc", WEB)
+    unnamed = rejected_as("EndpointSlice", "shop", "web-1")
+    named = rejected_as("EndpointSlice", "shop", "abc", WEB)
     (port,) = given(empty(), rejected=[unnamed, named])
     assert port.cause == slice_rejected("EndpointSlice shop/abc", LINE)
 
@@ -187,42 +192,45 @@ def test_a_slice_that_names_its_service_wins_over_one_that_does_not():
 @pytest.mark.parametrize(
     ("item", "is_empty"),
     [
-        pytest.param("EndpointSlice shop/web-1", False, id="it-has-slices"),
-        pytest.param("EndpointSlice shop/webcam-1", True, id="another-name"),
-        pytest.param("EndpointSlice test/web-1", True, id="another-namespace"),
-        pytest.param("Service shop/web-1", True, id="another-kind"),
+        pytest.param(("EndpointSlice", "shop", "web-1"), False, id="it-has-slices"),
+        pytest.param(("EndpointSlice", "shop", "webcam-1"), True, id="another-name"),
+        pytest.param(("EndpointSlice", "test", "web-1"), True, id="another-namespace"),
+        pytest.param(("Service", "shop", "web-1"), True, id="another-kind"),
     ],
 )
 def test_other_rejected_objects_change_nothing(item, is_empty):
     port = empty() if is_empty else make_port()
-    (same,) = given(port, rejected=[RejectedFacts(LINE, item)])
+    (same,) = given(port, rejected=[rejected_as(*item)])
     assert same is port
 
 
 def test_a_mistake_of_a_service_that_is_served_is_a_note_at_its_first_port():
     line = "m/b.yaml:1: Service shop/web is already defined in m/a.yaml:1"
     ports = make_port(), make_port(port="metrics"), make_port("cart")
-    first, *others = given(*ports, rejected=[RejectedFacts(line, "", WEB)])
+    first, *others = given(*ports, rejected=[RejectedFacts(line, services=WEB)])
     assert (first.state.level, first.state.word) == (Level.ATTENTION, PortState.SERVED)
-    note = of_object(line, line)
+    note = of_object(line)
     assert first.state.causes == (note,)
     assert first.state.sentence == sentence_of([said.served_by(2, 0), stated(note)])
     assert all(one is port for one, port in zip(others, ports[1:], strict=True))
 
 
 def test_mistakes_precede_the_notes_of_the_plan_and_have_a_bound():
-    items = [RejectedFacts(f"m/web.yaml:{i}: no", "Service shop/web", WEB) for i in range(99)]
+    items = [
+        RejectedFacts(f"m/web.yaml:{i}: no", "Service shop/web", services=WEB) for i in range(99)
+    ]
     (port,) = given(make_port(notes=("a is unknown",)), rejected=items)
     lines = [f"m/web.yaml:{i}: no" for i in range(NOTES_MAX)]
-    listed = [rejected("Service shop/web", line, line) for line in lines]
-    assert port.notes == (*listed, more_notes(), not_followed("a is unknown"))
+    listed = [rejected("Service shop/web", line) for line in lines]
+    assert port.notes == (*listed, more_notes(), a_note("a is unknown"))
 
 
 def test_a_note_of_the_plan_gives_way_to_the_same_with_its_place():
-    taken = "spec.healthCheckNodePort: 30202/TCP is already named by shop/cart"
-    item = RejectedFacts.at("m/web.yaml:3", taken, "", WEB)
+    taken = node_port_named("spec.healthCheckNodePort", "30202/TCP", "shop/cart")
+    item = RejectedFacts.at("m/web.yaml:3", say(taken), services=WEB, note=taken)
     (port,) = given(make_port(notes=(taken, "a is unknown")), rejected=[item])
-    assert port.notes == (of_object(f"m/web.yaml:3: {taken}", taken), not_followed("a is unknown"))
+    assert port.notes == (taken.replace(within="m/web.yaml:3"), a_note("a is unknown"))
+    assert say(port.notes[0]) == item.line
 
 
 def test_what_is_kept_for_mistakes_of_others_is_a_note_with_the_first_of_them():
@@ -250,7 +258,7 @@ def test_a_health_check_that_is_not_served_is_a_note_of_its_service():
 
 def test_a_port_that_is_no_proxys_is_judged_as_its_maker_judges():
     planned = StateFacts(Level.OK, PortState.SERVED)
-    source = SourceFacts(rejected=[RejectedFacts(LINE, "Service shop/web", WEB)])
+    source = SourceFacts(rejected=[rejected_as("Service", "shop", "web", WEB)])
     (port,) = diagnose([make_port()], source, judge=lambda port: planned)
     assert port.state is planned
 
@@ -258,7 +266,7 @@ def test_a_port_that_is_no_proxys_is_judged_as_its_maker_judges():
 def test_a_note_keeps_what_is_known_of_the_path():
     kernel = replace(make_port(), path=PathView(DataPath.KERNEL, kernel_connections=7))
     kernel.taken_by = "ip evil pre"
-    (port,) = given(kernel, rejected=[RejectedFacts(LINE, "Service shop/web", WEB)])
+    (port,) = given(kernel, rejected=[rejected_as("Service", "shop", "web", WEB)])
     assert (port.path, port.kernel_connections) == (DataPath.KERNEL, 7)
     assert (port.plan, port.taken_by) == (kernel.plan, "ip evil pre")
 
@@ -340,7 +348,9 @@ class Counting:
 
 
 def mistake(number):
-    return SourceFacts(rejected=[RejectedFacts(f"m.yaml:{number}: no", "Service shop/web", WEB)])
+    return SourceFacts(
+        rejected=[RejectedFacts(f"m.yaml:{number}: no", "Service shop/web", services=WEB)]
+    )
 
 
 def test_each_service_port_is_judged_once_until_something_changes():

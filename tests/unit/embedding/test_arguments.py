@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from userspace_proxy.embedding.arguments import (
+    free_loopback,
     make_slices,
     read_affinity,
     read_endpoint,
@@ -258,3 +259,15 @@ def test_slow_start_and_source_hash_exclude_each_other():
 def test_nothing_is_woken_where_no_connection_waits():
     with pytest.raises(ValueError, match="wake: no connection waits without hold: give both"):
         read_handling(wake="deployment/web")
+
+
+def test_the_loopback_address_is_stable_and_avoids_taken_ones():
+    first = free_loopback(WEB, (), "a")
+    assert free_loopback(WEB, (), "a") == first
+    second = free_loopback(WEB, {first}, "a")
+    assert second != first
+    assert second.startswith("127.")
+
+
+def test_two_proxies_choose_different_addresses_for_services_of_one_name():
+    assert free_loopback(WEB, (), "a") != free_loopback(WEB, (), "b")

@@ -15,268 +15,217 @@ from userspace_proxy.plan.detours import At
 from userspace_proxy.plane import record_ring
 
 from ..agent.backends import answers, ask, backend, free_address
+from ..conftest import IN_BOTH_LOOPS
 from ..dataplane.rig import no_descriptors
 from ..dataplane.waiting import until
 
-
-def test_connections_go_round_robin_over_the_endpoints(run):
-    async def main():
-        async with backend(b"one") as one, backend(b"two") as two, Proxy() as proxy:
-            web = await proxy.add_service("web", port=8080, endpoints=[one, two])
-            assert sorted(await answers(web.address, 4)) == [b"one", b"one", b"two", b"two"]
-
-    run(main())
+pytestmark = IN_BOTH_LOOPS
 
 
-def test_each_service_keeps_the_port_that_was_asked_for(run):
-    async def main():
+async def test_connections_go_round_robin_over_the_endpoints():
+    async with backend(b"one") as one, backend(b"two") as two, Proxy() as proxy:
+        web = await proxy.add_service("web", port=8080, endpoints=[one, two])
+        assert sorted(await answers(web.address, 4)) == [b"one", b"one", b"two", b"two"]
+
+
+async def test_each_service_keeps_the_port_that_was_asked_for():
+    async with backend(b"one") as one, Proxy() as proxy:
+        web = await proxy.add_service("web", port=8080, endpoints=[one])
+        cart = await proxy.add_service("cart", port=8080, endpoints=[one])
+        assert web.address.port == cart.address.port == 8080
+        assert web.address.ip != cart.address.ip
+        assert web.address.ip.startswith("127.")
+
+
+async def test_a_port_that_is_taken_is_replaced_by_a_free_one():
+    with socket.create_server(("127.99.1.1", 8080)):
         async with backend(b"one") as one, Proxy() as proxy:
-            web = await proxy.add_service("web", port=8080, endpoints=[one])
-            cart = await proxy.add_service("cart", port=8080, endpoints=[one])
-            assert web.address.port == cart.address.port == 8080
-            assert web.address.ip != cart.address.ip
-            assert web.address.ip.startswith("127.")
-
-    run(main())
-
-
-def test_a_port_that_is_taken_is_replaced_by_a_free_one(run):
-    async def main():
-        with socket.create_server(("127.99.1.1", 8080)):
-            async with backend(b"one") as one, Proxy() as proxy:
-                web = await proxy.add_service(
-                    "web", port=8080, endpoints=[one], cluster_ip="127.99.1.1"
-                )
-                assert web.address.ip == "127.99.1.1"
-                assert web.address.port != 8080
-                assert await ask(web.address) == b"one"
-
-    run(main())
-
-
-def test_with_hold_a_client_waits_for_the_first_endpoint(run):
-    async def main():
-        async with backend(b"one") as one, Proxy() as proxy:
-            web = await proxy.add_service("web", port=8080, hold="60s")
-            asked = asyncio.ensure_future(ask(web.address))
-            await until(lambda: proxy.status().ports[0].waits.waiting)
-            await web.set_endpoints([one])
-            assert await asked == b"one"
-
-    run(main())
-
-
-def test_a_dead_endpoint_costs_no_request(run):
-    async def main():
-        async with backend(b"one") as one, Proxy() as proxy:
-            web = await proxy.add_service("web", port=8080, endpoints=[free_address(), one])
-            assert await answers(web.address, 6) == [b"one"] * 6
-            failures = {e.failures for e in proxy.status().ports[0].endpoints}
-            assert failures == {0, 1}
-
-    run(main())
-
-
-def test_connections_are_a_list_while_they_are_observed(run):
-    async def main():
-        async with backend(b"one") as one, Proxy() as proxy:
-            dead = free_address()
-            web = await proxy.add_service("web", port=8080, endpoints=[dead, one])
-            cart = await proxy.add_service("cart", port=8080, endpoints=[one])
-            async with proxy.observe(web.key) as seen, proxy.observe(saved=True) as saved:
-                for service in (web, web, cart):
-                    assert await ask(service.address) == b"one"
-                await until(lambda: len(seen) == 3)
-            await ask(web.address)
-            assert sorted(str(each.event) for each in seen) == ["ended", "ended", "saved"]
-            assert {each.endpoint for each in seen} == {one}
-            assert [(str(each.event), each.failed[0].endpoint) for each in saved] == [
-                ("saved", dead),
-                ("ended", dead),
-            ]
-
-    run(main())
-
-
-def test_after_the_block_what_has_ended_is_in_the_list(run):
-    async def main():
-        async with backend(b"one") as one, Proxy() as proxy:
-            web = await proxy.add_service("web", port=8080, endpoints=[one])
-            async with proxy.observe("default/web", client="127.0.0.1") as seen:
-                assert await ask(web.address) == b"one"
-                await until(lambda: not proxy.status().ports[0].endpoints[0].active)
-            assert [each.service for each in seen] == [str(web.key)]
-
-    run(main())
-
-
-def test_what_workers_have_no_room_for_is_a_number_in_the_list(run, monkeypatch):
-    async def main():
-        async with backend(b"one") as one, Proxy() as proxy:
-            web = await proxy.add_service("web", port=8080, endpoints=[one])
-            async with proxy.observe(web.key) as seen:
-                for _ in range(3):
-                    assert await ask(web.address) == b"one"
-                await until(lambda: not proxy.status().ports[0].endpoints[0].active)
-            assert {str(each.event) for each in seen} == {"left-out"}
-            assert sum(each.count for each in seen) == 3
-
-    monkeypatch.setattr(record_ring, "OBSERVED_MAX", 0)
-    run(main())
-
-
-def test_what_is_not_served_cannot_be_observed(run):
-    async def main():
-        async with Proxy() as proxy:
-            with pytest.raises(LookupError, match="there is no Service port of 'default/web'"):
-                async with proxy.observe(ServiceKey("default", "web")):
-                    pass
-            with pytest.raises(ValueError, match=r"'10\.0\.0' is not an IP address"):
-                async with proxy.observe(client="10.0.0"):
-                    pass
-            with pytest.raises(ValueError, match=r"slow_s: Expected `float` <= "):
-                async with proxy.observe(slow_s=1e12):
-                    pass
-
-    run(main())
-
-
-def test_without_endpoints_clients_are_refused_until_there_is_one_at_the_same_address(run):
-    async def main():
-        async with backend(b"one") as one, Proxy() as proxy:
-            web = await proxy.add_service("web", port=8080)
-            before = web.address
-            with pytest.raises(ConnectionRefusedError):
-                await ask(web.address)
-            await web.set_endpoints([one])
-            assert await ask(web.address) == b"one"
-            await web.set_endpoints([])
-            with pytest.raises(ConnectionRefusedError):
-                await ask(web.address)
-            assert web.address == before
-
-    run(main())
-
-
-def test_a_removed_service_is_refused_and_its_open_connections_continue(run):
-    async def main():
-        async def echo(reader, writer):
-            writer.write(await reader.readexactly(4))
-            writer.close()
-
-        server = await asyncio.start_server(echo, "127.0.0.1", 0)
-        endpoint = "{}:{}".format(*server.sockets[0].getsockname())
-        async with server, Proxy() as proxy:
-            web = await proxy.add_service("web", port=8080, endpoints=[endpoint])
-            address = web.address
-            reader, writer = await asyncio.open_connection(*address)
-            writer.write(b"ab")
-            await web.remove()
-            with pytest.raises(ConnectionRefusedError):
-                await ask(address)
-            writer.write(b"cd")
-            assert await reader.read() == b"abcd"
-            writer.close()
-            with pytest.raises(LookupError):
-                _ = web.address
-
-    run(main())
-
-
-def test_a_service_that_is_added_again_has_only_its_new_endpoints(run):
-    async def main():
-        async with backend(b"one") as one, backend(b"two") as two, Proxy() as proxy:
-            await proxy.add_service("web", port=8080, endpoints=[one])
-            web = await proxy.add_service("web", port=8080, endpoints=[two])
-            assert await answers(web.address, 4) == [b"two"] * 4
-
-    run(main())
-
-
-def test_two_proxies_with_a_service_of_one_name_each_reach_their_own_backends(run):
-    async def main():
-        async with backend(b"one") as one, backend(b"two") as two, Proxy() as p, Proxy() as q:
-            first = await p.add_service("web", port=8080)
-            second = await q.add_service("web", port=8080, endpoints=[two])
-            with pytest.raises(ConnectionRefusedError):
-                await ask(first.address)
-            await first.set_endpoints([one])
-            assert first.address != second.address
-            assert await answers(first.address, 2) == [b"one"] * 2
-            assert await answers(second.address, 2) == [b"two"] * 2
-
-    run(main())
-
-
-def test_an_address_that_another_proxy_holds_without_endpoints_stays_its_own(run):
-    async def main():
-        async with backend(b"one") as one, backend(b"two") as two, Proxy() as p, Proxy() as q:
-            first = await p.add_service("web", port=8080, cluster_ip="127.99.1.5")
-            second = await q.add_service("web", port=8080, cluster_ip="127.99.1.5", endpoints=[two])
-            assert first.address.port == 8080
-            assert second.address.port != 8080
-            await first.set_endpoints([one])
-            assert await ask(first.address) == b"one"
-            assert await ask(second.address) == b"two"
-
-    run(main())
-
-
-def test_a_service_that_is_replaced_keeps_its_address(run):
-    async def main():
-        async with backend(b"one") as one, Proxy() as proxy:
-            before = await proxy.add_service("web", port=8080)
-            after = await proxy.add_service("web", port=8080, endpoints=[one])
-            assert after.address == before.address
-
-    run(main())
-
-
-def test_services_that_are_added_at_once_have_addresses_of_their_own(run):
-    async def main():
-        async with Proxy() as proxy:
-            web = await proxy.add_service("web", port=8080)
-            wanted = web.address.ip
-            await web.remove()
-            cart, web = await asyncio.gather(
-                proxy.add_service("cart", port=8080, cluster_ip=wanted),
-                proxy.add_service("web", port=8080),
+            web = await proxy.add_service(
+                "web", port=8080, endpoints=[one], cluster_ip="127.99.1.1"
             )
-            assert cart.address == (wanted, 8080)
-            assert web.address.port == 8080
-            assert web.address.ip != wanted
-
-    run(main())
+            assert web.address.ip == "127.99.1.1"
+            assert web.address.port != 8080
+            assert await ask(web.address) == b"one"
 
 
-def test_endpoints_that_cannot_be_served_raise_the_problem_in_the_status(run):
-    async def main():
-        async with Proxy() as proxy:
-            dns = await proxy.add_service("dns", port=5353, protocol="UDP")
-            with no_descriptors():
-                with pytest.raises(ListenError) as caught:
-                    await dns.set_endpoints(["127.0.0.1:53"])
-                (port,) = proxy.status().ports
-                assert (caught.value.message, caught.value.hint) == (port.problem, port.hint)
-                assert caught.value.hint.startswith("this process is out of descriptors")
-            await dns.set_endpoints(["127.0.0.1:54"])
-            assert proxy.status().ports[0].problem == ""
-
-    run(main())
+async def test_with_hold_a_client_waits_for_the_first_endpoint():
+    async with backend(b"one") as one, Proxy() as proxy:
+        web = await proxy.add_service("web", port=8080, hold="60s")
+        asked = asyncio.ensure_future(ask(web.address))
+        await until(lambda: proxy.status().ports[0].waits.waiting)
+        await web.set_endpoints([one])
+        assert await asked == b"one"
 
 
-def test_a_service_that_cannot_be_replaced_is_served_as_before(run):
-    async def main():
-        options = Options(proxy_ports=(29990, 29990))
-        taken = ("127.99.1.6", 8080), ("127.99.1.6", 29990)
-        with socket.create_server(taken[0]), socket.create_server(taken[1]):
-            async with backend(b"one") as one, Proxy(options=options) as proxy:
-                web = await proxy.add_service("web", port=8080, endpoints=[one])
-                with pytest.raises(ListenError):
-                    await proxy.add_service("web", port=8080, cluster_ip="127.99.1.6")
+async def test_a_dead_endpoint_costs_no_request():
+    async with backend(b"one") as one, Proxy() as proxy:
+        web = await proxy.add_service("web", port=8080, endpoints=[free_address(), one])
+        assert await answers(web.address, 6) == [b"one"] * 6
+        failures = {e.failures for e in proxy.status().ports[0].endpoints}
+        assert failures == {0, 1}
+
+
+async def test_connections_are_a_list_while_they_are_observed():
+    async with backend(b"one") as one, Proxy() as proxy:
+        dead = free_address()
+        web = await proxy.add_service("web", port=8080, endpoints=[dead, one])
+        cart = await proxy.add_service("cart", port=8080, endpoints=[one])
+        async with proxy.observe(web.key) as seen, proxy.observe(saved=True) as saved:
+            for service in (web, web, cart):
+                assert await ask(service.address) == b"one"
+            await until(lambda: len(seen) == 3)
+        await ask(web.address)
+        assert sorted(str(each.event) for each in seen) == ["ended", "ended", "saved"]
+        assert {each.endpoint for each in seen} == {one}
+        assert [(str(each.event), each.failed[0].endpoint) for each in saved] == [
+            ("saved", dead),
+            ("ended", dead),
+        ]
+
+
+async def test_after_the_block_what_has_ended_is_in_the_list():
+    async with backend(b"one") as one, Proxy() as proxy:
+        web = await proxy.add_service("web", port=8080, endpoints=[one])
+        async with proxy.observe("default/web", client="127.0.0.1") as seen:
+            assert await ask(web.address) == b"one"
+            await until(lambda: not proxy.status().ports[0].endpoints[0].active)
+        assert [each.service for each in seen] == [str(web.key)]
+
+
+async def test_what_workers_have_no_room_for_is_a_number_in_the_list(monkeypatch):
+    monkeypatch.setattr(record_ring, "OBSERVED_MAX", 0)
+    async with backend(b"one") as one, Proxy() as proxy:
+        web = await proxy.add_service("web", port=8080, endpoints=[one])
+        async with proxy.observe(web.key) as seen:
+            for _ in range(3):
                 assert await ask(web.address) == b"one"
+            await until(lambda: not proxy.status().ports[0].endpoints[0].active)
+        assert {str(each.event) for each in seen} == {"left-out"}
+        assert sum(each.count for each in seen) == 3
 
-    run(main())
+
+async def test_what_is_not_served_cannot_be_observed():
+    async with Proxy() as proxy:
+        with pytest.raises(LookupError, match="there is no Service port of 'default/web'"):
+            async with proxy.observe(ServiceKey("default", "web")):
+                pass
+        with pytest.raises(ValueError, match=r"'10\.0\.0' is not an IP address"):
+            async with proxy.observe(client="10.0.0"):
+                pass
+        with pytest.raises(ValueError, match=r"slow_s: Expected `float` <= "):
+            async with proxy.observe(slow_s=1e12):
+                pass
+
+
+async def test_without_endpoints_clients_are_refused_until_there_is_one_at_the_same_address():
+    async with backend(b"one") as one, Proxy() as proxy:
+        web = await proxy.add_service("web", port=8080)
+        before = web.address
+        with pytest.raises(ConnectionRefusedError):
+            await ask(web.address)
+        await web.set_endpoints([one])
+        assert await ask(web.address) == b"one"
+        await web.set_endpoints([])
+        with pytest.raises(ConnectionRefusedError):
+            await ask(web.address)
+        assert web.address == before
+
+
+async def test_a_removed_service_is_refused_and_its_open_connections_continue():
+    async def echo(reader, writer):
+        writer.write(await reader.readexactly(4))
+        writer.close()
+
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    endpoint = "{}:{}".format(*server.sockets[0].getsockname())
+    async with server, Proxy() as proxy:
+        web = await proxy.add_service("web", port=8080, endpoints=[endpoint])
+        address = web.address
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(b"ab")
+        await web.remove()
+        with pytest.raises(ConnectionRefusedError):
+            await ask(address)
+        writer.write(b"cd")
+        assert await reader.read() == b"abcd"
+        writer.close()
+        with pytest.raises(LookupError):
+            _ = web.address
+
+
+async def test_a_service_that_is_added_again_has_only_its_new_endpoints():
+    async with backend(b"one") as one, backend(b"two") as two, Proxy() as proxy:
+        await proxy.add_service("web", port=8080, endpoints=[one])
+        web = await proxy.add_service("web", port=8080, endpoints=[two])
+        assert await answers(web.address, 4) == [b"two"] * 4
+
+
+async def test_two_proxies_with_a_service_of_one_name_each_reach_their_own_backends():
+    async with backend(b"one") as one, backend(b"two") as two, Proxy() as p, Proxy() as q:
+        first = await p.add_service("web", port=8080)
+        second = await q.add_service("web", port=8080, endpoints=[two])
+        with pytest.raises(ConnectionRefusedError):
+            await ask(first.address)
+        await first.set_endpoints([one])
+        assert first.address != second.address
+        assert await answers(first.address, 2) == [b"one"] * 2
+        assert await answers(second.address, 2) == [b"two"] * 2
+
+
+async def test_an_address_that_another_proxy_holds_without_endpoints_stays_its_own():
+    async with backend(b"one") as one, backend(b"two") as two, Proxy() as p, Proxy() as q:
+        first = await p.add_service("web", port=8080, cluster_ip="127.99.1.5")
+        second = await q.add_service("web", port=8080, cluster_ip="127.99.1.5", endpoints=[two])
+        assert first.address.port == 8080
+        assert second.address.port != 8080
+        await first.set_endpoints([one])
+        assert await ask(first.address) == b"one"
+        assert await ask(second.address) == b"two"
+
+
+async def test_a_service_that_is_replaced_keeps_its_address():
+    async with backend(b"one") as one, Proxy() as proxy:
+        before = await proxy.add_service("web", port=8080)
+        after = await proxy.add_service("web", port=8080, endpoints=[one])
+        assert after.address == before.address
+
+
+async def test_services_that_are_added_at_once_have_addresses_of_their_own():
+    async with Proxy() as proxy:
+        web = await proxy.add_service("web", port=8080)
+        wanted = web.address.ip
+        await web.remove()
+        cart, web = await asyncio.gather(
+            proxy.add_service("cart", port=8080, cluster_ip=wanted),
+            proxy.add_service("web", port=8080),
+        )
+        assert cart.address == (wanted, 8080)
+        assert web.address.port == 8080
+        assert web.address.ip != wanted
+
+
+async def test_endpoints_that_cannot_be_served_raise_the_problem_in_the_status():
+    async with Proxy() as proxy:
+        dns = await proxy.add_service("dns", port=5353, protocol="UDP")
+        with no_descriptors():
+            with pytest.raises(ListenError) as caught:
+                await dns.set_endpoints(["127.0.0.1:53"])
+            (port,) = proxy.status().ports
+            assert (caught.value.message, caught.value.hint) == (port.problem, port.hint)
+            assert caught.value.hint.startswith("this process is out of descriptors")
+        await dns.set_endpoints(["127.0.0.1:54"])
+        assert proxy.status().ports[0].problem == ""
+
+
+async def test_a_service_that_cannot_be_replaced_is_served_as_before():
+    options = Options(proxy_ports=(29990, 29990))
+    taken = ("127.99.1.6", 8080), ("127.99.1.6", 29990)
+    with socket.create_server(taken[0]), socket.create_server(taken[1]):
+        async with backend(b"one") as one, Proxy(options=options) as proxy:
+            web = await proxy.add_service("web", port=8080, endpoints=[one])
+            with pytest.raises(ListenError):
+                await proxy.add_service("web", port=8080, cluster_ip="127.99.1.6")
+            assert await ask(web.address) == b"one"
 
 
 @pytest.mark.parametrize(
@@ -301,83 +250,66 @@ def test_a_service_that_cannot_be_replaced_is_served_as_before(run):
         ),
     ],
 )
-def test_an_error_names_the_invalid_argument(run, arguments, words):
-    async def main():
-        async with Proxy() as proxy:
-            with pytest.raises(ValueError, match=words):
-                await proxy.add_service("web", **arguments)
+async def test_an_error_names_the_invalid_argument(arguments, words):
+    async with Proxy() as proxy:
+        with pytest.raises(ValueError, match=words):
+            await proxy.add_service("web", **arguments)
+        assert proxy.status().ports == ()
+
+
+async def test_a_headless_address_without_a_free_port_is_an_error_and_leaves_nothing():
+    options = Options(proxy_ports=(29990, 29990))
+    with (
+        socket.create_server(("127.99.1.2", 8080)),
+        socket.create_server(("127.99.1.2", 29990)),
+    ):
+        async with Proxy(options=options) as proxy:
+            with pytest.raises(ListenError):
+                await proxy.add_service("web", port=8080, cluster_ip="127.99.1.2")
             assert proxy.status().ports == ()
 
-    run(main())
 
-
-def test_a_headless_address_without_a_free_port_is_an_error_and_leaves_nothing(run):
-    async def main():
-        options = Options(proxy_ports=(29990, 29990))
-        with (
-            socket.create_server(("127.99.1.2", 8080)),
-            socket.create_server(("127.99.1.2", 29990)),
-        ):
-            async with Proxy(options=options) as proxy:
-                with pytest.raises(ListenError):
-                    await proxy.add_service("web", port=8080, cluster_ip="127.99.1.2")
-                assert proxy.status().ports == ()
-
-    run(main())
-
-
-def test_a_silent_endpoint_is_left_after_the_connect_timeout(run):
-    async def main():
-        # No program accepts from this queue of one: further SYNs get no answer.
-        silent = socket.create_server(("127.0.0.1", 0), backlog=0)
-        address = silent.getsockname()
-        fillers = [socket.socket() for _ in range(4)]
-        for filler in fillers:
-            filler.setblocking(False)
-            filler.connect_ex(address)
-        options = Options(tuning=Tuning(connect_timeout_s=0.1))
-        async with backend(b"one") as one, Proxy(options=options) as proxy:
-            web = await proxy.add_service(
-                "web", port=8080, endpoints=["{}:{}".format(*address), one]
-            )
-            assert await answers(web.address, 4) == [b"one"] * 4
-            ejected = [e.ejected_for_s for e in proxy.status().ports[0].endpoints]
-            assert sum(e is not None for e in ejected) == 1
-        for sock in (*fillers, silent):
-            sock.close()
-
-    run(main())
+async def test_a_silent_endpoint_is_left_after_the_connect_timeout():
+    # No program accepts from this queue of one: further SYNs get no answer.
+    silent = socket.create_server(("127.0.0.1", 0), backlog=0)
+    address = silent.getsockname()
+    fillers = [socket.socket() for _ in range(4)]
+    for filler in fillers:
+        filler.setblocking(False)
+        filler.connect_ex(address)
+    options = Options(tuning=Tuning(connect_timeout_s=0.1))
+    async with backend(b"one") as one, Proxy(options=options) as proxy:
+        web = await proxy.add_service("web", port=8080, endpoints=["{}:{}".format(*address), one])
+        assert await answers(web.address, 4) == [b"one"] * 4
+        ejected = [e.ejected_for_s for e in proxy.status().ports[0].endpoints]
+        assert sum(e is not None for e in ejected) == 1
+    for sock in (*fillers, silent):
+        sock.close()
 
 
 WEB = ServiceKey("shop", "web")
 
 
-def test_endpoints_may_be_addresses_as_sockets_return_them(run):
-    async def main():
-        async with backend(b"one") as one, Proxy() as proxy:
-            host, port = one.split(":")
-            web = await proxy.add_service("web", port=8080, endpoints=[(host, int(port))])
-            assert await ask(web.address) == b"one"
-
-    run(main())
+async def test_endpoints_may_be_addresses_as_sockets_return_them():
+    async with backend(b"one") as one, Proxy() as proxy:
+        host, port = one.split(":")
+        web = await proxy.add_service("web", port=8080, endpoints=[(host, int(port))])
+        assert await ask(web.address) == b"one"
 
 
-def test_an_endpoint_is_dialled_elsewhere_and_shown_with_the_reason(run):
-    async def main():
-        async with backend(b"one") as one, backend(b"two") as two, Proxy() as proxy:
-            web = await proxy.add_service("web", port=8080, endpoints=[one])
-            (endpoint,) = proxy.endpoints_of(web.key)
-            assert endpoint == At(Protocol.TCP, read_endpoint(one))
-            why = {endpoint: ["a canary"]}
-            proxy.detour(web.key, {endpoint: read_endpoint(two)}, lambda: why)
-            assert await ask(web.address) == b"two"
-            (shown,) = proxy.status().ports[0].endpoints
-            assert (shown.address, shown.cause) == (one, fault_on_purpose(one, ("a canary",)))
-            proxy.detour(web.key, {})
-            assert await ask(web.address) == b"one"
-            assert proxy.status().ports[0].endpoints[0].cause is None
-
-    run(main())
+async def test_an_endpoint_is_dialled_elsewhere_and_shown_with_the_reason():
+    async with backend(b"one") as one, backend(b"two") as two, Proxy() as proxy:
+        web = await proxy.add_service("web", port=8080, endpoints=[one])
+        (endpoint,) = proxy.endpoints_of(web.key)
+        assert endpoint == At(Protocol.TCP, read_endpoint(one))
+        why = {endpoint: ["a canary"]}
+        proxy.detour(web.key, {endpoint: read_endpoint(two)}, lambda: why)
+        assert await ask(web.address) == b"two"
+        (shown,) = proxy.status().ports[0].endpoints
+        assert (shown.address, shown.cause) == (one, fault_on_purpose(one, ("a canary",)))
+        proxy.detour(web.key, {})
+        assert await ask(web.address) == b"one"
+        assert proxy.status().ports[0].endpoints[0].cause is None
 
 
 @pytest.mark.parametrize(
@@ -389,13 +321,10 @@ def test_an_endpoint_is_dialled_elsewhere_and_shown_with_the_reason(run):
         pytest.param(("TCP", "127.0.0.1:1"), None, TypeError, id="none"),
     ],
 )
-def test_an_invalid_detour_is_an_error_and_changes_nothing(run, at, to, error):
-    async def main():
-        async with backend(b"one") as one, Proxy() as proxy:
-            web = await proxy.add_service("web", port=8080, endpoints=[one])
-            with pytest.raises(error):
-                proxy.detour(web.key, {at: to})
-            await web.set_endpoints([one])
-            assert await ask(web.address) == b"one"
-
-    run(main())
+async def test_an_invalid_detour_is_an_error_and_changes_nothing(at, to, error):
+    async with backend(b"one") as one, Proxy() as proxy:
+        web = await proxy.add_service("web", port=8080, endpoints=[one])
+        with pytest.raises(error):
+            proxy.detour(web.key, {at: to})
+        await web.set_endpoints([one])
+        assert await ask(web.address) == b"one"

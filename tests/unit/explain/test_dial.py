@@ -2,16 +2,19 @@ import contextlib
 import errno
 import os
 import socket
-import struct
-import threading
+import subprocess
 
 import pytest
 
 from tests.netns import Net
 from tests.unit.port_numbers import free_port
+from tests.unit.status.views import make_view
+from userspace_proxy.answering_child import ChildEnded
 from userspace_proxy.causes.endpoints import no_route, route_prohibits, route_unreachable
 from userspace_proxy.causes.say import remedy, say
-from userspace_proxy.explain.dial import dial, dial_all
+from userspace_proxy.explain.dial import dial, dial_all, dial_by, find_way
+from userspace_proxy.facts import WorkerFacts
+from userspace_proxy.kernel.own_namespace import network_namespace
 from userspace_proxy.model import CauseCode, SocketAddress
 
 
@@ -20,17 +23,6 @@ def listener():
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(60)
         yield server
-
-
-def accepting(server, then):
-    def accept():
-        connection, _ = server.accept()
-        with connection:
-            then(connection)
-
-    thread = threading.Thread(target=accept)
-    thread.start()
-    return thread
 
 
 def address_of(server):
@@ -43,25 +35,12 @@ def test_an_endpoint_that_accepts_and_waits_answers(listener):
     assert 0 < result.seconds < 1
 
 
-def test_an_endpoint_that_speaks_first_answers(listener):
-    thread = accepting(listener, lambda connection: connection.sendall(b"220 ready"))
-    result = dial(address_of(listener))
-    thread.join()
-    assert result.cause is None
-
-
-def reset(connection):
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    connection.close()
-
-
-@pytest.mark.parametrize("end", [socket.socket.close, reset], ids=["close", "reset"])
-def test_an_endpoint_that_ends_connections_at_once_does_not(end, listener):
-    thread = accepting(listener, end)
-    result = dial(address_of(listener))
-    thread.join()
-    assert result.cause is not None
-    assert result.cause.code is CauseCode.ENDPOINT_RESETS
+def test_the_program_that_listens_never_accepts_a_dial(listener):
+    assert dial(address_of(listener)).cause is None
+    with socket.create_connection(listener.getsockname()) as client:
+        accepted, peer = listener.accept()
+        accepted.close()
+        assert peer == client.getsockname()
 
 
 def test_a_port_without_a_listener_refuses():
@@ -181,3 +160,82 @@ def test_a_route_that_leads_nowhere_is_the_cause(ip, kind, error, cause):
     net.close()
     assert (result.error, result.has_no_route) == (os.strerror(error), True)
     assert result.cause == cause(SocketAddress(ip, 80))
+
+
+@pytest.fixture
+def there():
+    net = Net("there")
+    yield net
+    net.close()
+
+
+@pytest.fixture
+def worker(there):
+    """A process in that namespace."""
+    command = ["nsenter", f"--net=/proc/self/fd/{there.fd}", "sh", "-c", "echo; exec cat"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[there.fd]
+    ) as process:
+        process.stdout.readline()
+        yield process
+        process.stdin.close()
+
+
+def view_of(pid, namespace):
+    workers = [WorkerFacts(pid=0), WorkerFacts(pid=pid)]
+    return make_view(workers=workers, network_namespace=namespace)
+
+
+def test_in_the_proxys_own_network_there_is_nothing_to_enter(worker):
+    here = network_namespace()
+    assert find_way(None) == ()
+    assert find_way(view_of(worker.pid, 0)) == ()
+    assert find_way(view_of(worker.pid, here)) == ()
+
+
+def test_what_listens_there_answers_and_what_does_not_refuses(there, worker):
+    with there, socket.create_server(("127.0.0.1", 0)) as server:
+        open_at, closed_at = SocketAddress(*server.getsockname()), SocketAddress("127.0.0.1", 1)
+        way = find_way(view_of(worker.pid, network_namespace(worker.pid)))
+        results = dial_by(way, [open_at, closed_at])
+    assert results[str(open_at)].cause is None
+    assert results[str(open_at)].seconds < 60
+    assert results[str(closed_at)].cause.code is CauseCode.ENDPOINT_REFUSES
+    assert results[str(closed_at)].error == "Connection refused"
+
+
+def test_without_a_way_dials_are_made_here():
+    at = SocketAddress("127.0.0.1", free_port())
+    assert dial_by((), [at])[str(at)].cause.code is CauseCode.ENDPOINT_REFUSES
+
+
+def test_a_process_that_is_not_in_that_network_shows_no_way(worker):
+    with contextlib.closing(Net("elsewhere")) as elsewhere:
+        inode = os.fstat(elsewhere.fd).st_ino
+        assert find_way(view_of(worker.pid, inode)) is None
+
+
+def test_root_enters_no_user_namespace(monkeypatch):
+    """Its creator could trace the child."""
+    with subprocess.Popen(
+        ["unshare", "-Urn", "sh", "-c", "ip link set lo up; echo; exec cat"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as worker:
+        worker.stdout.readline()
+        shown = view_of(worker.pid, network_namespace(worker.pid))
+        way = find_way(shown)
+        assert way[2:] == ("--net", "--")
+        at = SocketAddress("127.0.0.1", 1)
+        assert dial_by(way, [at])[str(at)].cause.code is CauseCode.ENDPOINT_REFUSES
+        monkeypatch.setattr(os, "geteuid", lambda: 1000)
+        assert find_way(shown)[2:] == ("--user", "--preserve-credentials", "--net", "--")
+        worker.stdin.close()
+
+
+def test_a_worker_that_has_ended_meanwhile_is_an_error(worker):
+    way = find_way(view_of(worker.pid, network_namespace(worker.pid)))
+    worker.stdin.close()
+    worker.wait()
+    with pytest.raises(ChildEnded):
+        dial_by(way, [SocketAddress("127.0.0.1", 1)])

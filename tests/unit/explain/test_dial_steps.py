@@ -5,13 +5,13 @@ import pytest
 
 from tests.unit.status.views import NOW, make_address, make_endpoint, make_port, replace
 from userspace_proxy.causes.cause import When
-from userspace_proxy.causes.endpoints import dial_failed, resets, sends_nothing
+from userspace_proxy.causes.endpoints import dial_failed, sends_nothing
 from userspace_proxy.causes.say import say
 from userspace_proxy.causes.services import source_denied
 from userspace_proxy.explain import Asked, explain
 from userspace_proxy.explain.dial import DialResult
 from userspace_proxy.facts import Level
-from userspace_proxy.model import Failure, Handling, ProxyProtocol
+from userspace_proxy.model import Failure
 
 from .subjects import make_dead_endpoint, make_subject
 
@@ -211,26 +211,6 @@ def test_why_clients_are_refused_is_said_before_a_dial_that_is_refused():
     port = make_port(endpoints=(), reason="it has no endpoints", connections=0)
     explanation = explain(make_subject(port), dials=dials(**{"10.96.7.118:80": False}))
     assert explanation.sentence == "Clients are refused: it has no endpoints"
-
-
-@pytest.mark.parametrize(
-    ("version", "level", "line"),
-    [
-        pytest.param(None, Level.TROUBLE, "it ends after 0.1 ms", id="none"),
-        pytest.param(
-            ProxyProtocol.V2,
-            Level.OK,
-            "answers, and ends a connection without a PROXY header after 0.1 ms",
-            id="header",
-        ),
-    ],
-)
-def test_an_endpoint_that_expects_a_header_may_end_a_dial_without_one(version, level, line):
-    handling = Handling(proxy_protocol=version)
-    ends = {POD: DialResult(0.0001, resets(make_address(POD)), "it ends")}
-    port = make_port(endpoints=(make_endpoint(POD),), handling=handling)
-    (step,) = steps_of(explain(make_subject(port), dials=ends), "dial")
-    assert (step.level, step.details) == (level, ((level, f"{POD}: {line}"),))
 
 
 def test_dials_that_are_not_possible_change_no_verdict():

@@ -6,14 +6,25 @@ from tests.unit.status.views import (
     make_ignored,
     make_port,
     make_troubled_view,
+    make_view,
     replace,
 )
 from userspace_proxy.causes.endpoints import refuses
+from userspace_proxy.causes.notes import node_port_named
 from userspace_proxy.causes.say import say
+from userspace_proxy.diagnosis.judge import diagnose
 from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.explain import explain
 from userspace_proxy.explain.dial import DialResult
-from userspace_proxy.facts import FirewallFacts, LastStateFacts, Level, ProbesFacts
+from userspace_proxy.explain.reading import read_subject
+from userspace_proxy.facts import (
+    FirewallFacts,
+    LastStateFacts,
+    Level,
+    ProbesFacts,
+    RejectedFacts,
+    SourceFacts,
+)
 from userspace_proxy.model import DataPath, Protocol
 
 from .subjects import make_dead_endpoint, make_subject
@@ -45,6 +56,17 @@ def test_an_ignored_service_has_its_cause():
     ignored = (make_ignored("shop/db", "", "headless"), make_ignored("shop/x", "", "other"))
     (item,) = make_subject(service="shop/db", ignored=ignored).ignored
     assert (item.port, say(item.cause), item.is_conflict) == ("", "headless", False)
+
+
+def test_a_mistake_that_is_a_note_of_its_port_is_not_repeated():
+    note = node_port_named("spec.healthCheckNodePort", "30202/TCP", "shop/cart")
+    item = RejectedFacts.at("m/web.yaml:3", say(note), services=("shop/web",), note=note)
+    source = SourceFacts(rejected=(item,))
+    view = make_view(*diagnose([make_port(notes=(note,))], source), source=source)
+    for service in ("shop/web", "shop/web:http"):
+        subject = read_subject(view, service, "", is_live=True)
+        assert (subject.rejected, subject.others_rejected) == ((), [])
+    assert read_subject(make_view(source=source), "shop/web", "", is_live=True).rejected == [item]
 
 
 def test_only_a_running_proxy_has_facts_about_its_node():

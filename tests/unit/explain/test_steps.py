@@ -1,10 +1,14 @@
+from dataclasses import replace as replace_subject
+
 import pytest
 
+from tests.unit.causes.samples import a_note
 from tests.unit.status.views import (
     NOW,
     make_address,
     make_endpoint,
     make_frontend,
+    make_health_check,
     make_ignored,
     make_port,
     make_standby,
@@ -13,11 +17,28 @@ from tests.unit.status.views import (
     replace,
 )
 from userspace_proxy.causes.cause import as_read
-from userspace_proxy.causes.endpoints import denies, fault_on_purpose, resets
+from userspace_proxy.causes.endpoints import (
+    answers_late,
+    denies,
+    dial_failed,
+    fault_on_purpose,
+    loses,
+    no_datagram,
+    resets,
+    sends_nothing,
+)
 from userspace_proxy.causes.say import remedy, say
-from userspace_proxy.causes.services import external_ip_off, not_followed, source_denied
+from userspace_proxy.causes.services import (
+    balanced_elsewhere,
+    external_ip_off,
+    no_proxy_header,
+    source_denied,
+)
 from userspace_proxy.causes.slices import none_local
+from userspace_proxy.diagnosis.clause import planned_of
+from userspace_proxy.diagnosis.rules import decide
 from userspace_proxy.explain import PathStep, explain
+from userspace_proxy.explain.steps import before_it_failed, mistakes, node_notes, say_client
 from userspace_proxy.facts import (
     FirewallFacts,
     LastStateFacts,
@@ -27,7 +48,7 @@ from userspace_proxy.facts import (
     SteeringState,
     Waits,
 )
-from userspace_proxy.model import CauseCode, Handling, Hold, Protocol
+from userspace_proxy.model import CauseCode, Failure, Handling, Hold, Protocol
 from userspace_proxy.plan import Side
 
 from .subjects import make_dead_endpoint, make_subject
@@ -141,7 +162,7 @@ def test_causes_of_endpoints_are_not_repeated_as_notes():
 
 
 def test_other_causes_are_notes():
-    notes = (not_followed("this field has no effect"), not_followed("nor has this"))
+    notes = (a_note("this field has no effect"), a_note("nor has this"))
     explanation = explain(make_subject(make_port(notes=notes)))
     (note,) = steps_of(explanation, "note")
     assert (note.level, note.what) == (Level.ATTENTION, "nor has this")
@@ -247,7 +268,9 @@ def test_the_node_is_part_of_the_path(changes, topic, level, text):
 
 
 TYPO = RejectedFacts(
-    "/m/z.yaml:5: spec.ports[0].tragetPort: unknown field", "Service shop/cart", ("shop/cart",)
+    "/m/z.yaml:5: spec.ports[0].tragetPort: unknown field",
+    "Service shop/cart",
+    services=("shop/cart",),
 )
 WITH_TYPO = SourceFacts("manifests", "/m", is_synced=True, problems=(TYPO.line,), rejected=(TYPO,))
 
@@ -444,3 +467,288 @@ def test_the_step_about_endpoints_has_the_age_of_the_last_answer_in_its_sentence
     port = make_port(is_quiet=True, sent_at=NOW - 90, notes=("its mode isn't followed",))
     (step,) = steps_of(explain(make_subject(port)), "endpoints")
     assert "(last answer 1 min ago)" in step.what
+
+
+POD = make_address("10.244.1.8:80")
+REFUSES = dial_failed(POD, Failure.REFUSED, "")
+
+
+def failing(cause, **figures):
+    return replace(make_endpoint(str(POD)), **{"connections": 20, **figures}, cause=cause)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "protocol", "said"),
+    [
+        pytest.param(
+            failing(REFUSES, sent_bytes=1),
+            "TCP",
+            "; it answered clients, and accepted 20 connections before",
+        ),
+        pytest.param(failing(REFUSES, sent_bytes=0), "TCP", "; it accepted 20 connections before"),
+        pytest.param(failing(REFUSES, connections=0), "TCP", ""),
+        pytest.param(failing(REFUSES, sent_bytes=0), "UDP", ""),
+        pytest.param(failing(REFUSES, sent_bytes=1), "UDP", "; it answered before"),
+        pytest.param(failing(REFUSES, sent_at=1.0, sent_bytes=0), "UDP", "; it answered before"),
+        pytest.param(failing(resets(POD), sent_bytes=1), "TCP", ""),
+        pytest.param(failing(sends_nothing(POD), sent_bytes=1), "TCP", ""),
+        pytest.param(failing(answers_late(POD, 2.5), sent_bytes=1), "TCP", ""),
+        pytest.param(failing(fault_on_purpose(POD, ["silent"]), sent_bytes=1), "TCP", ""),
+        pytest.param(failing(loses(POD, Failure.FROM_ENDPOINT), sent_bytes=1), "TCP", ""),
+        pytest.param(failing(None, sent_bytes=1), "TCP", ""),
+    ],
+)
+def test_what_an_endpoint_did_before_is_what_came_back_from_it(endpoint, protocol, said):
+    assert before_it_failed(endpoint, protocol) == said
+
+
+def udp(*others, **figures):
+    stalled = failing(replace(no_datagram(POD), count=3), **figures)
+    return make_port(protocol=Protocol.UDP, endpoints=(stalled, *others), sent_bytes=9)
+
+
+@pytest.mark.parametrize(("flows", "which"), [(3, "3 of 3 flows"), (20, "the last 3 flows")])
+def test_flows_without_an_answer_are_the_sentence_also_after_answers(flows, which):
+    explanation = explain(make_subject(udp(connections=flows, sent_bytes=9)))
+    assert explanation.level is Level.ATTENTION
+    assert explanation.sentence == f"Clients get no answer: no datagram has come back in {which}"
+    (step,) = (s for part in explanation.parts for s in part.steps if s.topic == "endpoints")
+    assert "network policy" in step.hint
+    assert "no datagram" in step.what
+    assert {level for level, _ in step.details} == {Level.ATTENTION}
+
+
+def test_one_mute_endpoint_of_two_is_the_sentence():
+    explanation = explain(make_subject(udp(make_endpoint("10.244.1.9:80", answered_at=1.0))))
+    assert explanation.sentence == f"{POD} sends no datagram back; the other one serves"
+    (step,) = (s for part in explanation.parts for s in part.steps if s.topic == "endpoints")
+    assert step.details[0] == (Level.ATTENTION, f"{POD}: sends no datagram back (3 times)")
+
+
+def test_a_service_that_keeps_each_client_to_an_endpoint_says_so():
+    said = "; each client keeps to one, until it is away for 3 h (sessionAffinity)"
+    assert explain(make_subject(make_port(affinity_timeout_s=10800))).sentence.endswith(said)
+    planned = explain(make_subject(make_port(affinity_timeout_s=10800), is_live=False))
+    assert planned.sentence.endswith(said)
+    alone = make_port(endpoints=(make_endpoint(str(POD)),), affinity_timeout_s=10800)
+    assert "sessionAffinity" not in explain(make_subject(alone)).sentence
+
+
+def test_clients_that_sent_no_proxy_header_are_counted_in_the_sentence():
+    cause = replace(no_proxy_header("203.0.113.11"), count=20, last_at=NOW - 4)
+    explanation = explain(make_subject(make_port(client_mistakes=(cause,), connections=0)))
+    assert explanation.sentence == (
+        "No client has been served: connections without a PROXY header were reset, the last one of "
+        "203.0.113.11 (20 times, last 4 s ago)"
+    )
+    assert not [step for part in explanation.parts for step in part.steps if step.topic == "note"]
+    checked = make_port(bad_headers=3, connections=0, sent_bytes=0)
+    sentence = explain(make_subject(checked)).sentence
+    assert sentence == "Ready: 2 endpoints; no client has been served yet"
+
+
+def test_an_address_that_its_load_balancer_answers_for_is_said_and_no_problem():
+    note = balanced_elsewhere("203.0.113.9")
+    port = make_port(notes=(note,))
+    assert (port.state.level, port.state.is_problem) == (Level.OK, False)
+    explanation = explain(make_subject(port))
+    assert explanation.level is Level.OK
+    assert explanation.sentence == f"Clients are served by 2 endpoints; {say(note)}"
+
+
+def test_a_limit_of_connections_is_a_part_of_the_step():
+    port = make_port(handling=Handling(max_connections=3))
+    (step,) = (
+        step
+        for part in explain(make_subject(port)).parts
+        for step in part.steps
+        if step.topic == "endpoints"
+    )
+    assert step.what == "2 of 2 used; at most 3 connections per endpoint"
+
+
+UNLABELLED = "m/shop.yaml:21: metadata.labels: kubernetes.io/service-name is missing"
+
+
+def made_of(*rejected, port=None, service="shop/web"):
+    """Return a Service of a source that has rejected objects."""
+    lines = [item.line for item in rejected]
+    source = SourceFacts("manifests", "m", is_synced=True, problems=lines, rejected=rejected)
+    return make_subject(port or make_port(), service=service, source=source)
+
+
+@pytest.mark.parametrize(
+    ("port", "sentence"),
+    [
+        (make_port(), "Served by 2 endpoints; "),
+        (
+            make_port(endpoints=(), reason="no pod is ready"),
+            "Clients are refused: no pod is ready; also: ",
+        ),
+    ],
+)
+def test_the_sentence_about_a_mistake_in_an_object_is_that_of_its_port(port, sentence):
+    rejected = RejectedFacts(UNLABELLED, "Service shop/web", services=("shop/web",))
+    subject = made_of(rejected, port=port)
+    said = explain(subject).sentence
+    assert said == f"{sentence}Service shop/web is rejected: {UNLABELLED}"
+    assert [*mistakes(subject)] == []
+
+
+def test_a_health_check_that_is_not_served_has_what_follows_from_it():
+    taken = "cannot serve the health check on 0.0.0.0:30201: in use by nginx (pid 7)"
+    explanation = explain(
+        make_subject(health_checks=[make_health_check("shop/web", 30201, 1, taken)])
+    )
+    assert explanation.sentence == f"Served by 2 endpoints; {taken}"
+    hints = [step.hint for part in explanation.parts for step in part.steps if step.hint]
+    assert hints[0].startswith("Load balancers may treat this node as one without endpoints")
+
+
+def test_a_service_without_a_port_has_its_mistakes_as_steps():
+    rejected = RejectedFacts(UNLABELLED, "Service shop/cart", services=("shop/cart",))
+    (step,) = mistakes(made_of(rejected, service="shop/cart"))
+    said = f"Service shop/cart is rejected: {UNLABELLED}"
+    assert (step.level, step.what) == (Level.TROUBLE, said)
+    assert explain(made_of(rejected, service="shop/cart")).sentence == said
+
+
+@pytest.mark.parametrize(("is_conflict", "mark"), [(False, None), (True, Level.TROUBLE)])
+def test_a_service_that_is_ignored_by_design_has_a_neutral_mark(is_conflict, mark):
+    ignored = (make_ignored("shop/db", "", "it is headless", is_conflict=is_conflict),)
+    explanation = explain(make_subject(service="shop/db", ignored=ignored))
+    assert explanation.parts[0].steps[0].mark is mark
+    assert explanation.sentence == "It is not served: it is headless"
+
+
+WITHOUT_SLICE = replace(make_port(endpoints=()), cause=as_read(CauseCode.NO_SLICE, "no slice"))
+
+
+def test_a_rejected_slice_that_names_no_service_is_the_first_line_of_the_one_it_is_named_after():
+    subject = made_of(
+        RejectedFacts(UNLABELLED, "EndpointSlice shop/web-1", "EndpointSlice", "shop", "web-1"),
+        port=WITHOUT_SLICE,
+    )
+    said = f"EndpointSlice shop/web-1, by its name a slice of it, is rejected: {UNLABELLED}"
+    assert explain(subject).sentence == f"Clients are refused: {said}"
+    assert [*subject.others_rejected] == [*mistakes(subject)] == []
+
+
+@pytest.mark.parametrize(
+    ("rejected", "port"),
+    [
+        pytest.param("EndpointSlice shop/web-1", make_port(), id="it-has-slices"),
+        pytest.param("EndpointSlice shop/webcam-1", WITHOUT_SLICE, id="another-name"),
+        pytest.param("EndpointSlice test/web-1", WITHOUT_SLICE, id="another-namespace"),
+        pytest.param("Service shop/web-1", WITHOUT_SLICE, id="another-kind"),
+    ],
+)
+def test_other_rejected_objects_are_of_no_concern(rejected, port):
+    subject = made_of(RejectedFacts(UNLABELLED, rejected), port=port)
+    assert [*mistakes(subject)] == []
+    assert len(subject.others_rejected) == 1
+
+
+def test_a_file_that_can_not_be_read_may_be_about_any_service():
+    line = "web.yaml:23: not YAML: found unexpected end of stream"
+    subject = made_of(RejectedFacts(line), port=WITHOUT_SLICE)
+    said = [step.what for part in explain(subject).parts for step in part.steps]
+    assert f"Not read: {line}" in said
+    assert not any("of no concern" in one for one in said)
+
+
+def test_a_problem_has_the_mistake_that_may_be_its_reason_beside_it():
+    refused = make_port(endpoints=(), reason="none is ready", notes=("a is unknown", "b"))
+    said = explain(make_subject(refused)).sentence
+    assert said == "Clients are refused: none is ready; also: a is unknown; 1 further note"
+
+
+LOOPBACK = "127.0.0.1:80"
+REFUSED = make_endpoint(LOOPBACK, "refused: a loopback address is the node itself", False)
+OTHER = make_endpoint("10.244.1.7:80")
+
+
+def planned(*endpoints, on_node, **changes):
+    """Return a planned Service, and how it would be planned on a node."""
+    subject = make_subject(make_port(endpoints=endpoints), is_live=False)
+    there = make_port(endpoints=on_node, **changes)
+    _, verdict = decide(there)
+    there.planned = planned_of(verdict.clauses)
+    return replace_subject(subject, on_node=[there])
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "on_node", "changes", "would"),
+    [
+        pytest.param(
+            (),
+            (REFUSED,),
+            {"reason": "its only endpoint is not ready"},
+            "refused: its only endpoint is not ready",
+            id="refused",
+        ),
+        pytest.param((OTHER,), (OTHER, REFUSED), {}, "served by 1 endpoint", id="some"),
+    ],
+)
+def test_what_a_node_would_refuse_is_a_note_and_ends_the_sentence(
+    endpoints, on_node, changes, would
+):
+    subject = planned(make_endpoint(LOOPBACK), *endpoints, on_node=on_node, **changes)
+    (note,) = node_notes(subject.ports[0], subject)
+    would = f"on a node (--steering other than none) clients would be {would}"
+    assert (note.level, note.what) == (None, would)
+    assert note.details == ((None, f"{LOOPBACK}: {REFUSED.state}"),)
+    assert explain(subject).sentence.endswith(f"; {would}")
+
+
+def test_a_service_that_is_the_same_on_a_node_has_no_note():
+    subject = planned(OTHER, on_node=(OTHER,))
+    assert [*node_notes(subject.ports[0], subject)] == []
+    assert explain(subject).sentence == "Clients would be served by 1 endpoint"
+
+
+def test_only_the_family_of_the_client_is_said():
+    subject = planned(make_endpoint(LOOPBACK), on_node=(REFUSED,), reason="no")
+    assert "on a node" not in explain(subject, client="fd00::1").sentence
+
+
+EVERYONE = make_subject().ports[0]
+RANGES = make_subject(make_port(admits=("192.0.2.0/24",))).ports[0]
+INSIDE, OUTSIDE = make_subject(*make_two_sides(), service="shop/front").ports
+
+
+@pytest.mark.parametrize(
+    ("port", "client", "level", "said"),
+    [
+        pytest.param(
+            EVERYONE, "10.0.0.1", Level.OK, "10.0.0.1 is admitted: every client is", id="all"
+        ),
+        pytest.param(
+            RANGES, "192.0.2.9", Level.OK, "192.0.2.9 is admitted: its network is", id="in-range"
+        ),
+        pytest.param(
+            RANGES,
+            "10.0.0.1",
+            Level.ATTENTION,
+            "Packets from 10.0.0.1 are dropped: only 192.0.2.0/24 is admitted",
+            id="out-of-range",
+        ),
+        pytest.param(
+            OUTSIDE,
+            "10.244.0.9",
+            Level.OK,
+            "10.244.0.9 is admitted: its network is; from outside: only this node's endpoints",
+            id="inside",
+        ),
+    ],
+)
+def test_a_client_is_admitted_by_its_network(port, client, level, said):
+    assert say_client(port, client) == (level, said)
+
+
+def test_a_client_that_a_policy_drops_gets_the_reason():
+    level, said = say_client(OUTSIDE, "198.51.100.1")
+    assert level is Level.ATTENTION
+    assert said.startswith(
+        "Packets from 198.51.100.1 are dropped: Clients from outside are dropped"
+    )

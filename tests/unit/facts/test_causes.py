@@ -7,8 +7,9 @@ import pytest
 from userspace_proxy.causes import endpoints, names, services, slices
 from userspace_proxy.causes.cause import ROWS, Cause, When, as_read
 from userspace_proxy.causes.endpoints import no_host, refuses, resets, silent
+from userspace_proxy.causes.notes import kernel_path_unused
 from userspace_proxy.causes.say import object_of, remedy, say
-from userspace_proxy.causes.services import not_followed, source_denied
+from userspace_proxy.causes.services import source_denied
 from userspace_proxy.facts.causes import (
     CauseFacts,
     dump_cause,
@@ -40,6 +41,7 @@ MODIFIERS = {
     "has_header": True,
     "before": silent(AT).replace(count=2, last_at=3.0, before=no_host(AT, "eth0")),
     "more": 3,
+    "within": "EndpointSlice shop/web-1",
     "count": 9,
     "first_at": 1600.5,
     "last_at": 1700.0,
@@ -113,7 +115,7 @@ def test_a_cause_is_written_with_its_words_and_its_parameters():
 
 
 def test_what_a_cause_does_not_depend_on_is_not_among_its_parameters():
-    assert write_cause(not_followed("a note").replace(count=2)).params == {"note": "a note"}
+    assert write_cause(kernel_path_unused("slow").replace(count=2)).params == {"why": "slow"}
 
 
 def test_how_an_endpoint_failed_before_is_a_cause_within_the_parameters():

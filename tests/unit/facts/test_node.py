@@ -14,8 +14,10 @@ from userspace_proxy.facts import (
     StatusFacts,
 )
 from userspace_proxy.facts.causes import from_json, to_json
+from userspace_proxy.facts.node import ObjectKey
 from userspace_proxy.model import CauseCode, ServiceKey
 
+WEB_OBJECT = ObjectKey("Service", "shop", "web")
 WEB = FrontendFacts("10.96.0.1:80")
 
 
@@ -79,24 +81,27 @@ def test_the_last_state_has_an_age_while_it_is_served():
 
 
 def test_a_mistake_has_its_place_and_its_problem_together_and_apart():
-    mistake = RejectedFacts.at("a.yaml:1", "no port", "Service shop/web", ("shop/web",))
+    mistake = RejectedFacts.at("a.yaml:1", "no port", WEB_OBJECT, ("shop/web",))
     assert (mistake.line, mistake.place, mistake.problem) == (
         "a.yaml:1: no port",
         "a.yaml:1",
         "no port",
     )
     assert (mistake.object, mistake.services) == ("Service shop/web", ("shop/web",))
+    assert (mistake.kind, mistake.namespace, mistake.name) == WEB_OBJECT
 
 
 def test_a_mistake_is_the_same_one_about_other_services():
-    mistake = RejectedFacts.at("a.yaml:1", "no port", "EndpointSlice shop/x", ("shop/web",))
+    mistake = RejectedFacts.at(
+        "a.yaml:1", "no port", ObjectKey("EndpointSlice", "shop", "x"), ("shop/web",)
+    )
     other = mistake.about(("shop/db",), ("shop/old",))
     assert (other.services, other.keeps) == (("shop/db",), ("shop/old",))
     assert other.about(mistake.services, ()) == mistake
 
 
 def test_the_mistakes_about_a_service_are_found_by_its_name_or_that_of_a_port():
-    about_web = RejectedFacts.at("a.yaml:1", "no port", "Service shop/web", ("shop/web",))
+    about_web = RejectedFacts.at("a.yaml:1", "no port", WEB_OBJECT, ("shop/web",))
     source = SourceFacts(rejected=(about_web, RejectedFacts("a.yaml:9: is no YAML")))
     for name, found in (("shop/web", [about_web]), ("shop/web:http", [about_web]), ("shop/we", [])):
         assert source.rejected_of(name) == found

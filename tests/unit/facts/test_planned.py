@@ -108,8 +108,8 @@ def test_an_endpoint_that_is_not_used_has_its_cause_as_a_code():
 
 def test_a_frontend_is_written_with_its_port():
     frontend = Frontend("fd00::1", 80, Protocol.TCP, FrontendKind.NODE_PORT)
-    facts = facts_of_frontend(frontend, "refused", is_reached=False)
-    assert msgspec.structs.astuple(facts) == ("[fd00::1]:80", "NodePort", "refused", False)
+    facts = facts_of_frontend(frontend, "refused", is_reached=False, only_at="::1")
+    assert msgspec.structs.astuple(facts) == ("[fd00::1]:80", "NodePort", "refused", False, "::1")
 
 
 def test_a_port_that_is_served_at_another_address_is_not_ignored():

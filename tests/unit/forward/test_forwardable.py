@@ -161,7 +161,7 @@ def test_an_endpoint_whose_pod_is_invalid_is_left_out_with_the_reason():
     world.put(endpoint_slice(evil, endpoint("web-1", "10.244.0.1")))
     assert world.endpoints == {"10.244.0.1"}
     assert [pod.pod for pod in world.web_pods.values()] == ["web-1"]
-    assert "'../../nodes' is not a DNS name" in world.web.slices[0].notes[0]
+    assert "'../../nodes' is not a DNS name" in world.web.slices[0].notes[0].about
 
 
 def test_a_headless_service_gets_an_address_too():

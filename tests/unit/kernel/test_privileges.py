@@ -1,4 +1,4 @@
-"""The capability that rules need."""
+"""The capability that rules need, and sysctls that forbid user namespaces."""
 
 import subprocess
 import sys
@@ -6,7 +6,9 @@ import sys
 from userspace_proxy.kernel.privileges import (
     CAP_NET_ADMIN,
     effective_capabilities,
+    forbidding,
     has_net_admin,
+    read_sysctls,
 )
 
 ASK = "from userspace_proxy.kernel.privileges import has_net_admin; print(has_net_admin())"
@@ -21,3 +23,15 @@ def test_a_process_without_capabilities_lacks_net_admin():
     drop = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-all", "--"]
     done = subprocess.run([*drop, sys.executable, "-c", ASK], capture_output=True, text=True)
     assert done.stdout == "False\n", done.stderr
+
+
+def test_only_the_sysctls_of_this_kernel_are_read(tmp_path):
+    (tmp_path / "user").mkdir()
+    (tmp_path / "user" / "max_user_namespaces").write_text("0\n")
+    assert read_sysctls(tmp_path) == {"user.max_user_namespaces": "0"}
+
+
+def test_a_sysctl_that_forbids_them_is_returned_with_a_value_that_allows_them():
+    sysctls = {"user.max_user_namespaces": "9000", "kernel.unprivileged_userns_clone": "0"}
+    assert forbidding(sysctls) == ("kernel.unprivileged_userns_clone", "0", "1")
+    assert forbidding({"user.max_user_namespaces": "9000"}) is None

@@ -16,6 +16,7 @@ import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -92,7 +93,7 @@ def fields_of(kind: str) -> dict[str, str]:
     return dict(_walk(name, struct, ""))
 
 
-def _walk(api_type: str, struct: type[msgspec.Struct], path: str) -> Iterator[tuple[str, str]]:
+def _walk(api_type: str, struct: Any, path: str) -> Iterator[tuple[str, str]]:
     api = _fields_of_type(api_type)
     read = {field.encode_name: field.type for field in msgspec.structs.fields(struct)}
     if strange := read.keys() - api.keys() - set(_OF_LISTS):
@@ -107,7 +108,8 @@ def _walk(api_type: str, struct: type[msgspec.Struct], path: str) -> Iterator[tu
             continue
         inner = _struct_in(read.get(name))
         if inner is None:
-            yield path + name, "supported" if name in read else "ignored"
+            is_used = name in read and name not in struct.CHECKED
+            yield path + name, "supported" if is_used else "ignored"
             continue
         is_list = type_.startswith("list[")
         item = type_.removeprefix("list[").removesuffix("]")

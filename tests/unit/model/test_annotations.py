@@ -8,7 +8,8 @@ from userspace_proxy.model import (
     Workload,
     WorkloadKind,
 )
-from userspace_proxy.model.annotations import ANNOTATIONS, TEXT_MAX, first_note, read_handling
+from userspace_proxy.model.annotations import ANNOTATIONS, TEXT_MAX, read_handling
+from userspace_proxy.model.notes import NoteKind
 
 
 @pytest.mark.parametrize(
@@ -30,45 +31,39 @@ def test_balance_is_that_of_the_annotation(value, balance):
 def test_an_unknown_balance_is_round_robin_with_a_note():
     handling, notes = read_handling({"userspace-proxy.io/balance": "fastest"})
     assert handling.balance is Balance.ROUND_ROBIN
-    assert notes == (
-        "annotation userspace-proxy.io/balance: 'fastest' is not one of round-robin, "
-        "random, least-connections, power-of-two-choices, source-hash: round-robin is used",
-    )
+    choices = "round-robin, random, least-connections, power-of-two-choices, source-hash"
+    why = f"'fastest' is not one of {choices}"
+    assert notes == (wrong("userspace-proxy.io/balance", why, "round-robin is used"),)
 
 
-KNOWN = ", ".join(annotation.key for annotation in ANNOTATIONS)
+KNOWN = tuple(annotation.key for annotation in ANNOTATIONS)
+wrong, unknown = NoteKind.ANNOTATION_WRONG, NoteKind.ANNOTATION_UNKNOWN
 
 
 @pytest.mark.parametrize(
-    ("key", "note"),
+    ("key", "meant"),
     [
-        (
-            "userspace-proxy.io/balanc",
-            "userspace-proxy.io/balanc is unknown (did you mean userspace-proxy.io/balance?)",
-        ),
-        (
-            "userspace-proxy/balance",
-            "userspace-proxy/balance is unknown (did you mean userspace-proxy.io/balance?)",
-        ),
-        (
-            "userspace-proxy.io/xyzzy",
-            f"userspace-proxy.io/xyzzy is unknown (known: {KNOWN})",
-        ),
+        ("userspace-proxy.io/balanc", "userspace-proxy.io/balance"),
+        ("userspace-proxy/balance", "userspace-proxy.io/balance"),
+        ("userspace-proxy.io/xyzzy", ""),
         # An annotation that had put faults in force.
-        ("userspace-proxy.io/fault", f"userspace-proxy.io/fault is unknown (known: {KNOWN})"),
-        (
-            "userspace-proxy-xyzzy",
-            f"userspace-proxy-xyzzy is unknown (known: {KNOWN})",
-        ),
-        (
-            "userspace-proxy.io/priority",
-            "userspace-proxy.io/priority has no effect here: it belongs on EndpointSlices",
-        ),
-        ("userspace-proxy\n", f"'userspace-proxy\\n' is unknown (known: {KNOWN})"),
+        ("userspace-proxy.io/fault", ""),
+        ("userspace-proxy-xyzzy", ""),
     ],
 )
-def test_an_annotation_that_was_probably_meant_for_this_proxy_is_a_note(key, note):
-    assert read_handling({key: "x"})[1] == (f"annotation {note}",)
+def test_an_annotation_that_was_probably_meant_for_this_proxy_is_a_note(key, meant):
+    assert read_handling({key: "x"})[1] == (unknown(key, meant, KNOWN),)
+
+
+def test_an_annotation_with_control_characters_is_quoted():
+    assert read_handling({"userspace-proxy\n": "x"})[1] == (
+        unknown("'userspace-proxy\\n'", "", KNOWN),
+    )
+
+
+def test_an_annotation_of_slices_has_no_effect_on_a_service():
+    key = "userspace-proxy.io/priority"
+    assert read_handling({key: "x"})[1] == (NoteKind.ANNOTATION_MISPLACED(key, "EndpointSlices"),)
 
 
 def test_annotations_for_other_programs_are_no_notes():
@@ -91,10 +86,8 @@ def test_client_addresses_are_preserved_unless_the_annotation_is_never(value, is
 def test_client_addresses_are_preserved_with_a_note_if_the_annotation_is_unknown():
     handling, notes = read_handling({"userspace-proxy.io/preserve-client-address": "no"})
     assert handling.keeps_clients
-    assert notes == (
-        "annotation userspace-proxy.io/preserve-client-address: 'no' is not one of auto, never: "
-        "auto is used",
-    )
+    key, why = "userspace-proxy.io/preserve-client-address", "'no' is not one of auto, never"
+    assert notes == (wrong(key, why, "auto is used"),)
 
 
 HOLD = "userspace-proxy.io/hold"
@@ -131,9 +124,7 @@ def test_hold_is_a_time_and_a_number_of_connections(value, hold):
 def test_a_wrong_hold_refuses_clients_with_a_note(value, problem):
     handling, notes = read_handling({HOLD: value})
     assert handling.hold is None
-    assert notes == (
-        f"annotation {HOLD}: {problem}: clients are refused while no endpoint is usable",
-    )
+    assert notes == (wrong(HOLD, problem, "clients are refused while no endpoint is usable"),)
 
 
 @pytest.mark.parametrize(
@@ -149,10 +140,8 @@ def test_connections_to_endpoints_that_have_left_end_after_the_time_of_the_annot
 def test_connections_continue_with_a_note_if_the_time_is_invalid():
     handling, notes = read_handling({"userspace-proxy.io/on-endpoint-removal": "30"})
     assert handling.removal_s is None
-    assert notes == (
-        "annotation userspace-proxy.io/on-endpoint-removal: '30' has no unit (write 30s): "
-        "connections continue",
-    )
+    key, why = "userspace-proxy.io/on-endpoint-removal", "'30' has no unit (write 30s)"
+    assert notes == (wrong(key, why, "connections continue"),)
 
 
 SLOW_START = "userspace-proxy.io/slow-start"
@@ -169,8 +158,9 @@ def test_slow_start_is_a_time(value):
 def test_a_wrong_slow_start_changes_nothing_with_a_note(value):
     handling, (note,) = read_handling({SLOW_START: value})
     assert handling.slow_start_s == 0.0
-    assert note.startswith(f"annotation {SLOW_START}: ")
-    assert note.endswith(": new endpoints get full shares at once")
+    key, _, otherwise = note.params
+    assert note.kind is NoteKind.ANNOTATION_WRONG
+    assert (key, otherwise) == (SLOW_START, "new endpoints get full shares at once")
 
 
 def test_slow_start_has_no_effect_with_source_hash():
@@ -178,7 +168,7 @@ def test_slow_start_has_no_effect_with_source_hash():
         {SLOW_START: "30s", "userspace-proxy.io/balance": "source-hash"}
     )
     assert (handling.balance, handling.slow_start_s) == (Balance.SOURCE_HASH, 0.0)
-    assert notes == (f"annotation {SLOW_START}: it has no effect with balance source-hash",)
+    assert notes == (NoteKind.SLOW_START_UNUSED(),)
 
 
 @pytest.mark.parametrize(
@@ -192,10 +182,8 @@ def test_endpoints_get_the_header_of_the_annotation(value, version):
 def test_endpoints_get_no_header_with_a_note_if_there_is_no_such_version():
     handling, notes = read_handling({"userspace-proxy.io/proxy-protocol": "v3"})
     assert handling.proxy_protocol is None
-    assert notes == (
-        "annotation userspace-proxy.io/proxy-protocol: 'v3' is not one of v1, v2: "
-        "no header is sent",
-    )
+    key, why = "userspace-proxy.io/proxy-protocol", "'v3' is not one of v1, v2"
+    assert notes == (wrong(key, why, "no header is sent"),)
 
 
 MAX = "userspace-proxy.io/max-connections"
@@ -211,7 +199,7 @@ def test_a_wrong_number_of_connections_is_no_limit_with_a_note(value):
     handling, notes = read_handling({MAX: value})
     assert handling.max_connections is None
     problem = f"{value!r} is not a number in 1–1000000"
-    assert notes == (f"annotation {MAX}: {problem}: endpoints have no limit",)
+    assert notes == (wrong(MAX, problem, "endpoints have no limit"),)
 
 
 @pytest.mark.parametrize("kind", list(WorkloadKind))
@@ -230,18 +218,13 @@ def test_what_is_no_workload_is_a_note(text):
         {"userspace-proxy.io/wake": text, "userspace-proxy.io/hold": "60s"}
     )
     assert handling.wake is None
-    assert notes == (
-        f"annotation userspace-proxy.io/wake: {text!r} is not a workload (write deployment/NAME "
-        "or statefulset/NAME): nothing is woken",
-    )
+    why = f"{text!r} is not a workload (write deployment/NAME or statefulset/NAME)"
+    assert notes == (wrong("userspace-proxy.io/wake", why, "nothing is woken"),)
 
 
 def test_wake_without_hold_is_a_note():
     _, notes = read_handling({"userspace-proxy.io/wake": "deployment/web"})
-    assert notes == (
-        "annotation userspace-proxy.io/wake: no connection waits without userspace-proxy.io/hold: "
-        "nothing is woken",
-    )
+    assert notes == (NoteKind.WAKE_WITHOUT_HOLD("nothing is woken"),)
 
 
 IDLE_AFTER = "userspace-proxy.io/idle-after"
@@ -267,15 +250,12 @@ def test_idle_after_is_a_time(text, seconds):
 def test_a_wrong_idle_after_scales_nothing_to_zero_with_a_note(text, problem):
     handling, notes = read_handling({**AWAKE, IDLE_AFTER: text})
     assert handling.idle_after_s is None
-    assert notes == (f"annotation {IDLE_AFTER}: {problem}: nothing is scaled to zero",)
+    assert notes == (wrong(IDLE_AFTER, problem, "nothing is scaled to zero"),)
 
 
 def test_idle_after_without_a_workload_is_a_note():
     _, notes = read_handling({"userspace-proxy.io/hold": "60s", IDLE_AFTER: "10m"})
-    assert notes == (
-        f"annotation {IDLE_AFTER}: no workload is named by userspace-proxy.io/wake: nothing is "
-        "scaled to zero",
-    )
+    assert notes == (NoteKind.IDLE_WITHOUT_WAKE("nothing is scaled to zero"),)
 
 
 @pytest.mark.parametrize("annotation", ANNOTATIONS, ids=lambda annotation: annotation.name)
@@ -283,18 +263,10 @@ def test_a_text_that_is_too_long_is_a_note(annotation):
     long = "random;" * TEXT_MAX
     handling, notes = read_handling({annotation.key: long})
     assert handling == Handling()
-    assert notes == (
-        f"annotation {annotation.key}: it has {len(long)} characters, and at most {TEXT_MAX} are "
-        f"read: {annotation.otherwise}",
-    )
+    why = f"it has {len(long)} characters, and at most {TEXT_MAX} are read"
+    assert notes == (wrong(annotation.key, why, annotation.otherwise),)
 
 
 def test_the_longest_text_is_read():
     text = "1m".ljust(TEXT_MAX)
     assert read_handling({"userspace-proxy.io/hold": text})[0].hold == Hold(60.0)
-
-
-def test_the_first_note_about_an_annotation_is_found_by_its_name():
-    _, notes = read_handling({"userspace-proxy.io/hold": "1", "userspace-proxy.io/balance": "x"})
-    assert first_note("hold", notes) == notes[1]
-    assert first_note("hol", notes) == ""

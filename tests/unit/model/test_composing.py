@@ -16,9 +16,11 @@ def read(text: str) -> Document:
 
 
 def problem_of(text: str) -> str:
-    with pytest.raises(InputError) as caught:
-        parse_documents(text, place="web.yaml")
-    return str(caught.value)
+    """Return the first mistake, or why the text is refused as a whole."""
+    try:
+        return str(read(text).mistakes[0])
+    except InputError as exc:
+        return str(exc)
 
 
 def test_an_alias_has_the_value_of_its_anchor_and_its_own_line():
@@ -96,6 +98,47 @@ def test_merge_keys_fill_in_what_the_mapping_does_not_say():
 )
 def test_an_error_is_one_line_with_place_and_cause(text, problem):
     assert problem_of(text) == problem
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        pytest.param("a: 1\nb: 2\na: 3", {"a": 3, "b": 2}, id="the-last-of-equal-keys"),
+        pytest.param("mode: 0640", {"mode": 0o640}, id="octal"),
+        pytest.param("mode: -017", {"mode": -15}, id="negative-octal"),
+        pytest.param("a: 08", {"a": "08"}, id="no-octal"),
+        pytest.param(f"a: {'9' * 80}", {"a": "9" * 80}, id="more-than-64-bits"),
+        pytest.param("{80: web, true: x, null: y}", {"80": "web", "true": "x", "null": "y"}),
+        pytest.param("a: !x [1]", {"a": [1]}, id="tag"),
+        pytest.param("a: 1\n<<: 2", {"a": 1}, id="merge-of-a-number"),
+    ],
+)
+def test_a_mistake_has_the_value_that_kubectl_reads(text, value):
+    document = read(text)
+    assert document.value == value
+    assert document.mistakes
+
+
+def test_a_mistake_knows_the_container_or_the_key_that_it_is_in():
+    text = "items:\n- {a: 1}\n- spec: {b: 012, c: 1, c: 2}\n- {7: 1}\n"
+    assert [one.path for one in read(text).mistakes] == [
+        "items[1].spec.b",
+        "items[1].spec",
+        "items[2]",
+    ]
+
+
+def test_each_document_has_its_own_mistakes():
+    first, second = parse_documents("a: 012\n---\nb: 1\n", place="web.yaml")
+    assert len(first.mistakes) == 1
+    assert second.mistakes == ()
+
+
+def test_a_document_of_mistakes_alone_is_refused():
+    text = "[" + "012, " * 10_002 + "]"
+    assert problem_of(text).startswith(
+        "web.yaml:1: [10000]: there are more than 10,000 such mistakes"
+    )
 
 
 def test_a_small_text_cannot_become_a_huge_object():

@@ -1,7 +1,12 @@
-"""The sides that end a connection."""
+"""Why connections end, and the sides that end them."""
 
-from userspace_proxy.model.connection_ends import EndedBy
+from userspace_proxy.model.connection_ends import EndedBy, EndReason
 
 
 def test_sides_are_words():
     assert [str(side) for side in EndedBy] == ["", "client", "endpoint", "proxy"]
+
+
+def test_a_reason_is_its_words_and_may_be_sound():
+    assert EndReason("idle") is EndReason.IDLE
+    assert (EndReason.IDLE.is_sound, EndReason.RESET.is_sound) == (True, False)

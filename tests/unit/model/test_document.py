@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from userspace_proxy.errors import InputError
 from userspace_proxy.model import document
-from userspace_proxy.model.document import Document, parse_documents, split_documents
+from userspace_proxy.model.document import Document, decode, parse_documents, split_documents
 
 WEB = dedent("""\
     # the shop
@@ -263,7 +263,6 @@ def test_the_values_to_which_aliases_refer_are_counted_and_limited():
             "a:\n- b: [1,\nc: 2\n}\n",
             "x:14: not YAML: while parsing a flow sequence begun in line 12",
         ),
-        ("a: 1\nb: 2\na: 3\n", "x:13: key 'a' is given twice, first in line 11"),
         ("a: 1\nb: \x01\n", "x:12: not YAML: character U+0001"),
         ("a: 1\nb: \ud800\n", "x:12: the text isn't valid Unicode"),
     ],
@@ -272,3 +271,28 @@ def test_errors_of_a_part_have_the_lines_of_the_whole(text, problem):
     with pytest.raises(InputError) as caught:
         parse_documents(text, place="x", lines_before=10)
     assert str(caught.value).startswith(problem)
+
+
+def test_a_mistake_in_a_part_has_the_line_of_the_whole():
+    [only] = parse_documents("a: 1\nb: 2\na: 3\n", place="x", lines_before=10)
+    assert [str(one) for one in only.mistakes] == ["x:13: key 'a' is given twice, first in line 11"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_text_is_decoded_by_its_byte_order_mark(encoding):
+    [only] = parse_documents(decode("a: gar\u00e7on \U0001f600\r\n".encode(encoding)), place="x")
+    assert only.value == {"a": "gar\u00e7on \U0001f600"}
+    assert only.mistakes == ()
+
+
+def test_utf_16_of_the_other_byte_order_is_decoded():
+    assert decode("\ufeffa: 1".encode("utf-16-be")) == "a: 1"
+
+
+def test_a_byte_that_is_not_utf_8_matters_only_in_a_value():
+    [only] = parse_documents(decode(b"# gar\xe7on\na: 1\nb: gar\xe7on\n\xe7: 2\n"), place="x")
+    assert only.value["a"] == 1
+    assert [str(one) for one in only.mistakes] == [
+        "x:3: b: it is not UTF-8 here (save the file as UTF-8)",
+        "x:4: it is not UTF-8 here (save the file as UTF-8)",
+    ]

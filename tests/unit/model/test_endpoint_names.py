@@ -13,6 +13,7 @@ from userspace_proxy.model.endpoint_names import (
     read_endpoint_names,
     read_host,
 )
+from userspace_proxy.model.notes import NoteKind
 
 
 def test_an_annotation_lists_names_with_their_ports():
@@ -102,7 +103,7 @@ def test_a_slice_of_names_keeps_all_but_its_endpoints():
         (),
         (Endpoint("db.example.com", weight=7),),
         triggered_at=5.0,
-        notes=("a note",),
+        notes=(NoteKind.TOO_MANY_HINTS(1),),
     )
     made = NameSlice.of(item)
     assert made.endpoints == ()
@@ -111,7 +112,7 @@ def test_a_slice_of_names_keeps_all_but_its_endpoints():
         item.key,
         item.service,
         5.0,
-        ("a note",),
+        (NoteKind.TOO_MANY_HINTS(1),),
     )
 
 

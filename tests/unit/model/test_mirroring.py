@@ -15,10 +15,10 @@ from userspace_proxy.model import (
 from userspace_proxy.model.mirroring import (
     mirror_endpoints,
     mirrored_name,
-    note_not_mirrored,
     why_left_out,
     why_not_mirrored,
 )
+from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.model.wire import FieldError, WireEndpoints, convert
 
 WEB = ServiceKey("shop", "web")
@@ -125,9 +125,7 @@ def test_all_errors_of_an_object_are_reported_at_once():
 )
 def test_locks_and_those_that_say_so_are_not_mirrored(metadata, expected):
     why = why_not_mirrored(endpoints(**metadata))
-    said = f"Endpoints shop/web has the {expected}, so no slice is made of it"
-    assert why == (said if expected else "")
-    assert note_not_mirrored(["another note", why]) == why
+    assert why == (NoteKind.NOT_TO_MIRROR("shop/web", expected) if expected else None)
 
 
 def test_its_annotations_are_those_of_its_slices():
@@ -137,9 +135,9 @@ def test_its_annotations_are_those_of_its_slices():
     )
     (item,) = mirror_endpoints(wire)
     assert item.endpoints == (Endpoint("10.244.1.7", weight=5),)
-    assert item.notes == (
-        "annotation userspace-proxy.io/priority: 'x' is not in 0–65535: it has no effect",
-    )
+    key = "userspace-proxy.io/priority"
+    why = "'x' is not in 0–65535"
+    assert item.notes == (NoteKind.ANNOTATION_WRONG(key, why, "it has no effect"),)
 
 
 def test_a_slice_leads_back_to_the_object_that_it_mirrors():
@@ -151,5 +149,6 @@ def test_a_slice_leads_back_to_the_object_that_it_mirrors():
 def test_of_endpoints_that_are_left_out_the_first_other_address_is_named():
     addresses = [{"ip": f"10.244.1.{number}"} for number in (7, 8, 9)]
     slices = mirror_endpoints(endpoints({"addresses": addresses, "ports": [HTTP]}))
-    assert why_left_out(slices, {"10.244.1.7", "10.244.1.8", "10.244.1.9"}) == ""
-    assert why_left_out(slices, {"10.244.1.7"}).endswith(": 10.244.1.8 isn't in these")
+    assert why_left_out(slices, {"10.244.1.7", "10.244.1.8", "10.244.1.9"}) is None
+    left_out = why_left_out(slices, {"10.244.1.7"})
+    assert left_out == NoteKind.LEFT_OUT_BESIDE("shop/web", "10.244.1.8")

@@ -16,13 +16,13 @@ from userspace_proxy.model.pod_endpoints import (
     PodPort,
     PodSelection,
     TargetPort,
-    WirePod,
     WireSelectingService,
     derive_slices,
     is_selecting,
     read_pod,
     read_selection,
 )
+from userspace_proxy.model.pods import WirePod
 from userspace_proxy.model.service_reading import read_service
 from userspace_proxy.model.wire import FieldError, decode
 
@@ -229,3 +229,19 @@ def test_the_fields_for_selecting_do_not_disturb_reading_the_service():
 )
 def test_pods_are_the_endpoints_of_services_with_a_selector(service, expected):
     assert is_selecting(service) is expected
+
+
+@pytest.mark.parametrize(
+    ("service", "targets"),
+    [
+        (
+            {"spec": {"ports": [{"targetPort": "http"}, {"targetPort": 80}, {"port": 90}]}},
+            ("http", 80, 90),
+        ),
+        ({"spec": {}}, ()),
+        ({}, ()),
+    ],
+)
+def test_target_ports_are_numbers_or_names_or_by_default_the_ports(service, targets):
+    made = read_selection(decode(json.dumps(service).encode(), WireSelectingService))
+    assert tuple(target.port for target in made.targets) == targets

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from userspace_proxy.model.pods import read_pods, read_targets
+from userspace_proxy.model.pods import read_pods
 from userspace_proxy.model.wire import FieldError
 
 READY = [{"type": "Ready", "status": "True"}]
@@ -108,18 +108,3 @@ def test_pods_are_in_the_order_of_their_names():
 def test_what_is_no_list_is_an_error():
     with pytest.raises(FieldError):
         read_pods(b"[]")
-
-
-@pytest.mark.parametrize(
-    ("service", "targets"),
-    [
-        (
-            {"spec": {"ports": [{"targetPort": "http"}, {"targetPort": 80}, {"port": 90}]}},
-            ("http", 80, 90),
-        ),
-        ({"spec": {}}, ()),
-        ({}, ()),
-    ],
-)
-def test_target_ports_are_numbers_or_names_or_by_default_the_ports(service, targets):
-    assert read_targets(json.dumps(service).encode()) == targets

@@ -4,6 +4,7 @@ import pytest
 
 from userspace_proxy.model import Endpoint, IPFamily, Node, SliceKey, SlicePort
 from userspace_proxy.model.endpoint_names import NameSlice
+from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.model.reading import HINTED_MAX, HINTED_OTHERS, read_node, read_slice
 from userspace_proxy.model.wire import FieldError, WireEndpointSlice, WireNode, convert
 
@@ -171,9 +172,11 @@ class TestSlice:
         assert item.endpoints == ()
         assert item.named == (Endpoint("db.example.com", ready=False),)
         assert item.notes == (
-            "endpoints[1].addresses: '192.0.2.1' is not a DNS name: addresses belong in "
-            "EndpointSlices",
-            "endpoints[2].addresses: '' is not a DNS name",
+            NoteKind.NAME_WRONG(
+                "endpoints[1].addresses",
+                "'192.0.2.1' is not a DNS name: addresses belong in EndpointSlices",
+            ),
+            NoteKind.NAME_WRONG("endpoints[2].addresses", "'' is not a DNS name"),
         )
 
     @pytest.mark.parametrize(
@@ -217,7 +220,7 @@ class TestSlice:
         assert more.endpoints[:-2] == fit.endpoints
         assert more.endpoints[-2].hinted_zones == HINTED_OTHERS
         assert more.endpoints[-1].hinted_zones == ("zone-1", "zone-0")
-        assert more.notes == ("hints name more than 1,000 zones or nodes: others are left out",)
+        assert more.notes == (NoteKind.TOO_MANY_HINTS(1_000),)
 
     def test_zones_and_nodes_in_the_hints_of_a_slice_have_a_bound_each(self):
         def hinted(number):
@@ -259,7 +262,7 @@ class TestSlice:
             pytest.param({"name": "a" * 254}, f"name: '{'a' * 100}'… is not", id="long"),
             pytest.param(
                 {"name": "web-7", "namespace": "kube-system"},
-                "namespace: 'kube-system' is not the namespace of the slice, shop: ",
+                "namespace: 'kube-system' is not the namespace of the slice, shop",
                 id="elsewhere",
             ),
         ],
@@ -270,8 +273,8 @@ class TestSlice:
         item = a_slice(with_pods=True, endpoints=[good, bad])
         assert [endpoint.pod for endpoint in item.endpoints] == ["web-7", ""]
         (note,) = item.notes
-        assert note.startswith(f"endpoints[1].targetRef.{problem}")
-        assert note.endswith(": 192.0.2.2 has no pod")
+        assert note == NoteKind.NO_POD(note.about, "192.0.2.2")
+        assert note.about.startswith(f"endpoints[1].targetRef.{problem}")
         assert a_slice(endpoints=[good, bad]).notes == ()
 
     def test_in_a_namespace_that_cannot_be_one_are_no_pods(self):
@@ -280,7 +283,7 @@ class TestSlice:
         endpoints = [{"addresses": ["192.0.2.1"], "targetRef": target}]
         item = a_slice(with_pods=True, metadata=metadata, endpoints=endpoints)
         assert item.endpoints[0].pod == ""
-        assert item.notes[0].startswith("metadata.namespace: '..' is not a DNS label")
+        assert item.notes[0].about.startswith("metadata.namespace: '..' is not a DNS label")
 
     @pytest.mark.parametrize(
         ("fields", "problem"),
@@ -363,6 +366,6 @@ def test_weight_and_priority_are_those_of_all_endpoints_of_the_slice():
         metadata=metadata, endpoints=[{"addresses": [ip]} for ip in ("192.0.2.1", "192.0.2.2")]
     )
     assert [(e.weight, e.priority) for e in item.endpoints] == [(5, 1)] * 2
-    assert [note.partition(" (")[0] for note in item.notes] == [
-        "annotation userspace-proxy.io/wait is unknown"
+    assert [(note.kind, note.about) for note in item.notes] == [
+        (NoteKind.ANNOTATION_UNKNOWN, "userspace-proxy.io/wait")
     ]

@@ -3,6 +3,7 @@
 import pytest
 
 from userspace_proxy.model import Balance, Handling, Service, ServicePort, ServiceType
+from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.model.service_reading import BALANCED_MAX, read_service
 from userspace_proxy.model.wire import FieldError, WireService, convert
 
@@ -198,10 +199,8 @@ def test_only_load_balancer_ips_that_arrive_at_the_node_count(ip_mode, is_in):
 def test_source_ranges_are_read_and_an_invalid_one_admits_no_client():
     service = a_service(loadBalancerSourceRanges=["10.0.0.0/8", "10.0.0.0/99"])
     assert service.load_balancer_source_ranges == ("10.0.0.0/8", "0.0.0.0/32", "::/128")
-    assert service.notes == (
-        "spec.loadBalancerSourceRanges: '10.0.0.0/99' is not a network (write 10.0.0.0/8): no "
-        "client is admitted",
-    )
+    why = "'10.0.0.0/99' is not a network (write 10.0.0.0/8)"
+    assert service.notes == (NoteKind.RANGE_WRONG(why),)
     assert a_service(loadBalancerSourceRanges=None).load_balancer_source_ranges == ()
 
 
@@ -314,10 +313,7 @@ def test_one_without_a_name_cannot_be():
     ("protocols", "notes"),
     [
         (["TCP", "UDP"], ()),
-        (
-            ["UDP"],
-            ("annotation userspace-proxy.io/proxy-protocol: no port is TCP: no header is sent",),
-        ),
+        (["UDP"], (NoteKind.HEADER_WITHOUT_TCP(),)),
     ],
 )
 def test_a_proxy_header_is_for_tcp(protocols, notes):
@@ -330,9 +326,7 @@ def test_a_proxy_header_is_for_tcp(protocols, notes):
 
 def test_a_load_balancer_that_has_given_no_address_is_noted():
     pending = a_service(type="LoadBalancer")
-    assert pending.notes == (
-        "no load balancer has given it an address (status.loadBalancer is empty)",
-    )
+    assert pending.notes == (NoteKind.NO_BALANCER_ADDRESS(),)
     ingress = [{"hostname": "lb.example.com"}]
     assert a_service(type="LoadBalancer", status={"loadBalancer": {"ingress": ingress}}).notes == ()
     assert a_service(type="NodePort").notes == ()
@@ -344,6 +338,4 @@ def test_of_more_load_balancer_ips_than_the_bound_the_first_are_used():
     assert (len(most.load_balancer_ips), most.notes) == (BALANCED_MAX, ())
     more = a_service(status={"loadBalancer": {"ingress": ingress}})
     assert more.load_balancer_ips == most.load_balancer_ips
-    assert more.notes == (
-        "status.loadBalancer.ingress: 101 addresses are listed, and the first 100 are served",
-    )
+    assert more.notes == (NoteKind.TOO_MANY_BALANCED(101, 100),)

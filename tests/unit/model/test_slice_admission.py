@@ -118,11 +118,6 @@ def test_sound_slices_pass(wire):
             id="node-twice",
         ),
         pytest.param(
-            hinted(forNodes=[{}]),
-            "endpoints[0].hints.forNodes[0].name: is missing",
-            id="nameless-hint",
-        ),
-        pytest.param(
             {"ports": [{"port": 80, "protocol": "tcp"}]},
             "ports[0].protocol: 'tcp' is not one of TCP, UDP, SCTP",
             id="protocol",

@@ -1,5 +1,7 @@
 import pytest
 
+from userspace_proxy.model.annotations import SLICE_KEYS
+from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.model.quoting import quoted
 from userspace_proxy.model.slice_annotations import Preference, read_preference
 
@@ -29,16 +31,18 @@ def test_a_wrong_value_changes_nothing_and_is_a_note(key, value):
     weight, priority, notes = read_preference({key: value})
     assert (weight, priority) == (100, 0)
     shown = quoted(value)
-    assert notes == (f"annotation {key}: {shown} is not in 0–65535: it has no effect",)
+    assert notes == (
+        NoteKind.ANNOTATION_WRONG(key, f"{shown} is not in 0–65535", "it has no effect"),
+    )
 
 
 def test_an_annotation_that_was_probably_meant_for_this_proxy_is_a_note():
-    assert read_preference({"userspace-proxy.io/wieght": "5"}).notes == (
-        "annotation userspace-proxy.io/wieght is unknown (did you mean userspace-proxy.io/weight?)",
+    key = "userspace-proxy.io/wieght"
+    assert read_preference({key: "5"}).notes == (
+        NoteKind.ANNOTATION_UNKNOWN(key, WEIGHT, SLICE_KEYS),
     )
 
 
 def test_an_annotation_of_services_has_no_effect_on_a_slice():
-    assert read_preference({"userspace-proxy.io/hold": "60s"}).notes == (
-        "annotation userspace-proxy.io/hold has no effect here: it belongs on Services",
-    )
+    key = "userspace-proxy.io/hold"
+    assert read_preference({key: "60s"}).notes == (NoteKind.ANNOTATION_MISPLACED(key, "Services"),)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.model.source_ranges import (
     ANNOTATION_SOURCE_RANGES,
     NO_CLIENT,
@@ -49,8 +50,8 @@ def test_ranges_become_networks_in_canonical_form(texts, networks):
 def test_an_invalid_range_admits_no_client(text):
     networks, [note] = read_source_ranges([text], {})
     assert networks == NO_CLIENT
-    assert note.startswith(f"spec.loadBalancerSourceRanges: {text!r} is ")
-    assert note.endswith(": no client is admitted")
+    assert note.kind is NoteKind.RANGE_WRONG
+    assert note.about.startswith(f"{text!r} is ")
     networks, _ = read_source_ranges([text, "10.0.0.0/8"], {})
     assert networks == ("10.0.0.0/8", *NO_CLIENT)
     with pytest.raises(ValueError, match="is "):
@@ -88,7 +89,7 @@ def test_bits_behind_the_prefix_are_an_error_where_it_is_strict():
 def test_the_old_annotation_is_not_followed_as_by_kube_proxy(texts, value, is_noted):
     networks, notes = read_source_ranges(texts, {ANNOTATION_SOURCE_RANGES: value})
     assert networks == tuple(texts)
-    assert bool(notes) is is_noted
+    assert notes == is_noted * (NoteKind.RANGES_IN_ANNOTATION(),)
 
 
 def test_too_many_ranges_admit_no_client():
@@ -96,8 +97,5 @@ def test_too_many_ranges_admit_no_client():
     assert read_source_ranges(ranges[:-1], {}) == (tuple(ranges[:-1]), ())
     assert read_source_ranges(ranges, {}) == (
         NO_CLIENT,
-        (
-            "spec.loadBalancerSourceRanges: 1,001 networks are listed, and 1,000 are allowed: "
-            "no client is admitted",
-        ),
+        (NoteKind.TOO_MANY_RANGES(1_001, 1_000),),
     )

@@ -9,9 +9,9 @@ from userspace_proxy.names.targets import (
     EndpointTargets,
     NamedAddress,
     NamedPort,
-    PodTarget,
     PortTargets,
     Targets,
+    pod_target,
 )
 
 PORTS = [[ServicePort(f"p{i}", i, "TCP")] for i in range(1, 101)]
@@ -28,7 +28,7 @@ def test_a_name_above_others_and_an_alias_have_no_targets():
 
 
 def test_a_pod_has_its_address():
-    pod = PodTarget("fd00--3.shop.pod.", "fd00::3")
+    pod = pod_target("fd00--3.shop.pod.", "fd00::3")
     assert (len(pod), pod.count_ports()) == (1, 1)
     assert pod.ports_at(0) == [NamedPort("fd00--3.shop.pod.", 0)]
     assert pod.addresses(range) == [NamedAddress("fd00--3.shop.pod.", "fd00::3")]

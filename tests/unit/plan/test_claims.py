@@ -4,19 +4,20 @@ from dataclasses import replace
 
 import pytest
 
+from userspace_proxy.causes.notes import cause_of, names_bug, no_node_address
 from userspace_proxy.causes.services import (
     NOTES_MAX,
     balanced_elsewhere,
     external_ip_off,
     more_notes,
     no_cluster_ip,
-    not_followed,
     own_address,
     too_many_external_ips,
     too_many_frontends_in_namespace,
     unsupported_protocol,
 )
 from userspace_proxy.model import Frontend, FrontendKind, Protocol, ServicePort
+from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.plan import IgnoredService
 from userspace_proxy.plan.claims import claims_of
 from userspace_proxy.policy import PRIMARY, NodeFacts, Scope
@@ -211,7 +212,7 @@ def test_a_policy_without_frontends_of_its_kind_adds_no_side():
 def test_a_node_port_is_claimed_on_the_addresses_that_serve_node_ports(networks, expected):
     facts = replace(NODE, node_port_networks=networks)
     assert asked(service(ports=(NODE_PORT,)), facts) == {"shop/cart:http": expected + INTERNAL}
-    note = not_followed("node port 30080 is not served: this node has no IPv4 address for it")
+    note = no_node_address(30080, "IPv4")
     assert notes(service(ports=(NODE_PORT,)), facts) == ([] if expected else [note])
 
 
@@ -352,17 +353,17 @@ def test_a_note_appears_once_in_the_family_that_it_concerns():
 
 
 def test_the_services_own_notes_are_first():
-    given = service(notes=("balance 'maglev' is unknown",), external_ips=("198.18.0.1",))
-    assert notes(given)[0] == not_followed("balance 'maglev' is unknown")
+    given = service(notes=(NoteKind.NAMES_BUG("it is odd"),), external_ips=("198.18.0.1",))
+    assert notes(given)[0] == names_bug("it is odd")
 
 
 def test_many_notes_of_a_service_hide_none_of_its_addresses():
     given = service(
-        notes=tuple(f"range {number}" for number in range(100)),
+        notes=tuple(NoteKind.NAMES_BUG(f"bug {number}") for number in range(100)),
         external_ips=tuple(f"198.18.0.{number}" for number in range(100)),
     )
     own, addresses = notes(given)[: NOTES_MAX + 1], notes(given)[NOTES_MAX + 1 :]
-    assert own[-2:] == [not_followed("range 9"), more_notes()]
+    assert own[-2:] == [names_bug("bug 9"), more_notes()]
     assert len(addresses) == NOTES_MAX + 1
     assert addresses[0] == external_ip_off("198.18.0.0", ELSEWHERE)
 
@@ -372,9 +373,9 @@ def test_notes_of_a_service_with_many_ports_are_not_repeated():
     given = service(
         ports=ports,
         cluster_ips=(CART_IP, CART_IP_V6),
-        notes=("balance 'maglev' is unknown", "hold '1y' is not in 1s–1h"),
+        notes=(NoteKind.NAMES_BUG("it is odd"), NoteKind.HEADER_WITHOUT_TCP()),
     )
-    assert notes(given) == list(map(not_followed, given.notes))
+    assert notes(given) == list(map(cause_of, given.notes))
 
 
 def test_an_address_with_two_kinds_is_claimed_once_with_the_stricter_kind():

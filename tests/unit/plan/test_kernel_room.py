@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from userspace_proxy.causes.services import not_followed
+from userspace_proxy.causes.notes import kernel_path_unused
 from userspace_proxy.model import (
     Balance,
     DataPath,
@@ -55,7 +55,7 @@ def test_with_affinity_and_too_many_endpoints_a_service_stays_on_userspace_with_
         "each source range, counted for each port"
     )
     assert port.path[:2] == (DataPath.USERSPACE, why)
-    assert port.notes == (not_followed(f"path kernel is not used: {why}"),)
+    assert port.notes == (kernel_path_unused(why),)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_without_affinity_endpoints_count_for_each_address_too():
     why = "its endpoints, counted for each port and address, are more than 20,000"
     port = the_port(service(handling=KERNEL, **wide), slices, **OUTSIDE)
     assert port.path[:2] == (DataPath.USERSPACE, why)
-    assert port.notes[0] == not_followed(f"path kernel is not used: {why}")
+    assert port.notes[0] == kernel_path_unused(why)
     port = the_port(service(handling=Handling(path=DataPath.AUTO), **wide), slices, **OUTSIDE)
     assert (port.path.path, port.path.why, port.notes) == (DataPath.USERSPACE, why, ())
 

@@ -7,14 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from userspace_proxy.causes.notes import header_without_tcp, names_bug
 from userspace_proxy.causes.services import (
     external_ip_of,
     held_by,
     is_headless,
     lost_to,
-    not_followed,
     of_other_proxy,
-    of_slice,
     unsupported_protocol,
 )
 from userspace_proxy.cluster import Snapshot, Store
@@ -25,6 +24,7 @@ from userspace_proxy.model import (
     ServicePort,
     SlicePort,
 )
+from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.plan import IgnoredService, Planner
 from userspace_proxy.policy import NodeFacts, ignored
 
@@ -179,10 +179,14 @@ class TestIgnored:
     def test_notes_of_a_service_are_at_the_first_port_that_is_served(self):
         ports = (HTTP, ServicePort("more", 81, "TCP"), ServicePort("other", 82, "TCP"))
         cart = service(
-            CART, ports, cluster_ips=(CART_IP, CART_IP_V6), notes=("balance is odd",), created="2"
+            CART,
+            ports,
+            cluster_ips=(CART_IP, CART_IP_V6),
+            notes=(NoteKind.HEADER_WITHOUT_TCP(),),
+            created="2",
         )
         slices = slice_of(POD_A.ip), slice_of("2001:db8::1", key="six", family=IPFamily.IPV6)
-        odd = [replace(one, notes=("it is odd",)) for one in slices]
+        odd = [replace(one, notes=(NoteKind.NAMES_BUG("it is odd"),)) for one in slices]
         store, planner = store_of(cart, *odd), Planner(NodeFacts())
 
         def noted():
@@ -190,14 +194,14 @@ class TestIgnored:
             return {str(k): [n.row for n in p.notes] for k, p in ports.items() if p.notes}
 
         at_first = {
-            "shop/cart:http": [not_followed, of_slice],
-            "shop/cart:http (IPv6)": [of_slice],
+            "shop/cart:http": [header_without_tcp, names_bug],
+            "shop/cart:http (IPv6)": [names_bug],
         }
         assert noted() == at_first
         say(store, service(WEB, cluster_ips=(CART_IP,), created="1"))
         assert noted() == {
-            "shop/cart:http (IPv6)": [not_followed, lost_to, of_slice],
-            "shop/cart:more": [of_slice],
+            "shop/cart:http (IPv6)": [header_without_tcp, lost_to, names_bug],
+            "shop/cart:more": [names_bug],
         }
         store.delete_service(WEB)
         assert noted() == at_first

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from userspace_proxy.causes.names import name_unresolved
-from userspace_proxy.causes.services import NOTES_MAX, external_ip_off, not_followed, of_slice
+from userspace_proxy.causes.notes import kernel_path_unused, names_bug, path_not_allowed
+from userspace_proxy.causes.services import NOTES_MAX, external_ip_off
 from userspace_proxy.causes.slices import (
     none_ready,
     some_lack_port,
@@ -34,6 +35,7 @@ from userspace_proxy.model.endpoint_names import (
     NameState,
     ResolvedSlice,
 )
+from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import HealthCheck, Planner, PortPlan, Side
 from userspace_proxy.policy import ENDPOINTS_MAX, EndpointVerdict, NodeFacts
@@ -54,6 +56,8 @@ from ..model.samples import (
     slice_of,
 )
 from .planning import plan_of, store_of, the_port
+
+ODD = NoteKind.NAMES_BUG("it is odd")
 
 
 class TestOnePort:
@@ -76,11 +80,7 @@ class TestOnePort:
         assert the_port(*given).path.path is DataPath.AUTO
         port = the_port(*given, allowed_paths=(DataPath.USERSPACE,))
         assert port.path.path is DataPath.USERSPACE
-        assert port.notes == (
-            not_followed(
-                "annotation userspace-proxy.io/path is ignored: --allow-paths does not contain auto"
-            ),
-        )
+        assert port.notes == (path_not_allowed("auto"),)
 
     @pytest.mark.parametrize(("selector", "notes"), [((("app", "web"),), 1), ((), 0)])
     def test_pods_that_lack_its_port_are_a_note_and_slices_by_hand_may_mean_it_so(
@@ -215,9 +215,7 @@ class TestOnePort:
         limited = Handling(path=DataPath.KERNEL, max_connections=5)
         port = the_port(service(handling=limited), slice_of(POD_A.ip))
         assert port.path.path is DataPath.USERSPACE
-        assert port.notes == (
-            not_followed("path kernel is not used: max-connections needs the proxy"),
-        )
+        assert port.notes == (kernel_path_unused("max-connections needs the proxy"),)
 
     def test_a_header_asked_for_concerns_only_its_ports_of_tcp(self):
         slices = slice_of(POD_A.ip, ports=(HTTP_TARGET, SlicePort("h3", 8443, "UDP")))
@@ -237,24 +235,22 @@ class TestOnePort:
         assert drawn.path.path is DataPath.KERNEL
 
     def test_it_has_the_weights_the_priorities_and_the_notes_of_its_slices(self):
-        first = replace(
-            slice_of(Endpoint(POD_A.ip, weight=5), Endpoint(POD_C.ip)), notes=("it is odd",)
-        )
+        first = replace(slice_of(Endpoint(POD_A.ip, weight=5), Endpoint(POD_C.ip)), notes=(ODD,))
         second = slice_of(Endpoint(POD_B.ip, priority=1), key="cart-2")
         port = the_port(service(), first, second)
         assert port.serving.weights == ((POD_A, 5), (POD_B, 100), (POD_C, 100))
         assert port.serving.standbys == ((POD_B, 1),)
-        assert port.notes == (of_slice("shop/cart-1", "it is odd"),)
+        assert port.notes == (names_bug("it is odd").replace(within="EndpointSlice shop/cart-1"),)
 
     def test_notes_of_slices_are_those_of_the_first_port_of_a_family(self):
         ports = tuple(ServicePort(f"p{n:02}", n, "TCP") for n in range(1, 51))
-        odd = replace(slice_of(Endpoint(POD_A.ip)), notes=("it is odd",))
+        odd = replace(slice_of(Endpoint(POD_A.ip)), notes=(ODD,))
         planned = plan_of(service(ports=ports), odd).ports
         assert [str(key) for key, port in planned.items() if port.notes] == ["shop/cart:p01"]
 
     def test_of_very_many_notes_of_slices_some_are_listed(self):
         slices = [
-            replace(slice_of(Endpoint(POD_A.ip), key=f"cart-{number}"), notes=("it is odd",))
+            replace(slice_of(Endpoint(POD_A.ip), key=f"cart-{number}"), notes=(ODD,))
             for number in range(100)
         ]
         assert len(the_port(service(), *slices).notes) == NOTES_MAX + 1
@@ -388,9 +384,7 @@ class TestEndpointsByName:
     def test_they_are_served_in_userspace_only(self):
         port = the_port(service(handling=self.NAMES), self.resolved("203.0.113.1"))
         assert port.path.path is DataPath.USERSPACE
-        assert port.notes == (
-            not_followed("path kernel is not used: an endpoint by name needs the proxy"),
-        )
+        assert port.notes == (kernel_path_unused("an endpoint by name needs the proxy"),)
 
     def test_without_an_address_the_name_is_the_cause(self):
         problem = NameProblem("db.example.com", NameState.UNRESOLVED, "DNS has no such name")

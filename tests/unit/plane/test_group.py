@@ -5,16 +5,19 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from userspace_proxy.dataplane import Waiting
-from userspace_proxy.facts import StreakPart
+from userspace_proxy.facts import TIMES_BOUNDS_S, EndpointCounters, GroupCounters, StreakPart
 from userspace_proxy.facts.lately import Lately
 from userspace_proxy.model import Balance, CauseCode, Failure, Handling, Hold, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane.channel import MAX_FRAME_BYTES
 from userspace_proxy.plane.denials import DropReason
-from userspace_proxy.plane.group import KNOWN_MAX, EndpointChanges, Group, diff_endpoints
+from userspace_proxy.plane.group import KNOWN_MAX, EndpointChanges, Group, Totals, diff_endpoints
 from userspace_proxy.plane.messages import (
     MAX_GROUP_BYTES,
     ChangeGroup,
+    DurationReport,
+    EndpointReport,
+    GroupReport,
     OpenGroup,
     StreakReport,
     WaitingReport,
@@ -443,3 +446,21 @@ def test_nothing_starts_slowly_unless_the_service_asks_for_it(group):
     group.change(Serving((POD_A, POD_B, POD_C)), 100.0)
     group.returned(POD_A, 100.0)
     assert group.starting(100.0) == {}
+
+
+def make_report(group, *, refused, connections):
+    counters, endpoint = GroupCounters(), EndpointCounters()
+    counters.refused, endpoint.connections = refused, connections
+    endpoints = [EndpointReport(pod, endpoint.figures()) for pod in (POD_A, POD_B)]
+    times = DurationReport([1, *[0] * len(TIMES_BOUNDS_S)], 0.25)
+    return GroupReport(group, counters.figures(), endpoints, [], times)
+
+
+def test_what_is_counted_for_all_groups_and_endpoints_is_added():
+    totals = Totals()
+    totals.add(make_report(1, refused=3, connections=5))
+    totals.add(make_report(2, refused=4, connections=1))
+    assert totals.counters.refused == 7
+    assert totals.endpoints.connections == 12
+    assert (totals.connect_times.count, totals.connect_times.seconds) == (2, 0.5)
+    assert totals.first_byte_times.count == 0

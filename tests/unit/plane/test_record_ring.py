@@ -13,6 +13,7 @@ from userspace_proxy.facts.connection import (
 )
 from userspace_proxy.facts.counters import GroupCounters
 from userspace_proxy.model import Handling, Hold
+from userspace_proxy.model.connection_ends import EndReason
 from userspace_proxy.plane.messages import OBSERVED_MAX, GroupReport, Observed
 from userspace_proxy.plane.record_ring import RecordRing
 
@@ -252,7 +253,7 @@ async def test_a_flow_that_was_answered_at_once_is_plain(rig, monkeypatch):
     pod = rig.udp_peer()
     dns = rig.udp_service(pod.address)
     await exchange(rig.udp_client(dns), pod)
-    dns.carrier.end(rig.flow, "idle")
+    dns.carrier.end(rig.flow, EndReason.IDLE)
     assert asked == [True]
 
 

@@ -1,8 +1,12 @@
 import pytest
 
 from userspace_proxy.causes import names
-from userspace_proxy.causes.say import say
-from userspace_proxy.causes.services import not_followed
+from userspace_proxy.causes.notes import (
+    cause_of,
+    name_without_port,
+    names_beside_selector,
+    names_bug,
+)
 from userspace_proxy.cluster import ServiceState
 from userspace_proxy.cluster.name_requests import without_names
 from userspace_proxy.model import (
@@ -25,6 +29,7 @@ from userspace_proxy.model.endpoint_names import (
     NameState,
     ResolvedSlice,
 )
+from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.policy.name_causes import name_notes, needs_nodes, why_no_name_serves
 
 KEY = ServiceKey("shop", "db")
@@ -82,8 +87,9 @@ def test_where_no_proxy_runs_names_are_not_looked_up_yet():
     assert why() == why(named, names=()) == names.not_looked_up_yet(HOST)
 
 
-NOTE = "annotation userspace-proxy.io/endpoints: "
-UNREAD = f"{NOTE}'{HOST}' is not a name with a port (write HOST:PORT): no endpoint is found by name"
+KEY_OF_NAMES = "userspace-proxy.io/endpoints"
+UNREAD = NoteKind.ANNOTATION_WRONG(KEY_OF_NAMES, "is no name", "no endpoint is found by name")
+ANOTHER = NoteKind.HEADER_WITHOUT_TCP()
 MISSPELT = unknown_notes({f"{DOMAIN}endpoint": ""}, [f"{DOMAIN}endpoints"])[0]
 SELECTOR = (("app", "db"),)
 
@@ -91,18 +97,17 @@ SELECTOR = (("app", "db"),)
 @pytest.mark.parametrize("port", [SQL, REST])
 def test_a_name_without_its_port_of_several_is_the_mistake_of_each(port):
     cause = why(names=(EndpointName(HOST, 5432),), port=port, cluster_ips=("10.96.0.1",))
-    said = "the Service has several ports: write PORT=HOST:PORT"
-    assert cause == not_followed(f"{NOTE}{HOST}:5432: {said}")
+    assert cause == name_without_port(KEY_OF_NAMES, f"{HOST}:5432", "")
 
 
 @pytest.mark.parametrize("note", [UNREAD, MISSPELT])
 def test_an_annotation_that_cannot_be_read_is_the_mistake(note):
-    assert why(names=(), notes=("another note", note)) == not_followed(note)
+    assert why(names=(), notes=(ANOTHER, note)) == cause_of(note)
 
 
 def test_a_name_is_the_mistake_of_a_service_with_a_selector():
     cause = why(selector=SELECTOR, cluster_ips=("10.96.0.1",))
-    assert say(cause).startswith(f"{NOTE}the Service has a selector")
+    assert cause == names_beside_selector(KEY_OF_NAMES)
 
 
 def test_an_annotation_is_no_cause_where_endpoints_come_from_elsewhere():
@@ -110,20 +115,20 @@ def test_an_annotation_is_no_cause_where_endpoints_come_from_elsewhere():
     assert why(plain, names=(), notes=(UNREAD,)) is None
     empty = EndpointSlice(SliceKey("shop", "a"), KEY, V4, (), ())
     assert why(empty, names=(), notes=(UNREAD,), selector=SELECTOR) is None
-    assert why(names=(), notes=("another note",), selector=SELECTOR) is None
+    assert why(names=(), notes=(ANOTHER,), selector=SELECTOR) is None
 
 
 @pytest.mark.parametrize("note", [UNREAD, MISSPELT])
 def test_an_annotation_is_the_cause_where_a_selector_has_no_slices_either(note):
-    cause = why(names=(), notes=("another note", note), selector=SELECTOR)
-    assert cause == not_followed(note)
+    cause = why(names=(), notes=(ANOTHER, note), selector=SELECTOR)
+    assert cause == cause_of(note)
 
 
 def test_a_bug_is_the_cause_also_beside_endpoints_that_do_not_serve():
     plain = EndpointSlice(SliceKey("shop", "a"), KEY, V4, (), (Endpoint("192.0.2.1", ready=False),))
     state = without_names(ServiceState(Service(KEY, (SQL,)), (plain,)), "OSError(12)")
     cause = why_no_name_serves(state, SQL, V4)
-    assert cause == not_followed("no endpoint is found by name because of a bug: OSError(12)")
+    assert cause == names_bug("OSError(12)")
 
 
 def test_a_slice_of_names_without_a_name_is_empty():

@@ -31,6 +31,7 @@ from userspace_proxy.model import (
     ServicePort,
     SlicePort,
 )
+from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.policy import (
     EndpointIndex,
     EndpointVerdict,
@@ -45,7 +46,7 @@ from ..model.samples import CART, GONE, HTTP, NOT_READY, POD_A, POD_B, POD_C, se
 A, B, C = POD_A.ip, POD_B.ip, POD_C.ip
 WEB = (("app", "web"), ("tier", "front"))
 SELECTOR, PODS = "app=web,tier=front", "pods -n shop -l app=web,tier=front"
-NOT_MIRRORED = "Endpoints shop/cart has the label y, so no slice is made of it"
+NOT_MIRRORED = NoteKind.NOT_TO_MIRROR("shop/cart", "a lock")
 HERE, THERE = "node-1", "node-2"
 INSIDE, OUTSIDE = "internalTrafficPolicy", "externalTrafficPolicy"
 DRAINED, REFUSED = "drained (weight 0)", "refused: a loopback address is the node itself"
@@ -73,8 +74,8 @@ def why(*slices, of=None, port=HTTP, family=IPFamily.IPV4, scope=Scope.CLUSTER):
         pytest.param(service(selector=WEB), no_slice(CART, SELECTOR), id="with-a-selector"),
         pytest.param(service(), no_slice_nor_selector(CART, "cart"), id="without-a-selector"),
         pytest.param(
-            service(notes=("x", NOT_MIRRORED)),
-            not_mirrored(CART, "cart", NOT_MIRRORED),
+            service(notes=(NoteKind.HEADER_WITHOUT_TCP(), NOT_MIRRORED)),
+            not_mirrored(CART, "cart", "a lock"),
             id="endpoints-that-are-not-mirrored",
         ),
     ],

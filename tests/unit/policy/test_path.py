@@ -2,7 +2,7 @@
 
 import pytest
 
-from userspace_proxy.causes.services import not_followed
+from userspace_proxy.causes.notes import kernel_path_unused, path_not_allowed
 from userspace_proxy.model import (
     DEFAULT_HANDLING,
     Balance,
@@ -68,9 +68,7 @@ def test_an_annotation_that_is_not_allowed_has_no_effect_but_a_note(default, why
     allowed = (DataPath.USERSPACE, DataPath.KERNEL)
     chosen = choose_path(Handling(path=DataPath.AUTO), default, "", allowed=allowed)
     assert (chosen.path, chosen.why) == (default, why)
-    assert chosen.note == not_followed(
-        "annotation userspace-proxy.io/path is ignored: --allow-paths does not contain auto"
-    )
+    assert chosen.note == path_not_allowed("auto")
     assert choose_path(ASKED, default, "", allowed=allowed).path is DataPath.KERNEL
     assert choose_path(DEFAULT_HANDLING, DataPath.AUTO, "", allowed=()).note is None
 
@@ -109,7 +107,7 @@ def test_what_needs_the_proxy_keeps_a_service_on_it_with_a_note_where_the_kernel
     why = f"{what} needs the proxy"
     asked = choose_path(Handling(path=DataPath.KERNEL, **more), DataPath.USERSPACE, "")
     assert (asked.path, asked.why) == (DataPath.USERSPACE, why)
-    assert asked.note == not_followed(f"path kernel is not used: {why}")
+    assert asked.note == kernel_path_unused(why)
     assert choose_path(Handling(**more), DataPath.KERNEL, "") == (DataPath.USERSPACE, why, None)
 
 

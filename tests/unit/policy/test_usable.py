@@ -123,9 +123,12 @@ def test_an_endpoint_in_two_slices_counts_once():
         pytest.param([GONE, READY, TERMINATING], "ready", True, id="ready-wins-of-three"),
         pytest.param(
             [TERMINATING, {"ready": False, "serving": True}],
-            "terminating",
-            True,
-            id="a-pod-that-ends-does-not-come-back",
+            "not ready",
+            False,
+            id="the-new-pod-of-an-address-wins",
+        ),
+        pytest.param(
+            [{"ready": True, "terminating": True}, READY], "ready", True, id="published-anyway"
         ),
     ],
 )

@@ -10,8 +10,7 @@ from userspace_proxy.errors import SourceError
 from userspace_proxy.model import Handling, Hold, ServiceKey, SliceKey, Workload, WorkloadKind
 from userspace_proxy.scaling.holder_lease import AGAIN_MAX_S, TOO_OLD_S
 from userspace_proxy.scaling.lease_notes import HOLDER
-from userspace_proxy.sources.base import Rest
-from userspace_proxy.sources.leases import DURATION_S, Lease
+from userspace_proxy.sources.base import DURATION_S, Lease, Rest
 
 from ..agent.samples import endpoints, service
 from .resting_nodes import ASLEEP_WHEN_IDLE, IDLE_AFTER_S, POD, WEB, WORKLOAD, World

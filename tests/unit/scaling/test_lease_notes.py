@@ -14,7 +14,7 @@ from userspace_proxy.scaling.lease_notes import (
     write_board,
     write_report,
 )
-from userspace_proxy.sources.leases import Lease
+from userspace_proxy.sources.base import Lease
 
 WEB, API = ServiceKey("shop", "web"), ServiceKey("shop", "api")
 

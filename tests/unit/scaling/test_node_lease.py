@@ -9,7 +9,7 @@ from userspace_proxy.model import ServiceKey
 from userspace_proxy.scaling.lease_notes import Round, read_report
 from userspace_proxy.scaling.node_lease import BEAT_S
 from userspace_proxy.scaling.promises import PROMISE_S
-from userspace_proxy.sources.leases import Lease
+from userspace_proxy.sources.base import Lease
 from userspace_proxy.state_file import StateFile
 
 from .resting_nodes import IDLE_AFTER_S, POD, WEB, Node, World

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from userspace_proxy.sources.leases import Lease, Leases
+from userspace_proxy.sources.base import Lease, Leases
 
 NODES = frozenset({"node-1", "node-2"})
 LeasesOf = Callable[[str], Leases]

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 
 from userspace_proxy.errors import SourceError
-from userspace_proxy.sources.leases import Leases
+from userspace_proxy.sources.base import Leases
 
 
 class LeaseStore:

@@ -1,10 +1,15 @@
-"""The contract that all sources share."""
+"""The contract that all sources share, and that of Leases with those that tests use."""
 
 from __future__ import annotations
+
+import pytest
 
 from userspace_proxy.model import Workload, WorkloadKind
 from userspace_proxy.sources import ManifestSource, MemorySource, SourceStatus
 from userspace_proxy.sources.base import Rest
+
+from .leases_contract import NODES, LeasesContract, LeasesOf
+from .shared_leases import LeaseStore
 
 
 def test_nothing_is_synced_before_it_runs(tmp_path):
@@ -30,3 +35,12 @@ async def test_without_a_cluster_nothing_is_scaled_and_nothing_is_shared():
     assert source.leases("node-1", "") is None
     why = "deployment/web can't be scaled: Services are read from memory"
     assert await source.rest("shop", web, agree) == Rest(why_not=why)
+
+
+@pytest.fixture
+async def leases_of() -> LeasesOf:
+    return LeaseStore(*NODES).at
+
+
+class TestContract(LeasesContract):
+    pass

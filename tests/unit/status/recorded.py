@@ -11,9 +11,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.unit.causes.samples import a_note
 from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.causes.endpoints import dial_failed, resets
-from userspace_proxy.causes.services import not_followed, source_denied
+from userspace_proxy.causes.services import source_denied
 from userspace_proxy.diagnosis.judge import diagnose
 from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.explain import explain, read_subject, render_json, render_text
@@ -48,16 +49,15 @@ from userspace_proxy.model import (
 from userspace_proxy.policy import PathDecision
 from userspace_proxy.sources.manifests import load_manifests
 from userspace_proxy.status.answers import make_answer, read_answer, render_configz, render_status
-from userspace_proxy.status.demand import render_demand
 from userspace_proxy.status.exposition import write_families
-from userspace_proxy.status.families import families_of
+from userspace_proxy.status.families import families_of, render_demand
 from userspace_proxy.status.history import History
 from userspace_proxy.status.page import build_page, render_page, render_parts
 from userspace_proxy.status.sampling import Sample
 from userspace_proxy.status.selection import Selection, row_id
+from userspace_proxy.status.stream import Changes
 from userspace_proxy.status.text import render_text as render_status_text
 from userspace_proxy.status.text import render_top
-from userspace_proxy.status.watch import Changes
 
 from .views import (
     NOW,
@@ -149,7 +149,7 @@ def _orders() -> PortFacts:
         ),
         affinity_timeout_s=600,
         admits=("203.0.113.0/24",),
-        notes=(not_followed("annotation userspace-proxy.io/x is unknown"),),
+        notes=(a_note("annotation userspace-proxy.io/x is unknown"),),
         preserved=40,
         failures=4,
         resets=4,

@@ -17,6 +17,7 @@ from userspace_proxy.facts import (
     UnservedFacts,
 )
 from userspace_proxy.facts.lately import LATELY_NAMES
+from userspace_proxy.facts.node import ObjectKey
 from userspace_proxy.model import CauseCode, Failure
 from userspace_proxy.status.answers import (
     encode_answer,
@@ -67,8 +68,8 @@ NOTE = {
     "count": 0,
     "first_at": 0.0,
     "last_at": 0.0,
-    "kind": "not_followed",
-    "params": {"note": "a note"},
+    "kind": "as-read not-followed",
+    "params": {"sentence": "a note", "about": "", "hint": ""},
 }
 REFUSES = {
     "code": "endpoint-refuses",
@@ -215,6 +216,7 @@ def test_a_frontend_has_these_fields(shown):
             "kind": "ClusterIP",
             "target": "proxy port 20118",
             "is_reached": True,
+            "only_at": "",
         }
     ]
 
@@ -258,7 +260,11 @@ def test_problems_of_the_node_are_included_by_name():
         ignored=(make_ignored("shop/db", "80", TAKEN, is_conflict=True),),
         client_address=ClientAddressFacts(True, bridges=(BridgeFacts("cni0", "IPv4", "so", "do"),)),
         source=SourceFacts(
-            rejected=(RejectedFacts.at("a.yaml:3", "it is odd", "Service shop/a", ("shop/a",)),)
+            rejected=(
+                RejectedFacts.at(
+                    "a.yaml:3", "it is odd", ObjectKey("Service", "shop", "a"), ("shop/a",)
+                ),
+            )
         ),
     )
     answer = status(view)
@@ -283,10 +289,14 @@ def test_problems_of_the_node_are_included_by_name():
         {
             "line": "a.yaml:3: it is odd",
             "object": "Service shop/a",
+            "kind": "Service",
+            "namespace": "shop",
+            "name": "a",
             "services": ["shop/a"],
             "keeps": [],
             "place": "a.yaml:3",
             "problem": "it is odd",
+            "note": None,
         }
     ]
     assert answer["client_address"] == {

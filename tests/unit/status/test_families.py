@@ -1,11 +1,22 @@
+import json
+
 import msgspec
 import pytest
 
 from userspace_proxy.causes.services import source_denied
 from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.facts import Times, TotalsFacts, Waits
-from userspace_proxy.model import CauseCode, DataPath, Handling, Hold
-from userspace_proxy.status.families import families_of, state_label
+from userspace_proxy.facts.edges import EdgeFacts, EdgesFacts
+from userspace_proxy.model import CauseCode, DataPath, Handling, Hold, ServiceKey
+from userspace_proxy.status.exposition import write_families
+from userspace_proxy.status.families import (
+    demand_of,
+    edge_family,
+    families_of,
+    path_families,
+    render_demand,
+    state_label,
+)
 
 from .readings import read_samples
 from .views import (
@@ -328,3 +339,81 @@ def test_two_sides_of_a_service_port_are_two_series():
     endpoint = {**labels, "endpoint": str(view.ports[0].plan.verdicts[0].address)}
     name = "userspace_proxy_endpoint_connections_total"
     assert value(view, name, **endpoint) == value(view, name, **{**endpoint, "side": "external"})
+
+
+WEB_LABELS, CART_LABELS = '{service="web"}', '{service="cart"}'
+
+
+def path_value(ports, name, **labels):
+    found = read_samples(path_families(ports))
+    return found.get((f"userspace_proxy_{name}", tuple(sorted(labels.items()))))
+
+
+def test_a_service_port_that_was_on_the_kernel_path_has_its_connections_from_the_first_one_on():
+    ports = {
+        WEB_LABELS: replace(make_port(), path=PathView(DataPath.KERNEL, kernel_connections=0)),
+        CART_LABELS: replace(make_port("cart"), path=PathView(kernel_connections=12)),
+    }
+    name = "kernel_path_connections_total"
+    assert path_value(ports, name, service="web") is None
+    assert path_value(ports, name, service="cart") == 12
+    path = "service_port_path"
+    assert path_value(ports, path, service="web", path="kernel") == 1
+    assert path_value(ports, path, service="cart", path="userspace") is None
+
+
+def test_connections_that_are_not_counted_have_no_series():
+    ports = {WEB_LABELS: replace(make_port(), path=PathView(DataPath.KERNEL))}
+    assert path_value(ports, "kernel_path_connections_total", service="web") is None
+
+
+def edge(client, service, connections, pod=""):
+    return EdgeFacts(client=client, client_pod=pod, service=service, connections=connections)
+
+
+def test_each_client_of_a_service_port_is_a_series_and_the_others_are_one():
+    edges = EdgesFacts(
+        edges=(
+            edge("10.0.0.7", "shop/web:http", 5, "shop/cart-1"),
+            edge("fd00::7", "shop/web:http (IPv6)", 2, "shop/cart-1"),
+            edge("192.0.2.9", "shop/db", 1),
+        ),
+        others=3,
+    )
+    text = write_families([edge_family(edges)], open_metrics=False).decode()
+    name = "userspace_proxy_client_connections_total"
+    assert text.splitlines()[2:] == [
+        f'{name}{{namespace="shop",service="web",port="http",client="shop/cart-1"}} 7',
+        f'{name}{{namespace="shop",service="db",client="192.0.2.9"}} 1',
+        f'{name}{{client="other"}} 3',
+    ]
+
+
+def test_without_clients_the_others_are_0():
+    text = write_families([edge_family(EdgesFacts())], open_metrics=False).decode()
+    assert text.endswith('{client="other"} 0\n')
+
+
+HOLDING = Handling(hold=Hold(60.0))
+
+
+def holding_view():
+    ports = (make_port("web", handling=HOLDING), make_port("api", handling=HOLDING), make_port("b"))
+    return make_view(*ports, demand={ServiceKey("shop", "web"): 3})
+
+
+def test_each_service_that_holds_has_its_demand_or_0():
+    assert demand_of(holding_view()) == {ServiceKey("shop", "api"): 0, ServiceKey("shop", "web"): 3}
+
+
+def test_an_autoscaler_finds_the_number_by_namespace_and_name():
+    assert json.loads(render_demand(holding_view())) == {"demand": {"shop": {"api": 0, "web": 3}}}
+
+
+def test_the_sums_of_all_nodes_follow_where_they_are_known():
+    one = holding_view()
+    one.cluster_demand = {ServiceKey("shop", "web"): 7, ServiceKey("live", "api"): 0}
+    assert json.loads(render_demand(one)) == {
+        "demand": {"shop": {"api": 0, "web": 3}},
+        "cluster": {"shop": {"web": 7}, "live": {"api": 0}},
+    }

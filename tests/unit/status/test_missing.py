@@ -26,7 +26,9 @@ def test_a_missing_service_may_be_in_what_cannot_be_read():
 
 
 def test_of_several_files_that_cannot_be_read_that_with_its_name_is_the_likeliest():
-    source = SourceFacts(problems=("a.yaml:6: not YAML", "shop/b-tau.yaml:9: no mapping: tau"))
+    places, whats = ("a.yaml:6", "shop/b-tau.yaml:9"), ("not YAML", "no mapping: tau")
+    rejected = list(map(RejectedFacts.at, places, whats))
+    source = SourceFacts(problems=[item.line for item in rejected], rejected=rejected)
     assert say_missing(make_view(source=source), "shop/tau") == (
         "there is no Service shop/tau; not everything can be read: shop/b-tau.yaml:9: no mapping: "
         "tau (and 1 more)"
@@ -35,7 +37,7 @@ def test_of_several_files_that_cannot_be_read_that_with_its_name_is_the_likelies
 
 def test_a_service_that_is_rejected_may_be_the_one_that_was_meant():
     line = "a.yaml:4: metadata.name: 'Upsilon_Web' is not a DNS name"
-    rejected = RejectedFacts(line, "Service y/Upsilon_Web", ("y/Upsilon_Web",))
+    rejected = RejectedFacts(line, "Service y/Upsilon_Web", services=("y/Upsilon_Web",))
     source = SourceFacts(problems=(line,), rejected=(rejected,))
     assert say_missing(make_view(source=source), "y/upsilon").endswith(
         "(did you mean y/Upsilon_Web?)"

@@ -168,7 +168,9 @@ async def test_one_service_can_be_asked_for(path):
 
 
 async def test_a_service_that_was_rejected_is_missing_with_its_mistake():
-    typo = RejectedFacts("z.yaml:5: spec.prots: unknown field", "Service shop/typo", ("shop/typo",))
+    typo = RejectedFacts(
+        "z.yaml:5: spec.prots: unknown field", "Service shop/typo", services=("shop/typo",)
+    )
     source = SourceFacts("manifests", "/m", problems=(typo.line,), rejected=(typo,))
     async with serving(make_view(make_port(), source=source)) as client:
         response, text = await client.ask("/?service=shop/typo", Accept="text/plain")

@@ -6,11 +6,12 @@ import dataclasses
 
 import msgspec
 
+from tests.unit.causes.samples import a_note
 from userspace_proxy.causes.cause import Cause, as_read
+from userspace_proxy.causes.notes import no_node_address
 from userspace_proxy.causes.services import (
     is_external_name,
     is_headless,
-    not_followed,
     unsupported_protocol,
 )
 from userspace_proxy.diagnosis.judge import judge
@@ -209,7 +210,7 @@ def make_port(
     if reason := changes.pop("reason", ""):
         changes["cause"] = as_read(CauseCode.NOT_READY, str(reason))
     notes = changes.get("notes", ())
-    changes["notes"] = tuple(n if isinstance(n, Cause) else not_followed(n) for n in notes)
+    changes["notes"] = tuple(n if isinstance(n, Cause) else a_note(n) for n in notes)
     serving = {key: changes.pop(key) for key in _SERVING_FIELDS & changes.keys()}
     usable = tuple(verdict.address for verdict in verdicts if verdict.is_usable)
     serving["endpoints"] = changes.pop("usable", usable)
@@ -350,7 +351,7 @@ def _make_troubled_ports() -> tuple[PortFacts, ...]:
             ),
             make_endpoint("10.244.2.8:8443", "terminating", False, "node-b", active=1),
         ),
-        notes=("node port 30443 is not served: this node has no IPv4 address for it",),
+        notes=(no_node_address(30443, "IPv4"),),
     )
     search = make_port(
         "search",

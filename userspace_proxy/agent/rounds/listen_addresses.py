@@ -132,7 +132,7 @@ class ListenAddresses:
         return BoundError(
             f"cannot listen for {plan.key}",
             cause=f"no proxy port of {numbers} is free{held}",
-            hint="widen --proxy-port-range",
+            hint="widen --proxy-ports",
         )
 
     def _on_loopback(self, frontend: Frontend) -> Iterator[SocketAddress]:

@@ -1,4 +1,4 @@
-"""Reserves node ports on the node, so that rules never capture a daemon's traffic.
+"""Reserves node ports on the node, so that rules never capture a daemon's traffic; the refuse port.
 
 Rule-based steering redirects a node port's packets to a proxy port, without a listener on the
 node port itself. A daemon that holds the node port, or binds it later, would go unnoticed. So the
@@ -21,12 +21,14 @@ Source: net/ipv4/inet_connection_sock.c, inet_bind_conflict().
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Set
 from typing import NamedTuple
 
 from ...dataplane import get_nothing
+from ...errors import ListenError
 from ...kernel.port_holders import HeldPort, held_ports, owners_of
 from ...log_fields import FieldLogger
 from ...model import Frontend, FrontendKind, IPFamily, Protocol
@@ -37,6 +39,10 @@ _KINDS = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
 # Searching the descriptors of all processes takes up to 0.25 s on a busy node, and the result is
 # only shown to people.
 LOOK_EVERY_S = 10.0
+# The kernel's default range of ephemeral ports, where daemons and Services have no fixed ports.
+_ELSEWHERE = range(32768, 61000)
+# TCP over IPv4 first: if it isn't available, nothing else is tried.
+_REFUSING = [(protocol, family) for family in IPFamily for protocol in Protocol]
 
 
 class NodePort(NamedTuple):
@@ -182,3 +188,60 @@ def hold_port(key: NodePort) -> socket.socket | None:
             return None
         stack.pop_all()
     return sock
+
+
+class RefusePort:
+    """The refuse port of one proxy: at the end of the proxy port range, if one is free there.
+
+    It is a reserved local port without a listener, for both protocols and families. For TCP the
+    kernel answers clients with a RST. For UDP it is a socket that receives nothing: rules reject
+    the datagrams that are steered there, and the kernel rejects all others.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        """0 before :meth:`open`."""
+        self._sockets = contextlib.ExitStack()
+
+    def open(self, first: int, last: int) -> int:
+        """Reserve the highest free number of the range, and return it.
+
+        If other programs use the whole range, it is one of 32768–60999: any user can bind
+        unprivileged ports, and that mustn't keep a proxy from starting.
+
+        Raises:
+            ListenError: No number is free there either.
+        """
+        families = [family for family in IPFamily if _has_family(family)]
+        for port in itertools.chain(range(last, first - 1, -1), reversed(_ELSEWHERE)):
+            with contextlib.ExitStack() as stack:
+                for protocol, family in _REFUSING:
+                    if family in families:
+                        sock = hold_port(NodePort(protocol, family, port))
+                        if sock is None:
+                            break
+                        stack.enter_context(sock)
+                else:
+                    self._sockets = stack.pop_all()
+                    self.number = port
+                    return port
+        raise ListenError(
+            f"cannot reserve a refuse port: every port of {first}-{last} and of "
+            f"{_ELSEWHERE[0]}-{_ELSEWHERE[-1]} is in use",
+            hint="see ss -lntup for the programs that hold them",
+        )
+
+    def close(self) -> None:
+        """Release the port; idempotent."""
+        self._sockets.close()
+
+
+def _has_family(family: IPFamily) -> bool:
+    """Return whether this node has an IP family; IPv6 may be switched off."""
+    kind = socket.AF_INET6 if family is IPFamily.IPV6 else socket.AF_INET
+    try:
+        with socket.socket(kind, socket.SOCK_DGRAM) as probe:
+            probe.bind(("", 0))
+    except OSError:
+        return False
+    return True

@@ -68,7 +68,10 @@ class FirewallWatch(Component):
 
     def show(self, facts: StatusFacts) -> None:
         """Part of Component."""
-        facts.firewalls = [FirewallFacts(f.chain, f.why, f.hint) for f in self.found]
+        facts.firewalls = [
+            FirewallFacts(f.chain, f.why, f.hint, "" if f.family is None else str(f.family))
+            for f in self.found
+        ]
 
     async def run(self) -> None:
         """Read at once, after changes of nftables and each minute, for ever."""

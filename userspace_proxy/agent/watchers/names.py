@@ -84,11 +84,7 @@ class ProxyNames:
 
 
 class NamesInNamespace:
-    """Names as a program in a namespace looks them up; may be used by any thread.
-
-    Args:
-        search: Domains for short names.
-    """
+    """Names as a program with these domains for short ones looks them up, in any thread."""
 
     def __init__(self, names: ProxyNames, search: Sequence[str]) -> None:
         self._names = names
@@ -107,11 +103,7 @@ class NamesInNamespace:
 
 
 class NamesByDns(Component):
-    """Answers DNS queries where the options ask for it.
-
-    Args:
-        own: Its address is noted there.
-    """
+    """Answers DNS queries where the options ask for it, and notes its address in ``own``."""
 
     def __init__(self, names: ProxyNames, options: Options, own: OwnAddresses) -> None:
         self._names = names

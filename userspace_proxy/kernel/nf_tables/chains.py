@@ -63,6 +63,11 @@ class Chain:
     policy: str = "accept"
     steps: tuple[Step, ...] = ()
 
+    @property
+    def family(self) -> str:
+        """``ip``, ``inet``, …, also of iptables-legacy."""
+        return self.table.removeprefix("legacy ").partition(" ")[0]
+
     def __str__(self) -> str:
         return f"{self.table} {self.name}"
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from ...errors import SourceError
 from ...model.annotations import DOMAIN
-from ..leases import DURATION_S, Lease, Leases
+from ..base import DURATION_S, Lease, Leases
 from .api_paths import join
 from .client import ApiClient, LineSplitter, LineTooLong
 from .responses import Response, TransportError, cause_of, unreachable

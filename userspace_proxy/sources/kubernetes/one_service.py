@@ -7,13 +7,16 @@ namespace can read it. What is elsewhere is read if that is permitted.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import contextlib
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from ...cluster import Snapshot, Store
 from ...errors import SourceError
 from ...model import ServiceKey
-from ...model.pods import PodState, read_pods, read_targets
+from ...model.pod_endpoints import WireSelectingService, read_selection
+from ...model.pods import PodState, read_pods
+from ...model.reading import LABEL_SERVICE_NAME
 from ...model.wire import FieldError, WireHead, WirePage, decode
 from .api_paths import join
 from .client import ApiClient
@@ -22,7 +25,6 @@ from .kubeconfig_files import Kubeconfig
 from .resources import SERVICES, SLICES, Resource, ResourceCache, inside, this_node
 from .responses import Response, TransportError, invalid, rejected, unreachable
 
-_NAME_LABEL = "kubernetes.io/service-name"
 # Enough to find labels that are similar.
 _PODS_MAX = "500"
 
@@ -38,6 +40,33 @@ class OneService:
     """The target ports of the Service: numbers, or names of container ports."""
     pods: tuple[PodState, ...] = ()
     """Those that the selector matches, or if there are none, all of the namespace."""
+
+
+@contextlib.asynccontextmanager
+async def asked_once(client: ApiClient, within_s: float) -> AsyncIterator[None]:
+    """Open a client, wait some seconds for the server, and close it.
+
+    Raises:
+        SourceError: The server doesn't respond, or credentials can't be used.
+    """
+    try:
+        # A plugin may ask for a password, and that isn't the server's time.
+        await client.open()
+        async with asyncio.timeout(within_s):
+            yield
+    except TransportError as exc:
+        raise SourceError(unreachable(client.url, exc).text) from exc
+    except TimeoutError as exc:
+        silence = TransportError(f"no answer within {within_s:g} s")
+        raise SourceError(unreachable(client.url, silence).text) from exc
+    finally:
+        await client.close()
+
+
+def list_refused(client: ApiClient, what: str, response: Response) -> str:
+    """Return why a server has refused a list, with the remedy."""
+    credentials = client.credentials.description
+    return rejected(client.url, f"list {what}", response, credentials=credentials).text
 
 
 class OneServiceReader:
@@ -57,34 +86,26 @@ class OneServiceReader:
         Raises:
             SourceError: The server doesn't respond, or doesn't permit it.
         """
-        try:
-            # A plugin may ask for a password, and that isn't the server's time.
-            await self._client.open()
-            async with asyncio.timeout(within_s):
-                return await self._read(key, with_pods)
-        except TransportError as exc:
-            raise SourceError(unreachable(self._client.url, exc).text) from exc
-        except TimeoutError as exc:
-            silence = TransportError(f"no answer within {within_s:g} s")
-            raise SourceError(unreachable(self._client.url, silence).text) from exc
-        finally:
-            await self._client.close()
+        async with asked_once(self._client, within_s):
+            return await self._read(key, with_pods)
 
     async def _read(self, key: ServiceKey, with_pods: bool) -> OneService:
         services = await self._list(SERVICES, inside(SERVICES, key.namespace).path)
         slices = inside(SLICES, key.namespace).path
-        named = {"labelSelector": f"{_NAME_LABEL}={key.name}"}
+        named = {"labelSelector": f"{LABEL_SERVICE_NAME}={key.name}"}
         if not await self._list(SLICES, slices, named):
             await self._list(SLICES, slices)
             # Those of other namespaces, and whether a Service is there: both, or neither.
-            elsewhere = await self._get(SLICES.path, named)
-            others = await self._get(SERVICES.path, {"fieldSelector": f"metadata.name={key.name}"})
+            elsewhere = await self._client.get(SLICES.path, named)
+            others = await self._client.get(
+                SERVICES.path, {"fieldSelector": f"metadata.name={key.name}"}
+            )
             if elsewhere.code == others.code == 200:
                 self._put(SLICES, elsewhere)
                 self._put(SERVICES, others)
         if self._node_name:
             node = this_node(self._node_name)
-            found = await self._get(node.path, node.query)
+            found = await self._client.get(node.path, node.query)
             if found.code == 200:
                 self._put(node, found)
         snapshot = self._store.snapshot()
@@ -94,7 +115,7 @@ class OneServiceReader:
         pods: tuple[PodState, ...] = ()
         if with_pods and state.service.selector:
             pods = await self._pods(key, state.service.selector)
-        targets = next((read_targets(item) for item in services if _is(item, key)), ())
+        targets = next((_targets_of(item) for item in services if _is(item, key)), ())
         return OneService(self._client.url, snapshot, targets, pods)
 
     async def _pods(
@@ -103,7 +124,7 @@ class OneServiceReader:
         path = join("/api/v1/namespaces", key.namespace, "pods")
         labels = ",".join(f"{name}={value}" for name, value in selector)
         for query in ({"labelSelector": labels}, {"limit": _PODS_MAX}):
-            response = await self._get(path, query)
+            response = await self._client.get(path, query)
             self._check(response, "pods")
             try:
                 pods = read_pods(response.body)
@@ -117,22 +138,13 @@ class OneServiceReader:
         self, resource: Resource, path: str, query: Mapping[str, str] | None = None
     ) -> list[bytes]:
         """Read a list into the store; return its items."""
-        response = await self._get(path, query or {})
+        response = await self._client.get(path, query or {})
         self._check(response, resource.name)
         return self._put(resource, response)
 
-    async def _get(self, path: str, query: Mapping[str, str]) -> Response:
-        return await self._client.get(path, query)
-
     def _check(self, response: Response, what: str) -> None:
         if response.code != 200:
-            failure = rejected(
-                self._client.url,
-                f"list {what}",
-                response,
-                credentials=self._client.credentials.description,
-            )
-            raise SourceError(failure.text)
+            raise SourceError(list_refused(self._client, what, response))
 
     def _put(self, resource: Resource, response: Response) -> list[bytes]:
         try:
@@ -146,3 +158,8 @@ class OneServiceReader:
 
 def _is(item: bytes, key: ServiceKey) -> bool:
     return decode(item, WireHead).metadata.name == key.name
+
+
+def _targets_of(item: bytes) -> tuple[int | str, ...]:
+    selection = read_selection(decode(item, WireSelectingService))
+    return tuple(target.port for target in selection.targets)

@@ -5,7 +5,6 @@ Rule 1: one object of each resource is requested, so that it costs the server li
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ from ...errors import SourceError
 from ...model.wire import FieldError, WirePage, decode
 from .client import ApiClient
 from .credentials import Credentials
+from .one_service import asked_once, list_refused
 from .resources import SERVICES, ResourceCache, resources_of, this_node
-from .responses import TransportError, rejected, unreachable
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +45,10 @@ async def ask_server(
     """
     client = ApiClient(Credentials(kubeconfig=kubeconfig, master=master))
     try:
-        # The time of a plugin isn't the server's.
-        await client.open()
-        async with asyncio.timeout(within_s):
+        async with asked_once(client, within_s):
             return await _ask(client, node_name, endpoints_from_pods)
     except SourceError as exc:
         return ServerReport(client.url, (str(exc),))
-    except TransportError as exc:
-        return ServerReport(client.url, (unreachable(client.url, exc).text,))
-    except TimeoutError:
-        silence = TransportError(f"no answer within {within_s:g} s")
-        return ServerReport(client.url, (unreachable(client.url, silence).text,))
-    finally:
-        await client.close()
 
 
 async def _ask(client: ApiClient, node_name: str, endpoints_from_pods: bool) -> ServerReport:
@@ -69,13 +59,7 @@ async def _ask(client: ApiClient, node_name: str, endpoints_from_pods: bool) -> 
     for resource in (*resources, *([this_node(node_name)] if node_name else [])):
         response = await client.get(resource.path, {**resource.query, "limit": "1"})
         if response.code != 200:
-            failure = rejected(
-                client.url,
-                f"list {resource.name}",
-                response,
-                credentials=client.credentials.description,
-            )
-            problems.append(failure.text)
+            problems.append(list_refused(client, resource.name, response))
         elif resource.name == SERVICES.name:
             service_ips = _service_ips(response.body)
     version = await client.get("/version", {})

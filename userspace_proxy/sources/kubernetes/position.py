@@ -7,7 +7,8 @@
 
 Rule 1: history never goes back: after the first list nothing older is requested.
 Rule 2: the newest state, which costs the server a quorum read, is requested only if the server
-reports that it doesn't have the last seen state (a list expired, or etcd was restored).
+reports that it doesn't have the last seen state (a list expired, or etcd was restored), or shows it
+by an older version.
 
 Like client-go's, the first list is at resourceVersion 0: any state that the server has in memory,
 because a thousand nodes may start at once; the watch catches up within milliseconds. From memory
@@ -76,11 +77,7 @@ class Position:
         return True
 
     def list_expired(self) -> bool:
-        """Note that the server doesn't have the requested state (410).
-
-        Returns:
-            Whether there is another state to request at once.
-        """
+        """Note that the server lacks the requested state; return whether to request another."""
         before = self._from
         was_paging = bool(self._continue)
         self._continue = ""
@@ -100,12 +97,29 @@ class Position:
             "timeoutSeconds": str(timeout_s),
         }
 
-    def advance(self, resource_version: str | None) -> None:
-        """Note the resourceVersion of an event or a bookmark."""
-        if resource_version:
-            self._seen = resource_version
+    def advance(self, resource_version: str | None) -> bool:
+        """Note the resourceVersion of an event or a bookmark.
+
+        Returns:
+            False if it is older than the last one: etcd was restored, and history went back. Then
+            the newest state must be listed.
+
+        Source: KEP-5504, versions can be compared as numbers.
+        """
+        if not resource_version:
+            return True
+        last, self._seen = self._seen, resource_version
+        if not _is_older(resource_version, last):
+            return True
+        self._from = _ListFrom.NEWEST
+        return False
 
     def watch_expired(self) -> None:
         """Note that no watch can continue from this position: a list must follow."""
         self.needs_list = True
         self.restarts += 1
+
+
+def _is_older(version: str, than: str) -> bool:
+    are_numbers = all(text.isascii() and text.isdigit() for text in (version, than))
+    return are_numbers and (len(version), version) < (len(than), than)

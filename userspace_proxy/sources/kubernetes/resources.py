@@ -8,7 +8,6 @@ doesn't contain is deleted, at its end.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -16,14 +15,15 @@ from typing import Any, Protocol
 from ...cluster import Store
 from ...cluster.from_pods import PodEndpoints
 from ...facts import RejectedFacts
+from ...facts.node import NO_OBJECT, ObjectKey
 from ...model import ServiceKey, SliceKey
 from ...model.pod_endpoints import (
     PodKey,
-    WirePod,
     WireSelectingService,
     read_pod,
     read_selection,
 )
+from ...model.pods import WirePod
 from ...model.reading import LABEL_SERVICE_NAME, read_node, read_slice
 from ...model.service_reading import read_service
 from ...model.wire import (
@@ -63,21 +63,6 @@ class Resource:
     """Restricts lists and watches."""
 
 
-def _put_slice(
-    store: Store, wire: WireEndpointSlice, *, with_headless: bool, with_pods: bool
-) -> None:
-    item = read_slice(wire, with_headless=with_headless, with_pods=with_pods)
-    if item is not None:
-        store.put_slice(item)
-    else:
-        # It may have belonged to a Service before.
-        _delete_slice(store, _key(wire.metadata))
-
-
-def _delete_slice(store: Store, key: Key) -> None:
-    store.delete_slice(SliceKey(*key))
-
-
 # All Services and slices are listed, also those without a listener (headless ones, those of
 # another service proxy), which kube-proxy omits: the page shows why they have none.
 SERVICES = Resource(
@@ -90,21 +75,36 @@ SERVICES = Resource(
 )
 
 
-def slices(*, with_headless: bool = False, with_pods: bool = False) -> Resource:
+def slices(
+    *, with_headless: bool = False, with_pods: bool = False, pods: PodEndpoints | None = None
+) -> Resource:
     """Return EndpointSlices as a resource.
 
     Args:
         with_headless: Those of headless Services, too, and host names, which only DNS and
             port-forwards use.
         with_pods: With the names of their pods.
+        pods: Takes them instead of the store.
     """
+
+    def put(store: Store, wire: WireEndpointSlice) -> None:
+        item = read_slice(wire, with_headless=with_headless, with_pods=with_pods)
+        if item is not None:
+            (pods or store).put_slice(item)
+        else:
+            # It may have belonged to a Service before.
+            delete(store, _key(wire.metadata))
+
+    def delete(store: Store, key: Key) -> None:
+        (pods or store).delete_slice(SliceKey(*key))
+
     return Resource(
         kind="EndpointSlice",
         name="endpointslices",
         path="/apis/discovery.k8s.io/v1/endpointslices",
         wire=WireEndpointSlice,
-        put=functools.partial(_put_slice, with_headless=with_headless, with_pods=with_pods),
-        delete=_delete_slice,
+        put=put,
+        delete=delete,
     )
 
 
@@ -125,43 +125,26 @@ def resources_of(
     """Return what a source needs: Services, slices and, for endpoints from Pods, Pods.
 
     Args:
-        with_headless: Read slices of headless Services, too.
-        with_pods: Read the names of the pods in slices.
+        with_headless, with_pods: As of :func:`slices`.
         pods: Takes all objects, and puts them into the store; None: no Pods are read.
     """
     if pods is None:
         return [SERVICES, slices(with_headless=with_headless, with_pods=with_pods)]
-    return _with_pods(pods, with_headless=with_headless)
-
-
-def _with_pods(endpoints: PodEndpoints, *, with_headless: bool) -> list[Resource]:
-
-    def put_slice(_store: Store, wire: WireEndpointSlice) -> None:
-        item = read_slice(wire, with_headless=with_headless)
-        if item is not None:
-            endpoints.put_slice(item)
-        else:
-            endpoints.delete_slice(SliceKey(*_key(wire.metadata)))
-
     return [
         replace(
             SERVICES,
             wire=WireSelectingService,
-            put=lambda _, wire: endpoints.put_service(read_service(wire), read_selection(wire)),
-            delete=lambda _, key: endpoints.delete_service(ServiceKey(*key)),
+            put=lambda _, wire: pods.put_service(read_service(wire), read_selection(wire)),
+            delete=lambda _, key: pods.delete_service(ServiceKey(*key)),
         ),
-        replace(
-            SLICES,
-            put=put_slice,
-            delete=lambda _, key: endpoints.delete_slice(SliceKey(*key)),
-        ),
+        slices(with_headless=with_headless, pods=pods),
         Resource(
             kind="Pod",
             name="pods",
             path="/api/v1/pods",
             wire=WirePod,
-            put=lambda _, wire: endpoints.put_pod(read_pod(wire)),
-            delete=lambda _, key: endpoints.delete_pod(PodKey(*key)),
+            put=lambda _, wire: pods.put_pod(read_pod(wire)),
+            delete=lambda _, key: pods.delete_pod(PodKey(*key)),
         ),
     ]
 
@@ -244,13 +227,13 @@ class ResourceCache:
 
 def _rejected(kind: str, metadata: Metadata, problem: str) -> RejectedFacts:
     key = _key(metadata)
-    name = "/".join(filter(None, key))
     service = key[1]
     if kind == SLICES.kind:
         service = (metadata.labels or {}).get(LABEL_SERVICE_NAME) or ""
-    place = f"{kind} {name or '(without a name)'}"
+    object_ = ObjectKey(kind, *key) if any(key) else NO_OBJECT
+    place = str(object_) or f"{kind} (without a name)"
     services = (f"{key[0]}/{service}",) if key[0] and service else ()
-    return RejectedFacts.at(place, problem, place if name else "", services)
+    return RejectedFacts.at(place, problem, object_, services)
 
 
 def _metadata(item: Any) -> Metadata:

@@ -1,61 +1,195 @@
-"""Scales a workload from zero to one replica.
+"""Scales a workload from zero to one replica, and from one to zero.
 
-Rule 1: only the subresource ``scale`` is read and written, and only from 0 to 1.
-Rule 2: of several nodes that see demand at once, one scales: an update names the version that was
-read, and the server refuses those that come second.
+    to zero: scale, HorizontalPodAutoscalers, PodDisruptionBudgets ──▶ nothing else asks for a
+    replica ──▶ all nodes agree ──▶ update of the version that was read
+
+Rule 1: only the subresource ``scale`` is written, and only 0 → 1 and 1 → 0. Another number of
+replicas was someone else's decision.
+Rule 2: an update names the version that was read, before nodes were asked. So of several nodes that
+see demand at once one scales, and the server refuses an update if anyone has scaled since.
+Rule 3: what can't be read counts as asking for a replica.
+Rule 4: an update to zero without a response may have been made. It is sent again, as of one version
+only one is made; without a response again, the workload counts as scaled, so that no client dials a
+pod that may be ending. So it is with a gateway's errors: the server may still work on the update.
+Rule 5: a server that has failed twice is asked what came of it.
+
+Source: autoscaling/v1 Scale.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+from collections.abc import Mapping
+from typing import Any
 
+from ...errors import SourceError
 from ...log_fields import FieldLogger
-from ...model import Workload, WorkloadKind
+from ...model import Workload
+from ..base import Agree, Rest
 from .api_paths import join
 from .client import ApiClient
+from .replicas_wanted import autoscaler_of, budget_of
 from .responses import Response, TransportError, cause_of
 
 _log = FieldLogger("userspace_proxy.sources")
 
-_PLURALS = {
-    WorkloadKind.DEPLOYMENT: "deployments",
-    WorkloadKind.STATEFUL_SET: "statefulsets",
-}
+_ANSWER_S = 5.0
+# For the same update again, and a look at what came of it; promises of nodes end soon.
+_AGAIN_S = 2.0
+_SILENT = "no answer in time"
+# Of a gateway that has passed the update on.
+_NO_RESPONSE = (502, 504)
+# What reading a response of another form raises.
+_INVALID = (ValueError, TypeError, AttributeError, KeyError)
+_AUTOSCALERS = ("autoscaling/v2", "horizontalpodautoscalers")
+_BUDGETS = ("policy/v1", "poddisruptionbudgets")
+_UPDATE = "get and update"
 
 
 async def scale_from_zero(client: ApiClient, namespace: str, workload: Workload) -> str:
-    """Scale to one replica, if there are none; return why that failed, or an empty text.
-
-    Source: autoscaling/v1 Scale.
-    """
-    plural = _PLURALS[workload.kind]
-    path = join("/apis/apps/v1/namespaces", namespace, plural, workload.name, "scale")
+    """Scale to one replica, if there are none; return why that failed, or an empty text."""
+    path, resource = _scale_of(namespace, workload)
     try:
         response = await client.get(path, {})
         if response.code != 200:
-            return _failure("read the scale of", namespace, workload, response)
+            cause = _refused(response, resource, namespace)
+            return f"cannot read the scale of {workload}: {cause}"
         scale = json.loads(response.body)
-        if scale.get("spec", {}).get("replicas", 0) > 0:
+        if _replicas(scale) > 0:
             return ""
-        scale["spec"] = {"replicas": 1}
-        response = await client.send("PUT", path, scale, content_type="application/json")
+        response = await _put(client, path, scale, replicas=1)
     except (TransportError, TimeoutError) as exc:
         return f"cannot scale {workload}: {exc}"
-    except (ValueError, TypeError, AttributeError):
+    except _INVALID:
         return f"cannot read the scale of {workload}: the response isn't a Scale"
     if response.code == 409:
         # Somewhere else it was scaled meanwhile; if it wasn't, the next attempt does it.
         return ""
     if response.code != 200:
-        return _failure("scale", namespace, workload, response)
+        return f"cannot scale {workload}: {_refused(response, resource, namespace)}"
     fields = {"workload": str(workload), "namespace": namespace}
     _log.info("scaled %(namespace)s %(workload)s from 0 to 1: clients wait for it", extra=fields)
     return ""
 
 
-def _failure(what: str, namespace: str, workload: Workload, response: Response) -> str:
+async def scale_to_zero(
+    client: ApiClient, namespace: str, workload: Workload, agree: Agree
+) -> Rest:
+    """Scale to zero, if there is one replica, and nothing asks for it."""
+    path, resource = _scale_of(namespace, workload)
+    try:
+        async with asyncio.timeout(_ANSWER_S):
+            scale = await _get(client, path, resource, namespace)
+            if _replicas(scale) != 1:
+                return Rest()
+            why_not = await _other_wish(client, namespace, workload, scale)
+    except (TransportError, TimeoutError, SourceError) as exc:
+        return Rest(why_not=f"cannot scale {workload} to zero: {str(exc) or _SILENT}")
+    except _INVALID:
+        return Rest(why_not=f"cannot scale {workload} to zero: invalid response")
+    if why_not:
+        return Rest(why_not=f"{workload} stays at one replica: {why_not}")
+    if not await agree():
+        return Rest()
+    return await _put_asleep(client, namespace, workload, scale)
+
+
+async def _put_asleep(
+    client: ApiClient, namespace: str, workload: Workload, scale: Mapping[str, Any]
+) -> Rest:
+    path, resource = _scale_of(namespace, workload)
+    fields = {"workload": str(workload), "namespace": namespace}
+    was_sent = may_be_made = False
+    # Nodes hold connections for as long as this may take.
+    for within_s in (_ANSWER_S, _AGAIN_S):
+        try:
+            async with asyncio.timeout(within_s):
+                response = await _put(client, path, scale, replicas=0)
+                if response.code == 409:
+                    # aiohttp may have sent it twice: the first one was made then.
+                    present = await _get(client, path, resource, namespace)
+                    return Rest(is_asleep=not _replicas(present))
+        except (TransportError, TimeoutError, SourceError, *_INVALID) as exc:
+            fields["cause"] = str(exc) or _SILENT
+            may_be_made = True
+        else:
+            if response.code == 200:
+                text = "scaled %(namespace)s %(workload)s from 1 to 0: no client uses it"
+                _log.info(text, extra=fields)
+                return Rest(is_asleep=True)
+            fields["cause"] = cause = _refused(response, resource, namespace)
+            if response.code < 500 and not was_sent:
+                return Rest(why_not=f"cannot scale {workload} to zero: {cause}")
+            may_be_made = may_be_made or response.code in _NO_RESPONSE
+        was_sent = True
+    if not may_be_made:
+        with contextlib.suppress(TransportError, TimeoutError, SourceError, *_INVALID):
+            async with asyncio.timeout(_AGAIN_S):
+                present = await _get(client, path, resource, namespace)
+                if _version(present) == _version(scale) and _replicas(present) == 1:
+                    cause = fields["cause"]
+                    return Rest(why_not=f"cannot scale {workload} to zero: {cause}")
+                return Rest(is_asleep=not _replicas(present))
+    _log.warning("%(namespace)s %(workload)s may be scaled to zero: %(cause)s", extra=fields)
+    return Rest(is_asleep=True)
+
+
+async def _other_wish(
+    client: ApiClient, namespace: str, workload: Workload, scale: Mapping[str, Any]
+) -> str:
+    """Return what asks for a replica; empty if nothing does."""
+    autoscalers = await _list(client, namespace, *_AUTOSCALERS)
+    if why := autoscaler_of(workload, autoscalers):
+        return why
+    selector = str(scale.get("status", {}).get("selector", ""))
+    return budget_of(selector, await _list(client, namespace, *_BUDGETS))
+
+
+def _scale_of(namespace: str, workload: Workload) -> tuple[str, str]:
+    """Return the path of a workload's scale, and the resource as in a role."""
+    plural = f"{workload.kind}s"
+    path = join("/apis/apps/v1/namespaces", namespace, plural, workload.name, "scale")
+    return path, f"{plural}/scale"
+
+
+async def _put(
+    client: ApiClient, path: str, scale: Mapping[str, Any], *, replicas: int
+) -> Response:
+    wanted = {**scale, "spec": {"replicas": replicas}}
+    return await client.send("PUT", path, wanted, content_type="application/json")
+
+
+def _replicas(scale: Mapping[str, Any]) -> int:
+    replicas: int = scale.get("spec", {}).get("replicas", 0)
+    return replicas
+
+
+def _version(scale: Mapping[str, Any]) -> str:
+    version: str = scale["metadata"]["resourceVersion"]
+    return version
+
+
+async def _list(
+    client: ApiClient, namespace: str, version: str, plural: str
+) -> list[Mapping[str, Any]]:
+    path = join(f"/apis/{version}/namespaces", namespace, plural)
+    items = (await _get(client, path, plural, namespace, "list"))["items"]
+    return [item for item in items or () if isinstance(item, dict)]
+
+
+async def _get(
+    client: ApiClient, path: str, resource: str, namespace: str, verbs: str = _UPDATE
+) -> Any:
+    response = await client.get(path, {})
+    if response.code != 200:
+        raise SourceError(_refused(response, resource, namespace, verbs))
+    return json.loads(response.body)
+
+
+def _refused(response: Response, resource: str, namespace: str, verbs: str = _UPDATE) -> str:
     hint = ""
     if response.code == 403:
-        plural = _PLURALS[workload.kind]
-        hint = f" (allow this user to get and update {plural}/scale in namespace {namespace})"
-    return f"cannot {what} {workload}: {cause_of(response)}{hint}"
+        hint = f" (allow this user to {verbs} {resource} in namespace {namespace})"
+    return cause_of(response) + hint

@@ -27,8 +27,7 @@ from .node_addresses import NodeAddressLister
 from .recorder import Recorder
 from .reflector import Reflector, Timing
 from .resources import ResourceCache, inside, resources_of, this_node
-from .resting import scale_to_zero
-from .scaling import scale_from_zero
+from .scaling import scale_from_zero, scale_to_zero
 
 _log = logging.getLogger("userspace_proxy.sources")
 

@@ -63,11 +63,7 @@ class FileEvents:
         """An event about a manifest has been taken; the caller resets it."""
 
     def follow(self, links: Iterable[str]) -> bool:
-        """Watch what the path and the links in it depend on now.
-
-        Returns:
-            Whether a folder is watched now that wasn't: something may have happened there.
-        """
+        """Watch what the path and its links depend on now; return whether a folder is new."""
         self.problem = ""
         try:
             self._inotify = self._inotify or Inotify()

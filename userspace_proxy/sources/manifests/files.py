@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import SourceError
+from ...model.document import decode
 
 SUFFIXES = (".yaml", ".yml", ".json")
 FILE_BYTES_MAX = 64 << 20
@@ -160,10 +161,6 @@ class FileWatch:
                     is_complete = False
                     continue
                 self._unread[name] = f"{name}: cannot read: {exc.strerror}"
-            except UnicodeDecodeError as exc:
-                line = exc.object.count(b"\n", 0, exc.start) + 1
-                self._read_as[name] = found[name]
-                self._unread[name] = f"{name}:{line}: not UTF-8: {exc.reason}"
         problems = {**self._unread, **problems}
         if not found and not self._read_as and not problems:
             endings = ", ".join(f"*{suffix}" for suffix in SUFFIXES)
@@ -222,7 +219,7 @@ def _read_file(name: str) -> tuple[str, Fingerprint]:
         data = file.read(FILE_BYTES_MAX + 1)
     if len(data) > FILE_BYTES_MAX:
         raise OSError(errno.EFBIG, f"it is larger than {FILE_BYTES_MAX >> 20} MiB; split it")
-    return data.decode(), fingerprint
+    return decode(data), fingerprint
 
 
 def _fingerprint(status: os.stat_result) -> Fingerprint:

@@ -20,13 +20,13 @@ from typing import NamedTuple
 
 from ...model import Service, ServiceKey, ServicePort, ServiceType
 from ...model.admission import NODE_PORTS
+from ...model.notes import Note, NoteKind
 from .pool import Pool, low_band
 from .written import Problem, WrittenService
 
 _POOL: Pool[int] = Pool(
     len(NODE_PORTS), low_band(len(NODE_PORTS), share=32, most=128), NODE_PORTS.__getitem__
 )
-_NONE_LEFT = f"no node port is left in {NODE_PORTS[0]}–{NODE_PORTS[-1]}"
 
 
 class _Field(NamedTuple):
@@ -50,7 +50,7 @@ class NodePorts(NamedTuple):
     ports: tuple[int, ...]
     """One for each port; 0: none."""
     health_check: int
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     """What couldn't be given to it."""
 
 
@@ -80,7 +80,7 @@ def allocate_node_ports(
     node_ports: dict[ServiceKey, NodePorts] = {}
     problems: list[Problem] = []
     for service, fields in items:
-        notes: list[str] = []
+        notes: list[Note] = []
         *ports, health = [_number(service, field, owners, allocated, notes) for field in fields]
         node_ports[service.key] = NodePorts(tuple(ports), health, tuple(notes))
         problems.extend((service.key, note) for note in notes)
@@ -115,18 +115,19 @@ def _number(
     field: _Field,
     owners: Mapping[tuple[int, str], tuple[ServiceKey, bool]],
     allocated: Mapping[str, int],
-    notes: list[str],
+    notes: list[Note],
 ) -> int:
     """Return the number that a field gets, or 0 and a note."""
     if field.number:
         owner, is_health = owners[field.number, field.protocol]
         if owner == service.key or not (is_health or field.is_health):
             return field.number
-        notes.append(f"{field.path}: {field.number}/{field.protocol} is already named by {owner}")
+        taken = f"{field.number}/{field.protocol}"
+        notes.append(NoteKind.NODE_PORT_NAMED(field.path, taken, str(owner)))
     elif field.is_wanted:
         if number := allocated.get(field.name, 0):
             return number
-        notes.append(f"{field.path}: {_NONE_LEFT}")
+        notes.append(NoteKind.NO_NODE_PORT_LEFT(field.path, NODE_PORTS[0], NODE_PORTS[-1]))
     return 0
 
 

@@ -5,22 +5,26 @@
 
 Rule 1: every problem is one line with file, line and field, and all problems are found at once.
 Rule 2: an object with a problem is left out, and the others of the file are used, as if each were
-sent to an API server.
+sent to an API server. Of objects that aren't read, only the kind matters.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from ...facts import RejectedFacts
+from ...facts.node import NO_OBJECT, ObjectKey
 from ...model import EndpointSlice, Node, ServiceKey
 from ...model.admission import check_metadata, check_service
 from ...model.composing import ALIASED_NODES_MAX, TextError
 from ...model.document import Document, parse_documents, split_documents
 from ...model.fields import convert_strictly
 from ...model.mirroring import mirror_endpoints, why_not_mirrored
+from ...model.notes import Note
 from ...model.reading import LABEL_SERVICE_NAME, read_node, read_slice
 from ...model.similar import NEARLY_EQUAL, did_you_mean
 from ...model.slice_admission import check_slice
@@ -40,7 +44,7 @@ class MirroredEndpoints:
 
     service: ServiceKey
     slices: tuple[EndpointSlice, ...]
-    why_none: str = ""
+    why_none: Note | None = None
     """Why there are none, though it may have endpoints."""
 
 
@@ -97,10 +101,15 @@ class _Mistake(NamedTuple):
     line: int
     """In the file."""
     problem: str
-    object: str = ""
+    object: ObjectKey = NO_OBJECT
     """As in :class:`RejectedFacts`."""
     service: str = ""
     """The Service that it is about; empty if that can't be read."""
+
+    @classmethod
+    def of(cls, error: TextError, object_: ObjectKey = NO_OBJECT, service: str = "") -> _Mistake:
+        problem = f"{error.problem} ({error.hint})" if error.hint else error.problem
+        return cls(error.line, problem, object_, service)
 
 
 @dataclass(slots=True)
@@ -116,11 +125,7 @@ class _Read:
 
 
 class ManifestReader:
-    """Reads the texts of one file; parts that are as in the text before aren't parsed again.
-
-    Args:
-        place: The file, with which problems start.
-    """
+    """Reads the texts of one file; parts that are as in the text before aren't parsed again."""
 
     def __init__(self, place: str) -> None:
         self._place = place
@@ -169,11 +174,6 @@ def _rejected(file: str, mistakes: Sequence[_Mistake]) -> tuple[RejectedFacts, .
     return tuple(found)
 
 
-def read_manifest(text: str, *, place: str) -> FileObjects:
-    """Read the YAML or JSON text of one file once."""
-    return ManifestReader(place).read(text)
-
-
 def _read_part(text: str, before: int, place: str, aliased_nodes_max: int) -> _Read:
     result = _Read()
     try:
@@ -181,18 +181,25 @@ def _read_part(text: str, before: int, place: str, aliased_nodes_max: int) -> _R
             text, place=place, lines_before=before, aliased_nodes_max=aliased_nodes_max
         )
     except TextError as exc:
-        problem = f"{exc.problem} ({exc.hint})" if exc.hint else exc.problem
-        result.problems.append(_Mistake(exc.line, problem))
+        result.problems.append(_Mistake.of(exc))
         return result
     if documents:
         result.aliased_nodes = documents[-1].aliased_nodes
     for item in (item for document in documents for item in _items(document)):
+        if item.is_list:
+            result.problems += (
+                _Mistake.of(one) for one in item.mistakes if not one.path.startswith("items[")
+            )
+            continue
         try:
             kind, read = _reader_of(item)
             if read is None:
                 result.ignored.setdefault(kind, item.line_of())
                 continue
-            found = read(item.value)
+            if mistakes := item.mistakes:
+                result.problems += (_Mistake.of(one, *item.about) for one in mistakes)
+                continue
+            found = read(_named(item.value))
         except FieldError as exc:
             about = item.about
             for error in (exc, *exc.others):
@@ -217,6 +224,9 @@ class _WrittenObject:
     default_kind: str = ""
     default_version: str = ""
 
+    is_list: bool = False
+    """A list whose items follow."""
+
     def line_of(self, path: str = "") -> int:
         """Return the line of a field, or of the object."""
         return self.document.line_of(".".join(part for part in (self.path, path) if part))
@@ -229,21 +239,26 @@ class _WrittenObject:
         return value if isinstance(value, str) else ""
 
     @property
-    def about(self) -> tuple[str, str]:
-        """What can be read of it: ``kind namespace/name``, and the Service that it is about."""
+    def mistakes(self) -> Sequence[TextError]:
+        """Those of its text."""
+        return [one for one in self.document.mistakes if one.path.startswith(self.path)]
+
+    @property
+    def about(self) -> tuple[ObjectKey, str]:
+        """What can be read of it: which it is, and the Service that it is about."""
         kind, name = self.text("kind") or self.default_kind, self.text("metadata", "name")
         namespace = self.text("metadata", "namespace") or "default"
         if not kind or not name:
-            return "", ""
+            return NO_OBJECT, ""
         if kind == "Node":
-            return f"Node {name}", ""
+            return ObjectKey(kind, "", name), ""
         is_slice = kind == "EndpointSlice"
         service = self.text("metadata", "labels", LABEL_SERVICE_NAME) if is_slice else name
-        return f"{kind} {namespace}/{name}", f"{namespace}/{service}" if service else ""
+        return ObjectKey(kind, namespace, name), f"{namespace}/{service}" if service else ""
 
 
 def _items(document: Document) -> Iterator[_WrittenObject]:
-    """Yield the objects of a document: itself, or the items of its lists."""
+    """Yield the objects of a document: itself, or the items of its lists after a ``List``."""
     waiting = [_WrittenObject(document.value, document)]
     while waiting:
         item = waiting.pop()
@@ -255,6 +270,8 @@ def _items(document: Document) -> Iterator[_WrittenObject]:
             continue
         prefix = f"{item.path}.items" if item.path else "items"
         version = "" if kind == "List" else item.text("apiVersion")
+        if kind == "List" and not item.path:
+            yield replace(item, is_list=True)
         waiting.extend(
             _WrittenObject(value, document, f"{prefix}[{i}]", kind.removesuffix("List"), version)
             for i, value in reversed(list(enumerate(items)))
@@ -296,6 +313,18 @@ def _reader_of(item: _WrittenObject) -> tuple[str, _Reader | None]:
             field = "kind" if supported == version else "apiVersion"
             raise FieldError(field, f"there is no kind {kind} of {version} ({hint})")
     return f"{version} {kind}", None
+
+
+def _named(value: Any) -> Any:
+    """Return an object that leaves its name to the API server with one that is its own."""
+    metadata = value.get("metadata")
+    if not isinstance(metadata, dict) or metadata.get("name"):
+        return value
+    prefix = metadata.get("generateName")
+    if not isinstance(prefix, str) or not prefix:
+        return value
+    digest = hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+    return {**value, "metadata": {**metadata, "name": prefix + digest[:5]}}
 
 
 def _group(version: str) -> str:

@@ -13,12 +13,15 @@ depend on the manifests alone, not on earlier ones (ADR 0077).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
+from ...causes.notes import cause_of
+from ...causes.say import say
 from ...cluster import Snapshot, Store
 from ...facts import RejectedFacts
 from ...model import EndpointSlice, Node, Service, ServiceKey
 from ...model.mirroring import why_left_out
+from ...model.notes import Note
 from .cluster_ips import allocate_cluster_ips, open_ranges
 from .files import Look
 from .node_ports import NodePorts, allocate_node_ports, with_node_ports
@@ -26,32 +29,39 @@ from .objects import FileObjects, Found, Identity, ManifestReader, MirroredEndpo
 from .written import WrittenService
 
 
+@dataclass(slots=True)
+class _File:
+    """One file."""
+
+    reader: ManifestReader
+    read: FileObjects = field(default_factory=FileObjects)
+    """What its last text has."""
+    kept: tuple[Found, ...] = ()
+    """From earlier texts."""
+    rejected: tuple[RejectedFacts, ...] = ()
+
+    def take(self, text: str) -> None:
+        before, self.read = self.read, self.reader.read(text)
+        there = {found.identity for found in self.read.objects}
+        earlier = (*before.objects, *self.kept) if self.read.rejected else ()
+        self.kept = tuple(found for found in earlier if found.identity not in there)
+        self.rejected = tuple(_about_kept(self.read.rejected, self.kept))
+
+
 class ManifestState:
     """The objects of all files, and the problems with them; one thread at a time.
 
-    Args:
-        node_name: The name of this node's Node object; empty: there is none.
-        service_cidrs: The ranges from which cluster IPs are allocated.
-
-    Raises:
-        ConfigError: The ranges aren't one of each family.
+    The arguments, and what they raise, are those of ManifestSource.
     """
 
     def __init__(self, *, node_name: str, service_cidrs: Sequence[str]) -> None:
         self._node_name = node_name
         self._ranges = open_ranges(service_cidrs)
         self._store = Store()
-        self._readers: dict[str, ManifestReader] = {}
-        self._objects: dict[str, tuple[Found, ...]] = {}
-        """By file."""
-        self._kept: dict[str, tuple[Found, ...]] = {}
-        """By file, from earlier texts."""
+        self._files: dict[str, _File] = {}
         self._first: dict[Identity, Found] = {}
         """Of the objects with one name, the one that counts."""
         self._served: dict[ServiceKey, tuple[_Parts, Service]] = {}
-        self._rejected: dict[str, tuple[RejectedFacts, ...]] = {}
-        """By file."""
-        self._ignored: dict[str, tuple[str, ...]] = {}
         self.unread: tuple[str, ...] = ()
         """Files or folders that could not be read, one line each."""
         self._conflicts: tuple[RejectedFacts, ...] = ()
@@ -70,13 +80,12 @@ class ManifestState:
     @property
     def rejected(self) -> tuple[RejectedFacts, ...]:
         """The problems of single objects."""
-        of_files = (item for name in sorted(self._rejected) for item in self._rejected[name])
-        return (*of_files, *self._conflicts)
+        return (*(item for file in self._in_order() for item in file.rejected), *self._conflicts)
 
     @property
     def ignored(self) -> tuple[str, ...]:
         """Kinds that aren't supported, one line for each file and kind."""
-        return tuple(line for name in sorted(self._ignored) for line in self._ignored[name])
+        return tuple(line for file in self._in_order() for line in file.read.ignored)
 
     def place_of(self, service: ServiceKey) -> str:
         """Return file and line of a Service in the snapshot."""
@@ -88,32 +97,21 @@ class ManifestState:
         if not look.texts and not look.gone:
             return
         for name in look.gone:
-            for by_file in (
-                self._readers, self._objects, self._kept, self._rejected, self._ignored,
-            ):  # fmt: skip
-                by_file.pop(name, None)
+            self._files.pop(name, None)
         for name, text in look.texts.items():
-            reader = self._readers.setdefault(name, ManifestReader(name))
-            self._take_file(name, reader.read(text))
+            self._files.setdefault(name, _File(ManifestReader(name))).take(text)
         self._combine()
 
-    def _take_file(self, name: str, read: FileObjects) -> None:
-        there = {found.identity for found in read.objects}
-        earlier = (*self._objects.get(name, ()), *self._kept.get(name, ()))
-        self._kept[name] = tuple(
-            found for found in (earlier if read.rejected else ()) if found.identity not in there
-        )
-        self._objects[name] = read.objects
-        self._rejected[name] = tuple(_about_kept(read.rejected, self._kept[name]))
-        self._ignored[name] = read.ignored
+    def _in_order(self) -> list[_File]:
+        return [self._files[name] for name in sorted(self._files)]
 
     def _combine(self) -> None:
         """Build one state from all files."""
         conflicts: list[RejectedFacts] = []
         first: dict[Identity, Found] = {}
         self._first = first
-        for name in sorted(self._objects):
-            for found in self._objects[name]:
+        for file in self._in_order():
+            for found in file.read.objects:
                 earlier = first.setdefault(found.identity, found)
                 if earlier is not found:
                     what = f"{found.kind} {found.key}"
@@ -121,8 +119,8 @@ class ManifestState:
                     services = tuple(_services_of(found))
                     conflicts.append(RejectedFacts.at(found.place, problem, services=services))
         # What an edit has broken never takes the place of what is written elsewhere.
-        for name in sorted(self._kept):
-            for found in self._kept[name]:
+        for file in self._in_order():
+            for found in file.kept:
                 first.setdefault(found.identity, found)
         slices, unmirrored = _slices(first.values())
         self._store.replace_services(self._allocate(first.values(), unmirrored, conflicts))
@@ -136,7 +134,7 @@ class ManifestState:
     def _allocate(
         self,
         objects: Iterable[Found],
-        unmirrored: Mapping[ServiceKey, str],
+        unmirrored: Mapping[ServiceKey, Note],
         conflicts: list[RejectedFacts],
     ) -> list[Service]:
         """Return all Services with what their manifests leave out; add what isn't possible."""
@@ -147,13 +145,13 @@ class ManifestState:
         if without_ip or without_port:
             places = {f.key: f.place for f in found}
             conflicts.extend(
-                RejectedFacts.at(places[str(key)], problem, services=(str(key),))
+                _not_allocated(places[str(key)], str(key), problem)
                 for key, problem in (*without_ip, *without_port)
             )
         served: dict[ServiceKey, tuple[_Parts, Service]] = {}
         for item in written:
             key = item.service.key
-            parts = (item, cluster_ips[key], node_ports.get(key), unmirrored.get(key, ""))
+            parts = (item, cluster_ips[key], node_ports.get(key), unmirrored.get(key))
             old = self._served.get(key)
             # Most are as they were before an edit.
             served[key] = old if old is not None and old[0] == parts else (parts, _join(*parts))
@@ -161,7 +159,7 @@ class ManifestState:
         return [service for _, service in served.values()]
 
 
-_Parts = tuple[WrittenService, tuple[str, ...], NodePorts | None, str]
+_Parts = tuple[WrittenService, tuple[str, ...], NodePorts | None, Note | None]
 """A Service and what it was given, and why its Endpoints give it no slice."""
 
 
@@ -169,14 +167,21 @@ def _join(
     written: WrittenService,
     cluster_ips: tuple[str, ...],
     node_ports: NodePorts | None,
-    unmirrored: str,
+    unmirrored: Note | None,
 ) -> Service:
     service = written.service
-    if unmirrored:
+    if unmirrored is not None:
         service = replace(service, notes=(*service.notes, unmirrored))
     if cluster_ips != service.cluster_ips:
         service = replace(service, cluster_ips=cluster_ips)
     return service if node_ports is None else with_node_ports(service, node_ports)
+
+
+def _not_allocated(place: str, service: str, problem: str | Note) -> RejectedFacts:
+    if isinstance(problem, str):
+        return RejectedFacts.at(place, problem, services=(service,))
+    note = cause_of(problem)
+    return RejectedFacts.at(place, say(note), services=(service,), note=note)
 
 
 def _about_kept(
@@ -208,7 +213,7 @@ def _services_of(found: Found) -> Iterator[str]:
         yield found.key
 
 
-def _slices(objects: Iterable[Found]) -> tuple[list[EndpointSlice], dict[ServiceKey, str]]:
+def _slices(objects: Iterable[Found]) -> tuple[list[EndpointSlice], dict[ServiceKey, Note]]:
     """Return all slices, and why Endpoints of Services give none."""
     values = [found.value for found in objects]
     written = [v for v in values if isinstance(v, EndpointSlice)]
@@ -224,4 +229,4 @@ def _slices(objects: Iterable[Found]) -> tuple[list[EndpointSlice], dict[Service
         v.service: why_left_out(v.slices, ips[v.service]) if v.service in ips else v.why_none
         for v in mirrored
     }
-    return slices, {service: reason for service, reason in why.items() if reason}
+    return slices, {service: reason for service, reason in why.items() if reason is not None}

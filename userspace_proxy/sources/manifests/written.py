@@ -10,10 +10,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from ...model import IPFamily, Service, ServiceKey, ServiceType
+from ...model.notes import Note
 from ...model.service_reading import read_service
 from ...model.wire import WireService, WireServiceSpec
 
-Problem = tuple[ServiceKey, str]
+Problem = tuple[ServiceKey, str | Note]
 """A Service, and what can't be allocated to it: ``spec.clusterIP: no address is left in …``."""
 
 _FAMILIES = {str(family): family for family in IPFamily}

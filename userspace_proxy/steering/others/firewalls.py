@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from ...chains.following import ChainQuestion, follow
 from ...kernel.nf_tables.chains import Chain, RuleVerdict, Step, Tables
 from ...kernel.nf_tables.matches import Condition, Match, MatchField, Ports, Unknown, states
+from ...model import IPFamily
 from ..names import is_userspace_proxy_table
 
 FIREWALLD = "inet firewalld"
+_FAMILIES = {"ip": IPFamily.IPV4, "ip6": IPFamily.IPV6}
 _TRANSLATED = states(["dnat"])
 # Matches packets whose socket is transparent, as the listeners' sockets are.
 _TRANSPARENT = Match(MatchField.TRANSPARENT_SOCKET)
@@ -34,6 +36,8 @@ class Firewall:
     """The cause: a rule, or the chain's policy."""
     hint: str
     """The commands, or the setting, that admit all dropped packets."""
+    family: IPFamily | None = None
+    """Of the packets; None: both."""
 
     def __str__(self) -> str:
         return f"packets to Services may be dropped on their way in: {self.why}"
@@ -123,7 +127,7 @@ def _judge(tables: Tables, begins: ChainQuestion | None, steering: str) -> Itera
         if first or reply:
             why = first or f"{reply}, for endpoints' answers to the proxy"
             hint = _hint(chain, steering, drops_first=bool(first), drops_replies=bool(reply))
-            yield Firewall(str(chain), why, hint)
+            yield Firewall(str(chain), why, hint, _FAMILIES.get(chain.family))
 
 
 def _why_dropped(chain: Chain, chains: Mapping[str, Chain], asked: ChainQuestion) -> str:

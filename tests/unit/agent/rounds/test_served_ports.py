@@ -81,7 +81,7 @@ async def test_if_other_programs_use_the_whole_range_one_of_them_is_named(make, 
             "cannot listen for shop/web: no proxy port of 27510-27512 is free, "
             f"{own_name()} has some"
         )
-        assert served.hint == "widen --proxy-port-range"
+        assert served.hint == "widen --proxy-ports"
         assert not retry(served_ports)
     assert retry(served_ports)
     assert served_ports.steered.targets().keys() == {frontend("10.96.0.1")}
@@ -140,7 +140,7 @@ async def test_an_exhausted_range_is_a_problem_of_the_later_service_alone_until_
     assert targets == {frontend("10.96.0.1"): 27600, frontend("10.96.0.2"): REFUSE}
     problems = [served.problem for served in served_ports]
     assert problems == ["", "cannot listen for shop/web: no proxy port of 27600-27600 is free"]
-    assert [served.hint for served in served_ports] == ["", "widen --proxy-port-range"]
+    assert [served.hint for served in served_ports] == ["", "widen --proxy-ports"]
     assert not retry(served_ports)
     served_ports.follow(cluster.remove("cart"))
     assert retry(served_ports)

@@ -5,9 +5,15 @@ import pytest
 from userspace_proxy.agent.watchers.firewalls import FirewallWatch
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.facts import FirewallFacts, StatusFacts
+from userspace_proxy.model import IPFamily
 from userspace_proxy.steering.others import Firewall
 
-DROP = Firewall("ip filter INPUT", "its policy is drop", "nft insert rule … ct status dnat accept")
+DROP = Firewall(
+    "ip filter INPUT",
+    "its policy is drop",
+    "nft insert rule … ct status dnat accept",
+    IPFamily.IPV4,
+)
 
 
 async def test_a_firewall_is_logged_when_it_appears_and_when_it_disappears(caplog):
@@ -42,7 +48,7 @@ async def test_an_unreadable_firewall_keeps_the_last_result():
     assert watch.found == (DROP,)
     facts = StatusFacts()
     watch.show(facts)
-    assert facts.firewalls == [FirewallFacts(DROP.chain, DROP.why, DROP.hint)]
+    assert facts.firewalls == [FirewallFacts(DROP.chain, DROP.why, DROP.hint, "IPv4")]
     await watch.close()
 
 

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from userspace_proxy.sources.kubernetes import KubernetesSource
+from userspace_proxy.sources.kubernetes.client import ApiClient
+from userspace_proxy.sources.kubernetes.credentials import Credentials
 from userspace_proxy.sources.kubernetes.reflector import Timing
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
@@ -25,6 +27,14 @@ def nothing_of_this_machine(monkeypatch):
 async def api() -> AsyncIterator[FakeApiServer]:
     async with FakeApiServer() as api:
         yield api
+
+
+@pytest.fixture
+async def client(api: FakeApiServer) -> AsyncIterator[ApiClient]:
+    client = ApiClient(Credentials(master=api.url))
+    await client.open()
+    yield client
+    await client.close()
 
 
 @pytest.fixture

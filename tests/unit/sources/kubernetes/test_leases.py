@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from userspace_proxy.errors import SourceError
+from userspace_proxy.sources.base import Lease
 from userspace_proxy.sources.kubernetes.client import ApiClient
-from userspace_proxy.sources.kubernetes.credentials import Credentials
 from userspace_proxy.sources.kubernetes.leases import KubernetesLeases
-from userspace_proxy.sources.leases import Lease
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 from ..leases_contract import NODES, LeasesContract, LeasesOf
@@ -23,17 +20,9 @@ NEEDED = (
 
 
 @pytest.fixture
-async def client(api: FakeApiServer) -> AsyncIterator[ApiClient]:
+async def leases_of(api: FakeApiServer, client: ApiClient) -> LeasesOf:
     for name in NODES:
         api.put({**node(name), "metadata": {"name": name, "uid": f"uid-of-{name}"}})
-    client = ApiClient(Credentials(master=api.url))
-    await client.open()
-    yield client
-    await client.close()
-
-
-@pytest.fixture
-async def leases_of(client: ApiClient) -> LeasesOf:
     return lambda name: KubernetesLeases(client, name, "", is_open=lambda: True)
 
 

@@ -10,8 +10,6 @@ import pytest
 
 from userspace_proxy.kernel.stream_reset import reset
 from userspace_proxy.model import SocketAddress
-from userspace_proxy.sources.kubernetes.client import ApiClient
-from userspace_proxy.sources.kubernetes.credentials import Credentials
 from userspace_proxy.sources.kubernetes.port_forward import (
     ForwardTarget,
     PortForwardError,
@@ -19,14 +17,6 @@ from userspace_proxy.sources.kubernetes.port_forward import (
 )
 
 WEB = ForwardTarget("default", "web-1", 80)
-
-
-@pytest.fixture
-async def client(api):
-    client = ApiClient(Credentials(master=api.url))
-    await client.open()
-    yield client
-    await client.close()
 
 
 @asynccontextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from userspace_proxy.sources.kubernetes.position import Position
 
 
@@ -40,6 +42,24 @@ def test_the_watch_continues_after_the_last_seen_version():
     position.advance(None)
     position.advance("")
     assert position.watch_query(1)["resourceVersion"] == "1007"
+
+
+@pytest.mark.parametrize(
+    ("last", "version", "goes_on"),
+    [
+        pytest.param("1007", "1008", True, id="next"),
+        pytest.param("1007", "1007", True, id="same"),
+        pytest.param("999", "1000", True, id="longer"),
+        pytest.param("1007", "510", False, id="older"),
+        pytest.param("b", "a", True, id="not-numbers"),
+    ],
+)
+def test_an_older_version_asks_for_the_newest_state(last, version, goes_on):
+    position = listed(last)
+    assert position.advance(version) is goes_on
+    position.watch_expired()
+    is_newest = position.list_query() == {"limit": "500"}
+    assert is_newest is not goes_on
 
 
 def test_an_expired_watch_is_followed_by_a_list_that_is_not_older():

@@ -9,8 +9,6 @@ import pytest
 
 from userspace_proxy.model import ServiceKey
 from userspace_proxy.sources import Happening
-from userspace_proxy.sources.kubernetes.client import ApiClient
-from userspace_proxy.sources.kubernetes.credentials import Credentials
 from userspace_proxy.sources.kubernetes.recorder import Recorder
 
 from ..running import running
@@ -21,16 +19,13 @@ EVENTS = "/apis/events.k8s.io/v1/namespaces/default/events"
 
 
 @pytest.fixture
-async def recorder(api):
-    client = ApiClient(Credentials(master=api.url))
-    await client.open()
+async def recorder(client):
     recorder = Recorder(client, "node-1", every_s=0.01)
     task = asyncio.create_task(recorder.run())
     yield recorder
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
-    await client.close()
 
 
 async def test_what_happens_is_an_event_and_again_a_higher_count(api, recorder):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import random
 
 import pytest
 
-from userspace_proxy.sources.kubernetes.reflector import Timing
+from userspace_proxy.sources.kubernetes.reflector import Backoff, Timing
 
 from .objects import service
-from .reflecting import reflecting
+from .reflecting import Lucky, reflecting
 
 LIST = "GET /api/v1/services?limit=500&resourceVersion={}"
 RELIST = LIST + "&resourceVersionMatch=NotOlderThan"
@@ -262,6 +264,29 @@ async def test_a_server_restored_from_a_backup_is_listed_anew(api):
         ]
 
 
+@pytest.mark.parametrize("kind", ["BOOKMARK", "ADDED"])
+async def test_history_that_goes_back_is_listed_from_the_newest_state(api, caplog, kind):
+    caplog.set_level(logging.INFO)
+    api.put(service("web"))
+    api.put(service("gone"))
+    async with reflecting(api) as reflection:
+        await reflection.watching()
+        assert reflection.names == ["gone", "web"]
+        # The watches do not learn of it: the history that they follow is not the server's.
+        api.be_silent()
+        api.delete("Service", "gone")
+        api.be_silent(is_silent=False)
+        web = service("web") | {"metadata": {"name": "web", "resourceVersion": "510"}}
+        older = json.dumps({"type": kind, "object": web})
+        api.send("services", f"{older}\n".encode())
+        await reflection.watching(requests=4)
+        assert api.requests[2] == "GET /api/v1/services?limit=500"
+        assert reflection.names == ["web"]
+        assert reflection.problems == []
+    (line,) = [r for r in caplog.records if r.getMessage() == "watch ended"]
+    assert line.reason == "its history went back, as after a restore of etcd; listing again"
+
+
 async def test_a_rejected_watch_is_a_problem_and_continues_from_its_version(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
@@ -364,3 +389,31 @@ async def test_where_none_come_a_watch_may_be_silent_for_as_long_as_it_lasts(api
         await reflection.watching()
         await reflection.watching(requests=3)
         assert reflection.problems == []
+
+
+# -- waits before a retry
+
+
+class Unlucky(random.Random):
+    """Draws the greatest jitter."""
+
+    def random(self) -> float:
+        return 1.0
+
+
+def test_waits_double_up_to_the_cap_and_begin_again_after_a_reset():
+    backoff = Backoff(Lucky())
+    assert [backoff.next_s() for _ in range(5)] == [0.8, 1.6, 3.2, 5.0, 5.0]
+    backoff.reset()
+    assert backoff.next_s() == 0.8
+
+
+def test_jitter_at_most_doubles_a_wait():
+    assert Backoff(Unlucky()).next_s() == 1.6
+
+
+def test_the_wait_that_the_server_requests_is_the_minimum_up_to_a_cap():
+    backoff = Backoff(Lucky())
+    assert backoff.next_s(at_least_s=7) == 7
+    assert backoff.next_s(at_least_s=1) == 1.6
+    assert backoff.next_s(at_least_s=86400) == 300

@@ -1,4 +1,4 @@
-"""Scaling from zero, at a server that keeps one workload's scale and its version."""
+"""Scaling from and to zero, at a server that keeps a workload, its autoscalers and budgets."""
 
 import asyncio
 import logging
@@ -8,125 +8,164 @@ import pytest
 from aiohttp import web
 
 from userspace_proxy.model import Workload, WorkloadKind
+from userspace_proxy.sources.base import Rest
+from userspace_proxy.sources.kubernetes import scaling
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.credentials import Credentials
-from userspace_proxy.sources.kubernetes.scaling import scale_from_zero
+from userspace_proxy.sources.kubernetes.scaling import scale_from_zero, scale_to_zero
 
 WEB = Workload(WorkloadKind.DEPLOYMENT, "web")
 DB = Workload(WorkloadKind.STATEFUL_SET, "db")
+ABSENT = Workload(WorkloadKind.DEPLOYMENT, "absent")
+SCALE = "/apis/apps/v1/namespaces/shop/deployments/web/scale"
+DB_SCALE = "/apis/apps/v1/namespaces/shop/statefulsets/db/scale"
+AUTOSCALERS = "/apis/autoscaling/v2/namespaces/shop/horizontalpodautoscalers"
+BUDGETS = "/apis/policy/v1/namespaces/shop/poddisruptionbudgets"
 
 
-class Scales:
-    """The server: ``autoscaling/v1`` Scale objects with optimistic concurrency."""
+class Shop:
+    """The server, and what its users have asked for."""
 
     def __init__(self):
-        self.replicas = {"deployments/web": 0, "statefulsets/db": 0}
+        self.workload = SCALE
+        """The path of its scale."""
+        self.replicas = 1
         self.version = 1
-        self.updates = 0
-        self.refusal = None
-        self.body = None
+        self.autoscalers = []
+        self.budgets = []
+        self.refused = {}
+        """Responses to a method and a path."""
+        self.asked = 0
+        self.agrees = True
+        self.meanwhile = lambda: None
+        self.lost = []
+        """What happens to updates whose response is lost, the first one first."""
         self.before_update = None
         self.peers = set()
 
+    async def agree(self):
+        self.asked += 1
+        self.meanwhile()
+        return self.agrees
+
+    def scale(self, replicas):
+        self.replicas = replicas
+        self.version += 1
+
     async def handle(self, request):
         self.peers.add(request.transport.get_extra_info("peername"))
-        if self.body is not None:
-            return web.Response(text=self.body)
-        if self.refusal is not None and request.method in self.refusal[0]:
-            return web.json_response({"message": self.refusal[2]}, status=self.refusal[1])
-        name = f"{request.match_info['plural']}/{request.match_info['name']}"
-        if name not in self.replicas:
-            return web.json_response({"message": f'"{name}" not found'}, status=404)
+        if (answer := self.refused.get((request.method, request.path))) is not None:
+            return await answer()
+        if request.path == AUTOSCALERS:
+            return web.json_response({"items": self.autoscalers})
+        if request.path == BUDGETS:
+            return web.json_response({"items": self.budgets})
+        if request.path != self.workload:
+            *_, plural, name, _ = request.path.split("/")
+            return web.json_response({"message": f'"{plural}/{name}" not found'}, status=404)
+        if request.method == "PUT" and self.lost:
+            self.lost.pop(0)()
+            # Closed as an orderly end would be, it has aiohttp send the update again.
+            request.transport.abort()
+            return web.Response()
         if request.method == "PUT":
             body = await request.json()
             if self.before_update is not None:
                 await self.before_update()
             if body["metadata"]["resourceVersion"] != str(self.version):
                 return web.json_response({"message": "modified"}, status=409)
-            self.replicas[name] = body["spec"]["replicas"]
-            self.version += 1
-            self.updates += 1
-        spec = {"replicas": self.replicas[name]} if self.replicas[name] else {}
-        metadata = {"name": request.match_info["name"], "resourceVersion": str(self.version)}
-        return web.json_response({"kind": "Scale", "metadata": metadata, "spec": spec})
+            self.scale(body["spec"]["replicas"])
+        spec = {"replicas": self.replicas} if self.replicas else {}
+        metadata = {"name": "web", "resourceVersion": str(self.version)}
+        return web.json_response(
+            {"metadata": metadata, "spec": spec, "status": {"selector": "app=web"}}
+        )
+
+    def refuse(self, method, path, code=403, text='{"message": "no"}'):
+        async def answer():
+            return web.Response(text=text, status=code)
+
+        self.refused[method, path] = answer
 
 
 @pytest.fixture
-async def scales():
-    scales, app = Scales(), web.Application()
-    path = "/apis/apps/v1/namespaces/shop/{plural}/{name}/scale"
-    app.router.add_get(path, scales.handle)
-    app.router.add_put(path, scales.handle)
-    runner = web.AppRunner(app)
+async def shop():
+    shop, app = Shop(), web.Application()
+    app.router.add_route("*", "/{path:.*}", shop.handle)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1)
     await runner.setup()
     sock = socket.create_server(("127.0.0.1", 0))
     await web.SockSite(runner, sock).start()
-    scales.client = ApiClient(Credentials(master=f"http://127.0.0.1:{sock.getsockname()[1]}"))
-    await scales.client.open()
-    yield scales
-    await scales.client.close()
+    shop.client = ApiClient(Credentials(master=f"http://127.0.0.1:{sock.getsockname()[1]}"))
+    await shop.client.open()
+    yield shop
+    await shop.client.close()
     await runner.cleanup()
 
 
-@pytest.mark.parametrize(("workload", "name"), [(WEB, "deployments/web"), (DB, "statefulsets/db")])
-async def test_a_workload_without_replicas_gets_one(scales, workload, name, caplog):
+async def wake(shop, workload=WEB):
+    return await scale_from_zero(shop.client, "shop", workload)
+
+
+@pytest.mark.parametrize(("workload", "path"), [(WEB, SCALE), (DB, DB_SCALE)])
+async def test_a_workload_without_replicas_gets_one(shop, workload, path, caplog):
     caplog.set_level(logging.INFO)
-    assert await scale_from_zero(scales.client, "shop", workload) == ""
-    assert scales.replicas[name] == 1
+    shop.workload, shop.replicas = path, 0
+    assert await wake(shop, workload) == ""
+    assert shop.replicas == 1
     assert f"scaled shop {workload} from 0 to 1" in caplog.text
 
 
-async def test_a_workload_with_replicas_stays_as_it_is(scales):
-    scales.replicas["deployments/web"] = 3
-    assert await scale_from_zero(scales.client, "shop", WEB) == ""
-    assert (scales.replicas["deployments/web"], scales.updates) == (3, 0)
+async def test_a_workload_with_replicas_stays_as_it_is(shop):
+    shop.replicas = 3
+    assert await wake(shop) == ""
+    assert (shop.replicas, shop.version) == (3, 1)
 
 
-async def test_of_two_nodes_that_scale_at_once_one_does(scales):
-    both = asyncio.Barrier(2)
-    scales.before_update = both.wait
-    answers = await asyncio.gather(*(scale_from_zero(scales.client, "shop", WEB) for _ in range(2)))
-    assert answers == ["", ""]
-    assert (scales.replicas["deployments/web"], scales.updates) == (1, 1)
+async def test_of_two_nodes_that_scale_at_once_one_does(shop):
+    shop.replicas, shop.before_update = 0, asyncio.Barrier(2).wait
+    assert await asyncio.gather(wake(shop), wake(shop)) == ["", ""]
+    assert (shop.replicas, shop.version) == (1, 2)
 
 
 @pytest.mark.parametrize(
-    ("methods", "code", "text", "problem"),
+    ("method", "code", "text", "problem"),
     [
         pytest.param(
-            ("GET",), 403, "no", "cannot read the scale of deployment/web: no (allow this user to "
-            "get and update deployments/scale in namespace shop)", id="forbidden-to-read",
+            "GET", 403, '{"message": "no"}', "cannot read the scale of deployment/web: no (allow "
+            "this user to get and update deployments/scale in namespace shop)",
+            id="forbidden-to-read",
         ),
         pytest.param(
-            ("PUT",), 403, "no", "cannot scale deployment/web: no (allow this user to get and "
-            "update deployments/scale in namespace shop)", id="forbidden-to-scale",
+            "PUT", 403, '{"message": "no"}', "cannot scale deployment/web: no (allow this user to "
+            "get and update deployments/scale in namespace shop)", id="forbidden-to-scale",
         ),
-        pytest.param(("PUT",), 500, "", "cannot scale deployment/web: HTTP status 500", id="error"),
+        pytest.param("PUT", 500, "{}", "cannot scale deployment/web: HTTP status 500", id="error"),
     ],
 )  # fmt: skip
-async def test_a_refusal_is_the_servers_words_with_a_remedy(scales, methods, code, text, problem):
-    scales.refusal = methods, code, text
-    assert await scale_from_zero(scales.client, "shop", WEB) == problem
+async def test_a_refusal_is_the_servers_words_with_a_remedy(shop, method, code, text, problem):
+    shop.replicas = 0
+    shop.refuse(method, SCALE, code, text)
+    assert await wake(shop) == problem
 
 
-async def test_attempts_one_after_the_other_share_a_connection(scales):
-    for workload in (WEB, DB, Workload(WorkloadKind.DEPLOYMENT, "absent"), WEB):
-        await scale_from_zero(scales.client, "shop", workload)
-    assert len(scales.peers) == 1
+async def test_attempts_one_after_the_other_share_a_connection(shop):
+    for workload in (WEB, DB, ABSENT, WEB):
+        await wake(shop, workload)
+    assert len(shop.peers) == 1
 
 
-async def test_a_workload_that_does_not_exist_is_named(scales):
-    absent = Workload(WorkloadKind.DEPLOYMENT, "absent")
-    assert await scale_from_zero(scales.client, "shop", absent) == (
+async def test_a_workload_that_does_not_exist_is_named(shop):
+    assert await wake(shop, ABSENT) == (
         'cannot read the scale of deployment/absent: "deployments/absent" not found'
     )
 
 
 @pytest.mark.parametrize("body", ["<html>", "[]", '{"spec": 1}', '{"spec": {"replicas": "1"}}'])
-async def test_another_response_than_a_scale_is_a_cause(scales, body):
+async def test_another_response_than_a_scale_is_a_cause(shop, body):
     """As a server in front of the API server may send it."""
-    scales.body = body
-    assert await scale_from_zero(scales.client, "shop", WEB) == (
+    shop.refuse("GET", SCALE, 200, body)
+    assert await wake(shop) == (
         "cannot read the scale of deployment/web: the response isn't a Scale"
     )
 
@@ -142,3 +181,143 @@ async def test_a_server_that_cannot_be_reached_is_a_cause():
         )
     finally:
         await client.close()
+
+
+async def rest(shop):
+    return await scale_to_zero(shop.client, "shop", WEB, shop.agree)
+
+
+async def test_one_replica_becomes_none_once_all_agree(shop, caplog):
+    caplog.set_level(logging.INFO)
+    assert await rest(shop) == Rest(is_asleep=True)
+    assert (shop.replicas, shop.asked) == (0, 1)
+    assert "scaled shop deployment/web from 1 to 0" in caplog.text
+
+
+async def test_without_agreement_nothing_is_written(shop):
+    shop.agrees = False
+    assert await rest(shop) == Rest()
+    assert shop.version == 1
+
+
+@pytest.mark.parametrize("replicas", [0, 2, 5])
+async def test_another_number_of_replicas_was_someone_elses_decision(shop, replicas):
+    shop.scale(replicas)
+    assert await rest(shop) == Rest()
+    assert (shop.replicas, shop.asked) == (replicas, 0)
+
+
+@pytest.mark.parametrize("replicas", [1, 3])
+async def test_a_workload_that_was_scaled_while_nodes_agreed_stays_as_it_is(shop, replicas):
+    shop.meanwhile = lambda: shop.scale(replicas)
+    assert await rest(shop) == Rest()
+    assert shop.replicas == replicas
+
+
+async def test_the_least_number_of_an_autoscaler_is_kept(shop):
+    target = {"kind": "Deployment", "name": "web"}
+    shop.autoscalers = [{"metadata": {"name": "hpa"}, "spec": {"scaleTargetRef": target}}]
+    why = "deployment/web stays at one replica: HorizontalPodAutoscaler hpa has minReplicas 1"
+    assert await rest(shop) == Rest(why_not=why)
+    assert (shop.replicas, shop.asked) == (1, 0)
+
+
+async def test_the_pods_that_a_budget_asks_for_are_kept(shop):
+    selector = {"matchLabels": {"app": "web"}}
+    spec = {"minAvailable": 1, "selector": selector}
+    shop.budgets = [{"metadata": {"name": "pdb"}, "spec": spec}]
+    why = "deployment/web stays at one replica: PodDisruptionBudget pdb has minAvailable 1"
+    assert await rest(shop) == Rest(why_not=why)
+    assert (shop.replicas, shop.asked) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "needed"),
+    [
+        ("GET", SCALE, "get and update deployments/scale"),
+        ("GET", AUTOSCALERS, "list horizontalpodautoscalers"),
+        ("GET", BUDGETS, "list poddisruptionbudgets"),
+        ("PUT", SCALE, "get and update deployments/scale"),
+    ],
+)
+async def test_a_missing_permission_is_named_and_nothing_is_scaled(shop, method, path, needed):
+    shop.refuse(method, path)
+    why = f"cannot scale deployment/web to zero: no (allow this user to {needed} in namespace shop)"
+    assert await rest(shop) == Rest(why_not=why)
+    assert shop.replicas == 1
+
+
+@pytest.mark.parametrize("path", [SCALE, AUTOSCALERS, BUDGETS])
+@pytest.mark.parametrize("text", ["<html>", "[]", "7"])
+async def test_what_cannot_be_read_keeps_the_workload_awake(shop, path, text):
+    shop.refuse("GET", path, 200, text)
+    assert not (await rest(shop)).is_asleep
+    assert (shop.replicas, shop.asked) == (1, 0)
+
+
+async def test_a_server_that_does_not_answer_keeps_the_workload_awake(shop, monkeypatch):
+    async def answer():
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(scaling, "_ANSWER_S", 0.05)
+    shop.refused["GET", BUDGETS] = answer
+    why = "cannot scale deployment/web to zero: no answer in time"
+    assert await rest(shop) == Rest(why_not=why)
+    assert shop.replicas == 1
+
+
+async def test_an_update_that_was_made_although_its_response_was_lost_counts(shop):
+    shop.lost = [lambda: shop.scale(0)]
+    assert await rest(shop) == Rest(is_asleep=True)
+    assert shop.version == 2
+
+
+async def test_an_update_that_was_lost_is_made_again(shop):
+    shop.lost = [lambda: None] * 2
+    assert await rest(shop) == Rest(is_asleep=True)
+    assert shop.replicas == 0
+
+
+async def test_an_update_that_was_lost_does_not_replace_another_scale(shop):
+    shop.lost = [lambda: shop.scale(3)]
+    assert await rest(shop) == Rest()
+    assert shop.replicas == 3
+
+
+async def test_while_it_is_unknown_whether_an_update_was_made_it_counts(shop, caplog):
+    shop.lost = [lambda: None] * 9
+    assert await rest(shop) == Rest(is_asleep=True)
+    assert "shop deployment/web may be scaled to zero: " in caplog.text
+
+
+@pytest.mark.parametrize("code", [502, 504])
+async def test_a_gateway_that_fails_may_have_passed_the_update_on(shop, code):
+    shop.refuse("PUT", SCALE, code)
+    assert await rest(shop) == Rest(is_asleep=True)
+
+
+@pytest.mark.parametrize("code", [500, 503])
+async def test_what_fails_twice_without_effect_is_named(shop, code):
+    """An admission webhook, for example."""
+    shop.refuse("PUT", SCALE, code, '{"message": "failed calling webhook"}')
+    why = "cannot scale deployment/web to zero: failed calling webhook"
+    assert await rest(shop) == Rest(why_not=why)
+
+
+@pytest.mark.parametrize(("replicas", "is_asleep"), [(0, True), (1, False), (3, False)])
+async def test_a_server_that_fails_twice_is_asked_what_came_of_it(shop, replicas, is_asleep):
+    async def answer():
+        shop.scale(replicas)
+        return web.Response(text="{}", status=500)
+
+    shop.refused["PUT", SCALE] = answer
+    assert await rest(shop) == Rest(is_asleep=is_asleep)
+
+
+async def test_an_update_that_was_lost_before_the_server_failed_may_have_been_made(shop):
+    async def fail():
+        return web.Response(text="{}", status=500)
+
+    # aiohttp sends the first one again by itself.
+    shop.lost = [lambda: None, lambda: shop.refused.update({("PUT", SCALE): fail})]
+    assert await rest(shop) == Rest(is_asleep=True)

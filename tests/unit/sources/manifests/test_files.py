@@ -276,15 +276,12 @@ def test_a_problem_stays_while_something_else_changes(folder, watch):
     assert watch.look() == Look({str(folder / "web.yaml"): "web 2"})
 
 
-def test_a_file_that_is_not_text_is_a_problem_until_it_changes(folder, watch):
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_file_is_decoded_as_kubectl_does(folder, watch, encoding):
     web = folder / "web.yaml"
-    web.write_bytes(b"a: 1\nb: \xff\n")
-    problem = {str(web): f"{web}:2: not UTF-8: invalid start byte"}
+    web.write_text("a: gar\u00e7on\n", encoding=encoding)
     watch.look()
-    assert [watch.look(), watch.look()] == [Look(problems=problem), Look(problems=problem)]
-    web.write_text("web 2")
-    watch.look()
-    assert watch.look() == Look({str(web): "web 2"})
+    assert watch.look().texts[str(web)].removeprefix("\ufeff") == "a: gar\u00e7on\n"
 
 
 def test_a_folder_without_manifests_is_a_problem(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from userspace_proxy.model import Service, ServiceKey, ServicePort, ServiceType
+from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.sources.manifests.node_ports import allocate_node_ports, with_node_ports
 from userspace_proxy.sources.manifests.written import Problem, WrittenService
 
@@ -89,13 +90,16 @@ def test_a_health_check_node_port_is_given_kept_and_counts_as_tcp():
     assert (services[0].health_check_node_port, conflicts) == (given, [])
 
 
+named = NoteKind.NODE_PORT_NAMED
+
+
 def test_a_health_check_node_port_is_shared_with_no_other_service():
     services, [(_, problem)] = allocate([health("web", 31001), node_port("cart", at(31001))])
     assert numbers(services) == [[31000], [0]]
-    assert problem == "spec.ports[0].nodePort: 31001/TCP is already named by shop/web"
+    assert problem == named("spec.ports[0].nodePort", "31001/TCP", "shop/web")
     services, [(_, problem)] = allocate([health("web", 31001), health("cart", 31001)])
     assert services[1].health_check_node_port == 0
-    assert problem == "spec.healthCheckNodePort: 31001/TCP is already named by shop/web"
+    assert problem == named("spec.healthCheckNodePort", "31001/TCP", "shop/web")
     assert services[1].notes == (problem,)
 
 
@@ -103,5 +107,5 @@ def test_without_a_number_left_the_port_has_none_and_the_service_a_note():
     many = [node_port(f"web-{n}") for n in range(2769)]
     services, [(_, problem)] = allocate(many)
     assert len({n for [n] in numbers(services)}) == 2769
-    assert problem == "spec.ports[0].nodePort: no node port is left in 30000–32767"
+    assert problem == NoteKind.NO_NODE_PORT_LEFT("spec.ports[0].nodePort", 30000, 32767)
     assert [s.notes for s in services if s.notes] == [(problem,)]

@@ -9,11 +9,11 @@ import pytest
 
 from userspace_proxy.model import IPFamily, Node, Service, ServiceKey, ServicePort, SliceKey
 from userspace_proxy.model.endpoint_names import NameSlice
+from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.sources.manifests.objects import (
     FileObjects,
     ManifestReader,
     MirroredEndpoints,
-    read_manifest,
 )
 
 SERVICE = """\
@@ -56,7 +56,7 @@ metadata: {name: alice}
 
 
 def read(text: str) -> FileObjects:
-    return read_manifest(dedent(text), place="web.yaml")
+    return ManifestReader("web.yaml").read(dedent(text))
 
 
 def problem_of(text: str) -> str:
@@ -115,7 +115,7 @@ def test_json_is_read_as_yaml_is():
         "metadata": {"name": "web", "namespace": "shop"},
         "spec": {"clusterIP": "10.96.7.1", "ports": [{"port": 80}]},
     }
-    read_json = read_manifest(json.dumps(service, indent="\t"), place="web.yaml")
+    read_json = ManifestReader("web.yaml").read(json.dumps(service, indent="\t"))
     assert read_json == read(SERVICE)
 
 
@@ -167,10 +167,10 @@ def test_other_kinds_are_ignored_and_named_once():
             id="annotation",
         ),
         pytest.param(
-            SERVICE.replace("80", "80\n      nodePort: 80").replace(
+            SERVICE.replace("80", "80\n      nodePort: 70000").replace(
                 "spec:", "spec:\n  type: NodePort"
             ),
-            "web.yaml:11: spec.ports[0].nodePort: 80 is not in 30000–32767",
+            "web.yaml:11: spec.ports[0].nodePort: 70000 is not in 1–65535",
             id="node-port",
         ),
         pytest.param(
@@ -225,6 +225,57 @@ def test_other_kinds_are_ignored_and_named_once():
 )
 def test_a_problem_names_file_line_and_field(text, problem):
     assert problem_of(text).startswith(problem)
+
+
+OTHERS = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: numbers, labels: {app: a, app: b}}
+data: {80: web, 443: web}
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: shipper}
+spec: {defaultMode: 0640, tag: !!binary aGk=}
+"""
+
+
+def test_only_the_kind_of_other_objects_matters():
+    objects = ManifestReader("web.yaml").read(f"{SERVICE}---{OTHERS}")
+    assert [found.identity for found in objects.objects] == [("Service", "shop/web")]
+    assert objects.problems == ()
+    assert len(objects.ignored) == 2
+
+
+def test_a_whole_number_may_have_a_point_as_for_kubectl():
+    [found] = read(SERVICE.replace("80", "80.0")).objects
+    assert found.value.service.ports[0].port == 80
+
+
+def test_a_name_that_the_api_server_would_make_is_the_same_in_each_reading():
+    text = SERVICE.replace("name: web", "generateName: web-")
+    [first], [second] = read(text).objects, read(text).objects
+    assert first.key == second.key
+    assert first.key.startswith("shop/web-")
+
+
+def test_an_item_of_a_list_with_a_mistake_leaves_the_others_in_use():
+    text = """
+apiVersion: v1
+kind: List
+items:
+- {apiVersion: v1, kind: Service, metadata: {name: a}, spec: {ports: [{port: 80}]}}
+- {apiVersion: v1, kind: ConfigMap, metadata: {name: c}, data: {mode: 0640}}
+- {apiVersion: v1, kind: Service, metadata: {name: b}, spec: {ports: [{port: 012}]}}
+kind: List
+"""
+    objects = ManifestReader("l.yaml").read(text)
+    assert [found.key for found in objects.objects] == ["default/a"]
+    assert objects.problems == (
+        "l.yaml:7: items[2].spec.ports[0].port: 012 is 10 in YAML 1.1 and 12 in YAML 1.2 "
+        "(quote it, or write 10 or 12)",
+        "l.yaml:8: key 'kind' is given twice, first in line 3",
+    )
 
 
 def test_all_problems_are_found_at_once_and_the_other_objects_are_used():
@@ -312,6 +363,5 @@ def test_locks_give_no_slice():
         "{name: cart}", "{name: cart, annotations: {control-plane.alpha.kubernetes.io/leader: x}}"
     )
     (found,) = read(lock).objects
-    assert (found.value.slices, found.value.why_none.partition(", ")[2]) == (
-        (), "so no slice is made of it",
-    )  # fmt: skip
+    assert found.value.slices == ()
+    assert found.value.why_none.kind is NoteKind.NOT_TO_MIRROR

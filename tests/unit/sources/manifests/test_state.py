@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from userspace_proxy.causes.notes import cause_of
 from userspace_proxy.errors import ConfigError
 from userspace_proxy.model import ServiceKey
+from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.sources.manifests.files import Look
 from userspace_proxy.sources.manifests.state import ManifestState
 
@@ -181,8 +183,7 @@ def test_endpoints_count_only_where_no_slices_are_written(state):
     state.take(Look({"b.yaml": endpoint_slice("10.244.1.8")}))
     assert addresses(state) == ["10.244.1.8"]
     assert state.snapshot.services[WEB].service.notes == (
-        "Endpoints shop/web is left out, as there are slices of its Service: 10.244.1.7 isn't in "
-        "these",
+        NoteKind.LEFT_OUT_BESIDE("shop/web", "10.244.1.7"),
     )
     state.take(Look({"b.yaml": endpoint_slice("10.244.1.7")}))
     assert state.snapshot.services[WEB].service.notes == (), "as in a dump of a cluster"
@@ -195,7 +196,7 @@ def test_endpoints_that_are_not_mirrored_are_a_note_of_a_service_without_slices(
     state.take(Look({"a.yaml": service() + skipped}))
     assert (state.problems, addresses(state)) == ((), [])
     (note,) = state.snapshot.services[WEB].service.notes
-    assert note.endswith("skip-mirror, so no slice is made of it")
+    assert note.kind is NoteKind.NOT_TO_MIRROR
     state.take(Look({"b.yaml": endpoint_slice("10.244.1.8")}))
     assert state.snapshot.services[WEB].service.notes == ()
     assert addresses(state) == ["10.244.1.8"]
@@ -250,10 +251,11 @@ def test_dual_stack_and_node_ports_are_given_as_the_api_server_would():
 def test_a_health_check_port_of_another_service_is_a_problem_with_the_place(state):
     text = service(type="LoadBalancer", externalTrafficPolicy="Local", healthCheckNodePort=31000)
     state.take(Look({"a.yaml": text, "b.yaml": text.replace("web", "cart")}))
-    problem = "spec.healthCheckNodePort: 31000/TCP is already named by shop/web"
-    assert state.problems == (f"b.yaml:1: {problem}",)
+    note = NoteKind.NODE_PORT_NAMED("spec.healthCheckNodePort", "31000/TCP", "shop/web")
+    (item,) = state.rejected
+    assert (item.place, item.note, state.problems) == ("b.yaml:1", cause_of(note), (item.line,))
     cart = state.snapshot.services[ServiceKey("shop", "cart")].service
-    assert (cart.health_check_node_port, cart.notes[-1]) == (0, problem)
+    assert (cart.health_check_node_port, cart.notes[-1]) == (0, note)
 
 
 def test_allocation_depends_on_the_manifests_alone_not_on_the_order_of_edits():

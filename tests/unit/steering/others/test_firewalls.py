@@ -6,6 +6,7 @@ import pytest
 
 from tests.unit.chains.rules import nft
 from userspace_proxy.kernel.nf_tables.chains import Chain
+from userspace_proxy.model import IPFamily
 from userspace_proxy.steering.others import Firewall, find_firewalls
 
 INPUT = Chain("ip filter", "INPUT", "filter", "input", policy="drop")
@@ -20,8 +21,19 @@ def test_a_chain_that_drops_is_reported_with_the_rule_that_admits():
             "its policy is drop",
             "nft insert rule ip filter INPUT ct status dnat accept; "
             "nft insert rule ip filter INPUT ct state established,related accept",
+            IPFamily.IPV4,
         )
     ]
+
+
+@pytest.mark.parametrize(
+    ("table", "family"),
+    [("ip6 x", IPFamily.IPV6), ("inet x", None), ("legacy ip filter", IPFamily.IPV4)],
+)
+def test_a_chain_has_the_family_of_the_packets_that_it_drops(table, family):
+    chain = replace(INPUT, table=table)
+    (found,) = find_firewalls({table: {chain.name: chain}}, {}, "nftables", PORTS)
+    assert found.family is family
 
 
 def test_without_steering_no_firewall_is_reported():

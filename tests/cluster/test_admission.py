@@ -1,0 +1,231 @@
+"""What an API server accepts, manifests accept, and the other way round."""
+
+from __future__ import annotations
+
+import copy
+import json
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from userspace_proxy.sources.manifests.objects import ManifestReader
+
+from .control_plane import ControlPlane
+from .credentials import ADMIN, token_of
+
+pytestmark = pytest.mark.cluster
+
+PORT: dict[str, Any] = {"name": "http", "port": 80}
+SERVICE: dict[str, Any] = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": "web", "namespace": "default"},
+    "spec": {"selector": {"app": "web"}, "ports": [PORT]},
+}
+SLICE: dict[str, Any] = {
+    "apiVersion": "discovery.k8s.io/v1",
+    "kind": "EndpointSlice",
+    "metadata": {
+        "name": "web-1",
+        "namespace": "default",
+        "labels": {"kubernetes.io/service-name": "web"},
+    },
+    "addressType": "IPv4",
+    "endpoints": [{"addresses": ["10.244.1.7"]}],
+    "ports": [{"name": "http", "port": 8080}],
+}
+OF_THE_CLUSTER = (
+    "is not in the valid range",
+    "not configured on this cluster",
+    "not configured for dual-stack",
+)
+"""Why this API server refuses what another one accepts."""
+DIFFERENT = (
+    # A dry run doesn't ask the allocator, which refuses them.
+    "ports.0.nodePort=-1",
+    "ports.0.nodePort=65536",
+    # Left out by policy with a reason of their own, and loopback serves embedded proxies.
+    "addresses=['127.0.0.1']",
+    "addresses=['0.0.0.0']",
+    "addresses=['224.0.0.1']",
+    "addresses=['169.254.1.1']",
+    # No client could be served there.
+    "ports.0.port=0",
+    "ports.0.port=-1",
+    "ports.0.port=65536",
+    # Of thousands of endpoints, what isn't used isn't read.
+    "zone=5",
+)
+"""How the names of variants end that are meant to differ."""
+
+# fmt: off
+WORDS: tuple[Any, ...] = ("", None, "x", "Cluster", "Local", "None", 5, True, [], {})
+BOOLS: tuple[Any, ...] = (True, False, None, "true", "", 1)
+NAMES: tuple[Any, ...] = ("a", "A", "a.b", "-a", "a-", "a/b", "a.b/c", "", None, "é", "a" * 64, 5)
+NUMBERS: tuple[Any, ...] = (0, -1, 1, 80, 65535, 65536, 80.5, "80", "", None, True, 1 << 40)
+ADDRESSES: tuple[Any, ...] = (
+    "", "None", "10.96.7.7", "10.96.7", "010.0.0.1", "fd00::1", "::ffff:10.96.0.7", "127.0.0.1",
+    "0.0.0.0", "224.0.0.1", "169.254.1.1", "198.51.100.7", "x", 5, None,
+)
+
+OF_SPEC: dict[str, tuple[Any, ...]] = {
+    "type": (*WORDS, "ClusterIP", "NodePort", "LoadBalancer", "ExternalName"),
+    "sessionAffinity": (*WORDS, "ClientIP"),
+    "internalTrafficPolicy": WORDS,
+    "externalTrafficPolicy": WORDS,
+    "ipFamilyPolicy": (*WORDS, "SingleStack", "PreferDualStack", "RequireDualStack"),
+    "trafficDistribution": (*WORDS, "PreferClose", "PreferSameZone", "PreferSameNode"),
+    "loadBalancerClass": NAMES,
+    "loadBalancerIP": ADDRESSES,
+    "externalName": NAMES,
+    "clusterIP": ADDRESSES,
+    "clusterIPs": ([], [""], ["None"], ["10.96.7.7"], ["x"], None, "10.96.7.7"),
+    "externalIPs": (*([address] for address in ADDRESSES), [], None, "198.51.100.7"),
+    "ipFamilies": (["IPv4"], ["IPv6"], ["IPv4", "IPv4"], ["x"], [""], [], None, "IPv4"),
+    "selector": ({}, None, {"A": "b"}, {"a/b": ""}, {"": "x"}, {"a b": "x"}, {"a": "b c"},
+                 [], {"a": 5}),
+    "publishNotReadyAddresses": BOOLS,
+    "allocateLoadBalancerNodePorts": BOOLS,
+    "healthCheckNodePort": NUMBERS,
+    "loadBalancerSourceRanges": ([], ["10.0.0.0/8"], ["10.0.0.1"], ["x"], None, "10.0.0.0/8"),
+    "sessionAffinityConfig": (
+        None, {}, {"clientIP": {}}, {"clientIP": {"timeoutSeconds": 0}},
+        {"clientIP": {"timeoutSeconds": 86401}}, {"clientIP": {"timeoutSeconds": 60}}, {"x": 1},
+    ),
+    "ports": ([], None, {}, [{}], [PORT, PORT], [PORT, {"port": 81}],
+              [PORT, {"name": "x", "port": 81}]),
+    "unknown": (1,),
+}
+OF_PORT: dict[str, tuple[Any, ...]] = {
+    "name": NAMES,
+    "port": NUMBERS,
+    "protocol": ("", None, "TCP", "UDP", "SCTP", "tcp", "x", 6),
+    "targetPort": (*NUMBERS, "8080", "http", "HTTP", "-a", "a-", "a--b", "a" * 15,
+                   "a" * 16, "a1", "a.b", {}),
+    "nodePort": (*NUMBERS, 30080),
+    "appProtocol": (*NAMES, "kubernetes.io/h2c"),
+    "unknown": (1,),
+}
+OF_METADATA: dict[str, tuple[Any, ...]] = {
+    "name": (*NAMES, "9a", "a9"),
+    "generateName": ("web-", "", "Web", None, 5),
+    "labels": ({}, None, {"a": "b"}, {"a": ""}, {"a": None}, {"a b": "c"},
+               {"a": "b c"}, {"a/b/c": ""}, {"a": 5}, {"a": True}, []),
+    "annotations": ({}, None, {"a": "any text, é"}, {"A": "x"}, {"a b": "c"}, {"a": 5}, []),
+    "finalizers": ([], ["x"], ["a.b/c"], "x"),
+}
+TYPES = ("ClusterIP", "NodePort", "LoadBalancer")
+# fmt: on
+OF_SLICE: dict[str, tuple[Any, ...]] = {
+    "addressType": ("", None, "IPv6", "FQDN", "x", 4),
+    "endpoints": ([], None, {}, [{}], [{"addresses": []}], [{"addresses": None}]),
+    "ports": ([], None, {}, [{}], [{"port": 80}, {"port": 81}], [{"name": "a"}, {"name": "a"}]),
+    "unknown": (1,),
+}
+OF_ENDPOINT: dict[str, tuple[Any, ...]] = {
+    "addresses": (*([address] for address in ADDRESSES), ["10.244.1.7", "10.244.1.8"]),
+    "conditions": ({}, None, {"ready": "true"}, {"ready": None}, {"x": True}),
+    "hostname": NAMES,
+    "nodeName": NAMES,
+    "zone": NAMES,
+    "hints": ({}, None, {"forZones": []}, {"forZones": [{"name": "a"}]}, {"forZones": [{}]}),
+    "targetRef": ({}, None, {"kind": "Pod", "name": "a"}, {"kind": 5}, {"x": 1}),
+    "unknown": (1,),
+}
+OF_SLICE_PORT: dict[str, tuple[Any, ...]] = {
+    "name": NAMES,
+    "port": NUMBERS,
+    "protocol": OF_PORT["protocol"],
+    "appProtocol": OF_PORT["appProtocol"],
+    "unknown": (1,),
+}
+PATHS = {
+    "Service": "/api/v1/namespaces/default/services",
+    "EndpointSlice": "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
+}
+
+Variant = tuple[str, dict[str, Any]]
+
+
+def variants(
+    base: dict[str, Any], of: dict[str, tuple[Any, ...]], *path: str | int
+) -> Iterator[Variant]:
+    """Yield objects that differ from one in a field of a container, and what differs."""
+    for key, values in of.items():
+        for value in values:
+            made = copy.deepcopy(base)
+            container: Any = made
+            for step in path:
+                container = container[step]
+            container[key] = value
+            yield f"{'.'.join(map(str, path))}.{key}={value!r}", made
+
+
+def services() -> Iterator[Variant]:
+    """Yield Services, some for each type."""
+    yield from variants(SERVICE, OF_METADATA, "metadata")
+    for type_ in TYPES:
+        base = copy.deepcopy(SERVICE)
+        base["spec"]["type"] = type_
+        for name, service in (
+            *variants(base, OF_SPEC, "spec"),
+            *variants(base, OF_PORT, "spec", "ports", 0),
+        ):
+            yield f"{type_} {name}", service
+
+
+def slices() -> Iterator[Variant]:
+    """Yield EndpointSlices."""
+    of_metadata = {key: values for key, values in OF_METADATA.items() if key != "labels"}
+    yield from variants(SLICE, of_metadata, "metadata")
+    yield from variants(SLICE, OF_SLICE)
+    yield from variants(SLICE, OF_ENDPOINT, "endpoints", 0)
+    yield from variants(SLICE, OF_SLICE_PORT, "ports", 0)
+
+
+class ApiServer:
+    """Asks an API server what it would do with an object."""
+
+    def __init__(self, control_plane: ControlPlane) -> None:
+        trust = ssl.create_default_context(cafile=str(control_plane.ca_file))
+        self._server = control_plane.server
+        self._opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trust)
+        )
+
+    def why_refused(self, item: dict[str, Any]) -> str:
+        """Return why it refuses an object; empty: it doesn't."""
+        url = f"{self._server}{PATHS[item['kind']]}?dryRun=All&fieldValidation=Strict"
+        body = json.dumps(item).encode()
+        request = urllib.request.Request(url, body, method="POST")
+        request.add_header("Authorization", f"Bearer {token_of(ADMIN)}")
+        request.add_header("Content-Type", "application/json")
+        try:
+            with self._opener.open(request, timeout=30):
+                return ""
+        except urllib.error.HTTPError as error:
+            with error:
+                return str(json.loads(error.read())["message"])
+
+
+def why_refused_here(item: dict[str, Any]) -> str:
+    """Return why a manifest refuses it; empty: it doesn't."""
+    return "; ".join(ManifestReader("web.json").read(json.dumps(item)).problems)
+
+
+@pytest.mark.parametrize("objects", [services, slices])
+def test_manifests_refuse_what_the_api_server_refuses(
+    control_plane: ControlPlane, objects: Callable[[], Iterator[Variant]]
+) -> None:
+    server = ApiServer(control_plane)
+    differences = []
+    for name, item in objects():
+        there, here = server.why_refused(item), why_refused_here(item)
+        is_known = any(why in there for why in OF_THE_CLUSTER) or name.endswith(DIFFERENT)
+        if bool(there) != bool(here) and not is_known:
+            differences.append(f"{name}: there {there or 'accepted'}; here {here or 'accepted'}")
+    assert differences == []

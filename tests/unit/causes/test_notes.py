@@ -1,0 +1,21 @@
+"""Each kind of note has a row with its words, which ``words.txt`` shows."""
+
+import pytest
+
+from userspace_proxy.causes.cause import ROWS
+from userspace_proxy.causes.notes import cause_of, range_wrong
+from userspace_proxy.model.notes import NoteKind
+
+
+@pytest.mark.parametrize("kind", NoteKind)
+def test_each_kind_is_the_name_of_a_row_about_what_has_no_effect(kind):
+    assert ROWS[kind].code.traits.is_mistake
+
+
+def test_the_cause_of_a_note_has_its_parameters():
+    assert cause_of(NoteKind.RANGE_WRONG("x is no network")) == range_wrong("x is no network")
+
+
+def test_a_note_with_other_parameters_has_no_cause():
+    with pytest.raises(TypeError, match="range_wrong takes why"):
+        cause_of(NoteKind.RANGE_WRONG())

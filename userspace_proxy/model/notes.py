@@ -1,0 +1,57 @@
+"""What users have written and don't get: a note is a kind and parameters, as its cause.
+
+    reader ──Note──▶ Service, slice ──causes.notes.cause_of──▶ Cause
+
+Rule 1: a note has no text. The row of its kind in ``causes.notes`` has the words.
+Rule 2: its first parameter is what it is about, such as an annotation's key.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple, TypeAlias
+
+NoteParam: TypeAlias = str | int | tuple[str, ...]
+
+
+class NoteKind(enum.StrEnum):
+    """The names of rows; a kind called with the row's parameters is a note."""
+
+    ANNOTATION_WRONG = "annotation_wrong"
+    ANNOTATION_UNKNOWN = "annotation_unknown"
+    ANNOTATION_MISPLACED = "annotation_misplaced"
+    SLOW_START_UNUSED = "slow_start_unused"
+    WAKE_WITHOUT_HOLD = "wake_without_hold"
+    IDLE_WITHOUT_WAKE = "idle_without_wake"
+    HEADER_WITHOUT_TCP = "header_without_tcp"
+    NO_BALANCER_ADDRESS = "no_balancer_address"
+    TOO_MANY_BALANCED = "too_many_balanced"
+    RANGES_IN_ANNOTATION = "ranges_in_annotation"
+    RANGE_WRONG = "range_wrong"
+    TOO_MANY_RANGES = "too_many_ranges"
+    TOO_MANY_HINTS = "too_many_hints"
+    NO_POD = "no_pod"
+    NAME_WRONG = "name_wrong"
+    NAMES_BESIDE_SELECTOR = "names_beside_selector"
+    NAME_WITHOUT_PORT = "name_without_port"
+    NAMES_BUG = "names_bug"
+    NOT_TO_MIRROR = "not_to_mirror"
+    LEFT_OUT_BESIDE = "left_out_beside"
+    NODE_PORT_NAMED = "node_port_named"
+    NO_NODE_PORT_LEFT = "no_node_port_left"
+
+    def __call__(self, *params: NoteParam) -> Note:
+        """Return the note with these parameters."""
+        return Note(self, params)
+
+
+class Note(NamedTuple):
+    """A field or an annotation that has no effect, or not the one intended."""
+
+    kind: NoteKind
+    params: tuple[NoteParam, ...] = ()
+
+    @property
+    def about(self) -> NoteParam:
+        """The first parameter; empty if there is none."""
+        return self.params[0] if self.params else ""
