@@ -34,6 +34,7 @@ from .connections import Connections
 from .http_serving import HttpAnswer, HttpHandler, HttpRequest, HttpServer
 from .places import BackendPlace
 from .ports import claim_port
+from .sandbox.environment import without_proxies
 
 _log = FieldLogger("userspace_proxy_testing")
 
@@ -217,11 +218,13 @@ class CommandBackend(Backend):
         self.stop()
         self._free()
         where = {"HOST": self.address.ip, "PORT": str(self.address.port)}
+        # From a pod no proxy can be reached.
+        outer = os.environ if self._place.pod is None else without_proxies()
         try:
             # A session of its own, so that a signal reaches its children, too.
             self._process = subprocess.Popen(
                 self._place.command(self._command),
-                env=os.environ | where,
+                env={**outer, **where},
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )

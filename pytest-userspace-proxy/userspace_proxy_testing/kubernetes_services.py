@@ -21,6 +21,7 @@ from userspace_proxy.errors import SourceError
 from userspace_proxy.facts import StatusFacts
 from userspace_proxy.model import ServiceKey
 from userspace_proxy.sources.kubernetes import KubernetesSource
+from userspace_proxy.sources.kubernetes.kubeconfig_files import Kubeconfig
 
 from .kubernetes_service import KubernetesService, PodRun
 from .pod_api import PodApi
@@ -35,11 +36,12 @@ class KubernetesServices(RecordingProxy):
     """A proxy for the Services of a cluster; ``services["shop/web"]`` is one of them.
 
     Args:
-        kubeconfig: The cluster's. Its user lists and watches Services, EndpointSlices and Pods,
-            and, for Pods that run here, creates, patches and deletes Pods and their status.
+        kubeconfig: The cluster's: one file, or which ones. Its user lists and watches Services,
+            EndpointSlices and Pods, and, for Pods that run here, creates, patches and deletes Pods
+            and their status.
     """
 
-    def __init__(self, kubeconfig: str) -> None:
+    def __init__(self, kubeconfig: str | Kubeconfig) -> None:
         super().__init__(source=KubernetesSource(kubeconfig=kubeconfig, endpoints_from_pods=True))
         self._kubeconfig = kubeconfig
         self._api = PodApi(kubeconfig)

@@ -35,6 +35,8 @@ from userspace_proxy.errors import PlatformError, SandboxError, UserspaceProxyEr
 from userspace_proxy.linux import is_linux, require_linux, require_own_threads
 
 if TYPE_CHECKING:
+    from userspace_proxy.sources.kubernetes.kubeconfig_files import Kubeconfig
+
     from .kubernetes_services import KubernetesServices
     from .record import RecordedFixture, RecordedTest
     from .report import Reported
@@ -165,21 +167,28 @@ def service_network(request: pytest.FixtureRequest) -> Iterator[ServiceNetwork]:
 
 
 @pytest.fixture(scope="session")
-def service_proxy_kubeconfig(request: pytest.FixtureRequest) -> str:
+def service_proxy_kubeconfig(request: pytest.FixtureRequest) -> str | Kubeconfig:
     """Return the kubeconfig of ``kubernetes_services``; override it where a test starts a cluster.
 
     Empty: there is none.
     """
     given: str | None = request.config.getoption("--service-proxy-kubeconfig")
-    return given or os.environ.get("KUBECONFIG", "").partition(os.pathsep)[0]
+    if given or not os.environ.get("KUBECONFIG"):
+        return given or ""
+    from userspace_proxy.sources.kubernetes.kubeconfig_files import find_kubeconfig
+
+    return find_kubeconfig() or ""
 
 
 @pytest.fixture(scope=_scope)
 def kubernetes_services(
-    request: pytest.FixtureRequest, service_proxy_kubeconfig: str | os.PathLike[str]
+    request: pytest.FixtureRequest,
+    service_proxy_kubeconfig: str | os.PathLike[str] | Kubeconfig,
 ) -> Iterator[KubernetesServices]:
     """Serve the Services of a cluster: ``kubernetes_services["shop/web"]`` is one of them."""
-    kubeconfig = os.fspath(service_proxy_kubeconfig)
+    kubeconfig = service_proxy_kubeconfig
+    if isinstance(kubeconfig, os.PathLike):
+        kubeconfig = os.fspath(kubeconfig)
     if not kubeconfig:
         skip(
             request,

@@ -25,6 +25,7 @@ from userspace_proxy.model.wire import decode
 from userspace_proxy.sources.kubernetes.api_paths import join
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.credentials import Credentials
+from userspace_proxy.sources.kubernetes.kubeconfig_files import Kubeconfig
 from userspace_proxy.sources.kubernetes.responses import TransportError, rejected, unreachable
 
 Object = Mapping[str, Any]
@@ -42,7 +43,7 @@ _NOT_FOUND = 404
 class PodApi:
     """The Pods of one cluster; usable between :meth:`open` and :meth:`close`."""
 
-    def __init__(self, kubeconfig: str) -> None:
+    def __init__(self, kubeconfig: str | Kubeconfig) -> None:
         self._client = ApiClient(Credentials(kubeconfig=kubeconfig))
 
     async def open(self) -> None:

@@ -160,6 +160,44 @@ contexts:
   context: {cluster: shop, user: proxy}
 current-context: node
 """
+KUBECONFIGS = """\
+current-context: prod
+contexts: [{name: prod, context: {cluster: prod, user: prod, namespace: shop}}]
+§§
+clusters:
+- name: prod
+  cluster:
+    server: 10.0.0.1:8080/
+    server: https://api.example.internal:6443/k8s/
+    certificate-authority-data: YQ==
+    tls-server-name: api.test
+    proxy-url: socks5://me:s%40cret@[fd00::1]:1080
+    extensions:
+    - name: client.authentication.k8s.io/exec
+      extension: {mode: 0644, 1: on, t: 12:30, f: 1_000.5}
+users:
+- name: prod
+  user:
+    as: jane
+    as-groups: [a, "b c"]
+    as-user-extra: {example.org/scope%: [x]}
+    exec:
+      apiVersion: client.authentication.k8s.io/v1
+      command: plug
+      interactiveMode: IfAvailable
+      env: [{name: A, value: b}]
+      installHint: brew install plug
+      provideClusterInfo: true
+---
+[}
+"""
+PROVIDER = """{"current-context": "a",
+"contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
+"clusters": [{"name": "a", "cluster": {"server": "https://a", "insecure-skip-tls-verify": true}}],
+"users": [{"name": "a", "user": {"auth-provider": {"name": "oidc", "config":
+{"id-token": "e30.eyJleHAiOjk5fQ.x"}}}}]}
+"""
+NO_PROXY = "http://u:p@proxy:3128\0.example.internal:6443,*.a,10.0.0.0/8,[fd00::1]:443,::/0"
 ODD_YAML = """\
 %YAML 1.2
 --- &all
@@ -196,6 +234,10 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
     for name, text in TEXTS.items():
         yield "config", f"{name}.yaml", (HEAD + text).encode()
     yield "kubeconfig", "shop.yaml", KUBECONFIG.encode()
+    yield "kubeconfig", "merged.yaml", KUBECONFIGS.encode()
+    yield "kubeconfig", "provider.json", PROVIDER.encode()
+    yield "kubeconfig", "utf-16.yaml", KUBECONFIG.encode("utf-16")
+    yield "no-proxy", "list", NO_PROXY.encode()
     yield from _api_seeds(objects)
     yield "channel", "messages", b"".join(write_step(msgspec.json.encode(m)) for m in MESSAGES)
     yield "channel", "sockets", write_step(msgspec.json.encode(MESSAGES[0]), count=2)

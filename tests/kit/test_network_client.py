@@ -1,5 +1,6 @@
 import errno
 import socket
+import sys
 
 import pytest
 
@@ -19,6 +20,13 @@ def test_it_gets_pages_by_address_and_by_name(network):
         assert answer.headers["content-type"].startswith("text/plain")
     with pytest.raises(socket.gaierror, match="cannot look up 'web' in namespace default: "):
         network.client().get("http://web")
+
+
+def test_a_program_asks_no_proxy(network, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
+    network.service("web", backends=1)
+    program = "from urllib.request import urlopen; print(urlopen('http://web/').status)"
+    assert network.client().run([sys.executable, "-c", program]).stdout == "200\n"
 
 
 def test_other_urls_are_an_error(network):

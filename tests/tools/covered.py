@@ -22,6 +22,7 @@ PURE = (
     *(PACKAGE / name for name in ("model", "cluster", "policy", "balance", "plan", "names")),
     PACKAGE / "facts",
     PACKAGE / "diagnosis",
+    *(PACKAGE / "sources" / "kubernetes" / name for name in ("kubeconfig.py", "proxies.py")),
     *(KIT / "faults" / name for name in ("fault_types.py", "toxics.py")),
 )
 """Packages and modules that do no I/O and have no clock."""

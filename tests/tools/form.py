@@ -51,6 +51,7 @@ REPORTED = 10
 TASKS = (
     f"{PACKAGE}/agent/rounds/tasks.py",
     f"{PACKAGE}/status/accepting.py",
+    f"{PACKAGE}/sources/kubernetes/plugin.py",
     f"{KIT}/connections.py",
 )
 ROOT_EXCEPTION = "UserspaceProxyError"

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import os
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -62,8 +63,12 @@ def kubeconfig(tmp_path):
     """Write a kubeconfig with a certificate in it, and a plugin."""
 
     def write(url, **user):
-        authority = base64.b64encode(certificates.FIRST.encode()).decode()
-        cluster = {"server": url, "certificate-authority-data": authority}
+        authority = base64.b64encode(certificates.API_TEST.encode()).decode()
+        cluster = {
+            "server": url,
+            "certificate-authority-data": authority,
+            "tls-server-name": "api.test",
+        }
         content = {
             "current-context": "c",
             "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
@@ -162,20 +167,31 @@ def test_an_error_is_one_line(system):
 
 
 # Pipes of child processes are read in another way on Windows, which can't be shown here.
+VERSION = "client.authentication.k8s.io/v1beta1"
 PLUGINS = {
-    "darwin": {"exec": {"apiVersion": "v1", "command": "./plugin"}},
+    "darwin": {"exec": {"apiVersion": VERSION, "command": "./plugin"}},
     "win32": {"token": "secret"},
 }
-PLUGIN = """\
+PLUGIN = f"""\
 #!/bin/sh
-echo '{"apiVersion": "v1", "status": {"token": "secret"}}'
+echo '{{"apiVersion": "{VERSION}", "status": {{"token": "secret"}}}}'
 """
 
 
-async def test_a_cluster_is_explained(system, kubeconfig, tmp_path, capsys):
+@pytest.fixture
+def tls(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("server")
+    (folder / "crt").write_text(certificates.API_TEST)
+    (folder / "key").write_text(certificates.API_TEST_KEY)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(folder / "crt", folder / "key")
+    return context
+
+
+async def test_a_cluster_is_explained(system, kubeconfig, tls, tmp_path, capsys):
     (tmp_path / "plugin").write_text(PLUGIN)
     (tmp_path / "plugin").chmod(0o755)
-    async with FakeApiServer(token="secret") as api:
+    async with FakeApiServer(token="secret", tls=tls) as api:
         api.put(service())
         api.put(endpoint_slice())
         words = ("explain", "web", kubeconfig(api.url, **PLUGINS[system]), "--pods")

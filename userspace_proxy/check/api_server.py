@@ -68,8 +68,8 @@ async def _count_leases(settings: Settings, node_name: str) -> int:
 
     client = ApiClient(Credentials(kubeconfig=settings.kubeconfig, master=settings.master))
     try:
+        await client.open()
         async with asyncio.timeout(ANSWER_S):
-            await client.open()
             prefix = settings.service_proxy_name
             leases = KubernetesLeases(client, node_name, prefix, is_open=lambda: True)
             return len(await leases.read_all())

@@ -14,6 +14,7 @@ from .command import (
     CommandFlag,
     Given,
 )
+from .kubeconfig import FLAGS as KUBECONFIG_FLAGS
 
 SUMMARY = "a Service proxy for Kubernetes that carries every connection through userspace"
 
@@ -223,7 +224,8 @@ _ROWS = (
         details=(
             (
                 "It asks the running proxy. Without one, it reads --manifests or the cluster of "
-                "--kubeconfig (of kubectl, as its plugin), and plans as a proxy would. It ends "
+                "--kubeconfig (of kubectl, with --context or as its plugin), and plans as a proxy "
+                "would. It ends "
                 "with one sentence and the next command."
             ),
         ),
@@ -233,6 +235,7 @@ _ROWS = (
                 "pods", "with --kubeconfig: read the pods, too, to explain labels and readiness"
             ),
             CommandFlag("probe", "dial the Service and each endpoint now, and show the times"),
+            *KUBECONFIG_FLAGS,
             _OUTPUT,
             _SERVER,
         ),
@@ -284,6 +287,7 @@ _ROWS = (
                 short="n",
             ),
             CommandFlag("all-namespaces", "forward the Services of all namespaces", short="A"),
+            *KUBECONFIG_FLAGS,
         ),
         takes_settings=True,
         examples=(
@@ -291,6 +295,7 @@ _ROWS = (
             "forward shop/web shop/db",
             "forward -n shop --dns-bind-address=127.0.0.1:5353",
             "forward -A --kubeconfig=admin.conf",
+            "forward --context=prod",
         ),
         exits=(
             (DONE, "ended by a signal"),

@@ -21,6 +21,7 @@ from ..errors import ConfigError, UserspaceProxyError
 from ..model import ServiceKey, SocketAddress
 from .admin import find_admin
 from .command import DONE, NEEDS_ATTENTION, Given
+from .kubeconfig import find, flags_of, given_choices
 from .status import JSON, service_name
 from .terminal import columns_of, write
 
@@ -102,9 +103,9 @@ def _find(given: Given, service: str) -> _Found:
     if "server" not in given.values:
         if "manifests" in flags and not given.is_on("pods"):
             return _as_given(_in_manifests(settings, service), given)
-        if flags & {"kubeconfig", "master"} or ProgramStart().is_plugin:
-            found = _in_cluster(settings, service, with_pods=given.is_on("pods"))
-            return _as_given(found, given)
+        is_of_cluster = flags & {"kubeconfig", "master"} or given_choices(given)
+        if is_of_cluster or ProgramStart().is_plugin:
+            return _as_given(_in_cluster(given, settings, service), given)
     if given.is_on("pods"):
         raise ConfigError("--pods needs --kubeconfig, and no --server")
     admin = find_admin(given)
@@ -159,7 +160,7 @@ def _in_manifests(settings: Settings, service: str) -> _Found:
     return _Found(subject, (f"--manifests={settings.manifests}",))
 
 
-def _in_cluster(settings: Settings, service: str, *, with_pods: bool) -> _Found:
+def _in_cluster(given: Given, settings: Settings, service: str) -> _Found:
     import asyncio
 
     from ..explain.planned import plan_status
@@ -167,10 +168,10 @@ def _in_cluster(settings: Settings, service: str, *, with_pods: bool) -> _Found:
     from ..policy import PolicyOptions
     from ..sources.kubernetes.one_service import OneServiceReader
 
-    kubeconfig = settings.kubeconfig or ("" if settings.master else find_kubeconfig())
+    kubeconfig, with_pods = find(given, settings), given.is_on("pods")
     # This machine need not be a node.
     node = settings.hostname_override
-    reader = OneServiceReader(kubeconfig=kubeconfig, master=settings.master, node_name=node)
+    reader = OneServiceReader(kubeconfig=kubeconfig or "", master=settings.master, node_name=node)
     key = ServiceKey(*service.partition(":")[0].split("/", 1))
     one = asyncio.run(reader.read(key, with_pods=with_pods, within_s=_SERVER_S))
     options = replace(settings.as_options(PolicyOptions), node_name=node)
@@ -181,22 +182,13 @@ def _in_cluster(settings: Settings, service: str, *, with_pods: bool) -> _Found:
         has_endpoints = any(item.endpoints for item in state.slices)
         steps = judge_pods(state.service, one.targets, one.pods, has_endpoints=has_endpoints)
         pods = tuple(steps)
-    flags = {"kubeconfig": kubeconfig, "master": settings.master, "hostname-override": node}
+    flags = {
+        **({} if kubeconfig is None else flags_of(kubeconfig)),
+        "master": settings.master,
+        "hostname-override": node,
+    }
     asked = tuple(f"--{name}={text}" for name, text in flags.items() if text)
     return _Found(subject, asked, pods)
-
-
-def find_kubeconfig(environment: Mapping[str, str] = os.environ) -> str:
-    """Return the kubeconfig that kubectl uses; empty if there is none.
-
-    Source: kubectl; of several files in the variable, only the first is used here. Windows sets
-    USERPROFILE and not HOME.
-    """
-    if paths := environment.get("KUBECONFIG"):
-        return next(filter(None, paths.split(os.pathsep)), "")
-    home = environment.get("HOME") or environment.get("USERPROFILE", "/")
-    default = Path(home) / ".kube" / "config"
-    return str(default) if default.is_file() else ""
 
 
 def _planned(status: StatusFacts, service: str, origin: str) -> Subject:

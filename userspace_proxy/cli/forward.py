@@ -22,7 +22,7 @@ from ..model import ServiceKey
 from ..model.endpoint_names import INSTALL_DNSPYTHON, NO_DNSPYTHON
 from ..status.wrapping import placed
 from .command import DONE, Given
-from .explain import find_kubeconfig
+from .kubeconfig import find
 from .terminal import columns_of
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ..embedding.proxy import Proxy
     from ..forward.forwardable import NotForwarded
     from ..forward.source import ForwardSource
+    from ..sources.kubernetes.kubeconfig_files import Kubeconfig
 
 Write = Callable[[str], object]
 
@@ -47,14 +48,14 @@ def forward(given: Given) -> int:
     from .logs import set_up_logging
 
     settings = load_settings(given.settings).settings
-    kubeconfig = settings.kubeconfig or ("" if settings.master else find_kubeconfig())
-    if not kubeconfig and not settings.master:
+    kubeconfig = find(given, settings)
+    if kubeconfig is None and not settings.master:
         raise ConfigError("cannot forward: there is no kubeconfig", hint="give --kubeconfig=FILE")
     set_up_logging(settings.log_format, settings.verbosity)
     if "verbosity" not in settings.origins:
         # What changes is printed.
         logging.getLogger("userspace_proxy").setLevel(logging.WARNING)
-    namespace = given.values.get("namespace") or _namespace(kubeconfig)
+    namespace = given.values.get("namespace") or _namespace(kubeconfig, settings.master)
     wanted = wanted_services(given.arguments, namespace)
     namespaces = {key.namespace for key in wanted} or {namespace}
     if given.is_on("all-namespaces") or len(namespaces) > 1:
@@ -65,7 +66,10 @@ def forward(given: Given) -> int:
 
         async def main() -> None:
             source = ForwardSource(
-                kubeconfig=kubeconfig, master=settings.master, wanted=wanted, namespace=namespace
+                kubeconfig=kubeconfig or "",
+                master=settings.master,
+                wanted=wanted,
+                namespace=namespace,
             )
             await _forward(source, make_options(settings, source), _print)
 
@@ -73,10 +77,11 @@ def forward(given: Given) -> int:
     return DONE
 
 
-def _namespace(kubeconfig: str) -> str:
-    from ..sources.kubernetes.kubeconfig import check_kubeconfig
+def _namespace(kubeconfig: Kubeconfig | None, master: str) -> str:
+    from ..sources.kubernetes.kubeconfig_files import read_kubeconfig
 
-    return (check_kubeconfig(kubeconfig).namespace if kubeconfig else "") or "default"
+    config = read_kubeconfig(kubeconfig, server=master) if kubeconfig else None
+    return (config.namespace if config else "") or "default"
 
 
 def wanted_services(words: Iterable[str], namespace: str) -> frozenset[ServiceKey]:

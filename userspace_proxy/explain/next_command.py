@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 _POD_AT = "get pods -A -o wide --field-selector status.podIP={ip}"
 UNREPLIED = "conntrack -L marks UDP flows without an answer as [UNREPLIED]"
 # The source's flags that kubectl has, too, and its name for them.
-_KUBECTL_FLAGS = {"--kubeconfig": "--kubeconfig", "--master": "--server"}
+_KUBECTL_FLAGS = {
+    "--kubeconfig": "--kubeconfig",
+    "--context": "--context",
+    "--cluster": "--cluster",
+    "--user": "--user",
+    "--master": "--server",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from ..sources.kubernetes import KubernetesSource
 from ..sources.kubernetes.access import check_access
 from ..sources.kubernetes.client import ApiClient
 from ..sources.kubernetes.credentials import Credentials
+from ..sources.kubernetes.kubeconfig_files import Kubeconfig
 from .forwardable import Forwardable
 from .port_forwarder import PortForwarder
 
@@ -33,7 +34,7 @@ class ForwardSource(Source):
     """The Services of a cluster, as this machine serves them; it reaches their pods, too.
 
     Args:
-        kubeconfig: A kubeconfig file.
+        kubeconfig: A kubeconfig file, or which ones.
         master: The server's URL, instead of the kubeconfig's.
         wanted: The Services to forward; empty: all.
         namespace: The only one to read; empty: all.
@@ -44,7 +45,7 @@ class ForwardSource(Source):
     def __init__(
         self,
         *,
-        kubeconfig: str,
+        kubeconfig: str | Kubeconfig,
         master: str = "",
         wanted: frozenset[ServiceKey] = frozenset(),
         namespace: str = "",

@@ -142,15 +142,7 @@ class Reader:
                         yield self._root.value, self._root.place
 
     def _scalar(self, event: events.ScalarEvent, line: int) -> None:
-        value: Any = event.value
-        if event.implicit[0] and event.tag is None:
-            try:
-                value = read_plain(event.value)
-            except InputError as exc:
-                value = read_as_yaml_1_1(event.value)
-                self._note(line, exc.message, exc.hint)
-        elif event.tag is not None and event.tag not in _TAGS_OF_TEXT:
-            self._note_tag(event.tag, line)
+        value = self._value_of(event, line)
         if NOT_UTF_8 in event.value:
             self._note(line, "it is not UTF-8 here", "save the file as UTF-8")
         made = _Value(value, line)
@@ -160,6 +152,17 @@ class Reader:
             self._key(value, line, is_merge=event.implicit[0] and value == "<<")
         else:
             self._add(made)
+
+    def _value_of(self, event: events.ScalarEvent, line: int) -> Any:
+        if event.implicit[0] and event.tag is None:
+            try:
+                return read_plain(event.value)
+            except InputError as exc:
+                self._note(line, exc.message, exc.hint)
+                return read_as_yaml_1_1(event.value)
+        if event.tag is not None and event.tag not in _TAGS_OF_TEXT:
+            self._note_tag(event.tag, line)
+        return event.value
 
     def _start(
         self, value: dict[str, Any] | list[Any], event: events.CollectionStartEvent, line: int

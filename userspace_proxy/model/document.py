@@ -126,17 +126,27 @@ def parse_documents(
     Raises:
         TextError: ``{place}:{line}: …``, always one line.
     """
+    reader = Reader(place, lines_before=lines_before, aliased_nodes_max=aliased_nodes_max)
+    return list(read_with(reader, text, place=place, lines_before=lines_before))
+
+
+def read_with(
+    reader: Reader, text: str, *, place: str, lines_before: int = 0
+) -> Iterator[Document]:
+    """Yield the documents of a text, as a reader makes them; see :func:`parse_documents`.
+
+    Raises:
+        TextError: As parse_documents; what follows a document isn't read before the next is asked
+            for.
+    """
     text = _prepared(text)
     try:
         text.encode()
-        reader = Reader(place, lines_before=lines_before, aliased_nodes_max=aliased_nodes_max)
         loader = _Loader(text)
         # Cost: a tenth less than with yaml.parse, which asks for each event twice.
-        made = reader.documents(iter(loader.get_event, None))
-        return [
-            Document(value, place, root, reader.aliased_nodes, tuple(reader.mistakes))
-            for value, root in made
-        ]
+        for value, root in reader.documents(iter(loader.get_event, None)):
+            mistakes = tuple(reader.mistakes)
+            yield Document(value, place, root, reader.aliased_nodes, mistakes)
     except UnicodeEncodeError as exc:
         line = _line_after(text[: exc.start]) + lines_before
         raise TextError(place, line, "the text isn't valid Unicode") from exc

@@ -32,6 +32,7 @@ from userspace_proxy.sources import load_manifests
 from userspace_proxy.status.text import printable
 
 from ..sandbox import Pod, Sandbox, write_resolver_files
+from ..sandbox.environment import without_proxies
 from .sandbox_proxy import (
     NODE,
     give_address,
@@ -177,7 +178,7 @@ def _name(item: EndpointSlice, endpoint: Endpoint) -> str:
 
 def _run(argv: list[str]) -> int:
     """Run a command in the foreground; Ctrl-C is for the command, SIGTERM is passed on."""
-    process = subprocess.Popen(argv)
+    process = subprocess.Popen(argv, env=without_proxies())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     status = process.wait()

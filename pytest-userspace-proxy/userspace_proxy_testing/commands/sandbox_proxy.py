@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from userspace_proxy.errors import ListenError, SandboxError, UserspaceProxyErro
 from userspace_proxy.kernel.own_namespace import own_namespace_environment
 
 from ..sandbox import Pod, Sandbox
+from ..sandbox.environment import without_proxies
 
 NODE = "node-1"
 """The name of the proxy's node."""
@@ -124,7 +124,7 @@ def running_proxy(
             ],
             stdin=subprocess.DEVNULL,
             stderr=stream,
-            env={**os.environ, **own_namespace_environment(sandbox.node.pid)},
+            env={**without_proxies(), **own_namespace_environment(sandbox.node.pid)},
             pass_fds=[one.fileno() for one in inherited],
             # Ctrl-C doesn't reach the proxy, which is stopped by SIGTERM.
             start_new_session=True,

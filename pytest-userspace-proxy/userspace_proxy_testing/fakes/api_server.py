@@ -15,6 +15,7 @@ Rule 3: it belongs to the event loop in which it was started.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -68,9 +69,17 @@ class FakeApiServer:
         has_watch_cache: Send lists from a resourceVersion in one page, whatever the limit, as
             kube-apiserver does; False: send every list in pages.
         port: Where it listens; 0: at any free port.
+        tls: With it, the server's URL is https: others get no credentials.
     """
 
-    def __init__(self, *, token: str = "", has_watch_cache: bool = True, port: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        token: str = "",
+        has_watch_cache: bool = True,
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.token = token
         self.has_watch_cache = has_watch_cache
         self.requests: list[str] = []
@@ -83,6 +92,7 @@ class FakeApiServer:
         """What access reviews deny, each as ``create pods/portforward``."""
         self.url = ""
         self._port = port
+        self._tls = tls
         self._runner: web.AppRunner | None = None
         self._objects = FakeObjects()
         self._watches: list[_Watch] = []
@@ -128,10 +138,10 @@ class FakeApiServer:
             app, access_log=None, handler_cancellation=True, shutdown_timeout=1
         )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
+        site = web.TCPSite(self._runner, "127.0.0.1", self._port, ssl_context=self._tls)
         await site.start()
         self._port = self._runner.addresses[0][1]
-        self.url = f"http://127.0.0.1:{self._port}"
+        self.url = f"{'https' if self._tls else 'http'}://127.0.0.1:{self._port}"
 
     async def stop(self) -> None:
         """Reset all watches and stop listening; idempotent."""

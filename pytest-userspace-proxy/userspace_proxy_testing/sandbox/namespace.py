@@ -12,6 +12,7 @@ from typing import IO, Self
 from userspace_proxy.errors import SandboxError
 
 from .backend_process import BackendProcess
+from .environment import without_proxies
 from .holder import SET_SYSCTLS, Holder
 from .privileges import tool_path
 
@@ -81,6 +82,7 @@ class Namespace:
         """Run a command inside and return its output and status; as ``subprocess.run``.
 
         Args:
+            env: None: this process's, without the variables that name proxies.
             files: As for :meth:`prefix_with_files`.
 
         Raises:
@@ -96,7 +98,7 @@ class Namespace:
                 stdin=subprocess.DEVNULL if input is None else None,
                 capture_output=True,
                 timeout=timeout,
-                env=env,
+                env=without_proxies() if env is None else env,
                 encoding="utf-8",
                 errors="surrogateescape",
                 check=False,
@@ -135,7 +137,7 @@ class Namespace:
             stdout=stdout,
             stderr=stderr,
             cwd=cwd,
-            env=env,
+            env=without_proxies() if env is None else env,
             pass_fds=pass_fds,
             start_new_session=start_new_session,
             encoding="utf-8",

@@ -11,6 +11,7 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "manifest": files.check_manifest,
     "config": files.check_config,
     "kubeconfig": files.check_kubeconfig,
+    "no-proxy": files.check_no_proxy,
     "objects": api.check_objects,
     "annotations": texts.check_annotations,
     "watch": api.check_watch,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import tempfile
-from pathlib import Path
+from dataclasses import replace
+from pathlib import PurePath
 from typing import Any
 
 from userspace_proxy.config.kubeproxy import read_config
@@ -13,7 +13,10 @@ from userspace_proxy.config.settings import Settings
 from userspace_proxy.config.writing import render_config
 from userspace_proxy.errors import ConfigError, InputError, SourceError
 from userspace_proxy.model.document import parse_documents, split_documents
+from userspace_proxy.model.lenient import decode, parse_first
 from userspace_proxy.sources.kubernetes import kubeconfig
+from userspace_proxy.sources.kubernetes.plugin import cluster_info
+from userspace_proxy.sources.kubernetes.proxies import choose_proxy, proxy_of_environment
 from userspace_proxy.sources.manifests.objects import ManifestReader
 
 PLACE = "file.yaml"
@@ -71,16 +74,46 @@ def check_config(data: bytes) -> None:
 
 
 def check_kubeconfig(data: bytes) -> None:
-    """A kubeconfig names a server, or there is one line about it."""
-    with tempfile.NamedTemporaryFile(prefix="kubeconfig-") as file:
-        Path(file.name).write_bytes(data)
+    """A kubeconfig names a server and a way to it, or there is one line about it.
+
+    A line with two section signs begins another file of the list.
+    """
+    try:
+        files = []
+        for number, part in enumerate(data.split(b"\xc2\xa7\xc2\xa7\n")):
+            place = f"{PLACE}{number}"
+            document = parse_first(decode(part, place=place), place=place)
+            files.append(kubeconfig.KubeconfigFile(place, PurePath("/etc"), document))
+        config = kubeconfig.read_client_config(files)
+        cluster = config.cluster
+        choose_proxy(cluster.server, cluster.proxy_url, cluster.proxy_place, {})
+    except (InputError, SourceError) as exc:
+        problem = str(exc)
+    else:
+        problem = ""
+    assert "\n" not in problem
+    if problem:
+        assert PLACE in problem
+        return
+    assert kubeconfig.server_url(cluster.server) == cluster.server
+    json.dumps(cluster_info(replace(cluster, authority=kubeconfig.Content())))
+    for _, value in config.user.impersonation:
+        assert not {"\r", "\n", "\0"} & set(value)
+
+
+def check_no_proxy(data: bytes) -> None:
+    """A proxy of the environment is one, or there is one line about it."""
+    texts = data.decode(errors="replace").split("\0")
+    names = ("HTTPS_PROXY", "NO_PROXY", "https_proxy", "no_proxy")
+    environment = dict(zip(names, texts, strict=False))
+    for server in ("https://10.9.8.7:6443", "https://api.test", "https://[fd00::1]"):
+        problem = ""
         try:
-            kubeconfig.check_kubeconfig(file.name)
-            return
+            proxy = proxy_of_environment(server, environment)
+            assert proxy is None or 0 < proxy.port < 65536
         except SourceError as exc:
             problem = str(exc)
-    assert "\n" not in problem
-    assert file.name in problem
+        assert "\n" not in problem
 
 
 def _text(data: bytes) -> str | None:

@@ -130,7 +130,8 @@ def test_a_command_reaches_services_by_address_and_by_name(as_ourselves):
         run = ("-m", "userspace_proxy", "sandbox", f"--manifests={path}", "-n", "shop", "--")
         done = subprocess.run(
             [*prefix, python, *run, python, "-c", SCRIPT],
-            env=os.environ | env,
+            # No proxy can be asked from there, so none is.
+            env=os.environ | env | {"http_proxy": "http://proxy.example:3128"},
             capture_output=True,
             text=True,
             timeout=100,

@@ -1,3 +1,5 @@
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,17 @@ def test_output_and_status_are_returned(here):
 
 def test_a_command_without_input_does_not_read_the_callers(here):
     assert here.run(["cat"]).stdout == ""
+
+
+def test_a_command_asks_no_proxy_unless_it_is_told_to(here, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://proxy:3128")
+    show = ["sh", "-c", "echo ${http_proxy-none}"]
+    assert here.run(show).stdout == "none\n"
+    with here.popen(show, stdout=subprocess.PIPE) as process:
+        assert process.communicate()[0] == "none\n"
+    environment = {**os.environ, "http_proxy": "http://mine"}
+    assert here.run(show, env=environment).stdout == "http://mine\n"
+    assert here.run(["env", "http_proxy=http://mine", *show]).stdout == "http://mine\n"
 
 
 def test_a_failed_command_is_named_with_its_last_line(here):

@@ -20,7 +20,7 @@ from tests.unit.status.views import (
     make_view,
 )
 from userspace_proxy.cli import main
-from userspace_proxy.cli.explain import DIALLED_MAX, ProgramStart, find_kubeconfig
+from userspace_proxy.cli.explain import DIALLED_MAX, ProgramStart
 from userspace_proxy.kernel.own_namespace import network_namespace
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
@@ -401,17 +401,6 @@ def test_pods_need_an_api_server(manifests, capsys):
     assert capsys.readouterr().err.count("--pods needs --kubeconfig") == 3
 
 
-def test_the_kubeconfig_is_the_one_of_kubectl(tmp_path):
-    home = {"HOME": str(tmp_path)}
-    assert find_kubeconfig(home) == ""
-    (tmp_path / ".kube").mkdir()
-    default = tmp_path / ".kube" / "config"
-    default.touch()
-    assert find_kubeconfig(home) == str(default)
-    assert find_kubeconfig({"USERPROFILE": str(tmp_path)}) == str(default)
-    assert find_kubeconfig({**home, "KUBECONFIG": ":/a:/b"}) == "/a"
-
-
 async def test_a_plugin_of_kubectl_reads_the_cluster_of_kubectl(api, monkeypatch, tmp_path, capsys):
     api.put(service())
     kubeconfig = tmp_path / "config"
@@ -431,6 +420,46 @@ async def test_a_plugin_of_kubectl_reads_the_cluster_of_kubectl(api, monkeypatch
     monkeypatch.setattr("sys.argv", ["/usr/bin/kubectl-userspace_proxy"])
     assert await run("web") == 3
     assert "no EndpointSlice belongs to default/web" in capsys.readouterr().out
+
+
+async def test_a_context_is_read_without_a_proxy_and_named_again(
+    api, monkeypatch, tmp_path, capsys
+):
+    api.put(service())
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_text("current-context: gone\nusers: [{name: u, user: {}}]\n")
+    context = "{name: c, context: {cluster: c, user: u}}"
+    cluster = f"{{name: c, cluster: {{server: '{api.url}'}}}}"
+    second.write_text(f"contexts: [{context}]\nclusters: [{cluster}]\n---\n")
+    monkeypatch.setenv("KUBECONFIG", f"/missing:{first}:{second}")
+    assert await run("web", "--context=c", "--pods") == 3
+    out = capsys.readouterr().out
+    assert "no EndpointSlice belongs to default/web" in out
+    assert await run("web", "--context=d") == 1
+    assert capsys.readouterr().err == (
+        f"error: cannot use kubeconfig {first}, {second}: contexts: --context=d is not among them: "
+        "there are 'c'\n"
+    )
+    assert await run("web", "--cluster=c", "--user=u", "--context=c") == 3
+
+
+def test_a_plugin_that_takes_its_time_is_not_the_server(tmp_path, capsys):
+    plugin = tmp_path / "plugin"
+    plugin.write_text("#!/bin/sh\necho open https://login.example.com >&2\nexit 1\n")
+    plugin.chmod(0o755)
+    exec_ = (
+        "{apiVersion: client.authentication.k8s.io/v1, command: ./plugin, interactiveMode: Never}"
+    )
+    config = tmp_path / "config"
+    config.write_text(
+        "current-context: a\ncontexts: [{name: a, context: {cluster: a, user: a}}]\n"
+        "clusters: [{name: a, cluster: {server: 'https://127.0.0.1:1'}}]\n"
+        f"users: [{{name: a, user: {{exec: {exec_}}}}}]\n"
+    )
+    assert main(["explain", "shop/web", f"--kubeconfig={config}"]) == 1
+    assert capsys.readouterr().err == (
+        f"error: cannot use kubeconfig {config}: exec: plugin ended with 1\n"
+    )
 
 
 PYTHON = "/usr/bin/python3"

@@ -183,6 +183,11 @@ def test_without_a_kubeconfig_it_is_wrong_usage(monkeypatch, capsys, tmp_path):
     assert capsys.readouterr().err == (
         "error: cannot forward: there is no kubeconfig (give --kubeconfig=FILE)\n"
     )
+    monkeypatch.setenv("KUBECONFIG", "/missing:/nowhere")
+    assert main(["forward"]) == 2
+    assert capsys.readouterr().err == (
+        "error: KUBECONFIG=/missing:/nowhere: no such file (give --kubeconfig=FILE)\n"
+    )
 
 
 def test_names_without_a_namespace_are_in_the_contexts():

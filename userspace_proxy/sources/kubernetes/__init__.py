@@ -3,8 +3,9 @@
     client ──pages, lines──▶ reflector (per resource) ──▶ cache ──▶ store ──▶ source ──▶ snapshot
     credentials              position, back-off
 
-Rule 1: kubernetes-asyncio provides configuration and credentials. Only ``library``, ``loader`` and
-``credentials`` use it, and they import it when a run begins.
+Rule 1: kubernetes-asyncio provides the configuration, and a pod's service account. Only ``library``
+and ``credentials`` use it, and they import it when a run begins. Kubeconfigs are read by
+``kubeconfig`` alone (ADR 0087).
 Rule 2: responses of the API server and network failures are values; none of them ends a run.
 """
 

@@ -15,14 +15,16 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ...errors import SourceError, UserspaceProxyError
 from ...version import __version__
 from .api_paths import check
-from .credentials import Credentials, Fingerprint
+from .credentials import Credentials
+from .kubeconfig_files import Fingerprint
 from .network_errors import describe
+from .proxies import WebProxy
 from .responses import Response, TransportError
 
 if TYPE_CHECKING:
@@ -58,8 +60,11 @@ _KEEPALIVE = tuple(
 class Stream:
     """A response that is read as it arrives; valid inside :meth:`ApiClient.stream`."""
 
-    def __init__(self, response: ClientResponse) -> None:
+    def __init__(
+        self, response: ClientResponse, errors: Callable[[], AbstractContextManager[None]]
+    ) -> None:
         self._response = response
+        self._transport_errors = errors
         self.code = response.status
 
     async def read(self, *, silence_s: float) -> bytes:
@@ -69,12 +74,12 @@ class Stream:
             TimeoutError: Nothing arrived for ``silence_s`` seconds.
         """
         async with asyncio.timeout(silence_s):
-            with _transport_errors():
+            with self._transport_errors():
                 return await self._response.content.readany()
 
     async def rest(self) -> Response:
         """Read the rest, of a response that is an error."""
-        with _transport_errors():
+        with self._transport_errors():
             return await _read(self._response)
 
 
@@ -87,6 +92,8 @@ class ApiClient:
         self.credentials = credentials
         self._clock = clock
         self._session: ClientSession | None = None
+        self._proxy_in_use: WebProxy | None = None
+        """The proxy of ``_session``."""
         self._tls: ssl.SSLContext
         self._tls_files: Fingerprint = ()
         """The certificates in ``_tls``."""
@@ -112,14 +119,7 @@ class ApiClient:
                 f"cannot use {self.credentials.description}: {describe(exc)}",
                 hint="check the certificate files that it names",
             ) from exc
-        from aiohttp import ClientSession, TCPConnector
-
-        self._session = ClientSession(
-            # Each port-forward is a connection of its own.
-            connector=TCPConnector(socket_factory=_open_socket, limit=0),
-            trust_env=True,
-            read_bufsize=_BUFFER_BYTES,
-        )
+        self._open_session()
 
     async def close(self) -> None:
         """Close all sockets; idempotent."""
@@ -128,9 +128,33 @@ class ApiClient:
             await session.close()
         self.credentials.close()
 
+    def _open_session(self) -> None:
+        from aiohttp import ClientSession, TCPConnector
+
+        proxy = self._proxy_in_use = self.credentials.proxy
+        # Each port-forward is a connection of its own.
+        options: dict[str, Any] = {"socket_factory": _open_socket, "limit": 0}
+        if proxy is not None and proxy.is_socks:
+            from .socks import SocksConnector
+
+            connector: TCPConnector = SocksConnector(proxy, **options)
+        else:
+            connector = TCPConnector(**options)
+        # The environment would also bring in passwords, from .netrc.
+        self._session = ClientSession(
+            connector=connector, trust_env=False, read_bufsize=_BUFFER_BYTES
+        )
+
+    async def _reopen(self) -> None:
+        """Go another way; what is open, such as a watch, breaks off."""
+        before = self._session
+        self._open_session()
+        if before is not None:
+            await before.close()
+
     async def get(self, path: str, query: Mapping[str, str]) -> Response:
         """Return a whole response, whatever its code."""
-        with _transport_errors():
+        with self._transport_errors():
             request = self._request("GET", path, query, silence_s=RESPONSE_S)
             async with await request as response:
                 return await _read(response)
@@ -139,7 +163,7 @@ class ApiClient:
         self, method: str, path: str, body: Mapping[str, Any], *, content_type: str
     ) -> Response:
         """Send an object as JSON, and return the whole response, whatever its code."""
-        with _transport_errors():
+        with self._transport_errors():
             request = self._request(
                 method, path, body=body, content_type=content_type, silence_s=RESPONSE_S
             )
@@ -149,11 +173,12 @@ class ApiClient:
     @asynccontextmanager
     async def stream(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Stream]:
         """Yield a response that continues, whatever its code, and close it at the end."""
-        with _transport_errors():
+        with self._transport_errors():
+            options = await self._options()
             async with asyncio.timeout(RESPONSE_S):
-                response = await self._request("GET", path, query, silence_s=None)
+                response = await self._request("GET", path, query, silence_s=None, options=options)
         try:
-            yield Stream(response)
+            yield Stream(response, self._transport_errors)
         finally:
             # TLS would wait for the server's goodbye, and aiohttp doesn't wait for TLS: a loop that
             # ends in between leaves the socket open.
@@ -173,7 +198,7 @@ class ApiClient:
         from aiohttp import ClientWSTimeout, WSServerHandshakeError
 
         assert self._session is not None
-        with _transport_errors():
+        with self._transport_errors():
             options = await self._options()
             try:
                 async with asyncio.timeout(RESPONSE_S):
@@ -202,12 +227,13 @@ class ApiClient:
         body: Mapping[str, Any] | None = None,
         content_type: str = "application/json",
         silence_s: float | None,
+        options: dict[str, Any] | None = None,
     ) -> ClientResponse:
         from aiohttp import ClientTimeout
 
+        options = options or await self._options()
         assert self._session is not None
-        options = await self._options()
-        options["headers"] |= {"Accept": "application/json", "Content-Type": content_type}
+        options["headers"].update({"Accept": "application/json", "Content-Type": content_type})
         response = await self._session.request(
             method,
             self._url_of(path),
@@ -237,19 +263,38 @@ class ApiClient:
             self._is_refused = False
             if self.credentials.tls_files() != self._tls_files:
                 self._load_certificates()
+            if self.credentials.proxy != self._proxy_in_use:
+                await self._reopen()
+        from multidict import CIMultiDict
+
+        headers = CIMultiDict({"User-Agent": f"userspace-proxy/{__version__}"})
+        headers.update(await self.credentials.header())
+        headers.extend(self.credentials.impersonation)
+        if self.credentials.is_uncompressed:
+            headers["Accept-Encoding"] = "identity"
+        proxy = self._proxy_in_use
         configuration = self.credentials.configuration
         # Connections are pooled by their TLS context: with new certificates there are new
         # connections, while open watches keep theirs.
         return {
-            "headers": {
-                "User-Agent": f"userspace-proxy/{__version__}",
-                **await self.credentials.header(),
-            },
+            "headers": headers,
             "ssl": self._tls,
             "server_hostname": configuration.tls_server_name,
-            "proxy": configuration.proxy,
-            "proxy_headers": configuration.proxy_headers,
+            "proxy": None if proxy is None or proxy.is_socks else proxy.url,
         }
+
+    @contextmanager
+    def _transport_errors(self) -> Iterator[None]:
+        """Raise what aiohttp raises as TransportError."""
+        from aiohttp import ClientError
+
+        try:
+            yield
+        except (ClientError, OSError, UnicodeError) as exc:
+            # TimeoutError is an OSError, and so are all TLS errors. A name that DNS can't have is
+            # a UnicodeError.
+            way = f" (through {self._proxy_in_use})" if self._proxy_in_use else ""
+            raise TransportError(f"{describe(exc)}{way}") from exc
 
     def _load_certificates(self) -> None:
         files = self.credentials.tls_files()
@@ -293,18 +338,6 @@ async def _read(response: ClientResponse) -> Response:
 def _seconds(text: str | None) -> float:
     """Return the seconds of a Retry-After; 0 for none, or a date, which no API server sends."""
     return float(text) if text and text.isascii() and text.isdigit() else 0.0
-
-
-@contextmanager
-def _transport_errors() -> Iterator[None]:
-    """Raise what aiohttp raises as TransportError."""
-    from aiohttp import ClientError
-
-    try:
-        yield
-    except (ClientError, OSError) as exc:
-        # TimeoutError is an OSError, and so are all TLS errors.
-        raise TransportError(describe(exc)) from exc
 
 
 LINE_BYTES_MAX = 16 << 20

@@ -1,121 +1,206 @@
 """The API server's address and the credentials for it: kubeconfig, ``--master``, or a pod's own.
 
-    kubeconfig ─┐
-    pod         ├─▶ kubernetes-asyncio's Configuration ─▶ host, proxy, header, TLS files
-    --master ───┘
+    kubeconfig ─▶ ClientConfig ─┐
+    pod ────────────────────────┼─▶ kubernetes-asyncio's Configuration ─▶ host, header, TLS files
+    --master ───────────────────┘   and the proxy on the way
 
 Rule 1: tokens and files are read again while the program runs: before a request if a minute has
-passed, and at once after a 401. Bound tokens live for an hour.
+passed, and at once after a 401. Bound tokens live for an hour. A plugin runs again before its
+credential expires.
 Rule 2: at the start an error ends the run (SourceError); later it is a TransportError, and
 reading is tried again.
 """
 
 from __future__ import annotations
 
-import asyncio
+import base64
 import hashlib
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ...errors import SourceError
-from .kubeconfig import check_kubeconfig
+from .key_files import KeyFiles, make_key_files
+from .kubeconfig import ClientConfig, Content, server_url
+from .kubeconfig_files import Fingerprint, Kubeconfig, fingerprint, one_file, read_kubeconfig
 from .library import Library, import_library
-from .loader import make_loader
-from .plugin import PluginError
+from .plugin import PluginCredential, PluginError, cluster_info, plugin_credential
+from .proxies import WebProxy, choose_proxy
 from .responses import TransportError
 
-PLUGIN_S = 60.0
-"""Seconds for one run of an exec plugin."""
 REFRESH_S = 60.0
 """Seconds after which tokens and files are read again, as kubernetes-asyncio does for a pod's."""
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
-# Also limits a token endpoint, for which kubernetes-asyncio has no timeout.
-_LOAD_S = PLUGIN_S + 5.0
 _BEARER = "BearerToken"
 _HOST_VARIABLE = "KUBERNETES_SERVICE_HOST"
-# What kubernetes-asyncio raises for an invalid kubeconfig, in part by accident.
-_LOADING_ERRORS = (
-    AssertionError,
-    AttributeError,
-    KeyError,
-    OSError,
-    PluginError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 
-Fingerprint = tuple[object, ...]
+
+@dataclass(slots=True)
+class _Loaded:
+    """All that was read at one time."""
+
+    configuration: Any
+    config: ClientConfig | None = None
+    """What the kubeconfig says; None: there is none."""
+    proxy: WebProxy | None = None
+    files: KeyFiles = field(default_factory=make_key_files)
+    loaded: Fingerprint = ()
+    """The kubeconfig's files, as they were."""
+    token: str = ""
+    of_plugin: PluginCredential | None = None
+
+    def path_of(self, name: str, content: Content) -> str | None:
+        """Return the file with some content."""
+        if content.data:
+            return self.files.put(name, content.data)
+        if content.path:
+            # Its error names the file; that of OpenSSL doesn't.
+            with Path(content.path).open("rb"):
+                return content.path
+        return None
+
+    def set_cluster(self, config: ClientConfig) -> None:
+        """Take what a kubeconfig says."""
+        self.config = config
+        cluster, user, configuration = config.cluster, config.user, self.configuration
+        configuration.host = cluster.server
+        if not cluster.is_tls:
+            return
+        configuration.verify_ssl = not cluster.is_insecure
+        configuration.tls_server_name = cluster.tls_server_name or None
+        configuration.ssl_ca_cert = self.path_of("certificate-authority", cluster.authority)
+        configuration.cert_file = self.path_of("client-certificate", user.certificate)
+        configuration.key_file = self.path_of("client-key", user.key)
+        self.token = user.token
+        self.read_token()
+
+    def read_token(self) -> None:
+        """Read the token's file; if that fails, the token before stays."""
+        if self.config is None or not self.config.user.token_file:
+            return
+        try:
+            self.token = _token_in(Path(self.config.user.token_file))
+        except (OSError, ValueError):
+            if not self.token:
+                raise
+
+    async def ask_plugin(
+        self, clock: Callable[[], float], *, is_attended: bool, is_refused: bool = False
+    ) -> None:
+        """Take the credential of a plugin, if there is one; it runs if that is due."""
+        if self.config is None or self.config.user.plugin is None:
+            return
+        plugin, cluster = self.config.user.plugin, self.config.cluster
+        credential = await plugin_credential(
+            plugin,
+            cluster_info(cluster) if plugin.wants_cluster else None,
+            is_attended=is_attended,
+            refused=self.of_plugin if is_refused else None,
+            clock=clock,
+        )
+        if credential is not self.of_plugin:
+            self.of_plugin, self.token = credential, credential.token
+            certificate, key = Content(credential.certificate), Content(credential.key)
+            self.configuration.cert_file = self.path_of("client-certificate", certificate)
+            self.configuration.key_file = self.path_of("client-key", key)
 
 
 class Credentials:
     """The address of an API server, and how to authenticate to it.
 
     Args:
-        kubeconfig: A kubeconfig file; empty: none.
+        kubeconfig: A kubeconfig file, or which ones; empty: none.
         master: The server's URL, instead of the kubeconfig's; without a kubeconfig no credentials
             are sent to it. Both empty: the server of this pod.
         service_account: The folder of a pod's token and of the server's certificate.
+        clock: Returns seconds since 1970.
 
     Source: kube-proxy's --kubeconfig and --master.
     """
 
     def __init__(
-        self, *, kubeconfig: str = "", master: str = "", service_account: Path = SERVICE_ACCOUNT
+        self,
+        *,
+        kubeconfig: str | Kubeconfig = "",
+        master: str = "",
+        service_account: Path = SERVICE_ACCOUNT,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        self._kubeconfig = kubeconfig
+        self._kubeconfig = one_file(kubeconfig) if isinstance(kubeconfig, str) else kubeconfig
         self._master = master.rstrip("/")
         self._service_account = service_account
-        self._cluster: Mapping[str, Any] = {}
-        """The kubeconfig's cluster."""
+        self._clock = clock
+        self._checked: ClientConfig | None = None
+        """What the kubeconfig said when it was read last."""
         self._library: Library
-        self._loader: Any = None
-        self._loaded: Fingerprint = ()
-        """The kubeconfig file, as it was when it was loaded."""
+        self._state: _Loaded | None = None
         self._refreshed_s = 0.0
-        self.configuration: Any = None
+
+    @property
+    def configuration(self) -> Any:
         """kubernetes-asyncio's Configuration; None before :meth:`load`."""
+        return self._state.configuration if self._state else None
+
+    @property
+    def proxy(self) -> WebProxy | None:
+        """The proxy on the way to the server; valid after :meth:`load`."""
+        return self._state.proxy if self._state else None
 
     @property
     def location(self) -> str:
         """The server's URL; before :meth:`load`, its origin."""
         if self.configuration is not None:
             return str(self.configuration.host)
-        return self._master or self._kubeconfig or "the API server of this pod"
+        return self._master or str(self._kubeconfig or "the API server of this pod")
 
     @property
     def cluster(self) -> str:
         """The server with its certificate authority; valid after :meth:`check`."""
-        server = self._master or self._cluster.get("server") or self.location
+        server = self._config.cluster.server if self._config else self._master or self.location
         authority = self._authority()
         if not authority:
-            return str(server)
+            return server
         return f"{server}, authority {hashlib.sha256(authority).hexdigest()[:16]}"
 
     def _authority(self) -> bytes:
-        if data := self._cluster.get("certificate-authority-data"):
-            return str(data).encode()
-        path = self._cluster.get("certificate-authority")
+        authority = self._config.cluster.authority if self._config else Content()
+        if authority.data:
+            return base64.b64encode(authority.data)
         if not self._kubeconfig and not self._master:
-            path = self._service_account / "ca.crt"
-        if not path:
-            return b""
+            authority = Content(path=str(self._service_account / "ca.crt"))
         try:
-            return (Path(self._kubeconfig).expanduser().parent / str(path)).read_bytes()
+            return Path(authority.path).read_bytes() if authority.path else b""
         except OSError:
             return b""
 
     @property
     def description(self) -> str:
         """The credentials, for a message."""
+        if self._config is not None and not self._config.cluster.is_tls:
+            return f"{self._config.place}: its credentials are sent only to https"
         if self._kubeconfig:
-            return f"the credentials in {self._kubeconfig}"
+            return f"the credentials in {self._config.place if self._config else self._kubeconfig}"
         if self._master:
             return "--kubeconfig: none is given"
         return f"the token in {self._service_account / 'token'}"
+
+    @property
+    def impersonation(self) -> tuple[tuple[str, str], ...]:
+        """The headers that say as whom requests are made."""
+        return self._config.user.impersonation if self._config else ()
+
+    @property
+    def is_uncompressed(self) -> bool:
+        """Whether responses must not be compressed."""
+        return self._config is not None and self._config.cluster.is_uncompressed
+
+    @property
+    def _config(self) -> ClientConfig | None:
+        return (self._state.config if self._state else None) or self._checked
 
     def check(self) -> None:
         """Check that a kubeconfig, if one is used, names a server.
@@ -124,32 +209,40 @@ class Credentials:
             SourceError: It doesn't.
         """
         if self._kubeconfig:
-            self._cluster = check_kubeconfig(self._kubeconfig).cluster
+            if self._master:
+                _check_master(self._master)
+            self._checked = read_kubeconfig(self._kubeconfig, server=self._master)
 
     async def load(self, now: float) -> None:
-        """Read everything for the first time.
+        """Read everything for the first time; runs a plugin.
 
         Raises:
             SourceError: The cause, and what to do about it.
         """
         self._library = import_library()
         try:
-            async with asyncio.timeout(_LOAD_S):
-                await self._load(now)
-        except (*_LOADING_ERRORS, self._library.kube_config.ConfigException) as exc:
-            raise SourceError(
-                f"cannot use {self._kubeconfig or 'the service account of this pod'}: "
-                f"{_one_line(exc)}",
-                hint="give --kubeconfig a file that kubectl works with",
-            ) from exc
+            await self._load(now)
+            await self.header()
+        except TransportError as exc:
+            raise SourceError(exc.message, hint=exc.hint) from exc
+        except PluginError as exc:
+            raise SourceError(f"cannot use {self._place}: {exc.message}", hint=exc.hint) from exc
+        except (OSError, ValueError, self._library.kube_config.ConfigException) as exc:
+            raise SourceError(f"cannot use {self._place}: {_one_line(exc)}") from exc
+
+    @property
+    def _place(self) -> str:
+        if not self._kubeconfig:
+            return "the service account of this pod"
+        return f"kubeconfig {self._config.place if self._config else self._kubeconfig}"
 
     def close(self) -> None:
         """Forget certificates and keys; idempotent."""
-        if self._loader is not None:
-            self._loader.close()
+        if self._state is not None:
+            self._state.files.close()
 
     async def refresh(self, now: float, *, is_refused: bool = False) -> None:
-        """Read tokens and files again, if that is due.
+        """Read tokens and files again, and run a plugin, if that is due.
 
         Args:
             is_refused: The server has just returned 401, so it is due.
@@ -157,63 +250,86 @@ class Credentials:
         Raises:
             TransportError: They can't be read; the old ones stay.
         """
-        if not is_refused and now - self._refreshed_s < REFRESH_S:
-            return
         try:
-            async with asyncio.timeout(_LOAD_S):
-                if self._kubeconfig and _fingerprint(self._kubeconfig) != self._loaded:
+            if is_refused or now - self._refreshed_s >= REFRESH_S:
+                if self._fingerprint() != self._state_now.loaded:
                     await self._load(now)
-                elif self._loader is not None:
-                    if is_refused:
-                        self._loader.expire()
-                    await self._loader.load_and_set(self.configuration)
-        except (*_LOADING_ERRORS, self._library.kube_config.ConfigException) as exc:
+                else:
+                    self._state_now.read_token()
+                self._refreshed_s = now
+            await self._state_now.ask_plugin(
+                self._clock, is_attended=self._is_attended, is_refused=is_refused
+            )
+        except (OSError, ValueError, PluginError, SourceError) as exc:
             raise TransportError(f"cannot refresh {self.description}: {_one_line(exc)}") from exc
-        except SourceError as exc:
-            raise TransportError(str(exc)) from exc
-        self._refreshed_s = now
 
     async def header(self) -> dict[str, str]:
-        """Return the header for a token; empty if there is none.
+        """Return the header for a token or a password; empty if there is none.
 
         Raises:
             TransportError: The token's file can't be read.
         """
-        try:
-            value = await self.configuration.get_api_key_with_prefix(_BEARER)
-        except (OSError, ValueError, self._library.kube_config.ConfigException) as exc:
-            raise TransportError(f"cannot read {self.description}: {_one_line(exc)}") from exc
+        if self._state_now.config is not None:
+            value = self._authorization(self._state_now, self._state_now.config)
+        else:
+            try:
+                value = await self.configuration.get_api_key_with_prefix(_BEARER)
+            except (OSError, ValueError, self._library.kube_config.ConfigException) as exc:
+                raise TransportError(f"cannot read {self.description}: {_one_line(exc)}") from exc
         # A token file may end with a newline, which no header may contain.
         return {"Authorization": value.strip()} if value else {}
 
     def tls_files(self) -> Fingerprint:
         """Return a value that changes when a certificate or key does."""
         names = ("ssl_ca_cert", "cert_file", "key_file")
-        return tuple(_fingerprint(getattr(self.configuration, name)) for name in names)
+        return tuple(fingerprint(getattr(self.configuration, name)) for name in names)
+
+    @property
+    def _state_now(self) -> _Loaded:
+        assert self._state is not None
+        return self._state
+
+    @property
+    def _is_attended(self) -> bool:
+        return self._kubeconfig is not None and self._kubeconfig.is_attended
 
     async def _load(self, now: float) -> None:
-        configuration = self._library.kube_config.Configuration()
-        if self._kubeconfig:
-            self.check()
-            self._loaded = _fingerprint(self._kubeconfig)
-            await self._load_kubeconfig(configuration)
-        elif not self._master:
-            self._load_service_account(configuration)
-        if self._master:
-            _check_url(self._master)
-            configuration.host = self._master
-        self.configuration = configuration
-        self._refreshed_s = now
-
-    async def _load_kubeconfig(self, configuration: Any) -> None:
-        loader = make_loader(self._library, self._kubeconfig, plugin_s=PLUGIN_S)
+        state = _Loaded(self._library.kube_config.Configuration(), loaded=self._fingerprint())
         try:
-            await loader.load_and_set(configuration)
+            self.check()
+            proxy_url = ("", "")
+            if self._checked is not None:
+                state.set_cluster(self._checked)
+                proxy_url = self._checked.cluster.proxy_url, self._checked.cluster.proxy_place
+            elif self._master:
+                _check_master(self._master)
+                state.configuration.host = server_url(self._master)
+            else:
+                self._load_service_account(state.configuration)
+            state.proxy = choose_proxy(state.configuration.host, *proxy_url, os.environ)
+            await state.ask_plugin(self._clock, is_attended=self._is_attended)
         except BaseException:
-            loader.close()
+            state.files.close()
             raise
         self.close()
-        self._loader = loader
+        self._state, self._refreshed_s = state, now
+
+    def _authorization(self, state: _Loaded, config: ClientConfig) -> str:
+        user = config.user
+        if user.expires is not None and self._clock() >= user.expires:
+            raise TransportError(
+                f"cannot use {self._place}: its id-token has expired",
+                hint="run kubectl once, which renews it",
+            )
+        if state.token:
+            return f"Bearer {state.token}"
+        if user.username:
+            pair = f"{user.username}:{user.password}".encode()
+            return f"Basic {base64.b64encode(pair).decode()}"
+        return ""
+
+    def _fingerprint(self) -> Fingerprint:
+        return tuple(map(fingerprint, self._kubeconfig.paths)) if self._kubeconfig else ()
 
     def _load_service_account(self, configuration: Any) -> None:
         if not os.environ.get(_HOST_VARIABLE):
@@ -228,23 +344,20 @@ class Credentials:
         )
 
 
-def _check_url(url: str) -> None:
-    if not url.startswith(("http://", "https://")):
-        raise SourceError(
-            f"cannot use --master {url}: it is not an http(s) URL",
-            hint="write it as https://10.0.0.1:6443",
-        )
+def _token_in(path: Path) -> str:
+    token = path.read_text(encoding="utf-8").strip()
+    if not token or not token.isprintable():
+        raise ValueError(f"{path}: it contains no token")
+    return token
 
 
-def _fingerprint(path: str | None) -> Fingerprint:
-    """Return a value that changes when a file's content may have; empty without a path."""
-    if not path:
-        return ()
+def _check_master(text: str) -> None:
     try:
-        status = Path(path).expanduser().stat()
-    except OSError:
-        return (path,)
-    return path, status.st_mtime_ns, status.st_size, status.st_ino
+        server_url(text)
+    except ValueError as exc:
+        raise SourceError(
+            f"cannot use --master {text}: it {exc}", hint="write it as https://10.0.0.1:6443"
+        ) from None
 
 
 def _one_line(exc: BaseException) -> str:

@@ -1,95 +1,536 @@
-"""Checks a kubeconfig before use, so that errors have a line and a hint.
+"""Decides what kubeconfigs say: which server, how to reach it, and as whom.
 
-kubernetes-asyncio, which reads it afterwards, responds to a missing file, a missing context or a
-cluster without a server with a warning, an AssertionError or a TypeError.
+    text of each file ──▶ merged by name ──▶ context ──▶ cluster, user ──▶ ClientConfig
+
+Rule 1: it is read as client-go reads it. Only the chosen context, cluster and user are checked, so
+that an entry of another program harms nothing.
+Rule 2: a field of the user that isn't known is an error: it may say as whom requests are made.
+Rule 3: everything but https gets no credentials, as from client-go; impersonation is sent anyway.
+
+Source: client-go, tools/clientcmd and rest; kubectl 1.36 on the same files.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+import base64
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote, urlsplit
 
-from ...errors import InputError, SourceError
+from ...errors import SourceError
 
 if TYPE_CHECKING:
     from ...model.document import Document
 
-_HINT = "give --kubeconfig a file that kubectl works with"
+API_VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
+MODES = ("Never", "IfAvailable", "Always")
+
+_EXTENSION = "client.authentication.k8s.io/exec"
+_USER_FIELDS = frozenset((
+    "as", "as-groups", "as-uid", "as-user-extra", "auth-provider", "client-certificate",
+    "client-certificate-data", "client-key", "client-key-data", "exec", "extensions", "password",
+    "token", "tokenFile", "username",
+))  # fmt: skip
+_LISTS = ("clusters", "contexts", "users")
+_NO_HEADER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_NO_URL = re.compile(r"[\x00-\x20\x7f]")
+# The characters of a header's name that needn't be escaped; letters and digits never are.
+_OF_NAMES = "!#$&'*+-.^_`|~"
 
 
-class CurrentContext(NamedTuple):
-    """What a kubeconfig's current context names."""
+class KubeconfigFile(NamedTuple):
+    """One file that was read."""
 
-    cluster: dict[str, Any]
+    place: str
+    """Its path, as it was given."""
+    folder: PurePath
+    """To which its paths are relative."""
+    document: Document | None
+    """None: it is empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a certificate or a key consists of; neither field: there is none."""
+
+    data: bytes = b""
+    path: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.data or self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class ExecPlugin:
+    """A program that returns credentials."""
+
+    command: str
+    """An absolute path, or a name that PATH has."""
+    api_version: str
+    args: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    install_hint: str = ""
+    mode: str = "IfAvailable"
+    """One of MODES: whether it reads from the terminal."""
+    wants_cluster: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KubeCluster:
+    """How to reach a server."""
+
+    server: str
+    """A URL without a slash at its end."""
+    written: str
+    """As the file has it."""
+    authority: Content = Content()
+    tls_server_name: str = ""
+    is_insecure: bool = False
+    """Its certificate isn't verified."""
+    proxy_url: str = ""
+    proxy_place: str = ""
+    """Where that was read, for errors."""
+    is_uncompressed: bool = False
+    extension: Any = None
+    """What a plugin gets as ``config``."""
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether requests are encrypted; if not, nothing that is secret is sent."""
+        return self.server.startswith("https:")
+
+
+@dataclass(frozen=True, slots=True)
+class KubeUser:
+    """As whom requests are made; without any field: anonymously."""
+
+    token: str = ""
+    token_file: str = ""
+    """Its content is preferred to ``token``."""
+    username: str = ""
+    password: str = ""
+    certificate: Content = Content()
+    key: Content = Content()
+    plugin: ExecPlugin | None = None
+    """Used if there is nothing else."""
+    expires: float | None = None
+    """When the token does, in seconds since 1970; None: that isn't known."""
+    impersonation: tuple[tuple[str, str], ...] = ()
+    """Headers."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientConfig:
+    """What a context of some kubeconfigs names."""
+
+    cluster: KubeCluster
+    user: KubeUser
     namespace: str
     """Empty: none, which means ``default``."""
+    place: str
+    """The file that has the user, or else the cluster."""
+    context: str = ""
+    """Its name; empty: there is none."""
 
 
-def check_kubeconfig(path: str) -> CurrentContext:
-    """Check that a kubeconfig names a server, and return its current context.
+def server_url(text: str) -> str:
+    """Return the URL of a server as client-go completes it, without a slash at its end.
 
     Raises:
-        SourceError: It doesn't; the message contains the line in the file.
+        ValueError: It is none; the text is the problem.
     """
+    if _NO_URL.search(text):
+        raise ValueError("is not a URL")
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8")
-    except OSError as exc:
-        raise SourceError(f"cannot read kubeconfig {path}: {exc.strerror}", hint=_HINT) from exc
-    except UnicodeDecodeError as exc:
-        raise SourceError(f"cannot read kubeconfig {path}: not UTF-8", hint=_HINT) from exc
-    # A pod's own agent needs no YAML.
-    from ...model.document import parse_documents
+        parts = urlsplit(text)
+        is_whole = bool(parts.scheme and parts.netloc)
+        parts = parts if is_whole else urlsplit(f"http://{text}")
+        port = parts.port
+    except ValueError:
+        raise ValueError("is not a URL") from None
+    if not is_whole and parts.path not in ("", "/"):
+        raise ValueError("is neither a URL nor host:port")
+    if parts.scheme not in ("http", "https"):
+        raise ValueError("is not an http(s) URL")
+    if parts.username is not None:
+        raise ValueError("must not contain a user: give username and password to the user")
+    if not parts.hostname or port == 0:
+        raise ValueError("has no host, or no port")
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
 
+
+def read_client_config(
+    files: Sequence[KubeconfigFile],
+    *,
+    context: str = "",
+    cluster: str = "",
+    user: str = "",
+    server: str = "",
+) -> ClientConfig:
+    """Merge kubeconfigs, of which the first that has a name counts, and return what is chosen.
+
+    Args:
+        files: At least one.
+        context: Instead of ``current-context``.
+        cluster: Instead of that of the context.
+        user: Instead of that of the context.
+        server: Instead of that of the cluster, whose ``tls-server-name`` then doesn't count.
+
+    Raises:
+        SourceError: They name no server, or what they say can't be honoured; the message has the
+            file, the line and the field.
+    """
+    merged = _Merged(files)
+    name, named_by = context, None
+    if not context:
+        name, named_by = merged.current_context()
+    chosen = merged.find("contexts", name, named_by, f"--context={context}") if name else None
+    if chosen is None and not cluster and not server:
+        hint = f"give --context=NAME: {merged.names('contexts')}"
+        raise merged.missing("current-context", "is missing", hint=hint)
+    part = chosen.part("context") if chosen else None
+    cluster_name = cluster or (part.text("cluster") if part else "")
+    if part and not cluster_name and not server:
+        raise part.wrong("cluster", "is missing", hint="or give --cluster=NAME")
+    asked_by = (part, "cluster") if part else None
+    found = _Part(files[0], "", {})
+    if cluster_name:
+        found = merged.find("clusters", cluster_name, asked_by, f"--cluster={cluster}")
+    user_name = user or (part.text("user") if part else "")
+    # As client-go: a user that a context names, and that doesn't exist, has no credentials.
+    owner = merged.users.get(user_name)
+    if user and owner is None:
+        raise merged.missing("users", f"--user={user} is not among them: {merged.names('users')}")
+    reached = _read_cluster(found.part("cluster"), server)
+    return ClientConfig(
+        reached,
+        _read_user(owner.part("user"), is_tls=reached.is_tls) if owner else KubeUser(),
+        part.text("namespace") if part else "",
+        (owner or found).file.place,
+        name,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A mapping in a file."""
+
+    file: KubeconfigFile
+    path: str
+    value: Mapping[str, Any]
+
+    def part(self, key: str) -> _Part:
+        """Return a mapping in it; empty if it is missing."""
+        value = self.value.get(key)
+        if not isinstance(value, dict | None):
+            raise self.wrong(key, "is not a mapping")
+        return _Part(self.file, f"{self.path}.{key}" if self.path else key, value or {})
+
+    def text(self, key: str) -> str:
+        """Return a text; empty if it is missing."""
+        return self._text(key, self.value.get(key))
+
+    def header(self, key: str) -> str:
+        """Return a text that can be a header's value."""
+        text = self.text(key).strip()
+        self._check_header(key, text)
+        return text
+
+    def texts(self, key: str, *, are_headers: bool = False) -> tuple[str, ...]:
+        """Return a list of texts; empty if it is missing."""
+        value = self.value.get(key)
+        if not isinstance(value, list | None):
+            raise self.wrong(key, "is not a list")
+        texts = tuple(self._text(f"{key}[{i}]", item) for i, item in enumerate(value or ()))
+        for i, text in enumerate(texts if are_headers else ()):
+            self._check_header(f"{key}[{i}]", text)
+        return texts
+
+    def flag(self, key: str) -> bool:
+        """Return a boolean; false if it is missing."""
+        value = self.value.get(key)
+        if not isinstance(value, bool | None):
+            raise self.wrong(key, "is neither true nor false")
+        return bool(value)
+
+    def content(self, key: str) -> Content:
+        """Return the content of ``key-data``, or else the file of ``key``."""
+        data = self.text(f"{key}-data").replace("\n", "").replace("\r", "")
+        if not data:
+            return Content(path=self.file_path(key))
+        try:
+            return Content(base64.b64decode(data, validate=True))
+        except ValueError:
+            raise self.wrong(f"{key}-data", "is not base64") from None
+
+    def file_path(self, key: str) -> str:
+        """Return a path, from the file's folder; empty if it is missing."""
+        text = self.text(key)
+        if "\0" in text:
+            raise self.wrong(key, "is not a path")
+        return str(self.file.folder / text) if text else ""
+
+    def wrong(self, key: str, problem: str, *, hint: str = "") -> SourceError:
+        """Return the error about one of its fields."""
+        text = " ".join(f"{self.place_of(key)}: {problem}".split())
+        return SourceError(f"cannot use kubeconfig {text}", hint=hint)
+
+    def place_of(self, key: str) -> str:
+        """Return the file, the line and the path of a field; of none: of this mapping."""
+        path = ".".join(filter(None, (self.path, key)))
+        document = self.file.document
+        place = f"{self.file.place}:{document.line_of(path)}" if document else self.file.place
+        return f"{place}: {path}" if path else place
+
+    def _text(self, key: str, value: Any) -> str:
+        if not isinstance(value, str | None):
+            raise self.wrong(key, "is not text", hint="quote it")
+        return value or ""
+
+    def _check_header(self, key: str, text: str) -> None:
+        if _NO_HEADER.search(text):
+            raise self.wrong(key, "contains a line break or another control character")
+
+
+class _Merged:
+    """The entries of all files, by name."""
+
+    def __init__(self, files: Sequence[KubeconfigFile]) -> None:
+        self._files = files
+        self._tops = [_top(file) for file in files if file.document is not None]
+        self._found: dict[str, dict[str, _Part]] = {name: {} for name in _LISTS}
+        for top in self._tops:
+            for list_, entries in self._found.items():
+                for name, entry in _named(top, list_).items():
+                    entries.setdefault(name, entry)
+
+    @property
+    def users(self) -> Mapping[str, _Part]:
+        return self._found["users"]
+
+    def names(self, list_: str) -> str:
+        """Return what may be chosen, for a hint."""
+        known = ", ".join(map(_shown, self._found[list_]))
+        return f"there are {known}" if known else "there are none"
+
+    def current_context(self) -> tuple[str, tuple[_Part, str] | None]:
+        """Return the first, and where it is."""
+        for top in self._tops:
+            if name := top.text("current-context"):
+                return name, (top, "current-context")
+        return "", None
+
+    def find(self, list_: str, name: str, named_by: tuple[_Part, str] | None, flag: str) -> _Part:
+        """Return the entry of a name; the other arguments say who asked for it."""
+        if (found := self._found[list_].get(name)) is not None:
+            return found
+        if named_by is None or flag.partition("=")[2]:
+            raise self.missing(list_, f"{flag} is not among them: {self.names(list_)}")
+        entry, key = named_by
+        raise entry.wrong(key, f"{_shown(name)} is not among {list_}: {self.names(list_)}")
+
+    def missing(self, key: str, problem: str, *, hint: str = "") -> SourceError:
+        """Return the error about something that no file has."""
+        if len(self._tops) == 1:
+            return self._tops[0].wrong(key, problem, hint=hint)
+        places = ", ".join(file.place for file in self._files)
+        return SourceError(f"cannot use kubeconfig {places}: {key}: {problem}", hint=hint)
+
+
+def _top(file: KubeconfigFile) -> _Part:
+    value = file.document.value if file.document else {}
+    entry = _Part(file, "", value if isinstance(value, dict) else {})
+    if not isinstance(value, dict):
+        raise entry.wrong("", "it is not a mapping")
+    for key, wanted in (("kind", "Config"), ("apiVersion", "v1")):
+        if (text := entry.text(key)) not in ("", wanted):
+            raise entry.wrong(key, f"{_shown(text)} is not {wanted}")
+    return entry
+
+
+def _named(top: _Part, list_: str) -> dict[str, _Part]:
+    items = top.value.get(list_)
+    if not isinstance(items, list | None):
+        raise top.wrong(list_, "is not a list")
+    entries: dict[str, _Part] = {}
+    for i, item in enumerate(items or ()):
+        path = f"{list_}[{i}]"
+        if not isinstance(item, dict | None):
+            raise top.wrong(path, "is not a mapping")
+        entry = _Part(top.file, path, item or {})
+        name = entry.text("name")
+        if name in entries:
+            raise entry.wrong("name", f"{_shown(name)} is given twice")
+        entries[name] = entry
+    return entries
+
+
+def _read_cluster(entry: _Part, instead: str) -> KubeCluster:
+    written = instead or entry.text("server")
+    if not written:
+        raise entry.wrong("server", "is missing")
     try:
-        documents = parse_documents(text, place=path)
-    except InputError as exc:
-        raise SourceError(f"cannot use kubeconfig {exc.message}", hint=exc.hint or _HINT) from exc
-    if len(documents) != 1:
-        raise SourceError(
-            f"cannot use kubeconfig {path}: it has {len(documents)} documents instead of one",
-            hint=_HINT,
+        server = server_url(written)
+    except ValueError as exc:
+        raise entry.wrong("server", f"{_shown(_without_user(written))} {exc}") from None
+    authority, is_insecure = entry.content("certificate-authority"), entry.flag(_INSECURE)
+    if authority and is_insecure and server.startswith("https:"):
+        hint = "remove one of them"
+        raise entry.wrong(_INSECURE, "is given together with a certificate authority", hint=hint)
+    name = "proxy-url"
+    return KubeCluster(
+        server,
+        written,
+        authority,
+        "" if instead else entry.text("tls-server-name"),
+        is_insecure,
+        entry.text(name),
+        entry.place_of(name),
+        entry.flag("disable-compression"),
+        next(_exec_extensions(entry), None),
+    )
+
+
+_INSECURE = "insecure-skip-tls-verify"
+
+
+def _without_user(url: str) -> str:
+    return re.sub(r"//[^/@]*@", "//…@", url)
+
+
+def _exec_extensions(entry: _Part) -> Iterator[Any]:
+    items = entry.value.get("extensions")
+    for item in items if isinstance(items, list) else ():
+        if isinstance(item, dict) and item.get("name") == _EXTENSION:
+            yield item.get("extension")
+
+
+def _read_user(entry: _Part, *, is_tls: bool) -> KubeUser:
+    for key in entry.value:
+        if key not in _USER_FIELDS:
+            hint = "remove it, if requests should be made without it"
+            raise entry.wrong(
+                key, "is not known, and may change as whom requests are made", hint=hint
+            )
+    impersonation = tuple(_impersonation(entry))
+    plugin = _read_plugin(entry.part("exec")) if entry.value.get("exec") is not None else None
+    username, token = entry.text("username"), entry.header("token")
+    token_file = entry.file_path("tokenFile")
+    if username and (token or token_file):
+        raise entry.wrong("username", "is given together with a token", hint="remove one of them")
+    certificate = entry.content("client-certificate")
+    private_key = entry.content("client-key")
+    if certificate and not private_key:
+        raise entry.wrong("client-key", "is missing, and there is a client-certificate")
+    if not is_tls:
+        return KubeUser(impersonation=impersonation)
+    expires = None
+    if entry.value.get("auth-provider") is not None:
+        provided, until = _of_provider(entry.part("auth-provider"), has_plugin=plugin is not None)
+        if not (token or token_file or username):
+            token, expires = provided, until
+    has_other = token or token_file or username or certificate
+    return KubeUser(
+        token,
+        token_file,
+        username,
+        entry.text("password"),
+        certificate,
+        private_key if certificate else Content(),
+        None if has_other else plugin,
+        expires,
+        impersonation,
+    )
+
+
+def _impersonation(entry: _Part) -> Iterator[tuple[str, str]]:
+    user, uid = entry.header("as"), entry.header("as-uid")
+    groups = entry.texts("as-groups", are_headers=True)
+    extra = entry.part("as-user-extra")
+    others = {"as-uid": uid, "as-groups": groups, "as-user-extra": extra.value}
+    if not user:
+        if given := next((key for key, value in others.items() if value), ""):
+            raise entry.wrong(given, "is given without as", hint="as names the user")
+        return
+    yield "Impersonate-User", user
+    if uid:
+        yield "Impersonate-Uid", uid
+    for group in groups:
+        yield "Impersonate-Group", group
+    for key in extra.value:
+        for text in extra.texts(key, are_headers=True):
+            yield f"Impersonate-Extra-{quote(key, safe=_OF_NAMES)}", text
+
+
+def _read_plugin(entry: _Part) -> ExecPlugin:
+    command, version, mode = (entry.text(k) for k in ("command", "apiVersion", "interactiveMode"))
+    for key, text in (("command", command), ("apiVersion", version)):
+        if not text:
+            raise entry.wrong(key, "is missing")
+    if version not in API_VERSIONS:
+        raise entry.wrong(
+            "apiVersion", f"{_shown(version)} is not one of {', '.join(API_VERSIONS)}"
         )
-    return _check_server(documents[0])
+    if not mode:
+        if version == API_VERSIONS[0]:
+            raise entry.wrong("interactiveMode", f"is missing: one of {', '.join(MODES)}")
+        mode = "IfAvailable"
+    if mode not in MODES:
+        raise entry.wrong("interactiveMode", f"{_shown(mode)} is not one of {', '.join(MODES)}")
+    is_path = PurePath(command).name != command
+    return ExecPlugin(
+        entry.file_path("command") if is_path else command,
+        version,
+        _without_nul(entry, "args", entry.texts("args")),
+        tuple(_variables(entry)),
+        "".join(filter(str.isprintable, " ".join(entry.text("installHint").split()))),
+        mode,
+        entry.flag("provideClusterInfo"),
+    )
 
 
-def _check_server(document: Document) -> CurrentContext:
-    config = document.value
-    if not isinstance(config, dict):
-        raise _wrong(document, "", "it is not a mapping")
-    name = config.get("current-context")
-    if not name:
-        raise _wrong(document, "current-context", "is missing")
-    context, path = _named(document, "contexts", name, "current-context")
-    user, namespace = (_part(context, "context").get(key) for key in ("user", "namespace"))
-    if user:
-        _named(document, "users", user, f"{path}.context.user")
-    cluster_name = _part(context, "context").get("cluster")
-    if not cluster_name:
-        raise _wrong(document, f"{path}.context.cluster", "is missing")
-    cluster, path = _named(document, "clusters", cluster_name, f"{path}.context.cluster")
-    server = _part(cluster, "cluster").get("server")
-    if not server:
-        raise _wrong(document, f"{path}.cluster.server", "is missing")
-    if not isinstance(server, str) or not server.startswith(("https://", "http://")):
-        raise _wrong(document, f"{path}.cluster.server", f"{server!r} is not an http(s) URL")
-    return CurrentContext(_part(cluster, "cluster"), str(namespace or ""))
+def _variables(entry: _Part) -> Iterator[tuple[str, str]]:
+    items = entry.value.get("env")
+    if not isinstance(items, list | None):
+        raise entry.wrong("env", "is not a list")
+    for i, item in enumerate(items or ()):
+        here = _Part(entry.file, f"{entry.path}.env[{i}]", item if isinstance(item, dict) else {})
+        name, value = _without_nul(here, "value", (here.text("name"), here.text("value")))
+        if not name or "=" in name:
+            raise here.wrong("name", "is missing" if not name else "must not contain =")
+        yield name, value
 
 
-def _named(document: Document, list_: str, name: Any, named_by: str) -> tuple[Any, str]:
-    """Return the item of a list that has a name, and its path."""
-    items = document.value.get(list_)
-    for i, item in enumerate(items if isinstance(items, list) else ()):
-        if isinstance(item, dict) and item.get("name") == name:
-            return item, f"{list_}[{i}]"
-    raise _wrong(document, named_by, f"{name!r} is not among {list_}")
+def _without_nul(entry: _Part, key: str, texts: tuple[str, ...]) -> tuple[str, ...]:
+    if any("\0" in text for text in texts):
+        raise entry.wrong(key, "contains a NUL")
+    return texts
 
 
-def _part(item: Any, name: str) -> dict[str, Any]:
-    value = item.get(name)
-    return value if isinstance(value, dict) else {}
+def _of_provider(entry: _Part, *, has_plugin: bool) -> tuple[str, float | None]:
+    """Return the token of a provider, and when it expires."""
+    name = entry.text("name")
+    if has_plugin:
+        raise entry.wrong("name", "is given together with exec", hint="remove one of them")
+    if name != "oidc":
+        hint = "use its exec plugin instead, as kubectl does since 1.26"
+        raise entry.wrong("name", f"{_shown(name)} is not supported", hint=hint)
+    config = entry.part("config")
+    token = config.header("id-token")
+    if not token:
+        raise config.wrong("id-token", "is missing", hint="run kubectl once, which renews it")
+    try:
+        payload = token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        expires = claims.get("exp")
+    except (IndexError, ValueError, AttributeError, RecursionError):
+        raise config.wrong("id-token", "is not a JWT") from None
+    return token, float(expires) if isinstance(expires, int | float) else None
 
 
-def _wrong(document: Document, path: str, problem: str) -> SourceError:
-    text = f"{path}: {problem}" if path else problem
-    place = f"{document.place}:{document.line_of(path)}"
-    return SourceError(f"cannot use kubeconfig {place}: {text}", hint=_HINT)
+def _shown(name: str) -> str:
+    return repr(name)

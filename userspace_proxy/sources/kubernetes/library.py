@@ -32,7 +32,7 @@ class Library(NamedTuple):
     """The used modules of kubernetes-asyncio."""
 
     kube_config: Any
-    """Reads kubeconfigs; also has the classes Configuration and ConfigException."""
+    """Has the classes Configuration and ConfigException."""
     incluster_config: Any
     """Reads the service account of a pod."""
 

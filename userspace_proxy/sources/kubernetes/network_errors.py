@@ -12,16 +12,20 @@ def describe(exc: BaseException) -> str:
 
     aiohttp wraps the system's errors, some of them twice; the innermost is the most precise.
     """
-    from aiohttp import ClientPayloadError, ServerDisconnectedError
+    from aiohttp import ClientHttpProxyError, ClientPayloadError, ServerDisconnectedError
 
     causes = _causes(exc)
     for cause in causes:
+        if isinstance(cause, ClientHttpProxyError):
+            return f"CONNECT was answered with {cause.status} {cause.message}".rstrip()
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"its certificate is not trusted: {cause.verify_message}"
         if isinstance(cause, ssl.SSLError):
             return f"TLS failed: {_tls_reason(cause)}"
         if isinstance(cause, socket.gaierror):
             return f"its name can't be resolved: {cause.strerror}"
+        if isinstance(cause, UnicodeError):
+            return "its name can't be resolved: it is none that DNS can have"
         if isinstance(cause, TimeoutError) and not cause.errno:
             return "no response in time"
         if isinstance(cause, OSError) and cause.errno:

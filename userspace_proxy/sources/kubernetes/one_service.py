@@ -21,6 +21,7 @@ from ...model.wire import FieldError, WireHead, WirePage, decode
 from .api_paths import join
 from .client import ApiClient
 from .credentials import Credentials
+from .kubeconfig_files import Kubeconfig
 from .resources import SERVICES, SLICES, Resource, ResourceCache, inside, this_node
 from .responses import Response, TransportError, invalid, rejected, unreachable
 
@@ -43,14 +44,15 @@ class OneService:
 
 @contextlib.asynccontextmanager
 async def asked_once(client: ApiClient, within_s: float) -> AsyncIterator[None]:
-    """Open a client for some seconds, and close it.
+    """Open a client, wait some seconds for the server, and close it.
 
     Raises:
         SourceError: The server doesn't respond, or credentials can't be used.
     """
     try:
+        # A plugin may ask for a password, and that isn't the server's time.
+        await client.open()
         async with asyncio.timeout(within_s):
-            await client.open()
             yield
     except TransportError as exc:
         raise SourceError(unreachable(client.url, exc).text) from exc
@@ -73,13 +75,13 @@ class OneServiceReader:
     The arguments are those of KubernetesSource.
     """
 
-    def __init__(self, *, kubeconfig: str, master: str, node_name: str) -> None:
+    def __init__(self, *, kubeconfig: str | Kubeconfig, master: str, node_name: str) -> None:
         self._client = ApiClient(Credentials(kubeconfig=kubeconfig, master=master))
         self._node_name = node_name
         self._store = Store()
 
     async def read(self, key: ServiceKey, *, with_pods: bool, within_s: float) -> OneService:
-        """Read a Service, within some seconds.
+        """Read a Service, within some seconds of the server.
 
         Raises:
             SourceError: The server doesn't respond, or doesn't permit it.

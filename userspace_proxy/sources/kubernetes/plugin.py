@@ -1,12 +1,12 @@
-"""Runs an exec credential plugin in its own process group, which ends with the plugin.
+"""Runs exec credential plugins: one run for the process, whoever asks for its credential.
 
-    users[].user.exec ──▶ process in a session of its own ──stdout──▶ ExecCredential's status
-                                     └── it ended, or ran for too long: its process group is killed
+    users[].user.exec ──▶ process ──stdout──▶ ExecCredential, until it expires or is refused
+                             └──stderr──▶ the terminal, or the log
 
-Rule 1: both outputs are read at the same time, and limited, so a plugin that writes much to stderr
-doesn't hang.
-Rule 2: a plugin runs again whenever its credential expires, so children that it leaves in its
-group would accumulate. A daemon that it starts, such as a cache, leaves the group by setsid().
+Rule 1: with a user at the terminal, a plugin has it: it may ask, and take its time. Without, it
+is in a session of its own, has a time limit, and is killed with what it has started; a daemon that
+it starts, such as a cache, leaves the group by setsid().
+Rule 2: a request that is given up doesn't end a run: a person may be typing, and others wait.
 Rule 3: an error contains only the first line of stderr, because stdout contains the token.
 
 Source: client-go's exec authenticator; Kubernetes, "client-go credential plugins".
@@ -15,18 +15,37 @@ Source: client-go's exec authenticator; Kubernetes, "client-go credential plugin
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
+import logging
 import os
+import shutil
 import signal
+import time
 from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...errors import UserspaceProxyError
+from ...errors import InputError, UserspaceProxyError
+from .kubeconfig import ExecPlugin, KubeCluster
 
+_log = logging.getLogger("userspace_proxy.sources")
+
+PLUGIN_S = 60.0
+"""Seconds for one run without a user at the terminal."""
+
+_AHEAD_S = 60.0
+_AHEAD_SHARE = 0.1
+"""A plugin runs again that long before its credential expires: the smaller one counts."""
+_APART_S = 5.0
+"""Between two runs whose credentials had already expired."""
 _OUTPUT_BYTES_MAX = 1 << 20
+_LOGGED_MAX = 1000
 _READ_BYTES = 64 * 1024
 
 
@@ -34,85 +53,221 @@ class PluginError(UserspaceProxyError):
     """A plugin returned no usable credential; the text is the cause, in one line."""
 
 
-async def run_plugin(spec: Mapping[str, Any], *, folder: Path, within_s: float) -> dict[str, Any]:
-    """Run a plugin and return the ``status`` of its ExecCredential.
+@dataclass(frozen=True, slots=True)
+class PluginCredential:
+    """What a plugin returned: a token, a certificate with its key, or both."""
+
+    token: str
+    certificate: bytes
+    key: bytes
+    obtained: float
+    """Seconds since 1970."""
+    expires: float | None
+    """As obtained; None: when the server says so."""
+
+    def is_due(self, now: float) -> bool:
+        """Return whether the plugin should run again."""
+        if self.expires is None:
+            return False
+        ahead = max(0.0, min(_AHEAD_S, (self.expires - self.obtained) * _AHEAD_SHARE))
+        return now >= max(self.expires - ahead, self.obtained + _APART_S)
+
+
+@dataclass(slots=True)
+class _SharedRun:
+    """The credential of one plugin, for all that ask in this process."""
+
+    credential: PluginCredential | None = None
+    running: asyncio.Task[PluginCredential] | None = None
+
+
+_shared: dict[str, _SharedRun] = {}
+
+
+async def plugin_credential(
+    plugin: ExecPlugin,
+    cluster: Mapping[str, Any] | None,
+    *,
+    is_attended: bool,
+    refused: PluginCredential | None = None,
+    clock: Callable[[], float] = time.time,
+) -> PluginCredential:
+    """Return the credential of a plugin, which runs only if there is none that is valid.
 
     Args:
-        spec: ``users[].user.exec`` of a kubeconfig.
-        folder: The kubeconfig's, to which a command with a slash is relative.
-        within_s: Seconds until the plugin is killed.
+        plugin: The plugin.
+        cluster: What it gets of the cluster.
+        is_attended: A user is at the terminal.
+        refused: One that the server has refused.
+        clock: Returns seconds since 1970.
 
     Raises:
         PluginError: The plugin failed, printed something else, or didn't exit in time.
-        OSError: It can't be started.
     """
-    for key in ("command", "apiVersion"):
-        if not isinstance(spec.get(key), str):
-            raise PluginError(f"exec: missing key '{key}'")
-    command = spec["command"]
-    program = command if Path(command).name == command else str(folder / command)
-    process = await asyncio.create_subprocess_exec(
-        program,
-        *map(str, spec.get("args") or ()),
-        env=_environment(spec),
-        stdin=DEVNULL,
-        stdout=PIPE,
-        stderr=PIPE,
-        start_new_session=True,
-    )
+    shared = _shared.setdefault(repr((plugin, cluster)), _SharedRun())
+    known = shared.credential
+    if known is not None and known is not refused and not known.is_due(clock()):
+        return known
+    running = shared.running
+    loop = asyncio.get_running_loop()
+    if running is None or running.done() or running.get_loop() is not loop:
+        within_s = None if is_attended else PLUGIN_S
+        running = loop.create_task(run_plugin(plugin, cluster, within_s=within_s, clock=clock))
+        shared.running = running
+        running.add_done_callback(partial(_note_end, shared))
+    return await asyncio.shield(running)
+
+
+def _note_end(shared: _SharedRun, running: asyncio.Task[PluginCredential]) -> None:
+    # All that waited for it may have been cancelled.
+    if not running.cancelled() and running.exception() is None:
+        shared.credential = running.result()
+
+
+def cluster_info(cluster: KubeCluster) -> dict[str, Any]:
+    """Return what a plugin gets of a cluster, as kubectl sends it.
+
+    Raises:
+        OSError: The certificate authority can't be read.
+    """
+    authority = cluster.authority
+    data = authority.data or (Path(authority.path).read_bytes() if authority.path else b"")
+    fields = {
+        "server": cluster.written,
+        "tls-server-name": cluster.tls_server_name,
+        "insecure-skip-tls-verify": cluster.is_insecure,
+        "certificate-authority-data": base64.b64encode(data).decode(),
+        "proxy-url": cluster.proxy_url,
+        "disable-compression": cluster.is_uncompressed,
+    }
+    return {**{name: value for name, value in fields.items() if value}, "config": cluster.extension}
+
+
+async def run_plugin(
+    plugin: ExecPlugin,
+    cluster: Mapping[str, Any] | None,
+    *,
+    within_s: float | None,
+    clock: Callable[[], float] = time.time,
+) -> PluginCredential:
+    """Run a plugin and return its credential.
+
+    Args:
+        plugin: The plugin.
+        cluster: What it gets of the cluster.
+        within_s: Seconds until it is killed; None: a user is at the terminal, and there is no
+            limit.
+        clock: Returns seconds since 1970.
+
+    Raises:
+        PluginError: The plugin can't be started, failed, printed something else, or didn't exit in
+            time.
+    """
+    shown = Path(plugin.command).name
+    is_attended = within_s is None
+    is_interactive = is_attended and plugin.mode != "Never" and os.isatty(0)
+    if plugin.mode == "Always" and not is_interactive:
+        raise PluginError(f"exec: {shown} needs a terminal (interactiveMode is Always)")
+    environment = _environment(plugin, cluster, is_interactive=is_interactive)
+    # As client-go: in this program's PATH, not in that of the plugin.
+    program = shutil.which(plugin.command) or plugin.command
+    try:
+        process = await asyncio.create_subprocess_exec(
+            program,
+            *plugin.args,
+            env=environment,
+            stdin=None if is_interactive else DEVNULL,
+            stdout=PIPE,
+            stderr=None if is_attended else PIPE,
+            start_new_session=not is_attended,
+        )
+    except OSError as exc:
+        problem = f"exec: {plugin.command} can't be started: {exc.strerror}"
+        raise PluginError(problem, hint=plugin.install_hint) from exc
     try:
         async with asyncio.timeout(within_s):
             stdout, stderr = await asyncio.gather(_read(process.stdout), _read(process.stderr))
             code = await process.wait()
     except TimeoutError as exc:
-        raise PluginError(f"exec: {command} did not exit within {within_s:g} s") from exc
+        raise PluginError(f"exec: {shown} did not exit within {within_s:g} s") from exc
     finally:
         # Its children may run on and keep the pipes open. Those of another user can't be killed.
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            _kill(process)
+            _kill(process, with_group=not is_attended)
         await process.wait()
+    _log_stderr(shown, stderr)
     if code != 0:
         first = stderr.decode(errors="replace").strip().partition("\n")[0]
-        raise PluginError(f"exec: {command} ended with {code}" + (f": {first}" if first else ""))
-    return _status(stdout, spec["apiVersion"], command)
+        raise PluginError(f"exec: {shown} ended with {code}" + (f": {first}" if first else ""))
+    return _credential(stdout, plugin.api_version, shown, clock())
 
 
-def _kill(process: asyncio.subprocess.Process) -> None:
-    if hasattr(os, "killpg"):
+def _log_stderr(shown: str, stderr: bytes) -> None:
+    if text := " ".join(stderr.decode(errors="replace").split()):
+        fields = {"plugin": shown, "text": text[:_LOGGED_MAX]}
+        _log.info("credential plugin wrote to stderr", extra=fields)
+
+
+def _kill(process: asyncio.subprocess.Process, *, with_group: bool) -> None:
+    if with_group and hasattr(os, "killpg"):
         os.killpg(process.pid, signal.SIGKILL)
-    else:
+    elif process.returncode is None:
         # Windows has no process groups, so children of the plugin remain.
         process.kill()
 
 
-def _environment(spec: Mapping[str, Any]) -> dict[str, str]:
-    info = {
-        "apiVersion": spec["apiVersion"],
-        "kind": "ExecCredential",
-        "spec": {"interactive": False},
-    }
-    more = {str(item["name"]): str(item["value"]) for item in spec.get("env") or ()}
-    return {**os.environ, **more, "KUBERNETES_EXEC_INFO": json.dumps(info)}
+def _environment(
+    plugin: ExecPlugin, cluster: Mapping[str, Any] | None, *, is_interactive: bool
+) -> dict[str, str]:
+    spec = {**({} if cluster is None else {"cluster": cluster}), "interactive": is_interactive}
+    info = {"kind": "ExecCredential", "apiVersion": plugin.api_version, "spec": spec}
+    return {**os.environ, **dict(plugin.env), "KUBERNETES_EXEC_INFO": json.dumps(info)}
 
 
 async def _read(stream: asyncio.StreamReader | None) -> bytes:
     """Read to the end; return at most _OUTPUT_BYTES_MAX."""
-    assert stream is not None
     kept = bytearray()
-    while data := await stream.read(_READ_BYTES):
+    while stream is not None and (data := await stream.read(_READ_BYTES)):
         kept += data[: _OUTPUT_BYTES_MAX - len(kept)]
     return bytes(kept)
 
 
-def _status(stdout: bytes, api_version: str, command: str) -> dict[str, Any]:
+def _credential(stdout: bytes, api_version: str, shown: str, now: float) -> PluginCredential:
+    from ...model.lenient import decode, parse_first
+
     try:
-        credential = json.loads(stdout)
-    except ValueError:
-        # Without the decoder's message, which may quote a token.
-        raise PluginError(f"exec: {command} did not print an ExecCredential as JSON") from None
-    status = credential.get("status") if isinstance(credential, dict) else None
+        document = parse_first(decode(stdout, place=shown), place=shown)
+    except InputError:
+        # Without the reason, which may quote a token.
+        raise PluginError(
+            f"exec: {shown} did not print an ExecCredential as JSON or YAML"
+        ) from None
+    value = document.value if document and isinstance(document.value, dict) else {}
+    status = value.get("status")
     if not isinstance(status, dict):
-        raise PluginError(f"exec: {command} printed no ExecCredential with a status")
-    if credential.get("apiVersion") != api_version:
-        raise PluginError(f"exec: {command} printed another apiVersion than {api_version}")
-    return status
+        raise PluginError(f"exec: {shown} printed no ExecCredential with a status")
+    if value.get("apiVersion") != api_version:
+        raise PluginError(f"exec: {shown} printed another apiVersion than {api_version}")
+    names = ("token", "clientCertificateData", "clientKeyData", "expirationTimestamp")
+    texts = [status.get(name) or "" for name in names]
+    if not all(isinstance(text, str) for text in texts):
+        raise PluginError(f"exec: {shown} printed a status with a field that is not text")
+    token, certificate, key, expires = texts
+    token = token.strip()
+    if not token.isprintable():
+        raise PluginError(f"exec: {shown} printed a token with a line break in it")
+    if bool(certificate) != bool(key):
+        raise PluginError(f"exec: {shown} printed only one of certificate and key")
+    if not token and not certificate:
+        raise PluginError(f"exec: {shown} printed neither a token nor a certificate and key")
+    return PluginCredential(
+        token, certificate.encode(), key.encode(), now, _moment(expires, shown) if expires else None
+    )
+
+
+def _moment(text: str, shown: str) -> float:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise PluginError(f"exec: {shown} printed an expirationTimestamp that is no time") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

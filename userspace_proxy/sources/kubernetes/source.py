@@ -21,6 +21,7 @@ from ...model import Workload
 from ..base import Agree, Happening, Pause, Publish, Rest, Source, SourceStatus, pause
 from .client import ApiClient
 from .credentials import SERVICE_ACCOUNT, Credentials
+from .kubeconfig_files import Kubeconfig
 from .leases import KubernetesLeases
 from .node_addresses import NodeAddressLister
 from .recorder import Recorder
@@ -40,7 +41,7 @@ class KubernetesSource(Source):
     If the Node doesn't exist, snapshots have none.
 
     Args:
-        kubeconfig: A kubeconfig file; empty: none.
+        kubeconfig: A kubeconfig file, or which ones; empty: none.
         master: The server's URL, instead of the kubeconfig's. Both empty: the server of this pod,
             with its service account.
         node_name: This node's name; empty: no Node is watched.
@@ -57,7 +58,7 @@ class KubernetesSource(Source):
     def __init__(
         self,
         *,
-        kubeconfig: str = "",
+        kubeconfig: str | Kubeconfig = "",
         master: str = "",
         node_name: str = "",
         with_headless: bool = False,

@@ -9,7 +9,7 @@ import re
 import socket
 import ssl
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -48,14 +48,27 @@ def kubeconfig(folder: Path, cluster: dict[str, object], user: dict[str, object]
 
 
 @asynccontextmanager
-async def answering(tls: ssl.SSLContext | None = None) -> AsyncIterator[tuple[int, list[str]]]:
-    """Answer each connection with an empty object; yield the port and the request lines."""
+async def answering(
+    tls: ssl.SSLContext | None = None,
+    heads: list[str] | None = None,
+    code_of: Callable[[str], str] = lambda _: "200 OK",
+) -> AsyncIterator[tuple[int, list[str]]]:
+    """Answer each connection with an empty object; yield the port and the request lines.
+
+    Args:
+        tls: For https.
+        heads: Gets the requests without their bodies.
+        code_of: Returns the status for such a request.
+    """
     lines: list[str] = []
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        request = await reader.readuntil(b"\r\n\r\n")
-        lines.append(request.partition(b"\r\n")[0].decode())
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+        request = (await reader.readuntil(b"\r\n\r\n")).decode()
+        lines.append(request.partition("\r\n")[0])
+        if heads is not None:
+            heads.append(request)
+        status = f"HTTP/1.1 {code_of(request)}\r\n".encode()
+        writer.write(status + b"Content-Length: 2\r\nConnection: close\r\n\r\n{}")
         writer.close()
 
     async with await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls) as server:
@@ -178,17 +191,87 @@ async def test_no_response_is_a_transport_error(monkeypatch):
         await client.close()
 
 
-async def test_after_a_refusal_the_token_is_read_again(api, tmp_path):
-    api.token = "second"
+@asynccontextmanager
+async def client_of(
+    folder: Path, cluster: dict[str, object], user: dict[str, object], **options: Any
+) -> AsyncIterator[ApiClient]:
+    client = ApiClient(Credentials(kubeconfig=kubeconfig(folder, cluster, user)), **options)
+    await client.open()
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def test_after_a_refusal_the_token_is_read_again(plain_tls, tmp_path):
     token = tmp_path / "token"
     token.write_text("first")
-    path = kubeconfig(tmp_path, {"server": api.url}, {"tokenFile": str(token)})
-    client = ApiClient(Credentials(kubeconfig=path), clock=lambda: 0.0)
-    await client.open()
-    token.write_text("second")
-    assert (await client.get(SERVICES, {})).code == 401
-    assert (await client.get(SERVICES, {})).code == 200
-    await client.close()
+
+    def code_of(request: str) -> str:
+        return "200 OK" if "Bearer second" in request else "401 Unauthorized"
+
+    async with answering(plain_tls, code_of=code_of) as (port, _):
+        cluster = {"server": f"https://127.0.0.1:{port}", **TRUSTED}
+        user: dict[str, object] = {"tokenFile": str(token)}
+        async with client_of(tmp_path, cluster, user, clock=lambda: 0.0) as client:
+            token.write_text("second")
+            assert (await client.get(SERVICES, {})).code == 401
+            assert (await client.get(SERVICES, {})).code == 200
+
+
+async def test_impersonation_is_sent_with_requests_and_websockets(plain_tls, tmp_path):
+    user: dict[str, object] = {
+        "token": "t",
+        "as": "jane",
+        "as-uid": "5",
+        "as-groups": ["a", "b"],
+        "as-user-extra": {"x/y": ["ü", "z"]},
+    }
+    heads: list[str] = []
+    async with answering(plain_tls, heads) as (port, _):
+        cluster = {"server": f"https://127.0.0.1:{port}", **TRUSTED}
+        async with client_of(tmp_path, cluster, user) as client:
+            await client.get(SERVICES, {})
+            await client.send("PUT", SERVICES, {}, content_type="application/json")
+            async with client.stream(SERVICES, WATCH):
+                pass
+            await client.websocket(SERVICES, {}, "a")
+    assert len(heads) == 5
+    for head in heads:
+        sent = [line for line in head.split("\r\n") if line.startswith(("Imp", "Auth"))]
+        assert sent == [
+            "Authorization: Bearer t",
+            "Impersonate-User: jane",
+            "Impersonate-Uid: 5",
+            "Impersonate-Group: a",
+            "Impersonate-Group: b",
+            "Impersonate-Extra-x%2Fy: ü",
+            "Impersonate-Extra-x%2Fy: z",
+        ]
+
+
+@pytest.mark.parametrize(("wants", "sent"), [(False, "gzip, deflate"), (True, "identity")])
+async def test_responses_may_be_compressed_unless_the_kubeconfig_disables_it(tmp_path, wants, sent):
+    heads: list[str] = []
+    async with answering(heads=heads) as (port, _):
+        cluster = {"server": f"http://127.0.0.1:{port}", "disable-compression": wants}
+        async with client_of(tmp_path, cluster, {}) as client:
+            await client.get(SERVICES, {})
+    assert f"Accept-Encoding: {sent}" in heads[0]
+
+
+async def test_passwords_of_netrc_are_not_sent(tmp_path, monkeypatch):
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password secret\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    heads: list[str] = []
+    async with answering(heads=heads) as (port, _):
+        client = ApiClient(Credentials(master=f"http://127.0.0.1:{port}"))
+        await client.open()
+        await client.get(SERVICES, {})
+        await client.close()
+    assert "Authorization" not in heads[0]
 
 
 async def test_an_invalid_certificate_is_an_error(tmp_path, monkeypatch):
@@ -235,6 +318,13 @@ def server_tls(tmp_path):
     context.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")
     context.verify_mode = ssl.CERT_REQUIRED
     return context
+
+
+@pytest.fixture
+def plain_tls(server_tls):
+    """TLS of a server that wants no client certificate."""
+    server_tls.verify_mode = ssl.CERT_NONE
+    return server_tls
 
 
 @pytest.mark.parametrize(
@@ -297,6 +387,56 @@ async def test_requests_go_through_the_proxy_of_the_kubeconfig(tmp_path):
         assert (await client.get("/version", {"a": "b c"})).body == b"{}"
         await client.close()
     assert lines == ["GET http://10.0.0.1:8080/version?a=b+c HTTP/1.1"]
+
+
+async def test_a_proxy_that_refuses_is_named_without_its_password(tmp_path):
+    heads: list[str] = []
+    async with answering(heads=heads, code_of=lambda _: "407 Password Required") as (port, _):
+        cluster: dict[str, object] = {
+            "server": "https://api.test:6443",
+            "proxy-url": f"http://me:s%40cret@127.0.0.1:{port}",
+        }
+        async with client_of(tmp_path, cluster, {"token": "t"}) as client:
+            with pytest.raises(TransportError) as caught:
+                await client.get("/version", {})
+    assert str(caught.value) == (
+        "CONNECT was answered with 407 Password Required "
+        f"(through the proxy http://127.0.0.1:{port} of {tmp_path}/kubeconfig:3: "
+        "clusters[0].cluster.proxy-url)"
+    )
+    (head,) = heads
+    assert head.startswith("CONNECT api.test:6443 HTTP/1.1\r\n")
+    assert f"Proxy-Authorization: Basic {base64.b64encode(b'me:s@cret').decode()}" in head
+    assert "Bearer" not in head
+
+
+async def test_the_environments_proxy_is_used_and_named_with_its_variable(tmp_path, monkeypatch):
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        gone = server.getsockname()[1]
+    monkeypatch.setenv("https_proxy", f"127.0.0.1:{gone}")
+    monkeypatch.setenv("NO_PROXY", "example.internal")
+    async with client_of(tmp_path, {"server": "https://api.test:6443"}, {}) as client:
+        for request in (client.get("/version", {}), client.websocket("/version", {}, "a")):
+            with pytest.raises(TransportError) as caught:
+                await request
+            assert str(caught.value) == (
+                f"Connection refused (through the proxy http://127.0.0.1:{gone} of https_proxy)"
+            )
+
+
+async def test_another_proxy_in_the_file_is_used_soon(tmp_path):
+    now = 0.0
+    async with answering() as (first, before), answering() as (second, after):
+        cluster: dict[str, object] = {
+            "server": "http://10.0.0.1:8080",
+            "proxy-url": f"http://127.0.0.1:{first}",
+        }
+        async with client_of(tmp_path, cluster, {}, clock=lambda: now) as client:
+            await client.get("/version", {})
+            kubeconfig(tmp_path, {**cluster, "proxy-url": f"http://127.0.0.1:{second}/"}, {})
+            now = 60.0
+            await client.get("/version", {})
+    assert len(before) == len(after) == 1
 
 
 @pytest.mark.parametrize("start", ["", "/k8s/clusters/c%2Fa", "/k8s/ä/"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from textwrap import dedent
@@ -13,7 +14,8 @@ from userspace_proxy.errors import SourceError
 from userspace_proxy.sources.kubernetes.credentials import REFRESH_S, Credentials
 from userspace_proxy.sources.kubernetes.responses import TransportError
 
-URL = "http://10.0.0.1:8080"
+URL = "https://10.0.0.1:6443"
+VERSION = "client.authentication.k8s.io/v1beta1"
 
 
 def kubeconfig(folder: Path, user: str, server: str = URL, cluster: str = "") -> str:
@@ -53,9 +55,9 @@ async def test_a_kubeconfig_gives_server_and_token(tmp_path):
 
 async def test_master_wins_over_the_server_of_the_kubeconfig(tmp_path):
     path = kubeconfig(tmp_path, "{token: secret}")
-    credentials = Credentials(kubeconfig=path, master="http://10.0.0.2:8080/")
+    credentials = Credentials(kubeconfig=path, master="https://10.0.0.2:8080/")
     await credentials.load(now=0)
-    assert credentials.location == "http://10.0.0.2:8080"
+    assert credentials.location == "https://10.0.0.2:8080"
     assert await shown_by(credentials) == "Bearer secret"
 
 
@@ -66,8 +68,14 @@ async def test_master_alone_sends_no_credentials():
 
 
 async def test_a_master_that_is_no_url_is_an_error():
-    with pytest.raises(SourceError, match=r"cannot use --master 10\.0\.0\.1: it is not an http"):
-        await Credentials(master="10.0.0.1").load(now=0)
+    with pytest.raises(SourceError, match=r"cannot use --master ftp://a: it is not an http"):
+        await Credentials(master="ftp://a").load(now=0)
+
+
+async def test_a_master_without_a_scheme_is_completed():
+    credentials = Credentials(master="10.0.0.1:8080")
+    await credentials.load(now=0)
+    assert credentials.location == "http://10.0.0.1:8080"
 
 
 async def test_a_pod_uses_its_service_account(account):
@@ -113,9 +121,9 @@ async def test_a_token_file_is_read_again_each_minute_and_after_a_refusal(tmp_pa
 async def test_a_kubeconfig_that_is_written_anew_is_read_again(tmp_path):
     credentials = Credentials(kubeconfig=kubeconfig(tmp_path, "{token: first}"))
     await credentials.load(now=0)
-    kubeconfig(tmp_path, "{token: the second}", server="http://10.0.0.2")
+    kubeconfig(tmp_path, "{token: the second}", server="https://10.0.0.2")
     await credentials.refresh(now=REFRESH_S)
-    assert credentials.location == "http://10.0.0.2"
+    assert credentials.location == "https://10.0.0.2"
     assert await shown_by(credentials) == "Bearer the second"
 
 
@@ -129,45 +137,196 @@ async def test_credentials_that_cannot_be_refreshed_are_an_error_and_the_old_one
 
 
 @pytest.mark.parametrize(
-    ("user", "words"),
+    ("user", "cluster", "words"),
     [
-        pytest.param("null", "Expected key user in", id="no-user"),
-        pytest.param("{tokenFile: /nowhere/token}", "/nowhere/token: No such file", id="no-token"),
-        pytest.param("{exec: {command: x}}", "missing key 'apiVersion'", id="bad-plugin"),
+        pytest.param("{tokenFile: /no/token}", "", "/no/token: No such file", id="no-token"),
+        pytest.param("{tokenFile: kubeconfig}", "", "it contains no token", id="no-text"),
+        pytest.param("{}", ", certificate-authority: /no/ca", "/no/ca: No such file", id="no-ca"),
+        pytest.param(
+            "{client-certificate: /no/crt, client-key: /k}", "", "/no/crt: No such", id="no-cert"
+        ),
+        pytest.param(
+            f"{{exec: {{command: /no/plug, apiVersion: {VERSION}, installHint: brew}}}}",
+            "",
+            "exec: /no/plug can't be started: No such file or directory",
+            id="no-plugin",
+        ),
+        pytest.param(
+            f"{{exec: {{command: x, apiVersion: {VERSION}, provideClusterInfo: true}}}}",
+            ", certificate-authority: /no/ca",
+            "/no/ca: No such file",
+            id="no-ca-for-the-plugin",
+        ),
     ],
 )
-async def test_what_kubernetes_asyncio_does_not_take_is_one_line(tmp_path, user, words):
-    path = kubeconfig(tmp_path, user)
+async def test_a_file_that_is_missing_is_one_line(tmp_path, user, cluster, words):
+    path = kubeconfig(tmp_path, user, cluster=cluster)
     with pytest.raises(SourceError) as caught:
         await Credentials(kubeconfig=path).load(now=0)
-    assert caught.value.message.startswith(f"cannot use {path}: ")
+    assert caught.value.message.startswith(f"cannot use kubeconfig {path}: ")
     assert words in caught.value.message
+    assert "\n" not in str(caught.value)
 
 
-# kubernetes-asyncio compares expiry with a clock that Python 3.12 deprecates.
-@pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")
-async def test_a_plugin_is_asked_once_and_again_after_a_refusal(tmp_path):
-    plugin = tmp_path / "plugin"
-    write_program(
-        plugin,
-        dedent(f"""\
-            import json, pathlib
-            runs = pathlib.Path({str(tmp_path / "runs")!r})
-            runs.write_text(runs.read_text() + "x" if runs.exists() else "x")
-            status = {{
-                "token": "token-" + str(len(runs.read_text())),
-                "expirationTimestamp": "2999-01-01T00:00:00Z",
-            }}
-            print(json.dumps({{"apiVersion": "v1", "kind": "ExecCredential", "status": status}}))
-            """),
-    )
-    user = json.dumps({"exec": {"apiVersion": "v1", "command": str(plugin)}})
-    credentials = Credentials(kubeconfig=kubeconfig(tmp_path, user))
+async def test_a_token_file_is_preferred_and_the_token_stands_in_for_it(tmp_path):
+    token = tmp_path / "token"
+    token.write_text("of the file\n")
+    credentials = Credentials(kubeconfig=kubeconfig(tmp_path, "{token: own, tokenFile: token}"))
     await credentials.load(now=0)
+    assert await shown_by(credentials) == "Bearer of the file"
+    token.unlink()
     await credentials.refresh(now=REFRESH_S)
-    assert await shown_by(credentials) == "Bearer token-1"
+    assert await shown_by(credentials) == "Bearer of the file"
+    other = Credentials(kubeconfig=str(tmp_path / "kubeconfig"))
+    await other.load(now=0)
+    assert await shown_by(other) == "Bearer own"
+
+
+async def test_a_user_and_a_password(tmp_path):
+    path = kubeconfig(tmp_path, "{username: ü, password: b}")
+    credentials = Credentials(kubeconfig=path)
+    await credentials.load(now=0)
+    assert await shown_by(credentials) == "Basic w7w6Yg=="
+
+
+async def test_http_gets_only_impersonation(tmp_path):
+    user = f"{{token: t, as: jane, exec: {{command: /no/plug, apiVersion: {VERSION}}}}}"
+    path = kubeconfig(tmp_path, user, "http://a", ", certificate-authority: /no/ca")
+    credentials = Credentials(kubeconfig=path)
+    await credentials.load(now=0)
+    assert await shown_by(credentials) is None
+    assert credentials.impersonation == (("Impersonate-User", "jane"),)
+    assert credentials.description == f"{path}: its credentials are sent only to https"
+    moved = Credentials(kubeconfig=path, master="http://b")
+    await moved.load(now=0)
+    assert await shown_by(moved) is None
+
+
+async def test_a_token_of_oidc_counts_until_it_expires(tmp_path):
+    claims = encoded(json.dumps({"exp": 1000}))
+    provider = f"{{name: oidc, config: {{id-token: a.{claims}.c}}}}"
+    now = 999.0
+    path = kubeconfig(tmp_path, f"{{auth-provider: {provider}}}")
+    credentials = Credentials(kubeconfig=path, clock=lambda: now)
+    await credentials.load(now=0)
+    assert str(await shown_by(credentials)).startswith("Bearer a.")
+    now = 1000.0
+    text = f"cannot use kubeconfig {path}: its id-token has expired (run kubectl once, which renews"
+    with pytest.raises(TransportError) as caught:
+        await credentials.header()
+    assert str(caught.value).startswith(text)
+    with pytest.raises(SourceError) as at_start:
+        await Credentials(kubeconfig=path, clock=lambda: now).load(now=0)
+    assert str(at_start.value).startswith(text)
+
+
+def encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+async def test_keys_in_a_kubeconfig_stay_in_memory(tmp_path):
+    pair = f"client-certificate-data: {encoded('crt')}, client-key-data: {encoded('key')}"
+    authority = f", certificate-authority-data: {encoded('authority')}, tls-server-name: a"
+    path = kubeconfig(tmp_path, f"{{{pair}}}", cluster=authority)
+    credentials = Credentials(kubeconfig=path)
+    await credentials.load(now=0)
+    found = credentials.configuration
+    paths = (found.ssl_ca_cert, found.cert_file, found.key_file)
+    assert [Path(file).read_text() for file in paths] == ["authority", "crt", "key"]
+    assert all(file.startswith("/proc/self/fd/") for file in paths)
+    assert (found.tls_server_name, found.verify_ssl) == ("a", True)
+    moved = Credentials(kubeconfig=path, master=f"{URL}1")
+    await moved.load(now=0)
+    assert moved.configuration.tls_server_name is None
+    for used in (credentials, moved):
+        used.close()
+        used.close()
+    assert not any(Path(file).exists() for file in paths)
+    assert list(tmp_path.iterdir()) == [Path(path)]
+
+
+async def test_what_cannot_be_read_again_leaves_the_old_files(tmp_path):
+    text = "{client-certificate-data: Y3J0, client-key-data: a2V5}"
+    credentials = Credentials(kubeconfig=kubeconfig(tmp_path, text))
+    await credentials.load(now=0)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    kubeconfig(tmp_path, "{client-certificate-data: WFhY, client-key: /no/key}")
+    with pytest.raises(TransportError, match="/no/key: No such file"):
+        await credentials.refresh(now=REFRESH_S)
+    assert Path(credentials.configuration.cert_file).read_text() == "crt"
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+@pytest.fixture
+def plugin(tmp_path):
+    """Write a plugin whose tokens are counted, and a kubeconfig for it."""
+
+    def plugin(**status: str) -> str:
+        write_program(
+            tmp_path / "plugin",
+            dedent(f"""\
+                import json, pathlib
+                runs = pathlib.Path({str(tmp_path / "runs")!r})
+                runs.write_text(runs.read_text() + "x" if runs.exists() else "x")
+                status = {{"token": f"token-{{len(runs.read_text())}}", **{status!r}}}
+                print(json.dumps({{"apiVersion": {VERSION!r}, "status": status}}))
+                """),
+        )
+        user = {"exec": {"apiVersion": VERSION, "command": "./plugin"}}
+        return kubeconfig(tmp_path, json.dumps(user))
+
+    return plugin
+
+
+async def test_a_plugin_is_asked_once_and_again_after_a_refusal(plugin):
+    path = plugin(expirationTimestamp="2999-01-01T00:00:00Z")
+    credentials, others = (Credentials(kubeconfig=path) for _ in range(2))
+    await credentials.load(now=0)
+    await others.load(now=0)
+    await credentials.refresh(now=REFRESH_S)
+    assert await shown_by(credentials) == await shown_by(others) == "Bearer token-1"
     await credentials.refresh(now=REFRESH_S + 1, is_refused=True)
     assert await shown_by(credentials) == "Bearer token-2"
+    await others.refresh(now=REFRESH_S + 1, is_refused=True)
+    assert await shown_by(others) == "Bearer token-2"
+
+
+async def test_a_plugin_that_fails_later_is_a_transport_error(plugin, tmp_path):
+    credentials = Credentials(kubeconfig=plugin())
+    await credentials.load(now=0)
+    (tmp_path / "plugin").unlink()
+    with pytest.raises(TransportError, match=r"cannot refresh .*exec: .*No such file"):
+        await credentials.refresh(now=1, is_refused=True)
+    assert await shown_by(credentials) == "Bearer token-1"
+
+
+async def test_a_plugins_certificate_stays_in_memory(plugin):
+    path = plugin(clientCertificateData="certificate", clientKeyData="key")
+    credentials = Credentials(kubeconfig=path)
+    await credentials.load(now=0)
+    found = credentials.configuration
+    assert Path(found.cert_file).read_text() == "certificate"
+    assert Path(found.key_file).read_text() == "key"
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    await credentials.refresh(now=1, is_refused=True)
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+    credentials.close()
+
+
+async def test_the_way_to_the_server_is_the_kubeconfigs_or_the_environments(tmp_path, monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.test:3128")
+    monkeypatch.setenv("NO_PROXY", "10.0.0.0/8")
+    direct = Credentials(kubeconfig=kubeconfig(tmp_path, "{}"))
+    await direct.load(now=0)
+    assert direct.proxy is None
+    monkeypatch.setenv("NO_PROXY", "")
+    await direct.load(now=0)
+    assert str(direct.proxy) == "the proxy http://proxy.test:3128 of HTTPS_PROXY"
+    path = kubeconfig(tmp_path, "{}", cluster=', proxy-url: "socks5://a.test"')
+    own = Credentials(kubeconfig=path)
+    await own.load(now=0)
+    place = f"{path}:3: clusters[0].cluster.proxy-url"
+    assert str(own.proxy) == f"the proxy socks5://a.test:1080 of {place}"
 
 
 async def test_the_certificate_of_a_pods_server_may_change(account):
@@ -206,7 +365,7 @@ def test_a_cluster_is_its_server_and_authority(tmp_path):
     (tmp_path / "ca.crt").unlink()
     gone = kubeconfig(tmp_path, "{}", cluster=", certificate-authority: ca.crt")
     assert checked(kubeconfig=gone) == URL
-    assert checked(master="http://10.0.0.2:8080/") == "http://10.0.0.2:8080"
+    assert checked(master="https://10.0.0.2:8080/") == "https://10.0.0.2:8080"
 
 
 def test_a_pods_cluster_is_its_authority(account):

@@ -90,6 +90,7 @@ async def test_no_answer_in_time():
         pytest.param(OSError(errno.ECONNRESET, "x"), "Connection reset by peer", id="errno"),
         pytest.param(OSError("two\nlines"), "two lines", id="text"),
         pytest.param(OSError(), "OSError", id="nothing"),
+        pytest.param(UnicodeError("idna"), "its name can't be resolved: it is none", id="name"),
         pytest.param(
             ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong"), "TLS failed: ", id="tls"
         ),

@@ -6,26 +6,55 @@ import asyncio
 import contextlib
 import json
 import os
-from pathlib import Path
+import pty
+import subprocess
+import sys
+from datetime import UTC, datetime
 
 import pytest
 
 from tests.shell import write_program
-from userspace_proxy.sources.kubernetes.plugin import PluginError, run_plugin
+from userspace_proxy.sources.kubernetes import plugin as module
+from userspace_proxy.sources.kubernetes.kubeconfig import Content, ExecPlugin, KubeCluster
+from userspace_proxy.sources.kubernetes.plugin import (
+    PluginCredential,
+    PluginError,
+    cluster_info,
+    plugin_credential,
+    run_plugin,
+)
 
 WITHIN_S = 20
-STATUS = {"token": "secret"}
-ANSWER = json.dumps({"apiVersion": "v1", "kind": "ExecCredential", "status": STATUS})
+VERSION = "client.authentication.k8s.io/v1"
+NOW = 1_000_000.0
+
+
+def answer_of(**status):
+    return json.dumps({"apiVersion": VERSION, "kind": "ExecCredential", "status": status})
+
+
+ANSWER = answer_of(token="secret")
+CREDENTIAL = PluginCredential("secret", b"", b"", NOW, None)
 
 
 @pytest.fixture
-def run(tmp_path):
+def write(tmp_path):
+    """Write a Python script as a plugin."""
+
+    def write(script, **more):
+        write_program(tmp_path / "plugin", script)
+        return ExecPlugin(str(tmp_path / "plugin"), VERSION, **more)
+
+    return write
+
+
+@pytest.fixture
+def run(write):
     """Run a Python script as a plugin."""
 
-    async def run(script, *, within_s=WITHIN_S, **more):
-        write_program(tmp_path / "plugin", script)
-        spec = {"apiVersion": "v1", "command": "./plugin", **more}
-        return await run_plugin(spec, folder=tmp_path, within_s=within_s)
+    async def run(script, *, within_s=WITHIN_S, cluster=None, **more):
+        plugin = write(script, **more)
+        return await run_plugin(plugin, cluster, within_s=within_s, clock=lambda: NOW)
 
     return run
 
@@ -41,26 +70,74 @@ async def ended(pid):
         os.close(descriptor)
 
 
-async def test_its_answer_is_the_status(run):
-    assert await run(f"print({ANSWER!r})") == STATUS
+async def test_its_answer_is_a_token_or_a_certificate_with_its_key_or_both(run):
+    assert await run(f"print({ANSWER!r})") == CREDENTIAL
+    pair = {"clientCertificateData": "certificate", "clientKeyData": "key"}
+    answer = answer_of(**pair, expirationTimestamp="2001-09-09T01:46:40Z")
+    credential = await run(f"print({answer!r})")
+    assert credential == PluginCredential("", b"certificate", b"key", NOW, 1e9)
+    assert (await run(f"print({answer_of(**pair, token='secret')!r})")).token == "secret"
 
 
-async def test_it_gets_arguments_environment_and_what_it_is_asked_for(run):
-    script = """
-import json, os, sys
+async def test_its_answer_may_be_yaml(run):
+    assert await run(f"print('apiVersion: {VERSION}\\nstatus:\\n  token: secret')") == CREDENTIAL
+
+
+@pytest.mark.parametrize("cluster", [None, {"server": "https://api.test", "config": {"a": 1}}])
+async def test_it_gets_arguments_environment_and_what_it_is_asked_for(run, tmp_path, cluster):
+    script = f"""
+import json, os, pathlib, sys
 said = [sys.argv[1:], os.environ["EXTRA"], json.loads(os.environ["KUBERNETES_EXEC_INFO"])]
-print(json.dumps({"apiVersion": "v1", "status": {"said": [*said, sys.stdin.read()]}}))
+pathlib.Path({str(tmp_path / "said")!r}).write_text(json.dumps([*said, sys.stdin.read()]))
+print({ANSWER!r})
 """
-    env = [{"name": "EXTRA", "value": "more"}]
-    asked = {"apiVersion": "v1", "kind": "ExecCredential", "spec": {"interactive": False}}
-    assert await run(script, args=["--cluster", 7], env=env) == {
-        "said": [["--cluster", "7"], "more", asked, ""]
+    await run(script, args=("--cluster", "7"), env=(("EXTRA", "more"),), cluster=cluster)
+    spec = {"interactive": False} | ({} if cluster is None else {"cluster": cluster})
+    asked = {"apiVersion": VERSION, "kind": "ExecCredential", "spec": spec}
+    said = json.loads((tmp_path / "said").read_text())
+    assert said == [["--cluster", "7"], "more", asked, ""]
+
+
+def test_what_a_plugin_gets_of_the_cluster_is_what_kubectl_sends(tmp_path):
+    """As in tests/cluster/test_kubeconfig.py, which asks kubectl."""
+    (tmp_path / "ca.crt").write_text("authority")
+    server = "https://api.test/"
+    assert cluster_info(KubeCluster(server[:-1], server)) == {"server": server, "config": None}
+    cluster = KubeCluster(
+        server[:-1],
+        server,
+        Content(path=str(tmp_path / "ca.crt")),
+        "name.test",
+        is_insecure=True,
+        proxy_url="http://proxy.test",
+        is_uncompressed=True,
+        extension={"a": 1},
+    )
+    assert cluster_info(cluster) == {
+        "server": server,
+        "tls-server-name": "name.test",
+        "insecure-skip-tls-verify": True,
+        "certificate-authority-data": "YXV0aG9yaXR5",
+        "proxy-url": "http://proxy.test",
+        "disable-compression": True,
+        "config": {"a": 1},
     }
+
+
+async def test_what_it_writes_to_stderr_is_logged_with_a_bound(run, caplog):
+    caplog.set_level("INFO", "userspace_proxy.sources")
+    script = f"import sys; sys.stderr.write('enter\\nABCD' + 'x' * 5000); print({ANSWER!r})"
+    assert await run(script) == CREDENTIAL
+    (record,) = caplog.records
+    assert record.message == "credential plugin wrote to stderr"
+    assert record.__dict__["plugin"] == "plugin"
+    assert record.__dict__["text"].startswith("enter ABCDxxx")
+    assert len(record.__dict__["text"]) == 1000
 
 
 async def test_one_that_writes_much_to_stderr_does_not_hang(run):
     script = f"import sys; sys.stderr.write('x' * 5_000_000); print({ANSWER!r})"
-    assert await run(script) == STATUS
+    assert await run(script) == CREDENTIAL
 
 
 async def test_one_that_hangs_is_killed_with_its_children(run, tmp_path):
@@ -70,7 +147,7 @@ child = subprocess.Popen(["sleep", "1000"])
 pathlib.Path({str(tmp_path / "pids")!r}).write_text(f"{{os.getpid()}} {{child.pid}}")
 signal.pause()
 """
-    with pytest.raises(PluginError, match=r"exec: ./plugin did not exit within 2 s"):
+    with pytest.raises(PluginError, match=r"exec: plugin did not exit within 2 s"):
         await run(script, within_s=2)
     for pid in (tmp_path / "pids").read_text().split():
         await ended(int(pid))
@@ -99,14 +176,14 @@ print({ANSWER!r})
 sys.exit({code})
 """
     with contextlib.suppress(PluginError):
-        assert await run(script) == STATUS
+        assert await run(script) == CREDENTIAL
     await ended(int((tmp_path / "pid").read_text()))
 
 
 async def test_of_an_answer_of_two_mib_the_first_one_is_kept(run):
     """It is read to the end, so that the plugin isn't held up."""
     blanks = f"import sys; print({ANSWER!r} + ' ' * 2**20 * %d)"
-    assert await run(blanks % 2) == STATUS
+    assert await run(blanks % 2) == CREDENTIAL
     with pytest.raises(PluginError):
         await run(f"print(' ' * 2**20 * 2 + {ANSWER!r})")
 
@@ -135,20 +212,33 @@ signal.pause()
     [
         pytest.param(
             "import sys; sys.exit('no ticket\\nmore')",
-            "exec: ./plugin ended with 1: no ticket",
+            "exec: plugin ended with 1: no ticket",
             id="fails",
         ),
-        pytest.param("raise SystemExit(3)", "exec: ./plugin ended with 3", id="fails-in-silence"),
+        pytest.param("raise SystemExit(3)", "exec: plugin ended with 3", id="fails-in-silence"),
         pytest.param(
-            "print('secret')",
-            "exec: ./plugin did not print an ExecCredential as JSON",
+            "print('[secret')",
+            "exec: plugin did not print an ExecCredential as JSON or YAML",
             id="no-json",
         ),
-        pytest.param("print('[]')", "exec: ./plugin printed no ExecCredential with a", id="list"),
+        pytest.param("print('[]')", "exec: plugin printed no ExecCredential with a", id="list"),
         pytest.param(
             'print(\'{"status": {}, "apiVersion": "v9"}\')',
-            "exec: ./plugin printed another apiVersion than v1",
+            "exec: plugin printed another apiVersion than client",
             id="another-version",
+        ),
+        pytest.param(f"print({answer_of()!r})", "neither a token nor a cert", id="nothing"),
+        pytest.param(
+            f"print({answer_of(clientKeyData='secret')!r})", "only one of", id="key-alone"
+        ),
+        pytest.param(f"print({answer_of(token=7)!r})", "a field that is not text", id="number"),
+        pytest.param(
+            f"print({answer_of(token='a' + chr(10) + 'b')!r})", "a line break", id="lines"
+        ),
+        pytest.param(
+            f"print({answer_of(token='secret', expirationTimestamp='soon')!r})",
+            "an expirationTimestamp that is no time",
+            id="no-time",
         ),
     ],
 )
@@ -159,18 +249,154 @@ async def test_an_invalid_result_is_one_line_without_the_output(run, script, wor
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("key", ["command", "apiVersion"])
-async def test_a_kubeconfig_without_what_is_needed_names_it(key):
-    spec = {"command": "x", "apiVersion": "v1"}
-    del spec[key]
-    with pytest.raises(PluginError, match=f"exec: missing key '{key}'"):
-        await run_plugin(spec, folder=Path(), within_s=1)
+@pytest.mark.parametrize("command", ["/nowhere/plugin", "not-in-any-path"])
+async def test_a_missing_program_is_named_with_how_to_install_it(command):
+    plugin = ExecPlugin(command, VERSION, install_hint="brew install plugin")
+    with pytest.raises(PluginError) as caught:
+        await run_plugin(plugin, None, within_s=1)
+    assert str(caught.value) == (
+        f"exec: {command} can't be started: No such file or directory (brew install plugin)"
+    )
 
 
-async def test_a_program_that_is_not_there_is_an_oserror():
-    spec = {"command": "/nowhere/plugin", "apiVersion": "v1"}
-    with pytest.raises(FileNotFoundError):
-        await run_plugin(spec, folder=Path(), within_s=1)
+async def test_always_interactive_without_a_terminal_is_an_error(run):
+    for within_s in (WITHIN_S, None):
+        with pytest.raises(PluginError, match="plugin needs a terminal"):
+            await run(f"print({ANSWER!r})", mode="Always", within_s=within_s)
+
+
+AT_TERMINAL = f"""
+import asyncio, sys
+from userspace_proxy.sources.kubernetes.kubeconfig import ExecPlugin
+from userspace_proxy.sources.kubernetes.plugin import run_plugin
+plugin = ExecPlugin(sys.argv[1], {VERSION!r}, mode=sys.argv[2])
+print("token", asyncio.run(run_plugin(plugin, None, within_s=None)).token)
+"""
+
+
+def run_at_terminal(plugin, typed=b""):
+    """Run a plugin with a terminal, in a process of its own; return what is shown."""
+    terminal, theirs = pty.openpty()
+    command = [sys.executable, "-c", AT_TERMINAL, plugin.command, plugin.mode]
+    with (
+        os.fdopen(terminal, "r+b", buffering=0) as stream,
+        subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as process,
+    ):
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):
+            while data := stream.read(4096):
+                shown += data
+                if typed and b"code: " in shown:
+                    stream.write(typed)
+                    typed = b""
+        process.wait(WITHIN_S)
+    return shown.decode()
+
+
+def test_at_a_terminal_it_asks_and_reads(write):
+    script = f"""
+import json, os, sys
+sys.stderr.write("code: ")
+assert json.loads(os.environ["KUBERNETES_EXEC_INFO"])["spec"]["interactive"]
+code = input()
+print(json.dumps({{"apiVersion": {VERSION!r}, "status": {{"token": code}}}}))
+"""
+    assert "token ABCD" in run_at_terminal(write(script, mode="Always"), b"ABCD\n")
+
+
+def test_at_a_terminal_a_plugin_that_never_asks_has_no_input(write):
+    script = f"""
+import json, os, sys
+sys.stderr.write("please wait")
+interactive = json.loads(os.environ["KUBERNETES_EXEC_INFO"])["spec"]["interactive"]
+token = f"{{interactive}}{{sys.stdin.read()}}"
+print(json.dumps({{"apiVersion": {VERSION!r}, "status": {{"token": token}}}}))
+"""
+    shown = run_at_terminal(write(script, mode="Never"))
+    assert "please wait" in shown
+    assert "token False" in shown
+
+
+@pytest.fixture
+def counted(write, tmp_path):
+    """A plugin whose tokens are counted."""
+
+    def counted(**status):
+        return write(f"""
+import json, pathlib
+runs = pathlib.Path({str(tmp_path / "runs")!r})
+runs.write_text(runs.read_text() + "x" if runs.exists() else "x")
+status = {{"token": f"token-{{len(runs.read_text())}}", **{status!r}}}
+print(json.dumps({{"apiVersion": {VERSION!r}, "status": status}}))
+""")
+
+    return counted
+
+
+async def shared(plugin, *, now=NOW, **more):
+    return await plugin_credential(plugin, None, is_attended=False, clock=lambda: now, **more)
+
+
+async def test_all_that_ask_at_once_or_later_share_one_run(counted):
+    plugin = counted()
+    credentials = await asyncio.gather(*(shared(plugin) for _ in range(3)))
+    assert {c.token for c in (*credentials, await shared(plugin))} == {"token-1"}
+
+
+def test_a_later_event_loop_shares_it_too(counted):
+    plugin = counted()
+    assert [asyncio.run(shared(plugin)).token for _ in range(2)] == ["token-1"] * 2
+
+
+async def test_a_refused_credential_is_replaced_once(counted):
+    plugin = counted()
+    first = await shared(plugin)
+    second = await shared(plugin, refused=first)
+    assert second.token == "token-2"
+    assert await shared(plugin, refused=first) is second
+
+
+@pytest.mark.parametrize(
+    ("lasts_s", "at_s", "runs"),
+    [
+        pytest.param(3600, 3539, 1, id="long-before-its-end"),
+        pytest.param(3600, 3540, 2, id="a-minute-before-its-end"),
+        pytest.param(120, 107, 1, id="a-short-one"),
+        pytest.param(120, 108, 2, id="a-tenth-before-the-end-of-a-short-one"),
+        pytest.param(-5, 4, 1, id="expired-from-the-start"),
+        pytest.param(-5, 5, 2, id="expired-from-the-start-and-soon-again"),
+    ],
+)
+async def test_it_runs_again_before_its_credential_expires(counted, lasts_s, at_s, runs):
+    end = datetime.fromtimestamp(NOW + lasts_s, UTC).isoformat()
+    plugin = counted(expirationTimestamp=end)
+    await shared(plugin)
+    assert (await shared(plugin, now=NOW + at_s)).token == f"token-{runs}"
+
+
+async def test_a_request_that_is_given_up_does_not_end_a_run(counted):
+    plugin = counted()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await shared(plugin)
+    assert (await shared(plugin)).token == "token-1"
+
+
+async def test_a_run_that_failed_is_tried_again(write, counted):
+    failing = write("raise SystemExit(3)")
+    with pytest.raises(PluginError, match="ended with 3"):
+        await shared(failing)
+    assert counted() == failing
+    assert (await shared(failing)).token == "token-1"
+
+
+async def test_nobody_waits_longer_than_the_limit_for_a_plugin_that_nobody_attends(
+    write, monkeypatch
+):
+    monkeypatch.setattr(module, "PLUGIN_S", 0.1)
+    with pytest.raises(PluginError, match=r"plugin did not exit within 0\.1 s"):
+        await shared(write("import signal; signal.pause()"))
 
 
 async def test_without_process_groups_the_plugin_alone_is_killed(run, tmp_path, monkeypatch):

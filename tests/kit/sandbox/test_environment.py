@@ -1,0 +1,21 @@
+"""Which variables programs in a network without a way out don't get."""
+
+from __future__ import annotations
+
+import pytest
+
+from userspace_proxy_testing.sandbox.environment import without_proxies
+
+
+def test_variables_that_name_proxies_are_left_out():
+    names = ("http_proxy", "HTTPS_PROXY", "All_Proxy", "no_proxy", "NO_PROXY", "ftp_proxy")
+    environment = {"PATH": "/bin", "MY_PROXY": "x", **dict.fromkeys(names, "http://proxy:3128")}
+    assert without_proxies(environment) == {"PATH": "/bin", "MY_PROXY": "x"}
+
+
+def test_it_is_that_of_this_process_otherwise(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("http_proxy", "http://proxy:3128")
+    monkeypatch.setenv("OTHER", "x")
+    found = without_proxies()
+    assert "http_proxy" not in found
+    assert found["OTHER"] == "x"

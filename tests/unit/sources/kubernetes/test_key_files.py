@@ -1,0 +1,47 @@
+"""Files for OpenSSL that aren't in the file system, or where only this user may read."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from userspace_proxy.sources.kubernetes.key_files import (
+    MemoryFiles,
+    TemporaryFiles,
+    make_key_files,
+)
+
+
+def test_this_system_has_memory_files():
+    files = make_key_files()
+    assert isinstance(files, MemoryFiles)
+    files.close()
+
+
+def test_a_memory_file_stays_while_its_content_does():
+    files = MemoryFiles()
+    path = files.put("key", b"first")
+    before = Path(path).stat().st_ino
+    assert files.put("key", b"first") == path
+    assert Path(path).stat().st_ino == before
+    changed = files.put("key", b"second")
+    assert Path(changed).read_bytes() == b"second"
+    assert Path(changed).stat().st_ino != before
+    files.close()
+    files.close()
+    assert not Path(changed).exists()
+
+
+def test_without_memory_files_a_key_is_in_a_folder_of_this_user(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    files = TemporaryFiles()
+    path = Path(files.put("key", b"first"))
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    os.utime(path, (1, 1))
+    assert files.put("key", b"first") == str(path)
+    assert path.stat().st_mtime == 1
+    assert Path(files.put("key", b"second")).read_bytes() == b"second"
+    files.close()
+    files.close()
+    assert list(tmp_path.iterdir()) == []

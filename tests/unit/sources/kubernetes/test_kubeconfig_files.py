@@ -1,0 +1,145 @@
+"""Which kubeconfigs are read, and how often."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from userspace_proxy.errors import SourceError
+from userspace_proxy.sources.kubernetes.kubeconfig_files import (
+    Kubeconfig,
+    find_kubeconfig,
+    fingerprint,
+    one_file,
+    read_kubeconfig,
+)
+
+TEXT = """\
+current-context: a
+contexts: [{name: a, context: {cluster: a, user: a}}]
+clusters: [{name: a, cluster: {server: "https://a.test"}}]
+users: [{name: a, user: {tokenFile: token}}]
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "kubeconfig"
+    path.write_text(TEXT)
+    return path
+
+
+def server_in(path: Path | str) -> str:
+    return read_kubeconfig(Kubeconfig((str(path),))).cluster.server
+
+
+def problem_of(kubeconfig: Kubeconfig) -> str:
+    with pytest.raises(SourceError) as caught:
+        read_kubeconfig(kubeconfig)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_file_is_read_with_its_folder(path):
+    config = read_kubeconfig(Kubeconfig((str(path),)))
+    assert config.cluster.server == "https://a.test"
+    assert config.user.token_file == str(path.parent / "token")
+
+
+def test_a_relative_path_has_an_absolute_folder(path, monkeypatch):
+    monkeypatch.chdir(path.parent)
+    config = read_kubeconfig(Kubeconfig((path.name,)))
+    assert config.user.token_file == str(path.parent / "token")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_mark_says_how_it_is_encoded(path, encoding):
+    path.write_text(TEXT, encoding=encoding)
+    assert server_in(path) == "https://a.test"
+
+
+@pytest.mark.parametrize("end", ["---\n", "---\n[}", "\x20\r\n", "current-context: a\n", "# x"])
+def test_what_kubectl_reads_is_read(path, end):
+    path.write_text(TEXT + end)
+    assert server_in(path) == "https://a.test"
+
+
+def test_a_file_that_changes_is_read_again(path):
+    assert server_in(path) == "https://a.test"
+    path.write_text(TEXT.replace("a.test", "other.test"))
+    assert server_in(path) == "https://other.test"
+
+
+def test_a_pipe_is_read_once(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_text, args=(TEXT,))
+    writer.start()
+    assert [server_in(path) for _ in range(2)] == ["https://a.test"] * 2
+    writer.join()
+
+
+def test_of_a_list_missing_files_are_left_out(path):
+    found = find_kubeconfig({"KUBECONFIG": f":/missing:{path}:{path}:"})
+    assert found == Kubeconfig(("/missing", str(path)), may_be_missing=True)
+    assert read_kubeconfig(found).cluster.server == "https://a.test"
+    assert str(found) == f"/missing:{path}"
+    path.unlink()
+    assert problem_of(found) == (
+        f"cannot read kubeconfig /missing:{path}: No such file or directory"
+    )
+
+
+def test_without_a_list_it_is_the_one_in_the_home_folder(tmp_path):
+    home = {"HOME": str(tmp_path)}
+    assert find_kubeconfig(home) is None
+    default = tmp_path / ".kube" / "config"
+    default.parent.mkdir()
+    default.write_text(TEXT)
+    expected = Kubeconfig((str(default),), may_be_missing=True)
+    for environment in (home, {"USERPROFILE": str(tmp_path)}, {**home, "KUBECONFIG": ""}):
+        assert find_kubeconfig(environment) == expected
+    for listed in (":", "/missing"):
+        assert find_kubeconfig({**home, "KUBECONFIG": listed}) is None
+
+
+def test_a_file_that_is_given_has_to_exist(tmp_path):
+    given = one_file(str(tmp_path / "nothing"))
+    assert given is not None
+    assert problem_of(given) == f"cannot read kubeconfig {given}: No such file or directory"
+    assert one_file("") is None
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"\xff", "cannot use kubeconfig {}:1: not UTF-8 (save it as UTF-8)"),
+        (b"a: [", "cannot use kubeconfig {}:1: not YAML: while parsing a flow node"),
+        (b"a: 1\nb:\n\t- c", "cannot use kubeconfig {}:3: not YAML"),
+    ],
+)
+def test_what_is_no_text_is_named_with_its_line(path, content, problem):
+    path.write_bytes(content)
+    assert problem_of(Kubeconfig((str(path),))).startswith(problem.format(path))
+
+
+@pytest.mark.parametrize("path", ["", "\0"])
+def test_a_folder_or_an_impossible_path_is_one_line(tmp_path, path):
+    assert problem_of(Kubeconfig((f"{tmp_path}{path}",))).startswith("cannot read kubeconfig ")
+
+
+def test_a_user_without_a_home_is_one_line():
+    assert "cannot read kubeconfig ~no-such-user/config: " in problem_of(
+        Kubeconfig(("~no-such-user/config",))
+    )
+
+
+def test_a_fingerprint_is_that_of_the_content(path):
+    assert fingerprint(None) == ()
+    assert fingerprint("/missing") == ("/missing",)
+    before = fingerprint(str(path))
+    os.utime(path, (1, 1))
+    assert fingerprint(str(path)) != before

@@ -1,0 +1,73 @@
+"""Which kubeconfig a command for people reads, by kubectl's flags and its environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigError
+from .command import CommandFlag, Given
+
+if TYPE_CHECKING:
+    from ..config import Settings
+    from ..sources.kubernetes.kubeconfig_files import Kubeconfig
+
+CHOICES = ("context", "cluster", "user")
+FLAGS = tuple(
+    CommandFlag(name, f"{name} of the kubeconfig, instead of {instead}", "NAME")
+    for name, instead in zip(
+        CHOICES, ("current-context", "the context's", "the context's"), strict=True
+    )
+)
+
+
+def given_choices(given: Given) -> dict[str, str]:
+    """Return the flags of CHOICES that were given, by name."""
+    return {name: given.values[name] for name in CHOICES if given.values.get(name)}
+
+
+def flags_of(kubeconfig: Kubeconfig) -> dict[str, str]:
+    """Return the flags that choose the same again, also for kubectl, by name.
+
+    No flag takes several files: they are in the environment, for the next command, too.
+    """
+    from ..sources.kubernetes.kubeconfig_files import read_kubeconfig
+
+    flags = {name: getattr(kubeconfig, name) for name in CHOICES if getattr(kubeconfig, name)}
+    if len(kubeconfig.paths) == 1:
+        return {"kubeconfig": kubeconfig.paths[0], **flags}
+    return {"context": read_kubeconfig(kubeconfig).context, **flags}
+
+
+def _check_missing(choices: Mapping[str, str], *, has_server: bool) -> None:
+    """Raise an error where kubeconfigs are meant, and there is none."""
+    listed = os.environ.get("KUBECONFIG", "").strip(os.pathsep)
+    problem = next((f"--{name}: there is no kubeconfig" for name in choices), "")
+    # In a pod, as for kubectl, it is the pod's own server.
+    if listed and not has_server and not os.environ.get("KUBERNETES_SERVICE_HOST"):
+        problem = f"KUBECONFIG={listed}: no such file"
+    if problem:
+        raise ConfigError(problem, hint="give --kubeconfig=FILE")
+
+
+def find(given: Given, settings: Settings) -> Kubeconfig | None:
+    """Return the kubeconfig: of ``--kubeconfig``, or else kubectl's own; None: there is none.
+
+    With a server and nothing that chooses a part of it, kubectl's own isn't read.
+
+    Raises:
+        ConfigError: A part of it is chosen, or KUBECONFIG names files, and there is none.
+    """
+    from ..sources.kubernetes.kubeconfig_files import find_kubeconfig, one_file
+
+    choices = given_choices(given)
+    found = one_file(settings.kubeconfig)
+    if found is None and (choices or not settings.master):
+        found = find_kubeconfig()
+    if found is None:
+        _check_missing(choices, has_server=bool(settings.master))
+        return None
+    context, cluster, user = (choices.get(name, "") for name in CHOICES)
+    return replace(found, is_attended=True, context=context, cluster=cluster, user=user)

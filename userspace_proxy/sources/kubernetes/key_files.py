@@ -1,0 +1,80 @@
+"""Keeps certificates and keys in files for OpenSSL, which takes nothing else.
+
+These are memory files (memfd_create), which OpenSSL opens by their names below /proc/self/fd: in a
+folder they would remain after a crash. Only Linux has them; on other systems
+:class:`TemporaryFiles` takes their place.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Protocol
+
+
+class KeyFiles(Protocol):
+    """Files for OpenSSL, by name."""
+
+    def put(self, name: str, content: bytes) -> str:
+        """Return the path of a file with this content; it replaces the one of the same name.
+
+        The file and its path stay the same while the content does.
+        """
+        ...
+
+    def close(self) -> None:
+        """Remove all files; idempotent."""
+        ...
+
+
+def make_key_files() -> KeyFiles:
+    """Return the files that leave the least behind on this system."""
+    return MemoryFiles() if hasattr(os, "memfd_create") else TemporaryFiles()
+
+
+class TemporaryFiles:
+    """Files in a folder that only this user may enter; they remain after a crash."""
+
+    def __init__(self) -> None:
+        self._folder = TemporaryDirectory(prefix="userspace-proxy-")
+
+    def put(self, name: str, content: bytes) -> str:
+        """Part of KeyFiles."""
+        path = Path(self._folder.name, name)
+        # Otherwise its time would change, and with it connections' certificates.
+        if not path.exists() or path.read_bytes() != content:
+            path.write_bytes(content)
+        return str(path)
+
+    def close(self) -> None:
+        """Part of KeyFiles."""
+        self._folder.cleanup()
+
+
+class MemoryFiles:
+    """Files that aren't in the file system, by name."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, tuple[bytes, int]] = {}
+
+    def put(self, name: str, content: bytes) -> str:
+        """Part of KeyFiles."""
+        have, descriptor = self._files.get(name, (None, -1))
+        if have != content:
+            self._close(descriptor)
+            descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
+            self._files[name] = content, descriptor
+            with os.fdopen(os.dup(descriptor), "wb") as stream:
+                stream.write(content)
+        return f"/proc/self/fd/{descriptor}"
+
+    def close(self) -> None:
+        """Part of KeyFiles."""
+        files, self._files = self._files, {}
+        for _, descriptor in files.values():
+            self._close(descriptor)
+
+    def _close(self, descriptor: int) -> None:
+        if descriptor >= 0:
+            os.close(descriptor)

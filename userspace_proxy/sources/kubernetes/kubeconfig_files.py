@@ -1,0 +1,144 @@
+"""Finds kubeconfigs and reads them: each file once, and again only when it has changed.
+
+    --kubeconfig, or KUBECONFIG, or ~/.kube/config ──▶ Kubeconfig ──read──▶ ClientConfig
+
+Rule 1: what isn't a regular file, such as a pipe, is read once for the process.
+
+Source: client-go, tools/clientcmd.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from ...errors import InputError, SourceError
+
+if TYPE_CHECKING:
+    from ...model.document import Document
+    from .kubeconfig import ClientConfig, KubeconfigFile
+
+Fingerprint = tuple[object, ...]
+
+_BYTES_MAX = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Kubeconfig:
+    """Which kubeconfigs are read, and what is chosen of them."""
+
+    paths: tuple[str, ...]
+    may_be_missing: bool = False
+    """Of those that are missing, nothing is read."""
+    context: str = ""
+    """These three have priority over what the files choose."""
+    cluster: str = ""
+    user: str = ""
+    is_attended: bool = False
+    """A user is at the terminal: plugins may ask questions there, and take their time."""
+
+    def __str__(self) -> str:
+        return os.pathsep.join(self.paths)
+
+
+def one_file(path: str) -> Kubeconfig | None:
+    """Return the kubeconfig of ``--kubeconfig``, which has to exist; None for an empty path."""
+    return Kubeconfig((path,)) if path else None
+
+
+def find_kubeconfig(environment: Mapping[str, str] = os.environ) -> Kubeconfig | None:
+    """Return the kubeconfigs that kubectl reads without ``--kubeconfig``; None: there are none.
+
+    Windows sets USERPROFILE and not HOME.
+    """
+    if listed := environment.get("KUBECONFIG"):
+        paths = tuple(dict.fromkeys(filter(None, listed.split(os.pathsep))))
+    else:
+        home = environment.get("HOME") or environment.get("USERPROFILE", "/")
+        paths = (str(Path(home) / ".kube" / "config"),)
+    return Kubeconfig(paths, may_be_missing=True) if any(map(os.path.lexists, paths)) else None
+
+
+def read_kubeconfig(kubeconfig: Kubeconfig, *, server: str = "") -> ClientConfig:
+    """Read and merge the files, and return what is chosen.
+
+    Args:
+        kubeconfig: The files, and what is chosen.
+        server: The server's URL, instead of the cluster's.
+
+    Raises:
+        SourceError: They can't be read or used.
+    """
+    # A pod's own agent needs no YAML.
+    from .kubeconfig import read_client_config
+
+    files = [file for path in kubeconfig.paths if (file := _file(path, kubeconfig)) is not None]
+    if not files:
+        raise SourceError(f"cannot read kubeconfig {kubeconfig}: No such file or directory")
+    return read_client_config(
+        files,
+        context=kubeconfig.context,
+        cluster=kubeconfig.cluster,
+        user=kubeconfig.user,
+        server=server,
+    )
+
+
+def fingerprint(path: str | None) -> Fingerprint:
+    """Return a value that changes when a file's content may have; empty without a path."""
+    if not path:
+        return ()
+    try:
+        status = Path(path).expanduser().stat()
+    except (OSError, RuntimeError, ValueError):
+        return (path,)
+    if not stat.S_ISREG(status.st_mode):
+        return path, status.st_ino
+    return path, status.st_mtime_ns, status.st_size, status.st_ino
+
+
+class _KnownFile(NamedTuple):
+    fingerprint: Fingerprint
+    document: Document | None
+
+
+_read: dict[str, _KnownFile] = {}
+"""The files of this process."""
+
+
+def _file(path: str, kubeconfig: Kubeconfig) -> KubeconfigFile | None:
+    from .kubeconfig import KubeconfigFile
+
+    try:
+        full = Path(path).expanduser().absolute()
+        known, now = _read.get(str(full)), fingerprint(str(full))
+        if known is None or known.fingerprint != now:
+            known = _read[str(full)] = _KnownFile(now, _document(full, path))
+    except FileNotFoundError as exc:
+        if kubeconfig.may_be_missing:
+            return None
+        raise _unreadable(path, exc) from exc
+    except (OSError, RuntimeError, ValueError) as exc:
+        raise _unreadable(path, exc) from exc
+    except InputError as exc:
+        raise SourceError(f"cannot use kubeconfig {exc.message}", hint=exc.hint) from exc
+    return KubeconfigFile(path, full.parent, known.document)
+
+
+def _document(full: Path, path: str) -> Document | None:
+    from ...model.lenient import decode, parse_first
+
+    with full.open("rb") as stream:
+        content = stream.read(_BYTES_MAX + 1)
+    if len(content) > _BYTES_MAX:
+        raise ValueError(f"it is larger than {_BYTES_MAX >> 20} MiB")
+    return parse_first(decode(content, place=path), place=path)
+
+
+def _unreadable(path: str, exc: Exception) -> SourceError:
+    text = (isinstance(exc, OSError) and exc.strerror) or str(exc)
+    return SourceError(f"cannot read kubeconfig {path}: {text}")
