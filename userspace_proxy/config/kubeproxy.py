@@ -16,6 +16,7 @@ from typing import Any
 from ..errors import ConfigError, InputError
 from ..model.composing import TextError
 from ..model.document import Document, decode, parse_documents
+from ..model.scalars import read_as_yaml_1_1
 from ..model.similar import did_you_mean
 from .flags import warn_ignored
 from .ignored import FIELDS as IGNORED
@@ -29,11 +30,6 @@ _KUBE_FIELDS = {row.kube_field: name for name, row in TABLE.items() if row.kube_
 _OWN_FIELDS = {row.own_field: name for name, row in TABLE.items() if row.own_field}
 _LEAVES = frozenset((*_KUBE_FIELDS, *IGNORED))
 # ``logging``, ``logging.options`` and ``logging.options.json``.
-# Unquoted, these are booleans for kube-proxy's reader of YAML.
-_YAML_1_1 = {
-    **dict.fromkeys(("y", "yes", "on"), True),
-    **dict.fromkeys(("n", "no", "off"), False),
-}
 _BRANCHES = frozenset(
     path[:dot] for path in _LEAVES for dot, letter in enumerate(path) if letter == "."
 )
@@ -143,7 +139,8 @@ def _read_kube_proxy(document: Document, settings: FileSettings) -> None:
         if value is None or (value == "" and kind.accepts_text):
             continue
         if kind is BOOL and isinstance(value, str):
-            value = _YAML_1_1.get(value.lower(), value)
+            # Unquoted, these are booleans for kube-proxy's reader of YAML.
+            value = read_as_yaml_1_1(value)
         read = _read(document, path, value, kind)
         if row is not None:
             if not row.is_harmless(read):

@@ -30,6 +30,8 @@ MISTAKES_MAX = 10_000
 """Of one document; with more it is refused."""
 NOT_UTF_8 = "\ufdd0"
 """Stands for bytes that aren't UTF-8: Unicode has no such character for interchange."""
+NOT_UTF_8_HERE = "it is not UTF-8 here", "save the file as UTF-8"
+"""What is said of them, and the remedy."""
 
 _TAGS_OF_TEXT = ("!", "tag:yaml.org,2002:str")
 _TAGS_OF_CONTAINERS = (None, "!", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
@@ -144,7 +146,7 @@ class Reader:
     def _scalar(self, event: events.ScalarEvent, line: int) -> None:
         value = self._value_of(event, line)
         if NOT_UTF_8 in event.value:
-            self._note(line, "it is not UTF-8 here", "save the file as UTF-8")
+            self._note_undecoded(line)
         made = _Value(value, line)
         if event.anchor is not None:
             self._anchors[event.anchor] = made
@@ -272,6 +274,9 @@ class Reader:
         if self._open and (key := self._open[-1].key) is not None:
             return line_at(self._open[-1].children[key])
         return line
+
+    def _note_undecoded(self, line: int) -> None:
+        self._note(line, *NOT_UTF_8_HERE)
 
     def _note_tag(self, tag: str, line: int) -> None:
         shown = tag.replace("tag:yaml.org,2002:", "!!")

@@ -6,6 +6,7 @@ reads, and YAML 1.2 (``012``) is an error.
 
 from __future__ import annotations
 
+import math
 import re
 
 from ..errors import InputError
@@ -26,6 +27,19 @@ _DECIMAL = re.compile(r"[-+]?[0-9]+", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", re.ASCII)
 _HEX = re.compile(r"0x[0-9a-fA-F]+")
 _OCTAL = re.compile(r"0o[0-7]+")
+_NULLS = frozenset(("", "~", "null", "Null", "NULL"))
+_TRUE, _FALSE = (
+    frozenset(form for word in words for form in (word, word.capitalize(), word.upper()))
+    for words in (("y", "yes", "on", "true"), ("n", "no", "off", "false"))
+)
+_INTEGER_1_1 = re.compile(
+    r"(?P<sign>[-+]?)(?:0b(?P<b>[01]+)|0x(?P<x>[0-9a-fA-F]+)|0o?(?P<o>[0-7]+)|(?P<d>[1-9]\d*|0))",
+    re.ASCII,
+)
+_BASES = {"b": 2, "x": 16, "o": 8, "d": 10}
+_FLOAT_1_1 = re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?", re.ASCII)
+_DIGITS_MAX = 400
+_FLOAT_MAX = 10**308
 _MAY_BE_NUMBER = frozenset("0123456789+-.")
 
 INTEGER_BITS = 64
@@ -56,14 +70,30 @@ def read_plain(text: str) -> Scalar:
 
 
 def read_as_yaml_1_1(text: str) -> Scalar:
-    """Return the value that YAML 1.1 gives a number that :func:`read_plain` refuses.
+    """Return the value that kubectl reads: of YAML 1.1, with the octal numbers of 1.2.
 
-    Text if it has none there, or is too long.
+    A number that is too large for a float is text.
     """
-    digits = text.lstrip("+-")
-    if len(digits) > INTEGER_BITS or not set(digits) <= set("01234567") or digits[0] != "0":
+    if text in _NULLS:
+        return None
+    if text in _TRUE or text in _FALSE:
+        return text in _TRUE
+    number = text.replace("_", "")
+    if text[0] == "_" or len(number) > _DIGITS_MAX:
         return text
-    return int(digits, 8) * (-1 if text[0] == "-" else 1)
+    if whole := _INTEGER_1_1.fullmatch(number):
+        base = str(whole.lastgroup)
+        value = int(whole["sign"] + whole[base], _BASES[base])
+        if abs(value) < 1 << 64:
+            return value
+        return float(value) if abs(value) < _FLOAT_MAX else text
+    if _FLOAT_1_1.fullmatch(number):
+        read = float(number)
+        if read.is_integer() and abs(read) < 1 << 53:
+            return int(read)
+        if math.isfinite(read):
+            return read
+    return text
 
 
 def _decimal(text: str) -> int:

@@ -12,8 +12,8 @@ from userspace_proxy.config.kubeproxy import read_config
 from userspace_proxy.config.settings import Settings
 from userspace_proxy.config.writing import render_config
 from userspace_proxy.errors import ConfigError, InputError, SourceError
-from userspace_proxy.model.document import parse_documents, split_documents
-from userspace_proxy.model.lenient import decode, parse_first
+from userspace_proxy.model.document import decode, parse_documents, split_documents
+from userspace_proxy.model.lenient import parse_first
 from userspace_proxy.sources.kubernetes import kubeconfig
 from userspace_proxy.sources.kubernetes.plugin import cluster_info
 from userspace_proxy.sources.kubernetes.proxies import choose_proxy, proxy_of_environment
@@ -82,7 +82,7 @@ def check_kubeconfig(data: bytes) -> None:
         files = []
         for number, part in enumerate(data.split(b"\xc2\xa7\xc2\xa7\n")):
             place = f"{PLACE}{number}"
-            document = parse_first(decode(part, place=place), place=place)
+            document = parse_first(decode(part), place=place)
             files.append(kubeconfig.KubeconfigFile(place, PurePath("/etc"), document))
         config = kubeconfig.read_client_config(files)
         cluster = config.cluster

@@ -9,6 +9,7 @@ from userspace_proxy.facts import (
     facts_of_verdict,
     is_probed,
 )
+from userspace_proxy.facts.planned import in_order
 from userspace_proxy.model import (
     Balance,
     CauseCode,
@@ -133,3 +134,18 @@ def test_probes_choose_the_path_of_tcp_with_endpoints():
 def test_an_endpoint_by_name_has_its_host():
     verdict = EndpointVerdict(POD, True, "ready", host="db.example.com")
     assert facts_of_verdict(verdict).host == "db.example.com"
+
+
+def test_frontends_are_listed_by_kind_and_loopback_last():
+    addresses = {
+        FrontendKind.NODE_PORT: ("192.0.2.10", "127.0.0.1"),
+        FrontendKind.EXTERNAL_IP: ("203.0.113.7",),
+        FrontendKind.CLUSTER_IP: ("10.96.0.10",),
+    }
+    made = [
+        Frontend(ip, 80, Protocol.TCP, kind)
+        for kind, ips in addresses.items()
+        for ip in reversed(ips)
+    ]
+    ordered = [one.address.ip for one in in_order(made)]
+    assert ordered == ["10.96.0.10", "203.0.113.7", "192.0.2.10", "127.0.0.1"]

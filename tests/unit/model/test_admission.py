@@ -371,6 +371,18 @@ def test_a_health_check_node_port_is_only_for_load_balancers_with_policy_local(s
     )
 
 
+def test_what_the_api_server_alone_checks_may_be_there():
+    metadata = {
+        "name": "web",
+        "generateName": "web-",
+        "finalizers": ["a.b/c"],
+        "labels": {"a/b": ""},
+    }
+    port = {"port": 80, "targetPort": "web", "appProtocol": "kubernetes.io/h2c"}
+    spec = {"type": "LoadBalancer", "loadBalancerClass": "a.b/c", "ports": [port]}
+    check_service(convert({"metadata": metadata, "spec": spec}, WireService))
+
+
 def test_all_errors_of_a_service_are_reported_at_once():
     ports = [{"port": 0, "protocol": "tcp"}, {"name": "a", "port": 80, "nodePort": -1}]
     spec = {"type": "Clusterip", "clusterIP": "x", "externalIPs": ["y"]}
@@ -399,6 +411,26 @@ def test_the_name_of_a_service_is_one_label():
             Metadata(name="web", namespace="my shop"),
             "metadata.namespace: 'my shop' is not a DNS label",
             id="namespace",
+        ),
+        pytest.param(
+            Metadata(name="web", generate_name="Web-"),
+            "metadata.generateName: 'Web' is not a DNS label",
+            id="generated-name",
+        ),
+        pytest.param(
+            Metadata(name="web", labels={"a": "b c"}),
+            "metadata.labels.a: 'b c' is not a label's value",
+            id="label",
+        ),
+        pytest.param(
+            Metadata(name="web", annotations={"a b": ""}),
+            "metadata.annotations: 'a b' is not a qualified name",
+            id="annotation",
+        ),
+        pytest.param(
+            Metadata(name="web", finalizers=["orphan", "a.b/c", "x"]),
+            "metadata.finalizers[2]: 'x' needs a domain: a.b/x",
+            id="finalizer",
         ),
     ],
 )

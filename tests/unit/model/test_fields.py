@@ -168,3 +168,12 @@ def test_other_exceptions_are_not_collected():
     with pytest.raises(ZeroDivisionError), errors:
         _ = 1 // 0
     assert errors.found == []
+
+
+def test_a_number_without_a_fraction_is_whole():
+    value = {"spec": {"ports": [{"port": 80.0}], "healthCheckNodePort": 5.0, "type": None}}
+    wire = convert_strictly(value, WireService, lambda _: None)
+    assert wire.spec.ports[0].port == 80
+    assert wire.spec.health_check_node_port == 5
+    with pytest.raises(FieldError, match=r"spec.ports\[0\].port: expected int, got float"):
+        convert_strictly({"spec": {"ports": [{"port": 80.5}]}}, WireService, lambda _: None)

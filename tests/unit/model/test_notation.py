@@ -13,7 +13,9 @@ from userspace_proxy.model.notation import (
     check_number,
     check_port_name,
     check_protocol,
+    check_qualified_name,
     check_subdomain,
+    check_target_port,
     check_word,
 )
 from userspace_proxy.model.wire import FieldError
@@ -108,3 +110,34 @@ def test_addresses_are_strict_canonical_and_of_a_family():
     check_family("fd00::1", "IPv6", "x")
     with pytest.raises(FieldError, match=r"^x: 10\.0\.0\.1 is not IPv6$"):
         check_family("10.0.0.1", "IPv6", "x")
+
+
+@pytest.mark.parametrize("name", ["a", "A.b_c-d", "a.b/c", "a" * 63])
+def test_qualified_names(name):
+    check_qualified_name(name, "metadata.labels")
+
+
+@pytest.mark.parametrize("name", ["", "-a", "a b", "A/b", "/a", "a.b/", "a/b/c", "a" * 64])
+def test_other_names_are_not_qualified(name):
+    with pytest.raises(FieldError, match=r"metadata.labels: "):
+        check_qualified_name(name, "metadata.labels")
+
+
+@pytest.mark.parametrize("port", [0, 1, 65535, "", "web", "web-1", "a1", "a" * 15])
+def test_target_ports(port):
+    check_target_port(port, "p")
+
+
+@pytest.mark.parametrize(
+    ("port", "problem"),
+    [
+        (65536, "p: 65536 is not in 1–65535"),
+        (-1, "p: -1 is not in 1–65535"),
+        ("80", "p: '80' is not a port's name: .*: write 80 without quotes"),
+        ("a--b", "p: 'a--b' is not a port's name"),
+        ("a" * 16, "p: 'aaaaaaaaaaaaaaaa' is not a port's name"),
+    ],
+)
+def test_other_target_ports_are_refused(port, problem):
+    with pytest.raises(FieldError, match=problem):
+        check_target_port(port, "p")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from userspace_proxy.errors import InputError
-from userspace_proxy.model.scalars import read_plain
+from userspace_proxy.model.scalars import read_as_yaml_1_1, read_plain
 
 
 @pytest.mark.parametrize(
@@ -81,3 +81,25 @@ def test_any_text_is_read_or_refused(text):
     except InputError as exc:
         read = exc.hint
     assert read is None or isinstance(read, str | int | float)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("_1", "_1"),
+        ("9" * 401, "9" * 401),
+        ("-0x10", -16),
+        ("9" * 309, "9" * 309),
+        ("0x1" + "0" * 16, 1 << 64),
+        ("0.5e1", 5),
+        ("", None),
+        ("No", False),
+        ("~", None),
+        ("on", True),
+        ("1e400", "1e400"),
+        ("1.50", 1.5),
+        ("text", "text"),
+    ],
+)
+def test_the_value_that_kubectl_reads(text, value):
+    assert read_as_yaml_1_1(text) == value

@@ -163,3 +163,10 @@ def test_all_errors_of_a_slice_are_reported_at_once():
         "endpoints[0].nodeName",
         "endpoints[1].addresses",
     ]
+
+
+def test_the_protocol_of_an_application_is_a_qualified_name():
+    port = {"name": "a", "port": 80, "appProtocol": "kubernetes.io/h2c"}
+    check_slice(endpoint_slice(ports=[port]))
+    with pytest.raises(FieldError, match=r"ports\[0\].appProtocol: 'a b' is not a qualified name"):
+        check_slice(endpoint_slice(ports=[port | {"appProtocol": "a b"}]))

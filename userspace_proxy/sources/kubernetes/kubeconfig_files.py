@@ -130,13 +130,14 @@ def _file(path: str, kubeconfig: Kubeconfig) -> KubeconfigFile | None:
 
 
 def _document(full: Path, path: str) -> Document | None:
-    from ...model.lenient import decode, parse_first
+    from ...model.document import decode
+    from ...model.lenient import parse_first
 
     with full.open("rb") as stream:
         content = stream.read(_BYTES_MAX + 1)
     if len(content) > _BYTES_MAX:
         raise ValueError(f"it is larger than {_BYTES_MAX >> 20} MiB")
-    return parse_first(decode(content, place=path), place=path)
+    return parse_first(decode(content), place=path)
 
 
 def _unreadable(path: str, exc: Exception) -> SourceError:

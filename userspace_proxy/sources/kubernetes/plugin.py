@@ -233,10 +233,11 @@ async def _read(stream: asyncio.StreamReader | None) -> bytes:
 
 
 def _credential(stdout: bytes, api_version: str, shown: str, now: float) -> PluginCredential:
-    from ...model.lenient import decode, parse_first
+    from ...model.document import decode
+    from ...model.lenient import parse_first
 
     try:
-        document = parse_first(decode(stdout, place=shown), place=shown)
+        document = parse_first(decode(stdout), place=shown)
     except InputError:
         # Without the reason, which may quote a token.
         raise PluginError(

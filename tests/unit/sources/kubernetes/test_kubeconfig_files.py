@@ -116,7 +116,7 @@ def test_a_file_that_is_given_has_to_exist(tmp_path):
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"\xff", "cannot use kubeconfig {}:1: not UTF-8 (save it as UTF-8)"),
+        (b"\xff", "cannot use kubeconfig {}:1: it is not UTF-8 here (save the file as UTF-8)"),
         (b"a: [", "cannot use kubeconfig {}:1: not YAML: while parsing a flow node"),
         (b"a: 1\nb:\n\t- c", "cannot use kubeconfig {}:3: not YAML"),
     ],
