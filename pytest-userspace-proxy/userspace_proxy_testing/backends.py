@@ -18,10 +18,10 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from userspace_proxy.clocks import Clocks
 from userspace_proxy.embedding.arguments import read_endpoint
 from userspace_proxy.embedding.loop_thread import LoopThread
 from userspace_proxy.errors import SandboxError
@@ -256,8 +256,8 @@ class CommandBackend(Backend):
 
     def _wait(self) -> None:
         assert self._process is not None, "it was started"
-        deadline, pause = time.monotonic() + _COMMAND_READY_S, threading.Event()
-        while time.monotonic() < deadline:
+        deadline, pause = Clocks.monotonic() + _COMMAND_READY_S, threading.Event()
+        while Clocks.monotonic() < deadline:
             status = self._process.poll()
             if status is not None:
                 what = f"backend {self.name} ended with status {status}: {self._command}"

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from userspace_proxy.clocks import Clocks
 from userspace_proxy.embedding.loop_thread import LoopThread
 from userspace_proxy.errors import SourceError
 from userspace_proxy.facts import StatusFacts
@@ -185,9 +185,9 @@ class PodRunner:
 
 def holds_soon(condition: Callable[[], bool]) -> bool:
     """Wait for a condition; return whether it holds in time."""
-    deadline, pause = time.monotonic() + EVENTUALLY_S, threading.Event()
+    deadline, pause = Clocks.monotonic() + EVENTUALLY_S, threading.Event()
     while not condition():
-        if time.monotonic() >= deadline:
+        if Clocks.monotonic() >= deadline:
             return False
         pause.wait(_POLL_S)
     return True

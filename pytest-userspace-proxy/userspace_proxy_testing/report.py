@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from userspace_proxy.clocks import Clocks
 from userspace_proxy.facts import StatusFacts
 from userspace_proxy.facts.units import plural
 from userspace_proxy.status.text import render_text
@@ -29,7 +29,7 @@ class Reported(Protocol):
 
 def describe(services: Reported) -> str:
     """Return the Services with causes, their backends, and their last connections as text."""
-    status = render_text(services.status(), now=time.time(), has_node=False).body.decode()
+    status = render_text(services.status(), now=Clocks.time(), has_node=False).body.decode()
     parts = [status.rstrip()]
     for service in services.services:
         backends = ", ".join(

@@ -7,10 +7,10 @@ import asyncio
 import inspect
 import socket
 import threading
-import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence, Sized
 from typing import Any, Protocol, Self
 
+from userspace_proxy.clocks import Clocks
 from userspace_proxy.embedding.arguments import EndpointAddress
 from userspace_proxy.facts import PortFacts, StatusFacts
 from userspace_proxy.model import EndpointSlice, Service, ServiceKey, SocketAddress
@@ -248,7 +248,7 @@ class ServedService(abc.ABC):
         """
         if not callable(predicate):
             raise TypeError(f"eventually: expected a function of the Service, got {predicate!r}")
-        deadline, pause = time.monotonic() + timeout_s, threading.Event()
+        deadline, pause = Clocks.monotonic() + timeout_s, threading.Event()
         while True:
             failed: AssertionError | OSError | None = None
             try:
@@ -256,7 +256,7 @@ class ServedService(abc.ABC):
                     return
             except (AssertionError, OSError) as exc:
                 failed = exc
-            if time.monotonic() >= deadline:
+            if Clocks.monotonic() >= deadline:
                 what = f"not so after {timeout_s:g} s: {self.stats!r}{_blocked_loop()}"
                 raise AssertionError(what) from failed
             pause.wait(_POLL_S)

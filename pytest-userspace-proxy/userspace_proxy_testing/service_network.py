@@ -27,12 +27,12 @@ import os
 import socket
 import tempfile
 import threading
-import time
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from userspace_proxy.clocks import Clocks
 from userspace_proxy.embedding.loop_thread import LoopThread
 
 from .backends import BackendLike
@@ -239,10 +239,10 @@ class PodPlace(BackendPlace):
 
 def _wait_for_end(namespaces: Set[str]) -> list[int]:
     """Return the processes that don't leave namespaces in time."""
-    deadline, pause = time.monotonic() + _END_WITHIN_S, threading.Event()
+    deadline, pause = Clocks.monotonic() + _END_WITHIN_S, threading.Event()
     while True:
         left = [pid for pid in _pids() if namespace_of(pid) in namespaces]
-        if not left or time.monotonic() >= deadline:
+        if not left or Clocks.monotonic() >= deadline:
             return left
         pause.wait(_POLL_S)
 

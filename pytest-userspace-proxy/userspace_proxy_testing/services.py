@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from inspect import signature
 from typing import Unpack
 
+from userspace_proxy.clocks import Clocks
 from userspace_proxy.embedding.arguments import (
     EndpointAddress,
     HandlingArguments,
@@ -113,7 +113,7 @@ class Services:
         if earlier is not None:
             earlier.remove()
         cluster_ip = cluster_ip or self._free_cluster_ip()
-        began_at = time.time()
+        began_at = Clocks.time()
         with contextlib.ExitStack() as undo:
             made = self._make_backends(undo, name, likes, protocol, cluster_ip, namespace)
             handle = self._calls().add_service(
@@ -292,7 +292,7 @@ class ProxiedService(ServedService):
     def end_backends(self) -> None:
         """End its backends, while the proxy isn't told. Idempotent."""
         if not self._is_removed:
-            self._is_removed, self._ended_at = True, time.time()
+            self._is_removed, self._ended_at = True, Clocks.time()
         self._forget(self)
         with contextlib.ExitStack() as each:
             for backend in self.backends:

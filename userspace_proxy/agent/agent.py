@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
+from ..clocks import Clocks
 from ..diagnosis.judge import diagnose
 from ..errors import UserspaceProxyError
 from ..facts import PortFacts, StatusFacts, SteeringState
@@ -118,7 +118,7 @@ class Agent:
 
     async def _start(self) -> None:
         options, stack = self._options, self._stack
-        self._started = time.time()
+        self._started = Clocks.time()
         self._source.check()
         pool = PortPool(*options.proxy_ports)
         steering = self._steering = open_steering(self._wanted_steering, options, pool, stack)

@@ -26,11 +26,11 @@ import contextlib
 import errno
 import select
 import socket
-import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+from ..clocks import Clocks
 from ..errors import LockHeld, UserspaceProxyError
 from ..kernel import net_admin_proof
 from ..kernel.net_admin_proof import Prover
@@ -115,7 +115,7 @@ def ask_to_hand_over(proxy_name: str | None) -> TakenOver | None:
     Raises:
         LockHeld: It doesn't hand over; the message contains the cause.
     """
-    until = time.monotonic() + _ANSWER_S
+    until = Clocks.monotonic() + _ANSWER_S
     while True:
         try:
             found = connect_to_holder(proxy_name)
@@ -143,9 +143,9 @@ def ask_to_hand_over(proxy_name: str | None) -> TakenOver | None:
             f"cannot take over: userspace-proxy (pid {pid}) {answer.decode(errors='replace')}",
             hint="end it with SIGUSR1, or kill it, to take over its workers",
         )
-    until = time.monotonic() + _RELEASE_S
+    until = Clocks.monotonic() + _RELEASE_S
     while _is_held(proxy_name):
-        if time.monotonic() >= until:
+        if Clocks.monotonic() >= until:
             # It refused; its log contains the reason.
             break
         select.select([], [], [], _PAUSE_S)
@@ -219,7 +219,7 @@ def _send(sock: Prover, text: bytes, until: float) -> None:
 
 def _left_s(until: float) -> float:
     """Return the seconds until a time; raises TimeoutError after it."""
-    left_s = until - time.monotonic()
+    left_s = until - Clocks.monotonic()
     if left_s <= 0:
         raise TimeoutError
     return left_s
@@ -355,9 +355,9 @@ async def adopt(label: str, stack: AsyncExitStack) -> Predecessors | None:
 
 async def end_workers(label: str) -> None:
     """End the workers that a killed control process left."""
-    until = time.monotonic() + END_S
+    until = Clocks.monotonic() + END_S
     while socks := connect_to_workers(label):
-        if time.monotonic() > until:
+        if Clocks.monotonic() > until:
             _log.error("workers did not exit in time, leaving them", extra={"count": len(socks)})
         else:
             # They obey a process that has been handed their sockets.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 
+from ..clocks import Clocks
 from ..cluster import Snapshot
 from ..facts import (
     ITERATION_BOUNDS_S,
@@ -149,7 +149,7 @@ def _facts_of_steering(steering: Steering | None, sync: SyncLoop) -> SteeringSta
         problem=sync.rules.problem,
         has_drifted=sync.rules.has_drifted,
         repairs=sync.counters.repairs,
-        repaired_lately=sum(time.monotonic() - at < LATELY_S for at in sync.counters.repaired_at),
+        repaired_lately=sum(Clocks.monotonic() - at < LATELY_S for at in sync.counters.repaired_at),
         helper_restarts=steering.helper_restarts if steering else 0,
         unguarded=steering.unguarded if steering else "",
     )

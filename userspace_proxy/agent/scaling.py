@@ -10,9 +10,9 @@ Rule 1: without a Service that names a workload, no Lease is read or written.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 
+from ..clocks import Clocks
 from ..errors import UserspaceProxyError
 from ..facts import StatusFacts
 from ..log_fields import FieldLogger
@@ -45,7 +45,7 @@ _SETTLE_MAX_S = 5.0
 class Scaling(Component):
     """The demand at one proxy, and its part in scaling workloads."""
 
-    def __init__(self, core: Core, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, core: Core, *, clock: Callable[[], float] = Clocks.monotonic) -> None:
         options, served_ports, source = core.options, core.served_ports, core.source
         self._usage = Usage(served_ports)
         proxy_name = options.proxy_name or ""

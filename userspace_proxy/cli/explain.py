@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..clocks import Clocks
 from ..errors import ConfigError, UserspaceProxyError
 from ..model import ServiceKey, SocketAddress
 from .admin import find_admin
@@ -146,7 +146,7 @@ def _in_manifests(settings: Settings, service: str) -> _Found:
         plan_status,
         snapshot,
         options,
-        now=time.time(),
+        now=Clocks.time(),
         rejected=state.rejected,
         problems=state.problems,
     )
@@ -175,7 +175,7 @@ def _in_cluster(given: Given, settings: Settings, service: str) -> _Found:
     key = ServiceKey(*service.partition(":")[0].split("/", 1))
     one = asyncio.run(reader.read(key, with_pods=with_pods, within_s=_SERVER_S))
     options = replace(settings.as_options(PolicyOptions), node_name=node)
-    status = plan_status(one.snapshot, options, now=time.time(), steering=settings.steering)
+    status = plan_status(one.snapshot, options, now=Clocks.time(), steering=settings.steering)
     subject, pods = _planned(status, service, one.url), None
     if with_pods:
         state = one.snapshot.services[key]

@@ -17,9 +17,9 @@ import os
 import select
 import signal
 import sys
-import time
 
 from ..child import pause_before_start
+from ..clocks import Clocks
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
 _WAITED = (signal.SIGCHLD, *_STOP, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -38,14 +38,14 @@ def run_as_first(command: list[str]) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED)
     early = 0
     while True:
-        began = time.monotonic()
+        began = Clocks.monotonic()
         child = os.posix_spawn(command[0], command, os.environ, setsigmask=())
         status, is_stopping = _follow(child)
         if status >= 0:
             return status
         if is_stopping:
             return 128 - status
-        early = early + 1 if time.monotonic() - began < _SOUND_S else 1
+        early = early + 1 if Clocks.monotonic() - began < _SOUND_S else 1
         _complain(f"error: the control process ended by signal {-status} and is started again")
         pause_s = pause_before_start(early, _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         if (stop := signal.sigtimedwait(_STOP, pause_s)) is not None:

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import _socket
 import asyncio
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
+from ..clocks import Clocks
 from ..kernel.memory_limits import MemoryLimit
 from ..model import Protocol, SocketAddress
 from .dialer import Dialer
@@ -45,7 +45,7 @@ class DataPlane:
         loop: asyncio.AbstractEventLoop,
         tuning: Tuning | None = None,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = Clocks.monotonic,
         dialer: Dialer | None = None,
     ) -> None:
         self.engine = Engine(loop, tuning, clock=clock, dialer=dialer)

@@ -6,10 +6,10 @@ Rule 1: it refers to no listener, connection or flow: they are above it.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 
 from ..balance import AffinityTables
+from ..clocks import Clocks
 from ..facts.edges import CallCounts
 from .client_address import ClientAddressDialer
 from .connection_log import ConnectionLog
@@ -30,7 +30,7 @@ class Engine:
         loop: asyncio.AbstractEventLoop,
         tuning: Tuning | None = None,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = Clocks.monotonic,
         dialer: Dialer | None = None,
     ) -> None:
         self.loop = loop

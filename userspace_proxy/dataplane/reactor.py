@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import asyncio
 import select
-import time
 from collections.abc import Callable
 from typing import Protocol
 
+from ..clocks import Clocks
 from ..facts import ITERATION_BOUNDS_S, Durations
 from .tuning import BUFFER_BYTES
 
@@ -59,7 +59,7 @@ class Reactor:
     """Delivers readiness to handlers, in the thread of an event loop."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, *, clock: Callable[[], float] = time.monotonic
+        self, loop: asyncio.AbstractEventLoop, *, clock: Callable[[], float] = Clocks.monotonic
     ) -> None:
         self.loop = loop
         self.clock = clock

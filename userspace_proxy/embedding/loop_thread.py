@@ -8,6 +8,8 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future
 from typing import Any, TypeVar
 
+from ..clocks import Clocks
+
 _T = TypeVar("_T")
 _NOT_RUNNING = "this proxy isn't running: use it in a `with` block, or call start()"
 
@@ -28,6 +30,8 @@ class LoopThread:
     def start(self) -> None:
         """Start the thread, once."""
         self._loop = asyncio.new_event_loop()
+        # A test may have frozen the time of its own thread, and with it all others'.
+        self._loop.time = Clocks.monotonic  # type: ignore[method-assign]
         self._takes_calls = True
         self._thread.start()
 

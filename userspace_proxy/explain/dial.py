@@ -25,7 +25,6 @@ import json
 import os
 import shutil
 import socket
-import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ from typing import Any
 from ..answering_child import AnsweringChild
 from ..causes.cause import Cause
 from ..causes.endpoints import absent, dial_failed
+from ..clocks import Clocks
 from ..facts import StatusFacts
 from ..facts.causes import dump_cause, load_cause
 from ..frames import receive_frame, send_frame
@@ -81,7 +81,7 @@ def dial_all(addresses: Iterable[SocketAddress]) -> dict[str, DialResult]:
 def dial(address: SocketAddress, *, silence_s: float = SILENCE_S) -> DialResult:
     """Dial one address over TCP, without sending a byte."""
     family = socket.AF_INET6 if ":" in address.ip else socket.AF_INET
-    begin = time.monotonic()
+    begin = Clocks.monotonic()
     with socket.socket(family, socket.SOCK_STREAM) as sock:
         sock.settimeout(silence_s)
         stay_unseen(sock)
@@ -91,14 +91,14 @@ def dial(address: SocketAddress, *, silence_s: float = SILENCE_S) -> DialResult:
             # A timeout of settimeout has no errno.
             number = exc.errno or errno.ETIMEDOUT
             error = exc.strerror or os.strerror(number)
-            seconds = time.monotonic() - begin
+            seconds = Clocks.monotonic() - begin
             failed = dial_failure(number, address.ip)
             if failed.failure in NO_ANSWER and (hop := absent_hop(address.ip)):
                 return DialResult(seconds, absent(address, hop), error)
             failure = own_route_failure(failed, address.ip).failure
             cause = dial_failed(address, failure, error)
             return DialResult(seconds, cause, error, has_no_route=failure in BY_OWN_ROUTE)
-        return DialResult(time.monotonic() - begin)
+        return DialResult(Clocks.monotonic() - begin)
 
 
 def find_way(node: StatusFacts | None) -> tuple[str, ...] | None:

@@ -20,10 +20,10 @@ import re
 import select
 import socket
 import struct
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ..clocks import Clocks
 from .net_admin_proof import Prover
 from .netlink.socket_users import user_of_listener
 
@@ -55,7 +55,7 @@ def find_listeners(names: Iterable[str]) -> dict[str, int]:
     """
     waiting, found = set(names), dict[str, int]()
     full: set[str] = set()
-    until = time.monotonic() + _ANSWER_S
+    until = Clocks.monotonic() + _ANSWER_S
     while True:
         for name in list(waiting):
             try:
@@ -70,7 +70,7 @@ def find_listeners(names: Iterable[str]) -> dict[str, int]:
                 with sock:
                     waiting.remove(name)
                     found[name] = peer(sock)[0]
-        if not waiting or time.monotonic() >= until:
+        if not waiting or Clocks.monotonic() >= until:
             full &= waiting
             return {**found, **{name: 0 for name in full if not _is_others(name)}}
         select.select([], [], [], _PAUSE_S)
@@ -87,7 +87,7 @@ def connect(name: str, within_s: float = 0.0) -> Prover:
         BlockingIOError: Its queue stays full.
         OSError: There is no listener.
     """
-    until = time.monotonic() + within_s
+    until = Clocks.monotonic() + within_s
     sock = Prover()
     try:
         sock.setblocking(False)
@@ -98,7 +98,7 @@ def connect(name: str, within_s: float = 0.0) -> Prover:
             except BlockingIOError:
                 if _is_others(name):
                     raise _not_trusted(name) from None
-                if time.monotonic() >= until:
+                if Clocks.monotonic() >= until:
                     raise
                 select.select([], [], [], _PAUSE_S)
     except BaseException:

@@ -20,12 +20,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
+from ..clocks import Clocks
 from ..model.node_network import BridgeFilter, NodeLink, NodeRoute
 from .netlink import Requests, RouteSockets, explained, rtnetlink
 from .netlink.messages import Message
@@ -158,10 +158,10 @@ class NodeRoutes(Generic[Derived]):
             self._plan(_GATHER_S)
 
     def _list(self) -> _Node[Derived]:
-        began, requests = time.monotonic(), self._sockets.requests
+        began, requests = Clocks.monotonic(), self._sockets.requests
         links, routes = read_links(requests), read_routes(requests)
         derived = self._derive(links, routes)
-        return _Node(links, routes, read_bridge_filter(), derived, time.monotonic() - began)
+        return _Node(links, routes, read_bridge_filter(), derived, Clocks.monotonic() - began)
 
 
 class _Node(NamedTuple, Generic[Derived]):

@@ -21,11 +21,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from ..clocks import Clocks
 from ..state_file import StateFile, StateFileError
 
 _NAME = "net.netfilter.nf_conntrack_tcp_timeout_close_wait"
@@ -123,4 +123,4 @@ class TrackingTimeouts:
         if self._file is not None:
             # Without a note it stays raised after a crash: longer than it needs to be.
             with contextlib.suppress(OSError, StateFileError):
-                self._file.write(text.encode("ascii"), current_at=time.time())
+                self._file.write(text.encode("ascii"), current_at=Clocks.time())

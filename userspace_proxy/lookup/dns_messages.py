@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import struct
-import time
 from collections.abc import Awaitable, Callable
 
 import dns.asyncquery
@@ -26,6 +25,7 @@ import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
 
+from ..clocks import Clocks
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..model import SocketAddress
@@ -63,7 +63,7 @@ class Responder:
         self,
         names: Callable[[], ServiceNames | None],
         upstream: SocketAddress | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = Clocks.monotonic,
     ) -> None:
         self._names = names
         self._upstream = upstream

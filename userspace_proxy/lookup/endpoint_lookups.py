@@ -13,9 +13,9 @@ Rule 3: only :meth:`EndpointLookups.follow` derives and publishes, so changes ar
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Sequence
 
+from ..clocks import Clocks
 from ..cluster import Snapshot
 from ..cluster.forbidden import ForbiddenAddresses
 from ..cluster.from_names import EndpointsByName
@@ -59,8 +59,8 @@ class EndpointLookups:
         turn: Turn,
         wait: Wait,
         look_up: LookUp | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        wall_clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = Clocks.monotonic,
+        wall_clock: Callable[[], float] = Clocks.time,
     ) -> None:
         self._endpoints = EndpointsByName(allowed, forbidden)
         self._publish = publish

@@ -21,13 +21,13 @@ import contextlib
 import math
 import os
 import socket
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
+from ..clocks import Clocks
 from ..frames import HEADER, MAX_SOCKETS, make_frame
 from ..log_fields import FieldLogger
 
@@ -230,10 +230,10 @@ class Channel(Generic[In, Out]):
         self._read_until(math.inf)
 
     def _on_readable(self) -> None:
-        began = time.monotonic()
+        began = Clocks.monotonic()
         self._read_until(began + _READ_S)
         if self._read_for is not None:
-            self._read_for(time.monotonic() - began)
+            self._read_for(Clocks.monotonic() - began)
 
     def _read_until(self, until: float) -> None:
         while self._is_reading:
@@ -258,7 +258,7 @@ class Channel(Generic[In, Out]):
             except ValueError as exc:
                 self._lose(str(exc))
                 return
-            if time.monotonic() >= until:
+            if Clocks.monotonic() >= until:
                 return
 
     def _deliver(self) -> None:

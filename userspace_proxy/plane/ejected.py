@@ -20,10 +20,10 @@ and where a worker has seen it, only the hop is asked for.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..clocks import Clocks
 from ..kernel.neighbours import absent_hop, next_hop, own_route_failure
 from ..model import DialFailure, Failure, ServiceKey, SocketAddress
 from ..model.failures import NO_ANSWER
@@ -81,7 +81,7 @@ class EjectedEndpoints:
         plane: Plane,
         probed_for: Callable[[Group], ServiceKey | None],
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = Clocks.monotonic,
         open_probes: Callable[[Note], PathProbes] = PathProbes,
         absent_hop: Callable[[str], NextHop | None] = absent_hop,
         next_hop: Callable[[str], NextHop | None] = next_hop,

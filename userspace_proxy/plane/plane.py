@@ -17,11 +17,11 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
-import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ..clocks import Clocks
 from ..dataplane import Dialer, MemoryState, Tuning
 from ..dataplane.pipes import MAX_PIPES
 from ..errors import ListenError
@@ -105,7 +105,7 @@ class Plane:
         workers: int | None = None,
         tuning: Tuning | None = None,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = Clocks.monotonic,
         keeps_net_raw: bool = False,
         label: str | None = None,
         predecessors: Predecessors | None = None,
@@ -350,9 +350,9 @@ class Plane:
         if self._timer is not None:
             self._timer.cancel()
         self.hang_up()
-        deadline = time.monotonic() + _CLOSE_S
+        deadline = Clocks.monotonic() + _CLOSE_S
         for worker in self._workers:
-            worker.close(deadline - time.monotonic())
+            worker.close(deadline - Clocks.monotonic())
         self._listeners.close_all()
 
     # -- for the workers -----------------------------------------------------

@@ -16,10 +16,10 @@ Rule 3: a ring lasts as long as it is asked for; without one a connection costs 
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from ..clocks import Clocks
 from ..dataplane.connection_log import ConnectionLog, Watch
 from ..dataplane.engine import Engine
 from ..facts.connection import ConnectionEvent, ConnectionFacts, ConnectionFilter, LeftOut
@@ -49,7 +49,7 @@ class RecordRing(Watch):
         clock: Returns the Unix time.
     """
 
-    def __init__(self, engine: Engine, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, engine: Engine, clock: Callable[[], float] = Clocks.time) -> None:
         self._engine = engine
         self._clock = clock
         self._filters: Sequence[ConnectionFilter] = ()

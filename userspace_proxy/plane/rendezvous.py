@@ -11,8 +11,8 @@ import re
 import secrets
 import select
 import socket
-import time
 
+from ..clocks import Clocks
 from ..kernel import abstract_sockets
 from ..kernel.net_admin_proof import Prover
 
@@ -50,7 +50,7 @@ def connect_to_workers(label: str) -> list[Prover]:
     found = []
     pattern = f"@({re.escape(_prefix(label))}[0-9a-f]+)"
     waiting = sorted({match[1].decode() for match in abstract_sockets.shown_names(pattern)})
-    until = time.monotonic() + _ROOM_S
+    until = Clocks.monotonic() + _ROOM_S
     while True:
         full = []
         for name in waiting:
@@ -61,7 +61,7 @@ def connect_to_workers(label: str) -> list[Prover]:
             except OSError:
                 # It has just ended, or isn't a worker.
                 continue
-        if not full or time.monotonic() >= until:
+        if not full or Clocks.monotonic() >= until:
             return found
         waiting = full
         select.select([], [], [], _PAUSE_S)

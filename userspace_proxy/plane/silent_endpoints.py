@@ -11,9 +11,9 @@ longest ago are first.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 
+from ..clocks import Clocks
 from ..model import Failure, SocketAddress
 from ..model.node_network import DroppedBy
 from .ejected import QUESTIONS_MAX
@@ -30,7 +30,7 @@ class SilentEndpoints:
     def __init__(
         self,
         dropped_by: Callable[[Group, SocketAddress], str],
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = Clocks.monotonic,
     ) -> None:
         self._dropped_by = dropped_by
         self._clock = clock

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import _socket
 import dataclasses
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -17,6 +16,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from ..clocks import Clocks
 from ..dataplane import AnyListener, DataPlane, EndpointGroup, UdpListener
 from ..model.serving import Serving
 from .differences import Differences
@@ -285,11 +285,11 @@ class Worker:
     def _continue_report(self) -> None:
         if self._is_closed or not self._reports:
             return
-        began = time.monotonic()
+        began = Clocks.monotonic()
         # What it sends may lose the control process, which ends all reports.
         if next(self._reports[0], self) is self and self._reports:
             self._reports.pop(0)
-        self.count_iteration(time.monotonic() - began)
+        self.count_iteration(Clocks.monotonic() - began)
         if self._reports:
             self._dataplane.engine.loop.call_soon(self._continue_report)
 

@@ -17,9 +17,9 @@ import logging
 import os
 import signal
 import socket
-import time
 from collections.abc import Callable, Iterator
 
+from ..clocks import Clocks
 from ..dataplane import DataPlane
 from ..kernel.memory_limits import find_memory_limits
 from ..loops import loop_factory
@@ -215,11 +215,11 @@ class WorkerMain:
             if is_last:
                 break
         self._stop_pins()
-        self._send_pins(self._worker.pins(), time.monotonic() + PINS_S)
+        self._send_pins(self._worker.pins(), Clocks.monotonic() + PINS_S)
 
     def _send_pins(self, parts: Iterator[Pins], until: float) -> None:
         """Send some if those before have been read, and the rest later."""
-        began = time.monotonic()
+        began = Clocks.monotonic()
         has_room = self._channel.waiting_bytes < _MAX_PINS_WAITING_BYTES
         part = next(parts, None) if has_room else None
         if began >= until or (has_room and part is None):
@@ -227,7 +227,7 @@ class WorkerMain:
             return
         if part is not None:
             self._channel.send(part)
-        took_s = time.monotonic() - began
+        took_s = Clocks.monotonic() - began
         self._count_iteration(took_s)
         pause_s = max(_PINS_PAUSE_S, _PINS_PAUSES * took_s)
         self._pins_timer = self._loop.call_later(pause_s, self._send_pins, parts, until)

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import contextlib
 import random
-import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
+from ..clocks import Clocks
 from ..errors import SourceError
 from ..log_fields import FieldLogger
 from ..model import ServiceKey
@@ -84,7 +84,7 @@ class HolderLease:
         source: Source,
         *,
         identity: str = "",
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = Clocks.monotonic,
         pause: Pause = pause,
         rng: random.Random | None = None,
     ) -> None:

@@ -13,10 +13,10 @@ Rule 3: an answer that wasn't written for all that is known may have been: its p
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 
+from ..clocks import Clocks
 from ..model import ServiceKey
 from ..sources.base import Lease, Leases, Pause, pause
 from .lease_notes import NODE_PREFIX, NodeAnswer, NodeReport, Round, write_report
@@ -51,7 +51,7 @@ class NodeLease:
         is_known: Callable[[], bool],
         hurry: Callable[[ServiceKey], None],
         settle_s: float,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = Clocks.monotonic,
         pause: Pause = pause,
     ) -> None:
         self._leases = leases

@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ..clocks import Clocks
 from ..errors import UserspaceProxyError
 from ..log_fields import FieldLogger
 from ..model import ServiceKey, SocketAddress
@@ -66,8 +66,8 @@ class Promises:
         served_ports: ServedByName,
         file: StateFile | None = None,
         *,
-        clock: Callable[[], float] = time.monotonic,
-        wall_clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = Clocks.monotonic,
+        wall_clock: Callable[[], float] = Clocks.time,
     ) -> None:
         self._served_ports = served_ports
         self._file = file

@@ -12,11 +12,11 @@ Rule 3: a look costs as much as what has changed, and next to nothing for each o
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from ..clocks import Clocks
 from ..model import ServiceKey, SocketAddress
 from .served import Served, ServedByName
 
@@ -41,7 +41,7 @@ class Usage:
     """What clients use at one proxy."""
 
     def __init__(
-        self, served_ports: ServedByName, clock: Callable[[], float] = time.monotonic
+        self, served_ports: ServedByName, clock: Callable[[], float] = Clocks.monotonic
     ) -> None:
         self._served_ports = served_ports
         self._clock = clock

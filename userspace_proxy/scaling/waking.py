@@ -15,10 +15,10 @@ Rule 4: while a workload's Services get no endpoint, each attempt doubles the ti
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..clocks import Clocks
 from ..model import ServiceKey
 from ..plane import Group, Plane
 from ..sources import Happening, Source
@@ -99,7 +99,7 @@ class Waking:
         promises: Promises,
         *,
         is_allowed: bool,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = Clocks.monotonic,
     ) -> None:
         self._served_ports = served_ports
         self._source = source

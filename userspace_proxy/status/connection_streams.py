@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
+from ..clocks import Clocks
 from ..errors import ConfigError
 from ..facts import StatusFacts
 from ..facts.connection import ConnectionEvent, ConnectionFacts, ConnectionFilter
@@ -69,7 +69,7 @@ class ConnectionStreams(Streams):
         if "watch" not in request.query or request.method != "GET":
             body = encode_answer(self._observing.edges(wanted))
             return web.Response(body=body, content_type="application/json")
-        first = list(unseen(view, wanted, time.time()))
+        first = list(unseen(view, wanted, Clocks.time()))
         is_page = _EVENTS in request.headers.get("Accept", "")
         with contextlib.ExitStack() as watching:
             try:

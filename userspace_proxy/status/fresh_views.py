@@ -12,9 +12,9 @@ is carried out.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 
+from ..clocks import Clocks
 from ..facts import StatusFacts
 from .single_flight import SingleFlight
 
@@ -37,7 +37,7 @@ class FreshViews:
         view: Callable[[], StatusFacts],
         refresh: Callable[[], Awaitable[None]] | None = None,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = Clocks.monotonic,
         pause: Callable[[float], Awaitable[object]] = asyncio.sleep,  # noqa: TID251 - the share
     ) -> None:
         self._view = view

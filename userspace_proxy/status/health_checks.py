@@ -21,11 +21,11 @@ import errno
 import json
 import logging
 import socket
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from aiohttp import web
 
+from ..clocks import Clocks
 from ..log_limit import SERVICE_LINES, LogLimit
 from ..model import ServiceKey, SocketAddress
 from ..plan import HealthCheck
@@ -198,7 +198,7 @@ class HealthCheckPorts:
         """Remember the problems, and log new and solved ones."""
         # One line per round: when descriptors are out, all Services have the same problem.
         new = [service for service in problems if self._problems.get(service) != problems[service]]
-        now = time.monotonic()
+        now = Clocks.monotonic()
         if new and self._log_limit.take(now):
             first = {"service": str(new[0]), "cause": problems[new[0]]}
             _log.warning("cannot serve health checks", extra={"services": len(new), **first})

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from ..causes.say import say
+from ..clocks import Clocks
 from ..errors import UserspaceProxyError
 from ..facts import PortFacts, StatusFacts
 from ..facts.connection import (
@@ -79,7 +79,7 @@ class Watcher:
         records = list(self._ring)
         self._ring.clear()
         if self._left_out:
-            at = records[-1].at if records else time.time()
+            at = records[-1].at if records else Clocks.time()
             event, count, self._left_out = ConnectionEvent.LEFT_OUT, self._left_out, 0
             cause = LEFT_OUT if self.wanted.takes_all_kinds else _OF_ANY_KIND
             records.append(ConnectionFacts(event=event, at=at, kind="", count=count, cause=cause))
@@ -110,7 +110,7 @@ class Observing:
         clock: Returns the Unix time.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, clock: Callable[[], float] = Clocks.time) -> None:
         self.is_on = asyncio.Event()
         """Set while something watches."""
         self._clock = clock

@@ -13,11 +13,11 @@ Rule 3: samples take a quarter of a processor at most, however many Services the
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from ..clocks import Clocks
 from ..facts import StatusFacts
 from .history import History
 from .timeline import Event
@@ -58,8 +58,8 @@ class Sampler:
         take: Callable[[], Awaitable[StatusFacts]],
         *,
         events: Callable[[], Sequence[Event]] = tuple,
-        unix: Callable[[], float] = time.time,
-        clock: Callable[[], float] = time.monotonic,
+        unix: Callable[[], float] = Clocks.time,
+        clock: Callable[[], float] = Clocks.monotonic,
         pause: Callable[[float], Awaitable[object]] = asyncio.sleep,  # noqa: TID251 - the period
     ) -> None:
         self._history = History()

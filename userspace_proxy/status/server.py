@@ -15,12 +15,12 @@ Rule 4: on loopback only requests to a loopback name are answered (DNS rebinding
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from importlib import resources
 
 from aiohttp import web
 
+from ..clocks import Clocks
 from ..errors import SteeringError
 from ..facts import Detail, StatusFacts
 from ..facts.connection import ConnectionFilter
@@ -90,7 +90,7 @@ class StatusServer:
         health: Callable[[], StatusFacts] | None = None,
         refresh: Callable[[], Awaitable[None]] | None = None,
         events: Callable[[], Sequence[Event]] = tuple,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = Clocks.time,
         observing: Observing | None = None,
     ) -> None:
         self.sync = SyncMetrics()

@@ -16,11 +16,11 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from userspace_proxy.cli.command import DONE, Given
+from userspace_proxy.clocks import Clocks
 from userspace_proxy.config.flags import parsed
 from userspace_proxy.config.kinds import integer
 from userspace_proxy.errors import UserspaceProxyError
@@ -60,7 +60,7 @@ def demo(given: Given) -> int:
     if given.arguments:
         print(send_command(given.arguments))
         return DONE
-    began = time.monotonic()
+    began = Clocks.monotonic()
     text = given.values.get("port")
     port = None if text is None else parsed("port", text, integer(0, 65535).parse)
     with page_socket(port) as page, contextlib.ExitStack() as stack:
@@ -97,7 +97,7 @@ def _show(
     wait_until_ready(port, proxy, folder / "proxy.log", lambda: stop.is_set)
     commands = stack.enter_context(contextlib.closing(Commands(folder, tour.run)))
     if not stop.is_set:
-        print(_text(folder, port, time.monotonic() - began), flush=True)
+        print(_text(folder, port, Clocks.monotonic() - began), flush=True)
         commands.show_prompt()
     while not stop.is_set and proxy.poll() is None:
         commands.wait(stop.fileno())

@@ -15,12 +15,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Container, Iterator
 from pathlib import Path
 
 from userspace_proxy.causes.say import remedy, say
 from userspace_proxy.cli.command import Given
+from userspace_proxy.clocks import Clocks
 from userspace_proxy.cluster import Snapshot
 from userspace_proxy.cluster.from_names import before_lookups
 from userspace_proxy.errors import ConfigError, InputError
@@ -97,7 +97,9 @@ def unserved(snapshot: Snapshot) -> Iterator[str]:
     """Yield a line for each Service port whose clients aren't served, with cause and remedy."""
     # The proxy of a sandbox looks no name up.
     snapshot = before_lookups(snapshot, ())
-    status = plan_status(snapshot, PolicyOptions(node_name=NODE), now=time.time(), steering="local")
+    status = plan_status(
+        snapshot, PolicyOptions(node_name=NODE), now=Clocks.time(), steering="local"
+    )
     found = [
         (port.title, port.state.sentence, port.state.hint)
         for port in status.ports

@@ -6,11 +6,11 @@ import contextlib
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from userspace_proxy.cli.admin import AdminAddress
+from userspace_proxy.clocks import Clocks
 from userspace_proxy.errors import ListenError, SandboxError, UserspaceProxyError
 from userspace_proxy.kernel.own_namespace import own_namespace_environment
 
@@ -154,13 +154,13 @@ def wait_until_ready(
     """
     # The page's socket is this process's, too: of a proxy that has ended nothing is refused.
     page = AdminAddress("127.0.0.1", port, timeout_s=1.0)
-    deadline = time.monotonic() + _READY_S
+    deadline = Clocks.monotonic() + _READY_S
     while not is_over():
         # Until it serves what it has read, it answers 503.
         with contextlib.suppress(UserspaceProxyError):
             page.get("/healthz", accept="application/json")
             return
-        if proxy.poll() is not None or time.monotonic() > deadline:
+        if proxy.poll() is not None or Clocks.monotonic() > deadline:
             why = last_line(log).removeprefix("error: ")
             raise SandboxError(f"cannot start the proxy: {why}")
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ...clocks import Clocks
 from ...cluster import ServiceState, Snapshot, differing_keys
 from ...model import EndpointSlice, SliceKey
 
@@ -79,7 +80,7 @@ class Progress:
         self._counters = counters
         self._arrived = 0.0
         """Unix time of the first snapshot since the present round began; 0: none."""
-        self._triggers = Triggers(time.time())
+        self._triggers = Triggers(Clocks.time())
         self._done = asyncio.Condition()
 
     @property
@@ -105,7 +106,7 @@ class Progress:
         counters = self._counters
         counters.changes = counters.changes.plus(count_changes(self.latest, snapshot))
         self._triggers.note(self.latest, snapshot)
-        counters.last_queued = time.time()
+        counters.last_queued = Clocks.time()
         counters.waiting_since = counters.waiting_since or counters.last_queued
         self._arrived = self._arrived or counters.last_queued
         self.latest = snapshot
@@ -128,7 +129,7 @@ class Progress:
         counters = self._counters
         counters.rounds += 1
         counters.last_s = time.perf_counter() - batch.began
-        counters.last_done = time.time()
+        counters.last_done = Clocks.time()
         counters.waiting_since = self._arrived
         counters.in_force = batch.arrived
         return self._triggers.take(batch.triggers, counters.last_done)

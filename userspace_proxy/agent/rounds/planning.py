@@ -8,11 +8,11 @@ force no other Service port does.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 from ...causes.cause import Cause
 from ...causes.say import remedy, say
+from ...clocks import Clocks
 from ...cluster import Snapshot
 from ...log_fields import FieldLogger
 from ...log_limit import SERVICE_LINES, LogLimit
@@ -110,12 +110,12 @@ class Planning:
         self._served_ports.close_recovered()
 
     def _note_turn(self) -> None:
-        self.turned = time.monotonic()
+        self.turned = Clocks.monotonic()
 
     def _report_conflicts(self, plan: Plan) -> None:
         for item in new_conflicts(self.plan, plan):
             cause = say(item.cause)
-            if self._conflict_lines.take(time.monotonic()):
+            if self._conflict_lines.take(Clocks.monotonic()):
                 about = {"service": str(item.service), "port": item.port, "cause": cause}
                 fields = {**about, "remedy": remedy(item.cause)}
                 if item.is_part:

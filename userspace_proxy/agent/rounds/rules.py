@@ -8,9 +8,9 @@ follow ──▶ what differs ──▶ in force
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 
+from ...clocks import Clocks
 from ...errors import SteeringError
 from ...log_fields import FieldLogger
 from ...log_limit import LogLimit
@@ -118,7 +118,7 @@ class Rules:
         self._steered.note_unsteered(self._steering.unsteered)
         if count:
             self._counters.repairs += count
-            self._counters.repaired_at = (*self._counters.repaired_at[-59:], time.monotonic())
+            self._counters.repaired_at = (*self._counters.repaired_at[-59:], Clocks.monotonic())
             _log.warning("steering had drifted and was repaired", extra={"rules": count})
             what = "1 rule or frontend" if count == 1 else f"{count} rules and frontends"
             note = f"{what} of {name} steering had been changed by another program; repaired"
@@ -126,7 +126,7 @@ class Rules:
 
     def _note_switches(self, switched: Sequence[ServedPort]) -> None:
         for served in switched:
-            if not self._switch_lines.take(time.monotonic()):
+            if not self._switch_lines.take(Clocks.monotonic()):
                 break
             path = served.path
             fields = {"service": served.group.label, "path": str(path.now), "cause": path.why}

@@ -6,11 +6,11 @@ listeners, plan, path ─▶ ServedPort.targets ──differ from ServedPort.ste
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ...clocks import Clocks
 from ...diagnosis import paths
 from ...diagnosis.paths import PathView
 from ...errors import ListenError
@@ -113,7 +113,7 @@ class ServedPort:
         self.chosen = wanted
         self.was_in_kernel |= wanted.path is DataPath.KERNEL
         if wanted.path is self.path.now:
-            self.path = self.path.follow(wanted, time.time())
+            self.path = self.path.follow(wanted, Clocks.time())
 
 
 class SteeringChange(NamedTuple):
@@ -183,7 +183,7 @@ class Steered:
         """
         for served, targets in change.targets:
             served.steered = targets
-            served.path = served.path.follow(served.chosen, time.time())
+            served.path = served.path.follow(served.chosen, Clocks.time())
             if served.is_listening_again:
                 self._end_problem(served)
         self._touched.clear()

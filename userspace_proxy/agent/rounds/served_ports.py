@@ -12,9 +12,9 @@ Rule 5: what lacks a common resource waits for its turn: ``listener_shares`` dec
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
+from ...clocks import Clocks
 from ...errors import ListenError
 from ...model import Frontend, IPFamily, Protocol, ServiceKey, SocketAddress
 from ...model.quiesced import Quiesced
@@ -45,7 +45,7 @@ class ServedPorts:
         *,
         transparent: bool = False,
         second_port: Callable[[Frontend], int] | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = Clocks.monotonic,
     ) -> None:
         self.pool = pool
         self._plane = plane

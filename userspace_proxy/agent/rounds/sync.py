@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from ...clocks import Clocks
 from ...cluster import Snapshot
 from ...log_fields import FieldLogger
 from ...model import Frontend
@@ -91,7 +91,7 @@ class SyncLoop:
         """The node has changed since the last round that succeeded."""
         self._owes_paths = False
         served_ports.auto_paths.on_change = self._look_at_paths
-        self._turned = time.monotonic()
+        self._turned = Clocks.monotonic()
         self._wake = asyncio.Event()
 
     def publish(self, snapshot: Snapshot) -> None:
@@ -122,7 +122,7 @@ class SyncLoop:
 
         An iteration whose round the kernel refuses counts like any other.
         """
-        return time.monotonic() - max(self._turned, self.planning.turned)
+        return Clocks.monotonic() - max(self._turned, self.planning.turned)
 
     @property
     def _is_behind(self) -> bool:
@@ -172,7 +172,7 @@ class SyncLoop:
         return True
 
     def _note_turn(self) -> None:
-        self._turned = time.monotonic()
+        self._turned = Clocks.monotonic()
 
     async def _retry(self) -> bool:
         """Retry what couldn't be opened; returns whether something has changed."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from ...clocks import Clocks
 from ...errors import UserspaceProxyError
 
 _log = logging.getLogger("userspace_proxy.agent")
@@ -116,7 +116,7 @@ class Pace:
     def __init__(
         self,
         on_turn: Callable[[], None] = lambda: None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = Clocks.monotonic,
     ) -> None:
         self._on_turn = on_turn
         self._clock = clock

@@ -6,8 +6,9 @@ equal facts give equal causes.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+
+from ...clocks import Clocks
 
 # An adjusted clock is slewed by less than 0.5 ms/s (adjtime(3)); what is shown is rounded anyway.
 _TOLERANCE_S = 0.5
@@ -23,8 +24,8 @@ class WallClock:
 
     def __init__(
         self,
-        monotonic: Callable[[], float] = time.monotonic,
-        unix: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = Clocks.monotonic,
+        unix: Callable[[], float] = Clocks.time,
     ) -> None:
         self._monotonic = monotonic
         self._unix = unix

@@ -5,9 +5,9 @@ Another table may drop what this proxy's accepts. It is reported with a rule tha
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
+from ...clocks import Clocks
 from ...errors import SteeringError
 from ...facts import FirewallFacts, StatusFacts
 from ...kernel.one_thread import OneThread
@@ -76,7 +76,7 @@ class FirewallWatch(Component):
     async def run(self) -> None:
         """Read at once, after changes of nftables and each minute, for ever."""
         while True:
-            await self.look_if_due(time.monotonic())
+            await self.look_if_due(Clocks.monotonic())
             await pause(_CHECK_EVERY_S)
 
     async def look_if_due(self, now: float) -> None:
@@ -87,9 +87,9 @@ class FirewallWatch(Component):
         if generation == self._seen and now < self._latest_s:
             return
         self._seen = generation
-        began = time.monotonic()
+        began = Clocks.monotonic()
         await self.look()
-        cost_s = time.monotonic() - began
+        cost_s = Clocks.monotonic() - began
         self._latest_s = now + LOOK_EVERY_S
         self._next_s = min(now + cost_s / _SHARE, self._latest_s)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from ...clocks import Clocks
 from ...facts import HealthCheckFacts, StatusFacts
 from ...kernel.port_holders import who_holds
 from ...model import IPFamily, Protocol, ServiceKey
@@ -39,7 +39,7 @@ class HealthChecks(Component):
             from ...status.health_checks import HealthCheckPorts
 
             self._ports = HealthCheckPorts(
-                lambda: is_working(self._health(), time.time()),
+                lambda: is_working(self._health(), Clocks.time()),
                 who_holds=lambda ip, port: who_holds(Protocol.TCP, port, IPFamily.of(ip)),
             )
         facts = self._planner.facts

@@ -10,9 +10,9 @@ Rule 3: what has grown since the last reading belongs to the Service port that h
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
 
+from ...clocks import Clocks
 from ...errors import SteeringError
 from ...facts import StatusFacts
 from ...model import Frontend
@@ -33,7 +33,7 @@ class KernelCounts(Component):
         self,
         steering: Steering,
         served_ports: ServedPorts,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = Clocks.monotonic,
     ) -> None:
         self.total: int | None = None
         """Of all Service ports; None where they aren't counted. Those of former ones since the last

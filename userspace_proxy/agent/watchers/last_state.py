@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Awaitable, Callable
 
+from ...clocks import Clocks
 from ...cluster import Snapshot
 from ...cluster.encoding import StateOwner, decode_state, encode_state
 from ...errors import InputError, UserspaceProxyError
@@ -62,7 +62,7 @@ class LastState(Component):
         source: Source,
         options: Options,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = Clocks.time,
         pause: Callable[[float], Awaitable[None]] = pause,
     ) -> None:
         proxy_name = options.proxy_name or ""

@@ -11,12 +11,12 @@ event.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ...causes.say import say
+from ...clocks import Clocks
 from ...diagnosis.failures import failure_of
 from ...facts import Level, StatusFacts
 from ...facts.units import plural, seconds_in_words
@@ -84,7 +84,7 @@ class Timeline:
         self,
         plane: Plane,
         view: Callable[[], StatusFacts],
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = Clocks.time,
     ) -> None:
         self._plane = plane
         self._view = view

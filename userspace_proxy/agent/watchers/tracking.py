@@ -10,9 +10,9 @@ Source: net/netfilter/nf_conntrack_core.c, __nf_conntrack_alloc() and resolve_no
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
+from ...clocks import Clocks
 from ...facts import StatusFacts, TrackingFacts
 from ...kernel.tracking_table import TrackingTable, read_table
 from ...log_fields import FieldLogger
@@ -53,7 +53,7 @@ class TrackingWatch(Component):
         proxy_name: str | None = None,
         *,
         read: Callable[[], TrackingTable] | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = Clocks.monotonic,
     ) -> None:
         self._report = report
         self._own = own

@@ -16,11 +16,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
-import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Self
 
+from ...clocks import Clocks
 from ...errors import SteeringError, shortage_hint
 from ..classic_bpf import SO_ATTACH_FILTER, SO_DETACH_FILTER, Instruction, attach
 from .messages import (
@@ -227,7 +227,7 @@ class Requests:
     def _receive(self, numbers: Container[int]) -> bytes:
         """Return the next answer to one of these requests."""
         left_s = ANSWER_WITHIN_S
-        until = time.monotonic() + left_s
+        until = Clocks.monotonic() + left_s
         while left_s > 0:
             self._socket.settimeout(left_s)
             try:
@@ -237,7 +237,7 @@ class Requests:
                 break
             if number_of(block) in numbers:
                 return block
-            left_s = until - time.monotonic()
+            left_s = until - Clocks.monotonic()
         raise TimeoutError(errno.ETIMEDOUT, "the kernel doesn't answer")
 
     def _next_number(self) -> int:

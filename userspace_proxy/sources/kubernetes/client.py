@@ -13,11 +13,11 @@ import asyncio
 import json
 import socket
 import ssl
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ...clocks import Clocks
 from ...errors import SourceError, UserspaceProxyError
 from ...version import __version__
 from .api_paths import check
@@ -87,7 +87,7 @@ class ApiClient:
     """A client of one API server; usable after :meth:`open`."""
 
     def __init__(
-        self, credentials: Credentials, *, clock: Callable[[], float] = time.monotonic
+        self, credentials: Credentials, *, clock: Callable[[], float] = Clocks.monotonic
     ) -> None:
         self.credentials = credentials
         self._clock = clock

@@ -16,12 +16,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...clocks import Clocks
 from ...errors import SourceError
 from .key_files import KeyFiles, make_key_files
 from .kubeconfig import ClientConfig, Content, server_url
@@ -128,7 +128,7 @@ class Credentials:
         kubeconfig: str | Kubeconfig = "",
         master: str = "",
         service_account: Path = SERVICE_ACCOUNT,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = Clocks.time,
     ) -> None:
         self._kubeconfig = one_file(kubeconfig) if isinstance(kubeconfig, str) else kubeconfig
         self._master = master.rstrip("/")

@@ -22,7 +22,6 @@ import logging
 import os
 import shutil
 import signal
-import time
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ...clocks import Clocks
 from ...errors import InputError, UserspaceProxyError
 from .kubeconfig import ExecPlugin, KubeCluster
 
@@ -90,7 +90,7 @@ async def plugin_credential(
     *,
     is_attended: bool,
     refused: PluginCredential | None = None,
-    clock: Callable[[], float] = time.time,
+    clock: Callable[[], float] = Clocks.time,
 ) -> PluginCredential:
     """Return the credential of a plugin, which runs only if there is none that is valid.
 
@@ -148,7 +148,7 @@ async def run_plugin(
     cluster: Mapping[str, Any] | None,
     *,
     within_s: float | None,
-    clock: Callable[[], float] = time.time,
+    clock: Callable[[], float] = Clocks.time,
 ) -> PluginCredential:
     """Run a plugin and return its credential.
 

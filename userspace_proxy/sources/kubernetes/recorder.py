@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import time
 from collections.abc import Callable
 
+from ...clocks import Clocks
 from ..base import Happening
 from .api_paths import join
 from .client import ApiClient
@@ -41,7 +41,7 @@ class Recorder:
         client: ApiClient,
         node_name: str,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = Clocks.monotonic,
         every_s: float = EVERY_S,
     ) -> None:
         self._client = client
@@ -49,7 +49,7 @@ class Recorder:
         self._every_s = every_s
         self._clock = clock
         # Events contain the time of day, but its changes must not affect what is due.
-        self._offset = time.time() - clock()
+        self._offset = Clocks.time() - clock()
         self._correlator = Correlator()
         self._silent_until: dict[str, float] = {}
         """By path, when sending is tried again."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ...clocks import Clocks
 from ...cluster import Snapshot, Store
 from ...cluster.from_pods import PodEndpoints
 from ...facts import RejectedFacts
@@ -68,7 +68,7 @@ class KubernetesSource(Source):
         service_account: Path = SERVICE_ACCOUNT,
         timing: Timing | None = None,
         rng: random.Random | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = Clocks.monotonic,
         pause: Pause = pause,
     ) -> None:
         credentials = Credentials(

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Iterable
 from typing import IO, Any
 
 from ...answering_child import AnsweringChild, ChildEnded
 from ...child import pause_before_start
+from ...clocks import Clocks
 from ...errors import SteeringConflict, SteeringError
 from ...model import Frontend, Protocol
 from ..programmer import Touched
@@ -102,11 +102,11 @@ class HelperProcess:
         self._lost = True
         self._failures += 1
         pause_s = pause_before_start(self._failures, FIRST_PAUSE_S, LONGEST_PAUSE_S)
-        self._not_before = time.monotonic() + pause_s
+        self._not_before = Clocks.monotonic() + pause_s
 
     def _check_pause(self) -> None:
         """Raise a SteeringError if no helper may be started yet."""
-        rest_s = self._not_before - time.monotonic()
+        rest_s = self._not_before - Clocks.monotonic()
         if rest_s > 0:
             raise SteeringError(
                 f"cannot steer by iptables: {self._failures} helper processes for "

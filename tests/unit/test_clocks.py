@@ -1,0 +1,50 @@
+"""Clocks that a test doesn't stop."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import sys
+import time
+import types
+from pathlib import Path
+
+import pytest
+
+from userspace_proxy import clocks
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def frozen(monkeypatch):
+    """A freezegun whose time stands still, as it is while this package is imported."""
+    api = types.ModuleType("freezegun.api")
+    api.real_monotonic, api.real_time = time.monotonic, time.time
+    monkeypatch.setitem(sys.modules, "freezegun.api", api)
+    monkeypatch.setattr(time, "monotonic", lambda: 7.0)
+    monkeypatch.setattr(time, "time", lambda: 7.0)
+    yield
+    monkeypatch.undo()
+    importlib.reload(clocks)
+
+
+def test_the_clocks_of_a_package_that_is_imported_in_frozen_time_go_on(frozen):
+    read = importlib.reload(clocks).Clocks
+    assert read.monotonic() != 7.0
+    assert read.time() > 1e9
+
+
+def test_no_module_has_a_clock_that_can_be_stopped():
+    found = [
+        f"{path}:{node.lineno}"
+        for folder in ("userspace_proxy", "pytest-userspace-proxy")
+        for path in (ROOT / folder).rglob("*.py")
+        if path != Path(clocks.__file__)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "time"
+        and node.attr in ("monotonic", "time")
+    ]
+    assert found == []
