@@ -1,0 +1,171 @@
+"""The test kit beside other plugins, each in a run of pytest of its own."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from tests.kit.test_plugin import PLUGIN
+
+pytest_plugins = ["pytester"]
+
+TESTS = """
+from urllib.request import urlopen
+
+def test_a_service_answers(service_proxy):
+    web = service_proxy.service("web", backends=2)
+    web.backends[0].stop()
+    with urlopen(web.url, timeout=30) as answer:
+        assert answer.read() == b"web-2\\n"
+
+def test_a_fault_takes_its_time(service_proxy):
+    web = service_proxy.service("web")
+    web.backends[0].fault("latency", latency=100)
+    with urlopen(web.url, timeout=30) as answer:
+        assert answer.status == 200
+"""
+COROUTINE = """
+import asyncio
+import pytest
+
+MARK
+async def test_a_coroutine_is_served(service_proxy):
+    web = service_proxy.service("web")
+    reader, writer = await asyncio.open_connection(*web.address)
+    writer.write(b"GET / HTTP/1.0\\r\\n\\r\\n")
+    assert b"200" in await reader.readline()
+    writer.close()
+"""
+TRIO = """
+import trio
+
+def test_a_client_of_trio_is_served(service_proxy):
+    web = service_proxy.service("web")
+
+    async def ask():
+        stream = await trio.open_tcp_stream(*web.address)
+        await stream.send_all(b"GET / HTTP/1.0\\r\\n\\r\\n")
+        return await stream.receive_some(9)
+
+    assert trio.run(ask).startswith(b"HTTP/1")
+"""
+
+
+def frozen(with_what: str, module: str) -> str:
+    """Return the tests with a decorator that stops or moves time."""
+    return f"import {module}\n" + TESTS.replace("def test", f"@{with_what}\ndef test")
+
+
+@pytest.fixture
+def run(pytester, monkeypatch):
+    """Run tests with the plugin and others; returns the result."""
+    monkeypatch.setenv("NO_PROXY", "*")
+
+    def run(text, *arguments):
+        pytester.makepyfile(text)
+        return pytester.runpytest_subprocess(*PLUGIN, "-p", "no:randomly", *arguments)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(frozen('freezegun.freeze_time("2026-01-01")', "freezegun"), id="freezegun"),
+        pytest.param(
+            frozen('time_machine.travel("2026-01-01", tick=False)', "time_machine"),
+            id="time-machine",
+        ),
+    ],
+)
+def test_time_that_stands_still(run, text):
+    run(text).assert_outcomes(passed=2)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("text", "arguments"),
+    [
+        pytest.param(TESTS, ["-n", "2"], id="xdist"),
+        pytest.param(TESTS, ["--reruns=2"], id="rerunfailures"),
+        pytest.param(TESTS, ["-W", "error"], id="warnings-are-errors"),
+        pytest.param(TRIO, [], id="trio"),
+    ],
+)
+def test_nothing_to_do(run, text, arguments):
+    run(text, *arguments).assert_outcomes(passed=text.count("def test"))
+
+
+@pytest.mark.long
+def test_pytest_randomly(pytester):
+    pytester.makepyfile(TESTS)
+    pytester.runpytest_subprocess(*PLUGIN).assert_outcomes(passed=2)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("mark", "arguments"),
+    [
+        pytest.param("@pytest.mark.asyncio", ["-o", "asyncio_mode=strict"], id="asyncio-strict"),
+        pytest.param("", ["-o", "asyncio_mode=auto"], id="asyncio-auto"),
+        pytest.param("@pytest.mark.anyio", ["-p", "no:asyncio"], id="anyio"),
+        pytest.param("", ["-p", "no:asyncio"], id="none"),
+    ],
+)
+def test_coroutines(pytester, mark, arguments):
+    backend = 'import pytest\n\n@pytest.fixture\ndef anyio_backend():\n    return "asyncio"\n'
+    pytester.makepyfile(COROUTINE.replace("MARK", mark) + backend)
+    plugin = PLUGIN[:2]
+    result = pytester.runpytest_subprocess(*plugin, "-p", "no:randomly", *arguments)
+    result.assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["--allow-hosts=127.0.0.0/8,::1"], id="hosts"),
+        pytest.param(["--disable-socket", "--force-enable-socket"], id="forced"),
+    ],
+)
+def test_pytest_socket_with_what_the_docs_say(run, arguments):
+    run(TESTS, *arguments).assert_outcomes(passed=2)
+
+
+def test_pytest_socket_with_the_marker(run):
+    text = "import pytest\n" + TESTS.replace("def test", "@pytest.mark.enable_socket\ndef test")
+    run(text, "--disable-socket").assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize(
+    ("argument", "outcomes"),
+    [("--disable-socket", {"errors": 2}), ("--allow-hosts=127.0.0.1", {"failed": 2})],
+)
+def test_what_pytest_socket_forbids_is_an_error_with_the_remedy(run, argument, outcomes):
+    result = run(TESTS, argument)
+    result.assert_outcomes(**outcomes)
+    result.stdout.fnmatch_lines(["*--allow-hosts=127.0.0.0/8,::1*"])
+
+
+@pytest.fixture
+def run_patched(pytester, monkeypatch):
+    """Run tests in a process that gevent has patched; returns the result."""
+    monkeypatch.setenv("NO_PROXY", "*")
+
+    def run(arguments):
+        pytester.makepyfile(TESTS)
+        program = f"from gevent import monkey; monkey.patch_all({arguments})\nimport pytest, sys\n"
+        words = [*PLUGIN, "-p", "no:randomly"]
+        return pytester.run(sys.executable, "-c", f"{program}sys.exit(pytest.main({words}))")
+
+    return run
+
+
+def test_gevent_is_an_error_with_the_remedy_and_never_a_skip(run_patched):
+    result = run_patched("")
+    result.assert_outcomes(errors=2)
+    result.stdout.fnmatch_lines(["*gevent*patch_all(thread=False, select=False)*"])
+
+
+def test_gevent_with_what_the_docs_say(run_patched):
+    run_patched("thread=False, select=False").assert_outcomes(passed=2)
