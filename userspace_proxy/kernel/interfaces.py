@@ -32,6 +32,10 @@ class InterfaceView:
     """Global IPv4 addresses of the node, in the kernel's order."""
 
 
+NO_IPV6_HINT = "sysctl -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.lo.disable_ipv6=0"
+"""What switches IPv6 on."""
+
+
 def not_forwarding(net: Path = Path("/proc/sys/net")) -> dict[IPFamily, str]:
     """Return the families whose packets this node doesn't forward, with the reason."""
     sysctls = {IPFamily.IPV4: "ipv4/ip_forward", IPFamily.IPV6: "ipv6/conf/all/forwarding"}

@@ -13,6 +13,7 @@ Rule 5: a worker in the caller's loop answers while a message is sent, so state 
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,9 @@ from .listener import RESERVE, Answer, Listener, ListeningSockets, Wanted
 from .messages import CloseListener, MoveListener
 from .recovered_sockets import RecoveredSockets
 from .stand_ins import StandIns
+
+# Of an address that this machine lacks, as ::1 where IPv6 is switched off.
+_NO_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 if TYPE_CHECKING:
     from .adoption import Predecessors
@@ -182,7 +186,8 @@ class Listeners:
     def _open_first(self, key: Hashable, group: Group, wanted: Wanted) -> bool:
         """Open a listener at the first address that can be bound; returns False if there is none.
 
-        Raises ListenError if the last one can't be bound, or descriptors are short.
+        Raises ListenError if the last one can't be bound, descriptors are short, or this machine
+        lacks the address, whatever the port.
         """
         error: ListenError | None = None
         for at in wanted.addresses:
@@ -191,6 +196,8 @@ class Listeners:
             except ShortageError:
                 raise
             except ListenError as exc:
+                if getattr(exc.__cause__, "errno", None) in _NO_ADDRESS:
+                    raise
                 error = exc
             else:
                 return True

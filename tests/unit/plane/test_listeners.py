@@ -162,6 +162,19 @@ def test_of_several_addresses_the_first_that_can_be_had_is_taken(workers):
         assert isinstance(answer.errors["ntp"], ListenError)
 
 
+def test_at_an_address_that_this_machine_lacks_no_further_port_is_tried(workers):
+    tried = []
+
+    def addresses():
+        for port in (27000, 27001):
+            tried.append(port)
+            yield SocketAddress("192.0.2.77", port)
+
+    answer = workers.serve(workers.group(), {"ntp": Wanted(UDP, addresses())}, POD_A)
+    assert isinstance(answer.errors["ntp"], ListenError)
+    assert tried == [27000]
+
+
 def test_without_any_address_there_is_no_error_but_no_listener_either(workers):
     answer = workers.serve(workers.group(), {"web": Wanted(TCP, ())}, POD_A)
     assert answer == ({}, {"web": None})

@@ -13,9 +13,11 @@ import typing
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 
 from ...errors import BoundError, ListenError, ShortageError
+from ...kernel.interfaces import NO_IPV6_HINT
 from ...model import Frontend, IPFamily, Protocol, SocketAddress, is_loopback
 from ...plan import PortPlan
 from ...plane import Answer, Listener, PortPool, Wanted
+from ...status.listening import NO_IPV6
 from ...steering import Bind
 
 _WILDCARD = {IPFamily.IPV4: "0.0.0.0", IPFamily.IPV6: "::"}
@@ -113,7 +115,7 @@ class ListenAddresses:
             why: The error at the last address; None: there was no address to try.
         """
         if why is not None and not _is_taken(why):
-            return why
+            return why if self._bind is Bind.FRONTEND else _without_port(why, plan)
         if why is not None and self._bind is Bind.FRONTEND and isinstance(key, Frontend):
             holder = self._holder(plan.protocol, key.family, (key.port,))
             return ListenError(f"{key} is held by {holder}", hint=HELD_HINT) if holder else why
@@ -172,6 +174,17 @@ def recovered_addresses(
         for frontend, port in recovered.items()
         if port in pool
     )
+
+
+def _without_port(why: ListenError, plan: PortPlan) -> ListenError:
+    """Return an error without the port, which is another one at each try."""
+    number = getattr(why.__cause__, "errno", None)
+    cause, hint = why.cause, why.hint
+    if plan.key.family is IPFamily.IPV6 and number in NO_IPV6:
+        cause, hint = "IPv6 is switched off on this node", NO_IPV6_HINT
+    error = type(why)(f"cannot listen for {plan.key}", cause=cause, hint=hint)
+    error.__cause__ = why.__cause__
+    return error
 
 
 def _is_taken(exc: ListenError) -> bool:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 from ...errors import SteeringConflict, SteeringError
 from ...kernel import classic_bpf as bpf
+from ...kernel.interfaces import NO_IPV6_HINT
 from ...kernel.netlink import RouteSockets, explained, rtnetlink
 from ...kernel.netlink.messages import CREATE, EXCL, Message
 from ...kernel.netlink.rtnetlink import FAMILIES, LOCAL, TABLE_LOCAL, LocalRoute
@@ -210,7 +211,7 @@ def _refused(route: LocalRoute, code: int, *, is_new: bool) -> SteeringError:
         # Source: fib6_nh_init() in net/ipv6/route.c; a missing privilege is EPERM.
         return SteeringError(
             f"cannot {verb} {what}: IPv6 is switched off on this node",
-            hint="sysctl -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.lo.disable_ipv6=0",
+            hint=NO_IPV6_HINT,
         )
     return SteeringError(f"cannot {verb} {what}: {os.strerror(code)}", hint=_HINTS.get(code, ""))
 

@@ -146,11 +146,38 @@ def test_ports_that_were_not_tried_may_be_free():
     assert kinds == [not_tried] * 2 + [(BoundError, f"{start} is free, nginx has some")]
 
 
+def refused(number):
+    error = ListenError("cannot listen on [::1]:27000/TCP", cause=os.strerror(number), hint="why")
+    error.__cause__ = OSError(number, os.strerror(number))
+    return error
+
+
 def test_another_error_is_reported_unchanged():
-    addresses = make(Bind.PROXY_PORT)
+    addresses = make(Bind.FRONTEND)
     plan, key, _ = one(addresses, "10.96.0.1")
-    error = ListenError("cannot listen on 0.0.0.0:27000/TCP: Permission denied")
+    error = refused(errno.EACCES)
     assert addresses.explain(plan, key, error) is error
+
+
+@pytest.mark.parametrize(
+    ("ip", "number", "said"),
+    [
+        pytest.param("10.96.0.1", errno.EACCES, "Permission denied (why)", id="any"),
+        pytest.param(
+            "fd00::1",
+            errno.EADDRNOTAVAIL,
+            "IPv6 is switched off on this node (sysctl -w net.ipv6.conf.all.disable_ipv6=0 "
+            "net.ipv6.conf.lo.disable_ipv6=0)",
+            id="no-ipv6",
+        ),
+    ],
+)
+def test_an_error_at_a_port_that_is_another_one_each_time_has_no_port(ip, number, said):
+    addresses = make(Bind.LOOPBACK)
+    plan, key, _ = one(addresses, ip)
+    assert str(addresses.explain(plan, key, refused(number))) == (
+        f"cannot listen for {plan.key}: {said}"
+    )
 
 
 WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
