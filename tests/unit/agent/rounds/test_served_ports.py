@@ -411,7 +411,9 @@ async def test_a_shortage_of_descriptors_is_one_line_for_all_services(make, capl
         served_ports.follow(snapshot)
     lines = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     (line,) = lines
-    assert line.startswith("shop/web-1: cannot open listeners: cannot listen on 0.0.0.0:")
+    assert line.startswith(
+        "shop/web-1: cannot open listeners: cannot listen for shop/web-1: Too many"
+    )
 
 
 async def test_quiesced_endpoints_take_no_client_and_those_that_come_later_do(make):
