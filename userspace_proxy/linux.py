@@ -20,19 +20,22 @@ def is_linux() -> bool:
 def require_own_threads() -> None:
     """Raise UserspaceProxyError where a proxy's thread would wait for its caller.
 
-    gevent and eventlet replace threads by coroutines of one thread, and epoll by nothing.
+    gevent and eventlet replace threads by coroutines of one thread, and epoll by nothing; their
+    sockets belong to the thread that made them.
     """
     if _is_patched():
         raise UserspaceProxyError(
-            "a proxy can't run where gevent has replaced threads and select",
-            hint="start the tests that use it without gevent.monkey, or patch with "
-            "patch_all(thread=False, select=False)",
+            "a proxy can't run where gevent has replaced threads, sockets or select",
+            hint="start the tests that use it without gevent.monkey, in a process of their own",
         )
+
+
+_REPLACED = ("select", "socket", "threading")
 
 
 def _is_patched() -> bool:
     monkey = sys.modules.get("gevent.monkey")
-    return monkey is not None and any(map(monkey.is_module_patched, ("select", "threading")))
+    return monkey is not None and any(map(monkey.is_module_patched, _REPLACED))
 
 
 def require_linux(what: str = "userspace-proxy runs on Linux only") -> None:

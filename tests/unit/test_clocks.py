@@ -14,6 +14,11 @@ import pytest
 from userspace_proxy import clocks
 
 ROOT = Path(__file__).parents[2]
+ITS_OWN = {
+    Path(clocks.__file__),
+    ROOT / "pytest-userspace-proxy/userspace_proxy_testing/sandbox/reaper.py",
+}
+"""The clocks themselves, and a program that is run without the package, in no test's time."""
 
 
 @pytest.fixture
@@ -40,7 +45,7 @@ def test_no_module_has_a_clock_that_can_be_stopped():
         f"{path}:{node.lineno}"
         for folder in ("userspace_proxy", "pytest-userspace-proxy")
         for path in (ROOT / folder).rglob("*.py")
-        if path != Path(clocks.__file__)
+        if path not in ITS_OWN
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Attribute)
         and isinstance(node.value, ast.Name)

@@ -15,8 +15,7 @@ import os
 import select
 import signal
 import sys
-
-from userspace_proxy.clocks import Clocks
+import time
 
 # A killed process that is still there after this long hangs in the kernel.
 DEADLINE_S = 5.0
@@ -64,15 +63,15 @@ def kill(pid: int, namespace: str) -> int | None:
 
 def reap(namespace: str) -> None:
     """Kill all processes of a namespace and wait until they have ended."""
-    end = Clocks.monotonic() + DEADLINE_S
-    while Clocks.monotonic() < end:
+    end = time.monotonic() + DEADLINE_S
+    while time.monotonic() < end:
         dying = [d for d in (kill(pid, namespace) for pid in members(namespace)) if d is not None]
         if not dying:
             return
         for descriptor in dying:
             gone = select.poll()
             gone.register(descriptor, select.POLLIN)
-            gone.poll(max(0.0, end - Clocks.monotonic()) * 1000)
+            gone.poll(max(0.0, end - time.monotonic()) * 1000)
             os.close(descriptor)
 
 
