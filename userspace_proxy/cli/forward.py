@@ -18,7 +18,7 @@ from ..causes.say import say
 from ..errors import ConfigError, UserspaceProxyError
 from ..facts.units import plural
 from ..loops import loop_factory
-from ..model import ServiceKey
+from ..model import ServiceKey, SocketAddress
 from ..model.endpoint_names import INSTALL_DNSPYTHON, NO_DNSPYTHON
 from ..status.wrapping import placed
 from .command import DONE, Given
@@ -122,6 +122,7 @@ async def _forward(source: ForwardSource, options: Options, write: Write) -> Non
     async with Proxy(source=source, options=options) as proxy:
         shown: dict[str, ForwardedPort] | None = None
         left_out: list[tuple[str, str]] = []
+        said: set[str] = set()
         while not stop.is_set():
             outcome = await first_of(proxy.failed(), stop.wait(), source.published.wait())
             if isinstance(outcome, UserspaceProxyError):
@@ -132,12 +133,33 @@ async def _forward(source: ForwardSource, options: Options, write: Write) -> Non
             await proxy.settled()
             before, shown = shown, forwarded_ports(proxy)
             last, left_out = left_out, [(_name(n), n.reason) for n in source.services.left_out]
+            taken = set(await asyncio.to_thread(taken_addresses, proxy, source)) - said
+            said |= taken
             if before is None:
                 head, dns, columns = _head(source), _dns(proxy, shown), columns_of(sys.stdout)
                 write(render_start(shown, left_out, head=head, dns=dns, columns=columns))
             else:
                 for line in (*render_changes(before, shown), *render_left_out(last, left_out)):
                     write(f"{line}\n")
+            for line in sorted(taken):
+                write(f"{line}\n")
+
+
+def taken_addresses(proxy: Proxy, source: ForwardSource) -> Iterator[str]:
+    """Yield a line for each address and port that another program has."""
+    from ..kernel.port_holders import holders_at
+
+    wanted: set[SocketAddress] = set()
+    for view in proxy.status().ports:
+        frontend = view.plan.frontends[0]
+        address = proxy.address_of(view.plan.key.name.service, view.plan.key.name.port)
+        for port in filter(None, (frontend.port, source.services.second_port(frontend))):
+            if address is not None and address.port == port:
+                break
+            wanted.add(SocketAddress(frontend.ip, port))
+    for at, holder in holders_at(wanted).items():
+        name, _, pid = holder.removesuffix(")").rpartition(" (pid ")
+        yield f"{at} is taken by {f'{name}, pid {pid}' if name else holder}"
 
 
 def forwarded_ports(proxy: Proxy) -> dict[str, ForwardedPort]:

@@ -1,6 +1,7 @@
 """Turns the Services of a cluster into Services that another machine can serve by port-forward.
 
     Service, its slices ──▶ a Service with one address of 127.64.0.0/10, TCP ports only
+                        └─▶ headless: one more for each name of its endpoints: ``web-0.web``
                             its endpoints, of one family, that are pods ──▶ ForwardTarget
 
 Rule 1: an address depends on the Service's name and the cluster alone, so it is the same each time.
@@ -9,6 +10,8 @@ Rule 2: traffic policies and hints are about nodes, and this machine is none: al
 used from here.
 Rule 3: an endpoint is a pod of its own Service. Another one may have the same address, by mistake
 or on purpose: nothing else relates an address to a pod.
+Rule 4: a pod's real address leads nowhere from here, so no name has it: those of a headless
+Service's pods have addresses of 127.64.0.0/10 as well, with the ports of the pod itself.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ from ..model import (
     ServiceType,
     SocketAddress,
 )
+from ..names.question import hostname_of
 from ..plan import PortKey
 from ..sources.kubernetes.port_forward import ForwardTarget
 
@@ -68,6 +72,8 @@ class Forwardable:
         self._store = Store()
         self._seen: Mapping[ServiceKey, ServiceState] = PersistentMap()
         self._ips: dict[ServiceKey, str] = {}
+        self._made: dict[ServiceKey, list[ServiceKey]] = {}
+        """What each Service has become: itself, and those that stand for its endpoints."""
         self._numbers: dict[str, frozenset[int]] = {}
         """The ports at each address."""
         self._left_out: dict[ServiceKey, tuple[NotForwarded, ...]] = {}
@@ -85,15 +91,14 @@ class Forwardable:
         if self._wanted:
             changed &= self._wanted
         # Before anything is added: a slice may have moved from one Service to another.
-        for key in changed:
-            if key in self._seen:
-                self._remove(self._seen[key])
-            self._left_out.pop(key, None)
-        for key in changed - snapshot.services.keys():
-            self._ips.pop(key, None)
+        before = {key: self._remove(key) for key in changed}
         states = [snapshot.services[key] for key in changed & snapshot.services.keys()]
         for state in sorted(states, key=lambda state: (state.service.created, state.service.key)):
             self._put(state)
+        for key, made in before.items():
+            for gone in set(made) - set(self._made.get(key, ())):
+                if gone != key or key not in snapshot.services:
+                    self._numbers.pop(self._ips.pop(gone), None)
         self._seen = snapshot.services
         return self._store.snapshot()
 
@@ -103,12 +108,19 @@ class Forwardable:
         is_taken = port in self._numbers.get(frontend.ip, ())
         return port if frontend.port < _PRIVILEGED_BELOW and not is_taken else 0
 
-    def _remove(self, state: ServiceState) -> None:
-        for item in state.slices:
-            self._store.delete_slice(item.key)
-        self._store.delete_service(state.service.key)
-        for port in state.service.ports:
-            self.pods.pop(_label(state.service, port), None)
+    def _remove(self, key: ServiceKey) -> list[ServiceKey]:
+        """Remove what a Service has become; return it."""
+        self._left_out.pop(key, None)
+        made = self._made.pop(key, [])
+        services = self._store.snapshot().services if made else {}
+        for each in made:
+            state = services[each]
+            for item in state.slices:
+                self._store.delete_slice(item.key)
+            self._store.delete_service(each)
+            for port in state.service.ports:
+                self.pods.pop(_label(state.service, port), None)
+        return made
 
     def _put(self, state: ServiceState) -> None:
         service = state.service
@@ -135,22 +147,35 @@ class Forwardable:
         if reason:
             left_out = [NotForwarded(service.key, "", reason)]
         elif ports:
-            self._serve(state, ports)
+            parts = list(_parts_of(state)) if service.is_headless else []
+            of_endpoints = tuple(part.service.key for part in parts if part.service.ports)
+            shown = replace(service, ports=ports, of_endpoints=of_endpoints)
+            self._serve(service.key, ServiceState(shown, state.slices))
+            for part in parts:
+                if part.service.ports:
+                    self._serve(service.key, part)
+                else:
+                    left_out.append(
+                        NotForwarded(part.service.key, "", "it is no pod with TCP ports")
+                    )
         if left_out:
             self._left_out[service.key] = tuple(left_out)
 
-    def _serve(self, state: ServiceState, ports: tuple[ServicePort, ...]) -> None:
+    def _serve(self, of: ServiceKey, state: ServiceState) -> None:
+        """Serve a Service with TCP ports at an address of its own."""
         service = state.service
         ip = self._ips.get(service.key)
         if ip is None:
             ip = free_loopback(service.key, frozenset(self._ips.values()), self._seed)
             self._ips[service.key] = ip
-        self._numbers[ip] = frozenset(port.port for port in ports)
+        self._made.setdefault(of, []).append(service.key)
+        self._numbers[ip] = frozenset(port.port for port in service.ports)
         self._store.put_service(
             Service(
                 service.key,
-                tuple(replace(port, node_port=0) for port in ports),
+                tuple(replace(port, node_port=0) for port in service.ports),
                 cluster_ips=(ip,),
+                of_endpoints=service.of_endpoints or (),
                 selector=service.selector,
                 affinity_timeout_s=service.affinity_timeout_s,
                 handling=service.handling,
@@ -158,19 +183,51 @@ class Forwardable:
             )
         )
         pods: dict[SocketAddress, ForwardTarget] = {}
-        self.pods |= {_label(service, port): pods for port in ports}
-        family = min((item.family for item, _ in _pods_of(state)), default=IPFamily.IPV4)
-        for item in state.slices:
-            if item.family is family:
-                self._store.put_slice(_at_loopback(item))
-                pods |= {
-                    SocketAddress(endpoint.ip, port.port): ForwardTarget(
-                        item.service.namespace, endpoint.pod, port.port
-                    )
-                    for port in item.ports
-                    for endpoint in item.endpoints
-                    if endpoint.pod
-                }
+        self.pods |= {_label(service, port): pods for port in service.ports}
+        for item in _slices_of(state):
+            self._store.put_slice(_at_loopback(item))
+            pods |= {
+                SocketAddress(endpoint.ip, port.port): ForwardTarget(
+                    item.service.namespace, endpoint.pod, port.port
+                )
+                for port in item.ports
+                for endpoint in item.endpoints
+                if endpoint.pod
+            }
+
+
+def _slices_of(state: ServiceState) -> Iterator[EndpointSlice]:
+    """Yield the slices of the family that is used."""
+    family = min((item.family for item, _ in _pods_of(state)), default=IPFamily.IPV4)
+    return (item for item in state.slices if item.family is family)
+
+
+def _parts_of(state: ServiceState) -> Iterator[ServiceState]:
+    """Yield a Service for each name of endpoints, with the ports of the pods themselves.
+
+    One that can't be served has no ports.
+    """
+    service = state.service
+    named: dict[str, list[EndpointSlice]] = {}
+    for item in _slices_of(state):
+        by_name: dict[str, list[Endpoint]] = {}
+        for each in item.endpoints:
+            by_name.setdefault(hostname_of(each.ip, each.hostname).lower(), []).append(each)
+        for name, endpoints in by_name.items():
+            slice_key = item.key._replace(name=f"{item.key.name}/{name}")
+            part = replace(item, key=slice_key, endpoints=tuple(endpoints))
+            named.setdefault(name, []).append(part)
+    for name, items in sorted(named.items()):
+        key = ServiceKey(service.key.namespace, f"{name}.{service.key.name}")
+        numbers = {
+            port.name: port.port
+            for item in items
+            for port in item.ports
+            if port.protocol == Protocol.TCP and any(each.pod for each in item.endpoints)
+        }
+        ports = tuple(ServicePort(port, number, Protocol.TCP) for port, number in numbers.items())
+        shown = Service(key, ports, handling=service.handling, created=service.created)
+        yield ServiceState(shown, tuple(replace(item, service=key) for item in items))
 
 
 def _label(service: Service, port: ServicePort) -> str:

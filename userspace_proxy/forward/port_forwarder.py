@@ -7,6 +7,7 @@ client nothing: another endpoint is dialled.
 Rule 2: a stream has no half-close. A client's FIN isn't passed on at once: the answer still
 arrives, and once the pod has been silent for some seconds, both directions end.
 Rule 3: a stream that breaks off is a RST for the client, a pod's end a FIN.
+Rule 4: balancers end what is idle, whatever TCP's keepalives say, so open streams have pings.
 
 The relay here isn't ``dataplane.relay``: a stream is frames of a WebSocket, perhaps within TLS, not
 a socket, and this relay gives the data plane the socket that it needs.
@@ -37,6 +38,8 @@ _log = FieldLogger("userspace_proxy.agent")
 
 HALF_CLOSED_S = 5.0
 """Seconds of a pod's silence after which a client's FIN ends the connection."""
+PING_S = 5.0
+"""Seconds between two pings on an open stream; usual limits of balancers begin at 20."""
 
 _READ_BYTES = 1 << 16
 # The kernel completes both at once.
@@ -50,6 +53,7 @@ class PortForwarder:
         client: Of the API server.
         pods: Returns what the endpoints of each Service port are, at the moment.
         half_closed_s: See HALF_CLOSED_S.
+        ping_s: See PING_S.
     """
 
     def __init__(
@@ -58,10 +62,12 @@ class PortForwarder:
         pods: Callable[[], Mapping[str, Mapping[SocketAddress, ForwardTarget]]],
         *,
         half_closed_s: float = HALF_CLOSED_S,
+        ping_s: float = PING_S,
     ) -> None:
         self._client = client
         self._pods = pods
         self._half_closed_s = half_closed_s
+        self._ping_s = ping_s
         self._group: asyncio.TaskGroup | None = None
         self._log_limit = LogLimit()
 
@@ -111,7 +117,7 @@ class PortForwarder:
                 opened(exc.errno or errno.EMFILE)
                 return
             opened(theirs)
-            await _Relay(stream, ours, self._half_closed_s).run()
+            await _Relay(stream, ours, self._half_closed_s, self._ping_s).run()
         finally:
             await stream.close()
 
@@ -123,17 +129,20 @@ class PortForwarder:
 class _Relay:
     """One connection, from its first byte to its end."""
 
-    def __init__(self, stream: PodStream, sock: socket.socket, half_closed_s: float) -> None:
+    def __init__(
+        self, stream: PodStream, sock: socket.socket, half_closed_s: float, ping_s: float
+    ) -> None:
         self._stream = stream
         self._sock = sock
         self._half_closed_s = half_closed_s
+        self._ping_s = ping_s
         self._silence = asyncio.timeout(None)
 
     async def run(self) -> None:
         reader, writer = await asyncio.open_connection(sock=self._sock)
         try:
             async with self._silence:
-                await first_of(self._down(writer), self._up(reader))
+                await first_of(self._down(writer), self._up(reader), self._keep())
         except (OSError, PortForwardError):
             if not self._silence.expired():
                 reset(writer)
@@ -157,6 +166,12 @@ class _Relay:
             await writer.drain()
             if self._silence.when() is not None:
                 self._wait_for_silence()
+
+    async def _keep(self) -> None:
+        """Keep an idle stream open; never returns."""
+        while True:
+            await asyncio.sleep(self._ping_s)  # noqa: TID251 - a cadence.
+            await self._stream.ping()
 
     def _wait_for_silence(self) -> None:
         self._silence.reschedule(asyncio.get_running_loop().time() + self._half_closed_s)

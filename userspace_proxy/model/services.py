@@ -42,6 +42,9 @@ class Service:
     cluster_ips: tuple[str, ...] = ()
     """Empty for a headless Service, ExternalName, and a manifest before allocation."""
     is_headless: bool = False
+    of_endpoints: tuple[ServiceKey, ...] | None = None
+    """The Services that stand for its endpoints, such as ``web-0.web``: only they lead to them.
+    None: each endpoint answers at its own address."""
     selector: tuple[tuple[str, str], ...] = ()
     """Labels of its pods, sorted; empty: nothing creates EndpointSlices for it."""
     affinity_timeout_s: int | None = None

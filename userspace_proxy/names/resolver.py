@@ -17,13 +17,22 @@ import ipaddress
 import itertools
 
 from ..cluster import Snapshot
-from ..model import Service, ServiceType
+from ..model import Service, ServiceKey, ServiceType
 from .endpoints import NamedEndpoints
 from .index import NameIndex
 from .question import Question, parse_question, pod_address
 from .records import Code, DnsAnswer, Record, RecordType
 from .reverse import REVERSE_ZONES, address_of
-from .targets import Alias, EndpointTargets, Pick, PortTargets, Reach, Targets, pod_target
+from .targets import (
+    Alias,
+    EachTargets,
+    EndpointTargets,
+    Pick,
+    PortTargets,
+    Reach,
+    Targets,
+    pod_target,
+)
 
 CLUSTER_DOMAIN = "cluster.local"
 """kubeadm's default."""
@@ -116,31 +125,57 @@ class ServiceNames:
             return None
         if not question.name:
             return Targets()
-        address = pod_address(question.name) if question.kind == "pod" else None
+        is_pod = question.kind == "pod" and self._endpoints_answer
+        address = pod_address(question.name) if is_pod else None
         if address is None:
             return None
         return pod_target(f"{question.name}.{question.namespace}.pod.{self._zone}", address)
 
+    @property
+    def _endpoints_answer(self) -> bool:
+        """Whether pods are reached at their own addresses; it is the same for all Services."""
+        state = next(iter(self._snapshot.services.values()), None)
+        return state is None or state.service.of_endpoints is None
+
+    def _part(self, service: Service, key: ServiceKey, asked: tuple[str, str]) -> Targets | None:
+        """Return the Service that stands for endpoints of this one, if one of them is ready."""
+        index = self._index.of_service(self._snapshot, key)
+        if key not in (service.of_endpoints or ()) or not index or not len(index.endpoints(*asked)):
+            return None
+        return self._ports_of(index, asked)
+
+    def _ports_of(self, index: NamedEndpoints, asked: tuple[str, str]) -> Targets | None:
+        service = index.state.service
+        ports = index.ports(*asked)
+        if not ports:
+            return None
+        by_number = index.ports_by_number(*asked)
+        owner = self._name_of(service)
+        return PortTargets(owner, by_number, len(ports), service.cluster_ips, self._reach)
+
     def _targets_of(self, index: NamedEndpoints, question: Question) -> Targets | None:
         service = index.state.service
         owner = self._name_of(service)
+        asked = question.port, question.protocol
         targets: Targets
         if service.type is ServiceType.EXTERNAL_NAME:
             is_plain = not (question.endpoint or question.port or question.protocol)
             if not is_plain or _is_address(service.external_name):
                 return None
             return Alias(f"{service.external_name}.")
+        if question.endpoint and service.of_endpoints is not None:
+            key = ServiceKey(service.key.namespace, f"{question.endpoint}.{service.key.name}")
+            return self._part(service, key, asked)
         if question.endpoint:
             targets = EndpointTargets(owner, index.labelled(question.endpoint))
         elif service.is_headless:
-            targets = EndpointTargets(owner, index.endpoints(question.port, question.protocol))
+            targets = EndpointTargets(owner, index.endpoints(*asked))
         else:
-            asked = question.port, question.protocol
-            ports = index.ports(*asked)
-            if not ports:
-                return None
-            by_number = index.ports_by_number(*asked)
-            return PortTargets(owner, by_number, len(ports), service.cluster_ips, self._reach)
+            whole = self._ports_of(index, asked)
+            if not service.of_endpoints or whole is None:
+                return whole
+            parts = [self._part(service, key, asked) for key in service.of_endpoints]
+            return EachTargets(whole, [part for part in parts if part is not None])
         return targets if len(targets) else None
 
     def _addresses(

@@ -160,6 +160,38 @@ class PortTargets(Targets):
                 yield self._reach(Frontend(ip, port.port, Protocol(port.protocol)))
 
 
+class EachTargets(Targets):
+    """A Service whose endpoints are Services: one address for all, and a name for each."""
+
+    def __init__(self, whole: Targets, parts: Sequence[Targets]) -> None:
+        self._whole = whole
+        self._parts = parts
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts)) or len(self._whole)
+
+    def count_ports(self) -> int:
+        """Part of Targets."""
+        return sum(part.count_ports() for part in self._parts)
+
+    def ports_at(self, position: int) -> Sequence[NamedPort]:
+        """Part of Targets."""
+        for part in self._parts:
+            if position < part.count_ports():
+                return part.ports_at(position)
+            position -= part.count_ports()
+        raise IndexError(position)
+
+    def addresses(self, pick: Pick) -> Sequence[NamedAddress]:
+        """Part of Targets."""
+        found = [each for part in self._parts for each in part.addresses(pick)]
+        return [found[i] for i in pick(len(found))]
+
+    def ips(self, pick: Pick, *, is_ipv6: bool) -> Sequence[str]:
+        """Part of Targets."""
+        return self._whole.ips(pick, is_ipv6=is_ipv6)
+
+
 def pod_target(owner: str, ip: str) -> Targets:
     """Return the address in the name of a pod; it has one port, without a number."""
     return PortTargets(owner, [[ServicePort("", 0, "")]], 1, [ip], None)

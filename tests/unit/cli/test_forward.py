@@ -266,3 +266,15 @@ def test_each_change_is_a_line():
 def test_what_is_newly_left_out_is_a_line():
     udp, sctp = ("a:1/UDP", "TCP only"), ("a:2/SCTP", "TCP only")
     assert list(render_left_out([udp], [udp, sctp])) == ["  a:2/SCTP is not forwarded: TCP only"]
+
+
+async def test_it_says_once_who_has_the_address_of_a_service(pods):
+    await pods.start()
+    pods.api.put(service(ports=[{"name": "http", "port": 9092}]))
+    arguments = f"--master={pods.api.url}", "-n", "shop"
+    async with forwarding(*arguments) as first:
+        _, address, *_ = await first.line("  web")
+        async with forwarding(*arguments) as second:
+            *_, pid = await second.line(f"{address} is taken by")
+    assert pid == str(first.process.pid)
+    assert sum("is taken by" in line for line in second.lines) == 1

@@ -10,6 +10,7 @@ from userspace_proxy.model import Frontend, IPFamily, Protocol, ServiceKey, Sock
 from userspace_proxy.model.reading import read_slice
 from userspace_proxy.model.service_reading import read_service
 from userspace_proxy.model.wire import WireEndpointSlice, WireService, decode
+from userspace_proxy.names import ServiceNames
 from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
 
 from .pods import endpoint, endpoint_slice, service
@@ -244,3 +245,68 @@ def test_only_wanted_services_are_forwarded_and_missing_ones_are_named():
     world = World(WEB, cart).put(service(), service("db"))
     assert list(world.snapshot.services) == [WEB]
     assert world.forwardable.left_out == [NotForwarded(cart, "", "there is no such Service")]
+
+
+def names_of(world, name, type_="A"):
+    answer = ServiceNames(world.snapshot).answer(f"{name}.cluster.local.", type_)
+    return [record.data for record in (*answer.records, *answer.additional)]
+
+
+def ledger(*endpoints):
+    port = {"name": "db", "port": 7199}
+    ports = [{**port, "protocol": "TCP"}]
+    item = endpoint_slice(*endpoints, name="ledger", ports=ports)
+    spec = {"clusterIP": "None", "clusterIPs": ["None"], "ports": [port]}
+    return World().put(service("ledger", **spec), item)
+
+
+def named(name, ip):
+    return {**endpoint(name, ip), "hostname": name}
+
+
+def test_each_name_of_a_headless_services_pod_leads_to_that_pod_alone():
+    world = ledger(named("ledger-0", "10.44.1.5"), named("ledger-1", "10.44.2.5"))
+    ips = {name: names_of(world, f"{name}.shop.svc") for name in ("ledger-0.ledger", "ledger")}
+    assert len({ip for found in ips.values() for ip in found}) == 2
+    assert all(ip.startswith("127.") for found in ips.values() for ip in found)
+    assert world.forwardable.pods["shop/ledger-0.ledger:db"] == {
+        SocketAddress("10.44.1.5", 7199): ForwardTarget("shop", "ledger-0", 7199)
+    }
+    (first,) = ips["ledger-0.ledger"]
+    (second,) = names_of(world, "ledger-1.ledger.shop.svc")
+    assert names_of(world, "_db._tcp.ledger.shop.svc", "SRV") == [
+        "0 50 7199 ledger-0.ledger.shop.svc.cluster.local.",
+        "0 50 7199 ledger-1.ledger.shop.svc.cluster.local.",
+        first,
+        second,
+    ]
+
+
+@pytest.mark.parametrize("name", ["10-44-1-5.shop.pod", "10-44-1-5.web.shop.svc"])
+def test_no_name_has_a_pods_real_address(name):
+    world = World().put(service(), endpoint_slice(endpoint("web-1", "10.44.1.5")))
+    assert names_of(world, name) == []
+
+
+def test_a_name_whose_endpoint_is_no_pod_does_not_exist_and_is_listed():
+    other = {"addresses": ["10.44.2.5"], "hostname": "other"}
+    world = ledger(named("ledger-0", "10.44.1.5"), other)
+    assert names_of(world, "other.ledger.shop.svc") == []
+    assert world.forwardable.left_out == [
+        NotForwarded(ServiceKey("shop", "other.ledger"), "", "it is no pod with TCP ports")
+    ]
+
+
+def test_the_name_of_a_pod_that_is_gone_is_gone_and_gets_its_address_again():
+    both = named("ledger-0", "10.44.1.5"), named("ledger-1", "10.44.2.5")
+    world = ledger(*both)
+    before = names_of(world, "ledger-1.ledger.shop.svc")
+    ports = [{"name": "db", "port": 7199, "protocol": "TCP"}]
+    world.put(endpoint_slice(both[0], name="ledger", ports=ports))
+    assert names_of(world, "ledger-1.ledger.shop.svc") == []
+    assert world.snapshot.services.keys() == {
+        ServiceKey("shop", "ledger"),
+        ServiceKey("shop", "ledger-0.ledger"),
+    }
+    world.put(endpoint_slice(*both, name="ledger", ports=ports))
+    assert names_of(world, "ledger-1.ledger.shop.svc") == before

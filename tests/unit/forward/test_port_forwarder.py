@@ -12,7 +12,7 @@ from userspace_proxy.kernel.stream_reset import reset
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.credentials import Credentials
-from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
+from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget, PodStream
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 from ..dataplane.waiting import until
@@ -215,3 +215,26 @@ async def test_out_of_descriptors_is_the_outcome_of_the_dial(rig, monkeypatch):
     monkeypatch.setattr("userspace_proxy.forward.port_forwarder._loopback_pair", none_left)
     assert await rig.dial() == errno.EMFILE
     await until(lambda: rig.api.pods.open == 1)
+
+
+async def test_an_idle_stream_has_pings(rig, monkeypatch):
+    pinged = asyncio.Event()
+    ping = PodStream.ping
+
+    async def note(stream):
+        await ping(stream)
+        if is_open.is_set():
+            pinged.set()
+
+    is_open = asyncio.Event()
+    monkeypatch.setattr(PodStream, "ping", note)
+
+    async def echo(reader, writer):
+        writer.write(await reader.readexactly(5))
+
+    await rig.serve(echo, ping_s=0.01)
+    reader, writer = await rig.connect()
+    is_open.set()
+    await asyncio.wait_for(pinged.wait(), 60)
+    writer.write(b"later")
+    assert await reader.readexactly(5) == b"later"

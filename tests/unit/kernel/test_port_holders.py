@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from userspace_proxy.kernel import port_holders
-from userspace_proxy.kernel.port_holders import held_ports, owners_of, serves, who_holds
-from userspace_proxy.model import IPFamily, Protocol
+from userspace_proxy.kernel.port_holders import held_ports, holders_at, owners_of, serves, who_holds
+from userspace_proxy.model import IPFamily, Protocol, SocketAddress
 
 OPEN = """
 import socket, sys
@@ -153,3 +153,9 @@ def test_many_descriptors_of_one_process_do_not_hide_others(daemon, monkeypatch)
 def test_without_sockets_no_process_is_found():
     assert owners_of(()) == {}
     assert owners_of({0}) == {}
+
+
+def test_listeners_are_found_by_their_address(daemon):
+    process, port = daemon(V4, TCP, "127.0.0.3")
+    taken, free = SocketAddress("127.0.0.3", port), SocketAddress("127.0.0.4", port)
+    assert holders_at([taken, free]) == {taken: named(process)}

@@ -98,6 +98,17 @@ class PodStream:
             received = message
         return received
 
+    async def ping(self) -> None:
+        """Send what asks for an answer, and is no data; the answer is dropped.
+
+        Raises:
+            PortForwardError: The stream is broken.
+        """
+        try:
+            await self._socket.ping()
+        except OSError as exc:
+            raise self._broken("it broke off") from exc
+
     async def close(self) -> None:
         """End it; idempotent."""
         await self._socket.close()
@@ -110,10 +121,7 @@ class PodStream:
         """
         await self._send(_NOTHING)
         for _ in range(_PINGS):
-            try:
-                await self._socket.ping()
-            except OSError as exc:
-                raise self._broken("it broke off") from exc
+            await self.ping()
             message = await self._next(is_opening=True)
             if message is None:
                 raise self._broken("it ended before the pod had answered")
