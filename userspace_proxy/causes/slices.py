@@ -8,7 +8,7 @@ from __future__ import annotations
 from ..model import CauseCode, ServiceKey, SliceKey
 from ..model.annotations import ANNOTATION_WEIGHT
 from ..model.mirroring import mirrored_name
-from ..model.reading import LABEL_SERVICE_NAME
+from ..model.reading import LABEL_HEADLESS, LABEL_SERVICE_NAME
 from .cause import Cause, cause
 from .notes import not_to_mirror
 
@@ -16,7 +16,9 @@ NAMES_SHOWN = 5
 """Names, networks and reasons in a sentence."""
 _SLICES_OF = "EndpointSlices of {service}"
 _USES_ALL = "{policy}: Cluster uses endpoints of all nodes"
-_LABELLED = f"an EndpointSlice with the label {LABEL_SERVICE_NAME}: {{name}}"
+_LABELLED = (
+    f"an EndpointSlice with the label {LABEL_SERVICE_NAME}: {{name}}, and without {LABEL_HEADLESS}"
+)
 
 
 @cause(
@@ -53,6 +55,19 @@ def no_slice_nor_selector(service: ServiceKey | str, name: str) -> str:
     """It has neither."""
     del name
     return f"no EndpointSlice belongs to {service}, and it has no selector"
+
+
+@cause(
+    CauseCode.NO_SLICE,
+    about="{service}",
+    hint="Delete EndpointSlice {slice_}: its controller makes it anew, without the label",
+)
+def slice_headless(service: ServiceKey | str, slice_: SliceKey | str) -> str:
+    """It was headless, and its slice keeps the label."""
+    return (
+        f"no EndpointSlice belongs to {service}: {slice_} has the label {LABEL_HEADLESS}, that of "
+        "headless Services"
+    )
 
 
 @cause(CauseCode.NO_SLICE, about="{slice_}", hint="Correct it: the Service has no other one")

@@ -71,6 +71,8 @@ class EndpointSlice:
     """What can't be followed: targets that can't be pods, annotations."""
     unnumbered: tuple[str, ...] = ()
     """The names of ports without a number."""
+    is_headless: bool = False
+    """It has the label of slices of headless Services, so it serves no other one."""
 
     def __post_init__(self) -> None:
         """Sort the ports, so that slices with the same ones are equal."""

@@ -62,16 +62,14 @@ def read_slice(
         with_pods: Note endpoints that can't be pods, which port-forwards need.
 
     Returns:
-        None for a slice without a Service (label ``kubernetes.io/service-name``), or of a headless
-        Service unless they are wanted. With addressType FQDN, a slice of names.
+        None for a slice without a Service (label ``kubernetes.io/service-name``). One of a headless
+        Service is empty unless they are wanted. With addressType FQDN, a slice of names.
 
     Raises:
         FieldError: A name is missing, or the address type is invalid.
     """
     labels = wire.metadata.labels or {}
     service = labels.get(LABEL_SERVICE_NAME)
-    if LABEL_HEADLESS in labels and not with_headless:
-        return None
     if not service:
         return None
     if not wire.address_type:
@@ -81,6 +79,10 @@ def read_slice(
     family = IPFamily.IPV6 if wire.address_type == "IPv6" else IPFamily.IPV4
     are_names = wire.address_type == "FQDN"
     namespace = namespace_of(wire.metadata)
+    is_headless = LABEL_HEADLESS in labels
+    if is_headless and not with_headless:
+        key, of = SliceKey(namespace, name_of(wire.metadata)), ServiceKey(namespace, service)
+        return None if are_names else EndpointSlice(key, of, family, (), (), is_headless=True)
     preference = read_preference(wire.metadata.annotations)
     endpoints, hints = [], _Hints()
     notes: list[Note] = []
@@ -108,6 +110,7 @@ def read_slice(
         endpoints=tuple(endpoints),
         triggered_at=_trigger_time(wire.metadata),
         notes=(*notes, *preference.notes, *hints.notes),
+        is_headless=is_headless,
         unnumbered=tuple(port.name or "" for port in wire.ports or () if port.port is None),
     )
     return NameSlice.of(made) if are_names else made

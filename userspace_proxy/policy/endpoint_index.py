@@ -22,6 +22,8 @@ class EndpointIndex:
 
     Args:
         slices: All of the Service, of both families; of equal endpoints the first one's come first.
+            Those with the label of headless Services aren't used. Source: kube-proxy's selector of
+            EndpointSlices.
     """
 
     def __init__(self, slices: Sequence[EndpointSlice]) -> None:
@@ -36,6 +38,10 @@ class EndpointIndex:
         return index
 
     def _read(self, slices: Sequence[EndpointSlice]) -> Iterator[None]:
+        self.headless = next((item.key for item in slices if item.is_headless), None)
+        """The first one with the label of headless Services."""
+        if self.headless is not None:
+            slices = [item for item in slices if not item.is_headless]
         self.slices = slices
         self._counts = dict.fromkeys(IPFamily, 0)
         self._named: dict[IPFamily, dict[str, _Named]] = {family: {} for family in IPFamily}

@@ -24,6 +24,7 @@ from ..causes.slices import (
     port_unnumbered,
     selects_no_pod,
     slice_empty,
+    slice_headless,
 )
 from ..model import CauseCode, IPFamily, Service, ServicePort
 from ..model.notes import NoteKind
@@ -70,6 +71,8 @@ def _no_slice(service: Service, family: IPFamily, index: EndpointIndex) -> Cause
     key = service.key
     if index.slices:
         return no_slice_of_family(key, str(family), str(index.slices[0].family))
+    if index.headless is not None:
+        return slice_headless(key, index.headless)
     for note in service.notes:
         if note.kind is NoteKind.NOT_TO_MIRROR:
             return not_mirrored(key, key.name, str(note.params[1]))

@@ -241,7 +241,8 @@ def count_local_ready(slices: Iterable[EndpointSlice], facts: NodeFacts) -> int:
     counts separately; a pod of both families is one endpoint, so the larger count is used.
     """
     counts = collections.Counter(dict.fromkeys(IPFamily, 0))
-    listed = ((SocketAddress(e.ip, 0), e) for item in slices for e in item.endpoints)
+    used = (item for item in slices if not item.is_headless)
+    listed = ((SocketAddress(e.ip, 0), e) for item in used for e in item.endpoints)
     for address, endpoint in _merge(listed, facts).items():
         is_ready = endpoint.ready and endpoint.weight and _is_local(endpoint, facts)
         counts[IPFamily.of(address.ip)] += bool(is_ready)

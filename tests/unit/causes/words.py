@@ -73,6 +73,7 @@ SAMPLES = (
     slices.not_mirrored(_CART, "cart", "label skip"),
     slices.no_slice(_CART, _SELECTOR),
     slices.no_slice_nor_selector(_CART, "cart"),
+    slices.slice_headless(_CART, "shop/cart-1"),
     slices.slice_rejected(_CART_SLICE, _LINE),
     slices.unnamed_slice_rejected(_CART_SLICE, _LINE, "cart"),
     slices.selects_no_pod(_CART, 1, _SELECTOR, _PODS),

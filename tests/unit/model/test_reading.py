@@ -146,15 +146,15 @@ class TestSlice:
             pytest.param({"metadata": {"name": "x"}}, id="no-labels"),
             pytest.param({"metadata": {"name": "x", "labels": {LABEL: None}}}, id="null-label"),
             pytest.param({"metadata": {"name": "x", "labels": {LABEL: ""}}}, id="empty-label"),
-            # Upstream's e2e, "should implement service.kubernetes.io/headless".
             pytest.param(
                 {
                     "metadata": {
                         "name": "x",
                         "labels": {LABEL: "web", "service.kubernetes.io/headless": ""},
-                    }
+                    },
+                    "addressType": "FQDN",
                 },
-                id="headless-label",
+                id="names-with-the-headless-label",
             ),
         ],
     )
@@ -196,6 +196,11 @@ class TestSlice:
         item = a_slice(metadata={**metadata, "annotations": {name: text}})
         assert item.triggered_at == expected
         assert item == a_slice(metadata=metadata)
+
+    def test_slices_of_headless_services_are_empty_without_dns(self):
+        labels = {LABEL: "web", "service.kubernetes.io/headless": ""}
+        item = a_slice(metadata={"name": "x", "labels": labels})
+        assert (item.is_headless, item.endpoints, item.ports) == (True, (), ())
 
     def test_slices_of_headless_services_are_read_for_dns(self):
         labels = {LABEL: "web", "service.kubernetes.io/headless": ""}

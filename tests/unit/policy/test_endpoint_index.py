@@ -147,3 +147,11 @@ def test_addresses_that_lack_a_service_port_are_counted(slices, expected):
     listed = [slice_of(ip, ports=ports, key=f"s-{n}") for n, (ip, ports) in enumerate(slices)]
     index = EndpointIndex([*listed, slice_of("fd00::1", ports=(METRICS,), family=V6, key="six")])
     assert index.lacking(V4, "dns", Protocol.TCP) == expected
+
+
+def test_slices_with_the_label_of_headless_services_are_not_used():
+    labelled = replace(slice_of("192.0.2.1", ports=PORTS), is_headless=True)
+    index = EndpointIndex([labelled, slice_of("192.0.2.2", ports=PORTS, key="cart-2")])
+    assert [at.ip for at, _ in index.addresses(V4, "dns", Protocol.UDP)] == ["192.0.2.2"]
+    assert index.headless == labelled.key
+    assert index.slice_count(V4) == 1

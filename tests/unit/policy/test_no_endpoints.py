@@ -23,6 +23,7 @@ from userspace_proxy.causes.slices import (
     port_unnumbered,
     selects_no_pod,
     slice_empty,
+    slice_headless,
 )
 from userspace_proxy.model import (
     Endpoint,
@@ -91,6 +92,13 @@ def test_a_long_selector_is_cut_in_sentences():
     assert say(empty).endswith("…")
     # A command with a part of it would show other pods.
     assert remedy(empty) == "kubectl get pods -n shop"
+
+
+def test_its_slice_has_the_label_of_headless_services():
+    """As kube-proxy leaves it out, though it has endpoints."""
+    item = replace(slice_of(POD_A.ip), is_headless=True)
+    assert why(item) == slice_headless(CART, item.key)
+    assert why(item, of=service(selector=WEB)) == slice_headless(CART, item.key)
 
 
 def test_it_has_slices_of_the_other_family_only():

@@ -130,7 +130,8 @@ def test_slices_of_headless_services_are_read_if_wanted(store, resource, count):
     item = endpoint_slice("10.244.1.7")
     item["metadata"]["labels"]["service.kubernetes.io/headless"] = ""
     ResourceCache(resource, store).put(raw(item))
-    assert len(store.snapshot().services[WEB].slices) == count
+    (read,) = store.snapshot().services[WEB].slices
+    assert (read.is_headless, len(read.endpoints)) == (True, count)
 
 
 @pytest.mark.parametrize(("name", "notes"), [("web-7", 0), ("..", 1)])
