@@ -70,7 +70,7 @@ def run(pytester):
 
     def run(text, *arguments):
         pytester.makepyfile(text)
-        return pytester.runpytest_subprocess(*PLUGIN, "-p", "no:randomly", *arguments)
+        return pytester.runpytest_subprocess(*PLUGIN, *arguments)
 
     return run
 
@@ -106,7 +106,7 @@ def test_nothing_to_do(run, text, arguments):
 @pytest.mark.long
 def test_pytest_randomly(pytester):
     pytester.makepyfile(TESTS)
-    pytester.runpytest_subprocess(*PLUGIN).assert_outcomes(passed=2)
+    pytester.runpytest_subprocess(*PLUGIN[:4]).assert_outcomes(passed=2)
 
 
 @pytest.mark.long
@@ -157,7 +157,7 @@ def test_what_pytest_socket_forbids_is_an_error_with_the_remedy(run, argument, o
 def test_gevent_is_an_error_with_the_remedy_and_never_a_skip(pytester, patched):
     pytester.makepyfile(TESTS)
     program = f"from gevent import monkey; monkey.patch_all({patched})\nimport pytest, sys\n"
-    words = [*PLUGIN, "-p", "no:randomly"]
+    words = [*PLUGIN]
     result = pytester.run(sys.executable, "-c", f"{program}sys.exit(pytest.main({words}))")
     result.assert_outcomes(errors=2)
     result.stdout.fnmatch_lines(["*gevent has replaced*start the tests that use it without*"])

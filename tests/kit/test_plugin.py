@@ -12,7 +12,10 @@ pytest_plugins = ["pytester"]
 
 ROOT = Path(__file__).parents[2]
 
-PLUGIN = ("-p", "userspace_proxy_testing.plugin", "-p", "no:asyncio", "-p", "no:cacheprovider")
+PLUGIN = (
+    *("-p", "userspace_proxy_testing.plugin"),
+    *("-p", "no:asyncio", "-p", "no:randomly", "-p", "no:cacheprovider"),
+)
 
 GET = """
 from urllib.request import urlopen
