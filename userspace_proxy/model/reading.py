@@ -79,9 +79,9 @@ def read_slice(
     family = IPFamily.IPV6 if wire.address_type == "IPv6" else IPFamily.IPV4
     are_names = wire.address_type == "FQDN"
     namespace = namespace_of(wire.metadata)
+    key, of = SliceKey(namespace, name_of(wire.metadata)), ServiceKey(namespace, service)
     is_headless = LABEL_HEADLESS in labels
     if is_headless and not with_headless:
-        key, of = SliceKey(namespace, name_of(wire.metadata)), ServiceKey(namespace, service)
         return None if are_names else EndpointSlice(key, of, family, (), (), is_headless=True)
     preference = read_preference(wire.metadata.annotations)
     endpoints, hints = [], _Hints()
@@ -94,8 +94,7 @@ def read_slice(
             address = _address_of(item.addresses, family)
         if address is None:
             continue
-        hostname = (item.hostname if with_headless else None) or ""
-        pod = ""
+        hostname, pod = (item.hostname if with_headless else None) or "", ""
         try:
             pod = intern(_pod_of(item.target_ref, namespace, f"endpoints[{i}].targetRef"))
         except FieldError as exc:
@@ -103,9 +102,7 @@ def read_slice(
                 notes.append(NoteKind.NO_POD(str(exc), address))
         endpoints.append(_endpoint(item, address, preference, hints, hostname, pod))
     made = EndpointSlice(
-        key=SliceKey(namespace, name_of(wire.metadata)),
-        service=ServiceKey(namespace, service),
-        family=family,
+        *(key, of, family),
         ports=_slice_ports(wire),
         endpoints=tuple(endpoints),
         triggered_at=_trigger_time(wire.metadata),
