@@ -84,6 +84,16 @@ def no_balancer_address() -> str:
     return "no load balancer has given it an address (status.loadBalancer is empty)"
 
 
+@cause(
+    CauseCode.NOT_FOLLOWED,
+    about="{address}",
+    hint="Give the Service a ClusterIP of {theirs}, too: spec.ipFamilyPolicy: PreferDualStack",
+)
+def of_other_family(address: str, theirs: str, own: str) -> str:
+    """It has an address from outside of a family in which it isn't served."""
+    return f"{address} is not served: it is of {theirs}, and the Service of {own}"
+
+
 @cause(CauseCode.NOT_FOLLOWED)
 def too_many_balanced(count: int, limit: int) -> str:
     """It has more addresses than are served."""

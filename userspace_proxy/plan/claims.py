@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..causes.cause import Cause
-from ..causes.notes import cause_of, no_node_address, no_range_of_family
+from ..causes.notes import cause_of, no_node_address, no_range_of_family, of_other_family
 from ..causes.services import (
     balanced_elsewhere,
     external_ip_off,
@@ -241,11 +241,17 @@ def _notes(service: Service, family: IPFamily, facts: NodeFacts) -> Iterator[Cau
     left_out = of_family(service.external_ips[most:], family)
     if left_out and facts.external_ip_networks:
         yield too_many_external_ips(left_out[0], most)
+    outside = (*service.load_balancer_ips, *service.external_ips[:most])
     for ip in of_family(service.external_ips[:most], family):
         why = _why_no_external_ip(ip, facts)
         if why:
             is_allowed = contains(facts.external_ip_networks, ip)
             yield external_ip_off(ip, why, is_allowed=is_allowed)
+    families = families_of(service)
+    # Once for the Service. Source: kube-proxy leaves them out without a word.
+    for ip in outside if family is families[0] else ():
+        if (theirs := IPFamily.of(ip)) not in families:
+            yield of_other_family(ip, str(theirs), str(family))
     yield from map(balanced_elsewhere, of_family(service.balanced_elsewhere, family))
     ips = of_family(service.load_balancer_ips, family)
     ranges = service.load_balancer_source_ranges

@@ -132,6 +132,7 @@ SAMPLES = (
     services.lost_as_address("203.0.113.9", "external IP", "203.0.113.9", "shop/web"),
     services.own_address("10.96.0.9"),
     services.external_ip_off("203.0.113.9", "external IPs are off"),
+    notes.of_other_family("198.51.100.31", "IPv4", "IPv6"),
     services.external_ip_off("203.0.113.9", "it is an address of this node", is_allowed=True),
     services.too_many_external_ips("203.0.113.9", 100),
     services.too_many_frontends(_CART, 10_000, 1),

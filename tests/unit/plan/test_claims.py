@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from userspace_proxy.causes.notes import cause_of, names_bug, no_node_address
+from userspace_proxy.causes.notes import cause_of, names_bug, no_node_address, of_other_family
 from userspace_proxy.causes.services import (
     NOTES_MAX,
     balanced_elsewhere,
@@ -350,6 +350,19 @@ def test_a_note_appears_once_in_the_family_that_it_concerns():
         is_external_local=True,
     )
     assert notes(given) == [external_ip_off(ip, ELSEWHERE) for ip in external_ips]
+
+
+def test_addresses_of_a_family_in_which_it_is_not_served_are_noted_once():
+    given = service(
+        cluster_ips=(CART_IP_V6,),
+        load_balancer_ips=(LB_IP, LB_IP_V6),
+        external_ips=("203.0.113.9",),
+    )
+    assert notes(given) == [
+        of_other_family(LB_IP, "IPv4", "IPv6"),
+        of_other_family("203.0.113.9", "IPv4", "IPv6"),
+    ]
+    assert notes(replace(given, cluster_ips=(CART_IP_V6, CART_IP))) == []
 
 
 def test_the_services_own_notes_are_first():
