@@ -12,7 +12,6 @@ import gc
 import os
 import resource
 import socket
-import time
 from collections.abc import Iterator, Mapping
 from functools import partial
 from random import Random
@@ -21,6 +20,7 @@ from typing import Any
 
 import userspace_proxy.plane
 from userspace_proxy.agent import hand_over
+from userspace_proxy.clocks import Clocks
 from userspace_proxy.dataplane import DataPlane, port_reservation, sockets
 from userspace_proxy.plane import listener, worker_main, worker_process
 from userspace_proxy.plane.watchdog import Watchdog
@@ -93,7 +93,7 @@ def _names(machine: Machine, kernel: Any, descriptors: int) -> dict[str, Any]:
         ),
         "socket": _namespace(socket, socket=kernel.socket),
         "_socket": _namespace(_socket, socket=kernel.socket),
-        "time": _namespace(time, monotonic=machine.timeline.clock),
+        "Clocks": SimpleNamespace(monotonic=machine.timeline.clock, time=Clocks.time),
         "gc": _namespace(gc, collect=_nothing, freeze=_nothing),
         "resource": _namespace(resource, getrlimit=lambda _what: (descriptors, descriptors)),
         "abstract_sockets": SimpleNamespace(

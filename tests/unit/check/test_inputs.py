@@ -90,7 +90,7 @@ def test_a_service_with_endpoints_is_no_finding(tmp_path):
             SERVICE.replace("80}, {name: more, port: 81}", "80}"),
             "shop/web would refuse clients: no EndpointSlice belongs to shop/web, and it has no "
             "selector [web.yaml:1] -> Create an EndpointSlice with the label "
-            "kubernetes.io/service-name: web",
+            "kubernetes.io/service-name: web, and without service.kubernetes.io/headless",
             id="no-slice",
         ),
         pytest.param(
@@ -143,5 +143,5 @@ def test_all_problems_of_a_file_are_errors_and_the_rest_is_judged(tmp_path):
         "protocol?)",
         "warning  manifests: shop/cart:http would refuse clients: no EndpointSlice belongs to "
         "shop/cart, and it has no selector [web.yaml:13] -> Create an EndpointSlice with the label "
-        "kubernetes.io/service-name: cart",
+        "kubernetes.io/service-name: cart, and without service.kubernetes.io/headless",
     ]
