@@ -138,7 +138,7 @@ def _read_kube_proxy(document: Document, settings: FileSettings) -> None:
         kind: Kind = TABLE[name].kind if name else IGNORED[path].kind
         if value is None or (value == "" and kind.accepts_text):
             continue
-        if kind is BOOL and isinstance(value, str):
+        if kind is BOOL and isinstance(value, str) and value.lower() not in ("true", "false"):
             # Unquoted, these are booleans for kube-proxy's reader of YAML.
             value = read_as_yaml_1_1(value)
         read = _read(document, path, value, kind)

@@ -75,6 +75,12 @@ def test_merge_keys_fill_in_what_the_mapping_does_not_say():
         ),
         pytest.param("true: 1", "web.yaml:1: key true is not text (quote it)", id="true-as-key"),
         pytest.param("? [a]\n: 1", "web.yaml:1: a key must be text, not a mapping or list"),
+        pytest.param("a: &x [7]\n*x : 1", "web.yaml:2: a key must be text, not a mapping or list"),
+        pytest.param(
+            "a: {b: \ufdd0}",
+            "web.yaml:1: a.b: it is not UTF-8 here (save the file as UTF-8)",
+            id="not-utf-8",
+        ),
         pytest.param("a: &x 7\n*x : 1", "web.yaml:2: key 7 is not text (quote it)", id="alias-key"),
         pytest.param(
             "a: *b", "web.yaml:1: a: alias *b is not defined (write &b before it)", id="no-anchor"

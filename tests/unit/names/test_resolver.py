@@ -372,3 +372,37 @@ def test_a_chain_of_twice_as_many_aliases_as_are_followed_has_no_address():
         for number in range(2 * most)
     ]
     assert counts == [*range(1, most + 2), *[0] * (most - 1)]
+
+
+def forwarded():
+    """A Service whose endpoints are Services, of which one has no ready endpoint."""
+    store = Store()
+    parts = (key("db-0.db"), key("db-1.db"))
+    store.put_service(service(key("db"), (HTTP,), ("127.0.0.5",), of_endpoints=parts))
+    for i, part in enumerate(parts):
+        store.put_service(service(part, (HTTP,), (f"127.0.0.{6 + i}",), of_endpoints=()))
+        ready = Endpoint(f"10.244.0.{4 + i}", ready=i == 0)
+        store.put_slice(slice_of(ready, key=f"db-{i}", of=part, ports=TARGETS))
+    return store.snapshot()
+
+
+@pytest.mark.parametrize(
+    ("name", "type_", "expected"),
+    [
+        pytest.param("db.shop.svc", "A", ["127.0.0.5"], id="the-service"),
+        pytest.param("db-0.db.shop.svc", "A", ["127.0.0.6"], id="a-ready-part"),
+        pytest.param("db-1.db.shop.svc", "A", [], id="a-part-that-is-not-ready"),
+        pytest.param("db-2.db.shop.svc", "A", [], id="no-part"),
+        pytest.param("10-244-0-4.shop.pod", "A", [], id="a-pod"),
+        pytest.param(
+            "_http._tcp.db.shop.svc",
+            "SRV",
+            ["0 100 80 db-0.db.shop.svc.cluster.local.", "127.0.0.6"],
+            id="ports",
+        ),
+        pytest.param("_other._tcp.db-0.db.shop.svc", "SRV", [], id="another-port"),
+    ],
+)
+def test_where_pods_are_not_reached_names_lead_to_what_stands_for_them(name, type_, expected):
+    answer = ServiceNames(forwarded()).answer(f"{name}.cluster.local.", type_)
+    assert [record.data for record in (*answer.records, *answer.additional)] == expected

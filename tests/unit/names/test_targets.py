@@ -6,6 +6,7 @@ from userspace_proxy.model import Endpoint, ServicePort, SocketAddress
 from userspace_proxy.names.endpoints import Endpoints, SamePorts
 from userspace_proxy.names.targets import (
     Alias,
+    EachTargets,
     EndpointTargets,
     NamedAddress,
     NamedPort,
@@ -92,3 +93,21 @@ def test_each_endpoint_has_a_name_of_its_own():
     assert targets.ports_at(2) == [NamedPort("fd00--2.web.", 80)]
     assert targets.addresses(lambda _: [1]) == [NamedAddress("fd00--2.web.", "fd00::2")]
     assert targets.ips(range, is_ipv6=True) == ["fd00::2"]
+
+
+def test_a_service_of_services_has_one_address_and_a_name_for_each():
+    whole = PortTargets("db.", PORTS[:1], 1, ["127.0.0.5"], None)
+    parts = [PortTargets(f"db-{i}.db.", PORTS[:1], 1, [f"127.0.0.{6 + i}"], None) for i in (0, 1)]
+    targets = EachTargets(whole, parts)
+    assert (len(targets), targets.count_ports()) == (2, 2)
+    assert [targets.ports_at(i) for i in (0, 1)] == [
+        [NamedPort("db-0.db.", 1)],
+        [NamedPort("db-1.db.", 1)],
+    ]
+    assert targets.addresses(lambda count: range(count)[1:]) == [
+        NamedAddress("db-1.db.", "127.0.0.7")
+    ]
+    assert targets.ips(range, is_ipv6=False) == ["127.0.0.5"]
+    with pytest.raises(IndexError):
+        targets.ports_at(2)
+    assert len(EachTargets(whole, [])) == 1
