@@ -197,9 +197,11 @@ class Forwardable:
 
 
 def _slices_of(state: ServiceState) -> Iterator[EndpointSlice]:
-    """Yield the slices of the family that is used."""
+    """Yield the slices of the family that is used, as a Service of that kind has them."""
     family = min((item.family for item, _ in _pods_of(state)), default=IPFamily.IPV4)
-    return (item for item in state.slices if item.family is family)
+    is_headless = state.service.is_headless
+    slices = (item for item in state.slices if is_headless or not item.is_headless)
+    return (item for item in slices if item.family is family)
 
 
 def _parts_of(state: ServiceState) -> Iterator[ServiceState]:
@@ -215,7 +217,8 @@ def _parts_of(state: ServiceState) -> Iterator[ServiceState]:
             by_name.setdefault(hostname_of(each.ip, each.hostname).lower(), []).append(each)
         for name, endpoints in by_name.items():
             slice_key = item.key._replace(name=f"{item.key.name}/{name}")
-            part = replace(item, key=slice_key, endpoints=tuple(endpoints))
+            whole = replace(item, key=slice_key, is_headless=False)
+            part = replace(whole, endpoints=tuple(endpoints))
             named.setdefault(name, []).append(part)
     for name, items in sorted(named.items()):
         key = ServiceKey(service.key.namespace, f"{name}.{service.key.name}")
@@ -245,4 +248,4 @@ def _at_loopback(item: EndpointSlice) -> EndpointSlice:
     endpoints = tuple(
         replace(each, hinted_zones=(), hinted_nodes=()) for each in item.endpoints if each.pod
     )
-    return replace(item, family=IPFamily.IPV4, endpoints=endpoints)
+    return replace(item, family=IPFamily.IPV4, endpoints=endpoints, is_headless=False)

@@ -81,7 +81,7 @@ def read_slice(
     namespace = namespace_of(wire.metadata)
     key, of = SliceKey(namespace, name_of(wire.metadata)), ServiceKey(namespace, service)
     is_headless = LABEL_HEADLESS in labels
-    if is_headless and not with_headless:
+    if is_headless and (are_names or not with_headless):
         return None if are_names else EndpointSlice(key, of, family, (), (), is_headless=True)
     preference = read_preference(wire.metadata.annotations)
     endpoints, hints = [], _Hints()

@@ -203,7 +203,7 @@ def _lacking(state: ServiceState, index: EndpointIndex, claim: PortClaim) -> tup
 
 def slice_notes(state: ServiceState, family: IPFamily) -> tuple[Cause, ...]:
     """Return what the slices of a family ask for and don't get."""
-    slices = [item for item in state.slices if item.family is family]
+    slices = [item for item in state.slices if item.family is family and not item.is_headless]
     written = (
         cause_of(note).replace(within=f"EndpointSlice {item.key}")
         for item in slices
@@ -217,7 +217,7 @@ def _cause(
 ) -> Cause | None:
     if usable.serving.used_outside:
         return None
-    if not state.slices:
+    if not index.slices:
         meant = orphans.meant_for(state.service.key)
         if meant is not None:
             return meant

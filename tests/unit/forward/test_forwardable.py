@@ -171,6 +171,19 @@ def test_a_headless_service_gets_an_address_too():
     world = World().put(service(clusterIP="None", clusterIPs=["None"]), item)
     assert len(world.web.service.cluster_ips) == 1
     assert not world.web.service.is_headless
+    # Otherwise the plan would leave it out, as a slice of a headless Service.
+    assert [item.is_headless for item in world.web.slices] == [False]
+    assert world.endpoints == {"10.244.0.1"}
+
+
+def test_a_slice_with_the_headless_label_is_not_forwarded_for_another_service():
+    labelled = endpoint_slice(endpoint("web-1", "10.244.0.1"), name="web-old")
+    labelled["metadata"]["labels"] = {
+        "kubernetes.io/service-name": "web",
+        "service.kubernetes.io/headless": "",
+    }
+    world = World().put(service(), labelled, endpoint_slice(endpoint("web-2", "10.244.0.2")))
+    assert world.endpoints == {"10.244.0.2"}
 
 
 @pytest.mark.parametrize("families", [("IPv4", "IPv6"), ("IPv6",)], ids="+".join)
@@ -256,6 +269,7 @@ def ledger(*endpoints):
     port = {"name": "db", "port": 7199}
     ports = [{**port, "protocol": "TCP"}]
     item = endpoint_slice(*endpoints, name="ledger", ports=ports)
+    item["metadata"]["labels"]["service.kubernetes.io/headless"] = ""
     spec = {"clusterIP": "None", "clusterIPs": ["None"], "ports": [port]}
     return World().put(service("ledger", **spec), item)
 
