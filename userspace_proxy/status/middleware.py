@@ -106,4 +106,5 @@ def http_logger() -> logging.Logger:
 
 def _is_internal(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, HttpProcessingError)
+    # A client may leave before "100 Continue", which aiohttp sends by itself.
+    return not isinstance(error, HttpProcessingError | ConnectionResetError)

@@ -2,6 +2,7 @@ import logging
 import sys
 
 import pytest
+from aiohttp import ClientConnectionResetError
 from aiohttp.http_exceptions import BadHttpMessage
 
 from userspace_proxy.status.middleware import HEADERS, http_logger
@@ -19,6 +20,7 @@ def record_of(error):
     ("error", "is_logged"),
     [
         pytest.param(BadHttpMessage("not HTTP at all"), False, id="a-scanner"),
+        pytest.param(ClientConnectionResetError("closing"), False, id="a-client-that-has-left"),
         pytest.param(KeyError("ours"), True, id="a-bug-of-this-program"),
     ],
 )
