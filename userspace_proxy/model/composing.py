@@ -4,7 +4,7 @@ A place is a line, for errors about the key or item.
 
 Rule 1: duplicates and ambiguous values are mistakes with the line and a remedy, because a reader
 that guesses serves the wrong port. Whether a mistake matters, the caller decides: in objects that
-nobody reads here it doesn't. The value is the one that kubectl's reader would take.
+are only passed over it doesn't. The value is the one that kubectl's reader would take.
 Rule 2: the work is limited by the length of the text: depth and aliases have limits, and nothing
 recurses.
 """

@@ -1,4 +1,4 @@
-"""Runs exec credential plugins: one run for the process, whoever asks for its credential.
+"""Runs exec credential plugins, each once for all who need its credential in this process.
 
     users[].user.exec ──▶ process ──stdout──▶ ExecCredential, until it expires or is refused
                              └──stderr──▶ the terminal, or the log
