@@ -24,6 +24,7 @@ import selectors
 import shutil
 import socket
 import ssl
+import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -65,6 +66,7 @@ def become(system: str) -> None:
         _remove(name, lacked)
     # What is decided by those names when a module is imported.
     tempfile._O_TMPFILE_WORKS = False
+    subprocess._HAVE_POSIX_SPAWN_CLOSEFROM = False
     os.process_cpu_count = os.cpu_count
     _, *machine = platform.uname()[:5]
     platform._uname_cache = platform.uname_result(SYSTEMS[system], *machine)
