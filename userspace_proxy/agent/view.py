@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 
 from ..causes.cause import Cause
 from ..causes.endpoints import fault_on_purpose
@@ -48,6 +49,7 @@ from .turned_away import client_mistakes, turned_away
 _RECENT_S = 60.0
 _NAMES = counted_names(PortFigures)
 _TRAFFIC_NAMES = counted_names(Traffic)
+_traffic_of = attrgetter(*_TRAFFIC_NAMES)
 _WAIT_NAMES = counted_names(WaitCounts)
 
 
@@ -188,9 +190,10 @@ def view_endpoint(
     facts.cause = fault_on_purpose(address, tuple(words)) if words else None
     if facts.cause is None:
         cause, facts.is_past = failure_of(address, counters, clock, group.obstacle_to(address))
-        if cause is not None:
-            has_header = bool(group.serving.handling.proxy_protocol)
-            facts.cause = cause.replace(host=verdict.host, has_header=has_header)
+        has_header = bool(group.serving.handling.proxy_protocol)
+        if cause is not None and (verdict.host or has_header):
+            cause = cause.replace(host=verdict.host, has_header=has_header)
+        facts.cause = cause
     facts.answered_at = clock.unix(counters.dials.succeeded_at)
     facts.sent_at = clock.unix(counters.ends.succeeded_at)
     show_traffic(facts, counters)
@@ -199,8 +202,10 @@ def view_endpoint(
 
 def show_traffic(facts: TrafficByCause, counters: EndpointCounters) -> None:
     """Copy what was counted for an endpoint, or the sum over some."""
-    for name in _TRAFFIC_NAMES:
-        setattr(facts, name, getattr(counters, name))
+    for name, figure in zip(_TRAFFIC_NAMES, _traffic_of(counters), strict=True):
+        # Cost: most are 0, as they are in new facts.
+        if figure:
+            setattr(facts, name, figure)
     if counters.failures:
         facts.failures_by_cause = counters.failures_by_cause()
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
 from typing import NamedTuple
 
 from ..causes.cause import Cause, When
@@ -78,11 +77,16 @@ class Case:
         """Whether each usable endpoint failed when a client last tried it."""
         self.is_calm = not (port.stalled or any(port.last_minute.counts()[1:]))
         """Whether all clients of the last minute were answered in time."""
-
-    @cached_property
-    def causes(self) -> Sequence[Cause]:
+        # Cost: nearly all rules of failing endpoints ask for these.
+        self.causes = [e.cause for e in self.failing if e.cause is not None]
         """Those of failing endpoints, in their order."""
-        return [endpoint.cause for endpoint in self.failing if endpoint.cause is not None]
+        codes = {e.cause.code if e.cause is not None else None for e in self.failing}
+        self.only_code = next(iter(codes)) if len(codes) == 1 else None
+        """That of the cause of all that fail; None: there are several, or an unknown one."""
+        self.are_silent = all(code and code.traits.is_unanswered for code in codes)
+        """Whether all that fail send nothing: an observation while no other client is answered."""
+        self.are_past = all(e.is_past for e in self.failing)
+        """Whether nothing has tried those that fail since."""
 
     @property
     def ended(self) -> int:
@@ -94,21 +98,12 @@ class Case:
         """All connections (flows) to failing endpoints."""
         return sum(endpoint.connections for endpoint in self.failing)
 
-    @cached_property
-    def are_silent(self) -> bool:
-        """Whether all that fail send nothing: an observation while no other client is answered."""
-        return all(e.cause and e.cause.code.traits.is_unanswered for e in self.failing)
+    @property
+    def only_close(self) -> bool:
+        """Whether all that fail end connections, and reset at most a few."""
+        return self.only_code is CauseCode.ENDPOINT_RESETS and all(map(_only_closes, self.failing))
 
     @property
-    def are_past(self) -> bool:
-        """Whether nothing has tried those that fail since."""
-        return all(endpoint.is_past for endpoint in self.failing)
-
-    def all_are(self, code: CauseCode) -> bool:
-        """Return whether all that fail do so for this cause."""
-        return all(endpoint.cause and endpoint.cause.code is code for endpoint in self.failing)
-
-    @cached_property
     def what_fails(self) -> Sequence[Clause]:
         """What the endpoints do, of which all fail, and why the others aren't used."""
         return [*_all_fail(self.failing), *_unused(self.port)]
@@ -232,7 +227,7 @@ def late_at_limit(case: Case) -> PortVerdict | None:
     """Clients that wait for their turn are what makes answers late."""
     port = case.port
     is_limited = port.waits.waiting and port.max_connections is not None
-    if not (case.all_fail and is_limited and case.all_are(CauseCode.ENDPOINT_ANSWERS_LATE)):
+    if not (case.all_fail and is_limited and case.only_code is CauseCode.ENDPOINT_ANSWERS_LATE):
         return None
     return PortVerdict(Level.ATTENTION, PortState.AT_LIMIT, at_limit_clauses(port))
 
@@ -279,7 +274,7 @@ def never_answered(case: Case) -> PortVerdict | None:
     if case.is_flows and case.are_silent:
         clauses = _no_datagram(case)
         return PortVerdict(Level.ATTENTION, PortState.UNANSWERED, clauses)
-    if not all(map(_only_closes, case.failing)):
+    if not case.only_close:
         return None
     is_quiet = case.is_flows or case.are_past
     state = PortState.UNANSWERED if is_quiet else PortState.NOT_ANSWERING
@@ -299,7 +294,7 @@ def failed_before(case: Case) -> PortVerdict | None:
 
 def cut_off(case: Case) -> PortVerdict | None:
     """Endpoints answer, and reset the connections."""
-    if not (case.all_fail and case.all_are(CauseCode.ENDPOINT_CUTS_OFF)):
+    if not (case.all_fail and case.only_code is CauseCode.ENDPOINT_CUTS_OFF):
         return None
     clauses = (said.were_reset(case.ended, case.connections),)
     return PortVerdict(Level.ATTENTION, PortState.PARTLY_ANSWERING, clauses)
@@ -318,7 +313,7 @@ def unanswered(case: Case) -> PortVerdict | None:
 
 def closed(case: Case) -> PortVerdict | None:
     """Endpoints end connections, as a collector of logs does with idle ones, and reset none."""
-    if not (case.all_fail and all(map(_only_closes, case.failing))):
+    if not (case.all_fail and case.only_close):
         return None
     lead = said.get_no_answer()
     return PortVerdict(Level.ATTENTION, PortState.NOT_ANSWERING, case.what_fails, lead=lead)
@@ -343,10 +338,9 @@ def _no_datagram(case: Case) -> list[Clause]:
 
 def _only_closes(endpoint: EndpointFacts) -> bool:
     """Return whether it ends connections, and resets at most a few: those with unread bytes."""
-    is_end = endpoint.cause is not None and endpoint.cause.code is CauseCode.ENDPOINT_RESETS
     resets = endpoint.resets + endpoint.failures_by_cause.get(CauseCode.ENDPOINT_RESETS, 0)
     is_seldom = resets <= _RESETS_PER_CLOSE * endpoint.empty
-    return is_end and endpoint.ejected_for_s is None and is_seldom
+    return endpoint.ejected_for_s is None and is_seldom
 
 
 # Some of them fail, or others get no answer.
@@ -655,10 +649,10 @@ def _why(failing: Sequence[EndpointFacts], most: Cause | None = None) -> Iterato
 
 def _unused(port: PortFacts) -> Iterator[Clause]:
     """Yield why the endpoints that can't serve aren't used."""
-    reasons = collections.Counter(e.state for e in port.endpoints if not e.is_usable)
-    if left := reasons.total():
+    if states := [e.state for e in port.endpoints if not e.is_usable]:
+        reasons = collections.Counter(states)
         shown = tuple((count, why) for why, count in reasons.most_common(_REASONS_SHOWN))
-        yield said.others_unused(left, shown, has_more=len(reasons) > len(shown))
+        yield said.others_unused(len(states), shown, has_more=len(reasons) > len(shown))
 
 
 def present_first(endpoints: Sequence[EndpointFacts]) -> Sequence[EndpointFacts]:
@@ -723,11 +717,9 @@ RULES = tuple(rule for _, rules in _GROUPS for rule in rules)
 def decide(port: PortFacts) -> tuple[Rule, PortVerdict]:
     """Return the rule that decides how clients of a Service port are served, and its verdict."""
     case = Case(port)
-    verdicts = (
-        (rule, verdict)
-        for can_fit, rules in _GROUPS
-        if can_fit(case)
-        for rule in rules
-        if (verdict := rule(case)) is not None
-    )
-    return next(verdicts)
+    for can_fit, rules in _GROUPS:
+        if can_fit(case):
+            for rule in rules:
+                if (verdict := rule(case)) is not None:
+                    return rule, verdict
+    raise AssertionError("no rule fits")

@@ -28,10 +28,13 @@ class Counters:
     names: ClassVar[tuple[str, ...]] = ()
     """With a dot for a number of a part."""
     _get: ClassVar[Callable[[Any], tuple[int, ...]]]
+    _places: ClassVar[tuple[tuple[str, str], ...]] = ()
 
     def __init_subclass__(cls) -> None:
         if cls.names:
             cls._get = attrgetter(*cls.names)
+            parts = (name.rpartition(".") for name in cls.names)
+            cls._places = tuple((part, last) for part, _, last in parts)
 
     def figures(self) -> tuple[int, ...]:
         """Return the numbers, in the order of their names."""
@@ -39,10 +42,11 @@ class Counters:
 
     def add(self, figures: Iterable[int]) -> None:
         """Add numbers in the order of their names; raises ValueError if their count is wrong."""
-        for name, figure in zip(self.names, figures, strict=True):
-            part, _, last = name.rpartition(".")
-            counters = getattr(self, part) if part else self
-            setattr(counters, last, getattr(counters, last) + figure)
+        for (part, last), figure in zip(self._places, figures, strict=True):
+            # Cost: most numbers of most endpoints are 0.
+            if figure:
+                counters = getattr(self, part) if part else self
+                setattr(counters, last, getattr(counters, last) + figure)
 
 
 # For the type checker they have the fields of their tables.
