@@ -1,6 +1,7 @@
 """Collects the objects of a source, and returns snapshots.
 
-Rule 1: an equal object changes nothing: no new revision.
+Rule 1: an equal object changes nothing: no new revision. Endpoints that are equal stay the same
+objects, so that those that changed are found fast.
 Rule 2: a list replaces all objects of its kind, but equal ones stay the same object, so a relist
 is a difference.
 Rule 3: a snapshot never changes.
@@ -9,7 +10,7 @@ Rule 3: a snapshot never changes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..model import EndpointSlice, Node, Service, ServiceKey, SliceKey
 from .persistent import PersistentMap
@@ -105,6 +106,8 @@ class Store:
             return
         if old is not None and old.service != item.service:
             self.delete_slice(item.key)
+        elif old is not None:
+            item = _keeping_endpoints(old, item)
         self._slices[item.key] = item
         self._slices_of.setdefault(item.service, {})[item.key] = item
         self._touched.add(item.service)
@@ -169,3 +172,10 @@ class Store:
         if service is None or old is None:
             return service is not None or old is not None
         return old.service != service or old.slices != self._slices_for(key)
+
+
+def _keeping_endpoints(old: EndpointSlice, new: EndpointSlice) -> EndpointSlice:
+    known = {endpoint.ip: endpoint for endpoint in old.endpoints}
+    same = ((known.get(endpoint.ip), endpoint) for endpoint in new.endpoints)
+    kept = tuple([before if before == endpoint else endpoint for before, endpoint in same])
+    return replace(new, endpoints=kept)

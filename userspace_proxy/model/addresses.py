@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import enum
 import functools
 import ipaddress
@@ -109,6 +110,15 @@ def parse_ip(text: str) -> str:
     """
     if "%" in text:
         raise ValueError(f"{quoted(text)} has a zone; write the address alone")
+    if ":" not in text:
+        # Cost: a twelfth of ``ipaddress``, for the thousand endpoints of a slice that changes. It
+        # takes nothing but four numbers without leading zeros, which is the canonical form.
+        try:
+            _socket.inet_pton(_socket.AF_INET, text)
+        except (OSError, ValueError):
+            pass
+        else:
+            return text
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -120,9 +130,7 @@ def parse_ip(text: str) -> str:
 
 def pack_ip(ip: str) -> bytes:
     """Return the 4 or 16 bytes of an address in canonical form, which sort numerically."""
-    if ":" in ip:
-        return ipaddress.IPv6Address(ip).packed
-    return bytes(map(int, ip.split(".")))
+    return _socket.inet_pton(_socket.AF_INET6 if ":" in ip else _socket.AF_INET, ip)
 
 
 # Enough for a node with many routes; each network takes some 400 bytes.

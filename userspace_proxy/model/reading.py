@@ -156,12 +156,18 @@ def _pod_of(target: WireTargetRef | None, namespace: str, path: str) -> str:
     """
     if target is None or target.kind != "Pod" or not target.name:
         return ""
-    check_label(namespace, "metadata.namespace")
+    _check_namespace(namespace)
     check_subdomain(target.name, f"{path}.name")
     if target.namespace not in (None, "", namespace):
         problem = f"{quoted(target.namespace)} is not the namespace of the slice, {namespace}"
         raise FieldError(f"{path}.namespace", problem)
     return target.name
+
+
+# Cost: it is the same for all endpoints of a slice.
+@functools.lru_cache(maxsize=16)
+def _check_namespace(namespace: str) -> None:
+    check_label(namespace, "metadata.namespace")
 
 
 def _trigger_time(metadata: Metadata) -> float:
@@ -277,5 +283,8 @@ def _name_of(addresses: list[str] | None, path: str, notes: list[Note]) -> str |
 
 def _address_of(addresses: list[str] | None, family: IPFamily) -> str | None:
     """Return the first address; None if it is invalid or of another family."""
-    sound = valid_addresses((addresses or [])[:1])
-    return sound[0] if sound and IPFamily.of(sound[0]) is family else None
+    try:
+        address = parse_ip((addresses or [""])[0])
+    except ValueError:
+        return None
+    return address if IPFamily.of(address) is family else None

@@ -5,7 +5,7 @@ Service + slices + all frontends ──▶ port plans                 ├──�
                                                                ─┘
 Rule 1: what was planned for a Service is kept while its state is the same object and its
 endpoints aren't at any of the frontends that were added or removed, nor at a cluster IP that is
-another Service's than before.
+another Service's than before. Where only slices differ, only what changed in them is judged again.
 Rule 2: caching affects only the cost of a plan, never its content; the cost depends on the size of
 the change, not on the size of the cluster.
 Rule 3: when the facts change, everything is planned again.
@@ -40,7 +40,7 @@ from .namespace_shares import endpoint_shares, frontend_shares
 from .ownership import FrontendOwners, OwnershipChange, ServiceIndex, lost_address
 from .plan import HealthCheck, IgnoredService, Plan, PortKey, PortPlan
 from .port_bounds import count_frontends, first_ignored
-from .ports import count_endpoints, health_check_of, plan_ports, slice_notes
+from .ports import Earlier, count_endpoints, health_check_of, plan_ports, slice_notes
 
 _Value = TypeVar("_Value")
 
@@ -108,7 +108,7 @@ class Planner:
         differing = differing_keys(self._states, new)
         changed = {key for key in differing if key in new}
         gone = differing - changed
-        self._states = new
+        had, self._states = self._states, new
         change = OwnershipChange(set(), set(), set(), set())
         changed |= yield from self._change_frontend_shares(changed, gone)
         yield from self._change_owners(changed, gone, change)
@@ -129,11 +129,13 @@ class Planner:
         again = changed | (affected - gone)
         before = {key: self._planned.pop(key, ()) for key in again | gone}
         for key in again:
-            yield from self._plan_service(new[key], indexes.pop(key, None))
+            old = had.get(key) if key not in affected else None
+            earlier = _earlier(old, new[key], before[key])
+            yield from self._plan_service(new[key], indexes.pop(key, None), earlier)
         self.planned_services += len(again)
         self._without_slices -= gone
-        for key, old in before.items():
-            self._index_endpoints(key, old, self._planned.get(key, ()))
+        for key, ports in before.items():
+            self._index_endpoints(key, ports, self._planned.get(key, ()))
             yield
         yield from self._update_ports(again.union(gone, change.services), before)
         ignored = self._all_ignored(changed.union(gone, change.services))
@@ -144,7 +146,9 @@ class Planner:
     def _claims(self, key: ServiceKey) -> tuple[PortClaim, ...]:
         return self._owners.claims[key].ports
 
-    def _plan_service(self, state: ServiceState, index: EndpointIndex | None) -> Iterator[None]:
+    def _plan_service(
+        self, state: ServiceState, index: EndpointIndex | None, before: Earlier | None
+    ) -> Iterator[None]:
         key, ports = state.service.key, []
         if index is None:
             index = yield from EndpointIndex.in_turns(state.slices)
@@ -156,6 +160,7 @@ class Planner:
             self._owners,
             self.facts,
             orphans=self._orphans,
+            before=before,
             is_left_out=self._shares.is_left_out(key),
             no_kernel_path=self._kernel_size(state, index).excess or no_room,
         ):
@@ -229,8 +234,8 @@ class Planner:
     def _index_endpoints(
         self, key: ServiceKey, before: Iterable[PortPlan], now: Iterable[PortPlan]
     ) -> None:
-        old = {verdict.address for port in before for verdict in port.verdicts}
-        new = {verdict.address for port in now for verdict in port.verdicts}
+        old = [verdict.address for port in before for verdict in port.verdicts]
+        new = [verdict.address for port in now for verdict in port.verdicts]
         old_ips, ips = {at.ip for at in old}, {at.ip for at in new}
         self._by_endpoint_ip.add(ips - old_ips, key)
         self._by_endpoint_ip.discard(old_ips - ips, key)
@@ -239,8 +244,9 @@ class Planner:
         self._by_endpoint_port.discard(old_numbers - numbers, key)
         state = self._states.get(key)
         if (state is not None and needs_nodes(state)) or any(
-            verdict.address.port in self._owners.node_ports[port.protocol]
+            verdict.address.port in node_ports
             for port in now
+            if (node_ports := self._owners.node_ports[port.protocol])
             for verdict in port.verdicts
         ):
             self._not_at_nodes.add(key)
@@ -342,6 +348,15 @@ class Planner:
         ]
         first_lost = first_ignored(sorted(lost, key=_in_order))
         return tuple(sorted((*claims.ignored, *first_lost), key=_in_order))
+
+
+def _earlier(
+    old: ServiceState | None, new: ServiceState, planned: Iterable[PortPlan]
+) -> Earlier | None:
+    """Return what was planned for a Service, if only its slices differ."""
+    if old is None or old.service is not new.service:
+        return None
+    return Earlier(EndpointIndex(old.slices), {port.key: port for port in planned})
 
 
 def _in_order(item: IgnoredService) -> tuple[str, str, object]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import replace
+from typing import NamedTuple
 
 from ..causes.cause import Cause
 from ..causes.notes import cause_of
@@ -36,10 +37,13 @@ from ..policy import (
     ENDPOINTS_MAX,
     EndpointIndex,
     NodeFacts,
+    PortName,
+    Refusals,
     Scope,
     Usable,
     choose_path,
     count_local_ready,
+    usable_after,
     usable_endpoints,
     why_none_usable,
 )
@@ -48,9 +52,17 @@ from ..policy.orphans import Orphans
 from .claims import PortClaim
 from .namespace_shares import NAMESPACE_MAX, SERVICE_MAX
 from .ownership import FrontendOwners
-from .plan import HealthCheck, PortPlan, Side
+from .plan import HealthCheck, PortKey, PortPlan, Side
 
 NO_ORPHANS = Orphans()
+
+
+class Earlier(NamedTuple):
+    """What was planned for a Service of which nothing but its slices has changed."""
+
+    had: EndpointIndex
+    """Of the slices of that time."""
+    ports: Mapping[PortKey, PortPlan]
 
 
 def count_endpoints(index: EndpointIndex, claims: Iterable[PortClaim]) -> int:
@@ -69,6 +81,7 @@ def plan_ports(
     facts: NodeFacts,
     *,
     orphans: Orphans = NO_ORPHANS,
+    before: Earlier | None = None,
     is_left_out: bool = False,
     no_kernel_path: str = "",
 ) -> Iterator[PortPlan]:
@@ -79,6 +92,7 @@ def plan_ports(
         claims: Of the Service, in order.
         owners: Contains the frontends and node ports that endpoints must not be.
         orphans: Slices that may have been meant for a Service that has none.
+        before: What was planned before; None: that is no help.
         is_left_out: The Service's namespace has too many endpoints.
         no_kernel_path: Why the Service can't be on the kernel path; empty if it can.
     """
@@ -93,7 +107,8 @@ def plan_ports(
             why_left_out = why_left_out or _why_left_out(state.service.key, is_left_out)
             plan = _plan_without_endpoints(state, claim, why_left_out)
         else:
-            plan = _plan_port(state, index, claim, owners, facts, orphans, no_kernel_path)
+            usable = _usable(index, claim, owners, facts, before)
+            plan = _plan_port(state, index, claim, usable, facts, orphans, no_kernel_path)
         is_shared = claim.port.port in shared
         yield replace(plan, shared_number=claim.port.port) if is_shared else plan
 
@@ -135,26 +150,38 @@ def _plan_without_endpoints(state: ServiceState, claim: PortClaim, cause: Cause)
     )
 
 
-def _plan_port(
-    state: ServiceState,
+def _usable(
     index: EndpointIndex,
     claim: PortClaim,
     owners: FrontendOwners,
     facts: NodeFacts,
-    orphans: Orphans,
-    no_kernel_path: str,
-) -> PortPlan:
-    usable = usable_endpoints(
-        index,
-        port=claim.port.name,
-        protocol=claim.protocol,
-        family=claim.key.family,
-        facts=facts,
+    before: Earlier | None,
+) -> Usable:
+    """Judge the endpoints of a claim, only those that changed where that is enough."""
+    port = PortName(claim.key.family, claim.port.name, claim.protocol)
+    refusals = Refusals(
+        facts,
         frontends=owners.served(claim.protocol),
         node_ports=owners.node_ports[claim.protocol],
         cluster_ips=owners.cluster_ips,
-        scope=claim.scope,
     )
+    old = before.ports.get(claim.key) if before is not None else None
+    if before is not None and old is not None and old.scope is claim.scope is Scope.CLUSTER:
+        usable = usable_after(old.verdicts, before.had, index, port, refusals)
+        if usable is not None:
+            return usable
+    return usable_endpoints(index, port, refusals, claim.scope)
+
+
+def _plan_port(
+    state: ServiceState,
+    index: EndpointIndex,
+    claim: PortClaim,
+    usable: Usable,
+    facts: NodeFacts,
+    orphans: Orphans,
+    no_kernel_path: str,
+) -> PortPlan:
     handling = state.service.handling.of(claim.protocol)
     inside = _inside(claim, facts) if claim.scope is Scope.LOCAL_FROM_OUTSIDE else ()
     path = choose_path(

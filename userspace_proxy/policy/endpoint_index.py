@@ -7,6 +7,7 @@ there are: a Service and its slices may have 20,000 ports each, and any number o
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
+from typing import NamedTuple
 
 from ..causes.slices import NAMES_SHOWN
 from ..model import Endpoint, EndpointSlice, IPFamily, Protocol, SliceKey, SlicePort, SocketAddress
@@ -15,6 +16,15 @@ from ..model import Endpoint, EndpointSlice, IPFamily, Protocol, SliceKey, Slice
 _AT_ONCE = 20_000
 
 _Named = list[tuple[SlicePort, EndpointSlice]]
+
+
+class PortName(NamedTuple):
+    """A Service port of one family, as slices list it."""
+
+    family: IPFamily
+    name: str
+    """As in the Service; may be empty."""
+    protocol: Protocol
 
 
 class EndpointIndex:
@@ -80,14 +90,14 @@ class EndpointIndex:
 
     def count(self, family: IPFamily, name: str, protocol: Protocol) -> int:
         """Return how many endpoints the slices list for a Service port, repetitions included."""
-        return sum(len(item.endpoints) for _, item in self._found(family, name, protocol))
+        return sum(len(item.endpoints) for _, item in self.found(family, name, protocol))
 
     def lacking(self, family: IPFamily, name: str, protocol: Protocol) -> tuple[int, int]:
         """Return how many addresses have a Service port, and how many there are.
 
         Both are 0 if all have it, which costs no look at the addresses.
         """
-        found = [item for _, item in self._found(family, name, protocol)]
+        found = [item for _, item in self.found(family, name, protocol)]
         if sum(len(item.endpoints) for item in found) >= self._listed[family]:
             return 0, 0
         have = len({endpoint.ip for item in found for endpoint in item.endpoints})
@@ -101,7 +111,7 @@ class EndpointIndex:
     def weights(self, family: IPFamily, name: str, protocol: Protocol) -> set[int]:
         """Return the weights of the endpoints that the slices list for a Service port."""
         found: set[int] = set()
-        for _, item in self._found(family, name, protocol):
+        for _, item in self.found(family, name, protocol):
             if item.key not in self._weights:
                 self._weights[item.key] = {endpoint.weight for endpoint in item.endpoints}
             found |= self._weights[item.key]
@@ -111,7 +121,7 @@ class EndpointIndex:
         self, family: IPFamily, name: str, protocol: Protocol
     ) -> Iterator[tuple[SocketAddress, Endpoint]]:
         """Yield the addresses for a Service port, in the order of the slices."""
-        for port, item in self._found(family, name, protocol):
+        for port, item in self.found(family, name, protocol):
             number = port.port
             for endpoint in item.endpoints:
                 yield SocketAddress(endpoint.ip, number), endpoint
@@ -130,9 +140,10 @@ class EndpointIndex:
             self._shown[family] = tuple(sorted(self._named[family])[:NAMES_SHOWN])
         return self._shown[family]
 
-    def _found(
+    def found(
         self, family: IPFamily, name: str, protocol: Protocol
     ) -> Iterator[tuple[SlicePort, EndpointSlice]]:
+        """Yield the slices with endpoints that list a Service port, each with its own port."""
         for port, item in self._named[family].get(name, ()):
             if port.protocol == protocol:
                 yield port, item

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from typing import Protocol
 
 from ..model import DEFAULT_WEIGHT, Endpoint, SocketAddress
 
@@ -11,7 +12,14 @@ NO_PREFERENCES: tuple[Numbers, Numbers] = ((), ())
 """Weights and priorities where they don't matter."""
 
 
-def have_preferences(endpoints: Iterable[Endpoint]) -> bool:
+class _Preferred(Protocol):
+    @property
+    def weight(self) -> int: ...
+    @property
+    def priority(self) -> int: ...
+
+
+def have_preferences(endpoints: Iterable[_Preferred]) -> bool:
     """Return whether any endpoint has a weight or a priority other than the default."""
     return any(e.weight != DEFAULT_WEIGHT or e.priority for e in endpoints)
 

@@ -19,8 +19,7 @@ import functools
 import heapq
 import operator
 from collections.abc import Callable, Collection, Container, Iterable, Mapping
-from dataclasses import dataclass, replace
-from types import MappingProxyType
+from dataclasses import dataclass, field, replace
 
 from ..model import (
     DEFAULT_WEIGHT,
@@ -34,7 +33,7 @@ from ..model import (
     pack_ip,
 )
 from ..model.serving import Serving
-from .endpoint_index import EndpointIndex
+from .endpoint_index import EndpointIndex, PortName
 from .facts import NodeFacts
 from .hints import why_not_meant
 from .preferences import NO_PREFERENCES, have_preferences, read_preferences
@@ -131,39 +130,41 @@ class Usable:
         return tuple(v.address for v in self.verdicts if v.is_leaving)
 
 
+@dataclass(frozen=True, slots=True)
+class Refusals:
+    """What endpoints of any Service must not be."""
+
+    facts: NodeFacts
+    frontends: Collection[SocketAddress] = ()
+    """Addresses that this proxy serves; they are never endpoints."""
+    node_ports: Container[int] = ()
+    """All node ports of the protocol: at a node's address they lead to a proxy again."""
+    cluster_ips: Mapping[str, ServiceKey] = field(default_factory=dict)
+    """Those where nothing but the ports of these Services answers."""
+
+
 def usable_endpoints(
-    index: EndpointIndex,
-    *,
-    port: str,
-    protocol: Protocol,
-    family: IPFamily,
-    facts: NodeFacts,
-    frontends: Collection[SocketAddress] = (),
-    node_ports: Container[int] = (),
-    cluster_ips: Mapping[str, ServiceKey] = MappingProxyType({}),
-    scope: Scope = Scope.CLUSTER,
+    index: EndpointIndex, port: PortName, refusals: Refusals, scope: Scope = Scope.CLUSTER
 ) -> Usable:
     """Judge the endpoints of one Service port.
 
     Args:
         index: Of the Service's slices.
-        frontends: Addresses that this proxy serves; they are never endpoints.
-        node_ports: All node ports of the protocol: at a node's address they lead to a proxy again.
-        cluster_ips: Those where nothing but the ports of these Services answers.
 
     Source:
         KEP-1669: the ready endpoints; if there are none, those that are serving and
         terminating, of each set on its own. KEP-2086: without local endpoints a Local
         policy drops. CVE-2021-25737: endpoints must not point into the node itself.
     """
-    merged, are_all = _bounded(_merge(index.addresses(family, port, protocol), facts), facts, scope)
+    facts = refusals.facts
+    merged, are_all = _bounded(_merge(index.addresses(*port), facts), facts, scope)
     if not merged:
         return Usable((), Serving(outside=() if scope is Scope.LOCAL_FROM_OUTSIDE else None))
     judged = sorted([(pack_ip(a.ip), a, e) for a, e in merged.items()], key=_by_number)
     refused = {
         a: why
         for packed, a, _ in judged
-        if (why := _why_refused(a, packed, facts, frontends, node_ports, cluster_ips, protocol))
+        if (why := _why_refused(a, packed, refusals, port.protocol))
     }
     # Cost: nearly all Services have none, so that one look is enough.
     preferred = have_preferences(merged.values())
@@ -295,21 +296,18 @@ def _rank(endpoint: Endpoint, facts: NodeFacts) -> tuple[bool, bool, bool, bool]
 
 
 def _why_refused(
-    address: SocketAddress,
-    packed: bytes,
-    facts: NodeFacts,
-    frontends: Collection[SocketAddress],
-    node_ports: Container[int],
-    cluster_ips: Mapping[str, ServiceKey],
-    protocol: Protocol,
+    address: SocketAddress, packed: bytes, refusals: Refusals, protocol: Protocol
 ) -> str | None:
     """Return why an endpoint is refused, or None."""
-    if address in frontends:
+    facts = refusals.facts
+    if address in refusals.frontends:
         return "refused: it is an address that this proxy serves"
-    if address.ip in cluster_ips:
+    if address.ip in refusals.cluster_ips:
         lacks = f"which has no port {address.port}/{protocol}"
-        return f"refused: it is the ClusterIP of Service {cluster_ips[address.ip]}, {lacks}"
-    if address.port in node_ports and address.ip in facts.all_node_addresses:
+        return (
+            f"refused: it is the ClusterIP of Service {refusals.cluster_ips[address.ip]}, {lacks}"
+        )
+    if address.port in refusals.node_ports and address.ip in facts.all_node_addresses:
         return "refused: it is a node port of a node"
     block = _block_v4(packed) if len(packed) == 4 else _block_v6(packed)
     if block == _LOOPBACK and facts.allow_loopback_endpoints:
@@ -340,6 +338,14 @@ def _block_v6(packed: bytes) -> str:
     if any(packed[:15]) or packed[15] > 1:
         return ""
     return _LOOPBACK if packed[15] else "unspecified address"
+
+
+def judge_alone(
+    address: SocketAddress, endpoint: Endpoint, refusals: Refusals, protocol: Protocol
+) -> EndpointVerdict:
+    """Judge an endpoint about which no other one decides: it is used if it is ready."""
+    why = _why_refused(address, pack_ip(address.ip), refusals, protocol)
+    return _verdict(address, endpoint, None, why, is_usable=endpoint.ready and not why)
 
 
 def _verdict(

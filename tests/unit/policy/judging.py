@@ -1,7 +1,14 @@
 """Short ways to judge endpoints, and to read what came out."""
 
 from userspace_proxy.model import IPFamily, Protocol
-from userspace_proxy.policy import EndpointIndex, NodeFacts, Scope, usable_endpoints
+from userspace_proxy.policy import (
+    EndpointIndex,
+    NodeFacts,
+    PortName,
+    Refusals,
+    Scope,
+    usable_endpoints,
+)
 
 
 def judge(
@@ -16,16 +23,9 @@ def judge(
     **facts,
 ):
     """Judge the endpoints of one Service port, by default of TCP ``http``."""
+    refusals = Refusals(NodeFacts(**facts), frontends, node_ports, cluster_ips or {})
     return usable_endpoints(
-        EndpointIndex(slices),
-        port=port,
-        protocol=protocol,
-        family=family,
-        facts=NodeFacts(**facts),
-        frontends=frontends,
-        node_ports=node_ports,
-        cluster_ips=cluster_ips or {},
-        scope=scope,
+        EndpointIndex(slices), PortName(family, port, protocol), refusals, scope
     )
 
 

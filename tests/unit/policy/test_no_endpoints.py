@@ -37,6 +37,8 @@ from userspace_proxy.policy import (
     EndpointIndex,
     EndpointVerdict,
     NodeFacts,
+    PortName,
+    Refusals,
     Scope,
     usable_endpoints,
     why_none_usable,
@@ -57,14 +59,8 @@ UNNAMED = replace(HTTP, name="")
 def why(*slices, of=None, port=HTTP, family=IPFamily.IPV4, scope=Scope.CLUSTER):
     """Return why none of the slices' endpoints is usable on node-1."""
     of, index = of or service(), EndpointIndex(slices)
-    usable = usable_endpoints(
-        index,
-        port=port.name,
-        protocol=Protocol(port.protocol),
-        family=family,
-        facts=NodeFacts(node_name=HERE),
-        scope=scope,
-    )
+    at = PortName(family, port.name, Protocol(port.protocol))
+    usable = usable_endpoints(index, at, Refusals(NodeFacts(node_name=HERE)), scope)
     assert not usable.serving.used_outside
     return why_none_usable(of, port, family, scope, index, usable.verdicts)
 

@@ -1,0 +1,109 @@
+"""Judges the endpoints of a Service port by what has changed in its slices.
+
+verdicts of before ──▶ without those of endpoints that left or changed ──▶ with the new ones
+
+Rule 1: the result is that of :func:`.usable_endpoints`, or None where the whole has to be judged:
+where one endpoint decides about others, as hints, priorities and policies let it.
+Rule 2: what costs more than a look at an endpoint is done only for those that changed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence, Set
+
+from ..model import Endpoint, EndpointSlice, SlicePort, SocketAddress, pack_ip
+from ..model.serving import Serving
+from .endpoint_index import EndpointIndex, PortName
+from .preferences import have_preferences
+from .usable import ENDPOINTS_MAX, EndpointVerdict, Refusals, Usable, judge_alone
+
+# With more changes than this share of all, judging all of them is as fast.
+_SHARE = 0.25
+# Endpoints among which one is looked for that shows that no other is preferred.
+_TRIES = 100
+
+_Listed = Sequence[tuple[SlicePort, EndpointSlice]]
+
+
+def usable_after(
+    before: Sequence[EndpointVerdict],
+    had: EndpointIndex,
+    has: EndpointIndex,
+    port: PortName,
+    refusals: Refusals,
+) -> Usable | None:
+    """Judge the endpoints that changed; None: the whole has to be judged.
+
+    Args:
+        before: The verdicts on all endpoints of ``had``, for the scope ``Cluster``, made with the
+            same refusals.
+        had: Of the Service's slices as they were.
+        has: Of the same Service's slices now. Equal endpoints are the same objects.
+    """
+    if max(had.count(*port), has.count(*port)) > ENDPOINTS_MAX:
+        return None
+    old, new = tuple(had.found(*port)), tuple(has.found(*port))
+    kept = {id(item) for _, item in old} & {id(item) for _, item in new}
+    left, came = (dict(_addresses(one, kept)) for one in (old, new))
+    changed = {at: endpoint for at, endpoint in came.items() if left.get(at) is not endpoint}
+    touched = changed.keys() | (left.keys() - came.keys())
+    unchanged = [(number, item) for number, item in new if id(item) in kept]
+    if (
+        len(touched) > _SHARE * len(before)
+        or len(came) < sum(len(item.endpoints) for _, item in new if id(item) not in kept)
+        or _are_listed(touched, unchanged)
+        or not _is_plain(before, unchanged)
+        or have_preferences((*before, *changed.values()))
+    ):
+        return None
+    verdicts = list(before)
+    for address in touched:
+        _replace(verdicts, address, changed.get(address), refusals, port)
+    chosen = tuple([verdict.address for verdict in verdicts if verdict.is_usable])
+    return Usable(tuple(verdicts), Serving(chosen))
+
+
+def _addresses(listed: _Listed, without: Set[int]) -> Iterator[tuple[SocketAddress, Endpoint]]:
+    """Yield the endpoints of slices, but of those that are named by their identity."""
+    for port, item in listed:
+        if id(item) not in without:
+            for endpoint in item.endpoints:
+                yield SocketAddress(endpoint.ip, port.port), endpoint
+
+
+def _are_listed(touched: Iterable[SocketAddress], unchanged: _Listed) -> bool:
+    """Return whether another slice has one of the endpoints, so that the better copy counts."""
+    ips = {address.ip for address in touched}
+    return not all(ips.isdisjoint([e.ip for e in item.endpoints]) for _, item in unchanged)
+
+
+def _is_plain(before: Sequence[EndpointVerdict], unchanged: _Listed) -> bool:
+    """Return whether an endpoint shows that ready ones are used, and no hints are followed."""
+    endpoints = _addresses(unchanged, frozenset())
+    for address, endpoint in itertools.islice(endpoints, _TRIES):
+        if endpoint.ready and not (endpoint.hinted_nodes or endpoint.hinted_zones):
+            at = _index(before, address)
+            if at < len(before) and before[at].address == address and before[at].is_usable:
+                return True
+    return False
+
+
+def _replace(
+    verdicts: list[EndpointVerdict],
+    address: SocketAddress,
+    endpoint: Endpoint | None,
+    refusals: Refusals,
+    port: PortName,
+) -> None:
+    """Put the verdict on an endpoint in its place; None: it has left."""
+    at = _index(verdicts, address)
+    has_one = at < len(verdicts) and verdicts[at].address == address
+    new = () if endpoint is None else (judge_alone(address, endpoint, refusals, port.protocol),)
+    verdicts[at : at + has_one] = new
+
+
+def _index(verdicts: Sequence[EndpointVerdict], address: SocketAddress) -> int:
+    place = pack_ip(address.ip), address.port
+    return bisect_left(verdicts, place, key=lambda v: (pack_ip(v.address.ip), v.address.port))
