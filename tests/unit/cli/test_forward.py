@@ -278,3 +278,16 @@ async def test_it_says_once_who_has_the_address_of_a_service(pods):
             *_, pid = await second.line(f"{address} is taken by")
     assert pid == str(first.process.pid)
     assert sum("is taken by" in line for line in second.lines) == 1
+
+
+async def test_it_says_who_has_the_port_that_dns_was_given(pods):
+    arguments = f"--master={pods.api.url}", "-n", "shop"
+    async with forwarding(*arguments) as first:
+        *_, port, _ = await first.line("names by DNS:")
+        at = f"127.0.0.1:{port}"
+        async with forwarding(*arguments, f"--dns-bind-address={at}") as second:
+            status, said = await second.end()
+    assert status == 1
+    assert said.startswith(f"error: cannot serve DNS on {at}: Address already in use by ")
+    assert f" (pid {first.process.pid}) (choose another address" in said
+    assert said.count("\n") == 1
