@@ -196,6 +196,21 @@ def test_each_pod_is_one_endpoint_in_any_family(families):
     assert [pod.pod for pod in world.web_pods.values()] == ["web-1"]
 
 
+def test_a_pod_that_has_only_the_other_family_is_an_endpoint_too():
+    only = named("web-2", "fd00::2")
+    slices = [
+        endpoint_slice(named("web-1", "10.244.0.1")),
+        endpoint_slice(named("web-1", "fd00::1"), only, family="IPv6"),
+    ]
+    world = World().put(service(), *slices)
+    assert world.endpoints == {"10.244.0.1", "fd00::2"}
+    assert sorted(pod.pod for pod in world.web_pods.values()) == ["web-1", "web-2"]
+    world = World().put(*headless("web", *slices))
+    assert world.snapshot.services.keys() == {
+        ServiceKey("shop", name) for name in ("web", "web-1.web", "web-2.web")
+    }
+
+
 def test_pods_follow_and_what_is_gone_leaves():
     world = World().put(service(), endpoint_slice(endpoint("web-1", "10.244.0.1")))
     world.put(endpoint_slice(endpoint("web-2", "10.244.0.2")))
