@@ -99,7 +99,10 @@ MUTANTS: Mapping[str, Mutant] = {
         "now - waiting.began >= 10 * LIMIT_S",
     ),
     "end-without-reset": Mutant(
-        "sockets", '_RESET = struct.pack("ii", 1, 0)', '_RESET = struct.pack("ii", 0, 0)'
+        "stream_reset",
+        '_RESET = struct.pack("ii", 1, 0)',
+        '_RESET = struct.pack("ii", 0, 0)',
+        "kernel",
     ),
     "counter-not-decremented": Mutant(
         "tcp", "            exchange.note_ended(up.is_stalled)", "            pass"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import _socket
 import contextlib
 import errno
-import struct
 from collections.abc import Iterable
 
 from ..errors import ListenError, ShortageError, shortage_hint
@@ -26,8 +25,6 @@ IPV6_RECVPKTINFO = 49
 IP_RECVTTL = 12
 IPV6_RECVHOPLIMIT = 51
 
-_RESET = struct.pack("ii", 1, 0)
-_NO_RESET = struct.pack("ii", 0, 0)
 _UDP_BUFFER_BYTES = 4 * 1024 * 1024
 
 
@@ -173,18 +170,6 @@ def is_self_connected(sock: _socket.socket, endpoint: SocketAddress | None) -> b
     except OSError:
         return False
     return bool(port == endpoint.port and ip == endpoint.ip)
-
-
-def reset(sock: _socket.socket) -> None:
-    """Make the close that follows send a RST, not a FIN."""
-    with contextlib.suppress(OSError):
-        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, _RESET)
-
-
-def reset_no_more(sock: _socket.socket) -> None:
-    """Undo :func:`reset`: the close sends a FIN again."""
-    with contextlib.suppress(OSError):
-        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, _NO_RESET)
 
 
 def cannot_listen(at: SocketAddress, protocol: Protocol, exc: OSError) -> ListenError:

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from ..facts.connection import ConnectionEvent, ConnectionFacts, ending, failed_dials
 from ..facts.exchange import LATE, LOST, EndFacts, Exchange
 from ..kernel.held_bytes import send_at_once, send_held
+from ..kernel.stream_reset import reset_on_close
 from ..kernel.tcp_ends import reset_as
 from ..kernel.tcp_state import unacknowledged_bytes
 from ..model import ProxyProtocol, SocketAddress
@@ -41,7 +42,6 @@ from .frontends import Announced, dialled_at
 from .held_acks import send_acks
 from .pipes import PipePool
 from .relay import Direction
-from .sockets import reset
 from .tcp_dial import READ_EVENTS, DialOwner, TcpDial
 
 _READABLE = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.HUP | epoll.ERR
@@ -347,11 +347,11 @@ class TcpConnection:
             log.write(self._facts(event, cause, by), self._frontend)
         up, down, dial = self.up, self.down, self.dial
         if as_reset:
-            reset(self.client)
+            reset_on_close(self.client)
         self.reactor.close_socket(self.client)
         if up is not None and down is not None:
             if as_reset:
-                reset(up.sink)
+                reset_on_close(up.sink)
             self.reactor.close_socket(up.sink)
             up.release()
             down.release()

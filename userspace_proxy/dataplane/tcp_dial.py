@@ -24,6 +24,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..facts.connection import ConnectionEvent
+from ..kernel.stream_reset import reset_no_more, reset_on_close
 from ..kernel.tcp_state import is_connected
 from ..model import CauseCode, DialFailure, Failure, SocketAddress
 from ..model.connection_ends import EndedBy, EndReason
@@ -34,7 +35,7 @@ from .engine import Engine
 from .held_acks import HeldAcks
 from .node_address import may_be_source
 from .probes import Probes
-from .sockets import is_self_connected, reset, reset_no_more
+from .sockets import is_self_connected
 from .timeouts import Timeouts
 from .waiting_room import WaitingRoom
 
@@ -168,7 +169,7 @@ class TcpDial:
         self._end_dial()
         if self.sock is not None:
             # It may have connected meanwhile.
-            reset(self.sock)
+            reset_on_close(self.sock)
             self._drop_socket()
         room = self.group.waiting_room
         if self.is_waiting and room is not None:
@@ -210,7 +211,7 @@ class TcpDial:
         self._awaits_turn = False
         if not self.is_waiting:
             self.is_waiting = True
-            reset(self._connection.client)
+            reset_on_close(self._connection.client)
         room.wait(self, is_at_limit=is_at_limit)
         return True
 

@@ -2,7 +2,7 @@
 
     Service, its slices ──▶ a Service with one address of 127.64.0.0/10, TCP ports only
                         └─▶ headless: one more for each name of its endpoints: ``web-0.web``
-                            its endpoints, of one family, that are pods ──▶ ForwardTarget
+                            its endpoints, each of one family, that are pods ──▶ ForwardTarget
 
 Rule 1: an address depends on the Service's name and the cluster alone, so it is the same each time.
 Anyone can find a name that leads to the address of another Service: the older one has it.
@@ -197,11 +197,16 @@ class Forwardable:
 
 
 def _slices_of(state: ServiceState) -> Iterator[EndpointSlice]:
-    """Yield the slices of the family that is used, as a Service of that kind has them."""
-    family = min((item.family for item, _ in _pods_of(state)), default=IPFamily.IPV4)
+    """Yield the slices that a Service of that kind has, with each pod in one family."""
     is_headless = state.service.is_headless
-    slices = (item for item in state.slices if is_headless or not item.is_headless)
-    return (item for item in slices if item.family is family)
+    slices = [item for item in state.slices if is_headless or not item.is_headless]
+    first = [item for item in slices if item.family is IPFamily.IPV4]
+    yield from first
+    seen = {each.pod for item in first for each in item.endpoints}
+    for item in slices:
+        left = tuple(each for each in item.endpoints if each.pod not in seen)
+        if left and item.family is IPFamily.IPV6:
+            yield replace(item, endpoints=left)
 
 
 def _parts_of(state: ServiceState) -> Iterator[ServiceState]:

@@ -26,6 +26,7 @@ from ..kernel.stream_reset import reset
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..model import SocketAddress
+from ..sources.base import Pause, pause
 from ..sources.kubernetes.client import ApiClient
 from ..sources.kubernetes.port_forward import (
     ForwardTarget,
@@ -53,7 +54,7 @@ class PortForwarder:
         client: Of the API server.
         pods: Returns what the endpoints of each Service port are, at the moment.
         half_closed_s: See HALF_CLOSED_S.
-        ping_s: See PING_S.
+        pause: Awaited before each ping.
     """
 
     def __init__(
@@ -62,12 +63,12 @@ class PortForwarder:
         pods: Callable[[], Mapping[str, Mapping[SocketAddress, ForwardTarget]]],
         *,
         half_closed_s: float = HALF_CLOSED_S,
-        ping_s: float = PING_S,
+        pause: Pause = pause,
     ) -> None:
         self._client = client
         self._pods = pods
         self._half_closed_s = half_closed_s
-        self._ping_s = ping_s
+        self._pause = pause
         self._group: asyncio.TaskGroup | None = None
         self._log_limit = LogLimit()
 
@@ -117,7 +118,7 @@ class PortForwarder:
                 opened(exc.errno or errno.EMFILE)
                 return
             opened(theirs)
-            await _Relay(stream, ours, self._half_closed_s, self._ping_s).run()
+            await _Relay(stream, ours, self._half_closed_s, self._pause).run()
         finally:
             await stream.close()
 
@@ -130,12 +131,12 @@ class _Relay:
     """One connection, from its first byte to its end."""
 
     def __init__(
-        self, stream: PodStream, sock: socket.socket, half_closed_s: float, ping_s: float
+        self, stream: PodStream, sock: socket.socket, half_closed_s: float, pause: Pause
     ) -> None:
         self._stream = stream
         self._sock = sock
         self._half_closed_s = half_closed_s
-        self._ping_s = ping_s
+        self._pause = pause
         self._silence = asyncio.timeout(None)
 
     async def run(self) -> None:
@@ -170,7 +171,7 @@ class _Relay:
     async def _keep(self) -> None:
         """Keep an idle stream open; never returns."""
         while True:
-            await asyncio.sleep(self._ping_s)  # noqa: TID251 - a cadence.
+            await self._pause(PING_S)
             await self._stream.ping()
 
     def _wait_for_silence(self) -> None:

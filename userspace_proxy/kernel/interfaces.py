@@ -8,6 +8,7 @@ Rule 1: reading costs a dump of all interfaces, so it follows netlink events onl
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ class InterfaceView:
     """Global IPv4 addresses of the node, in the kernel's order."""
 
 
+NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+"""The kernel's errors for an IPv6 address where IPv6 is switched off, or not compiled in."""
 NO_IPV6_HINT = "sysctl -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.lo.disable_ipv6=0"
 """What switches IPv6 on."""
 

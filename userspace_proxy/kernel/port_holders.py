@@ -37,6 +37,7 @@ _FILES = {
     (Protocol.UDP, IPFamily.IPV6): "udp6",
 }
 # Addresses as those files show them: four words, each in the machine's byte order.
+_ANY_4 = "0" * 8
 _ANY_6 = "0" * 32
 _MAPPED = "0" * 16 + f"{int.from_bytes(bytes.fromhex('0000ffff'), sys.byteorder):08X}"
 
@@ -67,17 +68,17 @@ def who_holds(protocol: Protocol, port: int, family: IPFamily) -> str:
     return next(iter(owners_of(inodes).values()), "")
 
 
-def holders_at(addresses: Collection[SocketAddress]) -> Mapping[SocketAddress, str]:
-    """Return the process that has a TCP listener at each of some IPv4 addresses: as ``who_holds``.
+def holders_at(
+    addresses: Collection[SocketAddress], protocol: Protocol = Protocol.TCP
+) -> Mapping[SocketAddress, str]:
+    """Return the process whose socket keeps others from each of some addresses: as ``who_holds``.
 
-    An address without a listener is left out.
+    An address without such a socket is left out.
     """
-    listeners = held_ports(Protocol.TCP)
+    held = held_ports(protocol)
     found: dict[SocketAddress, int] = {}
     for at in addresses:
-        number = int.from_bytes(ipaddress.IPv4Address(at.ip).packed, sys.byteorder)
-        own = {"0" * 8, f"{number:08X}", _ANY_6, f"{_MAPPED}{number:08X}"}
-        inode = next((h.inode for h in listeners if h.port == at.port and h.address in own), None)
+        inode = next((each.inode for each in held if _is_held(at, each)), None)
         if inode is not None:
             found[at] = inode
     owners = owners_of(frozenset(found.values()))
@@ -87,6 +88,18 @@ def holders_at(addresses: Collection[SocketAddress]) -> Mapping[SocketAddress, s
 def serves(held: HeldPort, port: int, family: IPFamily) -> bool:
     """Return whether a socket serves the clients of a family at a port."""
     return held.port == port and family in held.families
+
+
+def _is_held(at: SocketAddress, held: HeldPort) -> bool:
+    """Return whether a socket keeps others from an address."""
+    if held.port != at.port:
+        return False
+    ip = ipaddress.ip_address(at.ip)
+    if ip.is_unspecified:
+        return ip.version == 6 or IPFamily.IPV4 in held.families
+    words = (ip.packed[start : start + 4] for start in range(0, len(ip.packed), 4))
+    own = "".join(f"{int.from_bytes(word, sys.byteorder):08X}" for word in words)
+    return held.address in {own, _ANY_6, *((_ANY_4, _MAPPED + own) if ip.version == 4 else ())}
 
 
 def held_ports(protocol: Protocol) -> list[HeldPort]:

@@ -16,6 +16,7 @@ import struct
 
 # SO_LINGER, on and with no time: closing sends a reset. Source: socket(7).
 _RESET = struct.pack("ii", 1, 0)
+_NO_RESET = struct.pack("ii", 0, 0)
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
@@ -41,3 +42,9 @@ def reset_on_close(sock: _socket.socket) -> None:
     # uvloop raises ValueError once the socket is closed.
     with contextlib.suppress(OSError, ValueError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+
+
+def reset_no_more(sock: _socket.socket) -> None:
+    """Undo :func:`reset_on_close`: the close sends a FIN again."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_RESET)

@@ -23,7 +23,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..errors import ListenError
-from ..model import SocketAddress
+from ..kernel.port_holders import holders_at
+from ..model import Protocol, SocketAddress
 
 Later = Callable[[], Awaitable[bytes | None]]
 """Asks elsewhere for an answer."""
@@ -65,7 +66,12 @@ class DnsServer:
         Raises:
             ListenError: It isn't available.
         """
-        udp, tcp = _bind(address)
+        try:
+            udp, tcp = _bind(address)
+        except OSError as exc:
+            # In a thread: it reads the descriptors of all processes.
+            holder = await asyncio.to_thread(_holder_of, address, exc)
+            raise _cannot_serve(address, exc, holder) from exc
         loop = asyncio.get_running_loop()
         transport, _ = await loop.create_datagram_endpoint(
             lambda: _Receiver(self._answer), sock=udp
@@ -199,9 +205,9 @@ def check_address(address: SocketAddress) -> None:
     """
     try:
         socks = _bind(address)
-    except ListenError as exc:
-        if not (isinstance(exc.__cause__, OSError) and exc.__cause__.errno == errno.EADDRINUSE):
-            raise
+    except OSError as exc:
+        if exc.errno != errno.EADDRINUSE:
+            raise _cannot_serve(address, exc) from exc
         return
     for sock in socks:
         sock.close()
@@ -213,13 +219,29 @@ def _bind(address: SocketAddress) -> tuple[socket.socket, socket.socket]:
     for left in reversed(range(tries)):
         try:
             return _bind_both(address)
-        except OSError as exc:
+        except OSError:
             if left == 0:
-                raise ListenError(
-                    f"cannot serve DNS on {address}: {exc.strerror}",
-                    hint=f"choose another address with {_FLAG}",
-                ) from exc
+                raise
     raise AssertionError("unreachable")
+
+
+def _holder_of(address: SocketAddress, exc: OSError) -> str:
+    """Return the process that has an address, for UDP or else TCP; empty if it isn't found."""
+    if exc.errno == errno.EADDRINUSE:
+        # The address may be a host name.
+        with contextlib.suppress(ValueError):
+            for protocol in (Protocol.UDP, Protocol.TCP):
+                for holder in holders_at([address], protocol).values():
+                    return holder
+    return ""
+
+
+def _cannot_serve(address: SocketAddress, exc: OSError, holder: str = "") -> ListenError:
+    by = f" by {holder}" if holder else ""
+    return ListenError(
+        f"cannot serve DNS on {address}: {exc.strerror}{by}",
+        hint=f"choose another address with {_FLAG}",
+    )
 
 
 def _bind_both(address: SocketAddress) -> tuple[socket.socket, socket.socket]:

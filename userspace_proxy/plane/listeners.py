@@ -13,12 +13,12 @@ Rule 5: a worker in the caller's loop answers while a message is sent, so state 
 from __future__ import annotations
 
 import contextlib
-import errno
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..dataplane.sockets import cannot_listen
 from ..errors import BoundError, ListenError, ShortageError
+from ..kernel.interfaces import NO_IPV6
 from ..model import Protocol, SocketAddress
 from ..model.serving import Serving
 from .group import Group
@@ -26,9 +26,6 @@ from .listener import RESERVE, Answer, Listener, ListeningSockets, Wanted
 from .messages import CloseListener, MoveListener
 from .recovered_sockets import RecoveredSockets
 from .stand_ins import StandIns
-
-# Of an address that this machine lacks, as ::1 where IPv6 is switched off.
-_NO_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 if TYPE_CHECKING:
     from .adoption import Predecessors
@@ -196,7 +193,7 @@ class Listeners:
             except ShortageError:
                 raise
             except ListenError as exc:
-                if getattr(exc.__cause__, "errno", None) in _NO_ADDRESS:
+                if getattr(exc.__cause__, "errno", None) in NO_IPV6:
                     raise
                 error = exc
             else:

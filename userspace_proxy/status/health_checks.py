@@ -26,12 +26,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from aiohttp import web
 
 from ..clocks import Clocks
+from ..kernel.interfaces import NO_IPV6
 from ..log_limit import SERVICE_LINES, LogLimit
 from ..model import ServiceKey, SocketAddress
 from ..plan import HealthCheck
 from .accepting import Accepting, Reserve
 from .connections import ConnectionLimit, LimitedServer
-from .listening import NO_IPV6, listen
+from .listening import listen
 from .middleware import Middleware, make_runner
 
 _log = logging.getLogger("userspace_proxy.status")

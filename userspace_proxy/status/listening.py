@@ -7,6 +7,7 @@ import errno
 import socket
 
 from ..errors import ListenError, shortage_hint
+from ..kernel.interfaces import NO_IPV6
 from ..model import SocketAddress
 
 ListenAt = tuple[str, int] | socket.socket
@@ -14,8 +15,6 @@ ListenAt = tuple[str, int] | socket.socket
 
 # Connections that wait to be accepted while the event loop is busy.
 BACKLOG = 128
-# The kernel's errors for :: where IPv6 is switched off, or not compiled in.
-NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
 async def open_socket(bind: ListenAt, *, what: str, flag: str) -> socket.socket:

@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from tests.unit.agent.backends import ask
-from tests.unit.forward.pods import Pods, service
+from tests.unit.agent.watchers.test_names import ask as ask_dns
+from tests.unit.forward.pods import Pods, endpoint_slice, headless, named, service
 from tests.unit.model import samples
 from tests.unit.plan.planning import the_port
 from userspace_proxy.causes.say import say
@@ -26,7 +27,7 @@ from userspace_proxy.cli.forward import (
 from userspace_proxy.config import Settings
 from userspace_proxy.facts import StatusFacts, facts_of_plan
 from userspace_proxy.forward.source import ForwardSource
-from userspace_proxy.model import ServiceKey
+from userspace_proxy.model import ServiceKey, SocketAddress
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 DEADLINE_S = 120.0
@@ -117,6 +118,34 @@ async def test_without_privileges_port_80_is_8080_at_the_same_address(pods):
             assert await ask((host, int(port))) == b"web-1"
     assert [port for _, _, port in addresses] == ["80", "8080"]
     assert addresses[0][0] == addresses[1][0]
+
+
+@pytest.mark.long
+async def test_without_privileges_names_of_pods_have_other_ports_as_well(pods):
+    async def send_name(_reader, writer):
+        writer.write(b"ledger-0")
+        writer.close()
+
+    server = await asyncio.start_server(send_name, "127.0.0.1", 0)
+    at = SocketAddress(*server.sockets[0].getsockname())
+    pods.api.pods.run("ledger-0", {80: at}, "shop")
+    ports = [{"name": "http", "port": 80, "protocol": "TCP"}]
+    item = endpoint_slice(named("ledger-0", "10.244.0.9"), name="ledger", ports=ports)
+    for each in headless("ledger", item):
+        pods.api.put(each)
+    arguments = f"--master={pods.api.url}", "shop/ledger"
+    prefix = "setpriv", "--bounding-set=-net_bind_service", "--"
+    async with server, forwarding(*arguments, prefix=prefix) as running:
+        _, address, *_ = await running.line("  ledger-0.ledger.shop:80 ")
+        *_, dns, _ = await running.line("names by DNS:")
+        host, _, port = address.rpartition(":")
+        assert port == "8080"
+        assert await ask((host, int(port))) == b"ledger-0"
+        dns_server = SocketAddress("127.0.0.1", int(dns))
+        name = "ledger-0.ledger.shop.svc.cluster.local."
+        assert await ask_dns(dns_server, name, "A") == [host]
+        srv = await ask_dns(dns_server, "_http._tcp.ledger.shop.svc.cluster.local.", "SRV")
+        assert srv == [f"0 100 8080 {name}"]
 
 
 @pytest.mark.long
@@ -278,3 +307,16 @@ async def test_it_says_once_who_has_the_address_of_a_service(pods):
             *_, pid = await second.line(f"{address} is taken by")
     assert pid == str(first.process.pid)
     assert sum("is taken by" in line for line in second.lines) == 1
+
+
+async def test_it_says_who_has_the_port_that_dns_was_given(pods):
+    arguments = f"--master={pods.api.url}", "-n", "shop"
+    async with forwarding(*arguments) as first:
+        *_, port, _ = await first.line("names by DNS:")
+        at = f"127.0.0.1:{port}"
+        async with forwarding(*arguments, f"--dns-bind-address={at}") as second:
+            status, said = await second.end()
+    assert status == 1
+    assert said.startswith(f"error: cannot serve DNS on {at}: Address already in use by ")
+    assert f" (pid {first.process.pid}) (choose another address" in said
+    assert said.count("\n") == 1

@@ -9,7 +9,6 @@ from userspace_proxy.dataplane.sockets import (
     is_wildcard,
     listen_again,
     open_listening,
-    reset,
     stop_listening,
 )
 from userspace_proxy.errors import ListenError
@@ -147,19 +146,3 @@ def test_a_socket_connected_to_itself_is_detected(ip, kind):
         assert not is_self_connected(sock, None)
     finally:
         sock.close()
-
-
-def test_a_reset_socket_closes_with_a_reset(opened):
-    sock = opened(Protocol.TCP)
-    with socket.create_connection(sock.getsockname(), timeout=60) as client:
-        accepted = socket.socket(fileno=sock._accept()[0])
-        reset(accepted)
-        accepted.close()
-        with pytest.raises(ConnectionResetError):
-            client.recv(1)
-
-
-def test_a_closed_socket_is_reset_without_an_error():
-    sock = socket.socket()
-    sock.close()
-    reset(sock)

@@ -39,6 +39,19 @@ def endpoint_slice(*endpoints, name="web", namespace="shop", family="IPv4", port
     }
 
 
+def headless(name, *slices):
+    """Return a headless Service with the ports of its slices, and the slices with their label."""
+    for item in slices:
+        item["metadata"]["labels"]["service.kubernetes.io/headless"] = ""
+    ports = [{"name": port["name"], "port": port["port"]} for port in slices[0]["ports"]]
+    return service(name, clusterIP="None", clusterIPs=["None"], ports=ports), *slices
+
+
+def named(pod, ip, **conditions):
+    """Return an endpoint with the pod's name as its hostname."""
+    return {**endpoint(pod, ip), "hostname": pod, "conditions": conditions}
+
+
 class Pods:
     """The pods web-1, web-2 … of a Service shop/web, which are at 10.244.0.1, 10.244.0.2 …"""
 

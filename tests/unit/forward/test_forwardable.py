@@ -13,7 +13,7 @@ from userspace_proxy.model.wire import WireEndpointSlice, WireService, decode
 from userspace_proxy.names import ServiceNames
 from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
 
-from .pods import endpoint, endpoint_slice, service
+from .pods import endpoint, endpoint_slice, headless, named, service
 
 WEB = ServiceKey("shop", "web")
 TCP = {"name": "http", "port": 80}
@@ -196,6 +196,21 @@ def test_each_pod_is_one_endpoint_in_any_family(families):
     assert [pod.pod for pod in world.web_pods.values()] == ["web-1"]
 
 
+def test_a_pod_that_has_only_the_other_family_is_an_endpoint_too():
+    only = named("web-2", "fd00::2")
+    slices = [
+        endpoint_slice(named("web-1", "10.244.0.1")),
+        endpoint_slice(named("web-1", "fd00::1"), only, family="IPv6"),
+    ]
+    world = World().put(service(), *slices)
+    assert world.endpoints == {"10.244.0.1", "fd00::2"}
+    assert sorted(pod.pod for pod in world.web_pods.values()) == ["web-1", "web-2"]
+    world = World().put(*headless("web", *slices))
+    assert world.snapshot.services.keys() == {
+        ServiceKey("shop", name) for name in ("web", "web-1.web", "web-2.web")
+    }
+
+
 def test_pods_follow_and_what_is_gone_leaves():
     world = World().put(service(), endpoint_slice(endpoint("web-1", "10.244.0.1")))
     world.put(endpoint_slice(endpoint("web-2", "10.244.0.2")))
@@ -265,17 +280,16 @@ def names_of(world, name, type_="A"):
     return [record.data for record in (*answer.records, *answer.additional)]
 
 
-def ledger(*endpoints):
-    port = {"name": "db", "port": 7199}
-    ports = [{**port, "protocol": "TCP"}]
-    item = endpoint_slice(*endpoints, name="ledger", ports=ports)
-    item["metadata"]["labels"]["service.kubernetes.io/headless"] = ""
-    spec = {"clusterIP": "None", "clusterIPs": ["None"], "ports": [port]}
-    return World().put(service("ledger", **spec), item)
+def ledger_slice(*endpoints, numbers=(7199,), family="IPv4"):
+    ports = [
+        {"name": name, "port": port, "protocol": "TCP"}
+        for name, port in zip(("db", "admin"), numbers, strict=False)
+    ]
+    return endpoint_slice(*endpoints, name="ledger", ports=ports, family=family)
 
 
-def named(name, ip):
-    return {**endpoint(name, ip), "hostname": name}
+def ledger(*endpoints, numbers=(7199,)):
+    return World().put(*headless("ledger", ledger_slice(*endpoints, numbers=numbers)))
 
 
 def test_each_name_of_a_headless_services_pod_leads_to_that_pod_alone():
@@ -315,12 +329,57 @@ def test_the_name_of_a_pod_that_is_gone_is_gone_and_gets_its_address_again():
     both = named("ledger-0", "10.44.1.5"), named("ledger-1", "10.44.2.5")
     world = ledger(*both)
     before = names_of(world, "ledger-1.ledger.shop.svc")
-    ports = [{"name": "db", "port": 7199, "protocol": "TCP"}]
-    world.put(endpoint_slice(both[0], name="ledger", ports=ports))
+    world.put(ledger_slice(both[0]))
     assert names_of(world, "ledger-1.ledger.shop.svc") == []
     assert world.snapshot.services.keys() == {
         ServiceKey("shop", "ledger"),
         ServiceKey("shop", "ledger-0.ledger"),
     }
-    world.put(endpoint_slice(*both, name="ledger", ports=ports))
+    world.put(ledger_slice(*both))
     assert names_of(world, "ledger-1.ledger.shop.svc") == before
+
+
+@pytest.mark.parametrize(("numbers", "second"), [((80,), 8080), ((80, 8080), 0)], ids=str)
+def test_a_port_of_a_name_that_takes_privileges_has_a_second_one(numbers, second):
+    world = ledger(named("ledger-0", "10.44.1.5"), numbers=numbers)
+    (ip,) = names_of(world, "ledger-0.ledger.shop.svc")
+    assert world.forwardable.second_port(Frontend(ip, 80, Protocol.TCP)) == second
+
+
+@pytest.mark.parametrize(
+    ("conditions", "exists"),
+    [
+        ({"ready": False}, False),
+        ({"ready": False, "serving": True, "terminating": True}, False),
+        # As the controller writes it with publishNotReadyAddresses.
+        ({"ready": True, "serving": False}, True),
+    ],
+    ids=str,
+)
+def test_a_name_exists_while_its_pod_is_ready_or_published_as_that(conditions, exists):
+    ready, other = named("ledger-0", "10.44.1.5"), named("ledger-1", "10.44.2.5", **conditions)
+    world = ledger(ready, other)
+    assert len(names_of(world, "ledger-1.ledger.shop.svc")) == exists
+    srv = names_of(world, "_db._tcp.ledger.shop.svc", "SRV")
+    assert ("0 50 7199 ledger-1.ledger.shop.svc.cluster.local." in srv) == exists
+    # It keeps its address, which refuses, until the pod is ready.
+    (ip,) = world.snapshot.services[ServiceKey("shop", "ledger-1.ledger")].service.cluster_ips
+    world = world.put(*headless("ledger", ledger_slice(ready, named("ledger-1", "10.44.2.5"))))
+    assert names_of(world, "ledger-1.ledger.shop.svc") == [ip]
+
+
+@pytest.mark.parametrize("families", [("IPv4", "IPv6"), ("IPv6",)], ids="+".join)
+@pytest.mark.parametrize("has_hostname", [True, False])
+def test_a_name_of_a_pod_with_two_addresses_is_one_of_ipv4(families, has_hostname):
+    ips = {"IPv4": "10.44.1.5", "IPv6": "fd00::5"}
+    make = named if has_hostname else endpoint
+    slices = [ledger_slice(make("ledger-0", ips[one]), family=one) for one in families]
+    world = World().put(*headless("ledger", *slices))
+    label = "ledger-0" if has_hostname else {"IPv4": "10-44-1-5", "IPv6": "fd00--5"}[families[0]]
+    (ip,) = names_of(world, f"{label}.ledger.shop.svc")
+    assert ip.startswith("127.")
+    assert names_of(world, f"{label}.ledger.shop.svc", "AAAA") == []
+    assert world.forwardable.pods[f"shop/{label}.ledger:db"] == {
+        SocketAddress(ips[families[0]], 7199): ForwardTarget("shop", "ledger-0", 7199)
+    }
+    assert world.forwardable.left_out == []

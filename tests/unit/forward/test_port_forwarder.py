@@ -7,15 +7,16 @@ import socket
 
 import pytest
 
-from userspace_proxy.forward.port_forwarder import PortForwarder
+from userspace_proxy.forward.port_forwarder import PING_S, PortForwarder
 from userspace_proxy.kernel.stream_reset import reset
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.credentials import Credentials
-from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget, PodStream
+from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 from ..dataplane.waiting import until
+from ..sources.kubernetes.balancer import Balancer
 from .pods import PORT, Pods
 
 WEB = SocketAddress("10.244.0.1", PORT)
@@ -37,11 +38,11 @@ class Rig:
         self.pods = Pods(api, stack)
         self._stack = stack
 
-    async def serve(self, handle, **options):
+    async def serve(self, handle, url="", **options):
         """Run a pod with a handler, and a forwarder."""
         pod = await self.pods.start(handle)
         self.forwarder = PortForwarder(
-            ApiClient(Credentials(master=self.api.url)),
+            ApiClient(Credentials(master=url or self.api.url)),
             lambda: {"shop/web:http": {WEB: ForwardTarget("shop", pod, PORT)}},
             **options,
         )
@@ -217,24 +218,29 @@ async def test_out_of_descriptors_is_the_outcome_of_the_dial(rig, monkeypatch):
     await until(lambda: rig.api.pods.open == 1)
 
 
-async def test_an_idle_stream_has_pings(rig, monkeypatch):
-    pinged = asyncio.Event()
-    ping = PodStream.ping
+async def echo_once(reader, writer):
+    writer.write(await reader.readexactly(5))
 
-    async def note(stream):
-        await ping(stream)
-        if is_open.is_set():
-            pinged.set()
 
-    is_open = asyncio.Event()
-    monkeypatch.setattr(PodStream, "ping", note)
+async def test_an_idle_stream_outlives_a_balancers_limit(rig):
+    async with Balancer(rig.api, limit_s=20) as balancer:
+        await rig.serve(echo_once, url=balancer.url, pause=balancer.pause)
+        reader, writer = await rig.connect()
+        for _ in range(12):
+            await until(lambda: balancer.has_pauses)
+            balancer.pass_time(PING_S)
+            await until(lambda: not balancer.idle_s, "a ping passes")
+        writer.write(b"later")
+        assert await reader.readexactly(5) == b"later"
 
-    async def echo(reader, writer):
-        writer.write(await reader.readexactly(5))
 
-    await rig.serve(echo, ping_s=0.01)
-    reader, writer = await rig.connect()
-    is_open.set()
-    await asyncio.wait_for(pinged.wait(), 60)
-    writer.write(b"later")
-    assert await reader.readexactly(5) == b"later"
+async def test_a_stream_that_a_balancer_cuts_is_a_reset_for_the_client(rig):
+    async def never(_seconds):
+        await asyncio.Event().wait()
+
+    async with Balancer(rig.api, limit_s=20) as balancer:
+        await rig.serve(echo_once, url=balancer.url, pause=never)
+        reader, _ = await rig.connect()
+        balancer.pass_time(20)
+        with pytest.raises(ConnectionResetError):
+            await reader.read()

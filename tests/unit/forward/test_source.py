@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from socket import SOCK_STREAM, create_connection
+from socket import SOCK_STREAM, create_connection, gaierror
 
 import pytest
 
@@ -15,7 +15,7 @@ from userspace_proxy.model import ServiceKey
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 from ..agent.backends import ask
-from .pods import Pods, service
+from .pods import PORT, Pods, endpoint_slice, headless, named, service
 
 WEB = ServiceKey("shop", "web")
 EVIL = ServiceKey("tenant", "evil")
@@ -79,6 +79,32 @@ async def test_a_program_finds_services_by_name(pods):
                 "web", 80, type=SOCK_STREAM
             )
         assert await ask(address) == b"web-1"
+
+
+async def test_a_name_of_a_pod_leads_to_it_alone_once_it_is_ready_or_published_as_that(pods):
+    async with contextlib.AsyncExitStack() as stack:
+        ledger = Pods(pods.api, stack, service="ledger")
+        names = [await ledger.start() for _ in range(3)]
+        conditions = {"ready": True}, {"ready": False}, {"ready": True, "serving": False}
+        endpoints = (
+            named(name, f"10.244.0.{number}", **each)
+            for number, (name, each) in enumerate(zip(names, conditions, strict=True), 1)
+        )
+        for item in headless("ledger", endpoint_slice(*endpoints, name="ledger")):
+            pods.api.put(item)
+        async with forwarding(pods.api) as (_, proxy):
+            with proxy.names("shop"):
+                for name in (names[0], names[2]):
+                    ((*_, address),) = await asyncio.get_running_loop().getaddrinfo(
+                        f"{name}.ledger", PORT, type=SOCK_STREAM
+                    )
+                    assert [await ask(address) for _ in range(2)] == [name.encode()] * 2
+                unknown = f"{names[1]}.ledger.shop.svc.cluster.local"
+                with pytest.raises(gaierror):
+                    await asyncio.get_running_loop().getaddrinfo(unknown, PORT)
+            unready = proxy.address_of(ServiceKey("shop", f"{names[1]}.ledger"), "http")
+            with pytest.raises(ConnectionRefusedError):
+                await ask(unready)
 
 
 @pytest.mark.parametrize("end", ["is gone", "refuses"])

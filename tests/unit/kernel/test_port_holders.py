@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -159,3 +160,27 @@ def test_listeners_are_found_by_their_address(daemon):
     process, port = daemon(V4, TCP, "127.0.0.3")
     taken, free = SocketAddress("127.0.0.3", port), SocketAddress("127.0.0.4", port)
     assert holders_at([taken, free]) == {taken: named(process)}
+
+
+@pytest.mark.parametrize("kind", [TCP, UDP])
+@pytest.mark.parametrize(
+    ("family", "ip", "held", "free"),
+    [
+        (V4, "127.0.0.3", ("127.0.0.3", "0.0.0.0", "::"), ("127.0.0.4", "::1")),
+        (V4, "0.0.0.0", ("127.0.0.3", "0.0.0.0", "::"), ("::1",)),
+        (V6, "::1", ("::1", "::"), ("127.0.0.1", "0.0.0.0")),
+        (V6, "::", ("::1", "::", "127.0.0.1", "0.0.0.0"), ()),
+        (V6, "::ffff:127.0.0.3", ("127.0.0.3", "0.0.0.0", "::"), ("127.0.0.4", "::1")),
+    ],
+)
+def test_a_socket_holds_the_addresses_that_others_cannot_have(daemon, kind, family, ip, held, free):
+    process, port = daemon(family, kind, ip)
+    protocol = Protocol.TCP if kind == TCP else Protocol.UDP
+    addresses = [SocketAddress(each, port) for each in (*held, *free)]
+    holders = holders_at(addresses, protocol)
+    assert holders == dict.fromkeys(addresses[: len(held)], named(process))
+    for at in addresses:
+        with socket.socket(V6 if ":" in at.ip else V4, kind) as other:
+            may_not = pytest.raises(OSError, match="in use") if at in holders else nullcontext()
+            with may_not:
+                other.bind(tuple(at))

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +37,10 @@ async def address():
     yield address
     running.cancel()
     await server.close()
+
+
+def own_name():
+    return f"{Path('/proc/self/comm').read_text().strip()} (pid {os.getpid()})"
 
 
 async def ask_udp(address, data):
@@ -213,9 +219,25 @@ async def test_an_address_in_use_is_an_error_with_a_remedy(address):
     with pytest.raises(ListenError) as caught:
         await DnsServer(echo).open(address)
     assert str(caught.value) == (
-        f"cannot serve DNS on {address}: Address already in use "
+        f"cannot serve DNS on {address}: Address already in use by {own_name()} "
         "(choose another address with --dns-bind-address)"
     )
+
+
+async def test_a_program_at_the_port_of_another_address_is_not_named():
+    with socket.socket() as taken, socket.socket() as other:
+        # It has the address, but isn't seen, as it doesn't listen.
+        taken.bind(("127.0.0.3", 0))
+        address = SocketAddress(*taken.getsockname())
+        other.bind(("127.0.0.4", address.port))
+        other.listen()
+        with pytest.raises(ListenError, match=r"Address already in use \(choose"):
+            await DnsServer(echo).open(address)
+
+
+async def test_a_host_name_in_use_is_an_error_without_a_holder(address):
+    with pytest.raises(ListenError, match=r"Address already in use \(choose"):
+        await DnsServer(echo).open(SocketAddress("localhost", address.port))
 
 
 async def test_ipv6():

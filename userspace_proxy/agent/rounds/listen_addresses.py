@@ -13,11 +13,10 @@ import typing
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 
 from ...errors import BoundError, ListenError, ShortageError
-from ...kernel.interfaces import NO_IPV6_HINT
+from ...kernel.interfaces import NO_IPV6, NO_IPV6_HINT
 from ...model import Frontend, IPFamily, Protocol, SocketAddress, is_loopback
 from ...plan import PortPlan
 from ...plane import Answer, Listener, PortPool, Wanted
-from ...status.listening import NO_IPV6
 from ...steering import Bind
 
 _WILDCARD = {IPFamily.IPV4: "0.0.0.0", IPFamily.IPV6: "::"}

@@ -103,8 +103,9 @@ async def reflecting(
     api: FakeApiServer,
     timing: Timing | None = None,
     recovered: Callable[[], None] = lambda: None,
+    url: str = "",
 ) -> AsyncIterator[Reflection]:
-    client = CountingClient(Credentials(master=api.url))
+    client = CountingClient(Credentials(master=url or api.url))
     await client.open()
     reflection = Reflection(api, client)
     reflection.release()

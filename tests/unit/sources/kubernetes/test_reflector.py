@@ -10,6 +10,7 @@ import pytest
 
 from userspace_proxy.sources.kubernetes.reflector import Backoff, Timing
 
+from .balancer import Balancer
 from .objects import service
 from .reflecting import Lucky, reflecting
 
@@ -310,6 +311,19 @@ async def test_a_watch_that_breaks_off_is_no_problem_if_the_next_one_succeeds(ap
         await reflection.watching(requests=3)
         assert reflection.problems == []
         assert reflection.waits == []
+
+
+async def test_a_watch_that_a_balancer_cuts_while_it_is_idle_misses_nothing(api):
+    async with Balancer(api, limit_s=20) as balancer, reflecting(api, url=balancer.url) as it:
+        await it.watching()
+        it.now_s = 20
+        balancer.pass_time(20)
+        # The watch that has just been cut doesn't pass it on.
+        api.put(service("web"))
+        await it.until(lambda: it.names == ["web"])
+        assert api.requests == [LIST.format(0), WATCH.format(1000), WATCH.format(1000)]
+        assert it.problems == []
+        assert it.waits == []
 
 
 async def test_watches_that_are_cut_in_their_first_event_are_a_problem_until_one_is_not(api):
