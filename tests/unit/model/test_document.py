@@ -160,8 +160,12 @@ def test_any_text_is_read_or_refused_in_one_line(loader, text):
     assert "\n" not in problem_text
 
 
-def test_text_keys_stay_text_where_yaml_1_1_saw_booleans():
-    assert read("on: yes\nno: off\ny: n").value == {"on": "yes", "no": "off", "y": "n"}
+def test_words_of_yaml_1_1_are_booleans_as_for_kubectl():
+    document = read("a: yes\nb: off\ny: 'n'")
+    assert document.value == {"a": True, "b": False, "true": "n"}
+    assert [str(one) for one in document.mistakes] == [
+        "web.yaml:3: key true is not text (quote it)"
+    ]
 
 
 def test_quoted_scalars_and_those_tagged_as_text_are_text():
