@@ -216,6 +216,35 @@ def test_a_text_is_split_where_documents_begin():
     ]
 
 
+def read_all(text: str) -> list[Document]:
+    return parse_documents(text, place="x")
+
+
+def test_objects_of_json_may_follow_each_other():
+    text = '{"a": "}"}{"b":\n 1}\n\n{"c": 2}\n---\nd: 3\n---\ne: 4\n'
+    assert parts_of(text) == [
+        ('{"a": "}"}', 0),
+        ('{"b":\n 1}', 0),
+        ('\n\n{"c": 2}', 1),
+        ("\n", 3),
+        ("---\nd: 3\n", 4),
+        ("---\ne: 4\n", 6),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": 1} x', '{"a": 1}: 2\n', '{"a": 1}[2]', "{a: 1}{b: 2}", '{"a": 1}\n{b: 2}']
+)
+def test_other_texts_behind_an_object_of_json_are_not_split(text):
+    assert parts_of(text) == [(text, 0)]
+
+
+def test_a_byte_order_mark_may_begin_each_document():
+    text = "a: 1\n---\r\n\ufeffb: 2\n"
+    values = [d.value for part in split_documents(text) for d in read_all(part.text)]
+    assert values == [d.value for d in read_all(text)] == [{"a": 1}, {"b": 2}]
+
+
 @pytest.mark.parametrize(
     "text",
     [
