@@ -238,6 +238,31 @@ def test_a_text_is_one_for_kubectl(
     assert ours([path]) == theirs(kubectl, [path])
 
 
+MERGES = ("<<: *x, token: own", "token: own, <<: *x", "<<: [*x, *z]", "<<: *x, <<: *z")
+
+
+@pytest.mark.parametrize("merging", MERGES)
+def test_a_merge_key_gives_kubectls_token(
+    kubectl: str, server: Server, tmp_path: Path, merging: str
+) -> None:
+    path = tmp_path / "config"
+    values = json.loads(config(server, {}))
+    del values["users"]
+    lines = [f"{key}: {json.dumps(value)}\n" for key, value in values.items()]
+    path.write_text(
+        "".join(lines) + "extensions:\n- {name: x, extension: &x {token: x}}\n"
+        "- {name: z, extension: &z {token: z}}\n"
+        f"users: [{{name: a, user: {{{merging}}}}}]\n"
+    )
+    said = []
+    asks: tuple[Ask, ...] = (partial(theirs, kubectl), ours)
+    for ask in asks:
+        server.seen.clear()
+        said.append((ask([path]), server.seen[:1]))
+    assert said[0][0]
+    assert said[0] == said[1]
+
+
 def test_a_list_is_merged_as_by_kubectl(kubectl: str, server: Server, tmp_path: Path) -> None:
     whole = json.loads(config(server, {"token": "first"}))
     part, rest = tmp_path / "part", tmp_path / "sub" / "rest"

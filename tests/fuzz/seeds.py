@@ -228,6 +228,7 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
     yield "yaml", "odd.yaml", ODD_YAML.encode()
     yield "yaml", "web.yaml", (ROOT / "examples/manifests/web.yaml").read_bytes()
     yield "yaml", "web.json", json.dumps(objects[0], indent=1).encode()
+    yield "manifest", "stream.json", "\n".join(map(json.dumps, objects[:3])).encode()
     for path in (ROOT / "tests/unit/config").glob("kubeadm-*.yaml"):
         yield "config", path.name, path.read_bytes()
     yield "config", "defaults.yaml", render_config(Settings()).encode()

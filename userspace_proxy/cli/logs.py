@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from datetime import UTC, datetime
 
 from .log_writer import LogWriter
@@ -118,7 +119,7 @@ class TextFormatter(logging.Formatter):
         pairs = "".join(
             f" {key}={_logfmt(value)}"
             for key, value in _fields(record).items()
-            if not (isinstance(value, str) and value and value in message)
+            if not (isinstance(value, str) and _has_word(message, value))
         )
         return f"{_time(record)} {record.levelname} {_escaped(message)}{pairs}"
 
@@ -136,6 +137,15 @@ class JSONFormatter(logging.Formatter):
         }
         shown |= {f"{k}_" if k in _RESERVED else k: v for k, v in _fields(record).items()}
         return json.dumps(shown, ensure_ascii=False, separators=(",", ":"), default=str)
+
+
+def _has_word(message: str, value: str) -> bool:
+    """Return whether a message contains a value as such, and not within a word."""
+    return (
+        bool(value)
+        and value in message
+        and re.search(rf"(?<!\w){re.escape(value)}(?!\w)", message) is not None
+    )
 
 
 def _time(record: logging.LogRecord) -> str:

@@ -68,8 +68,8 @@ def read_flags(words: Sequence[str], *, command: str = "") -> Flags:
             row = IGNORED[flag]
             if not row.is_harmless(parsed(flag, text, row.kind.parse)):
                 ignored.append((dashed(flag), row.reason))
-    values = {n: parsed(TABLE[n].flag, text, TABLE[n].kind.parse) for n, text in texts.items()}
-    shown = {name: f"{dashed(TABLE[name].flag)}={text}" for name, text in texts.items()}
+    values = _values_of(texts)
+    shown = {name: f"{dashed(TABLE[name].flag)}={texts[name]}" for name in values}
     for flag, name in _PORT_FLAGS.items():
         if name in ports and name not in values:
             values[name] = _at_port(name, parsed(flag, ports[name], parse_port))
@@ -79,6 +79,19 @@ def read_flags(words: Sequence[str], *, command: str = "") -> Flags:
         texts=shown,
         warnings=tuple(warn_ignored(ignored)),
     )
+
+
+def _values_of(texts: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, text in texts.items():
+        row = TABLE[name]
+        try:
+            values[name] = parsed(row.flag, text, row.kind.parse)
+        except ConfigError:
+            # As in kube-proxy's file, an empty text is the default where it is no value.
+            if text or not (row.kube_field and row.kind.accepts_text):
+                raise
+    return values
 
 
 def warn_ignored(ignored: Iterable[tuple[str, str]], *, place: str = "") -> list[str]:

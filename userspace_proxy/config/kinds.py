@@ -73,7 +73,8 @@ def wrong_type(value: object, expected: str) -> ConfigError:
         shown = "null"
     else:
         shown = f"{value!r} ({_TYPE_NAMES.get(type(value), type(value).__name__)})"
-    return ConfigError(f"{shown} is not {expected}")
+    is_scalar = expected == "text" and isinstance(value, int | float)
+    return ConfigError(f"{shown} is not {expected}", hint="quote it" if is_scalar else "")
 
 
 _TYPE_NAMES = {str: "text", int: "a number", float: "a number", bool: "a boolean"}

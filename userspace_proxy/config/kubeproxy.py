@@ -16,11 +16,10 @@ from typing import Any
 from ..errors import ConfigError, InputError
 from ..model.composing import TextError
 from ..model.document import Document, decode, parse_documents
-from ..model.scalars import read_as_yaml_1_1
 from ..model.similar import did_you_mean
 from .flags import warn_ignored
 from .ignored import FIELDS as IGNORED
-from .kinds import BOOL, Kind, wrong_type
+from .kinds import Kind, wrong_type
 from .settings import TABLE
 
 KUBE_PROXY = ("kubeproxy.config.k8s.io/v1alpha1", "KubeProxyConfiguration")
@@ -138,9 +137,6 @@ def _read_kube_proxy(document: Document, settings: FileSettings) -> None:
         kind: Kind = TABLE[name].kind if name else IGNORED[path].kind
         if value is None or (value == "" and kind.accepts_text):
             continue
-        if kind is BOOL and isinstance(value, str) and value.lower() not in ("true", "false"):
-            # Unquoted, these are booleans for kube-proxy's reader of YAML.
-            value = read_as_yaml_1_1(value)
         read = _read(document, path, value, kind)
         if row is not None:
             if not row.is_harmless(read):

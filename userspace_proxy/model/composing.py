@@ -91,7 +91,9 @@ class _Open:
     """The key whose value is next."""
     is_merge: bool = False
     """That key is an unquoted ``<<``."""
-    merged: _Value | None = None
+    merged: set[str] | None = None
+    """The keys that ``<<`` has added, and no key of the mapping itself has replaced; None: there
+    was no ``<<``."""
 
 
 class Reader:
@@ -181,8 +183,6 @@ class Reader:
 
     def _end(self) -> None:
         done = self._open.pop()
-        if done.merged is not None:
-            self._merge(done, done.merged)
         made = _Value(done.value, Place(done.line, done.children), done.nodes, done.height)
         if done.anchor is not None:
             self._anchors[done.anchor] = made
@@ -226,7 +226,9 @@ class Reader:
                 self._note(line, "<< is given twice", "merge a list of aliases")
             here.is_merge = True
             return
-        if key in here.children:
+        if here.merged and key in here.merged:
+            here.merged.remove(key)
+        elif key in here.children:
             first = line_at(here.children[key]) + self._lines_before
             self._note(line, f"key {quoted(key)} is given twice, first in line {first}")
         here.key = key
@@ -244,7 +246,8 @@ class Reader:
             here.children[f"[{len(here.value)}]"] = made.place
             here.value.append(made.value)
         elif here.is_merge:
-            here.is_merge, here.merged = False, made
+            here.is_merge = False
+            self._merge(here, made)
         elif here.key is not None:
             if not isinstance(made.place, int):
                 here.children[here.key] = made.place
@@ -252,7 +255,7 @@ class Reader:
             here.key = None
 
     def _merge(self, here: _Open, made: _Value) -> None:
-        """Add the keys of ``<<`` that neither the mapping nor earlier ``<<`` have."""
+        """Add the keys of ``<<``; as for kubectl, they replace those before it."""
         place = made.place
         places = {} if isinstance(place, int) else place.children
         sources = (
@@ -260,14 +263,23 @@ class Reader:
             if isinstance(made.value, list)
             else [(made.value, place)]
         )
-        for value, source in sources:
+        merged = here.merged = here.merged or set()
+        # Of several, the first that has a key counts.
+        for value, source in reversed(sources):
             if not isinstance(value, dict) or isinstance(source, int):
                 self._note(line_at(source), "<< takes a mapping or a list of mappings")
                 continue
             for key, item in value.items():
-                if key not in here.children and isinstance(here.value, dict):
+                if key in here.children and key not in merged:
+                    self._note_replaced(here, key, line_at(place))
+                if isinstance(here.value, dict):
                     here.value[key] = item
                     here.children[key] = source.children[key]
+                    merged.add(key)
+
+    def _note_replaced(self, here: _Open, key: str, line: int) -> None:
+        first = line_at(here.children[key]) + self._lines_before
+        self._note(line, f"<< replaces key {quoted(key)} of line {first}", "write << before it")
 
     def _line_of_next(self, line: int) -> int:
         """Return the line of the next value: that of its key, if it has one."""

@@ -8,9 +8,12 @@ A part is parsed alone, so a reader of a text that has changed parses only the p
 from __future__ import annotations
 
 import codecs
+import contextlib
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import yaml
@@ -21,6 +24,10 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # An escape sequence in JSON; two of them may be one character outside the BMP, which YAML writes
 # in another way.
 _ESCAPES = re.compile(r"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|.)")
+
+_NOT_BLANK = re.compile(r"[^ \t\r\n]")
+_MARK_INSIDE = re.compile(r"^(---[ \t]*\r?\n)\ufeff", re.MULTILINE)
+_JSON = json.JSONDecoder(strict=False)
 
 _UNDECODED = re.compile("[\ud800-\udfff]+")
 
@@ -92,11 +99,21 @@ class Part(NamedTuple):
 def split_documents(text: str) -> list[Part]:
     """Split a text where documents begin: parsed one by one, the parts have the same documents.
 
+    Objects of JSON may follow each other without ``---``, as for kubectl.
+
     Source: YAML 1.2.2, c-forbidden: ``---`` at the beginning of a line is never a part of a value.
     """
     text = _prepared(text)
     if text.startswith("%") or any(map(text.__contains__, _UNSPLIT)) or _has_bare_cr(text):
         return [Part(text, 0)]
+    ends = _ends_of_json(text)
+    if len(ends) > 1:
+        objects = [
+            Part(text[begin:end], text.count("\n", 0, begin)) for begin, end in pairwise((0, *ends))
+        ]
+        lines = text.count("\n", 0, ends[-1])
+        rest = split_documents(text[ends[-1] :])
+        return [*objects, *(Part(part.text, lines + part.lines_before) for part in rest)]
     parts: list[Part] = []
     lines_before = 0
     first, *others = text.split("\n---")
@@ -157,12 +174,25 @@ def read_with(
         raise _syntax_error(exc, text, place, lines_before) from exc
 
 
+def _ends_of_json(text: str) -> list[int]:
+    """Return where the objects of JSON end with which a text begins."""
+    ends: list[int] = []
+    end = 0
+    with contextlib.suppress(ValueError, RecursionError):
+        while (found := _NOT_BLANK.search(text, end)) and found[0] == "{":
+            _, end = _JSON.raw_decode(text, found.start())
+            ends.append(end)
+    return ends
+
+
 def _has_bare_cr(text: str) -> bool:
     return text.count("\r") != text.count("\r\n")
 
 
 def _prepared(text: str) -> str:
     text = text.removeprefix("\ufeff")
+    if "\ufeff" in text:
+        text = _MARK_INSIDE.sub(r"\1", text)
     if text.lstrip()[:1] in ("{", "["):
         text = _ESCAPES.sub(_join_surrogates, text)
     return text

@@ -78,7 +78,6 @@ def convert_strictly(
         FieldError: With all unknown fields, and all wrong types or what ``check`` found.
     """
     struct: Any = type_
-    value = _with_whole_numbers(value, struct)
     unknown = _unknown_fields(value, struct, _places_of(struct))
     errors = FieldErrors(list(itertools.islice(unknown, UNKNOWN_MAX)))
     try:
@@ -90,27 +89,6 @@ def convert_strictly(
         check(wire)
     errors.raise_found()
     return wire
-
-
-def _with_whole_numbers(value: Any, struct: Any) -> Any:
-    """Return an object in which ``80.0`` is 80 where a whole number belongs, as for kubectl."""
-    if not isinstance(value, dict):
-        return value
-    table = _table(struct)
-    made = dict(value)
-    for name in value.keys() & table.types.keys():
-        item, inner = value[name], table.inner.get(name)
-        if inner is not None:
-            are_many = isinstance(item, list)
-            items = [_with_whole_numbers(one, inner) for one in (item if are_many else [item])]
-            made[name] = items if are_many else items[0]
-        elif isinstance(item, float) and item.is_integer() and _takes_int(table.types[name]):
-            made[name] = int(item)
-    return made
-
-
-def _takes_int(type_: object) -> bool:
-    return int in typing.get_args(type_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,13 +191,13 @@ def _wrong_types(value: dict[str, Any], struct: Any, path: str = "") -> Iterator
 
 
 def _wrong_values(texts: dict[str, Any], path: str) -> Iterator[FieldError]:
-    """Yield the values of labels or annotations that aren't text: a number needs quotes."""
+    """Yield the values of labels or annotations that aren't text."""
     type_: Any = str | None
     for key, value in texts.items():
         try:
             convert(value, type_)
         except FieldError as exc:
-            hint = f' (write "{value}")' if type(value) in (int, float) else ""
+            hint = " (quote it)" if isinstance(value, int | float) else ""
             yield FieldError(f"{path}.{shown(key)}", f"{exc.problem}{hint}")
 
 

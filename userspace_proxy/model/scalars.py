@@ -1,7 +1,7 @@
-"""Decides the value of a plain YAML scalar: YAML 1.2's core schema, without guessing.
+"""Decides the value of a plain YAML scalar: that of kubectl, which reads YAML 1.1.
 
-``on``, ``yes``, ``12:30`` and dates are text. A number that differs between YAML 1.1, which kubectl
-reads, and YAML 1.2 (``012``) is an error.
+``on`` and ``y`` are booleans; ``12:30`` and dates are text. A number that differs between YAML 1.1
+and YAML 1.2 (``012``) is an error for :func:`read_plain`.
 """
 
 from __future__ import annotations
@@ -13,25 +13,18 @@ from ..errors import InputError
 
 Scalar = str | int | float | bool | None
 
-_WORDS: dict[str, Scalar] = {
-    "": None,
-    "~": None,
-    **dict.fromkeys(("null", "Null", "NULL")),
-    **dict.fromkeys(("true", "True", "TRUE"), True),
-    **dict.fromkeys(("false", "False", "FALSE"), False),
-    **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
-    **{sign + word: float("inf") for sign in ("", "+") for word in (".inf", ".Inf", ".INF")},
-    **{word: float("-inf") for word in ("-.inf", "-.Inf", "-.INF")},
-}
 _DECIMAL = re.compile(r"[-+]?[0-9]+", re.ASCII)
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", re.ASCII)
 _HEX = re.compile(r"0x[0-9a-fA-F]+")
-_OCTAL = re.compile(r"0o[0-7]+")
 _NULLS = frozenset(("", "~", "null", "Null", "NULL"))
 _TRUE, _FALSE = (
     frozenset(form for word in words for form in (word, word.capitalize(), word.upper()))
     for words in (("y", "yes", "on", "true"), ("n", "no", "off", "false"))
 )
+_WORDS: dict[str, Scalar] = {
+    **dict.fromkeys(_NULLS),
+    **dict.fromkeys(_TRUE, True),
+    **dict.fromkeys(_FALSE, False),
+}
 _INTEGER_1_1 = re.compile(
     r"(?P<sign>[-+]?)(?:0b(?P<b>[01]+)|0x(?P<x>[0-9a-fA-F]+)|0o?(?P<o>[0-7]+)|(?P<d>[1-9]\d*|0))",
     re.ASCII,
@@ -47,12 +40,10 @@ INTEGER_BITS = 64
 
 
 def read_plain(text: str) -> Scalar:
-    """Return the value of an unquoted scalar.
+    """Return the value of an unquoted scalar, as kubectl, without guessing.
 
     Raises:
         InputError: A number with a leading zero, or one of more than 64 bits.
-
-    Source: YAML 1.2.2, section 10.3.2 (core schema).
     """
     if text in _WORDS:
         return _WORDS[text]
@@ -62,11 +53,7 @@ def read_plain(text: str) -> Scalar:
         return _decimal(text)
     if _HEX.fullmatch(text):
         return _fitting(text, 16)
-    if _OCTAL.fullmatch(text):
-        return _fitting(text, 8)
-    if _FLOAT.fullmatch(text):
-        return float(text)
-    return text
+    return read_as_yaml_1_1(text)
 
 
 def read_as_yaml_1_1(text: str) -> Scalar:
@@ -74,10 +61,8 @@ def read_as_yaml_1_1(text: str) -> Scalar:
 
     A number that is too large for a float is text.
     """
-    if text in _NULLS:
-        return None
-    if text in _TRUE or text in _FALSE:
-        return text in _TRUE
+    if text in _WORDS:
+        return _WORDS[text]
     number = text.replace("_", "")
     if text[0] == "_" or len(number) > _DIGITS_MAX:
         return text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
@@ -39,7 +40,12 @@ def check_yaml(data: bytes) -> None:
         for path in ("", "kind", "metadata.name", "spec.ports[0].port", "items[1].spec", "a..b[["):
             assert 1 <= document.line_of(path) <= _lines(text)
     with contextlib.suppress(ValueError, RecursionError):
-        meant = json.loads(text, parse_constant=_refuse, object_pairs_hook=_without_merge)
+        meant = json.loads(
+            text,
+            parse_constant=_refuse,
+            parse_float=_finite,
+            object_pairs_hook=_without_merge,
+        )
         if meant is not None:
             assert [document.value for document in documents] == [meant]
 
@@ -139,6 +145,14 @@ def _lines(text: str) -> int:
 
 def _refuse(word: str) -> None:
     raise ValueError(f"{word} is no JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    # For kubectl it is text in YAML, and an error in JSON.
+    if math.isinf(number):
+        _refuse(text)
+    return number
 
 
 def _without_merge(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -81,6 +81,11 @@ def test_text_does_not_repeat_a_value_of_the_message(logged):
     assert json.loads(logged("json", "shop/web: left", **fields))["service"] == "shop/web"
 
 
+def test_text_keeps_a_value_that_is_only_part_of_a_word(logged):
+    line = logged("text", "credential plugin wrote to stderr", plugin="plug", text="to")
+    assert line.endswith("stderr plugin=plug\n")
+
+
 def test_json_has_the_same_fields(logged):
     line = logged("json", "connection complete", service="shop/web", sent_bytes=7)
     assert line.count("\n") == 1

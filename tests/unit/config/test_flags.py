@@ -98,6 +98,14 @@ def test_a_wrong_flag_is_one_sentence(words, message):
     assert str(caught.value) == message
 
 
+def test_an_empty_text_is_the_default_for_kube_proxys_flags():
+    flags = read_flags(["--bind-address=", "--detect-local-mode=", "--hostname-override="])
+    assert flags.values == {"hostname_override": ""}
+    for flag in ("--steering=", "--v="):
+        with pytest.raises(ConfigError):
+            read_flags([flag])
+
+
 def test_ignored_flags_are_named_once_for_each_reason():
     words = [
         "--ipvs-scheduler=rr",

@@ -49,8 +49,8 @@ def test_a_value_of_a_file_is_read(kind, value, read):
 @pytest.mark.parametrize(
     ("kind", "value", "message"),
     [
-        (TEXT, 5, "5 (a number) is not text"),
-        (TEXT, True, "True (a boolean) is not text"),
+        (TEXT, 5, "5 (a number) is not text (quote it)"),
+        (TEXT, True, "True (a boolean) is not text (quote it)"),
         (TEXT, ["a"], "a list is not text"),
         (TEXT, {"a": 1}, "a mapping is not text"),
         (BOOL, "true", "'true' (text) is not true or false"),
@@ -64,7 +64,7 @@ def test_a_value_of_a_file_is_read(kind, value, read):
         (LENGTH, 30, "30 has no unit (write 30s)"),
         (LENGTH, "100ms", "100ms is too short (at least 500ms)"),
         (LENGTH, [], "a list is not a duration such as 30s, 250ms or 1m30s"),
-        (NAMES, [1], "1 (a number) is not text"),
+        (NAMES, [1], "1 (a number) is not text (quote it)"),
         (NAMES, {"a": 1}, "a mapping is not a list of strings"),
         (GATES, {"A": "true"}, "'true' (text) is not true or false"),
         (GATES, "A=true", "'A=true' (text) is not a mapping of names to true or false"),

@@ -39,14 +39,15 @@ def test_merge_keys_fill_in_what_the_mapping_does_not_say():
         - &tls
           port: 443
           secure: true
-        - name: shop
-          <<: [*web, *tls]
+        - <<: [*web, *tls]
+          name: shop
         - {"<<": text}
         """
     merged = read(dedent(text))
+    assert merged.mistakes == ()
     assert merged.value[2] == {"name": "shop", "port": 80, "secure": True}
     assert merged.value[3] == {"<<": "text"}
-    assert [merged.line_of(f"[2].{key}") for key in ("name", "port", "secure")] == [5, 1, 4]
+    assert [merged.line_of(f"[2].{key}") for key in ("name", "port", "secure")] == [6, 1, 4]
 
 
 @pytest.mark.parametrize(
@@ -95,6 +96,16 @@ def test_merge_keys_fill_in_what_the_mapping_does_not_say():
             "<<: {a: 1}\n<<: {b: 1}", "web.yaml:2: << is given twice (merge a list of aliases)"
         ),
         pytest.param(
+            "- &x {a: 1}\n- a: 2\n  <<: *x",
+            "web.yaml:3: [1]: << replaces key 'a' of line 2 (write << before it)",
+            id="merge-after-a-key",
+        ),
+        pytest.param(
+            "<<: {a: 1}\na: 2\na: 3",
+            "web.yaml:3: key 'a' is given twice, first in line 2",
+            id="duplicate-key-after-a-merge",
+        ),
+        pytest.param(
             "a: !!python/none x",
             "web.yaml:1: a: tag !!python/none is not understood (leave it out)",
         ),
@@ -114,9 +125,11 @@ def test_an_error_is_one_line_with_place_and_cause(text, problem):
         pytest.param("mode: -017", {"mode": -15}, id="negative-octal"),
         pytest.param("a: 08", {"a": 8}, id="no-octal"),
         pytest.param(f"a: {'9' * 80}", {"a": 1e80}, id="more-than-64-bits"),
-        pytest.param("{80: web, true: x, null: y}", {"80": "web", "true": "x", "null": "y"}),
+        pytest.param("{80: web, true: x, null: z}", {"80": "web", "true": "x", "null": "z"}),
         pytest.param("a: !x [1]", {"a": [1]}, id="tag"),
         pytest.param("a: 1\n<<: 2", {"a": 1}, id="merge-of-a-number"),
+        pytest.param("a: 1\n<<: {a: 2}", {"a": 2}, id="merge-after-a-key"),
+        pytest.param("<<: {a: 1, b: 1}\n<<: {a: 2}", {"a": 2, "b": 1}, id="two-merges"),
     ],
 )
 def test_a_mistake_has_the_value_that_kubectl_reads(text, value):

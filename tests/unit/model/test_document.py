@@ -160,8 +160,12 @@ def test_any_text_is_read_or_refused_in_one_line(loader, text):
     assert "\n" not in problem_text
 
 
-def test_text_keys_stay_text_where_yaml_1_1_saw_booleans():
-    assert read("on: yes\nno: off\ny: n").value == {"on": "yes", "no": "off", "y": "n"}
+def test_words_of_yaml_1_1_are_booleans_as_for_kubectl():
+    document = read("a: yes\nb: off\ny: 'n'")
+    assert document.value == {"a": True, "b": False, "true": "n"}
+    assert [str(one) for one in document.mistakes] == [
+        "web.yaml:3: key true is not text (quote it)"
+    ]
 
 
 def test_quoted_scalars_and_those_tagged_as_text_are_text():
@@ -210,6 +214,35 @@ def test_a_text_is_split_where_documents_begin():
         ("--- {b: 2}\n---c: d\n", 4),
         ("---\n", 6),
     ]
+
+
+def read_all(text: str) -> list[Document]:
+    return parse_documents(text, place="x")
+
+
+def test_objects_of_json_may_follow_each_other():
+    text = '{"a": "}"}{"b":\n 1}\n\n{"c": 2}\n---\nd: 3\n---\ne: 4\n'
+    assert parts_of(text) == [
+        ('{"a": "}"}', 0),
+        ('{"b":\n 1}', 0),
+        ('\n\n{"c": 2}', 1),
+        ("\n", 3),
+        ("---\nd: 3\n", 4),
+        ("---\ne: 4\n", 6),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": 1} x', '{"a": 1}: 2\n', '{"a": 1}[2]', "{a: 1}{b: 2}", '{"a": 1}\n{b: 2}']
+)
+def test_other_texts_behind_an_object_of_json_are_not_split(text):
+    assert parts_of(text) == [(text, 0)]
+
+
+def test_a_byte_order_mark_may_begin_each_document():
+    text = "a: 1\n---\r\n\ufeffb: 2\n"
+    values = [d.value for part in split_documents(text) for d in read_all(part.text)]
+    assert values == [d.value for d in read_all(text)] == [{"a": 1}, {"b": 2}]
 
 
 @pytest.mark.parametrize(

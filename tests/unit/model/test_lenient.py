@@ -37,6 +37,21 @@ def test_of_equal_keys_the_last_one_counts():
     }
 
 
+@pytest.mark.parametrize(
+    ("merging", "token"),
+    [
+        ("<<: *x, t: own", "own"),
+        ("t: own, <<: *x", "x"),
+        ("<<: [*x, *y]", "x"),
+        ("<<: *x, <<: *y", "y"),
+    ],
+)
+def test_a_merge_replaces_what_is_before_it(merging, token):
+    value = value_of(f"x: &x {{t: x}}\nY: &y {{t: 'y'}}\nu: {{{merging}}}")
+    assert isinstance(value, dict)
+    assert value["u"] == {"t": token}
+
+
 @pytest.mark.parametrize("end", ["---\n", "---\nb: 2\n", "---\n[}", "...\n", "# end"])
 def test_only_the_first_document_is_read(end):
     assert value_of(f"---\na: 1\n{end}") == {"a": 1}

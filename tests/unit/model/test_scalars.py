@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,28 +14,24 @@ from userspace_proxy.model.scalars import read_as_yaml_1_1, read_plain
     ("text", "value"),
     [
         ("", None), ("~", None), ("null", None), ("NULL", None),
-        ("true", True), ("False", False), ("FALSE", False),
+        ("true", True), ("False", False), ("FALSE", False), ("on", True), ("N", False),
         ("0", 0), ("80", 80), ("-1", -1), ("+5", 5), ("-0", 0),
         ("0x1F", 31), ("0o17", 15), ("18446744073709551615", 2**64 - 1),
-        ("1.5", 1.5), (".5", 0.5), ("1.", 1.0), ("1e3", 1000.0), ("-1.5E-2", -0.015),
-        (".inf", math.inf), ("-.INF", -math.inf),
+        ("1.5", 1.5), (".5", 0.5), ("1.", 1), ("1e3", 1000), ("-1.5E-2", -0.015),
+        ("1_000", 1000), ("0b11", 3),
     ],
 )  # fmt: skip
-def test_the_core_schema_is_read(text, value):
+def test_a_scalar_is_read_as_by_kubectl(text, value):
     read = read_plain(text)
     assert (read, type(read)) == (value, type(value))
-
-
-def test_nan_is_a_number():
-    assert math.isnan(read_plain(".nan"))
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "yes", "no", "on", "off", "y", "n", "tRUE", "12:30", "12:30:45", "2024-01-02", "1_000",
-        "0b11", "10.96.0.1", "fd00::1", "-", ".", "+", "-a", "0x", "0xg", "0o8", "nULL", "1.2.3",
-        "٣", "1e", "e3", "=", "v1",
+        "tRUE", "yEs", "12:30", "12:30:45", "2024-01-02", "12e45678", ".inf", ".nan", "10.96.0.1",
+        "fd00::1", "-", ".", "+", "-a", "0x", "0xg", "0o8", "nULL", "1.2.3", "٣", "1e", "e3", "=",
+        "v1",
     ],
 )  # fmt: skip
 def test_everything_else_is_text(text):

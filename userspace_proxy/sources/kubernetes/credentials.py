@@ -79,14 +79,23 @@ class _Loaded:
         self.read_token()
 
     def read_token(self) -> None:
-        """Read the token's file; if that fails, the token before stays."""
+        """Read the token's file; if it is missing or empty, the token before stays."""
         if self.config is None or not self.config.user.token_file:
             return
+        path = Path(self.config.user.token_file)
         try:
-            self.token = _token_in(Path(self.config.user.token_file))
-        except (OSError, ValueError):
+            token = path.read_bytes().strip()
+        except OSError:
             if not self.token:
                 raise
+            return
+        if not token and self.token:
+            return
+        text = token.decode(errors="replace")
+        # Not the token before, as for kubectl: it may be that of another user.
+        if not text or not text.isprintable() or "\ufffd" in text:
+            raise ValueError(f"{path}: it contains no token")
+        self.token = text
 
     async def ask_plugin(
         self, clock: Callable[[], float], *, is_attended: bool, is_refused: bool = False
@@ -342,13 +351,6 @@ class Credentials:
             token_filename=str(self._service_account / "token"),
             cert_filename=str(self._service_account / "ca.crt"),
         )
-
-
-def _token_in(path: Path) -> str:
-    token = path.read_text(encoding="utf-8").strip()
-    if not token or not token.isprintable():
-        raise ValueError(f"{path}: it contains no token")
-    return token
 
 
 def _check_master(text: str) -> None:

@@ -27,7 +27,7 @@ SCHEMES = ("http", "https", "socks5")
 
 _URL = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://"
-    r"(?:(?P<user>(?:[^@/?#%]|%[0-9a-fA-F]{2})*)@)?(?P<host>\[[^\]/?#]+\]|[^\[\]:/?#@]*)(?::(?P<port>\d*))?(?:[/?#].*)?",
+    r"(?:(?P<user>(?:[^/?#%]|%[0-9a-fA-F]{2})*)@)?(?P<host>\[[^\]/?#]+\]|[^\[\]:/?#@]*)(?::(?P<port>\d*))?(?:[/?#].*)?",
     re.ASCII,
 )
 _NO_URL = re.compile(r"[\x00-\x20\x7f]")

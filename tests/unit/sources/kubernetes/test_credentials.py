@@ -182,6 +182,21 @@ async def test_a_token_file_is_preferred_and_the_token_stands_in_for_it(tmp_path
     assert await shown_by(other) == "Bearer own"
 
 
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbft", b"\xff\xfet\x00", b"a\nb", b"t\x00"])
+async def test_a_token_does_not_stand_in_for_a_file_without_one(tmp_path, content):
+    (tmp_path / "token").write_bytes(content)
+    path = kubeconfig(tmp_path, "{token: own, tokenFile: token}")
+    with pytest.raises(SourceError, match=r"/token: it contains no token"):
+        await Credentials(kubeconfig=path).load(now=0)
+
+
+async def test_a_token_stands_in_for_an_empty_file(tmp_path):
+    (tmp_path / "token").write_text(" \n")
+    credentials = Credentials(kubeconfig=kubeconfig(tmp_path, "{token: own, tokenFile: token}"))
+    await credentials.load(now=0)
+    assert await shown_by(credentials) == "Bearer own"
+
+
 async def test_a_user_and_a_password(tmp_path):
     path = kubeconfig(tmp_path, "{username: ü, password: b}")
     credentials = Credentials(kubeconfig=path)

@@ -84,6 +84,12 @@ def test_the_kubeconfigs_proxy_has_priority():
     )
 
 
+def test_a_password_may_contain_the_sign_that_ends_it():
+    proxy = proxy_of_environment(ADDRESS, {"HTTPS_PROXY": "http://u:p@x@127.0.0.2:3128"})
+    assert proxy is not None
+    assert (proxy.host, proxy.credentials) == ("127.0.0.2", ("u", "p@x"))
+
+
 def test_a_proxy_without_a_user_has_no_credentials():
     proxy = read_proxy("https://a.test", "")
     assert proxy is not None

@@ -252,6 +252,29 @@ def test_a_whole_number_may_have_a_point_as_for_kubectl():
     assert found.value.service.ports[0].port == 80
 
 
+def test_objects_of_json_that_follow_each_other_are_all_read():
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "a"},
+        "spec": {"ports": [{"port": 80}]},
+    }
+    text = json.dumps(service) + "\n" + json.dumps(service | {"metadata": {"name": "b"}}) + "\n{]"
+    objects = ManifestReader("web.json").read(text)
+    assert [found.key for found in objects.objects] == ["default/a", "default/b"]
+    assert [found.line for found in objects.objects] == [1, 2]
+    assert objects.problems[0].startswith("web.json:3: not YAML")
+
+
+def test_words_of_yaml_1_1_are_booleans_as_for_kubectl():
+    text = f"{SERVICE}  publishNotReadyAddresses: yes\n  selector: {{app: on, y: web}}\n"
+    assert read(text).problems == ("web.yaml:11: spec.selector: key true is not text (quote it)",)
+    assert read(text.replace("y: web", "b: web")).problems == (
+        "web.yaml:11: spec.selector.app: expected str, got bool (quote it)",
+    )
+    assert read(f"{SERVICE}  publishNotReadyAddresses: yes\n").problems == ()
+
+
 def test_a_name_that_the_api_server_would_make_is_the_same_in_each_reading():
     text = SERVICE.replace("name: web", "generateName: web-")
     [first], [second] = read(text).objects, read(text).objects
