@@ -397,7 +397,7 @@ class Relief(Component):
         Before, this process reports that it serves.
         """
         options, predecessors = self._options, self._predecessors
-        await self._progress.settled()
+        await self._progress.caught_up()
         while not self._plane.has_all_workers:
             await pause(_LOOK_S)
         # They have applied everything that was sent before when they answer.

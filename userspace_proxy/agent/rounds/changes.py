@@ -1,19 +1,21 @@
 """What has arrived and what is in force, counted as by kube-proxy's ``…_changes_total``.
 
-snapshot ─▶ add ─▶ begin ─ a round ─▶ end ─▶ announce ─▶ settled, in_force_after, round_after
+snapshot ─▶ add ─▶ begin, with what has its turn ─ a round ─▶ end ─▶ announce
+                                                     settled, in_force_after, round_after ◀┘
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from ...clocks import Clocks
 from ...cluster import ServiceState, Snapshot, differing_keys
-from ...model import EndpointSlice, SliceKey
+from ...model import EndpointSlice, ServiceKey, SliceKey
+from .turns import Turns
 
 
 class ChangeCounts(NamedTuple):
@@ -26,6 +28,10 @@ class ChangeCounts(NamedTuple):
     def plus(self, more: ChangeCounts) -> ChangeCounts:
         """Return the sum."""
         return ChangeCounts(self.services + more.services, self.endpoints + more.endpoints)
+
+    def minus(self, fewer: ChangeCounts) -> ChangeCounts:
+        """Return the difference."""
+        return ChangeCounts(self.services - fewer.services, self.endpoints - fewer.endpoints)
 
 
 # While the kernel refuses, changes pile up.
@@ -59,6 +65,8 @@ class Batch(NamedTuple):
     """What one round brings into force."""
 
     snapshot: Snapshot
+    newest: Snapshot
+    """The same with the changes that wait for their turns."""
     arrived: ChangeCounts
     """All changes that had arrived when it began."""
     triggers: int
@@ -68,9 +76,13 @@ class Batch(NamedTuple):
 
 
 class Progress:
-    """The snapshots of one proxy: the newest one, and the one in force."""
+    """The snapshots of one proxy: the newest one, and the one in force.
 
-    def __init__(self, counters: SyncCounters) -> None:
+    Args:
+        turns: Decides which changes wait; None: a new one.
+    """
+
+    def __init__(self, counters: SyncCounters, turns: Turns | None = None) -> None:
         self.latest: Snapshot | None = None
         """The newest snapshot, perhaps not in force yet; None before the first one."""
         self.in_force: Snapshot | None = None
@@ -78,6 +90,11 @@ class Progress:
         self.is_expecting: Callable[[], bool] = lambda: False
         """Returns whether a newer snapshot is being made; :meth:`announce` follows."""
         self._counters = counters
+        self._turns = turns if turns is not None else Turns()
+        self._taken: Snapshot | None = None
+        """What the last round took."""
+        self._seen: Snapshot | None = None
+        """The newest snapshot when the last round that succeeded began."""
         self._arrived = 0.0
         """Unix time of the first snapshot since the present round began; 0: none."""
         self._triggers = Triggers(Clocks.time())
@@ -90,8 +107,13 @@ class Progress:
 
     @property
     def is_behind(self) -> bool:
-        """Whether the newest snapshot isn't in force."""
-        return self.in_force is not self.latest
+        """Whether the newest snapshot isn't in force, but for what waits for its turn."""
+        return self._seen is not self.latest
+
+    @property
+    def next_turn_in_s(self) -> float:
+        """Seconds until something that waits has its turn; infinite if nothing waits."""
+        return self._turns.next_in_s
 
     @property
     def node_is_being_deleted(self) -> bool:
@@ -118,26 +140,33 @@ class Progress:
             return None
         self._arrived = 0.0
         arrived, triggers = self._counters.changes, len(self._triggers)
-        return Batch(self.latest, arrived, triggers, time.perf_counter())
+        newest = self.latest
+        self._taken = self._turns.take(self._taken, newest)
+        return Batch(self._taken, newest, arrived, triggers, time.perf_counter())
 
     def end(self, batch: Batch) -> list[float]:
         """Note that all of a round is in force; :meth:`announce` comes next.
 
         Returns for each slice how long it took to come into force, in seconds.
         """
-        self.in_force = batch.snapshot
+        self.in_force, self._seen = batch.snapshot, batch.newest
         counters = self._counters
         counters.rounds += 1
         counters.last_s = time.perf_counter() - batch.began
         counters.last_done = Clocks.time()
         counters.waiting_since = self._arrived
-        counters.in_force = batch.arrived
-        return self._triggers.take(batch.triggers, counters.last_done)
+        counters.in_force = batch.arrived.minus(count_changes(batch.snapshot, batch.newest))
+        return self._triggers.take(batch.triggers, counters.last_done, self._turns.waiting)
 
     async def announce(self) -> None:
         """Wake what waits for a snapshot to be in force."""
         async with self._done:
             self._done.notify_all()
+
+    async def caught_up(self) -> None:
+        """Wait until the newest snapshot is in force, but for what waits for its turn."""
+        async with self._done:
+            await self._done.wait_for(lambda: not (self.is_behind or self.is_expecting()))
 
     async def settled(self) -> None:
         """Wait until the newest snapshot is in force, and none is being made."""
@@ -182,7 +211,7 @@ class Triggers:
 
     def __init__(self, started: float) -> None:
         self._started = started
-        self._times: list[float] = []
+        self._times: list[tuple[float, ServiceKey]] = []
 
     def __len__(self) -> int:
         return len(self._times)
@@ -192,16 +221,23 @@ class Triggers:
         for old, new in _differing(have, want):
             before = _slices(old)
             self._times += [
-                item.triggered_at
+                (item.triggered_at, item.service)
                 for key, item in _slices(new).items()
                 if item.triggered_at > self._started and before.get(key) is not item
             ]
         del self._times[_TRIGGERS_MAX:]
 
-    def take(self, count: int, now: float) -> list[float]:
-        """Forget the first ones, which are in force now; return how long each took, in seconds."""
-        taken, self._times = self._times[:count], self._times[count:]
-        return [max(0.0, now - at) for at in taken]
+    def take(
+        self, count: int, now: float, waiting: Container[ServiceKey] = frozenset()
+    ) -> list[float]:
+        """Forget the first ones, which are in force now; return how long each took, in seconds.
+
+        Args:
+            waiting: Services whose changes aren't in force.
+        """
+        first, rest = self._times[:count], self._times[count:]
+        self._times = [one for one in first if one[1] in waiting] + rest
+        return [max(0.0, now - at) for at, service in first if service not in waiting]
 
 
 def _differing(

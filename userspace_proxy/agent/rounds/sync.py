@@ -4,7 +4,8 @@
       Planning          Rules                                   Progress    ServedPorts
 
 Rule 1: a frontend is steered to a proxy port only while its listener accepts.
-Rule 2: snapshots that arrive during a round are handled together in the next round.
+Rule 2: snapshots that arrive during a round are handled together in the next round, as far as that
+is their turn.
 Rule 3: a round that fails leaves in force what was served, and is retried.
 """
 
@@ -137,10 +138,12 @@ class SyncLoop:
             self._note_turn()
             # Also after a round that failed.
             is_behind = self._is_behind
-            is_due = await self._woken(RETRY_S if is_behind else look_at - loop.time())
+            until_look_s = RETRY_S if is_behind else look_at - loop.time()
+            is_due = await self._woken(min(until_look_s, self.progress.next_turn_in_s))
+            is_due |= self.progress.next_turn_in_s <= 0
             if self._owes_paths:
                 await self._switch_paths()
-                is_due = self._is_behind
+                is_due = self._is_behind or self.progress.next_turn_in_s <= 0
             if not is_behind and loop.time() >= look_at:
                 # Also while changes keep arriving: a flush is repaired before they end.
                 look_at = loop.time() + REPAIR_S

@@ -119,7 +119,7 @@ class LastState(Component):
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_HEAD_START_S):
-                await self._sync.progress.settled()
+                await self._sync.progress.caught_up()
         if self._kept is not None:
             self._source.resume(self._kept)
 

@@ -1,6 +1,7 @@
 """What changed from one snapshot to the next, counted."""
 
 import asyncio
+import math
 from dataclasses import replace
 
 from userspace_proxy.agent.rounds import changes
@@ -11,6 +12,7 @@ from userspace_proxy.agent.rounds.changes import (
     Triggers,
     count_changes,
 )
+from userspace_proxy.agent.rounds.turns import Turns
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import EndpointSlice, IPFamily, ServiceKey, SliceKey
 
@@ -146,6 +148,34 @@ async def test_a_snapshot_that_arrives_during_a_round_is_in_force_after_the_next
     progress.end(progress.begin())
     assert (progress.is_behind, counters.waiting_since) == (False, 0)
     assert counters.in_force == counters.changes
+
+
+async def test_what_waits_for_its_turn_is_not_in_force_and_the_rest_is():
+    counters, now, cluster = SyncCounters(), [0.0], Cluster()
+    progress = Progress(counters, Turns(lambda: now[0]))
+    pods = [f"192.0.2.{n}" for n in range(250)]
+    for count in range(1, 4):
+        progress.add(cluster.serve("web", "10.96.0.1", *pods[count:]))
+        progress.end(progress.begin())
+    assert (progress.is_behind, progress.in_force is progress.latest) == (False, False)
+    assert (counters.changes, counters.in_force) == ((1, 3), (1, 2))
+    caught_up, settled = map(asyncio.ensure_future, (progress.caught_up(), progress.settled()))
+    await turn()
+    assert (caught_up.done(), settled.done()) == (True, False)
+    now[0] = progress.next_turn_in_s
+    progress.end(progress.begin())
+    await progress.announce()
+    await asyncio.wait_for(settled, 60)
+    assert (counters.in_force, progress.next_turn_in_s) == ((1, 3), math.inf)
+
+
+def test_how_long_a_change_took_is_told_once_it_is_in_force():
+    cluster, triggers = Cluster(), Triggers(started=900.0)
+    cluster.serve("web", "10.96.0.1", POD)
+    triggers.note(None, with_slices(cluster, 1000.0))
+    web = ServiceKey("shop", "web")
+    assert triggers.take(1, 1001.0, waiting={web}) == []
+    assert triggers.take(1, 1003.0) == [3.0]
 
 
 async def test_what_waits_for_a_snapshot_goes_on_once_that_is_in_force():

@@ -136,6 +136,20 @@ async def test_a_node_port_that_a_daemon_has_is_steered_when_it_is_free(start):
     await until(lambda: steering.kernel.get(at) == steering.kernel[WEB])
 
 
+async def test_what_waits_for_its_turn_has_it_without_another_change(start):
+    loop, cluster = await start(WatchedSteering()), Cluster()
+    pods = [f"10.0.{n // 250}.{n % 250}" for n in range(5_000)]
+    async with asyncio.timeout(60):
+        while True:
+            snapshot = cluster.serve("web", WEB.ip, *(pods := pods[1:]))
+            loop.publish(snapshot)
+            await loop.progress.caught_up()
+            if loop.progress.in_force is not snapshot:
+                break
+        await loop.progress.settled()
+    assert loop.progress.in_force is snapshot
+
+
 async def test_the_newest_of_many_snapshots_counts(start):
     steering = WatchedSteering()
     loop, cluster = await start(steering), Cluster()

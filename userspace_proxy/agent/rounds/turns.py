@@ -1,0 +1,128 @@
+"""Which changes a round takes: turns by namespace, and waits for what changes all the time.
+
+    newest snapshot ──▶ what differs ──┬─▶ the snapshot of this round
+                                       └─▶ waits: its Services stay as they were planned
+
+Rule 1: a round takes as much of each namespace as a turn holds, and at least one Service; what has
+waited longest goes first. So the Services of others wait for one turn of each namespace.
+Rule 2: after a turn that took long a namespace waits: for as long as that took, then twice as long
+each time that more has changed meanwhile. Services with few endpoints don't wait for that.
+Rule 3: what a Service is, and that it is gone, never waits: another one may get its address.
+Rule 4: how long something takes is computed from its size, so that the order is the same each time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Container, Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+from ...clocks import Clocks
+from ...cluster import PersistentMap, ServiceState, Snapshot, differing_keys
+from ...model import ServiceKey
+
+# On a slow core, with what listeners and workers do; where preferences, hints or a policy decide.
+_ENDPOINT_S = 1e-5
+_PORT_S = 1e-4
+# Of a namespace in one round.
+_TURN_S = 0.1
+# Of a Service, for which nothing waits: a hundred endpoints.
+_LEAST_S = 1e-3
+# The longest wait, as a multiple of the turn: it leaves a namespace a ninth of a core.
+_MOST_TIMES = 8
+
+
+class _Pace(NamedTuple):
+    """The wait of a namespace after a turn that took long."""
+
+    due: float
+    """Monotonic seconds at which it ends."""
+    wait_s: float
+
+
+class Turns:
+    """Chooses what the rounds of one proxy take.
+
+    Args:
+        clock: Returns monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = Clocks.monotonic) -> None:
+        self._clock = clock
+        self._paces: dict[str, _Pace] = {}
+        self._waiting: dict[ServiceKey, float] = {}
+        """Services that wait, and from which monotonic time on they may be taken."""
+
+    @property
+    def waiting(self) -> Container[ServiceKey]:
+        """Services whose changes wait."""
+        return self._waiting.keys()
+
+    @property
+    def next_in_s(self) -> float:
+        """Seconds until something that waits may be taken; infinite if nothing waits."""
+        return min(self._waiting.values(), default=math.inf) - self._clock()
+
+    def take(self, have: Snapshot | None, want: Snapshot) -> Snapshot:
+        """Return what a round takes of the newest snapshot: that itself, if nothing waits.
+
+        Args:
+            have: What the last round took; None: there was none.
+        """
+        now = self._clock()
+        self._forget(now)
+        if have is None:
+            return want
+        waiting = dict(self._that_wait(have, want, now))
+        self._waiting = waiting
+        if not waiting:
+            return want
+        services = want.services
+        if not isinstance(services, PersistentMap):
+            services = PersistentMap[ServiceKey, ServiceState]().changed(services)
+        put = {key: have.services[key] for key in waiting if key in have.services}
+        return replace(want, services=services.changed(put, waiting.keys()))
+
+    def _that_wait(
+        self, have: Snapshot, want: Snapshot, now: float
+    ) -> Iterator[tuple[ServiceKey, float]]:
+        """Yield what this round doesn't take, and when it may be taken; note what it takes."""
+        changed = differing_keys(have.services, want.services)
+        first = [key for key in self._waiting if key in changed]
+        left: dict[str, float] = defaultdict(lambda: _TURN_S)
+        took: dict[str, float] = defaultdict(float)
+        for key in (*first, *changed.difference(first)):
+            old, new, namespace = have.services.get(key), want.services.get(key), key.namespace
+            if new is None:
+                continue
+            cost_s, may_wait = _cost_s(new), old is None or old.service == new.service
+            pace = self._paces.get(namespace)
+            if may_wait and left[namespace] <= 0:
+                yield key, now
+            elif may_wait and cost_s >= _LEAST_S and pace is not None and now < pace.due:
+                yield key, pace.due
+            else:
+                left[namespace] -= cost_s
+                if cost_s >= _LEAST_S:
+                    took[namespace] += cost_s
+        for namespace, took_s in took.items():
+            self._paces[namespace] = _next(self._paces.get(namespace), took_s, now)
+
+    def _forget(self, now: float) -> None:
+        """Forget the waits after which nothing has changed for as long."""
+        over = [name for name, pace in self._paces.items() if now >= pace.due + pace.wait_s]
+        for name in over:
+            del self._paces[name]
+
+
+def _next(pace: _Pace | None, took_s: float, now: float) -> _Pace:
+    wait_s = took_s if pace is None else min(2 * pace.wait_s, _MOST_TIMES * took_s)
+    wait_s = max(wait_s, took_s)
+    return _Pace(now + took_s + wait_s, wait_s)
+
+
+def _cost_s(state: ServiceState) -> float:
+    endpoints = sum(len(item.endpoints) for item in state.slices)
+    return len(state.service.ports) * (_PORT_S + _ENDPOINT_S * endpoints)
