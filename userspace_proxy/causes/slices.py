@@ -42,11 +42,11 @@ def not_mirrored(service: ServiceKey | str, name: str, mark: str) -> str:
     CauseCode.NO_SLICE,
     about="{service}",
     hint="The EndpointSlice controller creates one from the selector {selector}; manifests must "
-    "contain one, or Endpoints, as selectors aren't evaluated there",
+    f"contain {_LABELLED}, or Endpoints, as selectors aren't evaluated there",
 )
-def no_slice(service: ServiceKey | str, selector: str) -> str:
+def no_slice(service: ServiceKey | str, name: str, selector: str) -> str:
     """It has a selector, and no slice."""
-    del selector
+    del name, selector
     return f"no EndpointSlice belongs to {service}"
 
 
@@ -156,6 +156,23 @@ def names_nothing(slice_: str, named: str, name: str, is_mirrored: bool) -> str:
 def slice_orphaned(key: ServiceKey, item: SliceKey, named: str) -> Cause:
     """Return that a slice of this namespace names a Service that doesn't exist."""
     return names_nothing(_written(item), named, key.name, bool(mirrored_name(item)))
+
+
+@cause(
+    CauseCode.SLICE_ORPHANED,
+    about="{slice_}",
+    hint=f"If it is one of {{service}}, give it the label {LABEL_SERVICE_NAME}: {{name}}",
+)
+def names_none(service: ServiceKey | str, name: str, slice_: str) -> str:
+    """A slice names no Service, and this one's name begins its own."""
+    del name
+    lacks = f"{slice_} has no label {LABEL_SERVICE_NAME}"
+    return f"no EndpointSlice belongs to {service}: {lacks}, so it belongs to no Service"
+
+
+def slice_unlabelled(key: ServiceKey, item: SliceKey) -> Cause:
+    """Return that a slice of this namespace, of a similar name, names no Service."""
+    return names_none(key, key.name, _written(item))
 
 
 def _wanted(port: str) -> str:

@@ -38,7 +38,7 @@ class Snapshot:
     node_addresses: frozenset[str] | None = None
     """Of all Nodes; None: they are unknown."""
     orphans: Mapping[ServiceKey, tuple[SliceKey, ...]] = field(default_factory=PersistentMap)
-    """Slices that name a Service that doesn't exist, by that name."""
+    """Slices that name a Service that doesn't exist, by that name, and those that name none."""
     revision: int = field(default=0, compare=False)
     """Increases with every change; for logs and the page."""
 

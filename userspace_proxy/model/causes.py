@@ -143,7 +143,7 @@ class CauseCode(enum.StrEnum):
         "slice-orphaned",
         Traits(kubectl="get endpointslices -n {namespace} --show-labels"),
     )
-    """A slice names a Service that doesn't exist, and whose name is similar."""
+    """A slice names a Service that doesn't exist and whose name is similar, or names none."""
     PORT_NAME_MISSING = (
         "port-name-missing",
         Traits(is_of_pods=True, kubectl=_SLICES, kubectl_of_pod=_SELECTOR),

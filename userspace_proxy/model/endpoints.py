@@ -61,6 +61,7 @@ class EndpointSlice:
 
     key: SliceKey
     service: ServiceKey
+    """Its name is empty if the slice names none."""
     family: IPFamily
     ports: tuple[SlicePort, ...]
     """In the order of their names."""

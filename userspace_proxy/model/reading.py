@@ -53,7 +53,7 @@ _NO_CONDITIONS = WireConditions()
 
 def read_slice(
     wire: WireEndpointSlice, *, with_headless: bool = False, with_pods: bool = False
-) -> EndpointSlice | None:
+) -> EndpointSlice:
     """Convert an EndpointSlice.
 
     Args:
@@ -62,16 +62,15 @@ def read_slice(
         with_pods: Note endpoints that can't be pods, which port-forwards need.
 
     Returns:
-        None for a slice without a Service (label ``kubernetes.io/service-name``). One of a headless
-        Service is empty unless they are wanted. With addressType FQDN, a slice of names.
+        With addressType FQDN, a slice of names. A slice without a Service (label
+        ``kubernetes.io/service-name``) is empty, and one of a headless Service unless they are
+        wanted; of names it always is.
 
     Raises:
         FieldError: A name is missing, or the address type is invalid.
     """
     labels = wire.metadata.labels or {}
-    service = labels.get(LABEL_SERVICE_NAME)
-    if not service:
-        return None
+    service = labels.get(LABEL_SERVICE_NAME) or ""
     if not wire.address_type:
         raise FieldError("addressType", "is missing")
     if wire.address_type not in ("IPv4", "IPv6", "FQDN"):
@@ -81,8 +80,8 @@ def read_slice(
     namespace = namespace_of(wire.metadata)
     key, of = SliceKey(namespace, name_of(wire.metadata)), ServiceKey(namespace, service)
     is_headless = LABEL_HEADLESS in labels
-    if is_headless and (are_names or not with_headless):
-        return None if are_names else EndpointSlice(key, of, family, (), (), is_headless=True)
+    if not service or (is_headless and (are_names or not with_headless)):
+        return EndpointSlice(key, of, family, (), (), is_headless=is_headless)
     preference = read_preference(wire.metadata.annotations)
     endpoints, hints = [], _Hints()
     notes: list[Note] = []

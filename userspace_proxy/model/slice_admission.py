@@ -27,7 +27,6 @@ from .notation import (
     check_word,
 )
 from .quoting import quoted
-from .reading import LABEL_SERVICE_NAME
 from .wire import FieldError, WireEndpoint, WireEndpointSlice, WireHint, WireSlicePort
 
 _FAMILIES = ("IPv4", "IPv6", "FQDN")
@@ -43,18 +42,11 @@ def check_slice(wire: WireEndpointSlice) -> None:
     """Check an EndpointSlice.
 
     Raises:
-        FieldError: With all errors for which the API server would reject it, and a missing label
-            with the Service, which can only be a mistake in a manifest.
+        FieldError: With all errors for which the API server would reject it.
     """
     errors = FieldErrors()
     with errors:
         check_metadata(wire.metadata)
-    with errors:
-        if not (wire.metadata.labels or {}).get(LABEL_SERVICE_NAME):
-            raise FieldError(
-                "metadata.labels",
-                f"{LABEL_SERVICE_NAME} is missing: it must name the Service that the slice serves",
-            )
     family = wire.address_type if wire.address_type in _FAMILIES else ""
     if not family:
         shown = "is missing" if not wire.address_type else f"{quoted(wire.address_type)} is unknown"

@@ -193,7 +193,7 @@ class Planner:
         return found
 
     def _note_without_slices(self, state: ServiceState, *, is_planned: bool) -> None:
-        if is_planned and all(item.is_headless for item in state.slices):
+        if is_planned and not state.slices:
             self._without_slices.add(state.service.key)
         else:
             self._without_slices.discard(state.service.key)

@@ -244,7 +244,7 @@ def _cause(
 ) -> Cause | None:
     if usable.serving.used_outside:
         return None
-    if not index.slices:
+    if not index.slices and index.headless is None:
         meant = orphans.meant_for(state.service.key)
         if meant is not None:
             return meant

@@ -77,7 +77,8 @@ def _mistake(state: ServiceState) -> Note | None:
     if bug := next((note for note in own if note.kind is NoteKind.NAMES_BUG), None):
         return bug
     # Of a Service with a selector, slices are its pods', also without endpoints.
-    if any(item.endpoints or state.service.selector for item in state.slices):
+    slices = [item for item in state.slices if not item.is_headless]
+    if any(item.endpoints or state.service.selector for item in slices):
         return None
     request = read_request(state)
     notes = (*own, *(request.notes if request is not None else ()))

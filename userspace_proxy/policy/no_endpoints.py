@@ -77,7 +77,7 @@ def _no_slice(service: Service, family: IPFamily, index: EndpointIndex) -> Cause
         if note.kind is NoteKind.NOT_TO_MIRROR:
             return not_mirrored(key, key.name, str(note.params[1]))
     if service.selector:
-        return no_slice(key, _selector_shown(service))
+        return no_slice(key, key.name, _selector_shown(service))
     return no_slice_nor_selector(key, key.name)
 
 

@@ -47,6 +47,8 @@ def make_facts(
     """
     node = snapshot.node or _NO_NODE
     api_server = snapshot.services.get(_API_SERVER)
+    # Slices of headless Services serve no other one.
+    own = [item for item in api_server.slices if not item.is_headless] if api_server else []
     return NodeFacts(
         node_name=options.node_name,
         proxy_name=options.proxy_name,
@@ -60,9 +62,7 @@ def make_facts(
         node_port_networks=options.node_port_networks,
         external_ip_networks=options.external_ip_networks,
         api_server_addresses=tuple(
-            sorted({e.ip for item in api_server.slices for e in item.endpoints})
-            if api_server
-            else ()
+            sorted({endpoint.ip for item in own for endpoint in item.endpoints})
         ),
         default_path=options.path,
         allowed_paths=options.allowed_paths,

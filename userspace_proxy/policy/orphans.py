@@ -5,7 +5,9 @@ then they share a variant, which is a name with at most one letter left out. So 
 some lookups, however many names there are. So they are if one is the other with a last part
 (``landing``, ``landing-v2``): a Service was renamed, and its slice by hand wasn't.
 
-Rule 1: of each namespace the first ``ORPHANS_MAX`` names are considered, sorted.
+A slice that names no Service was probably meant for one whose name begins its own (``web-1``).
+
+Rule 1: of each namespace the first ``ORPHANS_MAX`` names of Services are considered, sorted.
 Rule 2: the cost of a change depends on the names that change, not on how many there are.
 Rule 3: a Service of another namespace is concerned only by its own name. Its cause names the slice:
 it is shown where all namespaces are, and never in an Event.
@@ -19,7 +21,7 @@ from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, M
 from typing import TypeVar
 
 from ..causes.cause import Cause
-from ..causes.slices import slice_elsewhere, slice_orphaned
+from ..causes.slices import slice_elsewhere, slice_orphaned, slice_unlabelled
 from ..cluster import PersistentMap, differing_keys
 from ..model import ServiceKey, SliceKey
 
@@ -33,7 +35,7 @@ _Slices = Mapping[ServiceKey, Sequence[SliceKey]]
 
 
 class Orphans:
-    """Slices that name a Service that doesn't exist, by the Service that they name."""
+    """Slices that name a Service that doesn't exist, or none, by the Service that they name."""
 
     def __init__(self) -> None:
         self._slices: _Slices = PersistentMap()
@@ -50,10 +52,16 @@ class Orphans:
             Whether the change may concern a Service.
         """
         changed = differing_keys(self._slices, slices)
-        self._slices = slices
+        before_change, self._slices = self._slices, slices
         names: set[str] = set()
         variants: set[ServiceKey] = set()
-        in_order = sorted(changed)
+        nameless = {key for key in changed if not key.name}
+        beside: set[ServiceKey] = set()
+        for key in nameless:
+            for item in {*before_change.get(key, ())} ^ {*slices.get(key, ())}:
+                beside.update(_first_parts(item))
+                yield
+        in_order = sorted(changed := changed - nameless)
         for namespace, keys in itertools.groupby(in_order, key=lambda key: key.namespace):
             before = self._considered(namespace)
             self._follow(namespace, keys)
@@ -66,7 +74,7 @@ class Orphans:
         namespaces = {key.namespace for key in variants}
 
         def concerns(service: ServiceKey) -> bool:
-            if service.name in names:
+            if service.name in names or service in beside:
                 return True
             if service.namespace not in namespaces:
                 return False
@@ -80,7 +88,19 @@ class Orphans:
         if elsewhere is not None:
             return slice_elsewhere(service, self._slices[min(elsewhere)][0])
         near = self._similar(service)
-        return None if near is None else slice_orphaned(service, self._slices[near][0], near.name)
+        if near is not None:
+            return slice_orphaned(service, self._slices[near][0], near.name)
+        beside = self._beside(service)
+        return None if beside is None else slice_unlabelled(service, beside)
+
+    def _beside(self, service: ServiceKey) -> SliceKey | None:
+        """Return a slice that names no Service, and whose own name begins with this one's."""
+        slices = self._slices.get(ServiceKey(service.namespace, ""), ())
+        for start in (service.name, f"{service.name}-"):
+            at = bisect.bisect_left(slices, SliceKey(service.namespace, start))
+            if at < len(slices) and service in _first_parts(slices[at]):
+                return slices[at]
+        return None
 
     def _follow(self, namespace: str, keys: Iterable[ServiceKey]) -> None:
         names = self._names.setdefault(namespace, [])
@@ -130,6 +150,12 @@ def _variants(key: ServiceKey) -> Iterator[ServiceKey]:
     if len(key.name) > _VARIANT_MIN:
         for at in range(len(key.name)):
             yield ServiceKey(key.namespace, key.name[:at] + key.name[at + 1 :])
+
+
+def _first_parts(item: SliceKey) -> Iterator[ServiceKey]:
+    """Yield the Services whose names begin a slice's: ``web`` and ``web-1`` of ``web-1``."""
+    for start in itertools.accumulate(item.name.split("-"), "{}-{}".format):
+        yield ServiceKey(item.namespace, start)
 
 
 def _stem(key: ServiceKey) -> tuple[ServiceKey, ...]:

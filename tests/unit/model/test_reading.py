@@ -146,20 +146,22 @@ class TestSlice:
             pytest.param({"metadata": {"name": "x"}}, id="no-labels"),
             pytest.param({"metadata": {"name": "x", "labels": {LABEL: None}}}, id="null-label"),
             pytest.param({"metadata": {"name": "x", "labels": {LABEL: ""}}}, id="empty-label"),
-            pytest.param(
-                {
-                    "metadata": {
-                        "name": "x",
-                        "labels": {LABEL: "web", "service.kubernetes.io/headless": ""},
-                    },
-                    "addressType": "FQDN",
-                },
-                id="names-with-the-headless-label",
-            ),
         ],
     )
-    def test_a_slice_without_a_service_to_serve_is_none(self, fields):
-        assert a_slice(**fields) is None
+    def test_a_slice_without_a_service_names_none_and_is_empty(self, fields):
+        item = a_slice(**fields)
+        assert item.service.name == ""
+        assert (item.ports, item.endpoints) == ((), ())
+
+    def test_names_with_the_headless_label_are_an_empty_slice_of_a_headless_service(self):
+        labels = {LABEL: "web", "service.kubernetes.io/headless": ""}
+        for with_headless in (False, True):
+            item = a_slice(
+                metadata={"name": "x", "labels": labels},
+                addressType="FQDN",
+                with_headless=with_headless,
+            )
+            assert (item.service.name, item.is_headless, item.endpoints) == ("web", True, ())
 
     def test_a_slice_with_names_for_addresses_is_one_of_names(self):
         endpoints = [

@@ -62,12 +62,6 @@ def test_sound_slices_pass(wire):
     ("fields", "problem"),
     [
         pytest.param(
-            {"metadata": {"name": "web-1"}},
-            "metadata.labels: kubernetes.io/service-name is missing: it must name the Service "
-            "that the slice serves",
-            id="no-service",
-        ),
-        pytest.param(
             {"addressType": "ipv4"},
             "addressType: 'ipv4' is unknown: write IPv4, IPv6 or FQDN",
             id="type",
@@ -156,7 +150,6 @@ def test_all_errors_of_a_slice_are_reported_at_once():
     paths = [error.path for error in (caught.value, *caught.value.others)]
     assert paths == [
         "metadata.name",
-        "metadata.labels",
         "addressType",
         "ports[0].port",
         "ports[0].protocol",

@@ -16,6 +16,7 @@ from userspace_proxy.causes.services import (
     of_other_proxy,
     unsupported_protocol,
 )
+from userspace_proxy.causes.slices import slice_headless
 from userspace_proxy.cluster import Snapshot, Store
 from userspace_proxy.model import (
     CauseCode,
@@ -128,6 +129,22 @@ class TestOrphans:
         store.delete_slice(self.WEB_ORPHAN.key)
         seen.append(self.cause(planner, store))
         assert seen == [CauseCode.NO_SLICE, CauseCode.SLICE_ELSEWHERE, CauseCode.NO_SLICE]
+
+    def test_a_service_without_slices_learns_of_one_that_names_no_service(self):
+        store, planner = store_of(service(WEB)), Planner(NodeFacts())
+        seen = [self.cause(planner, store)]
+        nameless = slice_of(key="web-1", of=ServiceKey(WEB.namespace, ""))
+        store.put_slice(nameless)
+        seen.append(self.cause(planner, store))
+        store.delete_slice(nameless.key)
+        seen.append(self.cause(planner, store))
+        assert seen == [CauseCode.NO_SLICE, CauseCode.SLICE_ORPHANED, CauseCode.NO_SLICE]
+
+    def test_its_own_slice_with_the_headless_label_is_named_before_those_of_others(self):
+        own = replace(slice_of(POD_A.ip, of=WEB), is_headless=True)
+        store, planner = store_of(service(WEB), own, self.WEB_ORPHAN), Planner(NodeFacts())
+        (port,) = planner.plan(store.snapshot()).ports.values()
+        assert port.cause == slice_headless(WEB, own.key)
 
     def test_a_service_with_slices_of_its_own_is_not_planned_again(self):
         store, planner = store_of(service(WEB), slice_of(POD_A.ip, of=WEB)), Planner(NodeFacts())

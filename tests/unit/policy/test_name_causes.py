@@ -124,6 +124,13 @@ def test_an_annotation_is_the_cause_where_a_selector_has_no_slices_either(note):
     assert cause == cause_of(note)
 
 
+def test_a_slice_with_the_headless_label_is_no_endpoint_from_elsewhere():
+    item = EndpointSlice(
+        SliceKey("shop", "x"), KEY, V4, (), (Endpoint("192.0.2.1"),), is_headless=True
+    )
+    assert why(item, names=(), notes=(UNREAD,)) == cause_of(UNREAD)
+
+
 def test_a_bug_is_the_cause_also_beside_endpoints_that_do_not_serve():
     plain = EndpointSlice(SliceKey("shop", "a"), KEY, V4, (), (Endpoint("192.0.2.1", ready=False),))
     state = without_names(ServiceState(Service(KEY, (SQL,)), (plain,)), "OSError(12)")

@@ -68,7 +68,9 @@ def why(*slices, of=None, port=HTTP, family=IPFamily.IPV4, scope=Scope.CLUSTER):
 @pytest.mark.parametrize(
     ("of", "cause"),
     [
-        pytest.param(service(selector=WEB), no_slice(CART, SELECTOR), id="with-a-selector"),
+        pytest.param(
+            service(selector=WEB), no_slice(CART, CART.name, SELECTOR), id="with-a-selector"
+        ),
         pytest.param(service(), no_slice_nor_selector(CART, "cart"), id="without-a-selector"),
         pytest.param(
             service(notes=(NoteKind.HEADER_WITHOUT_TCP(), NOT_MIRRORED)),

@@ -1,5 +1,7 @@
 """The node facts: from options, the Node object, interfaces, the API server."""
 
+from dataclasses import replace
+
 import pytest
 
 from userspace_proxy.cluster import Store
@@ -110,6 +112,14 @@ def test_api_servers_are_the_endpoints_of_their_service_in_all_slices():
         cluster(four=["192.0.2.3", "192.0.2.2"], more=["192.0.2.2"], six=["2001:db8::2"])
     )
     assert facts.api_server_addresses == ("192.0.2.2", "192.0.2.3", "2001:db8::2")
+
+
+def test_a_slice_with_the_headless_label_has_no_api_server():
+    store = Store()
+    store.put_service(Service(API_SERVER, ()))
+    (item,) = cluster(four=["192.0.2.2"]).services[API_SERVER].slices
+    store.put_slice(replace(item, is_headless=True))
+    assert facts_of(store.snapshot()).api_server_addresses == ()
 
 
 def test_without_their_service_no_api_server_is_known():

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userspace_proxy.causes.slices import slice_elsewhere, slice_orphaned
+from userspace_proxy.causes.slices import slice_elsewhere, slice_orphaned, slice_unlabelled
 from userspace_proxy.cluster import PersistentMap
 from userspace_proxy.model import CauseCode, ServiceKey, SliceKey
 from userspace_proxy.policy.orphans import ORPHANS_MAX, Orphans
@@ -53,6 +53,42 @@ def test_a_slice_with_a_similar_name_of_a_service_was_meant_for_it():
 def test_the_same_name_elsewhere_is_preferred_to_a_similar_one_here():
     both = orphans(shop__wbe=("shop", "web-x"), shopp__web=("shopp", "web-y"))
     assert both.meant_for(WEB).code is CauseCode.SLICE_ELSEWHERE
+
+
+def nameless(*names):
+    """Slices of the namespace shop that name no Service."""
+    return {ServiceKey("shop", ""): tuple(SliceKey("shop", name) for name in sorted(names))}
+
+
+@pytest.mark.parametrize("name", ["web", "web-1", "web-admin-1"])
+def test_a_slice_without_a_service_whose_name_begins_with_it_was_meant_for_it(name):
+    some = Orphans()
+    concerns, _ = change(some, nameless("wea", "web.1", "webs-1", name, "wed"))
+    assert some.meant_for(WEB) == slice_unlabelled(WEB, SliceKey("shop", name))
+    assert concerns(WEB)
+    concerns, _ = change(some, nameless("wea", "web.1", "webs-1", "wed"))
+    assert some.meant_for(WEB) is None
+    assert concerns(WEB)
+
+
+def test_a_slice_without_a_service_that_stays_concerns_none():
+    some = Orphans()
+    change(some, nameless("web-1", "cart-1"))
+    concerns, _ = change(some, nameless("web-1"))
+    assert [key.name for key in (WEB, ServiceKey("shop", "cart")) if concerns(key)] == ["cart"]
+
+
+def test_a_slice_without_a_service_of_another_namespace_was_not_meant_for_it():
+    some = Orphans()
+    concerns, _ = change(some, nameless("web-1"))
+    elsewhere = ServiceKey("bank", "web")
+    assert (some.meant_for(elsewhere), concerns(elsewhere)) == (None, False)
+
+
+def test_a_slice_that_names_nearly_the_service_is_preferred_to_one_that_names_none():
+    some = Orphans()
+    change(some, {**named("wbe"), **nameless("web-1")})
+    assert some.meant_for(WEB) == slice_orphaned(WEB, SliceKey("shop", "wbe-x"), "wbe")
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import Phase, given, settings
 
 from userspace_proxy.model import Workload, WorkloadKind
 from userspace_proxy.sources import ManifestSource, MemorySource, SourceStatus
 from userspace_proxy.sources.base import Rest
 
+from .drawn import OBJECTS, is_selecting
+from .kubernetes.conftest import nothing_of_this_machine
 from .leases_contract import NODES, LeasesContract, LeasesOf
+from .same_objects import of_api_server, of_manifests, of_one_service, seen
 from .shared_leases import LeaseStore
+
+__all__ = ["nothing_of_this_machine"]
 
 
 def test_nothing_is_synced_before_it_runs(tmp_path):
@@ -35,6 +41,31 @@ async def test_without_a_cluster_nothing_is_scaled_and_nothing_is_shared():
     assert source.leases("node-1", "") is None
     why = "deployment/web can't be scaled: Services are read from memory"
     assert await source.rest("shop", web, agree) == Rest(why_not=why)
+
+
+# A failure is shown as it was found: each example runs several servers.
+@settings(phases=[Phase.generate])
+@given(OBJECTS)
+def test_the_same_objects_are_the_same_plan_causes_and_words_from_each_source(objects):
+    from_files = of_manifests(objects)
+    services = [*from_files.snapshot.services]
+    expected = {key: seen(from_files, key) for key in services}
+    from_server = of_api_server(objects)
+    assert from_server.rejected == from_files.rejected == []
+    assert {key: seen(from_server, key) for key in services} == expected
+    assert from_server.facts == from_files.facts
+    # With host names for DNS, both have read the same.
+    for_dns = of_api_server(objects, with_headless=True)
+    assert for_dns.snapshot == from_files.snapshot
+    for key in services:
+        # It doesn't read Services of other namespaces, whose addresses may be the same.
+        near = [
+            item for item in objects if item["metadata"].get("namespace") in (None, key.namespace)
+        ]
+        assert seen(of_one_service(near, key), key) == seen(of_manifests(near), key)
+    if not any(map(is_selecting, objects)):
+        from_pods = of_api_server(objects, endpoints_from_pods=True)
+        assert {key: seen(from_pods, key) for key in services} == expected
 
 
 @pytest.fixture

@@ -89,11 +89,7 @@ def slices(
 
     def put(store: Store, wire: WireEndpointSlice) -> None:
         item = read_slice(wire, with_headless=with_headless, with_pods=with_pods)
-        if item is not None and not (pods is not None and item.is_headless and not with_headless):
-            (pods or store).put_slice(item)
-        else:
-            # It may have belonged to a Service before.
-            delete(store, _key(wire.metadata))
+        (pods or store).put_slice(item)
 
     def delete(store: Store, key: Key) -> None:
         (pods or store).delete_slice(SliceKey(*key))

@@ -87,7 +87,8 @@ class FileObjects:
     rejected: tuple[RejectedFacts, ...] = ()
     """Each problem of an object, by line."""
     ignored: tuple[str, ...] = ()
-    """Kinds that aren't supported, each once, as ``web.yaml:20: kind Deployment …``."""
+    """Kinds that aren't supported, each once, as ``web.yaml:20: kind Deployment …``, and slices
+    without a Service."""
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -120,7 +121,7 @@ class _Read:
     """With the line, counted from the first one of the part."""
     problems: list[_Mistake] = field(default_factory=list)
     ignored: dict[str, int] = field(default_factory=dict)
-    """The line of each kind, counted from the first one of the part."""
+    """The line of each, counted from the first one of the part."""
     aliased_nodes: int = 0
 
 
@@ -150,13 +151,13 @@ class ManifestReader:
             for kind, key, value, line in read.objects:
                 objects.append(Found(kind, key, value, file, before + line))
             mistakes += read.problems
-            for kind, line in read.ignored.items():
-                ignored.setdefault(kind, before + line)
+            for what, line in read.ignored.items():
+                ignored.setdefault(what, before + line)
         self._parts = parts
         return FileObjects(
             tuple(objects),
             _rejected(file, sorted(mistakes)),
-            tuple(f"{file}:{at}: kind {kind} is not supported" for kind, at in ignored.items()),
+            tuple(f"{file}:{at}: {what}" for what, at in ignored.items()),
         )
 
 
@@ -194,7 +195,7 @@ def _read_part(text: str, before: int, place: str, aliased_nodes_max: int) -> _R
         try:
             kind, read = _reader_of(item)
             if read is None:
-                result.ignored.setdefault(kind, item.line_of())
+                result.ignored.setdefault(f"kind {kind} is not supported", item.line_of())
                 continue
             if mistakes := item.mistakes:
                 result.problems += (_Mistake.of(one, *item.about) for one in mistakes)
@@ -209,6 +210,11 @@ def _read_part(text: str, before: int, place: str, aliased_nodes_max: int) -> _R
                 result.problems.append(_Mistake(line, problem, *about))
             continue
         line = item.line_of()
+        for _, value in found:
+            if isinstance(value, EndpointSlice) and not value.service.name:
+                # An API server accepts it, and no Service has it.
+                what = f"EndpointSlice {value.key} has no label {LABEL_SERVICE_NAME}"
+                result.ignored.setdefault(what, line)
         result.objects += ((kind, key, value, line) for key, value in found)
     return result
 
@@ -338,7 +344,7 @@ def _read_service(value: Any) -> list[tuple[str, ManifestObject]]:
 
 def _read_slice(value: Any) -> list[tuple[str, ManifestObject]]:
     item = read_slice(convert_strictly(value, WireEndpointSlice, check_slice), with_headless=True)
-    return [] if item is None else [(str(item.key), item)]
+    return [(str(item.key), item)]
 
 
 def _read_endpoints(value: Any) -> list[tuple[str, ManifestObject]]:

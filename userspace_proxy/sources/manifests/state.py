@@ -208,7 +208,8 @@ def _about_kept(
 def _services_of(found: Found) -> Iterator[str]:
     """Yield the name of the Service that an object is about, if it is about one."""
     if isinstance(found.value, EndpointSlice):
-        yield str(found.value.service)
+        if found.value.service.name:
+            yield str(found.value.service)
     elif not isinstance(found.value, Node):
         yield found.key
 

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 
 from userspace_proxy.cluster import Store
+from userspace_proxy.cluster.from_pods import PodEndpoints
 from userspace_proxy.facts import RejectedFacts
-from userspace_proxy.model import Node
+from userspace_proxy.model import Node, ServiceKey, SliceKey
 from userspace_proxy.sources.kubernetes.resources import (
     SERVICES,
     SLICES,
     ResourceCache,
     inside,
+    resources_of,
     slices,
     this_node,
 )
@@ -119,6 +121,7 @@ def test_a_slice_that_serves_no_service_any_more_is_gone(store):
     del unlabelled["metadata"]["labels"]
     slices.put(raw(unlabelled))
     assert store.snapshot().services[WEB].slices == ()
+    assert store.snapshot().orphans == {ServiceKey("default", ""): (SliceKey("default", "web-1"),)}
 
 
 @pytest.mark.parametrize(
@@ -132,6 +135,18 @@ def test_slices_of_headless_services_are_read_if_wanted(store, resource, count):
     ResourceCache(resource, store).put(raw(item))
     (read,) = store.snapshot().services[WEB].slices
     assert (read.is_headless, len(read.endpoints)) == (True, count)
+
+
+def test_a_slice_with_the_headless_label_is_read_also_where_endpoints_are_pods(store):
+    pods = PodEndpoints(store, with_headless=False)
+    services, slices_, _ = resources_of(with_headless=False, pods=pods)
+    ResourceCache(services, store).put(raw(service()))
+    item = endpoint_slice("10.244.1.7")
+    item["metadata"]["labels"]["service.kubernetes.io/headless"] = ""
+    ResourceCache(slices_, store).put(raw(item))
+    pods.settle()
+    (read,) = store.snapshot().services[WEB].slices
+    assert read.is_headless
 
 
 @pytest.mark.parametrize(("name", "notes"), [("web-7", 0), ("..", 1)])

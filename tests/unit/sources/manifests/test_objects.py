@@ -138,6 +138,17 @@ def test_other_kinds_are_ignored_and_named_once():
     )
 
 
+def test_a_slice_without_a_service_is_read_as_an_api_server_accepts_it_and_named():
+    text = "---\n{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4, "
+    text += "metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-nam: web}}}"
+    found = read(text)
+    assert [one.value.service for one in found.objects] == [ServiceKey("shop", "")]
+    assert found.problems == ()
+    assert found.ignored == (
+        "web.yaml:2: EndpointSlice shop/web-1 has no label kubernetes.io/service-name",
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [

@@ -6,7 +6,7 @@ import pytest
 
 from userspace_proxy.causes.notes import cause_of
 from userspace_proxy.errors import ConfigError
-from userspace_proxy.model import ServiceKey
+from userspace_proxy.model import ServiceKey, SliceKey
 from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.sources.manifests.files import Look
 from userspace_proxy.sources.manifests.state import ManifestState
@@ -28,6 +28,10 @@ def endpoint_slice(ip: str, name: str = "web-1") -> str:
         f"metadata: {{name: {name}, namespace: shop, labels: "
         f"{{kubernetes.io/service-name: web}}}}\nendpoints: [{{addresses: [{ip}]}}]\n---\n"
     )
+
+
+def without_service(text: str) -> str:
+    return text.replace("service-name", "service-nam")
 
 
 def endpoints(ip: str) -> str:
@@ -85,7 +89,7 @@ def test_a_part_that_is_no_yaml_is_about_the_services_that_it_had(state):
 
 
 def test_what_is_removed_beside_a_mistake_is_kept_and_the_mistake_is_not_about_it(state):
-    broken = endpoint_slice("10.244.1.8", "cart-1").replace("service-name", "service-nam")
+    broken = without_service(endpoint_slice("x", "cart-1"))
     state.take(Look({"a.yaml": service() + endpoint_slice("10.244.1.7")}))
     state.take(Look({"a.yaml": service() + broken}))
     assert addresses(state) == ["10.244.1.7"]
@@ -95,8 +99,22 @@ def test_what_is_removed_beside_a_mistake_is_kept_and_the_mistake_is_not_about_i
 def test_a_mistake_is_about_the_service_of_the_object_that_is_kept(state):
     good = endpoint_slice("10.244.1.7")
     state.take(Look({"a.yaml": service() + good}))
-    state.take(Look({"a.yaml": service() + good.replace("service-name", "service-nam")}))
+    state.take(Look({"a.yaml": service() + without_service(endpoint_slice("x"))}))
     assert [(item.services, item.keeps) for item in state.rejected] == [(("shop/web",), ())]
+
+
+def test_a_slice_that_names_no_service_any_more_is_as_from_an_api_server(state):
+    good = endpoint_slice("10.244.1.7")
+    state.take(Look({"a.yaml": service() + good}))
+    state.take(Look({"a.yaml": service() + without_service(good)}))
+    assert (state.rejected, addresses(state)) == ((), [])
+    assert state.snapshot.orphans == {ServiceKey("shop", ""): (SliceKey("shop", "web-1"),)}
+
+
+def test_a_name_that_is_taken_by_a_slice_without_a_service_is_about_none(state):
+    text = without_service(endpoint_slice("10.244.1.7"))
+    state.take(Look({"a.yaml": text, "b.yaml": text}))
+    assert services_of_problems(state) == [()]
 
 
 def test_a_name_that_is_taken_is_about_its_service(state):

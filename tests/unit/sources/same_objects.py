@@ -1,0 +1,102 @@
+"""The same objects through each source, and what a plan and ``explain`` make of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from userspace_proxy.cluster import Snapshot
+from userspace_proxy.explain import explain, read_subject, render_json
+from userspace_proxy.explain.planned import plan_status
+from userspace_proxy.facts import RejectedFacts
+from userspace_proxy.model import ServiceKey
+from userspace_proxy.plan import Planner
+from userspace_proxy.policy import NodeFacts, PolicyOptions
+from userspace_proxy.policy.node_facts import make_facts
+from userspace_proxy.sources.kubernetes import KubernetesSource
+from userspace_proxy.sources.kubernetes.one_service import OneServiceReader
+from userspace_proxy.sources.manifests import load_state
+from userspace_proxy_testing.fakes.api_server import FakeApiServer
+
+from .drawn import Object
+from .kubernetes.conftest import QUICK
+from .running import running
+
+NODE = "node-1"
+OPTIONS = PolicyOptions(node_name=NODE, external_ip_networks=("0.0.0.0/0", "::/0"))
+SERVICE_CIDRS = ("10.96.0.0/16", "fd00:96::/64")
+DEADLINE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a source has read."""
+
+    snapshot: Snapshot
+    mistakes: Sequence[RejectedFacts] = ()
+
+    @property
+    def rejected(self) -> list[tuple[Any, ...]]:
+        """Objects with a mistake, without the place where it is written."""
+        return [(item.object, item.services, item.problem, item.note) for item in self.mistakes]
+
+    @property
+    def facts(self) -> NodeFacts:
+        """What a plan depends on beside its Services."""
+        return make_facts(OPTIONS, self.snapshot, ("192.0.2.10", "2001:db8::10"))
+
+
+def of_manifests(objects: Sequence[Object]) -> Read:
+    """Read objects from a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "all.json")
+        file.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+        state = load_state(file, node_name=NODE, service_cidrs=SERVICE_CIDRS)
+    return Read(state.snapshot, state.rejected)
+
+
+def of_api_server(objects: Sequence[Object], **options: bool) -> Read:
+    """Read objects from an API server that contains them, as ``run`` does."""
+
+    async def read(api: FakeApiServer) -> Read:
+        source = KubernetesSource(master=api.url, node_name=NODE, timing=QUICK, **options)
+        source.want_nodes(True)
+        async with running(source) as published:
+            snapshot = await published.until(lambda one: one.node_addresses is not None)
+            return Read(snapshot, source.status().rejected)
+
+    return asyncio.run(_with_server(objects, read))
+
+
+def of_one_service(objects: Sequence[Object], key: ServiceKey) -> Read:
+    """Read what is about one Service, as ``explain --kubeconfig`` does."""
+
+    async def read(api: FakeApiServer) -> Read:
+        reader = OneServiceReader(kubeconfig="", master=api.url, node_name=NODE)
+        one = await reader.read(key, with_pods=False, within_s=DEADLINE_S)
+        return Read(one.snapshot)
+
+    return asyncio.run(_with_server(objects, read))
+
+
+async def _with_server(objects: Sequence[Object], read: Any) -> Read:
+    async with FakeApiServer() as api:
+        for item in objects:
+            api.put(item)
+        result: Read = await read(api)
+        return result
+
+
+def seen(read: Read, key: ServiceKey) -> tuple[Any, ...]:
+    """Return the plan of a Service, and what ``explain`` says of it."""
+    plan = Planner(read.facts).plan(read.snapshot)
+    ports = [port for port in plan.ports.values() if port.key.name.service == key]
+    ignored = [item for item in plan.ignored if item.service == key]
+    status = plan_status(read.snapshot, OPTIONS, now=0.0, steering="auto", rejected=read.mistakes)
+    words = render_json(explain(read_subject(status, str(key), "", is_live=False)))
+    return ports, ignored, plan.health_checks.get(key), json.loads(words)
