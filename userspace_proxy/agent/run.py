@@ -215,6 +215,8 @@ def make_options(settings: Settings) -> Options:
         node_name=settings.node_name,
         service_cidrs=settings.service_cluster_ip_range if settings.manifests else (),
         is_own_namespace=is_own_namespace(),
+        # Who writes manifests may lead clients wherever this node does.
+        allow_node_endpoints=settings.allow_node_endpoints or bool(settings.manifests),
         workers=settings.workers or default_workers(),
         health=_bind(settings.healthz_bind_address, "--healthz-bind-address"),
         admin=_bind(settings.metrics_bind_address, "--metrics-bind-address"),

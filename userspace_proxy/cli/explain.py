@@ -133,7 +133,10 @@ def _in_manifests(settings: Settings, service: str) -> _Found:
     from ..sources.manifests import load_state
     from ..status.text import printable
 
-    options = replace(settings.as_options(PolicyOptions), node_name=settings.node_name)
+    # Who writes manifests may lead clients wherever this node does.
+    options = replace(
+        settings.as_options(PolicyOptions), node_name=settings.node_name, allow_node_endpoints=True
+    )
     state = load_state(
         settings.manifests,
         node_name=options.node_name,

@@ -139,6 +139,8 @@ def _oddities(settings: Settings) -> Iterator[str]:
                 yield f"--{name} isn't used: Services come from --manifests={settings.manifests}"
         if settings.allow_wake:
             yield "--allow-wake isn't used: with manifests there is no cluster to scale in"
+        if settings.allow_node_endpoints:
+            yield "--allow-node-endpoints isn't needed: manifests may name this node's addresses"
         if settings.endpoints_from_pods:
             yield "--endpoints-from-pods isn't used: manifests contain EndpointSlices, not Pods"
     elif "service_cluster_ip_range" in settings.origins:

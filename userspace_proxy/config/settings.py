@@ -183,6 +183,14 @@ class Settings:
         why="a user who can write a Service could intercept any traffic (CVE-2020-8554)",
         option="external_ip_networks",
     )
+    allow_node_endpoints: bool = setting(
+        False, kind=BOOL, topic=Topic.NODE, flag="allow-node-endpoints",
+        own_field="allowNodeEndpoints",
+        help="serve endpoints at this node's own addresses that EndpointSlices of an API server "
+        "don't name as pods of this node (targetRef, nodeName), also beside default/kubernetes",
+        why="a user who can write a slice could lead pods to daemons that the node's firewall "
+        "closes to them: the proxy dials from the node",
+    )
     connect_timeout_s: float = setting(
         1.0, kind=duration(least_s=0.001), topic=Topic.CONNECTIONS, flag="connect-timeout",
         own_field="connectTimeout",

@@ -1,8 +1,10 @@
-"""Addresses to which a name must never lead, whatever the cluster and the node.
+"""Addresses that no endpoint may have, whatever the cluster and the node.
 
-Names are resolved by servers that others control. So a name that a user may write could lead this
-node's dials to itself, to the metadata of its cloud, or around the checks of IPv4 addresses by one
-of their forms in IPv6.
+A slice, or a name that servers of others resolve, could lead this node's dials to itself, to the
+metadata of its cloud, or around the checks of IPv4 addresses by one of their forms in IPv6.
+
+Rule 1: there is one table, for slices, manifests and names.
+Rule 2: what some clusters use for their own pods is reserved only for names.
 
 Source: RFC 6890 and its registries; RFC 6052 (NAT64); RFC 4291; RFC 5737.
 """
@@ -10,8 +12,10 @@ Source: RFC 6890 and its registries; RFC 6052 (NAT64); RFC 4291; RFC 5737.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
-from .addresses import Network
+from .addresses import pack_ip
 
 # Of networks that contain each other, the first one's words are used.
 _RESERVED: tuple[tuple[str, str], ...] = (
@@ -48,25 +52,79 @@ _RESERVED: tuple[tuple[str, str], ...] = (
     ("fec0::/10", "a site-local address"),
     ("ff00::/8", "a multicast address"),
 )
-_NETWORKS: tuple[tuple[Network, str], ...] = tuple(
-    (ipaddress.ip_network(text), words) for text, words in _RESERVED
-)
+# Source: the manuals of GKE and EKS; RFC 3879.
+_OF_CLUSTERS = ("240.0.0.0/4", "fec0::/10")
 # Public DNS64 servers, and those of IPv6-only clusters, answer with it for hosts without IPv6.
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96").network_address.packed[:12]
+
+
+class _Row(NamedTuple):
+    packed: bytes
+    """The whole bytes of the network."""
+    mask: int
+    """The bits that count of the byte after them."""
+    bits: int
+    """What they are."""
+    words: str
+    is_for_names: bool
+    """Others may have it."""
+
+    def contains(self, packed: bytes) -> bool:
+        size = len(self.packed)
+        return packed[:size] == self.packed and (
+            not self.mask or packed[size] & self.mask == self.bits
+        )
+
+
+def _row(text: str, words: str) -> _Row:
+    network = ipaddress.ip_network(text)
+    size, more = divmod(network.prefixlen, 8)
+    packed = network.network_address.packed
+    mask = 0xFF << (8 - more) & 0xFF if more else 0
+    bits = packed[size] if more else 0
+    return _Row(packed[:size], mask, bits, words, text in _OF_CLUSTERS)
+
+
+def _by_first_byte(size: int) -> Mapping[int, Sequence[_Row]]:
+    """Return the networks of addresses of a size, by the first bytes of addresses in them."""
+    every = [(ipaddress.ip_network(text), _row(text, words)) for text, words in _RESERVED]
+    rows = [row for network, row in every if len(network.network_address.packed) == size]
+    found: dict[int, list[_Row]] = {}
+    for row in rows:
+        for first in range(256):
+            is_in = first == row.packed[0] if row.packed else first & row.mask == row.bits
+            if is_in:
+                found.setdefault(first, []).append(row)
+    return found
+
+
+# Cost: each endpoint of a plan is looked up, and most first bytes have no row.
+_ROWS = {size: _by_first_byte(size) for size in (4, 16)}
 
 
 def why_reserved(ip: str) -> str:
-    """Return what a reserved address is, as ``a loopback address``; empty if it isn't reserved."""
-    address = ipaddress.ip_address(ip)
-    for network, words in _NETWORKS:
-        if address.version == network.version and address in network:
-            return words
-    return ""
+    """Return what an address is that no name may lead to, as ``a loopback address``; or empty."""
+    return next((row.words for row in _rows_of(pack_ip(ip))), "")
+
+
+def why_no_endpoint(packed: bytes) -> str:
+    """Return what an address is that no endpoint may have, as above; or empty.
+
+    Args:
+        packed: As :func:`.pack_ip` returns it. One that NAT64 translates is judged by both forms.
+    """
+    why = next((row.words for row in _rows_of(packed) if not row.is_for_names), "")
+    if not why and packed[:12] == _NAT64:
+        return why_no_endpoint(packed[12:])
+    return why
+
+
+def _rows_of(packed: bytes) -> Iterator[_Row]:
+    rows = _ROWS[len(packed)].get(packed[0])
+    return filter(lambda row: row.contains(packed), rows) if rows else iter(())
 
 
 def behind_nat64(ip: str) -> str:
     """Return the IPv4 address to which NAT64 translates an address; empty if it does not."""
-    address = ipaddress.ip_address(ip)
-    if address.version == 6 and address in _NAT64:
-        return str(ipaddress.IPv4Address(address.packed[-4:]))
-    return ""
+    packed = pack_ip(ip)
+    return str(ipaddress.IPv4Address(packed[12:])) if packed[:12] == _NAT64 else ""

@@ -48,6 +48,7 @@ from ..policy import (
     why_none_usable,
 )
 from ..policy.name_causes import NEEDS_PROXY, name_notes, why_no_name_serves
+from ..policy.node_facts import API_SERVER
 from ..policy.orphans import Orphans
 from .claims import PortClaim
 from .namespace_shares import NAMESPACE_MAX, SERVICE_MAX
@@ -164,6 +165,7 @@ def _usable(
         frontends=owners.served(claim.protocol),
         node_ports=owners.node_ports[claim.protocol],
         cluster_ips=owners.cluster_ips,
+        may_be_node=facts.allow_node_endpoints or claim.key.name.service == API_SERVER,
     )
     old = before.ports.get(claim.key) if before is not None else None
     if before is not None and old is not None and old.scope is claim.scope is Scope.CLUSTER:

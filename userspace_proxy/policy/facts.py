@@ -27,6 +27,8 @@ class NodeFacts:
     """``--service-proxy-name``: None serves only Services without that label."""
     allow_loopback_endpoints: bool = False
     """Only for embedding: elsewhere endpoints on 127.0.0.0/8 and ::1 are refused."""
+    allow_node_endpoints: bool = True
+    """Endpoints may be at this node's own addresses though they aren't its pods."""
     zone: str = ""
     """The Node object's; empty when unknown."""
     addresses: tuple[str, ...] = ()

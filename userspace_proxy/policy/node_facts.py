@@ -13,7 +13,8 @@ from .facts import PRIMARY, NodeFacts
 from .options import PolicyOptions
 
 # Its endpoints are the API servers. Source: kube-apiserver creates and updates it.
-_API_SERVER = ServiceKey("default", "kubernetes")
+API_SERVER = ServiceKey("default", "kubernetes")
+"""The Service of the API servers."""
 _NO_NODE = Node("")
 _OptionsT = TypeVar("_OptionsT", bound=PolicyOptions)
 
@@ -29,8 +30,8 @@ def options_with(steering: str, options: _OptionsT) -> _OptionsT:
     """Return the options that are in force with a steering."""
     if steering != "none":
         return options
-    # Only programs of this machine reach the proxy, and its loopback addresses anyway.
-    return replace(options, allow_loopback_endpoints=True)
+    # Only programs of this machine reach the proxy, and its own addresses anyway.
+    return replace(options, allow_loopback_endpoints=True, allow_node_endpoints=True)
 
 
 def make_facts(
@@ -46,13 +47,14 @@ def make_facts(
         no_kernel_path: As in :attr:`.Steering.no_kernel_path`.
     """
     node = snapshot.node or _NO_NODE
-    api_server = snapshot.services.get(_API_SERVER)
+    api_server = snapshot.services.get(API_SERVER)
     # Slices of headless Services serve no other one.
     own = [item for item in api_server.slices if not item.is_headless] if api_server else []
     return NodeFacts(
         node_name=options.node_name,
         proxy_name=options.proxy_name,
         allow_loopback_endpoints=options.allow_loopback_endpoints,
+        allow_node_endpoints=options.allow_node_endpoints,
         zone=node.zone,
         addresses=tuple(addresses),
         primary_addresses=tuple(dict.fromkeys((*options.node_addresses, *node.addresses))),

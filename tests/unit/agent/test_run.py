@@ -77,6 +77,12 @@ async def test_endpoints_come_from_pods_if_that_is_set():
         assert any("/api/v1/pods" in line for line in api.requests)
 
 
+def test_only_with_an_api_server_this_nodes_addresses_need_a_flag():
+    assert not make_options(Settings()).allow_node_endpoints
+    assert make_options(Settings(allow_node_endpoints=True)).allow_node_endpoints
+    assert make_options(Settings(manifests="m.yaml")).allow_node_endpoints
+
+
 def test_networks_reach_the_proxy():
     options = make_options(
         Settings(

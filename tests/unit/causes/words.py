@@ -28,7 +28,7 @@ _HOLD, _WEIGHT = "userspace-proxy.io/hold", "userspace-proxy.io/weight"
 _LOCAL = "internalTrafficPolicy"
 _REASONS = ("1 not ready", "2 not on this node")
 _DRAINED = "drained (weight 0)"
-_REFUSED = "refused: a loopback address is the node itself"
+_REFUSED = "refused: a loopback address"
 _MIRRORED = "cart-1:0:IPv4"
 
 SAMPLES = (

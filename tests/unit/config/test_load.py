@@ -114,6 +114,11 @@ def test_servers_listen_in_the_family_of_the_bind_address(words, healthz, metric
             id="pods-of-manifests",
         ),
         pytest.param(
+            ["--manifests=m.yaml", "--allow-node-endpoints"],
+            ("--allow-node-endpoints isn't needed: manifests may name this node's addresses",),
+            id="node-endpoints-of-manifests",
+        ),
+        pytest.param(
             ["--dns-upstream=192.0.2.53"],
             ("--dns-upstream isn't used: without --dns-bind-address no names are answered",),
             id="dns-upstream-alone",

@@ -664,7 +664,7 @@ def test_a_problem_has_the_mistake_that_may_be_its_reason_beside_it():
 
 
 LOOPBACK = "127.0.0.1:80"
-REFUSED = make_endpoint(LOOPBACK, "refused: a loopback address is the node itself", False)
+REFUSED = make_endpoint(LOOPBACK, "refused: a loopback address", False)
 OTHER = make_endpoint("10.244.1.7:80")
 
 

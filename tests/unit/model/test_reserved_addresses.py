@@ -3,8 +3,11 @@
 import ipaddress
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from userspace_proxy.model.reserved_addresses import behind_nat64, why_reserved
+from userspace_proxy.model import pack_ip
+from userspace_proxy.model.reserved_addresses import behind_nat64, why_no_endpoint, why_reserved
 
 RANGES = [
     ("169.254.169.254/32", "the metadata address of clouds"),
@@ -44,11 +47,43 @@ RANGES = [
 ]
 
 
+OF_CLUSTERS = ["240.0.0.0/4", "fec0::/10"]
+OTHERS = ["0.0.0.0/8", "169.254.0.0/16", "192.0.0.0/24", "255.255.255.255/32", "::/96"]
+NETWORKS = [text for text, _ in RANGES if not text.startswith(("240.", "fec0:"))] + OTHERS
+
+
+def edges(network):
+    """Return the addresses at the ends of a network, and those beside them."""
+    addresses = ipaddress.ip_network(network)
+    first, last = int(addresses[0]), int(addresses[-1])
+    kind = type(addresses[0])
+    beside = (n for n in (first - 1, first, last, last + 1) if 0 <= n < 1 << kind(0).max_prefixlen)
+    return [str(kind(n)) for n in beside]
+
+
 @pytest.mark.parametrize(("network", "words"), RANGES)
 def test_each_address_of_a_reserved_range_is_refused(network, words):
     addresses = ipaddress.ip_network(network)
     assert why_reserved(str(addresses[0])) == words
     assert why_reserved(str(addresses[-1])) == words
+
+
+EDGES = [edge for network in (*NETWORKS, *OF_CLUSTERS) for edge in edges(network)]
+INSIDE_NAT64 = st.ip_addresses(v=4).map(
+    lambda ip: f"64:ff9b::{int(ip) >> 16:x}:{int(ip) & 65535:x}"
+)
+IPS = st.ip_addresses().map(str) | st.sampled_from(EDGES) | INSIDE_NAT64
+
+
+def is_in(ip, networks):
+    return any(ipaddress.ip_address(ip) in ipaddress.ip_network(text) for text in networks)
+
+
+@given(IPS)
+def test_only_these_are_refused_and_what_clusters_use_only_to_names(ip):
+    inner = behind_nat64(ip) or ip
+    assert bool(why_reserved(ip)) == is_in(ip, [*NETWORKS, *OF_CLUSTERS])
+    assert bool(why_no_endpoint(pack_ip(ip))) == (is_in(ip, NETWORKS) or is_in(inner, NETWORKS))
 
 
 @pytest.mark.parametrize(

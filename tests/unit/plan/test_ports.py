@@ -39,6 +39,7 @@ from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import HealthCheck, Planner, PortPlan, Side
 from userspace_proxy.policy import ENDPOINTS_MAX, EndpointVerdict, NodeFacts
+from userspace_proxy.policy.node_facts import API_SERVER
 
 from ..model.samples import (
     CART,
@@ -90,6 +91,12 @@ class TestOnePort:
         port = the_port(service(selector=selector), slice_of(POD_A.ip), others)
         assert port.notes == notes * (some_lack_port("http", 1, 2),)
         assert port.serving.endpoints == (POD_A,)
+
+    @pytest.mark.parametrize(("key", "count"), [(API_SERVER, 1), (CART, 0)])
+    def test_api_servers_may_be_at_this_nodes_own_address(self, key, count):
+        own = {"addresses": (POD_A.ip,), "all_node_addresses": frozenset({POD_A.ip})}
+        port = the_port(service(key), slice_of(POD_A.ip, of=key), allow_node_endpoints=False, **own)
+        assert len(port.serving.endpoints) == count
 
     def test_without_usable_endpoints_it_stays_in_the_plan_with_the_reason(self):
         assert the_port(service()).cause.code is CauseCode.NO_SLICE

@@ -20,10 +20,11 @@ def judge(
     node_ports=(),
     cluster_ips=None,
     scope=Scope.CLUSTER,
+    may_be_node=True,
     **facts,
 ):
     """Judge the endpoints of one Service port, by default of TCP ``http``."""
-    refusals = Refusals(NodeFacts(**facts), frontends, node_ports, cluster_ips or {})
+    refusals = Refusals(NodeFacts(**facts), frontends, node_ports, cluster_ips or {}, may_be_node)
     return usable_endpoints(
         EndpointIndex(slices), PortName(family, port, protocol), refusals, scope
     )

@@ -52,7 +52,7 @@ SELECTOR, PODS = "app=web,tier=front", "pods -n shop -l app=web,tier=front"
 NOT_MIRRORED = NoteKind.NOT_TO_MIRROR("shop/cart", "a lock")
 HERE, THERE = "node-1", "node-2"
 INSIDE, OUTSIDE = "internalTrafficPolicy", "externalTrafficPolicy"
-DRAINED, REFUSED = "drained (weight 0)", "refused: a loopback address is the node itself"
+DRAINED, REFUSED = "drained (weight 0)", "refused: a loopback address"
 UNNAMED = replace(HTTP, name="")
 
 

@@ -137,8 +137,10 @@ def test_options_decide_which_paths_annotations_may_choose():
 
 
 @pytest.mark.parametrize(("steering", "is_allowed"), [("none", True), ("local", False)])
-def test_loopback_endpoints_are_allowed_without_steering(steering, is_allowed):
-    assert options_with(steering, PolicyOptions()).allow_loopback_endpoints is is_allowed
+def test_loopback_and_node_endpoints_are_allowed_without_steering(steering, is_allowed):
+    options = options_with(steering, PolicyOptions(allow_node_endpoints=False))
+    assert options.allow_loopback_endpoints is options.allow_node_endpoints is is_allowed
+    assert facts_of(allow_node_endpoints=is_allowed).allow_node_endpoints is is_allowed
 
 
 @pytest.mark.parametrize(

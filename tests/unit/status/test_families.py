@@ -160,7 +160,7 @@ def test_an_endpoint_has(name, expected):
         ),
         pytest.param(make_endpoint("a", "ready", True, ejected_for_s=0.0), "ejected", id="ejected"),
         pytest.param(
-            make_endpoint("a", "refused: link-local address", False), "refused", id="refused"
+            make_endpoint("a", "refused: a link-local address", False), "refused", id="refused"
         ),
         pytest.param(make_endpoint("a", "not on this node", False), "not_used", id="elsewhere"),
         pytest.param(make_endpoint("a", "meant for zone north", False), "not_used", id="by-hints"),

@@ -370,8 +370,10 @@ def _make_troubled_ports() -> tuple[PortFacts, ...]:
     lonely = make_port("batch", endpoints=(), reason="it has no endpoints", refused=3)
     inward = make_port(
         "trick",
-        endpoints=(make_endpoint("169.254.169.254:80", "refused: link-local address", False, ""),),
-        reason="1 endpoint: 1 refused: link-local address",
+        endpoints=(
+            make_endpoint("169.254.169.254:80", "refused: a link-local address", False, ""),
+        ),
+        reason="1 endpoint: 1 refused: a link-local address",
     )
     return cart, pay, search, clash, lonely, inward
 
