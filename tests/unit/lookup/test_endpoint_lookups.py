@@ -2,13 +2,11 @@
 
 import asyncio
 import logging
-import sys
 
 from tests.dns_zone import Zone
 from userspace_proxy.agent.rounds.tasks import Supervisor, first_of
 from userspace_proxy.cluster import Store
 from userspace_proxy.cluster.forbidden import ClusterNetworks, ForbiddenAddresses
-from userspace_proxy.lookup import endpoint_lookups as module
 from userspace_proxy.lookup.dns_server import DnsServer
 from userspace_proxy.lookup.endpoint_lookups import EndpointLookups
 from userspace_proxy.lookup.node_resolver import NodeResolver
@@ -239,19 +237,6 @@ async def test_an_address_that_the_node_has_got_is_no_endpoint_any_more():
         rig.lookups.look_again()
         await until(lambda: rig.states() == [NameState.FORBIDDEN])
         assert rig.ips() == []
-
-
-async def test_without_dnspython_the_cause_names_the_extra(monkeypatch, caplog):
-    monkeypatch.setitem(sys.modules, "dns.asyncquery", None)
-    monkeypatch.delitem(sys.modules, "userspace_proxy.lookup.node_resolver", raising=False)
-    async with Rig(look_up=module.node_look_up()) as rig:
-        await rig.put()
-        await until(lambda: rig.states() == [NameState.UNRESOLVED])
-    assert "no name of endpoints is looked up: dnspython is not installed (install " in caplog.text
-
-
-async def test_the_node_is_asked_by_default():
-    assert isinstance(module.node_look_up().__self__, NodeResolver)
 
 
 async def test_a_real_server_answers(tmp_path):
