@@ -4,7 +4,8 @@
                        ▲ learnt                └─ wakes ─▶ work: a name that is due ─▶ ask DNS
                        └───────────────────────────────────┘
 
-Rule 1: as many names are looked up at the same time as :meth:`EndpointLookups.work` runs.
+Rule 1: as many names are looked up at the same time as :meth:`EndpointLookups.work` runs, which
+is ``cluster.host_queue.PLACES`` times.
 Rule 2: what fails is a part of an answer; after a bug, too, the name is due again. A bug that
 derivation meets in one Service is logged once.
 Rule 3: only :meth:`EndpointLookups.follow` derives and publishes, so changes are in their order.
@@ -110,8 +111,7 @@ class EndpointLookups:
             self._is_deriving = False
         self._log_bugs()
         await self._publish(self._endpoints.last)
-        self._wake.set()
-        self._wake = asyncio.Event()
+        self._wake_workers()
 
     async def work(self) -> None:
         """Look up one name after the other, each when it is due, until cancelled."""
@@ -134,9 +134,15 @@ class EndpointLookups:
         finally:
             now = self._clock()
             has_changed = self._endpoints.learn(host, lookup, now, self._wall_clock())
+            if self._endpoints.hosts.has_ready:
+                self._wake_workers()
         if has_changed:
             self._has_changed.set()
             self._log_change(host, before, self._endpoints.hosts.problem(host), now)
+
+    def _wake_workers(self) -> None:
+        self._wake.set()
+        self._wake = asyncio.Event()
 
     def _log_bugs(self) -> None:
         before, self._bugs = self._bugs, dict(self._endpoints.bugs)
