@@ -3,7 +3,7 @@
     source ──▶ lookups (``lookup.endpoint_lookups``), in turns ──▶ rounds
     kernel ──addresses of this node──▶ judged again ──▶ rounds
 
-Without ``--allow-endpoint-names`` nothing is looked up, and no module for DNS imported.
+Without ``--allow-endpoint-names`` nothing is looked up.
 """
 
 from __future__ import annotations
