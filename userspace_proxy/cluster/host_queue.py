@@ -43,6 +43,10 @@ class _UsedPlace(NamedTuple):
     is_doubtful: bool
 
 
+_Ready = dict[str, list[_QueuedHost]]
+"""Heaps by namespace, which may be void until its turn."""
+
+
 class HostQueue:
     """The names of one proxy that wait for a lookup, or are being looked up."""
 
@@ -50,13 +54,13 @@ class HostQueue:
         self._numbers = itertools.count()
         self._entries: dict[str, _QueuedHost] = {}
         self._waiting: list[_QueuedHost] = []
-        self._ready: dict[str, tuple[list[_QueuedHost], list[_QueuedHost]]] = {}
-        """Names that are due, by namespace: with an answer, and doubtful ones; heaps."""
+        self._ready: tuple[_Ready, _Ready] = {}, {}
+        """Names that are due, with an answer and doubtful ones, by namespace in order of turns."""
         self._places: dict[str, _UsedPlace] = {}
         """Those that names under way have."""
         self._used: Counter[_UsedPlace] = Counter()
         self._turns: dict[str, int] = {}
-        """When those namespaces got their last place, or their first name that is due."""
+        """When those namespaces got their last place, or their first name that was due."""
 
     def put(self, host: str, at: float, namespaces: Collection[str], *, is_doubtful: bool) -> None:
         """Have a name looked up at a time, and no more at another one.
@@ -77,20 +81,25 @@ class HostQueue:
         while self._waiting and self._waiting[0].at <= now:
             due = heapq.heappop(self._waiting)
             for namespace in due.namespaces if self._is_valid(due) else ():
-                ready = self._ready.setdefault(namespace, ([], []))
-                heapq.heappush(ready[due.is_doubtful], due)
+                heapq.heappush(self._ready[due.is_doubtful].setdefault(namespace, []), due)
                 self._turns.setdefault(namespace, next(self._numbers))
-        found = [(self._turns[each], each) for each in list(self._ready) if self._next(each)]
-        if not found:
+        has_room = sum(place.is_doubtful for place in self._places.values()) < DOUBTFUL_MAX
+        answered = self._first(is_doubtful=False)
+        doubtful = self._first(is_doubtful=True) if has_room else None
+        namespaces = [each for each in (answered, doubtful) if each is not None]
+        if not namespaces:
             return None
-        _, namespace = min(found)
-        entry = self._next(namespace)
-        assert entry is not None
-        del self._entries[entry.host]
-        place = self._places[entry.host] = _UsedPlace(namespace, entry.is_doubtful)
+        namespace = min(namespaces, key=self._turns.__getitem__)
+        is_doubtful = namespace != answered
+        host = heapq.heappop(self._ready[is_doubtful][namespace]).host
+        del self._entries[host]
+        place = self._places[host] = _UsedPlace(namespace, is_doubtful)
         self._used[place] += 1
         self._turns[namespace] = next(self._numbers)
-        return entry.host
+        for ready in self._ready:
+            if namespace in ready:
+                ready[namespace] = ready.pop(namespace)
+        return host
 
     def give_back(self, host: str) -> None:
         """Note the end of a lookup. Idempotent."""
@@ -106,7 +115,7 @@ class HostQueue:
     @property
     def has_ready(self) -> bool:
         """Whether a name is due that had no place at the last :meth:`take`, or may have been."""
-        return bool(self._ready)
+        return any(self._ready)
 
     def next_at(self) -> float | None:
         """Return when the next name is due; None: none waits, except for a place."""
@@ -117,22 +126,26 @@ class HostQueue:
     def _is_valid(self, entry: _QueuedHost) -> bool:
         return self._entries.get(entry.host) is entry
 
-    def _next(self, namespace: str) -> _QueuedHost | None:
-        """Return the name of a namespace that would get a place now."""
-        ready = self._ready[namespace]
-        for heap in ready:
+    def _first(self, *, is_doubtful: bool) -> str | None:
+        """Return the namespace whose turn it is and that has room; None: none has."""
+        ready, other = self._ready[is_doubtful], self._ready[not is_doubtful]
+        empty, found = [], None
+        for namespace, heap in ready.items():
             while heap and not self._is_valid(heap[0]):
                 heapq.heappop(heap)
-        answered, doubtful = ready
-        if not answered and not doubtful:
-            del self._ready[namespace]
-            del self._turns[namespace]
-            return None
-        of_doubtful = self._used[_UsedPlace(namespace, is_doubtful=True)]
-        if self._used[_UsedPlace(namespace, is_doubtful=False)] + of_doubtful >= NAMESPACE_MAX:
-            return None
-        if answered:
-            return answered[0]
-        all_doubtful = sum(place.is_doubtful for place in self._places.values())
-        has_room = of_doubtful < NAMESPACE_DOUBTFUL_MAX and all_doubtful < DOUBTFUL_MAX
-        return doubtful[0] if has_room else None
+            if not heap:
+                empty.append(namespace)
+            elif self._has_room(namespace, is_doubtful=is_doubtful):
+                found = namespace
+                break
+        for namespace in empty:
+            del ready[namespace]
+            if namespace not in other:
+                del self._turns[namespace]
+        return found
+
+    def _has_room(self, namespace: str, *, is_doubtful: bool) -> bool:
+        doubtful = self._used[_UsedPlace(namespace, is_doubtful=True)]
+        if is_doubtful and doubtful >= NAMESPACE_DOUBTFUL_MAX:
+            return False
+        return doubtful + self._used[_UsedPlace(namespace, is_doubtful=False)] < NAMESPACE_MAX

@@ -139,4 +139,5 @@ def test_a_namespace_without_names_leaves_nothing_behind(queue):
         queue.give_back(queue.take(NOW))
         queue.remove(f"b.{namespace}")
     assert queue.take(NOW) is None
-    assert not any(vars(queue)[name] for name in vars(queue) if name != "_numbers")
+    assert queue._ready == ({}, {})
+    assert not any((queue._entries, queue._waiting, queue._turns, queue._places, queue._used))
