@@ -102,6 +102,7 @@ REFUSED_UNREAD = {
     "an-authority": with_counts(1, 0, 1, 0, rest=A_RECORD),
     "another-record": with_counts(1, 0, 0, 1, rest=A_RECORD),
     "two-records": with_counts(1, 0, 0, 2, rest=2 * EDNS),
+    "long-name": asked()[:12] + 4 * (b"\x3f" + bytes(63)) + b"\0\0\1\0\1",
     "bytes-after-it": asked() + b"x",
     "pointer": asked()[:12] + b"\xc0\x0c\0\1\0\1",
     "513-bytes": asked(use_edns=0, pad=513)[:513],
@@ -306,6 +307,14 @@ async def test_the_target_of_an_external_name_is_asked_upstream(upstream):
         "localhost. 30 IN A 203.0.113.1",
     ]
     assert found.flags & dns.flags.RA
+
+
+async def test_an_external_name_whose_target_no_server_answers_for_is_an_alias():
+    query = dns.message.make_query("db.shop.svc.cluster.local", "A")
+    found = await answer(query, upstream=SocketAddress("127.0.0.1", 1))
+    assert [str(rrset) for rrset in found.answer] == [
+        "db.shop.svc.cluster.local. 5 IN CNAME localhost."
+    ]
 
 
 async def test_an_upstream_server_that_is_not_there_is_a_failure(upstream):

@@ -84,6 +84,12 @@ async def test_a_family_without_an_address_is_no_failure_of_the_other(server):
     assert await server.look_up(V4, V6) == Lookup({V4: (), V6: ("2001:db8::1",)}, 30)
 
 
+async def test_a_name_that_dns_cannot_carry_is_not_asked_for(server):
+    lookup = await server.look_up(host=f"{'a' * 64}.example.com")
+    assert lookup.why == "it is not a DNS name: a label has more than 63 bytes"
+    assert server.zone.asked == []
+
+
 async def test_a_server_that_fails_is_named(server):
     server.zone.code = dns.rcode.SERVFAIL
     assert await server.look_up() == Lookup({}, why="server 127.0.0.1 answers SERVFAIL")
