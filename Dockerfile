@@ -24,7 +24,7 @@ RUN python3 -m venv /hatch \
       --wheel-dir=/wheels . \
  && python3 -m venv --without-pip /opt/userspace-proxy \
  && python3 -m pip --python=/opt/userspace-proxy/bin/python install --no-cache-dir \
-      --no-index --find-links=/wheels 'userspace-proxy[dns,iptables]'
+      --no-index --find-links=/wheels 'userspace-proxy[iptables]'
 # What never runs: symbols for debuggers, and the models and APIs of kubernetes-asyncio, of which only
 # configuration and credentials are used. The byte code stays: each start would compile again.
 WORKDIR /opt/userspace-proxy/lib

@@ -250,8 +250,8 @@ push-chart: $(VENV)/bin/python ## push dist's chart with docker's login: CHARTS=
 	@$(BUILD) tests.cluster.chart_package push "$$CHARTS"
 
 lock: $(VENV)/installed-dev ## regenerate the requirements files
-	$(BIN)/uv pip compile -q --universal --python-version=3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra=build --extra=dns pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile -q --universal --python-version=3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra=build --extra=dns --extra=iptables pyproject.toml -o requirements-image.lock
+	$(BIN)/uv pip compile -q --universal --python-version=3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra=build pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile -q --universal --python-version=3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra=build --extra=iptables pyproject.toml -o requirements-image.lock
 	$(BIN)/uv pip compile -q --universal --python-version=3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra=dev pyproject.toml -o requirements-dev.lock
 	$(BIN)/uv pip compile -q --universal --python-version=3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --group=fuzz -o requirements-fuzz.lock
 	$(BIN)/uv pip compile -q --universal --python-version=3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --constraints=requirements-dev.lock --group=site -o requirements-site.lock

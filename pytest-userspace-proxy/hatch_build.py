@@ -29,5 +29,4 @@ class SameVersion(MetadataHookInterface):
         metadata |= declared["addresses"](checkout, root)
         metadata["authors"] = project["project"]["authors"]
         metadata["version"] = version
-        # With names by DNS: sandbox and service_network have them in their pods.
-        metadata["dependencies"] = [f"userspace-proxy[dns]=={version}", "pytest>=8.3"]
+        metadata["dependencies"] = [f"userspace-proxy=={version}", "pytest>=8.3"]

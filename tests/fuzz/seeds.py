@@ -15,6 +15,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import dns.message
+import dns.rrset
 import msgspec
 import yaml
 
@@ -32,14 +34,19 @@ from userspace_proxy.model import Failure, ProxyProtocol, SocketAddress
 from userspace_proxy.model.proxy_protocol import write_header
 from userspace_proxy.plane.messages import (
     Counted,
+    Drain,
     Drained,
     DurationReport,
     Ejected,
     EndpointReport,
     FromWorker,
     GroupReport,
+    HandOver,
+    Keep,
     ListenerClosed,
     Logged,
+    Prefer,
+    Proved,
     Returned,
     Running,
     Status,
@@ -48,6 +55,7 @@ from userspace_proxy.plane.messages import (
 
 from .targets.api import Cluster
 from .targets.channel import write_step
+from .targets.dns import QUERY
 from .targets.state import OWNER
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -146,6 +154,13 @@ ANNOTATIONS = {
     "range": "10.0.0.0/8",
     "endpoints": "sql=db.example.com:5432,db2.example.com.:5433",
 }
+TOXIPROXY = (
+    {"name": "db", "listen": "127.0.0.1:0", "upstream": "127.0.0.1:5432"},
+    [{"name": "db", "upstream": "127.0.0.1:5432"}, {"name": "web", "upstream": "127.0.0.1:80"}],
+    {"enabled": False, "upstream": "127.0.0.1:81"},
+    {"name": "cut", "type": "limit_data", "stream": "upstream", "attributes": {"bytes": 9}},
+    {"toxicity": 0.5, "attributes": {"latency": 10, "jitter": 1}},
+)
 KUBECONFIG = """\
 apiVersion: v1
 kind: Config
@@ -240,10 +255,12 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
     yield "kubeconfig", "utf-16.yaml", KUBECONFIG.encode("utf-16")
     yield "no-proxy", "list", NO_PROXY.encode()
     yield from _api_seeds(objects)
+    client, frontend = SocketAddress("2001:db8::1", 40000), SocketAddress("2001:db8::7", 443)
     yield "channel", "messages", b"".join(write_step(msgspec.json.encode(m)) for m in MESSAGES)
     yield "channel", "sockets", write_step(msgspec.json.encode(MESSAGES[0]), count=2)
+    worker = (HandOver(), Proved(b"proof"), Keep("shop/web"), Prefer(7, client), Drain(1.5))
+    yield "worker-channel", "messages", b"".join(write_step(msgspec.json.encode(m)) for m in worker)
     yield "channel", "raw", write_step(b"\0\0\0\2\0[]", kind=0)
-    client, frontend = SocketAddress("2001:db8::1", 40000), SocketAddress("2001:db8::7", 443)
     for version in ProxyProtocol:
         yield "proxy-header", str(version), write_header(version, client, frontend, "shop/web")
     yield "proxy-header", "v1-local", b"PROXY UNKNOWN\r\n"
@@ -252,7 +269,28 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
         yield "annotations", name, text.encode()
     for name, request in REQUESTS.items():
         yield "http", name, request
+    for number, body in enumerate(TOXIPROXY):
+        yield "toxiproxy", str(number), bytes([number]) + json.dumps(body).encode()
+    yield from _dns_seeds()
     yield from _kernel_seeds()
+
+
+def _dns_seeds() -> Iterator[tuple[str, str, bytes]]:
+    """Yield messages as dnspython writes them."""
+    for name, type_, edns in (("web.shop.svc.cluster.local", "A", -1), ("a\\.b", "SRV", 0)):
+        query = dns.message.make_query(name, type_, use_edns=edns, id=1)
+        yield "dns-query", type_, query.to_wire()
+    yield "dns-query", "http", REQUESTS["chunked"][3:]
+    response = dns.message.make_response(dns.message.from_wire(QUERY.wire))
+    yield "dns-answer", "empty", response.to_wire()
+    response.answer = [
+        dns.rrset.from_text("db.example.com.", 30, "IN", "CNAME", "db.example.net."),
+        dns.rrset.from_text("db.example.net.", 5, "IN", "A", "203.0.113.1", "203.0.113.2"),
+    ]
+    wire = response.to_wire()
+    yield "dns-answer", "alias", wire
+    # As the records of an answer, after their number.
+    yield "dns-answer", "records", b"\0\3" + wire[12 + len(QUERY.question) :]
 
 
 MESSAGES: tuple[FromWorker, ...] = (

@@ -1,6 +1,6 @@
 """Lists the packages of Python that the image contains, as CycloneDX, from its lock.
 
-    requirements-image.lock ──what userspace-proxy[dns,iptables] needs──▶ CycloneDX 1.6, JSON
+    requirements-image.lock ──what userspace-proxy[iptables] needs──▶ CycloneDX 1.6, JSON
 
 Run it as ``python -m tests.tools.sbom``: it writes ``dist/userspace-proxy-VERSION.cdx.json``.
 
@@ -42,7 +42,7 @@ from .distributions import DIST
 from .fresh_roots import SUITES
 
 LOCK = ROOT / "requirements-image.lock"
-EXTRAS = ("dns", "iptables")
+EXTRAS = ("iptables",)
 """Those that the Dockerfile installs."""
 _OURS = "userspace-proxy"
 _BY_PROJECT = f"{_OURS} (pyproject.toml)"

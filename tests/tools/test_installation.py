@@ -66,7 +66,7 @@ def test_nothing_installs_a_package_by_its_name_from_an_index() -> None:
     "text",
     [
         "pip install userspace-proxy",
-        "pip install 'userspace-proxy[dns]'",
+        "pip install 'userspace-proxy[iptables]'",
         "(/opt/userspace-proxy/bin/pip install 'userspace_proxy==0.1')",
         "python3 -m pip install --upgrade \\\n#   userspace-proxy",
         "pipx run userspace-proxy demo",
@@ -82,12 +82,12 @@ def test_a_command_that_installs_it_by_name_is_found(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "pip install '.[dns]' pytest",
+        "pip install '.[iptables]' pytest",
         "pip install . ./pytest-userspace-proxy",
-        "pip install '.[dns]' ./pytest-userspace-proxy",
+        "pip install '.[iptables]' ./pytest-userspace-proxy",
         "/opt/userspace-proxy/bin/pip install wheels/userspace_proxy-0.1-py3-none-any.whl",
-        "pip install --no-index --find-links=/wheels 'userspace-proxy[dns]'",
-        "pip install dnspython\nuserspace-proxy run",
+        "pip install --no-index --find-links=/wheels 'userspace-proxy[iptables]'",
+        "pip install wheel\nuserspace-proxy run",
         "pip wheel --wheel-dir=/opt/userspace-proxy/wheels .",
     ],
 )

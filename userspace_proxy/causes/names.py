@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ..model import CauseCode
 from ..model.annotations import DOMAIN
-from ..model.endpoint_names import INSTALL_DNSPYTHON, NO_DNSPYTHON
 from .cause import cause
+
+_ASK = "Ask the DNS servers of /etc/resolv.conf on the node: dig {name}"
 
 
 @cause(
@@ -77,23 +78,13 @@ def not_looked_up_yet(name: str) -> str:
     return f"{name} has not been looked up yet"
 
 
-def _resolving_hint(name: str, why: str) -> str:
-    if why == NO_DNSPYTHON:
-        return f"On the node {INSTALL_DNSPYTHON}"
-    return f"Ask the DNS servers of /etc/resolv.conf on the node: dig {name}"
-
-
-def _stale_hint(name: str, why: str) -> str:
-    return f"They are used for an hour. {_resolving_hint(name, why)}"
-
-
-@cause(CauseCode.NAME_UNRESOLVED, about="{name}", hint=_resolving_hint)
+@cause(CauseCode.NAME_UNRESOLVED, about="{name}", hint=_ASK)
 def name_unresolved(name: str, why: str) -> str:
     """It has no address, as DNS has answered."""
     return f"no address of {name} is known: {why}"
 
 
-@cause(CauseCode.NAME_UNRESOLVED, about="{name}", hint=_stale_hint)
+@cause(CauseCode.NAME_UNRESOLVED, about="{name}", hint=f"They are used for an hour. {_ASK}")
 def name_stale(name: str, why: str) -> str:
     """It has none any more."""
     return f"{name} no longer resolves, its last addresses are used: {why}"

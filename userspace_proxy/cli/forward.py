@@ -6,7 +6,6 @@ clients, names ──▶ Proxy, steering none ──▶ API server ──▶ pod
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import logging
 import signal
 import sys
@@ -19,7 +18,6 @@ from ..errors import ConfigError, UserspaceProxyError
 from ..facts.units import plural
 from ..loops import loop_factory
 from ..model import ServiceKey, SocketAddress
-from ..model.endpoint_names import INSTALL_DNSPYTHON, NO_DNSPYTHON
 from ..status.wrapping import placed
 from .command import DONE, Given
 from .kubeconfig import find
@@ -103,7 +101,7 @@ def make_options(settings: Settings, source: ForwardSource) -> Options:
             made,
             node_name="",
             proxy_name=None,
-            dns=(made.dns or ("127.0.0.1", 0)) if importlib.util.find_spec("dns") else None,
+            dns=made.dns or ("127.0.0.1", 0),
             admin=made.admin if "metrics_bind_address" in settings.origins else None,
             health=made.health if "healthz_bind_address" in settings.origins else None,
             state_dir="",
@@ -189,8 +187,7 @@ def _head(source: ForwardSource) -> str:
 
 
 def _dns(proxy: Proxy, shown: Iterable[str]) -> str:
-    if proxy.dns_address is None:
-        return f"names are not served: {NO_DNSPYTHON} ({INSTALL_DNSPYTHON})"
+    assert proxy.dns_address is not None
     ip, port = proxy.dns_address
     name = next((name.partition(":")[0] for name in shown), "NAME.NAMESPACE")
     return f"names by DNS:  dig @{ip} -p {port} {name}.svc.cluster.local"

@@ -229,10 +229,11 @@ class EndpointsByName:
         moved = yield from self._shares.turns(asked)
         hosts = {claim.host for claim in moved}
         hosts.update(host for key in touched for host in self._shares.of(key))
-        for host in hosts:
+        for host in sorted(hosts):
             users = self._shares.users.get(host)
             if users:
-                self.hosts.want(host, {f for user in users for f in self._requests[user].families})
+                families = {f for user in users for f in self._requests[user].families}
+                self.hosts.want(host, families, {user.namespace for user in users})
             else:
                 self.hosts.forget(host)
         for key in touched & self._requests.keys():

@@ -11,12 +11,12 @@ some; one that has been answered has what was answered.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ..model import IPFamily
 from ..model.endpoint_names import Lookup, NameProblem, NameState
+from .host_queue import HostQueue
 
 TTL_MIN_S = 5.0
 """Envoy refreshes names that often by default, whatever their TTL."""
@@ -31,6 +31,8 @@ KEEP_S = 3600.0
 @dataclass(slots=True)
 class _Host:
     families: tuple[IPFamily, ...] = ()
+    namespaces: tuple[str, ...] = ()
+    """Those whose Services have it."""
     asked: tuple[IPFamily, ...] = ()
     """Those of the last lookup."""
     addresses: dict[IPFamily, tuple[str, ...]] = field(default_factory=dict)
@@ -53,19 +55,20 @@ class HostTable:
 
     def __init__(self) -> None:
         self._hosts: dict[str, _Host] = {}
-        self._due: list[tuple[float, str]] = []
-        """A heap; an entry whose time isn't that of its host is void."""
+        self._queue = HostQueue()
 
     def __contains__(self, host: str) -> bool:
         return host in self._hosts
 
-    def want(self, host: str, families: Iterable[IPFamily]) -> None:
-        """Look a name up from now on, for these families. Idempotent."""
+    def want(self, host: str, families: Iterable[IPFamily], namespaces: Iterable[str]) -> None:
+        """Look a name up from now on, for these families and namespaces. Idempotent."""
         known = self._hosts.setdefault(host, _Host())
-        wanted = tuple(sorted(families))
-        if set(wanted) - set(known.families) and known.due_at is not None:
-            self._set_due(host, known, 0.0)
+        wanted, users = tuple(sorted(families)), tuple(sorted(namespaces))
+        has_more = bool(set(wanted) - set(known.families))
+        has_other, known.namespaces = users != known.namespaces, users
         known.families = wanted
+        if wanted and known.due_at is not None and (has_more or has_other):
+            self._set_due(host, known, 0.0 if has_more else known.due_at)
 
     def seed(self, host: str, family: IPFamily, addresses: Sequence[str]) -> None:
         """Note the addresses that a wanted name had in an earlier run, unless some are known."""
@@ -76,25 +79,25 @@ class HostTable:
     def forget(self, host: str) -> None:
         """Look a name up no longer. Idempotent."""
         self._hosts.pop(host, None)
+        self._queue.remove(host)
 
     def take(self, now: float) -> tuple[str, tuple[IPFamily, ...]] | None:
-        """Return a name that is due, which :meth:`learn` is to be called for; None: none is."""
-        if (at := self.next_at()) is None or at > now:
+        """Return a name that is due and has a place, until :meth:`learn`; None: none has."""
+        host = self._queue.take(now)
+        if host is None:
             return None
-        _, host = heapq.heappop(self._due)
         known = self._hosts[host]
         known.due_at, known.asked = None, known.families
         return host, known.families
 
     def next_at(self) -> float | None:
-        """Return when the next name is due; None: none is waiting."""
-        while self._due:
-            at, host = self._due[0]
-            known = self._hosts.get(host)
-            if known is not None and known.due_at == at:
-                return at
-            heapq.heappop(self._due)
-        return None
+        """Return when the next name is due; None: none waits, except for a place."""
+        return self._queue.next_at()
+
+    @property
+    def has_ready(self) -> bool:
+        """Whether a name waits for a place, or may: one that :meth:`learn` has made free."""
+        return self._queue.has_ready
 
     def learn(self, host: str, lookup: Lookup, now: float, wall: float) -> bool:
         """Take the result of a lookup; returns whether addresses or problems have changed.
@@ -103,6 +106,7 @@ class HostTable:
             now: Monotonic seconds.
             wall: Unix time.
         """
+        self._queue.give_back(host)
         known = self._hosts.get(host)
         if known is None:
             return False
@@ -151,4 +155,5 @@ class HostTable:
 
     def _set_due(self, host: str, known: _Host, at: float) -> None:
         known.due_at = at
-        heapq.heappush(self._due, (at, host))
+        is_doubtful = bool(known.why) or not known.is_known
+        self._queue.put(host, at, known.namespaces, is_doubtful=is_doubtful)

@@ -93,8 +93,7 @@ class Settings:
         own_field="allowEndpointNames",
         help="names that Services may have as endpoints (annotation endpoints, EndpointSlices of "
         "addressType FQDN), each with all names below it: example.com; they are looked up by the "
-        "DNS servers of this node, which needs dnspython, the extra dns. With an API server, names "
-        "need --cluster-cidr, too",
+        "DNS servers of this node. With an API server, names need --cluster-cidr, too",
         shown_default="none",
         why="a user who can write a Service could have each node dial what a name leads to",
     )
@@ -332,7 +331,7 @@ class Settings:
         None, kind=dns_address(), topic=Topic.SERVERS, flag="dns-bind-address",
         own_field="dnsBindAddress",
         help="where names of Services are answered by DNS, as by a cluster's DNS; UDP and TCP",
-        why="clusters have CoreDNS; it needs dnspython, the extra dns",
+        why="clusters have CoreDNS",
         option="dns",
     )
     dns_upstream: SocketAddress | None = setting(

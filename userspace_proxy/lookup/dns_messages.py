@@ -4,49 +4,57 @@
                   └── a name elsewhere: the upstream server, or REFUSED
 
 Rule 1: a message that isn't a query is never answered, so two servers can't answer each other.
-Rule 2: what the upstream server doesn't answer in time is SERVFAIL.
-Rule 3: a record that DNS can't carry (``externalName`` with a label of more than 63 bytes) is
+Rule 2: what isn't one question of at most 512 bytes is FORMERR, and ends a connection: a browser
+can send a request of HTTP here, whose later bytes must not be a query.
+Rule 3: the upstream server gets the client's bytes, and the client that server's, unread but for
+their number and question. What it doesn't answer in time is SERVFAIL.
+Rule 4: a record that DNS can't carry (``externalName`` with a label of more than 63 bytes) is
 SERVFAIL for that query, and a log line.
 """
 
 from __future__ import annotations
 
 import functools
+import secrets
 import struct
-from collections.abc import Awaitable, Callable
-
-import dns.asyncquery
-import dns.exception
-import dns.flags
-import dns.message
-import dns.name
-import dns.opcode
-import dns.rcode
-import dns.rdataclass
-import dns.rdatatype
+from collections.abc import Callable
+from dataclasses import replace
 
 from ..clocks import Clocks
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..model import SocketAddress
-from ..names import Code, DnsAnswer, RecordType, ServiceNames
+from ..names import Code, DnsAnswer, Record, RecordType, ServiceNames
+from .dns_client import ask_by_tcp, ask_by_udp, ask_for_addresses
 from .dns_records import encode, pick_for
-from .dns_server import Answer
+from .dns_server import Answer, LastAnswer, Later
+from .dns_wire import (
+    AUTHORITATIVE,
+    CLASS_IN,
+    RECURSION_AVAILABLE,
+    TRANSFERS,
+    UDP_BYTES_MAX,
+    MalformedMessage,
+    Query,
+    ResponseCode,
+    is_message,
+    is_truncated,
+    make_query,
+    read_query,
+    truncate,
+    write_format_error,
+    write_response,
+)
 
 UPSTREAM_TIMEOUT_S = 2.0
 """CoreDNS' plugin forward reads from an upstream server for as long."""
-UDP_BYTES_MAX = 1232
-"""What is sent without fragments. Source: DNS flag day 2020."""
 UDP_BYTES_PLAIN = 512
 """For a client without EDNS. Source: RFC 1035, section 4.2.1."""
 TCP_BYTES_MAX = 65535
 
-_HEAD = struct.Struct(">HHHHHH")
-_RESPONSE = 0x8000
-_NO_FLAG = dns.flags.Flag(0)
-# An EDNS record without options.
-_EDNS_BYTES = 11
-_INVALID = (dns.exception.DNSException, OSError, ValueError, struct.error)
+# TimeoutError is an OSError.
+_UNANSWERED = (OSError, EOFError, ValueError)
+_INVALID = (OSError, ValueError, struct.error)
 _log = FieldLogger(__name__)
 
 
@@ -72,128 +80,86 @@ class Responder:
 
     def respond(self, wire: bytes, *, is_udp: bool) -> Answer:
         """Part of the server: what is known here is answered at once."""
-        if len(wire) < _HEAD.size or _HEAD.unpack_from(wire)[1] & _RESPONSE:
+        if not is_message(wire):
             return None
         try:
-            query = dns.message.from_wire(wire)
-        except _INVALID:
-            return _format_error(wire)
+            query = read_query(wire)
+        except MalformedMessage:
+            return LastAnswer(write_format_error(wire))
         size = TCP_BYTES_MAX
         if is_udp:
-            wanted = query.payload if query.edns >= 0 else UDP_BYTES_PLAIN
-            size = min(max(wanted, UDP_BYTES_PLAIN), UDP_BYTES_MAX)
+            size = min(max(query.payload or 0, UDP_BYTES_PLAIN), UDP_BYTES_MAX)
         try:
-            found = self._respond(query, size)
-            if isinstance(found, bytes):
-                return found
+            return self._respond(query, size, is_udp=is_udp)
         except _INVALID as exc:
-            return self._cannot(query, exc, size)
-        return functools.partial(self._respond_later, query, found, size)
+            return self._cannot(query, exc)
 
-    async def _respond_later(
-        self,
-        query: dns.message.Message,
-        ask: Callable[[], Awaitable[dns.message.Message]],
-        size: int,
-    ) -> bytes:
-        try:
-            return _to_wire(await ask(), size)
-        except _INVALID as exc:
-            return self._cannot(query, exc, size)
-
-    def _cannot(self, query: dns.message.Message, exc: Exception, size: int) -> bytes:
+    def _cannot(self, query: Query, exc: Exception) -> bytes:
         if self._log_limit.take(self._clock()):
-            name = query.question[0].name.to_text()
             _log.warning(
                 "%(query)s: cannot answer by DNS: %(cause)s",
-                extra={"query": name, "cause": str(exc)},
+                extra={"query": query.name, "cause": str(exc)},
             )
-        return _to_wire(_failed(query, dns.rcode.SERVFAIL), size)
+        return _failed(query, ResponseCode.SERVFAIL)
 
-    def _respond(
-        self, query: dns.message.Message, size: int
-    ) -> bytes | Callable[[], Awaitable[dns.message.Message]]:
+    def _respond(self, query: Query, size: int, *, is_udp: bool) -> bytes | Later:
         """Return the response, or a function that asks the upstream server for it."""
-        refused = self._refuse(query)
-        if refused is not None:
-            return _to_wire(_failed(query, refused), size)
+        if query.opcode:
+            return _failed(query, ResponseCode.NOTIMP)
+        if query.class_ != CLASS_IN or query.type_number in TRANSFERS:
+            return _failed(query, ResponseCode.REFUSED)
         names = self._names()
         if names is None:
-            return _to_wire(_failed(query, dns.rcode.SERVFAIL), size)
-        question = query.question[0]
-        type_ = dns.rdatatype.to_text(question.rdtype)
-        answer = names.answer(question.name.to_text(), type_, pick_for(type_, size))
-        if self._upstream is None:
+            return _failed(query, ResponseCode.SERVFAIL)
+        answer = names.answer(query.name, query.type, pick_for(query.type, size))
+        upstream = self._upstream
+        if upstream is None:
             return _response(query, answer, size)
-        if answer.code is Code.REFUSED or (answer.code is Code.NXDOMAIN and _is_reverse(question)):
-            return functools.partial(self._ask, query, self._upstream)
-        wire = _response(query, answer, size, dns.flags.RA)
-        if answer.elsewhere and type_ in (RecordType.A, RecordType.AAAA):
-            target = dns.message.make_query(answer.elsewhere, question.rdtype)
-            response = dns.message.from_wire(wire)
-            return functools.partial(self._add_target, response, target, self._upstream)
+        if answer.code is Code.REFUSED or (answer.code is Code.NXDOMAIN and _is_reverse(query)):
+            return functools.partial(_forward, query, upstream, size, is_udp=is_udp)
+        wire = _response(query, answer, size, RECURSION_AVAILABLE)
+        if answer.elsewhere and query.type in (RecordType.A, RecordType.AAAA):
+            target = make_query(secrets.randbits(16), answer.elsewhere, query.type)
+            return functools.partial(_add_target, query, answer, target, upstream, size)
         return wire
 
-    def _refuse(self, query: dns.message.Message) -> dns.rcode.Rcode | None:
-        """Return the code for what isn't a question that could be answered."""
-        if query.opcode() != dns.opcode.QUERY:
-            return dns.rcode.NOTIMP
-        if len(query.question) != 1:
-            return dns.rcode.FORMERR
-        question = query.question[0]
-        transfers = (dns.rdatatype.AXFR, dns.rdatatype.IXFR)
-        if question.rdclass != dns.rdataclass.IN or question.rdtype in transfers:
-            return dns.rcode.REFUSED
-        return None
 
-    async def _add_target(
-        self, response: dns.message.Message, query: dns.message.Message, upstream: SocketAddress
-    ) -> dns.message.Message:
-        found = await self._ask(query, upstream)
-        response.answer.extend(found.answer)
-        return response
-
-    async def _ask(
-        self, query: dns.message.Message, upstream: SocketAddress
-    ) -> dns.message.Message:
-        try:
-            found, _ = await dns.asyncquery.udp_with_fallback(
-                query, upstream.ip, timeout=UPSTREAM_TIMEOUT_S, port=upstream.port
-            )
-        except (dns.exception.DNSException, OSError, EOFError):
-            return _failed(query, dns.rcode.SERVFAIL)
-        return found
-
-
-def _is_reverse(question: dns.rrset.RRset) -> bool:
-    return bool(question.name.is_subdomain(dns.name.from_text("arpa.")))
-
-
-def _response(
-    query: dns.message.Message, answer: DnsAnswer, size: int, flags: dns.flags.Flag = _NO_FLAG
+async def _add_target(
+    query: Query, answer: DnsAnswer, target: Query, upstream: SocketAddress, size: int
 ) -> bytes:
-    empty = dns.message.make_response(query)
-    empty.set_rcode(dns.rcode.from_text(answer.code))
-    empty.flags |= flags
+    """Return the response with the addresses of its alias, as if it had no aliases itself."""
+    try:
+        found = await ask_for_addresses(upstream, target, UPSTREAM_TIMEOUT_S)
+    except _UNANSWERED:
+        return _response(query, answer, size, RECURSION_AVAILABLE)
+    records = (
+        Record(answer.elsewhere, RecordType(target.type), ip, found.ttl_s) for ip in found.addresses
+    )
+    whole = replace(answer, records=(*answer.records, *records))
+    return _response(query, whole, size, RECURSION_AVAILABLE)
+
+
+async def _forward(query: Query, upstream: SocketAddress, size: int, *, is_udp: bool) -> bytes:
+    """Return the upstream server's answer, cut to the client's room by UDP."""
+    try:
+        found = await ask_by_udp(upstream, query, UPSTREAM_TIMEOUT_S)
+        if is_truncated(found) and not is_udp:
+            found = await ask_by_tcp(upstream, query, UPSTREAM_TIMEOUT_S)
+    except _UNANSWERED:
+        return _failed(query, ResponseCode.SERVFAIL)
+    return found if len(found) <= size else truncate(found, query)
+
+
+def _is_reverse(query: Query) -> bool:
+    return f".{query.name.lower()}".endswith(".arpa.")
+
+
+def _response(query: Query, answer: DnsAnswer, size: int, flags: int = 0) -> bytes:
     if answer.is_authoritative:
-        empty.flags |= dns.flags.AA
-    wire: bytes = empty.to_wire()
-    end = len(wire) - (_EDNS_BYTES if empty.edns >= 0 else 0)
-    return encode(wire[:end], wire[end:], query.question[0].name.to_text(), answer, size)
+        flags |= AUTHORITATIVE
+    head, end = write_response(query, ResponseCode[answer.code], flags)
+    return encode(head, end, query.name, answer, size)
 
 
-def _to_wire(response: dns.message.Message, size: int) -> bytes:
-    wire: bytes = response.to_wire(max_size=size, prefer_truncation=True)
-    return wire
-
-
-def _failed(query: dns.message.Message, code: dns.rcode.Rcode) -> dns.message.Message:
-    response = dns.message.make_response(query)
-    response.set_rcode(code)
-    return response
-
-
-def _format_error(wire: bytes) -> bytes:
-    number, flags, *_ = _HEAD.unpack_from(wire)
-    kept = flags & 0x7900  # The opcode, and whether recursion is desired.
-    return _HEAD.pack(number, _RESPONSE | kept | dns.rcode.FORMERR, 0, 0, 0, 0)
+def _failed(query: Query, code: ResponseCode) -> bytes:
+    return b"".join(write_response(query, code))

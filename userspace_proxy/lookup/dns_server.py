@@ -7,6 +7,8 @@ keeps the answers of others from being fetched.
 Rule 4: a connection that sends nothing for a while, or doesn't read its answer, is closed.
 Rule 5: over TCP, where answers are large, one is made in a turn of the event loop, for the
 connections in turn.
+Rule 6: of a message that is too long for a query only the header is received, and a connection
+whose message was refused is closed after the answer.
 
 Source: RFC 7766 for TCP.
 """
@@ -20,15 +22,24 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import ListenError
 from ..kernel.port_holders import holders_at
 from ..model import Protocol, SocketAddress
+from .dns_wire import HEADER, QUERY_BYTES_MAX
 
 Later = Callable[[], Awaitable[bytes | None]]
 """Asks elsewhere for an answer."""
-Answer = bytes | Later | None
+
+
+class LastAnswer(NamedTuple):
+    """The answer to what isn't a query; a connection ends with it."""
+
+    wire: bytes
+
+
+Answer = bytes | LastAnswer | Later | None
 """The answer to a message; None: it isn't answered."""
 Respond = Callable[..., Answer]
 """Of a ``Responder``: of a message, and ``is_udp``."""
@@ -102,6 +113,8 @@ class DnsServer:
 
     def _answer(self, data: bytes, sender: _Sender, transport: asyncio.DatagramTransport) -> None:
         answer = self._respond(data, is_udp=True)
+        if isinstance(answer, LastAnswer):
+            answer = answer.wire
         if isinstance(answer, bytes):
             transport.sendto(answer, sender)
         elif answer is not None:
@@ -140,21 +153,26 @@ class DnsServer:
         async with asyncio.timeout(_IDLE_S):
             try:
                 (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
-                data = await reader.readexactly(length)
+                # The header of what is too long is enough to refuse it.
+                size = length if length <= QUERY_BYTES_MAX else HEADER.size
+                data = await reader.readexactly(size)
             except EOFError:
                 return False
             self._answering.add(task)
             async with self._turn:
                 answer = self._respond(data, is_udp=False)
                 await _next_turn()
-            if answer is not None and not isinstance(answer, bytes):
+            is_last = isinstance(answer, LastAnswer)
+            if isinstance(answer, LastAnswer):
+                answer = answer.wire
+            elif answer is not None and not isinstance(answer, bytes):
                 answer = await answer()
             if answer is None:
                 return False
             writer.write(_LENGTH.pack(len(answer)) + answer)
             await writer.drain()
             self._answering.discard(task)
-        return True
+        return not is_last
 
     def _make_room(self, client: str) -> None:
         """At the limit, end a connection, idle for longest, of the client with the most."""

@@ -4,7 +4,8 @@
                        ▲ learnt                └─ wakes ─▶ work: a name that is due ─▶ ask DNS
                        └───────────────────────────────────┘
 
-Rule 1: as many names are looked up at the same time as :meth:`EndpointLookups.work` runs.
+Rule 1: as many names are looked up at the same time as :meth:`EndpointLookups.work` runs, which
+is ``cluster.host_queue.PLACES`` times.
 Rule 2: what fails is a part of an answer; after a bug, too, the name is due again. A bug that
 derivation meets in one Service is logged once.
 Rule 3: only :meth:`EndpointLookups.follow` derives and publishes, so changes are in their order.
@@ -23,12 +24,11 @@ from ..log_fields import FieldLogger
 from ..log_limit import SERVICE_LINES, LogLimit
 from ..model import IPFamily, ServiceKey
 from ..model.endpoint_names import (
-    INSTALL_DNSPYTHON,
-    NO_DNSPYTHON,
     Lookup,
     NameProblem,
     NameState,
 )
+from .node_resolver import NodeResolver
 
 _log = FieldLogger("userspace_proxy.agent")
 
@@ -64,7 +64,7 @@ class EndpointLookups:
     ) -> None:
         self._endpoints = EndpointsByName(allowed, forbidden)
         self._publish = publish
-        self._look_up = look_up
+        self._look_up = look_up or NodeResolver().look_up
         self._turn = turn
         self._wait = wait
         self._clock = clock
@@ -111,34 +111,38 @@ class EndpointLookups:
             self._is_deriving = False
         self._log_bugs()
         await self._publish(self._endpoints.last)
-        self._wake.set()
-        self._wake = asyncio.Event()
+        self._wake_workers()
 
     async def work(self) -> None:
         """Look up one name after the other, each when it is due, until cancelled."""
-        self._look_up = self._look_up or node_look_up()
         hosts = self._endpoints.hosts
         while True:
             wake = self._wake
             due = hosts.take(self._clock())
             if due is not None:
-                await self._learn(self._look_up, *due)
+                await self._learn(*due)
             elif (at := hosts.next_at()) is None:
                 await wake.wait()
             else:
                 await self._wait(wake, max(0.0, at - self._clock()))
 
-    async def _learn(self, look_up: LookUp, host: str, families: Sequence[IPFamily]) -> None:
+    async def _learn(self, host: str, families: Sequence[IPFamily]) -> None:
         before = self._endpoints.hosts.problem(host)
         lookup, has_changed = Lookup({}, why="the lookup failed"), False
         try:
-            lookup = await look_up(host, families)
+            lookup = await self._look_up(host, families)
         finally:
             now = self._clock()
             has_changed = self._endpoints.learn(host, lookup, now, self._wall_clock())
+            if self._endpoints.hosts.has_ready:
+                self._wake_workers()
         if has_changed:
             self._has_changed.set()
             self._log_change(host, before, self._endpoints.hosts.problem(host), now)
+
+    def _wake_workers(self) -> None:
+        self._wake.set()
+        self._wake = asyncio.Event()
 
     def _log_bugs(self) -> None:
         before, self._bugs = self._bugs, dict(self._endpoints.bugs)
@@ -160,20 +164,3 @@ class EndpointLookups:
         if after.state is NameState.STALE:
             text = "%(host)s: keeping the last addresses of the name of endpoints: %(cause)s"
         _log.warning(text, extra={"host": host, "cause": after.detail})
-
-
-def node_look_up() -> LookUp:
-    """Return lookups by the DNS servers of this node."""
-    try:
-        # It takes 0.1 s to import, and few proxies need it.
-        from .node_resolver import NodeResolver
-    except ModuleNotFoundError:
-        cause = f"{NO_DNSPYTHON} ({INSTALL_DNSPYTHON})"
-        _log.warning("no name of endpoints is looked up: %(cause)s", extra={"cause": cause})
-        return _without_resolver
-    return NodeResolver().look_up
-
-
-async def _without_resolver(_host: str, _families: Sequence[IPFamily]) -> Lookup:
-    """Look nothing up: Services by address are served anyway."""
-    return Lookup({}, why=NO_DNSPYTHON)

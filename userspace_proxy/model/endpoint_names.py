@@ -22,10 +22,6 @@ from .quoting import quoted
 
 NAMES_MAX = 16
 """Names of one Service that are looked up: more than the replicas of any database."""
-NO_DNSPYTHON = "dnspython is not installed"
-"""Why no DNS server is asked, and why DNS isn't served, as a clause."""
-INSTALL_DNSPYTHON = "install userspace-proxy[dns]; in a checkout: pip install '.[dns]'"
-"""What helps then. Names of packages in an index aren't ours: docs/adr/0054-test-kit.md."""
 HOST_MAX = 253
 """Characters of a name without the dot at its end. Source: RFC 1035, 255 bytes on the wire."""
 # With underscores, which names of hosts mustn't have and some have.

@@ -1,12 +1,26 @@
-"""All targets by name."""
+"""All targets by name, each with what an input of it may cost."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 
-from . import api, channel, files, http, netfilter, proxy_protocol, rtnetlink, state, texts
+from ..cost import check_cost
+from . import (
+    api,
+    channel,
+    dns,
+    files,
+    http,
+    netfilter,
+    proxy_protocol,
+    rtnetlink,
+    state,
+    texts,
+    toxiproxy,
+)
 
-TARGETS: Mapping[str, Callable[[bytes], None]] = {
+_CHECKS: Mapping[str, Callable[[bytes], None]] = {
     "yaml": files.check_yaml,
     "manifest": files.check_manifest,
     "config": files.check_config,
@@ -21,7 +35,16 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "nf_tables": netfilter.check_nf_tables,
     "legacy-save": netfilter.check_legacy_save,
     "channel": channel.check_channel,
+    "worker-channel": channel.check_worker_channel,
     "last-state": state.check_last_state,
     "http": http.check_http,
+    "toxiproxy": toxiproxy.check_toxiproxy,
+    "dns-query": dns.check_dns_query,
+    "dns-answer": dns.check_dns_answer,
     "proxy-header": proxy_protocol.check_proxy_header,
 }
+
+TARGETS: Mapping[str, Callable[[bytes], None]] = {
+    name: functools.partial(check_cost, check) for name, check in _CHECKS.items()
+}
+"""Each raises if the parser breaks its contract, or takes longer than its length allows."""

@@ -1,8 +1,9 @@
-"""What a worker process sends to the control process: frames, with or without descriptors.
+"""Frames between a worker and a control process, its own or the next one.
 
     data = step …       step = kind (1 byte), descriptors (1), length (2), that many bytes
 
-A step sends its bytes as they are, or, if its kind is odd, as a well-formed frame.
+A step sends its bytes as they are, or, if its kind is odd, as a well-formed frame, with as many
+descriptors.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import msgspec
 
 from userspace_proxy.frames import make_frame
 from userspace_proxy.plane.channel import Channel
-from userspace_proxy.plane.messages import FromWorker
+from userspace_proxy.plane.messages import FromWorker, ToWorker
 
 _STEP = struct.Struct(">BBH")
 _DESCRIPTORS_MAX = 4
@@ -40,6 +41,16 @@ class Loop:
 
 
 def check_channel(data: bytes) -> None:
+    """What a worker sends, to its own control process, or to the next one that takes over."""
+    _check(data, FromWorker)
+
+
+def check_worker_channel(data: bytes) -> None:
+    """What a control process sends to a worker, its own, or another one's."""
+    _check(data, ToWorker)
+
+
+def _check(data: bytes, reads: Any) -> None:
     """Messages have their type, a bad one ends the channel once, and no descriptor stays open."""
     before = _open_descriptors()
     received: list[Any] = []
@@ -55,7 +66,7 @@ def check_channel(data: bytes) -> None:
     channel: Channel[Any, Any] = Channel(
         loop,  # type: ignore[arg-type]
         ours,
-        reads=FromWorker,
+        reads=reads,
         receive=receive,
         lost=losses.append,
     )
@@ -69,8 +80,8 @@ def check_channel(data: bytes) -> None:
     channel.close()
     assert losses in ([], *([why] for why in losses))
     for message in received:
-        assert isinstance(message, get_args(FromWorker))
-        assert msgspec.json.decode(msgspec.json.encode(message), type=FromWorker) == message
+        assert isinstance(message, get_args(reads))
+        assert msgspec.json.decode(msgspec.json.encode(message), type=reads) == message
     assert _open_descriptors() == before, "a descriptor stays open"
 
 

@@ -2,15 +2,8 @@
 
 import pytest
 
-from userspace_proxy.causes.names import name_not_allowed, name_stale, name_unresolved
+from userspace_proxy.causes.names import name_not_allowed
 from userspace_proxy.causes.say import remedy
-from userspace_proxy.model.endpoint_names import INSTALL_DNSPYTHON, NO_DNSPYTHON
-
-
-@pytest.mark.parametrize("row", [name_unresolved, name_stale])
-def test_without_dnspython_the_remedy_is_what_to_install(row):
-    assert remedy(row("db.example.com", NO_DNSPYTHON)).endswith(f"On the node {INSTALL_DNSPYTHON}")
-    assert remedy(row("db.example.com", "DNS has no such name")).endswith("dig db.example.com")
 
 
 @pytest.mark.parametrize(

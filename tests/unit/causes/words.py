@@ -14,7 +14,6 @@ from userspace_proxy.causes import endpoints, names, notes, services, slices
 from userspace_proxy.causes.cause import Cause, When
 from userspace_proxy.causes.say import Form, object_of, remedy, say
 from userspace_proxy.model import Failure, ServiceKey, SliceKey
-from userspace_proxy.model.endpoint_names import NO_DNSPYTHON
 
 WORDS = Path(__file__).parent / "words.txt"
 
@@ -192,9 +191,7 @@ SAMPLES = (
     names.too_many_names(HOST, 16, 64, 100, 1_000),
     names.not_looked_up_yet(HOST),
     names.name_unresolved(HOST, "DNS has no such name"),
-    names.name_unresolved(HOST, NO_DNSPYTHON),
     names.name_stale(HOST, "no server answers"),
-    names.name_stale(HOST, NO_DNSPYTHON),
     names.name_leads_astray(HOST, "127.0.0.1, which is a loopback address"),
     names.no_address_of_family(HOST, "IPv6"),
 )

@@ -40,7 +40,7 @@ def lookup_families(table, host):
 @pytest.fixture
 def clock():
     made = Clock()
-    made.table.want(DB, [V4])
+    made.table.want(DB, [V4], ["shop"])
     return made
 
 
@@ -127,7 +127,7 @@ def test_another_failure_is_a_change_since_the_first_one(clock):
 
 
 def test_a_family_without_an_answer_keeps_its_addresses(clock):
-    clock.table.want(DB, [V4, V6])
+    clock.table.want(DB, [V4, V6], ["shop"])
     clock.learn(Lookup({V4: ONE, V6: ("2001:db8::1",)}, 30))
     clock.now += 30
     clock.learn(Lookup({V4: TWO}, 30))
@@ -139,21 +139,21 @@ def test_a_family_without_an_answer_keeps_its_addresses(clock):
 
 def test_a_further_family_is_looked_up_at_once(clock):
     clock.learn(found())
-    clock.table.want(DB, [V4, V6])
+    clock.table.want(DB, [V4, V6], ["shop"])
     assert clock.table.take(clock.now) == (DB, (V4, V6))
 
 
 def test_a_family_that_is_wanted_during_a_lookup_is_looked_up_after_it(clock):
     clock.table.take(clock.now)
-    clock.table.want(DB, [V4, V6])
+    clock.table.want(DB, [V4, V6], ["shop"])
     clock.table.learn(DB, found(), clock.now, 0.0)
     assert clock.table.take(clock.now) == (DB, (V4, V6))
 
 
 def test_a_family_that_is_no_longer_wanted_has_no_addresses(clock):
-    clock.table.want(DB, [V4, V6])
+    clock.table.want(DB, [V4, V6], ["shop"])
     clock.learn(Lookup({V4: ONE, V6: ("2001:db8::1",)}, 30))
-    clock.table.want(DB, [V4])
+    clock.table.want(DB, [V4], ["shop"])
     clock.now += 30
     clock.learn(found())
     assert clock.table.addresses(DB, V6) == ()
@@ -184,7 +184,7 @@ def test_addresses_of_an_earlier_run_serve_until_the_first_answer(clock):
 
 def test_names_are_taken_in_the_order_in_which_they_are_due(clock):
     clock.learn(found(ttl_s=30))
-    clock.table.want("db2.example.com", [V4])
+    clock.table.want("db2.example.com", [V4], ["shop"])
     clock.learn(found(ttl_s=10), host="db2.example.com")
     clock.now += 60
     assert clock.table.take(clock.now)[0] == "db2.example.com"

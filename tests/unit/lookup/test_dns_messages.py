@@ -1,6 +1,7 @@
 """Answers to DNS messages, as bytes."""
 
 import asyncio
+import struct
 from dataclasses import replace
 
 import dns.edns
@@ -17,19 +18,23 @@ from hypothesis import strategies as st
 from tests.unit.model.samples import service, slice_of
 from userspace_proxy.cluster import Store
 from userspace_proxy.lookup.dns_messages import Responder
-from userspace_proxy.lookup.dns_server import DnsServer
+from userspace_proxy.lookup.dns_server import DnsServer, LastAnswer
 from userspace_proxy.model import ServiceKey, ServicePort, ServiceType, SocketAddress
 from userspace_proxy.names import Code, DnsAnswer, Record, RecordType, ServiceNames
 
 from .names import shop
 
 NAME = "web.shop.svc.cluster.local."
+A_RECORD = b"\xc0\x0c\0\1\0\1\0\0\0\5\0\4\x0a\0\0\1"
+EDNS = b"\0\0\x29\x04\xd0\0\0\0\0\0\0"
 
 
 async def answer(query, *, names=shop, upstream=None, is_udp=True):
     wire = query if isinstance(query, bytes) else query.to_wire()
     found = Responder(names, upstream).respond(wire, is_udp=is_udp)
-    if callable(found):
+    if isinstance(found, LastAnswer):
+        found = found.wire
+    elif callable(found):
         found = await found()
     return None if found is None else dns.message.from_wire(found)
 
@@ -82,10 +87,40 @@ async def test_two_questions_are_an_error():
     assert await code(query) == "FORMERR"
 
 
-async def test_a_malformed_message_is_an_error_with_its_number():
-    wire = dns.message.make_query(NAME, "A").to_wire()[:-3]
-    found = Responder(shop).respond(wire, is_udp=True)
-    assert (found[:2], found[3] & 15) == (wire[:2], dns.rcode.FORMERR)
+def asked(name=NAME, **options):
+    return dns.message.make_query(name, "A", **options).to_wire()
+
+
+def with_counts(*counts, rest=b""):
+    return asked()[:4] + struct.pack(">HHHH", *counts) + asked()[12:] + rest
+
+
+REFUSED_UNREAD = {
+    "cut": asked()[:-3],
+    "no-question": with_counts(0, 0, 0, 0),
+    "an-answer": with_counts(1, 1, 0, 0, rest=A_RECORD),
+    "an-authority": with_counts(1, 0, 1, 0, rest=A_RECORD),
+    "another-record": with_counts(1, 0, 0, 1, rest=A_RECORD),
+    "two-records": with_counts(1, 0, 0, 2, rest=2 * EDNS),
+    "long-name": asked()[:12] + 4 * (b"\x3f" + bytes(63)) + b"\0\0\1\0\1",
+    "bytes-after-it": asked() + b"x",
+    "pointer": asked()[:12] + b"\xc0\x0c\0\1\0\1",
+    "513-bytes": asked(use_edns=0, pad=513)[:513],
+    "http": b"ST / HTTP/1.1\r\nHost: localhost:5353\r\n",
+    "signature": with_counts(1, 0, 0, 1, rest=b"\0\0\xfa\0\xff\0\0\0\0\0\0"),
+}
+
+
+@pytest.mark.parametrize("wire", REFUSED_UNREAD.values(), ids=REFUSED_UNREAD)
+@pytest.mark.parametrize("is_udp", [True, False])
+async def test_what_is_not_one_question_is_refused_with_its_number(wire, is_udp):
+    def no_names():
+        raise AssertionError("names are asked")
+
+    found = Responder(no_names).respond(wire, is_udp=is_udp)
+    assert isinstance(found, LastAnswer)
+    assert len(found.wire) == 12
+    assert (found.wire[:2], found.wire[3] & 15) == (wire[:2], dns.rcode.FORMERR)
 
 
 @pytest.mark.parametrize("wire", [b"short", dns.message.make_response(
@@ -108,6 +143,7 @@ WIRE = dns.message.make_query(NAME, "A", use_edns=True, want_dnssec=True).to_wir
 )
 def test_any_message_is_answered_or_not_without_an_error(wire):
     found = Responder(shop).respond(wire, is_udp=True)
+    found = found.wire if isinstance(found, LastAnswer) else found
     assert found is None or found[:2] == wire[:2]
 
 
@@ -197,7 +233,17 @@ async def upstream():
         if name.to_text() == "silent.example.":
             return None
         if name.to_text() in ("localhost.", "9.9.9.9.in-addr.arpa."):
-            response.answer = [dns.rrset.from_text(name, 60, "IN", "TXT", "from-upstream")]
+            response.answer = [
+                dns.rrset.from_text(name, 60, "IN", "CNAME", "real.example."),
+                dns.rrset.from_text("real.example.", 30, "IN", "A", "203.0.113.1"),
+            ]
+        if name.to_text() == "large.example.":
+            texts = [f"text {number}" for number in range(300)]
+            response.answer = [dns.rrset.from_text(name, 60, "IN", "TXT", *texts)]
+            if is_udp:
+                return response.to_wire(max_size=512, prefer_truncation=True)
+        if name.to_text() == "other.example.":
+            response.question = dns.message.make_query("else.example.", "A").question
         return response.to_wire()
 
     server = DnsServer(respond)
@@ -211,17 +257,64 @@ async def upstream():
 @pytest.mark.parametrize("name", ["localhost", "9.9.9.9.in-addr.arpa"])
 async def test_names_elsewhere_are_asked_upstream(upstream, name):
     found = await answer(dns.message.make_query(name, "PTR"), upstream=upstream)
-    assert "from-upstream" in str(found.answer[0])
+    assert [str(rrset) for rrset in found.answer] == [
+        f"{name}. 60 IN CNAME real.example.",
+        "real.example. 30 IN A 203.0.113.1",
+    ]
+
+
+async def test_a_large_answer_from_elsewhere_is_truncated_by_udp_and_whole_by_tcp(upstream):
+    query = dns.message.make_query("large.example", "TXT")
+    assert (await answer(query, upstream=upstream)).flags & dns.flags.TC
+    found = await answer(query, upstream=upstream, is_udp=False)
+    assert len(found.answer[0]) == 300
+
+
+async def test_more_than_the_client_has_room_for_is_left_out_of_an_answer_from_elsewhere():
+    query = dns.message.make_query("large.example", "TXT")
+    response = dns.message.make_response(query)
+    texts = [f"text {number}" for number in range(100)]
+    response.answer = [dns.rrset.from_text("large.example.", 60, "IN", "TXT", *texts)]
+    server = DnsServer(lambda _wire, *, is_udp: response.to_wire())
+    address = await server.open(SocketAddress("127.0.0.1", 0))
+    found = await answer(query, upstream=address)
+    assert query.is_response(found)
+    assert (found.answer, found.flags & dns.flags.TC) == ([], dns.flags.TC)
+    await server.close()
+
+
+async def test_an_answer_from_elsewhere_is_passed_on_unread():
+    query = dns.message.make_query("www.example.com", "A").to_wire()
+    head = query[:2] + b"\x81\x80" + query[4:6] + b"\0\x09\0\0\0\0"
+    malformed = head + query[12:] + b"\xc0\xff no record"
+    server = DnsServer(lambda _wire, *, is_udp: malformed)
+    address = await server.open(SocketAddress("127.0.0.1", 0))
+    assert await Responder(shop, address).respond(query, is_udp=True)() == malformed
+    await server.close()
+
+
+async def test_an_answer_to_another_question_is_no_answer(upstream, monkeypatch):
+    monkeypatch.setattr("userspace_proxy.lookup.dns_messages.UPSTREAM_TIMEOUT_S", 0.05)
+    query = dns.message.make_query("other.example", "A")
+    assert await code(query, upstream=upstream) == "SERVFAIL"
 
 
 async def test_the_target_of_an_external_name_is_asked_upstream(upstream):
     query = dns.message.make_query("db.shop.svc.cluster.local", "A")
     found = await answer(query, upstream=upstream)
-    assert [rrset.name.to_text() for rrset in found.answer] == [
-        "db.shop.svc.cluster.local.",
-        "localhost.",
+    assert [str(rrset) for rrset in found.answer] == [
+        "db.shop.svc.cluster.local. 5 IN CNAME localhost.",
+        "localhost. 30 IN A 203.0.113.1",
     ]
     assert found.flags & dns.flags.RA
+
+
+async def test_an_external_name_whose_target_no_server_answers_for_is_an_alias():
+    query = dns.message.make_query("db.shop.svc.cluster.local", "A")
+    found = await answer(query, upstream=SocketAddress("127.0.0.1", 1))
+    assert [str(rrset) for rrset in found.answer] == [
+        "db.shop.svc.cluster.local. 5 IN CNAME localhost."
+    ]
 
 
 async def test_an_upstream_server_that_is_not_there_is_a_failure(upstream):
@@ -246,7 +339,7 @@ async def test_a_label_that_is_too_long_is_a_failure_with_one_line(caplog):
         found = dns.message.from_wire(responder.respond(query.to_wire(), is_udp=True))
         assert (dns.rcode.to_text(found.rcode()), found.id) == (expected, query.id)
     assert [record.getMessage() for record in caplog.records] == [
-        "far.shop.svc.cluster.local.: cannot answer by DNS: A DNS label is > 63 octets long."
+        "far.shop.svc.cluster.local.: cannot answer by DNS: a label has more than 63 bytes"
     ]
 
 

@@ -4,11 +4,11 @@ import struct
 
 import dns.flags
 import dns.message
-import dns.name
 import dns.rrset
 import pytest
 
 from userspace_proxy.lookup.dns_records import encode, pick_for
+from userspace_proxy.lookup.dns_wire import MalformedMessage
 from userspace_proxy.names import Code, DnsAnswer, Record, RecordType
 
 NAME = "web.shop.svc.cluster.local."
@@ -41,7 +41,6 @@ def addresses(count):
         ("A", "10.96.0.10"),
         ("AAAA", "fd00::10"),
         ("CNAME", "search.example.com."),
-        ("CNAME", "b\\032c.shop.svc.cluster.local."),
         ("CNAME", "com."),
         ("PTR", NAME),
         ("SRV", f"0 100 80 {NAME}"),
@@ -115,9 +114,11 @@ def test_records_of_a_set_are_sent_in_random_order():
 @pytest.mark.parametrize(
     ("type_", "data", "error"),
     [
-        pytest.param("CNAME", f"{'a' * 64}.example.", dns.name.LabelTooLong, id="label"),
-        pytest.param("CNAME", "a..example.", dns.name.EmptyLabel, id="empty-label"),
-        pytest.param("CNAME", f"{'a.' * 130}", dns.name.NameTooLong, id="name"),
+        pytest.param("CNAME", f"{'a' * 64}.example.", MalformedMessage, id="label"),
+        pytest.param("CNAME", "a..example.", MalformedMessage, id="empty-label"),
+        pytest.param("CNAME", f"{'a.' * 130}", MalformedMessage, id="name"),
+        pytest.param("CNAME", "b\\032c.example.", MalformedMessage, id="escape"),
+        pytest.param("CNAME", "bücher.example.", MalformedMessage, id="beyond-ascii"),
         pytest.param("A", "example", OSError, id="address"),
         pytest.param("SRV", f"0 100 65536 {NAME}", struct.error, id="port"),
         pytest.param("SRV", "0 100", ValueError, id="parts"),

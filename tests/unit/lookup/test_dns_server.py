@@ -14,18 +14,23 @@ from userspace_proxy.lookup.dns_server import (
     _CONNECTIONS_MAX,
     ELSEWHERE_MAX,
     DnsServer,
+    LastAnswer,
     check_address,
 )
 from userspace_proxy.model import SocketAddress
 
+ANY = SocketAddress("127.0.0.1", 0)
+
 
 def echo(data, *, is_udp):
-    """Answer with the data and the protocol; later to ``later``; not to an empty message."""
+    """Answer with the data and the protocol; later to ``later``; refuse ``refuse``."""
     answer = data + (b" udp" if is_udp else b" tcp") if data else None
 
     async def later():
         return answer
 
+    if data.startswith(b"refuse"):
+        return LastAnswer(b"no")
     return later if data == b"later" else answer
 
 
@@ -105,6 +110,30 @@ async def test_a_connection_that_sends_what_is_not_answered_is_closed(address):
     async with asyncio.timeout(60):
         assert await reader.read() == b""
     writer.close()
+
+
+async def test_a_connection_ends_with_a_refused_message_and_its_later_bytes_are_not_read():
+    seen = []
+
+    def respond(data, *, is_udp):
+        seen.append(data)
+        return LastAnswer(b"no")
+
+    server = DnsServer(respond)
+    reader, writer = await asyncio.open_connection(*await server.open(ANY))
+    # "PO" is a length of 20,559, and a browser chooses what follows.
+    writer.write(b"POST / HTTP/1.1\r\n".ljust(2 + 0x504F) + b"\0\3one")
+    async with asyncio.timeout(60):
+        assert await reader.readexactly(4) == b"\0\2no"
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+    assert [len(data) for data in seen] == [12]
+    writer.close()
+    await server.close()
+
+
+async def test_a_datagram_that_is_refused_is_answered(address):
+    assert await ask_udp(address, b"refuse") == b"no"
 
 
 @pytest.fixture

@@ -2,17 +2,19 @@
 
 import asyncio
 import logging
-import sys
+from dataclasses import replace
+
+import pytest
 
 from tests.dns_zone import Zone
 from userspace_proxy.agent.rounds.tasks import Supervisor, first_of
 from userspace_proxy.cluster import Store
 from userspace_proxy.cluster.forbidden import ClusterNetworks, ForbiddenAddresses
-from userspace_proxy.lookup import endpoint_lookups as module
+from userspace_proxy.cluster.host_queue import NAMESPACE_DOUBTFUL_MAX, PLACES
 from userspace_proxy.lookup.dns_server import DnsServer
 from userspace_proxy.lookup.endpoint_lookups import EndpointLookups
 from userspace_proxy.lookup.node_resolver import NodeResolver
-from userspace_proxy.model import Handling, IPFamily, SocketAddress
+from userspace_proxy.model import Handling, IPFamily, ServiceKey, SocketAddress
 from userspace_proxy.model.endpoint_names import EndpointName, Lookup, NameState
 
 from ..agent.samples import service
@@ -20,8 +22,8 @@ from ..agent.watched import until
 
 V4 = IPFamily.IPV4
 DB = "db.example.com"
+SILENT_S = 5.0
 GONE = Lookup({V4: ()}, why="DNS has no such name")
-WORKERS = 8
 UNANSWERABLE = "203.0.113.66"
 """An address about which the question whether it is this node's raises."""
 
@@ -39,6 +41,10 @@ class Rig:
         self.own = set()
         self.most_under_way = self.under_way = 0
         self.gate = None
+        self.gates = {}
+        """Those of single names."""
+        self.silent = ""
+        """How names begin that no server answers."""
         self.turns = 0
         """Those that had to wait."""
         self.turning = asyncio.Event()
@@ -63,7 +69,7 @@ class Rig:
 
     async def __aenter__(self):
         self.supervisor.start("derivation", self.lookups.follow)
-        for _ in range(WORKERS):
+        for _ in range(PLACES):
             self.supervisor.start("lookups", self.lookups.work)
         return self
 
@@ -81,8 +87,12 @@ class Rig:
         self.asked.append((host, families))
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
-        if self.gate is not None:
-            await self.gate.wait()
+        if (gate := self.gates.get(host, self.gate)) is not None:
+            await gate.wait()
+        if self.silent and host.startswith(self.silent):
+            await self._pass(self.now + SILENT_S)
+            self.under_way -= 1
+            return Lookup({}, why="no server answers")
         self.under_way -= 1
         answer = self.answers.get(host, GONE)
         if isinstance(answer, Exception):
@@ -103,9 +113,20 @@ class Rig:
         self.moved.set()
         self.moved = asyncio.Event()
 
-    async def put(self, *hosts, name="db"):
+    async def pass_by(self, seconds):
+        """Have time pass in small steps, in which all that is due happens."""
+        until = self.now + seconds
+        while self.now < until:
+            self.advance(0.25)
+            for _ in range(30):
+                turn = asyncio.Event()
+                asyncio.get_running_loop().call_soon(turn.set)
+                await turn.wait()
+
+    async def put(self, *hosts, name="db", namespace="shop"):
         names = tuple(EndpointName(host, 5433) for host in hosts or (DB,))
-        self.store.put_service(service(name, "10.96.0.1", handling=Handling(names=names)))
+        made = service(name, "10.96.0.1", handling=Handling(names=names))
+        self.store.put_service(replace(made, key=ServiceKey(namespace, name)))
         self.lookups.take(self.store.snapshot())
         await until(lambda: not self.lookups.is_behind)
 
@@ -194,10 +215,69 @@ async def test_a_bounded_number_of_names_is_looked_up_at_the_same_time():
         rig.gate = asyncio.Event()
         for n in range(3):
             await rig.put(*(f"db{n}-{m}.example.com" for m in range(5)), name=f"db{n}")
-        await until(lambda: rig.under_way == WORKERS)
+        await until(lambda: rig.under_way == NAMESPACE_DOUBTFUL_MAX)
         rig.gate.set()
         await until(lambda: len(rig.asked) == 15)
-        assert rig.most_under_way == WORKERS
+        assert rig.most_under_way == NAMESPACE_DOUBTFUL_MAX
+
+
+async def follow(rig, ip):
+    """Have a name resolve to another address, and return how long that takes to be published."""
+    rig.answers[DB] = Lookup({V4: (ip,)}, 5)
+    began = rig.now
+    while ip not in rig.ips() and rig.now < began + 60:
+        await rig.pass_by(0.5)
+    return rig.now - began
+
+
+async def put_silent(rig):
+    """Put 96 names of a namespace that no server answers for."""
+    rig.silent = "s"
+    for n in range(6):
+        await rig.put(*(f"s{n}-{m}.example.com" for m in range(16)), name=f"silent{n}")
+
+
+@pytest.mark.parametrize("namespace", ["other", "shop"])
+async def test_a_service_follows_its_name_within_ten_seconds_beside_silent_names(namespace):
+    async with Rig() as rig:
+        await rig.put(DB, namespace=namespace)
+        await follow(rig, "203.0.113.1")
+        await put_silent(rig)
+        late = []
+        for change in range(2, 22):
+            late.append(await follow(rig, f"203.0.113.{change}"))
+            # Changes meet the rounds of the silent names at all times of these.
+            await rig.pass_by(7.5)
+    assert max(late) <= 10
+
+
+async def test_a_new_service_has_its_endpoints_within_ten_seconds_beside_silent_names():
+    async with Rig() as rig:
+        await put_silent(rig)
+        await rig.pass_by(1)
+        await rig.put(DB, namespace="other")
+        assert await follow(rig, "203.0.113.1") <= 10
+
+
+async def test_a_place_that_is_given_back_may_make_room_for_two_names():
+    async with Rig() as rig:
+        for host, ttl_s in (("a1.example.com", 5), ("a2.example.com", 10)):
+            rig.answers[host] = Lookup({V4: ("203.0.113.1",)}, ttl_s)
+        await rig.put("a1.example.com", "a2.example.com", namespace="a")
+        failing = [f"s{number}.example.com" for number in range(3)]
+        await rig.put(*failing, name="s", namespace="a")
+        await rig.put("b.example.com", namespace="b")
+        await until(lambda: len(rig.asked) == 6)
+        held = [*failing, *(f"{host}.example.com" for host in ("a1", "a2", "b", "c"))]
+        rig.gates = {host: asyncio.Event() for host in held}
+        await rig.pass_by(10)
+        # Four names without an answer, and with a1 four of the namespace a: a2 and c wait.
+        await rig.put("c.example.com", namespace="c")
+        await rig.pass_by(1)
+        assert len(rig.asked) == 11
+        rig.gates[failing[0]].set()
+        await until(lambda: len(rig.asked) == 13)
+        assert {host for host, _ in rig.asked[11:]} == {"a2.example.com", "c.example.com"}
 
 
 async def test_after_a_bug_the_name_is_looked_up_again(caplog):
@@ -239,19 +319,6 @@ async def test_an_address_that_the_node_has_got_is_no_endpoint_any_more():
         rig.lookups.look_again()
         await until(lambda: rig.states() == [NameState.FORBIDDEN])
         assert rig.ips() == []
-
-
-async def test_without_dnspython_the_cause_names_the_extra(monkeypatch, caplog):
-    monkeypatch.setitem(sys.modules, "dns.asyncquery", None)
-    monkeypatch.delitem(sys.modules, "userspace_proxy.lookup.node_resolver", raising=False)
-    async with Rig(look_up=module.node_look_up()) as rig:
-        await rig.put()
-        await until(lambda: rig.states() == [NameState.UNRESOLVED])
-    assert "no name of endpoints is looked up: dnspython is not installed (install " in caplog.text
-
-
-async def test_the_node_is_asked_by_default():
-    assert isinstance(module.node_look_up().__self__, NodeResolver)
 
 
 async def test_a_real_server_answers(tmp_path):

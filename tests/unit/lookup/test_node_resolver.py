@@ -8,7 +8,8 @@ import pytest
 from tests.dns_zone import Zone
 from userspace_proxy.lookup import node_resolver
 from userspace_proxy.lookup.dns_server import DnsServer
-from userspace_proxy.lookup.node_resolver import ADDRESSES_MAX, NodeResolver
+from userspace_proxy.lookup.dns_wire import RECORDS_MAX
+from userspace_proxy.lookup.node_resolver import NodeResolver
 from userspace_proxy.model import IPFamily, SocketAddress
 from userspace_proxy.model.endpoint_names import Lookup
 
@@ -64,11 +65,9 @@ async def test_an_alias_is_followed_and_the_shortest_ttl_counts(server):
     assert await server.look_up() == Lookup({V4: ("203.0.113.1",)}, 7)
 
 
-async def test_a_chain_of_aliases_without_an_end_is_no_answer(server):
+async def test_a_chain_of_aliases_without_an_end_has_no_address(server):
     server.zone.records = {f"{DB} CNAME": [7, f"{DB}."]}
-    lookup = await server.look_up()
-    assert lookup.addresses == {}
-    assert lookup.why.startswith("server 127.0.0.1: ")
+    assert await server.look_up() == Lookup({V4: ()}, why="DNS has no IPv4 address")
 
 
 async def test_a_name_that_does_not_exist(server):
@@ -83,6 +82,12 @@ async def test_a_name_without_an_address_of_the_family(server):
 async def test_a_family_without_an_address_is_no_failure_of_the_other(server):
     server.zone.records = {f"{DB} AAAA": [30, "2001:db8::1"]}
     assert await server.look_up(V4, V6) == Lookup({V4: (), V6: ("2001:db8::1",)}, 30)
+
+
+async def test_a_name_that_dns_cannot_carry_is_not_asked_for(server):
+    lookup = await server.look_up(host=f"{'a' * 64}.example.com")
+    assert lookup.why == "it is not a DNS name: a label has more than 63 bytes"
+    assert server.zone.asked == []
 
 
 async def test_a_server_that_fails_is_named(server):
@@ -133,7 +138,7 @@ async def test_a_large_answer_is_not_parsed(server):
 async def test_a_name_has_a_bounded_number_of_addresses(server):
     server.zone.records = {f"{DB} A": [30, *(f"203.0.113.{n}" for n in range(100))]}
     lookup = await server.look_up()
-    assert len(lookup.addresses[V4]) == ADDRESSES_MAX
+    assert len(lookup.addresses[V4]) == RECORDS_MAX
     assert lookup.addresses[V4] == tuple(sorted(lookup.addresses[V4]))
 
 

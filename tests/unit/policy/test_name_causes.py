@@ -22,7 +22,6 @@ from userspace_proxy.model import (
 )
 from userspace_proxy.model.annotations import DOMAIN, unknown_notes
 from userspace_proxy.model.endpoint_names import (
-    NO_DNSPYTHON,
     EndpointName,
     NameProblem,
     NameSlice,
@@ -61,7 +60,7 @@ def why(*slices, names=NAMES, port=SQL, family=V4, **fields):
         (NameState.NODES_UNKNOWN, "", names.nodes_unknown(HOST)),
         (NameState.TOO_MANY, "", names.too_many_names(HOST, 16, 64, 100, 1_000)),
         (NameState.PENDING, "", names.not_looked_up_yet(HOST)),
-        (NameState.UNRESOLVED, NO_DNSPYTHON, names.name_unresolved(HOST, NO_DNSPYTHON)),
+        (NameState.UNRESOLVED, "no such name", names.name_unresolved(HOST, "no such name")),
         (NameState.STALE, "no server answers", names.name_stale(HOST, "no server answers")),
         (NameState.FORBIDDEN, "127.0.0.1", names.name_leads_astray(HOST, "127.0.0.1")),
         (NameState.NO_ADDRESS, "IPv6", names.no_address_of_family(HOST, "IPv6")),

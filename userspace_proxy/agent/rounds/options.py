@@ -47,15 +47,15 @@ class Options(PolicyOptions):
     metrics_detail: Literal["node", "service", "endpoint"] = "service"
     """What ``/metrics`` has beside the sums of the node."""
     allow_endpoint_names: tuple[str, ...] = ()
-    """Names, with all below them, that Services may have as endpoints: ``example.com``. It needs
-    dnspython, the extra ``dns``. Empty: none are looked up."""
+    """Names, with all below them, that Services may have as endpoints: ``example.com``. Empty:
+    none are looked up."""
     service_cluster_ip_range: tuple[str, ...] = ()
     """The networks of Services, to which such a name must not lead."""
     allow_wake: bool = False
     """Have workloads scaled from zero while clients of their Services wait."""
     dns: tuple[str, int] | None = None
     """The address at which names of Services are answered by DNS (port 0: any free one); None:
-    nowhere. It needs dnspython, the extra ``dns``."""
+    nowhere."""
     dns_upstream: SocketAddress | None = None
     """The DNS server that is asked for other names; None: they are refused."""
     cluster_domain: str = CLUSTER_DOMAIN

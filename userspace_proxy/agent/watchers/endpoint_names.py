@@ -3,7 +3,7 @@
     source ──▶ lookups (``lookup.endpoint_lookups``), in turns ──▶ rounds
     kernel ──addresses of this node──▶ judged again ──▶ rounds
 
-Without ``--allow-endpoint-names`` nothing is looked up, and no module for DNS imported.
+Without ``--allow-endpoint-names`` nothing is looked up.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from ...cluster import Snapshot
 from ...cluster.forbidden import ClusterNetworks, ForbiddenAddresses
+from ...cluster.host_queue import PLACES
 from ...kernel.interface_addresses import NodeAddresses
 from ...kernel.own_addresses import OwnAddressCheck
 from ...lookup.endpoint_lookups import EndpointLookups
@@ -20,9 +21,6 @@ from ..rounds.component import Component
 from ..rounds.options import Options
 from ..rounds.sync import SyncLoop
 from ..rounds.tasks import Pace, Supervisor, first_of, pause
-
-WORKERS = 8
-"""Names that are looked up at the same time, each for five seconds at most."""
 
 
 class EndpointNames(Component):
@@ -63,7 +61,7 @@ class EndpointNames(Component):
         if self._is_on:
             loop, look_again = asyncio.get_running_loop(), self._lookups.look_again
             self._addresses = NodeAddresses(loop, look_again)
-            for number in range(WORKERS):
+            for number in range(PLACES):
                 supervisor.start(f"endpoint names {number}", self._lookups.work)
         if (last := self._progress.latest) is not None:
             # The last state on disk, in which names may be that aren't allowed any more.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from ...cluster import Snapshot
-from ...errors import ConfigError
+from ...lookup.dns_messages import Responder
+from ...lookup.dns_server import DnsServer, check_address
 from ...model import Frontend, Protocol, SocketAddress
-from ...model.endpoint_names import INSTALL_DNSPYTHON, NO_DNSPYTHON
 from ...names import FoundName, NameIndex, ServiceNames, find_name, search_list
 from ...steering import Bind
 from ..rounds.changes import Progress
@@ -16,10 +16,6 @@ from ..rounds.component import Component, OwnAddresses
 from ..rounds.listen_addresses import ListenerIndex
 from ..rounds.options import Options
 from ..rounds.tasks import Supervisor
-
-if TYPE_CHECKING:
-    from ...lookup.dns_messages import Responder
-    from ...lookup.dns_server import DnsServer
 
 
 class _NamesOfSnapshot(NamedTuple):
@@ -115,16 +111,12 @@ class NamesByDns(Component):
         """Open the address.
 
         Raises:
-            ConfigError: dnspython isn't installed.
             ListenError: The address isn't available.
         """
         options = self._options
         if options.dns is None:
             return
-        responder = _responder_type()
-        from ...lookup.dns_server import DnsServer
-
-        respond = responder(self._names.as_reached, options.dns_upstream).respond
+        respond = Responder(self._names.as_reached, options.dns_upstream).respond
         server = self._server = DnsServer(respond)
         self._own.dns = await server.open(SocketAddress(*options.dns))
         supervisor.start("dns", server.run)
@@ -141,21 +133,7 @@ def check_dns(address: SocketAddress | None) -> None:
     The address may be in use, as the process that is to hand over the node may answer there.
 
     Raises:
-        ConfigError: dnspython isn't installed.
         ListenError: The address isn't available.
     """
-    if address is None:
-        return
-    _responder_type()
-    from ...lookup.dns_server import check_address
-
-    check_address(address)
-
-
-def _responder_type() -> type[Responder]:
-    try:
-        # It takes 0.1 s to import, and only a DNS server needs it.
-        from ...lookup.dns_messages import Responder
-    except ModuleNotFoundError as exc:
-        raise ConfigError(f"cannot serve DNS: {NO_DNSPYTHON}", hint=INSTALL_DNSPYTHON) from exc
-    return Responder
+    if address is not None:
+        check_address(address)

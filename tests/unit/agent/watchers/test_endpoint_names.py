@@ -10,7 +10,7 @@ from userspace_proxy.agent.rounds.tasks import Supervisor
 from userspace_proxy.agent.watchers.endpoint_names import EndpointNames
 from userspace_proxy.causes.names import nodes_unknown
 from userspace_proxy.cluster import Store
-from userspace_proxy.lookup import endpoint_lookups
+from userspace_proxy.lookup.node_resolver import NodeResolver
 from userspace_proxy.model import Handling
 from userspace_proxy.model.endpoint_names import EndpointName, Lookup, NameState
 from userspace_proxy.sources.kubernetes import KubernetesSource, node_addresses
@@ -82,10 +82,10 @@ def answers(monkeypatch):
     """The addresses that each name has."""
     found = []
 
-    async def look_up(_host, families):
+    async def look_up(_resolver, _host, families):
         return Lookup({family: tuple(found) for family in families}, 300)
 
-    monkeypatch.setattr(endpoint_lookups, "node_look_up", lambda: look_up)
+    monkeypatch.setattr(NodeResolver, "look_up", look_up)
     return found
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import sys
 import urllib.request
 
 import aiohttp
@@ -13,7 +12,7 @@ import pytest
 
 from userspace_proxy import Options, Proxy
 from userspace_proxy.agent.rounds.served_ports import ServedPorts
-from userspace_proxy.errors import ConfigError, ListenError
+from userspace_proxy.errors import ListenError
 from userspace_proxy.model import (
     Endpoint,
     EndpointSlice,
@@ -205,15 +204,6 @@ async def test_an_address_in_use_ends_the_start():
         proxy = Proxy(options=Options(dns=taken.getsockname()))
         with pytest.raises(ListenError, match="cannot serve DNS on"):
             await proxy.start()
-
-
-async def test_without_dnspython_the_error_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "dns.asyncquery", None)
-    monkeypatch.delitem(sys.modules, "userspace_proxy.lookup.dns_messages", raising=False)
-    with pytest.raises(
-        ConfigError, match=r"dnspython is not installed \(install userspace-proxy\[dns\]"
-    ):
-        await Proxy(options=DNS).start()
 
 
 async def test_names_are_searched_in_a_namespace_that_can_exist():

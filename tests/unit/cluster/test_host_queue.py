@@ -1,0 +1,143 @@
+"""Places for lookups, in turns of namespaces."""
+
+import pytest
+
+from userspace_proxy.cluster.host_queue import (
+    DOUBTFUL_MAX,
+    NAMESPACE_DOUBTFUL_MAX,
+    NAMESPACE_MAX,
+    PLACES,
+    HostQueue,
+)
+
+NOW = 100.0
+
+
+@pytest.fixture
+def queue():
+    return HostQueue()
+
+
+def put(queue, *hosts, at=NOW, is_doubtful=False, namespaces=("shop",)):
+    for host in hosts:
+        queue.put(host, at, namespaces, is_doubtful=is_doubtful)
+
+
+def take_all(queue, now=NOW):
+    return list(iter(lambda: queue.take(now), None))
+
+
+def names(letter, count=20):
+    return [f"{letter}{number}" for number in range(count)]
+
+
+def test_a_name_is_taken_when_it_is_due(queue):
+    put(queue, "a")
+    assert queue.take(NOW - 1) is None
+    assert queue.next_at() == NOW
+    assert queue.take(NOW) == "a"
+    assert queue.next_at() is None
+
+
+def test_a_name_that_is_put_again_has_only_its_new_time(queue):
+    put(queue, "a")
+    put(queue, "a", at=NOW + 5)
+    assert queue.next_at() == NOW + 5
+    assert queue.take(NOW) is None
+    assert take_all(queue, NOW + 5) == ["a"]
+
+
+def test_a_name_that_is_removed_is_not_taken(queue):
+    put(queue, "a", "b")
+    queue.remove("a")
+    queue.remove("a")
+    assert take_all(queue) == ["b"]
+    put(queue, "c")
+    assert queue.take(NOW - 1) is None
+    queue.remove("c")
+    assert (queue.next_at(), queue.take(NOW)) == (None, None)
+
+
+def test_names_without_an_answer_leave_half_of_the_places(queue):
+    for namespace in names("ns"):
+        put(queue, f"a.{namespace}", is_doubtful=True, namespaces=[namespace])
+    assert len(take_all(queue)) == DOUBTFUL_MAX == PLACES // 2
+    put(queue, "answered")
+    assert take_all(queue) == ["answered"]
+
+
+def test_a_namespace_leaves_half_of_the_places(queue):
+    put(queue, *names("a"))
+    assert len(take_all(queue)) == NAMESPACE_MAX == PLACES // 2
+    put(queue, "b", namespaces=["other"])
+    assert take_all(queue) == ["b"]
+
+
+def test_names_without_an_answer_leave_a_place_to_others_of_their_namespace(queue):
+    put(queue, *names("a"), is_doubtful=True)
+    assert len(take_all(queue)) == NAMESPACE_DOUBTFUL_MAX
+    put(queue, "b")
+    assert take_all(queue) == ["b"]
+
+
+def test_a_name_that_has_no_place_follows_when_one_is_given_back(queue):
+    put(queue, *names("a"))
+    taken = take_all(queue)
+    assert queue.next_at() is None
+    assert queue.has_ready
+    queue.give_back(taken[0])
+    queue.give_back(taken[0])
+    assert take_all(queue) == ["a4"]
+
+
+def test_in_a_namespace_names_with_an_answer_are_first_then_the_earliest(queue):
+    put(queue, "failed", at=1, is_doubtful=True)
+    put(queue, "late", at=3)
+    put(queue, "early", at=2)
+    assert take_all(queue) == ["early", "late", "failed"]
+
+
+def test_namespaces_have_turns(queue):
+    for letter in "abc":
+        put(queue, *names(letter), namespaces=[letter], is_doubtful=True)
+    taken, seen = take_all(queue), []
+    for _ in range(30):
+        queue.give_back(taken.pop(0))
+        (host,) = take_all(queue)
+        taken.append(host)
+        seen.append(host[0])
+    assert [seen.count(letter) for letter in "abc"] == [10, 10, 10]
+    put(queue, "new", namespaces=["zzz"], is_doubtful=True)
+    for _ in range(4):
+        queue.give_back(taken.pop(0))
+        taken += take_all(queue)
+    assert "new" in taken
+
+
+def test_a_name_of_two_namespaces_does_not_wait_for_the_one_without_room(queue):
+    put(queue, *names("a"))
+    take_all(queue)
+    put(queue, "both", at=NOW + 1, namespaces=["shop", "other"])
+    assert take_all(queue, NOW + 1) == ["both"]
+    queue.give_back("both")
+    assert take_all(queue, NOW + 1) == []
+
+
+def test_a_name_that_is_put_while_it_is_looked_up_is_due_after_it(queue):
+    put(queue, "a")
+    assert take_all(queue) == ["a"]
+    put(queue, "a", at=0.0)
+    assert (queue.next_at(), take_all(queue)) == (None, [])
+    queue.give_back("a")
+    assert take_all(queue) == ["a"]
+
+
+def test_a_namespace_without_names_leaves_nothing_behind(queue):
+    for namespace in names("ns", 100):
+        put(queue, f"a.{namespace}", namespaces=[namespace])
+        put(queue, f"b.{namespace}", namespaces=[namespace])
+        queue.give_back(queue.take(NOW))
+        queue.remove(f"b.{namespace}")
+    assert queue.take(NOW) is None
+    assert queue._ready == ({}, {})
+    assert not any((queue._entries, queue._waiting, queue._turns, queue._places, queue._used))

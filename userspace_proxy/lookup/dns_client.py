@@ -1,0 +1,90 @@
+"""Asks DNS servers: bytes in, bytes out; answers are read only as far as they are used.
+
+    query ──UDP──▶ server ──▶ answer
+                     └ truncated, without an address: TCP
+
+Rule 1: a datagram that isn't the answer is skipped, and only a few are.
+Rule 2: an answer by TCP has a bound; what is larger isn't received.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+
+from ..model import SocketAddress
+from .dns_wire import AddressAnswer, MalformedMessage, Query, is_answer, is_truncated, read_answer
+
+TCP_BYTES_MAX = 65535
+ADDRESS_BYTES_MAX = 8192
+"""Of an answer by TCP that is read for addresses."""
+_UDP_BYTES_MAX = 65535
+_SKIPPED_MAX = 16
+_LENGTH = struct.Struct(">H")
+
+
+async def ask_by_udp(server: SocketAddress, query: Query, seconds: float) -> bytes:
+    """Return the answer of a server to a query.
+
+    Raises:
+        TimeoutError: There is none in that time.
+        OSError: The server can't be reached.
+        ValueError: It answers other questions.
+    """
+    loop = asyncio.get_running_loop()
+    family = socket.AF_INET6 if ":" in server.ip else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)
+        sock.connect(tuple(server))
+        async with asyncio.timeout(seconds):
+            await loop.sock_sendall(sock, query.wire)
+            for _ in range(_SKIPPED_MAX):
+                answer = await loop.sock_recv(sock, _UDP_BYTES_MAX)
+                if is_answer(answer, query):
+                    return answer
+    raise ValueError("it answers another question")
+
+
+async def ask_by_tcp(
+    server: SocketAddress, query: Query, seconds: float, most: int = TCP_BYTES_MAX
+) -> bytes:
+    """Return the answer of a server to a query, of so many bytes at most.
+
+    Raises:
+        TimeoutError, OSError: As of :func:`ask_by_udp`.
+        EOFError: The server closes the connection.
+        ValueError: It answers another question, or more than that.
+    """
+    async with asyncio.timeout(seconds):
+        reader, writer = await asyncio.open_connection(*server)
+        try:
+            writer.write(_LENGTH.pack(len(query.wire)) + query.wire)
+            (size,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+            if size > most:
+                raise ValueError(f"its answer has {size:,} bytes, and {most:,} are read")
+            answer = await reader.readexactly(size)
+        finally:
+            writer.close()
+    if not is_answer(answer, query):
+        raise ValueError("it answers another question")
+    return answer
+
+
+async def ask_for_addresses(server: SocketAddress, query: Query, seconds: float) -> AddressAnswer:
+    """Return what a server answers to a query for addresses; by UDP and by TCP has its own time.
+
+    Raises:
+        TimeoutError, OSError, EOFError, ValueError: As of :func:`ask_by_tcp`; the answer is
+            malformed.
+    """
+    wire = await ask_by_udp(server, query, seconds)
+    if is_truncated(wire):
+        # Some servers cut a record.
+        with contextlib.suppress(MalformedMessage):
+            # There is no room for more addresses than that anyway.
+            if (answer := read_answer(wire, query)).addresses:
+                return answer
+        wire = await ask_by_tcp(server, query, seconds, ADDRESS_BYTES_MAX)
+    return read_answer(wire, query)

@@ -1,0 +1,279 @@
+"""DNS messages as bytes, as far as this proxy reads and writes them.
+
+    query of a client ──read_query──▶ name, type, room for the answer
+    answer of a server ──read_answer──▶ addresses, shortest TTL, code
+
+Rule 1: a query is a header, one question and at most one EDNS record, in at most 512 bytes. What
+has another length or other counts is refused before anything of it is read.
+Rule 2: of an answer at most 64 records are read, only their addresses and TTLs. Names are skipped:
+the server that is asked decides what it answers, whatever it calls the records.
+Rule 3: each byte is read once, and no pointer is followed, so the time is linear in the length.
+
+Source: RFC 1035; RFC 6891 (EDNS); RFC 2181, section 8 (TTL); docs/adr/0088-dns-messages-by-hand.md.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import struct
+from typing import NamedTuple
+
+from ..errors import UserspaceProxyError
+
+QUERY_BYTES_MAX = 512
+"""A name has 255 bytes, and options of EDNS as cookies some 30."""
+RECORDS_MAX = 64
+"""Records of one answer that are read."""
+UDP_BYTES_MAX = 1232
+"""What is sent without fragments. Source: DNS flag day 2020."""
+
+HEADER = struct.Struct(">HHHHHH")
+"""Number, flags, and the counts of questions, answers, authority and additional records."""
+AFTER_NAME = struct.Struct(">HHIH")
+"""Type, class, TTL and length of the data."""
+TYPES = {"A": 1, "CNAME": 5, "SOA": 6, "PTR": 12, "TXT": 16, "AAAA": 28, "SRV": 33}
+TRANSFERS = (251, 252)
+"""IXFR and AXFR."""
+CLASS_IN = 1
+RESPONSE, AUTHORITATIVE, TRUNCATED = 0x8000, 0x0400, 0x0200
+RECURSION_DESIRED, RECURSION_AVAILABLE = 0x0100, 0x0080
+
+_OPCODE = 0x7800
+_CODE = 0x000F
+_NAMES = {number: name for name, number in TYPES.items()}
+_QUESTION_END = struct.Struct(">HH")
+_POINTER = 0xC0
+_LABEL_MAX = 63
+_NAME_MAX = 255
+_TTL_MAX = 0x7FFFFFFF
+_EDNS_TYPE = 41
+_ADDRESS_BYTES = {"A": 4, "AAAA": 16}
+_DOT, _BACKSLASH = b".\\"
+_MALFORMED = (IndexError, struct.error)
+
+
+class ResponseCode(enum.IntEnum):
+    """The codes that this proxy sends, or names where a server sends them."""
+
+    NOERROR = 0
+    FORMERR = 1
+    SERVFAIL = 2
+    NXDOMAIN = 3
+    NOTIMP = 4
+    REFUSED = 5
+
+
+def name_of_code(code: int) -> str:
+    """Return the name of a response code."""
+    return ResponseCode(code).name if code in set(ResponseCode) else f"code {code}"
+
+
+class MalformedMessage(UserspaceProxyError, ValueError):
+    """A message, or a name, isn't what DNS can carry, or what is read here."""
+
+
+class Query(NamedTuple):
+    """A query of a client."""
+
+    wire: bytes
+    question: bytes
+    """As it was sent: name, type and class."""
+    name: str
+    """Absolute, with a dot at its end; other bytes than those of ASCII as ``\\200``."""
+    type: str
+    """``A``, ``SRV`` and so on; ``TYPE65280`` if it isn't known here."""
+    type_number: int
+    class_: int
+    payload: int | None
+    """Bytes of a datagram for which its sender has room; None: it didn't send EDNS."""
+
+    @property
+    def opcode(self) -> int:
+        """Return the kind of the query; 0 is the one that asks for records."""
+        return (self.wire[2] << 8 & _OPCODE) >> 11
+
+
+class AddressAnswer(NamedTuple):
+    """What a server has answered about the addresses of a name."""
+
+    code: int
+    addresses: tuple[str, ...] = ()
+    ttl_s: int = 0
+    """The shortest of the addresses and aliases; 0 without addresses."""
+
+
+def read_query(wire: bytes) -> Query:
+    """Read a message that has a header, and isn't a response.
+
+    Raises:
+        MalformedMessage: It isn't a query, as Rule 1 defines it.
+    """
+    _, _, *counts, additional = HEADER.unpack_from(wire)
+    if len(wire) > QUERY_BYTES_MAX or counts != [1, 0, 0] or additional > 1:
+        raise MalformedMessage("it isn't one question")
+    try:
+        labels, at = _read_labels(wire)
+        type_, class_ = _QUESTION_END.unpack_from(wire, at)
+        at += _QUESTION_END.size
+        question, payload = wire[HEADER.size : at], None
+        if additional:
+            kind, payload, _, length = AFTER_NAME.unpack_from(wire, at + 1)
+            if wire[at] or kind != _EDNS_TYPE:
+                raise MalformedMessage("it has another record")
+            at += 1 + AFTER_NAME.size + length
+    except _MALFORMED:
+        raise MalformedMessage("it ends early") from None
+    if at != len(wire):
+        raise MalformedMessage("its length is wrong")
+    name = "".join(f"{_text_of(label)}." for label in labels) or "."
+    type_name = _NAMES.get(type_, f"TYPE{type_}")
+    return Query(wire, question, name, type_name, type_, class_, payload)
+
+
+def _read_labels(wire: bytes) -> tuple[list[bytes], int]:
+    """Return the labels of the question, and where they end."""
+    labels, at = [], HEADER.size
+    while length := wire[at]:
+        if length > _LABEL_MAX:
+            raise MalformedMessage("its name is compressed")
+        labels.append(wire[at + 1 : at + 1 + length])
+        at += 1 + length
+    at += 1
+    if at - HEADER.size > _NAME_MAX:
+        raise MalformedMessage("its name is too long")
+    return labels, at
+
+
+def _text_of(label: bytes) -> str:
+    if label.isalnum():
+        return label.decode()
+    return "".join(map(_text_of_byte, label))
+
+
+def _text_of_byte(byte: int) -> str:
+    if byte in (_DOT, _BACKSLASH):
+        return f"\\{byte:c}"
+    return chr(byte) if 0x20 < byte < 0x7F else f"\\{byte:03}"
+
+
+def encode_name(name: str) -> bytes:
+    """Return a name without escapes as bytes; a dot at its end makes no difference.
+
+    Raises:
+        MalformedMessage: DNS can't carry it.
+    """
+    wire = bytearray()
+    for label in name.removesuffix(".").split(".") if name.strip(".") else ():
+        if not label or not label.isascii() or "\\" in label:
+            raise MalformedMessage(f"{label!r} is no label of DNS")
+        if len(label) > _LABEL_MAX:
+            raise MalformedMessage(f"a label has more than {_LABEL_MAX} bytes")
+        wire.append(len(label))
+        wire += label.encode()
+    wire.append(0)
+    if len(wire) > _NAME_MAX:
+        raise MalformedMessage(f"the name has more than {_NAME_MAX} bytes")
+    return bytes(wire)
+
+
+def _edns(payload: int) -> bytes:
+    return b"\0" + AFTER_NAME.pack(_EDNS_TYPE, payload, 0, 0)
+
+
+def make_query(number: int, name: str, type_: str) -> Query:
+    """Return a query for records of a name, which asks the server to ask others.
+
+    Raises:
+        MalformedMessage: DNS can't carry the name.
+    """
+    head = HEADER.pack(number, RECURSION_DESIRED, 1, 0, 0, 1)
+    question = encode_name(name) + _QUESTION_END.pack(TYPES[type_], CLASS_IN)
+    return read_query(head + question + _edns(UDP_BYTES_MAX))
+
+
+def write_response(query: Query, code: ResponseCode, flags: int = 0) -> tuple[bytes, bytes]:
+    """Return a response without a record: what comes before records, and what after them."""
+    number, asked, *_ = HEADER.unpack_from(query.wire)
+    flags |= RESPONSE | asked & (_OPCODE | RECURSION_DESIRED) | code
+    end = b"" if query.payload is None else _edns(QUERY_BYTES_MAX)
+    return HEADER.pack(number, flags, 1, 0, 0, bool(end)) + query.question, end
+
+
+def write_format_error(wire: bytes) -> bytes:
+    """Return the response to a message of which nothing but the header is read."""
+    number, flags, *_ = HEADER.unpack_from(wire)
+    kept = flags & (_OPCODE | RECURSION_DESIRED)
+    return HEADER.pack(number, RESPONSE | kept | ResponseCode.FORMERR, 0, 0, 0, 0)
+
+
+def is_message(wire: bytes) -> bool:
+    """Return whether bytes have a header, and aren't a response."""
+    return len(wire) >= HEADER.size and not wire[2] & RESPONSE >> 8
+
+
+def is_answer(wire: bytes, query: Query) -> bool:
+    """Return whether bytes are an answer to a query, which repeats its question."""
+    if len(wire) < HEADER.size or wire[:2] != query.wire[:2]:
+        return False
+    _, flags, questions, *_ = HEADER.unpack_from(wire)
+    if not flags & RESPONSE or (flags & _OPCODE) >> 11 != query.opcode:
+        return False
+    if questions == 0:
+        # Some servers don't repeat what they didn't read.
+        return flags & _CODE not in (ResponseCode.NOERROR, ResponseCode.NXDOMAIN)
+    repeated = wire[HEADER.size : HEADER.size + len(query.question)]
+    return questions == 1 and repeated.lower() == query.question.lower()
+
+
+def is_truncated(answer: bytes) -> bool:
+    """Return whether a server had more to say than there was room for."""
+    return bool(answer[2] & TRUNCATED >> 8)
+
+
+def truncate(answer: bytes, query: Query) -> bytes:
+    """Return a server's answer without its records, marked as truncated."""
+    number, flags, *_ = HEADER.unpack_from(answer)
+    return HEADER.pack(number, flags | TRUNCATED, 1, 0, 0, 0) + query.question
+
+
+def read_answer(wire: bytes, query: Query) -> AddressAnswer:
+    """Read an answer (:func:`is_answer`) to a query for addresses.
+
+    Raises:
+        MalformedMessage: It ends early, or has an address of another length.
+    """
+    _, flags, _, count, *_ = HEADER.unpack_from(wire)
+    code = flags & _CODE
+    if code != ResponseCode.NOERROR:
+        return AddressAnswer(code)
+    at = HEADER.size + len(query.question)
+    found: set[bytes] = set()
+    ttls: list[int] = []
+    try:
+        for _ in range(min(count, RECORDS_MAX)):
+            at = _skip_name(wire, at)
+            type_, class_, ttl, length = AFTER_NAME.unpack_from(wire, at)
+            data = wire[at + AFTER_NAME.size : at + AFTER_NAME.size + length]
+            at += AFTER_NAME.size + length
+            if type_ not in (query.type_number, TYPES["CNAME"]) or class_ != CLASS_IN:
+                continue
+            ttls.append(ttl if ttl <= _TTL_MAX else 0)
+            if type_ == query.type_number:
+                if len(data) != _ADDRESS_BYTES[query.type]:
+                    raise MalformedMessage("its answer has a malformed address")
+                found.add(data)
+    except _MALFORMED:
+        raise MalformedMessage("its answer ends early") from None
+    addresses = sorted(str(ipaddress.ip_address(data)) for data in found)
+    return AddressAnswer(code, tuple(addresses), min(ttls) if found else 0)
+
+
+def _skip_name(wire: bytes, at: int) -> int:
+    while length := wire[at]:
+        if length >= _POINTER:
+            return at + 2
+        if length > _LABEL_MAX:
+            raise MalformedMessage("its answer has a malformed name")
+        at += 1 + length
+    return at + 1
