@@ -325,3 +325,24 @@ async def test_while_it_runs_its_leases_can_be_read(api, source_of):
     async with running(source) as published:
         await published.first()
         assert await source.leases("alice", "").read("holder") is None
+
+
+async def test_a_namespace_that_has_too_much_is_named_and_the_others_are_served(api, source_of):
+    api.put(service())
+    for n in range(9):
+        item = service(f"web-{n}")
+        api.put({**item, "metadata": {"name": f"web-{n}", "namespace": "shop"}})
+    source = source_of(api, share_bytes=4 << 10)
+    async with running(source) as published:
+        snapshot = await published.first()
+        assert sorted(map(str, snapshot.services)) == [
+            "default/web",
+            *("shop/web-0", "shop/web-1", "shop/web-2"),
+        ]
+        [problem] = source.status().problems
+        assert problem.startswith("namespace shop: at least 4 Services with 1.0 kB of JSON left ")
+        assert source.status().is_current
+        for n in range(9):
+            api.delete("Service", f"web-{n}", "shop")
+        await published.until(lambda s: len(s.services) == 1)
+        await published.until(lambda _: source.status().problems == ())
