@@ -209,7 +209,7 @@ class ApiClient:
                         params=query,
                         protocols=(protocol,),
                         autoping=False,
-                        max_msg_size=0,
+                        max_msg_size=RESPONSE_BYTES_MAX,
                         timeout=ClientWSTimeout(ws_close=_GOODBYE_S),
                         **options,
                     )
