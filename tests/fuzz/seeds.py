@@ -347,6 +347,8 @@ def _api_seeds(objects: list[Any]) -> Iterator[tuple[str, str, bytes]]:
     events.append(("BOOKMARK", {"metadata": {"resourceVersion": "1001"}}))
     gone = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}
     stream = [json.dumps({"type": kind, "object": item}) for kind, item in events]
+    page = {"kind": "List", "metadata": {"resourceVersion": "7"}, "items": services[:3]}
+    yield "list", "page", json.dumps(page).encode()
     yield "watch", "events", ("\n".join(stream) + "\n").encode()
     yield "watch", "expired", (json.dumps({"type": "ERROR", "object": gone}) + "\n").encode()
 

@@ -26,6 +26,10 @@ DEPTH_MAX = 100
 ALIASED_NODES_MAX = 100_000
 """Values that aliases refer to in one text, so that a small file can't become a huge object."""
 
+DOCUMENTS_MAX = 100_000
+"""Of one text: each costs some 20 µs, and it may be three characters."""
+TOO_MANY_DOCUMENTS = f"it has more than {DOCUMENTS_MAX:,} documents", "split the file"
+"""What is said of a text with more, and the remedy."""
 MISTAKES_MAX = 10_000
 """Of one document; with more it is refused."""
 NOT_UTF_8 = "\ufdd0"
@@ -125,6 +129,7 @@ class Reader:
         Raises:
             TextError: See rule 2, or a key is a container.
         """
+        count = 0
         for event in stream:
             line = event.start_mark.line + 1 if event.start_mark else 1
             match event:
@@ -139,6 +144,9 @@ class Reader:
                 case events.AliasEvent():
                     self._alias(event, line)
                 case events.DocumentStartEvent():
+                    count += 1
+                    if count > DOCUMENTS_MAX:
+                        self._fail(line, *TOO_MANY_DOCUMENTS)
                     self._anchors.clear()
                     self.mistakes = []
                 case events.DocumentEndEvent():

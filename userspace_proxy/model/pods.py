@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
 
-from .wire import Metadata, WirePage, decode
+from .wire import Metadata, decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +108,12 @@ class WirePod(msgspec.Struct, frozen=True, rename="camel", gc=False):
         return next((c for c in conditions if c.type == type_), WirePodCondition())
 
 
-def read_pods(page: bytes) -> tuple[PodState, ...]:
-    """Return the pods in a list of the API, by name.
+def read_pods(items: Iterable[bytes]) -> tuple[PodState, ...]:
+    """Return the pods in the items of a list of the API, by name.
 
     Raises:
-        FieldError: It isn't such a list.
+        FieldError: One isn't a pod.
     """
-    items = decode(page, WirePage).items or []
     pods = [_read(decode(item, WirePod)) for item in items]
     return tuple(sorted(pods, key=lambda pod: pod.name))
 

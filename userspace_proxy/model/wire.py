@@ -11,6 +11,7 @@ Go types.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
@@ -256,6 +257,8 @@ class WireStatus(_Wire, frozen=True):
 
 
 WireObject = TypeVar("WireObject")
+# msgspec's words for what follows a value.
+_TRAILING = re.compile(r"trailing characters \(byte (\d+)\)")
 
 
 class WirePage(_Wire, frozen=True):
@@ -307,6 +310,26 @@ def decode(data: bytes | memoryview | msgspec.Raw, type_: type[WireObject]) -> W
         raise _field_error(exc) from exc
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise FieldError("", f"not JSON: {exc}") from exc
+
+
+def value_size(data: memoryview) -> int | None:
+    """Return the size of the JSON value at the beginning; None if it, or what follows, isn't there.
+
+    Raises:
+        FieldError: It can't become valid.
+    """
+    try:
+        msgspec.json.decode(data, type=msgspec.Raw)
+    except msgspec.DecodeError as exc:
+        text = str(exc)
+        if found := _TRAILING.search(text):
+            # Counted from 1, and blanks before it belong to the value.
+            return int(found[1]) - 1
+        if "truncated" not in text:
+            raise FieldError("", f"not JSON: {exc}") from exc
+    except RecursionError as exc:
+        raise FieldError("", f"not JSON: {exc}") from exc
+    return None
 
 
 def convert(value: Any, type_: type[WireObject]) -> WireObject:

@@ -28,6 +28,7 @@ _CHECKS: Mapping[str, Callable[[bytes], None]] = {
     "no-proxy": files.check_no_proxy,
     "objects": api.check_objects,
     "annotations": texts.check_annotations,
+    "list": api.check_list,
     "watch": api.check_watch,
     "drawn-objects": api.check_drawn_objects,
     "rtnetlink": rtnetlink.check_rtnetlink,

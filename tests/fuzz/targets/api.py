@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -13,10 +13,12 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 
 from userspace_proxy.cluster import Store
+from userspace_proxy.model.wire import FieldError, WirePage, decode
 from userspace_proxy.plan.planner import Planner
 from userspace_proxy.policy import NodeFacts
 from userspace_proxy.sources.kubernetes.credentials import Credentials
-from userspace_proxy.sources.kubernetes.reflector import Reflector, Timing
+from userspace_proxy.sources.kubernetes.list_body import ListBody
+from userspace_proxy.sources.kubernetes.reflector import NO_LINE_S, Reflector, Timing
 from userspace_proxy.sources.kubernetes.resources import (
     SERVICES,
     SLICES,
@@ -88,6 +90,28 @@ def check_drawn_objects(data: bytes) -> None:
     drawn_objects.hypothesis.fuzz_one_input(data)
 
 
+def check_list(data: bytes) -> None:
+    """A list is the same in whatever parts it arrives, and its items are those of the JSON."""
+    found = [_items_of(data, part) for part in (1, 7, 1 << 20)]
+    assert found[0] == found[1] == found[2]
+    if found[0] is not None:
+        page = decode(data, WirePage)
+        assert found[0] == [bytes(item) for item in page.items or ()]
+
+
+def _items_of(data: bytes, part: int) -> list[bytes] | None:
+    """Return the items of a list that arrives in parts; None if it is refused."""
+    body = ListBody(value_bytes_max=10_000)
+    items: list[bytes] = []
+    try:
+        for start in range(0, len(data), part):
+            items += body.feed(data[start : start + part])
+        items += body.feed(b"")
+    except FieldError:
+        return None
+    return [item.rstrip(b" \t\r\n") for item in items]
+
+
 def check_watch(data: bytes) -> None:
     """A watch that sends this, in two parts, and ends."""
     cut = len(data) // 2
@@ -123,18 +147,15 @@ class _Watched:
     def __init__(self, chunks: list[bytes]) -> None:
         self._chunks = [chunk for chunk in chunks if chunk]
 
-    async def get(self, _path: str, _query: object) -> SimpleNamespace:
-        body = b'{"metadata":{"resourceVersion":"1"},"items":[]}'
-        return SimpleNamespace(code=200, body=body, retry_after_s=0.0)
-
     @asynccontextmanager
-    async def stream(self, _path: str, _query: object) -> AsyncIterator[SimpleNamespace]:
-        yield SimpleNamespace(code=200, read=self._read)
+    async def stream(self, _path: str, query: Mapping[str, str]) -> AsyncIterator[SimpleNamespace]:
+        empty = _Watched([b'{"metadata":{"resourceVersion":"1"},"items":[]}'])
+        yield SimpleNamespace(code=200, read=self._read if "watch" in query else empty._read)
 
     async def _read(self, *, silence_s: float) -> bytes:
         assert silence_s > 0
         return self._chunks.pop(0) if self._chunks else b""
 
     async def pause(self, seconds: float) -> None:
-        if seconds:
+        if seconds not in (0, NO_LINE_S):
             raise _Done

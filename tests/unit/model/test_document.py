@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from userspace_proxy.errors import InputError
-from userspace_proxy.model import document
+from userspace_proxy.model import composing, document
 from userspace_proxy.model.document import Document, decode, parse_documents, split_documents
 
 WEB = dedent("""\
@@ -226,7 +226,6 @@ def test_objects_of_json_may_follow_each_other():
         ('{"a": "}"}', 0),
         ('{"b":\n 1}', 0),
         ('\n\n{"c": 2}', 1),
-        ("\n", 3),
         ("---\nd: 3\n", 4),
         ("---\ne: 4\n", 6),
     ]
@@ -243,6 +242,18 @@ def test_a_byte_order_mark_may_begin_each_document():
     text = "a: 1\n---\r\n\ufeffb: 2\n"
     values = [d.value for part in split_documents(text) for d in read_all(part.text)]
     assert values == [d.value for d in read_all(text)] == [{"a": 1}, {"b": 2}]
+
+
+def test_documents_without_anything_are_no_parts():
+    text = "---\n" * 3 + "--- \t\r\n---\na: 1\n" + "---\n" * 1000 + "b: 2\n---\n"
+    assert parts_of(text) == [("---\na: 1\n", 4), ("---\nb: 2\n", 1005), ("---\n", 1007)]
+
+
+@pytest.mark.parametrize("start", ["", "\x85"])
+def test_a_text_has_a_limited_number_of_documents(monkeypatch, start):
+    monkeypatch.setattr(composing, "DOCUMENTS_MAX", 3)
+    with pytest.raises(InputError, match=r"x:4: it has more than .* documents"):
+        parse_documents(start + "---\n" * 4, place="x", lines_before=-len(start))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ UNREADY = [{"type": "Ready", "status": "False", "message": "containers with unre
 
 def read(status=None, *, name="web-1", **fields):
     pod = {"metadata": {"name": name, **fields.pop("metadata", {})}, "status": status, **fields}
-    return read_pods(json.dumps({"items": [pod]}).encode())[0]
+    return read_pods([json.dumps(pod).encode()])[0]
 
 
 def test_a_ready_pod_has_its_labels_and_the_names_of_its_ports():
@@ -100,11 +100,11 @@ def test_a_pod_that_is_being_deleted_is_not_ready():
 
 
 def test_pods_are_in_the_order_of_their_names():
-    page = json.dumps({"items": [{"metadata": {"name": "b"}}, {"metadata": {"name": "a"}}]})
-    assert [pod.name for pod in read_pods(page.encode())] == ["a", "b"]
-    assert read_pods(b"{}") == ()
+    items = [b'{"metadata": {"name": "b"}}', b'{"metadata": {"name": "a"}}']
+    assert [pod.name for pod in read_pods(items)] == ["a", "b"]
+    assert read_pods([]) == ()
 
 
-def test_what_is_no_list_is_an_error():
+def test_what_is_no_pod_is_an_error():
     with pytest.raises(FieldError):
-        read_pods(b"[]")
+        read_pods([b"[]"])

@@ -20,6 +20,7 @@ from userspace_proxy.model.wire import (
     WireStatus,
     convert,
     decode,
+    value_size,
 )
 
 from .documented import KINDS, METADATA, documented, fields_of, named_values
@@ -205,3 +206,29 @@ for _ in range(300):
 def test_several_threads_can_be_the_first_to_use_a_type():
     # In a process of its own, which ends with SIGSEGV where it can't be.
     assert subprocess.run([sys.executable, "-c", FIRST_USES], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        (b'{"a":1},{', 7),
+        (b'{"a":"},"} ]', 11),
+        (b'"a":', 3),
+        (b"12,", 2),
+        (b"12", None),
+        (b'{"a":1}', None),
+        (b'{"a":"\\', None),
+        (b'{"a":"\\u00', None),
+        (b'{"a":tru', None),
+        (b'{"a":"\xc3', None),
+        (b"", None),
+    ],
+)
+def test_a_value_ends_where_something_follows_it(text, size):
+    assert value_size(memoryview(text)) == size
+
+
+@pytest.mark.parametrize("text", [b'{"a":1]', b"}", b"[" * 100_000 + b"1"])
+def test_what_can_become_no_value_is_an_error(text):
+    with pytest.raises(FieldError, match="not JSON"):
+        value_size(memoryview(text))

@@ -3,8 +3,9 @@
 Rule 1: a request without a response, or whose response breaks off, raises TransportError. Callers
 see nothing of aiohttp, which is imported when a client is opened.
 Rule 2: a path is sent as it is: nothing resolves or requotes it on the way (``paths``).
-Rule 3: everything has a deadline: connecting, the start of a response, and silence in a list.
-A watch may be silent; its reader decides for how long.
+Rule 3: everything has a deadline: connecting, the start of a response, and silence in it. A watch
+may be silent; its reader decides for how long.
+Rule 4: only single objects are read whole. Lists and watches are streams, read in parts.
 """
 
 from __future__ import annotations
@@ -34,15 +35,16 @@ if TYPE_CHECKING:
 CONNECT_S = 15.0
 """Seconds for TCP and TLS; client-go gives each dial 30 s."""
 RESPONSE_S = 75.0
-"""Seconds until a response starts, and between two parts of a list. The server itself gives up
+"""Seconds until a response starts, and between two parts of it. The server itself gives up
 after 60 s (its --request-timeout)."""
-RESPONSE_BYTES_MAX = 512 << 20
-"""One page: room for 300,000 Services of the usual 1.7 kB."""
+RESPONSE_BYTES_MAX = 16 << 20
+"""One object: etcd stores up to 1.5 MiB of it."""
 
 # For the server's close frame, at the end of a WebSocket.
 _GOODBYE_S = 1.0
-# A page or an event may be larger than aiohttp's buffer of 64 KiB.
-_BUFFER_BYTES = 2 << 20
+# aiohttp reads twice that, unpacks that, or takes a sixteenth as many chunks, in one step: 4,096
+# chunks of one byte take 10 ms.
+_BUFFER_BYTES = 64 << 10
 # A peer that vanishes is detected within a minute, also while nothing is sent.
 _KEEPALIVE = tuple(
     (level, getattr(socket, name), value)
@@ -207,7 +209,7 @@ class ApiClient:
                         params=query,
                         protocols=(protocol,),
                         autoping=False,
-                        max_msg_size=0,
+                        max_msg_size=RESPONSE_BYTES_MAX,
                         timeout=ClientWSTimeout(ws_close=_GOODBYE_S),
                         **options,
                     )

@@ -11,13 +11,15 @@ import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from ...errors import SourceError
 from ...model.annotations import DOMAIN
+from ...model.wire import FieldError
 from ..base import DURATION_S, Lease, Leases
 from .api_paths import join
 from .client import ApiClient, LineSplitter, LineTooLong
+from .lists import read_whole
 from .responses import Response, TransportError, cause_of, unreachable
 
 NAMESPACE = "userspace-proxy"
@@ -28,6 +30,7 @@ _LABEL = f"{DOMAIN}leases-of"
 _WATCH_S = 300
 _SILENCE_S = 330.0
 _ANSWER_S = 5.0
+_LIST_S = 30.0
 # Nodes of 1.5 MiB, and Leases of 1 MiB.
 _PAGE = 100
 _LEASE_PAGE = 500
@@ -35,6 +38,7 @@ _HINT = (
     f"create the namespace {NAMESPACE}, and allow this user to get, list, watch, create and update "
     "leases of coordination.k8s.io there, and to get and list nodes"
 )
+_Item = TypeVar("_Item")
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9.-]")
 
 
@@ -81,12 +85,12 @@ class KubernetesLeases(Leases):
             # From the server's memory: each has a version, and an answer names its question.
             "resourceVersion": "0",
         }
-        return [self._read_item(item) async for item in self._items(_PATH, query)]
+        return await self._items(_PATH, query, self._read_item)
 
     async def nodes(self) -> frozenset[str]:
         """Part of Leases."""
-        items = self._items("/api/v1/nodes", {"limit": str(_PAGE)})
-        return frozenset([str(item["metadata"]["name"]) async for item in items])
+        query = {"limit": str(_PAGE)}
+        return frozenset(await self._items("/api/v1/nodes", query, _name_of))
 
     async def follow(self, name: str) -> AsyncIterator[Lease]:
         """Part of Leases."""
@@ -112,24 +116,27 @@ class KubernetesLeases(Leases):
         except (LineTooLong, ValueError, KeyError, TypeError, AttributeError) as exc:
             raise self._invalid() from exc
 
-    async def _items(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Mapping[str, Any]]:
-        """Yield the objects of a list, page by page."""
-        asked = dict(query)
-        while True:
-            response = await self._ask(lambda: self._client.get(path, asked))
-            if response.code != 200:
-                raise self._refused("list", response)
-            try:
-                page = json.loads(response.body)
-                for item in page["items"] or ():
-                    yield item
-                token = page["metadata"].get("continue")
-            except (ValueError, KeyError, TypeError, AttributeError) as exc:
-                raise self._invalid() from exc
-            if not token:
-                return
-            asked["continue"] = token
-            asked.pop("resourceVersion", None)
+    async def _items(
+        self, path: str, query: Mapping[str, str], read: Callable[[Mapping[str, Any]], _Item]
+    ) -> list[_Item]:
+        """Return what is read of each object of a list."""
+        found: list[_Item] = []
+        self._check_open()
+        try:
+            refusal = await read_whole(
+                self._client,
+                path,
+                query,
+                lambda items: found.extend(read(json.loads(item)) for item in items),
+                within_s=_LIST_S,
+            )
+        except TransportError as exc:
+            raise self._unreachable(exc) from exc
+        except (FieldError, ValueError, KeyError, TypeError, AttributeError) as exc:
+            raise self._invalid() from exc
+        if refusal is not None:
+            raise self._refused("list", refusal)
+        return found
 
     async def _written(self, lease: Lease) -> Mapping[str, Any]:
         """Return the object to write."""
@@ -222,3 +229,7 @@ class KubernetesLeases(Leases):
 
     def _invalid(self) -> SourceError:
         return SourceError(f"invalid response from {self._client.url} for leases")
+
+
+def _name_of(item: Mapping[str, Any]) -> str:
+    return str(item["metadata"]["name"])

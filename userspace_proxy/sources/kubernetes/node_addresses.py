@@ -11,13 +11,15 @@ starts denies everything for a moment, so two lists in a row must have been deni
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ...model.reading import read_node
-from ...model.wire import FieldError, WireNode, WirePage, decode
+from ...model.wire import FieldError, WireNode, decode
 from ..base import Pause, pause
 from .client import ApiClient
+from .lists import read_whole
 from .responses import TransportError, read_status
 
 _log = logging.getLogger("userspace_proxy.sources")
@@ -73,7 +75,7 @@ class NodeAddressLister:
             try:
                 self._take(await self._list())
                 denials = 0
-            except (TransportError, FieldError, TimeoutError) as exc:
+            except (TransportError, FieldError) as exc:
                 _log.warning(
                     "cannot list Nodes, so their addresses are unknown or may be outdated",
                     extra={"cause": str(exc)},
@@ -87,19 +89,15 @@ class NodeAddressLister:
 
     async def _list(self) -> frozenset[str]:
         addresses: set[str] = set()
-        query = {"limit": str(_PAGE)}
-        while True:
-            response = await self._client.get("/api/v1/nodes", query)
-            if response.code != 200:
-                cause = read_status(response.body).message or "no reason given"
-                kind = _Forbidden if response.code == 403 else TransportError
-                raise kind(f"HTTP {response.code}: {cause}")
-            page = decode(response.body, WirePage)
-            for item in page.items or []:
-                try:
+
+        def take(items: Sequence[bytes]) -> None:
+            for item in items:
+                with contextlib.suppress(FieldError):
                     addresses.update(read_node(decode(item, WireNode)).addresses)
-                except FieldError:
-                    continue
-            if not page.metadata.continue_:
-                return frozenset(addresses)
-            query["continue"] = page.metadata.continue_
+
+        refusal = await read_whole(self._client, "/api/v1/nodes", {"limit": str(_PAGE)}, take)
+        if refusal is None:
+            return frozenset(addresses)
+        cause = read_status(refusal.body).message or "no reason given"
+        kind = _Forbidden if refusal.code == 403 else TransportError
+        raise kind(f"HTTP {refusal.code}: {cause}")

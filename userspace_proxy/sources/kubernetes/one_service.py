@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...cluster import Snapshot, Store
@@ -17,15 +17,15 @@ from ...model import ServiceKey
 from ...model.pod_endpoints import WireSelectingService, read_selection
 from ...model.pods import PodState, read_pods
 from ...model.reading import LABEL_SERVICE_NAME
-from ...model.wire import FieldError, WireHead, WirePage, decode
+from ...model.wire import FieldError, WireHead, decode
 from .api_paths import join
 from .client import ApiClient
 from .credentials import Credentials
 from .kubeconfig_files import Kubeconfig
+from .lists import Take, read_page, read_whole
 from .resources import SERVICES, SLICES, Resource, ResourceCache, inside, this_node
 from .responses import Response, TransportError, invalid, rejected, unreachable
 
-# Enough to find labels that are similar.
 _PODS_MAX = "500"
 
 
@@ -79,6 +79,8 @@ class OneServiceReader:
         self._client = ApiClient(Credentials(kubeconfig=kubeconfig, master=master))
         self._node_name = node_name
         self._store = Store()
+        self._services = ResourceCache(SERVICES, self._store)
+        self._slices = ResourceCache(SLICES, self._store)
 
     async def read(self, key: ServiceKey, *, with_pods: bool, within_s: float) -> OneService:
         """Read a Service, within some seconds of the server.
@@ -90,24 +92,24 @@ class OneServiceReader:
             return await self._read(key, with_pods)
 
     async def _read(self, key: ServiceKey, with_pods: bool) -> OneService:
-        services = await self._list(SERVICES, inside(SERVICES, key.namespace).path)
-        slices = inside(SLICES, key.namespace).path
+        targets: list[tuple[int | str, ...]] = []
+
+        def take_services(items: Sequence[bytes]) -> None:
+            self._services.list_items(items)
+            targets.extend(_targets_of(item) for item in items if _is(item, key))
+
+        path = inside(SERVICES, key.namespace).path
+        self._check(await self._ask(SERVICES, path, {}, take_services), SERVICES)
+        path = inside(SLICES, key.namespace).path
         named = {"labelSelector": f"{LABEL_SERVICE_NAME}={key.name}"}
-        if not await self._list(SLICES, slices, named):
-            await self._list(SLICES, slices)
-            # Those of other namespaces, and whether a Service is there: both, or neither.
-            elsewhere = await self._client.get(SLICES.path, named)
-            others = await self._client.get(
-                SERVICES.path, {"fieldSelector": f"metadata.name={key.name}"}
-            )
-            if elsewhere.code == others.code == 200:
-                self._put(SLICES, elsewhere)
-                self._put(SERVICES, others)
+        self._check(await self._ask(SLICES, path, named, self._slices.list_items), SLICES)
+        if not self._slices.has_objects:
+            self._check(await self._ask(SLICES, path, {}, self._slices.list_items), SLICES)
+            await self._read_elsewhere(key, named)
         if self._node_name:
             node = this_node(self._node_name)
-            found = await self._client.get(node.path, node.query)
-            if found.code == 200:
-                self._put(node, found)
+            take = ResourceCache(node, self._store).list_items
+            await self._ask(node, node.path, node.query, take)
         snapshot = self._store.snapshot()
         state = snapshot.services.get(key)
         if state is None:
@@ -115,45 +117,48 @@ class OneServiceReader:
         pods: tuple[PodState, ...] = ()
         if with_pods and state.service.selector:
             pods = await self._pods(key, state.service.selector)
-        targets = next((_targets_of(item) for item in services if _is(item, key)), ())
-        return OneService(self._client.url, snapshot, targets, pods)
+        return OneService(self._client.url, snapshot, next(iter(targets), ()), pods)
+
+    async def _read_elsewhere(self, key: ServiceKey, named: Mapping[str, str]) -> None:
+        """Read slices of other namespaces, and whether a Service is there: both, or neither."""
+        others: list[bytes] = []
+        name = {"fieldSelector": f"metadata.name={key.name}"}
+        if await self._ask(SERVICES, SERVICES.path, name, others.extend) is not None:
+            return
+        if await self._ask(SLICES, SLICES.path, named, self._slices.list_items) is None:
+            self._services.list_items(others)
 
     async def _pods(
         self, key: ServiceKey, selector: tuple[tuple[str, str], ...]
     ) -> tuple[PodState, ...]:
         path = join("/api/v1/namespaces", key.namespace, "pods")
         labels = ",".join(f"{name}={value}" for name, value in selector)
+        # The first page is enough to find labels that are similar.
         for query in ({"labelSelector": labels}, {"limit": _PODS_MAX}):
-            response = await self._client.get(path, query)
-            self._check(response, "pods")
+            items: list[bytes] = []
             try:
-                pods = read_pods(response.body)
+                page = await read_page(self._client, path, query, items.extend)
+                if isinstance(page, Response):
+                    raise SourceError(list_refused(self._client, "pods", page))
+                pods = read_pods(items)
             except FieldError as exc:
                 raise SourceError(invalid(self._client.url, "pods", str(exc)).text) from exc
             if pods:
                 return pods
         return ()
 
-    async def _list(
-        self, resource: Resource, path: str, query: Mapping[str, str] | None = None
-    ) -> list[bytes]:
-        """Read a list into the store; return its items."""
-        response = await self._client.get(path, query or {})
-        self._check(response, resource.name)
-        return self._put(resource, response)
-
-    def _check(self, response: Response, what: str) -> None:
-        if response.code != 200:
-            raise SourceError(list_refused(self._client, what, response))
-
-    def _put(self, resource: Resource, response: Response) -> list[bytes]:
+    async def _ask(
+        self, resource: Resource, path: str, query: Mapping[str, str], take: Take
+    ) -> Response | None:
+        """Read a list; return the response that isn't 200, if there is one."""
         try:
-            items = decode(response.body, WirePage).items or []
+            return await read_whole(self._client, path, query, take)
         except FieldError as exc:
             raise SourceError(invalid(self._client.url, resource.name, str(exc)).text) from exc
-        cache = ResourceCache(resource, self._store)
-        cache.list_items(items)
-        return [bytes(item) for item in items]
+
+    def _check(self, refusal: Response | None, resource: Resource) -> None:
+        if refusal is not None:
+            raise SourceError(list_refused(self._client, resource.name, refusal))
 
 
 def _is(item: bytes, key: ServiceKey) -> bool:

@@ -9,6 +9,7 @@ next list or watch succeeds.
 Rule 2: a watch that lasted long enough is followed by the next one at once, any other after a
 wait, which grows as long as nothing is received.
 Rule 3: much input is processed in parts, and the event loop runs in between.
+Rule 4: a list has a deadline, and one that takes long is a problem meanwhile.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from ...log_limit import LogLimit
-from ...model.wire import FieldError, Metadata, WireEvent, WireHead, WirePage, WireStatus, decode
+from ...model.wire import FieldError, Metadata, WireEvent, WireHead, WireStatus, decode
 from ..base import Pause
 from .client import ApiClient, LineSplitter, LineTooLong, Stream
+from .lists import LIST_S, batches, incomplete_after, read_page
 from .position import Position
 from .resources import ResourceCache
 from .responses import (
@@ -40,9 +41,6 @@ from .responses import (
 
 _log = logging.getLogger("userspace_proxy.sources")
 
-BATCH_BYTES = 64 << 10
-"""Processed in one iteration of the event loop: about 2 ms (40 Services, or 250 endpoints)."""
-
 # client-go's reflector: 800 ms to 30 s, factor 2, jitter 1.0. The cap is lower here: with 30 s, a
 # change after an outage of 30 s took effect 47 s late (measured). A busy server sends Retry-After.
 BASE_S = 0.8
@@ -52,6 +50,8 @@ JITTER = 1.0
 
 RETRY_AFTER_MAX_S = 300.0
 """The longest wait, also if the server asks for a longer one."""
+NO_LINE_S = 0.01
+"""The wait after a part of a watch in which no line ends: parts of one byte keep a core busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,10 @@ class Timing:
     The kernel's probes detect within a minute that the whole machine is gone."""
     healthy_s: float = 5.0
     """A watch that lasted that long is followed by the next one at once."""
+    list_s: float = LIST_S
+    """The longest a whole list may take."""
+    list_long_s: float = 60.0
+    """A list that takes longer is a problem until it is complete."""
     backoff_base_s: float = BASE_S
     backoff_cap_s: float = CAP_S
 
@@ -208,30 +212,48 @@ class Reflector:
     # -- list
 
     async def _list(self) -> RequestFailure | None:
+        noted = asyncio.get_running_loop().call_later(self._timing.list_long_s, self._note_long)
+        try:
+            async with asyncio.timeout(self._timing.list_s):
+                return await self._list_pages()
+        except TimeoutError as exc:
+            raise TransportError(incomplete_after(self._timing.list_s)) from exc
+        finally:
+            noted.cancel()
+
+    async def _list_pages(self) -> RequestFailure | None:
         while True:
             query = {**self._resource.query, **self._position.list_query()}
-            response = await self._client.get(self._resource.path, query)
-            if response.code != 200:
-                if is_expired(response.code, read_status(response.body)):
+            try:
+                page = await read_page(
+                    self._client,
+                    self._resource.path,
+                    query,
+                    self._cache.list_items,
+                    pause=self._pause,
+                )
+            except FieldError as exc:
+                return self._invalid(str(exc))
+            if isinstance(page, Response):
+                if is_expired(page.code, read_status(page.body)):
                     self._cache.begin_list()
                     if self._position.list_expired():
                         continue
-                return self._rejected("list", response)
-            try:
-                page = decode(response.body, WirePage)
-            except FieldError as exc:
-                return self._invalid(str(exc))
-            for batch in _batches(page.items or []):
-                self._cache.list_items(batch)
-                await self._pause(0)
-            metadata = page.metadata
-            if not metadata.resource_version:
+                return self._rejected("list", page)
+            if not page.resource_version:
                 return self._invalid("a list without a resourceVersion")
-            if self._position.page_done(metadata.resource_version, metadata.continue_ or ""):
+            if self._position.page_done(page.resource_version, page.continue_ or ""):
                 self._cache.end_list()
                 self.is_listed = True
                 self._note_success()
                 return None
+
+    def _note_long(self) -> None:
+        self.problem = (
+            f"the API server at {self._client.url} has been sending the list of "
+            f"{self._resource.name} for {self._timing.list_long_s:g} s, and it isn't complete"
+        )
+        self._changed()
 
     # -- watch
 
@@ -249,7 +271,10 @@ class Reflector:
             begun = self._clock()
             self._note_success()
             try:
-                return await self._follow(stream, requested_s)
+                failure = await self._follow(stream, requested_s)
+                if failure is None and self._cache.has_room:
+                    self._expire("there is room for objects that were left out")
+                return failure
             except (TimeoutError, TransportError) as exc:
                 reason = str(exc) or "no data from the server in time"
                 self._log_end(reason)
@@ -265,7 +290,10 @@ class Reflector:
         splitter = LineSplitter()
         self._has_bookmarks = False
         while chunk := await stream.read(silence_s=self._silence_s(requested_s)):
-            for batch in _batches(splitter.feed(chunk)):
+            lines = splitter.feed(chunk)
+            if not lines:
+                await self._pause(NO_LINE_S)
+            for batch in batches(lines):
                 for line in batch:
                     event = decode(line, WireEvent)
                     if event.type == "ERROR":
@@ -288,7 +316,7 @@ class Reflector:
         """Apply an event, and return its resourceVersion."""
         match event.type:
             case "ADDED" | "MODIFIED":
-                return self._cache.put(event.object)
+                return self._cache.put(event.object, is_new=event.type == "ADDED")
             case "DELETED":
                 return self._cache.delete(event.object)
             case "BOOKMARK":
@@ -338,15 +366,3 @@ class Reflector:
 
     def _invalid(self, problem: str) -> RequestFailure:
         return invalid(self._client.url, self._resource.name, problem)
-
-
-def _batches(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    """Divide items of JSON into parts of about BATCH_BYTES, and at least one item."""
-    start = size = 0
-    for i, item in enumerate(items):
-        size += memoryview(item).nbytes
-        if size >= BATCH_BYTES:
-            yield items[start : i + 1]
-            start, size = i + 1, 0
-    if start < len(items):
-        yield items[start:]

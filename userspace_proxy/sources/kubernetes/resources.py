@@ -4,11 +4,12 @@ Rule 1: an object that can't be read is a problem of its own: what was read of i
 and so do the other objects.
 Rule 2: a list is a difference: equal objects stay the same objects, and only what the whole list
 doesn't contain is deleted, at its end.
+Rule 3: what is too much of one namespace is left out and counted (``shares``); all else is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -36,9 +37,7 @@ from ...model.wire import (
     decode,
 )
 from .api_paths import join
-
-Key = tuple[str, str]
-"""Namespace (empty for a Node) and name."""
+from .shares import NOTHING, OBJECT_BYTES, PART_BYTES, Excess, Key, Shares
 
 
 class _HasMetadata(Protocol):
@@ -61,6 +60,34 @@ class Resource:
     delete: Callable[[Store, Key], None]
     query: Mapping[str, str] = field(default_factory=dict)
     """Restricts lists and watches."""
+    weigh: Callable[[Any], int] = lambda _: OBJECT_BYTES
+    """Returns about how many bytes a decoded object takes while it is kept."""
+
+
+def _weight(*parts: Sized | None) -> int:
+    return OBJECT_BYTES + PART_BYTES * sum(len(part) for part in parts if part)
+
+
+def _weigh_service(wire: WireService) -> int:
+    spec = wire.spec
+    if spec is None:
+        return _weight()
+    balancer = wire.status.load_balancer if wire.status else None
+    return _weight(
+        spec.ports,
+        spec.selector,
+        spec.cluster_ips,
+        spec.external_ips,
+        spec.load_balancer_source_ranges,
+        balancer.ingress if balancer else None,
+    )
+
+
+def _weigh_pod(wire: WirePod) -> int:
+    containers = wire.spec.containers if wire.spec else None
+    ports = (one.ports for one in containers or ())
+    ips = wire.status.pod_ips if wire.status else None
+    return _weight(wire.metadata.labels, containers, ips, *ports)
 
 
 # All Services and slices are listed, also those without a listener (headless ones, those of
@@ -72,6 +99,7 @@ SERVICES = Resource(
     wire=WireService,
     put=lambda store, wire: store.put_service(read_service(wire)),
     delete=lambda store, key: store.delete_service(ServiceKey(*key)),
+    weigh=_weigh_service,
 )
 
 
@@ -101,6 +129,7 @@ def slices(
         wire=WireEndpointSlice,
         put=put,
         delete=delete,
+        weigh=lambda wire: _weight(wire.endpoints, wire.ports),
     )
 
 
@@ -141,6 +170,7 @@ def resources_of(
             wire=WirePod,
             put=lambda _, wire: pods.put_pod(read_pod(wire)),
             delete=lambda _, key: pods.delete_pod(PodKey(*key)),
+            weigh=_weigh_pod,
         ),
     ]
 
@@ -159,66 +189,127 @@ def this_node(name: str) -> Resource:
 
 
 class ResourceCache:
-    """The objects of one kind, in a store."""
+    """The objects of one kind, in a store.
 
-    def __init__(self, resource: Resource, store: Store) -> None:
+    Args:
+        shares: How much each namespace may have.
+    """
+
+    def __init__(self, resource: Resource, store: Store, shares: Shares | None = None) -> None:
         self.resource = resource
         self._store = store
-        self._known: set[Key] = set()
+        self._shares = shares or Shares()
         self._listed: set[Key] = set()
+        """What a list that is under way has contained and is kept."""
+        self._not_listed: dict[str, Excess] = {}
+        """What it has contained and is left out, by namespace."""
         self.rejected: dict[Key, RejectedFacts] = {}
         """Objects that can't be read."""
 
     def resume(self, keys: Iterable[Key]) -> None:
         """Note which objects of an earlier run are in the store."""
-        self._known.update(keys)
+        for key in keys:
+            self._shares.keep((key[0], key[1]))
 
     def begin_list(self) -> None:
         """Begin a list, or begin it again."""
         self._listed.clear()
+        self._not_listed.clear()
 
     def list_items(self, items: Iterable[Any]) -> None:
         """Add some items of a list, as JSON."""
         for item in items:
-            self._listed.add(self._put(item)[0])
+            key, _, is_kept = self._put(item)
+            if is_kept:
+                self._listed.add(key)
+            else:
+                self._listed.discard(key)
+                left_out = self._not_listed.get(key[0], NOTHING)
+                self._not_listed[key[0]] = left_out.plus(1, _size(item))
 
     def end_list(self) -> None:
         """End a list: delete the objects that it didn't contain."""
-        for key in self._known - self._listed:
+        for key in self._shares.kept() - self._listed:
             self._delete(key)
-        for key in self.rejected.keys() - self._listed:
-            del self.rejected[key]
-        self._listed.clear()
+        self._shares.set_left_out(self._not_listed)
+        self.begin_list()
 
-    def put(self, item: Any) -> str | None:
-        """Add or replace an object, as JSON; return its resourceVersion."""
-        return self._put(item)[1]
+    def put(self, item: Any, *, is_new: bool = True) -> str | None:
+        """Add or replace an object, as JSON; return its resourceVersion.
+
+        Args:
+            is_new: It wasn't there before.
+        """
+        metadata = _metadata(item)
+        was_kept = _key(metadata) in self._shares
+        key, version, is_kept = self._put(item)
+        if is_new or was_kept:
+            if not is_kept:
+                self._shares.count(key[0], 1, _size(item))
+        elif is_kept:
+            self._shares.count(key[0], -1, -_size(item))
+        return version
 
     def delete(self, item: Any) -> str | None:
         """Delete an object; return its last resourceVersion."""
         metadata = _metadata(item)
-        self._delete(_key(metadata))
+        key = _key(metadata)
+        if key in self._shares:
+            self._delete(key)
+        else:
+            self._shares.count(key[0], -1, -_size(item))
         return metadata.resource_version
 
-    def _put(self, item: Any) -> tuple[Key, str | None]:
+    def left_out(self) -> Iterator[tuple[str, Excess]]:
+        """Yield namespaces of which something is left out, by name."""
+        return self._shares.left_out()
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether anything is kept."""
+        return bool(self._shares.kept())
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a list would find objects that were left out and may fit now."""
+        return self._shares.has_room
+
+    def _put(self, item: Any) -> tuple[Key, str | None, bool]:
+        """Read an object into the store; return its key and version, and whether it is kept."""
+        if self._shares.has_full:
+            metadata = _metadata(item)
+            if not self._shares.is_open(_key(metadata)):
+                return _key(metadata), metadata.resource_version, False
         try:
             wire: _HasMetadata = decode(item, self.resource.wire)
-            metadata = wire.metadata
+        except FieldError as exc:
+            return self._reject(_metadata(item), exc)
+        metadata, key = wire.metadata, _key(wire.metadata)
+        if not self._shares.take(key, self.resource.weigh(wire)):
+            self._delete(key)
+            return key, metadata.resource_version, False
+        try:
             self.resource.put(self._store, wire)
         except FieldError as exc:
-            metadata = _metadata(item)
-            key = _key(metadata)
-            self.rejected[key] = _rejected(self.resource.kind, metadata, str(exc))
-            return key, metadata.resource_version
-        key = _key(metadata)
+            return self._reject(metadata, exc)
         self.rejected.pop(key, None)
-        self._known.add(key)
-        return key, metadata.resource_version
+        return key, metadata.resource_version, True
+
+    def _reject(self, metadata: Metadata, exc: FieldError) -> tuple[Key, str | None, bool]:
+        key = _key(metadata)
+        is_kept = key in self._shares or self._shares.take(key, OBJECT_BYTES)
+        if is_kept:
+            self.rejected[key] = _rejected(self.resource.kind, metadata, str(exc))
+        return key, metadata.resource_version, is_kept
 
     def _delete(self, key: Key) -> None:
         self.resource.delete(self._store, key)
-        self._known.discard(key)
+        self._shares.drop(key)
         self.rejected.pop(key, None)
+
+
+def _size(item: Any) -> int:
+    return memoryview(item).nbytes
 
 
 def _rejected(kind: str, metadata: Metadata, problem: str) -> RejectedFacts:

@@ -7,17 +7,20 @@ Rule 2: all changes in one iteration of the event loop are one snapshot.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ...clocks import Clocks
 from ...cluster import Snapshot, Store
 from ...cluster.from_pods import PodEndpoints
 from ...facts import RejectedFacts
+from ...facts.units import bytes_in_words, plural
 from ...log_limit import EVERY_S
 from ...model import Workload
+from ...model.quoting import shown
 from ..base import Agree, Happening, Pause, Publish, Rest, Source, SourceStatus, pause
 from .client import ApiClient
 from .credentials import SERVICE_ACCOUNT, Credentials
@@ -28,6 +31,7 @@ from .recorder import Recorder
 from .reflector import Reflector, Timing
 from .resources import ResourceCache, inside, resources_of, this_node
 from .scaling import scale_from_zero, scale_to_zero
+from .shares import SHARE_BYTES, Shares
 
 _log = logging.getLogger("userspace_proxy.sources")
 
@@ -51,6 +55,7 @@ class KubernetesSource(Source):
         with_pods: Read the names of endpoints' pods.
         namespace: Read only this one; empty: all.
         service_account: The folder of a pod's token and of the server's certificate.
+        share_bytes: What the objects of one kind may take in each namespace.
     """
 
     kind = "kubernetes"
@@ -66,17 +71,17 @@ class KubernetesSource(Source):
         with_pods: bool = False,
         namespace: str = "",
         service_account: Path = SERVICE_ACCOUNT,
+        share_bytes: int = SHARE_BYTES,
         timing: Timing | None = None,
         rng: random.Random | None = None,
         clock: Callable[[], float] = Clocks.monotonic,
         pause: Pause = pause,
     ) -> None:
-        credentials = Credentials(
+        self._credentials = Credentials(
             kubeconfig=kubeconfig, master=master, service_account=service_account
         )
-        self.location = credentials.location
-        self._credentials = credentials
-        self._client = ApiClient(credentials, clock=clock)
+        self.location = self._credentials.location
+        self._client = ApiClient(self._credentials, clock=clock)
         self._store = Store()
         self._pods = (
             PodEndpoints(self._store, with_headless=with_headless) if endpoints_from_pods else None
@@ -87,20 +92,19 @@ class KubernetesSource(Source):
         """The first this many kinds, without which nothing is published."""
         if node_name:
             resources.append(this_node(node_name))
-        self._caches = [ResourceCache(resource, self._store) for resource in resources]
-        self._reflectors = [
-            Reflector(
-                cache,
-                self._client,
-                self._changed,
-                self._recovered,
-                timing=timing or Timing(),
-                rng=rng or random.Random(),
-                clock=clock,
-                pause=pause,
-            )
-            for cache in self._caches
-        ]
+        self._share_bytes = share_bytes
+        self._caches = [ResourceCache(r, self._store, Shares(share_bytes)) for r in resources]
+        follow = functools.partial(
+            Reflector,
+            client=self._client,
+            changed=self._changed,
+            recovered=self._recovered,
+            timing=timing or Timing(),
+            rng=rng or random.Random(),
+            clock=clock,
+            pause=pause,
+        )
+        self._reflectors = [follow(cache) for cache in self._caches]
         self._recorder = Recorder(self._client, node_name, clock=clock)
         self._node_addresses = NodeAddressLister(
             self._client, self._set_node_addresses, pause=pause
@@ -243,6 +247,23 @@ class KubernetesSource(Source):
         self._problems = problems
 
     def _find_rejected(self) -> list[RejectedFacts]:
+        return [*self._left_out(), *self._unread()]
+
+    def _left_out(self) -> Iterator[RejectedFacts]:
+        """Yield a line for each kind and namespace of which too much is there."""
+        for cache in self._caches:
+            for namespace, left_out in cache.left_out():
+                # Rounded, because a line that changes with every event is a line of the log each.
+                count, size = (1 << max(0, n.bit_length() - 1) for n in left_out)
+                objects = plural(count, cache.resource.kind)
+                yield RejectedFacts.at(
+                    f"namespace {shown(namespace)}",
+                    f"at least {objects} with {bytes_in_words(size)} of JSON left out, because the "
+                    f"others take {bytes_in_words(self._share_bytes)} (delete some, and limit "
+                    "their number by a ResourceQuota)",
+                )
+
+    def _unread(self) -> list[RejectedFacts]:
         objects = [cache.rejected[key] for cache in self._caches for key in sorted(cache.rejected)]
         more = len(objects) - OBJECT_PROBLEMS_MAX
         if more > 0:

@@ -20,7 +20,7 @@ from ...facts import RejectedFacts
 from ...facts.node import NO_OBJECT, ObjectKey
 from ...model import EndpointSlice, Node, ServiceKey
 from ...model.admission import check_metadata, check_service
-from ...model.composing import ALIASED_NODES_MAX, TextError
+from ...model.composing import ALIASED_NODES_MAX, DOCUMENTS_MAX, TOO_MANY_DOCUMENTS, TextError
 from ...model.document import Document, parse_documents, split_documents
 from ...model.fields import convert_strictly
 from ...model.mirroring import mirror_endpoints, why_not_mirrored
@@ -141,7 +141,10 @@ class ManifestReader:
         ignored: dict[str, int] = {}
         aliased_nodes = 0
         file = self._place
-        for part, before in split_documents(text):
+        for number, (part, before) in enumerate(split_documents(text)):
+            if number == DOCUMENTS_MAX:
+                mistakes.append(_Mistake.of(TextError(file, before + 1, *TOO_MANY_DOCUMENTS)))
+                break
             read = self._parts.get(part)
             if read is None or aliased_nodes + read.aliased_nodes > ALIASED_NODES_MAX:
                 read = _read_part(part, before, file, ALIASED_NODES_MAX - aliased_nodes)

@@ -172,7 +172,7 @@ class Endless:
 
 async def test_of_a_response_of_twice_the_bound_no_more_than_the_bound_is_read():
     endless = Endless()
-    with pytest.raises(TransportError, match="a response is larger than 512 MiB"):
+    with pytest.raises(TransportError, match="a response is larger than 16 MiB"):
         await module._read(endless)
     assert endless.read == module.RESPONSE_BYTES_MAX + (1 << 20)
 

@@ -10,6 +10,7 @@ import pytest
 
 from userspace_proxy.kernel.stream_reset import reset
 from userspace_proxy.model import SocketAddress
+from userspace_proxy.sources.kubernetes import client as client_module
 from userspace_proxy.sources.kubernetes.port_forward import (
     ForwardTarget,
     PortForwardError,
@@ -80,6 +81,18 @@ async def test_much_data_arrives_in_order(api, client):
             await stream.send(sent[start : start + 50000])
         assert await read_all(stream) == sent
         await stream.close()
+
+
+async def test_a_message_that_is_too_large_ends_the_stream(api, client, monkeypatch):
+    monkeypatch.setattr(client_module, "RESPONSE_BYTES_MAX", 1000)
+
+    async def answer(_reader, writer):
+        writer.write(bytes(5000))
+        await writer.drain()
+
+    async with pod(api, answer):
+        with pytest.raises(PortForwardError, match="it broke off"):
+            await open_stream(client, WEB)
 
 
 async def test_a_pod_that_speaks_first_is_heard(api, client):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import random
+from contextlib import asynccontextmanager
 
 import pytest
 
-from userspace_proxy.sources.kubernetes.reflector import Backoff, Timing
+from userspace_proxy.sources.kubernetes.client import ApiClient
+from userspace_proxy.sources.kubernetes.reflector import NO_LINE_S, Backoff, Timing
 
 from .balancer import Balancer
 from .objects import service
@@ -109,6 +112,44 @@ async def test_a_server_that_is_not_there_is_a_problem_until_it_is(api):
             "cannot reach the API server at URL: Connection refused",
             "",
         ]
+
+
+async def test_a_list_that_is_under_way_for_long_is_a_problem_and_ends_at_its_deadline(
+    api, monkeypatch
+):
+    is_slow = True
+    real = ApiClient.stream
+
+    @asynccontextmanager
+    async def stream(self, path, query):
+        async with real(self, path, query) as stream:
+            if is_slow:
+                # It has begun, and nothing follows.
+                stream.read = Stalled().read
+            yield stream
+
+    monkeypatch.setattr(ApiClient, "stream", stream)
+    timing = Timing(list_long_s=0.01, list_s=0.03)
+    async with reflecting(api, timing) as reflection:
+        await reflection.until(lambda: len(reflection.problems) >= 2)
+        is_slow = False
+        await reflection.until(lambda: reflection.problems[-1] == "")
+    assert reflection.problems[:2] == [
+        "the API server at URL has been sending the list of services for 0.01 s, and it isn't "
+        "complete",
+        "cannot reach the API server at URL: a list isn't complete after 0.03 s",
+    ]
+
+
+class Stalled:
+    def __init__(self):
+        self._parts = [b'{"items":[']
+
+    async def read(self, *, silence_s: float) -> bytes:
+        if self._parts:
+            return self._parts.pop()
+        await asyncio.Event().wait()
+        return b""
 
 
 # -- watches
@@ -431,3 +472,13 @@ def test_the_wait_that_the_server_requests_is_the_minimum_up_to_a_cap():
     assert backoff.next_s(at_least_s=7) == 7
     assert backoff.next_s(at_least_s=1) == 1.6
     assert backoff.next_s(at_least_s=86400) == 300
+
+
+async def test_parts_of_a_watch_without_a_whole_line_are_read_with_waits_in_between(api):
+    async with reflecting(api) as reflection:
+        await reflection.watching()
+        api.send("services", b"\n")
+        await reflection.until(lambda: reflection.waits == [NO_LINE_S])
+        api.put(service())
+        await reflection.until(lambda: reflection.names == ["web"])
+        assert reflection.waits == [NO_LINE_S]

@@ -20,6 +20,7 @@ from userspace_proxy.sources.kubernetes.resources import (
     slices,
     this_node,
 )
+from userspace_proxy.sources.kubernetes.shares import OBJECT_BYTES, PART_BYTES, Excess, Shares
 
 from .objects import WEB, endpoint_slice, node, service
 
@@ -176,3 +177,89 @@ def test_the_node_is_one_object(store):
     nodes.begin_list()
     nodes.end_list()
     assert store.snapshot().node is None
+
+
+# -- too much of one namespace
+
+
+SERVICE_BYTES = OBJECT_BYTES + PART_BYTES
+"""That of a Service here, with one port."""
+
+
+def crowd(store: Store, limit: int = 10) -> ResourceCache:
+    return ResourceCache(SERVICES, store, Shares(limit * SERVICE_BYTES))
+
+
+def elsewhere(name: str) -> bytes:
+    item = service(name)
+    return raw({**item, "metadata": {"name": name, "namespace": "shop"}})
+
+
+def test_what_is_too_much_of_a_namespace_is_left_out_and_others_are_not(store):
+    services = crowd(store)
+    services.begin_list()
+    items = [raw(service(f"web-{n:02}")) for n in range(13)]
+    services.list_items([*items, elsewhere("cart")])
+    services.end_list()
+    assert names(store) == ["cart", *(f"web-{n:02}" for n in range(10))]
+    size = sum(map(len, items[10:]))
+    assert list(services.left_out()) == [("default", Excess(3, size))]
+
+
+def test_the_next_list_keeps_the_same_objects_in_whatever_order_it_has_them(store):
+    services = crowd(store)
+    items = [raw(service(f"web-{n:02}")) for n in range(13)]
+    for order in (items, items[::-1], items[5:] + items[:5]):
+        services.begin_list()
+        services.list_items(order)
+        services.end_list()
+        assert names(store) == [f"web-{n:02}" for n in range(10)]
+        assert [left_out.objects for _, left_out in services.left_out()] == [3]
+
+
+def test_events_do_not_exceed_the_share_of_a_namespace(store):
+    services = crowd(store)
+    for n in range(12):
+        assert services.put(raw(service(f"web-{n:02}"), f"{n}")) == f"{n}"
+    services.put(raw(service("web-11")), is_new=False)
+    assert names(store) == [f"web-{n:02}" for n in range(10)]
+    assert [left_out.objects for _, left_out in services.left_out()] == [2]
+    services.delete(raw(service("web-11")))
+    assert [left_out.objects for _, left_out in services.left_out()] == [1]
+    assert not services.has_room
+    for n in range(2):
+        services.delete(raw(service(f"web-{n:02}")))
+    assert services.has_room
+    services.put(raw(service("web-10")), is_new=False)
+    assert list(services.left_out()) == []
+    assert "web-10" in names(store)
+
+
+def test_an_object_that_has_grown_too_large_is_not_served_as_it_was(store):
+    services = crowd(store)
+    services.put(raw(service()))
+    ports = [{"name": f"p{n}", "port": n} for n in range(1, 100)]
+    services.put(raw(service(ports=ports)), is_new=False)
+    assert names(store) == []
+    assert [left_out.objects for _, left_out in services.left_out()] == [1]
+
+
+def test_objects_that_cannot_be_read_have_their_share_too(store):
+    services = crowd(store)
+    for n in range(50):
+        services.put(raw(service(f"web-{n:02}", ports="http")))
+    assert len(services.rejected) == 12
+
+
+@pytest.mark.parametrize(
+    ("resource", "item", "parts"),
+    [
+        (SERVICES, service(selector={"a": "b", "c": "d"}, externalIPs=["192.0.2.1"]), 4),
+        (SLICES, endpoint_slice("10.0.0.1", "10.0.0.2"), 3),
+    ],
+)
+def test_an_object_counts_with_what_is_kept_of_it(store, resource, item, parts):
+    for room, kept in ((parts, 1), (parts - 1, 0)):
+        cache = ResourceCache(resource, Store(), Shares(OBJECT_BYTES + PART_BYTES * room))
+        cache.put(raw(item))
+        assert sum(left_out.objects for _, left_out in cache.left_out()) == 1 - kept

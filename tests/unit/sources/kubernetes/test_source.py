@@ -9,7 +9,7 @@ import pytest
 
 from userspace_proxy.errors import SourceError
 from userspace_proxy.model import Workload, WorkloadKind
-from userspace_proxy.sources.base import Rest
+from userspace_proxy.sources.base import Rest, pause
 from userspace_proxy.sources.kubernetes import KubernetesSource
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
@@ -325,3 +325,42 @@ async def test_while_it_runs_its_leases_can_be_read(api, source_of):
     async with running(source) as published:
         await published.first()
         assert await source.leases("alice", "").read("holder") is None
+
+
+async def test_a_namespace_that_has_too_much_is_named_and_the_others_are_served(api, source_of):
+    api.put(service())
+    for n in range(9):
+        item = service(f"web-{n}")
+        api.put({**item, "metadata": {"name": f"web-{n}", "namespace": "shop"}})
+    source = source_of(api, share_bytes=4 << 10)
+    async with running(source) as published:
+        snapshot = await published.first()
+        assert sorted(map(str, snapshot.services)) == [
+            "default/web",
+            *("shop/web-0", "shop/web-1", "shop/web-2"),
+        ]
+        [problem] = source.status().problems
+        assert problem.startswith("namespace shop: at least 4 Services with 1.0 kB of JSON left ")
+        assert source.status().is_current
+        for n in range(9):
+            api.delete("Service", f"web-{n}", "shop")
+        await published.until(lambda s: len(s.services) == 1)
+        while source.status().problems:
+            await pause(0)
+
+
+async def test_what_was_left_out_is_listed_once_there_is_room_and_a_watch_ends(api, source_of):
+    for n in range(5):
+        api.put(service(f"web-{n}"))
+    source = source_of(api, share_bytes=4 << 10)
+    async with running(source) as published:
+        await published.first()
+        for n in range(3):
+            api.delete("Service", f"web-{n}")
+        await published.until(lambda s: not s.services)
+        api.end_watches()
+        await published.until(
+            lambda s: sorted(key.name for key in s.services) == ["web-3", "web-4"]
+        )
+        while source.status().problems:
+            await pause(0)

@@ -10,6 +10,7 @@ import pytest
 from userspace_proxy.model import IPFamily, Node, Service, ServiceKey, ServicePort, SliceKey
 from userspace_proxy.model.endpoint_names import NameSlice
 from userspace_proxy.model.notes import NoteKind
+from userspace_proxy.sources.manifests import objects
 from userspace_proxy.sources.manifests.objects import (
     FileObjects,
     ManifestReader,
@@ -399,3 +400,13 @@ def test_locks_give_no_slice():
     (found,) = read(lock).objects
     assert found.value.slices == ()
     assert found.value.why_none.kind is NoteKind.NOT_TO_MIRROR
+
+
+def test_a_file_has_a_limited_number_of_documents(monkeypatch):
+    monkeypatch.setattr(objects, "DOCUMENTS_MAX", 2)
+    found = read(f"{SERVICE}---\n{SLICE}---\n---\n{NODE}---\n{NODE}")
+    assert [one.kind for one in found.objects] == ["Service", "EndpointSlice"]
+    line = len(f"{SERVICE}---\n{SLICE}---\n".splitlines()) + 1
+    assert found.problems == (
+        f"web.yaml:{line}: it has more than 100,000 documents (split the file)",
+    )

@@ -1,0 +1,68 @@
+"""What of one namespace is kept, and what is left out."""
+
+from __future__ import annotations
+
+from userspace_proxy.sources.kubernetes.shares import Excess, Shares
+
+BIG, SMALL = "big", "small"
+
+
+def test_a_namespace_that_is_full_takes_nothing_of_others():
+    shares = Shares(80)
+    assert [shares.take((BIG, name), 38) for name in "abc"] == [True, True, False]
+    assert (shares.is_open((BIG, "a")), shares.is_open((BIG, "d"))) == (True, False)
+    assert shares.take((SMALL, "a"), 80)
+    assert shares.kept() == {(BIG, "a"), (BIG, "b"), (SMALL, "a")}
+
+
+def test_what_is_kept_stays_kept_until_it_does_not_fit_itself():
+    shares = Shares(80)
+    assert shares.take((BIG, "a"), 30)
+    assert shares.take((BIG, "b"), 30)
+    assert not shares.take((BIG, "c"), 30)
+    assert shares.take((BIG, "a"), 50)
+    assert not shares.take((BIG, "a"), 51)
+    assert shares.kept() == {(BIG, "b")}
+
+
+def test_a_full_namespace_is_open_again_once_an_eighth_is_free():
+    shares = Shares(80)
+    for name in ("a", "b", "c", "d", "e"):
+        shares.take((BIG, name), 18)
+    shares.count(BIG, 1, 100)
+    assert (shares.has_full, shares.has_room) == (True, False)
+    assert shares.take((BIG, "a"), 9)
+    assert not shares.is_open((BIG, "e"))
+    shares.drop((BIG, "a"))
+    assert shares.is_open((BIG, "e"))
+    assert (shares.has_full, shares.has_room) == (False, True)
+
+
+def test_what_is_left_out_is_counted_and_never_less_than_nothing():
+    shares = Shares(80)
+    shares.take((BIG, "a"), 80)
+    shares.count(BIG, 2, 200)
+    shares.count(BIG, -1, -150)
+    assert list(shares.left_out()) == [(BIG, Excess(1, 50))]
+    shares.count(BIG, -1, -150)
+    assert list(shares.left_out()) == []
+    shares.set_left_out({BIG: Excess(7, 70)})
+    assert list(shares.left_out()) == [(BIG, Excess(7, 70))]
+    shares.set_left_out({})
+    assert list(shares.left_out()) == []
+
+
+def test_an_object_that_is_too_large_alone_does_not_fill_its_namespace():
+    shares = Shares(80)
+    shares.take((BIG, "a"), 40)
+    assert not shares.take((BIG, "b"), 41)
+    assert shares.take((BIG, "c"), 40)
+
+
+def test_of_a_namespace_without_objects_nothing_is_kept():
+    shares = Shares(80)
+    shares.take((BIG, "a"), 10)
+    shares.take((BIG, "b"), 100)
+    shares.drop((BIG, "a"))
+    assert shares._shares == {}
+    assert not shares.has_full
