@@ -118,7 +118,7 @@ def parse_ip(text: str) -> str:
         except (OSError, ValueError):
             pass
         else:
-            return text
+            return str(text)
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
