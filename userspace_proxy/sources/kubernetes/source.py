@@ -18,7 +18,7 @@ from ...cluster.from_pods import PodEndpoints
 from ...facts import RejectedFacts
 from ...log_limit import EVERY_S
 from ...model import Workload
-from ..base import Agree, Happening, Pause, Publish, Rest, Source, SourceStatus, pause
+from ..base import Agree, Happening, May, Pause, Publish, Rest, Source, SourceStatus, pause
 from .client import ApiClient
 from .credentials import SERVICE_ACCOUNT, Credentials
 from .kubeconfig_files import Kubeconfig
@@ -157,17 +157,17 @@ class KubernetesSource(Source):
         """Part of Source: sends a Kubernetes Event, soon."""
         self._recorder.record(happening)
 
-    async def wake(self, namespace: str, workload: Workload) -> str:
+    async def wake(self, namespace: str, workload: Workload, may: May) -> str:
         """Part of Source."""
         if self._publish is None:
             return f"cannot scale {workload}: there is no connection to the API server yet"
-        return await scale_from_zero(self._client, namespace, workload)
+        return await scale_from_zero(self._client, namespace, workload, may)
 
-    async def rest(self, namespace: str, workload: Workload, agree: Agree) -> Rest:
+    async def rest(self, namespace: str, workload: Workload, may: May, agree: Agree) -> Rest:
         """Part of Source."""
         if self._publish is None:
             return Rest()
-        return await scale_to_zero(self._client, namespace, workload, agree)
+        return await scale_to_zero(self._client, namespace, workload, may, agree)
 
     def leases(self, node_name: str, prefix: str) -> KubernetesLeases:
         """Part of Source."""
