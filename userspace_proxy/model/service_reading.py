@@ -71,6 +71,7 @@ def read_service(wire: WireService) -> Service:
         external_name=(spec.external_name or "").removesuffix(".")
         if spec.type == ServiceType.EXTERNAL_NAME
         else "",
+        uid=wire.metadata.uid or "",
         created=wire.metadata.creation_timestamp or "",
     )
 

@@ -101,7 +101,7 @@ class KubernetesSource(Source):
             )
             for cache in self._caches
         ]
-        self._recorder = Recorder(self._client, node_name, clock=clock)
+        self._recorder = Recorder(self._client, node_name, self._store.uid_of, clock=clock)
         self._node_addresses = NodeAddressLister(
             self._client, self._set_node_addresses, pause=pause
         )
