@@ -69,7 +69,7 @@ def service(idle_after: str) -> dict[str, Any]:
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"name": "web", "namespace": NAMESPACE, "annotations": annotations},
-        "spec": {"ports": [{"port": 80, "targetPort": _PORT}]},
+        "spec": {"selector": _LABELS, "ports": [{"port": 80, "targetPort": _PORT}]},
     }
 
 

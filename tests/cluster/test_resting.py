@@ -20,13 +20,14 @@ from userspace_proxy.status.families import render_demand
 
 from .control_plane import ControlPlane
 from .resting_cycles import run_cycles
-from .resting_shop import DEADLINE_S, NAMESPACE, WEB, Connection, Shop, open_shop
+from .resting_shop import DEADLINE_S, NAMESPACE, WEB, Connection, Shop, open_shop, service
 from .wake_role import grant_wake
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 IDLE_AFTER_S = 2.0
 AUTOSCALERS = f"/apis/autoscaling/v2/namespaces/{NAMESPACE}/horizontalpodautoscalers"
+SERVICES = f"/api/v1/namespaces/{NAMESPACE}/services"
 BUDGETS = f"/apis/policy/v1/namespaces/{NAMESPACE}/poddisruptionbudgets"
 
 
@@ -199,6 +200,31 @@ async def test_a_budget_keeps_the_pods_that_it_asks_for(shop: Shop) -> None:
     await stays(shop, 1)
     await shop.delete(f"{BUDGETS}/web")
     await until(lambda: asleep(shop))
+
+
+async def test_another_service_that_selects_the_pods_keeps_them_and_a_copied_annotation_does_not(
+    shop: Shop,
+) -> None:
+    """Issue 52: the selector of the workload, as the API server gives it, decides."""
+    other: dict[str, Any] = {
+        "metadata": {"name": "other"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]},
+    }
+    await shop.put(SERVICES, other)
+    await wake(shop)
+    await stays(shop, 1)
+    why = "deployment/web stays at one replica: Service shop/other leads to the same pods"
+
+    async def is_said() -> bool:
+        return any(event.startswith(why) for event in await shop.events("StaysAwake"))
+
+    await until(is_said)
+    await shop.delete(f"{SERVICES}/other")
+    other["metadata"]["annotations"] = service(f"{IDLE_AFTER_S:g}s")["metadata"]["annotations"]
+    other["spec"]["selector"] = {"app": "other"}
+    await shop.put(SERVICES, other)
+    await until(lambda: asleep(shop))
+    await shop.delete(f"{SERVICES}/other")
 
 
 async def test_a_client_that_comes_while_the_workload_is_scaled_to_zero_gets_the_next_pod(

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import InitVar, dataclass, field
 from typing import TYPE_CHECKING
 
+from ..cluster.store import ServiceState
 from ..facts import StatusFacts
-from ..model import Frontend
+from ..model import Frontend, ServiceKey
 from ..plan import Planner
 from ..plane import Plane, PortPool
 from ..plane.observation import Observation
@@ -88,3 +89,8 @@ class Core:
         self.observation = Observation(
             self.plane, self.observing, lambda: self.sync.progress.latest, options.node_name
         )
+
+    def services(self) -> Mapping[ServiceKey, ServiceState]:
+        """Return the Services of the newest snapshot."""
+        latest = self.sync.progress.latest
+        return {} if latest is None else latest.services

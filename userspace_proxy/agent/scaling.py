@@ -52,7 +52,13 @@ class Scaling(Component):
         file = file_of_proxy(options.state_dir, "promises.json", proxy_label(proxy_name))
         promises = Promises(served_ports, file)
         self._waking = Waking(
-            core.plane, served_ports, source, self._usage, promises, is_allowed=options.allow_wake
+            core.plane,
+            served_ports,
+            source,
+            core.services,
+            self._usage,
+            promises,
+            is_allowed=options.allow_wake,
         )
         shared = source.leases(options.node_name, proxy_name)
         self._resting = (
@@ -110,7 +116,7 @@ class _Resting:
             hurry=waking.hurry,
             settle_s=min(core.options.tuning.connect_timeout_s, _SETTLE_MAX_S),
         )
-        self._holder = HolderLease(leases, usage, core.served_ports, core.source)
+        self._holder = HolderLease(leases, usage, core.served_ports, core.source, core.services)
 
     @property
     def demand(self) -> Mapping[ServiceKey, int] | None:

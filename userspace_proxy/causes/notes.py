@@ -52,6 +52,15 @@ def wake_without_hold(otherwise: str) -> str:
 
 
 @cause(CauseCode.NOT_FOLLOWED)
+def wake_without_selector(workload: str) -> str:
+    """It selects no pods, so it may have none scaled."""
+    what = (
+        f"annotation {DOMAIN}wake: the Service has no selector, so {workload} isn't scaled for it"
+    )
+    return f"{what}: write in spec.selector labels of the selector of {workload}"
+
+
+@cause(CauseCode.NOT_FOLLOWED)
 def idle_without_wake(otherwise: str) -> str:
     """Which workload is meant isn't known."""
     return f"annotation {DOMAIN}idle-after: no workload is named by {DOMAIN}wake: {otherwise}"

@@ -86,6 +86,11 @@ class Store:
             self._services[service.key] = service
             self._touched.add(service.key)
 
+    def uid_of(self, key: ServiceKey) -> str:
+        """Return the uid of a Service; empty: it isn't known."""
+        service = self._services.get(key)
+        return "" if service is None else service.uid
+
     def delete_service(self, key: ServiceKey) -> None:
         """Delete a Service, if it exists."""
         if self._services.pop(key, None) is not None:

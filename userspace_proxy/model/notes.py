@@ -22,6 +22,7 @@ class NoteKind(enum.StrEnum):
     ANNOTATION_MISPLACED = "annotation_misplaced"
     SLOW_START_UNUSED = "slow_start_unused"
     WAKE_WITHOUT_HOLD = "wake_without_hold"
+    WAKE_WITHOUT_SELECTOR = "wake_without_selector"
     IDLE_WITHOUT_WAKE = "idle_without_wake"
     HEADER_WITHOUT_TCP = "header_without_tcp"
     NO_BALANCER_ADDRESS = "no_balancer_address"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .addresses import parse_ip
 from .annotations import read_handling
 from .names import ServiceKey
@@ -39,6 +41,9 @@ def read_service(wire: WireService) -> Service:
     ) or ()
     ranges, range_notes = read_source_ranges(spec.load_balancer_source_ranges or (), annotations)
     handling, handling_notes = read_handling(annotations)
+    if handling.wake is not None and not spec.selector:
+        handling_notes += (NoteKind.WAKE_WITHOUT_SELECTOR(str(handling.wake)),)
+        handling = replace(handling, wake=None)
     ports = tuple(_service_port(port, i) for i, port in enumerate(spec.ports or ()))
     if handling.proxy_protocol is not None and all(p.protocol != "TCP" for p in ports):
         handling_notes += (NoteKind.HEADER_WITHOUT_TCP(),)
@@ -66,6 +71,7 @@ def read_service(wire: WireService) -> Service:
         external_name=(spec.external_name or "").removesuffix(".")
         if spec.type == ServiceType.EXTERNAL_NAME
         else "",
+        uid=wire.metadata.uid or "",
         created=wire.metadata.creation_timestamp or "",
     )
 

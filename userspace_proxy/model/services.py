@@ -72,5 +72,7 @@ class Service:
     """It has the label ``service.kubernetes.io/headless``, whatever its value."""
     external_name: str = ""
     """Of type ExternalName: the name that DNS returns; without a dot at its end."""
+    uid: str = ""
+    """The API server's, for Events about it; empty: unknown."""
     created: str = ""
     """``creationTimestamp``: RFC 3339 in UTC, so the text's order is that of time."""

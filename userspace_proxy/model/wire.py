@@ -38,7 +38,6 @@ class Metadata(_Wire, frozen=True):
             "managedFields",
             "ownerReferences",
             "selfLink",
-            "uid",
         }
     )
 
@@ -47,6 +46,7 @@ class Metadata(_Wire, frozen=True):
     name: str | None = None
     namespace: str | None = None
     resource_version: str | None = None
+    uid: str | None = None
     creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
     labels: dict[str, str | None] | None = None

@@ -6,10 +6,10 @@
 
 Rule 1: one node holds the Lease, and asks; all nodes of the cluster must answer, or it is busy.
 Rule 2: a Lease that nobody has renewed for DURATION_S, by this node's own clock, is free.
-Rule 3: a Service that leads to the same pods, but isn't asked about, keeps its workload awake. One
-of another namespace doesn't: its tenant can't select these pods, and listed them at its own risk.
-Rule 4: one workload at a time; one that can't rest is looked at again after its idle-after, or
-AGAIN_MAX_S.
+Rule 3: nodes are asked about the Services that name a workload and may have it scaled (``rights``);
+any other that leads to its pods keeps it awake. One that names it without right has no effect.
+Rule 4: one workload at a time, in turns of their namespaces; one that can't rest is looked at again
+after its idle-after, or AGAIN_MAX_S.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ import random
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..clocks import Clocks
 from ..errors import SourceError
 from ..log_fields import FieldLogger
-from ..model import ServiceKey
-from ..model.annotations import DOMAIN
+from ..model import ServiceKey, Workload
 from ..sources import Happening, Source
-from ..sources.base import DURATION_S, Lease, Leases, Pause, Rest, pause
+from ..sources.base import DURATION_S, Labels, Lease, Leases, Pause, Rest, pause
+from ..turns import Turns
 from .lease_notes import (
     HOLDER,
     NODE_PREFIX,
@@ -39,6 +39,7 @@ from .lease_notes import (
     write_board,
 )
 from .node_lease import BEAT_S
+from .rights import Services, other_user, selector_of, why_not
 from .served import Served, ServedByName, WorkloadKey, workload_of
 from .usage import Usage
 
@@ -68,11 +69,27 @@ class _Known:
     report: NodeReport
 
 
+@dataclass(slots=True)
+class _RestAttempt:
+    """One attempt to put a workload to rest."""
+
+    workload: Workload
+    ports: Collection[Served]
+    """Of the Services that name it; once its labels are known, of those that may."""
+    round: Round = field(default_factory=lambda: Round(str(uuid.uuid4()), ()))
+    """Of those that may."""
+    labels: Labels = field(default_factory=dict)
+    """Of all its pods."""
+    strangers: dict[ServiceKey, str] = field(default_factory=dict)
+    """Why each of the others may not."""
+
+
 class HolderLease:
     """The Lease of the node that adds up the others' demand.
 
     Args:
         source: Scales workloads, and takes what users of a Service should know.
+        services: Returns all Services of the cluster.
         identity: Of this process.
     """
 
@@ -82,6 +99,7 @@ class HolderLease:
         usage: Usage,
         served_ports: ServedByName,
         source: Source,
+        services: Callable[[], Services],
         *,
         identity: str = "",
         clock: Callable[[], float] = Clocks.monotonic,
@@ -92,6 +110,7 @@ class HolderLease:
         self._usage = usage
         self._served_ports = served_ports
         self._source = source
+        self._services = services
         self._identity = identity or f"{leases.node_name}_{uuid.uuid4()}"
         self._clock = clock
         self._pause = pause
@@ -105,7 +124,10 @@ class HolderLease:
         self._nodes: frozenset[str] = frozenset()
         self._nodes_at = self._looked_at = float("-inf")
         self._again_at: dict[WorkloadKey, float] = {}
-        self._why_awake: dict[WorkloadKey, str] = {}
+        self._turns = Turns[str]()
+        """Those of namespaces."""
+        self._why_awake: dict[ServiceKey, str] = {}
+        """By each Service that names the workload."""
 
     @property
     def is_held(self) -> bool:
@@ -239,69 +261,81 @@ class HolderLease:
         """Put the first workload to rest that no client needs."""
         if self._board.unknown or not self.is_held:
             return
-        demand = self._board.demand or {}
         workloads: dict[WorkloadKey, list[Served]] = defaultdict(list)
         for served in self._served_ports.holding:
             if (workload := workload_of(served)) is not None:
                 workloads[workload].append(served)
         self._again_at = {key: at for key, at in self._again_at.items() if key in workloads}
+        named = {port.plan.key.name.service for ports in workloads.values() for port in ports}
+        self._why_awake = {key: why for key, why in self._why_awake.items() if key in named}
+        due: dict[str, list[WorkloadKey]] = {}
         # Those that were never tried first, then the longest due.
         for key in sorted(workloads, key=lambda key: self._again_at.get(key, 0.0)):
-            ports = workloads[key]
-            services = tuple(dict.fromkeys(port.plan.key.name.service for port in ports))
-            if not _may_rest(ports) or any(demand.get(service) for service in services):
-                self._why_awake.pop(key, None)
+            ports = [port for port in workloads[key] if not self._has_demand(port)]
+            if not _may_rest(ports):
+                self._note(dict.fromkeys(map(_service_of, workloads[key]), ""))
             elif now >= self._again_at.get(key, now):
-                await self._rest(key, services, ports)
-                return
+                due.setdefault(key[0], []).append(key)
+        for key in self._turns.order(due):
+            await self._rest(key, workloads[key])
+            return
 
-    def _other_user(self, namespace: str, ports: Collection[Served]) -> str:
-        """Return which other Service of a namespace leads to a workload's pods; empty: none does.
+    def _has_demand(self, served: Served) -> bool:
+        return bool((self._board.demand or {}).get(_service_of(served)))
 
-        Other ports of a pod are cut, too, so that an address suffices.
-        """
-        pods = {verdict.address.ip for port in ports for verdict in port.plan.verdicts}
-        for other in self._served_ports:
-            service = other.plan.key.name.service
-            if service.namespace != namespace or other in ports:
-                continue
-            if not pods.isdisjoint(v.address.ip for v in other.plan.verdicts):
-                return (
-                    f"Service {service} leads to the same pods, without "
-                    f"{DOMAIN}hold and the same {DOMAIN}wake"
-                )
-        return ""
-
-    async def _rest(
-        self, key: WorkloadKey, services: tuple[ServiceKey, ...], ports: Collection[Served]
-    ) -> None:
-        asked, rest = Round(str(uuid.uuid4()), services), Rest()
+    async def _rest(self, key: WorkloadKey, ports: Collection[Served]) -> None:
+        asking, rest = _RestAttempt(key[1], ports), Rest()
 
         async def agree() -> bool:
             nonlocal rest
             # The update may be made from now on, whatever interrupts this process.
-            rest = Rest(is_asleep=await self._ask(asked))
+            rest = Rest(is_asleep=await self._ask(asking.round) and not self._other_user(asking))
             return rest.is_asleep
 
         try:
-            if other := self._other_user(key[0], ports):
-                rest = Rest(why_not=f"{key[1]} stays at one replica: {other}")
-            else:
-                rest = await self._source.rest(*key, agree)
+            rest = await self._source.rest(
+                *key, lambda labels: self._why_not(asking, labels), agree
+            )
         except BaseException:
             # Nothing may replace a cancellation; where this fails, promises end by themselves.
             with contextlib.suppress(SourceError):
-                await self._end(asked, services if rest.is_asleep else ())
+                await self._end(asking.round, is_asleep=rest.is_asleep)
             raise
         finally:
-            self._again_at[key] = self._clock() + min(_idle_after_s(ports), AGAIN_MAX_S)
-        self._note(key, services, rest.why_not)
-        await self._end(asked, services if rest.is_asleep else ())
+            self._again_at[key] = self._clock() + min(_idle_after_s(asking.ports), AGAIN_MAX_S)
+        without = dict.fromkeys(map(_service_of, ports), rest.why_not)
+        self._note(without | asking.strangers)
+        await self._end(asking.round, is_asleep=rest.is_asleep)
 
-    async def _end(self, asked: Round, asleep: tuple[ServiceKey, ...]) -> None:
-        """End a round, if it was begun: the workloads of these Services have no replicas."""
+    def _why_not(self, asking: _RestAttempt, labels: Labels) -> str | None:
+        """Part of :data:`.May`: decide which Services of a workload all nodes are asked about."""
+        services = self._services()
+        asking.labels = labels
+        for service in dict.fromkeys(map(_service_of, asking.ports)):
+            why = why_not(selector_of(services, service), asking.workload, labels)
+            if why:
+                asking.strangers[service] = why
+        ports = [port for port in asking.ports if _service_of(port) not in asking.strangers]
+        asked = tuple(dict.fromkeys(map(_service_of, ports)))
+        asking.ports, asking.round = ports, asking.round._replace(services=asked)
+        if not _may_rest(ports) or any(map(self._has_demand, ports)):
+            return ""
+        if other := self._other_user(asking):
+            return f"{asking.workload} stays at one replica: {other}"
+        return None
+
+    def _other_user(self, asking: _RestAttempt) -> str:
+        asked, labels = asking.round.services, asking.labels
+        return other_user(self._services(), self._served_ports, asked, asking.workload, labels)
+
+    async def _end(self, asked: Round, *, is_asleep: bool) -> None:
+        """End a round, if it was begun.
+
+        Args:
+            is_asleep: The workload of its Services has no replicas.
+        """
         if self._board.round == asked:
-            over = Round(asked.number, asleep, is_over=True)
+            over = Round(asked.number, asked.services if is_asleep else (), is_over=True)
             await self._write(self._board._replace(round=over))
 
     async def _ask(self, asked: Round) -> bool:
@@ -330,16 +364,26 @@ class HolderLease:
             await self._pause(_ANSWERS_EVERY_S)
         return False
 
-    def _note(self, key: WorkloadKey, services: tuple[ServiceKey, ...], why: str) -> None:
-        """Report why a workload doesn't rest, once."""
-        if not why:
-            self._why_awake.pop(key, None)
-        elif self._why_awake.get(key) != why:
-            self._why_awake[key] = why
-            _log.warning("%(service)s: %(cause)s", extra={"service": services[0], "cause": why})
-            for service in services:
-                happening = Happening("StaysAwake", "Sleep", f"{why}.", service)
-                self._source.record(happening)
+    def _note(self, why_awake: Mapping[ServiceKey, str]) -> None:
+        """Report why a workload doesn't rest, once for each Service that names it.
+
+        Args:
+            why_awake: By Service; an empty text isn't reported.
+        """
+        logged: set[str] = set()
+        for service, why in why_awake.items():
+            if not why:
+                self._why_awake.pop(service, None)
+            elif self._why_awake.get(service) != why:
+                self._why_awake[service] = why
+                if why not in logged:
+                    logged.add(why)
+                    _log.warning("%(service)s: %(cause)s", extra={"service": service, "cause": why})
+                self._source.record(Happening("StaysAwake", "Sleep", f"{why}.", service))
+
+
+def _service_of(served: Served) -> ServiceKey:
+    return served.plan.key.name.service
 
 
 def _may_rest(ports: Collection[Served]) -> bool:
@@ -350,5 +394,6 @@ def _may_rest(ports: Collection[Served]) -> bool:
 
 
 def _idle_after_s(ports: Collection[Served]) -> float:
-    """Return the longest time that a Service of a workload asks for."""
-    return max(port.plan.serving.handling.idle_after_s or 0.0 for port in ports)
+    """Return the longest time that a Service of a workload asks for; without one, the longest."""
+    times = (port.plan.serving.handling.idle_after_s or 0.0 for port in ports)
+    return max(times, default=AGAIN_MAX_S)

@@ -7,9 +7,11 @@ What demand is, and how long it lasts, is decided in ``usage``.
 
 Rule 1: only Services that name a workload (annotation ``wake``) cause Events and are scaled.
 Rule 2: one attempt to scale is made at a time, so they share a connection to the API server; it
-ends after 5 s.
+ends after 5 s. Attempts are ``_APART_S`` apart, and namespaces take turns.
 Rule 3: no workload is woken while pods of it may be about to end (``promises``).
 Rule 4: while a workload's Services get no endpoint, each attempt doubles the time until the next.
+Rule 5: only a Service that selects the workload's pods may have it scaled (``rights``). One that
+doesn't has attempts of its own, so it delays no other.
 """
 
 from __future__ import annotations
@@ -17,12 +19,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..clocks import Clocks
-from ..model import ServiceKey
+from ..model import ServiceKey, Workload
 from ..plane import Group, Plane
 from ..sources import Happening, Source
+from ..sources.base import Pause, pause
+from ..turns import Turns
 from .promises import Promises
+from .rights import Selector, Services, selector_of, why_not
 from .served import Served, ServedByName, WorkloadKey, workload_of
 from .usage import RECENT_S, Usage
 
@@ -30,6 +36,8 @@ from .usage import RECENT_S, Usage
 _LOOK_S = 1.0
 # Likewise, while the pods of a workload that was scaled to zero end.
 _ENDING_S = 0.1
+# Between the beginnings of two attempts: of two requests at most, so 16 a second.
+_APART_S = 0.125
 # Between the first two attempts to scale a workload whose clients still wait.
 _AGAIN_S = 5.0
 # The longest time between two of them: a permission that was missing is noticed within a minute,
@@ -62,9 +70,21 @@ class _Need:
         return None
 
 
+class _Claim(NamedTuple):
+    """A workload that is needed by Services that select the same pods."""
+
+    namespace: str
+    workload: Workload
+    selector: Selector
+
+    @property
+    def key(self) -> WorkloadKey:
+        return self.namespace, self.workload
+
+
 @dataclass(slots=True, eq=False)
 class _Attempts:
-    """The attempts to scale a workload."""
+    """The attempts to scale a workload, for a claim."""
 
     again_s: float = 0.0
     """Seconds from the last attempt to the next; 0 before the first one."""
@@ -86,6 +106,7 @@ class Waking:
 
     Args:
         plane: Reports clients that begin to wait.
+        services: Returns all Services of the cluster.
         usage: Clients that begin to wait are noted there.
         is_allowed: Whether it may have workloads scaled.
     """
@@ -95,20 +116,28 @@ class Waking:
         plane: Plane,
         served_ports: ServedByName,
         source: Source,
+        services: Callable[[], Services],
         usage: Usage,
         promises: Promises,
         *,
         is_allowed: bool,
         clock: Callable[[], float] = Clocks.monotonic,
+        pause: Pause = pause,
     ) -> None:
         self._served_ports = served_ports
         self._source = source
+        self._services = services
         self._usage = usage
         self._promises = promises
         self._is_allowed = is_allowed
         self._clock = clock
+        self._pause = pause
         self._needs: dict[ServiceKey, _Need] = {}
-        self._attempts: dict[WorkloadKey, _Attempts] = {}
+        self._attempts: dict[_Claim, _Attempts] = {}
+        self._turns = Turns[str]()
+        """Those of namespaces."""
+        self._next_at = 0.0
+        """Monotonic seconds before which no attempt is made."""
         self._waits_for_ends = False
         """A workload is needed whose pods are about to end."""
         self._news = asyncio.Event()
@@ -131,26 +160,41 @@ class Waking:
         """Make the next attempt for a Service at once: its workload was scaled to zero just now."""
         if (need := self._needs.get(service)) is not None:
             for served in need.ports:
-                if (workload := workload_of(served)) is not None:
-                    self._attempts.pop(workload, None)
+                if (claim := self._claim_of(served)) is not None:
+                    self._attempts.pop(claim, None)
             self._news.set()
 
     async def look(self) -> None:
         """Follow which clients wait; for a second, scale what is due for them.
 
-        A new need ends it earlier: workloads that were never tried precede those that were.
+        A new need ends it earlier: in a namespace, workloads that were never tried are first.
         """
         self._news.clear()
         now = self._clock()
         due = self._follow(now)
-        for key in sorted(due, key=self._precedence):
-            await self._scale(key, due[key])
+        waiting: dict[str, list[_Claim]] = {}
+        for claim in sorted(due, key=self._precedence):
+            waiting.setdefault(claim.namespace, []).append(claim)
+        order = self._turns.order(waiting)
+        for _ in due:
+            if (wait_s := self._next_at - self._clock()) > 0:
+                await self._pause(wait_s)
+                if self._news.is_set():
+                    return
+            claim = next(order)
+            await self._scale(claim, due[claim])
             if self._news.is_set() or self._clock() - now >= _LOOK_S:
                 return
 
-    def _follow(self, now: float) -> dict[WorkloadKey, list[Served]]:
-        """Follow which clients wait, and return the workloads that are to be scaled for them."""
-        due: dict[WorkloadKey, list[Served]] = {}
+    def _claim_of(self, served: Served) -> _Claim | None:
+        """Return what the Service of a port claims; None if it names no workload."""
+        if (workload := workload_of(served)) is None:
+            return None
+        return _Claim(*workload, selector_of(self._services(), served.plan.key.name.service))
+
+    def _follow(self, now: float) -> dict[_Claim, list[Served]]:
+        """Follow which clients wait, and return what is to be scaled for them."""
+        due: dict[_Claim, list[Served]] = {}
         self._waits_for_ends = False
         for service, need in list(self._needs.items()):
             if need.waiting(now):
@@ -159,27 +203,27 @@ class Waking:
                 del self._needs[service]
                 continue
             served = need.port_without_endpoints()
-            workload = workload_of(served or next(reversed(need.ports)))
-            if workload is None:
+            claim = self._claim_of(served or next(reversed(need.ports)))
+            if claim is None:
                 continue
-            attempts = self._attempts.get(workload)
+            attempts = self._attempts.get(claim)
             if served is None:
                 if attempts is not None:
                     attempts.again_s = min(attempts.again_s, _AGAIN_S)
-            elif self._promises.are_pods_ending(workload):
+            elif self._promises.are_pods_ending(claim.key):
                 self._waits_for_ends = True
             elif now - need.waited_at < _LOOK_S:
                 self._note_need(need, served, now)
                 if not self._is_allowed:
-                    served.wake_problem = f"{workload[1]} is needed, but {NOT_ALLOWED}"
+                    served.wake_problem = f"{claim.workload} is needed, but {NOT_ALLOWED}"
                 elif attempts is None or attempts.again_at <= now:
-                    due.setdefault(workload, []).append(served)
+                    due.setdefault(claim, []).append(served)
                 else:
                     served.wake_problem = attempts.problem
         self._attempts = {
-            workload: attempts
-            for workload, attempts in self._attempts.items()
-            if workload in due or attempts.again_at + _AGAIN_MAX_S > now
+            claim: attempts
+            for claim, attempts in self._attempts.items()
+            if claim in due or attempts.again_at + _AGAIN_MAX_S > now
         }
         return due
 
@@ -195,9 +239,9 @@ class Waking:
         self._usage.note(served)
         self._news.set()
 
-    def _precedence(self, workload: WorkloadKey) -> tuple[float, float]:
-        """Return the sort key of a workload: the fewest attempts first, then the longest due."""
-        attempts = self._attempts.get(workload, _NEVER)
+    def _precedence(self, claim: _Claim) -> tuple[float, float]:
+        """Return the sort key of a claim: the fewest attempts first, then the longest due."""
+        attempts = self._attempts.get(claim, _NEVER)
         return attempts.again_s, attempts.again_at
 
     def _note_need(self, need: _Need, served: Served, now: float) -> None:
@@ -211,15 +255,18 @@ class Waking:
         happening = Happening("NeedPods", "Wake", note, name.service, is_warning=False)
         self._source.record(happening)
 
-    async def _scale(self, key: WorkloadKey, ports: list[Served]) -> None:
+    async def _scale(self, claim: _Claim, ports: list[Served]) -> None:
         """Make an attempt to scale a workload, for these ports."""
-        attempts = self._attempts.setdefault(key, _Attempts())
+        attempts = self._attempts.setdefault(claim, _Attempts())
         attempts.last_at = self._clock()
+        self._next_at = attempts.last_at + _APART_S
         attempts.again_s = min(2 * attempts.again_s, _AGAIN_MAX_S) or _AGAIN_S
-        namespace, workload = key
+        namespace, workload, selector = claim
         try:
             async with asyncio.timeout(_AGAIN_S):
-                attempts.problem = await self._source.wake(namespace, workload)
+                attempts.problem = await self._source.wake(
+                    namespace, workload, lambda labels: why_not(selector, workload, labels) or None
+                )
         except TimeoutError:
             attempts.problem = (
                 f"cannot scale {workload}: the API server did not answer within {_AGAIN_S:g} s"
@@ -227,4 +274,4 @@ class Waking:
         for served in ports:
             served.wake_problem = attempts.problem
         if not attempts.problem:
-            self._promises.note_woken(key)
+            self._promises.note_woken(claim.key)

@@ -78,6 +78,10 @@ class Rest(NamedTuple):
     """What a user has to change first; empty if clients, or someone who scaled it, need it."""
 
 
+Labels = Mapping[str, str]
+May = Callable[[Labels], str | None]
+"""Returns None if a workload may be scaled whose pods all have these labels, and perhaps more;
+otherwise why not, with a remedy; empty if that is no news."""
 Agree = Callable[[], Awaitable[bool]]
 """Returns whether all nodes agree now that a workload has no clients."""
 
@@ -154,18 +158,22 @@ class Source(abc.ABC):
     def record(self, happening: Happening) -> None:  # noqa: B027 - files have no Events
         """Report to the cluster, if there is one; cheap, never raises, never waits."""
 
-    async def wake(self, namespace: str, workload: Workload) -> str:
+    async def wake(self, namespace: str, workload: Workload, may: May) -> str:
         """Scale a workload from zero to one replica; one that has replicas stays as it is.
+
+        Args:
+            may: Called first, with what is known of its pods.
 
         Returns:
             Why it can't, with the remedy; empty if it has replicas now.
         """
         return f"{workload} can't be scaled: Services are read from {self.kind}, not from a cluster"
 
-    async def rest(self, namespace: str, workload: Workload, agree: Agree) -> Rest:
+    async def rest(self, namespace: str, workload: Workload, may: May, agree: Agree) -> Rest:
         """Scale a workload from one replica to zero, unless something else asks for replicas.
 
         Args:
+            may: Called first, with what is known of its pods.
             agree: Awaited before the update; a change of the scale meanwhile prevents that.
         """
         return Rest(why_not=f"{workload} can't be scaled: Services are read from {self.kind}")

@@ -103,13 +103,13 @@ class Control:
         return 0
 
     async def _relieve(self, plane: Plane) -> None:
-        async def settled() -> None:
+        async def caught_up() -> None:
             """Part of Progress: the first round was done at once."""
 
         options = SimpleNamespace(
             report_serving=self._report_serving, predecessor_drain_s=self.world.plan.drain_s
         )
-        progress = SimpleNamespace(settled=settled)
+        progress = SimpleNamespace(caught_up=caught_up)
         await hand_over.Relief(self.predecessors, progress, plane, options).run()  # type: ignore[arg-type]
 
     def _report_serving(self) -> None:

@@ -149,6 +149,7 @@ SAMPLES = (
     notes.annotation_misplaced(_WEIGHT, "EndpointSlices"),
     notes.slow_start_unused(),
     notes.wake_without_hold("nothing is woken"),
+    notes.wake_without_selector("deployment/web"),
     notes.idle_without_wake("nothing is scaled to zero"),
     notes.header_without_tcp(),
     notes.path_not_allowed("auto"),

@@ -43,6 +43,12 @@ def test_a_snapshot_contains_each_service_with_its_slices_and_the_node(store):
     assert (snapshot.node, snapshot.revision) == (Node("node-1"), 1)
 
 
+def test_the_uid_of_a_service_is_known():
+    store = Store()
+    store.put_service(service(uid="4711"))
+    assert (store.uid_of(CART), store.uid_of(WEB)) == ("4711", "")
+
+
 def test_slices_are_in_the_order_of_their_names():
     store = Store()
     slices = [slice_of("192.0.2.1", key=f"cart-{letter}") for letter in "cab"]

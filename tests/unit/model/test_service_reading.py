@@ -2,7 +2,7 @@
 
 import pytest
 
-from userspace_proxy.model import Balance, Handling, Service, ServicePort, ServiceType
+from userspace_proxy.model import Balance, Handling, Hold, Service, ServicePort, ServiceType
 from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.model.service_reading import BALANCED_MAX, read_service
 from userspace_proxy.model.wire import FieldError, WireService, convert
@@ -322,6 +322,17 @@ def test_a_proxy_header_is_for_tcp(protocols, notes):
         ports=[{"name": p.lower(), "port": 53, "protocol": p} for p in protocols],
     )
     assert service.notes == notes
+
+
+@pytest.mark.parametrize("selector", [None, {}])
+def test_without_a_selector_no_workload_is_named_for_it(selector):
+    """Issue 52: it would have pods scaled that it doesn't lead to."""
+    wake = {"userspace-proxy.io/hold": "60s", "userspace-proxy.io/wake": "deployment/cart"}
+    service = a_service(annotations=wake, selector=selector)
+    assert service.handling == Handling(hold=Hold(60.0))
+    assert service.notes == (NoteKind.WAKE_WITHOUT_SELECTOR("deployment/cart"),)
+    service = a_service(annotations=wake, selector={"app": "cart"})
+    assert (str(service.handling.wake), service.notes) == ("deployment/cart", ())
 
 
 def test_a_load_balancer_that_has_given_no_address_is_noted():

@@ -43,7 +43,7 @@ CART = {
 
 def test_the_used_fields_of_a_service_are_read_by_the_apis_names():
     wire = decode(json.dumps(CART).encode(), WireService)
-    assert wire.metadata == Metadata("cart", "shop", "7")
+    assert wire.metadata == Metadata("cart", "shop", "7", "1")
     assert wire.spec.cluster_ip == "198.51.100.7"
     assert wire.spec.cluster_ips == ["198.51.100.7"]
     assert wire.spec.external_ips == ["203.0.113.9"]

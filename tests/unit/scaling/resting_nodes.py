@@ -29,6 +29,9 @@ POD = "192.0.2.1"
 WEB = ServiceKey("shop", "web")
 WORKLOAD = Workload(WorkloadKind.DEPLOYMENT, "web")
 IDLE_AFTER_S = 600.0
+LABELS = {"app": "web", "tier": "shop"}
+"""Of all pods of the workload."""
+SELECTOR = (("app", "web"),)
 ASLEEP_WHEN_IDLE = Handling(hold=Hold(60.0), wake=WORKLOAD, idle_after_s=IDLE_AFTER_S)
 
 
@@ -45,10 +48,12 @@ class Sleeper(MemorySource):
     def record(self, happening):
         self.happenings.append(happening)
 
-    async def rest(self, namespace, workload, agree):
+    async def rest(self, namespace, workload, may, agree):
         self.asked += 1
         if self.slept:
             return Rest()
+        if (why_not := may(LABELS)) is not None:
+            return Rest(why_not=why_not)
         if self.why_not:
             return Rest(why_not=self.why_not)
         if not await agree():
@@ -89,6 +94,7 @@ class Node:
             usage,
             self.served_ports,
             self.source,
+            lambda: self.cluster.store.snapshot().services,
             identity=name,
             clock=world.clock,
             pause=world.pause,
@@ -102,8 +108,12 @@ class Node:
         if self.on_settle is not None:
             self.on_settle()
 
-    def serve(self, *pods, handling=ASLEEP_WHEN_IDLE, name="web", ip="10.96.0.1"):
-        self.served_ports.follow(self.cluster.serve(name, ip, *pods, handling=handling))
+    def serve(
+        self, *pods, handling=ASLEEP_WHEN_IDLE, name="web", ip="10.96.0.1", selector=SELECTOR
+    ):
+        self.served_ports.follow(
+            self.cluster.serve(name, ip, *pods, handling=handling, selector=selector)
+        )
 
     def terminate(self, *pods):
         self.served_ports.follow(self.cluster.terminate("web", *pods))

@@ -3,17 +3,35 @@
 import asyncio
 import dataclasses
 import random
+from dataclasses import replace
 
 import pytest
 
 from userspace_proxy.errors import SourceError
-from userspace_proxy.model import Handling, Hold, ServiceKey, SliceKey, Workload, WorkloadKind
+from userspace_proxy.model import (
+    Handling,
+    Hold,
+    ServiceKey,
+    ServiceType,
+    SliceKey,
+    Workload,
+    WorkloadKind,
+)
 from userspace_proxy.scaling.holder_lease import AGAIN_MAX_S, TOO_OLD_S
 from userspace_proxy.scaling.lease_notes import HOLDER
 from userspace_proxy.sources.base import DURATION_S, Lease, Rest
 
 from ..agent.samples import endpoints, service
-from .resting_nodes import ASLEEP_WHEN_IDLE, IDLE_AFTER_S, POD, WEB, WORKLOAD, World
+from .resting_nodes import (
+    ASLEEP_WHEN_IDLE,
+    IDLE_AFTER_S,
+    LABELS,
+    POD,
+    SELECTOR,
+    WEB,
+    WORKLOAD,
+    World,
+)
 
 API = ServiceKey("shop", "api")
 
@@ -199,7 +217,8 @@ async def test_what_keeps_a_workload_awake_is_an_event_once(world):
 
 
 async def test_a_workload_whose_scale_was_changed_meanwhile_is_not_quiesced(world):
-    async def rest(_namespace, _workload, agree):
+    async def rest(_namespace, _workload, may, agree):
+        assert may(LABELS) is None
         assert await agree()
         return Rest()
 
@@ -212,7 +231,8 @@ async def test_a_workload_whose_scale_was_changed_meanwhile_is_not_quiesced(worl
 
 
 async def test_an_update_that_was_interrupted_may_have_been_made(world):
-    async def rest(_namespace, _workload, agree):
+    async def rest(_namespace, _workload, may, agree):
+        assert may(LABELS) is None
         assert await agree()
         raise asyncio.CancelledError
 
@@ -267,9 +287,9 @@ async def test_all_services_of_a_workload_must_be_without_clients(world):
 )
 async def test_another_service_for_the_same_pods_keeps_the_workload_awake(world, handling):
     for node in world.nodes:
-        node.serve(POD, "192.0.2.2", name="api", ip="10.96.0.2", handling=handling)
+        node.serve(POD, "192.0.2.2", name="api", ip="10.96.0.2", handling=handling, selector=())
     await world.run(IDLE_AFTER_S + 200)
-    assert sum(node.source.asked for node in world.nodes) == 0
+    assert world.board.round is None, "no node is asked"
     found = [each for node in world.nodes for each in node.source.happenings]
     assert [(each.reason, each.service, each.note) for each in found] == [
         (
@@ -280,9 +300,116 @@ async def test_another_service_for_the_same_pods_keeps_the_workload_awake(world,
         )
     ]
     for node in world.nodes:
-        node.serve("192.0.2.2", name="api", ip="10.96.0.2", handling=handling)
+        node.serve("192.0.2.2", name="api", ip="10.96.0.2", handling=handling, selector=())
     await world.run(AGAIN_MAX_S + 10)
     assert world.slept == ["shop deployment/web"]
+
+
+def happened(world):
+    return [
+        (each.reason, each.service, each.note)
+        for node in world.nodes
+        for each in node.source.happenings
+    ]
+
+
+NO_SELECTOR = "it has no selector"
+OTHER_PODS = "it selects app=api, which the selector of deployment/web doesn't require"
+MORE_LABELS = "it selects canary=true, which the selector of deployment/web doesn't require"
+strangers = pytest.mark.parametrize(
+    ("selector", "why"),
+    [
+        pytest.param((), NO_SELECTOR, id="none"),
+        pytest.param((("app", "api"),), OTHER_PODS, id="other-pods"),
+        pytest.param((("app", "web"), ("canary", "true")), MORE_LABELS, id="some-pods"),
+    ],
+)
+
+
+@strangers
+async def test_a_service_that_does_not_select_the_pods_puts_no_workload_to_rest(
+    world, selector, why
+):
+    """Issue 52."""
+    for node in world.nodes:
+        node.serve(POD, selector=selector)
+    await world.run(IDLE_AFTER_S + 200)
+    assert (world.slept, world.board.round) == ([], None)
+    assert happened(world) == [
+        (
+            "StaysAwake",
+            WEB,
+            f"deployment/web isn't scaled for this Service: {why} (have the Service select the "
+            "pods of deployment/web by labels of its selector, or name another workload in "
+            "userspace-proxy.io/wake).",
+        )
+    ]
+
+
+@strangers
+async def test_a_copied_annotation_has_no_effect_but_a_line(world, selector, why):
+    """Neither do its clients keep the workload awake, nor do they wait."""
+    for node in world.nodes:
+        node.serve("192.0.2.2", name="api", ip="10.96.0.2", selector=selector)
+        (api,) = node.served_ports.of_service(API)
+        api.group._waiting[0] = 1, world.now
+    await world.run(IDLE_AFTER_S + 30)
+    assert world.slept == ["shop deployment/web"]
+    assert world.board.round.services == (WEB,)
+    assert [(service, why in note) for _, service, note in happened(world)] == [(API, True)]
+
+
+ANYWHERE = {"cluster_ips": (), "is_headless": True}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"selector": (("tier", "shop"),)}, id="without-endpoints"),
+        pytest.param({"selector": SELECTOR, **ANYWHERE}, id="headless"),
+        pytest.param({"selector": SELECTOR, "proxy_name": "other"}, id="of-another-proxy"),
+        pytest.param({"selector": SELECTOR, "handling": Handling(wake=WORKLOAD)}, id="no-hold"),
+    ],
+)
+async def test_a_service_that_selects_the_pods_keeps_the_workload_awake(world, fields):
+    """Issue 52: nothing is known of its clients."""
+    for node in world.nodes:
+        node.cluster.store.put_service(replace(service("api", "10.96.0.2"), **fields))
+    await world.run(IDLE_AFTER_S + 200)
+    assert (world.slept, world.board.round) == ([], None)
+    why = "deployment/web stays at one replica: Service shop/api leads to the same pods"
+    assert [(service, why in note) for _, service, note in happened(world)] == [(WEB, True)]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param(
+            {"selector": SELECTOR, **ANYWHERE, "handling": Handling(wake=WORKLOAD)},
+            id="headless-with-the-same-wake",
+        ),
+        pytest.param({"selector": (("app", "api"),)}, id="selects-other-pods"),
+        pytest.param({"selector": SELECTOR, "type": ServiceType.EXTERNAL_NAME}, id="a-name"),
+        pytest.param({"selector": SELECTOR, "key": ServiceKey("tenant", "api")}, id="elsewhere"),
+    ],
+)
+async def test_another_service_does_not_keep_the_workload_awake(world, fields):
+    for node in world.nodes:
+        node.cluster.store.put_service(replace(service("api", "10.96.0.2"), **fields))
+    await world.run(IDLE_AFTER_S + 30)
+    assert world.slept == ["shop deployment/web"]
+
+
+async def test_a_service_that_is_added_while_nodes_are_asked_keeps_the_workload_awake(world):
+    def add(node):
+        node.cluster.store.put_service(service("api", "10.96.0.2", selector=SELECTOR))
+
+    for node in world.nodes:
+        node.on_settle = lambda: [add(each) for each in world.nodes]
+    await world.run(IDLE_AFTER_S + 30)
+    assert world.board.round.is_over
+    assert world.slept == []
+    assert [node.endpoints for node in world.nodes] == [[POD], [POD]]
 
 
 async def test_a_service_of_another_namespace_does_not_keep_the_workload_awake(world):
@@ -304,7 +431,7 @@ async def test_a_workload_that_cannot_rest_does_not_keep_others_from_their_turn(
     first, tried = Handling(hold=Hold(60.0), wake=WORKLOAD, idle_after_s=1.0), []
     second = dataclasses.replace(first, wake=Workload(WorkloadKind.DEPLOYMENT, "api"))
 
-    async def rest(_namespace, workload, _agree):
+    async def rest(_namespace, workload, _may, _agree):
         tried.append(workload.name)
         return Rest(why_not="it has an autoscaler")
 
@@ -314,6 +441,31 @@ async def test_a_workload_that_cannot_rest_does_not_keep_others_from_their_turn(
         node.source.rest = rest
     await world.run(60)
     assert tried[:4] == ["web", "api"] * 2
+
+
+async def test_many_workloads_of_a_namespace_leave_others_their_turn(world):
+    tried = []
+
+    async def rest(namespace, _workload, _may, _agree):
+        tried.append(namespace)
+        return Rest(why_not="it has an autoscaler")
+
+    for node in world.nodes:
+        for number in range(20):
+            wake = Workload(WorkloadKind.DEPLOYMENT, f"api-{number}")
+            handling = Handling(hold=Hold(60.0), wake=wake, idle_after_s=1.0)
+            namespace, ip = "tenant" if number == 19 else "shop", f"10.96.1.{number + 1}"
+            key = ServiceKey(namespace, f"api-{number}")
+            one = replace(service(key.name, ip, handling=handling), key=key)
+            listed = replace(
+                endpoints(key.name, POD), key=SliceKey(namespace, key.name), service=key
+            )
+            node.cluster.store.put_service(one)
+            node.cluster.store.put_slice(listed)
+        node.served_ports.follow(node.cluster.store.snapshot())
+        node.source.rest = rest
+    await world.run(30)
+    assert tried[:2] == ["shop", "tenant"]
 
 
 async def test_answers_that_are_read_too_late_are_none(world):
@@ -372,7 +524,8 @@ async def test_a_server_that_fails_is_an_error_of_the_caller(world):
 
 @pytest.mark.parametrize("failure", ["", "the server is down"])
 async def test_a_round_that_is_cancelled_ends_whatever_the_server_does(world, failure):
-    async def stop(_namespace, _workload, agree):
+    async def stop(_namespace, _workload, may, agree):
+        assert may(LABELS) is None
         assert await agree()
         world.store.failure = failure
         raise asyncio.CancelledError

@@ -1,6 +1,7 @@
 """Clients that wait for pods: what they cause in the cluster."""
 
 import asyncio
+import dataclasses
 
 import msgspec
 import pytest
@@ -28,7 +29,7 @@ from userspace_proxy.scaling.waking import Waking
 from userspace_proxy.sources import MemorySource
 from userspace_proxy.steering import Bind
 
-from ..agent.samples import Cluster
+from ..agent.samples import Cluster, service
 from ..agent.watched import turn
 from ..dataplane.waiting import until
 from ..plane.reports import group_report
@@ -36,6 +37,7 @@ from ..plane.reports import group_report
 POD = "192.0.2.1"
 WEB = ServiceKey("shop", "web")
 WORKLOAD = Workload(WorkloadKind.DEPLOYMENT, "web")
+SELECTOR = (("app", "web"),)
 ASLEEP = Handling(hold=Hold(60.0), wake=WORKLOAD)
 
 
@@ -47,12 +49,15 @@ class Recording(MemorySource):
         self.happenings = []
         self.woken = []
         self.answer = ""
+        self.labels = {"app": "web", "tier": "shop"}
         self.under_way = self.most_under_way = 0
 
     def record(self, happening):
         self.happenings.append(happening)
 
-    async def wake(self, namespace, workload):
+    async def wake(self, namespace, workload, may):
+        if (why_not := may(self.labels)) is not None:
+            return why_not
         self.woken.append(f"{namespace} {workload}")
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
@@ -81,14 +86,22 @@ class Rig:
             self.plane,
             self.served_ports,
             self.source,
+            lambda: self.cluster.store.snapshot().services,
             self.usage,
             self.promises,
             is_allowed=is_allowed,
             clock=lambda: self.now,
+            pause=self.pause,
         )
 
-    def serve(self, *pods, handling=ASLEEP):
-        self.follow(self.cluster.serve("web", "10.96.0.1", *pods, handling=handling))
+    async def pause(self, seconds):
+        self.now += seconds
+        await turn()
+
+    def serve(self, *pods, handling=ASLEEP, selector=SELECTOR):
+        self.follow(
+            self.cluster.serve("web", "10.96.0.1", *pods, handling=handling, selector=selector)
+        )
 
     def sleep(self):
         """Scale the workload to zero, once all nodes have agreed."""
@@ -114,12 +127,28 @@ class Rig:
             name = Workload(WorkloadKind.DEPLOYMENT, workload.format(number))
             ip = f"10.97.{number // 250}.{number % 250 + 1}"
             handling = Handling(hold=Hold(60.0), wake=name)
-            snapshot = self.cluster.serve(f"other-{number}", ip, handling=handling)
+            snapshot = self.cluster.serve(
+                f"other-{number}", ip, handling=handling, selector=SELECTOR
+            )
         self.served_ports.follow(snapshot)
         for served in self.served_ports:
             if served.plan.key.name.service != WEB:
                 self.plane.receive(0, WaitBegan(served.group.number))
                 self.report(1, served)
+
+    def begin_of(self, namespace, name="web"):
+        """Have the first client of a Service in another namespace wait; return what is woken."""
+        key = ServiceKey(namespace, name)
+        ip = f"10.98.0.{len(self.cluster.store.snapshot().services) % 250 + 1}"
+        wake = Workload(WorkloadKind.DEPLOYMENT, name)
+        handling = Handling(hold=Hold(60.0), wake=wake)
+        one = dataclasses.replace(service(name, ip, handling=handling, selector=SELECTOR), key=key)
+        self.cluster.store.put_service(one)
+        self.served_ports.follow(self.cluster.store.snapshot())
+        (served,) = self.served_ports.of_service(key)
+        self.plane.receive(0, WaitBegan(served.group.number))
+        self.report(1, served)
+        return f"{namespace} {wake}"
 
     def report(self, clients, served=None):
         served = served or self.served
@@ -246,10 +275,64 @@ async def test_why_a_workload_cannot_be_scaled_is_a_problem_until_it_can(rig):
 async def test_hundreds_of_workloads_that_cannot_be_scaled_are_tried_one_at_a_time(rig):
     rig.source.answer = "cannot scale it: forbidden"
     rig.begin_many(335)
-    for _ in range(60):
-        await rig.look_after(1)
+    began = rig.now
+    while rig.now < began + 60:
+        await rig.look_after(0.01)
     assert rig.source.most_under_way == 1
-    assert len(rig.source.woken) == 335 * 4, "at 0, 5, 15 and 35 s"
+    assert 440 <= len(rig.source.woken) <= 8 * (rig.now - began) + 1, (
+        "8 a second, of two requests at most"
+    )
+
+
+@pytest.mark.parametrize("count", [1, 3000])
+async def test_the_first_client_of_another_namespace_does_not_wait_for_many_services(rig, count):
+    """Issue 52: it took a minute and longer."""
+    rig.source.answer = "cannot scale it: forbidden"
+    rig.begin_many(count)
+    await rig.look_after(0)
+    for number in range(3):
+        tenant = rig.begin_of(f"tenant-{number}")
+        began = rig.now
+        while tenant not in rig.source.woken:
+            await rig.look_after(0.01)
+            assert rig.now - began <= 2
+
+
+async def test_namespaces_take_turns_whoever_asks_for_more(rig):
+    rig.source.answer = "cannot scale it: forbidden"
+    rig.begin_many(40)
+    for number in range(8):
+        rig.begin_of("tenant", f"api-{number}")
+    rig.source.woken.clear()
+    while len(rig.source.woken) < 16:
+        await rig.look_after(0.01)
+    assert [text.split()[0] for text in rig.source.woken[:16]] == ["shop", "tenant"] * 8
+
+
+@pytest.mark.parametrize("selector", [(), (("app", "api"),)])
+async def test_a_service_that_does_not_select_the_pods_wakes_no_workload(rig, selector):
+    """Issue 52."""
+    rig.serve(selector=selector)
+    rig.begin()
+    await rig.look_after(0)
+    assert rig.source.woken == []
+    assert "deployment/web isn't scaled for this Service: it " in rig.served.wake_problem
+    assert "(have the Service select the pods of deployment/web by" in rig.served.wake_problem
+
+
+async def test_a_copied_annotation_does_not_delay_the_service_that_selects_the_pods(rig):
+    """Neither does its first attempt wait for theirs, nor do they share what prevents them."""
+    rig.serve(selector=(("app", "api"),))
+    rig.begin()
+    rig.report(1)
+    for _ in range(40):
+        await rig.look_after(1)
+    rig.begin_many(1, workload="web")
+    await rig.look_after(0)
+    assert rig.source.woken == ["shop deployment/web"]
+    problems = {one.plan.key.name.service.name: one.wake_problem for one in rig.served_ports}
+    assert problems["other-0"] == ""
+    assert "isn't scaled for this Service" in problems["web"]
 
 
 async def test_services_of_one_workload_share_its_attempts_and_what_prevents_them(rig):
@@ -265,8 +348,9 @@ async def test_services_of_one_workload_share_its_attempts_and_what_prevents_the
 
 async def test_new_demand_precedes_workloads_that_were_tried_before(rig):
     rig.source.answer = "cannot scale it: forbidden"
-    rig.begin_many(670)
+    rig.begin_many(8)
     await rig.look_after(0)
+    assert len(rig.source.woken) == 8
     rig.source.woken.clear()
     rig.now += 5
     rig.begin()
@@ -281,10 +365,10 @@ async def test_demand_that_begins_meanwhile_is_next(rig):
     rig.now += 5
     wake = rig.source.wake
 
-    async def wake_and_begin(namespace, workload):
+    async def wake_and_begin(namespace, workload, may):
         rig.source.wake = wake
         rig.begin()
-        return await wake(namespace, workload)
+        return await wake(namespace, workload, may)
 
     rig.source.wake = wake_and_begin
     task = asyncio.ensure_future(rig.waking.run())
@@ -296,7 +380,7 @@ async def test_demand_that_begins_meanwhile_is_next(rig):
 
 async def test_the_port_that_has_no_endpoint_wakes_the_workload_whichever_began_last(rig):
     ports = (ServicePort("http", 80, "TCP"), ServicePort("admin", 81, "TCP"))
-    web = Service(WEB, ports, cluster_ips=("10.96.0.1",), handling=ASLEEP)
+    web = Service(WEB, ports, cluster_ips=("10.96.0.1",), handling=ASLEEP, selector=SELECTOR)
     rig.cluster.store.put_service(web)
     rig.cluster.store.put_slice(
         EndpointSlice(

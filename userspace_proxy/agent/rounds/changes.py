@@ -15,7 +15,7 @@ from typing import NamedTuple
 from ...clocks import Clocks
 from ...cluster import ServiceState, Snapshot, differing_keys
 from ...model import EndpointSlice, ServiceKey, SliceKey
-from .turns import Turns
+from .change_turns import ChangeTurns
 
 
 class ChangeCounts(NamedTuple):
@@ -82,7 +82,7 @@ class Progress:
         turns: Decides which changes wait; None: a new one.
     """
 
-    def __init__(self, counters: SyncCounters, turns: Turns | None = None) -> None:
+    def __init__(self, counters: SyncCounters, turns: ChangeTurns | None = None) -> None:
         self.latest: Snapshot | None = None
         """The newest snapshot, perhaps not in force yet; None before the first one."""
         self.in_force: Snapshot | None = None
@@ -90,7 +90,7 @@ class Progress:
         self.is_expecting: Callable[[], bool] = lambda: False
         """Returns whether a newer snapshot is being made; :meth:`announce` follows."""
         self._counters = counters
-        self._turns = turns if turns is not None else Turns()
+        self._turns = turns if turns is not None else ChangeTurns()
         self._taken: Snapshot | None = None
         """What the last round took."""
         self._seen: Snapshot | None = None

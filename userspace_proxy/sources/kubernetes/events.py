@@ -2,8 +2,11 @@
 
     record ─▶ a series per reason and object ─▶ first time: an Event ─▶ again: its count
 
-Rule 1: each series causes at most one request a minute, however often it happens.
-Rule 2: the number of series is limited; the one that was quiet for longest is dropped.
+Rule 1: each series causes at most one request a minute, however often it happens. So one of which
+something was sent within a minute isn't dropped.
+Rule 2: the number of series is limited, for each namespace and in all; of the namespace, or of the
+largest one, the series that was quiet for longest is dropped. If none may be, the new one is.
+Rule 3: namespaces take turns.
 
 Source: events.k8s.io/v1; client-go's tools/events, which ends a series after 6 minutes.
 """
@@ -16,12 +19,18 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ...model import ServiceKey
+from ...turns import Turns
 from ..base import Happening
 from .api_paths import join
 
 EVERY_S = 60.0
 SERIES_END_S = 360.0
-SERIES_MAX = 100
+NAMESPACE_MAX = 50
+"""Series of one namespace, so that it causes fewer requests than one a second."""
+SERIES_MAX = 500
+"""More than there are requests within a minute, so some may always be dropped."""
+APART_S = 0.25
+"""Between two requests of a node."""
 CONTROLLER = "userspace-proxy"
 # Source: k8s.io/kubernetes/pkg/apis/core/validation, ValidateEventUpdate and NoteLengthLimit.
 _NOTE_BYTES_MAX = 1024
@@ -46,6 +55,8 @@ class Series:
     """Unix time before which nothing is sent."""
     name: str = ""
     """The Event's name; empty while there is none."""
+    asked_at: float = float("-inf")
+    """Unix time of the last request."""
 
     @property
     def is_owed(self) -> bool:
@@ -57,32 +68,66 @@ class Correlator:
     """All series, and when to send them."""
 
     def __init__(self) -> None:
-        self._series: dict[SeriesKey, Series] = {}
+        self._of: dict[str, dict[SeriesKey, Series]] = {}
+        """By namespace, without one for those of the node; the newest are last, and none is
+        empty."""
+        self._turns = Turns[str]()
 
     def note(self, happening: Happening, now: float) -> None:
         """Add something that happened at ``now``, Unix time."""
-        key = (happening.reason, happening.service)
-        known = self._series.pop(key, None)
-        if known is None or (not known.is_owed and now - known.last > SERIES_END_S):
+        key, namespace = (happening.reason, happening.service), _namespace_of(happening)
+        known = self._of.get(namespace, {}).pop(key, None)
+        if known is None:
+            if not self._make_room(namespace, now):
+                return
             known = Series(happening, now, now)
+        elif not known.is_owed and now - known.last > SERIES_END_S:
+            known = Series(happening, now, now, not_before=known.not_before)
         else:
             known.happening, known.last = happening, now
             known.count += 1
         # The newest are last.
-        self._series[key] = known
-        if len(self._series) > SERIES_MAX:
-            del self._series[next(iter(self._series))]
+        self._of.setdefault(namespace, {})[key] = known
 
     def due(self, now: float) -> Iterator[Series]:
-        """Yield the series to send now."""
-        for series in list(self._series.values()):
-            if series.is_owed and series.not_before <= now:
-                yield series
+        """Yield the series to send now, in turns of their namespaces; what is taken had its."""
+        found = {
+            namespace: [s for s in own.values() if s.is_owed and s.not_before <= now]
+            for namespace, own in self._of.items()
+        }
+        return self._turns.order(found)
 
     def next_due_s(self, now: float) -> float | None:
         """Return in how many seconds there is something to send; None: never."""
-        owed = [series.not_before for series in self._series.values() if series.is_owed]
+        owed = [
+            series.not_before
+            for own in self._of.values()
+            for series in own.values()
+            if series.is_owed
+        ]
         return max(0.0, min(owed) - now) if owed else None
+
+    def _make_room(self, namespace: str, now: float) -> bool:
+        """Drop a series where there is no room for another one; return whether there is now."""
+        own = self._of.get(namespace, {})
+        if len(own) >= NAMESPACE_MAX:
+            namespaces = [namespace]
+        elif sum(map(len, self._of.values())) >= SERIES_MAX:
+            namespaces = sorted(self._of, key=lambda each: len(self._of[each]), reverse=True)
+        else:
+            return True
+        for each in namespaces:
+            for key, series in self._of[each].items():
+                if now - series.asked_at >= EVERY_S:
+                    del self._of[each][key]
+                    if not self._of[each]:
+                        del self._of[each]
+                    return True
+        return False
+
+
+def _namespace_of(happening: Happening) -> str:
+    return "" if happening.service is None else happening.service.namespace
 
 
 def new_event(series: Series, node_name: str, uid: str) -> dict[str, Any]:

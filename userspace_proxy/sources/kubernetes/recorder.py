@@ -1,22 +1,23 @@
 """Sends Kubernetes Events.
 
 Rule 1: nothing waits for an Event, and its failure affects nothing else.
-Rule 2: a missing permission to write Events is logged once, and retried rarely; a role may permit
+Rule 2: requests are ``APART_S`` apart, and namespaces take turns.
+Rule 3: a missing permission to write Events is logged once, and retried rarely; a role may permit
 some namespaces only, so each namespace that forbids Events is silenced separately.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable
 
 from ...clocks import Clocks
-from ..base import Happening
+from ...model import ServiceKey
+from ..base import Happening, Pause, pause
 from .api_paths import join
 from .client import ApiClient
-from .events import EVERY_S, Correlator, Series, new_event, path_of, series_patch
+from .events import APART_S, EVERY_S, Correlator, Series, new_event, path_of, series_patch
 from .responses import Response, TransportError, cause_of
 
 _log = logging.getLogger("userspace_proxy.sources")
@@ -33,6 +34,8 @@ class Recorder:
 
     Args:
         node_name: The reporting node; empty: nothing is sent.
+        uid_of: Returns the uid of a Service, by which ``kubectl describe`` finds its Events; empty:
+            it is unknown.
         every_s: Seconds between two requests for one series.
     """
 
@@ -40,14 +43,18 @@ class Recorder:
         self,
         client: ApiClient,
         node_name: str,
+        uid_of: Callable[[ServiceKey], str],
         *,
         clock: Callable[[], float] = Clocks.monotonic,
+        pause: Pause = pause,
         every_s: float = EVERY_S,
     ) -> None:
         self._client = client
         self._node_name = node_name
+        self._uid_of = uid_of
         self._every_s = every_s
         self._clock = clock
+        self._pause = pause
         # Events contain the time of day, but its changes must not affect what is due.
         self._offset = Clocks.time() - clock()
         self._correlator = Correlator()
@@ -66,9 +73,11 @@ class Recorder:
         """Send until cancelled."""
         while True:
             self._wake.clear()
-            for series in self._correlator.due(self._now()):
-                await self._send(series)
-            await self._until_due()
+            series = next(self._correlator.due(self._now()), None)
+            if series is None:
+                await self._until_due()
+            elif await self._send(series):
+                await self._pause(APART_S)
 
     async def _until_due(self) -> None:
         wait_s = self._correlator.next_due_s(self._now())
@@ -81,17 +90,18 @@ class Recorder:
     def _now(self) -> float:
         return self._clock() + self._offset
 
-    async def _send(self, series: Series) -> None:
+    async def _send(self, series: Series) -> bool:
+        """Send what is owed of a series; return whether a request was made."""
         silent_until = self._silent_until.get(path_of(series), 0.0)
         series.not_before = max(self._now() + self._every_s, silent_until)
         if self._now() < silent_until:
-            return
-        count = series.count
+            return False
+        count, series.asked_at = series.count, self._now()
         try:
             response = await self._ask(series)
         except (TransportError, TimeoutError):
             # The source reports what is wrong with the server; this is retried.
-            return
+            return True
         if response.code < 300:
             series.sent = count
         elif response.code == 409:
@@ -107,6 +117,7 @@ class Recorder:
         elif response.code < 500 and response.code != 429:
             series.sent = count
             _log.warning("Event was rejected", extra={"cause": cause_of(response)})
+        return True
 
     async def _ask(self, series: Series) -> Response:
         path = path_of(series)
@@ -114,27 +125,13 @@ class Recorder:
             return await self._client.send(
                 "PATCH", join(path, series.name), series_patch(series), content_type=_MERGE
             )
-        event = new_event(series, self._node_name, await self._uid(series))
+        service = series.happening.service
+        uid = self._node_name if service is None else self._uid_of(service)
+        event = new_event(series, self._node_name, uid)
         response = await self._client.send("POST", path, event, content_type="application/json")
         if response.code >= 300 and response.code != 409:
             series.name = ""
         return response
-
-    async def _uid(self, series: Series) -> str:
-        """Return the uid by which ``kubectl describe`` finds the Events of an object."""
-        service = series.happening.service
-        if service is None:
-            return self._node_name
-        # By a list, because kube-proxy's role doesn't permit to get a single one.
-        response = await self._client.get(
-            join("/api/v1/namespaces", service.namespace, "services"),
-            {"fieldSelector": f"metadata.name={service.name}"},
-        )
-        try:
-            (item,) = json.loads(response.body)["items"]
-            return str(item["metadata"]["uid"])
-        except (ValueError, KeyError, TypeError):
-            return ""
 
     def _forbidden(self, series: Series, response: Response) -> float:
         """Silence a path for a while; return until when."""

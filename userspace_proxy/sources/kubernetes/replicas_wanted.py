@@ -7,15 +7,13 @@ selector may match them, for all that is known, counts as matching: pods themsel
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ...model import Workload
 from ...model.annotations import TEXT_MAX
 
 _KINDS = {"deployment": "Deployment", "statefulset": "StatefulSet"}
-_EQUAL = re.compile(r"([^\s,()=!]+)\s*==?\s*([^\s,()]*)")
-_ONE_OF = re.compile(r"([^\s,()=!]+)\s+in\s+\(([^(),]*)\)")
 _PERCENT = re.compile(r"\d{1,9}%", re.ASCII)
 
 
@@ -36,15 +34,14 @@ def autoscaler_of(workload: Workload, autoscalers: Iterable[Mapping[str, Any]]) 
     return ""
 
 
-def budget_of(selector: str, budgets: Iterable[Mapping[str, Any]]) -> str:
+def budget_of(labels: Mapping[str, str], budgets: Iterable[Mapping[str, Any]]) -> str:
     """Return which PodDisruptionBudget asks for the last replica; empty if none does.
 
     Args:
-        selector: Of the workload's pods, as in the status of its Scale.
+        labels: Those that all pods of the workload have.
 
     Source: policy/v1. Percentages are rounded up: of one pod any percentage above 0 is one pod.
     """
-    labels = labels_of(selector)
     for item in budgets:
         spec = item.get("spec") or {}
         wish = _wish(spec)
@@ -54,12 +51,38 @@ def budget_of(selector: str, budgets: Iterable[Mapping[str, Any]]) -> str:
 
 
 def labels_of(selector: str) -> Mapping[str, str]:
-    """Return the labels that a selector requires with a value; none of a longer text."""
+    """Return the labels that all pods of a workload have; none if its selector is too long.
+
+    Args:
+        selector: As in the status of its Scale.
+    """
     if len(selector) > TEXT_MAX:
         return {}
-    found = dict(_ONE_OF.findall(selector))
-    rest = re.sub(r"\([^()]*\)", "()", selector)
-    return {**found, **dict(_EQUAL.findall(rest))}
+    found: dict[str, str] = {}
+    for requirement in _requirements(selector):
+        words = requirement.split(None, 2)
+        key, equals, value = requirement.partition("=")
+        if len(words) == 3 and words[1] == "in":
+            (one, *more) = words[2].strip().removeprefix("(").removesuffix(")").split(",")
+            if not more:
+                found[words[0]] = one.strip()
+        elif equals and len(key.split()) == 1 and not key.endswith("!"):
+            found[key.strip()] = value.removeprefix("=").strip()
+    return found
+
+
+def _requirements(selector: str) -> Iterator[str]:
+    """Yield what a selector requires, part by part; in parentheses a comma separates values."""
+    parts: list[str] = []
+    is_open = False
+    for part in selector.split(","):
+        parts.append(part)
+        opened, closed = part.rfind("("), part.rfind(")")
+        if opened != closed:
+            is_open = opened > closed
+        if not is_open:
+            yield ",".join(parts)
+            parts.clear()
 
 
 def _wish(spec: Mapping[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """Scales a workload from zero to one replica, and from one to zero.
 
-    to zero: scale, HorizontalPodAutoscalers, PodDisruptionBudgets ──▶ nothing else asks for a
-    replica ──▶ all nodes agree ──▶ update of the version that was read
+    from zero: scale ──▶ the Services that ask for it may ──▶ update of the version that was read
+    to zero: scale ──▶ they may ──▶ HorizontalPodAutoscalers, PodDisruptionBudgets: nothing else
+    asks for a replica ──▶ all nodes agree ──▶ update of the version that was read
 
 Rule 1: only the subresource ``scale`` is written, and only 0 → 1 and 1 → 0. Another number of
 replicas was someone else's decision.
@@ -12,6 +13,7 @@ Rule 4: an update to zero without a response may have been made. It is sent agai
 only one is made; without a response again, the workload counts as scaled, so that no client dials a
 pod that may be ending. So it is with a gateway's errors: the server may still work on the update.
 Rule 5: a server that has failed twice is asked what came of it.
+Rule 6: whether a Service may is decided by the labels in the scale that is updated (``May``).
 
 Source: autoscaling/v1 Scale.
 """
@@ -27,10 +29,10 @@ from typing import Any
 from ...errors import SourceError
 from ...log_fields import FieldLogger
 from ...model import Workload
-from ..base import Agree, Rest
+from ..base import Agree, Labels, May, Rest
 from .api_paths import join
 from .client import ApiClient
-from .replicas_wanted import autoscaler_of, budget_of
+from .replicas_wanted import autoscaler_of, budget_of, labels_of
 from .responses import Response, TransportError, cause_of
 
 _log = FieldLogger("userspace_proxy.sources")
@@ -48,7 +50,7 @@ _BUDGETS = ("policy/v1", "poddisruptionbudgets")
 _UPDATE = "get and update"
 
 
-async def scale_from_zero(client: ApiClient, namespace: str, workload: Workload) -> str:
+async def scale_from_zero(client: ApiClient, namespace: str, workload: Workload, may: May) -> str:
     """Scale to one replica, if there are none; return why that failed, or an empty text."""
     path, resource = _scale_of(namespace, workload)
     try:
@@ -57,6 +59,8 @@ async def scale_from_zero(client: ApiClient, namespace: str, workload: Workload)
             cause = _refused(response, resource, namespace)
             return f"cannot read the scale of {workload}: {cause}"
         scale = json.loads(response.body)
+        if (why_not := may(_labels(scale))) is not None:
+            return why_not
         if _replicas(scale) > 0:
             return ""
         response = await _put(client, path, scale, replicas=1)
@@ -75,7 +79,7 @@ async def scale_from_zero(client: ApiClient, namespace: str, workload: Workload)
 
 
 async def scale_to_zero(
-    client: ApiClient, namespace: str, workload: Workload, agree: Agree
+    client: ApiClient, namespace: str, workload: Workload, may: May, agree: Agree
 ) -> Rest:
     """Scale to zero, if there is one replica, and nothing asks for it."""
     path, resource = _scale_of(namespace, workload)
@@ -84,6 +88,8 @@ async def scale_to_zero(
             scale = await _get(client, path, resource, namespace)
             if _replicas(scale) != 1:
                 return Rest()
+            if (refused := may(_labels(scale))) is not None:
+                return Rest(why_not=refused)
             why_not = await _other_wish(client, namespace, workload, scale)
     except (TransportError, TimeoutError, SourceError) as exc:
         return Rest(why_not=f"cannot scale {workload} to zero: {str(exc) or _SILENT}")
@@ -143,8 +149,7 @@ async def _other_wish(
     autoscalers = await _list(client, namespace, *_AUTOSCALERS)
     if why := autoscaler_of(workload, autoscalers):
         return why
-    selector = str(scale.get("status", {}).get("selector", ""))
-    return budget_of(selector, await _list(client, namespace, *_BUDGETS))
+    return budget_of(_labels(scale), await _list(client, namespace, *_BUDGETS))
 
 
 def _scale_of(namespace: str, workload: Workload) -> tuple[str, str]:
@@ -164,6 +169,11 @@ async def _put(
 def _replicas(scale: Mapping[str, Any]) -> int:
     replicas: int = scale.get("spec", {}).get("replicas", 0)
     return replicas
+
+
+def _labels(scale: Mapping[str, Any]) -> Labels:
+    """Return labels that all pods of a workload have."""
+    return labels_of(str(scale.get("status", {}).get("selector", "")))
 
 
 def _version(scale: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ from ...facts.units import bytes_in_words, plural
 from ...log_limit import EVERY_S
 from ...model import Workload
 from ...model.quoting import shown
-from ..base import Agree, Happening, Pause, Publish, Rest, Source, SourceStatus, pause
+from ..base import Agree, Happening, May, Pause, Publish, Rest, Source, SourceStatus, pause
 from .client import ApiClient
 from .credentials import SERVICE_ACCOUNT, Credentials
 from .kubeconfig_files import Kubeconfig
@@ -105,7 +105,7 @@ class KubernetesSource(Source):
             pause=pause,
         )
         self._reflectors = [follow(cache) for cache in self._caches]
-        self._recorder = Recorder(self._client, node_name, clock=clock)
+        self._recorder = Recorder(self._client, node_name, self._store.uid_of, clock=clock)
         self._node_addresses = NodeAddressLister(
             self._client, self._set_node_addresses, pause=pause
         )
@@ -161,17 +161,17 @@ class KubernetesSource(Source):
         """Part of Source: sends a Kubernetes Event, soon."""
         self._recorder.record(happening)
 
-    async def wake(self, namespace: str, workload: Workload) -> str:
+    async def wake(self, namespace: str, workload: Workload, may: May) -> str:
         """Part of Source."""
         if self._publish is None:
             return f"cannot scale {workload}: there is no connection to the API server yet"
-        return await scale_from_zero(self._client, namespace, workload)
+        return await scale_from_zero(self._client, namespace, workload, may)
 
-    async def rest(self, namespace: str, workload: Workload, agree: Agree) -> Rest:
+    async def rest(self, namespace: str, workload: Workload, may: May, agree: Agree) -> Rest:
         """Part of Source."""
         if self._publish is None:
             return Rest()
-        return await scale_to_zero(self._client, namespace, workload, agree)
+        return await scale_to_zero(self._client, namespace, workload, may, agree)
 
     def leases(self, node_name: str, prefix: str) -> KubernetesLeases:
         """Part of Source."""

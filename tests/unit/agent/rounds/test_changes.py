@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 
 from userspace_proxy.agent.rounds import changes
+from userspace_proxy.agent.rounds.change_turns import ChangeTurns
 from userspace_proxy.agent.rounds.changes import (
     ChangeCounts,
     Progress,
@@ -12,7 +13,6 @@ from userspace_proxy.agent.rounds.changes import (
     Triggers,
     count_changes,
 )
-from userspace_proxy.agent.rounds.turns import Turns
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import EndpointSlice, IPFamily, ServiceKey, SliceKey
 
@@ -152,7 +152,7 @@ async def test_a_snapshot_that_arrives_during_a_round_is_in_force_after_the_next
 
 async def test_what_waits_for_its_turn_is_not_in_force_and_the_rest_is():
     counters, now, cluster = SyncCounters(), [0.0], Cluster()
-    progress = Progress(counters, Turns(lambda: now[0]))
+    progress = Progress(counters, ChangeTurns(lambda: now[0]))
     pods = [f"192.0.2.{n}" for n in range(250)]
     for count in range(1, 4):
         progress.add(cluster.serve("web", "10.96.0.1", *pods[count:]))

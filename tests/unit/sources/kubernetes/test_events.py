@@ -1,8 +1,11 @@
+from itertools import pairwise
+
 import pytest
 
 from userspace_proxy.model import ServiceKey
 from userspace_proxy.sources import Happening
 from userspace_proxy.sources.kubernetes.events import (
+    NAMESPACE_MAX,
     SERIES_END_S,
     SERIES_MAX,
     Correlator,
@@ -53,14 +56,60 @@ def test_other_objects_and_reasons_are_other_series():
     assert len(list(correlator.due(NOW))) == 2
 
 
-def test_what_queues_has_a_bound_and_the_oldest_makes_room():
+def of(namespace, name):
+    return Happening("NeedPods", "Wake", "needed", service=ServiceKey(namespace, name))
+
+
+def names(correlator, now=NOW):
+    return [series.happening.service.name for series in correlator.due(now)]
+
+
+def test_a_namespace_has_a_bound_and_what_was_quiet_for_longest_makes_room():
     correlator = Correlator()
-    for number in range(SERIES_MAX + 1):
-        key = ServiceKey("shop", f"web-{number}")
-        correlator.note(Happening("ServiceNotServed", "Serve", "held", service=key), NOW)
-    names = [series.happening.service.name for series in correlator.due(NOW)]
-    assert len(names) == SERIES_MAX
-    assert "web-0" not in names
+    for number in range(NAMESPACE_MAX + 1):
+        correlator.note(of("shop", f"web-{number}"), NOW)
+    found = names(correlator)
+    assert len(found) == NAMESPACE_MAX
+    assert "web-0" not in found
+
+
+def test_the_largest_namespace_makes_room_for_others():
+    correlator = Correlator()
+    correlator.note(of("tenant", "api"), NOW)
+    for number in range(SERIES_MAX - 1):
+        correlator.note(of(f"shop-{number // NAMESPACE_MAX}", f"web-{number}"), NOW)
+    correlator.note(of("late", "api"), NOW)
+    found = names(correlator)
+    assert len(found) == SERIES_MAX
+    assert found.count("api") == 2
+    assert "web-0" not in found
+
+
+def test_a_series_that_is_pushed_out_causes_no_second_request_within_a_minute():
+    """Issue 52: as a new one it caused the next one at once."""
+    correlator, asked = Correlator(), []
+    for second in range(180):
+        now = NOW + second
+        for number in range(4 * NAMESPACE_MAX):
+            correlator.note(of("shop", f"web-{number}"), now)
+        for series in correlator.due(now):
+            series.sent, series.asked_at, series.not_before = series.count, now, now + 60
+            asked.append((series.happening.service.name, now))
+    times = {}
+    for name, now in asked:
+        times.setdefault(name, []).append(now)
+    assert all(b - a >= 60 for each in times.values() for a, b in pairwise(each))
+    assert len(asked) == 3 * NAMESPACE_MAX
+
+
+def test_namespaces_take_turns():
+    correlator = Correlator()
+    for number in range(3):
+        correlator.note(of("shop", f"web-{number}"), NOW)
+    correlator.note(of("tenant", "api"), NOW)
+    correlator.note(REPAIRED, NOW)
+    due = [series.happening.reason for series in correlator.due(NOW)]
+    assert due == ["NeedPods", "NeedPods", "SteeringRepaired", "NeedPods", "NeedPods"]
 
 
 def test_nothing_owed_is_never_due():

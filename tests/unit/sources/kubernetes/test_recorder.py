@@ -9,20 +9,38 @@ import pytest
 
 from userspace_proxy.model import ServiceKey
 from userspace_proxy.sources import Happening
+from userspace_proxy.sources.kubernetes.events import NAMESPACE_MAX
 from userspace_proxy.sources.kubernetes.recorder import Recorder
 
+from ...agent.watched import turn
 from ..running import running
 from .objects import service
 
+SHOP = ServiceKey("shop", "web")
 REPAIRED = Happening("SteeringRepaired", "Repair", "3 rules put right")
 EVENTS = "/apis/events.k8s.io/v1/namespaces/default/events"
 
 
 @pytest.fixture
 async def recorder(client):
-    recorder = Recorder(client, "node-1", every_s=0.01)
+    recorder = Recorder(client, "node-1", uids, pause=at_once, every_s=0.01)
+    async with sending(recorder):
+        yield recorder
+
+
+async def at_once(_seconds):
+    """Make the next request without a pause."""
+    await turn()
+
+
+def uids(service):
+    return {"default/web": "4711"}.get(str(service), "")
+
+
+@contextlib.asynccontextmanager
+async def sending(recorder):
     task = asyncio.create_task(recorder.run())
-    yield recorder
+    yield
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
@@ -40,13 +58,36 @@ async def test_what_happens_is_an_event_and_again_a_higher_count(api, recorder):
 
 
 async def test_a_services_event_has_its_uid_so_that_describe_finds_it(api, recorder):
-    item = service()
-    item["metadata"] |= {"namespace": "default", "uid": "4711"}
-    api.put(item)
     web = ServiceKey("default", "web")
     recorder.record(Happening("ServiceNotServed", "Serve", "held", service=web))
     await api.until(lambda a: len(a.sent) == 1)
     assert api.sent[0][2]["regarding"]["uid"] == "4711"
+    assert len(api.requests) == 1, "the watch has it"
+
+
+async def test_a_flood_of_one_namespace_leaves_others_their_events_and_the_server_in_peace(
+    api, client
+):
+    """Issue 52: there were 8 requests a second, and none for others."""
+    paused = []
+
+    async def pause(seconds):
+        paused.append(seconds)
+        await turn()
+
+    recorder = Recorder(client, "node-1", uids, pause=pause)
+    for number in range(3000):
+        key = ServiceKey("flood", f"web-{number}")
+        recorder.record(Happening("NeedPods", "Wake", "needed", service=key))
+    recorder.record(Happening("NeedPods", "Wake", "needed", service=SHOP))
+    recorder.record(REPAIRED)
+    async with sending(recorder):
+        await until(lambda: len(paused) == NAMESPACE_MAX + 2)
+        assert recorder._correlator.next_due_s(recorder._now()) is None
+    regarding = [event["regarding"] for _, _, event in api.sent]
+    assert {"web", "node-1"} <= {each["name"] for each in regarding[:3]}
+    assert len(api.requests) == len(api.sent) == NAMESPACE_MAX + 2
+    assert set(paused) == {0.25}
 
 
 async def until(condition):
@@ -72,14 +113,13 @@ async def test_without_permission_to_write_events_one_warning_is_logged_and_none
     assert len(api.requests) == 1
 
 
-SHOP = ServiceKey("shop", "web")
 GOING = "unable to create new content in namespace shop because it is being terminated"
 
 
 async def test_what_one_namespace_forbids_silences_no_other(api, recorder):
     api.refuse("events", 403, message="events is forbidden")
     recorder.record(Happening("ServiceNotServed", "Serve", "held", service=SHOP))
-    await api.until(lambda a: len(a.requests) == 2)
+    await api.until(lambda a: len(a.requests) == 1)
     recorder.record(REPAIRED)
     await api.until(lambda a: len(a.sent) == 1)
     assert api.sent[0][1] == EVENTS
@@ -88,7 +128,7 @@ async def test_what_one_namespace_forbids_silences_no_other(api, recorder):
 async def test_a_terminating_namespace_gets_no_event_and_no_warning(api, recorder, caplog):
     api.refuse("events", 403, message=GOING)
     recorder.record(Happening("ServiceNotServed", "Serve", "held", service=SHOP))
-    await api.until(lambda a: len(a.requests) == 2)
+    await api.until(lambda a: len(a.requests) == 1)
     await until(lambda: recorder._correlator.next_due_s(recorder._now()) is None)
     recorder.record(REPAIRED)
     await api.until(lambda a: len(a.sent) == 1)
@@ -134,12 +174,17 @@ async def test_an_event_that_is_refused_permanently_is_dropped(api, recorder, ca
 
 
 async def test_a_source_records_while_it_runs(api, source_of):
+    item = service()
+    item["metadata"] |= {"namespace": "default", "uid": "4711"}
+    api.put(item)
     source = source_of(api, node_name="node-1")
     async with running(source) as published:
         await published.first()
-        source.record(REPAIRED)
+        web = ServiceKey("default", "web")
+        source.record(Happening("ServiceNotServed", "Serve", "held", service=web))
         await api.until(lambda a: len(a.sent) == 1)
     assert api.sent[0][2]["reportingInstance"] == "node-1"
+    assert api.sent[0][2]["regarding"]["uid"] == "4711"
 
 
 async def test_without_a_node_name_nothing_is_sent(api, source_of):

@@ -1,5 +1,7 @@
 """Which autoscalers and budgets ask for the last replica."""
 
+import time
+
 import pytest
 
 from userspace_proxy.model import Workload, WorkloadKind
@@ -7,6 +9,7 @@ from userspace_proxy.model.annotations import TEXT_MAX
 from userspace_proxy.sources.kubernetes.replicas_wanted import autoscaler_of, budget_of, labels_of
 
 WEB = Workload(WorkloadKind.DEPLOYMENT, "web")
+PODS = {"app": "web"}
 
 
 def autoscaler(kind="Deployment", name="web", **spec):
@@ -52,7 +55,7 @@ def test_an_autoscaler_keeps_its_target_at_its_least_number(item, why):
     ],
 )
 def test_a_budget_asks_for_the_last_pod_or_does_not(spec, wish):
-    assert budget_of("app=web", [budget(**spec)]) == (
+    assert budget_of(PODS, [budget(**spec)]) == (
         f"PodDisruptionBudget b has {wish}" if wish else ""
     )
 
@@ -94,11 +97,11 @@ def test_a_budget_asks_for_the_last_pod_or_does_not(spec, wish):
     ],
 )
 def test_a_budget_whose_selector_may_match_the_pods_counts(selector, matches):
-    assert bool(budget_of("app=web", [budget(selector, minAvailable=1)])) is matches
+    assert bool(budget_of(PODS, [budget(selector, minAvailable=1)])) is matches
 
 
 def test_a_budget_without_a_selector_selects_nothing():
-    assert budget_of("app=web", [{"spec": {"minAvailable": 1}}]) == ""
+    assert budget_of(PODS, [{"spec": {"minAvailable": 1}}]) == ""
 
 
 @pytest.mark.parametrize(
@@ -107,6 +110,9 @@ def test_a_budget_without_a_selector_selects_nothing():
         ("app=web,tier==front", {"app": "web", "tier": "front"}),
         ("app in (web),tier in (a,b)", {"app": "web"}),
         ("!app,tier,env!=prod,zone notin (a)", {}),
+        ("tier in (a,b), app = web ,zone in ( c )", {"app": "web", "zone": "c"}),
+        ("app=,tier in (a=b,c)", {"app": ""}),
+        ("=web,!=prod,app web=x,tier in", {}),
         ("example.com/app=web", {"example.com/app": "web"}),
         ("", {}),
         (f"app=web,{'a' * TEXT_MAX}", {}),
@@ -114,3 +120,12 @@ def test_a_budget_without_a_selector_selects_nothing():
 )
 def test_labels_that_a_selector_requires_are_known(selector, labels):
     assert labels_of(selector) == labels
+
+
+@pytest.mark.parametrize("text", ["a", "a ", "(", "(,", ",", "=", " ", "a in ", "a in ("])
+def test_reading_a_selector_costs_as_much_as_it_is_long(text):
+    """It took up to a second; the bound is generous, as a machine may be busy."""
+    selector = (text * TEXT_MAX)[:TEXT_MAX]
+    began = time.process_time()
+    labels_of(selector)
+    assert time.process_time() - began < 0.05

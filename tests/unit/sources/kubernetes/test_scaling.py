@@ -37,11 +37,18 @@ class Shop:
         """Responses to a method and a path."""
         self.asked = 0
         self.agrees = True
+        self.why_not = None
+        self.labels = []
+        """Those of which a caller was asked whether it may."""
         self.meanwhile = lambda: None
         self.lost = []
         """What happens to updates whose response is lost, the first one first."""
         self.before_update = None
         self.peers = set()
+
+    def may(self, labels):
+        self.labels.append(labels)
+        return self.why_not
 
     async def agree(self):
         self.asked += 1
@@ -104,7 +111,7 @@ async def shop():
 
 
 async def wake(shop, workload=WEB):
-    return await scale_from_zero(shop.client, "shop", workload)
+    return await scale_from_zero(shop.client, "shop", workload, shop.may)
 
 
 @pytest.mark.parametrize(("workload", "path"), [(WEB, SCALE), (DB, DB_SCALE)])
@@ -149,6 +156,19 @@ async def test_a_refusal_is_the_servers_words_with_a_remedy(shop, method, code, 
     assert await wake(shop) == problem
 
 
+async def test_a_workload_is_not_woken_for_a_service_that_may_not(shop):
+    shop.replicas, shop.why_not = 0, "it selects other pods"
+    assert await wake(shop) == "it selects other pods"
+    assert (shop.replicas, shop.labels) == (0, [{"app": "web"}])
+
+
+@pytest.mark.parametrize("why_not", ["", "it selects other pods"])
+async def test_a_workload_does_not_rest_for_services_that_may_not(shop, why_not):
+    shop.why_not = why_not
+    assert await rest(shop) == Rest(why_not=why_not)
+    assert (shop.replicas, shop.asked, shop.labels) == (1, 0, [{"app": "web"}])
+
+
 async def test_attempts_one_after_the_other_share_a_connection(shop):
     for workload in (WEB, DB, ABSENT, WEB):
         await wake(shop, workload)
@@ -176,7 +196,7 @@ async def test_a_server_that_cannot_be_reached_is_a_cause():
     client = ApiClient(Credentials(master=url))
     await client.open()
     try:
-        assert (await scale_from_zero(client, "shop", WEB)).startswith(
+        assert (await scale_from_zero(client, "shop", WEB, lambda _: None)).startswith(
             "cannot scale deployment/web: "
         )
     finally:
@@ -184,7 +204,7 @@ async def test_a_server_that_cannot_be_reached_is_a_cause():
 
 
 async def rest(shop):
-    return await scale_to_zero(shop.client, "shop", WEB, shop.agree)
+    return await scale_to_zero(shop.client, "shop", WEB, shop.may, shop.agree)
 
 
 async def test_one_replica_becomes_none_once_all_agree(shop, caplog):

@@ -314,7 +314,7 @@ async def test_before_it_runs_no_workload_rests_and_no_lease_is_read(api, source
 
     source = source_of(api, node_name="node-1")
     web = Workload(WorkloadKind.DEPLOYMENT, "web")
-    assert await source.rest("shop", web, agree) == Rest()
+    assert await source.rest("shop", web, lambda _: None, agree) == Rest()
     with pytest.raises(SourceError, match="no connection"):
         await source.leases("node-1", "").read("holder")
     assert api.requests == []

@@ -42,7 +42,7 @@ class _Pace(NamedTuple):
     wait_s: float
 
 
-class Turns:
+class ChangeTurns:
     """Chooses what the rounds of one proxy take.
 
     Args:

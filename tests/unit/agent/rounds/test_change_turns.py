@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from userspace_proxy.agent.rounds.turns import Turns
+from userspace_proxy.agent.rounds.change_turns import ChangeTurns
 from userspace_proxy.cluster import Store
 from userspace_proxy.model import (
     Endpoint,
@@ -29,7 +29,7 @@ class Rounds:
 
     def __init__(self):
         self.now, self.store = 0.0, Store()
-        self.turns, self.taken = Turns(lambda: self.now), None
+        self.turns, self.taken = ChangeTurns(lambda: self.now), None
         self._generation = 0
 
     def change(self, name, count=MANY, namespace="busy"):

@@ -1,0 +1,42 @@
+"""Which Services may have a workload scaled."""
+
+import pytest
+
+from userspace_proxy.cluster.store import ServiceState
+from userspace_proxy.model import ServiceKey, ServiceType, Workload, WorkloadKind
+from userspace_proxy.scaling.rights import selector_of, why_not
+
+from ..agent.samples import service
+
+WEB = ServiceKey("shop", "web")
+WORKLOAD = Workload(WorkloadKind.DEPLOYMENT, "web")
+APP, TIER = ("app", "web"), ("tier", "front")
+
+
+@pytest.mark.parametrize(
+    ("selector", "labels", "may"),
+    [
+        pytest.param((APP,), dict([APP]), True, id="equal"),
+        pytest.param((APP,), dict([APP, TIER]), True, id="fewer"),
+        pytest.param((APP, TIER), dict([APP]), False, id="more"),
+        pytest.param((("app", "api"),), dict([APP]), False, id="another-value"),
+        pytest.param((), dict([APP]), False, id="none"),
+        pytest.param((APP,), {}, False, id="unknown"),
+    ],
+)
+def test_a_service_may_if_all_its_labels_are_those_of_all_pods(selector, labels, may):
+    assert (not why_not(selector, WORKLOAD, labels)) is may
+
+
+@pytest.mark.parametrize(
+    ("fields", "selector"),
+    [({}, (APP,)), ({"type": ServiceType.EXTERNAL_NAME}, ())],
+    ids=["pods", "a-name"],
+)
+def test_a_name_selects_no_pod(fields, selector):
+    services = {WEB: ServiceState(service("web", "10.96.0.1", selector=(APP,), **fields), ())}
+    assert selector_of(services, WEB) == selector
+
+
+def test_a_service_that_is_gone_selects_no_pod():
+    assert selector_of({}, WEB) == ()

@@ -1,0 +1,35 @@
+"""Turns: whose is the next, whoever asks for more."""
+
+from userspace_proxy import turns
+from userspace_proxy.turns import Turns
+
+
+def order(given, **waiting):
+    return "".join(given.order(waiting))
+
+
+def test_each_party_has_a_turn_before_one_has_its_second():
+    assert order(Turns(), a="123", b="x", c="yz") == "1xy2z3"
+
+
+def test_the_party_whose_last_turn_is_the_longest_ago_is_next():
+    given = Turns()
+    assert order(given, a="1", b="x") == "1x"
+    assert order(given, b="y", a="2", c="z") == "z2y"
+
+
+def test_what_was_not_taken_was_no_turn():
+    given = Turns()
+    assert next(given.order({"a": "12", "b": "x"})) == "1"
+    assert order(given, a="2", b="x") == "x2"
+
+
+def test_nothing_that_waits_is_nothing():
+    assert order(Turns(), a="", b="") == ""
+
+
+def test_a_number_of_parties_is_remembered(monkeypatch):
+    monkeypatch.setattr(turns, "PARTIES_MAX", 2)
+    given = Turns()
+    assert order(given, a="1", b="2", c="3") == "123"
+    assert order(given, c="3", b="2", a="1") == "123", "a counts as new"

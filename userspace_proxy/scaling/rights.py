@@ -1,0 +1,93 @@
+"""Decides which Services may have a workload scaled: those that select its pods.
+
+    labels that all pods of the workload have ─┬─▶ Services that name it: which of them may
+                                               └─▶ all others that select it: they keep it awake
+
+Rule 1: a Service selects a workload if it has a selector, and each of its labels is among those
+that the workload requires of its pods. Naming it (annotation ``wake``) is no right to scale it.
+Rule 2: what is known of a Service are its endpoints, too: one that leads to the pods keeps the
+workload awake, whatever its selector. One of another namespace doesn't: its tenant can't select
+these pods, and listed them at its own risk.
+Rule 3: the clients of a headless Service are counted nowhere. With the same ``wake`` its owner has
+said that they don't matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from ..cluster.store import ServiceState
+from ..model import Service, ServiceKey, ServiceType, Workload
+from ..model.annotations import DOMAIN
+from ..sources.base import Labels
+from .served import Served
+
+Services = Mapping[ServiceKey, ServiceState]
+"""All of the cluster, as far as they are known."""
+Selector = tuple[tuple[str, str], ...]
+
+
+def selector_of(services: Services, key: ServiceKey) -> Selector:
+    """Return by which labels a Service selects pods; empty if it selects none."""
+    state = services.get(key)
+    return () if state is None else _selector(state.service)
+
+
+def why_not(selector: Selector, workload: Workload, labels: Labels) -> str:
+    """Return why a Service with that selector may not have a workload scaled; empty: it may."""
+    if not selector:
+        what = "it has no selector"
+    elif missing := [f"{key}={value}" for key, value in selector if labels.get(key) != value]:
+        what = f"it selects {missing[0]}, which the selector of {workload} doesn't require"
+    else:
+        return ""
+    return (
+        f"{workload} isn't scaled for this Service: {what} (have the Service select the pods of "
+        f"{workload} by labels of its selector, or name another workload in {DOMAIN}wake)"
+    )
+
+
+def other_user(
+    services: Services,
+    served_ports: Iterable[Served],
+    asked: Collection[ServiceKey],
+    workload: Workload,
+    labels: Labels,
+) -> str:
+    """Return which other Service keeps a workload awake; empty: none does.
+
+    Args:
+        asked: Those of which all nodes are asked whether they have clients; there is one.
+    """
+    namespace = next(iter(asked)).namespace
+    for key, state in services.items():
+        if key.namespace != namespace or key in asked:
+            continue
+        of_pods = state.service.is_headless and state.service.handling.wake == workload
+        selector = _selector(state.service)
+        if selector and not of_pods and not why_not(selector, workload, labels):
+            return _leads_there(key)
+    own: set[str] = set()
+    others: list[Served] = []
+    for port in served_ports:
+        service = port.plan.key.name.service
+        if service in asked:
+            own.update(verdict.address.ip for verdict in port.plan.verdicts)
+        elif service.namespace == namespace:
+            others.append(port)
+    for port in others:
+        # Other ports of a pod are cut, too, so that an address suffices.
+        if not own.isdisjoint(verdict.address.ip for verdict in port.plan.verdicts):
+            return _leads_there(port.plan.key.name.service)
+    return ""
+
+
+def _leads_there(service: ServiceKey) -> str:
+    return (
+        f"Service {service} leads to the same pods, without {DOMAIN}hold and the same {DOMAIN}wake"
+    )
+
+
+def _selector(service: Service) -> Selector:
+    # Source: core/v1, ServiceSpec.selector: ignored if type is ExternalName.
+    return () if service.type is ServiceType.EXTERNAL_NAME else service.selector
