@@ -69,7 +69,7 @@ def name_of_code(code: int) -> str:
     return ResponseCode(code).name if code in set(ResponseCode) else f"code {code}"
 
 
-class MalformedMessage(UserspaceProxyError, ValueError):
+class MalformedMessage(UserspaceProxyError):
     """A message, or a name, isn't what DNS can carry, or what is read here."""
 
 
