@@ -31,7 +31,7 @@ async def ask_by_udp(server: SocketAddress, query: Query, seconds: float) -> byt
     Raises:
         TimeoutError: There is none in that time.
         OSError: The server can't be reached.
-        ValueError: It answers other questions.
+        MalformedMessage: It answers other questions.
     """
     loop = asyncio.get_running_loop()
     family = socket.AF_INET6 if ":" in server.ip else socket.AF_INET
@@ -44,7 +44,7 @@ async def ask_by_udp(server: SocketAddress, query: Query, seconds: float) -> byt
                 answer = await loop.sock_recv(sock, _UDP_BYTES_MAX)
                 if is_answer(answer, query):
                     return answer
-    raise ValueError("it answers another question")
+    raise MalformedMessage("it answers another question")
 
 
 async def ask_by_tcp(
@@ -55,7 +55,7 @@ async def ask_by_tcp(
     Raises:
         TimeoutError, OSError: As of :func:`ask_by_udp`.
         EOFError: The server closes the connection.
-        ValueError: It answers another question, or more than that.
+        MalformedMessage: It answers another question, or more than that.
     """
     async with asyncio.timeout(seconds):
         reader, writer = await asyncio.open_connection(*server)
@@ -63,12 +63,12 @@ async def ask_by_tcp(
             writer.write(_LENGTH.pack(len(query.wire)) + query.wire)
             (size,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
             if size > most:
-                raise ValueError(f"its answer has {size:,} bytes, and {most:,} are read")
+                raise MalformedMessage(f"its answer has {size:,} bytes, and {most:,} are read")
             answer = await reader.readexactly(size)
         finally:
             writer.close()
     if not is_answer(answer, query):
-        raise ValueError("it answers another question")
+        raise MalformedMessage("it answers another question")
     return answer
 
 
@@ -76,7 +76,7 @@ async def ask_for_addresses(server: SocketAddress, query: Query, seconds: float)
     """Return what a server answers to a query for addresses; by UDP and by TCP has its own time.
 
     Raises:
-        TimeoutError, OSError, EOFError, ValueError: As of :func:`ask_by_tcp`; the answer is
+        TimeoutError, OSError, EOFError, MalformedMessage: As of :func:`ask_by_tcp`; the answer is
             malformed.
     """
     wire = await ask_by_udp(server, query, seconds)

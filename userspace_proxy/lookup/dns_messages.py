@@ -53,8 +53,8 @@ UDP_BYTES_PLAIN = 512
 TCP_BYTES_MAX = 65535
 
 # TimeoutError is an OSError.
-_UNANSWERED = (OSError, EOFError, ValueError)
-_INVALID = (OSError, ValueError, struct.error)
+_UNANSWERED = (OSError, EOFError, MalformedMessage)
+_INVALID = (OSError, ValueError, struct.error, MalformedMessage)
 _log = FieldLogger(__name__)
 
 

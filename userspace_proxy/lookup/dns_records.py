@@ -54,7 +54,7 @@ def encode(head: bytes, edns: bytes, name: str, answer: DnsAnswer, size: int) ->
         name: That of the question.
 
     Raises:
-        OSError, ValueError, struct.error: DNS can't carry a record.
+        OSError, ValueError, struct.error, MalformedMessage: DNS can't carry a record.
     """
     number, flags, questions, *_ = HEADER.unpack_from(head)
     records = _Records(head, name, size - len(edns))

@@ -99,7 +99,7 @@ class NodeResolver:
                         found = await ask_for_addresses(address, query, _TRY_S)
                     except TimeoutError:
                         failure = f"server {server} does not answer"
-                    except (OSError, EOFError, ValueError) as exc:
+                    except (OSError, EOFError, MalformedMessage) as exc:
                         failure = f"server {server}: {str(exc) or type(exc).__name__}"
                     else:
                         if found.code in (ResponseCode.NOERROR, ResponseCode.NXDOMAIN):

@@ -9,7 +9,7 @@ import pytest
 
 from userspace_proxy.lookup.dns_client import ask_by_tcp, ask_by_udp, ask_for_addresses
 from userspace_proxy.lookup.dns_server import DnsServer
-from userspace_proxy.lookup.dns_wire import AddressAnswer, make_query
+from userspace_proxy.lookup.dns_wire import AddressAnswer, MalformedMessage, make_query
 from userspace_proxy.model import SocketAddress
 
 QUERY = make_query(4711, "db.example.com", "A")
@@ -53,13 +53,13 @@ async def test_any_other_truncated_answer_is_asked_for_by_tcp(by_udp):
 
 async def test_an_answer_that_is_too_large_is_an_error_with_both_sizes():
     async with serving(answer(is_truncated=True), answer() + bytes(9000)) as address:
-        with pytest.raises(ValueError, match=r"its answer has 9,032 bytes, and 8,192 are read"):
+        with pytest.raises(MalformedMessage, match=r"its answer has 9,032 bytes, and 8,192 are read"):
             await ask_for_addresses(address, QUERY, WAIT_S)
 
 
 async def test_by_tcp_too_another_number_is_no_answer():
     async with serving(b"", answer(number=1)) as address:
-        with pytest.raises(ValueError, match="another question"):
+        with pytest.raises(MalformedMessage, match="another question"):
             await ask_by_tcp(address, QUERY, WAIT_S)
 
 
@@ -89,7 +89,7 @@ async def test_datagrams_that_are_not_the_answer_are_skipped(datagrams):
 
 async def test_a_server_that_sends_nothing_but_other_datagrams_is_given_up(datagrams):
     asked = ask_by_udp(SocketAddress(*datagrams.getsockname()), QUERY, WAIT_S)
-    with pytest.raises(ValueError, match="another question"):
+    with pytest.raises(MalformedMessage, match="another question"):
         await asyncio.gather(asked, send_all(datagrams, *[b"x"] * 100))
 
 
