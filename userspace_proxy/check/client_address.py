@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 from ..agent.watchers.client_address import why_impossible
 from ..agent.watchers.client_bridges import ClientBridges
 from ..errors import SteeringError
-from ..kernel.netlink import Requests, explained
-from ..kernel.netlink.sockets import NETLINK_ROUTE
-from ..kernel.routes import read_bridge_filter, read_links, read_routes
+from ..kernel.netlink import explained
+from ..kernel.routes import list_links_and_routes, read_bridge_filter
 from ..model.addresses import intersect
 from ..policy.bridges import BridgeObstacle
 from ..policy.locality import find_networks
@@ -20,8 +19,8 @@ from .nft_offers import nft_lacks_for_bridges, nft_lacks_for_replies
 def find_obstacle() -> str:
     """Return why no client address could be preserved here; empty if some could."""
     try:
-        with explained("list interfaces"), Requests.open(NETLINK_ROUTE) as requests:
-            links = read_links(requests)
+        with explained("list interfaces"):
+            links, _ = list_links_and_routes()
     except SteeringError as exc:
         return exc.message
     return why_impossible(links) or nft_lacks_for_replies()
@@ -30,8 +29,7 @@ def find_obstacle() -> str:
 def find_bridge_obstacles(cluster: Iterable[str]) -> tuple[BridgeObstacle, ...]:
     """Return why endpoints on bridges wouldn't see the addresses of clients on the same bridge."""
     try:
-        with Requests.open(NETLINK_ROUTE) as requests:
-            links, routes = read_links(requests), read_routes(requests)
+        links, routes = list_links_and_routes()
     except OSError:
         # Other checks of the node report this.
         return ()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ..errors import SteeringError
-from ..kernel.interfaces import InterfaceView, read_interfaces
+from ..kernel.interfaces import InterfaceView, list_interfaces
 from ..kernel.routes import route_refusal
 from .finding import Finding, error, ok, warning
 
@@ -40,7 +40,7 @@ def read_sysctls(proc_sys: Path = Path("/proc/sys")) -> dict[str, str]:
 def look_at_interfaces() -> InterfaceView | None:
     """Return the interfaces; None if they can't be listed."""
     try:
-        return read_interfaces()
+        return list_interfaces()
     except SteeringError:
         return None
 

@@ -3,7 +3,8 @@
 REDIRECT in PREROUTING sends a packet to its interface's address, and drops it if there is none, as
 on pod interfaces of Calico, Cilium and AWS.
 
-Rule 1: reading costs a dump of all interfaces, so it follows netlink events only.
+Rule 1: reading costs a dump of all interfaces, so it follows netlink events only, and while these
+don't end, it is as seldom as ``node_listings`` says.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..clocks import Clocks
 from ..model import Frontend, IPFamily
-from .netlink import Events, Requests, explained, rtnetlink
+from .netlink import Events, explained, rtnetlink
 from .netlink.rtnetlink import ListedLink
 from .netlink.sockets import NETLINK_ROUTE
+from .node_listings import NodeListings
 
 # An address of TEST-NET-1 (RFC 5737), for a route look-up; nothing is sent.
 _ELSEWHERE = ("192.0.2.1", 9)
@@ -102,13 +105,15 @@ class PreroutingAddress:
         self._preferred = preferred
         with explained("watch interfaces"):
             self._events = Events(NETLINK_ROUTE, [rtnetlink.GROUP_LINK, rtnetlink.GROUP_ADDRESS_4])
-        self._view: InterfaceView | None = None
+            self._listings = NodeListings.here()
+        self._view = InterfaceView()
+        self._is_current = False
 
     def has_changed(self) -> bool:
-        """Return whether an interface changed since :meth:`choose`."""
+        """Return whether an interface changed since :meth:`choose`, or may have."""
         if self._events.read():
-            self._view = None
-        return self._view is None
+            self._is_current = False
+        return not self._is_current
 
     def choose(self, current: str) -> str:
         """Return the address for DNAT; empty for REDIRECT.
@@ -119,8 +124,10 @@ class PreroutingAddress:
         Args:
             current: What rules in force translate to; empty for REDIRECT.
         """
-        if self.has_changed() or self._view is None:
-            self._view = read_interfaces()
+        if self.has_changed():
+            with explained("list interfaces"):
+                read = read_interfaces(self._listings, Clocks.monotonic())
+            self._view, self._is_current = read
         if current and is_local(current):
             return current
         if not self._view.unnumbered:
@@ -132,17 +139,30 @@ class PreroutingAddress:
         self._events.close()
 
 
-def read_interfaces() -> InterfaceView:
-    """List the interfaces of this namespace; blocks for about 10 µs per interface."""
-    with explained("list interfaces"), Requests.open(NETLINK_ROUTE) as requests:
-        listed = requests.list_all(rtnetlink.list_addresses(socket.AF_INET))
-        addresses = list(map(rtnetlink.read_address, listed))
-        links = list(map(rtnetlink.read_link, requests.list_all(rtnetlink.list_links())))
+def list_interfaces() -> InterfaceView:
+    """List the interfaces of this thread's network namespace.
+
+    Raises:
+        SteeringError: The kernel doesn't list them.
+    """
+    with explained("list interfaces"):
+        return read_interfaces(NodeListings.here(), Clocks.monotonic())[0]
+
+
+def read_interfaces(listings: NodeListings, since: float) -> tuple[InterfaceView, bool]:
+    """List the interfaces of a network namespace.
+
+    Returns:
+        Them, and whether they are those since that moment.
+    """
+    links, listed = listings.links(since), listings.addresses(since)
+    addresses = [address for address in listed.items if ":" not in address.ip]
     numbered = {address.link for address in addresses}
-    return InterfaceView(
-        unnumbered=tuple(sorted(one.link.name for one in links if _lacks(one, numbered))),
+    view = InterfaceView(
+        unnumbered=tuple(sorted(one.link.name for one in links.items if _lacks(one, numbered))),
         addresses=tuple(a.ip for a in addresses if a.scope == rtnetlink.SCOPE_UNIVERSE),
     )
+    return view, links.is_current and listed.is_current
 
 
 def choose_address(preferred: tuple[str, ...], view: InterfaceView) -> str:

@@ -6,8 +6,11 @@ Rule 2: the network namespace is that of the thread that creates the object.
 
 from __future__ import annotations
 
-from ..kernel.netlink import RouteSockets, explained, rtnetlink
-from ..kernel.routes import read_links, read_routes
+from ..clocks import Clocks
+from ..kernel.netlink import Events, explained, rtnetlink
+from ..kernel.netlink.sockets import NETLINK_ROUTE
+from ..kernel.node_listings import NodeListings
+from ..kernel.routes import read_links_and_routes
 from ..policy.locality import PodLink, find_pod_links
 
 # A route alone rarely decides, and a router has thousands that change all the time.
@@ -23,18 +26,22 @@ class PodLinks:
 
     def __init__(self) -> None:
         with explained("watch this node's links"):
-            self._sockets = RouteSockets(_GROUPS)
-        self._known: tuple[PodLink, ...] | None = None
+            self._events = Events(NETLINK_ROUTE, _GROUPS)
+            self._listings = NodeListings.here()
+        self._known: tuple[PodLink, ...] = ()
+        self._is_current = False
 
     def known(self) -> tuple[PodLink, ...]:
         """Return those links, by number; cheap unless a link or an address has changed.
 
-        Networks are as of that change.
+        Networks are as of that change. While links keep changing, some may be a second old.
         """
         with explained("list this node's links"):
-            if self._sockets.events.read() or self._known is None:
-                requests = self._sockets.requests
-                self._known = find_pod_links(read_links(requests), read_routes(requests))
+            if self._events.read() or not self._is_current:
+                self._is_current = False
+                listed = read_links_and_routes(self._listings, Clocks.monotonic())
+                links, routes, self._is_current = listed
+                self._known = find_pod_links(links, routes)
             return self._known
 
     def numbers(self) -> frozenset[int]:
@@ -42,5 +49,5 @@ class PodLinks:
         return frozenset(link.number for link in self.known())
 
     def close(self) -> None:
-        """Close the sockets; idempotent."""
-        self._sockets.close()
+        """Close the socket; idempotent."""
+        self._events.close()

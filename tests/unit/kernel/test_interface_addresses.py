@@ -12,6 +12,7 @@ from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel import interface_addresses
 from userspace_proxy.kernel.interface_addresses import NodeAddresses, list_addresses, read_addresses
 from userspace_proxy.kernel.netlink.messages import attribute
+from userspace_proxy.kernel.node_listings import NodeListings
 
 TENTATIVE, OPTIMISTIC, DAD_FAILED, PERMANENT = 0x40, 0x04, 0x08, 0x80
 NEWADDR, NEWLINK = 20, 16
@@ -31,7 +32,7 @@ def address(*, local=None, peer=None, flags=PERMANENT, wide=True, link=1):
 def read(*bodies, kind=NEWADDR):
     """Return the addresses that count, each listed in a datagram of its own."""
     with Kernel(*(message(kind, body) for body in bodies), done()) as kernel:
-        return read_addresses(kernel.requests)
+        return read_addresses(NodeListings(kernel.requests), 0.0)[0]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def test_addresses_are_sorted_and_unique():
 
 def test_a_refusal_by_the_kernel_is_an_error():
     with Kernel(error(1)) as kernel, pytest.raises(PermissionError):
-        read_addresses(kernel.requests)
+        read_addresses(NodeListings(kernel.requests), 0.0)
 
 
 def test_other_messages_and_those_without_an_address_are_skipped():
@@ -89,6 +90,6 @@ async def test_this_machine_has_a_loopback_address():
 
 
 async def test_a_kernel_that_lists_nothing_is_an_error(monkeypatch):
-    monkeypatch.setattr("userspace_proxy.kernel.netlink.sockets.NETLINK_ROUTE", 99)
+    monkeypatch.setattr("userspace_proxy.kernel.followed_listing.NETLINK_ROUTE", 99)
     with pytest.raises(SteeringError, match="cannot list this node's addresses"):
         NodeAddresses(asyncio.get_running_loop(), lambda: None)

@@ -49,7 +49,8 @@ FAMILIES: Mapping[int, int] = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 # family, padding, type, number, flags, change.
 _LINK = struct.Struct("=BBHiII")
-_NAME, _MASTER, _LINKINFO = 3, 10, 18
+_NAME, _MASTER, _LINKINFO, _WANTED = 3, 10, 18, 29
+_WITHOUT_STATISTICS = 0x8
 _INFO_KIND, _INFO_DATA, _INFO_PORT_KIND, _INFO_PORT_DATA = 1, 2, 4, 5
 _BRIDGE_FILTERS_VLANS, _BRIDGE_CALLS_IPTABLES, _BRIDGE_CALLS_IP6TABLES = 7, 36, 37
 _BRIDGE_PORT_ISOLATED = 33
@@ -186,7 +187,9 @@ class RoutingRule(NamedTuple):
 
 def list_links() -> bytes:
     """Return the request for all links."""
-    return request(GET_LINK, DUMP, _LINK.pack(0, 0, 0, 0, 0, 0))
+    # Statistics are a third of what is listed, and differ each time.
+    wanted = attribute(_WANTED, U32.pack(_WITHOUT_STATISTICS))
+    return request(GET_LINK, DUMP, _LINK.pack(0, 0, 0, 0, 0, 0) + wanted)
 
 
 def list_addresses(family: int = socket.AF_UNSPEC) -> bytes:

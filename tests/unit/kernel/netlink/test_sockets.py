@@ -56,6 +56,33 @@ def test_a_listing_that_is_always_interrupted_is_an_error():
     assert told.value.errno == errno.EBUSY
 
 
+def test_a_single_listing_says_whether_it_was_interrupted():
+    disturbed = [message(20, b"1111", flags=INTERRUPTED), done()]
+    with Kernel(*disturbed, message(20, b"2222", number=2), done(2)) as kernel:
+        first, second = (kernel.requests.list_once(LIST) for _ in range(2))
+    assert [([one.body for one in found], whole) for found, whole in (first, second)] == [
+        ([b"1111"], False),
+        ([b"2222"], True),
+    ]
+
+
+def test_a_listing_is_read_to_its_end_before_any_of_it_is_parsed(monkeypatch):
+    """While it lasts, each change interrupts it, and parsing takes ten times as long."""
+    order = []
+    read_messages, receive = sockets.read_messages, sockets.Requests._receive
+    monkeypatch.setattr(
+        sockets, "read_messages", lambda block: order.append("parse") or read_messages(block)
+    )
+    monkeypatch.setattr(
+        sockets.Requests,
+        "_receive",
+        lambda self, numbers: order.append("read") or receive(self, numbers),
+    )
+    with Kernel(message(20, b"1111"), done()) as kernel:
+        kernel.requests.list_once(LIST)
+    assert order == ["read", "read", "parse", "parse"]
+
+
 @pytest.mark.parametrize("code", [errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP])
 def test_a_listing_that_the_kernel_does_not_support_is_empty(code):
     with Kernel(error(code)) as kernel:

@@ -1,0 +1,137 @@
+"""Follows what the kernel lists: events show that something changed, a thread lists it again.
+
+    event ─ 20 ms ─▶ thread: listing, and what follows from it ──▶ loop: take
+                                  └─ 1 s of rest, then what has changed meanwhile
+
+Rule 1: the first change is read at once; while changes continue, one listing a second, and one in
+eleven seconds of a listing's time, so the thread is idle most of the time.
+Rule 2: what the kernel refuses to list is as it was; it is listed again after a second.
+Rule 3: the network namespace is that of the thread that creates the object.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Generic, TypeVar
+
+from ..clocks import Clocks
+from ..log_fields import FieldLogger
+from .netlink import Events, explained
+from .netlink.messages import Message
+from .netlink.sockets import NETLINK_ROUTE
+from .node_listings import ANY, NodeListings
+
+_log = FieldLogger("userspace_proxy.agent")
+
+# Events within this time of the first one cause one listing.
+_GATHER_S = 0.02
+# The pause from the end of a listing to the next: its minimum, and as a multiple of its time.
+_REST_S, _REST = 1.0, 10
+
+Found = TypeVar("Found")
+Reading = Callable[[NodeListings, float], tuple[Found, bool]]
+"""Returns what is listed, and whether it is current since a moment; blocks."""
+
+
+class FollowedListing(Generic[Found]):
+    """What the kernel lists now.
+
+    Args:
+        what: The word for it: routes.
+        groups: The events that show changes.
+        read: Called by the constructor, and later in a thread.
+        take: Called in the loop with what was read later.
+        matters: Returns whether an event shows a change; by default all do.
+
+    Raises:
+        SteeringError: The kernel doesn't list it.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        what: str,
+        groups: Iterable[int],
+        read: Reading[Found],
+        take: Callable[[Found], None],
+        matters: Callable[[Message], bool] = lambda _event: True,
+    ) -> None:
+        self._loop = loop
+        self._what = what
+        self._read = read
+        self._take = take
+        self._matters = matters
+        self._timer: asyncio.TimerHandle | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=what)
+        self._listing: asyncio.Future[tuple[Found, bool]] | None = None
+        self._changed_at = self._seen_at = ANY
+        self._began = self._rested_at = 0.0
+        self._is_closed = False
+        with explained(f"list this node's {what}"), contextlib.ExitStack() as opened:
+            # Subscribed to before the first listing, so no change is missed in between.
+            self._events = Events(NETLINK_ROUTE, groups)
+            opened.callback(self._events.close)
+            self._listings: NodeListings = NodeListings.here()
+            self.first, is_current = read(self._listings, Clocks.monotonic())
+            opened.pop_all()
+        loop.add_reader(self._events.fileno(), self._on_events)
+        if not is_current:
+            self.look_again()
+
+    def look_again(self) -> None:
+        """Read again soon, as if there had been an event."""
+        self._changed_at = Clocks.monotonic()
+        self._plan(_GATHER_S)
+
+    def close(self) -> None:
+        """Stop following; idempotent."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._loop.remove_reader(self._events.fileno())
+        self._events.close()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        # A listing may be in progress.
+        self._thread.shutdown(wait=False)
+        del self._listings
+
+    def _on_events(self) -> None:
+        events = self._events.read()
+        if events.has_lost or any(map(self._matters, events.messages)):
+            self.look_again()
+
+    def _plan(self, wait_s: float) -> None:
+        """List later, after the pause, unless that is planned or in progress."""
+        if self._timer is None and self._listing is None and not self._is_closed:
+            rest_s = self._rested_at - self._loop.time()
+            self._timer = self._loop.call_later(max(wait_s, rest_s), self._read_again)
+
+    def _read_again(self) -> None:
+        self._timer = None
+        self._began, self._seen_at = self._loop.time(), self._changed_at
+        self._listing = self._loop.run_in_executor(
+            self._thread, self._read, self._listings, self._seen_at
+        )
+        self._listing.add_done_callback(self._finish)
+
+    def _finish(self, listing: asyncio.Future[tuple[Found, bool]]) -> None:
+        self._listing = None
+        if self._is_closed or listing.cancelled():
+            return
+        now = self._loop.time()
+        self._rested_at = now + max(_REST_S, _REST * (now - self._began))
+        try:
+            found, is_current = listing.result()
+        except OSError as exc:
+            about = {"what": self._what, "cause": str(exc.strerror)}
+            _log.warning("cannot list this node's %(what)s: %(cause)s", extra=about)
+            is_current = False
+        else:
+            self._take(found)
+        if not is_current or self._changed_at > self._seen_at:
+            self._plan(_GATHER_S)
