@@ -129,9 +129,9 @@ def _name(flag: str) -> str:
 def _in_manifests(settings: Settings, service: str) -> _Found:
     from ..cluster.from_names import before_lookups
     from ..explain.planned import plan_status
+    from ..model.quoting import printable
     from ..policy import PolicyOptions
     from ..sources.manifests import load_state
-    from ..status.text import printable
 
     options = replace(settings.as_options(PolicyOptions), node_name=settings.node_name)
     state = load_state(
