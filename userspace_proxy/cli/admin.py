@@ -83,7 +83,7 @@ class AdminAddress:
                 "GET", f"{path}?{wanted}" if wanted else path, headers={"Accept": accept}
             )
             with connection.getresponse() as response:
-                self._believe(connection, response)
+                self._believe(response)
                 body = response.read(_MAX_BYTES + 1)
         except (OSError, http.client.HTTPException) as exc:
             cause = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
@@ -111,14 +111,14 @@ class AdminAddress:
             raise UserspaceProxyError(f"the proxy at {self} is of another version: it has no text")
         return AdminAnswer(body, response.getheader("X-Userspace-Proxy-Level", ""))
 
-    def _believe(self, connection: http.client.HTTPConnection, response: HTTPResponse) -> None:
+    def _believe(self, response: HTTPResponse) -> None:
         """Raise NotAnswered if the server isn't a proxy, as far as that shows."""
         if response.getheader("Server") != PROGRAM:
             raise NotAnswered(
                 f"no {PROGRAM} answers at {self}: another program does",
                 hint="kube-proxy uses the same port; name the proxy's own: --server=ADDRESS",
             )
-        user = None if self._is_named else _user_of_server(connection)
+        user = None if self._is_named else _user_of_listener(self.host, self.port)
         if user not in (None, 0, os.geteuid()):
             raise NotAnswered(
                 f"no {PROGRAM} of root answers at {self}: a process of user {user} does",
@@ -126,15 +126,14 @@ class AdminAddress:
             )
 
 
-def _user_of_server(connection: http.client.HTTPConnection) -> int | None:
-    """Return the user of the process that answers; None if it isn't of this node."""
-    if not is_linux() or connection.sock is None:
+def _user_of_listener(ip: str, port: int) -> int | None:
+    """Return the user of the process that listens there; None if none of this node does."""
+    if not is_linux():
         return None
     from ..kernel.netlink.socket_users import Address, user_of
 
-    # What is this command's end for the server is the other end here.
-    server, own = connection.sock.getpeername(), connection.sock.getsockname()
-    return user_of(Address(*server[:2]), Address(*own[:2]))
+    # Without another end, the kernel finds the listener.
+    return user_of(Address(ip, port), Address("::" if ":" in ip else "0.0.0.0", 0))
 
 
 def said_in(body: bytes) -> str:

@@ -142,7 +142,8 @@ def test_of_a_long_refusal_the_beginning_is_shown(other_server):
 ANOTHER_USER = f"""
 import http.server, os
 class Handler(http.server.BaseHTTPRequestHandler):
-    server_version, sys_version = "userspace-proxy", ""
+    def version_string(self):
+        return "userspace-proxy"
     def do_GET(self):
         self.send_response(200)
         self.send_header("Content-Type", "text/plain")
@@ -150,9 +151,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(b"all is well")
     def log_message(self, *_args):
         pass
-server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
-# An accepted socket is of the user that accepts it.
+# It looks for names in files that this user can't read.
+http.server.HTTPServer.server_bind = http.server.socketserver.TCPServer.server_bind
 os.seteuid({OTHER_UID})
+server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
 print(server.server_address[1], flush=True)
 server.serve_forever()
 """
