@@ -14,7 +14,8 @@ Rule 2: the next process asks once it has checked what it can without the node.
 Rule 3: a process that is asked isn't replaced by an exit: in a container its exit would end the
 workers, too. Executing another program releases what it held: all its descriptors close on exec.
 Rule 4: root isn't enough to be handed the node: in a container of the host's network it may have no
-capability, and mustn't end this process, or get clients' data, so it proves CAP_NET_ADMIN.
+capability, and mustn't end this process, or get clients' data, so it proves CAP_NET_ADMIN. The
+other way round the holder, and who opened the workers' sockets, vouch with the same capability.
 
 Source: docs/adr/0026, 0050, 0053.
 """
@@ -24,6 +25,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import select
 import socket
 from collections.abc import Callable
@@ -32,7 +34,7 @@ from dataclasses import dataclass
 
 from ..clocks import Clocks
 from ..errors import LockHeld, UserspaceProxyError
-from ..kernel import net_admin_proof
+from ..kernel import net_admin_proof, vouchers
 from ..kernel.net_admin_proof import Prover
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
@@ -122,11 +124,15 @@ def ask_to_hand_over(proxy_name: str | None) -> TakenOver | None:
         except BlockingIOError as exc:
             raise LockHeld(
                 "cannot take over: the queue of the running userspace-proxy stays full",
-                hint="end the processes that connect to it all the time",
+                hint="look which processes connect to it all the time: ss -xp",
             ) from exc
         if found is None:
             return None
         sock, pid = found
+        if not vouchers.can_vouch():
+            # The holder would refuse; and it may be any process of this user.
+            sock.close()
+            raise _cannot_prove(pid, PermissionError(errno.EPERM, os.strerror(errno.EPERM)))
         with contextlib.ExitStack() as stack:
             stack.enter_context(sock)
             answer = _ask(sock, pid, until)
@@ -162,10 +168,14 @@ def _ask(sock: Prover, pid: int, until: float) -> bytes | None:
             hint="see its log; kill it to take over its workers",
         ) from exc
     except OSError as exc:
-        raise LockHeld(
-            f"cannot prove NET_ADMIN to userspace-proxy (pid {pid}): {exc.strerror}",
-            hint=_PROOF_HINTS.get(exc.errno or 0, "see its log"),
-        ) from exc
+        raise _cannot_prove(pid, exc) from exc
+
+
+def _cannot_prove(pid: int, cause: OSError) -> LockHeld:
+    return LockHeld(
+        f"cannot prove NET_ADMIN to userspace-proxy (pid {pid}): {cause.strerror}",
+        hint=_PROOF_HINTS.get(cause.errno or 0, "see its log"),
+    )
 
 
 def _is_held(proxy_name: str | None) -> bool:

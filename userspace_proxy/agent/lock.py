@@ -1,12 +1,13 @@
 """The node's lock: one proxy per network namespace and ``--service-proxy-name``.
 
     userspace-proxy, userspace-proxy/NAME      the socket on which a proxy listens
-    userspace-proxy#…, userspace-proxy/NAME#…  likewise, if another user has bound that name
+    userspace-proxy#…, userspace-proxy/NAME#…  likewise, if a stranger has bound that name
 
 The lock is an abstract Unix socket (``kernel.abstract_sockets``), and over it a process asks the
 holder to hand over the node (``agent.hand_over``).
 
 Rule 1: a proxy listens first and looks for others afterwards, so of two one sees the other.
+Rule 2: a holder vouches for the name with CAP_NET_ADMIN (``kernel.vouchers``), or holds nothing.
 
 Source: ADR 0026, ADR 0053.
 """
@@ -19,7 +20,8 @@ import socket
 from collections.abc import Iterable
 
 from ..errors import LockHeld
-from ..kernel import abstract_sockets
+from ..kernel import abstract_sockets, vouchers
+from ..kernel.abstract_sockets import VouchedSocket
 from ..kernel.net_admin_proof import Prover
 from ..steering import proxy_label
 
@@ -44,7 +46,7 @@ class NodeLock:
         self._is_cleanup = is_cleanup
         self._label = proxy_label(proxy_name or "")
         self._name = f"{_NAME}/{self._label}" if self._label else _NAME
-        self._socket: socket.socket | None = None
+        self._socket: VouchedSocket | None = None
 
     def take(self) -> None:
         """Take the lock until :meth:`release`, or until this process ends.
@@ -52,10 +54,8 @@ class NodeLock:
         Raises:
             LockHeld: Another proxy has it; the message names its process.
         """
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        mine, sock = self._open()
         try:
-            sock.setblocking(False)
-            mine = self._bind(sock)
             sock.listen(abstract_sockets.QUEUE)
             others = [name for name, label in _shown_names() if label == self._label]
             others = [name for name in others if name != mine]
@@ -85,19 +85,17 @@ class NodeLock:
             self._socket.close()
             self._socket = None
 
-    def _bind(self, sock: socket.socket) -> str:
-        """Bind the lock's name, or another one if an untrusted user has it; return it."""
-        name = self._name
+    def _open(self) -> tuple[str, VouchedSocket]:
+        """Bind the lock's name, or another one if a stranger has it; return it with the socket."""
         try:
-            sock.bind(name)
+            return self._name, VouchedSocket(self._name)
         except OSError as exc:
             if exc.errno != errno.EADDRINUSE:
                 raise
-            self._refuse(abstract_sockets.find_listeners([name]).values())
-            # No other user can predict this name and bind it, too.
-            name = f"{name}#{secrets.token_hex(8)}"
-            sock.bind(name)
-        return name
+        self._refuse(abstract_sockets.find_listeners([self._name]).values())
+        # No stranger can predict this name and bind it, or take its vouchers, too.
+        name = f"{self._name}#{secrets.token_hex(8)}"
+        return name, VouchedSocket(name)
 
     def _refuse(self, pids: Iterable[int]) -> None:
         """Raise if there is such a process: it has the lock."""
@@ -110,9 +108,11 @@ class NodeLock:
                     f"cannot clean up: {running} steers this node and would restore its rules",
                     hint="stop it: it removes its rules when it stops",
                 )
+            # Otherwise it may be any process of this user.
+            condition = "" if vouchers.can_vouch() else ", if it is one"
             raise LockHeld(
                 f"cannot start: another {running} steers this node",
-                hint="stop it first, or run with --steering=none",
+                hint=f"stop it first{condition}, or run with --steering=none",
             )
 
 

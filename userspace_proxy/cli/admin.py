@@ -3,22 +3,33 @@
 Rule 1: only ``http.client`` is used: it is imported in a tenth of the time that aiohttp takes,
 which is for the API server.
 Rule 2: each failure is one line with the address and the remedy.
+Rule 3: any process may answer there first: an answer has a bound, and at an address that no user
+has named, on this node, only a process of root or of this user is believed.
 """
 
 from __future__ import annotations
 
 import http.client
+import os
 from dataclasses import dataclass
+from http.client import HTTPResponse
 from urllib.parse import urlencode, urlsplit
 
 from ..config.settings import Settings
 from ..config.values import InheritedSocket
 from ..errors import ConfigError, UserspaceProxyError
+from ..linux import is_linux
 from ..model import SocketAddress
 from .command import PROGRAM, Given
 
 # The JSON of 10,000 Services takes about a second, longer on a busy node.
 _TIMEOUT_S = 20.0
+
+
+# The JSON of 10,000 Services has 20 MB; the bound is for memory.
+_MAX_BYTES = 512 * 1024 * 1024
+# Of what a server says in an error.
+_MAX_SAID = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +40,11 @@ class AdminAnswer:
     level: str
     """``ok``, ``attention`` or ``trouble``; empty where the answer has no level."""
 
+    @property
+    def text(self) -> str:
+        """The body; what isn't UTF-8 in it is replaced."""
+        return self.body.decode("utf-8", "replace")
+
 
 class NotAnswered(UserspaceProxyError):
     """No proxy answers at the address."""
@@ -37,8 +53,11 @@ class NotAnswered(UserspaceProxyError):
 class AdminAddress:
     """The address at which a proxy shows its state; each step of an answer has a deadline."""
 
-    def __init__(self, host: str, port: int, *, timeout_s: float = _TIMEOUT_S) -> None:
+    def __init__(
+        self, host: str, port: int, *, timeout_s: float = _TIMEOUT_S, is_named: bool = True
+    ) -> None:
         self.host = host
+        self._is_named = is_named
         self.port = port
         self._timeout_s = timeout_s
 
@@ -63,8 +82,9 @@ class AdminAddress:
             connection.request(
                 "GET", f"{path}?{wanted}" if wanted else path, headers={"Accept": accept}
             )
-            response = connection.getresponse()
-            body = response.read()
+            with connection.getresponse() as response:
+                self._believe(response)
+                body = response.read(_MAX_BYTES + 1)
         except (OSError, http.client.HTTPException) as exc:
             cause = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
             raise NotAnswered(
@@ -73,18 +93,15 @@ class AdminAddress:
             ) from exc
         finally:
             connection.close()
-        if response.getheader("Server") != PROGRAM:
-            raise NotAnswered(
-                f"no {PROGRAM} answers at {self}: another program does",
-                hint="kube-proxy uses the same port; name the proxy's own: --server=ADDRESS",
-            )
+        if len(body) > _MAX_BYTES:
+            raise NotAnswered(f"the answer of {self} has more than {_MAX_BYTES:,} bytes")
         if response.status == http.client.NOT_FOUND and query.get("service"):
-            raise UserspaceProxyError(body.decode("utf-8", "replace").strip())
+            raise UserspaceProxyError(said_in(body))
         if response.status == http.client.BAD_REQUEST and query.get("q"):
-            raise ConfigError(f"--search: {body.decode('utf-8', 'replace').strip()}")
+            raise ConfigError(f"--search: {said_in(body)}")
         if response.status != http.client.OK:
             status = response.status
-            said = body.decode("utf-8", "replace").strip()
+            said = said_in(body)
             if status == http.client.INTERNAL_SERVER_ERROR:
                 said = f"{response.reason}; see the proxy's log"
             # The web server's own answers begin with the number.
@@ -93,6 +110,36 @@ class AdminAddress:
         if response.getheader("Content-Type", "").partition(";")[0] != accept:
             raise UserspaceProxyError(f"the proxy at {self} is of another version: it has no text")
         return AdminAnswer(body, response.getheader("X-Userspace-Proxy-Level", ""))
+
+    def _believe(self, response: HTTPResponse) -> None:
+        """Raise NotAnswered if the server isn't a proxy, as far as that shows."""
+        if response.getheader("Server") != PROGRAM:
+            raise NotAnswered(
+                f"no {PROGRAM} answers at {self}: another program does",
+                hint="kube-proxy uses the same port; name the proxy's own: --server=ADDRESS",
+            )
+        user = None if self._is_named else _user_of_listener(self.host, self.port)
+        if user not in (None, 0, os.geteuid()):
+            raise NotAnswered(
+                f"no {PROGRAM} of root answers at {self}: a process of user {user} does",
+                hint=f"to believe it anyway: --server={self}",
+            )
+
+
+def _user_of_listener(ip: str, port: int) -> int | None:
+    """Return the user of the process that listens there; None if none of this node does."""
+    if not is_linux():
+        return None
+    from ..kernel.netlink.socket_users import Address, user_of
+
+    # Without another end, the kernel finds the listener.
+    return user_of(Address(ip, port), Address("::" if ":" in ip else "0.0.0.0", 0))
+
+
+def said_in(body: bytes) -> str:
+    """Return the beginning of what a server says in an error."""
+    text = body[:_MAX_SAID].decode("utf-8", "replace").strip()
+    return f"{text}…" if len(body) > _MAX_SAID else text
 
 
 def find_admin(given: Given) -> AdminAddress:
@@ -126,7 +173,7 @@ def address_of(settings: Settings) -> AdminAddress:
     if isinstance(bound, InheritedSocket):
         raise ConfigError(f"the status page is on {bound}", hint="name its address with --server")
     unspecified = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-    return AdminAddress(unspecified.get(bound.ip, bound.ip), bound.port)
+    return AdminAddress(unspecified.get(bound.ip, bound.ip), bound.port, is_named=False)
 
 
 def parse_server(text: str) -> AdminAddress:

@@ -43,7 +43,7 @@ def check(given: Given) -> int:
 
 def render_text(findings: Sequence[Finding], columns: int = 0) -> str:
     """Return one line per finding, and one with their counts; with 0 columns, of any length."""
-    from ..status.text import printable
+    from ..model.quoting import printable
 
     counts = {mark: sum(f.mark == mark for f in findings) for mark in ("error", "warning", "ok")}
     words = ", ".join(f"{count} {mark}" for mark, count in counts.items())

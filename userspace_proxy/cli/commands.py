@@ -8,17 +8,20 @@ traceback is shown.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TextIO, cast
 
 from ..errors import ConfigError, PlatformError, UserspaceProxyError
 from ..linux import is_linux, require_linux
 from .command import DONE, FAILED, WRONG_USAGE
 from .command_table import COMMANDS, SUMMARY
 from .plugin_commands import all_commands, find_command
+from .terminal import PrintableStream
 
 _SIMILAR = "userspace-proxy-similar"
 _SIMILAR_SIGNS = {"✓": "+", "✕": "x", "·": "-", "…": "...", "–": "-", "─": "-", "▶": ">", "µ": "u"}
@@ -32,6 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     _open_standard_streams()
     _tolerate_encodings()
+    with _printable_streams():
+        return _run(argv)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         status = _dispatch(words)
@@ -134,6 +142,20 @@ def _tolerate_encodings() -> None:
             stream.reconfigure(errors=_SIMILAR)
 
 
+@contextlib.contextmanager
+def _printable_streams() -> Iterator[None]:
+    """Have whatever is printed meanwhile be printable, whoever has sent it."""
+    streams = sys.stdout, sys.stderr
+    try:
+        # Python has none for a stderr that is closed.
+        sys.stdout, sys.stderr = (
+            cast("TextIO", stream and PrintableStream(stream)) for stream in streams
+        )
+        yield
+    finally:
+        sys.stdout, sys.stderr = streams
+
+
 def _write_similar(error: UnicodeError) -> tuple[str, int]:
     assert isinstance(error, UnicodeEncodeError)
     lacking = error.object[error.start : error.end]
@@ -141,10 +163,4 @@ def _write_similar(error: UnicodeError) -> tuple[str, int]:
 
 
 def _one_line(exc: UserspaceProxyError) -> str:
-    line = " ".join(str(exc).split("\n"))
-    if line.isprintable():
-        return line
-    # It may contain the name of a file, or what was typed.
-    from ..status.text import printable
-
-    return printable(line)
+    return " ".join(str(exc).split("\n"))

@@ -129,9 +129,9 @@ def _name(flag: str) -> str:
 def _in_manifests(settings: Settings, service: str) -> _Found:
     from ..cluster.from_names import before_lookups
     from ..explain.planned import plan_status
+    from ..model.quoting import printable
     from ..policy import PolicyOptions
     from ..sources.manifests import load_state
-    from ..status.text import printable
 
     # Who writes manifests may lead clients wherever this node does.
     options = replace(

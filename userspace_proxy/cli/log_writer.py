@@ -20,6 +20,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ..model.quoting import printable
+
 MAX_QUEUED_BYTES = 1024 * 1024
 """Some 5,000 lines."""
 
@@ -65,8 +67,11 @@ class LogWriter:
         threading.Thread(target=self._run, name="log", daemon=True).start()
 
     def put(self, line: str) -> None:
-        """Queue a line, given without its newline; with a full queue drop and count it."""
-        data = line.encode("utf-8", "backslashreplace") + b"\n"
+        """Queue a line, given without its newline; with a full queue drop and count it.
+
+        What isn't printable is escaped, as a terminal may show the log.
+        """
+        data = f"{printable(line)}\n".encode()
         with self._changed:
             # After an overflow half the queue must be free; otherwise every second line would
             # be a report.

@@ -19,13 +19,15 @@ from ..errors import UserspaceProxyError
 from ..facts.connection import read_connection
 from ..model.durations import parse_duration
 from ..status.connection_words import line_of
-from .admin import AdminAddress, find_admin
+from .admin import AdminAddress, find_admin, said_in
 from .command import Given
-from .terminal import EVERY_S, add_colours, columns_of, wait, wants_colours
+from .terminal import EVERY_S, columns_of, wait, write_line
 
 PATH = "/api/v1/connections"
 # The proxy sends an empty line at least every two seconds.
 _SILENT_S = 20.0
+# A connection has some hundred bytes; a longer line is cut, and skipped as those of newer proxies.
+_MAX_LINE_BYTES = 64 * 1024
 
 
 def observe(given: Given, *, wait: Callable[[float], object] = wait) -> int:
@@ -75,9 +77,9 @@ def _lines(admin: AdminAddress, query: dict[str, str]) -> Iterator[bytes]:
         connection.request("GET", f"{PATH}?{wanted}")
         response = connection.getresponse()
         if response.status != http.client.OK:
-            why = response.read().decode("utf-8", "replace").strip()
+            why = said_in(response.read(_MAX_LINE_BYTES))
             raise UserspaceProxyError(f"cannot watch connections at {admin}: {why}")
-        while line := response.readline():
+        while line := response.readline(_MAX_LINE_BYTES):
             yield line
     except (OSError, http.client.HTTPException):
         return
@@ -90,14 +92,12 @@ def _show(line: bytes, stream: TextIO, *, is_json: bool) -> None:
         # Cut off by the end of the connection.
         return
     if is_json:
-        stream.write(line.decode())
+        stream.write(line.decode("utf-8", "replace"))
     else:
         try:
             one = read_connection(line)
         except ValueError:
             # Of a newer proxy.
             return
-        text = f"{line_of(one, columns_of(stream))}\n"
-        # The first line of a text with colours is a heading.
-        stream.write(add_colours(f"\n{text}").partition("\n")[2] if wants_colours(stream) else text)
+        write_line(stream, line_of(one, columns_of(stream)))
     stream.flush()

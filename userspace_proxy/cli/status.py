@@ -43,10 +43,10 @@ def status(given: Given) -> int:
     if is_watching:
         watch(lambda: show_now(ask), sys.stdout)
     if form == "json":
-        sys.stdout.write(answer.body.decode())
+        sys.stdout.write(answer.text)
         is_part = any(query.values())
         return _exit_status(_level_of(answer.body, service=service, is_part=is_part))
-    write(sys.stdout, answer.body.decode())
+    write(sys.stdout, answer.text)
     return _exit_status(answer.level)
 
 
@@ -70,7 +70,7 @@ def top(given: Given) -> int:
     else:
         # The rates are those since the first answer.
         wait(EVERY_S)
-        write(sys.stdout, ask().body.decode())
+        write(sys.stdout, ask().text)
     return DONE
 
 
@@ -85,7 +85,7 @@ def show_now(ask: Callable[[], AdminAnswer]) -> str:
     A Service that is deleted may return, too.
     """
     try:
-        return ask().body.decode()
+        return ask().text
     except UserspaceProxyError as exc:
         return f"{exc}\n"
 

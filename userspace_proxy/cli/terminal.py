@@ -3,6 +3,8 @@
 Rule 1: colours are added only on a terminal, and never with NO_COLOR (https://no-color.org).
 Rule 2: a terminal that can only print gets plain text: ``TERM=dumb``, and Windows' old console,
 which shows escape sequences as they are.
+Rule 3: all that a command prints passes a :class:`PrintableStream`; only this module writes past
+it, what it has made printable itself.
 """
 
 from __future__ import annotations
@@ -12,9 +14,10 @@ import re
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TextIO
 
+from ..model.quoting import printable_lines
 from ..status.wrapping import LEAST_COLUMNS
 
 COLUMNS_SHOWN = "USERSPACE_PROXY_COLUMNS"
@@ -29,6 +32,34 @@ _MARKED = re.compile(r"^(  )([✕!✓·])(?= )", re.MULTILINE)
 # The other screen of a terminal, as pagers use it, without a cursor.
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 _HOME, _END_OF_LINE, _END_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
+
+
+class PrintableStream:
+    """A stream that escapes what a terminal would execute: control characters, marks of direction.
+
+    Args:
+        stream: What it writes to; all but writing is passed on.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.unescaped = stream
+
+    def write(self, text: str) -> int:
+        """Part of TextIO."""
+        self.unescaped.write(printable_lines(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Part of TextIO."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.unescaped, name)
+
+
+def _unescaped(stream: TextIO) -> TextIO:
+    return stream.unescaped if isinstance(stream, PrintableStream) else stream
 
 
 def wants_colours(stream: TextIO, environment: Mapping[str, str] = os.environ) -> bool:
@@ -69,7 +100,15 @@ def fit(text: str, columns: int, lines: int) -> str:
 
 def write(stream: TextIO, text: str) -> None:
     """Write a text, with colours if the stream wants them."""
-    stream.write(add_colours(text) if wants_colours(stream) else text)
+    text = printable_lines(text)
+    _unescaped(stream).write(add_colours(text) if wants_colours(stream) else text)
+
+
+def write_line(stream: TextIO, text: str) -> None:
+    """Write a line that isn't the first of its text, which would be a heading."""
+    line = printable_lines(f"{text}\n")
+    coloured = add_colours(f"\n{line}").partition("\n")[2] if wants_colours(stream) else line
+    _unescaped(stream).write(coloured)
 
 
 def wait(seconds: float) -> None:
@@ -94,11 +133,12 @@ def watch(
         wait: Waits for a number of seconds.
     """
     is_terminal = stream.isatty() and not _is_dumb(environment)
+    stream = _unescaped(stream)
     if is_terminal:
         stream.write(_ENTER)
     try:
         while True:
-            text = show()
+            text = printable_lines(show())
             stream.write(_screen(text, stream) if is_terminal else text)
             stream.flush()
             wait(EVERY_S)

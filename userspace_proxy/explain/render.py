@@ -7,7 +7,8 @@ import json
 from collections.abc import Iterator
 
 from ..facts.causes import dump_cause
-from ..status.text import MARKS, printable
+from ..model.quoting import printable
+from ..status.text import MARKS
 from ..status.wrapping import placed, placed_remedy
 from .path_step import PathStep
 from .steps import Explanation

@@ -2,12 +2,14 @@
 
 They belong to a network namespace, as rules and routes do, in all containers, and the kernel
 removes them with their process. Any user can bind any name, so a socket counts only if root, or
-this process's user, listens on it (SO_PEERCRED). For a request that changes who serves the node,
-that user isn't enough: the process that connects proves a capability (``net_admin_proof``).
+this process's user, listens on it (SO_PEERCRED). That isn't enough, as root in a container may have
+no capability: whoever listens vouches for the name (``vouchers``), and for a request that changes
+who serves the node, the process that connects proves CAP_NET_ADMIN, too (``net_admin_proof``).
 
 Rule 1: other users choose names, too: names are bytes, and nothing in them is trusted.
 Rule 2: other users keep queues full, too: the user of such a socket is what the kernel shows, and
 counts as trusted if it doesn't.
+Rule 3: a process without CAP_NET_ADMIN can't vouch, so it trusts the user alone, as its like must.
 
 Source: unix(7); net/unix/af_unix.c, init_peercred() at listen() and unix_seq_show().
 """
@@ -24,6 +26,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..clocks import Clocks
+from . import vouchers
 from .net_admin_proof import Prover
 from .netlink.socket_users import user_of_listener
 
@@ -39,12 +42,46 @@ _PAUSE_S = 0.002
 _ACCEPTED_A_TURN = 64
 
 
-def shown_names(pattern: str) -> Iterator[re.Match[bytes]]:
-    """Yield matches of a pattern with the names of all sockets here; the names begin with ``@``.
+class VouchedSocket(socket.socket):
+    """A Unix stream socket with an abstract name, and vouchers for it; it doesn't listen yet.
 
-    Accepted sockets have the name of the one that listens.
+    Args:
+        name: It begins with a zero.
+
+    Raises:
+        OSError: There is no descriptor left, or the name or a voucher is taken (EADDRINUSE).
     """
-    return re.finditer(rf" {pattern}$".encode(), _SOCKETS.read_bytes(), re.MULTILINE)
+
+    def __init__(self, name: str) -> None:
+        super().__init__(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.vouchers: tuple[socket.socket, ...] = ()
+        """A copy of the listener needs copies of them; none if this process can't vouch."""
+        try:
+            self.setblocking(False)
+            self.vouchers = vouchers.open_vouchers(name[1:].encode())
+            self.bind(name)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close it, and the vouchers before. Idempotent."""
+        for voucher in self.vouchers:
+            voucher.close()
+        super().close()
+
+
+def shown_names(pattern: str) -> Iterator[re.Match[bytes]]:
+    """Yield matches of a pattern with the names of sockets here; the names begin with ``@``.
+
+    Those that no process vouches for are left out. Accepted sockets have the name of the one that
+    listens.
+    """
+    found = re.finditer(rf" {pattern}$".encode(), _SOCKETS.read_bytes(), re.MULTILINE)
+    if not vouchers.can_vouch():
+        return found
+    vouched = vouchers.Vouched()
+    return (match for match in found if match[0][2:] in vouched)
 
 
 def find_listeners(names: Iterable[str]) -> dict[str, int]:
@@ -83,7 +120,7 @@ def connect(name: str, within_s: float = 0.0) -> Prover:
         within_s: Seconds to wait while its queue is full.
 
     Raises:
-        PermissionError: A process of another user listens.
+        PermissionError: A process of another user listens, or one that doesn't vouch for the name.
         BlockingIOError: Its queue stays full.
         OSError: There is no listener.
     """
@@ -104,18 +141,25 @@ def connect(name: str, within_s: float = 0.0) -> Prover:
     except BaseException:
         sock.close()
         raise
-    if not is_trusted(sock):
+    # After connecting: another process may have had the name before.
+    if not (is_trusted(sock) and _is_believed(name)):
         sock.close()
         raise _not_trusted(name)
     return sock
 
 
 def _not_trusted(name: str) -> PermissionError:
-    return PermissionError(f"a process of another user listens on {name[1:]}")
+    return PermissionError(f"a process that isn't trusted listens on {name[1:]}")
+
+
+def _is_believed(name: str) -> bool:
+    return vouchers.is_vouched(name[1:].encode()) or not vouchers.can_vouch()
 
 
 def _is_others(name: str) -> bool:
-    """Return whether a socket whose queue is full is another user's, as far as the kernel tells."""
+    """Return whether a socket whose queue is full isn't trusted, as far as the kernel tells."""
+    if not _is_believed(name):
+        return True
     try:
         user = user_of_listener(name.encode())
     except OSError:

@@ -1,6 +1,12 @@
-"""Quotes text of objects in messages: always as one line, and never all of a long text."""
+"""Quotes text of objects in messages: always as one line, and never all of a long text.
+
+What a terminal or a log shows is printable: text from outside passes :func:`printable` at the edge
+of each output (``cli.terminal.PrintableStream``, ``cli.log_writer``, ``status.text``).
+"""
 
 from __future__ import annotations
+
+import json
 
 SHOWN_MAX = 100
 """Characters of a text that a message contains; an annotation may have 256 KiB."""
@@ -17,3 +23,20 @@ def quoted(value: object) -> str:
 def shown(name: str) -> str:
     """Return a name as it is if it is printable and short, otherwise quoted."""
     return name if name.isprintable() and len(name) <= SHOWN_MAX else quoted(name)
+
+
+def printable(text: str) -> str:
+    r"""Return a line in which characters are escaped that a terminal executes, or hides.
+
+    These are control characters, marks of direction, and what else has no shape, as ``\u001b``,
+    which is the same character in JSON.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+
+
+def printable_lines(text: str) -> str:
+    """Return a text in which only line breaks and tabs aren't printable."""
+    lines = ("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
+    return "\n".join(lines)

@@ -62,7 +62,7 @@ class Start(_Message):
     """The first message to a worker process, except Beat.
 
     With it comes the socket on which the worker waits for the next control process when this one
-    has ended; without one, the worker ends then.
+    has ended, and what vouches for that socket; without one, the worker ends then.
     """
 
     worker: int

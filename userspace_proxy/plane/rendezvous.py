@@ -2,7 +2,8 @@
 
     userspace-proxy-worker#…, userspace-proxy-worker/LABEL#…    one listening socket for each worker
 
-The control process opens them, so that root, or its user, listens on them, and not the workers'.
+The control process opens them, so that root, or its user, listens on them, and not the workers'. It
+vouches for them, as workers can't, so no other process poses as a worker.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from __future__ import annotations
 import re
 import secrets
 import select
-import socket
 
 from ..clocks import Clocks
 from ..kernel import abstract_sockets
+from ..kernel.abstract_sockets import VouchedSocket
 from ..kernel.net_admin_proof import Prover
 
 _NAME = "userspace-proxy-worker"
@@ -24,16 +25,14 @@ _ROOM_S = 2.0
 _PAUSE_S = 0.002
 
 
-def open_rendezvous(label: str) -> socket.socket:
+def open_rendezvous(label: str) -> VouchedSocket:
     """Return a listening socket for a worker of the proxy with this label; the caller closes it.
 
     Raises:
         OSError: There is no descriptor left.
     """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = VouchedSocket(f"\0{_prefix(label)}{secrets.token_hex(8)}")
     try:
-        sock.setblocking(False)
-        sock.bind(f"\0{_prefix(label)}{secrets.token_hex(8)}")
         sock.listen(_QUEUE)
     except BaseException:
         sock.close()
@@ -68,7 +67,7 @@ def connect_to_workers(label: str) -> list[Prover]:
 
 
 def worker_labels() -> set[str]:
-    """Return the labels of proxies with workers here; other users may have made some up."""
+    """Return the labels of proxies with workers here."""
     found = abstract_sockets.shown_names(f"@{_NAME}(?:/(?P<label>[A-Za-z0-9._~-]+))?#[0-9a-f]+")
     return {(match["label"] or b"").decode() for match in found}
 

@@ -120,6 +120,8 @@ class WorkerMain:
         """Log lines dropped since the last one that was sent."""
         self._rendezvous: socket.socket | None = None
         """Where the next control process connects; None if it needn't."""
+        self._vouchers: list[_socket.socket] = []
+        """What shows that process that a control process opened the rendezvous."""
         self._orphan_timer: asyncio.TimerHandle | None = None
         self._kept: dict[str, _socket.socket] = {}
         """Sockets that are kept for the next control process, by name."""
@@ -247,6 +249,7 @@ class WorkerMain:
         if isinstance(message, Start):
             if sock is not None:
                 self._rendezvous = socket.socket(fileno=sock.detach())
+                self._vouchers = [_socket.socket(fileno=each) for each in descriptors[1:]]
             self._worker = self._start(message)
         elif isinstance(message, End):
             self._end(0)
@@ -296,6 +299,8 @@ class WorkerMain:
         """Close what is for the next control process: it needs none any more."""
         self._is_draining = True
         self._stop_waiting()
+        while self._vouchers:
+            self._vouchers.pop().close()
         if self._rendezvous is not None:
             self._rendezvous.close()
             self._rendezvous = None

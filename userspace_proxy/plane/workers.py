@@ -15,7 +15,7 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..child import pause_before_start
 from ..dataplane import MemoryState, Tuning
@@ -37,6 +37,9 @@ from .messages import (
     ToWorker,
 )
 from .watchdog import HUNG_IN_START_S, HUNG_S
+
+if TYPE_CHECKING:
+    from ..kernel.abstract_sockets import VouchedSocket
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
@@ -141,7 +144,7 @@ class WorkerSlot:
         self._clock = clock
         self._keeps_net_raw = keeps_net_raw
         self._label = label
-        self._rendezvous: socket.socket | None = None
+        self._rendezvous: VouchedSocket | None = None
         """Where the process, once orphaned, waits for the next control process."""
         self._reports = 0
         self._next_report = 0.0
@@ -178,7 +181,7 @@ class WorkerSlot:
         if self._label is None:
             return ()
         self._rendezvous = open_rendezvous(self._label)
-        return (self._rendezvous,)
+        return (self._rendezvous, *self._rendezvous.vouchers)
 
     def _close_rendezvous(self) -> None:
         if self._rendezvous is not None:

@@ -18,7 +18,8 @@ from ..facts import Level
 from ..facts.connection import ConnectionEvent, ConnectionFacts
 from ..facts.edges import EdgesFacts
 from ..facts.units import bytes_in_words, count_in_words, plural, seconds_in_words
-from .text import IGNORED_MARK, MARKS, printable
+from ..model.quoting import printable
+from .text import IGNORED_MARK, MARKS
 from .wrapping import placed
 
 _NOTED = (ConnectionEvent.LEFT_OUT, ConnectionEvent.UNSEEN)

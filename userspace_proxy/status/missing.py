@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ..causes.say import say
 from ..facts import RejectedFacts, SourceFacts, StatusFacts
+from ..model.quoting import printable
 from ..model.similar import ALIKE, NEARLY_EQUAL, did_you_mean
-from .text import printable
 
 # Names that a mistyped one is compared with: ten thousand hold up the process for half a second.
 _COMPARED_MAX = 1000

@@ -25,6 +25,7 @@ from ..errors import SteeringError
 from ..facts import Detail, StatusFacts
 from ..facts.connection import ConnectionFilter
 from ..hosts import is_loopback_address
+from ..model.quoting import printable
 from .accepting import Accepting, Reserve
 from .answers import render_configz, render_status
 from .connection_streams import ConnectionStreams
@@ -48,7 +49,6 @@ from .text import (
     LEVEL_HEADER,
     StatusText,
     prefers_text,
-    printable,
     render_text,
     render_top,
 )

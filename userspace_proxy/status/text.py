@@ -41,6 +41,7 @@ from ..facts.units import (
     seconds_in_words,
 )
 from ..model import CauseCode, DataPath
+from ..model.quoting import printable
 from .history import IDLE, History
 from .selection import Selection, select
 from .wrapping import placed
@@ -367,8 +368,3 @@ def _format(lines: Sequence[_Entry], columns: int) -> Iterator[str]:
 def _encode(lines: Iterable[str]) -> bytes:
     # Names from a manifest may contain surrogates.
     return ("\n".join(map(printable, lines)) + "\n").encode("utf-8", "replace")
-
-
-def printable(text: str) -> str:
-    """Return a line without control characters, which a terminal would execute."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)

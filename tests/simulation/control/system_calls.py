@@ -209,6 +209,8 @@ class ProcessSocket(SimulatedSocket):
 
     __slots__ = ("proto",)
 
+    vouchers = ()
+    """Part of kernel.abstract_sockets.VouchedSocket."""
     _kernel: ProcessKernel
 
     def __init__(

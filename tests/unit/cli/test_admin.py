@@ -1,10 +1,14 @@
 import http.server
+import subprocess
+import sys
 import threading
 
 import pytest
 
 from tests.unit.port_numbers import free_port
 from tests.unit.status.views import make_calm_view
+from tests.users import OTHER_UID, as_another_user
+from userspace_proxy.cli import admin
 from userspace_proxy.cli.admin import (
     AdminAddress,
     NotAnswered,
@@ -121,6 +125,55 @@ def other_server():
 def test_another_program_at_the_address_is_not_mistaken_for_a_proxy(other_server):
     with pytest.raises(NotAnswered, match="another program does"):
         other_server(Server="nginx").get("/", accept="text/plain")
+
+
+def test_an_endless_answer_is_bounded(other_server, monkeypatch):
+    monkeypatch.setattr(admin, "_MAX_BYTES", 100)
+    with pytest.raises(NotAnswered, match="has more than 100 bytes"):
+        other_server(200, b"x" * 101, Server="userspace-proxy").get("/", accept="text/plain")
+
+
+def test_of_a_long_refusal_the_beginning_is_shown(other_server):
+    with pytest.raises(UserspaceProxyError) as caught:
+        other_server(405, b"x" * 100_000, Server="userspace-proxy").get("/", accept="text/plain")
+    assert len(str(caught.value)) < 400
+
+
+ANOTHER_USER = f"""
+import http.server, os
+class Handler(http.server.BaseHTTPRequestHandler):
+    def version_string(self):
+        return "userspace-proxy"
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain")
+        self.end_headers()
+        self.wfile.write(b"all is well")
+    def log_message(self, *_args):
+        pass
+# It looks for names in files that this user can't read.
+http.server.HTTPServer.server_bind = http.server.socketserver.TCPServer.server_bind
+os.seteuid({OTHER_UID})
+server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_address[1], flush=True)
+server.serve_forever()
+"""
+
+
+@as_another_user
+def test_a_process_of_another_user_is_believed_only_where_it_is_named():
+    with subprocess.Popen(
+        [sys.executable, "-c", ANOTHER_USER], stdout=subprocess.PIPE, text=True
+    ) as process:
+        at = f"127.0.0.1:{int(process.stdout.readline())}"
+        try:
+            found = find_admin(Given({}, settings=(f"--metrics-bind-address={at}",)))
+            with pytest.raises(NotAnswered, match=f"a process of user {OTHER_UID} does"):
+                found.get("/", accept="text/plain")
+            named = find_admin(Given({"server": at}))
+            assert named.get("/", accept="text/plain").text == "all is well"
+        finally:
+            process.kill()
 
 
 def test_a_proxy_without_text_is_of_another_version(other_server):

@@ -42,7 +42,7 @@ def test_on_a_terminal_a_long_finding_is_wrapped_in_its_column():
 
 def test_control_characters_in_a_name_are_not_printed():
     text = render_text([warning("manifests", "\x1b[2Ja\nok  b: not YAML")])
-    assert text.splitlines()[0] == "warning  manifests: \ufffd[2Ja\ufffdok  b: not YAML"
+    assert text.splitlines()[0] == "warning  manifests: \\u001b[2Ja\\nok  b: not YAML"
 
 
 def test_errors_make_the_status_one(tmp_path, capsys):

@@ -61,7 +61,7 @@ def test_wrong_usage_is_one_line_and_status_2(words, message, capsys):
                      id="expected-error"),
         pytest.param(ConfigError("wrong"), 2, "error: wrong\n", id="late-config-error"),
         pytest.param(SteeringError("two\nlines"), 1, "error: two lines\n", id="two-lines"),
-        pytest.param(SteeringError("\x1b[2Jx\udce9"), 1, "error: \ufffd[2Jx\ufffd\n", id="escapes"),
+        pytest.param(SteeringError("\x1b[2J\udce9"), 1, "error: \\u001b[2J\\udce9\n", id="escapes"),
         pytest.param(KeyboardInterrupt(), 0, "", id="ctrl-c"),
     ],
 )  # fmt: skip

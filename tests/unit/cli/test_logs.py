@@ -122,6 +122,14 @@ def test_a_text_field_is_quoted_if_necessary(value, shown, logged):
     assert line == f"2026-11-20T09:18:03.123Z INFO m key={shown}\n"
 
 
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_nothing_that_a_terminal_executes_or_hides_is_logged(form, logged):
+    line = logged(form, "read %s", "\x9b2J", name="\u2066", key="\u202etxt")
+    assert line.rstrip("\n").isprintable()
+    assert r"read \u009b2J" in line
+    assert r"\u202etxt" in line
+
+
 def test_a_message_stays_on_its_line(logged):
     line = logged("text", "cannot read %s", 'a\n"b"')
     assert line == '2026-11-20T09:18:03.123Z INFO cannot read a\\n"b"\n'

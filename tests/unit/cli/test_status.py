@@ -11,8 +11,8 @@ from tests.unit.status.views import (
     make_troubled_view,
     make_view,
 )
-from userspace_proxy.cli import main
-from userspace_proxy.cli.admin import AdminAddress
+from userspace_proxy.cli import main, status
+from userspace_proxy.cli.admin import AdminAddress, AdminAnswer
 from userspace_proxy.cli.status import show_now
 from userspace_proxy.cli.terminal import COLUMNS_SHOWN
 from userspace_proxy.facts import RejectedFacts, SourceFacts
@@ -187,3 +187,16 @@ def test_a_state_that_does_not_exist_is_wrong_usage(command, serve_view, capsys)
     assert capsys.readouterr().err == (
         "error: --search: there is no state is:refusd (did you mean is:refused?)\n"
     )
+
+
+@pytest.mark.parametrize("words", [["status"], ["status", "-o", "json"], ["top"]])
+def test_what_answers_there_executes_nothing(words, monkeypatch, capsys):
+    body = '{"level": "ok", "note": "\x1b]52;c;eA==\x07\x9b2J\u202e\udce9"}'
+    answer = AdminAnswer(body.encode("utf-8", "surrogateescape"), "ok")
+    monkeypatch.setattr(AdminAddress, "get", lambda *_args, **_query: answer)
+    monkeypatch.setattr(status, "EVERY_S", 0.0)
+    monkeypatch.setattr(status.json, "loads", lambda _body: {"level": "ok"})
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert out.removesuffix("\n").isprintable()
+    assert r"\u001b]52;c;eA==\u0007\u009b2J\u202e" in out

@@ -4,12 +4,14 @@ import pytest
 
 from userspace_proxy.cli.terminal import (
     COLUMNS_SHOWN,
+    PrintableStream,
     add_colours,
     columns_of,
     fit,
     wants_colours,
     watch,
     write,
+    write_line,
 )
 
 from .conftest import Terminal
@@ -114,3 +116,44 @@ def test_a_terminal_shows_each_text_in_the_place_of_the_last_and_then_its_old_sc
         "\x1b[?1049h\x1b[?25l\x1b[H\x1b[1mone\x1b[0m\x1b[K\ntwo\x1b[K\x1b[J\x1b[H"
     )
     assert sent.endswith("three\x1b[0m\x1b[K\x1b[J\x1b[?25h\x1b[?1049l")
+
+
+HOSTILE = "a\tb\n  ✕ x\x1b]52;c;eA==\x07\x9b2J\u202e\n"
+ESCAPED = "a\tb\n  ✕ x\\u001b]52;c;eA==\\u0007\\u009b2J\\u202e\n"
+
+
+def test_all_that_is_printed_is_printable():
+    stream = io.StringIO()
+    print(HOSTILE, end="", file=PrintableStream(stream))
+    PrintableStream(stream).writelines([HOSTILE])
+    assert stream.getvalue() == ESCAPED * 2
+
+
+@pytest.mark.parametrize("wrap", [PrintableStream, lambda stream: stream], ids=["edge", "bare"])
+def test_colours_survive_what_is_escaped(wrap):
+    terminal = Terminal()
+    write(wrap(terminal), HOSTILE)
+    assert terminal.getvalue() == add_colours(ESCAPED)
+    assert "\x1b[31m✕" in terminal.getvalue()
+
+
+def test_a_line_has_colours_without_being_a_heading():
+    terminal = Terminal()
+    write_line(PrintableStream(terminal), "  ✕ \x1b[2J")
+    assert terminal.getvalue() == "  \x1b[31m✕\x1b[0m \\u001b[2J\n"
+
+
+def test_a_screen_is_escaped_and_shown_as_one():
+    class End(Exception):
+        pass
+
+    def end(_seconds):
+        raise End
+
+    terminal = Terminal()
+    with pytest.raises(End):
+        watch(lambda: HOSTILE, PrintableStream(terminal), wait=end, environment={"TERM": "xterm"})
+    shown = terminal.getvalue()
+    assert shown.startswith("\x1b[?1049h")
+    assert "\x1b]52" not in shown
+    assert "\\u001b]52" in shown

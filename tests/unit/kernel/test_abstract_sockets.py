@@ -7,13 +7,24 @@ import threading
 
 import pytest
 
+from tests.node.processes import run_without_capabilities
 from userspace_proxy.kernel import abstract_sockets
+from userspace_proxy.kernel.abstract_sockets import VouchedSocket
 
 NAME = "\0userspace-proxy-test"
 
 
 @pytest.fixture
 def listener():
+    with VouchedSocket(NAME) as sock:
+        sock.setblocking(True)
+        sock.listen(1)
+        yield sock
+
+
+@pytest.fixture
+def unvouched():
+    """What root without CAP_NET_ADMIN opens."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.bind(NAME)
         sock.listen(1)
@@ -26,9 +37,35 @@ def test_a_listener_is_shown_and_found(listener):
     assert abstract_sockets.find_listeners([NAME]) == {NAME: os.getpid()}
 
 
+def test_a_listener_for_which_no_process_vouches_counts_for_nothing(unvouched):
+    assert list(abstract_sockets.shown_names(f"@({re.escape(NAME[1:])})")) == []
+    with pytest.raises(PermissionError):
+        abstract_sockets.connect(NAME)
+    assert abstract_sockets.find_listeners([NAME]) == {}
+    fill(unvouched)
+    assert abstract_sockets.find_listeners([NAME]) == {}
+
+
+WITHOUT_CAPABILITIES = f"""
+from userspace_proxy.kernel import abstract_sockets
+abstract_sockets.connect({NAME!r}).close()
+print({{match[0] for match in abstract_sockets.shown_names("@userspace-proxy-test")}})
+"""
+
+
+def test_a_process_that_cannot_vouch_trusts_its_user(unvouched):
+    assert run_without_capabilities(WITHOUT_CAPABILITIES) == "{b' @userspace-proxy-test'}\n"
+
+
+def test_a_name_that_is_taken_leaves_no_voucher(unvouched):
+    with pytest.raises(OSError, match="Address already in use"):
+        VouchedSocket(NAME)
+    with pytest.raises(PermissionError):
+        abstract_sockets.connect(NAME)
+
+
 def test_a_name_without_a_listener_is_left_out():
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.bind(NAME)
+    with VouchedSocket(NAME):
         assert abstract_sockets.find_listeners([NAME]) == {}
     with pytest.raises(ConnectionRefusedError):
         abstract_sockets.connect(NAME)
@@ -47,16 +84,20 @@ def test_the_listener_of_another_user_counts_for_nothing(listener, monkeypatch):
     assert abstract_sockets.find_listeners([NAME]) == {}
 
 
+def fill(_listener):
+    """Fill its queue; what is in it stays there."""
+    with contextlib.ExitStack() as stack, contextlib.suppress(BlockingIOError):
+        while True:
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            sock.setblocking(False)
+            sock.connect(NAME)
+
+
 @pytest.fixture
 def full(listener):
     """The listener, with a full queue."""
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-                sock.setblocking(False)
-                sock.connect(NAME)
-        yield listener
+    fill(listener)
+    return listener
 
 
 def test_a_trusted_listener_whose_queue_stays_full_is_found(full):

@@ -46,7 +46,7 @@ def netlink_socket(protocol=NETLINK_NETFILTER):
 async def orphan(idle):
     """A worker that can outlive its control process, with a socket that it keeps."""
     with open_rendezvous(LABEL) as rendezvous, netlink_socket() as kept:
-        idle.send(Start(3, Tuning(), {}), rendezvous)
+        idle.send(Start(3, Tuning(), {}), rendezvous, *rendezvous.vouchers)
         idle.send(Keep("a table"), kept)
         await idle.hear(Running)
     return idle

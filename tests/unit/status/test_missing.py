@@ -8,7 +8,7 @@ def test_a_missing_service_is_named_with_its_nearest_name():
     view = make_calm_view()
     assert say_missing(view, "shop/wbe") == "there is no Service shop/wbe (did you mean shop/web?)"
     assert say_missing(view, "shpo/web").endswith("(did you mean shop/web?)")
-    assert say_missing(view, "x\n/y") == "there is no Service x\ufffd/y"
+    assert say_missing(view, "x\n/y") == "there is no Service x\\n/y"
 
 
 def test_a_missing_service_may_be_in_what_cannot_be_read():

@@ -215,7 +215,7 @@ def test_a_long_name_does_not_widen_the_column_of_the_others():
 
 def test_nothing_that_a_terminal_executes_is_written():
     lines = lines_of(make_view(make_port(problem="\x1b[2J\ud800")))
-    assert lines[1].endswith("Not served: \ufffd[2J\ufffd")
+    assert lines[1].endswith("Not served: \\u001b[2J\\ud800")
 
 
 def test_before_the_first_plan_it_is_not_in_force():

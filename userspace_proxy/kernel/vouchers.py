@@ -1,0 +1,122 @@
+"""Shows all processes of this network namespace that one with CAP_NET_ADMIN has chosen a name.
+
+    holder      open_vouchers(name): two netlink sockets, whose numbers and groups are a hash of it
+    any other   is_vouched(name): /proc/net/netlink shows both
+
+Only CAP_NET_ADMIN, in the user namespace that owns the network namespace, may subscribe a netlink
+socket to a group. So root without capabilities can't vouch, and nobody waits for an answer of a
+process that is busy, stopped, or silent on purpose.
+
+Rule 1: two sockets carry 106 bits of the hash, so no other name is found that the same sockets
+vouch for.
+Rule 2: vouch before a name is bound, and close vouchers no later than the socket that has it. While
+it is bound, no other process can take it, so what is vouched for is that socket.
+Rule 3: any user may bind a netlink socket to a number, as that of a name that is known. A name that
+is random until it is vouched for can't be refused by that.
+
+Source: netlink_bind() and netlink_native_seq_show() in net/netlink/af_netlink.c; nfnetlink_bind()
+in net/netfilter/nfnetlink.c, which accepts groups that it doesn't have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import re
+import socket
+from pathlib import Path
+
+from .netlink.sockets import NETLINK_NETFILTER
+
+_SHOWN = Path("/proc/thread-self/net/netlink")
+# Address, protocol, number, groups.
+_LINE = re.compile(rb"^\S+ +%d +(\d+) +([0-9a-f]+) " % NETLINK_NETFILTER, re.MULTILINE)
+# Netfilter has nine groups, and 32 bits are shown: those above get no message. The first of them
+# marks a voucher, the second is which of both it is, and the rest are of the hash.
+_MARK, _WHICH, _HASH = 9, 10, 11
+_PARTS = 2
+_PART_BYTES = 8
+_NOT_ALLOWED = (errno.EPERM, errno.EACCES, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT)
+
+Voucher = tuple[int, int]
+"""The number and the groups of a netlink socket."""
+
+
+def open_vouchers(name: bytes) -> tuple[socket.socket, ...]:
+    """Return sockets that vouch for a name while they are open; the caller closes them.
+
+    They are none if this process doesn't have CAP_NET_ADMIN, or the kernel no nfnetlink.
+
+    Raises:
+        OSError: There is no descriptor left, or a process has taken a number (EADDRINUSE).
+    """
+    try:
+        with contextlib.ExitStack() as stack:
+            opened = tuple(stack.enter_context(_open(each)) for each in _vouchers(name))
+            stack.pop_all()
+            return opened
+    except OSError as exc:
+        if exc.errno in _NOT_ALLOWED:
+            return ()
+        raise
+
+
+def can_vouch() -> bool:
+    """Return whether this process has CAP_NET_ADMIN over its network namespace.
+
+    Raises:
+        OSError: There is no descriptor left.
+    """
+    try:
+        # The kernel chooses the number.
+        _open((0, 1 << _MARK)).close()
+    except OSError as exc:
+        if exc.errno in _NOT_ALLOWED:
+            return False
+        raise
+    return True
+
+
+class Vouched:
+    """The names that processes with CAP_NET_ADMIN vouch for at this moment."""
+
+    def __init__(self) -> None:
+        found = _LINE.finditer(_SHOWN.read_bytes())
+        self._shown = {(int(number), int(groups, 16)) for number, groups in map(_both, found)}
+
+    def __contains__(self, name: bytes) -> bool:
+        return self._shown.issuperset(_vouchers(name))
+
+
+def is_vouched(name: bytes) -> bool:
+    """Return whether a process with CAP_NET_ADMIN vouches for a name."""
+    return name in Vouched()
+
+
+def _both(match: re.Match[bytes]) -> tuple[bytes, bytes]:
+    return match[1], match[2]
+
+
+def _open(voucher: Voucher) -> socket.socket:
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+    try:
+        sock.bind(voucher)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _vouchers(name: bytes) -> list[Voucher]:
+    digest = hashlib.sha256(name).digest()
+    return [
+        _voucher(which, int.from_bytes(digest[which * _PART_BYTES :][:_PART_BYTES], "big"))
+        for which in range(_PARTS)
+    ]
+
+
+def _voucher(which: int, part: int) -> Voucher:
+    # With 0 the kernel would choose a number.
+    number = part & 0xFFFFFFFF or 1
+    return number, 1 << _MARK | which << _WHICH | (part >> 32 << _HASH) & 0xFFFFFFFF
