@@ -26,10 +26,10 @@ from userspace_proxy.cluster.from_names import before_lookups
 from userspace_proxy.errors import ConfigError, InputError
 from userspace_proxy.explain.planned import plan_status
 from userspace_proxy.model import Endpoint, EndpointSlice, Protocol, ServiceKey
+from userspace_proxy.model.quoting import printable
 from userspace_proxy.model.similar import did_you_mean
 from userspace_proxy.policy import PolicyOptions
 from userspace_proxy.sources import load_manifests
-from userspace_proxy.status.text import printable
 
 from ..sandbox import Pod, Sandbox, write_resolver_files
 from ..sandbox.environment import without_proxies
