@@ -21,6 +21,7 @@ from ..errors import ConfigError, UserspaceProxyError
 from ..linux import is_linux
 from ..model import SocketAddress
 from .command import PROGRAM, Given
+from .service_argument import NoSuchService
 
 # The JSON of 10,000 Services takes about a second, longer on a busy node.
 _TIMEOUT_S = 20.0
@@ -74,6 +75,7 @@ class AdminAddress:
         Raises:
             NotAnswered: No proxy answers there.
             ConfigError: It doesn't understand what is searched for.
+            NoSuchService: It has no such Service, or namespace.
             UserspaceProxyError: It refuses to answer, or is of another version.
         """
         wanted = urlencode({name: text for name, text in query.items() if text})
@@ -96,7 +98,7 @@ class AdminAddress:
         if len(body) > _MAX_BYTES:
             raise NotAnswered(f"the answer of {self} has more than {_MAX_BYTES:,} bytes")
         if response.status == http.client.NOT_FOUND and query.get("service"):
-            raise UserspaceProxyError(said_in(body))
+            raise NoSuchService(said_in(body))
         if response.status == http.client.BAD_REQUEST and query.get("q"):
             raise ConfigError(f"--search: {said_in(body)}")
         if response.status != http.client.OK:

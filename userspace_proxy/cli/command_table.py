@@ -15,6 +15,8 @@ from .command import (
     Given,
 )
 from .kubeconfig import FLAGS as KUBECONFIG_FLAGS
+from .service_argument import CONTEXT
+from .service_argument import FLAGS as NAMESPACE_FLAGS
 
 SUMMARY = "a Service proxy for Kubernetes that carries every connection through userspace"
 
@@ -31,6 +33,10 @@ _SEARCH = CommandFlag(
     "only what the search of the page finds: 'is:refused node:node-1'",
     "TEXT",
     short="q",
+)
+_NAMES = (
+    "A Service is NAMESPACE/NAME, or NAME or svc/NAME in the namespace of -n: without it in that of "
+    "the context, as a plugin of kubectl and where a kubeconfig is read, and else in 'default'."
 )
 _CONFIG = CommandFlag("config", "the file that the proxy runs with: its address is used", "PATH")
 _SHELLS = ("bash", "zsh", "fish")
@@ -130,12 +136,13 @@ _ROWS = (
         "status",
         "show one line per Service port, those with problems first, each with its cause",
         _status,
-        arguments="[NAMESPACE/NAME]",
+        arguments="[NAMESPACE[/NAME]]",
         details=(
             (
                 "It asks the running proxy. The answer is that of its status page as text, which "
                 "'curl localhost:10249' prints as well."
             ),
+            _NAMES,
         ),
         flags=(
             CommandFlag(
@@ -145,12 +152,15 @@ _ROWS = (
                 short="o",
             ),
             _SEARCH,
+            *NAMESPACE_FLAGS,
+            CONTEXT,
             _WATCH,
             _SERVER,
             _CONFIG,
         ),
         examples=(
             "status",
+            "status -n shop",
             "status shop/web -o wide",
             "status --search=is:problem",
             "status --watch",
@@ -166,16 +176,20 @@ _ROWS = (
         "top",
         "show the rates of the busiest Service ports, every second until Ctrl-C",
         _top,
+        arguments="[NAMESPACE[/NAME]]",
         details=(
             "Where its output isn't a terminal, it prints the rates of one second, and ends.",
+            _NAMES,
         ),
         flags=(
             CommandFlag("sort", "the column to sort by", "rate|in|out|open|saved|failed|name"),
             _SEARCH,
+            *NAMESPACE_FLAGS,
+            CONTEXT,
             _SERVER,
             _CONFIG,
         ),
-        examples=("top", "top --sort=out --search=ns:shop"),
+        examples=("top", "top -n shop --sort=out"),
         runs_anywhere=True,
     ),
     Command(
@@ -194,12 +208,15 @@ _ROWS = (
                 "Connections on the kernel path, and those that the kernel refuses for lack of an "
                 "endpoint, can't be seen: it lists their Service ports first."
             ),
+            _NAMES,
         ),
         flags=(
             CommandFlag("failed", "only those whose clients didn't get what they asked for"),
             CommandFlag("saved", "only those whose first dial failed and that were served anyway"),
             CommandFlag("slow", "only those that waited so long for the first byte", "DURATION"),
             CommandFlag("from", "only those of a client", "IP"),
+            *NAMESPACE_FLAGS,
+            CONTEXT,
             _OUTPUT,
             _SERVER,
             _CONFIG,
@@ -225,9 +242,9 @@ _ROWS = (
             (
                 "It asks the running proxy. Without one, it reads --manifests or the cluster of "
                 "--kubeconfig (of kubectl, with --context or as its plugin), and plans as a proxy "
-                "would. It ends "
-                "with one sentence and the next command."
+                "would. It ends with one sentence and the next command."
             ),
+            _NAMES,
         ),
         flags=(
             CommandFlag("from", "a client's address: is it admitted?", "IP"),
@@ -235,6 +252,7 @@ _ROWS = (
                 "pods", "with --kubeconfig: read the pods, too, to explain labels and readiness"
             ),
             CommandFlag("probe", "dial the Service and each endpoint now, and show the times"),
+            *NAMESPACE_FLAGS,
             *KUBECONFIG_FLAGS,
             _OUTPUT,
             _SERVER,
@@ -242,7 +260,7 @@ _ROWS = (
         takes_settings=True,
         examples=(
             "explain shop/web --probe",
-            "explain shop/web:http --from=10.244.0.8",
+            "explain web -n shop --from=10.244.0.8",
             "explain shop/web --manifests=services/",
             "explain shop/web --kubeconfig=$HOME/.kube/config --pods",
         ),
@@ -278,15 +296,10 @@ _ROWS = (
                 "Without --kubeconfig it reads that of kubectl. It needs the rights to list and "
                 "watch Services and EndpointSlices, and to get and create pods/portforward."
             ),
+            _NAMES,
         ),
         flags=(
-            CommandFlag(
-                "namespace",
-                "namespace of the Services (that of the kubeconfig's context)",
-                "NAME",
-                short="n",
-            ),
-            CommandFlag("all-namespaces", "forward the Services of all namespaces", short="A"),
+            *NAMESPACE_FLAGS,
             *KUBECONFIG_FLAGS,
         ),
         takes_settings=True,

@@ -7,22 +7,20 @@ admin address ──────────────┘
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..clocks import Clocks
-from ..errors import ConfigError, UserspaceProxyError
+from ..errors import ConfigError
 from ..model import ServiceKey, SocketAddress
 from .admin import find_admin
 from .command import DONE, NEEDS_ATTENTION, Given
 from .kubeconfig import find, flags_of, given_choices
-from .status import JSON, service_name
+from .program_start import ProgramStart
+from .service_argument import NoSuchService, ServiceArguments, first_found
+from .status import JSON
 from .terminal import columns_of, write
 
 if TYPE_CHECKING:
@@ -35,8 +33,6 @@ if TYPE_CHECKING:
 DIALLED_MAX = 64
 # A healthy API server answers the three or four requests in a tenth of a second.
 _SERVER_S = 15.0
-_PLUGIN = "kubectl-"
-_MODULE_FILE = "__main__.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +52,14 @@ def explain(given: Given) -> int:
         UserspaceProxyError: There is no such Service, or the source can't be read.
     """
     from .. import explain as explaining
+    from ..config.load import load_settings
     from ..explain.dial import find_way
 
-    service = service_name(given.arguments[0])
     client = _client(given.values.get("from", ""))
     wants_dials = given.is_on("probe")
-    found = _find(given, service)
+    settings = load_settings(given.settings).settings
+    names = ServiceArguments(given, settings).names(given.arguments[0])
+    _, found = first_found(names, lambda service: _find(given, settings, service))
     way = find_way(found.subject.node)
     dials = _dial(found.subject, way) if wants_dials and way is not None else None
     asked = explaining.Asked(
@@ -92,13 +90,11 @@ def _client(text: str) -> str:
     return str(parsed("from", text, parse_address)) if text else ""
 
 
-def _find(given: Given, service: str) -> _Found:
+def _find(given: Given, settings: Settings, service: str) -> _Found:
     """Read the Service from what the flags name: a proxy, manifests or an API server."""
-    from ..config.load import load_settings
     from ..explain import read_subject
     from ..status.answers import read_answer
 
-    settings = load_settings(given.settings).settings
     flags = {name for name, origin in settings.origins.items() if origin == "flag"}
     if "server" not in given.values:
         if "manifests" in flags and not given.is_on("pods"):
@@ -198,14 +194,14 @@ def _planned(status: StatusFacts, service: str, origin: str) -> Subject:
     """Return what a plan says of a Service, or one port of it.
 
     Raises:
-        UserspaceProxyError: There is none of that name, or it has no such port.
+        NoSuchService: There is none of that name, or it has no such port.
     """
     from ..explain import read_subject
     from ..status.missing import say_missing
 
     subject = read_subject(status, service, origin, is_live=False)
     if not (subject.ports or subject.ignored or subject.rejected):
-        raise UserspaceProxyError(say_missing(status, service))
+        raise NoSuchService(say_missing(status, service))
     return subject
 
 
@@ -231,52 +227,3 @@ def _dial(subject: Subject, way: tuple[str, ...]) -> dict[str, DialResult] | Non
         return dial_by(way, map(SocketAddress.read, wanted[:DIALLED_MAX]))
     except (ChildEnded, OSError):
         return None
-
-
-@dataclass(frozen=True, slots=True)
-class ProgramStart:
-    """How a process was started, so that the commands it prints can be pasted as they are.
-
-    The defaults are of this process. ``kubectl exec POD -- userspace-proxy`` becomes
-    ``kubectl exec -n NAMESPACE POD -- userspace-proxy``; others begin with what was typed.
-    """
-
-    argv: Sequence[str] = field(default_factory=lambda: sys.argv)
-    orig_argv: Sequence[str] = field(default_factory=lambda: sys.orig_argv)
-    """With the interpreter and its flags."""
-    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
-    parent: int = field(default_factory=os.getppid)
-    """0: the parent is in another PID namespace."""
-
-    @property
-    def is_plugin(self) -> bool:
-        """Whether kubectl runs this program; its users expect that it reads the cluster."""
-        return Path(self.argv[0]).name.startswith(_PLUGIN)
-
-    @property
-    def program(self) -> tuple[str, ...]:
-        """The words that start it again, from where its user typed them."""
-        return (*self._container(), *self._words())
-
-    def _words(self) -> tuple[str, ...]:
-        file = Path(self.argv[0])
-        if self.is_plugin:
-            return ("kubectl", file.name.removeprefix(_PLUGIN))
-        if file.name == _MODULE_FILE:
-            return tuple(self.orig_argv[: len(self.orig_argv) - len(self.argv[1:])])
-        found = shutil.which(file.name, path=self.environment.get("PATH"))
-        is_found = found is not None and file.exists() and file.samefile(found)
-        return (file.name if is_found else str(file),)
-
-    def _container(self) -> tuple[str, ...]:
-        """Return the command that runs a program in this container, if the container is known.
-
-        A program that ``kubectl exec`` runs itself has its parent outside the container; one that
-        is typed in a shell there has the shell.
-        """
-        pod = self.environment.get("POD_NAME")
-        if self.parent or not pod:
-            return ()
-        namespace = self.environment.get("POD_NAMESPACE", "")
-        flags = ("-n", namespace) if namespace else ()
-        return ("kubectl", "exec", *flags, pod, "--")

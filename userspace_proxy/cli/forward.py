@@ -21,6 +21,7 @@ from ..model import ServiceKey, SocketAddress
 from ..status.wrapping import placed
 from .command import DONE, Given
 from .kubeconfig import find
+from .service_argument import ServiceArguments
 from .terminal import columns_of
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from ..embedding.proxy import Proxy
     from ..forward.forwardable import NotForwarded
     from ..forward.source import ForwardSource
-    from ..sources.kubernetes.kubeconfig_files import Kubeconfig
 
 Write = Callable[[str], object]
 
@@ -53,13 +53,7 @@ def forward(given: Given) -> int:
     if "verbosity" not in settings.origins:
         # What changes is printed.
         logging.getLogger("userspace_proxy").setLevel(logging.WARNING)
-    namespace = given.values.get("namespace") or _namespace(kubeconfig, settings.master)
-    wanted = wanted_services(given.arguments, namespace)
-    namespaces = {key.namespace for key in wanted} or {namespace}
-    if given.is_on("all-namespaces") or len(namespaces) > 1:
-        namespace = ""
-    else:
-        (namespace,) = namespaces
+    wanted, namespace = wanted_services(given, settings)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
 
         async def main() -> None:
@@ -75,17 +69,27 @@ def forward(given: Given) -> int:
     return DONE
 
 
-def _namespace(kubeconfig: Kubeconfig | None, master: str) -> str:
-    from ..sources.kubernetes.kubeconfig_files import read_kubeconfig
+def wanted_services(given: Given, settings: Settings) -> tuple[frozenset[ServiceKey], str]:
+    """Return the Services that the arguments name, and the namespace to read, empty for all.
 
-    config = read_kubeconfig(kubeconfig, server=master) if kubeconfig else None
-    return (config.namespace if config else "") or "default"
-
-
-def wanted_services(words: Iterable[str], namespace: str) -> frozenset[ServiceKey]:
-    """Return the Services that the arguments name; those without a namespace are in this one."""
-    pairs = (word.rpartition("/") for word in words)
-    return frozenset(ServiceKey(before or namespace, name) for before, _, name in pairs)
+    Raises:
+        ConfigError: An argument isn't a Service.
+    """
+    arguments = ServiceArguments(given, settings, reads_cluster=True)
+    for word in given.arguments:
+        if ":" in word:
+            raise ConfigError(
+                f"{word!r} is not a Service",
+                hint="all ports of a Service are forwarded, at an address of its own",
+            )
+    names = [arguments.names(word)[0].split("/") for word in given.arguments]
+    wanted = frozenset(ServiceKey(namespace, name) for namespace, name in names)
+    if given.is_on("all-namespaces"):
+        return wanted, ""
+    if not wanted:
+        return wanted, arguments.namespace or "default"
+    namespaces = {key.namespace for key in wanted}
+    return wanted, namespaces.pop() if len(namespaces) == 1 else ""
 
 
 def make_options(settings: Settings, source: ForwardSource) -> Options:

@@ -41,6 +41,21 @@ def flags_of(kubeconfig: Kubeconfig) -> dict[str, str]:
     return {"context": read_kubeconfig(kubeconfig).context, **flags}
 
 
+def context_namespace(given: Given, settings: Settings) -> str:
+    """Return the namespace of the context; empty without a kubeconfig.
+
+    Raises:
+        ConfigError: As :func:`find`.
+        SourceError: The kubeconfig can't be read or used.
+    """
+    from ..sources.kubernetes.kubeconfig_files import read_kubeconfig
+
+    kubeconfig = find(given, settings)
+    if kubeconfig is None:
+        return ""
+    return read_kubeconfig(kubeconfig, server=settings.master).namespace or "default"
+
+
 def _check_missing(choices: Mapping[str, str], *, has_server: bool) -> None:
     """Raise an error where kubeconfigs are meant, and there is none."""
     listed = os.environ.get("KUBECONFIG", "").strip(os.pathsep)

@@ -21,6 +21,7 @@ from ..model.durations import parse_duration
 from ..status.connection_words import line_of
 from .admin import AdminAddress, find_admin, said_in
 from .command import Given
+from .service_argument import ServiceArguments, first_found
 from .terminal import EVERY_S, columns_of, wait, write_line
 
 PATH = "/api/v1/connections"
@@ -41,7 +42,11 @@ def observe(given: Given, *, wait: Callable[[float], object] = wait) -> int:
     admin = find_admin(given)
     is_json = given.values.get("output") == "json"
     # It reports what a stream wouldn't: another program, another version, an unknown Service.
-    admin.get(PATH, accept="application/json", **query)
+    names = ServiceArguments(given).selected()
+    query["service"], _ = first_found(
+        names,
+        lambda name: admin.get(PATH, accept="application/json", service=name, **query),
+    )
     is_lost = False
     while True:
         for line in _lines(admin, query):
@@ -55,8 +60,7 @@ def observe(given: Given, *, wait: Callable[[float], object] = wait) -> int:
 
 
 def _query(given: Given) -> dict[str, str]:
-    query = {"service": given.arguments[0] if given.arguments else ""}
-    query |= {name: "yes" for name in ("failed", "saved") if given.is_on(name)}
+    query = {name: "yes" for name in ("failed", "saved") if given.is_on(name)}
     if slow := given.values.get("slow"):
         parsed("slow", slow, parse_duration)
         query["slow"] = slow

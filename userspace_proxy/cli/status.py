@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 
 from ..errors import UserspaceProxyError
 from .admin import AdminAnswer, find_admin
 from .command import DONE, NEEDS_ATTENTION, Given
+from .service_argument import ServiceArguments, first_found
 from .terminal import EVERY_S, columns_of, wait, watch, write
 
 TEXT, JSON = "text/plain", "application/json"
@@ -21,30 +23,31 @@ _OK = "ok"
 
 
 def status(given: Given) -> int:
-    """Print the state of a proxy, or of one Service; return the exit status.
+    """Print the state of a proxy, of a namespace or a Service; return the exit status.
 
     Raises:
         UserspaceProxyError: No proxy answers, or there is no such Service.
     """
     admin = find_admin(given)
-    service = service_name(given.arguments[0]) if given.arguments else ""
+    names = ServiceArguments(given).selected()
     form = given.values.get("output", "text")
-    query = {"service": service, "q": given.values.get("search", "")}
+    query = {"q": given.values.get("search", "")}
     if form == "wide":
         query["wide"] = "yes"
 
-    def ask() -> AdminAnswer:
+    def ask(service: str) -> AdminAnswer:
         if form == "json":
-            return admin.get("/api/v1/status", accept=JSON, **query)
-        return admin.get("/", accept=TEXT, **query, **_width())
+            return admin.get("/api/v1/status", accept=JSON, service=service, **query)
+        return admin.get("/", accept=TEXT, service=service, **query, **_width())
 
     is_watching = given.is_on("watch")
-    answer = ask()
+    service, answer = first_found(names, ask)
     if is_watching:
-        watch(lambda: show_now(ask), sys.stdout)
+        watch(lambda: show_now(partial(ask, service)), sys.stdout)
     if form == "json":
         sys.stdout.write(answer.text)
-        is_part = any(query.values())
+        # A namespace is shown with the node.
+        is_part = "/" in service or bool(query["q"])
         return _exit_status(_level_of(answer.body, service=service, is_part=is_part))
     write(sys.stdout, answer.text)
     return _exit_status(answer.level)
@@ -61,22 +64,17 @@ def top(given: Given) -> int:
     query = {"top": "yes", "sort": sort if sort == "name" else f"-{sort}"}
     query["q"] = given.values.get("search", "")
 
-    def ask() -> AdminAnswer:
-        return admin.get("/", accept=TEXT, **query, **_width())
+    def ask(service: str) -> AdminAnswer:
+        return admin.get("/", accept=TEXT, service=service, **query, **_width())
 
-    ask()
+    service, _ = first_found(ServiceArguments(given).selected(), ask)
     if sys.stdout.isatty():
-        watch(lambda: show_now(ask), sys.stdout)
+        watch(lambda: show_now(partial(ask, service)), sys.stdout)
     else:
         # The rates are those since the first answer.
         wait(EVERY_S)
-        write(sys.stdout, ask().text)
+        write(sys.stdout, ask(service).text)
     return DONE
-
-
-def service_name(text: str) -> str:
-    """Return ``namespace/name``; a name alone is one of the namespace ``default``."""
-    return text if "/" in text else f"default/{text}"
 
 
 def show_now(ask: Callable[[], AdminAnswer]) -> str:

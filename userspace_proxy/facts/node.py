@@ -470,7 +470,17 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     """The inode of the proxy's network namespace, as of its ``/proc/PID/ns/net``; 0 if unknown."""
 
     def only(self, service: str) -> StatusFacts:
-        """Return the facts with one Service, ``namespace/name``, or one port, by name or number."""
+        """Return the facts with one Service, ``namespace/name``, or one port, by name or number.
+
+        A name alone is a namespace.
+        """
+        if "/" not in service:
+            inside = f"{service}/"
+            return self.part(
+                [port for port in self.ports if port.namespace == service],
+                [item for item in self.ignored if item.service.startswith(inside)],
+                [item for item in self.health_checks if item.service.startswith(inside)],
+            )
         return self.part(
             [port for port in self.ports if service in port.names],
             [item for item in self.ignored if item.service == service],

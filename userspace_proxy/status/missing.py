@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from ..causes.say import say
 from ..facts import RejectedFacts, SourceFacts, StatusFacts
 from ..model.quoting import printable
-from ..model.similar import ALIKE, NEARLY_EQUAL, did_you_mean
+from ..model.similar import NEARLY_EQUAL, alike, did_you_mean, nearest
 
 # Names that a mistyped one is compared with: ten thousand hold up the process for half a second.
 _COMPARED_MAX = 1000
+_NAMED_MAX = 3
 
 
 def say_missing(view: StatusFacts, service: str) -> str:
-    """Return that there is no such Service, and the nearest name; or that it has no such port.
+    """Return that there is no such Service, and what was probably meant; or that it lacks the port.
 
     Args:
         service: ``namespace``, ``namespace/name`` or ``namespace/name:port``.
@@ -30,21 +33,55 @@ def say_missing(view: StatusFacts, service: str) -> str:
     names = {f"{port.namespace}/{port.service}" for port in view.ports}
     names |= {item.service for item in view.ignored}
     names |= {name for item in view.source.rejected for name in item.services}
-    what = f"no Service {service}"
-    if "/" in service:
-        namespace, _, name = key.partition("/")
-        names = {
-            one for one in names if one.startswith(f"{namespace}/") or one.endswith(f"/{name}")
-        }
-    else:
-        names |= {name.partition("/")[0] for name in names}
-        what = f"no namespace {service} with a Service"
     unread = _say_unread(view.source, key.rpartition("/")[2])
-    # What can't be read may contain a Service of the name itself.
-    similarity = NEARLY_EQUAL if unread else ALIKE
-    hint = did_you_mean(service, sorted(names)[:_COMPARED_MAX], similarity=similarity)
+    if "/" in service:
+        said = say_meant(key, names, may_be_unread=bool(unread))
+        return printable(f"there is no Service {service}{said}{unread}")
+    namespaces = {name.partition("/")[0] for name in names}
+    hint = did_you_mean(service, sorted(namespaces)[:_COMPARED_MAX])
     hint = f" ({hint})" if hint else ""
-    return printable(f"there is {what}{hint}{unread}")
+    return printable(f"there is no namespace {service} with a Service{hint}{unread}")
+
+
+def say_meant(key: str, names: Iterable[str], *, may_be_unread: bool = False) -> str:
+    """Return what was probably meant by a Service that doesn't exist, as the end of a sentence.
+
+    Services of its name in other namespaces, then similar ones of its namespace, or else the
+    namespace of its name.
+
+    Args:
+        key: ``namespace/name``.
+        names: All Services.
+        may_be_unread: It may exist after all: only a name that is nearly equal is another one.
+    """
+    namespace, _, name = key.partition("/")
+    by_namespace: dict[str, list[str]] = {}
+    for one in sorted(names):
+        place, _, of = one.partition("/")
+        by_namespace.setdefault(place, []).append(of)
+    elsewhere = [f"{place}/{name}" for place, known in by_namespace.items() if name in known]
+    own = by_namespace.get(namespace, [])[:_COMPARED_MAX]
+    meant = [f"{namespace}/{one}" for one in alike(name, own, most=_NAMED_MAX)]
+    if may_be_unread:
+        meant = [one for one in meant if nearest(key, [one], similarity=NEARLY_EQUAL)]
+    said = ""
+    if elsewhere:
+        verb = "exists" if len(elsewhere) == 1 else "exist"
+        said = f"; {_listed(elsewhere, 'and')} {verb}"
+    elif not meant and name in by_namespace:
+        said = f"; {name} is a namespace"
+    elif not meant and (near := nearest(name, sorted(by_namespace)[:_COMPARED_MAX])):
+        meant = [f"the namespace {near}"]
+    return f"{said} (did you mean {_listed(meant, 'or')}?)" if meant else said
+
+
+def _listed(words: Sequence[str], last: str) -> str:
+    """Return ``a, b and 2 more`` of many words."""
+    shown = list(words[:_NAMED_MAX])
+    if more := len(words) - len(shown):
+        shown.append(f"{more:,} more")
+    *before, end = shown
+    return f"{', '.join(before)} {last} {end}" if before else end
 
 
 def is_known(item: RejectedFacts) -> bool:

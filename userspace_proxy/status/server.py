@@ -196,7 +196,8 @@ class StatusServer:
         selection = Selection.parse(request.query)
         if service := request.query.get("service", ""):
             # The search field, links and streams know the search alone.
-            link = selection.link(q=f"service:{service} {selection.q}".strip())
+            qualifier = "service" if "/" in service else "ns"
+            link = selection.link(q=f"{qualifier}:{service} {selection.q}".strip())
             return web.Response(status=302, headers={"Location": link})
 
         async def make() -> bytes:
@@ -209,7 +210,7 @@ class StatusServer:
     async def _text(self, request: web.Request) -> web.Response:
         query = {"sort": "-rate", **request.query} if "top" in request.query else request.query
         selection, service = _strictly_selected(query), query.get("service", "")
-        is_top, is_wide = "top" in query, "wide" in query or bool(service)
+        is_top, is_wide = "top" in query, "wide" in query or "/" in service
         columns = _columns(query.get("columns", ""))
 
         def render(sample: Sample, part: StatusFacts) -> StatusText:
@@ -222,7 +223,7 @@ class StatusServer:
                 selection=selection,
                 history=sample.history,
                 is_wide=is_wide,
-                has_node=not service and not selection.q,
+                has_node="/" not in service and not selection.q,
                 columns=columns,
             )
 
@@ -307,10 +308,10 @@ class StatusServer:
 
 
 def _part(view: StatusFacts, service: str) -> StatusFacts:
-    """Return the part of a view about one Service; all of it for an empty name.
+    """Return the part of a view about one Service or namespace; all of it for an empty name.
 
     Raises:
-        HTTPNotFound: There is no such Service.
+        HTTPNotFound: There is no such Service, or none in the namespace.
     """
     part = view.only(service) if service else view
     if service and not part.ports and not part.ignored:

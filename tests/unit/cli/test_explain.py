@@ -20,7 +20,7 @@ from tests.unit.status.views import (
     make_view,
 )
 from userspace_proxy.cli import main
-from userspace_proxy.cli.explain import DIALLED_MAX, ProgramStart
+from userspace_proxy.cli.explain import DIALLED_MAX
 from userspace_proxy.kernel.own_namespace import network_namespace
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
@@ -62,6 +62,20 @@ def test_a_service_of_a_running_proxy_is_explained(serve_view, capsys):
     assert "  ✓ endpoints  2 of 2 used" in lines
     assert lines[-2] == "Clients are served by 2 endpoints."
     assert lines[-1].startswith("next: userspace-proxy explain shop/web --server=127.0.0.1:")
+
+
+@pytest.mark.parametrize("words", [["web", "-n", "shop"], ["svc/web:http", "-n=shop"]])
+def test_a_service_is_named_as_for_kubectl(words, serve_view, manifests, capsys):
+    for source in (serve_view(make_calm_view()), manifests()):
+        assert main(["explain", *words, source]) == 0
+        assert capsys.readouterr().out.startswith("shop/web")
+
+
+def test_a_name_of_another_namespace_is_found(serve_view, manifests, capsys):
+    for source in (serve_view(make_view(make_port("web"))), manifests()):
+        assert main(["explain", "web", source]) == 1
+        error = "error: there is no Service default/web; shop/web exists\n"
+        assert capsys.readouterr().err == error
 
 
 def test_manifests_are_explained_without_a_proxy(manifests, capsys):
@@ -420,6 +434,15 @@ async def test_a_plugin_of_kubectl_reads_the_cluster_of_kubectl(api, monkeypatch
     monkeypatch.setattr("sys.argv", ["/usr/bin/kubectl-userspace_proxy"])
     assert await run("web") == 3
     assert "no EndpointSlice belongs to default/web" in capsys.readouterr().out
+    other = service(name="db")
+    other["metadata"]["namespace"] = "shop"
+    api.put(other)
+    kubeconfig.write_text(kubeconfig.read_text().replace('"u"}}', '"u", "namespace": "shop"}}'))
+    assert await run("db") == 3
+    assert "no EndpointSlice belongs to shop/db" in capsys.readouterr().out
+    assert await run("web") == 1
+    error = "error: there is no Service shop/web; default/web exists\n"
+    assert capsys.readouterr().err == error
 
 
 async def test_a_context_is_read_without_a_proxy_and_named_again(
@@ -460,60 +483,3 @@ def test_a_plugin_that_takes_its_time_is_not_the_server(tmp_path, capsys):
     assert capsys.readouterr().err == (
         f"error: cannot use kubeconfig {config}: exec: plugin ended with 1\n"
     )
-
-
-PYTHON = "/usr/bin/python3"
-POD = {"POD_NAME": "proxy-x7", "POD_NAMESPACE": "kube-system"}
-
-
-def program(*argv, orig_argv=None, parent=1, **environment):
-    start = ProgramStart(argv, orig_argv or (PYTHON, *argv), environment, parent)
-    return " ".join(start.program)
-
-
-@pytest.fixture
-def installed(tmp_path):
-    file = tmp_path / "userspace-proxy"
-    file.touch(mode=0o755)
-    return file
-
-
-def test_a_program_in_path_has_its_name(installed):
-    assert program(str(installed), "explain", PATH=str(installed.parent)) == "userspace-proxy"
-
-
-def test_a_program_that_is_not_in_path_has_the_path_that_was_typed(installed, tmp_path):
-    (tmp_path / "other").mkdir()
-    assert program(str(installed), "explain", PATH=str(tmp_path / "other")) == str(installed)
-    another = tmp_path / "other" / "userspace-proxy"
-    another.touch(mode=0o755)
-    assert program(str(installed), "explain", PATH=str(another.parent)) == str(installed)
-
-
-@pytest.mark.parametrize("words", [(), ("explain", "shop/web", "--probe")])
-def test_a_module_is_started_as_a_module(words):
-    orig = (".venv/bin/python", "-X", "dev", "-m", "userspace_proxy", *words)
-    shown = program("/src/userspace_proxy/__main__.py", *words, orig_argv=orig)
-    assert shown == ".venv/bin/python -X dev -m userspace_proxy"
-
-
-def test_a_plugin_is_started_by_kubectl():
-    assert program("/usr/bin/kubectl-userspace_proxy", "explain") == "kubectl userspace_proxy"
-    assert ProgramStart(("/usr/bin/kubectl-userspace_proxy",)).is_plugin
-    assert not ProgramStart(("/usr/bin/userspace-proxy",)).is_plugin
-
-
-def test_kubectl_exec_is_repeated_for_the_pod_that_it_named():
-    shown = program("userspace-proxy", "explain", parent=0, **POD)
-    assert shown == "kubectl exec -n kube-system proxy-x7 -- userspace-proxy"
-    assert program("userspace-proxy", "status", parent=0, POD_NAME="a") == (
-        "kubectl exec a -- userspace-proxy"
-    )
-
-
-def test_in_a_shell_of_the_container_kubectl_is_not_needed():
-    assert program("userspace-proxy", "explain", parent=17, **POD) == "userspace-proxy"
-
-
-def test_an_unknown_container_is_not_named():
-    assert program("userspace-proxy", "explain", parent=0) == "userspace-proxy"

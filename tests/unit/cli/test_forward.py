@@ -15,6 +15,7 @@ from tests.unit.model import samples
 from tests.unit.plan.planning import the_port
 from userspace_proxy.causes.say import say
 from userspace_proxy.cli import main
+from userspace_proxy.cli.command import Given
 from userspace_proxy.cli.forward import (
     ForwardedPort,
     forwarded_ports,
@@ -25,6 +26,7 @@ from userspace_proxy.cli.forward import (
     wanted_services,
 )
 from userspace_proxy.config import Settings
+from userspace_proxy.errors import ConfigError
 from userspace_proxy.facts import StatusFacts, facts_of_plan
 from userspace_proxy.forward.source import ForwardSource
 from userspace_proxy.model import ServiceKey, SocketAddress
@@ -219,12 +221,37 @@ def test_without_a_kubeconfig_it_is_wrong_usage(monkeypatch, capsys, tmp_path):
     )
 
 
-def test_names_without_a_namespace_are_in_the_contexts():
-    assert wanted_services([], "shop") == frozenset()
-    assert wanted_services(["web", "cart/db"], "shop") == {
-        ServiceKey("shop", "web"),
-        ServiceKey("cart", "db"),
-    }
+@pytest.fixture
+def of_cart(tmp_path):
+    """Settings with a kubeconfig whose context has the namespace cart."""
+    path = tmp_path / "config"
+    path.write_text(
+        "current-context: a\ncontexts: [{name: a, context: {cluster: a, namespace: cart}}]\n"
+        "clusters: [{name: a, cluster: {server: 'http://127.0.0.1:1'}}]\n"
+    )
+    return Settings(kubeconfig=str(path))
+
+
+@pytest.mark.parametrize(
+    ("words", "flags", "wanted", "namespace"),
+    [
+        pytest.param([], {}, [], "cart", id="all-of-the-context"),
+        pytest.param([], {"namespace": "shop"}, [], "shop", id="all-of-a-namespace"),
+        pytest.param([], {"all-namespaces": "true"}, [], "", id="all"),
+        pytest.param(["web"], {}, ["cart/web"], "cart", id="a-name"),
+        pytest.param(["svc/web"], {"namespace": "shop"}, ["shop/web"], "shop", id="as-for-kubectl"),
+        pytest.param(["web", "shop/db"], {}, ["cart/web", "shop/db"], "", id="several"),
+        pytest.param(["shop/db"], {"all-namespaces": "true"}, ["shop/db"], "", id="one-of-all"),
+    ],
+)
+def test_arguments_name_what_is_forwarded(words, flags, wanted, namespace, of_cart):
+    found = wanted_services(Given(flags, tuple(words)), of_cart)
+    assert found == ({ServiceKey(*name.split("/")) for name in wanted}, namespace)
+
+
+def test_a_port_cannot_be_chosen(of_cart):
+    with pytest.raises(ConfigError, match=r"'8080:80' is not a Service \(all ports"):
+        wanted_services(Given({}, ("web", "8080:80")), of_cart)
 
 
 def test_settings_that_were_given_win():

@@ -84,6 +84,60 @@ def test_a_name_alone_is_in_the_namespace_default(serve_view, capsys):
     assert "1 Service port" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("words", [["web", "-n", "shop"], ["svc/web", "-n", "shop"], ["shop/web"]])
+def test_a_service_is_named_as_for_kubectl(words, serve_view, capsys):
+    assert main(["status", *words, serve_view(make_troubled_view())]) == 0
+    assert "address   10.96.7.118:80/TCP" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["shop"], ["-n", "shop"]])
+def test_a_namespace_is_shown_with_the_node(words, serve_view, capsys):
+    cart = make_port("cart", namespace="cart", problem="a program has the port")
+    source = SourceFacts(problems=("cannot watch Services",))
+    view = make_view(make_port("web"), cart, source=source)
+    assert main(["status", *words, serve_view(view)]) == 3
+    out = capsys.readouterr().out
+    assert "1 Service port  " in out
+    assert "cannot watch Services" in out
+    assert "endpoint  " not in out
+    server = serve_view(make_view(make_port("web"), cart))
+    for form in ("text", "json"):
+        assert main(["status", *words, "-o", form, server]) == 0
+
+
+def test_a_plugin_of_kubectl_shows_the_namespace_of_its_context(
+    serve_view, capsys, monkeypatch, tmp_path
+):
+    path = tmp_path / "config"
+    path.write_text(
+        "current-context: a\ncontexts: [{name: a, context: {cluster: a, namespace: shop}}]\n"
+        "clusters: [{name: a, cluster: {server: a}}]\n"
+    )
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    monkeypatch.setattr("sys.argv", ["/usr/bin/kubectl-userspace_proxy"])
+    server = serve_view(make_view(make_port("web"), make_port("db", namespace="cart")))
+    for words, shown in (([], 1), (["-A"], 2), (["-n", "cart"], 1), (["web"], 1)):
+        assert main(["status", *words, server]) == 0
+        assert f"{shown} Service port" in capsys.readouterr().out
+    assert main(["top", server]) == 0
+    assert "cart/db" not in capsys.readouterr().out
+
+
+def test_a_name_of_another_namespace_is_found(serve_view, capsys):
+    assert main(["status", "web", serve_view(make_view(make_port("web")))]) == 1
+    error = "error: there is no Service default/web; shop/web exists\n"
+    assert capsys.readouterr().err == error
+
+
+def test_top_shows_one_namespace_or_service(serve_view, capsys):
+    server = serve_view(make_view(make_port("web"), make_port("db", namespace="cart")))
+    for words in (["shop"], ["-n", "shop"], ["svc/web", "-n", "shop"]):
+        assert main(["top", *words, server]) == 0
+        assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[2:]] == [
+            "shop/web:http"
+        ]
+
+
 def test_a_missing_service_is_one_line_and_status_1(serve_view, capsys):
     assert main(["status", "shop/wbe", serve_view(make_calm_view())]) == 1
     out, err = capsys.readouterr()

@@ -27,6 +27,7 @@ def make_status():
             PortFacts("shop", "web", "http", frontends=[WEB]),
             PortFacts("shop", "web"),
             PortFacts("shop", "we"),
+            PortFacts("shops", "web"),
         ],
         ignored=[IgnoredFacts("shop/db", "", is_headless())],
         health_checks=[HealthCheckFacts("shop/web", 31_000, 1)],
@@ -44,6 +45,10 @@ def make_status():
         pytest.param("shop/web:", [], [], 0, id="no-number"),
         pytest.param("shop/w", [], [], 0, id="not-a-part-of-a-name"),
         pytest.param("shop/db", [], ["shop/db"], 0, id="ignored"),
+        pytest.param(
+            "shop", ["shop/web:http", "shop/web", "shop/we"], ["shop/db"], 1, id="namespace"
+        ),
+        pytest.param("sho", [], [], 0, id="not-a-part-of-a-namespace"),
     ],
 )
 def test_the_facts_about_one_service_have_nothing_of_others(service, ports, ignored, checks):

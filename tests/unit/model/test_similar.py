@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from userspace_proxy.model.similar import NEARLY_EQUAL, did_you_mean, nearest
+from userspace_proxy.model.similar import NEARLY_EQUAL, alike, did_you_mean, nearest
 
 FIELDS = ("selector", "sessionAffinity", "ports")
 
@@ -19,6 +19,13 @@ FIELDS = ("selector", "sessionAffinity", "ports")
 )
 def test_the_nearest_name_is_suggested(word, near, meant):
     assert (nearest(word, FIELDS), did_you_mean(word, FIELDS)) == (near, meant)
+
+
+def test_several_names_may_be_alike():
+    known = ["web-1", "db", "web-12", "webs"]
+    assert alike("web-2", known, most=3) == ["web-12", "web-1", "webs"]
+    assert alike("web-2", known, most=1) == ["web-12"]
+    assert alike("xyzzy", known, most=3) == []
 
 
 def test_a_prefix_is_part_of_the_suggestion():

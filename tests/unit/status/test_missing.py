@@ -7,7 +7,7 @@ from .views import make_calm_view, make_port, make_view
 def test_a_missing_service_is_named_with_its_nearest_name():
     view = make_calm_view()
     assert say_missing(view, "shop/wbe") == "there is no Service shop/wbe (did you mean shop/web?)"
-    assert say_missing(view, "shpo/web").endswith("(did you mean shop/web?)")
+    assert say_missing(view, "shpo/web") == "there is no Service shpo/web; shop/web exists"
     assert say_missing(view, "x\n/y") == "there is no Service x\\n/y"
 
 
@@ -45,11 +45,11 @@ def test_a_service_that_is_rejected_may_be_the_one_that_was_meant():
 
 
 def test_a_name_that_is_only_alike_is_no_hint_where_the_service_may_be_in_what_cannot_be_read():
-    alike = "there is no Service shop/weekly"
+    alike = "there is no Service shop/webbed"
     hint = " (did you mean shop/web?)"
-    assert say_missing(make_view(make_port()), "shop/weekly") == alike + hint
+    assert say_missing(make_view(make_port()), "shop/webbed") == alike + hint
     source = SourceFacts(problems=("a.yaml:6: not YAML",))
-    assert say_missing(make_view(make_port(), source=source), "shop/weekly") == (
+    assert say_missing(make_view(make_port(), source=source), "shop/webbed") == (
         f"{alike}; not everything can be read: a.yaml:6: not YAML"
     )
 
@@ -57,3 +57,35 @@ def test_a_name_that_is_only_alike_is_no_hint_where_the_service_may_be_in_what_c
 def test_a_port_that_a_service_does_not_have_is_answered_with_those_that_it_has():
     view = make_view(make_port())
     assert say_missing(view, "shop/web:81") == "shop/web has no port 81; it has http"
+
+
+def test_services_of_the_name_in_other_namespaces_come_before_similar_ones_of_its_own():
+    ports = [make_port("web", namespace=name) for name in ("a", "b", "c", "d", "e")]
+    view = make_view(*ports[:2], make_port("webs", namespace="shop"))
+    there_is = "there is no Service"
+    assert say_missing(make_view(ports[0]), "shop/web") == f"{there_is} shop/web; a/web exists"
+    assert say_missing(view, "shop/web:80") == (
+        f"{there_is} shop/web:80; a/web and b/web exist (did you mean shop/webs?)"
+    )
+    assert say_missing(make_view(*ports), "shop/web") == (
+        f"{there_is} shop/web; a/web, b/web, c/web and 2 more exist"
+    )
+
+
+def test_a_namespace_makes_no_names_similar():
+    view = make_view(make_port("badnode", namespace="production"))
+    assert say_missing(view, "production/nope") == "there is no Service production/nope"
+
+
+def test_several_similar_services_are_named():
+    view = make_view(make_port("web-1"), make_port("web-2"), make_port("db"))
+    assert say_missing(view, "shop/web-3").endswith("(did you mean shop/web-2 or shop/web-1?)")
+
+
+def test_a_namespace_may_have_been_meant():
+    view = make_view(make_port("web"))
+    missing = "there is no Service default"
+    assert say_missing(view, "default/shop") == f"{missing}/shop; shop is a namespace"
+    assert say_missing(view, "default/shpo") == (
+        f"{missing}/shpo (did you mean the namespace shop?)"
+    )

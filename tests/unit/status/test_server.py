@@ -180,14 +180,17 @@ async def test_a_service_that_was_rejected_is_missing_with_its_mistake():
         assert (answer["ports"], answer["source"]["rejected"][0]["line"]) == ([], typo.line)
 
 
-async def test_a_browser_that_asks_for_one_service_is_led_to_its_search():
+@pytest.mark.parametrize(
+    ("service", "search"), [("shop/cart", "service:shop/cart"), ("kube-system", "ns:kube-system")]
+)
+async def test_a_browser_that_asks_for_a_service_or_namespace_is_led_to_its_search(service, search):
     async with serving(make_troubled_view()) as client:
-        response, text = await client.ask("/?service=shop/cart&refresh=off", Accept="text/html")
+        response, text = await client.ask(f"/?service={service}&refresh=off", Accept="text/html")
         assert (str(response.url.query_string), response.history[0].status) == (
-            "q=service:shop/cart&refresh=off",
+            f"q={search}&refresh=off",
             302,
         )
-        assert "shop/</span>cart" in text
+        assert ("shop/</span>cart" in text) is (service == "shop/cart")
         assert "shop/</span>payments" not in text
 
 

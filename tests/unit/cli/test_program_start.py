@@ -1,0 +1,59 @@
+import pytest
+
+from userspace_proxy.cli.program_start import ProgramStart
+
+PYTHON = "/usr/bin/python3"
+POD = {"POD_NAME": "proxy-x7", "POD_NAMESPACE": "kube-system"}
+
+
+def program(*argv, orig_argv=None, parent=1, **environment):
+    start = ProgramStart(argv, orig_argv or (PYTHON, *argv), environment, parent)
+    return " ".join(start.program)
+
+
+@pytest.fixture
+def installed(tmp_path):
+    file = tmp_path / "userspace-proxy"
+    file.touch(mode=0o755)
+    return file
+
+
+def test_a_program_in_path_has_its_name(installed):
+    assert program(str(installed), "explain", PATH=str(installed.parent)) == "userspace-proxy"
+
+
+def test_a_program_that_is_not_in_path_has_the_path_that_was_typed(installed, tmp_path):
+    (tmp_path / "other").mkdir()
+    assert program(str(installed), "explain", PATH=str(tmp_path / "other")) == str(installed)
+    another = tmp_path / "other" / "userspace-proxy"
+    another.touch(mode=0o755)
+    assert program(str(installed), "explain", PATH=str(another.parent)) == str(installed)
+
+
+@pytest.mark.parametrize("words", [(), ("explain", "shop/web", "--probe")])
+def test_a_module_is_started_as_a_module(words):
+    orig = (".venv/bin/python", "-X", "dev", "-m", "userspace_proxy", *words)
+    shown = program("/src/userspace_proxy/__main__.py", *words, orig_argv=orig)
+    assert shown == ".venv/bin/python -X dev -m userspace_proxy"
+
+
+def test_a_plugin_is_started_by_kubectl():
+    assert program("/usr/bin/kubectl-userspace_proxy", "explain") == "kubectl userspace_proxy"
+    assert ProgramStart(("/usr/bin/kubectl-userspace_proxy",)).is_plugin
+    assert not ProgramStart(("/usr/bin/userspace-proxy",)).is_plugin
+
+
+def test_kubectl_exec_is_repeated_for_the_pod_that_it_named():
+    shown = program("userspace-proxy", "explain", parent=0, **POD)
+    assert shown == "kubectl exec -n kube-system proxy-x7 -- userspace-proxy"
+    assert program("userspace-proxy", "status", parent=0, POD_NAME="a") == (
+        "kubectl exec a -- userspace-proxy"
+    )
+
+
+def test_in_a_shell_of_the_container_kubectl_is_not_needed():
+    assert program("userspace-proxy", "explain", parent=17, **POD) == "userspace-proxy"
+
+
+def test_an_unknown_container_is_not_named():
+    assert program("userspace-proxy", "explain", parent=0) == "userspace-proxy"

@@ -1,0 +1,133 @@
+"""What the words of a command mean, as users of kubectl write them."""
+
+import pytest
+
+from userspace_proxy.cli.command import Given
+from userspace_proxy.cli.service_argument import NoSuchService, ServiceArguments, first_found
+from userspace_proxy.config import Settings
+from userspace_proxy.errors import ConfigError, SourceError
+
+
+@pytest.fixture
+def kubeconfig(tmp_path, monkeypatch):
+    """kubectl's, whose context has the namespace shop; another one has none."""
+    path = tmp_path / "config"
+    path.write_text(
+        "current-context: a\n"
+        "contexts:\n"
+        "- {name: a, context: {cluster: a, namespace: shop}}\n"
+        "- {name: b, context: {cluster: a}}\n"
+        "clusters: [{name: a, cluster: {server: 'http://127.0.0.1:1'}}]\n"
+    )
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    return path
+
+
+@pytest.fixture
+def as_plugin(kubeconfig, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/usr/bin/kubectl-userspace_proxy"])
+
+
+def names(word, *, may_be_namespace=False, **flags):
+    given = Given({name.replace("_", "-"): value for name, value in flags.items()})
+    return list(ServiceArguments(given).names(word, may_be_namespace=may_be_namespace))
+
+
+def selected(*words, **flags):
+    given = Given({name.replace("_", "-"): value for name, value in flags.items()}, words)
+    return list(ServiceArguments(given).selected())
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("shop/web", ["shop/web"]),
+        ("shop/web:http", ["shop/web:http"]),
+        ("web", ["default/web"]),
+        ("web:80", ["default/web:80"]),
+        ("svc/web", ["default/web", "svc/web"]),
+        ("service/web:80", ["default/web:80", "service/web:80"]),
+        ("services/web", ["default/web", "services/web"]),
+    ],
+)
+def test_a_word_is_a_service(word, expected):
+    assert names(word) == expected
+
+
+@pytest.mark.parametrize("word", ["/web", "shop/", "a/b/c", "svc/a/b", ":80", "web:"])
+def test_what_cannot_be_a_service_is_refused(word):
+    with pytest.raises(ConfigError, match="is not a Service"):
+        names(word)
+
+
+def test_a_word_may_be_a_namespace_where_one_can_be_shown():
+    assert names("shop", may_be_namespace=True) == ["default/shop", "shop"]
+    assert names("shop:80", may_be_namespace=True) == ["default/shop:80"]
+    assert names("svc/web", may_be_namespace=True) == ["default/web", "svc/web"]
+
+
+def test_a_namespace_is_that_of_its_flag():
+    assert names("web", namespace="shop") == ["shop/web"]
+    assert names("cart/web", namespace="shop") == ["cart/web"]
+    assert selected(namespace="shop") == ["shop"]
+    assert selected("web", namespace="shop") == ["shop/web", "web"]
+    with pytest.raises(ConfigError, match="'shop/web' is not the name of a namespace"):
+        selected(namespace="shop/web")
+
+
+def test_without_a_namespace_all_is_shown(kubeconfig):
+    assert selected() == [""]
+    assert names("web") == ["default/web"]
+
+
+def test_a_plugin_of_kubectl_has_the_namespace_of_the_context(as_plugin):
+    assert selected() == ["shop"]
+    assert names("web") == ["shop/web"]
+    assert names("web", namespace="cart") == ["cart/web"]
+    assert selected(all_namespaces="true") == [""]
+
+
+def test_a_plugin_without_a_kubeconfig_has_no_namespace(as_plugin, monkeypatch, tmp_path):
+    monkeypatch.delenv("KUBECONFIG")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert (selected(), names("web")) == ([""], ["default/web"])
+
+
+def test_a_context_that_is_chosen_has_its_namespace(kubeconfig):
+    assert selected(context="a") == ["shop"]
+    assert names("web", context="a") == ["shop/web"]
+    assert selected(context="b") == ["default"]
+    with pytest.raises(SourceError, match="--context=c is not among them"):
+        selected(context="c")
+
+
+def test_a_kubeconfig_that_is_chosen_by_a_flag_has_its_namespace(kubeconfig):
+    path = str(kubeconfig)
+    for origin, expected in (("flag", "shop"), ("file", "")):
+        settings = Settings(kubeconfig=path, origins={"kubeconfig": origin})
+        assert ServiceArguments(Given({}), settings).namespace == expected
+
+
+def test_what_needs_no_namespace_reads_no_kubeconfig(as_plugin, kubeconfig):
+    kubeconfig.write_text("{")
+    assert names("shop/web") == ["shop/web"]
+    with pytest.raises(SourceError):
+        names("web")
+
+
+def test_in_all_namespaces_a_name_is_not_enough():
+    for may_be_namespace in (True, False):
+        with pytest.raises(ConfigError, match=r"namespace is not given \(write NAMESPACE/web\)"):
+            names("web", all_namespaces="true", may_be_namespace=may_be_namespace)
+    assert names("shop/web", all_namespaces="true") == ["shop/web"]
+
+
+def test_the_first_name_that_there_is_is_taken():
+    def ask(name):
+        if name.startswith("default"):
+            raise NoSuchService(f"no {name}")
+        return len(name)
+
+    assert first_found(["default/shop", "shop"], ask) == ("shop", 4)
+    with pytest.raises(NoSuchService, match="no default/a"):
+        first_found(["default/a", "default/b"], ask)

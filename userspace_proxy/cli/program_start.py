@@ -1,0 +1,62 @@
+"""How this program was started: its name, or as a plugin of kubectl, or in a pod."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_PLUGIN = "kubectl-"
+_MODULE_FILE = "__main__.py"
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramStart:
+    """How a process was started, so that the commands it prints can be pasted as they are.
+
+    The defaults are of this process. ``kubectl exec POD -- userspace-proxy`` becomes
+    ``kubectl exec -n NAMESPACE POD -- userspace-proxy``; others begin with what was typed.
+    """
+
+    argv: Sequence[str] = field(default_factory=lambda: sys.argv)
+    orig_argv: Sequence[str] = field(default_factory=lambda: sys.orig_argv)
+    """With the interpreter and its flags."""
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    parent: int = field(default_factory=os.getppid)
+    """0: the parent is in another PID namespace."""
+
+    @property
+    def is_plugin(self) -> bool:
+        """Whether kubectl runs this program; its users expect that it reads the cluster."""
+        return Path(self.argv[0]).name.startswith(_PLUGIN)
+
+    @property
+    def program(self) -> tuple[str, ...]:
+        """The words that start it again, from where its user typed them."""
+        return (*self._container(), *self._words())
+
+    def _words(self) -> tuple[str, ...]:
+        file = Path(self.argv[0])
+        if self.is_plugin:
+            return ("kubectl", file.name.removeprefix(_PLUGIN))
+        if file.name == _MODULE_FILE:
+            return tuple(self.orig_argv[: len(self.orig_argv) - len(self.argv[1:])])
+        found = shutil.which(file.name, path=self.environment.get("PATH"))
+        is_found = found is not None and file.exists() and file.samefile(found)
+        return (file.name if is_found else str(file),)
+
+    def _container(self) -> tuple[str, ...]:
+        """Return the command that runs a program in this container, if the container is known.
+
+        A program that ``kubectl exec`` runs itself has its parent outside the container; one that
+        is typed in a shell there has the shell.
+        """
+        pod = self.environment.get("POD_NAME")
+        if self.parent or not pod:
+            return ()
+        namespace = self.environment.get("POD_NAMESPACE", "")
+        flags = ("-n", namespace) if namespace else ()
+        return ("kubectl", "exec", *flags, pod, "--")

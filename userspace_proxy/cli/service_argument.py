@@ -1,0 +1,136 @@
+"""The Services that a command's words name, as users of kubectl write them.
+
+    web · shop/web · svc/web · shop · -n shop · -A · --context=prod ──▶ names, the likeliest first
+
+Rule 1: kubectl's meaning of a word comes first, and then the one that it has as a name:
+``svc/web`` is web of the namespace in use, or of one that is called svc; ``shop`` is a Service of
+that namespace, or a namespace.
+Rule 2: a kubeconfig is read only where a word, or the lack of one, needs its namespace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
+
+from ..errors import ConfigError, UserspaceProxyError
+from .command import CommandFlag, Given
+from .kubeconfig import FLAGS as KUBECONFIG_FLAGS
+from .kubeconfig import context_namespace, given_choices
+from .program_start import ProgramStart
+
+if TYPE_CHECKING:
+    from ..config import Settings
+
+_Answer = TypeVar("_Answer")
+
+FLAGS = (
+    CommandFlag(
+        "namespace",
+        "the namespace to look in (as a plugin of kubectl, and where a kubeconfig is read, that of "
+        "the context)",
+        "NAME",
+        short="n",
+    ),
+    CommandFlag("all-namespaces", "Services of all namespaces", short="A"),
+)
+CONTEXT = KUBECONFIG_FLAGS[0]
+# As kubectl writes the kind.
+_KINDS = ("svc", "service", "services")
+_DEFAULT = "default"
+
+
+class NoSuchService(UserspaceProxyError):
+    """There is no Service, or namespace, of this name."""
+
+
+class ServiceArguments:
+    """What the words of one command mean.
+
+    Args:
+        given: The words.
+        settings: Of the command; they may name a kubeconfig.
+        reads_cluster: The command reads a cluster in any case.
+    """
+
+    def __init__(
+        self, given: Given, settings: Settings | None = None, *, reads_cluster: bool = False
+    ) -> None:
+        from ..config import Settings
+
+        self._given = given
+        self._settings = settings or Settings()
+        self._reads_cluster = reads_cluster
+
+    @cached_property
+    def namespace(self) -> str:
+        """The namespace in use; empty: none is chosen, or all are.
+
+        Raises:
+            ConfigError: It isn't a name, or the flags name a kubeconfig that is missing.
+            SourceError: The kubeconfig can't be read.
+        """
+        if self._is_all:
+            return ""
+        if name := self._given.values.get("namespace"):
+            if "/" in name or ":" in name:
+                raise ConfigError(f"--namespace: {name!r} is not the name of a namespace")
+            return name
+        is_of_cluster = (
+            self._reads_cluster
+            or given_choices(self._given)
+            or self._settings.origins.get("kubeconfig") == "flag"
+            or ProgramStart().is_plugin
+        )
+        return context_namespace(self._given, self._settings) if is_of_cluster else ""
+
+    def selected(self) -> Sequence[str]:
+        """Return the names of what a command shows, which takes a Service or namespace, or none.
+
+        An empty name is everything.
+        """
+        words = self._given.arguments
+        return self.names(words[0], may_be_namespace=True) if words else (self.namespace,)
+
+    def names(self, word: str, *, may_be_namespace: bool = False) -> Sequence[str]:
+        """Return ``namespace/name``, perhaps with ``:port``, or a namespace, the likeliest first.
+
+        Raises:
+            ConfigError: It can't be the name of a Service, or its namespace isn't given.
+        """
+        name, colon, _ = word.partition(":")
+        parts = name.split("/")
+        if not all(parts) or len(parts) > 2 or word.endswith(":"):
+            raise ConfigError(f"{word!r} is not a Service", hint="write NAMESPACE/NAME")
+        if len(parts) == 2:
+            return (self._inside(word.partition("/")[2]), word) if parts[0] in _KINDS else (word,)
+        likeliest = self._inside(word)
+        return (likeliest, word) if may_be_namespace and not colon else (likeliest,)
+
+    @property
+    def _is_all(self) -> bool:
+        return self._given.is_on("all-namespaces")
+
+    def _inside(self, name: str) -> str:
+        if self._is_all:
+            raise ConfigError(
+                f"{name!r} with --all-namespaces: its namespace is not given",
+                hint=f"write NAMESPACE/{name}",
+            )
+        return f"{self.namespace or _DEFAULT}/{name}"
+
+
+def first_found(names: Sequence[str], ask: Callable[[str], _Answer]) -> tuple[str, _Answer]:
+    """Return the first name that there is, and the answer about it.
+
+    Raises:
+        NoSuchService: There is none of them; about the first.
+    """
+    missing = []
+    for name in names:
+        try:
+            return name, ask(name)
+        except NoSuchService as exc:
+            missing.append(exc)
+    raise missing[0]
