@@ -30,6 +30,8 @@ class CommandFlag:
     """What it takes: ``N``, ``PATH``, or the values: ``text|json``; empty for a switch."""
     short: str = ""
     """One letter that means the same; may be empty."""
+    completes: str = ""
+    """What the command ``complete`` offers for its value; empty for nothing."""
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -83,6 +85,8 @@ class Command:
     repeated if it ends with dots: ``[NAMESPACE/NAME...]``."""
     choices: tuple[str, ...] = ()
     """The values of the argument; empty where they can't be listed."""
+    completes: str = ""
+    """What the command ``complete`` offers for its arguments; empty for nothing."""
     details: tuple[str, ...] = ()
     """Paragraphs for its help."""
     flags: tuple[CommandFlag, ...] = ()

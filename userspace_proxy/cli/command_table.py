@@ -33,13 +33,15 @@ _SEARCH = CommandFlag(
     "only what the search of the page finds: 'is:refused node:node-1'",
     "TEXT",
     short="q",
+    completes="search",
 )
 _NAMES = (
-    "A Service is NAMESPACE/NAME, or NAME or svc/NAME in the namespace of -n: without it in that of "
-    "the context, as a plugin of kubectl and where a kubeconfig is read, and else in 'default'."
+    "A Service is NAMESPACE/NAME, or NAME or svc/NAME in the namespace of -n. Without -n, that is "
+    "the context's as a plugin of kubectl and where a kubeconfig is read, and 'default' otherwise."
 )
 _CONFIG = CommandFlag("config", "the file that the proxy runs with: its address is used", "PATH")
 _SHELLS = ("bash", "zsh", "fish")
+_COMPLETED = ("names", "services", "namespaces", "search")
 _WATCH = CommandFlag("watch", "show it again every second until Ctrl-C", short="w")
 
 
@@ -93,6 +95,12 @@ def _completion(given: Given) -> int:
     return DONE
 
 
+def _complete(given: Given) -> int:
+    from .complete import complete
+
+    return complete(given, COMMANDS)
+
+
 def _man(_given: Given) -> int:
     from .man import man_page
     from .plugin_commands import all_commands
@@ -137,6 +145,7 @@ _ROWS = (
         "show one line per Service port, those with problems first, each with its cause",
         _status,
         arguments="[NAMESPACE[/NAME]]",
+        completes="names",
         details=(
             (
                 "It asks the running proxy. The answer is that of its status page as text, which "
@@ -177,6 +186,7 @@ _ROWS = (
         "show the rates of the busiest Service ports, every second until Ctrl-C",
         _top,
         arguments="[NAMESPACE[/NAME]]",
+        completes="names",
         details=(
             "Where its output isn't a terminal, it prints the rates of one second, and ends.",
             _NAMES,
@@ -197,6 +207,7 @@ _ROWS = (
         "show each connection as it ends, or is saved, held or refused, until Ctrl-C",
         _observe,
         arguments="[NAMESPACE[/NAME]]",
+        completes="names",
         details=(
             (
                 "A line has the time, the client (its pod, where an EndpointSlice names it), the "
@@ -238,6 +249,7 @@ _ROWS = (
         "follow the path of connections to one Service, and state where they fail",
         _explain,
         arguments="NAMESPACE/NAME[:PORT]",
+        completes="services",
         details=(
             (
                 "It asks the running proxy. Without one, it reads --manifests or the cluster of "
@@ -286,6 +298,7 @@ _ROWS = (
         "serve a cluster's Services on this machine, through the API server's port-forward",
         _forward,
         arguments="[NAMESPACE/NAME...]",
+        completes="services",
         details=(
             (
                 "Each Service gets a loopback address of its own, and its names by DNS; without "
@@ -339,6 +352,22 @@ _ROWS = (
             'completion zsh > "${fpath[1]}/_userspace-proxy"',
             "completion fish > ~/.config/fish/completions/userspace-proxy.fish",
         ),
+        runs_anywhere=True,
+    ),
+    Command(
+        "complete",
+        "print the names that a shell completes; its scripts call it",
+        _complete,
+        arguments="|".join(_COMPLETED),
+        choices=_COMPLETED,
+        details=(
+            (
+                "Of the proxy that the words of COMMAND name, or of the cluster for forward. The "
+                "last word is the one to complete, and may be empty."
+            ),
+        ),
+        takes_program=True,
+        examples=('complete names -- status -n shop ""',),
         runs_anywhere=True,
     ),
     Command(

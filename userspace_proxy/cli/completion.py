@@ -1,7 +1,8 @@
 """Writes scripts that complete commands and flags in bash, zsh and fish.
 
-Everything is in the script, made from the tables of commands and of settings, so completing starts
-no process. ``run`` is also the command where none is written.
+Commands, flags and their values are in the script, made from the tables of commands and of
+settings. Names of namespaces and Services, and what is searched for, are printed by the command
+``complete``. ``run`` is also the command where none is written.
 """
 
 from __future__ import annotations
@@ -37,16 +38,30 @@ def _names(flag: CommandFlag) -> list[str]:
 
 _BASH = """\
 # bash completion for userspace-proxy: source it, or write it to /etc/bash_completion.d/
-_userspace_proxy() {
-    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
-    # bash splits --flag=value at the sign.
-    if [[ $current == = ]]; then
-        current=
-    elif [[ $previous == = ]]; then
-        previous=${COMP_WORDS[COMP_CWORD - 2]}
+_userspace_proxy_names() {
+    local names
+    names=$("${line[0]}" complete "$1" -- "${line[@]:1}" 2>/dev/null)
+    mapfile -t COMPREPLY < <(compgen -W "$names" -- "$current")
+    # bash replaces what follows the last colon.
+    if [[ $current == *:* && $COMP_WORDBREAKS == *:* ]]; then
+        COMPREPLY=("${COMPREPLY[@]#"${current%"${current##*:}"}"}")
     fi
-    local command=${COMP_WORDS[1]} words=
-    [[ $command == -* || $COMP_CWORD -eq 1 ]] && command=run
+    # A qualifier of a search is followed by its value.
+    [[ ${COMPREPLY[0]} == *: ]] && compopt -o nospace
+}
+_userspace_proxy() {
+    # bash splits words at signs and colons.
+    local typed=${COMP_LINE:0:COMP_POINT}
+    local -a line
+    read -ra line <<< "$typed"
+    [[ $typed == *[[:space:]] ]] && line+=("")
+    local last=$((${#line[@]} - 1))
+    local current=${line[last]} previous=${line[last - 1]} command=${line[1]} words=
+    if [[ $current == --*=* ]]; then
+        previous=${current%%=*}
+        current=${current#*=}
+    fi
+    [[ $command == -* || $last -eq 1 ]] && command=run
     case "$command $previous" in"""
 
 
@@ -76,9 +91,12 @@ def _bash(commands: Sequence[Command]) -> Iterator[str]:
     for command in commands:
         if choices := _choices(command, commands):
             yield f"            {command.name}) words={shlex.quote(' '.join(choices))} ;;"
+        elif command.completes:
+            offer = f"_userspace_proxy_names {command.completes}"
+            yield f"            {command.name}) {offer}; return ;;"
     yield "        esac"
     names_of_all = " ".join(command.name for command in commands)
-    yield f"        [[ $COMP_CWORD -eq 1 ]] && words={shlex.quote(names_of_all)}"
+    yield f"        [[ $last -eq 1 ]] && words={shlex.quote(names_of_all)}"
     yield "    fi"
     yield "    " + _offer('-W "$words"')
     yield "}"
@@ -89,6 +107,8 @@ def _bash_value(flag: CommandFlag) -> str:
     if flag.value == _PATH:
         # Otherwise a blank would follow a folder's name.
         return f"compopt -o filenames; {_offer('-f')}"
+    if flag.completes:
+        return f"_userspace_proxy_names {flag.completes}"
     return _offer(f"-W {shlex.quote(' '.join(flag.choices))}") if flag.choices else "COMPREPLY=()"
 
 
@@ -101,7 +121,13 @@ def _zsh(commands: Sequence[Command]) -> Iterator[str]:
     yield f"#compdef {PROGRAM} {PLUGIN}"
     yield "# zsh completion for userspace-proxy: source it, or write it to a folder of $fpath"
     yield f"compdef _{PROGRAM} {PROGRAM} {PLUGIN}"
+    yield f"_{PROGRAM}_names() {{"
+    yield "    local -a names"
+    yield '    names=(${(f)"$($typed[1] complete ${@[-1]} -- "${(@)typed[2,-1]}" 2>/dev/null)"})'
+    yield '    compadd "${@[1,-2]}" -a names'
+    yield "}"
     yield f"_{PROGRAM}() {{"
+    yield '    local -a typed=("${(@Q)words[1,CURRENT]}")'
     yield "    local -a commands=("
     for command in commands:
         # The name ends at the first colon.
@@ -124,6 +150,9 @@ def _zsh(commands: Sequence[Command]) -> Iterator[str]:
         specs = [spec for flag in all_flags(command) for spec in _zsh_flag(flag)]
         if choices := _choices(command, commands):
             specs.append(shlex.quote(f"1:argument:({' '.join(choices)})"))
+        elif command.completes:
+            which = "*" if command.arguments.endswith("...]") else "1"
+            specs.append(shlex.quote(f"{which}:argument:_{PROGRAM}_names {command.completes}"))
         yield " \\\n".join(f"                {spec}" for spec in specs)
         yield "            ;;"
     yield "    esac"
@@ -137,6 +166,8 @@ def _zsh_flag(flag: CommandFlag) -> Iterator[str]:
     action = f"({' '.join(flag.choices)})" if flag.choices else ""
     if flag.value == _PATH:
         action = "_files"
+    elif flag.completes:
+        action = f"_{PROGRAM}_names {flag.completes}"
     value = f":value:{action}" if flag.value else ""
     names = _names(flag)
     for name in names:
@@ -164,11 +195,19 @@ def _fish(commands: Sequence[Command]) -> Iterator[str]:
             start = f"complete -c {program} -n {when}"
             if choices := _choices(command, commands):
                 yield f"{start} -a {_fish_text(' '.join(choices))}"
+            elif command.completes:
+                yield f"{start} -a {_fish_names(program, command.completes)}"
             for flag in all_flags(command):
-                yield f"{start} {_fish_flag(flag)} -d {_fish_text(flag.help)}"
+                names = _fish_names(program, flag.completes) if flag.completes else ""
+                yield f"{start} {_fish_flag(flag, names)} -d {_fish_text(flag.help)}"
 
 
-def _fish_flag(flag: CommandFlag) -> str:
+def _fish_names(program: str, kind: str) -> str:
+    typed = "(commandline -opc)[2..-1] (commandline -ct)"
+    return _fish_text(f"({program} complete {kind} -- {typed} 2>/dev/null)")
+
+
+def _fish_flag(flag: CommandFlag, names: str) -> str:
     words = [f"-l {flag.name}"]
     if flag.short:
         words.append(f"-s {flag.short}")
@@ -178,6 +217,8 @@ def _fish_flag(flag: CommandFlag) -> str:
         words.append("-x")
     if flag.choices:
         words.append(f"-a {_fish_text(' '.join(flag.choices))}")
+    elif names:
+        words.append(f"-a {names}")
     return " ".join(words)
 
 

@@ -17,7 +17,7 @@ from ..errors import ConfigError
 from ..model import ServiceKey, SocketAddress
 from .admin import find_admin
 from .command import DONE, NEEDS_ATTENTION, Given
-from .kubeconfig import find, flags_of, given_choices
+from .kubeconfig import find, flags_of, means_cluster
 from .program_start import ProgramStart
 from .service_argument import NoSuchService, ServiceArguments, first_found
 from .status import JSON
@@ -99,8 +99,7 @@ def _find(given: Given, settings: Settings, service: str) -> _Found:
     if "server" not in given.values:
         if "manifests" in flags and not given.is_on("pods"):
             return _as_given(_in_manifests(settings, service), given)
-        is_of_cluster = flags & {"kubeconfig", "master"} or given_choices(given)
-        if is_of_cluster or ProgramStart().is_plugin:
+        if means_cluster(given, settings):
             return _as_given(_in_cluster(given, settings, service), given)
     if given.is_on("pods"):
         raise ConfigError("--pods needs --kubeconfig, and no --server")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
 from .command import CommandFlag, Given
+from .program_start import ProgramStart
 
 if TYPE_CHECKING:
     from ..config import Settings
@@ -26,6 +27,12 @@ FLAGS = tuple(
 def given_choices(given: Given) -> dict[str, str]:
     """Return the flags of CHOICES that were given, by name."""
     return {name: given.values[name] for name in CHOICES if given.values.get(name)}
+
+
+def means_cluster(given: Given, settings: Settings) -> bool:
+    """Return whether the words mean a cluster, as kubectl's do, rather than a proxy."""
+    flags = {name for name in ("kubeconfig", "master") if settings.origins.get(name) == "flag"}
+    return bool(flags or given_choices(given)) or ProgramStart().is_plugin
 
 
 def flags_of(kubeconfig: Kubeconfig) -> dict[str, str]:

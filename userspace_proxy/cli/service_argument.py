@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ..errors import ConfigError, UserspaceProxyError
 from .command import CommandFlag, Given
 from .kubeconfig import FLAGS as KUBECONFIG_FLAGS
-from .kubeconfig import context_namespace, given_choices
-from .program_start import ProgramStart
+from .kubeconfig import context_namespace, means_cluster
 
 if TYPE_CHECKING:
     from ..config import Settings
@@ -32,12 +31,13 @@ FLAGS = (
         "the context)",
         "NAME",
         short="n",
+        completes="namespaces",
     ),
     CommandFlag("all-namespaces", "Services of all namespaces", short="A"),
 )
 CONTEXT = KUBECONFIG_FLAGS[0]
 # As kubectl writes the kind.
-_KINDS = ("svc", "service", "services")
+KINDS = ("svc", "service", "services")
 _DEFAULT = "default"
 
 
@@ -77,13 +77,9 @@ class ServiceArguments:
             if "/" in name or ":" in name:
                 raise ConfigError(f"--namespace: {name!r} is not the name of a namespace")
             return name
-        is_of_cluster = (
-            self._reads_cluster
-            or given_choices(self._given)
-            or self._settings.origins.get("kubeconfig") == "flag"
-            or ProgramStart().is_plugin
-        )
-        return context_namespace(self._given, self._settings) if is_of_cluster else ""
+        if self._reads_cluster or means_cluster(self._given, self._settings):
+            return context_namespace(self._given, self._settings)
+        return ""
 
     def selected(self) -> Sequence[str]:
         """Return the names of what a command shows, which takes a Service or namespace, or none.
@@ -104,7 +100,7 @@ class ServiceArguments:
         if not all(parts) or len(parts) > 2 or word.endswith(":"):
             raise ConfigError(f"{word!r} is not a Service", hint="write NAMESPACE/NAME")
         if len(parts) == 2:
-            return (self._inside(word.partition("/")[2]), word) if parts[0] in _KINDS else (word,)
+            return (self._inside(word.partition("/")[2]), word) if parts[0] in KINDS else (word,)
         likeliest = self._inside(word)
         return (likeliest, word) if may_be_namespace and not colon else (likeliest,)
 

@@ -41,6 +41,7 @@ from ..model import (
 from ..names.question import hostname_of
 from ..plan import PortKey
 from ..sources.kubernetes.port_forward import ForwardTarget
+from ..status.missing import say_meant
 
 _PRIVILEGED_BELOW = 1024
 # 80 becomes 8080, 443 becomes 8443.
@@ -82,8 +83,13 @@ class Forwardable:
     def left_out(self) -> list[NotForwarded]:
         """What isn't forwarded, by Service."""
         found = [each for key in sorted(self._left_out) for each in self._left_out[key]]
-        missing = sorted(self._wanted - self._seen.keys())
-        return found + [NotForwarded(key, "", "there is no such Service") for key in missing]
+        if missing := sorted(self._wanted - self._seen.keys()):
+            names = [*map(str, self._seen)]
+            said = "there is no such Service"
+            found += [
+                NotForwarded(key, "", f"{said}{say_meant(str(key), names)}") for key in missing
+            ]
+        return found
 
     def follow(self, snapshot: Snapshot) -> Snapshot:
         """Return the Services of a snapshot as they are served here."""

@@ -35,7 +35,7 @@ QUALIFIERS = {
     "cause": "why clients aren't served",
 }
 """Each with what it matches, in words."""
-_STATES = (
+STATES = (
     *(state.search_word for state in FOUND),
     "problem", "busy", "idle", "ejected", "ignored",
     *Level, *Side, *(str(one).lower() for one in (*Protocol, *IPFamily)),
@@ -78,9 +78,9 @@ class Search:
     def unknown(self) -> str:
         """The first state that doesn't exist, and the nearest one, in words; empty if all do."""
         for term in self.terms:
-            if term.key == "is" and not any(state.startswith(term.text) for state in _STATES):
-                known = ", ".join(filter(None, _STATES))
-                hint = did_you_mean(term.text, _STATES, prefix="is:") or f"one of {known}"
+            if term.key == "is" and not any(state.startswith(term.text) for state in STATES):
+                known = ", ".join(filter(None, STATES))
+                hint = did_you_mean(term.text, STATES, prefix="is:") or f"one of {known}"
                 return f"there is no state is:{term.text} ({hint})"
         return ""
 

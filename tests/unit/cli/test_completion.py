@@ -1,12 +1,15 @@
 """The scripts contain every command and flag; bash's is run by bash."""
 
+import re
 import shlex
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
+from tests.unit.status.views import make_port, make_view
 from userspace_proxy.cli import main
 from userspace_proxy.cli.command import PROGRAM, Command, CommandFlag
 from userspace_proxy.cli.command_table import COMMANDS
@@ -19,10 +22,13 @@ BASH = completion_script("bash", ALL)
 
 
 def complete(*words):
-    """Return what bash offers for the last word; ``--flag=value`` is three words to bash."""
-    split = [part for word in words for part in (word.replace("=", " = ").split(" "))]
+    """Return what bash offers for the last word, as it calls its function."""
+    split = [part for word in words for part in re.split("([=:])", word) if part or not word]
+    line = " ".join(words)
     script = (
-        f"{BASH}\nCOMP_WORDS=({shlex.join(split)})\nCOMP_CWORD={len(split) - 1}\n"
+        f'{BASH}\n{PROGRAM}() {{ {sys.executable} -m userspace_proxy "$@"; }}\n'
+        f"COMP_WORDS=({shlex.join(split)})\nCOMP_CWORD={len(split) - 1}\n"
+        f"COMP_LINE={shlex.quote(line)}\nCOMP_POINT={len(line)}\n"
         '_userspace_proxy 2>/dev/null\nprintf "%s\\n" "${COMPREPLY[@]}"'
     )
     done = subprocess.run(
@@ -51,6 +57,41 @@ def complete(*words):
 )
 def test_bash_offers_what_fits(words, offered):
     assert complete(PROGRAM, *words) == offered
+
+
+def test_bash_offers_the_names_of_the_proxy_on_the_line(serve_view):
+    """The address on it has colons, at which bash splits words."""
+    server = serve_view(make_view(make_port("web"), make_port("db", namespace="shipping")))
+    assert complete(PROGRAM, "status", server, "-n", "sh") == ["shipping", "shop"]
+    assert complete(PROGRAM, "status", server, "sh") == [
+        "shipping", "shipping/db", "shop", "shop/web",
+    ]  # fmt: skip
+    assert complete(PROGRAM, "explain", server, "-n=shop", "w") == ["web"]
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        # What follows the last colon is replaced.
+        pytest.param(["status", "-q", "is:refu"], ["refused"], id="state"),
+        pytest.param(["top", "--search=cause:endpoint-ref"], ["endpoint-refuses"], id="cause"),
+        pytest.param(["top", "--search=no"], ["node:"], id="qualifier"),
+    ],
+)
+def test_bash_offers_what_can_be_searched_for(words, offered):
+    assert complete(PROGRAM, *words) == offered
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_names_are_offered_in_each_shell(shell):
+    calls = {
+        "bash": "_userspace_proxy_names {}",
+        "zsh": "_userspace-proxy_names {}",
+        "fish": "(userspace-proxy complete {} -- ",
+    }
+    script = completion_script(shell, ALL)
+    kinds = ("names", "services", "namespaces", "search")
+    assert [kind for kind in kinds if calls[shell].format(kind) not in script] == []
 
 
 def test_bash_offers_all_commands():

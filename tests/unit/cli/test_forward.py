@@ -177,7 +177,7 @@ async def test_services_of_several_namespaces_are_read_everywhere(pods):
         await running.line("Ctrl-C")
         assert running.lines[0].startswith("Services of all namespaces, through ")
         assert "  cart/web" not in running.lines
-        assert "  web.cart         there is no such Service" in running.lines
+        assert "  web.cart         there is no such Service; shop/web exists" in running.lines
 
 
 class Served:

@@ -275,6 +275,15 @@ def test_only_wanted_services_are_forwarded_and_missing_ones_are_named():
     assert world.forwardable.left_out == [NotForwarded(cart, "", "there is no such Service")]
 
 
+def test_a_missing_service_is_named_with_what_was_probably_meant():
+    missing = [ServiceKey("shop", "wbe"), ServiceKey("cart", "web")]
+    world = World(*missing).put(service())
+    assert world.forwardable.left_out == [
+        NotForwarded(missing[1], "", "there is no such Service; shop/web exists"),
+        NotForwarded(missing[0], "", "there is no such Service (did you mean shop/web?)"),
+    ]
+
+
 def names_of(world, name, type_="A"):
     answer = ServiceNames(world.snapshot).answer(f"{name}.cluster.local.", type_)
     return [record.data for record in (*answer.records, *answer.additional)]

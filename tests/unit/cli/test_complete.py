@@ -1,0 +1,95 @@
+"""What is offered for the word at a shell's cursor."""
+
+import asyncio
+
+import pytest
+
+from tests.unit.port_numbers import free_port
+from tests.unit.sources.kubernetes.objects import service
+from tests.unit.status.views import make_ignored, make_port, make_view
+from userspace_proxy.cli import main
+from userspace_proxy.model import CauseCode
+from userspace_proxy.status.search import QUALIFIERS
+from userspace_proxy_testing.fakes.api_server import FakeApiServer
+
+PORTS = (make_port("web"), make_port("web", port="https"), make_port("db", namespace="default"))
+VIEW = make_view(*PORTS, ignored=(make_ignored("cart/dns", "", "held"),))
+
+
+@pytest.fixture
+def offered(capsys):
+    def offer(kind, *words):
+        assert main(["complete", kind, "--", *words]) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        return out.split()
+
+    return offer
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "expected"),
+    [
+        pytest.param(
+            "services",
+            ["explain", ""],
+            ["cart/dns", "db", "default/db", "shop/web"],
+            id="services",
+        ),
+        pytest.param(
+            "names",
+            ["status", ""],
+            ["cart", "cart/dns", "db", "default", "default/db", "shop", "shop/web"],
+            id="also-namespaces",
+        ),
+        pytest.param("services", ["top", "-n", "shop", ""], ["shop/web", "web"], id="of-one"),
+        pytest.param(
+            "services", ["top", "-A", ""], ["cart/dns", "default/db", "shop/web"], id="of-all"
+        ),
+        pytest.param(
+            "services", ["top", "-n=shop", "svc/w"], ["shop/web", "svc/web"], id="with-its-kind"
+        ),
+        pytest.param("services", ["top", "-n", "none", ""], [], id="of-none"),
+        pytest.param("namespaces", ["observe", "-n", ""], ["cart", "default", "shop"], id="flag"),
+        pytest.param("names", ["nope", ""], [], id="unknown-command"),
+        pytest.param("names", ["status", "--nope", ""], [], id="unknown-flag"),
+        pytest.param("names", ["status", "a", ""], [], id="no-more-arguments"),
+        pytest.param("names", [], [], id="no-command"),
+    ],
+)
+def test_names_are_those_of_the_proxy(kind, words, expected, serve_view, offered):
+    server = serve_view(VIEW)
+    typed = [*words[:1], server, *words[1:]] if words else []
+    assert offered(kind, *typed) == expected
+
+
+def test_states_causes_and_names_can_be_searched_for(serve_view, offered):
+    words = offered("search", "top", serve_view(VIEW), "--search=")
+    assert {word.partition(":")[0] for word in words} == QUALIFIERS.keys()
+    assert [word for word in words if word.endswith(":")] == ["endpoint:", "ip:", "name:", "node:"]
+    assert {f"cause:{code}" for code in CauseCode} < set(words)
+    assert {"is:refused", "is:problem", "ns:shop", "service:shop/web"} < set(words)
+
+
+def test_without_a_proxy_only_states_and_causes_are_offered(offered):
+    server = f"--server=:{free_port()}"
+    assert offered("names", "status", server, "") == []
+    words = offered("search", "status", server, "-q", "")
+    assert "is:refused" in words
+    assert "ns:shop" not in words
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["forward", ""], ["default/web", "web"]),
+        (["forward", "-n=shop", ""], []),
+        (["explain", ""], ["default/web", "web"]),
+    ],
+)
+async def test_names_are_those_of_the_cluster_where_the_command_reads_it(words, expected, capsys):
+    async with FakeApiServer() as api:
+        api.put(service())
+        typed = [words[0], f"--master={api.url}", *words[1:]]
+        assert await asyncio.to_thread(main, ["complete", "services", "--", *typed]) == 0
+    assert capsys.readouterr().out.split() == expected

@@ -1,0 +1,144 @@
+"""The command ``complete``: the names that a shell offers for the word at its cursor.
+
+    words of the command line ──▶ the proxy or cluster that they mean ──▶ names, one a line
+
+Rule 1: whatever is wrong, nothing is offered: an error would be written across the command line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..errors import UserspaceProxyError
+from .command import DONE, Command, Given
+from .kubeconfig import find, means_cluster
+from .service_argument import KINDS, NoSuchService, ServiceArguments
+
+if TYPE_CHECKING:
+    from ..config import Settings
+
+# Takes the place of the word that isn't complete.
+_UNFINISHED = "unfinished"
+# A shell waits for it.
+_SERVER_S = 3.0
+# Qualifiers of a search whose values are offered.
+_WITH_VALUES = ("is", "cause", "ns", "service")
+_JSON = "application/json"
+
+
+def complete(given: Given, own: Mapping[str, Command]) -> int:
+    """Print the names; the last of the words is the one to complete, perhaps empty.
+
+    Args:
+        own: This package's commands, by name.
+    """
+    with contextlib.suppress(UserspaceProxyError):
+        for name in sorted(set(_names(given.arguments[0], given.rest, own))):
+            print(name)
+    return DONE
+
+
+@dataclass(frozen=True, slots=True)
+class _Typed:
+    """What is typed so far."""
+
+    given: Given
+    """Without the word to complete."""
+    word: str
+
+
+def _names(kind: str, words: Sequence[str], own: Mapping[str, Command]) -> Iterator[str]:
+    from .plugin_commands import find_command
+
+    if len(words) < 2:
+        return
+    command = find_command(words[0], own)
+    # A command that needs an argument has it, and a flag that needs a value.
+    line = _Typed(command.read_words([*words[1:-1], _UNFINISHED]), words[-1])
+    match kind:
+        case "search":
+            yield from _search_words(line)
+        case "namespaces":
+            yield from (namespace for namespace, _ in _services(line, ""))
+        case _:
+            yield from _service_names(line, with_namespaces=kind == "names")
+
+
+def _service_names(line: _Typed, *, with_namespaces: bool) -> Iterator[str]:
+    arguments = ServiceArguments(line.given, _settings(line), reads_cluster=_reads_cluster(line))
+    in_use = arguments.namespace
+    is_all = line.given.is_on("all-namespaces")
+    kind, slash, _ = line.word.partition("/")
+    for namespace, name in _services(line, in_use if "namespace" in line.given.values else ""):
+        yield f"{namespace}/{name}"
+        if with_namespaces:
+            yield namespace
+        if namespace == (in_use or "default") and not is_all:
+            yield f"{kind}/{name}" if slash and kind in KINDS else name
+
+
+def _search_words(line: _Typed) -> Iterator[str]:
+    from ..model import CauseCode
+    from ..status.search import QUALIFIERS, STATES
+
+    yield from (f"{name}:" for name in QUALIFIERS if name not in _WITH_VALUES)
+    # Words of a search have no blanks.
+    yield from (f"is:{state}" for state in STATES if state and " " not in state)
+    yield from (f"cause:{code}" for code in CauseCode)
+    with contextlib.suppress(UserspaceProxyError):
+        for namespace, name in _services(line, ""):
+            yield f"ns:{namespace}"
+            yield f"service:{namespace}/{name}"
+
+
+def _services(line: _Typed, namespace: str) -> Iterator[Sequence[str]]:
+    """Yield the namespace and name of each Service, of one namespace or of all."""
+    from .admin import find_admin
+
+    if _reads_cluster(line):
+        yield from _of_cluster(line, namespace)
+        return
+    admin = find_admin(line.given)
+    with contextlib.suppress(NoSuchService):
+        state = json.loads(admin.get("/api/v1/status", accept=_JSON, service=namespace).body)
+        for port in state["ports"]:
+            yield port["namespace"], port["service"]
+        for item in state["ignored"]:
+            yield item["service"].split("/", 1)
+
+
+def _of_cluster(line: _Typed, namespace: str) -> Iterator[Sequence[str]]:
+    import asyncio
+    from dataclasses import replace
+
+    from ..sources.kubernetes.service_names import read_service_names
+
+    settings = _settings(line)
+    kubeconfig = find(line.given, settings)
+    if kubeconfig is not None:
+        # A plugin that asks for a password would ask on the command line.
+        kubeconfig = replace(kubeconfig, is_attended=False)
+    reading = read_service_names(
+        kubeconfig or "", settings.master, namespace=namespace, within_s=_SERVER_S
+    )
+    yield from asyncio.run(reading)
+
+
+def _settings(line: _Typed) -> Settings:
+    from ..config.load import load_settings
+
+    return load_settings(line.given.settings).settings
+
+
+def _reads_cluster(line: _Typed) -> bool:
+    """Return whether the command reads its Services from a cluster, not from a proxy."""
+    match line.given.command:
+        case "forward":
+            return True
+        case "explain":
+            return "server" not in line.given.values and means_cluster(line.given, _settings(line))
+    return False
