@@ -38,7 +38,7 @@ _log = logging.getLogger("userspace_proxy.agent")
 
 
 def cleanup(settings: Settings) -> int:
-    """Remove the rules and routes of every steering; returns the exit status.
+    """Remove the rules and routes of every steering, and log them; returns the exit status.
 
     Raises:
         LockHeld: A proxy whose state would be removed runs on this node and would restore it.
@@ -61,27 +61,44 @@ async def _cleanup(proxy_name: str, state_dir: str) -> int:
         # No name follows from the number of a route, so any running proxy may have some.
         labels = {"", *tables, *chains, *replies, *GUARD_TABLES.labels_here(), *running_proxies()}
         labels |= worker_labels()
+    removed = _Removed()
     with _locked(labels):
         for label in sorted(labels):
-            await end_workers(label)
+            removed.note(await end_workers(label), part="workers", proxy_name=label)
         for label in sorted(filter(is_present, labels)):
-            await _clean_up_steering("local", label)
+            await _clean_up_steering("local", label, removed)
         if not proxy_name:
-            remove_local_routes()
-        _put_back_timeouts(state_dir, labels)
+            removed.note(remove_local_routes(), part="routes")
+        removed.note(_put_back_timeouts(state_dir, labels), part="conntrack timeout")
         # Without a table routes may remain: the kernel removes a table with its process.
         for label in sorted(labels & replies) if replies else [proxy_name]:
-            await _clean_up(ReplyRouting(label))
+            with_replies = await _clean_up(ReplyRouting(label))
+            removed.note(with_replies, part="reply routing", proxy_name=label)
         for label in sorted(labels & tables):
-            await _clean_up_steering("nftables", label)
+            await _clean_up_steering("nftables", label, removed)
         for label in sorted(labels & chains):
-            await _clean_up_steering("iptables", label)
+            await _clean_up_steering("iptables", label, removed)
     if not can_see_rules and _has_legacy_tables():
         raise SteeringError(
             "cannot look for this proxy's rules in the legacy tables: python-iptables is missing",
             hint="pip install .[iptables] in the checkout",
         )
+    if not removed.count:
+        _log.info("nothing to clean up", extra={"proxy_name": proxy_name})
     return 0
+
+
+class _Removed:
+    """Logs what was removed, each part once."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def note(self, was_there: object, **fields: str) -> None:
+        """Log a part, if it was there."""
+        if was_there:
+            self.count += 1
+            _log.info("cleaned up", extra={name: text for name, text in fields.items() if text})
 
 
 async def _labels_of_chains() -> list[str]:
@@ -102,23 +119,23 @@ def _locked(labels: Iterable[str]) -> Iterator[None]:
         yield
 
 
-async def _clean_up_steering(name: str, label: str) -> None:
+async def _clean_up_steering(name: str, label: str, removed: _Removed) -> None:
     await _clean_up(make_steering(name, SteeringFacts(proxy_name=label)))
-    _log.info("cleaned up", extra={"steering": name, "proxy_name": label})
+    removed.note(True, steering=name, proxy_name=label)
 
 
-async def _clean_up(part: Steering | ReplyRouting) -> None:
+async def _clean_up(part: Steering | ReplyRouting) -> bool | None:
     try:
-        await part.clean_up()
+        return await part.clean_up()
     finally:
         await part.close()
 
 
-def _put_back_timeouts(state_dir: str, labels: Collection[str]) -> None:
+def _put_back_timeouts(state_dir: str, labels: Collection[str]) -> bool:
     """Restore the timeout that a process has raised, and noted, and not restored."""
     timeouts = tracking_timeouts(0.0, state_dir, labels)
     timeouts.hold()
-    timeouts.put_back()
+    return timeouts.put_back()
 
 
 def _has_legacy_tables() -> bool:

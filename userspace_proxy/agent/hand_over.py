@@ -363,8 +363,9 @@ async def adopt(label: str, stack: AsyncExitStack) -> Predecessors | None:
     return predecessors
 
 
-async def end_workers(label: str) -> None:
-    """End the workers that a killed control process left."""
+async def end_workers(label: str) -> bool:
+    """End the workers that a killed control process left; return whether there were any."""
+    have_ended = False
     until = Clocks.monotonic() + END_S
     while socks := connect_to_workers(label):
         if Clocks.monotonic() > until:
@@ -374,11 +375,13 @@ async def end_workers(label: str) -> None:
             predecessors = Predecessors(asyncio.get_running_loop(), socks)
             await predecessors.adopt()
             predecessors.end()
+            have_ended = True
             await pause(_LOOK_S)
             continue
         for sock in socks:
             sock.close()
-        return
+        break
+    return have_ended
 
 
 class Relief(Component):

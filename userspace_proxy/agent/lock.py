@@ -108,12 +108,12 @@ class NodeLock:
                     f"cannot clean up: {running} steers this node and would restore its rules",
                     hint="stop it: it removes its rules when it stops",
                 )
-            # Otherwise it may be any process of this user.
-            condition = "" if vouchers.can_vouch() else ", if it is one"
-            raise LockHeld(
-                f"cannot start: another {running} steers this node",
-                hint=f"stop it first{condition}, or run with --steering=none",
-            )
+            if vouchers.can_vouch():
+                hint = "start it with --take-over to relieve that one, or stop that one first"
+            else:
+                # It may be any process of this user, which steers no node.
+                hint = "stop it first, if it is one, or run with --steering=none"
+            raise LockHeld(f"cannot start: another {running} steers this node", hint=hint)
 
 
 def running_proxies() -> dict[str, int]:

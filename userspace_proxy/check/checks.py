@@ -141,7 +141,7 @@ def judge_running(proxies: dict[str, int], label: str) -> list[Finding]:
     if label not in proxies:
         return []
     what = f"another userspace-proxy (pid {proxies[label]}) steers this node"
-    return [warning("leftovers", what, hint="stop it before you start one here")]
+    return [warning("leftovers", what, hint="relieve it with --take-over, or stop it")]
 
 
 def _service_ranges(settings: Settings, inputs: Inputs) -> tuple[str, ...]:

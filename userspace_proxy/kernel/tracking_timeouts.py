@@ -89,18 +89,22 @@ class TrackingTimeouts:
             return f"cannot raise {_NAME} to {self._wanted} s: {cause}"
         return ""
 
-    def put_back(self) -> None:
-        """Restore it, unless another program has changed it, or needs it; idempotent."""
+    def put_back(self) -> bool:
+        """Restore it, unless another program has changed it, or needs it; return whether it was.
+
+        Idempotent.
+        """
         held, self._held = self._held, None
         if held is None or not self._is_last():
-            return
+            return False
         try:
-            if self._read() == held.raised:
+            if is_raised := self._read() == held.raised:
                 self._path.write_text(f"{held.before}\n", encoding="ascii")
             self._write_note("")
         except (OSError, ValueError):
             # It was writable before, so another program manages it now.
-            return
+            return False
+        return is_raised
 
     def _read(self) -> int:
         return int(self._path.read_text(encoding="ascii"))

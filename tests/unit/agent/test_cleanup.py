@@ -1,6 +1,7 @@
 """What a clean-up removes, what it leaves, and when it refuses."""
 
 import asyncio
+import logging
 
 import pytest
 
@@ -14,6 +15,7 @@ from userspace_proxy.model import Frontend, Protocol
 from userspace_proxy.steering import ReplyRouting, SteeringFacts, make_steering
 
 WEB = Frontend("10.96.0.10", 80, Protocol.TCP)
+FIELDS = ("steering", "part", "proxy_name")
 CANARY = Settings(service_proxy_name="canary")
 
 
@@ -66,6 +68,36 @@ def test_what_a_crash_left_is_removed(node, steering):
     assert "UPROXY" not in routes_and_rules(node)
     assert "11800" not in routes_and_rules(node)
     assert list_tables() == before[1]
+
+
+@pytest.mark.parametrize(
+    ("steering", "said"),
+    [
+        ("nftables", [{"steering": "nftables"}]),
+        ("local", [{"steering": "local"}]),
+        ("iptables", [{"steering": "iptables"}]),
+        ("none", []),
+    ],
+)
+def test_what_was_removed_is_logged_or_that_there_was_nothing(node, steering, said, caplog):
+    caplog.set_level(logging.INFO, "userspace_proxy.agent")
+
+    def logged():
+        lines = [
+            (one.getMessage(), {name: getattr(one, name) for name in FIELDS if hasattr(one, name)})
+            for one in caplog.records
+        ]
+        caplog.clear()
+        return lines
+
+    if steering != "none":
+        leave_behind(steering)
+    leave_reply_routing()
+    cleanup(Settings())
+    expected = [{"part": "reply routing"}, *said]
+    assert sorted(logged(), key=str) == sorted((("cleaned up", one) for one in expected), key=str)
+    cleanup(Settings())
+    assert logged() == [("nothing to clean up", {"proxy_name": ""})]
 
 
 def test_other_programs_tables_and_routes_stay(node):

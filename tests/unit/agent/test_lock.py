@@ -77,7 +77,7 @@ def test_a_second_proxy_is_told_the_process_of_the_first(holder):
         NodeLock().take()
     assert str(caught.value) == (
         f"cannot start: another userspace-proxy (pid {holder.pid}) steers this node "
-        "(stop it first, or run with --steering=none)"
+        "(start it with --take-over to relieve that one, or stop that one first)"
     )
 
 

@@ -102,9 +102,12 @@ class ReplyRouting:
         count, self.without_ipv6, self.bridges, self.without_bridges = found
         return count
 
-    async def clean_up(self) -> None:
-        """Remove what has this proxy's name, and unused routes; idempotent, also without start."""
-        await self._kernel.do(_Kernel.remove)
+    async def clean_up(self) -> bool:
+        """Remove what has this proxy's name, and unused routes; return whether any was there.
+
+        Idempotent, also without start.
+        """
+        return await self._kernel.do(_Kernel.remove)
 
     async def close(self) -> None:
         """Close the sockets, which removes the table; idempotent."""
@@ -144,18 +147,21 @@ class _Kernel:
                 table.rewrite()
         return count + table.put_right()
 
-    def remove(self) -> None:
-        """Remove the table, and what no other proxy uses."""
+    def remove(self) -> bool:
+        """Remove the table, and what no other proxy uses; return whether anything was there."""
         self.close()
+        was_there = False
         for family in (INET, BRIDGE):
             if self._name in list_tables(family):
                 with contextlib.closing(NftTable(self._name, family)) as table:
                     table.remove()
+                was_there = True
         if not REPLY_TABLES.labels_here():
             with contextlib.closing(BridgeEntries(MAC)) as entries:
                 entries.remove()
             with contextlib.closing(ReplyRoutes()) as routes:
-                routes.remove()
+                was_there |= routes.remove()
+        return was_there
 
     def close(self) -> None:
         """Close the sockets; idempotent."""

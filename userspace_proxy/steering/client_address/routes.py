@@ -81,12 +81,16 @@ class ReplyRoutes:
             self.without_ipv6 = ""
         return count
 
-    def remove(self) -> None:
-        """Remove everything with :data:`PROTOCOL`, the rules first; idempotent."""
+    def remove(self) -> bool:
+        """Remove everything with :data:`PROTOCOL`, the rules first; return whether any was there.
+
+        Idempotent.
+        """
         rules = [rtnetlink.write_rule(rtnetlink.DEL_RULE, 0, rule) for rule in self._rules()]
         kind = rtnetlink.DEL_ROUTE
         routes = [_write_route(kind, 0, family) for family in self._routed()]
         self._do("remove", [*rules, *routes], *_GONE)
+        return bool(rules or routes)
 
     def close(self) -> None:
         """Close the socket; what is in force stays in force."""

@@ -225,7 +225,9 @@ def is_present(proxy_name: str) -> bool:
         return any(route.metric == owner for route in tables.local_table().ours)
 
 
-def remove_routes() -> None:
-    """Remove the routes of all proxies, whatever their names; idempotent."""
+def remove_routes() -> int:
+    """Remove the routes of all proxies, whatever their names; return how many. Idempotent."""
     with closing(RoutingTables()) as tables:
-        tables.change(removed=sorted(tables.local_table().ours))
+        routes = sorted(tables.local_table().ours)
+        tables.change(removed=routes)
+    return len(routes)
