@@ -53,8 +53,8 @@ IGNORED_MARK = MARKS[None]
 _ORDER = (Level.TROUBLE, Level.ATTENTION, Level.OK)
 # Longer names and addresses move the rest of their line, not the columns of all others.
 _WIDEST = 44
-# ``12 open, 36,407 connections, 2.5 GB`` in columns, or a little less.
-_TRAFFIC = 30
+# Names leave so much room: for a cause, or for ``1,200 open``, which is left of the traffic.
+_CAUSE, _TRAFFIC = 30, 10
 
 
 _ALL = Selection()
@@ -86,6 +86,8 @@ class _Entry:
     cells: tuple[str, ...]
     below: tuple[str, ...] = ()
     mark: str = ""
+    shorter: tuple[str, ...] = ()
+    """What may stand for the last cell, if it is too long."""
 
 
 def prefers_text(accept: str, user_agent: str) -> bool:
@@ -134,6 +136,8 @@ def render_text(
     lines = [*placed("", header, columns), *_format(node, columns), *_format(shown, columns)]
     if left and not is_wide:
         lines += placed(f"  {IGNORED_MARK} ", _ignored_count(left), columns)
+    if not (shown or left):
+        lines += _unmatched(selection, columns)
     return StatusText(_encode(lines), _worst(line.level for line in (*node, *taken, *ports)))
 
 
@@ -149,6 +153,9 @@ def render_top(
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     marks = [" ", *(MARKS[one.mark] for one in chosen)]
     lines = [*placed("", _header(view, chosen, [], history), columns)]
+    if not chosen:
+        lines += _unmatched(selection, columns)
+        return StatusText(_encode(lines), Level.OK)
     gap = "  "
     if columns and 4 + sum(widths) + len(gap) * len(widths[1:]) > columns:
         gap = " "
@@ -164,6 +171,11 @@ def render_top(
     if len(chosen) > _TOP_SHOWN:
         lines.append(f"    and {len(chosen) - _TOP_SHOWN:,} more")
     return StatusText(_encode(lines), _worst(one.state.level for one in chosen))
+
+
+def _unmatched(selection: Selection, columns: int) -> Iterator[str]:
+    if selection.q:
+        yield from placed("  ", f"No Service port matches {selection.q}", columns)
 
 
 def _top_cells(port: PortFacts, history: History) -> tuple[str, ...]:
@@ -231,9 +243,10 @@ def _node_lines(view: StatusFacts, now: float, is_full: bool) -> Iterator[_Entry
 
 
 def _port_line(port: PortFacts, now: float, history: History, is_full: bool, probes: str) -> _Entry:
-    cells = (str(port.plan.key), _address(port), _usable(port), _words(port, now, history))
+    words, *shorter = _words(port, now, history)
+    cells = (str(port.plan.key), _address(port), _usable(port), words)
     below = tuple(_details(port, now, probes)) if is_full else ()
-    return _Entry(port.state.level, cells, below, MARKS[port.mark])
+    return _Entry(port.state.level, cells, below, MARKS[port.mark], tuple(shorter))
 
 
 def _address(port: PortFacts) -> str:
@@ -248,34 +261,37 @@ def _usable(port: PortFacts) -> str:
     return f"{port.serving:,} of {len(port.endpoints):,}"
 
 
-def _words(port: PortFacts, now: float, history: History) -> str:
+def _words(port: PortFacts, now: float, history: History) -> Sequence[str]:
+    """Return the problem or the traffic, and then shorter forms of it."""
     state = port.state
     if state.level is not Level.OK or port.is_dropping or port.is_holding:
-        return f"{sentence_at(port, now, state.causes[:1])}{and_mistakes(port)}"
+        return (f"{sentence_at(port, now, state.causes[:1])}{and_mistakes(port)}",)
     # A port that is served has no cause but clients that are turned away.
-    words = _traffic(port, now, history)
     is_said = port.mark is None and port.path is not DataPath.KERNEL
     denied = [cause for cause in state.causes[:1] if not (is_said and cause in state.stated)]
-    return "; ".join((words, *(cause_at(cause, now) for cause in denied)))
+    causes = [cause_at(cause, now) for cause in denied]
+    return ["; ".join((words, *causes)) for words in _traffic(port, now, history)]
 
 
-def _traffic(port: PortFacts, now: float, history: History) -> str:
+def _traffic(port: PortFacts, now: float, history: History) -> Sequence[str]:
     noun = "flow" if port.protocol == "UDP" else "connection"
     if port.path is DataPath.KERNEL:
         counted = port.kernel_connections
         more = "" if counted is None else f", {plural(counted, noun)}"
-        return f"on the kernel path{more}"
+        return f"on the kernel path{more}", "on the kernel path"
     if port.mark is None:
-        return port.state.sentence
+        return (port.state.sentence,)
     open_ = f"{count_in_words(port.active)} open"
     last = last_answer(port, now)
     rest = f"{f', {last}' if last else ''}{_moved(port)}"
     if history.has_rates:
         rates = history.rates(port.plan.key)
         volume = bytes_in_words(rates.received_bytes + rates.sent_bytes)
-        return f"{open_}, {rate_in_words(rates.connections)} conn/s, {volume}/s{rest}"
-    volume = bytes_in_words(port.received_bytes + port.sent_bytes)
-    return f"{open_}, {plural(port.connections, noun)}, {volume}{rest}"
+        counts = [open_, f"{rate_in_words(rates.connections)} conn/s", f"{volume}/s"]
+    else:
+        volume = bytes_in_words(port.received_bytes + port.sent_bytes)
+        counts = [open_, plural(port.connections, noun), volume]
+    return [f"{', '.join(counts[:number])}{rest}" for number in (3, 2, 1)]
 
 
 def _moved(port: PortFacts) -> str:
@@ -350,17 +366,27 @@ def _ignored_count(ignored: Sequence[IgnoredFacts]) -> str:
 
 
 def _format(lines: Sequence[_Entry], columns: int) -> Iterator[str]:
-    """Yield the lines with their cells in columns; the last cell has what is left of the width."""
+    """Yield the lines with their cells in columns; the last cell has what is left of the width.
+
+    Counts are cut first. A name that leaves no room for the other cells has a line of its own.
+    """
     cells_of = list(zip(*(line.cells for line in lines), strict=True))[:-1]
     widths = [max((len(c) for c in column if len(c) <= _WIDEST), default=0) for column in cells_of]
     if columns and widths:
-        # Traffic, which is short, has room behind most names.
-        room = columns - _TRAFFIC - len("  ✓ ") - sum(width + 2 for width in widths[1:]) - 2
+        beside = _TRAFFIC if all(line.shorter for line in lines) else _CAUSE
+        room = columns - beside - len("  ✓ ") - sum(width + 2 for width in widths[1:]) - 2
         widths[0] = max((len(c) for c in cells_of[0] if len(c) <= room), default=0)
     for line in lines:
         *cells, last = line.cells
-        padded = (f"{cell.ljust(width)}  " for cell, width in zip(cells, widths, strict=True))
-        yield from placed(f"  {line.mark or MARKS[line.level]} {''.join(padded)}", last, columns)
+        padded = [f"{cell.ljust(width)}  " for cell, width in zip(cells, widths, strict=True)]
+        head = f"  {line.mark or MARKS[line.level]} {''.join(padded)}"
+        least = len(line.shorter[-1]) if line.shorter else -len("  ")
+        if columns and len(padded) > 1 and len(head) + least > columns:
+            yield f"  {line.mark or MARKS[line.level]} {cells[0]}"
+            head = f"    {' ' * (widths[0] + 2)}{''.join(padded[1:])}"
+        fitting = (one for one in (last, *line.shorter) if len(head) + len(one) <= columns)
+        shown = next(fitting, (last, *line.shorter)[-1]) if columns else last
+        yield from placed(head, shown, columns)
         for text in line.below:
             yield from placed("      ", text, columns)
 
