@@ -18,7 +18,9 @@ RUN python3 -m pip wheel --no-cache-dir --no-build-isolation --require-hashes \
       --wheel-dir=/wheels --requirement=requirements-image.lock
 COPY LICENSE README.md hatch_build.py pyproject.toml ./
 COPY userspace_proxy userspace_proxy
-RUN python3 -m venv /hatch \
+ARG REVISION=
+RUN export USERSPACE_PROXY_COMMIT="${REVISION}" \
+ && python3 -m venv /hatch \
  && /hatch/bin/pip install --no-cache-dir --no-index --find-links=/wheels hatchling \
  && /hatch/bin/pip wheel --no-cache-dir --no-index --no-build-isolation --no-deps \
       --wheel-dir=/wheels . \

@@ -9,6 +9,7 @@ the version. A source distribution has all that in its metadata, which hatchling
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 import runpy
@@ -29,6 +30,7 @@ COMPLETIONS = {
 }
 """Where shells look, below ``share`` of a prefix such as ``/usr/local``."""
 
+_COMMIT = "commit"
 _FENCE = re.compile(r"^([ \t]*```.*?^[ \t]*```|[ \t]*~~~.*?^[ \t]*~~~)", re.DOTALL | re.MULTILINE)
 _CODE = re.compile(r"(`[^`\n]*`)")
 # In Markdown's form or HTML's; one with a scheme is absolute.
@@ -130,16 +132,38 @@ class Texts(BuildHookInterface[Any]):
         if version == "editable":
             return
         self._folder = TemporaryDirectory()
-        for path, text in made_texts(Path(self.root)).items():
-            file = Path(self._folder.name, path)
-            file.parent.mkdir(parents=True)
-            file.write_text(text, encoding="utf-8")
-            build_data["shared_data"][str(file)] = path
+        root, is_wheel = Path(self.root), self.target_name == "wheel"
+        if commit := commit_of(root):
+            # In the package only where it is installed, so that no checkout has an old one.
+            path = f"userspace_proxy/{_COMMIT}" if is_wheel else _COMMIT
+            build_data["force_include"][self._write(_COMMIT, f"{commit}\n")] = path
+        for path, text in made_texts(root).items() if is_wheel else ():
+            build_data["shared_data"][self._write(path, text)] = path
+
+    def _write(self, path: str, text: str) -> str:
+        file = Path(self._folder.name, path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        return str(file)
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """Remove the files."""
         if version != "editable":
             self._folder.cleanup()
+
+
+def commit_of(root: Path) -> str:
+    """Return the commit of what is built; empty if it is unknown.
+
+    That is what the environment states, as for an image, or a source distribution contains, or
+    git knows of the checkout.
+    """
+    if stated := os.environ.get("USERSPACE_PROXY_COMMIT"):
+        return stated
+    if (noted := root / _COMMIT).is_file():
+        return noted.read_text(encoding="utf-8").strip()
+    source = runpy.run_path(str(root / "userspace_proxy/version.py"))
+    return str(source["commit_of_checkout"](root))
 
 
 def made_texts(root: Path) -> dict[str, str]:

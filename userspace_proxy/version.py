@@ -1,3 +1,34 @@
-"""The version of this package."""
+"""The version of this package, and the commit that it was made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
 
 __version__ = "0.1.0.dev0"
+
+_SHOWN = 12
+
+
+def version_in_words() -> str:
+    """Return the version with the commit, where a build has noted it or git knows it."""
+    noted = Path(__file__).with_name("commit")
+    if noted.is_file():
+        commit = noted.read_text(encoding="utf-8").strip()
+    else:
+        commit = commit_of_checkout(Path(__file__).parents[1])
+    return f"{__version__} (commit {commit[:_SHOWN]})" if commit else __version__
+
+
+def commit_of_checkout(root: Path) -> str:
+    """Return the commit of a checkout of git; empty if it is none, or git can't tell."""
+    if not (root / ".git").exists():
+        return ""
+    import subprocess
+
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()

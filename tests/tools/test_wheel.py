@@ -14,7 +14,7 @@ from userspace_proxy.cli.command_table import COMMANDS, SUMMARY
 from userspace_proxy.cli.completion import completion_script
 from userspace_proxy.cli.man import man_page
 
-from .wheels import KIT, ROOT, build
+from .wheels import KIT, ROOT, build, run
 
 pytestmark = pytest.mark.long
 
@@ -43,6 +43,11 @@ def test_it_has_the_manual_page_and_completions_of_its_own_commands(wheel: Path)
     own = tuple(COMMANDS.values())
     texts = {path: completion_script(shell, own) for path, shell in SHELLS.items()}
     assert found == {MAN: man_page(SUMMARY, own), **texts}
+
+
+def test_it_has_the_commit(wheel: Path) -> None:
+    with ZipFile(wheel) as archive:
+        assert archive.read("userspace_proxy/commit").decode() == run(["git", "rev-parse", "HEAD"])
 
 
 def test_no_file_is_in_both_wheels(wheel: Path, kit_wheel: Path) -> None:

@@ -63,9 +63,9 @@ def _log_findings(settings: Settings, steering: str) -> None:
 
 
 def _version() -> int:
-    from ..version import __version__
+    from ..version import version_in_words
 
-    print(f"{PROGRAM} {__version__}")
+    print(f"{PROGRAM} {version_in_words()}")
     return DONE
 
 

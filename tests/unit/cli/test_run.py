@@ -6,8 +6,8 @@ from types import ModuleType
 
 import pytest
 
-from userspace_proxy import __version__
 from userspace_proxy.cli import main
+from userspace_proxy.version import version_in_words
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_cleanup_reports_ignored_settings(stand_ins, clean_logging, capsys):
 @pytest.mark.parametrize("words", [["--version"], ["run", "--version"], ["--version=raw"]])
 def test_version_is_printed(words, capsys):
     assert main(words) == 0
-    assert capsys.readouterr().out == f"userspace-proxy {__version__}\n"
+    assert capsys.readouterr().out == f"userspace-proxy {version_in_words()}\n"
 
 
 def test_version_can_be_switched_off(stand_ins, clean_logging):
