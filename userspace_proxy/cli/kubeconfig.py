@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
 from .command import CommandFlag, Given
-from .program_start import ProgramStart
+from .program_start import is_plugin
 
 if TYPE_CHECKING:
     from ..config import Settings
@@ -32,7 +33,7 @@ def given_choices(given: Given) -> dict[str, str]:
 def means_cluster(given: Given, settings: Settings) -> bool:
     """Return whether the words mean a cluster, as kubectl's do, rather than a proxy."""
     flags = {name for name in ("kubeconfig", "master") if settings.origins.get(name) == "flag"}
-    return bool(flags or given_choices(given)) or ProgramStart().is_plugin
+    return bool(flags or given_choices(given)) or is_plugin(sys.argv)
 
 
 def flags_of(kubeconfig: Kubeconfig) -> dict[str, str]:

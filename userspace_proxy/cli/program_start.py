@@ -13,6 +13,11 @@ _PLUGIN = "kubectl-"
 _MODULE_FILE = "__main__.py"
 
 
+def is_plugin(argv: Sequence[str]) -> bool:
+    """Return whether kubectl runs this program; its users expect that it reads the cluster."""
+    return Path(argv[0]).name.startswith(_PLUGIN)
+
+
 @dataclass(frozen=True, slots=True)
 class ProgramStart:
     """How a process was started, so that the commands it prints can be pasted as they are.
@@ -29,18 +34,13 @@ class ProgramStart:
     """0: the parent is in another PID namespace."""
 
     @property
-    def is_plugin(self) -> bool:
-        """Whether kubectl runs this program; its users expect that it reads the cluster."""
-        return Path(self.argv[0]).name.startswith(_PLUGIN)
-
-    @property
     def program(self) -> tuple[str, ...]:
         """The words that start it again, from where its user typed them."""
         return (*self._container(), *self._words())
 
     def _words(self) -> tuple[str, ...]:
         file = Path(self.argv[0])
-        if self.is_plugin:
+        if is_plugin(self.argv):
             return ("kubectl", file.name.removeprefix(_PLUGIN))
         if file.name == _MODULE_FILE:
             return tuple(self.orig_argv[: len(self.orig_argv) - len(self.argv[1:])])

@@ -1,6 +1,6 @@
 import pytest
 
-from userspace_proxy.cli.program_start import ProgramStart
+from userspace_proxy.cli.program_start import ProgramStart, is_plugin
 
 PYTHON = "/usr/bin/python3"
 POD = {"POD_NAME": "proxy-x7", "POD_NAMESPACE": "kube-system"}
@@ -39,8 +39,8 @@ def test_a_module_is_started_as_a_module(words):
 
 def test_a_plugin_is_started_by_kubectl():
     assert program("/usr/bin/kubectl-userspace_proxy", "explain") == "kubectl userspace_proxy"
-    assert ProgramStart(("/usr/bin/kubectl-userspace_proxy",)).is_plugin
-    assert not ProgramStart(("/usr/bin/userspace-proxy",)).is_plugin
+    assert is_plugin(("/usr/bin/kubectl-userspace_proxy",))
+    assert not is_plugin(("/usr/bin/userspace-proxy",))
 
 
 def test_kubectl_exec_is_repeated_for_the_pod_that_it_named():
