@@ -108,10 +108,11 @@ def split_documents(text: str) -> list[Part]:
         return [Part(text, 0)]
     ends = _ends_of_json(text)
     if len(ends) > 1:
-        objects = [
-            Part(text[begin:end], text.count("\n", 0, begin)) for begin, end in pairwise((0, *ends))
-        ]
-        lines = text.count("\n", 0, ends[-1])
+        objects: list[Part] = []
+        lines = 0
+        for begin, end in pairwise((0, *ends)):
+            objects.append(Part(text[begin:end], lines))
+            lines += text.count("\n", begin, end)
         rest = split_documents(text[ends[-1] :])
         return [*objects, *(Part(part.text, lines + part.lines_before) for part in rest)]
     parts: list[Part] = []
