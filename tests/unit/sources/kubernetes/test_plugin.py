@@ -227,6 +227,16 @@ signal.pause()
             "exec: plugin printed another apiVersion than client",
             id="another-version",
         ),
+        pytest.param(
+            f"print({ANSWER.replace('ExecCredential', 'TokenReview')!r})",
+            "printed another kind than ExecCredential",
+            id="another-kind",
+        ),
+        pytest.param(
+            f"print({answer_of(token='secret', expirationTimestamp='2030-01-01')!r})",
+            "an expirationTimestamp that is no time",
+            id="a-day",
+        ),
         pytest.param(f"print({answer_of()!r})", "neither a token nor a cert", id="nothing"),
         pytest.param(
             f"print({answer_of(clientKeyData='secret')!r})", "only one of", id="key-alone"
@@ -389,6 +399,21 @@ async def test_a_run_that_failed_is_tried_again(write, counted):
         await shared(failing)
     assert counted() == failing
     assert (await shared(failing)).token == "token-1"
+
+
+async def test_a_credential_is_used_until_it_expires_while_a_new_one_fails(write, counted):
+    plugin = counted(expirationTimestamp=datetime.fromtimestamp(NOW + 3600, UTC).isoformat())
+    first = await shared(plugin)
+    assert write("raise SystemExit(3)") == plugin
+    assert await shared(plugin, now=NOW + 3599) is first
+    for expected in ({"now": NOW + 3600}, {"now": NOW + 3599, "refused": first}):
+        with pytest.raises(PluginError, match="ended with 3"):
+            await shared(plugin, **expected)
+
+
+async def test_the_zero_time_of_go_is_no_end(run):
+    answer = answer_of(token="secret", expirationTimestamp="0001-01-01T00:00:00Z")
+    assert await run(f"print({answer!r})") == CREDENTIAL
 
 
 async def test_nobody_waits_longer_than_the_limit_for_a_plugin_that_nobody_attends(
