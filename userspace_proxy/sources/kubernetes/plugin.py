@@ -209,6 +209,8 @@ async def run_plugin(
         # Its children may run on and keep the pipes open. Those of another user can't be killed.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             _kill(process, with_group=not is_attended)
+        # Otherwise Python waits for the end of its output, too, which a daemon may keep open.
+        process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - nothing else does
         await process.wait()
     _log_stderr(shown, stderr)
     if code != 0:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -163,6 +164,23 @@ print({ANSWER!r})
     with pytest.raises(PluginError, match="did not exit within"):
         await run(script, within_s=2)
     await ended(int((tmp_path / "pid").read_text()))
+
+
+async def test_one_that_hangs_costs_no_more_than_the_limit_while_its_daemon_has_its_output(
+    run, tmp_path
+):
+    script = f"""
+import pathlib, signal, subprocess
+child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+pathlib.Path({str(tmp_path / "pid")!r}).write_text(str(child.pid))
+signal.pause()
+"""
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            with pytest.raises(PluginError, match="did not exit within"):
+                await run(script, within_s=2)
+    finally:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("code", [0, 1], ids=["succeeds", "fails"])
