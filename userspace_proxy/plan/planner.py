@@ -130,7 +130,7 @@ class Planner:
         before = {key: self._planned.pop(key, ()) for key in again | gone}
         for key in again:
             old = had.get(key) if key not in affected else None
-            earlier = _earlier(old, new[key], before[key])
+            earlier = _earlier(old, before[key])
             yield from self._plan_service(new[key], indexes.pop(key, None), earlier)
         self.planned_services += len(again)
         self._without_slices -= gone
@@ -350,11 +350,9 @@ class Planner:
         return tuple(sorted((*claims.ignored, *first_lost), key=_in_order))
 
 
-def _earlier(
-    old: ServiceState | None, new: ServiceState, planned: Iterable[PortPlan]
-) -> Earlier | None:
-    """Return what was planned for a Service, if only its slices differ."""
-    if old is None or old.service is not new.service:
+def _earlier(old: ServiceState | None, planned: Iterable[PortPlan]) -> Earlier | None:
+    """Return what was planned for a Service; whatever it is, its endpoints are judged alike."""
+    if old is None:
         return None
     return Earlier(EndpointIndex(old.slices), {port.key: port for port in planned})
 

@@ -59,7 +59,7 @@ NO_ORPHANS = Orphans()
 
 
 class Earlier(NamedTuple):
-    """What was planned for a Service of which nothing but its slices has changed."""
+    """What was planned for a Service whose endpoints must not be other addresses now."""
 
     had: EndpointIndex
     """Of the slices of that time."""
@@ -168,7 +168,11 @@ def _usable(
         may_be_node=facts.allow_node_endpoints or claim.key.name.service == API_SERVER,
     )
     old = before.ports.get(claim.key) if before is not None else None
-    if before is not None and old is not None and old.scope is claim.scope is Scope.CLUSTER:
+    if (
+        (before is not None and old is not None)
+        and old.protocol is claim.protocol
+        and old.scope is claim.scope is Scope.CLUSTER
+    ):
         usable = usable_after(old.verdicts, before.had, index, port, refusals)
         if usable is not None:
             return usable
