@@ -59,11 +59,13 @@ NO_ORPHANS = Orphans()
 
 
 class Earlier(NamedTuple):
-    """What was planned for a Service whose endpoints must not be other addresses now."""
+    """What was planned for a Service."""
 
     had: EndpointIndex
     """Of the slices of that time."""
     ports: Mapping[PortKey, PortPlan]
+    doubtful_ips: Set[str]
+    """Where endpoints must not be now, or may be again."""
 
 
 def count_endpoints(index: EndpointIndex, claims: Iterable[PortClaim]) -> int:
@@ -173,7 +175,7 @@ def _usable(
         and old.protocol is claim.protocol
         and old.scope is claim.scope is Scope.CLUSTER
     ):
-        usable = usable_after(old.verdicts, before.had, index, port, refusals)
+        usable = usable_after(old.verdicts, before.had, index, port, refusals, before.doubtful_ips)
         if usable is not None:
             return usable
     return usable_endpoints(index, port, refusals, claim.scope)
