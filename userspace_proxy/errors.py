@@ -97,6 +97,10 @@ class SteeringConflict(SteeringError):
     """A table, route or address with this proxy's name belongs to another program."""
 
 
+class SteeringUnreadable(SteeringError):
+    """The kernel's state changed each time while it was read; the next time it may not."""
+
+
 class LockHeld(UserspaceProxyError):
     """Another proxy of the same name serves this network namespace."""
 

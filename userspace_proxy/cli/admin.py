@@ -121,7 +121,7 @@ class AdminAddress:
                 hint="kube-proxy uses the same port; name the proxy's own: --server=ADDRESS",
             )
         user = None if self._is_named else _user_of_listener(self.host, self.port)
-        if user not in (None, 0, os.geteuid()):
+        if user is not None and user not in (0, os.geteuid()):
             raise NotAnswered(
                 f"no {PROGRAM} of root answers at {self}: a process of user {user} does",
                 hint=f"to believe it anyway: --server={self}",

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..bounded_file import read_bounded
 from ..errors import ConfigError, InputError
 from ..model.composing import TextError
 from ..model.document import Document, decode, parse_documents
@@ -25,6 +26,8 @@ from .settings import TABLE
 KUBE_PROXY = ("kubeproxy.config.k8s.io/v1alpha1", "KubeProxyConfiguration")
 OWN = ("userspace-proxy.io/v1alpha1", "UserspaceProxyConfiguration")
 
+# A ConfigMap, from which it usually comes, has at most 1 MiB.
+_BYTES_MAX = 16 << 20
 _KUBE_FIELDS = {row.kube_field: name for name, row in TABLE.items() if row.kube_field}
 _OWN_FIELDS = {row.own_field: name for name, row in TABLE.items() if row.own_field}
 _LEAVES = frozenset((*_KUBE_FIELDS, *IGNORED))
@@ -55,7 +58,7 @@ def read_config_file(path: str) -> FileSettings:
         ConfigError: It can't be read, isn't YAML, or a field in it is wrong.
     """
     try:
-        text = decode(Path(path).read_bytes())
+        text = decode(read_bounded(Path(path), _BYTES_MAX))
     except OSError as exc:
         raise ConfigError(f"cannot read --config={path}: {exc.strerror}") from exc
     return read_config(text, place=path)
@@ -201,7 +204,7 @@ def _read(document: Document, path: str, value: Any, kind: Kind) -> Any:
 
 def _keep(document: Document, path: str, name: str, value: Any, settings: FileSettings) -> None:
     settings.values[name] = value
-    written = TABLE[name].kind.write(value)
+    written = TABLE[name].kind.write_text(value)
     settings.texts[name] = f"{document.place}:{document.line_of(path)}: {path}: {written}"
 
 

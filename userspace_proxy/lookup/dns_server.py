@@ -136,7 +136,8 @@ class DnsServer:
         self._make_room(client)
         try:
             self._connections[task] = client
-            with contextlib.suppress(OSError, EOFError, TimeoutError):
+            # Whoever cancels it expects nothing, and Python 3.11 would log that, with each call.
+            with contextlib.suppress(OSError, EOFError, TimeoutError, asyncio.CancelledError):
                 while await self._serve_one(task, reader, writer):
                     self._connections[task] = self._connections.pop(task)
                 writer.close()

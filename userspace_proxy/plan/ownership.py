@@ -13,7 +13,7 @@ of a change depends only on its size, never on the number of claims.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, KeysView, Mapping
 from typing import Generic, NamedTuple, TypeVar
 
 from ..causes.cause import Cause
@@ -46,6 +46,11 @@ class ServiceIndex(Generic[Address]):
 
     def __getitem__(self, address: Address) -> Collection[ServiceKey]:
         return self._services.get(address, ())
+
+    @property
+    def addresses(self) -> KeysView[Address]:
+        """All that some Service is entered at."""
+        return self._services.keys()
 
     def add(self, addresses: Iterable[Address], service: ServiceKey) -> None:
         """Enter a Service at these addresses; idempotent."""

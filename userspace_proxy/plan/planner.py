@@ -16,7 +16,7 @@ long as one Service port with its endpoints, or the claims of one Service, take.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import TypeVar
 
@@ -37,7 +37,7 @@ from ..policy.orphans import Orphans
 from .claims import PortClaim, ServiceClaims, claims_of
 from .kernel_room import NO_ROOM, KernelSize, RuleShares, kernel_size
 from .namespace_shares import endpoint_shares, frontend_shares
-from .ownership import FrontendOwners, OwnershipChange, ServiceIndex, lost_address
+from .ownership import Address, FrontendOwners, OwnershipChange, ServiceIndex, lost_address
 from .plan import HealthCheck, IgnoredService, Plan, PortKey, PortPlan
 from .port_bounds import count_frontends, first_ignored
 from .ports import Earlier, count_endpoints, health_check_of, plan_ports, slice_notes
@@ -74,8 +74,10 @@ class Planner:
         """Services whose cause depends on the orphans."""
         self._by_endpoint_ip: ServiceIndex[str] = ServiceIndex()
         self._by_endpoint_port: ServiceIndex[int] = ServiceIndex()
-        self._not_at_nodes: set[ServiceKey] = set()
-        """Services with endpoints by name, or one whose port is the number of a node port."""
+        self._at_nodes: ServiceIndex[int] = ServiceIndex()
+        """By the ports of endpoints that are addresses of Nodes."""
+        self._found_by_name: set[ServiceKey] = set()
+        """Services whose endpoints by name depend on which addresses Nodes have."""
         self._ports: PersistentMap[PortKey, PortPlan] = PersistentMap()
         self._ignored: dict[ServiceKey, tuple[IgnoredService, ...]] = {}
         self._health_checks: dict[ServiceKey, HealthCheck] = {}
@@ -113,9 +115,12 @@ class Planner:
         changed |= yield from self._change_frontend_shares(changed, gone)
         yield from self._change_owners(changed, gone, change)
         affected = {key for address in change.addresses for key in self._with_endpoint(address)}
-        affected.update(key for port in change.node_ports for key in self._by_endpoint_port[port])
+        affected.update(key for port in change.node_ports for key in self._at_nodes[port])
         affected.update(key for ip in change.cluster_ips for key in self._by_endpoint_ip[ip])
-        affected |= yield from self._change_orphans(snapshot.orphans)
+        doubtful = {address.ip for address in change.addresses}.union(
+            change.cluster_ips, self.facts.all_node_addresses if change.node_ports else ()
+        )
+        wholly = yield from self._change_orphans(snapshot.orphans)
         indexes: dict[ServiceKey, EndpointIndex] = {}
         counts: dict[ServiceKey, int] = {}
         sizes: dict[ServiceKey, KernelSize] = {}
@@ -124,13 +129,13 @@ class Planner:
             counts[key] = count_endpoints(index, self._claims(key))
             sizes[key] = self._kernel_size(new[key], index)
             yield
-        affected |= self._shares.change(gone, counts)
-        affected |= self._rule_shares.change(gone, sizes)
-        again = changed | (affected - gone)
+        wholly |= self._shares.change(gone, counts)
+        wholly |= self._rule_shares.change(gone, sizes)
+        again = changed | ((affected | wholly) - gone)
         before = {key: self._planned.pop(key, ()) for key in again | gone}
         for key in again:
-            old = had.get(key) if key not in affected else None
-            earlier = _earlier(old, new[key], before[key])
+            old = had.get(key) if key not in wholly else None
+            earlier = _earlier(old, before[key], doubtful)
             yield from self._plan_service(new[key], indexes.pop(key, None), earlier)
         self.planned_services += len(again)
         self._without_slices -= gone
@@ -174,8 +179,10 @@ class Planner:
 
     @property
     def needs_node_addresses(self) -> bool:
-        """Whether an endpoint is refused, or would be, if its address is a node's."""
-        return bool(self._not_at_nodes)
+        """Whether an endpoint may be refused because its address is a Node's."""
+        numbers = self._by_endpoint_port.addresses
+        are_apart = (ports.keys().isdisjoint(numbers) for ports in self._owners.node_ports.values())
+        return bool(self._found_by_name) or not all(are_apart)
 
     def _change_orphans(
         self, orphaned: Mapping[ServiceKey, tuple[SliceKey, ...]]
@@ -236,22 +243,16 @@ class Planner:
     ) -> None:
         old = [verdict.address for port in before for verdict in port.verdicts]
         new = [verdict.address for port in now for verdict in port.verdicts]
-        old_ips, ips = {at.ip for at in old}, {at.ip for at in new}
-        self._by_endpoint_ip.add(ips - old_ips, key)
-        self._by_endpoint_ip.discard(old_ips - ips, key)
-        old_numbers, numbers = {at.port for at in old}, {at.port for at in new}
-        self._by_endpoint_port.add(numbers - old_numbers, key)
-        self._by_endpoint_port.discard(old_numbers - numbers, key)
+        _move(self._by_endpoint_ip, key, {at.ip for at in old}, {at.ip for at in new})
+        _move(self._by_endpoint_port, key, {at.port for at in old}, {at.port for at in new})
+        nodes = self.facts.all_node_addresses
+        numbers = ({at.port for at in some if at.ip in nodes} for some in (old, new))
+        _move(self._at_nodes, key, *numbers)
         state = self._states.get(key)
-        if (state is not None and needs_nodes(state)) or any(
-            verdict.address.port in node_ports
-            for port in now
-            if (node_ports := self._owners.node_ports[port.protocol])
-            for verdict in port.verdicts
-        ):
-            self._not_at_nodes.add(key)
+        if state is not None and needs_nodes(state):
+            self._found_by_name.add(key)
         else:
-            self._not_at_nodes.discard(key)
+            self._found_by_name.discard(key)
 
     def _with_endpoint(self, address: SocketAddress) -> Iterator[ServiceKey]:
         """Yield the Services with an endpoint at an address, or with others at its IP and its port.
@@ -351,12 +352,20 @@ class Planner:
 
 
 def _earlier(
-    old: ServiceState | None, new: ServiceState, planned: Iterable[PortPlan]
+    old: ServiceState | None, planned: Iterable[PortPlan], doubtful_ips: Set[str]
 ) -> Earlier | None:
-    """Return what was planned for a Service, if only its slices differ."""
-    if old is None or old.service is not new.service:
+    """Return what was planned for a Service; whatever it is, its endpoints are judged alike."""
+    if old is None:
         return None
-    return Earlier(EndpointIndex(old.slices), {port.key: port for port in planned})
+    ports = {port.key: port for port in planned}
+    return Earlier(EndpointIndex(old.slices), ports, doubtful_ips)
+
+
+def _move(
+    index: ServiceIndex[Address], key: ServiceKey, old: Set[Address], new: Set[Address]
+) -> None:
+    index.add(new - old, key)
+    index.discard(old - new, key)
 
 
 def _in_order(item: IgnoredService) -> tuple[str, str, object]:

@@ -59,11 +59,13 @@ NO_ORPHANS = Orphans()
 
 
 class Earlier(NamedTuple):
-    """What was planned for a Service of which nothing but its slices has changed."""
+    """What was planned for a Service."""
 
     had: EndpointIndex
     """Of the slices of that time."""
     ports: Mapping[PortKey, PortPlan]
+    doubtful_ips: Set[str]
+    """Where endpoints must not be now, or may be again."""
 
 
 def count_endpoints(index: EndpointIndex, claims: Iterable[PortClaim]) -> int:
@@ -168,8 +170,12 @@ def _usable(
         may_be_node=facts.allow_node_endpoints or claim.key.name.service == API_SERVER,
     )
     old = before.ports.get(claim.key) if before is not None else None
-    if before is not None and old is not None and old.scope is claim.scope is Scope.CLUSTER:
-        usable = usable_after(old.verdicts, before.had, index, port, refusals)
+    if (
+        (before is not None and old is not None)
+        and old.protocol is claim.protocol
+        and old.scope is claim.scope is Scope.CLUSTER
+    ):
+        usable = usable_after(old.verdicts, before.had, index, port, refusals, before.doubtful_ips)
         if usable is not None:
             return usable
     return usable_endpoints(index, port, refusals, claim.scope)

@@ -33,21 +33,28 @@ def usable_after(
     has: EndpointIndex,
     port: PortName,
     refusals: Refusals,
+    doubtful_ips: Set[str] = frozenset(),
 ) -> Usable | None:
     """Judge the endpoints that changed; None: the whole has to be judged.
 
     Args:
-        before: The verdicts on all endpoints of ``had``, for the scope ``Cluster``, made with the
-            same refusals.
+        before: The verdicts on all endpoints of ``had``, for the scope ``Cluster``.
         had: Of the Service's slices as they were.
         has: Of the same Service's slices now. Equal endpoints are the same objects.
+        doubtful_ips: Where endpoints may have been refused that aren't now, or the reverse.
     """
     if max(had.count(*port), has.count(*port)) > ENDPOINTS_MAX:
         return None
     old, new = tuple(had.found(*port)), tuple(has.found(*port))
     kept = {id(item) for _, item in old} & {id(item) for _, item in new}
+    if doubtful_ips:
+        kept -= {id(i) for _, i in new if not doubtful_ips.isdisjoint([e.ip for e in i.endpoints])}
     left, came = (dict(_addresses(one, kept)) for one in (old, new))
-    changed = {at: endpoint for at, endpoint in came.items() if left.get(at) is not endpoint}
+    changed = {
+        at: endpoint
+        for at, endpoint in came.items()
+        if left.get(at) is not endpoint or at.ip in doubtful_ips
+    }
     touched = changed.keys() | (left.keys() - came.keys())
     unchanged = [(number, item) for number, item in new if id(item) in kept]
     if (

@@ -136,6 +136,8 @@ class Waking:
         self._attempts: dict[_Claim, _Attempts] = {}
         self._turns = Turns[str]()
         """Those of namespaces."""
+        self._look_took_s = 0.0
+        """Seconds to find what is due at the last look."""
         self._next_at = 0.0
         """Monotonic seconds before which no attempt is made."""
         self._waits_for_ends = False
@@ -148,6 +150,9 @@ class Waking:
         while True:
             began = self._clock()
             await self.look()
+            if self._look_took_s:
+                # Clients that begin to wait meanwhile share the next look.
+                await self._pause(self._look_took_s)
             next_at = began + (_ENDING_S if self._waits_for_ends else _LOOK_S)
             rest_s = max(0.0, next_at - self._clock()) if self._needs else None
             try:
@@ -172,6 +177,7 @@ class Waking:
         self._news.clear()
         now = self._clock()
         due = self._follow(now)
+        self._look_took_s = self._clock() - now
         waiting: dict[str, list[_Claim]] = {}
         for claim in sorted(due, key=self._precedence):
             waiting.setdefault(claim.namespace, []).append(claim)

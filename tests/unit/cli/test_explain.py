@@ -461,7 +461,7 @@ async def test_a_context_is_read_without_a_proxy_and_named_again(
     assert await run("web", "--context=d") == 1
     assert capsys.readouterr().err == (
         f"error: cannot use kubeconfig {first}, {second}: contexts: --context=d is not among them: "
-        "there are 'c'\n"
+        "known: 'c'\n"
     )
     assert await run("web", "--cluster=c", "--user=u", "--context=c") == 3
 

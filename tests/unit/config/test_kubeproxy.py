@@ -240,6 +240,19 @@ def test_a_file_that_is_no_text_is_refused(tmp_path):
         read_config_file(str(path))
 
 
+def test_a_file_that_is_too_large_is_not_parsed(tmp_path):
+    path = tmp_path / "config.conf"
+    with path.open("wb") as stream:
+        stream.truncate((16 << 20) + 1)
+    with pytest.raises(ConfigError, match=r"config\.conf: it is larger than 16 MiB"):
+        read_config_file(str(path))
+
+
+def test_a_setting_without_effect_is_shown_as_its_flag_has_it():
+    config = read(KUBE, "featureGates: {A: true, B: false}")
+    assert config.texts == {"feature_gates": "c.yaml:3: featureGates: A=true,B=false"}
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
 def test_a_file_with_a_byte_order_mark_is_read(tmp_path, encoding):
     path = tmp_path / "config.conf"

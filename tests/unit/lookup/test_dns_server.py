@@ -284,3 +284,13 @@ def test_an_address_is_checked_before_the_start():
         check_address(SocketAddress(*used.getsockname()))
     with pytest.raises(ListenError, match=r"192\.0\.2\.1:53: Cannot assign requested address"):
         check_address(SocketAddress("192.0.2.1", 53))
+
+
+async def test_connections_that_end_at_the_limit_are_not_logged(address, connect):
+    # Since Python 3.12 asyncio itself is silent about them.
+    reported = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: reported.append(what))
+    opened = [await connect(address) for _ in range(_CONNECTIONS_MAX)]
+    assert await is_open(await connect(address))
+    assert not await is_open(opened[0])
+    assert reported == []

@@ -231,6 +231,12 @@ def test_objects_of_json_may_follow_each_other():
     ]
 
 
+def test_many_objects_of_json_are_split_in_linear_time():
+    # With a count of lines from the beginning for each, this would take minutes.
+    parts = split_documents(("{}" + "\n" * 200) * 100_000)
+    assert (len(parts), parts[-2].lines_before) == (100_001, 99_998 * 200)
+
+
 @pytest.mark.parametrize(
     "text", ['{"a": 1} x', '{"a": 1}: 2\n', '{"a": 1}[2]', "{a: 1}{b: 2}", '{"a": 1}\n{b: 2}']
 )

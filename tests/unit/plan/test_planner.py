@@ -301,6 +301,16 @@ class TestEndpointsAtNodePorts:
         assert seen == [3, 1, 3]
         assert needed == [False, True, False]
 
+    def test_services_without_an_endpoint_at_a_node_are_not_planned_again(self):
+        at_pod = slice_of(POD_A.ip, ports=(SlicePort("http", 30080, "TCP"),))
+        store, planner = store_of(service(), at_pod), Planner(NodeFacts())
+        self.reasons(planner, store)
+        planned = planner.planned_services
+        store.put_service(service(WEB, AT_NODE, cluster_ips=(WEB_IP,)))
+        assert self.reasons(planner, store) == ["ready"]
+        assert planner.needs_node_addresses
+        assert planner.planned_services == planned + 1
+
     def test_node_addresses_are_not_needed_without_such_an_endpoint(self):
         store = store_of(service(ports=AT_NODE), slice_of(POD_A.ip))
         planner = Planner(NodeFacts())

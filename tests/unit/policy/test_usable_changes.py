@@ -1,5 +1,6 @@
 """What is judged by difference is what judging all would give, or nothing."""
 
+import operator
 from dataclasses import replace
 
 import pytest
@@ -66,6 +67,25 @@ def test_the_result_is_that_of_judging_all_or_none(others, first, second):
     )
     found = judge_changes(had, has)
     assert found in (None, usable_endpoints(has, PORT, REFUSALS))
+
+
+@given(OTHERS, ENDPOINTS, st.sets(st.sampled_from([*IPS[:12], *IPS[20:23]]), max_size=4))
+def test_the_result_is_that_of_judging_all_where_other_addresses_are_refused(others, own, taken):
+    (index,) = versions([slice_of(*others, key="z"), slice_of(*own, key="a")])
+    refusals = replace(REFUSALS, frontends={SocketAddress(ip, 8080) for ip in taken})
+    before = usable_endpoints(index, PORT, REFUSALS).verdicts
+    found = usable_after(before, index, index, PORT, refusals, taken | {"192.0.2.3"})
+    assert found in (None, usable_endpoints(index, PORT, refusals))
+
+
+def test_where_an_address_is_refused_only_that_is_judged():
+    (index,) = versions([slice_of(*MANY, key="z"), slice_of("192.0.2.1", key="a")])
+    refusals = replace(REFUSALS, frontends={SocketAddress("192.0.2.1", 8080)})
+    before = usable_endpoints(index, PORT, REFUSALS).verdicts
+    found = usable_after(before, index, index, PORT, refusals, {"192.0.2.1"})
+    assert found == usable_endpoints(index, PORT, refusals)
+    assert found.verdicts[1:] == before[1:]
+    assert all(map(operator.is_, found.verdicts[1:], before[1:]))
 
 
 @pytest.mark.parametrize(

@@ -492,3 +492,38 @@ async def test_once_the_workload_was_scaled_to_zero_the_next_attempt_is_made_at_
     await rig.look_after(0)
     assert len(rig.source.woken) == 2
     rig.waking.hurry(ServiceKey("shop", "unknown"))
+
+
+async def test_clients_that_begin_to_wait_after_a_long_look_share_the_next_one(rig):
+    looks, pauses, over = [], [], asyncio.Event()
+
+    def services():
+        looks.append(rig.now)
+        rig.now += 2.0
+        return rig.cluster.store.snapshot().services
+
+    async def pause(seconds):
+        pauses.append(seconds)
+        await over.wait()
+
+    plane = rig.plane, rig.served_ports, rig.source
+    waking = Waking(
+        *plane,
+        services,
+        rig.usage,
+        rig.promises,
+        is_allowed=True,
+        clock=lambda: rig.now,
+        pause=pause,
+    )
+    task = asyncio.ensure_future(waking.run())
+    rig.begin()
+    await until(lambda: pauses)
+    for _ in range(3):
+        rig.begin()
+        await turn()
+    assert (len(looks), pauses) == (1, [2.0])
+    over.set()
+    await until(lambda: len(looks) > 1)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

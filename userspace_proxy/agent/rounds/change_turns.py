@@ -7,7 +7,8 @@ Rule 1: a round takes as much of each namespace as a turn holds, and at least on
 waited longest goes first. So the Services of others wait for one turn of each namespace.
 Rule 2: after a turn that took long a namespace waits: for as long as that took, then twice as long
 each time that more has changed meanwhile. Services with few endpoints don't wait for that.
-Rule 3: what a Service is, and that it is gone, never waits: another one may get its address.
+Rule 3: what a Service has no longer never waits, and neither do its source ranges: another one may
+get its addresses, or a client must not get in. What it has newly waits as its endpoints do.
 Rule 4: how long something takes is computed from its size, so that the order is the same each time.
 """
 
@@ -21,7 +22,8 @@ from typing import NamedTuple
 
 from ...clocks import Clocks
 from ...cluster import PersistentMap, ServiceState, Snapshot, differing_keys
-from ...model import ServiceKey
+from ...model import Service, ServiceKey
+from ...plan.namespace_shares import SERVICE_MAX
 
 # On a slow core, with what listeners and workers do; where preferences, hints or a policy decide.
 _ENDPOINT_S = 1e-5
@@ -82,7 +84,11 @@ class ChangeTurns:
         services = want.services
         if not isinstance(services, PersistentMap):
             services = PersistentMap[ServiceKey, ServiceState]().changed(services)
-        put = {key: have.services[key] for key in waiting if key in have.services}
+        put = {
+            key: _without_what_left(have.services[key], want.services[key].service)
+            for key in waiting
+            if key in have.services
+        }
         return replace(want, services=services.changed(put, waiting.keys()))
 
     def _that_wait(
@@ -94,14 +100,13 @@ class ChangeTurns:
         left: dict[str, float] = defaultdict(lambda: _TURN_S)
         took: dict[str, float] = defaultdict(float)
         for key in (*first, *changed.difference(first)):
-            old, new, namespace = have.services.get(key), want.services.get(key), key.namespace
+            new, namespace = want.services.get(key), key.namespace
             if new is None:
                 continue
-            cost_s, may_wait = _cost_s(new), old is None or old.service == new.service
-            pace = self._paces.get(namespace)
-            if may_wait and left[namespace] <= 0:
+            cost_s, pace = _cost_s(new), self._paces.get(namespace)
+            if left[namespace] <= 0:
                 yield key, now
-            elif may_wait and cost_s >= _LEAST_S and pace is not None and now < pace.due:
+            elif cost_s >= _LEAST_S and pace is not None and now < pace.due:
                 yield key, pace.due
             else:
                 left[namespace] -= cost_s
@@ -124,5 +129,37 @@ def _next(pace: _Pace | None, took_s: float, now: float) -> _Pace:
 
 
 def _cost_s(state: ServiceState) -> float:
-    endpoints = sum(len(item.endpoints) for item in state.slices)
-    return len(state.service.ports) * (_PORT_S + _ENDPOINT_S * endpoints)
+    ports = len(state.service.ports)
+    endpoints = ports * sum(len(item.endpoints) for item in state.slices)
+    return _PORT_S * ports + _ENDPOINT_S * min(endpoints, SERVICE_MAX)
+
+
+def _without_what_left(state: ServiceState, new: Service) -> ServiceState:
+    """Return a Service that waits, without what another one may have as soon as it changes."""
+    old = state.service
+    if new.proxy_name != old.proxy_name:
+        return ServiceState(new, ())
+    numbers = {(port.port, port.protocol) for port in new.ports}
+    node_ports = {(port.node_port, port.protocol) for port in new.ports}
+    kept = replace(
+        old,
+        ports=tuple(
+            port if (port.node_port, port.protocol) in node_ports else replace(port, node_port=0)
+            for port in old.ports
+            if (port.port, port.protocol) in numbers
+        ),
+        cluster_ips=_both(old.cluster_ips, new.cluster_ips),
+        external_ips=_both(old.external_ips, new.external_ips),
+        load_balancer_ips=_both(old.load_balancer_ips, new.load_balancer_ips),
+        load_balancer_source_ranges=new.load_balancer_source_ranges,
+        health_check_node_port=(
+            old.health_check_node_port
+            if old.health_check_node_port == new.health_check_node_port
+            else 0
+        ),
+    )
+    return state if kept == old else replace(state, service=kept)
+
+
+def _both(old: tuple[str, ...], new: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(ip for ip in old if ip in new)

@@ -166,7 +166,9 @@ class Progress:
     async def caught_up(self) -> None:
         """Wait until the newest snapshot is in force, but for what waits for its turn."""
         async with self._done:
-            await self._done.wait_for(lambda: not (self.is_behind or self.is_expecting()))
+            await self._done.wait_for(
+                lambda: self.is_synced and not (self.is_behind or self.is_expecting())
+            )
 
     async def settled(self) -> None:
         """Wait until the newest snapshot is in force, and none is being made."""

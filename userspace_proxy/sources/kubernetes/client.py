@@ -6,6 +6,8 @@ Rule 2: a path is sent as it is: nothing resolves or requotes it on the way (``p
 Rule 3: everything has a deadline: connecting, the start of a response, and silence in it. A watch
 may be silent; its reader decides for how long.
 Rule 4: only single objects are read whole. Lists and watches are streams, read in parts.
+Rule 5: no redirect is followed: another server would get the client's certificate, as whom it
+impersonates, and a request that isn't meant for it.
 """
 
 from __future__ import annotations
@@ -29,7 +31,15 @@ from .proxies import WebProxy
 from .responses import Response, TransportError
 
 if TYPE_CHECKING:
-    from aiohttp import AddrInfoType, ClientResponse, ClientSession, ClientWebSocketResponse
+    from types import SimpleNamespace
+
+    from aiohttp import (
+        AddrInfoType,
+        ClientResponse,
+        ClientSession,
+        ClientWebSocketResponse,
+        TraceRequestRedirectParams,
+    )
     from yarl import URL
 
 CONNECT_S = 15.0
@@ -131,7 +141,7 @@ class ApiClient:
         self.credentials.close()
 
     def _open_session(self) -> None:
-        from aiohttp import ClientSession, TCPConnector
+        from aiohttp import ClientSession, DummyCookieJar, TCPConnector, TraceConfig
 
         proxy = self._proxy_in_use = self.credentials.proxy
         # Each port-forward is a connection of its own.
@@ -142,9 +152,16 @@ class ApiClient:
             connector: TCPConnector = SocksConnector(proxy, **options)
         else:
             connector = TCPConnector(**options)
-        # The environment would also bring in passwords, from .netrc.
+        trace = TraceConfig()
+        trace.on_request_redirect.append(_refuse_redirect)
+        # The environment would also bring in passwords, from .netrc. A cookie may belong to the
+        # session of a user that the kubeconfig had before.
         self._session = ClientSession(
-            connector=connector, trust_env=False, read_bufsize=_BUFFER_BYTES
+            connector=connector,
+            trust_env=False,
+            cookie_jar=DummyCookieJar(),
+            trace_configs=[trace],
+            read_bufsize=_BUFFER_BYTES,
         )
 
     async def _reopen(self) -> None:
@@ -304,17 +321,40 @@ class ApiClient:
         self._tls_files = files
 
 
+async def _refuse_redirect(
+    _session: ClientSession, _context: SimpleNamespace, redirect: TraceRequestRedirectParams
+) -> None:
+    from yarl import URL
+
+    response = redirect.response
+    location = response.headers.get("Location", "")
+    response.close()
+    try:
+        # Without its query, which may contain what a login needs.
+        target = f"to {response.url.join(URL(location)).origin()}"
+    except ValueError:
+        target = "to an invalid URL"
+    raise TransportError(f"it redirects {target}, which is not followed")
+
+
 def _tls_context(configuration: Any) -> ssl.SSLContext:
     """Return a context with the certificates that a configuration names, as they are now."""
     context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
     if configuration.cert_file:
-        context.load_cert_chain(configuration.cert_file, configuration.key_file)
+        context.load_cert_chain(
+            configuration.cert_file, configuration.key_file, password=_refuse_encrypted
+        )
     if not configuration.verify_ssl:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     # As client-go, which doesn't require key identifiers in certificates; Python 3.13 does.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
+
+
+def _refuse_encrypted() -> str:
+    # Without this, OpenSSL would ask the terminal, and wait.
+    raise OSError("the client's key is encrypted, and kubeconfigs have no passphrases")
 
 
 def _open_socket(address: AddrInfoType) -> socket.socket:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...bounded_file import read_bounded
 from ...clocks import Clocks
 from ...errors import SourceError
 from .key_files import KeyFiles, make_key_files
@@ -35,6 +36,8 @@ REFRESH_S = 60.0
 """Seconds after which tokens and files are read again, as kubernetes-asyncio does for a pod's."""
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
+# An API server takes no headers that are longer.
+_TOKEN_BYTES_MAX = 1 << 20
 _BEARER = "BearerToken"
 _HOST_VARIABLE = "KUBERNETES_SERVICE_HOST"
 
@@ -84,7 +87,7 @@ class _Loaded:
             return
         path = Path(self.config.user.token_file)
         try:
-            token = path.read_bytes().strip()
+            token = read_bounded(path, _TOKEN_BYTES_MAX).strip()
         except OSError:
             if not self.token:
                 raise

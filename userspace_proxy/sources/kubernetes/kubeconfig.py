@@ -315,7 +315,7 @@ class _Merged:
     def names(self, list_: str) -> str:
         """Return what may be chosen, for a hint."""
         known = ", ".join(map(_shown, self._found[list_]))
-        return f"there are {known}" if known else "there are none"
+        return f"known: {known}" if known else "there are none"
 
     def current_context(self) -> tuple[str, tuple[_Part, str] | None]:
         """Return the first, and where it is."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from ...bounded_file import read_bounded
 from ...errors import InputError, SourceError
 
 if TYPE_CHECKING:
@@ -133,11 +134,7 @@ def _document(full: Path, path: str) -> Document | None:
     from ...model.document import decode
     from ...model.lenient import parse_first
 
-    with full.open("rb") as stream:
-        content = stream.read(_BYTES_MAX + 1)
-    if len(content) > _BYTES_MAX:
-        raise ValueError(f"it is larger than {_BYTES_MAX >> 20} MiB")
-    return parse_first(decode(content), place=path)
+    return parse_first(decode(read_bounded(full, _BYTES_MAX)), place=path)
 
 
 def _unreadable(path: str, exc: Exception) -> SourceError:

@@ -7,7 +7,8 @@ Rule 1: with a user at the terminal, a plugin has it: it may ask, and take its t
 is in a session of its own, has a time limit, and is killed with what it has started; a daemon that
 it starts, such as a cache, leaves the group by setsid().
 Rule 2: a request that is given up doesn't end a run: a person may be typing, and others wait.
-Rule 3: an error contains only the first line of stderr, because stdout contains the token.
+Rule 3: a run ahead of the credential's end may fail; the credential counts until then.
+Rule 4: an error contains only the first line of stderr, because stdout contains the token.
 
 Source: client-go's exec authenticator; Kubernetes, "client-go credential plugins".
 """
@@ -20,6 +21,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 from asyncio.subprocess import DEVNULL, PIPE
@@ -47,6 +49,9 @@ _APART_S = 5.0
 _OUTPUT_BYTES_MAX = 1 << 20
 _LOGGED_MAX = 1000
 _READ_BYTES = 64 * 1024
+# Python's reader takes other forms of ISO 8601, too.
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d([.,]\d+)?(Z|[-+]\d\d:\d\d)\Z", re.ASCII)
+_GO_ZERO = datetime(1, 1, 1, tzinfo=UTC)
 
 
 class PluginError(UserspaceProxyError):
@@ -71,6 +76,10 @@ class PluginCredential:
             return False
         ahead = max(0.0, min(_AHEAD_S, (self.expires - self.obtained) * _AHEAD_SHARE))
         return now >= max(self.expires - ahead, self.obtained + _APART_S)
+
+    def has_expired(self, now: float) -> bool:
+        """Return whether the server refuses it by now."""
+        return self.expires is not None and now >= self.expires
 
 
 @dataclass(slots=True)
@@ -115,7 +124,13 @@ async def plugin_credential(
         running = loop.create_task(run_plugin(plugin, cluster, within_s=within_s, clock=clock))
         shared.running = running
         running.add_done_callback(partial(_note_end, shared))
-    return await asyncio.shield(running)
+    try:
+        return await asyncio.shield(running)
+    except PluginError:
+        if known is None or known is refused or known.has_expired(clock()):
+            raise
+        # It was renewed ahead of time, and the next request tries that again.
+        return known
 
 
 def _note_end(shared: _SharedRun, running: asyncio.Task[PluginCredential]) -> None:
@@ -194,6 +209,8 @@ async def run_plugin(
         # Its children may run on and keep the pipes open. Those of another user can't be killed.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             _kill(process, with_group=not is_attended)
+        # Otherwise Python waits for the end of its output, too, which a daemon may keep open.
+        process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - nothing else does
         await process.wait()
     _log_stderr(shown, stderr)
     if code != 0:
@@ -247,6 +264,8 @@ def _credential(stdout: bytes, api_version: str, shown: str, now: float) -> Plug
     status = value.get("status")
     if not isinstance(status, dict):
         raise PluginError(f"exec: {shown} printed no ExecCredential with a status")
+    if value.get("kind") not in (None, "", "ExecCredential"):
+        raise PluginError(f"exec: {shown} printed another kind than ExecCredential")
     if value.get("apiVersion") != api_version:
         raise PluginError(f"exec: {shown} printed another apiVersion than {api_version}")
     names = ("token", "clientCertificateData", "clientKeyData", "expirationTimestamp")
@@ -266,9 +285,12 @@ def _credential(stdout: bytes, api_version: str, shown: str, now: float) -> Plug
     )
 
 
-def _moment(text: str, shown: str) -> float:
+def _moment(text: str, shown: str) -> float | None:
+    """Return a moment in seconds since 1970; None for Go's zero time: there is none."""
     try:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text) if _RFC_3339.match(text) else None
     except ValueError:
-        raise PluginError(f"exec: {shown} printed an expirationTimestamp that is no time") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise PluginError(f"exec: {shown} printed an expirationTimestamp that is no time")
+    return None if moment == _GO_ZERO else moment.timestamp()

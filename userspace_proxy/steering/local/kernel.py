@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from ...errors import SteeringConflict, SteeringError
+from ...errors import SteeringConflict, SteeringError, SteeringUnreadable
 from ...kernel import classic_bpf as bpf
 from ...kernel.interfaces import NO_IPV6_HINT
 from ...kernel.netlink import RouteSockets, explained, rtnetlink
@@ -38,7 +38,6 @@ _HINTS = {
     errno.EPERM: "run as root or grant NET_ADMIN, or run with --steering=none",
     errno.ENETDOWN: "ip link set lo up",
 }
-_LISTING_HINTS = {errno.EBUSY: "find the program: ip monitor route"}
 
 
 @dataclass(slots=True)
@@ -137,8 +136,13 @@ class RoutingTables:
         self._sockets.close()
 
     def _list(self, request: bytes) -> list[Message]:
-        with explained("list routes", _LISTING_HINTS):
-            return self._requests.list_supported(request)
+        with explained("list routes"):
+            try:
+                return self._requests.list_supported(request)
+            except OSError as exc:
+                if exc.errno == errno.EBUSY:
+                    raise SteeringUnreadable(f"cannot list routes: {exc.strerror}") from exc
+                raise
 
 
 def _write(route: LocalRoute, *, is_new: bool) -> bytes:
@@ -171,25 +175,40 @@ def _note(message: Message, changes: RouteChanges) -> None:
         case rtnetlink.NEW_ADDRESS | rtnetlink.DEL_ADDRESS:
             changes.addresses.add(rtnetlink.read_address(message).ip)
         case rtnetlink.NEW_LINK | rtnetlink.DEL_LINK:
-            # The kernel removes IPv4 routes with their interface, without an event.
-            link = rtnetlink.read_link(message).link
-            changes.is_touched |= link.number == rtnetlink.LOOPBACK_NUMBER
+            # It is the loopback interface: the kernel removes IPv4 routes with their interface,
+            # without an event.
+            changes.is_touched = True
 
 
 # Offsets of fields in a routing event; loads are big-endian.
-_KIND_AT, _SENDER_AT, _PROTOCOL_AT, _TYPE_AT = 4, 12, 21, 23
+_KIND_AT, _SENDER_AT, _LINK_AT, _PROTOCOL_AT, _TYPE_AT = 4, 12, 20, 21, 23
 _ALL, _NOTHING = 0xFFFFFFFF, 0
 
 
 def _filter(sender: int) -> list[bpf.Instruction]:
-    """Return a program that discards events of this program's changes, and of other routes."""
-    swapped_kinds = [socket.htons(kind) for kind in (rtnetlink.NEW_ROUTE, rtnetlink.DEL_ROUTE)]
+    """Return a program that discards events of this program's changes, other routes and links.
+
+    Each new pod has several events of its link, with which the queue of events would overflow.
+    """
+    new_route, del_route, new_link, del_link = (
+        socket.htons(kind)
+        for kind in (
+            rtnetlink.NEW_ROUTE,
+            rtnetlink.DEL_ROUTE,
+            rtnetlink.NEW_LINK,
+            rtnetlink.DEL_LINK,
+        )
+    )
     return [
         (bpf.LOAD_WORD, 0, 0, _SENDER_AT),
-        (bpf.JUMP_IF_EQUAL, 8, 0, socket.htonl(sender)),
+        (bpf.JUMP_IF_EQUAL, 12, 0, socket.htonl(sender)),
         (bpf.LOAD_HALF, 0, 0, _KIND_AT),
-        (bpf.JUMP_IF_EQUAL, 1, 0, swapped_kinds[0]),
-        (bpf.JUMP_IF_EQUAL, 0, 4, swapped_kinds[1]),
+        (bpf.JUMP_IF_EQUAL, 5, 0, new_route),
+        (bpf.JUMP_IF_EQUAL, 4, 0, del_route),
+        (bpf.JUMP_IF_EQUAL, 1, 0, new_link),
+        (bpf.JUMP_IF_EQUAL, 0, 6, del_link),
+        (bpf.LOAD_WORD, 0, 0, _LINK_AT),
+        (bpf.JUMP_IF_EQUAL, 4, 5, socket.htonl(rtnetlink.LOOPBACK_NUMBER)),
         (bpf.LOAD_BYTE, 0, 0, _PROTOCOL_AT),
         (bpf.JUMP_IF_EQUAL, 2, 0, PROTOCOL),
         (bpf.LOAD_BYTE, 0, 0, _TYPE_AT),

@@ -11,10 +11,11 @@ Rule 1: unless another program has changed it, the kernel contains what was writ
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Mapping
 
-from ...errors import SteeringError
+from ...errors import SteeringError, SteeringUnreadable
 from ...kernel.sockets_in_use import with_connections
 from ...model import Frontend, IPFamily, Protocol, Taken, is_loopback
 from ..base import Bind, SteeringFacts
@@ -126,8 +127,10 @@ class LocalProgrammer(Programmer):
         difference = self._desired.change(touched)
         try:
             if self._is_touched():
-                self._put_right()
-                return
+                # Unread, the kernel is taken to be as written; the next repair looks again.
+                with contextlib.suppress(SteeringUnreadable):
+                    self._put_right()
+                    return
             try:
                 self._guard.change(difference)
             except SteeringError:
@@ -142,7 +145,10 @@ class LocalProgrammer(Programmer):
 
     def _repair(self) -> int:
         is_retry = next(self._repairs) % RETRY_EVERY == 0 and bool(self._desired.refused)
-        count = self._put_right() if self._is_touched() or is_retry else 0
+        count = 0
+        if self._is_touched() or is_retry:
+            with contextlib.suppress(SteeringUnreadable):
+                count = self._put_right()
         self._forget_lingering()
         return count
 

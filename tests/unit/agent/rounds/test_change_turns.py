@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -139,14 +140,87 @@ def test_what_waits_stays_as_it_was_until_its_turn(rounds):
     assert rounds.taken is rounds.store.snapshot()
 
 
-def test_a_service_that_changes_itself_or_is_deleted_does_not_wait(rounds):
-    key = ServiceKey("busy", "web")
+def test_a_deleted_service_does_not_wait(rounds):
     rounds.change("web")
     rounds.change("other")
     rounds.round()
     rounds.round(1.0)
     rounds.change("web")
-    rounds.store.put_service(service(key, PORTS, cluster_ips=("198.51.100.7",)))
     rounds.store.delete_service(ServiceKey("busy", "other"))
-    assert rounds.round() == {"web"}
-    assert rounds.taken.services.keys() == {key}
+    rounds.round()
+    assert rounds.taken.services.keys() == {ServiceKey("busy", "web")}
+
+
+def put(rounds, ports=PORTS, **fields):
+    """Change what a large Service is, and return what a round takes of it."""
+    key = ServiceKey("busy", "web")
+    rounds.store.put_service(service(key, ports, **fields))
+    rounds.round()
+    return rounds.taken.services[key].service
+
+
+@pytest.fixture
+def waiting(rounds):
+    """Return rounds in which the namespace of a large Service waits."""
+    rounds.change("web")
+    put(rounds, **OLD)
+    return rounds
+
+
+OLD = {
+    "cluster_ips": ("198.51.100.1",),
+    "external_ips": ("198.51.100.2", "198.51.100.3"),
+    "load_balancer_ips": ("198.51.100.4",),
+    "health_check_node_port": 30000,
+}
+
+
+def test_a_large_service_that_changes_all_the_time_waits(waiting):
+    for seconds in range(100):
+        put(waiting, **OLD, affinity_timeout_s=seconds)
+    assert put(waiting, **OLD, is_internal_local=True) == service(
+        ServiceKey("busy", "web"), PORTS, **OLD
+    )
+    waiting.round(waiting.turns.next_in_s)
+    assert waiting.taken is waiting.store.snapshot()
+
+
+@pytest.mark.parametrize(
+    ("now", "kept"),
+    [
+        ({"cluster_ips": ("198.51.100.9",)}, {"cluster_ips": ()}),
+        ({"external_ips": ("198.51.100.3",)}, {"external_ips": ("198.51.100.3",)}),
+        ({"load_balancer_ips": ()}, {"load_balancer_ips": ()}),
+        ({"health_check_node_port": 30001}, {"health_check_node_port": 0}),
+        ({"load_balancer_source_ranges": ("192.0.2.0/24",)},) * 2,
+        ({"ports": PORTS[1:]},) * 2,
+        (
+            {"ports": (replace(PORTS[0], node_port=30080),)},
+            {"ports": PORTS[:1]},
+        ),
+    ],
+)
+def test_what_a_service_has_no_longer_does_not_wait(waiting, now, kept):
+    key = ServiceKey("busy", "web")
+    found = put(waiting, **{**OLD, "affinity_timeout_s": 7, **now})
+    assert found == service(key, **{"ports": PORTS, **OLD, **kept})
+
+
+def test_a_node_port_that_a_service_has_no_longer_does_not_wait(rounds):
+    rounds.change("web")
+    ports = tuple(replace(port, node_port=30000 + port.port) for port in PORTS)
+    put(rounds, ports)
+    now = (replace(ports[0], node_port=30100), *ports[1:])
+    assert put(rounds, now).ports == (PORTS[0], *ports[1:])
+
+
+def test_a_service_that_another_proxy_gets_is_no_longer_served_at_once(waiting):
+    assert put(waiting, **OLD, proxy_name="other").proxy_name == "other"
+
+
+def test_a_service_waits_as_if_no_more_of_it_were_judged_than_is(rounds):
+    rounds.change("web", 10_000)
+    put(rounds, tuple(ServicePort(f"p{n}", n, "TCP") for n in range(1, 1_001)))
+    rounds.change("web", 10_000)
+    rounds.round()
+    assert rounds.turns.next_in_s < 5.0

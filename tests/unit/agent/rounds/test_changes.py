@@ -178,20 +178,35 @@ def test_how_long_a_change_took_is_told_once_it_is_in_force():
     assert triggers.take(1, 1003.0) == [3.0]
 
 
+async def test_before_the_first_snapshot_nothing_is_in_force():
+    progress = Progress(SyncCounters())
+    waiting = [asyncio.ensure_future(each) for each in (progress.settled(), progress.caught_up())]
+    await progress.announce()
+    await turn()
+    assert not any(task.done() for task in waiting)
+    for task in waiting:
+        task.cancel()
+
+
 async def test_what_waits_for_a_snapshot_goes_on_once_that_is_in_force():
     progress = Progress(SyncCounters())
     snapshot = Cluster().serve("web", "10.96.0.1", POD)
     progress.add(snapshot)
     waiting = [
         asyncio.ensure_future(each)
-        for each in (progress.settled(), progress.in_force_after(None), progress.round_after(0))
+        for each in (
+            progress.settled(),
+            progress.caught_up(),
+            progress.in_force_after(None),
+            progress.round_after(0),
+        )
     ]
     await progress.announce()
     await turn()
     assert not any(task.done() for task in waiting)
     progress.end(progress.begin())
     await progress.announce()
-    assert await asyncio.wait_for(asyncio.gather(*waiting), 60) == [None, snapshot, 1]
+    assert await asyncio.wait_for(asyncio.gather(*waiting), 60) == [None, None, snapshot, 1]
 
 
 async def test_nothing_is_settled_while_a_newer_snapshot_is_being_made():

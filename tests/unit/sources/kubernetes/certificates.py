@@ -1,7 +1,8 @@
 """Self-signed certificates for tests.
 
 FIRST and SECOND have no key; they are for files that must contain a certificate. API_TEST is the
-certificate of the name api.test, which its key below may serve; both authenticate nothing else.
+certificate of the name api.test, which its key below may serve; both authenticate nothing else, and
+ENCRYPTED_KEY belongs to no certificate.
 """
 
 FIRST = """\
@@ -46,4 +47,13 @@ MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgEjCpNRSk3ll5w0i2
 9OFaL4inzDr10ONrDs1pKx123zehRANCAARN8iKz2SE6fmdgy5n/5gZ11qHD0GpG
 2PcCmbmhyaXI+rCVhn16sLN25CqNCWbZHJ5PM2Yxqg4k3KXMFyPdtkWV
 -----END PRIVATE KEY-----
+"""
+ENCRYPTED_KEY = """\
+-----BEGIN ENCRYPTED PRIVATE KEY-----
+MIHsMFcGCSqGSIb3DQEFDTBKMCkGCSqGSIb3DQEFDDAcBAgY/CFMlrFTtAICCAAw
+DAYIKoZIhvcNAgkFADAdBglghkgBZQMEASoEENYUuNJy3EJ2OQ8kZ91P4mgEgZDg
+9Tc7rFf943cPWV743H5yFbc1ETiEhrzgMBYGLTGmK+Mg532BTun5ABX6rAaaCG4Q
+k7IyYVxzH7o9vg9RkxumRgcTP4ExqKcq3LQomdXmYLtJV3bBV2NnmOiau7YRQ7XW
+64rU9+WTYSPgK9zICFFUXNbnIDvO4TeUAjAz5YSzTDbccF3Ae4h1BenxWMU3aD4=
+-----END ENCRYPTED PRIVATE KEY-----
 """

@@ -30,7 +30,7 @@ from userspace_proxy.sources.kubernetes.client import (
 from userspace_proxy.sources.kubernetes.credentials import Credentials
 from userspace_proxy.sources.kubernetes.responses import TransportError
 
-from .certificates import API_TEST, API_TEST_KEY, FIRST, SECOND
+from .certificates import API_TEST, API_TEST_KEY, ENCRYPTED_KEY, FIRST, SECOND
 from .objects import service
 
 SERVICES = "/api/v1/services"
@@ -250,6 +250,42 @@ async def test_impersonation_is_sent_with_requests_and_websockets(plain_tls, tmp
         ]
 
 
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+async def test_another_server_to_which_a_redirect_leads_gets_nothing(tmp_path, code):
+    async with answering() as (other, lines):
+        target = f"http://localhost:{other}"
+
+        def redirect(_: str) -> str:
+            return f"{code} Elsewhere\r\nLocation: {target}/login?state=secret"
+
+        async with answering(code_of=redirect) as (port, _):
+            cluster: dict[str, object] = {"server": f"http://127.0.0.1:{port}"}
+            async with client_of(tmp_path, cluster, {"as": "jane"}) as client:
+                for request in (
+                    client.get("/version", {}),
+                    client.send("POST", SERVICES, {}, content_type="application/json"),
+                    client.stream(SERVICES, WATCH).__aenter__(),
+                    client.websocket("/version", {}, "a"),
+                ):
+                    with pytest.raises(TransportError) as caught:
+                        await request
+                    assert str(caught.value) == f"it redirects to {target}, which is not followed"
+    assert lines == []
+
+
+async def test_cookies_are_not_returned(tmp_path):
+    heads: list[str] = []
+    code = "200 OK\r\nSet-Cookie: session=of-the-user-before"
+    async with (
+        answering(heads=heads, code_of=lambda _: code) as (port, _),
+        client_of(tmp_path, {"server": f"http://localhost:{port}"}, {}) as client,
+    ):
+        await client.get("/version", {})
+        await client.get("/version", {})
+    assert len(heads) == 2
+    assert "cookie" not in heads[1].lower()
+
+
 @pytest.mark.parametrize(("wants", "sent"), [(False, "gzip, deflate"), (True, "identity")])
 async def test_responses_may_be_compressed_unless_the_kubeconfig_disables_it(tmp_path, wants, sent):
     heads: list[str] = []
@@ -348,6 +384,14 @@ async def test_server_and_client_are_verified(server_tls, tmp_path, cluster, use
             got = str(exc)
         await client.close()
     assert re.match(outcome, got)
+
+
+async def test_a_key_that_is_encrypted_is_refused_and_nobody_is_asked_for_the_passphrase(tmp_path):
+    encrypted = base64.b64encode(ENCRYPTED_KEY.encode()).decode()
+    user: dict[str, object] = {**CLIENT, "client-key-data": encrypted}
+    with pytest.raises(SourceError, match="the client's key is encrypted"):
+        async with client_of(tmp_path, {"server": "https://127.0.0.1:1"}, user):
+            pass
 
 
 def test_a_stream_over_tls_is_closed_without_the_servers_goodbye(server_tls, tmp_path):

@@ -118,6 +118,14 @@ async def test_a_token_file_is_read_again_each_minute_and_after_a_refusal(tmp_pa
     assert await shown_by(credentials) == "Bearer third"
 
 
+async def test_a_token_file_that_is_too_large_is_an_error(tmp_path):
+    with (tmp_path / "token").open("wb") as stream:
+        stream.truncate((1 << 20) + 1)
+    credentials = Credentials(kubeconfig=kubeconfig(tmp_path, "{tokenFile: token}"))
+    with pytest.raises(SourceError, match="token: it is larger than 1 MiB"):
+        await credentials.load(now=0)
+
+
 async def test_a_kubeconfig_that_is_written_anew_is_read_again(tmp_path):
     credentials = Credentials(kubeconfig=kubeconfig(tmp_path, "{token: first}"))
     await credentials.load(now=0)

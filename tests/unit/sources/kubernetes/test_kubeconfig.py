@@ -96,13 +96,13 @@ def test_a_good_one_passes():
         pytest.param(
             "current-context: test\n",
             "",
-            "file0:1: current-context: is missing (give --context=NAME: there are 'test')",
+            "file0:1: current-context: is missing (give --context=NAME: known: 'test')",
             id="no-context",
         ),
         pytest.param(
             "current-context: test",
             "current-context: prod",
-            "file0:3: current-context: 'prod' is not among contexts: there are 'test'",
+            "file0:3: current-context: 'prod' is not among contexts: known: 'test'",
             id="unknown-context",
         ),
         pytest.param(
@@ -114,7 +114,7 @@ def test_a_good_one_passes():
         pytest.param(
             "cluster: home, ",
             "cluster: away, ",
-            "file0:6: contexts[0].context.cluster: 'away' is not among clusters: there are 'home'",
+            "file0:6: contexts[0].context.cluster: 'away' is not among clusters: known: 'home'",
             id="unknown-cluster",
         ),
         pytest.param(
@@ -211,7 +211,7 @@ users: [{name: u, user: {token: u}}, {name: v, user: {token: v}}]
     ):
         flags = {"context": "a", flag: "x"}
         problem = problem_of(text, **flags)
-        assert f"{list_}: --{flag}=x is not among them: there are {known}" in problem
+        assert f"{list_}: --{flag}=x is not among them: known: {known}" in problem
 
 
 def test_a_server_that_is_given_replaces_that_of_the_cluster_and_its_name():

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -165,6 +166,23 @@ print({ANSWER!r})
     await ended(int((tmp_path / "pid").read_text()))
 
 
+async def test_one_that_hangs_costs_no_more_than_the_limit_while_its_daemon_has_its_output(
+    run, tmp_path
+):
+    script = f"""
+import pathlib, signal, subprocess
+child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+pathlib.Path({str(tmp_path / "pid")!r}).write_text(str(child.pid))
+signal.pause()
+"""
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            with pytest.raises(PluginError, match="did not exit within"):
+                await run(script, within_s=2)
+    finally:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+
 @pytest.mark.parametrize("code", [0, 1], ids=["succeeds", "fails"])
 async def test_children_that_one_leaves_behind_are_killed(run, tmp_path, code):
     script = f"""
@@ -226,6 +244,16 @@ signal.pause()
             'print(\'{"status": {}, "apiVersion": "v9"}\')',
             "exec: plugin printed another apiVersion than client",
             id="another-version",
+        ),
+        pytest.param(
+            f"print({ANSWER.replace('ExecCredential', 'TokenReview')!r})",
+            "printed another kind than ExecCredential",
+            id="another-kind",
+        ),
+        pytest.param(
+            f"print({answer_of(token='secret', expirationTimestamp='2030-01-01')!r})",
+            "an expirationTimestamp that is no time",
+            id="a-day",
         ),
         pytest.param(f"print({answer_of()!r})", "neither a token nor a cert", id="nothing"),
         pytest.param(
@@ -389,6 +417,21 @@ async def test_a_run_that_failed_is_tried_again(write, counted):
         await shared(failing)
     assert counted() == failing
     assert (await shared(failing)).token == "token-1"
+
+
+async def test_a_credential_is_used_until_it_expires_while_a_new_one_fails(write, counted):
+    plugin = counted(expirationTimestamp=datetime.fromtimestamp(NOW + 3600, UTC).isoformat())
+    first = await shared(plugin)
+    assert write("raise SystemExit(3)") == plugin
+    assert await shared(plugin, now=NOW + 3599) is first
+    for expected in ({"now": NOW + 3600}, {"now": NOW + 3599, "refused": first}):
+        with pytest.raises(PluginError, match="ended with 3"):
+            await shared(plugin, **expected)
+
+
+async def test_the_zero_time_of_go_is_no_end(run):
+    answer = answer_of(token="secret", expirationTimestamp="0001-01-01T00:00:00Z")
+    assert await run(f"print({answer!r})") == CREDENTIAL
 
 
 async def test_nobody_waits_longer_than_the_limit_for_a_plugin_that_nobody_attends(

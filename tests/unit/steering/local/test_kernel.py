@@ -64,6 +64,15 @@ def test_the_programs_own_changes_and_other_routes_cause_no_event(node, tables):
     assert not any(ip.startswith("10.") for ip in changes.addresses)
 
 
+def test_links_of_pods_crowd_out_no_event(node, tables):
+    """Each change of one has an event of 2 KiB, and the queue holds 208 (#52)."""
+    tables.changes()
+    node.run("ip link add v0 type veth")
+    flips = "\n".join(f"link set v0 mtu {1400 + turn % 2}" for turn in range(500))
+    node.run(f"ip -batch - <<END\n{flips}\nEND")
+    assert not tables.changes().is_touched
+
+
 @pytest.mark.parametrize(
     "command",
     [

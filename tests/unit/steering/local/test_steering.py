@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 
 import pytest
 
+from userspace_proxy.kernel.netlink import Requests
 from userspace_proxy.kernel.nf_tables.expressions import expression
 from userspace_proxy.model import Frontend, Protocol
 from userspace_proxy.steering import REFUSE, SteeringFacts
@@ -98,3 +100,22 @@ async def test_a_kernel_without_socket_lookup_gets_a_guard_without_it(node, stee
     assert await steering.render() == "TCP 10.96.7.1:80 -> :80"
     assert steering.unguarded == "this kernel has no nft_socket"
     assert "socket" not in node.run("nft list table inet userspace-proxy/local")
+
+
+async def test_routes_that_change_while_they_are_read_fail_neither_a_change_nor_a_repair(
+    node, steering, monkeypatch
+):
+    """On a node with many pods that come and go that happens again and again (#52)."""
+
+    def interrupted(_requests, _request):
+        raise OSError(errno.EBUSY, "something changed during each of 10 listings")
+
+    await steering.apply({WEB: 80})
+    node.run("ip route flush table local proto 117")
+    with monkeypatch.context() as busy:
+        busy.setattr(Requests, "list_supported", interrupted)
+        await steering.change({CART: 80}, ())
+        assert await steering.repair() == 0
+    assert "10.96.7.1" not in node.run("ip route show table local proto 117")
+    assert await steering.repair() > 0
+    assert await steering.render() == "TCP 10.96.7.1:80 -> :80\nTCP 10.96.7.2:80 -> :80"
