@@ -30,6 +30,7 @@ from userspace_proxy.model import SocketAddress
 
 from .backend import Backend
 from .backend_arguments import BackendLike, StreamHandler, check_backend, stream_handler
+from .command_errors import CommandErrors
 from .connections import Connections
 from .http_serving import HttpAnswer, HttpHandler, HttpRequest, HttpServer
 from .places import BackendPlace
@@ -226,17 +227,22 @@ class CommandBackend(Backend):
                 self._place.command(self._command),
                 env={**outer, **where},
                 stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
                 start_new_session=True,
             )
         except OSError as exc:
             raise SandboxError(f"cannot start backend {self.name}: {exc}") from exc
         # A program may exit without closing its proxy.
         atexit.register(self.stop)
+        assert self._process.stderr is not None, "it is a pipe"
+        errors = CommandErrors(self._process.stderr)
         try:
             self._wait()
-        except BaseException:
+        except BaseException as exc:
             self.stop()
             self._free()
+            if isinstance(exc, SandboxError) and (text := errors.text()):
+                raise SandboxError(f"{exc.message}; its stderr:\n{text}\n", hint=exc.hint) from None
             raise
 
     def close(self) -> None:
@@ -257,24 +263,32 @@ class CommandBackend(Backend):
     def _wait(self) -> None:
         assert self._process is not None, "it was started"
         deadline, pause = Clocks.monotonic() + _COMMAND_READY_S, threading.Event()
-        while Clocks.monotonic() < deadline:
-            status = self._process.poll()
+        while True:
+            status, cause = self._process.poll(), self._dial()
             if status is not None:
-                what = f"backend {self.name} ended with status {status}: {self._command}"
-                raise SandboxError(what)
-            with (
-                contextlib.suppress(OSError),
-                self._place.open_socket(socket.SOCK_STREAM) as client,
-            ):
+                raise SandboxError(
+                    f"backend {self.name} ended with status {status}{cause and f': {cause}'}: "
+                    f"{self._command}"
+                )
+            if not cause:
+                return
+            if Clocks.monotonic() >= deadline:
+                raise SandboxError(
+                    f"backend {self.name} does not listen after {_COMMAND_READY_S:.0f} s: {cause}",
+                    hint="its address is {host} and {port} in its arguments, or HOST and PORT in "
+                    "its environment",
+                )
+            pause.wait(_RETRY_S)
+
+    def _dial(self) -> str:
+        """Return why it doesn't accept a connection; empty if it does."""
+        try:
+            with self._place.open_socket(socket.SOCK_STREAM) as client:
                 client.settimeout(1)
                 client.connect(self.address)
-                return
-            pause.wait(_RETRY_S)
-        raise SandboxError(
-            f"backend {self.name} does not listen at {self.address} after {_COMMAND_READY_S:.0f} s",
-            hint="its address is {host} and {port} in its arguments, or HOST and PORT in its "
-            "environment",
-        )
+        except OSError as exc:
+            return f"cannot connect to {self.address}: {exc.strerror or exc}"
+        return ""
 
     def _give_up(self) -> None:
         if self._claim is not None:

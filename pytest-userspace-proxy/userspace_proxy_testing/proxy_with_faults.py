@@ -72,8 +72,9 @@ class ProxyWithFaults(Proxy):
                 of its endpoints suffer it for whose protocol there is such a fault.
             type_: As in toxiproxy: ``latency``, ``bandwidth``, ``slow_close``, ``timeout``,
                 ``reset_peer``, ``slicer``, ``limit_data``. Also ``refuse``, ``silent``,
-                ``half_open``, and ``fail_first`` with ``count``, of each endpoint. UDP has
-                ``latency``, ``loss`` and ``reorder``, the last two with ``percent``.
+                ``half_open``, and ``fail_first`` with ``count``, of each endpoint. Both resets wait
+                for the client's first byte, unless ``at_connect``. UDP has ``latency``, ``loss``
+                and ``reorder``, the last two with ``percent``.
             endpoint: One of its endpoints; None: all of them.
             stream: ``downstream``, from the endpoint to the client, or ``upstream``.
             toxicity: The share of connections that are affected.

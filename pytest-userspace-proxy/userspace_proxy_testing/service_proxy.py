@@ -12,18 +12,22 @@ r"""Services for tests: a proxy in a thread, with backends that can die and retu
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from userspace_proxy.embedding.arguments import HandlingArguments
 from userspace_proxy.embedding.loop_thread import LoopThread
 from userspace_proxy.facts import StatusFacts
 from userspace_proxy.hosts import is_loopback_address
+from userspace_proxy.lookup.in_process import ProcessNames
 from userspace_proxy.model import DataPath
 
 from .backends import BackendLike
 from .places import BackendPlace
 from .served_service import ProxyCalls, RecordingProxy
 from .services import ProxiedService, Services
+
+if TYPE_CHECKING:
+    from userspace_proxy.lookup.aiohttp_resolver import ServiceResolver
 
 
 class ServiceProxy(Services, RecordingProxy):
@@ -46,6 +50,29 @@ class ServiceProxy(Services, RecordingProxy):
     def status(self) -> StatusFacts:
         """Return everything about this proxy at this moment."""
         return RecordingProxy.status(self)
+
+    def names(self, namespace: str = "default") -> ProcessNames:
+        """Part of EmbeddedProxy.
+
+        Raises:
+            LookupError: No Service is in that namespace, so no short name would be found.
+        """
+        found = RecordingProxy.names(self, namespace)
+        self._check_used(namespace)
+        return found
+
+    def resolver(self, namespace: str = "default") -> ServiceResolver:
+        """Part of EmbeddedProxy; raises as :meth:`names` does."""
+        found = RecordingProxy.resolver(self, namespace)
+        self._check_used(namespace)
+        return found
+
+    def _check_used(self, namespace: str) -> None:
+        used = {service.key.namespace for service in self.services}
+        # Without an argument, names with their namespace are found.
+        if namespace not in {*used, "default"}:
+            have = f"Services are in {', '.join(sorted(used))}" if used else "there is no Service"
+            raise LookupError(f"no Service is in namespace {namespace}: {have}")
 
     def _check_effect(
         self, protocol: str, cluster_ip: str | None, handling: HandlingArguments

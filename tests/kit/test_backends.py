@@ -9,12 +9,14 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
 from userspace_proxy.embedding.loop_thread import LoopThread
 from userspace_proxy.errors import SandboxError
 from userspace_proxy.model import SocketAddress
+from userspace_proxy_testing import backends
 from userspace_proxy_testing.backends import echo, http, make_backend
 
 from .clusters import refuses
@@ -204,13 +206,41 @@ raise SystemExit(3)
     [
         pytest.param(["no-such-program"], "cannot start backend web-1", id="missing"),
         pytest.param(
-            [sys.executable, "-c", "raise SystemExit(3)"], "ended with status 3", id="ends"
+            [sys.executable, "-c", "raise SystemExit(3)"],
+            r"ended with status 3: cannot connect to [\d.]+:\d+: Connection refused",
+            id="ends",
+        ),
+        pytest.param(
+            [sys.executable, "-c", "raise SystemExit('no such database')"],
+            r"ended with status 1: .*; its stderr:\nno such database\n",
+            id="writes",
         ),
     ],
 )
 def test_a_command_that_does_not_serve_is_an_error(make, command, words):
     with pytest.raises(SandboxError, match=words):
         make(command)
+
+
+def test_a_command_that_ends_is_an_error_within_a_second_of_its_end(make):
+    began = time.monotonic()
+    with pytest.raises(SandboxError, match=r"ended with status 0: .*: Connection refused"):
+        make([sys.executable, "-c", ""])
+    # A start of Python takes a part of it.
+    assert time.monotonic() - began < 2
+
+
+def test_a_command_that_listens_elsewhere_is_an_error_with_its_stderr(make, monkeypatch):
+    monkeypatch.setattr(backends, "_COMMAND_READY_S", 0.5)
+    words = r"does not listen after 0 s: cannot connect to .*: Connection refused"
+    with pytest.raises(SandboxError, match=words) as caught:
+        make(["sh", "-c", "echo at 8080 >&2; exec sleep 1000"])
+    assert "its stderr:\nat 8080\n" in str(caught.value)
+
+
+def test_what_a_command_writes_is_passed_on(make, capfd):
+    make(["sh", "-c", 'echo ready >&2; exec "$@"', "sh", *SERVER])
+    assert "ready\n" in capfd.readouterr().err
 
 
 def test_it_may_be_an_address_that_another_program_serves(make):

@@ -28,12 +28,14 @@ def test_faults_of_a_service_are_in_force_while_it_has_them(run, caplog):
         async with backend(b"one") as one, ProxyWithFaults() as proxy:
             web = await proxy.add_service("web", port=8080, endpoints=[one])
             assert proxy.faults_of(web.key) == {}
-            proxy.add_fault(web.key, "reset_peer")
+            proxy.add_fault(web.key, "reset_peer", at_connect=True)
             with pytest.raises(ConnectionResetError):
                 await ask(web.address)
             (port,) = proxy.status().ports
             assert port.endpoints[0].cause.code is CauseCode.FAULT_ON_PURPOSE
-            assert list(proxy.faults_of(web.key).values()) == [["reset_peer() downstream"]]
+            assert list(proxy.faults_of(web.key).values()) == [
+                ["reset_peer(at_connect=True) downstream"]
+            ]
             proxy.remove_faults(web.key)
             assert await ask(web.address) == b"one"
             assert proxy.faults_of(web.key) == {}

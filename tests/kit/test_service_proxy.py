@@ -163,6 +163,20 @@ def test_connections_are_observed_beside_its_decisions(proxy):
     assert [decision.dials for decision in web.decisions] == [2]
 
 
+@pytest.mark.parametrize("method", ["names", "resolver"])
+def test_names_of_a_namespace_without_a_service_are_an_error(proxy, method):
+    with pytest.raises(LookupError, match="no Service is in namespace nope: there is no Service"):
+        getattr(proxy, method)("nope")
+    proxy.service("web", namespace="shop")
+    proxy.service("db", namespace="data")
+    with pytest.raises(LookupError, match="in namespace nope: Services are in data, shop"):
+        getattr(proxy, method)("nope")
+    with pytest.raises(ValueError, match="namespace: 'Nope' is not a DNS label"):
+        getattr(proxy, method)("Nope")
+    getattr(proxy, method)()
+    getattr(proxy, method)("shop")
+
+
 def test_one_backend_refuses_and_the_other_answers(proxy):
     web = proxy.service("web", backends=2)
     web.backends[0].fault("refuse")

@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 from urllib.parse import quote
 
 from tests.cluster.waiting import wait_for
@@ -55,6 +55,8 @@ def in_json(agent: Agent, expected: Expected) -> bool:
             found = [item["cause"] for item in status["ignored"] if item["service"] == name]
         case Shown.NODE:
             found = [{"code": p["code"], "sentence": p["what"]} for p in status["problems"]]
+        case _:
+            assert_never(expected.shown)
     return any(
         cause["code"] == expected.code and expected.sentence in cause["sentence"] for cause in found
     )

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import ast
 import textwrap
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pytest
 
-from .form import find_problems, report_sizes
+from .form import (
+    PACKAGES,
+    PARTLY,
+    ROOT,
+    find_open_matches,
+    find_problems,
+    read_modules,
+    report_sizes,
+)
 
 EMPTY = "\n"
 KIT = "pytest-userspace-proxy/userspace_proxy_testing"
@@ -266,3 +275,37 @@ def test_a_text_for_people_is_not_parsed(tmp_path: Path, body: str) -> None:
 )
 def test_values_and_names_may_be_examined(tmp_path: Path, body: str) -> None:
     assert package_problems(tmp_path, part_a=f"def f(one, note):\n    {body}\n") == []
+
+
+ENUM = """
+    import enum
+    class Colour(enum.StrEnum):
+        RED = "red"
+        BLUE = "blue"
+    """
+
+
+@pytest.mark.parametrize(
+    ("cases", "is_closed"),
+    [
+        ("case Colour.RED: a()\n        case _: assert_never(colour)", True),
+        ("case Colour.RED | Colour.BLUE: a()\n        case _: b()", False),
+        ("case Colour.RED, True: a()\n        case _, True: b()", False),
+        ("case Colour.RED: a()\n        case Colour.BLUE: b()", False),
+        ("case other.RED: a()\n        case 7: b()", True),
+    ],
+)
+def test_a_match_over_an_enum_ends_in_assert_never(
+    cases: str, is_closed: bool, tmp_path: Path
+) -> None:
+    user = f"def f(colour):\n    match colour:\n        {cases}\n"
+    files = {"userspace_proxy/colours.py": ENUM, f"{KIT}/user.py": user}
+    what = f"{KIT}/user.py:2: a match over Colour doesn't end in assert_never"
+    assert problems(tmp_path, files) == ([] if is_closed else [what])
+
+
+def test_modules_with_matches_over_some_members_have_one() -> None:
+    files = {
+        path: list(ast.walk(ast.parse(text))) for path, text in read_modules(ROOT, PACKAGES).items()
+    }
+    assert {problem.path for problem in find_open_matches(files, ())} == PARTLY.keys()

@@ -26,12 +26,12 @@ PLACES = (
 
 _CONTINUED = re.compile(r"\\\n[#\s]*")
 _INSTALL = re.compile(r"\b(?:pip[0-9.]*|pipx|uv)\b[^\n]*?\b(?:install|add|run)\b(?P<what>.*)")
-# Not a part of a path or of a wheel's name, and no option that names a path.
+# Not a part of a path, of a wheel's name or of an address, and no option that names a path.
 _NAME = re.compile(
-    r"(?<![\w./:@-])(?:pytest[-_.])?userspace[-_.]proxy(?![\w/:-]|\.\w)", re.IGNORECASE
+    r"(?<![\w./:@=-])(?:pytest[-_.])?userspace[-_.]proxy(?![\w/:-]|\.\w| @ )", re.IGNORECASE
 )
-_KIT_FOLDER = re.compile(r"(?<!\S)[./]*pytest-userspace-proxy/?(?!\S)")
-_NODE_FOLDER = re.compile(r"(?<!\S)'?\.(?:\[|(?!\S))")
+_KIT_FOLDER = re.compile(r"(?<!\S)[./]*pytest-userspace-proxy/?(?!\S)|#subdirectory=pytest-user")
+_NODE_FOLDER = re.compile(r"(?<!\S)'?\.(?:\[|(?!\S))|git\+\w+:[^\s#]+(?!\S)")
 
 
 def installs_by_name(text: str) -> Iterator[str]:
@@ -73,6 +73,7 @@ def test_nothing_installs_a_package_by_its_name_from_an_index() -> None:
         "uv add userspace-proxy.",
         "pip install pytest-userspace-proxy",
         "pip install ./pytest-userspace-proxy",
+        "pip install 'git+https://REPOSITORY#subdirectory=pytest-userspace-proxy'",
     ],
 )
 def test_a_command_that_installs_it_by_name_is_found(text: str) -> None:
@@ -85,6 +86,8 @@ def test_a_command_that_installs_it_by_name_is_found(text: str) -> None:
         "pip install '.[iptables]' pytest",
         "pip install . ./pytest-userspace-proxy",
         "pip install '.[iptables]' ./pytest-userspace-proxy",
+        "pip install git+https://HOST/A 'git+https://HOST/A#subdirectory=pytest-userspace-proxy'",
+        "pip install 'userspace-proxy @ git+https://HOST/A'",
         "/opt/userspace-proxy/bin/pip install wheels/userspace_proxy-0.1-py3-none-any.whl",
         "pip install --no-index --find-links=/wheels 'userspace-proxy[iptables]'",
         "pip install wheel\nuserspace-proxy run",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Sequence
+from typing import assert_never
 
 from ..balance import (
     AffinityTables,
@@ -171,21 +172,21 @@ def make_strategy(
         start: The position of the first turn, and the seed of random choices.
     """
     # Random numbers are created only if needed: their state takes 2.5 KiB.
-    match balance, bool(weights):
-        case Balance.LEAST_CONNECTIONS, False:
+    match balance:
+        case Balance.ROUND_ROBIN:
+            return WeightedRoundRobin(weights, start) if weights else RoundRobin(start)
+        case Balance.LEAST_CONNECTIONS:
+            if weights:
+                return WeightedLeastConnections(load, weights, start)
             return LeastConnections(load, start)
-        case Balance.LEAST_CONNECTIONS, True:
-            return WeightedLeastConnections(load, weights, start)
-        case Balance.POWER_OF_TWO_CHOICES, False:
+        case Balance.POWER_OF_TWO_CHOICES:
+            if weights:
+                return WeightedPowerOfTwoChoices(load, weights, random.Random(start))
             return PowerOfTwoChoices(load, random.Random(start))
-        case Balance.POWER_OF_TWO_CHOICES, True:
-            return WeightedPowerOfTwoChoices(load, weights, random.Random(start))
-        case Balance.RANDOM, False:
-            return RandomChoice(random.Random(start))
-        case Balance.RANDOM, True:
-            return WeightedRandomChoice(weights, random.Random(start))
-        case Balance.SOURCE_HASH, _:
+        case Balance.RANDOM:
+            chance = random.Random(start)
+            return WeightedRandomChoice(weights, chance) if weights else RandomChoice(chance)
+        case Balance.SOURCE_HASH:
             return SourceHash(weights)
-        case _, True:
-            return WeightedRoundRobin(weights, start)
-    return RoundRobin(start)
+        case _:
+            assert_never(balance)

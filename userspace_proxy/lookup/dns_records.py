@@ -21,6 +21,7 @@ import random
 import socket
 import struct
 from collections.abc import Iterable
+from typing import assert_never
 
 from ..names import DnsAnswer, Pick, Record, RecordType
 from .dns_wire import AFTER_NAME, CLASS_IN, HEADER, TRUNCATED, TYPES, encode_name
@@ -130,6 +131,8 @@ class _Records:
                 text = data.strip('"').encode()
                 self.wire.append(len(text))
                 self.wire += text
+            case _:
+                assert_never(type_)
 
     def _name(self, text: str, *, is_compressed: bool = True) -> None:
         label, _, rest = text.partition(".")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import assert_never
 
 from ..causes import names
 from ..causes.cause import Cause
@@ -117,3 +118,5 @@ def _row_of(problem: NameProblem) -> Cause:
             return names.name_leads_astray(host, detail)
         case NameState.NO_ADDRESS:
             return names.no_address_of_family(host, detail)
+        case _:
+            assert_never(problem.state)

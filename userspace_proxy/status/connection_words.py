@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import assert_never
 
 from ..facts import Level
 from ..facts.connection import ConnectionEvent, ConnectionFacts
@@ -66,6 +67,8 @@ def rest_of(one: ConnectionFacts) -> str:
         case ConnectionEvent.UNSEEN:
             what = f"{one.count} more Service ports" if one.count else "its connections"
             return f"{what} can't be seen: {one.cause}"
+        case _:
+            assert_never(one.event)
 
 
 def end_of(one: ConnectionFacts) -> str:

@@ -19,8 +19,9 @@ from userspace_proxy.kernel.stream_reset import reset
 from userspace_proxy.model import SocketAddress
 
 from ..connections import Connections
-from .detour_stream import FaultyStream
-from .toxics import DOWNSTREAM, UPSTREAM, NamedToxic
+from .detour_stream import ClientSide, FaultyStream
+from .fault_types import FAIL_FIRST, FirstResets
+from .toxics import DOWNSTREAM, UPSTREAM, NamedToxic, ResetPeer
 
 _HOST = "127.0.0.1"
 
@@ -51,8 +52,8 @@ class FaultServer:
         self.upstream = upstream
         self.toxics: tuple[NamedToxic, ...] = ()
         """In the order in which they apply; see :meth:`set_toxics`."""
-        self.fails_first = 0
-        """How many of the next clients are reset."""
+        self.first_resets = FirstResets(0)
+        """How many of the next clients are reset, and when."""
         self._mode = Mode.PASS
         self._chance = random.Random(seed)
         self._loop = asyncio.get_running_loop()
@@ -128,17 +129,25 @@ class FaultServer:
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, chance: random.Random
     ) -> None:
-        if self.fails_first:
-            self.fails_first -= 1
-            reset(writer)
+        first = self.first_resets
+        if first.count:
+            self.first_resets = FirstResets(first.count - 1, first.at_connect)
+            # Of the request, the endpoint gets nothing.
+            toxic = NamedToxic(FAIL_FIRST, UPSTREAM, ResetPeer(at_connect=first.at_connect))
+            await self._pass_on(reader, writer, chance, [toxic])
         elif self._mode is Mode.HALF_OPEN:
             await asyncio.Event().wait()
         else:
             await self._pass_on(reader, writer, chance)
 
     async def _pass_on(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, chance: random.Random
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        chance: random.Random,
+        own: Sequence[NamedToxic] = (),
     ) -> None:
+        """Pass a connection on, with toxics of its own before those of the endpoint."""
         try:
             other_reader, other_writer = await asyncio.open_connection(*self.upstream)
         except OSError:
@@ -158,12 +167,15 @@ class FaultServer:
             return FaultyStream(
                 source,
                 sink,
-                toxics=lambda: [toxic for toxic in self.toxics if toxic.stream == stream],
+                toxics=lambda: [t for t in (*own, *self.toxics) if t.stream == stream],
+                client=client,
                 abort=abort,
                 chance=random.Random(chance.random()),
             )
 
+        client = ClientSide(reader)
         streams = [make(UPSTREAM, reader, other_writer), make(DOWNSTREAM, other_reader, writer)]
+        client.streams = streams
         self._streams.update(streams)
         try:
             with self._connections.keep(other_writer):

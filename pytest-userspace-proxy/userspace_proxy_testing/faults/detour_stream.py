@@ -6,6 +6,8 @@ Rule 1: a chunk is delayed from the moment of its arrival, so a latency doesn't 
 Rule 2: toxics may change while a connection is open: the next chunk sees the new ones, and a wait
 for an old one ends.
 Rule 3: toxicity is drawn once for each connection and toxic, whatever else is drawn.
+Rule 4: a reset waits for the client's first byte, or its end, unless it comes at the connect: so a
+client sees a reset, and not a failed connect, whatever its speed. Until then bytes are passed on.
 
 The data plane's relay (``dataplane.relay``) never holds back what it may send, and splices; here
 each chunk waits, is cut or is dropped, at a rate that tests have.
@@ -45,11 +47,33 @@ class _Chunk:
     arrived: float
 
 
+class ClientSide:
+    """Whether the client of one connection has sent a byte, or its end.
+
+    Args:
+        source: What it sends.
+    """
+
+    def __init__(self, source: asyncio.StreamReader) -> None:
+        self.has_begun = False
+        self._source = source
+        self.streams: Sequence[FaultyStream] = ()
+        """Both directions, which look at their toxics again once it has begun."""
+
+    def note_read(self, source: asyncio.StreamReader) -> None:
+        """Note that something was read, from the client or from the endpoint."""
+        if source is self._source and not self.has_begun:
+            self.has_begun = True
+            for stream in self.streams:
+                stream.note_client()
+
+
 class FaultyStream:
     """One direction; :meth:`run` ends when everything has been passed on, or the connection ended.
 
     Args:
         toxics: Returns those of this direction now.
+        client: What both directions of the connection know of its client.
         abort: Ends the connection; with True as a reset.
     """
 
@@ -59,12 +83,14 @@ class FaultyStream:
         sink: asyncio.StreamWriter,
         *,
         toxics: Callable[[], Sequence[NamedToxic]],
+        client: ClientSide,
         abort: Callable[[bool], None],
         chance: random.Random,
     ) -> None:
         self._source = source
         self._sink = sink
         self._toxics = toxics
+        self._client = client
         self._abort = abort
         self._chance = chance
         # Chunks depend on time, and so does how often jitter is drawn.
@@ -95,11 +121,18 @@ class FaultyStream:
         with contextlib.suppress(asyncio.QueueFull):
             self._queue.put_nowait(None)
 
+    def note_client(self) -> None:
+        """Look at a reset that waits for the client's first byte; other waits go on."""
+        if any(isinstance(toxic, ResetPeer) for toxic in self._active()):
+            self.change()
+
     async def _read(self) -> None:
         with contextlib.suppress(ConnectionError):
             while data := await self._source.read(_CHUNK_BYTES):
+                self._client.note_read(self._source)
                 if not self._drops():
                     await self._queue.put(_Chunk(data, self._clock()))
+            self._client.note_read(self._source)
             self._is_over = True
             if self._drops():
                 self.change()
@@ -116,6 +149,9 @@ class FaultyStream:
         with contextlib.suppress(ConnectionError):
             while await self._may_go_on():
                 chunk = await self._queue.get()
+                if self._ends():
+                    # It has come with what ends the connection, and is lost.
+                    continue
                 if chunk is not None and not await (
                     self._pass(chunk) if chunk.data else self._end()
                 ):
@@ -124,7 +160,7 @@ class FaultyStream:
     async def _may_go_on(self) -> bool:
         """Wait while nothing is passed on; returns False once the connection has ended."""
         while True:
-            ends = [t for t in self._active() if isinstance(t, ResetPeer | Timeout)]
+            ends = self._ends()
             if not ends:
                 if self._is_over and self._queue.empty():
                     # The end was lost, too.
@@ -141,6 +177,15 @@ class FaultyStream:
                 self._abort(isinstance(first, ResetPeer))
                 return False
             self._lose()
+
+    def _ends(self) -> list[ResetPeer | Timeout]:
+        """Return the toxics that end the connection, now or after their time."""
+        return [
+            toxic
+            for toxic in self._active()
+            if isinstance(toxic, Timeout)
+            or (isinstance(toxic, ResetPeer) and (toxic.at_connect or self._client.has_begun))
+        ]
 
     def _lose(self) -> None:
         """Drop what has arrived until now."""

@@ -17,7 +17,6 @@ from userspace_proxy.plan.detours import At, Reasons
 from .datagrams import FaultDatagrams
 from .detour_server import FaultServer, Mode
 from .fault_types import (
-    FAIL_FIRST,
     LISTENER_TYPES,
     check_given,
     check_listener_fault,
@@ -65,15 +64,15 @@ class EndpointFaults:
         is_udp = protocol is Protocol.UDP
         check_type(type_, protocol)
         if not is_udp and type_ in LISTENER_TYPES:
-            count = check_listener_fault(type_, attributes)
+            first = check_listener_fault(type_, attributes)
             if stream != DOWNSTREAM or toxicity != 1 or name:
                 raise ConfigError(
                     f"fault {type_}: it has no stream, toxicity or name", hint="give none of them"
                 )
             server = self._server(service, endpoint, is_udp=False)
             assert isinstance(server, FaultServer), "TCP"
-            if type_ == FAIL_FIRST:
-                server.fails_first = count
+            if first is not None:
+                server.first_resets = first
             else:
                 server.set_mode(_MODES[type_])
             return
@@ -165,7 +164,9 @@ def _words(server: FaultServer | FaultDatagrams) -> list[str]:
     words = [_toxic_in_words(named, units) for named in server.toxics]
     if isinstance(server, FaultServer):
         words += [server.mode.value] if server.mode is not Mode.PASS else []
-        words += [f"fails the next {server.fails_first}"] if server.fails_first else []
+        first = server.first_resets
+        when = " at connect" if first.at_connect else ""
+        words += [f"fails the next {first.count}{when}"] if first.count else []
     return words
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from userspace_proxy.errors import ConfigError
 from userspace_proxy.model.addresses import Protocol
@@ -39,22 +40,35 @@ def check_type(type_: str, protocol: Protocol) -> None:
     raise ConfigError(f"there is no fault {quoted(type_)}", hint=hint)
 
 
-def check_listener_fault(type_: str, attributes: Mapping[str, object]) -> int:
-    """Return how many connections a fault of ``LISTENER_TYPES`` is for; 0: all.
+@dataclass(frozen=True, slots=True)
+class FirstResets:
+    """How many of the next connections are reset, and when."""
+
+    count: int
+    at_connect: bool = False
+    """And not at the client's first byte."""
+
+
+def check_listener_fault(type_: str, attributes: Mapping[str, object]) -> FirstResets | None:
+    """Return the attributes of ``fail_first``; None for other faults of ``LISTENER_TYPES``.
 
     Raises:
         ConfigError: An attribute is missing, unknown or invalid.
     """
-    wanted = {"count"} if type_ == FAIL_FIRST else set()
-    if attributes.keys() != wanted:
-        hint = "give count=N" if wanted else "it takes none"
+    is_first = type_ == FAIL_FIRST
+    needed = {"count"} if is_first else set()
+    known = {"count", "at_connect"} if is_first else set()
+    if not needed <= attributes.keys() <= known:
+        hint = "give count=N" if is_first else "it takes none"
         raise ConfigError(f"fault {type_}: attributes {quoted(sorted(attributes))}", hint=hint)
-    if not wanted:
-        return 0
-    count = attributes["count"]
+    if not is_first:
+        return None
+    count, at_connect = attributes["count"], attributes.get("at_connect", False)
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ConfigError(f"fault {type_}: count: {quoted(count)} is not a whole number from 1")
-    return count
+    if not isinstance(at_connect, bool):
+        raise ConfigError(f"fault {type_}: at_connect: {quoted(at_connect)} is not true or false")
+    return FirstResets(count, at_connect)
 
 
 def check_given(toxic: Toxic, attributes: Mapping[str, object]) -> None:

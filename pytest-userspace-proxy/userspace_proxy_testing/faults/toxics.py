@@ -71,10 +71,14 @@ class Timeout(Toxic):
 
 @dataclass(frozen=True, slots=True)
 class ResetPeer(Toxic):
-    """The connection is reset after ``timeout``; 0: at once."""
+    """The connection is reset ``timeout`` after the client's first byte; 0: at once.
+
+    With ``at_connect`` it is reset that long after it was accepted.
+    """
 
     TYPE = "reset_peer"
     timeout: int = 0
+    at_connect: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +164,11 @@ def read_toxic(
     for key, value in attributes.items():
         if key not in known:
             raise ConfigError(f"toxic {type_} has no {quoted(key)}", hint=_near(key, known))
+        if isinstance(getattr(toxic(), key), bool):
+            if not isinstance(value, bool):
+                what = f"toxic {type_}: {key}: {quoted(value)} is not true or false"
+                raise ConfigError(what)
+            continue
         highest = _PERCENT_MAX if key == "percent" else _MAX
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= highest:
             to = f" to {highest}" if highest != _MAX else ""

@@ -8,8 +8,9 @@ import pytest
 
 from userspace_proxy.model import SocketAddress
 from userspace_proxy_testing.faults.detour_server import FaultServer, Mode
+from userspace_proxy_testing.faults.fault_types import FirstResets
 
-from .rig import ask, connect, faulty
+from .rig import PATIENCE_S, ask, connect, faulty
 
 
 def connects(address, timeout_s=0.2):
@@ -53,10 +54,21 @@ async def test_half_open_connections_are_accepted_and_nothing_happens():
 
 async def test_the_first_clients_fail():
     async with faulty() as faults:
-        faults.fails_first = 2
+        faults.first_resets = FirstResets(2)
         for _ in range(2):
-            with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            with pytest.raises(ConnectionResetError):
                 await ask(faults)
+        assert await ask(faults) == b"hello"
+
+
+async def test_the_first_clients_fail_at_the_connect_where_a_test_says_so():
+    async with faulty() as faults:
+        faults.first_resets = FirstResets(1, at_connect=True)
+        reader, writer = await connect(faults)
+        with pytest.raises(ConnectionResetError):
+            async with asyncio.timeout(PATIENCE_S):
+                await reader.read()
+        writer.close()
         assert await ask(faults) == b"hello"
 
 

@@ -140,6 +140,59 @@ async def test_reset_peer_resets_after_its_timeout():
         assert clock() - began >= 0.03
 
 
+@pytest.mark.parametrize("stream", ["upstream", "downstream"])
+async def test_a_reset_waits_for_the_first_byte_of_the_client_and_passes_a_greeting_on(stream):
+    heard = asyncio.get_running_loop().create_future()
+
+    async def greet(reader, writer):
+        writer.write(b"hello")
+        with contextlib.suppress(ConnectionError):
+            heard.set_result(await reader.read())
+        if not heard.done():
+            heard.set_result(b"")
+        writer.close()
+
+    async with faulty(greet, {"type_": "reset_peer", "stream": stream}) as faults:
+        reader, writer = await connect(faults)
+        async with asyncio.timeout(PATIENCE_S):
+            assert await reader.readexactly(5) == b"hello"
+            writer.write(b"a")
+            with pytest.raises(ConnectionResetError):
+                await reader.read(1)
+            assert await heard == b""
+        writer.close()
+
+
+async def test_a_client_that_ends_without_a_byte_is_reset():
+    async with faulty(echo, {"type_": "reset_peer"}) as faults:
+        reader, writer = await connect(faults)
+        writer.write_eof()
+        with pytest.raises(ConnectionResetError):
+            async with asyncio.timeout(PATIENCE_S):
+                await reader.read(1)
+        writer.close()
+
+
+async def test_a_reset_at_connect_waits_for_no_byte():
+    async with faulty(echo, {"type_": "reset_peer", "at_connect": True}) as faults:
+        reader, writer = await connect(faults)
+        with pytest.raises(ConnectionResetError):
+            async with asyncio.timeout(PATIENCE_S):
+                await reader.read(1)
+        writer.close()
+
+
+async def test_a_first_byte_ends_no_other_wait():
+    async def greet(_reader, writer):
+        writer.write(b"hello")
+        await writer.drain()
+
+    async with faulty(greet, {"type_": "latency", "latency": 80}) as faults:
+        began = clock()
+        assert await ask(faults) == b"hello"
+        assert clock() - began >= 0.08
+
+
 async def test_a_toxic_that_is_added_affects_an_open_connection_without_traffic():
     async with faulty() as faults:
         reader, writer = await connect(faults)

@@ -62,9 +62,12 @@ async def test_faults_are_described(rig):
 
 
 async def test_a_fault_that_is_used_up_is_none(rig):
+    rig.add("fail_first", count=1, at_connect=True)
+    assert rig.faults.of(WEB) == {At(Protocol.TCP, ONE): ["fails the next 1 at connect"]}
     rig.add("fail_first", count=1)
     (server,) = rig.detours[WEB].values()
     reader, writer = await asyncio.open_connection(*server)
+    writer.write(b"hello")
     with pytest.raises(ConnectionResetError):
         await reader.read()
     writer.close()

@@ -5,6 +5,7 @@ import pytest
 from userspace_proxy.errors import ConfigError
 from userspace_proxy.model import Protocol
 from userspace_proxy_testing.faults.fault_types import (
+    FirstResets,
     check_given,
     check_listener_fault,
     check_type,
@@ -54,8 +55,10 @@ def test_a_fault_may_be_0_if_a_test_says_so():
 
 
 def test_only_fail_first_has_a_count():
-    assert check_listener_fault("refuse", {}) == 0
-    assert check_listener_fault("fail_first", {"count": 3}) == 3
+    assert check_listener_fault("refuse", {}) is None
+    assert check_listener_fault("fail_first", {"count": 3}) == FirstResets(3)
+    given = {"count": 3, "at_connect": True}
+    assert check_listener_fault("fail_first", given) == FirstResets(3, at_connect=True)
     with pytest.raises(ConfigError, match=r"attributes \['count'\] \(it takes none\)"):
         check_listener_fault("refuse", {"count": 1})
     with pytest.raises(ConfigError, match=r"attributes \[\] \(give count=N\)"):
@@ -66,3 +69,10 @@ def test_only_fail_first_has_a_count():
 def test_a_count_that_is_no_whole_number_is_an_error(count):
     with pytest.raises(ConfigError, match="is not a whole number from 1"):
         check_listener_fault("fail_first", {"count": count})
+
+
+def test_at_connect_is_true_or_false():
+    with pytest.raises(ConfigError, match="fail_first: at_connect: 1 is not true or false"):
+        check_listener_fault("fail_first", {"count": 1, "at_connect": 1})
+    with pytest.raises(ConfigError, match="refuse: attributes"):
+        check_listener_fault("refuse", {"at_connect": True})

@@ -14,13 +14,13 @@ from userspace_proxy_testing.faults.toxics import (
 )
 
 
-def test_toxics_have_the_names_and_attributes_of_toxiproxy():
+def test_toxics_have_the_names_and_attributes_of_toxiproxy_and_at_connect():
     assert {name: sorted(toxic().attributes()) for name, toxic in TYPES.items()} == {
         "latency": ["jitter", "latency"],
         "bandwidth": ["rate"],
         "slow_close": ["delay"],
         "timeout": ["timeout"],
-        "reset_peer": ["timeout"],
+        "reset_peer": ["at_connect", "timeout"],
         "slicer": ["average_size", "delay", "size_variation"],
         "limit_data": ["bytes"],
     }
@@ -79,6 +79,11 @@ def test_a_toxic_is_read(given, toxic):
             {"type_": "latency", "attributes": {"latency": True}},
             "latency: True is not a whole number",
             id="bool",
+        ),
+        pytest.param(
+            {"type_": "reset_peer", "attributes": {"at_connect": 1}},
+            "toxic reset_peer: at_connect: 1 is not true or false",
+            id="number",
         ),
         pytest.param(
             {"type_": "latency", "attributes": {}, "stream": "up"},

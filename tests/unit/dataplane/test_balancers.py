@@ -176,22 +176,28 @@ def test_an_endpoint_serves_everyone_if_both_sides_use_it(group):
     assert [group.balancers.serves(POD_CLIENT, pod) for pod in pods] == [True, True, False]
 
 
-@pytest.mark.parametrize(
-    ("balance", "plain", "weighted"),
-    [
-        (Balance.ROUND_ROBIN, RoundRobin, WeightedRoundRobin),
-        (Balance.RANDOM, RandomChoice, WeightedRandomChoice),
-        (Balance.LEAST_CONNECTIONS, LeastConnections, WeightedLeastConnections),
-        (Balance.POWER_OF_TWO_CHOICES, PowerOfTwoChoices, WeightedPowerOfTwoChoices),
-        (Balance.SOURCE_HASH, SourceHash, SourceHash),
-    ],
-)
-def test_each_balance_has_a_strategy_with_and_without_weights(balance, plain, weighted):
+STRATEGIES = {
+    Balance.ROUND_ROBIN: (RoundRobin, WeightedRoundRobin),
+    Balance.RANDOM: (RandomChoice, WeightedRandomChoice),
+    Balance.LEAST_CONNECTIONS: (LeastConnections, WeightedLeastConnections),
+    Balance.POWER_OF_TWO_CHOICES: (PowerOfTwoChoices, WeightedPowerOfTwoChoices),
+    Balance.SOURCE_HASH: (SourceHash, SourceHash),
+}
+
+
+@pytest.mark.parametrize("balance", Balance)
+def test_each_balance_has_a_strategy_with_and_without_weights(balance):
+    plain, weighted = STRATEGIES[balance]
     load = {POD_A: 1, POD_B: 1}.__getitem__
     for weights, expected in ((Weights(), plain), (Weights({POD_A: 5}), weighted)):
         strategy = make_strategy(balance, weights, load, 1)
         assert type(strategy) is expected
         assert strategy.pick((POD_A, POD_B)) in (POD_A, POD_B)
+
+
+def test_a_balance_without_a_strategy_is_an_error():
+    with pytest.raises(AssertionError, match="first"):
+        make_strategy("first", Weights(), {}.__getitem__, 1)
 
 
 SLOWLY = Handling(slow_start_s=50.0)

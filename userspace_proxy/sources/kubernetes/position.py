@@ -18,6 +18,7 @@ the server may send everything in one page, whatever the limit.
 from __future__ import annotations
 
 import enum
+from typing import assert_never
 
 PAGE_LIMIT = 500
 """Objects per page, as in client-go's pager."""
@@ -63,6 +64,8 @@ class Position:
                 return {"limit": str(PAGE_LIMIT)}
             case _ListFrom.NEWEST_WHOLE:
                 return {}
+            case _:
+                assert_never(self._from)
 
     def page_done(self, resource_version: str, continue_: str) -> bool:
         """Note the metadata of a page; return whether it was the last page."""
