@@ -123,15 +123,14 @@ class ListBody:
 
     def _take(self, value: bytes, items: list[bytes]) -> None:
         now, self._next = self._next, _AFTER_CUT[self._next]
-        match now:
-            case _Next.FIRST_ITEM | _Next.ITEM:
-                items.append(value)
-            case _Next.FIRST_KEY | _Next.KEY:
-                self._key = decode(value, str)
-            case _Next.ITEMS if value.rstrip() != b"null":
-                raise FieldError("items", "expected list")
-            case _Next.VALUE if self._key == "metadata":
-                self.metadata = decode(value, Metadata)
+        if now in (_Next.FIRST_ITEM, _Next.ITEM):
+            items.append(value)
+        elif now in (_Next.FIRST_KEY, _Next.KEY):
+            self._key = decode(value, str)
+        elif now is _Next.ITEMS and value.rstrip() != b"null":
+            raise FieldError("items", "expected list")
+        elif now is _Next.VALUE and self._key == "metadata":
+            self.metadata = decode(value, Metadata)
 
 
 def _blanks_end(data: bytearray, at: int) -> int:
