@@ -73,6 +73,9 @@ packages: packages-long ## install all that the tests need from Debian (root), o
 packages-%: # what a part needs from the distribution
 	@$(PREPARE) $*
 
+quick: packages-node $(VENV)/installed-dev ## form and own unit tests of what isn't committed, or of PATHS="userspace_proxy/balance …", in a minute
+	@$(BIN)/python -m tests.tools.quick $(PATHS)
+
 check: packages-node $(FORM) unit corpus ## all checks that need neither root nor a cluster
 
 style: $(VENV)/installed-dev ## check format and lint

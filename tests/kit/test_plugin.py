@@ -308,8 +308,6 @@ VARYING = {
     r"127[\d.]+:\d+": "ADDRESS",
     r"port \d+": "port",
     r"\b[\d.]+ (s|ms|B)\b": "AMOUNT",
-    # The client may be reset when it sends, or when it receives.
-    r"(?m)^E +": "E ",
 }
 
 

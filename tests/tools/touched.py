@@ -36,9 +36,9 @@ def touched_files(root: Path, base: str) -> list[str]:
     Raises:
         subprocess.CalledProcessError: There is no such commit; git has printed that.
     """
-    start = _git(root, "merge-base", "HEAD", base).strip()
+    start = git(root, "merge-base", "HEAD", base).strip()
     # Without renames, a renamed file is a deleted one, by its old name, and an added one.
-    names = _git(root, "diff", "-z", "--name-only", "--no-renames", "--diff-filter=a", start, "--")
+    names = git(root, "diff", "-z", "--name-only", "--no-renames", "--diff-filter=a", start, "--")
     return [name for name in names.split("\0") if package_of(name)]
 
 
@@ -51,7 +51,8 @@ def report(files: Sequence[str]) -> Iterator[str]:
     yield f"existing files: {len(files)}, packages: {len(packages)}"
 
 
-def _git(root: Path, *arguments: str) -> str:
+def git(root: Path, *arguments: str) -> str:
+    """Return what git prints in a checkout."""
     command = ["git", *arguments]
     return subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=True).stdout
 

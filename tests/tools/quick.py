@@ -1,0 +1,96 @@
+"""Checks the form of what was changed, and runs the unit tests of it: a minute at most.
+
+    $ python -m tests.tools.quick                            what isn't committed
+    $ python -m tests.tools.quick userspace_proxy/balance    these files, and those below a folder
+
+    userspace_proxy/plan/plan.py ──▶ tests/unit/plan/test_plan.py, ruff, mypy, form, mirror, layers
+
+It ends at the first thing that fails, with status 1. ``make test`` is what a commit needs: a module
+may be used by tests that aren't its own.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from .mirror import ROOT, TESTS, test_of
+from .touched import git
+
+UNIT = (*TESTS.values(), Path("tests/tools"))
+"""Where tests are that need nothing but this environment."""
+
+
+def changed_files(root: Path, places: Sequence[str]) -> list[Path]:
+    """Return the files that aren't committed as they are, or all at some places, sorted.
+
+    Raises:
+        subprocess.CalledProcessError: There is nothing at a place; git has printed that.
+    """
+    added = ("ls-files", "-z", "--others", "--exclude-standard")
+    if places:
+        found = git(root, *added, "--cached", "--error-unmatch", "--", *places)
+    else:
+        found = git(root, "diff", "-z", "--name-only", "--no-renames", "HEAD", "--")
+        found += git(root, *added)
+    names = {name for name in found.split("\0") if name}
+    return sorted(path for path in map(Path, names) if (root / path).is_file())
+
+
+def own_tests(root: Path, files: Sequence[Path]) -> list[Path]:
+    """Return the unit tests of files, which may be tests themselves, sorted."""
+    found = set()
+    for path in files:
+        if path.suffix != ".py":
+            continue
+        if any(map(path.is_relative_to, TESTS)):
+            found.add(test_of(path))
+        elif any(map(path.is_relative_to, UNIT)):
+            found.add(path.with_name(f"test_{path.name.removeprefix('test_')}"))
+    return sorted(path for path in found if (root / path).is_file())
+
+
+def commands(files: Sequence[Path], tests: Sequence[Path]) -> Iterator[list[str]]:
+    """Yield the command of each check, the fastest first."""
+    python, layers = sys.executable, Path(sys.executable).with_name("lint-imports")
+    modules = [str(path) for path in files if path.suffix == ".py"]
+    if modules:
+        yield [python, "-m", "ruff", "format", "--check", *modules]
+        yield [python, "-m", "ruff", "check", *modules]
+        yield [python, "-m", "tests.tools.mirror"]
+        yield [python, "-m", "tests.tools.form"]
+        yield [str(layers)]
+        yield [python, "-m", "mypy"]
+    if tests:
+        yield [python, "-m", "pytest", "-q", "-m", "not long", "-n", "2", *map(str, tests)]
+
+
+def main(places: Sequence[str]) -> int:
+    """Check; return the exit status."""
+    try:
+        files = changed_files(ROOT, places)
+    except subprocess.CalledProcessError:
+        return 1
+    tests = own_tests(ROOT, files)
+    sys.stdout.write(f"{len(files)} files, {len(tests)} modules of tests\n")
+    for command in commands(files, tests):
+        sys.stdout.write(f"{' '.join(command)[:100]}\n")
+        sys.stdout.flush()
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            sys.stdout.write(done.stdout)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
