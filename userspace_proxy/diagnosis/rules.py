@@ -716,10 +716,12 @@ RULES = tuple(rule for _, rules in _GROUPS for rule in rules)
 
 def decide(port: PortFacts) -> tuple[Rule, PortVerdict]:
     """Return the rule that decides how clients of a Service port are served, and its verdict."""
-    case = Case(port)
+    return next(_that_fit(Case(port)))
+
+
+def _that_fit(case: Case) -> Iterator[tuple[Rule, PortVerdict]]:
     for can_fit, rules in _GROUPS:
         if can_fit(case):
             for rule in rules:
                 if (verdict := rule(case)) is not None:
-                    return rule, verdict
-    raise AssertionError("no rule fits")
+                    yield rule, verdict

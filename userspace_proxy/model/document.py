@@ -187,11 +187,9 @@ def _ends_of_json(text: str) -> list[int]:
     ends: list[int] = []
     end = 0
     with contextlib.suppress(ValueError, RecursionError):
-        while (
-            len(ends) <= DOCUMENTS_MAX
-            and (found := _NOT_BLANK.search(text, end))
-            and found[0] == "{"
-        ):
+        while found := _NOT_BLANK.search(text, end):
+            if found[0] != "{" or len(ends) > DOCUMENTS_MAX:
+                break
             _, end = _JSON.raw_decode(text, found.start())
             ends.append(end)
     return ends

@@ -170,11 +170,8 @@ def _usable(
         may_be_node=facts.allow_node_endpoints or claim.key.name.service == API_SERVER,
     )
     old = before.ports.get(claim.key) if before is not None else None
-    if (
-        (before is not None and old is not None)
-        and old.protocol is claim.protocol
-        and old.scope is claim.scope is Scope.CLUSTER
-    ):
+    wanted = claim.protocol, claim.scope, Scope.CLUSTER
+    if before and old is not None and (old.protocol, old.scope, claim.scope) == wanted:
         usable = usable_after(old.verdicts, before.had, index, port, refusals, before.doubtful_ips)
         if usable is not None:
             return usable

@@ -57,13 +57,10 @@ def usable_after(
     }
     touched = changed.keys() | (left.keys() - came.keys())
     unchanged = [(number, item) for number, item in new if id(item) in kept]
-    if (
-        len(touched) > _SHARE * len(before)
-        or len(came) < sum(len(item.endpoints) for _, item in new if id(item) not in kept)
-        or _are_listed(touched, unchanged)
-        or not _is_plain(before, unchanged)
-        or have_preferences((*before, *changed.values()))
-    ):
+    is_listed_twice = len(came) < sum(len(i.endpoints) for _, i in new if id(i) not in kept)
+    if len(touched) > _SHARE * len(before) or is_listed_twice or _are_listed(touched, unchanged):
+        return None
+    if not _is_plain(before, unchanged) or have_preferences((*before, *changed.values())):
         return None
     verdicts = list(before)
     for address in touched:

@@ -189,3 +189,12 @@ def test_names_are_taken_in_the_order_in_which_they_are_due(clock):
     clock.now += 60
     assert clock.table.take(clock.now)[0] == "db2.example.com"
     assert clock.table.take(clock.now)[0] == DB
+
+
+def test_it_has_something_ready_until_that_is_taken(clock):
+    clock.table.want("db2.example.com", [V4], ["shop"])
+    assert clock.table.take(clock.now) is not None
+    assert clock.table.has_ready
+    assert clock.table.take(clock.now) is not None
+    assert clock.table.take(clock.now) is None
+    assert not clock.table.has_ready

@@ -7,6 +7,7 @@ from textwrap import dedent
 import pytest
 
 from userspace_proxy.errors import InputError
+from userspace_proxy.model import composing
 from userspace_proxy.model.document import Document, parse_documents
 
 
@@ -171,3 +172,10 @@ def test_a_small_text_cannot_become_a_huge_object():
 def test_a_chain_of_aliases_cannot_nest_deeper_than_brackets_can():
     lines = ["a0: &a0 [x]"] + [f"a{i}: &a{i} [*a{i - 1}]" for i in range(1, 200)]
     assert "nests more than 100 deep" in problem_of("\n".join(lines))
+
+
+def test_a_text_has_a_bounded_number_of_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(composing, "DOCUMENTS_MAX", 3)
+    assert len(parse_documents("--- 1\n" * 3, place="x")) == 3
+    with pytest.raises(InputError, match="x:4: it has more than"):
+        parse_documents("--- 1\n" * 4, place="x")

@@ -20,6 +20,7 @@ from userspace_proxy.causes.slices import slice_headless
 from userspace_proxy.cluster import Snapshot, Store
 from userspace_proxy.model import (
     CauseCode,
+    Handling,
     IPFamily,
     ServiceKey,
     ServicePort,
@@ -300,6 +301,15 @@ class TestEndpointsAtNodePorts:
             needed.append(planner.needs_node_addresses)
         assert seen == [3, 1, 3]
         assert needed == [False, True, False]
+
+    def test_node_addresses_are_needed_while_endpoints_are_found_by_name(self):
+        by_name = Handling(found_by_name=("203.0.113.1",))
+        store, planner = store_of(service(handling=by_name)), Planner(NodeFacts())
+        planner.plan(store.snapshot())
+        assert planner.needs_node_addresses
+        store.put_service(service())
+        planner.plan(store.snapshot())
+        assert not planner.needs_node_addresses
 
     def test_services_without_an_endpoint_at_a_node_are_not_planned_again(self):
         at_pod = slice_of(POD_A.ip, ports=(SlicePort("http", 30080, "TCP"),))

@@ -13,7 +13,7 @@ from userspace_proxy.model import (
     SocketAddress,
 )
 from userspace_proxy.policy import EndpointVerdict, NodeFacts, Scope, count_local_ready
-from userspace_proxy.policy.usable import NODE_ENDPOINT
+from userspace_proxy.policy.usable import NODE_ENDPOINT, Refusals, judge_alone
 
 from ..model.samples import (
     GONE,
@@ -240,6 +240,15 @@ def test_this_nodes_own_address_must_be_its_pods(endpoint, is_used):
     judged = judge(slice_of(endpoint), may_be_node=False, **known)
     assert reasons(judged) == ["ready" if is_used else NODE_ENDPOINT]
     assert reasons(judge(slice_of(endpoint), **known)) == ["ready"]
+
+
+@pytest.mark.parametrize("conditions", [READY, NOT_READY, TERMINATING, GONE])
+@pytest.mark.parametrize("ip", [A, "127.0.0.1"])
+def test_alone_an_endpoint_is_judged_as_beside_a_ready_one(ip, conditions):
+    endpoint = Endpoint(ip, **conditions)
+    alone = judge_alone(SocketAddress(ip, 8080), endpoint, Refusals(NodeFacts()), Protocol.TCP)
+    judged = judge(slice_of(endpoint, B))
+    assert [v for v in judged.verdicts if v.address.ip == ip] == [alone]
 
 
 def test_a_node_without_a_name_has_no_pods():

@@ -15,6 +15,7 @@ from userspace_proxy.policy import (
     PortName,
     Refusals,
     usable_after,
+    usable_changes,
     usable_endpoints,
 )
 
@@ -140,4 +141,12 @@ def test_where_one_decides_about_others_all_are_judged(others, now):
         [slice_of(*others, key="z")],
         [slice_of(*others, key="z"), slice_of(*now, key="a")],
     )
+    assert judge_changes(had, has) is None
+
+
+def test_of_too_many_endpoints_all_are_judged(monkeypatch):
+    many = slice_of(*MANY, key="z")
+    had, has = versions([many], [many, slice_of("192.0.2.1", key="a")])
+    assert judge_changes(had, has) is not None
+    monkeypatch.setattr(usable_changes, "ENDPOINTS_MAX", len(MANY))
     assert judge_changes(had, has) is None
