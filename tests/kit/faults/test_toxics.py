@@ -9,6 +9,7 @@ from userspace_proxy_testing.faults.toxics import (
     Bandwidth,
     Latency,
     NamedToxic,
+    ResetPeer,
     Slicer,
     read_toxic,
 )
@@ -47,6 +48,11 @@ def test_toxics_have_the_names_and_attributes_of_toxiproxy_and_at_connect():
             },
             NamedToxic("slicer_downstream", "downstream", Slicer(9, 3, 7), 0.5),
             id="toxicity",
+        ),
+        pytest.param(
+            {"type_": "reset_peer", "attributes": {"at_connect": True}},
+            NamedToxic("reset_peer_downstream", "downstream", ResetPeer(at_connect=True)),
+            id="true-or-false",
         ),
     ],
 )
