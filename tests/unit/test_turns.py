@@ -1,4 +1,4 @@
-"""Turns: whose is the next, whoever asks for more."""
+"""Turns: whose is the next, however much others ask for."""
 
 from userspace_proxy import turns
 from userspace_proxy.turns import Turns

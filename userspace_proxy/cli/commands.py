@@ -144,7 +144,7 @@ def _tolerate_encodings() -> None:
 
 @contextlib.contextmanager
 def _printable_streams() -> Iterator[None]:
-    """Have whatever is printed meanwhile be printable, whoever has sent it."""
+    """Have all that is printed meanwhile be printable, wherever it is from."""
     streams = sys.stdout, sys.stderr
     try:
         # Python has none for a stderr that is closed.

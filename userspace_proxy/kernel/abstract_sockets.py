@@ -3,7 +3,7 @@
 They belong to a network namespace, as rules and routes do, in all containers, and the kernel
 removes them with their process. Any user can bind any name, so a socket counts only if root, or
 this process's user, listens on it (SO_PEERCRED). That isn't enough, as root in a container may have
-no capability: whoever listens vouches for the name (``vouchers``), and for a request that changes
+no capability: the listener vouches for the name (``vouchers``), and for a request that changes
 who serves the node, the process that connects proves CAP_NET_ADMIN, too (``net_admin_proof``).
 
 Rule 1: other users choose names, too: names are bytes, and nothing in them is trusted.

@@ -4,7 +4,7 @@
     any other   is_vouched(name): /proc/net/netlink shows both
 
 Only CAP_NET_ADMIN, in the user namespace that owns the network namespace, may subscribe a netlink
-socket to a group. So root without capabilities can't vouch, and nobody waits for an answer of a
+socket to a group. So root without capabilities can't vouch, and nothing waits for an answer of a
 process that is busy, stopped, or silent on purpose.
 
 Rule 1: two sockets carry 106 bits of the hash, so no other name is found that the same sockets

@@ -136,7 +136,7 @@ class DnsServer:
         self._make_room(client)
         try:
             self._connections[task] = client
-            # Whoever cancels it expects nothing, and Python 3.11 would log that, with each call.
+            # What cancels it expects nothing, and Python 3.11 would log that, with each call.
             with contextlib.suppress(OSError, EOFError, TimeoutError, asyncio.CancelledError):
                 while await self._serve_one(task, reader, writer):
                     self._connections[task] = self._connections.pop(task)

@@ -29,7 +29,7 @@ class PolicyOptions:
     allow_loopback_endpoints: bool = False
     """Endpoints may be on 127.0.0.0/8 and ::1; they mustn't on nodes (CVE-2021-25737)."""
     allow_node_endpoints: bool = True
-    """Endpoints may be at this node's own addresses, whoever says so; False: only its pods, and API
+    """Endpoints may be at this node's own addresses in any case; False: only its pods, and API
     servers."""
     path: DataPath = DataPath.USERSPACE
     """How the bytes of Services travel whose annotations don't say."""
