@@ -308,6 +308,8 @@ VARYING = {
     r"127[\d.]+:\d+": "ADDRESS",
     r"port \d+": "port",
     r"\b[\d.]+ (s|ms|B)\b": "AMOUNT",
+    # As deep as the standard library's code is nested.
+    r"(?m)^E +": "E ",
 }
 
 

@@ -186,6 +186,7 @@ async def test_a_first_byte_ends_no_other_wait():
     async def greet(_reader, writer):
         writer.write(b"hello")
         await writer.drain()
+        writer.close()
 
     async with faulty(greet, {"type_": "latency", "latency": 80}) as faults:
         began = clock()
