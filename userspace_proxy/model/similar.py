@@ -19,12 +19,12 @@ def did_you_mean(
     return f"did you mean {prefix}{near}?" if near else ""
 
 
-def alike(word: str, known: Iterable[str], *, most: int) -> list[str]:
+def alike(word: str, known: Iterable[str], *, most: int, similarity: float = ALIKE) -> list[str]:
     """Return the most similar names, the nearest first; as many as this at most."""
-    return difflib.get_close_matches(word, list(known), n=most, cutoff=ALIKE)
+    return difflib.get_close_matches(word, list(known), n=most, cutoff=similarity)
 
 
 def nearest(word: str, known: Iterable[str], *, similarity: float = ALIKE) -> str:
     """Return the most similar name; empty if nothing is similar."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=similarity)
+    near = alike(word, known, most=1, similarity=similarity)
     return near[0] if near else ""

@@ -352,10 +352,11 @@ class Planner:
 
 
 def _earlier(
-    old: ServiceState | None, planned: Iterable[PortPlan], doubtful_ips: Set[str]
+    old: ServiceState | None, planned: Sequence[PortPlan], doubtful_ips: Set[str]
 ) -> Earlier | None:
     """Return what was planned for a Service; whatever it is, its endpoints are judged alike."""
-    if old is None:
+    # Cost: slices of a Service that had no port to serve, as a headless one, help nothing.
+    if old is None or not planned:
         return None
     ports = {port.key: port for port in planned}
     return Earlier(EndpointIndex(old.slices), ports, doubtful_ips)

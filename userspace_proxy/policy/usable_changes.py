@@ -88,8 +88,8 @@ def _is_plain(before: Sequence[EndpointVerdict], unchanged: _Listed) -> bool:
     endpoints = _addresses(unchanged, frozenset())
     for address, endpoint in itertools.islice(endpoints, _TRIES):
         if endpoint.ready and not (endpoint.hinted_nodes or endpoint.hinted_zones):
-            at = _index(before, address)
-            if at < len(before) and before[at].address == address and before[at].is_usable:
+            at, is_there = _find(before, address)
+            if is_there and before[at].is_usable:
                 return True
     return False
 
@@ -102,12 +102,13 @@ def _replace(
     port: PortName,
 ) -> None:
     """Put the verdict on an endpoint in its place; None: it has left."""
-    at = _index(verdicts, address)
-    has_one = at < len(verdicts) and verdicts[at].address == address
+    at, is_there = _find(verdicts, address)
     new = () if endpoint is None else (judge_alone(address, endpoint, refusals, port.protocol),)
-    verdicts[at : at + has_one] = new
+    verdicts[at : at + is_there] = new
 
 
-def _index(verdicts: Sequence[EndpointVerdict], address: SocketAddress) -> int:
+def _find(verdicts: Sequence[EndpointVerdict], address: SocketAddress) -> tuple[int, bool]:
+    """Return where the verdict on an endpoint belongs, and whether it is there."""
     place = pack_ip(address.ip), address.port
-    return bisect_left(verdicts, place, key=lambda v: (pack_ip(v.address.ip), v.address.port))
+    at = bisect_left(verdicts, place, key=lambda v: (pack_ip(v.address.ip), v.address.port))
+    return at, at < len(verdicts) and verdicts[at].address == address
