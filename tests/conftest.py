@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import faulthandler
 import gc
 import os
 import socket
@@ -30,7 +31,13 @@ MAY_BE_SKIPPED = {
 """Tests that CI may skip, and why; a program that is missing is no reason."""
 
 
-def pytest_configure() -> None:
+ENDS_WITHIN_S = 300.0
+"""How long the end of a test may take: a failure ends the timers of pytest-timeout and pytest."""
+
+_STDERR = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Cut this process off from all networks; with xdist each worker calls this, too.
 
     What tests write can be read by users that they become, whatever the umask is outside.
@@ -40,6 +47,18 @@ def pytest_configure() -> None:
         loopback.enter()
     except loopback.NoNamespaceError as error:
         pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+    with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        config.stash[_STDERR] = os.dup(2)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
+    """End this process with each thread's stack where the end of a test hangs."""
+    faulthandler.dump_traceback_later(ENDS_WITHIN_S, exit=True, file=item.config.stash[_STDERR])
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.hookimpl(tryfirst=True)
