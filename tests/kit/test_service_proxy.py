@@ -379,8 +379,8 @@ def test_the_unittest_example_runs_without_pytest(tmp_path, page):
     assert "ResourceWarning" not in ran.stderr
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_the_session_of_an_interpreter_is_as_shown(page):
+def test_the_session_of_an_interpreter_is_as_shown():
+    page = "pytest-userspace-proxy/README.md"
     (session,) = examples(page, "pycon", "ServiceProxy")
     parsed = doctest.DocTestParser().get_doctest(session, {}, page, None, 0)
     printed = []
