@@ -15,7 +15,7 @@ import yaml
 from tests.tools.chart import CHART
 
 from .build import BuildError
-from .chart import KUBE_PROXY, MANIFESTS, for_our_kubernetes, kubeadm_phase, render, run
+from .chart import KUBE_PROXY, MANIFESTS, kubeadm_phase, render, run
 from .control_plane import ControlPlane
 from .waiting import wait_for
 
@@ -84,7 +84,7 @@ def test_there_are_eight_sets_of_values() -> None:
 
 @pytest.mark.parametrize("values", SETS, ids=lambda path: path.stem.removesuffix("-values"))
 def test_the_linter_finds_nothing_in_a_set_of_values(values: Path) -> None:
-    done = run("lint", "--strict", "--quiet", for_our_kubernetes(), f"--values={values}", CHART)
+    done = run("lint", "--strict", "--quiet", f"--values={values}", CHART)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
@@ -118,7 +118,7 @@ def documented() -> Iterator[tuple[str, str]]:
 def test_a_documented_command_renders(command: str) -> None:
     words = shlex.split(command.partition(" | ")[0], comments=True)
     placed = [re.sub("|".join(PLACEHOLDERS), lambda f: PLACEHOLDERS[f[0]], word) for word in words]
-    done = run("template", *placed, for_our_kubernetes())
+    done = run("template", *placed)
     assert done.returncode == 0, done.stderr
 
 
