@@ -341,9 +341,9 @@ def test_on_a_terminal_lines_have_its_width(manifests):
         os.close(theirs)
         os.close(ours)
     assert done.returncode == 3
-    cause = next(n for n, line in enumerate(lines) if line.startswith("  ! endpoints"))
-    assert lines[cause].endswith('no port named "http";')
-    assert lines[cause + 1] == f'{" " * 15}they have "a-port-whose-name-nobody-would-choose"'
+    place = next(n for n, line in enumerate(lines) if line.startswith("Clients are refused:"))
+    assert lines[place].endswith('no port named "http"; they have')
+    assert lines[place + 1] == '"a-port-whose-name-nobody-would-choose".'
     assert max(map(len, lines)) <= 80
 
 
