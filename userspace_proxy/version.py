@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__version__ = "0.1.0.dev0"
+# The one declaration. Between releases it is that of the next one; the commit tells builds apart.
+__version__ = "0.1.0"
 
 _SHOWN = 12
 

@@ -19,7 +19,7 @@ from .wheels import ROOT, run
 pytestmark = pytest.mark.long
 
 README, GUIDE = ROOT / "README.md", ROOT / "docs/in-tests.md"
-ADDRESS, TAG = "https://REPOSITORY", f"v{__version__.partition('.dev')[0]}"
+ADDRESS, TAG = "https://REPOSITORY", f"v{__version__}"
 
 
 def requirements() -> list[list[str]]:
