@@ -261,7 +261,7 @@ def test_dials_are_not_the_next_command_for_a_proxy_in_another_network(serve_vie
     ("words", "status", "message"),
     [
         (["shop/wbe"], 1, "there is no Service shop/wbe (did you mean shop/web?)"),
-        (["shop/web:nope"], 1, "shop/web has no port nope; it has http"),
+        (["shop/web:nope"], 1, "shop/web has no port nope; it has 80 (http)"),
         (["shop/web", "--from=x"], 2, "--from: 'x' is not an IP address"),
         ([], 2, "explain needs NAMESPACE/NAME[:PORT] (usage: userspace-proxy explain "
          "NAMESPACE/NAME[:PORT] [flags])"),
