@@ -107,10 +107,6 @@ def test_links_become_absolute_and_code_stays(text: str, expected: str, tmp_path
     assert shown(text, tmp_path, ".") == expected
 
 
-def test_a_development_version_leads_to_the_newest_files() -> None:
-    assert [tag_of(version) for version in ("1.2.0", "1.2.0.dev0")] == ["v1.2.0", "HEAD"]
-
-
 def test_a_link_that_leaves_the_folder_leads_to_its_place_in_the_repository(tmp_path: Path) -> None:
     assert shown("[a](../docs/a.md)", tmp_path, "kit") == "[a](R/blob/T/docs/a.md)"
 

@@ -20,7 +20,7 @@ from .wheels import ROOT, run
 pytestmark = pytest.mark.long
 
 README, GUIDE = ROOT / "README.md", ROOT / "docs/in-tests.md"
-TAG = f"v{__version__.partition('.dev')[0]}"
+TAG = f"v{__version__}"
 
 
 def requirements() -> list[list[str]]:

@@ -16,6 +16,7 @@ import msgspec
 
 from ..causes.cause import Cause
 from ..model import CauseCode, ServiceKey
+from ..version import version_in_words
 from .figures import counter, gauge
 from .port import Aside, Level, PortFacts, TotalsFacts
 from .processes import MemoryFacts, WorkerFacts
@@ -369,6 +370,8 @@ class Unencoded(Aside):
     """The same of all nodes; None: unknown here."""
     config: Sequence[tuple[str, object, str]] = ()
     """Settings for ``/configz``: name, value, origin (``default``, ``file``, ``flag``)."""
+    given: str = ""
+    """Those that differ from the defaults, as they were given: flags, and fields of the file."""
     announcing: Sequence[str] = ()
     """Networks whose TCP connections announce their client (``--accept-proxy-protocol``)."""
 
@@ -387,6 +390,8 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     ports, whichever were selected."""
     version: str = ""
     """The proxy's."""
+    commit: str = ""
+    """The beginning of the commit that it was made of; empty if that is unknown."""
     node: str = ""
     """This node's name."""
     started: float = 0.0
@@ -468,6 +473,13 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     """False when the Node is being deleted."""
     network_namespace: int = 0
     """The inode of the proxy's network namespace, as of its ``/proc/PID/ns/net``; 0 if unknown."""
+
+    @property
+    def program(self) -> str:
+        """What runs: version, commit, and the settings that it was given."""
+        runs = f"userspace-proxy {version_in_words(self.version, self.commit)}"
+        # A program that embeds the proxy has no settings.
+        return f"{runs}, run with {self.given or 'the defaults'}" if self.config else runs
 
     def only(self, service: str) -> StatusFacts:
         """Return the facts with one Service, ``namespace/name``, or one port, by name or number.

@@ -133,7 +133,10 @@ def render_text(
     if has_node and (words := probes_in_words(view.probes)):
         facts.append(words)
     header = _header(view, chosen.ports, facts, history)
-    lines = [*placed("", header, columns), *_format(node, columns), *_format(shown, columns)]
+    lines = [*placed("", header, columns)]
+    if is_wide and has_node:
+        lines += placed("", view.program, columns)
+    lines += [*_format(node, columns), *_format(shown, columns)]
     if left and not is_wide:
         lines += placed(f"  {IGNORED_MARK} ", _ignored_count(left), columns)
     if not (shown or left):

@@ -76,9 +76,9 @@ REFUSES = {
     "sentence": "10.244.1.7:8080 refuses connections: nothing listens on port 8080 there, or a "
     "firewall rejects them",
     "object": "10.244.1.7:8080",
-    "hint": "Compare targetPort with the port on which the container listens, and on which "
-    "address; if they agree, look for a NetworkPolicy or firewall that rejects packets to it, "
-    "also on this node: `nft list ruleset`",
+    "hint": "See where the program listens (`ss -ltun` in the pod): often on another port than "
+    "targetPort, or only on 127.0.0.1; if neither, look for a NetworkPolicy or firewall that "
+    "rejects packets to it, also on this node: `nft list ruleset`",
     "count": 1,
     "first_at": 1600.0,
     "last_at": 1600.0,
