@@ -95,6 +95,13 @@ class CauseRow(Generic[P]):
     """Both."""
     is_of_slices: bool = False
     """It is about a Service's slices, not its pods."""
+    is_of_host: bool = False
+    """All endpoints of a host that is gone fail so."""
+    kubectl: str = ""
+    """Words after ``kubectl`` that show more; empty: those of its code."""
+    shared: Sequence[str] | None = None
+    """The parameters by which it is one cause of all Services that it touches; None: the endpoint
+    that it is about, without one it is its Service's own."""
     name: str = ""
     """Its key; empty: that of the function."""
 
@@ -106,6 +113,14 @@ class CauseRow(Generic[P]):
     @cached_property
     def _parameters(self) -> Parameters:
         return Parameters(self.words)
+
+    @cached_property
+    def places(self) -> Sequence[int] | None:
+        """The places of the parameters of ``shared``; None: it is its Service's own."""
+        names = self._parameters.names
+        if self.shared is not None:
+            return [names.index(name) for name in self.shared]
+        return [names.index("at")] if "at" in names else None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Cause:
         """Return the cause with these parameters; objects are kept as they are written."""
@@ -195,6 +210,19 @@ class Cause:
     def code(self) -> CauseCode:
         """Its name for programs."""
         return self.row.code
+
+    @property
+    def shared(self) -> tuple[object, ...] | None:
+        """What makes it one cause of all Services that it touches; None: it is its Service's own.
+
+        The endpoint's address, where it is about one, whatever else is known of how it fails.
+        """
+        places = self.row.places
+        if places is None:
+            return None
+        values = tuple([self.params[place][1] for place in places])
+        # One that may have a chain to blame, and has none.
+        return None if values == ("",) else (self.code, *values)
 
     def get(self, name: str, default: Param = "") -> Param:
         """Return a parameter; the default where the row has none of this name."""

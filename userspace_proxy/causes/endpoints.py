@@ -1,6 +1,7 @@
 """The rows of causes that one endpoint has: how dials of it fail, and how it answers.
 
-    dial:        refused · silent · unreachable · no host · no route · another error
+    dial:        refused · silent, also all of a node · unreachable · no host · no route · another
+                 error
     connection:  ended without a byte · no byte · a late one · cut off · packets lost
     clients:     some are denied, others answered
 
@@ -43,7 +44,7 @@ NO_DATAGRAM_HINT = (
 _ONLY_RECEIVES = "endpoints that only receive (syslog, graphite)"
 
 
-def _endpoint(code: CauseCode, name: str, says: str, **columns: Text) -> CauseRow[[At]]:
+def _endpoint(code: CauseCode, name: str, says: str, **columns: Text | bool) -> CauseRow[[At]]:
     """Return the row of what an endpoint does, with words that don't depend on more than that."""
 
     def words(at: At) -> str:
@@ -108,6 +109,7 @@ silent = _endpoint(
     "does not answer: packets are dropped, its program hangs, or its host is gone",
     past="did not answer",
     short="does not answer",
+    is_of_host=True,
     hint="See whether the pod still exists, and whether its program accepts connections: `ss -ltn` "
     f"in the pod {_FULL_QUEUE}; if both, {_FIREWALL} drops or rejects {_HERE}; where answers come "
     "by another interface than packets leave by, rp_filter drops them (`nstat -az "
@@ -124,6 +126,7 @@ silent = _endpoint(
     past="did not answer",
     hint="Accept them in that chain, or delete what drops them",
     outside=_SILENT_OUTSIDE,
+    shared=("rule",),
 )
 def dropped_here(at: At, rule: str) -> str:
     """Of dials whose packets, or answers, are dropped on this node.
@@ -148,6 +151,22 @@ silent_to_some = _endpoint(
 """Dials of one side of a Service, while the endpoint answers those of another side."""
 
 
+@cause(
+    CauseCode.ENDPOINT_SILENT,
+    about="{node}",
+    is_predicate=True,
+    short="does not answer",
+    hint="See whether the node is up, and whether this node reaches others on its network; if it "
+    "is, look for a firewall or a route that keeps packets from its endpoints",
+    kubectl="describe node {node}",
+    shared=("node",),
+)
+def node_silent(node: str) -> str:
+    """Of several endpoints of one node, which all fail as those of a host that is gone."""
+    del node
+    return "does not answer, nor does any endpoint on it: it is down, or packets to it are lost"
+
+
 _UNREACHABLE_OUTSIDE = (
     "`ip route get {ip}` on this node shows the route; if it is right, a firewall on the way to "
     "{host} rejects packets from this node"
@@ -161,6 +180,7 @@ unreachable = _endpoint(
     "node is down, or a firewall rejects packets to it",
     past="was unreachable",
     short="is unreachable",
+    is_of_host=True,
     hint="`ip route get {ip}` on this node shows the route; compare the address with that of the "
     f"pod, and look at the pod's node; if all are right, {_FIREWALL} rejects {_HERE}",
     outside=_UNREACHABLE_OUTSIDE,
@@ -245,6 +265,7 @@ def _no_host_words(verb: str) -> Callable[..., str]:
     hint="No pod has this address any more, or it is on another link: compare it with those of the "
     "pods, and look at the pod's node",
     outside=_ABSENT_OUTSIDE,
+    is_of_host=True,
 )
 def no_host(at: At, interface: str = "") -> str:
     """Of dials of an address that no host on its link answers for; empty: which link is unknown."""
@@ -258,6 +279,7 @@ def no_host(at: At, interface: str = "") -> str:
     hint="The host with that address, often the pod's node, is down or has left, or the route is "
     "an old one: `ip route get {ip}` shows it",
     outside=_ABSENT_OUTSIDE,
+    shared=("gateway",),
 )
 def no_gateway(at: At, gateway: str, interface: str) -> str:
     """Of dials of an address whose gateway no host answers for."""
@@ -490,6 +512,7 @@ _MTU = _mtu_hint("{ip}")
     about="{client}",
     past="client {client} did not acknowledge the answers that it was sent",
     hint=_mtu_hint("{client}"),
+    shared=("client",),
 )
 def not_to_client(client: str) -> str:
     """Of connections whose client, which is no fault of an endpoint, doesn't get the answers."""
@@ -538,6 +561,7 @@ def fault_on_purpose(at: At, faults: tuple[str, ...]) -> str:
 @cause(
     CauseCode.OUT_OF_PORTS,
     hint="sysctl -w net.ipv4.tcp_tw_reuse=1",
+    shared=(),
 )
 def out_of_ports() -> str:
     """Of this node, which had no source port left towards an endpoint."""

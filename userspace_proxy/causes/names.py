@@ -6,6 +6,7 @@ from ..model import CauseCode
 from ..model.annotations import DOMAIN
 from .cause import cause
 
+_NAME = ("name",)
 _ASK = "Ask the DNS servers of /etc/resolv.conf on the node: dig {name}"
 
 
@@ -27,7 +28,7 @@ def _suffixes_hint(name: str) -> str:
     )
 
 
-@cause(CauseCode.NAME_NOT_ALLOWED, about="{name}", hint=_suffixes_hint)
+@cause(CauseCode.NAME_NOT_ALLOWED, about="{name}", hint=_suffixes_hint, shared=_NAME)
 def name_not_allowed(name: str) -> str:
     """The operator hasn't allowed it."""
     return f"{name} is not looked up: --allow-endpoint-names has no suffix of it"
@@ -37,6 +38,7 @@ def name_not_allowed(name: str) -> str:
     CauseCode.NAME_NOT_ALLOWED,
     about="{name}",
     hint="Names must not lead to pods: set --cluster-cidr",
+    shared=_NAME,
 )
 def networks_unknown(name: str) -> str:
     """It might lead to a pod."""
@@ -48,6 +50,7 @@ def networks_unknown(name: str) -> str:
     about="{name}",
     hint="Names must not lead to Nodes: let the proxy's account list nodes; its log has what "
     "failed",
+    shared=_NAME,
 )
 def nodes_unknown(name: str) -> str:
     """It might lead to a Node."""
@@ -72,19 +75,25 @@ def too_many_names(name: str, of_service: int, uses: int, of_namespace: int, of_
     CauseCode.NAME_UNRESOLVED,
     about="{name}",
     hint="The running proxy looks it up, by the DNS servers of its node",
+    shared=_NAME,
 )
 def not_looked_up_yet(name: str) -> str:
     """No server has answered yet."""
     return f"{name} has not been looked up yet"
 
 
-@cause(CauseCode.NAME_UNRESOLVED, about="{name}", hint=_ASK)
+@cause(CauseCode.NAME_UNRESOLVED, about="{name}", hint=_ASK, shared=_NAME)
 def name_unresolved(name: str, why: str) -> str:
     """It has no address, as DNS has answered."""
     return f"no address of {name} is known: {why}"
 
 
-@cause(CauseCode.NAME_UNRESOLVED, about="{name}", hint=f"They are used for an hour. {_ASK}")
+@cause(
+    CauseCode.NAME_UNRESOLVED,
+    about="{name}",
+    hint=f"They are used for an hour. {_ASK}",
+    shared=_NAME,
+)
 def name_stale(name: str, why: str) -> str:
     """It has none any more."""
     return f"{name} no longer resolves, its last addresses are used: {why}"
@@ -95,6 +104,7 @@ def name_stale(name: str, why: str) -> str:
     about="{name}",
     hint="A name may lead only to addresses outside this node and the cluster: see "
     "docs/services.md",
+    shared=_NAME,
 )
 def name_leads_astray(name: str, where: str) -> str:
     """One of its addresses must not be dialled."""
@@ -105,6 +115,7 @@ def name_leads_astray(name: str, where: str) -> str:
     CauseCode.NAME_UNRESOLVED,
     about="{name}",
     hint="The Service has an {family} address, and the name has none",
+    shared=("name", "family"),
 )
 def no_address_of_family(name: str, family: str) -> str:
     """It has addresses of the other family only."""

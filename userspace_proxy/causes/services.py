@@ -161,6 +161,7 @@ def too_many_frontends(service: ServiceKey | str, limit: int, count: int) -> str
     CauseCode.TOO_MANY_FRONTENDS,
     about="namespace {namespace}",
     hint="Remove ports from the largest Services of the namespace",
+    shared=("namespace",),
 )
 def too_many_frontends_in_namespace(namespace: str, limit: int) -> str:
     """It is among the largest Services of a namespace with too many frontends."""
@@ -181,7 +182,7 @@ def _hint(problem: str, hint: str, chain: str) -> str:
     return hint
 
 
-@cause(CauseCode.NOT_LISTENING, about=_chain, hint=_hint)
+@cause(CauseCode.NOT_LISTENING, about=_chain, hint=_hint, shared=("chain",))
 def not_listening(problem: str, hint: str, chain: str = "") -> str:
     """A frontend, or the proxy port behind it, can't be served, or may not be.
 

@@ -376,6 +376,7 @@ def too_many_at_all_ports(service: ServiceKey | str, limit: int) -> str:
     CauseCode.TOO_MANY_ENDPOINTS,
     about="namespace {namespace}",
     hint="Remove ports, endpoints or ranges from the largest Services of the namespace",
+    shared=("namespace",),
 )
 def too_many_in_namespace(namespace: str, limit: int) -> str:
     """It is among the largest Services of a namespace with too many endpoints."""

@@ -14,17 +14,25 @@ from ..facts.units import plural, seconds_in_words, times_in_words
 from .clause import joined
 
 
-def sentence_at(port: PortFacts, now: float, timed: Collection[Cause] = ()) -> str:
+def sentence_at(
+    port: PortFacts, now: float, timed: Collection[Cause] = (), above: Collection[object] = ()
+) -> str:
     """Return the sentence about a Service port's state.
 
     Args:
         now: Unix time.
         timed: The causes of which it states how often they were seen, where it states them.
+        above: Facts of causes that are said already; the state's word stands for the first clause.
     """
-    state, texts = port.state, []
+    state = port.state
+    texts: list[str] = []
     for clause in state.clauses:
         age = last_answer(port, now) if clause.is_dated else ""
         causes = [state.causes[place] for place in clause.causes if place < len(state.causes)]
+        if causes and all(cause.fact in above for cause in causes):
+            # What is left must not begin with what it only adds to that.
+            texts = texts or [state.word]
+            continue
         times = (times_of(cause, now) for cause in causes if cause in timed)
         texts.append(f"{clause.text}{f' ({age})' if age else ''}{''.join(times)}")
     return joined(texts) if texts else state.sentence

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..causes.cause import Cause
+from ..causes.commands import kubectl_words, on_node
 from ..causes.say import object_of
 from ..model import CauseCode, ip_of
 
 if TYPE_CHECKING:
     from .reading import Subject
 
-_POD_AT = "get pods -A -o wide --field-selector status.podIP={ip}"
 UNREPLIED = "conntrack -L marks UDP flows without an answer as [UNREPLIED]"
 # The source's flags that kubectl has, too, and its name for them.
 _KUBECTL_FLAGS = {
@@ -96,17 +96,11 @@ def next_command(cause: Cause | None, subject: Subject, asked: Asked, *, pod: st
     # kubectl shows nothing of a host outside the cluster.
     about = object_of(cause)
     is_host = any(one.host and one.address == about for one in endpoints)
-    if has_kubectl and not is_host and (words := _words(cause, pod)):
-        namespace, _, name = subject.service.partition("/")
-        ip = ip_of(about)
-        return asked.kubectl(words.format(namespace=namespace, name=name, ip=ip, pod=pod))
+    if has_kubectl and not is_host and (words := kubectl_words(cause, subject.service, pod)):
+        return asked.kubectl(words)
     if cause.code.traits.is_of_endpoint and can_dial:
         return asked.again(subject.service, "--probe")
-    if asked.is_elsewhere:
-        return ""
-    if chain := cause.get("chain"):
-        return shlex.join(["nft", "list", "chain", *str(chain).split()])
-    return cause.code.traits.on_node
+    return "" if asked.is_elsewhere else on_node(cause)
 
 
 def _flows(subject: Subject, asked: Asked) -> str:
@@ -117,15 +111,6 @@ def _flows(subject: Subject, asked: Asked) -> str:
         return ""
     ip = ip_of(port.frontends[0].address)
     return f"conntrack -L -f {port.family.lower()} -p udp --orig-dst {ip}"
-
-
-def _words(cause: Cause, pod: str) -> str:
-    if cause.row.is_of_slices:
-        return CauseCode.NO_SLICE.traits.kubectl
-    traits = cause.code.traits
-    named = traits.kubectl_of_pod if pod else ""
-    is_at_pod = traits.is_of_endpoint and ip_of(object_of(cause))
-    return named or traits.kubectl or (_POD_AT if is_at_pod else "")
 
 
 def _other_node(subject: Subject) -> str:

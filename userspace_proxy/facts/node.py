@@ -1,7 +1,8 @@
 """The facts about one proxy and its node: the JSON of ``/api/v1/status``, and what is shown of it.
 
 Rule 1: as in ``port``: fields are only added, in the order of the JSON, and have defaults.
-Rule 2: the agent leaves ``now``, ``level``, ``verdict`` and ``problems`` empty; an answer has them.
+Rule 2: the agent leaves ``now``, ``level``, ``verdict``, ``problems`` and ``incidents`` empty; an
+answer has them.
 Rule 3: a field that is annotated as a figure is a metric of the node: of a list its length, of a
 text whether there is one.
 """
@@ -20,6 +21,7 @@ from ..version import version_in_words
 from .figures import counter, gauge
 from .port import Aside, Level, PortFacts, TotalsFacts
 from .processes import MemoryFacts, WorkerFacts
+from .units import plural
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -38,6 +40,42 @@ class Problem(msgspec.Struct, frozen=True):
     """None where no cause is behind it."""
     kind: str = ""
     """Of the node's: which problem it is, without figures, so it is the same while it lasts."""
+
+
+class IncidentFacts(msgspec.Struct, frozen=True, gc=False):
+    """One cause, with all Services that it touches."""
+
+    id: str = ""
+    """Of its page, ``incidents/ID``; the same while it lasts, also after a restart."""
+    level: Level = Level.OK
+    """The worst of its Service ports."""
+    cause: Cause | None = None
+    """What is wrong: at all of its Service ports together, since the first of them noticed it."""
+    services: Sequence[str] = ()
+    """Those that it touches, ``namespace/name``, by name."""
+    ports: int = 0
+    """How many Service ports."""
+    endpoints: Sequence[str] = ()
+    """Addresses of the endpoints that it is about; empty if it is about none."""
+    waiting: int = 0
+    """Clients of these Service ports that wait for an endpoint now."""
+    lately: int = 0
+    """Clients of these Service ports that got no answer in the last minute, or none in time."""
+    failed: int = 0
+    """The same since the start."""
+    saved: int = 0
+    """Connections of these Service ports since the start whose clients noticed nothing, as another
+    endpoint answered."""
+    command: str = ""
+    """A command that shows more; empty if none does."""
+
+    @property
+    def touched(self) -> str:
+        """What it touches, in words: ``12 endpoints of 9 Services``."""
+        services = plural(len(self.services), "Service")
+        if len(self.endpoints) < 2:
+            return services
+        return f"{plural(len(self.endpoints), 'endpoint')} of {services}"
 
 
 class ObjectKey(NamedTuple):
@@ -388,6 +426,10 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     problems: Sequence[Problem] = ()
     """Trouble first; within a level the node's first, then Service ports by name. Of all Service
     ports, whichever were selected."""
+    incidents: Sequence[IncidentFacts] = ()
+    """The causes of Service ports that need attention, each once: the worst first, and then those
+    that touch the most Services. Of all Service ports, whichever were selected; of a Service or a
+    namespace, those that touch it."""
     version: str = ""
     """The proxy's."""
     commit: str = ""

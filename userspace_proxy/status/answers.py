@@ -8,6 +8,7 @@ from dataclasses import fields, is_dataclass
 
 import msgspec
 
+from ..diagnosis.incidents import Incidents
 from ..diagnosis.problems import summarise
 from ..facts import StatusFacts
 from ..facts.causes import from_json, to_json
@@ -16,14 +17,22 @@ from .selection import Selection, select
 _encoder = msgspec.json.Encoder(enc_hook=to_json)
 
 
-def render_status(view: StatusFacts, *, now: float, selection: Selection | None = None) -> bytes:
+def render_status(
+    view: StatusFacts,
+    *,
+    now: float,
+    selection: Selection | None = None,
+    whole: StatusFacts | None = None,
+) -> bytes:
     """Return the facts as JSON, with the words of the page.
 
     Args:
         selection: Which Service ports, ignored Services and health checks; None for all. The page
             number is ignored, and ``problems`` covers all of them.
+        whole: What the view is a part of; None: it is the whole.
     """
-    return encode_answer(make_answer(view, now=now, selection=selection or Selection()))
+    chosen = selection or Selection()
+    return encode_answer(make_answer(view, now=now, selection=chosen, whole=whole))
 
 
 def encode_answer(answer: object) -> bytes:
@@ -35,10 +44,14 @@ def encode_answer(answer: object) -> bytes:
         return json.dumps(msgspec.to_builtins(answer, enc_hook=to_json)).encode() + b"\n"
 
 
-def make_answer(view: StatusFacts, *, now: float, selection: Selection) -> StatusFacts:
+def make_answer(
+    view: StatusFacts, *, now: float, selection: Selection, whole: StatusFacts | None = None
+) -> StatusFacts:
     """Return the answer that :func:`render_status` writes."""
     chosen = select(view, selection)
     summary = summarise(view, now)
+    known = Incidents(whole or view)
+    incidents = known.all() if whole is None or whole is view else known.at(view.ports)
     last_state = view.last_state
     return msgspec.structs.replace(
         view,
@@ -46,6 +59,7 @@ def make_answer(view: StatusFacts, *, now: float, selection: Selection) -> Statu
         level=summary.level,
         verdict=summary.verdict,
         problems=summary.problems,
+        incidents=incidents,
         last_state=msgspec.structs.replace(last_state, age_s=last_state.age_at(now)),
         ports=chosen.ports,
         ignored=chosen.ignored,

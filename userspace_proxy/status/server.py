@@ -21,6 +21,7 @@ from importlib import resources
 from aiohttp import web
 
 from ..clocks import Clocks
+from ..diagnosis.incidents import Incidents
 from ..errors import SteeringError
 from ..facts import Detail, StatusFacts
 from ..facts.connection import ConnectionFilter
@@ -225,6 +226,7 @@ class StatusServer:
                 is_wide=is_wide,
                 has_node="/" not in service and not selection.q,
                 columns=columns,
+                incidents=Incidents(sample.view) if service else None,
             )
 
         async def make() -> StatusText:
@@ -269,7 +271,7 @@ class StatusServer:
             # `explain` shows why a Service that was rejected isn't among them.
             part = view.only(service) if view.source.rejected_of(service) else _part(view, service)
             return await self._sampler.work(
-                lambda: render_status(part, now=now, selection=selection)
+                lambda: render_status(part, now=now, selection=selection, whole=view)
             )
 
         body = await self._answers.get((selection, service), make)

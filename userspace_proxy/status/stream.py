@@ -91,8 +91,9 @@ class Streams:
         selection, changes = Selection.parse(request.query), Changes()
 
         def make(sample: Sample) -> StatusFacts:
-            part = sample.view.only(service) if service else sample.view
-            return make_answer(part, now=sample.now, selection=selection)
+            view = sample.view
+            part = view.only(service) if service else view
+            return make_answer(part, now=sample.now, selection=selection, whole=view)
 
         async def line(count: int, sample: Sample) -> bytes:
             answer = await self._answers.get((selection, service), count, lambda: make(sample))

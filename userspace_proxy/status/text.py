@@ -9,7 +9,8 @@ and the rates of the busiest Service ports, for the command ``top``.
 Rule 1: a line about something begins with two blanks and a mark: ✕ trouble, ! attention, ✓ served,
 · not served by design, for lack of an endpoint that clients would wait for, or not known to be
 (``PortFacts.why_neutral``). Programs that add colours use only these.
-Rule 2: problems come first, the node's before those of Service ports.
+Rule 2: problems come first: the node's, then causes that touch several Services, which their lines
+don't repeat, then those of Service ports.
 Rule 3: sentences are those of the page: this module only places them.
 """
 
@@ -17,22 +18,26 @@ from __future__ import annotations
 
 import collections
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..causes.say import Form, remedy, say
 from ..diagnosis.dated import and_mistakes, cause_at, last_answer, sentence_at
+from ..diagnosis.incidents import Incidents
 from ..diagnosis.paths import counted_in_words, path_in_words, probes_in_words
 from ..diagnosis.problems import problems_of_node
 from ..facts import (
     EndpointFacts,
     IgnoredFacts,
+    IncidentFacts,
     Level,
     PortFacts,
     StatusFacts,
 )
 from ..facts.units import (
     bytes_in_words,
+    capitalised,
     count_in_words,
     ejected_in_words,
     limit_in_words,
@@ -43,8 +48,9 @@ from ..facts.units import (
 from ..model import CauseCode, DataPath
 from ..model.quoting import printable
 from .history import IDLE, History
+from .incident_words import cause_of, headline, met, names_in_line
 from .selection import Selection, select
-from .wrapping import placed
+from .wrapping import placed, placed_remedy
 
 LEVEL_HEADER = "X-Userspace-Proxy-Level"
 """The header with the worst level that an answer shows: ``ok``, ``attention``, ``trouble``."""
@@ -65,6 +71,10 @@ _TOP_HEADINGS = (
 _TOP_SHOWN = 200
 # Problems of the node with one remedy; one more takes the room of the line that counts them.
 _ALIKE_SHOWN = 3
+# Causes of several Services, each with some lines.
+_INCIDENTS_SHOWN = 5
+# Lines of those, where the terminal's width is unknown.
+_USUAL_COLUMNS = 80
 # Of Services that are ignored by design.
 _REASONS_SHOWN = 3
 # Terminal programs, which accept everything.
@@ -110,6 +120,7 @@ def render_text(
     is_wide: bool = False,
     has_node: bool = True,
     columns: int = 0,
+    incidents: Incidents | None = None,
 ) -> StatusText:
     """Return a view as text in UTF-8.
 
@@ -121,11 +132,19 @@ def render_text(
         is_wide: Show the addresses and endpoints of each Service port, and ignored Services.
         has_node: Show the problems of the node.
         columns: The width of the terminal; 0: no bound.
+        incidents: Of all Service ports, of which the view contains a part; None: it has all.
     """
     chosen = select(view, selection, history)
+    known = incidents or Incidents(view)
+    shared = known.at(chosen.ports, least=2)
+    above = shared if is_wide else shared[:_INCIDENTS_SHOWN]
+    ids = {one.id for one in above}
     node = list(_node_lines(view, now, is_wide)) if has_node else []
     probes = probes_in_words(view.probes) if is_wide else ""
-    ports = [_port_line(one, now, history, is_wide, probes) for one in chosen.ports]
+    ports = []
+    for one in chosen.ports:
+        said = [fact for fact, id_ in known.ids(one).items() if id_ in ids] if ids else []
+        ports.append(_port_line(one, now, history, is_wide, probes, said))
     taken = [_ignored_line(item) for item in chosen.ignored if item.is_conflict]
     left = [item for item in chosen.ignored if not item.is_conflict]
     shown = [*taken, *ports, *(map(_ignored_line, left) if is_wide else ())]
@@ -136,7 +155,13 @@ def render_text(
     lines = [*placed("", header, columns)]
     if is_wide and has_node:
         lines += placed("", view.program, columns)
-    lines += [*_format(node, columns), *_format(shown, columns)]
+    lines += _format(node, columns)
+    for incident in above:
+        lines += _incident_lines(incident, now, columns, is_wide)
+    if more := len(shared) - len(above):
+        what = plural(more, "more cause")
+        lines += placed("    ", f"and {what} of several Services: wide output lists them", columns)
+    lines += _format(shown, columns)
     if left and not is_wide:
         lines += placed(f"  {IGNORED_MARK} ", _ignored_count(left), columns)
     if not (shown or left):
@@ -245,8 +270,31 @@ def _node_lines(view: StatusFacts, now: float, is_full: bool) -> Iterator[_Entry
         yield from (_Entry(level, ("node", text)) for text in texts)
 
 
-def _port_line(port: PortFacts, now: float, history: History, is_full: bool, probes: str) -> _Entry:
-    words, *shorter = _words(port, now, history)
+def _incident_lines(
+    incident: IncidentFacts, now: float, columns: int, is_full: bool
+) -> Iterator[str]:
+    """Yield the block of a cause that touches several Services."""
+    below = "      "
+    yield from placed(f"  {MARKS[incident.level]} ", headline(incident, now), columns)
+    room = sys.maxsize if is_full else (columns or _USUAL_COLUMNS) - len(below)
+    yield from placed(below, names_in_line(incident, room), columns)
+    if counted := "; ".join(met(incident, now)):
+        yield from placed(below, capitalised(counted), columns)
+    if is_full and (hint := remedy(cause_of(incident))):
+        yield from placed_remedy(below, f"-> {hint}", columns)
+    if incident.command:
+        yield f"{below}{incident.command}"
+
+
+def _port_line(
+    port: PortFacts,
+    now: float,
+    history: History,
+    is_full: bool,
+    probes: str,
+    above: Collection[object],
+) -> _Entry:
+    words, *shorter = _words(port, now, history, above)
     cells = (str(port.plan.key), _address(port), _usable(port), words)
     below = tuple(_details(port, now, probes)) if is_full else ()
     return _Entry(port.state.level, cells, below, MARKS[port.mark], tuple(shorter))
@@ -264,11 +312,18 @@ def _usable(port: PortFacts) -> str:
     return f"{port.serving:,} of {len(port.endpoints):,}"
 
 
-def _words(port: PortFacts, now: float, history: History) -> Sequence[str]:
-    """Return the problem or the traffic, and then shorter forms of it."""
+def _words(
+    port: PortFacts, now: float, history: History, above: Collection[object]
+) -> Sequence[str]:
+    """Return the problem or the traffic, and then shorter forms of it.
+
+    Args:
+        above: Facts of causes that are said above the Service ports.
+    """
     state = port.state
     if state.level is not Level.OK or port.is_dropping or port.is_holding:
-        return (f"{sentence_at(port, now, state.causes[:1])}{and_mistakes(port)}",)
+        sentence = f"{sentence_at(port, now, state.causes[:1], above)}{and_mistakes(port)}"
+        return (sentence, capitalised(state.word)) if above else (sentence,)
     # A port that is served has no cause but clients that are turned away.
     is_said = port.mark is None and port.path is not DataPath.KERNEL
     denied = [cause for cause in state.causes[:1] if not (is_said and cause in state.stated)]

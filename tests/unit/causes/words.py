@@ -36,6 +36,7 @@ SAMPLES = (
     endpoints.silent(_POD),
     endpoints.dropped_here(_POD, "nftables chain ip filter out drops packets to it"),
     endpoints.silent_to_some(_POD),
+    endpoints.node_silent("node-7"),
     endpoints.unreachable(_POD),
     endpoints.prohibited(_POD_V6),
     endpoints.no_route(_POD),

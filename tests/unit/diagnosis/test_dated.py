@@ -111,3 +111,12 @@ def test_mistakes_stand_behind_the_sentence_that_states_another_cause():
     # What isn't served of its addresses is the state, and no mistake.
     off = external_ip_off("203.0.113.7", "external IPs are off")
     assert and_mistakes(make_port(notes=(off,))) == ""
+
+
+def test_causes_that_are_said_above_leave_the_state_and_what_else_is_said():
+    port = make_port(endpoints=(failing(REFUSES), READY))
+    assert sentence_at(port, NOW, above={REFUSES.fact}) == "Partly answering; the other one serves"
+    assert sentence_at(port, NOW, above={"another"}) == sentence_at(port, NOW)
+    both = make_port(endpoints=(failing(REFUSES), failing(refuses("192.0.2.2:80"))))
+    above = {cause.fact for cause in both.state.causes}
+    assert sentence_at(both, NOW, above=above) == "Clients fail: none of its 2 endpoints answers"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from userspace_proxy.causes.endpoints import dial_failed
+from userspace_proxy.causes.endpoints import dial_failed, refuses
 from userspace_proxy.causes.services import held_by
 from userspace_proxy.facts import (
     BridgeFacts,
@@ -447,3 +447,22 @@ def test_the_answer_is_of_the_types_that_its_schema_is_made_from():
 def test_half_of_a_surrogate_pair_is_escaped():
     body = render_status(make_view(make_port("we\ud800b")), now=NOW)
     assert json.loads(body)["ports"][0]["service"] == "we\ud800b"
+
+
+def test_one_cause_of_several_services_is_one_incident_of_the_json():
+    dead = refuses("10.244.0.9:8080").replace(count=2, first_at=NOW - 9, last_at=NOW - 2)
+    endpoints = (make_endpoint("10.244.0.9:8080", cause=dead),)
+    view = make_view(*(make_port(name, endpoints=endpoints) for name in ("a", "b", "c")))
+    (incident,) = json.loads(render_status(view, now=NOW))["incidents"]
+    assert incident["services"] == ["shop/a", "shop/b", "shop/c"]
+    assert (incident["level"], incident["cause"]["count"]) == ("trouble", 6)
+    part = view.only("shop/a")
+    assert json.loads(render_status(part, now=NOW, whole=view))["incidents"] == [incident]
+    assert read_answer(render_status(view, now=NOW)).incidents[0].id == incident["id"]
+
+
+def test_an_answer_about_a_service_has_only_the_incidents_that_touch_it():
+    dead = (make_endpoint("10.244.0.9:8080", cause=refuses("10.244.0.9:8080")),)
+    view = make_view(make_port("a", endpoints=dead), make_port("calm"))
+    calm = view.only("shop/calm")
+    assert json.loads(render_status(calm, now=NOW, whole=view))["incidents"] == []

@@ -1,13 +1,15 @@
 import errno
 import os
 import re
+import time
 
 import pytest
 
 from userspace_proxy.causes.cause import When
-from userspace_proxy.causes.endpoints import dial_failed, sends_nothing
+from userspace_proxy.causes.endpoints import dial_failed, refuses, sends_nothing
 from userspace_proxy.causes.say import say
 from userspace_proxy.causes.services import is_headless, source_denied, unsupported_protocol
+from userspace_proxy.diagnosis.incidents import Incidents
 from userspace_proxy.diagnosis.paths import UNKNOWN, PathView
 from userspace_proxy.facts import FrontendFacts, Level, ProbesFacts, SourceFacts, SteeringState
 from userspace_proxy.model import DataPath, Failure, Handling, Hold, Protocol
@@ -482,3 +484,68 @@ def test_ports_of_one_number_are_told_apart_by_the_protocol():
 def test_a_listener_elsewhere_is_named_in_the_row(only_at, expected):
     port = make_port(frontends=(FrontendFacts("127.64.1.4:8004", only_at=only_at),))
     assert lines_of(make_view(port))[1].endswith(f" connections, 2.5 GB{expected}")
+
+
+DEAD = refuses("10.244.0.9:8080").replace(count=2, first_at=NOW - 900, last_at=NOW - 2)
+
+
+def make_broken_view(*more, dead=35, calm=285):
+    """Return a node on which one dead endpoint fails clients of many Services."""
+    endpoints = (make_endpoint("10.244.0.9:8080", cause=DEAD), make_endpoint("10.244.1.1:8080"))
+    broken = [make_port(f"broken-{number}", endpoints=endpoints) for number in range(dead)]
+    return make_view(*broken, *(make_port(f"calm-{number}") for number in range(calm)), *more)
+
+
+def test_one_cause_of_many_services_is_one_line_above_the_fold_and_said_once():
+    lines = lines_of(make_broken_view(), columns=80)
+    assert "320 Service ports, 35 need attention" in lines[0]
+    at = next(n for n, line in enumerate(lines) if line.startswith("  ! "))
+    assert at < 24
+    since = time.strftime("%H:%M", time.localtime(NOW - 900))
+    assert lines[at : at + 4] == [
+        f"  ! 10.244.0.9:8080 refuses connections: 35 Services, since {since}",
+        "      shop/broken-0, shop/broken-1, shop/broken-10, shop/broken-11 and 31 more",
+        "      Seen 70 times, last 2 s ago",
+        "      kubectl get pods -A -o wide --field-selector status.podIP=10.244.0.9",
+    ]
+    assert max(map(len, lines)) <= 80
+    assert sum("refuses" in line for line in lines) == 1
+    rows = [line for line in lines if "shop/broken" in line][1:]
+    assert len(rows) == 35
+    assert all(row.endswith("  1 of 2  Partly answering") for row in rows)
+
+
+def test_a_cause_of_one_service_is_said_at_the_service():
+    lines = lines_of(make_broken_view(dead=1, calm=1))
+    assert ["refuses connections" in line for line in lines] == [False, True, False]
+    assert "shop/broken-0" in lines[1]
+
+
+def test_a_service_says_what_it_has_beside_a_cause_of_many():
+    other = sends_nothing("10.244.0.7:8080")
+    endpoints = tuple(make_endpoint(str(one.get("at")), cause=one) for one in (DEAD, other))
+    lines = lines_of(make_broken_view(make_port("both", endpoints=endpoints), calm=0))
+    (row,) = [line for line in lines if line.split()[1] == "shop/both:http"]
+    assert "none of its 2 endpoints answers; 10.244.0.7:8080 accepts connections" in row
+    assert "10.244.0.9" not in row
+
+
+def test_of_a_part_of_the_services_a_cause_has_all_that_it_touches():
+    view = make_broken_view()
+    part = view.part(view.ports[:2], (), ())
+    whole = Incidents(view)
+    lines = lines_of(part, has_node=False, incidents=whole)
+    assert "35 Services" in lines[1]
+    assert lines_of(part.part(view.ports[:1], (), ()), incidents=whole)[1].startswith("  ! shop/")
+
+
+def test_wide_output_has_all_causes_with_all_services_and_remedies():
+    causes = [refuses(f"10.244.0.{number}:80") for number in range(7)]
+    endpoints = tuple(make_endpoint(str(one.get("at")), cause=one) for one in causes)
+    view = make_view(*(make_port(name, endpoints=endpoints) for name in ("a", "b")))
+    lines = lines_of(view)
+    assert sum(line.endswith("refuses connections: 2 Services") for line in lines) == 5
+    assert "    and 2 more causes of several Services: wide output lists them" in lines
+    wide = lines_of(view, is_wide=True)
+    assert sum(line.endswith("refuses connections: 2 Services") for line in wide) == 7
+    assert sum(line.startswith("      -> ") for line in wide) == 7

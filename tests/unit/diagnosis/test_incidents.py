@@ -1,0 +1,264 @@
+import pytest
+
+from userspace_proxy.causes.cause import When
+from userspace_proxy.causes.endpoints import (
+    dropped_here,
+    no_host,
+    node_silent,
+    out_of_ports,
+    refuses,
+    silent,
+    silent_to_some,
+    unreachable,
+)
+from userspace_proxy.causes.names import name_unresolved
+from userspace_proxy.causes.notes import slow_start_unused
+from userspace_proxy.causes.services import not_listening
+from userspace_proxy.causes.slices import selects_no_pod
+from userspace_proxy.diagnosis.incidents import Incidents
+from userspace_proxy.diagnosis.judge import judge
+from userspace_proxy.facts import LatelyFacts, Level, SourceFacts, Waits
+
+from ..status.views import make_endpoint, make_port, make_view
+from .samples import failing
+
+POD, OTHER = "10.244.0.9:8080", "10.244.0.8:8080"
+WELL = make_endpoint("10.244.1.1:8080", answered_at=1.0)
+FILES = SourceFacts("manifests", "m", is_synced=True)
+KUBECTL = "kubectl get pods -A -o wide --field-selector status.podIP=10.244.0.9"
+
+
+def port_with(name, *causes, **changes):
+    """Return a Service port whose endpoints fail so, beside one that serves."""
+    endpoints = (*(failing(cause) for cause in causes), WELL)
+    return make_port(name, endpoints=endpoints, **changes)
+
+
+def on(node, cause, **facts):
+    """Return an endpoint on a node that fails so."""
+    return failing(cause, node=node, **facts)
+
+
+def taken_by(chain, name):
+    """Return a Service port whose clients a chain of another program takes."""
+    port = make_port(name, problem=f"{name} is taken")
+    port.taken_by = chain
+    port.state = judge(port)
+    return port
+
+
+def seen(cause, first_at=100.0, last_at=110.0, count=3):
+    return cause.replace(first_at=first_at, last_at=last_at, count=count)
+
+
+def services_by_cause(*ports):
+    """Return the Services of each incident, by the cause without its times."""
+    incidents = Incidents(make_view(*ports)).all()
+    plain = {"count": 0, "first_at": 0.0, "last_at": 0.0}
+    return [(one.cause.replace(**plain), tuple(one.services)) for one in incidents]
+
+
+def test_one_endpoint_is_one_incident_of_all_services_that_it_fails():
+    ports = [port_with(f"web-{number}", seen(refuses(POD), count=2)) for number in range(35)]
+    (one,) = Incidents(make_view(*ports, make_port("calm"))).all()
+    assert (len(one.services), one.ports, one.endpoints) == (35, 35, (POD,))
+    assert one.cause == seen(refuses(POD), count=70)
+    assert (one.level, one.touched, one.command) == (Level.ATTENTION, "35 Services", KUBECTL)
+
+
+def test_what_else_is_known_of_an_endpoint_does_not_part_its_incident():
+    was_open = seen(refuses(POD, was_open=True), first_at=90.0, last_at=130.0)
+    past = seen(refuses(POD), last_at=140.0).replace(when=When.PAST)
+    ports = [port_with("a", past), port_with("b", was_open), port_with("c", seen(refuses(POD)))]
+    (one,) = Incidents(make_view(*ports)).all()
+    assert one.cause == refuses(POD, was_open=True).replace(count=9, first_at=90.0, last_at=140.0)
+
+
+def test_each_cause_is_an_incident_of_its_own():
+    two = port_with("both", refuses(POD), refuses(OTHER))
+    ports = [two, port_with("one", refuses(POD)), port_with("x", silent(POD))]
+    first, *others = services_by_cause(*ports)
+    assert first == (refuses(POD), ("shop/both", "shop/one"))
+    assert sorted(services for _, services in others) == [("shop/both",), ("shop/x",)]
+
+
+def test_a_cause_that_is_not_about_an_endpoint_may_touch_several_services_too():
+    rule = "nftables chain ip filter out drops packets to it"
+    ports = [
+        *(taken_by("ip nat KUBE", name) for name in ("a", "b")),
+        *(port_with(name, dropped_here(at, rule)) for name, at in (("c", POD), ("d", OTHER))),
+        *(make_port(name, cause=name_unresolved("db.example.com", name)) for name in ("e", "f")),
+        *(make_port(name, is_out_of_ports=True) for name in ("g", "h")),
+    ]
+    found = Incidents(make_view(*ports)).all(least=2)
+    assert sorted((one.cause.row.key, *one.services) for one in found) == [
+        ("dropped_here", "shop/c", "shop/d"),
+        ("name_unresolved", "shop/e", "shop/f"),
+        ("not_listening", "shop/a", "shop/b"),
+        ("out_of_ports", "shop/g", "shop/h"),
+    ]
+    chain = next(one for one in found if one.cause.row.key == "not_listening")
+    assert (chain.level, chain.command) == (Level.TROUBLE, "nft list chain ip nat KUBE")
+    dropped = next(one for one in found if one.cause.row.key == "dropped_here")
+    assert dropped.touched == "2 endpoints of 2 Services"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"cause": selects_no_pod("shop/x", 1, "app=x", "pods")}, id="of-a-service"),
+        pytest.param({"problem": "in use"}, id="without-a-chain"),
+        pytest.param({"notes": (slow_start_unused(),)}, id="a-note"),
+    ],
+)
+def test_equal_causes_of_services_themselves_are_incidents_of_each(changes):
+    ports = [make_port(name, **changes) for name in ("a", "b")]
+    found = Incidents(make_view(*ports)).all()
+    assert sorted(one.services for one in found) == [["shop/a"], ["shop/b"]]
+    assert not Incidents(make_view(*ports)).all(least=2)
+
+
+def test_without_a_cause_there_is_no_incident():
+    port = make_port(endpoints=(make_endpoint(POD, ejected_for_s=9.0),))
+    assert port.state.level is not Level.OK
+    assert not Incidents(make_view(port)).all()
+
+
+def test_an_incident_has_what_its_clients_met():
+    met = {"refused": 5, "saved": 2, "waits": Waits(waiting=3)}
+    last = LatelyFacts(9, refused=1, unanswered=2, client_aborts=3, endpoint_aborts=4, queued=5)
+    ports = [port_with(name, refuses(POD), last_minute=last, **met) for name in ("a", "b")]
+    (one,) = Incidents(make_view(*ports)).all()
+    assert (one.waiting, one.lately, one.failed, one.saved) == (6, 30, 10, 4)
+
+
+def test_the_worst_and_largest_come_first():
+    dead = make_port("dead", endpoints=(failing(seen(refuses(OTHER))),))
+    ports = [*(port_with(name, refuses(POD)) for name in ("a", "b")), dead]
+    found = Incidents(make_view(*ports)).all()
+    assert [one.endpoints for one in found] == [(OTHER,), (POD,)]
+
+
+# A node.
+
+
+def test_endpoints_of_one_node_that_all_fail_as_those_of_a_gone_host_are_one_incident():
+    a = make_port("a", endpoints=(on("node-7", seen(silent("10.244.7.1:80"))), WELL))
+    b = make_port("b", endpoints=(on("node-7", seen(unreachable("10.244.7.2:80"), 90.0)), WELL))
+    c = make_port("c", endpoints=(on("node-7", seen(no_host("10.244.7.2:80"))), WELL))
+    incidents = Incidents(make_view(a, b, c))
+    (one,) = incidents.all()
+    assert one.cause == seen(node_silent("node-7"), 90.0, count=9)
+    assert one.touched == "2 endpoints of 3 Services"
+    assert one.command == "kubectl describe node node-7"
+    assert set(incidents.ids(a).values()) == {one.id}
+    assert incidents.at([a]) == (one,)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        pytest.param([], id="one-host"),
+        pytest.param([on("node-7", silent("10.244.7.1:81"))], id="two-ports-of-one-host"),
+        pytest.param([on("node-8", silent("10.244.8.1:80"))], id="another-node"),
+        pytest.param([on("", silent("10.244.8.1:80"))], id="unknown-node"),
+        pytest.param(
+            [on("node-7", silent("10.244.7.2:80").replace(when=When.PAST))], id="a-while-ago"
+        ),
+        pytest.param([on("node-7", silent_to_some("10.244.7.2:80"))], id="it-answers-others"),
+        pytest.param(
+            [
+                on("node-7", seen(silent("10.244.7.2:80"))),
+                make_endpoint("10.244.7.3:80", node="node-7", answered_at=101.0),
+            ],
+            id="a-third-one-has-answered-since",
+        ),
+        pytest.param(
+            [
+                on("node-7", seen(silent("10.244.7.2:80"))),
+                on("node-7", seen(refuses("10.244.7.3:80"))),
+            ],
+            id="a-third-one-refuses",
+        ),
+    ],
+)
+def test_a_node_is_not_said_to_be_gone_unless_it_is_known(beside):
+    port = make_port(endpoints=(on("node-7", seen(silent("10.244.7.1:80"))), *beside, WELL))
+    assert "node_silent" not in [one.cause.row.key for one in Incidents(make_view(port)).all()]
+
+
+def test_an_endpoint_that_answered_before_or_was_never_tried_does_not_save_a_node():
+    gone = [on("node-7", seen(silent(f"10.244.7.{number}:80"))) for number in (1, 2)]
+    others = [
+        make_endpoint("10.244.7.3:80", node="node-7", answered_at=99.0),
+        make_endpoint("10.244.7.4:80", node="node-7"),
+        make_endpoint("10.244.8.1:80", node="node-8", answered_at=200.0),
+    ]
+    (one,) = Incidents(make_view(make_port(endpoints=(*gone, *others)))).all()
+    assert one.cause.row.key == "node_silent"
+
+
+# Parts of a view, and ids.
+
+
+def test_of_a_part_of_the_service_ports_their_incidents_are_whole():
+    ports = [port_with(name, refuses(POD)) for name in ("a", "b", "c")]
+    calm, incidents = make_port("calm"), Incidents(make_view(*ports, make_port("calm")))
+    assert incidents.at([calm, ports[0]]) == incidents.all()
+    assert incidents.at(ports[:2], least=2) == incidents.all()
+    assert not incidents.at(ports[:1], least=2)
+
+
+def test_an_id_stays_while_its_cause_does():
+    (before,) = Incidents(make_view(port_with("a", seen(refuses(POD))))).all()
+    later = make_view(port_with("a", seen(refuses(POD), count=9)), port_with("b", refuses(POD)))
+    incidents = Incidents(later)
+    assert incidents.find(before.id) == incidents.all()[0]
+    assert before.id.isalnum()
+    assert incidents.find("gone") is None
+
+
+def test_the_causes_of_a_service_port_lead_to_their_incidents():
+    port = port_with("a", refuses(POD), silent(OTHER))
+    incidents = Incidents(make_view(port))
+    ids = {one.cause.fact: one.id for one in incidents.all()}
+    assert incidents.ids(port) == ids
+    assert incidents.ids(make_port("calm")) == {}
+
+
+# Commands.
+
+
+@pytest.mark.parametrize(
+    ("port", "source", "command"),
+    [
+        pytest.param(
+            port_with("a", refuses(POD)),
+            FILES,
+            "userspace-proxy explain shop/a --probe",
+            id="without-a-cluster",
+        ),
+        pytest.param(
+            port_with("a", refuses(POD).replace(host="db.example.com")),
+            None,
+            "userspace-proxy explain shop/a --probe",
+            id="a-host-outside",
+        ),
+        pytest.param(make_port("a", problem="in use"), None, "ss -Hlntup", id="on-the-node"),
+        pytest.param(
+            make_port("a", is_out_of_ports=True),
+            FILES,
+            "userspace-proxy explain shop/a",
+            id="all-that-is-known",
+        ),
+    ],
+)
+def test_an_incident_has_the_command_that_shows_more(port, source, command):
+    view = make_view(port) if source is None else make_view(port, source=source)
+    assert [one.command for one in Incidents(view).all()] == [command]
+
+
+def test_causes_that_several_services_can_share_say_what_they_share():
+    assert out_of_ports().shared == (out_of_ports().code,)
+    assert not_listening("in use", "").shared is None
+    assert refuses(POD).shared == refuses(POD, was_open=True).shared

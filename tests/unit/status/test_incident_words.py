@@ -1,0 +1,76 @@
+import time
+
+import pytest
+
+from userspace_proxy.causes.cause import When
+from userspace_proxy.causes.endpoints import refuses
+from userspace_proxy.causes.slices import selects_no_pod
+from userspace_proxy.facts import IncidentFacts
+from userspace_proxy.status.incident_words import (
+    headline,
+    met,
+    names_in_line,
+    since,
+    time_of_day,
+)
+
+# 2026-07-01 14:02:11 UTC
+AT = 1_782_914_531.0
+DEAD = refuses("10.244.0.9:8080").replace(count=412, first_at=AT, last_at=AT + 58)
+NAMES = [f"shop/web-{number}" for number in range(35)]
+
+
+@pytest.fixture(autouse=True)
+def _in_utc(monkeypatch):
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def incident(cause=DEAD, **facts):
+    return IncidentFacts(cause=cause, **{"services": NAMES, "endpoints": ["a"], **facts})
+
+
+def test_an_incident_is_one_line():
+    words = "10.244.0.9:8080 refuses connections: 35 Services, since 14:02"
+    assert headline(incident(), AT + 60) == words
+    assert headline(incident(DEAD.replace(when=When.PAST), services=["shop/web"]), AT) == (
+        "10.244.0.9:8080 refused connections when it was last tried: 1 Service, since 14:02"
+    )
+    several = incident(endpoints=["a", "b"], services=NAMES[:2])
+    assert "2 endpoints of 2 Services" in headline(several, AT)
+
+
+def test_a_cause_that_is_a_state_has_no_time():
+    state = incident(selects_no_pod("shop/web", 1, "app=web", "pods"), services=["shop/web"])
+    assert headline(state, AT).endswith(": 1 Service")
+    assert list(met(state, AT)) == []
+
+
+def test_since_a_day_before_has_its_date():
+    assert since(incident(), AT + 86_400) == "since 01 Jul 14:02"
+
+
+def test_what_clients_met_is_counted():
+    assert list(met(incident(lately=1, waiting=3), AT + 60)) == [
+        "seen 412 times, last 2 s ago",
+        "1 client got no answer in the last minute",
+        "3 clients wait for an endpoint",
+    ]
+    assert list(met(incident(lately=2, waiting=1), AT + 60))[1:] == [
+        "2 clients got no answer in the last minute",
+        "1 client waits for an endpoint",
+    ]
+
+
+def test_as_many_names_are_shown_as_fit():
+    assert names_in_line(incident(), 40) == "shop/web-0, shop/web-1 and 33 more"
+    assert names_in_line(incident(), 1) == "shop/web-0 and 34 more"
+    assert names_in_line(incident(services=NAMES[:3]), 34) == "shop/web-0, shop/web-1, shop/web-2"
+    assert names_in_line(incident(services=NAMES[:1]), 1) == "shop/web-0"
+
+
+def test_times_are_those_of_the_node():
+    assert time_of_day(AT) == "14:02:11"

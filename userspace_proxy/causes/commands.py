@@ -1,0 +1,35 @@
+"""The command that shows more of a cause than its sentence: of kubectl, or on the node."""
+
+from __future__ import annotations
+
+import shlex
+
+from ..model import CauseCode, ip_of
+from .cause import Cause
+from .say import object_of
+
+_POD_AT = "get pods -A -o wide --field-selector status.podIP={ip}"
+
+
+def kubectl_words(cause: Cause, service: str, pod: str = "") -> str:
+    """Return the words after ``kubectl`` of the command; empty if none shows more.
+
+    Args:
+        service: The Service that has the cause, ``namespace/name``.
+        pod: The name of the pod that was found to be the reason; empty if none was.
+    """
+    about, row, traits = object_of(cause), cause.row, cause.code.traits
+    words = row.kubectl or (CauseCode.NO_SLICE.traits.kubectl if row.is_of_slices else "")
+    words = words or (traits.kubectl_of_pod if pod else "") or traits.kubectl
+    if not words and traits.is_of_endpoint and ip_of(about):
+        words = _POD_AT
+    namespace, _, name = service.partition("/")
+    places = {"namespace": namespace, "name": name, "ip": ip_of(about), "pod": pod}
+    return words.format_map({**dict(cause.params), **places})
+
+
+def on_node(cause: Cause) -> str:
+    """Return the command on the node; empty if none shows more."""
+    if chain := cause.get("chain"):
+        return shlex.join(["nft", "list", "chain", *str(chain).split()])
+    return cause.code.traits.on_node

@@ -1,0 +1,207 @@
+"""Groups the causes of Service ports that need attention: one cause is one incident.
+
+    states of Service ports ──cause.shared──▶ groups ──one node's that fail alike──▶ incidents
+
+Rule 1: it is the value of a cause that groups, by what it is about: an endpoint that refuses the
+connections of 35 Services is one incident. What only concerns its Service is one of that Service.
+Rule 2: a node is what fails only if several of its hosts fail as those of a node that is gone, and
+no endpoint on it has answered since.
+Rule 3: nothing is judged here, and each Service port is looked at once; twice if a node may be
+gone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeAlias
+
+from ..causes.cause import Cause, When
+from ..causes.commands import kubectl_words, on_node
+from ..causes.endpoints import node_silent
+from ..facts import EndpointFacts, IncidentFacts, Level, PortFacts, StatusFacts
+from ..model import CauseCode, ip_of
+
+_Key: TypeAlias = tuple[object, ...]
+_Member: TypeAlias = tuple[PortFacts, Cause]
+_WORST_FIRST = (Level.TROUBLE, Level.ATTENTION, Level.OK)
+# Of one host, another reason is as likely.
+_HOSTS = 2
+
+
+class Incidents:
+    """The incidents of one view.
+
+    Args:
+        view: All Service ports, with their states.
+    """
+
+    def __init__(self, view: StatusFacts) -> None:
+        self._has_kubectl = view.source.kind == "kubernetes"
+        self._members: dict[_Key, list[_Member]] = {}
+        self._nodes: dict[_Key, _Key] = {}
+        """The key of the node, of those of its endpoints."""
+        members = self._members
+        for port in view.ports:
+            # Cost: nearly all ports of a page of ten thousand end here.
+            if port.state.level is not Level.OK:
+                for key, cause in _keyed(port):
+                    members.setdefault(key, []).append((port, cause))
+        self._join_nodes(view.ports)
+
+    def all(self, least: int = 1) -> tuple[IncidentFacts, ...]:
+        """Return those that touch at least so many Services, the worst and largest first."""
+        return self._made(self._members, least)
+
+    def at(self, ports: Iterable[PortFacts], least: int = 1) -> tuple[IncidentFacts, ...]:
+        """Return those that touch at least so many Services of some ports, in the same order."""
+        touched: dict[_Key, set[tuple[str, str]]] = {}
+        for port in ports:
+            for key in self._keys(port):
+                touched.setdefault(key, set()).add((port.namespace, port.service))
+        found = [key for key, services in touched.items() if len(services) >= least]
+        return self._made(found, least)
+
+    def find(self, id_: str) -> IncidentFacts | None:
+        """Return the one with an id; None if there is none, or none any more."""
+        key = next((key for key in self._members if _id(key) == id_), None)
+        return None if key is None else self._facts(key)
+
+    def ids(self, port: PortFacts) -> dict[object, str]:
+        """Return the id of the incident of each cause of a Service port, by the cause's fact."""
+        if port.state.level is Level.OK:
+            return {}
+        return {cause.fact: _id(self._nodes.get(key, key)) for key, cause in _keyed(port)}
+
+    def _keys(self, port: PortFacts) -> list[_Key]:
+        if port.state.level is Level.OK:
+            return []
+        return [self._nodes.get(key, key) for key, _ in _keyed(port)]
+
+    def _made(self, keys: Iterable[_Key], least: int) -> tuple[IncidentFacts, ...]:
+        made = [self._facts(key) for key in keys if len(self._members[key]) >= least]
+        found = [one for one in made if len(one.services) >= least]
+        found.sort(key=lambda one: (_WORST_FIRST.index(one.level), -len(one.services), one.id))
+        return tuple(found)
+
+    def _facts(self, key: _Key) -> IncidentFacts:
+        members = self._members[key]
+        ports = list({id(port): port for port, _ in members}.values())
+        services = sorted({(port.namespace, port.service) for port in ports})
+        names = ["/".join(service) for service in services]
+        causes = [cause for _, cause in members]
+        cause = _together(causes)
+        if key in self._nodes.values():
+            cause = _with_times(node_silent(str(key[-1])), causes)
+        endpoints = {str(at): None for one in causes if (at := one.get("at"))}
+        return IncidentFacts(
+            id=_id(key),
+            level=min((port.state.level for port in ports), key=_WORST_FIRST.index),
+            cause=cause,
+            services=names,
+            ports=len(ports),
+            endpoints=tuple(endpoints),
+            waiting=sum(port.waits.waiting for port in ports),
+            lately=sum(map(_failed_lately, ports)),
+            failed=sum(port.failed for port in ports),
+            saved=sum(port.saved for port in ports),
+            command=self._command(cause, names[0]),
+        )
+
+    def _command(self, cause: Cause, service: str) -> str:
+        # kubectl shows nothing of a host outside the cluster.
+        words = kubectl_words(cause, service) if self._has_kubectl and not cause.host else ""
+        if words:
+            return f"kubectl {words}"
+        explain = f"userspace-proxy explain {service}"
+        return on_node(cause) or (
+            f"{explain} --probe" if cause.code.traits.is_of_endpoint else explain
+        )
+
+    def _join_nodes(self, ports: Sequence[PortFacts]) -> None:
+        """Make one incident of those of all endpoints of a node that is known to be gone."""
+        gone = [key for key, members in self._members.items() if _may_be_gone(members)]
+        if len(gone) < _HOSTS:
+            return
+        of_gone = {id(port): port for key in gone for port, _ in self._members[key]}
+        nodes = {e.address: e.node for port in of_gone.values() for e in port.endpoints if e.node}
+        found: dict[str, list[_Key]] = {}
+        for key in gone:
+            if node := nodes.get(str(key[-1])):
+                found.setdefault(node, []).append(key)
+        since = {
+            node: max(cause.first_at for key in keys for _, cause in self._members[key])
+            for node, keys in found.items()
+            if len({ip_of(str(key[-1])) for key in keys}) >= _HOSTS
+        }
+        for endpoint in _endpoints(ports) if since else ():
+            if endpoint.node in since and _has_answered(endpoint, since[endpoint.node]):
+                del since[endpoint.node]
+        for node in since:
+            shared = node_silent(node).shared
+            assert shared is not None
+            joined = [self._members.pop(key) for key in found[node]]
+            self._members[shared] = [member for members in joined for member in members]
+            self._nodes |= dict.fromkeys(found[node], shared)
+
+
+def _keyed(port: PortFacts) -> Iterator[tuple[_Key, Cause]]:
+    """Yield the causes that make incidents of a Service port, each with what groups it.
+
+    What only concerns the Service makes one if nothing else does, and it decides the state.
+    """
+    causes, is_found = port.state.causes, False
+    for cause in causes:
+        if (shared := cause.shared) is not None:
+            is_found = True
+            yield shared, cause
+    if causes and not is_found:
+        yield (causes[0].code, port.namespace, port.service), causes[0]
+
+
+def _id(key: _Key) -> str:
+    """Return what a URL contains; equal keys give equal ids."""
+    name = "\n".join(map(str, key)).encode("utf-8", "surrogatepass")
+    return hashlib.blake2s(name, digest_size=6).hexdigest()
+
+
+def _together(causes: Sequence[Cause]) -> Cause:
+    """Return a cause as it was last seen, with what all that see it have counted."""
+    if len(causes) == 1:
+        return causes[0]
+    last = max(causes, key=lambda cause: (cause.when is not When.PAST, cause.last_at))
+    return _with_times(last, causes)
+
+
+def _with_times(cause: Cause, causes: Sequence[Cause]) -> Cause:
+    return cause.replace(
+        count=sum(one.count for one in causes),
+        first_at=min((one.first_at for one in causes if one.first_at), default=0.0),
+        last_at=max(one.last_at for one in causes),
+    )
+
+
+def _failed_lately(port: PortFacts) -> int:
+    last = port.last_minute
+    aborts = last.client_aborts + last.endpoint_aborts
+    return last.refused + last.unanswered + last.queued + aborts
+
+
+def _may_be_gone(members: Sequence[_Member]) -> bool:
+    """Return whether an endpoint fails now as those of a host that is gone."""
+    return all(cause.row.is_of_host and cause.when is not When.PAST for _, cause in members)
+
+
+def _endpoints(ports: Iterable[PortFacts]) -> Iterator[EndpointFacts]:
+    return (endpoint for port in ports for endpoint in port.endpoints)
+
+
+def _has_answered(endpoint: EndpointFacts, since: float) -> bool:
+    """Return whether the host of an endpoint has answered since, even by refusing connections."""
+    cause, answered = endpoint.cause, [endpoint.answered_at, endpoint.sent_at]
+    if cause is not None:
+        if cause.row.is_of_host:
+            return False
+        if cause.code is CauseCode.ENDPOINT_REFUSES or cause.code.traits.accepts:
+            answered.append(cause.last_at)
+    return max(answered) > since

@@ -1,0 +1,68 @@
+"""What is said of an incident, on a terminal and on the page.
+
+10.244.0.9:8080 refuses connections: 35 Services, since 14:02
+seen 412 times, last 2 s ago; 12 clients got no answer in the last minute; 3 wait
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from ..causes.cause import Cause
+from ..causes.say import Form, say
+from ..facts import IncidentFacts
+from ..facts.units import capitalised, plural, times_in_words
+
+# From then on a time of day alone is that of another day.
+_DAY_S = 12 * 3600.0
+
+
+def time_of_day(at: float) -> str:
+    """Return a Unix time as the time of day on this node."""
+    return time.strftime("%H:%M:%S", time.localtime(at))
+
+
+def cause_of(incident: IncidentFacts) -> Cause:
+    """Return the cause, which each incident of this version has."""
+    assert incident.cause is not None
+    return incident.cause
+
+
+def since(incident: IncidentFacts, now: float) -> str:
+    """Return since when, on this node's clock; empty if that isn't known."""
+    at = cause_of(incident).first_at
+    form = "%H:%M" if now - at < _DAY_S else "%d %b %H:%M"
+    return f"since {time.strftime(form, time.localtime(at))}" if at else ""
+
+
+def headline(incident: IncidentFacts, now: float) -> str:
+    """Return an incident in one line: what is wrong, what it touches, since when."""
+    what = capitalised(say(cause_of(incident), Form.SHORT))
+    return f"{what}: {', '.join(filter(None, (incident.touched, since(incident, now))))}"
+
+
+def met(incident: IncidentFacts, now: float) -> Iterator[str]:
+    """Yield what clients met, as clauses; none if nothing was counted."""
+    cause = cause_of(incident)
+    if times := times_in_words(cause.count, cause.last_at, now):
+        yield f"seen {times.strip(' ()')}"
+    if incident.lately:
+        yield f"{plural(incident.lately, 'client')} got no answer in the last minute"
+    if incident.waiting:
+        verb = "waits" if incident.waiting == 1 else "wait"
+        yield f"{plural(incident.waiting, 'client')} {verb} for an endpoint"
+
+
+def names_in_line(incident: IncidentFacts, columns: int) -> str:
+    """Return the names of as many of its Services as fit, at least one, and how many more."""
+    first, *others = incident.services
+    shown = first
+    for count, name in enumerate(others):
+        more = f" and {len(others) - count:,} more"
+        wider = f"{shown}, {name}"
+        # Others after this one need room for their number.
+        if len(wider) + (len(more) if count + 1 < len(others) else 0) > columns:
+            return f"{shown}{more}"
+        shown = wider
+    return shown
