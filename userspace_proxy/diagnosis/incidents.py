@@ -67,6 +67,12 @@ class Incidents:
         key = next((key for key in self._members if _id(key) == id_), None)
         return None if key is None else self._facts(key)
 
+    def ports(self, incident: IncidentFacts) -> Sequence[PortFacts]:
+        """Return the Service ports that an incident of this view touches, the worst first."""
+        key = next(key for key in self._members if _id(key) == incident.id)
+        ports = _distinct(self._members[key])
+        return sorted(ports, key=lambda one: (_WORST_FIRST.index(one.state.level), one.name))
+
     def ids(self, port: PortFacts) -> dict[object, str]:
         """Return the id of the incident of each cause of a Service port, by the cause's fact."""
         if port.state.level is Level.OK:
@@ -86,7 +92,7 @@ class Incidents:
 
     def _facts(self, key: _Key) -> IncidentFacts:
         members = self._members[key]
-        ports = list({id(port): port for port, _ in members}.values())
+        ports = _distinct(members)
         services = sorted({(port.namespace, port.service) for port in ports})
         names = ["/".join(service) for service in services]
         causes = [cause for _, cause in members]
@@ -157,6 +163,10 @@ def _keyed(port: PortFacts) -> Iterator[tuple[_Key, Cause]]:
             yield shared, cause
     if causes and not is_found:
         yield (causes[0].code, port.namespace, port.service), causes[0]
+
+
+def _distinct(members: Iterable[_Member]) -> Sequence[PortFacts]:
+    return list({id(port): port for port, _ in members}.values())
 
 
 def _id(key: _Key) -> str:
