@@ -105,10 +105,10 @@ workflows: $(VENV)/installed-dev ## lint the workflows, and check that their ste
 	$(BIN)/python -m tests.tools.workflows
 
 unit: packages-node $(VENV)/installed-dev build-actionlint ## unit tests, in a network namespace with only loopback
-	$(PYTEST) unit $(UNIT_TESTS) -m "not long" $(IN_PARALLEL)
+	$(PYTEST) unit $(UNIT_TESTS) -m "not long" --timeout=300 $(IN_PARALLEL)
 
 unit-by-python: packages-node $(VENV)/installed-dev ## those unit tests that a new Python breaks first
-	$(PYTEST) unit-by-python $(BY_PYTHON) -m "not long" $(IN_PARALLEL)
+	$(PYTEST) unit-by-python $(BY_PYTHON) -m "not long" --timeout=300 $(IN_PARALLEL)
 
 # Half as much CPU time again as unit, so test runs unit and test-all runs this.
 coverage: export COVERAGE_FILE := $(CURDIR)/.coverage/data

@@ -61,8 +61,8 @@ def declared_repository(checkout: Path) -> str:
 
 
 def tag_of(version: str) -> str:
-    """Return the repository's name for the files of a version; a development version has no tag."""
-    return "HEAD" if ".dev" in version else f"v{version}"
+    """Return the repository's name for the files of a version."""
+    return f"v{version}"
 
 
 def addresses(checkout: Path, root: Path) -> dict[str, Any]:

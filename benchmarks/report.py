@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from string import Template
 
-from tests.tools.markdown import RIGHT, table
+from tests.tools.markdown import RIGHT, marked, table
 
 from .chart import Group, draw_bars
 from .goals import Goal, Verdict, judge, why
@@ -83,16 +83,18 @@ def write_report(samples: Samples, path: Path) -> None:
 
 def page_of(samples: Samples) -> str:
     """Return the page as Markdown."""
+    parts = {
+        "machine": table(("what", "here"), samples.machine.items()),
+        "rates": _rates(samples),
+        "cpu": _cpu(samples),
+        "latency": _latency(samples),
+        "memory": _memory(samples),
+        "client_address": _client_address(samples),
+        "delayed_acks": _tables_by_figure(samples, DELAYED_ACKS, ACKS_FIGURES),
+        "silent": _load_table(LOADS["silent"], samples) if _has(samples, "silent") else "Not run.",
+    }
     return Template(PAGE.read_text()).substitute(
-        machine=table(("what", "here"), samples.machine.items()),
-        rates=_rates(samples),
-        cpu=_cpu(samples),
-        latency=_latency(samples),
-        memory=_memory(samples),
-        client_address=_client_address(samples),
-        delayed_acks=_tables_by_figure(samples, DELAYED_ACKS, ACKS_FIGURES),
-        silent=_load_table(LOADS["silent"], samples) if _has(samples, "silent") else "Not run.",
-        spread=_spread(samples),
+        {name: marked(part, "bench") for name, part in parts.items()}, spread=_spread(samples)
     )
 
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
-__version__ = "0.1.0.dev0"
+# The one declaration. Between releases it is that of the next one; the commit tells builds apart.
+__version__ = "0.1.0"
 
 _SHOWN = 12
 
 
-def version_in_words() -> str:
-    """Return the version with the commit, where a build has noted it or git knows it."""
+def version_in_words(version: str, commit: str) -> str:
+    """Return a version with its commit, which may be unknown."""
+    return f"{version} (commit {commit})" if commit else version
+
+
+@cache
+def own_commit() -> str:
+    """Return the beginning of the commit, where a build has noted it or git knows it; or empty."""
     noted = Path(__file__).with_name("commit")
     if noted.is_file():
-        commit = noted.read_text(encoding="utf-8").strip()
-    else:
-        commit = commit_of_checkout(Path(__file__).parents[1])
-    return f"{__version__} (commit {commit[:_SHOWN]})" if commit else __version__
+        return noted.read_text(encoding="utf-8").strip()[:_SHOWN]
+    return commit_of_checkout(Path(__file__).parents[1])[:_SHOWN]
 
 
 def commit_of_checkout(root: Path) -> str:

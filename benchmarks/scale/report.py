@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
-from tests.tools.markdown import RIGHT, table
+from tests.tools.markdown import RIGHT, marked, table
 
 from ..goals import Verdict, judge
 from ..metrics import Metric
@@ -65,14 +65,17 @@ _TITLES = {key: metric.head for key, metric in METRICS.items()}
 
 def page_of(samples: Samples) -> str:
     """Return the page as Markdown."""
+    parts = {
+        "machine": table(("what", "here"), samples.machine.items()),
+        "start": _row_table(samples, "start", _START),
+        "memory": _row_table(samples, "memory", _MEMORY),
+        "effects": _effects(samples),
+        "churn": _turned(samples, "churn", _CHURN),
+        "connection": _row_table(samples, "connection", _CONNECTION),
+        "floors": _row_table(samples, "floor", ("floor_s",)),
+    }
     return Template(PAGE.read_text()).substitute(
-        machine=table(("what", "here"), samples.machine.items()),
-        start=_row_table(samples, "start", _START),
-        memory=_row_table(samples, "memory", _MEMORY),
-        effects=_effects(samples),
-        churn=_turned(samples, "churn", _CHURN),
-        connection=_row_table(samples, "connection", _CONNECTION),
-        floors=_row_table(samples, "floor", ("floor_s",)),
+        {name: marked(part, "bench-scale") for name, part in parts.items()}
     )
 
 

@@ -25,6 +25,7 @@ class FailedDial:
     """An endpoint that was dialled, and didn't answer."""
 
     endpoint: str
+    """Its address."""
     cause: str
     """The code: ``endpoint-refuses``, ``fault-on-purpose``, …"""
 
@@ -34,6 +35,7 @@ class Decision:
     """One connection that has ended."""
 
     client: str
+    """Its address."""
     endpoint: str
     """As text, such as ``str(backend.address)``; empty if none answered."""
     outcome: str
@@ -41,8 +43,11 @@ class Decision:
     dials: int
     """How many endpoints were dialled; more than one: the first ones failed."""
     duration_s: float
+    """Seconds."""
     received_bytes: int
+    """From the client."""
     sent_bytes: int
+    """To the client."""
     began_at: float = 0.0
     """Unix time."""
     ended_by: str = ""

@@ -47,6 +47,7 @@ class SeenRequest:
     """A request that a backend has received."""
 
     method: str
+    """``GET``."""
     path: str
     """With the query."""
     status: int | None = None

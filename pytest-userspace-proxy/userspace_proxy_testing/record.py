@@ -17,6 +17,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -39,7 +40,9 @@ class RecordedBackend(msgspec.Struct, frozen=True):
     """A backend of a Service."""
 
     name: str
+    """``web-1``."""
     address: str
+    """Where it listens."""
     state: str
     """``stopped``, ``draining``, or empty."""
     requests: Sequence[SeenRequest] = ()
@@ -55,11 +58,12 @@ class RecordedService(msgspec.Struct, frozen=True):
     """What clients dial; null if it isn't served."""
     seed: int
     """What gives the same choices again, as an argument of ``service``."""
-    settings: Mapping[str, object]
+    settings: Mapping[str, Any]
     """The arguments of ``service`` that differ from the defaults."""
     backends: Sequence[RecordedBackend]
+    """In their order."""
     faults: Mapping[str, Sequence[str]]
-    """Those in force, by backend."""
+    """Those in force in words, by backend."""
     connections: Sequence[Decision]
     """The last ones that have ended, the oldest first."""
     ports: Sequence[PortFacts]
@@ -70,7 +74,9 @@ class RecordedFixture(msgspec.Struct, frozen=True):
     """A fixture of the kit, which the test has used."""
 
     fixture: str
+    """``service_proxy``, ``service_network``, ``kubernetes_services``."""
     services: Sequence[RecordedService]
+    """Those that it had."""
     report: str
     """What the test's report shows."""
 
@@ -90,6 +96,7 @@ class RecordedFailure(msgspec.Struct, frozen=True):
     text: str
     """The failure as pytest shows it."""
     fixtures: Sequence[RecordedFixture]
+    """Those of the kit that the test used."""
 
 
 class RecordedTest(msgspec.Struct):
@@ -100,6 +107,7 @@ class RecordedTest(msgspec.Struct):
     worker: str
     """That of pytest-xdist; empty without."""
     version: int = VERSION
+    """Within a version fields are only added; those that are there keep names and meanings."""
     failures: list[RecordedFailure] = []
     """At least one, in the order of time."""
 

@@ -34,6 +34,7 @@ from typing import Self
 
 from userspace_proxy.clocks import Clocks
 from userspace_proxy.embedding.loop_thread import LoopThread
+from userspace_proxy.facts.units import plural
 
 from .backends import BackendLike
 from .network_client import NetworkClient
@@ -72,7 +73,8 @@ class ServiceNetwork(Services):
         self._folder: Path
 
     def __repr__(self) -> str:
-        return f"<ServiceNetwork, {len(self.services)} Services, {len(self._clients)} clients>"
+        services = plural(len(self.services), "Service")
+        return f"<ServiceNetwork, {services}, {plural(len(self._clients), 'client')}>"
 
     def __enter__(self) -> Self:
         self.start()

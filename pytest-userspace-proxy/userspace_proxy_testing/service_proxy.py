@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from userspace_proxy.embedding.arguments import HandlingArguments
 from userspace_proxy.embedding.loop_thread import LoopThread
 from userspace_proxy.facts import StatusFacts
+from userspace_proxy.facts.units import plural
 from userspace_proxy.hosts import is_loopback_address
 from userspace_proxy.lookup.in_process import ProcessNames
 from userspace_proxy.model import DataPath
@@ -39,7 +40,7 @@ class ServiceProxy(Services, RecordingProxy):
         Services.__init__(self)
 
     def __repr__(self) -> str:
-        return f"<ServiceProxy, {len(self.services)} Services>"
+        return f"<ServiceProxy, {plural(len(self.services), 'Service')}>"
 
     def end_services(self) -> None:
         """Part of RecordingProxy: remove all Services."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from userspace_proxy.facts import EndpointFacts, PortFacts, Traffic
+from userspace_proxy.facts.units import plural
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +42,13 @@ class ServiceStats:
     def __repr__(self) -> str:
         # On one line: in the explanation of an assertion pytest prints a line feed as \\n.
         each = [
-            f"{name}: {traffic.connections} connections, {traffic.failures} failed dials"
+            f"{name}: {plural(traffic.connections, 'connection')}, "
+            f"{plural(traffic.failures, 'failed dial')}"
             for name, traffic in self.endpoints.items()
         ]
         own = (
-            f"{self.connections} connections, {self.active} open, {self.saved} saved, "
-            f"{self.failures} failed dials, {self.refused} refused"
+            f"{plural(self.connections, 'connection')}, {self.active} open, {self.saved} saved, "
+            f"{plural(self.failures, 'failed dial')}, {self.refused} refused"
         )
         return f"<{self.service}: {'; '.join([own, *each, self.state])}>"
 

@@ -3,6 +3,7 @@ import re
 from benchmarks.report import details_of, page_of, pictures_of
 from benchmarks.samples import Sample, Samples
 from benchmarks.ways import Ours
+from tests.tools.markdown import without_marked
 
 LOST = "failed: the connection was refused"
 
@@ -103,6 +104,8 @@ def test_rates_and_cpu_are_shown_beside_their_ratio_to_haproxy() -> None:
         f"| {Ours.label} | 9,000 (0.90), 3 errors |\n| HAProxy, one thread | 10,000 (1.00) |\n"
     ) in page
     assert f"| {Ours.label} | 140.0 (80.0) |\n| HAProxy, one thread | 100.0 (50.0) |\n" in page
+    assert "9,000" not in without_marked(page)
+    assert "140.0" not in without_marked(page)
     pictures = pictures_of(samples)
     assert bars(pictures["rates"]) == ["0.90", "1.00"]
     assert bars(pictures["cpu"]) == ["1.40", "1.00"]

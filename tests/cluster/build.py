@@ -82,6 +82,8 @@ class Target:
     go_module: Path
     stamped: tuple[str, ...] = ()
     """Packages that carry the version, which without stamping reads v0.0.0-master."""
+    kubernetes_in: tuple[str, ...] = ()
+    """Packages that carry the version of Kubernetes that it takes clusters for; helm's is v1.20."""
     is_test: bool = False
     """It is the test binary of the package, as upstream's e2e.test is."""
     tags: tuple[str, ...] = ()
@@ -93,18 +95,36 @@ class Target:
         return required_version((self.go_module / "go.mod").read_text(), self.module)
 
     def ldflags(self) -> str:
-        """Return the linker's flags: no symbols, and the version where it is stamped."""
+        """Return the linker's flags: no symbols, and the versions where they are stamped."""
+        stamps = [
+            f"-X {package}.{name}={value}"
+            for packages, values in (
+                (self.stamped, self._own_version()),
+                (self.kubernetes_in, self._kubernetes_version()),
+            )
+            for package in packages
+            for name, value in values.items()
+        ]
+        return " ".join(["-s -w", *stamps])
+
+    def _own_version(self) -> dict[str, str]:
         if not self.stamped:
-            return "-s -w"
+            return {}
         major, minor, _patch = self.version.removeprefix("v").split(".")
-        values = {
+        return {
             "gitVersion": self.version,
             "gitMajor": major,
             "gitMinor": minor,
             "gitTreeState": "archive",
         }
-        stamps = [f"-X {package}.{k}={v}" for package in self.stamped for k, v in values.items()]
-        return " ".join(["-s -w", *stamps])
+
+    def _kubernetes_version(self) -> dict[str, str]:
+        """Return Kubernetes 1.37 for client-go v0.37."""
+        if not self.kubernetes_in:
+            return {}
+        go_mod = (self.go_module / "go.mod").read_text()
+        major, minor, _patch = required_version(go_mod, "k8s.io/client-go")[1:].split(".")
+        return {"k8sVersionMajor": str(int(major) + 1), "k8sVersionMinor": minor}
 
 
 KUBERNETES_VERSION_PACKAGES = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")

@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.tools.chart import CHART
 from tests.tools.generated import write
 
-from .build import TARGETS, BuildError
+from .build import BuildError
 from .tools import HELM, ensure, path_of
 
 NAMESPACE = "kube-system"
@@ -44,18 +44,10 @@ def render(*values: str, release: str = "userspace-proxy") -> str:
     Raises:
         BuildError: helm refused the values.
     """
-    done = run(
-        "template", release, CHART, f"--namespace={NAMESPACE}", for_our_kubernetes(), *values
-    )
+    done = run("template", release, CHART, f"--namespace={NAMESPACE}", *values)
     if done.returncode:
         raise BuildError(f"cannot render the chart: {done.stderr.strip()}")
     return done.stdout
-
-
-def for_our_kubernetes() -> str:
-    """Return the option that names the tests' version of Kubernetes, as a built helm knows none."""
-    (version,) = (target.version for target in TARGETS if target.binary == "kube-apiserver")
-    return f"--kube-version={version}"
 
 
 def kubeadm_phase(phase: str, daemon_set: Path = KUBE_PROXY, *values: str) -> str:

@@ -22,6 +22,7 @@ import json
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
+from tests.tcp_servers import serving
 from userspace_proxy.agent.agent import Agent
 from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.agent.rounds.tasks import pause
@@ -85,8 +86,8 @@ class Controllers:
         self.lag_s = 0.0
         self._api = api
         self._agents = tuple(agents)
-        self._server: asyncio.Server | None = None
-        self._open: set[asyncio.StreamWriter] = set()
+        self._pod: contextlib.AsyncExitStack | None = None
+        """Ends the pod; None while there is none."""
         self._version = ""
         self._wanted = 0
         self._has_changed = asyncio.Event()
@@ -112,17 +113,17 @@ class Controllers:
             await self._has_changed.wait()
             self._has_changed.clear()
             await pause(self.lag_s)
-            if self._wanted and self._server is None:
+            if self._wanted and self._pod is None:
                 await self._start_pod()
-            elif not self._wanted and self._server is not None:
+            elif not self._wanted and self._pod is not None:
                 await self._end_pod()
 
     async def _start_pod(self) -> None:
         self.starts += 1
-        self._server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
-        host, port = self._server.sockets[0].getsockname()
+        self._pod = contextlib.AsyncExitStack()
+        address = await self._pod.enter_async_context(serving(_answer))
         ip = f"192.0.2.{self.starts % 250 + 1}"
-        detours = {At(Protocol.TCP, SocketAddress(ip, _PORT)): SocketAddress(host, port)}
+        detours = {At(Protocol.TCP, SocketAddress(ip, _PORT)): address}
         for agent in self._agents:
             assert agent._core is not None
             agent._core.served_ports.detour(WEB, detours, dict)
@@ -130,21 +131,14 @@ class Controllers:
 
     async def _end_pod(self) -> None:
         self.ends += 1
-        assert self._server is not None
-        self._server.close()
-        self._server = None
-        for writer in self._open:
-            writer.transport.abort()
+        await self.close()
         await self._write_slice()
 
     async def close(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            await self._server.wait_closed()
-        writers = list(self._open)
-        for writer in writers:
-            writer.transport.abort()
-        await asyncio.gather(*(w.wait_closed() for w in writers), return_exceptions=True)
+        """End the pod, if there is one."""
+        if self._pod is not None:
+            await self._pod.aclose()
+        self._pod = None
 
     async def _write_slice(self, *ips: str) -> None:
         metadata: dict[str, Any] = {
@@ -167,16 +161,12 @@ class Controllers:
         assert response.code in (200, 201), response.body
         self._version = json.loads(response.body)["metadata"]["resourceVersion"]
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open.add(writer)
-        try:
-            with contextlib.suppress(ConnectionError):
-                while line := await reader.readline():
-                    writer.write(line)
-                    await writer.drain()
-        finally:
-            self._open.discard(writer)
-            writer.close()
+
+async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while line := await reader.readline():
+            writer.write(line)
+            await writer.drain()
 
 
 class Connection:

@@ -15,7 +15,7 @@ import yaml
 from tests.tools.chart import CHART
 
 from .build import BuildError
-from .chart import KUBE_PROXY, MANIFESTS, for_our_kubernetes, kubeadm_phase, render, run
+from .chart import KUBE_PROXY, MANIFESTS, kubeadm_phase, render, run
 from .control_plane import ControlPlane
 from .waiting import wait_for
 
@@ -84,7 +84,7 @@ def test_there_are_eight_sets_of_values() -> None:
 
 @pytest.mark.parametrize("values", SETS, ids=lambda path: path.stem.removesuffix("-values"))
 def test_the_linter_finds_nothing_in_a_set_of_values(values: Path) -> None:
-    done = run("lint", "--strict", "--quiet", for_our_kubernetes(), f"--values={values}", CHART)
+    done = run("lint", "--strict", "--quiet", f"--values={values}", CHART)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
@@ -118,7 +118,7 @@ def documented() -> Iterator[tuple[str, str]]:
 def test_a_documented_command_renders(command: str) -> None:
     words = shlex.split(command.partition(" | ")[0], comments=True)
     placed = [re.sub("|".join(PLACEHOLDERS), lambda f: PLACEHOLDERS[f[0]], word) for word in words]
-    done = run("template", *placed, for_our_kubernetes())
+    done = run("template", *placed)
     assert done.returncode == 0, done.stderr
 
 
@@ -128,6 +128,44 @@ def test_a_documented_command_renders(command: str) -> None:
 def test_a_plain_manifest_is_what_the_chart_renders(path: Path, make: Callable[[str], str]) -> None:
     text = path.read_text()
     assert make(text) == text, "renew it: make manifests"
+
+
+HOSTS_THAT_CANT_WORK = {
+    "10.0.0.1:6443": "write the host alone: its port is apiServer.port",
+    "api.example.com:6443": "write the host alone: its port is apiServer.port",
+    "[fd00::1]:6443": "write the host alone: its port is apiServer.port",
+    "[fd00::1]": "write the address without brackets",
+    "0.0.0.0": "no API server has this address",
+    "::": "no API server has this address",
+    "239.1.1.1": "no API server has this address",
+    "ff02::1": "no API server has this address",
+    "kubernetes.default": "Services' names work only once this proxy runs",
+    "kubernetes.default.svc.cluster.local": "Services' names work only once this proxy runs",
+    "10.0.0": "it is neither an address nor a name",
+    "10.0.0.256": "it is neither an address nor a name",
+    "fd00::1::2": "it is neither an address nor a name",
+    "1:2:3:4:5:6:7": "it is neither an address nor a name",
+    "api example": "it is neither an address nor a name",
+}
+HOSTS_THAT_MAY_WORK = [
+    "10.0.0.1", "fd00::1", "::1", "1:2:3:4:5:6:7:8", "localhost", "kind-control-plane",
+    "api.example.com", "kubernetes.example.com.",
+]  # fmt: skip
+NO_NETWORKS = {
+    "10.244.0.0/99": "the prefix of a network of IPv4 has at most 32 bits",
+    "fd00::/129": "the prefix of a network of IPv6 has at most 128 bits",
+    "10.244.0.0": "it isn't a network",
+    "10.244.0/16": "it isn't a network",
+    "fd00::1::/64": "it isn't a network",
+    "10.244.0.0/16 ": "it isn't a network",
+    "pods": "it isn't a network",
+}
+
+
+@pytest.mark.parametrize("host", HOSTS_THAT_MAY_WORK)
+def test_a_host_that_nodes_may_reach_is_accepted(host: str) -> None:
+    objects = objects_of(render(f"--set=apiServer.host={host}"))
+    assert objects["ConfigMap", "userspace-proxy"]["data"]["api-server-host"] == host
 
 
 @pytest.mark.parametrize(
@@ -144,14 +182,54 @@ def test_a_plain_manifest_is_what_the_chart_renders(path: Path, make: Callable[[
             id="path",
         ),
         pytest.param("sterring=none", "'sterring' not allowed", id="misspelled"),
-        pytest.param("apiServer.host=https://10.0.0.1", "at '/apiServer/host'", id="address"),
-        pytest.param("apiServer.port=0", "at '/apiServer/port': minimum", id="port"),
-        pytest.param("clusterCIDR=10.244.0.0", "at '/clusterCIDR'", id="cidr"),
-        pytest.param("extraFlags={-v}", "at '/extraFlags/0'", id="flag"),
-        pytest.param("image.repository=host/name:tag", "at '/image/repository'", id="image"),
-        pytest.param("wake.namespaces={Shop}", "at '/wake/namespaces/0'", id="namespace"),
         pytest.param(
-            "allowEndpointNames={*.example.com}", "at '/allowEndpointNames/0'", id="suffix"
+            "apiServer.host=https://10.0.0.1",
+            'apiServer.host is "https://10.0.0.1": write the host alone, without https://',
+            id="url",
+        ),
+        *(
+            pytest.param(f"apiServer.host={host}", f'apiServer.host is "{host}": {words}', id=host)
+            for host, words in HOSTS_THAT_CANT_WORK.items()
+        ),
+        pytest.param("apiServer.port=0", "at '/apiServer/port': minimum", id="port"),
+        *(
+            pytest.param(
+                f"clusterCIDR=10.96.0.0/12\\,{text}",
+                f'clusterCIDR contains "{text}": {words}',
+                id=f"network-{text}",
+            )
+            for text, words in NO_NETWORKS.items()
+        ),
+        pytest.param(
+            "metrics.host=10.0.0.1:10249",
+            'metrics.host is "10.0.0.1:10249": write an address, without a port',
+            id="metrics-port",
+        ),
+        pytest.param(
+            "canary.name=a,canary.healthPort=10349",
+            "canary.healthPort and canary.metricsPort are both 10349",
+            id="same-port",
+        ),
+        pytest.param("canary.name=a b", 'canary.name is "a b": write the value of a', id="canary"),
+        pytest.param("extraFlags={-v}", 'extraFlags is "-v": write a flag', id="flag"),
+        pytest.param("extraFlags={--v=2,}", 'extraFlags is "": write a flag', id="no-flag"),
+        pytest.param(
+            "image.repository=host/name:tag",
+            'image.repository is "host/name:tag": write it without a tag',
+            id="image",
+        ),
+        pytest.param("image.tag=a:b", 'image.tag is "a:b": write TAG, or', id="tag"),
+        pytest.param("fullnameOverride=A", 'fullnameOverride is "A": write a name', id="name"),
+        pytest.param("wake.namespaces={Shop}", 'wake.namespaces is "Shop"', id="namespace"),
+        pytest.param(
+            "allowEndpointNames={*.example.com}",
+            'allowEndpointNames is "*.example.com": write a name in small letters and without *',
+            id="suffix",
+        ),
+        pytest.param(
+            "metrics.podMonitor.interval=1d",
+            'metrics.podMonitor.interval is "1d": write a duration, such as 30s',
+            id="interval",
         ),
         pytest.param(
             "allowEndpointNames={example.com}",

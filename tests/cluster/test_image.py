@@ -50,7 +50,7 @@ def test_the_linter_finds_nothing() -> None:
 
 
 def test_its_version_is_that_of_the_package_and_of_the_manifests(image: Image) -> None:
-    version = userspace_proxy.__version__.removesuffix(".dev0")
+    version = userspace_proxy.__version__
     assert image.labels["org.opencontainers.image.version"] == version
     assert (
         f"image: userspace-proxy:{version}\n" in (ROOT / "examples/deploy/install.yaml").read_text()

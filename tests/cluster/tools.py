@@ -26,7 +26,14 @@ PROMTOOL = Target(
     _HERE / "prometheus",
     tags=("remove_all_sd",),
 )
-HELM = Target("helm", f"{_HELM}/cmd/helm", _HELM, _HERE / "helm")
+# As helm's own Makefile has it.
+HELM = Target(
+    "helm",
+    f"{_HELM}/cmd/helm",
+    _HELM,
+    _HERE / "helm",
+    kubernetes_in=(f"{_HELM}/pkg/lint/rules", f"{_HELM}/pkg/chartutil"),
+)
 ACTIONLINT = Target(
     "actionlint", f"{_ACTIONLINT}/cmd/actionlint", _ACTIONLINT, _HERE / "actionlint"
 )

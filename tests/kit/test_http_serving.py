@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from tests.tcp_servers import serving
 from userspace_proxy_testing.handler_threads import in_threads
 from userspace_proxy_testing.http_serving import KEPT, HttpRequest, HttpServer, SeenRequest
 
@@ -14,22 +15,14 @@ async def talk(handler, sent):
 
 
 async def talk_to(http, sent):
-    server = await asyncio.start_server(
-        lambda reader, writer: serve(reader, writer, http), "127.0.0.1", 0
-    )
-    async with server:
-        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    async with serving(http) as address:
+        reader, writer = await asyncio.open_connection(*address)
         writer.write(sent)
         writer.write_eof()
         answer = await reader.read()
         writer.close()
         await writer.wait_closed()
         return answer
-
-
-async def serve(reader, writer, http):
-    await http(reader, writer)
-    writer.close()
 
 
 def bodies(answer):

@@ -3,18 +3,13 @@
 import json
 import re
 import resource
-from dataclasses import fields
 
-import msgspec
 import pytest
 
-from userspace_proxy_testing import record
-from userspace_proxy_testing.decisions import Decision, FailedDial
-from userspace_proxy_testing.http_serving import SeenRequest
 from userspace_proxy_testing.record import RecordedTest, take, write
 from userspace_proxy_testing.service_proxy import ServiceProxy
 
-from .test_plugin import GET, PLUGIN, ROOT
+from .test_plugin import GET, PLUGIN
 
 pytest_plugins = ["pytester"]
 
@@ -357,14 +352,3 @@ def test_a_service_that_is_not_served_any_more_has_no_address():
         proxy.delete(web.key)
         (service,) = take("service_proxy", proxy).services
     assert service.address is None
-
-
-def test_the_fields_are_those_of_the_page():
-    page = (ROOT / "docs/in-tests.md").read_text()
-    section = page.partition("## Recorded failures")[2].partition("\n## ")[0]
-    documented = set(re.findall(r"^\| `([a-z_.…\[\]]+)` ", section, re.MULTILINE))
-    structs = [one for name, one in vars(record).items() if name.startswith("Recorded")]
-    names = [field.name for one in structs for field in msgspec.structs.fields(one)]
-    names += [field.name for one in (Decision, FailedDial, SeenRequest) for field in fields(one)]
-    parts = {part.removesuffix("[]") for one in documented for part in one.split(".")}
-    assert parts - {"…"} == set(names)

@@ -164,7 +164,7 @@ def test_nothing_is_left_after_its_end():
     with ServiceNetwork() as own:
         web = own.service("web")
         assert get(own, web) == "web-1"
-        assert repr(own) == "<ServiceNetwork, 1 Services, 1 clients>"
+        assert repr(own) == "<ServiceNetwork, 1 Service, 1 client>"
         pid, folder = own.sandbox.node.pid, own._folder
         client = own.client().connect(web)
     assert client.fileno() == -1

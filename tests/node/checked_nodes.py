@@ -39,7 +39,7 @@ class CheckedNode(nodes.Net):
         self.manifests = folder / "web.yaml"
         self.manifests.write_text(WEB + SLICE)
         self.environment = {**os.environ, "XTABLES_LOCKFILE": str(folder / "xtables.lock")}
-        self.run("ip route add default dev lo")
+        self.run("ip route add default dev lo; sysctl -qw net.ipv4.tcp_tw_reuse=1")
 
     def run(self, command: str) -> str:
         lock = f"XTABLES_LOCKFILE={self.folder}/xtables.lock" if hasattr(self, "folder") else ""

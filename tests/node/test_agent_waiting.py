@@ -46,7 +46,7 @@ class Pod:
         self._name = name.encode()
         self._server = listen(testbed.pod(name), 8080)
         self._server.settimeout(None)
-        self._thread = threading.Thread(target=self._answer)
+        self._thread = threading.Thread(target=self._answer, daemon=True)
         self._thread.start()
 
     def stop(self):

@@ -36,6 +36,13 @@ def test_on_a_sound_node_everything_is_ok(node):
     assert node.kernel() == before
 
 
+def test_a_kernel_that_may_reset_clients_is_not_ok(node):
+    node.run("sysctl -qw net.ipv4.tcp_tw_reuse=2")
+    (line,) = (line for line in node.check().stdout.splitlines() if "clients are reset" in line)
+    assert line.startswith("warning  kernel: net.ipv4.tcp_tw_reuse is 2")
+    assert line.endswith("-> sysctl -w net.ipv4.tcp_tw_reuse=1")
+
+
 def test_a_file_that_cant_be_read_is_an_error_with_its_line(node):
     config = node.folder / "config.yaml"
     config.write_text(

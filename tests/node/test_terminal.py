@@ -55,8 +55,8 @@ def test_explain_dials_the_service_and_each_endpoint(testbed, run):
     assert "✓ rules      nftables: the kernel is as planned, compared every second" in lines
     assert "✓ firewall   No chain of another program is known to drop packets to it" in lines
     assert re.search(r"[✓·] address +10\.96\.0\.10:80/TCP, ClusterIP: proxy port \d+", text)
-    assert re.search(r"✓ dial +10\.96\.0\.10:80 answers after ", text)
-    assert re.search(rf"✓ {testbed.ip('two')}:8080: answers after ", text)
+    assert re.search(r"✓ dial +10\.96\.0\.10:80 accepts a connection after ", text)
+    assert re.search(rf"✓ {testbed.ip('two')}:8080: accepts a connection after ", text)
 
 
 def test_explain_ends_with_the_endpoint_that_refuses(testbed, run):

@@ -226,7 +226,7 @@ MISTAKES = (
         "local-only",
         "{pod}:9103 refuses connections: nothing listens on port 9103 there, or a firewall rejects "
         "them",
-        hint="and on which address",
+        hint="or only on 127.0.0.1",
         target=LOCAL_ONLY,
     ),
     Mistake(

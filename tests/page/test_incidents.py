@@ -37,7 +37,7 @@ async def test_one_cause_of_many_services_is_one_line_first_and_has_a_page(scree
 
     await line.click()
     assert await page.get_by_role("heading", level=1).inner_text() == await line_of(page)
-    await page.get_by_text("Compare targetPort").wait_for()
+    await page.get_by_text("See where the program listens").wait_for()
     assert "420 times, last 2 s ago" in await page.locator(".met").inner_text()
     assert await page.get_by_text("on node-7").is_visible()
     assert await page.get_by_role("link", name="shop/broken-").count() == 35

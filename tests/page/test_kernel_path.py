@@ -10,9 +10,10 @@ import pytest_asyncio
 from playwright.async_api import expect
 
 from tests.netns import Net
+from tests.tcp_servers import serving
 from tests.unit.agent.backends import answers
 from userspace_proxy import Options, Proxy
-from userspace_proxy.model import DataPath, SocketAddress
+from userspace_proxy.model import DataPath
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -53,11 +54,9 @@ async def endpoint(proxy):
     async def answer(_reader, writer):
         with contextlib.suppress(ConnectionError):
             writer.write(b"one")
-            writer.close()
-            await writer.wait_closed()
 
-    async with await asyncio.start_server(answer, NODE, 0) as server:
-        yield SocketAddress(*server.sockets[0].getsockname())
+    async with serving(answer, NODE) as address:
+        yield address
 
 
 async def test_connections_are_counted_and_probes_have_their_budget(context, proxy, endpoint):

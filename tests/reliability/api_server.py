@@ -42,7 +42,7 @@ class StateRig(ApiRig):
 GONE = respond(410, status(410, "Expired", "too old resource version"))
 BINDING = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/userspace-proxy"
 CHANGE = "then a Service is added"
-START = "the time until changes take effect again includes the API server's own start"
+START = "changes take effect only after the API server's own start"
 RETRY_AFTER_S = 3
 KILLED = Limits(
     failed=0.1,

@@ -28,7 +28,7 @@ OF_DNS = (("service", "dns"),)
 SLOW, STORM, RESETS, STALLED, VANISHED, GREEDY = 2_500, 20_000, 3_000, 200, 300, 600
 SYNS, SOURCES, SILENT, QUERIES = 20_000, 100_000, 200, 30
 BACKLOG = 16_384
-BUSY = "the usual latency of other Services while clients keep all CPUs of the node busy"
+BUSY = "other Services' latency grows while clients keep all CPUs of the node busy"
 
 
 class SinkRig(Rig):
@@ -161,8 +161,8 @@ def clients_vanish(rig: VanishingRig) -> Iterator[None]:
     Limits(fault_s=1.0, settle_s=60.0, memory_mib=80.0, other_p99_ms=500.0),
     [Metric("connections", OF_DNS), Metric("datagrams_dropped", OF_DNS)],
     rig=UdpRig,
-    not_promised="each datagram of that Service: what arrives while its socket's buffer is full is "
-    "lost, and is counted; nor the usual latency while the flood uses a CPU",
+    not_promised="datagrams that arrive while the socket's buffer is full are lost, and counted; "
+    "latency grows while the flood uses a CPU",
 )
 def clients_udp_flood(rig: UdpRig) -> Iterator[None]:
     run_crowd(rig.testbed["laptop"].host, "spoofed-udp", SOURCES, DNS.address)
@@ -185,8 +185,8 @@ class GreedyRig(SinkRig):
     Limits(log_lines=20, other_p99_ms=1000.0, slowest_s=1.0),
     [Metric("connections_evicted", OF_SINK), LogLine("descriptor limit reached")],
     rig=GreedyRig,
-    not_promised="no wait at the descriptor limit: others wait half a second until connections of "
-    "the greedy pod end; with the usual limit of descriptors this takes 30,000 connections",
+    not_promised="at the descriptor limit others wait half a second until connections of the "
+    "greedy pod end; with the usual limit this takes 30,000 connections",
 )
 def client_greedy(rig: GreedyRig) -> Iterator[None]:
     with holding(rig.crowd, GREEDY, SINK.address):

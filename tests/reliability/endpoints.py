@@ -100,7 +100,7 @@ def endpoint_resets(rig: Rig) -> Iterator[None]:
     f"one of two endpoints crashes and returns {FLAPS} times in {2 * FLAPS * FLAP_S:g} s",
     Limits(failed=0.05, fault_s=0.0),
     [FAILURES, EJECTED],
-    not_promised="connections that the crash ends; a crash of the server during a request is one",
+    not_promised="connections that the crash cuts off fail, as those in the middle of a request",
 )
 def endpoint_flaps(rig: Rig) -> Iterator[None]:
     for _ in range(FLAPS):

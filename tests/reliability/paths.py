@@ -21,8 +21,8 @@ from .row import Group, Limits
 GROUP = Group("Ways to endpoints")
 
 NO_LATENCY = (
-    "that the metric names the slow endpoint: `observe --slow=0.1s` does; nor that the other one "
-    "gets more of the clients, unless the Service balances by connections"
+    "`observe --slow=0.1s` names the slow endpoint, not the metric; the other one gets more "
+    "clients only if the Service balances by connections"
 )
 HELD = 50
 KERNELS_PORTS = 200
@@ -56,8 +56,8 @@ def endpoint_slow(rig: RelayedRig) -> Iterator[None]:
     Limits(slowest_s=3.0, fault_s=4.0),
     [Metric("endpoint_connections", OF_WEB)],
     rig=RelayedRig,
-    not_promised="that a lost packet costs nothing: it is sent again after 0.2 s, a SYN after 1 s, "
-    "and then the other endpoint is dialled",
+    not_promised="a lost packet is sent again after 0.2 s, a SYN after 1 s, and then the other "
+    "endpoint is dialled",
 )
 def endpoint_lossy(rig: RelayedRig) -> Iterator[None]:
     rig.link.set(Conditions(delay_s=0.01, loss=0.02, reordered=0.05))
@@ -82,7 +82,7 @@ def endpoint_cut_off(rig: RelayedRig) -> Iterator[None]:
     Limits(failed=0.05, slowest_s=6.0, fault_s=4.0),
     [Metric("connections_active", OF_WEB)],
     rig=RelayedRig,
-    not_promised="that clients of that endpoint are fast: they share its link",
+    not_promised="clients of that endpoint share its link, and are slow",
 )
 def link_of_1_mbit(rig: RelayedRig) -> Iterator[None]:
     rig.link.set(Conditions(bits_per_s=1e6))
@@ -140,9 +140,8 @@ class FewPortsRig(Rig):
         LogLine("out of local ports, descriptors or memory"),
     ],
     rig=FewPortsRig,
-    not_promised="more than one connection from a source port to an endpoint at a time: the kernel "
-    "doesn't allow it; the page names the sysctls, and shows the problem for a minute; nor the "
-    "usual latency while thousands of clients connect",
+    not_promised="the kernel allows one connection from a source port to an endpoint, so further "
+    "clients are reset; the page names the sysctls; latency grows while thousands connect",
 )
 def source_ports_used_up(rig: FewPortsRig) -> Iterator[None]:
     sysctl = "net.ipv4.ip_local_port_range"
@@ -188,8 +187,8 @@ class UdpRig(Rig):
     Limits(settle_s=45.0),
     [Metric("endpoint_failures", (("service", "dns"),)), Problem("refuse")],
     rig=UdpRig,
-    not_promised="that the endpoint is ejected: a refusal of datagrams that have the client's "
-    "address may be a network policy's; each new flow moves on at once",
+    not_promised="the endpoint isn't ejected, as a network policy may have refused the client's "
+    "address; each new flow moves on at once",
 )
 def udp_endpoint_refuses(rig: UdpRig) -> Iterator[None]:
     rig.dns["one"].stop()

@@ -37,7 +37,7 @@ def worker_pids(rig: Rig) -> list[int]:
     "one of two workers is killed (SIGKILL)",
     Limits(failed=0.05, other_failed=3, back_s=3.0, same_processes=False),
     [RESTARTS, KILLED],
-    not_promised="connections that the killed worker carried at that moment",
+    not_promised="connections of the killed worker end",
 )
 def worker_killed(rig: Rig) -> Iterator[None]:
     os.kill(worker_pids(rig)[0], signal.SIGKILL)
@@ -48,7 +48,7 @@ def worker_killed(rig: Rig) -> Iterator[None]:
     "both workers are killed at once",
     Limits(failed=0.1, other_failed=10, back_s=3.0, same_processes=False, other_p99_ms=500.0),
     [RESTARTS, KILLED],
-    not_promised="connections that they carried at that moment; new ones wait for a new worker",
+    not_promised="their connections end; new ones wait for a new worker",
 )
 def workers_all_killed(rig: Rig) -> Iterator[None]:
     for pid in worker_pids(rig):
@@ -60,7 +60,7 @@ def workers_all_killed(rig: Rig) -> Iterator[None]:
     f"one of two workers is killed {KILLS} times, once a second",
     Limits(failed=0.1, other_failed=10, fault_s=0.0, log_lines=20, same_processes=False),
     [RESTARTS, KILLED],
-    not_promised="connections that the killed worker carried at those moments",
+    not_promised="connections of the killed worker end",
 )
 def worker_killed_again(rig: Rig) -> Iterator[None]:
     for _ in range(KILLS):
@@ -81,7 +81,7 @@ def worker_killed_again(rig: Rig) -> Iterator[None]:
         other_p99_ms=3000.0,
     ),
     [RESTARTS],
-    not_promised="connections that it carried, and what waited in its queue",
+    not_promised="its connections, and those in its queue, end",
 )
 def worker_hangs(rig: Rig) -> Iterator[None]:
     os.kill(worker_pids(rig)[0], signal.SIGSTOP)
@@ -122,8 +122,8 @@ class ContainedRig(Rig):
     Limits(same_processes=False, log_lines=20),
     [RESTARTED],
     rig=ContainedRig,
-    not_promised="the same if the control process is the container's first process, as with "
-    "`shareProcessNamespace` or another init",
+    not_promised="with `shareProcessNamespace`, `hostPID` or another init, the container ends with "
+    "its control process",
 )
 def control_process_killed_in_container(rig: ContainedRig) -> Iterator[None]:
     os.kill(rig.agent.control, signal.SIGKILL)
@@ -160,7 +160,7 @@ def restart_signal(rig: Rig) -> Iterator[None]:
     "a plain stop (SIGTERM) and start",
     Limits(failed=1.0, other_failed=1000, fault_s=0.0, same_processes=False),
     [STARTED],
-    not_promised="service between stop and start: rules are removed, so clients find no Service",
+    not_promised="rules are removed, so between stop and start clients find no Service",
 )
 def restart_plain(rig: Rig) -> Iterator[None]:
     rig.agent.stop()
@@ -181,8 +181,8 @@ def restart_plain(rig: Rig) -> Iterator[None]:
         other_p99_ms=2000.0,
     ),
     [STARTED],
-    not_promised="service while nothing runs; rules stay, so clients are refused at once, and "
-    "wait for the first plan once the proxy listens",
+    not_promised="while nothing runs, rules stay and clients are refused at once; once the proxy "
+    "listens, they wait for the first plan",
 )
 def all_killed(rig: Rig) -> Iterator[None]:
     client = rig.testbed["pod"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from string import Template
 
 from tests.node.load import Outcome
-from tests.tools.markdown import table
+from tests.tools.markdown import marked, table
 
 from .measuring import Measured
 from .rig import CART_RATE, WEB_RATE
@@ -46,11 +46,11 @@ def page_of(
     """
     return Template(PAGE.read_text(encoding="utf-8")).substitute(
         summary=summary_of(results, unmeasured),
-        machine=table(("what", "here"), machine.items()),
+        machine=_marked(table(("what", "here"), machine.items())),
         web_rate=WEB_RATE,
         cart_rate=CART_RATE,
         floor=f"{Limits().other_p99_ms:g}",
-        promises=table(("promise", "tested by", "worst figure"), promises(results)),
+        promises=_marked(table(("promise", "tested by", "worst figure"), promises(results))),
         groups="\n\n".join(_groups(results)),
         not_promised="\n".join(_not_promised(results)) or "Nothing of the above.",
     )
@@ -154,7 +154,11 @@ def promises(results: Sequence[Measured]) -> Iterator[tuple[str, str, str]]:
 def _groups(results: Sequence[Measured]) -> Iterator[str]:
     for name in dict.fromkeys(measured.row.group for measured in results):
         rows = [line_of(measured) for measured in results if measured.row.group == name]
-        yield f"## {name}\n\n{table(HEAD, rows)}"
+        yield f"## {name}\n\n{_marked(table(HEAD, rows))}"
+
+
+def _marked(part: str) -> str:
+    return marked(part, "faults")
 
 
 def _not_promised(results: Iterable[Measured]) -> Iterator[str]:

@@ -73,7 +73,7 @@ class Row:
     fault: Callable[..., AbstractContextManager[None]]
     rig: type[Rig]
     not_promised: str = ""
-    """What doesn't hold by nature, and why; empty if everything does."""
+    """What clients see of a promise that can't be kept by nature; empty if all are kept."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import pytest
 
 from tests.cluster.nodes.clients import Attempt
 from tests.node.load import Outcome
+from tests.tools.markdown import without_marked
 
 from .evidence import LogLine
 from .footprint import Footprint
@@ -116,3 +117,4 @@ def test_the_page_counts_rows_and_names_what_is_not_promised() -> None:
     assert "Of 3 rows, 1 hold, 1 hold with a limit that is stated, 1 failed" in page
     assert "- `pod-burns`: ashes aren't restored" in page
     assert "| kernel | Linux 6 |" in page
+    assert "|" not in without_marked(page)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from tests.tools.markdown import table
+from tests.tools.markdown import marked, table
 
 from .holdings import MIB, Holdings
 from .requests import Figures, only_here
@@ -66,12 +66,12 @@ def page_of(reports: Sequence[SideReport], machine: Mapping[str, str], rate: flo
     """
     broken = problems(reports)
     return Template(PAGE.read_text(encoding="utf-8")).substitute(
-        machine=table(("what", "here"), machine.items()),
+        machine=marked(table(("what", "here"), machine.items()), "soak"),
         rate=f"{rate:g}",
         rounds=len(reports[0].memory),
         slope=f"{100 * SLOPE_MAX:g} %",
         verdict=f"It failed: {'; '.join(broken)}." if broken else "It passed.",
-        table=render(reports).rstrip(),
+        table=marked(f"```\n{render(reports).rstrip()}\n```", "soak"),
     )
 
 

@@ -7,6 +7,7 @@ from tests.reliability.footprint import MIB, Footprint
 from tests.soak.holdings import Holdings
 from tests.soak.report import SideReport, page_of, problems, render
 from tests.soak.requests import Figures
+from tests.tools.markdown import without_marked
 
 HELD = Holdings(Footprint(frozenset({1, 2}), 60, 8, 0, 50 * MIB, ("rule",)), 3)
 STEADY = [50 * MIB] * 20
@@ -81,5 +82,7 @@ def test_the_page_states_whether_the_run_passed():
     assert "| kernel | Linux 6.18 |" in page
     assert "250 new connections a second" in page
     assert "20 times" in page
+    assert "|" not in without_marked(page)
+    assert "quiet" not in without_marked(page)
     growing = side(memory=[size * MIB for size in range(100, 120)])
     assert "It failed: memory grew by 7.9%" in page_of([growing, THEIRS], machine, 250.0)

@@ -9,8 +9,9 @@ import ast
 import inspect
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
+from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -31,17 +32,38 @@ SCHEMA = DOCS / "api.schema.json"
 _REF = "#/$defs/{name}"
 _SUFFIX = "Facts"
 
+_MODULES = (
+    facts.figures, facts.lately, facts.port, facts.processes, facts.node, facts.connection,
+    facts.edges, facts.causes, model.causes,
+)  # fmt: skip
+
 SHARED_FROM_WORDS = 5
 """Fields with the same description, of at least as many words, are described at the first one."""
 
 
 def make_schema() -> dict[str, Any]:
     """Return the JSON Schema of the status; its parts are also those of other answers."""
-    written = (StatusFacts, ConnectionFacts, EdgesFacts, CauseFacts)
+    root, parts = described((StatusFacts, ConnectionFacts, EdgesFacts, CauseFacts))
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "The answer of /api/v1/status of userspace-proxy",
+        **root,
+        "$defs": parts,
+    }
+
+
+def described(
+    written: Sequence[type], *more: ModuleType
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return the schema of the first type, and those of all types that they consist of, by name.
+
+    Args:
+        more: Modules with types that the status doesn't have.
+    """
     (root, *_), parts = msgspec.json.schema_components(
         written, ref_template=_REF, schema_hook=_schema_of
     )
-    descriptions = _descriptions()
+    descriptions = _descriptions((*_MODULES, *more))
     for name, part in parts.items():
         if text := part.get("description"):
             part["description"] = _worded(text)
@@ -52,12 +74,7 @@ def make_schema() -> dict[str, Any]:
                 content["description"] = _worded(text)
         if "properties" in part:
             part["required"] = list(part["properties"])
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "The answer of /api/v1/status of userspace-proxy",
-        **root,
-        "$defs": parts,
-    }
+    return root, parts
 
 
 def _schema_of(kind: type) -> dict[str, Any]:
@@ -77,10 +94,15 @@ def make_tables(schema: Mapping[str, Any]) -> str:
     """Return a table of the fields of each object in a schema, the answer's first."""
     parts = schema["$defs"]
     first = schema["$ref"].rpartition("/")[2]
+    return sections(parts, (first, *(name for name in parts if name != first)))
+
+
+def sections(parts: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> str:
+    """Return a table of the fields of each of these objects."""
     lines: list[str] = []
-    described: dict[tuple[str, str], str] = {}
-    for name in (first, *(name for name in parts if name != first)):
-        lines += _section(name, parts[name], described)
+    known: dict[tuple[str, str], str] = {}
+    for name in names:
+        lines += _section(name, parts[name], known)
     return "\n".join(lines).rstrip()
 
 
@@ -95,12 +117,12 @@ def make_page(page: str) -> str:
 
 
 def _section(
-    name: str, part: Mapping[str, Any], described: dict[tuple[str, str], str]
+    name: str, part: Mapping[str, Any], known: dict[tuple[str, str], str]
 ) -> Iterator[str]:
     """Yield the lines about an object.
 
     Args:
-        described: The title of the first object with a field, by the field and its description;
+        known: The title of the first object with a field, by the field and its description;
             its fields are added.
     """
     title = _title(name)
@@ -117,7 +139,7 @@ def _section(
     shared: dict[str, list[str]] = {}
     for field, content in part["properties"].items():
         text = content.get("description", "")
-        where = described.setdefault((field, text), title)
+        where = known.setdefault((field, text), title)
         if where == title or len(text.split()) < SHARED_FROM_WORDS:
             rows.append((f"`{field}`", _type(content), text))
         else:
@@ -144,12 +166,8 @@ def _title(name: str) -> str:
     return name.removesuffix(_SUFFIX)
 
 
-def _descriptions() -> dict[str, dict[str, str]]:
+def _descriptions(modules: Iterable[ModuleType]) -> dict[str, dict[str, str]]:
     """Return the texts below fields, by class and field."""
-    modules = (
-        facts.figures, facts.lately, facts.port, facts.processes, facts.node, facts.connection,
-        facts.edges, facts.causes, model.causes,
-    )  # fmt: skip
     found: dict[str, dict[str, str]] = {}
     for module in modules:
         for node in ast.parse(inspect.getsource(module)).body:

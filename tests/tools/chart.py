@@ -19,9 +19,8 @@ SETTINGS = ("steering", "path")
 
 
 def metadata(text: str) -> str:
-    """Return Chart.yaml with the package's version; a chart has no versions in development."""
-    version = re.sub(r"\.dev\d+$", "", __version__)
-    return re.sub(r"(?m)^((?:appV|v)ersion:).*$", rf"\1 {version}", text)
+    """Return Chart.yaml with the package's version."""
+    return re.sub(r"(?m)^((?:appV|v)ersion:).*$", rf"\1 {__version__}", text)
 
 
 def schema(text: str) -> str:

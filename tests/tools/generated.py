@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from . import alerts, api_pages, chart, guide_page, settings_pages
+from . import alerts, api_pages, chart, guide_page, record_pages, settings_pages
 from .settings_pages import DOCS
 
 FILES: Mapping[Path, Callable[[str], str]] = {
     DOCS / "configuration.md": settings_pages.configuration_page,
     api_pages.PAGE: api_pages.make_page,
     api_pages.SCHEMA: lambda _: api_pages.make_schema_text(),
+    record_pages.PAGE: record_pages.make_page,
     chart.METADATA: chart.metadata,
     chart.SCHEMA: chart.schema,
     alerts.RULES: alerts.with_runbooks,

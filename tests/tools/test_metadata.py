@@ -107,15 +107,15 @@ def test_links_become_absolute_and_code_stays(text: str, expected: str, tmp_path
     assert shown(text, tmp_path, ".") == expected
 
 
-def test_a_development_version_leads_to_the_newest_files() -> None:
-    assert [tag_of(version) for version in ("1.2.0", "1.2.0.dev0")] == ["v1.2.0", "HEAD"]
-
-
 def test_a_link_that_leaves_the_folder_leads_to_its_place_in_the_repository(tmp_path: Path) -> None:
     assert shown("[a](../docs/a.md)", tmp_path, "kit") == "[a](R/blob/T/docs/a.md)"
 
 
-def test_no_other_file_names_the_repositorys_address_but_one_that_is_made_from_it() -> None:
+def test_only_commands_and_a_file_made_from_it_repeat_the_repositorys_address() -> None:
     host_and_path = REPOSITORY.partition("://")[2]
     found = git(ROOT, "grep", "--files-with-matches", "--fixed-strings", host_and_path)
-    assert found.split() == [str(RULES.relative_to(ROOT)), "pyproject.toml"]
+    commands = ["README.md", "docs/in-tests.md"]
+    assert found.split() == [*commands, str(RULES.relative_to(ROOT)), "pyproject.toml"]
+    for page in commands:
+        text = (ROOT / page).read_text()
+        assert set(re.findall(r"https://[^\s/]+/[^\s/]+/userspace-proxy", text)) == {REPOSITORY}

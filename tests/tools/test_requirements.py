@@ -13,13 +13,14 @@ import pytest
 
 from userspace_proxy import __version__
 
+from .addresses import repository as published
 from .clones import git
 from .wheels import ROOT, run
 
 pytestmark = pytest.mark.long
 
 README, GUIDE = ROOT / "README.md", ROOT / "docs/in-tests.md"
-ADDRESS, TAG = "https://REPOSITORY", f"v{__version__.partition('.dev')[0]}"
+TAG = f"v{__version__}"
 
 
 def requirements() -> list[list[str]]:
@@ -53,7 +54,7 @@ def test_a_pair_installs_both_distributions(
     listed = tmp_path / "requirements.txt"
     # A requirement with a name needs a host.
     address = repository.as_uri().replace("///", "//localhost/")
-    listed.write_text("".join(f"{one.replace(ADDRESS, address)}\n" for one in pair))
+    listed.write_text("".join(f"{one.replace(published, address)}\n" for one in pair))
     command = [
         *("env", "--unset=PYTHONWARNINGS", sys.executable, "-m", "pip", "--quiet", "install"),
         # What it would fetch from an index: what builds it, and what it needs.

@@ -23,7 +23,8 @@ def package(tmp_path):
 
 
 def words_of(package):
-    return runpy.run_path(str(package / "version.py"))["version_in_words"]()
+    made = runpy.run_path(str(package / "version.py"))
+    return made["version_in_words"](made["__version__"], made["own_commit"]())
 
 
 def test_a_commit_that_a_build_has_noted_is_shown(package):

@@ -287,6 +287,7 @@ class Agent:
         options = self._options
         facts = StatusFacts(
             version=__version__,
+            commit=options.commit,
             node=options.node_name,
             started=self._started,
             steering=SteeringState("none"),
@@ -297,7 +298,8 @@ class Agent:
             dropped_log_lines=options.dropped_log_lines(),
             network_namespace=network_namespace(),
         )
-        facts.config, facts.announcing = options.config, options.tuning.proxy_protocol_from
+        facts.config, facts.given = options.config, options.given
+        facts.announcing = options.tuning.proxy_protocol_from
         for component in self._components:
             component.show(facts)
         return facts

@@ -9,7 +9,7 @@ from .hand_over import Relief
 from .proxy_parts import PlaneComponent, SourceComponent, SyncComponent
 from .rounds.component import Component, OwnAddresses
 from .scaling import Scaling
-from .status_servers import Shown, StatusServers
+from .status_servers import PortCounters, Shown, StatusServers
 from .watchers.ejected import EjectionProbes
 from .watchers.endpoint_names import EndpointNames
 from .watchers.firewalls import FirewallWatch
@@ -42,7 +42,8 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
     yield last_state
     yield names_of_endpoints
     yield KernelCounts(steering, served_ports)
-    yield StatusServers(options, plane, sync, shown, own, core.observing)
+    counters = PortCounters(served_ports, plane)
+    yield StatusServers(options, plane, sync, counters, shown, own, core.observing)
     names = ProxyNames(progress, served_ports.listeners, steering.bind, options)
     yield NamesByDns(names, options, own)
     if steering.name != "none":

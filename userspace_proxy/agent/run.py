@@ -29,6 +29,7 @@ from ..sources import Source
 from ..state_file import state_dir_of
 from ..status.listening import ListenAt
 from ..steering.selection import check_steering
+from ..version import __version__, own_commit
 from .agent import Agent
 from .hand_over import CRASH_DRAIN_S, TakenOver, ask_to_hand_over
 from .rounds.options import Options, WriteText
@@ -63,6 +64,8 @@ def run_agent(
     Raises:
         UserspaceProxyError: The agent can't start, or can't go on; the message contains the cause.
     """
+    runs = {"version": __version__, "commit": own_commit(), "given": settings.as_given()}
+    _log.info("starting", extra=runs)
     for warning in warnings:
         _log.warning(warning)
     raise_descriptor_limit()
@@ -222,6 +225,8 @@ def make_options(settings: Settings) -> Options:
         admin=_bind(settings.metrics_bind_address, "--metrics-bind-address"),
         state_dir=state_dir_of(settings.state_dir),
         config=settings.as_rows(),
+        given=settings.as_given(),
+        commit=own_commit(),
     )
 
 

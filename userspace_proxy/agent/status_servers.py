@@ -1,6 +1,7 @@
 """Opens the status servers of one proxy, and keeps what they show up to date.
 
 Timeline, Observation ◀── sync loop, plane      StatusServer ──▶ refresh, status, health
+                                 counters ──every 5 s──▲
 
 Rule 1: a proxy serves without them: any user of a node may have bound such an address before.
 Rule 2: an address that isn't available is logged, with the program that uses it, and again when
@@ -19,16 +20,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import ListenError
-from ..facts import StatusFacts, UnservedFacts
+from ..facts import StatusFacts, UnservedFacts, failed_clients
 from ..kernel.port_holders import who_holds
 from ..log_fields import FieldLogger
 from ..model import IPFamily, Protocol
-from ..plane import Plane
+from ..plan import PortKey
+from ..plane import Group, Plane
+from ..status.history import KEPT_MAX, Counted, Figures
 from ..status.listening import ListenAt
 from ..status.observing import Observing
 from ..trouble import Trouble
 from .rounds.component import Component, OwnAddresses
 from .rounds.options import Options
+from .rounds.served_ports import ServedPorts
 from .rounds.sync import SyncLoop
 from .rounds.tasks import Supervisor, pause
 from .watchers.timeline import Timeline
@@ -120,6 +124,46 @@ class Shown:
     """Brings counters up to date; awaited before each answer that has counters."""
 
 
+class PortCounters:
+    """What the Service ports of one proxy have carried, as workers have reported it."""
+
+    def __init__(self, served_ports: ServedPorts, plane: Plane) -> None:
+        self._served_ports = served_ports
+        self._plane = plane
+        self._known: dict[PortKey, tuple[int, Figures]] = {}
+        """Each with the revision of its group."""
+
+    def take(self) -> Counted | None:
+        """Return the counters at this moment; None if there are too many Service ports.
+
+        Cost: 1 µs for a Service port without traffic since the last call, 15 µs for another.
+        """
+        served = list(self._served_ports)
+        if len(served) > KEPT_MAX:
+            self._known = {}
+            return None
+        self._plane.settle()
+        known, self._known = self._known, {}
+        for one in served:
+            group, key = one.group, one.plan.key
+            kept = known.get(key)
+            if kept is None or kept[0] != group.revision:
+                kept = group.revision, _figures_of(group)
+            self._known[key] = kept
+        return [(key, figures) for key, (_, figures) in self._known.items()]
+
+
+def _figures_of(group: Group) -> Figures:
+    counters, endpoints = group.counters, group.carried()
+    return Figures(
+        endpoints.connections,
+        endpoints.received_bytes,
+        endpoints.sent_bytes,
+        counters.saved,
+        failed_clients(counters, endpoints),
+    )
+
+
 class StatusServers(Component):
     """The page, the metrics and the answers to probes of one proxy.
 
@@ -134,6 +178,7 @@ class StatusServers(Component):
         options: Options,
         plane: Plane,
         sync: SyncLoop,
+        counters: PortCounters,
         shown: Shown,
         own: OwnAddresses,
         observing: Observing,
@@ -141,6 +186,7 @@ class StatusServers(Component):
         self._options = options
         self._plane = plane
         self._sync = sync
+        self._counters = counters
         self._shown = shown
         self._own = own
         self._observing = observing
@@ -167,6 +213,8 @@ class StatusServers(Component):
             observing=self._observing,
         )
         sync.on_round = server.sync.observe
+        if options.admin is not None:
+            supervisor.start("history", lambda: server.record(self._counters.take))
 
         async def serve_admin(bind: ListenAt) -> None:
             own.admin = await server.serve_admin(bind)

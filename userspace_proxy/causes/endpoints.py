@@ -55,8 +55,11 @@ def _endpoint(code: CauseCode, name: str, says: str, **columns: Text | bool) -> 
     return cause(code, about="{at}", is_predicate=True, **columns)(words)
 
 
+def _loopback_of(at: At) -> str:
+    return "::1" if ":" in ip_of(str(at)) else "127.0.0.1"
+
+
 def _refuses_hint(at: At, was_open: bool) -> str:
-    del at
     if was_open:
         return (
             "Its port was open before, so its targetPort is right: its program has ended (kubectl "
@@ -64,8 +67,8 @@ def _refuses_hint(at: At, was_open: bool) -> str:
             "connections now"
         )
     return (
-        "Compare targetPort with the port on which the container listens, and on which address; "
-        f"if they agree, {_FIREWALL} rejects {_HERE}"
+        "See where the program listens (`ss -ltun` in the pod): often on another port than "
+        f"targetPort, or only on {_loopback_of(at)}; if neither, {_FIREWALL} rejects {_HERE}"
     )
 
 
@@ -76,8 +79,8 @@ def _refuses_hint(at: At, was_open: bool) -> str:
     past="refused connections",
     short="refuses connections",
     hint=_refuses_hint,
-    outside="Compare the port of the endpoint with the one on which the program on {host} listens; "
-    "if they agree, a firewall rejects packets to it",
+    outside="See where the program on {host} listens (`ss -ltun`): often on another port than the "
+    "endpoint's, or only on loopback; if neither, a firewall rejects packets to it",
     at_times="It answers at times: its program may end again and again (kubectl logs --previous "
     "POD shows why), or have just begun to listen; a readiness probe keeps clients away until it "
     "does. Or a firewall rejects some connections, as those above a limit",
@@ -92,9 +95,11 @@ def refuses(at: At, *, was_open: bool = False) -> str:
     return f"refuses connections: nothing listens on port {port} there, or a firewall rejects them"
 
 
+_FULL_QUEUE = "(Recv-Q above Send-Q: it hangs, or has too much to do)"
 _SILENT_OUTSIDE = (
-    "See whether {host} answers other machines, and whether a firewall on this node (`nft list "
-    "ruleset`) or on the way drops packets to it"
+    "See whether {host} answers other machines, whether its program accepts connections: `ss "
+    f"-ltn` there {_FULL_QUEUE}, and whether a firewall on this node (`nft list ruleset`) or on "
+    "the way drops packets to it"
 )
 
 
@@ -105,9 +110,10 @@ silent = _endpoint(
     past="did not answer",
     short="does not answer",
     is_of_host=True,
-    hint="See whether the pod still exists and accepts connections from its own node; if it does, "
-    f"{_FIREWALL} drops or rejects {_HERE}; where answers come by another interface than packets "
-    "leave by, rp_filter drops them (`nstat -az TcpExtIPReversePathFilter`)",
+    hint="See whether the pod still exists, and whether its program accepts connections: `ss -ltn` "
+    f"in the pod {_FULL_QUEUE}; if both, {_FIREWALL} drops or rejects {_HERE}; where answers come "
+    "by another interface than packets leave by, rp_filter drops them (`nstat -az "
+    "TcpExtIPReversePathFilter`)",
     outside=_SILENT_OUTSIDE,
 )
 """Dials that nothing answers in time."""
@@ -518,7 +524,9 @@ not_to_endpoint = _endpoint(
     "not_to_endpoint",
     "acknowledges handshakes, but not what clients send",
     past="acknowledged handshakes, but not what clients sent",
-    hint=_MTU,
+    # A full queue drops the handshake's last packet, and what follows it.
+    hint=f"{_MTU}; so does a program that accepts no connections: `ss -ltn` in the pod "
+    f"{_FULL_QUEUE}",
 )
 """Connections on which the endpoint acknowledges nothing behind the handshake."""
 

@@ -1,7 +1,7 @@
 """The one place where causes become text: sentences, and what to do.
 
     Cause ──say──▶ "10.244.0.9:8080 refused connections, when it was last tried"
-          └─remedy▶ "Compare targetPort with …"
+          └─remedy▶ "See where the program listens …"
 
 Rule 1: a sentence can be understood alone, and has no full stop. A remedy is a sentence, or a
 command that can be pasted, which begins in lower case.
@@ -32,6 +32,12 @@ class Form(enum.Enum):
     """Without what may be the reason."""
     PREDICATE = enum.auto()
     """Without the object, if the sentence begins with it."""
+    SHORT_PREDICATE = enum.auto()
+    """Without both."""
+
+
+_SHORT = (Form.SHORT, Form.SHORT_PREDICATE)
+_PREDICATE = (Form.PREDICATE, Form.SHORT_PREDICATE)
 
 
 def say(cause: Cause, form: Form = Form.WHOLE) -> str:
@@ -40,9 +46,9 @@ def say(cause: Cause, form: Form = Form.WHOLE) -> str:
     text: Text = row.words
     if not is_now and row.past:
         text = row.past
-    elif form is Form.SHORT and row.short:
+    elif form in _SHORT and row.short:
         text = row.short
-    subject = f"{object_of(cause)} " if row.is_predicate and form is not Form.PREDICATE else ""
+    subject = f"{object_of(cause)} " if row.is_predicate and form not in _PREDICATE else ""
     within = f"{cause.within}: " if cause.within else ""
     parts = [within, subject, _written(text, cause)]
     if cause.when is When.PAST:
@@ -53,7 +59,7 @@ def say(cause: Cause, form: Form = Form.WHOLE) -> str:
         parts.append(f"; {say_before(cause.before)}")
     if _gets_header(cause):
         parts.append(" (this proxy sends a PROXY header first)")
-    if cause.more and form is not Form.SHORT:
+    if cause.more and form not in _SHORT:
         parts.append(f"; {cause.more:,} more like this are not listed")
     return "".join(parts)
 

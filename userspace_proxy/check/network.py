@@ -138,10 +138,12 @@ def _source_ports(values: Mapping[str, str]) -> Iterator[Finding]:
         return
     if reuse is not None and reuse != "1":
         a_second = (last - first + 1) // _TIME_WAIT_S
-        yield ok(
+        yield warning(
             "kernel",
             f"net.ipv4.tcp_tw_reuse is {reuse}: beyond {a_second} short connections per second to "
-            "one endpoint, source ports run out and clients are reset; set it to 1 to avoid this",
+            "one endpoint, source ports run out and clients are reset",
+            "/proc/sys/net/ipv4/tcp_tw_reuse",
+            "sysctl -w net.ipv4.tcp_tw_reuse=1",
         )
 
 

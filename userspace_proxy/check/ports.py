@@ -110,8 +110,9 @@ def judge_descriptors(
         found.append(
             warning(
                 "limits",
-                f"{limit:,} open files may be too few for {service_ports:,} Service ports in "
-                f"{workers} workers ({listeners:,} listeners) and {_CONNECTIONS:,} connections",
+                f"{limit:,} open files may be too few for {plural(service_ports, 'Service port')} "
+                f"in {plural(workers, 'worker')} ({plural(listeners, 'listener')}) and "
+                f"{_CONNECTIONS:,} connections",
                 hint=f"ulimit -Hn {2 * listeners + 64 * _CONNECTIONS} (systemd: LimitNOFILE=), "
                 "or fewer --workers",
             )

@@ -8,6 +8,7 @@ A field of ``Options`` or ``Tuning`` with the same name receives its value.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -400,6 +401,24 @@ class Settings:
             (name, row.kind.write(getattr(self, name)), self.origins.get(name, "default"))
             for name, row in TABLE.items()
         )
+
+    def as_given(self) -> str:
+        """Return what differs from the defaults as it was given: flags, then fields of the file.
+
+        Both are in the table's order.
+        """
+        defaults, flags, fields_ = Settings(), [], []
+        for name, row in TABLE.items():
+            value, origin = getattr(self, name), self.origins.get(name)
+            if origin is None or value == getattr(defaults, name):
+                continue
+            text = row.kind.write_text(value)
+            if origin == "flag":
+                flags.append(shlex.quote(f"--{row.flag}={text}"))
+            else:
+                fields_.append(f"{row.kube_field or row.own_field}={text}")
+        file = f"its file: {' '.join(fields_)}" if fields_ else ""
+        return "; ".join(filter(None, (" ".join(flags), file)))
 
     def as_options(self, options_class: type[_OptionsT]) -> _OptionsT:
         """Return options in which these settings, by the table, have taken the defaults' place."""

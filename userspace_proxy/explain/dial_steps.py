@@ -6,6 +6,8 @@
 Rule 1: what clients have met decides, not a dial of this program: that has another source address,
 sends nothing, and may fail for reasons of its own. It decides where no client has dialled lately.
 Rule 2: a machine that has no route to an address, and isn't the proxy's node, shows nothing.
+Rule 3: a dial shows that connections are accepted, by the proxy where it is of a Service's address,
+and nothing of answers. Where clients fail anyway, the step says so, and has no good mark.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from ..causes.cause import Cause
-from ..causes.say import remedy, say
+from ..causes.say import Form, remedy, say
 from ..facts import LATELY_S, EndpointFacts, Level, PortFacts
 from ..facts.units import plural, seconds_in_words
 from .dial import DialResult
@@ -47,7 +49,10 @@ def with_hosts(ports: Iterable[PortFacts], dials: Dials) -> Dials:
 def dial_address(port: PortFacts, address: str, result: DialResult) -> PathStep:
     """Return the step about the dial of an address of a Service."""
     if result.cause is None:
-        return PathStep(Level.OK, "dial", f"{address} answers {_after(result)}")
+        what = f"{address} accepts a connection {_after(result)}"
+        if port.is_unseen or port.state.level is Level.OK:
+            return PathStep(Level.OK, "dial", what)
+        return PathStep(None, "dial", f"{what}, as the proxy does before it dials")
     # Many addresses of Services can be dialled only from nodes and pods.
     is_known = port.connections or port.admits is not None
     is_known = is_known or not (port.is_unseen or port.mark is Level.OK)
@@ -70,14 +75,22 @@ def _level_of_failed(endpoint: EndpointFacts, now: float) -> Level | None:
     return Level.ATTENTION if was_answered else Level.TROUBLE
 
 
-def _unlike_clients(endpoint: EndpointFacts, cause: Cause, now: float) -> str:
-    """Return what clients met where a failed dial met something else."""
+def _beside_clients(endpoint: EndpointFacts, cause: Cause, now: float) -> str:
+    """Return how a dial failed, beside what clients met."""
+    if _is_as_clients(endpoint, cause):
+        return ", as for clients"
+    said = f": {say(cause)}"
     if endpoint.cause is not None:
-        return "" if endpoint.cause.code is cause.code else f"; clients: {say(endpoint.cause)}"
+        return f"{said}; clients: {say(endpoint.cause, Form.SHORT)}"
     if not endpoint.answered_at:
-        return ""
+        return said
     age = seconds_in_words(max(0.0, now - endpoint.answered_at))
-    return f"; it answered a client {age} ago"
+    return f"{said}; it answered a client {age} ago"
+
+
+def _is_as_clients(endpoint: EndpointFacts, cause: Cause) -> bool:
+    """Return whether clients have met what a dial met, which another step says with its remedy."""
+    return endpoint.cause is not None and endpoint.cause.code is cause.code
 
 
 def dial_steps(
@@ -106,7 +119,10 @@ def dial_steps(
         for endpoint, result in used
         if result.cause is not None and endpoint not in unrouted
     }
-    levels = {at: one[0] for at, one in failed.items()} | {e.address: None for e in unrouted}
+    # What accepts connections may fail clients otherwise.
+    unlike = [e for e, result in used if result.cause is None and _fails_clients(e)]
+    levels = {at: one[0] for at, one in failed.items()}
+    levels |= {endpoint.address: None for endpoint in (*unrouted, *unlike)}
     details = tuple(
         _dial(endpoint, result, levels.get(endpoint.address, Level.OK))
         for endpoint, result in dialled
@@ -114,9 +130,10 @@ def dial_steps(
     if failed:
         order = (*reversed(Level), None)
         level, endpoint, cause = min(failed.values(), key=lambda one: order.index(one[0]))
-        what = f"{len(failed):,} of {plural(len(used), 'used endpoint')} failed: {say(cause)}"
-        what = f"{what}{_unlike_clients(endpoint, cause, now)}"
-        yield PathStep(level, "dial", what, remedy(cause), details)
+        brief = f"{len(failed):,} of {plural(len(used), 'used endpoint')} failed"
+        what = f"{brief}{_beside_clients(endpoint, cause, now)}"
+        hint = "" if _is_as_clients(endpoint, cause) else remedy(cause)
+        yield PathStep(level, "dial", what, hint, details, brief=brief)
     elif unrouted:
         what = f"This machine has no route to {len(unrouted):,} of {plural(len(used), 'endpoint')}"
         yield PathStep(None, "dial", what, "Run this on a node, which has routes to pods", details)
@@ -126,7 +143,13 @@ def dial_steps(
             what = (
                 f"{plural(len(dialled), 'endpoint')} dialled from this machine, none of them used"
             )
-        yield PathStep(Level.OK, "dial", what, details=details)
+        if unlike:
+            what = f"{what}: that shows only that connections are accepted, not that they work"
+        yield PathStep(None if unlike else Level.OK, "dial", what, details=details)
+
+
+def _fails_clients(endpoint: EndpointFacts) -> bool:
+    return endpoint.cause is not None and not endpoint.is_past
 
 
 def _dial(
@@ -135,7 +158,7 @@ def _dial(
     """Return a line about one dial, and its level, given that of a used endpoint."""
     used = "" if endpoint.is_usable else f" ({endpoint.state})"
     if result.cause is None:
-        return Level.OK, f"{endpoint.address}{used}: answers {_after(result)}"
+        return level, f"{endpoint.address}{used}: accepts a connection {_after(result)}"
     return (
         level if endpoint.is_usable else Level.ATTENTION,
         f"{endpoint.address}{used}: {result.error} {_after(result)}",

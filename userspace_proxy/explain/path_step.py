@@ -26,6 +26,8 @@ class PathStep:
     """It needs attention only because it was asked for."""
     causes: tuple[Cause, ...] = ()
     """Those that it states as a whole."""
+    brief: str = ""
+    """What it says as the sentence below says the rest; empty: the same."""
 
     @property
     def mark(self) -> Level | None:

@@ -41,7 +41,7 @@ def _lines(explanation: Explanation, columns: int) -> Iterator[str]:
 
 def _step(step: PathStep, columns: int) -> Iterator[str]:
     head = f"  {MARKS[step.mark]} {step.topic:<{_TOPIC_WIDTH}}  "
-    yield from placed(head, step.what, columns)
+    yield from placed(head, step.brief or step.what, columns)
     indent = " " * len(head)
     for level, text in step.details:
         yield from placed(f"{indent}{MARKS[level]} ", text, columns)

@@ -133,7 +133,7 @@ def explain(
             replace(asked, has_dialled=dials is not None, has_pods=pods is not None),
             pod=next((step.pod for step in pods or () if step.pod), ""),
         ),
-        parts=tuple(parts),
+        parts=tuple(_with_one_brief(part, worst) for part in parts),
     )
 
 
@@ -182,6 +182,12 @@ def _worst(parts: Sequence[PathPart], ports: Sequence[PortFacts]) -> PathStep | 
                 if step.level is level:
                     return step
     return None
+
+
+def _with_one_brief(part: PathPart, worst: PathStep | None) -> PathPart:
+    """Return a part in which only the step that decides the sentence is brief."""
+    steps = (step if step is worst else replace(step, brief="") for step in part.steps)
+    return replace(part, steps=tuple(steps))
 
 
 def _which(one: PortFacts | None, ports: Sequence[PortFacts]) -> str:
@@ -350,7 +356,16 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
     if _is_sentence(port):
         # Unlike that of an endpoint, this cause has no line of its own.
         what, stated = sentence_at(port, now, port.client_mistakes), tuple(port.state.stated)
-        return PathStep(_mark(port), "endpoints", what, hint, tuple(details), causes=stated)
+        used = f": {port.serving:,} of {total:,} used" if total else ""
+        return PathStep(
+            _mark(port),
+            "endpoints",
+            what,
+            hint,
+            tuple(details),
+            causes=stated,
+            brief=f"{capitalised(port.state.word)}{used}",
+        )
     if cause := policy_drops(port):
         what = f"{port.state.sentence}{times_of(cause, now)}"
         return PathStep(None, "endpoints", what, hint, tuple(details))
@@ -369,8 +384,10 @@ def _endpoint(port: PortFacts, endpoint: EndpointFacts, now: float) -> tuple[Lev
     where = f"{endpoint.address}{node}"
     if endpoint.cause is not None:
         before = before_it_failed(endpoint, port.protocol)
-        # Most causes begin with the address.
-        return level, f"{where}: {cause_at(endpoint.cause, now, Form.PREDICATE)}{before}"
+        # Most causes begin with the address, and what may be the reason is said above or below.
+        is_said = _is_sentence(port) and any(c.row is endpoint.cause.row for c in port.state.stated)
+        form = Form.SHORT_PREDICATE if is_said else Form.PREDICATE
+        return level, f"{where}: {cause_at(endpoint.cause, now, form)}{before}"
     if endpoint.ejected_for_s is not None:
         return level, f"{where}: {ejected_in_words(endpoint.ejected_for_s)}"
     if endpoint.is_usable:

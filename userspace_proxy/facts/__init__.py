@@ -20,6 +20,7 @@ from .figures import (
     WaitCounts,
     Waits,
     counted_names,
+    failed_clients,
     figures_of,
 )
 from .histogram import ITERATION_BOUNDS_S, TIMES_BOUNDS_S, DurationCounts, Durations
@@ -118,6 +119,7 @@ __all__ = [
     "facts_of_ignored",
     "facts_of_plan",
     "facts_of_verdict",
+    "failed_clients",
     "figures_of",
     "in_order",
     "is_probed",

@@ -138,6 +138,17 @@ class Traffic(msgspec.Struct, kw_only=True):
     """Connections that it closed without having sent a byte, although the client had, or within a
     second."""
 
+    client_aborts: Annotated[
+        int,
+        counter(
+            "client_aborts",
+            "connections",
+            "Connections whose clients left before the first byte, which they had waited for",
+            is_rare=True,
+        ),
+    ] = 0
+    """Connections that clients left before the first byte, which they had waited for."""
+
 
 class WaitCounts(msgspec.Struct, kw_only=True):
     """What is counted of clients that wait until an endpoint can take them."""
@@ -224,8 +235,8 @@ class TrafficByCause(Traffic, kw_only=True):
 
     @property
     def failed(self) -> int:
-        """What failed, as people see it: dials, and connections that ended without an answer."""
-        return self.failures + self.resets + self.empty
+        """What failed, as people see it: dials, and clients that got no answer."""
+        return self.failures + self.resets + self.empty + self.client_aborts
 
 
 class PortFigures(TrafficByCause, kw_only=True):
@@ -364,8 +375,22 @@ class PortFigures(TrafficByCause, kw_only=True):
 
     @property
     def failed(self) -> int:
-        """Clients that got no answer, as people see it: no endpoint answered, or it ended them."""
-        return self.refused + self.resets + self.empty
+        """Clients that got no answer, as people see it."""
+        return failed_clients(self, self)
+
+
+def failed_clients(port: PortFigures, endpoints: Traffic) -> int:
+    """Return how many clients got no answer; UDP flows only if no endpoint was reached.
+
+    No endpoint answered, or the one that did ended them, or they waited until they left, for an
+    endpoint or its first byte.
+
+    Args:
+        port: What is counted for a Service port itself.
+        endpoints: The sums over its endpoints.
+    """
+    ended = endpoints.resets + endpoints.empty
+    return port.refused + ended + endpoints.client_aborts + port.waits.client_aborts
 
 
 @cache

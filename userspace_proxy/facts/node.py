@@ -17,6 +17,7 @@ import msgspec
 
 from ..causes.cause import Cause
 from ..model import CauseCode, ServiceKey
+from ..version import version_in_words
 from .figures import counter, gauge
 from .port import Aside, Level, PortFacts, TotalsFacts
 from .processes import MemoryFacts, WorkerFacts
@@ -407,6 +408,8 @@ class Unencoded(Aside):
     """The same of all nodes; None: unknown here."""
     config: Sequence[tuple[str, object, str]] = ()
     """Settings for ``/configz``: name, value, origin (``default``, ``file``, ``flag``)."""
+    given: str = ""
+    """Those that differ from the defaults, as they were given: flags, and fields of the file."""
     announcing: Sequence[str] = ()
     """Networks whose TCP connections announce their client (``--accept-proxy-protocol``)."""
 
@@ -429,6 +432,8 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     namespace, those that touch it."""
     version: str = ""
     """The proxy's."""
+    commit: str = ""
+    """The beginning of the commit that it was made of; empty if that is unknown."""
     node: str = ""
     """This node's name."""
     started: float = 0.0
@@ -510,6 +515,13 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     """False when the Node is being deleted."""
     network_namespace: int = 0
     """The inode of the proxy's network namespace, as of its ``/proc/PID/ns/net``; 0 if unknown."""
+
+    @property
+    def program(self) -> str:
+        """What runs: version, commit, and the settings that it was given."""
+        runs = f"userspace-proxy {version_in_words(self.version, self.commit)}"
+        # A program that embeds the proxy has no settings.
+        return f"{runs}, run with {self.given or 'the defaults'}" if self.config else runs
 
     def only(self, service: str) -> StatusFacts:
         """Return the facts with one Service, ``namespace/name``, or one port, by name or number.

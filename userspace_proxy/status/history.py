@@ -1,16 +1,19 @@
-"""The last minute of each Service port: what it carried in each second, and rates.
+"""What each Service port carried: the last minute by seconds, and the last ten by ten seconds.
 
-    views, one a second ──▶ History ──▶ rates per second, 60 values for a sparkline
+    page, streams ──views, one a second────────┐
+    agent ──────────counters, every 5 seconds──┴▶ History ─▶ rates, sparklines, charts
 
 Rule 1: only differences of counters count. A counter that falls begins again from zero.
-Rule 2: memory is bounded: a Service port that carries nothing takes one small object, any other
-one 60 values for each of five figures.
-Rule 3: a sample covers all the time since the last one. If that was a minute ago, the history
-begins again.
+Rule 2: a sample covers the time since the last one, if that is at most ``COVERED_S``. What none
+covers is a gap, as is the time before a Service port was first seen.
+Rule 3: memory is bounded. A Service port that carries something takes about 4 kB until ten minutes
+after it carries nothing, any other one a small object. The ten minutes of at most ``KEPT_MAX``
+Service ports are kept, and the agent samples no more of them (16 MB).
 """
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
@@ -19,7 +22,14 @@ from typing import NamedTuple
 from ..facts import PortFacts
 from ..plan import PortKey
 
-SECONDS = 60
+STEPS = 60
+"""Values of a series: seconds of the last minute, or steps of the last ten."""
+LONG_STEP_S = 10.0
+"""A step of the last ten minutes."""
+KEPT_MAX = 4_000
+"""Of more Service ports, nothing is kept while no page is open, and no more than a minute."""
+COVERED_S = 15.0
+"""Workers report every 5 s, and samples of a very large node take several seconds."""
 # Rates are averages over this many seconds: those of one second are too restless to read.
 _AVERAGED = 3
 
@@ -36,8 +46,8 @@ class Figures(NamedTuple):
     """Clients that got no answer."""
 
 
-class Minute(NamedTuple):
-    """60 rates of each figure, the oldest first."""
+class Curves(NamedTuple):
+    """60 rates of each figure, the oldest first; nan: nothing was measured."""
 
     connections: Sequence[float]
     received_bytes: Sequence[float]
@@ -46,111 +56,197 @@ class Minute(NamedTuple):
     failed: Sequence[float]
 
 
+Counted = Sequence[tuple[PortKey, Figures]]
+"""The counters of all Service ports at one moment."""
+
 _NOTHING = Figures()
-_COUNTERS = attrgetter(*Figures._fields)
+_GAP = math.nan
+_figures_of = attrgetter(*Figures._fields)
 
 
 class _Track:
-    """The last minute of one Service port, or of all; ``tick`` is the number of a second."""
+    """The series of one Service port, or of all; ``tick`` is the number of a step."""
 
-    __slots__ = ("_rings", "_written", "counters")
+    __slots__ = ("_first", "_rings", "_written", "counters")
 
-    def __init__(self, counters: Figures = _NOTHING) -> None:
+    def __init__(self, first: int, counters: Figures = _NOTHING) -> None:
         self.counters = counters
+        self._first = first
+        """The first tick that has a value."""
         self._rings: tuple[array[float], ...] | None = None
         """One for each figure; None while nothing was carried."""
         self._written = 0
         """The tick of the last value; after it, nothing was carried."""
 
     def write(self, ticks: range, rates: Figures) -> None:
+        """Note what was carried in some ticks."""
         first, last = ticks[0], ticks[-1]
         if self._rings is None:
-            self._rings = tuple(array("f", bytes(4 * SECONDS)) for _ in Figures._fields)
+            self._rings = tuple(array("f", bytes(4 * STEPS)) for _ in Figures._fields)
         for ring, rate in zip(self._rings, rates, strict=True):
-            for skipped in range(max(self._written + 1, last - SECONDS + 1), first):
-                ring[skipped % SECONDS] = 0
+            for skipped in range(max(self._written + 1, last - STEPS + 1), first):
+                ring[skipped % STEPS] = 0
             for tick in ticks:
-                ring[tick % SECONDS] = rate
+                ring[tick % STEPS] = rate
         self._written = last
 
-    def last(self, tick: int, count: int) -> list[Sequence[float]]:
-        """Return that many last values of each figure, the oldest first."""
-        ticks = range(tick - count + 1, tick + 1)
-        if self._rings is None or ticks[0] > self._written:
-            return [(0.0,) * count for _ in Figures._fields]
-        return [
-            [ring[one % SECONDS] if one <= self._written else 0.0 for one in ticks]
-            for ring in self._rings
-        ]
+    def last(self, ticks: Sequence[int]) -> list[list[float]]:
+        """Return the values of each figure in some of the last ticks; nan before its first."""
+        values: list[list[float]] = []
+        for ring in self._rings or (None,) * len(Figures._fields):
+            kept = (
+                _GAP
+                if tick < self._first
+                else ring[tick % STEPS]
+                if ring and tick <= self._written
+                else 0.0
+                for tick in ticks
+            )
+            values.append(list(kept))
+        return values
 
     def is_busy(self, tick: int) -> bool:
         return self._rings is not None and tick - self._written < _AVERAGED
 
+    def shrink(self, tick: int) -> None:
+        """Keep no values that are all past."""
+        if tick - self._written >= STEPS:
+            self._rings = None
 
-class History:
-    """The last minute of one proxy."""
 
-    def __init__(self) -> None:
+class _Scale:
+    """The last 60 steps of one proxy."""
+
+    def __init__(self, step_s: float) -> None:
+        self._step_s = step_s
         self._tracks: dict[PortKey, _Track] = {}
-        self._all = _Track()
-        self._tick = 0
-        """The number of the last second; from 1."""
+        self._all = _Track(2)
+        self._covered = bytearray(STEPS)
+        """By tick: whether a sample covers it."""
+        self._is_covered = True
+        """Whether samples cover the time since the last value."""
+        self.tick = 0
+        """The number of the last step; from 1, which has no value."""
         self._began = 0.0
-        self._at = float("-inf")
-        """The time of the last sample."""
+        self.at = float("-inf")
+        """The time of the last value."""
 
     @property
     def has_rates(self) -> bool:
-        """Whether there are two samples, and so rates."""
-        return self._tick > 1
+        return bool(self._covered[self.tick % STEPS])
 
-    def note(self, ports: Iterable[PortFacts], at: float) -> None:
-        """Add a sample at monotonic seconds; without effect if there is one in this second."""
-        elapsed_s = at - self._at
-        if elapsed_s >= SECONDS:
-            self._tracks, self._all = {}, _Track()
-            self._began, self._tick = at, 0
-        ticks = range(self._tick + 1, 2 + int(at - self._began))
+    def note(self, samples: Counted, at: float, *, is_covered: bool) -> None:
+        """Add a sample; without effect but for gaps if there is one in this step."""
+        if not self.tick:
+            self._began = at
+        elapsed_s = at - self.at
+        self._is_covered &= is_covered
+        last = 1 + int((at - self._began) / self._step_s)
+        ticks = range(max(self.tick + 1, last - STEPS + 1), last + 1)
         if not ticks:
             return
-        self._at, self._tick = at, ticks[-1]
+        is_covered = self._is_covered
+        for tick in ticks:
+            self._covered[tick % STEPS] = is_covered
+        self.at, self.tick, self._is_covered = at, ticks[-1], True
         known, tracks = self._tracks, {}
         sums = [0.0] * len(Figures._fields)
-        for port in ports:
-            key, counters = port.plan.key, Figures(*_COUNTERS(port))
-            track = tracks[key] = known.get(key) or _Track(counters)
+        for key, counters in samples:
+            track = tracks[key] = known.get(key) or _Track(self.tick + 1, counters)
             before, track.counters = track.counters, counters
-            if counters != before:
+            if counters is before or counters == before:
+                track.shrink(self.tick)
+            elif is_covered:
                 rates = _rates(before, counters, elapsed_s)
                 track.write(ticks, rates)
                 sums = [a + b for a, b in zip(sums, rates, strict=True)]
         self._tracks = tracks
         if any(sums):
             self._all.write(ticks, Figures(*sums))
+        else:
+            self._all.shrink(self.tick)
 
-    def rates(self, key: PortKey | None = None) -> Figures:
-        """Return the current rates of a Service port, or of all together."""
+    def rates(self, key: PortKey | None) -> Figures:
         track = self._track(key)
-        if track is None or not track.is_busy(self._tick):
+        if track is None or not track.is_busy(self.tick):
             return _NOTHING
-        count = max(1, min(_AVERAGED, self._tick - 1))
-        return Figures(*(sum(values) / count for values in track.last(self._tick, count)))
+        ticks = [t for t in range(self.tick - _AVERAGED + 1, self.tick + 1) if self._has(t)]
+        values = ([one for one in series if one >= 0] for series in track.last(ticks))
+        return Figures(*(sum(known) / max(1, len(known)) for known in values))
 
-    def minute(self, key: PortKey | None = None) -> Minute | None:
-        """Return the last minute of a Service port, or of all together; None if all is 0."""
+    def series(self, key: PortKey | None) -> Curves | None:
         track = self._track(key)
         if track is None:
             return None
-        minute = Minute(*track.last(self._tick, SECONDS))
-        return minute if any(map(any, minute)) else None
+        ticks = range(self.tick - STEPS + 1, self.tick + 1)
+        gaps = [not self._has(tick) for tick in ticks]
+        series = Curves(
+            *(
+                [_GAP if is_gap else one for is_gap, one in zip(gaps, values, strict=True)]
+                for values in track.last(ticks)
+            )
+        )
+        return series if any(one > 0 for values in series for one in values) else None
 
     def is_busy(self, key: PortKey) -> bool:
-        """Return whether a Service port carried anything in the last seconds."""
         track = self._tracks.get(key)
-        return track is not None and track.is_busy(self._tick)
+        return track is not None and track.is_busy(self.tick)
+
+    def _has(self, tick: int) -> bool:
+        return tick > 0 and bool(self._covered[tick % STEPS])
 
     def _track(self, key: PortKey | None) -> _Track | None:
         return self._all if key is None else self._tracks.get(key)
+
+
+class History:
+    """What one proxy carried."""
+
+    def __init__(self) -> None:
+        self._minute = _Scale(1.0)
+        self._long = _Scale(LONG_STEP_S)
+        self._at = float("-inf")
+        """The time of the last sample."""
+
+    @property
+    def has_rates(self) -> bool:
+        """Whether the last sample and one before it give rates."""
+        return self._minute.has_rates
+
+    @property
+    def long_age_s(self) -> float:
+        """How long before the last sample the last value of the ten minutes ends."""
+        return self._at - self._long.at
+
+    def note(self, ports: Iterable[PortFacts], at: float) -> None:
+        """Add a sample at monotonic seconds."""
+        self.record([(port.plan.key, Figures(*_figures_of(port))) for port in ports], at)
+
+    def record(self, samples: Counted, at: float) -> None:
+        """Add a sample of all Service ports by their counters, at monotonic seconds."""
+        is_covered = at - self._at <= COVERED_S
+        self._at = at
+        self._minute.note(samples, at, is_covered=is_covered)
+        if len(samples) <= KEPT_MAX:
+            self._long.note(samples, at, is_covered=is_covered)
+        else:
+            self._long = _Scale(LONG_STEP_S)
+
+    def rates(self, key: PortKey | None = None) -> Figures:
+        """Return the current rates of a Service port, or of all together."""
+        return self._minute.rates(key)
+
+    def minute(self, key: PortKey | None = None) -> Curves | None:
+        """Return the last minute of a Service port, or of all together; None if all is 0."""
+        return self._minute.series(key)
+
+    def ten_minutes(self, key: PortKey | None = None) -> Curves | None:
+        """Return the last ten minutes likewise; values are averages over ten seconds."""
+        return self._long.series(key)
+
+    def is_busy(self, key: PortKey) -> bool:
+        """Return whether a Service port carried anything in the last seconds."""
+        return self._minute.is_busy(key)
 
 
 def _rates(before: Figures, after: Figures, elapsed_s: float) -> Figures:

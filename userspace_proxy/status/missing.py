@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ..causes.say import say
-from ..facts import RejectedFacts, SourceFacts, StatusFacts
+from ..facts import PortFacts, RejectedFacts, SourceFacts, StatusFacts
 from ..model.quoting import printable
 from ..model.similar import NEARLY_EQUAL, alike, did_you_mean, nearest
 
@@ -28,7 +28,9 @@ def say_missing(view: StatusFacts, service: str) -> str:
     if not own and (rejected := view.source.rejected_of(key)):
         return printable(f"{key} is not served: {rejected[0].line}")
     if wanted and own:
-        have = filter(None, dict.fromkeys([port.port or port.number for port in own]))
+        # Of a port's families and sides the first, which has the ClusterIP.
+        ports = {port.port or port.number: port for port in reversed(own)}
+        have = filter(None, map(_numbered, reversed(ports.values())))
         return printable(f"{key} has no port {wanted}; it has {', '.join(have)}")
     names = {f"{port.namespace}/{port.service}" for port in view.ports}
     names |= {item.service for item in view.ignored}
@@ -73,6 +75,12 @@ def say_meant(key: str, names: Iterable[str], *, may_be_unread: bool = False) ->
     elif not meant and (near := nearest(name, sorted(by_namespace)[:_COMPARED_MAX])):
         meant = [f"the namespace {near}"]
     return f"{said} (did you mean {_listed(meant, 'or')}?)" if meant else said
+
+
+def _numbered(port: PortFacts) -> str:
+    """Return ``80 (http)``; empty for a port without an address."""
+    named = f" ({port.port})" if port.port else ""
+    return f"{port.number}{named}" if port.number else port.port
 
 
 def _listed(words: Sequence[str], last: str) -> str:

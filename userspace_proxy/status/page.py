@@ -38,7 +38,8 @@ from ..facts.units import (
     rate_in_words,
     seconds_in_words,
 )
-from .history import SECONDS, Figures
+from .chart import Chart, make_chart
+from .history import STEPS, Figures
 from .incident_words import headline, met, time_of_day
 from .overview import SHAPES, Overview, make_overview
 from .rows import Row, make_row
@@ -89,6 +90,9 @@ class Page:
     rates: Figures
     has_rates: bool
     sparkline: Sparkline | None
+    """Of the last minute."""
+    chart: Chart | None
+    """Of the last ten."""
     events: Sequence[Event]
     """The newest first."""
 
@@ -183,6 +187,7 @@ def build_page(sample: Sample, selection: Selection) -> Page:
         rates=history.rates(),
         has_rates=history.has_rates,
         sparkline=None if minute is None else draw(minute),
+        chart=make_chart(history, now),
         events=sample.events[:EVENTS_SHOWN],
     )
 
@@ -229,7 +234,7 @@ def _environment() -> Environment:
     )
     environment.globals.update(
         refresh_s=REFRESH_S,
-        seconds_shown=SECONDS,
+        steps=STEPS,
         shapes=SHAPES,
         qualifiers=QUALIFIERS,
         spark_width=WIDTH,

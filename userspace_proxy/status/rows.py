@@ -16,6 +16,7 @@ from ..diagnosis.paths import counted_in_words, path_in_words
 from ..facts import EndpointFacts, FrontendFacts, Level, PortFacts
 from ..facts.units import ejected_in_words, plural, waits_in_words
 from ..policy.usable import EndpointState
+from .chart import Chart, make_chart
 from .history import Figures, History
 from .selection import row_id
 from .sparkline import Sparkline, draw
@@ -60,6 +61,8 @@ class Expanded:
     """How long clients waited for an endpoint to answer, in words; or empty."""
     first_byte: str
     """How long the endpoint took for its first byte, likewise."""
+    chart: Chart | None
+    """What it carried; None if nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,7 @@ def make_row(
     key = port.plan.key
     minute = history.minute(key)
     limit = ENDPOINTS_SHOWN_ALONE if is_alone else ENDPOINTS_SHOWN
+    chart = make_chart(history, now, key, has_steps=is_alone) if is_open else None
     return Row(
         id=row_id(key),
         port=port,
@@ -103,11 +107,11 @@ def make_row(
         rates=history.rates(key),
         last=last_answer(port, now),
         sparkline=None if minute is None else draw(minute),
-        detail=_detail(port, limit, now) if is_open else None,
+        detail=_detail(port, limit, chart, now) if is_open else None,
     )
 
 
-def _detail(port: PortFacts, limit: int, now: float) -> Expanded:
+def _detail(port: PortFacts, limit: int, chart: Chart | None, now: float) -> Expanded:
     total = sum(endpoint.connections for endpoint in port.endpoints)
     rows = [_endpoint(port, endpoint, total) for endpoint in port.endpoints]
     more = ""
@@ -130,6 +134,7 @@ def _detail(port: PortFacts, limit: int, now: float) -> Expanded:
         counted=counted_in_words(port.path, port.kernel_connections, port.protocol),
         connect=waits_in_words(port.connect_times),
         first_byte=waits_in_words(port.first_byte_times),
+        chart=chart,
     )
 
 

@@ -1,12 +1,13 @@
-"""Takes samples of the proxy for those that watch it, and keeps the last minute.
+"""Takes samples of the proxy for those that watch it, and keeps their history.
 
     request ──▶ Sampler.look ───┐
                                 ├──▶ view ──▶ History ──▶ Sample
-    streams ──▶ Sampler.after ──┘ once a second
+    streams ──▶ Sampler.after ──┘ once a second  ▲
+    agent ────▶ Sampler.record ──counters, every 5 s
 
 Rule 1: all streams share the samples, and requests those of a moment ago: the number of streams
 doesn't change what sampling costs, and requests don't change when streams get a sample.
-Rule 2: nothing is sampled while nothing watches; the first sample after that covers the time since.
+Rule 2: while nothing watches, only the counters that workers report anyway go into the history.
 Rule 3: samples take a quarter of a processor at most, however many Services there are.
 """
 
@@ -15,17 +16,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 from ..clocks import Clocks
 from ..facts import StatusFacts
-from .history import History
+from .history import Counted, History
 from .timeline import Event
 
 _T = TypeVar("_T")
 
 PERIOD_S = 1.0
 _SHARE = 0.25
+_RECORD_S = 5.0
+"""Workers report as often."""
+_FOLLOWED_S = 60.0
 # A request gets a sample that is younger than this: shorter than a reader notices.
 _RECENT_S = 0.3
 
@@ -40,6 +45,8 @@ class Sample:
     history: History = field(default_factory=History)
     events: Sequence[Event] = ()
     """The newest first."""
+    is_followed: bool = False
+    """The one before was taken less than a minute ago."""
 
 
 class Sampler:
@@ -69,7 +76,7 @@ class Sampler:
         self._clock = clock
         self._pause = pause
         self._latest: Sample | None = None
-        self._taken_at = 0.0
+        self._taken_at = float("-inf")
         self._count = 0
         self._shown = 0
         """The number of the last sample for streams."""
@@ -107,9 +114,23 @@ class Sampler:
             assert self._latest is not None
             return self._count, self._latest
 
+    async def record(self, counters: Callable[[], Counted | None]) -> None:
+        """Note counters of all Service ports every 5 s until cancelled, while nothing watches.
+
+        Args:
+            counters: Returns None to leave a gap.
+        """
+        while True:
+            await self._pause(_RECORD_S)
+            if self._clock() - self._taken_at < _RECORD_S:
+                continue
+            if (samples := counters()) is not None:
+                await self.work(partial(self._history.record, samples, self._clock()))
+
     async def _sample(self) -> Sample:
         """Take a sample; one that is due is for streams, too."""
         began = self._clock()
+        is_followed = began - self._taken_at < _FOLLOWED_S
         view = await self._take()
         at = self._clock()
         await self.work(lambda: self._history.note(view.ports, at))
@@ -118,7 +139,9 @@ class Sampler:
         if began >= self._due:
             self._due = began + max(PERIOD_S, (self._taken_at - began) / _SHARE)
             self._shown = self._count
-        self._latest = Sample(view, self._unix(), self._history, self._events())
+        self._latest = Sample(
+            view, self._unix(), self._history, self._events(), is_followed=is_followed
+        )
         return self._latest
 
     def close(self) -> None:

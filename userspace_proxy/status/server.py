@@ -34,6 +34,7 @@ from .connections import MAX_CONNECTIONS, ConnectionLimit, LimitedServer
 from .families import edge_family, render_demand
 from .fresh_views import FreshViews
 from .health import HealthAnswer, answer_healthz, answer_livez
+from .history import IDLE, Counted
 from .incident_page import render_incident, render_no_incident
 from .kernel_path import render_tracked
 from .listening import ListenAt, address_of, open_socket
@@ -117,6 +118,10 @@ class StatusServer:
         self._tracked: SingleFlight[bytes] = SingleFlight()
         self._open: list[tuple[Accepting, web.AppRunner]] = []
         self._reserve = Reserve()
+
+    async def record(self, counters: Callable[[], Counted | None]) -> None:
+        """Keep what Service ports carry while no page is open, until cancelled: see Sampler."""
+        await self._sampler.record(counters)
 
     async def serve_health(self, bind: ListenAt) -> tuple[str, int]:
         """Open the port that load balancers and the kubelet probe.
@@ -249,7 +254,7 @@ class StatusServer:
                 part,
                 now=sample.now,
                 selection=selection,
-                history=sample.history,
+                history=sample.history if sample.is_followed else IDLE,
                 is_wide=is_wide,
                 has_node="/" not in service and not selection.q,
                 columns=columns,

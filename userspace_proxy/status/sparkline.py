@@ -1,21 +1,21 @@
-"""Draws the last minute of a Service port as the paths of a small SVG picture.
+"""Draws the last minute, or the last ten, of a Service port as the paths of a small SVG picture.
 
 The shaded area is bytes a second, the line is connections a second, each scaled to its own
-maximum. A mark at the bottom is a second in which connections were saved, or in which clients
-failed.
+maximum. A mark at the bottom is a step in which connections were saved, or in which clients
+failed. Where nothing was measured there is a gap.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 
-from .history import Minute
+from .history import Curves
 
 WIDTH = 118
 HEIGHT = 18
-_STEP = 2
+STEP = 2
 _LOW = HEIGHT - 1
 # Room for the stroke at the top.
 _TOP = 2
@@ -31,33 +31,43 @@ class Sparkline:
     failed: str
 
 
-def draw(minute: Minute) -> Sparkline:
-    """Return the picture of a minute."""
-    octets = [a + b for a, b in zip(minute.received_bytes, minute.sent_bytes, strict=True)]
-    area, line = _outline(octets), _outline(minute.connections)
+def draw(series: Curves) -> Sparkline:
+    """Return the picture of a series."""
+    octets = [a + b for a, b in zip(series.received_bytes, series.sent_bytes, strict=True)]
     return Sparkline(
-        area=f"{area}V{HEIGHT}H0z" if area else "",
-        line=line,
-        saved=_marks(minute.saved),
-        failed=_marks(minute.failed),
+        area="".join(f"{curve}V{HEIGHT}H{start}z" for start, curve in _curves(octets)),
+        line="".join(curve for _, curve in _curves(series.connections)),
+        saved=_marks(series.saved),
+        failed=_marks(series.failed),
     )
 
 
 def _marks(values: Iterable[float]) -> str:
-    return "".join(f"M{n * _STEP} {_LOW - 4}v5" for n, value in enumerate(values) if value > 0)
+    return "".join(f"M{n * STEP} {_LOW - 4}v5" for n, value in enumerate(values) if value > 0)
 
 
-def _outline(values: Sequence[float]) -> str:
-    """Return a curve in relative steps, without points on a flat line between their neighbours."""
-    highest = max(values)
+def _curves(values: Sequence[float]) -> Iterator[tuple[int, str]]:
+    """Yield where each curve between two gaps begins, and the curve."""
+    highest = max((value for value in values if value > 0), default=0.0)
     if not highest > 0:
-        return ""
-    heights = [round(_LOW - value / highest * (_LOW - _TOP)) for value in values]
+        return
+    for is_measured, run in groupby(enumerate(values), key=lambda item: item[1] >= 0):
+        if is_measured:
+            steps = list(run)
+            start = steps[0][0] * STEP
+            heights = [round(_LOW - value / highest * (_LOW - _TOP)) for _, value in steps]
+            yield start, f"M{start} {heights[0]}{_outline(heights)}"
+
+
+def _outline(heights: Sequence[int]) -> str:
+    """Return relative steps, without points on a flat line between their neighbours."""
     last = len(heights) - 1
+    if not last:
+        return f"h{STEP // 2}"
     kept = [
         n
         for n, height in enumerate(heights)
         if n in (0, last) or not heights[n - 1] == height == heights[n + 1]
     ]
-    steps = (f"{_STEP * (b - a)} {heights[b] - heights[a]}" for a, b in pairwise(kept))
-    return f"M0 {heights[0]}l" + " ".join(steps).replace(" -", "-")
+    steps = (f"{STEP * (b - a)} {heights[b] - heights[a]}" for a, b in pairwise(kept))
+    return "l" + " ".join(steps).replace(" -", "-")

@@ -152,7 +152,10 @@ def render_text(
     if has_node and (words := probes_in_words(view.probes)):
         facts.append(words)
     header = _header(view, chosen.ports, facts, history)
-    lines = [*placed("", header, columns), *_format(node, columns)]
+    lines = [*placed("", header, columns)]
+    if is_wide and has_node:
+        lines += placed("", view.program, columns)
+    lines += _format(node, columns)
     for incident in above:
         lines += _incident_lines(incident, now, columns, is_wide)
     if more := len(shared) - len(above):

@@ -33,7 +33,7 @@ GINKGO = "github.com/onsi/ginkgo/v2"
 
 def _kubernetes(binary: str, package: str = "", *, is_test: bool = False) -> Target:
     path = f"{KUBERNETES}/{package or f'cmd/{binary}'}"
-    return Target(binary, path, KUBERNETES, KUBE, KUBERNETES_VERSION_PACKAGES, is_test)
+    return Target(binary, path, KUBERNETES, KUBE, KUBERNETES_VERSION_PACKAGES, is_test=is_test)
 
 
 def _containerd(binary: str) -> Target:

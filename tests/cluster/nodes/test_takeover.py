@@ -4,7 +4,7 @@
     kube-proxy ──rollout restart──▶ kube-proxy ──take-over──▶ ours ──standby, original──▶ kube-proxy
                                                        userspace ◀──▶ kernel
 
-The commands are those of docs/install.md, in its order.
+The commands are those of docs/first-deployment.md, in its order.
 """
 # ruff: noqa: T201 - the figures are for docs/install.md.
 

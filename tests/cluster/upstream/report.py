@@ -1,18 +1,21 @@
-"""Renders docs/conformance.md from runs: test by test, kube-proxy beside ours."""
+"""Renders docs/conformance.md: the text of ``page.md`` with runs, kube-proxy beside ours."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import product
+from pathlib import Path
+from string import Template
 
-from tests.tools.markdown import CENTRED, table
+from tests.tools.markdown import CENTRED, marked, table
 
 from ..nodes.proxies import PROXIES
 from .groups import CNIS, GROUPS, SKIP, Group
 from .junit import FAILED, PASSED, SKIPPED, Result
 from .run import Run
 
+PAGE = Path(__file__).with_name("page.md")
 HEADINGS = {"ipv4": "{}", "dual": "{}", "ipv6": "{} over IPv6"}
 ADDRESSES = {
     "ipv4": "IPv4 addresses",
@@ -40,33 +43,12 @@ MARKS = {PASSED: "✓", FAILED: "**✗**", SKIPPED: "–"}
 # Two tests differ by their provider alone.
 _LABEL = re.compile(r" \[(?!Provider:)[^\]]*\]")
 
-_HEAD = """\
-# Upstream's own tests
-
-Kubernetes' end-to-end tests (`e2e.test` {kubernetes}), unchanged, against real clusters: etcd,
-kube-apiserver, kube-controller-manager, kube-scheduler, kubelet and containerd are the real ones,
-each node runs in namespaces of one machine (`make cluster`), and the only Service proxy is the one
-at the head of the column; *mixed* has another one on each node, in the order given. `make e2e` runs
-the tests, and puts each run into its column of this page; `make e2e PROXY=nftables-kernel
-GROUP=services FAMILIES=ipv6 CNI=bridge` runs one of them. CNI's plugin `ptp` gives each pod a link
-of its own, `bridge` connects a node's pods with a Linux bridge, as flannel and k3s do. A version
-that ends with `+` had uncommitted changes. *Path kernel* and *path auto* are the default of all
-Services ([paths.md](paths.md)). What clients notice while a node changes its proxy or path is in
-[install.md](install.md#what-it-costs).
-
-The tests are those of `[sig-network]`, except those that upstream marks
-{skip}:
-they need SSH access to nodes, a cloud, or a feature that is off by default. *Dual stack* has those
-that upstream marks `Feature:IPv6DualStack`, except the one that needs SCTP.
-✓ passed, ✗ failed, – didn't run, for the reason given.
-"""
-
 
 def render(runs: Collection[Run]) -> str:
     """Return the page; a run that is missing has no column."""
     versions = sorted({run.kubernetes for run in runs})
     skip = ", ".join(f"`{word.rstrip(':')}`" for word in SKIP)
-    parts = [_HEAD.format(kubernetes=", ".join(versions), skip=skip)]
+    parts = []
     listed: dict[tuple[str, ...], str] = {}
     for name, group in GROUPS.items():
         for families in group.families if name != "ci" else ():
@@ -74,7 +56,9 @@ def render(runs: Collection[Run]) -> str:
             if of_table:
                 columns = {(run.proxy, run.cni): run for run in of_table}
                 parts.append(_render_table(group, families, columns, listed))
-    return "\n".join(parts)
+    return Template(PAGE.read_text(encoding="utf-8")).substitute(
+        kubernetes=", ".join(versions), skip=skip, tables=marked("\n".join(parts).rstrip(), "e2e")
+    )
 
 
 def heading(group: Group, families: str) -> str:

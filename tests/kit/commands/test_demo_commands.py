@@ -49,12 +49,14 @@ def listening(folder):
 
     thread = threading.Thread(target=serve)
     thread.start()
-    yield
-    os.write(end, b".")
-    thread.join()
-    commands.close()
-    os.close(ended)
-    os.close(end)
+    try:
+        yield
+    finally:
+        os.write(end, b".")
+        thread.join()
+        commands.close()
+        os.close(ended)
+        os.close(end)
 
 
 def test_a_command_of_another_terminal_is_answered(folder):

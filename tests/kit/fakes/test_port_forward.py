@@ -1,14 +1,13 @@
 """The fake's port-forwards, by the frames that a client sees."""
 
-import asyncio
 import struct
 
 import aiohttp
 import pytest
 from aiohttp import WSMsgType
 
+from tests.tcp_servers import serving
 from tests.unit.dataplane.waiting import until
-from userspace_proxy.model import SocketAddress
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 PATH = "/api/v1/namespaces/default/pods/web-1/portforward"
@@ -35,10 +34,9 @@ def connect(session, **more):
 async def test_the_port_comes_first_and_a_pong_once_the_pod_has_answered(api, session):
     async def serve(_reader, writer):
         writer.write(b"hello")
-        writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        api.pods.run("web-1", {80: SocketAddress(*server.sockets[0].getsockname())})
+    async with serving(serve) as address:
+        api.pods.run("web-1", {80: address})
         api.pods.hold()
         async with connect(session, autoping=False) as socket:
             assert socket.protocol == "v4.channel.k8s.io"
@@ -58,10 +56,9 @@ async def test_the_port_comes_first_and_a_pong_once_the_pod_has_answered(api, se
 async def test_after_the_pods_end_the_stream_waits_for_the_clients_close(api, session):
     async def serve(_reader, writer):
         writer.write(b"hello")
-        writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        api.pods.run("web-1", {80: SocketAddress(*server.sockets[0].getsockname())})
+    async with serving(serve) as address:
+        api.pods.run("web-1", {80: address})
         async with connect(session, autoclose=False) as socket:
             messages = [await socket.receive() for _ in range(4)]
             assert [messages[2].data, messages[3].type] == [b"\x00hello", WSMsgType.CLOSE]

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 
-from userspace_proxy.model import SocketAddress
+from tests.tcp_servers import serving
 from userspace_proxy_testing.faults.detour_server import FaultServer
 from userspace_proxy_testing.faults.toxics import read_toxic
 
@@ -16,15 +16,13 @@ async def echo(reader, writer):
         while data := await reader.read(65536):
             writer.write(data)
             await writer.drain()
-    writer.close()
 
 
 @contextlib.asynccontextmanager
 async def faulty(handler=echo, *toxics, **options):
     """Yield a fault server with these toxics, given as for ``read_toxic``."""
-    server = await asyncio.start_server(handler, "127.0.0.1", 0)
-    async with server:
-        faults = FaultServer(SocketAddress(*server.sockets[0].getsockname()), **options)
+    async with serving(handler) as address:
+        faults = FaultServer(address, **options)
         faults.set_toxics([toxic(**given) for given in toxics])
         try:
             yield faults

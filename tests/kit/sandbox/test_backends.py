@@ -108,7 +108,7 @@ def test_a_reset_waits_for_the_first_byte_and_sets_linger():
 def test_a_client_that_vanishes_ends_only_its_own_thread():
     ours, theirs = socket.socketpair()
     ours.close()
-    serving = Thread(target=serve_one, args=(theirs, serve_echo, "web-1"))
+    serving = Thread(target=serve_one, args=(theirs, serve_echo, "web-1"), daemon=True)
     serving.start()
     serving.join(10)
     assert theirs.fileno() == -1

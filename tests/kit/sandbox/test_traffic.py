@@ -5,6 +5,7 @@ import socket
 
 import pytest
 
+from tests.tcp_servers import serving
 from userspace_proxy_testing.sandbox.traffic import Target, request, request_all, target
 
 
@@ -47,16 +48,15 @@ def test_the_rate_rises_and_falls_around_its_average():
     assert (min(rates), max(rates)) == (pytest.approx(4.0, abs=0.1), pytest.approx(16.0, abs=0.1))
 
 
-async def serve(answered):
-    """Return a server that counts requests."""
+def counting(answered):
+    """Return the block of a server that counts requests."""
 
     async def answer(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        writer.close()
         answered.release()
 
-    return await asyncio.start_server(answer, "127.0.0.1", 0)
+    return serving(answer)
 
 
 class Echo(asyncio.DatagramProtocol):
@@ -76,9 +76,11 @@ class Echo(asyncio.DatagramProtocol):
 @contextlib.asynccontextmanager
 async def requesting(*targets):
     task = asyncio.create_task(request_all(targets))
-    yield
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_targets_are_requested_again_and_again():
@@ -87,8 +89,8 @@ async def test_targets_are_requested_again_and_again():
     transport, _ = await loop.create_datagram_endpoint(
         lambda: Echo(dns), local_addr=("127.0.0.1", 0)
     )
-    async with await serve(web) as server:
-        to_web = Target("http", *server.sockets[0].getsockname(), 200.0)
+    async with counting(web) as address:
+        to_web = Target("http", *address, 200.0)
         to_dns = Target("udp", *transport.get_extra_info("sockname"), 200.0)
         async with asyncio.timeout(60), requesting(to_web, to_dns):
             for _ in range(3):
@@ -105,9 +107,9 @@ async def test_a_refusal_is_no_error(protocol, dead_port):
 
 async def test_a_target_that_fails_stops_no_other(dead_port):
     answered = asyncio.Semaphore(0)
-    async with await serve(answered) as server:
+    async with counting(answered) as address:
         dead = Target("http", "127.0.0.1", dead_port, 200.0)
-        alive = Target("http", *server.sockets[0].getsockname(), 200.0)
+        alive = Target("http", *address, 200.0)
         async with asyncio.timeout(60), requesting(dead, alive):
             for _ in range(3):
                 await answered.acquire()

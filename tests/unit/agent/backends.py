@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import socket
 
+from tests.tcp_servers import serving
+
 
 @contextlib.asynccontextmanager
 async def backend(name):
@@ -11,12 +13,9 @@ async def backend(name):
 
     async def answer(_reader, writer):
         writer.write(name)
-        writer.close()
-        await writer.wait_closed()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    async with server:
-        yield "{}:{}".format(*server.sockets[0].getsockname())
+    async with serving(answer) as address:
+        yield str(address)
 
 
 async def ask(address):

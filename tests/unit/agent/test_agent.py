@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.tcp_servers import serving
 from userspace_proxy import Options, Proxy, Tuning
 from userspace_proxy.agent import agent as agents
 from userspace_proxy.agent.rounds.component import Component
@@ -101,11 +102,8 @@ async def one_client_waits():
     async def slow(_reader, writer):
         await may_answer.wait()
         writer.write(b"late")
-        writer.close()
 
-    server = await asyncio.start_server(slow, "127.0.0.1", 0)
-    endpoint = "{}:{}".format(*server.sockets[0].getsockname())
-    async with server:
+    async with serving(slow) as endpoint:
         proxy = Proxy()
         await proxy.start()
         web = await proxy.add_service("web", port=8080, endpoints=[endpoint])
@@ -113,7 +111,6 @@ async def one_client_waits():
         while not proxy.status().ports[0].connections:
             await asyncio.wait({asking}, timeout=0.01)
         yield proxy, web.address, asking, may_answer
-        may_answer.set()
 
 
 async def test_a_drain_waits_for_open_connections():

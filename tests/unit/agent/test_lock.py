@@ -200,10 +200,12 @@ def test_a_queue_that_is_full_for_a_moment_hides_no_proxy(lock):
                 asker.connect("\0userspace-proxy")
         thread = threading.Thread(target=answer)
         thread.start()
-        with pytest.raises(LockHeld, match=f"pid {os.getpid()}"):
-            NodeLock().take()
-        is_over.set()
-        thread.join()
+        try:
+            with pytest.raises(LockHeld, match=f"pid {os.getpid()}"):
+                NodeLock().take()
+        finally:
+            is_over.set()
+            thread.join()
 
 
 def fill(stack, name="\0userspace-proxy"):

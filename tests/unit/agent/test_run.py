@@ -9,11 +9,12 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.sources.running import running
-from userspace_proxy.agent.run import make_options, make_source, settle_memory
+from userspace_proxy.agent.run import make_options, make_source, run_agent, settle_memory
 from userspace_proxy.config import InheritedSocket, PortRange, Settings
 from userspace_proxy.config.load import load_settings
-from userspace_proxy.errors import ConfigError
+from userspace_proxy.errors import ConfigError, UserspaceProxyError
 from userspace_proxy.model import DataPath, SocketAddress
+from userspace_proxy.version import __version__, own_commit
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 
@@ -149,3 +150,13 @@ def test_a_flag_lists_the_paths_that_annotations_may_choose(words, allowed):
 def test_a_path_that_does_not_exist_is_no_path_to_allow():
     with pytest.raises(ConfigError, match="'ipvs' is not one of userspace, kernel, auto"):
         load_settings(["--allow-paths=ipvs"])
+
+
+def test_the_first_line_of_the_log_names_the_build_and_how_it_was_started(caplog):
+    caplog.set_level("INFO")
+    settings = load_settings(["--manifests=/nowhere", "--v=2"]).settings
+    with pytest.raises(UserspaceProxyError):
+        run_agent(replace(settings, steering="none"), ["a warning"], lambda *_: None)
+    first = caplog.records[0]
+    assert (first.message, first.version, first.commit) == ("starting", __version__, own_commit())
+    assert first.given == "--manifests=/nowhere --v=2"

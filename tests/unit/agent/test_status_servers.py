@@ -10,24 +10,27 @@ import pytest
 from userspace_proxy.agent import Options, status_servers
 from userspace_proxy.agent.rounds.component import OwnAddresses
 from userspace_proxy.agent.rounds.tasks import Supervisor
-from userspace_proxy.agent.status_servers import Shown, StatusAddresses, StatusServers
+from userspace_proxy.agent.status_servers import PortCounters, Shown, StatusAddresses, StatusServers
 from userspace_proxy.errors import ListenError
 from userspace_proxy.facts import StatusFacts
+from userspace_proxy.status.history import Figures
 from userspace_proxy.status.listening import open_socket
 from userspace_proxy.status.observing import Observing
+from userspace_proxy.steering import Bind
 from userspace_proxy_testing.fakes.steering import FakeSteering
 
 from ..port_numbers import own_name
 from ..status.views import make_view
+from .samples import Cluster
 
 
 async def open_servers(options, plane, start, stack, refresh):
     """Return what the servers show of themselves, and their addresses."""
     loop = await start(FakeSteering())
     supervisor, own, facts = Supervisor(), OwnAddresses(), StatusFacts()
-    servers = StatusServers(
-        options, plane, loop, Shown(make_view, make_view, refresh), own, Observing()
-    )
+    counters = PortCounters(start.served_ports, plane)
+    shown = Shown(make_view, make_view, refresh)
+    servers = StatusServers(options, plane, loop, counters, shown, own, Observing())
     stack.push_async_callback(servers.close)
     stack.push_async_callback(supervisor.stop)
     await servers.start(supervisor)
@@ -130,3 +133,24 @@ async def test_a_new_cause_is_logged(lines):
         await addresses.open()
     assert [str(problem) for problem in addresses.problems] == ["no right"]
     assert lines() == ["cannot serve a status address"] * 2
+
+
+async def test_counters_are_taken_as_workers_have_reported_them(plane, make):
+    served_ports = make(Bind.PROXY_PORT)
+    served_ports.follow(Cluster().serve("web", "10.96.0.1", "192.0.2.1"))
+    counters = PortCounters(served_ports, plane)
+    (one,) = served_ports
+    assert counters.take() == [(one.plan.key, Figures())]
+    endpoint = one.plan.serving.endpoints[0]
+    one.group.counters_of(endpoint).connections += 3
+    one.group.counters_of(endpoint).client_aborts += 2
+    one.group.counters.refused += 1
+    one.group.revision += 1
+    assert counters.take() == [(one.plan.key, Figures(connections=3, failed=3))]
+
+
+async def test_of_too_many_service_ports_no_counters_are_taken(plane, make, monkeypatch):
+    monkeypatch.setattr(status_servers, "KEPT_MAX", 0)
+    served_ports = make(Bind.PROXY_PORT)
+    served_ports.follow(Cluster().serve("web", "10.96.0.1", "192.0.2.1"))
+    assert PortCounters(served_ports, plane).take() is None

@@ -141,7 +141,7 @@ def test_a_loss_has_the_row_of_the_side_and_the_direction(failure, has_sent, cau
 
 def test_of_a_port_that_was_open_target_port_is_right():
     assert "targetPort is right" in remedy(refuses(POD, was_open=True))
-    assert "Compare targetPort" in remedy(refuses(POD))
+    assert "another port than targetPort" in remedy(refuses(POD))
 
 
 def test_rules_are_shown_of_the_family_of_the_address():

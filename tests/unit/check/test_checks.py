@@ -93,6 +93,7 @@ def test_a_path_without_effect_is_a_finding_of_the_agent_too(node):
 
 
 def test_only_what_is_not_fine_is_logged(node, caplog):
+    node.run("sysctl -qw net.ipv4.tcp_tw_reuse=1")
     log_findings(Settings(), "nftables")
     assert caplog.records == []
     node.run("ip link add kube-ipvs0 type bridge")

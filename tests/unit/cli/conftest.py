@@ -1,16 +1,15 @@
 """Keeps what the commands do to logging inside the test, and serves views to commands."""
 
-import asyncio
 import contextlib
 import io
 import logging
 import sys
-import threading
 from types import ModuleType
 
 import pytest
 
 from tests.unit.status.views import NOW
+from userspace_proxy.embedding.loop_thread import LoopThread
 from userspace_proxy.status.server import StatusServer
 
 _NAMES = ("", "userspace_proxy", "userspace_proxy.connections")
@@ -70,23 +69,12 @@ class Terminal(io.StringIO):
 @contextlib.contextmanager
 def _serving(view):
     """Serve a view, or what a function returns for each request."""
-    started, ports = threading.Event(), []
-
-    async def serve():
-        end = asyncio.Event()
-        server = StatusServer(view if callable(view) else lambda: view, clock=lambda: NOW)
-        _, port = await server.serve_admin(("127.0.0.1", 0))
-        ports.extend((port, asyncio.get_running_loop(), end))
-        started.set()
-        await end.wait()
-        await server.close()
-
-    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    server = StatusServer(view if callable(view) else lambda: view, clock=lambda: NOW)
+    thread = LoopThread()
     thread.start()
-    assert started.wait(10)
-    port, loop, end = ports
-    try:
-        yield port
-    finally:
-        loop.call_soon_threadsafe(end.set)
-        thread.join(10)
+    with contextlib.closing(thread):
+        _, port = thread.call(server.serve_admin(("127.0.0.1", 0)))
+        try:
+            yield port
+        finally:
+            thread.call(server.close())

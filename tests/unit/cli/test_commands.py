@@ -9,8 +9,9 @@ from userspace_proxy.cli import main
 from userspace_proxy.cli.command_table import COMMANDS
 from userspace_proxy.cli.plugin_commands import all_commands
 from userspace_proxy.errors import ConfigError, SteeringError
-from userspace_proxy.version import version_in_words
+from userspace_proxy.version import __version__, own_commit, version_in_words
 
+VERSION = version_in_words(__version__, own_commit())
 ALL = ", ".join(all_commands(COMMANDS))
 
 
@@ -109,7 +110,7 @@ def test_arguments_are_by_default_those_of_the_command_line():
         text=True,
         timeout=30,
     )
-    assert (done.returncode, done.stdout) == (0, f"userspace-proxy {version_in_words()}\n")
+    assert (done.returncode, done.stdout) == (0, f"userspace-proxy {VERSION}\n")
 
 
 def test_help_imports_nothing_slow():
@@ -204,4 +205,4 @@ def test_a_signal_without_a_meaning_is_ignored_while_modules_are_imported(name):
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stdout) == (0, f"userspace-proxy {version_in_words()}\n")
+    assert (done.returncode, done.stdout) == (0, f"userspace-proxy {VERSION}\n")

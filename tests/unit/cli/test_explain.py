@@ -261,7 +261,7 @@ def test_dials_are_not_the_next_command_for_a_proxy_in_another_network(serve_vie
     ("words", "status", "message"),
     [
         (["shop/wbe"], 1, "there is no Service shop/wbe (did you mean shop/web?)"),
-        (["shop/web:nope"], 1, "shop/web has no port nope; it has http"),
+        (["shop/web:nope"], 1, "shop/web has no port nope; it has 80 (http)"),
         (["shop/web", "--from=x"], 2, "--from: 'x' is not an IP address"),
         ([], 2, "explain needs NAMESPACE/NAME[:PORT] (usage: userspace-proxy explain "
          "NAMESPACE/NAME[:PORT] [flags])"),
@@ -341,9 +341,9 @@ def test_on_a_terminal_lines_have_its_width(manifests):
         os.close(theirs)
         os.close(ours)
     assert done.returncode == 3
-    cause = next(n for n, line in enumerate(lines) if line.startswith("  ! endpoints"))
-    assert lines[cause].endswith('no port named "http";')
-    assert lines[cause + 1] == f'{" " * 15}they have "a-port-whose-name-nobody-would-choose"'
+    place = next(n for n, line in enumerate(lines) if line.startswith("Clients are refused:"))
+    assert lines[place].endswith('no port named "http"; they have')
+    assert lines[place + 1] == '"a-port-whose-name-nobody-would-choose".'
     assert max(map(len, lines)) <= 80
 
 

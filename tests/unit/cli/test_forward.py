@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tests.tcp_servers import serving
 from tests.unit.agent.backends import ask
 from tests.unit.agent.watchers.test_names import ask as ask_dns
 from tests.unit.forward.pods import Pods, endpoint_slice, headless, named, service
@@ -126,18 +127,15 @@ async def test_without_privileges_port_80_is_8080_at_the_same_address(pods):
 async def test_without_privileges_names_of_pods_have_other_ports_as_well(pods):
     async def send_name(_reader, writer):
         writer.write(b"ledger-0")
-        writer.close()
 
-    server = await asyncio.start_server(send_name, "127.0.0.1", 0)
-    at = SocketAddress(*server.sockets[0].getsockname())
-    pods.api.pods.run("ledger-0", {80: at}, "shop")
     ports = [{"name": "http", "port": 80, "protocol": "TCP"}]
     item = endpoint_slice(named("ledger-0", "10.244.0.9"), name="ledger", ports=ports)
     for each in headless("ledger", item):
         pods.api.put(each)
     arguments = f"--master={pods.api.url}", "shop/ledger"
     prefix = "setpriv", "--bounding-set=-net_bind_service", "--"
-    async with server, forwarding(*arguments, prefix=prefix) as running:
+    async with serving(send_name) as at, forwarding(*arguments, prefix=prefix) as running:
+        pods.api.pods.run("ledger-0", {80: at}, "shop")
         _, address, *_ = await running.line("  ledger-0.ledger.shop:80 ")
         *_, dns, _ = await running.line("names by DNS:")
         host, _, port = address.rpartition(":")

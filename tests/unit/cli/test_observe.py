@@ -1,7 +1,7 @@
 import asyncio
+import contextlib
 import json
 import sys
-import threading
 from urllib.request import urlopen
 
 import pytest
@@ -12,6 +12,7 @@ from tests.unit.status.views import NOW, make_calm_view
 from userspace_proxy.cli import main
 from userspace_proxy.cli.command import Given
 from userspace_proxy.cli.observe import _show, observe
+from userspace_proxy.embedding.loop_thread import LoopThread
 from userspace_proxy.facts.connection import ConnectionFacts
 from userspace_proxy.status import stream
 from userspace_proxy.status.observing import Observing
@@ -42,26 +43,27 @@ class Stopped(Exception):
 @pytest.fixture
 def proxy():
     """A proxy that shows one connection to the first watcher, and ends; returns its address."""
-    started, ports, filters = threading.Event(), [], []
+    filters, serving = [], []
+    observing = Observing()
+    server = StatusServer(make_calm_view, clock=lambda: NOW, observing=observing)
 
     async def serve():
-        observing = Observing()
-        server = StatusServer(make_calm_view, clock=lambda: NOW, observing=observing)
-        ports.append((await server.serve_admin(("127.0.0.1", 0)))[1])
-        started.set()
-        async with asyncio.timeout(60):
-            await observing.is_on.wait()
+        await observing.is_on.wait()
         filters.extend(observing.filters())
         observing.deliver([ENDED])
         (watcher,) = observing._watchers
         await until(lambda: not watcher._ring, "the stream has taken it, and so written it")
         await server.close()
 
-    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread = LoopThread()
     thread.start()
-    assert started.wait(10)
-    yield ports[0], filters
-    thread.join(10)
+    with contextlib.closing(thread):
+        _, port = thread.call(server.serve_admin(("127.0.0.1", 0)))
+        thread.do(lambda: serving.append(asyncio.create_task(serve())))
+        try:
+            yield port, filters
+        finally:
+            thread.call(server.close())
 
 
 def watch(port, *arguments, **values):

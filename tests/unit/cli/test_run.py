@@ -7,7 +7,9 @@ from types import ModuleType
 import pytest
 
 from userspace_proxy.cli import main
-from userspace_proxy.version import version_in_words
+from userspace_proxy.version import __version__, own_commit, version_in_words
+
+VERSION = version_in_words(__version__, own_commit())
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,7 @@ def test_cleanup_reports_ignored_settings(stand_ins, clean_logging, capsys):
 @pytest.mark.parametrize("words", [["--version"], ["run", "--version"], ["--version=raw"]])
 def test_version_is_printed(words, capsys):
     assert main(words) == 0
-    assert capsys.readouterr().out == f"userspace-proxy {version_in_words()}\n"
+    assert capsys.readouterr().out == f"userspace-proxy {VERSION}\n"
 
 
 def test_version_can_be_switched_off(stand_ins, clean_logging):

@@ -5,6 +5,7 @@ import socket
 import pytest
 
 from userspace_proxy.config.kinds import BOOL
+from userspace_proxy.config.load import load_settings
 from userspace_proxy.config.settings import TABLE, Settings
 from userspace_proxy.config.values import PortRange
 from userspace_proxy.model import DataPath, SocketAddress
@@ -120,3 +121,36 @@ def test_a_row_converts_its_value(settings, option, value):
 def test_no_two_settings_share_an_option():
     options = [row.option or name for name, row in TABLE.items()]
     assert len(options) == len(set(options))
+
+
+FILE = """\
+apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+clusterCIDR: 10.244.0.0/16
+hostnameOverride: node-7
+bindAddress: 0.0.0.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        pytest.param([], "", id="defaults"),
+        pytest.param(["--drain-timeout=5s", "--bind-address=0.0.0.0"], "", id="as-by-default"),
+        pytest.param(
+            ["--steering=local", "--manifests=my services"],
+            "'--manifests=my services' --steering=local",
+            id="flags",
+        ),
+        pytest.param(
+            ["--config=FILE", "--hostname-override=node-8"],
+            "--config=FILE --hostname-override=node-8; its file: clusterCIDR=10.244.0.0/16",
+            id="file",
+        ),
+    ],
+)
+def test_what_differs_from_the_defaults_is_told_as_it_was_given(words, given, tmp_path):
+    path = tmp_path / "kp.yaml"
+    path.write_text(FILE)
+    loaded = load_settings([word.replace("FILE", str(path)) for word in words])
+    assert loaded.settings.as_given() == given.replace("FILE", str(path))

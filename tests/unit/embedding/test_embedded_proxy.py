@@ -5,6 +5,7 @@ import socket
 
 import pytest
 
+from tests.tcp_servers import serving
 from userspace_proxy import Options, Proxy
 from userspace_proxy.causes.endpoints import fault_on_purpose
 from userspace_proxy.dataplane import Tuning
@@ -134,11 +135,8 @@ async def test_without_endpoints_clients_are_refused_until_there_is_one_at_the_s
 async def test_a_removed_service_is_refused_and_its_open_connections_continue():
     async def echo(reader, writer):
         writer.write(await reader.readexactly(4))
-        writer.close()
 
-    server = await asyncio.start_server(echo, "127.0.0.1", 0)
-    endpoint = "{}:{}".format(*server.sockets[0].getsockname())
-    async with server, Proxy() as proxy:
+    async with serving(echo) as endpoint, Proxy() as proxy:
         web = await proxy.add_service("web", port=8080, endpoints=[endpoint])
         address = web.address
         reader, writer = await asyncio.open_connection(*address)

@@ -75,12 +75,12 @@ def test_dials_of_endpoints_that_are_not_used_are_no_success():
 
 
 def _said(answers):
-    return "answers after 0.4 ms" if answers else "Connection refused after 0.1 ms"
+    return "accepts a connection after 0.4 ms" if answers else "Connection refused after 0.1 ms"
 
 
 def test_an_address_that_cannot_be_dialled_from_here_is_not_yet_trouble():
     for answers, level, what in (
-        (True, Level.OK, "10.96.7.118:80 answers after 0.4 ms"),
+        (True, Level.OK, "10.96.7.118:80 accepts a connection after 0.4 ms"),
         (False, Level.ATTENTION, "10.96.7.118:80, from this machine: Connection refused"),
     ):
         subject = make_subject(make_port(connections=0))
@@ -127,7 +127,7 @@ def test_a_node_without_a_route_to_an_endpoint_can_not_serve_it():
 def test_a_slow_answer_is_in_seconds():
     results = {"10.96.7.118:80": DialResult(1.2)}
     step, _ = steps_of(explain(make_subject(), dials=results), "dial")
-    assert step.what == "10.96.7.118:80 answers after 1 s"
+    assert step.what == "10.96.7.118:80 accepts a connection after 1 s"
 
 
 def test_a_failed_dial_decides_the_next_command():
@@ -172,7 +172,20 @@ def test_a_failed_dial_does_not_replace_what_clients_met():
 def test_a_failed_dial_that_met_what_clients_met_adds_nothing():
     explanation, step = dialled(make_dead_endpoint(POD))
     assert explanation.sentence.startswith("Clients fail: ")
-    assert step.what == REFUSES
+    assert (step.what, step.hint) == ("1 of 1 used endpoint failed, as for clients", "")
+
+
+def test_what_accepts_dials_and_fails_clients_has_no_good_mark():
+    port = make_port(endpoints=(HANGING,), connections=9, sent_bytes=0)
+    subject = make_subject(port)
+    results = dials(**{"10.96.7.118:80": True, POD: True})
+    of_address, of_endpoint = steps_of(explain(subject, dials=results), "dial")
+    assert (of_address.level, of_endpoint.level) == (None, None)
+    assert of_address.what.endswith(
+        "accepts a connection after 0.4 ms, as the proxy does before it dials"
+    )
+    assert of_endpoint.what.endswith("only that connections are accepted, not that they work")
+    assert of_endpoint.details == ((None, f"{POD}: accepts a connection after 0.4 ms"),)
 
 
 @pytest.mark.parametrize(
@@ -225,6 +238,6 @@ def test_the_remedy_for_an_endpoint_by_name_is_about_its_host():
     explanation = explain(make_subject(port), dials=dials(**{POD: False}))
     (step,) = steps_of(explanation, "dial")
     assert step.hint == (
-        "Compare the port of the endpoint with the one on which the program on db.example.com "
-        "listens; if they agree, a firewall rejects packets to it"
+        "See where the program on db.example.com listens (`ss -ltun`): often on another port than "
+        "the endpoint's, or only on loopback; if neither, a firewall rejects packets to it"
     )

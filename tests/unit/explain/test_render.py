@@ -2,9 +2,11 @@ import json
 
 import pytest
 
-from tests.unit.status.views import make_port, replace
-from userspace_proxy.causes.endpoints import dropped_here
+from tests.unit.status.views import make_address, make_port, replace
+from userspace_proxy.causes.endpoints import dial_failed, dropped_here
 from userspace_proxy.explain import explain, render_json, render_text
+from userspace_proxy.explain.dial import DialResult
+from userspace_proxy.model import Failure
 
 from .subjects import make_dead_endpoint, make_subject
 
@@ -24,15 +26,26 @@ def test_text_ends_with_one_sentence_and_the_next_command():
         "  ✓ firewall   No chain of another program is known to drop packets to it",
         "shop/web:http (IPv4)",
         "  ✓ address    10.96.7.118:80/TCP, ClusterIP: proxy port 20118",
-        f"  ✕ endpoints  Clients fail: {REFUSES}",
-        f"               ✕ 10.244.1.8:80: {REFUSES.partition(' ')[2]} (2 times, last 3 s ago)",
-        "               -> Compare targetPort with the port on which the container listens, and on "
-        "which address; if they agree, look for a NetworkPolicy or firewall that rejects packets "
-        "to it, also on this node: `nft list ruleset`",
+        "  ✕ endpoints  Not answering: 0 of 1 used",
+        "               ✕ 10.244.1.8:80: refuses connections (2 times, last 3 s ago)",
+        "               -> See where the program listens (`ss -ltun` in the pod): often on another "
+        "port than targetPort, or only on 127.0.0.1; if neither, look for a NetworkPolicy or "
+        "firewall that rejects packets to it, also on this node: `nft list ruleset`",
         "",
         f"Clients fail: {REFUSES}.",
         "next: kubectl get pods -A -o wide --field-selector status.podIP=10.244.1.8",
     ]
+
+
+def test_a_fact_and_its_remedy_are_said_once():
+    """Clients have met it, and a dial meets it now."""
+    at = make_address("10.244.1.8:80")
+    failed = DialResult(0.001, dial_failed(at, Failure.REFUSED, "refused"), "refused")
+    dials = {"10.96.7.118:80": DialResult(0.001), "10.244.1.8:80": failed}
+    shown = render_text(explain(make_subject(DEAD), dials=dials))
+    assert shown.count("nothing listens on port") == 1
+    assert shown.count("See where the program listens") == 1
+    assert "\n  · dial       1 of 1 used endpoint failed, as for clients\n" in shown
 
 
 def test_connections_without_an_answer_are_the_sentence_and_have_a_remedy():

@@ -55,9 +55,10 @@ def test_names_of_metrics_contain_their_unit_as_prometheus_wants_it(name):
 
 
 def test_what_failed_is_what_got_no_answer():
-    ended = {"resets": 2, "empty": 1}
-    assert PortFigures(refused=4, failures=9, **ended).failed == 7
-    assert TrafficByCause(failures=9, **ended).failed == 12
+    ended = {"resets": 2, "empty": 1, "client_aborts": 5}
+    waits = Waits(client_aborts=3)
+    assert PortFigures(refused=4, failures=9, waits=waits, **ended).failed == 15
+    assert TrafficByCause(failures=9, **ended).failed == 17
 
 
 def test_values_begin_at_nothing():

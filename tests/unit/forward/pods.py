@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 
-from userspace_proxy.model import SocketAddress
+from tests.tcp_servers import Handle, serving
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
-Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[object]]
 PORT = 8080
 
 
@@ -76,13 +73,10 @@ class Pods:
             writer.write(name.encode())
 
         async def serve(reader, writer):
-            # Also when a test ends while it waits.
-            with contextlib.closing(writer), contextlib.suppress(ConnectionError):
+            with contextlib.suppress(ConnectionError):
                 await (handle or send_name)(reader, writer)
 
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        await self._stack.enter_async_context(server)
-        address = SocketAddress(*server.sockets[0].getsockname()[:2])
+        address = await self._stack.enter_async_context(serving(serve))
         self.api.pods.run(name, {PORT: address}, self._namespace)
         self._names.append(name)
         self.publish()

@@ -3,17 +3,18 @@ import socket
 
 import pytest
 
+from tests.tcp_servers import serving
 from userspace_proxy.kernel.stream_reset import reset, reset_no_more, reset_on_close
 
 
 def test_the_other_side_sees_a_reset_even_the_second_time(run):
     async def main():
-        def accepted(_reader, writer):
+        async def accepted(_reader, writer):
             reset(writer)
             reset(writer)
 
-        async with await asyncio.start_server(accepted, "127.0.0.1", 0) as server:
-            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        async with serving(accepted) as address:
+            reader, writer = await asyncio.open_connection(*address)
             with pytest.raises(ConnectionResetError):
                 await reader.read()
             writer.close()

@@ -76,9 +76,9 @@ REFUSES = {
     "sentence": "10.244.1.7:8080 refuses connections: nothing listens on port 8080 there, or a "
     "firewall rejects them",
     "object": "10.244.1.7:8080",
-    "hint": "Compare targetPort with the port on which the container listens, and on which "
-    "address; if they agree, look for a NetworkPolicy or firewall that rejects packets to it, "
-    "also on this node: `nft list ruleset`",
+    "hint": "See where the program listens (`ss -ltun` in the pod): often on another port than "
+    "targetPort, or only on 127.0.0.1; if neither, look for a NetworkPolicy or firewall that "
+    "rejects packets to it, also on this node: `nft list ruleset`",
     "count": 1,
     "first_at": 1600.0,
     "last_at": 1600.0,
@@ -163,7 +163,7 @@ def test_a_service_port_has_these_fields(shown):
         "preserved": 0,
         "received_bytes": 96_400_000,
         "sent_bytes": 2_400_000_000,
-        **dict.fromkeys(("resets", "empty", "ended_idle"), 0),
+        **dict.fromkeys(("resets", "empty", "client_aborts", "ended_idle"), 0),
         "failures_by_cause": {"endpoint-refuses": 1},
         "saved": 3,
         "connect_times": {"bounds": [0.1, 1.0], "counts": [3, 1, 0], "seconds": 0.5},
@@ -245,6 +245,7 @@ def test_an_endpoint_has_these_fields(shown):
             "sent_bytes": 0,
             "resets": 0,
             "empty": 0,
+            "client_aborts": 0,
             "failures_by_cause": {"endpoint-refuses": 1},
             "host": "",
             "answered_at": 1500.0,

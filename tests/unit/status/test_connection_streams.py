@@ -136,7 +136,7 @@ async def test_nothing_is_observed_once_the_last_reader_has_left():
     ("query", "status", "text"),
     [
         ("?service=shop/wbe", 404, "there is no Service shop/wbe (did you mean shop/web?)"),
-        ("?watch&service=shop/web:x", 404, "shop/web has no port x; it has http"),
+        ("?watch&service=shop/web:x", 404, "shop/web has no port x; it has 80 (http)"),
         (
             "?watch&service=shops",
             404,

@@ -1,6 +1,10 @@
+import pickle
+from math import isnan
+from sys import getsizeof
+
 import pytest
 
-from userspace_proxy.status.history import SECONDS, Figures, History
+from userspace_proxy.status.history import KEPT_MAX, STEPS, Figures, History
 
 from .views import make_port
 
@@ -23,6 +27,11 @@ def noted(*samples, step_s=1.0):
     for n, connections in enumerate(samples):
         history.note((port(connections),), 500.0 + n * step_s)
     return history
+
+
+def drawn(values):
+    """Return rates as a text: a dash where nothing was measured."""
+    return " ".join("-" if isnan(value) else f"{value:g}" for value in values)
 
 
 def test_one_sample_gives_no_rates():
@@ -49,30 +58,86 @@ def test_rates_are_averages_of_three_seconds():
 def test_a_minute_is_kept_the_oldest_first():
     history = noted(*range(100, 0, -1), *range(200))
     minute = history.minute(KEY)
-    assert len(minute.connections) == SECONDS
+    assert len(minute.connections) == STEPS
     assert set(minute.connections) == {1.0}
     assert noted(0, 5, 5, 6).minute(KEY).connections[-3:] == [5.0, 0.0, 1.0]
 
 
 def test_what_was_carried_a_minute_ago_is_forgotten():
-    assert noted(0, 7, *[7] * (SECONDS - 1)).minute(KEY).connections[0] == 7
-    assert noted(0, 7, *[7] * SECONDS).minute(KEY) is None
+    assert noted(0, 7, *[7] * (STEPS - 1)).minute(KEY).connections[0] == 7
+    assert noted(0, 7, *[7] * STEPS).minute(KEY) is None
 
 
 def test_seconds_without_traffic_between_are_zero():
-    history = noted(0, 7, *[7] * (SECONDS - 10), 9)
+    history = noted(0, 7, *[7] * (STEPS - 10), 9)
     minute = history.minute(KEY)
-    assert [value for value in minute.connections if value] == [7.0, 2.0]
+    assert [value for value in minute.connections if value > 0] == [7.0, 2.0]
 
 
 def test_a_sample_covers_all_the_time_since_the_last_one():
     assert noted(0, 50, step_s=5.0).minute(KEY).connections[-5:] == [10.0] * 5
 
 
-def test_after_a_minute_without_samples_the_history_begins_again():
-    history = noted(0, 50, step_s=SECONDS)
+def test_time_without_samples_is_a_gap():
+    history = noted(0, 5, 5)
+    history.note((port(100),), 530.0)
+    assert not history.has_rates
+    assert history.rates(KEY) == Figures()
+    history.note((port(107),), 531.0)
+    assert history.has_rates
+    assert history.rates(KEY).connections == 7
+    assert drawn(history.minute(KEY).connections[-31:]) == f"5 0{' -' * 28} 7"
+    assert drawn(history.minute().connections[-31:]) == f"5 0{' -' * 28} 7"
+
+
+def test_nothing_is_known_of_the_time_before_the_first_sample():
+    assert drawn(noted(0, 5, 5).minute(KEY).connections) == f"{'- ' * 58}5 0"
+
+
+def test_nothing_is_known_of_a_service_port_before_it_was_seen():
+    history = History()
+    history.note((), 500.0)
+    history.note((), 501.0)
+    history.note((port(),), 502.0)
+    history.note((port(3),), 503.0)
+    assert drawn(history.minute(KEY).connections) == f"{'- ' * 59}3"
+
+
+def test_after_an_hour_without_samples_the_history_begins_again():
+    history = noted(0, 50, step_s=3600.0)
     assert not history.has_rates
     assert history.minute() is None
+    assert history.ten_minutes() is None
+
+
+def test_ten_minutes_are_kept_in_steps_of_ten_seconds():
+    history = noted(*range(0, 5000, 5), step_s=5.0)
+    series = history.ten_minutes(KEY)
+    assert len(series.connections) == STEPS
+    assert set(series.connections) == {1.0}
+    assert history.long_age_s == 5
+    assert history.ten_minutes() == series
+
+
+def test_a_gap_within_a_step_is_a_gap_of_the_ten_minutes():
+    history = noted(*range(0, 100, 10), step_s=5.0)
+    history.note((port(1000),), 565.0)
+    history.note((port(1010),), 570.0)
+    assert drawn(history.ten_minutes(KEY).connections[-8:]) == "- 2 2 2 2 - - 2"
+
+
+def test_a_service_port_that_is_idle_for_ten_minutes_takes_no_memory():
+    busy, idle = noted(0, 7, step_s=5.0), noted(0, 7, *[7] * 200, step_s=5.0)
+    assert getsizeof(pickle.dumps(idle)) < getsizeof(pickle.dumps(busy)) / 2
+
+
+def test_of_too_many_service_ports_only_a_minute_is_kept():
+    keys = [make_port(f"web-{n}").plan.key for n in range(KEPT_MAX + 1)]
+    history = History()
+    for n in range(5):
+        history.record([(key, Figures(n * 5)) for key in keys], 500.0 + n * 5)
+    assert history.minute(keys[0]).connections[-1] == 1
+    assert history.ten_minutes(keys[0]) is None
 
 
 def test_a_second_sample_within_a_second_waits_for_the_next():

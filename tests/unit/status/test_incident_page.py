@@ -31,7 +31,7 @@ def test_an_incident_shows_since_when_what_clients_met_where_and_what_to_do():
     assert "<code>10.244.0.9:8080</code> <span" in page
     assert "on node-7" in page
     assert '<a href="../?q=service:shop/a">shop/a:http</a>' in page
-    assert "Compare targetPort with" in page
+    assert "See where the program listens" in page
     assert "<code>kubectl get pods -A -o wide" in page
     assert 'href="../static/troubleshooting.html#endpoint-refuses"' in page
 

@@ -56,7 +56,7 @@ def test_a_name_that_is_only_alike_is_no_hint_where_the_service_may_be_in_what_c
 
 def test_a_port_that_a_service_does_not_have_is_answered_with_those_that_it_has():
     view = make_view(make_port())
-    assert say_missing(view, "shop/web:81") == "shop/web has no port 81; it has http"
+    assert say_missing(view, "shop/web:81") == "shop/web has no port 81; it has 80 (http)"
 
 
 def test_services_of_the_name_in_other_namespaces_come_before_similar_ones_of_its_own():

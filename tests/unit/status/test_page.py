@@ -268,7 +268,7 @@ def test_causes_are_shown_with_code_remedy_and_how_often():
         "nothing listens on port 8080 there, or a firewall rejects them (9 times, last 2 s ago) "
         "endpoint-refuses" in text
     )
-    assert "Compare targetPort" in text
+    assert "See where the program listens" in text
 
 
 def test_problems_of_the_node_are_apart_from_those_of_service_ports():

@@ -123,7 +123,7 @@ def test_a_row_has_the_rates_and_the_picture_of_the_last_minute():
     history.note((more,), 101.0)
     row = row_of(port, history)
     assert row.rates.connections == 6
-    assert row.sparkline.line.endswith("l116 0 2-15")
+    assert row.sparkline.line == "M118 2h1"
 
 
 def test_times_are_shown_if_there_are_any():

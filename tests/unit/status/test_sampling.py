@@ -1,6 +1,10 @@
 import asyncio
 import threading
+from math import isnan
 
+import pytest
+
+from userspace_proxy.status.history import Figures
 from userspace_proxy.status.sampling import Sampler
 
 from .views import make_port, make_view
@@ -123,3 +127,50 @@ async def test_work_of_a_caller_that_is_cancelled_ends_before_the_next_begins():
     await second
     assert first.cancelled()
     assert steps == ["begins", "another thread", "ends", "next"]
+
+
+def counted(connections):
+    return [(make_port("web").plan.key, Figures(connections))]
+
+
+async def record(proxy, *samples):
+    """Record these, one every five seconds."""
+    left = list(samples)
+    with pytest.raises(IndexError):
+        await proxy.sampler.record(lambda: left.pop(0))
+
+
+async def test_counters_are_recorded_while_nothing_watches():
+    proxy = Proxy()
+    await record(proxy, counted(0), counted(10), None, None, None, counted(50), counted(60))
+    history = (await proxy.sampler.look()).history
+    minute = history.minute(make_port("web").plan.key).connections
+    assert ["gap" if isnan(one) else one for one in minute[-35:-5]] == (
+        [2.0] * 5 + ["gap"] * 20 + [2.0] * 5
+    )
+
+
+async def test_nothing_is_recorded_while_something_watches():
+    proxy = Proxy()
+
+    async def pause(seconds):
+        await proxy.pause(seconds)
+        if proxy.now < 1030:
+            await sampler.look()
+
+    def counters():
+        raise LookupError(proxy.now)
+
+    sampler = Sampler(proxy.take, clock=lambda: proxy.now, pause=pause)
+    with pytest.raises(LookupError, match="1030"):
+        await sampler.record(counters)
+    assert proxy.taken_at == [1005.0, 1010.0, 1015.0, 1020.0, 1025.0]
+
+
+async def test_a_sample_is_followed_if_it_was_asked_for_a_minute_ago():
+    proxy = Proxy()
+    assert not (await proxy.sampler.look()).is_followed
+    proxy.now += 59
+    assert (await proxy.sampler.look()).is_followed
+    proxy.now += 60
+    assert not (await proxy.sampler.look()).is_followed

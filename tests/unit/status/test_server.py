@@ -254,7 +254,12 @@ async def test_a_flood_of_searches_delays_no_other_kind_of_answer(accept, monkey
 
     with ThreadPoolExecutor(1) as thread:
         asyncio.get_running_loop().set_default_executor(thread)
-        async with serving(make_view(make_port())) as client, asyncio.TaskGroup() as tasks:
+        async with (
+            serving(make_view(make_port())) as client,
+            asyncio.TaskGroup() as tasks,
+            contextlib.AsyncExitStack() as stack,
+        ):
+            stack.callback(release.set)
             await client.ask("/")
             thread.submit(release.wait)
             for n in range(searches):
@@ -265,7 +270,6 @@ async def test_a_flood_of_searches_delays_no_other_kind_of_answer(accept, monkey
             tasks.create_task(ask(client, "/metrics"))
             for _ in range(5):
                 await client.ask("/livez")
-            release.set()
     assert len(done) == searches + 1
     assert done.index("/metrics") < searches / 2
 

@@ -1,10 +1,10 @@
-from userspace_proxy.status.history import Minute
+from userspace_proxy.status.history import Curves
 from userspace_proxy.status.sparkline import HEIGHT, draw
 
 
 def drawn(count=4, **figures):
-    nothing = dict.fromkeys(Minute._fields, [0.0] * count)
-    return draw(Minute(**{**nothing, **figures}))
+    nothing = dict.fromkeys(Curves._fields, [0.0] * count)
+    return draw(Curves(**{**nothing, **figures}))
 
 
 def test_each_figure_is_scaled_to_its_maximum():
@@ -28,6 +28,13 @@ def test_seconds_in_which_clients_were_saved_or_failed_are_marked():
     picture = drawn(saved=[0, 3, 0, 0.1], failed=[0, 0, 1, 0])
     assert picture.saved == "M2 13v5M6 13v5"
     assert picture.failed == "M4 13v5"
+
+
+def test_a_gap_separates_curves():
+    gap = float("nan")
+    picture = drawn(6, connections=[2, 1, gap, gap, 2, gap], received_bytes=[4, 4, gap, 4, 4, 4])
+    assert picture.line == "M0 2l2 8M8 2h1"
+    assert picture.area == f"M0 2l2 0V{HEIGHT}H0zM6 2l4 0V{HEIGHT}H6z"
 
 
 def test_figures_that_are_no_numbers_draw_nothing():

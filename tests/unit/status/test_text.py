@@ -36,6 +36,18 @@ def lines_of(view, **options):
     return render_text(view, now=NOW, **options).body.decode().splitlines()
 
 
+def test_wide_output_says_what_runs():
+    view = make_view(commit="0123456789ab")
+    runs = "userspace-proxy 0.1.0 (commit 0123456789ab)"
+    view.config = ()
+    assert lines_of(view, is_wide=True)[1] == runs
+    view.config = (("steering", "local", "flag"),)
+    assert lines_of(view, is_wide=True)[1] == f"{runs}, run with the defaults"
+    view.given = "--steering=local"
+    assert lines_of(view, is_wide=True)[1] == f"{runs}, run with --steering=local"
+    assert runs not in "".join(lines_of(view))
+
+
 def test_a_line_has_the_name_the_address_the_endpoints_and_the_traffic_in_columns():
     assert lines_of(make_calm_view()) == [
         "node-a  nftables  4 Service ports  plan 12 s old, 2 workers, 36 open",
@@ -94,7 +106,7 @@ def test_problems_come_first_the_nodes_before_those_of_services():
 def test_a_problem_has_its_sentence_and_wide_text_its_code_and_the_remedy():
     view = make_view(make_port(problem="cannot listen", hint="stop nginx"))
     assert lines_of(view)[1].endswith("  Not served: cannot listen")
-    assert lines_of(view, is_wide=True)[2:4] == [
+    assert lines_of(view, is_wide=True)[3:5] == [
         "      not-listening: cannot listen",
         "        -> stop nginx",
     ]
@@ -184,7 +196,7 @@ def test_wide_text_has_addresses_endpoints_and_policies():
         affinity_timeout_s=10_800,
         admits=("192.0.2.0/24",),
     )
-    assert lines_of(make_view(port), is_wide=True)[2:] == [
+    assert lines_of(make_view(port), is_wide=True)[3:] == [
         "      address   10.96.7.26:80/TCP, ClusterIP: proxy port 20026",
         "      endpoint  10.244.1.7:80  ready, node-a, 3 open, 20 in all, 0 B",
         "      endpoint  10.244.1.8:80  ejected for 12 s, node-b, 0 open, 0 in all, 31 failed, 0 B",
@@ -382,7 +394,7 @@ def test_terminals_get_text_and_browsers_the_page(accept, agent, expected):
 def test_on_the_kernel_path_only_connections_are_shown():
     path = PathView(DataPath.KERNEL, NOW - 180, "it is asked for", 1_200)
     shown = lines_of(make_view(replace(make_port(), path=path)), is_wide=True)
-    assert shown[1].endswith("on the kernel path, 1,200 connections")
+    assert shown[2].endswith("on the kernel path, 1,200 connections")
     at = shown.index("      path      kernel for 3 min: it is asked for")
     assert shown[at + 1] == f"{' ' * 16}1,200 connections since the start; {UNKNOWN}"
 
@@ -422,7 +434,7 @@ def test_clients_that_got_no_byte_a_while_ago_are_not_said_to_have_failed():
 
 def test_connections_without_a_byte_have_a_neutral_mark_and_are_said():
     view = make_view(make_port(connections=7, received_bytes=0, sent_bytes=0))
-    (_, shown), (_, _, remedy, *_) = lines_of(view), lines_of(view, is_wide=True)
+    (_, shown), (_, _, _, remedy, *_) = lines_of(view), lines_of(view, is_wide=True)
     assert shown.startswith("  · shop/web:http")
     assert shown.endswith("  No byte has passed in either direction (7 connections)")
     assert remedy.startswith("      -> Client and server may each wait for the other")
@@ -431,7 +443,7 @@ def test_connections_without_a_byte_have_a_neutral_mark_and_are_said():
 def test_a_kernel_that_does_not_count_connections_is_named():
     port = replace(make_port(), path=PathView(DataPath.KERNEL))
     shown = lines_of(make_view(port), is_wide=True)
-    assert shown[1].endswith("on the kernel path")
+    assert shown[2].endswith("on the kernel path")
     assert any("this kernel doesn't count connections there" in line for line in shown)
 
 
@@ -536,4 +548,4 @@ def test_wide_output_has_all_causes_with_all_services_and_remedies():
     assert "    and 2 more causes of several Services: wide output lists them" in lines
     wide = lines_of(view, is_wide=True)
     assert sum(line.endswith("refuses connections: 2 Services") for line in wide) == 7
-    assert sum(line.startswith("      -> Compare targetPort") for line in wide) == 7
+    assert sum(line.startswith("      -> ") for line in wide) == 7

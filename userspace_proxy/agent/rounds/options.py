@@ -68,6 +68,10 @@ class Options(PolicyOptions):
     """Writes lines of JSON: where each Service is dialled, and each change; None: not wanted."""
     config: tuple[tuple[str, object, str], ...] = ()
     """Settings for ``/configz``: name, value, origin."""
+    given: str = ""
+    """Those that differ from the defaults, as they were given."""
+    commit: str = ""
+    """What this program was made of; empty if that is unknown."""
     hand_over: Callable[[socket.socket], object] | None = None
     """Called when another process is to succeed this one on the node, with the connection to it;
     doesn't return, and the workers continue to serve. None: they end with this process."""

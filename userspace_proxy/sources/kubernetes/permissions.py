@@ -63,7 +63,10 @@ async def _ask(client: ApiClient, node_name: str, endpoints_from_pods: bool) -> 
         elif resource.name == SERVICES.name:
             service_ips = _service_ips(response.body)
     version = await client.get("/version", {})
-    return ServerReport(client.url, tuple(problems), _version(version.body), service_ips)
+    # Wrong credentials are one problem, whatever is asked for.
+    return ServerReport(
+        client.url, tuple(dict.fromkeys(problems)), _version(version.body), service_ips
+    )
 
 
 def _service_ips(body: bytes) -> tuple[str, ...]:

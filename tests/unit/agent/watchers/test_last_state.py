@@ -220,6 +220,9 @@ async def test_an_unchanged_state_is_confirmed_only_while_the_source_answers(nod
     node.publish(node.cluster.store.snapshot())
     await until(lambda: node.mtime() == NOW + 60)
     node.source.current = SourceStatus(is_synced=True)
+    count = len(node.pauses)
+    # What was being confirmed then is over.
+    await until(lambda: node.pauses[count + 2 :])
     node.now += 60
     count = len(node.pauses)
     await until(lambda: node.pauses[count + 2 :])

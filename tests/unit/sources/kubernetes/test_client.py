@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.tcp_servers import serving
 from userspace_proxy.errors import SourceError
 from userspace_proxy.sources.kubernetes import client as module
 from userspace_proxy.sources.kubernetes.client import (
@@ -69,10 +70,9 @@ async def answering(
             heads.append(request)
         status = f"HTTP/1.1 {code_of(request)}\r\n".encode()
         writer.write(status + b"Content-Length: 2\r\nConnection: close\r\n\r\n{}")
-        writer.close()
 
-    async with await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls) as server:
-        yield server.sockets[0].getsockname()[1], lines
+    async with serving(handle, ssl=tls) as address:
+        yield address.port, lines
 
 
 @pytest.fixture
@@ -400,6 +400,7 @@ def test_a_stream_over_tls_is_closed_without_the_servers_goodbye(server_tls, tmp
 
         def serve() -> None:
             peer, _ = listener.accept()
+            peer.settimeout(60)
             with peer, server_tls.wrap_socket(peer, server_side=True) as tls:
                 tls.recv(4096)
                 tls.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -420,6 +421,8 @@ def test_a_stream_over_tls_is_closed_without_the_servers_goodbye(server_tls, tmp
             assert asyncio.run(leave()).fileno() == -1
         finally:
             is_left.set()
+            # It may still wait for a client.
+            listener.shutdown(socket.SHUT_RDWR)
         served.result()
 
 

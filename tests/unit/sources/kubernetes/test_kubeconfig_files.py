@@ -76,7 +76,7 @@ def test_a_file_that_changes_is_read_again(path):
 def test_a_pipe_is_read_once(tmp_path):
     path = tmp_path / "pipe"
     os.mkfifo(path)
-    writer = threading.Thread(target=path.write_text, args=(TEXT,))
+    writer = threading.Thread(target=path.write_text, args=(TEXT,), daemon=True)
     writer.start()
     assert [server_in(path) for _ in range(2)] == ["https://a.test"] * 2
     writer.join()

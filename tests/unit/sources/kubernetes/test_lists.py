@@ -6,10 +6,11 @@ import asyncio
 import gzip
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
+from tests.tcp_servers import serving
 from userspace_proxy.model.wire import FieldError
 from userspace_proxy.sources.kubernetes import lists as module
 from userspace_proxy.sources.kubernetes.client import ApiClient
@@ -30,16 +31,11 @@ async def server(send: Send, headers: str = "") -> AsyncIterator[ApiClient]:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(f"HTTP/1.1 200 OK\r\nConnection: close\r\n{headers}\r\n".encode())
-        try:
+        with suppress(ConnectionError):
             await send(writer)
-        except ConnectionError:
-            pass
-        finally:
-            writer.close()
 
-    async with await asyncio.start_server(answer, "127.0.0.1", 0) as listening:
-        port = listening.sockets[0].getsockname()[1]
-        client = ApiClient(Credentials(master=f"http://127.0.0.1:{port}"))
+    async with serving(answer) as address:
+        client = ApiClient(Credentials(master=f"http://{address}"))
         await client.open()
         try:
             yield client

@@ -6,10 +6,12 @@ import asyncio
 import errno
 import socket
 import ssl
+from contextlib import AsyncExitStack
 
 import aiohttp
 import pytest
 
+from tests.tcp_servers import serving
 from userspace_proxy.sources.kubernetes.network_errors import describe
 
 
@@ -24,22 +26,17 @@ async def said_of(url: str, **options) -> str:
 @pytest.fixture
 async def answering():
     """Give a server that answers each connection with some bytes, and ends it."""
-    servers = []
+    stack = AsyncExitStack()
 
     async def start(answer: bytes) -> int:
         async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.read(1000)
             writer.write(answer)
-            writer.close()
 
-        server = await asyncio.start_server(handle, "127.0.0.1", 0)
-        servers.append(server)
-        return server.sockets[0].getsockname()[1]
+        return (await stack.enter_async_context(serving(handle))).port
 
-    yield start
-    for server in servers:
-        server.close()
-        await server.wait_closed()
+    async with stack:
+        yield start
 
 
 async def test_a_refused_connection():

@@ -61,3 +61,9 @@ async def test_pods_are_asked_for_only_if_endpoints_come_from_them(api):
     assert (await ask(api)).problems == ()
     (problem,) = (await ask(api, endpoints_from_pods=True)).problems
     assert "refuses to list pods" in problem
+
+
+async def test_wrong_credentials_are_one_problem(api):
+    api.token = "secret"
+    (problem,) = (await ask(api)).problems
+    assert problem.count("Unauthorized") == 1

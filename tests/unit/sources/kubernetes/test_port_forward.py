@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
+from tests.tcp_servers import serving
 from userspace_proxy.kernel.stream_reset import reset
-from userspace_proxy.model import SocketAddress
 from userspace_proxy.sources.kubernetes import client as client_module
 from userspace_proxy.sources.kubernetes.port_forward import (
     ForwardTarget,
@@ -25,16 +25,12 @@ async def pod(api, handle, name="web-1"):
     """Run a pod whose port 80 a function serves."""
 
     async def serve(reader, writer):
-        try:
+        with suppress(ConnectionError):
             await handle(reader, writer)
             await reader.read()
-        except ConnectionError:
-            pass
-        finally:
-            writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        api.pods.run(name, {80: SocketAddress(*server.sockets[0].getsockname()[:2])})
+    async with serving(serve) as address:
+        api.pods.run(name, {80: address})
         yield
 
 

@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import aiohttp
 import pytest
 
+from tests.tcp_servers import serving
 from userspace_proxy.sources.kubernetes.proxies import WebProxy, read_proxy
 from userspace_proxy.sources.kubernetes.socks import SocksConnector
 
@@ -59,34 +59,14 @@ _REPLY = b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00"
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(ConnectionError):
+    with contextlib.closing(writer), contextlib.suppress(ConnectionError):
         while data := await reader.read(4096):
             writer.write(data)
-    writer.close()
-
-
-@asynccontextmanager
-async def serving(handle: Callable[..., Any], **options: Any) -> AsyncIterator[int]:
-    done: list[asyncio.Event] = []
-
-    async def handle_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        mine = asyncio.Event()
-        done.append(mine)
-        try:
-            await handle(reader, writer)
-        finally:
-            writer.close()
-            mine.set()
-
-    async with await asyncio.start_server(handle_one, "127.0.0.1", 0, **options) as server:
-        yield server.sockets[0].getsockname()[1]
-        await asyncio.gather(*(event.wait() for event in done))
 
 
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     await reader.readuntil(b"\r\n\r\n")
     writer.write(HELLO)
-    writer.close()
 
 
 def open_socket(address: aiohttp.AddrInfoType) -> socket.socket:
@@ -103,10 +83,10 @@ async def through(
     user: str = "", tls: ssl.SSLContext | None = None, **answers: bytes
 ) -> AsyncIterator[tuple[aiohttp.ClientSession, FakeSocks]]:
     """Yield a session that goes through a proxy."""
-    async with serving(answer, ssl=tls) as port:
-        socks = FakeSocks(port, **answers)
+    async with serving(answer, ssl=tls) as address:
+        socks = FakeSocks(address.port, **answers)
         async with serving(socks.handle) as at:
-            proxy = read_proxy(f"socks5://{user}127.0.0.1:{at}", "a test")
+            proxy = read_proxy(f"socks5://{user}{at}", "a test")
             assert proxy is not None
             async with session_through(proxy) as session:
                 yield session, socks
@@ -184,8 +164,8 @@ async def test_a_proxy_that_hangs_up_is_the_reason():
     async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()
 
-    async with serving(hang_up) as port:
-        proxy = read_proxy(f"socks5://127.0.0.1:{port}", "")
+    async with serving(hang_up) as at:
+        proxy = read_proxy(f"socks5://{at}", "")
         assert proxy is not None
         async with session_through(proxy) as session:
             with pytest.raises(OSError, match=r"it closed the connection|reset by peer"):
@@ -200,8 +180,8 @@ async def test_a_silent_proxy_has_a_deadline():
     async def be_silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.read()
 
-    async with serving(be_silent) as port:
-        proxy = read_proxy(f"socks5://127.0.0.1:{port}", "")
+    async with serving(be_silent) as at:
+        proxy = read_proxy(f"socks5://{at}", "")
         assert proxy is not None
         timeout = aiohttp.ClientTimeout(sock_connect=0.05)
         async with session_through(proxy) as session:

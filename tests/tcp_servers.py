@@ -1,0 +1,53 @@
+"""TCP servers for the time of a block of a test.
+
+Rule 1: leaving the block ends the server, its connections and its handlers, whatever happened in
+it. ``async with await asyncio.start_server(…)`` doesn't: from Python 3.12 on it waits for open
+connections, so a test that fails there would hang.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from userspace_proxy.model import SocketAddress
+
+Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[object]]
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    handle: Handle, ip: str = "127.0.0.1", **options: Any
+) -> AsyncIterator[SocketAddress]:
+    """Serve each connection by a function, and yield the address.
+
+    Args:
+        handle: Called with a connection's reader and writer; when it returns, the connection is
+            closed.
+        ip: Where the server listens, at a free port.
+        options: For ``asyncio.start_server``.
+    """
+    handlers: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+
+    async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        handlers[task] = writer
+        try:
+            # What cancels it expects nothing, and Python 3.11 would log that.
+            with contextlib.suppress(asyncio.CancelledError):
+                await handle(reader, writer)
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(run, ip, 0, **options)
+    try:
+        yield SocketAddress(*server.sockets[0].getsockname()[:2])
+    finally:
+        server.close()
+        for task, writer in handlers.items():
+            writer.transport.abort()
+            task.cancel()
+        await asyncio.gather(*handlers, return_exceptions=True)

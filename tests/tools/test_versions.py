@@ -1,0 +1,46 @@
+"""Each file that states the version states that of ``userspace_proxy/version.py``."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from userspace_proxy import __version__
+
+from .clones import git
+from .wheels import ROOT
+
+# A release, or one in development, however a chart or Python writes it.
+_VERSION = r"v?(\d+\.\d+\.\d+[\w.+-]*?)"
+STATEMENTS = {
+    "image": rf"\buserspace-proxy:{_VERSION}(?=[\s\"'`]|$)",
+    "chart": rf"(?m)^(?:appV|v)ersion: {_VERSION}$",
+    "label": rf'\bapp\.kubernetes\.io/version: "{_VERSION}"',
+    "build": rf"\bARG VERSION={_VERSION}\s",
+    "git": rf"\bREPOSITORY(?:\.git)?@{_VERSION}(?=[#\s'])",
+    "archive": rf"\bREPOSITORY/archive/{_VERSION}\.tar\.gz",
+    "page": rf"/blob/{_VERSION}/docs/",
+    "example": rf"\b(?:TAG|VERSION)={_VERSION}(?=[\s,:)])",
+}
+PLACES = ("*.md", "*.yml", "*.yaml", "Dockerfile", "Makefile", "tests/cluster/nodes/images.py")
+
+
+@pytest.fixture(scope="module")
+def texts() -> dict[str, str]:
+    # What was measured, decided or released stays.
+    others = (":!docs/adr", ":!CHANGELOG.md", ":!tests/unit", ":!examples/envtest-*")
+    paths = git(ROOT, "ls-files", "--", *PLACES, *others).splitlines()
+    return {path: (ROOT / path).read_text(encoding="utf-8", errors="replace") for path in paths}
+
+
+@pytest.mark.parametrize("pattern", STATEMENTS.values(), ids=list(STATEMENTS))
+def test_it_is_the_packages(pattern: str, texts: dict[str, str]) -> None:
+    found = [(path, one) for path, text in texts.items() for one in re.findall(pattern, text)]
+    assert found
+    assert [(path, one) for path, one in found if one != __version__] == []
+
+
+def test_it_is_one_that_a_chart_and_a_tag_can_have() -> None:
+    """SemVer without a suffix, which Python writes alike."""
+    assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)

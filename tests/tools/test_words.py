@@ -1,0 +1,59 @@
+"""The pages stay short: a budget of words for what is written by hand.
+
+What tools write between markers doesn't count, see `markdown.without_marked`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from userspace_proxy.model import CauseCode
+
+from .markdown import without_marked
+from .wheels import ROOT
+
+DOCS = ROOT / "docs"
+ALL_MAX = 34_000
+FIRST_MAX = 900
+"""Of README, and of the page for a first deployment: what is read before anything runs."""
+SECTION_MAX = 150
+"""Of the section about a cause: it is read while something is broken."""
+CHANGELOG_LINES_MAX = 80
+
+SECTIONS = {
+    found["heading"]: found["text"]
+    for found in re.finditer(
+        r"^### (?P<heading>[a-z-]+)\n(?P<text>.*?)(?=^##|\Z)",
+        (DOCS / "troubleshooting.md").read_text(encoding="utf-8"),
+        re.DOTALL | re.MULTILINE,
+    )
+}
+
+
+def words_of(page: Path) -> int:
+    """Return how many words of a page were written by hand."""
+    return len(without_marked(page.read_text(encoding="utf-8")).split())
+
+
+def test_all_pages_of_the_docs_together_are_short() -> None:
+    counts = {page.name: words_of(page) for page in sorted(DOCS.glob("*.md"))}
+    assert sum(counts.values()) <= ALL_MAX, counts
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/first-deployment.md"])
+def test_a_page_that_is_read_first_is_short(page: str) -> None:
+    path = ROOT / page
+    assert not path.exists() or words_of(path) <= FIRST_MAX
+
+
+@pytest.mark.parametrize("code", CauseCode)
+def test_the_section_of_a_cause_is_short(code: CauseCode) -> None:
+    assert len(SECTIONS[code].split()) <= SECTION_MAX
+
+
+def test_the_changelog_is_short() -> None:
+    lines = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= CHANGELOG_LINES_MAX
