@@ -12,17 +12,24 @@ Rule 3: without scripts a page that reloads itself has no input field, as its co
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from ..causes.say import remedy, say
 from ..diagnosis.paths import probes_in_words
 from ..diagnosis.problems import summarise
-from ..facts import HealthCheckFacts, IgnoredFacts, Level, Problem, StatusFacts
+from ..facts import (
+    HealthCheckFacts,
+    IgnoredFacts,
+    Level,
+    Problem,
+    RejectedFacts,
+    StatusFacts,
+)
 from ..facts.units import (
     bytes_in_words,
     count_in_short,
@@ -32,6 +39,7 @@ from ..facts.units import (
     seconds_in_words,
 )
 from .chart import Chart, make_chart
+from .columns import Columns, columns_of
 from .history import STEPS, Figures
 from .overview import SHAPES, Overview, make_overview
 from .rows import Row, make_row
@@ -47,8 +55,8 @@ IGNORED_SHOWN = 100
 HEALTH_CHECKS_SHOWN = 100
 EVENTS_SHOWN = 50
 PARTS = (
-    "state", "figures", "problems", "states", "count", "overview", "events", "columns", "pages",
-    "ignored", "checks", "workers", "facts", "age",
+    "state", "figures", "problems", "mistakes", "states", "count", "overview", "events", "columns",
+    "pages", "ignored", "checks", "workers", "facts", "age",
 )  # fmt: skip
 """The ids of the parts other than rows, each with a template of its name."""
 
@@ -62,8 +70,11 @@ class Page:
     verdict: str
     problems: tuple[Problem, ...]
     """Those of the node; those of Service ports are in their rows."""
+    mistakes: Mapping[str, RejectedFacts]
+    """Objects of the source, by the kinds of their problems."""
     overview: Overview
     rows: tuple[Row, ...]
+    columns: Columns
     chosen: Chosen
     ignored: tuple[IgnoredFacts, ...]
     health_checks: tuple[HealthCheckFacts, ...]
@@ -104,6 +115,8 @@ class Parts:
     """By the id of the element, the rows among them."""
     rows: tuple[str, ...]
     """The ids of the rows, in order."""
+    at: str
+    """The time of day of the sample."""
 
 
 def render_page(sample: Sample, selection: Selection) -> bytes:
@@ -133,6 +146,7 @@ def render_parts(page: Page) -> Parts:
         level=page.level,
         html={name: _encodable(text) for name, text in html.items()},
         rows=tuple(one.id for one in page.rows),
+        at=_time_of_day(page.now),
     )
 
 
@@ -156,8 +170,10 @@ def build_page(sample: Sample, selection: Selection) -> Page:
         level=summary.level,
         verdict=summary.verdict,
         problems=tuple(p for p in summary.problems if not p.port),
+        mistakes={f"source: {item.line}": item for item in view.source.rejected},
         overview=make_overview(view.ports, history),
         rows=tuple(rows),
+        columns=columns_of(rows, selection.sort),
         chosen=chosen,
         ignored=chosen.ignored[:IGNORED_SHOWN],
         health_checks=checks[:HEALTH_CHECKS_SHOWN],
@@ -179,6 +195,12 @@ def _time_of_day(at: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(at))
 
 
+def _breakable(address: str) -> Markup:
+    """Return an address that may break between groups of an IPv6 address, and after a scheme."""
+    text = escape(address).replace("//", Markup("//<wbr>"))
+    return text.replace(":", Markup(":<wbr>")) if "[" in address else text
+
+
 def _encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
@@ -193,6 +215,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
+        address=_breakable,
         bytes=bytes_in_words,
         clock=_time_of_day,
         count=count_in_words,
@@ -206,6 +229,7 @@ def _environment() -> Environment:
     environment.globals.update(
         refresh_s=REFRESH_S,
         steps=STEPS,
+        ignored_shown=IGNORED_SHOWN,
         shapes=SHAPES,
         qualifiers=QUALIFIERS,
         spark_width=WIDTH,
