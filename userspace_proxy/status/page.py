@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from ..causes.say import remedy, say
 from ..diagnosis.incidents import Incidents
@@ -28,6 +28,7 @@ from ..facts import (
     IncidentFacts,
     Level,
     Problem,
+    RejectedFacts,
     StatusFacts,
 )
 from ..facts.units import (
@@ -39,6 +40,7 @@ from ..facts.units import (
     seconds_in_words,
 )
 from .chart import Chart, make_chart
+from .columns import Columns, columns_of
 from .history import STEPS, Figures
 from .incident_words import headline, met, time_of_day
 from .overview import SHAPES, Overview, make_overview
@@ -56,7 +58,8 @@ HEALTH_CHECKS_SHOWN = 100
 EVENTS_SHOWN = 50
 INCIDENTS_SHOWN = 10
 PARTS = (
-    "state", "figures", "problems", "incidents", "states", "count", "overview", "events", "columns",
+    "state", "figures", "problems", "mistakes", "incidents", "states", "count", "overview", "events",
+    "columns",
     "pages", "ignored", "checks", "workers", "facts", "age",
 )  # fmt: skip
 """The ids of the parts other than rows, each with a template of its name."""
@@ -71,6 +74,8 @@ class Page:
     verdict: str
     problems: tuple[Problem, ...]
     """Those of the node; those of Service ports are in their rows."""
+    mistakes: Mapping[str, RejectedFacts]
+    """Objects of the source, by the kinds of their problems."""
     incidents: Sequence[IncidentFacts]
     """Causes that touch several of the selected Services."""
     more_incidents: int
@@ -78,6 +83,7 @@ class Page:
     """The incident that states the cause of a row, by the row's id."""
     overview: Overview
     rows: tuple[Row, ...]
+    columns: Columns
     chosen: Chosen
     ignored: tuple[IgnoredFacts, ...]
     health_checks: tuple[HealthCheckFacts, ...]
@@ -118,6 +124,8 @@ class Parts:
     """By the id of the element, the rows among them."""
     rows: tuple[str, ...]
     """The ids of the rows, in order."""
+    at: str
+    """The time of day of the sample."""
 
 
 def render_page(sample: Sample, selection: Selection) -> bytes:
@@ -147,6 +155,7 @@ def render_parts(page: Page) -> Parts:
         level=page.level,
         html={name: _encodable(text) for name, text in html.items()},
         rows=tuple(one.id for one in page.rows),
+        at=time_of_day(page.now),
     )
 
 
@@ -171,11 +180,13 @@ def build_page(sample: Sample, selection: Selection) -> Page:
         level=summary.level,
         verdict=summary.verdict,
         problems=summary.problems,
+        mistakes={f"source: {item.line}": item for item in view.source.rejected},
         incidents=incidents[:INCIDENTS_SHOWN],
         more_incidents=len(incidents[INCIDENTS_SHOWN:]),
         told=_told(rows, known, incidents[:INCIDENTS_SHOWN]),
         overview=make_overview(view.ports, history),
         rows=tuple(rows),
+        columns=columns_of(rows, selection.sort),
         chosen=chosen,
         ignored=chosen.ignored[:IGNORED_SHOWN],
         health_checks=checks[:HEALTH_CHECKS_SHOWN],
@@ -206,6 +217,12 @@ def _told(
     return told
 
 
+def _breakable(address: str) -> Markup:
+    """Return an address that may break between groups of an IPv6 address, and after a scheme."""
+    text = escape(address).replace("//", Markup("//<wbr>"))
+    return text.replace(":", Markup(":<wbr>")) if "[" in address else text
+
+
 def _encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
@@ -220,6 +237,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
+        address=_breakable,
         bytes=bytes_in_words,
         clock=time_of_day,
         count=count_in_words,
@@ -235,6 +253,7 @@ def _environment() -> Environment:
     environment.globals.update(
         refresh_s=REFRESH_S,
         steps=STEPS,
+        ignored_shown=IGNORED_SHOWN,
         shapes=SHAPES,
         qualifiers=QUALIFIERS,
         spark_width=WIDTH,

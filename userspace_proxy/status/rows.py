@@ -27,6 +27,8 @@ ENDPOINTS_SHOWN_ALONE = 1000
 FRONTENDS_SHOWN = 20
 NETWORKS_SHOWN = 8
 DOTS_SHOWN = 6
+# Letters of namespace and name that fit into their column on a screen of 1280 px.
+NAME_SHOWN = 28
 _FINE = (Level.OK, None)
 
 
@@ -79,6 +81,8 @@ class Row:
     sparkline: Sparkline | None
     detail: Expanded | None
     """None while the row is folded."""
+    namespace_room: str = ""
+    """How much of its column the namespace may take; empty: all that it needs."""
 
     @property
     def address(self) -> str:
@@ -108,7 +112,15 @@ def make_row(
         last=last_answer(port, now),
         sparkline=None if minute is None else draw(minute),
         detail=_detail(port, limit, chart, now) if is_open else None,
+        namespace_room=_namespace_room(port),
     )
+
+
+def _namespace_room(port: PortFacts) -> str:
+    """Return a class of the stylesheet: the beginning of the name always stays."""
+    if len(port.namespace) + len(port.name) <= NAME_SHOWN:
+        return ""
+    return "most" if len(port.service) <= NAME_SHOWN // 3 else "half"
 
 
 def _detail(port: PortFacts, limit: int, chart: Chart | None, now: float) -> Expanded:

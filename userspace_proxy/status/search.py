@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ..causes.say import say
-from ..facts import HealthCheckFacts, IgnoredFacts, Level, PortFacts
+from ..facts import HealthCheckFacts, IgnoredFacts, Level, PortFacts, RejectedFacts
 from ..facts.states import FOUND
 from ..model import IPFamily, Protocol
 from ..model.similar import did_you_mean
@@ -96,6 +96,21 @@ class Search:
             "name": (f"{item.service}:{item.port}",),
             "service": (item.service, f"{item.service}:{item.port}"),
             "cause": (item.cause.code, say(item.cause)),
+        }
+        return self._matches(lambda key: texts.get(key, ()))
+
+    def matches_rejected(self, item: RejectedFacts) -> bool:
+        """Return whether an object with a mistake is found, by the Services that it is about."""
+        names = tuple(filter(None, (*item.services, f"{item.namespace}/{item.name}".strip("/"))))
+        # Which ports a Service that can't be read has isn't known.
+        wanted = (term.text for term in self.terms if term.key == "service")
+        ports = [text for text in wanted if text.partition(":")[0] in map(str.lower, names)]
+        texts = {
+            "is": ("problem",),
+            "ns": [name.partition("/")[0] for name in names],
+            "name": (*names, item.object),
+            "service": (*names, *ports),
+            "cause": (item.line,),
         }
         return self._matches(lambda key: texts.get(key, ()))
 

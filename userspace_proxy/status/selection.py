@@ -9,7 +9,14 @@ from typing import Any
 from urllib.parse import urlencode
 
 from ..causes.say import say
-from ..facts import HealthCheckFacts, IgnoredFacts, Level, PortFacts, StatusFacts
+from ..facts import (
+    HealthCheckFacts,
+    IgnoredFacts,
+    Level,
+    PortFacts,
+    RejectedFacts,
+    StatusFacts,
+)
 from ..model import SocketAddress, pack_ip
 from ..plan import PortKey
 from .history import IDLE, History
@@ -97,6 +104,8 @@ class Chosen:
     ports: tuple[PortFacts, ...]
     """In the order of the selection; of all pages."""
     ignored: tuple[IgnoredFacts, ...]
+    rejected: tuple[RejectedFacts, ...]
+    """Objects with a mistake; none without a search."""
     health_checks: tuple[HealthCheckFacts, ...]
     """Those with a problem first, then by Service."""
 
@@ -116,10 +125,12 @@ def select(view: StatusFacts, selection: Selection, history: History = IDLE) -> 
     ports.sort(key=lambda one: one.plan.key)
     ports.sort(key=lambda one: order(one, history), reverse=selection.sort.startswith("-"))
     ignored = filter(search.matches_ignored, view.ignored)
+    rejected = filter(search.matches_rejected, view.source.rejected if search.terms else ())
     health = filter(search.matches_health_check, view.health_checks)
     return Chosen(
         tuple(ports),
         tuple(sorted(ignored, key=lambda item: (*_key(item), item.port, say(item.cause)))),
+        tuple(rejected),
         tuple(sorted(health, key=lambda check: (not check.problem, *_key(check)))),
     )
 

@@ -49,18 +49,18 @@ class Sent:
         self._parts: Parts | None = None
 
     def message(self, parts: Parts) -> bytes:
-        """Return the event that brings the client up to date; a comment if it is.
+        """Return the event that brings the client up to date, with the time at least.
 
         A row that is gone and appears again is sent again.
         """
         before, self._parts = self._parts, parts
         known = before.html if before is not None else {}
         html = {name: text for name, text in parts.html.items() if known.get(name) != text}
-        changes: dict[str, object] = {"html": html} if html else {}
+        changes: dict[str, object] = {"at": parts.at} | ({"html": html} if html else {})
         for name in ("title", "level", "rows"):
             if (value := getattr(parts, name)) != getattr(before, name, None):
                 changes[name] = value
-        return b"data: %s\n\n" % json.dumps(changes).encode() if changes else b":\n\n"
+        return b"data: %s\n\n" % json.dumps(changes).encode()
 
 
 class Streams:

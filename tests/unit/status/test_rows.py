@@ -155,3 +155,15 @@ def test_connections_on_the_kernel_path_are_shown_in_words():
 def test_a_row_has_the_age_of_the_last_answer():
     assert row_of(make_port(sent_at=NOW - 90, is_quiet=True)).last == "last answer 1 min ago"
     assert row_of(make_port(sent_at=NOW - 2)).last == ""
+
+
+@pytest.mark.parametrize(
+    ("namespace", "name", "room"),
+    [
+        pytest.param("shop", "web", "", id="short"),
+        pytest.param("ml-training-and-inference", "web", "most", id="short-name"),
+        pytest.param("ml-training-and-inference", "serving-gateway", "half", id="both-long"),
+    ],
+)
+def test_a_namespace_leaves_room_for_the_name(namespace, name, room):
+    assert row_of(make_port(name, namespace=namespace)).namespace_room == room

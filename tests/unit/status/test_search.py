@@ -2,6 +2,8 @@ import pytest
 
 from userspace_proxy.causes.services import external_ip_off
 from userspace_proxy.diagnosis.judge import judge
+from userspace_proxy.facts import RejectedFacts
+from userspace_proxy.facts.node import ObjectKey
 from userspace_proxy.model import Protocol
 from userspace_proxy.status import search
 from userspace_proxy.status.search import MAX_LENGTH, Search, Term
@@ -91,6 +93,15 @@ def test_a_word_alone_is_found_anywhere_in_a_state():
     assert Search.parse("rouble").matches_port(LATE, is_busy=False)
     assert not Search.parse("-rouble").matches_port(LATE, is_busy=False)
     assert not Search.parse("is:rouble").matches_port(LATE, is_busy=False)
+
+
+def test_objects_with_a_mistake_are_found_by_the_services_that_they_are_about():
+    key = ObjectKey("EndpointSlice", "night", "zeroip-a")
+    item = RejectedFacts.at("m.yaml:171", "spec.clusterIP: 0", key, ("night/zeroip",))
+    texts = ("zeroip", "service:night/zeroip", "service:night/ZeroIP:80", "ns:night", "0", "name:s")
+    assert all(Search.parse(text).matches_rejected(item) for text in texts)
+    texts = ("service:night/zero", "service:zeroip", "is:served", "node:a", "service:night/x:80")
+    assert not any(Search.parse(text).matches_rejected(item) for text in texts)
 
 
 def test_ignored_services_are_found_by_name_state_and_cause():

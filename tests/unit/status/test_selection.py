@@ -1,5 +1,6 @@
 import pytest
 
+from userspace_proxy.facts import RejectedFacts, SourceFacts
 from userspace_proxy.plan import PortKey
 from userspace_proxy.status.history import History
 from userspace_proxy.status.selection import SORTS, Selection, row_id, select
@@ -35,6 +36,14 @@ VIEW = make_view(WEB, CART, DNS, ignored=(MEDIA, DB))
 def names(history=None, **selection):
     chosen = select(VIEW, Selection(**selection), history or History())
     return [one.service for one in chosen.ports]
+
+
+def test_objects_with_a_mistake_are_shown_to_a_search_alone():
+    item = RejectedFacts.at("m.yaml:171", "spec: expected mapping", services=("shop/db",))
+    view = make_view(WEB, source=SourceFacts(problems=(item.line,), rejected=(item,)))
+    assert select(view, Selection(q="service:shop/db")).rejected == (item,)
+    assert select(view, Selection(q="web")).rejected == ()
+    assert select(view, Selection()).rejected == ()
 
 
 def test_problems_come_first_and_then_names():

@@ -8,11 +8,14 @@ const search = byId("search");
 const field = byId("q");
 const help = byId("help");
 const live = byId("live");
+const asOf = byId("as-of");
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
 // A search follows the last key after this many milliseconds.
 const TYPING_MS = 60;
 const RETRY_MS = 3000;
+// A very large node has news every few seconds only.
+const SILENT_MS = 15000;
 // An update of many rows is done in parts of this many milliseconds.
 const SLICE_MS = 10;
 
@@ -74,6 +77,8 @@ function arrange(ids, arrived) {
 // Lets the browser draw and handle keys in between.
 const pause = () => new Promise((resolve) => setTimeout(resolve));
 
+let known = document.title;
+
 async function update({ title, level, html = {}, rows }) {
   const arrived = new Map();
   let began = performance.now();
@@ -88,7 +93,7 @@ async function update({ title, level, html = {}, rows }) {
     else arrived.set(id, wanted);
   }
   if (rows) arrange(rows, arrived);
-  if (title) document.title = title;
+  if (title) document.title = known = title;
   if (level) document.querySelector("link[rel=icon]").href = `static/icon-${level}.svg`;
 }
 
@@ -102,7 +107,33 @@ function say(word) {
   live.hidden = false;
   live.classList.toggle("connected", word === "live");
   if (live.textContent !== word) live.textContent = word;
+  showAge();
 }
+
+// The time of the node at the last news, and when it came.
+let newsAt = asOf.dataset.at;
+let newsCame = Date.now();
+
+function noteNews(at) {
+  newsAt = at;
+  newsCame = Date.now();
+}
+
+// A page that isn't live looks so, and how old it is stays in view.
+function showAge() {
+  const age = Math.round((Date.now() - newsCame) / 1000);
+  if (live.textContent === "live" && age * 1000 > SILENT_MS) return say("no news");
+  const isStale = live.textContent !== "live" && live.textContent !== "";
+  document.documentElement.classList.toggle("stale", isStale);
+  asOf.hidden = !isStale;
+  if (!isStale) {
+    if (document.title !== known) document.title = known;
+    return;
+  }
+  asOf.textContent = `as of ${newsAt}, ${age < 120 ? `${age} s` : `${Math.floor(age / 60)} min`} ago`;
+  document.title = `Not live: ${known}`;
+}
+setInterval(showAge, 1000);
 
 // Follows the selection in the address bar. A page that isn't visible has no stream: browsers
 // allow six to one server.
@@ -112,9 +143,11 @@ function follow() {
   if (document.hidden) return;
   stream = new EventSource(`stream${location.search}`);
   stream.onmessage = ({ data, target }) => {
+    const news = JSON.parse(data);
+    noteNews(news.at);
     say("live");
     // One after the other, and none of a selection that was left meanwhile.
-    updated = updated.then(() => target === stream && update(JSON.parse(data)));
+    updated = updated.then(() => target === stream && update(news));
   };
   stream.onerror = async ({ target }) => {
     say("reconnecting");

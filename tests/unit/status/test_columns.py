@@ -1,0 +1,50 @@
+import pytest
+
+from userspace_proxy.status.columns import columns_of
+from userspace_proxy.status.history import History
+from userspace_proxy.status.rows import make_row
+
+from .views import NOW, make_port, replace
+
+IDLE = make_port("web", active=0)
+ALWAYS = ("name", "address", "endpoints", "state")
+MOVING = ("rate", "open", "in", "out")
+
+
+def columns(port, history=None, sort="state"):
+    history = history or History()
+    other = make_row(IDLE, history, is_open=False, is_alone=False, now=NOW)
+    row = make_row(port, history, is_open=False, is_alone=False, now=NOW)
+    return columns_of((other, row), sort)
+
+
+def test_figures_that_are_all_zero_have_no_column():
+    shown = columns(IDLE)
+    assert shown == ALWAYS
+    assert shown.moving == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "added"),
+    [
+        pytest.param({"active": 3}, ("open",), id="open"),
+        pytest.param({"saved": 1}, ("saved",), id="saved"),
+        pytest.param({"resets": 1}, ("failed",), id="failed"),
+    ],
+)
+def test_a_figure_of_one_row_gives_all_rows_its_column(changes, added):
+    assert columns(replace(IDLE, **changes)) == (*ALWAYS, *added)
+
+
+def test_what_was_carried_in_the_last_minute_has_its_columns():
+    history = History()
+    for n, connections in enumerate((0, 7, *[7] * 30)):
+        history.note((replace(IDLE, connections=connections),), 500.0 + n)
+    shown = columns(IDLE, history)
+    assert shown == (*ALWAYS, *MOVING, "minute")
+    assert shown.moving == 4
+
+
+def test_the_column_of_the_order_stays():
+    assert columns(IDLE, sort="-failed") == (*ALWAYS, "failed")
+    assert columns(IDLE, sort="out") == (*ALWAYS, "in", "out")
