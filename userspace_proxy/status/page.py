@@ -58,9 +58,8 @@ HEALTH_CHECKS_SHOWN = 100
 EVENTS_SHOWN = 50
 INCIDENTS_SHOWN = 10
 PARTS = (
-    "state", "figures", "problems", "mistakes", "incidents", "states", "count", "overview", "events",
-    "columns",
-    "pages", "ignored", "checks", "workers", "facts", "age",
+    "state", "figures", "problems", "mistakes", "incidents", "states", "count", "overview",
+    "events", "columns", "pages", "ignored", "checks", "workers", "facts", "age",
 )  # fmt: skip
 """The ids of the parts other than rows, each with a template of its name."""
 
