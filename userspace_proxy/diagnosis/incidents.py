@@ -134,7 +134,7 @@ class Incidents:
         if len(gone) < _HOSTS:
             return
         of_gone = {id(port): port for key in gone for port, _ in self._members[key]}
-        nodes = {e.address: e.node for port in of_gone.values() for e in port.endpoints if e.node}
+        nodes = {e.address: e.node for port in of_gone.values() for e in port.endpoints}
         found: dict[str, list[_Key]] = {}
         for key in gone:
             if node := nodes.get(str(key[-1])):

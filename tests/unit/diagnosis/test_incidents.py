@@ -161,7 +161,9 @@ def test_endpoints_of_one_node_that_all_fail_as_those_of_a_gone_host_are_one_inc
         pytest.param([], id="one-host"),
         pytest.param([on("node-7", silent("10.244.7.1:81"))], id="two-ports-of-one-host"),
         pytest.param([on("node-8", silent("10.244.8.1:80"))], id="another-node"),
-        pytest.param([on("", silent("10.244.8.1:80"))], id="unknown-node"),
+        pytest.param(
+            [on("", silent("10.244.8.1:80")), on("", silent("10.244.8.2:80"))], id="unknown-node"
+        ),
         pytest.param(
             [on("node-7", silent("10.244.7.2:80").replace(when=When.PAST))], id="a-while-ago"
         ),
@@ -207,6 +209,7 @@ def test_of_a_part_of_the_service_ports_their_incidents_are_whole():
     assert incidents.at([calm, ports[0]]) == incidents.all()
     assert incidents.at(ports[:2], least=2) == incidents.all()
     assert not incidents.at(ports[:1], least=2)
+    assert incidents.at([*ports, calm], least=2) == incidents.all()
 
 
 def test_an_id_stays_while_its_cause_does():
@@ -216,6 +219,14 @@ def test_an_id_stays_while_its_cause_does():
     assert incidents.find(before.id) == incidents.all()[0]
     assert before.id.isalnum()
     assert incidents.find("gone") is None
+
+
+def test_the_service_ports_of_an_incident_are_listed_the_worst_first():
+    alone = make_port("z", endpoints=(failing(refuses(POD)),))
+    ports = [port_with("b", refuses(POD)), port_with("a", refuses(POD)), alone]
+    incidents = Incidents(make_view(*ports, make_port("calm")))
+    (one,) = incidents.all()
+    assert [port.service for port in incidents.ports(one)] == ["z", "a", "b"]
 
 
 def test_the_causes_of_a_service_port_lead_to_their_incidents():

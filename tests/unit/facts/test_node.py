@@ -7,6 +7,7 @@ from userspace_proxy.facts import (
     FrontendFacts,
     HealthCheckFacts,
     IgnoredFacts,
+    IncidentFacts,
     LastStateFacts,
     PortFacts,
     RejectedFacts,
@@ -110,3 +111,16 @@ def test_the_mistakes_about_a_service_are_found_by_its_name_or_that_of_a_port():
     source = SourceFacts(rejected=(about_web, RejectedFacts("a.yaml:9: is no YAML")))
     for name, found in (("shop/web", [about_web]), ("shop/web:http", [about_web]), ("shop/we", [])):
         assert source.rejected_of(name) == found
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "services", "words"),
+    [
+        pytest.param(12, 9, "12 endpoints of 9 Services", id="several-endpoints"),
+        pytest.param(1, 35, "35 Services", id="one-endpoint"),
+        pytest.param(0, 1, "1 Service", id="none"),
+    ],
+)
+def test_what_an_incident_touches_is_said_in_short(endpoints, services, words):
+    incident = IncidentFacts(endpoints=("a:80",) * endpoints, services=("a/b",) * services)
+    assert incident.touched == words

@@ -387,14 +387,15 @@ def make_failing(*names, dead=("10.244.0.9:80",)):
 
 
 def test_a_cause_of_several_services_is_one_line_with_a_page_and_rows_lead_there():
-    page = build(make_view(*make_failing("a", "b"), make_port()))
+    alone = make_failing("c", dead=("10.244.0.8:80",))
+    page = build(make_view(*make_failing("a", "b"), *alone, make_port()))
     (incident,) = page.incidents
     assert page.told == {row.id: incident.id for row in page.rows[:2]}
     text = render(page.view)
     assert text.count(f'href="incidents/{incident.id}"') == 3
     assert text.count("10.244.0.9:80 refuses connections: 2 Services, since") == 1
     words = text_of(text)
-    assert words.count("not answering") == 2 + 1
+    assert words.count(" not answering ") == 2 + 1
 
 
 def test_a_cause_of_one_service_or_one_beside_a_search_is_in_its_row():
