@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import socket
 from collections import Counter
@@ -13,6 +14,8 @@ import pytest
 
 from userspace_proxy_testing import ServiceProxy
 from userspace_proxy_testing.backends import http
+
+from . import small_databases
 
 PAGE = Path(__file__).parents[2] / "docs/in-tests.md"
 PATIENCE_S = 60.0
@@ -70,13 +73,43 @@ def by_aiohttp(web, timeout_s):
     return ANSWER
 
 
+def by_psycopg(web, timeout_s):
+    psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed")
+    connection = psycopg.connect(
+        host=web.address.ip,
+        port=web.address.port,
+        user="me",
+        autocommit=True,
+        connect_timeout=math.ceil(timeout_s),
+    )
+    with connection:
+        assert connection.execute("SELECT body").fetchone() == (BODY,)
+    return ANSWER
+
+
+def by_redis(web, timeout_s):
+    redis = pytest.importorskip("redis", reason="redis is not installed")
+    # As many tries as by default, without the seconds in between.
+    retry = redis.retry.Retry(redis.backoff.NoBackoff(), 3)
+    host, port = web.address
+    with redis.Redis(host, port, socket_timeout=timeout_s, retry=retry) as client:
+        assert client.get("body") == BODY.encode()
+    return ANSWER
+
+
 CLIENTS = {
     "socket": by_socket,
     "urllib": by_urllib,
     "requests": by_requests,
     "httpx": by_httpx,
     "aiohttp": by_aiohttp,
+    "psycopg": by_psycopg,
+    "redis": by_redis,
 }
+BACKENDS = {"psycopg": small_databases.postgres(BODY), "redis": small_databases.redis(BODY)}
+"""What such clients talk to; the others: an HTTP server."""
+LONG_TIMEOUTS = {"psycopg"}
+"""Clients whose timeouts have at least two seconds."""
 
 
 def outcome(client, web, timeout_s):
@@ -107,10 +140,12 @@ def rows():
     [pytest.param(*row, id=f"{row[0]}-{row[1]}") for row in rows()],
 )
 def test_a_client_gets_what_the_table_says(times, what, name, expected, is_short):
+    if is_short and name in LONG_TIMEOUTS:
+        times = FEW
     got = Counter()
     with ServiceProxy() as proxy:
         for _ in range(times):
-            web = proxy.service("web", backends=[http(BODY)])
+            web = proxy.service("web", backends=[BACKENDS.get(name, http(BODY))])
             exec(what, {"web": web})
             got[outcome(CLIENTS[name], web, SHORT_S if is_short else PATIENCE_S)] += 1
     assert got.keys() <= expected, got

@@ -174,7 +174,7 @@ class Cause:
 
     __slots__ = (
         "answers_others", "before", "count", "fact", "first_at", "has_header", "host", "last_at",
-        "more", "params", "row", "when", "within", "written",
+        "more", "params", "row", "when", "within", "written", "_shared",
     )  # fmt: skip
 
     def __init__(
@@ -203,6 +203,7 @@ class Cause:
             row.key, self.params, when, has_header, past, more, within,
         )  # fmt: skip
         """What its sentence states, by value; not how often it was seen, nor what to do."""
+        self._shared: tuple[object, ...] = ()
         self.written: object = None
         """What was last written of it, as most causes are written again unchanged."""
 
@@ -220,9 +221,11 @@ class Cause:
         places = self.row.places
         if places is None:
             return None
-        values = tuple([self.params[place][1] for place in places])
+        # Cost: a page of ten thousand Services may group as many, again and again.
+        if not self._shared:
+            self._shared = (self.code, *[self.params[place][1] for place in places])
         # One that may have a chain to blame, and has none.
-        return None if values == ("",) else (self.code, *values)
+        return None if self._shared[-1] == "" else self._shared
 
     def get(self, name: str, default: Param = "") -> Param:
         """Return a parameter; the default where the row has none of this name."""

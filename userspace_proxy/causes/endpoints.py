@@ -524,7 +524,9 @@ not_to_endpoint = _endpoint(
     "not_to_endpoint",
     "acknowledges handshakes, but not what clients send",
     past="acknowledged handshakes, but not what clients sent",
-    hint=_MTU,
+    # A full queue drops the handshake's last packet, and what follows it.
+    hint=f"{_MTU}; so does a program that accepts no connections: `ss -ltn` in the pod "
+    f"{_FULL_QUEUE}",
 )
 """Connections on which the endpoint acknowledges nothing behind the handshake."""
 

@@ -38,6 +38,7 @@ class Incidents:
 
     def __init__(self, view: StatusFacts) -> None:
         self._has_kubectl = view.source.kind == "kubernetes"
+        self._count = len(view.ports)
         self._members: dict[_Key, list[_Member]] = {}
         self._nodes: dict[_Key, _Key] = {}
         """The key of the node, of those of its endpoints."""
@@ -53,8 +54,10 @@ class Incidents:
         """Return those that touch at least so many Services, the worst and largest first."""
         return self._made(self._members, least)
 
-    def at(self, ports: Iterable[PortFacts], least: int = 1) -> tuple[IncidentFacts, ...]:
+    def at(self, ports: Sequence[PortFacts], least: int = 1) -> tuple[IncidentFacts, ...]:
         """Return those that touch at least so many Services of some ports, in the same order."""
+        if len(ports) == self._count or not self._members:
+            return self.all(least)
         touched: dict[_Key, set[tuple[str, str]]] = {}
         for port in ports:
             for key in self._keys(port):
@@ -66,6 +69,12 @@ class Incidents:
         """Return the one with an id; None if there is none, or none any more."""
         key = next((key for key in self._members if _id(key) == id_), None)
         return None if key is None else self._facts(key)
+
+    def ports(self, incident: IncidentFacts) -> Sequence[PortFacts]:
+        """Return the Service ports that an incident of this view touches, the worst first."""
+        key = next(key for key in self._members if _id(key) == incident.id)
+        ports = _distinct(self._members[key])
+        return sorted(ports, key=lambda one: (_WORST_FIRST.index(one.state.level), one.name))
 
     def ids(self, port: PortFacts) -> dict[object, str]:
         """Return the id of the incident of each cause of a Service port, by the cause's fact."""
@@ -86,26 +95,27 @@ class Incidents:
 
     def _facts(self, key: _Key) -> IncidentFacts:
         members = self._members[key]
-        ports = list({id(port): port for port, _ in members}.values())
-        services = sorted({(port.namespace, port.service) for port in ports})
-        names = ["/".join(service) for service in services]
-        causes = [cause for _, cause in members]
+        ports, causes = _distinct(members), [cause for _, cause in members]
+        services = sorted({f"{port.namespace}/{port.service}" for port in ports})
+        levels = {port.state.level for port in ports}
         cause = _together(causes)
         if key in self._nodes.values():
             cause = _with_times(node_silent(str(key[-1])), causes)
-        endpoints = {str(at): None for one in causes if (at := one.get("at"))}
+        # Of one endpoint, all causes of a key have its address.
+        about = causes if cause.row.shared is not None else causes[:1]
+        endpoints = {str(at): None for one in about if (at := one.get("at"))}
         return IncidentFacts(
             id=_id(key),
-            level=min((port.state.level for port in ports), key=_WORST_FIRST.index),
+            level=next(level for level in _WORST_FIRST if level in levels),
             cause=cause,
-            services=names,
+            services=services,
             ports=len(ports),
             endpoints=tuple(endpoints),
             waiting=sum(port.waits.waiting for port in ports),
             lately=sum(map(_failed_lately, ports)),
             failed=sum(port.failed for port in ports),
             saved=sum(port.saved for port in ports),
-            command=self._command(cause, names[0]),
+            command=self._command(cause, services[0]),
         )
 
     def _command(self, cause: Cause, service: str) -> str:
@@ -157,6 +167,10 @@ def _keyed(port: PortFacts) -> Iterator[tuple[_Key, Cause]]:
             yield shared, cause
     if causes and not is_found:
         yield (causes[0].code, port.namespace, port.service), causes[0]
+
+
+def _distinct(members: Iterable[_Member]) -> Sequence[PortFacts]:
+    return list({id(port): port for port, _ in members}.values())
 
 
 def _id(key: _Key) -> str:

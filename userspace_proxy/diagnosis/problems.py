@@ -57,7 +57,7 @@ class Summary:
 
 def summarise(view: StatusFacts, now: float) -> Summary:
     """Return the state of everything, and all problems."""
-    node = problems_of_node(view, now)
+    of_node = summarise_node(view, now)
     ports = [
         Problem(
             port.state.level,
@@ -72,12 +72,20 @@ def summarise(view: StatusFacts, now: float) -> Summary:
         if port.state.level is not Level.OK
     ]
     ports.sort(key=lambda problem: (problem.port, problem.family, problem.side))
-    problems = _worst_first([*node, *ports])
-    return Summary(
-        level=problems[0].level if problems else Level.OK,
-        verdict=_verdict(view, on_node=len(node), on_ports=len(ports)),
-        problems=tuple(problems),
-    )
+    problems = _worst_first([*of_node.problems, *ports])
+    return Summary(of_node.level, of_node.verdict, tuple(problems))
+
+
+def summarise_node(view: StatusFacts, now: float) -> Summary:
+    """Return the same with the node's problems alone, as the page shows others in their rows."""
+    node = problems_of_node(view, now)
+    levels = [port.state.level for port in view.ports]
+    on_ports = len(levels) - levels.count(Level.OK)
+    if Level.TROUBLE in levels or any(one.level is Level.TROUBLE for one in node):
+        level = Level.TROUBLE
+    else:
+        level = Level.ATTENTION if node or on_ports else Level.OK
+    return Summary(level, _verdict(view, on_node=len(node), on_ports=on_ports), tuple(node))
 
 
 def problems_of_node(view: StatusFacts, now: float) -> list[Problem]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from ..causes.cause import Cause
 from ..causes.say import Form, say
 from ..facts import IncidentFacts
-from ..facts.units import capitalised, plural, times_in_words
+from ..facts.units import plural, times_in_words
 
 # From then on a time of day alone is that of another day.
 _DAY_S = 12 * 3600.0
@@ -38,7 +38,8 @@ def since(incident: IncidentFacts, now: float) -> str:
 
 def headline(incident: IncidentFacts, now: float) -> str:
     """Return an incident in one line: what is wrong, what it touches, since when."""
-    what = capitalised(say(cause_of(incident), Form.SHORT))
+    # Names keep their first letter, and many causes begin with one.
+    what = say(cause_of(incident), Form.SHORT)
     return f"{what}: {', '.join(filter(None, (incident.touched, since(incident, now))))}"
 
 

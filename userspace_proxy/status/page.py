@@ -11,8 +11,7 @@ Rule 3: without scripts a page that reloads itself has no input field, as its co
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -20,9 +19,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from ..causes.say import remedy, say
+from ..diagnosis.incidents import Incidents
 from ..diagnosis.paths import probes_in_words
-from ..diagnosis.problems import summarise
-from ..facts import HealthCheckFacts, IgnoredFacts, Level, Problem, StatusFacts
+from ..diagnosis.problems import summarise_node
+from ..facts import (
+    HealthCheckFacts,
+    IgnoredFacts,
+    IncidentFacts,
+    Level,
+    Problem,
+    StatusFacts,
+)
 from ..facts.units import (
     bytes_in_words,
     count_in_short,
@@ -33,6 +40,7 @@ from ..facts.units import (
 )
 from .chart import Chart, make_chart
 from .history import STEPS, Figures
+from .incident_words import headline, met, time_of_day
 from .overview import SHAPES, Overview, make_overview
 from .rows import Row, make_row
 from .sampling import Sample
@@ -46,9 +54,10 @@ PORTS_A_PAGE = 100
 IGNORED_SHOWN = 100
 HEALTH_CHECKS_SHOWN = 100
 EVENTS_SHOWN = 50
+INCIDENTS_SHOWN = 10
 PARTS = (
-    "state", "figures", "problems", "states", "count", "overview", "events", "columns", "pages",
-    "ignored", "checks", "workers", "facts", "age",
+    "state", "figures", "problems", "incidents", "states", "count", "overview", "events", "columns",
+    "pages", "ignored", "checks", "workers", "facts", "age",
 )  # fmt: skip
 """The ids of the parts other than rows, each with a template of its name."""
 
@@ -62,6 +71,11 @@ class Page:
     verdict: str
     problems: tuple[Problem, ...]
     """Those of the node; those of Service ports are in their rows."""
+    incidents: Sequence[IncidentFacts]
+    """Causes that touch several of the selected Services."""
+    more_incidents: int
+    told: Mapping[str, str]
+    """The incident that states the cause of a row, by the row's id."""
     overview: Overview
     rows: tuple[Row, ...]
     chosen: Chosen
@@ -139,7 +153,7 @@ def render_parts(page: Page) -> Parts:
 def build_page(sample: Sample, selection: Selection) -> Page:
     """Return what the page shows, without its markup."""
     view, now, history = sample.view, sample.now, sample.history
-    summary = summarise(view, now)
+    summary, known = summarise_node(view, now), Incidents(view)
     chosen = select(view, selection, history)
     pages = max(1, -(-len(chosen.ports) // PORTS_A_PAGE))
     number = min(selection.page, pages)
@@ -150,12 +164,16 @@ def build_page(sample: Sample, selection: Selection) -> Page:
         # A single result is expanded at once.
         is_open = (row_id(one.plan.key) in selection.open) is not (is_alone and bool(selection.q))
         rows.append(make_row(one, history, is_open=is_open, is_alone=is_alone, now=now))
+    incidents = known.at(chosen.ports, least=2)
     checks, minute = chosen.health_checks, history.minute()
     return Page(
         view=view,
         level=summary.level,
         verdict=summary.verdict,
-        problems=tuple(p for p in summary.problems if not p.port),
+        problems=summary.problems,
+        incidents=incidents[:INCIDENTS_SHOWN],
+        more_incidents=len(incidents[INCIDENTS_SHOWN:]),
+        told=_told(rows, known, incidents[:INCIDENTS_SHOWN]),
         overview=make_overview(view.ports, history),
         rows=tuple(rows),
         chosen=chosen,
@@ -174,9 +192,18 @@ def build_page(sample: Sample, selection: Selection) -> Page:
     )
 
 
-def _time_of_day(at: float) -> str:
-    """Return a Unix time as the time of day on this node."""
-    return time.strftime("%H:%M:%S", time.localtime(at))
+def _told(
+    rows: Sequence[Row], known: Incidents, incidents: Sequence[IncidentFacts]
+) -> Mapping[str, str]:
+    """Return which of the incidents states what each row would, by the row's id."""
+    shown = {one.id for one in incidents}
+    told = {}
+    for row in rows if shown else ():
+        ids = known.ids(row.port)
+        first = ids.get(row.port.state.causes[0].fact) if ids else None
+        if first in shown:
+            told[row.id] = first
+    return told
 
 
 def _encodable(text: str) -> str:
@@ -194,8 +221,10 @@ def _environment() -> Environment:
     )
     environment.filters.update(
         bytes=bytes_in_words,
-        clock=_time_of_day,
+        clock=time_of_day,
         count=count_in_words,
+        headline=headline,
+        met=met,
         plural=plural,
         rate=rate_in_words,
         remedy=remedy,
@@ -217,3 +246,8 @@ def _environment() -> Environment:
 @cache
 def _template(name: str) -> Template:
     return _environment().get_template(f"{name}.html")
+
+
+def render_template(name: str, **content: object) -> bytes:
+    """Return one of the templates with some content, in UTF-8."""
+    return _template(name).render(content).encode("utf-8", "replace")

@@ -1,7 +1,7 @@
 """The two HTTP servers of a proxy: one for load balancers, one for operators and scrapers.
 
     0.0.0.0:10256    /healthz /livez                      for clients that reach the node
-    127.0.0.1:10249  / /stream /metrics /configz /api/v1/…        for clients on the node
+    127.0.0.1:10249  / /incidents/… /stream /metrics /configz /api/v1/…   for clients on the node
 
 Rule 1: the view is built in the event loop, and rendered in a thread: ten thousand
 Services take about a second, and connections are carried meanwhile.
@@ -35,6 +35,7 @@ from .families import edge_family, render_demand
 from .fresh_views import FreshViews
 from .health import HealthAnswer, answer_healthz, answer_livez
 from .history import IDLE, Counted
+from .incident_page import render_incident, render_no_incident
 from .kernel_path import render_tracked
 from .listening import ListenAt, address_of, open_socket
 from .metrics import HealthCheckCounts, MetricsForm, MetricsPage, SyncMetrics, render_metrics
@@ -51,6 +52,7 @@ from .text import (
     LEVEL_HEADER,
     StatusText,
     prefers_text,
+    render_incident_text,
     render_text,
     render_top,
 )
@@ -64,6 +66,7 @@ _STATIC = {
     "page.js": "text/javascript",
     "connections.css": "text/css",
     "connections.js": "text/javascript",
+    "incident.css": "text/css",
     "icon-ok.svg": "image/svg+xml",
     "icon-attention.svg": "image/svg+xml",
     "icon-trouble.svg": "image/svg+xml",
@@ -110,6 +113,7 @@ class StatusServer:
         self._pages: SingleFlight[MetricsPage] = SingleFlight()
         self._answers: SingleFlight[bytes] = SingleFlight()
         self._shown: SingleFlight[bytes] = SingleFlight()
+        self._incidents: SingleFlight[tuple[bytes, int]] = SingleFlight()
         self._texts: SingleFlight[StatusText] = SingleFlight()
         self._tracked: SingleFlight[bytes] = SingleFlight()
         self._open: list[tuple[Accepting, web.AppRunner]] = []
@@ -147,6 +151,7 @@ class StatusServer:
         routes = [
             *self._probe_routes(),
             web.get("/", self._page),
+            web.get("/incidents/{id}", self._incident),
             web.get("/stream", self._streams.page, allow_head=False),
             web.get("/metrics", self._metrics),
             web.get("/proxyMode", self._proxy_mode),
@@ -212,6 +217,28 @@ class StatusServer:
 
         body = await self._shown.get(selection, make)
         return web.Response(body=body, content_type="text/html", charset="utf-8")
+
+    async def _incident(self, request: web.Request) -> web.Response:
+        id_ = request.match_info["id"]
+        accept, agent = (request.headers.get(name, "") for name in ("Accept", "User-Agent"))
+        is_text = prefers_text(accept, agent)
+
+        def render(sample: Sample) -> tuple[bytes, int]:
+            if is_text:
+                incident = Incidents(sample.view).find(id_)
+                if incident is None:
+                    return b"No Service has this cause any more.\n", 404
+                return render_incident_text(incident, sample.now).body, 200
+            body = render_incident(sample, id_)
+            return (render_no_incident(sample), 404) if body is None else (body, 200)
+
+        async def make() -> tuple[bytes, int]:
+            sample = await self._sampler.look()
+            return await self._sampler.work(lambda: render(sample))
+
+        body, status = await self._incidents.get((id_, is_text), make)
+        kind = "text/plain" if is_text else "text/html"
+        return web.Response(status=status, body=body, content_type=kind, charset="utf-8")
 
     async def _text(self, request: web.Request) -> web.Response:
         query = {"sort": "-rate", **request.query} if "top" in request.query else request.query

@@ -169,6 +169,11 @@ def render_text(
     return StatusText(_encode(lines), _worst(line.level for line in (*node, *taken, *ports)))
 
 
+def render_incident_text(incident: IncidentFacts, now: float, columns: int = 0) -> StatusText:
+    """Return one incident with all that is known of it."""
+    return StatusText(_encode(_incident_lines(incident, now, columns, True)), incident.level)
+
+
 def render_top(
     view: StatusFacts, *, selection: Selection, history: History, columns: int = 0
 ) -> StatusText:

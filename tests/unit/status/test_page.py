@@ -4,7 +4,7 @@ import time
 import pytest
 
 from userspace_proxy.causes.cause import as_read
-from userspace_proxy.causes.endpoints import dial_failed
+from userspace_proxy.causes.endpoints import dial_failed, refuses
 from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.facts import Level, ProbesFacts, SourceFacts, Waits
 from userspace_proxy.model import (
@@ -20,6 +20,7 @@ from userspace_proxy.policy import PathDecision
 from userspace_proxy.status.page import (
     HEALTH_CHECKS_SHOWN,
     IGNORED_SHOWN,
+    INCIDENTS_SHOWN,
     PARTS,
     PORTS_A_PAGE,
     build_page,
@@ -376,3 +377,35 @@ def test_a_neutral_mark_has_the_name_of_what_it_states():
     text = render(make_view(unseen, port), open=(row_id(port.plan.key),))
     names = re.findall(r'icon unused"[^>]* aria-label="([^"]+)"', text)
     assert sorted(names) == ["not known whether clients are answered", "not used"]
+
+
+def make_failing(*names, dead=("10.244.0.9:80",)):
+    """Return Service ports of which the same endpoints fail."""
+    causes = [refuses(at).replace(count=2, first_at=NOW - 9, last_at=NOW - 2) for at in dead]
+    failing = tuple(make_endpoint(str(one.get("at")), cause=one) for one in causes)
+    return [make_port(name, endpoints=failing) for name in names]
+
+
+def test_a_cause_of_several_services_is_one_line_with_a_page_and_rows_lead_there():
+    page = build(make_view(*make_failing("a", "b"), make_port()))
+    (incident,) = page.incidents
+    assert page.told == {row.id: incident.id for row in page.rows[:2]}
+    text = render(page.view)
+    assert text.count(f'href="incidents/{incident.id}"') == 3
+    assert text.count("10.244.0.9:80 refuses connections: 2 Services, since") == 1
+    words = text_of(text)
+    assert words.count("not answering") == 2 + 1
+
+
+def test_a_cause_of_one_service_or_one_beside_a_search_is_in_its_row():
+    view = make_view(*make_failing("a", "b"))
+    assert not build(make_view(*make_failing("a"))).incidents
+    assert not build(view, q="shop/a").told
+    assert "refuses connections: nothing listens" in render(view, q="shop/a")
+
+
+def test_many_causes_of_several_services_are_cut_and_counted():
+    dead = [f"10.244.0.{number}:80" for number in range(INCIDENTS_SHOWN + 3)]
+    view = make_view(*make_failing("a", "b", dead=dead))
+    assert len(build(view).incidents) == INCIDENTS_SHOWN
+    assert "And 3 more causes of several Services." in render(view)

@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from userspace_proxy.diagnosis.incidents import Incidents
 from userspace_proxy.errors import ListenError
 from userspace_proxy.facts import RejectedFacts, SourceFacts
 from userspace_proxy.status.connections import MAX_CONNECTIONS, LimitedServer
@@ -108,6 +109,30 @@ async def test_a_terminal_gets_the_status_as_text():
         assert text.startswith("node-a  nftables  10 Service ports, 6 need attention")
         _, wide = await client.ask("/?wide=yes", Accept="text/plain")
         assert "endpoint  10.244.1.193:8080" in wide
+
+
+async def test_an_incident_has_an_address_for_browsers_and_terminals():
+    view = make_troubled_view()
+    incident = Incidents(view).all()[0]
+    async with serving(view) as client:
+        response, text = await client.ask(f"/incidents/{incident.id}")
+        assert (response.status, response.content_type) == (200, "text/html")
+        assert '<h2 id="to-do">What to do</h2>' in text
+        style, _ = await client.ask("/static/incident.css")
+        assert style.content_type == "text/css"
+        plain, text = await client.ask(f"/incidents/{incident.id}", Accept="text/plain")
+        assert (plain.status, plain.content_type) == (200, "text/plain")
+        assert text.startswith("  ✕ cannot listen on 10.96.7.30:80/TCP")
+        assert text.endswith(f"      {incident.command}\n")
+
+
+async def test_an_incident_that_is_over_is_not_found():
+    async with serving(make_view()) as client:
+        response, text = await client.ask("/incidents/0123456789ab")
+        assert (response.status, response.content_type) == (404, "text/html")
+        assert "This is over" in text
+        response, text = await client.ask("/incidents/0123456789ab", Accept="text/plain")
+        assert (response.status, text) == (404, "No Service has this cause any more.\n")
 
 
 async def test_twice_as_many_connections_as_there_may_be_leave_the_newest_and_probes(monkeypatch):
