@@ -182,7 +182,7 @@ def test_problems_for_the_steering_are_logged_once_at_the_start(testbed):
 
             def said():
                 new = testbed.agent.log().splitlines()[lines:]
-                return [line for line in new if " WARNING check " in line]
+                return [line for line in new if " WARNING check topic=ports " in line]
 
             wait_for("the warnings", lambda: len(said()) == 2, hint=testbed.agent.log)
             assert "proxy ports 20000-29999" in said()[0]

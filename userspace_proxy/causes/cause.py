@@ -173,8 +173,8 @@ class Cause:
     """
 
     __slots__ = (
-        "answers_others", "before", "count", "fact", "first_at", "has_header", "host", "last_at",
-        "more", "params", "row", "when", "within", "written", "_shared",
+        "_shared", "answers_others", "before", "count", "fact", "first_at", "has_header", "host",
+        "last_at", "more", "params", "row", "when", "within", "written",
     )  # fmt: skip
 
     def __init__(

@@ -2,17 +2,22 @@
 
 Rule 1: an event is one sentence about one moment. One that lasts, such as an endpoint that refuses
 connections, is the same event until it ends; what it counts grows meanwhile.
-Rule 2: a problem of the node is worded by ``problems``; its end is an event, too.
+Rule 2: what one endpoint does to several Service ports is one event, if it happens at about one
+time, or lasts.
+Rule 3: a problem of the node is worded by ``problems``; its end is an event, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from ..diagnosis.problems import STARTING, problems_of_node
 from ..facts import Level, Problem, StatusFacts
 from ..facts.units import plural
+
+# Service ports find out one after another, by their clients and probes.
+_TOGETHER_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +34,39 @@ class Event:
     saved: int = 0
     """Connections of the Service port that were saved meanwhile."""
     lasts: bool = False
+    cause: object = None
+    """What it is of several Service ports, by value; None: it is of this one alone."""
 
     @property
     def text(self) -> str:
         """The whole sentence."""
         return f"{self.what}; {plural(self.saved, 'connection')} saved" if self.saved else self.what
+
+
+def joined(events: Iterable[Event]) -> Sequence[Event]:
+    """Return events, the newest first; those of several Service ports with one cause are one."""
+    groups: list[dict[str, Event]] = []
+    open_: dict[object, dict[str, Event]] = {}
+    """The last group of each cause, by Service port."""
+    for event in sorted(events, key=lambda event: event.at, reverse=True):
+        key = event.cause, event.lasts
+        group = {} if event.cause is None else open_.get(key, {})
+        newest = next(iter(group.values()), event)
+        is_late = newest.at - event.at > _TOGETHER_S
+        if not group or event.port in group or (is_late and not event.lasts):
+            open_[key] = group = {}
+            groups.append(group)
+        group[event.port] = event
+    made = [_one_of(list(group.values())) for group in groups]
+    return sorted(made, key=lambda event: event.at, reverse=True)
+
+
+def _one_of(group: Sequence[Event]) -> Event:
+    """Return the event of several Service ports, which began with the oldest one."""
+    if len(group) == 1:
+        return group[0]
+    what = f"{group[-1].what}: {plural(len(group), 'Service port')}"
+    return replace(group[-1], what=what, port="", saved=sum(event.saved for event in group))
 
 
 def compare_views(before: StatusFacts, after: StatusFacts, now: float) -> Iterator[Event]:

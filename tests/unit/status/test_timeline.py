@@ -1,7 +1,7 @@
 import pytest
 
 from userspace_proxy.facts import Level, SourceFacts, SteeringState, WorkerFacts
-from userspace_proxy.status.timeline import Event, compare_views
+from userspace_proxy.status.timeline import Event, compare_views, joined
 
 from .views import NOW, make_port, make_view, replace
 
@@ -68,3 +68,40 @@ def test_saved_connections_are_part_of_the_text():
     assert Event(NOW, Level.OK, "a").text == "a"
     assert Event(NOW, Level.OK, "a", saved=1).text == "a; 1 connection saved"
     assert Event(NOW, Level.OK, "a", saved=12).text == "a; 12 connections saved"
+
+
+DEAD, BACK = ("endpoint-refuses", "10.244.0.9:80"), ("10.244.0.9:80", "returned")
+
+
+def refused(at, port, *, saved=0, lasts=False, cause=DEAD):
+    return Event(NOW + at, Level.TROUBLE, "it refuses", port, saved, lasts, cause)
+
+
+def test_what_one_endpoint_does_to_several_service_ports_is_one_event_since_the_first():
+    events = [refused(900 * n, f"web-{n}", saved=2, lasts=True) for n in range(35)]
+    whole = Event(NOW, Level.TROUBLE, "it refuses: 35 Service ports", "", 70, True, DEAD)
+    assert joined(events) == [whole]
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        pytest.param([refused(0, "a"), refused(61, "b")], id="at-another-time"),
+        pytest.param([refused(0, "a"), refused(1, "a")], id="of-one-service-port"),
+        pytest.param([refused(0, "a"), refused(1, "b", cause=BACK)], id="another-cause"),
+        pytest.param([refused(0, "a"), refused(1, "b", lasts=True)], id="one-has-ended"),
+        pytest.param(
+            [refused(0, "a", cause=None), refused(1, "b", cause=None)], id="without-a-cause"
+        ),
+    ],
+)
+def test_other_events_are_shown_each_the_newest_first(events):
+    assert joined(events) == events[::-1]
+
+
+def test_an_event_of_several_service_ports_does_not_take_in_a_later_one():
+    events = [refused(0, "a"), refused(59, "b"), refused(130, "c"), refused(140, "d")]
+    assert [(one.at - NOW, one.what) for one in joined(events)] == [
+        (130, "it refuses: 2 Service ports"),
+        (0, "it refuses: 2 Service ports"),
+    ]

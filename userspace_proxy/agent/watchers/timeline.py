@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ...causes.cause import Cause
 from ...causes.say import say
 from ...clocks import Clocks
 from ...diagnosis.failures import failure_of
@@ -25,13 +26,13 @@ from ...model.serving import Serving
 from ...plan import Plan, PlanChanges, PortKey, PortPlan
 from ...plane import Group, Plane
 from ...plane.group import keys_of_removed
-from ...status.timeline import Event, compare_views
+from ...status.timeline import Event, compare_views, joined
 from ..rounds.served_port import ServedPort
 from ..rounds.tasks import pause
 from ..rounds.wall_clock import WallClock
 
-# As many as are shown.
-KEPT = 100
+# Several times as many as are shown: what many Service ports have in common is one event.
+KEPT = 500
 # More changes of one kind in a round are one event.
 _EACH = 5
 _PERIOD_S = 1.0
@@ -51,8 +52,8 @@ class _Outage:
     saved_before: int
     serving: Serving | None = None
     """The last one that contained the endpoint."""
-    what: str = ""
-    """Why it fails, in the words of its Service port's state; empty until that was reported."""
+    cause: Cause | None = None
+    """Why it fails, as in its Service port's state; None until that was reported."""
     asked: int = 0
     """How often workers were asked for the cause."""
     returned_at: float = 0.0
@@ -66,9 +67,10 @@ class _Outage:
         lasts = self.saved is None
         saved = self.group.counters.saved - self.saved_before if self.saved is None else self.saved
         level = Level.TROUBLE if lasts and not self.is_on_purpose else Level.ATTENTION
-        what = self.what or f"{self.endpoint} fails"
+        what = f"{self.endpoint} fails" if self.cause is None else say(self.cause)
         what += " (a fault on purpose)" if self.is_on_purpose else ""
-        return Event(self.at, level, f"{what}; ejected", self.group.label, saved, lasts)
+        key = self.endpoint if self.cause is None else self.cause.shared
+        return Event(self.at, level, f"{what}; ejected", self.group.label, saved, lasts, key)
 
 
 class Timeline:
@@ -102,8 +104,7 @@ class Timeline:
 
     def events(self) -> Sequence[Event]:
         """Return the events, the newest first."""
-        made = [one.event() if isinstance(one, _Outage) else one for one in self._events]
-        return sorted(made, key=lambda event: event.at, reverse=True)
+        return joined(one.event() if isinstance(one, _Outage) else one for one in self._events)
 
     def note_plan(self, before: Plan, changes: PlanChanges) -> None:
         """Record which Service ports lose their endpoints, or have some again."""
@@ -160,10 +161,10 @@ class Timeline:
         """Word why an endpoint fails, as its Service port's state does."""
         group, endpoint = outage.group, outage.endpoint
         counters = group.counters_of(endpoint)
-        is_over = outage.returned_at and outage.what
+        is_over = outage.returned_at and outage.cause is not None
         if counters.dials.is_on and not outage.is_on_purpose and not is_over:
-            cause, _ = failure_of(endpoint, counters, self._clocks, group.obstacle_to(endpoint))
-            outage.what = say(cause) if cause is not None else ""
+            obstacle = group.obstacle_to(endpoint)
+            outage.cause, _ = failure_of(endpoint, counters, self._clocks, obstacle)
 
     def _must_ask(self) -> bool:
         """Return whether workers may know more about an outage than they have reported."""
@@ -171,7 +172,7 @@ class Timeline:
         for outage in self._outages.values():
             if outage.returned_at:
                 must_ask = True
-            elif not outage.what and outage.asked < _ASKED_MAX:
+            elif outage.cause is None and outage.asked < _ASKED_MAX:
                 outage.asked += 1
                 must_ask = True
         return must_ask
@@ -203,7 +204,8 @@ class Timeline:
             took = seconds_in_words(outage.returned_at - outage.at)
             what = f"{outage.endpoint} answers again, after {took}"
             label = outage.group.label
-            self._events.append(Event(outage.returned_at, Level.OK, what, label, outage.saved))
+            at, saved, returned = outage.returned_at, outage.saved, (outage.endpoint, "returned")
+            self._events.append(Event(at, Level.OK, what, label, saved, cause=returned))
 
     def _note_paths(self, level: Level, ports: Sequence[ServedPort], what: str) -> None:
         now = self._clock()

@@ -105,6 +105,26 @@ async def test_an_outage_that_nothing_has_tried_for_a_while_is_in_the_past_tense
     assert event.what == "192.0.2.1:8080 refused connections when it was last tried; ejected"
 
 
+async def test_an_endpoint_that_fails_several_service_ports_is_one_event(rig):
+    others = [rig.plane.open_group(f"shop/web-{number}") for number in range(2)]
+    for group in (rig.group, *others):
+        rig.plane.serve(group, Serving(endpoints=(POD,)), {})
+        group.counters_of(POD).dials.failed(time.monotonic(), Failure.REFUSED)
+        rig.plane.receive(0, Ejected(group.number, POD, is_silent=False))
+    await rig.timeline.look()
+    (event,) = rig.timeline.events()
+    assert event.what.startswith("192.0.2.1:8080 refuses connections")
+    assert event.what.endswith("; ejected: 3 Service ports")
+    assert (event.port, event.lasts) == ("", True)
+    rig.now += 9
+    for group in (rig.group, *others):
+        rig.plane.receive(0, Returned(group.number, POD))
+    await rig.timeline.look()
+    back, event = rig.timeline.events()
+    assert back.what == "192.0.2.1:8080 answers again, after 9 s: 3 Service ports"
+    assert not event.lasts
+
+
 async def test_an_endpoint_that_is_ejected_again_and_again_is_one_outage(rig):
     for _ in range(5):
         rig.eject()
