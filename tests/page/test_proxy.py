@@ -77,3 +77,22 @@ async def test_a_service_without_endpoints_says_why_and_that_it_was_so(proxy, pa
         await web.set_endpoints([one])
         event = page.locator(".events li").filter(has_text="1 usable endpoint again")
         await expect(event).to_be_visible(timeout=SOON_MS)
+
+
+async def test_one_dead_endpoint_of_several_services_is_one_line_and_one_event(proxy, page):
+    async with backend(b"one") as one:
+        dead = free_address()
+        for name in ("a", "b", "c"):
+            service = await proxy.add_service(name, port=8080, endpoints=[one, dead])
+            await ask(service.address)
+            await ask(service.address)
+        causes = page.get_by_label("Causes of several Services").get_by_role("listitem")
+        line = f"{dead} refuses connections: 3 Services, since "
+        await expect(causes).to_contain_text(line, timeout=SOON_MS)
+        event = page.locator(".events li").filter(has_text=str(dead))
+        await expect(event).to_contain_text(": 3 Service ports", timeout=SOON_MS)
+        await causes.get_by_role("link").click()
+        await expect(page.get_by_role("heading", level=1)).to_contain_text(line)
+        await expect(page.get_by_text("3 connections saved")).to_be_visible()
+        await page.go_back()
+        await page.get_by_text("live", exact=True).wait_for()
