@@ -28,7 +28,9 @@ from ..model import SocketAddress
 from .messages import OBSERVED_MAX, GroupReport, Observed
 
 _DROPS = {
-    GroupCounters.names.index("denied"): "packets of clients that aren't admitted",
+    GroupCounters.names.index(
+        "denied"
+    ): "packets that source ranges or traffic policy Local don't admit",
     GroupCounters.names.index("dropped_datagrams"): "datagrams (mostly because a buffer was full)",
 }
 """Figures without addresses of clients, by their places in a report."""

@@ -38,6 +38,31 @@ def make_status():
 
 
 @pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        pytest.param(
+            {"given": "--steering=none"},
+            "userspace-proxy 0.1.0, run with --steering=none",
+            id="given",
+        ),
+        pytest.param({}, "userspace-proxy 0.1.0, run with the defaults", id="defaults"),
+        pytest.param(
+            {"commit": "23f4b398"},
+            "userspace-proxy 0.1.0 (commit 23f4b398), run with the defaults",
+            id="commit",
+        ),
+        pytest.param({"config": ()}, "userspace-proxy 0.1.0", id="embedded"),
+    ],
+)
+def test_what_runs_is_said_with_what_it_was_given(facts, words):
+    status = StatusFacts()
+    status.version, status.config = "0.1.0", [("steering", "none", "flag")]
+    for name, value in facts.items():
+        setattr(status, name, value)
+    assert status.program == words
+
+
+@pytest.mark.parametrize(
     ("service", "ports", "ignored", "checks"),
     [
         pytest.param("shop/web", ["shop/web:http", "shop/web"], [], 1, id="service"),

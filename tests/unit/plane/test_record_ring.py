@@ -420,6 +420,10 @@ async def test_packets_that_were_dropped_are_a_number(rig):
     ring.note_drops("shop/web:http", drops(refused=9))
     records = ring.observe([ALL]).records
     assert [(one.event, one.count, one.cause) for one in records] == [
-        (ConnectionEvent.DROPPED, 4, "packets of clients that aren't admitted"),
+        (
+            ConnectionEvent.DROPPED,
+            4,
+            "packets that source ranges or traffic policy Local don't admit",
+        ),
         (ConnectionEvent.DROPPED, 2, "datagrams (mostly because a buffer was full)"),
     ]
