@@ -72,7 +72,10 @@ _UNANSWERED = tuple(name for name in LATELY_NAMES if name not in _COUNTED_ELSEWH
 _FAILURES = {code: code.replace("-", "_") for code in DIAL_CAUSES}
 
 
-_CARRIED = ("connections", "received_bytes", "sent_bytes", "resets", "empty", "client_aborts")
+_CARRIED = (
+    "connections", "received_bytes", "sent_bytes", "resets", "empty", "client_aborts",
+    "unanswered_flows",
+)  # fmt: skip
 _carried_of = attrgetter(*_CARRIED)
 
 
@@ -132,6 +135,7 @@ class EndpointCounters(_EndpointSlots, Counters):
         if failure in LEFT:
             self.client_aborts += 1
         else:
+            self.unanswered_flows += failure is Failure.NO_DATAGRAM
             self.unanswered += 1
             if client:
                 self.exclusions.ended(client, now, failure, self.ends.succeeded_at)
@@ -140,6 +144,7 @@ class EndpointCounters(_EndpointSlots, Counters):
     def came_late(self) -> None:
         """Note the answer of a flow that was counted as unanswered."""
         self.unanswered -= 1
+        self.unanswered_flows -= 1
         self.late += 1
 
     def was_cut(self, now: float, failure: Failure = Failure.RESET, client: str = "") -> None:

@@ -6,7 +6,7 @@
 
 Rule 1: a field is a figure; its text here is that of docs/api.md, ``help`` that of ``/metrics``.
 Rule 2: the order here is that of the JSON and of ``/metrics``.
-Rule 3: counters grow until the process ends.
+Rule 3: counters grow until the process ends, those of ``/metrics`` without exception.
 """
 
 from __future__ import annotations
@@ -148,6 +148,8 @@ class Traffic(msgspec.Struct, kw_only=True):
         ),
     ] = 0
     """Connections that clients left before the first byte, which they had waited for."""
+    unanswered_flows: int = 0
+    """Flows that got no answer for two seconds, and none since: it falls with a late one."""
 
 
 class WaitCounts(msgspec.Struct, kw_only=True):
@@ -236,7 +238,7 @@ class TrafficByCause(Traffic, kw_only=True):
     @property
     def failed(self) -> int:
         """What failed, as people see it: dials, and clients that got no answer."""
-        return self.failures + self.resets + self.empty + self.client_aborts
+        return self.failures + _failed_at_endpoints(self)
 
 
 class PortFigures(TrafficByCause, kw_only=True):
@@ -380,7 +382,7 @@ class PortFigures(TrafficByCause, kw_only=True):
 
 
 def failed_clients(port: PortFigures, endpoints: Traffic) -> int:
-    """Return how many clients got no answer; UDP flows only if no endpoint was reached.
+    """Return how many clients got no answer.
 
     No endpoint answered, or the one that did ended them, or they waited until they left, for an
     endpoint or its first byte.
@@ -389,8 +391,12 @@ def failed_clients(port: PortFigures, endpoints: Traffic) -> int:
         port: What is counted for a Service port itself.
         endpoints: The sums over its endpoints.
     """
+    return port.refused + port.waits.client_aborts + _failed_at_endpoints(endpoints)
+
+
+def _failed_at_endpoints(endpoints: Traffic) -> int:
     ended = endpoints.resets + endpoints.empty
-    return port.refused + ended + endpoints.client_aborts + port.waits.client_aborts
+    return ended + endpoints.client_aborts + endpoints.unanswered_flows
 
 
 @cache

@@ -3,7 +3,8 @@
     page, streams ──views, one a second────────┐
     agent ──────────counters, every 5 seconds──┴▶ History ─▶ rates, sparklines, charts
 
-Rule 1: only differences of counters count. A counter that falls begins again from zero.
+Rule 1: only differences of counters count. One that falls counts nothing: it began again, or a
+late answer came to a client that was counted as failed.
 Rule 2: a sample covers the time since the last one, if that is at most ``COVERED_S``. What none
 covers is a gap, as is the time before a Service port was first seen.
 Rule 3: memory is bounded. A Service port that carries something takes about 4 kB until ten minutes
@@ -251,10 +252,7 @@ class History:
 
 def _rates(before: Figures, after: Figures, elapsed_s: float) -> Figures:
     return Figures(
-        *(
-            (now - then if now >= then else now) / elapsed_s
-            for then, now in zip(before, after, strict=True)
-        )
+        *(max(0, now - then) / elapsed_s for then, now in zip(before, after, strict=True))
     )
 
 

@@ -56,7 +56,9 @@ def test_failures_are_counted_by_cause():
 def test_a_flow_that_is_answered_late_is_taken_back_from_those_without_an_answer():
     counters = EndpointCounters()
     counters.ended_unanswered(5.0, Failure.NO_DATAGRAM)
+    assert counters.unanswered_flows == 1
     counters.came_late()
+    assert counters.unanswered_flows == 0
     assert (counters.unanswered, counters.late, counters.ends.failures) == (0, 1, 1)
 
 
@@ -108,3 +110,12 @@ def test_mistakes_of_clients_are_counted_by_kind():
 
 def test_a_mistake_of_clients_has_the_name_of_its_cause():
     assert {CauseCode(one).name for one in ClientMistake} == set(ClientMistake.__members__)
+
+
+def test_what_was_carried_is_the_sum_over_endpoints_former_ones_included():
+    table, pod = CounterTable(), SocketAddress("10.244.0.7", 80)
+    for n, endpoint in enumerate((pod, SocketAddress("10.244.0.9", 80)), start=1):
+        table.counters_of(endpoint).connections = n
+        table.counters_of(endpoint).client_aborts = 2 * n
+    table.fold((pod,))
+    assert table.carried() == Traffic(connections=3, client_aborts=6)

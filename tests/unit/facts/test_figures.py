@@ -55,7 +55,7 @@ def test_names_of_metrics_contain_their_unit_as_prometheus_wants_it(name):
 
 
 def test_what_failed_is_what_got_no_answer():
-    ended = {"resets": 2, "empty": 1, "client_aborts": 5}
+    ended = {"resets": 2, "empty": 1, "client_aborts": 4, "unanswered_flows": 1}
     waits = Waits(client_aborts=3)
     assert PortFigures(refused=4, failures=9, waits=waits, **ended).failed == 15
     assert TrafficByCause(failures=9, **ended).failed == 17

@@ -22,7 +22,7 @@ def test_a_chart_has_the_times_of_its_ends_and_middle():
 
 def test_each_measured_step_has_its_figures_in_words():
     history = carried(
-        {},
+        {"connections": 0, "received_bytes": 0, "sent_bytes": 0},
         {"connections": 20, "received_bytes": 5000, "sent_bytes": 100},
         {"connections": 20, "received_bytes": 5000, "sent_bytes": 100, "saved": 1, "refused": 3},
     )

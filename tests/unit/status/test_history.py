@@ -147,8 +147,9 @@ def test_a_second_sample_within_a_second_waits_for_the_next():
     assert history.rates(KEY).connections == 15
 
 
-def test_a_counter_that_fell_begins_again():
-    assert noted(1000, 5).rates(KEY).connections == 5
+def test_a_counter_that_fell_counts_again_from_there():
+    assert noted(1000, 5).rates(KEY).connections == 0
+    assert noted(1000, 5, 9).rates(KEY).connections == 2
 
 
 def test_only_ports_that_carry_something_are_busy():
