@@ -278,6 +278,8 @@ BROKEN = """
     const node = walker.currentNode;
     if (!node.data.trim() || !node.parentElement.getClientRects().length) continue;
     if (node.parentElement.closest(".hidden, .cells")) continue;
+    const head = node.parentElement.closest("thead");
+    if (head && getComputedStyle(head).clipPath !== "none") continue;
     let last = null;
     for (let n = 0; n < node.data.length; n++) {
       const range = document.createRange();

@@ -7,7 +7,7 @@
 
 Rule 1: all streams share the samples, and requests those of a moment ago: the number of streams
 doesn't change what sampling costs, and requests don't change when streams get a sample.
-Rule 2: while nothing watches, only the counters that workers report anyway go into the history.
+Rule 2: while nothing watches, only counters go into the history, without views.
 Rule 3: samples take a quarter of a processor at most, however many Services there are.
 """
 
@@ -28,8 +28,8 @@ _T = TypeVar("_T")
 
 PERIOD_S = 1.0
 _SHARE = 0.25
+# Workers report as often by themselves.
 _RECORD_S = 5.0
-"""Workers report as often."""
 _FOLLOWED_S = 60.0
 # A request gets a sample that is younger than this: shorter than a reader notices.
 _RECENT_S = 0.3
@@ -114,7 +114,7 @@ class Sampler:
             assert self._latest is not None
             return self._count, self._latest
 
-    async def record(self, counters: Callable[[], Counted | None]) -> None:
+    async def record(self, counters: Callable[[], Awaitable[Counted | None]]) -> None:
         """Note counters of all Service ports every 5 s until cancelled, while nothing watches.
 
         Args:
@@ -124,7 +124,7 @@ class Sampler:
             await self._pause(_RECORD_S)
             if self._clock() - self._taken_at < _RECORD_S:
                 continue
-            if (samples := counters()) is not None:
+            if (samples := await counters()) is not None:
                 await self.work(partial(self._history.record, samples, self._clock()))
 
     async def _sample(self) -> Sample:

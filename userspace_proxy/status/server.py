@@ -119,7 +119,7 @@ class StatusServer:
         self._open: list[tuple[Accepting, web.AppRunner]] = []
         self._reserve = Reserve()
 
-    async def record(self, counters: Callable[[], Counted | None]) -> None:
+    async def record(self, counters: Callable[[], Awaitable[Counted | None]]) -> None:
         """Keep what Service ports carry while no page is open, until cancelled: see Sampler."""
         await self._sampler.record(counters)
 

@@ -140,17 +140,17 @@ async def test_counters_are_taken_as_workers_have_reported_them(plane, make):
     served_ports.follow(Cluster().serve("web", "10.96.0.1", "192.0.2.1"))
     counters = PortCounters(served_ports, plane)
     (one,) = served_ports
-    assert counters.take() == [(one.plan.key, Figures())]
+    assert await counters.take() == [(one.plan.key, Figures())]
     endpoint = one.plan.serving.endpoints[0]
     one.group.counters_of(endpoint).connections += 3
     one.group.counters_of(endpoint).client_aborts += 2
     one.group.counters.refused += 1
     one.group.revision += 1
-    assert counters.take() == [(one.plan.key, Figures(connections=3, failed=3))]
+    assert await counters.take() == [(one.plan.key, Figures(connections=3, failed=3))]
 
 
 async def test_of_too_many_service_ports_no_counters_are_taken(plane, make, monkeypatch):
     monkeypatch.setattr(status_servers, "KEPT_MAX", 0)
     served_ports = make(Bind.PROXY_PORT)
     served_ports.follow(Cluster().serve("web", "10.96.0.1", "192.0.2.1"))
-    assert PortCounters(served_ports, plane).take() is None
+    assert await PortCounters(served_ports, plane).take() is None

@@ -136,8 +136,12 @@ def counted(connections):
 async def record(proxy, *samples):
     """Record these, one every five seconds."""
     left = list(samples)
+
+    async def counters():
+        return left.pop(0)
+
     with pytest.raises(IndexError):
-        await proxy.sampler.record(lambda: left.pop(0))
+        await proxy.sampler.record(counters)
 
 
 async def test_counters_are_recorded_while_nothing_watches():
@@ -158,7 +162,7 @@ async def test_nothing_is_recorded_while_something_watches():
         if proxy.now < 1030:
             await sampler.look()
 
-    def counters():
+    async def counters():
         raise LookupError(proxy.now)
 
     sampler = Sampler(proxy.take, clock=lambda: proxy.now, pause=pause)
