@@ -9,7 +9,7 @@ def report(test: str, reason: str) -> pytest.TestReport:
     return pytest.TestReport(test, ("", 1, ""), {}, "skipped", skip, "setup")
 
 
-def test_each_test_that_was_left_out_is_a_row_with_what_the_kernel_lacks():
+def test_each_test_that_was_left_out_is_a_row_with_what_the_kernel_lacks() -> None:
     reports = [
         report("test_it.py::test_b", "this kernel lacks table owner"),
         report("test_it.py::test_a", "this kernel lacks nat"),
@@ -21,12 +21,12 @@ def test_each_test_that_was_left_out_is_a_row_with_what_the_kernel_lacks():
     ]
 
 
-def test_a_misspelt_part_is_an_error():
+def test_a_misspelt_part_is_an_error() -> None:
     with pytest.raises(ValueError, match="'legacy' is no part of the kernel"):
         kernel_needs.need("legacy")
 
 
-def test_a_part_that_is_missing_leaves_the_test_out(monkeypatch):
+def test_a_part_that_is_missing_leaves_the_test_out(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel_needs.need("nat")
     monkeypatch.setattr(kernel_needs, "_lacks", lambda: frozenset({"nat"}))
     with pytest.raises(pytest.skip.Exception, match="this kernel lacks nat"):
@@ -35,11 +35,13 @@ def test_a_part_that_is_missing_leaves_the_test_out(monkeypatch):
 
 @pytest.mark.netns
 @pytest.mark.parametrize("steering", ["nftables", "iptables"])
-def test_what_steers_by_iptables_needs_legacy_tables(request, steering):
+def test_what_steers_by_iptables_needs_legacy_tables(
+    request: pytest.FixtureRequest, steering: str
+) -> None:
     needed = kernel_needs.parts_needed(request.node)
     assert needed == ({"legacy tables"} if steering == "iptables" else set())
 
 
 @pytest.mark.needs("table owner")
-def test_a_mark_names_a_need(request):
+def test_a_mark_names_a_need(request: pytest.FixtureRequest) -> None:
     assert kernel_needs.parts_needed(request.node) == {"table owner"}

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 
 import pytest
 
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.kernel import offers
+from userspace_proxy.kernel.nf_tables import NftablesError, Ruleset
 from userspace_proxy.kernel.offers import FOR_GUARD, FOR_NFTABLES, LEGACY, NEEDS, read_kernel_offers
 
 
@@ -33,40 +38,40 @@ def test_a_part_is_missing_where_the_kernel_refuses_its_expression(expression, p
 
 def test_other_parts_are_not_missing():
     trial = kernel_without(b"numgen\0", errno.ENOENT)
-    offers = read_kernel_offers(try_out=trial, read_tables=lambda _version: 0)
-    assert offers.lacks == {"numgen": errno.ENOENT}
-    assert offers.words(FOR_NFTABLES) == ""
+    found = read_kernel_offers(try_out=trial, read_tables=lambda _version: 0)
+    assert found.lacks == {"numgen": errno.ENOENT}
+    assert found.words(FOR_NFTABLES) == ""
 
 
 def test_without_nftables_all_its_parts_are_missing():
-    offers = read_kernel_offers(FOR_NFTABLES, try_out=lambda _messages: errno.EPROTONOSUPPORT)
-    assert offers.lacks.keys() == {*FOR_NFTABLES}
-    assert offers.words(FOR_GUARD) == (
+    found = read_kernel_offers(FOR_NFTABLES, try_out=lambda _messages: errno.EPROTONOSUPPORT)
+    assert found.lacks.keys() == {*FOR_NFTABLES}
+    assert found.words(FOR_GUARD) == (
         "this kernel lacks nf_tables (modprobe nf_tables, CONFIG_NF_TABLES)"
     )
 
 
 def test_what_may_not_be_tried_is_no_lack():
-    offers = read_kernel_offers(
+    found = read_kernel_offers(
         try_out=lambda _messages: errno.EPERM, read_tables=lambda _version: errno.EPERM
     )
-    assert offers.lacks == {}
-    assert offers.untried == set(NEEDS)
+    assert found.lacks == {}
+    assert found.untried == set(NEEDS)
 
 
 def test_a_shortage_is_no_lack():
-    offers = read_kernel_offers(
+    found = read_kernel_offers(
         try_out=lambda _messages: errno.ENOMEM, read_tables=lambda _version: errno.ENOMEM
     )
-    assert (offers.lacks, offers.untried) == ({}, frozenset())
+    assert (found.lacks, found.untried) == ({}, frozenset())
 
 
 def test_the_words_name_what_brings_a_part():
-    offers = read_kernel_offers(
+    found = read_kernel_offers(
         LEGACY.values(),
         read_tables=lambda version: errno.ENOPROTOOPT if version == 4 else 0,
     )
-    assert offers.words(NEEDS) == (
+    assert found.words(NEEDS) == (
         "this kernel lacks legacy tables "
         "(modprobe ip_tables iptable_nat iptable_filter, CONFIG_NETFILTER_XTABLES_LEGACY)"
     )
@@ -76,3 +81,41 @@ def test_this_kernel_lacks_nothing_and_trying_it_changes_nothing(node):
     assert read_kernel_offers().lacks == {}
     assert node.run("nft list tables") == ""
     assert node.run("cat /proc/net/ip_tables_names /proc/net/ip6_tables_names") == ""
+
+
+@pytest.mark.parametrize(
+    ("code", "lacks"),
+    [
+        pytest.param(0, set(), id="there"),
+        pytest.param(errno.ENOENT, set(), id="without-the-match"),
+        pytest.param(errno.ENOPROTOOPT, set(LEGACY.values()), id="missing"),
+        pytest.param(errno.EPERM, set(), id="not-allowed"),
+    ],
+)
+def test_without_a_namespace_an_option_tells_of_legacy_tables(monkeypatch, code, lacks):
+    def ask(_version, _option, _given):
+        if code:
+            raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(offers, "_libc", SimpleNamespace(unshare=lambda _flags: -1))
+    monkeypatch.setattr(offers, "ask_legacy", ask)
+    assert read_kernel_offers(LEGACY.values()).lacks.keys() == lacks
+
+
+@pytest.mark.parametrize("what", ["try_out", "generation"])
+def test_the_kernels_refusal_is_a_lack(node, monkeypatch, what):
+    def refuse(*_args):
+        if what == "try_out":
+            raise NftablesError(errno.EOPNOTSUPP, "add table")
+        raise SteeringError("cannot query nftables: Invalid argument")
+
+    monkeypatch.setattr(Ruleset, what, refuse)
+    assert "inet tables" in read_kernel_offers(FOR_GUARD).lacks
+
+
+def test_legacy_tables_that_cannot_be_read_are_missing(monkeypatch):
+    def ask(_version, _option, _given):
+        raise FileNotFoundError(errno.ENOENT, "no such table")
+
+    monkeypatch.setattr(offers, "ask_legacy", ask)
+    assert read_kernel_offers(LEGACY.values()).lacks.keys() == set(LEGACY.values())
