@@ -6,13 +6,14 @@ import errno
 import faulthandler
 import gc
 import os
+import platform
 import socket
 from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import settings
 
-from . import loopback
+from . import kernel_needs, loopback
 
 # Every run draws the same examples, `make test-all` more of them; `make fuzz` explores, and what it
 # finds becomes an example. An example has no deadline: how long it takes depends on how busy the
@@ -68,6 +69,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         callspec = getattr(item, "callspec", None)
         if callspec is not None and "asyncio" in callspec.id.split("-"):
             item.add_marker(pytest.mark.long)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave out what needs a part that this kernel lacks."""
+    for part in sorted(kernel_needs.parts_needed(item)):
+        kernel_needs.need(part)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the tests that were left out on this kernel."""
+    if rows := kernel_needs.table(terminalreporter.stats.get("skipped", ())):
+        terminalreporter.section(f"left out on Linux {platform.release()}")
+        for row in rows:
+            terminalreporter.line(row)
 
 
 def pytest_collection_finish() -> None:

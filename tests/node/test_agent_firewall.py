@@ -34,7 +34,13 @@ LEGACY_DROP = """
     [
         pytest.param("nftables", DROP, "ip filter INPUT", id="nftables"),
         pytest.param("local-on-a-node", DROP, "ip filter INPUT", id="local"),
-        pytest.param("local", LEGACY_DROP, "legacy ip filter INPUT", id="local-legacy"),
+        pytest.param(
+            "local",
+            LEGACY_DROP,
+            "legacy ip filter INPUT",
+            id="local-legacy",
+            marks=pytest.mark.needs("legacy tables"),
+        ),
     ],
 )
 def test_a_policy_of_drop_is_reported_with_a_rule_that_helps(tmp_path, steering, firewall, chain):
@@ -55,6 +61,7 @@ def test_a_policy_of_drop_is_reported_with_a_rule_that_helps(tmp_path, steering,
         assert testbed["pod"].get(WEB.address) == "one"
 
 
+@pytest.mark.needs("legacy tables")
 def test_nftables_is_read_where_the_programs_of_legacy_tables_are_missing(tmp_path, monkeypatch):
     nodes.need_namespaces()
     node = nodes.Net("node")

@@ -11,7 +11,7 @@ from tests.node.manifests import Service, with_endpoints
 from tests.node.steerings import steerings
 from tests.node.testbed import Testbed
 
-pytestmark = [pytest.mark.long, pytest.mark.netns]
+pytestmark = [pytest.mark.long, pytest.mark.netns, pytest.mark.needs("legacy tables")]
 
 WEB = Service("web", "10.96.0.10")
 CLIENTS = ("pod", "node-1", "laptop")

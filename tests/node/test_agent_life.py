@@ -15,7 +15,7 @@ from tests.node.manifests import Service, with_endpoints
 from tests.node.steerings import steerings
 from tests.node.testbed import CLIENTS, Testbed
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.needs("legacy tables")]
 
 WEB = Service("web", "10.96.0.10")
 ECHO = Service("echo", "10.96.0.11", 7, target=81)

@@ -128,6 +128,7 @@ def test_an_unreachable_api_server_is_an_error(node):
     ]
 
 
+@pytest.mark.needs("legacy tables")
 def test_auto_chooses_what_the_node_uses(node):
     node.run("iptables-legacy -t nat -L >/dev/null")
     assert node.about("steering") == [
@@ -157,6 +158,7 @@ def test_without_privileges_the_missing_ones_are_named(node):
     assert "error    steering: auto finds no working steering" in done.stdout
 
 
+@pytest.mark.needs("legacy tables")
 @pytest.mark.parametrize("steering", ["iptables", "nftables"])
 @pytest.mark.parametrize(("tool", "family"), [("iptables", "ip"), ("ip6tables", "ip6")])
 def test_legacy_rules_of_kube_proxy_have_no_effect_and_are_reported(node, tool, family, steering):
@@ -172,6 +174,7 @@ def test_legacy_rules_of_kube_proxy_have_no_effect_and_are_reported(node, tool, 
     assert node.hint("kube-proxy", steering).startswith(CLEAN_UP)
 
 
+@pytest.mark.needs("legacy tables")
 def test_chains_of_kubelet_are_not_leftovers(node):
     node.run(
         "iptables-legacy -t nat -N KUBE-KUBELET-CANARY; iptables-legacy -t nat -N KUBE-MARK-MASQ; "
@@ -180,6 +183,7 @@ def test_chains_of_kubelet_are_not_leftovers(node):
     assert node.about("kube-proxy") == ["ok: nothing left behind"]
 
 
+@pytest.mark.needs("legacy tables")
 def test_rules_of_kube_proxy_in_nftables_may_precede_legacy_ones(node):
     node.run("iptables-nft -t nat -N KUBE-SERVICES; iptables-nft -t nat -A OUTPUT -j KUBE-SERVICES")
     assert node.about("kube-proxy", "--steering=iptables") == [
@@ -209,6 +213,7 @@ def test_the_interface_of_ipvs_mode_is_reported(node):
     ]
 
 
+@pytest.mark.needs("legacy tables")
 def test_beside_kube_proxy_its_rules_are_no_finding(node):
     node.run("iptables-legacy -t nat -N KUBE-SERVICES")
     assert node.about("kube-proxy", "--service-proxy-name=canary") == [

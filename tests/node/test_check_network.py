@@ -94,6 +94,7 @@ def test_a_firewalld_that_does_not_is_an_error(node):
     assert found.endswith("rule reject [chain inet firewalld filter_INPUT]")
 
 
+@pytest.mark.needs("legacy tables")
 def test_a_legacy_policy_of_drop_that_admits_replies_matters_only_to_nftables_steering(node):
     node.run(
         "iptables-legacy -P INPUT DROP; "

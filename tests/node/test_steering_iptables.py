@@ -15,7 +15,7 @@ from userspace_proxy.model import Frontend, Protocol
 from userspace_proxy.steering import REFUSE, Steering, SteeringFacts, make_steering
 from userspace_proxy.steering.iptables.helper import FULL_COMPARISON_EVERY
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.needs("legacy tables")]
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from userspace_proxy.model import IPFamily
 from userspace_proxy.steering.iptables import legacy
 from userspace_proxy.steering.iptables.helper import FULL_COMPARISON_EVERY
 
-pytestmark = [pytest.mark.long, pytest.mark.netns]
+pytestmark = [pytest.mark.long, pytest.mark.netns, pytest.mark.needs("legacy tables")]
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from steering_traffic import (
 from tests.cluster.waiting import wait_for
 from userspace_proxy.model import Doubt
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.needs("legacy tables")]
 
 
 @pytest.fixture

@@ -217,6 +217,7 @@ def test_a_table_is_read_back_and_differs_after_any_change(node):
             before = table.read_definitions()
 
 
+@pytest.mark.needs("table owner")
 def test_an_owned_table_is_changed_only_by_its_owner_and_ends_with_it(node):
     table = NftTable("ours")
     for _ in range(2):

@@ -140,6 +140,7 @@ async def test_the_table_of_a_node(node, steering):
     """)  # noqa: E501
 
 
+@pytest.mark.needs("legacy tables")
 async def test_only_rules_with_the_proxys_name_are_changed(node, steering):
     node.run(FOREIGN)
     before = nodes.ruleset(node), nodes.tables(node)
@@ -186,6 +187,7 @@ async def test_drift_is_counted_in_elements_and_lines(node, steering, command, d
     assert await steering.repair() == 0
 
 
+@pytest.mark.needs("legacy tables")
 async def test_changes_of_other_tables_are_no_drift(node, steering):
     await steering.apply({WEB: 36001})
     node.run(FOREIGN)

@@ -18,6 +18,7 @@ def kind():
     return "nftables"
 
 
+@pytest.mark.needs("legacy tables")
 @pytest.mark.parametrize("where", ["pod", "node"])
 async def test_a_later_policy_of_drop_does_not_delay_the_refusal_at_a_proxy_port(
     cluster, steering, web, where
@@ -31,6 +32,7 @@ async def test_a_later_policy_of_drop_does_not_delay_the_refusal_at_a_proxy_port
         assert nodes.is_refused(asker)
 
 
+@pytest.mark.needs("legacy tables")
 @pytest.mark.parametrize("where", ["pod", "node", "bare-pod"])
 async def test_leftovers_of_kube_proxy_have_no_effect(cluster, steering, web, where):
     client = net_of(cluster, where)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests import shell
+from tests.kernel_needs import LEGACY_TABLES, need
 from tests.node.agents import Agent
 from tests.node.clients import Client, Sockets
 from tests.node.manifests import Service
@@ -45,6 +46,8 @@ class Testbed:
         clients: Iterable[str] = ("pod", "node-1", "laptop"),
         agent: type[Agent] = Agent,
     ) -> None:
+        if steering == "iptables":
+            need(LEGACY_TABLES)
         self.sandbox = Sandbox()
         self.clients: dict[str, Client] = {}
         try:

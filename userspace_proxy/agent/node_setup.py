@@ -26,6 +26,7 @@ from ..steering import (
     proxy_label,
     remove_leftovers,
 )
+from ..steering.selection import check_kernel
 from .hand_over import HandOverRequests
 from .lock import NodeLock, running_proxies
 from .rounds.node_ports import RefusePort
@@ -66,6 +67,8 @@ def open_steering(
         proxy_ports=options.proxy_ports,
         node_addresses=options.node_addresses,
     )
+    # Nothing that is tried again would help.
+    check_kernel(wanted)
     if wanted != "none":
         _take_lock(options, stack)
         refuse_port = RefusePort()

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..errors import SteeringError
+from ..kernel.offers import NEEDS, read_kernel_offers
 from ..kernel.privileges import effective_capabilities, forbidding, read_sysctls
 from ..steering import local
 from ..steering.iptables import has_socket_match
@@ -13,7 +14,6 @@ from ..steering.iptables.legacy import has_legacy_tables_in_kernel, tables_in_us
 from ..steering.nftables import missing
 from ..steering.selection import choose, has_legacy_tables, iptables_lacks
 from .finding import Finding, error, ok, warning
-from .nft_offers import nft_lacks_for_guard, nft_offers
 
 # Source: capabilities(7), include/uapi/linux/capability.h.
 _CAPABILITIES = {12: "NET_ADMIN", 13: "NET_RAW"}
@@ -37,6 +37,8 @@ class Offers:
     """nftables works, but can't distinguish the proxy's sockets."""
     without_xt_socket: bool = False
     """The same for iptables."""
+    kernel_lacks: tuple[str, ...] = ()
+    """Parts of the kernel, as in :data:`~..kernel.offers.NEEDS`."""
     forbidding: str = ""
     """A sysctl that forbids user namespaces, as ``name=value`` that would allow them."""
 
@@ -46,8 +48,9 @@ def read_offers() -> Offers:
     mask = effective_capabilities()
     capabilities = tuple(name for bit, name in _CAPABILITIES.items() if mask >> bit & 1)
     is_admin = "NET_ADMIN" in capabilities
-    nftables_lack = missing() or (nft_offers() if is_admin else "NET_ADMIN is missing")
+    nftables_lack = missing() if is_admin else "NET_ADMIN is missing"
     iptables_lack = iptables_lacks()
+    kernel = read_kernel_offers()
     has_legacy = has_legacy_tables_in_kernel()
     forbidden = forbidding(read_sysctls())
     return Offers(
@@ -55,10 +58,11 @@ def read_offers() -> Offers:
         nftables_lack=nftables_lack,
         iptables_lack=iptables_lack,
         local_lack=local.missing(own_namespace=False) if is_admin else "",
-        without_nft_socket=not nftables_lack and bool(nft_lacks_for_guard()),
+        without_nft_socket=not nftables_lack and "socket" in kernel.lacks,
         without_xt_socket=not iptables_lack and has_legacy and not has_socket_match(),
         legacy_tables=_legacy_tables(),
         has_legacy_in_kernel=has_legacy,
+        kernel_lacks=tuple(kernel.lacks),
         forbidding=f"{forbidden[0]}={forbidden[2]}" if forbidden else "",
     )
 
@@ -85,6 +89,7 @@ def judge_offers(offers: Offers, wanted: str, taken: str, *, own_namespace: bool
         *_libraries(offers, taken),
         *_taken(offers, wanted, taken, own_namespace=own_namespace),
         *_guard(offers, taken),
+        *_parts(offers),
     ]
 
 
@@ -153,7 +158,7 @@ def _taken(offers: Offers, wanted: str, taken: str, *, own_namespace: bool) -> I
             hint="run as root or grant NET_ADMIN, modprobe nf_tables, or --steering=none",
         )
     elif lack:
-        yield error("steering", f"{taken} can't work here: {lack}", hint=_install(taken))
+        yield error("steering", f"{taken} can't work here: {lack}", hint=_remedy(offers, taken))
     elif wanted != "auto":
         yield ok("steering", f"{taken}, as set by --steering")
     else:
@@ -174,6 +179,13 @@ def _guard(offers: Offers, taken: str) -> Iterator[Finding]:
         )
 
 
+def _parts(offers: Offers) -> Iterator[Finding]:
+    """Report parts of the kernel that are missing and that the chosen steering does without."""
+    for name in offers.kernel_lacks:
+        need = NEEDS[name]
+        yield ok("kernel", f"it lacks {name}, needed for {need.fails}; instead: {need.instead}")
+
+
 def why_taken(taken: str, legacy: Sequence[str], offers: Offers, *, own_namespace: bool) -> str:
     """Return why ``auto`` chooses a steering."""
     if own_namespace:
@@ -187,15 +199,20 @@ def why_taken(taken: str, legacy: Sequence[str], offers: Offers, *, own_namespac
     return "no legacy tables are in use here, and the kernel has nftables"
 
 
+def _remedy(offers: Offers, taken: str) -> str:
+    """Return what helps: what is to be installed, and a steering that works here."""
+    lacks = {"nftables": offers.nftables_lack, "iptables": offers.iptables_lack}
+    lacks.pop(taken, None)
+    others = [f"--steering={name} works here" for name, lack in lacks.items() if not lack]
+    return "; or ".join((_install(taken), *others[:1]))
+
+
 def _install(taken: str) -> str:
     if taken == "nftables":
         return "modprobe nf_tables nft_nat nft_redir; run as root"
     if taken == "local":
-        return "modprobe nf_tables; run as root; or --steering=iptables or none"
-    return (
-        "pip install .[iptables] in the checkout; install iptables 1.8.7 or later; run as root; "
-        "or --steering=nftables"
-    )
+        return "modprobe nf_tables; run as root; or --steering=none"
+    return "pip install .[iptables] in the checkout; install iptables 1.8.7 or later; run as root"
 
 
 def _legacy_tables() -> tuple[str, ...]:

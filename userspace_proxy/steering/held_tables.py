@@ -8,6 +8,7 @@ Rule 1: they are optional: a kernel before 5.12, or without nftables, has none.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection
 
 from ..errors import SteeringError
@@ -15,6 +16,7 @@ from ..kernel.nf_tables import TableWriter
 from ..kernel.nf_tables import expressions as x
 from ..kernel.nf_tables.owned import OwnedTable, OwnerSockets
 from ..kernel.nf_tables.writer import OUTPUT, PREROUTING
+from ..kernel.offers import NEEDS, read_kernel_offers
 from ..kernel.one_thread import InOneThread
 from .names import CONNTRACK_HOLD_TABLES, UNTRACKED_TABLES
 
@@ -39,7 +41,8 @@ class HeldTable:
         try:
             await self._table.do(OwnedTable.put_right)
         except SteeringError as exc:
-            return exc.message
+            offers = await asyncio.to_thread(read_kernel_offers, ("nf_tables", "table owner"))
+            return offers.words(NEEDS) or exc.message
         return ""
 
     async def let_go(self) -> None:

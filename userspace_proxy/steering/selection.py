@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Mapping
 
 from ..errors import SteeringError
+from ..kernel.offers import FOR_NFTABLES, LEGACY, NEEDS, read_kernel_offers
 from ..kernel.privileges import has_net_admin
 from ..model import Balance, IPFamily
 from . import local, nftables
@@ -51,7 +52,25 @@ def check_steering(name: str, *, own_namespace: bool) -> None:
     chosen = choose(name, own_namespace=own_namespace)
     find_lack = {"local": lambda: local.missing(own_namespace=own_namespace), **_LACKS}.get(chosen)
     if find_lack is not None and (lacks := find_lack()):
-        raise SteeringError(f"cannot steer by {chosen}: {lacks}", hint=_HINT)
+        raise SteeringError(f"cannot steer by {chosen}: {lacks}", hint=remedy(chosen))
+
+
+def check_kernel(name: str) -> None:
+    """Check whether the kernel has what a steering by rules needs, as far as it can be tried.
+
+    Raises:
+        SteeringError: It lacks something, so a start can't succeed.
+    """
+    if lacks := read_kernel_offers(_PARTS.get(name, ())).words(NEEDS):
+        raise SteeringError(f"cannot steer by {name}: {lacks}", hint=remedy(name))
+
+
+def remedy(name: str) -> str:
+    """Return what helps where a steering can't work: another one that can, if there is one."""
+    for other, find_lack in _LACKS.items():
+        if other != name and not find_lack():
+            return f"--steering={other} works here"
+    return _HINT
 
 
 def choose(name: str, *, own_namespace: bool) -> str:
@@ -117,6 +136,9 @@ def iptables_lacks() -> str:
     lacks += [f"{program} is missing" for program in missing_programs()]
     if not has_net_admin():
         lacks.append("NET_ADMIN is missing")
+    # Last: to try it takes a network namespace.
+    if not lacks and (no_tables := read_kernel_offers(_PARTS["iptables"]).words(NEEDS)):
+        return no_tables
     return ", ".join(lacks)
 
 
@@ -125,5 +147,7 @@ def has_python_iptables() -> bool:
     return importlib.util.find_spec("iptc") is not None
 
 
+_PARTS = {"nftables": FOR_NFTABLES, "iptables": (LEGACY[4],)}
+"""What steerings by rules need of the kernel."""
 _LACKS = {"iptables": iptables_lacks, "nftables": nftables.missing}
 """What steerings by rules lack to work here, in words; empty where they lack nothing."""

@@ -31,8 +31,8 @@ from .demo_commands import FOLDER_PREFIX, Commands, Tour, send_command
 from .demo_manifests import DNS_PODS, WEB_PODS, manifests_for, sample_traffic
 from .sandbox_proxy import (
     PAGE_PORT,
+    error_line,
     give_address,
-    last_line,
     page_socket,
     running_proxy,
     wait_until_ready,
@@ -109,7 +109,7 @@ def _show(
             else f"exited with status {proxy.returncode}"
         )
         raise UserspaceProxyError(
-            f"the proxy {how}; its last log line: {last_line(folder / 'proxy.log')}"
+            f"the proxy {how}; its log says: {error_line(folder / 'proxy.log')}"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import subprocess
 import sys
@@ -161,10 +162,17 @@ def wait_until_ready(
             page.get("/healthz", accept="application/json")
             return
         if proxy.poll() is not None or Clocks.monotonic() > deadline:
-            why = last_line(log).removeprefix("error: ")
+            why = error_line(log).removeprefix("error: ")
             raise SandboxError(f"cannot start the proxy: {why}")
         with contextlib.suppress(subprocess.TimeoutExpired):
             proxy.wait(_POLL_S)
+
+
+def error_line(log: Path) -> str:
+    """Return the last line of a log that is an error, or without one the last line."""
+    lines = log.read_text().strip().splitlines()
+    is_error = re.compile(r"error: |\S+ ERROR ").match
+    return next(filter(is_error, reversed(lines)), None) or last_line(log)
 
 
 def last_line(log: Path) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from userspace_proxy.errors import ListenError, SandboxError
 from userspace_proxy_testing.commands.sandbox_proxy import (
+    error_line,
     last_line,
     page_socket,
     page_socket_in,
@@ -35,6 +36,23 @@ def test_the_last_line_of_a_log(tmp_path):
     assert last_line(log) == "the log is empty"
     log.write_text("one\ntwo\n")
     assert last_line(log) == "two"
+
+
+@pytest.mark.parametrize(
+    ("lines", "quoted"),
+    [
+        (["error: one", "error: two", "2026-11-26T08:00:00Z INFO stopped"], "error: two"),
+        (
+            ["2026Z WARNING seen", "2026Z ERROR refused", "2026Z WARNING other"],
+            "2026Z ERROR refused",
+        ),
+        (["2026Z INFO ERROR is a word", "the last"], "the last"),
+    ],
+)
+def test_the_error_of_a_log_is_not_what_came_after_it(tmp_path, lines, quoted):
+    log = tmp_path / "log"
+    log.write_text("\n".join(lines))
+    assert error_line(log) == quoted
 
 
 def test_a_proxy_that_ends_is_an_error_with_its_last_words(tmp_path):

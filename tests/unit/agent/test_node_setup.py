@@ -1,6 +1,7 @@
 """What a steering takes on the node; tests/node prepares a kernel."""
 
 import contextlib
+import errno
 import os
 
 import pytest
@@ -8,7 +9,8 @@ import pytest
 from userspace_proxy.agent.lock import NodeLock
 from userspace_proxy.agent.node_setup import open_steering
 from userspace_proxy.agent.rounds.options import Options
-from userspace_proxy.errors import LockHeld
+from userspace_proxy.errors import LockHeld, SteeringError
+from userspace_proxy.kernel.nf_tables import NftablesError, Ruleset
 from userspace_proxy.plane import PortPool
 
 NAME = f"test-node-{os.getpid()}"
@@ -36,3 +38,15 @@ async def test_without_steering_neither_is_taken():
         lock = NodeLock(NAME)
         lock.take()
         lock.release()
+
+
+async def test_a_steering_that_the_kernel_cannot_have_takes_nothing(monkeypatch):
+    def refuse(_ruleset, _messages):
+        raise NftablesError(errno.EOPNOTSUPP, "add table")
+
+    monkeypatch.setattr(Ruleset, "try_out", refuse)
+    pool = PortPool(*OPTIONS.proxy_ports)
+    async with contextlib.AsyncExitStack() as stack:
+        with pytest.raises(SteeringError, match=r"cannot steer by nftables: this kernel lacks "):
+            open_steering("nftables", OPTIONS, pool, stack)
+        assert len(list(pool.candidates())) == 10

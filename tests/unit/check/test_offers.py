@@ -78,7 +78,7 @@ def test_what_local_lacks_is_an_error_unless_the_namespace_is_the_proxys_own():
     *_, found = judge_offers(offers, "local", "local", own_namespace=False)
     assert str(found) == (
         "error    steering: local can't work here: it needs nftables -> "
-        "modprobe nf_tables; run as root; or --steering=iptables or none"
+        "modprobe nf_tables; run as root; or --steering=none; or --steering=nftables works here"
     )
     assert lines(offers, "local", "local", own_namespace=True)[-1] == (
         "ok steering: local, as set by --steering"
@@ -127,3 +127,19 @@ def test_a_path_that_the_steering_lacks_is_a_warning(path, taken):
 
 def test_a_path_is_no_finding_with_nftables_or_without_a_working_steering():
     assert judge_path("kernel", "nftables") == judge_path("kernel", "") == []
+
+
+def test_a_missing_part_of_the_kernel_is_named_with_what_is_used_instead():
+    offers = Offers(ALL, kernel_lacks=("numgen",))
+    assert lines(offers, "nftables", "nftables")[-1] == (
+        "ok kernel: it lacks numgen, needed for the kernel path; instead: the proxy"
+    )
+
+
+def test_the_remedy_names_a_steering_that_works_here():
+    offers = Offers(ALL, iptables_lack="this kernel lacks legacy tables")
+    *_, found = judge_offers(offers, "iptables", "iptables", own_namespace=False)
+    assert found.hint.endswith("; or --steering=nftables works here")
+    neither = Offers(ALL, iptables_lack="no", nftables_lack="no")
+    *_, found = judge_offers(neither, "iptables", "iptables", own_namespace=False)
+    assert "works here" not in found.hint

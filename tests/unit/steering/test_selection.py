@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 
 from userspace_proxy.errors import SteeringError
+from userspace_proxy.kernel import offers
+from userspace_proxy.kernel.nf_tables import NftablesError, Ruleset
 from userspace_proxy.model import IPFamily
 from userspace_proxy.steering import SteeringFacts, make_steering, selection
 from userspace_proxy.steering.iptables import legacy
@@ -93,3 +98,45 @@ def test_what_a_steering_lacks_is_known_before_the_start(monkeypatch):
     monkeypatch.setattr(selection, "has_net_admin", lambda: False)
     with pytest.raises(SteeringError, match=r"cannot steer by iptables: .*NET_ADMIN is missing"):
         selection.check_steering("iptables", own_namespace=False)
+
+
+def test_a_kernel_without_nftables_ends_the_start_and_names_what_works(node, monkeypatch):
+    def refuse(_ruleset):
+        raise SteeringError("cannot query nftables: Invalid argument")
+
+    monkeypatch.setattr(Ruleset, "generation", refuse)
+    for check in (
+        lambda: selection.check_kernel("nftables"),
+        lambda: selection.check_steering("nftables", own_namespace=False),
+    ):
+        with pytest.raises(SteeringError) as caught:
+            check()
+        assert str(caught.value) == (
+            "cannot steer by nftables: this kernel lacks nf_tables "
+            "(modprobe nf_tables, CONFIG_NF_TABLES) (--steering=iptables works here)"
+        )
+    assert selection.choose("auto", own_namespace=False) == "iptables"
+    selection.check_kernel("iptables")
+
+
+def test_a_kernel_without_the_inet_family_has_auto_choose_iptables(node, monkeypatch):
+    monkeypatch.setattr(Ruleset, "try_out", _refuse_inet)
+    assert selection.choose("auto", own_namespace=False) == "iptables"
+    with pytest.raises(SteeringError, match=r"lacks inet tables \(CONFIG_NF_TABLES_INET\)"):
+        selection.check_kernel("nftables")
+
+
+def test_a_kernel_without_legacy_tables_has_iptables_name_nftables(node, monkeypatch):
+    def refuse(_version, _option, _given):
+        raise OSError(errno.ENOPROTOOPT, os.strerror(errno.ENOPROTOOPT))
+
+    monkeypatch.setattr(offers, "ask_legacy", refuse)
+    assert selection.iptables_lacks().startswith("this kernel lacks legacy tables (modprobe ")
+    with pytest.raises(SteeringError) as caught:
+        selection.check_kernel("iptables")
+    assert caught.value.hint == "--steering=nftables works here"
+
+
+def _refuse_inet(_ruleset, messages):
+    if messages:
+        raise NftablesError(errno.EOPNOTSUPP, "add table")

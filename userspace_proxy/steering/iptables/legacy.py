@@ -18,14 +18,11 @@ lock. include/uapi/linux/netfilter_ipv4/ip_tables.h: the option.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import os
 import shutil
 import signal
-import socket
-import struct
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +30,13 @@ from pathlib import Path
 from types import FrameType
 
 from ...errors import SteeringError
+from ...kernel.legacy_options import (
+    GET_INFO,
+    GET_REVISION_MATCH,
+    SOCKET_REVISION,
+    ask_legacy,
+    info_of,
+)
 from ...kernel.port_holders import named_process
 
 _MULTI = "xtables-legacy-multi"
@@ -41,20 +45,10 @@ _PREFIXES = {4: "iptables", 6: "ip6tables"}
 MORE_PATHS = ("/usr/sbin", "/sbin")
 # 10,000 Services take 0.2 s.
 _RUN_WITHIN_S = 30.0
-# IPT_SO_GET_INFO and IP6T_SO_GET_INFO; IPT_SO_GET_REVISION_MATCH.
-_GET_INFO = 64
-_GET_REVISION_MATCH = 66
-# Of xt_get_revision: the name and the revision; the first with "nowildcard": xt_socket_mtinfo2.
-_SOCKET_REVISION = struct.pack("=29sB", b"socket", 2)
-_LEVELS = {4: socket.IPPROTO_IP, 6: socket.IPPROTO_IPV6}
-_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
-# sizeof ipt_getinfo: name, valid hooks, five starts, five underflows, entries, bytes.
-_INFO_BYTES = 84
 _HINTS = {
     errno.EPERM: "grant NET_ADMIN and NET_RAW, run as root, or run with --steering=none",
     errno.ENOENT: "modprobe ip_tables iptable_nat iptable_filter, or run with --steering=none",
 }
-_libc = ctypes.CDLL(None, use_errno=True)
 # The errors of a kernel without legacy tables: no such table, or no such option.
 _MISSING = (errno.ENOENT, errno.ENOPROTOOPT)
 # Each lists the tables that are in use, one per line; missing without legacy tables in the kernel.
@@ -86,8 +80,7 @@ class LegacyTables:
             SteeringError: The kernel has no such table, or permission is denied.
         """
         try:
-            given = table.encode().ljust(_INFO_BYTES, b"\0")
-            return _ask_kernel(self._version, _GET_INFO, given)
+            return ask_legacy(self._version, GET_INFO, info_of(table))
         except OSError as exc:
             is_missing = exc.errno in _MISSING
             raise SteeringError(
@@ -163,7 +156,7 @@ def has_socket_match() -> bool:
     It loads that match if necessary, but creates no table.
     """
     try:
-        _ask_kernel(4, _GET_REVISION_MATCH, _SOCKET_REVISION)
+        ask_legacy(4, GET_REVISION_MATCH, SOCKET_REVISION)
     except PermissionError:
         return True
     except OSError:
@@ -245,17 +238,6 @@ def _holder(file: int) -> str:
     except (OSError, ValueError, IndexError):
         pass
     return "another process"
-
-
-def _ask_kernel(version: int, option: int, given: bytes) -> bytes:
-    """Read a socket option that takes a value, which ``socket.getsockopt`` doesn't support."""
-    buffer = ctypes.create_string_buffer(given, len(given))
-    size = ctypes.byref(ctypes.c_uint32(len(buffer)))
-    with socket.socket(_FAMILIES[version], socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
-        if _libc.getsockopt(sock.fileno(), _LEVELS[version], option, buffer, size) != 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
-    return buffer.raw
 
 
 def _need_program(version: int, name: str) -> list[str]:

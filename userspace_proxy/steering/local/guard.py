@@ -17,6 +17,7 @@ from ...kernel.netlink.rtnetlink import LocalRoute
 from ...kernel.nf_tables.kept_table import KeptTable
 from ...kernel.nf_tables.nft_table import Steps
 from ...kernel.nf_tables.writer import SetElement
+from ...kernel.offers import FOR_GUARD
 from ...kernel.privileges import has_net_admin
 from ...model import Frontend, IPFamily, is_loopback
 from ..base import SteeringFacts
@@ -286,8 +287,12 @@ def missing(*, own_namespace: bool) -> str:
     """
     if not has_net_admin():
         return "NET_ADMIN is missing"
-    lacks = "" if own_namespace else missing_in_nftables()
+    lacks = "" if own_namespace else _missing_for_guard()
     return f"{_NEEDS_NFTABLES}: {lacks}" if lacks else ""
+
+
+def _missing_for_guard() -> str:
+    return missing_in_nftables(FOR_GUARD, is_whole=False)
 
 
 def make_guard(
@@ -309,12 +314,13 @@ def make_guard(
     if not has_net_admin():
         return NoGuard(desired)
     owner = owner_number(facts.proxy_name)
-    if own_namespace and (not uses_nftables or missing_in_nftables()):
+    if own_namespace and not uses_nftables:
         return OpenGuard(tables, owner, desired)
-    try:
-        return NftGuard(tables, owner, desired, GUARD_TABLES.of(facts.proxy_name))
-    except SteeringError as exc:
+    if lacks := _missing_for_guard():
+        if own_namespace:
+            return OpenGuard(tables, owner, desired)
         raise SteeringError(
-            f"cannot steer by local: {_NEEDS_NFTABLES}: {exc.message}",
-            hint="modprobe nf_tables, or run with --steering=iptables or --steering=none",
-        ) from exc
+            f"cannot steer by local: {_NEEDS_NFTABLES}: {lacks}",
+            hint="run with --steering=iptables or --steering=none",
+        )
+    return NftGuard(tables, owner, desired, GUARD_TABLES.of(facts.proxy_name))

@@ -6,15 +6,24 @@ change ─▶ kernel path's table ─▶ table of ports ─▶ in force ─▶ s
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping
+import errno
+import os
+from collections.abc import Collection, Iterable, Mapping
 
 from ...errors import SteeringError
 from ...kernel import conntrack
 from ...kernel.interfaces import not_forwarding, without_ipv6
-from ...kernel.nf_tables import Ruleset
 from ...kernel.nf_tables.kept_table import KeptTable, Repair
 from ...kernel.nf_tables.nft_table import Steps
 from ...kernel.nf_tables.writer import SetElement
+from ...kernel.offers import (
+    FOR_NFTABLES,
+    LACKS,
+    PROBE_TABLE,
+    Trial,
+    read_kernel_offers,
+    try_nftables,
+)
 from ...model import Balance, Frontend, IPFamily, Protocol, SocketAddress, Taken
 from ..base import REFUSE, Bind, EndpointChoice, KernelTarget, SteeringFacts, Target, render_targets
 from ..earlier_chains import Translation
@@ -40,14 +49,25 @@ from .rules import (
     write_table,
 )
 
+_WHOLE = Shape(PROBE_TABLE, refuse_port=1, to_ip="127.0.0.1", checks_sockets=False)
 
-def missing() -> str:
-    """Return what nftables lacks to work here; empty where it lacks nothing."""
-    try:
-        Ruleset().close()
-    except SteeringError as exc:
-        return exc.message
-    return ""
+
+def missing(
+    needs: Iterable[str] = FOR_NFTABLES, try_out: Trial = try_nftables, *, is_whole: bool = True
+) -> str:
+    """Return what nftables lacks to work here, tried out; empty where it lacks nothing.
+
+    Args:
+        needs: The parts of the kernel that are needed.
+        is_whole: Whether this steering's whole table is tried out, too.
+    """
+    offers = read_kernel_offers(needs, try_out=try_out)
+    if offers.untried:
+        return f"cannot query nftables: {os.strerror(errno.EPERM)}"
+    if lacks := offers.words(needs):
+        return lacks
+    code = try_out(write_table(_WHOLE)) if is_whole else 0
+    return f"this kernel refuses its table: {os.strerror(code)}" if code in LACKS else ""
 
 
 def find_no_kernel_path(proxy_name: str) -> dict[IPFamily | Balance, str]:

@@ -1,0 +1,54 @@
+"""What tests need of the kernel, as the product's description of it names the parts.
+
+    @pytest.mark.needs("legacy tables")     on a test, a module or a parameter
+    need("legacy tables")                   in a fixture
+
+A kernel that lacks a part leaves these tests out, and names them at the end of the run.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection
+
+import pytest
+
+from userspace_proxy.kernel.offers import LEGACY, NEEDS, read_kernel_offers
+
+LEFT_OUT = "this kernel lacks "
+LEGACY_TABLES = LEGACY[4]
+
+
+def need(part: str) -> None:
+    """Leave the test out where the kernel lacks a part."""
+    if part not in NEEDS:
+        raise ValueError(f"{part!r} is no part of the kernel that is tried out")
+    if part in _lacks():
+        pytest.skip(f"{LEFT_OUT}{part}")
+
+
+def parts_needed(item: pytest.Item) -> set[str]:
+    """Return what the marks of a test name, and what its steering needs."""
+    parts = {part for mark in item.iter_markers("needs") for part in mark.args}
+    steers = item.get_closest_marker("netns") is not None
+    callspec = getattr(item, "callspec", None)
+    if steers and callspec is not None and "iptables" in callspec.params.values():
+        parts.add(LEGACY_TABLES)
+    return parts
+
+
+def table(reports: Collection[pytest.TestReport]) -> list[str]:
+    """Return a line for each test that was left out: what the kernel lacks, and the test."""
+    reasons = (
+        (report.longrepr[2].partition(LEFT_OUT)[2], report.nodeid)
+        for report in reports
+        if isinstance(report.longrepr, tuple)
+    )
+    rows = sorted(row for row in reasons if row[0])
+    width = max((len(part) for part, _ in rows), default=0)
+    return [f"{part:<{width}}  {test}" for part, test in rows]
+
+
+@functools.cache
+def _lacks() -> frozenset[str]:
+    return frozenset(read_kernel_offers().lacks)

@@ -1,0 +1,47 @@
+import pytest
+
+from tests import kernel_needs
+
+
+def report(test: str, reason: str) -> pytest.TestReport:
+    """Return the report of a test that was skipped."""
+    skip = ("tests/node/test_it.py", 1, f"Skipped: {reason}")
+    return pytest.TestReport(test, ("", 1, ""), {}, "skipped", skip, "setup")
+
+
+def test_each_test_that_was_left_out_is_a_row_with_what_the_kernel_lacks() -> None:
+    reports = [
+        report("test_it.py::test_b", "this kernel lacks table owner"),
+        report("test_it.py::test_a", "this kernel lacks nat"),
+        report("test_it.py::test_c", "needs root"),
+    ]
+    assert kernel_needs.table(reports) == [
+        "nat          test_it.py::test_a",
+        "table owner  test_it.py::test_b",
+    ]
+
+
+def test_a_misspelt_part_is_an_error() -> None:
+    with pytest.raises(ValueError, match="'legacy' is no part of the kernel"):
+        kernel_needs.need("legacy")
+
+
+def test_a_part_that_is_missing_leaves_the_test_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel_needs.need("nat")
+    monkeypatch.setattr(kernel_needs, "_lacks", lambda: frozenset({"nat"}))
+    with pytest.raises(pytest.skip.Exception, match="this kernel lacks nat"):
+        kernel_needs.need("nat")
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("steering", ["nftables", "iptables"])
+def test_what_steers_by_iptables_needs_legacy_tables(
+    request: pytest.FixtureRequest, steering: str
+) -> None:
+    needed = kernel_needs.parts_needed(request.node)
+    assert needed == ({"legacy tables"} if steering == "iptables" else set())
+
+
+@pytest.mark.needs("table owner")
+def test_a_mark_names_a_need(request: pytest.FixtureRequest) -> None:
+    assert kernel_needs.parts_needed(request.node) == {"table owner"}

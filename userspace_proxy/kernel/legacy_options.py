@@ -1,0 +1,42 @@
+"""The socket options of the legacy tables, which tell about them without their programs.
+
+Source: include/uapi/linux/netfilter_ipv4/ip_tables.h and netfilter/x_tables.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import struct
+
+# IPT_SO_GET_INFO and IP6T_SO_GET_INFO; IPT_SO_GET_REVISION_MATCH.
+GET_INFO = 64
+GET_REVISION_MATCH = 66
+# Of xt_get_revision: the name and the revision; the first with "nowildcard": xt_socket_mtinfo2.
+SOCKET_REVISION = struct.pack("=29sB", b"socket", 2)
+_LEVELS = {4: socket.IPPROTO_IP, 6: socket.IPPROTO_IPV6}
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+# sizeof ipt_getinfo: name, valid hooks, five starts, five underflows, entries, bytes.
+_INFO_BYTES = 84
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def info_of(table: str) -> bytes:
+    """Return the value of :data:`GET_INFO` for a table."""
+    return table.encode().ljust(_INFO_BYTES, b"\0")
+
+
+def ask_legacy(version: int, option: int, given: bytes) -> bytes:
+    """Read a socket option that takes a value, which ``socket.getsockopt`` doesn't support.
+
+    Raises:
+        OSError: The kernel has no such table or option, or permission is denied.
+    """
+    buffer = ctypes.create_string_buffer(given, len(given))
+    size = ctypes.byref(ctypes.c_uint32(len(buffer)))
+    with socket.socket(_FAMILIES[version], socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
+        if _libc.getsockopt(sock.fileno(), _LEVELS[version], option, buffer, size) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+    return buffer.raw
