@@ -18,8 +18,8 @@ STATEMENTS = {
     "chart": rf"(?m)^(?:appV|v)ersion: {_VERSION}$",
     "label": rf'\bapp\.kubernetes\.io/version: "{_VERSION}"',
     "build": rf"\bARG VERSION={_VERSION}\s",
-    "git": rf"\bREPOSITORY(?:\.git)?@{_VERSION}(?=[#\s'])",
-    "archive": rf"\bREPOSITORY/archive/{_VERSION}\.tar\.gz",
+    "git": rf"/userspace-proxy(?:\.git)?@{_VERSION}(?=[#\s'])",
+    "archive": rf"/userspace-proxy/archive/{_VERSION}\.tar\.gz",
     "page": rf"/blob/{_VERSION}/docs/",
     "example": rf"\b(?:TAG|VERSION)={_VERSION}(?=[\s,:)])",
 }
