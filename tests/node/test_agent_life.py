@@ -150,7 +150,9 @@ def test_a_running_agent_leaves_the_rules_of_others_unchanged(story):
 
 
 def test_a_second_agent_is_refused_with_the_first_ones_pid(story):
-    assert (story.second.returncode, story.second.stderr) == (
+    first, _, rest = story.second.stderr.partition("\n")
+    assert " INFO starting version=" in first
+    assert (story.second.returncode, rest) == (
         1,
         f"error: cannot start: another userspace-proxy (pid {story.first_pid}) steers this node "
         "(start it with --take-over to relieve that one, or stop that one first)\n",
