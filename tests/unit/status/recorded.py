@@ -7,7 +7,10 @@ A test compares the bytes. To record intended changes: ``python -m tests.unit.st
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -318,6 +321,27 @@ def render_all(folder: Path) -> dict[str, bytes]:
     Args:
         folder: An empty one, for a manifest.
     """
+    with _utc():
+        return _all(folder)
+
+
+@contextlib.contextmanager
+def _utc() -> Iterator[None]:
+    """Have pages show the time of day in UTC, wherever they are recorded."""
+    before = os.environ.get("TZ")
+    os.environ["TZ"] = "UTC"
+    time.tzset()
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TZ"]
+        else:
+            os.environ["TZ"] = before
+        time.tzset()
+
+
+def _all(folder: Path) -> dict[str, bytes]:
     view = make_rich_view()
     explained = {f"{name}.txt": text.encode() for name, text in _explained(view, folder)}
     return {**dict(_rendered(view)), **explained}
