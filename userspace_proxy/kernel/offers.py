@@ -1,6 +1,6 @@
 """What this kernel offers to steering, found by trying, never by its version.
 
-    a table of its own ──▶ kernel checks it, and discards the transaction ──▶ nobody ever sees it
+    a table of its own ──▶ kernel checks it, and discards it ──▶ no other program sees it
     a network namespace of its own ──▶ legacy tables are read, which creates them ──▶ gone
 
 Without permission nothing can be tried, which is not the same as a lack.
