@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 _log = FieldLogger("userspace_proxy.agent")
 
 _RETRY_S = 5.0
+_NOTHING = Figures()
 
 
 class _Address:
@@ -156,6 +157,8 @@ class PortCounters:
 
 
 def _figures_of(group: Group) -> Figures:
+    if not group.has_counted:
+        return _NOTHING
     counters, endpoints = group.counters, group.carried()
     return Figures(
         endpoints.connections,

@@ -14,6 +14,7 @@ from ..diagnosis.symptoms import failed_lately
 from ..facts import (
     GAUGES,
     LATELY_S,
+    CounterTable,
     Durations,
     EndpointCounters,
     EndpointFacts,
@@ -47,6 +48,7 @@ from .turned_away import client_mistakes, turned_away
 
 # A closed connection keeps its source port in TIME_WAIT for a minute, so a shortage lasts as long.
 _RECENT_S = 60.0
+_NOTHING = CounterTable()
 _NAMES = counted_names(PortFigures)
 _TRAFFIC_NAMES = counted_names(Traffic)
 _traffic_of = attrgetter(*_TRAFFIC_NAMES)
@@ -135,9 +137,10 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
         (view_frontend(served, frontend, bind) for frontend in in_order(plan.frontends)),
         (view_endpoint(v, group, clock, ejected, starting, faults) for v in plan.verdicts),
     )
-    show_traffic(facts, group.totals())
-    _show_counted(facts, group.counters, group.waiting(now), served.wake_problem)
-    times = group.connect_times, group.first_byte_times
+    counted = group if group.has_counted else _NOTHING
+    show_traffic(facts, counted.totals())
+    _show_counted(facts, counted.counters, group.waiting(now), served.wake_problem)
+    times = counted.connect_times, counted.first_byte_times
     facts.connect_times, facts.first_byte_times = map(_times, times)
     facts.path, facts.path_since, facts.path_why, facts.kernel_connections = served.path
     facts.problem, facts.hint = served.problem, served.hint

@@ -49,7 +49,7 @@ class Ejections:
         self.ejected: dict[SocketAddress, _Ejection] = {}
         """Including those due for a probe; read-only for others."""
         self._on_change = on_change
-        self._out: set[SocketAddress] = set()
+        self._out: dict[SocketAddress, None] = {}
         self._ends: list[tuple[float, SocketAddress]] = []
         """A heap of the times at which members of ``_out`` may be due."""
 
@@ -99,7 +99,7 @@ class Ejections:
             known = self.ejected.get(endpoint)
             if known is not None and now >= max(known.until, known.probe_until):
                 self._let_in(endpoint)
-        return self._out
+        return self._out.keys()
 
     def picked(self, endpoint: SocketAddress, now: float) -> None:
         """Note a connection to this endpoint: if it was due, this is its probe."""
@@ -120,7 +120,7 @@ class Ejections:
         """Forget all other endpoints, without a call of ``on_change``."""
         for endpoint in [e for e in self.ejected if e not in endpoints]:
             del self.ejected[endpoint]
-            self._out.discard(endpoint)
+            self._out.pop(endpoint, None)
 
     def left_s(
         self, endpoints: Iterable[SocketAddress], now: float
@@ -135,12 +135,12 @@ class Ejections:
     def _put_out(self, endpoint: SocketAddress, until: float) -> None:
         heapq.heappush(self._ends, (until, endpoint))
         if endpoint not in self._out:
-            self._out.add(endpoint)
+            self._out[endpoint] = None
             if self._on_change is not None:
                 self._on_change(endpoint, True)
 
     def _let_in(self, endpoint: SocketAddress) -> None:
         if endpoint in self._out:
-            self._out.discard(endpoint)
+            del self._out[endpoint]
             if self._on_change is not None:
                 self._on_change(endpoint, False)

@@ -46,10 +46,10 @@ class PriorityLevel:
     ) -> None:
         self.endpoints = endpoints
         self.members = members
-        self.skipped: set[SocketAddress] = set()
+        self.skipped: dict[SocketAddress, None] = {}
         """Candidates that no client may use now; read-only for others."""
         self._candidates = endpoints
-        self._out: set[SocketAddress] = set()
+        self._out: dict[SocketAddress, None] = {}
         self._returned: dict[SocketAddress, None] = {}
         """Those that may be used and aren't candidates yet, in a fixed order."""
         self._listed_at = -math.inf
@@ -65,17 +65,17 @@ class PriorityLevel:
     def change(self, endpoint: SocketAddress, *, is_out: bool) -> None:
         """Note that no client may use a member from now on, or that clients may."""
         if is_out:
-            self._out.add(endpoint)
+            self._out[endpoint] = None
             if endpoint in self._returned:
                 del self._returned[endpoint]
                 return
-            self.skipped.add(endpoint)
+            self.skipped[endpoint] = None
             if len(self.skipped) > max(SKIPPED_MAX, len(self._candidates) // _SKIPPED_PART):
                 self._list()
         elif endpoint in self._out:
-            self._out.discard(endpoint)
+            del self._out[endpoint]
             if endpoint in self.skipped:
-                self.skipped.discard(endpoint)
+                del self.skipped[endpoint]
             else:
                 self._returned[endpoint] = None
 

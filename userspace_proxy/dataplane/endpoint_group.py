@@ -65,8 +65,6 @@ class EndpointGroup(CounterTable):
         self.on_removed: list[Callable[[frozenset[SocketAddress]], None]] = []
         """Called with the endpoints that an update has removed or put on standby, at least for
         some clients."""
-        self.on_waiting: Callable[[], None] | None = None
-        """Called when a client finds no endpoint, and none of those that wait has found that."""
 
     def update(self, serving: Serving, now: float = 0.0) -> frozenset[SocketAddress]:
         """Change how clients are served; TCP connections to removed endpoints continue, flows end.
@@ -121,8 +119,9 @@ class EndpointGroup(CounterTable):
                 handling.waits,
                 is_uniform=self.serving.is_uniform,
             )
-        if not (is_at_limit or self.waiting_room.lacks_endpoints or self.on_waiting is None):
-            self.on_waiting()
+        news = self.outcomes.news
+        if not (is_at_limit or self.waiting_room.lacks_endpoints or news is None):
+            news.waiting()
         return self.waiting_room
 
     def blamed(

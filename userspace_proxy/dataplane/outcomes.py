@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Container
+from typing import Protocol
 
 from ..causes.endpoints import DIAL_CODES, dial_failed
 from ..causes.say import say
@@ -30,6 +31,19 @@ _log = FieldLogger("userspace_proxy.dataplane")
 
 # Per Service port and minute; the last one says that further ones are left out.
 _EJECTION_LINES = 11
+
+
+class GroupNews(Protocol):
+    """Learns what one worker finds of a Service port, which others must know."""
+
+    def ejected(self, endpoint: SocketAddress, *, is_silent: bool) -> None:
+        """Note that a failed dial has ejected an endpoint, or prolonged its ejection."""
+
+    def returned(self, endpoint: SocketAddress) -> None:
+        """Note that a dial has ended an ejection."""
+
+    def waiting(self) -> None:
+        """Note that a client finds no endpoint, and none of those that wait has found that."""
 
 
 class Outcomes:
@@ -53,8 +67,7 @@ class Outcomes:
         "_returned_at",
         "_shortage_log_limit",
         "_table",
-        "on_ejected",
-        "on_returned",
+        "news",
     )
 
     def __init__(
@@ -70,11 +83,8 @@ class Outcomes:
         self._balancers = balancers
         self._detours = detours
         self._on_back = on_back
-        self.on_ejected: Callable[[SocketAddress, bool], None] | None = None
-        """Called when a failed dial has ejected an endpoint, or prolonged its ejection; the flag is
-        whether it was silent."""
-        self.on_returned: Callable[[SocketAddress], None] | None = None
-        """Called when a dial has ended an ejection."""
+        self.news: GroupNews | None = None
+        """Learns what this worker has found."""
         self._returned_at: dict[SocketAddress, float] = {}
         """When the last ejection of an endpoint ended."""
         self._shortage_log_limit = LogLimit()
@@ -88,8 +98,8 @@ class Outcomes:
                 self._returned_at.pop(endpoint, None)
         for endpoint, _ in set(old.detours) ^ set(new.detours):
             self._table.counters_of(endpoint).dials.end()
-            if self._balancers.current.answered(endpoint) and self.on_returned is not None:
-                self.on_returned(endpoint)
+            if self._balancers.current.answered(endpoint) and self.news is not None:
+                self.news.returned(endpoint)
 
     def failed(
         self,
@@ -136,8 +146,8 @@ class Outcomes:
         if self._balancers.current.failed(endpoint, now, is_silent=is_silent):
             if self._ejection_log_limit.take(now):
                 self._log_ejection(endpoint, failed, is_last=not self._ejection_log_limit.left)
-            if self.on_ejected is not None:
-                self.on_ejected(endpoint, is_silent)
+            if self.news is not None:
+                self.news.ejected(endpoint, is_silent=is_silent)
         return code
 
     def answered(self, endpoint: SocketAddress, now: float) -> EndpointCounters:
@@ -148,8 +158,8 @@ class Outcomes:
             self._note_return(endpoint, now)
             if self._return_log_limit.take(now):
                 self._log_return(endpoint, is_last=not self._return_log_limit.left)
-            if self.on_returned is not None:
-                self.on_returned(endpoint)
+            if self.news is not None:
+                self.news.returned(endpoint)
         return counters
 
     def answered_elsewhere(self, endpoint: SocketAddress, now: float) -> None:

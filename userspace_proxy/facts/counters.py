@@ -7,6 +7,7 @@ slots: adding to a field of msgspec's Structs takes 1.5 times as long.
 from __future__ import annotations
 
 import enum
+import functools
 import math
 from collections.abc import Callable, Container, Iterable, Mapping
 from operator import attrgetter
@@ -226,21 +227,41 @@ class CounterTable:
     """All counters of one Service port, and those of its former endpoints."""
 
     def __init__(self) -> None:
-        self.counters = GroupCounters()
         self.out_of_ports_at = -math.inf
         """Monotonic seconds at which ``out_of_ports`` last grew."""
         self.out_of_client_ports_at = -math.inf
         """Monotonic seconds at which ``out_of_client_ports`` last grew."""
-        self.connect_times = Durations(TIMES_BOUNDS_S)
-        """Of TCP: how long clients waited until an endpoint answered, failed dials included."""
-        self.first_byte_times = Durations(TIMES_BOUNDS_S)
-        """Of TCP: from the endpoint's answer, or the client's first byte if that came later, to the
-        endpoint's first byte."""
         self.client_mistakes: dict[ClientMistake, Streak] = {}
         """Clients that were turned away because of what they sent; those that were served end no
         such streak, as they are others."""
         self._per_endpoint: dict[SocketAddress, EndpointCounters] = {}
-        self._gone = EndpointCounters()
+        self._gone: EndpointCounters | None = None
+        """The sum of former endpoints."""
+
+    # Cost: a Service port without clients has none of them, which halves its memory.
+
+    @functools.cached_property
+    def counters(self) -> GroupCounters:
+        """What is counted for all clients together."""
+        return GroupCounters()
+
+    @functools.cached_property
+    def connect_times(self) -> Durations:
+        """Of TCP: how long clients waited until an endpoint answered, failed dials included."""
+        return Durations(TIMES_BOUNDS_S)
+
+    @functools.cached_property
+    def first_byte_times(self) -> Durations:
+        """Of TCP: how long endpoints took until their first byte.
+
+        From the endpoint's answer, or the client's first byte if that came later.
+        """
+        return Durations(TIMES_BOUNDS_S)
+
+    @property
+    def has_counted(self) -> bool:
+        """Whether anything may have been counted."""
+        return "counters" in self.__dict__ or bool(self._per_endpoint or self.client_mistakes)
 
     def counters_of(self, endpoint: SocketAddress) -> EndpointCounters:
         """Return the counters of an endpoint; creates them if necessary."""
@@ -264,19 +285,23 @@ class CounterTable:
     def totals(self) -> EndpointCounters:
         """Return the sums over all endpoints, former ones included."""
         sums = EndpointCounters()
-        sums.add(self._gone.figures())
-        for counters in self._per_endpoint.values():
+        for counters in self._parts():
             sums.add(counters.figures())
         return sums
 
     def carried(self) -> Traffic:
         """Return what :meth:`totals` has of some figures, at a fraction of the cost."""
-        parts = (self._gone, *self._per_endpoint.values())
-        sums = map(sum, zip(*map(_carried_of, parts), strict=True))
-        return Traffic(**dict(zip(_CARRIED, sums, strict=True)))
+        sums = map(sum, zip(*map(_carried_of, self._parts()), strict=True))
+        return Traffic(**dict(zip(_CARRIED, sums, strict=False)))
+
+    def _parts(self) -> Iterable[EndpointCounters]:
+        gone = () if self._gone is None else (self._gone,)
+        return (*gone, *self._per_endpoint.values())
 
     def fold(self, current: Container[SocketAddress]) -> None:
         """Add the counters of endpoints that are neither current nor in use to one sum."""
         for endpoint, counters in list(self._per_endpoint.items()):
             if endpoint not in current and counters.active == 0:
+                if self._gone is None:
+                    self._gone = EndpointCounters()
                 self._gone.add(self._per_endpoint.pop(endpoint).figures())

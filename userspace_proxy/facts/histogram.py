@@ -34,26 +34,28 @@ class Durations:
         bounds: Seconds, ascending.
     """
 
-    __slots__ = ("bounds", "count", "seconds", "slow")
+    __slots__ = ("_slow", "bounds", "count", "seconds")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
         self.count = 0
         self.seconds = 0.0
         """Sum of all."""
-        self.slow = [0] * (len(bounds) + 1)
-        """How many by bound, but 0 for the first: it has the rest of :attr:`count`."""
+        self._slow: list[int] | None = None
+        """How many by bound, but 0 for the first: it has the rest of :attr:`count`; None: none."""
 
     def add(self, seconds: float) -> None:
         """Count one."""
         self.count += 1
         self.seconds += seconds
         if seconds > self.bounds[0]:
-            self.slow[bisect_left(self.bounds, seconds)] += 1
+            self._add_slow(bisect_left(self.bounds, seconds), 1)
 
     def counts(self) -> list[int]:
         """Return how many there were by bound; the last number is of longer ones."""
-        return [self.count - sum(self.slow), *self.slow[1:]]
+        if self._slow is None:
+            return [self.count, *[0] * len(self.bounds)]
+        return [self.count - sum(self._slow), *self._slow[1:]]
 
     def since(self, before: DurationCounts) -> DurationCounts:
         """Return what is new since :meth:`whole` returned this."""
@@ -69,5 +71,10 @@ class Durations:
         for index, count in enumerate(counts):
             self.count += count
             if index:
-                self.slow[index] += count
+                self._add_slow(index, count)
         self.seconds += seconds
+
+    def _add_slow(self, index: int, count: int) -> None:
+        if self._slow is None:
+            self._slow = [0] * (len(self.bounds) + 1)
+        self._slow[index] += count

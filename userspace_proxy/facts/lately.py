@@ -17,7 +17,6 @@ stopped leave at once, whatever the endpoint does.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterable
 from operator import attrgetter
 
@@ -105,8 +104,8 @@ class LastMinute:
         self._parts: dict[int, Lately] = {}
         """By number, the oldest first."""
         self._failed_at = -math.inf
-        self._left_at: deque[float] = deque(maxlen=2)
-        """The last moments at which clients left."""
+        self._left_at: tuple[float, ...] = ()
+        """The last two moments at which clients left."""
 
     def add(self, new: Lately, now: float) -> None:
         """Add what was counted until now, monotonic seconds, since the last call."""
@@ -116,7 +115,7 @@ class LastMinute:
         if any(counts[1:]):
             self._failed_at = now
         if new.client_aborts > 0 and (not self._left_at or now - self._left_at[-1] >= _APART_S):
-            self._left_at.append(now)
+            self._left_at = (*self._left_at[-1:], now)
         number = int(now // _PART_S)
         before = self._parts.pop(number, _NOTHING)
         if len(self._parts) >= _PARTS:

@@ -11,6 +11,7 @@ recurses.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NoReturn
@@ -239,7 +240,8 @@ class Reader:
         elif key in here.children:
             first = line_at(here.children[key]) + self._lines_before
             self._note(line, f"key {quoted(key)} is given twice, first in line {first}")
-        here.key = key
+        # Objects share them; a text that is given once is kept as long as one that isn't interned.
+        here.key = key = sys.intern(key)
         here.children[key] = line
 
     def _add(self, made: _Value) -> None:

@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 from ..dataplane import EndpointGroup
 from ..facts import (
     STREAKS,
+    TIMES_BOUNDS_S,
     ClientMistake,
     Durations,
     EndpointCounters,
@@ -20,12 +21,20 @@ from .messages import DurationReport, EndpointReport, GroupReport, StreakReport,
 C = TypeVar("C", EndpointCounters, GroupCounters)
 
 
+# Cost: there is one of these for each Service port and endpoint that had clients.
+_NOTHING_OF_STREAK = StreakPart()
+_NOTHING_OF = {kind: kind().figures() for kind in (EndpointCounters, GroupCounters)}
+_NO_DURATIONS = Durations(TIMES_BOUNDS_S).whole()
+
+
 class _Seen(Generic[C]):
     """Counters, and their values at the last look."""
 
+    __slots__ = ("counters", "figures")
+
     def __init__(self, counters: C) -> None:
         self.counters: C = counters
-        self.figures: tuple[int, ...] = type(counters)().figures()
+        self.figures: tuple[int, ...] = _NOTHING_OF[type(counters)]
 
     def look(self) -> tuple[int, ...] | None:
         """Return what was counted since the last look, or None if nothing was."""
@@ -40,9 +49,11 @@ class _Seen(Generic[C]):
 class _SeenStreak:
     """Failures in a row, and what was known of them at the last look."""
 
+    __slots__ = ("_seen", "_streak")
+
     def __init__(self, streak: Streak) -> None:
         self._streak = streak
-        self._seen = StreakPart()
+        self._seen = _NOTHING_OF_STREAK
 
     def look(self) -> StreakPart | None:
         """Return what is new since the last look, or None if nothing is."""
@@ -72,14 +83,17 @@ class _New:
 class _SeenEndpoint(_Seen[EndpointCounters]):
     """The counters of an endpoint and its failures in a row, as of the last look."""
 
+    __slots__ = ("_streaks",)
+
     def __init__(self, counters: EndpointCounters) -> None:
         super().__init__(counters)
-        self._streaks = {name: _SeenStreak(getattr(counters, name)) for name in STREAKS}
+        self._streaks = [_SeenStreak(getattr(counters, name)) for name in STREAKS]
 
     def look_for(self, endpoint: SocketAddress, reported: dict[SocketAddress, _New]) -> None:
         """Add what is new since the last look to what is yet to be reported."""
         figures = self.look()
-        looks = {name: part for name, seen in self._streaks.items() if (part := seen.look())}
+        each = zip(STREAKS, self._streaks, strict=True)
+        looks = {name: part for name, seen in each if (part := seen.look())}
         if figures is None and not looks:
             return
         new = reported.setdefault(endpoint, _New())
@@ -93,10 +107,12 @@ class _SeenEndpoint(_Seen[EndpointCounters]):
 class _SeenDurations:
     """Durations, and what was reported of them."""
 
+    __slots__ = ("_count", "_durations", "_seen")
+
     def __init__(self, durations: Durations) -> None:
         self._durations = durations
         self._count = 0
-        self._seen = Durations(durations.bounds).whole()
+        self._seen = _NO_DURATIONS
 
     def report(self) -> DurationReport | None:
         """Return what is new since the last report, or None if nothing is."""
@@ -113,10 +129,22 @@ class Differences:
     Differences, so that what a worker has reported stays counted when it dies.
     """
 
+    __slots__ = (
+        "_connect_times",
+        "_first_byte_times",
+        "_group",
+        "_had_passing",
+        "_mistakes",
+        "_new",
+        "_new_group",
+        "_seen",
+        "_seen_group",
+    )
+
     def __init__(self, group: EndpointGroup) -> None:
         self._group = group
         self._seen_group = _Seen(group.counters)
-        self._new_group = GroupCounters()
+        self._new_group: GroupCounters | None = None
         self._seen: dict[SocketAddress, _SeenEndpoint] = {}
         self._new: dict[SocketAddress, _New] = {}
         self._had_passing = False
@@ -129,6 +157,8 @@ class Differences:
         """Note what has been counted until now; call before counters may leave the group."""
         new = self._seen_group.look()
         if new is not None:
+            if self._new_group is None:
+                self._new_group = GroupCounters()
             self._new_group.add(new)
         for endpoint, counters in self._group.each_counters():
             seen = self._seen.get(endpoint)
@@ -152,7 +182,8 @@ class Differences:
         """Return a report of what was noted since the last call, or None if nothing was."""
         ejected = list(self._group.balancers.current.ejected(now).items())
         waiting = self._group.waiting(now)
-        figures = self._new_group.figures()
+        new_group = self._new_group
+        figures = _NOTHING_OF[GroupCounters] if new_group is None else new_group.figures()
         times = self._connect_times.report(), self._first_byte_times.report()
         mistakes = self._look_for_mistakes()
         is_new = self._new or any(figures) or any(times) or mistakes
@@ -162,7 +193,7 @@ class Differences:
         endpoints = [new.report(endpoint) for endpoint, new in self._new.items()]
         waits = WaitingReport(*waiting) if waiting.clients else None
         report = GroupReport(number, figures, endpoints, ejected, *times, waits, mistakes)
-        self._new_group = GroupCounters()
+        self._new_group = None
         self._new = {}
         return report
 

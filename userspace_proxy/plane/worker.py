@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from ..clocks import Clocks
 from ..dataplane import AnyListener, DataPlane, EndpointGroup, UdpListener
+from ..model import SocketAddress
 from ..model.serving import Serving
 from .differences import Differences
 from .messages import (
@@ -59,6 +60,25 @@ _PINS_A_MESSAGE = 1000
 _REPLIES_S = 2.0
 
 
+class _News:
+    """Sends what a worker finds of a group. Cost: there is one for each Service port."""
+
+    __slots__ = ("_number", "_send")
+
+    def __init__(self, number: int, send: Callable[[FromWorker], None]) -> None:
+        self._number = number
+        self._send = send
+
+    def ejected(self, endpoint: SocketAddress, *, is_silent: bool) -> None:
+        self._send(Ejected(self._number, endpoint, is_silent))
+
+    def returned(self, endpoint: SocketAddress) -> None:
+        self._send(Returned(self._number, endpoint))
+
+    def waiting(self) -> None:
+        self._send(WaitBegan(self._number))
+
+
 class Worker:
     """One worker; it closes its data plane, and its round robin begins at its index.
 
@@ -83,6 +103,7 @@ class Worker:
         self._labelled: dict[str, int] = {}
         """The last one that was opened with a label."""
         self._differences: dict[int, Differences] = {}
+        """Of groups that had clients or ejections."""
         self._listeners: dict[int, AnyListener] = {}
         self._ring = RecordRing(dataplane.engine)
         self._reports: list[Iterator[None]] = []
@@ -174,20 +195,16 @@ class Worker:
             processes=engine.tuning.processes,
             pins=engine.pins,
         )
-        number, send = message.group, self._send
-        group.outcomes.on_ejected = lambda endpoint, is_silent: send(
-            Ejected(number, endpoint, is_silent)
-        )
-        group.outcomes.on_returned = lambda endpoint: send(Returned(number, endpoint))
-        group.on_waiting = lambda: send(WaitBegan(number))
+        number = message.group
+        group.outcomes.news = _News(number, self._send)
         self._groups[number] = group
         self._labelled[group.label] = number
-        self._differences[number] = Differences(group)
 
     def _change_group(self, message: ChangeGroup) -> None:
         group = self._groups[message.group]
-        differences = self._differences[message.group]
-        differences.take()
+        differences = self._differences_of(message.group, group)
+        if differences is not None:
+            differences.take()
         removed = set(message.removed)
         endpoints = [e for e in group.serving.endpoints if e not in removed]
         for index, endpoint in message.added:
@@ -197,7 +214,8 @@ class Worker:
             replace(others, endpoints=tuple(endpoints)), self._dataplane.engine.clock()
         )
         self._dataplane.connections.removals.updated(group, left)
-        differences.note_gone()
+        if differences is not None:
+            differences.note_gone()
 
     def _close_group(self, message: CloseGroup) -> None:
         group = self._groups.pop(message.group, None)
@@ -231,6 +249,7 @@ class Worker:
         if group is not None:
             now = self._dataplane.engine.clock()
             group.balancers.current.failed(message.endpoint, now, is_silent=message.is_silent)
+            self._differences.setdefault(message.group, Differences(group))
 
     def _end_ejection(self, message: Returned) -> None:
         group = self._groups.get(message.group)
@@ -297,21 +316,36 @@ class Worker:
         """Count a loop iteration that isn't the reactor's with those that are."""
         self._dataplane.engine.reactor.iterations.add(seconds)
 
+    def _differences_of(self, number: int, group: EndpointGroup) -> Differences | None:
+        """Return what is yet to be reported of a group; None if nothing was ever counted."""
+        differences = self._differences.get(number)
+        if differences is None and group.has_counted:
+            differences = self._differences[number] = Differences(group)
+        return differences
+
+    def _report_of(self, number: int, now: float) -> GroupReport | None:
+        group = self._groups.get(number)
+        differences = None if group is None else self._differences_of(number, group)
+        if group is None or differences is None:
+            return None
+        differences.take()
+        report = differences.give(number, now)
+        if report is not None:
+            self._ring.note_drops(group.label, report)
+        return report
+
     def _reporting(self, number: int) -> Iterator[None]:
         """Send a report, a slice at a time: thousands of connections and groups take long."""
         yield from self._dataplane.settle()
         now = self._dataplane.engine.clock()
         groups: list[GroupReport] = []
         endpoints = 0
-        rest = iter(list(self._differences.items()))
+        rest = iter(list(self._groups))
         while part := list(islice(rest, _GROUPS_PER_ITERATION)):
-            for group, differences in part:
-                differences.take()
-                if (report := differences.give(group, now)) is None:
+            for group in part:
+                if (report := self._report_of(group, now)) is None:
                     continue
                 groups.append(report)
-                if (opened := self._groups.get(group)) is not None:
-                    self._ring.note_drops(opened.label, report)
                 endpoints += len(report.endpoints) + len(report.ejected)
                 if endpoints >= _ENDPOINTS_A_MESSAGE:
                     self._send(Counted(0, groups, self.status()))

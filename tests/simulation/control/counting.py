@@ -28,10 +28,7 @@ class Counting:
             return
         plane, name = control.plane, control.process.name
         # ``totals`` adds all figures, which takes a tenth of a run.
-        counted = {
-            number: _figures(group._gone, *group._per_endpoint.values())
-            for number, group in plane._groups.items()
-        }
+        counted = {number: _figures(*group._parts()) for number, group in plane._groups.items()}
         counted[0] = _figures(plane._totals.endpoints)
         for number, figures in counted.items():
             before = self._counted.get((name, number), figures)

@@ -31,3 +31,20 @@ def limited(max_connections: int, *pods: SocketAddress, **others: Any) -> Servin
     """Return a serving whose endpoints have at most that many connections each."""
     handling = Handling(max_connections=max_connections)
     return Serving(pods or (POD_A, POD_B), handling=handling, **others)
+
+
+class News:
+    """What a group tells other workers, in a list; a client that waits may be counted instead."""
+
+    def __init__(self, told=None, on_waiting=None):
+        self.told = [] if told is None else told
+        self._on_waiting = on_waiting
+
+    def ejected(self, endpoint, *, is_silent):
+        self.told.append((endpoint, is_silent))
+
+    def returned(self, endpoint):
+        self.told.append(endpoint)
+
+    def waiting(self):
+        self._on_waiting()

@@ -14,7 +14,7 @@ from userspace_proxy.model import CauseCode, DialFailure, Failure, SocketAddress
 from userspace_proxy.model.failures import dial_failure
 from userspace_proxy.model.serving import Serving
 
-from .groups import ALICE, POD_A, POD_B, POD_C
+from .groups import ALICE, POD_A, POD_B, POD_C, News
 
 
 def test_a_failed_dial_ejects_the_endpoint_and_is_counted(group):
@@ -162,8 +162,7 @@ def test_ports_of_a_clients_address_are_counted_apart_and_one_line_names_the_rem
 
 def test_only_what_this_worker_has_seen_is_reported_to_others(group):
     reports = []
-    group.outcomes.on_ejected = lambda endpoint, is_silent: reports.append((endpoint, is_silent))
-    group.outcomes.on_returned = reports.append
+    group.outcomes.news = News(reports)
     group.outcomes.failed(POD_A, dial_failure(errno.ETIMEDOUT, POD_A.ip), 0.0)
     group.outcomes.answered(POD_A, 1.0)
     assert reports == [(POD_A, True), POD_A]
@@ -222,12 +221,12 @@ def test_a_failed_dial_has_one_code_for_all_observers(group, number):
 
 def test_failures_of_a_detour_are_logged_as_on_purpose_and_end_with_it(caplog):
     group, returned = EndpointGroup("shop/web", Serving([POD_A, POD_B])), []
-    group.outcomes.on_returned = returned.append
+    group.outcomes.news = News(returned)
     group.update(Serving([POD_A, POD_B], detours=((POD_A, POD_C),)))
     group.outcomes.failed(POD_A, dial_failure(errno.ECONNREFUSED, POD_A.ip), 1.0)
     assert caplog.messages[0].endswith("(a fault on purpose)")
     group.update(Serving([POD_A, POD_B]))
-    assert (group.balancers.current.ejected(1.0), returned) == ({}, [POD_A])
+    assert (group.balancers.current.ejected(1.0), returned[1:]) == ({}, [POD_A])
     assert not group.counters_of(POD_A).dials.is_on
     group.outcomes.failed(POD_A, dial_failure(errno.ECONNREFUSED, POD_A.ip), 2.0)
     assert group.counters_of(POD_A).dials.failures == 1

@@ -17,6 +17,7 @@ from userspace_proxy.model import Handling, Hold
 from userspace_proxy.model.annotations import HOLD_MAX
 from userspace_proxy.model.serving import Serving
 
+from .groups import News
 from .peers import RefusingEndpoint
 from .rig import UNREACHABLE
 from .waiters import HOLD, count_waiting, limited, waited, waiting
@@ -334,7 +335,7 @@ async def test_that_endpoints_are_gone_is_reported_once_also_if_clients_waited_f
     both = limited(1, hold=Hold(60))
     web = rig.service(pod.address, **both)
     reports: list[int] = []
-    web.group.on_waiting = lambda: reports.append(count_waiting(web))
+    web.group.outcomes.news = News(on_waiting=lambda: reports.append(count_waiting(web)))
     await rig.pair(web, pod)
     await waiting(rig, web, 3)
     assert reports == []
