@@ -135,6 +135,7 @@ def test_nft_prints_each_rule_as_intended(node, ruleset):
     assert as_older_nft_prints(node.run("nft -s list table inet ours").expandtabs(4)) == RULES
 
 
+@pytest.mark.needs("bridge tables")
 def test_a_table_of_bridges_changes_forwarded_frames(node, ruleset):
     table = TableWriter("ours", BRIDGE)
     table.create()

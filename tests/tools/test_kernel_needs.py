@@ -1,6 +1,6 @@
 import pytest
 
-from tests import kernel_needs
+from tests import conftest, kernel_needs
 
 
 def report(test: str, reason: str) -> pytest.TestReport:
@@ -21,6 +21,24 @@ def test_each_test_that_was_left_out_is_a_row_with_what_the_kernel_lacks() -> No
     ]
 
 
+@pytest.mark.parametrize(
+    ("kernel", "reason", "outcome"),
+    [
+        pytest.param("", "this kernel lacks nat", "failed", id="the-reference-lacks-nothing"),
+        pytest.param("6.1", "this kernel lacks nat", "skipped", id="another-kernel"),
+        pytest.param("6.1", "needs root", "failed", id="another-reason"),
+    ],
+)
+def test_ci_leaves_out_only_what_another_kernel_lacks(
+    monkeypatch: pytest.MonkeyPatch, kernel: str, reason: str, outcome: str
+) -> None:
+    monkeypatch.setenv("CI", "true")
+    monkeypatch.setenv(kernel_needs.OTHER_KERNEL, kernel)
+    skipped = report("test_it.py::test_a", reason)
+    conftest._forbid_skips(skipped)
+    assert skipped.outcome == outcome
+
+
 def test_a_misspelt_part_is_an_error() -> None:
     with pytest.raises(ValueError, match="'legacy' is no part of the kernel"):
         kernel_needs.need("legacy")
@@ -39,7 +57,7 @@ def test_what_steers_by_iptables_needs_legacy_tables(
     request: pytest.FixtureRequest, steering: str
 ) -> None:
     needed = kernel_needs.parts_needed(request.node)
-    assert needed == ({"legacy tables"} if steering == "iptables" else set())
+    assert needed == (set(kernel_needs.LEGACY_TABLES) if steering == "iptables" else set())
 
 
 @pytest.mark.needs("table owner")
