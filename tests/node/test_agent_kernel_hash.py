@@ -138,6 +138,7 @@ def test_when_an_endpoint_goes_only_its_clients_move_and_when_it_returns_they_do
     assert web.met("TCP", version) == before
 
 
+@pytest.mark.kernel
 def test_with_session_affinity_the_first_choice_is_by_the_address(web):
     web.serve(web.endpoints)
     before = web.met("TCP", 4)

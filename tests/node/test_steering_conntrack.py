@@ -94,6 +94,7 @@ def ours(version: int, wanted: EntryFilter) -> set[tuple[str, ...]]:
         }
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("version", [4, 6])
 def test_thousands_of_associations_are_read_as_conntrack_reads_them(node, version):
     ip = IPS[version][1]
@@ -111,6 +112,7 @@ def test_the_kernel_lists_what_was_dialled(node):
     assert [entry.dialled for entry in entries] == [pack_address(*DNS)] * 10
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize(
     "targets",
     [pytest.param([DNS], id="filtered-listing"), pytest.param([DNS, *MANY], id="full-listing")],
@@ -165,6 +167,7 @@ def test_what_begins_anew_from_the_same_port_meanwhile_stays(node):
     assert (after.client, after.dialled) == (before.client, before.dialled)
 
 
+@pytest.mark.kernel
 def test_unanswered_syns_of_the_frontends_are_removed_and_other_connections_stay(node):
     node.run(f"ip address add {WEB.ip} dev lo")
     with nodes.tcp_server(node, 80), node.tcp() as opened:

@@ -34,6 +34,7 @@ def test_without_ipv6_replies_of_ipv4_are_delivered_and_those_of_ipv6_once_it_is
         assert catching.without_ipv6 != ""
 
 
+@pytest.mark.kernel
 def test_all_parts_are_as_documented_and_are_removed(cluster):
     before = cluster.node.run(SHOW)
     with Catching(cluster) as catching:
@@ -100,6 +101,7 @@ def test_changes_by_others_are_repaired(cluster, catching, harm, parts):
     assert cluster.node.run("nft list ruleset; " + SHOW) == before or not parts
 
 
+@pytest.mark.kernel
 @pytest.mark.needs("table owner")
 @pytest.mark.parametrize(
     "harm",
