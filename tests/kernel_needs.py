@@ -3,15 +3,13 @@
     @pytest.mark.needs("legacy tables")     on a test, a module or a parameter
     need("legacy tables")                   in a fixture
 
-A kernel that lacks a part leaves these tests out, and names them at the end of the run. The
-reference kernel, on which CI runs all tests, lacks nothing: what it leaves out is a failure there.
-`make kernels` says by ``OTHER_KERNEL`` that it runs another one.
+A kernel that lacks a part leaves these tests out, and names them at the end of the run. Not in CI
+(CI=true, see conftest.py): its kernel is the reference, which lacks nothing.
 """
 
 from __future__ import annotations
 
 import functools
-import os
 import socket
 from collections.abc import Collection
 
@@ -20,8 +18,6 @@ import pytest
 from userspace_proxy.kernel.offers import NEEDS, read_kernel_offers
 
 LEFT_OUT = "this kernel lacks "
-OTHER_KERNEL = "OTHER_KERNEL"
-"""Set in the environment, to any name, where this isn't the reference kernel."""
 
 
 def _has_ipv6() -> bool:
@@ -54,26 +50,14 @@ def parts_needed(item: pytest.Item) -> set[str]:
     return parts.union(LEGACY_TABLES) if uses_them or LEGACY_TABLES[0] in parts else parts
 
 
-def part_lacked(report: pytest.TestReport | pytest.CollectReport) -> str:
-    """Return the part for want of which a test was left out; empty if that isn't why."""
-    skip = report.longrepr
-    return skip[2].partition(LEFT_OUT)[2] if isinstance(skip, tuple) else ""
-
-
-def may_be_left_out(report: pytest.TestReport | pytest.CollectReport) -> bool:
-    """Return whether even CI may leave a test out: where another kernel lacks a part."""
-    return bool(os.environ.get(OTHER_KERNEL) and part_lacked(report))
-
-
-def left_out(reports: Collection[pytest.TestReport]) -> list[tuple[str, str]]:
-    """Return what the kernel lacks, and the test, for each that was left out; sorted."""
-    rows = ((part_lacked(report), report.nodeid) for report in reports)
-    return sorted(row for row in rows if row[0])
-
-
 def table(reports: Collection[pytest.TestReport]) -> list[str]:
     """Return a line for each test that was left out: what the kernel lacks, and the test."""
-    rows = left_out(reports)
+    reasons = (
+        (report.longrepr[2].partition(LEFT_OUT)[2], report.nodeid)
+        for report in reports
+        if isinstance(report.longrepr, tuple)
+    )
+    rows = sorted(row for row in reasons if row[0])
     width = max((len(part) for part, _ in rows), default=0)
     return [f"{part:<{width}}  {test}" for part, test in rows]
 

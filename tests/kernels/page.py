@@ -1,10 +1,10 @@
 """Writes into docs/kernels.md what was run on which kernel.
 
-Run it as ``python -m tests.kernels.page FOLDER``.
+Run it as ``python -m tests.kernels.page FOLDER…``, with the folders of both kinds of results.
 
-    FOLDER/*.json ─┬─ a run on one kernel ────▶ a column ─────────────────┐
-                   └─ crippled kernels, a list ▶ a table ─────────────────┼─▶ docs/kernels.md
-    kernel.offers.NEEDS ──── make docs ───────▶ what a missing part costs ┘
+    results of make kernels ──▶ a column for each kernel ─────┐
+    matrix.json ──────────────▶ kernels without some part ────┼──▶ docs/kernels.md
+    NEEDS ─────── make docs ──▶ what each part is for ────────┘
 
 Rule 1: the page says of a kernel only what was run on it.
 Rule 2: all that was left out is named, with the part that the kernel lacks.
@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ DISTRIBUTIONS = {
 """The version of each distribution's kernel."""
 MARKS = {"ok": "✓", "failed": "**✗**", "left out": "–"}
 NOT_RUN = ""
+SKIPPED = "Skipped: "
+"""How the reason begins of a test that was left out for another reason than a missing part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,13 @@ class Smoke:
     outcome: str
     """A key of :data:`MARKS`."""
     words: str
+
+    @property
+    def feature(self) -> str:
+        """The row to which it belongs: a steering, its kernel path, or the demo."""
+        name, _, detail = self.what.partition(": ")
+        row = name if name == "demo" else f"steering `{name}`"
+        return f"kernel path, {row}" if detail.startswith("kernel path") else row
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +73,6 @@ class Run:
     userland: str
     lacks: Mapping[str, str]
     smoke: Sequence[Smoke]
-    has_tests: bool
     passed: int
     failed: Sequence[str]
     left_out: Sequence[tuple[str, str]]
@@ -91,30 +99,37 @@ class Crippled:
     without: str
     steering: str
     check: str
+    """``ok`` or ``error``."""
     run: str
+    """``serves``, ``ends`` or ``retries``."""
     words: str
 
+    @property
+    def is_wrong(self) -> bool:
+        return self.run == "retries" or (self.check == "ok") != (self.run == "serves")
 
-def read_results(folder: Path) -> tuple[list[Run], list[Crippled]]:
+
+def read_results(folders: Iterable[Path]) -> tuple[list[Run], list[Crippled]]:
     """Return the runs, the oldest kernel first, and what was seen on crippled kernels.
 
     Raises:
-        ValueError: The folder has no results.
+        ValueError: No kernel has results.
     """
     runs, crippled = [], []
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(path for folder in folders for path in folder.glob("*.json")):
         document = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(document, list):
-            crippled += [Crippled(**cell) for cell in document]
-        else:
+            names = [field.name for field in fields(Crippled)]
+            crippled += [Crippled(*(cell[name] for name in names)) for cell in document]
+        elif document["kernel"]:
             runs.append(_run_of(document))
     if not runs:
-        raise ValueError(f"{folder} has no results of a kernel")
+        raise ValueError("no kernel has results")
     return sorted(runs, key=lambda run: (run.version, run.is_stock, run.arch)), crippled
 
 
 def _run_of(document: Mapping[str, Any]) -> Run:
-    tests = document.get("tests") or {}
+    tests = document["tests"]
     return Run(
         kernel=document["kernel"],
         label=document["label"],
@@ -123,10 +138,9 @@ def _run_of(document: Mapping[str, Any]) -> Run:
         userland=document["userland"],
         lacks=document["lacks"],
         smoke=[Smoke(one["what"], one["outcome"], one["words"]) for one in document["smoke"]],
-        has_tests=bool(tests),
-        passed=tests.get("passed", 0),
-        failed=tests.get("failed", []),
-        left_out=[(part, test) for part, test in tests.get("left_out", [])],
+        passed=tests["passed"],
+        failed=tests["failed"],
+        left_out=[(part, test) for part, test in tests["left_out"]],
     )
 
 
@@ -148,26 +162,30 @@ def _columns(runs: Sequence[Run]) -> str:
     def row(name: str, cell: Callable[[Run], str]) -> list[str]:
         return [name, *map(cell, runs)]
 
-    def smoke(what: str) -> Callable[[Run], str]:
-        return lambda run: next(
-            (MARKS[one.outcome] for one in run.smoke if one.what == what), NOT_RUN
-        )
+    def smoke(feature: str) -> Callable[[Run], str]:
+        return lambda run: _mark({one.outcome for one in run.smoke if one.feature == feature})
 
+    features = _first(one.feature for run in runs for one in run.smoke)
     rows = [
         row("kernel", lambda run: f"`{run.kernel}`"),
         row("machine", lambda run: run.arch),
         row("run by", lambda run: WAYS[run.way]),
         row("programs of", lambda run: SUITES.get(run.userland, run.userland)),
-        *(row(what, smoke(what)) for what in _first(one.what for run in runs for one in run.smoke)),
+        *(row(feature, smoke(feature)) for feature in features),
         row("tests that depend on the kernel", _count),
     ]
     return table(["", *(run.label for run in runs)], rows, others=CENTRED)
 
 
+def _mark(outcomes: Container[str]) -> str:
+    """Return the worst of some outcomes as a mark."""
+    return next((MARKS[one] for one in ("failed", "ok", "left out") if one in outcomes), NOT_RUN)
+
+
 def _count(run: Run) -> str:
-    if not run.has_tests:
-        return NOT_RUN
     count = run.passed + len(run.failed)
+    if not count:
+        return NOT_RUN
     text = f"{run.passed} of {count}"
     return f"{text}, {len(run.left_out)} left out" if run.left_out else text
 
@@ -197,7 +215,7 @@ def _lists(runs: Sequence[Run]) -> Iterator[str]:
         for part, test in run.left_out:
             by_part.setdefault(part, {}).setdefault(run.label, []).append(_short(test))
     for part, tests in by_part.items():
-        line = f"- {', '.join(tests)}: no {part}"
+        line = f"- {', '.join(tests)}: {part if part.startswith(SKIPPED) else f'no {part}'}"
         names = _first(name for of_run in tests.values() for name in of_run)
         left_out.append(f"{line}: {', '.join(f'`{name}`' for name in names)}" if names else line)
     if left_out:
@@ -233,19 +251,21 @@ def _loses(part: str) -> str:
 
 
 def _crippled(cells: Sequence[Crippled]) -> Iterator[str]:
-    """Yield a row for each part, a column for each steering, and the reasons below."""
+    """Yield a row for each kernel, a column for each steering, and what is wrong below."""
     steerings = _first(cell.steering for cell in cells)
     seen = {(cell.without, cell.steering): cell for cell in cells}
-    reasons = _first(cell.words for cell in cells if cell.words)
+    wrong = [cell for cell in cells if cell.is_wrong]
 
     def text(without: str, steering: str) -> str:
         cell = seen.get((without, steering))
         if cell is None:
             return NOT_RUN
-        note = f" ({reasons.index(cell.words) + 1})" if cell.words else ""
-        differs = "" if cell.check == cell.run else f", but `check`: {cell.check}"
-        return f"{cell.run}{note}{differs}"
+        return f"**{cell.run}**" if cell.is_wrong else cell.run
 
+    yield (
+        "What `run` does where some modules are missing; *ends*: within ten seconds, with the "
+        "reason, which `check` names, too."
+    )
     yield table(
         ["without", *(f"`{steering}`" for steering in steerings)],
         [
@@ -253,8 +273,12 @@ def _crippled(cells: Sequence[Crippled]) -> Iterator[str]:
             for without in _first(cell.without for cell in cells)
         ],
     )
-    if reasons:
-        yield "\n".join(f"{number}. {words}" for number, words in enumerate(reasons, 1))
+    if wrong:
+        lines = (
+            f"- without {cell.without}, `{cell.steering}`: `check` says {cell.check}: {cell.words}"
+            for cell in wrong
+        )
+        yield "\n".join(["But:", "", *lines])
 
 
 def _first(values: Iterable[str]) -> list[str]:
@@ -271,8 +295,8 @@ def _dotted(version: Iterable[int]) -> str:
 
 
 def main() -> None:
-    (folder,) = map(Path, sys.argv[1:])
-    page = with_results(PAGE.read_text(encoding="utf-8"), *read_results(folder))
+    results = read_results(map(Path, sys.argv[1:]))
+    page = with_results(PAGE.read_text(encoding="utf-8"), *results)
     PAGE.write_text(page, encoding="utf-8")
 
 
