@@ -146,7 +146,9 @@ def _run_of(document: Mapping[str, Any]) -> Run:
 
 def with_needs(page: str) -> str:
     """Return the page with what each part of the kernel is for: ``make docs``."""
-    rows = [[name, need.fails, need.instead, need.brings] for name, need in NEEDS.items()]
+    # What nothing fails without is tried for a later use.
+    needs = ((name, need) for name, need in NEEDS.items() if need.fails)
+    rows = [[name, need.fails, need.instead, need.brings] for name, need in needs]
     return replace_part(page, table(["part", "without it fails", "instead", "brought by"], rows))
 
 
@@ -231,7 +233,7 @@ def _distributions(runs: Sequence[Run]) -> str:
         if same:
             was_run = "works" if all(run.is_green for run in same) else "**has failures**"
             lost = _first(_loses(part) for run in same for part in run.lacks)
-            rows.append([name, version, was_run, "; ".join(lost) or "nothing"])
+            rows.append([name, version, was_run, "; ".join(filter(None, lost)) or "nothing"])
         else:
             rows.append([name, version, _between(number, stock), "`userspace-proxy check` says"])
     return table(["distribution", "kernel", "run", "what is lost"], rows)

@@ -14,7 +14,7 @@ from tests.node.testbed import Testbed
 from userspace_proxy.balance import fill_slots
 from userspace_proxy.model import SocketAddress
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.needs("fib", "masquerade", "numgen", "hash")]
 
 ANNOTATIONS = {
     "userspace-proxy.io/path": "kernel",

@@ -22,7 +22,7 @@ from tests.node.endpoints import (
 )
 from tests.node.testbed import CLIENTS, Testbed
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.needs("fib", "masquerade", "numgen")]
 
 ANNOTATION = "userspace-proxy.io/path"
 MAP = "inet userspace-proxy/paths choices4"
