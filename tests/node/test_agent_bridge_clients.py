@@ -27,7 +27,7 @@ from tests.node.endpoints import (
     objects,
 )
 
-pytestmark = [pytest.mark.long, pytest.mark.netns]
+pytestmark = [pytest.mark.long, pytest.mark.netns, pytest.mark.needs("bridge tables")]
 
 CHECK = (sys.executable, "-m", "userspace_proxy", "check")
 SYSCTLS = {4: "net.bridge.bridge-nf-call-iptables", 6: "net.bridge.bridge-nf-call-ip6tables"}
