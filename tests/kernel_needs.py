@@ -15,7 +15,7 @@ from collections.abc import Collection
 
 import pytest
 
-from userspace_proxy.kernel.offers import NEEDS, read_kernel_offers
+from userspace_proxy.kernel.offers import FOR_IPTABLES, FOR_NFTABLES, NEEDS, read_kernel_offers
 
 LEFT_OUT = "this kernel lacks "
 
@@ -29,8 +29,11 @@ def _has_ipv6() -> bool:
 
 
 HAS_IPV6 = _has_ipv6()
-LEGACY_TABLES = ("legacy tables", "legacy tables of IPv6") if HAS_IPV6 else ("legacy tables",)
-"""What steering iptables needs: the nodes of tests have both IP versions."""
+BY_STEERING = {
+    "iptables": (*FOR_IPTABLES, *(["legacy tables of IPv6"] if HAS_IPV6 else [])),
+    "nftables": FOR_NFTABLES,
+}
+"""What steerings need. The nodes of tests have both IP versions, so legacy tables are of both."""
 
 
 def need(part: str) -> None:
@@ -44,10 +47,10 @@ def need(part: str) -> None:
 def parts_needed(item: pytest.Item) -> set[str]:
     """Return what the marks of a test name, and what its steering needs."""
     parts = {part for mark in item.iter_markers("needs") for part in mark.args}
-    steers = item.get_closest_marker("netns") is not None
-    callspec = getattr(item, "callspec", None)
-    uses_them = steers and callspec is not None and "iptables" in callspec.params.values()
-    return parts.union(LEGACY_TABLES) if uses_them or LEGACY_TABLES[0] in parts else parts
+    if item.get_closest_marker("netns") and (callspec := getattr(item, "callspec", None)):
+        steerings = BY_STEERING.keys() & {v for v in callspec.params.values() if isinstance(v, str)}
+        parts.update(part for steering in steerings for part in BY_STEERING[steering])
+    return parts.union(BY_STEERING["iptables"]) if "legacy tables" in parts else parts
 
 
 def table(reports: Collection[pytest.TestReport]) -> list[str]:

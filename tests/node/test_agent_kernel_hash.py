@@ -12,9 +12,10 @@ from tests.node.clients import DEADLINE_S
 from tests.node.endpoints import CLUSTER_IPS, PORT, PROTOCOLS, TARGET, VERSIONS, Endpoint, objects
 from tests.node.testbed import Testbed
 from userspace_proxy.balance import fill_slots
+from userspace_proxy.kernel.offers import FOR_KERNEL_PATH
 from userspace_proxy.model import SocketAddress
 
-pytestmark = [pytest.mark.netns, pytest.mark.needs("fib", "masquerade", "numgen", "hash")]
+pytestmark = [pytest.mark.netns, pytest.mark.needs(*FOR_KERNEL_PATH, "hash")]
 
 ANNOTATIONS = {
     "userspace-proxy.io/path": "kernel",

@@ -21,8 +21,9 @@ from tests.node.endpoints import (
     objects,
 )
 from tests.node.testbed import CLIENTS, Testbed
+from userspace_proxy.kernel.offers import FOR_KERNEL_PATH
 
-pytestmark = [pytest.mark.netns, pytest.mark.needs("fib", "masquerade", "numgen")]
+pytestmark = [pytest.mark.netns, pytest.mark.needs(*FOR_KERNEL_PATH)]
 
 ANNOTATION = "userspace-proxy.io/path"
 MAP = "inet userspace-proxy/paths choices4"

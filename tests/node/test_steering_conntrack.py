@@ -25,7 +25,7 @@ from userspace_proxy.kernel.ctnetlink import (
 from userspace_proxy.kernel.netlink import Requests
 from userspace_proxy.kernel.netlink.sockets import NETLINK_NETFILTER
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.needs("conntrack netlink")]
 TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
 CLIENTS = 3000
 DNS = Dialled("10.96.0.10", 53)

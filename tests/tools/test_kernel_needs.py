@@ -1,6 +1,9 @@
 import pytest
 
 from tests import conftest, kernel_needs
+from userspace_proxy.kernel.offers import FOR_IPTABLES, FOR_NFTABLES
+
+LEGACY = ("legacy tables", "legacy tables of IPv6")
 
 
 def report(test: str, reason: str) -> pytest.TestReport:
@@ -41,12 +44,17 @@ def test_a_part_that_is_missing_leaves_the_test_out(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.netns
-@pytest.mark.parametrize("steering", ["nftables", "iptables"])
-def test_what_steers_by_iptables_needs_legacy_tables(
+@pytest.mark.parametrize("steering", ["nftables", "iptables", "local"])
+def test_a_test_needs_what_its_steering_needs(
     request: pytest.FixtureRequest, steering: str
 ) -> None:
-    needed = kernel_needs.parts_needed(request.node)
-    assert needed == (set(kernel_needs.LEGACY_TABLES) if steering == "iptables" else set())
+    needed = {"nftables": {*FOR_NFTABLES}, "iptables": {*FOR_IPTABLES, *LEGACY}}
+    assert kernel_needs.parts_needed(request.node) == needed.get(steering, set())
+
+
+@pytest.mark.needs("legacy tables")
+def test_legacy_tables_are_needed_in_both_ip_versions(request: pytest.FixtureRequest) -> None:
+    assert {*LEGACY} <= kernel_needs.parts_needed(request.node)
 
 
 @pytest.mark.needs("table owner")
