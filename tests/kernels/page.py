@@ -40,6 +40,7 @@ DISTRIBUTIONS = {
 }
 """The version of each distribution's kernel."""
 MARKS = {"ok": "✓", "failed": "**✗**", "left out": "–"}
+USUAL_ARCH = "x86_64"
 NOT_RUN = ""
 SKIPPED = "Skipped: "
 """How the reason begins of a test that was left out for another reason than a missing part."""
@@ -77,6 +78,12 @@ class Run:
     failed: Sequence[str]
     left_out: Sequence[tuple[str, str]]
     """Parts that the kernel lacks, and tests."""
+
+    @property
+    def name(self) -> str:
+        """What no other run has: most are stock kernels of one kind of machine."""
+        more = [self.arch] * (self.arch != USUAL_ARCH) + ["UML"] * (not self.is_stock)
+        return f"{self.label} ({', '.join(more)})" if more else self.label
 
     @property
     def version(self) -> tuple[int, ...]:
@@ -176,7 +183,7 @@ def _columns(runs: Sequence[Run]) -> str:
         *(row(feature, smoke(feature)) for feature in features),
         row("tests that depend on the kernel", _count),
     ]
-    return table(["", *(run.label for run in runs)], rows, others=CENTRED)
+    return table(["", *(run.name for run in runs)], rows, others=CENTRED)
 
 
 def _mark(outcomes: Container[str]) -> str:
@@ -198,14 +205,14 @@ def _lists(runs: Sequence[Run]) -> Iterator[str]:
         line
         for run in runs
         for line in (
-            *(f"- {run.label}, {s.what}: {s.words}" for s in run.smoke if s.outcome == "failed"),
-            *(f"- {run.label}: `{_short(test)}`" for test in run.failed),
+            *(f"- {run.name}, {s.what}: {s.words}" for s in run.smoke if s.outcome == "failed"),
+            *(f"- {run.name}: `{_short(test)}`" for test in run.failed),
         )
     ]
     if failed:
         yield "\n".join(["Failed:", "", *failed])
     left_out = [
-        f"- {run.label}, {s.what}: {s.words}"
+        f"- {run.name}, {s.what}: {s.words}"
         for run in runs
         for s in run.smoke
         if s.outcome == "left out"
@@ -213,9 +220,9 @@ def _lists(runs: Sequence[Run]) -> Iterator[str]:
     by_part: dict[str, dict[str, list[str]]] = {}
     for run in runs:
         for part in run.lacks:
-            by_part.setdefault(part, {})[run.label] = []
+            by_part.setdefault(part, {})[run.name] = []
         for part, test in run.left_out:
-            by_part.setdefault(part, {}).setdefault(run.label, []).append(_short(test))
+            by_part.setdefault(part, {}).setdefault(run.name, []).append(_short(test))
     for part, tests in by_part.items():
         line = f"- {', '.join(tests)}: {part if part.startswith(SKIPPED) else f'no {part}'}"
         names = _first(name for of_run in tests.values() for name in of_run)
