@@ -108,6 +108,12 @@ NEEDS: Mapping[str, Need] = {
         "modprobe xt_tcpudp xt_comment xt_conntrack xt_multiport xt_nat xt_REDIRECT ipt_REJECT",
         _LEGACY,
     ),
+    "legacy socket match": Need(
+        "keeping other programs from proxy ports after a crash, with steering iptables",
+        "nothing",
+        "modprobe xt_socket",
+        _LEGACY,
+    ),
     "legacy tables of IPv6": Need(
         "steering iptables for IPv6",
         "steering nftables",

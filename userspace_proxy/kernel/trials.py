@@ -167,6 +167,11 @@ def _ask_for_extensions() -> None:
         _ask_for_each_extension()
 
 
+def _ask_for_socket_match() -> None:
+    with _or_loaded(["xt_socket"]):
+        ask_legacy(4, GET_REVISION_MATCH, SOCKET_REVISION)
+
+
 def _ask_for_each_extension() -> None:
     options = ((GET_REVISION_MATCH, _LEGACY_MATCHES), (GET_REVISION_TARGET, _LEGACY_TARGETS))
     for option, names in options:
@@ -229,6 +234,7 @@ def _load_connect_hook() -> None:
 _LEGACY: Mapping[str, tuple[Callable[[], object], Callable[[], object]]] = {
     "legacy tables": (partial(_ask_for_tables, 4), partial(_ask_for_option, 4)),
     "legacy extensions": (_ask_for_extensions, _ask_for_extensions),
+    "legacy socket match": (_ask_for_socket_match, _ask_for_socket_match),
     "legacy tables of IPv6": (partial(_ask_for_tables, 6), partial(_ask_for_option, 6)),
 }
 """How they are tried in a namespace of their own, and where there can be none."""

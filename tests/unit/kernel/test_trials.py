@@ -98,6 +98,20 @@ def test_the_kernels_answer_about_extensions_is_real(node, monkeypatch):
     assert try_parts(["legacy extensions"]) == {"legacy extensions": errno.ENOENT}
 
 
+@pytest.mark.parametrize(
+    ("code", "answer"),
+    [
+        pytest.param(errno.ENOENT, errno.ENOENT, id="missing"),
+        pytest.param(errno.EPROTONOSUPPORT, errno.EPROTONOSUPPORT, id="too-old"),
+        pytest.param(errno.ENOPROTOOPT, 0, id="not-loaded-yet"),
+    ],
+)
+def test_the_match_of_sockets_needs_its_revision(monkeypatch, modprobe, code, answer):
+    modprobe(0)
+    monkeypatch.setattr(trials, "ask_legacy", refusing(code))
+    assert try_parts(["legacy socket match"]) == {"legacy socket match": answer}
+
+
 def test_without_ipv6_no_such_socket_opens(monkeypatch):
     opened = socket.socket
 
