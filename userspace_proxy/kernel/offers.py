@@ -144,6 +144,7 @@ NEEDS: Mapping[str, Need] = {
 FOR_NFTABLES = (_NFT, _INET, "sets", "nat", "redirect", "ct", "reject", "conntrack netlink")
 """What steering nftables can't do without."""
 FOR_IPTABLES = (_LEGACY, "legacy extensions", "conntrack netlink")
+FOR_IPTABLES_IPV6 = ("legacy tables of IPv6",)
 FOR_GUARD = (_NFT, _INET, "sets", "reject")
 """What the guard of steering local can't do without."""
 FOR_KERNEL_PATH = ("fib", "masquerade", "numgen")

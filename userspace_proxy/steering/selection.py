@@ -52,7 +52,7 @@ def make_steering(
     """
     match choose(name, kernel, own_namespace=own_namespace):
         case "iptables":
-            return IptablesSteering(facts)
+            return IptablesSteering(facts, kernel)
         case "local":
             return local.LocalSteering(facts, own_namespace=own_namespace, kernel=kernel)
         case "none":
