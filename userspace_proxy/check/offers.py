@@ -99,7 +99,8 @@ def judge_offers(offers: Offers, wanted: str, taken: str, *, own_namespace: bool
         own_namespace: The network namespace was created for this proxy.
     """
     if wanted == "none":
-        return [ok("steering", "none: clients dial loopback addresses, no privilege is needed")]
+        without = "none: clients dial loopback addresses, no privilege is needed"
+        return [ok("steering", without), *_parts(offers)]
     return [
         *_privileges(offers),
         *_libraries(offers, taken),

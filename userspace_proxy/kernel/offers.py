@@ -92,8 +92,9 @@ NEEDS: Mapping[str, Need] = {
         _NFT,
     ),
     "table owner": Need(
-        "keeping open connections when another program flushes the node's rules",
-        "repair, within a second",
+        "keeping open connections when another program flushes the node's rules, and health probes "
+        "while connection tracking is full",
+        "repair of the rules, within a second",
         "Linux 5.12",
         _INET,
     ),
@@ -125,7 +126,7 @@ NEEDS: Mapping[str, Need] = {
         "steering local",
         "modprobe nf_conntrack_netlink, CONFIG_NF_CT_NETLINK",
     ),
-    "IPv6": Need("IPv6", "IPv4", "CONFIG_IPV6, without ipv6.disable=1"),
+    "IPv6": Need("Services of IPv6", "IPv4", "CONFIG_IPV6, without ipv6.disable=1"),
     "socket filters": Need(
         "Services with source ranges", "nothing: they aren't served", _NO_SANDBOX
     ),

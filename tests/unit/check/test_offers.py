@@ -154,3 +154,10 @@ def test_the_remedy_names_a_steering_that_works_here():
     neither = Offers(ALL, iptables_lack="no", nftables_lack="no")
     *_, found = judge_offers(neither, "iptables", "iptables", own_namespace=False)
     assert "works here" not in found.hint
+
+
+def test_without_steering_what_sockets_lack_is_named():
+    lack = KernelLackFacts("IPv6", "IPv6", "IPv4", "CONFIG_IPV6")
+    assert lines(Offers(kernel_lacks=(lack,)), "none", "none")[1:] == [
+        "ok kernel: it lacks IPv6, needed for IPv6; instead: IPv4"
+    ]
