@@ -65,6 +65,7 @@ _EXTENSION_MODULES = (
     *("xt_nat", "xt_REDIRECT", "ipt_REJECT"),
 )
 _MODPROBE = Path("/proc/sys/kernel/modprobe")
+_MODULES = Path("/sys/module")
 _CAP_SYS_MODULE = 16
 _MODPROBE_WITHIN_S = 10.0
 # The number of bpf(2). Source: asm/unistd.h.
@@ -150,9 +151,13 @@ def _can_load(modules: Sequence[str]) -> bool:
 
 
 def _ask_for_tables(version: int) -> None:
-    with _or_loaded(_LEGACY_MODULES[version]):
-        for table in ("nat", "filter"):
-            ask_legacy(version, GET_INFO, info_of(table))
+    modules = _LEGACY_MODULES[version]
+    # The kernel would load them for the trial, and before Linux 5.15 that creates their tables in
+    # the first network namespace, too.
+    if not all((_MODULES / name).exists() for name in modules) and _can_load(modules):
+        return
+    for table in ("nat", "filter"):
+        ask_legacy(version, GET_INFO, info_of(table))
 
 
 def _ask_for_option(version: int) -> None:

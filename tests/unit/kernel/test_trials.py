@@ -75,6 +75,17 @@ def test_tables_that_nothing_has_loaded_yet_are_not_missing(monkeypatch, modprob
     assert noted.read_text().splitlines()[0] == "-n -q -a ip_tables iptable_nat iptable_filter"
 
 
+def test_tables_are_read_only_if_they_are_loaded(monkeypatch, modprobe, tmp_path):
+    modprobe(0)
+    read = []
+    monkeypatch.setattr(trials, "_MODULES", tmp_path)
+    monkeypatch.setattr(trials, "ask_legacy", lambda *asked: read.append(asked[0]))
+    for name in ("ip_tables", "iptable_nat", "iptable_filter", "ip6_tables"):
+        (tmp_path / name).mkdir()
+    assert try_parts(TABLES) == dict.fromkeys(TABLES, 0)
+    assert read == [4, 4]
+
+
 def test_tables_that_modprobe_lacks_or_that_may_not_be_loaded_are_missing(monkeypatch, modprobe):
     modprobe(1)
     monkeypatch.setattr(trials, "ask_legacy", refusing(errno.ENOPROTOOPT))
