@@ -6,9 +6,11 @@ The kernel's answers are replaced in each process, of trials and of real changes
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -77,8 +79,25 @@ def lacking(node: CheckedNode):
     return lack
 
 
-def started(node: CheckedNode, *flags: str) -> str:
-    """Run the proxy until it serves or ends; return the steering, or the last line."""
+def run_in(node: CheckedNode, *words: str) -> str:
+    """Run a command of the program on the node; return what it prints."""
+    inside = ["nsenter", f"--net=/proc/self/fd/{node.fd}", sys.executable, "-m", "userspace_proxy"]
+    return subprocess.run(
+        [*inside, *words],
+        pass_fds=[node.fd],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=node.environment,
+    ).stdout
+
+
+def started(node: CheckedNode, *flags: str, look: Callable[[], object] = lambda: None) -> str:
+    """Run the proxy until it serves or ends; return the steering, or the last line.
+
+    Args:
+        look: Called while it serves.
+    """
     command = [
         *("timeout", "60", sys.executable, "-m", "userspace_proxy", "run"),
         *(f"--manifests={node.manifests}", "--state-dir=", "--workers=1", *flags),
@@ -97,6 +116,7 @@ def started(node: CheckedNode, *flags: str) -> str:
             if found := re.search(r" started .*steering=(\w+)", line):
                 steering = found[1]
             if " plan in force " in line:
+                look()
                 proxy.terminate()
                 return steering
     return line.strip()
@@ -164,3 +184,16 @@ def test_check_names_the_kernel_and_what_it_lacks(lacking):
         "ok       kernel: it lacks numgen, needed for the kernel path; instead: the proxy -> "
         "modprobe nft_numgen"
     ) in said.splitlines()
+
+
+def test_status_names_the_kernel_and_the_same_words(lacking):
+    node, said = lacking("numgen"), []
+    assert (
+        started(node, look=lambda: said.append(run_in(node, "status", "-o", "wide"))) == "nftables"
+    )
+    lines = said[0].splitlines()
+    at = lines.index(f"kernel {os.uname().release}")
+    assert lines[at + 1] == (
+        "  · kernel  it lacks numgen, needed for the kernel path; instead: the proxy "
+        "(modprobe nft_numgen)"
+    )
