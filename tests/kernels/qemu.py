@@ -1,0 +1,124 @@
+"""Runs stock kernels under QEMU: with KVM where a start has shown that it works, else by TCG.
+
+Rule 1: a device file proves nothing: on some machines /dev/kvm exists and runs no stock kernel.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from tests.cluster.build import BuildError
+
+from .initramfs import archive
+from .kernels import Unpacked
+from .machine import Disks, Machine, MachineError, Way, busybox, ends_with_parent, last_lines
+
+_PROOF_S = 30.0
+"""KVM starts a kernel in a second or two."""
+_DISKS = Disks("/dev/vda", "/dev/vdb", ("virtio_pci", "virtio_blk", "ext4"))
+_ARGUMENTS = (
+    "console=ttyS0",
+    "quiet",
+    "panic=-1",
+    # What a kernel does against other users of its processor takes time, and here is none.
+    "mitigations=off",
+    "nokaslr",
+    "audit=0",
+    # Emulation keeps time, but has no clock that the kernel trusts.
+    "tsc=reliable",
+    "no_timer_check",
+    "random.trust_cpu=on",
+)
+
+
+def ways() -> dict[str, Way]:
+    """Return the ways that QEMU has, by name."""
+    return {
+        name: Way(name, _DISKS, lambda machine, seconds, name=name: _run(name, machine, seconds))
+        for name in ("kvm", "tcg")
+    }
+
+
+def best_way(kernel: Unpacked, folder: Path) -> Way:
+    """Return KVM if it starts a kernel here, else TCG.
+
+    Args:
+        kernel: What to try it with.
+        folder: It keeps the answer, until this machine is started again.
+    """
+    booted = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    kept = folder / f"kvm-{booted}-{kernel.release}"
+    if not kept.exists():
+        answer = "kvm" if _kvm_works(kernel) else "tcg"
+        for old in folder.glob("kvm-*"):
+            old.unlink()
+        kept.write_text(answer)
+    return ways()[kept.read_text()]
+
+
+def _kvm_works(kernel: Unpacked) -> bool:
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return False
+    with tempfile.TemporaryDirectory(prefix="userspace-proxy-kvm-") as name:
+        folder = Path(name)
+        init = b"#!/bin/busybox sh\n/bin/busybox echo MACHINE: here\n/bin/busybox poweroff -f\n"
+        files = {"init": init, "bin/busybox": busybox().read_bytes()}
+        (folder / "initramfs").write_bytes(archive(files, files))
+        for disk in ("root", "result"):
+            (folder / disk).write_bytes(bytes(4096))
+        console = folder / "console"
+        parts = [folder / part for part in ("initramfs", "root", "result")]
+        try:
+            _run("kvm", Machine(kernel, *parts, (), 1, console), _PROOF_S)
+        except MachineError:
+            return False
+        return "MACHINE: here" in console.read_text(errors="replace")
+
+
+def _run(accelerator: str, machine: Machine, seconds: float) -> None:
+    program = shutil.which(f"qemu-system-{platform.machine()}")
+    if program is None:
+        raise BuildError(
+            "cannot start a kernel: qemu-system-x86 is missing (make packages-kernels)"
+        )
+    process = subprocess.Popen(
+        [program, *_command(accelerator, machine)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=ends_with_parent,
+    )
+    try:
+        said, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        raise MachineError(
+            f"not ended after {seconds:.0f} s; {last_lines(machine.console)}"
+        ) from None
+    finally:
+        process.kill()
+        process.wait()
+    if process.returncode:
+        raise MachineError(f"QEMU: exit {process.returncode}, {said.strip()}")
+
+
+def _command(accelerator: str, machine: Machine) -> list[str]:
+    is_kvm = accelerator == "kvm"
+    accel = "kvm" if is_kvm else "tcg,thread=multi,tb-size=512"
+    return [
+        "-nodefaults", "-no-user-config", "-no-reboot", "-nographic",
+        "-machine", "pc", "-accel", accel,
+        "-cpu", "host" if is_kvm else "max,la57=off",
+        "-smp", str(machine.processors), "-m", "2048",
+        "-kernel", str(machine.kernel.image), "-initrd", str(machine.initramfs),
+        "-append", " ".join([*_ARGUMENTS, *machine.arguments]),
+        "-serial", f"file:{machine.console}",
+        "-device", "virtio-rng-pci",
+        "-drive", f"file={machine.root},format=raw,if=virtio,snapshot=on,cache=unsafe",
+        "-drive", f"file={machine.result},format=raw,if=virtio,cache=unsafe",
+    ]  # fmt: skip
