@@ -37,6 +37,8 @@ _INIT = """\
 #!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev /root /bin /sbin
 /bin/busybox --install -s /bin
+# Where the kernel looks for it.
+ln -s /bin/modprobe /sbin/modprobe
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev

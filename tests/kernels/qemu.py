@@ -20,7 +20,7 @@ from .machine import Disks, Machine, MachineError, Way, busybox, ends_with_paren
 
 _PROOF_S = 30.0
 """KVM starts a kernel in a second or two."""
-_DISKS = Disks("/dev/vda", "/dev/vdb", ("virtio_pci", "virtio_blk", "ext4"))
+_DISKS = Disks("/dev/vda", "/dev/vdb", ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4"))
 _ARGUMENTS = (
     "console=ttyS0",
     "quiet",
