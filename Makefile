@@ -68,6 +68,9 @@ fresh-short: packages-long $(VENV)/installed-dev ## a part of it for each commit
 	@$(FRESH) --suite=trixie $(TOUR) 'make --keep-going $(FORM) unit'
 	@$(FRESH) --suite=forky 'make unit-by-python'
 
+kernels: packages-kernels $(VENV)/installed-dev ## the product on Debian's kernels, each in a machine: KERNELS="5.10 newest" (root for the first time of a commit)
+	@$(BIN)/python -m tests.kernels "$(KERNELS)"
+
 packages: packages-long ## install all that the tests need from Debian (root), or name what is missing
 
 packages-%: # what a part needs from the distribution

@@ -59,7 +59,16 @@ MODULES = (
 """Beginnings of the modules' paths: all of the network, and none for a device."""
 _NO_MODULES = tuple(
     f"kernel/net/{name}/"
-    for name in ("bluetooth", "mac80211", "wireless", "sunrpc", "ceph", "nfc", "batman-adv", "rxrpc")
+    for name in (
+        "bluetooth",
+        "mac80211",
+        "wireless",
+        "sunrpc",
+        "ceph",
+        "nfc",
+        "batman-adv",
+        "rxrpc",
+    )
 )
 _BUILT_IN = ("modules.builtin", "modules.builtin.modinfo", "modules.order")
 
@@ -201,7 +210,9 @@ Acquire::Retries "3";
         shown = self._show(images[0])
         version = re.search(r"^Version: (\S+)", shown, re.MULTILINE)
         assert version is not None, "every package has one"
-        return [(name, version[1]) for name in (*images, *_dependencies(shown, "base|binary|modules"))]
+        return [
+            (name, version[1]) for name in (*images, *_dependencies(shown, "base|binary|modules"))
+        ]
 
     def download(self, packages: list[tuple[str, str]], folder: Path) -> None:
         self._run("apt-get", "download", "-qq", *("=".join(p) for p in packages), folder=folder)

@@ -1,6 +1,6 @@
 """Runs a command on a kernel, in a machine without a network, and brings its results out.
 
-    kernel + initramfs (busybox, modules, what to run) ──▶ root ──▶ command ──▶ /result ──tar──▶ disk
+    kernel, initramfs (busybox, modules, what to run) ──▶ root ──▶ command ──▶ /result ──▶ disk
 
 Each way to run a kernel gets the same: an initramfs, the root's disk, which it must not change, and
 a disk for the results. What is left of a machine are its results.

@@ -92,7 +92,7 @@ def _run(accelerator: str, machine: Machine, seconds: float) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        preexec_fn=ends_with_parent,
+        preexec_fn=ends_with_parent,  # noqa: PLW1509 - it calls prctl and nothing else
     )
     try:
         said, _ = process.communicate(timeout=seconds)

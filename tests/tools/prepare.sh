@@ -66,6 +66,14 @@ chromium        test   chromium              chromium                      chrom
 docker-compose  test   docker-compose        docker-compose                docker-cli-compose       docker-compose
 mmdebstrap      long   mmdebstrap            mmdebstrap                    -                        -
 runc            long   runc                  runc                          runc                     runc
+mmdebstrap      kernels mmdebstrap           mmdebstrap                    -                        -
+qemu            kernels qemu-system-x86      qemu-system-x86-core          qemu-system-x86_64       qemu-system-x86
+busybox         kernels busybox-static       busybox                       busybox-static           busybox
+mke2fs          kernels e2fsprogs            e2fsprogs                     e2fsprogs                e2fsprogs
+depmod          kernels kmod                 kmod                          kmod                     kmod
+zstd            kernels zstd                 zstd                          zstd                     zstd
+apt-get         kernels apt                  apt                           apt                      apt
+dpkg-deb        kernels dpkg                 dpkg                          dpkg                     dpkg
 '
 
 is_here() {
