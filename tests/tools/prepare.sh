@@ -2,7 +2,7 @@
 # Makes sure that this machine has the programs that a command needs. Root on Debian gets those that
 # are missing. Anyone else gets their names and the one command that installs them; nothing changes.
 # usage: prepare.sh PART [FIRST]
-#   PART: venv, demo, build, node, test or long: what is checked
+#   PART: venv, demo, build, node, test, long or kernels: what is checked
 #   FIRST: a part of it: all that is installed for now
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -42,6 +42,7 @@ fi
 declare -A includes=(
   [venv]="venv" [demo]="venv demo" [build]="venv build" [node]="venv demo build node"
   [test]="venv demo build node test" [long]="venv demo build node test long"
+  [kernels]="venv build kernels"
 )
 
 # What is needed, the part that needs it, and the packages with it, for each package manager; - if
@@ -83,13 +84,16 @@ is_here() {
     # Those of busybox have few of the options.
     ip) PATH="$PATH:/usr/sbin:/sbin" ip -V 2>/dev/null | grep -q iproute2 ;;
     unshare | nsenter) "$1" --version 2>/dev/null | grep -q util-linux ;;
+    qemu) command -v "qemu-system-$(uname -m)" >/dev/null ;;
+    # One with libraries can't start a kernel.
+    busybox) grep -aq BusyBox "$(command -v busybox)" && ! ldd "$(command -v busybox)" >/dev/null 2>&1 ;;
     ps) ps --version 2>/dev/null | grep -q procps ;;
     *) PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null ;;
   esac
 }
 
 [ -n "${includes[$part]:-}" ] && [ -n "${includes[$first]:-}" ] ||
-  fail "there is no part $part $first: venv, demo, build, node, test, long"
+  fail "there is no part $part $first: venv, demo, build, node, test, long, kernels"
 can_install=false
 [ "$(id -u)" -eq 0 ] && [ "$manager" = apt-get ] && can_install=true
 $can_install && wanted=${includes[$first]} || wanted=${includes[$part]}
