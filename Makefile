@@ -68,8 +68,12 @@ fresh-short: packages-long $(VENV)/installed-dev ## a part of it for each commit
 	@$(FRESH) --suite=trixie $(TOUR) 'make --keep-going $(FORM) unit'
 	@$(FRESH) --suite=forky 'make unit-by-python'
 
-kernels: packages-kernels $(VENV)/installed-dev ## the product on Debian's kernels, each in a machine: KERNELS="5.10 newest" (root for the first time of a commit)
-	@$(BIN)/python -m tests.kernels "$(KERNELS)"
+kernels: packages-kernels $(VENV)/installed-dev ## Debian's kernels, each in a machine: a smoke and the tests marked kernel; KERNELS="5.10 newest", FULL=1: all of tests/node (root)
+	@echo "make kernels: four kernels, two machines at a time; … minutes on two cores, the first time … more"
+	@$(BIN)/python -m tests.kernels --parts=smoke,$(if $(FULL),full,marked) $(KERNELS)
+
+kernels-short: packages-kernels $(VENV)/installed-dev ## a part of it for each commit: the smoke on the oldest and the newest (root)
+	@$(BIN)/python -m tests.kernels --parts=smoke 5.10 newest
 
 packages: packages-long ## install all that the tests need from Debian (root), or name what is missing
 

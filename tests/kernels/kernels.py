@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,13 +111,12 @@ class Unpacked:
     modules: Path
 
 
-def chosen(words: str) -> list[Kernel]:
+def chosen(labels: Sequence[str]) -> list[Kernel]:
     """Return the kernels with these labels, in the table's order; all for no label.
 
     Raises:
         BuildError: There is no kernel with such a label.
     """
-    labels = words.split()
     known = {kernel.label for kernel in KERNELS}
     if unknown := [label for label in labels if label not in known]:
         raise BuildError(f"there is no kernel {unknown[0]}: {', '.join(sorted(known))}")

@@ -10,6 +10,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from tests.cluster.build import BuildError
@@ -38,10 +39,7 @@ _ARGUMENTS = (
 
 def ways() -> dict[str, Way]:
     """Return the ways that QEMU has, by name."""
-    return {
-        name: Way(name, _DISKS, lambda machine, seconds, name=name: _run(name, machine, seconds))
-        for name in ("kvm", "tcg")
-    }
+    return {name: Way(name, _DISKS, partial(_run, name)) for name in ("kvm", "tcg")}
 
 
 def best_way(kernel: Unpacked, folder: Path) -> Way:
@@ -52,7 +50,7 @@ def best_way(kernel: Unpacked, folder: Path) -> Way:
         folder: It keeps the answer, until this machine is started again.
     """
     booted = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    kept = folder / f"kvm-{booted}-{kernel.release}"
+    kept = folder / f"kvm-{booted}"
     if not kept.exists():
         answer = "kvm" if _kvm_works(kernel) else "tcg"
         for old in folder.glob("kvm-*"):
@@ -68,16 +66,22 @@ def _kvm_works(kernel: Unpacked) -> bool:
         folder = Path(name)
         init = b"#!/bin/busybox sh\n/bin/busybox echo MACHINE: here\n/bin/busybox poweroff -f\n"
         files = {"init": init, "bin/busybox": busybox().read_bytes()}
-        (folder / "initramfs").write_bytes(archive(files, files))
-        for disk in ("root", "result"):
-            (folder / disk).write_bytes(bytes(4096))
-        console = folder / "console"
-        parts = [folder / part for part in ("initramfs", "root", "result")]
+        (folder / "initramfs").write_bytes(archive(files, executable=files))
+        (folder / "disk").write_bytes(bytes(4096))
+        machine = Machine(
+            kernel,
+            folder / "initramfs",
+            root=folder / "disk",
+            result=folder / "disk",
+            arguments=(),
+            processors=1,
+            console=folder / "console",
+        )
         try:
-            _run("kvm", Machine(kernel, *parts, (), 1, console), _PROOF_S)
+            _run("kvm", machine, _PROOF_S)
         except MachineError:
             return False
-        return "MACHINE: here" in console.read_text(errors="replace")
+        return "MACHINE: here" in machine.console.read_text(errors="replace")
 
 
 def _run(accelerator: str, machine: Machine, seconds: float) -> None:
