@@ -67,12 +67,13 @@ def _kvm_works(kernel: Unpacked) -> bool:
         init = b"#!/bin/busybox sh\n/bin/busybox echo MACHINE: here\n/bin/busybox poweroff -f\n"
         files = {"init": init, "bin/busybox": busybox().read_bytes()}
         (folder / "initramfs").write_bytes(archive(files, executable=files))
-        (folder / "disk").write_bytes(bytes(4096))
+        for disk in ("root", "result"):
+            (folder / disk).write_bytes(bytes(4096))
         machine = Machine(
             kernel,
             folder / "initramfs",
-            root=folder / "disk",
-            result=folder / "disk",
+            root=folder / "root",
+            result=folder / "result",
             arguments=(),
             processors=1,
             console=folder / "console",
