@@ -3,20 +3,34 @@
     @pytest.mark.needs("legacy tables")     on a test, a module or a parameter
     need("legacy tables")                   in a fixture
 
-A kernel that lacks a part leaves these tests out, and names them at the end of the run.
+A kernel that lacks a part leaves these tests out, and names them at the end of the run. Not in CI
+(CI=true, see conftest.py): its kernel is the reference, which lacks nothing.
 """
 
 from __future__ import annotations
 
 import functools
+import socket
 from collections.abc import Collection
 
 import pytest
 
-from userspace_proxy.kernel.offers import LEGACY, NEEDS, read_kernel_offers
+from userspace_proxy.kernel.offers import NEEDS, read_kernel_offers
 
 LEFT_OUT = "this kernel lacks "
-LEGACY_TABLES = LEGACY[4]
+
+
+def _has_ipv6() -> bool:
+    try:
+        socket.socket(socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+HAS_IPV6 = _has_ipv6()
+LEGACY_TABLES = ("legacy tables", "legacy tables of IPv6") if HAS_IPV6 else ("legacy tables",)
+"""What steering iptables needs: the nodes of tests have both IP versions."""
 
 
 def need(part: str) -> None:
@@ -32,9 +46,8 @@ def parts_needed(item: pytest.Item) -> set[str]:
     parts = {part for mark in item.iter_markers("needs") for part in mark.args}
     steers = item.get_closest_marker("netns") is not None
     callspec = getattr(item, "callspec", None)
-    if steers and callspec is not None and "iptables" in callspec.params.values():
-        parts.add(LEGACY_TABLES)
-    return parts
+    uses_them = steers and callspec is not None and "iptables" in callspec.params.values()
+    return parts.union(LEGACY_TABLES) if uses_them or LEGACY_TABLES[0] in parts else parts
 
 
 def table(reports: Collection[pytest.TestReport]) -> list[str]:

@@ -10,7 +10,7 @@ from tests.node.clients import echoes
 from tests.node.endpoints import CLUSTER_IPS, PORT, TARGET, VERSIONS, objects
 from tests.node.testbed import Testbed
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.needs("fib", "masquerade", "numgen")]
 
 FAMILY = {4: "IPv4", 6: "IPv6"}
 # Dials meet the bad endpoint half of the time, so this many in a row show that they don't.

@@ -75,6 +75,7 @@ def test_pods_on_isolated_ports_see_the_nodes_address(bridge):
     assert "isolated" in bridge.testbed.agent.status()["client_address"]["bridges"][0]["cause"]
 
 
+@pytest.mark.kernel
 def test_a_bridge_may_change_its_mac_and_connections_continue(bridge):
     bridge.start()
     wait_for("the client's address", lambda: bridge.seen() == "client")

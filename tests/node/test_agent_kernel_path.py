@@ -22,7 +22,7 @@ from tests.node.endpoints import (
 )
 from tests.node.testbed import CLIENTS, Testbed
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.needs("fib", "masquerade", "numgen")]
 
 ANNOTATION = "userspace-proxy.io/path"
 MAP = "inet userspace-proxy/paths choices4"
@@ -118,6 +118,7 @@ def web(tmp_path):
         web.close()
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("version", VERSIONS)
 def test_open_connections_and_flows_survive_each_switch_of_the_path(web, version):
     address = (CLUSTER_IPS[version].format(10), PORT)
@@ -146,6 +147,7 @@ def test_open_connections_and_flows_survive_each_switch_of_the_path(web, version
         accepted.close()
 
 
+@pytest.mark.kernel
 def test_packets_pass_no_rules_for_replies_until_the_proxy_serves_a_service_port(tmp_path):
     flags = ("--workers=1", "--path=kernel")
     with Testbed(tmp_path, "nftables", *flags, clients=["pod"]) as testbed:
@@ -181,6 +183,7 @@ def test_tracked_connections_are_counted_on_request(web):
     assert {one["received_bytes"] for one in shown["endpoints"]} == {None}
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("version", VERSIONS)
 def test_bytes_of_tracked_flows_are_counted_where_the_kernel_accounts_for_them(web, version):
     web.testbed.shell("echo 1 > /proc/sys/net/netfilter/nf_conntrack_acct")
@@ -279,6 +282,7 @@ def test_a_flow_moves_when_its_endpoint_is_gone_also_after_a_switch_to_userspace
     wait_for("the flow to move", moved, hint=web.agent.log)
 
 
+@pytest.mark.kernel
 def test_without_endpoints_clients_are_refused_at_once_and_served_again_later(web):
     web.switch("kernel")
     address = (CLUSTER_IPS[4].format(10), PORT)

@@ -163,6 +163,7 @@ RESTARTS = {
 GAP_S = 1.0
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize(
     ("testbed", "restart"),
     [

@@ -5,6 +5,6 @@ import pytest
 from tests.promises.suite import *  # noqa: F403 - pytest collects the classes
 from tests.promises.world import ASKS_WHERE_DRAWN, manifest_world
 
-pytestmark = [pytest.mark.netns, pytest.mark.long]
+pytestmark = [pytest.mark.netns, pytest.mark.long, pytest.mark.needs("fib", "masquerade", "numgen")]
 
 world = manifest_world("nftables", "--path=kernel", asks=ASKS_WHERE_DRAWN)

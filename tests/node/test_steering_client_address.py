@@ -19,6 +19,7 @@ pytestmark = pytest.mark.netns
 TRANSPARENT = {4: (socket.IPPROTO_IP, 19), 6: (socket.IPPROTO_IPV6, 75)}
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("kind", [TCP, UDP], ids=["tcp", "udp"])
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize(
@@ -81,6 +82,7 @@ def test_a_transparent_listener_on_all_addresses_gets_no_forwarded_packets(clust
         peer_of(server, kind, dialling)
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.usefixtures("catching")
 def test_a_refusal_by_icmp_reaches_the_socket(cluster, version):
@@ -92,6 +94,7 @@ def test_a_refusal_by_icmp_reaches_the_socket(cluster, version):
             dialling.recv(100)
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.usefixtures("catching")
 def test_a_fragmented_reply_is_reassembled_without_connection_tracking(cluster, version):

@@ -10,7 +10,7 @@ from userspace_proxy.kernel.netlink import Events, Requests, rtnetlink
 from userspace_proxy.kernel.netlink.messages import CREATE, EXCL
 from userspace_proxy.kernel.netlink.sockets import NETLINK_ROUTE
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.kernel, pytest.mark.netns]
 # Their refusals take several times the memory that a socket has.
 MANY = 2000
 TABLE, PROTOCOL = 4242, 99

@@ -47,7 +47,8 @@ class Testbed:
         agent: type[Agent] = Agent,
     ) -> None:
         if steering == "iptables":
-            need(LEGACY_TABLES)
+            for part in LEGACY_TABLES:
+                need(part)
         self.sandbox = Sandbox()
         self.clients: dict[str, Client] = {}
         try:
