@@ -92,6 +92,9 @@ class BoundError(ShortageError):
 class SteeringError(UserspaceProxyError):
     """The kernel refused; the previous state is still in force."""
 
+    is_lasting = False
+    """Another try can't succeed, as the kernel lacks something."""
+
 
 class SteeringConflict(SteeringError):
     """A table, route or address with this proxy's name belongs to another program."""
