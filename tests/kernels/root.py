@@ -22,7 +22,8 @@ from tests.cluster.image import Image, build_image, environment, give_certificat
 from tests.tools.clones import ROOT, clone, git
 
 _HERE = Path(__file__).parent
-_CONTEXT = ("tests/tools/prepare.sh", "tests/tools/progress.py", "requirements-dev.lock")
+_PARTS = ("venv", "demo", "build", "node")
+"""Those of tests/tools/prepare.sh whose programs tests/node needs."""
 DISK_MB = 3000
 """As large as the root ever gets; the file has holes."""
 # Where Python runs ten times slower, nothing should be compiled: neither modules nor, by pytest,
@@ -63,8 +64,10 @@ def ensure_root(suite: str, write: Write = sys.stdout.write) -> Root:
     folder = cache_root() / "kernels" / "roots"
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="userspace-proxy-kernels-") as context:
-        for name in (*_CONTEXT, "tests/kernels/Dockerfile"):
+        for name in ("requirements-dev.lock", "tests/kernels/Dockerfile"):
             shutil.copy(ROOT / name, context)
+        prepare = (ROOT / "tests/tools/prepare.sh").read_text()
+        Path(context, "packages").write_text("\n".join(packages(prepare)))
         image = build_image(Path(context), {"SUITE": suite}, write)
     commit = git(ROOT, "rev-parse", "HEAD")
     disk = folder / f"{suite}-{_key(commit, image)}.ext4"
@@ -76,6 +79,15 @@ def ensure_root(suite: str, write: Write = sys.stdout.write) -> Root:
                 # A machine that has it open keeps it.
                 old.unlink()
     return Root(suite, disk)
+
+
+def packages(prepare: str) -> list[str]:
+    """Return the names of Debian's packages in the table of prepare.sh, sorted."""
+    rows = (
+        line.split()
+        for line in prepare.partition("\ntable='\n")[2].partition("\n'\n")[0].splitlines()
+    )
+    return sorted({name for row in rows if row[1] in _PARTS for name in row[2].split(",")})
 
 
 def _key(commit: str, image: Image) -> str:

@@ -72,6 +72,7 @@ qemu            kernels qemu-system-x86      qemu-system-x86-core          qemu-
 busybox         kernels busybox-static       busybox                       busybox-static           busybox
 mke2fs          kernels e2fsprogs            e2fsprogs                     e2fsprogs                e2fsprogs
 depmod          kernels kmod                 kmod                          kmod                     kmod
+debian-keyring  kernels debian-archive-keyring debian-keyring              -                        debian-archive-keyring
 zstd            kernels zstd                 zstd                          zstd                     zstd
 apt-get         kernels apt                  apt                           apt                      apt
 dpkg-deb        kernels dpkg                 dpkg                          dpkg                     dpkg
@@ -84,6 +85,7 @@ is_here() {
     # Those of busybox have few of the options.
     ip) PATH="$PATH:/usr/sbin:/sbin" ip -V 2>/dev/null | grep -q iproute2 ;;
     unshare | nsenter) "$1" --version 2>/dev/null | grep -q util-linux ;;
+    debian-keyring) [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] ;;
     qemu) command -v "qemu-system-$(uname -m)" >/dev/null ;;
     # One with libraries can't start a kernel.
     busybox) grep -aq BusyBox "$(command -v busybox)" && ! ldd "$(command -v busybox)" >/dev/null 2>&1 ;;
