@@ -203,14 +203,14 @@ Acquire::Retries "3";
         """Return the newest image, and what has its parts since 7.3."""
         meta = f"linux-image-{self._architecture}"
         shown = self._show(meta)
-        images = _dependencies(shown, "image")
+        images = dependencies(shown, "image")
         if not images:
             raise BuildError(f"cannot read what {meta} depends on: {shown}")
         shown = self._show(images[0])
         version = re.search(r"^Version: (\S+)", shown, re.MULTILINE)
         assert version is not None, "every package has one"
         return [
-            (name, version[1]) for name in (*images, *_dependencies(shown, "base|binary|modules"))
+            (name, version[1]) for name in (*images, *dependencies(shown, "base|binary|modules"))
         ]
 
     def download(self, packages: list[tuple[str, str]], folder: Path) -> None:
@@ -234,7 +234,7 @@ Acquire::Retries "3";
         return done.stdout
 
 
-def _dependencies(shown: str, parts: str) -> list[str]:
+def dependencies(shown: str, parts: str) -> list[str]:
     """Return the packages of one kernel that a package's description depends on."""
     depends = re.search(r"^Depends: (.*)$", shown, re.MULTILINE)
     return re.findall(rf"\blinux-(?:{parts})-\d[^\s,]*", depends[1] if depends else "")

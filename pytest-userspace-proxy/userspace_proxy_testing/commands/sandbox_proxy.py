@@ -162,9 +162,11 @@ def wait_until_ready(
         with contextlib.suppress(UserspaceProxyError):
             page.get("/healthz", accept="application/json")
             return
-        if proxy.poll() is not None or Clocks.monotonic() > deadline:
-            why = error_line(log).removeprefix("error: ")
+        why = error_line(log).removeprefix("error: ")
+        if proxy.poll() is not None:
             raise SandboxError(f"cannot start the proxy: {why}")
+        if Clocks.monotonic() > deadline:
+            raise SandboxError(f"the proxy isn't ready after {_READY_S:.0f} s: {why}")
         with contextlib.suppress(subprocess.TimeoutExpired):
             proxy.wait(_POLL_S)
 
