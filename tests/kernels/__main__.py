@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,7 @@ def main(words: Sequence[str]) -> int:
     """Try the kernels; return 1 if something didn't work on one."""
     parser = argparse.ArgumentParser(prog="python -m tests.kernels")
     parser.add_argument("--jobs", type=int, default=2, help="machines at a time")
+    parser.add_argument("--root", help="Debian's suite, for all kernels; default: each one's own")
     parser.add_argument("--parts", default="smoke,marked", help=f"of {', '.join(COMMANDS)}")
     labels = ", ".join(kernel.label for kernel in KERNELS)
     parser.add_argument("kernels", nargs="*", help=f"of {labels}; default: all")
@@ -140,6 +142,8 @@ def main(words: Sequence[str]) -> int:
 
     try:
         kernels = chosen(given.kernels)
+        if given.root:
+            kernels = [replace(kernel, root=given.root) for kernel in kernels]
         way = best_way(ensure_kernel(kernels[0]), cache_root() / "kernels")
     except BuildError as error:
         failed.append(f"{error}")
