@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import lzma
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -24,6 +25,8 @@ from pathlib import Path
 
 from tests.cluster.build import BuildError, Write, cache_root, locked, step
 
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+"""Debian's names of them, by the kernel's."""
 MIRROR = "http://deb.debian.org"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _LISTS_S = 86_400.0
@@ -33,6 +36,7 @@ MODULES = (
     "kernel/lib/",
     "kernel/crypto/",
     "kernel/arch/x86/crypto/",
+    "kernel/arch/arm64/crypto/",
     "kernel/fs/ext4/",
     "kernel/fs/jbd2/",
     "kernel/fs/overlayfs/",
@@ -102,13 +106,15 @@ class Unpacked:
 
     Args:
         release: As ``uname --kernel-release`` prints it.
-        image: An uncompressed ``vmlinux``.
+        image: What is started: on x86 an uncompressed ``vmlinux``, on arm64 an ``Image``.
         modules: A folder with ``modules.dep`` and, below ``kernel/``, uncompressed modules.
+        machine: As ``uname --machine`` prints it.
     """
 
     release: str
     image: Path
     modules: Path
+    machine: str = platform.machine()
 
 
 def chosen(labels: Sequence[str]) -> list[Kernel]:
@@ -123,8 +129,15 @@ def chosen(labels: Sequence[str]) -> list[Kernel]:
     return [kernel for kernel in KERNELS if not labels or kernel.label in labels]
 
 
-def ensure_kernel(kernel: Kernel, write: Write = sys.stdout.write) -> Unpacked:
+def ensure_kernel(
+    kernel: Kernel, machine: str = platform.machine(), write: Write = sys.stdout.write
+) -> Unpacked:
     """Return a kernel, fetched if the cache doesn't have its version.
+
+    Args:
+        kernel: The line of the table.
+        machine: A key of ``ARCHITECTURES``.
+        write: Takes the progress.
 
     Raises:
         BuildError: It can't be fetched or unpacked.
@@ -132,7 +145,7 @@ def ensure_kernel(kernel: Kernel, write: Write = sys.stdout.write) -> Unpacked:
     folder = cache_root() / "kernels"
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / f"{kernel.label}.lock", write):
-        apt = _Apt(folder / "apt" / kernel.label, kernel)
+        apt = _Apt(folder / "apt" / f"{kernel.label}-{machine}", kernel, machine)
         apt.update(write)
         packages = apt.packages()
         image, version = packages[0]
@@ -145,18 +158,18 @@ def ensure_kernel(kernel: Kernel, write: Write = sys.stdout.write) -> Unpacked:
                 apt.download(packages, Path(unfinished))
                 _unpack(Path(unfinished))
                 (Path(unfinished) / "kernel").rename(kept)
-    return Unpacked((kept / "release").read_text(), kept / "vmlinux", kept / "modules")
+    return Unpacked((kept / "release").read_text(), kept / "vmlinux", kept / "modules", machine)
 
 
 class _Apt:
     """apt with folders of its own, which knows only the suites of one kernel."""
 
-    def __init__(self, folder: Path, kernel: Kernel) -> None:
+    def __init__(self, folder: Path, kernel: Kernel, machine: str) -> None:
         if not shutil.which("apt-get"):
             raise BuildError("cannot fetch kernels: apt-get is missing (make packages-kernels)")
         self._folder = folder
         self._kernel = kernel
-        self._architecture = "amd64"
+        self._architecture = ARCHITECTURES[machine]
         for part in ("state/lists/partial", "cache/archives/partial"):
             (folder / part).mkdir(parents=True, exist_ok=True)
         (folder / "status").touch()
@@ -251,7 +264,7 @@ def _unpack(folder: Path) -> None:
     (image,) = [*whole.glob("boot/vmlinuz-*"), *found[0].glob("vmlinuz")]
     target.mkdir()
     (target / "release").write_text(release)
-    (target / "vmlinux").write_bytes(uncompressed(image.read_bytes()))
+    (target / "vmlinux").write_bytes(startable(image.read_bytes()))
     modules = folder / "lib/modules" / release
     for path in sorted(found[0].rglob("*")):
         name = path.relative_to(found[0]).as_posix()
@@ -269,6 +282,15 @@ def _unpack(folder: Path) -> None:
     depmod = shutil.which("depmod", path="/usr/sbin:/sbin:/usr/bin") or "depmod"
     subprocess.run([depmod, "--basedir", folder, release], check=True)
     modules.rename(target / "modules")
+
+
+def startable(image: bytes) -> bytes:
+    """Return what QEMU starts without firmware; of arm64 it takes an image as it is.
+
+    Source: Documentation/arch/arm64/booting.rst.
+    """
+    is_arm64 = image[0x38:0x3C] == b"ARM\x64" or image[4:8] == b"zimg"
+    return image if is_arm64 else uncompressed(image)
 
 
 def uncompressed(image: bytes) -> bytes:

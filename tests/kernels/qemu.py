@@ -6,7 +6,6 @@ Rule 1: a device file proves nothing: on some machines /dev/kvm exists and runs 
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import subprocess
 import tempfile
@@ -22,8 +21,10 @@ from .machine import Disks, Machine, MachineError, Way, busybox, ends_with_paren
 _PROOF_S = 30.0
 """KVM starts a kernel in a second or two."""
 _DISKS = Disks("/dev/vda", "/dev/vdb", ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4"))
+_BOARDS = {"x86_64": ("pc", "ttyS0"), "aarch64": ("virt", "ttyAMA0")}
+"""QEMU's machine with PCI, and its console."""
+_EMULATED = {"x86_64": "max,la57=off", "aarch64": "cortex-a72"}
 _ARGUMENTS = (
-    "console=ttyS0",
     "quiet",
     "panic=-1",
     # What a kernel does against other users of its processor takes time, and here is none.
@@ -86,11 +87,10 @@ def _kvm_works(kernel: Unpacked) -> bool:
 
 
 def _run(accelerator: str, machine: Machine, seconds: float) -> None:
-    program = shutil.which(f"qemu-system-{platform.machine()}")
+    name = f"qemu-system-{machine.kernel.machine}"
+    program = shutil.which(name)
     if program is None:
-        raise BuildError(
-            "cannot start a kernel: qemu-system-x86 is missing (make packages-kernels)"
-        )
+        raise BuildError(f"cannot start a kernel: {name} is missing (make packages-kernels)")
     process = subprocess.Popen(
         [program, *_command(accelerator, machine)],
         stdin=subprocess.DEVNULL,
@@ -113,15 +113,15 @@ def _run(accelerator: str, machine: Machine, seconds: float) -> None:
 
 
 def _command(accelerator: str, machine: Machine) -> list[str]:
+    board, console = _BOARDS[machine.kernel.machine]
     is_kvm = accelerator == "kvm"
-    accel = "kvm" if is_kvm else "tcg,thread=multi,tb-size=512"
     return [
         "-nodefaults", "-no-user-config", "-no-reboot", "-nographic",
-        "-machine", "pc", "-accel", accel,
-        "-cpu", "host" if is_kvm else "max,la57=off",
+        "-machine", board, "-accel", "kvm" if is_kvm else "tcg,thread=multi,tb-size=512",
+        "-cpu", "host" if is_kvm else _EMULATED[machine.kernel.machine],
         "-smp", str(machine.processors), "-m", "2048",
         "-kernel", str(machine.kernel.image), "-initrd", str(machine.initramfs),
-        "-append", " ".join([*_ARGUMENTS, *machine.arguments]),
+        "-append", " ".join([f"console={console}", *_ARGUMENTS, *machine.arguments]),
         "-serial", f"file:{machine.console}",
         "-device", "virtio-rng-pci",
         "-drive", f"file={machine.root},format=raw,if=virtio,snapshot=on,cache=unsafe",

@@ -40,7 +40,8 @@ NODE = "198.18.0.1"
 PODS = {"client": "10.244.1.2", "a": "10.244.1.10", "b": "10.244.1.11"}
 PORT = 8080
 NODE_PORT = 30080
-READY_S = 120.0
+READY_S = 240.0
+"""An emulated processor that is busy takes a minute; what has ended isn't awaited."""
 ANSWER_S = 20.0
 PROGRAM = ("userspace-proxy",)
 PARTS = ("auto", "nftables", "local", "none", "demo", "iptables")

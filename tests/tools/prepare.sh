@@ -109,6 +109,7 @@ look() {
     is_here "$needed" && continue
     missing+=("$needed")
     case $manager in dnf) name=$dnf ;; apk) name=$apk ;; pacman) name=$pacman ;; *) name=$apt ;; esac
+    [ "$(uname -m)" = aarch64 ] && name=${name/qemu-system-x86/qemu-system-arm}
     if [ "$name" = - ]; then
       without+=("$needed")
     elif [[ " ${packages[*]} " != *" ${name//,/ } "* ]]; then
