@@ -29,7 +29,7 @@ from .qemu import best_way
 from .root import Root, ensure_root
 
 _PYTEST = (
-    "python -m pytest -q -p no:cacheprovider -p tests.kernels.recorder --record=/result "
+    "python -m pytest -q --color=no -p no:cacheprovider -p tests.kernels.recorder --record=/result "
     "-n 2 --dist=loadscope --timeout=300"
 )
 COMMANDS = {
