@@ -5,6 +5,7 @@ import pytest
 
 from tests.kernels import page
 from tests.tools.markdown import marked
+from userspace_proxy.kernel.offers import NEEDS
 
 EMPTY = f"before\n{marked('Not run yet.', 'kernels')}\nafter\n"
 
@@ -107,7 +108,7 @@ def test_a_distribution_has_what_its_kernel_loses_or_that_it_was_not_run(tmp_pat
     debian_12 = DEBIAN_11 | {"kernel": "6.1.0-9-amd64", "lacks": {}}
     uml = DEBIAN_11 | {"kernel": "6.12.1", "way": "uml"}
     text = page_of(tmp_path, debian_12, DEBIAN_11, uml)
-    lost = "keeping open connections when another program flushes the node's rules"
+    lost = NEEDS["table owner"].fails
     assert f"| Debian 11 | 5.10 | works | {lost} |" in text
     assert "| Debian 12 | 6.1 | works | nothing |" in text
     asked = "`userspace-proxy check` says"
