@@ -184,7 +184,6 @@ def test_tracked_connections_are_counted_on_request(web):
     assert {one["received_bytes"] for one in shown["endpoints"]} == {None}
 
 
-@pytest.mark.kernel
 @pytest.mark.parametrize("version", VERSIONS)
 def test_bytes_of_tracked_flows_are_counted_where_the_kernel_accounts_for_them(web, version):
     web.testbed.shell("echo 1 > /proc/sys/net/netfilter/nf_conntrack_acct")

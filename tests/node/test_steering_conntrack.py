@@ -94,7 +94,6 @@ def ours(version: int, wanted: EntryFilter) -> set[tuple[str, ...]]:
         }
 
 
-@pytest.mark.kernel
 @pytest.mark.parametrize("version", [4, 6])
 def test_thousands_of_associations_are_read_as_conntrack_reads_them(node, version):
     ip = IPS[version][1]

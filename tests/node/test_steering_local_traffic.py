@@ -131,7 +131,6 @@ class TestTraffic:
                 seen.append(ip)
         assert tuple(seen) == own[client.name]
 
-    @pytest.mark.kernel
     async def test_datagrams_arrive_and_are_answered(self, steering, listeners, client):
         await steering.apply(FRONTENDS)
         for frontend, server in zip((DNS, DNS_6), listeners(DNS, DNS_6), strict=True):

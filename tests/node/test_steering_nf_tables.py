@@ -307,7 +307,6 @@ def test_where_events_were_lost_the_table_counts_as_touched(node, watch):
     assert not watch.is_touched()
 
 
-@pytest.mark.kernel
 def test_tables_of_a_family_are_listed(node):
     assert list_tables() == []
     names = [f"table-{number}" for number in range(500)]

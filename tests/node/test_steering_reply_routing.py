@@ -101,7 +101,6 @@ def test_changes_by_others_are_repaired(cluster, catching, harm, parts):
     assert cluster.node.run("nft list ruleset; " + SHOW) == before or not parts
 
 
-@pytest.mark.kernel
 @pytest.mark.needs("table owner")
 @pytest.mark.parametrize(
     "harm",

@@ -160,7 +160,6 @@ async def test_a_tcp_client_that_dialled_before_the_service_existed_is_served_fr
     dial_again(client, WEB).close()
 
 
-@pytest.mark.kernel
 async def test_a_tcp_client_that_dialled_during_a_flush_is_served_from_the_same_port(
     cluster, kind, steering, web
 ):
