@@ -68,6 +68,19 @@ fresh-short: packages-long $(VENV)/installed-dev ## a part of it for each commit
 	@$(FRESH) --suite=trixie $(TOUR) 'make --keep-going $(FORM) unit'
 	@$(FRESH) --suite=forky 'make unit-by-python'
 
+KERNELS_RUN := $(BIN)/python -m tests.kernels
+
+kernels: packages-kernels $(VENV)/installed-dev ## a smoke and the tests marked kernel in machines with Debian's kernels: KERNELS="5.10 newest" FULL=1 (all of tests/node) (root)
+	@echo "make kernels: a smoke and marked tests, two machines at a time; 20 minutes on two cores without KVM, the first time 5 more"
+	@$(KERNELS_RUN) --parts=smoke,$(if $(FULL),full,marked) $(KERNELS)
+
+kernels-full: # what runs each night
+	@$(MAKE) --no-print-directory kernels FULL=1
+
+kernels-short: packages-kernels $(VENV)/installed-dev ## a part of it for each commit: the smoke on the oldest and the newest kernel, with one root (root)
+	@echo "make kernels-short: the smoke on two kernels; 3 to 6 minutes on two cores"
+	@$(KERNELS_RUN) --parts=smoke --root=bookworm 5.10 newest
+
 packages: packages-long ## install all that the tests need from Debian (root), or name what is missing
 
 packages-%: # what a part needs from the distribution

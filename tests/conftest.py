@@ -7,7 +7,6 @@ import faulthandler
 import gc
 import os
 import platform
-import socket
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -122,24 +121,13 @@ def pytest_runtest_makereport(
 
 def _excuse_without_ipv6(report: pytest.TestReport) -> None:
     """Skip what failed because the kernel was started without IPv6."""
-    if not report.failed or _HAS_IPV6:
+    if not report.failed or kernel_needs.HAS_IPV6:
         return
     said = report.longreprtext
     if os.strerror(errno.EAFNOSUPPORT) in said or "dualstack_ipv6 not supported" in said:
         report.outcome = "skipped"
         path, line, _ = report.location
-        report.longrepr = (path, line or 0, "Skipped: this kernel has no IPv6")
-
-
-def _has_ipv6() -> bool:
-    try:
-        socket.socket(socket.AF_INET6).close()
-    except OSError:
-        return False
-    return True
-
-
-_HAS_IPV6 = _has_ipv6()
+        report.longrepr = (path, line or 0, f"Skipped: {kernel_needs.LEFT_OUT}IPv6")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -3,20 +3,37 @@
     @pytest.mark.needs("legacy tables")     on a test, a module or a parameter
     need("legacy tables")                   in a fixture
 
-A kernel that lacks a part leaves these tests out, and names them at the end of the run.
+A kernel that lacks a part leaves these tests out, and names them at the end of the run. Not in CI
+(CI=true, see conftest.py): its kernel is the reference, which lacks nothing.
 """
 
 from __future__ import annotations
 
 import functools
+import socket
 from collections.abc import Collection
 
 import pytest
 
-from userspace_proxy.kernel.offers import LEGACY, NEEDS, read_kernel_offers
+from userspace_proxy.kernel.offers import FOR_IPTABLES, FOR_NFTABLES, NEEDS, read_kernel_offers
 
 LEFT_OUT = "this kernel lacks "
-LEGACY_TABLES = LEGACY[4]
+
+
+def _has_ipv6() -> bool:
+    try:
+        socket.socket(socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+HAS_IPV6 = _has_ipv6()
+BY_STEERING = {
+    "iptables": (*FOR_IPTABLES, *(["legacy tables of IPv6"] if HAS_IPV6 else [])),
+    "nftables": FOR_NFTABLES,
+}
+"""What steerings need. The nodes of tests have both IP versions, so legacy tables are of both."""
 
 
 def need(part: str) -> None:
@@ -30,11 +47,10 @@ def need(part: str) -> None:
 def parts_needed(item: pytest.Item) -> set[str]:
     """Return what the marks of a test name, and what its steering needs."""
     parts = {part for mark in item.iter_markers("needs") for part in mark.args}
-    steers = item.get_closest_marker("netns") is not None
-    callspec = getattr(item, "callspec", None)
-    if steers and callspec is not None and "iptables" in callspec.params.values():
-        parts.add(LEGACY_TABLES)
-    return parts
+    if item.get_closest_marker("netns") and (callspec := getattr(item, "callspec", None)):
+        steerings = BY_STEERING.keys() & {v for v in callspec.params.values() if isinstance(v, str)}
+        parts.update(part for steering in steerings for part in BY_STEERING[steering])
+    return parts.union(BY_STEERING["iptables"]) if "legacy tables" in parts else parts
 
 
 def table(reports: Collection[pytest.TestReport]) -> list[str]:

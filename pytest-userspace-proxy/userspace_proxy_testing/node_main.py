@@ -20,6 +20,7 @@ from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.embedding.blocking import BlockingService
 from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.frames import receive_frame, send_frame
+from userspace_proxy.kernel.offers import FOR_NFTABLES, read_kernel_offers
 from userspace_proxy.steering import nftables
 
 from .calls import PROXY, Call, CallResult, Reference
@@ -42,8 +43,9 @@ class NodeProxy(ProxyWithDecisions):
     """
 
     def __init__(self, address: str) -> None:
+        lacks = nftables.missing(read_kernel_offers(FOR_NFTABLES))
         super().__init__(
-            steering="local" if nftables.missing() else "nftables",
+            steering="local" if lacks else "nftables",
             options=Options(
                 node_name="node-1",
                 node_addresses=(address,),
@@ -120,7 +122,7 @@ def main(descriptor: int, *octets: int) -> int:
         proxy = NodeProxy(socket.inet_ntoa(bytes(octets)))
         try:
             proxy.start()
-        except UserspaceProxyError as exc:
+        except (UserspaceProxyError, OSError) as exc:
             _send(link, CallResult(error=exc))
             return 1
         try:

@@ -9,8 +9,9 @@ from tests.cluster.waiting import wait_for
 from tests.node.clients import echoes
 from tests.node.endpoints import CLUSTER_IPS, PORT, TARGET, VERSIONS, objects
 from tests.node.testbed import Testbed
+from userspace_proxy.kernel.offers import FOR_KERNEL_PATH
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.needs(*FOR_KERNEL_PATH)]
 
 FAMILY = {4: "IPv4", 6: "IPv6"}
 # Dials meet the bad endpoint half of the time, so this many in a row show that they don't.

@@ -27,7 +27,7 @@ from tests.node.endpoints import (
     objects,
 )
 
-pytestmark = [pytest.mark.long, pytest.mark.netns]
+pytestmark = [pytest.mark.long, pytest.mark.netns, pytest.mark.needs("bridge tables")]
 
 CHECK = (sys.executable, "-m", "userspace_proxy", "check")
 SYSCTLS = {4: "net.bridge.bridge-nf-call-iptables", 6: "net.bridge.bridge-nf-call-ip6tables"}
@@ -75,6 +75,7 @@ def test_pods_on_isolated_ports_see_the_nodes_address(bridge):
     assert "isolated" in bridge.testbed.agent.status()["client_address"]["bridges"][0]["cause"]
 
 
+@pytest.mark.kernel
 def test_a_bridge_may_change_its_mac_and_connections_continue(bridge):
     bridge.start()
     wait_for("the client's address", lambda: bridge.seen() == "client")

@@ -20,6 +20,8 @@ from tests.node.testbed import CLIENTS, Testbed
 from userspace_proxy.diagnosis.failures import DENIALS
 
 pytestmark = pytest.mark.netns
+NEEDS = {("bridge-pod", "bridged"): [pytest.mark.needs("bridge tables")]}
+PAIRS = [pytest.param(*pair, marks=NEEDS.get(pair, [])) for pair in SEEN]
 
 
 @pytest.fixture(scope="module", params=steerings("nftables", "iptables", "local"))
@@ -41,7 +43,7 @@ def _hang_up(request):
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize(("client", "endpoint"), SEEN)
+@pytest.mark.parametrize(("client", "endpoint"), PAIRS)
 def test_an_endpoint_sees(world, client, endpoint, protocol, version):
     """The node's own address is its clients'."""
     assert world.saw(client, endpoint, protocol, version) == SEEN[client, endpoint]
@@ -52,6 +54,7 @@ def shown(world, name):
     return world.testbed.agent.port(name, protocol="TCP", family="IPv4", side="")
 
 
+@pytest.mark.needs("bridge tables")
 @pytest.mark.parametrize(
     ("client", "source"), [("pod", "client"), ("node-1", "node")], ids=["client", "node"]
 )
@@ -216,6 +219,7 @@ def test_a_flush_by_others_is_repaired_and_an_open_connection_continues(world):
     assert testbed.agent.status()["client_address"]["repairs"] >= 3
 
 
+@pytest.mark.needs("table owner")
 def test_a_flush_of_all_tables_does_not_remove_reply_routing(world):
     endpoint, testbed = world.endpoints["remote"], world.testbed
     before, repairs = part(testbed), testbed.agent.status()["client_address"]["repairs"]

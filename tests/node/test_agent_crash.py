@@ -97,6 +97,7 @@ def refusals(testbed: Testbed) -> dict[tuple[str, str, int], str]:
     return said
 
 
+@pytest.mark.needs("socket", "legacy socket match")
 def test_a_process_that_binds_proxy_ports_after_a_crash_gets_nothing(testbed):
     ports = our_ports(testbed)
     flow = testbed["pod"].udp(DNS.address)

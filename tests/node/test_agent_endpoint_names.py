@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.waiting import wait_for
+from tests.kernel_needs import LEFT_OUT
 from tests.node.agents import Agent
 from tests.node.broken_services import NAMESPACE, Shown
 from tests.node.observers import Expected, check, in_explain, in_json, on_page
@@ -148,7 +149,7 @@ def test_clients_reach_a_name_at_another_port_and_fail_over_between_its_addresse
 def test_a_service_of_two_families_has_the_addresses_of_both(site):
     host = site.sandbox.outside["db-1"]
     if len(host.addresses) == 1:
-        pytest.skip("this kernel has no IPv6")
+        pytest.skip(f"{LEFT_OUT}IPv6")
     ips = [str(address) for address in host.addresses]
     site.resolve(dual=ips)
     site.serve_name("dual", "10.96.3.7", f"dual.example.com:{PORT}", "fd00:10:96::37")

@@ -12,9 +12,10 @@ from tests.node.clients import DEADLINE_S
 from tests.node.endpoints import CLUSTER_IPS, PORT, PROTOCOLS, TARGET, VERSIONS, Endpoint, objects
 from tests.node.testbed import Testbed
 from userspace_proxy.balance import fill_slots
+from userspace_proxy.kernel.offers import FOR_KERNEL_PATH
 from userspace_proxy.model import SocketAddress
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.needs(*FOR_KERNEL_PATH, "hash")]
 
 ANNOTATIONS = {
     "userspace-proxy.io/path": "kernel",
@@ -138,6 +139,7 @@ def test_when_an_endpoint_goes_only_its_clients_move_and_when_it_returns_they_do
     assert web.met("TCP", version) == before
 
 
+@pytest.mark.kernel
 def test_with_session_affinity_the_first_choice_is_by_the_address(web):
     web.serve(web.endpoints)
     before = web.met("TCP", 4)

@@ -21,8 +21,9 @@ from tests.node.endpoints import (
     objects,
 )
 from tests.node.testbed import CLIENTS, Testbed
+from userspace_proxy.kernel.offers import FOR_KERNEL_PATH
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.needs(*FOR_KERNEL_PATH)]
 
 ANNOTATION = "userspace-proxy.io/path"
 MAP = "inet userspace-proxy/paths choices4"
@@ -118,6 +119,7 @@ def web(tmp_path):
         web.close()
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("version", VERSIONS)
 def test_open_connections_and_flows_survive_each_switch_of_the_path(web, version):
     address = (CLUSTER_IPS[version].format(10), PORT)
@@ -146,6 +148,7 @@ def test_open_connections_and_flows_survive_each_switch_of_the_path(web, version
         accepted.close()
 
 
+@pytest.mark.kernel
 def test_packets_pass_no_rules_for_replies_until_the_proxy_serves_a_service_port(tmp_path):
     flags = ("--workers=1", "--path=kernel")
     with Testbed(tmp_path, "nftables", *flags, clients=["pod"]) as testbed:
@@ -279,6 +282,7 @@ def test_a_flow_moves_when_its_endpoint_is_gone_also_after_a_switch_to_userspace
     wait_for("the flow to move", moved, hint=web.agent.log)
 
 
+@pytest.mark.kernel
 def test_without_endpoints_clients_are_refused_at_once_and_served_again_later(web):
     web.switch("kernel")
     address = (CLUSTER_IPS[4].format(10), PORT)

@@ -129,6 +129,11 @@ def test_clients_stay_with_their_endpoint(testbed):
         assert testbed[name].get(sticky.address) == before[name]
 
 
+@pytest.mark.parametrize(
+    "testbed",
+    [pytest.param("nftables", marks=pytest.mark.kernel), *steerings(*STEERINGS)[1:]],
+    indirect=True,
+)
 def test_sigusr1_leaves_the_node_to_the_next_process(testbed):
     with load(testbed) as outcomes:
         testbed.agent.send(signal.SIGUSR1)

@@ -59,6 +59,7 @@ table inet userspace-proxy/untracked { # progname python3
 
 
 @pytest.mark.long
+@pytest.mark.needs("table owner")
 @pytest.mark.parametrize("steering", ["nftables", "local"])
 def test_status_ports_are_reached_from_outside_while_the_table_is_full(tmp_path, steering):
     with Testbed(tmp_path, steering, f"--metrics-bind-address=0.0.0.0:{ADMIN}") as testbed:

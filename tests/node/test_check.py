@@ -27,6 +27,7 @@ CLEAN_UP = "run kube-proxy --cleanup once, from the image"
 node = pytest.fixture(checked_node)
 
 
+@pytest.mark.kernel
 def test_on_a_sound_node_everything_is_ok(node):
     before = node.kernel()
     done = node.check()
@@ -136,6 +137,7 @@ def test_auto_chooses_what_the_node_uses(node):
     ]
 
 
+@pytest.mark.kernel
 def test_auto_chooses_nftables_on_a_clean_node(node):
     assert node.about("steering") == [
         "ok: auto chooses nftables: no legacy tables are in use here, and the kernel has nftables"

@@ -37,16 +37,14 @@ node = pytest.fixture(checked_node)
 
 
 def test_a_kernel_without_nft_socket_steers_and_is_named(node):
-    folder = node.folder / "patched"
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(WITHOUT_SOCKETS)
-    node.environment["PYTHONPATH"] = str(folder)
+    node.patch(WITHOUT_SOCKETS)
     said = node.check("--steering=nftables").stdout
     assert "can't work here" not in said
     assert "the kernel has no nft_socket" in said
     assert "modprobe nft_socket" in said
 
 
+@pytest.mark.kernel
 def test_a_policy_of_drop_in_nftables_is_an_error_and_the_remedy_works(node):
     node.run("iptables-nft -P INPUT DROP; iptables-nft -A INPUT -p tcp --dport 22 -j ACCEPT")
     assert node.about("firewall") == [
@@ -182,6 +180,7 @@ def test_a_strict_reverse_path_filter_drops_no_reply_and_is_no_finding(node):
     assert not [f for f in node.findings() if "rp_filter" in f["what"] or f["mark"] != "ok"]
 
 
+@pytest.mark.kernel
 def test_check_reports_whether_endpoints_see_client_addresses_and_why_not(node):
     topic = "client addresses"
     assert node.about(topic) == [

@@ -24,7 +24,7 @@ TRANSPARENT = {4: (socket.IPPROTO_IP, 19), 6: (socket.IPPROTO_IPV6, 75)}
 @pytest.mark.parametrize(
     "setting",
     [
-        pytest.param("rp_filter=0", id="as-it-is"),
+        pytest.param("rp_filter=0", id="as-it-is", marks=pytest.mark.kernel),
         pytest.param("rp_filter=1", id="strict-reverse-path"),
         pytest.param("src_valid_mark=1", id="marks-count-on-the-way-back"),
     ],
@@ -81,6 +81,7 @@ def test_a_transparent_listener_on_all_addresses_gets_no_forwarded_packets(clust
         peer_of(server, kind, dialling)
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.usefixtures("catching")
 def test_a_refusal_by_icmp_reaches_the_socket(cluster, version):
@@ -92,6 +93,7 @@ def test_a_refusal_by_icmp_reaches_the_socket(cluster, version):
             dialling.recv(100)
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.usefixtures("catching")
 def test_a_fragmented_reply_is_reassembled_without_connection_tracking(cluster, version):

@@ -25,7 +25,7 @@ from userspace_proxy.kernel.ctnetlink import (
 from userspace_proxy.kernel.netlink import Requests
 from userspace_proxy.kernel.netlink.sockets import NETLINK_NETFILTER
 
-pytestmark = [pytest.mark.netns, pytest.mark.needs("legacy tables")]
+pytestmark = [pytest.mark.netns, pytest.mark.needs("conntrack netlink")]
 TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
 CLIENTS = 3000
 DNS = Dialled("10.96.0.10", 53)
@@ -36,11 +36,12 @@ OTHER = Dialled("10.96.7.3", 80)
 IPS = {4: (nodes.NODE_IP, "10.96.0.10"), 6: (nodes.NODE_IP6, "fd00:96::a")}
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 # Switches tracking on, and lets no datagram reach anybody who would answer.
-TRACK = """
-    for tables in iptables-legacy ip6tables-legacy; do
-        $tables -A OUTPUT -m conntrack --ctstate INVALID -j DROP
-        $tables -t nat -A OUTPUT -p udp --dport 5353 -j REDIRECT --to-ports 36002
-    done"""
+TRACK = r"""
+    nft add table inet track
+    nft add chain inet track tracked { type filter hook output priority 0\; }
+    nft add rule inet track tracked ct state invalid drop
+    nft add chain inet track dns { type nat hook output priority -100\; }
+    nft add rule inet track dns udp dport 5353 redirect to :36002"""
 
 
 @pytest.fixture
@@ -110,6 +111,7 @@ def test_the_kernel_lists_what_was_dialled(node):
     assert [entry.dialled for entry in entries] == [pack_address(*DNS)] * 10
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize(
     "targets",
     [pytest.param([DNS], id="filtered-listing"), pytest.param([DNS, *MANY], id="full-listing")],
@@ -164,6 +166,7 @@ def test_what_begins_anew_from_the_same_port_meanwhile_stays(node):
     assert (after.client, after.dialled) == (before.client, before.dialled)
 
 
+@pytest.mark.kernel
 def test_unanswered_syns_of_the_frontends_are_removed_and_other_connections_stay(node):
     node.run(f"ip address add {WEB.ip} dev lo")
     with nodes.tcp_server(node, 80), node.tcp() as opened:

@@ -42,6 +42,7 @@ class TestIptablesSteering(AtomicSteeringContract):
         self.node.run("iptables-legacy -t nat -F; ip6tables-legacy -t nat -F")
 
 
+@pytest.mark.kernel
 async def test_the_rules_of_a_node(node, steering):
     await steering.apply({WEB: 36001, CART: REFUSE, DNS: 36002})
     assert nodes.tables(node) == dedent("""\
@@ -292,6 +293,7 @@ END""")
     assert "UPROXY" not in nodes.tables(node)
 
 
+@pytest.mark.kernel
 async def test_written_rules_are_as_iptables_save_prints_them(node, steering):
     await steering.apply(MANY | TREE_6 | {CART: REFUSE, DNS: 36002})
     assert not any([await steering.repair() for _ in range(FULL_COMPARISON_EVERY)])

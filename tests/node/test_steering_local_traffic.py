@@ -118,6 +118,7 @@ def answers(net: nodes.Net, ip: str, port: int) -> bool:
 class TestTraffic:
     """The same, whatever the guard."""
 
+    @pytest.mark.kernel
     async def test_listeners_see_the_address_of_their_client(self, steering, listeners, client):
         await steering.apply(FRONTENDS)
         own = {"pod": (nodes.POD_IP, nodes.POD_IP6), "node": (nodes.NODE_IP, nodes.NODE_IP6)}
@@ -140,6 +141,7 @@ class TestTraffic:
                 server.sendto(b"answer", asker)
                 assert (question, sock.recv(99)) == (b"question", b"answer")
 
+    @pytest.mark.kernel
     async def test_a_daemon_on_all_addresses_is_not_reached(self, steering, daemons, client):
         await steering.apply(FRONTENDS)
         assert nodes.can_dial(client, nodes.NODE_IP, 2222)

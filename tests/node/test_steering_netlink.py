@@ -34,6 +34,7 @@ def test_all_of_many_refusals_are_reported(node):
     assert refused == [(number, errno.ESRCH) for number in range(MANY)]
 
 
+@pytest.mark.kernel
 def test_many_routes_are_added_listed_and_removed(node):
     with Requests.open(NETLINK_ROUTE) as requests:
         assert requests.change(requests_for(rtnetlink.NEW_ROUTE, CREATE | EXCL)) == []
@@ -43,6 +44,7 @@ def test_many_routes_are_added_listed_and_removed(node):
     assert (len(networks), "10.103.7.249/32" in networks) == (MANY, True)
 
 
+@pytest.mark.kernel
 def test_a_late_reader_learns_that_events_were_lost(node):
     events = Events(NETLINK_ROUTE, [rtnetlink.GROUP_ROUTE_4])
     with Requests.open(NETLINK_ROUTE) as requests:

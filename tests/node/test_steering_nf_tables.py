@@ -101,6 +101,7 @@ RULES = dedent("""\
 """)  # noqa: E501 - as nft prints it
 
 
+@pytest.mark.kernel
 def test_nft_prints_each_rule_as_intended(node, ruleset):
     table = table_with_map()
     table.add_set("guarded", x.joined(x.INET_PROTO, x.INET_SERVICE))
@@ -135,6 +136,8 @@ def test_nft_prints_each_rule_as_intended(node, ruleset):
     assert as_older_nft_prints(node.run("nft -s list table inet ours").expandtabs(4)) == RULES
 
 
+@pytest.mark.kernel
+@pytest.mark.needs("bridge tables")
 def test_a_table_of_bridges_changes_forwarded_frames(node, ruleset):
     table = TableWriter("ours", BRIDGE)
     table.create()
@@ -155,6 +158,7 @@ def test_a_table_of_bridges_changes_forwarded_frames(node, ruleset):
     """)  # noqa: E501
 
 
+@pytest.mark.kernel
 def test_a_transaction_is_made_completely_or_not_at_all(node, ruleset):
     ruleset.commit(table_with_map().messages)
     table = TableWriter("ours")
@@ -190,6 +194,7 @@ def test_ten_thousands_of_elements_are_added_and_removed_in_one_transaction(node
     assert ruleset.elements(w.INET, "ours", "frontends") == {}
 
 
+@pytest.mark.kernel
 def test_a_table_is_read_back_and_differs_after_any_change(node):
     with closing(NftTable("ours")) as table:
         assert table.read() is None
@@ -217,6 +222,7 @@ def test_a_table_is_read_back_and_differs_after_any_change(node):
             before = table.read_definitions()
 
 
+@pytest.mark.kernel
 @pytest.mark.needs("table owner")
 def test_an_owned_table_is_changed_only_by_its_owner_and_ends_with_it(node):
     table = NftTable("ours")

@@ -87,6 +87,7 @@ class TestNftablesSteeringWithoutItsRules(TestNftablesSteering):
         self.node.run("nft flush table inet userspace-proxy")
 
 
+@pytest.mark.kernel
 async def test_the_table_of_a_node(node, steering):
     await steering.apply({WEB: 36001, CART: REFUSE, DNS: 36002, WEB_6: 36001})
     assert nodes.ruleset(node) == dedent("""\
@@ -252,6 +253,7 @@ async def test_many_frontends_are_added_and_removed(node, steering):
     assert await steering.render() == ""
 
 
+@pytest.mark.kernel
 async def test_a_table_that_another_program_owns_is_a_conflict(node):
     steering = make_steering("nftables", FACTS)
     with nodes.owned_table("userspace-proxy"):

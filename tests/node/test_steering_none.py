@@ -15,5 +15,6 @@ class TestNoSteering(SteeringContract):
         return {}
 
 
+@pytest.mark.kernel
 def test_its_listeners_are_on_loopback():
     assert make_steering("none", SteeringFacts()).bind is Bind.LOOPBACK

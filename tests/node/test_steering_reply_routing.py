@@ -34,6 +34,7 @@ def test_without_ipv6_replies_of_ipv4_are_delivered_and_those_of_ipv6_once_it_is
         assert catching.without_ipv6 != ""
 
 
+@pytest.mark.kernel
 def test_all_parts_are_as_documented_and_are_removed(cluster):
     before = cluster.node.run(SHOW)
     with Catching(cluster) as catching:
@@ -48,6 +49,7 @@ def test_all_parts_are_as_documented_and_are_removed(cluster):
         catching.do("clean_up")
 
 
+@pytest.mark.needs("table owner")
 def test_the_table_ends_with_its_process_and_the_routes_are_reused(cluster):
     before = cluster.node.run(SHOW)
     with Catching(cluster):
@@ -62,6 +64,7 @@ def test_the_table_ends_with_its_process_and_the_routes_are_reused(cluster):
         assert cluster.node.run(SHOW) == before
 
 
+@pytest.mark.needs("table owner")
 def test_a_table_left_by_an_older_version_is_replaced(cluster):
     cluster.node.run("nft add table inet userspace-proxy/replies '{ chain prerouting { }; }'")
     with Catching(cluster):
@@ -98,6 +101,7 @@ def test_changes_by_others_are_repaired(cluster, catching, harm, parts):
     assert cluster.node.run("nft list ruleset; " + SHOW) == before or not parts
 
 
+@pytest.mark.needs("table owner")
 @pytest.mark.parametrize(
     "harm",
     [
@@ -127,6 +131,7 @@ def test_on_a_kernel_without_owners_the_table_is_repaired(cluster, monkeypatch):
         assert cluster.node.run("nft list tables") == ""
 
 
+@pytest.mark.needs("table owner")
 @pytest.mark.usefixtures("catching")
 def test_the_table_reads_as_it_was_written(cluster):
     listed = cluster.node.run("nft list table inet userspace-proxy/replies")

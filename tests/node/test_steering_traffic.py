@@ -37,6 +37,7 @@ DNAT = {
 everywhere = pytest.mark.parametrize("where", ["pod", "node", "bare-pod"])
 
 
+@pytest.mark.kernel
 @everywhere
 async def test_clients_reach_the_listener_on_the_proxy_port(cluster, steering, web, dns, where):
     client = net_of(cluster, where)
@@ -47,6 +48,7 @@ async def test_clients_reach_the_listener_on_the_proxy_port(cluster, steering, w
         assert nodes.exchange(asker, dns)
 
 
+@pytest.mark.kernel
 @everywhere
 async def test_without_usable_endpoints_clients_are_refused_at_once(cluster, steering, where):
     client = net_of(cluster, where)
@@ -91,6 +93,7 @@ async def test_the_nodes_own_connections_are_not_touched(cluster, steering):
     endpoint.close()
 
 
+@pytest.mark.kernel
 async def test_ipv6_clients_are_served_and_refused(cluster, steering):
     await steering.apply(
         {WEB_6: 36001, DNS_6: 36002, Frontend("fd00:96::2", 80, WEB.protocol): REFUSE}
@@ -117,6 +120,7 @@ async def test_an_unnumbered_interface_added_later_is_served_after_a_repair(
     assert DNAT[kind] in nodes.tables(cluster.node) + nodes.ruleset(cluster.node)
 
 
+@pytest.mark.kernel
 async def test_dnat_follows_the_nodes_address(cluster, steering, web):
     pod = cluster.add_bare_pod()
     await steering.apply(TARGETS)
@@ -176,6 +180,7 @@ async def test_an_ipv6_tcp_client_that_dialled_before_the_service_existed_is_ser
         dial_again(cluster.node, WEB_6).close()
 
 
+@pytest.mark.kernel
 async def test_a_udp_client_follows_its_frontend_to_another_port(cluster, steering, dns):
     await steering.apply(TARGETS)
     other = nodes.UdpServer(cluster.node, 36005)

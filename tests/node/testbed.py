@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests import shell
-from tests.kernel_needs import LEGACY_TABLES, need
+from tests.kernel_needs import BY_STEERING, need
 from tests.node.agents import Agent
 from tests.node.clients import Client, Sockets
 from tests.node.manifests import Service
@@ -46,8 +46,8 @@ class Testbed:
         clients: Iterable[str] = ("pod", "node-1", "laptop"),
         agent: type[Agent] = Agent,
     ) -> None:
-        if steering == "iptables":
-            need(LEGACY_TABLES)
+        for part in BY_STEERING.get(steering, ()):
+            need(part)
         self.sandbox = Sandbox()
         self.clients: dict[str, Client] = {}
         try:

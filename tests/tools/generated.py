@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from tests.kernels import page as kernels_page
+
 from . import alerts, api_pages, chart, guide_page, record_pages, settings_pages
 from .settings_pages import DOCS
 
@@ -13,6 +15,7 @@ FILES: Mapping[Path, Callable[[str], str]] = {
     api_pages.PAGE: api_pages.make_page,
     api_pages.SCHEMA: lambda _: api_pages.make_schema_text(),
     record_pages.PAGE: record_pages.make_page,
+    kernels_page.PAGE: kernels_page.with_needs,
     chart.METADATA: chart.metadata,
     chart.SCHEMA: chart.schema,
     alerts.RULES: alerts.with_runbooks,

@@ -2,7 +2,7 @@
 # Makes sure that this machine has the programs that a command needs. Root on Debian gets those that
 # are missing. Anyone else gets their names and the one command that installs them; nothing changes.
 # usage: prepare.sh PART [FIRST]
-#   PART: venv, demo, build, node, test or long: what is checked
+#   PART: venv, demo, build, node, test, long or kernels: what is checked
 #   FIRST: a part of it: all that is installed for now
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -42,6 +42,7 @@ fi
 declare -A includes=(
   [venv]="venv" [demo]="venv demo" [build]="venv build" [node]="venv demo build node"
   [test]="venv demo build node test" [long]="venv demo build node test long"
+  [kernels]="venv build kernels"
 )
 
 # What is needed, the part that needs it, and the packages with it, for each package manager; - if
@@ -66,6 +67,15 @@ chromium        test   chromium              chromium                      chrom
 docker-compose  test   docker-compose        docker-compose                docker-cli-compose       docker-compose
 mmdebstrap      long   mmdebstrap            mmdebstrap                    -                        -
 runc            long   runc                  runc                          runc                     runc
+mmdebstrap      kernels mmdebstrap           mmdebstrap                    -                        -
+qemu            kernels qemu-system-x86      qemu-system-x86-core          qemu-system-x86_64       qemu-system-x86
+busybox         kernels busybox-static       busybox                       busybox-static           busybox
+mke2fs          kernels e2fsprogs            e2fsprogs                     e2fsprogs                e2fsprogs
+depmod          kernels kmod                 kmod                          kmod                     kmod
+debian-keyring  kernels debian-archive-keyring debian-keyring              -                        debian-archive-keyring
+zstd            kernels zstd                 zstd                          zstd                     zstd
+apt-get         kernels apt                  apt                           apt                      apt
+dpkg-deb        kernels dpkg                 dpkg                          dpkg                     dpkg
 '
 
 is_here() {
@@ -75,13 +85,17 @@ is_here() {
     # Those of busybox have few of the options.
     ip) PATH="$PATH:/usr/sbin:/sbin" ip -V 2>/dev/null | grep -q iproute2 ;;
     unshare | nsenter) "$1" --version 2>/dev/null | grep -q util-linux ;;
+    debian-keyring) [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] ;;
+    qemu) command -v "qemu-system-$(uname -m)" >/dev/null ;;
+    # One with libraries can't start a kernel.
+    busybox) grep -aq BusyBox "$(command -v busybox)" && ! ldd "$(command -v busybox)" >/dev/null 2>&1 ;;
     ps) ps --version 2>/dev/null | grep -q procps ;;
     *) PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null ;;
   esac
 }
 
 [ -n "${includes[$part]:-}" ] && [ -n "${includes[$first]:-}" ] ||
-  fail "there is no part $part $first: venv, demo, build, node, test, long"
+  fail "there is no part $part $first: venv, demo, build, node, test, long, kernels"
 can_install=false
 [ "$(id -u)" -eq 0 ] && [ "$manager" = apt-get ] && can_install=true
 $can_install && wanted=${includes[$first]} || wanted=${includes[$part]}
@@ -95,6 +109,7 @@ look() {
     is_here "$needed" && continue
     missing+=("$needed")
     case $manager in dnf) name=$dnf ;; apk) name=$apk ;; pacman) name=$pacman ;; *) name=$apt ;; esac
+    [ "$(uname -m)" = aarch64 ] && name=${name/qemu-system-x86/qemu-system-arm}
     if [ "$name" = - ]; then
       without+=("$needed")
     elif [[ " ${packages[*]} " != *" ${name//,/ } "* ]]; then

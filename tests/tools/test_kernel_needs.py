@@ -1,6 +1,9 @@
 import pytest
 
-from tests import kernel_needs
+from tests import conftest, kernel_needs
+from userspace_proxy.kernel.offers import FOR_IPTABLES, FOR_NFTABLES
+
+LEGACY = ("legacy tables", "legacy tables of IPv6")
 
 
 def report(test: str, reason: str) -> pytest.TestReport:
@@ -21,6 +24,13 @@ def test_each_test_that_was_left_out_is_a_row_with_what_the_kernel_lacks() -> No
     ]
 
 
+def test_ci_leaves_nothing_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "true")
+    skipped = report("test_it.py::test_a", "this kernel lacks nat")
+    conftest._forbid_skips(skipped)
+    assert skipped.failed
+
+
 def test_a_misspelt_part_is_an_error() -> None:
     with pytest.raises(ValueError, match="'legacy' is no part of the kernel"):
         kernel_needs.need("legacy")
@@ -34,12 +44,17 @@ def test_a_part_that_is_missing_leaves_the_test_out(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.netns
-@pytest.mark.parametrize("steering", ["nftables", "iptables"])
-def test_what_steers_by_iptables_needs_legacy_tables(
+@pytest.mark.parametrize("steering", ["nftables", "iptables", "local"])
+def test_a_test_needs_what_its_steering_needs(
     request: pytest.FixtureRequest, steering: str
 ) -> None:
-    needed = kernel_needs.parts_needed(request.node)
-    assert needed == ({"legacy tables"} if steering == "iptables" else set())
+    needed = {"nftables": {*FOR_NFTABLES}, "iptables": {*FOR_IPTABLES, *LEGACY}}
+    assert kernel_needs.parts_needed(request.node) == needed.get(steering, set())
+
+
+@pytest.mark.needs("legacy tables")
+def test_legacy_tables_are_needed_in_both_ip_versions(request: pytest.FixtureRequest) -> None:
+    assert {*LEGACY} <= kernel_needs.parts_needed(request.node)
 
 
 @pytest.mark.needs("table owner")

@@ -1,6 +1,6 @@
 import pytest
 
-from .markdown import BEGIN, END, RIGHT, marked, replace_part, table, without_marked
+from .markdown import RIGHT, marked, replace_part, table, without_marked
 
 
 def test_all_columns_but_the_first_are_aligned_alike() -> None:
@@ -13,13 +13,14 @@ def test_all_columns_but_the_first_are_aligned_alike() -> None:
     ]
 
 
-def test_the_text_around_the_part_stays() -> None:
-    page = f"before\n{BEGIN}\nold\n{END}after\n"
-    assert replace_part(page, "new") == f"before\n{BEGIN}\nnew\n\n{END}after\n"
+def test_the_text_around_the_part_stays_and_the_part_of_another_target() -> None:
+    page = f"before\n{marked('old', 'docs')}\n{marked('old', 'bench')}\nafter\n"
+    assert replace_part(page, "new") == page.replace("old", "new", 1)
+    assert replace_part(page, "new", "bench") == "new\n".join(page.rsplit("old\n", 1))
 
 
 def test_what_is_between_markers_is_not_written_by_hand() -> None:
-    page = f"one\n{marked('two', 'bench')}\nthree\n{BEGIN}\nfour\n{END}five\n"
+    page = f"one\n{marked('two', 'bench')}\nthree\n{marked('four', 'docs')}\nfive\n"
     assert without_marked(page).split() == ["one", "three", "five"]
 
 

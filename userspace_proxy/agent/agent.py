@@ -17,16 +17,19 @@ from ..diagnosis.judge import diagnose
 from ..errors import UserspaceProxyError
 from ..facts import PortFacts, StatusFacts, SteeringState
 from ..kernel.nf_tables.owned import OwnerSockets
+from ..kernel.offers import KernelOffers
 from ..kernel.own_namespace import network_namespace
 from ..log_fields import FieldLogger
 from ..model import SocketAddress
 from ..plane import Plane, PortPool
 from ..sources import Source
 from ..steering import Steering
+from ..steering.selection import read_offers_for
 from ..version import __version__
 from .components import components_of
 from .core import Core
 from .hand_over import adopt, worker_label
+from .kernel_facts import facts_of_kernel
 from .node_setup import (
     keep_owners,
     open_steering,
@@ -66,14 +69,22 @@ class Agent:
             nothing else is changed on the node.
         source: Where Services come from.
         options: Everything else.
+        kernel: What the kernel offers; None: it is read at the start.
     """
 
-    def __init__(self, steering: str | Steering, source: Source, options: Options) -> None:
+    def __init__(
+        self,
+        steering: str | Steering,
+        source: Source,
+        options: Options,
+        kernel: KernelOffers | None = None,
+    ) -> None:
         self.left_behind = False
         """A stop could not remove everything from the kernel."""
         self._wanted_steering = steering
         self._source = source
         self._options = options
+        self._kernel = kernel
         self._supervisor = Supervisor()
         self._stack = contextlib.AsyncExitStack()
         self._stopping = asyncio.Event()
@@ -121,7 +132,9 @@ class Agent:
         self._started = Clocks.time()
         self._source.check()
         pool = PortPool(*options.proxy_ports)
-        steering = self._steering = open_steering(self._wanted_steering, options, pool, stack)
+        kernel = self._kernel = self._kernel or read_offers_for(self._wanted_steering)
+        steering = open_steering(self._wanted_steering, options, pool, stack, kernel)
+        self._steering = steering
         stack.push_async_callback(steering.close)
         label = worker_label(options) if steering.name != "none" else None
         if label is not None:
@@ -132,12 +145,14 @@ class Agent:
         owners = OwnerSockets(self._predecessors.kept if self._predecessors else None)
         if steering.name != "none":
             if isinstance(self._wanted_steering, str):
-                await prepare_node(steering, options, stack, owners)
+                await prepare_node(steering, options, stack, owners, kernel)
                 if self._predecessors is None:
                     # Rules lead there already, and the first plan takes a second or two.
                     addresses = recovered_addresses(recovered, steering.bind, pool)
                     plane.recover(addresses, transparent=steering.needs_transparent)
-            self._client_addresses = await start_client_addresses(options, stack, owners, plane)
+            self._client_addresses = await start_client_addresses(
+                options, stack, owners, plane, kernel
+            )
         keep_owners(owners, plane)
         core = self._core = Core(
             options=options,
@@ -147,6 +162,7 @@ class Agent:
             predecessors=self._predecessors,
             plane=plane,
             client_addresses=self._client_addresses,
+            kernel=kernel,
             recovered=recovered,
             pool=pool,
             health=self._facts,
@@ -298,6 +314,8 @@ class Agent:
             dropped_log_lines=options.dropped_log_lines(),
             network_namespace=network_namespace(),
         )
+        if self._kernel is not None:
+            facts.kernel = facts_of_kernel(self._kernel)
         facts.config, facts.given = options.config, options.given
         facts.announcing = options.tuning.proxy_protocol_from
         for component in self._components:

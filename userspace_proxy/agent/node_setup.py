@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from ..errors import UserspaceProxyError
 from ..kernel.nf_tables.owned import OwnerSockets
+from ..kernel.offers import KernelOffers
 from ..kernel.tracking_timeouts import TrackingTimeouts
 from ..log_fields import FieldLogger
 from ..model import DataPath
@@ -47,12 +48,17 @@ def keep_owners(owners: OwnerSockets, plane: Plane) -> None:
 
 
 def open_steering(
-    wanted: str | Steering, options: Options, pool: PortPool, stack: AsyncExitStack
+    wanted: str | Steering,
+    options: Options,
+    pool: PortPool,
+    stack: AsyncExitStack,
+    kernel: KernelOffers,
 ) -> Steering:
     """Create a steering; one that changes the kernel takes the node's lock and a refuse port.
 
     Args:
         wanted: A name, or a steering that the caller has created, which is returned as it is.
+        kernel: What the kernel offers.
 
     Raises:
         LockHeld: Another proxy steers this node.
@@ -68,18 +74,23 @@ def open_steering(
         node_addresses=options.node_addresses,
     )
     # Nothing that is tried again would help.
-    check_kernel(wanted)
+    check_kernel(wanted, kernel, own_namespace=options.is_own_namespace)
     if wanted != "none":
         _take_lock(options, stack)
         refuse_port = RefusePort()
         stack.callback(refuse_port.close)
         pool.take(refuse_port.open(pool.first, pool.last))
         facts = replace(facts, refuse_port=refuse_port.number)
-    return make_steering(wanted, facts, own_namespace=options.is_own_namespace)
+    own_namespace = options.is_own_namespace
+    return make_steering(wanted, facts, own_namespace=own_namespace, kernel=kernel)
 
 
 async def prepare_node(
-    steering: Steering, options: Options, stack: AsyncExitStack, owners: OwnerSockets
+    steering: Steering,
+    options: Options,
+    stack: AsyncExitStack,
+    owners: OwnerSockets,
+    kernel: KernelOffers,
 ) -> None:
     """Remove what other steerings left, and keep open connections tracked.
 
@@ -87,19 +98,25 @@ async def prepare_node(
     """
     await _remove_leftovers(steering.name, options)
     if steering.bind is Bind.PROXY_PORT:
-        await _hold_conntrack(options, stack, owners)
+        await _hold_conntrack(options, stack, owners, kernel)
         _extend_timeouts(options, stack)
 
 
 async def start_client_addresses(
-    options: Options, stack: AsyncExitStack, owners: OwnerSockets, plane: Plane
+    options: Options,
+    stack: AsyncExitStack,
+    owners: OwnerSockets,
+    plane: Plane,
+    kernel: KernelOffers,
 ) -> ClientAddresses | None:
     """Start to preserve client addresses in a plane; None if the options don't ask for that.
 
     If all Services are to take the kernel path, it starts with the first one that doesn't.
     The caller removes the kernel state with ``clean_up``, after the drain.
     """
-    client_addresses = ClientAddresses(options.proxy_name or "", options.cluster_networks, owners)
+    client_addresses = ClientAddresses(
+        options.proxy_name or "", options.cluster_networks, owners, kernel
+    )
     stack.push_async_callback(client_addresses.close)
     if not options.preserves_client_address:
         await client_addresses.leave_nothing()
@@ -164,13 +181,16 @@ async def _remove_leftovers(steering: str, options: Options) -> None:
         _log.info("removed leftovers of another steering", extra={"steering": name})
 
 
-async def _hold_conntrack(options: Options, stack: AsyncExitStack, owners: OwnerSockets) -> None:
+async def _hold_conntrack(
+    options: Options, stack: AsyncExitStack, owners: OwnerSockets, kernel: KernelOffers
+) -> None:
     """Keep connection tracking enabled when another program flushes the node's rules."""
-    hold = ConntrackHold(options.proxy_name or "", owners)
+    hold = ConntrackHold(options.proxy_name or "", owners, kernel)
     stack.push_async_callback(hold.let_go)
     if cause := await hold.hold():
         _log.info(
-            "open connections will not survive a flush of the node's rules: %(cause)s",
+            "if another program flushes the node's rules, they are repaired within a second, but "
+            "open connections end: %(cause)s",
             extra={"cause": cause},
         )
 

@@ -21,6 +21,7 @@ from functools import partial
 from ..config import InheritedSocket, ListenAddress, Settings
 from ..dataplane import Tuning, raise_descriptor_limit
 from ..errors import ConfigError, LockHeld, UserspaceProxyError
+from ..kernel.offers import KernelOffers
 from ..kernel.own_namespace import is_own_namespace
 from ..log_fields import FieldLogger
 from ..loops import loop_factory
@@ -28,7 +29,7 @@ from ..plane import default_workers
 from ..sources import Source
 from ..state_file import state_dir_of
 from ..status.listening import ListenAt
-from ..steering.selection import check_steering
+from ..steering.selection import check_steering, read_offers_for
 from ..version import __version__, own_commit
 from .agent import Agent
 from .hand_over import CRASH_DRAIN_S, TakenOver, ask_to_hand_over
@@ -87,7 +88,8 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
     if is_back:
         _log.error("the next process ended before it served, taking the node back")
         reap_children(asyncio.get_running_loop())
-    taken = None if is_back else _make_way(settings, source)
+    kernel = read_offers_for(settings.steering)
+    taken = None if is_back else _make_way(settings, source, kernel)
 
     def end(status: int) -> None:
         agent.abandon()
@@ -97,7 +99,7 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
     stop = stop_on_signal(asyncio.get_running_loop(), arrived, leave=leave, end=end)
     hand_over = partial(wait_for_workers, arrived=arrived)
     options = replace(_succeeding(options, taken, settings.drain_s), hand_over=hand_over)
-    agent = Agent(settings.steering, source, options)
+    agent = Agent(settings.steering, source, options, kernel)
 
     async def start() -> None:
         nonlocal agent
@@ -105,7 +107,7 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
             await agent.start()
         except LockHeld:
             # For another try.
-            agent = Agent(settings.steering, source, options)
+            agent = Agent(settings.steering, source, options, kernel)
             raise
 
     try:
@@ -135,13 +137,13 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
     return 1 if agent.left_behind else 0
 
 
-def _make_way(settings: Settings, source: Source) -> TakenOver | None:
+def _make_way(settings: Settings, source: Source, kernel: KernelOffers) -> TakenOver | None:
     """Have the running proxy hand over if that is asked for; None: it isn't, or none runs."""
     if not settings.take_over or settings.steering == "none":
         return None
     # What can fail without the node should do so before the running proxy has handed it over.
     source.check()
-    check_steering(settings.steering, own_namespace=is_own_namespace())
+    check_steering(settings.steering, kernel, own_namespace=is_own_namespace())
     check_dns(settings.dns_bind_address)
     taken = ask_to_hand_over(settings.service_proxy_name or None)
     if taken is not None:

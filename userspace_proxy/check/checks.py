@@ -11,8 +11,10 @@ from ..agent.rounds.options import Options
 from ..agent.run import make_options
 from ..config import Settings
 from ..errors import ConfigError
+from ..kernel.offers import KernelOffers
 from ..kernel.own_namespace import is_own_namespace
 from ..plane import default_workers
+from ..steering.selection import read_offers_for
 from . import client_address, network, ports
 from .api_server import look_at_server, look_at_wake
 from .finding import Finding, Mark, error, reason, warning
@@ -40,10 +42,11 @@ def check_settings(
     except ConfigError as exc:
         return [*found, error("config", reason(exc))]
     own_namespace = is_own_namespace()
-    steering = chosen(settings.steering, own_namespace=own_namespace)
-    more, inputs = _look_at_source(settings, options, steering)
+    offered = read_offers_for(settings.steering)
+    steering = chosen(settings.steering, offered, own_namespace=own_namespace)
+    more, inputs = _look_at_source(settings, options, steering, offered)
     found += more
-    offers = read_offers()
+    offers = read_offers(offered, steering)
     found += judge_offers(offers, settings.steering, steering, own_namespace=own_namespace)
     proxies = running_proxies()
     kernel = read_kernel() if steering not in ("none", "") else KernelView()
@@ -56,8 +59,8 @@ def check_settings(
         found += judge_firewalls(kernel, steering, options.proxy_ports)
     if steering not in ("none", "") and settings.preserve_client_address != "never":
         found += client_address.judge_client_address(
-            client_address.find_obstacle(),
-            client_address.find_bridge_obstacles(options.cluster_networks),
+            client_address.find_obstacle(offered),
+            client_address.find_bridge_obstacles(options.cluster_networks, offered),
         )
     found += client_address.judge_trusted_peers(
         settings.accept_proxy_protocol, options.cluster_networks
@@ -82,14 +85,18 @@ def check_settings(
 
 
 def _look_at_source(
-    settings: Settings, options: Options, steering: str
+    settings: Settings, options: Options, steering: str, offered: KernelOffers
 ) -> tuple[list[Finding], Inputs]:
     if not settings.manifests:
         found, inputs = look_at_server(settings, settings.node_name)
         return [*found, *look_at_wake(settings, settings.node_name)], inputs
     cidrs = settings.service_cluster_ip_range
     return look_at_manifests(
-        settings.manifests, options=options, steering=steering, service_cidrs=cidrs
+        settings.manifests,
+        options=options,
+        steering=steering,
+        service_cidrs=cidrs,
+        kernel=offered,
     )
 
 

@@ -8,25 +8,27 @@ from ..agent.watchers.client_address import why_impossible
 from ..agent.watchers.client_bridges import ClientBridges
 from ..errors import SteeringError
 from ..kernel.netlink import explained
+from ..kernel.offers import FOR_BRIDGES, FOR_REPLIES, KernelOffers
 from ..kernel.routes import list_links_and_routes, read_bridge_filter
 from ..model.addresses import intersect
 from ..policy.bridges import BridgeObstacle
 from ..policy.locality import find_networks
 from .finding import Finding, ok, warning
-from .nft_offers import nft_lacks_for_bridges, nft_lacks_for_replies
 
 
-def find_obstacle() -> str:
+def find_obstacle(kernel: KernelOffers) -> str:
     """Return why no client address could be preserved here; empty if some could."""
     try:
         with explained("list interfaces"):
             links, _ = list_links_and_routes()
     except SteeringError as exc:
         return exc.message
-    return why_impossible(links) or nft_lacks_for_replies()
+    return why_impossible(links) or kernel.obstacle(FOR_REPLIES, "nftables")
 
 
-def find_bridge_obstacles(cluster: Iterable[str]) -> tuple[BridgeObstacle, ...]:
+def find_bridge_obstacles(
+    cluster: Iterable[str], kernel: KernelOffers
+) -> tuple[BridgeObstacle, ...]:
     """Return why endpoints on bridges wouldn't see the addresses of clients on the same bridge."""
     try:
         links, routes = list_links_and_routes()
@@ -36,7 +38,7 @@ def find_bridge_obstacles(cluster: Iterable[str]) -> tuple[BridgeObstacle, ...]:
     bridges = ClientBridges()
     bridges.follow(links, find_networks(links, routes, cluster), read_bridge_filter())
     if bridges.wanted:
-        bridges.note((), nft_lacks_for_bridges())
+        bridges.note((), kernel.obstacle(FOR_BRIDGES, "nftables"))
     return bridges.obstacles
 
 

@@ -39,9 +39,9 @@ class Finding:
         return f"{self.mark:<7}  {self.topic}: {self.what}{where}{hint}"
 
 
-def ok(topic: str, what: str, where: str = "") -> Finding:
+def ok(topic: str, what: str, where: str = "", hint: str = "") -> Finding:
     """Return a finding without a problem."""
-    return Finding(Mark.OK, topic, what, where)
+    return Finding(Mark.OK, topic, what, where, hint)
 
 
 def warning(topic: str, what: str, where: str = "", hint: str = "") -> Finding:

@@ -12,6 +12,7 @@ from ..cluster.from_names import before_lookups
 from ..errors import ConfigError, UserspaceProxyError
 from ..facts.units import plural
 from ..kernel.interface_addresses import list_addresses
+from ..kernel.offers import KernelOffers
 from ..model import ServiceKey
 from ..plan import Plan, Planner
 from ..policy.node_facts import ADDRESSES_WITHOUT_STEERING, make_facts, options_with
@@ -51,12 +52,18 @@ def judge_settings(
 
 
 def look_at_manifests(
-    path: str, *, options: Options, steering: str, service_cidrs: Sequence[str]
+    path: str,
+    *,
+    options: Options,
+    steering: str,
+    service_cidrs: Sequence[str],
+    kernel: KernelOffers,
 ) -> tuple[list[Finding], Inputs]:
     """Read manifests as ``run`` would, and plan them for this node.
 
     Args:
         steering: The one that ``run`` would use; empty if none works here.
+        kernel: What the kernel offers.
     """
     try:
         addresses = ADDRESSES_WITHOUT_STEERING if steering == "none" else list_addresses()
@@ -65,7 +72,7 @@ def look_at_manifests(
         return [error("manifests", reason(exc))], Inputs()
     found = [error("manifests", line) for line in state.problems]
     snapshot = before_lookups(state.snapshot, options.allow_endpoint_names)
-    no_kernel_path = find_no_kernel_path(steering, options.proxy_name or "")
+    no_kernel_path = find_no_kernel_path(steering, kernel)
     facts = make_facts(options_with(steering, options), snapshot, addresses, no_kernel_path)
     plan = Planner(facts).plan(snapshot)
     found += judge_plan(plan, state.place_of)

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from ..agent.kernel_facts import facts_of_kernel
 from ..errors import SteeringError
-from ..kernel.offers import NEEDS, read_kernel_offers
+from ..facts import KernelLackFacts
+from ..kernel.offers import KernelOffers
 from ..kernel.privileges import effective_capabilities, forbidding, read_sysctls
-from ..steering import local
-from ..steering.iptables import has_socket_match
-from ..steering.iptables.legacy import has_legacy_tables_in_kernel, tables_in_use
-from ..steering.nftables import missing
-from ..steering.selection import choose, has_legacy_tables, iptables_lacks
+from ..steering.iptables.legacy import tables_in_use
+from ..steering.selection import (
+    choose,
+    has_legacy_tables,
+    kernel_lacks,
+    lacks_of,
+    remedy,
+    works_instead,
+)
 from .finding import Finding, error, ok, warning
 
 # Source: capabilities(7), include/uapi/linux/capability.h.
@@ -32,45 +38,55 @@ class Offers:
     """Why local steering doesn't work in a network namespace with other daemons."""
     legacy_tables: tuple[str, ...] = ()
     """Names of those in use, of either family."""
-    has_legacy_in_kernel: bool = False
     without_nft_socket: bool = False
     """nftables works, but can't distinguish the proxy's sockets."""
     without_xt_socket: bool = False
     """The same for iptables."""
-    kernel_lacks: tuple[str, ...] = ()
-    """Parts of the kernel, as in :data:`~..kernel.offers.NEEDS`."""
+    kernel_lacks: tuple[KernelLackFacts, ...] = ()
+    """Parts of the kernel."""
+    is_in_kernel: bool = False
+    """What the chosen steering lacks is a part of the kernel."""
+    instead: str = ""
+    """Another steering than the chosen one that works here; empty if none does."""
+    remedy: str = ""
+    """What helps where the chosen steering can't work, beside an installation."""
     forbidding: str = ""
     """A sysctl that forbids user namespaces, as ``name=value`` that would allow them."""
 
 
-def read_offers() -> Offers:
-    """Query the kernel and the libraries."""
+def read_offers(kernel: KernelOffers, taken: str) -> Offers:
+    """Query the libraries, and what the kernel offers.
+
+    Args:
+        taken: The chosen steering; empty if none works here.
+    """
     mask = effective_capabilities()
     capabilities = tuple(name for bit, name in _CAPABILITIES.items() if mask >> bit & 1)
     is_admin = "NET_ADMIN" in capabilities
-    nftables_lack = missing() if is_admin else "NET_ADMIN is missing"
-    iptables_lack = iptables_lacks()
-    kernel = read_kernel_offers()
-    has_legacy = has_legacy_tables_in_kernel()
+    lacks = lacks_of(kernel, own_namespace=False)
+    iptables_lack = lacks["iptables"]
+    nftables_lack = lacks["nftables"] if is_admin else "NET_ADMIN is missing"
     forbidden = forbidding(read_sysctls())
     return Offers(
         capabilities=capabilities,
         nftables_lack=nftables_lack,
         iptables_lack=iptables_lack,
-        local_lack=local.missing(own_namespace=False) if is_admin else "",
+        local_lack=lacks["local"] if is_admin else "",
         without_nft_socket=not nftables_lack and "socket" in kernel.lacks,
-        without_xt_socket=not iptables_lack and has_legacy and not has_socket_match(),
+        without_xt_socket=not iptables_lack and "legacy socket match" in kernel.lacks,
         legacy_tables=_legacy_tables(),
-        has_legacy_in_kernel=has_legacy,
-        kernel_lacks=tuple(kernel.lacks),
+        kernel_lacks=tuple(facts_of_kernel(kernel).lacks),
+        is_in_kernel=bool(kernel_lacks(taken, kernel, own_namespace=False)),
+        instead=works_instead(taken or "auto", kernel),
+        remedy=remedy(taken or "auto", kernel),
         forbidding=f"{forbidden[0]}={forbidden[2]}" if forbidden else "",
     )
 
 
-def chosen(wanted: str, *, own_namespace: bool) -> str:
+def chosen(wanted: str, kernel: KernelOffers, *, own_namespace: bool) -> str:
     """Return the steering that ``run`` would use; empty if ``auto`` finds none."""
     try:
-        return choose(wanted, own_namespace=own_namespace)
+        return choose(wanted, kernel, own_namespace=own_namespace)
     except SteeringError:
         return ""
 
@@ -83,7 +99,8 @@ def judge_offers(offers: Offers, wanted: str, taken: str, *, own_namespace: bool
         own_namespace: The network namespace was created for this proxy.
     """
     if wanted == "none":
-        return [ok("steering", "none: clients dial loopback addresses, no privilege is needed")]
+        without = "none: clients dial loopback addresses, no privilege is needed"
+        return [ok("steering", without), *_parts(offers)]
     return [
         *_privileges(offers),
         *_libraries(offers, taken),
@@ -140,8 +157,7 @@ def _libraries(offers: Offers, taken: str) -> Iterator[Finding]:
     elif taken != "nftables":
         yield ok("nftables", f"can't be used: {offers.nftables_lack}")
     if not offers.iptables_lack:
-        kernel = "" if offers.has_legacy_in_kernel else "; the kernel hasn't loaded ip_tables yet"
-        yield ok("iptables", f"python-iptables is available{kernel}")
+        yield ok("iptables", "python-iptables is available, and the kernel has legacy tables")
     elif taken != "iptables":
         yield ok("iptables", f"can't be used: {offers.iptables_lack}")
 
@@ -155,7 +171,7 @@ def _taken(offers: Offers, wanted: str, taken: str, *, own_namespace: bool) -> I
             "steering",
             f"auto finds no working steering: nftables: {offers.nftables_lack or 'works'}; "
             f"iptables: {offers.iptables_lack or 'works'}",
-            hint="run as root or grant NET_ADMIN, modprobe nf_tables, or --steering=none",
+            hint=offers.remedy,
         )
     elif lack:
         yield error("steering", f"{taken} can't work here: {lack}", hint=_remedy(offers, taken))
@@ -181,9 +197,8 @@ def _guard(offers: Offers, taken: str) -> Iterator[Finding]:
 
 def _parts(offers: Offers) -> Iterator[Finding]:
     """Report parts of the kernel that are missing and that the chosen steering does without."""
-    for name in offers.kernel_lacks:
-        need = NEEDS[name]
-        yield ok("kernel", f"it lacks {name}, needed for {need.fails}; instead: {need.instead}")
+    for lack in offers.kernel_lacks:
+        yield ok("kernel", lack.words, hint=lack.brings)
 
 
 def why_taken(taken: str, legacy: Sequence[str], offers: Offers, *, own_namespace: bool) -> str:
@@ -201,18 +216,17 @@ def why_taken(taken: str, legacy: Sequence[str], offers: Offers, *, own_namespac
 
 def _remedy(offers: Offers, taken: str) -> str:
     """Return what helps: what is to be installed, and a steering that works here."""
-    lacks = {"nftables": offers.nftables_lack, "iptables": offers.iptables_lack}
-    lacks.pop(taken, None)
-    others = [f"--steering={name} works here" for name, lack in lacks.items() if not lack]
-    return "; or ".join((_install(taken), *others[:1]))
+    if offers.is_in_kernel:
+        return offers.remedy
+    return f"{_INSTALL[taken]}; or {offers.remedy}" if offers.instead else _INSTALL[taken]
 
 
-def _install(taken: str) -> str:
-    if taken == "nftables":
-        return "modprobe nf_tables nft_nat nft_redir; run as root"
-    if taken == "local":
-        return "modprobe nf_tables; run as root; or --steering=none"
-    return "pip install .[iptables] in the checkout; install iptables 1.8.7 or later; run as root"
+_INSTALL = {
+    "nftables": "modprobe nf_tables nft_nat nft_redir; run as root",
+    "local": "modprobe nf_tables; run as root; or --steering=none",
+    "iptables": "pip install .[iptables] in the checkout; install iptables 1.8.7 or later; "
+    "run as root",
+}
 
 
 def _legacy_tables() -> tuple[str, ...]:

@@ -352,6 +352,33 @@ class ProbesFacts(msgspec.Struct, frozen=True):
     """Of these, how many the endpoint didn't answer."""
 
 
+class KernelLackFacts(msgspec.Struct, frozen=True):
+    """A part that this kernel lacks."""
+
+    part: str = ""
+    """Its name."""
+    fails: str = ""
+    """What doesn't work without it."""
+    instead: str = ""
+    """What is used instead, or can be."""
+    brings: str = ""
+    """The modules, or the kernel's option, that bring it."""
+
+    @property
+    def words(self) -> str:
+        """What it means, as a sentence without a full stop, about the kernel."""
+        return f"it lacks {self.part}, needed for {self.fails}; instead: {self.instead}"
+
+
+class KernelFacts(msgspec.Struct, frozen=True):
+    """The kernel, and what of it is missing, as the proxy found at its start."""
+
+    release: str = ""
+    """As ``uname -r`` prints it."""
+    lacks: Sequence[KernelLackFacts] = ()
+    """What it lacks that the proxy would use; with steering ``none`` only what sockets need."""
+
+
 class FirewallFacts(msgspec.Struct, frozen=True):
     """A chain of another program that drops packets steered to the proxy."""
 
@@ -515,6 +542,8 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     """False when the Node is being deleted."""
     network_namespace: int = 0
     """The inode of the proxy's network namespace, as of its ``/proc/PID/ns/net``; 0 if unknown."""
+    kernel: KernelFacts = KernelFacts()
+    """The kernel, and what it lacks."""
 
     @property
     def program(self) -> str:

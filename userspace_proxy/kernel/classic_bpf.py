@@ -21,6 +21,7 @@ RETURN_ACCUMULATOR = 0x16
 
 # Not in Python's socket module; asm-generic/socket.h.
 SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
+SO_ATTACH_REUSEPORT_CBPF = 51
 
 NETWORK_HEADER = 0xFFF00000
 """Added to offsets that count from the network header, wherever the packet's data begins."""

@@ -10,11 +10,9 @@ import os
 import socket
 import struct
 
-# IPT_SO_GET_INFO and IP6T_SO_GET_INFO; IPT_SO_GET_REVISION_MATCH.
+# IPT_SO_GET_INFO and IP6T_SO_GET_INFO; IPT_SO_GET_REVISION_MATCH and …_TARGET.
 GET_INFO = 64
-GET_REVISION_MATCH = 66
-# Of xt_get_revision: the name and the revision; the first with "nowildcard": xt_socket_mtinfo2.
-SOCKET_REVISION = struct.pack("=29sB", b"socket", 2)
+GET_REVISION_MATCH, GET_REVISION_TARGET = 66, 67
 _LEVELS = {4: socket.IPPROTO_IP, 6: socket.IPPROTO_IPV6}
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 # sizeof ipt_getinfo: name, valid hooks, five starts, five underflows, entries, bytes.
@@ -25,6 +23,16 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def info_of(table: str) -> bytes:
     """Return the value of :data:`GET_INFO` for a table."""
     return table.encode().ljust(_INFO_BYTES, b"\0")
+
+
+def revision_of(name: bytes, revision: int = 0) -> bytes:
+    """Return the value of :data:`GET_REVISION_MATCH` and of :data:`GET_REVISION_TARGET`."""
+    # struct xt_get_revision.
+    return struct.pack("=29sB", name, revision)
+
+
+SOCKET_REVISION = revision_of(b"socket", 2)
+"""The first revision with "nowildcard": xt_socket_mtinfo2."""
 
 
 def ask_legacy(version: int, option: int, given: bytes) -> bytes:

@@ -1,40 +1,32 @@
-"""What this kernel offers to steering, found by trying, never by its version.
+"""What this kernel offers, found by trying (``trials``), never by its version.
 
-    a table of its own ──▶ kernel checks it, and discards it ──▶ no other program sees it
-    a network namespace of its own ──▶ legacy tables are read, which creates them ──▶ gone
+    a process reads it once, before it chooses anything, and passes it on:
+    steerings, auto, the kernel path, client addresses, check, status and page decide by it
 
 Without permission nothing can be tried, which is not the same as a lack.
-
-Source: nfnetlink_rcv_batch(); xt_request_find_table_lock().
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import threading
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import NamedTuple
 
-from ..errors import SteeringError
-from .legacy_options import GET_INFO, GET_REVISION_MATCH, SOCKET_REVISION, ask_legacy, info_of
-from .nf_tables import BRIDGE, INET, NftablesError, Ruleset, TableWriter
-from .nf_tables import expressions as x
-from .nf_tables.writer import INPUT, POSTROUTING, PREROUTING
+from .nft_probes import PROBES
+from .trials import try_nftables, try_parts
 
 Trial = Callable[[Sequence[bytes]], int]
 """Has the kernel check a transaction of nftables; returns why it refuses, as an errno, or 0."""
-TableReader = Callable[[int], int]
-"""Reads the legacy tables of an IP version; returns an errno, or 0."""
+PartsTrial = Callable[[Sequence[str]], Mapping[str, int]]
+"""Tries other parts, by name; returns an errno, or 0, for each."""
 
-PROBE_TABLE = "userspace-proxy-check"
-_CLONE_NEWNET = 0x40000000
 # The answers of a kernel that lacks something; others, such as ENOMEM, say nothing about it.
 LACKS = frozenset(
     {
         errno.ENOENT,
+        errno.ENOSYS,
         errno.EOPNOTSUPP,
         errno.EAFNOSUPPORT,
         errno.EPROTONOSUPPORT,
@@ -43,74 +35,128 @@ LACKS = frozenset(
     }
 )
 _FORBIDDEN = (errno.EPERM, errno.EACCES)
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Need(NamedTuple):
     """What a missing part of the kernel means."""
 
     fails: str
-    """What doesn't work without it."""
+    """What doesn't work without it; empty: nothing yet."""
     instead: str
     """What is used then, or can be."""
     brings: str
     """The modules or the kernel's option that bring it."""
+    within: str = ""
+    """The part without which this one can't be there either."""
 
+
+_NFT, _INET, _LEGACY = "nf_tables", "inet tables", "legacy tables"
+_NO_SANDBOX = "Linux itself: a sandbox such as gVisor, or a seccomp profile, lacks it"
+_BY_NFTABLES = "steering nftables, the guard of steering local"
 
 NEEDS: Mapping[str, Need] = {
-    "nf_tables": Need(
-        "steering nftables, the guard of steering local, client addresses",
+    _NFT: Need(
+        f"{_BY_NFTABLES}, client addresses",
         "steering iptables",
         "modprobe nf_tables, CONFIG_NF_TABLES",
     ),
-    "inet tables": Need(
-        "steering nftables, the guard of steering local, client addresses",
+    _INET: Need(
+        f"{_BY_NFTABLES}, client addresses",
         "steering iptables",
         "CONFIG_NF_TABLES_INET",
+        _NFT,
     ),
-    "nat": Need("steering nftables", "steering iptables", "modprobe nft_chain_nat nft_nat"),
-    "redirect": Need("steering nftables", "steering iptables", "modprobe nft_redir"),
-    "ct": Need("steering nftables", "steering iptables", "modprobe nft_ct"),
-    "reject": Need(
-        "steering nftables, the guard of steering local",
-        "steering iptables",
-        "modprobe nft_reject_inet",
-    ),
+    "sets": Need(_BY_NFTABLES, "steering iptables", "CONFIG_NF_TABLES", _INET),
+    "nat": Need("steering nftables", "steering iptables", "modprobe nft_chain_nat nft_nat", _INET),
+    "redirect": Need("steering nftables", "steering iptables", "modprobe nft_redir", _INET),
+    "ct": Need("steering nftables", "steering iptables", "modprobe nft_ct", _INET),
+    "reject": Need(_BY_NFTABLES, "steering iptables", "modprobe nft_reject_inet", _INET),
     "socket": Need(
-        "keeping other programs from proxy ports after a crash", "nothing", "modprobe nft_socket"
+        "keeping other programs from proxy ports after a crash, client addresses",
+        "nothing, and this node's address",
+        "modprobe nft_socket",
+        _INET,
     ),
-    "fib": Need("the kernel path", "the proxy", "modprobe nft_fib_inet"),
-    "masquerade": Need("the kernel path", "the proxy", "modprobe nft_masq"),
-    "numgen": Need("the kernel path", "the proxy", "modprobe nft_numgen"),
-    "hash": Need("the kernel path with source-hash", "the proxy", "modprobe nft_hash"),
+    "tproxy": Need("client addresses", "this node's address", "modprobe nft_tproxy", _INET),
+    "fib": Need("the kernel path", "the proxy", "modprobe nft_fib_inet", _INET),
+    "masquerade": Need("the kernel path", "the proxy", "modprobe nft_masq", _INET),
+    "numgen": Need("the kernel path", "the proxy", "modprobe nft_numgen", _INET),
+    "hash": Need("the kernel path with source-hash", "the proxy", "modprobe nft_hash", _INET),
+    "counters": Need(
+        "counts of connections on the kernel path", "nothing", "modprobe nft_counter", _INET
+    ),
     "bridge tables": Need(
         "client addresses of pods on the endpoint's bridge",
         "this node's address",
         "CONFIG_NF_TABLES_BRIDGE",
+        _NFT,
     ),
     "table owner": Need(
-        "keeping open connections when another program flushes the node's rules",
-        "repair, within a second",
+        "keeping open connections when another program flushes the node's rules, and health probes "
+        "while connection tracking is full",
+        "repair of the rules, within a second",
         "Linux 5.12",
+        _INET,
     ),
-    "legacy tables": Need(
+    _LEGACY: Need(
         "steering iptables",
         "steering nftables",
         "modprobe ip_tables iptable_nat iptable_filter, CONFIG_NETFILTER_XTABLES_LEGACY",
+    ),
+    "legacy extensions": Need(
+        "steering iptables",
+        "steering nftables",
+        "modprobe xt_tcpudp xt_comment xt_conntrack xt_multiport xt_nat xt_REDIRECT ipt_REJECT",
+        _LEGACY,
+    ),
+    "legacy socket match": Need(
+        "keeping other programs from proxy ports after a crash, with steering iptables",
+        "nothing",
+        "modprobe xt_socket",
+        _LEGACY,
     ),
     "legacy tables of IPv6": Need(
         "steering iptables for IPv6",
         "steering nftables",
         "modprobe ip6_tables ip6table_nat ip6table_filter, CONFIG_NETFILTER_XTABLES_LEGACY",
+        "IPv6",
     ),
+    "conntrack netlink": Need(
+        "steering nftables and iptables, which must end flows that lead elsewhere",
+        "steering local",
+        "modprobe nf_conntrack_netlink, CONFIG_NF_CT_NETLINK",
+    ),
+    "IPv6": Need("Services of IPv6", "IPv4", "CONFIG_IPV6, without ipv6.disable=1"),
+    "socket filters": Need(
+        "Services with source ranges", "nothing: they aren't served", _NO_SANDBOX
+    ),
+    "reuseport filters": Need("session affinity with several workers", "--workers=1", _NO_SANDBOX),
+    "sock_diag": Need(
+        "telling users of this node apart: whose proxy answers, and shares of its streams",
+        "nothing",
+        "modprobe inet_diag tcp_diag, CONFIG_INET_DIAG",
+    ),
+    # For connections that are translated at connect().
+    "sock_diag destroy": Need("", "", "CONFIG_INET_DIAG_DESTROY", "sock_diag"),
+    "connect hooks": Need("", "", "CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF"),
 }
 """Every part that is tried, in the order in which it is told."""
 
-FOR_NFTABLES = ("nf_tables", "inet tables", "nat", "redirect", "ct", "reject")
+FOR_NFTABLES = (_NFT, _INET, "sets", "nat", "redirect", "ct", "reject", "conntrack netlink")
 """What steering nftables can't do without."""
-FOR_GUARD = ("nf_tables", "inet tables", "reject")
+FOR_IPTABLES = (_LEGACY, "legacy extensions", "conntrack netlink")
+FOR_IPTABLES_IPV6 = ("legacy tables of IPv6",)
+FOR_GUARD = (_NFT, _INET, "sets", "reject")
 """What the guard of steering local can't do without."""
-LEGACY = {4: "legacy tables", 6: "legacy tables of IPv6"}
+FOR_KERNEL_PATH = ("fib", "masquerade", "numgen")
+"""Besides :data:`FOR_NFTABLES`."""
+FOR_SOURCE_HASH = ("hash",)
+FOR_REPLIES = (_NFT, _INET, "sets", "socket", "tproxy")
+"""What client addresses can't be preserved without."""
+FOR_BRIDGES = ("bridge tables",)
+FOR_OWNER = (_NFT, _INET, "table owner")
+FOR_SOCKETS = ("IPv6", "socket filters", "reuseport filters", "sock_diag")
+"""What the data plane uses with any steering."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,77 +168,53 @@ class KernelOffers:
     untried: frozenset[str] = frozenset()
     """What this process isn't allowed to try."""
 
+    def missing(self, names: Iterable[str] = tuple(NEEDS)) -> list[str]:
+        """Return what it lacks of some parts: of those that need each other, the first."""
+        return list(dict.fromkeys(self._root(name) for name in names if name in self.lacks))
+
     def words(self, names: Iterable[str]) -> str:
         """Return what it lacks of some parts, in words; empty where it lacks nothing."""
-        missing = [name for name in names if name in self.lacks]
-        # It brings all others.
-        missing = missing[:1] if "nf_tables" in missing[:1] else missing
-        lacks = [f"{name} ({NEEDS[name].brings})" for name in missing]
+        lacks = [f"{name} ({NEEDS[name].brings})" for name in self.missing(names)]
         return f"this kernel lacks {', '.join(lacks)}" if lacks else ""
 
+    def obstacle(self, names: Sequence[str], what: str) -> str:
+        """Return why something can't work here: a lack, or a permission; empty if it can.
 
-def _tables(fill: Callable[[TableWriter], None], family: int = INET) -> list[bytes]:
-    table = TableWriter(PROBE_TABLE, family)
-    table.create()
-    fill(table)
-    return table.messages
+        Args:
+            what: What is queried.
+        """
+        if self.untried.intersection(names):
+            return f"cannot query {what}: {os.strerror(errno.EPERM)}"
+        return self.words(names)
 
-
-def _rule(kind: str, hook: int, *parts: bytes) -> list[bytes]:
-    def fill(table: TableWriter) -> None:
-        table.add_base_chain("chain", kind, hook, 10)
-        table.add_rule("chain", *parts)
-
-    return _tables(fill)
-
-
-def _owned() -> list[bytes]:
-    table = TableWriter(PROBE_TABLE)
-    table.create(is_owned=True)
-    return table.messages
+    def _root(self, name: str) -> str:
+        while (within := NEEDS[name].within) in self.lacks:
+            name = within
+        return name
 
 
-_PROBES: Mapping[str, Callable[[], list[bytes]]] = {
-    "inet tables": lambda: _tables(lambda table: table.add_chain("chain")),
-    "nat": partial(
-        _rule,
-        "nat",
-        PREROUTING,
-        x.IPV4 + x.TCP + x.put(bytes(4)) + x.put(bytes(2), 2) + x.dnat(1, 2),
-    ),
-    "redirect": partial(_rule, "nat", PREROUTING, x.TCP + x.put(b"\0\1") + x.redirect()),
-    "ct": partial(_rule, "filter", INPUT, x.match(x.CT_STATUS, 0, mask=x.STATUS_DNAT)),
-    "reject": partial(_rule, "filter", INPUT, x.UDP + x.reject()),
-    "socket": partial(_rule, "filter", INPUT, x.TCP + x.match(x.SOCKET_TRANSPARENT, 0)),
-    "fib": partial(_rule, "filter", PREROUTING, x.match(x.DADDR_TYPE, x.LOCAL)),
-    "masquerade": partial(_rule, "nat", POSTROUTING, x.TCP + x.masquerade()),
-    "numgen": partial(_rule, "filter", INPUT, x.pick(2, 0)),
-    "hash": partial(
-        _rule, "filter", INPUT, x.put_slot(bytes(4), 1) + x.pick_by(1, 4, 2, 0, seed=1)
-    ),
-    "bridge tables": lambda: _tables(lambda table: table.add_chain("chain"), BRIDGE),
-    "table owner": _owned,
-}
+LACKS_NOTHING = KernelOffers()
 
 
 def read_kernel_offers(
     names: Iterable[str] = tuple(NEEDS),
     *,
     try_out: Trial | None = None,
-    read_tables: TableReader | None = None,
+    try_others: PartsTrial | None = None,
 ) -> KernelOffers:
     """Try out some parts of the kernel, or all; changes nothing in this network namespace.
 
     Args:
         try_out: Tries a transaction; the default asks the kernel.
-        read_tables: Reads legacy tables, likewise.
+        try_others: Tries parts that aren't of nftables, likewise.
     """
-    try_out, read_tables = try_out or try_nftables, read_tables or _read_tables
+    try_out, try_others = try_out or try_nftables, try_others or try_parts
     wanted = list(names)
-    codes = _nft_codes([name for name in wanted if name not in LEGACY.values()], try_out)
-    for version, name in LEGACY.items():
-        if name in wanted:
-            codes[name] = read_tables(version)
+    nft = [name for name in wanted if name in PROBES or name == _NFT]
+    # First, because rules load what others need.
+    codes = _nft_codes(nft, try_out)
+    if others := [name for name in wanted if name not in nft]:
+        codes |= try_others(others)
     return KernelOffers(
         {name: code for name in wanted if (code := codes.get(name, 0)) in LACKS},
         frozenset(name for name in wanted if codes.get(name) in _FORBIDDEN),
@@ -203,7 +225,7 @@ def _nft_codes(names: Sequence[str], try_out: Trial) -> dict[str, int]:
     """Return the kernel's answer to each part of nftables."""
     if not names:
         return {}
-    probes = {name: _PROBES[name]() for name in names if name in _PROBES}
+    probes = {name: PROBES[name]() for name in names if name in PROBES}
     # To discard a transaction takes the kernel some 15 ms, and usually nothing is missing.
     if try_out([message for probe in probes.values() for message in probe]) == 0:
         return {}
@@ -211,49 +233,3 @@ def _nft_codes(names: Sequence[str], try_out: Trial) -> dict[str, int]:
         # Without nftables, or without permission, one answer is that to all.
         return dict.fromkeys(names, code)
     return {name: try_out(probe) for name, probe in probes.items()}
-
-
-def try_nftables(messages: Sequence[bytes]) -> int:
-    """Have the kernel check a transaction, and discard it; return its errno, or 0."""
-    try:
-        with Ruleset() as ruleset:
-            ruleset.try_out(messages)
-    except NftablesError as exc:
-        return exc.code
-    except SteeringError as exc:
-        cause = exc.__cause__
-        return (isinstance(cause, OSError) and cause.errno) or errno.EPROTONOSUPPORT
-    return 0
-
-
-def _read_tables(version: int) -> int:
-    """Read the tables in a namespace of a thread; where there can be none, ask for an option."""
-    codes: list[int] = []
-
-    def read() -> None:
-        is_apart = _libc.unshare(_CLONE_NEWNET) == 0
-        codes.append(_ask_for_tables(version) if is_apart else _ask_for_option(version))
-
-    # The namespace ends with the thread.
-    thread = threading.Thread(target=read, name="kernel-offers")
-    thread.start()
-    thread.join()
-    return codes[0] if codes else 0
-
-
-def _ask_for_tables(version: int) -> int:
-    try:
-        for table in ("nat", "filter"):
-            ask_legacy(version, GET_INFO, info_of(table))
-    except OSError as exc:
-        return exc.errno or errno.EIO
-    return 0
-
-
-def _ask_for_option(version: int) -> int:
-    try:
-        ask_legacy(version, GET_REVISION_MATCH, SOCKET_REVISION)
-    except OSError as exc:
-        # ENOENT: the tables' code is there, that match isn't.
-        return 0 if exc.errno == errno.ENOENT else exc.errno or errno.EIO
-    return 0

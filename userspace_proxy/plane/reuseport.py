@@ -13,7 +13,6 @@ import socket
 from ..kernel import classic_bpf as bpf
 
 # Not in Python's socket module; asm-generic/socket.h.
-SO_ATTACH_REUSEPORT_CBPF = 51
 SO_DETACH_REUSEPORT_BPF = 68
 
 
@@ -23,7 +22,7 @@ def choose_by_client(sock: socket.socket, family: int, count: int) -> None:
     The program applies to the group of this socket. Raises OSError if the kernel has no such
     option.
     """
-    bpf.attach(sock, SO_ATTACH_REUSEPORT_CBPF, _program(bpf.version_of(family), count))
+    bpf.attach(sock, bpf.SO_ATTACH_REUSEPORT_CBPF, _program(bpf.version_of(family), count))
 
 
 def choose_by_chance(sock: socket.socket) -> None:

@@ -155,6 +155,7 @@ def render_text(
     lines = [*placed("", header, columns)]
     if is_wide and has_node:
         lines += placed("", view.program, columns)
+        lines += _kernel_lines(view, columns)
     lines += _format(node, columns)
     for incident in above:
         lines += _incident_lines(incident, now, columns, is_wide)
@@ -259,6 +260,14 @@ def _age(then: float, now: float) -> str:
 
 def _workers(view: StatusFacts) -> list[str]:
     return [plural(len(view.workers), "worker")] if view.workers else []
+
+
+def _kernel_lines(view: StatusFacts, columns: int) -> Iterator[str]:
+    """Yield the kernel's release, and what it lacks."""
+    if view.kernel.release:
+        yield from placed("", f"kernel {view.kernel.release}", columns)
+    for lack in view.kernel.lacks:
+        yield from placed(f"  {MARKS[None]} kernel  ", f"{lack.words} ({lack.brings})", columns)
 
 
 def _node_lines(view: StatusFacts, now: float, is_full: bool) -> Iterator[_Entry]:

@@ -8,7 +8,6 @@ Rule 1: they are optional: a kernel before 5.12, or without nftables, has none.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Collection
 
 from ..errors import SteeringError
@@ -16,7 +15,7 @@ from ..kernel.nf_tables import TableWriter
 from ..kernel.nf_tables import expressions as x
 from ..kernel.nf_tables.owned import OwnedTable, OwnerSockets
 from ..kernel.nf_tables.writer import OUTPUT, PREROUTING
-from ..kernel.offers import NEEDS, read_kernel_offers
+from ..kernel.offers import FOR_OWNER, LACKS_NOTHING, KernelOffers
 from ..kernel.one_thread import InOneThread
 from .names import CONNTRACK_HOLD_TABLES, UNTRACKED_TABLES
 
@@ -27,11 +26,20 @@ _RAW_PRIORITY = -300
 
 
 class HeldTable:
-    """An owned table in the network namespace of this process's new threads."""
+    """An owned table in the network namespace of this process's new threads.
+
+    Args:
+        kernel: What the kernel offers.
+    """
 
     def __init__(
-        self, name: str, fill: Callable[[TableWriter], None], owners: OwnerSockets | None = None
+        self,
+        name: str,
+        fill: Callable[[TableWriter], None],
+        owners: OwnerSockets | None = None,
+        kernel: KernelOffers = LACKS_NOTHING,
     ) -> None:
+        self._kernel = kernel
         self._table = InOneThread(
             name, lambda: OwnedTable(name, fill, needs_owner=True, owners=owners)
         )
@@ -41,8 +49,7 @@ class HeldTable:
         try:
             await self._table.do(OwnedTable.put_right)
         except SteeringError as exc:
-            offers = await asyncio.to_thread(read_kernel_offers, ("nf_tables", "table owner"))
-            return offers.words(NEEDS) or exc.message
+            return self._kernel.words(FOR_OWNER) or exc.message
         return ""
 
     async def let_go(self) -> None:
@@ -62,8 +69,13 @@ class ConntrackHold(HeldTable):
     Source: nf_conntrack_proto.c, nf_ct_netns_get().
     """
 
-    def __init__(self, proxy_name: str = "", owners: OwnerSockets | None = None) -> None:
-        super().__init__(CONNTRACK_HOLD_TABLES.of(proxy_name), _fill_hold, owners)
+    def __init__(
+        self,
+        proxy_name: str = "",
+        owners: OwnerSockets | None = None,
+        kernel: KernelOffers = LACKS_NOTHING,
+    ) -> None:
+        super().__init__(CONNTRACK_HOLD_TABLES.of(proxy_name), _fill_hold, owners, kernel)
 
 
 def _fill_hold(table: TableWriter) -> None:
@@ -90,9 +102,14 @@ class Untracked(HeldTable):
     Source: nf_conntrack_core.c, nf_conntrack_in(); docs/adr/0022.
     """
 
-    def __init__(self, ports: Collection[int], proxy_name: str = "") -> None:
+    def __init__(
+        self,
+        ports: Collection[int],
+        proxy_name: str = "",
+        kernel: KernelOffers = LACKS_NOTHING,
+    ) -> None:
         self._ports = tuple(sorted(set(ports)))
-        super().__init__(UNTRACKED_TABLES.of(proxy_name), self._fill)
+        super().__init__(UNTRACKED_TABLES.of(proxy_name), self._fill, kernel=kernel)
 
     def _fill(self, table: TableWriter) -> None:
         for chain, hook in (("prerouting", PREROUTING), ("output", OUTPUT)):

@@ -6,7 +6,15 @@ import importlib.util
 from collections.abc import Mapping
 
 from ..errors import SteeringError
-from ..kernel.offers import FOR_NFTABLES, LEGACY, NEEDS, read_kernel_offers
+from ..kernel.offers import (
+    FOR_GUARD,
+    FOR_IPTABLES,
+    FOR_NFTABLES,
+    FOR_SOCKETS,
+    LACKS_NOTHING,
+    KernelOffers,
+    read_kernel_offers,
+)
 from ..kernel.privileges import has_net_admin
 from ..model import Balance, IPFamily
 from . import local, nftables
@@ -15,27 +23,42 @@ from .iptables import IptablesSteering
 from .iptables.legacy import missing_programs, tables_in_use
 from .none import NoSteering
 
-_HINT = "run as root or grant NET_ADMIN, modprobe nf_tables, or use --steering=none"
+
+def read_offers_for(steering: str | Steering) -> KernelOffers:
+    """Read what the kernel offers, as far as a steering may decide by it; blocks for some 10 ms.
+
+    Args:
+        steering: A value of ``--steering``, or one of the caller's own.
+    """
+    is_alone = steering == "none" or isinstance(steering, Steering)
+    return read_kernel_offers(FOR_SOCKETS) if is_alone else read_kernel_offers()
 
 
-def make_steering(name: str, facts: SteeringFacts, *, own_namespace: bool = False) -> Steering:
+def make_steering(
+    name: str,
+    facts: SteeringFacts,
+    *,
+    own_namespace: bool = False,
+    kernel: KernelOffers = LACKS_NOTHING,
+) -> Steering:
     """Return the steering for a value of ``--steering``; nothing is started.
 
     Args:
         own_namespace: Whether the network namespace was created for this proxy.
+        kernel: What the kernel offers.
 
     Raises:
         SteeringError: No such steering, or ``auto`` finds none that works here.
     """
-    match choose(name, own_namespace=own_namespace):
+    match choose(name, kernel, own_namespace=own_namespace):
         case "iptables":
-            return IptablesSteering(facts)
+            return IptablesSteering(facts, kernel)
         case "local":
-            return local.LocalSteering(facts, own_namespace=own_namespace)
+            return local.LocalSteering(facts, own_namespace=own_namespace, kernel=kernel)
         case "none":
             return NoSteering(facts)
         case "nftables":
-            return nftables.NftablesSteering(facts)
+            return nftables.NftablesSteering(facts, kernel)
         case other:
             raise SteeringError(
                 f"cannot steer by {other!r}: no such steering",
@@ -43,37 +66,63 @@ def make_steering(name: str, facts: SteeringFacts, *, own_namespace: bool = Fals
             )
 
 
-def check_steering(name: str, *, own_namespace: bool) -> None:
+def check_steering(name: str, kernel: KernelOffers, *, own_namespace: bool) -> None:
     """Check whether the steering for a value of ``--steering`` can work here.
 
     Raises:
         SteeringError: It lacks something, or ``auto`` finds none.
     """
-    chosen = choose(name, own_namespace=own_namespace)
-    find_lack = {"local": lambda: local.missing(own_namespace=own_namespace), **_LACKS}.get(chosen)
-    if find_lack is not None and (lacks := find_lack()):
-        raise SteeringError(f"cannot steer by {chosen}: {lacks}", hint=remedy(chosen))
+    chosen = choose(name, kernel, own_namespace=own_namespace)
+    lacks = lacks_of(kernel, own_namespace=own_namespace).get(chosen, "")
+    if lacks:
+        raise SteeringError(f"cannot steer by {chosen}: {lacks}", hint=remedy(chosen, kernel))
 
 
-def check_kernel(name: str) -> None:
-    """Check whether the kernel has what a steering by rules needs, as far as it can be tried.
+def check_kernel(name: str, kernel: KernelOffers, *, own_namespace: bool) -> None:
+    """Check whether the kernel has what a steering needs, as far as it could be tried.
 
     Raises:
         SteeringError: It lacks something, so a start can't succeed.
     """
-    if lacks := read_kernel_offers(_PARTS.get(name, ())).words(NEEDS):
-        raise SteeringError(f"cannot steer by {name}: {lacks}", hint=remedy(name))
+    if lacks := kernel_lacks(name, kernel, own_namespace=own_namespace):
+        raise SteeringError(f"cannot steer by {name}: {lacks}", hint=remedy(name, kernel))
 
 
-def remedy(name: str) -> str:
-    """Return what helps where a steering can't work: another one that can, if there is one."""
-    for other, find_lack in _LACKS.items():
-        if other != name and not find_lack():
-            return f"--steering={other} works here"
-    return _HINT
+def kernel_lacks(name: str, kernel: KernelOffers, *, own_namespace: bool) -> str:
+    """Return what a steering needs of the kernel and doesn't get, in words; empty for nothing."""
+    parts = () if name == "local" and own_namespace else _PARTS.get(name, ())
+    return kernel.words(parts)
 
 
-def choose(name: str, *, own_namespace: bool) -> str:
+def remedy(name: str, kernel: KernelOffers) -> str:
+    """Return what helps where a steering can't work: another one that can, if there is one.
+
+    Args:
+        name: The steering; ``auto``: none that it may choose can work.
+    """
+    if other := works_instead(name, kernel):
+        return f"--steering={other} works here"
+    if has_net_admin():
+        return "only --steering=none works here"
+    return "run as root or grant NET_ADMIN, or use --steering=none"
+
+
+def works_instead(name: str, kernel: KernelOffers) -> str:
+    """Return another steering than this one that works here; empty if none does."""
+    lacks = lacks_of(kernel, own_namespace=False)
+    return next((other for other in lacks if other != name and not lacks[other]), "")
+
+
+def lacks_of(kernel: KernelOffers, *, own_namespace: bool) -> dict[str, str]:
+    """Return what each steering lacks to work here, in words; empty where it lacks nothing."""
+    return {
+        "nftables": nftables.missing(kernel),
+        "iptables": iptables_lacks(kernel),
+        "local": local.missing(kernel, own_namespace=own_namespace),
+    }
+
+
+def choose(name: str, kernel: KernelOffers, *, own_namespace: bool) -> str:
     """Return a name unchanged, unless it is ``auto``: then what works best here.
 
     Raises:
@@ -83,15 +132,16 @@ def choose(name: str, *, own_namespace: bool) -> str:
         return name
     if own_namespace:
         return "local"
-    lacks = {candidate: find_lack() for candidate, find_lack in _LACKS.items()}
-    return choose_by(lacks, has_legacy=has_legacy_tables())
+    lacks = lacks_of(kernel, own_namespace=False)
+    return choose_by(lacks, has_legacy=has_legacy_tables(), hint=remedy("auto", kernel))
 
 
-def choose_by(lacks: Mapping[str, str], *, has_legacy: bool) -> str:
+def choose_by(lacks: Mapping[str, str], *, has_legacy: bool, hint: str) -> str:
     """Return what ``auto`` chooses on a node.
 
     Args:
         lacks: What each steering lacks, in words; empty where it lacks nothing.
+        hint: What helps where none of them can work.
 
     Raises:
         SteeringError: Each lacks something.
@@ -103,11 +153,11 @@ def choose_by(lacks: Mapping[str, str], *, has_legacy: bool) -> str:
             return candidate
     raise SteeringError(
         f"cannot choose a steering: {'; '.join(f'{c}: {lacks[c]}' for c in order)}",
-        hint=_HINT,
+        hint=hint,
     )
 
 
-def find_no_kernel_path(name: str, proxy_name: str) -> Mapping[IPFamily | Balance, str]:
+def find_no_kernel_path(name: str, kernel: KernelOffers) -> Mapping[IPFamily | Balance, str]:
     """Return what :attr:`.Steering.no_kernel_path` would be if a steering were started here.
 
     Args:
@@ -115,10 +165,7 @@ def find_no_kernel_path(name: str, proxy_name: str) -> Mapping[IPFamily | Balanc
     """
     if name != "nftables":
         return Steering.no_kernel_path
-    try:
-        return nftables.find_no_kernel_path(proxy_name)
-    except SteeringError as exc:
-        return dict.fromkeys(IPFamily, exc.message)
+    return nftables.find_no_kernel_path(kernel)
 
 
 def has_legacy_tables() -> bool:
@@ -130,15 +177,14 @@ def has_legacy_tables() -> bool:
         return False
 
 
-def iptables_lacks() -> str:
+def iptables_lacks(kernel: KernelOffers) -> str:
     """Return what iptables steering lacks to work here; empty where it lacks nothing."""
     lacks = [] if has_python_iptables() else ["python-iptables is missing"]
     lacks += [f"{program} is missing" for program in missing_programs()]
     if not has_net_admin():
         lacks.append("NET_ADMIN is missing")
-    # Last: to try it takes a network namespace.
-    if not lacks and (no_tables := read_kernel_offers(_PARTS["iptables"]).words(NEEDS)):
-        return no_tables
+    if no_tables := kernel.words(FOR_IPTABLES):
+        lacks.append(no_tables)
     return ", ".join(lacks)
 
 
@@ -147,7 +193,5 @@ def has_python_iptables() -> bool:
     return importlib.util.find_spec("iptc") is not None
 
 
-_PARTS = {"nftables": FOR_NFTABLES, "iptables": (LEGACY[4],)}
-"""What steerings by rules need of the kernel."""
-_LACKS = {"iptables": iptables_lacks, "nftables": nftables.missing}
-"""What steerings by rules lack to work here, in words; empty where they lack nothing."""
+_PARTS = {"nftables": FOR_NFTABLES, "iptables": FOR_IPTABLES, "local": FOR_GUARD}
+"""What steerings need of the kernel."""

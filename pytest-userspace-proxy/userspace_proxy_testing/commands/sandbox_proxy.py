@@ -27,7 +27,8 @@ import socket, sys
 listener = socket.create_server(("127.0.0.1", int(sys.argv[2])), backlog=128)
 socket.send_fds(socket.socket(fileno=int(sys.argv[1])), [b"."], [listener.fileno()])
 """
-_READY_S = 20.0
+# An emulated, busy processor takes a minute to start it; what has ended is noticed at once.
+_READY_S = 180.0
 _POLL_S = 0.02
 _STOP_S = 10.0
 
@@ -161,9 +162,11 @@ def wait_until_ready(
         with contextlib.suppress(UserspaceProxyError):
             page.get("/healthz", accept="application/json")
             return
-        if proxy.poll() is not None or Clocks.monotonic() > deadline:
-            why = error_line(log).removeprefix("error: ")
+        why = error_line(log).removeprefix("error: ")
+        if proxy.poll() is not None:
             raise SandboxError(f"cannot start the proxy: {why}")
+        if Clocks.monotonic() > deadline:
+            raise SandboxError(f"the proxy isn't ready after {_READY_S:.0f} s: {why}")
         with contextlib.suppress(subprocess.TimeoutExpired):
             proxy.wait(_POLL_S)
 

@@ -1,4 +1,12 @@
-from userspace_proxy.check.client_address import judge_client_address, judge_trusted_peers
+import errno
+
+from userspace_proxy.check.client_address import (
+    find_bridge_obstacles,
+    find_obstacle,
+    judge_client_address,
+    judge_trusted_peers,
+)
+from userspace_proxy.kernel.offers import LACKS_NOTHING, KernelOffers
 from userspace_proxy.policy.bridges import BridgeObstacle
 
 
@@ -25,6 +33,28 @@ def test_a_bridge_without_preserved_addresses_is_a_warning_with_a_remedy():
         "warning  client addresses: endpoints on bridge cni0 see this node's address instead of "
         "that of IPv4 clients on the same bridge: net.bridge.bridge-nf-call-iptables is 0 "
         "-> sysctl -w …"
+    )
+
+
+def test_what_the_kernel_lacks_is_why_addresses_are_not_preserved(node):
+    assert find_obstacle(LACKS_NOTHING) == ""
+    assert find_obstacle(KernelOffers({"tproxy": errno.ENOENT})) == (
+        "this kernel lacks tproxy (modprobe nft_tproxy)"
+    )
+
+
+def test_without_tables_for_bridges_no_bridge_preserves_them(node):
+    node.run(
+        "ip link add cni0 type bridge; ip addr add 10.244.1.1/24 dev cni0; ip link set cni0 up; "
+        "sysctl -qw net.bridge.bridge-nf-call-iptables=1"
+    )
+    cluster = ["10.244.0.0/16"]
+    assert find_bridge_obstacles(cluster, LACKS_NOTHING) == ()
+    without = KernelOffers({"bridge tables": errno.EAFNOSUPPORT})
+    (obstacle,) = find_bridge_obstacles(cluster, without)
+    assert (obstacle.bridge, obstacle.cause) == (
+        "cni0",
+        "this kernel lacks bridge tables (CONFIG_NF_TABLES_BRIDGE)",
     )
 
 

@@ -3,6 +3,7 @@ import pytest
 from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.check.inputs import judge_settings, look_at_manifests
 from userspace_proxy.errors import ConfigError
+from userspace_proxy.kernel.offers import LACKS_NOTHING
 
 SERVICE = """\
 apiVersion: v1
@@ -14,7 +15,11 @@ spec: {clusterIP: 10.96.0.10, ports: [{port: 80}, {name: more, port: 81}]}
 
 def look(path):
     return look_at_manifests(
-        str(path), options=Options(), steering="local", service_cidrs=("10.96.0.0/12",)
+        str(path),
+        options=Options(),
+        steering="local",
+        service_cidrs=("10.96.0.0/12",),
+        kernel=LACKS_NOTHING,
     )
 
 

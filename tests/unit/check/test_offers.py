@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import pytest
 
 from userspace_proxy.check.offers import Offers, judge_offers, judge_path
+from userspace_proxy.facts import KernelLackFacts
 
 ALL = ("NET_ADMIN", "NET_RAW")
 
@@ -74,7 +77,8 @@ def test_a_requested_steering_that_cannot_work_is_an_error():
 
 
 def test_what_local_lacks_is_an_error_unless_the_namespace_is_the_proxys_own():
-    offers = Offers(ALL, local_lack="it needs nftables")
+    works = {"instead": "nftables", "remedy": "--steering=nftables works here"}
+    offers = Offers(ALL, local_lack="it needs nftables", **works)
     *_, found = judge_offers(offers, "local", "local", own_namespace=False)
     assert str(found) == (
         "error    steering: local can't work here: it needs nftables -> "
@@ -130,16 +134,30 @@ def test_a_path_is_no_finding_with_nftables_or_without_a_working_steering():
 
 
 def test_a_missing_part_of_the_kernel_is_named_with_what_is_used_instead():
-    offers = Offers(ALL, kernel_lacks=("numgen",))
-    assert lines(offers, "nftables", "nftables")[-1] == (
-        "ok kernel: it lacks numgen, needed for the kernel path; instead: the proxy"
+    lack = KernelLackFacts("numgen", "the kernel path", "the proxy", "modprobe nft_numgen")
+    offers = Offers(ALL, kernel_lacks=(lack,))
+    *_, found = judge_offers(offers, "nftables", "nftables", own_namespace=False)
+    assert str(found) == (
+        "ok       kernel: it lacks numgen, needed for the kernel path; instead: the proxy -> "
+        "modprobe nft_numgen"
     )
 
 
 def test_the_remedy_names_a_steering_that_works_here():
-    offers = Offers(ALL, iptables_lack="this kernel lacks legacy tables")
+    works = {"instead": "nftables", "remedy": "--steering=nftables works here"}
+    offers = Offers(ALL, iptables_lack="python-iptables is missing", **works)
     *_, found = judge_offers(offers, "iptables", "iptables", own_namespace=False)
     assert found.hint.endswith("; or --steering=nftables works here")
+    of_kernel = replace(offers, iptables_lack="this kernel lacks legacy tables", is_in_kernel=True)
+    *_, found = judge_offers(of_kernel, "iptables", "iptables", own_namespace=False)
+    assert found.hint == "--steering=nftables works here"
     neither = Offers(ALL, iptables_lack="no", nftables_lack="no")
     *_, found = judge_offers(neither, "iptables", "iptables", own_namespace=False)
     assert "works here" not in found.hint
+
+
+def test_without_steering_what_sockets_lack_is_named():
+    lack = KernelLackFacts("IPv6", "IPv6", "IPv4", "CONFIG_IPV6")
+    assert lines(Offers(kernel_lacks=(lack,)), "none", "none")[1:] == [
+        "ok kernel: it lacks IPv6, needed for IPv6; instead: IPv4"
+    ]

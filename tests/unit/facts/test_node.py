@@ -8,6 +8,7 @@ from userspace_proxy.facts import (
     HealthCheckFacts,
     IgnoredFacts,
     IncidentFacts,
+    KernelLackFacts,
     LastStateFacts,
     PortFacts,
     RejectedFacts,
@@ -20,6 +21,11 @@ from userspace_proxy.model import CauseCode, ServiceKey
 
 WEB_OBJECT = ObjectKey("Service", "shop", "web")
 WEB = FrontendFacts("10.96.0.1:80")
+
+
+def test_a_lack_of_the_kernel_is_a_sentence():
+    lack = KernelLackFacts("numgen", "the kernel path", "the proxy", "modprobe nft_numgen")
+    assert lack.words == "it lacks numgen, needed for the kernel path; instead: the proxy"
 
 
 def make_status():

@@ -27,6 +27,8 @@ from userspace_proxy.facts import (
     ClientAddressFacts,
     EndpointFacts,
     FirewallFacts,
+    KernelFacts,
+    KernelLackFacts,
     LastStateFacts,
     PortFacts,
     ProbesFacts,
@@ -252,6 +254,10 @@ def make_rich_view() -> StatusFacts:
         ),
         worker_problems=("worker 1 does not run",),
         network_namespace=4_026_531_840,
+        kernel=KernelFacts(
+            "5.10.0-32-amd64",
+            [KernelLackFacts("numgen", "the kernel path", "the proxy", "modprobe nft_numgen")],
+        ),
         node_is_eligible=False,
     )
     view.ports = diagnose(view.ports, view.source, view.health_checks)

@@ -11,7 +11,15 @@ from userspace_proxy.causes.say import say
 from userspace_proxy.causes.services import is_headless, source_denied, unsupported_protocol
 from userspace_proxy.diagnosis.incidents import Incidents
 from userspace_proxy.diagnosis.paths import UNKNOWN, PathView
-from userspace_proxy.facts import FrontendFacts, Level, ProbesFacts, SourceFacts, SteeringState
+from userspace_proxy.facts import (
+    FrontendFacts,
+    KernelFacts,
+    KernelLackFacts,
+    Level,
+    ProbesFacts,
+    SourceFacts,
+    SteeringState,
+)
 from userspace_proxy.model import DataPath, Failure, Handling, Hold, Protocol
 from userspace_proxy.policy import PathDecision
 from userspace_proxy.status.history import History
@@ -46,6 +54,19 @@ def test_wide_output_says_what_runs():
     view.given = "--steering=local"
     assert lines_of(view, is_wide=True)[1] == f"{runs}, run with --steering=local"
     assert runs not in "".join(lines_of(view))
+
+
+def test_wide_output_names_the_kernel_and_what_it_lacks():
+    view = make_view(kernel=KernelFacts("6.18.5"))
+    assert lines_of(view, is_wide=True)[2] == "kernel 6.18.5"
+    assert "kernel" not in "".join(lines_of(view))
+    lack = KernelLackFacts("hash", "the kernel path with source-hash", "the proxy", "modprobe x")
+    lines = lines_of(make_view(kernel=KernelFacts("5.10", [lack])), is_wide=True)
+    assert lines[2:4] == [
+        "kernel 5.10",
+        "  · kernel  it lacks hash, needed for the kernel path with source-hash; instead: "
+        "the proxy (modprobe x)",
+    ]
 
 
 def test_a_line_has_the_name_the_address_the_endpoints_and_the_traffic_in_columns():

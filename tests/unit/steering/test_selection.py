@@ -1,18 +1,18 @@
 from __future__ import annotations
 
 import errno
-import os
 
 import pytest
 
 from userspace_proxy.errors import SteeringError
-from userspace_proxy.kernel import offers
-from userspace_proxy.kernel.nf_tables import NftablesError, Ruleset
+from userspace_proxy.kernel.offers import FOR_SOCKETS, LACKS_NOTHING, NEEDS, KernelOffers
 from userspace_proxy.model import IPFamily
 from userspace_proxy.steering import SteeringFacts, make_steering, selection
 from userspace_proxy.steering.iptables import legacy
+from userspace_proxy.steering.none import NoSteering
 
 FACTS = SteeringFacts(refuse_port=35999)
+WITHOUT_NFTABLES = KernelOffers({"nf_tables": errno.EPROTONOSUPPORT})
 
 
 @pytest.mark.parametrize("name", ["iptables", "nftables", "local", "none"])
@@ -31,18 +31,16 @@ async def test_the_lack_of_a_kernel_path_is_known_before_the_start(node, name):
     steering = make_steering(name, FACTS)
     await steering.start()
     try:
-        assert selection.find_no_kernel_path(name, "") == steering.no_kernel_path
+        assert selection.find_no_kernel_path(name, LACKS_NOTHING) == steering.no_kernel_path
     finally:
         await steering.clean_up()
         await steering.close()
 
 
-def test_without_nftables_its_kernel_path_lacks_the_same(node, monkeypatch):
-    def refuse(proxy_name):
-        raise SteeringError("cannot query nftables: Invalid argument")
-
-    monkeypatch.setattr(selection.nftables, "find_no_kernel_path", refuse)
-    assert selection.find_no_kernel_path("nftables", "") == dict.fromkeys(IPFamily, NO_NFT)
+def test_without_nftables_its_kernel_path_lacks_the_same():
+    assert selection.find_no_kernel_path("nftables", WITHOUT_NFTABLES) == dict.fromkeys(
+        IPFamily, "this kernel lacks nf_tables (modprobe nf_tables, CONFIG_NF_TABLES)"
+    )
 
 
 NO_NFT = "cannot query nftables: Invalid argument"
@@ -62,7 +60,7 @@ NO_PIP = "python-iptables is missing"
             NO_NFT,
             "cannot choose a steering: nftables: cannot query nftables: Invalid argument; "
             "iptables: python-iptables is missing "
-            "(run as root or grant NET_ADMIN, modprobe nf_tables, or use --steering=none)",
+            "(only --steering=none works here)",
             id="nothing",
         ),
     ],
@@ -70,7 +68,8 @@ NO_PIP = "python-iptables is missing"
 def test_what_auto_chooses_on_a_node(has_legacy, iptables_lacks, nftables_lacks, expected):
     lacks = {"iptables": iptables_lacks, "nftables": nftables_lacks}
     try:
-        answer = selection.choose_by(lacks, has_legacy=has_legacy)
+        hint = "only --steering=none works here"
+        answer = selection.choose_by(lacks, has_legacy=has_legacy, hint=hint)
     except SteeringError as exc:
         answer = str(exc)
     assert answer == expected
@@ -88,55 +87,79 @@ def test_iptables_lacks_the_programs_of_the_legacy_tables(monkeypatch, tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(legacy, "MORE_PATHS", ())
     assert "iptables-legacy-save is missing, iptables-legacy-restore is missing" in (
-        selection.iptables_lacks()
+        selection.iptables_lacks(LACKS_NOTHING)
     )
 
 
 def test_what_a_steering_lacks_is_known_before_the_start(monkeypatch):
-    selection.check_steering("nftables", own_namespace=False)
-    selection.check_steering("none", own_namespace=False)
+    selection.check_steering("nftables", LACKS_NOTHING, own_namespace=False)
+    selection.check_steering("none", LACKS_NOTHING, own_namespace=False)
     monkeypatch.setattr(selection, "has_net_admin", lambda: False)
     with pytest.raises(SteeringError, match=r"cannot steer by iptables: .*NET_ADMIN is missing"):
-        selection.check_steering("iptables", own_namespace=False)
+        selection.check_steering("iptables", LACKS_NOTHING, own_namespace=False)
 
 
-def test_a_kernel_without_nftables_ends_the_start_and_names_what_works(node, monkeypatch):
-    def refuse(_ruleset):
-        raise SteeringError("cannot query nftables: Invalid argument")
-
-    monkeypatch.setattr(Ruleset, "generation", refuse)
-    for check in (
-        lambda: selection.check_kernel("nftables"),
-        lambda: selection.check_steering("nftables", own_namespace=False),
-    ):
+def test_a_kernel_without_nftables_ends_the_start_and_names_what_works():
+    for check in (selection.check_kernel, selection.check_steering):
         with pytest.raises(SteeringError) as caught:
-            check()
+            check("nftables", WITHOUT_NFTABLES, own_namespace=False)
         assert str(caught.value) == (
             "cannot steer by nftables: this kernel lacks nf_tables "
             "(modprobe nf_tables, CONFIG_NF_TABLES) (--steering=iptables works here)"
         )
-    assert selection.choose("auto", own_namespace=False) == "iptables"
-    selection.check_kernel("iptables")
+    assert selection.choose("auto", WITHOUT_NFTABLES, own_namespace=False) == "iptables"
+    selection.check_kernel("iptables", WITHOUT_NFTABLES, own_namespace=False)
 
 
-def test_a_kernel_without_the_inet_family_has_auto_choose_iptables(node, monkeypatch):
-    monkeypatch.setattr(Ruleset, "try_out", _refuse_inet)
-    assert selection.choose("auto", own_namespace=False) == "iptables"
-    with pytest.raises(SteeringError, match=r"lacks inet tables \(CONFIG_NF_TABLES_INET\)"):
-        selection.check_kernel("nftables")
+@pytest.mark.parametrize("part", ["inet tables", "sets", "nat", "redirect", "ct", "reject"])
+def test_a_kernel_without_a_part_of_nftables_has_auto_choose_iptables(part):
+    kernel = KernelOffers({part: errno.EOPNOTSUPP})
+    assert selection.choose("auto", kernel, own_namespace=False) == "iptables"
+    with pytest.raises(SteeringError, match=f"this kernel lacks {part}"):
+        selection.check_kernel("nftables", kernel, own_namespace=False)
 
 
-def test_a_kernel_without_legacy_tables_has_iptables_name_nftables(node, monkeypatch):
-    def refuse(_version, _option, _given):
-        raise OSError(errno.ENOPROTOOPT, os.strerror(errno.ENOPROTOOPT))
-
-    monkeypatch.setattr(offers, "ask_legacy", refuse)
-    assert selection.iptables_lacks().startswith("this kernel lacks legacy tables (modprobe ")
+def test_a_kernel_without_legacy_tables_has_iptables_name_nftables():
+    kernel = KernelOffers({"legacy tables": errno.ENOPROTOOPT})
+    assert selection.iptables_lacks(kernel).startswith("this kernel lacks legacy tables (modprobe ")
     with pytest.raises(SteeringError) as caught:
-        selection.check_kernel("iptables")
+        selection.check_kernel("iptables", kernel, own_namespace=False)
     assert caught.value.hint == "--steering=nftables works here"
+    assert selection.choose("auto", kernel, own_namespace=False) == "nftables"
 
 
-def _refuse_inet(_ruleset, messages):
-    if messages:
-        raise NftablesError(errno.EOPNOTSUPP, "add table")
+def test_without_conntrack_netlink_only_local_works():
+    kernel = KernelOffers({"conntrack netlink": errno.EINVAL})
+    with pytest.raises(SteeringError) as caught:
+        selection.choose("auto", kernel, own_namespace=False)
+    assert caught.value.hint == "--steering=local works here"
+    selection.check_kernel("local", kernel, own_namespace=False)
+
+
+def test_where_no_other_steering_works_the_remedy_names_none(monkeypatch):
+    neither = KernelOffers(dict.fromkeys(("inet tables", "legacy tables"), errno.EOPNOTSUPP))
+    assert selection.remedy("auto", neither) == "only --steering=none works here"
+    assert selection.remedy("local", neither) == "only --steering=none works here"
+    monkeypatch.setattr(selection, "has_net_admin", lambda: False)
+    assert selection.remedy("auto", neither).startswith("run as root or grant NET_ADMIN")
+
+
+def test_local_needs_nftables_only_beside_other_daemons():
+    selection.check_kernel("local", WITHOUT_NFTABLES, own_namespace=True)
+    with pytest.raises(SteeringError, match="cannot steer by local: this kernel lacks nf_tables"):
+        selection.check_kernel("local", WITHOUT_NFTABLES, own_namespace=False)
+
+
+@pytest.mark.parametrize("steering", ["none", NoSteering(FACTS)], ids=["none", "of-the-caller"])
+def test_without_rules_only_sockets_are_tried(steering, monkeypatch):
+    tried = []
+
+    def note(names=NEEDS):
+        tried.extend(names)
+        return LACKS_NOTHING
+
+    monkeypatch.setattr(selection, "read_kernel_offers", note)
+    selection.read_offers_for(steering)
+    assert tried == list(FOR_SOCKETS)
+    selection.read_offers_for("auto")
+    assert tried == [*FOR_SOCKETS, *NEEDS]

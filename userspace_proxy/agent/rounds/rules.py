@@ -74,6 +74,9 @@ class Rules:
 
         Returns:
             Whether they are; if not, call it again.
+
+        Raises:
+            SteeringError: The kernel lacks something that the first rules need.
         """
         self._served_ports.switch_paths()
         change = self._steered.change()
@@ -89,6 +92,8 @@ class Rules:
                 self._counters.partial_failures += self.are_in_force
                 self.are_in_force = False
                 self._note_failure(exc)
+                if exc.is_lasting and not self._has_steered:
+                    raise
                 return False
             self._has_steered = self.are_in_force = True
         switched = self._steered.mark(change)

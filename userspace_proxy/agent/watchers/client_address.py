@@ -26,6 +26,7 @@ from collections.abc import Iterable
 from ...errors import SteeringError
 from ...facts import BridgeFacts, ClientAddressFacts, StatusFacts
 from ...kernel.nf_tables.owned import OwnerSockets
+from ...kernel.offers import LACKS_NOTHING, KernelOffers
 from ...kernel.routes import NodeRoutes
 from ...log_fields import FieldLogger
 from ...model import DataPath
@@ -56,16 +57,21 @@ class ClientAddresses(Component):
         proxy_name: Its ``--service-proxy-name``; empty without one.
         cluster: ``--cluster-cidr``.
         owners: Of the tables in the kernel.
+        kernel: What the kernel offers.
     """
 
     def __init__(
-        self, proxy_name: str, cluster: Iterable[str], owners: OwnerSockets | None = None
+        self,
+        proxy_name: str,
+        cluster: Iterable[str],
+        owners: OwnerSockets | None = None,
+        kernel: KernelOffers = LACKS_NOTHING,
     ) -> None:
         self.repairs = 0
         self.problem = ""
         """Why a repair failed; empty if the last one succeeded."""
         self._cluster = tuple(cluster)
-        self._replies = ReplyRouting(proxy_name, owners)
+        self._replies = ReplyRouting(proxy_name, owners, kernel)
         self._routes: NodeRoutes[Networks] | None = None
         self._bridges = ClientBridges()
         self._has_news = asyncio.Event()

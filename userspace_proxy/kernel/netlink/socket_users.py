@@ -14,9 +14,8 @@ import sys
 from typing import NamedTuple
 
 from .messages import DUMP, checked, read_attributes, request
-from .sockets import Requests
+from .sockets import NETLINK_SOCK_DIAG, Requests
 
-_NETLINK_SOCK_DIAG = 4
 _BY_FAMILY = 20
 # Of struct inet_diag_req_v2: family, protocol, and no extensions; all states.
 _HEAD = struct.Struct("=BBHI")
@@ -55,7 +54,7 @@ def user_of(client: Address, server: Address) -> int | None:
         packed = b"".join(ip.packed.ljust(16, b"\0") for ip in ips)
         head = _HEAD.pack(family, socket.IPPROTO_TCP, 0, 2**32 - 1)
         wanted = head + _PORTS.pack(client.port, server.port) + packed + _ANY
-        with Requests.open(_NETLINK_SOCK_DIAG) as requests:
+        with Requests.open(NETLINK_SOCK_DIAG) as requests:
             return _read_user(requests.ask(request(_BY_FAMILY, 0, wanted)).body, server.port)
     except (OSError, ValueError):
         return None
@@ -73,7 +72,7 @@ def user_of_listener(name: bytes) -> int | None:
         OSError: The kernel doesn't tell; it may lack unix_diag, and does so before Linux 5.3.
     """
     wanted = _UNIX.pack(socket.AF_UNIX, 0, _LISTENS, 0, _SHOW_NAME | _SHOW_USER, 2**64 - 1)
-    with Requests.open(_NETLINK_SOCK_DIAG) as requests:
+    with Requests.open(NETLINK_SOCK_DIAG) as requests:
         for message in requests.list_all(request(_BY_FAMILY, DUMP, wanted)):
             shown, user = _read_listener(message.body)
             if shown == name:

@@ -61,6 +61,7 @@ _HINTS = {
 }
 # The errors for an expression without a kernel module.
 _NO_EXPRESSION = (errno.ENOENT, errno.EOPNOTSUPP)
+_NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
 
 
 class NftablesError(SteeringError):
@@ -74,6 +75,7 @@ class NftablesError(SteeringError):
     def __init__(self, code: int, what: str) -> None:
         self.code = code
         is_missing = what == "add rule" and code in _NO_EXPRESSION
+        self.is_lasting = is_missing or code in _NOT_SUPPORTED
         hint = _HINTS.get(errno.EOPNOTSUPP if is_missing else code, "")
         place = f" ({what})" if what else ""
         super().__init__(f"cannot change nftables: {os.strerror(code)}{place}", hint=hint)

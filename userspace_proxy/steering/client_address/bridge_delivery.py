@@ -23,12 +23,11 @@ Source: net/bridge/br_input.c, br_netfilter_hooks.c; docs/adr/0070.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterable
 
 from ...errors import SteeringError
 from ...kernel.bridge_entries import BridgeEntries
-from ...kernel.nf_tables import BRIDGE, NftablesError, TableWriter
+from ...kernel.nf_tables import BRIDGE, TableWriter
 from ...kernel.nf_tables import expressions as x
 from ...kernel.nf_tables.owned import OwnedTable, OwnerSockets
 from ...kernel.nf_tables.writer import PREROUTING
@@ -38,8 +37,6 @@ from .routes import MARK
 MAC = b"\x06uprox"
 # After br_netfilter (0), in which the table inet marks packets.
 PRIORITY = 10
-NO_BRIDGE_FAMILY = "this kernel has no nftables for bridges (CONFIG_NF_TABLES_BRIDGE)"
-_NO_BRIDGE_FAMILY = (errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.ENOENT)
 
 
 class BridgeDelivery:
@@ -59,12 +56,7 @@ class BridgeDelivery:
 
     def put_right(self) -> bool:
         """Write the table, as :meth:`OwnedTable.put_right`."""
-        try:
-            return self._table.put_right()
-        except NftablesError as exc:
-            if exc.code in _NO_BRIDGE_FAMILY:
-                raise SteeringError(NO_BRIDGE_FAMILY, hint="modprobe nf_tables") from exc
-            raise
+        return self._table.put_right()
 
     def add_to(self, bridges: Iterable[int]) -> frozenset[int]:
         """Make bridges accept the MAC as their own; see :meth:`BridgeEntries.put_right`."""

@@ -35,6 +35,7 @@ from ...kernel.nf_tables import expressions as x
 from ...kernel.nf_tables.nft_table import NftTable
 from ...kernel.nf_tables.owned import OwnedTable, OwnerSockets
 from ...kernel.nf_tables.writer import PREROUTING
+from ...kernel.offers import FOR_BRIDGES, FOR_REPLIES, LACKS_NOTHING, KernelOffers
 from ...kernel.one_thread import InOneThread
 from ...policy.locality import FIRST_PORT, LAST_PORT
 from ..names import REPLY_TABLES
@@ -55,11 +56,18 @@ class ReplyRouting:
     Args:
         proxy_name: The proxy's ``--service-proxy-name``; empty without one.
         owners: Of the tables.
+        offers: What the kernel offers.
     """
 
-    def __init__(self, proxy_name: str = "", owners: OwnerSockets | None = None) -> None:
+    def __init__(
+        self,
+        proxy_name: str = "",
+        owners: OwnerSockets | None = None,
+        offers: KernelOffers = LACKS_NOTHING,
+    ) -> None:
         name, sockets = REPLY_TABLES.of(proxy_name), owners or OwnerSockets()
-        self._kernel = InOneThread("reply-routing", lambda: _Kernel(name, sockets))
+        self._kernel = InOneThread("reply-routing", lambda: _Kernel(name, sockets, offers))
+        self._offers = offers
         self.without_ipv6 = ""
         """Why IPv6 isn't included, as of the last call; empty where it is."""
         self.bridges: frozenset[int] = frozenset()
@@ -79,7 +87,7 @@ class ReplyRouting:
             # Without the privilege to add, there is nothing to remove.
             with contextlib.suppress(SteeringError):
                 await self._kernel.do(_Kernel.remove)
-            return exc.message
+            return self._offers.words(FOR_REPLIES) or exc.message
         return ""
 
     async def repair(self, bridges: Iterable[int] = ()) -> int:
@@ -117,9 +125,10 @@ class ReplyRouting:
 class _Kernel:
     """The parts in the kernel, created when they are needed; in one thread."""
 
-    def __init__(self, name: str, owners: OwnerSockets) -> None:
+    def __init__(self, name: str, owners: OwnerSockets, offers: KernelOffers) -> None:
         self._name = name
         self._owners = owners
+        self._offers = offers
         self._parts: tuple[ReplyRoutes, OwnedTable] | None = None
         self._delivery: BridgeDelivery | None = None
         self.without_ipv6 = ""
@@ -183,7 +192,7 @@ class _Kernel:
             count = self._delivery.put_right()
             self.bridges = self._delivery.add_to(bridges)
         except SteeringError as exc:
-            self.without_bridges = exc.message
+            self.without_bridges = self._offers.words(FOR_BRIDGES) or exc.message
         else:
             self.without_bridges = ""
         return count

@@ -25,18 +25,12 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 from ...errors import SteeringError
-from ...kernel.legacy_options import (
-    GET_INFO,
-    GET_REVISION_MATCH,
-    SOCKET_REVISION,
-    ask_legacy,
-    info_of,
-)
+from ...kernel.legacy_options import GET_INFO, ask_legacy, info_of
 from ...kernel.port_holders import named_process
 
 _MULTI = "xtables-legacy-multi"
@@ -70,6 +64,7 @@ class LegacyTables:
         self._version = version
         self._save = _need_program(version, "save")
         self._restore = _need_program(version, "restore")
+        self._is_loaded = False
 
     def info(self, table: str) -> bytes:
         """Return a number that changes when any program adds or removes a rule; takes 30 µs.
@@ -80,7 +75,7 @@ class LegacyTables:
             SteeringError: The kernel has no such table, or permission is denied.
         """
         try:
-            return ask_legacy(self._version, GET_INFO, info_of(table))
+            return self._ask(table)
         except OSError as exc:
             is_missing = exc.errno in _MISSING
             raise SteeringError(
@@ -88,6 +83,18 @@ class LegacyTables:
                 f"{'this kernel has no legacy tables' if is_missing else exc.strerror}",
                 hint=_HINTS.get(errno.ENOENT if is_missing else exc.errno or 0, ""),
             ) from exc
+
+    def _ask(self, table: str) -> bytes:
+        try:
+            return ask_legacy(self._version, GET_INFO, info_of(table))
+        except OSError as exc:
+            if exc.errno != errno.ENOPROTOOPT or self._is_loaded:
+                raise
+        # The kernel doesn't load their code by itself; the program does.
+        self._is_loaded = True
+        with suppress(SteeringError):
+            _run([*self._save, "-t", table])
+        return ask_legacy(self._version, GET_INFO, info_of(table))
 
     def save(self, table: str) -> str:
         """Return a table as ``iptables-save`` prints it.
@@ -143,25 +150,6 @@ def tables_in_use(version: int) -> list[str]:
         return (_NET / _TABLE_NAMES[version]).read_text(encoding="ascii").split()
     except FileNotFoundError:
         return []
-
-
-def has_legacy_tables_in_kernel() -> bool:
-    """Return whether the kernel has the legacy tables' code loaded."""
-    return any((_NET / name).exists() for name in _TABLE_NAMES.values())
-
-
-def has_socket_match() -> bool:
-    """Return whether the kernel can look up sockets (xt_socket); True where it is unknown.
-
-    It loads that match if necessary, but creates no table.
-    """
-    try:
-        ask_legacy(4, GET_REVISION_MATCH, SOCKET_REVISION)
-    except PermissionError:
-        return True
-    except OSError:
-        return False
-    return True
 
 
 def find_program(version: int, name: str) -> list[str]:

@@ -17,12 +17,11 @@ from ...kernel.netlink.rtnetlink import LocalRoute
 from ...kernel.nf_tables.kept_table import KeptTable
 from ...kernel.nf_tables.nft_table import Steps
 from ...kernel.nf_tables.writer import SetElement
-from ...kernel.offers import FOR_GUARD
+from ...kernel.offers import FOR_GUARD, KernelOffers
 from ...kernel.privileges import has_net_admin
 from ...model import Frontend, IPFamily, is_loopback
 from ..base import SteeringFacts
 from ..names import GUARD_TABLES, owner_number
-from ..nftables import missing as missing_in_nftables
 from .desired import DesiredState, StateChange, network_of
 from .guard_table import (
     FRONTENDS,
@@ -276,23 +275,24 @@ class NftGuard(OpenGuard):
         return all_elements(self._desired.networks, self._desired.admitted)
 
 
-def missing(*, own_namespace: bool) -> str:
+def missing(kernel: KernelOffers, *, own_namespace: bool) -> str:
     """Return what local steering lacks to work here; empty where it lacks nothing.
 
     Loopback addresses need nothing.
 
     Args:
+        kernel: What the kernel offers.
         own_namespace: Whether the network namespace was created for this proxy: it contains no
             other daemons, so nftables isn't needed.
     """
     if not has_net_admin():
         return "NET_ADMIN is missing"
-    lacks = "" if own_namespace else _missing_for_guard()
+    lacks = "" if own_namespace else _missing_for_guard(kernel)
     return f"{_NEEDS_NFTABLES}: {lacks}" if lacks else ""
 
 
-def _missing_for_guard() -> str:
-    return missing_in_nftables(FOR_GUARD, is_whole=False)
+def _missing_for_guard(kernel: KernelOffers) -> str:
+    return kernel.obstacle(FOR_GUARD, "nftables")
 
 
 def make_guard(
@@ -302,10 +302,12 @@ def make_guard(
     *,
     own_namespace: bool,
     uses_nftables: bool,
+    kernel: KernelOffers,
 ) -> LocalGuard:
     """Return the guard to use.
 
     Args:
+        kernel: What the kernel offers.
         own_namespace: As in :func:`missing`.
 
     Raises:
@@ -316,11 +318,11 @@ def make_guard(
     owner = owner_number(facts.proxy_name)
     if own_namespace and not uses_nftables:
         return OpenGuard(tables, owner, desired)
-    if lacks := _missing_for_guard():
+    if lacks := _missing_for_guard(kernel):
         if own_namespace:
             return OpenGuard(tables, owner, desired)
         raise SteeringError(
             f"cannot steer by local: {_NEEDS_NFTABLES}: {lacks}",
-            hint="run with --steering=iptables or --steering=none",
+            hint="run with --steering=none",
         )
     return NftGuard(tables, owner, desired, GUARD_TABLES.of(facts.proxy_name))

@@ -16,6 +16,7 @@ import itertools
 from collections.abc import Mapping
 
 from ...errors import SteeringError, SteeringUnreadable
+from ...kernel.offers import LACKS_NOTHING, KernelOffers
 from ...kernel.sockets_in_use import with_connections
 from ...model import Frontend, IPFamily, Protocol, Taken, is_loopback
 from ..base import Bind, SteeringFacts
@@ -34,22 +35,35 @@ class LocalSteering(ProgrammedSteering["LocalProgrammer"]):
 
     Args:
         own_namespace: Whether the network namespace was created for this proxy.
+        kernel: What the kernel offers.
     """
 
     name = "local"
     bind = Bind.FRONTEND
 
     def __init__(
-        self, facts: SteeringFacts, *, own_namespace: bool = False, uses_nftables: bool = True
+        self,
+        facts: SteeringFacts,
+        *,
+        own_namespace: bool = False,
+        uses_nftables: bool = True,
+        kernel: KernelOffers = LACKS_NOTHING,
     ) -> None:
         how = {"own_namespace": own_namespace, "uses_nftables": uses_nftables}
-        super().__init__(facts, lambda: LocalProgrammer(facts, **how))
+        super().__init__(facts, lambda: LocalProgrammer(facts, kernel, **how))
 
 
 class LocalProgrammer(Programmer):
     """The routes and the guard of one proxy."""
 
-    def __init__(self, facts: SteeringFacts, *, own_namespace: bool, uses_nftables: bool) -> None:
+    def __init__(
+        self,
+        facts: SteeringFacts,
+        kernel: KernelOffers,
+        *,
+        own_namespace: bool,
+        uses_nftables: bool,
+    ) -> None:
         super().__init__()
         self._facts = facts
         self._tables = RoutingTables()
@@ -61,6 +75,7 @@ class LocalProgrammer(Programmer):
                 self._desired,
                 own_namespace=own_namespace,
                 uses_nftables=uses_nftables,
+                kernel=kernel,
             )
         except SteeringError:
             self._tables.close()

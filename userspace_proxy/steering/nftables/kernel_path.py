@@ -10,13 +10,12 @@ import contextlib
 from collections.abc import Iterable, Mapping
 
 from ...errors import SteeringError
-from ...kernel.nf_tables import NftablesError, Ruleset
 from ...kernel.nf_tables.counts import Counts
 from ...kernel.nf_tables.kept_table import KeptTable, Repair
 from ...kernel.nf_tables.nft_table import Steps
 from ...kernel.nf_tables.writer import SetElement
-from ...model import Balance, Frontend, IPFamily, SocketAddress
-from ..base import Affinity, KernelTarget
+from ...model import Frontend, SocketAddress
+from ..base import KernelTarget
 from ..names import KERNEL_PATH_TABLES
 from ..pod_links import PodLinks
 from .choosers import (
@@ -29,45 +28,8 @@ from .choosers import (
 )
 from .kernel_rules import SETS, Difference, KernelRules, link_elements, read_endpoints, write_table
 
-# Whether the kernel has all kinds of expressions, and of those that some Services need.
-_PROBES = (
-    Chooser(IPFamily.IPV4, ((None, 1),)),
-    Chooser(IPFamily.IPV6, ((None, 1),), Affinity("", 1), (SocketAddress("::1", 1),)),
-)
-_HASH_PROBES = (Chooser(IPFamily.IPV4, ((None, 1),), by_client=True),)
-
 KernelTargets = Mapping[Frontend, KernelTarget | None]
 """The targets of some frontends; None: not on the kernel path."""
-
-
-def find_missing(proxy_name: str) -> dict[IPFamily | Balance, str]:
-    """Return why this kernel can't have such a table, or some of its rules; empty if it can."""
-    name = KERNEL_PATH_TABLES.of(proxy_name)
-    with Ruleset() as ruleset:
-        # To discard a transaction takes the kernel some 15 ms, and usually nothing is missing.
-        no_hash = _refusal(ruleset, _table_with(name, (*_PROBES, *_HASH_PROBES)))
-        if no_hash and (why := _refusal(ruleset, _table_with(name, _PROBES))):
-            return dict.fromkeys(IPFamily, f"{why} (modprobe nft_numgen nft_nat nft_masq)")
-    return {Balance.SOURCE_HASH: f"{no_hash} (modprobe nft_hash)"} if no_hash else {}
-
-
-def _refusal(ruleset: Ruleset, messages: list[bytes]) -> str:
-    """Return why the kernel refuses a transaction; empty if it doesn't."""
-    try:
-        ruleset.try_out(messages)
-    except NftablesError as exc:
-        return exc.message
-    return ""
-
-
-def _table_with(name: str, probes: Iterable[Chooser]) -> list[bytes]:
-    """Return the messages of a table with some ways of choosing."""
-    # A kernel without counters has the kernel path, too.
-    messages = write_table(name, has_counters=False)
-    for number, probe in enumerate(probes, 1):
-        chain = ChooserChain(number, dict.fromkeys(probe.endpoints, number))
-        messages += write_chooser(name, probe, chain)
-    return messages
 
 
 def _names_of_chains(choosers: Mapping[Chooser, ChooserChain]) -> list[str]:

@@ -6,9 +6,7 @@ change ─▶ kernel path's table ─▶ table of ports ─▶ in force ─▶ s
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 from ...errors import SteeringError
 from ...kernel import conntrack
@@ -17,19 +15,18 @@ from ...kernel.nf_tables.kept_table import KeptTable, Repair
 from ...kernel.nf_tables.nft_table import Steps
 from ...kernel.nf_tables.writer import SetElement
 from ...kernel.offers import (
+    FOR_KERNEL_PATH,
     FOR_NFTABLES,
-    LACKS,
-    PROBE_TABLE,
-    Trial,
-    read_kernel_offers,
-    try_nftables,
+    FOR_SOURCE_HASH,
+    LACKS_NOTHING,
+    KernelOffers,
 )
 from ...model import Balance, Frontend, IPFamily, Protocol, SocketAddress, Taken
 from ..base import REFUSE, Bind, EndpointChoice, KernelTarget, SteeringFacts, Target, render_targets
 from ..earlier_chains import Translation
 from ..names import STEERING_TABLES
 from ..programmer import NatProgrammer, Ports, ProgrammedSteering, ReleasedPorts, Touched
-from .kernel_path import KernelPath, KernelTargets, find_missing
+from .kernel_path import KernelPath, KernelTargets
 from .kernel_rules import NAT_PRIORITY as KERNEL_PRIORITY
 from .rules import (
     MAPS,
@@ -49,52 +46,40 @@ from .rules import (
     write_table,
 )
 
-_WHOLE = Shape(PROBE_TABLE, refuse_port=1, to_ip="127.0.0.1", checks_sockets=False)
+
+def missing(kernel: KernelOffers) -> str:
+    """Return what nftables lacks to work here; empty where it lacks nothing."""
+    return kernel.obstacle(FOR_NFTABLES, "nftables")
 
 
-def missing(
-    needs: Iterable[str] = FOR_NFTABLES, try_out: Trial = try_nftables, *, is_whole: bool = True
-) -> str:
-    """Return what nftables lacks to work here, tried out; empty where it lacks nothing.
-
-    Args:
-        needs: The parts of the kernel that are needed.
-        is_whole: Whether this steering's whole table is tried out, too.
-    """
-    offers = read_kernel_offers(needs, try_out=try_out)
-    if offers.untried:
-        return f"cannot query nftables: {os.strerror(errno.EPERM)}"
-    if lacks := offers.words(needs):
-        return lacks
-    code = try_out(write_table(_WHOLE)) if is_whole else 0
-    return f"this kernel refuses its table: {os.strerror(code)}" if code in LACKS else ""
-
-
-def find_no_kernel_path(proxy_name: str) -> dict[IPFamily | Balance, str]:
-    """Return what ``no_kernel_path`` of a started :class:`NftablesSteering` would be.
-
-    Raises:
-        SteeringError: A privilege or a kernel part is missing.
-    """
-    return dict((*not_forwarding().items(), *find_missing(proxy_name).items()))
+def find_no_kernel_path(kernel: KernelOffers) -> dict[IPFamily | Balance, str]:
+    """Return what ``no_kernel_path`` of a started :class:`NftablesSteering` is."""
+    if lacks := kernel.obstacle((*FOR_NFTABLES, *FOR_KERNEL_PATH), "nftables"):
+        return dict.fromkeys(IPFamily, lacks)
+    obstacles: dict[IPFamily | Balance, str] = dict(not_forwarding().items())
+    if no_hash := kernel.words(FOR_SOURCE_HASH):
+        obstacles[Balance.SOURCE_HASH] = no_hash
+    return obstacles
 
 
 class NftablesSteering(ProgrammedSteering["NftablesProgrammer"]):
-    """Maps from frontends to ports in a table of this proxy, and to endpoints in another one."""
+    """Maps from frontends to ports in a table of this proxy, and to endpoints in another one.
+
+    Args:
+        kernel: What the kernel offers.
+    """
 
     name = "nftables"
     bind = Bind.PROXY_PORT
     needs_transparent = True
 
-    def __init__(self, facts: SteeringFacts) -> None:
+    def __init__(self, facts: SteeringFacts, kernel: KernelOffers = LACKS_NOTHING) -> None:
         super().__init__(facts, lambda: NftablesProgrammer(facts))
-        self._missing: Mapping[IPFamily | Balance, str] = {}
+        self._kernel = kernel
 
     async def start(self) -> Mapping[Frontend, int]:
         """Part of Steering."""
         recovered = await super().start()
-        name = self.facts.proxy_name
-        self._missing = await self._do(lambda _programmer: find_missing(name))
         await self._look_at_forwarding()
         return recovered
 
@@ -137,8 +122,8 @@ class NftablesSteering(ProgrammedSteering["NftablesProgrammer"]):
 
     async def _look_at_forwarding(self) -> None:
         """Follow sysctls, which change without notice, for instance when the CNI starts."""
-        obstacles = await self._do(lambda _programmer: not_forwarding())
-        self.no_kernel_path = dict((*obstacles.items(), *self._missing.items()))
+        kernel = self._kernel
+        self.no_kernel_path = await self._do(lambda _programmer: find_no_kernel_path(kernel))
 
 
 class NftablesProgrammer(NatProgrammer):

@@ -1,10 +1,20 @@
 """Rules: differences are steered, failures leave the old rules, drift is repaired."""
 
 import asyncio
+import contextlib
+import errno
 import time
 
+import pytest
+
+from userspace_proxy.agent.rounds.served_ports import ServedPorts
+from userspace_proxy.agent.rounds.sync import SyncLoop
 from userspace_proxy.errors import SteeringError
+from userspace_proxy.kernel.nf_tables import NftablesError
 from userspace_proxy.model import Frontend, Protocol
+from userspace_proxy.plan import Planner
+from userspace_proxy.plane import PortPool
+from userspace_proxy.policy import NodeFacts
 
 from ...port_numbers import is_listening
 from ..samples import Cluster
@@ -55,6 +65,29 @@ async def test_after_a_failure_everything_is_steered_again(start):
     assert steering.calls == ["apply", "apply", "change"]
     assert [is_full for _, is_full, _ in rounds] == [True, True, False]
     assert (steering.kernel.keys(), loop.counters.partial_failures) == ({CART}, 1)
+
+
+async def test_what_the_kernel_lacks_for_the_first_rules_ends_the_rounds(plane):
+    steering = WatchedSteering()
+    steering.fails_with = NftablesError(errno.EOPNOTSUPP, "add table")
+    with contextlib.closing(ServedPorts(plane, steering.bind, PortPool(28000, 28999))) as ports:
+        loop = SyncLoop(Planner(NodeFacts()), ports, steering, recovered={})
+        loop.publish(Cluster().serve("web", WEB.ip, POD))
+        with pytest.raises(NftablesError):
+            await asyncio.wait_for(loop.run(), 60)
+    assert loop.rules.problem.startswith("cannot change nftables: Operation not supported")
+
+
+async def test_what_was_steered_is_never_given_up(start):
+    steering = WatchedSteering()
+    loop, cluster = await start(steering), Cluster()
+    await settle(loop, cluster.serve("web", WEB.ip, POD))
+    steering.fails_with = NftablesError(errno.EOPNOTSUPP, "add rule")
+    loop.publish(cluster.serve("cart", CART.ip, POD))
+    await until(lambda: loop.counters.failures >= 3)
+    steering.fails_with = None
+    await asyncio.wait_for(loop.progress.settled(), 60)
+    assert steering.kernel.keys() == {WEB, CART}
 
 
 async def test_a_frontend_that_cannot_be_steered_does_not_hold_up_the_round(start):

@@ -37,6 +37,20 @@ def test_a_refusal_states_what_was_refused_and_a_remedy(code, what, sentence):
     assert error.code == code
 
 
+@pytest.mark.parametrize(
+    ("code", "what", "is_lasting"),
+    [
+        pytest.param(errno.EOPNOTSUPP, "add table", True, id="no-such-family"),
+        pytest.param(errno.ENOENT, "add rule", True, id="no-such-expression"),
+        pytest.param(errno.ENOENT, "delete element", False, id="gone"),
+        pytest.param(errno.EBUSY, "delete table", False, id="busy"),
+        pytest.param(errno.ENOMEM, "add rule", False, id="shortage"),
+    ],
+)
+def test_another_try_is_without_effect_where_the_kernel_lacks_something(code, what, is_lasting):
+    assert NftablesError(code, what).is_lasting is is_lasting
+
+
 def test_a_kernel_without_nftables_is_an_error_that_names_the_module():
     with pytest.raises(SteeringError) as raised, query_errors():
         raise OSError(errno.EINVAL, "Invalid argument")

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import errno
+
 import pytest
 
+from userspace_proxy.kernel.nf_tables import expressions as x
+from userspace_proxy.kernel.offers import KernelOffers
 from userspace_proxy.steering import REPLY_TABLES, ReplyRouting
 
 SHOW = "nft list ruleset; ip rule; ip -6 rule"
@@ -24,6 +28,24 @@ async def test_all_parts_are_removed(node):
     assert running.count("lookup 11800") == 2
     await replies.clean_up()
     assert node.run(SHOW) == before
+    await replies.close()
+
+
+async def test_what_the_kernel_lacks_is_the_reason_of_a_refusal(node, monkeypatch):
+    monkeypatch.setattr(x, "tproxy", lambda _port: x.expression("no_such_expression"))
+    replies = ReplyRouting(offers=KernelOffers({"tproxy": errno.ENOENT}))
+    assert await replies.start() == "this kernel lacks tproxy (modprobe nft_tproxy)"
+    await replies.close()
+
+
+async def test_bridges_lack_what_the_kernel_does(node, monkeypatch):
+    node.run("ip link add br0 type bridge; ip link set br0 up")
+    number = int(node.run("ip -o link show br0").partition(":")[0])
+    monkeypatch.setattr(x, "ETHER_DADDR", x.Field("no_such_expression", 6, "big", b""))
+    replies = ReplyRouting(offers=KernelOffers({"bridge tables": errno.EAFNOSUPPORT}))
+    assert await replies.start([number]) == ""
+    assert replies.without_bridges == "this kernel lacks bridge tables (CONFIG_NF_TABLES_BRIDGE)"
+    assert replies.bridges == frozenset()
     await replies.close()
 
 

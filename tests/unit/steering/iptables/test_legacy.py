@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -48,6 +49,38 @@ def lock():
     lock = os.open("/dev/null", os.O_RDONLY)
     yield lock
     os.close(lock)
+
+
+def test_tables_that_nothing_has_loaded_are_loaded_by_the_program(commands, monkeypatch, tmp_path):
+    loaded = tmp_path / "loaded"
+    commands("iptables-legacy-save", f"echo >> {loaded}")
+    commands("iptables-legacy-restore", "exit 0")
+
+    def ask(_version, _option, _given):
+        if not loaded.exists():
+            raise OSError(errno.ENOPROTOOPT, os.strerror(errno.ENOPROTOOPT))
+        return b"info"
+
+    monkeypatch.setattr(legacy, "ask_legacy", ask)
+    tables = LegacyTables(4)
+    assert [tables.info("nat"), tables.info("nat")] == [b"info"] * 2
+    assert loaded.read_text() == "\n"
+
+
+def test_tables_that_cannot_be_loaded_are_missing_and_tried_once(commands, monkeypatch, tmp_path):
+    tried = tmp_path / "tried"
+    commands("iptables-legacy-save", f"echo >> {tried}; exit 3")
+    commands("iptables-legacy-restore", "exit 0")
+
+    def refuse(_version, _option, _given):
+        raise OSError(errno.ENOPROTOOPT, os.strerror(errno.ENOPROTOOPT))
+
+    monkeypatch.setattr(legacy, "ask_legacy", refuse)
+    tables = LegacyTables(4)
+    for _ in range(2):
+        with pytest.raises(SteeringError, match="this kernel has no legacy tables"):
+            tables.info("nat")
+    assert tried.read_text() == "\n"
 
 
 def test_the_programs_of_the_legacy_tables_are_used(commands):

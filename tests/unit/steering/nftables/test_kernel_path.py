@@ -15,10 +15,10 @@ from userspace_proxy.kernel.nf_tables import NftablesError, Ruleset, writer
 from userspace_proxy.kernel.nf_tables import expressions as x
 from userspace_proxy.kernel.nf_tables.owned import OwnedTable
 from userspace_proxy.kernel.nf_tables.writer import TableWriter
-from userspace_proxy.model import Balance, Frontend, IPFamily, Protocol, SocketAddress
+from userspace_proxy.model import Frontend, Protocol, SocketAddress
 from userspace_proxy.steering.base import Affinity, EndpointChoice, KernelTarget
 from userspace_proxy.steering.nftables import kernel_rules
-from userspace_proxy.steering.nftables.kernel_path import KernelPath, find_missing
+from userspace_proxy.steering.nftables.kernel_path import KernelPath
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 CART = Frontend("10.96.7.2", 80, Protocol.TCP)
@@ -26,28 +26,6 @@ A, B = SocketAddress("10.244.1.2", 8080), SocketAddress("10.244.1.3", 8080)
 BOTH, ONE = KernelTarget(1, (EndpointChoice((A, B)),)), KernelTarget(1, (EndpointChoice((A,)),))
 BY_HASH = replace(BOTH, by_client=True)
 TABLE = "inet userspace-proxy/paths"
-
-
-def test_this_node_lacks_nothing_and_looking_writes_nothing(node):
-    assert find_missing("") == {}
-    assert node.run("nft list tables") == ""
-
-
-def test_a_kernel_without_an_expression_states_what_is_missing(node, monkeypatch):
-    monkeypatch.setattr(x, "pick", lambda *_: x.expression("no_such_expression"))
-    assert find_missing("") == dict.fromkeys(
-        IPFamily,
-        "cannot change nftables: No such file or directory (add rule) "
-        "(modprobe nft_numgen nft_nat nft_masq)",
-    )
-
-
-def test_a_kernel_that_cannot_hash_lacks_only_the_choice_by_clients_addresses(node, monkeypatch):
-    monkeypatch.setattr(x, "pick_by", lambda *_, **__: x.expression("no_such_expression"))
-    assert find_missing("") == {
-        Balance.SOURCE_HASH: "cannot change nftables: No such file or directory (add rule) "
-        "(modprobe nft_hash)"
-    }
 
 
 def test_the_table_exists_from_the_first_frontend_on(node, path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from userspace_proxy.errors import SteeringConflict, SteeringError
@@ -9,7 +11,8 @@ from userspace_proxy.kernel.nf_tables import INET, Ruleset, TableWriter
 from userspace_proxy.kernel.nf_tables import expressions as x
 from userspace_proxy.kernel.nf_tables.expressions import expression
 from userspace_proxy.kernel.nf_tables.owned import OwnedTable
-from userspace_proxy.model import Frontend, Protocol, SocketAddress
+from userspace_proxy.kernel.offers import LACKS_NOTHING, KernelOffers
+from userspace_proxy.model import Balance, Frontend, IPFamily, Protocol, SocketAddress
 from userspace_proxy.steering import (
     REFUSE,
     STEERING_TABLES,
@@ -17,7 +20,12 @@ from userspace_proxy.steering import (
     KernelTarget,
     SteeringFacts,
 )
-from userspace_proxy.steering.nftables import NftablesSteering, missing, rules
+from userspace_proxy.steering.nftables import (
+    NftablesSteering,
+    find_no_kernel_path,
+    missing,
+    rules,
+)
 from userspace_proxy.steering.nftables import steering as module
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
@@ -40,8 +48,37 @@ async def steering(node):
     await steering.close()
 
 
-def test_this_node_lacks_nothing(node):
-    assert missing() == ""
+def test_a_kernel_without_an_expression_of_its_rules_lacks_it():
+    assert missing(LACKS_NOTHING) == ""
+    assert missing(KernelOffers({"redirect": errno.ENOENT})) == (
+        "this kernel lacks redirect (modprobe nft_redir)"
+    )
+    assert missing(KernelOffers({"numgen": errno.ENOENT})) == ""
+
+
+@pytest.mark.parametrize(
+    ("lack", "without"),
+    [
+        pytest.param(
+            "numgen",
+            dict.fromkeys(IPFamily, "this kernel lacks numgen (modprobe nft_numgen)"),
+            id="choice",
+        ),
+        pytest.param(
+            "hash",
+            {Balance.SOURCE_HASH: "this kernel lacks hash (modprobe nft_hash)"},
+            id="hash-only",
+        ),
+    ],
+)
+async def test_the_kernel_path_lacks_what_the_kernel_does(node, lack, without):
+    node.run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
+    kernel = KernelOffers({lack: errno.ENOENT})
+    assert find_no_kernel_path(kernel) == without
+    steering = NftablesSteering(FACTS, kernel)
+    await steering.start()
+    assert steering.no_kernel_path == without
+    await steering.close()
 
 
 async def test_frontends_are_elements_and_those_of_an_earlier_run_are_recovered(node, steering):

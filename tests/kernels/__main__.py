@@ -1,0 +1,160 @@
+"""Tries the product on Debian's kernels, and writes what each machine showed.
+
+    python -m tests.kernels [--parts=smoke,marked] [--jobs=2] [5.10 newest]
+
+Each kernel's results are in ``<cache>/kernels/results/LABEL-WAY.json``, and what its machine
+printed and left in the folder beside it. docs/kernels.md is made from these files.
+"""
+# ruff: noqa: T201 - printing what it does is this program's interface.
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.build import BuildError, cache_root
+from tests.tools.clones import CloneError
+
+from .kernels import KERNELS, Kernel, Unpacked, chosen, ensure_kernel
+from .machine import MachineError, Way, last_lines, run_machine
+from .qemu import best_way
+from .root import Root, ensure_root
+
+_PYTEST = (
+    "python -m pytest -q --color=no -p no:cacheprovider -p tests.kernels.recorder --record=/result "
+    "-n 2 --dist=loadscope --timeout=300"
+)
+COMMANDS = {
+    "smoke": "python -m tests.kernels.smoke /result",
+    # To import the other modules takes a minute where the processor is emulated.
+    "marked": f"{_PYTEST} -m kernel $(grep --files-with-matches mark.kernel tests/node/test_*.py)",
+    "full": f"{_PYTEST} -m 'not long' tests/node",
+}
+"""What can be run, in this order; marked and full leave their results in the same file."""
+EXPECTED = {"smoke": ("0",), "marked": ("0", "1"), "full": ("0", "1")}
+"""Statuses of commands whose file has all that failed."""
+SECONDS = {"smoke": 600.0, "marked": 1500.0, "full": 4 * 3600.0}
+"""How long each may take; emulated on a busy machine it takes half of that."""
+
+
+def results_folder() -> Path:
+    """Return where the results are; it may not exist yet."""
+    return cache_root() / "kernels" / "results"
+
+
+def results_of(kernel: Kernel, way: Way, folder: Path) -> dict[str, Any]:
+    """Return what a machine showed, from the files that it left; part for part, if it has run."""
+    smoke = _read(folder / "smoke.json", {"kernel": "", "arch": "", "lacks": {}, "smoke": []})
+    tests = _read(folder / "tests.json", {"passed": 0, "failed": [], "left_out": []})
+    return {
+        "kernel": smoke["kernel"],
+        "label": kernel.label,
+        "arch": smoke["arch"],
+        "way": way.name,
+        "userland": kernel.root,
+        "lacks": smoke["lacks"],
+        "smoke": smoke["smoke"],
+        "tests": {part: tests[part] for part in ("passed", "failed", "left_out")},
+    }
+
+
+def problems(results: Mapping[str, Any]) -> list[str]:
+    """Return a line for each thing that didn't work."""
+    rows = [row for row in results["smoke"] if row["outcome"] == "failed"]
+    return [*(f"{row['what']}: {row['words']}" for row in rows), *results["tests"]["failed"]]
+
+
+def _read(path: Path, without: dict[str, Any]) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads(path.read_text()) if path.exists() else without
+    return read
+
+
+def try_kernel(kernel: Kernel, parts: Collection[str], way: Way) -> list[str]:
+    """Run parts on one kernel, write its results, and return what didn't work."""
+    unpacked, root = ensure_kernel(kernel), ensure_root(kernel.root)
+    folder = results_folder() / f"{kernel.label}-{way.name}"
+    began = time.monotonic()
+    failed = _run(unpacked, root, parts, way, folder)
+    results = results_of(kernel, way, folder)
+    folder.with_name(f"{folder.name}.json").write_text(json.dumps(results, indent=1) + "\n")
+    failed += problems(results)
+    _print_summary(results, time.monotonic() - began)
+    return failed
+
+
+def _run(
+    unpacked: Unpacked, root: Root, parts: Collection[str], way: Way, folder: Path
+) -> list[str]:
+    """Run parts in a machine; return what failed without a result."""
+    for old in folder.glob("*"):
+        old.unlink()
+    commands = [f"{COMMANDS[part]}; echo {part} $? >>/result/statuses" for part in parts]
+    seconds = sum(SECONDS[part] for part in parts)
+    try:
+        run_machine(unpacked, root, "\n".join(commands), way=way, target=folder, timeout=seconds)
+    except MachineError as error:
+        return [f"{error}"]
+    code = (folder / "exit").read_text().strip()
+    failed = [f"not ended after {seconds:.0f} s"] if code == "124" else []
+    for line in (folder / "statuses").read_text().splitlines():
+        part, _, status = line.partition(" ")
+        if status not in EXPECTED[part]:
+            failed.append(f"{part} ended with {status}; {last_lines(folder / 'console')}")
+    return failed
+
+
+def _print_summary(results: Mapping[str, Any], seconds: float) -> None:
+    outcomes = [row["outcome"] for row in results["smoke"]]
+    tests = results["tests"]
+    print(
+        f"Linux {results['label']} ({results['kernel']}, {results['way']}): "
+        f"smoke {outcomes.count('ok')} of {len(outcomes)} ok; tests {tests['passed']} passed, "
+        f"{len(tests['failed'])} failed, {len(tests['left_out'])} left out; {seconds:.0f} s",
+        flush=True,
+    )
+
+
+def main(words: Sequence[str]) -> int:
+    """Try the kernels; return 1 if something didn't work on one."""
+    parser = argparse.ArgumentParser(prog="python -m tests.kernels")
+    parser.add_argument("--jobs", type=int, default=2, help="machines at a time")
+    parser.add_argument("--root", help="Debian's suite, for all kernels; default: each one's own")
+    parser.add_argument("--parts", default="smoke,marked", help=f"of {', '.join(COMMANDS)}")
+    labels = ", ".join(kernel.label for kernel in KERNELS)
+    parser.add_argument("kernels", nargs="*", help=f"of {labels}; default: all")
+    given = parser.parse_args(words)
+    parts = [part for part in COMMANDS if part in given.parts.split(",")]
+    failed: list[str] = []
+
+    def attempt(kernel: Kernel, way: Way) -> None:
+        try:
+            lines = try_kernel(kernel, parts, way)
+        except (BuildError, CloneError, MachineError) as error:
+            lines = [f"{error}"]
+        failed.extend(f"Linux {kernel.label}: {line}" for line in lines)
+
+    try:
+        kernels = chosen(given.kernels)
+        if given.root:
+            kernels = [replace(kernel, root=given.root) for kernel in kernels]
+        way = best_way(ensure_kernel(kernels[0]), cache_root() / "kernels")
+    except BuildError as error:
+        failed.append(f"{error}")
+    else:
+        with ThreadPoolExecutor(given.jobs) as pool:
+            [*pool.map(partial(attempt, way=way), kernels)]
+    for line in failed:
+        print(f"error: {line}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,235 @@
+"""Runs a command on a kernel, in a machine without a network, and brings its results out.
+
+    kernel, initramfs (busybox, modules, what to run) ──▶ root ──▶ command ──▶ /result ──▶ disk
+
+Each way to run a kernel gets the same: an initramfs, the root's disk, which it must not change, and
+a disk for the results. What is left of a machine are its results.
+
+Rule 1: a module that is left out isn't in the machine at all.
+Rule 2: a machine ends with its command, at its deadline, or with this process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import shlex
+import signal
+import tarfile
+import tempfile
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster.build import BuildError
+
+from .initramfs import archive, below
+from .kernels import Unpacked
+from .root import Root
+
+RESULT = "/result"
+"""Where a command leaves its results."""
+RESULT_BYTES = 64 << 20
+_GRACE_S = 20
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
+
+_INIT = """\
+#!/bin/busybox sh
+/bin/busybox mkdir -p /proc /sys /dev /root /bin /sbin
+/bin/busybox --install -s /bin
+# Where the kernel looks for it.
+ln -s /bin/modprobe /sbin/modprobe
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs dev /dev
+for module in $(cat /machine/first); do modprobe $module 2>/dev/null; done
+. /machine/disks
+mount -t ext4 $root /root || { echo "MACHINE: no root"; poweroff -f; }
+mount -t tmpfs modules /root/lib/modules
+cp -a /lib/modules/. /root/lib/modules/
+mount -t tmpfs run /root/run
+cp -a /machine /root/run/machine
+mount --move /dev /root/dev
+mount --move /proc /root/proc
+mount --move /sys /root/sys
+exec switch_root /root /bin/sh /run/machine/start
+"""
+_START = """\
+export PATH=/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export HOME=/root LANG=C.UTF-8 PYTHONUNBUFFERED=1
+. /run/machine/disks
+mkdir -p /dev/pts /dev/shm /result
+mount -t devpts devpts /dev/pts
+mount -t tmpfs shm /dev/shm
+mount -t tmpfs tmp /tmp
+mount -t tmpfs result /result
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+ip link set lo up
+hostname machine
+echo "MACHINE: started after $(cut -d' ' -f1 /proc/uptime) s"
+cd /src
+timeout --kill-after=10 $seconds sh /run/machine/command </dev/null
+echo $? >/result/exit
+echo "MACHINE: ended after $(cut -d' ' -f1 /proc/uptime) s"
+tar --create --directory=/result . >$result
+sync
+echo o >/proc/sysrq-trigger
+sleep 60
+"""
+
+
+class MachineError(Exception):
+    """A machine didn't bring its results out; the message has the end of its console."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disks:
+    """What a kernel calls the disks.
+
+    Args:
+        root: The device of the root.
+        result: The device that gets the results.
+        modules: What must be loaded before they are there.
+    """
+
+    root: str
+    result: str
+    modules: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """All that a way to run a kernel needs.
+
+    Args:
+        kernel: What to start.
+        initramfs: The archive to start it with.
+        root: The root's disk; nothing may be written to it.
+        result: The disk for the results.
+        arguments: More of the kernel's command line.
+        processors: How many.
+        console: The file that gets what the machine prints.
+    """
+
+    kernel: Unpacked
+    initramfs: Path
+    root: Path
+    result: Path
+    arguments: Sequence[str]
+    processors: int
+    console: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way to run a kernel.
+
+    Args:
+        name: As it is in the results: ``tcg``, ``kvm``, ``uml``.
+        disks: What the kernel calls the disks.
+        run: Runs a machine until it ends by itself, or the seconds have passed.
+    """
+
+    name: str
+    disks: Disks
+    run: Callable[[Machine, float], None]
+
+
+def run_machine(
+    kernel: Unpacked,
+    root: Root,
+    command: str,
+    *,
+    way: Way,
+    target: Path,
+    left_out: Collection[str] = (),
+    arguments: Sequence[str] = (),
+    timeout: float,
+    processors: int = 1,
+) -> Path:
+    """Run a shell command in ``/src`` on a kernel, and return the folder with its results.
+
+    The folder has what the command left in ``/result``, its exit status in ``exit``, 124 at the
+    deadline, and what the machine printed in ``console``.
+
+    Args:
+        kernel: What runs.
+        root: What it starts.
+        command: For sh, as root.
+        way: How the kernel runs here.
+        target: The folder, which is made.
+        left_out: Modules that the machine doesn't have, such as ``nft_nat``.
+        arguments: Of the kernel, such as ``ipv6.disable=1``.
+        timeout: Seconds, from the start of the machine.
+        processors: How many the machine has.
+
+    Raises:
+        MachineError: It started nothing, or brought nothing out.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    console = target / "console"
+    with tempfile.TemporaryDirectory(prefix="userspace-proxy-machine-") as name:
+        folder = Path(name)
+        initramfs, result = folder / "initramfs", folder / "result"
+        seconds = int(timeout - _GRACE_S)
+        initramfs.write_bytes(_initramfs(kernel, way.disks, command, seconds, left_out))
+        with result.open("wb") as disk:
+            disk.truncate(RESULT_BYTES)
+        machine = Machine(kernel, initramfs, root.disk, result, arguments, processors, console)
+        way.run(machine, timeout)
+        try:
+            with tarfile.open(result) as tar:
+                tar.extractall(target, filter="data")
+        except tarfile.TarError as error:
+            raise MachineError(f"no results, {error}; {last_lines(console)}") from error
+    return target
+
+
+def last_lines(console: Path, count: int = 15) -> str:
+    """Return the end of what a machine printed."""
+    text = console.read_text(errors="replace") if console.exists() else ""
+    return "\n".join(text.splitlines()[-count:]) or "it printed nothing"
+
+
+def ends_with_parent() -> None:
+    """Have this process, a child, killed with its parent."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _initramfs(
+    kernel: Unpacked, disks: Disks, command: str, seconds: int, left_out: Collection[str]
+) -> bytes:
+    modules = dict(below(kernel.modules, f"lib/modules/{kernel.release}"))
+    for name in left_out:
+        found = [path for path in modules if _module(path) == name.replace("-", "_")]
+        if not found:
+            raise BuildError(f"cannot leave out {name}: it is no module of {kernel.release}")
+        del modules[found[0]]
+    settings = {"root": disks.root, "result": disks.result, "seconds": str(seconds)}
+    files = {
+        "init": _INIT.encode(),
+        "bin/busybox": busybox().read_bytes(),
+        "machine/first": " ".join(disks.modules).encode(),
+        "machine/disks": "".join(f"{k}={shlex.quote(v)}\n" for k, v in settings.items()).encode(),
+        "machine/start": _START.encode(),
+        "machine/command": command.encode(),
+    }
+    return archive(files | modules, executable=("init", "bin/busybox"))
+
+
+def _module(path: str) -> str:
+    """Return the name of the module in a file, as the kernel writes it."""
+    return Path(path).name.partition(".ko")[0].replace("-", "_")
+
+
+def busybox() -> Path:
+    """Return a busybox that needs no library.
+
+    Raises:
+        BuildError: There is none.
+    """
+    for path in map(Path, ("/bin/busybox", "/usr/bin/busybox", "/usr/bin/busybox.static")):
+        # One with libraries names its interpreter in the first part of the file.
+        if path.exists() and b"/ld-" not in path.read_bytes()[:4096]:
+            return path
+    raise BuildError("cannot start a kernel: busybox-static is missing (make packages-kernels)")

@@ -1,0 +1,138 @@
+"""Makes the disk that a machine starts from: Debian, the locked packages, and the last commit.
+
+    Dockerfile here ──▶ layers ──clone, install, compile──▶ overlay ──mke2fs──▶ ext4
+
+Rule 1: a disk appears under its name only when it is whole, and nothing ever writes to it.
+Rule 2: of each suite the cache has one disk, that of the newest commit which was asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster.build import BuildError, Write, cache_root, locked, step
+from tests.cluster.image import Image, build_image, environment, give_certificates
+from tests.tools.clones import ROOT, clone, git
+
+_HERE = Path(__file__).parent
+_PARTS = ("venv", "demo", "build", "node")
+"""Those of tests/tools/prepare.sh whose programs tests/node needs."""
+DISK_MB = 3000
+"""As large as the root ever gets; the file has holes."""
+# Where Python runs ten times slower, nothing should be compiled there: neither modules, of which
+# pip and Debian have compiled theirs, nor the assertions of tests, which pytest rewrites.
+_INSTALL = """
+    set -eu
+    cd /src
+    umask 022
+    /venv/bin/pip install --quiet --no-index --no-deps --no-build-isolation \
+      --editable . --editable ./pytest-userspace-proxy
+    /venv/bin/python -m compileall -q userspace_proxy pytest-userspace-proxy tests
+    /venv/bin/python -m pytest -q -p no:cacheprovider --collect-only tests/node >/dev/null
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A root file system with the commit in ``/src`` and its environment in ``/venv``.
+
+    Args:
+        suite: Debian's.
+        disk: An ext4 image, to be changed only in copies that a machine throws away.
+    """
+
+    suite: str
+    disk: Path
+
+
+def ensure_root(suite: str, write: Write = sys.stdout.write) -> Root:
+    """Return the root of a suite with the last commit, after making it if need be.
+
+    Raises:
+        BuildError: It can't be made here.
+        CloneError: There are uncommitted changes.
+    """
+    folder = cache_root() / "kernels" / "roots"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="userspace-proxy-kernels-") as context:
+        for name in ("requirements-dev.lock", "tests/kernels/Dockerfile"):
+            shutil.copy(ROOT / name, context)
+        prepare = (ROOT / "tests/tools/prepare.sh").read_text()
+        Path(context, "packages").write_text("\n".join(packages(prepare)))
+        image = build_image(Path(context), {"SUITE": suite}, write)
+    commit = git(ROOT, "rev-parse", "HEAD")
+    disk = folder / f"{suite}-{_key(commit, image)}.ext4"
+    with locked(folder / f"{suite}.lock", write):
+        if not disk.exists():
+            with step(f"making the root of Debian {suite}", write):
+                _make_disk(image, disk)
+            for old in set(folder.glob(f"{suite}-*.ext4")) - {disk}:
+                # A machine that has it open keeps it.
+                old.unlink()
+    return Root(suite, disk)
+
+
+def packages(prepare: str) -> list[str]:
+    """Return the names of Debian's packages in the table of prepare.sh, sorted."""
+    rows = (
+        line.split()
+        for line in prepare.partition("\ntable='\n")[2].partition("\n'\n")[0].splitlines()
+    )
+    return sorted({name for row in rows if row[1] in _PARTS for name in row[2].split(",")})
+
+
+def _key(commit: str, image: Image) -> str:
+    parts = [commit, _INSTALL, str(DISK_MB), *(layer.name for layer in image.layers)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _make_disk(image: Image, disk: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="run-", dir=disk.parent) as name:
+        folder = Path(name)
+        for part in ("upper", "work", "merged"):
+            (folder / part).mkdir()
+        (folder / "upper").chmod(0o755)
+        clone(folder / "upper/src")
+        unfinished = folder / "disk"
+        command = ["unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", "--"]
+        script = _script(image, folder, unfinished)
+        done = subprocess.run(
+            [*command, "/bin/sh", "-c", script, "sh", _INSTALL],
+            env=environment() | {"LANG": "C.UTF-8"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            tail = "\n".join(done.stdout.splitlines()[-20:])
+            raise BuildError(f"cannot make the root of a machine: {tail}")
+        unfinished.rename(disk)
+
+
+def _script(image: Image, folder: Path, disk: Path) -> str:
+    """Return what installs the clone by the first argument, and writes all of it to a disk."""
+    merged = folder / "merged"
+    lower = ":".join(str(layer) for layer in reversed(image.layers))
+    return f"""
+        set -eu
+        mount -t overlay overlay \
+          -o "lowerdir={lower},upperdir={folder}/upper,workdir={folder}/work" "{merged}"
+        mkdir -p "{merged}/proc" "{merged}/sys" "{merged}/dev" "{merged}/run" "{merged}/lib/modules"
+        mount -t proc proc "{merged}/proc"
+        mount --rbind /dev "{merged}/dev"
+        mount -t tmpfs tmpfs "{merged}/run"
+        {give_certificates(merged)}
+        chroot "{merged}" /bin/sh -c "$1"
+        umount --lazy "{merged}/proc" "{merged}/dev" "{merged}/run"
+        rm -rf "{merged}"/tmp/* "{merged}"/var/cache/apt/*
+        truncate --size={DISK_MB}M "{disk}"
+        mke2fs -q -t ext4 -O ^has_journal -E lazy_itable_init=1 -m 0 -d "{merged}" "{disk}"
+    """

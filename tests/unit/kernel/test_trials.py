@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import socket
+import stat
+from types import SimpleNamespace
+
+import pytest
+
+from userspace_proxy.kernel import trials
+from userspace_proxy.kernel.netlink import Requests
+from userspace_proxy.kernel.trials import try_parts
+
+TABLES = ("legacy tables", "legacy tables of IPv6")
+
+
+def refusing(code):
+    """Return a call that the kernel refuses."""
+
+    def refuse(*_args, **_keywords):
+        raise OSError(code, os.strerror(code))
+
+    return refuse
+
+
+@pytest.fixture
+def modprobe(monkeypatch, tmp_path):
+    """Makes a modprobe with an exit status; returns the file of its arguments."""
+
+    def make(status):
+        program, noted = tmp_path / "modprobe", tmp_path / "noted"
+        script = f"#!/bin/sh\nprintf '%s\\n' \"$*\" >> {noted}\nexit {status}\n"
+        program.write_text(script)
+        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+        setting = tmp_path / "setting"
+        setting.write_text(f"{program}\n")
+        monkeypatch.setattr(trials, "_MODPROBE", setting)
+        monkeypatch.setattr(trials, "effective_capabilities", lambda: 1 << 16)
+        return noted
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("code", "answer"),
+    [
+        pytest.param(0, 0, id="there"),
+        pytest.param(errno.ENOENT, 0, id="without-the-match"),
+        pytest.param(errno.ENOPROTOOPT, errno.ENOPROTOOPT, id="missing"),
+        pytest.param(errno.EPERM, errno.EPERM, id="not-allowed"),
+    ],
+)
+def test_without_a_namespace_an_option_tells_of_legacy_tables(monkeypatch, code, answer):
+    monkeypatch.setattr(trials, "_libc", SimpleNamespace(unshare=lambda _flags: -1))
+    monkeypatch.setattr(trials, "_MODPROBE", trials.Path("/nonexistent"))
+    monkeypatch.setattr(trials, "ask_legacy", refusing(code) if code else lambda *_: b"")
+    assert try_parts(TABLES) == dict.fromkeys(TABLES, answer)
+
+
+def test_tables_that_cannot_be_read_are_missing(monkeypatch):
+    monkeypatch.setattr(trials, "ask_legacy", refusing(errno.ENOENT))
+    assert try_parts(TABLES) == dict.fromkeys(TABLES, errno.ENOENT)
+
+
+def test_tables_that_nothing_has_loaded_yet_are_not_missing(monkeypatch, modprobe):
+    noted = modprobe(0)
+    monkeypatch.setattr(trials, "ask_legacy", refusing(errno.ENOPROTOOPT))
+    assert try_parts((*TABLES, "legacy extensions")) == {
+        "legacy tables": 0,
+        "legacy tables of IPv6": 0,
+        "legacy extensions": 0,
+    }
+    assert noted.read_text().splitlines()[0] == "-n -q -a ip_tables iptable_nat iptable_filter"
+
+
+def test_tables_are_read_only_if_they_are_loaded(monkeypatch, modprobe, tmp_path):
+    modprobe(0)
+    read = []
+    monkeypatch.setattr(trials, "_MODULES", tmp_path)
+    monkeypatch.setattr(trials, "ask_legacy", lambda *asked: read.append(asked[0]))
+    for name in ("ip_tables", "iptable_nat", "iptable_filter", "ip6_tables"):
+        (tmp_path / name).mkdir()
+    assert try_parts(TABLES) == dict.fromkeys(TABLES, 0)
+    assert read == [4, 4]
+
+
+def test_tables_that_modprobe_lacks_or_that_may_not_be_loaded_are_missing(monkeypatch, modprobe):
+    modprobe(1)
+    monkeypatch.setattr(trials, "ask_legacy", refusing(errno.ENOPROTOOPT))
+    assert try_parts(["legacy tables"]) == {"legacy tables": errno.ENOPROTOOPT}
+    modprobe(0)
+    monkeypatch.setattr(trials, "effective_capabilities", lambda: 0)
+    assert try_parts(["legacy tables"]) == {"legacy tables": errno.ENOPROTOOPT}
+
+
+@pytest.mark.parametrize(
+    ("code", "answer"), [(errno.EPROTONOSUPPORT, 0), (errno.ENOENT, errno.ENOENT)]
+)
+def test_an_extension_may_have_any_revision(monkeypatch, code, answer):
+    monkeypatch.setattr(trials, "ask_legacy", refusing(code))
+    assert try_parts(["legacy extensions"]) == {"legacy extensions": answer}
+
+
+def test_the_kernels_answer_about_extensions_is_real(node, monkeypatch):
+    assert try_parts(["legacy extensions"]) == {"legacy extensions": 0}
+    monkeypatch.setattr(trials, "_LEGACY_TARGETS", (b"NO-SUCH-TARGET",))
+    assert try_parts(["legacy extensions"]) == {"legacy extensions": errno.ENOENT}
+
+
+@pytest.mark.parametrize(
+    ("code", "answer"),
+    [
+        pytest.param(errno.ENOENT, errno.ENOENT, id="missing"),
+        pytest.param(errno.EPROTONOSUPPORT, errno.EPROTONOSUPPORT, id="too-old"),
+        pytest.param(errno.ENOPROTOOPT, 0, id="not-loaded-yet"),
+    ],
+)
+def test_the_match_of_sockets_needs_its_revision(monkeypatch, modprobe, code, answer):
+    modprobe(0)
+    monkeypatch.setattr(trials, "ask_legacy", refusing(code))
+    assert try_parts(["legacy socket match"]) == {"legacy socket match": answer}
+
+
+def test_without_ipv6_no_such_socket_opens(monkeypatch):
+    opened = socket.socket
+
+    def only_ipv4(family, *kind):
+        if family == socket.AF_INET6:
+            refusing(errno.EAFNOSUPPORT)()
+        return opened(family, *kind)
+
+    monkeypatch.setattr(trials.socket, "socket", only_ipv4)
+    assert try_parts(["IPv6"]) == {"IPv6": errno.EAFNOSUPPORT}
+
+
+@pytest.mark.parametrize("part", ["socket filters", "reuseport filters"])
+def test_a_filter_is_missing_where_the_kernel_refuses_it(monkeypatch, part):
+    # It loads outside a packet.
+    monkeypatch.setattr(trials, "_PASS", [(0xFFFF, 0, 0, 0)])
+    assert try_parts([part]) == {part: errno.EINVAL}
+
+
+@pytest.mark.parametrize("part", ["conntrack netlink", "sock_diag"])
+def test_a_part_of_netlink_is_missing_where_its_request_is_refused(monkeypatch, part):
+    monkeypatch.setattr(Requests, "ask", refusing(errno.EINVAL))
+    monkeypatch.setattr(Requests, "list_all", refusing(errno.ENOENT))
+    assert try_parts([part])[part] in (errno.EINVAL, errno.ENOENT)
+
+
+@pytest.mark.parametrize(
+    ("code", "answer"), [(errno.ENOENT, 0), (errno.EOPNOTSUPP, errno.EOPNOTSUPP)]
+)
+def test_to_end_no_socket_needs_none(monkeypatch, code, answer):
+    monkeypatch.setattr(Requests, "change", lambda *_: [(0, code)])
+    assert try_parts(["sock_diag destroy"]) == {"sock_diag destroy": answer}
+
+
+def test_the_kernel_finds_no_socket_to_end(node):
+    with Requests.open(trials.NETLINK_SOCK_DIAG) as requests:
+        ended = trials.request(trials._DESTROY, 0, trials._NO_CONNECTION)
+        assert requests.change([ended]) == [(0, errno.ENOENT)]
+
+
+def test_a_connect_hook_is_loaded_and_an_unknown_one_is_not(monkeypatch):
+    # Other users than root may load none.
+    assert try_parts(["connect hooks"])["connect hooks"] in (0, errno.EPERM)
+    monkeypatch.setattr(trials, "_CONNECT4", 10_000)
+    assert try_parts(["connect hooks"])["connect hooks"] in (errno.EINVAL, errno.EPERM)
+    monkeypatch.setattr(platform, "machine", lambda: "pdp11")
+    assert try_parts(["connect hooks"]) == {"connect hooks": errno.EPERM}

@@ -1,0 +1,254 @@
+"""Tries out parts of the kernel, and changes nothing that another program could see.
+
+    nftables       the kernel checks a transaction, and discards it
+    legacy tables  are read in a network namespace of their own, which creates them there; while
+                   nothing has loaded their code, modprobe says whether it could
+    others         a socket, a listing of nothing, a program that is loaded and never attached
+
+Each trial returns the kernel's error number, or 0.
+
+Source: nfnetlink_rcv_batch(); xt_request_find_table_lock(); inet_diag_cmd_exact(); bpf(2).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import platform
+import socket
+import struct
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from ..errors import SteeringError
+from .classic_bpf import RETURN, SO_ATTACH_FILTER, SO_ATTACH_REUSEPORT_CBPF, attach
+from .legacy_options import (
+    GET_INFO,
+    GET_REVISION_MATCH,
+    GET_REVISION_TARGET,
+    SOCKET_REVISION,
+    ask_legacy,
+    info_of,
+    revision_of,
+)
+from .netlink import Requests
+from .netlink.messages import DUMP, request
+from .netlink.sockets import NETLINK_NETFILTER, NETLINK_SOCK_DIAG
+from .nf_tables import NftablesError, Ruleset
+from .privileges import effective_capabilities
+
+_CLONE_NEWNET = 0x40000000
+# Source: include/uapi/linux/netfilter/nfnetlink_conntrack.h, nfnetlink.h: IPCTNL_MSG_CT_GET_STATS
+# of NFNL_SUBSYS_CTNETLINK, with an empty nfgenmsg.
+_CONNTRACK_STATS, _ANY_FAMILY = 0x105, bytes(4)
+# Source: include/uapi/linux/sock_diag.h, inet_diag.h: struct inet_diag_req_v2 of TCP, and of no
+# connection that could exist, as a port is never 0.
+_BY_FAMILY, _DESTROY = 20, 21
+_NO_CONNECTION = struct.pack(
+    "=BBHIHH32sIQ", socket.AF_INET, socket.IPPROTO_TCP, 0, 0, 0, 0, bytes(32), 0, 2**64 - 1
+)
+_PASS = [(RETURN, 0, 0, 0)]
+# What rules of steering iptables consist of, besides the tables.
+_LEGACY_MATCHES = (b"tcp", b"udp", b"comment", b"conntrack", b"multiport")
+_LEGACY_TARGETS = (b"REDIRECT", b"DNAT", b"REJECT")
+_LEGACY_MODULES = {
+    4: ("ip_tables", "iptable_nat", "iptable_filter"),
+    6: ("ip6_tables", "ip6table_nat", "ip6table_filter"),
+}
+_EXTENSION_MODULES = (
+    *("xt_tcpudp", "xt_comment", "xt_conntrack", "xt_multiport"),
+    *("xt_nat", "xt_REDIRECT", "ipt_REJECT"),
+)
+_MODPROBE = Path("/proc/sys/kernel/modprobe")
+_MODULES = Path("/sys/module")
+_CAP_SYS_MODULE = 16
+_MODPROBE_WITHIN_S = 10.0
+# The number of bpf(2). Source: asm/unistd.h.
+_BPF = {"x86_64": 321, "aarch64": 280}
+# BPF_PROG_LOAD, BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET4_CONNECT; r0 = 1; exit.
+_LOAD, _SOCK_ADDR, _CONNECT4 = 5, 18, 10
+_ALLOW = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0)
+# Of union bpf_attr: type, count, instructions, licence, log, kernel version, flags, name, device,
+# and where it is to be attached.
+_PROGRAM = struct.Struct("=IIQQIIQII16sII")
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def try_nftables(messages: Sequence[bytes]) -> int:
+    """Have the kernel check a transaction, and discard it."""
+    try:
+        with Ruleset() as ruleset:
+            ruleset.try_out(messages)
+    except NftablesError as exc:
+        return exc.code
+    except SteeringError as exc:
+        cause = exc.__cause__
+        return (isinstance(cause, OSError) and cause.errno) or errno.EPROTONOSUPPORT
+    return 0
+
+
+def try_parts(names: Sequence[str]) -> dict[str, int]:
+    """Try out parts of the kernel that aren't of nftables; return the answer to each."""
+    codes: dict[str, int] = {}
+
+    def try_all() -> None:
+        is_apart = any(map(_LEGACY.__contains__, names)) and _libc.unshare(_CLONE_NEWNET) == 0
+        for name in names:
+            trial = _TRIALS.get(name) or _LEGACY[name][0 if is_apart else 1]
+            codes[name] = _code_of(trial)
+
+    # Its namespace ends with the thread.
+    thread = threading.Thread(target=try_all, name="kernel-trials")
+    thread.start()
+    thread.join()
+    return codes
+
+
+def _code_of(trial: Callable[[], object]) -> int:
+    try:
+        trial()
+    except OSError as exc:
+        return exc.errno or errno.EIO
+    return 0
+
+
+@contextlib.contextmanager
+def _or_loaded(modules: Sequence[str]) -> Iterator[None]:
+    """Pass where the kernel has no such option, but the programs of the tables could load it.
+
+    Nothing is loaded: that is theirs, once rules are wanted.
+    """
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno != errno.ENOPROTOOPT or not _can_load(modules):
+            raise
+
+
+def _can_load(modules: Sequence[str]) -> bool:
+    if not effective_capabilities() >> _CAP_SYS_MODULE & 1:
+        return False
+    try:
+        program = _MODPROBE.read_text(encoding="utf-8").strip()
+        command = [program, "-n", "-q", "-a", *modules]
+        quiet = subprocess.DEVNULL
+        done = subprocess.run(
+            command,
+            check=False,
+            stdin=quiet,
+            stdout=quiet,
+            stderr=quiet,
+            timeout=_MODPROBE_WITHIN_S,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return done.returncode == 0
+
+
+def _ask_for_tables(version: int) -> None:
+    modules = _LEGACY_MODULES[version]
+    # The kernel would load them for the trial, and before Linux 5.15 that creates their tables in
+    # the first network namespace, too.
+    if not all((_MODULES / name).exists() for name in modules) and _can_load(modules):
+        return
+    for table in ("nat", "filter"):
+        ask_legacy(version, GET_INFO, info_of(table))
+
+
+def _ask_for_option(version: int) -> None:
+    """Ask for what the tables' code answers even where there can be no table."""
+    with _or_loaded(_LEGACY_MODULES[version]), contextlib.suppress(FileNotFoundError):
+        # It is there, that match isn't.
+        ask_legacy(version, GET_REVISION_MATCH, SOCKET_REVISION)
+
+
+def _ask_for_extensions() -> None:
+    with _or_loaded(_EXTENSION_MODULES):
+        _ask_for_each_extension()
+
+
+def _ask_for_socket_match() -> None:
+    with _or_loaded(["xt_socket"]):
+        ask_legacy(4, GET_REVISION_MATCH, SOCKET_REVISION)
+
+
+def _ask_for_each_extension() -> None:
+    options = ((GET_REVISION_MATCH, _LEGACY_MATCHES), (GET_REVISION_TARGET, _LEGACY_TARGETS))
+    for option, names in options:
+        for name in names:
+            try:
+                ask_legacy(4, option, revision_of(name))
+            except OSError as exc:
+                # It has other revisions.
+                if exc.errno != errno.EPROTONOSUPPORT:
+                    raise
+
+
+def _ask_conntrack() -> None:
+    with Requests.open(NETLINK_NETFILTER) as requests:
+        requests.ask(request(_CONNTRACK_STATS, 0, _ANY_FAMILY))
+
+
+def _list_sockets() -> None:
+    with Requests.open(NETLINK_SOCK_DIAG) as requests:
+        requests.list_all(request(_BY_FAMILY, DUMP, _NO_CONNECTION))
+
+
+def _end_no_socket() -> None:
+    with Requests.open(NETLINK_SOCK_DIAG) as requests:
+        for _, code in requests.change([request(_DESTROY, 0, _NO_CONNECTION)]):
+            if code != errno.ENOENT:
+                raise OSError(code, os.strerror(code))
+
+
+def _open_ipv6() -> None:
+    socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).close()
+
+
+def _attach_filter() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        attach(sock, SO_ATTACH_FILTER, _PASS)
+
+
+def _attach_choice() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        attach(sock, SO_ATTACH_REUSEPORT_CBPF, _PASS)
+
+
+def _load_connect_hook() -> None:
+    number = _BPF.get(platform.machine())
+    if number is None:
+        # Its number isn't known.
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+    code, licence = ctypes.create_string_buffer(_ALLOW), ctypes.create_string_buffer(b"GPL")
+    where = ctypes.addressof(code), ctypes.addressof(licence)
+    program = _PROGRAM.pack(_SOCK_ADDR, 2, *where, 0, 0, 0, 0, 0, b"", 0, _CONNECT4)
+    descriptor = _libc.syscall(number, _LOAD, program, len(program))
+    if descriptor < 0:
+        code_ = ctypes.get_errno()
+        raise OSError(code_, os.strerror(code_))
+    os.close(descriptor)
+
+
+_LEGACY: Mapping[str, tuple[Callable[[], object], Callable[[], object]]] = {
+    "legacy tables": (partial(_ask_for_tables, 4), partial(_ask_for_option, 4)),
+    "legacy extensions": (_ask_for_extensions, _ask_for_extensions),
+    "legacy socket match": (_ask_for_socket_match, _ask_for_socket_match),
+    "legacy tables of IPv6": (partial(_ask_for_tables, 6), partial(_ask_for_option, 6)),
+}
+"""How they are tried in a namespace of their own, and where there can be none."""
+_TRIALS: Mapping[str, Callable[[], object]] = {
+    "conntrack netlink": _ask_conntrack,
+    "IPv6": _open_ipv6,
+    "socket filters": _attach_filter,
+    "reuseport filters": _attach_choice,
+    "sock_diag": _list_sockets,
+    "sock_diag destroy": _end_no_socket,
+    "connect hooks": _load_connect_hook,
+}
