@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -122,6 +124,14 @@ def _print_summary(results: Mapping[str, Any], seconds: float) -> None:
     )
 
 
+def end_machines(*_: object) -> None:
+    """End all child processes, for which threads wait, and this process."""
+    for children in Path("/proc/self/task").glob("*/children"):
+        for pid in children.read_text().split():
+            os.kill(int(pid), signal.SIGTERM)
+    sys.exit(1)
+
+
 def main(words: Sequence[str]) -> int:
     """Try the kernels; return 1 if something didn't work on one."""
     parser = argparse.ArgumentParser(prog="python -m tests.kernels")
@@ -141,6 +151,7 @@ def main(words: Sequence[str]) -> int:
             lines = [f"{error}"]
         failed.extend(f"Linux {kernel.label}: {line}" for line in lines)
 
+    signal.signal(signal.SIGTERM, end_machines)
     try:
         kernels = chosen(given.kernels)
         if given.root:
