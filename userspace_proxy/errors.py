@@ -20,6 +20,7 @@ logged with its traceback. Expected outcomes (no endpoint, a refused dial) are v
 from __future__ import annotations
 
 import errno
+from typing import Any
 
 _NO_MEMORY = "the kernel has no memory for another socket: see the node's memory"
 _SHORTAGE_HINTS = {
@@ -51,6 +52,18 @@ class UserspaceProxyError(Exception):
         super().__init__(f"{message} ({hint})" if hint else message)
         self.message = message
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Make it pickle as it is, whatever its class is made of."""
+        return _make_again, (type(self), self.args, vars(self))
+
+
+def _make_again(
+    kind: type[UserspaceProxyError], args: tuple[Any, ...], fields: dict[str, Any]
+) -> UserspaceProxyError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(fields)
+    return error
 
 
 class ConfigError(UserspaceProxyError):

@@ -122,7 +122,7 @@ def main(descriptor: int, *octets: int) -> int:
         proxy = NodeProxy(socket.inet_ntoa(bytes(octets)))
         try:
             proxy.start()
-        except UserspaceProxyError as exc:
+        except (UserspaceProxyError, OSError) as exc:
             _send(link, CallResult(error=exc))
             return 1
         try:

@@ -37,10 +37,7 @@ node = pytest.fixture(checked_node)
 
 
 def test_a_kernel_without_nft_socket_steers_and_is_named(node):
-    folder = node.folder / "patched"
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(WITHOUT_SOCKETS)
-    node.environment["PYTHONPATH"] = str(folder)
+    node.patch(WITHOUT_SOCKETS)
     said = node.check("--steering=nftables").stdout
     assert "can't work here" not in said
     assert "the kernel has no nft_socket" in said

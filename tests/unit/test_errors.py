@@ -3,12 +3,14 @@
 import ast
 import builtins
 import errno
+import pickle
 from pathlib import Path
 
 import pytest
 
 import userspace_proxy
-from userspace_proxy.errors import ListenError, shortage_hint
+from userspace_proxy.errors import ListenError, SteeringError, shortage_hint
+from userspace_proxy.kernel.nf_tables import NftablesError
 
 BUILT_IN = {
     name
@@ -60,3 +62,16 @@ def test_the_hint_of_a_shortage_is_that_of_its_cause(number, words):
 
 def test_other_causes_are_no_shortage():
     assert shortage_hint(errno.EADDRINUSE) == shortage_hint(None) == ""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(SteeringError("cannot steer", hint="do this"), id="hint"),
+        pytest.param(NftablesError(errno.EOPNOTSUPP, "add table"), id="other-arguments"),
+        pytest.param(ListenError("cannot listen", cause="in use"), id="more-fields"),
+    ],
+)
+def test_an_error_reaches_another_process_as_it_is(error):
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))

@@ -162,6 +162,7 @@ class Agent:
             predecessors=self._predecessors,
             plane=plane,
             client_addresses=self._client_addresses,
+            kernel=kernel,
             recovered=recovered,
             pool=pool,
             health=self._facts,

@@ -48,7 +48,7 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
     yield NamesByDns(names, options, own)
     if steering.name != "none":
         exempted = own if core.is_own_steering else None
-        yield TrackingWatch(source.record, exempted, options.proxy_name)
+        yield TrackingWatch(source.record, exempted, options.proxy_name, kernel=core.kernel)
         if core.client_addresses is not None:
             yield core.client_addresses
         if core.is_own_steering:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..cluster.store import ServiceState
 from ..facts import StatusFacts
+from ..kernel.offers import LACKS_NOTHING, KernelOffers
 from ..model import Frontend, ServiceKey
 from ..plan import Planner
 from ..plane import Plane, PortPool
@@ -46,6 +47,7 @@ class Core:
     plane: Plane
     client_addresses: ClientAddresses | None
     """None where they aren't preserved."""
+    kernel: KernelOffers = LACKS_NOTHING
     recovered: InitVar[Mapping[Frontend, int]]
     pool: InitVar[PortPool]
     health: InitVar[Callable[[], StatusFacts]]

@@ -10,9 +10,15 @@ from ..errors import SteeringError
 from ..facts import KernelLackFacts
 from ..kernel.offers import KernelOffers
 from ..kernel.privileges import effective_capabilities, forbidding, read_sysctls
-from ..steering.iptables import has_socket_match
 from ..steering.iptables.legacy import tables_in_use
-from ..steering.selection import choose, has_legacy_tables, kernel_lacks, lacks_of, works_instead
+from ..steering.selection import (
+    choose,
+    has_legacy_tables,
+    kernel_lacks,
+    lacks_of,
+    remedy,
+    works_instead,
+)
 from .finding import Finding, error, ok, warning
 
 # Source: capabilities(7), include/uapi/linux/capability.h.
@@ -42,6 +48,8 @@ class Offers:
     """What the chosen steering lacks is a part of the kernel."""
     instead: str = ""
     """Another steering than the chosen one that works here; empty if none does."""
+    remedy: str = ""
+    """What helps where the chosen steering can't work, beside an installation."""
     forbidding: str = ""
     """A sysctl that forbids user namespaces, as ``name=value`` that would allow them."""
 
@@ -65,11 +73,12 @@ def read_offers(kernel: KernelOffers, taken: str) -> Offers:
         iptables_lack=iptables_lack,
         local_lack=lacks["local"] if is_admin else "",
         without_nft_socket=not nftables_lack and "socket" in kernel.lacks,
-        without_xt_socket=not iptables_lack and not has_socket_match(),
+        without_xt_socket=not iptables_lack and "legacy socket match" in kernel.lacks,
         legacy_tables=_legacy_tables(),
         kernel_lacks=tuple(facts_of_kernel(kernel).lacks),
         is_in_kernel=bool(kernel_lacks(taken, kernel, own_namespace=False)),
         instead=works_instead(taken or "auto", kernel),
+        remedy=remedy(taken or "auto", kernel),
         forbidding=f"{forbidden[0]}={forbidden[2]}" if forbidden else "",
     )
 
@@ -90,7 +99,8 @@ def judge_offers(offers: Offers, wanted: str, taken: str, *, own_namespace: bool
         own_namespace: The network namespace was created for this proxy.
     """
     if wanted == "none":
-        return [ok("steering", "none: clients dial loopback addresses, no privilege is needed")]
+        without = "none: clients dial loopback addresses, no privilege is needed"
+        return [ok("steering", without), *_parts(offers)]
     return [
         *_privileges(offers),
         *_libraries(offers, taken),
@@ -161,8 +171,7 @@ def _taken(offers: Offers, wanted: str, taken: str, *, own_namespace: bool) -> I
             "steering",
             f"auto finds no working steering: nftables: {offers.nftables_lack or 'works'}; "
             f"iptables: {offers.iptables_lack or 'works'}",
-            hint=_others(offers)
-            or "run as root or grant NET_ADMIN, modprobe nf_tables, or --steering=none",
+            hint=offers.remedy,
         )
     elif lack:
         yield error("steering", f"{taken} can't work here: {lack}", hint=_remedy(offers, taken))
@@ -207,12 +216,9 @@ def why_taken(taken: str, legacy: Sequence[str], offers: Offers, *, own_namespac
 
 def _remedy(offers: Offers, taken: str) -> str:
     """Return what helps: what is to be installed, and a steering that works here."""
-    install = "" if offers.is_in_kernel and offers.instead else _INSTALL[taken]
-    return "; or ".join(filter(None, (install, _others(offers))))
-
-
-def _others(offers: Offers) -> str:
-    return f"--steering={offers.instead} works here" if offers.instead else ""
+    if offers.is_in_kernel:
+        return offers.remedy
+    return f"{_INSTALL[taken]}; or {offers.remedy}" if offers.instead else _INSTALL[taken]
 
 
 _INSTALL = {

@@ -376,7 +376,7 @@ class KernelFacts(msgspec.Struct, frozen=True):
     release: str = ""
     """As ``uname -r`` prints it."""
     lacks: Sequence[KernelLackFacts] = ()
-    """Only what a steering may need that was asked for."""
+    """What it lacks that the proxy would use; with steering ``none`` only what sockets need."""
 
 
 class FirewallFacts(msgspec.Struct, frozen=True):

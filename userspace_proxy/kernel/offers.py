@@ -92,8 +92,9 @@ NEEDS: Mapping[str, Need] = {
         _NFT,
     ),
     "table owner": Need(
-        "keeping open connections when another program flushes the node's rules",
-        "repair, within a second",
+        "keeping open connections when another program flushes the node's rules, and health probes "
+        "while connection tracking is full",
+        "repair of the rules, within a second",
         "Linux 5.12",
         _INET,
     ),
@@ -108,6 +109,12 @@ NEEDS: Mapping[str, Need] = {
         "modprobe xt_tcpudp xt_comment xt_conntrack xt_multiport xt_nat xt_REDIRECT ipt_REJECT",
         _LEGACY,
     ),
+    "legacy socket match": Need(
+        "keeping other programs from proxy ports after a crash, with steering iptables",
+        "nothing",
+        "modprobe xt_socket",
+        _LEGACY,
+    ),
     "legacy tables of IPv6": Need(
         "steering iptables for IPv6",
         "steering nftables",
@@ -119,7 +126,7 @@ NEEDS: Mapping[str, Need] = {
         "steering local",
         "modprobe nf_conntrack_netlink, CONFIG_NF_CT_NETLINK",
     ),
-    "IPv6": Need("IPv6", "IPv4", "CONFIG_IPV6, without ipv6.disable=1"),
+    "IPv6": Need("Services of IPv6", "IPv4", "CONFIG_IPV6, without ipv6.disable=1"),
     "socket filters": Need(
         "Services with source ranges", "nothing: they aren't served", _NO_SANDBOX
     ),
@@ -138,6 +145,7 @@ NEEDS: Mapping[str, Need] = {
 FOR_NFTABLES = (_NFT, _INET, "sets", "nat", "redirect", "ct", "reject", "conntrack netlink")
 """What steering nftables can't do without."""
 FOR_IPTABLES = (_LEGACY, "legacy extensions", "conntrack netlink")
+FOR_IPTABLES_IPV6 = ("legacy tables of IPv6",)
 FOR_GUARD = (_NFT, _INET, "sets", "reject")
 """What the guard of steering local can't do without."""
 FOR_KERNEL_PATH = ("fib", "masquerade", "numgen")

@@ -65,6 +65,7 @@ _EXTENSION_MODULES = (
     *("xt_nat", "xt_REDIRECT", "ipt_REJECT"),
 )
 _MODPROBE = Path("/proc/sys/kernel/modprobe")
+_MODULES = Path("/sys/module")
 _CAP_SYS_MODULE = 16
 _MODPROBE_WITHIN_S = 10.0
 # The number of bpf(2). Source: asm/unistd.h.
@@ -150,9 +151,13 @@ def _can_load(modules: Sequence[str]) -> bool:
 
 
 def _ask_for_tables(version: int) -> None:
-    with _or_loaded(_LEGACY_MODULES[version]):
-        for table in ("nat", "filter"):
-            ask_legacy(version, GET_INFO, info_of(table))
+    modules = _LEGACY_MODULES[version]
+    # The kernel would load them for the trial, and before Linux 5.15 that creates their tables in
+    # the first network namespace, too.
+    if not all((_MODULES / name).exists() for name in modules) and _can_load(modules):
+        return
+    for table in ("nat", "filter"):
+        ask_legacy(version, GET_INFO, info_of(table))
 
 
 def _ask_for_option(version: int) -> None:
@@ -165,6 +170,11 @@ def _ask_for_option(version: int) -> None:
 def _ask_for_extensions() -> None:
     with _or_loaded(_EXTENSION_MODULES):
         _ask_for_each_extension()
+
+
+def _ask_for_socket_match() -> None:
+    with _or_loaded(["xt_socket"]):
+        ask_legacy(4, GET_REVISION_MATCH, SOCKET_REVISION)
 
 
 def _ask_for_each_extension() -> None:
@@ -229,6 +239,7 @@ def _load_connect_hook() -> None:
 _LEGACY: Mapping[str, tuple[Callable[[], object], Callable[[], object]]] = {
     "legacy tables": (partial(_ask_for_tables, 4), partial(_ask_for_option, 4)),
     "legacy extensions": (_ask_for_extensions, _ask_for_extensions),
+    "legacy socket match": (_ask_for_socket_match, _ask_for_socket_match),
     "legacy tables of IPv6": (partial(_ask_for_tables, 6), partial(_ask_for_option, 6)),
 }
 """How they are tried in a namespace of their own, and where there can be none."""

@@ -102,9 +102,14 @@ class Untracked(HeldTable):
     Source: nf_conntrack_core.c, nf_conntrack_in(); docs/adr/0022.
     """
 
-    def __init__(self, ports: Collection[int], proxy_name: str = "") -> None:
+    def __init__(
+        self,
+        ports: Collection[int],
+        proxy_name: str = "",
+        kernel: KernelOffers = LACKS_NOTHING,
+    ) -> None:
         self._ports = tuple(sorted(set(ports)))
-        super().__init__(UNTRACKED_TABLES.of(proxy_name), self._fill)
+        super().__init__(UNTRACKED_TABLES.of(proxy_name), self._fill, kernel=kernel)
 
     def _fill(self, table: TableWriter) -> None:
         for chain, hook in (("prerouting", PREROUTING), ("output", OUTPUT)):

@@ -23,8 +23,6 @@ from .iptables import IptablesSteering
 from .iptables.legacy import missing_programs, tables_in_use
 from .none import NoSteering
 
-_HINT = "run as root or grant NET_ADMIN, modprobe nf_tables, or use --steering=none"
-
 
 def read_offers_for(steering: str | Steering) -> KernelOffers:
     """Read what the kernel offers, as far as a steering may decide by it; blocks for some 10 ms.
@@ -54,7 +52,7 @@ def make_steering(
     """
     match choose(name, kernel, own_namespace=own_namespace):
         case "iptables":
-            return IptablesSteering(facts)
+            return IptablesSteering(facts, kernel)
         case "local":
             return local.LocalSteering(facts, own_namespace=own_namespace, kernel=kernel)
         case "none":
@@ -102,8 +100,11 @@ def remedy(name: str, kernel: KernelOffers) -> str:
     Args:
         name: The steering; ``auto``: none that it may choose can work.
     """
-    other = works_instead(name, kernel)
-    return f"--steering={other} works here" if other else _HINT
+    if other := works_instead(name, kernel):
+        return f"--steering={other} works here"
+    if has_net_admin():
+        return "only --steering=none works here"
+    return "run as root or grant NET_ADMIN, or use --steering=none"
 
 
 def works_instead(name: str, kernel: KernelOffers) -> str:
@@ -135,7 +136,7 @@ def choose(name: str, kernel: KernelOffers, *, own_namespace: bool) -> str:
     return choose_by(lacks, has_legacy=has_legacy_tables(), hint=remedy("auto", kernel))
 
 
-def choose_by(lacks: Mapping[str, str], *, has_legacy: bool, hint: str = _HINT) -> str:
+def choose_by(lacks: Mapping[str, str], *, has_legacy: bool, hint: str) -> str:
     """Return what ``auto`` chooses on a node.
 
     Args:

@@ -2,16 +2,21 @@
 
 import contextlib
 import errno
+import logging
 import os
+from dataclasses import replace
 
 import pytest
 
 from userspace_proxy.agent.lock import NodeLock
-from userspace_proxy.agent.node_setup import open_steering
+from userspace_proxy.agent.node_setup import open_steering, prepare_node
 from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.errors import LockHeld, SteeringError
+from userspace_proxy.kernel.nf_tables import writer
+from userspace_proxy.kernel.nf_tables.owned import OwnerSockets
 from userspace_proxy.kernel.offers import LACKS_NOTHING, KernelOffers
 from userspace_proxy.plane import PortPool
+from userspace_proxy_testing.fakes.steering import FakeSteering
 
 NAME = f"test-node-{os.getpid()}"
 OPTIONS = Options(proxy_name=NAME, proxy_ports=(26000, 26009))
@@ -47,3 +52,18 @@ async def test_a_steering_that_the_kernel_cannot_have_takes_nothing():
         with pytest.raises(SteeringError, match=r"cannot steer by nftables: this kernel lacks "):
             open_steering("nftables", OPTIONS, pool, stack, kernel)
         assert len(list(pool.candidates())) == 10
+
+
+async def test_a_kernel_without_table_owners_is_logged_with_what_it_costs(
+    node, monkeypatch, caplog, tmp_path
+):
+    monkeypatch.setattr(writer, "TABLE_OWNED", 1 << 31)
+    caplog.set_level(logging.INFO)
+    kernel = KernelOffers({"table owner": errno.EINVAL})
+    options = replace(OPTIONS, state_dir=str(tmp_path))
+    async with contextlib.AsyncExitStack() as stack:
+        await prepare_node(FakeSteering(), options, stack, OwnerSockets(), kernel)
+    assert (
+        "if another program flushes the node's rules, they are repaired within a second, but open "
+        "connections end: this kernel lacks table owner (Linux 5.12)"
+    ) in caplog.messages

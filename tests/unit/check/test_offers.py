@@ -77,7 +77,8 @@ def test_a_requested_steering_that_cannot_work_is_an_error():
 
 
 def test_what_local_lacks_is_an_error_unless_the_namespace_is_the_proxys_own():
-    offers = Offers(ALL, local_lack="it needs nftables", instead="nftables")
+    works = {"instead": "nftables", "remedy": "--steering=nftables works here"}
+    offers = Offers(ALL, local_lack="it needs nftables", **works)
     *_, found = judge_offers(offers, "local", "local", own_namespace=False)
     assert str(found) == (
         "error    steering: local can't work here: it needs nftables -> "
@@ -143,7 +144,8 @@ def test_a_missing_part_of_the_kernel_is_named_with_what_is_used_instead():
 
 
 def test_the_remedy_names_a_steering_that_works_here():
-    offers = Offers(ALL, iptables_lack="python-iptables is missing", instead="nftables")
+    works = {"instead": "nftables", "remedy": "--steering=nftables works here"}
+    offers = Offers(ALL, iptables_lack="python-iptables is missing", **works)
     *_, found = judge_offers(offers, "iptables", "iptables", own_namespace=False)
     assert found.hint.endswith("; or --steering=nftables works here")
     of_kernel = replace(offers, iptables_lack="this kernel lacks legacy tables", is_in_kernel=True)
@@ -152,3 +154,10 @@ def test_the_remedy_names_a_steering_that_works_here():
     neither = Offers(ALL, iptables_lack="no", nftables_lack="no")
     *_, found = judge_offers(neither, "iptables", "iptables", own_namespace=False)
     assert "works here" not in found.hint
+
+
+def test_without_steering_what_sockets_lack_is_named():
+    lack = KernelLackFacts("IPv6", "IPv6", "IPv4", "CONFIG_IPV6")
+    assert lines(Offers(kernel_lacks=(lack,)), "none", "none")[1:] == [
+        "ok kernel: it lacks IPv6, needed for IPv6; instead: IPv4"
+    ]

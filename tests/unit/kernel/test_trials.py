@@ -75,6 +75,17 @@ def test_tables_that_nothing_has_loaded_yet_are_not_missing(monkeypatch, modprob
     assert noted.read_text().splitlines()[0] == "-n -q -a ip_tables iptable_nat iptable_filter"
 
 
+def test_tables_are_read_only_if_they_are_loaded(monkeypatch, modprobe, tmp_path):
+    modprobe(0)
+    read = []
+    monkeypatch.setattr(trials, "_MODULES", tmp_path)
+    monkeypatch.setattr(trials, "ask_legacy", lambda *asked: read.append(asked[0]))
+    for name in ("ip_tables", "iptable_nat", "iptable_filter", "ip6_tables"):
+        (tmp_path / name).mkdir()
+    assert try_parts(TABLES) == dict.fromkeys(TABLES, 0)
+    assert read == [4, 4]
+
+
 def test_tables_that_modprobe_lacks_or_that_may_not_be_loaded_are_missing(monkeypatch, modprobe):
     modprobe(1)
     monkeypatch.setattr(trials, "ask_legacy", refusing(errno.ENOPROTOOPT))
@@ -96,6 +107,20 @@ def test_the_kernels_answer_about_extensions_is_real(node, monkeypatch):
     assert try_parts(["legacy extensions"]) == {"legacy extensions": 0}
     monkeypatch.setattr(trials, "_LEGACY_TARGETS", (b"NO-SUCH-TARGET",))
     assert try_parts(["legacy extensions"]) == {"legacy extensions": errno.ENOENT}
+
+
+@pytest.mark.parametrize(
+    ("code", "answer"),
+    [
+        pytest.param(errno.ENOENT, errno.ENOENT, id="missing"),
+        pytest.param(errno.EPROTONOSUPPORT, errno.EPROTONOSUPPORT, id="too-old"),
+        pytest.param(errno.ENOPROTOOPT, 0, id="not-loaded-yet"),
+    ],
+)
+def test_the_match_of_sockets_needs_its_revision(monkeypatch, modprobe, code, answer):
+    modprobe(0)
+    monkeypatch.setattr(trials, "ask_legacy", refusing(code))
+    assert try_parts(["legacy socket match"]) == {"legacy socket match": answer}
 
 
 def test_without_ipv6_no_such_socket_opens(monkeypatch):

@@ -42,9 +42,16 @@ async def test_the_table_exists_while_it_is_held_and_only_its_owner_changes_it(
         await table.let_go()
 
 
-async def test_a_kernel_without_owners_gets_no_table(node, monkeypatch):
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda kernel: ConntrackHold(kernel=kernel), id="conntrack-hold"),
+        pytest.param(lambda kernel: Untracked([10256], kernel=kernel), id="untracked"),
+    ],
+)
+async def test_a_kernel_without_owners_gets_no_table(node, monkeypatch, make):
     monkeypatch.setattr(writer, "TABLE_OWNED", 1 << 31)
-    table = ConntrackHold(kernel=KernelOffers({"table owner": errno.EINVAL}))
+    table = make(KernelOffers({"table owner": errno.EINVAL}))
     assert await table.hold() == "this kernel lacks table owner (Linux 5.12)"
     assert list_tables() == []
     await table.let_go()

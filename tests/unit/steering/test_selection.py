@@ -60,7 +60,7 @@ NO_PIP = "python-iptables is missing"
             NO_NFT,
             "cannot choose a steering: nftables: cannot query nftables: Invalid argument; "
             "iptables: python-iptables is missing "
-            "(run as root or grant NET_ADMIN, modprobe nf_tables, or use --steering=none)",
+            "(only --steering=none works here)",
             id="nothing",
         ),
     ],
@@ -68,7 +68,8 @@ NO_PIP = "python-iptables is missing"
 def test_what_auto_chooses_on_a_node(has_legacy, iptables_lacks, nftables_lacks, expected):
     lacks = {"iptables": iptables_lacks, "nftables": nftables_lacks}
     try:
-        answer = selection.choose_by(lacks, has_legacy=has_legacy)
+        hint = "only --steering=none works here"
+        answer = selection.choose_by(lacks, has_legacy=has_legacy, hint=hint)
     except SteeringError as exc:
         answer = str(exc)
     assert answer == expected
@@ -133,6 +134,14 @@ def test_without_conntrack_netlink_only_local_works():
         selection.choose("auto", kernel, own_namespace=False)
     assert caught.value.hint == "--steering=local works here"
     selection.check_kernel("local", kernel, own_namespace=False)
+
+
+def test_where_no_other_steering_works_the_remedy_names_none(monkeypatch):
+    neither = KernelOffers(dict.fromkeys(("inet tables", "legacy tables"), errno.EOPNOTSUPP))
+    assert selection.remedy("auto", neither) == "only --steering=none works here"
+    assert selection.remedy("local", neither) == "only --steering=none works here"
+    monkeypatch.setattr(selection, "has_net_admin", lambda: False)
+    assert selection.remedy("auto", neither).startswith("run as root or grant NET_ADMIN")
 
 
 def test_local_needs_nftables_only_beside_other_daemons():

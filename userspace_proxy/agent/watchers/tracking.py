@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from ...clocks import Clocks
 from ...facts import StatusFacts, TrackingFacts
+from ...kernel.offers import LACKS_NOTHING, KernelOffers
 from ...kernel.tracking_table import TrackingTable, read_table
 from ...log_fields import FieldLogger
 from ...log_limit import LogLimit
@@ -31,10 +32,12 @@ _FULL = 0.99
 _ROOM = 0.9
 
 
-def exempt_ports(own: OwnAddresses, proxy_name: str | None) -> Untracked | None:
+def exempt_ports(
+    own: OwnAddresses, proxy_name: str | None, kernel: KernelOffers = LACKS_NOTHING
+) -> Untracked | None:
     """Return what exempts the status ports from a table that is full; None without such a port."""
     ports = [address[1] for address in (own.health, own.admin) if address is not None]
-    return Untracked(ports, proxy_name or "") if ports else None
+    return Untracked(ports, proxy_name or "", kernel) if ports else None
 
 
 class TrackingWatch(Component):
@@ -44,6 +47,7 @@ class TrackingWatch(Component):
         report: Called with what the cluster's users should be able to read.
         own: Has the status ports, which are exempt while the kernel drops packets; None: they
             aren't.
+        kernel: What the kernel offers.
     """
 
     def __init__(
@@ -52,12 +56,14 @@ class TrackingWatch(Component):
         own: OwnAddresses | None = None,
         proxy_name: str | None = None,
         *,
+        kernel: KernelOffers = LACKS_NOTHING,
         read: Callable[[], TrackingTable] | None = None,
         clock: Callable[[], float] = Clocks.monotonic,
     ) -> None:
         self._report = report
         self._own = own
         self._proxy_name = proxy_name
+        self._kernel = kernel
         self._untracked: Untracked | None = None
         self._read = read or read_table
         self._clock = clock
@@ -71,7 +77,7 @@ class TrackingWatch(Component):
     async def start(self, supervisor: Supervisor) -> None:
         """Watch; the status servers start before."""
         if self._own is not None:
-            self._untracked = exempt_ports(self._own, self._proxy_name)
+            self._untracked = exempt_ports(self._own, self._proxy_name, self._kernel)
         supervisor.start("tracking", self.run)
 
     def show(self, facts: StatusFacts) -> None:

@@ -30,13 +30,7 @@ from pathlib import Path
 from types import FrameType
 
 from ...errors import SteeringError
-from ...kernel.legacy_options import (
-    GET_INFO,
-    GET_REVISION_MATCH,
-    SOCKET_REVISION,
-    ask_legacy,
-    info_of,
-)
+from ...kernel.legacy_options import GET_INFO, ask_legacy, info_of
 from ...kernel.port_holders import named_process
 
 _MULTI = "xtables-legacy-multi"
@@ -156,21 +150,6 @@ def tables_in_use(version: int) -> list[str]:
         return (_NET / _TABLE_NAMES[version]).read_text(encoding="ascii").split()
     except FileNotFoundError:
         return []
-
-
-def has_socket_match() -> bool:
-    """Return whether the kernel can look up sockets (xt_socket); True where it is unknown.
-
-    It loads that match if necessary, but creates no table.
-    """
-    try:
-        ask_legacy(4, GET_REVISION_MATCH, SOCKET_REVISION)
-    except PermissionError:
-        return True
-    except OSError as exc:
-        # Otherwise nothing has loaded the tables' code yet.
-        return exc.errno == errno.ENOPROTOOPT
-    return True
 
 
 def find_program(version: int, name: str) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ...errors import SteeringError
 from ...kernel.interfaces import without_ipv6
+from ...kernel.offers import FOR_IPTABLES_IPV6, LACKS_NOTHING, KernelOffers
 from ...model import Frontend, IPFamily, Taken
 from ..base import Bind, SteeringFacts
 from ..earlier_chains import ALL_NAT, Translation
@@ -21,15 +22,19 @@ class IptablesSteering(ProgrammedSteering["IptablesProgrammer"]):
 
     The helper for IPv4 runs from ``start`` on; that for IPv6 when an IPv6 frontend is desired, or
     when an earlier run may have left rules.
+
+    Args:
+        kernel: What the kernel offers.
     """
 
     name = "iptables"
     bind = Bind.PROXY_PORT
     needs_transparent = True
 
-    def __init__(self, facts: SteeringFacts) -> None:
+    def __init__(self, facts: SteeringFacts, kernel: KernelOffers = LACKS_NOTHING) -> None:
         self._helpers = {family: HelperProcess(family.value) for family in IPFamily}
-        super().__init__(facts, lambda: IptablesProgrammer(facts, self._helpers))
+        no_ipv6 = kernel.words(FOR_IPTABLES_IPV6)
+        super().__init__(facts, lambda: IptablesProgrammer(facts, self._helpers, no_ipv6))
 
     async def labels(self) -> list[str]:
         """Return the labels of all proxies with rules here, sorted."""
@@ -47,10 +52,18 @@ class IptablesSteering(ProgrammedSteering["IptablesProgrammer"]):
 
 
 class IptablesProgrammer(Programmer):
-    """The helpers of both families, which it closes."""
+    """The helpers of both families, which it closes.
 
-    def __init__(self, facts: SteeringFacts, helpers: Mapping[IPFamily, HelperProcess]) -> None:
+    Args:
+        no_ipv6: Why the kernel can't steer IPv6; empty if it can.
+    """
+
+    def __init__(
+        self, facts: SteeringFacts, helpers: Mapping[IPFamily, HelperProcess], no_ipv6: str
+    ) -> None:
         super().__init__()
+        self._no_ipv6 = no_ipv6
+        self._possible = [IPFamily.IPV4] if no_ipv6 else list(IPFamily)
         self._facts = asdict(facts)
         self._helpers = helpers
         self._families: set[IPFamily] = set()
@@ -66,6 +79,8 @@ class IptablesProgrammer(Programmer):
 
     def unsteered(self) -> Mapping[Frontend, str | Taken]:
         """Part of Programmer."""
+        if self._no_ipv6:
+            return {**self._taken_earlier, **self._left_out()}
         return {**self._taken_earlier, **self._without_ipv6}
 
     def start(self) -> Ports:
@@ -113,6 +128,7 @@ class IptablesProgrammer(Programmer):
         if not self._families:
             self.start()
         families = self._families | {frontend.family for frontend in self._applied or ()}
+        families &= set(self._possible)
         try:
             for family in sorted(families):
                 self._send_all(family)
@@ -123,7 +139,7 @@ class IptablesProgrammer(Programmer):
             raise
 
     def _write(self, before: Touched, touched: Touched) -> None:
-        for family in IPFamily:
+        for family in self._possible:
             here = {f: port for f, port in touched.items() if f.family is family}
             if here:
                 self._send(family, here)
@@ -147,6 +163,11 @@ class IptablesProgrammer(Programmer):
 
     def _translation_of(self, frontend: Frontend) -> Translation:
         return Translation(ALL_NAT, (self._applied or {}).get(frontend, 0))
+
+    def _left_out(self) -> dict[Frontend, str]:
+        why = self._no_ipv6
+        ipv6 = (f for f in self._applied or () if f.family is IPFamily.IPV6)
+        return {frontend: f"cannot steer {frontend}: {why}" for frontend in ipv6}
 
     def _is_informed(self, family: IPFamily) -> bool:
         return family in self._informed and not self._helpers[family].is_new

@@ -323,6 +323,6 @@ def make_guard(
             return OpenGuard(tables, owner, desired)
         raise SteeringError(
             f"cannot steer by local: {_NEEDS_NFTABLES}: {lacks}",
-            hint="run with --steering=iptables or --steering=none",
+            hint="run with --steering=none",
         )
     return NftGuard(tables, owner, desired, GUARD_TABLES.of(facts.proxy_name))

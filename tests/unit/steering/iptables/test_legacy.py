@@ -83,14 +83,6 @@ def test_tables_that_cannot_be_loaded_are_missing_and_tried_once(commands, monke
     assert tried.read_text() == "\n"
 
 
-def test_the_match_is_unknown_while_nothing_has_loaded_the_tables(monkeypatch):
-    def refuse(_version, _option, _given):
-        raise OSError(errno.ENOPROTOOPT, os.strerror(errno.ENOPROTOOPT))
-
-    monkeypatch.setattr(legacy, "ask_legacy", refuse)
-    assert legacy.has_socket_match()
-
-
 def test_the_programs_of_the_legacy_tables_are_used(commands):
     commands("iptables-restore", "exit 0")
     assert find_program(4, "restore") == []

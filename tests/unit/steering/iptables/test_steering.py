@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
+from userspace_proxy.kernel.offers import KernelOffers
 from userspace_proxy.model import Frontend, IPFamily, Protocol
 from userspace_proxy.steering import REFUSE, SteeringFacts
 from userspace_proxy.steering.iptables import IptablesSteering
@@ -41,3 +44,23 @@ async def test_rules_outlive_the_helpers_and_are_recovered_and_removed(node, ste
     await steering.clean_up()
     assert "UPROXY" not in node.run("iptables-legacy-save; ip6tables-legacy-save")
     assert await steering.render() == ""
+
+
+async def test_without_tables_of_ipv6_ipv4_is_steered_and_ipv6_says_why(node):
+    kernel = KernelOffers({"legacy tables of IPv6": errno.ENOPROTOOPT})
+    steering = IptablesSteering(SteeringFacts(refuse_port=35999), kernel)
+    try:
+        await steering.apply({WEB: 36001, WEB_6: 36002})
+        await steering.change({DNS: REFUSE, WEB_6: 36003}, ())
+        assert await steering.repair() == 0
+        assert steering.helper_pids.keys() == {IPFamily.IPV4}
+        assert await steering.render() == (
+            "TCP 10.96.7.1:80 -> :36001\nUDP 10.96.0.10:53 -> refuse"
+        )
+        assert steering.unsteered == {
+            WEB_6: "cannot steer [fd00:96::1]:80/TCP: this kernel lacks legacy tables of IPv6 "
+            "(modprobe ip6_tables ip6table_nat ip6table_filter, CONFIG_NETFILTER_XTABLES_LEGACY)"
+        }
+        await steering.clean_up()
+    finally:
+        await steering.close()

@@ -165,6 +165,4 @@ def test_without_nftables_only_a_namespace_of_the_proxys_own_is_served(node):
     assert missing(without, own_namespace=False) == lack
     with pytest.raises(SteeringError) as caught:
         kind_of_guard(own_namespace=False, kernel=without)
-    assert str(caught.value) == (
-        f"cannot steer by local: {lack} (run with --steering=iptables or --steering=none)"
-    )
+    assert str(caught.value) == (f"cannot steer by local: {lack} (run with --steering=none)")

@@ -1,0 +1,199 @@
+"""Starts where the kernel lacks something: ``auto`` serves, or it ends with the reason.
+
+The kernel's answers are replaced in each process, of trials and of real changes alike.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from tests.node.checked_nodes import CheckedNode, checked_node
+
+pytestmark = pytest.mark.netns
+
+node = pytest.fixture(checked_node)
+
+# What a kernel answers that lacks the part in LACKING.
+LACKING = """
+import errno, os
+from userspace_proxy.kernel import legacy_options
+from userspace_proxy.kernel.netlink import Requests
+
+lacking = os.environ.get("LACKING", "")
+expressions = {"nat": b"nat\\0", "redirect": b"redir\\0", "reject": b"reject\\0",
+               "numgen": b"numgen\\0", "fib": b"fib\\0", "tproxy": b"tproxy\\0"}
+
+def refuse_legacy(*_):
+    raise OSError(errno.ENOPROTOOPT, os.strerror(errno.ENOPROTOOPT))
+
+if "legacy tables" in lacking:
+    legacy_options.ask_legacy = refuse_legacy
+
+from userspace_proxy.kernel.nf_tables import NftablesError, Ruleset
+send, ask, blocks = Ruleset._send, Requests.ask, Requests.blocks
+
+def send_if_there(self, messages, end):
+    for message in messages:
+        if "inet tables" in lacking and message[16] == 1:
+            raise NftablesError(errno.EOPNOTSUPP, "add table")
+        found = (part for name, part in expressions.items() if name in lacking)
+        if any(b"\\1\\0" + part in message for part in found):
+            raise NftablesError(errno.ENOENT, "add rule")
+    return send(self, messages, end)
+
+def is_missing(request):
+    return "conntrack netlink" in lacking and request[5] == 1
+
+def ask_if_there(self, request):
+    if is_missing(request):
+        raise OSError(errno.EINVAL, "Invalid argument")
+    return ask(self, request)
+
+def blocks_if_there(self, request):
+    if is_missing(request):
+        raise OSError(errno.EINVAL, "Invalid argument")
+    return blocks(self, request)
+
+Ruleset._send, Requests.ask, Requests.blocks = send_if_there, ask_if_there, blocks_if_there
+"""
+BY_LOCAL = "--steering=local works here"
+NO_CONNTRACK = "this kernel lacks conntrack netlink (modprobe nf_conntrack_netlink"
+
+
+@pytest.fixture
+def lacking(node: CheckedNode):
+    """Make the kernel lack some parts."""
+    node.patch(LACKING)
+
+    def lack(parts: str) -> CheckedNode:
+        node.environment["LACKING"] = parts
+        return node
+
+    return lack
+
+
+def run_in(node: CheckedNode, *words: str) -> str:
+    """Run a command of the program on the node; return what it prints."""
+    inside = ["nsenter", f"--net=/proc/self/fd/{node.fd}", sys.executable, "-m", "userspace_proxy"]
+    return subprocess.run(
+        [*inside, *words],
+        pass_fds=[node.fd],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=node.environment,
+    ).stdout
+
+
+def started(node: CheckedNode, *flags: str, look: Callable[[], object] = lambda: None) -> str:
+    """Run the proxy until it serves or ends; return the steering, or the last line.
+
+    Args:
+        look: Called while it serves.
+    """
+    command = [
+        *("timeout", "60", sys.executable, "-m", "userspace_proxy", "run"),
+        *(f"--manifests={node.manifests}", "--state-dir=", "--workers=1", *flags),
+    ]
+    steering, line = "", ""
+    with subprocess.Popen(
+        ["nsenter", f"--net=/proc/self/fd/{node.fd}", *command],
+        pass_fds=[node.fd],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=node.environment,
+    ) as proxy:
+        assert proxy.stderr is not None
+        for line in proxy.stderr:
+            if found := re.search(r" started .*steering=(\w+)", line):
+                steering = found[1]
+            if " plan in force " in line:
+                look()
+                proxy.terminate()
+                return steering
+    return line.strip()
+
+
+def checked(node: CheckedNode, *flags: str) -> str:
+    """Return what ``check`` says about the steering: the name, or the error with its remedy."""
+    findings = json.loads(node.check("-o", "json", *flags).stdout)["findings"]
+    about = [one for one in findings if one["topic"] == "steering"]
+    errors = [f"{one['what']} ({one['hint']})" for one in about if one["mark"] == "error"]
+    chosen = (re.match(r"auto chooses (\w+)", one["what"]) for one in about)
+    return errors[0] if errors else next(found[1] for found in chosen if found)
+
+
+@pytest.mark.needs("legacy tables")
+@pytest.mark.parametrize("parts", ["inet tables", "nat", "redirect", "reject"])
+def test_without_a_part_of_nftables_auto_serves_by_iptables(lacking, parts):
+    node = lacking(parts)
+    assert (started(node), checked(node)) == ("iptables", "iptables")
+
+
+@pytest.mark.parametrize("parts", ["", "legacy tables", "numgen", "fib", "tproxy"])
+def test_without_what_nftables_does_without_auto_serves_by_it(lacking, parts):
+    node = lacking(parts)
+    assert (started(node), checked(node)) == ("nftables", "nftables")
+
+
+@pytest.mark.parametrize(
+    ("parts", "steering", "cause", "remedy"),
+    [
+        pytest.param("conntrack netlink", "auto", NO_CONNTRACK, BY_LOCAL, id="conntrack"),
+        pytest.param(
+            "legacy tables",
+            "iptables",
+            "this kernel lacks legacy tables",
+            "--steering=nftables works here",
+            id="legacy",
+        ),
+        pytest.param(
+            "inet tables legacy tables",
+            "auto",
+            "this kernel lacks inet tables (CONFIG_NF_TABLES_INET)",
+            "--steering=none",
+            id="no-rules-at-all",
+        ),
+    ],
+)
+def test_a_start_that_cannot_succeed_ends_with_the_cause_and_what_works(
+    lacking, parts, steering, cause, remedy
+):
+    node = lacking(parts)
+    for said in (started(node, f"--steering={steering}"), checked(node, f"--steering={steering}")):
+        assert cause in said
+        assert remedy in said
+
+
+def test_without_conntrack_netlink_local_serves_as_the_remedy_says(lacking):
+    assert started(lacking("conntrack netlink"), "--steering=local") == "local"
+
+
+def test_check_names_the_kernel_and_what_it_lacks(lacking):
+    node = lacking("numgen")
+    said = node.check("--steering=nftables").stdout
+    assert (
+        "ok       kernel: it lacks numgen, needed for the kernel path; instead: the proxy -> "
+        "modprobe nft_numgen"
+    ) in said.splitlines()
+
+
+def test_status_names_the_kernel_and_the_same_words(lacking):
+    node, said = lacking("numgen"), []
+    assert (
+        started(node, look=lambda: said.append(run_in(node, "status", "-o", "wide"))) == "nftables"
+    )
+    lines = said[0].splitlines()
+    at = lines.index(f"kernel {os.uname().release}")
+    assert lines[at + 1] == (
+        "  · kernel  it lacks numgen, needed for the kernel path; instead: the proxy "
+        "(modprobe nft_numgen)"
+    )
