@@ -30,6 +30,8 @@ RESULT = "/result"
 """Where a command leaves its results."""
 RESULT_BYTES = 64 << 20
 _GRACE_S = 20
+_PROOF_S = 30.0
+"""A way that is worth taking starts a kernel in some seconds."""
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
@@ -183,6 +185,33 @@ def run_machine(
         except tarfile.TarError as error:
             raise MachineError(f"no results, {error}; {last_lines(console)}") from error
     return target
+
+
+def prove(kernel: Unpacked, way: Way) -> None:
+    """Start a kernel that says something and ends.
+
+    Raises:
+        MachineError: It didn't within half a minute.
+    """
+    with tempfile.TemporaryDirectory(prefix="userspace-proxy-proof-") as name:
+        folder = Path(name)
+        init = b"#!/bin/busybox sh\n/bin/busybox echo MACHINE: here\n/bin/busybox poweroff -f\n"
+        files = {"init": init, "bin/busybox": busybox().read_bytes()}
+        (folder / "initramfs").write_bytes(archive(files, executable=files))
+        for disk in ("root", "result"):
+            (folder / disk).write_bytes(bytes(4096))
+        machine = Machine(
+            kernel,
+            folder / "initramfs",
+            root=folder / "root",
+            result=folder / "result",
+            arguments=(),
+            processors=1,
+            console=folder / "console",
+        )
+        way.run(machine, _PROOF_S)
+        if "MACHINE: here" not in machine.console.read_text(errors="replace"):
+            raise MachineError(f"it doesn't start by {way.name}; {last_lines(machine.console)}")
 
 
 def last_lines(console: Path, count: int = 15) -> str:
