@@ -54,6 +54,7 @@ class Without:
 _LEGACY = ("ip_tables", "ip6_tables")
 _NFTABLES = ("nftables", "local")
 _ALL_RULES = ("auto", "nftables", "local", "iptables")
+_TRACKED = ("auto", "nftables", "iptables")
 MATRIX = (
     Without("nothing"),
     Without("inet tables, nft_nat, nft_fib", (), _NFTABLES, kernel=NO_INET),
@@ -70,8 +71,8 @@ MATRIX = (
     Without("nft_socket", ("nft_socket",)),
     Without("nft_fib", ("nft_fib",)),
     Without("nft_numgen", ("nft_numgen",)),
-    Without("conntrack netlink", ("nf_conntrack_netlink",)),
-    Without("conntrack", ("nf_conntrack",), ("auto", "nftables", "iptables")),
+    Without("conntrack netlink", ("nf_conntrack_netlink",), _TRACKED),
+    Without("conntrack", ("nf_conntrack",), _TRACKED),
     Without("IPv6", arguments=("ipv6.disable=1",)),
 )
 
