@@ -68,6 +68,8 @@ mount -t tmpfs result /result
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 ip link set lo up
 hostname machine
+# Else modprobe believes that what is left out can be loaded.
+[ -z "$left_out" ] || depmod
 echo "MACHINE: started after $(cut -d' ' -f1 /proc/uptime) s"
 cd /src
 timeout --kill-after=10 $seconds sh /run/machine/command </dev/null
@@ -234,7 +236,12 @@ def _initramfs(
         if not found:
             raise BuildError(f"cannot leave out {name}: it is no module of {kernel.release}")
         del modules[found[0]]
-    settings = {"root": disks.root, "result": disks.result, "seconds": str(seconds)}
+    settings = {
+        "root": disks.root,
+        "result": disks.result,
+        "seconds": str(seconds),
+        "left_out": " ".join(left_out),
+    }
     files = {
         "init": _INIT.encode(),
         "bin/busybox": busybox().read_bytes(),
