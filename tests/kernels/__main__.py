@@ -11,18 +11,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tests.cluster.build import BuildError, cache_root
 from tests.tools.clones import CloneError
 
+from . import uml
 from .kernels import KERNELS, Kernel, Unpacked, chosen, ensure_kernel
 from .machine import MachineError, Way, last_lines, run_machine
 from .qemu import best_way
@@ -77,9 +79,22 @@ def _read(path: Path, without: dict[str, Any]) -> dict[str, Any]:
     return read
 
 
-def try_kernel(kernel: Kernel, parts: Collection[str], way: Way) -> list[str]:
+def make_ready(kernel: Kernel) -> tuple[Unpacked, Way]:
+    """Return what is started, and by what: the fastest way that starts it here.
+
+    Raises:
+        BuildError: The kernel can't be fetched or built.
+        MachineError: It starts by no way.
+    """
+    if kernel.label in uml.LABELS:
+        return uml.ensure_uml(kernel)
+    unpacked = ensure_kernel(kernel)
+    return unpacked, best_way(unpacked, cache_root() / "kernels")
+
+
+def try_kernel(kernel: Kernel, unpacked: Unpacked, way: Way, parts: Collection[str]) -> list[str]:
     """Run parts on one kernel, write its results, and return what didn't work."""
-    unpacked, root = ensure_kernel(kernel), ensure_root(kernel.root)
+    root = ensure_root(kernel.root)
     folder = results_folder() / f"{kernel.label}-{way.name}"
     began = time.monotonic()
     failed = _run(unpacked, root, parts, way, folder)
@@ -122,35 +137,49 @@ def _print_summary(results: Mapping[str, Any], seconds: float) -> None:
     )
 
 
+def end_machines(*_: object) -> None:
+    """End all child processes, for which threads wait, and this process."""
+    for children in Path("/proc/self/task").glob("*/children"):
+        for pid in children.read_text().split():
+            # Not SIGTERM: the parent of a namespace's processes blocks it.
+            os.kill(int(pid), signal.SIGKILL)
+    sys.exit(1)
+
+
 def main(words: Sequence[str]) -> int:
     """Try the kernels; return 1 if something didn't work on one."""
     parser = argparse.ArgumentParser(prog="python -m tests.kernels")
     parser.add_argument("--jobs", type=int, default=2, help="machines at a time")
     parser.add_argument("--root", help="Debian's suite, for all kernels; default: each one's own")
     parser.add_argument("--parts", default="smoke,marked", help=f"of {', '.join(COMMANDS)}")
-    labels = ", ".join(kernel.label for kernel in KERNELS)
+    labels = ", ".join(kernel.label for kernel in (*KERNELS, *uml.KERNELS))
     parser.add_argument("kernels", nargs="*", help=f"of {labels}; default: all")
     given = parser.parse_args(words)
+    try:
+        kernels = chosen(given.kernels, (*KERNELS, *uml.KERNELS))
+    except BuildError as error:
+        parser.error(f"{error}")
+    if given.root:
+        kernels = [replace(kernel, root=given.root) for kernel in kernels]
     parts = [part for part in COMMANDS if part in given.parts.split(",")]
     failed: list[str] = []
 
-    def attempt(kernel: Kernel, way: Way) -> None:
+    def attempt(ready: tuple[Kernel, Unpacked, Way]) -> None:
         try:
-            lines = try_kernel(kernel, parts, way)
+            lines = try_kernel(*ready, parts)
         except (BuildError, CloneError, MachineError) as error:
             lines = [f"{error}"]
-        failed.extend(f"Linux {kernel.label}: {line}" for line in lines)
+        failed.extend(f"Linux {ready[0].label}: {line}" for line in lines)
 
-    try:
-        kernels = chosen(given.kernels)
-        if given.root:
-            kernels = [replace(kernel, root=given.root) for kernel in kernels]
-        way = best_way(ensure_kernel(kernels[0]), cache_root() / "kernels")
-    except BuildError as error:
-        failed.append(f"{error}")
-    else:
-        with ThreadPoolExecutor(given.jobs) as pool:
-            [*pool.map(partial(attempt, way=way), kernels)]
+    signal.signal(signal.SIGTERM, end_machines)
+    ready = []
+    for kernel in kernels:
+        try:
+            ready.append((kernel, *make_ready(kernel)))
+        except (BuildError, MachineError) as error:
+            failed.append(f"Linux {kernel.label}: {error}")
+    with ThreadPoolExecutor(given.jobs) as pool:
+        [*pool.map(attempt, ready)]
     for line in failed:
         print(f"error: {line}", file=sys.stderr)
     return 1 if failed else 0

@@ -117,16 +117,16 @@ class Unpacked:
     machine: str = platform.machine()
 
 
-def chosen(labels: Sequence[str]) -> list[Kernel]:
+def chosen(labels: Sequence[str], table: Sequence[Kernel] = KERNELS) -> list[Kernel]:
     """Return the kernels with these labels, in the table's order; all for no label.
 
     Raises:
         BuildError: There is no kernel with such a label.
     """
-    known = {kernel.label for kernel in KERNELS}
+    known = {kernel.label for kernel in table}
     if unknown := [label for label in labels if label not in known]:
         raise BuildError(f"there is no kernel {unknown[0]}: {', '.join(sorted(known))}")
-    return [kernel for kernel in KERNELS if not labels or kernel.label in labels]
+    return [kernel for kernel in table if not labels or kernel.label in labels]
 
 
 def ensure_kernel(

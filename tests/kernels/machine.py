@@ -30,6 +30,8 @@ RESULT = "/result"
 """Where a command leaves its results."""
 RESULT_BYTES = 64 << 20
 _GRACE_S = 20
+_PROOF_S = 30.0
+"""A way that is worth taking starts a kernel in some seconds."""
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
@@ -66,6 +68,8 @@ mount -t tmpfs result /result
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 ip link set lo up
 hostname machine
+# Else modprobe believes that what is left out can be loaded.
+[ -z "$left_out" ] || depmod
 echo "MACHINE: started after $(cut -d' ' -f1 /proc/uptime) s"
 cd /src
 timeout --kill-after=10 $seconds sh /run/machine/command </dev/null
@@ -185,6 +189,33 @@ def run_machine(
     return target
 
 
+def prove(kernel: Unpacked, way: Way) -> None:
+    """Start a kernel that says something and ends.
+
+    Raises:
+        MachineError: It didn't within half a minute.
+    """
+    with tempfile.TemporaryDirectory(prefix="userspace-proxy-proof-") as name:
+        folder = Path(name)
+        init = b"#!/bin/busybox sh\n/bin/busybox echo MACHINE: here\n/bin/busybox poweroff -f\n"
+        files = {"init": init, "bin/busybox": busybox().read_bytes()}
+        (folder / "initramfs").write_bytes(archive(files, executable=files))
+        for disk in ("root", "result"):
+            (folder / disk).write_bytes(bytes(4096))
+        machine = Machine(
+            kernel,
+            folder / "initramfs",
+            root=folder / "root",
+            result=folder / "result",
+            arguments=(),
+            processors=1,
+            console=folder / "console",
+        )
+        way.run(machine, _PROOF_S)
+        if "MACHINE: here" not in machine.console.read_text(errors="replace"):
+            raise MachineError(f"it doesn't start by {way.name}; {last_lines(machine.console)}")
+
+
 def last_lines(console: Path, count: int = 15) -> str:
     """Return the end of what a machine printed."""
     text = console.read_text(errors="replace") if console.exists() else ""
@@ -205,7 +236,12 @@ def _initramfs(
         if not found:
             raise BuildError(f"cannot leave out {name}: it is no module of {kernel.release}")
         del modules[found[0]]
-    settings = {"root": disks.root, "result": disks.result, "seconds": str(seconds)}
+    settings = {
+        "root": disks.root,
+        "result": disks.result,
+        "seconds": str(seconds),
+        "left_out": " ".join(left_out),
+    }
     files = {
         "init": _INIT.encode(),
         "bin/busybox": busybox().read_bytes(),

@@ -8,18 +8,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 from functools import partial
 from pathlib import Path
 
 from tests.cluster.build import BuildError
 
-from .initramfs import archive
 from .kernels import Unpacked
-from .machine import Disks, Machine, MachineError, Way, busybox, ends_with_parent, last_lines
+from .machine import Disks, Machine, MachineError, Way, ends_with_parent, last_lines, prove
 
-_PROOF_S = 30.0
-"""KVM starts a kernel in a second or two."""
 _DISKS = Disks("/dev/vda", "/dev/vdb", ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4"))
 _BOARDS = {"x86_64": ("pc", "ttyS0"), "aarch64": ("virt", "ttyAMA0")}
 """QEMU's machine with PCI, and its console."""
@@ -63,27 +59,11 @@ def best_way(kernel: Unpacked, folder: Path) -> Way:
 def _kvm_works(kernel: Unpacked) -> bool:
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return False
-    with tempfile.TemporaryDirectory(prefix="userspace-proxy-kvm-") as name:
-        folder = Path(name)
-        init = b"#!/bin/busybox sh\n/bin/busybox echo MACHINE: here\n/bin/busybox poweroff -f\n"
-        files = {"init": init, "bin/busybox": busybox().read_bytes()}
-        (folder / "initramfs").write_bytes(archive(files, executable=files))
-        for disk in ("root", "result"):
-            (folder / disk).write_bytes(bytes(4096))
-        machine = Machine(
-            kernel,
-            folder / "initramfs",
-            root=folder / "root",
-            result=folder / "result",
-            arguments=(),
-            processors=1,
-            console=folder / "console",
-        )
-        try:
-            _run("kvm", machine, _PROOF_S)
-        except MachineError:
-            return False
-        return "MACHINE: here" in machine.console.read_text(errors="replace")
+    try:
+        prove(kernel, ways()["kvm"])
+    except MachineError:
+        return False
+    return True
 
 
 def _run(accelerator: str, machine: Machine, seconds: float) -> None:

@@ -1,0 +1,118 @@
+"""Runs kernels as User Mode Linux: no virtual machine, a start takes two or three seconds.
+
+    user_mode/Dockerfile ──▶ layers: linux, its libraries, modules ──chroot──▶ linux ubd0=copy,root
+
+Rule 1: whether it works on this processor is shown by a start, never by the package.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.cluster.build import Write, cache_root
+from tests.cluster.image import Image, build_image, environment
+
+from .kernels import Kernel, Unpacked
+from .machine import Disks, Machine, MachineError, Way, ends_with_parent, last_lines, prove
+
+_HERE = Path(__file__).parent
+_DISKS = Disks("/dev/ubda", "/dev/ubdb", ())
+_ARGUMENTS = ("quiet", "panic=-1", "random.trust_cpu=on", "con=null", "con0=null,fd:1")
+
+_LIBRARIES = {"bullseye": "bookworm", "forky": "trixie"}
+"""The suites whose libraries kernels of others run with."""
+WHOLE = Kernel("uml-6.1", ("bookworm",), "bookworm")
+KERNELS = (WHOLE, Kernel("uml-6.12", ("trixie",), "trixie"))
+"""Those that have all that a stock kernel has of the network, with what is built here."""
+LABELS = frozenset(kernel.label for kernel in KERNELS)
+NO_INET = Kernel("uml-5.10", ("bullseye",), "bookworm")
+NO_INET_NO_LEGACY = Kernel("uml-7.2", ("forky",), "bookworm")
+"""As Debian has them: it has no source of just these versions any more."""
+
+
+def ensure_uml(kernel: Kernel, write: Write = sys.stdout.write) -> tuple[Unpacked, Way]:
+    """Return a kernel, built if the cache doesn't have it, and what runs it.
+
+    Raises:
+        BuildError: It can't be fetched or built.
+        MachineError: It doesn't start on this machine, as a start has shown.
+    """
+    suite = kernel.suites[0]
+    arguments = {"SUITE": _LIBRARIES.get(suite, suite), "PACKAGES": suite}
+    image = build_image(_HERE / "user_mode", arguments, write)
+    made = image.layers[-1] / "kernel"
+    unpacked = Unpacked((made / "release").read_text().strip(), made / "linux", made / "modules")
+    way = Way("uml", _DISKS, lambda machine, seconds: _run(image, machine, seconds))
+    booted = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    # A failure isn't kept.
+    proof = cache_root() / "kernels" / f"uml-{booted}-{made.parent.name}"
+    if not proof.exists():
+        prove(unpacked, way)
+        proof.parent.mkdir(parents=True, exist_ok=True)
+        proof.touch()
+    return unpacked, way
+
+
+def _run(image: Image, machine: Machine, seconds: float) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="userspace-proxy-uml-") as name,
+        machine.console.open("wb") as console,
+    ):
+        process = subprocess.Popen(
+            ["unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", "--",
+             "/bin/sh", "-c", _script(image, machine, Path(name)), "sh", *_command(machine)],
+            env=environment() | {"HOME": "/tmp"},
+            stdin=subprocess.DEVNULL,
+            stdout=console,
+            stderr=subprocess.STDOUT,
+            preexec_fn=ends_with_parent,  # noqa: PLW1509 - it calls prctl and nothing else
+        )  # fmt: skip
+        try:
+            code = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            late = f"not ended after {seconds:.0f} s; {last_lines(machine.console)}"
+            raise MachineError(late) from None
+        finally:
+            process.kill()
+            process.wait()
+    if code:
+        raise MachineError(f"linux: exit {code}, {last_lines(machine.console)}")
+
+
+def _script(image: Image, machine: Machine, folder: Path) -> str:
+    """Return what makes the kernel's own root, with its libraries, and runs the arguments there."""
+    merged, copy = folder / "merged", folder / "copy"
+    for part in (merged, copy):
+        part.mkdir()
+    lower = ":".join(str(layer) for layer in reversed(image.layers))
+    return f"""
+        set -eu
+        mount -t overlay overlay -o "lowerdir={lower}" "{merged}"
+        cd "{merged}"
+        mount -t proc proc proc
+        mount --rbind /dev dev
+        mount -t tmpfs tmpfs dev/shm
+        mount -t tmpfs tmpfs tmp
+        mkdir tmp/copy
+        touch tmp/root tmp/initramfs tmp/result
+        mount --bind "{copy}" tmp/copy
+        mount --bind "{machine.root}" tmp/root
+        mount --bind "{machine.initramfs}" tmp/initramfs
+        mount --bind "{machine.result}" tmp/result
+        exec chroot . /usr/bin/env LD_PRELOAD=/kernel/registers.so /kernel/linux "$@"
+    """
+
+
+def _command(machine: Machine) -> list[str]:
+    return [
+        "mem=2048M",
+        "initrd=/tmp/initramfs",
+        # What is written goes to a copy, which has holes.
+        "ubd0=/tmp/copy/disk,/tmp/root",
+        "ubd1=/tmp/result",
+        *_ARGUMENTS,
+        *machine.arguments,
+    ]
