@@ -104,6 +104,8 @@ def _command(accelerator: str, machine: Machine) -> list[str]:
         "-append", " ".join([f"console={console}", *_ARGUMENTS, *machine.arguments]),
         "-serial", f"file:{machine.console}",
         "-device", "virtio-rng-pci",
-        "-drive", f"file={machine.root},format=raw,if=virtio,snapshot=on,cache=unsafe",
+        # Nothing writes to it, but other machines may lock it.
+        "-drive",
+        f"file={machine.root},format=raw,if=virtio,snapshot=on,cache=unsafe,file.locking=off",
         "-drive", f"file={machine.result},format=raw,if=virtio,cache=unsafe",
     ]  # fmt: skip

@@ -21,7 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     # With xdist, workers report to the process that was started.
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Recorder(config.getoption("--record")))
+        config.pluginmanager.register(Recorder(config.getoption("--record"), config))
 
 
 class Recorder:
@@ -31,8 +31,9 @@ class Recorder:
         folder: It gets the file, and what failed tests printed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, config: pytest.Config) -> None:
         self._folder = folder
+        self._config = config
         self._passed: set[str] = set()
         self._failed: dict[str, str] = {}
         self._left_out: list[tuple[str, str]] = []
@@ -44,6 +45,8 @@ class Recorder:
         self._seconds[name] = round(self._seconds.get(name, 0.0) + report.duration, 1)
         if report.failed:
             self._failed.setdefault(name, report.longreprtext)
+            # A machine may end before its results are out.
+            self._say(f"{name}, {report.when}: {last_words(report.longreprtext)}")
         elif report.skipped and isinstance(report.longrepr, tuple):
             reason = report.longrepr[2]
             self._left_out.append((reason.partition(LEFT_OUT)[2] or reason, name))
@@ -56,6 +59,11 @@ class Recorder:
         """A module that can't be collected is a test that fails."""
         if report.failed:
             self._failed[report.nodeid] = report.longreprtext
+
+    def _say(self, line: str) -> None:
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.write_line(f"\n{line}")
 
     def pytest_sessionfinish(self) -> None:
         self.write()
@@ -73,3 +81,10 @@ class Recorder:
         (self._folder / "failures.txt").write_text(
             "".join(f"{name}\n{text}\n\n" for name, text in self._failed.items())
         )
+
+
+def last_words(text: str) -> str:
+    """Return the line of a failure that has the error, or its last one."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    errors = [line.removeprefix("E").strip() for line in lines if line.startswith("E ")]
+    return (errors or lines or ["no reason given"])[0]

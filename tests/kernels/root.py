@@ -9,10 +9,10 @@ Rule 2: of each suite the cache has one disk, that of the newest commit which wa
 from __future__ import annotations
 
 import hashlib
-import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,28 +54,42 @@ class Root:
 def ensure_root(suite: str, write: Write = sys.stdout.write) -> Root:
     """Return the root of a suite with the last commit, after making it if need be.
 
+    To make it needs root; to use it doesn't.
+
     Raises:
         BuildError: It can't be made here.
         CloneError: There are uncommitted changes.
     """
     folder = cache_root() / "kernels" / "roots"
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="userspace-proxy-kernels-") as context:
-        for name in ("requirements-dev.lock", "tests/kernels/Dockerfile"):
-            shutil.copy(ROOT / name, context)
-        prepare = (ROOT / "tests/tools/prepare.sh").read_text()
-        Path(context, "packages").write_text("\n".join(packages(prepare)))
-        image = build_image(Path(context), {"SUITE": suite}, write)
-    commit = git(ROOT, "rev-parse", "HEAD")
-    disk = folder / f"{suite}-{_key(commit, image)}.ext4"
+    context = _context()
+    disk = folder / f"{suite}-{_key(context)}.ext4"
     with locked(folder / f"{suite}.lock", write):
         if not disk.exists():
+            image = _build(context, suite, write)
             with step(f"making the root of Debian {suite}", write):
                 _make_disk(image, disk)
             for old in set(folder.glob(f"{suite}-*.ext4")) - {disk}:
                 # A machine that has it open keeps it.
                 old.unlink()
     return Root(suite, disk)
+
+
+def _context() -> dict[str, str]:
+    """Return the files from which the image is built, by name."""
+    prepare = (ROOT / "tests/tools/prepare.sh").read_text()
+    return {
+        "Dockerfile": (_HERE / "Dockerfile").read_text(),
+        "packages": "\n".join(packages(prepare)),
+        "requirements-dev.lock": (ROOT / "requirements-dev.lock").read_text(),
+    }
+
+
+def _build(context: Mapping[str, str], suite: str, write: Write) -> Image:
+    with tempfile.TemporaryDirectory(prefix="userspace-proxy-kernels-") as folder:
+        for name, text in context.items():
+            Path(folder, name).write_text(text)
+        return build_image(Path(folder), {"SUITE": suite}, write)
 
 
 def packages(prepare: str) -> list[str]:
@@ -87,8 +101,9 @@ def packages(prepare: str) -> list[str]:
     return sorted({name for row in rows if row[1] in _PARTS for name in row[2].split(",")})
 
 
-def _key(commit: str, image: Image) -> str:
-    parts = [commit, _INSTALL, str(DISK_MB), *(layer.name for layer in image.layers)]
+def _key(context: Mapping[str, str]) -> str:
+    commit = git(ROOT, "rev-parse", "HEAD")
+    parts = [commit, _INSTALL, str(DISK_MB), *context.values()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
