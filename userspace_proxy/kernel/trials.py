@@ -135,19 +135,26 @@ def _can_load(modules: Sequence[str]) -> bool:
         return False
     try:
         program = _MODPROBE.read_text(encoding="utf-8").strip()
-        command = [program, "-n", "-q", "-a", *modules]
+        command = [program, "-D", "-q", "-a", *modules]
         quiet = subprocess.DEVNULL
         done = subprocess.run(
             command,
             check=False,
             stdin=quiet,
-            stdout=quiet,
+            stdout=subprocess.PIPE,
             stderr=quiet,
+            text=True,
             timeout=_MODPROBE_WITHIN_S,
         )
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, ValueError, subprocess.SubprocessError):
         return False
-    return done.returncode == 0
+    return done.returncode == 0 and all(map(_is_there, done.stdout.splitlines()))
+
+
+def _is_there(line: str) -> bool:
+    """Return whether a line of ``modprobe -D`` names what can be loaded, or is loaded for ever."""
+    kind, *words = line.split() or [""]
+    return kind == "builtin" or (kind == "insmod" and bool(words) and Path(words[0]).exists())
 
 
 def _ask_for_tables(version: int) -> None:

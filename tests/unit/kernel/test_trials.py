@@ -29,9 +29,9 @@ def refusing(code):
 def modprobe(monkeypatch, tmp_path):
     """Makes a modprobe with an exit status; returns the file of its arguments."""
 
-    def make(status):
+    def make(status, says="builtin ip_tables"):
         program, noted = tmp_path / "modprobe", tmp_path / "noted"
-        script = f"#!/bin/sh\nprintf '%s\\n' \"$*\" >> {noted}\nexit {status}\n"
+        script = f"#!/bin/sh\nprintf '%s\\n' \"$*\" >> {noted}\necho '{says}'\nexit {status}\n"
         program.write_text(script)
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
         setting = tmp_path / "setting"
@@ -72,7 +72,21 @@ def test_tables_that_nothing_has_loaded_yet_are_not_missing(monkeypatch, modprob
         "legacy tables of IPv6": 0,
         "legacy extensions": 0,
     }
-    assert noted.read_text().splitlines()[0] == "-n -q -a ip_tables iptable_nat iptable_filter"
+    assert noted.read_text().splitlines()[0] == "-D -q -a ip_tables iptable_nat iptable_filter"
+
+
+@pytest.mark.parametrize(
+    ("says", "answer"),
+    [
+        pytest.param(f"insmod {__file__} ", 0, id="file"),
+        pytest.param("insmod /nonexistent/ip_tables.ko ", errno.ENOPROTOOPT, id="no-file"),
+        pytest.param("install /bin/false", errno.ENOPROTOOPT, id="forbidden"),
+    ],
+)
+def test_a_module_can_be_loaded_if_its_file_is_there(monkeypatch, modprobe, says, answer):
+    modprobe(0, says)
+    monkeypatch.setattr(trials, "ask_legacy", refusing(errno.ENOPROTOOPT))
+    assert try_parts(["legacy tables"]) == {"legacy tables": answer}
 
 
 def test_tables_are_read_only_if_they_are_loaded(monkeypatch, modprobe, tmp_path):
