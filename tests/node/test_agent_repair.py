@@ -160,7 +160,10 @@ RESTARTS = {
     },
 }
 # Without an owner's table, which outlives them, connections may be reset until the repair.
-NEED_OWNER = ("nftables-service", "our-table")
+NEED_OWNER = {
+    "iptables": ("flush-all", "firewalld"),
+    "nftables": ("nftables-service", "our-table"),
+}
 # What no flow that lives may have waited for, however busy the machine is (alone: 0.02 s).
 GAP_S = 1.0
 
@@ -173,7 +176,7 @@ GAP_S = 1.0
             steering,
             script,
             id=f"{steering}-{name}",
-            marks=[pytest.mark.needs("table owner")] if name in NEED_OWNER else [],
+            marks=[pytest.mark.needs("table owner")] if name in NEED_OWNER[steering] else [],
         )
         for steering, restarts in RESTARTS.items()
         for name, script in restarts.items()
