@@ -99,7 +99,9 @@ def try_kernel(kernel: Kernel, unpacked: Unpacked, way: Way, parts: Collection[s
     began = time.monotonic()
     failed = _run(unpacked, root, parts, way, folder)
     results = results_of(kernel, way, folder)
-    folder.with_name(f"{folder.name}.json").write_text(json.dumps(results, indent=1) + "\n")
+    # A machine that was ended early left nothing, and what an earlier one showed stays.
+    if results["kernel"]:
+        folder.with_name(f"{folder.name}.json").write_text(json.dumps(results, indent=1) + "\n")
     failed += problems(results)
     _print_summary(results, time.monotonic() - began)
     return failed
