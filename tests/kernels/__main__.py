@@ -32,7 +32,7 @@ from .root import Root, ensure_root
 
 _PYTEST = (
     "python -m pytest -q --color=no -p no:cacheprovider -p tests.kernels.recorder --record=/result "
-    "-n 2 --dist=loadscope --timeout=300"
+    "-n 2 --dist=loadscope --timeout=900"
 )
 COMMANDS = {
     "smoke": "python -m tests.kernels.smoke /result",

@@ -9,6 +9,7 @@ By User Mode Linux, whose modules are all there once: a machine takes less time 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import shlex
 import signal
@@ -77,6 +78,10 @@ MATRIX = (
 )
 
 
+# Another build of an image may hold its lock for minutes.
+_ready = functools.cache(ensure_uml)
+
+
 def try_kernel(
     without: Without, root: Root, target: Path, steerings: Sequence[str]
 ) -> list[dict[str, Any]]:
@@ -86,7 +91,7 @@ def try_kernel(
         BuildError: The kernel can't be made.
         MachineError: The kernel doesn't start here, or brought nothing out.
     """
-    kernel, way = ensure_uml(without.kernel)
+    kernel, way = _ready(without.kernel)
     words = ["python", "-m", "tests.kernels.crippled", "/result", without.name, *steerings]
     run_machine(
         kernel,

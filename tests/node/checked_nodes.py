@@ -62,7 +62,7 @@ class CheckedNode(nodes.Net):
             pass_fds=[self.fd],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=120,
             env=self.environment,
         )
 

@@ -41,7 +41,9 @@ TRACK = r"""
     nft add chain inet track tracked { type filter hook output priority 0\; }
     nft add rule inet track tracked ct state invalid drop
     nft add chain inet track dns { type nat hook output priority -100\; }
-    nft add rule inet track dns udp dport 5353 redirect to :36002"""
+    nft add rule inet track dns udp dport 5353 redirect to :36002
+    # To send thousands may take longer than the 30 s after which the kernel forgets them.
+    sysctl -qw net.netfilter.nf_conntrack_udp_timeout=600"""
 
 
 @pytest.fixture

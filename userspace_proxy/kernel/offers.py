@@ -136,6 +136,11 @@ NEEDS: Mapping[str, Need] = {
         "nothing",
         "modprobe inet_diag tcp_diag, CONFIG_INET_DIAG",
     ),
+    "namespaces of sockets": Need(
+        "leaving sockets of another network namespace alone when workers of the last run are found",
+        "nothing",
+        "Linux 5.14",
+    ),
     # For connections that are translated at connect().
     "sock_diag destroy": Need("", "", "CONFIG_INET_DIAG_DESTROY", "sock_diag"),
     "connect hooks": Need("", "", "CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF"),
@@ -155,7 +160,10 @@ FOR_REPLIES = (_NFT, _INET, "sets", "socket", "tproxy")
 """What client addresses can't be preserved without."""
 FOR_BRIDGES = ("bridge tables",)
 FOR_OWNER = (_NFT, _INET, "table owner")
-FOR_SOCKETS = ("IPv6", "socket filters", "reuseport filters", "sock_diag")
+FOR_SOCKETS = (
+    *("IPv6", "socket filters", "reuseport filters"),
+    *("sock_diag", "namespaces of sockets"),
+)
 """What the data plane uses with any steering."""
 
 

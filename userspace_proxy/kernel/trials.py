@@ -52,6 +52,8 @@ _BY_FAMILY, _DESTROY = 20, 21
 _NO_CONNECTION = struct.pack(
     "=BBHIHH32sIQ", socket.AF_INET, socket.IPPROTO_TCP, 0, 0, 0, 0, bytes(32), 0, 2**64 - 1
 )
+# Not in Python's socket module; asm-generic/socket.h, since Linux 5.14.
+SO_NETNS_COOKIE = 71
 _PASS = [(RETURN, 0, 0, 0)]
 # What rules of steering iptables consist of, besides the tables.
 _LEGACY_MATCHES = (b"tcp", b"udp", b"comment", b"conntrack", b"multiport")
@@ -222,6 +224,11 @@ def _attach_choice() -> None:
         attach(sock, SO_ATTACH_REUSEPORT_CBPF, _PASS)
 
 
+def _read_namespace() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
+
+
 def _load_connect_hook() -> None:
     os.close(load_program("cgroup/connect4", _ALLOW))
 
@@ -239,6 +246,7 @@ _TRIALS: Mapping[str, Callable[[], object]] = {
     "socket filters": _attach_filter,
     "reuseport filters": _attach_choice,
     "sock_diag": _list_sockets,
+    "namespaces of sockets": _read_namespace,
     "sock_diag destroy": _end_no_socket,
     "connect hooks": _load_connect_hook,
 }

@@ -33,6 +33,7 @@ from ..balance.affinity import MAX_PINS
 from ..kernel import abstract_sockets
 from ..kernel.net_admin_proof import Prover
 from ..kernel.netlink.sockets import is_for_netfilter
+from ..kernel.trials import SO_NETNS_COOKIE
 from ..log_fields import FieldLogger
 from ..model import Protocol, SocketAddress
 from .channel import Channel
@@ -62,8 +63,8 @@ PINS_S = 6.0
 _MAX_READ_BYTES = 32 * 1024 * 1024
 # The largest messages are a thousand pins, about 100 KB, and log lines.
 _MAX_FRAME_BYTES = 2 * 1024 * 1024
-# Not in Python's socket module; asm-generic/socket.h. Kernels before 5.14 lack the second.
-_SO_COOKIE, _SO_NETNS_COOKIE = 57, 71
+# Not in Python's socket module; asm-generic/socket.h.
+_SO_COOKIE = 57
 _COOKIE = struct.Struct("=Q")
 _PROTOCOLS = {
     (socket.SOCK_STREAM, socket.IPPROTO_TCP): Protocol.TCP,
@@ -438,7 +439,7 @@ def _cookie(sock: socket.socket) -> int:
 def _namespace(sock: socket.socket) -> int:
     """Return the kernel's number of a socket's network namespace; 0 if the kernel has none."""
     try:
-        return _number(sock, _SO_NETNS_COOKIE)
+        return _number(sock, SO_NETNS_COOKIE)
     except OSError:
         return 0
 

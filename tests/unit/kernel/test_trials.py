@@ -157,6 +157,12 @@ def test_a_filter_is_missing_where_the_kernel_refuses_it(monkeypatch, part):
     assert try_parts([part]) == {part: errno.EINVAL}
 
 
+def test_sockets_namespaces_are_missing_where_the_option_is(monkeypatch):
+    monkeypatch.setattr(trials, "SO_NETNS_COOKIE", 0x7FFF)
+    part = "namespaces of sockets"
+    assert try_parts([part]) == {part: errno.ENOPROTOOPT}
+
+
 @pytest.mark.parametrize("part", ["conntrack netlink", "sock_diag"])
 def test_a_part_of_netlink_is_missing_where_its_request_is_refused(monkeypatch, part):
     monkeypatch.setattr(Requests, "ask", refusing(errno.EINVAL))
