@@ -115,6 +115,9 @@ touched: $(VENV)/bin/python ## print the existing files of both packages that th
 litter: $(VENV)/installed-dev ## check that git tracks no ignored and no large file
 	$(BIN)/python -m tests.tools.litter
 
+objects: packages-objects ## check that BPF objects are what their sources make, by Debian 12's clang: WRITE=1 replaces them
+	$(PYTHON) -m tests.tools.bpf_objects $(if $(WRITE),--write)
+
 workflows: $(VENV)/installed-dev ## lint the workflows, and check that their steps are targets of this file
 	$(BIN)/python -m tests.tools.workflows
 

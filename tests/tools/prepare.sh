@@ -2,7 +2,7 @@
 # Makes sure that this machine has the programs that a command needs. Root on Debian gets those that
 # are missing. Anyone else gets their names and the one command that installs them; nothing changes.
 # usage: prepare.sh PART [FIRST]
-#   PART: venv, demo, build, node, test, long or kernels: what is checked
+#   PART: venv, demo, build, node, test, long, kernels or objects: what is checked
 #   FIRST: a part of it: all that is installed for now
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -42,7 +42,7 @@ fi
 declare -A includes=(
   [venv]="venv" [demo]="venv demo" [build]="venv build" [node]="venv demo build node"
   [test]="venv demo build node test" [long]="venv demo build node test long"
-  [kernels]="venv build kernels"
+  [kernels]="venv build kernels" [objects]="objects"
 )
 
 # What is needed, the part that needs it, and the packages with it, for each package manager; - if
@@ -76,6 +76,8 @@ debian-keyring  kernels debian-archive-keyring debian-keyring              -    
 zstd            kernels zstd                 zstd                          zstd                     zstd
 apt-get         kernels apt                  apt                           apt                      apt
 dpkg-deb        kernels dpkg                 dpkg                          dpkg                     dpkg
+clang-14        objects clang-14             -                             -                        -
+asm/types.h     objects linux-libc-dev       -                             -                        -
 '
 
 is_here() {
@@ -85,6 +87,7 @@ is_here() {
     # Those of busybox have few of the options.
     ip) PATH="$PATH:/usr/sbin:/sbin" ip -V 2>/dev/null | grep -q iproute2 ;;
     unshare | nsenter) "$1" --version 2>/dev/null | grep -q util-linux ;;
+    asm/types.h) [ -e "/usr/include/$(uname -m)-linux-gnu/asm/types.h" ] ;;
     debian-keyring) [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] ;;
     qemu) command -v "qemu-system-$(uname -m)" >/dev/null ;;
     # One with libraries can't start a kernel.
@@ -95,7 +98,7 @@ is_here() {
 }
 
 [ -n "${includes[$part]:-}" ] && [ -n "${includes[$first]:-}" ] ||
-  fail "there is no part $part $first: venv, demo, build, node, test, long, kernels"
+  fail "there is no part $part $first: venv, demo, build, node, test, long, kernels, objects"
 can_install=false
 [ "$(id -u)" -eq 0 ] && [ "$manager" = apt-get ] && can_install=true
 $can_install && wanted=${includes[$first]} || wanted=${includes[$part]}

@@ -16,7 +16,6 @@ import contextlib
 import ctypes
 import errno
 import os
-import platform
 import socket
 import struct
 import subprocess
@@ -26,6 +25,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import SteeringError
+from .bpf.calls import load_program
 from .classic_bpf import RETURN, SO_ATTACH_FILTER, SO_ATTACH_REUSEPORT_CBPF, attach
 from .legacy_options import (
     GET_INFO,
@@ -70,14 +70,8 @@ _MODPROBE = Path("/proc/sys/kernel/modprobe")
 _MODULES = Path("/sys/module")
 _CAP_SYS_MODULE = 16
 _MODPROBE_WITHIN_S = 10.0
-# The number of bpf(2). Source: asm/unistd.h.
-_BPF = {"x86_64": 321, "aarch64": 280}
-# BPF_PROG_LOAD, BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET4_CONNECT; r0 = 1; exit.
-_LOAD, _SOCK_ADDR, _CONNECT4 = 5, 18, 10
+# r0 = 1; exit.
 _ALLOW = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0)
-# Of union bpf_attr: type, count, instructions, licence, log, kernel version, flags, name, device,
-# and where it is to be attached.
-_PROGRAM = struct.Struct("=IIQQIIQII16sII")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -236,18 +230,7 @@ def _read_namespace() -> None:
 
 
 def _load_connect_hook() -> None:
-    number = _BPF.get(platform.machine())
-    if number is None:
-        # Its number isn't known.
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-    code, licence = ctypes.create_string_buffer(_ALLOW), ctypes.create_string_buffer(b"GPL")
-    where = ctypes.addressof(code), ctypes.addressof(licence)
-    program = _PROGRAM.pack(_SOCK_ADDR, 2, *where, 0, 0, 0, 0, 0, b"", 0, _CONNECT4)
-    descriptor = _libc.syscall(number, _LOAD, program, len(program))
-    if descriptor < 0:
-        code_ = ctypes.get_errno()
-        raise OSError(code_, os.strerror(code_))
-    os.close(descriptor)
+    os.close(load_program("cgroup/connect4", _ALLOW))
 
 
 _LEGACY: Mapping[str, tuple[Callable[[], object], Callable[[], object]]] = {

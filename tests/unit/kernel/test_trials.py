@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from userspace_proxy.kernel import trials
+from userspace_proxy.kernel.bpf.objects import KINDS, HookKind
 from userspace_proxy.kernel.netlink import Requests
 from userspace_proxy.kernel.trials import try_parts
 
@@ -186,7 +187,7 @@ def test_the_kernel_finds_no_socket_to_end(node):
 def test_a_connect_hook_is_loaded_and_an_unknown_one_is_not(monkeypatch):
     # Other users than root may load none.
     assert try_parts(["connect hooks"])["connect hooks"] in (0, errno.EPERM)
-    monkeypatch.setattr(trials, "_CONNECT4", 10_000)
+    monkeypatch.setitem(KINDS, "cgroup/connect4", HookKind(18, 10_000))
     assert try_parts(["connect hooks"])["connect hooks"] in (errno.EINVAL, errno.EPERM)
     monkeypatch.setattr(platform, "machine", lambda: "pdp11")
     assert try_parts(["connect hooks"]) == {"connect hooks": errno.EPERM}

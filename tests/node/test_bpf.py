@@ -1,0 +1,236 @@
+"""Loads programs into the kernel: hooks of connect(), for one cgroup of the test's own."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from userspace_proxy.kernel.bpf import calls
+from userspace_proxy.kernel.bpf.objects import BpfObject, MapSpec, Program, read_object
+from userspace_proxy.kernel.trials import try_parts
+
+pytestmark = [pytest.mark.kernel, pytest.mark.netns, pytest.mark.needs("connect hooks")]
+
+OBJECT = Path(__file__).with_name("dialled.bpf.o")
+FRONTEND, OTHER = ("127.0.7.1", 80), ("127.0.7.2", 80)
+HASH, PER_CPU_HASH = 1, 5
+RETURN_UNSET = struct.pack("=BBhi", 0x95, 0, 0, 0)
+# A process in the cgroup dials, and prints who its peer is, or why there is none.
+DIAL = """
+import socket, sys
+cgroup, host, port = sys.argv[1:]
+open(f"{cgroup}/cgroup.procs", "w").write("0")
+try:
+    print(socket.create_connection((host, int(port)), timeout=10).getpeername()[:2])
+except OSError as exc:
+    print(exc.strerror)
+"""
+
+
+@pytest.fixture(autouse=True)
+def rights() -> Iterator[None]:
+    """Leaves tests out that may load nothing; lets maps of Linux before 5.11 lock memory."""
+    if try_parts(["connect hooks"]) == {"connect hooks": errno.EPERM}:
+        pytest.skip("needs root, outside a user namespace")
+    before = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    with contextlib.suppress(ValueError):
+        # Not allowed, but newer kernels don't need it.
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY,) * 2)
+    yield
+    with contextlib.suppress(ValueError):
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, before)
+
+
+@pytest.fixture
+def cgroup(tmp_path: Path) -> Iterator[Path]:
+    with mounted(tmp_path / "cgroup", "cgroup2") as root:
+        folder = root / f"userspace-proxy-test-{os.getpid()}"
+        folder.mkdir()
+        yield folder
+        folder.rmdir()
+
+
+@pytest.fixture
+def names(tmp_path: Path) -> Iterator[Path]:
+    with mounted(tmp_path / "names", "bpf") as root:
+        folder = root / "ours"
+        folder.mkdir()
+        yield folder
+        for name in folder.iterdir():
+            name.unlink()
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, kind: str) -> Iterator[Path]:
+    folder.mkdir()
+    subprocess.run(["mount", "-t", kind, kind, folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+class Hooks:
+    """Programs that are attached to a cgroup until this is closed."""
+
+    def __init__(self, cgroup: Path) -> None:
+        self._cgroup = cgroup
+        with contextlib.ExitStack() as stack:
+            parts = read_object(OBJECT.read_bytes())
+            self.maps = {name: calls.create_map(name, spec) for name, spec in parts.maps.items()}
+            programs = calls.load_object(parts, self.maps)
+            place = os.open(cgroup, os.O_RDONLY)
+            self.links = {
+                section: calls.attach(section, program, place)
+                for section, program in programs.items()
+            }
+            # Links hold programs, and those their maps.
+            for descriptor in (place, *programs.values()):
+                os.close(descriptor)
+            for descriptor in (*self.maps.values(), *self.links.values()):
+                stack.callback(os.close, descriptor)
+            self._stack = stack.pop_all()
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def lead(self, frontend: tuple[str, int], endpoint: tuple[str, int]) -> None:
+        calls.update(self.maps["endpoints"], key_of(frontend), key_of(endpoint))
+        calls.update(self.maps["counts"], key_of(frontend), bytes(16))
+
+    def counts(self, frontend: tuple[str, int]) -> tuple[int, ...]:
+        """Return how many connections were established, and refused."""
+        return struct.unpack("=QQ", calls.lookup(self.maps["counts"], key_of(frontend), 16) or b"")
+
+
+@pytest.fixture
+def hooks(cgroup: Path) -> Iterator[Hooks]:
+    hooks = Hooks(cgroup)
+    yield hooks
+    hooks.close()
+
+
+@pytest.fixture
+def web() -> Iterator[tuple[str, int]]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()
+
+
+def key_of(address: tuple[str, int]) -> bytes:
+    host, port = address
+    return socket.inet_aton(host) + struct.pack("!H", port) + bytes(2)
+
+
+def open_descriptors() -> int:
+    return len([*Path("/proc/self/fd").iterdir()])
+
+
+def dial(cgroup: Path, address: tuple[str, int]) -> str:
+    command = [sys.executable, "-c", DIAL, str(cgroup), *map(str, address)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_a_dial_leads_to_the_endpoint_and_is_counted(
+    cgroup: Path, hooks: Hooks, web: tuple[str, int]
+) -> None:
+    hooks.lead(FRONTEND, web)
+    assert dial(cgroup, FRONTEND) == f"{FRONTEND}"
+    assert hooks.counts(FRONTEND) == (1, 0)
+
+
+def test_a_refused_dial_is_counted(cgroup: Path, hooks: Hooks) -> None:
+    hooks.lead(FRONTEND, ("127.0.0.1", 1))
+    assert dial(cgroup, FRONTEND) == "Connection refused"
+    assert hooks.counts(FRONTEND) == (0, 1)
+
+
+def test_other_processes_and_other_addresses_are_left_alone(
+    cgroup: Path, hooks: Hooks, web: tuple[str, int]
+) -> None:
+    hooks.lead(FRONTEND, web)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(FRONTEND, timeout=10)
+    assert dial(cgroup, OTHER) == "Connection refused"
+    assert hooks.counts(FRONTEND) == (0, 0)
+
+
+def test_programs_are_attached_until_their_links_are_closed(
+    cgroup: Path, hooks: Hooks, web: tuple[str, int]
+) -> None:
+    hooks.lead(FRONTEND, web)
+    hooks.close()
+    assert dial(cgroup, FRONTEND) == "Connection refused"
+
+
+def test_what_is_pinned_outlives_its_descriptors(
+    cgroup: Path, names: Path, hooks: Hooks, web: tuple[str, int]
+) -> None:
+    hooks.lead(FRONTEND, web)
+    for section, link in hooks.links.items():
+        calls.pin(link, names / section.replace("/", "_"))
+    calls.pin(hooks.maps["counts"], names / "counts")
+    hooks.close()
+    assert dial(cgroup, FRONTEND) == f"{FRONTEND}"
+    counts = calls.pinned(names / "counts")
+    assert calls.lookup(counts, key_of(FRONTEND), 16) == struct.pack("=QQ", 1, 0)
+    os.close(counts)
+    for name in names.iterdir():
+        name.unlink()
+    assert dial(cgroup, FRONTEND) == "Connection refused"
+
+
+def test_a_name_that_is_taken_is_an_error(names: Path) -> None:
+    table = calls.create_map("table", MapSpec(HASH, 4, 4, 1))
+    calls.pin(table, names / "table")
+    with pytest.raises(FileExistsError):
+        calls.pin(table, names / "table")
+    os.close(table)
+
+
+def test_elements_are_set_and_removed_one_by_one_and_in_batches() -> None:
+    table = calls.create_map("table", MapSpec(HASH, 4, 4, 30_000))
+    keys = struct.pack("=30000I", *range(30_000))
+    calls.update_batch(table, keys, keys, 30_000)
+    last = struct.pack("=I", 29_999)
+    assert calls.lookup(table, last, 4) == last
+    assert [calls.delete(table, last), calls.delete(table, last)] == [True, False]
+    assert calls.lookup(table, last, 4) is None
+    calls.update(table, last, bytes(4))
+    assert calls.lookup(table, last, 4) == bytes(4)
+    os.close(table)
+
+
+def test_a_program_that_the_kernel_refuses_is_told_by_its_verifier() -> None:
+    with pytest.raises(PermissionError, match=r"cgroup/connect4: R0 !read_ok"):
+        calls.load_program("cgroup/connect4", RETURN_UNSET)
+
+
+def test_what_was_loaded_is_closed_if_a_program_is_refused(cgroup: Path) -> None:
+    before = open_descriptors()
+    Hooks(cgroup).close()
+    parts = read_object(OBJECT.read_bytes())
+    first, *_ = parts.programs
+    maps = {name: calls.create_map(name, spec) for name, spec in parts.maps.items()}
+    refused = BpfObject(parts.maps, [first, Program("sockops", RETURN_UNSET, [])])
+    with pytest.raises(PermissionError, match="sockops: R0 !read_ok"):
+        calls.load_object(refused, maps)
+    for descriptor in maps.values():
+        os.close(descriptor)
+    assert open_descriptors() == before
+
+
+def test_neither_perfmon_nor_other_rights_are_needed(cgroup: Path) -> None:
+    # The verifier is stricter without CAP_PERFMON, which root has.
+    code = f"import sys; from tests.node.test_bpf import Hooks, Path; Hooks(Path({str(cgroup)!r}))"
+    rights = ["--bounding-set=-all,+bpf,+net_admin", "--inh-caps=-all"]
+    subprocess.run(["setpriv", *rights, sys.executable, "-c", code], check=True)

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import errno
+import platform
+import struct
+
+import pytest
+
+from userspace_proxy.kernel.bpf.calls import load_program, reason_of, types_of
+
+LOG = """\
+0: R1=ctx() R10=fp0
+0: (95) exit
+R0 !read_ok
+verification time 22 usec
+stack depth 0
+processed 1 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0
+"""
+EXPLAINED = """\
+0: (95) exit
+R0 !read_ok
+
+Verification failed: Register Type Safety: Unreadable register
+
+Suggestion:
+  Initialize R0 on every path before this instruction.
+
+processed 1 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        pytest.param(LOG, "R0 !read_ok", id="refused"),
+        pytest.param(EXPLAINED, "R0 !read_ok", id="explained"),
+        pytest.param("", "without a reason", id="before-the-verifier"),
+    ],
+)
+def test_the_reason_is_the_last_line_before_what_explains_it(log: str, reason: str) -> None:
+    assert reason_of(log) == reason
+
+
+def test_types_are_an_integer_and_a_structure_as_large_as_the_value() -> None:
+    types = types_of(24)
+    magic, _, _, header_bytes, start, length, names, names_bytes = struct.unpack_from(
+        "=HBBIIIII", types
+    )
+    assert (magic, header_bytes, start, names) == (0xEB9F, 24, 0, length)
+    assert len(types) == header_bytes + length + names_bytes
+    assert struct.unpack_from("=IIII", types, 24) == (1, 1 << 24, 4, 32)
+    assert struct.unpack_from("=III", types, 40) == (3, 4 << 24, 24)
+
+
+def test_a_machine_whose_call_is_unknown_may_load_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "pdp11")
+    with pytest.raises(PermissionError, match="on pdp11 isn't known") as raised:
+        load_program("sockops", b"")
+    assert raised.value.errno == errno.EPERM

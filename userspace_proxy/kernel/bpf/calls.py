@@ -1,0 +1,216 @@
+"""The calls of bpf(2): maps, programs, links, pins and elements, all by descriptors.
+
+The caller owns each descriptor that is returned. A map or program lives while a descriptor, a link
+or a pin holds it, and a program is attached while its link does.
+
+Linux before 5.11 counts maps as locked memory, so their creator may have to raise RLIMIT_MEMLOCK.
+
+Source: bpf(2); linux/bpf.h: union bpf_attr; Documentation/bpf/btf.rst.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+from .objects import KINDS, BpfObject, MapSpec
+
+# The number of bpf(2). Source: asm/unistd.h.
+_NUMBER = {"x86_64": 321, "aarch64": 280}
+_MAP_CREATE, _LOOKUP, _UPDATE, _DELETE, _LOAD, _PIN, _PINNED = 0, 1, 2, 3, 5, 6, 7
+_TYPES_LOAD, _UPDATE_BATCH, _LINK_CREATE = 18, 26, 28
+_SOCKET_STORAGE = 24
+_LICENCE = b"GPL"
+_NAME_BYTES = 15
+_INSTRUCTION_BYTES = 8
+# What the verifier says of a program of 1,000 instructions is 100 KB; a longer text is cut.
+_LOG_BYTES = 1 << 20
+# Lines of the log that aren't the reason. Source: print_verification_stats().
+_STATISTICS = ("processed ", "verification time", "stack depth")
+# Linux 7.3 goes on with paragraphs that explain it.
+_EXPLANATION = "\nVerification failed: "
+# Of union bpf_attr, each as far as it is used.
+_MAP_FIELDS = struct.Struct("=7I16sIIII")
+_PROGRAM_FIELDS = struct.Struct("=IIQQIIQII16sII")
+_TYPES_FIELDS = struct.Struct("=QQIII")
+_PIN_FIELDS = struct.Struct("=QII")
+_LINK_FIELDS = struct.Struct("=IIII")
+_ELEMENT_FIELDS = struct.Struct("=IIQQQ")
+_BATCH_FIELDS = struct.Struct("=QQQQIIQQ")
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def create_map(name: str, spec: MapSpec) -> int:
+    """Return the descriptor of a new map; raises OSError."""
+    label = name.encode()[:_NAME_BYTES]
+    if spec.type != _SOCKET_STORAGE:
+        return _call(_MAP_CREATE, _MAP_FIELDS.pack(*spec, 0, 0, label, 0, 0, 0, 0))
+    types = _load_types(spec.value_bytes)
+    try:
+        return _call(_MAP_CREATE, _MAP_FIELDS.pack(*spec, 0, 0, label, 0, types, 1, 2))
+    finally:
+        os.close(types)
+
+
+def load_program(section: str, code: bytes) -> int:
+    """Return the descriptor of a program, once the kernel has verified it.
+
+    Args:
+        section: A key of ``KINDS``.
+        code: Instructions, with the descriptors of maps.
+
+    Raises:
+        OSError: With the last thing that the verifier said.
+    """
+    try:
+        return _load(section, code)
+    except OSError as exc:
+        if exc.errno == errno.EPERM:
+            # This process may load none.
+            raise
+        log = ctypes.create_string_buffer(_LOG_BYTES)
+        try:
+            return _load(section, code, log)
+        except OSError:
+            reason = reason_of(log.value.decode(errors="replace"))
+            raise OSError(exc.errno, f"{exc.strerror} ({section}: {reason})") from exc
+
+
+def load_object(parts: BpfObject, maps: Mapping[str, int]) -> dict[str, int]:
+    """Load all programs of an object; returns their descriptors by section.
+
+    Args:
+        maps: The descriptor of each map that they refer to.
+
+    Raises:
+        OSError: Of the first one that the kernel refuses; nothing stays loaded.
+    """
+    loaded: dict[str, int] = {}
+    try:
+        for program in parts.programs:
+            loaded[program.section] = load_program(program.section, program.with_maps(maps))
+    except OSError:
+        for descriptor in loaded.values():
+            os.close(descriptor)
+        raise
+    return loaded
+
+
+def attach(section: str, program: int, cgroup: int) -> int:
+    """Return the descriptor of a new link; other programs at the same place stay attached.
+
+    Args:
+        section: A key of ``KINDS``.
+        program: A descriptor.
+        cgroup: A descriptor of a folder of cgroup v2; what is below it is covered, too.
+    """
+    return _call(_LINK_CREATE, _LINK_FIELDS.pack(program, cgroup, KINDS[section].attach, 0))
+
+
+def pin(descriptor: int, path: Path) -> None:
+    """Give a map, program or link a name below a mount of bpffs; raises OSError if there is one."""
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    _call(_PIN, _PIN_FIELDS.pack(ctypes.addressof(name), descriptor, 0))
+
+
+def pinned(path: Path) -> int:
+    """Return a descriptor of what has a name; raises OSError."""
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    return _call(_PINNED, _PIN_FIELDS.pack(ctypes.addressof(name), 0, 0))
+
+
+def update(descriptor: int, key: bytes, value: bytes) -> None:
+    """Set one element, at once for all programs."""
+    with_value = ctypes.create_string_buffer(value, len(value))
+    _element(_UPDATE, descriptor, key, with_value)
+
+
+def lookup(descriptor: int, key: bytes, value_bytes: int) -> bytes | None:
+    """Return one element, or None; of a per-CPU map, the values of all possible CPUs."""
+    value = ctypes.create_string_buffer(value_bytes)
+    return value.raw if _element(_LOOKUP, descriptor, key, value) else None
+
+
+def delete(descriptor: int, key: bytes) -> bool:
+    """Remove one element; returns whether it was there."""
+    return _element(_DELETE, descriptor, key, None)
+
+
+def update_batch(descriptor: int, keys: bytes, values: bytes, count: int) -> None:
+    """Set many elements; 30,000 take 10 to 20 ms. One that fails leaves those before it set."""
+    key, value = (ctypes.create_string_buffer(x, len(x)) for x in (keys, values))
+    where = ctypes.addressof(key), ctypes.addressof(value)
+    _call(_UPDATE_BATCH, _BATCH_FIELDS.pack(0, 0, *where, count, descriptor, 0, 0))
+
+
+def reason_of(log: str) -> str:
+    """Return the line of the verifier's log that says why it refuses a program."""
+    said, _, _ = log.partition(_EXPLANATION)
+    lines = [x for x in said.splitlines() if x.strip() and not x.startswith(_STATISTICS)]
+    return lines[-1] if lines else "without a reason"
+
+
+def types_of(value_bytes: int) -> bytes:
+    """Return type information of an integer, 1, and of a structure without fields, 2.
+
+    Socket storage needs some, and looks at nothing but the sizes.
+    """
+    integer = struct.pack("=IIII", 1, 1 << 24, 4, 32)
+    structure = struct.pack("=III", 3, 4 << 24, value_bytes)
+    types, names = integer + structure, b"\0u\0v\0"
+    header = struct.pack("=HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(names))
+    return header + types + names
+
+
+def _load_types(value_bytes: int) -> int:
+    types = types_of(value_bytes)
+    blob = ctypes.create_string_buffer(types, len(types))
+    return _call(_TYPES_LOAD, _TYPES_FIELDS.pack(ctypes.addressof(blob), 0, len(types), 0, 0))
+
+
+def _load(section: str, code: bytes, log: ctypes.Array[ctypes.c_char] | None = None) -> int:
+    kind = KINDS[section]
+    insns, licence = (ctypes.create_string_buffer(x) for x in (code, _LICENCE))
+    where = ctypes.addressof(insns), ctypes.addressof(licence)
+    noted = (0, 0, 0) if log is None else (1, len(log), ctypes.addressof(log))
+    name = section.rpartition("/")[2].encode()[:_NAME_BYTES]
+    count = len(code) // _INSTRUCTION_BYTES
+    return _call(
+        _LOAD,
+        _PROGRAM_FIELDS.pack(kind.program, count, *where, *noted, 0, 0, name, 0, kind.attach),
+    )
+
+
+def _element(
+    command: int, descriptor: int, key: bytes, value: ctypes.Array[ctypes.c_char] | None
+) -> bool:
+    """Return whether the element was there."""
+    buffer = ctypes.create_string_buffer(key, len(key))
+    where = ctypes.addressof(buffer), 0 if value is None else ctypes.addressof(value)
+    try:
+        _call(command, _ELEMENT_FIELDS.pack(descriptor, 0, *where, 0))
+    except OSError as exc:
+        if exc.errno != errno.ENOENT:
+            raise
+        return False
+    return True
+
+
+def _call(command: int, attributes: bytes) -> int:
+    number = _NUMBER.get(platform.machine())
+    if number is None:
+        # Not a lack of the kernel, which may well have the call.
+        unknown = f"cannot call bpf(2): its number on {platform.machine()} isn't known"
+        raise PermissionError(errno.EPERM, unknown)
+    buffer = ctypes.create_string_buffer(attributes, len(attributes))
+    result = int(_libc.syscall(number, command, buffer, len(attributes)))
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
