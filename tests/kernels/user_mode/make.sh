@@ -45,7 +45,7 @@ if apt-get download -qq "linux-source-$major=$built_using" 2>/dev/null; then
   make -s ARCH=um -j2 modules_prepare
   # Whatever asks for the options above.
   modules="net/netfilter/nf_tables.ko net/netfilter/nf_nat.ko"
-  for name in chain_nat nat redir masq ct reject reject_inet socket fib fib_inet numgen hash compat; do
+  for name in chain_nat nat redir masq ct reject reject_inet socket tproxy fib fib_inet numgen hash compat; do
     modules="$modules net/netfilter/nft_$name.ko"
   done
   for version in 4 6; do
