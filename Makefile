@@ -72,7 +72,7 @@ KERNELS_RUN := $(BIN)/python -m tests.kernels
 
 kernels: packages-kernels $(VENV)/installed-dev ## a smoke and the tests marked kernel in machines with Debian's kernels: KERNELS="5.10 uml-6.1" FULL=1 (all of tests/node) MATRIX=1 (kernels that lack something) (root)
 	@echo "make kernels: a smoke and marked tests, two machines at a time; 20 minutes on two cores without KVM, the first time 5 more"
-	@$(KERNELS_RUN) --parts=smoke,$(if $(FULL),full,marked) $(KERNELS)
+	@$(KERNELS_RUN) $(FULL:%=--parts=smoke,full) $(KERNELS)
 	@$(if $(MATRIX),$(KERNELS_RUN).matrix)
 
 kernels-full: # what runs each night

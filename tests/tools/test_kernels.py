@@ -7,12 +7,14 @@ import json
 import lzma
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.build import BuildError
-from tests.kernels.__main__ import problems, results_of
+from tests.kernels import uml
+from tests.kernels.__main__ import parts_of, problems, results_of
 from tests.kernels.initramfs import archive, below
 from tests.kernels.kernels import KERNELS, chosen, dependencies, uncompressed
 from tests.kernels.qemu import ways
@@ -103,6 +105,14 @@ def test_the_table_of_needed_programs_names_the_packages_of_a_root() -> None:
 def test_without_labels_all_kernels_are_chosen() -> None:
     assert chosen([]) == [*KERNELS]
     assert [kernel.label for kernel in chosen(["newest", "5.10"])] == ["5.10", "newest"]
+
+
+def test_tests_are_left_to_user_mode_linux_where_the_processor_is_emulated() -> None:
+    stock, all_labels = KERNELS[1], {"6.1", "uml-6.1"}
+    assert parts_of(stock, TCG, all_labels) == ("smoke",)
+    assert parts_of(stock, TCG, {"6.1"}) == ("smoke", "marked")
+    assert parts_of(stock, replace(TCG, name="kvm"), all_labels) == ("smoke", "marked")
+    assert parts_of(uml.WHOLE, replace(TCG, name="uml"), all_labels) == ("smoke", "marked")
 
 
 def test_an_unknown_label_is_an_error() -> None:
