@@ -110,6 +110,12 @@ def test_workers_serve_while_the_control_process_is_dead(testbed):
     wait_for("the end of the last workers", lambda: not any(map(is_alive, workers)))
 
 
+# Without a load, which an emulated processor can't carry beside a start.
+@pytest.mark.parametrize(
+    "testbed",
+    [pytest.param("nftables", marks=pytest.mark.kernel), *steerings(*STEERINGS)[1:]],
+    indirect=True,
+)
 @pytest.mark.long
 def test_clients_stay_with_their_endpoint(testbed):
     ips = [testbed.ip("one"), testbed.ip("two")]
@@ -129,11 +135,6 @@ def test_clients_stay_with_their_endpoint(testbed):
         assert testbed[name].get(sticky.address) == before[name]
 
 
-@pytest.mark.parametrize(
-    "testbed",
-    [pytest.param("nftables", marks=pytest.mark.kernel), *steerings(*STEERINGS)[1:]],
-    indirect=True,
-)
 def test_sigusr1_leaves_the_node_to_the_next_process(testbed):
     with load(testbed) as outcomes:
         testbed.agent.send(signal.SIGUSR1)
