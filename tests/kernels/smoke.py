@@ -42,7 +42,7 @@ PORT = 8080
 NODE_PORT = 30080
 READY_S = 240.0
 """An emulated processor that is busy takes a minute; what has ended isn't awaited."""
-ANSWER_S = 20.0
+ANSWER_S = 60.0
 PROGRAM = ("userspace-proxy",)
 PARTS = ("auto", "nftables", "local", "none", "demo", "iptables")
 """The last one loads tables, which auto would choose for that."""
@@ -362,7 +362,7 @@ def try_demo(rows: Rows, folder: Path) -> None:
         commands.update(pairs)
 
     def answers() -> None:
-        words = shlex.split(commands["round robin"])
+        words = [*shlex.split(commands["round robin"]), f"--timeout={ANSWER_S:g}"]
         done = subprocess.run(words, capture_output=True, text=True, timeout=READY_S)
         names = {*re.findall(r"\bweb-\d\b", done.stdout)}
         if done.returncode or len(names) < 2:
