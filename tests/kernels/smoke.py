@@ -41,7 +41,7 @@ PODS = {"client": "10.244.1.2", "a": "10.244.1.10", "b": "10.244.1.11"}
 PORT = 8080
 NODE_PORT = 30080
 READY_S = 600.0
-"""An emulated processor that is busy takes a minute; what has ended isn't awaited."""
+"""An emulated processor that is busy takes minutes; what has ended isn't awaited."""
 ANSWER_S = 60.0
 PROGRAM = ("userspace-proxy",)
 PARTS = ("auto", "nftables", "local", "none", "demo", "iptables")
@@ -338,8 +338,7 @@ def _try_kernel_path(rows: Rows, steering: str, client: Net) -> None:
 def show_status() -> None:
     done = subprocess.run([*PROGRAM, "status"], capture_output=True, text=True, timeout=READY_S)
     if done.returncode or "shop/web" not in done.stdout:
-        said = " ".join(f"{done.stdout} {done.stderr}".split())
-            raise Failed(f"exit {done.returncode}: {said}")
+        raise Failed(f"exit {done.returncode}: {done.stdout}{done.stderr}")
 
 
 def try_demo(rows: Rows, folder: Path) -> None:
