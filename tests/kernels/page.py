@@ -144,7 +144,10 @@ def _run_of(document: Mapping[str, Any]) -> Run:
         way=document["way"],
         userland=document["userland"],
         lacks=document["lacks"],
-        smoke=[Smoke(one["what"], one["outcome"], one["words"]) for one in document["smoke"]],
+        smoke=[
+            Smoke(one["what"], one["outcome"], " ".join(one["words"].split()))
+            for one in document["smoke"]
+        ],
         passed=tests["passed"],
         failed=tests["failed"],
         left_out=[(part, test) for part, test in tests["left_out"]],

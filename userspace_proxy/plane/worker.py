@@ -249,7 +249,8 @@ class Worker:
         if group is not None:
             now = self._dataplane.engine.clock()
             group.balancers.current.failed(message.endpoint, now, is_silent=message.is_silent)
-            self._differences.setdefault(message.group, Differences(group))
+            if message.group not in self._differences:
+                self._differences[message.group] = Differences(group)
 
     def _end_ejection(self, message: Returned) -> None:
         group = self._groups.get(message.group)
