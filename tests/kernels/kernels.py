@@ -27,7 +27,6 @@ from tests.cluster.build import BuildError, Write, cache_root, locked, step
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 """Debian's names of them, by the kernel's."""
-MIRROR = "http://deb.debian.org"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _LISTS_S = 86_400.0
 
@@ -117,6 +116,20 @@ class Unpacked:
     machine: str = platform.machine()
 
 
+def _address_of(archive: str) -> str:
+    """Return the address from which this machine's apt has an archive of Debian.
+
+    Raises:
+        BuildError: It has none.
+    """
+    command = ["apt-get", "update", "--print-uris"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    found = re.search(rf"'(\S+/{archive})/+dists/", listed)
+    if found is None:
+        raise BuildError(f"apt's sources on this machine have no {archive}; add Debian's")
+    return found[1]
+
+
 def chosen(labels: Sequence[str], table: Sequence[Kernel] = KERNELS) -> list[Kernel]:
     """Return the kernels with these labels, in the table's order; all for no label.
 
@@ -196,7 +209,7 @@ Acquire::Retries "3";
         for suite in self._kernel.suites:
             archive = "debian-security" if suite.endswith("-security") else "debian"
             options = f"[{signed}arch={self._architecture}]"
-            yield f"deb {options} {MIRROR}/{archive} {suite} main\n"
+            yield f"deb {options} {_address_of(archive)} {suite} main\n"
 
     def update(self, write: Write) -> None:
         """Fetch the lists, unless that was done today; without a network old ones serve."""

@@ -37,7 +37,7 @@ _libc = ctypes.CDLL(None)
 
 _INIT = """\
 #!/bin/busybox sh
-/bin/busybox mkdir -p /proc /sys /dev /root /bin /sbin
+/bin/busybox mkdir -p /proc /sys /dev /mnt /bin /sbin
 /bin/busybox --install -s /bin
 # Where the kernel looks for it.
 ln -s /bin/modprobe /sbin/modprobe
@@ -46,15 +46,15 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
 for module in $(cat /machine/first); do modprobe $module 2>/dev/null; done
 . /machine/disks
-mount -t ext4 $root /root || { echo "MACHINE: no root"; poweroff -f; }
-mount -t tmpfs modules /root/lib/modules
-cp -a /lib/modules/. /root/lib/modules/
-mount -t tmpfs run /root/run
-cp -a /machine /root/run/machine
-mount --move /dev /root/dev
-mount --move /proc /root/proc
-mount --move /sys /root/sys
-exec switch_root /root /bin/sh /run/machine/start
+mount -t ext4 $root /mnt || { echo "MACHINE: no root"; poweroff -f; }
+mount -t tmpfs modules /mnt/lib/modules
+cp -a /lib/modules/. /mnt/lib/modules/
+mount -t tmpfs run /mnt/run
+cp -a /machine /mnt/run/machine
+mount --move /dev /mnt/dev
+mount --move /proc /mnt/proc
+mount --move /sys /mnt/sys
+exec switch_root /mnt /bin/sh /run/machine/start
 """
 _START = """\
 export PATH=/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
