@@ -150,3 +150,10 @@ def test_a_limit_of_the_address_space_is_one(tmp_path):
 def test_the_address_space_is_estimated_exactly():
     limit = AddressSpace(900 * MIB)
     assert limit.estimate() == limit.used() > resource.getpagesize()
+
+
+def test_a_cgroup_that_cannot_be_looked_at_has_no_limit(machine):
+    # Other users' folders cannot be looked at either, but by root.
+    machine.mount_v2(f"/{'x' * 300}")
+    machine.cgroup("", max=300 * MIB, current=MIB, stat="")
+    assert machine.limits() == [(300 * MIB, MIB)]
