@@ -110,7 +110,7 @@ class Counts(NamedTuple):
     def unpack(cls, value: bytes) -> Self:
         """Return what a value says."""
         words = _COUNTS.unpack(value)
-        return cls(*words[:10], words[10:])
+        return cls._make((*words[:10], words[10:]))
 
 
 class EventKind(enum.IntEnum):
