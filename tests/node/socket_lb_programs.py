@@ -14,13 +14,13 @@ from userspace_proxy.kernel.bpf import calls, socket_maps
 from userspace_proxy.kernel.bpf.ring import Ring
 from userspace_proxy.kernel.bpf.socket_maps import (
     Client,
-    Counts,
+    DialCounts,
     Ejection,
-    Endpoint,
-    Event,
+    FrontendValue,
     Pin,
-    Service,
+    RingEvent,
     Settings,
+    SlotValue,
 )
 from userspace_proxy.model import SocketAddress
 
@@ -49,27 +49,27 @@ class SocketLb(Attached):
         self._services += 1
         numbers = [self._numbers + 1 + at for at in range(len(endpoints))]
         self._numbers += len(endpoints)
-        values = [Endpoint(e, n).pack() for e, n in zip(endpoints, numbers, strict=True)]
+        values = [SlotValue(e, n).pack() for e, n in zip(endpoints, numbers, strict=True)]
         slots = [
             v for v, w in zip(values, weights or [1] * len(values), strict=True) for _ in range(w)
         ]
         for number, value in zip(numbers, values, strict=True):
-            self._set("counters", socket_maps.number_key(number), Counts().pack())
+            self._set("counters", socket_maps.number_key(number), DialCounts().pack())
             self._set("slots", socket_maps.pinned_slot_key(self._services, number), value)
         for index, value in enumerate(slots):
             self._set("slots", socket_maps.slot_key(self._services, index), value)
         key = socket_maps.frontend_key(frontend)
-        service = Service(self._services, len(slots), affinity, timeout_s)
+        service = FrontendValue(self._services, len(slots), affinity, timeout_s)
         self._set("frontends4" if len(key) == 8 else "frontends6", key, service.pack())
         return numbers
 
     def set(self, settings: Settings) -> None:
         self._set("settings", socket_maps.SETTINGS_KEY, settings.pack())
 
-    def counts(self, number: int) -> Counts:
+    def counts(self, number: int) -> DialCounts:
         value = self._get("counters", socket_maps.number_key(number))
         assert value is not None
-        return Counts.unpack(value)
+        return DialCounts.unpack(value)
 
     def forget(self, number: int) -> None:
         assert calls.delete(self.maps["counters"], socket_maps.number_key(number))
@@ -88,10 +88,10 @@ class SocketLb(Attached):
     def pin(self, client: Client, pin: Pin) -> None:
         self._set("pins", client.pack(), pin.pack())
 
-    def events(self) -> list[Event]:
-        return [Event.unpack(record) for record in self._ring.take()]
+    def events(self) -> list[RingEvent]:
+        return [RingEvent.unpack(record) for record in self._ring.take()]
 
-    def next_events(self) -> list[Event]:
+    def next_events(self) -> list[RingEvent]:
         """Wait for events, and return them."""
         assert select.select([self.maps["events"]], [], [], DEADLINE_S)[0]
         return self.events()
