@@ -6,10 +6,13 @@ import errno
 import os
 import resource
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
 import pytest
 
+from userspace_proxy.kernel import bpf
+from userspace_proxy.kernel.bpf.objects import read_object
 from userspace_proxy.kernel.hook_rights import LOCKED_BYTES, HookRights, read_rights
 from userspace_proxy.kernel.offers import LACKS_NOTHING, KernelOffers
 
@@ -79,6 +82,15 @@ def test_the_first_lack_is_told_with_a_remedy(rights: HookRights, what: str) -> 
     assert lack is not None
     assert lack.what == what
     assert lack.hint
+
+
+def test_the_programs_maps_fit_into_the_locked_memory_that_is_asked_for() -> None:
+    maps = read_object((resources.files(bpf) / "socket_lb.bpf.o").read_bytes()).maps.values()
+    # As Linux 5.10 counts hashes: an element has 48 bytes more, a bucket 16.
+    # Source: htab_map_alloc().
+    elements = sum((48 + m.key_bytes + m.value_bytes) * m.entries for m in maps)
+    buckets = sum(16 << (m.entries - 1).bit_length() for m in maps if m.entries)
+    assert 64 << 20 < elements + buckets < LOCKED_BYTES
 
 
 def test_reading_rights_leaves_limits_as_they_are(tmp_path: Path) -> None:
