@@ -35,17 +35,11 @@ HELPER(__u64, netns_of, get_netns_cookie, void *context);
 HELPER(__u64, now_ns, ktime_get_ns, void);
 HELPER(__u32, random, get_prandom_u32, void);
 
-#define STREAM 1
-#define TCP 6
-#define INET 2
+enum { STREAM = 1, TCP = 6, INET = 2 };
 #define MAPPED 0xffff0000U /* The third of four words of ::ffff:0:0/96. */
+#define PINNED 0x80000000U /* Part of a slot's key: the rest is an endpoint's number. */
 #define SECOND_NS 1000000000ULL
-#define FIRST_S 5
-#define LONGEST_S 60
-#define PROBE_NS (3 * SECOND_NS)
-#define PINNED 0x80000000ULL /* Part of a slot's key: the rest is an endpoint's number. */
-#define RANDOM_TRIES 4
-#define TRIES 12
+enum { FIRST_S = 5, LONGEST_S = 60, PROBE_S = 3, RANDOM_TRIES = 4, TRIES = 12 };
 
 enum kind { PROBED, REFUSED, UNANSWERED, RETURNED, CONNECTION }; /* Of ejections, and events. */
 enum state { NOT_FOLLOWED, TRANSLATED, DIALLED, REPEATED, ESTABLISHED };
@@ -76,7 +70,8 @@ struct event {
 /* As MapSpec of objects.py. */
 struct map { __u32 type, key_bytes, value_bytes, entries, flags; };
 MAP(frontends4, BPF_MAP_TYPE_HASH, 8, sizeof(struct service), 65536, BPF_F_NO_PREALLOC);
-MAP(frontends6, BPF_MAP_TYPE_HASH, sizeof(struct address), sizeof(struct service), 65536, BPF_F_NO_PREALLOC);
+MAP(frontends6, BPF_MAP_TYPE_HASH, sizeof(struct address), sizeof(struct service), 65536,
+    BPF_F_NO_PREALLOC);
 MAP(slots, BPF_MAP_TYPE_HASH, 8, sizeof(struct endpoint), 262144, BPF_F_NO_PREALLOC);
 MAP(counters, BPF_MAP_TYPE_HASH, 8, sizeof(struct counts), 131072, BPF_F_NO_PREALLOC);
 MAP(ejected, BPF_MAP_TYPE_HASH, 8, sizeof(struct ejection), 16384, BPF_F_NO_PREALLOC);
@@ -95,7 +90,7 @@ INLINE bool may_dial(__u64 number, __u64 netns)
 	if (now < ejection->until_ns)
 		return false;
 	ejection->kind = PROBED;
-	ejection->until_ns = now + PROBE_NS;
+	ejection->until_ns = now + PROBE_S * SECOND_NS;
 	return true;
 }
 
@@ -153,7 +148,8 @@ INLINE struct endpoint *choose(struct service *service, __u64 netns)
 }
 
 /* Returns the endpoint that a dial leads to, or NULL; keeps what was dialled. */
-INLINE struct endpoint *lead(struct bpf_sock_addr *dial, struct service *service, struct address *to)
+INLINE struct endpoint *lead(struct bpf_sock_addr *dial, struct service *service,
+			     struct address *to)
 {
 	__u64 netns = netns_of(dial);
 	struct endpoint *endpoint = service ? choose(service, netns) : 0;
@@ -191,23 +187,17 @@ PART("cgroup/connect6") int connect6(struct bpf_sock_addr *dial)
 {
 	if (dial->type != STREAM || dial->protocol != TCP)
 		return 1;
-	__u32 *ip = dial->user_ip6;
-	struct address to = {(__u64)ip[1] << 32 | ip[0], (__u64)ip[3] << 32 | ip[2], dial->user_port};
+	__u64 *ip = (void *)dial->user_ip6;
+	struct address to = {ip[0], ip[1], dial->user_port};
 	__u64 key = to.port << 32 | to.low >> 32;
 	bool is_mapped = !to.high && (__u32)to.low == MAPPED;
 	struct service *service = is_mapped ? lookup(&frontends4, &key) : lookup(&frontends6, &to);
 	struct endpoint *endpoint = lead(dial, service, &to);
-	if (!endpoint)
-		return 1;
-	dial->user_port = endpoint->at.port;
-	if (is_mapped) {
-		dial->user_ip6[3] = endpoint->at.low;
-		return 1;
+	if (endpoint) {
+		ip[0] = endpoint->at.high;
+		ip[1] = is_mapped ? endpoint->at.low << 32 | MAPPED : endpoint->at.low;
+		dial->user_port = endpoint->at.port;
 	}
-	dial->user_ip6[0] = endpoint->at.high;
-	dial->user_ip6[1] = endpoint->at.high >> 32;
-	dial->user_ip6[2] = endpoint->at.low;
-	dial->user_ip6[3] = endpoint->at.low >> 32;
 	return 1;
 }
 
@@ -225,10 +215,9 @@ PART("cgroup/getpeername6") int getpeername6(struct bpf_sock_addr *peer)
 {
 	struct connection *kept = kept_of(&connections, peer->sk, 0, 0);
 	if (kept && kept->state) {
-		peer->user_ip6[0] = kept->dialled.high;
-		peer->user_ip6[1] = kept->dialled.high >> 32;
-		peer->user_ip6[2] = kept->dialled.low;
-		peer->user_ip6[3] = kept->dialled.low >> 32;
+		__u64 *ip = (void *)peer->user_ip6;
+		ip[0] = kept->dialled.high;
+		ip[1] = kept->dialled.low;
 		peer->user_port = kept->dialled.port;
 	}
 	return 1;
@@ -270,17 +259,16 @@ INLINE void eject(struct bpf_sock_ops *ops, struct connection *kept, __u64 kind,
 	if (!known) {
 		if (update(&ejected, &number, &begun, BPF_NOEXIST))
 			return;
-	} else if (known->netns && known->netns != netns) {
-		known->netns = 0;
-		known->times = 1;
-	} else if (known->kind == PROBED || now >= known->until_ns) {
-		__u64 times = known->times;
-		until = now + (times < 4 ? FIRST_S << times : LONGEST_S) * SECOND_NS;
-		known->times = times + 1;
 	} else {
-		return;
-	}
-	if (known) {
+		__u64 times = known->times;
+		bool is_second = known->netns && known->netns != netns;
+		if (!is_second && known->kind != PROBED && now < known->until_ns)
+			return;
+		if (is_second)
+			known->netns = times = 0;
+		else
+			until = now + (times < 4 ? FIRST_S << times : LONGEST_S) * SECOND_NS;
+		known->times = times + 1;
 		known->kind = kind;
 		known->until_ns = until;
 	}
@@ -317,19 +305,20 @@ INLINE void add_latency(struct counts *counts, __u64 ns)
 	ADD(counts->buckets[11], 1);
 }
 
-/* TCP counts a FIN as a byte in each direction, and the SYN. The last state tells which there were. */
-INLINE void count_bytes(struct bpf_sock_ops *ops, struct connection *kept, __u64 *received, __u64 *sent)
+/*
+ * TCP counts a FIN as a byte, and the SYN; the last state tells whose FIN there was. In FIN_WAIT2 a
+ * socket that was closed gets nothing but the endpoint's FIN, or the kernel doesn't wait for that.
+ */
+INLINE void count_bytes(struct bpf_sock_ops *ops, struct connection *kept, struct event *event)
 {
-	__u32 was = ops->args[0];
-	bool both = was == BPF_TCP_CLOSING || was == BPF_TCP_LAST_ACK;
-	bool sent_fin = both || was == BPF_TCP_FIN_WAIT2;
-	*received = ops->bytes_received;
-	*sent = ops->bytes_acked;
-	/* After close() the endpoint may send nothing but its FIN, and the kernel may not wait for it. */
-	if (both || was == BPF_TCP_CLOSE_WAIT ||
-	    (was == BPF_TCP_FIN_WAIT2 && (!kept->is_closed || *received != kept->received)))
-		*received -= *received > 0;
-	*sent -= *sent > sent_fin ? sent_fin + 1 : *sent;
+	__u64 was = ops->args[0], received = ops->bytes_received, sent = ops->bytes_acked;
+	bool both = was == BPF_TCP_CLOSING || was == BPF_TCP_LAST_ACK, half = was == BPF_TCP_FIN_WAIT2;
+	__u64 theirs = both || was == BPF_TCP_CLOSE_WAIT ||
+		       (half && (!kept->is_closed || received != kept->received));
+	__u64 ours = 1 + (both || half);
+	event->received = received - (received ? theirs : 0);
+	event->sent = sent > ours ? sent - ours : 0;
+	event->tcp_state = was;
 }
 
 INLINE void ended(struct bpf_sock_ops *ops, struct connection *kept, struct counts *counts)
@@ -337,11 +326,11 @@ INLINE void ended(struct bpf_sock_ops *ops, struct connection *kept, struct coun
 	__u64 now = now_ns(), state = kept->state, only = 0;
 	struct event event = {.kind = CONNECTION, .at_ns = now, .ns = now - kept->since_ns};
 	event.waited_ns = event.ns;
-	event.tcp_state = ops->args[0];
+	event.tcp_state = BPF_TCP_SYN_SENT;
 	if (state == ESTABLISHED) {
 		event.result = WAS_SERVED;
 		event.waited_ns = kept->waited_ns;
-		count_bytes(ops, kept, &event.received, &event.sent);
+		count_bytes(ops, kept, &event);
 		ADD(counts->ended, 1);
 		ADD(counts->received, event.received);
 		ADD(counts->sent, event.sent);
