@@ -41,7 +41,7 @@ from ...kernel.bpf.socket_maps import (
 )
 from ...kernel.cgroups import find_bpffs, find_cgroup
 from ...kernel.hook_rights import read_rights
-from ...kernel.offers import KernelOffers
+from ...kernel.offers import LACKS_NOTHING, KernelOffers
 from ...kernel.trials import SO_NETNS_COOKIE
 from ...log_fields import FieldLogger
 from ...log_limit import LogLimit
@@ -110,10 +110,18 @@ class Hooks:
 
     Args:
         kernel: What it offers.
+        names: The mount of bpffs; None: it is looked for.
     """
 
-    def __init__(self, options: HookOptions, proxy_name: str, kernel: KernelOffers) -> None:
+    def __init__(
+        self,
+        options: HookOptions,
+        proxy_name: str,
+        kernel: KernelOffers = LACKS_NOTHING,
+        names: Path | None = None,
+    ) -> None:
         self._options = options
+        self._names = names or find_bpffs()
         self._proxy_name = proxy_name
         self._kernel = kernel
         self._programs: Programs | None = None
@@ -144,7 +152,7 @@ class Hooks:
         """
         options = self._options
         cgroup = Path(options.cgroup) if options.cgroup else find_cgroup()
-        names = find_bpffs()
+        names = self._names
         lack = read_rights(self._kernel, cgroup, names).lack()
         if lack or cgroup is None or names is None:
             what, hint = lack or ("", "")
@@ -159,7 +167,7 @@ class Hooks:
             self.close()
             programs.close()
             with suppress(OSError):
-                remove_hooks(self._proxy_name)
+                remove_hooks(self._proxy_name, self._names)
             raise SteeringError(f"cannot translate connect() in {cgroup}: {_words(exc)}") from exc
         self._is_attached = True
         self._ring = Ring(programs.maps["events"], programs.specs["events"].entries)
@@ -217,7 +225,7 @@ class Hooks:
         """
         self._is_attached = False
         try:
-            remove_hooks(self._proxy_name)
+            remove_hooks(self._proxy_name, self._names)
         except OSError as exc:
             raise SteeringError(f"cannot remove hooks of connect(): {_words(exc)}") from exc
 

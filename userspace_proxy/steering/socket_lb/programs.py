@@ -142,13 +142,16 @@ def hooked_labels() -> list[str]:
     return sorted("" if label == _WITHOUT_NAME else label for label in labels)
 
 
-def remove_hooks(proxy_name: str) -> bool:
+def remove_hooks(proxy_name: str, names: Path | None = None) -> bool:
     """Detach and remove what a proxy has; return whether there was something. Idempotent.
+
+    Args:
+        names: The mount of bpffs; None: it is looked for.
 
     Raises:
         OSError: It may not be removed.
     """
-    names = find_bpffs()
+    names = names or find_bpffs()
     folder = names and folder_of(names, proxy_label(proxy_name))
     if folder is None or not folder.is_dir():
         return False
