@@ -29,6 +29,7 @@ from tests.cluster.waiting import wait_for
 from tests.node.agents import Agent
 from tests.node.clients import Client
 from tests.node.endpoints import CLUSTER_IPS, PORT, TARGET, VERSIONS
+from tests.node.processes import readable_folder
 from tests.node.testbed import Testbed
 from userspace_proxy.kernel.offers import FOR_KERNEL_PATH
 from userspace_proxy.kernel.trials import try_parts
@@ -227,6 +228,20 @@ class SocketNode(Testbed):
             self.clients[client.name] = client
             yield client
 
+    def add_container(self, name: str, *, is_covered: bool = True) -> Client:
+        """Start a pod that dials, in a new cgroup.
+
+        Args:
+            is_covered: Whether hooks cover it.
+        """
+        with contextlib.ExitStack() as stack:
+            if self.cgroup:
+                parent = self.cgroup if is_covered else self.cgroup.parent
+                stack.enter_context(in_cgroup(parent / f"{self.cgroup.name}-{name}"))
+            client = Client(self.sandbox.add_pod(name))
+        self.clients[name] = client
+        return client
+
     def start(self, *webs: Web) -> None:
         """Write these Services, and start the agent."""
         self.write(*webs)
@@ -265,7 +280,7 @@ class SocketNode(Testbed):
 
 def socket_flags(mode: str, cgroup: Path | None) -> list[str]:
     """Return the agent's flags for a mode."""
-    if mode == RULES:
+    if mode == RULES or os.environ.get("NOFLAGS"):
         return []
     return [f"--socket-lb={mode}", *([f"--socket-lb-cgroup={cgroup}"] if cgroup else [])]
 
@@ -280,7 +295,9 @@ def socket_node(
         if mode == HOOKS:
             need_rights()
             pins = stack.enter_context(mounted(folder / "pins", "bpf"))
-            cgroup = stack.enter_context(own_cgroup(folder / "cgroup"))
+            # Workers read the limits of their cgroup, as a user who can't enter pytest's folders.
+            readable = stack.enter_context(readable_folder())
+            cgroup = stack.enter_context(own_cgroup(readable / "cgroup"))
         yield stack.enter_context(
             SocketNode(folder, mode, *flags, pins=pins, cgroup=cgroup, clients=clients)
         )
@@ -305,24 +322,27 @@ def mounted(folder: Path, kind: str) -> Iterator[Path]:
 @contextlib.contextmanager
 def own_cgroup(folder: Path) -> Iterator[Path]:
     """Have this process, and what it starts meanwhile, in a new cgroup below the yielded one."""
-    (line,) = (
-        line
-        for line in Path("/proc/self/cgroup").read_text().splitlines()
-        if line.startswith("0::")
-    )
     with mounted(folder, "cgroup2") as root:
-        before = root / line.removeprefix("0::/")
         top = root / f"userspace-proxy-test-{os.getpid()}"
-        pods = top / "pods"
-        top.mkdir()
-        pods.mkdir()
-        _join(pods)
         try:
-            yield top
+            with in_cgroup(top / "pods"):
+                yield top
         finally:
-            _join(before)
-            for made in (pods, top):
+            for made in (*top.glob("*/"), *root.glob(f"{top.name}-*/"), top):
                 wait_for("the end of its processes", lambda made=made: _is_removed(made))
+
+
+@contextlib.contextmanager
+def in_cgroup(cgroup: Path) -> Iterator[None]:
+    """Have this process, and what it starts meanwhile, in a new cgroup, which stays."""
+    before = Path("/proc/self/cgroup").read_text().rpartition("0::/")[2].strip()
+    (root,) = (one for one in cgroup.parents if os.path.ismount(one) and one != Path("/"))
+    cgroup.mkdir(parents=True)
+    _join(cgroup)
+    try:
+        yield
+    finally:
+        _join(root / before)
 
 
 def _join(cgroup: Path) -> None:
