@@ -94,13 +94,16 @@ def test_connections_and_sockets_of_before_the_agent(site):
 
 
 def test_containers_that_start_after_the_agent_are_covered(site):
-    with Dial(site.node.add_container("late"), site.web.cluster_ip(4)).connect() as dial:
+    cgroup = site.node.cgroup and site.node.cgroup / "late"
+    late = site.node.add_container("late", cgroup)
+    with Dial(late, site.web.cluster_ip(4)).connect() as dial:
         assert dial.ask() in ("one", "two")
         assert dial.way == site.node.way
 
 
 def test_programs_in_other_cgroups_are_served_by_the_rules(site):
-    elsewhere = site.node.add_container("elsewhere", is_covered=False)
+    outside = site.node.cgroup and site.node.cgroup.parent
+    elsewhere = site.node.add_container("elsewhere", outside)
     with Dial(elsewhere, site.web.cluster_ip(4)).connect() as dial:
         assert dial.peer == dial.address
         assert dial.ask() in ("one", "two")
