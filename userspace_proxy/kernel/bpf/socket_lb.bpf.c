@@ -35,17 +35,11 @@ HELPER(__u64, netns_of, get_netns_cookie, void *context);
 HELPER(__u64, now_ns, ktime_get_ns, void);
 HELPER(__u32, random, get_prandom_u32, void);
 
-#define STREAM 1
-#define TCP 6
-#define INET 2
+enum { STREAM = 1, TCP = 6, INET = 2 };
 #define MAPPED 0xffff0000U /* The third of four words of ::ffff:0:0/96. */
+#define PINNED 0x80000000U /* Part of a slot's key: the rest is an endpoint's number. */
 #define SECOND_NS 1000000000ULL
-#define FIRST_S 5
-#define LONGEST_S 60
-#define PROBE_NS (3 * SECOND_NS)
-#define PINNED 0x80000000ULL /* Part of a slot's key: the rest is an endpoint's number. */
-#define RANDOM_TRIES 4
-#define TRIES 12
+enum { FIRST_S = 5, LONGEST_S = 60, PROBE_S = 3, RANDOM_TRIES = 4, TRIES = 12 };
 
 enum kind { PROBED, REFUSED, UNANSWERED, RETURNED, CONNECTION }; /* Of ejections, and events. */
 enum state { NOT_FOLLOWED, TRANSLATED, DIALLED, REPEATED, ESTABLISHED };
@@ -76,7 +70,8 @@ struct event {
 /* As MapSpec of objects.py. */
 struct map { __u32 type, key_bytes, value_bytes, entries, flags; };
 MAP(frontends4, BPF_MAP_TYPE_HASH, 8, sizeof(struct service), 65536, BPF_F_NO_PREALLOC);
-MAP(frontends6, BPF_MAP_TYPE_HASH, sizeof(struct address), sizeof(struct service), 65536, BPF_F_NO_PREALLOC);
+MAP(frontends6, BPF_MAP_TYPE_HASH, sizeof(struct address), sizeof(struct service), 65536,
+    BPF_F_NO_PREALLOC);
 MAP(slots, BPF_MAP_TYPE_HASH, 8, sizeof(struct endpoint), 262144, BPF_F_NO_PREALLOC);
 MAP(counters, BPF_MAP_TYPE_HASH, 8, sizeof(struct counts), 131072, BPF_F_NO_PREALLOC);
 MAP(ejected, BPF_MAP_TYPE_HASH, 8, sizeof(struct ejection), 16384, BPF_F_NO_PREALLOC);
@@ -95,7 +90,7 @@ INLINE bool may_dial(__u64 number, __u64 netns)
 	if (now < ejection->until_ns)
 		return false;
 	ejection->kind = PROBED;
-	ejection->until_ns = now + PROBE_NS;
+	ejection->until_ns = now + PROBE_S * SECOND_NS;
 	return true;
 }
 
@@ -113,64 +108,72 @@ INLINE __u64 any_slot(__u64 base, __u64 count, __u64 netns)
 	return first;
 }
 
-/* Returns the slot of a client's pin, or NULL: there is none, or it is too old, gone or ejected. */
-INLINE struct endpoint *pinned(struct client *client, __u64 base, __u64 timeout_s)
+/* Whether a client has a pin to an endpoint that it may dial. */
+INLINE bool pinned(struct client *client, __u64 base, __u64 timeout_s, struct endpoint *found)
 {
 	struct pin *pin = lookup(&pins, client);
 	if (!pin)
-		return 0;
+		return false;
 	__u64 now = now_ns(), key = base | PINNED | pin->endpoint;
 	if (now >= pin->last_ns + timeout_s * SECOND_NS)
-		return 0;
+		return false;
 	struct endpoint *endpoint = lookup(&slots, &key);
 	if (!endpoint || !may_dial(endpoint->number, client->netns))
-		return 0;
+		return false;
+	*found = *endpoint;
 	pin->last_ns = now;
-	return endpoint;
+	return true;
 }
 
-/* Returns an endpoint, or NULL if the dial is left to the rules. */
-INLINE struct endpoint *choose(struct service *service, __u64 netns)
+/* Finds the endpoint that a dial leads to; false if it is left to the rules. */
+INLINE bool choose(struct service *service, __u64 netns, struct endpoint *found)
 {
 	__u64 base = (__u64)service->number << 32, count = service->slots, only = 0;
 	__u64 affinity = service->affinity, timeout_s = service->timeout_s;
 	struct client client = {netns, affinity};
 	struct settings *set = lookup(&settings, &only);
 	if (!count || !set)
-		return 0;
+		return false;
 	if (set->host_only && netns != (set->host_netns ? set->host_netns : netns_of(0)))
-		return 0;
-	struct endpoint *endpoint = affinity ? pinned(&client, base, timeout_s) : 0;
-	if (endpoint)
-		return endpoint;
+		return false;
+	if (affinity && pinned(&client, base, timeout_s, found))
+		return true;
 	__u64 key = any_slot(base, count, netns);
-	endpoint = lookup(&slots, &key);
-	if (endpoint && affinity) {
-		struct pin pin = {endpoint->number, now_ns()};
+	struct endpoint *endpoint = lookup(&slots, &key);
+	if (!endpoint)
+		return false;
+	*found = *endpoint;
+	if (affinity) {
+		struct pin pin = {found->number, now_ns()};
 		update(&pins, &client, &pin, BPF_ANY);
 	}
-	return endpoint;
+	return true;
 }
 
-/* Returns the endpoint that a dial leads to, or NULL; keeps what was dialled. */
-INLINE struct endpoint *lead(struct bpf_sock_addr *dial, struct service *service, struct address *to)
+/*
+ * Replaces the address that is dialled by an endpoint's, and keeps it; false if it stays. There is
+ * no pointer in the result: where Linux 5.10 mistrusts branches, it refuses a second look at one.
+ */
+INLINE bool lead(struct bpf_sock_addr *dial, struct service *service, struct address *to)
 {
 	__u64 netns = netns_of(dial);
-	struct endpoint *endpoint = service ? choose(service, netns) : 0;
-	/* Else the socket may have dialled a frontend before it was disconnected. */
-	__u64 create = endpoint ? BPF_SK_STORAGE_GET_F_CREATE : 0;
+	struct endpoint found = {};
+	bool is_ours = service && choose(service, netns, &found);
+	__u64 create = is_ours ? BPF_SK_STORAGE_GET_F_CREATE : 0;
 	struct connection *kept = kept_of(&connections, dial->sk, 0, create);
 	if (!kept)
-		return 0;
+		return false;
+	/* Of a socket that was disconnected, and had dialled a frontend before. */
 	kept->state = NOT_FOLLOWED;
-	if (!endpoint)
-		return 0;
+	if (!is_ours)
+		return false;
 	kept->dialled = *to;
-	kept->endpoint = endpoint->number;
+	kept->endpoint = found.number;
 	kept->netns = netns;
 	kept->is_closed = 0;
 	kept->state = TRANSLATED;
-	return endpoint;
+	*to = found.at;
+	return true;
 }
 
 PART("cgroup/connect4") int connect4(struct bpf_sock_addr *dial)
@@ -179,10 +182,9 @@ PART("cgroup/connect4") int connect4(struct bpf_sock_addr *dial)
 		return 1;
 	struct address to = {0, dial->user_ip4, dial->user_port};
 	__u64 key = to.port << 32 | to.low;
-	struct endpoint *endpoint = lead(dial, lookup(&frontends4, &key), &to);
-	if (endpoint) {
-		dial->user_ip4 = endpoint->at.low;
-		dial->user_port = endpoint->at.port;
+	if (lead(dial, lookup(&frontends4, &key), &to)) {
+		dial->user_ip4 = to.low;
+		dial->user_port = to.port;
 	}
 	return 1;
 }
@@ -191,23 +193,16 @@ PART("cgroup/connect6") int connect6(struct bpf_sock_addr *dial)
 {
 	if (dial->type != STREAM || dial->protocol != TCP)
 		return 1;
-	__u32 *ip = dial->user_ip6;
-	struct address to = {(__u64)ip[1] << 32 | ip[0], (__u64)ip[3] << 32 | ip[2], dial->user_port};
+	__u64 *ip = (void *)dial->user_ip6;
+	struct address to = {ip[0], ip[1], dial->user_port};
 	__u64 key = to.port << 32 | to.low >> 32;
 	bool is_mapped = !to.high && (__u32)to.low == MAPPED;
-	struct service *service = is_mapped ? lookup(&frontends4, &key) : lookup(&frontends6, &to);
-	struct endpoint *endpoint = lead(dial, service, &to);
-	if (!endpoint)
-		return 1;
-	dial->user_port = endpoint->at.port;
-	if (is_mapped) {
-		dial->user_ip6[3] = endpoint->at.low;
-		return 1;
+	void *service = is_mapped ? lookup(&frontends4, &key) : lookup(&frontends6, &to);
+	if (lead(dial, service, &to)) {
+		ip[0] = to.high;
+		ip[1] = is_mapped ? to.low << 32 | MAPPED : to.low;
+		dial->user_port = to.port;
 	}
-	dial->user_ip6[0] = endpoint->at.high;
-	dial->user_ip6[1] = endpoint->at.high >> 32;
-	dial->user_ip6[2] = endpoint->at.low;
-	dial->user_ip6[3] = endpoint->at.low >> 32;
 	return 1;
 }
 
@@ -225,10 +220,9 @@ PART("cgroup/getpeername6") int getpeername6(struct bpf_sock_addr *peer)
 {
 	struct connection *kept = kept_of(&connections, peer->sk, 0, 0);
 	if (kept && kept->state) {
-		peer->user_ip6[0] = kept->dialled.high;
-		peer->user_ip6[1] = kept->dialled.high >> 32;
-		peer->user_ip6[2] = kept->dialled.low;
-		peer->user_ip6[3] = kept->dialled.low >> 32;
+		__u64 *ip = (void *)peer->user_ip6;
+		ip[0] = kept->dialled.high;
+		ip[1] = kept->dialled.low;
 		peer->user_port = kept->dialled.port;
 	}
 	return 1;
@@ -270,17 +264,16 @@ INLINE void eject(struct bpf_sock_ops *ops, struct connection *kept, __u64 kind,
 	if (!known) {
 		if (update(&ejected, &number, &begun, BPF_NOEXIST))
 			return;
-	} else if (known->netns && known->netns != netns) {
-		known->netns = 0;
-		known->times = 1;
-	} else if (known->kind == PROBED || now >= known->until_ns) {
-		__u64 times = known->times;
-		until = now + (times < 4 ? FIRST_S << times : LONGEST_S) * SECOND_NS;
-		known->times = times + 1;
 	} else {
-		return;
-	}
-	if (known) {
+		__u64 times = known->times;
+		bool is_second = known->netns && known->netns != netns;
+		if (!is_second && known->kind != PROBED && now < known->until_ns)
+			return;
+		if (is_second)
+			known->netns = times = 0;
+		else
+			until = now + (times < 4 ? FIRST_S << times : LONGEST_S) * SECOND_NS;
+		known->times = times + 1;
 		known->kind = kind;
 		known->until_ns = until;
 	}
@@ -317,19 +310,20 @@ INLINE void add_latency(struct counts *counts, __u64 ns)
 	ADD(counts->buckets[11], 1);
 }
 
-/* TCP counts a FIN as a byte in each direction, and the SYN. The last state tells which there were. */
-INLINE void count_bytes(struct bpf_sock_ops *ops, struct connection *kept, __u64 *received, __u64 *sent)
+/*
+ * TCP counts a FIN as a byte, and the SYN; the last state tells whose FIN there was. In FIN_WAIT2 a
+ * socket that was closed gets nothing but the endpoint's FIN, or the kernel doesn't wait for that.
+ */
+INLINE void count_bytes(struct bpf_sock_ops *ops, struct connection *kept, struct event *event)
 {
-	__u32 was = ops->args[0];
-	bool both = was == BPF_TCP_CLOSING || was == BPF_TCP_LAST_ACK;
-	bool sent_fin = both || was == BPF_TCP_FIN_WAIT2;
-	*received = ops->bytes_received;
-	*sent = ops->bytes_acked;
-	/* After close() the endpoint may send nothing but its FIN, and the kernel may not wait for it. */
-	if (both || was == BPF_TCP_CLOSE_WAIT ||
-	    (was == BPF_TCP_FIN_WAIT2 && (!kept->is_closed || *received != kept->received)))
-		*received -= *received > 0;
-	*sent -= *sent > sent_fin ? sent_fin + 1 : *sent;
+	__u64 was = ops->args[0], received = ops->bytes_received, sent = ops->bytes_acked;
+	bool both = was == BPF_TCP_CLOSING || was == BPF_TCP_LAST_ACK, half = was == BPF_TCP_FIN_WAIT2;
+	__u64 theirs = both || was == BPF_TCP_CLOSE_WAIT ||
+		       (half && (!kept->is_closed || received != kept->received));
+	__u64 ours = 1 + (both || half);
+	event->received = received - (received ? theirs : 0);
+	event->sent = sent > ours ? sent - ours : 0;
+	event->tcp_state = was;
 }
 
 INLINE void ended(struct bpf_sock_ops *ops, struct connection *kept, struct counts *counts)
@@ -337,11 +331,11 @@ INLINE void ended(struct bpf_sock_ops *ops, struct connection *kept, struct coun
 	__u64 now = now_ns(), state = kept->state, only = 0;
 	struct event event = {.kind = CONNECTION, .at_ns = now, .ns = now - kept->since_ns};
 	event.waited_ns = event.ns;
-	event.tcp_state = ops->args[0];
+	event.tcp_state = BPF_TCP_SYN_SENT;
 	if (state == ESTABLISHED) {
 		event.result = WAS_SERVED;
 		event.waited_ns = kept->waited_ns;
-		count_bytes(ops, kept, &event.received, &event.sent);
+		count_bytes(ops, kept, &event);
 		ADD(counts->ended, 1);
 		ADD(counts->received, event.received);
 		ADD(counts->sent, event.sent);
