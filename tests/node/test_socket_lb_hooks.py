@@ -68,7 +68,7 @@ class Stage:
         return hooks
 
     def pins(self) -> dict[str, Path]:
-        return {path.name.partition("-")[0]: path for path in (self.names / OWN_PINS).glob("*/*")}
+        return {path.name.partition("-")[0]: path for path in (self.names / OWN_PINS).glob("*/*/*")}
 
     def dial(self, frontend: Frontend) -> socket.socket:
         with self.node:
@@ -356,6 +356,7 @@ def test_elements_that_another_program_has_changed_are_put_back(
     os.close(table)
 
     def is_repaired() -> bool:
+        hooks.counts()
         hooks.repair()
         return hooks.state.repairs == 1
 
