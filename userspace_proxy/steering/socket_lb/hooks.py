@@ -57,7 +57,7 @@ from .desired import (
     At,
     DesiredHooks,
     Edits,
-    Found,
+    FoundService,
     Room,
 )
 from .programs import Programs, remove_hooks
@@ -328,7 +328,7 @@ class Hooks:
             self._settings = self._settings._replace(**changed)
             calls.update(programs.maps["settings"], SETTINGS_KEY, self._settings.pack())
 
-    def _read_found(self) -> tuple[dict[SocketAddress, Found], list[int]]:
+    def _read_found(self) -> tuple[dict[SocketAddress, FoundService], list[int]]:
         """Return what each frontend was led to by an earlier run, and the services with slots."""
         slots: dict[int, dict[int, SlotValue]] = {}
         for key, value in self._elements(SLOTS):
@@ -340,7 +340,7 @@ class Hooks:
                 to = FrontendValue.unpack(value)
                 of_service = slots.get(to.number, {})
                 if all(index in of_service for index in range(to.slots)):
-                    found[frontend_of(key)] = Found(
+                    found[frontend_of(key)] = FoundService(
                         to, tuple(of_service[index] for index in range(to.slots))
                     )
         return found, list(slots)

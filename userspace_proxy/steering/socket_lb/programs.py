@@ -140,9 +140,13 @@ def _here(names: Path) -> Path:
     return names / OWN_PINS / str(network_namespace("thread-self"))
 
 
-def hooked_labels() -> list[str]:
-    """Return the labels of all proxies with names in bpffs, in this network namespace, sorted."""
-    names = find_bpffs()
+def hooked_labels(names: Path | None = None) -> list[str]:
+    """Return the labels of all proxies with hooks in this network namespace, sorted.
+
+    Args:
+        names: The mount of bpffs; None: it is looked for.
+    """
+    names = names or find_bpffs()
     folder = names and _here(names)
     if folder is None or not folder.is_dir():
         return []

@@ -21,7 +21,7 @@ from userspace_proxy.steering.socket_lb.desired import (
     SLOTS,
     SLOTS_MAX,
     DesiredHooks,
-    Found,
+    FoundService,
     Room,
     spread,
     why_left,
@@ -240,7 +240,7 @@ def found_of(desired, *frontends):
     found = {}
     for frontend in frontends:
         value, slots = led(desired, frontend)
-        found[frontend.address] = Found(value, tuple(slots))
+        found[frontend.address] = FoundService(value, tuple(slots))
     services = {number_of(key) >> 32 for key in desired.elements[SLOTS]}
     return found, services, desired.next_number
 
