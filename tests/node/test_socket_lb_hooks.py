@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
@@ -171,6 +172,8 @@ def test_a_removed_service_is_dialled_as_any_address(stage: Stage, server: socke
     assert stage.outcome(CART) == "Network is unreachable"
     assert stage.outcome(WEB) == str(WEB.address)
     hooks.repair()
+    # Nothing is left of it, which would have to be removed.
+    assert hooks.state.repairs == 0
     assert set(hooks.counts()) == {(NAME, address_of(server))}
 
 
@@ -346,23 +349,26 @@ def test_elements_that_another_program_has_changed_are_put_back(
 ) -> None:
     hooks = stage.start()
     hooks.replace({WEB: to(address_of(server))})
-    pins = stage.pins()
-    for name, key in (("frontends4", frontend_key(WEB.address)), ("counters", number_key(1))):
-        table = calls.pinned(pins[name])
-        assert calls.delete(table, key)
-        os.close(table)
-    table = calls.pinned(pins["frontends4"])
-    calls.update(table, frontend_key(CART.address), bytes(16))
-    os.close(table)
-
-    def is_repaired() -> bool:
-        hooks.counts()
-        hooks.repair()
-        return hooks.state.repairs == 1
-
-    wait_for("the repair", is_repaired)
+    with table(stage, "frontends4") as frontends:
+        assert calls.delete(frontends, frontend_key(WEB.address))
+        calls.update(frontends, frontend_key(CART.address), bytes(16))
+    wait_for("the repair", lambda: repairs(hooks) == 1)
+    with table(stage, "frontends4") as frontends:
+        assert calls.lookup(frontends, frontend_key(CART.address), 16) is None
     assert stage.outcome(WEB) == str(WEB.address)
-    assert stage.outcome(CART) == "Network is unreachable"
+
+
+def test_counters_that_another_program_has_removed_begin_anew(
+    stage: Stage, server: socket.socket
+) -> None:
+    hooks = stage.start()
+    hooks.replace({WEB: to(address_of(server))})
+    stage.dial(WEB).close()
+    with table(stage, "counters") as counters:
+        assert calls.delete(counters, number_key(1))
+    assert hooks.counts() == {}
+    wait_for("the repair", lambda: repairs(hooks) == 1)
+    stage.dial(WEB).close()
     assert hooks.counts()[NAME, address_of(server)].established == 1
 
 
@@ -425,6 +431,19 @@ def test_beside_a_program_that_admits_no_other_nothing_is_left(stage: Stage) -> 
     assert len(attached(stage.cgroup)) == 1
     for descriptor in (folder, program):
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def table(stage: Stage, name: str) -> Iterator[int]:
+    descriptor = calls.pinned(stage.pins()[name])
+    yield descriptor
+    os.close(descriptor)
+
+
+def repairs(hooks: Hooks) -> int:
+    """Repair, and return how often something had to be."""
+    hooks.repair()
+    return hooks.state.repairs
 
 
 def attached(cgroup: Path) -> list[int]:
