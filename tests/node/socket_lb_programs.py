@@ -15,11 +15,11 @@ from userspace_proxy.kernel.bpf.ring import Ring
 from userspace_proxy.kernel.bpf.socket_maps import (
     Client,
     DialCounts,
+    DialSettings,
     Ejection,
     FrontendValue,
     Pin,
     RingEvent,
-    Settings,
     SlotValue,
 )
 from userspace_proxy.model import SocketAddress
@@ -63,7 +63,7 @@ class SocketLb(Attached):
         self._set("frontends4" if len(key) == 8 else "frontends6", key, service.pack())
         return numbers
 
-    def set(self, settings: Settings) -> None:
+    def set(self, settings: DialSettings) -> None:
         self._set("settings", socket_maps.SETTINGS_KEY, settings.pack())
 
     def counts(self, number: int) -> DialCounts:

@@ -4,7 +4,7 @@
     slots                    slot_key, pinned_slot_key → SlotValue
     counters, ejected        number_key of an endpoint → DialCounts, Ejection
     pins                     Client → Pin
-    settings                 number_key(0), of 4 bytes → Settings
+    settings                 number_key(0), of 4 bytes → DialSettings
     events                   RingEvent
 
 Rule 1: an address is two words, as the kernel has it in memory; one of IPv4 is half of the second.
@@ -179,7 +179,7 @@ class Pin(NamedTuple):
         return cls(*_PAIR.unpack(value))
 
 
-class Settings(NamedTuple):
+class DialSettings(NamedTuple):
     """What holds for all dials."""
 
     host_only: int = 0

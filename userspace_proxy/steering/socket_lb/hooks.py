@@ -28,12 +28,12 @@ from ...kernel.bpf.ring import Ring
 from ...kernel.bpf.socket_maps import (
     SETTINGS_KEY,
     DialCounts,
+    DialSettings,
     Ejection,
     EventKind,
     FrontendValue,
     Result,
     RingEvent,
-    Settings,
     SlotValue,
     frontend_of,
     number_key,
@@ -127,7 +127,7 @@ class Hooks:
         self._programs: Programs | None = None
         self._ring: Ring | None = None
         self._desired = DesiredHooks(Room(0, 0, 0))
-        self._settings = Settings()
+        self._settings = DialSettings()
         self._settings_lock = threading.Lock()
         self._is_attached = False
         self._is_begun = False
@@ -315,9 +315,9 @@ class Hooks:
         """Set what holds for all dials, before programs that need it are attached."""
         settings = programs.maps["settings"], programs.specs["settings"]
         value = calls.lookup(settings[0], SETTINGS_KEY, settings[1].value_bytes)
-        next_number = max(1, Settings.unpack(value).next_number) if value else 1
+        next_number = max(1, DialSettings.unpack(value).next_number) if value else 1
         host_only = int(self._options.host_only)
-        self._settings = Settings(host_only, _own_netns(), 0, next_number)
+        self._settings = DialSettings(host_only, _own_netns(), 0, next_number)
         self._desired = DesiredHooks(Room.of(programs.specs))
         self._programs = programs
         self._write_settings()

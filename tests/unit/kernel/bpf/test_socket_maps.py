@@ -8,17 +8,18 @@ from userspace_proxy.kernel.bpf import socket_maps
 from userspace_proxy.kernel.bpf.socket_maps import (
     Client,
     DialCounts,
+    DialSettings,
     Ejection,
     EventKind,
     FrontendValue,
     Pin,
     Result,
     RingEvent,
-    Settings,
     SlotValue,
 )
 from userspace_proxy.model import SocketAddress
 
+Value = FrontendValue | SlotValue | DialCounts | Ejection | Client | Pin | DialSettings
 IPV4, IPV6 = SocketAddress("10.0.0.1", 80), SocketAddress("fd00::1", 443)
 RAW_IPV4 = bytes(8) + b"\n\0\0\1\0\0\0\0" + b"\0\x50" + bytes(6)
 RAW_IPV6 = b"\xfd" + bytes(14) + b"\1" + b"\1\xbb" + bytes(6)
@@ -61,13 +62,10 @@ def test_keys_of_slots_are_the_service_and_an_index_or_an_endpoint() -> None:
         ),
         pytest.param(Client(1, 2), struct.pack("=2Q", 1, 2), id="client"),
         pytest.param(Pin(1, 2), struct.pack("=2Q", 1, 2), id="pin"),
-        pytest.param(Settings(1, 2, 1, 4), struct.pack("=4Q", 1, 2, 1, 4), id="settings"),
+        pytest.param(DialSettings(1, 2, 1, 4), struct.pack("=4Q", 1, 2, 1, 4), id="settings"),
     ],
 )
-def test_values_are_as_the_programs_have_them(
-    value: FrontendValue | SlotValue | DialCounts | Ejection | Client | Pin | Settings,
-    packed: bytes,
-) -> None:
+def test_values_are_as_the_programs_have_them(value: Value, packed: bytes) -> None:
     assert value.pack() == packed
     assert type(value).unpack(packed) == value
 
