@@ -36,6 +36,7 @@ class SocketLb(Attached):
         self._stack.callback(self._ring.close)
         self._services = 0
         self._numbers = 0
+        self.set(DialSettings())
 
     def lead(
         self,

@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,13 @@ from tests.node.socket_lb_programs import address_of, peer_of, serving
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.bpf import calls
 from userspace_proxy.kernel.bpf.objects import KINDS
-from userspace_proxy.kernel.bpf.socket_maps import EventKind, frontend_key, number_key
+from userspace_proxy.kernel.bpf.socket_maps import (
+    SETTINGS_KEY,
+    DialSettings,
+    EventKind,
+    frontend_key,
+    number_key,
+)
 from userspace_proxy.kernel.offers import KernelOffers
 from userspace_proxy.model import Frontend, Protocol, SocketAddress
 from userspace_proxy.steering.base import (
@@ -372,6 +379,22 @@ def test_counters_that_another_program_has_removed_begin_anew(
     assert hooks.counts()[NAME, address_of(server)].established == 1
 
 
+def test_hooks_lead_nowhere_once_nothing_looks_after_them(
+    stage: Stage, server: socket.socket
+) -> None:
+    hooks = stage.start()
+    hooks.replace({WEB: to(address_of(server))})
+    assert 50 < term_s(stage) <= 60
+    with table(stage, "settings") as settings:
+        ended = DialSettings(valid_until_ns=time.monotonic_ns())
+        calls.update(settings, SETTINGS_KEY, ended.pack())
+    assert stage.outcome(WEB) == "Network is unreachable"
+    hooks.observe(True)
+    hooks.repair()
+    assert 50 < term_s(stage) <= 60
+    assert stage.outcome(WEB) == str(WEB.address)
+
+
 # -- the end ---------------------------------------------------------------------
 
 
@@ -438,6 +461,13 @@ def table(stage: Stage, name: str) -> Iterator[int]:
     descriptor = calls.pinned(stage.pins()[name])
     yield descriptor
     os.close(descriptor)
+
+
+def term_s(stage: Stage) -> float:
+    """Return for how many seconds the programs lead anywhere."""
+    with table(stage, "settings") as settings:
+        value = calls.lookup(settings, SETTINGS_KEY, len(DialSettings().pack()))
+    return (DialSettings.unpack(value or b"").valid_until_ns - time.monotonic_ns()) / 1e9
 
 
 def repairs(hooks: Hooks) -> int:

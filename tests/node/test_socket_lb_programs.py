@@ -300,6 +300,16 @@ def test_dials_of_other_namespaces_are_left_to_the_rules_if_asked_for(
     pod.close()
 
 
+def test_all_dials_are_left_to_the_rules_once_the_term_has_ended(
+    hooks: SocketLb, node: Net, server: socket.socket
+) -> None:
+    hooks.lead(WEB, address_of(server))
+    hooks.set(DialSettings(valid_until_ns=time.monotonic_ns()))
+    assert dial(node, WEB) == "ENETUNREACH"
+    hooks.set(DialSettings(valid_until_ns=time.monotonic_ns() + 3600 * SECOND_NS))
+    assert dial(node, WEB) == "served"
+
+
 # Which endpoint
 
 

@@ -60,7 +60,8 @@ struct connection {
 	struct address dialled;
 	__u64 endpoint, netns, state, since_ns, waited_ns, received, is_closed;
 };
-struct settings { __u64 host_only, host_netns, observing, next_number; };
+/* Once its term has ended, nothing looks after the maps any more, and all is left to the rules. */
+struct settings { __u64 host_only, host_netns, observing, next_number, valid_until_ns; };
 struct event {
 	__u64 kind, endpoint, at_ns, ns; /* When an ejection is due, or how long a connection took. */
 	struct address client, dialled;
@@ -132,7 +133,7 @@ INLINE bool choose(struct service *service, __u64 netns, struct endpoint *found)
 	__u64 affinity = service->affinity, timeout_s = service->timeout_s;
 	struct client client = {netns, affinity};
 	struct settings *set = lookup(&settings, &only);
-	if (!count || !set)
+	if (!count || !set || set->valid_until_ns < now_ns())
 		return false;
 	if (set->host_only && netns != (set->host_netns ? set->host_netns : netns_of(0)))
 		return false;

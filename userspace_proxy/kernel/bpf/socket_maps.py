@@ -32,7 +32,7 @@ _ENDPOINT = struct.Struct("=24sQ")
 _PAIR = struct.Struct("=QQ")
 _EJECTION = struct.Struct("=QQQQ")
 _COUNTS = struct.Struct("=22Q")
-_SETTINGS = struct.Struct("=QQQQ")
+_SETTINGS = struct.Struct("=5Q")
 _EVENT = struct.Struct("=4Q24s24s5Q")
 _PINNED = 1 << 31
 _MAPPED = bytes(10) + b"\xff\xff"
@@ -190,6 +190,8 @@ class DialSettings(NamedTuple):
     """1: the end of each connection is an event."""
     next_number: int = 1
     """Programs don't read it: endpoints' numbers from here on were never used."""
+    valid_until_ns: int = 2**64 - 1
+    """From then on all dials are left to the rules, as they are before the first settings."""
 
     def pack(self) -> bytes:
         """Return the only value."""

@@ -64,6 +64,8 @@ from .programs import Programs, remove_hooks
 
 _log = FieldLogger("userspace_proxy.steering")
 
+# For so long programs lead clients while nothing looks after them. A start takes some seconds, and
+# one that is put off by crashes a minute.
 _TERM_NS = 60 * 10**9
 # Of a thread's time; comparing all elements takes 40 ms with 10,000 Services.
 _SHARE = 0.025
@@ -213,7 +215,7 @@ class Hooks:
             elif self._has_drifted():
                 self._note_repair([f"{self._put_right()} elements"])
             self._forget_left()
-            self._write_settings()
+            self._write_settings(valid_until_ns=time.monotonic_ns() + _TERM_NS)
             self._map_bytes = self._programs.map_bytes()
 
     def remove(self) -> None:
@@ -320,7 +322,7 @@ class Hooks:
         self._settings = DialSettings(host_only, _own_netns(), 0, next_number)
         self._desired = DesiredHooks(Room.of(programs.specs))
         self._programs = programs
-        self._write_settings()
+        self._write_settings(valid_until_ns=time.monotonic_ns() + _TERM_NS)
 
     def _write_settings(self, **changed: int) -> None:
         with self._settings_lock:

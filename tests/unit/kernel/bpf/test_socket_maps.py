@@ -62,7 +62,7 @@ def test_keys_of_slots_are_the_service_and_an_index_or_an_endpoint() -> None:
         ),
         pytest.param(Client(1, 2), struct.pack("=2Q", 1, 2), id="client"),
         pytest.param(Pin(1, 2), struct.pack("=2Q", 1, 2), id="pin"),
-        pytest.param(DialSettings(1, 2, 1, 4), struct.pack("=4Q", 1, 2, 1, 4), id="settings"),
+        pytest.param(DialSettings(1, 2, 1, 4, 5), struct.pack("=5Q", 1, 2, 1, 4, 5), id="settings"),
     ],
 )
 def test_values_are_as_the_programs_have_them(value: Value, packed: bytes) -> None:
