@@ -65,7 +65,8 @@ def test_keys_of_slots_are_the_service_and_an_index_or_an_endpoint() -> None:
     ],
 )
 def test_values_are_as_the_programs_have_them(
-    value: FrontendValue | SlotValue | DialCounts | Ejection | Client | Pin | Settings, packed: bytes
+    value: FrontendValue | SlotValue | DialCounts | Ejection | Client | Pin | Settings,
+    packed: bytes,
 ) -> None:
     assert value.pack() == packed
     assert type(value).unpack(packed) == value
