@@ -279,8 +279,6 @@ class SocketNode(Testbed):
 
 def socket_flags(mode: str, cgroup: Path | None) -> list[str]:
     """Return the agent's flags for a mode."""
-    if mode == RULES or os.environ.get("NOFLAGS"):
-        return []
     return [f"--socket-lb={mode}", *([f"--socket-lb-cgroup={cgroup}"] if cgroup else [])]
 
 
