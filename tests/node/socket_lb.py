@@ -234,6 +234,13 @@ class SocketNode(Testbed):
         self.clients[name] = client
         return client
 
+    def add_laptop(self) -> Client:
+        """Start a client outside, which no hooks cover: it is another machine."""
+        with in_cgroup(self.cgroup.parent) if self.cgroup else contextlib.nullcontext():
+            client = Client(self.sandbox.add_outside("laptop"))
+        self.clients[client.name] = client
+        return client
+
     def start(self, *webs: Web) -> None:
         """Write these Services, and start the agent."""
         self.write(*webs)
@@ -272,8 +279,6 @@ class SocketNode(Testbed):
 
 def socket_flags(mode: str, cgroup: Path | None) -> list[str]:
     """Return the agent's flags for a mode."""
-    if mode == RULES or os.environ.get("NOFLAGS"):
-        return []
     return [f"--socket-lb={mode}", *([f"--socket-lb-cgroup={cgroup}"] if cgroup else [])]
 
 

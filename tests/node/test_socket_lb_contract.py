@@ -30,7 +30,7 @@ from tests.node.socket_lb import (
 
 pytestmark = [*MARKS, pytest.mark.kernel]
 
-CLIENTS = ("pod", "other", "node-1", "laptop")
+CLIENTS = ("pod", "other", "node-1")
 NOT_READY = {"ready": False, "serving": True, "terminating": True}
 GONE = {"ready": False, "serving": False, "terminating": True}
 NO_ROUTE = os.strerror(errno.EHOSTUNREACH)
@@ -46,6 +46,7 @@ class World:
 
     def __init__(self, node: SocketNode) -> None:
         self.node = node
+        node.add_laptop()
         self.one, self.two = node.add_backends("one", "two")
         second = node.sandbox.add_node()
         self.far = node.backend(second.add_pod("far"), "node-2")

@@ -37,7 +37,7 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n"
 FAST_OPEN_CLIENT, FAST_OPEN_SERVER = 1, 2
 
 
-# Prints the peer, and the endpoint's name.
+# Prints the endpoint's name.
 MULTIPATH = """
 import socket, sys
 host, port = sys.argv[1], int(sys.argv[2])
@@ -45,7 +45,7 @@ family = socket.AF_INET6 if ":" in host else socket.AF_INET
 with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_MPTCP) as sock:
     sock.connect((host, port))
     sock.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
-    print(*sock.getpeername()[:2], sock.makefile().read().split()[-1])
+    print(sock.makefile().read().split()[-1])
 """
 
 
@@ -240,7 +240,7 @@ def test_multipath_tcp_is_served(site, version):
     site.client.host.configure(sysctls=["net/mptcp/enabled=1"])
     ip, port = site.web.cluster_ip(version)
     said = site.client.host.run([sys.executable, "-IS", "-c", MULTIPATH, ip, str(port)]).stdout
-    assert said.split() in ([ip, str(port), "one"], [ip, str(port), "two"])
+    assert said.strip() in ("one", "two")
 
 
 @by_version
