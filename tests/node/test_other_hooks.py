@@ -136,13 +136,15 @@ def test_a_check_refuses_beside_another_translator(
 
 
 def test_a_pin_of_a_program_or_of_something_else_is_read_too(cgroup: Path, names: Path) -> None:
-    program = calls.load_program(CONNECT4, ALLOW)
-    table = calls.create_map("table", MapSpec(ARRAY, 4, 8, 1))
-    folder = os.open(cgroup, os.O_RDONLY)
-    link = calls.attach(CONNECT4, program, folder)
-    calls.pin(table, names / "table")
-    calls.pin(program, names / "program")
-    ((_, _, _, pin),) = read_hooks(cgroup, names)
+    with contextlib.ExitStack() as stack:
+
+        def held(descriptor: int) -> int:
+            stack.callback(os.close, descriptor)
+            return descriptor
+
+        program = held(calls.load_program(CONNECT4, ALLOW))
+        held(calls.attach(CONNECT4, program, held(os.open(cgroup, os.O_RDONLY))))
+        calls.pin(held(calls.create_map("table", MapSpec(ARRAY, 4, 8, 1))), names / "table")
+        calls.pin(program, names / "program")
+        ((_, _, _, pin),) = read_hooks(cgroup, names)
     assert pin == "program"
-    for descriptor in (program, table, folder, link):
-        os.close(descriptor)
