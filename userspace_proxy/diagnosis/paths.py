@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ..facts import ProbesFacts
 from ..facts.units import plural, seconds_in_words
-from ..model import DataPath
+from ..model import DataPath, Frontend
 from ..policy import PathDecision
 
-UNKNOWN = "bytes and failures aren't known on this path"
+UNKNOWN = "their bytes and failures aren't known"
 
 
 class PathView(NamedTuple):
@@ -22,8 +24,12 @@ class PathView(NamedTuple):
     why: str = ""
     """The reason, as a clause; empty for the default."""
     kernel_connections: int | None = None
-    """Connections (UDP: flows) that the kernel has led straight to endpoints since the start; None
-    where it never could, or doesn't count them."""
+    """Connections (UDP: flows) that rules have led straight to endpoints since the start; None
+    where they never could, or aren't counted."""
+    socket_connections: int | None = None
+    """Connections since the start that were translated at connect(); None where none could be."""
+    left_to_rules: Mapping[Frontend, str] = MappingProxyType({})
+    """Frontends at which no connect() is translated, and why."""
 
     def follow(self, chosen: PathDecision, at: float) -> PathView:
         """Return it with a path that came into force at a Unix time, unless it was before."""
@@ -50,8 +56,25 @@ def path_in_words(path: str, why: str, since: float, now: float) -> str:
     return f"{path}{age}{f': {why}' if why else ''}"
 
 
+def target_in_words(path: PathView, frontend: Frontend) -> str:
+    """Return who leads the clients of a frontend straight to endpoints, and from where on."""
+    led = "the kernel, straight to endpoints"
+    if why := path.left_to_rules.get(frontend):
+        return f"{led}: by rules, as {why}"
+    if path.socket_connections is None:
+        return led
+    return f"{led}: programs of this node at connect(), others by rules"
+
+
+def translated_in_words(path: str, socket_connections: int | None) -> str:
+    """Return how many connections were translated at connect(); empty if none could be."""
+    if socket_connections is None or (not socket_connections and path != DataPath.KERNEL):
+        return ""
+    return f"{plural(socket_connections, 'connection')} at connect() since the start"
+
+
 def counted_in_words(path: str, kernel_connections: int | None, protocol: str) -> str:
-    """Return what is known of the connections that the kernel has led straight to endpoints.
+    """Return what is known of the connections that rules have led straight to endpoints.
 
     Args:
         path: That of new connections.
@@ -63,10 +86,10 @@ def counted_in_words(path: str, kernel_connections: int | None, protocol: str) -
     """
     is_in_kernel = path == DataPath.KERNEL
     if kernel_connections is None:
-        return f"this kernel doesn't count connections there; {UNKNOWN}" if is_in_kernel else ""
+        return f"this kernel doesn't count connections by rules; {UNKNOWN}" if is_in_kernel else ""
     if not kernel_connections and not is_in_kernel:
         return ""
     taken = plural(kernel_connections, "flow" if protocol == "UDP" else "connection")
     if not is_in_kernel:
-        return f"{taken} took the kernel path since the start"
-    return f"{taken} since the start; {UNKNOWN}"
+        return f"{taken} took the kernel path by rules since the start"
+    return f"{taken} by rules since the start; {UNKNOWN}"

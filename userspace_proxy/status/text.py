@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from ..causes.say import Form, remedy, say
 from ..diagnosis.dated import and_mistakes, cause_at, last_answer, sentence_at
 from ..diagnosis.incidents import Incidents
-from ..diagnosis.paths import counted_in_words, path_in_words, probes_in_words
+from ..diagnosis.paths import counted_in_words, path_in_words, probes_in_words, translated_in_words
 from ..diagnosis.problems import problems_of_node
 from ..facts import (
     EndpointFacts,
@@ -347,15 +347,18 @@ def _words(
 
 def _traffic(port: PortFacts, now: float, history: History) -> Sequence[str]:
     noun = "flow" if port.protocol == "UDP" else "connection"
-    if port.path is DataPath.KERNEL:
-        counted = port.kernel_connections
-        more = "" if counted is None else f", {plural(counted, noun)}"
+    by_rules = port.kernel_connections
+    if port.is_unseen:
+        known = [n for n in (by_rules, port.socket_connections) if n is not None]
+        more = f", {plural(sum(known), noun)}" if known else ""
         return f"on the kernel path{more}", "on the kernel path"
     if port.mark is None:
         return (port.state.sentence,)
     open_ = f"{count_in_words(port.active)} open"
     last = last_answer(port, now)
-    rest = f"{f', {last}' if last else ''}{_moved(port)}"
+    is_followed = port.path is DataPath.KERNEL
+    others = f", {plural(by_rules, noun)} by rules" if by_rules and is_followed else ""
+    rest = f"{others}{f', {last}' if last else ''}{_moved(port)}"
     if history.has_rates:
         rates = history.rates(port.plan.key)
         volume = bytes_in_words(rates.received_bytes + rates.sent_bytes)
@@ -388,9 +391,7 @@ def _details(port: PortFacts, now: float, probes: str) -> Iterator[str]:
     for endpoint in port.endpoints:
         yield f"endpoint  {_endpoint(endpoint, is_unseen=port.is_unseen)}"
     if not port.has_default_path:
-        yield f"path      {path_in_words(port.path, port.path_why, port.path_since, now)}"
-        if counted := counted_in_words(port.path, port.kernel_connections, port.protocol):
-            yield f"          {counted}"
+        yield from _path(port, now)
     if probes and port.is_probed:
         yield f"probes    {probes}"
     facts = [port.policy, port.balance, limit_in_words(port.max_connections)]
@@ -400,6 +401,14 @@ def _details(port: PortFacts, now: float, probes: str) -> Iterator[str]:
         facts.append(f"ClientIP affinity, {seconds_in_words(port.affinity_timeout_s)}")
     if any(facts):
         yield f"policy    {'; '.join(filter(None, facts))}"
+
+
+def _path(port: PortFacts, now: float) -> Iterator[str]:
+    """Yield how its new connections travel, and how many took the kernel path."""
+    yield f"path      {path_in_words(port.path, port.path_why, port.path_since, now)}"
+    translated = translated_in_words(port.path, port.socket_connections)
+    counted = counted_in_words(port.path, port.kernel_connections, port.protocol)
+    yield from (f"          {words}" for words in (translated, counted) if words)
 
 
 def _endpoint(endpoint: EndpointFacts, *, is_unseen: bool) -> str:

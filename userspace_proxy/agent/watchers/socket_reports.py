@@ -1,0 +1,219 @@
+"""Makes reports, as if of a worker, of what the hooks at connect() have counted and found.
+
+    counters, absolute ──▶ Reports.look ──differences──▶ GroupReport
+    events ──────────────▶ failed, returned ───────────▶ GroupReport
+
+Rule 1: a failed dial is one failure of its streak, whether an event or the counters show it first.
+Rule 2: counters have no times: what they show beside events was after the last reading, and an
+endpoint that is ejected has failed last.
+Rule 3: what an earlier process has counted stays with it, but for connections that are open.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ...causes.endpoints import DIAL_CODES
+from ...facts import EndpointCounters, GroupCounters
+from ...kernel.bpf.socket_maps import Counts
+from ...model import DialFailure, Failure, SocketAddress
+from ...plane import Group
+from ...plane.messages import DurationReport, EndpointReport, GroupReport, StreakReport
+
+At = tuple[str, SocketAddress]
+"""A Service port's name, and an endpoint of it."""
+
+REFUSED = DialFailure(Failure.REFUSED, errno.ECONNREFUSED)
+UNANSWERED = DialFailure(Failure.SILENT, errno.ETIMEDOUT)
+_NEVER = -1.0
+_NOTHING = Counts()
+_COUNTER_OF = {
+    failed: DIAL_CODES[failed.failure].replace("-", "_") for failed in (REFUSED, UNANSWERED)
+}
+
+
+@dataclass(slots=True)
+class _Reported:
+    """What was reported of one endpoint of one Service port."""
+
+    counts: Counts = _NOTHING
+    noted: int = 0
+    """Failed dials that events have reported, and counters haven't yet."""
+    failed: DialFailure = UNANSWERED
+    """Why the last one failed that an event has reported."""
+    failed_at: float = _NEVER
+    """When that was, in monotonic seconds."""
+
+
+class _Growth(NamedTuple):
+    """What is new of an endpoint."""
+
+    endpoint: SocketAddress
+    counts: Counts
+    """Differences."""
+    dials: StreakReport | None = None
+
+    def report(self) -> EndpointReport:
+        """Return it as a worker would."""
+        new, counters = self.counts, EndpointCounters()
+        counters.connections = counters.preserved = new.established
+        counters.active = new.established - new.ended
+        # Those of a client: what the endpoint has sent is received.
+        counters.received_bytes, counters.sent_bytes = new.sent, new.received
+        counters.failures = new.refused + new.unanswered
+        setattr(counters, _COUNTER_OF[REFUSED], new.refused)
+        setattr(counters, _COUNTER_OF[UNANSWERED], new.unanswered)
+        return EndpointReport(self.endpoint, counters.figures(), self.dials)
+
+
+class Reports:
+    """What is yet to be reported of the hooks of one proxy.
+
+    Args:
+        counts: Those of an earlier process.
+        now: Monotonic seconds.
+    """
+
+    def __init__(self, counts: Mapping[At, Counts], now: float) -> None:
+        self._seen = {
+            at: _Reported(one._replace(ended=one.established)) for at, one in counts.items()
+        }
+        self._looked_at = now
+        self._ejected: dict[str, dict[SocketAddress, float]] = {}
+        """By Service port, with the monotonic seconds at which a dial is a probe."""
+        self.changes = 0
+        """How often an ejection began or ended, as far as that was noted at once."""
+
+    def is_ejected(self, name: str, endpoint: SocketAddress) -> bool:
+        """Return whether an endpoint of a Service port is ejected, as far as is known."""
+        return endpoint in self._ejected.get(name, ())
+
+    def failed(
+        self, group: Group, endpoint: SocketAddress, failed: DialFailure, at: float, until: float
+    ) -> GroupReport:
+        """Return the report of a failed dial that has ejected an endpoint.
+
+        Args:
+            at: Monotonic seconds.
+            until: When the next dial is a probe.
+        """
+        seen = self._seen.setdefault((group.label, endpoint), _Reported())
+        self.changes += 1
+        seen.noted += 1
+        seen.failed, seen.failed_at = failed, at
+        self._ejected.setdefault(group.label, {})[endpoint] = until
+        return self._report(group, [_Growth(endpoint, _NOTHING, _failures(1, at, failed))], at)
+
+    def returned(self, group: Group, endpoint: SocketAddress, at: float) -> GroupReport:
+        """Return the report of an answer that has ended an ejection."""
+        growth = _Growth(endpoint, _NOTHING, StreakReport(at, *_NO_FAILURE))
+        return self._report_end(group, endpoint, [growth], at)
+
+    def readmitted(self, group: Group, endpoint: SocketAddress, now: float) -> GroupReport:
+        """Return the report that an ejection has ended, which was noted elsewhere."""
+        return self._report_end(group, endpoint, [], now)
+
+    def look(
+        self,
+        counts: Mapping[At, Counts],
+        ejected: Mapping[At, float] | None,
+        groups: Mapping[str, Group],
+        now: float,
+    ) -> Iterator[tuple[GroupReport, int]]:
+        """Yield what is new of each Service port, with the number of new connections.
+
+        Args:
+            counts: All counters.
+            ejected: All endpoints that are ejected, with the seconds until a dial is a probe; None:
+                those that events have reported.
+            groups: By the names of their Service ports.
+            now: Monotonic seconds, at which both were read.
+        """
+        before = self._ejected
+        if ejected is not None:
+            self._ejected = {}
+            for (name, endpoint), left in ejected.items():
+                self._ejected.setdefault(name, {})[endpoint] = now + left
+        found: dict[str, list[_Growth]] = {}
+        for (name, endpoint), one in counts.items():
+            seen = self._seen.get((name, endpoint))
+            if one != (_NOTHING if seen is None else seen.counts) and name in groups:
+                seen = self._seen.setdefault((name, endpoint), _Reported())
+                growth = self._follow(endpoint, seen, one, self.is_ejected(name, endpoint), now)
+                found.setdefault(name, []).append(growth)
+        for name, endpoint in self._seen.keys() - counts.keys():
+            last = self._seen.pop((name, endpoint)).counts
+            # Nothing reports the ends of those that are open.
+            found.setdefault(name, []).append(
+                _Growth(endpoint, _NOTHING._replace(ended=_open(last)))
+            )
+        self._looked_at = now
+        for name in found.keys() | before.keys() | self._ejected.keys():
+            new = found.get(name, [])
+            has_changed = before.get(name, {}).keys() != self._ejected.get(name, {}).keys()
+            if (new or has_changed) and (group := groups.get(name)) is not None:
+                yield self._report(group, new, now), sum(one.counts.established for one in new)
+
+    def _follow(
+        self, endpoint: SocketAddress, seen: _Reported, counts: Counts, is_ejected: bool, now: float
+    ) -> _Growth:
+        """Note the counters of an endpoint, and return what is new."""
+        before, seen.counts = seen.counts, counts
+        if counts.established < before.established:
+            # It was removed, and added again.
+            before = _NOTHING._replace(ended=-_open(before))
+        new = _difference(counts, before)
+        failures = new.refused + new.unanswered
+        beside, seen.noted = max(0, failures - seen.noted), max(0, seen.noted - failures)
+        succeeded_at = _NEVER
+        if new.established:
+            succeeded_at = min(self._looked_at, seen.failed_at) if is_ejected else now
+        dials = StreakReport(succeeded_at, *_NO_FAILURE) if new.established else None
+        if beside:
+            failed = seen.failed if is_ejected else REFUSED if new.refused else UNANSWERED
+            dials = _failures(beside, now if is_ejected else self._looked_at, failed, succeeded_at)
+        return _Growth(endpoint, new, dials)
+
+    def _report_end(
+        self, group: Group, endpoint: SocketAddress, new: Sequence[_Growth], now: float
+    ) -> GroupReport:
+        self.changes += 1
+        self._ejected.get(group.label, {}).pop(endpoint, None)
+        return self._report(group, new, now)
+
+    def _report(self, group: Group, new: Sequence[_Growth], now: float) -> GroupReport:
+        figures = GroupCounters()
+        # None of these clients has another endpoint tried for it.
+        figures.refused = sum(one.counts.refused + one.counts.unanswered for one in new)
+        buckets = [sum(counts) for counts in zip(*(one.counts.buckets for one in new), strict=True)]
+        seconds = sum(one.counts.latency_ns for one in new) / 1e9
+        left = self._ejected.get(group.label, {})
+        return GroupReport(
+            group.number,
+            figures.figures(),
+            [one.report() for one in new],
+            [(endpoint, max(0.0, until - now)) for endpoint, until in left.items()],
+            DurationReport(buckets, seconds) if any(buckets) else None,
+        )
+
+
+_NO_FAILURE = (0, _NEVER, _NEVER, Failure.OTHER)
+
+
+def _failures(
+    count: int, at: float, failed: DialFailure, succeeded_at: float = _NEVER
+) -> StreakReport:
+    return StreakReport(succeeded_at, count, at, at, *failed)
+
+
+def _open(counts: Counts) -> int:
+    return counts.established - counts.ended
+
+
+def _difference(counts: Counts, before: Counts) -> Counts:
+    new = [now - then for now, then in zip(counts[:-1], before[:-1], strict=True)]
+    buckets = zip(counts.buckets, before.buckets, strict=True)
+    return Counts._make([*new, tuple(now - then for now, then in buckets)])
