@@ -25,7 +25,8 @@ from .objects import KINDS, BpfObject, MapSpec
 _NUMBER = {"x86_64": 321, "aarch64": 280}
 _MAP_CREATE, _LOOKUP, _UPDATE, _DELETE, _LOAD, _PIN, _PINNED = 0, 1, 2, 3, 5, 6, 7
 _PROGRAM_BY_ID, _INFO, _QUERY, _TYPES_LOAD = 13, 15, 16, 18
-_LOOKUP_BATCH, _UPDATE_BATCH, _DELETE_BATCH, _LINK_CREATE, _LINK_UPDATE = 24, 26, 27, 28, 29
+_LOOKUP_BATCH, _UPDATE_BATCH, _DELETE_BATCH = 24, 26, 27
+_LINK_CREATE, _LINK_UPDATE, _LINK_DETACH = 28, 29, 34
 _SOCKET_STORAGE = 24
 _LICENCE = b"GPL"
 _NAME_BYTES = 15
@@ -148,6 +149,11 @@ def replace_program(link: int, program: int) -> None:
     _call(_LINK_UPDATE, _LINK_FIELDS.pack(link, program, 0, 0))
 
 
+def detach(link: int) -> None:
+    """End what a link does, whatever else holds it; there is no way back."""
+    _call(_LINK_DETACH, struct.pack("=I", link))
+
+
 def attached(section: str, cgroup: int) -> list[int]:
     """Return the ids of the programs that are attached to a folder, in the order they run in."""
     ids = (ctypes.c_uint32 * _PROGRAMS_MAX)()
@@ -235,13 +241,15 @@ def update_batch(descriptor: int, keys: bytes, values: bytes, count: int) -> Non
 
 def delete_batch(descriptor: int, keys: Sequence[bytes]) -> None:
     """Remove many elements; those that aren't there are passed over."""
-    left = keys
-    while left:
-        key = ctypes.create_string_buffer(b"".join(left))
-        where = ctypes.addressof(key)
-        batch = _Batch(_DELETE_BATCH, descriptor, 0, 0, where, 0, len(left))
+    if not keys:
+        return
+    packed = ctypes.create_string_buffer(b"".join(keys))
+    begin, done = ctypes.addressof(packed), 0
+    while done < len(keys):
+        where = begin + done * len(keys[0])
+        batch = _Batch(_DELETE_BATCH, descriptor, 0, 0, where, 0, len(keys) - done)
         # It ends before the first key that isn't there.
-        left = left[batch.count + 1 :] if batch.is_at_end else ()
+        done += batch.count + batch.is_at_end
 
 
 def elements(descriptor: int, spec: MapSpec) -> list[tuple[bytes, bytes]]:

@@ -35,17 +35,11 @@ HELPER(__u64, netns_of, get_netns_cookie, void *context);
 HELPER(__u64, now_ns, ktime_get_ns, void);
 HELPER(__u32, random, get_prandom_u32, void);
 
-#define STREAM 1
-#define TCP 6
-#define INET 2
+enum { STREAM = 1, TCP = 6, INET = 2 };
 #define MAPPED 0xffff0000U /* The third of four words of ::ffff:0:0/96. */
+#define PINNED 0x80000000U /* Part of a slot's key: the rest is an endpoint's number. */
 #define SECOND_NS 1000000000ULL
-#define FIRST_S 5
-#define LONGEST_S 60
-#define PROBE_NS (3 * SECOND_NS)
-#define PINNED 0x80000000ULL /* Part of a slot's key: the rest is an endpoint's number. */
-#define RANDOM_TRIES 4
-#define TRIES 12
+enum { FIRST_S = 5, LONGEST_S = 60, PROBE_S = 3, RANDOM_TRIES = 4, TRIES = 12 };
 
 enum kind { PROBED, REFUSED, UNANSWERED, RETURNED, CONNECTION }; /* Of ejections, and events. */
 enum state { NOT_FOLLOWED, TRANSLATED, DIALLED, REPEATED, ESTABLISHED };
@@ -64,7 +58,7 @@ struct counts {
 };
 struct connection {
 	struct address dialled;
-	__u64 endpoint, netns, state, since_ns, waited_ns, is_closed;
+	__u64 endpoint, netns, state, since_ns, waited_ns, received, is_closed;
 };
 struct settings { __u64 host_only, host_netns, observing, next_number; };
 struct event {
@@ -76,7 +70,8 @@ struct event {
 /* As MapSpec of objects.py. */
 struct map { __u32 type, key_bytes, value_bytes, entries, flags; };
 MAP(frontends4, BPF_MAP_TYPE_HASH, 8, sizeof(struct service), 65536, BPF_F_NO_PREALLOC);
-MAP(frontends6, BPF_MAP_TYPE_HASH, sizeof(struct address), sizeof(struct service), 65536, BPF_F_NO_PREALLOC);
+MAP(frontends6, BPF_MAP_TYPE_HASH, sizeof(struct address), sizeof(struct service), 65536,
+    BPF_F_NO_PREALLOC);
 MAP(slots, BPF_MAP_TYPE_HASH, 8, sizeof(struct endpoint), 262144, BPF_F_NO_PREALLOC);
 MAP(counters, BPF_MAP_TYPE_HASH, 8, sizeof(struct counts), 131072, BPF_F_NO_PREALLOC);
 MAP(ejected, BPF_MAP_TYPE_HASH, 8, sizeof(struct ejection), 16384, BPF_F_NO_PREALLOC);
@@ -85,13 +80,7 @@ MAP(connections, BPF_MAP_TYPE_SK_STORAGE, 4, sizeof(struct connection), 0, BPF_F
 MAP(settings, BPF_MAP_TYPE_ARRAY, 4, sizeof(struct settings), 1, 0);
 MAP(events, BPF_MAP_TYPE_RINGBUF, 0, 0, 262144, 0);
 
-INLINE struct settings *settings_now(void)
-{
-	__u64 only = 0;
-	return lookup(&settings, &only);
-}
-
-/* Whether a client may dial an endpoint; if it was ejected until now, this dial is its probe. */
+/* Whether a client may dial an endpoint; if that was ejected until now, this dial is its probe. */
 INLINE bool may_dial(__u64 number, __u64 netns)
 {
 	struct ejection *ejection = lookup(&ejected, &number);
@@ -101,7 +90,7 @@ INLINE bool may_dial(__u64 number, __u64 netns)
 	if (now < ejection->until_ns)
 		return false;
 	ejection->kind = PROBED;
-	ejection->until_ns = now + PROBE_NS;
+	ejection->until_ns = now + PROBE_S * SECOND_NS;
 	return true;
 }
 
@@ -114,21 +103,19 @@ INLINE __u64 any_slot(__u64 base, __u64 count, __u64 netns)
 		struct endpoint *endpoint = lookup(&slots, &key);
 		if (endpoint && may_dial(endpoint->number, netns))
 			return key;
-		__u64 next = (key - base + 1) % count;
-		key = base | (tries < RANDOM_TRIES ? random() % count : next);
+		key = base | (tries < RANDOM_TRIES ? random() : key - base + 1) % count;
 	}
 	return first;
 }
 
-/* Returns the slot of a client's pin, or NULL: none, too old, gone, or ejected. */
+/* Returns the slot of a client's pin, or NULL: there is none, or it is too old, gone or ejected. */
 INLINE struct endpoint *pinned(struct client *client, __u64 base, __u64 timeout_s)
 {
 	struct pin *pin = lookup(&pins, client);
 	if (!pin)
 		return 0;
 	__u64 now = now_ns(), key = base | PINNED | pin->endpoint;
-	/* A later time is another processor's. */
-	if (now > pin->last_ns && now - pin->last_ns >= timeout_s * SECOND_NS)
+	if (now >= pin->last_ns + timeout_s * SECOND_NS)
 		return 0;
 	struct endpoint *endpoint = lookup(&slots, &key);
 	if (!endpoint || !may_dial(endpoint->number, client->netns))
@@ -140,92 +127,77 @@ INLINE struct endpoint *pinned(struct client *client, __u64 base, __u64 timeout_
 /* Returns an endpoint, or NULL if the dial is left to the rules. */
 INLINE struct endpoint *choose(struct service *service, __u64 netns)
 {
-	__u64 base = (__u64)service->number << 32, count = service->slots;
+	__u64 base = (__u64)service->number << 32, count = service->slots, only = 0;
 	__u64 affinity = service->affinity, timeout_s = service->timeout_s;
 	struct client client = {netns, affinity};
-	struct settings *now = settings_now();
-	if (!count || !now)
+	struct settings *set = lookup(&settings, &only);
+	if (!count || !set)
 		return 0;
-	if (now->host_only && netns != (now->host_netns ? now->host_netns : netns_of(0)))
+	if (set->host_only && netns != (set->host_netns ? set->host_netns : netns_of(0)))
 		return 0;
 	struct endpoint *endpoint = affinity ? pinned(&client, base, timeout_s) : 0;
 	if (endpoint)
 		return endpoint;
 	__u64 key = any_slot(base, count, netns);
 	endpoint = lookup(&slots, &key);
-	if (!endpoint || !affinity)
-		return endpoint;
-	struct pin pin = {endpoint->number, now_ns()};
-	update(&pins, &client, &pin, BPF_ANY);
+	if (endpoint && affinity) {
+		struct pin pin = {endpoint->number, now_ns()};
+		update(&pins, &client, &pin, BPF_ANY);
+	}
 	return endpoint;
 }
 
-/* Keeps what is dialled; false if there is no memory for it. */
-INLINE bool keep(struct bpf_sock_addr *dial, __u64 high, __u64 low, __u64 number, __u64 netns)
+/* Returns the endpoint that a dial leads to, or NULL; keeps what was dialled. */
+INLINE struct endpoint *lead(struct bpf_sock_addr *dial, struct service *service,
+			     struct address *to)
 {
-	struct connection *kept = kept_of(&connections, dial->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	__u64 netns = netns_of(dial);
+	struct endpoint *endpoint = service ? choose(service, netns) : 0;
+	/* Else the socket may have dialled a frontend before it was disconnected. */
+	__u64 create = endpoint ? BPF_SK_STORAGE_GET_F_CREATE : 0;
+	struct connection *kept = kept_of(&connections, dial->sk, 0, create);
 	if (!kept)
-		return false;
-	kept->dialled.high = high;
-	kept->dialled.low = low;
-	kept->dialled.port = dial->user_port;
-	kept->endpoint = number;
+		return 0;
+	kept->state = NOT_FOLLOWED;
+	if (!endpoint)
+		return 0;
+	kept->dialled = *to;
+	kept->endpoint = endpoint->number;
 	kept->netns = netns;
 	kept->is_closed = 0;
 	kept->state = TRANSLATED;
-	return true;
-}
-
-/* A socket that has dialled a frontend may be disconnected, and dial something else. */
-INLINE int left_alone(struct bpf_sock_addr *dial)
-{
-	struct connection *kept = kept_of(&connections, dial->sk, 0, 0);
-	if (kept)
-		kept->state = NOT_FOLLOWED;
-	return 1;
-}
-
-INLINE bool is_tcp(struct bpf_sock_addr *dial)
-{
-	return dial->type == STREAM && dial->protocol == TCP;
+	return endpoint;
 }
 
 PART("cgroup/connect4") int connect4(struct bpf_sock_addr *dial)
 {
-	if (!is_tcp(dial))
+	if (dial->type != STREAM || dial->protocol != TCP)
 		return 1;
-	__u64 low = dial->user_ip4, key = (__u64)dial->user_port << 32 | low, netns = netns_of(dial);
-	struct service *service = lookup(&frontends4, &key);
-	struct endpoint *endpoint = service ? choose(service, netns) : 0;
-	if (!endpoint || !keep(dial, 0, low, endpoint->number, netns))
-		return left_alone(dial);
-	dial->user_ip4 = endpoint->at.low;
-	dial->user_port = endpoint->at.port;
+	struct address to = {0, dial->user_ip4, dial->user_port};
+	__u64 key = to.port << 32 | to.low;
+	struct endpoint *endpoint = lead(dial, lookup(&frontends4, &key), &to);
+	if (endpoint) {
+		dial->user_ip4 = endpoint->at.low;
+		dial->user_port = endpoint->at.port;
+	}
 	return 1;
 }
 
 PART("cgroup/connect6") int connect6(struct bpf_sock_addr *dial)
 {
-	if (!is_tcp(dial))
+	if (dial->type != STREAM || dial->protocol != TCP)
 		return 1;
-	__u64 high = (__u64)dial->user_ip6[1] << 32 | dial->user_ip6[0];
-	__u64 low = (__u64)dial->user_ip6[3] << 32 | dial->user_ip6[2], netns = netns_of(dial);
-	bool is_mapped = !high && (__u32)low == MAPPED;
-	struct address dialled = {high, low, dial->user_port};
-	__u64 key4 = dialled.port << 32 | low >> 32;
-	struct service *service = is_mapped ? lookup(&frontends4, &key4) : lookup(&frontends6, &dialled);
-	struct endpoint *endpoint = service ? choose(service, netns) : 0;
-	if (!endpoint || !keep(dial, high, low, endpoint->number, netns))
-		return left_alone(dial);
-	dial->user_port = endpoint->at.port;
-	if (is_mapped) {
-		dial->user_ip6[3] = endpoint->at.low;
-		return 1;
+	__u64 *ip = (void *)dial->user_ip6;
+	struct address to = {ip[0], ip[1], dial->user_port};
+	__u64 key = to.port << 32 | to.low >> 32;
+	bool is_mapped = !to.high && (__u32)to.low == MAPPED;
+	struct service *service = is_mapped ? lookup(&frontends4, &key) : lookup(&frontends6, &to);
+	struct endpoint *endpoint = lead(dial, service, &to);
+	if (endpoint) {
+		ip[0] = endpoint->at.high;
+		ip[1] = is_mapped ? endpoint->at.low << 32 | MAPPED : endpoint->at.low;
+		dial->user_port = endpoint->at.port;
 	}
-	dial->user_ip6[0] = endpoint->at.high;
-	dial->user_ip6[1] = endpoint->at.high >> 32;
-	dial->user_ip6[2] = endpoint->at.low;
-	dial->user_ip6[3] = endpoint->at.low >> 32;
 	return 1;
 }
 
@@ -243,10 +215,9 @@ PART("cgroup/getpeername6") int getpeername6(struct bpf_sock_addr *peer)
 {
 	struct connection *kept = kept_of(&connections, peer->sk, 0, 0);
 	if (kept && kept->state) {
-		peer->user_ip6[0] = kept->dialled.high;
-		peer->user_ip6[1] = kept->dialled.high >> 32;
-		peer->user_ip6[2] = kept->dialled.low;
-		peer->user_ip6[3] = kept->dialled.low >> 32;
+		__u64 *ip = (void *)peer->user_ip6;
+		ip[0] = kept->dialled.high;
+		ip[1] = kept->dialled.low;
 		peer->user_port = kept->dialled.port;
 	}
 	return 1;
@@ -254,9 +225,7 @@ PART("cgroup/getpeername6") int getpeername6(struct bpf_sock_addr *peer)
 
 PART("cgroup/sock_release") int sock_release(struct bpf_sock *sk)
 {
-	if (sk->type != STREAM)
-		return 1;
-	struct connection *kept = kept_of(&connections, sk, 0, 0);
+	struct connection *kept = sk->type == STREAM ? kept_of(&connections, sk, 0, 0) : 0;
 	if (kept)
 		kept->is_closed = 1;
 	return 1;
@@ -264,16 +233,14 @@ PART("cgroup/sock_release") int sock_release(struct bpf_sock *sk)
 
 INLINE void report(struct bpf_sock_ops *ops, struct connection *kept, struct event *event)
 {
+	/* Of this context, two words of 32 bits may not be read as one of 64. */
+	volatile __u32 *ip = ops->local_ip6;
 	event->endpoint = kept->endpoint;
-	event->dialled.high = kept->dialled.high;
-	event->dialled.low = kept->dialled.low;
-	event->dialled.port = kept->dialled.port;
+	event->dialled = kept->dialled;
 	event->client.port = __builtin_bswap16(ops->local_port);
 	if (ops->family == INET) {
 		event->client.low = ops->local_ip4;
 	} else {
-		/* Not as words of 64 bits, which this context may not be read by. */
-		volatile __u32 *ip = ops->local_ip6;
 		event->client.high = (__u64)ip[1] << 32 | ip[0];
 		event->client.low = (__u64)ip[3] << 32 | ip[2];
 	}
@@ -282,30 +249,28 @@ INLINE void report(struct bpf_sock_ops *ops, struct connection *kept, struct eve
 
 /*
  * Ejects an endpoint after a failed dial; for longer, if that was a probe. What one network
- * namespace finds holds for it alone, for its own firewall or a NetworkPolicy may be the cause:
- * for all it does once a second one finds the same.
+ * namespace finds holds for it alone, because its own firewall or a NetworkPolicy may be the cause;
+ * once a second one finds it, it holds for all.
  */
 INLINE void eject(struct bpf_sock_ops *ops, struct connection *kept, __u64 kind, __u64 now)
 {
 	__u64 number = kept->endpoint, netns = kept->netns, until = now + FIRST_S * SECOND_NS;
-	struct ejection *known = lookup(&ejected, &number);
+	struct ejection begun = {until, 1, kind, netns}, *known = lookup(&ejected, &number);
 	if (!known) {
-		struct ejection begun = {until, 1, kind, netns};
 		if (update(&ejected, &number, &begun, BPF_NOEXIST))
 			return;
-	} else if (known->netns && known->netns != netns) {
-		known->netns = 0;
-		known->times = 1;
-		known->kind = kind;
-		known->until_ns = until;
-	} else if (known->kind == PROBED || now >= known->until_ns) {
-		__u64 times = known->times, lasts_s = times < 4 ? FIRST_S << times : LONGEST_S;
-		until = now + lasts_s * SECOND_NS;
+	} else {
+		__u64 times = known->times;
+		bool is_second = known->netns && known->netns != netns;
+		if (!is_second && known->kind != PROBED && now < known->until_ns)
+			return;
+		if (is_second)
+			known->netns = times = 0;
+		else
+			until = now + (times < 4 ? FIRST_S << times : LONGEST_S) * SECOND_NS;
 		known->times = times + 1;
 		known->kind = kind;
 		known->until_ns = until;
-	} else {
-		return;
 	}
 	struct event event = {.kind = kind, .at_ns = now, .ns = until};
 	report(ops, kept, &event);
@@ -322,8 +287,8 @@ INLINE void readmit(struct bpf_sock_ops *ops, struct connection *kept, __u64 now
 }
 
 /*
- * Bounds as TIMES_BOUNDS_S of facts/histogram.py. The empty instruction keeps the branches apart:
- * of one addition at a variable offset the verifier wants more than CAP_BPF.
+ * Bounds as TIMES_BOUNDS_S of facts/histogram.py. The empty instruction keeps the additions apart:
+ * without CAP_PERFMON there may be none at an offset that depends on the branch.
  */
 #define UP_TO(limit_us, bucket) \
 	if (us <= limit_us) { \
@@ -340,106 +305,92 @@ INLINE void add_latency(struct counts *counts, __u64 ns)
 	ADD(counts->buckets[11], 1);
 }
 
-INLINE void established(struct bpf_sock_ops *ops, struct connection *kept, struct counts *counts)
-{
-	__u64 now = now_ns(), waited = now - kept->since_ns;
-	kept->state = ESTABLISHED;
-	kept->waited_ns = waited;
-	ADD(counts->established, 1);
-	add_latency(counts, waited);
-	readmit(ops, kept, now);
-}
-
-/* The SYN is repeated: the endpoint is silent. It may still answer. */
-INLINE void repeated(struct bpf_sock_ops *ops, struct connection *kept, struct counts *counts)
-{
-	kept->state = REPEATED;
-	ADD(counts->unanswered, 1);
-	eject(ops, kept, UNANSWERED, now_ns());
-}
-
 /*
- * After a reset or a time-out no packet is on its way. An ICMP error leaves the SYN there before
- * Linux 6.11, as does close(), which sock_release tells.
+ * TCP counts a FIN as a byte, and the SYN; the last state tells whose FIN there was. In FIN_WAIT2 a
+ * socket that was closed gets nothing but the endpoint's FIN, or the kernel doesn't wait for that.
  */
-INLINE __u64 failed(struct bpf_sock_ops *ops, struct connection *kept, struct counts *counts, __u64 now)
+INLINE void count_bytes(struct bpf_sock_ops *ops, struct connection *kept, struct event *event)
 {
-	if (kept->state == REPEATED)
-		return WAS_UNANSWERED;
-	if (ops->packets_out && kept->is_closed) {
-		ADD(counts->given_up, 1);
-		return WAS_GIVEN_UP;
-	}
-	ADD(counts->refused, 1);
-	eject(ops, kept, REFUSED, now);
-	return WAS_REFUSED;
+	__u64 was = ops->args[0], received = ops->bytes_received, sent = ops->bytes_acked;
+	bool both = was == BPF_TCP_CLOSING || was == BPF_TCP_LAST_ACK, half = was == BPF_TCP_FIN_WAIT2;
+	__u64 theirs = both || was == BPF_TCP_CLOSE_WAIT ||
+		       (half && (!kept->is_closed || received != kept->received));
+	__u64 ours = 1 + (both || half);
+	event->received = received - (received ? theirs : 0);
+	event->sent = sent > ours ? sent - ours : 0;
+	event->tcp_state = was;
 }
 
-/* TCP counts SYN and FIN as bytes. The last state says which FINs there were. */
 INLINE void ended(struct bpf_sock_ops *ops, struct connection *kept, struct counts *counts)
 {
-	__u64 was = ops->args[0], now = now_ns(), state = kept->state, result = WAS_SERVED;
-	__u64 received = 0, sent = 0;
-	kept->state = NOT_FOLLOWED;
+	__u64 now = now_ns(), state = kept->state, only = 0;
+	struct event event = {.kind = CONNECTION, .at_ns = now, .ns = now - kept->since_ns};
+	event.waited_ns = event.ns;
+	event.tcp_state = BPF_TCP_SYN_SENT;
 	if (state == ESTABLISHED) {
-		bool is_acked = was == BPF_TCP_FIN_WAIT2 || was == BPF_TCP_CLOSING || was == BPF_TCP_LAST_ACK;
-		bool has_fin = was == BPF_TCP_CLOSE_WAIT || was == BPF_TCP_CLOSING || was == BPF_TCP_LAST_ACK ||
-			       (was == BPF_TCP_FIN_WAIT2 && !kept->is_closed);
-		sent = ops->bytes_acked;
-		sent -= sent > is_acked ? is_acked + 1 : sent;
-		received = ops->bytes_received;
-		received -= received ? has_fin : 0;
+		event.result = WAS_SERVED;
+		event.waited_ns = kept->waited_ns;
+		count_bytes(ops, kept, &event);
 		ADD(counts->ended, 1);
-		ADD(counts->received, received);
-		ADD(counts->sent, sent);
+		ADD(counts->received, event.received);
+		ADD(counts->sent, event.sent);
 		ADD(counts->retransmitted, ops->total_retrans);
 		ADD(counts->srtt_us, ops->srtt_us >> 3);
+	} else if (state == REPEATED) {
+		event.result = WAS_UNANSWERED;
+	} else if (kept->is_closed && ops->packets_out) {
+		/* After a reset or a time-out there is no packet; after an ICMP error from Linux 6.11. */
+		event.result = WAS_GIVEN_UP;
+		ADD(counts->given_up, 1);
 	} else {
-		kept->state = state;
-		result = failed(ops, kept, counts, now);
-		kept->state = NOT_FOLLOWED;
+		event.result = WAS_REFUSED;
+		ADD(counts->refused, 1);
+		eject(ops, kept, REFUSED, now);
 	}
-	struct settings *settings = settings_now();
-	if (!settings || !settings->observing)
-		return;
-	struct event event = {.kind = CONNECTION, .at_ns = now, .ns = now - kept->since_ns};
-	event.waited_ns = state == ESTABLISHED ? kept->waited_ns : event.ns;
-	event.received = received;
-	event.sent = sent;
-	event.result = result;
-	event.tcp_state = was;
-	report(ops, kept, &event);
+	kept->state = NOT_FOLLOWED;
+	struct settings *set = lookup(&settings, &only);
+	if (set && set->observing)
+		report(ops, kept, &event);
 }
 
 PART("sockops") int followed(struct bpf_sock_ops *ops)
 {
-	__u32 op = ops->op;
-	if (op != BPF_SOCK_OPS_TCP_CONNECT_CB && op != BPF_SOCK_OPS_RTO_CB && op != BPF_SOCK_OPS_STATE_CB)
-		return 1;
-	__u32 is_now = ops->args[1];
-	if (op == BPF_SOCK_OPS_STATE_CB && is_now != BPF_TCP_ESTABLISHED && is_now != BPF_TCP_CLOSE)
+	__u32 op = ops->op, becomes = op == BPF_SOCK_OPS_STATE_CB ? ops->args[1] : 0;
+	if (op != BPF_SOCK_OPS_TCP_CONNECT_CB && op != BPF_SOCK_OPS_RTO_CB &&
+	    becomes != BPF_TCP_ESTABLISHED && becomes != BPF_TCP_FIN_WAIT2 && becomes != BPF_TCP_CLOSE)
 		return 1;
 	struct bpf_sock *sk = ops->sk;
 	struct connection *kept = sk ? kept_of(&connections, sk, 0, 0) : 0;
-	if (!kept || !kept->endpoint)
+	if (!kept || !kept->endpoint || !kept->state)
 		return 1;
 	__u64 state = kept->state, number = kept->endpoint;
-	if (op == BPF_SOCK_OPS_TCP_CONNECT_CB && state == TRANSLATED) {
+	if (op == BPF_SOCK_OPS_TCP_CONNECT_CB) {
 		kept->state = DIALLED;
 		kept->since_ns = now_ns();
 		ask_for(ops, BPF_SOCK_OPS_RTO_CB_FLAG | BPF_SOCK_OPS_STATE_CB_FLAG);
 		return 1;
 	}
+	if (becomes == BPF_TCP_FIN_WAIT2)
+		kept->received = ops->bytes_received;
 	/* Without counters the control process doesn't know the endpoint any more. */
 	struct counts *counts = lookup(&counters, &number);
-	if (!counts)
+	if (!counts || state == TRANSLATED)
 		return 1;
-	if (op == BPF_SOCK_OPS_RTO_CB && state == DIALLED)
-		repeated(ops, kept, counts);
-	else if (op == BPF_SOCK_OPS_STATE_CB && is_now == BPF_TCP_ESTABLISHED && state < ESTABLISHED && state >= DIALLED)
-		established(ops, kept, counts);
-	else if (op == BPF_SOCK_OPS_STATE_CB && is_now == BPF_TCP_CLOSE && state >= DIALLED)
+	if (becomes == BPF_TCP_CLOSE) {
 		ended(ops, kept, counts);
+	} else if (becomes == BPF_TCP_ESTABLISHED) {
+		__u64 now = now_ns();
+		kept->state = ESTABLISHED;
+		kept->waited_ns = now - kept->since_ns;
+		ADD(counts->established, 1);
+		add_latency(counts, kept->waited_ns);
+		readmit(ops, kept, now);
+	} else if (op == BPF_SOCK_OPS_RTO_CB && state == DIALLED) {
+		/* The endpoint is silent. It may still answer. */
+		kept->state = REPEATED;
+		ADD(counts->unanswered, 1);
+		eject(ops, kept, UNANSWERED, now_ns());
+	}
 	return 1;
 }
 

@@ -1,11 +1,11 @@
 """The bytes of keys and values in the maps of ``socket_lb.bpf.c``, which has the same structures.
 
-    frontends4, frontends6   frontend_key → Service
-    slots                    slot_key, pinned_slot_key → Endpoint
-    counters, ejected        number_key of an endpoint → Counts, Ejection
+    frontends4, frontends6   frontend_key → FrontendValue
+    slots                    slot_key, pinned_slot_key → SlotValue
+    counters, ejected        number_key of an endpoint → DialCounts, Ejection
     pins                     Client → Pin
     settings                 number_key(0), of 4 bytes → Settings
-    events                   Event
+    events                   RingEvent
 
 Rule 1: an address is two words, as the kernel has it in memory; one of IPv4 is half of the second.
 Rule 2: times are those of ``time.monotonic_ns``.
@@ -38,7 +38,7 @@ _PINNED = 1 << 31
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
-class Service(NamedTuple):
+class FrontendValue(NamedTuple):
     """What a frontend leads to."""
 
     number: int
@@ -59,7 +59,7 @@ class Service(NamedTuple):
         return cls(*_SERVICE.unpack(value))
 
 
-class Endpoint(NamedTuple):
+class SlotValue(NamedTuple):
     """What a slot leads to."""
 
     address: SocketAddress
@@ -77,7 +77,7 @@ class Endpoint(NamedTuple):
         return cls(_unpack_address(address), number)
 
 
-class Counts(NamedTuple):
+class DialCounts(NamedTuple):
     """What became of the dials of an endpoint, since its counters were made."""
 
     established: int = 0
@@ -212,7 +212,7 @@ class Result(enum.IntEnum):
     SERVED = 4
 
 
-class Event(NamedTuple):
+class RingEvent(NamedTuple):
     """A change of an ejection, or the end of a connection."""
 
     kind: EventKind
