@@ -22,7 +22,7 @@ from ...causes.say import say
 from ...clocks import Clocks
 from ...dataplane import Tuning
 from ...facts import SocketLbFacts, StatusFacts
-from ...kernel.bpf.socket_maps import Counts, EventKind
+from ...kernel.bpf.socket_maps import DialCounts, EventKind
 from ...kernel.neighbours import absent_hop
 from ...log_fields import FieldLogger
 from ...log_limit import SERVICE_LINES, LogLimit
@@ -132,7 +132,7 @@ class HookedConnections(Component):
                 await pace.turn()
             self._show_paths(new)
 
-    def _read(self) -> tuple[Mapping[At, Counts], Mapping[At, float]]:
+    def _read(self) -> tuple[Mapping[At, DialCounts], Mapping[At, float]]:
         # In this order: what fails in between is in the ejections alone, and its event reports it.
         return self._hooks.counts(), self._hooks.ejected()
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from ...causes.endpoints import DIAL_CODES
 from ...facts import EndpointCounters, GroupCounters
-from ...kernel.bpf.socket_maps import Counts
+from ...kernel.bpf.socket_maps import DialCounts
 from ...model import DialFailure, Failure, SocketAddress
 from ...plane import Group
 from ...plane.messages import DurationReport, EndpointReport, GroupReport, StreakReport
@@ -29,7 +29,7 @@ At = tuple[str, SocketAddress]
 REFUSED = DialFailure(Failure.REFUSED, errno.ECONNREFUSED)
 UNANSWERED = DialFailure(Failure.SILENT, errno.ETIMEDOUT)
 _NEVER = -1.0
-_NOTHING = Counts()
+_NOTHING = DialCounts()
 _COUNTER_OF = {
     failed: DIAL_CODES[failed.failure].replace("-", "_") for failed in (REFUSED, UNANSWERED)
 }
@@ -39,7 +39,7 @@ _COUNTER_OF = {
 class _Reported:
     """What was reported of one endpoint of one Service port."""
 
-    counts: Counts = _NOTHING
+    counts: DialCounts = _NOTHING
     noted: int = 0
     """Failed dials that events have reported, and counters haven't yet."""
     failed: DialFailure = UNANSWERED
@@ -52,7 +52,7 @@ class _Growth(NamedTuple):
     """What is new of an endpoint."""
 
     endpoint: SocketAddress
-    counts: Counts
+    counts: DialCounts
     """Differences."""
     dials: StreakReport | None = None
 
@@ -77,7 +77,7 @@ class Reports:
         now: Monotonic seconds.
     """
 
-    def __init__(self, counts: Mapping[At, Counts], now: float) -> None:
+    def __init__(self, counts: Mapping[At, DialCounts], now: float) -> None:
         self._seen = {
             at: _Reported(one._replace(ended=one.established)) for at, one in counts.items()
         }
@@ -118,7 +118,7 @@ class Reports:
 
     def look(
         self,
-        counts: Mapping[At, Counts],
+        counts: Mapping[At, DialCounts],
         ejected: Mapping[At, float] | None,
         groups: Mapping[str, Group],
         now: float,
@@ -158,7 +158,12 @@ class Reports:
                 yield self._report(group, new, now), sum(one.counts.established for one in new)
 
     def _follow(
-        self, endpoint: SocketAddress, seen: _Reported, counts: Counts, is_ejected: bool, now: float
+        self,
+        endpoint: SocketAddress,
+        seen: _Reported,
+        counts: DialCounts,
+        is_ejected: bool,
+        now: float,
     ) -> _Growth:
         """Note the counters of an endpoint, and return what is new."""
         before, seen.counts = seen.counts, counts
@@ -209,11 +214,11 @@ def _failures(
     return StreakReport(succeeded_at, count, at, at, *failed)
 
 
-def _open(counts: Counts) -> int:
+def _open(counts: DialCounts) -> int:
     return counts.established - counts.ended
 
 
-def _difference(counts: Counts, before: Counts) -> Counts:
+def _difference(counts: DialCounts, before: DialCounts) -> DialCounts:
     new = [now - then for now, then in zip(counts[:-1], before[:-1], strict=True)]
     buckets = zip(counts.buckets, before.buckets, strict=True)
-    return Counts._make([*new, tuple(now - then for now, then in buckets)])
+    return DialCounts._make([*new, tuple(now - then for now, then in buckets)])

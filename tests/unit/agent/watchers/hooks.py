@@ -3,7 +3,7 @@
 import os
 from types import SimpleNamespace
 
-from userspace_proxy.kernel.bpf.socket_maps import Counts, EventKind, Result
+from userspace_proxy.kernel.bpf.socket_maps import DialCounts, EventKind, Result
 from userspace_proxy.model import SocketAddress
 
 CLIENT = SocketAddress("192.0.2.9", 40000)
@@ -45,7 +45,7 @@ class FakeHooks:
 
     def count(self, at, **more):
         """Add to the counters of an endpoint."""
-        one = self.counted.get(at, Counts())
+        one = self.counted.get(at, DialCounts())
         if "buckets" not in more and (new := more.get("established")):
             more["buckets"] = (new, *[0] * 11)
         for name, number in more.items():

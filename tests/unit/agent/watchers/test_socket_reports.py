@@ -3,14 +3,14 @@
 import pytest
 
 from userspace_proxy.agent.watchers.socket_reports import REFUSED, Reports
-from userspace_proxy.kernel.bpf.socket_maps import Counts
+from userspace_proxy.kernel.bpf.socket_maps import DialCounts
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import Group
 
 POD = SocketAddress("192.0.2.1", 8080)
 AT = ("shop/web", POD)
-NOTHING = Counts()
+NOTHING = DialCounts()
 
 
 class Rig:
@@ -25,7 +25,7 @@ class Rig:
 
     def look(self, **counts):
         self.now += 5.0
-        counted = {AT: Counts(**counts)} if counts else {}
+        counted = {AT: DialCounts(**counts)} if counts else {}
         groups = {"shop/web": self.group}
         found = list(self.reports.look(counted, self.ejected, groups, self.now))
         for report, _ in found:
@@ -48,7 +48,7 @@ def test_without_a_change_there_is_no_report(rig):
 
 
 def test_what_is_of_no_service_port_is_kept_until_it_has_one(rig):
-    assert list(rig.reports.look({AT: Counts(established=2)}, {}, {}, 105.0)) == []
+    assert list(rig.reports.look({AT: DialCounts(established=2)}, {}, {}, 105.0)) == []
     ((_, connections),) = rig.look(established=3)
     assert connections == 3
 
