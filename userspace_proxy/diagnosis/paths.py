@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from ..facts import ProbesFacts
+from ..facts import PortFacts, ProbesFacts
 from ..facts.units import plural, seconds_in_words
 from ..model import DataPath, Frontend
 from ..policy import PathDecision
 
-UNKNOWN = "their bytes and failures aren't known"
+UNKNOWN = "bytes and failures aren't known on this path"
 
 
 class PathView(NamedTuple):
@@ -66,30 +66,23 @@ def target_in_words(path: PathView, frontend: Frontend) -> str:
     return f"{led}: programs of this node at connect(), others by rules"
 
 
-def translated_in_words(path: str, socket_connections: int | None) -> str:
-    """Return how many connections were translated at connect(); empty if none could be."""
-    if socket_connections is None or (not socket_connections and path != DataPath.KERNEL):
-        return ""
-    return f"{plural(socket_connections, 'connection')} at connect() since the start"
-
-
-def counted_in_words(path: str, kernel_connections: int | None, protocol: str) -> str:
-    """Return what is known of the connections that rules have led straight to endpoints.
-
-    Args:
-        path: That of new connections.
-        kernel_connections: As in :class:`PathView`.
-        protocol: ``TCP`` or ``UDP``.
+def counted_in_words(port: PortFacts) -> str:
+    """Return what is known of the connections that the kernel has led straight to endpoints.
 
     Returns:
         Clauses; empty where there is nothing to say.
     """
-    is_in_kernel = path == DataPath.KERNEL
-    if kernel_connections is None:
-        return f"this kernel doesn't count connections by rules; {UNKNOWN}" if is_in_kernel else ""
-    if not kernel_connections and not is_in_kernel:
-        return ""
-    taken = plural(kernel_connections, "flow" if protocol == "UDP" else "connection")
+    by_rules, at_connect = port.kernel_connections, port.socket_connections
+    is_in_kernel = port.path == DataPath.KERNEL
+    noun = "flow" if port.protocol == "UDP" else "connection"
     if not is_in_kernel:
-        return f"{taken} took the kernel path by rules since the start"
-    return f"{taken} by rules since the start; {UNKNOWN}"
+        taken = (by_rules or 0) + (at_connect or 0)
+        return f"{plural(taken, noun)} took the kernel path since the start" if taken else ""
+    if at_connect is None:
+        if by_rules is None:
+            return f"this kernel doesn't count connections there; {UNKNOWN}"
+        return f"{plural(by_rules, noun)} since the start; {UNKNOWN}"
+    translated = f"{plural(at_connect, noun)} at connect() since the start"
+    if by_rules is None:
+        return f"{translated}; this kernel doesn't count those by rules"
+    return f"{translated}, and {by_rules:,} by rules, whose bytes and failures aren't known"

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from ..causes.say import Form, remedy, say
 from ..diagnosis.dated import and_mistakes, cause_at, last_answer, sentence_at
 from ..diagnosis.incidents import Incidents
-from ..diagnosis.paths import counted_in_words, path_in_words, probes_in_words, translated_in_words
+from ..diagnosis.paths import counted_in_words, path_in_words, probes_in_words
 from ..diagnosis.problems import problems_of_node
 from ..facts import (
     EndpointFacts,
@@ -391,7 +391,9 @@ def _details(port: PortFacts, now: float, probes: str) -> Iterator[str]:
     for endpoint in port.endpoints:
         yield f"endpoint  {_endpoint(endpoint, is_unseen=port.is_unseen)}"
     if not port.has_default_path:
-        yield from _path(port, now)
+        yield f"path      {path_in_words(port.path, port.path_why, port.path_since, now)}"
+        if counted := counted_in_words(port):
+            yield f"          {counted}"
     if probes and port.is_probed:
         yield f"probes    {probes}"
     facts = [port.policy, port.balance, limit_in_words(port.max_connections)]
@@ -401,14 +403,6 @@ def _details(port: PortFacts, now: float, probes: str) -> Iterator[str]:
         facts.append(f"ClientIP affinity, {seconds_in_words(port.affinity_timeout_s)}")
     if any(facts):
         yield f"policy    {'; '.join(filter(None, facts))}"
-
-
-def _path(port: PortFacts, now: float) -> Iterator[str]:
-    """Yield how its new connections travel, and how many took the kernel path."""
-    yield f"path      {path_in_words(port.path, port.path_why, port.path_since, now)}"
-    translated = translated_in_words(port.path, port.socket_connections)
-    counted = counted_in_words(port.path, port.kernel_connections, port.protocol)
-    yield from (f"          {words}" for words in (translated, counted) if words)
 
 
 def _endpoint(endpoint: EndpointFacts, *, is_unseen: bool) -> str:

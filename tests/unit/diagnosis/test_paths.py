@@ -7,7 +7,6 @@ from userspace_proxy.diagnosis.paths import (
     path_in_words,
     probes_in_words,
     target_in_words,
-    translated_in_words,
 )
 from userspace_proxy.facts import ProbesFacts, is_probed
 from userspace_proxy.model import DataPath, Frontend, Protocol
@@ -16,7 +15,7 @@ from userspace_proxy.policy import PathDecision
 
 from ..status.views import make_port, replace
 
-SINCE = f"since the start; {UNKNOWN}"
+KERNEL = DataPath.KERNEL
 WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
 
 
@@ -37,35 +36,32 @@ def test_a_path_counts_from_the_moment_at_which_it_comes_into_force():
 
 
 @pytest.mark.parametrize(
-    ("path", "count", "protocol", "said"),
+    ("path", "protocol", "said"),
     [
-        pytest.param("kernel", 1, "TCP", f"1 connection by rules {SINCE}", id="one"),
-        pytest.param("kernel", 2, "UDP", f"2 flows by rules {SINCE}", id="flows"),
-        pytest.param("kernel", 0, "TCP", f"0 connections by rules {SINCE}", id="none"),
-        pytest.param("userspace", 5, "TCP",
-                     "5 connections took the kernel path by rules since the start", id="switched"),
-        pytest.param("userspace", 0, "TCP", "", id="never"),
-        pytest.param("userspace", None, "TCP", "", id="other-steering"),
-        pytest.param("kernel", None, "TCP",
-                     f"this kernel doesn't count connections by rules; {UNKNOWN}", id="old-kernel"),
+        pytest.param(PathView(KERNEL, kernel_connections=1), "TCP",
+                     f"1 connection since the start; {UNKNOWN}", id="one"),
+        pytest.param(PathView(KERNEL, kernel_connections=2), "UDP",
+                     f"2 flows since the start; {UNKNOWN}", id="flows"),
+        pytest.param(PathView(KERNEL, kernel_connections=0), "TCP",
+                     f"0 connections since the start; {UNKNOWN}", id="none"),
+        pytest.param(PathView(kernel_connections=5), "TCP",
+                     "5 connections took the kernel path since the start", id="switched"),
+        pytest.param(PathView(kernel_connections=0, socket_connections=0), "TCP", "", id="never"),
+        pytest.param(PathView(), "TCP", "", id="other-steering"),
+        pytest.param(PathView(KERNEL), "TCP",
+                     f"this kernel doesn't count connections there; {UNKNOWN}", id="old-kernel"),
+        pytest.param(PathView(KERNEL, kernel_connections=5, socket_connections=1), "TCP",
+                     "1 connection at connect() since the start, and 5 by rules, whose bytes and "
+                     "failures aren't known", id="hooks"),
+        pytest.param(PathView(KERNEL, socket_connections=2), "TCP",
+                     "2 connections at connect() since the start; this kernel doesn't count those "
+                     "by rules", id="hooks-of-an-old-kernel"),
+        pytest.param(PathView(kernel_connections=5, socket_connections=1), "TCP",
+                     "6 connections took the kernel path since the start", id="hooks-switched"),
     ],
 )  # fmt: skip
-def test_what_is_known_of_connections_on_the_kernel_path_is_said(path, count, protocol, said):
-    assert counted_in_words(path, count, protocol) == said
-
-
-@pytest.mark.parametrize(
-    ("path", "count", "said"),
-    [
-        pytest.param("kernel", 1, "1 connection at connect() since the start", id="one"),
-        pytest.param("kernel", 0, "0 connections at connect() since the start", id="none"),
-        pytest.param("kernel", None, "", id="no-hooks"),
-        pytest.param("userspace", 5, "5 connections at connect() since the start", id="switched"),
-        pytest.param("userspace", 0, "", id="never"),
-    ],
-)
-def test_what_was_translated_at_connect_is_said(path, count, said):
-    assert translated_in_words(path, count) == said
+def test_what_is_known_of_connections_on_the_kernel_path_is_said(path, protocol, said):
+    assert counted_in_words(replace(make_port(protocol=protocol), path=path)) == said
 
 
 @pytest.mark.parametrize(

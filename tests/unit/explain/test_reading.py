@@ -94,7 +94,7 @@ def test_the_path_of_a_port_is_a_step_where_it_is_not_the_default():
     (step,) = (one for part in explanation.parts for one in part.steps if one.topic == "path")
     assert step.what == "kernel"
     ((_, counted),) = step.details
-    assert counted.startswith("this kernel doesn't count connections by rules; ")
+    assert counted.startswith("this kernel doesn't count connections there; ")
     assert explanation.sentence == f"Clients go through the kernel to 2 endpoints{UNKNOWN}"
     assert (subject.ports[0].state.sentence, subject.ports[0].mark) == (explanation.sentence, None)
     (step,) = (s for part in explanation.parts for s in part.steps if s.topic == "endpoints")

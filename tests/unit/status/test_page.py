@@ -356,9 +356,7 @@ def test_probes_are_a_fact_and_a_note_of_each_service_port_that_they_concern():
 def test_connections_on_the_kernel_path_are_shown_with_a_link_to_those_that_are_tracked():
     path = PathView(DataPath.KERNEL, kernel_connections=1_234)
     html = render(make_view(replace(make_port(), path=path)), q="web")
-    assert "1,234 connections by rules since the start; their bytes and failures aren" in text_of(
-        html
-    )
+    assert "1,234 connections since the start; bytes and failures aren" in text_of(html)
     assert 'href="api/v1/kernel-path"' in html
 
 

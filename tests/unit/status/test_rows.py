@@ -148,7 +148,7 @@ def test_the_path_is_shown_where_it_is_not_the_default():
 
 def test_connections_on_the_kernel_path_are_shown_in_words():
     port = replace(make_port(), path=PathView(DataPath.KERNEL, kernel_connections=3))
-    assert row_of(port).detail.counted.startswith("3 connections by rules since the start; ")
+    assert row_of(port).detail.counted.startswith("3 connections since the start; ")
     assert row_of(make_port()).detail.counted == ""
 
 

@@ -417,7 +417,7 @@ def test_on_the_kernel_path_only_connections_are_shown():
     shown = lines_of(make_view(replace(make_port(), path=path)), is_wide=True)
     assert shown[2].endswith("on the kernel path, 1,200 connections")
     at = shown.index("      path      kernel for 3 min: it is asked for")
-    assert shown[at + 1] == f"{' ' * 16}1,200 connections by rules since the start; {UNKNOWN}"
+    assert shown[at + 1] == f"{' ' * 16}1,200 connections since the start; {UNKNOWN}"
 
 
 def test_what_programs_of_this_node_got_on_the_kernel_path_is_shown_beside_the_rest():
@@ -426,7 +426,7 @@ def test_what_programs_of_this_node_got_on_the_kernel_path_is_shown_beside_the_r
     shown = lines_of(make_view(replace(port, path=path)), is_wide=True)
     assert shown[2].endswith("on the kernel path, 1,234 connections")
     at = shown.index("      path      kernel for 3 min: it is asked for")
-    assert shown[at + 1] == f"{' ' * 16}34 connections at connect() since the start"
+    assert shown[at + 1].startswith(f"{' ' * 16}34 connections at connect() since the start, and")
     port = replace(port, path=path, sent_bytes=500)
     shown = "\n".join(lines_of(make_view(port), is_wide=True))
     assert "2 open, 34 connections, 500 B, 1,200 connections by rules" in shown
@@ -477,7 +477,7 @@ def test_a_kernel_that_does_not_count_connections_is_named():
     port = replace(make_port(), path=PathView(DataPath.KERNEL))
     shown = lines_of(make_view(port), is_wide=True)
     assert shown[2].endswith("on the kernel path")
-    assert any("this kernel doesn't count connections by rules" in line for line in shown)
+    assert any("this kernel doesn't count connections there" in line for line in shown)
 
 
 def test_the_header_has_the_budget_of_probes_and_so_has_each_service_port_that_they_concern():
