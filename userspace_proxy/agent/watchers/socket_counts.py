@@ -26,7 +26,7 @@ from ...kernel.bpf.socket_maps import DialCounts, EventKind
 from ...kernel.neighbours import absent_hop
 from ...log_fields import FieldLogger
 from ...log_limit import SERVICE_LINES, LogLimit
-from ...model import DataPath, Failure, Frontend, Protocol, SocketAddress
+from ...model import DataPath, Failure, Frontend, SocketAddress
 from ...plane import Group, Plane
 from ...plane.messages import REPORT_S, Counted, Ejected, GroupReport, Returned, Status
 from ...plane.observation import PERIOD_S, Observers
@@ -148,7 +148,7 @@ class HookedConnections(Component):
         state, before, self._left = self._hooks.state, self._left, {}
         hooked = (state.attached, state.problem, state.frontends)
         for served in self._served_ports:
-            if not served.was_in_kernel or served.plan.protocol is not Protocol.TCP:
+            if not served.was_in_kernel:
                 continue
             known = before.get(served)
             made_from = (served.steered, hooked)
