@@ -22,7 +22,7 @@ from ...causes.say import say
 from ...clocks import Clocks
 from ...dataplane import Tuning
 from ...facts import SocketLbFacts, StatusFacts
-from ...kernel.bpf.socket_maps import DialCounts, EventKind
+from ...kernel.bpf.socket_maps import EventKind
 from ...kernel.neighbours import absent_hop
 from ...log_fields import FieldLogger
 from ...log_limit import SERVICE_LINES, LogLimit
@@ -36,7 +36,7 @@ from ..rounds.served_port import ServedPort
 from ..rounds.served_ports import ServedPorts
 from ..rounds.tasks import Pace, Supervisor, pause
 from .socket_records import Records
-from .socket_reports import REFUSED, UNANSWERED, At, Reports
+from .socket_reports import REFUSED, UNANSWERED, At, Changes, Reports
 
 if TYPE_CHECKING:
     from ...steering.socket_lb.hooks import Hooks, SocketEvent
@@ -117,24 +117,24 @@ class HookedConnections(Component):
             began = self._clock()
             if began < self._next_at:
                 return
-            changes = self._reports.changes
-            counts, ejected = await asyncio.to_thread(self._read)
+            news = self._reports.news
+            changes, ejected = await asyncio.to_thread(self._read)
             now = self._clock()
             # What an event has reported meanwhile is newer.
-            known = ejected if changes == self._reports.changes else None
+            known = ejected if news == self._reports.news else None
             self._next_at = began + max(EVERY_S, (now - began) / _SHARE)
             groups = {served.group.label: served.group for served in self._served_ports}
             new: dict[int, int] = {}
             pace = Pace(clock=self._clock)
-            for report, connections in self._reports.look(counts, known, groups, now):
+            for report, connections in self._reports.look(changes, known, groups, now):
                 self._send(report)
                 new[report.group] = connections
                 await pace.turn()
             self._show_paths(new)
 
-    def _read(self) -> tuple[Mapping[At, DialCounts], Mapping[At, float]]:
-        # In this order: what fails in between is in the ejections alone, and its event reports it.
-        return self._hooks.counts(), self._hooks.ejected()
+    def _read(self) -> tuple[Changes, Mapping[At, float]]:
+        """Read all that the hooks have counted, in a thread."""
+        return self._reports.compare(self._hooks.counts()), self._hooks.ejected()
 
     def _send(self, report: GroupReport) -> None:
         self._plane.receive(_HOOKS, Counted(0, [report], _NO_STATUS))

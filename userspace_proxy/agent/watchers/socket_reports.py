@@ -12,7 +12,7 @@ Rule 3: what an earlier process has counted stays with it, but for connections t
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -36,16 +36,27 @@ _COUNTER_OF = {
 
 
 @dataclass(slots=True)
-class _Reported:
-    """What was reported of one endpoint of one Service port."""
+class _Failing:
+    """What events have reported of one endpoint of one Service port."""
 
-    counts: DialCounts = _NOTHING
     noted: int = 0
-    """Failed dials that events have reported, and counters haven't yet."""
+    """Failed dials that counters haven't shown yet."""
     failed: DialFailure = UNANSWERED
-    """Why the last one failed that an event has reported."""
-    failed_at: float = _NEVER
+    """The last one."""
+    at: float = _NEVER
     """When that was, in monotonic seconds."""
+
+
+_NEVER_FAILED = _Failing()
+
+
+class Changes(NamedTuple):
+    """How counters differ from those of the last look."""
+
+    counts: Mapping[At, DialCounts]
+    """All counters."""
+    changed: Sequence[tuple[At, DialCounts]]
+    gone: Collection[At]
 
 
 class _Growth(NamedTuple):
@@ -78,13 +89,13 @@ class Reports:
     """
 
     def __init__(self, counts: Mapping[At, DialCounts], now: float) -> None:
-        self._seen = {
-            at: _Reported(one._replace(ended=one.established)) for at, one in counts.items()
-        }
+        self._counts = {at: one._replace(ended=one.established) for at, one in counts.items()}
+        """As they were reported."""
+        self._failing: dict[At, _Failing] = {}
         self._looked_at = now
         self._ejected: dict[str, dict[SocketAddress, float]] = {}
         """By Service port, with the monotonic seconds at which a dial is a probe."""
-        self.changes = 0
+        self.news = 0
         """How often an ejection began or ended, as far as that was noted at once."""
 
     def is_ejected(self, name: str, endpoint: SocketAddress) -> bool:
@@ -100,10 +111,10 @@ class Reports:
             at: Monotonic seconds.
             until: When the next dial is a probe.
         """
-        seen = self._seen.setdefault((group.label, endpoint), _Reported())
-        self.changes += 1
-        seen.noted += 1
-        seen.failed, seen.failed_at = failed, at
+        failing = self._failing.setdefault((group.label, endpoint), _Failing())
+        self.news += 1
+        failing.noted += 1
+        failing.failed, failing.at = failed, at
         self._ejected.setdefault(group.label, {})[endpoint] = until
         return self._report(group, [_Growth(endpoint, _NOTHING, _failures(1, at, failed))], at)
 
@@ -116,9 +127,15 @@ class Reports:
         """Return the report that an ejection has ended, which was noted elsewhere."""
         return self._report_end(group, endpoint, [], now)
 
+    def compare(self, counts: Mapping[At, DialCounts]) -> Changes:
+        """Return how all counters differ from those of the last look; also in a thread."""
+        before = self._counts
+        changed = [(at, one) for at, one in counts.items() if one != before.get(at, _NOTHING)]
+        return Changes(counts, changed, before.keys() - counts.keys())
+
     def look(
         self,
-        counts: Mapping[At, DialCounts],
+        changes: Changes,
         ejected: Mapping[At, float] | None,
         groups: Mapping[str, Group],
         now: float,
@@ -126,66 +143,62 @@ class Reports:
         """Yield what is new of each Service port, with the number of new connections.
 
         Args:
-            counts: All counters.
             ejected: All endpoints that are ejected, with the seconds until a dial is a probe; None:
                 those that events have reported.
             groups: By the names of their Service ports.
             now: Monotonic seconds, at which both were read.
         """
-        before = self._ejected
+        ejected_before = self._ejected
         if ejected is not None:
             self._ejected = {}
             for (name, endpoint), left in ejected.items():
                 self._ejected.setdefault(name, {})[endpoint] = now + left
-        found: dict[str, list[_Growth]] = {}
-        for (name, endpoint), one in counts.items():
-            seen = self._seen.get((name, endpoint))
-            if one != (_NOTHING if seen is None else seen.counts) and name in groups:
-                seen = self._seen.setdefault((name, endpoint), _Reported())
-                growth = self._follow(endpoint, seen, one, self.is_ejected(name, endpoint), now)
-                found.setdefault(name, []).append(growth)
-        for name, endpoint in self._seen.keys() - counts.keys():
-            last = self._seen.pop((name, endpoint)).counts
+        before, self._counts = self._counts, dict(changes.counts)
+        grown: dict[str, list[_Growth]] = {}
+        for at, one in changes.changed:
+            if at[0] in groups:
+                grown.setdefault(at[0], []).append(
+                    self._grow(at, before.get(at, _NOTHING), one, now)
+                )
+            else:
+                # It is reported once there is one.
+                self._counts[at] = before.get(at, _NOTHING)
+        for at in changes.gone:
+            self._failing.pop(at, None)
             # Nothing reports the ends of those that are open.
-            found.setdefault(name, []).append(
-                _Growth(endpoint, _NOTHING._replace(ended=_open(last)))
-            )
+            ended = _NOTHING._replace(ended=_open(before[at]))
+            grown.setdefault(at[0], []).append(_Growth(at[1], ended))
         self._looked_at = now
-        for name in found.keys() | before.keys() | self._ejected.keys():
-            new = found.get(name, [])
-            has_changed = before.get(name, {}).keys() != self._ejected.get(name, {}).keys()
-            if (new or has_changed) and (group := groups.get(name)) is not None:
+        for name in grown.keys() | ejected_before.keys() | self._ejected.keys():
+            new = grown.get(name, [])
+            had, has = (by_name.get(name, {}) for by_name in (ejected_before, self._ejected))
+            if (new or had.keys() != has.keys()) and (group := groups.get(name)) is not None:
                 yield self._report(group, new, now), sum(one.counts.established for one in new)
 
-    def _follow(
-        self,
-        endpoint: SocketAddress,
-        seen: _Reported,
-        counts: DialCounts,
-        is_ejected: bool,
-        now: float,
-    ) -> _Growth:
-        """Note the counters of an endpoint, and return what is new."""
-        before, seen.counts = seen.counts, counts
+    def _grow(self, at: At, before: DialCounts, counts: DialCounts, now: float) -> _Growth:
+        """Return what is new of an endpoint."""
         if counts.established < before.established:
             # It was removed, and added again.
             before = _NOTHING._replace(ended=-_open(before))
         new = _difference(counts, before)
+        failing, is_ejected = self._failing.get(at, _NEVER_FAILED), self.is_ejected(*at)
         failures = new.refused + new.unanswered
-        beside, seen.noted = max(0, failures - seen.noted), max(0, seen.noted - failures)
+        beside = max(0, failures - failing.noted)
+        if failing.noted:
+            failing.noted = max(0, failing.noted - failures)
         succeeded_at = _NEVER
         if new.established:
-            succeeded_at = min(self._looked_at, seen.failed_at) if is_ejected else now
+            succeeded_at = min(self._looked_at, failing.at) if is_ejected else now
         dials = StreakReport(succeeded_at, *_NO_FAILURE) if new.established else None
         if beside:
-            failed = seen.failed if is_ejected else REFUSED if new.refused else UNANSWERED
+            failed = failing.failed if is_ejected else REFUSED if new.refused else UNANSWERED
             dials = _failures(beside, now if is_ejected else self._looked_at, failed, succeeded_at)
-        return _Growth(endpoint, new, dials)
+        return _Growth(at[1], new, dials)
 
     def _report_end(
         self, group: Group, endpoint: SocketAddress, new: Sequence[_Growth], now: float
     ) -> GroupReport:
-        self.changes += 1
+        self.news += 1
         self._ejected.get(group.label, {}).pop(endpoint, None)
         return self._report(group, new, now)
 

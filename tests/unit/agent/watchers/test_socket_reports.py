@@ -27,7 +27,8 @@ class Rig:
         self.now += 5.0
         counted = {AT: DialCounts(**counts)} if counts else {}
         groups = {"shop/web": self.group}
-        found = list(self.reports.look(counted, self.ejected, groups, self.now))
+        changes = self.reports.compare(counted)
+        found = list(self.reports.look(changes, self.ejected, groups, self.now))
         for report, _ in found:
             self.group.add(-2, report, self.now)
         return found
@@ -48,7 +49,8 @@ def test_without_a_change_there_is_no_report(rig):
 
 
 def test_what_is_of_no_service_port_is_kept_until_it_has_one(rig):
-    assert list(rig.reports.look({AT: DialCounts(established=2)}, {}, {}, 105.0)) == []
+    changes = rig.reports.compare({AT: DialCounts(established=2)})
+    assert list(rig.reports.look(changes, {}, {}, 105.0)) == []
     ((_, connections),) = rig.look(established=3)
     assert connections == 3
 
