@@ -78,7 +78,7 @@ class HookedConnections(Component):
         self._served_ports = served_ports
         self._observing = observing
         self._clock = clock
-        self._reports = Reports(hooks.counts(), clock())
+        self._reports = Reports(clock())
         self._records = Records(tuning)
         self._left: dict[ServedPort, _ByRules] = {}
         self._by_name: dict[str, ServedPort] = {}
@@ -90,14 +90,8 @@ class HookedConnections(Component):
 
     async def start(self, supervisor: Supervisor) -> None:
         """Follow events, counters and those that observe."""
-        asyncio.get_running_loop().add_reader(self._hooks.event_descriptor, self._take_events)
         supervisor.start("socket counts", self._run)
-        supervisor.start("socket records", self._observe)
-
-    async def close(self) -> None:
-        """Part of Component."""
-        asyncio.get_running_loop().remove_reader(self._hooks.event_descriptor)
-        self._hooks.observe(False)
+        supervisor.start("socket events", self._follow)
 
     def show(self, facts: StatusFacts) -> None:
         """Part of Component."""
@@ -117,12 +111,19 @@ class HookedConnections(Component):
             began = self._clock()
             if began < self._next_at:
                 return
+            if not self._hooks.state.attached:
+                return
             news = self._reports.news
-            changes, ejected = await asyncio.to_thread(self._read)
-            now = self._clock()
+            try:
+                changes, ejected = await asyncio.to_thread(self._read)
+            except OSError:
+                # The next repair fails, too, and that is shown.
+                return
+            finally:
+                now = self._clock()
+                self._next_at = began + max(EVERY_S, (now - began) / _SHARE)
             # What an event has reported meanwhile is newer.
             known = ejected if news == self._reports.news else None
-            self._next_at = began + max(EVERY_S, (now - began) / _SHARE)
             groups = {served.group.label: served.group for served in self._served_ports}
             new: dict[int, int] = {}
             pace = Pace(clock=self._clock)
@@ -134,7 +135,8 @@ class HookedConnections(Component):
 
     def _read(self) -> tuple[Changes, Mapping[At, float]]:
         """Read all that the hooks have counted, in a thread."""
-        return self._reports.compare(self._hooks.counts()), self._hooks.ejected()
+        hooks = self._hooks
+        return self._reports.compare(hooks.counts(), hooks.earlier), hooks.ejected()
 
     def _send(self, report: GroupReport) -> None:
         self._plane.receive(_HOOKS, Counted(0, [report], _NO_STATUS))
@@ -225,14 +227,19 @@ class HookedConnections(Component):
             self._hooks.readmit(group.label, endpoint)
             self._send(self._reports.readmitted(group, endpoint, self._clock()))
 
-    async def _observe(self) -> None:
-        """Have the ends of connections reported while something watches, until cancelled."""
-        self._hooks.observe(self._records.are_logged)
-        while True:
-            await self._observing.is_on.wait()
-            self._hooks.observe(True)
-            while filters := self._observing.filters():
-                self._plane.receive(_HOOKS, self._records.observe(filters))
-                await pause(PERIOD_S)
-            self._records.observe(())
-            self._hooks.observe(self._records.are_logged)
+    async def _follow(self) -> None:
+        """Take events, and have ends of connections among them while something watches."""
+        loop, descriptor = asyncio.get_running_loop(), self._hooks.event_descriptor
+        loop.add_reader(descriptor, self._take_events)
+        try:
+            while True:
+                self._hooks.observe(self._records.are_logged)
+                await self._observing.is_on.wait()
+                self._hooks.observe(True)
+                while filters := self._observing.filters():
+                    self._plane.receive(_HOOKS, self._records.observe(filters))
+                    await pause(PERIOD_S)
+                self._records.observe(())
+        finally:
+            loop.remove_reader(descriptor)
+            self._hooks.observe(False)

@@ -55,7 +55,8 @@ class Changes(NamedTuple):
 
     counts: Mapping[At, DialCounts]
     """All counters."""
-    changed: Sequence[tuple[At, DialCounts]]
+    changed: Sequence[tuple[At, DialCounts, DialCounts]]
+    """Of which endpoint, and the counters before and now."""
     gone: Collection[At]
 
 
@@ -84,12 +85,11 @@ class Reports:
     """What is yet to be reported of the hooks of one proxy.
 
     Args:
-        counts: Those of an earlier process.
         now: Monotonic seconds.
     """
 
-    def __init__(self, counts: Mapping[At, DialCounts], now: float) -> None:
-        self._counts = {at: one._replace(ended=one.established) for at, one in counts.items()}
+    def __init__(self, now: float) -> None:
+        self._counts: Mapping[At, DialCounts] = {}
         """As they were reported."""
         self._failing: dict[At, _Failing] = {}
         self._looked_at = now
@@ -127,11 +127,22 @@ class Reports:
         """Return the report that an ejection has ended, which was noted elsewhere."""
         return self._report_end(group, endpoint, [], now)
 
-    def compare(self, counts: Mapping[At, DialCounts]) -> Changes:
-        """Return how all counters differ from those of the last look; also in a thread."""
-        before = self._counts
-        changed = [(at, one) for at, one in counts.items() if one != before.get(at, _NOTHING)]
-        return Changes(counts, changed, before.keys() - counts.keys())
+    def compare(self, counts: Mapping[At, DialCounts], earlier: Mapping[At, DialCounts]) -> Changes:
+        """Return how all counters differ from those of the last look; also in a thread.
+
+        Args:
+            earlier: Those of an earlier process.
+        """
+        reported = self._counts
+        changed = []
+        for at, one in counts.items():
+            before = reported.get(at)
+            if before is None:
+                before = earlier.get(at, _NOTHING)
+                before = before._replace(ended=before.established)
+            if one != before:
+                changed.append((at, before, one))
+        return Changes(counts, changed, reported.keys() - counts.keys())
 
     def look(
         self,
@@ -153,21 +164,20 @@ class Reports:
             self._ejected = {}
             for (name, endpoint), left in ejected.items():
                 self._ejected.setdefault(name, {})[endpoint] = now + left
-        before, self._counts = self._counts, dict(changes.counts)
+        reported, known = self._counts, dict(changes.counts)
         grown: dict[str, list[_Growth]] = {}
-        for at, one in changes.changed:
+        for at, before, one in changes.changed:
             if at[0] in groups:
-                grown.setdefault(at[0], []).append(
-                    self._grow(at, before.get(at, _NOTHING), one, now)
-                )
+                grown.setdefault(at[0], []).append(self._grow(at, before, one, now))
             else:
                 # It is reported once there is one.
-                self._counts[at] = before.get(at, _NOTHING)
+                known[at] = before
         for at in changes.gone:
             self._failing.pop(at, None)
             # Nothing reports the ends of those that are open.
-            ended = _NOTHING._replace(ended=_open(before[at]))
+            ended = _NOTHING._replace(ended=_open(reported[at]))
             grown.setdefault(at[0], []).append(_Growth(at[1], ended))
+        self._counts = known
         self._looked_at = now
         for name in grown.keys() | ejected_before.keys() | self._ejected.keys():
             new = grown.get(name, [])

@@ -10,24 +10,23 @@ from userspace_proxy.plane import Group
 
 POD = SocketAddress("192.0.2.1", 8080)
 AT = ("shop/web", POD)
-NOTHING = DialCounts()
 
 
 class Rig:
     """Reports about one endpoint, added to a group as the plane does."""
 
-    def __init__(self, counts=NOTHING):
+    def __init__(self):
         self.now = 100.0
         self.group = Group(1, "shop/web")
         self.group.change(Serving(endpoints=(POD,)))
-        self.reports = Reports({AT: counts}, self.now)
+        self.reports = Reports(self.now)
         self.ejected = {}
 
     def look(self, **counts):
         self.now += 5.0
         counted = {AT: DialCounts(**counts)} if counts else {}
         groups = {"shop/web": self.group}
-        changes = self.reports.compare(counted)
+        changes = self.reports.compare(counted, {})
         found = list(self.reports.look(changes, self.ejected, groups, self.now))
         for report, _ in found:
             self.group.add(-2, report, self.now)
@@ -49,7 +48,7 @@ def test_without_a_change_there_is_no_report(rig):
 
 
 def test_what_is_of_no_service_port_is_kept_until_it_has_one(rig):
-    changes = rig.reports.compare({AT: DialCounts(established=2)})
+    changes = rig.reports.compare({AT: DialCounts(established=2)}, {})
     assert list(rig.reports.look(changes, {}, {}, 105.0)) == []
     ((_, connections),) = rig.look(established=3)
     assert connections == 3
