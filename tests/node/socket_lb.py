@@ -17,8 +17,7 @@ import errno
 import os
 import socket
 import struct
-import subprocess
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,11 +26,12 @@ import pytest
 
 from tests.cluster.waiting import wait_for
 from tests.node.agents import Agent
+from tests.node.bpf_hooks import bpf_rights, in_cgroup, mounted, own_cgroup
 from tests.node.clients import Client
 from tests.node.endpoints import CLUSTER_IPS, PORT, TARGET, VERSIONS
+from tests.node.processes import readable_folder
 from tests.node.testbed import Testbed
 from userspace_proxy.kernel.offers import FOR_KERNEL_PATH
-from userspace_proxy.kernel.trials import try_parts
 from userspace_proxy_testing.sandbox import Host
 from userspace_proxy_testing.sandbox.address_plan import LOAD_BALANCER_CIDR, POD_CIDR
 
@@ -227,6 +227,13 @@ class SocketNode(Testbed):
             self.clients[client.name] = client
             yield client
 
+    def add_container(self, name: str, cgroup: Path | None) -> Client:
+        """Start a pod that dials, in another cgroup."""
+        with in_cgroup(cgroup) if cgroup else contextlib.nullcontext():
+            client = Client(self.sandbox.add_pod(name))
+        self.clients[name] = client
+        return client
+
     def start(self, *webs: Web) -> None:
         """Write these Services, and start the agent."""
         self.write(*webs)
@@ -265,7 +272,7 @@ class SocketNode(Testbed):
 
 def socket_flags(mode: str, cgroup: Path | None) -> list[str]:
     """Return the agent's flags for a mode."""
-    if mode == RULES:
+    if mode == RULES or os.environ.get("NOFLAGS"):
         return []
     return [f"--socket-lb={mode}", *([f"--socket-lb-cgroup={cgroup}"] if cgroup else [])]
 
@@ -278,65 +285,17 @@ def socket_node(
     with contextlib.ExitStack() as stack:
         pins = cgroup = None
         if mode == HOOKS:
-            need_rights()
+            with bpf_rights():
+                # The agent gets the rights that it needs by itself.
+                pass
             pins = stack.enter_context(mounted(folder / "pins", "bpf"))
-            cgroup = stack.enter_context(own_cgroup(folder / "cgroup"))
+            # Workers read the limits of their cgroup, as a user who can't enter pytest's folders.
+            readable = stack.enter_context(readable_folder())
+            cgroup = stack.enter_context(own_cgroup(readable / "cgroup"))
+            stack.enter_context(in_cgroup(cgroup / "pods"))
         yield stack.enter_context(
             SocketNode(folder, mode, *flags, pins=pins, cgroup=cgroup, clients=clients)
         )
-
-
-def need_rights() -> None:
-    """Leave the test out where it may load no programs."""
-    if try_parts(["connect hooks"]) == {"connect hooks": errno.EPERM}:
-        pytest.skip("needs root, outside a user namespace")
-
-
-@contextlib.contextmanager
-def mounted(folder: Path, kind: str) -> Iterator[Path]:
-    folder.mkdir()
-    subprocess.run(["mount", "-t", kind, kind, folder], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", folder], check=True)
-
-
-@contextlib.contextmanager
-def own_cgroup(folder: Path) -> Iterator[Path]:
-    """Have this process, and what it starts meanwhile, in a new cgroup below the yielded one."""
-    (line,) = (
-        line
-        for line in Path("/proc/self/cgroup").read_text().splitlines()
-        if line.startswith("0::")
-    )
-    with mounted(folder, "cgroup2") as root:
-        before = root / line.removeprefix("0::/")
-        top = root / f"userspace-proxy-test-{os.getpid()}"
-        pods = top / "pods"
-        top.mkdir()
-        pods.mkdir()
-        _join(pods)
-        try:
-            yield top
-        finally:
-            _join(before)
-            for made in (pods, top):
-                wait_for("the end of its processes", lambda made=made: _is_removed(made))
-
-
-def _join(cgroup: Path) -> None:
-    (cgroup / "cgroup.procs").write_text("0")
-
-
-def _is_removed(cgroup: Path) -> bool:
-    try:
-        cgroup.rmdir()
-    except OSError as exc:
-        if exc.errno != errno.EBUSY:
-            raise
-        return False
-    return True
 
 
 class Dial:
@@ -429,6 +388,3 @@ def disconnect(sock: socket.socket) -> None:
 def mapped(address: Address) -> Address:
     """Return an IPv4 address as IPv6 sockets dial it."""
     return f"::ffff:{address[0]}", address[1]
-
-
-NodeFactory = Callable[..., contextlib.AbstractContextManager[SocketNode]]

@@ -7,6 +7,7 @@ import errno
 import os
 import select
 import socket
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -34,6 +35,18 @@ pytestmark = [*MARKS, pytest.mark.kernel]
 THREADS, DIALS = 8, 40
 REQUEST = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n"
 FAST_OPEN_CLIENT, FAST_OPEN_SERVER = 1, 2
+
+
+# Prints the peer, and the endpoint's name.
+MULTIPATH = """
+import socket, sys
+host, port = sys.argv[1], int(sys.argv[2])
+family = socket.AF_INET6 if ":" in host else socket.AF_INET
+with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_MPTCP) as sock:
+    sock.connect((host, port))
+    sock.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+    print(*sock.getpeername()[:2], sock.makefile().read().split()[-1])
+"""
 
 
 class Site:
@@ -78,6 +91,23 @@ def test_connections_and_sockets_of_before_the_agent(site):
         assert dial.way == site.node.way
     assert site.direct.ask() == "one"
     assert site.direct.peer == site.backends[0].at(4)
+
+
+def test_containers_that_start_after_the_agent_are_covered(site):
+    cgroup = site.node.cgroup and site.node.cgroup / "late"
+    late = site.node.add_container("late", cgroup)
+    with Dial(late, site.web.cluster_ip(4)).connect() as dial:
+        assert dial.ask() in ("one", "two")
+        assert dial.way == site.node.way
+
+
+def test_programs_in_other_cgroups_are_served_by_the_rules(site):
+    outside = site.node.cgroup and site.node.cgroup.parent
+    elsewhere = site.node.add_container("elsewhere", outside)
+    with Dial(elsewhere, site.web.cluster_ip(4)).connect() as dial:
+        assert dial.peer == dial.address
+        assert dial.ask() in ("one", "two")
+        assert dial.way == "rules"
 
 
 @by_version
@@ -203,6 +233,14 @@ def test_what_is_no_frontend_is_left_alone(site, version):
         assert dial.peer == (ip, TARGET)
         assert dial.way == "rules"
     assert outcome(site.client, (ip, 81)) == REFUSED
+
+
+@by_version
+def test_multipath_tcp_is_served(site, version):
+    site.client.host.configure(sysctls=["net/mptcp/enabled=1"])
+    ip, port = site.web.cluster_ip(version)
+    said = site.client.host.run([sys.executable, "-IS", "-c", MULTIPATH, ip, str(port)]).stdout
+    assert said.split() in ([ip, str(port), "one"], [ip, str(port), "two"])
 
 
 @by_version
