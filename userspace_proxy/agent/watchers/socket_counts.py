@@ -26,7 +26,7 @@ from ...kernel.bpf.socket_maps import EventKind
 from ...kernel.neighbours import absent_hop
 from ...log_fields import FieldLogger
 from ...log_limit import SERVICE_LINES, LogLimit
-from ...model import DataPath, Failure, Frontend, SocketAddress
+from ...model import DataPath, Failure, Frontend, Protocol, SocketAddress
 from ...plane import Group, Plane
 from ...plane.messages import REPORT_S, Counted, Ejected, GroupReport, Returned, Status
 from ...plane.observation import PERIOD_S, Observers
@@ -136,7 +136,7 @@ class HookedConnections(Component):
     def _read(self) -> tuple[Changes, Mapping[At, float]]:
         """Read all that the hooks have counted, in a thread."""
         hooks = self._hooks
-        return self._reports.compare(hooks.counts(), hooks.earlier), hooks.ejected()
+        return self._reports.compare(hooks.counts(), hooks.inherited), hooks.ejected()
 
     def _send(self, report: GroupReport) -> None:
         self._plane.receive(_HOOKS, Counted(0, [report], _NO_STATUS))
@@ -150,7 +150,7 @@ class HookedConnections(Component):
         state, before, self._left = self._hooks.state, self._left, {}
         hooked = (state.attached, state.problem, state.frontends)
         for served in self._served_ports:
-            if not served.was_in_kernel:
+            if not served.was_in_kernel or served.plan.protocol is not Protocol.TCP:
                 continue
             known = before.get(served)
             made_from = (served.steered, hooked)

@@ -21,7 +21,7 @@ class FakeHooks:
     def __init__(self, clock):
         self.clock = clock
         self.counted = {}
-        self.earlier = {}
+        self.inherited = {}
         self.left = {}
         self.observed = []
         """The arguments of ``observe``."""

@@ -214,7 +214,7 @@ async def test_a_failure_is_a_failed_probe_of_a_service_port_of_path_auto(node, 
 
 async def test_open_connections_of_an_earlier_process_are_open_and_no_others_counted(node, hooks):
     hooks.count((NAME, POD_A), established=9, ended=7)
-    hooks.earlier = dict(hooks.counted)
+    hooks.inherited = dict(hooks.counted)
     port = await node.read()
     assert (port.connections, port.active) == (0, 2)
     hooks.count((NAME, POD_A), established=1, ended=3)
