@@ -36,7 +36,7 @@ from ..rounds.served_port import ServedPort
 from ..rounds.served_ports import ServedPorts
 from ..rounds.tasks import Pace, Supervisor, pause
 from .socket_records import Records
-from .socket_reports import REFUSED, UNANSWERED, At, Changes, Reports
+from .socket_reports import REFUSED, UNANSWERED, Reports
 
 if TYPE_CHECKING:
     from ...steering.socket_lb.hooks import Hooks, SocketEvent
@@ -111,32 +111,33 @@ class HookedConnections(Component):
             began = self._clock()
             if began < self._next_at:
                 return
-            if not self._hooks.state.attached:
-                return
-            news = self._reports.news
             try:
-                changes, ejected = await asyncio.to_thread(self._read)
-            except OSError:
-                # The next repair fails, too, and that is shown.
-                return
+                await self._look()
             finally:
-                now = self._clock()
-                self._next_at = began + max(EVERY_S, (now - began) / _SHARE)
-            # What an event has reported meanwhile is newer.
-            known = ejected if news == self._reports.news else None
-            groups = {served.group.label: served.group for served in self._served_ports}
-            new: dict[int, int] = {}
-            pace = Pace(clock=self._clock)
-            for report, connections in self._reports.look(changes, known, groups, now):
-                self._send(report)
-                new[report.group] = connections
-                await pace.turn()
-            self._show_paths(new)
+                self._next_at = began + max(EVERY_S, (self._clock() - began) / _SHARE)
 
-    def _read(self) -> tuple[Changes, Mapping[At, float]]:
-        """Read all that the hooks have counted, in a thread."""
-        hooks = self._hooks
-        return self._reports.compare(hooks.counts(), hooks.inherited), hooks.ejected()
+    async def _look(self) -> None:
+        hooks, reports = self._hooks, self._reports
+        if not hooks.state.attached:
+            return
+        news = reports.news
+        try:
+            changes, ejected = await asyncio.to_thread(
+                lambda: (reports.compare(hooks.counts(), hooks.inherited), hooks.ejected())
+            )
+        except OSError:
+            # The next repair fails, too, and that is shown.
+            return
+        # What an event has reported meanwhile is newer.
+        known = ejected if news == reports.news else None
+        groups = {served.group.label: served.group for served in self._served_ports}
+        new: dict[int, int] = {}
+        pace = Pace(clock=self._clock)
+        for report, connections in reports.look(changes, known, groups, self._clock()):
+            self._send(report)
+            new[report.group] = connections
+            await pace.turn()
+        self._show_paths(new)
 
     def _send(self, report: GroupReport) -> None:
         self._plane.receive(_HOOKS, Counted(0, [report], _NO_STATUS))

@@ -1,7 +1,7 @@
 """Makes reports, as if of a worker, of what the hooks at connect() have counted and found.
 
-    counters, absolute ──▶ Reports.look ──differences──▶ GroupReport
-    events ──────────────▶ failed, returned ───────────▶ GroupReport
+    counters, absolute ──▶ compare, look ──differences──▶ GroupReport
+    events ──────────────▶ failed, returned ────────────▶ GroupReport
 
 Rule 1: a failed dial is one failure of its streak, whether an event or the counters show it first.
 Rule 2: counters have no times: what they show beside events was after the last reading, and an
@@ -12,7 +12,8 @@ Rule 3: what an earlier process has counted stays with it, but for connections t
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -50,14 +51,12 @@ class _Failing:
 _NEVER_FAILED = _Failing()
 
 
-class Changes(NamedTuple):
-    """How counters differ from those of the last look."""
+class _Change(NamedTuple):
+    """The counters of one endpoint at the last look, and now; None: there are none."""
 
-    counts: Mapping[At, DialCounts]
-    """All counters."""
-    changed: Sequence[tuple[At, DialCounts, DialCounts]]
-    """Of which endpoint, and the counters before and now."""
-    gone: Collection[At]
+    endpoint: SocketAddress
+    before: DialCounts
+    now: DialCounts | None
 
 
 class _Growth(NamedTuple):
@@ -89,7 +88,7 @@ class Reports:
     """
 
     def __init__(self, now: float) -> None:
-        self._counts: Mapping[At, DialCounts] = {}
+        self._counts: dict[At, DialCounts] = {}
         """As they were reported."""
         self._failing: dict[At, _Failing] = {}
         self._looked_at = now
@@ -127,31 +126,37 @@ class Reports:
         """Return the report that an ejection has ended, which was noted elsewhere."""
         return self._report_end(group, endpoint, [], now)
 
-    def compare(self, counts: Mapping[At, DialCounts], earlier: Mapping[At, DialCounts]) -> Changes:
-        """Return how all counters differ from those of the last look; also in a thread.
+    def compare(
+        self, counts: Mapping[At, DialCounts], earlier: Mapping[At, DialCounts]
+    ) -> Mapping[str, Sequence[_Change]]:
+        """Return what has changed since the last look, by Service port; also in a thread.
 
         Args:
+            counts: All counters.
             earlier: Those of an earlier process.
         """
-        reported = self._counts
-        changed = []
-        for at, one in counts.items():
+        reported, found = self._counts, defaultdict[str, list[_Change]](list)
+        for at, now in counts.items():
             before = reported.get(at)
             if before is None:
                 before = earlier.get(at, _NOTHING)
                 before = before._replace(ended=before.established)
-            if one != before:
-                changed.append((at, before, one))
-        return Changes(counts, changed, reported.keys() - counts.keys())
+            if now != before:
+                found[at[0]].append(_Change(at[1], before, now))
+        for at in reported.keys() - counts.keys():
+            found[at[0]].append(_Change(at[1], reported[at], None))
+        return found
 
     def look(
         self,
-        changes: Changes,
+        changes: Mapping[str, Sequence[_Change]],
         ejected: Mapping[At, float] | None,
         groups: Mapping[str, Group],
         now: float,
     ) -> Iterator[tuple[GroupReport, int]]:
         """Yield what is new of each Service port, with the number of new connections.
+
+        What isn't taken, or is of no group yet, is reported by the next look.
 
         Args:
             ejected: All endpoints that are ejected, with the seconds until a dial is a probe; None:
@@ -159,34 +164,36 @@ class Reports:
             groups: By the names of their Service ports.
             now: Monotonic seconds, at which both were read.
         """
-        ejected_before = self._ejected
+        before, since, self._looked_at = self._ejected, self._looked_at, now
         if ejected is not None:
             self._ejected = {}
             for (name, endpoint), left in ejected.items():
                 self._ejected.setdefault(name, {})[endpoint] = now + left
-        reported, known = self._counts, dict(changes.counts)
-        grown: dict[str, list[_Growth]] = {}
-        for at, before, one in changes.changed:
-            if at[0] in groups:
-                grown.setdefault(at[0], []).append(self._grow(at, before, one, now))
-            else:
-                # It is reported once there is one.
-                known[at] = before
-        for at in changes.gone:
-            self._failing.pop(at, None)
-            # Nothing reports the ends of those that are open.
-            ended = _NOTHING._replace(ended=_open(reported[at]))
-            grown.setdefault(at[0], []).append(_Growth(at[1], ended))
-        self._counts = known
-        self._looked_at = now
-        for name in grown.keys() | ejected_before.keys() | self._ejected.keys():
-            new = grown.get(name, [])
-            had, has = (by_name.get(name, {}) for by_name in (ejected_before, self._ejected))
-            if (new or had.keys() != has.keys()) and (group := groups.get(name)) is not None:
+        for name in changes.keys() | before.keys() | self._ejected.keys():
+            had, has = (by_name.get(name, {}) for by_name in (before, self._ejected))
+            if (group := groups.get(name)) is None:
+                self._forget(name, changes.get(name, ()))
+                continue
+            new = [self._follow(name, change, since, now) for change in changes.get(name, ())]
+            if new or had.keys() != has.keys():
                 yield self._report(group, new, now), sum(one.counts.established for one in new)
 
-    def _grow(self, at: At, before: DialCounts, counts: DialCounts, now: float) -> _Growth:
-        """Return what is new of an endpoint."""
+    def _forget(self, name: str, changes: Iterable[_Change]) -> None:
+        """Forget endpoints that have no counters any more, of a Service port that is gone."""
+        for endpoint in (change.endpoint for change in changes if change.now is None):
+            del self._counts[name, endpoint]
+            self._failing.pop((name, endpoint), None)
+
+    def _follow(self, name: str, change: _Change, since: float, now: float) -> _Growth:
+        """Note the counters of an endpoint, and return what is new since the last look."""
+        endpoint, before, counts = change
+        at = name, endpoint
+        if counts is None:
+            del self._counts[at]
+            self._failing.pop(at, None)
+            # Nothing reports the ends of those that are open.
+            return _Growth(endpoint, _NOTHING._replace(ended=_open(before)))
+        self._counts[at] = counts
         if counts.established < before.established:
             # It was removed, and added again.
             before = _NOTHING._replace(ended=-_open(before))
@@ -198,12 +205,12 @@ class Reports:
             failing.noted = max(0, failing.noted - failures)
         succeeded_at = _NEVER
         if new.established:
-            succeeded_at = min(self._looked_at, failing.at) if is_ejected else now
+            succeeded_at = min(since, failing.at) if is_ejected else now
         dials = StreakReport(succeeded_at, *_NO_FAILURE) if new.established else None
         if beside:
             failed = failing.failed if is_ejected else REFUSED if new.refused else UNANSWERED
-            dials = _failures(beside, now if is_ejected else self._looked_at, failed, succeeded_at)
-        return _Growth(at[1], new, dials)
+            dials = _failures(beside, now if is_ejected else since, failed, succeeded_at)
+        return _Growth(endpoint, new, dials)
 
     def _report_end(
         self, group: Group, endpoint: SocketAddress, new: Sequence[_Growth], now: float

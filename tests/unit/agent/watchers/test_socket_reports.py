@@ -54,6 +54,19 @@ def test_what_is_of_no_service_port_is_kept_until_it_has_one(rig):
     assert connections == 3
 
 
+def test_what_has_no_counters_any_more_is_forgotten_without_a_service_port_too(rig):
+    rig.look(established=2)
+    assert list(rig.reports.look(rig.reports.compare({}, {}), {}, {}, 110.0)) == []
+    assert rig.reports.compare({}, {}) == {}
+
+
+def test_what_was_not_taken_is_reported_by_the_next_look(rig):
+    changes = rig.reports.compare({AT: DialCounts(established=2)}, {})
+    rig.reports.look(changes, {}, {"shop/web": rig.group}, 105.0).close()
+    ((_, connections),) = rig.look(established=3)
+    assert connections == 3
+
+
 def test_a_success_without_an_ejection_is_of_now(rig):
     rig.look(established=1)
     assert (rig.dials.succeeded_at, rig.dials.is_on) == (rig.now, False)
