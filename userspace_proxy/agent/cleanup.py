@@ -23,15 +23,14 @@ from ..steering import (
     ReplyRouting,
     Steering,
     SteeringFacts,
-    hooked_labels,
     make_steering,
     proxy_label,
-    remove_hooks,
     remove_local_routes,
 )
 from ..steering.iptables.legacy import tables_in_use
 from ..steering.local import is_present
 from ..steering.selection import has_python_iptables
+from ..steering.socket_lb import hooked_labels, remove_hooks
 from .hand_over import end_workers
 from .lock import NodeLock, running_proxies
 from .node_setup import tracking_timeouts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..steering import HookedSteering
+from ..steering.socket_lb import HookedSteering
 from .core import Core
 from .hand_over import Relief
 from .proxy_parts import PlaneComponent, SourceComponent, SyncComponent

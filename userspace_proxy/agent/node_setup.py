@@ -21,16 +21,15 @@ from ..state_file import file_of_proxy
 from ..steering import (
     Bind,
     ConntrackHold,
-    HookedSteering,
-    HookOptions,
     Steering,
     SteeringFacts,
     make_steering,
     proxy_label,
-    remove_hooks,
     remove_leftovers,
 )
+from ..steering.base import HookOptions
 from ..steering.selection import check_kernel
+from ..steering.socket_lb import HookedSteering, remove_hooks
 from .hand_over import HandOverRequests
 from .lock import NodeLock, running_proxies
 from .rounds.node_ports import RefusePort

@@ -8,15 +8,11 @@ import pytest
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.offers import FOR_SOCKETS, LACKS_NOTHING, NEEDS, KernelOffers
 from userspace_proxy.model import IPFamily
-from userspace_proxy.steering import (
-    HookedSteering,
-    HookOptions,
-    SteeringFacts,
-    make_steering,
-    selection,
-)
+from userspace_proxy.steering import SteeringFacts, make_steering, selection
+from userspace_proxy.steering.base import HookOptions
 from userspace_proxy.steering.iptables import legacy
 from userspace_proxy.steering.none import NoSteering
+from userspace_proxy.steering.socket_lb import HookedSteering
 
 FACTS = SteeringFacts(refuse_port=35999)
 WITHOUT_NFTABLES = KernelOffers({"nf_tables": errno.EPROTONOSUPPORT})

@@ -8,7 +8,8 @@ from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.nf_tables import list_tables
 from userspace_proxy.kernel.offers import KernelOffers
 from userspace_proxy.model import Frontend, Protocol
-from userspace_proxy.steering import HookedSteering, HookOptions, SteeringFacts
+from userspace_proxy.steering.base import HookOptions, SteeringFacts
+from userspace_proxy.steering.socket_lb import HookedSteering
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 FACTS = SteeringFacts(refuse_port=35999, proxy_name="without-hooks")
