@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..steering import HookedSteering
 from .core import Core
 from .hand_over import Relief
 from .proxy_parts import PlaneComponent, SourceComponent, SyncComponent
@@ -43,7 +44,7 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
     yield last_state
     yield names_of_endpoints
     yield KernelCounts(steering, served_ports)
-    if (hooks := steering.hooks) is not None:
+    if isinstance(steering, HookedSteering) and (hooks := steering.hooks) is not None:
         yield HookedConnections(hooks, plane, served_ports, core.observing, options.tuning)
     counters = PortCounters(served_ports, plane)
     yield StatusServers(options, plane, sync, counters, shown, own, core.observing)
