@@ -1,10 +1,10 @@
 """Hooks at connect() in memory, for the tests of what reads them."""
 
 import os
-from types import SimpleNamespace
 
 from userspace_proxy.kernel.bpf.socket_maps import DialCounts, EventKind, Result
 from userspace_proxy.model import SocketAddress
+from userspace_proxy.steering.socket_lb.hooks import HookState, SocketEvent
 
 CLIENT = SocketAddress("192.0.2.9", 40000)
 FRONTEND = SocketAddress("10.96.0.1", 80)
@@ -26,15 +26,9 @@ class FakeHooks:
         self.observed = []
         """The arguments of ``observe``."""
         self.readmitted = []
+        """Those of ``readmit``."""
         self.readings = 0
-        self.state = SimpleNamespace(
-            attached=True,
-            problem="",
-            frontends=1,
-            cgroup="/sys/fs/cgroup",
-            repairs=0,
-            map_bytes=4096,
-        )
+        self.state = HookState(attached=True, frontends=1, cgroup="/sys/fs/cgroup", map_bytes=4096)
         self.event_descriptor = os.eventfd(0, os.EFD_NONBLOCK)
         self._ejected = {}
         self._events = []
@@ -73,7 +67,7 @@ class FakeHooks:
     def report(self, at, kind, **more):
         """Put an event into the ring."""
         name, endpoint = at
-        event = SimpleNamespace(
+        event = SocketEvent(
             kind=kind,
             name=name,
             endpoint=endpoint,
@@ -86,8 +80,7 @@ class FakeHooks:
             sent=0,
             result=Result.NONE,
             tcp_state=0,
-        )
-        vars(event).update(more)
+        )._replace(**more)
         self._events.append(event)
         os.eventfd_write(self.event_descriptor, 1)
 

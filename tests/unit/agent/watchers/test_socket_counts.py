@@ -2,8 +2,10 @@
 
 import asyncio
 import errno
+import inspect
 import logging
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -22,6 +24,7 @@ from userspace_proxy.model import DataPath, Frontend, Handling, Protocol, Socket
 from userspace_proxy.plane.messages import Returned
 from userspace_proxy.status.observing import Collector, Observing
 from userspace_proxy.steering import Bind
+from userspace_proxy.steering.socket_lb.hooks import Hooks
 
 from ..samples import Cluster
 from ..watched import until
@@ -86,6 +89,14 @@ def node(plane, make, hooks, monkeypatch):
     monkeypatch.setattr(socket_counts, "EVERY_S", 0.0)
     monkeypatch.setattr(socket_counts, "_SHARE", float("inf"))
     return Node(plane, make, hooks)
+
+
+@pytest.mark.parametrize(
+    "name", ["counts", "ejected", "take_events", "readmit", "observe", "left_to_rules"]
+)
+def test_the_fake_is_called_as_the_real_hooks_are(name):
+    fake, real = (inspect.signature(getattr(one, name)) for one in (FakeHooks, Hooks))
+    assert list(fake.parameters) == list(real.parameters)
 
 
 async def test_connections_are_in_the_figures_of_the_userspace_path(node, hooks):
@@ -291,7 +302,7 @@ async def test_the_page_says_which_clients_are_translated_at_connect(node, hooks
     )
     assert node.port.socket_connections == 0
     hooks.left[WEB] = "its source ranges decide by the client's address"
-    hooks.state.frontends = 0
+    hooks.state = replace(hooks.state, frontends=0)
     (frontend,) = (await node.read()).frontends
     assert frontend.target == (
         "the kernel, straight to endpoints: by rules, as its source ranges decide by the client's "
@@ -300,7 +311,7 @@ async def test_the_page_says_which_clients_are_translated_at_connect(node, hooks
 
 
 async def test_the_state_of_the_hooks_is_a_fact_of_the_node(node, hooks):
-    hooks.state.problem = "cannot attach connect4: EPERM"
+    hooks.state = replace(hooks.state, problem="cannot attach connect4: EPERM")
     facts = StatusFacts()
     node.connections.show(facts)
     shown = facts.socket_lb
@@ -359,5 +370,5 @@ async def test_what_cannot_be_read_changes_nothing(node, hooks, monkeypatch):
 
     monkeypatch.setattr(hooks, "counts", counts)
     assert (await node.read()).connections == 3
-    hooks.state.attached = False
+    hooks.state = replace(hooks.state, attached=False)
     assert (await node.read()).connections == 3

@@ -1,7 +1,6 @@
 """Records of connections that hooks at connect() have translated."""
 
 import logging
-from types import SimpleNamespace
 
 import pytest
 
@@ -9,17 +8,20 @@ from tests.unit.agent.watchers.hooks import CLIENT, FRONTEND
 from userspace_proxy.agent.watchers.socket_records import Records
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.facts.connection import ConnectionFilter
-from userspace_proxy.kernel.bpf.socket_maps import Result
+from userspace_proxy.kernel.bpf.socket_maps import EventKind, Result
 from userspace_proxy.model import SocketAddress
+from userspace_proxy.steering.socket_lb.hooks import SocketEvent
 
 POD = SocketAddress("192.0.2.1", 8080)
 
 
 def event(result=Result.SERVED, **more):
     fields = {"received": 500, "sent": 70, "tcp_state": 5} if result is Result.SERVED else {}
-    return SimpleNamespace(
+    return SocketEvent(
+        kind=EventKind.CONNECTION,
         name="shop/web",
         endpoint=POD,
+        at_ns=0,
         client=CLIENT,
         frontend=FRONTEND,
         ns=2_000_000_000,
