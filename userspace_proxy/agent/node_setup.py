@@ -27,7 +27,9 @@ from ..steering import (
     proxy_label,
     remove_leftovers,
 )
+from ..steering.base import HookOptions
 from ..steering.selection import check_kernel
+from ..steering.socket_lb import HookedSteering, remove_hooks
 from .hand_over import HandOverRequests
 from .lock import NodeLock, running_proxies
 from .rounds.node_ports import RefusePort
@@ -72,6 +74,7 @@ def open_steering(
         service_cidrs=options.service_cidrs,
         proxy_ports=options.proxy_ports,
         node_addresses=options.node_addresses,
+        hooks=_hook_options(options),
     )
     # Nothing that is tried again would help.
     check_kernel(wanted, kernel, own_namespace=options.is_own_namespace)
@@ -82,7 +85,29 @@ def open_steering(
         pool.take(refuse_port.open(pool.first, pool.last))
         facts = replace(facts, refuse_port=refuse_port.number)
     own_namespace = options.is_own_namespace
-    return make_steering(wanted, facts, own_namespace=own_namespace, kernel=kernel)
+    steering = make_steering(wanted, facts, own_namespace=own_namespace, kernel=kernel)
+    if wanted != "none" and not isinstance(steering, HookedSteering):
+        _remove_hooks(facts.proxy_name)
+    return steering
+
+
+def _hook_options(options: Options) -> HookOptions | None:
+    if options.socket_lb == "off":
+        return None
+    is_required, host_only = options.socket_lb == "required", options.socket_lb_host_only
+    return HookOptions(is_required, options.socket_lb_cgroup, host_only)
+
+
+def _remove_hooks(proxy_name: str) -> None:
+    """Remove hooks of an earlier run, which would lead clients where its Services were."""
+    try:
+        if remove_hooks(proxy_name):
+            _log.info("removed hooks at connect() of an earlier run")
+    except OSError as exc:
+        _log.warning(
+            "cannot remove hooks at connect() of an earlier run: %(cause)s",
+            extra={"cause": exc.strerror},
+        )
 
 
 async def prepare_node(

@@ -69,6 +69,8 @@ class KernelTarget:
     by_client: bool = False
     """Whether a client's address decides, not chance: a choice has a fixed number of slots then,
     each with one of its endpoints."""
+    name: str = ""
+    """The Service port, to which what becomes of connections to an endpoint is counted."""
 
 
 Target = int | Refusal | KernelTarget
@@ -87,6 +89,17 @@ class Bind(enum.Enum):
     ::1; a port that isn't available is replaced by a free one."""
 
 
+class HookOptions(NamedTuple):
+    """Whether and where connect() of this node's programs is translated."""
+
+    is_required: bool = False
+    """The start fails if that can't work; otherwise rules lead all clients."""
+    cgroup: str = ""
+    """The folder of cgroup v2 whose programs are meant; empty: its root, which contains all."""
+    host_only: bool = False
+    """Only programs in this network namespace are meant."""
+
+
 @dataclass(frozen=True, slots=True)
 class SteeringFacts:
     """The facts about this node that steerings need."""
@@ -101,6 +114,8 @@ class SteeringFacts:
     """The node's addresses, best first; addresses that no interface has are ignored."""
     proxy_name: str = ""
     """The proxy's ``--service-proxy-name``, which separates its rules from others'."""
+    hooks: HookOptions | None = None
+    """None: connect() isn't translated."""
 
 
 Targets = dict[Frontend, Target]
