@@ -14,7 +14,7 @@ Rule 4: half of each map stays free, so that old and new elements fit in at once
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from ...kernel.bpf.objects import MapSpec
@@ -94,6 +94,18 @@ class Hooked(NamedTuple):
     endpoints: tuple[SocketAddress, ...]
     """By slot."""
     affinity: Affinity | None
+
+
+def _made_of(target: KernelTarget) -> Hooked:
+    return Hooked(target.name, spread(target.choices[0].endpoints), target.affinity)
+
+
+def _is_on_as(frontend: Frontend, target: Target | None, hooked: Hooked) -> bool:
+    """Return whether a target would be this, were it on the kernel path."""
+    if not isinstance(target, KernelTarget):
+        return False
+    on = replace(target, is_on=True)
+    return not why_left(frontend, on) and _made_of(on) == hooked
 
 
 class FoundService(NamedTuple):
@@ -198,8 +210,18 @@ class DesiredHooks:
         return self._hooked.keys()
 
     def leaving(self, touched: Mapping[Frontend, Target | None]) -> dict[Frontend, Target | None]:
-        """Return those of some new targets that end a translation."""
-        return {f: t for f, t in touched.items() if f in self._hooked and why_left(f, t)}
+        """Return those of some new targets that end a translation before the rules change.
+
+        Those that only leave the kernel path are none: until rules lead to the proxy, hooks know
+        which endpoints fail, and rules don't.
+        """
+        return {
+            frontend: target
+            for frontend, target in touched.items()
+            if (hooked := self._hooked.get(frontend)) is not None
+            and why_left(frontend, target)
+            and not _is_on_as(frontend, target, hooked)
+        }
 
     def replace(self, wanted: Mapping[Frontend, Target]) -> Edits:
         """Accept a complete new state, and return how the last one differs."""
@@ -256,7 +278,7 @@ class DesiredHooks:
         why = why_left(frontend, target)
         if why or not isinstance(target, KernelTarget):
             return None, why
-        hooked = Hooked(target.name, spread(target.choices[0].endpoints), target.affinity)
+        hooked = _made_of(target)
         if hooked == before:
             return hooked, ""
         name, key = _key(frontend)

@@ -117,6 +117,16 @@ def test_what_is_to_leave_is_told_apart_from_what_is_led_elsewhere():
     assert desired.leaving(touched) == {CART: REFUSE}
 
 
+def test_what_only_leaves_the_kernel_path_leaves_after_the_rules():
+    desired = hooks()
+    desired.replace({WEB: to(A, B)})
+    off = replace(to(A, B), is_on=False)
+    assert desired.leaving({WEB: off}) == {}
+    others = (replace(off, choices=(EndpointChoice((A,)),)), replace(off, by_client=True), 20000)
+    for target in others:
+        assert desired.leaving({WEB: target}) == {WEB: target}
+
+
 # -- slots ----------------------------------------------------------------------
 
 
