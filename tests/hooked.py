@@ -1,0 +1,104 @@
+"""A cgroup of its own for processes whose connect() a proxy may translate, and nobody else's.
+
+    /sys/fs/cgroup/…            cgroup v2, also where it is mounted beside v1
+      └─ userspace-proxy-…      --socket-lb-cgroup: hooks see only what is below it
+           └─ programs          the processes
+
+Rule 1: no hook is ever attached to the root, which has all processes of this machine.
+Rule 2: processes are in a leaf, so that the group itself may get children with controllers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.cluster.waiting import wait_for
+from userspace_proxy.kernel.trials import try_parts
+
+CLOSE_S = 20.0
+
+
+class HookedGroup:
+    """A new group, until it is closed; also a context manager.
+
+    Args:
+        name: What is unique in this process.
+
+    Raises:
+        OSError: This kernel has no cgroup v2, or this process may not create a group there.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.folder = root_of_v2() / f"userspace-proxy-{os.getpid()}-{name}"
+        self._programs = self.folder / "programs"
+        self._programs.mkdir(parents=True)
+
+    def command(self, command: Sequence[str]) -> list[str]:
+        """Return a command that becomes another one in the group, without forking."""
+        script = 'echo 0 >"$0"; exec "$@"'
+        return ["sh", "-ec", script, str(self._programs / "cgroup.procs"), *command]
+
+    def close(self) -> None:
+        """Remove the group when its processes have ended; hooks end with it. Idempotent."""
+        wait_for(f"the end of processes in {self.folder}", self._is_removed, deadline_s=CLOSE_S)
+
+    def _is_removed(self) -> bool:
+        for folder in (self._programs, self.folder):
+            try:
+                folder.rmdir()
+            except FileNotFoundError:
+                continue
+            except OSError:
+                # A process is about to end.
+                return False
+        return True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def root_of_v2() -> Path:
+    """Return where cgroup v2 is mounted.
+
+    Raises:
+        FileNotFoundError: Nowhere.
+    """
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        mount, _, kind = line.partition(" - ")
+        if kind.startswith("cgroup2 "):
+            return Path(mount.split()[4])
+    raise FileNotFoundError("cgroup v2 is not mounted")
+
+
+def why_not() -> str:
+    """Return why no hooks can be tried here; empty if they can."""
+    if any(try_parts(["connect hooks"]).values()):
+        return "hooks of connect() need root, outside a user namespace"
+    try:
+        root_of_v2()
+    except FileNotFoundError as exc:
+        return str(exc)
+    return ""
+
+
+def with_own_names(command: Sequence[str]) -> list[str]:
+    """Return a command that becomes another one with a bpffs of its own, in which it may pin."""
+    script = 'mount -t bpf bpf /sys/fs/bpf; exec "$@"'
+    return ["unshare", "--mount", "sh", "-ec", script, "with-own-names", *command]
+
+
+def flags_for(group: Path) -> tuple[str, ...]:
+    """Return the flags with which a proxy translates connect() in a group."""
+    return ("--socket-lb=required", f"--socket-lb-cgroup={group}")
