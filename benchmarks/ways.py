@@ -170,7 +170,7 @@ class OursSockets(OursKernelPath):
     def as_client(self, command: Sequence[str]) -> list[str]:
         """Part of Way."""
         assert self._group is not None
-        return self._group.command(command)
+        return [*self._group.prefix, *command]
 
     def stop(self) -> None:
         """Part of Way."""

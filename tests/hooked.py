@@ -10,14 +10,19 @@ Rule 2: processes are in a leaf, so that the group itself may get children with 
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from tests.cluster.waiting import wait_for
+from tests.node.agents import Agent
+from tests.node.clients import Sockets
 from userspace_proxy.kernel.trials import try_parts
+from userspace_proxy_testing.sandbox import SandboxNode
 
 CLOSE_S = 20.0
 
@@ -37,16 +42,21 @@ class HookedGroup:
         self._programs = self.folder / "programs"
         self._programs.mkdir(parents=True)
 
-    def command(self, command: Sequence[str]) -> list[str]:
-        """Return a command that becomes another one in the group, without forking."""
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        """The words before a command that runs in the group; they exec it."""
         script = 'echo 0 >"$0"; exec "$@"'
-        return ["sh", "-ec", script, str(self._programs / "cgroup.procs"), *command]
+        return ("sh", "-ec", script, str(self._programs / "cgroup.procs"))
 
     def close(self) -> None:
-        """Remove the group when its processes have ended; hooks end with it. Idempotent."""
-        wait_for(f"the end of processes in {self.folder}", self._is_removed, deadline_s=CLOSE_S)
+        """Kill what is in the group and remove it; hooks end with it. Idempotent."""
+        wait_for(f"the end of {self.folder}", self._is_removed, deadline_s=CLOSE_S)
 
     def _is_removed(self) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            for pid in (self._programs / "cgroup.procs").read_text().split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
         for folder in (self._programs, self.folder):
             try:
                 folder.rmdir()
@@ -102,3 +112,21 @@ def with_own_names(command: Sequence[str]) -> list[str]:
 def flags_for(group: Path) -> tuple[str, ...]:
     """Return the flags with which a proxy translates connect() in a group."""
     return ("--socket-lb=required", f"--socket-lb-cgroup={group}")
+
+
+class HookedAgent(Agent):
+    """The same with hooks: they translate what processes of its group dial.
+
+    Its user closes the group.
+    """
+
+    def __init__(
+        self, node: SandboxNode, sockets: Sockets, folder: Path, steering: str, *flags: str
+    ) -> None:
+        super().__init__(node, sockets, folder, steering, *flags)
+        self.group = HookedGroup(folder.name)
+
+    @property
+    def command(self) -> list[str]:
+        """Part of Agent."""
+        return with_own_names([*super().command, *flags_for(self.group.folder)])

@@ -1,0 +1,113 @@
+"""Rows about endpoints that fail on the kernel path, while hooks translate what clients dial."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.hooked import HookedAgent, why_not
+
+from .endpoints import (
+    EJECTED,
+    FAILURES,
+    NONE_OF_TWO,
+    ONE_OF_TWO,
+    endpoint_refuses,
+    endpoint_silent,
+    endpoints_all_refuse,
+    with_route,
+)
+from .rig import Rig
+from .row import Group, Limits
+
+GROUP = Group("Kernel path, hooks of connect()")
+
+FIRST = (
+    "the dial that finds the endpoint dead fails, and so does one at each probe later; the kernel "
+    "dials no second endpoint for a client"
+)
+IN_FLIGHT = (
+    "clients that have dialled the silent endpoint before a SYN is repeated, after a second, wait "
+    "for it; later ones don't"
+)
+# Of the 62 dials within the shortest fault.
+TWO = 2 / 62
+
+
+class HookedRig(Rig):
+    """Both Services are on the kernel path, and their clients in the group that has hooks."""
+
+    flags = ("--path=kernel", "--workers=1")
+    agent_type = HookedAgent
+
+    def __init__(self, folder: Path) -> None:
+        if reason := why_not():
+            pytest.skip(reason)
+        super().__init__(folder)
+
+    @property
+    def client_prefix(self) -> tuple[str, ...]:
+        """Part of Rig."""
+        assert isinstance(self.agent, HookedAgent)
+        return self.agent.group.prefix
+
+    def close(self) -> None:
+        """Part of Rig."""
+        super().close()
+        assert isinstance(self.agent, HookedAgent)
+        self.agent.group.close()
+
+
+class HookedAutoRig(HookedRig):
+    """Both Services are on path ``auto``."""
+
+    flags = ("--path=auto", "--workers=1")
+
+
+GROUP.row(
+    "one of two endpoints refuses connections",
+    Limits(failed=TWO),
+    [FAILURES, ONE_OF_TWO, EJECTED],
+    name="hooks-endpoint-refuses",
+    rig=HookedRig,
+    not_promised=FIRST,
+)(endpoint_refuses)
+
+GROUP.row(
+    "one of two endpoints refuses connections, path `auto`",
+    Limits(failed=TWO),
+    [FAILURES, ONE_OF_TWO],
+    name="hooks-auto-endpoint-refuses",
+    rig=HookedAutoRig,
+    not_promised=FIRST,
+)(endpoint_refuses)
+
+GROUP.row(
+    "one of two endpoints drops all packets",
+    Limits(slowest_s=4.0),
+    [FAILURES, ONE_OF_TWO, EJECTED],
+    name="hooks-endpoint-silent",
+    rig=HookedRig,
+    not_promised=IN_FLIGHT,
+)(endpoint_silent)
+
+GROUP.row(
+    "all endpoints refuse connections",
+    Limits(failed=1.0),
+    [FAILURES, NONE_OF_TWO],
+    name="hooks-endpoints-all-refuse",
+    rig=HookedRig,
+)(endpoints_all_refuse)
+
+
+@GROUP.row(
+    "the node has no route to one of two endpoints",
+    Limits(failed=TWO),
+    [FAILURES, ONE_OF_TWO, EJECTED],
+    rig=HookedRig,
+    not_promised=FIRST,
+)
+def hooks_endpoint_unreachable(rig: HookedRig) -> Iterator[None]:
+    yield from with_route(rig, "unreachable")
