@@ -24,6 +24,8 @@ from tests.node.clients import Sockets
 from userspace_proxy.kernel.trials import try_parts
 from userspace_proxy_testing.sandbox import SandboxNode
 
+PROGRAMS = "programs"
+"""The leaf of a group."""
 CLOSE_S = 20.0
 
 
@@ -39,14 +41,13 @@ class HookedGroup:
 
     def __init__(self, name: str) -> None:
         self.folder = root_of_v2() / f"userspace-proxy-{os.getpid()}-{name}"
-        self._programs = self.folder / "programs"
+        self._programs = self.folder / PROGRAMS
         self._programs.mkdir(parents=True)
 
     @property
     def prefix(self) -> tuple[str, ...]:
         """The words before a command that runs in the group; they exec it."""
-        script = 'echo 0 >"$0"; exec "$@"'
-        return ("sh", "-ec", script, str(self._programs / "cgroup.procs"))
+        return entering(self._programs)
 
     def close(self) -> None:
         """Kill what is in the group and remove it; hooks end with it. Idempotent."""
@@ -77,6 +78,11 @@ class HookedGroup:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def entering(group: Path) -> tuple[str, ...]:
+    """Return the words before a command that runs in a group; they exec it."""
+    return ("sh", "-ec", 'echo 0 >"$0"; exec "$@"', str(group / "cgroup.procs"))
 
 
 def root_of_v2() -> Path:
