@@ -248,6 +248,16 @@ def test_a_host_that_nodes_may_reach_is_accepted(host: str) -> None:
             id="path-without-nftables",
         ),
         pytest.param(
+            "steering=local,socketLB=auto",
+            "at '/steering': value must be one of 'auto', 'nftables'",
+            id="socket-lb-without-nftables",
+        ),
+        pytest.param(
+            "socketLB=on",
+            "at '/socketLB': value must be one of 'off', 'auto', 'required', false",
+            id="socket-lb",
+        ),
+        pytest.param(
             "kubeadm.phase=standby,canary.name=canary", "at '/canary/name'", id="canary-and-kubeadm"
         ),
         pytest.param("apiServer.host=", "set apiServer.host to an address", id="no-address"),
@@ -309,6 +319,51 @@ def test_only_steering_local_may_bind_low_ports() -> None:
     assert added("local") == [*added("nftables"), "NET_BIND_SERVICE"]
 
 
+def rights_of(daemon_set: Any) -> tuple[set[str], set[str], dict[str, bool]]:
+    """Return the capabilities, the node's folders, and whether each is mounted read-only."""
+    container = container_of(daemon_set)
+    volumes = daemon_set["spec"]["template"]["spec"]["volumes"]
+    paths = {v["name"]: v["hostPath"]["path"] for v in volumes if "hostPath" in v}
+    mounts = [mount for mount in container["volumeMounts"] if mount["name"] in paths]
+    assert {mount["name"] for mount in mounts} == set(paths)
+    added = set(container["securityContext"]["capabilities"]["add"])
+    return added, set(paths.values()), {m["mountPath"]: m.get("readOnly", False) for m in mounts}
+
+
+@pytest.mark.parametrize("value", ["auto", "required"])
+@pytest.mark.parametrize("is_kubeadm", [False, True], ids=["own", "kubeadm"])
+def test_hooks_at_connect_take_a_capability_and_two_folders(value: str, is_kubeadm: bool) -> None:
+    def rights(*values: str) -> tuple[set[str], set[str], dict[str, bool]]:
+        if is_kubeadm:
+            objects = objects_of(kubeadm_phase("take-over", KUBE_PROXY, *values))
+            return rights_of(objects["DaemonSet", "kube-proxy"])
+        return rights_of(objects_of(render(API_SERVER, *values))["DaemonSet", "userspace-proxy"])
+
+    without, more = rights(), rights(f"--set=socketLB={value}")
+    assert more[0] - without[0] == {"BPF"}
+    assert more[1] - without[1] == {"/sys/fs/cgroup", "/sys/fs/bpf"}
+    # Not at /sys/fs/cgroup, where the container's own limit of memory is, nor below /sys/fs/bpf,
+    # where AppArmor's default profile lets containers write nothing.
+    assert {k: v for k, v in more[2].items() if k not in without[2]} == {
+        "/host/sys/fs/cgroup": True,
+        "/host/sys/fs/bpf": False,
+    }
+
+
+def test_off_may_be_written_without_quotes_and_asks_for_nothing(tmp_path: Path) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text("socketLB: off\n")
+    assert render(API_SERVER, f"--values={values}") == render(API_SERVER)
+
+
+def test_hooks_at_connect_are_settings_of_the_agent() -> None:
+    objects = objects_of(render(f"--values={CHART / 'ci/kernel-path-values.yaml'}"))
+    own = list(yaml.safe_load_all(objects["ConfigMap", "userspace-proxy"]["data"]["config.conf"]))[
+        1
+    ]
+    assert (own["socketLB"], own["socketLBHostOnly"]) == ("required", True)
+
+
 def test_namespaces_to_wake_get_a_binding_and_the_agent_the_setting() -> None:
     objects = objects_of(render(f"--values={CHART / 'ci/wake-values.yaml'}"))
     text = objects["ConfigMap", "userspace-proxy"]["data"]["config.conf"]
@@ -348,10 +403,13 @@ def test_a_take_over_adds_flags_only_for_values_that_were_set() -> None:
     (original,) = yaml.safe_load_all(KUBE_PROXY.read_text())
     assert command() == [*container_of(original)["command"], "--take-over"]
     values = "steering=nftables,path=auto,wake.namespaces={shop},metrics.host=0.0.0.0"
-    assert command(f"--set={values}", "--set=extraFlags={--metrics-detail=node}") == [
+    hooks = "--set=socketLB=auto,socketLBHostOnly=true"
+    assert command(f"--set={values}", hooks, "--set=extraFlags={--metrics-detail=node}") == [
         *command(),
         "--path=auto",
         "--steering=nftables",
+        "--socket-lb=auto",
+        "--socket-lb-host-only",
         "--allow-wake",
         "--metrics-bind-address=0.0.0.0:10249",
         "--metrics-detail=node",

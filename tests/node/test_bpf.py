@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
-import resource
 import socket
 import struct
 import subprocess
@@ -15,16 +12,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.node.bpf_hooks import Attached, bpf_rights, mounted, own_cgroup
 from userspace_proxy.kernel.bpf import calls
 from userspace_proxy.kernel.bpf.objects import BpfObject, MapSpec, Program, read_object
-from userspace_proxy.kernel.trials import try_parts
 
 pytestmark = [pytest.mark.kernel, pytest.mark.netns, pytest.mark.needs("connect hooks")]
 
 OBJECT = Path(__file__).with_name("dialled.bpf.o")
 FRONTEND, OTHER = ("127.0.7.1", 80), ("127.0.7.2", 80)
 HASH, PER_CPU_HASH = 1, 5
-RETURN_UNSET = struct.pack("=BBhi", 0x95, 0, 0, 0)
+NO_PREALLOC = 1
+RETURN = RETURN_UNSET = struct.pack("=BBhi", 0x95, 0, 0, 0)
 # A process in the cgroup dials, and prints who its peer is, or why there is none.
 DIAL = """
 import socket, sys
@@ -39,25 +37,14 @@ except OSError as exc:
 
 @pytest.fixture(autouse=True)
 def rights() -> Iterator[None]:
-    """Leaves tests out that may load nothing; lets maps of Linux before 5.11 lock memory."""
-    if try_parts(["connect hooks"]) == {"connect hooks": errno.EPERM}:
-        pytest.skip("needs root, outside a user namespace")
-    before = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    with contextlib.suppress(ValueError):
-        # Not allowed, but newer kernels don't need it.
-        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY,) * 2)
-    yield
-    with contextlib.suppress(ValueError):
-        resource.setrlimit(resource.RLIMIT_MEMLOCK, before)
+    with bpf_rights():
+        yield
 
 
 @pytest.fixture
 def cgroup(tmp_path: Path) -> Iterator[Path]:
-    with mounted(tmp_path / "cgroup", "cgroup2") as root:
-        folder = root / f"userspace-proxy-test-{os.getpid()}"
-        folder.mkdir()
-        yield folder
-        folder.rmdir()
+    with own_cgroup(tmp_path / "cgroup") as cgroup:
+        yield cgroup
 
 
 @pytest.fixture
@@ -70,39 +57,11 @@ def names(tmp_path: Path) -> Iterator[Path]:
             name.unlink()
 
 
-@contextlib.contextmanager
-def mounted(folder: Path, kind: str) -> Iterator[Path]:
-    folder.mkdir()
-    subprocess.run(["mount", "-t", kind, kind, folder], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", folder], check=True)
-
-
-class Hooks:
-    """Programs that are attached to a cgroup until this is closed."""
+class Hooks(Attached):
+    """Programs that lead dials of one address to another."""
 
     def __init__(self, cgroup: Path) -> None:
-        self._cgroup = cgroup
-        with contextlib.ExitStack() as stack:
-            parts = read_object(OBJECT.read_bytes())
-            self.maps = {name: calls.create_map(name, spec) for name, spec in parts.maps.items()}
-            programs = calls.load_object(parts, self.maps)
-            place = os.open(cgroup, os.O_RDONLY)
-            self.links = {
-                section: calls.attach(section, program, place)
-                for section, program in programs.items()
-            }
-            # Links hold programs, and those their maps.
-            for descriptor in (place, *programs.values()):
-                os.close(descriptor)
-            for descriptor in (*self.maps.values(), *self.links.values()):
-                stack.callback(os.close, descriptor)
-            self._stack = stack.pop_all()
-
-    def close(self) -> None:
-        self._stack.close()
+        super().__init__(cgroup, OBJECT)
 
     def lead(self, frontend: tuple[str, int], endpoint: tuple[str, int]) -> None:
         calls.update(self.maps["endpoints"], key_of(frontend), key_of(endpoint))
@@ -208,6 +167,65 @@ def test_elements_are_set_and_removed_one_by_one_and_in_batches() -> None:
     calls.update(table, last, bytes(4))
     assert calls.lookup(table, last, 4) == bytes(4)
     os.close(table)
+
+
+def test_all_elements_are_read_and_some_removed() -> None:
+    spec = MapSpec(HASH, 4, 8, 10_000)
+    table = calls.create_map("table", spec)
+    assert calls.elements(table, spec) == []
+    keys, values = struct.pack("=10000I", *range(10_000)), struct.pack("=10000Q", *range(10_000))
+    calls.update_batch(table, keys, values, 10_000)
+    found = {struct.unpack("=IQ", key + value) for key, value in calls.elements(table, spec)}
+    assert found == {(number, number) for number in range(10_000)}
+    # Those that aren't there are the first, some between, and the last.
+    absent = [10_000, 3, 3, 4, 10_001]
+    calls.delete_batch(table, [struct.pack("=I", x) for x in (*absent, *range(5, 10_000), 10_002)])
+    left = sorted(struct.unpack("=I", key) for key, _ in calls.elements(table, spec))
+    assert left == [(0,), (1,), (2,)]
+    os.close(table)
+
+
+def test_a_map_tells_how_it_was_created_and_what_it_takes() -> None:
+    spec = MapSpec(HASH, 8, 16, 1000, NO_PREALLOC)
+    table = calls.create_map("table", spec)
+    assert calls.map_info(table) == spec
+    assert 1000 <= calls.memory_of(table) < 10_000_000
+    os.close(table)
+
+
+def test_a_link_tells_its_program_and_place_and_runs_another_one(
+    cgroup: Path, hooks: Hooks, web: tuple[str, int]
+) -> None:
+    section, link = "cgroup/connect4", hooks.links["cgroup/connect4"]
+    place = os.open(cgroup, os.O_RDONLY)
+    before = calls.link_info(link)
+    assert before.cgroup == cgroup.stat().st_ino
+    assert calls.attached(section, place) == [before.program]
+    assert calls.program_name(before.program) == "connect4"
+    hooks.lead(FRONTEND, web)
+    # It lets all dials be: R0 = 1.
+    other = calls.load_program(section, struct.pack("=BBhi", 0xB7, 0, 0, 1) + RETURN)
+    calls.replace_program(link, other)
+    info = calls.program_info(other)
+    assert calls.attached(section, place) == [info.id] != [before.program]
+    assert calls.link_info(link).program == info.id
+    assert (len(info.tag), info.name) == (8, "connect4")
+    assert dial(cgroup, FRONTEND) == "Connection refused"
+    os.close(other)
+    os.close(place)
+
+
+def test_a_link_that_is_detached_has_no_place(
+    cgroup: Path, hooks: Hooks, web: tuple[str, int]
+) -> None:
+    hooks.lead(FRONTEND, web)
+    calls.detach(hooks.links["cgroup/connect4"])
+    assert calls.link_info(hooks.links["cgroup/connect4"]).cgroup == 0
+    assert dial(cgroup, FRONTEND) == "Connection refused"
+
+
+def test_a_program_that_is_gone_has_no_name() -> None:
+    assert calls.program_name(2**31) == ""
 
 
 def test_a_program_that_the_kernel_refuses_is_told_by_its_verifier() -> None:

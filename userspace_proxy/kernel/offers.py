@@ -141,9 +141,12 @@ NEEDS: Mapping[str, Need] = {
         "nothing",
         "Linux 5.14",
     ),
-    # For connections that are translated at connect().
     "sock_diag destroy": Need("", "", "CONFIG_INET_DIAG_DESTROY", "sock_diag"),
-    "connect hooks": Need("", "", "CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF"),
+    "connect hooks": Need(
+        "translating connections at connect() (--socket-lb)",
+        "the kernel path's rules",
+        "CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF",
+    ),
 }
 """Every part that is tried, in the order in which it is told."""
 
@@ -160,6 +163,8 @@ FOR_REPLIES = (_NFT, _INET, "sets", "socket", "tproxy")
 """What client addresses can't be preserved without."""
 FOR_BRIDGES = ("bridge tables",)
 FOR_OWNER = (_NFT, _INET, "table owner")
+FOR_SOCKET_LB = ("connect hooks",)
+"""What ``--socket-lb`` can't do without."""
 FOR_SOCKETS = (
     *("IPv6", "socket filters", "reuseport filters"),
     *("sock_diag", "namespaces of sockets"),

@@ -64,6 +64,9 @@ securityContext:
       {{- if eq .Values.steering "local" }}
       - NET_BIND_SERVICE # the frontends' own ports are bound
       {{- end }}
+      {{- if include "userspace-proxy.socketLB" . }}
+      - BPF # programs that translate connect()
+      {{- end }}
 livenessProbe:
   httpGet:
     path: /livez
@@ -102,6 +105,42 @@ name: state
 hostPath:
   path: /var/lib/userspace-proxy
   type: DirectoryOrCreate
+{{- end }}
+
+{{/* auto or required; nothing if it is off, which YAML reads as false unless it is quoted. */}}
+{{- define "userspace-proxy.socketLB" -}}
+{{- with .Values.socketLB }}
+{{- if ne . "off" }}
+{{- . }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/*
+The node's root of cgroup v2, and where what outlives a crash has its name. Not at their own places: /sys/fs/cgroup has
+the container's memory limit, and AppArmor lets containers write nothing below /sys/fs/bpf.
+*/}}
+{{- define "userspace-proxy.socketLBMounts" -}}
+{{- if include "userspace-proxy.socketLB" . }}
+- name: cgroup
+  mountPath: /host/sys/fs/cgroup
+  readOnly: true
+- name: bpf
+  mountPath: /host/sys/fs/bpf
+{{- end }}
+{{- end }}
+
+{{- define "userspace-proxy.socketLBVolumes" -}}
+{{- if include "userspace-proxy.socketLB" . }}
+- name: cgroup
+  hostPath:
+    path: /sys/fs/cgroup
+    type: Directory
+- name: bpf
+  hostPath:
+    path: /sys/fs/bpf
+    type: Directory
+{{- end }}
 {{- end }}
 
 {{- define "userspace-proxy.metricsFlag" -}}

@@ -29,6 +29,12 @@ agent starts beside kube-proxy, or beside the old agent, and takes over from it.
 {{- $flags = append $flags (printf "--%s=%s" $name $value) }}
 {{- end }}
 {{- end }}
+{{- with include "userspace-proxy.socketLB" . }}
+{{- $flags = append $flags (printf "--socket-lb=%s" .) }}
+{{- end }}
+{{- if .Values.socketLBHostOnly }}
+{{- $flags = append $flags "--socket-lb-host-only" }}
+{{- end }}
 {{- if .Values.wake.namespaces }}
 {{- $flags = append $flags "--allow-wake" }}
 {{- end }}
@@ -38,11 +44,13 @@ agent starts beside kube-proxy, or beside the old agent, and takes over from it.
 {{- $flags = concat $flags (include "userspace-proxy.metricsFlag" . | fromYamlArray) .Values.extraFlags }}
 {{- $ours := include "userspace-proxy.container" . | fromYaml }}
 {{- $_ := set $container "command" (concat $container.command $flags) }}
-{{- $_ := set $container "volumeMounts" (append $container.volumeMounts (include "userspace-proxy.stateMount" . | fromYaml)) }}
+{{- $mounts := include "userspace-proxy.socketLBMounts" . | fromYamlArray }}
+{{- $_ := set $container "volumeMounts" (concat (append $container.volumeMounts (include "userspace-proxy.stateMount" . | fromYaml)) $mounts) }}
 {{- $_ := set $pod "containers" (prepend (rest $pod.containers) (mergeOverwrite $container $ours)) }}
 {{- $_ := set $daemonSet.spec "updateStrategy" (include "userspace-proxy.updateStrategy" . | fromYaml) }}
 {{- $_ := set $daemonSet.spec "minReadySeconds" .Values.minReadySeconds }}
-{{- $_ := set $pod "volumes" (append $pod.volumes (include "userspace-proxy.stateVolume" . | fromYaml)) }}
+{{- $volumes := include "userspace-proxy.socketLBVolumes" . | fromYamlArray }}
+{{- $_ := set $pod "volumes" (concat (append $pod.volumes (include "userspace-proxy.stateVolume" . | fromYaml)) $volumes) }}
 {{- $_ := set $pod "securityContext" (dict "seccompProfile" (dict "type" "RuntimeDefault")) }}
 {{- with .Values.imagePullSecrets }}
 {{- $_ := set $pod "imagePullSecrets" . }}

@@ -1,4 +1,4 @@
-"""The calls of bpf(2): maps, programs, links, pins and elements, all by descriptors.
+"""The calls of bpf(2): maps, programs, links, pins, elements, and what is known of those.
 
 The caller owns each descriptor that is returned. A map or program lives while a descriptor, a link
 or a pin holds it, and a program is attached while its link does.
@@ -15,15 +15,18 @@ import errno
 import os
 import platform
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from .objects import KINDS, BpfObject, MapSpec
 
 # The number of bpf(2). Source: asm/unistd.h.
 _NUMBER = {"x86_64": 321, "aarch64": 280}
 _MAP_CREATE, _LOOKUP, _UPDATE, _DELETE, _LOAD, _PIN, _PINNED = 0, 1, 2, 3, 5, 6, 7
-_TYPES_LOAD, _UPDATE_BATCH, _LINK_CREATE = 18, 26, 28
+_PROGRAM_BY_ID, _INFO, _QUERY, _TYPES_LOAD = 13, 15, 16, 18
+_LOOKUP_BATCH, _UPDATE_BATCH, _DELETE_BATCH = 24, 26, 27
+_LINK_CREATE, _LINK_UPDATE, _LINK_DETACH = 28, 29, 34
 _SOCKET_STORAGE = 24
 _LICENCE = b"GPL"
 _NAME_BYTES = 15
@@ -42,8 +45,36 @@ _PIN_FIELDS = struct.Struct("=QII")
 _LINK_FIELDS = struct.Struct("=IIII")
 _ELEMENT_FIELDS = struct.Struct("=IIQQQ")
 _BATCH_FIELDS = struct.Struct("=QQQQIIQQ")
+_ID_FIELDS = struct.Struct("=III")
+_INFO_FIELDS = struct.Struct("=IIQ")
+_QUERY_FIELDS = struct.Struct("=IIIIQI4x")
+# Of struct bpf_map_info, bpf_prog_info and bpf_link_info, each as far as it is used.
+_MAP_INFO = struct.Struct("=I4xIIII16s")
+_PROGRAM_INFO = struct.Struct("=4xI8s48x16s")
+_LINK_INFO = struct.Struct("=8xI4xQI4x")
+# The kernel refuses to attach more.
+_PROGRAMS_MAX = 64
+_BATCH = 4096
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+class ProgramInfo(NamedTuple):
+    """What is known of a program."""
+
+    id: int
+    tag: bytes
+    """A digest of its instructions, in which maps don't count."""
+    name: str
+
+
+class LinkInfo(NamedTuple):
+    """What is known of a link to a cgroup."""
+
+    program: int
+    """Its id."""
+    cgroup: int
+    """The inode of the folder; 0: it was detached."""
 
 
 def create_map(name: str, spec: MapSpec) -> int:
@@ -113,6 +144,65 @@ def attach(section: str, program: int, cgroup: int) -> int:
     return _call(_LINK_CREATE, _LINK_FIELDS.pack(program, cgroup, KINDS[section].attach, 0))
 
 
+def replace_program(link: int, program: int) -> None:
+    """Let a link run another program of the same kind, without a moment with none."""
+    _call(_LINK_UPDATE, _LINK_FIELDS.pack(link, program, 0, 0))
+
+
+def detach(link: int) -> None:
+    """End what a link does, whatever else holds it; there is no way back."""
+    _call(_LINK_DETACH, struct.pack("=I", link))
+
+
+def attached(section: str, cgroup: int) -> list[int]:
+    """Return the ids of the programs that are attached to a folder, in the order they run in."""
+    ids = (ctypes.c_uint32 * _PROGRAMS_MAX)()
+    where = ctypes.addressof(ids)
+    asked = _QUERY_FIELDS.pack(cgroup, KINDS[section].attach, 0, 0, where, _PROGRAMS_MAX)
+    answer = ctypes.create_string_buffer(asked, len(asked))
+    _call_in(_QUERY, answer)
+    return list(ids[: _QUERY_FIELDS.unpack(answer)[-1]])
+
+
+def program_name(identifier: int) -> str:
+    """Return a program's name; empty if it is gone, or without CAP_SYS_ADMIN."""
+    try:
+        program = _call(_PROGRAM_BY_ID, _ID_FIELDS.pack(identifier, 0, 0))
+    except OSError:
+        return ""
+    try:
+        return program_info(program).name
+    finally:
+        os.close(program)
+
+
+def program_info(program: int) -> ProgramInfo:
+    """Return what is known of a program."""
+    number, tag, name = _PROGRAM_INFO.unpack(_info(program, _PROGRAM_INFO.size))
+    return ProgramInfo(number, tag, _text(name))
+
+
+def link_info(link: int) -> LinkInfo:
+    """Return what is known of a link to a cgroup."""
+    program, cgroup, _ = _LINK_INFO.unpack(_info(link, _LINK_INFO.size))
+    return LinkInfo(program, cgroup)
+
+
+def map_info(table: int) -> MapSpec:
+    """Return how a map was created."""
+    *spec, _ = _MAP_INFO.unpack(_info(table, _MAP_INFO.size))
+    return MapSpec(*spec)
+
+
+def memory_of(table: int) -> int:
+    """Return how many bytes a map takes, as the kernel says: before Linux 6.4 for all elements."""
+    for line in Path(f"/proc/self/fdinfo/{table}").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == "memlock":
+            return int(value)
+    return 0
+
+
 def pin(descriptor: int, path: Path) -> None:
     """Give a map, program or link a name below a mount of bpffs; raises OSError if there is one."""
     name = ctypes.create_string_buffer(os.fsencode(path))
@@ -147,6 +237,46 @@ def update_batch(descriptor: int, keys: bytes, values: bytes, count: int) -> Non
     key, value = (ctypes.create_string_buffer(x, len(x)) for x in (keys, values))
     where = ctypes.addressof(key), ctypes.addressof(value)
     _call(_UPDATE_BATCH, _BATCH_FIELDS.pack(0, 0, *where, count, descriptor, 0, 0))
+
+
+def delete_batch(descriptor: int, keys: Sequence[bytes]) -> None:
+    """Remove many elements; those that aren't there are passed over."""
+    if not keys:
+        return
+    packed = ctypes.create_string_buffer(b"".join(keys))
+    begin, done = ctypes.addressof(packed), 0
+    while done < len(keys):
+        where = begin + done * len(keys[0])
+        batch = _Batch(_DELETE_BATCH, descriptor, 0, 0, where, 0, len(keys) - done)
+        # It ends before the first key that isn't there.
+        done += batch.count + batch.is_at_end
+
+
+def elements(descriptor: int, spec: MapSpec) -> list[tuple[bytes, bytes]]:
+    """Return all elements of a hash; those that change meanwhile may be missing or be there twice.
+
+    Args:
+        spec: How the map was created.
+    """
+    found: list[tuple[bytes, bytes]] = []
+    # A batch contains whole buckets, and an element is never in the bucket of many others.
+    count = min(spec.entries, _BATCH)
+    keys, values = (
+        ctypes.create_string_buffer(size * count) for size in (spec.key_bytes, spec.value_bytes)
+    )
+    place = ctypes.create_string_buffer(max(spec.key_bytes, 4))
+    at, begin = ctypes.addressof(place), 0
+    while True:
+        where = ctypes.addressof(keys), ctypes.addressof(values)
+        batch = _Batch(_LOOKUP_BATCH, descriptor, begin, at, *where, count)
+        found += zip(
+            _cut(keys.raw, spec.key_bytes, batch.count),
+            _cut(values.raw, spec.value_bytes, batch.count),
+            strict=True,
+        )
+        if batch.is_at_end:
+            return found
+        begin = at
 
 
 def reason_of(log: str) -> str:
@@ -187,6 +317,40 @@ def _load(section: str, code: bytes, log: ctypes.Array[ctypes.c_char] | None = N
     )
 
 
+class _Batch:
+    """A call for many elements."""
+
+    def __init__(
+        self, command: int, table: int, begin: int, end: int, keys: int, values: int, count: int
+    ) -> None:
+        asked = _BATCH_FIELDS.pack(begin, end, keys, values, count, table, 0, 0)
+        answer = ctypes.create_string_buffer(asked, len(asked))
+        self.is_at_end = False
+        """There is no further element, or not the one that was asked for."""
+        try:
+            _call_in(command, answer)
+        except OSError as exc:
+            if exc.errno != errno.ENOENT:
+                raise
+            self.is_at_end = True
+        self.count = int(_BATCH_FIELDS.unpack(answer)[4])
+        """How many elements were done."""
+
+
+def _cut(data: bytes, size: int, count: int) -> list[bytes]:
+    return [data[at : at + size] for at in range(0, size * count, size)]
+
+
+def _text(name: bytes) -> str:
+    return name.partition(b"\0")[0].decode(errors="replace")
+
+
+def _info(descriptor: int, size: int) -> bytes:
+    info = ctypes.create_string_buffer(size)
+    _call(_INFO, _INFO_FIELDS.pack(descriptor, size, ctypes.addressof(info)))
+    return info.raw
+
+
 def _element(
     command: int, descriptor: int, key: bytes, value: ctypes.Array[ctypes.c_char] | None
 ) -> bool:
@@ -203,13 +367,17 @@ def _element(
 
 
 def _call(command: int, attributes: bytes) -> int:
+    return _call_in(command, ctypes.create_string_buffer(attributes, len(attributes)))
+
+
+def _call_in(command: int, attributes: ctypes.Array[ctypes.c_char]) -> int:
+    """Call with attributes in which the kernel answers, too."""
     number = _NUMBER.get(platform.machine())
     if number is None:
         # Not a lack of the kernel, which may well have the call.
         unknown = f"cannot call bpf(2): its number on {platform.machine()} isn't known"
         raise PermissionError(errno.EPERM, unknown)
-    buffer = ctypes.create_string_buffer(attributes, len(attributes))
-    result = int(_libc.syscall(number, command, buffer, len(attributes)))
+    result = int(_libc.syscall(number, command, attributes, len(attributes)))
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))

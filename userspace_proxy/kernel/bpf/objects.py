@@ -44,6 +44,7 @@ KINDS: Mapping[str, HookKind] = {
     "cgroup/connect6": HookKind(18, 11),
     "cgroup/getpeername4": HookKind(18, 29),
     "cgroup/getpeername6": HookKind(18, 30),
+    "cgroup/sock_release": HookKind(9, 34),
     "sockops": HookKind(13, 3),
 }
 """The sections that are programs."""

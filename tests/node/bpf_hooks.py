@@ -1,0 +1,91 @@
+"""Programs of connect() that are attached to a cgroup of the test's own."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from userspace_proxy.kernel.bpf import calls
+from userspace_proxy.kernel.bpf.objects import read_object
+from userspace_proxy.kernel.trials import try_parts
+
+
+@contextlib.contextmanager
+def bpf_rights() -> Iterator[None]:
+    """Leave tests out that may load nothing; let maps of Linux before 5.11 lock memory."""
+    if try_parts(["connect hooks"]) == {"connect hooks": errno.EPERM}:
+        pytest.skip("needs root, outside a user namespace")
+    before = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    with contextlib.suppress(ValueError):
+        # Not allowed, but newer kernels don't need it.
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY,) * 2)
+    yield
+    with contextlib.suppress(ValueError):
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, before)
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, kind: str) -> Iterator[Path]:
+    folder.mkdir()
+    subprocess.run(["mount", "-t", kind, kind, folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+@contextlib.contextmanager
+def own_cgroup(folder: Path) -> Iterator[Path]:
+    """Mount cgroup v2, and make a cgroup there."""
+    with mounted(folder, "cgroup2") as root:
+        made = root / f"userspace-proxy-test-{os.getpid()}"
+        made.mkdir()
+        yield made
+        made.rmdir()
+
+
+@contextlib.contextmanager
+def in_cgroup(cgroup: Path) -> Iterator[None]:
+    """Move this process into a cgroup, a child of the root, and back."""
+    (before,) = (
+        line[len("0::/") :]
+        for line in Path("/proc/self/cgroup").read_text().splitlines()
+        if line.startswith("0::/")
+    )
+    (cgroup / "cgroup.procs").write_text("0")
+    try:
+        yield
+    finally:
+        (cgroup.parent / before / "cgroup.procs").write_text("0")
+
+
+class Attached:
+    """Programs of an object that are attached to a cgroup until this is closed."""
+
+    def __init__(self, cgroup: Path, compiled: Path) -> None:
+        self._stack = contextlib.ExitStack()
+        with contextlib.ExitStack() as stack:
+            self.parts = read_object(compiled.read_bytes())
+            self.maps = {name: calls.create_map(name, x) for name, x in self.parts.maps.items()}
+            programs = calls.load_object(self.parts, self.maps)
+            place = os.open(cgroup, os.O_RDONLY)
+            self.links = {
+                section: calls.attach(section, program, place)
+                for section, program in programs.items()
+            }
+            # Links hold programs, and those their maps.
+            for descriptor in (place, *programs.values()):
+                os.close(descriptor)
+            for descriptor in (*self.maps.values(), *self.links.values()):
+                stack.callback(os.close, descriptor)
+            self._stack = stack.pop_all()
+
+    def close(self) -> None:
+        self._stack.close()

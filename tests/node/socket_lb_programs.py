@@ -1,0 +1,120 @@
+"""The programs of socket_lb.bpf.c with maps that a test fills, and a node where they are used."""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.netns import DEADLINE_S, Net
+from tests.node.bpf_hooks import Attached
+from userspace_proxy.kernel.bpf import calls, socket_maps
+from userspace_proxy.kernel.bpf.ring import Ring
+from userspace_proxy.kernel.bpf.socket_maps import (
+    Client,
+    DialCounts,
+    Ejection,
+    FrontendValue,
+    Pin,
+    RingEvent,
+    Settings,
+    SlotValue,
+)
+from userspace_proxy.model import SocketAddress
+
+OBJECT = Path(calls.__file__).with_name("socket_lb.bpf.o")
+
+
+class SocketLb(Attached):
+    """Attached programs, and their maps in words."""
+
+    def __init__(self, cgroup: Path) -> None:
+        super().__init__(cgroup, OBJECT)
+        self._ring = Ring(self.maps["events"], self.parts.maps["events"].entries)
+        self._stack.callback(self._ring.close)
+        self._services = 0
+        self._numbers = 0
+
+    def lead(
+        self,
+        frontend: SocketAddress,
+        *endpoints: SocketAddress,
+        affinity: int = 0,
+        timeout_s: int = 60,
+        weights: tuple[int, ...] = (),
+    ) -> list[int]:
+        """Lead a frontend to new endpoints; return their numbers."""
+        self._services += 1
+        numbers = [self._numbers + 1 + at for at in range(len(endpoints))]
+        self._numbers += len(endpoints)
+        values = [SlotValue(e, n).pack() for e, n in zip(endpoints, numbers, strict=True)]
+        slots = [
+            v for v, w in zip(values, weights or [1] * len(values), strict=True) for _ in range(w)
+        ]
+        for number, value in zip(numbers, values, strict=True):
+            self._set("counters", socket_maps.number_key(number), DialCounts().pack())
+            self._set("slots", socket_maps.pinned_slot_key(self._services, number), value)
+        for index, value in enumerate(slots):
+            self._set("slots", socket_maps.slot_key(self._services, index), value)
+        key = socket_maps.frontend_key(frontend)
+        service = FrontendValue(self._services, len(slots), affinity, timeout_s)
+        self._set("frontends4" if len(key) == 8 else "frontends6", key, service.pack())
+        return numbers
+
+    def set(self, settings: Settings) -> None:
+        self._set("settings", socket_maps.SETTINGS_KEY, settings.pack())
+
+    def counts(self, number: int) -> DialCounts:
+        value = self._get("counters", socket_maps.number_key(number))
+        assert value is not None
+        return DialCounts.unpack(value)
+
+    def forget(self, number: int) -> None:
+        assert calls.delete(self.maps["counters"], socket_maps.number_key(number))
+
+    def ejection(self, number: int) -> Ejection | None:
+        value = self._get("ejected", socket_maps.number_key(number))
+        return None if value is None else Ejection.unpack(value)
+
+    def eject(self, number: int, ejection: Ejection) -> None:
+        self._set("ejected", socket_maps.number_key(number), ejection.pack())
+
+    def pins(self) -> dict[Client, Pin]:
+        found = calls.elements(self.maps["pins"], self.parts.maps["pins"])
+        return {Client.unpack(key): Pin.unpack(value) for key, value in found}
+
+    def pin(self, client: Client, pin: Pin) -> None:
+        self._set("pins", client.pack(), pin.pack())
+
+    def events(self) -> list[RingEvent]:
+        return [RingEvent.unpack(record) for record in self._ring.take()]
+
+    def next_events(self) -> list[RingEvent]:
+        """Wait for events, and return them."""
+        assert select.select([self.maps["events"]], [], [], DEADLINE_S)[0]
+        return self.events()
+
+    def _set(self, table: str, key: bytes, value: bytes) -> None:
+        calls.update(self.maps[table], key, value)
+
+    def _get(self, table: str, key: bytes) -> bytes | None:
+        return calls.lookup(self.maps[table], key, self.parts.maps[table].value_bytes)
+
+
+@contextmanager
+def serving(node: Net, ip: str, backlog: int = 128) -> Iterator[socket.socket]:
+    """Listen at an address of a node, at a port of the kernel's choice."""
+    with node.tcp(socket.AF_INET6 if ":" in ip else socket.AF_INET) as server:
+        server.bind((ip, 0))
+        server.listen(backlog)
+        yield server
+
+
+def address_of(sock: socket.socket) -> SocketAddress:
+    return SocketAddress(*sock.getsockname()[:2])
+
+
+def peer_of(sock: socket.socket) -> SocketAddress:
+    return SocketAddress(*sock.getpeername()[:2])

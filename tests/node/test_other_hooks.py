@@ -1,0 +1,126 @@
+"""Finds programs of others at a cgroup of the test's own, as a proxy in a pod does, too."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.node.test_bpf import mounted
+from tests.node.test_bpf import rights as rights
+from userspace_proxy.kernel.bpf import calls
+from userspace_proxy.kernel.bpf.objects import MapSpec
+from userspace_proxy.kernel.bpf.other_hooks import Hook, read_hooks
+from userspace_proxy.steering.others.hooks import judge_hooks
+
+pytestmark = [pytest.mark.kernel, pytest.mark.netns, pytest.mark.needs("connect hooks")]
+
+CONNECT4, SOCKOPS = "cgroup/connect4", "sockops"
+# r0 = 1; exit.
+ALLOW = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0)
+ARRAY = 2
+CILIUM = "cilium/socketlb/links/cgroup/cil_sock4_connect"
+# What the chart grants, of what matters here.
+AS_IN_A_POD = [
+    *("setpriv", "--bounding-set=-all,+bpf,+net_admin", "--inh-caps=-all"),
+    *(sys.executable, "-c"),
+]
+READ = """
+import sys
+from pathlib import Path
+from userspace_proxy.kernel.bpf.objects import MapSpec
+from userspace_proxy.kernel.bpf.other_hooks import read_hooks
+for hook in read_hooks(Path(sys.argv[1]), Path(sys.argv[2])):
+    print(hook.section, repr(hook.name), hook.pin)
+"""
+
+
+@pytest.fixture
+def cgroup(tmp_path: Path) -> Iterator[Path]:
+    with mounted(tmp_path / "cgroup", "cgroup2") as root:
+        folder = root / f"userspace-proxy-test-{os.getpid()}"
+        folder.mkdir()
+        yield folder
+        folder.rmdir()
+
+
+@pytest.fixture
+def names(tmp_path: Path) -> Iterator[Path]:
+    with mounted(tmp_path / "names", "bpf") as root:
+        # What is pinned here ends with the mount.
+        yield root
+
+
+@pytest.fixture
+def attach(cgroup: Path) -> Iterator[Callable[[str], int]]:
+    """Attaches a program that does nothing, for the test, and returns the link."""
+    with contextlib.ExitStack() as stack:
+
+        def one(section: str) -> int:
+            folder = os.open(cgroup, os.O_RDONLY)
+            program = calls.load_program(section, ALLOW)
+            link = calls.attach(section, program, folder)
+            os.close(folder)
+            os.close(program)
+            stack.callback(os.close, link)
+            return link
+
+        yield one
+
+
+def test_programs_are_read_with_their_names_and_pins(
+    attach: Callable[[str], int], cgroup: Path, names: Path
+) -> None:
+    assert read_hooks(cgroup, names) == []
+    first, second = attach(CONNECT4), attach(SOCKOPS)
+    (names / CILIUM).parent.mkdir(parents=True)
+    calls.pin(first, names / CILIUM)
+    assert read_hooks(cgroup, names) == [
+        Hook(CONNECT4, calls.link_info(first).program, "connect4", CILIUM),
+        Hook(SOCKOPS, calls.link_info(second).program, "sockops", ""),
+    ]
+
+
+def test_with_the_rights_of_a_pod_pins_say_whose_a_program_is(
+    attach: Callable[[str], int], cgroup: Path, names: Path
+) -> None:
+    (names / CILIUM).parent.mkdir(parents=True)
+    calls.pin(attach(CONNECT4), names / CILIUM)
+    attach(SOCKOPS)
+    said = subprocess.run(
+        [*AS_IN_A_POD, READ, cgroup, names], capture_output=True, text=True, check=True
+    ).stdout
+    assert said.splitlines() == [f"{CONNECT4} '' {CILIUM}", f"{SOCKOPS} '' "]
+
+
+def test_an_own_program_is_known_by_its_id_or_its_pin(
+    attach: Callable[[str], int], cgroup: Path, names: Path
+) -> None:
+    link = attach(CONNECT4)
+    program = calls.link_info(link).program
+    hooks = read_hooks(cgroup, names)
+    assert judge_hooks(hooks)
+    assert judge_hooks(hooks, own={program}) == []
+    pin = names / "userspace-proxy" / "canary" / "connect4"
+    pin.parent.mkdir(parents=True)
+    calls.pin(link, pin)
+    assert judge_hooks(read_hooks(cgroup, names)) == []
+
+
+def test_a_pin_of_a_program_or_of_something_else_is_read_too(cgroup: Path, names: Path) -> None:
+    program = calls.load_program(CONNECT4, ALLOW)
+    table = calls.create_map("table", MapSpec(ARRAY, 4, 8, 1))
+    folder = os.open(cgroup, os.O_RDONLY)
+    link = calls.attach(CONNECT4, program, folder)
+    calls.pin(table, names / "table")
+    calls.pin(program, names / "program")
+    ((_, _, _, pin),) = read_hooks(cgroup, names)
+    assert pin == "program"
+    for descriptor in (program, table, folder, link):
+        os.close(descriptor)

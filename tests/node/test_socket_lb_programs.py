@@ -1,0 +1,644 @@
+"""The programs of connect(), one by one: what is dialled, counted, left out and reported."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import select
+import socket
+import struct
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.netns import Net
+from tests.node.bpf_hooks import bpf_rights, in_cgroup, own_cgroup
+from tests.node.socket_lb_programs import SocketLb, address_of, peer_of, serving
+from userspace_proxy.kernel.bpf.socket_maps import (
+    Client,
+    Ejection,
+    EventKind,
+    Pin,
+    Result,
+    Settings,
+)
+from userspace_proxy.model import SocketAddress
+
+pytestmark = [pytest.mark.kernel, pytest.mark.netns, pytest.mark.needs("connect hooks")]
+
+# No route leads there: what isn't translated fails at once.
+WEB, OTHER = SocketAddress("10.96.0.1", 80), SocketAddress("10.96.0.2", 80)
+WEB6, OTHER6 = SocketAddress("fd96::1", 80), SocketAddress("fd96::2", 80)
+POD, POD6 = "127.0.1.1", "fd00::1"
+# Nothing listens there.
+DEAD = SocketAddress(POD, 9)
+SECOND_NS = 1_000_000_000
+MPTCP = 262
+TCP_FASTOPEN_CONNECT = 30
+
+
+@pytest.fixture(autouse=True)
+def rights() -> Iterator[None]:
+    with bpf_rights():
+        yield
+
+
+@pytest.fixture
+def hooks(tmp_path: Path) -> Iterator[SocketLb]:
+    with own_cgroup(tmp_path / "cgroup") as cgroup, in_cgroup(cgroup):
+        hooks = SocketLb(cgroup)
+        yield hooks
+        hooks.close()
+
+
+@pytest.fixture
+def node() -> Iterator[Net]:
+    node = Net("node")
+    node.run(f"ip address add {POD6}/128 dev lo nodad")
+    yield node
+    node.close()
+
+
+@pytest.fixture
+def server(node: Net) -> Iterator[socket.socket]:
+    with serving(node, POD) as server:
+        yield server
+
+
+@pytest.fixture
+def other(node: Net) -> Iterator[socket.socket]:
+    with serving(node, POD) as server:
+        yield server
+
+
+@pytest.fixture
+def silent(node: Net) -> Iterator[socket.socket]:
+    """A listener that answers no SYN, for its backlog is full."""
+    with serving(node, POD, backlog=0) as server, node.tcp() as first:
+        first.connect(server.getsockname())
+        yield server
+
+
+def dial(net: Net, address: SocketAddress) -> str:
+    """Return how a connection ended at once, which is closed then."""
+    with net.tcp(socket.AF_INET6 if ":" in address.ip else socket.AF_INET) as client:
+        try:
+            client.connect(tuple(address))
+        except OSError as exc:
+            return errno.errorcode[exc.errno or 0]
+    return "served"
+
+
+def served_by(net: Net, *servers: socket.socket) -> socket.socket:
+    """Dial WEB; return the server that it leads to."""
+    with net.tcp() as client:
+        client.connect(tuple(WEB))
+        (ready, *_), _, _ = select.select(servers, [], [], 10)
+        ready.accept()[0].close()
+    return ready
+
+
+def start_dial(net: Net, address: SocketAddress) -> socket.socket:
+    client = net.tcp()
+    client.setblocking(False)
+    assert client.connect_ex(tuple(address)) == errno.EINPROGRESS
+    return client
+
+
+def wait_until_dialled(client: socket.socket) -> int:
+    """Return the error of a dial that was started."""
+    select.select([], [client], [], 10)
+    return client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+def netns_cookie(net: Net) -> int:
+    with net.tcp() as sock:
+        return int(struct.unpack("=Q", sock.getsockopt(socket.SOL_SOCKET, 71, 8))[0])
+
+
+# What is dialled
+
+
+def test_a_dial_leads_to_the_endpoint_and_its_peer_is_the_frontend(
+    hooks: SocketLb, node: Net, server: socket.socket
+) -> None:
+    hooks.lead(WEB, address_of(server))
+    with node.tcp() as client:
+        client.connect(tuple(WEB))
+        assert peer_of(client) == WEB
+        accepted, peer = server.accept()
+        assert peer == client.getsockname()
+        assert peer_of(accepted) == address_of(client)
+        accepted.close()
+
+
+def test_a_dial_by_ipv6_leads_to_the_endpoint_and_its_peer_is_the_frontend(
+    hooks: SocketLb, node: Net
+) -> None:
+    with serving(node, POD6) as server, node.tcp(socket.AF_INET6) as client:
+        hooks.lead(WEB6, address_of(server))
+        client.connect(tuple(WEB6))
+        assert peer_of(client) == WEB6
+        server.accept()[0].close()
+
+
+def test_a_mapped_address_is_that_of_ipv4(
+    hooks: SocketLb, node: Net, server: socket.socket
+) -> None:
+    hooks.lead(WEB, address_of(server))
+    with node.tcp(socket.AF_INET6) as client:
+        client.connect((f"::ffff:{WEB.ip}", WEB.port))
+        assert peer_of(client) == SocketAddress(f"::ffff:{WEB.ip}", WEB.port)
+        server.accept()[0].close()
+
+
+def test_other_addresses_and_ports_are_left_alone(
+    hooks: SocketLb, node: Net, server: socket.socket
+) -> None:
+    hooks.lead(WEB, address_of(server))
+    hooks.lead(WEB6, SocketAddress(POD6, 9))
+    others = [OTHER, WEB._replace(port=81), OTHER6, WEB6._replace(port=81)]
+    assert [dial(node, address) for address in others] == ["ENETUNREACH"] * 4
+    with node.tcp() as client:
+        client.connect(server.getsockname())
+        assert peer_of(client) == address_of(server)
+
+
+def test_datagrams_are_left_alone(hooks: SocketLb, node: Net, server: socket.socket) -> None:
+    hooks.lead(WEB, address_of(server))
+    with node.udp() as client, pytest.raises(OSError, match="unreachable"):
+        client.connect(tuple(WEB))
+
+
+def test_a_multipath_socket_is_served_by_its_first_flow(
+    hooks: SocketLb, node: Net, server: socket.socket
+) -> None:
+    (number,) = hooks.lead(WEB, address_of(server))
+    try:
+        with node:
+            client = socket.socket(socket.AF_INET, socket.SOCK_STREAM, MPTCP)
+    except OSError:
+        pytest.skip("this kernel has no MPTCP")
+    with client:
+        client.connect(tuple(WEB))
+        # The flow is a socket of the kernel's own, and what was dialled is kept there.
+        assert peer_of(client) == address_of(server)
+    assert hooks.counts(number).established == 1
+
+
+def test_a_service_without_slots_is_left_to_the_rules(hooks: SocketLb, node: Net) -> None:
+    hooks.lead(WEB)
+    assert dial(node, WEB) == "ENETUNREACH"
+
+
+def test_an_endpoint_without_a_number_is_dialled_and_not_followed(
+    hooks: SocketLb, node: Net, server: socket.socket
+) -> None:
+    hooks.lead(WEB, address_of(server))
+    hooks._numbers = -1
+    hooks.lead(OTHER, address_of(server))
+    hooks.set(Settings(observing=1))
+    with node.tcp() as client:
+        client.connect(tuple(OTHER))
+        assert peer_of(client) == OTHER
+    assert (hooks.counts(0).established, hooks.events()) == (0, [])
+
+
+def test_a_socket_that_is_bound_first_keeps_its_address(
+    hooks: SocketLb, node: Net, server: socket.socket
+) -> None:
+    hooks.lead(WEB, address_of(server))
+    with node.tcp() as client:
+        client.bind(("127.0.3.3", 3333))
+        client.connect(tuple(WEB))
+        accepted, peer = server.accept()
+        assert peer == ("127.0.3.3", 3333)
+        accepted.close()
+
+
+def test_a_dial_that_does_not_wait_is_established_later(
+    hooks: SocketLb, node: Net, server: socket.socket
+) -> None:
+    (number,) = hooks.lead(WEB, address_of(server))
+    with start_dial(node, WEB) as client:
+        assert wait_until_dialled(client) == 0
+        assert peer_of(client) == WEB
+    assert hooks.counts(number).established == 1
+
+
+@pytest.mark.parametrize("way", ["sendto", "connect"])
+def test_tcp_fast_open_sends_data_to_the_endpoint(
+    hooks: SocketLb, node: Net, server: socket.socket, way: str
+) -> None:
+    node.run("sysctl -qw net.ipv4.tcp_fastopen=3")
+    server.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 5)
+    (number,) = hooks.lead(WEB, address_of(server))
+    for dials in (1, 2):
+        # The second one has a cookie, so its data is in the SYN.
+        with node.tcp() as client:
+            client.setblocking(True)
+            if way == "sendto":
+                client.sendto(b"hello", socket.MSG_FASTOPEN, tuple(WEB))
+            else:
+                client.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1)
+                client.connect(tuple(WEB))
+                client.send(b"hello")
+            accepted, _ = server.accept()
+            assert accepted.recv(5, socket.MSG_WAITALL) == b"hello"
+            assert peer_of(client) == WEB
+            accepted.close()
+        assert hooks.counts(number).established == dials
+
+
+def test_a_socket_that_is_disconnected_may_dial_again(
+    hooks: SocketLb, node: Net, server: socket.socket, other: socket.socket
+) -> None:
+    (number,) = hooks.lead(WEB, address_of(server))
+    with node.tcp() as client:
+        for address in (WEB, address_of(other), WEB):
+            client.connect(tuple(address))
+            assert peer_of(client) == address
+            disconnect(client)
+    assert hooks.counts(number)[:5] == (2, 0, 0, 0, 2)
+
+
+def disconnect(client: socket.socket) -> None:
+    libc = __import__("ctypes").CDLL(None, use_errno=True)
+    assert libc.connect(client.fileno(), struct.pack("=H14x", socket.AF_UNSPEC), 16) == 0
+
+
+def test_dials_of_other_namespaces_are_left_to_the_rules_if_asked_for(
+    hooks: SocketLb, node: Net, server: socket.socket
+) -> None:
+    hooks.lead(WEB, address_of(server))
+    pod = Net("pod")
+    hooks.set(Settings(host_only=1, host_netns=netns_cookie(node)))
+    assert [dial(node, WEB), dial(pod, WEB)] == ["served", "ENETUNREACH"]
+    # The first namespace of the machine, which is none of these.
+    hooks.set(Settings(host_only=1))
+    assert [dial(node, WEB), dial(pod, WEB)] == ["ENETUNREACH"] * 2
+    hooks.set(Settings())
+    assert [dial(node, WEB), dial(pod, WEB)] == ["served", "ECONNREFUSED"]
+    pod.close()
+
+
+# Which endpoint
+
+
+def test_endpoints_are_chosen_at_random_by_their_slots(
+    hooks: SocketLb, node: Net, server: socket.socket, other: socket.socket
+) -> None:
+    hooks.lead(WEB, address_of(server), address_of(other), weights=(3, 1))
+    chosen = Counter(served_by(node, server, other) for _ in range(400))
+    # Six standard deviations.
+    assert 248 <= chosen[server] <= 352
+
+
+def test_a_client_with_a_pin_is_led_to_the_same_endpoint(
+    hooks: SocketLb, node: Net, server: socket.socket, other: socket.socket
+) -> None:
+    hooks.lead(WEB, address_of(server), address_of(other), affinity=7)
+    first = served_by(node, server, other)
+    assert {served_by(node, server, other) for _ in range(30)} == {first}
+    assert [client.affinity for client in hooks.pins()] == [7]
+
+
+def test_pins_are_of_a_namespace(
+    hooks: SocketLb, node: Net, server: socket.socket, other: socket.socket
+) -> None:
+    hooks.lead(WEB, address_of(server), address_of(other), affinity=7)
+    pod = Net("pod")
+    assert [dial(node, WEB), dial(pod, WEB)] == ["served", "ECONNREFUSED"]
+    assert {client.netns for client in hooks.pins()} == {netns_cookie(node), netns_cookie(pod)}
+    pod.close()
+
+
+def test_a_pin_is_used_until_its_timeout_after_the_last_dial(
+    hooks: SocketLb, node: Net, server: socket.socket, other: socket.socket
+) -> None:
+    numbers = hooks.lead(WEB, address_of(server), address_of(other), affinity=7, timeout_s=60)
+    served_by(node, server, other)
+    ((client, pin),) = hooks.pins().items()
+
+    def last_used(seconds: float) -> Pin:
+        hooks.pin(client, pin._replace(last_ns=time.monotonic_ns() - int(seconds * SECOND_NS)))
+        served_by(node, server, other)
+        return hooks.pins()[client]
+
+    for _ in range(10):
+        used = last_used(30)
+        assert used.endpoint == pin.endpoint
+        assert used.last_ns > pin.last_ns
+    assert {last_used(60.001).endpoint for _ in range(40)} == {*numbers}
+
+
+def test_a_pin_to_an_endpoint_that_is_gone_or_ejected_is_replaced(
+    hooks: SocketLb, node: Net, server: socket.socket, other: socket.socket
+) -> None:
+    first, second = hooks.lead(WEB, address_of(server), address_of(other), affinity=7)
+    client = Client(netns_cookie(node), 7)
+    hooks.pin(client, Pin(99, time.monotonic_ns()))
+    assert dial(node, WEB) == "served"
+    assert hooks.pins()[client].endpoint in (first, second)
+    hooks.pin(client, Pin(first, time.monotonic_ns()))
+    hooks.eject(first, ejected_for(5))
+    assert served_by(node, other) is other
+    assert hooks.pins()[client].endpoint == second
+
+
+# Ejection
+
+
+def ejected_for(seconds: float, times: int = 1, netns: int = 0) -> Ejection:
+    """An ejection that is due in this time."""
+    until = time.monotonic_ns() + int(seconds * SECOND_NS)
+    return Ejection(until, times, EventKind.REFUSED, netns)
+
+
+def lasts_s(ejection: Ejection | None) -> float:
+    assert ejection is not None
+    return (ejection.until_ns - time.monotonic_ns()) / SECOND_NS
+
+
+def found_by(ejection: Ejection | None) -> int:
+    assert ejection is not None
+    return ejection.netns
+
+
+def test_one_dial_is_refused_of_many(hooks: SocketLb, node: Net, server: socket.socket) -> None:
+    good, dead = hooks.lead(WEB, address_of(server), DEAD)
+    ends = Counter(dial(node, WEB) for _ in range(100))
+    assert ends == {"served": 99, "ECONNREFUSED": 1}
+    assert (hooks.counts(good).established, hooks.counts(dead).refused) == (99, 1)
+    (event,) = hooks.events()
+    assert (event.kind, event.endpoint, event.frontend) == (EventKind.REFUSED, dead, WEB)
+    ejection = hooks.ejection(dead)
+    assert ejection == Ejection(event.ns, 1, EventKind.REFUSED, netns_cookie(node))
+    assert event.ns - event.at_ns == 5 * SECOND_NS
+
+
+def test_refusals_of_ipv6_eject_too(hooks: SocketLb, node: Net) -> None:
+    with serving(node, POD6) as server:
+        _, dead = hooks.lead(WEB6, address_of(server), SocketAddress(POD6, 9))
+        ends = Counter(dial(node, WEB6) for _ in range(60))
+    assert ends == {"served": 59, "ECONNREFUSED": 1}
+    (event,) = hooks.events()
+    assert (event.endpoint, event.client.ip, event.frontend) == (dead, POD6, WEB6)
+
+
+def test_a_repeated_syn_ejects_and_a_late_answer_ends_it(
+    hooks: SocketLb, node: Net, silent: socket.socket
+) -> None:
+    (number,) = hooks.lead(WEB, address_of(silent))
+    with start_dial(node, WEB) as client:
+        (event,) = hooks.next_events()
+        assert (event.kind, event.client) == (EventKind.UNANSWERED, address_of(client))
+        assert 0 < lasts_s(hooks.ejection(number)) <= 5
+        silent.accept()[0].close()
+        (event,) = hooks.next_events()
+        assert (event.kind, event.endpoint) == (EventKind.RETURNED, number)
+        assert wait_until_dialled(client) == 0
+    assert hooks.ejection(number) is None
+    counts = hooks.counts(number)
+    assert counts[:4] == (1, 0, 1, 0)
+    # The SYN was repeated after 1 s, and perhaps after 3 s.
+    assert sum(counts.buckets[9:11]) == 1
+
+
+def test_a_dial_without_an_answer_is_counted_once(
+    hooks: SocketLb, node: Net, silent: socket.socket
+) -> None:
+    (number,) = hooks.lead(WEB, address_of(silent))
+    hooks.set(Settings(observing=1))
+    with start_dial(node, WEB):
+        (event,) = hooks.next_events()
+    (end,) = hooks.events()
+    assert (event.kind, end.kind, end.result) == (
+        EventKind.UNANSWERED, EventKind.CONNECTION, Result.UNANSWERED,
+    )  # fmt: skip
+    assert hooks.counts(number)[:5] == (0, 0, 1, 0, 0)
+
+
+def test_a_client_that_closes_before_an_answer_is_no_failure(
+    hooks: SocketLb, node: Net, silent: socket.socket
+) -> None:
+    (number,) = hooks.lead(WEB, address_of(silent))
+    start_dial(node, WEB).close()
+    with node.tcp() as client:
+        client.settimeout(0.01)
+        with pytest.raises(TimeoutError):
+            client.connect(tuple(WEB))
+    assert hooks.counts(number)[:5] == (0, 0, 0, 2, 0)
+    assert (hooks.ejection(number), hooks.events()) == (None, [])
+
+
+def test_an_icmp_error_is_a_refusal(hooks: SocketLb, node: Net, silent: socket.socket) -> None:
+    (number,) = hooks.lead(WEB, address_of(silent))
+    with node:
+        packets = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
+        errors = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+    with packets, errors, start_dial(node, WEB) as client:
+        errors.sendto(port_unreachable(packets.recv(100)), client.getsockname())
+        assert wait_until_dialled(client) == errno.ECONNREFUSED
+    assert hooks.counts(number)[:5] == (0, 1, 0, 0, 0)
+    assert [event.kind for event in hooks.events()] == [EventKind.REFUSED]
+
+
+def port_unreachable(packet: bytes) -> bytes:
+    body = bytes(4) + packet[:28]
+    words = struct.unpack(f"!{len(body) // 2}H", body)
+    total = 0x0303 + sum(words)
+    return struct.pack("!BBH", 3, 3, ~(total + (total >> 16)) & 0xFFFF) + body
+
+
+def test_the_last_endpoint_is_never_left_out(
+    hooks: SocketLb, node: Net, server: socket.socket, other: socket.socket
+) -> None:
+    numbers = hooks.lead(WEB, address_of(server), address_of(other))
+    for number in numbers:
+        hooks.eject(number, ejected_for(50))
+    assert dial(node, WEB) == "served"
+
+
+def test_an_ejected_endpoint_is_probed_by_one_dial_when_it_is_due(
+    hooks: SocketLb, node: Net, server: socket.socket, other: socket.socket
+) -> None:
+    due, _ = hooks.lead(WEB, address_of(server), address_of(other))
+    hooks.eject(due, ejected_for(5))
+    assert {served_by(node, server, other) for _ in range(30)} == {other}
+    hooks.eject(due, ejected_for(-1))
+    # Until a dial leads there.
+    while served_by(node, server, other) is other:
+        pass
+    assert hooks.ejection(due) is None
+    assert [event.kind for event in hooks.events()] == [EventKind.RETURNED]
+    assert {served_by(node, server, other) for _ in range(30)} == {server, other}
+
+
+def test_no_other_dial_leads_to_an_endpoint_while_its_probe_is_pending(
+    hooks: SocketLb, node: Net, server: socket.socket, silent: socket.socket
+) -> None:
+    due, _ = hooks.lead(WEB, address_of(silent), address_of(server))
+    hooks.eject(due, ejected_for(-1))
+    clients = [start_dial(node, WEB) for _ in range(30)]
+    assert sum(wait_until_dialled_or_pending(client) for client in clients) == 1
+    ejection = hooks.ejection(due)
+    assert ejection is not None
+    assert (ejection.kind, ejection.times) == (EventKind.PROBED, 1)
+    assert 0 < lasts_s(ejection) <= 3
+    for client in clients:
+        client.close()
+
+
+def wait_until_dialled_or_pending(client: socket.socket) -> bool:
+    """Whether a dial is pending; on one machine those that are answered are so at once."""
+    return not select.select([], [client], [], 0)[1]
+
+
+def test_each_failed_probe_ejects_for_longer(
+    hooks: SocketLb, node: Net, server: socket.socket
+) -> None:
+    dead, _ = hooks.lead(WEB, DEAD, address_of(server))
+    lasted = []
+    for times in range(1, 7):
+        hooks.eject(dead, ejected_for(-1, times))
+        while dial(node, WEB) == "served":
+            pass
+        ejection = hooks.ejection(dead)
+        assert ejection is not None
+        assert ejection.times == times + 1
+        lasted.append(round(lasts_s(ejection)))
+    assert lasted == [10, 20, 40, 60, 60, 60]
+
+
+def test_what_one_namespace_finds_holds_for_others_once_a_second_one_finds_it(
+    hooks: SocketLb, node: Net
+) -> None:
+    alone, pod = Net("alone"), Net("pod")
+    here, everywhere = SocketAddress(POD, 8001), SocketAddress(POD, 8002)
+    number, _ = hooks.lead(WEB, here, everywhere)
+    with contextlib.ExitStack() as stack:
+        for net, address in (
+            (node, here),
+            (node, everywhere),
+            (alone, everywhere),
+            (pod, everywhere),
+        ):
+            server = stack.enter_context(net.tcp())
+            server.bind(tuple(address))
+            server.listen()
+        while dial(alone, WEB) == "served":
+            pass
+        assert {dial(alone, WEB) for _ in range(30)} == {"served"}
+        # It is served here, which doesn't end what holds there.
+        while not hooks.counts(number).established:
+            assert dial(node, WEB) == "served"
+        assert found_by(hooks.ejection(number)) == netns_cookie(alone)
+        while dial(pod, WEB) == "served":
+            pass
+        assert found_by(hooks.ejection(number)) == 0
+        before = hooks.counts(number).established
+        assert {dial(node, WEB) for _ in range(30)} == {"served"}
+        assert hooks.counts(number).established == before
+    assert [event.kind for event in hooks.events()] == [EventKind.REFUSED] * 2
+    for net in (alone, pod):
+        net.close()
+
+
+def test_an_endpoint_that_is_not_known_any_more_is_not_ejected(hooks: SocketLb, node: Net) -> None:
+    (number,) = hooks.lead(WEB, DEAD)
+    hooks.forget(number)
+    assert dial(node, WEB) == "ECONNREFUSED"
+    assert (hooks.ejection(number), hooks.events()) == (None, [])
+
+
+# Counters and events
+
+
+@pytest.mark.parametrize("first", ["client", "server", "half"])
+def test_bytes_and_times_are_counted_at_the_end(
+    hooks: SocketLb, node: Net, server: socket.socket, first: str
+) -> None:
+    (number,) = hooks.lead(WEB, address_of(server))
+    client = node.tcp()
+    client.connect(tuple(WEB))
+    accepted, _ = server.accept()
+    client.sendall(b"x" * 1000)
+    accepted.recv(1000, socket.MSG_WAITALL)
+    accepted.sendall(b"y" * 3000)
+    client.recv(3000, socket.MSG_WAITALL)
+    assert hooks.counts(number).ended == 0
+    if first == "half":
+        client.shutdown(socket.SHUT_WR)
+    ends = (accepted, client) if first == "server" else (client, accepted)
+    if first == "half":
+        ends = (accepted, client)
+    ends[0].close()
+    if first != "client":
+        assert client.recv(1) == b""
+    ends[1].close()
+    counts = hooks.counts(number)
+    assert counts[:8] == (1, 0, 0, 0, 1, 3000, 1000, 0)
+    assert sum(counts.buckets) == 1
+    assert 0 < counts.latency_ns < 10 * SECOND_NS
+    assert 0 < counts.srtt_us < 10_000_000
+
+
+def test_a_connection_that_is_reset_has_ended(
+    hooks: SocketLb, node: Net, server: socket.socket
+) -> None:
+    (number,) = hooks.lead(WEB, address_of(server))
+    with node.tcp() as client:
+        client.connect(tuple(WEB))
+        accepted, _ = server.accept()
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("=ii", 1, 0))
+        accepted.close()
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+        assert hooks.counts(number)[:7] == (1, 0, 0, 0, 1, 0, 0)
+
+
+def test_connections_are_events_only_while_something_observes(
+    hooks: SocketLb, node: Net, server: socket.socket
+) -> None:
+    (number,) = hooks.lead(WEB, address_of(server))
+    assert dial(node, WEB) == "served"
+    assert hooks.events() == []
+    hooks.set(Settings(observing=1))
+    before = time.monotonic_ns()
+    with node.tcp() as client:
+        client.connect(tuple(WEB))
+        client.send(b"hello")
+        name = address_of(client)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("=ii", 1, 0))
+    (event,) = hooks.events()
+    assert (event.kind, event.endpoint, event.client, event.frontend, event.result) == (
+        EventKind.CONNECTION, number, name, WEB, Result.SERVED,
+    )  # fmt: skip
+    assert (event.sent, event.received) == (5, 0)
+    assert before < event.at_ns < time.monotonic_ns()
+    assert 0 < event.waited_ns < event.ns < event.at_ns - before
+
+
+def test_failed_dials_are_connections_that_ended(hooks: SocketLb, node: Net) -> None:
+    (number,) = hooks.lead(WEB, DEAD)
+    hooks.set(Settings(observing=1))
+    assert [dial(node, WEB), dial(node, WEB)] == ["ECONNREFUSED"] * 2
+    events = [(event.kind, event.endpoint, event.result) for event in hooks.events()]
+    ended = (EventKind.CONNECTION, number, Result.REFUSED)
+    assert events == [(EventKind.REFUSED, number, Result.NONE), ended, ended]
+
+
+def test_events_that_were_taken_make_room(hooks: SocketLb, node: Net) -> None:
+    hooks.lead(WEB, DEAD)
+    hooks.set(Settings(observing=1))
+    taken = 0
+    for _ in range(5):
+        for _ in range(1000):
+            assert dial(node, WEB) == "ECONNREFUSED"
+        taken += sum(event.kind is EventKind.CONNECTION for event in hooks.events())
+    # The buffer has room for 2,048 of them.
+    assert taken == 5000

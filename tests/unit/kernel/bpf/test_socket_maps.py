@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from userspace_proxy.kernel.bpf import socket_maps
+from userspace_proxy.kernel.bpf.socket_maps import (
+    Client,
+    DialCounts,
+    Ejection,
+    EventKind,
+    FrontendValue,
+    Pin,
+    Result,
+    RingEvent,
+    Settings,
+    SlotValue,
+)
+from userspace_proxy.model import SocketAddress
+
+IPV4, IPV6 = SocketAddress("10.0.0.1", 80), SocketAddress("fd00::1", 443)
+RAW_IPV4 = bytes(8) + b"\n\0\0\1\0\0\0\0" + b"\0\x50" + bytes(6)
+RAW_IPV6 = b"\xfd" + bytes(14) + b"\1" + b"\1\xbb" + bytes(6)
+
+
+@pytest.mark.parametrize(
+    ("address", "key"),
+    [
+        pytest.param(IPV4, b"\n\0\0\1\0\x50\0\0", id="ipv4"),
+        pytest.param(IPV6, RAW_IPV6, id="ipv6"),
+    ],
+)
+def test_a_frontend_is_its_address_and_port_in_network_order(
+    address: SocketAddress, key: bytes
+) -> None:
+    assert socket_maps.frontend_key(address) == key
+    assert socket_maps.frontend_of(key) == address
+
+
+def test_keys_of_slots_are_the_service_and_an_index_or_an_endpoint() -> None:
+    assert socket_maps.slot_key(2, 3) == struct.pack("=II", 3, 2)
+    assert socket_maps.pinned_slot_key(2, 3) == struct.pack("=II", 0x80000003, 2)
+    assert socket_maps.number_of(socket_maps.slot_key(2, 3)) >> 32 == 2
+    assert socket_maps.number_of(socket_maps.number_key(7)) == 7
+
+
+@pytest.mark.parametrize(
+    ("value", "packed"),
+    [
+        pytest.param(FrontendValue(1, 2, 3, 4), struct.pack("=4I", 1, 2, 3, 4), id="service"),
+        pytest.param(SlotValue(IPV4, 5), RAW_IPV4 + struct.pack("=Q", 5), id="ipv4"),
+        pytest.param(SlotValue(IPV6, 5), RAW_IPV6 + struct.pack("=Q", 5), id="ipv6"),
+        pytest.param(
+            DialCounts(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, tuple(range(11, 23))),
+            struct.pack("=22Q", *range(1, 23)),
+            id="counts",
+        ),
+        pytest.param(
+            Ejection(1, 2, EventKind.REFUSED, 3), struct.pack("=4Q", 1, 2, 1, 3), id="ejection"
+        ),
+        pytest.param(Client(1, 2), struct.pack("=2Q", 1, 2), id="client"),
+        pytest.param(Pin(1, 2), struct.pack("=2Q", 1, 2), id="pin"),
+        pytest.param(Settings(1, 2, 1, 4), struct.pack("=4Q", 1, 2, 1, 4), id="settings"),
+    ],
+)
+def test_values_are_as_the_programs_have_them(
+    value: FrontendValue | SlotValue | DialCounts | Ejection | Client | Pin | Settings,
+    packed: bytes,
+) -> None:
+    assert value.pack() == packed
+    assert type(value).unpack(packed) == value
+
+
+def test_an_event_has_the_client_and_what_it_dialled() -> None:
+    mapped = bytes(10) + b"\xff\xff\n\0\0\2" + b"\x80\0" + bytes(6)
+    record = struct.pack("=4Q24s24s5Q", 4, 5, 60, 50, mapped, RAW_IPV4, 40, 300, 200, 4, 9)
+    assert RingEvent.unpack(record) == RingEvent(
+        EventKind.CONNECTION, 5, 60, 50, SocketAddress("10.0.0.2", 0x8000), IPV4, 40, 300, 200,
+        Result.SERVED, 9,
+    )  # fmt: skip

@@ -1,0 +1,100 @@
+"""What keeps a process from hooking connect(), in the order in which it would meet it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from userspace_proxy.kernel import bpf
+from userspace_proxy.kernel.bpf.objects import read_object
+from userspace_proxy.kernel.hook_rights import LOCKED_BYTES, HookRights, read_rights
+from userspace_proxy.kernel.offers import LACKS_NOTHING, KernelOffers
+
+NET_ADMIN, SYS_ADMIN, BPF = 1 << 12, 1 << 21, 1 << 39
+CGROUP, NAMES = Path("/host/sys/fs/cgroup"), Path("/host/sys/fs/bpf")
+ALL = HookRights(LACKS_NOTHING, NET_ADMIN | BPF, None, CGROUP, NAMES)
+LACKS = KernelOffers({"connect hooks": errno.EINVAL})
+FORBIDS = KernelOffers(untried=frozenset({"connect hooks"}))
+
+
+@pytest.mark.parametrize(
+    "rights",
+    [
+        pytest.param(ALL, id="as-in-the-chart"),
+        pytest.param(replace(ALL, capabilities=NET_ADMIN | SYS_ADMIN), id="before-5.8"),
+        pytest.param(replace(ALL, locked_max=LOCKED_BYTES), id="enough-locked-memory"),
+    ],
+)
+def test_with_all_rights_nothing_is_lacking(rights: HookRights) -> None:
+    assert rights.lack() is None
+
+
+@pytest.mark.parametrize(
+    ("rights", "what"),
+    [
+        pytest.param(
+            replace(ALL, kernel=LACKS),
+            "this kernel lacks connect hooks (CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF)",
+            id="kernel",
+        ),
+        pytest.param(
+            replace(ALL, capabilities=0, kernel=FORBIDS),
+            "CAP_BPF and CAP_NET_ADMIN missing: connect() can't be hooked",
+            id="no-capability",
+        ),
+        pytest.param(
+            replace(ALL, capabilities=BPF),
+            "CAP_NET_ADMIN missing: connect() can't be hooked",
+            id="one-capability",
+        ),
+        pytest.param(
+            replace(ALL, kernel=FORBIDS),
+            "bpf(2) is forbidden, in spite of CAP_BPF: by a seccomp profile, or in a user "
+            "namespace",
+            id="seccomp",
+        ),
+        pytest.param(
+            replace(ALL, locked_max=65536),
+            "this kernel counts maps as locked memory, of which 64 KiB are allowed",
+            id="locked-memory",
+        ),
+        pytest.param(
+            replace(ALL, cgroup=None, names=None),
+            "no folder of cgroup v2 is mounted",
+            id="no-cgroup",
+        ),
+        pytest.param(replace(ALL, names=None), "no bpffs is mounted", id="no-bpffs"),
+        pytest.param(
+            replace(ALL, is_read_only=True),
+            "/host/sys/fs/bpf is mounted read-only",
+            id="read-only",
+        ),
+    ],
+)
+def test_the_first_lack_is_told_with_a_remedy(rights: HookRights, what: str) -> None:
+    lack = rights.lack()
+    assert lack is not None
+    assert lack.what == what
+    assert lack.hint
+
+
+def test_the_programs_maps_fit_into_the_locked_memory_that_is_asked_for() -> None:
+    maps = read_object((resources.files(bpf) / "socket_lb.bpf.o").read_bytes()).maps.values()
+    # As Linux 5.10 counts hashes: an element has 48 bytes more, a bucket 16.
+    # Source: htab_map_alloc().
+    elements = sum((48 + m.key_bytes + m.value_bytes) * m.entries for m in maps)
+    buckets = sum(16 << (m.entries - 1).bit_length() for m in maps if m.entries)
+    assert 64 << 20 < elements + buckets < LOCKED_BYTES
+
+
+def test_reading_rights_leaves_limits_as_they_are(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    rights = read_rights(LACKS_NOTHING, None, tmp_path)
+    assert resource.getrlimit(resource.RLIMIT_MEMLOCK) == before
+    assert rights.is_read_only == bool(os.statvfs(tmp_path).f_flag & os.ST_RDONLY)

@@ -1,0 +1,74 @@
+"""Which programs follow connections of a cgroup, and what they are called.
+
+    attached ids ──┬── the kernel's name of a program    needs CAP_SYS_ADMIN
+                   └── the name under which it, or a link that runs it, is pinned    needs CAP_BPF
+
+Rule 1: nothing is changed; pins are opened and closed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from . import calls
+
+SECTIONS = ("cgroup/connect4", "cgroup/connect6", "sockops")
+"""Where a program can keep the proxy's own from what they are for."""
+# Cilium has some hundred pins on a node with as many pods.
+_PINS_MAX = 4096
+_LINK, _PROGRAM = "anon_inode:bpf-link", "anon_inode:bpf-prog"
+
+
+class Hook(NamedTuple):
+    """A program that is attached to a cgroup."""
+
+    section: str
+    """One of :data:`SECTIONS`."""
+    program: int
+    """Its id."""
+    name: str
+    """At most 15 bytes of it; empty if it can't be read."""
+    pin: str
+    """Below the mount of bpffs; empty if it has none, or in another mount."""
+
+
+def read_hooks(cgroup: Path, names: Path | None) -> list[Hook]:
+    """Return what is attached to a cgroup itself, in the order in which it runs.
+
+    Args:
+        cgroup: A folder of cgroup v2.
+        names: A mount of bpffs.
+
+    Raises:
+        OSError: Without CAP_NET_ADMIN, or the folder is none of cgroup v2.
+    """
+    folder = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        found = [(one, program) for one in SECTIONS for program in calls.attached(one, folder)]
+    finally:
+        os.close(folder)
+    pins = dict(_pins(names)) if found and names else {}
+    return [Hook(s, p, calls.program_name(p), pins.get(p, "")) for s, p in found]
+
+
+def _pins(names: Path) -> Iterator[tuple[int, str]]:
+    """Yield the ids of programs that a mount of bpffs holds, each with the name of its pin."""
+    paths = (Path(folder, name) for folder, _, files in os.walk(names) for name in files)
+    for path in islice(paths, _PINS_MAX):
+        try:
+            descriptor = calls.pinned(path)
+        except OSError:
+            # It was removed meanwhile, or is another user's.
+            continue
+        try:
+            kind = str(Path(f"/proc/self/fd/{descriptor}").readlink()).replace("_link", "-link")
+            if kind == _LINK:
+                yield calls.link_info(descriptor).program, str(path.relative_to(names))
+            elif kind == _PROGRAM:
+                yield calls.program_info(descriptor).id, str(path.relative_to(names))
+        finally:
+            os.close(descriptor)

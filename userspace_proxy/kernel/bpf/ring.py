@@ -1,0 +1,63 @@
+"""Reads a ring buffer that BPF programs write.
+
+Rule 1: there is one reader, which is the only one that moves its position.
+Rule 2: a record is read once its writer is ready with it; later ones wait for it.
+
+The kernel writes a record before the word that says so, and what is between two reads here takes
+longer than a processor may reorder them, so no barriers are needed.
+
+Source: Documentation/bpf/ringbuf.rst; kernel/bpf/ringbuf.c.
+"""
+
+from __future__ import annotations
+
+import mmap
+
+_BUSY, _DISCARDED = 1 << 31, 1 << 30
+_HEADER_BYTES = 8
+
+
+class Ring:
+    """The reader of one ring buffer; its map's descriptor is readable if there are records.
+
+    Args:
+        descriptor: Of the map; the caller closes it.
+        size: The map's number of entries: bytes.
+    """
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        page = mmap.PAGESIZE
+        self._size = size
+        self._ours = mmap.mmap(descriptor, page)
+        # The data is there twice, one after the other, so no record is in two parts.
+        self._theirs = mmap.mmap(descriptor, page + 2 * size, prot=mmap.PROT_READ, offset=page)
+        self._read = memoryview(self._ours).cast("Q")
+        whole = memoryview(self._theirs)
+        self._written = whole[:page].cast("Q")
+        self._data = whole[page:]
+        self._lengths = self._data.cast("I")
+        whole.release()
+
+    def take(self) -> list[bytes]:
+        """Return the records that are ready, the oldest first, and make room for others."""
+        taken = []
+        at, end = self._read[0], self._written[0]
+        while at < end:
+            place = at % self._size
+            length = self._lengths[place // 4]
+            if length & _BUSY:
+                break
+            begin = place + _HEADER_BYTES
+            size = length & ~_DISCARDED
+            if not length & _DISCARDED:
+                taken.append(bytes(self._data[begin : begin + size]))
+            at += _HEADER_BYTES + (size + 7) // 8 * 8
+        self._read[0] = at
+        return taken
+
+    def close(self) -> None:
+        """End reading; what wasn't taken stays in the map."""
+        for view in (self._read, self._written, self._lengths, self._data):
+            view.release()
+        self._ours.close()
+        self._theirs.close()

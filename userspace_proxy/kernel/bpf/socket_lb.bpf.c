@@ -1,0 +1,397 @@
+/*
+ * Socket-level load balancing: connect() to a frontend becomes connect() to one of its endpoints,
+ * before there is a packet; what becomes of the connection is counted, and an endpoint that fails a
+ * dial is left out for a while (as userspace_proxy/balance/ejection.py does it).
+ *
+ *     connect4, connect6          choose an endpoint, and keep in the socket what was dialled
+ *     getpeername4, getpeername6  say what was dialled
+ *     sock_release                notes that the client closes the socket
+ *     sockops                     SYN sent ─▶ established, refused, SYN repeated ─▶ ended
+ *
+ * The control process writes frontends, slots, counters and settings; socket_maps.py has the same
+ * structures. What isn't in frontends is left to the rules of the node.
+ *
+ * Without CAP_PERFMON, Linux before 6.7 refuses writes of less than 64 bits to the stack where it
+ * remembers a value. So whatever is on the stack here is a 64-bit word. Addresses and ports are as
+ * the kernel has them, in network order: an address is two words, and one of IPv4 is the low half
+ * of the second.
+ */
+#include <linux/bpf.h>
+#include <stdbool.h>
+
+#define PART(name) __attribute__((section(name), used))
+#define INLINE static inline __attribute__((always_inline))
+#define MAP(name, ...) struct map name PART("maps") = {__VA_ARGS__}
+#define HELPER(type, name, id, ...) static type (*const name)(__VA_ARGS__) = (void *)BPF_FUNC_##id
+#define ADD(counter, amount) __sync_fetch_and_add(&(counter), amount)
+
+HELPER(void *, lookup, map_lookup_elem, void *map, const void *key);
+HELPER(long, update, map_update_elem, void *map, const void *key, const void *value, __u64 flags);
+HELPER(long, delete, map_delete_elem, void *map, const void *key);
+HELPER(void *, kept_of, sk_storage_get, void *map, void *sk, void *value, __u64 flags);
+HELPER(long, ask_for, sock_ops_cb_flags_set, struct bpf_sock_ops *ops, int flags);
+HELPER(long, send, ringbuf_output, void *ring, void *data, __u64 bytes, __u64 flags);
+HELPER(__u64, netns_of, get_netns_cookie, void *context);
+HELPER(__u64, now_ns, ktime_get_ns, void);
+HELPER(__u32, random, get_prandom_u32, void);
+
+enum { STREAM = 1, TCP = 6, INET = 2 };
+#define MAPPED 0xffff0000U /* The third of four words of ::ffff:0:0/96. */
+#define PINNED 0x80000000U /* Part of a slot's key: the rest is an endpoint's number. */
+#define SECOND_NS 1000000000ULL
+enum { FIRST_S = 5, LONGEST_S = 60, PROBE_S = 3, RANDOM_TRIES = 4, TRIES = 12 };
+
+enum kind { PROBED, REFUSED, UNANSWERED, RETURNED, CONNECTION }; /* Of ejections, and events. */
+enum state { NOT_FOLLOWED, TRANSLATED, DIALLED, REPEATED, ESTABLISHED };
+enum result { WAS_REFUSED = 1, WAS_UNANSWERED, WAS_GIVEN_UP, WAS_SERVED };
+
+struct address { __u64 high, low, port; };
+struct service { __u32 number, slots, affinity, timeout_s; };
+struct endpoint { struct address at; __u64 number; };
+struct pin { __u64 endpoint, last_ns; };
+struct client { __u64 netns, affinity; };
+/* A namespace other than 0 is the only one whose clients leave the endpoint out. */
+struct ejection { __u64 until_ns, times, kind, netns; };
+struct counts {
+	__u64 established, refused, unanswered, given_up, ended;
+	__u64 received, sent, retransmitted, srtt_us, latency_ns, buckets[12];
+};
+struct connection {
+	struct address dialled;
+	__u64 endpoint, netns, state, since_ns, waited_ns, received, is_closed;
+};
+struct settings { __u64 host_only, host_netns, observing, next_number; };
+struct event {
+	__u64 kind, endpoint, at_ns, ns; /* When an ejection is due, or how long a connection took. */
+	struct address client, dialled;
+	__u64 waited_ns, received, sent, result, tcp_state;
+};
+
+/* As MapSpec of objects.py. */
+struct map { __u32 type, key_bytes, value_bytes, entries, flags; };
+MAP(frontends4, BPF_MAP_TYPE_HASH, 8, sizeof(struct service), 65536, BPF_F_NO_PREALLOC);
+MAP(frontends6, BPF_MAP_TYPE_HASH, sizeof(struct address), sizeof(struct service), 65536,
+    BPF_F_NO_PREALLOC);
+MAP(slots, BPF_MAP_TYPE_HASH, 8, sizeof(struct endpoint), 262144, BPF_F_NO_PREALLOC);
+MAP(counters, BPF_MAP_TYPE_HASH, 8, sizeof(struct counts), 131072, BPF_F_NO_PREALLOC);
+MAP(ejected, BPF_MAP_TYPE_HASH, 8, sizeof(struct ejection), 16384, BPF_F_NO_PREALLOC);
+MAP(pins, BPF_MAP_TYPE_LRU_HASH, sizeof(struct client), sizeof(struct pin), 65536, 0);
+MAP(connections, BPF_MAP_TYPE_SK_STORAGE, 4, sizeof(struct connection), 0, BPF_F_NO_PREALLOC);
+MAP(settings, BPF_MAP_TYPE_ARRAY, 4, sizeof(struct settings), 1, 0);
+MAP(events, BPF_MAP_TYPE_RINGBUF, 0, 0, 262144, 0);
+
+/* Whether a client may dial an endpoint; if that was ejected until now, this dial is its probe. */
+INLINE bool may_dial(__u64 number, __u64 netns)
+{
+	struct ejection *ejection = lookup(&ejected, &number);
+	if (!ejection || (ejection->netns && ejection->netns != netns))
+		return true;
+	__u64 now = now_ns();
+	if (now < ejection->until_ns)
+		return false;
+	ejection->kind = PROBED;
+	ejection->until_ns = now + PROBE_S * SECOND_NS;
+	return true;
+}
+
+/* Returns the key of a slot. If all that are tried are ejected, the first one: never none. */
+INLINE __u64 any_slot(__u64 base, __u64 count, __u64 netns)
+{
+	__u64 first = base | random() % count, key = first;
+#pragma unroll
+	for (int tries = 1; tries <= TRIES; tries++) {
+		struct endpoint *endpoint = lookup(&slots, &key);
+		if (endpoint && may_dial(endpoint->number, netns))
+			return key;
+		key = base | (tries < RANDOM_TRIES ? random() : key - base + 1) % count;
+	}
+	return first;
+}
+
+/* Returns the slot of a client's pin, or NULL: there is none, or it is too old, gone or ejected. */
+INLINE struct endpoint *pinned(struct client *client, __u64 base, __u64 timeout_s)
+{
+	struct pin *pin = lookup(&pins, client);
+	if (!pin)
+		return 0;
+	__u64 now = now_ns(), key = base | PINNED | pin->endpoint;
+	if (now >= pin->last_ns + timeout_s * SECOND_NS)
+		return 0;
+	struct endpoint *endpoint = lookup(&slots, &key);
+	if (!endpoint || !may_dial(endpoint->number, client->netns))
+		return 0;
+	pin->last_ns = now;
+	return endpoint;
+}
+
+/* Returns an endpoint, or NULL if the dial is left to the rules. */
+INLINE struct endpoint *choose(struct service *service, __u64 netns)
+{
+	__u64 base = (__u64)service->number << 32, count = service->slots, only = 0;
+	__u64 affinity = service->affinity, timeout_s = service->timeout_s;
+	struct client client = {netns, affinity};
+	struct settings *set = lookup(&settings, &only);
+	if (!count || !set)
+		return 0;
+	if (set->host_only && netns != (set->host_netns ? set->host_netns : netns_of(0)))
+		return 0;
+	struct endpoint *endpoint = affinity ? pinned(&client, base, timeout_s) : 0;
+	if (endpoint)
+		return endpoint;
+	__u64 key = any_slot(base, count, netns);
+	endpoint = lookup(&slots, &key);
+	if (endpoint && affinity) {
+		struct pin pin = {endpoint->number, now_ns()};
+		update(&pins, &client, &pin, BPF_ANY);
+	}
+	return endpoint;
+}
+
+/* Returns the endpoint that a dial leads to, or NULL; keeps what was dialled. */
+INLINE struct endpoint *lead(struct bpf_sock_addr *dial, struct service *service,
+			     struct address *to)
+{
+	__u64 netns = netns_of(dial);
+	struct endpoint *endpoint = service ? choose(service, netns) : 0;
+	/* Else the socket may have dialled a frontend before it was disconnected. */
+	__u64 create = endpoint ? BPF_SK_STORAGE_GET_F_CREATE : 0;
+	struct connection *kept = kept_of(&connections, dial->sk, 0, create);
+	if (!kept)
+		return 0;
+	kept->state = NOT_FOLLOWED;
+	if (!endpoint)
+		return 0;
+	kept->dialled = *to;
+	kept->endpoint = endpoint->number;
+	kept->netns = netns;
+	kept->is_closed = 0;
+	kept->state = TRANSLATED;
+	return endpoint;
+}
+
+PART("cgroup/connect4") int connect4(struct bpf_sock_addr *dial)
+{
+	if (dial->type != STREAM || dial->protocol != TCP)
+		return 1;
+	struct address to = {0, dial->user_ip4, dial->user_port};
+	__u64 key = to.port << 32 | to.low;
+	struct endpoint *endpoint = lead(dial, lookup(&frontends4, &key), &to);
+	if (endpoint) {
+		dial->user_ip4 = endpoint->at.low;
+		dial->user_port = endpoint->at.port;
+	}
+	return 1;
+}
+
+PART("cgroup/connect6") int connect6(struct bpf_sock_addr *dial)
+{
+	if (dial->type != STREAM || dial->protocol != TCP)
+		return 1;
+	__u64 *ip = (void *)dial->user_ip6;
+	struct address to = {ip[0], ip[1], dial->user_port};
+	__u64 key = to.port << 32 | to.low >> 32;
+	bool is_mapped = !to.high && (__u32)to.low == MAPPED;
+	struct service *service = is_mapped ? lookup(&frontends4, &key) : lookup(&frontends6, &to);
+	struct endpoint *endpoint = lead(dial, service, &to);
+	if (endpoint) {
+		ip[0] = endpoint->at.high;
+		ip[1] = is_mapped ? endpoint->at.low << 32 | MAPPED : endpoint->at.low;
+		dial->user_port = endpoint->at.port;
+	}
+	return 1;
+}
+
+PART("cgroup/getpeername4") int getpeername4(struct bpf_sock_addr *peer)
+{
+	struct connection *kept = kept_of(&connections, peer->sk, 0, 0);
+	if (kept && kept->state) {
+		peer->user_ip4 = kept->dialled.low;
+		peer->user_port = kept->dialled.port;
+	}
+	return 1;
+}
+
+PART("cgroup/getpeername6") int getpeername6(struct bpf_sock_addr *peer)
+{
+	struct connection *kept = kept_of(&connections, peer->sk, 0, 0);
+	if (kept && kept->state) {
+		__u64 *ip = (void *)peer->user_ip6;
+		ip[0] = kept->dialled.high;
+		ip[1] = kept->dialled.low;
+		peer->user_port = kept->dialled.port;
+	}
+	return 1;
+}
+
+PART("cgroup/sock_release") int sock_release(struct bpf_sock *sk)
+{
+	struct connection *kept = sk->type == STREAM ? kept_of(&connections, sk, 0, 0) : 0;
+	if (kept)
+		kept->is_closed = 1;
+	return 1;
+}
+
+INLINE void report(struct bpf_sock_ops *ops, struct connection *kept, struct event *event)
+{
+	/* Of this context, two words of 32 bits may not be read as one of 64. */
+	volatile __u32 *ip = ops->local_ip6;
+	event->endpoint = kept->endpoint;
+	event->dialled = kept->dialled;
+	event->client.port = __builtin_bswap16(ops->local_port);
+	if (ops->family == INET) {
+		event->client.low = ops->local_ip4;
+	} else {
+		event->client.high = (__u64)ip[1] << 32 | ip[0];
+		event->client.low = (__u64)ip[3] << 32 | ip[2];
+	}
+	send(&events, event, sizeof *event, 0);
+}
+
+/*
+ * Ejects an endpoint after a failed dial; for longer, if that was a probe. What one network
+ * namespace finds holds for it alone, because its own firewall or a NetworkPolicy may be the cause;
+ * once a second one finds it, it holds for all.
+ */
+INLINE void eject(struct bpf_sock_ops *ops, struct connection *kept, __u64 kind, __u64 now)
+{
+	__u64 number = kept->endpoint, netns = kept->netns, until = now + FIRST_S * SECOND_NS;
+	struct ejection begun = {until, 1, kind, netns}, *known = lookup(&ejected, &number);
+	if (!known) {
+		if (update(&ejected, &number, &begun, BPF_NOEXIST))
+			return;
+	} else {
+		__u64 times = known->times;
+		bool is_second = known->netns && known->netns != netns;
+		if (!is_second && known->kind != PROBED && now < known->until_ns)
+			return;
+		if (is_second)
+			known->netns = times = 0;
+		else
+			until = now + (times < 4 ? FIRST_S << times : LONGEST_S) * SECOND_NS;
+		known->times = times + 1;
+		known->kind = kind;
+		known->until_ns = until;
+	}
+	struct event event = {.kind = kind, .at_ns = now, .ns = until};
+	report(ops, kept, &event);
+}
+
+INLINE void readmit(struct bpf_sock_ops *ops, struct connection *kept, __u64 now)
+{
+	__u64 number = kept->endpoint;
+	struct ejection *known = lookup(&ejected, &number);
+	if (!known || (known->netns && known->netns != kept->netns) || delete(&ejected, &number))
+		return;
+	struct event event = {.kind = RETURNED, .at_ns = now};
+	report(ops, kept, &event);
+}
+
+/*
+ * Bounds as TIMES_BOUNDS_S of facts/histogram.py. The empty instruction keeps the additions apart:
+ * without CAP_PERFMON there may be none at an offset that depends on the branch.
+ */
+#define UP_TO(limit_us, bucket) \
+	if (us <= limit_us) { \
+		ADD(counts->buckets[bucket], 1); \
+		asm volatile("" ::"i"(bucket)); \
+		return; \
+	}
+INLINE void add_latency(struct counts *counts, __u64 ns)
+{
+	__u64 us = (ns + 999) / 1000;
+	ADD(counts->latency_ns, ns);
+	UP_TO(1000, 0) UP_TO(2500, 1) UP_TO(5000, 2) UP_TO(10000, 3) UP_TO(25000, 4) UP_TO(50000, 5)
+	UP_TO(100000, 6) UP_TO(250000, 7) UP_TO(1000000, 8) UP_TO(3000000, 9) UP_TO(10000000, 10)
+	ADD(counts->buckets[11], 1);
+}
+
+/*
+ * TCP counts a FIN as a byte, and the SYN; the last state tells whose FIN there was. In FIN_WAIT2 a
+ * socket that was closed gets nothing but the endpoint's FIN, or the kernel doesn't wait for that.
+ */
+INLINE void count_bytes(struct bpf_sock_ops *ops, struct connection *kept, struct event *event)
+{
+	__u64 was = ops->args[0], received = ops->bytes_received, sent = ops->bytes_acked;
+	bool both = was == BPF_TCP_CLOSING || was == BPF_TCP_LAST_ACK, half = was == BPF_TCP_FIN_WAIT2;
+	__u64 theirs = both || was == BPF_TCP_CLOSE_WAIT ||
+		       (half && (!kept->is_closed || received != kept->received));
+	__u64 ours = 1 + (both || half);
+	event->received = received - (received ? theirs : 0);
+	event->sent = sent > ours ? sent - ours : 0;
+	event->tcp_state = was;
+}
+
+INLINE void ended(struct bpf_sock_ops *ops, struct connection *kept, struct counts *counts)
+{
+	__u64 now = now_ns(), state = kept->state, only = 0;
+	struct event event = {.kind = CONNECTION, .at_ns = now, .ns = now - kept->since_ns};
+	event.waited_ns = event.ns;
+	event.tcp_state = BPF_TCP_SYN_SENT;
+	if (state == ESTABLISHED) {
+		event.result = WAS_SERVED;
+		event.waited_ns = kept->waited_ns;
+		count_bytes(ops, kept, &event);
+		ADD(counts->ended, 1);
+		ADD(counts->received, event.received);
+		ADD(counts->sent, event.sent);
+		ADD(counts->retransmitted, ops->total_retrans);
+		ADD(counts->srtt_us, ops->srtt_us >> 3);
+	} else if (state == REPEATED) {
+		event.result = WAS_UNANSWERED;
+	} else if (kept->is_closed && ops->packets_out) {
+		/* After a reset or a time-out there is no packet; after an ICMP error from Linux 6.11. */
+		event.result = WAS_GIVEN_UP;
+		ADD(counts->given_up, 1);
+	} else {
+		event.result = WAS_REFUSED;
+		ADD(counts->refused, 1);
+		eject(ops, kept, REFUSED, now);
+	}
+	kept->state = NOT_FOLLOWED;
+	struct settings *set = lookup(&settings, &only);
+	if (set && set->observing)
+		report(ops, kept, &event);
+}
+
+PART("sockops") int followed(struct bpf_sock_ops *ops)
+{
+	__u32 op = ops->op, becomes = op == BPF_SOCK_OPS_STATE_CB ? ops->args[1] : 0;
+	if (op != BPF_SOCK_OPS_TCP_CONNECT_CB && op != BPF_SOCK_OPS_RTO_CB &&
+	    becomes != BPF_TCP_ESTABLISHED && becomes != BPF_TCP_FIN_WAIT2 && becomes != BPF_TCP_CLOSE)
+		return 1;
+	struct bpf_sock *sk = ops->sk;
+	struct connection *kept = sk ? kept_of(&connections, sk, 0, 0) : 0;
+	if (!kept || !kept->endpoint || !kept->state)
+		return 1;
+	__u64 state = kept->state, number = kept->endpoint;
+	if (op == BPF_SOCK_OPS_TCP_CONNECT_CB) {
+		kept->state = DIALLED;
+		kept->since_ns = now_ns();
+		ask_for(ops, BPF_SOCK_OPS_RTO_CB_FLAG | BPF_SOCK_OPS_STATE_CB_FLAG);
+		return 1;
+	}
+	if (becomes == BPF_TCP_FIN_WAIT2)
+		kept->received = ops->bytes_received;
+	/* Without counters the control process doesn't know the endpoint any more. */
+	struct counts *counts = lookup(&counters, &number);
+	if (!counts || state == TRANSLATED)
+		return 1;
+	if (becomes == BPF_TCP_CLOSE) {
+		ended(ops, kept, counts);
+	} else if (becomes == BPF_TCP_ESTABLISHED) {
+		__u64 now = now_ns();
+		kept->state = ESTABLISHED;
+		kept->waited_ns = now - kept->since_ns;
+		ADD(counts->established, 1);
+		add_latency(counts, kept->waited_ns);
+		readmit(ops, kept, now);
+	} else if (op == BPF_SOCK_OPS_RTO_CB && state == DIALLED) {
+		/* The endpoint is silent. It may still answer. */
+		kept->state = REPEATED;
+		ADD(counts->unanswered, 1);
+		eject(ops, kept, UNANSWERED, now_ns());
+	}
+	return 1;
+}
+
+char _license[] PART("license") = "GPL";

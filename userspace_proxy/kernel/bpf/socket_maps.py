@@ -1,0 +1,296 @@
+"""The bytes of keys and values in the maps of ``socket_lb.bpf.c``, which has the same structures.
+
+    frontends4, frontends6   frontend_key → FrontendValue
+    slots                    slot_key, pinned_slot_key → SlotValue
+    counters, ejected        number_key of an endpoint → DialCounts, Ejection
+    pins                     Client → Pin
+    settings                 number_key(0), of 4 bytes → Settings
+    events                   RingEvent
+
+Rule 1: an address is two words, as the kernel has it in memory; one of IPv4 is half of the second.
+Rule 2: times are those of ``time.monotonic_ns``.
+"""
+
+from __future__ import annotations
+
+import enum
+import socket
+import struct
+from typing import NamedTuple, Self
+
+from ...model import SocketAddress
+
+SETTINGS_KEY = bytes(4)
+"""The only key of ``settings``."""
+SLOTS_MAX = 1 << 31
+"""A service has fewer slots: the upper half of their keys belongs to pins."""
+
+_WORD = struct.Struct("=Q")
+_ADDRESS = struct.Struct("=8s8sHxxxxxx")
+_SERVICE = struct.Struct("=IIII")
+_ENDPOINT = struct.Struct("=24sQ")
+_PAIR = struct.Struct("=QQ")
+_EJECTION = struct.Struct("=QQQQ")
+_COUNTS = struct.Struct("=22Q")
+_SETTINGS = struct.Struct("=QQQQ")
+_EVENT = struct.Struct("=4Q24s24s5Q")
+_PINNED = 1 << 31
+_MAPPED = bytes(10) + b"\xff\xff"
+
+
+class FrontendValue(NamedTuple):
+    """What a frontend leads to."""
+
+    number: int
+    """Of its slots; below 2^32."""
+    slots: int
+    affinity: int = 0
+    """Those with the same number share pins; 0: without affinity."""
+    timeout_s: int = 0
+    """Of affinity."""
+
+    def pack(self) -> bytes:
+        """Return the value of a frontend."""
+        return _SERVICE.pack(*self)
+
+    @classmethod
+    def unpack(cls, value: bytes) -> Self:
+        """Return what a value says."""
+        return cls(*_SERVICE.unpack(value))
+
+
+class SlotValue(NamedTuple):
+    """What a slot leads to."""
+
+    address: SocketAddress
+    number: int
+    """Of its counters and ejection; 0: what becomes of connections isn't followed."""
+
+    def pack(self) -> bytes:
+        """Return the value of a slot."""
+        return _ENDPOINT.pack(_pack_address(self.address), self.number)
+
+    @classmethod
+    def unpack(cls, value: bytes) -> Self:
+        """Return what a value says."""
+        address, number = _ENDPOINT.unpack(value)
+        return cls(_unpack_address(address), number)
+
+
+class DialCounts(NamedTuple):
+    """What became of the dials of an endpoint, since its counters were made."""
+
+    established: int = 0
+    refused: int = 0
+    """Also by an ICMP error."""
+    unanswered: int = 0
+    """The SYN was repeated; some were established later."""
+    given_up: int = 0
+    """The client closed the socket before there was an answer."""
+    ended: int = 0
+    """Of those that were established; all that follows but latency is counted then."""
+    received: int = 0
+    """Bytes from the endpoint."""
+    sent: int = 0
+    """Bytes that the endpoint has acknowledged."""
+    retransmitted: int = 0
+    """Segments."""
+    srtt_us: int = 0
+    """Sum of the smoothed round-trip times."""
+    latency_ns: int = 0
+    """Sum of the times until connections were established."""
+    buckets: tuple[int, ...] = (0,) * 12
+    """How many of those there were by bound: TIMES_BOUNDS_S; the last one is of longer ones."""
+
+    def pack(self) -> bytes:
+        """Return the value of an endpoint's number."""
+        return _COUNTS.pack(*self[:-1], *self.buckets)
+
+    @classmethod
+    def unpack(cls, value: bytes) -> Self:
+        """Return what a value says."""
+        words = _COUNTS.unpack(value)
+        return cls._make((*words[:10], words[10:]))
+
+
+class EventKind(enum.IntEnum):
+    """What an event reports, and by what an endpoint was ejected: one of the first three."""
+
+    PROBED = 0
+    """No event: an ejection was due, and a dial that will end or extend it is pending."""
+    REFUSED = 1
+    UNANSWERED = 2
+    RETURNED = 3
+    CONNECTION = 4
+
+
+class Ejection(NamedTuple):
+    """Until when an endpoint is left out; it goes on until a dial is established."""
+
+    until_ns: int
+    """From then on the next dial is a probe."""
+    times: int
+    """How many failures there were, of which all but the first were probes."""
+    kind: EventKind
+    netns: int = 0
+    """Cookie of the only network namespace whose clients leave it out; 0: all do."""
+
+    def pack(self) -> bytes:
+        """Return the value of an endpoint's number."""
+        return _EJECTION.pack(*self)
+
+    @classmethod
+    def unpack(cls, value: bytes) -> Self:
+        """Return what a value says."""
+        until_ns, times, kind, netns = _EJECTION.unpack(value)
+        return cls(until_ns, times, EventKind(kind), netns)
+
+
+class Client(NamedTuple):
+    """Whom affinity means: a network namespace, as a pod is one address."""
+
+    netns: int
+    affinity: int
+
+    def pack(self) -> bytes:
+        """Return the key of a pin."""
+        return _PAIR.pack(*self)
+
+    @classmethod
+    def unpack(cls, key: bytes) -> Self:
+        """Return what a key says."""
+        return cls(*_PAIR.unpack(key))
+
+
+class Pin(NamedTuple):
+    """Which endpoint a client is served by."""
+
+    endpoint: int
+    last_ns: int
+    """When it was last used."""
+
+    def pack(self) -> bytes:
+        """Return the value of a client."""
+        return _PAIR.pack(*self)
+
+    @classmethod
+    def unpack(cls, value: bytes) -> Self:
+        """Return what a value says."""
+        return cls(*_PAIR.unpack(value))
+
+
+class Settings(NamedTuple):
+    """What holds for all dials."""
+
+    host_only: int = 0
+    """1: dials of other network namespaces are left to the rules."""
+    host_netns: int = 0
+    """Cookie of the namespace that is meant; 0: the first one of this machine."""
+    observing: int = 0
+    """1: the end of each connection is an event."""
+    next_number: int = 1
+    """Programs don't read it: endpoints' numbers from here on were never used."""
+
+    def pack(self) -> bytes:
+        """Return the only value."""
+        return _SETTINGS.pack(*self)
+
+    @classmethod
+    def unpack(cls, value: bytes) -> Self:
+        """Return what a value says."""
+        return cls(*_SETTINGS.unpack(value))
+
+
+class Result(enum.IntEnum):
+    """How a connection ended."""
+
+    NONE = 0
+    """It didn't."""
+    REFUSED = 1
+    UNANSWERED = 2
+    GIVEN_UP = 3
+    SERVED = 4
+
+
+class RingEvent(NamedTuple):
+    """A change of an ejection, or the end of a connection."""
+
+    kind: EventKind
+    endpoint: int
+    at_ns: int
+    ns: int
+    """When the ejection is due for a probe, or how long the connection took with its dial."""
+    client: SocketAddress
+    """Of the connection that caused it; as far as it is known, before it is bound."""
+    frontend: SocketAddress
+    waited_ns: int
+    """Until it was established, or failed."""
+    received: int
+    sent: int
+    result: Result
+    tcp_state: int
+    """The last state before its end, as in ``linux/tcp.h``."""
+
+    @classmethod
+    def unpack(cls, record: bytes) -> Self:
+        """Return what a record says."""
+        kind, endpoint, at_ns, ns, client, frontend, waited, received, sent, result, state = (
+            _EVENT.unpack(record)
+        )
+        return cls(
+            EventKind(kind), endpoint, at_ns, ns, _unpack_address(client),
+            _unpack_address(frontend), waited, received, sent, Result(result), state,
+        )  # fmt: skip
+
+
+def frontend_key(address: SocketAddress) -> bytes:
+    """Return a key of ``frontends4``, of 8 bytes, or ``frontends6``, of 24 bytes."""
+    packed = _pack_address(address)
+    return packed if ":" in address.ip else packed[8:12] + packed[16:20]
+
+
+def frontend_of(key: bytes) -> SocketAddress:
+    """Return the address of such a key."""
+    return _unpack_address(
+        key if len(key) > 8 else bytes(8) + key[:4] + bytes(4) + key[4:].ljust(8, b"\0")
+    )
+
+
+def slot_key(service: int, index: int) -> bytes:
+    """Return the key of one of a service's slots, the first of which is 0."""
+    return _WORD.pack(service << 32 | index)
+
+
+def pinned_slot_key(service: int, endpoint: int) -> bytes:
+    """Return the key under which clients with a pin find an endpoint of a service."""
+    return _WORD.pack(service << 32 | _PINNED | endpoint)
+
+
+def number_key(number: int) -> bytes:
+    """Return the key of an endpoint in ``counters`` and ``ejected``."""
+    return _WORD.pack(number)
+
+
+def number_of(key: bytes) -> int:
+    """Return the number of such a key; of a slot's key, the service is the upper half."""
+    return int(_WORD.unpack(key)[0])
+
+
+def _pack_address(address: SocketAddress) -> bytes:
+    if ":" in address.ip:
+        ip = socket.inet_pton(socket.AF_INET6, address.ip)
+    else:
+        ip = bytes(8) + socket.inet_aton(address.ip) + bytes(4)
+    return _ADDRESS.pack(ip[:8], ip[8:], socket.htons(address.port))
+
+
+def _unpack_address(packed: bytes) -> SocketAddress:
+    high, low, port = _ADDRESS.unpack(packed)
+    ip = high + low
+    if ip[:12] == _MAPPED:
+        text = socket.inet_ntoa(ip[12:])
+    elif ip[:8] == bytes(8) and ip[12:] == bytes(4):
+        text = socket.inet_ntoa(ip[8:12])
+    else:
+        text = socket.inet_ntop(socket.AF_INET6, ip)
+    return SocketAddress(text, socket.ntohs(port))

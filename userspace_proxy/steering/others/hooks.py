@@ -1,0 +1,87 @@
+"""Judges programs of others that see the same connect() as the proxy's hooks; pure.
+
+    connect()  ─▶ each program may replace the address, and the next one sees the new one
+    sock_ops   ─▶ each program sets, for all of them, what it is called for
+
+Cilium and Calico translate Services there: two translators of one address can't both be right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from ...kernel.bpf.other_hooks import Hook
+
+OWN_PINS = "userspace-proxy"
+"""The folder of bpffs that contains the pins of all userspace-proxies."""
+_SOCKOPS = "sockops"
+# By the beginning of the program's name, which the kernel cuts after 15 bytes, or of its pin.
+_CILIUM = ("cil_sock", "sock4_connect", "sock6_connect", "cilium/")
+_CALICO = ("calico_connect", "cali_ctlb", "calico")
+_REPLACEMENTS: Mapping[tuple[str, ...], tuple[str, str]] = {
+    _CILIUM: ("Cilium", "kubeProxyReplacement=false in Cilium"),
+    _CALICO: ("Calico", "bpfConnectTimeLoadBalancing: Disabled in Calico's FelixConfiguration"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class OtherHook:
+    """A program of another proxy, or of an unknown one."""
+
+    what: str
+    """What it does, or may do."""
+    where: str
+    """Name, id, and where it is attached."""
+    hint: str
+    replaces: bool = False
+    """It translates Services, so the proxy's hooks must not be attached."""
+
+
+def judge_hooks(hooks: Iterable[Hook], own: Collection[int] = ()) -> list[OtherHook]:
+    """Return what other programs do to the proxy's hooks, those that translate Services first.
+
+    Args:
+        own: The ids of this proxy's programs. What is pinned as one of a userspace-proxy is also
+            passed over.
+    """
+    others: dict[int, list[Hook]] = {}
+    for hook in hooks:
+        if hook.program not in own and not hook.pin.startswith(f"{OWN_PINS}/"):
+            others.setdefault(hook.program, []).append(hook)
+    found = list(_judge(others.values()))
+    # The programs of one replacement are one finding.
+    replacements = {one.what: one for one in reversed(found) if one.replaces}
+    return [*replacements.values(), *(one for one in found if not one.replaces)]
+
+
+def _judge(programs: Iterable[list[Hook]]) -> Iterator[OtherHook]:
+    for hooks in programs:
+        first = hooks[0]
+        sections = ", ".join(hook.section.removeprefix("cgroup/") for hook in hooks)
+        called = first.name or first.pin.rpartition("/")[2] or "a program"
+        where = f"{called}, id {first.program}, at {sections}"
+        if first.section == _SOCKOPS:
+            what = "another program may keep the proxy from following connections"
+            yield OtherHook(what, where, f"bpftool prog show id {first.program}")
+        elif (replacement := _replacement(first)) is not None:
+            name, setting = replacement
+            what = f"{name} translates Services at connect()"
+            yield OtherHook(what, where, f"--socket-lb=off, or {setting}", replaces=True)
+        else:
+            yield OtherHook(
+                "another program may change what this node's programs dial",
+                where,
+                f"bpftool prog show id {first.program}; if it translates Services, --socket-lb=off",
+            )
+
+
+def _replacement(hook: Hook) -> tuple[str, str] | None:
+    return next(
+        (
+            words
+            for begins, words in _REPLACEMENTS.items()
+            if hook.name.startswith(begins) or hook.pin.startswith(begins)
+        ),
+        None,
+    )
