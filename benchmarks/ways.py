@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from tests.cluster import kube_proxy
 from tests.cluster.control_plane import ControlPlane
@@ -25,8 +26,8 @@ from tests.hooked import HookedGroup, flags_for, why_not, with_own_names
 from userspace_proxy.kernel.own_namespace import own_namespace_environment
 
 from .peers import GoProxy, HAProxy, HAProxyAsClient, HAProxyOfNewerDebian, Nginx
-from .sites import PORTS
-from .tools import ToolMissing, find_kubernetes
+from .sites import PORTS, Site
+from .tools import ToolMissing, Tools, find_kubernetes
 from .way import TCP_ONLY, Way, matching
 
 
@@ -149,7 +150,10 @@ class OursSockets(OursKernelPath):
     key, label = "ours-sockets", "**userspace-proxy**, kernel path, sockets"
     serves = TCP_ONLY
     is_optional = True
-    _group: HookedGroup | None = None
+
+    def __init__(self, site: Site, tools: Tools, folder: Path) -> None:
+        super().__init__(site, tools, folder)
+        self.group = HookedGroup(self.key)
 
     @classmethod
     def find_programs(cls) -> None:
@@ -157,26 +161,18 @@ class OursSockets(OursKernelPath):
         if reason := why_not():
             raise ToolMissing(reason)
 
-    def open(self) -> None:
-        """Part of Way."""
-        super().open()
-        self._group = HookedGroup(self.key)
-
     def command(self) -> list[str]:
         """Part of Way."""
-        assert self._group is not None
-        return with_own_names([*super().command(), *flags_for(self._group.folder)])
+        return with_own_names([*super().command(), *flags_for(self.group.folder)])
 
     def as_client(self, command: Sequence[str]) -> list[str]:
         """Part of Way."""
-        assert self._group is not None
-        return [*self._group.prefix, *command]
+        return [*self.group.prefix, *command]
 
     def stop(self) -> None:
         """Part of Way."""
         super().stop()
-        if self._group is not None:
-            self._group.close()
+        self.group.close()
 
 
 class OursAsNode(Ours):
