@@ -5,6 +5,9 @@ It prints, for short connections of one client:
     programs   how long each program runs for a connection, as the kernel counts it
     entries    of connection tracking on the node afterwards, and how many of them are translated
 
+and for 10,000 Services of three endpoints how long the maps take to be filled, to be filled again
+by a successor, and to be changed for an endpoint that leaves; and how much memory they take.
+
 ``programs`` has the cost of counters and ejection: all but ``connect4`` and ``connect6`` would
 not be there without them, nor ``getpeername``, which a client calls.
 """
@@ -15,20 +18,30 @@ import contextlib
 import ctypes
 import os
 import platform
+import statistics
 import struct
+import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from tests.hooked import HookedGroup, with_own_names
 from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.kernel.bpf.calls import attached
 from userspace_proxy.kernel.bpf.objects import KINDS
+from userspace_proxy.kernel.offers import read_kernel_offers
+from userspace_proxy.model import Frontend, Protocol, SocketAddress
+from userspace_proxy.steering.base import EndpointChoice, HookOptions, KernelTarget
+from userspace_proxy.steering.socket_lb import Hooks
 
 from .generators import run_goload
 from .runner import open_ways, raise_descriptor_limit
 from .tools import ToolMissing, build_tools
 from .ways import OursSockets
 
+SCALE = "scale"
+SERVICES, ENDPOINTS, CHANGES = 10_000, 3, 200
 SECONDS = 2.0
 CONNECTIONS = 10_000
 _CALL = {"x86_64": 321, "aarch64": 280}[platform.machine()]
@@ -50,7 +63,10 @@ print(len(found), sum(bool(one.status & IPS_DST_NAT) for one in found))
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def main() -> int:
+def main(words: Sequence[str]) -> int:
+    if words == [SCALE]:
+        measure_scale()
+        return 0
     try:
         OursSockets.find_programs()
         tools = build_tools()
@@ -72,8 +88,58 @@ def main() -> int:
         spent, runs = (ns - ns_before) / made, (count - count_before) / made
         print(f"{section:20} {spent:7.0f} ns a connection, in {runs:.1f} runs")
     for what, first, last in zip(("entries", "translated"), tracked, now, strict=True):
-        print(f"{what:20} {first:,} → {last:,}")
-    return 0
+        print(f"{what:20} {first:,} → {last:,}", flush=True)
+    command = [sys.executable, "-m", "benchmarks.hooks", SCALE]
+    return subprocess.run(with_own_names(command), check=False).returncode
+
+
+def measure_scale() -> None:
+    """Lead many frontends to endpoints, in a bpffs and a cgroup of this process's own."""
+    targets = {
+        Frontend(f"10.96.{n >> 8}.{n & 255}", 80, Protocol.TCP): target(n, ENDPOINTS)
+        for n in range(SERVICES)
+    }
+    print(f"\n{SERVICES:,} Services of {ENDPOINTS} endpoints")
+    with HookedGroup(SCALE) as group:
+        options = HookOptions(cgroup=str(group.folder))
+        for run in ("first", "successor"):
+            hooks = Hooks(options, SCALE, read_kernel_offers())
+            with timed(f"start, {run}"):
+                hooks.start()
+            with timed(f"load, {run}"):
+                hooks.replace(targets)
+            assert not hooks.state.problem, hooks.state.problem
+            if run == "first":
+                hooks.close()
+        changes = []
+        for number, frontend in enumerate(list(targets)[:CHANGES]):
+            with timed() as seconds:
+                hooks.change({frontend: target(number, ENDPOINTS - 1)})
+            changes += seconds
+        print(f"{'change':20} {statistics.median(changes) * 1e3:.2f} ms")
+        hooks.repair()
+        print(f"{'memory of maps':20} {hooks.state.map_bytes / 1e6:.0f} MB")
+        hooks.remove()
+
+
+def target(service: int, endpoints: int) -> KernelTarget:
+    """Return that of a Service whose endpoints no other has."""
+    at = tuple(
+        SocketAddress(f"10.{128 + number}.{service >> 8}.{service & 255}", 8080)
+        for number in range(endpoints)
+    )
+    return KernelTarget(30_000, (EndpointChoice(at, None),), name=f"bench/{service}:http")
+
+
+@contextlib.contextmanager
+def timed(what: str = "") -> Iterator[list[float]]:
+    """Yield a list that has the seconds of the block at its end; print them if it has a name."""
+    seconds: list[float] = []
+    began = time.monotonic()
+    yield seconds
+    seconds.append(time.monotonic() - began)
+    if what:
+        print(f"{what:20} {seconds[0]:.2f} s")
 
 
 @contextlib.contextmanager
@@ -126,4 +192,4 @@ def entries(way: OursSockets) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
