@@ -88,6 +88,9 @@ class SocketLb(Attached):
     def pin(self, client: Client, pin: Pin) -> None:
         self._set("pins", client.pack(), pin.pack())
 
+    def unpin(self, client: Client) -> None:
+        assert calls.delete(self.maps["pins"], client.pack())
+
     def events(self) -> list[RingEvent]:
         return [RingEvent.unpack(record) for record in self._ring.take()]
 

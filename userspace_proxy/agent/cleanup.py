@@ -23,8 +23,10 @@ from ..steering import (
     ReplyRouting,
     Steering,
     SteeringFacts,
+    hooked_labels,
     make_steering,
     proxy_label,
+    remove_hooks,
     remove_local_routes,
 )
 from ..steering.iptables.legacy import tables_in_use
@@ -60,11 +62,13 @@ async def _cleanup(proxy_name: str, state_dir: str) -> int:
     else:
         # No name follows from the number of a route, so any running proxy may have some.
         labels = {"", *tables, *chains, *replies, *GUARD_TABLES.labels_here(), *running_proxies()}
-        labels |= worker_labels()
+        labels |= {*worker_labels(), *hooked_labels()}
     removed = _Removed()
     with _locked(labels):
         for label in sorted(labels):
             removed.note(await end_workers(label), part="workers", proxy_name=label)
+        for label in sorted(labels):
+            removed.note(_remove_hooks(label), part="hooks", proxy_name=label)
         for label in sorted(filter(is_present, labels)):
             await _clean_up_steering("local", label, removed)
         if not proxy_name:
@@ -129,6 +133,13 @@ async def _clean_up(part: Steering | ReplyRouting) -> bool | None:
         return await part.clean_up()
     finally:
         await part.close()
+
+
+def _remove_hooks(label: str) -> bool:
+    try:
+        return remove_hooks(label)
+    except OSError as exc:
+        raise SteeringError(f"cannot remove hooks at connect(): {exc.strerror}") from exc
 
 
 def _put_back_timeouts(state_dir: str, labels: Collection[str]) -> bool:

@@ -21,10 +21,13 @@ from ..state_file import file_of_proxy
 from ..steering import (
     Bind,
     ConntrackHold,
+    HookedSteering,
+    HookOptions,
     Steering,
     SteeringFacts,
     make_steering,
     proxy_label,
+    remove_hooks,
     remove_leftovers,
 )
 from ..steering.selection import check_kernel
@@ -72,6 +75,7 @@ def open_steering(
         service_cidrs=options.service_cidrs,
         proxy_ports=options.proxy_ports,
         node_addresses=options.node_addresses,
+        hooks=_hook_options(options),
     )
     # Nothing that is tried again would help.
     check_kernel(wanted, kernel, own_namespace=options.is_own_namespace)
@@ -82,7 +86,29 @@ def open_steering(
         pool.take(refuse_port.open(pool.first, pool.last))
         facts = replace(facts, refuse_port=refuse_port.number)
     own_namespace = options.is_own_namespace
-    return make_steering(wanted, facts, own_namespace=own_namespace, kernel=kernel)
+    steering = make_steering(wanted, facts, own_namespace=own_namespace, kernel=kernel)
+    if wanted != "none" and not isinstance(steering, HookedSteering):
+        _remove_hooks(facts.proxy_name)
+    return steering
+
+
+def _hook_options(options: Options) -> HookOptions | None:
+    if options.socket_lb == "off":
+        return None
+    is_required, host_only = options.socket_lb == "required", options.socket_lb_host_only
+    return HookOptions(is_required, options.socket_lb_cgroup, host_only)
+
+
+def _remove_hooks(proxy_name: str) -> None:
+    """Remove hooks of an earlier run, which would lead clients where its Services were."""
+    try:
+        if remove_hooks(proxy_name):
+            _log.info("removed hooks at connect() of an earlier run")
+    except OSError as exc:
+        _log.warning(
+            "cannot remove hooks at connect() of an earlier run: %(cause)s",
+            extra={"cause": exc.strerror},
+        )
 
 
 async def prepare_node(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from ..model import DataPath, SocketAddress
@@ -31,7 +31,19 @@ from .forms import (
     folder,
     listen_address,
 )
-from .kinds import BOOL, GATES, PATH, SHARE, TEXT, choice, duration, integer, port_range, texts
+from .kinds import (
+    BOOL,
+    GATES,
+    PATH,
+    SHARE,
+    TEXT,
+    choice,
+    duration,
+    integer,
+    port_range,
+    texts,
+    wrong_type,
+)
 from .setting_table import Origin, Topic, rows_of, setting
 from .values import ListenAddress, PortRange
 
@@ -43,6 +55,16 @@ _OptionsT = TypeVar("_OptionsT", bound="DataclassInstance")
 # Below node ports (30000–32767) and ephemeral ports (32768–60999), which the node's own outgoing
 # connections may use during a restart.
 PROXY_PORTS = PortRange(17000, 29999)
+
+
+def _read_off(value: object) -> str:
+    """Read a word that YAML takes for a boolean, unless it is quoted."""
+    if value is False:
+        return "off"
+    raise wrong_type(value, "text")
+
+
+_SOCKET_LB = replace(choice("off", "auto", "required"), read_plain=_read_off)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,6 +290,25 @@ class Settings:
         "endpoints",
         why="probes have a budget in which Services have turns",
         option="allowed_paths", convert=lambda paths: tuple(map(DataPath, paths)),
+    )
+    socket_lb: Literal["off", "auto", "required"] = setting(
+        "off", kind=_SOCKET_LB, topic=Topic.STEERING,
+        flag="socket-lb", own_field="socketLB",
+        help="translate what programs of this node dial on the kernel path at connect(), by BPF; "
+        "auto: if that works here, else by rules alone; required: or don't start",
+        why="takes CAP_BPF and the host's cgroup v2",
+    )
+    socket_lb_cgroup: str = setting(
+        "", kind=PATH, topic=Topic.STEERING, flag="socket-lb-cgroup", own_field="socketLBCgroup",
+        help="the folder of cgroup v2 whose programs are meant, with all below it",
+        shown_default="its root", why="contains all programs of the node",
+    )
+    socket_lb_host_only: bool = setting(
+        False, kind=BOOL, topic=Topic.STEERING, flag="socket-lb-host-only",
+        own_field="socketLBHostOnly",
+        help="leave pods that have a network namespace of their own to the rules, for a mesh whose "
+        "sidecars must see the Service's address",
+        why="most pods have no sidecar",
     )
     proxy_port_range: PortRange = setting(
         PROXY_PORTS, kind=port_range(PROXY_PORTS), topic=Topic.STEERING, flag="proxy-ports",

@@ -9,6 +9,7 @@ from .base import (
     Affinity,
     Bind,
     EndpointChoice,
+    HookOptions,
     KernelTarget,
     Refusal,
     Steering,
@@ -22,6 +23,7 @@ from .leftovers import remove_leftovers
 from .local import remove_routes as remove_local_routes
 from .names import GUARD_TABLES, REPLY_TABLES, STEERING_TABLES, proxy_label
 from .selection import make_steering
+from .socket_lb import HookedSteering, hooked_labels, remove_hooks
 
 __all__ = [
     "GUARD_TABLES",
@@ -32,6 +34,8 @@ __all__ = [
     "Bind",
     "ConntrackHold",
     "EndpointChoice",
+    "HookOptions",
+    "HookedSteering",
     "IptablesSteering",
     "KernelTarget",
     "Refusal",
@@ -40,8 +44,10 @@ __all__ = [
     "SteeringFacts",
     "Target",
     "Untracked",
+    "hooked_labels",
     "make_steering",
     "proxy_label",
+    "remove_hooks",
     "remove_leftovers",
     "remove_local_routes",
 ]

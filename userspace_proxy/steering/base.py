@@ -18,10 +18,13 @@ import enum
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import SteeringError
 from ..model import Balance, Frontend, IPFamily, Protocol, SocketAddress, Taken
+
+if TYPE_CHECKING:
+    from .socket_lb.hooks import Hooks
 
 
 class Refusal(enum.Enum):
@@ -69,6 +72,8 @@ class KernelTarget:
     by_client: bool = False
     """Whether a client's address decides, not chance: a choice has a fixed number of slots then,
     each with one of its endpoints."""
+    name: str = ""
+    """The Service port, to which what becomes of connections to an endpoint is counted."""
 
 
 Target = int | Refusal | KernelTarget
@@ -87,6 +92,17 @@ class Bind(enum.Enum):
     ::1; a port that isn't available is replaced by a free one."""
 
 
+class HookOptions(NamedTuple):
+    """Whether and where connect() of this node's programs is translated."""
+
+    is_required: bool = False
+    """The start fails if that can't work; otherwise rules lead all clients."""
+    cgroup: str = ""
+    """The folder of cgroup v2 whose programs are meant; empty: its root, which contains all."""
+    host_only: bool = False
+    """Only programs in this network namespace are meant."""
+
+
 @dataclass(frozen=True, slots=True)
 class SteeringFacts:
     """The facts about this node that steerings need."""
@@ -101,6 +117,8 @@ class SteeringFacts:
     """The node's addresses, best first; addresses that no interface has are ignored."""
     proxy_name: str = ""
     """The proxy's ``--service-proxy-name``, which separates its rules from others'."""
+    hooks: HookOptions | None = None
+    """None: connect() isn't translated."""
 
 
 Targets = dict[Frontend, Target]
@@ -165,6 +183,9 @@ class Steering(abc.ABC):
     """The families, and the choices of endpoints, for which it takes no :class:`KernelTarget`, with
     the reasons; those of nftables are known after :meth:`start`, and may change with each
     :meth:`repair`."""
+
+    hooks: Hooks | None = None
+    """What translates connect() of this node's programs, above the rules; None: nothing does."""
 
     unsteered: Mapping[Frontend, str | Taken] = MappingProxyType({})
     """Frontends of the last ``apply`` and ``change`` that the kernel refuses individually, with the

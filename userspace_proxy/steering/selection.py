@@ -16,12 +16,16 @@ from ..kernel.offers import (
     read_kernel_offers,
 )
 from ..kernel.privileges import has_net_admin
+from ..log_fields import FieldLogger
 from ..model import Balance, IPFamily
 from . import local, nftables
 from .base import Steering, SteeringFacts
 from .iptables import IptablesSteering
 from .iptables.legacy import missing_programs, tables_in_use
 from .none import NoSteering
+from .socket_lb import HookedSteering
+
+_log = FieldLogger("userspace_proxy.steering")
 
 
 def read_offers_for(steering: str | Steering) -> KernelOffers:
@@ -50,13 +54,22 @@ def make_steering(
     Raises:
         SteeringError: No such steering, or ``auto`` finds none that works here.
     """
-    match choose(name, kernel, own_namespace=own_namespace):
+    chosen = choose(name, kernel, own_namespace=own_namespace)
+    hooks = facts.hooks
+    if hooks is not None and chosen != "nftables":
+        what = f"connect() isn't translated: steering {chosen} has no kernel path"
+        if hooks.is_required:
+            raise SteeringError(f"cannot start: {what}", hint="--steering=nftables")
+        _log.warning("%(cause)s", extra={"cause": what})
+    match chosen:
         case "iptables":
             return IptablesSteering(facts, kernel)
         case "local":
             return local.LocalSteering(facts, own_namespace=own_namespace, kernel=kernel)
         case "none":
             return NoSteering(facts)
+        case "nftables" if hooks is not None:
+            return HookedSteering(facts, hooks, kernel)
         case "nftables":
             return nftables.NftablesSteering(facts, kernel)
         case other:

@@ -33,6 +33,12 @@ class Options(PolicyOptions):
     tuning: Tuning = field(default_factory=Tuning)
     workers: int | None = None
     """How many processes carry the traffic; None: the caller's event loop does."""
+    socket_lb: Literal["off", "auto", "required"] = "off"
+    """Translate connect() of this node's programs on the kernel path, where that works."""
+    socket_lb_cgroup: str = ""
+    """Of the programs in this folder of cgroup v2; empty: of all."""
+    socket_lb_host_only: bool = False
+    """Only of those in this network namespace."""
     dialer: Dialer | None = None
     """Reaches the endpoints of TCP in another way than by their addresses, without ``workers``."""
     second_port: Callable[[Frontend], int] | None = None

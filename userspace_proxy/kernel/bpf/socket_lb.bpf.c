@@ -108,65 +108,72 @@ INLINE __u64 any_slot(__u64 base, __u64 count, __u64 netns)
 	return first;
 }
 
-/* Returns the slot of a client's pin, or NULL: there is none, or it is too old, gone or ejected. */
-INLINE struct endpoint *pinned(struct client *client, __u64 base, __u64 timeout_s)
+/* Whether a client has a pin to an endpoint that it may dial. */
+INLINE bool pinned(struct client *client, __u64 base, __u64 timeout_s, struct endpoint *found)
 {
 	struct pin *pin = lookup(&pins, client);
 	if (!pin)
-		return 0;
+		return false;
 	__u64 now = now_ns(), key = base | PINNED | pin->endpoint;
 	if (now >= pin->last_ns + timeout_s * SECOND_NS)
-		return 0;
+		return false;
 	struct endpoint *endpoint = lookup(&slots, &key);
 	if (!endpoint || !may_dial(endpoint->number, client->netns))
-		return 0;
+		return false;
+	*found = *endpoint;
 	pin->last_ns = now;
-	return endpoint;
+	return true;
 }
 
-/* Returns an endpoint, or NULL if the dial is left to the rules. */
-INLINE struct endpoint *choose(struct service *service, __u64 netns)
+/* Finds the endpoint that a dial leads to; false if it is left to the rules. */
+INLINE bool choose(struct service *service, __u64 netns, struct endpoint *found)
 {
 	__u64 base = (__u64)service->number << 32, count = service->slots, only = 0;
 	__u64 affinity = service->affinity, timeout_s = service->timeout_s;
 	struct client client = {netns, affinity};
 	struct settings *set = lookup(&settings, &only);
 	if (!count || !set)
-		return 0;
+		return false;
 	if (set->host_only && netns != (set->host_netns ? set->host_netns : netns_of(0)))
-		return 0;
-	struct endpoint *endpoint = affinity ? pinned(&client, base, timeout_s) : 0;
-	if (endpoint)
-		return endpoint;
+		return false;
+	if (affinity && pinned(&client, base, timeout_s, found))
+		return true;
 	__u64 key = any_slot(base, count, netns);
-	endpoint = lookup(&slots, &key);
-	if (endpoint && affinity) {
-		struct pin pin = {endpoint->number, now_ns()};
+	struct endpoint *endpoint = lookup(&slots, &key);
+	if (!endpoint)
+		return false;
+	*found = *endpoint;
+	if (affinity) {
+		struct pin pin = {found->number, now_ns()};
 		update(&pins, &client, &pin, BPF_ANY);
 	}
-	return endpoint;
+	return true;
 }
 
-/* Returns the endpoint that a dial leads to, or NULL; keeps what was dialled. */
-INLINE struct endpoint *lead(struct bpf_sock_addr *dial, struct service *service,
-			     struct address *to)
+/*
+ * Replaces the address that is dialled by an endpoint's, and keeps it; false if it stays. There is
+ * no pointer in the result: where Linux 5.10 mistrusts branches, it refuses a second look at one.
+ */
+INLINE bool lead(struct bpf_sock_addr *dial, struct service *service, struct address *to)
 {
 	__u64 netns = netns_of(dial);
-	struct endpoint *endpoint = service ? choose(service, netns) : 0;
-	/* Else the socket may have dialled a frontend before it was disconnected. */
-	__u64 create = endpoint ? BPF_SK_STORAGE_GET_F_CREATE : 0;
+	struct endpoint found = {};
+	bool is_ours = service && choose(service, netns, &found);
+	__u64 create = is_ours ? BPF_SK_STORAGE_GET_F_CREATE : 0;
 	struct connection *kept = kept_of(&connections, dial->sk, 0, create);
 	if (!kept)
-		return 0;
+		return false;
+	/* Of a socket that was disconnected, and had dialled a frontend before. */
 	kept->state = NOT_FOLLOWED;
-	if (!endpoint)
-		return 0;
+	if (!is_ours)
+		return false;
 	kept->dialled = *to;
-	kept->endpoint = endpoint->number;
+	kept->endpoint = found.number;
 	kept->netns = netns;
 	kept->is_closed = 0;
 	kept->state = TRANSLATED;
-	return endpoint;
+	*to = found.at;
+	return true;
 }
 
 PART("cgroup/connect4") int connect4(struct bpf_sock_addr *dial)
@@ -175,10 +182,9 @@ PART("cgroup/connect4") int connect4(struct bpf_sock_addr *dial)
 		return 1;
 	struct address to = {0, dial->user_ip4, dial->user_port};
 	__u64 key = to.port << 32 | to.low;
-	struct endpoint *endpoint = lead(dial, lookup(&frontends4, &key), &to);
-	if (endpoint) {
-		dial->user_ip4 = endpoint->at.low;
-		dial->user_port = endpoint->at.port;
+	if (lead(dial, lookup(&frontends4, &key), &to)) {
+		dial->user_ip4 = to.low;
+		dial->user_port = to.port;
 	}
 	return 1;
 }
@@ -191,12 +197,11 @@ PART("cgroup/connect6") int connect6(struct bpf_sock_addr *dial)
 	struct address to = {ip[0], ip[1], dial->user_port};
 	__u64 key = to.port << 32 | to.low >> 32;
 	bool is_mapped = !to.high && (__u32)to.low == MAPPED;
-	struct service *service = is_mapped ? lookup(&frontends4, &key) : lookup(&frontends6, &to);
-	struct endpoint *endpoint = lead(dial, service, &to);
-	if (endpoint) {
-		ip[0] = endpoint->at.high;
-		ip[1] = is_mapped ? endpoint->at.low << 32 | MAPPED : endpoint->at.low;
-		dial->user_port = endpoint->at.port;
+	void *service = is_mapped ? lookup(&frontends4, &key) : lookup(&frontends6, &to);
+	if (lead(dial, service, &to)) {
+		ip[0] = to.high;
+		ip[1] = is_mapped ? to.low << 32 | MAPPED : to.low;
+		dial->user_port = to.port;
 	}
 	return 1;
 }

@@ -212,14 +212,16 @@ async def test_probes_switch_the_path_without_a_new_plan(make):
     served_ports.auto_paths.note(A, None)
     served_ports.switch_paths()
     change, choices = served_ports.steered.change(), (EndpointChoice((A,)),)
-    assert change.changed == {HERE: KernelTarget(targets[HERE], choices)}
+    assert change.changed == {HERE: KernelTarget(targets[HERE], choices, name="shop/web")}
     assert served.path.now is DataPath.USERSPACE, "the change isn't in force yet"
     assert served_ports.steered.mark(change) == [served]
     assert served.path.now is DataPath.KERNEL
     served_ports.auto_paths.note(A, REFUSED)
     served_ports.switch_paths()
     change = served_ports.steered.change()
-    assert change.changed == {HERE: KernelTarget(targets[HERE], choices, is_on=False)}
+    assert change.changed == {
+        HERE: KernelTarget(targets[HERE], choices, is_on=False, name="shop/web")
+    }
     assert served_ports.steered.mark(change) == [served]
     assert (served.path.now, served.path.why[:24]) == (
         DataPath.USERSPACE,

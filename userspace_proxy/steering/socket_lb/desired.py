@@ -1,0 +1,372 @@
+"""Decides which frontends are translated at connect(), and which elements the maps have for that.
+
+    frontend ─▶ service: number, slots ─▶ slot 0 … n ─▶ endpoint: address, number ─▶ counters
+                                      └─▶ by the endpoint's number, for clients with affinity
+
+Rule 1: a service never changes. Other slots are a new service, to which its frontends are then led,
+one by one and each at once.
+Rule 2: an endpoint of a Service port keeps its number, and its counters, while the port has it or a
+connection to it is open. No other ever gets that number.
+Rule 3: what depends on a client's address is left to the rules: at connect() there may be none yet.
+Rule 4: half of each map stays free, so that old and new elements fit in at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ...kernel.bpf.objects import MapSpec
+from ...kernel.bpf.socket_maps import (
+    DialCounts,
+    FrontendValue,
+    SlotValue,
+    frontend_key,
+    number_key,
+    pinned_slot_key,
+    slot_key,
+)
+from ...model import Frontend, IPFamily, Protocol, SocketAddress, is_loopback
+from ..base import Affinity, KernelTarget, Target
+
+SLOTS_MAX = 4096
+"""Of one service, so that one Service with many endpoints doesn't fill the maps for others."""
+FRONTENDS4, FRONTENDS6, SLOTS, COUNTERS = "frontends4", "frontends6", "slots", "counters"
+FRONTENDS = (FRONTENDS4, FRONTENDS6)
+LED = (SLOTS, *FRONTENDS)
+"""The maps whose elements follow from the desired state, in the order in which they are written."""
+NO_COUNTS = DialCounts().pack()
+_NOT_IN_KERNEL = "it isn't on the kernel path"
+_FULL = "the maps of the hooks are full"
+_LINK_LOCAL = ("169.254.", "fe8", "fe9", "fea", "feb")
+
+At = tuple[str, SocketAddress]
+"""A Service port's name, and an endpoint of it."""
+
+
+def why_left(frontend: Frontend, target: Target | None) -> str:
+    """Return why a frontend is left to the rules; empty if it is translated at connect()."""
+    if not isinstance(target, KernelTarget) or not target.is_on:
+        return _NOT_IN_KERNEL
+    if frontend.protocol is not Protocol.TCP:
+        return "a socket of UDP would stay with its endpoint when that is gone"
+    if not target.choices:
+        return "it has no endpoint"
+    if target.by_client:
+        return "its clients' addresses choose the endpoint"
+    endpoints, networks = target.choices[0]
+    if networks is not None:
+        return "its clients' addresses decide who may use which endpoint"
+    if len(endpoints) > SLOTS_MAX:
+        return f"it has more than {SLOTS_MAX} endpoints, by weight"
+    return _why_addresses(frontend, endpoints)
+
+
+def _why_addresses(frontend: Frontend, endpoints: Iterable[SocketAddress]) -> str:
+    if any(endpoint.family is not frontend.family for endpoint in endpoints):
+        return "an endpoint is of another family"
+    for ip in (frontend.ip, *(endpoint.ip for endpoint in endpoints)):
+        if is_loopback(ip) or ip.startswith(_LINK_LOCAL):
+            return f"{ip} is another host for each network namespace"
+    return ""
+
+
+def spread(endpoints: Collection[SocketAddress]) -> tuple[SocketAddress, ...]:
+    """Return endpoints in an order that keeps those that are equal apart."""
+    shares = dict.fromkeys(endpoints, 0.0)
+    if len(shares) == len(endpoints):
+        return tuple(endpoints)
+    for one in endpoints:
+        shares[one] += 1
+    seen = dict.fromkeys(shares, 0)
+    places: list[tuple[float, int, SocketAddress]] = []
+    for at, one in enumerate(endpoints):
+        places.append(((seen[one] + 0.5) / shares[one], at, one))
+        seen[one] += 1
+    return tuple(one for _, _, one in sorted(places))
+
+
+class Hooked(NamedTuple):
+    """What a service is made of."""
+
+    name: str
+    endpoints: tuple[SocketAddress, ...]
+    """By slot."""
+    affinity: Affinity | None
+
+
+class Found(NamedTuple):
+    """What the maps had for a frontend when this process began."""
+
+    value: FrontendValue
+    slots: tuple[SlotValue, ...]
+
+
+class Room(NamedTuple):
+    """How many elements of each kind there may be."""
+
+    frontends: int
+    """Of each family."""
+    slots: int
+    endpoints: int
+
+    @classmethod
+    def of(cls, maps: Mapping[str, MapSpec]) -> Room:
+        """Return half of what the maps can have."""
+        return cls(*(maps[name].entries // 2 for name in (FRONTENDS4, SLOTS, COUNTERS)))
+
+
+@dataclass(slots=True)
+class Edits:
+    """How elements of maps have to change: those of counters, and of ``LED``."""
+
+    put: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
+    removed: dict[str, list[bytes]] = field(default_factory=dict)
+    readmitted: list[bytes] = field(default_factory=list)
+    """Endpoints that are no longer ejected, as they have left."""
+
+
+@dataclass(slots=True)
+class _Number:
+    number: int
+    services: int = 0
+    """How many have it."""
+
+
+# One of each family: else the pin of a client that has both would go from one to the other.
+_OfAffinity = tuple[str, IPFamily]
+
+
+@dataclass(slots=True)
+class _Service:
+    value: FrontendValue
+    keys: list[bytes]
+    """Of its slots."""
+    affinity: _OfAffinity | None
+    frontends: int = 0
+    """How many lead to it."""
+
+
+class DesiredHooks:
+    """The desired state, and what was numbered for it.
+
+    Args:
+        room: How much the maps may have.
+    """
+
+    def __init__(self, room: Room) -> None:
+        self.elements: dict[str, dict[bytes, bytes]] = {name: {} for name in LED}
+        """What the maps should have."""
+        self.at: dict[int, At] = {}
+        """The endpoints that have counters, by number."""
+        self.next_number = 1
+        """No endpoint, and no affinity, has had this number, or one beyond it."""
+        self._room = room
+        self._last_service = 0
+        self._found: dict[SocketAddress, Found] = {}
+        self._hooked: dict[Frontend, Hooked] = {}
+        self._left: dict[Frontend, str] = {}
+        self._services: dict[Hooked, _Service] = {}
+        self._used: set[int] = set()
+        self._numbers: dict[At, _Number] = {}
+        self._affinities: dict[_OfAffinity, _Number] = {}
+
+    @property
+    def frontends(self) -> int:
+        """How many are translated."""
+        return len(self._hooked)
+
+    def left_to_rules(self, frontend: Frontend) -> str:
+        """Return why a frontend isn't translated; empty if it is."""
+        return "" if frontend in self._hooked else self._left.get(frontend, _NOT_IN_KERNEL)
+
+    def adopt(
+        self, found: Mapping[SocketAddress, Found], services: Iterable[int], next_number: int
+    ) -> None:
+        """Note what an earlier process has left in the maps, before the first change.
+
+        Args:
+            services: All that have slots.
+        """
+        self._found = dict(found)
+        self._last_service = max(services, default=0)
+        self.next_number = next_number
+
+    def hooked(self) -> Collection[Frontend]:
+        """Return those that are translated."""
+        return self._hooked.keys()
+
+    def leaving(self, touched: Mapping[Frontend, Target | None]) -> dict[Frontend, Target | None]:
+        """Return those of some new targets that end a translation."""
+        return {f: t for f, t in touched.items() if f in self._hooked and why_left(f, t)}
+
+    def replace(self, wanted: Mapping[Frontend, Target]) -> Edits:
+        """Accept a complete new state, and return how the last one differs."""
+        touched: dict[Frontend, Target | None] = dict.fromkeys((*self._hooked, *self._left))
+        touched.update(wanted)
+        edits = self.change(touched)
+        self._found = {}
+        return edits
+
+    def change(self, touched: Mapping[Frontend, Target | None]) -> Edits:
+        """Accept new targets; None: a frontend isn't steered any more."""
+        edits = Edits()
+        for frontend, target in touched.items():
+            before = self._hooked.pop(frontend, None)
+            self._left.pop(frontend, None)
+            hooked, why = self._accept(frontend, target, before, edits)
+            if hooked is not None:
+                self._hooked[frontend] = hooked
+            elif target is not None:
+                self._left[frontend] = why
+            if before is not None and hooked != before:
+                self._release(before, edits)
+                if hooked is None:
+                    name, key = _key(frontend)
+                    del self.elements[name][key]
+                    edits.removed.setdefault(name, []).append(key)
+        return edits
+
+    def counters(self) -> dict[bytes, bytes]:
+        """Return the elements of ``counters``, as they begin."""
+        return dict.fromkeys(map(number_key, list(self.at)), NO_COUNTS)
+
+    def number_of(self, at: At) -> int | None:
+        """Return the number of an endpoint; None: it has none."""
+        known = self._numbers.get(at)
+        return None if known is None else known.number
+
+    def without_service(self) -> list[int]:
+        """Return the numbers of endpoints that only open connections may have."""
+        return [one.number for one in self._numbers.values() if not one.services]
+
+    def forget(self, numbers: Iterable[int]) -> Edits:
+        """Forget such numbers; their counters go."""
+        edits = Edits()
+        for number in numbers:
+            del self._numbers[self.at.pop(number)]
+            edits.removed.setdefault(COUNTERS, []).append(number_key(number))
+            edits.readmitted.append(number_key(number))
+        return edits
+
+    def _accept(
+        self, frontend: Frontend, target: Target | None, before: Hooked | None, edits: Edits
+    ) -> tuple[Hooked | None, str]:
+        why = why_left(frontend, target)
+        if why or not isinstance(target, KernelTarget):
+            return None, why
+        hooked = Hooked(target.name, spread(target.choices[0].endpoints), target.affinity)
+        if hooked == before:
+            return hooked, ""
+        name, key = _key(frontend)
+        service = self._services.get(hooked)
+        if service is None:
+            found = self._found.get(frontend.address)
+            if found is not None:
+                self._adopt_numbers(hooked, frontend, found)
+            if not self._has_room(hooked):
+                return None, _FULL
+            service = self._make(hooked, frontend, found, edits)
+        elements = self.elements[name]
+        if key not in elements and len(elements) >= self._room.frontends:
+            if not service.frontends:
+                self._drop(hooked, edits)
+            return None, _FULL
+        service.frontends += 1
+        elements[key] = edits.put.setdefault(name, {})[key] = service.value.pack()
+        return hooked, ""
+
+    def _has_room(self, hooked: Hooked) -> bool:
+        new = sum((hooked.name, one) not in self._numbers for one in set(hooked.endpoints))
+        slots = len(hooked.endpoints) * (1 if hooked.affinity is None else 2)
+        return (
+            len(self._numbers) + new <= self._room.endpoints
+            and len(self.elements[SLOTS]) + slots <= self._room.slots
+        )
+
+    def _adopt_numbers(self, hooked: Hooked, frontend: Frontend, found: Found) -> None:
+        for slot in found.slots:
+            at = hooked.name, slot.address
+            if at not in self._numbers and slot.number not in self.at:
+                self._numbers[at] = _Number(slot.number)
+                self.at[slot.number] = at
+        of_affinity = _affinity_of(hooked, frontend)
+        if of_affinity is not None and found.value.affinity:
+            self._affinities.setdefault(of_affinity, _Number(found.value.affinity))
+
+    def _make(
+        self, hooked: Hooked, frontend: Frontend, found: Found | None, edits: Edits
+    ) -> _Service:
+        slots = tuple(SlotValue(x, self._number_of(hooked, x, edits)) for x in hooked.endpoints)
+        number = 0 if found is None or found.slots != slots else found.value.number
+        if not number or number in self._used:
+            number = self._next_service()
+        self._used.add(number)
+        value = FrontendValue(number, len(slots))
+        new = {slot_key(number, at): slot.pack() for at, slot in enumerate(slots)}
+        of_affinity = _affinity_of(hooked, frontend)
+        if of_affinity is not None and hooked.affinity is not None:
+            new |= {pinned_slot_key(number, slot.number): slot.pack() for slot in slots}
+            if of_affinity not in self._affinities:
+                self._affinities[of_affinity] = _Number(self._next())
+            known = self._affinities[of_affinity]
+            known.services += 1
+            value = value._replace(affinity=known.number, timeout_s=hooked.affinity.timeout_s)
+        for one in set(hooked.endpoints):
+            self._numbers[hooked.name, one].services += 1
+        self.elements[SLOTS] |= new
+        edits.put.setdefault(SLOTS, {}).update(new)
+        service = self._services[hooked] = _Service(value, list(new), of_affinity)
+        return service
+
+    def _number_of(self, hooked: Hooked, endpoint: SocketAddress, edits: Edits) -> int:
+        at = hooked.name, endpoint
+        known = self._numbers.get(at)
+        if known is None:
+            known = self._numbers[at] = _Number(self._next())
+            self.at[known.number] = at
+            edits.put.setdefault(COUNTERS, {})[number_key(known.number)] = NO_COUNTS
+        return known.number
+
+    def _next(self) -> int:
+        self.next_number += 1
+        return self.next_number - 1
+
+    def _next_service(self) -> int:
+        while True:
+            self._last_service = self._last_service % (2**32 - 1) + 1
+            if self._last_service not in self._used:
+                return self._last_service
+
+    def _release(self, hooked: Hooked, edits: Edits) -> None:
+        service = self._services[hooked]
+        service.frontends -= 1
+        if not service.frontends:
+            self._drop(hooked, edits)
+
+    def _drop(self, hooked: Hooked, edits: Edits) -> None:
+        service = self._services.pop(hooked)
+        self._used.discard(service.value.number)
+        for key in service.keys:
+            del self.elements[SLOTS][key]
+        edits.removed.setdefault(SLOTS, []).extend(service.keys)
+        for endpoint in set(hooked.endpoints):
+            known = self._numbers[hooked.name, endpoint]
+            known.services -= 1
+            if not known.services:
+                edits.readmitted.append(number_key(known.number))
+        if service.affinity is not None:
+            known = self._affinities[service.affinity]
+            known.services -= 1
+            if not known.services:
+                del self._affinities[service.affinity]
+
+
+def _affinity_of(hooked: Hooked, frontend: Frontend) -> _OfAffinity | None:
+    return None if hooked.affinity is None else (hooked.affinity.name, frontend.family)
+
+
+def _key(frontend: Frontend) -> tuple[str, bytes]:
+    """Return the map and the key of a frontend."""
+    return (FRONTENDS6 if ":" in frontend.ip else FRONTENDS4), frontend_key(frontend.address)

@@ -1,0 +1,453 @@
+"""What translates connect() of this node's programs for one proxy.
+
+    change ─▶ desired state ─▶ counters, slots ─▶ frontends ─▶ what isn't led to any more goes
+    ring ─▶ events      counters, ejections ◀── programs
+
+Rule 1: what doesn't succeed is noted, and written by the next repair from what the kernel has; no
+caller has to do anything about it.
+Rule 2: programs pass by once nothing has renewed their term: after a crash, rules lead all clients.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from ...clocks import Clocks
+from ...errors import SteeringError
+from ...kernel.bpf import calls
+from ...kernel.bpf.other_hooks import read_hooks
+from ...kernel.bpf.ring import Ring
+from ...kernel.bpf.socket_maps import (
+    SETTINGS_KEY,
+    DialCounts,
+    Ejection,
+    EventKind,
+    FrontendValue,
+    Result,
+    RingEvent,
+    Settings,
+    SlotValue,
+    frontend_of,
+    number_key,
+    number_of,
+)
+from ...kernel.cgroups import find_bpffs, find_cgroup
+from ...kernel.hook_rights import read_rights
+from ...kernel.offers import KernelOffers
+from ...kernel.trials import SO_NETNS_COOKIE
+from ...log_fields import FieldLogger
+from ...log_limit import LogLimit
+from ...model import Frontend, SocketAddress
+from ..base import HookOptions, Target
+from ..others.hooks import judge_hooks
+from .desired import (
+    COUNTERS,
+    FRONTENDS,
+    LED,
+    NO_COUNTS,
+    SLOTS,
+    At,
+    DesiredHooks,
+    Edits,
+    Found,
+    Room,
+)
+from .programs import Programs, remove_hooks
+
+_log = FieldLogger("userspace_proxy.steering")
+
+_TERM_NS = 60 * 10**9
+# Comparing all elements takes 20 ms with 10,000 Services, each second.
+_SHARE = 0.01
+# Endpoints that have left, while connections to them are open.
+_LEFT_MAX = 16_384
+
+
+class SocketEvent(NamedTuple):
+    """A change of an ejection, or the end of a connection: see ``socket_maps.RingEvent``."""
+
+    kind: EventKind
+    name: str
+    endpoint: SocketAddress
+    at_ns: int
+    ns: int
+    client: SocketAddress
+    frontend: SocketAddress
+    waited_ns: int
+    received: int
+    sent: int
+    result: Result
+    tcp_state: int
+
+
+@dataclass(frozen=True, slots=True)
+class HookState:
+    """How translating connect() fares."""
+
+    attached: bool = False
+    problem: str = ""
+    """Why something isn't as it should be; empty if all is."""
+    frontends: int = 0
+    """That are translated."""
+    cgroup: str = ""
+    repairs: int = 0
+    """How much another program had removed or changed."""
+    map_bytes: int = 0
+
+
+class Hooks:
+    """One proxy's programs and maps.
+
+    What changes them is for one thread; what reads them, from ``counts`` on, is for any.
+
+    Args:
+        kernel: What it offers.
+    """
+
+    def __init__(self, options: HookOptions, proxy_name: str, kernel: KernelOffers) -> None:
+        self._options = options
+        self._proxy_name = proxy_name
+        self._kernel = kernel
+        self._programs: Programs | None = None
+        self._ring: Ring | None = None
+        self._desired = DesiredHooks(Room(0, 0, 0))
+        self._settings = Settings()
+        self._settings_lock = threading.Lock()
+        self._is_attached = False
+        self._is_begun = False
+        """There was a first state."""
+        self._is_unsure = False
+        """The maps may not be as desired."""
+        self._compare_at = 0.0
+        self._problem = ""
+        self._problem_lines = LogLimit()
+        self._repairs = 0
+        self._map_bytes = 0
+        self.inherited: Mapping[At, DialCounts] = {}
+        """What an earlier process has counted; known from the first state on."""
+
+    # -- what changes ----------------------------------------------------------
+
+    def start(self) -> None:
+        """Load and attach programs, or take over those of an earlier run, with their maps.
+
+        Raises:
+            SteeringError: They can't work here; nothing of them is left if some did.
+        """
+        options = self._options
+        cgroup = Path(options.cgroup) if options.cgroup else find_cgroup()
+        names = find_bpffs()
+        lack = read_rights(self._kernel, cgroup, names).lack()
+        if lack or cgroup is None or names is None:
+            what, hint = lack or ("", "")
+            raise SteeringError(f"cannot translate connect(): {what}", hint=hint)
+        _check_place(cgroup, names)
+        programs = Programs(cgroup, names, self._proxy_name)
+        try:
+            programs.load()
+            self._begin(programs)
+            programs.attach()
+        except OSError as exc:
+            self.close()
+            programs.close()
+            with suppress(OSError):
+                remove_hooks(self._proxy_name)
+            raise SteeringError(f"cannot translate connect() in {cgroup}: {_words(exc)}") from exc
+        self._is_attached = True
+        self._ring = Ring(programs.maps["events"], programs.specs["events"].entries)
+        self._map_bytes = programs.map_bytes()
+
+    def replace(self, wanted: Mapping[Frontend, Target]) -> None:
+        """Lead exactly these frontends to their endpoints, as far as it is possible."""
+        with self._noting_problems():
+            if self._is_begun:
+                self._write(self._desired.replace(wanted))
+                return
+            # The counters of the last run's endpoints stay, and nothing is led elsewhere meanwhile.
+            self._desired.adopt(*self._read_found(), self._settings.next_number)
+            self._desired.replace(wanted)
+            self._is_begun = True
+            self._put_right()
+            self.inherited = self.counts()
+
+    def leave_all_but(self, wanted: Mapping[Frontend, Target]) -> None:
+        """Translate no frontend any more that isn't among these, or is to be left to the rules."""
+        self.leave({**dict.fromkeys(self._desired.hooked()), **wanted})
+
+    def leave(self, touched: Mapping[Frontend, Target | None]) -> None:
+        """Translate those of some frontends no more that are to be left to the rules."""
+        if leaving := self._desired.leaving(touched):
+            self.change(leaving)
+
+    def change(self, touched: Mapping[Frontend, Target | None]) -> None:
+        """Lead some frontends elsewhere; None: it isn't steered any more."""
+        with self._noting_problems():
+            self._write(self._desired.change(touched))
+
+    def repair(self) -> None:
+        """Put back what another program has removed or changed, write what failed, and go on."""
+        if self._programs is None or not self._is_attached:
+            return
+        with self._noting_problems():
+            if restored := self._programs.repair():
+                self._note_repair(restored)
+            began = Clocks.monotonic()
+            if self._is_unsure or (self._is_begun and began >= self._compare_at):
+                was_unsure = self._is_unsure
+                count = self._put_right()
+                if count and not was_unsure:
+                    self._note_repair([f"{count} elements"])
+                self._compare_at = began + (Clocks.monotonic() - began) / _SHARE
+            self._forget_left()
+            self._write_settings()
+            self._map_bytes = self._programs.map_bytes()
+
+    def remove(self) -> None:
+        """Detach and remove everything; idempotent, also without ``start``.
+
+        What was counted can be read until :meth:`close`.
+        """
+        self._is_attached = False
+        try:
+            remove_hooks(self._proxy_name)
+        except OSError as exc:
+            raise SteeringError(f"cannot remove hooks of connect(): {_words(exc)}") from exc
+
+    def close(self) -> None:
+        """Close all descriptors; what is attached goes on for the rest of its term. Idempotent."""
+        programs, self._programs = self._programs, None
+        ring, self._ring = self._ring, None
+        if ring is not None:
+            ring.close()
+        if programs is not None:
+            programs.close()
+
+    # -- what is read ----------------------------------------------------------
+
+    def counts(self) -> Mapping[At, DialCounts]:
+        """Return what became of dials, by Service port and endpoint.
+
+        Also of endpoints that have left, until the last connection to them ends. Numbers never
+        shrink before that, and continue those of an earlier process.
+        """
+        none, found = DialCounts(), {}
+        for key, value in self._elements(COUNTERS):
+            if at := self._desired.at.get(number_of(key)):
+                found[at] = none if value == NO_COUNTS else DialCounts.unpack(value)
+        return found
+
+    @property
+    def event_descriptor(self) -> int:
+        """What is readable while there are events."""
+        return self._running().maps["events"]
+
+    def take_events(self) -> list[SocketEvent]:
+        """Return events that weren't taken yet, the oldest first; for one thread."""
+        records = [] if self._ring is None else map(RingEvent.unpack, self._ring.take())
+        events = []
+        for record in records:
+            if at := self._desired.at.get(record.endpoint):
+                name, endpoint = at
+                fields = record._asdict() | {"endpoint": endpoint}
+                events.append(SocketEvent(name=name, **fields))
+        return events
+
+    def ejected(self) -> Mapping[At, float]:
+        """Return the ejected endpoints with the seconds until a dial is a probe; 0: the next is."""
+        now, found = time.monotonic_ns(), {}
+        for key, value in self._elements("ejected"):
+            if at := self._desired.at.get(number_of(key)):
+                found[at] = max(0, Ejection.unpack(value).until_ns - now) / 1e9
+        return found
+
+    def readmit(self, name: str, endpoint: SocketAddress) -> None:
+        """End the ejection of an endpoint, if there is one."""
+        number = self._desired.number_of((name, endpoint))
+        if number is not None and self._programs is not None:
+            with suppress(OSError):
+                calls.delete(self._programs.maps["ejected"], number_key(number))
+
+    def observe(self, is_on: bool) -> None:
+        """Have the end of each connection be an event, or no longer."""
+        if self._programs is not None:
+            with suppress(OSError):
+                self._write_settings(observing=int(is_on))
+
+    def left_to_rules(self, frontend: Frontend) -> str:
+        """Return why a frontend isn't translated; empty if it is."""
+        return self._desired.left_to_rules(frontend)
+
+    @property
+    def state(self) -> HookState:
+        """How it fares."""
+        programs = self._programs
+        if programs is None:
+            return HookState(problem=self._problem)
+        cgroup, frontends = str(programs.cgroup), self._desired.frontends
+        return HookState(
+            self._is_attached, self._problem, frontends, cgroup, self._repairs, self._map_bytes
+        )
+
+    # -- maps --------------------------------------------------------------------
+
+    def _running(self) -> Programs:
+        if self._programs is None:
+            raise RuntimeError("hooks of connect() are used before their start, or after their end")
+        return self._programs
+
+    def _begin(self, programs: Programs) -> None:
+        """Set what holds for all dials, before programs that need it are attached."""
+        settings = programs.maps["settings"], programs.specs["settings"]
+        value = calls.lookup(settings[0], SETTINGS_KEY, settings[1].value_bytes)
+        next_number = max(1, Settings.unpack(value).next_number) if value else 1
+        host_only = int(self._options.host_only)
+        self._settings = Settings(host_only, _own_netns(), 0, next_number)
+        self._desired = DesiredHooks(Room.of(programs.specs))
+        self._programs = programs
+        self._write_settings()
+
+    def _write_settings(self, **changed: int) -> None:
+        with self._settings_lock:
+            programs = self._running()
+            self._settings = self._settings._replace(**changed)
+            calls.update(programs.maps["settings"], SETTINGS_KEY, self._settings.pack())
+
+    def _read_found(self) -> tuple[dict[SocketAddress, Found], list[int]]:
+        """Return what each frontend was led to by an earlier run, and the services with slots."""
+        slots: dict[int, dict[int, SlotValue]] = {}
+        for key, value in self._elements(SLOTS):
+            service, index = divmod(number_of(key), 1 << 32)
+            slots.setdefault(service, {})[index] = SlotValue.unpack(value)
+        found = {}
+        for name in FRONTENDS:
+            for key, value in self._elements(name):
+                to = FrontendValue.unpack(value)
+                of_service = slots.get(to.number, {})
+                if all(index in of_service for index in range(to.slots)):
+                    found[frontend_of(key)] = Found(
+                        to, tuple(of_service[index] for index in range(to.slots))
+                    )
+        return found, list(slots)
+
+    def _write(self, edits: Edits) -> None:
+        """Write a difference, unless the maps aren't known: then a repair writes all."""
+        if not self._is_unsure:
+            self._is_unsure = True
+            self._put(edits.put)
+            self._remove(edits.removed)
+            self._delete("ejected", edits.readmitted)
+            self._is_unsure = False
+
+    def _put_right(self) -> int:
+        """Make the maps as desired; return how many elements differed."""
+        self._is_unsure = True
+        wanted = {**self._desired.elements, COUNTERS: self._desired.counters()}
+        put: dict[str, dict[bytes, bytes]] = {}
+        removed: dict[str, list[bytes]] = {}
+        for name, elements in wanted.items():
+            have = dict(self._elements(name))
+            if name == COUNTERS:
+                # Programs have written their values.
+                have = dict.fromkeys(have, NO_COUNTS)
+            if have != elements:
+                put[name] = {k: v for k, v in elements.items() if have.get(k) != v}
+                removed[name] = [key for key in have if key not in elements]
+        self._put(put)
+        self._remove(removed)
+        self._is_unsure = False
+        return sum(map(len, (*put.values(), *removed.values())))
+
+    def _put(self, put: Mapping[str, Mapping[bytes, bytes]]) -> None:
+        if self._desired.next_number != self._settings.next_number:
+            self._write_settings(next_number=self._desired.next_number)
+        for name in (COUNTERS, *LED):
+            if elements := put.get(name):
+                table = self._running().maps[name]
+                keys, values = b"".join(elements), b"".join(elements.values())
+                calls.update_batch(table, keys, values, len(elements))
+
+    def _remove(self, removed: Mapping[str, Iterable[bytes]]) -> None:
+        for name in (*FRONTENDS, SLOTS, COUNTERS):
+            self._delete(name, removed.get(name, ()))
+
+    def _delete(self, name: str, keys: Iterable[bytes]) -> None:
+        calls.delete_batch(self._running().maps[name], list(keys))
+
+    def _elements(self, name: str) -> list[tuple[bytes, bytes]]:
+        programs = self._running()
+        return calls.elements(programs.maps[name], programs.specs[name])
+
+    def _forget_left(self) -> None:
+        """Remove the counters of endpoints that have left, once no connection needs them."""
+        left = self._desired.without_service()
+        ended = left[:-_LEFT_MAX]
+        table = self._running().maps[COUNTERS]
+        for number in left[len(ended) :]:
+            value = calls.lookup(table, number_key(number), len(NO_COUNTS))
+            counts = DialCounts.unpack(value) if value else DialCounts()
+            if counts.established <= counts.ended:
+                ended.append(number)
+        if ended:
+            self._write(self._desired.forget(ended))
+
+    # -- problems ----------------------------------------------------------------
+
+    @contextmanager
+    def _noting_problems(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            self._problem = _words(exc)
+            if self._problem_lines.take(Clocks.monotonic()):
+                _log.warning(
+                    "hooks at connect() aren't as they should be, trying again: %(cause)s",
+                    extra={"cause": self._problem},
+                )
+        else:
+            if not self._is_unsure:
+                self._problem = ""
+
+    def _note_repair(self, restored: Iterable[str]) -> None:
+        self._repairs += 1
+        _log.warning(
+            "another program had changed the hooks at connect(), repaired: %(what)s",
+            extra={"what": ", ".join(restored)},
+        )
+
+
+def _check_place(cgroup: Path, names: Path) -> None:
+    """Log which other programs see the same connect(), once.
+
+    Raises:
+        SteeringError: One of them translates Services, or this is no folder of cgroup v2.
+    """
+    try:
+        others = judge_hooks(read_hooks(cgroup, names))
+    except OSError as exc:
+        no_cgroup = "it is no folder of cgroup v2" if exc.errno == errno.EBADF else _words(exc)
+        raise SteeringError(f"cannot translate connect() in {cgroup}: {no_cgroup}") from exc
+    for other in others:
+        if other.replaces:
+            what = f"cannot translate connect(): {other.what} ({other.where})"
+            raise SteeringError(what, hint=other.hint)
+        _log.warning("%(what)s: %(where)s", extra={"what": other.what, "where": other.where})
+
+
+def _own_netns() -> int:
+    """Return the cookie of this network namespace; 0 before Linux 5.14."""
+    with socket.socket() as sock, suppress(OSError):
+        cookie = sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
+        return int.from_bytes(cookie, "little")
+    return 0
+
+
+def _words(exc: OSError) -> str:
+    return exc.strerror or str(exc)

@@ -1,0 +1,190 @@
+"""The programs and maps of one proxy in the kernel, and their names, which outlive the process.
+
+    <bpffs>/userspace-proxy/<proxy>/frontends4-1f0c93a2   a map, with a digest of its form
+    <bpffs>/userspace-proxy/<proxy>/connect4              what attaches a program to the cgroup
+
+Rule 1: there is no moment without programs: the next process replaces them in their links, and uses
+the maps that have the form it needs.
+Rule 2: what another program removes is put back, from descriptors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import resource
+from pathlib import Path
+
+from ...kernel.bpf import calls
+from ...kernel.bpf.objects import KINDS, MapSpec, read_object
+from ...kernel.cgroups import find_bpffs
+from ..names import proxy_label
+from ..others.hooks import OWN_PINS
+
+_OBJECT = Path(calls.__file__).with_name("socket_lb.bpf.o")
+# No proxy has this name.
+_WITHOUT_NAME = "_"
+# What follows connections is there before the first one is translated.
+_ORDER = sorted(KINDS, key=lambda section: "/connect" in section)
+
+
+class Programs:
+    """What is loaded, attached and named; the methods raise OSError.
+
+    Args:
+        cgroup: The folder of cgroup v2 whose programs are meant.
+        names: The mount of bpffs.
+    """
+
+    def __init__(self, cgroup: Path, names: Path, proxy_name: str) -> None:
+        self.cgroup = cgroup
+        self.specs: dict[str, MapSpec] = {}
+        self.maps: dict[str, int] = {}
+        """Descriptors."""
+        self._folder = folder_of(names, proxy_label(proxy_name))
+        self._paths: dict[str, Path] = {}
+        self._programs: dict[str, int] = {}
+        self._links: dict[str, int] = {}
+
+    def load(self) -> None:
+        """Open or create the maps, and load the programs; nothing is attached."""
+        _lock_memory()
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        parts = read_object(_OBJECT.read_bytes())
+        for name, spec in parts.maps.items():
+            digest = hashlib.sha256(repr((name, *spec)).encode()).hexdigest()[:8]
+            self._paths[name] = self._folder / f"{name}-{digest}"
+            self.maps[name] = _open(self._paths[name], name, spec)
+            self.specs[name] = spec
+        self._programs = calls.load_object(parts, self.maps)
+
+    def attach(self) -> None:
+        """Attach the programs, in place of those of an earlier run; remove what it had besides."""
+        for section in sorted(self._programs, key=_ORDER.index):
+            path = self._paths[section] = self._folder / section.rpartition("/")[2]
+            found = None
+            with contextlib.suppress(FileNotFoundError):
+                found = calls.pinned(path)
+            if found is not None and calls.link_info(found).cgroup == self._inode():
+                calls.replace_program(found, self._programs[section])
+                self._links[section] = found
+                continue
+            self._attach(section)
+            if found is not None:
+                _end(found)
+        for path in set(self._folder.iterdir()) - set(self._paths.values()):
+            path.unlink()
+
+    def repair(self) -> list[str]:
+        """Put back what another program has removed; return what that was."""
+        restored = []
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for section, link in list(self._links.items()):
+            if calls.link_info(link).cgroup != self._inode():
+                self._attach(section)
+                os.close(link)
+                restored.append(self._paths[section].name)
+        for name, descriptor in (*self.maps.items(), *self._links.items()):
+            path = self._paths[name]
+            if not path.exists():
+                calls.pin(descriptor, path)
+                restored.append(path.name)
+        return restored
+
+    def ids(self) -> list[int]:
+        """Return the numbers of the programs in the kernel."""
+        return [calls.program_info(program).id for program in self._programs.values()]
+
+    def map_bytes(self) -> int:
+        """Return how much memory all maps take, as the kernel says."""
+        return sum(map(calls.memory_of, self.maps.values()))
+
+    def close(self) -> None:
+        """Close all descriptors; what is attached stays so."""
+        for held in (self._links, self._programs, self.maps):
+            for descriptor in held.values():
+                os.close(descriptor)
+            held.clear()
+
+    def _inode(self) -> int:
+        return self.cgroup.stat().st_ino
+
+    def _attach(self, section: str) -> None:
+        folder = os.open(self.cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            link = calls.attach(section, self._programs[section], folder)
+        except PermissionError as exc:
+            # This process has all rights: it has just loaded the program.
+            only = f"another program at {section} admits no other (without BPF_F_ALLOW_MULTI)"
+            raise OSError(exc.errno, only) from exc
+        finally:
+            os.close(folder)
+        path = self._paths[section]
+        path.unlink(missing_ok=True)
+        calls.pin(link, path)
+        self._links[section] = link
+
+
+def folder_of(names: Path, label: str) -> Path:
+    """Return the folder of one proxy's names."""
+    # The kernel allows no dot in a name, and a label has no plus.
+    return names / OWN_PINS / (label.replace(".", "+") or _WITHOUT_NAME)
+
+
+def hooked_labels() -> list[str]:
+    """Return the labels of all proxies with names in bpffs, sorted."""
+    names = find_bpffs()
+    folder = names and names / OWN_PINS
+    if folder is None or not folder.is_dir():
+        return []
+    labels = (one.name.replace("+", ".") for one in folder.iterdir())
+    return sorted("" if label == _WITHOUT_NAME else label for label in labels)
+
+
+def remove_hooks(proxy_name: str) -> bool:
+    """Detach and remove what a proxy has; return whether there was something. Idempotent.
+
+    Raises:
+        OSError: It may not be removed.
+    """
+    names = find_bpffs()
+    folder = names and folder_of(names, proxy_label(proxy_name))
+    if folder is None or not folder.is_dir():
+        return False
+    for path in sorted(folder.iterdir(), key=lambda path: "connect" not in path.name):
+        if "-" not in path.name:
+            # A process that hands over to this one holds it, too.
+            with contextlib.suppress(OSError):
+                _end(calls.pinned(path))
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        # Of another process, which has just started.
+        folder.rmdir()
+        folder.parent.rmdir()
+    return True
+
+
+def _open(path: Path, name: str, spec: MapSpec) -> int:
+    try:
+        return calls.pinned(path)
+    except FileNotFoundError:
+        descriptor = calls.create_map(name, spec)
+        calls.pin(descriptor, path)
+        return descriptor
+
+
+def _end(link: int) -> None:
+    """Detach and close a link, also one that is detached."""
+    with contextlib.suppress(OSError):
+        calls.detach(link)
+    os.close(link)
+
+
+def _lock_memory() -> None:
+    """Let maps take the memory they need, as Linux before 5.11 counts it as locked."""
+    _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    for limit in ((resource.RLIM_INFINITY,) * 2, (hard, hard)):
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, limit)
+            return

@@ -1,0 +1,92 @@
+"""Steering nftables, with connect() of this node's programs translated above its rules.
+
+change ─▶ hooks leave what they may no longer lead ─▶ rules ─▶ hooks lead what is new
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from ...errors import SteeringError
+from ...kernel.offers import LACKS_NOTHING, KernelOffers
+from ...kernel.one_thread import OneThread
+from ...log_fields import FieldLogger
+from ...model import Frontend
+from ..base import HookOptions, SteeringFacts, Target
+from ..nftables import NftablesSteering
+from .hooks import Hooks
+
+_log = FieldLogger("userspace_proxy.steering")
+
+
+class HookedSteering(NftablesSteering):
+    """Steering nftables with hooks, where they can work.
+
+    Args:
+        options: Where they are attached, and whether they must work.
+    """
+
+    def __init__(
+        self,
+        facts: SteeringFacts,
+        options: HookOptions,
+        kernel: KernelOffers = LACKS_NOTHING,
+    ) -> None:
+        super().__init__(facts, kernel)
+        self._options = options
+        self._loaded = Hooks(options, facts.proxy_name, kernel)
+        self._hooks_thread = OneThread("socket-lb")
+
+    async def start(self) -> Mapping[Frontend, int]:
+        """Part of Steering."""
+        recovered = await super().start()
+        try:
+            await self._hooks_thread.run(self._loaded.start)
+        except SteeringError as exc:
+            if self._options.is_required:
+                raise
+            _log.warning("rules lead all clients: %(cause)s", extra={"cause": str(exc)})
+            await self._hooks_thread.run(self._loaded.remove)
+        else:
+            self.hooks = self._loaded
+        return recovered
+
+    async def apply(self, wanted: Mapping[Frontend, Target]) -> None:
+        """Part of Steering."""
+        hooks = self.hooks
+        if hooks is not None:
+            await self._hooks_thread.run(lambda: hooks.leave_all_but(wanted))
+        await super().apply(wanted)
+        if hooks is not None:
+            await self._hooks_thread.run(lambda: hooks.replace(wanted))
+
+    async def change(self, changed: Mapping[Frontend, Target], gone: Collection[Frontend]) -> None:
+        """Part of Steering."""
+        hooks, touched = self.hooks, {**dict.fromkeys(gone), **changed}
+        if hooks is not None:
+            await self._hooks_thread.run(lambda: hooks.leave(touched))
+        await super().change(changed, gone)
+        if hooks is not None:
+            await self._hooks_thread.run(lambda: hooks.change(touched))
+
+    async def repair(self) -> int:
+        """Part of Steering."""
+        try:
+            return await super().repair()
+        finally:
+            await self._hooks_thread.run(self._loaded.repair)
+
+    async def clean_up(self) -> None:
+        """Part of Steering."""
+        self.hooks = None
+        try:
+            await self._hooks_thread.run(self._loaded.remove)
+        finally:
+            await super().clean_up()
+
+    async def close(self) -> None:
+        """Part of Steering."""
+        if self._hooks_thread.has_begun:
+            await self._hooks_thread.run(self._loaded.close)
+            self._hooks_thread.close()
+        await super().close()
