@@ -21,6 +21,7 @@ from typing import Self
 from tests.cluster.waiting import wait_for
 from tests.node.agents import Agent
 from tests.node.clients import Sockets
+from userspace_proxy.kernel.cgroups import find_cgroup
 from userspace_proxy.kernel.trials import try_parts
 from userspace_proxy_testing.sandbox import SandboxNode
 
@@ -91,11 +92,10 @@ def root_of_v2() -> Path:
     Raises:
         FileNotFoundError: Nowhere.
     """
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        mount, _, kind = line.partition(" - ")
-        if kind.startswith("cgroup2 "):
-            return Path(mount.split()[4])
-    raise FileNotFoundError("cgroup v2 is not mounted")
+    root = find_cgroup()
+    if root is None:
+        raise FileNotFoundError("cgroup v2 is not mounted")
+    return root
 
 
 def why_not() -> str:
