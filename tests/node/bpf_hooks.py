@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import resource
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.waiting import wait_for
 from userspace_proxy.kernel.bpf import calls
 from userspace_proxy.kernel.bpf.objects import read_object
 from userspace_proxy.kernel.trials import try_parts
@@ -43,27 +45,39 @@ def mounted(folder: Path, kind: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def own_cgroup(folder: Path) -> Iterator[Path]:
-    """Mount cgroup v2, and make a cgroup there."""
+    """Mount cgroup v2, and make a cgroup there, which is removed with those in it."""
     with mounted(folder, "cgroup2") as root:
         made = root / f"userspace-proxy-test-{os.getpid()}"
         made.mkdir()
-        yield made
-        made.rmdir()
+        try:
+            yield made
+        finally:
+            for one in (*made.glob("*/"), made):
+                wait_for("the end of its processes", functools.partial(is_removed, one))
 
 
 @contextlib.contextmanager
 def in_cgroup(cgroup: Path) -> Iterator[None]:
-    """Move this process into a cgroup, a child of the root, and back."""
-    (before,) = (
-        line[len("0::/") :]
-        for line in Path("/proc/self/cgroup").read_text().splitlines()
-        if line.startswith("0::/")
-    )
+    """Move this process into a cgroup below a mount, and back; makes it where it is missing."""
+    before = Path("/proc/self/cgroup").read_text().rpartition("0::/")[2].strip()
+    root = next(folder for folder in (cgroup, *cgroup.parents) if folder.is_mount())
+    cgroup.mkdir(exist_ok=True)
     (cgroup / "cgroup.procs").write_text("0")
     try:
         yield
     finally:
-        (cgroup.parent / before / "cgroup.procs").write_text("0")
+        (root / before / "cgroup.procs").write_text("0")
+
+
+def is_removed(cgroup: Path) -> bool:
+    """Remove a cgroup; returns whether there was no process in it."""
+    try:
+        cgroup.rmdir()
+    except OSError as exc:
+        if exc.errno != errno.EBUSY:
+            raise
+        return False
+    return True
 
 
 class Attached:

@@ -14,9 +14,11 @@ import pytest
 
 from tests.node.test_bpf import mounted
 from tests.node.test_bpf import rights as rights
+from userspace_proxy.check.socket_lb import look_at_hooks
 from userspace_proxy.kernel.bpf import calls
 from userspace_proxy.kernel.bpf.objects import MapSpec
 from userspace_proxy.kernel.bpf.other_hooks import Hook, read_hooks
+from userspace_proxy.kernel.offers import FOR_SOCKET_LB, read_kernel_offers
 from userspace_proxy.steering.others.hooks import judge_hooks
 
 pytestmark = [pytest.mark.kernel, pytest.mark.netns, pytest.mark.needs("connect hooks")]
@@ -111,6 +113,26 @@ def test_an_own_program_is_known_by_its_id_or_its_pin(
     pin.parent.mkdir(parents=True)
     calls.pin(link, pin)
     assert judge_hooks(read_hooks(cgroup, names)) == []
+
+
+def test_a_check_refuses_beside_another_translator(
+    attach: Callable[[str], int], cgroup: Path, names: Path
+) -> None:
+    def marks() -> list[tuple[str, str]]:
+        kernel = read_kernel_offers(FOR_SOCKET_LB)
+        found = look_at_hooks("required", "nftables", kernel, cgroup, names)
+        return [(f.mark, f.what.partition(":")[0]) for f in found]
+
+    part = ("warning", "this isn't the root of cgroup v2")
+    assert marks() == [part]
+    link = attach(CONNECT4)
+    assert marks() == [
+        ("warning", "another program may change what this node's programs dial"),
+        part,
+    ]
+    (names / CILIUM).parent.mkdir(parents=True)
+    calls.pin(link, names / CILIUM)
+    assert marks() == [("error", "Cilium translates Services at connect()")]
 
 
 def test_a_pin_of_a_program_or_of_something_else_is_read_too(cgroup: Path, names: Path) -> None:

@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.netns, pytest.mark.needs("connect 
 # No route leads there: what isn't translated fails at once.
 WEB, OTHER = SocketAddress("10.96.0.1", 80), SocketAddress("10.96.0.2", 80)
 WEB6, OTHER6 = SocketAddress("fd96::1", 80), SocketAddress("fd96::2", 80)
-POD, POD6 = "127.0.1.1", "fd00::1"
+POD, POD6 = "127.0.1.1", "::1"
 # Nothing listens there.
 DEAD = SocketAddress(POD, 9)
 SECOND_NS = 1_000_000_000
@@ -59,7 +59,6 @@ def hooks(tmp_path: Path) -> Iterator[SocketLb]:
 @pytest.fixture
 def node() -> Iterator[Net]:
     node = Net("node")
-    node.run(f"ip address add {POD6}/128 dev lo nodad")
     yield node
     node.close()
 
@@ -216,6 +215,10 @@ def test_an_endpoint_without_a_number_is_dialled_and_not_followed(
     with node.tcp() as client:
         client.connect(tuple(OTHER))
         assert peer_of(client) == OTHER
+        # Its end isn't followed either, and yet it doesn't keep what was dialled.
+        disconnect(client)
+        client.connect(server.getsockname())
+        assert peer_of(client) == address_of(server)
     assert (hooks.counts(0).established, hooks.events()) == (0, [])
 
 
@@ -474,6 +477,16 @@ def test_the_last_endpoint_is_never_left_out(
     for number in numbers:
         hooks.eject(number, ejected_for(50))
     assert dial(node, WEB) == "served"
+
+
+def test_those_that_are_left_share_the_load_of_an_ejected_endpoint(
+    hooks: SocketLb, node: Net, server: socket.socket, other: socket.socket
+) -> None:
+    dead, *_ = hooks.lead(WEB, DEAD, address_of(server), address_of(other))
+    hooks.eject(dead, ejected_for(50))
+    chosen = Counter(served_by(node, server, other) for _ in range(600))
+    # Six standard deviations.
+    assert 226 <= chosen[server] <= 374
 
 
 def test_an_ejected_endpoint_is_probed_by_one_dial_when_it_is_due(

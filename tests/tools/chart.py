@@ -14,8 +14,8 @@ CHART = Path(__file__).resolve().parents[2] / "charts/userspace-proxy"
 METADATA = CHART / "Chart.yaml"
 SCHEMA = CHART / "values.schema.json"
 
-SETTINGS = ("steering", "path")
-"""The settings that have values of their own; all others are flags there."""
+SETTINGS = {"steering": "steering", "path": "path", "socketLB": "socket_lb"}
+"""Values that are choices of settings, with those; all others are flags there."""
 
 
 def metadata(text: str) -> str:
@@ -27,10 +27,12 @@ def schema(text: str) -> str:
     """Return values.schema.json with what the table of settings contains about them."""
     parsed = json.loads(text)
     choices = get_type_hints(Settings)
-    for name in SETTINGS:
-        parsed["properties"][name] = {
+    for value, name in SETTINGS.items():
+        texts = list(get_args(choices[name]))
+        parsed["properties"][value] = {
             "description": TABLE[name].help,
-            "enum": list(get_args(choices[name])),
+            # YAML 1.1 reads off as false.
+            "enum": [*texts, False] if "off" in texts else texts,
             "default": getattr(Settings(), name),
         }
     return json.dumps(parsed, indent=2, ensure_ascii=False) + "\n"

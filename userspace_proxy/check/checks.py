@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import resource
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..agent.lock import running_proxies
 from ..agent.rounds.options import Options
 from ..agent.run import make_options
 from ..config import Settings
 from ..errors import ConfigError
+from ..kernel.cgroups import find_bpffs, find_cgroup
 from ..kernel.offers import KernelOffers
 from ..kernel.own_namespace import is_own_namespace
 from ..plane import default_workers
@@ -23,6 +25,7 @@ from .inputs import Inputs, judge_settings, look_at_manifests
 from .kernel_view import KernelView, read_kernel
 from .leftovers import judge_kube_proxy, judge_own
 from .offers import chosen, judge_offers, judge_path, read_offers
+from .socket_lb import look_at_hooks
 
 _log = logging.getLogger("userspace_proxy.check")
 
@@ -48,6 +51,8 @@ def check_settings(
     found += more
     offers = read_offers(offered, steering)
     found += judge_offers(offers, settings.steering, steering, own_namespace=own_namespace)
+    cgroup = Path(settings.socket_lb_cgroup) if settings.socket_lb_cgroup else find_cgroup()
+    found += look_at_hooks(settings.socket_lb, steering, offered, cgroup, find_bpffs())
     proxies = running_proxies()
     kernel = read_kernel() if steering not in ("none", "") else KernelView()
     found += [warning("kernel", line, hint="run as root") for line in kernel.unread]

@@ -14,6 +14,7 @@ from .finding import Finding, error, ok, warning
 _TOPIC = "socket LB"
 # Each cgroup has it but the root of all. Source: cgroup-v2.rst.
 _NOT_IN_THE_ROOT = "cgroup.events"
+_NAME_A_FOLDER = "mount the node's root of cgroup v2, as the chart's socketLB does"
 
 
 def look_at_hooks(
@@ -37,7 +38,8 @@ def look_at_hooks(
         try:
             others = judge_hooks(read_hooks(cgroup, names))
         except OSError as exc:
-            return [error(_TOPIC, f"can't read what is attached: {exc.strerror}", str(cgroup))]
+            what = f"can't read what is attached: {exc.strerror}"
+            return [_refusal(wanted)(_TOPIC, what, str(cgroup), _NAME_A_FOLDER)]
     return judge_hook_rights(wanted, taken, rights, others, is_part=is_part)
 
 
@@ -81,7 +83,7 @@ def _judge(
             "this isn't the root of cgroup v2: only programs in it are translated at connect(), "
             "rules lead the others",
             str(rights.cgroup),
-            "mount the node's own, as the chart's socketLB does, or name it by --socket-lb-cgroup",
+            _NAME_A_FOLDER,
         )
     else:
         yield ok(_TOPIC, "connect() of this node's programs can be translated", str(rights.cgroup))

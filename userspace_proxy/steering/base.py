@@ -18,13 +18,10 @@ import enum
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from ..errors import SteeringError
 from ..model import Balance, Frontend, IPFamily, Protocol, SocketAddress, Taken
-
-if TYPE_CHECKING:
-    from .socket_lb.hooks import Hooks
 
 
 class Refusal(enum.Enum):
@@ -183,9 +180,6 @@ class Steering(abc.ABC):
     """The families, and the choices of endpoints, for which it takes no :class:`KernelTarget`, with
     the reasons; those of nftables are known after :meth:`start`, and may change with each
     :meth:`repair`."""
-
-    hooks: Hooks | None = None
-    """What translates connect() of this node's programs, above the rules; None: nothing does."""
 
     unsteered: Mapping[Frontend, str | Taken] = MappingProxyType({})
     """Frontends of the last ``apply`` and ``change`` that the kernel refuses individually, with the

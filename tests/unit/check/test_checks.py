@@ -57,6 +57,14 @@ def test_findings_come_in_reading_order_input_steering_node(node, manifests, ste
     assert Mark.ERROR not in {finding.mark for finding in found}
 
 
+def test_hooks_that_are_required_are_checked_after_the_steering(node, manifests, tmp_path):
+    hooks = {"socket_lb": "required", "socket_lb_cgroup": str(tmp_path)}
+    found = check_settings(Settings(manifests=manifests, steering="nftables", **hooks), ())
+    assert topics(found)[: len(INPUT) + len(STEERING) + 1] == [*INPUT, *STEERING, "socket LB"]
+    # It is no folder of cgroup v2, or the test may not hook connect().
+    assert [f.mark for f in found if f.topic == "socket LB"] == [Mark.ERROR]
+
+
 def test_without_preserved_client_addresses_there_are_no_findings_about_them(node, manifests):
     settings = Settings(manifests=manifests, steering="nftables", preserve_client_address="never")
     assert "client addresses" not in topics(check_settings(settings, ()))

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 
 import pytest
 
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.offers import FOR_SOCKETS, LACKS_NOTHING, NEEDS, KernelOffers
 from userspace_proxy.model import IPFamily
-from userspace_proxy.steering import SteeringFacts, make_steering, selection
+from userspace_proxy.steering import (
+    HookedSteering,
+    HookOptions,
+    SteeringFacts,
+    make_steering,
+    selection,
+)
 from userspace_proxy.steering.iptables import legacy
 from userspace_proxy.steering.none import NoSteering
 
@@ -18,6 +25,25 @@ WITHOUT_NFTABLES = KernelOffers({"nf_tables": errno.EPROTONOSUPPORT})
 @pytest.mark.parametrize("name", ["iptables", "nftables", "local", "none"])
 def test_a_name_selects_its_steering(name):
     assert make_steering(name, FACTS).name == name
+
+
+HOOKED = replace(FACTS, hooks=HookOptions())
+
+
+def test_hooks_are_a_part_of_steering_nftables():
+    assert isinstance(make_steering("nftables", HOOKED), HookedSteering)
+    assert not isinstance(make_steering("nftables", FACTS), HookedSteering)
+
+
+@pytest.mark.parametrize("name", ["iptables", "local", "none"])
+def test_without_a_kernel_path_hooks_have_no_effect_unless_they_are_required(name, caplog):
+    assert make_steering(name, HOOKED).name == name
+    what = f"connect() isn't translated: steering {name} has no kernel path"
+    assert caplog.messages == [what]
+    required = replace(FACTS, hooks=HookOptions(is_required=True))
+    with pytest.raises(SteeringError) as caught:
+        make_steering(name, required)
+    assert str(caught.value) == f"cannot start: {what} (--steering=nftables)"
 
 
 def test_auto_chooses_local_in_the_proxys_own_namespace():

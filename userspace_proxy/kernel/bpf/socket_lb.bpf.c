@@ -170,7 +170,6 @@ INLINE bool lead(struct bpf_sock_addr *dial, struct service *service, struct add
 	kept->dialled = *to;
 	kept->endpoint = found.number;
 	kept->netns = netns;
-	kept->is_closed = 0;
 	kept->state = TRANSLATED;
 	*to = found.at;
 	return true;
@@ -228,6 +227,10 @@ PART("cgroup/getpeername6") int getpeername6(struct bpf_sock_addr *peer)
 	return 1;
 }
 
+/*
+ * A client that closes its socket before there is an answer is no failure. Without this program
+ * that looks like an ICMP error, as a disconnection (AF_UNSPEC, shutdown) before an answer does.
+ */
 PART("cgroup/sock_release") int sock_release(struct bpf_sock *sk)
 {
 	struct connection *kept = sk->type == STREAM ? kept_of(&connections, sk, 0, 0) : 0;
@@ -311,16 +314,15 @@ INLINE void add_latency(struct counts *counts, __u64 ns)
 }
 
 /*
- * TCP counts a FIN as a byte, and the SYN; the last state tells whose FIN there was. In FIN_WAIT2 a
- * socket that was closed gets nothing but the endpoint's FIN, or the kernel doesn't wait for that.
+ * TCP counts the SYN and each FIN as a byte. The last state tells which FINs there were; after
+ * FIN_WAIT2, where the kernel may not wait for the endpoint's, whether there was anything since.
  */
 INLINE void count_bytes(struct bpf_sock_ops *ops, struct connection *kept, struct event *event)
 {
 	__u64 was = ops->args[0], received = ops->bytes_received, sent = ops->bytes_acked;
 	bool both = was == BPF_TCP_CLOSING || was == BPF_TCP_LAST_ACK, half = was == BPF_TCP_FIN_WAIT2;
-	__u64 theirs = both || was == BPF_TCP_CLOSE_WAIT ||
-		       (half && (!kept->is_closed || received != kept->received));
 	__u64 ours = 1 + (both || half);
+	__u64 theirs = both || was == BPF_TCP_CLOSE_WAIT || (half && received != kept->received);
 	event->received = received - (received ? theirs : 0);
 	event->sent = sent > ours ? sent - ours : 0;
 	event->tcp_state = was;
@@ -343,8 +345,7 @@ INLINE void ended(struct bpf_sock_ops *ops, struct connection *kept, struct coun
 		ADD(counts->srtt_us, ops->srtt_us >> 3);
 	} else if (state == REPEATED) {
 		event.result = WAS_UNANSWERED;
-	} else if (kept->is_closed && ops->packets_out) {
-		/* After a reset or a time-out there is no packet; after an ICMP error from Linux 6.11. */
+	} else if (kept->is_closed) {
 		event.result = WAS_GIVEN_UP;
 		ADD(counts->given_up, 1);
 	} else {

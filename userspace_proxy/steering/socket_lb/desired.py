@@ -96,7 +96,7 @@ class Hooked(NamedTuple):
     affinity: Affinity | None
 
 
-class Found(NamedTuple):
+class FoundService(NamedTuple):
     """What the maps had for a frontend when this process began."""
 
     value: FrontendValue
@@ -164,7 +164,7 @@ class DesiredHooks:
         """No endpoint, and no affinity, has had this number, or one beyond it."""
         self._room = room
         self._last_service = 0
-        self._found: dict[SocketAddress, Found] = {}
+        self._found: dict[SocketAddress, FoundService] = {}
         self._hooked: dict[Frontend, Hooked] = {}
         self._left: dict[Frontend, str] = {}
         self._services: dict[Hooked, _Service] = {}
@@ -182,7 +182,7 @@ class DesiredHooks:
         return "" if frontend in self._hooked else self._left.get(frontend, _NOT_IN_KERNEL)
 
     def adopt(
-        self, found: Mapping[SocketAddress, Found], services: Iterable[int], next_number: int
+        self, found: Mapping[SocketAddress, FoundService], services: Iterable[int], next_number: int
     ) -> None:
         """Note what an earlier process has left in the maps, before the first change.
 
@@ -285,7 +285,7 @@ class DesiredHooks:
             and len(self.elements[SLOTS]) + slots <= self._room.slots
         )
 
-    def _adopt_numbers(self, hooked: Hooked, frontend: Frontend, found: Found) -> None:
+    def _adopt_numbers(self, hooked: Hooked, frontend: Frontend, found: FoundService) -> None:
         for slot in found.slots:
             at = hooked.name, slot.address
             if at not in self._numbers and slot.number not in self.at:
@@ -296,7 +296,7 @@ class DesiredHooks:
             self._affinities.setdefault(of_affinity, _Number(found.value.affinity))
 
     def _make(
-        self, hooked: Hooked, frontend: Frontend, found: Found | None, edits: Edits
+        self, hooked: Hooked, frontend: Frontend, found: FoundService | None, edits: Edits
     ) -> _Service:
         slots = tuple(SlotValue(x, self._number_of(hooked, x, edits)) for x in hooked.endpoints)
         number = 0 if found is None or found.slots != slots else found.value.number

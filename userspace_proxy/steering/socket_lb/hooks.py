@@ -41,7 +41,7 @@ from ...kernel.bpf.socket_maps import (
 )
 from ...kernel.cgroups import find_bpffs, find_cgroup
 from ...kernel.hook_rights import read_rights
-from ...kernel.offers import KernelOffers
+from ...kernel.offers import LACKS_NOTHING, KernelOffers
 from ...kernel.trials import SO_NETNS_COOKIE
 from ...log_fields import FieldLogger
 from ...log_limit import LogLimit
@@ -57,7 +57,7 @@ from .desired import (
     At,
     DesiredHooks,
     Edits,
-    Found,
+    FoundService,
     Room,
 )
 from .programs import Programs, remove_hooks
@@ -65,8 +65,8 @@ from .programs import Programs, remove_hooks
 _log = FieldLogger("userspace_proxy.steering")
 
 _TERM_NS = 60 * 10**9
-# Comparing all elements takes 20 ms with 10,000 Services, each second.
-_SHARE = 0.01
+# Of a thread's time; comparing all elements takes 40 ms with 10,000 Services.
+_SHARE = 0.025
 # Endpoints that have left, while connections to them are open.
 _LEFT_MAX = 16_384
 
@@ -110,10 +110,18 @@ class Hooks:
 
     Args:
         kernel: What it offers.
+        names: The mount of bpffs; None: it is looked for.
     """
 
-    def __init__(self, options: HookOptions, proxy_name: str, kernel: KernelOffers) -> None:
+    def __init__(
+        self,
+        options: HookOptions,
+        proxy_name: str,
+        kernel: KernelOffers = LACKS_NOTHING,
+        names: Path | None = None,
+    ) -> None:
         self._options = options
+        self._names = names or find_bpffs()
         self._proxy_name = proxy_name
         self._kernel = kernel
         self._programs: Programs | None = None
@@ -127,6 +135,7 @@ class Hooks:
         self._is_unsure = False
         """The maps may not be as desired."""
         self._compare_at = 0.0
+        self._lacks_counters = False
         self._problem = ""
         self._problem_lines = LogLimit()
         self._repairs = 0
@@ -144,7 +153,7 @@ class Hooks:
         """
         options = self._options
         cgroup = Path(options.cgroup) if options.cgroup else find_cgroup()
-        names = find_bpffs()
+        names = self._names
         lack = read_rights(self._kernel, cgroup, names).lack()
         if lack or cgroup is None or names is None:
             what, hint = lack or ("", "")
@@ -159,7 +168,7 @@ class Hooks:
             self.close()
             programs.close()
             with suppress(OSError):
-                remove_hooks(self._proxy_name)
+                remove_hooks(self._proxy_name, self._names)
             raise SteeringError(f"cannot translate connect() in {cgroup}: {_words(exc)}") from exc
         self._is_attached = True
         self._ring = Ring(programs.maps["events"], programs.specs["events"].entries)
@@ -199,13 +208,10 @@ class Hooks:
         with self._noting_problems():
             if restored := self._programs.repair():
                 self._note_repair(restored)
-            began = Clocks.monotonic()
-            if self._is_unsure or (self._is_begun and began >= self._compare_at):
-                was_unsure = self._is_unsure
-                count = self._put_right()
-                if count and not was_unsure:
-                    self._note_repair([f"{count} elements"])
-                self._compare_at = began + (Clocks.monotonic() - began) / _SHARE
+            if self._is_unsure:
+                self._put_right()
+            elif self._has_drifted():
+                self._note_repair([f"{self._put_right()} elements"])
             self._forget_left()
             self._write_settings()
             self._map_bytes = self._programs.map_bytes()
@@ -217,7 +223,7 @@ class Hooks:
         """
         self._is_attached = False
         try:
-            remove_hooks(self._proxy_name)
+            remove_hooks(self._proxy_name, self._names)
         except OSError as exc:
             raise SteeringError(f"cannot remove hooks of connect(): {_words(exc)}") from exc
 
@@ -242,6 +248,8 @@ class Hooks:
         for key, value in self._elements(COUNTERS):
             if at := self._desired.at.get(number_of(key)):
                 found[at] = none if value == NO_COUNTS else DialCounts.unpack(value)
+        # Or there are new ones, which makes the next comparison no worse.
+        self._lacks_counters = len(found) < len(self._desired.at)
         return found
 
     @property
@@ -320,7 +328,7 @@ class Hooks:
             self._settings = self._settings._replace(**changed)
             calls.update(programs.maps["settings"], SETTINGS_KEY, self._settings.pack())
 
-    def _read_found(self) -> tuple[dict[SocketAddress, Found], list[int]]:
+    def _read_found(self) -> tuple[dict[SocketAddress, FoundService], list[int]]:
         """Return what each frontend was led to by an earlier run, and the services with slots."""
         slots: dict[int, dict[int, SlotValue]] = {}
         for key, value in self._elements(SLOTS):
@@ -332,7 +340,7 @@ class Hooks:
                 to = FrontendValue.unpack(value)
                 of_service = slots.get(to.number, {})
                 if all(index in of_service for index in range(to.slots)):
-                    found[frontend_of(key)] = Found(
+                    found[frontend_of(key)] = FoundService(
                         to, tuple(of_service[index] for index in range(to.slots))
                     )
         return found, list(slots)
@@ -345,6 +353,16 @@ class Hooks:
             self._remove(edits.removed)
             self._delete("ejected", edits.readmitted)
             self._is_unsure = False
+
+    def _has_drifted(self) -> bool:
+        """Return whether another program has changed elements, as far as it was time to look."""
+        began = Clocks.monotonic()
+        if not self._is_begun or began < self._compare_at:
+            return False
+        wanted = self._desired.elements
+        is_as_wanted = all(dict(self._elements(name)) == wanted[name] for name in LED)
+        self._compare_at = began + (Clocks.monotonic() - began) / _SHARE
+        return not is_as_wanted or self._lacks_counters
 
     def _put_right(self) -> int:
         """Make the maps as desired; return how many elements differed."""
@@ -362,7 +380,7 @@ class Hooks:
                 removed[name] = [key for key in have if key not in elements]
         self._put(put)
         self._remove(removed)
-        self._is_unsure = False
+        self._is_unsure = self._lacks_counters = False
         return sum(map(len, (*put.values(), *removed.values())))
 
     def _put(self, put: Mapping[str, Mapping[bytes, bytes]]) -> None:

@@ -1,7 +1,10 @@
 """The programs and maps of one proxy in the kernel, and their names, which outlive the process.
 
-    <bpffs>/userspace-proxy/<proxy>/frontends4-1f0c93a2   a map, with a digest of its form
-    <bpffs>/userspace-proxy/<proxy>/connect4              what attaches a program to the cgroup
+    <bpffs>/userspace-proxy/<network namespace>/<proxy>/
+        frontends4-1f0c93a2, …   the maps, each with a digest of its form
+        connect4, …              links, each of which attaches a program to the cgroup
+
+As with rules and locks, a proxy's name counts in its network namespace only.
 
 Rule 1: there is no moment without programs: the next process replaces them in their links, and uses
 the maps that have the form it needs.
@@ -19,6 +22,7 @@ from pathlib import Path
 from ...kernel.bpf import calls
 from ...kernel.bpf.objects import KINDS, MapSpec, read_object
 from ...kernel.cgroups import find_bpffs
+from ...kernel.own_namespace import network_namespace
 from ..names import proxy_label
 from ..others.hooks import OWN_PINS
 
@@ -127,28 +131,39 @@ class Programs:
 
 
 def folder_of(names: Path, label: str) -> Path:
-    """Return the folder of one proxy's names."""
+    """Return the folder of one proxy's names, in this thread's network namespace."""
     # The kernel allows no dot in a name, and a label has no plus.
-    return names / OWN_PINS / (label.replace(".", "+") or _WITHOUT_NAME)
+    return _here(names) / (label.replace(".", "+") or _WITHOUT_NAME)
 
 
-def hooked_labels() -> list[str]:
-    """Return the labels of all proxies with names in bpffs, sorted."""
-    names = find_bpffs()
-    folder = names and names / OWN_PINS
+def _here(names: Path) -> Path:
+    return names / OWN_PINS / str(network_namespace("thread-self"))
+
+
+def hooked_labels(names: Path | None = None) -> list[str]:
+    """Return the labels of all proxies with hooks in this network namespace, sorted.
+
+    Args:
+        names: The mount of bpffs; None: it is looked for.
+    """
+    names = names or find_bpffs()
+    folder = names and _here(names)
     if folder is None or not folder.is_dir():
         return []
     labels = (one.name.replace("+", ".") for one in folder.iterdir())
     return sorted("" if label == _WITHOUT_NAME else label for label in labels)
 
 
-def remove_hooks(proxy_name: str) -> bool:
+def remove_hooks(proxy_name: str, names: Path | None = None) -> bool:
     """Detach and remove what a proxy has; return whether there was something. Idempotent.
+
+    Args:
+        names: The mount of bpffs; None: it is looked for.
 
     Raises:
         OSError: It may not be removed.
     """
-    names = find_bpffs()
+    names = names or find_bpffs()
     folder = names and folder_of(names, proxy_label(proxy_name))
     if folder is None or not folder.is_dir():
         return False
@@ -159,9 +174,9 @@ def remove_hooks(proxy_name: str) -> bool:
                 _end(calls.pinned(path))
         path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
-        # Of another process, which has just started.
-        folder.rmdir()
-        folder.parent.rmdir()
+        # Another proxy's are there.
+        for empty in (folder, folder.parent, folder.parent.parent):
+            empty.rmdir()
     return True
 
 

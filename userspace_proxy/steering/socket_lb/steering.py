@@ -33,6 +33,8 @@ class HookedSteering(NftablesSteering):
         kernel: KernelOffers = LACKS_NOTHING,
     ) -> None:
         super().__init__(facts, kernel)
+        self.hooks: Hooks | None = None
+        """None: they don't work here, or not any more."""
         self._options = options
         self._loaded = Hooks(options, facts.proxy_name, kernel)
         self._hooks_thread = OneThread("socket-lb")

@@ -1,0 +1,390 @@
+"""A node whose Services take the kernel path, by rules alone or by hooks of ``connect()`` as well.
+
+    cgroup v2
+    └─ userspace-proxy-test-PID     hooks are attached here
+       └─ pods                      this process and all that it starts: the agent, pods, clients
+
+Rule 1: a socket belongs to the cgroup of the process that creates it, so hooks translate the dials
+of every socket that a test gets from a client.
+Rule 2: the agent sees a bpffs of the test's own at the usual place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.waiting import wait_for
+from tests.node.agents import Agent
+from tests.node.bpf_hooks import bpf_rights, in_cgroup, mounted, own_cgroup
+from tests.node.clients import Client
+from tests.node.endpoints import CLUSTER_IPS, PORT, TARGET, VERSIONS
+from tests.node.processes import readable_folder
+from tests.node.testbed import Testbed
+from userspace_proxy.kernel.offers import FOR_KERNEL_PATH
+from userspace_proxy_testing.sandbox import Host
+from userspace_proxy_testing.sandbox.address_plan import LOAD_BALANCER_CIDR, POD_CIDR
+
+Address = tuple[str, int]
+
+RULES, HOOKS = "off", "required"
+"""Values of ``--socket-lb``."""
+MODES = (
+    pytest.param(RULES, id="rules"),
+    pytest.param(HOOKS, id="hooks", marks=pytest.mark.needs("connect hooks")),
+)
+MARKS = [pytest.mark.netns, pytest.mark.needs(*FOR_KERNEL_PATH)]
+KINDS = ("cluster IP", "node port", "load balancer", "external IP")
+# Nothing answers what the rules drop; what they pass is answered in a millisecond.
+SILENCE_S = 1.0
+REFUSED = os.strerror(errno.ECONNREFUSED)
+
+FLAGS = (
+    "--workers=1",
+    f"--cluster-cidr={POD_CIDR}",
+    f"--allow-external-ips={LOAD_BALANCER_CIDR}",
+)
+
+_BPFFS = "/sys/fs/bpf"
+_SEEING = f'mount --bind "$1" {_BPFFS}; shift; exec "$@"'
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A pod, or the node, that answers HTTP requests with its name."""
+
+    host: Host
+    node: str = "node-1"
+
+    @property
+    def name(self) -> str:
+        return self.host.name
+
+    def at(self, version: int) -> Address:
+        """Return where it listens."""
+        return str(self.host.ip if version == 4 else self.host.ip6), TARGET
+
+
+@dataclass(frozen=True, eq=False)
+class Web:
+    """A Service of both families, with a frontend of each kind.
+
+    Args:
+        number: Of its addresses and its node port.
+        conditions: Of endpoints, by the name of the backend; ready by default.
+        weights: Likewise.
+        spec: Further fields.
+    """
+
+    name: str
+    number: int
+    backends: Sequence[Backend] = ()
+    conditions: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
+    weights: Mapping[str, int] = field(default_factory=dict)
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    path: str = "kernel"
+
+    @property
+    def node_port(self) -> int:
+        return 30000 + self.number
+
+    def cluster_ip(self, version: int) -> Address:
+        return CLUSTER_IPS[version].format(self.number), PORT
+
+    def load_balancer(self, version: int) -> Address:
+        return ("203.0.113.{}" if version == 4 else "fd00:203:0:113::{}").format(self.number), PORT
+
+    def external_ip(self, version: int) -> Address:
+        ip = ("203.0.113.{}" if version == 4 else "fd00:203:0:113::{}").format(self.number + 100)
+        return ip, PORT
+
+    def objects(self) -> Iterator[dict[str, Any]]:
+        ips = [self.cluster_ip(version)[0] for version in VERSIONS]
+        yield {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {
+                "namespace": "shop",
+                "name": self.name,
+                "annotations": {"userspace-proxy.io/path": self.path},
+            },
+            "spec": {
+                "type": "LoadBalancer",
+                "clusterIP": ips[0],
+                "clusterIPs": ips,
+                "ipFamilies": ["IPv4", "IPv6"],
+                "ipFamilyPolicy": "RequireDualStack",
+                "externalIPs": [self.external_ip(version)[0] for version in VERSIONS],
+                "ports": [
+                    {"name": "http", "port": PORT, "nodePort": self.node_port},
+                    {"name": "dns", "port": PORT, "protocol": "UDP", "nodePort": self.node_port},
+                ],
+                **self.spec,
+            },
+            "status": {
+                "loadBalancer": {
+                    "ingress": [{"ip": self.load_balancer(version)[0]} for version in VERSIONS]
+                }
+            },
+        }
+        for version in VERSIONS:
+            for backend in self.backends:
+                yield self._slice(version, backend)
+
+    def _slice(self, version: int, backend: Backend) -> dict[str, Any]:
+        weight = self.weights.get(backend.name, 100)
+        return {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                "namespace": "shop",
+                "name": f"{self.name}-{backend.name}-{version}",
+                "labels": {"kubernetes.io/service-name": self.name},
+                "annotations": {"userspace-proxy.io/weight": str(weight)},
+            },
+            "addressType": f"IPv{version}",
+            "ports": [
+                {"name": "http", "port": TARGET},
+                {"name": "dns", "port": TARGET, "protocol": "UDP"},
+            ],
+            "endpoints": [
+                {
+                    "addresses": [backend.at(version)[0]],
+                    "nodeName": backend.node,
+                    "conditions": dict(self.conditions.get(backend.name, {"ready": True})),
+                }
+            ],
+        }
+
+
+class PinnedAgent(Agent):
+    """An agent that sees pins of the test instead of the machine's."""
+
+    pins: Path | None = None
+
+    @property
+    def command(self) -> list[str]:
+        return self.seeing_pins(super().command)
+
+    def seeing_pins(self, command: Sequence[str]) -> list[str]:
+        """Return a command that runs another one among the test's pins."""
+        if self.pins is None:
+            return list(command)
+        return ["unshare", "--mount", "sh", "-c", _SEEING, "sh", str(self.pins), *command]
+
+
+class SocketNode(Testbed):
+    """A testbed for one mode of ``--socket-lb``.
+
+    Args:
+        mode: One of ``MODES``.
+        pins: A mount of bpffs; None without hooks.
+        cgroup: Where hooks are attached; None without hooks.
+    """
+
+    agent: PinnedAgent
+
+    def __init__(
+        self,
+        folder: Path,
+        mode: str,
+        *flags: str,
+        pins: Path | None,
+        cgroup: Path | None,
+        clients: Iterable[str],
+    ) -> None:
+        self.mode = mode
+        self.cgroup = cgroup
+        flags = (*socket_flags(mode, cgroup), *FLAGS, *flags)
+        super().__init__(folder, "nftables", *flags, clients=clients, agent=PinnedAgent)
+        self.agent.pins = pins
+
+    def add_backends(self, *names: str, **ports: int) -> list[Backend]:
+        """Start pods that answer with their names; further ports as of ``Namespace.serve``."""
+        return [self.backend(self.sandbox.add_pod(name), **ports) for name in names]
+
+    @staticmethod
+    def backend(host: Host, node: str = "node-1", **ports: int) -> Backend:
+        """Start a backend on a host."""
+        host.serve(None, tcp=TARGET, udp=TARGET, **ports)
+        return Backend(host, node)
+
+    def add_clients(self, name: str, count: int) -> Iterator[Client]:
+        """Start pods that dial."""
+        for number in range(count):
+            client = Client(self.sandbox.add_pod(f"{name}-{number}"))
+            self.clients[client.name] = client
+            yield client
+
+    def add_container(self, name: str, cgroup: Path | None) -> Client:
+        """Start a pod that dials, in another cgroup."""
+        with in_cgroup(cgroup) if cgroup else contextlib.nullcontext():
+            client = Client(self.sandbox.add_pod(name))
+        self.clients[name] = client
+        return client
+
+    def start(self, *webs: Web) -> None:
+        """Write these Services, and start the agent."""
+        self.write(*webs)
+        self.agent.start_until_ready()
+
+    def write(self, *webs: Web) -> None:
+        self.agent.manifests.write_objects(o for web in webs for o in web.objects())
+
+    def change(self, *webs: Web) -> None:
+        """Replace all Services by others, and wait until those are in force."""
+        before = self.agent.status()["revision"]
+        self.write(*webs)
+
+        def is_in_force() -> bool:
+            status = self.agent.status()
+            return status["revision"] > before and not status["sync"]["waiting_since"]
+
+        wait_for("the change to be in force", is_in_force, hint=self.agent.log)
+
+    def at(self, kind: str, web: Web, version: int) -> Address:
+        """Return a Service's frontend of one kind, as ``KINDS`` has them."""
+        match kind:
+            case "node port":
+                return str(self.node.ip if version == 4 else self.node.ip6), web.node_port
+            case "load balancer":
+                return web.load_balancer(version)
+            case "external IP":
+                return web.external_ip(version)
+        return web.cluster_ip(version)
+
+    @property
+    def way(self) -> str:
+        """What translates the dials of this node's programs, unless the rules must."""
+        return "hooks" if self.mode == HOOKS else "rules"
+
+
+def socket_flags(mode: str, cgroup: Path | None) -> list[str]:
+    """Return the agent's flags for a mode."""
+    if mode == RULES or os.environ.get("NOFLAGS"):
+        return []
+    return [f"--socket-lb={mode}", *([f"--socket-lb-cgroup={cgroup}"] if cgroup else [])]
+
+
+@contextlib.contextmanager
+def socket_node(
+    folder: Path, mode: str, *flags: str, clients: Iterable[str] = ("pod", "node-1")
+) -> Iterator[SocketNode]:
+    """Make a node for a mode, with a cgroup and a bpffs of its own where hooks need them."""
+    with contextlib.ExitStack() as stack:
+        pins = cgroup = None
+        if mode == HOOKS:
+            with bpf_rights():
+                # The agent gets the rights that it needs by itself.
+                pass
+            pins = stack.enter_context(mounted(folder / "pins", "bpf"))
+            # Workers read the limits of their cgroup, as a user who can't enter pytest's folders.
+            readable = stack.enter_context(readable_folder())
+            cgroup = stack.enter_context(own_cgroup(readable / "cgroup"))
+            stack.enter_context(in_cgroup(cgroup / "pods"))
+        yield stack.enter_context(
+            SocketNode(folder, mode, *flags, pins=pins, cgroup=cgroup, clients=clients)
+        )
+
+
+class Dial:
+    """One TCP connection of a client, which speaks HTTP."""
+
+    def __init__(self, client: Client, address: Address, sock: socket.socket | None = None) -> None:
+        self.client = client
+        self.address = address
+        self.sock = client.tcp(address[0]) if sock is None else sock
+
+    def connect(self) -> Dial:
+        self.sock.connect(self.address)
+        return self
+
+    def ask(self) -> str:
+        """Send a request, and return the name of the endpoint that answers."""
+        self.sock.sendall(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
+        return answer(self.sock)[0]
+
+    @property
+    def peer(self) -> Address:
+        """What the program sees as its peer."""
+        host, port, *_ = self.sock.getpeername()
+        return host, port
+
+    @property
+    def way(self) -> str:
+        """What translated it: ``hooks`` if the kernel's peer isn't the program's."""
+        seen = kernel_peer(self.client, self.sock)
+        return "rules" if seen == self.peer else "hooks"
+
+    def __enter__(self) -> Dial:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.sock.close()
+
+
+def answer(sock: socket.socket) -> tuple[str, str]:
+    """Read one response; return the endpoint's name, and the client's address that it saw."""
+    text = b""
+    while b"\r\n\r\n" not in text:
+        part = sock.recv(4096)
+        assert part, "the connection ended"
+        text += part
+    head, _, body = text.partition(b"\r\n\r\n")
+    headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:])
+    while len(body) < int(headers["Content-Length"]):
+        body += sock.recv(4096)
+    return body.decode().strip(), headers["X-Client-Address"]
+
+
+def kernel_peer(client: Client, sock: socket.socket) -> Address:
+    """Return the peer to which the kernel sends a socket's packets."""
+    kind, port = "-t" if sock.type == socket.SOCK_STREAM else "-u", sock.getsockname()[1]
+    command = ["ss", "-Hn", kind, "state", "established", f"( sport = :{port} )"]
+    peers = {line.split()[3] for line in client.host.run(command).stdout.splitlines()}
+    (peer,) = peers
+    host, _, number = peer.rpartition(":")
+    return host.strip("[]"), int(number)
+
+
+def outcome(client: Client, address: Address) -> str:
+    """Return the name of the endpoint that answers a dial, ``silence``, or the kernel's words."""
+    with Dial(client, address) as dial:
+        dial.sock.settimeout(SILENCE_S)
+        try:
+            dial.connect()
+        except TimeoutError:
+            return "silence"
+        except OSError as exc:
+            return str(exc.strerror)
+        dial.sock.settimeout(120)
+        return dial.ask()
+
+
+def met(client: Client, address: Address, times: int = 40) -> set[str]:
+    """Return the outcomes of many dials."""
+    return {outcome(client, address) for _ in range(times)}
+
+
+def disconnect(sock: socket.socket) -> None:
+    """Call connect() with AF_UNSPEC, after which the socket can dial again."""
+    nowhere = struct.pack("=H14x", socket.AF_UNSPEC)
+    if _libc.connect(sock.fileno(), nowhere, len(nowhere)) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def mapped(address: Address) -> Address:
+    """Return an IPv4 address as IPv6 sockets dial it."""
+    return f"::ffff:{address[0]}", address[1]

@@ -1,0 +1,364 @@
+"""The contract of the kernel path, for rules and hooks: changes, crashes, upgrades, the end."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import struct
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.waiting import wait_for
+from tests.node.agents import CLEANUP
+from tests.node.clients import DEADLINE_S
+from tests.node.endpoints import VERSIONS
+from tests.node.load import Load, Outcome
+from tests.node.socket_lb import HOOKS, MARKS, MODES, Dial, SocketNode, Web, met, socket_node
+from userspace_proxy.kernel.bpf import calls
+
+pytestmark = MARKS
+
+by_version = pytest.mark.parametrize("version", VERSIONS)
+# Low, as tests run in parallel: what is lost is lost at any rate.
+RATE = 30.0
+TIMEOUT_S = 30.0
+MANY = 10_000
+REPAIR_S = 2.0
+REPAIRED = "drift"
+LINK_DETACH = 34
+# Standard output: how many connections were made.
+DIAL_MANY = """
+import socket, struct, sys
+host, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+for _ in range(count):
+    with socket.create_connection((host, port)) as made:
+        # Without TIME_WAIT, so that local ports last.
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+print(count)
+"""
+
+
+class Life:
+    """A node with one Service, of which endpoints and path change."""
+
+    def __init__(self, node: SocketNode, folder: Path) -> None:
+        self.node = node
+        self.agent = node.agent
+        self.pod = node["pod"]
+        self.one, self.two, self.three = node.add_backends("one", "two", "three")
+        self._folder = folder
+
+    @staticmethod
+    def web(*backends, path: str = "kernel") -> Web:
+        return Web("web", 10, backends, path=path)
+
+    def start(self) -> None:
+        self.node.start(self.web(self.one, self.two))
+
+    def address(self, version: int) -> tuple[str, int]:
+        return self.web().cluster_ip(version)
+
+    def dial(self, version: int) -> Dial:
+        return Dial(self.pod, self.address(version)).connect()
+
+    def met(self, version: int) -> set[str]:
+        return met(self.pod, self.address(version))
+
+    def switch(self, path: str) -> None:
+        self.node.change(self.web(self.one, self.two, path=path))
+
+        def is_in_force() -> bool:
+            return {port["path"] for port in self.agent.status()["ports"]} == {path}
+
+        wait_for(f"the path {path}", is_in_force, hint=self.agent.log)
+
+    def way(self) -> str:
+        with self.dial(4) as dial:
+            return dial.way
+
+    @contextlib.contextmanager
+    def load(self) -> Iterator[list[Outcome]]:
+        """Dial from a pod and the node meanwhile, and expect each to be answered."""
+        loads = [
+            Load(
+                self.node[name].host,
+                self._folder / f"{name}-{version}.log",
+                self.address(version),
+                RATE,
+                timeout_s=TIMEOUT_S,
+            )
+            for name in ("pod", "node-1")
+            for version in VERSIONS
+        ]
+        outcomes: list[Outcome] = []
+        try:
+            yield outcomes
+        finally:
+            outcomes += [load.stop() for load in loads]
+        for outcome in outcomes:
+            assert not outcome.failed, f"{outcome.failed}\n{self.agent.log()}"
+            assert outcome.made
+
+    def replace(self, *flags: str) -> None:
+        """Have the next process take over from the running one, and wait until that has ended."""
+        old, self.agent.process = self.agent.process, None
+        self.agent.flags = (*flags, "--take-over", "--drain-timeout=30s")
+        self.agent.start_until_ready()
+        assert old is not None
+        assert old.wait(DEADLINE_S) == 0
+
+    def pins(self) -> list[Path]:
+        """Return what is pinned."""
+        assert self.agent.pins is not None
+        return sorted(path for path in self.agent.pins.rglob("*") if path.is_file())
+
+
+@pytest.fixture(params=MODES)
+def life(request, tmp_path) -> Iterator[Life]:
+    with socket_node(tmp_path, request.param) as node:
+        yield Life(node, tmp_path)
+
+
+@pytest.fixture
+def hooked(tmp_path) -> Iterator[Life]:
+    with socket_node(tmp_path, HOOKS) as node:
+        life = Life(node, tmp_path)
+        life.start()
+        yield life
+
+
+@contextlib.contextmanager
+def repeated(act: Callable[[], str]) -> Iterator[Counter[str]]:
+    """Have a thread do something again and again; counts what it returns."""
+    seen: Counter[str] = Counter()
+    is_over = threading.Event()
+
+    def run() -> None:
+        while not is_over.is_set():
+            try:
+                seen[act()] += 1
+            except OSError as exc:
+                seen[str(exc)] += 1
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        is_over.set()
+        thread.join(DEADLINE_S)
+
+
+def test_a_service_moves_between_the_paths_without_a_failed_request(life):
+    life.start()
+    with contextlib.ExitStack() as stack, life.load():
+        opened = [stack.enter_context(life.dial(version)) for version in VERSIONS]
+        for path in ("userspace", "kernel", "userspace", "kernel"):
+            life.switch(path)
+            assert life.way() == (life.node.way if path == "kernel" else "rules")
+            opened += [stack.enter_context(life.dial(version)) for version in VERSIONS]
+            for dial in opened:
+                assert dial.peer == dial.address
+                assert dial.ask() in ("one", "two")
+
+
+@pytest.mark.kernel
+@by_version
+def test_an_endpoint_that_is_gone_gets_no_new_connection(life, version):
+    life.start()
+    with life.dial(version) as before:
+        assert before.ask() in ("one", "two")
+        life.node.change(life.web(life.three))
+        assert life.met(version) == {"three"}
+        assert before.ask() in ("one", "two")
+    life.node.change(life.web(life.one, life.three))
+    assert life.met(version) == {"one", "three"}
+    life.node.change(life.web())
+    assert life.met(version) == {"Connection refused"}
+    life.node.change(life.web(life.two))
+    assert life.met(version) == {"two"}
+
+
+@by_version
+def test_a_service_that_is_gone_is_no_frontend(life, version):
+    life.start()
+    life.node.change(Web("other", 11, (life.three,)))
+    assert life.met(version) == {"No route to host"}
+
+
+@by_version
+def test_endpoints_are_served_through_a_crash_and_the_next_start(life, version):
+    life.start()
+    with life.dial(version) as before:
+        life.agent.kill()
+        assert life.met(version) == {"one", "two"}
+        with life.dial(version) as meanwhile:
+            assert meanwhile.peer == meanwhile.address
+            assert meanwhile.way == life.node.way
+            life.agent.start_until_ready()
+            assert life.met(version) == {"one", "two"}
+            life.node.change(life.web(life.three))
+            assert life.met(version) == {"three"}
+            for dial in (before, meanwhile):
+                assert dial.ask() in ("one", "two")
+                assert dial.peer == dial.address
+
+
+def test_clients_notice_neither_a_crash_nor_the_next_start(life):
+    life.start()
+    with life.load(), repeated(life.way) as ways:
+        life.agent.kill_control()
+        life.agent.start_until_ready()
+        life.agent.kill()
+        life.agent.start_until_ready()
+    assert set(ways) == {life.node.way}
+
+
+@by_version
+def test_what_changed_while_no_proxy_ran_holds_from_the_start(life, version):
+    life.start()
+    life.agent.kill()
+    life.node.write(life.web(life.three))
+    life.agent.start_until_ready()
+    assert life.met(version) == {"three"}
+
+
+def test_clients_notice_no_upgrade(life):
+    life.start()
+    life.agent.stop()
+    flags = life.agent.flags
+    life.agent.flags = (*flags, "--take-over", "--drain-timeout=30s")
+    life.agent.start_until_ready()
+    with life.load(), life.dial(4) as before, repeated(life.way) as ways:
+        for _ in range(2):
+            life.replace(*flags)
+            assert before.ask() in ("one", "two")
+    assert set(ways) == {life.node.way}
+    life.node.change(life.web(life.three))
+    assert life.met(4) == {"three"}
+
+
+def test_off_at_an_upgrade_removes_the_hooks_and_keeps_connections(hooked):
+    hooked.agent.stop()
+    flags = hooked.agent.flags
+    hooked.agent.flags = (*flags, "--take-over", "--drain-timeout=30s")
+    hooked.agent.start_until_ready()
+    with hooked.load(), hooked.dial(4) as before, hooked.dial(6) as before_6:
+        hooked.replace(*without_hooks(flags))
+        assert hooked.way() == "rules"
+        assert {before.ask(), before_6.ask()} <= {"one", "two"}
+    assert hooked.pins() == []
+
+
+def test_off_after_a_crash_removes_the_hooks_and_keeps_connections(hooked):
+    hooked.agent.kill()
+    hooked.agent.flags = without_hooks(hooked.agent.flags)
+    with hooked.dial(4) as before:
+        assert before.way == "hooks"
+        hooked.agent.start_until_ready()
+        assert hooked.way() == "rules"
+        assert before.ask() in ("one", "two")
+    assert hooked.pins() == []
+
+
+def test_cleanup_removes_the_hooks(hooked):
+    hooked.agent.kill()
+    assert hooked.pins()
+    done = hooked.agent.run(command=hooked.agent.seeing_pins(CLEANUP))
+    assert done.returncode == 0, done.stderr
+    assert hooked.pins() == []
+    assert hooked.met(4) == {"No route to host"}
+
+
+def test_a_proxy_that_stops_leaves_no_hooks(hooked):
+    with hooked.dial(4) as before:
+        assert hooked.agent.stop() == 0
+        assert hooked.pins() == []
+        assert before.ask() in ("one", "two")
+    assert hooked.met(4) == {"No route to host"}
+
+
+def without_hooks(flags: tuple[str, ...]) -> tuple[str, ...]:
+    return ("--socket-lb=off", *(flag for flag in flags if not flag.startswith("--socket-lb")))
+
+
+def test_a_pin_that_is_gone_is_made_again_and_that_is_said(hooked):
+    pins = hooked.pins()
+    assert pins
+    for pin in pins:
+        with repair(hooked):
+            pin.unlink()
+            wait_for(f"{pin.name}", pin.exists, deadline_s=REPAIR_S, hint=hooked.agent.log)
+        assert hooked.way() == "hooks"
+    assert hooked.pins() == pins
+
+
+def test_a_program_that_was_detached_is_attached_again_and_that_is_said(hooked):
+    links = [pin for pin in hooked.pins() if detach(pin)]
+    assert len(links) >= 4
+    wait_for("the hooks", lambda: hooked.way() == "hooks", deadline_s=REPAIR_S)
+    for link in links:
+        with repair(hooked):
+            assert detach(link)
+            wait_for("the hooks", lambda: hooked.way() == "hooks", deadline_s=REPAIR_S)
+
+
+def test_all_that_is_removed_is_made_again(hooked):
+    pins = hooked.pins()
+    with repair(hooked):
+        for pin in pins:
+            detach(pin)
+            pin.unlink()
+        wait_for("the pins", lambda: hooked.pins() == pins, deadline_s=REPAIR_S)
+        wait_for("the hooks", lambda: hooked.way() == "hooks", deadline_s=REPAIR_S)
+    hooked.node.change(hooked.web(hooked.three))
+    assert hooked.met(4) == {"three"}
+
+
+@contextlib.contextmanager
+def repair(life: Life) -> Iterator[None]:
+    """Expect a repair, in the log and in the count of repairs."""
+    before = life.agent.log().count(REPAIRED), life.agent.status()["steering"]["repairs"]
+    yield
+    wait_for("a word", lambda: life.agent.log().count(REPAIRED) > before[0], hint=life.agent.log)
+    wait_for("a count", lambda: life.agent.status()["steering"]["repairs"] > before[1])
+
+
+def detach(pin: Path) -> bool:
+    """Detach the program of a pinned link; returns whether it is one."""
+    descriptor = calls.pinned(pin)
+    try:
+        calls._call(LINK_DETACH, struct.pack("=I", descriptor))
+    except OSError as exc:
+        if exc.errno != errno.EINVAL:
+            raise
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def test_with_host_only_pods_are_left_to_the_rules(tmp_path):
+    with socket_node(tmp_path, HOOKS, "--socket-lb-host-only") as node:
+        life = Life(node, tmp_path)
+        life.start()
+        ways = {}
+        for name in ("pod", "node-1"):
+            with Dial(node[name], life.address(4)).connect() as dial:
+                assert dial.ask() in ("one", "two")
+                ways[name] = dial.way
+        assert ways == {"pod": "rules", "node-1": "hooks"}
+
+
+def test_translated_connections_are_not_tracked(hooked):
+    host, port = hooked.address(4)
+    command = ["python3", "-c", DIAL_MANY, host, str(port), str(MANY)]
+    made = hooked.pod.host.run(command, timeout=DEADLINE_S)
+    assert made.stdout.split() == [str(MANY)]
+    tracked = hooked.node.shell("conntrack -L -p tcp 2>/dev/null").splitlines()
+    assert [line for line in tracked if f"src={hooked.pod.host.ip} " in line] == []

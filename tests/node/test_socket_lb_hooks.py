@@ -1,0 +1,435 @@
+"""The hooks of one proxy in the kernel: what is led where, taken over, put back and removed."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.waiting import wait_for
+from tests.netns import Net
+from tests.node.bpf_hooks import bpf_rights, in_cgroup, mounted, own_cgroup
+from tests.node.socket_lb_programs import address_of, peer_of, serving
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.kernel.bpf import calls
+from userspace_proxy.kernel.bpf.objects import KINDS
+from userspace_proxy.kernel.bpf.socket_maps import EventKind, frontend_key, number_key
+from userspace_proxy.kernel.offers import KernelOffers
+from userspace_proxy.model import Frontend, Protocol, SocketAddress
+from userspace_proxy.steering.base import (
+    REFUSE,
+    Affinity,
+    EndpointChoice,
+    HookOptions,
+    KernelTarget,
+)
+from userspace_proxy.steering.others.hooks import OWN_PINS
+from userspace_proxy.steering.socket_lb import Hooks, remove_hooks
+
+pytestmark = [pytest.mark.kernel, pytest.mark.netns, pytest.mark.needs("connect hooks")]
+
+# No route leads there: what isn't translated fails at once.
+WEB, CART = (Frontend(f"10.96.0.{n}", 80, Protocol.TCP) for n in (1, 2))
+WEB_6 = Frontend("fd96::1", 80, Protocol.TCP)
+POD, POD_6 = "10.244.1.1", "fd00:244::1"
+NAME = "shop/web"
+PROG_ATTACH = 8
+# r0 = 1; exit.
+RETURN_1 = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0)
+
+
+def to(*endpoints: SocketAddress, name: str = NAME, affinity: int = 0) -> KernelTarget:
+    pinned = Affinity(name, affinity) if affinity else None
+    return KernelTarget(20000, (EndpointChoice(endpoints),), pinned, name=name)
+
+
+@dataclass
+class Stage:
+    """A cgroup in which this test dials, a mount of bpffs, and processes that use both."""
+
+    cgroup: Path
+    names: Path
+    node: Net
+    started: list[Hooks] = field(default_factory=list)
+
+    def make(self, proxy_name: str = "", **options: bool) -> Hooks:
+        hooks = Hooks(HookOptions(cgroup=str(self.cgroup), **options), proxy_name, names=self.names)
+        self.started.append(hooks)
+        return hooks
+
+    def start(self, proxy_name: str = "") -> Hooks:
+        hooks = self.make(proxy_name)
+        hooks.start()
+        return hooks
+
+    def pins(self) -> dict[str, Path]:
+        return {path.name.partition("-")[0]: path for path in (self.names / OWN_PINS).glob("*/*/*")}
+
+    def dial(self, frontend: Frontend) -> socket.socket:
+        with self.node:
+            return socket.create_connection(frontend.address)
+
+    def outcome(self, frontend: Frontend) -> str:
+        try:
+            with self.dial(frontend) as dialled:
+                return str(peer_of(dialled))
+        except OSError as exc:
+            return str(exc.strerror)
+
+
+@pytest.fixture(autouse=True)
+def rights() -> Iterator[None]:
+    with bpf_rights():
+        yield
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    node = Net("node")
+    node.run(f"ip address add {POD}/32 dev lo")
+    node.run(f"ip address add {POD_6}/128 dev lo nodad")
+    with (
+        mounted(tmp_path / "names", "bpf") as names,
+        own_cgroup(tmp_path / "cgroup") as cgroup,
+        in_cgroup(cgroup),
+    ):
+        stage = Stage(cgroup, names, node)
+        yield stage
+        for hooks in stage.started:
+            hooks.remove()
+            hooks.close()
+    node.close()
+
+
+@pytest.fixture
+def server(stage: Stage) -> Iterator[socket.socket]:
+    with serving(stage.node, POD) as server:
+        yield server
+
+
+@pytest.fixture
+def other(stage: Stage) -> Iterator[socket.socket]:
+    with serving(stage.node, POD) as server:
+        yield server
+
+
+def accepted(server: socket.socket) -> bool:
+    server.setblocking(False)
+    try:
+        server.accept()[0].close()
+    except BlockingIOError:
+        return False
+    return True
+
+
+# -- what is led where ---------------------------------------------------------
+
+
+def test_a_frontend_leads_to_its_endpoint_and_the_client_sees_the_frontend(
+    stage: Stage, server: socket.socket
+) -> None:
+    hooks = stage.start()
+    assert stage.outcome(WEB) == "Network is unreachable"
+    hooks.replace({WEB: to(address_of(server))})
+    with stage.dial(WEB) as dialled:
+        assert peer_of(dialled) == WEB.address
+        (at,) = hooks.counts()
+        assert at == (NAME, address_of(server))
+        assert hooks.counts()[at].established == 1
+        assert accepted(server)
+    assert (hooks.state.attached, hooks.state.problem, hooks.state.frontends) == (True, "", 1)
+    assert hooks.state.map_bytes > 0
+
+
+def test_both_families_are_led(stage: Stage) -> None:
+    hooks = stage.start()
+    with serving(stage.node, POD_6) as server:
+        hooks.replace({WEB_6: to(address_of(server))})
+        assert stage.outcome(WEB_6) == str(WEB_6.address)
+        assert accepted(server)
+
+
+def test_a_change_leads_to_other_endpoints_at_once(
+    stage: Stage, server: socket.socket, other: socket.socket
+) -> None:
+    hooks = stage.start()
+    hooks.replace({WEB: to(address_of(server))})
+    hooks.change({WEB: to(address_of(other))})
+    assert stage.outcome(WEB) == str(WEB.address)
+    assert (accepted(server), accepted(other)) == (False, True)
+
+
+def test_a_removed_service_is_dialled_as_any_address(stage: Stage, server: socket.socket) -> None:
+    hooks = stage.start()
+    hooks.replace({WEB: to(address_of(server)), CART: to(address_of(server), name="shop/cart")})
+    hooks.change({CART: None})
+    assert stage.outcome(CART) == "Network is unreachable"
+    assert stage.outcome(WEB) == str(WEB.address)
+    hooks.repair()
+    assert set(hooks.counts()) == {(NAME, address_of(server))}
+
+
+def test_what_may_no_longer_be_led_leaves_before_the_rules_change(
+    stage: Stage, server: socket.socket, other: socket.socket
+) -> None:
+    hooks = stage.start()
+    hooks.replace({WEB: to(address_of(server)), CART: to(address_of(server), name="shop/cart")})
+    hooks.leave({WEB: to(address_of(other)), CART: REFUSE})
+    assert stage.outcome(CART) == "Network is unreachable"
+    assert stage.outcome(WEB) == str(WEB.address)
+    hooks.leave_all_but({})
+    assert stage.outcome(WEB) == "Network is unreachable"
+
+
+def test_an_endpoint_that_has_left_is_counted_until_its_connections_end(
+    stage: Stage, server: socket.socket, other: socket.socket
+) -> None:
+    hooks, at = stage.start(), (NAME, address_of(server))
+    hooks.replace({WEB: to(address_of(server))})
+    with stage.dial(WEB):
+        hooks.change({WEB: to(address_of(other))})
+        hooks.repair()
+        assert hooks.counts()[at].established == 1
+        accepted(server)
+    wait_for("it", lambda: hooks.counts()[at].ended == 1)
+    hooks.repair()
+    assert at not in hooks.counts()
+
+
+# -- ejections and events --------------------------------------------------------
+
+
+def test_a_refused_dial_is_an_event_and_an_ejection_that_can_be_ended(stage: Stage) -> None:
+    hooks = stage.start()
+    dead = SocketAddress(POD, 9)
+    hooks.replace({WEB: to(dead)})
+    assert stage.outcome(WEB) == "Connection refused"
+    (event,) = hooks.take_events()
+    assert (event.kind, event.name, event.endpoint) == (EventKind.REFUSED, NAME, dead)
+    assert event.frontend == WEB.address
+    (left,) = hooks.ejected().values()
+    assert 0 < left <= 5
+    hooks.readmit(NAME, dead)
+    assert hooks.ejected() == {}
+
+
+def test_ends_of_connections_are_events_while_they_are_observed(
+    stage: Stage, server: socket.socket
+) -> None:
+    hooks = stage.start()
+    hooks.replace({WEB: to(address_of(server))})
+    hooks.observe(True)
+    stage.dial(WEB).close()
+    accepted(server)
+    events: list[EventKind] = []
+    wait_for("it", lambda: events.extend(e.kind for e in hooks.take_events()) or bool(events))
+    assert events == [EventKind.CONNECTION]
+    hooks.observe(False)
+    stage.dial(WEB).close()
+    accepted(server)
+    wait_for("it", lambda: hooks.counts()[NAME, address_of(server)].ended == 2)
+    assert hooks.take_events() == []
+
+
+# -- take-over -----------------------------------------------------------------
+
+
+def test_the_next_process_takes_over_numbers_counters_and_open_connections(
+    stage: Stage, server: socket.socket, other: socket.socket
+) -> None:
+    wanted = {WEB: to(address_of(server), affinity=60)}
+    first = stage.start()
+    first.replace(wanted)
+    dialled = stage.dial(WEB)
+    pins = {name: path.stat().st_ino for name, path in stage.pins().items()}
+    counts = first.counts()
+    first.close()
+    assert stage.outcome(WEB) == str(WEB.address)
+    second = stage.start()
+    assert stage.outcome(WEB) == str(WEB.address)
+    second.replace(wanted)
+    assert {name: path.stat().st_ino for name, path in stage.pins().items()} == pins
+    assert peer_of(dialled) == WEB.address
+    assert second.inherited == second.counts()
+    (at,) = counts
+    assert second.counts()[at].established == counts[at].established + 2
+    dialled.close()
+    accepted(server)
+    wait_for("it", lambda: second.counts()[at].ended >= 1)
+    second.change({WEB: to(address_of(server), address_of(other), affinity=60)})
+    # The client stays with its endpoint.
+    for _ in range(8):
+        stage.dial(WEB).close()
+    assert not accepted(other)
+
+
+def test_what_an_earlier_process_led_and_is_gone_is_led_no_more(
+    stage: Stage, server: socket.socket
+) -> None:
+    first = stage.start()
+    first.replace({WEB: to(address_of(server)), CART: to(address_of(server), name="shop/cart")})
+    first.close()
+    second = stage.start()
+    second.replace({WEB: to(address_of(server))})
+    assert stage.outcome(CART) == "Network is unreachable"
+    assert set(second.counts()) == {(NAME, address_of(server))}
+
+
+def test_another_cgroup_gets_the_programs_at_the_next_start(
+    stage: Stage, server: socket.socket
+) -> None:
+    below = stage.cgroup / "below"
+    below.mkdir()
+    first = Hooks(HookOptions(cgroup=str(below)), "", names=stage.names)
+    stage.started.append(first)
+    first.start()
+    wanted = {WEB: to(address_of(server))}
+    first.replace(wanted)
+    # This process isn't in there.
+    assert stage.outcome(WEB) == "Network is unreachable"
+    second = stage.start()
+    second.replace(wanted)
+    assert stage.outcome(WEB) == str(WEB.address)
+    assert attached(below) == []
+    first.close()
+    below.rmdir()
+
+
+def test_proxies_of_other_names_do_not_see_each_other(
+    stage: Stage, server: socket.socket, other: socket.socket
+) -> None:
+    main, canary = stage.start(), stage.start("canary.1")
+    main.replace({WEB: to(address_of(server))})
+    canary.replace({CART: to(address_of(other), name="shop/cart")})
+    assert (stage.outcome(WEB), stage.outcome(CART)) == (str(WEB.address), str(CART.address))
+    assert remove_hooks("canary.1", stage.names)
+    assert stage.outcome(CART) == "Network is unreachable"
+    assert stage.outcome(WEB) == str(WEB.address)
+
+
+# -- drift ---------------------------------------------------------------------
+
+
+def test_a_detached_program_is_attached_again(stage: Stage, server: socket.socket) -> None:
+    hooks = stage.start()
+    hooks.replace({WEB: to(address_of(server))})
+    for name in ("connect4", "sockops"):
+        link = calls.pinned(stage.pins()[name])
+        calls.detach(link)
+        os.close(link)
+    assert stage.outcome(WEB) == "Network is unreachable"
+    hooks.repair()
+    assert stage.outcome(WEB) == str(WEB.address)
+    assert (hooks.state.repairs, hooks.state.problem) == (1, "")
+
+
+def test_a_removed_name_is_given_again(stage: Stage, server: socket.socket) -> None:
+    hooks = stage.start()
+    hooks.replace({WEB: to(address_of(server))})
+    pins = stage.pins()
+    for path in pins.values():
+        path.unlink()
+    hooks.repair()
+    assert stage.pins() == pins
+    assert hooks.state.repairs == 1
+    hooks.repair()
+    assert hooks.state.repairs == 1
+
+
+def test_elements_that_another_program_has_changed_are_put_back(
+    stage: Stage, server: socket.socket
+) -> None:
+    hooks = stage.start()
+    hooks.replace({WEB: to(address_of(server))})
+    pins = stage.pins()
+    for name, key in (("frontends4", frontend_key(WEB.address)), ("counters", number_key(1))):
+        table = calls.pinned(pins[name])
+        assert calls.delete(table, key)
+        os.close(table)
+    table = calls.pinned(pins["frontends4"])
+    calls.update(table, frontend_key(CART.address), bytes(16))
+    os.close(table)
+
+    def is_repaired() -> bool:
+        hooks.counts()
+        hooks.repair()
+        return hooks.state.repairs == 1
+
+    wait_for("the repair", is_repaired)
+    assert stage.outcome(WEB) == str(WEB.address)
+    assert stage.outcome(CART) == "Network is unreachable"
+    assert hooks.counts()[NAME, address_of(server)].established == 1
+
+
+# -- the end ---------------------------------------------------------------------
+
+
+def test_removing_leaves_nothing_but_open_connections(stage: Stage, server: socket.socket) -> None:
+    hooks = stage.start()
+    hooks.replace({WEB: to(address_of(server))})
+    with stage.dial(WEB) as dialled:
+        hooks.remove()
+        assert stage.outcome(WEB) == "Network is unreachable"
+        assert not (stage.names / OWN_PINS).exists()
+        assert attached(stage.cgroup) == []
+        dialled.sendall(b"still there")
+        # What reads counters until the end still can.
+        assert hooks.counts()
+        hooks.repair()
+        assert not (stage.names / OWN_PINS).exists()
+        assert not hooks.state.attached
+
+
+def test_removing_takes_the_programs_also_from_a_process_that_holds_them(
+    stage: Stage, server: socket.socket
+) -> None:
+    hooks = stage.start()
+    hooks.replace({WEB: to(address_of(server))})
+    assert remove_hooks("", stage.names)
+    assert stage.outcome(WEB) == "Network is unreachable"
+    assert not remove_hooks("", stage.names)
+
+
+# -- what keeps them from working --------------------------------------------------
+
+
+def test_a_folder_of_another_file_system_is_refused(stage: Stage, tmp_path: Path) -> None:
+    hooks = Hooks(HookOptions(cgroup=str(tmp_path)), "", names=stage.names)
+    with pytest.raises(SteeringError, match="it is no folder of cgroup v2"):
+        hooks.start()
+    assert stage.pins() == {}
+
+
+def test_what_the_kernel_lacks_is_named(stage: Stage) -> None:
+    kernel = KernelOffers({"connect hooks": 22})
+    hooks = Hooks(HookOptions(cgroup=str(stage.cgroup)), "", kernel, stage.names)
+    with pytest.raises(SteeringError, match=r"this kernel lacks connect hooks \(CONFIG_BPF"):
+        hooks.start()
+
+
+def test_beside_a_program_that_admits_no_other_nothing_is_left(stage: Stage) -> None:
+    program = calls.load_program("cgroup/connect4", RETURN_1)
+    folder = os.open(stage.cgroup, os.O_RDONLY)
+    # Without BPF_F_ALLOW_MULTI.
+    calls._call(
+        PROG_ATTACH, struct.pack("=5I", folder, program, KINDS["cgroup/connect4"].attach, 0, 0)
+    )
+    with pytest.raises(SteeringError, match="another program at cgroup/connect4 admits no other"):
+        stage.start()
+    assert stage.pins() == {}
+    assert len(attached(stage.cgroup)) == 1
+    for descriptor in (folder, program):
+        os.close(descriptor)
+
+
+def attached(cgroup: Path) -> list[int]:
+    folder = os.open(cgroup, os.O_RDONLY)
+    try:
+        return calls.attached("cgroup/connect4", folder)
+    finally:
+        os.close(folder)

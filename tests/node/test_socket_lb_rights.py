@@ -1,0 +1,61 @@
+"""Hooks start with what the chart grants, and say what is missing with less."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.node.test_bpf import rights as rights
+from tests.node.test_other_hooks import cgroup as cgroup
+from tests.node.test_other_hooks import names as names
+
+pytestmark = [pytest.mark.kernel, pytest.mark.netns, pytest.mark.needs("connect hooks")]
+
+# The capabilities of charts/userspace-proxy, with and without socketLB.
+WITHOUT = "+net_admin,+net_raw,+setuid,+setgid,+kill"
+WITH = f"{WITHOUT},+bpf"
+# The node's bpffs isn't at its usual place in a container.
+IN_A_CONTAINER = (
+    "umount /sys/fs/bpf 2>/dev/null; "
+    'exec setpriv --bounding-set="-all,$1" --inh-caps=-all "$2" -c "$3" "$4"'
+)
+START = """
+import sys
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.kernel.cgroups import find_bpffs
+from userspace_proxy.kernel.offers import FOR_SOCKET_LB, read_kernel_offers
+from userspace_proxy.steering.base import HookOptions
+from userspace_proxy.steering.socket_lb import Hooks
+
+options = HookOptions(is_required=True, cgroup=sys.argv[1])
+hooks = Hooks(options, "", read_kernel_offers(FOR_SOCKET_LB))
+try:
+    hooks.start()
+except SteeringError as exc:
+    print(exc)
+else:
+    print(hooks.state.attached, find_bpffs())
+    hooks.remove()
+hooks.close()
+"""
+
+
+def start(capabilities: str, cgroup: Path) -> str:
+    command = ["unshare", "--mount", "sh", "-c", IN_A_CONTAINER, "sh"]
+    arguments = [capabilities, sys.executable, START, cgroup]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+    assert not done.stderr
+    return done.stdout.strip()
+
+
+def test_hooks_start_with_the_capabilities_of_the_chart(cgroup: Path, names: Path) -> None:
+    assert start(WITH, cgroup) == f"True {names}"
+
+
+def test_without_the_capability_the_reason_is_one_line(cgroup: Path, names: Path) -> None:
+    assert start(WITHOUT, cgroup).startswith(
+        "cannot translate connect(): CAP_BPF missing: connect() can't be hooked (run as root, or "
+    )

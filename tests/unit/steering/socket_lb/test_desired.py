@@ -1,0 +1,309 @@
+from dataclasses import replace
+
+import pytest
+
+from userspace_proxy.kernel.bpf.objects import MapSpec
+from userspace_proxy.kernel.bpf.socket_maps import (
+    FrontendValue,
+    SlotValue,
+    frontend_key,
+    number_key,
+    number_of,
+    pinned_slot_key,
+    slot_key,
+)
+from userspace_proxy.model import Frontend, Protocol, SocketAddress
+from userspace_proxy.steering.base import REFUSE, Affinity, EndpointChoice, KernelTarget
+from userspace_proxy.steering.socket_lb.desired import (
+    COUNTERS,
+    FRONTENDS4,
+    FRONTENDS6,
+    SLOTS,
+    SLOTS_MAX,
+    DesiredHooks,
+    FoundService,
+    Room,
+    spread,
+    why_left,
+)
+
+WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
+NODE_PORT = Frontend("192.0.2.1", 30080, Protocol.TCP)
+CART = Frontend("10.96.0.2", 80, Protocol.TCP)
+WEB_6 = Frontend("fd00:10:96::1", 80, Protocol.TCP)
+A, B, C = (SocketAddress(f"10.244.1.{n}", 8080) for n in (1, 2, 3))
+A_6 = SocketAddress("fd00:10:244::1", 8080)
+PINNED = Affinity("shop/web", 60)
+
+
+def to(*endpoints, name="shop/web", affinity=None):
+    return KernelTarget(20000, (EndpointChoice(endpoints),), affinity, name=name)
+
+
+def hooks(**room):
+    return DesiredHooks(Room(**{"frontends": 100, "slots": 100, "endpoints": 100, **room}))
+
+
+def led(desired, frontend):
+    """Return where the elements lead a frontend: the service, and its slots."""
+    name = FRONTENDS6 if ":" in frontend.ip else FRONTENDS4
+    value = FrontendValue.unpack(desired.elements[name][frontend_key(frontend.address)])
+    slots = desired.elements[SLOTS]
+    return value, [SlotValue.unpack(slots[slot_key(value.number, at)]) for at in range(value.slots)]
+
+
+def endpoints(desired, frontend):
+    return [slot.address for slot in led(desired, frontend)[1]]
+
+
+# -- what is left to the rules ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("frontend", "target", "why"),
+    [
+        (WEB, to(A), ""),
+        (WEB_6, to(A_6), ""),
+        (WEB, None, "it isn't on the kernel path"),
+        (WEB, 20000, "it isn't on the kernel path"),
+        (WEB, REFUSE, "it isn't on the kernel path"),
+        (WEB, replace(to(A), is_on=False), "it isn't on the kernel path"),
+        (
+            Frontend("10.96.0.1", 53, Protocol.UDP),
+            to(A),
+            "a socket of UDP would stay with its endpoint when that is gone",
+        ),
+        (WEB, KernelTarget(20000), "it has no endpoint"),
+        (WEB, replace(to(A), by_client=True), "its clients' addresses choose the endpoint"),
+        (
+            WEB,
+            KernelTarget(20000, (EndpointChoice((A,), ("10.0.0.0/8",)), EndpointChoice((B,)))),
+            "its clients' addresses decide who may use which endpoint",
+        ),
+        (WEB, to(A_6), "an endpoint is of another family"),
+        (
+            WEB,
+            to(A, SocketAddress("127.0.0.1", 80)),
+            "127.0.0.1 is another host for each network namespace",
+        ),
+        (
+            Frontend("fe80::1", 30080, Protocol.TCP),
+            to(A_6),
+            "fe80::1 is another host for each network namespace",
+        ),
+        (WEB, to(*[A] * (SLOTS_MAX + 1)), "it has more than 4096 endpoints, by weight"),
+    ],
+)
+def test_frontends_are_left_to_the_rules_where_a_connect_cannot_be_placed_exactly(
+    frontend, target, why
+):
+    assert why_left(frontend, target) == why
+
+
+def test_why_a_frontend_is_left_is_known_as_long_as_it_is_steered():
+    desired = hooks()
+    desired.replace({WEB: to(A), CART: 20000})
+    assert desired.left_to_rules(WEB) == ""
+    desired.change({WEB: KernelTarget(20000), CART: None})
+    assert desired.left_to_rules(WEB) == "it has no endpoint"
+    assert desired.left_to_rules(CART) == "it isn't on the kernel path"
+    assert desired.frontends == 0
+
+
+def test_what_is_to_leave_is_told_apart_from_what_is_led_elsewhere():
+    desired = hooks()
+    desired.replace({WEB: to(A), CART: to(A, name="shop/cart")})
+    touched = {WEB: to(B), CART: REFUSE, NODE_PORT: REFUSE}
+    assert desired.leaving(touched) == {CART: REFUSE}
+
+
+# -- slots ----------------------------------------------------------------------
+
+
+def test_endpoints_that_are_repeated_for_their_weight_are_kept_apart():
+    assert spread((A, B, C)) == (A, B, C)
+    assert spread((A, A, A, A, B, B)) == (A, B, A, A, B, A)
+
+
+def test_frontends_of_a_service_port_share_slots():
+    desired = hooks()
+    desired.replace({WEB: to(A, B), NODE_PORT: to(A, B), WEB_6: to(A_6)})
+    assert led(desired, WEB) == led(desired, NODE_PORT)
+    assert endpoints(desired, WEB) == [A, B]
+    assert endpoints(desired, WEB_6) == [A_6]
+    assert len(desired.elements[SLOTS]) == 3
+    assert {desired.at[slot.number] for slot in led(desired, WEB)[1]} == {
+        ("shop/web", A),
+        ("shop/web", B),
+    }
+
+
+def test_each_service_port_has_its_own_number_of_an_endpoint():
+    desired = hooks()
+    desired.replace({WEB: to(A), CART: to(A, name="shop/cart")})
+    (web,), (cart,) = led(desired, WEB)[1], led(desired, CART)[1]
+    assert web.number != cart.number
+    assert desired.number_of(("shop/cart", A)) == cart.number
+
+
+def test_a_change_is_a_new_service_to_which_the_frontend_is_led_and_the_numbers_stay():
+    desired = hooks()
+    desired.replace({WEB: to(A, B), CART: to(A, name="shop/cart")})
+    before, slots = led(desired, WEB)
+    edits = desired.change({WEB: to(B, C)})
+    after, new_slots = led(desired, WEB)
+    assert after.number not in {before.number, led(desired, CART)[0].number}
+    assert new_slots[0] == slots[1]
+    assert edits.put[SLOTS].keys() == {slot_key(after.number, at) for at in (0, 1)}
+    assert list(edits.put[FRONTENDS4]) == [frontend_key(WEB.address)]
+    assert list(edits.put[COUNTERS]) == [number_key(new_slots[1].number)]
+    assert edits.removed == {SLOTS: [slot_key(before.number, at) for at in (0, 1)]}
+
+
+def test_what_does_not_change_is_no_difference():
+    desired = hooks()
+    wanted = {WEB: to(A, B), NODE_PORT: to(A, B)}
+    desired.replace(wanted)
+    edits = desired.replace(wanted)
+    assert (edits.put, edits.removed, edits.readmitted) == ({}, {}, [])
+
+
+def test_slots_stay_until_the_last_frontend_has_left():
+    desired = hooks()
+    desired.replace({WEB: to(A), NODE_PORT: to(A)})
+    assert SLOTS not in desired.change({WEB: None}).removed
+    edits = desired.change({NODE_PORT: None})
+    assert len(edits.removed[SLOTS]) == 1
+    assert edits.removed[FRONTENDS4] == [frontend_key(NODE_PORT.address)]
+    assert not any(desired.elements.values())
+
+
+# -- numbers ------------------------------------------------------------------
+
+
+def test_an_endpoint_that_leaves_keeps_its_number_until_it_is_forgotten():
+    desired = hooks()
+    desired.replace({WEB: to(A, B)})
+    number = desired.number_of(("shop/web", B))
+    edits = desired.change({WEB: to(A)})
+    assert desired.without_service() == [number]
+    # Its ejection is of no use any more, unlike its counters.
+    assert (COUNTERS in edits.removed, edits.readmitted) == (False, [number_key(number)])
+    desired.change({WEB: to(A, B)})
+    assert desired.number_of(("shop/web", B)) == number
+    assert desired.without_service() == []
+
+
+def test_a_number_that_was_forgotten_is_never_used_again():
+    desired = hooks()
+    desired.replace({WEB: to(A, B)})
+    gone = desired.number_of(("shop/web", B))
+    desired.change({WEB: to(A)})
+    edits = desired.forget(desired.without_service())
+    assert edits.removed == {COUNTERS: [number_key(gone)]}
+    assert gone not in desired.at
+    desired.change({WEB: to(A, B)})
+    assert desired.number_of(("shop/web", B)) > gone
+
+
+# -- affinity -----------------------------------------------------------------
+
+
+def test_slots_with_affinity_are_also_found_by_the_endpoints_number():
+    desired = hooks()
+    desired.replace({WEB: to(A, B, affinity=PINNED)})
+    value, slots = led(desired, WEB)
+    assert value.timeout_s == 60
+    assert value.affinity not in {0, *(slot.number for slot in slots)}
+    elements = desired.elements[SLOTS]
+    assert elements.keys() == {
+        *(slot_key(value.number, at) for at in (0, 1)),
+        *(pinned_slot_key(value.number, slot.number) for slot in slots),
+    }
+    edits = desired.change({WEB: None})
+    assert len(edits.removed[SLOTS]) == 4
+
+
+def test_pins_outlive_a_change_of_endpoints_and_are_of_one_family():
+    desired = hooks()
+    desired.replace({WEB: to(A, affinity=PINNED), WEB_6: to(A_6, affinity=PINNED)})
+    before = led(desired, WEB)[0].affinity
+    assert led(desired, WEB_6)[0].affinity != before
+    desired.change({WEB: to(B, affinity=PINNED)})
+    assert led(desired, WEB)[0].affinity == before
+
+
+# -- what an earlier process has left -----------------------------------------------
+
+
+def found_of(desired, *frontends):
+    found = {}
+    for frontend in frontends:
+        value, slots = led(desired, frontend)
+        found[frontend.address] = FoundService(value, tuple(slots))
+    services = {number_of(key) >> 32 for key in desired.elements[SLOTS]}
+    return found, services, desired.next_number
+
+
+def test_numbers_and_services_of_an_earlier_process_stay():
+    earlier = hooks()
+    wanted = {
+        WEB: to(A, B, affinity=PINNED),
+        NODE_PORT: to(A, B, affinity=PINNED),
+        WEB_6: to(A_6),
+        CART: to(A, name="shop/cart"),
+    }
+    earlier.replace(dict(reversed(wanted.items())))
+    desired = hooks()
+    desired.adopt(*found_of(earlier, *wanted))
+    desired.replace(wanted)
+    assert desired.elements == earlier.elements
+    assert desired.at == earlier.at
+    assert desired.next_number == earlier.next_number
+
+
+def test_what_has_changed_meanwhile_gets_numbers_that_nothing_had():
+    earlier = hooks()
+    earlier.replace({WEB: to(A, B), CART: to(A, name="shop/cart")})
+    desired = hooks()
+    desired.adopt(*found_of(earlier, WEB, CART))
+    desired.replace({WEB: to(B, C), CART: to(A, name="shop/cart")})
+    assert led(desired, CART) == led(earlier, CART)
+    assert led(desired, WEB)[0].number not in {
+        led(earlier, frontend)[0].number for frontend in (WEB, CART)
+    }
+    assert desired.number_of(("shop/web", B)) == earlier.number_of(("shop/web", B))
+    assert desired.number_of(("shop/web", C)) == earlier.next_number
+
+
+def test_a_frontend_that_has_become_another_services_shares_no_number_with_its_first_one():
+    earlier = hooks()
+    earlier.replace({WEB: to(A), NODE_PORT: to(A)})
+    desired = hooks()
+    desired.adopt(*found_of(earlier, WEB, NODE_PORT))
+    desired.replace({WEB: to(A), NODE_PORT: to(A, name="shop/cart")})
+    assert desired.number_of(("shop/web", A)) != desired.number_of(("shop/cart", A))
+    assert led(desired, WEB)[0].number != led(desired, NODE_PORT)[0].number
+
+
+# -- room -----------------------------------------------------------------------
+
+
+def test_half_of_each_map_stays_free():
+    maps = {name: MapSpec(1, 8, 8, size) for name, size in MAP_SIZES.items()}
+    assert Room.of(maps) == Room(frontends=50, slots=20, endpoints=10)
+
+
+MAP_SIZES = {FRONTENDS4: 100, SLOTS: 40, COUNTERS: 20}
+
+
+@pytest.mark.parametrize("room", [{"frontends": 1}, {"slots": 2}, {"endpoints": 1}])
+def test_what_has_no_room_is_left_to_the_rules(room):
+    desired = hooks(**room)
+    desired.replace({WEB: to(A), CART: to(A, B, name="shop/cart")})
+    assert desired.left_to_rules(WEB) == ""
+    assert desired.left_to_rules(CART) == "the maps of the hooks are full"
+    assert len(desired.elements[SLOTS]) == 1
+    desired.change({WEB: None})
+    desired.forget(desired.without_service())
+    assert desired.change({CART: to(A, name="shop/cart")}).put

@@ -1,0 +1,37 @@
+"""Hooks that aren't started, or can't be; tests/node has what they do in the kernel."""
+
+import errno
+
+import pytest
+
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.kernel.offers import KernelOffers
+from userspace_proxy.model import Frontend, Protocol, SocketAddress
+from userspace_proxy.steering import HookOptions
+from userspace_proxy.steering.socket_lb import Hooks, HookState
+
+WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
+LACKS_BPF = KernelOffers({"connect hooks": errno.EINVAL})
+
+
+@pytest.fixture
+def hooks(tmp_path):
+    return Hooks(HookOptions(cgroup=str(tmp_path)), "", LACKS_BPF, tmp_path)
+
+
+def test_what_the_kernel_lacks_is_named(hooks, tmp_path):
+    words = r"cannot translate connect\(\): this kernel lacks connect hooks \(CONFIG_BPF_SYSCALL, "
+    with pytest.raises(SteeringError, match=words):
+        hooks.start()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_started_reports_nothing_and_changes_nothing(hooks):
+    assert hooks.state == HookState()
+    assert hooks.take_events() == []
+    assert hooks.left_to_rules(WEB) == "it isn't on the kernel path"
+    hooks.observe(True)
+    hooks.readmit("shop/web", SocketAddress("10.244.1.1", 8080))
+    hooks.repair()
+    hooks.remove()
+    hooks.close()

@@ -1,0 +1,43 @@
+"""The names of what is loaded; tests/node has what is behind them."""
+
+import pytest
+
+from tests.netns import Net
+from userspace_proxy.kernel.own_namespace import network_namespace
+from userspace_proxy.steering import names
+from userspace_proxy.steering.socket_lb.programs import folder_of, hooked_labels, remove_hooks
+
+
+@pytest.mark.parametrize(
+    ("label", "folder"),
+    [("", "_"), ("canary", "canary"), ("v1.2", "v1+2"), ("a-ver~1f", "a-ver~1f")],
+)
+def test_each_proxy_of_a_network_namespace_has_a_folder(tmp_path, label, folder):
+    here = tmp_path / "userspace-proxy" / str(network_namespace())
+    assert folder_of(tmp_path, label) == here / folder
+
+
+def test_another_network_namespace_has_others(tmp_path):
+    other = Net("other")
+    with other:
+        there = folder_of(tmp_path, "")
+    assert there != folder_of(tmp_path, "")
+    other.close()
+
+
+def test_labels_follow_from_folders(tmp_path):
+    assert hooked_labels(tmp_path) == []
+    for name in ("", "v1.2", "canary"):
+        folder_of(tmp_path, names.proxy_label(name)).mkdir(parents=True)
+    assert hooked_labels(tmp_path) == ["", "canary", "v1.2"]
+
+
+def test_removing_leaves_what_is_another_proxys(tmp_path):
+    assert not remove_hooks("canary", tmp_path)
+    for label in ("", "canary"):
+        folder_of(tmp_path, label).mkdir(parents=True)
+    folder_of(tmp_path, "canary").joinpath("frontends4-1f0c93a2").touch()
+    assert remove_hooks("canary", tmp_path)
+    assert hooked_labels(tmp_path) == [""]
+    assert remove_hooks("", tmp_path)
+    assert list(tmp_path.iterdir()) == []

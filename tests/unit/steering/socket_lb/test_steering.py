@@ -1,0 +1,41 @@
+"""Steering nftables where hooks can't work; tests/node has what they do where they can."""
+
+import errno
+
+import pytest
+
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.kernel.nf_tables import list_tables
+from userspace_proxy.kernel.offers import KernelOffers
+from userspace_proxy.model import Frontend, Protocol
+from userspace_proxy.steering import HookedSteering, HookOptions, SteeringFacts
+
+WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
+FACTS = SteeringFacts(refuse_port=35999, proxy_name="without-hooks")
+LACKS_BPF = KernelOffers({"connect hooks": errno.EINVAL})
+LACK = "cannot translate connect(): this kernel lacks connect hooks"
+
+
+async def test_unless_they_are_required_rules_lead_all_clients(node, caplog):
+    steering = HookedSteering(FACTS, HookOptions(), LACKS_BPF)
+    await steering.start()
+    assert steering.hooks is None
+    assert [line.startswith(f"rules lead all clients: {LACK}") for line in caplog.messages] == [
+        True
+    ]
+    await steering.apply({WEB: 36001})
+    await steering.change({}, [WEB])
+    await steering.apply({WEB: 36002})
+    assert await steering.render() == f"TCP {WEB.address} -> :36002"
+    assert await steering.repair() == 0
+    await steering.clean_up()
+    await steering.close()
+    assert list_tables() == []
+
+
+async def test_if_they_are_required_the_start_fails(node):
+    steering = HookedSteering(FACTS, HookOptions(is_required=True), LACKS_BPF)
+    with pytest.raises(SteeringError) as caught:
+        await steering.start()
+    assert str(caught.value).startswith(LACK)
+    await steering.close()
