@@ -17,6 +17,7 @@ from .watchers.kernel_counts import KernelCounts
 from .watchers.last_state import LastState
 from .watchers.names import NamesByDns, ProxyNames
 from .watchers.printed_addresses import AddressPrinter
+from .watchers.socket_counts import HookedConnections
 from .watchers.tracking import TrackingWatch
 
 
@@ -42,6 +43,8 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
     yield last_state
     yield names_of_endpoints
     yield KernelCounts(steering, served_ports)
+    if (hooks := steering.hooks) is not None:
+        yield HookedConnections(hooks, plane, served_ports, core.observing, options.tuning)
     counters = PortCounters(served_ports, plane)
     yield StatusServers(options, plane, sync, counters, shown, own, core.observing)
     names = ProxyNames(progress, served_ports.listeners, steering.bind, options)

@@ -10,6 +10,7 @@ from ..causes.endpoints import fault_on_purpose
 from ..causes.services import not_listening
 from ..dataplane import Waiting
 from ..diagnosis.failures import becomes_past, failure_of, is_quiet, without_silence
+from ..diagnosis.paths import target_in_words
 from ..diagnosis.symptoms import failed_lately
 from ..facts import (
     GAUGES,
@@ -142,7 +143,10 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     _show_counted(facts, counted.counters, group.waiting(now), served.wake_problem)
     times = counted.connect_times, counted.first_byte_times
     facts.connect_times, facts.first_byte_times = map(_times, times)
-    facts.path, facts.path_since, facts.path_why, facts.kernel_connections = served.path
+    path = served.path
+    facts.path, facts.path_since, facts.path_why = path.now, path.since, path.why
+    facts.kernel_connections = path.kernel_connections
+    facts.socket_connections = path.socket_connections
     facts.problem, facts.hint = served.problem, served.hint
     facts.taken_by, facts.is_unsteered = served.taken_by, served.is_unsteered
     facts.notes = (*facts.notes, *map(_may_not_listen, served.doubts))
@@ -239,7 +243,7 @@ def _target(served: ServedPort, frontend: Frontend, bind: Bind) -> str | SocketA
     if served.plan.serving.admits == ():
         return "dropped"
     if isinstance(target := served.steered.get(frontend), KernelTarget) and target.is_on:
-        return "the kernel, straight to endpoints"
+        return target_in_words(served.path, frontend)
     if bind is Bind.PROXY_PORT:
         return f"proxy port {listener.address.port}"
     return "listens there" if listener.address == frontend.address else listener.address

@@ -29,7 +29,7 @@ from ..causes.endpoints import (
     sends_nothing,
 )
 from ..facts import LATELY_S, EndpointCounters, EndpointFacts, PortFacts, Streak
-from ..model import CauseCode, Failure, SocketAddress
+from ..model import CauseCode, DataPath, Failure, SocketAddress
 from ..model.failures import LOSSES
 from ..model.node_network import DroppedBy, Obstacle
 
@@ -90,7 +90,7 @@ def becomes_past(view: PortFacts, clock: Clock) -> bool:
 
 def is_quiet(view: PortFacts, clock: Clock) -> bool:
     """Return whether the last client that was answered was so a while ago."""
-    is_known = view.sent_at > 0 and not view.is_unseen
+    is_known = view.sent_at > 0 and view.path is not DataPath.KERNEL
     return is_known and clock.unix(clock.now) - view.sent_at >= LATELY_S
 
 

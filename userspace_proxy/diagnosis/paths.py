@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
-from ..facts import ProbesFacts
+from ..facts import PortFacts, ProbesFacts
 from ..facts.units import plural, seconds_in_words
-from ..model import DataPath
+from ..model import DataPath, Frontend
 from ..policy import PathDecision
 
 UNKNOWN = "bytes and failures aren't known on this path"
@@ -22,8 +24,12 @@ class PathView(NamedTuple):
     why: str = ""
     """The reason, as a clause; empty for the default."""
     kernel_connections: int | None = None
-    """Connections (UDP: flows) that the kernel has led straight to endpoints since the start; None
-    where it never could, or doesn't count them."""
+    """Connections (UDP: flows) that rules have led straight to endpoints since the start; None
+    where they never could, or aren't counted."""
+    socket_connections: int | None = None
+    """Connections since the start that were translated at connect(); None where none could be."""
+    left_to_rules: Mapping[Frontend, str] = MappingProxyType({})
+    """Frontends at which no connect() is translated, and why."""
 
     def follow(self, chosen: PathDecision, at: float) -> PathView:
         """Return it with a path that came into force at a Unix time, unless it was before."""
@@ -50,23 +56,33 @@ def path_in_words(path: str, why: str, since: float, now: float) -> str:
     return f"{path}{age}{f': {why}' if why else ''}"
 
 
-def counted_in_words(path: str, kernel_connections: int | None, protocol: str) -> str:
-    """Return what is known of the connections that the kernel has led straight to endpoints.
+def target_in_words(path: PathView, frontend: Frontend) -> str:
+    """Return who leads the clients of a frontend straight to endpoints, and from where on."""
+    led = "the kernel, straight to endpoints"
+    if why := path.left_to_rules.get(frontend):
+        return f"{led}: by rules, as {why}"
+    if path.socket_connections is None:
+        return led
+    return f"{led}: programs of this node at connect(), others by rules"
 
-    Args:
-        path: That of new connections.
-        kernel_connections: As in :class:`PathView`.
-        protocol: ``TCP`` or ``UDP``.
+
+def counted_in_words(port: PortFacts) -> str:
+    """Return what is known of the connections that the kernel has led straight to endpoints.
 
     Returns:
         Clauses; empty where there is nothing to say.
     """
-    is_in_kernel = path == DataPath.KERNEL
-    if kernel_connections is None:
-        return f"this kernel doesn't count connections there; {UNKNOWN}" if is_in_kernel else ""
-    if not kernel_connections and not is_in_kernel:
-        return ""
-    taken = plural(kernel_connections, "flow" if protocol == "UDP" else "connection")
+    by_rules, at_connect = port.kernel_connections, port.socket_connections
+    is_in_kernel = port.path == DataPath.KERNEL
+    noun = "flow" if port.protocol == "UDP" else "connection"
     if not is_in_kernel:
-        return f"{taken} took the kernel path since the start"
-    return f"{taken} since the start; {UNKNOWN}"
+        taken = (by_rules or 0) + (at_connect or 0)
+        return f"{plural(taken, noun)} took the kernel path since the start" if taken else ""
+    if at_connect is None:
+        if by_rules is None:
+            return f"this kernel doesn't count connections there; {UNKNOWN}"
+        return f"{plural(by_rules, noun)} since the start; {UNKNOWN}"
+    translated = f"{plural(at_connect, noun)} at connect() since the start"
+    if by_rules is None:
+        return f"{translated}; this kernel doesn't count those by rules"
+    return f"{translated}, and {by_rules:,} by rules, whose bytes and failures aren't known"

@@ -96,6 +96,7 @@ def problems_of_node(view: StatusFacts, now: float) -> list[Problem]:
         *_last_state(view, now),
         *_workers(view),
         *_steering(view),
+        *_socket_lb(view),
         *_client_address(view),
         *_tracking(view),
         *_firewalls(view),
@@ -232,6 +233,16 @@ def _steering(view: StatusFacts) -> Iterator[Problem]:
             f"its clients' traffic: {view.steering.unguarded}",
             "Load nft_socket (with iptables steering xt_socket) and start the proxy again",
             kind="unguarded",
+        )
+
+
+def _socket_lb(view: StatusFacts) -> Iterator[Problem]:
+    if why := view.socket_lb.problem:
+        yield Problem(
+            Level.ATTENTION,
+            f"connect() of this node's programs is not translated everywhere: {why}",
+            "Rules lead these clients to endpoints; it is retried every second",
+            kind="socket-lb",
         )
 
 

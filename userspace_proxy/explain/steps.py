@@ -336,7 +336,7 @@ def _mark(port: PortFacts) -> Level | None:
 
 def _path(port: PortFacts, subject: Subject) -> PathStep:
     said = path_in_words(port.path, port.path_why, port.path_since, subject.now)
-    details = [counted_in_words(port.path, port.kernel_connections, port.protocol)]
+    details = [counted_in_words(port)]
     if port.is_probed and subject.node is not None:
         details.append(probes_in_words(subject.node.probes))
     below = tuple((Level.OK, detail) for detail in details if detail)

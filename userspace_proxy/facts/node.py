@@ -310,6 +310,40 @@ class TrackingFacts(msgspec.Struct, frozen=True):
     """It is full, and packets have been dropped since."""
 
 
+class SocketLbFacts(msgspec.Struct, frozen=True):
+    """What translates connect() of this node's programs, above the rules of the kernel path."""
+
+    is_attached: Annotated[
+        bool | None,
+        gauge("socket_lb_attached", "", "1 while connect() of this node's programs is translated"),
+    ] = None
+    """Whether it works; null: it isn't asked for."""
+    problem: Annotated[
+        str, gauge("socket_lb_problems", "", "1 while connect() can't be translated everywhere")
+    ] = ""
+    """Why it doesn't work, or not everywhere; rules lead those clients."""
+    cgroup: str = ""
+    """The cgroup whose programs' connect() is translated."""
+    frontends: Annotated[
+        int,
+        gauge("socket_lb_frontends", "frontends", "Frontends at which connect() is translated"),
+    ] = 0
+    """How many frontends it translates."""
+    repairs: Annotated[
+        int,
+        counter(
+            "socket_lb_repairs",
+            "repairs",
+            "BPF programs and maps put back after another program had removed them",
+        ),
+    ] = 0
+    """How often something was put back that another program had removed."""
+    map_bytes: Annotated[
+        int, gauge("socket_lb_map_bytes", "bytes", "Memory of the BPF maps of connect()")
+    ] = 0
+    """Memory of its maps."""
+
+
 class ProbesFacts(msgspec.Struct, frozen=True):
     """The probes that decide the path of Services with ``auto``."""
 
@@ -479,6 +513,8 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     """Which address endpoints see."""
     tracking: TrackingFacts = TrackingFacts()
     """The kernel's connection tracking."""
+    socket_lb: SocketLbFacts = SocketLbFacts()
+    """What translates connect() of this node's programs."""
     probes: ProbesFacts = ProbesFacts()
     """Of all Services with the path ``auto``; zeros without any."""
     firewalls: Sequence[FirewallFacts] = ()

@@ -210,15 +210,15 @@ class PortPlanFacts(PortFigures):
     """Seconds that clients wait for an endpoint; null: they are refused without one."""
     path: DataPath = DataPath.USERSPACE
     """``userspace``: connections pass through the proxy; ``kernel``: the kernel translates them
-    straight to an endpoint, and only ``kernel_connections`` counts them; ``auto``, in a plan that
-    isn't served: one of them, as probes show."""
+    straight to an endpoint, and only ``kernel_connections`` counts them, but for those of
+    ``socket_connections``; ``auto``, in a plan that isn't served: one of them, as probes show."""
     path_since: float = 0.0
     """Unix time at which new connections began to take this path; 0 if unknown."""
     path_why: str = ""
     """Why it is this one, in words; empty for the default."""
     kernel_connections: int | None = None
-    """Connections (flows) since the start that the kernel has led straight to endpoints; null where
-    it never could, or doesn't count them. At most some seconds old."""
+    """Connections (flows) since the start that rules have led straight to endpoints; null where
+    they never could, or aren't counted. At most some seconds old."""
     is_probed: bool = False
     """Probes of its endpoints choose the path; see ``probes``."""
     affinity_timeout_s: int | None = None
@@ -281,6 +281,9 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     is_quiet: bool = False
     """Clients were answered before, and none has been in the last minute; false on the kernel
     path, where that isn't known."""
+    socket_connections: int | None = None
+    """Of the connections since the start, those that programs of this node opened, and that were
+    translated at connect(); null where none could be (``--socket-lb``)."""
     state: StateFacts = StateFacts()
     """How its clients are served."""
 
@@ -323,11 +326,13 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
 
     @property
     def is_unseen(self) -> bool:
-        """Whether nothing shows if clients are answered: the kernel's path.
+        """Whether nothing shows if clients are answered: rules lead them straight to endpoints.
 
         A probe shows only that connections are accepted, which a hanging program's kernel does.
+        What this node's programs got shows it, where their connections are followed.
         """
-        return self.path is DataPath.KERNEL
+        is_followed = bool(self.socket_connections and self.sent_bytes)
+        return self.path is DataPath.KERNEL and not is_followed
 
     @property
     def is_without_answer(self) -> bool:

@@ -114,7 +114,7 @@ def _bytes(one: ConnectionFacts) -> list[str]:
     # The figure by which a filter takes what is slow.
     if one.first_byte_s is not None:
         parts.append(f"first byte after {_seconds(one.until_first_byte_s)}")
-    elif one.received_bytes:
+    elif one.received_bytes and not one.sent_bytes:
         parts.append(f"no byte in {_seconds(one.until_first_byte_s)}")
     return parts
 

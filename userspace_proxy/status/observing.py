@@ -37,6 +37,7 @@ _OF_ANY_KIND = f"{LEFT_OUT}; not all of them may have failed, been saved or slow
 # Service ports that are named at the start of a stream: a page of a terminal.
 _UNSEEN_MAX = 10
 _IN_KERNEL = "the kernel leads its connections straight to endpoints, past this proxy"
+_BY_RULES = "rules lead them past this proxy; those of this node's programs are seen at their end"
 
 
 class TooManyWatched(UserspaceProxyError):
@@ -192,7 +193,7 @@ def _unseen(at: float, *, cause: str, service: str = "", count: int = 0) -> Conn
 def _why_past(port: PortFacts) -> str:
     """Return why connections to a Service port don't pass through the proxy; empty if they do."""
     if port.path is DataPath.KERNEL:
-        return _IN_KERNEL
+        return _IN_KERNEL if port.socket_connections is None else _BY_RULES
     if port.cause is None or port.is_holding:
         return ""
     return port.state.sentence or say(port.cause)

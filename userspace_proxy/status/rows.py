@@ -143,7 +143,7 @@ def _detail(port: PortFacts, limit: int, chart: Chart | None, now: float) -> Exp
         path=""
         if port.has_default_path
         else path_in_words(port.path, port.path_why, port.path_since, now),
-        counted=counted_in_words(port.path, port.kernel_connections, port.protocol),
+        counted=counted_in_words(port),
         connect=waits_in_words(port.connect_times),
         first_byte=waits_in_words(port.first_byte_times),
         chart=chart,

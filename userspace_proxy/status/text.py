@@ -347,15 +347,18 @@ def _words(
 
 def _traffic(port: PortFacts, now: float, history: History) -> Sequence[str]:
     noun = "flow" if port.protocol == "UDP" else "connection"
-    if port.path is DataPath.KERNEL:
-        counted = port.kernel_connections
-        more = "" if counted is None else f", {plural(counted, noun)}"
+    by_rules = port.kernel_connections
+    if port.is_unseen:
+        known = [n for n in (by_rules, port.socket_connections) if n is not None]
+        more = f", {plural(sum(known), noun)}" if known else ""
         return f"on the kernel path{more}", "on the kernel path"
     if port.mark is None:
         return (port.state.sentence,)
     open_ = f"{count_in_words(port.active)} open"
     last = last_answer(port, now)
-    rest = f"{f', {last}' if last else ''}{_moved(port)}"
+    is_followed = port.path is DataPath.KERNEL
+    others = f", {plural(by_rules, noun)} by rules" if by_rules and is_followed else ""
+    rest = f"{others}{f', {last}' if last else ''}{_moved(port)}"
     if history.has_rates:
         rates = history.rates(port.plan.key)
         volume = bytes_in_words(rates.received_bytes + rates.sent_bytes)
@@ -389,7 +392,7 @@ def _details(port: PortFacts, now: float, probes: str) -> Iterator[str]:
         yield f"endpoint  {_endpoint(endpoint, is_unseen=port.is_unseen)}"
     if not port.has_default_path:
         yield f"path      {path_in_words(port.path, port.path_why, port.path_since, now)}"
-        if counted := counted_in_words(port.path, port.kernel_connections, port.protocol):
+        if counted := counted_in_words(port):
             yield f"          {counted}"
     if probes and port.is_probed:
         yield f"probes    {probes}"

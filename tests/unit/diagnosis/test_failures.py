@@ -375,7 +375,9 @@ def test_a_minute_without_an_answer_makes_a_view_untrue_once():
 
 def test_how_long_clients_of_the_kernel_path_have_had_no_answer_is_not_known():
     assert is_quiet(make_port(sent_at=1005.0), at(5.0 + LATELY_S))
-    assert not is_quiet(replace(make_port(sent_at=9.0), path=PathView(DataPath.KERNEL)), at(99.0))
+    for path in (PathView(DataPath.KERNEL), PathView(DataPath.KERNEL, socket_connections=5)):
+        port = replace(make_port(sent_at=9.0, sent_bytes=500), path=path)
+        assert not is_quiet(port, at(99.0))
 
 
 # UDP endpoints of which none has ever answered.

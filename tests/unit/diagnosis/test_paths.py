@@ -6,13 +6,17 @@ from userspace_proxy.diagnosis.paths import (
     counted_in_words,
     path_in_words,
     probes_in_words,
+    target_in_words,
 )
 from userspace_proxy.facts import ProbesFacts, is_probed
-from userspace_proxy.model import DataPath, Protocol
+from userspace_proxy.model import DataPath, Frontend, Protocol
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.policy import PathDecision
 
 from ..status.views import make_port, replace
+
+KERNEL = DataPath.KERNEL
+WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
 
 
 def test_a_path_has_its_age_and_its_reason_where_they_are_known():
@@ -25,31 +29,59 @@ def test_a_path_has_its_age_and_its_reason_where_they_are_known():
 def test_a_path_counts_from_the_moment_at_which_it_comes_into_force():
     chosen = PathDecision(DataPath.KERNEL, "its annotation asks for it")
     view = PathView(since=90.0, kernel_connections=3).follow(chosen, 100.0)
-    assert view == (DataPath.KERNEL, 100.0, "its annotation asks for it", 3)
-    assert view.follow(PathDecision(DataPath.KERNEL, "auto"), 110.0) == (
-        DataPath.KERNEL,
-        100.0,
-        "auto",
-        3,
+    assert view == PathView(DataPath.KERNEL, 100.0, "its annotation asks for it", 3)
+    assert view.follow(PathDecision(DataPath.KERNEL, "auto"), 110.0) == PathView(
+        DataPath.KERNEL, 100.0, "auto", 3
     )
 
 
 @pytest.mark.parametrize(
-    ("path", "count", "protocol", "said"),
+    ("path", "protocol", "said"),
     [
-        pytest.param("kernel", 1, "TCP", f"1 connection since the start; {UNKNOWN}", id="one"),
-        pytest.param("kernel", 2, "UDP", f"2 flows since the start; {UNKNOWN}", id="flows"),
-        pytest.param("kernel", 0, "TCP", f"0 connections since the start; {UNKNOWN}", id="none"),
-        pytest.param("userspace", 5, "TCP", "5 connections took the kernel path since the start",
-                     id="switched"),
-        pytest.param("userspace", 0, "TCP", "", id="never"),
-        pytest.param("userspace", None, "TCP", "", id="other-steering"),
-        pytest.param("kernel", None, "TCP",
+        pytest.param(PathView(KERNEL, kernel_connections=1), "TCP",
+                     f"1 connection since the start; {UNKNOWN}", id="one"),
+        pytest.param(PathView(KERNEL, kernel_connections=2), "UDP",
+                     f"2 flows since the start; {UNKNOWN}", id="flows"),
+        pytest.param(PathView(KERNEL, kernel_connections=0), "TCP",
+                     f"0 connections since the start; {UNKNOWN}", id="none"),
+        pytest.param(PathView(kernel_connections=5), "TCP",
+                     "5 connections took the kernel path since the start", id="switched"),
+        pytest.param(PathView(kernel_connections=0, socket_connections=0), "TCP", "", id="never"),
+        pytest.param(PathView(), "TCP", "", id="other-steering"),
+        pytest.param(PathView(KERNEL), "TCP",
                      f"this kernel doesn't count connections there; {UNKNOWN}", id="old-kernel"),
+        pytest.param(PathView(KERNEL, kernel_connections=5, socket_connections=1), "TCP",
+                     "1 connection at connect() since the start, and 5 by rules, whose bytes and "
+                     "failures aren't known", id="hooks"),
+        pytest.param(PathView(KERNEL, socket_connections=2), "TCP",
+                     "2 connections at connect() since the start; this kernel doesn't count those "
+                     "by rules", id="hooks-of-an-old-kernel"),
+        pytest.param(PathView(kernel_connections=5, socket_connections=1), "TCP",
+                     "6 connections took the kernel path since the start", id="hooks-switched"),
     ],
 )  # fmt: skip
-def test_what_is_known_of_connections_on_the_kernel_path_is_said(path, count, protocol, said):
-    assert counted_in_words(path, count, protocol) == said
+def test_what_is_known_of_connections_on_the_kernel_path_is_said(path, protocol, said):
+    assert counted_in_words(replace(make_port(protocol=protocol), path=path)) == said
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        pytest.param(PathView(), "", id="no-hooks"),
+        pytest.param(
+            PathView(socket_connections=0),
+            ": programs of this node at connect(), others by rules",
+            id="hooks",
+        ),
+        pytest.param(
+            PathView(socket_connections=0, left_to_rules={WEB: "its source ranges decide"}),
+            ": by rules, as its source ranges decide",
+            id="left-to-rules",
+        ),
+    ],
+)
+def test_who_leads_the_clients_of_a_frontend_is_said(path, said):
+    assert target_in_words(path, WEB) == f"the kernel, straight to endpoints{said}"
 
 
 @pytest.mark.parametrize(

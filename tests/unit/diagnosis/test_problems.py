@@ -8,6 +8,7 @@ from userspace_proxy.facts import (
     LastStateFacts,
     Level,
     MemoryFacts,
+    SocketLbFacts,
     SourceFacts,
     SteeringState,
     SyncFacts,
@@ -58,6 +59,13 @@ def test_a_ports_problem_has_its_remedy_beside_it():
 @pytest.mark.parametrize(
     ("changes", "level", "what"),
     [
+        pytest.param(
+            {"socket_lb": SocketLbFacts(problem="no cgroup v2 is mounted")},
+            Level.ATTENTION,
+            "connect() of this node's programs is not translated everywhere: no cgroup v2 is "
+            "mounted",
+            id="socket-lb",
+        ),
         pytest.param(
             {"is_ready": False, "source": SourceFacts("manifests", "web.yaml", is_synced=False)},
             Level.ATTENTION,

@@ -191,6 +191,13 @@ def test_no_probe_shows_that_clients_are_answered_on_the_kernel_path():
     assert not PortFacts().is_unseen
 
 
+def test_what_programs_of_this_node_got_shows_it_there():
+    followed = {"path": DataPath.KERNEL, "socket_connections": 5}
+    assert PortFacts(**followed).is_unseen
+    assert not PortFacts(**followed, sent_bytes=500).is_unseen
+    assert PortFacts(path=DataPath.KERNEL, socket_connections=0, sent_bytes=500).is_unseen
+
+
 def test_another_process_gets_what_the_json_does_not_contain():
     facts = PortFacts("shop", "web", "http", refused=3)
     facts.plan = "of the port"

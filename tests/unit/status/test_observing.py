@@ -126,6 +126,11 @@ def test_the_kernel_path_is_not_seen():
     assert "the kernel leads its connections straight to endpoints" in note[1]
 
 
+def test_what_rules_lead_beneath_hooks_is_not_seen():
+    (note,) = reasons(make_port("web", path=IN_KERNEL, socket_connections=0))
+    assert note[1].startswith("rules lead them past this proxy")
+
+
 def test_what_the_kernel_refuses_is_not_seen():
     port = make_port("web", endpoints=(), reason="It has no endpoints")
     assert reasons(port) == [("shop/web:http", port.state.sentence, 0)]

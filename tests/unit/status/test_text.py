@@ -420,6 +420,18 @@ def test_on_the_kernel_path_only_connections_are_shown():
     assert shown[at + 1] == f"{' ' * 16}1,200 connections since the start; {UNKNOWN}"
 
 
+def test_what_programs_of_this_node_got_on_the_kernel_path_is_shown_beside_the_rest():
+    path = PathView(DataPath.KERNEL, NOW - 180, "it is asked for", 1_200, 34)
+    port = make_port(active=2, connections=34, received_bytes=0, sent_bytes=0)
+    shown = lines_of(make_view(replace(port, path=path)), is_wide=True)
+    assert shown[2].endswith("on the kernel path, 1,234 connections")
+    at = shown.index("      path      kernel for 3 min: it is asked for")
+    assert shown[at + 1].startswith(f"{' ' * 16}34 connections at connect() since the start, and")
+    port = replace(port, path=path, sent_bytes=500)
+    shown = "\n".join(lines_of(make_view(port), is_wide=True))
+    assert "2 open, 34 connections, 500 B, 1,200 connections by rules" in shown
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -69,8 +69,10 @@ def replace(item, **changes):
         return dataclasses.replace(item, **changes)
     if isinstance(item, PortFacts):
         if isinstance(path := changes.pop("path", None), PathView):
-            names = ("path", "path_since", "path_why", "kernel_connections")
-            changes |= dict(zip(names, path, strict=True))
+            names = (
+                "path", "path_since", "path_why", "kernel_connections", "socket_connections",
+            )  # fmt: skip
+            changes |= dict(zip(names, path, strict=False))
         plan = changes.pop("plan", item.plan)
         if plan is not item.plan:
             known = facts_of_plan(plan, item.frontends, item.endpoints)

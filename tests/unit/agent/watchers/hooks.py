@@ -1,0 +1,116 @@
+"""Hooks at connect() in memory, for the tests of what reads them."""
+
+import os
+from types import SimpleNamespace
+
+from userspace_proxy.kernel.bpf.socket_maps import DialCounts, EventKind, Result
+from userspace_proxy.model import SocketAddress
+
+CLIENT = SocketAddress("192.0.2.9", 40000)
+FRONTEND = SocketAddress("10.96.0.1", 80)
+_FAILED = {EventKind.REFUSED: "refused", EventKind.UNANSWERED: "unanswered"}
+
+
+class FakeHooks:
+    """The counters, ejections and events of ``steering.socket_lb.hooks.Hooks``.
+
+    Args:
+        clock: Returns monotonic seconds.
+    """
+
+    def __init__(self, clock):
+        self.clock = clock
+        self.counted = {}
+        self.inherited = {}
+        self.left = {}
+        self.observed = []
+        """The arguments of ``observe``."""
+        self.readmitted = []
+        self.readings = 0
+        self.state = SimpleNamespace(
+            attached=True,
+            problem="",
+            frontends=1,
+            cgroup="/sys/fs/cgroup",
+            repairs=0,
+            map_bytes=4096,
+        )
+        self.event_descriptor = os.eventfd(0, os.EFD_NONBLOCK)
+        self._ejected = {}
+        self._events = []
+
+    def close(self):
+        os.close(self.event_descriptor)
+
+    # -- what clients do -------------------------------------------------------
+
+    def count(self, at, **more):
+        """Add to the counters of an endpoint."""
+        one = self.counted.get(at, DialCounts())
+        if "buckets" not in more and (new := more.get("established")):
+            more["buckets"] = (new, *[0] * 11)
+        for name, number in more.items():
+            had = getattr(one, name)
+            if name == "buckets":
+                number = tuple(map(sum, zip(had, number, strict=True)))
+            else:
+                number += had
+            one = one._replace(**{name: number})
+        self.counted[at] = one
+
+    def fail(self, at, kind=EventKind.REFUSED, lasts_s=5.0):
+        """Have a dial fail, which ejects its endpoint."""
+        self.count(at, **{_FAILED[kind]: 1})
+        until = self._ejected[at] = self.clock() + lasts_s
+        self.report(at, kind, ns=int(until * 1e9))
+
+    def answer(self, at):
+        """Have a dial succeed, which ends an ejection."""
+        self.count(at, established=1)
+        if self._ejected.pop(at, None) is not None:
+            self.report(at, EventKind.RETURNED)
+
+    def report(self, at, kind, **more):
+        """Put an event into the ring."""
+        name, endpoint = at
+        event = SimpleNamespace(
+            kind=kind,
+            name=name,
+            endpoint=endpoint,
+            at_ns=int(self.clock() * 1e9),
+            ns=0,
+            client=CLIENT,
+            frontend=FRONTEND,
+            waited_ns=0,
+            received=0,
+            sent=0,
+            result=Result.NONE,
+            tcp_state=0,
+        )
+        vars(event).update(more)
+        self._events.append(event)
+        os.eventfd_write(self.event_descriptor, 1)
+
+    # -- Hooks -------------------------------------------------------------------
+
+    def counts(self):
+        self.readings += 1
+        return dict(self.counted)
+
+    def take_events(self):
+        os.eventfd_read(self.event_descriptor)
+        events, self._events = self._events, []
+        return events
+
+    def ejected(self):
+        return {at: max(0.0, until - self.clock()) for at, until in self._ejected.items()}
+
+    def readmit(self, name, endpoint):
+        self._ejected.pop((name, endpoint), None)
+        self.readmitted.append((name, endpoint))
+
+    def observe(self, is_on):
+        self.observed.append(is_on)
+
+    def left_to_rules(self, frontend):
+        return self.left.get(frontend, "")

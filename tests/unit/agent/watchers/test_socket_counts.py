@@ -1,0 +1,363 @@
+"""What hooks at connect() have seen, in the facts; tests/node has real hooks."""
+
+import asyncio
+import errno
+import logging
+import time
+
+import pytest
+
+from tests.unit.agent.watchers.hooks import CLIENT, FRONTEND, FakeHooks
+from userspace_proxy.agent.rounds.wall_clock import WallClock
+from userspace_proxy.agent.view import view_ports
+from userspace_proxy.agent.watchers import socket_counts
+from userspace_proxy.agent.watchers.socket_counts import HookedConnections
+from userspace_proxy.causes.say import say
+from userspace_proxy.dataplane import Tuning
+from userspace_proxy.diagnosis.judge import diagnose
+from userspace_proxy.facts import SourceFacts, StatusFacts
+from userspace_proxy.facts.connection import ConnectionFilter
+from userspace_proxy.kernel.bpf.socket_maps import EventKind, Result
+from userspace_proxy.model import DataPath, Frontend, Handling, Protocol, SocketAddress
+from userspace_proxy.plane.messages import Returned
+from userspace_proxy.status.observing import Collector, Observing
+from userspace_proxy.steering import Bind
+
+from ..samples import Cluster
+from ..watched import until
+
+POD_A, POD_B = SocketAddress("192.0.2.1", 8080), SocketAddress("192.0.2.2", 8080)
+NAME = "shop/web"
+WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
+KERNEL, AUTO = Handling(path=DataPath.KERNEL), Handling(path=DataPath.AUTO)
+
+
+class Node:
+    """A web Service with two endpoints, and hooks."""
+
+    def __init__(self, plane, make, hooks, handling=KERNEL):
+        self.plane, self.hooks = plane, hooks
+        self.cluster = Cluster()
+        self.served_ports = make(Bind.PROXY_PORT)
+        self.observing = Observing()
+        self.serve(handling)
+        self.connections = self.component()
+
+    def component(self):
+        """Return what a process has that starts now."""
+        return HookedConnections(
+            self.hooks, self.plane, self.served_ports, self.observing, Tuning()
+        )
+
+    def serve(self, handling, *pods):
+        pods = pods or (POD_A.ip, POD_B.ip)
+        self.served_ports.follow(self.cluster.serve("web", WEB.ip, *pods, handling=handling))
+        (self.served,) = self.served_ports
+
+    async def read(self):
+        """Return the Service port after a reading."""
+        await self.connections.refresh()
+        return self.port
+
+    @property
+    def port(self):
+        views = view_ports(self.served_ports, self.plane, Bind.PROXY_PORT, WallClock())
+        (port,) = diagnose(views, SourceFacts())
+        return port
+
+    @property
+    def endpoint(self):
+        """The first endpoint, as the page shows it."""
+        return self.port.endpoints[0]
+
+    def take_events(self):
+        self.connections._take_events()
+
+
+@pytest.fixture
+def hooks():
+    hooks = FakeHooks(time.monotonic)
+    yield hooks
+    hooks.close()
+
+
+@pytest.fixture
+def node(plane, make, hooks, monkeypatch):
+    monkeypatch.setattr(socket_counts, "EVERY_S", 0.0)
+    monkeypatch.setattr(socket_counts, "_SHARE", float("inf"))
+    return Node(plane, make, hooks)
+
+
+async def test_connections_are_in_the_figures_of_the_userspace_path(node, hooks):
+    hooks.count((NAME, POD_A), established=3, ended=1, received=500, sent=70, latency_ns=6_000_000)
+    port = await node.read()
+    endpoint = port.endpoints[0]
+    assert (endpoint.connections, endpoint.active, endpoint.preserved) == (3, 2, 3)
+    assert (endpoint.received_bytes, endpoint.sent_bytes) == (70, 500)
+    assert (port.connections, port.active, port.socket_connections) == (3, 2, 3)
+    assert port.connect_times.counts[0] == 3
+    assert port.connect_times.seconds == pytest.approx(0.006)
+    totals = node.plane.state().totals
+    assert totals.endpoints.connections == 3
+
+
+async def test_what_was_counted_is_counted_once(node, hooks):
+    hooks.count((NAME, POD_A), established=3)
+    await node.read()
+    assert (await node.read()).connections == 3
+    hooks.count((NAME, POD_A), established=1)
+    assert (await node.read()).socket_connections == 4
+
+
+async def test_failed_dials_are_counted_by_cause_and_as_clients_that_got_no_answer(node, hooks):
+    hooks.fail((NAME, POD_A))
+    hooks.fail((NAME, POD_B), EventKind.UNANSWERED)
+    port = await node.read()
+    assert dict(port.failures_by_cause) == {"endpoint-refuses": 1, "endpoint-silent": 1}
+    assert (port.refused, port.failures, port.last_minute.refused) == (2, 2, 2)
+
+
+async def test_an_ejection_is_shown_at_once_in_the_words_of_the_userspace_path(node, hooks, caplog):
+    hooks.fail((NAME, POD_A))
+    node.take_events()
+    assert node.endpoint.ejected_for_s == pytest.approx(5.0, abs=1.0)
+    words = (
+        f"{POD_A} refuses connections: nothing listens on port 8080 there, or a firewall rejects "
+        "them"
+    )
+    assert say(node.endpoint.cause) == words
+    assert node.port.state.sentence == f"{words}; the other one has not been tried"
+    (line,) = caplog.records
+    assert (line.levelno, line.getMessage()) == (
+        logging.WARNING,
+        f"{NAME}: endpoint ejected: {words}",
+    )
+
+
+async def test_a_failure_that_was_reported_by_an_event_is_one_of_the_streak(node, hooks):
+    hooks.fail((NAME, POD_A))
+    node.take_events()
+    await node.read()
+    assert node.endpoint.cause.count == 1
+    hooks.count((NAME, POD_A), refused=2)
+    await node.read()
+    assert node.endpoint.cause.count == 3
+    # A reading that began before the failure was counted.
+    hooks.report((NAME, POD_A), EventKind.REFUSED, ns=int(1e9 * (time.monotonic() + 10)))
+    node.take_events()
+    await node.read()
+    hooks.count((NAME, POD_A), refused=1)
+    await node.read()
+    assert node.endpoint.cause.count == 4
+
+
+async def test_an_answer_ends_the_ejection_and_the_failure(node, hooks):
+    hooks.fail((NAME, POD_A))
+    node.take_events()
+    hooks.answer((NAME, POD_A))
+    node.take_events()
+    assert node.endpoint.ejected_for_s is None
+    assert node.endpoint.cause is None
+    await node.read()
+    assert node.endpoint.cause is None
+    assert not node.served.group.has_passing
+
+
+async def test_an_endpoint_that_answered_before_it_failed_fails_now(node, hooks):
+    hooks.count((NAME, POD_A), established=5)
+    hooks.fail((NAME, POD_A))
+    node.take_events()
+    await node.read()
+    assert node.endpoint.cause is not None
+    assert node.endpoint.ejected_for_s is not None
+
+
+async def test_workers_eject_what_the_hooks_eject(node, hooks):
+    hooks.fail((NAME, POD_A))
+    node.take_events()
+    await node.plane.refresh()
+    assert POD_A in node.served.group._ejected[0]
+    hooks.answer((NAME, POD_A))
+    node.take_events()
+    await node.plane.refresh()
+    assert POD_A not in node.served.group._ejected[0]
+
+
+async def test_an_answer_to_a_worker_or_a_probe_ends_the_ejection_of_the_hooks(node, hooks):
+    hooks.fail((NAME, POD_A))
+    node.take_events()
+    number = node.served.group.number
+    node.plane.receive(0, Returned(number, POD_A))
+    assert hooks.readmitted == [(NAME, POD_A)]
+    assert POD_A not in node.served.group._ejected[socket_counts._HOOKS]
+    # Of one that they don't eject nothing has to be known.
+    node.plane.receive(0, Returned(number, POD_B))
+    assert hooks.readmitted == [(NAME, POD_A)]
+
+
+async def test_a_failure_is_a_failed_probe_of_a_service_port_of_path_auto(node, hooks, make, plane):
+    node.serve(AUTO)
+    auto = node.served_ports.auto_paths
+    auto.note(POD_A, None)
+    auto.note(POD_B, None)
+    node.served_ports.switch_paths()
+    assert node.served.chosen.path is DataPath.KERNEL
+    hooks.fail((NAME, POD_A))
+    node.take_events()
+    node.served_ports.switch_paths()
+    assert node.served.chosen.path is DataPath.USERSPACE
+    assert node.served.chosen.why.startswith(
+        f"auto, and a probe failed: {POD_A} refuses connections"
+    )
+    auto.close()
+
+
+async def test_open_connections_of_an_earlier_process_are_open_and_no_others_counted(node, hooks):
+    hooks.count((NAME, POD_A), established=9, ended=7)
+    hooks.inherited = dict(hooks.counted)
+    port = await node.read()
+    assert (port.connections, port.active) == (0, 2)
+    hooks.count((NAME, POD_A), established=1, ended=3)
+    port = await node.read()
+    assert (port.connections, port.active) == (1, 0)
+
+
+async def test_connections_to_an_endpoint_that_is_gone_are_not_open_for_ever(node, hooks):
+    hooks.count((NAME, POD_A), established=3)
+    await node.read()
+    del hooks.counted[NAME, POD_A]
+    assert (await node.read()).active == 0
+    hooks.count((NAME, POD_A), established=1)
+    port = await node.read()
+    assert (port.connections, port.active) == (4, 1)
+
+
+async def test_ejections_that_began_before_the_process_are_shown(node, hooks):
+    hooks.fail((NAME, POD_A))
+    hooks.take_events()
+    node.connections = node.component()
+    await node.read()
+    assert node.endpoint.ejected_for_s is not None
+    hooks.readmit(NAME, POD_A)
+    await node.read()
+    assert node.endpoint.ejected_for_s is None
+
+
+async def test_what_an_event_reports_during_a_reading_is_newer_than_that(node, hooks):
+    read = hooks.ejected
+
+    def read_and_fail():
+        found = read()
+        hooks.fail((NAME, POD_A))
+        asyncio.run_coroutine_threadsafe(take(), loop).result(60)
+        return found
+
+    async def take():
+        node.take_events()
+
+    loop, hooks.ejected = asyncio.get_running_loop(), read_and_fail
+    await node.connections.refresh()
+    assert POD_A in node.served.group._ejected[socket_counts._HOOKS]
+
+
+async def test_readings_take_a_small_share_of_the_time(plane, make, hooks):
+    node = Node(plane, make, hooks)
+    now = 0.0
+
+    class Slow(FakeHooks):
+        def counts(self):
+            nonlocal now
+            now += 0.5
+            return super().counts()
+
+    slow = Slow(time.monotonic)
+    connections = HookedConnections(
+        slow, plane, node.served_ports, node.observing, Tuning(), lambda: now
+    )
+    await connections.refresh()
+    now += 9.0
+    await connections.refresh()
+    assert slow.readings == 1
+    now += 0.6
+    await connections.refresh()
+    assert slow.readings == 2
+    slow.close()
+
+
+async def test_the_page_says_which_clients_are_translated_at_connect(node, hooks):
+    (frontend,) = (await node.read()).frontends
+    assert frontend.target == (
+        "the kernel, straight to endpoints: programs of this node at connect(), others by rules"
+    )
+    assert node.port.socket_connections == 0
+    hooks.left[WEB] = "its source ranges decide by the client's address"
+    hooks.state.frontends = 0
+    (frontend,) = (await node.read()).frontends
+    assert frontend.target == (
+        "the kernel, straight to endpoints: by rules, as its source ranges decide by the client's "
+        "address"
+    )
+
+
+async def test_the_state_of_the_hooks_is_a_fact_of_the_node(node, hooks):
+    hooks.state.problem = "cannot attach connect4: EPERM"
+    facts = StatusFacts()
+    node.connections.show(facts)
+    shown = facts.socket_lb
+    assert (shown.is_attached, shown.problem, shown.frontends) == (True, hooks.state.problem, 1)
+
+
+class Tasks:
+    """A supervisor for one test."""
+
+    def __init__(self):
+        self.runs = {}
+
+    def start(self, name, run):
+        self.runs[name] = run
+
+
+async def test_the_ends_of_connections_are_observed_while_something_watches(node, hooks):
+    tasks = Tasks()
+    await node.connections.start(tasks)
+    observe = asyncio.create_task(tasks.runs["socket events"]())
+    node.plane.on_observed = lambda message: node.observing.deliver(
+        message.records, message.left_out
+    )
+    await until(lambda: hooks.observed == [False])
+    with node.observing.watch(Collector(ConnectionFilter())) as watcher:
+        await until(lambda: hooks.observed == [False, True])
+        hooks.report(
+            (NAME, POD_A),
+            EventKind.CONNECTION,
+            ns=2_000_000_000,
+            waited_ns=1_000_000,
+            received=500,
+            sent=70,
+            result=Result.SERVED,
+            tcp_state=5,
+        )
+        await until(lambda: watcher.records)
+    await until(lambda: hooks.observed == [False, True, False])
+    (one,) = watcher.records
+    assert (one.service, one.client, one.endpoint) == (NAME, str(CLIENT), str(POD_A))
+    assert (one.frontend, one.source) == (str(FRONTEND), "client")
+    assert (one.received_bytes, one.sent_bytes, one.duration_s) == (70, 500, 2.0)
+    assert (one.ended_by, one.cause, one.is_failed) == ("client", "complete", False)
+    observe.cancel()
+    await asyncio.gather(observe, return_exceptions=True)
+    assert hooks.observed[-1] is False
+    assert not asyncio.get_running_loop().remove_reader(hooks.event_descriptor)
+
+
+async def test_what_cannot_be_read_changes_nothing(node, hooks, monkeypatch):
+    hooks.count((NAME, POD_A), established=3)
+    assert (await node.read()).connections == 3
+
+    def counts():
+        raise OSError(errno.ENOMEM, "no memory")
+
+    monkeypatch.setattr(hooks, "counts", counts)
+    assert (await node.read()).connections == 3
+    hooks.state.attached = False
+    assert (await node.read()).connections == 3

@@ -1,0 +1,93 @@
+"""Records of connections that hooks at connect() have translated."""
+
+import logging
+from types import SimpleNamespace
+
+import pytest
+
+from tests.unit.agent.watchers.hooks import CLIENT, FRONTEND
+from userspace_proxy.agent.watchers.socket_records import Records
+from userspace_proxy.dataplane import Tuning
+from userspace_proxy.facts.connection import ConnectionFilter
+from userspace_proxy.kernel.bpf.socket_maps import Result
+from userspace_proxy.model import SocketAddress
+
+POD = SocketAddress("192.0.2.1", 8080)
+
+
+def event(result=Result.SERVED, **more):
+    fields = {"received": 500, "sent": 70, "tcp_state": 5} if result is Result.SERVED else {}
+    return SimpleNamespace(
+        name="shop/web",
+        endpoint=POD,
+        client=CLIENT,
+        frontend=FRONTEND,
+        ns=2_000_000_000,
+        waited_ns=1_000_000,
+        result=result,
+        **({"received": 0, "sent": 0, "tcp_state": 2} | fields | more),
+    )
+
+
+def observed(*events, **wanted):
+    """Return the records of some events that a filter takes, and how many there was no room for."""
+    records, filters = Records(Tuning()), [ConnectionFilter(**wanted)]
+    records.observe(filters)
+    for one in events:
+        records.note(one)
+    found = records.observe(filters)
+    return found.records, [left.number for left in found.left_out]
+
+
+@pytest.mark.parametrize(
+    ("state", "ended_by", "cause", "is_failed"),
+    [
+        pytest.param(5, "client", "complete", False, id="client-first"),
+        pytest.param(9, "endpoint", "complete", False, id="endpoint-first"),
+        pytest.param(4, "client", "reset", False, id="reset-after-the-clients-fin"),
+        pytest.param(8, "endpoint", "reset", True, id="reset-after-the-endpoints-fin"),
+        pytest.param(1, "", "reset", True, id="reset"),
+    ],
+)
+def test_the_last_state_shows_how_a_connection_ended(state, ended_by, cause, is_failed):
+    (one,), _ = observed(event(tcp_state=state))
+    assert (one.ended_by, one.cause, one.is_failed) == (ended_by, cause, is_failed)
+    assert (one.endpoint, one.waited_s, one.duration_s) == (str(POD), 0.001, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("result", "code"),
+    [
+        pytest.param(Result.REFUSED, "endpoint-refuses", id="refused"),
+        pytest.param(Result.UNANSWERED, "endpoint-silent", id="unanswered"),
+    ],
+)
+def test_a_dial_without_an_answer_is_a_failed_client(result, code):
+    (one,), _ = observed(event(result), failed=True)
+    assert (one.event, one.code, one.endpoint) == ("refused", code, "")
+    assert [(each.endpoint, each.cause) for each in one.failed] == [(str(POD), code)]
+
+
+def test_a_client_that_gives_up_is_no_failure():
+    (one,), _ = observed(event(Result.GIVEN_UP))
+    assert (one.ended_by, one.cause, one.is_failed) == ("client", "left", False)
+    assert observed(event(Result.GIVEN_UP), failed=True) == ([], [])
+
+
+def test_what_there_is_no_room_for_is_counted():
+    records, left_out = observed(*[event()] * 200)
+    assert len(records) + sum(left_out) == 200
+    assert left_out
+
+
+def test_connections_are_logged_as_those_of_workers_are(caplog):
+    caplog.set_level(logging.INFO, "userspace_proxy.connections")
+    records = Records(Tuning(connection_log=1.0))
+    assert records.are_logged
+    records.note(event())
+    (line,) = caplog.records
+    assert (line.getMessage(), line.service, line.frontend) == (
+        "connection ended: complete",
+        "shop/web",
+        str(FRONTEND),
+    )

@@ -1,0 +1,114 @@
+"""Reports of what hooks at connect() have counted, as differences."""
+
+import pytest
+
+from userspace_proxy.agent.watchers.socket_reports import REFUSED, Reports
+from userspace_proxy.kernel.bpf.socket_maps import DialCounts
+from userspace_proxy.model import SocketAddress
+from userspace_proxy.model.serving import Serving
+from userspace_proxy.plane import Group
+
+POD = SocketAddress("192.0.2.1", 8080)
+AT = ("shop/web", POD)
+
+
+class Rig:
+    """Reports about one endpoint, added to a group as the plane does."""
+
+    def __init__(self):
+        self.now = 100.0
+        self.group = Group(1, "shop/web")
+        self.group.change(Serving(endpoints=(POD,)))
+        self.reports = Reports(self.now)
+        self.ejected = {}
+
+    def look(self, **counts):
+        self.now += 5.0
+        counted = {AT: DialCounts(**counts)} if counts else {}
+        groups = {"shop/web": self.group}
+        changes = self.reports.compare(counted, {})
+        found = list(self.reports.look(changes, self.ejected, groups, self.now))
+        for report, _ in found:
+            self.group.add(-2, report, self.now)
+        return found
+
+    @property
+    def dials(self):
+        return self.group.counters_of(POD).dials
+
+
+@pytest.fixture
+def rig():
+    return Rig()
+
+
+def test_without_a_change_there_is_no_report(rig):
+    assert len(rig.look(established=1)) == 1
+    assert rig.look(established=1) == []
+
+
+def test_what_is_of_no_service_port_is_kept_until_it_has_one(rig):
+    changes = rig.reports.compare({AT: DialCounts(established=2)}, {})
+    assert list(rig.reports.look(changes, {}, {}, 105.0)) == []
+    ((_, connections),) = rig.look(established=3)
+    assert connections == 3
+
+
+def test_what_has_no_counters_any_more_is_forgotten_without_a_service_port_too(rig):
+    rig.look(established=2)
+    assert list(rig.reports.look(rig.reports.compare({}, {}), {}, {}, 110.0)) == []
+    assert rig.reports.compare({}, {}) == {}
+
+
+def test_what_was_not_taken_is_reported_by_the_next_look(rig):
+    changes = rig.reports.compare({AT: DialCounts(established=2)}, {})
+    rig.reports.look(changes, {}, {"shop/web": rig.group}, 105.0).close()
+    ((_, connections),) = rig.look(established=3)
+    assert connections == 3
+
+
+def test_a_success_without_an_ejection_is_of_now(rig):
+    rig.look(established=1)
+    assert (rig.dials.succeeded_at, rig.dials.is_on) == (rig.now, False)
+
+
+def test_of_an_endpoint_that_is_ejected_the_failure_is_the_last(rig):
+    report = rig.reports.failed(rig.group, POD, REFUSED, 103.0, 108.0)
+    rig.group.add(-2, report, 103.0)
+    rig.ejected = {AT: 3.0}
+    rig.look(established=1, refused=1)
+    assert (rig.dials.is_on, rig.dials.failures, rig.dials.last_at) == (True, 1, 103.0)
+    assert rig.dials.succeeded_at == 100.0
+
+
+def test_failures_that_no_event_has_reported_were_before_a_success(rig):
+    rig.look(established=1, refused=2)
+    assert not rig.dials.is_on
+    rig.look(established=1, refused=3)
+    assert (rig.dials.is_on, rig.dials.failures) == (False, 1)
+
+
+def test_more_failures_of_an_endpoint_that_is_ejected_are_of_now(rig):
+    rig.ejected = {AT: 3.0}
+    rig.look(refused=2)
+    assert (rig.dials.failures, rig.dials.last_at, rig.dials.failure) == (2, rig.now, "silent")
+
+
+def test_an_endpoint_that_is_removed_and_added_begins_at_nothing(rig):
+    rig.look(established=5, ended=2)
+    rig.look(established=1)
+    counters = rig.group.counters_of(POD)
+    assert (counters.connections, counters.active) == (6, 1)
+    rig.look()
+    assert counters.active == 0
+
+
+def test_the_ejections_of_a_group_are_those_of_its_last_report(rig):
+    rig.ejected = {AT: 3.0}
+    rig.look(refused=1)
+    assert rig.reports.is_ejected("shop/web", POD)
+    assert rig.group.ejected(rig.now) == {POD: 3.0}
+    rig.group.add(-2, rig.reports.readmitted(rig.group, POD, rig.now), rig.now)
+    assert rig.group.ejected(rig.now) == {}
+    rig.group.add(-2, rig.reports.returned(rig.group, POD, rig.now), rig.now)
+    assert not rig.dials.is_on

@@ -1,0 +1,246 @@
+"""Brings what the hooks at connect() see of this node's connections into the facts.
+
+    counters ◀──refresh, each few seconds── HookedConnections ──as if of a worker──▶ Group, Plane
+    ring ────events, at once──────────────────────┘   └─a failed probe─▶ AutoPaths: userspace
+    observing ◀── a record at the end of each connection, while something watches
+
+Rule 1: what the hooks find has the facts, words and consequences of the userspace path: nothing
+behind the reports differs. Workers eject what the hooks eject, for clients that come there next.
+Rule 2: reading the counters takes a twentieth of a thread's time at most.
+Rule 3: an answer ends an ejection for all, whoever got it: a client, a worker or a probe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from ...causes.endpoints import dial_failed
+from ...causes.say import say
+from ...clocks import Clocks
+from ...dataplane import Tuning
+from ...facts import SocketLbFacts, StatusFacts
+from ...kernel.bpf.socket_maps import EventKind
+from ...kernel.neighbours import absent_hop
+from ...log_fields import FieldLogger
+from ...log_limit import SERVICE_LINES, LogLimit
+from ...model import DataPath, Failure, Frontend, Protocol, SocketAddress
+from ...plane import Group, Plane
+from ...plane.messages import REPORT_S, Counted, Ejected, GroupReport, Returned, Status
+from ...plane.observation import PERIOD_S, Observers
+from ..rounds.component import Component
+from ..rounds.kernel_path import choices_of
+from ..rounds.served_port import ServedPort
+from ..rounds.served_ports import ServedPorts
+from ..rounds.tasks import Pace, Supervisor, pause
+from .socket_records import Records
+from .socket_reports import REFUSED, UNANSWERED, Reports
+
+if TYPE_CHECKING:
+    from ...steering.socket_lb.hooks import Hooks, SocketEvent
+
+_log = FieldLogger("userspace_proxy.agent")
+
+EVERY_S = 1.0
+"""A reading is at most so old where all Services fit."""
+_SHARE = 0.05
+# The number of no worker: that of the hooks' reports.
+_HOOKS = -2
+_NO_STATUS = Status()
+
+
+class _ByRules(NamedTuple):
+    """The frontends of one Service port that are left to the rules."""
+
+    made_from: object
+    """What shows whether that has changed."""
+    frontends: Mapping[Frontend, str]
+    """Each with the reason."""
+    has_others: bool
+
+
+class HookedConnections(Component):
+    """The connections of this node's programs that one proxy's hooks have translated."""
+
+    def __init__(
+        self,
+        hooks: Hooks,
+        plane: Plane,
+        served_ports: ServedPorts,
+        observing: Observers,
+        tuning: Tuning,
+        clock: Callable[[], float] = Clocks.monotonic,
+    ) -> None:
+        self._hooks = hooks
+        self._plane = plane
+        self._served_ports = served_ports
+        self._observing = observing
+        self._clock = clock
+        self._reports = Reports(clock())
+        self._records = Records(tuning)
+        self._left: dict[ServedPort, _ByRules] = {}
+        self._by_name: dict[str, ServedPort] = {}
+        self._next_at = 0.0
+        # Requests that come together share a reading.
+        self._reading = asyncio.Lock()
+        self._ejection_lines, self._return_lines = LogLimit(SERVICE_LINES), LogLimit(SERVICE_LINES)
+        plane.on_ejection.append(self._note_ejection)
+
+    async def start(self, supervisor: Supervisor) -> None:
+        """Follow events, counters and those that observe."""
+        supervisor.start("socket counts", self._run)
+        supervisor.start("socket events", self._follow)
+
+    def show(self, facts: StatusFacts) -> None:
+        """Part of Component."""
+        state = self._hooks.state
+        facts.socket_lb = SocketLbFacts(
+            state.attached,
+            state.problem,
+            state.cgroup,
+            state.frontends,
+            state.repairs,
+            state.map_bytes,
+        )
+
+    async def refresh(self) -> None:
+        """Bring the counts up to date, unless that was done a moment ago."""
+        async with self._reading:
+            began = self._clock()
+            if began < self._next_at:
+                return
+            try:
+                await self._look()
+            finally:
+                self._next_at = began + max(EVERY_S, (self._clock() - began) / _SHARE)
+
+    async def _look(self) -> None:
+        hooks, reports = self._hooks, self._reports
+        if not hooks.state.attached:
+            return
+        news = reports.news
+        try:
+            changes, ejected = await asyncio.to_thread(
+                lambda: (reports.compare(hooks.counts(), hooks.inherited), hooks.ejected())
+            )
+        except OSError:
+            # The next repair fails, too, and that is shown.
+            return
+        # What an event has reported meanwhile is newer.
+        known = ejected if news == reports.news else None
+        groups = {served.group.label: served.group for served in self._served_ports}
+        new: dict[int, int] = {}
+        pace = Pace(clock=self._clock)
+        for report, connections in reports.look(changes, known, groups, self._clock()):
+            self._send(report)
+            new[report.group] = connections
+            await pace.turn()
+        self._show_paths(new)
+
+    def _send(self, report: GroupReport) -> None:
+        self._plane.receive(_HOOKS, Counted(0, [report], _NO_STATUS))
+
+    def _show_paths(self, new: Mapping[int, int]) -> None:
+        """Note which frontends are left to the rules, and how many connections weren't.
+
+        Args:
+            new: Connections since the last call, by the numbers of groups.
+        """
+        state, before, self._left = self._hooks.state, self._left, {}
+        hooked = (state.attached, state.problem, state.frontends)
+        for served in self._served_ports:
+            if not served.was_in_kernel or served.plan.protocol is not Protocol.TCP:
+                continue
+            known = before.get(served)
+            made_from = (served.steered, hooked)
+            if known is None or known.made_from != made_from:
+                whys = {f: self._hooks.left_to_rules(f) for f in served.plan.frontends}
+                left = {frontend: why for frontend, why in whys.items() if why}
+                known = _ByRules(made_from, left, has_others=len(left) < len(whys))
+            self._left[served] = known
+            path, more = served.path, new.get(served.group.number, 0)
+            had = path.socket_connections
+            if more or had is not None or known.has_others:
+                path = path._replace(socket_connections=(had or 0) + more)
+            if path.left_to_rules != known.frontends:
+                path = path._replace(left_to_rules=known.frontends)
+            served.path = path
+
+    async def _run(self) -> None:
+        """Read counters as often as workers report theirs, until cancelled."""
+        while True:
+            await pause(REPORT_S)
+            await self.refresh()
+
+    # -- events ----------------------------------------------------------------
+
+    def _take_events(self) -> None:
+        for event in self._hooks.take_events():
+            if event.kind is EventKind.CONNECTION:
+                self._records.note(event)
+            elif (served := self._find(event.name)) is None:
+                continue
+            elif event.kind is EventKind.RETURNED:
+                self._note_return(served, event)
+            else:
+                self._note_failure(served, event)
+
+    def _find(self, name: str) -> ServedPort | None:
+        found = self._by_name.get(name)
+        if found is None or found.is_retired:
+            self._by_name = {served.group.label: served for served in self._served_ports}
+            found = self._by_name.get(name)
+        return found
+
+    def _note_failure(self, served: ServedPort, event: SocketEvent) -> None:
+        """Note a failed dial that has ejected an endpoint, or prolonged its ejection."""
+        group, endpoint = served.group, event.endpoint
+        failed = UNANSWERED if event.kind is EventKind.UNANSWERED else REFUSED
+        is_silent = failed is UNANSWERED
+        if is_silent and absent_hop(endpoint.ip):
+            failed = failed._replace(failure=Failure.NO_HOST)
+        at, until = event.at_ns / 1e9, event.ns / 1e9
+        self._send(self._reports.failed(group, endpoint, failed, at, until))
+        self._plane.receive(_HOOKS, Ejected(group.number, endpoint, is_silent))
+        if self._ejection_lines.take(self._clock()):
+            cause = say(dial_failed(endpoint, failed.failure, os.strerror(failed.number)))
+            fields = {"service": group.label, "endpoint": str(endpoint), "cause": cause}
+            _log.warning("%(service)s: endpoint ejected: %(cause)s", extra=fields)
+        plan = served.plan
+        if plan.path.path is DataPath.AUTO and any(
+            endpoint in choice.endpoints for choice in choices_of(plan.serving)
+        ):
+            self._served_ports.auto_paths.note(endpoint, failed)
+
+    def _note_return(self, served: ServedPort, event: SocketEvent) -> None:
+        group, endpoint = served.group, event.endpoint
+        self._send(self._reports.returned(group, endpoint, event.at_ns / 1e9))
+        self._plane.receive(_HOOKS, Returned(group.number, endpoint))
+        if self._return_lines.take(self._clock()):
+            fields = {"service": group.label, "endpoint": str(endpoint)}
+            _log.info("%(service)s: endpoint is back: %(endpoint)s", extra=fields)
+
+    def _note_ejection(self, group: Group, endpoint: SocketAddress, is_ejected: bool) -> None:
+        """End an ejection as the endpoint has answered a worker, or a probe."""
+        if not is_ejected and self._reports.is_ejected(group.label, endpoint):
+            self._hooks.readmit(group.label, endpoint)
+            self._send(self._reports.readmitted(group, endpoint, self._clock()))
+
+    async def _follow(self) -> None:
+        """Take events, and have ends of connections among them while something watches."""
+        loop, descriptor = asyncio.get_running_loop(), self._hooks.event_descriptor
+        loop.add_reader(descriptor, self._take_events)
+        try:
+            while True:
+                self._hooks.observe(self._records.are_logged)
+                await self._observing.is_on.wait()
+                self._hooks.observe(True)
+                while filters := self._observing.filters():
+                    self._plane.receive(_HOOKS, self._records.observe(filters))
+                    await pause(PERIOD_S)
+                self._records.observe(())
+        finally:
+            loop.remove_reader(descriptor)
+            self._hooks.observe(False)

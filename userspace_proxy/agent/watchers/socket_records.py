@@ -1,0 +1,103 @@
+"""Makes records of connections that the hooks at connect() have translated, for all that watch.
+
+    hooks ──the end of a connection── Records ──ConnectionFacts──▶ RecordRing ──▶ observers
+                                                      └──────────▶ connection log
+
+Rule 1: what only a relay sees is missing: when the first byte came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+from ...causes.endpoints import DIAL_CODES
+from ...dataplane import Tuning
+from ...dataplane.connection_log import ConnectionLog
+from ...facts.connection import (
+    ConnectionEvent,
+    ConnectionFacts,
+    ConnectionFilter,
+    FailedDialFacts,
+)
+from ...kernel.bpf.socket_maps import Result
+from ...model import Failure
+from ...model.connection_ends import EndedBy, EndReason
+from ...plane.messages import Observed
+from ...plane.record_ring import RecordRing
+
+if TYPE_CHECKING:
+    from ...dataplane.engine import Engine
+    from ...steering.socket_lb.hooks import SocketEvent
+
+# As in linux/tcp.h: the state before the end shows which side has sent a FIN, and was first.
+_FIN_WAIT1, _FIN_WAIT2, _TIME_WAIT, _CLOSE_WAIT, _LAST_ACK, _CLOSING = 4, 5, 6, 8, 9, 11
+_BY_CLIENT = frozenset({_FIN_WAIT1, _FIN_WAIT2, _TIME_WAIT, _CLOSING})
+_BY_ENDPOINT = frozenset({_CLOSE_WAIT, _LAST_ACK})
+_COMPLETE = frozenset({_FIN_WAIT2, _TIME_WAIT, _CLOSING, _LAST_ACK})
+_DIALS = {
+    Result.REFUSED: (Failure.REFUSED, EndReason.REFUSED),
+    Result.UNANSWERED: (Failure.SILENT, EndReason.TIMED_OUT),
+}
+
+
+class Records:
+    """The records of one proxy's hooks.
+
+    Args:
+        tuning: Has the share of connections that are logged.
+    """
+
+    def __init__(self, tuning: Tuning) -> None:
+        self.tuning = tuning
+        share = tuning.connection_log
+        self.are_logged = share > 0
+        """Whether they are wanted while nothing watches, too."""
+        self.connection_log = ConnectionLog(share) if share else None
+        # It uses these two attributes alone.
+        self._ring = RecordRing(cast("Engine", self))
+
+    def observe(self, filters: Sequence[ConnectionFilter]) -> Observed:
+        """Return what was observed since the last call, and observe what a filter takes now."""
+        return self._ring.observe(filters)
+
+    def note(self, event: SocketEvent) -> None:
+        """Note the end of a connection, or of a dial without an answer."""
+        log = self.connection_log
+        # Whether it sent all that it was asked for isn't known.
+        is_plain = event.result is Result.SERVED and event.received > 0
+        if log is not None and log.takes_next(event.name, event.client.ip, is_plain=is_plain):
+            log.write(_facts(event), lambda: event.frontend)
+
+
+def _facts(event: SocketEvent) -> ConnectionFacts:
+    """Return what is known of a connection."""
+    one = ConnectionFacts(
+        service=event.name,
+        client=str(event.client),
+        source="client",
+        dials=1,
+        waited_s=event.waited_ns / 1e9,
+        duration_s=event.ns / 1e9,
+    )
+    endpoint = str(event.endpoint)
+    if event.result is Result.SERVED:
+        one.endpoint = endpoint
+        one.received_bytes, one.sent_bytes = event.sent, event.received
+        one.ended_by = _ended_by(event.tcp_state)
+        one.cause = EndReason.COMPLETE if event.tcp_state in _COMPLETE else EndReason.RESET
+    elif event.result in _DIALS:
+        failure, one.cause = _DIALS[event.result]
+        code = DIAL_CODES[failure]
+        one.event, one.ended_by = ConnectionEvent.REFUSED, EndedBy.ENDPOINT
+        one.failed, one.code = (FailedDialFacts(endpoint, code),), code
+    else:
+        one.ended_by, one.cause = EndedBy.CLIENT, EndReason.LEFT
+    return one
+
+
+def _ended_by(state: int) -> EndedBy:
+    """Return which side sent its FIN first; a reset without one may be either's."""
+    if state in _BY_CLIENT:
+        return EndedBy.CLIENT
+    return EndedBy.ENDPOINT if state in _BY_ENDPOINT else EndedBy.NONE
