@@ -129,13 +129,13 @@ def _cgroups(proc: Path) -> Iterator[tuple[Path, _Names]]:
         # In a container the mount often shows the container's cgroup only, and the path may be that
         # of the host, or of another cgroup namespace.
         inside = PurePosixPath(path.removeprefix(mount_root.rstrip("/")).lstrip("/"))
-        if ".." in inside.parts or not _can_enter(mount_point / inside):
+        if ".." in inside.parts or not _is_there(mount_point / inside):
             inside = PurePosixPath()
         yield from ((mount_point / folder, names) for folder in (inside, *inside.parents))
 
 
-def _can_enter(folder: Path) -> bool:
-    # A mount may lie below a folder of another user.
+def _is_there(folder: Path) -> bool:
+    """Return whether this process sees a folder; workers, as nobody, may not enter all mounts."""
     try:
         return folder.is_dir()
     except OSError:
