@@ -48,6 +48,8 @@ A client of thousands of dead endpoints would otherwise dial all of them, one af
 # were silent a moment ago, so were the others.
 _LOOKS = 64
 _NO_STANDBYS: Mapping[SocketAddress, int] = MappingProxyType({})
+# Cost: of all balancers that have ejected no endpoint yet; nothing is added to it.
+_NO_EJECTIONS = Ejections()
 
 
 class Strategy(Protocol):
@@ -81,6 +83,21 @@ class Balancer:
         pins: The worker's, of which this balancer's are a part.
     """
 
+    __slots__ = (
+        "_affinity",
+        "_ejections",
+        "_first",
+        "_is_plain",
+        "_levels",
+        "_pins",
+        "_turn",
+        "_usable",
+        "_weights",
+        "endpoints",
+        "is_full",
+        "strategy",
+    )
+
     def __init__(
         self,
         endpoints: Sequence[SocketAddress] = (),
@@ -100,7 +117,7 @@ class Balancer:
         self.is_full: Callable[[SocketAddress], bool] | None = None
         """Returns whether an endpoint is at its limit, which the strategy leaves out then; None
         without limits."""
-        self._ejections = Ejections(self._on_ejections)
+        self._ejections = _NO_EJECTIONS
         self._pins = pins
         self._affinity: AffinityTable | None = None
         self.endpoints: Sequence[SocketAddress] = ()
@@ -195,9 +212,11 @@ class Balancer:
 
     def failed(self, endpoint: SocketAddress, now: float, *, is_silent: bool = False) -> bool:
         """Note that the endpoint failed a dial, and eject it; True if this begins an ejection."""
-        return endpoint in self._usable and self._ejections.failed(
-            endpoint, now, is_silent=is_silent
-        )
+        if endpoint not in self._usable:
+            return False
+        if self._ejections is _NO_EJECTIONS:
+            self._ejections = Ejections(self._on_ejections)
+        return self._ejections.failed(endpoint, now, is_silent=is_silent)
 
     def ejected(self, now: float) -> Mapping[SocketAddress, float]:
         """Return the ejected endpoints, each with the seconds until its probe is due."""

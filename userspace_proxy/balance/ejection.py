@@ -45,6 +45,8 @@ class Ejections:
         on_change: Called when no client may use an endpoint (True), or when clients may (False).
     """
 
+    __slots__ = "_ends", "_on_change", "_out", "ejected"
+
     def __init__(self, on_change: Callable[[SocketAddress, bool], object] | None = None) -> None:
         self.ejected: dict[SocketAddress, _Ejection] = {}
         """Including those due for a probe; read-only for others."""

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from types import MappingProxyType
+from typing import cast
 
 from ..model import SocketAddress
 
@@ -27,6 +29,9 @@ _SKIPPED_PART = 32
 SHORT = 64
 # While more candidates than that are left, an endpoint that is back may be used a second later.
 RELIST_S = 1.0
+_NEVER = -math.inf
+# Cost: nearly all levels have none, and share this.
+_NONE = cast("dict[SocketAddress, None]", MappingProxyType({}))
 
 
 class PriorityLevel:
@@ -38,6 +43,16 @@ class PriorityLevel:
         out: Endpoints that no client may use now; others may be among them.
     """
 
+    __slots__ = (
+        "_candidates",
+        "_listed_at",
+        "_out",
+        "_returned",
+        "endpoints",
+        "members",
+        "skipped",
+    )
+
     def __init__(
         self,
         endpoints: Sequence[SocketAddress],
@@ -46,13 +61,13 @@ class PriorityLevel:
     ) -> None:
         self.endpoints = endpoints
         self.members = members
-        self.skipped: dict[SocketAddress, None] = {}
+        self.skipped = _NONE
         """Candidates that no client may use now; read-only for others."""
         self._candidates = endpoints
-        self._out: dict[SocketAddress, None] = {}
-        self._returned: dict[SocketAddress, None] = {}
+        self._out = _NONE
+        self._returned = _NONE
         """Those that may be used and aren't candidates yet, in a fixed order."""
-        self._listed_at = -math.inf
+        self._listed_at = _NEVER
         for endpoint in endpoints if out else ():
             if endpoint in out:
                 self.change(endpoint, is_out=True)
@@ -64,6 +79,8 @@ class PriorityLevel:
 
     def change(self, endpoint: SocketAddress, *, is_out: bool) -> None:
         """Note that no client may use a member from now on, or that clients may."""
+        if self._out is _NONE:
+            self._out, self._returned, self.skipped = {}, {}, {}
         if is_out:
             self._out[endpoint] = None
             if endpoint in self._returned:

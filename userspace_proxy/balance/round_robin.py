@@ -31,6 +31,8 @@ class RoundRobin:
     not send every new connection to the first endpoint.
     """
 
+    __slots__ = ("_next",)
+
     def __init__(self, start: int = 0) -> None:
         self._next = start
 

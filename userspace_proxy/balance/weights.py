@@ -14,6 +14,8 @@ Shares are relative: it is for the caller to begin only where another endpoint t
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
+from types import MappingProxyType
+from typing import cast
 
 from ..model import DEFAULT_WEIGHT, SocketAddress
 
@@ -21,6 +23,10 @@ from ..model import DEFAULT_WEIGHT, SocketAddress
 FLOOR = 0.1
 # Of a slow start: shares grow in this many steps, because each one costs a look at all endpoints.
 _STEPS = 50
+# Cost: nearly all Service ports have none, and share these.
+_NO_WEIGHTS: Mapping[SocketAddress, int] = MappingProxyType({})
+_NO_SHARES: Mapping[SocketAddress, float] = MappingProxyType({})
+_NONE_BEGAN = cast("dict[SocketAddress, float]", _NO_SHARES)
 
 
 class SlowStart:
@@ -30,10 +36,12 @@ class SlowStart:
         seconds: Until the share is full; 0 for full shares at once.
     """
 
+    __slots__ = "_began", "seconds"
+
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds
         """May be changed."""
-        self._began: dict[SocketAddress, float] = {}
+        self._began = _NONE_BEGAN
 
     def __bool__(self) -> bool:
         """Whether an endpoint may have less than its full share."""
@@ -42,7 +50,7 @@ class SlowStart:
     def begin(self, endpoints: Iterable[SocketAddress], now: float) -> None:
         """Begin for endpoints that are new, or answer again; monotonic seconds."""
         if self.seconds:
-            self._began.update(dict.fromkeys(endpoints, now))
+            self._began = {**self._began, **dict.fromkeys(endpoints, now)}
 
     def keep(self, endpoints: Container[SocketAddress]) -> None:
         """Forget all other endpoints."""
@@ -65,14 +73,16 @@ class Weights:
         slow_start_s: The time in which endpoints get their full weight; 0 for at once.
     """
 
+    __slots__ = "_configured", "_due", "_shares", "_slow_start", "version"
+
     def __init__(
         self,
         configured: Mapping[SocketAddress, int] | None = None,
         slow_start_s: float = 0.0,
     ) -> None:
-        self._configured: Mapping[SocketAddress, int] = configured or {}
+        self._configured: Mapping[SocketAddress, int] = configured or _NO_WEIGHTS
         self._slow_start = SlowStart(slow_start_s)
-        self._shares: Mapping[SocketAddress, float] = {}
+        self._shares: Mapping[SocketAddress, float] = _NO_SHARES
         self._due = 0.0
         """When shares grow next."""
         self.version = 0

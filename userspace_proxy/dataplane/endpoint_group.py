@@ -39,6 +39,19 @@ class EndpointGroup(CounterTable):
     and which one of that many processes this is. The pins are those of the engine.
     """
 
+    __slots__ = (
+        "_processes",
+        "balancers",
+        "detours",
+        "label",
+        "loads",
+        "on_removed",
+        "outcomes",
+        "sends_at_once",
+        "serving",
+        "waiting_room",
+    )
+
     def __init__(
         self,
         label: str,

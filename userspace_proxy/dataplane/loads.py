@@ -8,11 +8,16 @@ Rule 1: dials are counted only where something depends on loads as they begin.
 
 from __future__ import annotations
 
+from types import MappingProxyType
+from typing import cast
+
 from ..facts import CounterTable
 from ..model import Balance, Handling, SocketAddress
 
 _BY_LOAD = (Balance.LEAST_CONNECTIONS, Balance.POWER_OF_TWO_CHOICES)
 """Those for which dials must be counted."""
+# Cost: of all Service ports whose dials aren't counted.
+_NONE_DIALLING = cast("dict[SocketAddress, int]", MappingProxyType({}))
 
 
 class Loads:
@@ -33,7 +38,7 @@ class Loads:
         self._table = table
         self._index = index
         self._processes = processes
-        self._dialling: dict[SocketAddress, int] = {}
+        self._dialling = _NONE_DIALLING
         self.limit: int | None = None
         """Connections that an endpoint may have; None: any number."""
         self.is_tracked = False
@@ -55,6 +60,8 @@ class Loads:
 
     def dial_began(self, endpoint: SocketAddress) -> None:
         """Count a dial; call only if ``is_tracked``."""
+        if self._dialling is _NONE_DIALLING:
+            self._dialling = {}
         self._dialling[endpoint] = self._dialling.get(endpoint, 0) + 1
 
     def dial_ended(self, endpoint: SocketAddress) -> None:

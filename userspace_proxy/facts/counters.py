@@ -7,11 +7,11 @@ slots: adding to a field of msgspec's Structs takes 1.5 times as long.
 from __future__ import annotations
 
 import enum
-import functools
 import math
 from collections.abc import Callable, Container, Iterable, Mapping
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
 
 from ..model import CauseCode, Failure, SocketAddress
 from ..model.causes import DIAL_CAUSES
@@ -223,50 +223,77 @@ class ClientMistake(enum.StrEnum):
     HOP_LIMIT = CauseCode.HOP_LIMIT.value
 
 
+# Cost: of all Service ports of which none was counted.
+_NO_MISTAKES: Mapping[ClientMistake, Streak] = MappingProxyType({})
+_NO_COUNTERS = cast("dict[SocketAddress, EndpointCounters]", MappingProxyType({}))
+_NEVER = -math.inf
+
+
 class CounterTable:
     """All counters of one Service port, and those of its former endpoints."""
 
+    __slots__ = (
+        "_connect_times",
+        "_counters",
+        "_first_byte_times",
+        "_gone",
+        "_per_endpoint",
+        "client_mistakes",
+        "out_of_client_ports_at",
+        "out_of_ports_at",
+    )
+
     def __init__(self) -> None:
-        self.out_of_ports_at = -math.inf
+        self.out_of_ports_at = _NEVER
         """Monotonic seconds at which ``out_of_ports`` last grew."""
-        self.out_of_client_ports_at = -math.inf
+        self.out_of_client_ports_at = _NEVER
         """Monotonic seconds at which ``out_of_client_ports`` last grew."""
-        self.client_mistakes: dict[ClientMistake, Streak] = {}
+        self.client_mistakes = _NO_MISTAKES
         """Clients that were turned away because of what they sent; those that were served end no
         such streak, as they are others."""
-        self._per_endpoint: dict[SocketAddress, EndpointCounters] = {}
+        self._per_endpoint = _NO_COUNTERS
         self._gone: EndpointCounters | None = None
         """The sum of former endpoints."""
+        # Cost: a Service port without clients has none of them, which halves its memory.
+        self._counters: GroupCounters | None = None
+        self._connect_times: Durations | None = None
+        self._first_byte_times: Durations | None = None
 
-    # Cost: a Service port without clients has none of them, which halves its memory.
-
-    @functools.cached_property
+    @property
     def counters(self) -> GroupCounters:
         """What is counted for all clients together."""
-        return GroupCounters()
+        if self._counters is None:
+            self._counters = GroupCounters()
+        return self._counters
 
-    @functools.cached_property
+    @property
     def connect_times(self) -> Durations:
         """Of TCP: how long clients waited until an endpoint answered, failed dials included."""
-        return Durations(TIMES_BOUNDS_S)
+        if self._connect_times is None:
+            self._connect_times = Durations(TIMES_BOUNDS_S)
+        return self._connect_times
 
-    @functools.cached_property
+    @property
     def first_byte_times(self) -> Durations:
         """Of TCP: how long endpoints took until their first byte.
 
         From the endpoint's answer, or the client's first byte if that came later.
         """
-        return Durations(TIMES_BOUNDS_S)
+        if self._first_byte_times is None:
+            self._first_byte_times = Durations(TIMES_BOUNDS_S)
+        return self._first_byte_times
 
     @property
     def has_counted(self) -> bool:
         """Whether anything may have been counted."""
-        return "counters" in self.__dict__ or bool(self._per_endpoint or self.client_mistakes)
+        return bool(self._counters or self._per_endpoint or self.client_mistakes)
 
     def counters_of(self, endpoint: SocketAddress) -> EndpointCounters:
         """Return the counters of an endpoint; creates them if necessary."""
         counters = self._per_endpoint.get(endpoint)
         if counters is None:
+            if self._per_endpoint is _NO_COUNTERS:
+                self._per_endpoint = {}
             counters = self._per_endpoint[endpoint] = EndpointCounters()
         return counters
 
@@ -280,7 +307,13 @@ class CounterTable:
 
     def note_mistake(self, mistake: ClientMistake, client: str, now: float) -> None:
         """Note that a client was turned away because of what it sent."""
-        self.client_mistakes.setdefault(mistake, Streak()).failed(now, client=client)
+        self.mistakes_of(mistake).failed(now, client=client)
+
+    def mistakes_of(self, mistake: ClientMistake) -> Streak:
+        """Return the clients that were turned away because of it; creates them if necessary."""
+        if mistake not in self.client_mistakes:
+            self.client_mistakes = {**self.client_mistakes, mistake: Streak()}
+        return self.client_mistakes[mistake]
 
     def totals(self) -> EndpointCounters:
         """Return the sums over all endpoints, former ones included."""

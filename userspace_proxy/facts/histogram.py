@@ -19,7 +19,7 @@ TIMES_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 3.0, 
 
 
 class DurationCounts(NamedTuple):
-    """How many durations there were by bound, or how many are new."""
+    """How many durations are new, by bound."""
 
     counts: list[int]
     """The last one is of those beyond all bounds."""
@@ -57,20 +57,24 @@ class Durations:
             return [self.count, *[0] * len(self.bounds)]
         return [self.count - sum(self._slow), *self._slow[1:]]
 
-    def since(self, before: DurationCounts) -> DurationCounts:
-        """Return what is new since :meth:`whole` returned this."""
-        new = [count - known for count, known in zip(self.counts(), before.counts, strict=True)]
+    def since(self, before: Durations) -> DurationCounts:
+        """Return what is new since :meth:`copy` returned this."""
+        new = [count - known for count, known in zip(self.counts(), before.counts(), strict=True)]
         return DurationCounts(new, self.seconds - before.seconds)
 
-    def whole(self) -> DurationCounts:
-        """Return all of them."""
-        return DurationCounts(self.counts(), self.seconds)
+    def copy(self) -> Durations:
+        """Return a copy, which doesn't change with it."""
+        copy = Durations(self.bounds)
+        copy.count, copy.seconds = self.count, self.seconds
+        copy._slow = None if self._slow is None else [*self._slow]
+        return copy
 
     def merge(self, counts: Iterable[int], seconds: float) -> None:
         """Add what another process has counted, with the same bounds."""
         for index, count in enumerate(counts):
             self.count += count
-            if index:
+            # Most are 0.
+            if index and count:
                 self._add_slow(index, count)
         self.seconds += seconds
 

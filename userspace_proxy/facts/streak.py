@@ -46,50 +46,80 @@ class StreakPart(NamedTuple):
     client: str = ""
     late: LateByte | None = None
 
+    def since(self, before: StreakPart) -> StreakPart:
+        """Return what is new of it, where the whole was another one before."""
+        is_same = self.first_at == before.first_at
+        return self._replace(failures=self.failures - before.failures if is_same else self.failures)
+
+    def followed_by(self, last: StreakPart, failures: int, first_at: float) -> StreakPart:
+        """Return failures whose last one is another; what isn't known of it is that of this one."""
+        client, late = last.client or self.client, last.late or self.late
+        return StreakPart(
+            _NEVER, failures, first_at, last.last_at, last.failure, last.number, client, late
+        )
+
+
+_NO_FAILURE = StreakPart()
+
 
 class Streak:
     """The latest failures in a row, of one kind of attempt at one endpoint."""
 
-    __slots__ = (
-        "before_at",
-        "client",
-        "failure",
-        "failures",
-        "first_at",
-        "last_at",
-        "late",
-        "number",
-        "succeeded_at",
-    )
+    __slots__ = "before_at", "part", "succeeded_at"
 
     def __init__(self) -> None:
         self.succeeded_at = _NEVER
         """Monotonic seconds of the last success; negative if there was none."""
-        self.failures = 0
-        self.first_at = _NEVER
-        """Monotonic seconds of the first failure."""
-        self.last_at = _NEVER
-        """Monotonic seconds of the last failure."""
         self.before_at = _NEVER
         """Monotonic seconds of the last failure of the streak before, as far as it was seen."""
-        self.failure = Failure.OTHER
+        # Cost: nearly all streaks have no failure, and share this.
+        self.part = _NO_FAILURE
+        """The failures, without the success."""
+
+    @property
+    def failures(self) -> int:
+        """How many there were in a row."""
+        return self.part.failures
+
+    @property
+    def first_at(self) -> float:
+        """Monotonic seconds of the first failure."""
+        return self.part.first_at
+
+    @property
+    def last_at(self) -> float:
+        """Monotonic seconds of the last failure."""
+        return self.part.last_at
+
+    @property
+    def failure(self) -> Failure:
         """The last failure."""
-        self.number = 0
+        return self.part.failure
+
+    @property
+    def number(self) -> int:
         """Its errno, if it is a dial's."""
-        self.client = ""
+        return self.part.number
+
+    @property
+    def client(self) -> str:
         """The last one that was noted."""
-        self.late: LateByte | None = None
+        return self.part.client
+
+    @property
+    def late(self) -> LateByte | None:
         """What was last noted of a first byte that came too late; None: nothing."""
+        return self.part.late
 
     @property
     def dial_failure(self) -> DialFailure:
         """The last failure of a dial."""
-        return DialFailure(self.failure, self.number)
+        return DialFailure(self.part.failure, self.part.number)
 
     @property
     def is_on(self) -> bool:
         """Whether the last attempt failed."""
-        return self.last_at > self.succeeded_at
+        return self.part.last_at > self.succeeded_at
 
     def failed(
         self,
@@ -115,7 +145,9 @@ class Streak:
     ) -> None:
         """Note that it is as it was, or more of the last failure; this isn't counted."""
         if self.is_on:
-            self._note_last(StreakPart(_NEVER, 0, now, now, failure, number, client, late))
+            have = self.part
+            last = StreakPart(_NEVER, 0, now, now, failure, number, client, late)
+            self.part = have.followed_by(last, have.failures, have.first_at)
 
     def end(self) -> None:
         """End it, as if the last failure had been a success: connections go elsewhere now."""
@@ -124,43 +156,28 @@ class Streak:
     def since(self, before: StreakPart) -> StreakPart | None:
         """Return what is new since :meth:`whole` returned this, or None if nothing is."""
         whole = self.whole()
-        if whole == before:
-            return None
-        is_same = self.first_at == before.first_at
-        return whole._replace(
-            failures=self.failures - before.failures if is_same else self.failures
-        )
+        return None if whole == before else whole.since(before)
 
     def whole(self) -> StreakPart:
         """Return all of it."""
-        return StreakPart(
-            self.succeeded_at,
-            self.failures,
-            self.first_at,
-            self.last_at,
-            self.failure,
-            self.number,
-            self.client,
-            self.late,
-        )
+        return self.part._replace(succeeded_at=self.succeeded_at)
 
     def add(self, part: StreakPart) -> None:
         """Add what is new, of this process or another one; it may be over already."""
         self.succeeded_at = max(self.succeeded_at, part.succeeded_at)
-        if not part.failures or part.last_at <= min(self.succeeded_at, self.last_at):
+        have = self.part
+        if not part.failures or part.last_at <= min(self.succeeded_at, have.last_at):
             return
-        if not self.is_on:
-            self.failures, self.before_at = 0, self.last_at
-            self.first_at, self.last_at, self.client, self.late = part.first_at, _NEVER, "", None
-        self.failures += part.failures
-        self.first_at = min(self.first_at, part.first_at)
-        if part.last_at >= self.last_at:
-            self._note_last(part)
-
-    def _note_last(self, part: StreakPart) -> None:
-        """Note the last failure; what isn't known of it is that of the one before."""
-        self.last_at, self.failure, self.number = part.last_at, part.failure, part.number
-        self.client, self.late = part.client or self.client, part.late or self.late
+        first_at = part.first_at
+        if self.is_on:
+            first_at = min(have.first_at, first_at)
+        else:
+            self.before_at, have = have.last_at, _NO_FAILURE
+        failures = have.failures + part.failures
+        if part.last_at >= have.last_at:
+            self.part = have.followed_by(part, failures, first_at)
+        else:
+            self.part = have._replace(failures=failures, first_at=first_at)
 
 
 class Exclusions(Streak):
@@ -179,8 +196,8 @@ class Exclusions(Streak):
 
     def __init__(self) -> None:
         super().__init__()
-        self.clients: dict[str, float] = {}
-        """When the endpoint last ended a connection of each, the latest last."""
+        self.clients: dict[str, float] | None = None
+        """When the endpoint last ended a connection of each, the latest last; None: of none."""
 
     def ended(self, client: str, now: float, failure: Failure, answered_at: float) -> None:
         """Note a connection that the endpoint has ended without a byte.
@@ -188,6 +205,8 @@ class Exclusions(Streak):
         Args:
             answered_at: When it last answered a connection, monotonic seconds.
         """
+        if self.clients is None:
+            self.clients = {}
         before = self.clients.pop(client, None)
         if len(self.clients) >= CLIENTS_MAX:
             del self.clients[next(iter(self.clients))]
@@ -201,6 +220,6 @@ class Exclusions(Streak):
 
     def answered(self, client: str, now: float) -> None:
         """Note that the endpoint has answered a client."""
-        ended_at = self.clients.pop(client, None)
+        ended_at = self.clients.pop(client, None) if self.clients else None
         if ended_at is not None and now - ended_at < LATELY_S:
             self.succeeded_at = now

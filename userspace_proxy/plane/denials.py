@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ..model.serving import Serving
@@ -45,14 +46,19 @@ class Dropped(NamedTuple):
 
 
 NONE = Dropped(0, -1.0, -1.0)
+_NONE_BY: Mapping[DropReason, Dropped] = MappingProxyType(dict.fromkeys(DropReason, NONE))
+_NEVER = -math.inf
 _REPORTED_S = 2 * REPORT_S
 
 
 class Denials:
     """The drops of one Service port."""
 
+    __slots__ = "_before", "_changed_at", "_reason", "by", "ranges"
+
     def __init__(self) -> None:
-        self.by = dict.fromkeys(DropReason, NONE)
+        # Cost: nearly all Service ports have none, and share this.
+        self.by = _NONE_BY
         """The drops of each reason."""
         self.ranges: Sequence[str] | None = None
         """The last source ranges; None before the first ones."""
@@ -60,7 +66,7 @@ class Denials:
         """That of what is dropped now; None before the first serving that drops any."""
         self._before = DropReason.RANGES
         """The one before."""
-        self._changed_at = -math.inf
+        self._changed_at = _NEVER
 
     def change(self, serving: Serving, now: float) -> None:
         """Take how clients are served from now on; if all are admitted, drops stay as they are."""
@@ -81,12 +87,13 @@ class Denials:
         """Add packets that a worker has just reported."""
         is_late = now - self._changed_at < _REPORTED_S
         reason = self._before if is_late else self._reason or DropReason.RANGES
-        self.by[reason] = self.by[reason].grown(count, now)
+        self.by = {**self.by, reason: self.by[reason].grown(count, now)}
 
     def _make_former(self) -> None:
         present, former = self.by[DropReason.RANGES], self.by[DropReason.FORMER_RANGES]
         if present.packets:
             first = former if former.packets else present
             count = former.packets + present.packets
-            self.by[DropReason.FORMER_RANGES] = Dropped(count, first.first_at, present.last_at)
-            self.by[DropReason.RANGES] = NONE
+            former = Dropped(count, first.first_at, present.last_at)
+            changed = {DropReason.FORMER_RANGES: former, DropReason.RANGES: NONE}
+            self.by = {**self.by, **changed}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Generic, TypeVar
 
 from ..dataplane import EndpointGroup
@@ -24,7 +25,10 @@ C = TypeVar("C", EndpointCounters, GroupCounters)
 # Cost: there is one of these for each Service port and endpoint that had clients.
 _NOTHING_OF_STREAK = StreakPart()
 _NOTHING_OF = {kind: kind().figures() for kind in (EndpointCounters, GroupCounters)}
-_NO_DURATIONS = Durations(TIMES_BOUNDS_S).whole()
+_NO_DURATIONS = Durations(TIMES_BOUNDS_S)
+_succeeded_at = attrgetter(*(f"{name}.succeeded_at" for name in STREAKS))
+_parts_of = attrgetter(*(f"{name}.part" for name in STREAKS))
+_NO_SUCCESS, _NO_FAILURE = _succeeded_at(EndpointCounters()), _parts_of(EndpointCounters())
 
 
 class _Seen(Generic[C]):
@@ -83,17 +87,16 @@ class _New:
 class _SeenEndpoint(_Seen[EndpointCounters]):
     """The counters of an endpoint and its failures in a row, as of the last look."""
 
-    __slots__ = ("_streaks",)
+    __slots__ = "_parts", "_succeeded_at"
 
     def __init__(self, counters: EndpointCounters) -> None:
         super().__init__(counters)
-        self._streaks = [_SeenStreak(getattr(counters, name)) for name in STREAKS]
+        self._succeeded_at: tuple[float, ...] = _NO_SUCCESS
+        self._parts: tuple[StreakPart, ...] = _NO_FAILURE
 
     def look_for(self, endpoint: SocketAddress, reported: dict[SocketAddress, _New]) -> None:
         """Add what is new since the last look to what is yet to be reported."""
-        figures = self.look()
-        each = zip(STREAKS, self._streaks, strict=True)
-        looks = {name: part for name, seen in each if (part := seen.look())}
+        figures, looks = self.look(), self._look_at_streaks()
         if figures is None and not looks:
             return
         new = reported.setdefault(endpoint, _New())
@@ -103,23 +106,40 @@ class _SeenEndpoint(_Seen[EndpointCounters]):
             new.streaks.add(name)
             getattr(new.counters, name).add(part)
 
+    def _look_at_streaks(self) -> dict[str, StreakPart]:
+        """Return what is new of the failures in a row since the last look."""
+        succeeded_at, parts = _succeeded_at(self.counters), _parts_of(self.counters)
+        if succeeded_at == self._succeeded_at and parts == self._parts:
+            return {}
+        looks: dict[str, StreakPart] = {}
+        each = zip(STREAKS, self._succeeded_at, self._parts, succeeded_at, parts, strict=True)
+        for name, at_before, before, at, part in each:
+            if part != before:
+                whole_before = before._replace(succeeded_at=at_before)
+                looks[name] = part._replace(succeeded_at=at).since(whole_before)
+            elif at != at_before:
+                looks[name] = StreakPart(at)
+        self._succeeded_at = succeeded_at
+        if parts != self._parts:
+            self._parts = parts
+        return looks
+
 
 class _SeenDurations:
     """Durations, and what was reported of them."""
 
-    __slots__ = ("_count", "_durations", "_seen")
+    __slots__ = ("_durations", "_seen")
 
     def __init__(self, durations: Durations) -> None:
         self._durations = durations
-        self._count = 0
         self._seen = _NO_DURATIONS
 
     def report(self) -> DurationReport | None:
         """Return what is new since the last report, or None if nothing is."""
-        if self._durations.count == self._count:
+        if self._durations.count == self._seen.count:
             return None
         new = self._durations.since(self._seen)
-        self._count, self._seen = self._durations.count, self._durations.whole()
+        self._seen = self._durations.copy()
         return DurationReport(*new)
 
 

@@ -51,6 +51,8 @@ _LATELY = tuple(name for name in LATELY_NAMES if name in EndpointCounters.names)
 # sent, its failed dials, and those of _LATELY.
 _look_up_open = itemgetter(*map(EndpointCounters.names.index, GAUGES))
 _look_up = itemgetter(*map(EndpointCounters.names.index, ("sent_bytes", "failures", *_LATELY)))
+_NO_SERVING = Serving()
+_NOTHING_MEASURED = _NO_SERVING, ""
 _NOTHING_OPEN = (0,) * len(GAUGES)
 
 
@@ -80,11 +82,29 @@ class Group(CounterTable):
     Messages identify it by its number, logs by its label, such as ``shop/web:http``.
     """
 
+    __slots__ = (
+        "_ejected",
+        "_failed_at",
+        "_known",
+        "_measured",
+        "_obstacles",
+        "_open",
+        "_slow_start",
+        "_waiting",
+        "denials",
+        "label",
+        "last_minute",
+        "number",
+        "revision",
+        "sent_at",
+        "serving",
+    )
+
     def __init__(self, number: int, label: str) -> None:
         super().__init__()
         self.number = number
         self.label = label
-        self.serving = Serving()
+        self.serving = _NO_SERVING
         """The last one of :meth:`change`."""
         self.revision = 0
         """Grows whenever a figure, a failure or an ejection may have changed."""
@@ -108,7 +128,7 @@ class Group(CounterTable):
         """By worker: the clients that wait, and since when the first of them has."""
         self._slow_start = SlowStart()
         """As in each worker."""
-        self._measured = Serving(), ""
+        self._measured = _NOTHING_MEASURED
         """What was measured last, and why it is too large."""
         self._obstacles: dict[tuple[SocketAddress, Way], Obstacle] = {}
         """What keeps packets from endpoints, or their answers from here."""
@@ -182,8 +202,8 @@ class Group(CounterTable):
         _add_durations(self.connect_times, report.connect_times)
         _add_durations(self.first_byte_times, report.first_byte_times)
         for mistake, new in report.client_mistakes.items():
-            _add_streak(self.client_mistakes.setdefault(mistake, Streak()), new, now)
-        open_of = self._open.setdefault(worker, {})
+            _add_streak(self.mistakes_of(mistake), new, now)
+        open_of = self._open.pop(worker, {})
         lately = [[0] * len(_LATELY)]
         for each in report.endpoints:
             endpoint = each.endpoint
@@ -217,7 +237,17 @@ class Group(CounterTable):
         sums |= {"refused": refused, "queued": waited, "removed": new_of["ended_by_removal"]}
         sums["idle"] = new_of["ended_idle"]
         self.last_minute.add(Lately(**sums), now)
-        self._ejected[worker] = {endpoint: now + left for endpoint, left in report.ejected}
+        # Cost: most Service ports have nothing open and nothing ejected.
+        if open_of:
+            self._open[worker] = open_of
+        self._note_passing(worker, report, now)
+
+    def _note_passing(self, worker: int, report: GroupReport, now: float) -> None:
+        """Note what a worker has ejected now, and which clients wait in it."""
+        if report.ejected:
+            self._ejected[worker] = {endpoint: now + left for endpoint, left in report.ejected}
+        else:
+            self._ejected.pop(worker, None)
         if report.waiting is None:
             self._waiting.pop(worker, None)
         else:

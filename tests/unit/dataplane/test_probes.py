@@ -92,7 +92,7 @@ async def test_the_failures_of_another_client_long_ago_are_not_in_a_row_with_tho
     denials.dial_failed(long_ago, SILENT, ALICE)
     probes.denied(web, ALICE, endpoint, SILENT)
     assert denials.failures == 2
-    denials.last_at = long_ago
+    denials.part = denials.part._replace(last_at=long_ago)
     probes.denied(web, BOB, endpoint, SILENT)
     assert (denials.failures, denials.client, denials.is_on) == (1, BOB, True)
     # Remembered without a probe, as long as no other client fails.

@@ -207,7 +207,7 @@ def test_a_first_byte_after_the_clients_have_left_is_a_cause_with_its_time(count
     counters.ends.failed(3.0, UNANSWERED)
     counters.ends.failed(4.0, UNANSWERED)
     assert failure_of(POD, counters, at(5.0)) == (seen(answers_late(POD, 2.5), 3, 1.0, 4.0), False)
-    counters.ends.late = LateByte(2.5, is_at_end=True)
+    counters.ends.still_fails(4.0, UNANSWERED, late=LateByte(2.5, is_at_end=True))
     assert failure_of(POD, counters, at(5.0))[0] == seen(answers_at_end(POD, 2.5), 3, 1.0, 4.0)
     counters.ends.failed(5.0)
     assert failure_of(POD, counters, at(5.0))[0].row is resets

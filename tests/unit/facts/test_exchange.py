@@ -102,7 +102,7 @@ def test_what_is_owed_is_counted_unless_something_else_was(code, owed):
 @pytest.mark.parametrize("end", [None, left(0.5, 0.45)])
 def test_a_byte_that_its_client_waits_for_is_a_success_and_so_is_one_that_it_hardly_missed(end):
     counters = EndpointCounters()
-    counters.exclusions.clients[ALICE] = 4.0
+    counters.exclusions.ended(ALICE, 4.0, Failure.CLOSED, -1.0)
     talk = exchange(counters)
     assert talk.note_first_byte(5.0, end) == talk.first_byte_s == 5.0
     assert (counters.ends.succeeded_at, talk.code, counters.client_aborts) == (5.0, None, 0)

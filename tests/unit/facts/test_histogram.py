@@ -29,12 +29,12 @@ def test_counts_and_seconds_are_of_all():
 
 def test_what_is_new_since_a_look_makes_the_whole_where_it_is_merged():
     durations, copy = Durations(TIMES_BOUNDS_S), Durations(TIMES_BOUNDS_S)
-    seen = durations.whole()
+    seen = durations.copy()
     for part in [(0.0005, 0.25), (), (0.002, 99.0, 0.0005)]:
         for seconds in part:
             durations.add(seconds)
         copy.merge(*durations.since(seen))
-        seen = durations.whole()
+        seen = durations.copy()
         assert copy.counts() == durations.counts()
         assert copy.seconds == pytest.approx(durations.seconds)
     assert sum(copy.counts()) == copy.count == 5

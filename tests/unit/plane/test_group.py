@@ -120,7 +120,7 @@ def test_as_many_endpoints_as_a_plan_may_have_are_not_too_large(group):
 
 def test_a_state_is_measured_once(group, monkeypatch):
     measured, measure = [], group._measure
-    monkeypatch.setattr(group, "_measure", lambda one: measured.append(one) or measure(one))
+    monkeypatch.setattr(Group, "_measure", lambda _, one: measured.append(one) or measure(one))
     fits, other, huge = Serving((POD_A,)), Serving((POD_B,)), largest(2 * ENDPOINTS_MAX)
     for serving in (fits, fits, Serving((POD_A,)), other, huge, huge, fits):
         assert bool(group.why_too_large(serving)) == (serving is huge)
