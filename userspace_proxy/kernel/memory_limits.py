@@ -129,7 +129,8 @@ def _cgroups(proc: Path) -> Iterator[tuple[Path, _Names]]:
         # In a container the mount often shows the container's cgroup only, and the path may be that
         # of the host, or of another cgroup namespace.
         inside = PurePosixPath(path.removeprefix(mount_root.rstrip("/")).lstrip("/"))
-        if ".." in inside.parts or not (mount_point / inside).is_dir():
+        # Nor may this user be able to enter a mount of another program. Path.is_dir() would raise.
+        if ".." in inside.parts or not os.path.isdir(mount_point / inside):  # noqa: PTH112
             inside = PurePosixPath()
         yield from ((mount_point / folder, names) for folder in (inside, *inside.parents))
 

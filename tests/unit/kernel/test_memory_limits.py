@@ -1,9 +1,13 @@
+import os
 import resource
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
+from tests.users import OTHER_UID, as_another_user
 from userspace_proxy.kernel.memory_limits import AddressSpace, find_memory_limits
 
 MIB = 1024 * 1024
@@ -112,6 +116,21 @@ def test_a_path_of_another_namespace_is_ignored(machine, path):
     machine.mount_v2(path)
     machine.cgroup("", max=200, current=20)
     assert machine.limits() == [(200, 20)]
+
+
+@as_another_user
+def test_a_mount_that_this_user_cannot_enter_has_none():
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        machine = Machine(Path(folder))
+        machine.mount_v2("/pod")
+        machine.cgroup("pod", max=200 * MIB)
+        machine.sys.chmod(0o700)
+        os.seteuid(OTHER_UID)
+        try:
+            assert machine.limits() == []
+        finally:
+            os.seteuid(0)
 
 
 def test_without_a_limit_there_is_none(machine):
