@@ -28,7 +28,7 @@ from tests.node.socket_lb import (
     socket_node,
 )
 
-pytestmark = [*MARKS, pytest.mark.kernel]
+pytestmark = MARKS
 
 CLIENTS = ("pod", "other", "node-1")
 NOT_READY = {"ready": False, "serving": True, "terminating": True}
@@ -115,6 +115,7 @@ def test_each_frontend_leads_to_all_endpoints(world, client, kind, version):
     assert world.way(client, address) == world.node.way
 
 
+@pytest.mark.kernel
 @by_kind
 @by_client
 def test_mapped_addresses_are_those_of_ipv4(world, client, kind):
@@ -129,12 +130,14 @@ def test_clients_outside_are_served_beneath_the_hooks(world, version):
     assert world.met("laptop", "load balancer", "plain", version) == {"one", "two"}
 
 
+@pytest.mark.kernel
 @by_version
 def test_an_endpoint_on_another_node_sees_the_client(world, version):
     assert world.met("pod", "cluster IP", "far", version, 3) == {"far"}
     assert world.way("pod", world.at("cluster IP", "far", version)) == world.node.way
 
 
+@pytest.mark.kernel
 @by_version
 @by_kind
 def test_a_pod_that_dials_its_own_service_meets_itself(world, kind, version):
@@ -147,6 +150,7 @@ def test_an_endpoint_on_the_node_itself_serves(world, client, version):
     assert world.met(client, "cluster IP", "host", version, 3) == {"node-1"}
 
 
+@pytest.mark.kernel
 @by_version
 @by_client
 def test_a_client_with_affinity_stays_at_all_frontends(world, client, version):
@@ -157,6 +161,7 @@ def test_a_client_with_affinity_stays_at_all_frontends(world, client, version):
     assert world.way(client, world.at("cluster IP", "sticky", version)) == world.node.way
 
 
+@pytest.mark.long
 @by_version
 def test_clients_with_affinity_are_spread(world, version):
     clients = [*world.node.add_clients(f"many-{version}", 12)]
@@ -164,6 +169,7 @@ def test_clients_with_affinity_are_spread(world, version):
     assert set.union(*(met(client, address, 2) for client in clients)) == {"one", "two"}
 
 
+@pytest.mark.long
 @by_version
 def test_a_client_is_free_again_after_the_time_of_its_affinity(world, version):
     seen = []
@@ -175,6 +181,7 @@ def test_a_client_is_free_again_after_the_time_of_its_affinity(world, version):
     assert {*seen} == {"one", "two"}
 
 
+@pytest.mark.long
 @by_version
 def test_each_dial_keeps_the_affinity(world, version):
     seen = set()
@@ -235,6 +242,7 @@ def test_without_usable_endpoints_a_dial_is_refused_at_once(world, client, kind,
     assert world.met(client, kind, web, version, 3) == {REFUSED}
 
 
+@pytest.mark.kernel
 @by_version
 def test_node_ports_at_loopback_addresses_lead_no_pod_to_the_node(world, version):
     port = world.webs["plain"].node_port

@@ -204,6 +204,7 @@ def test_an_endpoint_that_is_gone_gets_no_new_connection(life, version):
     assert life.met(version) == {"two"}
 
 
+@pytest.mark.long
 @by_version
 def test_a_service_that_is_gone_is_no_frontend(life, version):
     life.start()
@@ -229,6 +230,7 @@ def test_endpoints_are_served_through_a_crash_and_the_next_start(life, version):
                 assert dial.peer == dial.address
 
 
+@pytest.mark.long
 def test_clients_notice_neither_a_crash_nor_the_next_start(life):
     life.start()
     with life.load(), repeated(life.way) as ways:
@@ -239,6 +241,7 @@ def test_clients_notice_neither_a_crash_nor_the_next_start(life):
     assert set(ways) == {life.node.way}
 
 
+@pytest.mark.long
 @by_version
 def test_what_changed_while_no_proxy_ran_holds_from_the_start(life, version):
     life.start()
@@ -263,6 +266,7 @@ def test_clients_notice_no_upgrade(life):
     assert life.met(4) == {"three"}
 
 
+@pytest.mark.long
 def test_off_at_an_upgrade_removes_the_hooks_and_keeps_connections(hooked):
     hooked.agent.stop()
     flags = hooked.agent.flags
@@ -307,6 +311,7 @@ def without_hooks(flags: tuple[str, ...]) -> tuple[str, ...]:
     return ("--socket-lb=off", *(flag for flag in flags if not flag.startswith("--socket-lb")))
 
 
+@pytest.mark.long
 def test_a_pin_that_is_gone_is_made_again_and_that_is_said(hooked):
     pins = hooked.pins()
     assert pins
@@ -378,6 +383,7 @@ def test_with_host_only_pods_are_left_to_the_rules(tmp_path):
         assert ways == {"pod": "rules", "node-1": "hooks"}
 
 
+@pytest.mark.long
 def test_translated_connections_are_tracked_without_nat(hooked):
     assert hooked.dial_many() == MANY
     tracked = hooked.node.shell("conntrack -L -p tcp --any-nat 2>/dev/null")
