@@ -30,7 +30,7 @@ from tests.node.socket_lb import (
     socket_node,
 )
 
-pytestmark = [*MARKS, pytest.mark.kernel]
+pytestmark = MARKS
 
 THREADS, DIALS = 8, 40
 REQUEST = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n"
