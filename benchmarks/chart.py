@@ -25,6 +25,7 @@ COLOURS = {
     "dnat": "#d5d9dd",
     "kube-proxy": "#4a5a8c",
     "ours-kernel": "#3b8f5a",
+    "ours-sockets": "#8cc63f",
 }
 OTHER = "#888888"
 

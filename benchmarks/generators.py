@@ -48,11 +48,9 @@ def _milliseconds(text: str) -> float:
 
 def run_goload(way: Way, port: str, seconds: float, *words: str) -> dict[str, Any]:
     """Run goload on a way; return its report."""
-    command, *flags = words
-    done = way.site.client.run(
-        [way.site.goload, command, "--to", way.address(port), f"--seconds={seconds}", *flags],
-        timeout=seconds + MARGIN_S,
-    )
+    name, *flags = words
+    command = [way.site.goload, name, "--to", way.address(port), f"--seconds={seconds}", *flags]
+    done = way.site.client.run(way.as_client(command), timeout=seconds + MARGIN_S)
     said: dict[str, Any] = json.loads(done.stdout)
     return said
 
@@ -97,17 +95,10 @@ def hold(way: Way, port: str, connections: int, seconds: float) -> Iterator[Held
     Raises:
         SandboxError: Not all of them could be opened.
     """
+    flags = [f"--connections={connections}", f"--seconds={seconds}"]
+    command = [way.site.goload, "hold", "--to", way.address(port), *flags]
     process = way.site.client.popen(
-        [
-            way.site.goload,
-            "hold",
-            "--to",
-            way.address(port),
-            f"--connections={connections}",
-            f"--seconds={seconds}",
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        way.as_client(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     try:
         client = HeldClient(process)

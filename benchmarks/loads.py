@@ -27,7 +27,7 @@ BYTES_IN_GB = 1e9
 AT_REST_EVERY_S = 0.5
 AT_REST_LOOKS = 20
 
-IN_KERNEL = frozenset({"direct", "dnat", "kube-proxy", "ours-kernel"})
+IN_KERNEL = frozenset({"direct", "dnat", "kube-proxy", "ours-kernel", "ours-sockets"})
 """Ways without a proxy between client and pod."""
 
 _TIMED = ("cpu_us", "machine_us", "p50_ms", "p99_ms", "errors")
@@ -129,7 +129,7 @@ class WrkLoad(Load):
             command += ["-H", "Connection: close"]
         command.append(f"http://{way.address(self.port)}/")
         with Meter(way) as meter:
-            done = way.site.client.run(command, timeout=seconds + MARGIN_S)
+            done = way.site.client.run(way.as_client(command), timeout=seconds + MARGIN_S)
         said = read_wrk(done.stdout)
         count = said.pop("count")
         return {self.rate: said.pop("rate"), **said, **meter.each(count)}

@@ -53,6 +53,7 @@ LEGEND = {
     "dnat": "kernel DNAT",
     "kube-proxy": "kube-proxy, nftables",
     "ours-kernel": "us, kernel path",
+    "ours-sockets": "us, kernel path, sockets",
     "ours": "us, REDIRECT",
     "ours-local": "us, local",
     "ours-node": "us, node's address",

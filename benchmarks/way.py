@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from userspace_proxy.errors import SandboxError
@@ -82,6 +82,10 @@ class Way:
         """Return what clients dial for a port, as IP:PORT."""
         return f"{SERVICE_IP}:{PORTS[port].front}"
 
+    def as_client(self, command: Sequence[str]) -> list[str]:
+        """Return a command as a client of this way runs it."""
+        return [*command]
+
     def start(self) -> None:
         """Start the command, and wait until a client is answered.
 
@@ -111,7 +115,7 @@ class Way:
         if "udp" in self.serves:
             probe += ["--udp", self.address("udp")]
         try:
-            self.site.client.run(probe, timeout=READY_S + 5)
+            self.site.client.run(self.as_client(probe), timeout=READY_S + 5)
         except SandboxError as exc:
             raise SandboxError(f"cannot measure {self.label}: {exc}; {self.last_words()}") from exc
 

@@ -5,6 +5,7 @@
     peers        client ─▶ Service address ─▶ iptables REDIRECT ─▶ HAProxy, nginx, … ─▶ pods
     ours         client ─▶ Service address ─▶ our own steering ─▶ the real agent ─▶ pods
     ours-kernel  client ─▶ Service address ─▶ the agent's translation ─▶ pods
+    ours-sockets client ─▶ the agent's hooks of connect() ─▶ pods
     kube-proxy   client ─▶ Service address ─▶ kube-proxy's translation ─▶ pods
 
 Rule 1: we run as on a node, with every feature on that is on by default, and the access
@@ -16,16 +17,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from tests.cluster import kube_proxy
 from tests.cluster.control_plane import ControlPlane
+from tests.hooked import HookedGroup, flags_for, why_not, with_own_names
 from userspace_proxy.kernel.own_namespace import own_namespace_environment
 
 from .peers import GoProxy, HAProxy, HAProxyAsClient, HAProxyOfNewerDebian, Nginx
-from .sites import PORTS
-from .tools import find_kubernetes
-from .way import Way, matching
+from .sites import PORTS, Site
+from .tools import ToolMissing, Tools, find_kubernetes
+from .way import TCP_ONLY, Way, matching
 
 
 class Direct(Way):
@@ -138,6 +141,40 @@ class OursKernelPath(Ours):
     descriptors_each = 0
 
 
+class OursSockets(OursKernelPath):
+    """The same rules, beneath hooks that translate connect() of the client's processes alone.
+
+    UDP is left out: it takes the rules, as in the row before.
+    """
+
+    key, label = "ours-sockets", "**userspace-proxy**, kernel path, sockets"
+    serves = TCP_ONLY
+    is_optional = True
+
+    def __init__(self, site: Site, tools: Tools, folder: Path) -> None:
+        super().__init__(site, tools, folder)
+        self.group = HookedGroup(self.key)
+
+    @classmethod
+    def find_programs(cls) -> None:
+        """Part of Way."""
+        if reason := why_not():
+            raise ToolMissing(reason)
+
+    def command(self) -> list[str]:
+        """Part of Way."""
+        return with_own_names([*super().command(), *flags_for(self.group.folder)])
+
+    def as_client(self, command: Sequence[str]) -> list[str]:
+        """Part of Way."""
+        return [*self.group.prefix, *command]
+
+    def stop(self) -> None:
+        """Part of Way."""
+        super().stop()
+        self.group.close()
+
+
 class OursAsNode(Ours):
     """The same, with endpoints that see the node's address: what the client's own one costs."""
 
@@ -149,7 +186,7 @@ class OursAsNode(Ours):
 WAYS: dict[str, type[Way]] = {
     way.key: way
     for way in (
-        *(Direct, KernelDnat, KubeProxy, OursKernelPath),
+        *(Direct, KernelDnat, KubeProxy, OursKernelPath, OursSockets),
         *(Ours, OursLocal, OursAsNode),
         *(HAProxy, HAProxyOfNewerDebian, HAProxyAsClient),
         *(Nginx, GoProxy),

@@ -90,6 +90,7 @@ class Load:
         rate: Connections a second.
         protocol: ``TCP`` or ``UDP``.
         timeout_s: How long each waits for its answer.
+        prefix: The words before the client's command, which exec it.
     """
 
     def __init__(
@@ -101,13 +102,14 @@ class Load:
         *,
         protocol: str = "TCP",
         timeout_s: float = TIMEOUT_S,
+        prefix: Sequence[str] = (),
     ) -> None:
         self._log = log
         self._end_s = timeout_s + _END_S
         words = (*address, rate, protocol, timeout_s)
         with log.open("w") as stream:
             self._process = client.popen(
-                [sys.executable, "-IS", str(PROBER), *map(str, words)],
+                [*prefix, sys.executable, "-IS", str(PROBER), *map(str, words)],
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
             )

@@ -49,7 +49,7 @@ def endpoint_silent(rig: Rig) -> Iterator[None]:
     [FAILURES, ONE_OF_TWO, EJECTED],
 )
 def endpoint_unreachable(rig: Rig) -> Iterator[None]:
-    yield from _with_route(rig, "unreachable")
+    yield from with_route(rig, "unreachable")
 
 
 @GROUP.row(
@@ -58,10 +58,11 @@ def endpoint_unreachable(rig: Rig) -> Iterator[None]:
     [FAILURES, ONE_OF_TWO, EJECTED],
 )
 def endpoint_prohibited(rig: Rig) -> Iterator[None]:
-    yield from _with_route(rig, "prohibit")
+    yield from with_route(rig, "prohibit")
 
 
-def _with_route(rig: Rig, kind: str) -> Iterator[None]:
+def with_route(rig: Rig, kind: str) -> Iterator[None]:
+    """Let the node have a route of a kind to the first endpoint, instead of that which leads."""
     ip = rig.pod("one").ip
     rig.testbed.node.configure([f"route add {kind} {ip} metric 0 table 77", "rule add table 77"])
     yield

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from . import api_server, clients, endpoints, kernel_state, machine, memory, paths, processes
+from . import (
+    api_server,
+    clients,
+    endpoints,
+    hooks,
+    kernel_state,
+    machine,
+    memory,
+    paths,
+    processes,
+)
 from .row import Group, Row
 
 GROUPS: Sequence[Group] = (
     endpoints.GROUP,
     paths.GROUP,
+    hooks.GROUP,
     clients.GROUP,
     processes.GROUP,
     api_server.GROUP,

@@ -1,8 +1,9 @@
 """Counts requests that fail while one of two endpoints does, for each path, and with kube-proxy.
 
-Run it as ``python -m tests.reliability.path_failures``, as root or in ``unshare -Urn``. It prints
-the table of docs/paths.md. kube-proxy, and the API server that it needs, are those of ``make
-cluster``; they are built if they are missing. Its slices are as constant as our manifest.
+Run it as ``python -m tests.reliability.path_failures``, as root or, without the paths with hooks,
+in ``unshare -Urn``; further words are the paths to measure. It prints the table of docs/paths.md.
+kube-proxy, and the API server that it needs, are those of ``make cluster``; they are built if they
+are missing. Its slices are as constant as our manifest.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path as Folder
 from typing import cast
 
@@ -31,6 +32,8 @@ from tests.cluster.kube_proxy import (
     put_objects,
 )
 from tests.cluster.waiting import wait_for
+from tests.hooked import HookedAgent
+from tests.node.agents import Agent
 from tests.node.manifests import Service
 from tests.node.testbed import Testbed
 from tests.tools.markdown import table
@@ -45,7 +48,11 @@ LATE_S, TRIES = 0.5, 10
 TARGET = 8080
 WEB = ("10.96.0.10", 80)
 KUBE_PROXY = "kube-proxy"
-PATHS = (KUBE_PROXY, "kernel", "auto", "userspace")
+HOOKS = "-sockets"
+"""Ends the name of a path whose clients' connect() is translated by hooks."""
+PATHS = (KUBE_PROXY, "kernel", f"kernel{HOOKS}", "auto", f"auto{HOOKS}", "userspace")
+# A client repeats a SYN after a second; those that have dialled before are in flight.
+IN_FLIGHT_S = 1.5
 REQUEST = b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n"
 
 
@@ -128,9 +135,13 @@ async def load() -> None:
     print(json.dumps([failures, late]))  # noqa: T201 - its result
 
 
-def start(pod: Pod, part: str) -> Server:
-    """Start a part of this program in a pod, and wait until it is ready."""
-    command = [sys.executable, "-m", "tests.reliability.path_failures", part]
+def start(pod: Pod, part: str, prefix: Sequence[str] = ()) -> Server:
+    """Start a part of this program in a pod, and wait until it is ready.
+
+    Args:
+        prefix: The words before its command, which exec it.
+    """
+    command = [*prefix, sys.executable, "-m", "tests.reliability.path_failures", part]
     process = pod.popen(command, stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
@@ -140,10 +151,11 @@ def start(pod: Pod, part: str) -> Server:
 @contextlib.contextmanager
 def ours(testbed: Testbed, web: Service, path: str) -> Iterator[None]:
     """Serve with this proxy."""
-    testbed.agent.flags = (f"--path={path}", "--workers=1")
+    agent = testbed.agent
+    agent.flags = (f"--path={path.removesuffix(HOOKS)}", "--workers=1")
     testbed.serve(web)
     now = "userspace" if path == "userspace" else "kernel"
-    wait_for("the path", lambda: testbed.agent.status()["ports"][0]["path"] == now)
+    wait_for("the path", lambda: agent.status()["ports"][0]["path"] == now)
     yield
 
 
@@ -190,15 +202,21 @@ def measure(path: str, fail: Fail) -> list[float]:
 
 def measure_once(path: str, fail: Fail) -> tuple[list[float], float]:
     """Return when requests began that failed, and how late the client was."""
+    kind = HookedAgent if path.endswith(HOOKS) else Agent
     with (
         tempfile.TemporaryDirectory() as folder,
-        Testbed(Folder(folder), "nftables", clients=("pod",)) as testbed,
+        contextlib.ExitStack() as groups,
+        Testbed(Folder(folder), "nftables", clients=("pod",), agent=kind) as testbed,
     ):
+        prefix: Sequence[str] = ()
+        if isinstance(testbed.agent, HookedAgent):
+            groups.callback(testbed.agent.group.close)
+            prefix = testbed.agent.group.prefix
         pods = [testbed.sandbox.add_pod(name) for name in ("good", "bad")]
         servers = [start(pod, "serve") for pod in pods]
         web = Service("web", *WEB, endpoints=[str(pod.ip) for pod in pods])
         with kube_proxy(testbed, web) if path == KUBE_PROXY else ours(testbed, web, path):
-            client = start(testbed.pod("pod"), "load")
+            client = start(testbed.pod("pod"), "load", prefix)
             began = time.monotonic()
             time.sleep(BEFORE_S)  # noqa: TID251 - the load begins before the failure
             failed_at = time.monotonic() - began
@@ -208,20 +226,29 @@ def measure_once(path: str, fail: Fail) -> tuple[list[float], float]:
     return [at - failed_at for at in failures], late
 
 
-def main() -> None:
+def describe(found: Sequence[float]) -> str:
+    """Return how many requests failed, and how many of them began when the failure was known."""
+    if not found:
+        return "0"
+    later = sum(at > IN_FLIGHT_S for at in found)
+    return f"{len(found):,}, {later:,} after {IN_FLIGHT_S} s, the last after {max(found):.1f} s"
+
+
+def main(paths: Sequence[str]) -> None:
     rows = []
-    for path in PATHS:
-        cells = [path]
-        for fail in FAILURES.values():
-            found = measure(path, fail)
-            last = f", the last after {max(found):.1f} s" if found else ""
-            cells.append(f"{len(found):,}{last}")
-        rows.append(cells)
+    for path in paths:
+        rows.append([path, *(describe(measure(path, fail)) for fail in FAILURES.values())])
+        print(" | ".join(rows[-1]), file=sys.stderr)  # noqa: T201 - the table takes minutes
     print(table(("path", *FAILURES), rows))  # noqa: T201
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
-        uvloop.run(load() if sys.argv[1] == "load" else serve())
-    else:
-        main()
+    match sys.argv[1:]:
+        case ["load"]:
+            uvloop.run(load())
+        case ["serve"]:
+            uvloop.run(serve())
+        case words if {*words} <= {*PATHS}:
+            main(words or PATHS)
+        case words:
+            raise SystemExit(f"{' '.join(words)}: none of {' '.join(PATHS)}")

@@ -72,6 +72,11 @@ class Rig:
         """Clients of the test bed; see its ``CLIENTS``."""
         return ("pod", "laptop")
 
+    @property
+    def client_prefix(self) -> tuple[str, ...]:
+        """The words before the commands of both Services' clients."""
+        return ()
+
     def prepare(self) -> None:
         """Do what a subclass needs before the proxy starts."""
 
@@ -94,11 +99,14 @@ class Rig:
 
     def load_web(self) -> Load:
         """Start the steady load on the faulty Service."""
-        return Load(self.testbed["pod"].host, self._folder / "web.log", self.web.address, WEB_RATE)
+        log = self._folder / "web.log"
+        client = self.testbed["pod"].host
+        return Load(client, log, self.web.address, WEB_RATE, prefix=self.client_prefix)
 
     def load_cart(self) -> Load:
         """Start the steady load on the other Service."""
-        return Load(self.other_client, self._folder / "cart.log", CART.address, CART_RATE)
+        log = self._folder / "cart.log"
+        return Load(self.other_client, log, CART.address, CART_RATE, prefix=self.client_prefix)
 
     def load_direct(self) -> Load:
         """Start the same load on the other Service's endpoint, past the proxy."""

@@ -129,9 +129,17 @@ def _cgroups(proc: Path) -> Iterator[tuple[Path, _Names]]:
         # In a container the mount often shows the container's cgroup only, and the path may be that
         # of the host, or of another cgroup namespace.
         inside = PurePosixPath(path.removeprefix(mount_root.rstrip("/")).lstrip("/"))
-        if ".." in inside.parts or not (mount_point / inside).is_dir():
+        if ".." in inside.parts or not _is_there(mount_point / inside):
             inside = PurePosixPath()
         yield from ((mount_point / folder, names) for folder in (inside, *inside.parents))
+
+
+def _is_there(folder: Path) -> bool:
+    """Return whether this process sees a folder; workers, as nobody, may not enter all mounts."""
+    try:
+        return folder.is_dir()
+    except OSError:
+        return False
 
 
 def _mounts(proc: Path) -> Iterator[tuple[str, Path, _Names]]:

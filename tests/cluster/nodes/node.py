@@ -11,10 +11,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.hooked import PROGRAMS, entering
 from tests.node.processes import child_pids
 
 from ..child import Child
 from .families import Families, IPAddress, IPNetwork, listed
+from .groups import CGROUPS, GROUP, MOUNTED, NodeGroup
 from .images import PAUSE
 from .programs import Programs
 from .world import Holder, add_route, make_node
@@ -24,10 +26,6 @@ ZONE = "topology.kubernetes.io/zone"
 CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
 # The proxy lets open connections finish for five seconds.
 STOP_DEADLINE_S = 30.0
-# Where the kernel has cgroups of the first version, one tree each; with the second, this itself.
-CGROUPS = Path("/sys/fs/cgroup")
-# Where containerd puts the containers of a kubelet that makes no groups itself.
-GROUP = "k8s.io"
 # Of a node's folder; both have an entry for each container, by its id.
 _CONTAINERS = (
     "lib/containerd/io.containerd.grpc.v1.cri/containers",
@@ -91,7 +89,9 @@ class ClusterNode:
         self._cni = cni
         self._proxy: Child | None = None
         self._children: list[Child] = []
-        self.holder = make_node(world, site.name, folder, site.number, site.families)
+        group = NodeGroup(folder)
+        group.make()
+        self.holder = make_node(world, site.name, folder, site.number, site.families, group)
         for pods, ip in zip(site.pods, site.ips, strict=True):
             add_route(world, pods, ip)
         self._write_configurations()
@@ -131,7 +131,7 @@ class ClusterNode:
         """Start the Service proxy; none runs yet."""
         assert self._proxy is None, f"{self.site.name} has a proxy already"
         words = [f"{name}={value}" for name, value in (environment or {}).items()]
-        entered = [*self.holder.enter(), "env", *words]
+        entered = [*self._enter(), "env", *words]
         self._proxy = Child(command, self.folder / "proxy.log", entered)
 
     def stop_proxy(self, number: signal.Signals = signal.SIGTERM) -> None:
@@ -167,7 +167,11 @@ class ClusterNode:
 
     def _start(self, program: Path, *arguments: str | Path) -> None:
         log = self.folder / f"{program.name}.log"
-        self._children.append(Child([program, *arguments], log, self.holder.enter()))
+        self._children.append(Child([program, *arguments], log, self._enter()))
+
+    def _enter(self) -> tuple[str, ...]:
+        """Return the prefix of a program that runs for the node's life, in the node's group."""
+        return (*self.holder.enter(), *entering(MOUNTED / PROGRAMS))
 
     def _write_configurations(self) -> None:
         runc = self._programs.runc
@@ -250,7 +254,8 @@ SystemdCgroup = false
 def remove_cgroups(folder: Path) -> bool:
     """Remove the control groups that a node's pods left; False while one is still in use."""
     ids = [entry.name for place in _CONTAINERS for entry in (folder / place).glob("*")]
-    parents = [CGROUPS / GROUP, *(tree / GROUP for tree in CGROUPS.iterdir())]
+    own = NodeGroup(folder)
+    parents = [own.folder / GROUP, *(tree / GROUP for tree in CGROUPS.iterdir())]
     for group in (parent / id_ for parent in parents for id_ in ids):
         try:
             group.rmdir()
@@ -262,6 +267,10 @@ def remove_cgroups(folder: Path) -> bool:
         # Another's containers may be there.
         with suppress(OSError):
             parent.rmdir()
+    try:
+        own.remove()
+    except OSError:
+        return False
     return True
 
 

@@ -10,7 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.hooked import flags_for
+
 from .families import host_port, listed
+from .groups import MOUNTED
 from .node import Site
 from .programs import Programs
 
@@ -50,7 +53,7 @@ class Proxy:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def _ours(steering: str, path: str = "userspace") -> Proxy:
+def _ours(steering: str, path: str = "userspace", *, has_hooks: bool = False) -> Proxy:
     def command(start: Start) -> list[str | Path]:
         # kube-proxy serves every external IP; ours none but those of networks that it was told of.
         external_ips = listed(family.external_ips for family in start.site.families)
@@ -65,12 +68,13 @@ def _ours(steering: str, path: str = "userspace") -> Proxy:
             "--state-dir=",
             # Without the role of examples/deploy/wake.yaml it changes nothing.
             "--allow-wake",
+            *(flags_for(MOUNTED) if has_hooks else ()),
         ]
         return [sys.executable, "-m", "userspace_proxy", "run", *flags]
 
     on_path = "" if path == "userspace" else f", path {path}"
     return Proxy(
-        f"userspace-proxy, steering {steering}{on_path}",
+        f"userspace-proxy, steering {steering}{on_path}{', sockets' if has_hooks else ''}",
         "userspace-proxy",
         command,
         {"PYTHONPATH": str(REPOSITORY)},
@@ -101,6 +105,7 @@ def _mixed(*proxies: Proxy) -> Proxy:
 _SINGLE = {
     "nftables": _ours("nftables"),
     "nftables-kernel": _ours("nftables", "kernel"),
+    "nftables-sockets": _ours("nftables", "kernel", has_hooks=True),
     "nftables-auto": _ours("nftables", "auto"),
     "iptables": _ours("iptables"),
     "local": _ours("local"),

@@ -13,6 +13,7 @@ import pytest
 from ..build import Binaries
 from ..waiting import wait_for
 from .cluster import Cluster
+from .groups import GROUP, NodeGroup
 from .images import AGNHOST_NAMES, ensure_images
 from .programs import Programs
 
@@ -84,8 +85,11 @@ def test_nothing_remains_of_a_cluster(cluster_binaries: Binaries, node_programs:
         cluster.kubectl("wait", "--for=condition=Ready", "pod/web")
         namespace = Path(f"/proc/{cluster.world.pid}/ns/pid").readlink()
         assert processes_in(namespace) != []
+        group = NodeGroup(folder / "node-1").folder
+        assert any(one.read_text() for one in (group / GROUP).glob("*/cgroup.procs"))
     assert processes_in(namespace) == []
     assert not folder.exists()
+    assert not group.parent.exists()
     assert Path("/proc/self/mounts").read_text() == mounts
     assert subprocess.check_output(["ip", "link"]) == links
 

@@ -23,3 +23,10 @@ def test_a_mixed_cluster_has_another_proxy_on_each_node_in_turns() -> None:
     ]
     assert command("mixed", 1)[0] == "bin/kube-proxy"
     assert "--path=kernel" in command("mixed", 3)
+
+
+def test_hooks_are_attached_to_the_group_of_the_node_alone() -> None:
+    assert [flag for flag in command("nftables-sockets", 1) if "cgroup" in flag] == [
+        "--socket-lb-cgroup=/run/cgroup"
+    ]
+    assert "--socket-lb=required" in command("nftables-sockets", 1)

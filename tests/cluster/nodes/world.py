@@ -23,6 +23,7 @@ from pathlib import Path
 from ..child import Child
 from ..waiting import wait_for
 from .families import Families, Family, IPAddress, IPNetwork
+from .groups import MOUNTED, NodeGroup
 
 BRIDGE = "lan"
 
@@ -63,7 +64,8 @@ class Holder:
 
     def enter(self) -> tuple[str, ...]:
         """Return the command prefix that runs a program in all of the namespaces."""
-        return ("nsenter", f"--target={self.pid}", "--mount", "--uts", "--net", "--pid", "--")
+        names = ("--mount", "--uts", "--net", "--pid", "--cgroup")
+        return ("nsenter", f"--target={self.pid}", *names, "--")
 
     def enter_network(self) -> tuple[str, ...]:
         """Return the prefix that runs a program in the network namespace only; it doesn't fork."""
@@ -125,13 +127,19 @@ def make_world(folder: Path, families: Families) -> Holder:
     return world
 
 
-def make_node(world: Holder, name: str, folder: Path, number: int, families: Families) -> Holder:
+def make_node(
+    world: Holder, name: str, folder: Path, number: int, families: Families, group: NodeGroup
+) -> Holder:
     """Make the namespaces of a node and lead its cable to the bridge.
 
-    The node has its own /run, /var/lib and /var/log, which are in the folder.
+    The node has its own /run, /sys/fs/bpf, and /var/lib and /var/log, which are in the folder. Its
+    control group exists, and is mounted for it.
     """
-    node = Holder(name, folder, ("--net", "--uts", "--mount"), world.enter())
-    node.run("sh", "-c", _MOUNTS, "mounts", str(folder))
+    flags = ("--net", "--uts", "--mount", *group.namespaces)
+    node = Holder(name, folder, flags, (*world.enter(), *group.enter_root()))
+    group.leave_root(node.pid)
+    places = (folder, group.folder, MOUNTED, group.root)
+    node.run("sh", "-c", _MOUNTS, "mounts", *map(str, places))
     for sysctl, value in KUBELET_SYSCTLS.items():
         file = folder / "sysctls" / sysctl.replace("/", ".")
         file.parent.mkdir(exist_ok=True)
@@ -169,6 +177,10 @@ mkdir -p "$1/lib" "$1/log"
 mount --bind "$1/lib" /var/lib
 mount --bind "$1/log" /var/log
 mount -t tmpfs -o mode=755 run /run
+mkdir "$3"
+mount --bind "$2" "$3"
+mount --bind "$2" "$4"
+mount -t bpf bpf /sys/fs/bpf
 """
 
 

@@ -27,6 +27,7 @@ COLUMNS = (
     "kube-proxy",
     "nftables",
     "nftables-kernel",
+    "nftables-sockets",
     "nftables-auto",
     "iptables",
     "local",

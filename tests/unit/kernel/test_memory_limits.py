@@ -114,6 +114,13 @@ def test_a_path_of_another_namespace_is_ignored(machine, path):
     assert machine.limits() == [(200, 20)]
 
 
+def test_a_path_that_cannot_be_looked_at_is_ignored(machine):
+    # As a worker, which is nobody, finds a mount below a folder of root's.
+    machine.mount_v2(f"/{'long' * 100}")
+    machine.cgroup("", max=200, current=20)
+    assert machine.limits() == [(200, 20)]
+
+
 def test_without_a_limit_there_is_none(machine):
     machine.mount_v2("/pod")
     machine.cgroup("pod", max="max", high="max", current=20)

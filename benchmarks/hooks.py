@@ -1,0 +1,195 @@
+"""``python -m benchmarks.hooks``: what hooks of connect() cost and leave, beside their rates.
+
+It prints, for short connections of one client:
+
+    programs   how long each program runs for a connection, as the kernel counts it
+    entries    of connection tracking on the node afterwards, and how many of them are translated
+
+and for 10,000 Services of three endpoints how long the maps take to be filled, to be filled again
+by a successor, and to be changed for an endpoint that leaves; and how much memory they take.
+
+``programs`` has the cost of counters and ejection: all but ``connect4`` and ``connect6`` would
+not be there without them, nor ``getpeername``, which a client calls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import platform
+import statistics
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from tests.hooked import HookedGroup, with_own_names
+from userspace_proxy.errors import UserspaceProxyError
+from userspace_proxy.kernel.bpf.calls import attached
+from userspace_proxy.kernel.bpf.objects import KINDS
+from userspace_proxy.kernel.offers import read_kernel_offers
+from userspace_proxy.model import Frontend, Protocol, SocketAddress
+from userspace_proxy.steering.base import EndpointChoice, HookOptions, KernelTarget
+from userspace_proxy.steering.socket_lb import Hooks
+
+from .generators import run_goload
+from .runner import open_ways, raise_descriptor_limit
+from .tools import ToolMissing, build_tools
+from .ways import OursSockets
+
+SCALE = "scale"
+SERVICES, ENDPOINTS, CHANGES = 10_000, 3, 200
+SECONDS = 2.0
+CONNECTIONS = 10_000
+_CALL = {"x86_64": 321, "aarch64": 280}[platform.machine()]
+# Source: linux/bpf.h, enum bpf_cmd, and struct bpf_prog_info up to run_cnt.
+_BY_ID, _INFO, _ENABLE_STATS = 13, 15, 32
+_RUN_TIME = 0
+_PROGRAM = struct.Struct("=192xQQ")
+_LIST = """
+import collections, socket
+from userspace_proxy.kernel.conntrack import list_entries
+from userspace_proxy.kernel.ctnetlink import IPS_DST_NAT, EntryFilter
+from userspace_proxy.kernel.netlink import Requests
+from userspace_proxy.kernel.netlink.sockets import NETLINK_NETFILTER
+
+with Requests.open(NETLINK_NETFILTER) as requests:
+    found = list(list_entries(requests, 4, EntryFilter(socket.IPPROTO_TCP)))
+print(len(found), sum(bool(one.status & IPS_DST_NAT) for one in found))
+"""
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def main(words: Sequence[str]) -> int:
+    if words == [SCALE]:
+        measure_scale()
+        return 0
+    try:
+        OursSockets.find_programs()
+        tools = build_tools()
+        raise_descriptor_limit()
+        with open_ways([OursSockets.key], tools) as ways, counting_time():
+            (way,) = ways
+            assert isinstance(way, OursSockets)
+            before, tracked = run_times(way.group.folder), entries(way)
+            made = 0
+            while made < CONNECTIONS:
+                made += run_goload(way, "echo", SECONDS, "echo", "--parallel=32")["count"]
+            after, now = run_times(way.group.folder), entries(way)
+    except (UserspaceProxyError, ToolMissing) as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    print(f"{made:,} connections")
+    for section, (ns, count) in after.items():
+        ns_before, count_before = before[section]
+        spent, runs = (ns - ns_before) / made, (count - count_before) / made
+        print(f"{section:20} {spent:7.0f} ns a connection, in {runs:.1f} runs")
+    for what, first, last in zip(("entries", "translated"), tracked, now, strict=True):
+        print(f"{what:20} {first:,} → {last:,}", flush=True)
+    command = [sys.executable, "-m", "benchmarks.hooks", SCALE]
+    return subprocess.run(with_own_names(command), check=False).returncode
+
+
+def measure_scale() -> None:
+    """Lead many frontends to endpoints, in a bpffs and a cgroup of this process's own."""
+    targets = {
+        Frontend(f"10.96.{n >> 8}.{n & 255}", 80, Protocol.TCP): target(n, ENDPOINTS)
+        for n in range(SERVICES)
+    }
+    print(f"\n{SERVICES:,} Services of {ENDPOINTS} endpoints")
+    with HookedGroup(SCALE) as group:
+        options = HookOptions(cgroup=str(group.folder))
+        for run in ("first", "successor"):
+            hooks = Hooks(options, SCALE, read_kernel_offers())
+            with timed(f"start, {run}"):
+                hooks.start()
+            with timed(f"load, {run}"):
+                hooks.replace(targets)
+            assert not hooks.state.problem, hooks.state.problem
+            if run == "first":
+                hooks.close()
+        changes = []
+        for number, frontend in enumerate(list(targets)[:CHANGES]):
+            with timed() as seconds:
+                hooks.change({frontend: target(number, ENDPOINTS - 1)})
+            changes += seconds
+        print(f"{'change':20} {statistics.median(changes) * 1e3:.2f} ms")
+        hooks.repair()
+        print(f"{'memory of maps':20} {hooks.state.map_bytes / 1e6:.0f} MB")
+        hooks.remove()
+
+
+def target(service: int, endpoints: int) -> KernelTarget:
+    """Return that of a Service whose endpoints no other has."""
+    at = tuple(
+        SocketAddress(f"10.{128 + number}.{service >> 8}.{service & 255}", 8080)
+        for number in range(endpoints)
+    )
+    return KernelTarget(30_000, (EndpointChoice(at, None),), name=f"bench/{service}:http")
+
+
+@contextlib.contextmanager
+def timed(what: str = "") -> Iterator[list[float]]:
+    """Yield a list that has the seconds of the block at its end; print them if it has a name."""
+    seconds: list[float] = []
+    began = time.monotonic()
+    yield seconds
+    seconds.append(time.monotonic() - began)
+    if what:
+        print(f"{what:20} {seconds[0]:.2f} s")
+
+
+@contextlib.contextmanager
+def counting_time() -> Iterator[None]:
+    """Let the kernel count how long programs run; all of them, while this lasts."""
+    descriptor = _call(_ENABLE_STATS, struct.pack("=I", _RUN_TIME))
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def run_times(group: Path) -> Mapping[str, tuple[int, int]]:
+    """Return how long the programs of a group have run, in ns, and how often, by section."""
+    folder = os.open(group, os.O_RDONLY)
+    try:
+        return {
+            section: _run_time(identifier)
+            for section in KINDS
+            for identifier in attached(section, folder)
+        }
+    finally:
+        os.close(folder)
+
+
+def _run_time(identifier: int) -> tuple[int, int]:
+    program = _call(_BY_ID, struct.pack("=III", identifier, 0, 0))
+    info = ctypes.create_string_buffer(_PROGRAM.size)
+    try:
+        asked = struct.pack("=IIQ", program, len(info), ctypes.addressof(info))
+        _call(_INFO, asked)
+    finally:
+        os.close(program)
+    ns, count = _PROGRAM.unpack(info.raw)
+    return ns, count
+
+
+def _call(command: int, attributes: bytes) -> int:
+    buffer = ctypes.create_string_buffer(attributes, len(attributes))
+    code: int = _libc.syscall(_CALL, command, buffer, len(attributes))
+    if code < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return code
+
+
+def entries(way: OursSockets) -> tuple[int, int]:
+    """Return how many TCP entries the node tracks, and how many of them are translated."""
+    total, translated = way.site.node.run([sys.executable, "-c", _LIST]).stdout.split()
+    return int(total), int(translated)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

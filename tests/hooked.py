@@ -1,0 +1,138 @@
+"""A cgroup of its own for processes whose connect() a proxy may translate, and nobody else's.
+
+    /sys/fs/cgroup/…            cgroup v2, also where it is mounted beside v1
+      └─ userspace-proxy-…      --socket-lb-cgroup: hooks see only what is below it
+           └─ programs          the processes
+
+Rule 1: no hook is ever attached to the root, which has all processes of this machine.
+Rule 2: processes are in a leaf, so that the group itself may get children with controllers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.cluster.waiting import wait_for
+from tests.node.agents import Agent
+from tests.node.clients import Sockets
+from userspace_proxy.kernel.cgroups import find_cgroup
+from userspace_proxy.kernel.trials import try_parts
+from userspace_proxy_testing.sandbox import SandboxNode
+
+PROGRAMS = "programs"
+"""The leaf of a group."""
+CLOSE_S = 20.0
+
+
+class HookedGroup:
+    """A new group, until it is closed; also a context manager.
+
+    Args:
+        name: What is unique in this process.
+
+    Raises:
+        OSError: This kernel has no cgroup v2, or this process may not create a group there.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.folder = root_of_v2() / f"userspace-proxy-{os.getpid()}-{name}"
+        self._programs = self.folder / PROGRAMS
+        self._programs.mkdir(parents=True)
+
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        """The words before a command that runs in the group; they exec it."""
+        return entering(self._programs)
+
+    def close(self) -> None:
+        """Kill what is in the group and remove it; hooks end with it. Idempotent."""
+        wait_for(f"the end of {self.folder}", self._is_removed, deadline_s=CLOSE_S)
+
+    def _is_removed(self) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            for pid in (self._programs / "cgroup.procs").read_text().split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+        for folder in (self._programs, self.folder):
+            try:
+                folder.rmdir()
+            except FileNotFoundError:
+                continue
+            except OSError:
+                # A process is about to end.
+                return False
+        return True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def entering(group: Path) -> tuple[str, ...]:
+    """Return the words before a command that runs in a group; they exec it."""
+    return ("sh", "-ec", 'echo 0 >"$0"; exec "$@"', str(group / "cgroup.procs"))
+
+
+def root_of_v2() -> Path:
+    """Return where cgroup v2 is mounted.
+
+    Raises:
+        FileNotFoundError: Nowhere.
+    """
+    root = find_cgroup()
+    if root is None:
+        raise FileNotFoundError("cgroup v2 is not mounted")
+    return root
+
+
+def why_not() -> str:
+    """Return why no hooks can be tried here; empty if they can."""
+    if any(try_parts(["connect hooks"]).values()):
+        return "hooks of connect() need root, outside a user namespace"
+    try:
+        root_of_v2()
+    except FileNotFoundError as exc:
+        return str(exc)
+    return ""
+
+
+def with_own_names(command: Sequence[str]) -> list[str]:
+    """Return a command that becomes another one with a bpffs of its own, in which it may pin."""
+    script = 'mount -t bpf bpf /sys/fs/bpf; exec "$@"'
+    return ["unshare", "--mount", "sh", "-ec", script, "with-own-names", *command]
+
+
+def flags_for(group: Path) -> tuple[str, ...]:
+    """Return the flags with which a proxy translates connect() in a group."""
+    return ("--socket-lb=required", f"--socket-lb-cgroup={group}")
+
+
+class HookedAgent(Agent):
+    """The same with hooks: they translate what processes of its group dial.
+
+    Its user closes the group.
+    """
+
+    def __init__(
+        self, node: SandboxNode, sockets: Sockets, folder: Path, steering: str, *flags: str
+    ) -> None:
+        super().__init__(node, sockets, folder, steering, *flags)
+        self.group = HookedGroup(folder.name)
+
+    @property
+    def command(self) -> list[str]:
+        """Part of Agent."""
+        return with_own_names([*super().command, *flags_for(self.group.folder)])

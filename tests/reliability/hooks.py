@@ -1,0 +1,107 @@
+"""Rows about endpoints that fail on the kernel path, while hooks translate what clients dial."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.hooked import HookedAgent, why_not
+
+from .endpoints import (
+    EJECTED,
+    FAILURES,
+    NONE_OF_TWO,
+    ONE_OF_TWO,
+    endpoint_refuses,
+    endpoint_silent,
+    endpoints_all_refuse,
+    with_route,
+)
+from .rig import Rig
+from .row import Group, Limits
+
+GROUP = Group("Kernel path, hooks of connect()")
+
+FIRST = (
+    "the dial that finds the endpoint dead fails, and so does one at each probe later; the kernel "
+    "dials no second endpoint for a client"
+)
+IN_FLIGHT = (
+    "clients that have dialled the silent endpoint before a SYN is repeated, after a second, wait "
+    "for it until they give up"
+)
+NO_ROUTE = (
+    "the program of a socket isn't told of an ICMP error that comes back within connect(): only a "
+    "repeated SYN, after a second, ejects the endpoint"
+)
+# Of the 62 dials within the shortest fault; every other one of the first second meets the endpoint.
+TWO, A_SECOND = 2 / 62, 15 / 62
+
+
+class HookedRig(Rig):
+    """Both Services are on the kernel path, and their clients in the group that has hooks."""
+
+    flags = ("--path=kernel", "--workers=1")
+    agent_type = HookedAgent
+
+    def __init__(self, folder: Path) -> None:
+        if reason := why_not():
+            pytest.skip(reason)
+        super().__init__(folder)
+
+    @property
+    def client_prefix(self) -> tuple[str, ...]:
+        """Part of Rig."""
+        assert isinstance(self.agent, HookedAgent)
+        return self.agent.group.prefix
+
+    def is_fault(self, problem: dict[str, Any]) -> bool:
+        """Part of Rig; what clients met is said for a minute, as no other endpoint was dialled."""
+        return not problem["what"].startswith("Served by 2 endpoints now")
+
+    def close(self) -> None:
+        """Part of Rig."""
+        super().close()
+        assert isinstance(self.agent, HookedAgent)
+        self.agent.group.close()
+
+
+GROUP.row(
+    "one of two endpoints refuses connections",
+    Limits(failed=TWO),
+    [FAILURES, ONE_OF_TWO, EJECTED],
+    name="hooks-endpoint-refuses",
+    rig=HookedRig,
+    not_promised=FIRST,
+)(endpoint_refuses)
+
+GROUP.row(
+    "one of two endpoints drops all packets",
+    Limits(failed=A_SECOND, slowest_s=4.0),
+    [FAILURES, ONE_OF_TWO, EJECTED],
+    name="hooks-endpoint-silent",
+    rig=HookedRig,
+    not_promised=IN_FLIGHT,
+)(endpoint_silent)
+
+GROUP.row(
+    "all endpoints refuse connections",
+    Limits(failed=1.0),
+    [FAILURES, NONE_OF_TWO],
+    name="hooks-endpoints-all-refuse",
+    rig=HookedRig,
+)(endpoints_all_refuse)
+
+
+@GROUP.row(
+    "the node has no route to one of two endpoints",
+    Limits(failed=A_SECOND, slowest_s=4.0),
+    [FAILURES, ONE_OF_TWO, EJECTED],
+    rig=HookedRig,
+    not_promised=NO_ROUTE,
+)
+def hooks_endpoint_unreachable(rig: HookedRig) -> Iterator[None]:
+    yield from with_route(rig, "unreachable")
