@@ -301,7 +301,14 @@ class SilentLoad(Load):
     details = "64 clients that connect, echo and close"
     port, rate = "echo", "one_silent"
     metrics = ("one_silent", "both_alive", "share", "max_ms", "errors")
-    skips = IN_KERNEL | {"haproxy", "haproxy-newer", "haproxy-client", "nginx", "ours-local"}
+    skips = IN_KERNEL | {
+        "haproxy",
+        "haproxy-newer",
+        "haproxy-client",
+        "nginx",
+        "ours-local",
+        "ours-ports",
+    }
     settle_s = 1.5
     window_s = 6.5
     rounds_at_most = 5

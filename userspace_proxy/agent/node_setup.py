@@ -94,8 +94,12 @@ def open_steering(
 def _hook_options(options: Options) -> HookOptions | None:
     if options.socket_lb == "off":
         return None
-    is_required, host_only = options.socket_lb == "required", options.socket_lb_host_only
-    return HookOptions(is_required, options.socket_lb_cgroup, host_only)
+    return HookOptions(
+        options.socket_lb == "required",
+        options.socket_lb_cgroup,
+        options.socket_lb_host_only,
+        options.socket_lb_proxy_ports,
+    )
 
 
 def _remove_hooks(proxy_name: str) -> None:

@@ -18,7 +18,13 @@ _NAME_A_FOLDER = "mount the node's root of cgroup v2, as the chart's socketLB do
 
 
 def look_at_hooks(
-    wanted: str, taken: str, kernel: KernelOffers, cgroup: Path | None, names: Path | None
+    wanted: str,
+    taken: str,
+    kernel: KernelOffers,
+    cgroup: Path | None,
+    names: Path | None,
+    *,
+    proxy_ports: bool = False,
 ) -> list[Finding]:
     """Read what hooks need, and what is attached, and judge it.
 
@@ -28,9 +34,10 @@ def look_at_hooks(
         kernel: What it offers.
         cgroup: The folder for the hooks; None: there is none.
         names: The mount of bpffs; None: there is none.
+        proxy_ports: The value of ``--socket-lb-proxy-ports``.
     """
     if wanted == "off" or taken != "nftables":
-        return judge_hook_rights(wanted, taken, None, ())
+        return judge_hook_rights(wanted, taken, None, (), proxy_ports=proxy_ports)
     rights = read_rights(kernel, cgroup, names)
     others: Sequence[OtherHook] = ()
     is_part = cgroup is not None and (cgroup / _NOT_IN_THE_ROOT).exists()
@@ -40,7 +47,9 @@ def look_at_hooks(
         except OSError as exc:
             what = f"can't read what is attached: {exc.strerror}"
             return [_refusal(wanted)(_TOPIC, what, str(cgroup), _NAME_A_FOLDER)]
-    return judge_hook_rights(wanted, taken, rights, others, is_part=is_part)
+    return judge_hook_rights(
+        wanted, taken, rights, others, is_part=is_part, proxy_ports=proxy_ports
+    )
 
 
 def judge_hook_rights(
@@ -50,6 +59,7 @@ def judge_hook_rights(
     others: Sequence[OtherHook],
     *,
     is_part: bool = False,
+    proxy_ports: bool = False,
 ) -> list[Finding]:
     """Report what keeps connect() from being translated.
 
@@ -57,13 +67,23 @@ def judge_hook_rights(
         rights: What was found; None: nothing was read.
         others: What other programs do at connect().
         is_part: The folder isn't the root of cgroup v2.
+        proxy_ports: The value of ``--socket-lb-proxy-ports``.
     """
     if wanted == "off":
-        return []
+        no_effect = "--socket-lb-proxy-ports has no effect with --socket-lb=off"
+        return [warning(_TOPIC, no_effect, hint="--socket-lb=auto")] if proxy_ports else []
     if rights is None:
         what = f"--socket-lb={wanted} has no effect: steering {taken or 'none'} has no kernel path"
         return [_refusal(wanted)(_TOPIC, what, hint="--steering=nftables, or --socket-lb=off")]
-    return list(_judge(wanted, rights, others, is_part=is_part))
+    found = list(_judge(wanted, rights, others, is_part=is_part))
+    if proxy_ports and any(one.mark == "ok" for one in found):
+        what = (
+            "--socket-lb-proxy-ports: pods dial this node's address at the proxy ports, as the CNI "
+            "and its NetworkPolicies see it"
+        )
+        hint = "a CNI that allows that, and whose pods are behind a veth or a bridge"
+        found.append(warning(_TOPIC, what, hint=hint))
+    return found
 
 
 def _judge(

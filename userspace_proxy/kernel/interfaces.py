@@ -10,6 +10,7 @@ don't end, it is as seldom as ``node_listings`` says.
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -22,8 +23,8 @@ from .netlink.rtnetlink import ListedLink
 from .netlink.sockets import NETLINK_ROUTE
 from .node_listings import NodeListings
 
-# An address of TEST-NET-1 (RFC 5737), for a route look-up; nothing is sent.
-_ELSEWHERE = ("192.0.2.1", 9)
+# Addresses for documentation (RFC 5737, RFC 3849), for a route look-up; nothing is sent.
+_ELSEWHERE = {IPFamily.IPV4: ("192.0.2.1", 9), IPFamily.IPV6: ("2001:db8::1", 9)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,8 @@ class PreroutingAddress:
             return current
         if not self._view.unnumbered:
             return ""
-        return choose_address((*self._preferred, _routed_source()), self._view, is_local)
+        candidates = (*self._preferred, _routed_source(IPFamily.IPV4))
+        return choose_address(candidates, self._view, is_local)
 
     def close(self) -> None:
         """Close the socket; idempotent."""
@@ -182,11 +184,11 @@ def choose_address(
 def is_local(ip: str) -> bool:
     """Return whether an interface of this node has an address."""
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.bind((ip, 0))
-        except OSError:
-            return False
+    except OSError:
+        return False
     return True
 
 
@@ -199,11 +201,31 @@ def _lacks(listed: ListedLink, numbered: set[int]) -> bool:
     return listed.port_kind in ("", "vrf")
 
 
-def _routed_source() -> str:
+def find_own_ip(family: IPFamily, preferred: Iterable[str], current: str = "") -> str:
+    """Return an address of this node that containers reach, or "" if it has none.
+
+    Args:
+        preferred: The node's own, best first; addresses that no interface has are ignored.
+        current: The last one, which stays while an interface has it.
+    """
+    for ip in (current, *preferred, _routed_source(family)):
+        if ip and IPFamily.of(ip) is family and not _is_of_link(ip) and is_local(ip):
+            return ip
+    return ""
+
+
+def _is_of_link(ip: str) -> bool:
+    """Return whether an address is another host for each link, or network namespace."""
+    address = ipaddress.ip_address(ip)
+    return address.is_loopback or address.is_link_local or address.is_unspecified
+
+
+def _routed_source(family: IPFamily) -> str:
     """Return the source address of packets on the default route, or "" without one."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(_ELSEWHERE)
-        except OSError:
-            return ""
-        return str(probe.getsockname()[0])
+    kind = socket.AF_INET6 if family is IPFamily.IPV6 else socket.AF_INET
+    try:
+        with socket.socket(kind, socket.SOCK_DGRAM) as probe:
+            probe.connect(_ELSEWHERE[family])
+            return str(probe.getsockname()[0])
+    except OSError:
+        return ""

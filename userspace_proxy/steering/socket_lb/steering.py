@@ -6,6 +6,7 @@ change ─▶ hooks leave what they may no longer lead ─▶ rules ─▶ hooks
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from ...errors import SteeringError
 from ...kernel.offers import LACKS_NOTHING, KernelOffers
@@ -32,16 +33,15 @@ class HookedSteering(NftablesSteering):
         options: HookOptions,
         kernel: KernelOffers = LACKS_NOTHING,
     ) -> None:
-        super().__init__(facts, kernel)
+        super().__init__(replace(facts, hooks=options), kernel)
         self.hooks: Hooks | None = None
         """None: they don't work here, or not any more."""
         self._options = options
-        self._loaded = Hooks(options, facts.proxy_name, kernel)
+        self._loaded = Hooks(options, facts.proxy_name, kernel, node_addresses=facts.node_addresses)
         self._hooks_thread = OneThread("socket-lb")
 
     async def start(self) -> Mapping[Frontend, int]:
         """Part of Steering."""
-        recovered = await super().start()
         try:
             await self._hooks_thread.run(self._loaded.start)
         except SteeringError as exc:
@@ -49,9 +49,11 @@ class HookedSteering(NftablesSteering):
                 raise
             _log.warning("rules lead all clients: %(cause)s", extra={"cause": str(exc)})
             await self._hooks_thread.run(self._loaded.remove)
+            # Nobody may dial proxy ports.
+            self.facts = replace(self.facts, hooks=None)
         else:
             self.hooks = self._loaded
-        return recovered
+        return await super().start()
 
     async def apply(self, wanted: Mapping[Frontend, Target]) -> None:
         """Part of Steering."""
