@@ -222,7 +222,7 @@ def _remedy(offers: Offers, taken: str) -> str:
 
 
 _INSTALL = {
-    "nftables": "modprobe nf_tables nft_nat nft_redir; run as root",
+    "nftables": "modprobe -a nf_tables nft_nat nft_redir; run as root",
     "local": "modprobe nf_tables; run as root; or --steering=none",
     "iptables": "pip install .[iptables] in the checkout; install iptables 1.8.7 or later; "
     "run as root",

@@ -1,7 +1,7 @@
 """Tables that the kernel is asked to check: together they have each kind of what rules consist of.
 
 Each is a transaction of its own, named as the part of the kernel in ``offers.NEEDS`` that it needs.
-Everything that this proxy writes is in one of them (``tests/unit/steering/test_probed.py``).
+Everything that this proxy writes is in one of them (``tests/unit/kernel/test_nft_probes.py``).
 """
 
 from __future__ import annotations

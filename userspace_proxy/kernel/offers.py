@@ -67,7 +67,9 @@ NEEDS: Mapping[str, Need] = {
         _NFT,
     ),
     "sets": Need(_BY_NFTABLES, "steering iptables", "CONFIG_NF_TABLES", _INET),
-    "nat": Need("steering nftables", "steering iptables", "modprobe nft_chain_nat nft_nat", _INET),
+    "nat": Need(
+        "steering nftables", "steering iptables", "modprobe -a nft_chain_nat nft_nat", _INET
+    ),
     "redirect": Need("steering nftables", "steering iptables", "modprobe nft_redir", _INET),
     "ct": Need("steering nftables", "steering iptables", "modprobe nft_ct", _INET),
     "reject": Need(_BY_NFTABLES, "steering iptables", "modprobe nft_reject_inet", _INET),
@@ -101,12 +103,12 @@ NEEDS: Mapping[str, Need] = {
     _LEGACY: Need(
         "steering iptables",
         "steering nftables",
-        "modprobe ip_tables iptable_nat iptable_filter, CONFIG_NETFILTER_XTABLES_LEGACY",
+        "modprobe -a ip_tables iptable_nat iptable_filter, CONFIG_NETFILTER_XTABLES_LEGACY",
     ),
     "legacy extensions": Need(
         "steering iptables",
         "steering nftables",
-        "modprobe xt_tcpudp xt_comment xt_conntrack xt_multiport xt_nat xt_REDIRECT ipt_REJECT",
+        "modprobe -a xt_tcpudp xt_comment xt_conntrack xt_multiport xt_nat xt_REDIRECT ipt_REJECT",
         _LEGACY,
     ),
     "legacy socket match": Need(
@@ -118,7 +120,7 @@ NEEDS: Mapping[str, Need] = {
     "legacy tables of IPv6": Need(
         "steering iptables for IPv6",
         "steering nftables",
-        "modprobe ip6_tables ip6table_nat ip6table_filter, CONFIG_NETFILTER_XTABLES_LEGACY",
+        "modprobe -a ip6_tables ip6table_nat ip6table_filter, CONFIG_NETFILTER_XTABLES_LEGACY",
         "IPv6",
     ),
     "conntrack netlink": Need(
@@ -134,7 +136,7 @@ NEEDS: Mapping[str, Need] = {
     "sock_diag": Need(
         "telling users of this node apart: whose proxy answers, and shares of its streams",
         "nothing",
-        "modprobe inet_diag tcp_diag, CONFIG_INET_DIAG",
+        "modprobe -a inet_diag tcp_diag, CONFIG_INET_DIAG",
     ),
     "namespaces of sockets": Need(
         "leaving sockets of another network namespace alone when workers of the last run are found",

@@ -40,6 +40,7 @@ from .netlink import Requests
 from .netlink.messages import DUMP, request
 from .netlink.sockets import NETLINK_NETFILTER, NETLINK_SOCK_DIAG
 from .nf_tables import NftablesError, Ruleset
+from .own_namespace import user_namespace
 from .privileges import effective_capabilities
 
 _CLONE_NEWNET = 0x40000000
@@ -69,6 +70,8 @@ _EXTENSION_MODULES = (
 _MODPROBE = Path("/proc/sys/kernel/modprobe")
 _MODULES = Path("/sys/module")
 _CAP_SYS_MODULE = 16
+# Source: include/linux/proc_ns.h: PROC_USER_INIT_INO.
+_FIRST_USER_NAMESPACE = 0xEFFFFFFD
 _MODPROBE_WITHIN_S = 10.0
 # r0 = 1; exit.
 _ALLOW = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0)
@@ -127,9 +130,11 @@ def _or_loaded(modules: Sequence[str]) -> Iterator[None]:
 
 
 def _can_load(modules: Sequence[str]) -> bool:
-    if not effective_capabilities() >> _CAP_SYS_MODULE & 1:
-        return False
     try:
+        # In another user namespace than the first one, the capability loads nothing.
+        is_able = user_namespace() in (0, _FIRST_USER_NAMESPACE)
+        if not (is_able and effective_capabilities() >> _CAP_SYS_MODULE & 1):
+            return False
         program = _MODPROBE.read_text(encoding="utf-8").strip()
         command = [program, "-D", "-q", "-a", *modules]
         quiet = subprocess.DEVNULL

@@ -108,7 +108,7 @@ def test_the_words_name_what_brings_a_part():
     )
     assert found.words(NEEDS) == (
         "this kernel lacks legacy tables "
-        "(modprobe ip_tables iptable_nat iptable_filter, CONFIG_NETFILTER_XTABLES_LEGACY)"
+        "(modprobe -a ip_tables iptable_nat iptable_filter, CONFIG_NETFILTER_XTABLES_LEGACY)"
     )
 
 
@@ -139,3 +139,11 @@ def test_the_kernels_refusal_is_a_lack(node, monkeypatch, what):
 
     monkeypatch.setattr(Ruleset, what, refuse)
     assert "inet tables" in read_kernel_offers(FOR_GUARD).lacks
+
+
+def test_a_remedy_that_loads_several_modules_is_one_that_does():
+    # Without -a, modprobe takes the second name for a parameter of the first module.
+    for need in NEEDS.values():
+        command = need.brings.partition(",")[0].split()
+        if command[0] == "modprobe" and len(command) > 2:
+            assert command[1] == "-a"

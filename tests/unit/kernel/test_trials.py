@@ -39,6 +39,7 @@ def modprobe(monkeypatch, tmp_path):
         setting.write_text(f"{program}\n")
         monkeypatch.setattr(trials, "_MODPROBE", setting)
         monkeypatch.setattr(trials, "effective_capabilities", lambda: 1 << 16)
+        monkeypatch.setattr(trials, "user_namespace", lambda: trials._FIRST_USER_NAMESPACE)
         return noted
 
     return make
@@ -108,6 +109,20 @@ def test_tables_that_modprobe_lacks_or_that_may_not_be_loaded_are_missing(monkey
     modprobe(0)
     monkeypatch.setattr(trials, "effective_capabilities", lambda: 0)
     assert try_parts(["legacy tables"]) == {"legacy tables": errno.ENOPROTOOPT}
+
+
+def test_in_a_user_namespace_no_module_can_be_loaded(monkeypatch, modprobe):
+    modprobe(0)
+    monkeypatch.setattr(trials, "user_namespace", lambda: 4026532001)
+    monkeypatch.setattr(trials, "ask_legacy", refusing(errno.ENOPROTOOPT))
+    assert try_parts(["legacy tables"]) == {"legacy tables": errno.ENOPROTOOPT}
+
+
+def test_without_proc_tables_are_not_missing(monkeypatch):
+    monkeypatch.setattr(trials, "_MODULES", trials.Path("/nonexistent"))
+    monkeypatch.setattr(trials, "effective_capabilities", refusing(errno.ENOENT))
+    monkeypatch.setattr(trials, "ask_legacy", lambda *_: b"")
+    assert try_parts(TABLES) == dict.fromkeys(TABLES, 0)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,8 @@ _WORDS = {
 _HINTS = {
     errno.EPERM: "run as root or grant NET_ADMIN, or run with --steering=none",
     errno.EACCES: "run as root or grant NET_ADMIN, or run with --steering=none",
-    errno.EOPNOTSUPP: "modprobe nft_nat nft_redir nft_ct nft_reject_inet, or use another steering",
+    errno.EOPNOTSUPP: "modprobe -a nft_nat nft_redir nft_ct nft_reject_inet, "
+    "or use another steering",
 }
 # The errors for an expression without a kernel module.
 _NO_EXPRESSION = (errno.ENOENT, errno.EOPNOTSUPP)

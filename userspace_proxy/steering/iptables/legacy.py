@@ -41,7 +41,7 @@ MORE_PATHS = ("/usr/sbin", "/sbin")
 _RUN_WITHIN_S = 30.0
 _HINTS = {
     errno.EPERM: "grant NET_ADMIN and NET_RAW, run as root, or run with --steering=none",
-    errno.ENOENT: "modprobe ip_tables iptable_nat iptable_filter, or use another steering",
+    errno.ENOENT: "modprobe -a ip_tables iptable_nat iptable_filter, or use another steering",
 }
 # The errors of a kernel without legacy tables: no such table, or no such option.
 _MISSING = (errno.ENOENT, errno.ENOPROTOOPT)

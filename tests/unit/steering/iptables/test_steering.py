@@ -59,7 +59,7 @@ async def test_without_tables_of_ipv6_ipv4_is_steered_and_ipv6_says_why(node):
         )
         assert steering.unsteered == {
             WEB_6: "cannot steer [fd00:96::1]:80/TCP: this kernel lacks legacy tables of IPv6 "
-            "(modprobe ip6_tables ip6table_nat ip6table_filter, CONFIG_NETFILTER_XTABLES_LEGACY)"
+            "(modprobe -a ip6_tables ip6table_nat ip6table_filter, CONFIG_NETFILTER_XTABLES_LEGACY)"
         }
         await steering.clean_up()
     finally:
