@@ -237,11 +237,9 @@ def _run(step: Run, below: Sequence[Path], upper: Path) -> None:
         merged, room = Path(work, "merged"), Path(work, "room")
         merged.mkdir()
         room.mkdir()
-        lower = _joined(reversed(below))
         script = f"""
             set -eu
-            mount -t overlay overlay \
-              -o "lowerdir={lower},upperdir={upper},workdir={room}" "{merged}"
+            {mount_over(below, merged, upper=upper, work=room)}
             mount -t proc proc "{merged}/proc"
             mount --rbind /dev "{merged}/dev"
             mount -t tmpfs tmpfs "{merged}/run"
@@ -254,6 +252,18 @@ def _run(step: Run, below: Sequence[Path], upper: Path) -> None:
              "/bin/sh", "-c", script, "sh", step.folder, step.command],
             environment() | dict(step.environment),
         )  # fmt: skip
+
+
+def mount_over(layers: Sequence[Path], merged: Path, *, upper: Path, work: Path) -> str:
+    """Return the command that shows a root filesystem in a folder, with room for changes.
+
+    Args:
+        layers: Its layers, the lowest first.
+        upper: Gets the changes.
+        work: An empty folder beside it.
+    """
+    options = f"lowerdir={_joined(reversed(layers))},upperdir={upper},workdir={work}"
+    return f'mount -t overlay overlay -o "{options}" "{merged}"'
 
 
 def environment() -> dict[str, str]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster.build import BuildError, Write, cache_root, locked, step
-from tests.cluster.image import Image, build_image, environment, give_certificates
+from tests.cluster.image import Image, build_image, environment, give_certificates, mount_over
 from tests.tools.clones import ROOT, clone, git
 
 _HERE = Path(__file__).parent
@@ -135,11 +135,10 @@ def _make_disk(image: Image, disk: Path) -> None:
 def _script(image: Image, folder: Path, disk: Path) -> str:
     """Return what installs the clone by the first argument, and writes all of it to a disk."""
     merged = folder / "merged"
-    lower = ":".join(str(layer) for layer in reversed(image.layers))
+    mount = mount_over(image.layers, merged, upper=folder / "upper", work=folder / "work")
     return f"""
         set -eu
-        mount -t overlay overlay \
-          -o "lowerdir={lower},upperdir={folder}/upper,workdir={folder}/work" "{merged}"
+        {mount}
         mkdir -p "{merged}/proc" "{merged}/sys" "{merged}/dev" "{merged}/run" "{merged}/lib/modules"
         mount -t proc proc "{merged}/proc"
         mount --rbind /dev "{merged}/dev"

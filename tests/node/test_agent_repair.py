@@ -164,8 +164,6 @@ NEED_OWNER = {
     "iptables": ("flush-all", "firewalld"),
     "nftables": ("nftables-service", "our-table"),
 }
-# What no flow that lives may have waited for, however busy the machine is (alone: 0.02 s).
-GAP_S = 1.0
 
 
 @pytest.mark.kernel
@@ -194,7 +192,7 @@ def test_flows_continue_and_new_ones_are_admitted_after_a_restart_of_a_firewall(
         for flow in flows:
             flow.until_it_flows()
     assert [flow.broken for flow in flows] == [""] * len(flows)
-    assert max(flow.longest_gap_s for flow in flows) < GAP_S
+    assert [flow.retransmitted for flow in flows] == [0] * len(flows)
 
 
 def is_served(client):

@@ -215,6 +215,7 @@ async def test_changes_of_other_routes_are_no_drift(node):
     await steering.close()
 
 
+@pytest.mark.needs("table owner")
 async def test_a_table_that_another_program_owns_is_a_conflict(node):
     steering = LocalSteering(NODE)
     with nodes.owned_table("userspace-proxy/local"), pytest.raises(SteeringConflict) as caught:

@@ -254,6 +254,7 @@ async def test_many_frontends_are_added_and_removed(node, steering):
 
 
 @pytest.mark.kernel
+@pytest.mark.needs("table owner")
 async def test_a_table_that_another_program_owns_is_a_conflict(node):
     steering = make_steering("nftables", FACTS)
     with nodes.owned_table("userspace-proxy"):

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.cluster.build import BuildError, cache_root
-from tests.cluster.image import Image, build_image, environment, give_certificates
+from tests.cluster.image import Image, build_image, environment, give_certificates, mount_over
 
 from .clones import CloneError, clone
 
@@ -83,11 +83,10 @@ def _script(image: Image, folder: Path, fetched: Path) -> str:
     The root is exchanged: in a chroot the kernel forbids user namespaces, which tests need.
     """
     merged = folder / "merged"
-    lower = ":".join(str(layer) for layer in reversed(image.layers))
+    mount = mount_over(image.layers, merged, upper=folder / "upper", work=folder / "work")
     return f"""
         set -eu
-        mount -t overlay overlay \
-          -o "lowerdir={lower},upperdir={folder}/upper,workdir={folder}/work" "{merged}"
+        {mount}
         cd "{merged}"
         mount -t proc proc proc
         mount --rbind /dev dev

@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,7 +133,8 @@ class PreroutingAddress:
             return current
         if not self._view.unnumbered:
             return ""
-        return choose_address((*self._preferred, _routed_source(IPFamily.IPV4)), self._view)
+        preferred = (*self._preferred, _routed_source(IPFamily.IPV4))
+        return choose_address(preferred, self._view, is_local)
 
     def close(self) -> None:
         """Close the socket; idempotent."""
@@ -166,14 +167,18 @@ def read_interfaces(listings: NodeListings, since: float) -> tuple[InterfaceView
     return view, links.is_current and listed.is_current
 
 
-def choose_address(preferred: tuple[str, ...], view: InterfaceView) -> str:
+def choose_address(
+    preferred: tuple[str, ...], view: InterfaceView, is_there: Callable[[str], bool]
+) -> str:
     """Return the address of this node to send packets to, or "" if it has none.
 
     Args:
         preferred: The node's own, best first; addresses that no interface has are ignored.
+        view: It may be a moment old.
+        is_there: Returns whether an address is still there.
     """
     candidates = [*preferred, *view.addresses]
-    return next((ip for ip in candidates if ip in view.addresses), "")
+    return next((ip for ip in candidates if ip in view.addresses and is_there(ip)), "")
 
 
 def is_local(ip: str) -> bool:

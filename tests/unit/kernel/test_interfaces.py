@@ -13,6 +13,8 @@ from userspace_proxy.model import Frontend, IPFamily, Protocol
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
+# No address is empty.
+ALL_THERE = bool
 VIEW = InterfaceView(addresses=("192.0.2.10", "198.51.100.20"))
 
 
@@ -26,15 +28,20 @@ VIEW = InterfaceView(addresses=("192.0.2.10", "198.51.100.20"))
     ],
 )
 def test_the_nodes_own_address_is_chosen_if_an_interface_has_it(preferred, expected):
-    assert choose_address(preferred, VIEW) == expected
+    assert choose_address(preferred, VIEW, ALL_THERE) == expected
 
 
 def test_without_a_known_address_one_of_an_interface_is_chosen():
-    assert choose_address((), VIEW) in VIEW.addresses
+    assert choose_address((), VIEW, ALL_THERE) in VIEW.addresses
+
+
+def test_an_address_that_has_just_gone_is_left_out():
+    preferred = "192.0.2.10", "198.51.100.20"
+    assert choose_address(preferred, VIEW, "192.0.2.10".__ne__) == "198.51.100.20"
 
 
 def test_a_node_without_addresses_has_none():
-    assert choose_address(("192.0.2.10",), InterfaceView()) == ""
+    assert choose_address(("192.0.2.10",), InterfaceView(), ALL_THERE) == ""
 
 
 @pytest.mark.parametrize(
