@@ -133,8 +133,8 @@ class PreroutingAddress:
             return current
         if not self._view.unnumbered:
             return ""
-        candidates = (*self._preferred, _routed_source(IPFamily.IPV4))
-        return choose_address(candidates, self._view, is_local)
+        preferred = (*self._preferred, _routed_source(IPFamily.IPV4))
+        return choose_address(preferred, self._view, is_local)
 
     def close(self) -> None:
         """Close the socket; idempotent."""
