@@ -17,6 +17,7 @@ from userspace_proxy.kernel.bpf.socket_maps import (
     DialCounts,
     DialSettings,
     Ejection,
+    EjectionScope,
     FrontendValue,
     Pin,
     RingEvent,
@@ -75,12 +76,21 @@ class SocketLb(Attached):
     def forget(self, number: int) -> None:
         assert calls.delete(self.maps["counters"], socket_maps.number_key(number))
 
-    def ejection(self, number: int) -> Ejection | None:
-        value = self._get("ejected", socket_maps.number_key(number))
+    def ejection(self, number: int, netns: int = 0) -> Ejection | None:
+        """Return the ejection for all clients, or for those of a network namespace."""
+        value = self._get("ejected", EjectionScope(number, netns).pack())
         return None if value is None else Ejection.unpack(value)
 
-    def eject(self, number: int, ejection: Ejection) -> None:
-        self._set("ejected", socket_maps.number_key(number), ejection.pack())
+    def eject(self, number: int, ejection: Ejection, netns: int = 0) -> None:
+        self._set("ejected", EjectionScope(number, netns).pack(), ejection.pack())
+
+    def readmit(self, number: int, netns: int) -> None:
+        assert calls.delete(self.maps["ejected"], EjectionScope(number, netns).pack())
+
+    def ejections(self) -> dict[EjectionScope, Ejection]:
+        found = calls.elements(self.maps["ejected"], self.parts.maps["ejected"])
+        both = ((EjectionScope.unpack(key), Ejection.unpack(value)) for key, value in found)
+        return {scope: ejection for scope, ejection in both if scope.endpoint}
 
     def pins(self) -> dict[Client, Pin]:
         found = calls.elements(self.maps["pins"], self.parts.maps["pins"])

@@ -18,6 +18,10 @@ pytestmark = [*MARKS, pytest.mark.needs("connect hooks")]
 PROGRAM = (sys.executable, "-m", "userspace_proxy")
 MANY = 20
 REFUSED = "refuses connections: nothing listens on port 8080 there, or a firewall rejects them"
+OWN_FIREWALL = (
+    "add table ip own; add chain ip own out { type filter hook output priority 0; }; "
+    f"add rule ip own out tcp dport {TARGET} reject with tcp reset"
+)
 
 
 class Followed:
@@ -137,6 +141,42 @@ def test_a_dead_endpoint_is_ejected_by_the_first_dial_in_the_words_of_the_usersp
         ),
         hint=followed.agent.log,
     )
+
+
+def test_a_dead_endpoint_is_ejected_for_others_after_the_first_failed_dial(
+    followed: Followed,
+) -> None:
+    others = list(followed.node.add_clients("other", 2))
+    followed.start()
+    followed.die()
+    assert followed.dial(MANY) == 1
+    wait_for("the ejection", lambda: followed.endpoint(followed.bad)["ejected_for_s"] is not None)
+    for other in others:
+        seen = {other.get(followed.web().cluster_ip(4)) for _ in range(MANY)}
+        assert seen == {"good"}
+
+
+@pytest.mark.parametrize("pods", [2, 10])
+def test_clients_whose_own_dials_fail_eject_no_endpoint_for_others(
+    followed: Followed, pods: int
+) -> None:
+    forgers = list(followed.node.add_clients("forger", pods))
+    for forger in forgers:
+        forger.host.run(["nft", OWN_FIREWALL])
+    followed.start("auto")
+    address = followed.web().cluster_ip(4)
+    for forger in forgers:
+        for _ in range(MANY):
+            with pytest.raises(ConnectionRefusedError):
+                forger.get(address)
+    wait_for("failures", lambda: followed.port()["failures"] == MANY * pods)
+    assert followed.dial(MANY) == 0
+    followed.wait_for("connections", MANY)
+    port = followed.port()
+    assert port["path"] == "kernel"
+    assert [one["ejected_for_s"] for one in port["endpoints"]] == [None, None]
+    assert all(one["connections"] for one in port["endpoints"])
+    assert "endpoint ejected" not in followed.agent.log()
 
 
 def test_an_ejection_moves_a_service_of_path_auto_to_userspace(followed: Followed) -> None:

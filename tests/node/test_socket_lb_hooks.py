@@ -23,6 +23,7 @@ from userspace_proxy.kernel.bpf.objects import KINDS
 from userspace_proxy.kernel.bpf.socket_maps import (
     SETTINGS_KEY,
     DialSettings,
+    Ejection,
     EventKind,
     frontend_key,
     number_key,
@@ -214,7 +215,7 @@ def test_an_endpoint_that_has_left_is_counted_until_its_connections_end(
 # -- ejections and events --------------------------------------------------------
 
 
-def test_a_refused_dial_is_an_event_and_an_ejection_that_can_be_ended(stage: Stage) -> None:
+def test_a_refused_dial_is_an_event_and_ejects_for_no_others(stage: Stage) -> None:
     hooks = stage.start()
     dead = SocketAddress(POD, 9)
     hooks.replace({WEB: to(dead)})
@@ -222,9 +223,35 @@ def test_a_refused_dial_is_an_event_and_an_ejection_that_can_be_ended(stage: Sta
     (event,) = hooks.take_events()
     assert (event.kind, event.name, event.endpoint) == (EventKind.REFUSED, NAME, dead)
     assert event.frontend == WEB.address
-    (left,) = hooks.ejected().values()
-    assert 0 < left <= 5
-    hooks.readmit(NAME, dead)
+    assert hooks.ejected() == {}
+
+
+def begin_probe(hooks: Hooks) -> None:
+    """Write what a dial does once the only ejection is due."""
+    programs = hooks._running()
+    table = programs.maps["ejected"]
+    ((key, value),) = calls.elements(table, programs.specs["ejected"])
+    probed = Ejection.unpack(value)._replace(kind=EventKind.PROBED)
+    calls.update(table, key, probed.pack())
+
+
+def test_an_ejection_for_all_is_prolonged_after_each_probe_and_can_be_ended(stage: Stage) -> None:
+    hooks = stage.start()
+    dead = SocketAddress(POD, 9)
+    at, refused = (NAME, dead), EventKind.REFUSED
+    hooks.replace({WEB: to(dead), CART: to(SocketAddress(POD, 10), name="shop/cart")})
+    assert hooks.eject("shop/none", dead, refused) is None
+    for lasts_s in (5, 10, 20, 40, 60, 60):
+        until = hooks.eject(*at, refused)
+        assert until is not None
+        assert lasts_s - 1 < until - time.monotonic() <= lasts_s
+        assert list(hooks.ejected()) == [at]
+        assert lasts_s - 1 < hooks.ejected()[at] <= lasts_s
+        # It is in force.
+        assert hooks.eject(*at, refused) is None
+        begin_probe(hooks)
+        assert hooks.ejected() == {at: 0.0}
+    hooks.readmit(*at)
     assert hooks.ejected() == {}
 
 

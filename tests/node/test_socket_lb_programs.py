@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import select
 import socket
@@ -23,6 +22,7 @@ from userspace_proxy.kernel.bpf.socket_maps import (
     Client,
     DialSettings,
     Ejection,
+    EjectionScope,
     EventKind,
     Pin,
     Result,
@@ -378,20 +378,15 @@ def test_a_pin_to_an_endpoint_that_is_gone_or_ejected_is_replaced(
 # Ejection
 
 
-def ejected_for(seconds: float, times: int = 1, netns: int = 0) -> Ejection:
+def ejected_for(seconds: float, times: int = 1) -> Ejection:
     """An ejection that is due in this time."""
     until = time.monotonic_ns() + int(seconds * SECOND_NS)
-    return Ejection(until, times, EventKind.REFUSED, netns)
+    return Ejection(until, times, EventKind.REFUSED)
 
 
 def lasts_s(ejection: Ejection | None) -> float:
     assert ejection is not None
     return (ejection.until_ns - time.monotonic_ns()) / SECOND_NS
-
-
-def found_by(ejection: Ejection | None) -> int:
-    assert ejection is not None
-    return ejection.netns
 
 
 def test_one_dial_is_refused_of_many(hooks: SocketLb, node: Net, server: socket.socket) -> None:
@@ -401,9 +396,9 @@ def test_one_dial_is_refused_of_many(hooks: SocketLb, node: Net, server: socket.
     assert (hooks.counts(good).established, hooks.counts(dead).refused) == (99, 1)
     (event,) = hooks.events()
     assert (event.kind, event.endpoint, event.frontend) == (EventKind.REFUSED, dead, WEB)
-    ejection = hooks.ejection(dead)
-    assert ejection == Ejection(event.ns, 1, EventKind.REFUSED, netns_cookie(hooks, node))
-    assert event.ns - event.at_ns == 5 * SECOND_NS
+    until = event.at_ns + 5 * SECOND_NS
+    scope = EjectionScope(dead, netns_cookie(hooks, node))
+    assert hooks.ejections()[scope] == Ejection(until, 1, EventKind.REFUSED)
 
 
 def test_refusals_of_ipv6_eject_too(hooks: SocketLb, node: Net) -> None:
@@ -422,12 +417,15 @@ def test_a_repeated_syn_ejects_and_a_late_answer_ends_it(
     with start_dial(node, WEB) as client:
         (event,) = hooks.next_events()
         assert (event.kind, event.client) == (EventKind.UNANSWERED, address_of(client))
-        assert 0 < lasts_s(hooks.ejection(number)) <= 5
+        ((scope, ejection),) = hooks.ejections().items()
+        assert scope.endpoint == number
+        assert 0 < lasts_s(ejection) <= 5
+        hooks.eject(number, ejected_for(5))
         silent.accept()[0].close()
         (event,) = hooks.next_events()
         assert (event.kind, event.endpoint) == (EventKind.RETURNED, number)
         assert wait_until_dialled(client) == 0
-    assert hooks.ejection(number) is None
+    assert hooks.ejections() == {}
     counts = hooks.counts(number)
     assert counts[:4] == (1, 0, 1, 0)
     # The SYN was repeated after 1 s, and perhaps after 3 s.
@@ -458,7 +456,7 @@ def test_a_client_that_closes_before_an_answer_is_no_failure(
         with pytest.raises(TimeoutError):
             client.connect(tuple(WEB))
     assert hooks.counts(number)[:5] == (0, 0, 0, 2, 0)
-    assert (hooks.ejection(number), hooks.events()) == (None, [])
+    assert (hooks.ejections(), hooks.events()) == ({}, [])
 
 
 def test_an_icmp_error_is_a_refusal(hooks: SocketLb, node: Net, silent: socket.socket) -> None:
@@ -499,18 +497,21 @@ def test_those_that_are_left_share_the_load_of_an_ejected_endpoint(
     assert 226 <= chosen[server] <= 374
 
 
+@pytest.mark.parametrize("scope", ["all", "own"])
 def test_an_ejected_endpoint_is_probed_by_one_dial_when_it_is_due(
-    hooks: SocketLb, node: Net, server: socket.socket, other: socket.socket
+    hooks: SocketLb, node: Net, server: socket.socket, other: socket.socket, scope: str
 ) -> None:
+    netns = netns_cookie(hooks, node) if scope == "own" else 0
     due, _ = hooks.lead(WEB, address_of(server), address_of(other))
-    hooks.eject(due, ejected_for(5))
+    hooks.eject(due, ejected_for(5), netns)
     assert {served_by(node, server, other) for _ in range(30)} == {other}
-    hooks.eject(due, ejected_for(-1))
+    hooks.eject(due, ejected_for(-1), netns)
     # Until a dial leads there.
     while served_by(node, server, other) is other:
         pass
-    assert hooks.ejection(due) is None
-    assert [event.kind for event in hooks.events()] == [EventKind.RETURNED]
+    assert hooks.ejection(due, netns) is None
+    # The end of what held for one network namespace is no event.
+    assert [event.kind for event in hooks.events()] == [EventKind.RETURNED] * (netns == 0)
     assert {served_by(node, server, other) for _ in range(30)} == {server, other}
 
 
@@ -537,59 +538,88 @@ def wait_until_dialled_or_pending(client: socket.socket) -> bool:
 def test_each_failed_probe_ejects_for_longer(
     hooks: SocketLb, node: Net, server: socket.socket
 ) -> None:
+    netns = netns_cookie(hooks, node)
     dead, _ = hooks.lead(WEB, DEAD, address_of(server))
     lasted = []
     for times in range(1, 7):
-        hooks.eject(dead, ejected_for(-1, times))
+        hooks.eject(dead, ejected_for(-1, times), netns)
         while dial(node, WEB) == "served":
             pass
-        ejection = hooks.ejection(dead)
+        ejection = hooks.ejection(dead, netns)
         assert ejection is not None
         assert ejection.times == times + 1
         lasted.append(round(lasts_s(ejection)))
     assert lasted == [10, 20, 40, 60, 60, 60]
+    assert [event.kind for event in hooks.events()] == [EventKind.REFUSED] * 6
 
 
-def test_what_one_namespace_finds_holds_for_others_once_a_second_one_finds_it(
+def test_a_failed_dial_ejects_for_its_own_network_namespace_alone(
+    hooks: SocketLb, node: Net, server: socket.socket, other: socket.socket
+) -> None:
+    pods = [Net("first"), Net("second")]
+    victim, _ = numbers = hooks.lead(WEB, address_of(server), address_of(other))
+    for pod in pods:
+        # Nothing listens there, and the second dial leads to the other endpoint.
+        assert [dial(pod, WEB), dial(pod, WEB)] == ["ECONNREFUSED"] * 2
+    scopes = {EjectionScope(n, netns_cookie(hooks, pod)) for n in numbers for pod in pods}
+    assert scopes <= set(hooks.ejections())
+    assert {served_by(node, server, other) for _ in range(30)} == {server, other}
+    # Though it was served here, they go on.
+    assert scopes <= set(hooks.ejections())
+    hooks.eject(victim, ejected_for(5))
+    assert {served_by(node, server, other) for _ in range(30)} == {other}
+    for pod in pods:
+        pod.close()
+
+
+def test_no_failed_dial_prolongs_what_holds_for_all(
+    hooks: SocketLb, node: Net, server: socket.socket
+) -> None:
+    dead, _ = hooks.lead(WEB, DEAD, address_of(server))
+    hooks.eject(dead, ejected_for(-1))
+    while dial(node, WEB) == "served":
+        pass
+    ejection = hooks.ejection(dead)
+    assert ejection is not None
+    assert (ejection.kind, ejection.times) == (EventKind.PROBED, 1)
+    assert 0 < lasts_s(ejection) <= 3
+    own = hooks.ejection(dead, netns_cookie(hooks, node))
+    assert own is not None
+    assert 4 < lasts_s(own) <= 5
+
+
+def test_a_dial_that_fails_while_its_endpoint_is_ejected_is_no_news(
     hooks: SocketLb, node: Net
 ) -> None:
-    alone, pod = Net("alone"), Net("pod")
-    here, everywhere = SocketAddress(POD, 8001), SocketAddress(POD, 8002)
-    number, _ = hooks.lead(WEB, here, everywhere)
-    cookie = netns_cookie(hooks, alone)
-    with contextlib.ExitStack() as stack:
-        for net, address in (
-            (node, here),
-            (node, everywhere),
-            (alone, everywhere),
-            (pod, everywhere),
-        ):
-            server = stack.enter_context(net.tcp())
-            server.bind(tuple(address))
-            server.listen()
-        while dial(alone, WEB) == "served":
-            pass
-        assert {dial(alone, WEB) for _ in range(30)} == {"served"}
-        # It is served here, which doesn't end what holds there.
-        while not hooks.counts(number).established:
-            assert dial(node, WEB) == "served"
-        assert found_by(hooks.ejection(number)) == cookie
-        while dial(pod, WEB) == "served":
-            pass
-        assert found_by(hooks.ejection(number)) == 0
-        before = hooks.counts(number).established
-        assert {dial(node, WEB) for _ in range(30)} == {"served"}
-        assert hooks.counts(number).established == before
-    assert [event.kind for event in hooks.events()] == [EventKind.REFUSED] * 2
-    for net in (alone, pod):
-        net.close()
+    (dead,) = hooks.lead(WEB, DEAD)
+    hooks.eject(dead, ejected_for(5))
+    # The last one is dialled nevertheless.
+    assert dial(node, WEB) == "ECONNREFUSED"
+    assert (list(hooks.ejections()), hooks.events()) == ([EjectionScope(dead)], [])
+
+
+def test_a_network_namespace_reports_few_failed_dials_in_a_second(
+    hooks: SocketLb, node: Net
+) -> None:
+    (number,) = hooks.lead(WEB, DEAD)
+    began, own = time.monotonic(), netns_cookie(hooks, node)
+    for _ in range(2000):
+        assert dial(node, WEB) == "ECONNREFUSED"
+        # As a dial that is answered does it.
+        hooks.readmit(number, own)
+    seconds = int(time.monotonic() - began) + 1
+    assert 32 <= len(hooks.events()) <= 64 * (seconds + 1)
+    pod = Net("pod")
+    assert dial(pod, WEB) == "ECONNREFUSED"
+    assert len(hooks.events()) == 1
+    pod.close()
 
 
 def test_an_endpoint_that_is_not_known_any_more_is_not_ejected(hooks: SocketLb, node: Net) -> None:
     (number,) = hooks.lead(WEB, DEAD)
     hooks.forget(number)
     assert dial(node, WEB) == "ECONNREFUSED"
-    assert (hooks.ejection(number), hooks.events()) == (None, [])
+    assert (hooks.ejections(), hooks.events()) == ({}, [])
 
 
 # Counters and events

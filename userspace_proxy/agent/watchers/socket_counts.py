@@ -1,13 +1,15 @@
 """Brings what the hooks at connect() see of this node's connections into the facts.
 
     counters ◀──refresh, each few seconds── HookedConnections ──as if of a worker──▶ Group, Plane
-    ring ────events, at once──────────────────────┘   └─a failed probe─▶ AutoPaths: userspace
+    ring ────events, at once──────────────────────┘
+      └─ a failed dial ─▶ Suspects ─a probe fails, too─▶ ejected for all; AutoPaths: userspace
     observing ◀── a record at the end of each connection, while something watches
 
 Rule 1: what the hooks find has the facts, words and consequences of the userspace path: nothing
 behind the reports differs. Workers eject what the hooks eject, for clients that come there next.
 Rule 2: reading the counters takes a twentieth of a thread's time at most.
 Rule 3: an answer ends an ejection for all, whoever got it: a client, a worker or a probe.
+Rule 4: a failed dial of a client is counted, and has no other consequence until a probe has failed.
 """
 
 from __future__ import annotations
@@ -23,23 +25,25 @@ from ...clocks import Clocks
 from ...dataplane import Tuning
 from ...facts import SocketLbFacts, StatusFacts
 from ...kernel.bpf.socket_maps import EventKind
-from ...kernel.neighbours import absent_hop
+from ...kernel.neighbours import absent_hop, own_route_failure
 from ...log_fields import FieldLogger
 from ...log_limit import SERVICE_LINES, LogLimit
-from ...model import DataPath, Failure, Frontend, Protocol, SocketAddress
+from ...model import DataPath, DialFailure, Failure, Frontend, Protocol, SocketAddress
 from ...plane import Group, Plane
 from ...plane.messages import REPORT_S, Counted, Ejected, GroupReport, Returned, Status
 from ...plane.observation import PERIOD_S, Observers
+from ...plane.path_probes import Note, PathProbes
 from ..rounds.component import Component
 from ..rounds.kernel_path import choices_of
 from ..rounds.served_port import ServedPort
 from ..rounds.served_ports import ServedPorts
 from ..rounds.tasks import Pace, Supervisor, pause
 from .socket_records import Records
-from .socket_reports import REFUSED, UNANSWERED, Reports
+from .socket_reports import Reports
+from .socket_suspects import Suspect, Suspects, open_probes
 
 if TYPE_CHECKING:
-    from ...steering.socket_lb.hooks import Hooks, SocketEvent
+    from ...steering.socket_lb.hooks import Hooks
 
 _log = FieldLogger("userspace_proxy.agent")
 
@@ -72,6 +76,7 @@ class HookedConnections(Component):
         observing: Observers,
         tuning: Tuning,
         clock: Callable[[], float] = Clocks.monotonic,
+        open_probes: Callable[[Note], PathProbes] = open_probes,
     ) -> None:
         self._hooks = hooks
         self._plane = plane
@@ -80,6 +85,7 @@ class HookedConnections(Component):
         self._clock = clock
         self._reports = Reports(clock())
         self._records = Records(tuning)
+        self._suspects = Suspects(self._note_probe, open_probes)
         self._left: dict[ServedPort, _ByRules] = {}
         self._by_name: dict[str, ServedPort] = {}
         self._next_at = 0.0
@@ -104,6 +110,10 @@ class HookedConnections(Component):
             state.repairs,
             state.map_bytes,
         )
+
+    async def close(self) -> None:
+        """Part of Component."""
+        self._suspects.close()
 
     async def refresh(self) -> None:
         """Bring the counts up to date, unless that was done a moment ago."""
@@ -183,9 +193,10 @@ class HookedConnections(Component):
             elif (served := self._find(event.name)) is None:
                 continue
             elif event.kind is EventKind.RETURNED:
-                self._note_return(served, event)
+                self._note_return(served, event.endpoint, event.at_ns / 1e9)
             else:
-                self._note_failure(served, event)
+                self._reports.noted(event.name, event.endpoint)
+                self._suspects.add(served, event.endpoint, event.kind)
 
     def _find(self, name: str) -> ServedPort | None:
         found = self._by_name.get(name)
@@ -194,15 +205,29 @@ class HookedConnections(Component):
             found = self._by_name.get(name)
         return found
 
-    def _note_failure(self, served: ServedPort, event: SocketEvent) -> None:
-        """Note a failed dial that has ejected an endpoint, or prolonged its ejection."""
-        group, endpoint = served.group, event.endpoint
-        failed = UNANSWERED if event.kind is EventKind.UNANSWERED else REFUSED
-        is_silent = failed is UNANSWERED
+    def _note_probe(self, suspect: Suspect, failed: DialFailure | None) -> None:
+        """Take the result of the probe of an endpoint that has failed a client's dial."""
+        served, endpoint = suspect.served, suspect.endpoint
+        label = served.group.label
+        if served.is_retired:
+            return
+        if failed is not None:
+            if (until := self._hooks.eject(label, endpoint, suspect.kind)) is not None:
+                self._note_failure(suspect, own_route_failure(failed, endpoint.ip), until)
+        elif self._reports.is_ejected(label, endpoint):
+            self._hooks.readmit(label, endpoint)
+            self._note_return(served, endpoint, self._clock())
+
+    def _note_failure(self, suspect: Suspect, failed: DialFailure, until: float) -> None:
+        """Note that an endpoint is ejected for all clients, or for longer."""
+        served, endpoint = suspect.served, suspect.endpoint
+        group, is_silent = served.group, failed.failure is Failure.SILENT
         if is_silent and absent_hop(endpoint.ip):
             failed = failed._replace(failure=Failure.NO_HOST)
-        at, until = event.at_ns / 1e9, event.ns / 1e9
-        self._send(self._reports.failed(group, endpoint, failed, at, until))
+        report = self._reports.failed(
+            group, endpoint, failed, suspect.failures, self._clock(), until
+        )
+        self._send(report)
         self._plane.receive(_HOOKS, Ejected(group.number, endpoint, is_silent))
         if self._ejection_lines.take(self._clock()):
             cause = say(dial_failed(endpoint, failed.failure, os.strerror(failed.number)))
@@ -214,9 +239,9 @@ class HookedConnections(Component):
         ):
             self._served_ports.auto_paths.note(endpoint, failed)
 
-    def _note_return(self, served: ServedPort, event: SocketEvent) -> None:
-        group, endpoint = served.group, event.endpoint
-        self._send(self._reports.returned(group, endpoint, event.at_ns / 1e9))
+    def _note_return(self, served: ServedPort, endpoint: SocketAddress, at: float) -> None:
+        group = served.group
+        self._send(self._reports.returned(group, endpoint, at))
         self._plane.receive(_HOOKS, Returned(group.number, endpoint))
         if self._return_lines.take(self._clock()):
             fields = {"service": group.label, "endpoint": str(endpoint)}

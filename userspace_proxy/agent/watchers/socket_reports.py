@@ -1,7 +1,7 @@
 """Makes reports, as if of a worker, of what the hooks at connect() have counted and found.
 
     counters, absolute ──▶ compare, look ──differences──▶ GroupReport
-    events ──────────────▶ failed, returned ────────────▶ GroupReport
+    events, probes ──────▶ failed, returned ────────────▶ GroupReport
 
 Rule 1: a failed dial is one failure of its streak, whether an event or the counters show it first.
 Rule 2: counters have no times: what they show beside events was after the last reading, and an
@@ -101,21 +101,31 @@ class Reports:
         """Return whether an endpoint of a Service port is ejected, as far as is known."""
         return endpoint in self._ejected.get(name, ())
 
+    def noted(self, name: str, endpoint: SocketAddress) -> None:
+        """Leave a failed dial to :meth:`failed`; without a call of that, it is in no streak."""
+        self._failing.setdefault((name, endpoint), _Failing()).noted += 1
+
     def failed(
-        self, group: Group, endpoint: SocketAddress, failed: DialFailure, at: float, until: float
+        self,
+        group: Group,
+        endpoint: SocketAddress,
+        failed: DialFailure,
+        count: int,
+        at: float,
+        until: float,
     ) -> GroupReport:
-        """Return the report of a failed dial that has ejected an endpoint.
+        """Return the report of failed dials that have ejected an endpoint for all.
 
         Args:
+            count: How many there were; each was :meth:`noted`.
             at: Monotonic seconds.
             until: When the next dial is a probe.
         """
         failing = self._failing.setdefault((group.label, endpoint), _Failing())
         self.news += 1
-        failing.noted += 1
         failing.failed, failing.at = failed, at
         self._ejected.setdefault(group.label, {})[endpoint] = until
-        return self._report(group, [_Growth(endpoint, _NOTHING, _failures(1, at, failed))], at)
+        return self._report(group, [_Growth(endpoint, _NOTHING, _failures(count, at, failed))], at)
 
     def returned(self, group: Group, endpoint: SocketAddress, at: float) -> GroupReport:
         """Return the report of an answer that has ended an ejection."""

@@ -40,6 +40,7 @@ enum { STREAM = 1, TCP = 6, INET = 2 };
 #define PINNED 0x80000000U /* Part of a slot's key: the rest is an endpoint's number. */
 #define SECOND_NS 1000000000ULL
 enum { FIRST_S = 5, LONGEST_S = 60, PROBE_S = 3, RANDOM_TRIES = 4, TRIES = 12 };
+enum { REPORTS = 64 }; /* Of failed dials, by each network namespace in a second. */
 
 enum kind { PROBED, REFUSED, UNANSWERED, RETURNED, CONNECTION }; /* Of ejections, and events. */
 enum state { NOT_FOLLOWED, TRANSLATED, DIALLED, REPEATED, ESTABLISHED };
@@ -50,8 +51,9 @@ struct service { __u32 number, slots, affinity, timeout_s; };
 struct endpoint { struct address at; __u64 number; };
 struct pin { __u64 endpoint, last_ns; };
 struct client { __u64 netns, affinity; };
-/* A namespace other than 0 is the only one whose clients leave the endpoint out. */
-struct ejection { __u64 until_ns, times, kind, netns; };
+/* Which clients leave an endpoint out: those of a network namespace, or, with 0, all. */
+struct scope { __u64 endpoint, netns; };
+struct ejection { __u64 until_ns, times, kind; };
 struct counts {
 	__u64 established, refused, unanswered, given_up, ended;
 	__u64 received, sent, retransmitted, srtt_us, latency_ns, buckets[12];
@@ -63,7 +65,7 @@ struct connection {
 /* Once its term has ended, nothing looks after the maps any more, and all is left to the rules. */
 struct settings { __u64 host_only, host_netns, observing, next_number, valid_until_ns; };
 struct event {
-	__u64 kind, endpoint, at_ns, ns; /* When an ejection is due, or how long a connection took. */
+	__u64 kind, endpoint, at_ns, ns; /* How long a connection took. */
 	struct address client, dialled;
 	__u64 waited_ns, received, sent, result, tcp_state;
 };
@@ -75,23 +77,41 @@ MAP(frontends6, BPF_MAP_TYPE_HASH, sizeof(struct address), sizeof(struct service
     BPF_F_NO_PREALLOC);
 MAP(slots, BPF_MAP_TYPE_HASH, 8, sizeof(struct endpoint), 262144, BPF_F_NO_PREALLOC);
 MAP(counters, BPF_MAP_TYPE_HASH, 8, sizeof(struct counts), 131072, BPF_F_NO_PREALLOC);
-MAP(ejected, BPF_MAP_TYPE_HASH, 8, sizeof(struct ejection), 16384, BPF_F_NO_PREALLOC);
+MAP(ejected, BPF_MAP_TYPE_LRU_HASH, sizeof(struct scope), sizeof(struct ejection), 16384, 0);
 MAP(pins, BPF_MAP_TYPE_LRU_HASH, sizeof(struct client), sizeof(struct pin), 65536, 0);
 MAP(connections, BPF_MAP_TYPE_SK_STORAGE, 4, sizeof(struct connection), 0, BPF_F_NO_PREALLOC);
 MAP(settings, BPF_MAP_TYPE_ARRAY, 4, sizeof(struct settings), 1, 0);
 MAP(events, BPF_MAP_TYPE_RINGBUF, 0, 0, 262144, 0);
 
+INLINE __u64 out_until(struct scope *scope)
+{
+	struct ejection *ejection = lookup(&ejected, scope);
+	return ejection ? ejection->until_ns : 0;
+}
+
+INLINE void begin_probe(struct scope *scope, __u64 now)
+{
+	struct ejection *ejection = lookup(&ejected, scope);
+	if (!ejection)
+		return;
+	ejection->kind = PROBED;
+	ejection->until_ns = now + PROBE_S * SECOND_NS;
+}
+
 /* Whether a client may dial an endpoint; if that was ejected until now, this dial is its probe. */
 INLINE bool may_dial(__u64 number, __u64 netns)
 {
-	struct ejection *ejection = lookup(&ejected, &number);
-	if (!ejection || (ejection->netns && ejection->netns != netns))
+	struct scope all = {number, 0}, own = {number, netns};
+	__u64 all_until = out_until(&all), own_until = out_until(&own);
+	if (!(all_until | own_until))
 		return true;
 	__u64 now = now_ns();
-	if (now < ejection->until_ns)
+	if (now < all_until || now < own_until)
 		return false;
-	ejection->kind = PROBED;
-	ejection->until_ns = now + PROBE_S * SECOND_NS;
+	if (all_until)
+		begin_probe(&all, now);
+	if (own_until)
+		begin_probe(&own, now);
 	return true;
 }
 
@@ -256,40 +276,55 @@ INLINE void report(struct bpf_sock_ops *ops, struct connection *kept, struct eve
 	send(&events, event, sizeof *event, 0);
 }
 
+/* Whether a network namespace may report one more failed dial; no endpoint has the number 0. */
+INLINE bool may_report(__u64 netns, __u64 now)
+{
+	struct scope key = {0, netns};
+	struct ejection begun = {now + SECOND_NS, 1}, *reports = lookup(&ejected, &key);
+	if (!reports || now >= reports->until_ns)
+		return !update(&ejected, &key, &begun, BPF_ANY);
+	if (reports->times >= REPORTS)
+		return false;
+	ADD(reports->times, 1);
+	return true;
+}
+
 /*
- * Ejects an endpoint after a failed dial; for longer, if that was a probe. What one network
- * namespace finds holds for it alone, because its own firewall or a NetworkPolicy may be the cause;
- * once a second one finds it, it holds for all.
+ * Ejects an endpoint after a failed dial, for longer if that was a probe, and for the clients of one
+ * network namespace alone: any program can have its own dials fail. Whether an endpoint fails for
+ * all, the control process finds out.
  */
 INLINE void eject(struct bpf_sock_ops *ops, struct connection *kept, __u64 kind, __u64 now)
 {
-	__u64 number = kept->endpoint, netns = kept->netns, until = now + FIRST_S * SECOND_NS;
-	struct ejection begun = {until, 1, kind, netns}, *known = lookup(&ejected, &number);
+	struct scope all = {kept->endpoint, 0}, own = {kept->endpoint, kept->netns};
+	struct ejection begun = {now + FIRST_S * SECOND_NS, 1, kind};
+	struct ejection *known = lookup(&ejected, &all);
+	if (known && known->kind != PROBED && now < known->until_ns)
+		return;
+	known = lookup(&ejected, &own);
 	if (!known) {
-		if (update(&ejected, &number, &begun, BPF_NOEXIST))
+		if (update(&ejected, &own, &begun, BPF_NOEXIST))
 			return;
 	} else {
 		__u64 times = known->times;
-		bool is_second = known->netns && known->netns != netns;
-		if (!is_second && known->kind != PROBED && now < known->until_ns)
+		if (known->kind != PROBED && now < known->until_ns)
 			return;
-		if (is_second)
-			known->netns = times = 0;
-		else
-			until = now + (times < 4 ? FIRST_S << times : LONGEST_S) * SECOND_NS;
 		known->times = times + 1;
 		known->kind = kind;
-		known->until_ns = until;
+		known->until_ns = now + (times < 4 ? FIRST_S << times : LONGEST_S) * SECOND_NS;
 	}
-	struct event event = {.kind = kind, .at_ns = now, .ns = until};
-	report(ops, kept, &event);
+	struct event event = {.kind = kind, .at_ns = now};
+	if (may_report(own.netns, now))
+		report(ops, kept, &event);
 }
 
+/* An answer ends what the client's namespace has found, and what holds for all. */
 INLINE void readmit(struct bpf_sock_ops *ops, struct connection *kept, __u64 now)
 {
-	__u64 number = kept->endpoint;
-	struct ejection *known = lookup(&ejected, &number);
-	if (!known || (known->netns && known->netns != kept->netns) || delete(&ejected, &number))
+	struct scope all = {kept->endpoint, 0}, own = {kept->endpoint, kept->netns};
+	if (lookup(&ejected, &own))
+		delete(&ejected, &own);
+	if (!lookup(&ejected, &all) || delete(&ejected, &all))
 		return;
 	struct event event = {.kind = RETURNED, .at_ns = now};
 	report(ops, kept, &event);

@@ -2,7 +2,8 @@
 
     frontends4, frontends6   frontend_key → FrontendValue
     slots                    slot_key, pinned_slot_key → SlotValue
-    counters, ejected        number_key of an endpoint → DialCounts, Ejection
+    counters                 number_key of an endpoint → DialCounts
+    ejected                  EjectionScope → Ejection
     pins                     Client → Pin
     settings                 number_key(0), of 4 bytes → DialSettings
     events                   RingEvent
@@ -30,7 +31,7 @@ _ADDRESS = struct.Struct("=8s8sHxxxxxx")
 _SERVICE = struct.Struct("=IIII")
 _ENDPOINT = struct.Struct("=24sQ")
 _PAIR = struct.Struct("=QQ")
-_EJECTION = struct.Struct("=QQQQ")
+_EJECTION = struct.Struct("=QQQ")
 _COUNTS = struct.Struct("=22Q")
 _SETTINGS = struct.Struct("=5Q")
 _EVENT = struct.Struct("=4Q24s24s5Q")
@@ -124,6 +125,24 @@ class EventKind(enum.IntEnum):
     CONNECTION = 4
 
 
+class EjectionScope(NamedTuple):
+    """For whose clients an endpoint is ejected."""
+
+    endpoint: int
+    """Its number. With 0, programs count the failed dials that a network namespace reports."""
+    netns: int = 0
+    """Cookie of the only network namespace; 0: all clients, as the control process has found."""
+
+    def pack(self) -> bytes:
+        """Return the key of an ejection."""
+        return _PAIR.pack(*self)
+
+    @classmethod
+    def unpack(cls, key: bytes) -> Self:
+        """Return what a key says."""
+        return cls(*_PAIR.unpack(key))
+
+
 class Ejection(NamedTuple):
     """Until when an endpoint is left out; it goes on until a dial is established."""
 
@@ -132,18 +151,16 @@ class Ejection(NamedTuple):
     times: int
     """How many failures there were, of which all but the first were probes."""
     kind: EventKind
-    netns: int = 0
-    """Cookie of the only network namespace whose clients leave it out; 0: all do."""
 
     def pack(self) -> bytes:
-        """Return the value of an endpoint's number."""
+        """Return the value of a scope."""
         return _EJECTION.pack(*self)
 
     @classmethod
     def unpack(cls, value: bytes) -> Self:
         """Return what a value says."""
-        until_ns, times, kind, netns = _EJECTION.unpack(value)
-        return cls(until_ns, times, EventKind(kind), netns)
+        until_ns, times, kind = _EJECTION.unpack(value)
+        return cls(until_ns, times, EventKind(kind))
 
 
 class Client(NamedTuple):
@@ -215,13 +232,16 @@ class Result(enum.IntEnum):
 
 
 class RingEvent(NamedTuple):
-    """A change of an ejection, or the end of a connection."""
+    """A dial that failed, the end of an ejection for all, or the end of a connection.
+
+    A dial that failed has ejected the endpoint for its own network namespace.
+    """
 
     kind: EventKind
     endpoint: int
     at_ns: int
     ns: int
-    """When the ejection is due for a probe, or how long the connection took with its dial."""
+    """How long the connection took with its dial."""
     client: SocketAddress
     """Of the connection that caused it; as far as it is known, before it is bound."""
     frontend: SocketAddress
@@ -269,7 +289,7 @@ def pinned_slot_key(service: int, endpoint: int) -> bytes:
 
 
 def number_key(number: int) -> bytes:
-    """Return the key of an endpoint in ``counters`` and ``ejected``."""
+    """Return the key of an endpoint in ``counters``."""
     return _WORD.pack(number)
 
 

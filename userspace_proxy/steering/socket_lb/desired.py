@@ -22,6 +22,7 @@ from typing import NamedTuple
 from ...kernel.bpf.objects import MapSpec
 from ...kernel.bpf.socket_maps import (
     DialCounts,
+    EjectionScope,
     FrontendValue,
     SlotValue,
     frontend_key,
@@ -166,7 +167,8 @@ class Edits:
     put: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
     removed: dict[str, list[bytes]] = field(default_factory=dict)
     readmitted: list[bytes] = field(default_factory=list)
-    """Endpoints that are no longer ejected, as they have left."""
+    """Endpoints that are no longer ejected for all, as they have left. What network namespaces have
+    found stays until there is no room for it; their numbers aren't used again."""
 
 
 @dataclass(slots=True)
@@ -305,7 +307,7 @@ class DesiredHooks:
         for number in numbers:
             del self._numbers[self.at.pop(number)]
             edits.removed.setdefault(COUNTERS, []).append(number_key(number))
-            edits.readmitted.append(number_key(number))
+            edits.readmitted.append(EjectionScope(number).pack())
         return edits
 
     def _accept(
@@ -423,7 +425,7 @@ class DesiredHooks:
             known = self._numbers[hooked.name, endpoint]
             known.services -= 1
             if not known.services:
-                edits.readmitted.append(number_key(known.number))
+                edits.readmitted.append(EjectionScope(known.number).pack())
         if service.affinity is not None:
             known = self._affinities[service.affinity]
             known.services -= 1

@@ -2,6 +2,7 @@
 
     change ─▶ desired state ─▶ counters, slots ─▶ frontends ─▶ what isn't led to any more goes
     ring ─▶ events      counters, ejections ◀── programs
+    a failed dial ─▶ ejected for its network namespace ─a probe fails, too─▶ eject: for all
 
 Rule 1: what doesn't succeed is noted, and written by the next repair from what the kernel has; no
 caller has to do anything about it.
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from ...balance.ejection import FIRST_S, LONGEST_S
 from ...clocks import Clocks
 from ...errors import SteeringError
 from ...kernel.bpf import calls
@@ -30,6 +32,7 @@ from ...kernel.bpf.socket_maps import (
     DialCounts,
     DialSettings,
     Ejection,
+    EjectionScope,
     EventKind,
     FrontendValue,
     Result,
@@ -75,7 +78,7 @@ _LEFT_MAX = 16_384
 
 
 class SocketEvent(NamedTuple):
-    """A change of an ejection, or the end of a connection: see ``socket_maps.RingEvent``."""
+    """What has become of a dial, or of a connection: see ``socket_maps.RingEvent``."""
 
     kind: EventKind
     name: str
@@ -294,19 +297,50 @@ class Hooks:
         return events
 
     def ejected(self) -> Mapping[At, float]:
-        """Return the ejected endpoints with the seconds until a dial is a probe; 0: the next is."""
+        """Return the endpoints that are ejected for all, with the seconds until a dial is a probe.
+
+        0: the next one is, or one is pending.
+        """
         now, found = time.monotonic_ns(), {}
         for key, value in self._elements("ejected"):
-            if at := self._desired.at.get(number_of(key)):
-                found[at] = max(0, Ejection.unpack(value).until_ns - now) / 1e9
+            number, netns = EjectionScope.unpack(key)
+            if not netns and (at := self._desired.at.get(number)):
+                known = Ejection.unpack(value)
+                is_pending = known.kind is EventKind.PROBED
+                found[at] = 0.0 if is_pending else max(0, known.until_ns - now) / 1e9
         return found
 
+    def eject(self, name: str, endpoint: SocketAddress, kind: EventKind) -> float | None:
+        """Eject an endpoint for all, for longer if that was due for a probe, which has failed.
+
+        Args:
+            kind: ``REFUSED`` or ``UNANSWERED``.
+
+        Returns:
+            The monotonic seconds at which a dial is a probe; None if nothing changes.
+        """
+        number = self._desired.number_of((name, endpoint))
+        if number is None or self._programs is None:
+            return None
+        table, spec = self._programs.maps["ejected"], self._programs.specs["ejected"]
+        key, now = EjectionScope(number).pack(), time.monotonic_ns()
+        with suppress(OSError):
+            value = calls.lookup(table, key, spec.value_bytes)
+            known = Ejection.unpack(value) if value else None
+            if known and known.kind is not EventKind.PROBED and now < known.until_ns:
+                return None
+            times = known.times if known else 0
+            until = now + int(min(FIRST_S * 2.0 ** min(times, 8), LONGEST_S) * 1e9)
+            calls.update(table, key, Ejection(until, times + 1, kind).pack())
+            return until / 1e9
+        return None
+
     def readmit(self, name: str, endpoint: SocketAddress) -> None:
-        """End the ejection of an endpoint, if there is one."""
+        """End the ejection of an endpoint for all, if there is one."""
         number = self._desired.number_of((name, endpoint))
         if number is not None and self._programs is not None:
             with suppress(OSError):
-                calls.delete(self._programs.maps["ejected"], number_key(number))
+                calls.delete(self._programs.maps["ejected"], EjectionScope(number).pack())
 
     def observe(self, is_on: bool) -> None:
         """Have the end of each connection be an event, or no longer."""

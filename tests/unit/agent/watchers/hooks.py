@@ -52,14 +52,13 @@ class FakeHooks:
             one = one._replace(**{name: number})
         self.counted[at] = one
 
-    def fail(self, at, kind=EventKind.REFUSED, lasts_s=5.0):
-        """Have a dial fail, which ejects its endpoint."""
+    def fail(self, at, kind=EventKind.REFUSED):
+        """Have a dial fail, which ejects its endpoint for one network namespace."""
         self.count(at, **{_FAILED[kind]: 1})
-        until = self._ejected[at] = self.clock() + lasts_s
-        self.report(at, kind, ns=int(until * 1e9))
+        self.report(at, kind)
 
     def answer(self, at):
-        """Have a dial succeed, which ends an ejection."""
+        """Have a dial succeed, which ends an ejection for all."""
         self.count(at, established=1)
         if self._ejected.pop(at, None) is not None:
             self.report(at, EventKind.RETURNED)
@@ -97,6 +96,13 @@ class FakeHooks:
 
     def ejected(self):
         return {at: max(0.0, until - self.clock()) for at, until in self._ejected.items()}
+
+    def eject(self, name, endpoint, kind):
+        assert kind in _FAILED
+        if (name, endpoint) in self._ejected:
+            return None
+        until = self._ejected[name, endpoint] = self.clock() + 5.0
+        return until
 
     def readmit(self, name, endpoint):
         self._ejected.pop((name, endpoint), None)

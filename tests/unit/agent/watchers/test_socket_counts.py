@@ -14,6 +14,7 @@ from userspace_proxy.agent.rounds.wall_clock import WallClock
 from userspace_proxy.agent.view import view_ports
 from userspace_proxy.agent.watchers import socket_counts
 from userspace_proxy.agent.watchers.socket_counts import HookedConnections
+from userspace_proxy.agent.watchers.socket_reports import REFUSED
 from userspace_proxy.causes.say import say
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.diagnosis.judge import diagnose
@@ -35,11 +36,35 @@ WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
 KERNEL, AUTO = Handling(path=DataPath.KERNEL), Handling(path=DataPath.AUTO)
 
 
+class Probed:
+    """What is probed, instead of probes; an endpoint that isn't healthy refuses."""
+
+    def __init__(self, note):
+        self.note = note
+        self.wanted = []
+        self.begun = 0
+
+    def add(self, endpoint, service):
+        self.wanted.append((endpoint, str(service)))
+        self.begun += 1
+
+    def discard(self, endpoint, service):
+        self.wanted.remove((endpoint, str(service)))
+
+    def close(self):
+        """Part of PathProbes."""
+
+
 class Node:
     """A web Service with two endpoints, and hooks."""
 
     def __init__(self, plane, make, hooks, handling=KERNEL):
         self.plane, self.hooks = plane, hooks
+        self.probed = None
+        self.failure = REFUSED
+        """Why a probe fails."""
+        self.healthy = set()
+        """Endpoints that answer."""
         self.cluster = Cluster()
         self.served_ports = make(Bind.PROXY_PORT)
         self.observing = Observing()
@@ -49,8 +74,17 @@ class Node:
     def component(self):
         """Return what a process has that starts now."""
         return HookedConnections(
-            self.hooks, self.plane, self.served_ports, self.observing, Tuning()
+            self.hooks,
+            self.plane,
+            self.served_ports,
+            self.observing,
+            Tuning(),
+            open_probes=self.open_probes,
         )
+
+    def open_probes(self, note):
+        self.probed = Probed(note)
+        return self.probed
 
     def serve(self, handling, *pods):
         pods = pods or (POD_A.ip, POD_B.ip)
@@ -74,7 +108,11 @@ class Node:
         return self.port.endpoints[0]
 
     def take_events(self):
+        """Take events, and end the probes that follow."""
         self.connections._take_events()
+        if self.probed is not None:
+            for endpoint in {endpoint for endpoint, _ in self.probed.wanted}:
+                self.probed.note(endpoint, None if endpoint in self.healthy else self.failure)
 
 
 @pytest.fixture
@@ -92,7 +130,7 @@ def node(plane, make, hooks, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["counts", "ejected", "take_events", "readmit", "observe", "left_to_rules"]
+    "name", ["counts", "ejected", "take_events", "eject", "readmit", "observe", "left_to_rules"]
 )
 def test_the_fake_is_called_as_the_real_hooks_are(name):
     fake, real = (inspect.signature(getattr(one, name)) for one in (FakeHooks, Hooks))
@@ -154,7 +192,8 @@ async def test_a_failure_that_was_reported_by_an_event_is_one_of_the_streak(node
     await node.read()
     assert node.endpoint.cause.count == 3
     # A reading that began before the failure was counted.
-    hooks.report((NAME, POD_A), EventKind.REFUSED, ns=int(1e9 * (time.monotonic() + 10)))
+    hooks.readmit(NAME, POD_A)
+    hooks.report((NAME, POD_A), EventKind.REFUSED)
     node.take_events()
     await node.read()
     hooks.count((NAME, POD_A), refused=1)
@@ -223,6 +262,49 @@ async def test_a_failure_is_a_failed_probe_of_a_service_port_of_path_auto(node, 
     auto.close()
 
 
+@pytest.mark.parametrize("dials", [1, 2, 10])
+async def test_dials_that_fail_at_a_healthy_endpoint_are_counted_and_eject_nothing(
+    node, hooks, make, plane, dials, caplog
+):
+    node.serve(AUTO)
+    auto = node.served_ports.auto_paths
+    for pod in (POD_A, POD_B):
+        auto.note(pod, None)
+    node.served_ports.switch_paths()
+    node.healthy.add(POD_A)
+    for _ in range(dials):
+        hooks.fail((NAME, POD_A))
+    node.take_events()
+    node.served_ports.switch_paths()
+    assert (node.served.chosen.path, caplog.records) == (DataPath.KERNEL, [])
+    # Nothing else probes these addresses any more.
+    auto.close()
+    port = await node.read()
+    assert (port.failures, port.failures_by_cause["endpoint-refuses"]) == (dials, dials)
+    assert (node.endpoint.ejected_for_s, node.endpoint.cause, hooks.ejected()) == (None, None, {})
+    assert node.served.group.ejected(time.monotonic()) == {}
+    # One probe answers for all of them.
+    assert node.probed.begun == 1
+
+
+async def test_a_probe_that_is_answered_after_a_failed_one_ends_the_ejection(node, hooks):
+    hooks.fail((NAME, POD_A))
+    node.take_events()
+    node.healthy.add(POD_A)
+    hooks.fail((NAME, POD_A))
+    node.take_events()
+    assert (node.endpoint.ejected_for_s, node.endpoint.cause) == (None, None)
+    assert (hooks.ejected(), hooks.readmitted) == ({}, [(NAME, POD_A)])
+
+
+async def test_the_result_of_a_probe_for_a_service_port_that_is_gone_has_no_effect(node, hooks):
+    hooks.fail((NAME, POD_A))
+    node.connections._take_events()
+    node.served_ports.retire(node.served.plan.key)
+    node.probed.note(POD_A, REFUSED)
+    assert (hooks.ejected(), node.probed.wanted) == ({}, [])
+
+
 async def test_open_connections_of_an_earlier_process_are_open_and_no_others_counted(node, hooks):
     hooks.count((NAME, POD_A), established=9, ended=7)
     hooks.inherited = dict(hooks.counted)
@@ -244,8 +326,7 @@ async def test_connections_to_an_endpoint_that_is_gone_are_not_open_for_ever(nod
 
 
 async def test_ejections_that_began_before_the_process_are_shown(node, hooks):
-    hooks.fail((NAME, POD_A))
-    hooks.take_events()
+    hooks.eject(NAME, POD_A, EventKind.REFUSED)
     node.connections = node.component()
     await node.read()
     assert node.endpoint.ejected_for_s is not None

@@ -73,12 +73,20 @@ def test_a_success_without_an_ejection_is_of_now(rig):
 
 
 def test_of_an_endpoint_that_is_ejected_the_failure_is_the_last(rig):
-    report = rig.reports.failed(rig.group, POD, REFUSED, 103.0, 108.0)
+    rig.reports.noted(*AT)
+    report = rig.reports.failed(rig.group, POD, REFUSED, 1, 103.0, 108.0)
     rig.group.add(-2, report, 103.0)
     rig.ejected = {AT: 3.0}
     rig.look(established=1, refused=1)
     assert (rig.dials.is_on, rig.dials.failures, rig.dials.last_at) == (True, 1, 103.0)
     assert rig.dials.succeeded_at == 100.0
+
+
+def test_a_failed_dial_after_which_a_probe_was_answered_is_counted_and_in_no_streak(rig):
+    rig.reports.noted(*AT)
+    rig.look(refused=1)
+    assert rig.group.counters_of(POD).failures == 1
+    assert (rig.dials.is_on, rig.dials.failures) == (False, 0)
 
 
 def test_failures_that_no_event_has_reported_were_before_a_success(rig):

@@ -4,6 +4,7 @@ import pytest
 
 from userspace_proxy.kernel.bpf.objects import MapSpec
 from userspace_proxy.kernel.bpf.socket_maps import (
+    EjectionScope,
     FrontendValue,
     SlotValue,
     frontend_key,
@@ -285,7 +286,7 @@ def test_an_endpoint_that_leaves_keeps_its_number_until_it_is_forgotten():
     edits = desired.change({WEB: to(A)})
     assert desired.without_service() == [number]
     # Its ejection is of no use any more, unlike its counters.
-    assert (COUNTERS in edits.removed, edits.readmitted) == (False, [number_key(number)])
+    assert (COUNTERS in edits.removed, edits.readmitted) == (False, [EjectionScope(number).pack()])
     desired.change({WEB: to(A, B)})
     assert desired.number_of(("shop/web", B)) == number
     assert desired.without_service() == []

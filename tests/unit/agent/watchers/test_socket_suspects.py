@@ -1,0 +1,87 @@
+"""How often endpoints are probed that have failed clients' dials, and for whom."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from userspace_proxy.agent.watchers.socket_suspects import PER_SECOND, Suspects, open_probes
+from userspace_proxy.kernel.bpf.socket_maps import EventKind
+from userspace_proxy.model import DialFailure, Failure, ServiceKey, SocketAddress
+
+REFUSED, UNANSWERED = EventKind.REFUSED, EventKind.UNANSWERED
+FAILED = DialFailure(Failure.REFUSED, 111)
+SECONDS = 10
+POD, OTHER = SocketAddress("192.0.2.1", 8080), SocketAddress("192.0.2.2", 8080)
+
+
+def served(namespace, name):
+    """Return what is known of a Service port here."""
+    key = SimpleNamespace(name=SimpleNamespace(service=ServiceKey(namespace, name)))
+    return SimpleNamespace(
+        group=SimpleNamespace(label=f"{namespace}/{name}"), plan=SimpleNamespace(key=key)
+    )
+
+
+WEB, CART = served("shop", "web"), served("shop", "cart")
+
+
+class Rig:
+    """Suspects whose probes are due by a schedule, and end when a test says so."""
+
+    def __init__(self):
+        self.results = []
+        self.begun = []
+        self.suspects = Suspects(self._note, self._open)
+
+    def _open(self, note):
+        self.note, self.schedule = note, open_probes(note).schedule
+        self.add, self.discard = self.schedule.add, self.schedule.discard
+        return self
+
+    def _note(self, suspect, failed):
+        label = suspect.served.group.label
+        self.results.append((label, suspect.endpoint, suspect.kind, suspect.failures, failed))
+
+    def pass_(self, now, failed=None):
+        """Begin and end the probes that are due."""
+        for endpoint in self.schedule.take(now, 512):
+            self.begun.append(endpoint)
+            self.schedule.finished(endpoint, now, has_failed=failed is not None)
+            self.note(endpoint, failed)
+
+
+@pytest.fixture
+async def rig():
+    return Rig()
+
+
+async def test_one_probe_answers_for_all_dials_that_had_failed_before(rig):
+    rig.suspects.add(WEB, POD, REFUSED)
+    rig.suspects.add(WEB, POD, UNANSWERED)
+    rig.suspects.add(CART, POD, REFUSED)
+    rig.pass_(1.0, FAILED)
+    assert rig.begun == [POD]
+    assert rig.results == [
+        ("shop/web", POD, UNANSWERED, 2, FAILED),
+        ("shop/cart", POD, REFUSED, 1, FAILED),
+    ]
+    rig.pass_(60.0)
+    assert rig.begun == [POD]
+    rig.suspects.add(WEB, POD, REFUSED)
+    rig.pass_(61.0)
+    assert rig.results[2:] == [("shop/web", POD, REFUSED, 1, None)]
+
+
+async def test_however_many_dials_fail_few_probes_begin_and_namespaces_have_turns(rig):
+    mall = served("mall", "web")
+    for hundredth in range(SECONDS * 100):
+        # 20,000 a second.
+        for number in range(200):
+            pod = SocketAddress(f"198.51.{number % 5}.{hundredth % 250}", number)
+            rig.suspects.add(mall, pod, REFUSED)
+        if hundredth == 500:
+            rig.suspects.add(WEB, OTHER, REFUSED)
+            others = len(rig.begun)
+        rig.pass_(1000.0 + hundredth / 100)
+    assert 0.9 <= len(rig.begun) / (PER_SECOND * SECONDS) <= 1.01
+    assert rig.begun.index(OTHER) - others <= 2
