@@ -3,7 +3,8 @@
     python -m tests.kernels [--parts=smoke,marked] [--jobs=2] [5.10 newest]
 
 Each kernel's results are in ``<cache>/kernels/results/LABEL-WAY.json``, and what its machine
-printed and left in the folder beside it. docs/kernels.md is made from these files.
+printed and left in the folder beside it. docs/kernels.md is made from these files. What shows less
+than a usual run is in ``results/short``.
 """
 # ruff: noqa: T201 - printing what it does is this program's interface.
 
@@ -60,6 +61,23 @@ def parts_of(kernel: Kernel, way: Way, labels: Collection[str]) -> tuple[str, ..
     return ("smoke",) if is_left else ("smoke", "marked")
 
 
+def named_parts(words: str) -> list[str]:
+    """Return the parts that are named, in the order in which they run.
+
+    Raises:
+        BuildError: There is no such part.
+    """
+    named = words.split(",")
+    if unknown := [word for word in named if word not in COMMANDS]:
+        raise BuildError(f"there is no part {unknown[0]!r}: {', '.join(COMMANDS)}")
+    return [part for part in COMMANDS if part in named]
+
+
+def is_short(parts: Collection[str]) -> bool:
+    """Return whether a run shows less than a usual one, whose results it must not replace."""
+    return "smoke" not in parts or len(parts) == 1
+
+
 def results_folder() -> Path:
     """Return where the results are; it may not exist yet."""
     return cache_root() / "kernels" / "results"
@@ -105,10 +123,12 @@ def make_ready(kernel: Kernel) -> tuple[Unpacked, Way]:
     return unpacked, best_way(unpacked, cache_root() / "kernels")
 
 
-def try_kernel(kernel: Kernel, unpacked: Unpacked, way: Way, parts: Collection[str]) -> list[str]:
-    """Run parts on one kernel, write its results, and return what didn't work."""
+def try_kernel(
+    kernel: Kernel, unpacked: Unpacked, way: Way, parts: Collection[str], target: Path
+) -> list[str]:
+    """Run parts on one kernel, write its results below a folder, and return what didn't work."""
     root = ensure_root(kernel.root)
-    folder = results_folder() / f"{kernel.label}-{way.name}"
+    folder = target / f"{kernel.label}-{way.name}"
     began = time.monotonic()
     failed = _run(unpacked, root, parts, way, folder)
     results = results_of(kernel, way, folder)
@@ -172,17 +192,21 @@ def main(words: Sequence[str]) -> int:
     given = parser.parse_args(words)
     try:
         kernels = chosen(given.kernels, (*KERNELS, *uml.KERNELS))
+        named = named_parts(given.parts) if given.parts is not None else []
     except BuildError as error:
         parser.error(f"{error}")
     if given.root:
         kernels = [replace(kernel, root=given.root) for kernel in kernels]
-    named = [part for part in COMMANDS if part in (given.parts or "").split(",")]
+    target = results_folder()
+    if named and is_short(named):
+        target /= "short"
     failed: list[str] = []
 
     def attempt(one: tuple[Kernel, Unpacked, Way]) -> None:
         kernel, unpacked, way = one
         try:
-            lines = try_kernel(kernel, unpacked, way, named or parts_of(kernel, way, labels))
+            parts = named or parts_of(kernel, way, labels)
+            lines = try_kernel(kernel, unpacked, way, parts, target)
         except (BuildError, CloneError, MachineError) as error:
             lines = [f"{error}"]
         failed.extend(f"Linux {kernel.label}: {line}" for line in lines)

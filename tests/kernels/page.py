@@ -98,6 +98,10 @@ class Run:
     def is_green(self) -> bool:
         return not self.failed and all(one.outcome != "failed" for one in self.smoke)
 
+    @property
+    def has_tests(self) -> bool:
+        return bool(self.passed or self.failed)
+
 
 @dataclass(frozen=True, slots=True)
 class Crippled:
@@ -241,7 +245,8 @@ def _distributions(runs: Sequence[Run]) -> str:
         number = tuple(map(int, version.split(".")))
         same = [run for run in stock if run.version == number]
         if same:
-            was_run = "works" if all(run.is_green for run in same) else "**has failures**"
+            works = "works" if any(run.has_tests for run in same) else "smoke works"
+            was_run = works if all(run.is_green for run in same) else "**has failures**"
             lost = _first(_loses(part) for run in same for part in run.lacks)
             rows.append([name, version, was_run, "; ".join(filter(None, lost)) or "nothing"])
         else:
@@ -250,12 +255,17 @@ def _distributions(runs: Sequence[Run]) -> str:
 
 
 def _between(number: tuple[int, ...], runs: Iterable[Run]) -> str:
-    versions = {run.version for run in runs if run.is_green}
+    green = [run for run in runs if run.is_green]
+    versions = {run.version for run in green}
     older = max((one for one in versions if one < number), default=None)
     newer = min((one for one in versions if one > number), default=None)
     if older is None or newer is None:
         return "not run"
-    return f"not run; {_dotted(older)} and {_dotted(newer)} work"
+    tested = {run.version for run in green if run.has_tests}
+    both = f"{_dotted(older)} and {_dotted(newer)}"
+    return (
+        f"not run; {both} work" if {older, newer} <= tested else f"not run; smoke works on {both}"
+    )
 
 
 def _loses(part: str) -> str:

@@ -10,11 +10,14 @@ import pytest
 from tests.kernels.crippled import STEERINGS, Cell
 from tests.kernels.matrix import MATRIX, judged, table
 
-REASON = "cannot steer by nftables: this kernel lacks nat (--steering=iptables works here)"
+REASON = (
+    "cannot steer by nftables: this kernel lacks nat (modprobe nft_nat) "
+    "(--steering=iptables works here)"
+)
 
 
 def cell(check: str, run: str, words: str = "") -> Cell:
-    return Cell("nft_nat", "nftables", check, run, words, 1.0)
+    return Cell("nft_nat", "nftables", check, run, words, 1.0, 2.0, 2.0)
 
 
 def mapping(check: str, run: str, words: str = "") -> dict[str, Any]:
@@ -35,12 +38,27 @@ def mapping(check: str, run: str, words: str = "") -> dict[str, Any]:
             cell("error", "retries", REASON), "it neither serves nor ends", id="retries for ever"
         ),
         pytest.param(
-            Cell("nft_nat", "nftables", "error", "ends", REASON, 11.0),
+            Cell("nft_nat", "nftables", "error", "ends", REASON, 11.0, 12.0, 2.0),
             "it ends after 11 s",
             id="tries for long",
         ),
         pytest.param(
-            cell("error", "ends", "cannot steer by nftables: this kernel lacks nat"),
+            Cell("nft_nat", "nftables", "error", "ends", REASON, 1.0, 31.0, 2.0),
+            "it ends after 31 s, check after 2 s",
+            id="sleeps between retries",
+        ),
+        pytest.param(
+            Cell("nft_nat", "nftables", "error", "ends", REASON, 9.0, 31.0, 20.0),
+            "",
+            id="slow machine",
+        ),
+        pytest.param(
+            cell("error", "ends", "cannot steer by nftables (--steering=iptables works here)"),
+            "its words don't name what is missing, and a steering",
+            id="names no part",
+        ),
+        pytest.param(
+            cell("error", "ends", "cannot steer by nftables: this kernel lacks nat (nft_nat)"),
             "its words don't name what is missing, and a steering",
             id="names no way out",
         ),

@@ -14,7 +14,14 @@ import pytest
 
 from tests.cluster.build import BuildError
 from tests.kernels import uml
-from tests.kernels.__main__ import parts_of, problems, results_of
+from tests.kernels.__main__ import (
+    is_short,
+    main,
+    named_parts,
+    parts_of,
+    problems,
+    results_of,
+)
 from tests.kernels.initramfs import archive, below
 from tests.kernels.kernels import KERNELS, chosen, dependencies, uncompressed
 from tests.kernels.qemu import ways
@@ -118,6 +125,21 @@ def test_tests_are_left_to_user_mode_linux_where_the_processor_is_emulated() -> 
 def test_an_unknown_label_is_an_error() -> None:
     with pytest.raises(BuildError, match=r"there is no kernel 5\.4"):
         chosen(["5.4"])
+
+
+def test_a_misspelt_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert named_parts("marked,smoke") == ["smoke", "marked"]
+    for words in ("smoke,maked", ""):
+        with pytest.raises(SystemExit):
+            main([f"--parts={words}"])
+        assert "there is no part" in capsys.readouterr().err
+
+
+def test_a_part_alone_does_not_replace_the_results_of_a_usual_run() -> None:
+    assert is_short(["smoke"])
+    assert is_short(["marked", "full"])
+    assert not is_short(["smoke", "marked"])
+    assert not is_short(["smoke", "full"])
 
 
 def test_results_have_what_the_machine_left(tmp_path: Path) -> None:

@@ -116,6 +116,14 @@ def test_a_distribution_has_what_its_kernel_loses_or_that_it_was_not_run(tmp_pat
     assert f"| Debian 13 | 6.12 | not run | {asked} |" in text
 
 
+def test_a_kernel_works_only_if_its_tests_were_run(tmp_path: Path) -> None:
+    debian_12 = DEBIAN_11 | {"kernel": "6.1.0-9-amd64", "tests": NO_TESTS}
+    text = page_of(tmp_path, debian_12, DEBIAN_11)
+    assert "| Debian 11 | 5.10 | works |" in text
+    assert "| Debian 12 | 6.1 | smoke works |" in text
+    assert "| RHEL 9 | 5.14 | not run; smoke works on 5.10 and 6.1 |" in text
+
+
 def test_a_failure_is_told_of_its_distribution(tmp_path: Path) -> None:
     text = page_of(tmp_path, DEBIAN_11, NEWEST | {"kernel": "6.1.0-9-amd64"})
     assert "| Debian 12 | 6.1 | **has failures** | steering iptables |" in text

@@ -411,6 +411,22 @@ class KernelFacts(msgspec.Struct, frozen=True):
     """As ``uname -r`` prints it."""
     lacks: Sequence[KernelLackFacts] = ()
     """What it lacks that the proxy would use; with steering ``none`` only what sockets need."""
+    forbidden: Sequence[str] = ()
+    """Parts that the proxy wasn't permitted to try."""
+    is_partly_asked: bool = False
+    """Whether only what sockets need was tried, as the steering needs nothing else."""
+
+    @property
+    def words(self) -> str:
+        """What was found besides the lacks, and what wasn't tried; may be empty."""
+        is_whole = not (self.forbidden or self.is_partly_asked)
+        nothing = "lacks nothing" if is_whole else "lacks nothing that was tried"
+        said = [] if self.lacks else [nothing]
+        if self.forbidden:
+            said.append(f"no permission to try {len(self.forbidden)} of its parts")
+        if self.is_partly_asked:
+            said.append("only what sockets need was tried")
+        return "; ".join(said)
 
 
 class FirewallFacts(msgspec.Struct, frozen=True):

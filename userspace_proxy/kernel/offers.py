@@ -51,7 +51,9 @@ class Need(NamedTuple):
 
 
 _NFT, _INET, _LEGACY = "nf_tables", "inet tables", "legacy tables"
-_NO_SANDBOX = "Linux itself: a sandbox such as gVisor, or a seccomp profile, lacks it"
+_NO_SANDBOX = (
+    "run outside a sandbox such as gVisor, with a seccomp profile that allows setsockopt()"
+)
 _BY_NFTABLES = "steering nftables, the guard of steering local"
 
 NEEDS: Mapping[str, Need] = {
@@ -75,7 +77,7 @@ NEEDS: Mapping[str, Need] = {
     "reject": Need(_BY_NFTABLES, "steering iptables", "modprobe nft_reject_inet", _INET),
     "socket": Need(
         "keeping other programs from proxy ports after a crash, client addresses",
-        "nothing, and this node's address",
+        "nothing keeps them off, and endpoints see this node's address",
         "modprobe nft_socket",
         _INET,
     ),
@@ -182,6 +184,8 @@ class KernelOffers:
     """Each with the kernel's errno."""
     untried: frozenset[str] = frozenset()
     """What this process isn't allowed to try."""
+    unasked: frozenset[str] = frozenset()
+    """What wasn't tried, as nothing here decides by it."""
 
     def missing(self, names: Iterable[str] = tuple(NEEDS)) -> list[str]:
         """Return what it lacks of some parts: of those that need each other, the first."""
@@ -233,6 +237,7 @@ def read_kernel_offers(
     return KernelOffers(
         {name: code for name in wanted if (code := codes.get(name, 0)) in LACKS},
         frozenset(name for name in wanted if codes.get(name) in _FORBIDDEN),
+        frozenset(NEEDS).difference(wanted),
     )
 
 

@@ -19,8 +19,8 @@ import os
 import socket
 import struct
 import subprocess
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -93,19 +93,15 @@ def try_nftables(messages: Sequence[bytes]) -> int:
 
 def try_parts(names: Sequence[str]) -> dict[str, int]:
     """Try out parts of the kernel that aren't of nftables; return the answer to each."""
-    codes: dict[str, int] = {}
 
-    def try_all() -> None:
+    def try_all() -> dict[str, int]:
         is_apart = any(map(_LEGACY.__contains__, names)) and _libc.unshare(_CLONE_NEWNET) == 0
-        for name in names:
-            trial = _TRIALS.get(name) or _LEGACY[name][0 if is_apart else 1]
-            codes[name] = _code_of(trial)
+        at = 0 if is_apart else 1
+        return {name: _code_of(_TRIALS.get(name) or _LEGACY[name][at]) for name in names}
 
     # Its namespace ends with the thread.
-    thread = threading.Thread(target=try_all, name="kernel-trials")
-    thread.start()
-    thread.join()
-    return codes
+    with ThreadPoolExecutor(1, "kernel-trials") as pool:
+        return pool.submit(try_all).result()
 
 
 def _code_of(trial: Callable[[], object]) -> int:

@@ -263,9 +263,10 @@ def _workers(view: StatusFacts) -> list[str]:
 
 
 def _kernel_lines(view: StatusFacts, columns: int) -> Iterator[str]:
-    """Yield the kernel's release, and what it lacks."""
+    """Yield the kernel's release, what it lacks, and what wasn't tried."""
     if view.kernel.release:
-        yield from placed("", f"kernel {view.kernel.release}", columns)
+        said = filter(None, (f"kernel {view.kernel.release}", view.kernel.words))
+        yield from placed("", ": ".join(said), columns)
     for lack in view.kernel.lacks:
         yield from placed(f"  {MARKS[None]} kernel  ", f"{lack.words} ({lack.brings})", columns)
 

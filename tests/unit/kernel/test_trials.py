@@ -5,6 +5,7 @@ import os
 import platform
 import socket
 import stat
+import struct
 from types import SimpleNamespace
 
 import pytest
@@ -151,6 +152,15 @@ def test_the_match_of_sockets_needs_its_revision(monkeypatch, modprobe, code, an
     modprobe(0)
     monkeypatch.setattr(trials, "ask_legacy", refusing(code))
     assert try_parts(["legacy socket match"]) == {"legacy socket match": answer}
+
+
+def test_a_trial_that_breaks_is_no_answer(monkeypatch):
+    def break_off(*_args):
+        raise struct.error("too short")
+
+    monkeypatch.setattr(trials, "ask_legacy", break_off)
+    with pytest.raises(struct.error, match="too short"):
+        try_parts(["IPv6", "legacy socket match"])
 
 
 def test_without_ipv6_no_such_socket_opens(monkeypatch):

@@ -58,7 +58,15 @@ def test_wide_output_says_what_runs():
 
 def test_wide_output_names_the_kernel_and_what_it_lacks():
     view = make_view(kernel=KernelFacts("6.18.5"))
-    assert lines_of(view, is_wide=True)[2] == "kernel 6.18.5"
+    assert lines_of(view, is_wide=True)[2] == "kernel 6.18.5: lacks nothing"
+    view = make_view(kernel=KernelFacts("6.18.5", forbidden=["nat", "fib"]))
+    assert lines_of(view, is_wide=True)[2] == (
+        "kernel 6.18.5: lacks nothing that was tried; no permission to try 2 of its parts"
+    )
+    view = make_view(kernel=KernelFacts("6.18.5", is_partly_asked=True))
+    assert lines_of(view, is_wide=True)[2] == (
+        "kernel 6.18.5: lacks nothing that was tried; only what sockets need was tried"
+    )
     assert "kernel" not in "".join(lines_of(view))
     lack = KernelLackFacts("hash", "the kernel path with source-hash", "the proxy", "modprobe x")
     lines = lines_of(make_view(kernel=KernelFacts("5.10", [lack])), is_wide=True)

@@ -18,7 +18,7 @@ from userspace_proxy.kernel.nf_tables.ruleset import NftablesError, Ruleset, que
         pytest.param(
             errno.ENOENT,
             "add rule",
-            "cannot change nftables: No such file or directory (add rule) (modprobe nft_nat "
+            "cannot change nftables: No such file or directory (add rule) (modprobe -a nft_nat "
             "nft_redir nft_ct nft_reject_inet, or use another steering)",
             id="no-module",
         ),
