@@ -36,6 +36,8 @@ from .messages import OpenListener
 RESERVE = 512
 """Descriptors that are for everything but listeners: log files, API connections, requests."""
 
+_OWED_NOTHING: Counter[int] = Counter()
+
 
 class ListeningSockets:
     """The sockets of one listener for these workers, in this order.
@@ -265,9 +267,9 @@ class Listener:
         self.is_serving = True
         """False while clients are refused."""
         self.is_closed = False
-        self.closing: Counter[int] = Counter()
+        self.closing = _OWED_NOTHING
         """How many confirmations of CloseListener each worker owes; a UDP port stays in use until
-        none is left."""
+        none is left. Replaced when it changes."""
 
     def opening(self, number: int) -> OpenListener:
         """Return the message that opens it in a worker under this number."""
