@@ -116,7 +116,7 @@ def _reuse_view(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults
         (served.not_listening, served.unsteered, served.doubts),
         served.wake_problem,
         (served.path, served.steered),
-        frozenset(served.held_by_others),
+        served.held_by_others,
         [(each.address, each.is_serving) for each in served.listeners.values()],
         {endpoint: list(words) for endpoint, words in faults.items()} if faults else None,
     )

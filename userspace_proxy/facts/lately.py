@@ -101,8 +101,8 @@ class LastMinute:
     __slots__ = ("_failed_at", "_left_at", "_parts")
 
     def __init__(self) -> None:
-        self._parts: dict[int, Lately] = {}
-        """By number, the oldest first."""
+        self._parts: tuple[tuple[int, Lately], ...] = ()
+        """With their numbers, the latest last."""
         self._failed_at = -math.inf
         self._left_at: tuple[float, ...] = ()
         """The last two moments at which clients left."""
@@ -117,10 +117,9 @@ class LastMinute:
         if new.client_aborts > 0 and (not self._left_at or now - self._left_at[-1] >= _APART_S):
             self._left_at = (*self._left_at[-1:], now)
         number = int(now // _PART_S)
-        before = self._parts.pop(number, _NOTHING)
-        if len(self._parts) >= _PARTS:
-            self._parts = {n: part for n, part in self._parts.items() if n > number - _PARTS}
-        self._parts[number] = _sum((before, new))
+        before = (part for n, part in self._parts if n == number)
+        others = (each for each in self._parts if number - _PARTS < each[0] != number)
+        self._parts = (*others, (number, _sum((*before, new))))
 
     def failing(self, now: float) -> Lately:
         """Return the sums of the last minute, or nothing if all clients were answered in time.
@@ -130,7 +129,7 @@ class LastMinute:
         if now - self._failed_at >= LATELY_S:
             return _NOTHING
         oldest = int(now // _PART_S) - _PARTS
-        sums = _sum(part for number, part in self._parts.items() if number > oldest)
+        sums = _sum(part for number, part in self._parts if number > oldest)
         # What was counted before may have been taken back since.
         sums = Lately(*(max(0, count) for count in sums.counts()))
         if sum(now - at < LATELY_S for at in self._left_at) < 2:

@@ -95,7 +95,7 @@ def read_slice(
             continue
         hostname, pod = (item.hostname if with_headless else None) or "", ""
         try:
-            pod = intern(_pod_of(item.target_ref, namespace, f"endpoints[{i}].targetRef"))
+            pod = _pod_of(item.target_ref, namespace, f"endpoints[{i}].targetRef")
         except FieldError as exc:
             if with_pods:
                 notes.append(NoteKind.NO_POD(str(exc), address))
@@ -114,7 +114,7 @@ def read_slice(
 
 def _slice_ports(wire: WireEndpointSlice) -> tuple[SlicePort, ...]:
     return tuple(
-        SlicePort(port.name or "", port.port, port.protocol or "TCP")
+        SlicePort(intern(port.name or ""), port.port, intern(port.protocol or "TCP"))
         for port in wire.ports or ()
         # A port without a number means "all ports", which a proxy can't dial.
         if port.port and 1 <= port.port <= 65535
@@ -219,7 +219,8 @@ def name_of(metadata: Metadata) -> str:
 
 def namespace_of(metadata: Metadata) -> str:
     """Return the namespace of an object, by default ``default``."""
-    return metadata.namespace or "default"
+    # Shared, as other words that thousands of objects have.
+    return intern(metadata.namespace or "default")
 
 
 class _Hints:

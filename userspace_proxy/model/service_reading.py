@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from sys import intern
 
 from .addresses import parse_ip
 from .annotations import read_handling
@@ -101,7 +102,9 @@ def _service_port(wire: WireServicePort, index: int) -> ServicePort:
     node_port = wire.node_port or 0
     if not 0 <= node_port <= 65535:
         raise FieldError(f"{path}.nodePort", f"{node_port} is not in 1–65535")
-    return ServicePort(wire.name or "", wire.port, wire.protocol or "TCP", node_port)
+    return ServicePort(
+        intern(wire.name or ""), wire.port, intern(wire.protocol or "TCP"), node_port
+    )
 
 
 def _is_vip(ingress: WireIngress) -> bool:

@@ -6,7 +6,8 @@ import operator
 from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Literal, NamedTuple, Protocol, TypeVar, get_args
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast, get_args
 
 import msgspec
 from msgspec.structs import astuple, replace
@@ -54,6 +55,11 @@ _look_up = itemgetter(*map(EndpointCounters.names.index, ("sent_bytes", "failure
 _NO_SERVING = Serving()
 _NOTHING_MEASURED = _NO_SERVING, ""
 _NOTHING_OPEN = (0,) * len(GAUGES)
+# Cost: most Service ports have nothing open, ejected or failed, and share this.
+_NONE = cast("dict[Any, Any]", MappingProxyType({}))
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 @dataclass(slots=True)
@@ -112,7 +118,7 @@ class Group(CounterTable):
         """Which packets were dropped, and why."""
         self.last_minute = LastMinute()
         """Its clients lately."""
-        self._failed_at: dict[SocketAddress, LastMinute] = {}
+        self._failed_at: dict[SocketAddress, LastMinute] = _NONE
         """Those that failed at an endpoint, of which ``refused`` are its failed dials; no others.
         """
         self.sent_at = -1.0
@@ -120,17 +126,17 @@ class Group(CounterTable):
         negative if none ever did."""
         self._known: dict[SocketAddress, None] = {}
         """Present and former endpoints, the latest last: connections outlive their endpoint."""
-        self._open: dict[int, dict[SocketAddress, tuple[int, ...]]] = {}
+        self._open: dict[int, dict[SocketAddress, tuple[int, ...]]] = _NONE
         """By worker: what is open, as in ``GAUGES``, to be subtracted when it dies."""
-        self._ejected: dict[int, dict[SocketAddress, float]] = {}
+        self._ejected: dict[int, dict[SocketAddress, float]] = _NONE
         """By worker: monotonic seconds at which a probe is due."""
-        self._waiting: dict[int, tuple[int, float]] = {}
+        self._waiting: dict[int, tuple[int, float]] = _NONE
         """By worker: the clients that wait, and since when the first of them has."""
         self._slow_start = SlowStart()
         """As in each worker."""
         self._measured = _NOTHING_MEASURED
         """What was measured last, and why it is too large."""
-        self._obstacles: dict[tuple[SocketAddress, Way], Obstacle] = {}
+        self._obstacles: dict[tuple[SocketAddress, Way], Obstacle] = _NONE
         """What keeps packets from endpoints, or their answers from here."""
 
     def opening(self) -> GroupUpdate:
@@ -172,7 +178,8 @@ class Group(CounterTable):
         excess = max(0, len(former) - KNOWN_MAX)
         self._forget(former[:excess])
         self._known = dict.fromkeys((*former[excess:], *current))
-        self._failed_at = {each: at for each, at in self._failed_at.items() if each in current}
+        failed_at = {each: at for each, at in self._failed_at.items() if each in current}
+        self._failed_at = failed_at or _NONE
         self.fold(current)
         return GroupUpdate(self.number, self.label, old, serving)
 
@@ -203,7 +210,7 @@ class Group(CounterTable):
         _add_durations(self.first_byte_times, report.first_byte_times)
         for mistake, new in report.client_mistakes.items():
             _add_streak(self.mistakes_of(mistake), new, now)
-        open_of = self._open.pop(worker, {})
+        open_of = self._open.get(worker) or {}
         lately = [[0] * len(_LATELY)]
         for each in report.endpoints:
             endpoint = each.endpoint
@@ -216,7 +223,9 @@ class Group(CounterTable):
             # The first one is of all its clients.
             if new_failures or any(clients[1:]):
                 failed = Lately(**dict(zip(_LATELY, clients, strict=True)), refused=new_failures)
-                self._failed_at.setdefault(endpoint, LastMinute()).add(failed, now)
+                if endpoint not in self._failed_at:
+                    self._failed_at = _with(self._failed_at, endpoint, LastMinute())
+                self._failed_at[endpoint].add(failed, now)
             for name in STREAKS:
                 _add_streak(getattr(counters, name), getattr(each, name), now)
             # An empty datagram is an answer, too; a byte whose client has left is none.
@@ -237,29 +246,26 @@ class Group(CounterTable):
         sums |= {"refused": refused, "queued": waited, "removed": new_of["ended_by_removal"]}
         sums["idle"] = new_of["ended_idle"]
         self.last_minute.add(Lately(**sums), now)
-        # Cost: most Service ports have nothing open and nothing ejected.
-        if open_of:
-            self._open[worker] = open_of
+        self._open = _with(self._open, worker, open_of)
         self._note_passing(worker, report, now)
 
     def _note_passing(self, worker: int, report: GroupReport, now: float) -> None:
         """Note what a worker has ejected now, and which clients wait in it."""
-        if report.ejected:
-            self._ejected[worker] = {endpoint: now + left for endpoint, left in report.ejected}
-        else:
-            self._ejected.pop(worker, None)
-        if report.waiting is None:
-            self._waiting.pop(worker, None)
-        else:
-            self._waiting[worker] = report.waiting.clients, now - report.waiting.longest_s
+        ejected = {endpoint: now + left for endpoint, left in report.ejected}
+        self._ejected = _with(self._ejected, worker, ejected)
+        waiting, clients = report.waiting, None
+        if waiting is not None:
+            clients = waiting.clients, now - waiting.longest_s
+        self._waiting = _with(self._waiting, worker, clients)
 
     def worker_ended(self, worker: int) -> None:
         """Subtract a worker's open connections; the rest of what it counted stays."""
         self.revision += 1
-        for endpoint, open_ in self._open.pop(worker, {}).items():
+        for endpoint, open_ in self._open.get(worker, {}).items():
             self._subtract(endpoint, open_)
-        self._ejected.pop(worker, None)
-        self._waiting.pop(worker, None)
+        self._open = _with(self._open, worker, None)
+        self._ejected = _with(self._ejected, worker, None)
+        self._waiting = _with(self._waiting, worker, None)
 
     def failed_at(self, endpoint: SocketAddress, now: float) -> Lately:
         """Return the clients of the last minute that failed at an endpoint; see ``_failed_at``."""
@@ -296,10 +302,7 @@ class Group(CounterTable):
         if self._obstacles.get(key) == obstacle:
             return
         self.revision += 1
-        if obstacle:
-            self._obstacles[key] = obstacle
-        else:
-            del self._obstacles[key]
+        self._obstacles = _with(self._obstacles, key, obstacle)
 
     def obstacle_to(self, endpoint: SocketAddress) -> Obstacle | None:
         """Return what is known to keep this node's packets from an endpoint, or its answers."""
@@ -419,3 +422,14 @@ def diff_endpoints(have: Sequence[SocketAddress], want: Sequence[SocketAddress])
         return EndpointChanges(list(have), list(enumerate(want)))
     removed = [e for e in have if e not in wanted]
     return EndpointChanges(removed, [(n, e) for n, e in enumerate(want) if e not in had])
+
+
+def _with(held: dict[K, V], key: K, value: V | None) -> dict[K, V]:
+    """Return what is held with this value, or without it if there is nothing in it."""
+    if value:
+        if held is _NONE:
+            return {key: value}
+        held[key] = value
+    elif key in held:
+        del held[key]
+    return held or _NONE

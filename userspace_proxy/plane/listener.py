@@ -36,6 +36,8 @@ from .messages import OpenListener
 RESERVE = 512
 """Descriptors that are for everything but listeners: log files, API connections, requests."""
 
+_OWED_NOTHING: Counter[int] = Counter()
+
 
 class ListeningSockets:
     """The sockets of one listener for these workers, in this order.
@@ -59,7 +61,7 @@ class ListeningSockets:
         self._protocol = protocol
         self._freebind = freebind
         self._transparent = transparent
-        self._inherited = list(inherited)
+        self._inherited = tuple(inherited)
         self.workers = tuple(workers)
         """Indexes of those that serve it, also while it refuses."""
         self._by_client = False
@@ -167,15 +169,17 @@ class ListeningSockets:
             self.close()
             raise
         finally:
-            while self._inherited:
-                self._inherited.pop().close()
+            for sock in self._inherited:
+                sock.close()
+            self._inherited = ()
         # With the port that the kernel chose.
         self.at = SocketAddress(at.ip, next(iter(self.by_worker.values())).getsockname()[1])
         self._choose()
 
     def _inherit(self, *, is_shared: bool) -> socket.socket:
         """Return the next socket of the last control process, with the options of this one."""
-        sock = self._inherited.pop(0)
+        sock, *left = self._inherited
+        self._inherited = tuple(left)
         try:
             if is_shared:
                 share(sock, is_shared=True)
@@ -265,9 +269,9 @@ class Listener:
         self.is_serving = True
         """False while clients are refused."""
         self.is_closed = False
-        self.closing: Counter[int] = Counter()
+        self.closing = _OWED_NOTHING
         """How many confirmations of CloseListener each worker owes; a UDP port stays in use until
-        none is left."""
+        none is left. Replaced when it changes."""
 
     def opening(self, number: int) -> OpenListener:
         """Return the message that opens it in a worker under this number."""

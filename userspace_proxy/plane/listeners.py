@@ -13,6 +13,7 @@ Rule 5: a worker in the caller's loop answers while a message is sent, so state 
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -168,16 +169,16 @@ class Listeners:
         number = self._stand_ins.listener(number)
         listener = self._open.get(number) or self._leaving.get(number)
         if listener is not None and worker in listener.closing:
-            listener.closing[worker] -= 1
             # Without zeros, so that it is false when no worker owes a confirmation.
-            listener.closing = +listener.closing
+            listener.closing = listener.closing - Counter((worker,))
             self._release(listener)
 
     def worker_ended(self, worker: int) -> None:
         """Note that a worker holds no socket any more."""
         self._stand_ins.worker_ended(worker)
         for listener in (*self._open.values(), *self._leaving.values()):
-            if listener.closing.pop(worker, 0):
+            if owed := listener.closing[worker]:
+                listener.closing = listener.closing - Counter({worker: owed})
                 self._release(listener)
 
     def _open_first(self, key: Hashable, group: Group, wanted: Wanted) -> bool:
@@ -342,10 +343,9 @@ class Listeners:
             self._send_closing(listener, holder, number)
 
     def _send_closing(self, listener: Listener, holder: int, number: int) -> None:
-        listener.closing[holder] += 1
+        listener.closing = listener.closing + Counter((holder,))
         if not self._send(holder, CloseListener(number)):
-            listener.closing[holder] -= 1
-        listener.closing = +listener.closing
+            listener.closing = listener.closing - Counter((holder,))
 
     def _holders(self, listener: Listener) -> Iterator[tuple[int, int, int]]:
         """Yield each worker, and who holds its socket under which number: it and its stand-in."""

@@ -461,7 +461,7 @@ async def test_one_that_is_held_by_another_program_or_is_not_steered_is_not_reac
     served_ports.steered.note_unsteered({WEB: "no route"})
     assert leads_to(served_ports) == ("not steered to this proxy", False)
     (served,) = served_ports
-    served.held_by_others.add(WEB)
+    served.held_by_others = frozenset({WEB})
     assert leads_to(served_ports) == ("held by another program", False)
 
 

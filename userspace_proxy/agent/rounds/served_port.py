@@ -26,6 +26,8 @@ from .kernel_path import kernel_targets
 _log = FieldLogger("userspace_proxy.agent")
 
 _NOTHING: Mapping[Frontend, Target] = {}
+NOT_HELD: frozenset[Frontend] = frozenset()
+_ALL_STEERED: Mapping[Frontend, str | Taken] = {}
 
 
 @dataclass(slots=True, eq=False)
@@ -40,11 +42,11 @@ class ServedPort:
     """Why a listener or node port isn't available; None once all are, and rules lead to them."""
     is_listening_again: bool = False
     """That is over, but rules don't lead to the listeners yet."""
-    unsteered: Mapping[Frontend, str | Taken] = field(default_factory=dict)
+    unsteered: Mapping[Frontend, str | Taken] = field(default_factory=lambda: _ALL_STEERED)
     """Frontends that can't be steered, with the causes."""
     doubts: tuple[Doubt, ...] = ()
     """Why clients of some frontends may not be steered."""
-    held_by_others: set[Frontend] = field(default_factory=set)
+    held_by_others: frozenset[Frontend] = NOT_HELD
     """Node ports that a daemon of the node uses, and keeps."""
     steered: Mapping[Frontend, Target] = field(default_factory=lambda: _NOTHING)
     """Where its frontends are steered."""
@@ -215,5 +217,6 @@ class Steered:
         """Note at a Service port which of its frontends can't be steered."""
         causes, frontends = self._unsteered, served.plan.frontends
         found = {f: causes[f] for f in frontends if f in causes}
-        served.unsteered = {f: why for f, why in found.items() if not isinstance(why, Doubt)}
+        unsteered = {f: why for f, why in found.items() if not isinstance(why, Doubt)}
+        served.unsteered = unsteered or _ALL_STEERED
         served.doubts = tuple({why: None for why in found.values() if isinstance(why, Doubt)})

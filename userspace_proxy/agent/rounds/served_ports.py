@@ -25,7 +25,7 @@ from ...steering import Bind
 from .auto_paths import AutoPaths
 from .listen_addresses import HELD_HINT, ListenAddresses, ListenerIndex
 from .node_ports import NodePortReservations, node_ports
-from .served_port import ServedPort, Steered
+from .served_port import NOT_HELD, ServedPort, Steered
 from .shortages import ListenProblems, Shortages
 
 
@@ -214,7 +214,7 @@ class ServedPorts:
 
     def _serve_again(self, served: ServedPort, *, is_turn: bool = False) -> bool:
         """Open what a Service port lacks, or close what it gives up; returns whether it changed."""
-        held = set(served.held_by_others)
+        held = served.held_by_others
         self._touch(served, served.plan.frontends, served.plan.frontends)
         self._serve(served, {}, is_turn=is_turn)
         return served.is_listening_again or served.held_by_others != held
@@ -270,7 +270,7 @@ class ServedPorts:
         if self._bind is not Bind.PROXY_PORT:
             return None
         held = self._reservations.take_all(served.plan.frontends, now=self._clock())
-        served.held_by_others = set(held)
+        served.held_by_others = frozenset(held) if held else NOT_HELD
         return ListenError(next(reversed(held.values())), hint=HELD_HINT) if held else None
 
     def _touch(

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from sys import intern
 from typing import Any, NamedTuple
 
 from ...facts import RejectedFacts
@@ -53,6 +54,8 @@ ManifestObject = WrittenService | EndpointSlice | MirroredEndpoints | Node
 
 PROBLEMS_MAX = 100
 """Lines about one file: the log and the page contain all of them."""
+
+_NOTHING: Mapping[str, int] = {}
 
 Identity = tuple[str, str]
 """Kind, and ``namespace/name``, or the name of a Node."""
@@ -113,14 +116,13 @@ class _Mistake(NamedTuple):
         return cls(error.line, problem, object_, service)
 
 
-@dataclass(slots=True)
-class _Read:
+class _Read(NamedTuple):
     """What a part of a file contains."""
 
-    objects: list[tuple[str, str, ManifestObject, int]] = field(default_factory=list)
+    objects: tuple[tuple[str, str, ManifestObject, int], ...] = ()
     """With the line, counted from the first one of the part."""
-    problems: list[_Mistake] = field(default_factory=list)
-    ignored: dict[str, int] = field(default_factory=dict)
+    problems: tuple[_Mistake, ...] = ()
+    ignored: Mapping[str, int] = _NOTHING
     """The line of each, counted from the first one of the part."""
     aliased_nodes: int = 0
 
@@ -180,29 +182,28 @@ def _rejected(file: str, mistakes: Sequence[_Mistake]) -> tuple[RejectedFacts, .
 
 
 def _read_part(text: str, before: int, place: str, aliased_nodes_max: int) -> _Read:
-    result = _Read()
+    objects: list[tuple[str, str, ManifestObject, int]] = []
+    problems: list[_Mistake] = []
+    ignored: dict[str, int] = {}
     try:
         documents = parse_documents(
             text, place=place, lines_before=before, aliased_nodes_max=aliased_nodes_max
         )
     except TextError as exc:
-        result.problems.append(_Mistake.of(exc))
-        return result
-    if documents:
-        result.aliased_nodes = documents[-1].aliased_nodes
+        return _Read(problems=(_Mistake.of(exc),))
     for item in (item for document in documents for item in _items(document)):
         if item.is_list:
-            result.problems += (
+            problems += (
                 _Mistake.of(one) for one in item.mistakes if not one.path.startswith("items[")
             )
             continue
         try:
             kind, read = _reader_of(item)
             if read is None:
-                result.ignored.setdefault(f"kind {kind} is not supported", item.line_of())
+                ignored.setdefault(f"kind {kind} is not supported", item.line_of())
                 continue
             if mistakes := item.mistakes:
-                result.problems += (_Mistake.of(one, *item.about) for one in mistakes)
+                problems += (_Mistake.of(one, *item.about) for one in mistakes)
                 continue
             found = read(_named(item.value))
         except FieldError as exc:
@@ -211,16 +212,17 @@ def _read_part(text: str, before: int, place: str, aliased_nodes_max: int) -> _R
                 path = ".".join(part for part in (item.path, error.path) if part)
                 problem = f"{path}: {error.problem}" if path else error.problem
                 line = before + item.line_of(error.path)
-                result.problems.append(_Mistake(line, problem, *about))
+                problems.append(_Mistake(line, problem, *about))
             continue
         line = item.line_of()
         for _, value in found:
             if isinstance(value, EndpointSlice) and not value.service.name:
                 # An API server accepts it, and no Service has it.
                 what = f"EndpointSlice {value.key} has no label {LABEL_SERVICE_NAME}"
-                result.ignored.setdefault(what, line)
-        result.objects += ((kind, key, value, line) for key, value in found)
-    return result
+                ignored.setdefault(what, line)
+        objects += ((intern(kind), key, value, line) for key, value in found)
+    aliased_nodes = documents[-1].aliased_nodes if documents else 0
+    return _Read(tuple(objects), tuple(problems), ignored or _NOTHING, aliased_nodes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,8 +108,8 @@ async def test_what_is_held_by_others_is_not_steered_and_what_refuses_is_refused
     assert served.targets() == {web: served.listeners[web].address.port}
     served.listeners[web].is_serving = False
     assert served.targets() == {web: REFUSE}
-    served.held_by_others.add(web)
+    served.held_by_others = frozenset({web})
     assert served.targets() == {}
-    served.held_by_others.clear()
+    served.held_by_others = frozenset()
     served.is_retired = True
     assert served.targets() == {}
