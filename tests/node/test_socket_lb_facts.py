@@ -169,7 +169,7 @@ def test_clients_whose_own_dials_fail_eject_no_endpoint_for_others(
         for _ in range(MANY):
             with pytest.raises(ConnectionRefusedError):
                 forger.get(address)
-    wait_for("failures", lambda: followed.port()["failures"] == MANY * pods)
+    followed.wait_for("failures", MANY * pods)
     assert followed.dial(MANY) == 0
     followed.wait_for("connections", MANY)
     port = followed.port()
