@@ -74,6 +74,7 @@ class ServedPorts:
         self.detours = Detours()
         self.quiesced = Quiesced()
         self._holding: dict[ServedPort, None] = {}
+        self._of_udp: dict[ServedPort, None] = {}
         self.auto_paths = AutoPaths()
 
     def __iter__(self) -> Iterator[ServedPort]:
@@ -86,6 +87,11 @@ class ServedPorts:
     def of_service(self, service: ServiceKey) -> Collection[ServedPort]:
         """Return a Service's ports that are served; none if there is no such Service."""
         return tuple(self._by_service.get(service, {}).values())
+
+    @property
+    def of_udp(self) -> Collection[ServedPort]:
+        """Those that serve UDP."""
+        return self._of_udp.keys()
 
     @property
     def holding(self) -> Collection[ServedPort]:
@@ -118,6 +124,10 @@ class ServedPorts:
     ) -> None:
         """Have the rules, the path and the listeners of a Service port follow its plan."""
         self._touch(served, before, served.plan.frontends)
+        if served.plan.protocol is Protocol.UDP:
+            self._of_udp[served] = None
+        else:
+            self._of_udp.pop(served, None)
         served.choose_path(self.auto_paths.follow(served.plan))
         self._serve(served, preferred)
 
@@ -156,6 +166,7 @@ class ServedPorts:
         self._touch(served, served.plan.frontends, ())
         self._by_group.pop(served.group, None)
         self._holding.pop(served, None)
+        self._of_udp.pop(served, None)
         ports = self._by_service[key.name.service]
         del ports[key]
         if not ports:

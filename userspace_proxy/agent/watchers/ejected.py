@@ -32,11 +32,7 @@ class EjectionProbes(Component):
         while True:
             await pause(_LOOK_S)
             self._endpoints.look()
-            self._silent.look(
-                served.group
-                for served in self._served_ports
-                if served.plan.protocol is Protocol.UDP
-            )
+            self._silent.look(served.group for served in self._served_ports.of_udp)
 
     async def close(self) -> None:
         """End all probes."""

@@ -156,6 +156,17 @@ async def test_a_changed_protocol_is_another_socket(make):
     assert targets.keys() == {frontend("10.96.0.1", protocol=Protocol.UDP)}
 
 
+async def test_those_of_udp_are_known_while_they_are_served(make):
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
+    served_ports.follow(cluster.serve("web", "10.96.0.1", POD, protocol="UDP"))
+    assert [*served_ports.of_udp] == [*served_ports]
+    served_ports.follow(cluster.serve("web", "10.96.0.1", POD))
+    assert not served_ports.of_udp
+    served_ports.follow(cluster.serve("web", "10.96.0.1", POD, protocol="UDP"))
+    served_ports.close()
+    assert not served_ports.of_udp
+
+
 async def test_a_service_that_changes_its_address_keeps_its_proxy_port(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     (port,) = served_ports.follow(cluster.serve("web", "10.96.0.1", POD)).values()
