@@ -226,11 +226,11 @@ async def test_workers_eject_what_the_hooks_eject(node, hooks):
     hooks.fail((NAME, POD_A))
     node.take_events()
     await node.plane.refresh()
-    assert POD_A in node.served.group._ejected[0]
+    assert POD_A in node.served.group._ejected.get(0, {})
     hooks.answer((NAME, POD_A))
     node.take_events()
     await node.plane.refresh()
-    assert POD_A not in node.served.group._ejected[0]
+    assert POD_A not in node.served.group._ejected.get(0, {})
 
 
 async def test_an_answer_to_a_worker_or_a_probe_ends_the_ejection_of_the_hooks(node, hooks):
@@ -239,7 +239,7 @@ async def test_an_answer_to_a_worker_or_a_probe_ends_the_ejection_of_the_hooks(n
     number = node.served.group.number
     node.plane.receive(0, Returned(number, POD_A))
     assert hooks.readmitted == [(NAME, POD_A)]
-    assert POD_A not in node.served.group._ejected[socket_counts._HOOKS]
+    assert POD_A not in node.served.group._ejected.get(socket_counts._HOOKS, {})
     # Of one that they don't eject nothing has to be known.
     node.plane.receive(0, Returned(number, POD_B))
     assert hooks.readmitted == [(NAME, POD_A)]
@@ -349,7 +349,7 @@ async def test_what_an_event_reports_during_a_reading_is_newer_than_that(node, h
 
     loop, hooks.ejected = asyncio.get_running_loop(), read_and_fail
     await node.connections.refresh()
-    assert POD_A in node.served.group._ejected[socket_counts._HOOKS]
+    assert POD_A in node.served.group._ejected.get(socket_counts._HOOKS, {})
 
 
 async def test_readings_take_a_small_share_of_the_time(plane, make, hooks):
