@@ -6,7 +6,6 @@ import contextlib
 import errno
 import functools
 import os
-import resource
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,13 +23,8 @@ def bpf_rights() -> Iterator[None]:
     """Leave tests out that may load nothing; let maps of Linux before 5.11 lock memory."""
     if try_parts(["connect hooks"]) == {"connect hooks": errno.EPERM}:
         pytest.skip("needs root, outside a user namespace")
-    before = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    with contextlib.suppress(ValueError):
-        # Not allowed, but newer kernels don't need it.
-        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY,) * 2)
-    yield
-    with contextlib.suppress(ValueError):
-        resource.setrlimit(resource.RLIMIT_MEMLOCK, before)
+    with calls.as_locked_memory():
+        yield
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import SteeringError
-from .bpf.calls import load_program
+from .bpf.calls import as_locked_memory, load_program
 from .classic_bpf import RETURN, SO_ATTACH_FILTER, SO_ATTACH_REUSEPORT_CBPF, attach
 from .legacy_options import (
     GET_INFO,
@@ -231,7 +231,9 @@ def _read_namespace() -> None:
 
 
 def _load_connect_hook() -> None:
-    os.close(load_program("cgroup/connect4", _ALLOW))
+    # What others of this user have may exceed the limit.
+    with as_locked_memory():
+        os.close(load_program("cgroup/connect4", _ALLOW))
 
 
 _LEGACY: Mapping[str, tuple[Callable[[], object], Callable[[], object]]] = {

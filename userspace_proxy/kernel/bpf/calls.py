@@ -3,19 +3,21 @@
 The caller owns each descriptor that is returned. A map or program lives while a descriptor, a link
 or a pin holds it, and a program is attached while its link does.
 
-Linux before 5.11 counts maps as locked memory, so their creator may have to raise RLIMIT_MEMLOCK.
+Linux before 5.11 counts maps and programs of a user as locked memory; see ``as_locked_memory``.
 
 Source: bpf(2); linux/bpf.h: union bpf_attr; Documentation/bpf/btf.rst.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
 import platform
+import resource
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,6 +77,23 @@ class LinkInfo(NamedTuple):
     """Its id."""
     cgroup: int
     """The inode of the folder; 0: it was detached."""
+
+
+@contextlib.contextmanager
+def as_locked_memory() -> Iterator[None]:
+    """Let what is created meanwhile take the memory that it needs, as far as that is allowed.
+
+    Linux before 5.11 counts it as locked memory, with what other processes of the user have.
+    """
+    before = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    for limit in ((resource.RLIM_INFINITY,) * 2, (before[1],) * 2):
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, limit)
+            break
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, before)
 
 
 def create_map(name: str, spec: MapSpec) -> int:

@@ -16,11 +16,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import resource
 from pathlib import Path
 
 from ...kernel.bpf import calls
-from ...kernel.bpf.objects import KINDS, MapSpec, read_object
+from ...kernel.bpf.objects import KINDS, BpfObject, MapSpec, read_object
 from ...kernel.cgroups import find_bpffs
 from ...kernel.own_namespace import network_namespace
 from ..names import proxy_label
@@ -53,9 +52,12 @@ class Programs:
 
     def load(self) -> None:
         """Open or create the maps, and load the programs; nothing is attached."""
-        _lock_memory()
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         parts = read_object(_OBJECT.read_bytes())
+        with calls.as_locked_memory():
+            self._load(parts)
+
+    def _load(self, parts: BpfObject) -> None:
         for name, spec in parts.maps.items():
             digest = hashlib.sha256(repr((name, *spec)).encode()).hexdigest()[:8]
             self._paths[name] = self._folder / f"{name}-{digest}"
@@ -194,12 +196,3 @@ def _end(link: int) -> None:
     with contextlib.suppress(OSError):
         calls.detach(link)
     os.close(link)
-
-
-def _lock_memory() -> None:
-    """Let maps take the memory they need, as Linux before 5.11 counts it as locked."""
-    _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    for limit in ((resource.RLIM_INFINITY,) * 2, (hard, hard)):
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_MEMLOCK, limit)
-            return

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import errno
 import platform
+import resource
 import struct
 
 import pytest
 
-from userspace_proxy.kernel.bpf.calls import load_program, reason_of, types_of
+from userspace_proxy.kernel.bpf.calls import as_locked_memory, load_program, reason_of, types_of
 
 LOG = """\
 0: R1=ctx() R10=fp0
@@ -57,3 +58,15 @@ def test_a_machine_whose_call_is_unknown_may_load_nothing(monkeypatch: pytest.Mo
     with pytest.raises(PermissionError, match="on pdp11 isn't known") as raised:
         load_program("sockops", b"")
     assert raised.value.errno == errno.EPERM
+
+
+def test_the_limit_of_locked_memory_is_as_high_as_it_may_be_and_set_back():
+    soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, hard))
+    try:
+        with as_locked_memory():
+            meanwhile, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+            assert meanwhile in (hard, resource.RLIM_INFINITY)
+        assert resource.getrlimit(resource.RLIMIT_MEMLOCK) == (0, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (soft, hard))
