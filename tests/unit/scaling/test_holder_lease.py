@@ -265,7 +265,7 @@ async def test_all_services_of_a_workload_must_be_without_clients(world):
     for node in world.nodes:
         node.serve(POD, name="api", ip="10.96.0.2", handling=ASLEEP_WHEN_IDLE)
     (api,) = other.served_ports.of_service(API)
-    api.group._waiting[0] = 1, world.now
+    api.group._waiting = {0: (1, world.now)}
     await world.run(IDLE_AFTER_S + 100)
     assert world.slept == []
     api.group._waiting.clear()
@@ -352,7 +352,7 @@ async def test_a_copied_annotation_has_no_effect_but_a_line(world, selector, why
     for node in world.nodes:
         node.serve("192.0.2.2", name="api", ip="10.96.0.2", selector=selector)
         (api,) = node.served_ports.of_service(API)
-        api.group._waiting[0] = 1, world.now
+        api.group._waiting = {0: (1, world.now)}
     await world.run(IDLE_AFTER_S + 30)
     assert world.slept == ["shop deployment/web"]
     assert world.board.round.services == (WEB,)

@@ -183,7 +183,7 @@ def test_a_frontend_moves_between_endpoints_and_the_proxy_port():
     off = replace(to(A), is_on=False)
     assert desired.leaving({WEB: off}) == {}
     edits = desired.change({WEB: off})
-    assert edits.readmitted == [number_key(1)]
+    assert edits.readmitted == [EjectionScope(1).pack()]
     assert led(desired, WEB)[1] == [SlotValue(PORT, 0)]
     desired.change({WEB: to(A)})
     assert led(desired, WEB)[1] == [SlotValue(A, 1)]
