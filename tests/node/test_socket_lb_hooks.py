@@ -39,6 +39,7 @@ from userspace_proxy.steering.base import (
 )
 from userspace_proxy.steering.others.hooks import OWN_PINS
 from userspace_proxy.steering.socket_lb import Hooks, remove_hooks
+from userspace_proxy.steering.socket_lb.desired import SLOTS
 
 pytestmark = [pytest.mark.kernel, pytest.mark.netns, pytest.mark.needs("connect hooks")]
 
@@ -127,6 +128,17 @@ def other(stage: Stage) -> Iterator[socket.socket]:
         yield server
 
 
+@contextlib.contextmanager
+def refused(hooks: Hooks, name: str) -> Iterator[None]:
+    """Let the kernel refuse what is written into a map."""
+    assert hooks._programs is not None
+    maps = hooks._programs.maps
+    with Path("/dev/null").open("rb") as null:
+        table, maps[name] = maps[name], null.fileno()
+        yield
+        maps[name] = table
+
+
 def accepted(server: socket.socket) -> bool:
     server.setblocking(False)
     try:
@@ -171,6 +183,23 @@ def test_a_change_leads_to_other_endpoints_at_once(
     hooks.change({WEB: to(address_of(other))})
     assert stage.outcome(WEB) == str(WEB.address)
     assert (accepted(server), accepted(other)) == (False, True)
+
+
+def test_what_cannot_be_led_elsewhere_is_left_to_the_rules_until_the_repair(
+    stage: Stage, server: socket.socket, other: socket.socket
+) -> None:
+    hooks = stage.start()
+    hooks.replace({WEB: to(address_of(server)), CART: to(address_of(server), name="shop/cart")})
+    with refused(hooks, SLOTS):
+        hooks.change({WEB: to(address_of(other))})
+        hooks.change({CART: to(address_of(other), name="shop/cart")})
+    assert "Invalid argument" in hooks.state.problem
+    # There are no rules here.
+    assert [stage.outcome(WEB), stage.outcome(CART)] == ["Network is unreachable"] * 2
+    hooks.repair()
+    assert stage.outcome(WEB) == str(WEB.address)
+    assert (accepted(server), accepted(other)) == (False, True)
+    assert not hooks.state.problem
 
 
 def test_a_removed_service_is_dialled_as_any_address(stage: Stage, server: socket.socket) -> None:

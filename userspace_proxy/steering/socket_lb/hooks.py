@@ -407,13 +407,26 @@ class Hooks:
         return found, list(slots)
 
     def _write(self, edits: Edits) -> None:
-        """Write a difference, unless the maps aren't known: then a repair writes all."""
-        if not self._is_unsure:
-            self._is_unsure = True
+        """Write a difference, unless the maps aren't known: then a repair writes all.
+
+        What can't be led elsewhere is left to the rules until then: that takes no memory.
+        """
+        if self._is_unsure:
+            self._leave(edits)
+            return
+        self._is_unsure = True
+        try:
             self._put(edits.put)
-            self._remove(edits.removed)
-            self._delete("ejected", edits.readmitted)
-            self._is_unsure = False
+        except OSError:
+            self._leave(edits)
+            raise
+        self._remove(edits.removed)
+        self._delete("ejected", edits.readmitted)
+        self._is_unsure = False
+
+    def _leave(self, edits: Edits) -> None:
+        for name in FRONTENDS:
+            self._delete(name, (*edits.put.get(name, ()), *edits.removed.get(name, ())))
 
     def _has_drifted(self) -> bool:
         """Return whether another program has changed elements, as far as it was time to look."""
