@@ -115,7 +115,6 @@ def test_each_frontend_leads_to_all_endpoints(world, client, kind, version):
     assert world.way(client, address) == world.node.way
 
 
-@pytest.mark.kernel
 @by_kind
 @by_client
 def test_mapped_addresses_are_those_of_ipv4(world, client, kind):
@@ -137,7 +136,6 @@ def test_an_endpoint_on_another_node_sees_the_client(world, version):
     assert world.way("pod", world.at("cluster IP", "far", version)) == world.node.way
 
 
-@pytest.mark.kernel
 @by_version
 @by_kind
 def test_a_pod_that_dials_its_own_service_meets_itself(world, kind, version):

@@ -41,7 +41,7 @@ from userspace_proxy.steering.others.hooks import OWN_PINS
 from userspace_proxy.steering.socket_lb import Hooks, remove_hooks
 from userspace_proxy.steering.socket_lb.desired import SLOTS
 
-pytestmark = [pytest.mark.kernel, pytest.mark.netns, pytest.mark.needs("connect hooks")]
+pytestmark = [pytest.mark.netns, pytest.mark.needs("connect hooks")]
 
 # No route leads there: what isn't translated fails at once.
 WEB, CART = (Frontend(f"10.96.0.{n}", 80, Protocol.TCP) for n in (1, 2))
@@ -167,6 +167,7 @@ def test_a_frontend_leads_to_its_endpoint_and_the_client_sees_the_frontend(
     assert hooks.state.map_bytes > 0
 
 
+@pytest.mark.kernel
 def test_both_families_are_led(stage: Stage) -> None:
     hooks = stage.start()
     with serving(stage.node, POD_6) as server:
@@ -264,6 +265,7 @@ def begin_probe(hooks: Hooks) -> None:
     calls.update(table, key, probed.pack())
 
 
+@pytest.mark.kernel
 def test_an_ejection_for_all_is_prolonged_after_each_probe_and_can_be_ended(stage: Stage) -> None:
     hooks = stage.start()
     dead = SocketAddress(POD, 9)
@@ -305,6 +307,7 @@ def test_ends_of_connections_are_events_while_they_are_observed(
 # -- take-over -----------------------------------------------------------------
 
 
+@pytest.mark.kernel
 def test_the_next_process_takes_over_numbers_counters_and_open_connections(
     stage: Stage, server: socket.socket, other: socket.socket
 ) -> None:
@@ -381,6 +384,7 @@ def test_proxies_of_other_names_do_not_see_each_other(
 # -- drift ---------------------------------------------------------------------
 
 
+@pytest.mark.kernel
 def test_a_detached_program_is_attached_again(stage: Stage, server: socket.socket) -> None:
     hooks = stage.start()
     hooks.replace({WEB: to(address_of(server))})
@@ -407,6 +411,7 @@ def test_a_removed_name_is_given_again(stage: Stage, server: socket.socket) -> N
     assert hooks.state.repairs == 1
 
 
+@pytest.mark.kernel
 def test_elements_that_another_program_has_changed_are_put_back(
     stage: Stage, server: socket.socket
 ) -> None:
