@@ -324,8 +324,9 @@ def test_the_next_process_takes_over_numbers_counters_and_open_connections(
     second.replace(wanted)
     assert {name: path.stat().st_ino for name, path in stage.pins().items()} == pins
     assert peer_of(dialled) == WEB.address
-    assert second.inherited == second.counts()
     (at,) = counts
+    # Others may end meanwhile.
+    assert second.inherited[at].established == second.counts()[at].established
     assert second.counts()[at].established == counts[at].established + 2
     dialled.close()
     accepted(server)

@@ -89,8 +89,10 @@ async def test_one_dead_endpoint_of_several_services_is_one_line_and_one_event(p
         causes = page.get_by_label("Causes of several Services").get_by_role("listitem")
         line = f"{dead} refuses connections: 3 Services, since "
         await expect(causes).to_contain_text(line, timeout=SOON_MS)
-        event = page.locator(".events li").filter(has_text=str(dead))
-        await expect(event).to_contain_text(": 3 Service ports", timeout=SOON_MS)
+        # The proxy may look between two of the dials.
+        events = page.locator(".events li").filter(has_text=str(dead))
+        event = events.filter(has_text=": 3 Service ports")
+        await expect(event).to_have_count(1, timeout=SOON_MS)
         await causes.get_by_role("link").click()
         await expect(page.get_by_role("heading", level=1)).to_contain_text(line)
         await expect(page.get_by_text("3 connections saved")).to_be_visible()
