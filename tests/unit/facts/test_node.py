@@ -16,7 +16,7 @@ from userspace_proxy.facts import (
     StatusFacts,
 )
 from userspace_proxy.facts.causes import from_json, to_json
-from userspace_proxy.facts.node import ObjectKey
+from userspace_proxy.facts.node import KernelFacts, ObjectKey
 from userspace_proxy.model import CauseCode, ServiceKey
 
 WEB_OBJECT = ObjectKey("Service", "shop", "web")
@@ -26,6 +26,29 @@ WEB = FrontendFacts("10.96.0.1:80")
 def test_a_lack_of_the_kernel_is_a_sentence():
     lack = KernelLackFacts("numgen", "the kernel path", "the proxy", "modprobe nft_numgen")
     assert lack.words == "it lacks numgen, needed for the kernel path; instead: the proxy"
+
+
+NUMGEN = KernelLackFacts("numgen", "the kernel path", "the proxy", "modprobe nft_numgen")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "words"),
+    [
+        (KernelFacts("6.18"), "lacks nothing"),
+        (KernelFacts("6.18", [NUMGEN]), ""),
+        (
+            KernelFacts("6.18", is_partly_asked=True),
+            "lacks nothing that was tried; only what sockets need was tried",
+        ),
+        (
+            KernelFacts("6.18", forbidden=["nat", "ct"]),
+            "lacks nothing that was tried; no permission to try 2 of its parts",
+        ),
+        (KernelFacts("6.18", [NUMGEN], ["nat"]), "no permission to try 1 of its parts"),
+    ],
+)
+def test_what_was_not_tried_of_the_kernel_is_said(kernel, words):
+    assert kernel.words == words
 
 
 def make_status():
