@@ -1,4 +1,4 @@
-"""A cgroup of its own for processes whose connect() a proxy may translate, and nobody else's.
+"""A cgroup of its own for processes alone whose connect() a proxy may translate.
 
     /sys/fs/cgroup/…            cgroup v2, also where it is mounted beside v1
       └─ userspace-proxy-…      --socket-lb-cgroup: hooks see only what is below it

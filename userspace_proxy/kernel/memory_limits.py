@@ -135,7 +135,7 @@ def _cgroups(proc: Path) -> Iterator[tuple[Path, _Names]]:
 
 
 def _is_there(folder: Path) -> bool:
-    """Return whether this process sees a folder; workers, as nobody, may not enter all mounts."""
+    """Return whether this process sees a folder; workers may not enter all mounts."""
     try:
         return folder.is_dir()
     except OSError:

@@ -115,7 +115,7 @@ def test_a_path_of_another_namespace_is_ignored(machine, path):
 
 
 def test_a_path_that_cannot_be_looked_at_is_ignored(machine):
-    # As a worker, which is nobody, finds a mount below a folder of root's.
+    # As a worker finds a mount below a folder of root's.
     machine.mount_v2(f"/{'long' * 100}")
     machine.cgroup("", max=200, current=20)
     assert machine.limits() == [(200, 20)]

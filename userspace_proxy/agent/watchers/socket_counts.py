@@ -8,7 +8,7 @@
 Rule 1: what the hooks find has the facts, words and consequences of the userspace path: nothing
 behind the reports differs. Workers eject what the hooks eject, for clients that come there next.
 Rule 2: reading the counters takes a twentieth of a thread's time at most.
-Rule 3: an answer ends an ejection for all, whoever got it: a client, a worker or a probe.
+Rule 3: an answer ends an ejection for all, of a client, a worker or a probe.
 Rule 4: a failed dial of a client is counted, and has no other consequence until a probe has failed.
 """
 

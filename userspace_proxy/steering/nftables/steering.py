@@ -144,7 +144,7 @@ class NftablesProgrammer(NatProgrammer):
         self._table = KeptTable(name, sets, self._create, self._elements)
         super().__init__(facts)
         self._links = PodLinks() if is_dialled else None
-        """None: nobody may dial proxy ports."""
+        """None: no program may dial proxy ports."""
         self._outer: frozenset[int] = frozenset()
         self._refuse_port = facts.refuse_port
         self._without_ipv6: dict[Frontend, str] = {}

@@ -49,7 +49,7 @@ class HookedSteering(NftablesSteering):
                 raise
             _log.warning("rules lead all clients: %(cause)s", extra={"cause": str(exc)})
             await self._hooks_thread.run(self._loaded.remove)
-            # Nobody may dial proxy ports.
+            # No program may dial proxy ports.
             self.facts = replace(self.facts, hooks=None)
         else:
             self.hooks = self._loaded
