@@ -27,8 +27,9 @@ import pytest
 from tests.cluster.waiting import wait_for
 from tests.node.agents import Agent
 from tests.node.bpf_hooks import bpf_rights, in_cgroup, mounted, own_cgroup
-from tests.node.clients import Client
+from tests.node.clients import DEADLINE_S, Client
 from tests.node.endpoints import CLUSTER_IPS, PORT, TARGET, VERSIONS
+from tests.node.load import Load, Outcome
 from tests.node.processes import readable_folder
 from tests.node.testbed import Testbed
 from userspace_proxy.kernel.offers import FOR_KERNEL_PATH
@@ -55,6 +56,8 @@ FLAGS = (
     f"--allow-external-ips={LOAD_BALANCER_CIDR}",
 )
 
+# Low, as tests run in parallel: what is lost is lost at any rate.
+_LOAD_RATE, _LOAD_TIMEOUT_S = 30.0, 30.0
 _BPFFS = "/sys/fs/bpf"
 _SEEING = f'mount --bind "$1" {_BPFFS}; shift; exec "$@"'
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -206,6 +209,7 @@ class SocketNode(Testbed):
     ) -> None:
         self.mode = mode
         self.cgroup = cgroup
+        self._folder = folder
         flags = (*socket_flags(mode, cgroup), *FLAGS, *flags)
         super().__init__(folder, "nftables", *flags, clients=clients, agent=PinnedAgent)
         self.agent.pins = pins
@@ -259,6 +263,45 @@ class SocketNode(Testbed):
             return status["revision"] > before and not status["sync"]["waiting_since"]
 
         wait_for("the change to be in force", is_in_force, hint=self.agent.log)
+
+    def wait_for_path(self, path: str) -> None:
+        """Wait until all Service ports are on a path."""
+
+        def is_in_force() -> bool:
+            return {port["path"] for port in self.agent.status()["ports"]} == {path}
+
+        wait_for(f"the path {path}", is_in_force, hint=self.agent.log)
+
+    def replace_agent(self, *flags: str) -> None:
+        """Have the next process take over from the running one, and wait until that has ended."""
+        old, self.agent.process = self.agent.process, None
+        self.agent.flags = (*flags, "--take-over", "--drain-timeout=30s")
+        self.agent.start_until_ready()
+        assert old is not None
+        assert old.wait(DEADLINE_S) == 0
+
+    @contextlib.contextmanager
+    def load(self, web: Web) -> Iterator[list[Outcome]]:
+        """Dial from a pod and the node meanwhile, and expect each to be answered."""
+        loads = [
+            Load(
+                self[name].host,
+                self._folder / f"{name}-{version}.log",
+                web.cluster_ip(version),
+                _LOAD_RATE,
+                timeout_s=_LOAD_TIMEOUT_S,
+            )
+            for name in ("pod", "node-1")
+            for version in VERSIONS
+        ]
+        outcomes: list[Outcome] = []
+        try:
+            yield outcomes
+        finally:
+            outcomes += [load.stop() for load in loads]
+        for outcome in outcomes:
+            assert not outcome.failed, f"{outcome.failed}\n{self.agent.log()}"
+            assert outcome.made
 
     def at(self, kind: str, web: Web, version: int) -> Address:
         """Return a Service's frontend of one kind, as ``KINDS`` has them."""

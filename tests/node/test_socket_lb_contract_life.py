@@ -18,16 +18,13 @@ from tests.cluster.waiting import wait_for
 from tests.node.agents import CLEANUP
 from tests.node.clients import DEADLINE_S
 from tests.node.endpoints import VERSIONS
-from tests.node.load import Load, Outcome
+from tests.node.load import Outcome
 from tests.node.socket_lb import HOOKS, MARKS, MODES, Dial, SocketNode, Web, met, socket_node
 from userspace_proxy.kernel.bpf import calls
 
 pytestmark = MARKS
 
 by_version = pytest.mark.parametrize("version", VERSIONS)
-# Low, as tests run in parallel: what is lost is lost at any rate.
-RATE = 30.0
-TIMEOUT_S = 30.0
 MANY = 10_000
 REPAIR_S = 2.0
 REPAIRED = "another program had changed the hooks at connect(), repaired"
@@ -56,12 +53,11 @@ print(count)
 class Life:
     """A node with one Service, of which endpoints and path change."""
 
-    def __init__(self, node: SocketNode, folder: Path) -> None:
+    def __init__(self, node: SocketNode) -> None:
         self.node = node
         self.agent = node.agent
         self.pod = node["pod"]
         self.one, self.two, self.three = node.add_backends("one", "two", "three")
-        self._folder = folder
 
     @staticmethod
     def web(*backends, path: str = "kernel") -> Web:
@@ -81,46 +77,17 @@ class Life:
 
     def switch(self, path: str) -> None:
         self.node.change(self.web(self.one, self.two, path=path))
-
-        def is_in_force() -> bool:
-            return {port["path"] for port in self.agent.status()["ports"]} == {path}
-
-        wait_for(f"the path {path}", is_in_force, hint=self.agent.log)
+        self.node.wait_for_path(path)
 
     def way(self) -> str:
         with self.dial(4) as dial:
             return dial.way
 
-    @contextlib.contextmanager
-    def load(self) -> Iterator[list[Outcome]]:
-        """Dial from a pod and the node meanwhile, and expect each to be answered."""
-        loads = [
-            Load(
-                self.node[name].host,
-                self._folder / f"{name}-{version}.log",
-                self.address(version),
-                RATE,
-                timeout_s=TIMEOUT_S,
-            )
-            for name in ("pod", "node-1")
-            for version in VERSIONS
-        ]
-        outcomes: list[Outcome] = []
-        try:
-            yield outcomes
-        finally:
-            outcomes += [load.stop() for load in loads]
-        for outcome in outcomes:
-            assert not outcome.failed, f"{outcome.failed}\n{self.agent.log()}"
-            assert outcome.made
+    def load(self) -> contextlib.AbstractContextManager[list[Outcome]]:
+        return self.node.load(self.web())
 
     def replace(self, *flags: str) -> None:
-        """Have the next process take over from the running one, and wait until that has ended."""
-        old, self.agent.process = self.agent.process, None
-        self.agent.flags = (*flags, "--take-over", "--drain-timeout=30s")
-        self.agent.start_until_ready()
-        assert old is not None
-        assert old.wait(DEADLINE_S) == 0
+        self.node.replace_agent(*flags)
 
     def dial_many(self) -> int:
         """Have the pod make connections; return how many it made."""
@@ -141,13 +108,13 @@ class Life:
 @pytest.fixture(params=MODES)
 def life(request, tmp_path) -> Iterator[Life]:
     with socket_node(tmp_path, request.param) as node:
-        yield Life(node, tmp_path)
+        yield Life(node)
 
 
 @pytest.fixture
 def hooked(tmp_path) -> Iterator[Life]:
     with socket_node(tmp_path, HOOKS) as node:
-        life = Life(node, tmp_path)
+        life = Life(node)
         life.start()
         yield life
 
@@ -373,7 +340,7 @@ def detach(pin: Path) -> bool:
 
 def test_with_host_only_pods_are_left_to_the_rules(tmp_path):
     with socket_node(tmp_path, HOOKS, "--socket-lb-host-only") as node:
-        life = Life(node, tmp_path)
+        life = Life(node)
         life.start()
         ways = {}
         for name in ("pod", "node-1"):

@@ -7,14 +7,12 @@ import errno
 import json
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.cluster.waiting import wait_for
-from tests.node.clients import DEADLINE_S
 from tests.node.endpoints import TARGET, VERSIONS
-from tests.node.load import Load
+from tests.node.load import Outcome
 from tests.node.socket_lb import (
     HOOKS,
     MARKS,
@@ -33,18 +31,14 @@ pytestmark = [*MARKS, pytest.mark.needs("connect hooks")]
 
 ON = ("--socket-lb-proxy-ports",)
 NO_ROUTE = os.strerror(errno.EHOSTUNREACH)
-# Low, as tests run in parallel: what is lost is lost at any rate.
-RATE = 30.0
-TIMEOUT_S = 30.0
 
 
 class Life:
     """A node with one Service, whose clients dial all the time."""
 
-    def __init__(self, node: SocketNode, folder: Path) -> None:
+    def __init__(self, node: SocketNode) -> None:
         self.node, self.agent, self.pod = node, node.agent, node["pod"]
         self.one, self.two = node.add_backends("one", "two")
-        self._folder = folder
         node.start(self.web())
 
     def web(self, *, path: str = "userspace") -> Web:
@@ -62,53 +56,25 @@ class Life:
 
     def switch(self, path: str) -> None:
         self.node.change(self.web(path=path))
-
-        def is_in_force() -> bool:
-            return {port["path"] for port in self.agent.status()["ports"]} == {path}
-
-        wait_for(f"the path {path}", is_in_force, hint=self.agent.log)
+        self.node.wait_for_path(path)
 
     def replace(self, *flags: str) -> None:
-        """Have the next process take over, and wait until the old one has ended."""
-        old, self.agent.process = self.agent.process, None
-        self.agent.flags = (*flags, "--take-over", "--drain-timeout=30s")
-        self.agent.start_until_ready()
-        assert old is not None
-        assert old.wait(DEADLINE_S) == 0
+        self.node.replace_agent(*flags)
 
-    @contextlib.contextmanager
-    def load(self) -> Iterator[None]:
-        """Dial from a pod and the node meanwhile, and expect each to be answered."""
-        loads = [
-            Load(
-                self.node[name].host,
-                self._folder / f"{name}-{version}.log",
-                self.address(version),
-                RATE,
-                timeout_s=TIMEOUT_S,
-            )
-            for name in ("pod", "node-1")
-            for version in VERSIONS
-        ]
-        try:
-            yield
-        finally:
-            ended = [load.stop() for load in loads]
-        for one in ended:
-            assert not one.failed, f"{one.failed}\n{self.agent.log()}"
-            assert one.made
+    def load(self) -> contextlib.AbstractContextManager[list[Outcome]]:
+        return self.node.load(self.web())
 
 
 @pytest.fixture
 def life(tmp_path) -> Iterator[Life]:
     with socket_node(tmp_path, HOOKS, *ON) as node:
-        yield Life(node, tmp_path)
+        yield Life(node)
 
 
 @pytest.fixture(params=MODES)
 def either(request, tmp_path) -> Iterator[Life]:
     with socket_node(tmp_path, request.param, *(ON if request.param == HOOKS else ())) as node:
-        yield Life(node, tmp_path)
+        yield Life(node)
 
 
 def test_a_service_moves_between_the_paths_by_hooks_alone(life):
