@@ -17,7 +17,10 @@ FORM := style types layers mirror form litter workflows
 NODE_TESTS := tests/node tests/faults tests/soak tests/reliability --ignore=tests/reliability/test_matrix.py
 API_TESTS := tests/cluster --ignore=tests/cluster/upstream --ignore=tests/cluster/nodes
 BUILD := $(BIN)/python -m
-UNIT_TESTS := tests/unit tests/kit tests/tools tests/benchmarks tests/simulation
+# Those of the clusters' own tools, which need no cluster.
+CLUSTER_TOOLS := $(addprefix tests/cluster/nodes/test_,archive.py clients.py proxies.py site.py) \
+  $(addprefix tests/cluster/upstream/test_,groups.py junit.py kept.py report.py)
+UNIT_TESTS := tests/unit tests/kit tests/tools tests/benchmarks tests/simulation $(CLUSTER_TOOLS)
 # Annotations that are read, event loops, command lines, simulated systems, child processes, pytest.
 BY_PYTHON := tests/unit/test_*.py $(addprefix tests/unit/,model facts config cli embedding lookup sources/kubernetes) tests/kit
 PROJECTS := pyproject.toml pytest-userspace-proxy/pyproject.toml
@@ -156,8 +159,8 @@ long: build ## tests that make test leaves out: other steerings, containers, Cor
 	$(PYTEST) long-page tests/page -m long -n 2 --dist=worksteal
 
 upstream: build-nodes ## tests with whole clusters, including some of Kubernetes' own tests (minutes, root)
-	$(PYTEST) upstream tests/cluster/nodes tests/cluster/upstream --ignore=tests/cluster/nodes/test_takeover.py \
-	  -n 3 --dist=load
+	$(PYTEST) upstream tests/cluster/nodes tests/cluster/upstream \
+	  $(addprefix --ignore=,tests/cluster/nodes/test_takeover.py $(CLUSTER_TOOLS)) -n 3 --dist=load
 
 build: build-control-plane build-image build-nodes build-promtool build-actionlint build-toxiproxy-cli build-helm build-envtest-go ## build all programs and images that tests run (the first time: 20 minutes)
 
