@@ -78,6 +78,8 @@ class Run:
     failed: Sequence[str]
     left_out: Sequence[tuple[str, str]]
     """Parts that the kernel lacks, and tests."""
+    second_tries: Sequence[str] = ()
+    """Tests that failed at first."""
 
     @property
     def name(self) -> str:
@@ -155,6 +157,7 @@ def _run_of(document: Mapping[str, Any]) -> Run:
         passed=tests["passed"],
         failed=tests["failed"],
         left_out=[(part, test) for part, test in tests["left_out"]],
+        second_tries=tests["second_tries"],
     )
 
 
@@ -202,8 +205,12 @@ def _count(run: Run) -> str:
     count = run.passed + len(run.failed)
     if not count:
         return NOT_RUN
-    text = f"{run.passed} of {count}"
-    return f"{text}, {len(run.left_out)} left out" if run.left_out else text
+    parts = [f"{run.passed} of {count}"]
+    if run.second_tries:
+        parts.append(f"{len(run.second_tries)} at a second try")
+    if run.left_out:
+        parts.append(f"{len(run.left_out)} left out")
+    return ", ".join(parts)
 
 
 def _lists(runs: Sequence[Run]) -> Iterator[str]:

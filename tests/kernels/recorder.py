@@ -1,13 +1,15 @@
 """Writes what pytest found in a machine, test by test, into ``tests.json`` of a folder.
 
 ``pytest -p tests.kernels.recorder --record=/result``. After each test the file is whole, so what a
-deadline ends has a result, too.
+deadline ends has a result, too. With ``--again`` it has the results of those before, and what
+passes now, on a machine that may have stood still before, is a second try.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,12 +18,14 @@ from tests.kernel_needs import LEFT_OUT
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--record", type=Path, required=True, help="the folder for tests.json")
+    parser.addoption("--again", action="store_true", help="run those that failed once more")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # With xdist, workers report to the process that was started.
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Recorder(config.getoption("--record"), config))
+        folder, again = config.getoption("--record"), config.getoption("--again")
+        config.pluginmanager.register(Recorder(folder, config, is_again=again))
 
 
 class Recorder:
@@ -29,11 +33,15 @@ class Recorder:
 
     Args:
         folder: It gets the file, and what failed tests printed.
+        is_again: The file is there, and tests that failed run again.
     """
 
-    def __init__(self, folder: Path, config: pytest.Config) -> None:
+    def __init__(self, folder: Path, config: pytest.Config, *, is_again: bool = False) -> None:
         self._folder = folder
         self._config = config
+        self._before: dict[str, Any] | None = None
+        if is_again:
+            self._before = json.loads((folder / "tests.json").read_text())
         self._passed: set[str] = set()
         self._failed: dict[str, str] = {}
         self._left_out: list[tuple[str, str]] = []
@@ -69,12 +77,20 @@ class Recorder:
         self.write()
 
     def write(self) -> None:
+        passed = self._passed - self._failed.keys()
         said = {
-            "passed": len(self._passed - self._failed.keys()),
+            "passed": len(passed),
             "failed": sorted(self._failed),
+            "second_tries": [],
             "left_out": sorted(self._left_out),
             "seconds": dict(sorted(self._seconds.items(), key=lambda pair: -pair[1])),
         }
+        if (before := self._before) is not None:
+            said = before | {
+                "passed": before["passed"] + len(passed),
+                "failed": sorted({*before["failed"]} - passed),
+                "second_tries": sorted(passed),
+            }
         draft = self._folder / "tests.json.draft"
         draft.write_text(json.dumps(said, indent=1))
         draft.rename(self._folder / "tests.json")

@@ -5,7 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import lzma
+import os
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -148,7 +151,13 @@ def test_results_have_what_the_machine_left(tmp_path: Path) -> None:
         {"what": "demo: start", "outcome": "failed", "seconds": 60.0, "words": "not ready"},
     ]
     smoke = {"kernel": "5.10.0-46-amd64", "arch": "x86_64", "lacks": {"fib": "no"}, "smoke": rows}
-    tests = {"passed": 3, "failed": ["a::b"], "left_out": [["fib", "a::c"]], "seconds": {}}
+    found = {
+        "passed": 3,
+        "failed": ["a::b"],
+        "second_tries": ["a::d"],
+        "left_out": [["fib", "a::c"]],
+    }
+    tests = found | {"seconds": {}}
     (tmp_path / "smoke.json").write_text(json.dumps(smoke))
     (tmp_path / "tests.json").write_text(json.dumps(tests))
     results = results_of(KERNELS[0], TCG, tmp_path)
@@ -160,9 +169,43 @@ def test_results_have_what_the_machine_left(tmp_path: Path) -> None:
         "userland": "bookworm",
         "lacks": {"fib": "no"},
         "smoke": rows,
-        "tests": {"passed": 3, "failed": ["a::b"], "left_out": [["fib", "a::c"]]},
+        "tests": found,
     }
     assert problems(results) == ["demo: start: not ready", "a::b"]
+
+
+TESTS = """
+from pathlib import Path
+import pytest
+
+def test_whole():
+    pass
+
+def test_once():
+    tried = Path(__file__).with_name("tried")
+    if not tried.exists():
+        tried.touch()
+        raise AssertionError
+
+def test_never():
+    raise AssertionError
+
+def test_elsewhere():
+    pytest.skip("no such program")
+"""
+
+
+def test_what_passes_only_at_a_second_try_is_recorded_as_such(tmp_path: Path) -> None:
+    (tmp_path / "test_two.py").write_text(TESTS)
+    words = f"-q -o cache_dir={tmp_path}/cache -p tests.kernels.recorder --record={tmp_path}"
+    for more in ("", "--again --last-failed"):
+        run = [sys.executable, "-m", "pytest", *words.split(), *more.split(), "test_two.py"]
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        subprocess.run(run, cwd=tmp_path, env=env, check=False, timeout=60, capture_output=True)
+    found = results_of(KERNELS[0], TCG, tmp_path)["tests"]
+    assert (found["passed"], found["failed"]) == (2, ["test_two.py::test_never"])
+    assert found["second_tries"] == ["test_two.py::test_once"]
+    assert [test for _, test in found["left_out"]] == ["test_two.py::test_elsewhere"]
 
 
 def test_a_machine_that_left_nothing_has_results_without_rows(tmp_path: Path) -> None:

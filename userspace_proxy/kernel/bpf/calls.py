@@ -239,9 +239,17 @@ def pinned(path: Path) -> int:
 
 
 def update(descriptor: int, key: bytes, value: bytes) -> None:
-    """Set one element, at once for all programs."""
+    """Set one element, at once for all programs; waits for memory as :func:`update_batch` does."""
     with_value = ctypes.create_string_buffer(value, len(value))
-    _element(_UPDATE, descriptor, key, with_value)
+    for tries in range(_TRIES + 1):
+        try:
+            _element(_UPDATE, descriptor, key, with_value)
+        except OSError as exc:
+            if exc.errno != errno.ENOMEM or tries == _TRIES:
+                raise
+            time.sleep(_REFILL_S)  # noqa: TID251 - nothing tells when there is memory again
+        else:
+            return
 
 
 def lookup(descriptor: int, key: bytes, value_bytes: int) -> bytes | None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import errno
 import platform
 import resource
@@ -7,6 +8,7 @@ import struct
 
 import pytest
 
+from userspace_proxy.kernel.bpf import calls
 from userspace_proxy.kernel.bpf.calls import as_locked_memory, load_program, reason_of, types_of
 
 LOG = """\
@@ -70,3 +72,34 @@ def test_the_limit_of_locked_memory_is_as_high_as_it_may_be_and_set_back():
         assert resource.getrlimit(resource.RLIMIT_MEMLOCK) == (0, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (soft, hard))
+
+
+class ShortOfMemory:
+    """A kernel that has no memory for the first elements."""
+
+    def __init__(self, refused: int) -> None:
+        self.left = refused
+
+    def syscall(self, *_: object) -> int:
+        if not self.left:
+            return 0
+        self.left -= 1
+        ctypes.set_errno(errno.ENOMEM)
+        return -1
+
+
+def test_an_element_for_which_there_is_no_memory_at_the_moment_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kernel = ShortOfMemory(3)
+    monkeypatch.setattr(calls, "_libc", kernel)
+    calls.update(3, b"key", b"value")
+    assert kernel.left == 0
+
+
+def test_an_element_for_which_there_is_never_memory_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calls, "_libc", ShortOfMemory(1000))
+    with pytest.raises(OSError, match="Cannot allocate"):
+        calls.update(3, b"key", b"value")
