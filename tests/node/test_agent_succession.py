@@ -162,9 +162,9 @@ def test_a_connection_that_waits_in_an_old_worker_ends_at_its_deadline(testbed):
         old.recv(1)
 
 
-def take_over_and_fail(testbed: Testbed, dns: str) -> str:
-    """Have a next process fail to serve DNS; return what it said."""
-    done = testbed.agent.run("--take-over", f"--dns-bind-address={dns}")
+def take_over_and_fail(testbed: Testbed, *flags: str) -> str:
+    """Have a next process fail by its flags; return what it said."""
+    done = testbed.agent.run("--take-over", *flags)
     assert done.returncode == 1, done.stderr
     return done.stderr
 
@@ -175,7 +175,8 @@ def test_a_process_takes_the_node_back_from_one_that_cannot_start(testbed):
     with testbed["node-1"].new_udp() as taken, load(testbed) as outcomes:
         taken.bind(("127.0.0.1", 0))
         open_before = testbed["pod"].dial(WEB.address)
-        said = take_over_and_fail(testbed, f"127.0.0.1:{taken.getsockname()[1]}")
+        dns = f"--dns-bind-address=127.0.0.1:{taken.getsockname()[1]}"
+        said = take_over_and_fail(testbed, dns)
         assert "the running proxy has handed over the node" in said
         assert "cannot serve DNS" in said
         wait_until_relieved(testbed)
@@ -197,9 +198,22 @@ def test_a_process_takes_the_node_back_from_one_that_cannot_start(testbed):
     assert "userspace-proxy" not in testbed.rules()
 
 
-def test_a_process_that_cannot_start_asks_for_nothing(testbed):
-    said = take_over_and_fail(testbed, "203.0.113.99:53")
-    assert "cannot serve DNS on 203.0.113.99:53: Cannot assign requested address" in said
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        pytest.param(
+            ["--dns-bind-address=203.0.113.99:53"],
+            "cannot serve DNS on 203.0.113.99:53: Cannot assign requested address",
+            id="dns",
+        ),
+        pytest.param(
+            ["--socket-lb=required", "--socket-lb-cgroup=/nowhere"], "connect()", id="hooks"
+        ),
+    ],
+)
+def test_a_process_that_cannot_start_asks_for_nothing(testbed, flags, why):
+    said = take_over_and_fail(testbed, *flags)
+    assert why in said
     assert "handed over" not in testbed.agent.log()
     assert testbed.agent.is_healthy()
 

@@ -67,7 +67,7 @@ async def _cleanup(proxy_name: str, state_dir: str) -> int:
         for label in sorted(labels):
             removed.note(await end_workers(label), part="workers", proxy_name=label)
         for label in sorted(labels):
-            removed.note(_remove_hooks(label), part="hooks", proxy_name=label)
+            removed.note(remove_hooks(label), part="hooks", proxy_name=label)
         for label in sorted(filter(is_present, labels)):
             await _clean_up_steering("local", label, removed)
         if not proxy_name:
@@ -132,13 +132,6 @@ async def _clean_up(part: Steering | ReplyRouting) -> bool | None:
         return await part.clean_up()
     finally:
         await part.close()
-
-
-def _remove_hooks(label: str) -> bool:
-    try:
-        return remove_hooks(label)
-    except OSError as exc:
-        raise SteeringError(f"cannot remove hooks at connect(): {exc.strerror}") from exc
 
 
 def _put_back_timeouts(state_dir: str, labels: Collection[str]) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
-from ..errors import UserspaceProxyError
+from ..errors import SteeringError, UserspaceProxyError
 from ..kernel.nf_tables.owned import OwnerSockets
 from ..kernel.offers import KernelOffers
 from ..kernel.tracking_timeouts import TrackingTimeouts
@@ -28,7 +28,7 @@ from ..steering import (
     remove_leftovers,
 )
 from ..steering.base import HookOptions
-from ..steering.selection import check_kernel
+from ..steering.selection import check_hooks, check_kernel
 from ..steering.socket_lb import HookedSteering, remove_hooks
 from .hand_over import HandOverRequests
 from .lock import NodeLock, running_proxies
@@ -74,10 +74,11 @@ def open_steering(
         service_cidrs=options.service_cidrs,
         proxy_ports=options.proxy_ports,
         node_addresses=options.node_addresses,
-        hooks=_hook_options(options),
+        hooks=hook_options(options),
     )
     # Nothing that is tried again would help.
     check_kernel(wanted, kernel, own_namespace=options.is_own_namespace)
+    check_hooks(wanted, facts.hooks, kernel, own_namespace=options.is_own_namespace)
     if wanted != "none":
         _take_lock(options, stack)
         refuse_port = RefusePort()
@@ -91,7 +92,8 @@ def open_steering(
     return steering
 
 
-def _hook_options(options: Options) -> HookOptions | None:
+def hook_options(options: Options) -> HookOptions | None:
+    """Return how connect() is to be translated; None: it isn't."""
     if options.socket_lb == "off":
         return None
     return HookOptions(
@@ -107,11 +109,8 @@ def _remove_hooks(proxy_name: str) -> None:
     try:
         if remove_hooks(proxy_name):
             _log.info("removed hooks at connect() of an earlier run")
-    except OSError as exc:
-        _log.warning(
-            "cannot remove hooks at connect() of an earlier run: %(cause)s",
-            extra={"cause": exc.strerror},
-        )
+    except SteeringError as exc:
+        _log.warning("an earlier run's hooks stay: %(cause)s", extra={"cause": str(exc)})
 
 
 async def prepare_node(

@@ -29,10 +29,11 @@ from ..plane import default_workers
 from ..sources import Source
 from ..state_file import state_dir_of
 from ..status.listening import ListenAt
-from ..steering.selection import check_steering, read_offers_for
+from ..steering.selection import check_hooks, check_steering, read_offers_for
 from ..version import __version__, own_commit
 from .agent import Agent
 from .hand_over import CRASH_DRAIN_S, TakenOver, ask_to_hand_over
+from .node_setup import hook_options
 from .rounds.options import Options, WriteText
 from .rounds.tasks import Supervisor, first_of
 from .signals import stop_on_signal
@@ -89,7 +90,7 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
         _log.error("the next process ended before it served, taking the node back")
         reap_children(asyncio.get_running_loop())
     kernel = read_offers_for(settings.steering)
-    taken = None if is_back else _make_way(settings, source, kernel)
+    taken = None if is_back else _make_way(settings, options, source, kernel)
 
     def end(status: int) -> None:
         agent.abandon()
@@ -137,13 +138,17 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
     return 1 if agent.left_behind else 0
 
 
-def _make_way(settings: Settings, source: Source, kernel: KernelOffers) -> TakenOver | None:
+def _make_way(
+    settings: Settings, options: Options, source: Source, kernel: KernelOffers
+) -> TakenOver | None:
     """Have the running proxy hand over if that is asked for; None: it isn't, or none runs."""
     if not settings.take_over or settings.steering == "none":
         return None
     # What can fail without the node should do so before the running proxy has handed it over.
     source.check()
-    check_steering(settings.steering, kernel, own_namespace=is_own_namespace())
+    own_namespace = options.is_own_namespace
+    check_steering(settings.steering, kernel, own_namespace=own_namespace)
+    check_hooks(settings.steering, hook_options(options), kernel, own_namespace=own_namespace)
     check_dns(settings.dns_bind_address)
     taken = ask_to_hand_over(settings.service_proxy_name or None)
     if taken is not None:

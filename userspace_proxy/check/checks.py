@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import resource
 from collections.abc import Sequence
-from pathlib import Path
 
 from ..agent.lock import running_proxies
 from ..agent.rounds.options import Options
@@ -89,12 +88,11 @@ def check_settings(
 
 
 def _look_at_hooks(settings: Settings, steering: str, offered: KernelOffers) -> list[Finding]:
-    cgroup = Path(settings.socket_lb_cgroup) if settings.socket_lb_cgroup else find_cgroup()
     return look_at_hooks(
         settings.socket_lb,
         steering,
         offered,
-        cgroup,
+        find_cgroup(settings.socket_lb_cgroup),
         find_bpffs(),
         proxy_ports=settings.socket_lb_proxy_ports,
     )

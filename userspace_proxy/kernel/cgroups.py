@@ -23,8 +23,10 @@ class _Mount(NamedTuple):
     point: Path
 
 
-def find_cgroup(mounts: Path = _MOUNTS) -> Path | None:
-    """Return the mounted folder of cgroup v2 that contains most; None: none is mounted."""
+def find_cgroup(named: str = "", mounts: Path = _MOUNTS) -> Path | None:
+    """Return the named folder, or the mounted one of cgroup v2 that contains most; None: none."""
+    if named:
+        return Path(named)
     found = [mount for mount in _read(mounts) if mount.kind == "cgroup2"]
     return min(found, key=lambda mount: _depth(mount.root)).point if found else None
 

@@ -19,11 +19,11 @@ from ..kernel.privileges import has_net_admin
 from ..log_fields import FieldLogger
 from ..model import Balance, IPFamily
 from . import local, nftables
-from .base import Steering, SteeringFacts
+from .base import HookOptions, Steering, SteeringFacts
 from .iptables import IptablesSteering
 from .iptables.legacy import missing_programs, tables_in_use
 from .none import NoSteering
-from .socket_lb import HookedSteering
+from .socket_lb import HookedSteering, find_place
 
 _log = FieldLogger("userspace_proxy.steering")
 
@@ -57,10 +57,7 @@ def make_steering(
     chosen = choose(name, kernel, own_namespace=own_namespace)
     hooks = facts.hooks
     if hooks is not None and chosen != "nftables":
-        what = f"connect() isn't translated: steering {chosen} has no kernel path"
-        if hooks.is_required:
-            raise SteeringError(f"cannot start: {what}", hint="--steering=nftables")
-        _log.warning("%(cause)s", extra={"cause": what})
+        _log.warning("%(cause)s", extra={"cause": _not_translated_by(chosen)})
     match chosen:
         case "iptables":
             return IptablesSteering(facts, kernel)
@@ -89,6 +86,27 @@ def check_steering(name: str, kernel: KernelOffers, *, own_namespace: bool) -> N
     lacks = lacks_of(kernel, own_namespace=own_namespace).get(chosen, "")
     if lacks:
         raise SteeringError(f"cannot steer by {chosen}: {lacks}", hint=remedy(chosen, kernel))
+
+
+def check_hooks(
+    name: str, hooks: HookOptions | None, kernel: KernelOffers, *, own_namespace: bool
+) -> None:
+    """Check whether connect() can be translated, if it must be; nothing is changed.
+
+    Raises:
+        SteeringError: It can't, so a start can't succeed.
+    """
+    if hooks is None or not hooks.is_required:
+        return
+    chosen = choose(name, kernel, own_namespace=own_namespace)
+    if chosen != "nftables":
+        what = f"cannot start: {_not_translated_by(chosen)}"
+        raise SteeringError(what, hint="--steering=nftables")
+    find_place(hooks, kernel)
+
+
+def _not_translated_by(chosen: str) -> str:
+    return f"connect() isn't translated: steering {chosen} has no kernel path"
 
 
 def check_kernel(name: str, kernel: KernelOffers, *, own_namespace: bool) -> None:

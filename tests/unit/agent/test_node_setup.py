@@ -45,12 +45,20 @@ async def test_without_steering_neither_is_taken():
         lock.release()
 
 
-async def test_a_steering_that_the_kernel_cannot_have_takes_nothing():
-    kernel = KernelOffers({"inet tables": errno.EOPNOTSUPP})
+@pytest.mark.parametrize(
+    ("lacking", "why"),
+    [
+        ("inet tables", r"cannot steer by nftables: this kernel lacks "),
+        ("connect hooks", r"cannot translate connect\(\): this kernel lacks "),
+    ],
+)
+async def test_a_steering_that_the_kernel_cannot_have_takes_nothing(lacking, why):
+    kernel = KernelOffers({lacking: errno.EOPNOTSUPP})
     pool = PortPool(*OPTIONS.proxy_ports)
+    options = replace(OPTIONS, socket_lb="required")
     async with contextlib.AsyncExitStack() as stack:
-        with pytest.raises(SteeringError, match=r"cannot steer by nftables: this kernel lacks "):
-            open_steering("nftables", OPTIONS, pool, stack, kernel)
+        with pytest.raises(SteeringError, match=why):
+            open_steering("nftables", options, pool, stack, kernel)
         assert len(list(pool.candidates())) == 10
 
 

@@ -30,12 +30,12 @@ def mounts(tmp_path):
 
 
 def test_cgroup_v2_is_found_beside_version_1(mounts):
-    assert find_cgroup(mounts(HYBRID)) == Path("/sys/fs/cgroup/unified")
+    assert find_cgroup(mounts=mounts(HYBRID)) == Path("/sys/fs/cgroup/unified")
     assert find_bpffs(mounts(HYBRID)) == Path("/sys/fs/bpf")
 
 
 def test_in_a_container_the_nodes_cgroup_goes_before_its_own(mounts):
-    assert find_cgroup(mounts(CONTAINER)) == Path("/host/sys/fs/cgroup")
+    assert find_cgroup(mounts=mounts(CONTAINER)) == Path("/host/sys/fs/cgroup")
     assert find_bpffs(mounts(CONTAINER)) == Path("/host/sys/fs/b pf")
 
 
@@ -46,4 +46,5 @@ def test_the_usual_place_of_bpffs_goes_first(mounts):
 
 def test_what_is_not_mounted_is_none(mounts):
     path = mounts("22 1 0:20 / /sys rw - sysfs sysfs rw\n")
-    assert (find_cgroup(path), find_bpffs(path)) == (None, None)
+    assert (find_cgroup(mounts=path), find_bpffs(path)) == (None, None)
+    assert find_cgroup("/sys/fs/cgroup/shop", path) == Path("/sys/fs/cgroup/shop")

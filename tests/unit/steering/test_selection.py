@@ -36,10 +36,19 @@ def test_without_a_kernel_path_hooks_have_no_effect_unless_they_are_required(nam
     assert make_steering(name, HOOKED).name == name
     what = f"connect() isn't translated: steering {name} has no kernel path"
     assert caplog.messages == [what]
-    required = replace(FACTS, hooks=HookOptions(is_required=True))
+    required = HookOptions(is_required=True)
     with pytest.raises(SteeringError) as caught:
-        make_steering(name, required)
+        selection.check_hooks(name, required, LACKS_NOTHING, own_namespace=False)
     assert str(caught.value) == f"cannot start: {what} (--steering=nftables)"
+
+
+def test_hooks_that_cannot_work_here_end_the_start_only_if_they_are_required():
+    kernel = KernelOffers({"connect hooks": errno.EINVAL})
+    for hooks in (None, HookOptions()):
+        selection.check_hooks("nftables", hooks, kernel, own_namespace=False)
+    required = HookOptions(is_required=True)
+    with pytest.raises(SteeringError, match=r"cannot translate connect\(\): this kernel lacks "):
+        selection.check_hooks("nftables", required, kernel, own_namespace=False)
 
 
 def test_auto_chooses_local_in_the_proxys_own_namespace():

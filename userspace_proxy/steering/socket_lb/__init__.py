@@ -11,7 +11,7 @@ Rule 2: what leads away from an endpoint is in force before the endpoint's numbe
 which is never.
 """
 
-from .hooks import Hooks, HookState, SocketEvent
+from .hooks import Hooks, HookState, SocketEvent, find_place
 from .programs import hooked_labels, remove_hooks
 from .steering import HookedSteering
 
@@ -20,6 +20,7 @@ __all__ = [
     "HookedSteering",
     "Hooks",
     "SocketEvent",
+    "find_place",
     "hooked_labels",
     "remove_hooks",
 ]

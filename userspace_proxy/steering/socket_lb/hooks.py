@@ -15,7 +15,7 @@ import errno
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +51,7 @@ from ...log_fields import FieldLogger
 from ...log_limit import LogLimit
 from ...model import Frontend, IPFamily, SocketAddress
 from ..base import HookOptions, Target
-from ..others.hooks import judge_hooks
+from ..others.hooks import OtherHook, judge_hooks
 from .desired import (
     COUNTERS,
     FRONTENDS,
@@ -162,14 +162,9 @@ class Hooks:
         Raises:
             SteeringError: They can't work here; nothing of them is left if some did.
         """
-        options = self._options
-        cgroup = Path(options.cgroup) if options.cgroup else find_cgroup()
-        names = self._names
-        lack = read_rights(self._kernel, cgroup, names).lack()
-        if lack or cgroup is None or names is None:
-            what, hint = lack or ("", "")
-            raise SteeringError(f"cannot translate connect(): {what}", hint=hint)
-        _check_place(cgroup, names)
+        cgroup, names, others = find_place(self._options, self._kernel, self._names)
+        for other in others:
+            _log.warning("%(what)s: %(where)s", extra={"what": other.what, "where": other.where})
         programs = Programs(cgroup, names, self._proxy_name)
         try:
             programs.load()
@@ -178,7 +173,7 @@ class Hooks:
         except OSError as exc:
             self.close()
             programs.close()
-            with suppress(OSError):
+            with suppress(SteeringError):
                 remove_hooks(self._proxy_name, self._names)
             raise SteeringError(f"cannot translate connect() in {cgroup}: {_words(exc)}") from exc
         self._is_attached = True
@@ -250,10 +245,7 @@ class Hooks:
         What was counted can be read until :meth:`close`.
         """
         self._is_attached = False
-        try:
-            remove_hooks(self._proxy_name, self._names)
-        except OSError as exc:
-            raise SteeringError(f"cannot remove hooks of connect(): {_words(exc)}") from exc
+        remove_hooks(self._proxy_name, self._names)
 
     def close(self) -> None:
         """Close all descriptors; what is attached goes on for the rest of its term. Idempotent."""
@@ -527,12 +519,31 @@ class Hooks:
         )
 
 
-def _check_place(cgroup: Path, names: Path) -> None:
-    """Log which other programs see the same connect(), once.
+class HookPlace(NamedTuple):
+    """Where hooks can work."""
+
+    cgroup: Path
+    names: Path
+    """The mount of bpffs."""
+    others: Sequence[OtherHook]
+    """Other programs that see the same connect(); none of them translates Services."""
+
+
+def find_place(options: HookOptions, kernel: KernelOffers, names: Path | None = None) -> HookPlace:
+    """Return where hooks can work; nothing is changed.
+
+    Args:
+        kernel: What it offers.
+        names: The mount of bpffs; None: it is looked for.
 
     Raises:
-        SteeringError: One of them translates Services, or this is no folder of cgroup v2.
+        SteeringError: They can't work here, or another program translates Services.
     """
+    cgroup, names = find_cgroup(options.cgroup), names or find_bpffs()
+    lack = read_rights(kernel, cgroup, names).lack()
+    if lack or cgroup is None or names is None:
+        what, hint = lack or ("", "")
+        raise SteeringError(f"cannot translate connect(): {what}", hint=hint)
     try:
         others = judge_hooks(read_hooks(cgroup, names))
     except OSError as exc:
@@ -542,7 +553,7 @@ def _check_place(cgroup: Path, names: Path) -> None:
         if other.replaces:
             what = f"cannot translate connect(): {other.what} ({other.where})"
             raise SteeringError(what, hint=other.hint)
-        _log.warning("%(what)s: %(where)s", extra={"what": other.what, "where": other.where})
+    return HookPlace(cgroup, names, others)
 
 
 def _own_netns() -> int:

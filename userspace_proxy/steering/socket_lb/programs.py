@@ -18,6 +18,7 @@ import hashlib
 import os
 from pathlib import Path
 
+from ...errors import SteeringError
 from ...kernel.bpf import calls
 from ...kernel.bpf.objects import KINDS, BpfObject, MapSpec, read_object
 from ...kernel.cgroups import find_bpffs
@@ -163,12 +164,20 @@ def remove_hooks(proxy_name: str, names: Path | None = None) -> bool:
         names: The mount of bpffs; None: it is looked for.
 
     Raises:
-        OSError: It may not be removed.
+        SteeringError: It may not be removed.
     """
     names = names or find_bpffs()
     folder = names and folder_of(names, proxy_label(proxy_name))
     if folder is None or not folder.is_dir():
         return False
+    try:
+        _remove(folder)
+    except OSError as exc:
+        raise SteeringError(f"cannot remove hooks at connect(): {exc.strerror}") from exc
+    return True
+
+
+def _remove(folder: Path) -> None:
     for path in sorted(folder.iterdir(), key=lambda path: "connect" not in path.name):
         if "-" not in path.name:
             # A process that hands over to this one holds it, too.
@@ -179,7 +188,6 @@ def remove_hooks(proxy_name: str, names: Path | None = None) -> bool:
         # Another proxy's are there.
         for empty in (folder, folder.parent, folder.parent.parent):
             empty.rmdir()
-    return True
 
 
 def _open(path: Path, name: str, spec: MapSpec) -> int:
