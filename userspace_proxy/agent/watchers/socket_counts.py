@@ -1,8 +1,8 @@
 """Brings what the hooks at connect() see of this node's connections into the facts.
 
     counters ◀──refresh, each few seconds── HookedConnections ──as if of a worker──▶ Group, Plane
-    ring ────events, at once──────────────────────┘
-      └─ a failed dial ─▶ Suspects ─a probe fails, too─▶ ejected for all; AutoPaths: userspace
+      │  ring ────events, at once─────────────────┘
+      └────┴─ a failed dial ─▶ Suspects ─a probe fails, too─▶ ejected for all; AutoPaths: userspace
     observing ◀── a record at the end of each connection, while something watches
 
 Rule 1: what the hooks find has the facts, words and consequences of the userspace path: nothing
@@ -140,12 +140,16 @@ class HookedConnections(Component):
             return
         # What an event has reported meanwhile is newer.
         known = ejected if news == reports.news else None
-        groups = {served.group.label: served.group for served in self._served_ports}
+        served = {one.group.number: one for one in self._served_ports}
+        groups = {one.group.label: one.group for one in served.values()}
         new: dict[int, int] = {}
         pace = Pace(clock=self._clock)
-        for report, connections in reports.look(changes, known, groups, self._clock()):
+        looked = reports.look(changes, known, groups, self._clock())
+        for report, connections, unreported in looked:
             self._send(report)
             new[report.group] = connections
+            for endpoint, kind, count in unreported:
+                self._suspects.add(served[report.group], endpoint, kind, count)
             await pace.turn()
         self._show_paths(new)
 

@@ -5,7 +5,8 @@
 
 Rule 1: a failed dial is one failure of its streak, whether an event or the counters show it first.
 Rule 2: counters have no times: what they show beside events was after the last reading, and an
-endpoint that is ejected has failed last.
+endpoint that is ejected has failed last. Of one that isn't, these failures are in no streak: they
+are of a client whose endpoints are all ejected for it, or of an event for which there was no room.
 Rule 3: what an earlier process has counted stays with it, but for connections that are open.
 """
 
@@ -19,7 +20,7 @@ from typing import NamedTuple
 
 from ...causes.endpoints import DIAL_CODES
 from ...facts import EndpointCounters, GroupCounters
-from ...kernel.bpf.socket_maps import DialCounts
+from ...kernel.bpf.socket_maps import DialCounts, EventKind
 from ...model import DialFailure, Failure, SocketAddress
 from ...plane import Group
 from ...plane.messages import DurationReport, EndpointReport, GroupReport, StreakReport
@@ -59,6 +60,14 @@ class _Change(NamedTuple):
     now: DialCounts | None
 
 
+class Unreported(NamedTuple):
+    """Failed dials of an endpoint that isn't ejected, which no event has reported."""
+
+    endpoint: SocketAddress
+    kind: EventKind
+    count: int
+
+
 class _Growth(NamedTuple):
     """What is new of an endpoint."""
 
@@ -66,6 +75,8 @@ class _Growth(NamedTuple):
     counts: DialCounts
     """Differences."""
     dials: StreakReport | None = None
+    unreported: int = 0
+    """Failed dials that are in no streak, and that no event has reported."""
 
     def report(self) -> EndpointReport:
         """Return it as a worker would."""
@@ -78,6 +89,11 @@ class _Growth(NamedTuple):
         setattr(counters, _COUNTER_OF[REFUSED], new.refused)
         setattr(counters, _COUNTER_OF[UNANSWERED], new.unanswered)
         return EndpointReport(self.endpoint, counters.figures(), self.dials)
+
+    def suspected(self) -> Unreported:
+        """Return what is to be found out about."""
+        kind = EventKind.REFUSED if self.counts.refused else EventKind.UNANSWERED
+        return Unreported(self.endpoint, kind, self.unreported)
 
 
 class Reports:
@@ -117,7 +133,7 @@ class Reports:
         """Return the report of failed dials that have ejected an endpoint for all.
 
         Args:
-            count: How many there were; each was :meth:`noted`.
+            count: How many there were; each was :meth:`noted`, or is :class:`Unreported`.
             at: Monotonic seconds.
             until: When the next dial is a probe.
         """
@@ -163,8 +179,8 @@ class Reports:
         ejected: Mapping[At, float] | None,
         groups: Mapping[str, Group],
         now: float,
-    ) -> Iterator[tuple[GroupReport, int]]:
-        """Yield what is new of each Service port, with the number of new connections.
+    ) -> Iterator[tuple[GroupReport, int, Sequence[Unreported]]]:
+        """Yield what is new of each Service port: report, number of connections, failed dials.
 
         What isn't taken, or is of no group yet, is reported by the next look.
 
@@ -186,7 +202,9 @@ class Reports:
                 continue
             new = [self._follow(name, change, since, now) for change in changes.get(name, ())]
             if new or had.keys() != has.keys():
-                yield self._report(group, new, now), sum(one.counts.established for one in new)
+                connections = sum(one.counts.established for one in new)
+                unreported = [one.suspected() for one in new if one.unreported]
+                yield self._report(group, new, now), connections, unreported
 
     def _forget(self, name: str, changes: Iterable[_Change]) -> None:
         """Forget endpoints that have no counters any more, of a Service port that is gone."""
@@ -217,10 +235,9 @@ class Reports:
         if new.established:
             succeeded_at = min(since, failing.at) if is_ejected else now
         dials = StreakReport(succeeded_at, *_NO_FAILURE) if new.established else None
-        if beside:
-            failed = failing.failed if is_ejected else REFUSED if new.refused else UNANSWERED
-            dials = _failures(beside, now if is_ejected else since, failed, succeeded_at)
-        return _Growth(endpoint, new, dials)
+        if beside and is_ejected:
+            dials = _failures(beside, now, failing.failed, succeeded_at)
+        return _Growth(endpoint, new, dials, 0 if is_ejected else beside)
 
     def _report_end(
         self, group: Group, endpoint: SocketAddress, new: Sequence[_Growth], now: float

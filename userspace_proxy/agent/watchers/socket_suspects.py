@@ -64,15 +64,17 @@ class Suspects:
         self._by_endpoint: dict[SocketAddress, dict[str, Suspect]] = {}
         """By the name of the Service port, too."""
 
-    def add(self, served: ServedPort, endpoint: SocketAddress, kind: EventKind) -> None:
-        """Suspect an endpoint of a Service port, as a dial has failed."""
+    def add(
+        self, served: ServedPort, endpoint: SocketAddress, kind: EventKind, failures: int = 1
+    ) -> None:
+        """Suspect an endpoint of a Service port, as dials have failed."""
         of_endpoint = self._by_endpoint.setdefault(endpoint, {})
         if (known := of_endpoint.get(served.group.label)) is not None:
             known.kind = kind
-            known.failures += 1
+            known.failures += failures
             return
         service = served.plan.key.name.service
-        of_endpoint[served.group.label] = Suspect(served, endpoint, kind, service)
+        of_endpoint[served.group.label] = Suspect(served, endpoint, kind, service, failures)
         if self._probes is None:
             self._probes = self._open_probes(self._take)
         self._probes.add(endpoint, service)

@@ -110,6 +110,10 @@ class Node:
     def take_events(self):
         """Take events, and end the probes that follow."""
         self.connections._take_events()
+        self.probe()
+
+    def probe(self):
+        """End the probes that are under way."""
         if self.probed is not None:
             for endpoint in {endpoint for endpoint, _ in self.probed.wanted}:
                 self.probed.note(endpoint, None if endpoint in self.healthy else self.failure)
@@ -285,6 +289,27 @@ async def test_dials_that_fail_at_a_healthy_endpoint_are_counted_and_eject_nothi
     assert node.served.group.ejected(time.monotonic()) == {}
     # One probe answers for all of them.
     assert node.probed.begun == 1
+
+
+async def test_an_endpoint_is_ejected_where_there_was_no_room_for_the_event(node, hooks):
+    hooks.count((NAME, POD_A), refused=2)
+    await node.read()
+    assert (hooks.ejected(), node.endpoint.cause) == ({}, None)
+    node.probe()
+    assert (NAME, POD_A) in hooks.ejected()
+    assert node.endpoint.cause.count == 2
+
+
+async def test_dials_of_a_client_that_fails_again_and_again_do_not_accuse_an_endpoint(node, hooks):
+    node.healthy.add(POD_A)
+    hooks.fail((NAME, POD_A))
+    node.take_events()
+    # All endpoints are ejected for it, so no event follows.
+    for _ in range(3):
+        hooks.count((NAME, POD_A), refused=5)
+        await node.read()
+        node.probe()
+    assert (hooks.ejected(), node.endpoint.cause, node.port.failures) == ({}, None, 16)
 
 
 async def test_a_probe_that_is_answered_after_a_failed_one_ends_the_ejection(node, hooks):

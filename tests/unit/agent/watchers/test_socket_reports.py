@@ -3,7 +3,7 @@
 import pytest
 
 from userspace_proxy.agent.watchers.socket_reports import REFUSED, Reports
-from userspace_proxy.kernel.bpf.socket_maps import DialCounts
+from userspace_proxy.kernel.bpf.socket_maps import DialCounts, EventKind
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import Group
@@ -28,7 +28,7 @@ class Rig:
         groups = {"shop/web": self.group}
         changes = self.reports.compare(counted, {})
         found = list(self.reports.look(changes, self.ejected, groups, self.now))
-        for report, _ in found:
+        for report, _, _ in found:
             self.group.add(-2, report, self.now)
         return found
 
@@ -50,7 +50,7 @@ def test_without_a_change_there_is_no_report(rig):
 def test_what_is_of_no_service_port_is_kept_until_it_has_one(rig):
     changes = rig.reports.compare({AT: DialCounts(established=2)}, {})
     assert list(rig.reports.look(changes, {}, {}, 105.0)) == []
-    ((_, connections),) = rig.look(established=3)
+    ((_, connections, _),) = rig.look(established=3)
     assert connections == 3
 
 
@@ -63,7 +63,7 @@ def test_what_has_no_counters_any_more_is_forgotten_without_a_service_port_too(r
 def test_what_was_not_taken_is_reported_by_the_next_look(rig):
     changes = rig.reports.compare({AT: DialCounts(established=2)}, {})
     rig.reports.look(changes, {}, {"shop/web": rig.group}, 105.0).close()
-    ((_, connections),) = rig.look(established=3)
+    ((_, connections, _),) = rig.look(established=3)
     assert connections == 3
 
 
@@ -89,16 +89,20 @@ def test_a_failed_dial_after_which_a_probe_was_answered_is_counted_and_in_no_str
     assert (rig.dials.is_on, rig.dials.failures) == (False, 0)
 
 
-def test_failures_that_no_event_has_reported_were_before_a_success(rig):
-    rig.look(established=1, refused=2)
-    assert not rig.dials.is_on
-    rig.look(established=1, refused=3)
-    assert (rig.dials.is_on, rig.dials.failures) == (False, 1)
+def test_failures_that_no_event_has_reported_are_yet_to_be_judged(rig):
+    rig.reports.noted(*AT)
+    ((_, _, unreported),) = rig.look(refused=3)
+    assert unreported == [(POD, EventKind.REFUSED, 2)]
+    ((_, _, unreported),) = rig.look(refused=3, unanswered=1)
+    assert unreported == [(POD, EventKind.UNANSWERED, 1)]
+    assert rig.group.counters_of(POD).failures == 4
+    assert (rig.dials.is_on, rig.dials.failures) == (False, 0)
 
 
 def test_more_failures_of_an_endpoint_that_is_ejected_are_of_now(rig):
     rig.ejected = {AT: 3.0}
-    rig.look(refused=2)
+    ((_, _, unreported),) = rig.look(refused=2)
+    assert unreported == []
     assert (rig.dials.failures, rig.dials.last_at, rig.dials.failure) == (2, rig.now, "silent")
 
 
