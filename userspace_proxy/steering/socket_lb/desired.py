@@ -15,7 +15,7 @@ knows what becomes of connections.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -145,6 +145,11 @@ class FoundService(NamedTuple):
     value: FrontendValue
     slots: tuple[SlotValue, ...]
 
+    def numbers(self) -> Iterator[int]:
+        """Yield those of its endpoints, and of its affinity."""
+        yield self.value.affinity
+        yield from (slot.number for slot in self.slots)
+
 
 class Room(NamedTuple):
     """How many elements of each kind there may be."""
@@ -237,7 +242,9 @@ class DesiredHooks:
         """
         self._found = dict(found)
         self._last_service = max(services, default=0)
-        self.next_number = next_number
+        # The settings, which have the next number, may have begun anew.
+        used = (n for one in found.values() for n in one.numbers())
+        self.next_number = max(next_number, 1 + max(used, default=0))
 
     def hooked(self) -> Collection[Frontend]:
         """Return those that are translated."""

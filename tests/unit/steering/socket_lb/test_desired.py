@@ -374,6 +374,19 @@ def test_what_has_changed_meanwhile_gets_numbers_that_nothing_had():
     assert desired.number_of(("shop/web", C)) == earlier.next_number
 
 
+def test_no_number_is_used_again_where_the_next_one_is_not_known_any_more():
+    earlier = hooks()
+    earlier.replace({WEB: to(A, B, affinity=PINNED)})
+    found, services, next_number = found_of(earlier, WEB)
+    desired = hooks()
+    desired.adopt(found, services, 1)
+    cart = Affinity("shop/cart", 60)
+    desired.replace({WEB: to(A, B, C, affinity=PINNED), CART: to(A, affinity=cart)})
+    assert desired.number_of(("shop/web", C)) >= next_number
+    assert led(desired, CART)[0].affinity >= next_number
+    assert [desired.at[earlier.number_of(("shop/web", one))][1] for one in (A, B)] == [A, B]
+
+
 def test_a_frontend_that_has_become_another_services_shares_no_number_with_its_first_one():
     earlier = hooks()
     earlier.replace({WEB: to(A), NODE_PORT: to(A)})
