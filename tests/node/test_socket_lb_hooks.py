@@ -164,7 +164,7 @@ def test_a_frontend_leads_to_its_endpoint_and_the_client_sees_the_frontend(
         assert hooks.counts()[at].established == 1
         assert accepted(server)
     assert (hooks.state.attached, hooks.state.problem, hooks.state.frontends) == (True, "", 1)
-    assert hooks.state.map_bytes > 0
+    assert hooks.map_bytes() > 0
 
 
 @pytest.mark.kernel

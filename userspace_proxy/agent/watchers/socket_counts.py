@@ -108,7 +108,7 @@ class HookedConnections(Component):
             state.cgroup,
             state.frontends,
             state.repairs,
-            state.map_bytes,
+            self._hooks.map_bytes(),
         )
 
     async def close(self) -> None:

@@ -106,7 +106,6 @@ class HookState:
     cgroup: str = ""
     repairs: int = 0
     """How much another program had removed or changed."""
-    map_bytes: int = 0
 
 
 class Hooks:
@@ -148,7 +147,6 @@ class Hooks:
         self._problem = ""
         self._problem_lines = LogLimit()
         self._repairs = 0
-        self._map_bytes = 0
         self._to_ports: dict[Frontend, Target] = {}
         """What may lead to proxy ports, and so depends on the node's addresses."""
         self.inherited: Mapping[At, DialCounts] = {}
@@ -178,7 +176,6 @@ class Hooks:
             raise SteeringError(f"cannot translate connect() in {cgroup}: {_words(exc)}") from exc
         self._is_attached = True
         self._ring = Ring(programs.maps["events"], programs.specs["events"].entries)
-        self._map_bytes = programs.map_bytes()
 
     def replace(self, wanted: Mapping[Frontend, Target]) -> None:
         """Lead exactly these frontends to their endpoints, as far as it is possible."""
@@ -237,7 +234,6 @@ class Hooks:
             self._follow_addresses()
             self._forget_left()
             self._write_settings(valid_until_ns=time.monotonic_ns() + _TERM_NS)
-            self._map_bytes = self._programs.map_bytes()
 
     def remove(self) -> None:
         """Detach and remove everything; idempotent, also without ``start``.
@@ -351,9 +347,14 @@ class Hooks:
         if programs is None:
             return HookState(problem=self._problem)
         cgroup, frontends = str(programs.cgroup), self._desired.frontends
-        return HookState(
-            self._is_attached, self._problem, frontends, cgroup, self._repairs, self._map_bytes
-        )
+        return HookState(self._is_attached, self._problem, frontends, cgroup, self._repairs)
+
+    def map_bytes(self) -> int:
+        """Return how much memory all maps take, as the kernel says."""
+        programs = self._programs
+        with suppress(OSError):
+            return programs.map_bytes() if programs is not None else 0
+        return 0
 
     # -- maps --------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ class FakeHooks:
         self.readmitted = []
         """Those of ``readmit``."""
         self.readings = 0
-        self.state = HookState(attached=True, frontends=1, cgroup="/sys/fs/cgroup", map_bytes=4096)
+        self.state = HookState(attached=True, frontends=1, cgroup="/sys/fs/cgroup")
         self.event_descriptor = os.eventfd(0, os.EFD_NONBLOCK)
         self._ejected = {}
         self._events = []
@@ -110,6 +110,9 @@ class FakeHooks:
 
     def observe(self, is_on):
         self.observed.append(is_on)
+
+    def map_bytes(self):
+        return 4096
 
     def left_to_rules(self, frontend):
         return self.left.get(frontend, "")

@@ -134,7 +134,17 @@ def node(plane, make, hooks, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["counts", "ejected", "take_events", "eject", "readmit", "observe", "left_to_rules"]
+    "name",
+    [
+        "counts",
+        "ejected",
+        "take_events",
+        "eject",
+        "readmit",
+        "observe",
+        "left_to_rules",
+        "map_bytes",
+    ],
 )
 def test_the_fake_is_called_as_the_real_hooks_are(name):
     fake, real = (inspect.signature(getattr(one, name)) for one in (FakeHooks, Hooks))
