@@ -6,10 +6,12 @@ creates sockets and passes them on; a test uses them like its own. Every wait ha
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import sys
 import threading
+from collections.abc import Callable, Iterator
 
 from userspace_proxy_testing.sandbox import Host, Namespace, Pod
 
@@ -198,6 +200,28 @@ def read_all(sock: socket.socket) -> bytes:
     while chunk := sock.recv(1 << 20):
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+@contextlib.contextmanager
+def repeated(act: Callable[[], str]) -> Iterator[list[str]]:
+    """Have a thread do something again and again; what it returns, or its OSError, is listed."""
+    seen: list[str] = []
+    is_over = threading.Event()
+
+    def run() -> None:
+        while not is_over.is_set():
+            try:
+                seen.append(act())
+            except OSError as exc:
+                seen.append(str(exc))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        is_over.set()
+        thread.join(DEADLINE_S)
 
 
 def listen(pod: Pod, port: int) -> socket.socket:

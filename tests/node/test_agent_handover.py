@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
 from tests.cluster.waiting import wait_for
-from tests.node.clients import DEADLINE_S, refusal
+from tests.node.clients import refusal, repeated
 from tests.node.manifests import Service
 from tests.node.steerings import steerings
 from tests.node.testbed import Testbed
@@ -43,25 +40,6 @@ def with_policy(service: Service, policy: str, ips: list[str]) -> Service:
     port = {"port": service.port, "protocol": service.protocol, "nodePort": node_port}
     more = {"type": "NodePort", "externalTrafficPolicy": policy, "ports": [port]}
     return replace(service, endpoints=ips, more=more)
-
-
-@contextlib.contextmanager
-def repeated(act) -> Iterator[list[str]]:
-    """Have a thread do something again and again; what it returns each time comes in a list."""
-    seen: list[str] = []
-    is_over = threading.Event()
-
-    def run() -> None:
-        while not is_over.is_set():
-            seen.append(act())
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        is_over.set()
-        thread.join(DEADLINE_S)
 
 
 @pytest.fixture(params=steerings("local", "local-on-a-node"))

@@ -7,16 +7,14 @@ import errno
 import os
 import struct
 import sys
-import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.waiting import wait_for
 from tests.node.agents import CLEANUP
-from tests.node.clients import DEADLINE_S
+from tests.node.clients import DEADLINE_S, repeated
 from tests.node.endpoints import VERSIONS
 from tests.node.load import Outcome
 from tests.node.socket_lb import HOOKS, MARKS, MODES, Dial, SocketNode, Web, met, socket_node
@@ -117,28 +115,6 @@ def hooked(tmp_path) -> Iterator[Life]:
         life = Life(node)
         life.start()
         yield life
-
-
-@contextlib.contextmanager
-def repeated(act: Callable[[], str]) -> Iterator[Counter[str]]:
-    """Have a thread do something again and again; counts what it returns."""
-    seen: Counter[str] = Counter()
-    is_over = threading.Event()
-
-    def run() -> None:
-        while not is_over.is_set():
-            try:
-                seen[act()] += 1
-            except OSError as exc:
-                seen[str(exc)] += 1
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        is_over.set()
-        thread.join(DEADLINE_S)
 
 
 def test_a_service_moves_between_the_paths_without_a_failed_request(life):
