@@ -35,13 +35,14 @@ class HookedGroup:
 
     Args:
         name: What is unique in this process.
+        root: A mount of cgroup v2; None: the one that there is.
 
     Raises:
         OSError: This kernel has no cgroup v2, or this process may not create a group there.
     """
 
-    def __init__(self, name: str) -> None:
-        self.folder = root_of_v2() / f"userspace-proxy-{os.getpid()}-{name}"
+    def __init__(self, name: str, root: Path | None = None) -> None:
+        self.folder = (root or root_of_v2()) / f"userspace-proxy-{os.getpid()}-{name}"
         self._programs = self.folder / PROGRAMS
         self._programs.mkdir(parents=True)
 
@@ -59,7 +60,7 @@ class HookedGroup:
             for pid in (self._programs / "cgroup.procs").read_text().split():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(pid), signal.SIGKILL)
-        for folder in (self._programs, self.folder):
+        for folder in (*self.folder.glob("*/"), self.folder):
             try:
                 folder.rmdir()
             except FileNotFoundError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import os
 import subprocess
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.waiting import wait_for
+from tests.hooked import HookedGroup
 from userspace_proxy.kernel.bpf import calls
 from userspace_proxy.kernel.bpf.objects import read_object
 from userspace_proxy.kernel.trials import try_parts
@@ -40,14 +39,8 @@ def mounted(folder: Path, kind: str) -> Iterator[Path]:
 @contextlib.contextmanager
 def own_cgroup(folder: Path) -> Iterator[Path]:
     """Mount cgroup v2, and make a cgroup there, which is removed with those in it."""
-    with mounted(folder, "cgroup2") as root:
-        made = root / f"userspace-proxy-test-{os.getpid()}"
-        made.mkdir()
-        try:
-            yield made
-        finally:
-            for one in (*made.glob("*/"), made):
-                wait_for("the end of its processes", functools.partial(is_removed, one))
+    with mounted(folder, "cgroup2") as root, HookedGroup("test", root) as group:
+        yield group.folder
 
 
 @contextlib.contextmanager
@@ -61,17 +54,6 @@ def in_cgroup(cgroup: Path) -> Iterator[None]:
         yield
     finally:
         (root / before / "cgroup.procs").write_text("0")
-
-
-def is_removed(cgroup: Path) -> bool:
-    """Remove a cgroup; returns whether there was no process in it."""
-    try:
-        cgroup.rmdir()
-    except OSError as exc:
-        if exc.errno != errno.EBUSY:
-            raise
-        return False
-    return True
 
 
 class Attached:

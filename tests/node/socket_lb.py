@@ -1,7 +1,7 @@
 """A node whose Services take the kernel path, by rules alone or by hooks of ``connect()`` as well.
 
     cgroup v2
-    └─ userspace-proxy-test-PID     hooks are attached here
+    └─ userspace-proxy-PID-test     hooks are attached here
        └─ pods                      this process and all that it starts: the agent, pods, clients
 
 Rule 1: a socket belongs to the cgroup of the process that creates it, so hooks translate the dials
