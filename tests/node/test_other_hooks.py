@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.node.test_bpf import mounted
+from tests.node.bpf_hooks import mounted, own_cgroup
 from tests.node.test_bpf import rights as rights
 from userspace_proxy.check.socket_lb import look_at_hooks
 from userspace_proxy.kernel.bpf import calls
@@ -45,11 +45,8 @@ for hook in read_hooks(Path(sys.argv[1]), Path(sys.argv[2])):
 
 @pytest.fixture
 def cgroup(tmp_path: Path) -> Iterator[Path]:
-    with mounted(tmp_path / "cgroup", "cgroup2") as root:
-        folder = root / f"userspace-proxy-test-{os.getpid()}"
-        folder.mkdir()
-        yield folder
-        folder.rmdir()
+    with own_cgroup(tmp_path / "cgroup") as cgroup:
+        yield cgroup
 
 
 @pytest.fixture

@@ -427,6 +427,26 @@ def test_elements_that_another_program_has_changed_are_put_back(
     assert stage.outcome(WEB) == str(WEB.address)
 
 
+def test_a_change_while_counters_are_read_is_no_repair(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hooks = stage.start()
+    hooks.replace({WEB: to(SocketAddress(POD, 1))})
+    read = hooks._elements
+
+    def read_and_change(name: str) -> list[tuple[bytes, bytes]]:
+        found = read(name)
+        monkeypatch.setattr(hooks, "_elements", read)
+        hooks.change({CART: to(SocketAddress(POD, 2), name="shop/cart")})
+        return found
+
+    monkeypatch.setattr(hooks, "_elements", read_and_change)
+    assert len(hooks.counts()) == 1
+    hooks.repair()
+    assert hooks.state.repairs == 0
+    assert len(hooks.counts()) == 2
+
+
 def test_counters_that_another_program_has_removed_begin_anew(
     stage: Stage, server: socket.socket
 ) -> None:

@@ -229,8 +229,8 @@ class Hooks:
                 self._note_repair(restored)
             if self._is_unsure:
                 self._put_right()
-            elif self._has_drifted():
-                self._note_repair([f"{self._put_right()} elements"])
+            elif self._has_drifted() and (changed := self._put_right()):
+                self._note_repair([f"{changed} elements"])
             self._follow_addresses()
             self._forget_left()
             self._write_settings(valid_until_ns=time.monotonic_ns() + _TERM_NS)

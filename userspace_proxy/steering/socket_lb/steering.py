@@ -48,7 +48,11 @@ class HookedSteering(NftablesSteering):
             if self._options.is_required:
                 raise
             _log.warning("rules lead all clients: %(cause)s", extra={"cause": str(exc)})
-            await self._hooks_thread.run(self._loaded.remove)
+            try:
+                await self._hooks_thread.run(self._loaded.remove)
+            except SteeringError as stay:
+                # They pass by once their term has ended.
+                _log.warning("an earlier run's hooks stay: %(cause)s", extra={"cause": str(stay)})
             # No program may dial proxy ports.
             self.facts = replace(self.facts, hooks=None)
         else:

@@ -9,7 +9,8 @@ from userspace_proxy.kernel.nf_tables import list_tables
 from userspace_proxy.kernel.offers import KernelOffers
 from userspace_proxy.model import Frontend, Protocol
 from userspace_proxy.steering.base import HookOptions, SteeringFacts
-from userspace_proxy.steering.socket_lb import HookedSteering
+from userspace_proxy.steering.socket_lb import HookedSteering, Hooks
+from userspace_proxy.steering.socket_lb.programs import folder_of
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 FACTS = SteeringFacts(refuse_port=35999, proxy_name="without-hooks")
@@ -33,6 +34,16 @@ async def test_unless_they_are_required_rules_lead_all_clients(node, caplog):
     await steering.clean_up()
     await steering.close()
     assert list_tables() == []
+
+
+async def test_hooks_of_an_earlier_run_that_cannot_be_removed_fail_no_start(node, caplog, tmp_path):
+    steering = HookedSteering(FACTS, HookOptions(), LACKS_BPF)
+    steering._loaded = Hooks(HookOptions(), FACTS.proxy_name, LACKS_BPF, tmp_path)
+    # No file, so it can't be removed.
+    (folder_of(tmp_path, FACTS.proxy_name) / "connect4").mkdir(parents=True)
+    await steering.start()
+    assert caplog.messages[-1].startswith("an earlier run's hooks stay: cannot remove hooks at ")
+    await steering.close()
 
 
 async def test_if_they_are_required_the_start_fails(node):
