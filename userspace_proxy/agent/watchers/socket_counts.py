@@ -10,6 +10,8 @@ behind the reports differs. Workers eject what the hooks eject, for clients that
 Rule 2: reading the counters takes a twentieth of a thread's time at most.
 Rule 3: an answer ends an ejection for all, of a client, a worker or a probe.
 Rule 4: a failed dial of a client is counted, and has no other consequence until a probe has failed.
+Rule 5: an event may be lost, as the ring was full. The next reading shows failed dials, and what is
+ejected; of connections that have ended, records are missing.
 """
 
 from __future__ import annotations
@@ -148,8 +150,8 @@ class HookedConnections(Component):
         for report, connections, unreported in looked:
             self._send(report)
             new[report.group] = connections
-            for endpoint, kind, count in unreported:
-                self._suspects.add(served[report.group], endpoint, kind, count)
+            for endpoint, kind, failures in unreported:
+                self._suspects.add(served[report.group], endpoint, kind, failures)
             await pace.turn()
         self._show_paths(new)
 

@@ -65,7 +65,7 @@ class Unreported(NamedTuple):
 
     endpoint: SocketAddress
     kind: EventKind
-    count: int
+    failures: int
 
 
 class _Growth(NamedTuple):
