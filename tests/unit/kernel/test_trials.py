@@ -209,10 +209,10 @@ def test_the_kernel_finds_no_socket_to_end(node):
         assert requests.change([ended]) == [(0, errno.ENOENT)]
 
 
-def test_a_connect_hook_is_loaded_and_an_unknown_one_is_not(monkeypatch):
+def test_the_newest_hook_is_loaded_and_an_unknown_one_is_not(monkeypatch):
     # Other users than root may load none.
     assert try_parts(["connect hooks"])["connect hooks"] in (0, errno.EPERM)
-    monkeypatch.setitem(KINDS, "cgroup/connect4", HookKind(18, 10_000))
+    monkeypatch.setitem(KINDS, "cgroup/sock_release", HookKind(9, 10_000))
     assert try_parts(["connect hooks"])["connect hooks"] in (errno.EINVAL, errno.EPERM)
     monkeypatch.setattr(platform, "machine", lambda: "pdp11")
     assert try_parts(["connect hooks"]) == {"connect hooks": errno.EPERM}
