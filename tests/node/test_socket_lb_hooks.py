@@ -427,6 +427,26 @@ def test_elements_that_another_program_has_changed_are_put_back(
     assert stage.outcome(WEB) == str(WEB.address)
 
 
+def test_a_program_that_comes_later_is_named_once(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    hooks = stage.start()
+    hooks.repair()
+    assert caplog.messages == []
+    place = os.open(stage.cgroup, os.O_RDONLY)
+    program = calls.load_program("cgroup/connect4", RETURN_1)
+    link = calls.attach("cgroup/connect4", program, place)
+    number = calls.program_info(program).id
+    hooks.repair()
+    hooks.repair()
+    for descriptor in (place, program, link):
+        os.close(descriptor)
+    what = "another program may change what this node's programs dial"
+    assert caplog.messages == [f"{what}: connect4, id {number}, at connect4"]
+    hooks.repair()
+    assert len(caplog.messages) == 1
+
+
 def test_a_change_while_counters_are_read_is_no_repair(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,15 @@ class Hook(NamedTuple):
     """Below the mount of bpffs; empty if it has none, or in another mount."""
 
 
+def attached_at(cgroup: Path) -> list[tuple[str, int]]:
+    """Return the section and id of what is attached to a cgroup itself; as :func:`read_hooks`."""
+    folder = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return [(one, program) for one in SECTIONS for program in calls.attached(one, folder)]
+    finally:
+        os.close(folder)
+
+
 def read_hooks(cgroup: Path, names: Path | None) -> list[Hook]:
     """Return what is attached to a cgroup itself, in the order in which it runs.
 
@@ -46,11 +55,7 @@ def read_hooks(cgroup: Path, names: Path | None) -> list[Hook]:
     Raises:
         OSError: Without CAP_NET_ADMIN, or the folder is none of cgroup v2.
     """
-    folder = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        found = [(one, program) for one in SECTIONS for program in calls.attached(one, folder)]
-    finally:
-        os.close(folder)
+    found = attached_at(cgroup)
     pins = dict(_pins(names)) if found and names else {}
     return [Hook(s, p, calls.program_name(p), pins.get(p, "")) for s, p in found]
 

@@ -25,7 +25,7 @@ from ...balance.ejection import FIRST_S, LONGEST_S
 from ...clocks import Clocks
 from ...errors import SteeringError
 from ...kernel.bpf import calls
-from ...kernel.bpf.other_hooks import read_hooks
+from ...kernel.bpf.other_hooks import attached_at, read_hooks
 from ...kernel.bpf.ring import Ring
 from ...kernel.bpf.socket_maps import (
     SETTINGS_KEY,
@@ -48,7 +48,7 @@ from ...kernel.interfaces import find_own_ip
 from ...kernel.offers import LACKS_NOTHING, KernelOffers
 from ...kernel.trials import SO_NETNS_COOKIE
 from ...log_fields import FieldLogger
-from ...log_limit import LogLimit
+from ...log_limit import SERVICE_LINES, LogLimit
 from ...model import Frontend, IPFamily, SocketAddress
 from ..base import HookOptions, Target
 from ..others.hooks import OtherHook, judge_hooks
@@ -147,6 +147,10 @@ class Hooks:
         self._problem = ""
         self._problem_lines = LogLimit()
         self._repairs = 0
+        self._attached: Sequence[tuple[str, int]] = ()
+        """What was attached at the last look, by other programs, too."""
+        self._others: Sequence[OtherHook] = ()
+        self._other_lines = LogLimit(SERVICE_LINES)
         self._to_ports: dict[Frontend, Target] = {}
         """What may lead to proxy ports, and so depends on the node's addresses."""
         self.inherited: Mapping[At, DialCounts] = {}
@@ -161,8 +165,7 @@ class Hooks:
             SteeringError: They can't work here; nothing of them is left if some did.
         """
         cgroup, names, others = find_place(self._options, self._kernel, self._names)
-        for other in others:
-            _log.warning("%(what)s: %(where)s", extra={"what": other.what, "where": other.where})
+        self._note_others(others)
         programs = Programs(cgroup, names, self._proxy_name)
         try:
             programs.load()
@@ -233,6 +236,7 @@ class Hooks:
                 self._note_repair([f"{changed} elements"])
             self._follow_addresses()
             self._forget_left()
+            self._look_for_others()
             self._write_settings(valid_until_ns=time.monotonic_ns() + _TERM_NS)
 
     def remove(self) -> None:
@@ -494,6 +498,24 @@ class Hooks:
                 ended.append(number)
         if ended:
             self._write(self._desired.forget(ended))
+
+    # -- others -------------------------------------------------------------------
+
+    def _look_for_others(self) -> None:
+        """Log programs that have come since the last look."""
+        programs, names = self._running(), self._names
+        attached = attached_at(programs.cgroup)
+        if names is not None and attached != self._attached:
+            self._attached = attached
+            self._note_others(judge_hooks(read_hooks(programs.cgroup, names), programs.ids()))
+
+    def _note_others(self, others: Sequence[OtherHook]) -> None:
+        """Log those that weren't there before; each once."""
+        for other in others:
+            if other not in self._others and self._other_lines.take(Clocks.monotonic()):
+                fields = {"what": other.what, "where": other.where}
+                _log.warning("%(what)s: %(where)s", extra=fields)
+        self._others = others
 
     # -- problems ----------------------------------------------------------------
 
