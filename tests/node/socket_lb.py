@@ -399,9 +399,11 @@ def answer(sock: socket.socket) -> tuple[str, str]:
 def kernel_peer(client: Client, sock: socket.socket) -> Address:
     """Return the peer to which the kernel sends a socket's packets."""
     kind, port = "-t" if sock.type == socket.SOCK_STREAM else "-u", sock.getsockname()[1]
-    command = ["ss", "-Hn", kind, "state", "established", f"( sport = :{port} )"]
-    peers = {line.split()[3] for line in client.host.run(command).stdout.splitlines()}
-    (peer,) = peers
+    command = ["ss", "-Hne", kind, "state", "established", f"( sport = :{port} )"]
+    # Sockets with other peers may have the same port.
+    own = f"ino:{os.fstat(sock.fileno()).st_ino}"
+    listed = map(str.split, client.host.run(command).stdout.splitlines())
+    (peer,) = (fields[3] for fields in listed if own in fields)
     host, _, number = peer.rpartition(":")
     return host.strip("[]"), int(number)
 
