@@ -51,6 +51,16 @@ async def test_all_requests_during_a_probe_get_its_answer(rig, caplog):
     ]
 
 
+async def test_an_endpoint_that_has_left_is_not_dialled(rig):
+    gone, stays = rig.endpoint().address, rig.endpoint().address
+    group = EndpointGroup("shop/web", Serving((gone, stays)))
+    group.update(Serving((stays,)))
+    fail(rig, group, ALICE, gone)
+    assert not rig.connections.probes._under_way
+    fail(rig, group, ALICE, stays)
+    assert rig.connections.probes._under_way.keys() == {stays}
+
+
 async def test_an_endpoint_that_answers_this_node_is_noted_to_deny_the_client(rig):
     endpoint = rig.endpoint().address
     (web,) = groups(rig, endpoint, "shop/web")
