@@ -144,7 +144,7 @@ async def test_an_endpoint_to_which_this_node_has_no_way_stays_ejected(rig):
 async def test_of_twice_as_many_endpoints_as_are_probed_at_once_the_first_are_and_dials_go_on(rig):
     silent = rig.keep(SilentEndpoint(ip="0.0.0.0")).address.port
     endpoints = [SocketAddress(f"127.1.0.{n}", silent) for n in range(2 * _MAX_UNDER_WAY)]
-    (web,) = groups(rig, endpoints[0], "shop/web")
+    web = EndpointGroup("shop/web", Serving(tuple(endpoints)))
     for endpoint in endpoints:
         rig.connections.probes.request(web, ALICE, endpoint)
     assert list(rig.connections.probes._under_way) == endpoints[:_MAX_UNDER_WAY]
