@@ -6,6 +6,7 @@ import select
 import pytest
 
 from tests.cluster.waiting import wait_for
+from tests.kernel_needs import KERNEL_ONCE
 from tests.netns import DEADLINE_S
 from tests.node.endpoints import (
     CLUSTER_IPS,
@@ -119,8 +120,7 @@ def web(tmp_path):
         web.close()
 
 
-@pytest.mark.kernel
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", KERNEL_ONCE)
 def test_open_connections_and_flows_survive_each_switch_of_the_path(web, version):
     address = (CLUSTER_IPS[version].format(10), PORT)
     client = web.testbed["pod"]

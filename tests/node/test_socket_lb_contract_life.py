@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.waiting import wait_for
+from tests.kernel_needs import KERNEL_ONCE
 from tests.node.agents import CLEANUP
 from tests.node.clients import DEADLINE_S, repeated
 from tests.node.endpoints import VERSIONS
@@ -130,8 +131,7 @@ def test_a_service_moves_between_the_paths_without_a_failed_request(life):
                 assert dial.ask() in ("one", "two")
 
 
-@pytest.mark.kernel
-@by_version
+@pytest.mark.parametrize("version", KERNEL_ONCE)
 def test_an_endpoint_that_is_gone_gets_no_new_connection(life, version):
     life.start()
     with life.dial(version) as before:

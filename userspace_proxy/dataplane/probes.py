@@ -58,7 +58,12 @@ class Probes:
             denials.succeeded_at = now
 
     def request(self, group: EndpointGroup, client: str, endpoint: SocketAddress) -> None:
-        """Dial an endpoint from this node's address; an answer ends its ejection from the group."""
+        """Dial an endpoint from this node's address; an answer ends its ejection from the group.
+
+        One that has left since its dial began isn't dialled: another pod may have its address.
+        """
+        if endpoint not in group.serving.all_endpoints:
+            return
         requests = self._under_way.get(endpoint)
         if requests is None:
             if len(self._under_way) >= _MAX_UNDER_WAY or not self._engine.descriptors.has_room(1):

@@ -51,6 +51,16 @@ async def test_all_requests_during_a_probe_get_its_answer(rig, caplog):
     ]
 
 
+async def test_an_endpoint_that_has_left_is_not_dialled(rig):
+    gone, stays = rig.endpoint().address, rig.endpoint().address
+    group = EndpointGroup("shop/web", Serving((gone, stays)))
+    group.update(Serving((stays,)))
+    fail(rig, group, ALICE, gone)
+    assert not rig.connections.probes._under_way
+    fail(rig, group, ALICE, stays)
+    assert rig.connections.probes._under_way.keys() == {stays}
+
+
 async def test_an_endpoint_that_answers_this_node_is_noted_to_deny_the_client(rig):
     endpoint = rig.endpoint().address
     (web,) = groups(rig, endpoint, "shop/web")
@@ -134,7 +144,7 @@ async def test_an_endpoint_to_which_this_node_has_no_way_stays_ejected(rig):
 async def test_of_twice_as_many_endpoints_as_are_probed_at_once_the_first_are_and_dials_go_on(rig):
     silent = rig.keep(SilentEndpoint(ip="0.0.0.0")).address.port
     endpoints = [SocketAddress(f"127.1.0.{n}", silent) for n in range(2 * _MAX_UNDER_WAY)]
-    (web,) = groups(rig, endpoints[0], "shop/web")
+    web = EndpointGroup("shop/web", Serving(tuple(endpoints)))
     for endpoint in endpoints:
         rig.connections.probes.request(web, ALICE, endpoint)
     assert list(rig.connections.probes._under_way) == endpoints[:_MAX_UNDER_WAY]
