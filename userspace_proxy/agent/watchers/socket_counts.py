@@ -215,7 +215,7 @@ class HookedConnections(Component):
         """Take the result of the probe of an endpoint that has failed a client's dial."""
         served, endpoint = suspect.served, suspect.endpoint
         label = served.group.label
-        if served.is_retired:
+        if served.is_retired or not _leads_to(served, endpoint):
             return
         if failed is not None:
             if (until := self._hooks.eject(label, endpoint, suspect.kind)) is not None:
@@ -239,10 +239,7 @@ class HookedConnections(Component):
             cause = say(dial_failed(endpoint, failed.failure, os.strerror(failed.number)))
             fields = {"service": group.label, "endpoint": str(endpoint), "cause": cause}
             _log.warning("%(service)s: endpoint ejected: %(cause)s", extra=fields)
-        plan = served.plan
-        if plan.path.path is DataPath.AUTO and any(
-            endpoint in choice.endpoints for choice in choices_of(plan.serving)
-        ):
+        if served.plan.path.path is DataPath.AUTO:
             self._served_ports.auto_paths.note(endpoint, failed)
 
     def _note_return(self, served: ServedPort, endpoint: SocketAddress, at: float) -> None:
@@ -275,3 +272,8 @@ class HookedConnections(Component):
         finally:
             loop.remove_reader(descriptor)
             self._hooks.observe(False)
+
+
+def _leads_to(served: ServedPort, endpoint: SocketAddress) -> bool:
+    """Return whether clients are led to an endpoint; it may have left while it was probed."""
+    return any(endpoint in choice.endpoints for choice in choices_of(served.plan.serving))

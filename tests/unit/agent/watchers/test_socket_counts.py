@@ -340,6 +340,16 @@ async def test_the_result_of_a_probe_for_a_service_port_that_is_gone_has_no_effe
     assert (hooks.ejected(), node.probed.wanted) == ({}, [])
 
 
+async def test_the_result_of_a_probe_of_an_endpoint_that_has_left_has_no_effect(
+    node, hooks, caplog
+):
+    hooks.fail((NAME, POD_A))
+    node.connections._take_events()
+    node.serve(KERNEL, POD_B.ip)
+    node.probe()
+    assert (hooks.ejected(), node.probed.wanted, caplog.messages) == ({}, [], [])
+
+
 async def test_open_connections_of_an_earlier_process_are_open_and_no_others_counted(node, hooks):
     hooks.count((NAME, POD_A), established=9, ended=7)
     hooks.inherited = dict(hooks.counted)
