@@ -15,7 +15,7 @@ import _socket
 from collections.abc import Callable, Collection
 
 from ..balance import AffinityTables
-from ..facts import Blamed, CounterTable, EndpointCounters
+from ..facts import AfterWait, Blamed, CounterTable, EndpointCounters
 from ..kernel.socket_memory import packets_lost
 from ..model import CauseCode, SocketAddress
 from ..model.serving import Serving
@@ -128,7 +128,7 @@ class EndpointGroup(CounterTable):
             self.waiting_room = WaitingRoom(
                 reactor,
                 self._processes,
-                self.counters,
+                self,
                 handling.waits,
                 is_uniform=self.serving.is_uniform,
             )
@@ -146,7 +146,7 @@ class EndpointGroup(CounterTable):
         """
         has_waited = dialled_at is not None and dialled_at - accepted_at >= _WAITED_S
         is_answering = counters.ends.succeeded_at >= accepted_at
-        return self.counters.after_wait if has_waited and is_answering else counters
+        return AfterWait(self) if has_waited and is_answering else counters
 
     def note_saved(self, counters: EndpointCounters, failed: Collection[CauseCode]) -> None:
         """Count a connection that an endpoint has answered after others had failed."""
@@ -165,9 +165,10 @@ class EndpointGroup(CounterTable):
         """
         lost = packets_lost(sock)
         new = (lost - before) & 0xFFFFFFFF
-        if self.serving.admits is None:
+        # Cost: to add nothing would be news, too.
+        if new and self.serving.admits is None:
             self.counters.dropped_datagrams += new
-        else:
+        elif new:
             self.counters.denied += new
         return lost
 

@@ -239,7 +239,7 @@ class Group(CounterTable):
                 # Ends of connections that were subtracted when it was forgotten.
                 self._subtract(endpoint, (min(0, number) for number in open_))
         sums = dict(zip(_LATELY, map(sum, zip(*lately, strict=True)), strict=True))
-        after = new_of["after_wait.client_aborts"]
+        after = new_of["aborts_after_wait"]
         ended = new_of["waits.timeouts"] + new_of["waits.overflows"]
         refused, waited = new_of["refused"] - ended, ended + new_of["waits.client_aborts"] + after
         sums["connections"] -= after

@@ -103,7 +103,7 @@ class Worker:
         self._labelled: dict[str, int] = {}
         """The last one that was opened with a label."""
         self._differences: dict[int, Differences] = {}
-        """Of groups that had clients or ejections."""
+        """Of groups that have clients, ejections or news."""
         self._listeners: dict[int, AnyListener] = {}
         self._ring = RecordRing(dataplane.engine)
         self._reports: list[Iterator[None]] = []
@@ -204,7 +204,7 @@ class Worker:
         group = self._groups[message.group]
         differences = self._differences_of(message.group, group)
         if differences is not None:
-            differences.take()
+            differences.begin_update()
         removed = set(message.removed)
         endpoints = [e for e in group.serving.endpoints if e not in removed]
         for index, endpoint in message.added:
@@ -215,7 +215,7 @@ class Worker:
         )
         self._dataplane.connections.removals.updated(group, left)
         if differences is not None:
-            differences.note_gone()
+            differences.end_update()
 
     def _close_group(self, message: CloseGroup) -> None:
         group = self._groups.pop(message.group, None)
@@ -318,9 +318,9 @@ class Worker:
         self._dataplane.engine.reactor.iterations.add(seconds)
 
     def _differences_of(self, number: int, group: EndpointGroup) -> Differences | None:
-        """Return what is yet to be reported of a group; None if nothing was ever counted."""
+        """Return what is yet to be reported of a group; None if nothing is."""
         differences = self._differences.get(number)
-        if differences is None and group.has_counted:
+        if differences is None and group.has_news:
             differences = self._differences[number] = Differences(group)
         return differences
 
@@ -333,6 +333,8 @@ class Worker:
         report = differences.give(number, now)
         if report is not None:
             self._ring.note_drops(group.label, report)
+        elif differences.is_at_rest:
+            del self._differences[number]
         return report
 
     def _reporting(self, number: int) -> Iterator[None]:

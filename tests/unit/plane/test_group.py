@@ -337,7 +337,7 @@ def test_clients_that_had_to_wait_are_neither_refused_nor_answered(group):
         "waits.timeouts": 1,
         "waits.overflows": 2,
         "waits.client_aborts": 3,
-        "after_wait.client_aborts": 4,
+        "aborts_after_wait": 4,
     }
     group.add(0, group_report(endpoint_report(POD_A, connections=9), refused=5, **counted), 4.0)
     assert group.last_minute.failing(4.0) == Lately(connections=5, refused=2, queued=10)

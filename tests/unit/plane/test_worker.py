@@ -175,6 +175,7 @@ async def test_a_report_contains_what_is_new(control, pod):
     while not await is_over():
         pass
     assert (await control.report()).groups == []
+    assert not control.main._worker._differences, "nothing is kept of what is at rest"
 
 
 async def test_a_report_contains_descriptors(control, pod):
