@@ -12,7 +12,8 @@ An update changes them all, and ends the flows to endpoints that have left.
 from __future__ import annotations
 
 import _socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 
 from ..balance import AffinityTables
 from ..facts import AfterWait, Blamed, CounterTable, EndpointCounters
@@ -27,6 +28,8 @@ from .waiting_room import Waiting, WaitingRoom
 
 # Less than clients wait for an answer before they leave without one.
 _WAITED_S = 0.3
+# Cost: of nearly all Service ports.
+_NO_DETOURS: Mapping[SocketAddress, SocketAddress] = MappingProxyType({})
 
 
 class EndpointGroup(CounterTable):
@@ -65,11 +68,12 @@ class EndpointGroup(CounterTable):
         self.label = label
         self.serving = serving or Serving()
         """The last one of :meth:`update`."""
-        self.detours = dict(self.serving.detours)
+        self.detours: Mapping[SocketAddress, SocketAddress] = _NO_DETOURS
         """Where endpoints are dialled instead; nearly always empty."""
         self.loads = Loads(self, self.serving.handling, index=start, processes=processes)
         self.balancers = Balancers(self.serving, self.loads, start=start, pins=pins)
-        self.outcomes = Outcomes(label, self, self.balancers, self.detours, self._retry)
+        self.outcomes = Outcomes(label, self, self.balancers, self._retry)
+        self._detour()
         self.sends_at_once = False
         """When an endpoint last answered, there were bytes to send to it."""
         self.waiting_room: WaitingRoom | None = None
@@ -87,8 +91,7 @@ class EndpointGroup(CounterTable):
         slowly.
         """
         old, self.serving = self.serving, serving
-        self.detours.clear()
-        self.detours.update(serving.detours)
+        self._detour()
         self.balancers.change(serving, now)
         current = frozenset(serving.all_endpoints)
         removed = frozenset(old.all_endpoints) - current
@@ -171,6 +174,9 @@ class EndpointGroup(CounterTable):
         elif new:
             self.counters.denied += new
         return lost
+
+    def _detour(self) -> None:
+        self.detours = self.outcomes.detours = dict(self.serving.detours) or _NO_DETOURS
 
     def _retry(self) -> None:
         """Dial for the clients that wait: an endpoint answers again."""

@@ -258,7 +258,9 @@ class Group(CounterTable):
         """
         new = [e.endpoint for e in report.endpoints if self.find_counters(e.endpoint) is None]
         if new:
-            known = {endpoint: endpoint for endpoint in (*self._former, *self.serving.all_endpoints)}
+            known = {
+                endpoint: endpoint for endpoint in (*self._former, *self.serving.all_endpoints)
+            }
             for endpoint in new:
                 if endpoint in known:
                     self.counters_of(known[endpoint])
