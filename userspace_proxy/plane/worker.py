@@ -51,8 +51,9 @@ from .record_ring import RecordRing
 # Some tenths of a millisecond.
 _GROUPS_PER_ITERATION = 256
 # In a message, before a group whose 10,000 endpoints may all be reported, and as ejected, too: at
-# most 300 bytes each, so that the message stays below ``channel.MAX_FRAME_BYTES``.
-_ENDPOINTS_A_MESSAGE = 5000
+# most 300 bytes each, so that the message stays below ``channel.MAX_FRAME_BYTES``. A message takes
+# 3 KB for each in both processes, which keep such memory: 5,000 cost 10 MB in each.
+_ENDPOINTS_A_MESSAGE = 500
 # About 60 bytes each; they take 2 ms.
 _PINS_A_MESSAGE = 1000
 # While a worker drains, UDP flows get the replies to what they have sent, but no more datagrams:
