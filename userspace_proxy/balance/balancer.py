@@ -111,7 +111,8 @@ class Balancer:
     ) -> None:
         self.strategy: Strategy = strategy or RoundRobin(start)
         """May be replaced."""
-        self._weights = weights or Weights()
+        # Those without a weight are false, and may get some later.
+        self._weights = Weights() if weights is None else weights
         self._is_plain = True
         """Neither affinity nor slow start."""
         self.is_full: Callable[[SocketAddress], bool] | None = None

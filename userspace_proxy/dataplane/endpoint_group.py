@@ -12,10 +12,11 @@ An update changes them all, and ends the flows to endpoints that have left.
 from __future__ import annotations
 
 import _socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 
 from ..balance import AffinityTables
-from ..facts import Blamed, CounterTable, EndpointCounters
+from ..facts import AfterWait, Blamed, CounterTable, EndpointCounters
 from ..kernel.socket_memory import packets_lost
 from ..model import CauseCode, SocketAddress
 from ..model.serving import Serving
@@ -27,6 +28,8 @@ from .waiting_room import Waiting, WaitingRoom
 
 # Less than clients wait for an answer before they leave without one.
 _WAITED_S = 0.3
+# Cost: of nearly all Service ports.
+_NO_DETOURS: Mapping[SocketAddress, SocketAddress] = MappingProxyType({})
 
 
 class EndpointGroup(CounterTable):
@@ -65,11 +68,12 @@ class EndpointGroup(CounterTable):
         self.label = label
         self.serving = serving or Serving()
         """The last one of :meth:`update`."""
-        self.detours = dict(self.serving.detours)
+        self.detours: Mapping[SocketAddress, SocketAddress] = _NO_DETOURS
         """Where endpoints are dialled instead; nearly always empty."""
         self.loads = Loads(self, self.serving.handling, index=start, processes=processes)
         self.balancers = Balancers(self.serving, self.loads, start=start, pins=pins)
-        self.outcomes = Outcomes(label, self, self.balancers, self.detours, self._retry)
+        self.outcomes = Outcomes(label, self, self.balancers, self._retry)
+        self._detour()
         self.sends_at_once = False
         """When an endpoint last answered, there were bytes to send to it."""
         self.waiting_room: WaitingRoom | None = None
@@ -87,8 +91,7 @@ class EndpointGroup(CounterTable):
         slowly.
         """
         old, self.serving = self.serving, serving
-        self.detours.clear()
-        self.detours.update(serving.detours)
+        self._detour()
         self.balancers.change(serving, now)
         current = frozenset(serving.all_endpoints)
         removed = frozenset(old.all_endpoints) - current
@@ -128,7 +131,7 @@ class EndpointGroup(CounterTable):
             self.waiting_room = WaitingRoom(
                 reactor,
                 self._processes,
-                self.counters,
+                self,
                 handling.waits,
                 is_uniform=self.serving.is_uniform,
             )
@@ -146,7 +149,7 @@ class EndpointGroup(CounterTable):
         """
         has_waited = dialled_at is not None and dialled_at - accepted_at >= _WAITED_S
         is_answering = counters.ends.succeeded_at >= accepted_at
-        return self.counters.after_wait if has_waited and is_answering else counters
+        return AfterWait(self) if has_waited and is_answering else counters
 
     def note_saved(self, counters: EndpointCounters, failed: Collection[CauseCode]) -> None:
         """Count a connection that an endpoint has answered after others had failed."""
@@ -165,11 +168,15 @@ class EndpointGroup(CounterTable):
         """
         lost = packets_lost(sock)
         new = (lost - before) & 0xFFFFFFFF
-        if self.serving.admits is None:
+        # Cost: to add nothing would be news, too.
+        if new and self.serving.admits is None:
             self.counters.dropped_datagrams += new
-        else:
+        elif new:
             self.counters.denied += new
         return lost
+
+    def _detour(self) -> None:
+        self.detours = self.outcomes.detours = dict(self.serving.detours) or _NO_DETOURS
 
     def _retry(self) -> None:
         """Dial for the clients that wait: an endpoint answers again."""

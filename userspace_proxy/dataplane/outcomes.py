@@ -46,6 +46,19 @@ class GroupNews(Protocol):
         """Note that a client finds no endpoint, and none of those that wait has found that."""
 
 
+class _Trouble:
+    """What is known of a Service port whose dials have failed: others have none."""
+
+    __slots__ = ("ejection_lines", "return_lines", "returned_at", "shortage_lines")
+
+    def __init__(self) -> None:
+        self.returned_at: dict[SocketAddress, float] = {}
+        """When the last ejection of an endpoint ended."""
+        self.shortage_lines = LogLimit()
+        self.ejection_lines = LogLimit(_EJECTION_LINES)
+        self.return_lines = LogLimit(_EJECTION_LINES)
+
+
 class Outcomes:
     """The outcomes of one Service port's dials.
 
@@ -53,20 +66,16 @@ class Outcomes:
         label: Of the Service port, for the log.
         table: What is counted.
         balancers: What ejects endpoints.
-        detours: Endpoints that are dialled elsewhere; its owner changes it.
         on_back: Called when an ejection has ended, here or in another worker.
     """
 
     __slots__ = (
         "_balancers",
-        "_detours",
-        "_ejection_log_limit",
         "_label",
         "_on_back",
-        "_return_log_limit",
-        "_returned_at",
-        "_shortage_log_limit",
         "_table",
+        "_trouble_or_none",
+        "detours",
         "news",
     )
 
@@ -75,27 +84,29 @@ class Outcomes:
         label: str,
         table: CounterTable,
         balancers: Balancers,
-        detours: Container[SocketAddress],
         on_back: Callable[[], None],
     ) -> None:
         self._label = label
         self._table = table
         self._balancers = balancers
-        self._detours = detours
         self._on_back = on_back
         self.news: GroupNews | None = None
         """Learns what this worker has found."""
-        self._returned_at: dict[SocketAddress, float] = {}
-        """When the last ejection of an endpoint ended."""
-        self._shortage_log_limit = LogLimit()
-        self._ejection_log_limit = LogLimit(_EJECTION_LINES)
-        self._return_log_limit = LogLimit(_EJECTION_LINES)
+        self.detours: Container[SocketAddress] = ()
+        """Endpoints that are dialled elsewhere."""
+        self._trouble_or_none: _Trouble | None = None
+
+    @property
+    def _trouble(self) -> _Trouble:
+        if self._trouble_or_none is None:
+            self._trouble_or_none = _Trouble()
+        return self._trouble_or_none
 
     def change(self, old: Serving, new: Serving) -> None:
         """Forget endpoints that have left, and failures of those that are dialled elsewhere now."""
-        if self._returned_at:
+        if self._trouble_or_none is not None:
             for endpoint in frozenset(old.all_endpoints).difference(new.all_endpoints):
-                self._returned_at.pop(endpoint, None)
+                self._trouble.returned_at.pop(endpoint, None)
         for endpoint, _ in set(old.detours) ^ set(new.detours):
             self._table.counters_of(endpoint).dials.end()
             if self._balancers.current.answered(endpoint) and self.news is not None:
@@ -124,7 +135,7 @@ class Outcomes:
         failed = own_route_failure(failed, endpoint.ip)
         failure = failed.failure
         code = DIAL_CODES[failure]
-        if endpoint in self._detours:
+        if endpoint in self.detours:
             code = CauseCode.FAULT_ON_PURPOSE
         counters.count_failure(code)
         if failure in SHORTAGES:
@@ -144,8 +155,9 @@ class Outcomes:
         if may_be_client_specific:
             return code
         if self._balancers.current.failed(endpoint, now, is_silent=is_silent):
-            if self._ejection_log_limit.take(now):
-                self._log_ejection(endpoint, failed, is_last=not self._ejection_log_limit.left)
+            lines = self._trouble.ejection_lines
+            if lines.take(now):
+                self._log_ejection(endpoint, failed, is_last=not lines.left)
             if self.news is not None:
                 self.news.ejected(endpoint, is_silent=is_silent)
         return code
@@ -156,8 +168,9 @@ class Outcomes:
         counters.dials.succeeded_at = now
         if self._balancers.current.answered(endpoint):
             self._note_return(endpoint, now)
-            if self._return_log_limit.take(now):
-                self._log_return(endpoint, is_last=not self._return_log_limit.left)
+            lines = self._trouble.return_lines
+            if lines.take(now):
+                self._log_return(endpoint, is_last=not lines.left)
             if self.news is not None:
                 self.news.returned(endpoint)
         return counters
@@ -172,7 +185,8 @@ class Outcomes:
 
     def has_returned_since(self, endpoint: SocketAddress, moment: float) -> bool:
         """Return whether an ejection has ended since: the silence of an older dial is over."""
-        return self._returned_at.get(endpoint, moment) > moment
+        trouble = self._trouble_or_none
+        return trouble is not None and trouble.returned_at.get(endpoint, moment) > moment
 
     def left_client_address(self, endpoint: SocketAddress, client: str, now: float) -> None:
         """Count and log a dial from this node's address, as no port of the client's was free."""
@@ -184,7 +198,7 @@ class Outcomes:
             "cause": "the client's ports 61000-65535 towards the endpoint are in use",
             "hint": "set net.ipv4.tcp_timestamps=1 on this node and in the endpoint",
         }
-        if self._shortage_log_limit.take(now):
+        if self._trouble.shortage_lines.take(now):
             _log.warning(
                 "%(service)s: endpoint %(endpoint)s sees this node's address, not that of "
                 "%(client)s: %(cause)s",
@@ -201,7 +215,7 @@ class Outcomes:
         elif failed.failure is Failure.OUT_OF_PORTS:
             self._table.counters.out_of_ports += 1
             self._table.out_of_ports_at = now
-        if self._shortage_log_limit.take(now):
+        if self._trouble.shortage_lines.take(now):
             _log.warning(
                 "%(service)s: out of local ports, descriptors or memory: %(cause)s",
                 extra=self._fields(endpoint, failed),
@@ -212,14 +226,14 @@ class Outcomes:
         self._table.out_of_client_ports_at = now
 
     def _note_return(self, endpoint: SocketAddress, now: float) -> None:
-        self._returned_at[endpoint] = now
+        self._trouble.returned_at[endpoint] = now
         self._balancers.restart(endpoint, now)
         self._on_back()
 
     def _fields(self, endpoint: SocketAddress, failed: DialFailure) -> dict[str, str]:
         """Return the fields of a failed dial for the log."""
         cause = dial_failed(endpoint, failed.failure, os.strerror(failed.number))
-        on_purpose = " (a fault on purpose)" if endpoint in self._detours else ""
+        on_purpose = " (a fault on purpose)" if endpoint in self.detours else ""
         words = f"{say(cause)}{on_purpose}"
         return {"service": self._label, "endpoint": str(endpoint), "cause": words}
 

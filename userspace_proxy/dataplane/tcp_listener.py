@@ -24,6 +24,9 @@ from .tuning import BATCH
 class TcpListener:
     """One listening, non-blocking socket; the caller closes it."""
 
+    # Cost: there is one for each Service port.
+    __slots__ = "_at", "_connections", "_engine", "_family", "_is_closed", "_lost", "group", "sock"
+
     def __init__(
         self,
         connections: TcpConnections,

@@ -36,7 +36,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
-from ..facts import GroupCounters
+from ..facts import CounterTable
 from ..model import Hold
 from ..model.connection_ends import EndReason
 from .reactor import Reactor
@@ -105,14 +105,14 @@ class WaitingRoom:
         self,
         reactor: Reactor,
         processes: int,
-        counters: GroupCounters,
+        table: CounterTable,
         hold: Hold | None,
         *,
         is_uniform: bool = True,
     ) -> None:
         self._reactor = reactor
         self._processes = processes
-        self._counters = counters
+        self._table = table
         self._hold = hold
         self._is_uniform = is_uniform
         self._clients = WaitingClients[Waiter]()
@@ -155,10 +155,10 @@ class WaitingRoom:
         if waiter not in clients:
             share = -(-hold.connections // self._processes)
             while len(clients) >= share:
-                self._counters.waits.overflows += 1
+                self._table.counters.waits.overflows += 1
                 clients.to_end(waiter.client_ip).end_wait(EndReason.TOO_MANY_WAITING)
             if since is None:
-                self._counters.waits.total += 1
+                self._table.counters.waits.total += 1
                 clients.add(waiter, self._reactor.now)
             else:
                 clients.add(waiter, since, is_first=True)
@@ -286,5 +286,5 @@ class WaitingRoom:
         if self._hold is None:
             return
         for waiter in self._clients.overdue(self._reactor.now - self._hold.seconds, BATCH):
-            self._counters.waits.timeouts += 1
+            self._table.counters.waits.timeouts += 1
             waiter.end_wait(EndReason.WAITED_TOO_LONG)

@@ -2,6 +2,7 @@
 
 from .counters import (
     STREAKS,
+    AfterWait,
     Blamed,
     ClientMistake,
     CounterTable,
@@ -23,7 +24,7 @@ from .figures import (
     failed_clients,
     figures_of,
 )
-from .histogram import ITERATION_BOUNDS_S, TIMES_BOUNDS_S, DurationCounts, Durations
+from .histogram import ITERATION_BOUNDS_S, TIMES_BOUNDS_S, Durations
 from .lately import LATELY_S, LastMinute, LatelyFacts
 from .node import (
     BridgeFacts,
@@ -73,13 +74,13 @@ __all__ = [
     "NO_TIMES",
     "STREAKS",
     "TIMES_BOUNDS_S",
+    "AfterWait",
     "Blamed",
     "BridgeFacts",
     "ClientAddressFacts",
     "ClientMistake",
     "CounterTable",
     "Detail",
-    "DurationCounts",
     "Durations",
     "EndpointCounters",
     "EndpointFacts",

@@ -9,17 +9,17 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Callable, Container, Iterable, Mapping
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias, cast
 
 from ..model import CauseCode, Failure, SocketAddress
 from ..model.causes import DIAL_CAUSES
 from ..model.failures import LEFT
-from .figures import PortFigures, Traffic, WaitCounts, Waits, counted_names
+from .figures import GAUGES, PortFigures, Traffic, WaitCounts, Waits, counted_names
 from .histogram import TIMES_BOUNDS_S, Durations
 from .lately import LATELY_NAMES
-from .streak import Exclusions, Streak
+from .streak import Exclusions, Streak, StreakPart
 
 
 class Counters:
@@ -65,6 +65,12 @@ else:
 
 STREAKS = "dials", "ends", "denials", "cuts", "exclusions"
 """The failures in a row of one endpoint."""
+_succeeded_at = attrgetter(*(f"{name}.succeeded_at" for name in STREAKS))
+_parts_of = attrgetter(*(f"{name}.part" for name in STREAKS))
+# Cost: of all endpoints whose streaks weren't taken, or never failed.
+_NO_SUCCESS = (Streak().succeeded_at,) * len(STREAKS)
+_NO_FAILURE = (Streak().part,) * len(STREAKS)
+_NOTHING_OPEN = (0,) * len(GAUGES)
 # Of an endpoint, for the clients of the last minute; those that were refused had none.
 _OTHERS = "queued", "removed", "idle", "flaps"
 _COUNTED_ELSEWHERE = (*counted_names(Traffic), *counted_names(PortFigures), *_OTHERS)
@@ -95,7 +101,7 @@ class EndpointCounters(_EndpointSlots, Counters):
     """The counters of one endpoint of one Service port, and its failures in a row."""
 
     names = (*counted_names(Traffic), *_FAILURES.values(), *_UNANSWERED)
-    __slots__ = (*_FAILURES.values(), *STREAKS, *_UNANSWERED)
+    __slots__ = (*_FAILURES.values(), *STREAKS, *_UNANSWERED, "_open", "_parts", "_succeeded_at")
 
     def __init__(self) -> None:
         for name in (*counted_names(Traffic), *_FAILURES.values()):
@@ -124,6 +130,42 @@ class EndpointCounters(_EndpointSlots, Counters):
         self.exclusions = Exclusions()
         """Connections of ``unanswered`` whose clients it didn't answer, while it answered others;
         an answer to one of these clients is a success."""
+        self._open = _NOTHING_OPEN
+        """What was open at the last :meth:`take`."""
+        self._succeeded_at: tuple[float, ...] = _NO_SUCCESS
+        self._parts: tuple[StreakPart, ...] = _NO_FAILURE
+
+    def take(self) -> tuple[int, ...]:
+        """Return what was counted since the last call; of ``GAUGES``, the differences."""
+        figures = self.figures()
+        if self._open is _NOTHING_OPEN and not any(figures):
+            return figures
+        for name, figure in zip(self.names, figures, strict=True):
+            if figure and name not in GAUGES:
+                setattr(self, name, 0)
+        new, before, now = list(figures), self._open, _open_of(figures)
+        for place, open_ in zip(_OPEN_AT, before, strict=True):
+            new[place] -= open_
+        self._open = now if any(now) else _NOTHING_OPEN
+        return tuple(new)
+
+    def take_streaks(self) -> dict[str, StreakPart]:
+        """Return what is new of the failures in a row since the last call."""
+        succeeded_at, parts = _succeeded_at(self), _parts_of(self)
+        if succeeded_at == self._succeeded_at and parts == self._parts:
+            return {}
+        new: dict[str, StreakPart] = {}
+        each = zip(STREAKS, self._succeeded_at, self._parts, succeeded_at, parts, strict=True)
+        for name, at_before, before, at, part in each:
+            if part != before:
+                whole_before = before._replace(succeeded_at=at_before)
+                new[name] = part._replace(succeeded_at=at).since(whole_before)
+            elif at != at_before:
+                new[name] = StreakPart(at)
+        self._succeeded_at = succeeded_at
+        if parts != self._parts:
+            self._parts = parts
+        return new
 
     def ended_unanswered(self, now: float, failure: Failure, client: str = "") -> None:
         """Note a connection that ended before the endpoint's first byte.
@@ -170,17 +212,30 @@ class EndpointCounters(_EndpointSlots, Counters):
         return {code: count for code, count in counts.items() if count}
 
 
-class AfterWait:
-    """Connections that clients left before an answer, after they had waited for an endpoint.
+_OPEN_AT = tuple(map(EndpointCounters.names.index, GAUGES))
+_open_of = itemgetter(*_OPEN_AT)
 
-    It has what :mod:`.exchange` needs of an endpoint's counters, which don't count them.
+
+class AfterWait:
+    """Counts a connection that its client leaves before an answer, after a wait for an endpoint.
+
+    It has what :mod:`.exchange` needs of an endpoint's counters, which don't count it.
     """
 
-    __slots__ = ("client_aborts", "ends")
+    __slots__ = ("_table", "ends")
 
-    def __init__(self) -> None:
-        self.client_aborts = 0
+    def __init__(self, table: CounterTable) -> None:
+        self._table = table
         self.ends = Streak()
+
+    @property
+    def client_aborts(self) -> int:
+        """How many there were."""
+        return self._table.counters.aborts_after_wait
+
+    @client_aborts.setter
+    def client_aborts(self, count: int) -> None:
+        self._table.counters.aborts_after_wait = count
 
     def ended_unanswered(self, now: float, failure: Failure, _client: str = "") -> None:
         """Note one of them."""
@@ -200,9 +255,9 @@ class GroupCounters(_PortSlots, Counters):
         "out_of_client_ports",
         "out_of_ports",
         *(f"waits.{name}" for name in WaitCounters.names),
-        "after_wait.client_aborts",
+        "aborts_after_wait",
     )
-    __slots__ = ("after_wait", "out_of_client_ports", "out_of_ports", "waits")
+    __slots__ = ("aborts_after_wait", "out_of_client_ports", "out_of_ports", "waits")
 
     def __init__(self) -> None:
         for name in counted_names(PortFigures):
@@ -213,7 +268,8 @@ class GroupCounters(_PortSlots, Counters):
         self.out_of_client_ports = 0
         """Dials for which a client's address had none: they failed, or used this node's address."""
         self.waits = WaitCounters()
-        self.after_wait = AfterWait()
+        self.aborts_after_wait = 0
+        """Connections that clients left before an answer, after they had waited for an endpoint."""
 
 
 class ClientMistake(enum.StrEnum):
@@ -229,6 +285,15 @@ _NO_COUNTERS = cast("dict[SocketAddress, EndpointCounters]", MappingProxyType({}
 _NEVER = -math.inf
 
 
+class TakenCounts(NamedTuple):
+    """What was counted for all clients of one Service port; None: nothing."""
+
+    counters: GroupCounters | None
+    connect_times: Durations | None
+    first_byte_times: Durations | None
+    client_mistakes: Mapping[ClientMistake, Streak]
+
+
 class CounterTable:
     """All counters of one Service port, and those of its former endpoints."""
 
@@ -239,11 +304,15 @@ class CounterTable:
         "_gone",
         "_per_endpoint",
         "client_mistakes",
+        "has_news",
         "out_of_client_ports_at",
         "out_of_ports_at",
     )
 
     def __init__(self) -> None:
+        self.has_news = False
+        """Whether anything may have been counted since this was last set to False, but for what is
+        counted in counters that are kept elsewhere."""
         self.out_of_ports_at = _NEVER
         """Monotonic seconds at which ``out_of_ports`` last grew."""
         self.out_of_client_ports_at = _NEVER
@@ -263,14 +332,14 @@ class CounterTable:
     def counters(self) -> GroupCounters:
         """What is counted for all clients together."""
         if self._counters is None:
-            self._counters = GroupCounters()
+            self._counters, self.has_news = GroupCounters(), True
         return self._counters
 
     @property
     def connect_times(self) -> Durations:
         """Of TCP: how long clients waited until an endpoint answered, failed dials included."""
         if self._connect_times is None:
-            self._connect_times = Durations(TIMES_BOUNDS_S)
+            self._connect_times, self.has_news = Durations(TIMES_BOUNDS_S), True
         return self._connect_times
 
     @property
@@ -280,7 +349,7 @@ class CounterTable:
         From the endpoint's answer, or the client's first byte if that came later.
         """
         if self._first_byte_times is None:
-            self._first_byte_times = Durations(TIMES_BOUNDS_S)
+            self._first_byte_times, self.has_news = Durations(TIMES_BOUNDS_S), True
         return self._first_byte_times
 
     @property
@@ -290,6 +359,7 @@ class CounterTable:
 
     def counters_of(self, endpoint: SocketAddress) -> EndpointCounters:
         """Return the counters of an endpoint; creates them if necessary."""
+        self.has_news = True
         counters = self._per_endpoint.get(endpoint)
         if counters is None:
             if self._per_endpoint is _NO_COUNTERS:
@@ -311,9 +381,19 @@ class CounterTable:
 
     def mistakes_of(self, mistake: ClientMistake) -> Streak:
         """Return the clients that were turned away because of it; creates them if necessary."""
+        self.has_news = True
         if mistake not in self.client_mistakes:
             self.client_mistakes = {**self.client_mistakes, mistake: Streak()}
         return self.client_mistakes[mistake]
+
+    def take(self) -> TakenCounts:
+        """Return what was counted for all clients together, and count from 0 on."""
+        taken = TakenCounts(
+            self._counters, self._connect_times, self._first_byte_times, self.client_mistakes
+        )
+        self._counters = self._connect_times = self._first_byte_times = None
+        self.client_mistakes = _NO_MISTAKES
+        return taken
 
     def totals(self) -> EndpointCounters:
         """Return the sums over all endpoints, former ones included."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable
-from typing import NamedTuple
 
 ITERATION_BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 """A loop iteration is counted under the first of these that it doesn't exceed."""
@@ -16,15 +15,6 @@ ITERATION_BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0,
 # 1 s and 3 s are the limits of dials by default.
 TIMES_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 3.0, 10.0)
 """The same for what clients wait for. A wait of less than one loop iteration is 0."""
-
-
-class DurationCounts(NamedTuple):
-    """How many durations are new, by bound."""
-
-    counts: list[int]
-    """The last one is of those beyond all bounds."""
-    seconds: float
-    """Sum of the durations."""
 
 
 class Durations:
@@ -56,18 +46,6 @@ class Durations:
         if self._slow is None:
             return [self.count, *[0] * len(self.bounds)]
         return [self.count - sum(self._slow), *self._slow[1:]]
-
-    def since(self, before: Durations) -> DurationCounts:
-        """Return what is new since :meth:`copy` returned this."""
-        new = [count - known for count, known in zip(self.counts(), before.counts(), strict=True)]
-        return DurationCounts(new, self.seconds - before.seconds)
-
-    def copy(self) -> Durations:
-        """Return a copy, which doesn't change with it."""
-        copy = Durations(self.bounds)
-        copy.count, copy.seconds = self.count, self.seconds
-        copy._slow = None if self._slow is None else [*self._slow]
-        return copy
 
     def merge(self, counts: Iterable[int], seconds: float) -> None:
         """Add what another process has counted, with the same bounds."""

@@ -153,11 +153,6 @@ class Streak:
         """End it, as if the last failure had been a success: connections go elsewhere now."""
         self.succeeded_at = max(self.succeeded_at, self.last_at)
 
-    def since(self, before: StreakPart) -> StreakPart | None:
-        """Return what is new since :meth:`whole` returned this, or None if nothing is."""
-        whole = self.whole()
-        return None if whole == before else whole.since(before)
-
     def whole(self) -> StreakPart:
         """Return all of it."""
         return self.part._replace(succeeded_at=self.succeeded_at)

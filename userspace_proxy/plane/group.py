@@ -91,7 +91,7 @@ class Group(CounterTable):
     __slots__ = (
         "_ejected",
         "_failed_at",
-        "_known",
+        "_former",
         "_measured",
         "_obstacles",
         "_open",
@@ -124,8 +124,8 @@ class Group(CounterTable):
         self.sent_at = -1.0
         """Monotonic seconds at which an endpoint last sent a client something, as it was reported;
         negative if none ever did."""
-        self._known: dict[SocketAddress, None] = {}
-        """Present and former endpoints, the latest last: connections outlive their endpoint."""
+        self._former: tuple[SocketAddress, ...] = ()
+        """Former endpoints, the latest last: connections outlive their endpoint."""
         self._open: dict[int, dict[SocketAddress, tuple[int, ...]]] = _NONE
         """By worker: what is open, as in ``GAUGES``, to be subtracted when it dies."""
         self._ejected: dict[int, dict[SocketAddress, float]] = _NONE
@@ -174,10 +174,11 @@ class Group(CounterTable):
         self._slow_start.keep(current)
         if self._slow_start.seconds:
             self._slow_start.begin(serving.newcomers(frozenset(old.all_endpoints)), now)
-        former = [endpoint for endpoint in self._known if endpoint not in current]
+        known = dict.fromkeys((*self._former, *old.all_endpoints))
+        former = [endpoint for endpoint in known if endpoint not in current]
         excess = max(0, len(former) - KNOWN_MAX)
         self._forget(former[:excess])
-        self._known = dict.fromkeys((*former[excess:], *current))
+        self._former = tuple(former[excess:])
         failed_at = {each: at for each, at in self._failed_at.items() if each in current}
         self._failed_at = failed_at or _NONE
         self.fold(current)
@@ -212,11 +213,12 @@ class Group(CounterTable):
             _add_streak(self.mistakes_of(mistake), new, now)
         open_of = self._open.get(worker) or {}
         lately = [[0] * len(_LATELY)]
+        self._begin_counters(report)
         for each in report.endpoints:
             endpoint = each.endpoint
-            if endpoint not in self._known:
+            counters = self.find_counters(endpoint)
+            if counters is None:
                 continue
-            counters = self.counters_of(endpoint)
             counters.add(each.figures)
             new_bytes, new_failures, *clients = _look_up(each.figures)
             lately.append(clients)
@@ -239,7 +241,7 @@ class Group(CounterTable):
                 # Ends of connections that were subtracted when it was forgotten.
                 self._subtract(endpoint, (min(0, number) for number in open_))
         sums = dict(zip(_LATELY, map(sum, zip(*lately, strict=True)), strict=True))
-        after = new_of["after_wait.client_aborts"]
+        after = new_of["aborts_after_wait"]
         ended = new_of["waits.timeouts"] + new_of["waits.overflows"]
         refused, waited = new_of["refused"] - ended, ended + new_of["waits.client_aborts"] + after
         sums["connections"] -= after
@@ -248,6 +250,20 @@ class Group(CounterTable):
         self.last_minute.add(Lately(**sums), now)
         self._open = _with(self._open, worker, open_of)
         self._note_passing(worker, report, now)
+
+    def _begin_counters(self, report: GroupReport) -> None:
+        """Make the counters of endpoints for which nothing was counted yet; of unknown ones none.
+
+        Cost: they are kept under the plan's own address, as that of the report is another object.
+        """
+        new = [e.endpoint for e in report.endpoints if self.find_counters(e.endpoint) is None]
+        if new:
+            known = {
+                endpoint: endpoint for endpoint in (*self._former, *self.serving.all_endpoints)
+            }
+            for endpoint in new:
+                if endpoint in known:
+                    self.counters_of(known[endpoint])
 
     def _note_passing(self, worker: int, report: GroupReport, now: float) -> None:
         """Note what a worker has ejected now, and which clients wait in it."""

@@ -47,6 +47,20 @@ class ListeningSockets:
     Raises ListenError if the port can't be bound.
     """
 
+    # Cost: there is one for each Service port; so there is of Listener.
+    __slots__ = (
+        "_admits",
+        "_by_client",
+        "_freebind",
+        "_hold",
+        "_inherited",
+        "_protocol",
+        "_transparent",
+        "at",
+        "socks",
+        "workers",
+    )
+
     def __init__(
         self,
         protocol: Protocol,
@@ -66,8 +80,8 @@ class ListeningSockets:
         """Indexes of those that serve it, also while it refuses."""
         self._by_client = False
         self._admits = admits
-        self.by_worker: dict[int, socket.socket] = {}
-        """Empty while a UDP port refuses."""
+        self.socks: tuple[socket.socket, ...] = ()
+        """One for each of the workers; none while a UDP port refuses."""
         self._hold: socket.socket | None = None
         """Keeps a UDP port that refuses; None if the kernel can't."""
         self.at = at
@@ -75,6 +89,11 @@ class ListeningSockets:
 
     def __len__(self) -> int:
         return len(self.workers)
+
+    @property
+    def by_worker(self) -> dict[int, socket.socket]:
+        """The sockets by the indexes of their workers."""
+        return dict(zip(self.workers, self.socks, strict=False))
 
     def choose(self, *, by_client: bool) -> None:
         """Have the kernel choose a client's socket by the client's address, or at random."""
@@ -89,7 +108,7 @@ class ListeningSockets:
         """
         if networks == self._admits:
             return
-        for sock in self.by_worker.values():
+        for sock in self.socks:
             try:
                 admit(sock, networks)
             except OSError as exc:
@@ -103,13 +122,13 @@ class ListeningSockets:
         """
         self._stop_listening(keeps_port=True)
         if self._protocol is Protocol.UDP and self._hold is None:
-            self._hold = hold_port(self.at, self.by_worker.values())
+            self._hold = hold_port(self.at, self.socks)
 
     def leave(self) -> None:
         """Close the sockets of a UDP port that refuses, and keep the port."""
-        for sock in self.by_worker.values():
+        for sock in self.socks:
             sock.close()
-        self.by_worker.clear()
+        self.socks = ()
 
     def serve(self) -> None:
         """Listen again after :meth:`refuse`; UDP sockets are opened if they were closed.
@@ -118,14 +137,14 @@ class ListeningSockets:
         """
         if self._protocol is Protocol.TCP:
             try:
-                listen_again(self.by_worker.values(), self.at)
+                listen_again(self.socks, self.at)
             except ListenError:
                 # Clients of a socket that listens, and that no worker accepts from, would wait.
                 self.refuse()
                 raise
             self._choose()
             return
-        if not self.by_worker:
+        if not self.socks:
             self._open()
         self._end_hold()
 
@@ -141,7 +160,7 @@ class ListeningSockets:
 
     def _stop_listening(self, *, keeps_port: bool) -> None:
         if self._protocol is Protocol.TCP:
-            for sock in self.by_worker.values():
+            for sock in self.socks:
                 stop_listening(sock, keeps_port=keeps_port)
 
     def _open(self) -> None:
@@ -152,9 +171,9 @@ class ListeningSockets:
                 # No client dials it, so it needn't be transparent.
                 with wrapped(open_listening(self._protocol, at, freebind=self._freebind)) as alone:
                     at = SocketAddress(at.ip, alone.getsockname()[1])
-            for worker in self.workers:
+            for _ in self.workers:
                 if self._inherited:
-                    self.by_worker[worker] = self._inherit(is_shared=is_shared)
+                    self.socks += (self._inherit(is_shared=is_shared),)
                     continue
                 sock = open_listening(
                     self._protocol,
@@ -164,7 +183,7 @@ class ListeningSockets:
                     share=is_shared or self._hold is not None,
                     admits=self._admits,
                 )
-                self.by_worker[worker] = wrapped(sock)
+                self.socks += (wrapped(sock),)
         except BaseException:
             self.close()
             raise
@@ -173,7 +192,7 @@ class ListeningSockets:
                 sock.close()
             self._inherited = ()
         # With the port that the kernel chose.
-        self.at = SocketAddress(at.ip, next(iter(self.by_worker.values())).getsockname()[1])
+        self.at = SocketAddress(at.ip, self.socks[0].getsockname()[1])
         self._choose()
 
     def _inherit(self, *, is_shared: bool) -> socket.socket:
@@ -197,15 +216,15 @@ class ListeningSockets:
         self._hold.close()
         self._hold = None
         if len(self.workers) == 1:
-            for sock in self.by_worker.values():
+            for sock in self.socks:
                 share(sock, is_shared=False)
 
     def _choose(self) -> None:
-        if len(self.by_worker) < 2:
+        if len(self.socks) < 2:
             return
-        sock = next(iter(self.by_worker.values()))
+        sock = self.socks[0]
         if self._by_client:
-            reuseport.choose_by_client(sock, family_of(self.at.ip), len(self.by_worker))
+            reuseport.choose_by_client(sock, family_of(self.at.ip), len(self.socks))
         else:
             reuseport.choose_by_chance(sock)
 
@@ -245,6 +264,20 @@ class Listener:
     The caller identifies it by its key, messages by its number. It closes its sockets, one for each
     worker that serves it.
     """
+
+    __slots__ = (
+        "address",
+        "closing",
+        "group",
+        "is_closed",
+        "is_serving",
+        "key",
+        "number",
+        "numbers",
+        "protocol",
+        "sockets",
+        "workers",
+    )
 
     def __init__(
         self,

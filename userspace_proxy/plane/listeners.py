@@ -52,7 +52,7 @@ class Listeners:
         self._numbers = 0
         self._open: dict[int, Listener] = {}
         self._by_key: dict[Hashable, Listener] = {}
-        self._by_group: dict[Group, dict[Hashable, Listener]] = {}
+        self._by_group: dict[Group, tuple[Listener, ...]] = {}
         self._unwanted: dict[Listener, None] = {}
         self._leaving: dict[int, Listener] = {}
         """UDP listeners by the numbers under which workers still hold their sockets: those that are
@@ -69,7 +69,7 @@ class Listeners:
         """
         others = (self._by_key.get(key) for key in wanted)
         moving = [x for x in others if x is not None and x.group is not group]
-        for listener in (*self._by_group.get(group, {}).values(), *moving):
+        for listener in (*self._by_group.get(group, ()), *moving):
             if serving.is_refusing:
                 # First: a worker without an endpoint must not accept.
                 self._refuse(listener)
@@ -85,9 +85,9 @@ class Listeners:
         refuses. One that isn't wanted any more follows, too, until :meth:`close_unwanted`.
         """
         errors: dict[Hashable, ListenError | None] = {}
-        own = self._by_group.setdefault(group, {})
-        self._unwanted.update({own[key]: None for key in own if key not in wanted})
-        for key in (*own, *(key for key in wanted if key not in own)):
+        before = self._by_group.setdefault(group, ())
+        self._unwanted.update({own: None for own in before if own.key not in wanted})
+        for key in dict.fromkeys((*(own.key for own in before), *wanted)):
             try:
                 listener = self._by_key.get(key)
                 if listener is None:
@@ -102,6 +102,7 @@ class Listeners:
                     self._serve(listener)
             except ListenError as exc:
                 errors[key] = exc
+        own = {listener.key: listener for listener in self._by_group[group]}
         return Answer({key: own[key] for key in wanted if key in own}, errors)
 
     def recover(
@@ -119,7 +120,7 @@ class Listeners:
 
     def close_group(self, group: Group) -> list[Listener]:
         """Close the listeners of a group; returns them. Idempotent."""
-        closed = list(self._by_group.pop(group, {}).values())
+        closed = list(self._by_group.pop(group, ()))
         for listener in closed:
             self._unwanted.pop(listener, None)
             self._close(listener)
@@ -240,7 +241,8 @@ class Listeners:
             listener.numbers += old.numbers
             self._leaving.update(dict.fromkeys(old.numbers, listener))
         self._open[listener.number] = listener
-        self._by_key[key] = self._by_group[group][key] = listener
+        self._by_key[key] = listener
+        self._by_group[group] += (listener,)
         for worker in listener.workers:
             self._counts[worker] += 1
         listener.is_serving = not group.serving.is_refusing
@@ -276,11 +278,16 @@ class Listeners:
         return chosen
 
     def _move(self, listener: Listener, group: Group) -> None:
-        del self._by_group[listener.group][listener.key]
-        self._by_group[group][listener.key] = listener
+        self._leave_group(listener)
+        self._by_group[group] += (listener,)
         listener.group = group
         for _, holder, number in self._holders(listener):
             self._send(holder, MoveListener(number, group.number))
+
+    def _leave_group(self, listener: Listener) -> None:
+        if (own := self._by_group.get(listener.group)) is not None:
+            left = tuple([each for each in own if each is not listener])
+            self._by_group[listener.group] = left
 
     def _serve(self, listener: Listener) -> None:
         """Have a listener serve as its group says.
@@ -310,7 +317,7 @@ class Listeners:
         listener.is_closed = True
         listener.is_serving = False
         del self._open[listener.number], self._by_key[listener.key]
-        self._by_group.get(listener.group, {}).pop(listener.key, None)
+        self._leave_group(listener)
         for worker in listener.workers:
             self._counts[worker] -= 1
         if listener.protocol is Protocol.UDP:

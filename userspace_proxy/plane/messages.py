@@ -273,7 +273,7 @@ class EndpointReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknow
 
 
 class DurationReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What is new of :class:`Durations`; its fields are those of :class:`DurationCounts`."""
+    """What is new of :class:`Durations`; the last count is of those beyond all bounds."""
 
     counts: Annotated[list[Count], msgspec.Meta(min_length=_BOUNDS + 1, max_length=_BOUNDS + 1)]
     seconds: Annotated[float, msgspec.Meta(ge=0, le=1e11)]

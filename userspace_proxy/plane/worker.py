@@ -51,8 +51,9 @@ from .record_ring import RecordRing
 # Some tenths of a millisecond.
 _GROUPS_PER_ITERATION = 256
 # In a message, before a group whose 10,000 endpoints may all be reported, and as ejected, too: at
-# most 300 bytes each, so that the message stays below ``channel.MAX_FRAME_BYTES``.
-_ENDPOINTS_A_MESSAGE = 5000
+# most 300 bytes each, so that the message stays below ``channel.MAX_FRAME_BYTES``. A message takes
+# 3 KB for each in both processes, which keep such memory: 5,000 cost 10 MB in each.
+_ENDPOINTS_A_MESSAGE = 500
 # About 60 bytes each; they take 2 ms.
 _PINS_A_MESSAGE = 1000
 # While a worker drains, UDP flows get the replies to what they have sent, but no more datagrams:
@@ -103,7 +104,7 @@ class Worker:
         self._labelled: dict[str, int] = {}
         """The last one that was opened with a label."""
         self._differences: dict[int, Differences] = {}
-        """Of groups that had clients or ejections."""
+        """Of groups that have clients, ejections or news."""
         self._listeners: dict[int, AnyListener] = {}
         self._ring = RecordRing(dataplane.engine)
         self._reports: list[Iterator[None]] = []
@@ -204,7 +205,7 @@ class Worker:
         group = self._groups[message.group]
         differences = self._differences_of(message.group, group)
         if differences is not None:
-            differences.take()
+            differences.begin_update()
         removed = set(message.removed)
         endpoints = [e for e in group.serving.endpoints if e not in removed]
         for index, endpoint in message.added:
@@ -215,7 +216,7 @@ class Worker:
         )
         self._dataplane.connections.removals.updated(group, left)
         if differences is not None:
-            differences.note_gone()
+            differences.end_update()
 
     def _close_group(self, message: CloseGroup) -> None:
         group = self._groups.pop(message.group, None)
@@ -318,9 +319,9 @@ class Worker:
         self._dataplane.engine.reactor.iterations.add(seconds)
 
     def _differences_of(self, number: int, group: EndpointGroup) -> Differences | None:
-        """Return what is yet to be reported of a group; None if nothing was ever counted."""
+        """Return what is yet to be reported of a group; None if nothing is."""
         differences = self._differences.get(number)
-        if differences is None and group.has_counted:
+        if differences is None and group.has_news:
             differences = self._differences[number] = Differences(group)
         return differences
 
@@ -333,6 +334,8 @@ class Worker:
         report = differences.give(number, now)
         if report is not None:
             self._ring.note_drops(group.label, report)
+        elif differences.is_at_rest:
+            del self._differences[number]
         return report
 
     def _reporting(self, number: int) -> Iterator[None]:

@@ -49,7 +49,7 @@ class Counting:
         if control is None or control.plane is None or self.world.machine.violations:
             return
         for group in control.plane._groups.values():
-            listeners = list(control.plane._listeners._by_group[group].values())
+            listeners = control.plane._listeners._by_group[group]
             if any(listener.protocol is Protocol.UDP for listener in listeners):
                 # Flows last for longer.
                 continue

@@ -254,7 +254,7 @@ class TestSending:
         info = server.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 160)
         assert int.from_bytes(info[_SEGMENTS], sys.byteorder) == 1
         assert data.endswith(b"\xe5\0\rshop/web:httpquestion")
-        rig.plane.settle()
+        rig.settle()
         assert web.group.totals().received_bytes == 8
 
     async def test_an_announced_client_and_its_frontend_are_passed_on(self, rig):

@@ -243,6 +243,15 @@ def test_a_new_endpoint_gets_fewer_connections_by_load_too():
     assert abs(group.counters_of(POD_B).active - 4) <= 1, "A has ten times as many"
 
 
+def test_the_share_of_a_new_endpoint_grows_also_where_that_was_asked_for_later():
+    group = EndpointGroup("shop/web:http", Serving((POD_A,)))
+    group.update(Serving((POD_A,), handling=SLOWLY), 0.0)
+    group.update(Serving((POD_A, POD_B), handling=SLOWLY), 100.0)
+    first, last = shares_of(group, POD_B, 100.0, 150.0)
+    assert abs(first - 10) <= 2
+    assert abs(last - 55) <= 2
+
+
 def test_where_no_other_endpoint_stays_new_ones_have_full_shares():
     group = EndpointGroup("shop/web:http", Serving((POD_C,), handling=SLOWLY))
     group.update(Serving((POD_A, POD_B), handling=SLOWLY), 100.0)

@@ -89,7 +89,7 @@ async def test_bytes_are_counted_when_they_are_asked_for(rig):
     asker.send(b"12345")
     await echo.receive()
     for _ in range(2):
-        rig.plane.settle()
+        rig.settle()
         assert web.group.totals().received_bytes == 3
         assert dns.group.totals().received_bytes == 5
 

@@ -44,8 +44,8 @@ async def ended(rig):
 
 
 def noted(rig, counters):
-    """Return how many connections in a row ended without an answer, as the next report has it."""
-    rig.plane.settle()
+    """Return how many connections in a row ended without an answer, as a report will have it."""
+    rig.settle()
     ends = counters.ends
     return (ends.failures, ends.failure) if ends.is_on else (0, 0)
 
@@ -208,7 +208,7 @@ async def test_a_client_that_leaves_after_a_wait_for_its_turn_is_no_fault_of_the
     await ended(rig)
     counters = web.group.counters_of(pod.address)
     blamed = (
-        web.group.counters.after_wait.client_aborts,
+        web.group.counters.aborts_after_wait,
         counters.client_aborts,
         counters.ends.is_on,
     )

@@ -141,7 +141,7 @@ async def test_the_counters_are_exact(rig):
         await client.read_exactly(20)
     client.reset()
     assert await server.was_reset()
-    rig.plane.settle()
+    rig.settle()
     counters = web.group.counters_of(pod.address)
     assert (counters.connections, counters.active, counters.failures) == (3, 2, 0)
     assert (counters.received_bytes, counters.sent_bytes) == (3000, 60)
@@ -159,7 +159,8 @@ async def test_the_bytes_of_a_connection_count_after_its_endpoint_has_left(rig):
     server.close()
     await until(lambda: not rig.connections.open)
     rig.update(web)
-    totals = web.group.totals()
+    rig.plane.settle()
+    totals = web.served.totals()
     assert (totals.connections, totals.active, totals.received_bytes) == (1, 0, 5)
 
 

@@ -332,11 +332,11 @@ async def test_flows_without_an_answer_for_three_seconds_are_in_a_row_until_the_
     for client in clients:
         client.send(b"question")
         await pod.receive()
-    rig.plane.settle()
+    rig.settle()
     assert not ends.is_on
     timers.advance(3.1)
     for _ in range(2):
-        rig.plane.settle()
+        rig.settle()
         assert (ends.failures, ends.failure) == (3, Failure.NO_DATAGRAM)
     await exchange(rig.udp_client(dns), pod)
     assert not ends.is_on
@@ -354,7 +354,7 @@ async def test_a_flow_that_is_answered_late_is_no_flow_without_an_answer(build, 
     _, proxy = await pod.receive_from()
     timers.advance(3.1)
     for _ in range(looks):
-        rig.plane.settle()
+        rig.settle()
     assert (counters.unanswered, counters.late) == (looks, 0)
     pod.send_to(b"answer", proxy)
     assert await client.receive() == b"answer"
@@ -372,7 +372,7 @@ async def test_a_flow_without_an_answer_is_of_the_time_at_which_its_client_asked
     timers.advance(0.5)
     await exchange(rig.udp_client(dns), pod)
     timers.advance(2.5)
-    rig.plane.settle()
+    rig.settle()
     counters = dns.group.counters_of(pod.address)
     assert (counters.unanswered, counters.ends.is_on) == (1, False)
 
@@ -386,12 +386,12 @@ async def test_an_answer_that_takes_a_while_is_one(build, timers):
     client.send(b"question")
     _, proxy = await pod.receive_from()
     timers.advance(1.5)
-    rig.plane.settle()
+    rig.settle()
     assert (counters.unanswered, counters.ends.is_on) == (0, False)
     pod.send_to(b"answer", proxy)
     assert await client.receive() == b"answer"
     timers.advance(3)
-    rig.plane.settle()
+    rig.settle()
     assert (counters.unanswered, counters.ends.is_on) == (0, False)
 
 

@@ -12,7 +12,7 @@ from userspace_proxy.dataplane.waiting_room import (
     WINDOW,
     WaitingRoom,
 )
-from userspace_proxy.facts import GroupCounters
+from userspace_proxy.facts import CounterTable
 from userspace_proxy.model import Handling, Hold
 from userspace_proxy.model.annotations import HOLD_MAX
 from userspace_proxy.model.serving import Serving
@@ -416,7 +416,7 @@ class Blocked:
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.long), 64])
 async def test_of_twice_as_many_as_may_wait_the_largest_client_loses_its_own(rig, workers):
     hold = Hold(60, HOLD_MAX)
-    room = WaitingRoom(rig.engine.reactor, workers, GroupCounters(), hold)
+    room = WaitingRoom(rig.engine.reactor, workers, CounterTable(), hold)
     most = -(-hold.connections // workers)
     lone = Blocked(room, "192.0.2.2")
     greedy = [Blocked(room) for _ in range(2 * most)]
@@ -430,7 +430,7 @@ async def test_many_clients_with_endpoints_of_their_own_are_not_all_tried_after_
 ):
     rig = build(None, timers.clock, timers)
     hold = Hold(60)
-    room = WaitingRoom(rig.engine.reactor, 1, GroupCounters(), hold, is_uniform=False)
+    room = WaitingRoom(rig.engine.reactor, 1, CounterTable(), hold, is_uniform=False)
     clients = [Blocked(room) for _ in range(2 * BATCH)]
     for _ in range(5):
         room.connection_ended()

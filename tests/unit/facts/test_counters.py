@@ -1,6 +1,7 @@
 import pytest
 
 from userspace_proxy.facts import (
+    AfterWait,
     ClientMistake,
     CounterTable,
     EndpointCounters,
@@ -74,12 +75,11 @@ def test_a_client_that_the_endpoint_alone_does_not_answer_is_known():
 
 
 def test_a_client_that_leaves_after_its_wait_is_counted_apart():
-    counters = GroupCounters()
-    counters.after_wait.ended_unanswered(1.0, Failure.UNANSWERED, "192.0.2.7")
-    assert (
-        dict(zip(counters.names, counters.figures(), strict=True))["after_wait.client_aborts"] == 1
-    )
-    assert counters.after_wait.ends.is_on
+    table = CounterTable()
+    after_wait = AfterWait(table)
+    after_wait.ended_unanswered(1.0, Failure.UNANSWERED, "192.0.2.7")
+    assert table.counters.aborts_after_wait == after_wait.client_aborts == 1
+    assert after_wait.ends.is_on
 
 
 def test_an_endpoint_for_which_nothing_was_counted_has_no_counters():

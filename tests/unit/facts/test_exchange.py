@@ -1,7 +1,7 @@
 import pytest
 
 from userspace_proxy.causes.endpoints import end_code
-from userspace_proxy.facts import CounterTable, EndpointCounters
+from userspace_proxy.facts import AfterWait, CounterTable, EndpointCounters
 from userspace_proxy.facts.exchange import AT_END_S, LATE, EndFacts, Exchange, classify
 from userspace_proxy.facts.streak import LateByte
 from userspace_proxy.model import CauseCode, Failure
@@ -84,7 +84,7 @@ def test_an_end_is_a_failure_by_what_preceded_it_and_counted_once(end, failure, 
 
 
 def test_only_a_client_that_leaves_counts_as_one_that_has_waited_before():
-    counters, after_wait = EndpointCounters(), CounterTable().counters.after_wait
+    counters, after_wait = EndpointCounters(), AfterWait(CounterTable())
     for end, counts in [(ended(), (0, 1)), (given_up(), (1, 1))]:
         exchange(counters, after_wait).note_end(end, 5.0)
         assert (after_wait.client_aborts, counters.unanswered + counters.client_aborts) == counts

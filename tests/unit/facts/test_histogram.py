@@ -27,14 +27,14 @@ def test_counts_and_seconds_are_of_all():
     assert durations.seconds == pytest.approx(3.251)
 
 
-def test_what_is_new_since_a_look_makes_the_whole_where_it_is_merged():
-    durations, copy = Durations(TIMES_BOUNDS_S), Durations(TIMES_BOUNDS_S)
-    seen = durations.copy()
-    for part in [(0.0005, 0.25), (), (0.002, 99.0, 0.0005)]:
-        for seconds in part:
-            durations.add(seconds)
-        copy.merge(*durations.since(seen))
-        seen = durations.copy()
-        assert copy.counts() == durations.counts()
-        assert copy.seconds == pytest.approx(durations.seconds)
-    assert sum(copy.counts()) == copy.count == 5
+def test_parts_make_the_whole_where_they_are_merged():
+    whole, merged = Durations(TIMES_BOUNDS_S), Durations(TIMES_BOUNDS_S)
+    for seconds in [(0.0005, 0.25), (), (0.002, 99.0, 0.0005)]:
+        part = Durations(TIMES_BOUNDS_S)
+        for each in seconds:
+            part.add(each)
+            whole.add(each)
+        merged.merge(part.counts(), part.seconds)
+        assert merged.counts() == whole.counts()
+        assert merged.seconds == pytest.approx(whole.seconds)
+    assert sum(merged.counts()) == merged.count == 5

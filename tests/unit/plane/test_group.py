@@ -191,6 +191,12 @@ def test_of_former_endpoints_those_that_left_last_are_known_whatever_stays(group
     assert {group.counters_of(pod).connections for pod in present} == {1}
 
 
+def test_what_is_counted_for_an_endpoint_is_kept_under_the_plans_own_address(group):
+    read = SocketAddress(POD_A.ip, POD_A.port)
+    group.add(ONE, group_report(endpoint_report(read, connections=1)), 0.0)
+    assert [each for each, _ in group.each_counters() if each is POD_A] == [POD_A]
+
+
 def test_open_connections_to_endpoints_that_are_no_longer_known_do_not_count_for_ever(group):
     pods = [SocketAddress(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", 80) for n in range(24_000)]
     first, second, third = pods[:8_000], pods[8_000:16_000], pods[16_000:]
@@ -337,7 +343,7 @@ def test_clients_that_had_to_wait_are_neither_refused_nor_answered(group):
         "waits.timeouts": 1,
         "waits.overflows": 2,
         "waits.client_aborts": 3,
-        "after_wait.client_aborts": 4,
+        "aborts_after_wait": 4,
     }
     group.add(0, group_report(endpoint_report(POD_A, connections=9), refused=5, **counted), 4.0)
     assert group.last_minute.failing(4.0) == Lately(connections=5, refused=2, queued=10)
