@@ -33,8 +33,8 @@ _REF = "#/$defs/{name}"
 _SUFFIX = "Facts"
 
 _MODULES = (
-    facts.figures, facts.lately, facts.port, facts.processes, facts.node, facts.connection,
-    facts.edges, facts.causes, model.causes,
+    facts.figures, facts.lately, facts.port, facts.processes, facts.compared, facts.node,
+    facts.connection, facts.edges, facts.causes, model.causes,
 )  # fmt: skip
 
 SHARED_FROM_WORDS = 5

@@ -11,10 +11,12 @@ from .proxy_parts import PlaneComponent, SourceComponent, SyncComponent
 from .rounds.component import Component, OwnAddresses
 from .scaling import Scaling
 from .status_servers import PortCounters, Shown, StatusServers
+from .watchers.compared import Compared
 from .watchers.ejected import EjectionProbes
 from .watchers.endpoint_names import EndpointNames
 from .watchers.firewalls import FirewallWatch
 from .watchers.kernel_counts import KernelCounts
+from .watchers.kube_proxy import KubeProxyWatch
 from .watchers.last_state import LastState
 from .watchers.names import NamesByDns, ProxyNames
 from .watchers.printed_addresses import AddressPrinter
@@ -44,6 +46,7 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
     yield last_state
     yield names_of_endpoints
     yield KernelCounts(steering, served_ports)
+    yield Compared(progress, plane, source.kind, options)
     if isinstance(steering, HookedSteering) and (hooks := steering.hooks) is not None:
         yield HookedConnections(hooks, plane, served_ports, core.observing, options.tuning)
     counters = PortCounters(served_ports, plane)
@@ -57,6 +60,9 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
             yield core.client_addresses
         if core.is_own_steering:
             yield FirewallWatch(steering.name, options.proxy_ports)
+            # With a name, kube-proxy serves the other Services.
+            if not options.proxy_name:
+                yield KubeProxyWatch()
     if (write := options.write_addresses) is not None:
         yield AddressPrinter(progress, served_ports, steering.bind, write)
     yield SourceComponent(source, names_of_endpoints.publish)

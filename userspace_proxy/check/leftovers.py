@@ -8,23 +8,20 @@ created last.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Iterator
 
 from ..kernel.nf_tables.chains import Tables
 from ..steering.names import GUARD_TABLES, STEERING_TABLES, label_of
+from ..steering.others.kube_proxy import (
+    IPVS_LINK,
+    kube_proxy_chains,
+    kube_proxy_tables,
+    nat_tables,
+)
 from .finding import Finding, error, ok, warning
 from .kernel_view import KernelView
 
 _TOPIC = "kube-proxy"
-# kubelet has chains, too: KUBE-FIREWALL, KUBE-KUBELET-CANARY, KUBE-MARK-DROP, KUBE-MARK-MASQ,
-# KUBE-POSTROUTING. These are only kube-proxy's, in any of its modes.
-_CHAINS = re.compile(
-    r"KUBE-(SERVICES|NODEPORTS?|PORTALS-(CONTAINER|HOST)|NODEPORT-(CONTAINER|HOST)|PROXY-CANARY"
-    r"|(SVC|SVL|SEP|EXT|XLB|FW)-.*|LOAD-BALANCER|CLUSTER-IP|EXTERNAL-IP)"
-)
-_TABLE = re.compile(r"ip6? kube-proxy")
-_IPVS_LINK = "kube-ipvs0"
 _CLEAN_UP = (
     "run kube-proxy --cleanup once, from the image of the kube-proxy that ran here, privileged "
     "and on the host network"
@@ -61,30 +58,28 @@ def _legacy(kernel: KernelView, steering: str) -> Iterator[Finding]:
 
 
 def _in_nft(kernel: KernelView, steering: str) -> Iterator[Finding]:
-    nat = {table: chains for table, chains in kernel.nft.items() if table.endswith(" nat")}
-    for table, words in _with_kube_chains(nat):
+    for table, words in _with_kube_chains(nat_tables(kernel.nft)):
         if steering == "nftables":
             yield _loses(words, table)
         else:
             yield _wins(f"{words} may be evaluated before this proxy's rules", table)
-    for table in kernel.nft:
-        if _TABLE.fullmatch(table):
-            yield error(
-                _TOPIC,
-                "its table rejects traffic for which it has no endpoint, under any steering",
-                f"nftables table {table}",
-                f"{_CLEAN_UP}; or nft delete table {table}",
-            )
+    for table in kube_proxy_tables(kernel.nft):
+        yield error(
+            _TOPIC,
+            "its table rejects traffic for which it has no endpoint, under any steering",
+            f"nftables table {table}",
+            f"{_CLEAN_UP}; or nft delete table {table}",
+        )
 
 
 def _ipvs(kernel: KernelView, steering: str) -> Iterator[Finding]:
-    if _IPVS_LINK in kernel.links:
+    if IPVS_LINK in kernel.links:
         yield (error if steering == "local" else warning)(
             _TOPIC,
-            f"{_IPVS_LINK} still holds Service addresses: after a Service is deleted, this node's "
+            f"{IPVS_LINK} still holds Service addresses: after a Service is deleted, this node's "
             "own daemons answer at its address",
-            f"interface {_IPVS_LINK}",
-            f"{_CLEAN_UP}; or ip link delete {_IPVS_LINK} && ipvsadm --clear",
+            f"interface {IPVS_LINK}",
+            f"{_CLEAN_UP}; or ip link delete {IPVS_LINK} && ipvsadm --clear",
         )
 
 
@@ -103,13 +98,9 @@ def _loses(chains: str, table: str) -> Finding:
 
 
 def _with_kube_chains(tables: Tables) -> Iterator[tuple[str, str]]:
-    for table, chains in tables.items():
-        names = sorted(name for name in chains if _CHAINS.fullmatch(name))
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            # This chain calls the others.
-            first = "KUBE-SERVICES" if "KUBE-SERVICES" in names else names[0]
-            yield table, f"chain {first}{more}"
+    for table, names in kube_proxy_chains(tables):
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        yield table, f"chain {names[0]}{more}"
 
 
 def judge_own(kernel: KernelView, running: Collection[str]) -> list[Finding]:

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
 from ..causes.cause import Cause
 from ..model import CauseCode, ServiceKey
 from ..version import version_in_words
+from .compared import PlanFacts, ProcessFacts
 from .figures import counter, gauge
 from .port import Aside, Level, PortFacts, TotalsFacts
 from .processes import MemoryFacts, WorkerFacts
@@ -489,6 +490,8 @@ class Unencoded(Aside):
     """Those that differ from the defaults, as they were given: flags, and fields of the file."""
     announcing: Sequence[str] = ()
     """Networks whose TCP connections announce their client (``--accept-proxy-protocol``)."""
+    digests: Sequence[Mapping[str, str]] = ()
+    """Those of Services, ``namespace/name``, by bucket, of which ``plan`` has the sums."""
 
 
 class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
@@ -596,6 +599,17 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     """The inode of the proxy's network namespace, as of its ``/proc/PID/ns/net``; 0 if unknown."""
     kernel: KernelFacts = KernelFacts()
     """The kernel, and what it lacks."""
+    plan: PlanFacts = PlanFacts()
+    """By which nodes are compared with each other, and with the API server."""
+    process: ProcessFacts = ProcessFacts()
+    """What the proxy takes."""
+    settings: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    """Those that differ from their defaults, by their names in ``/configz``."""
+    kube_proxy: Sequence[str] = ()
+    """Where rules of kube-proxy are beside this proxy's; empty: nowhere, or it serves Services that
+    this proxy doesn't (``--service-proxy-name``)."""
+    served: int = 0
+    """How many Service ports are ok, of all; a summary leaves them out."""
 
     @property
     def program(self) -> str:

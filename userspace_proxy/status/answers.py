@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Collection
 from dataclasses import fields, is_dataclass
 
 import msgspec
 
 from ..diagnosis.incidents import Incidents
 from ..diagnosis.problems import summarise
-from ..facts import StatusFacts
+from ..facts import Level, StatusFacts
 from ..facts.causes import from_json, to_json
 from .selection import Selection, select
 
@@ -64,6 +65,7 @@ def make_answer(
         ports=chosen.ports,
         ignored=chosen.ignored,
         health_checks=chosen.health_checks,
+        served=sum(port.state.level is Level.OK for port in (whole or view).ports),
     )
 
 
@@ -76,28 +78,43 @@ def read_answer(body: bytes | str) -> StatusFacts:
     return msgspec.json.decode(body, type=StatusFacts, dec_hook=from_json)
 
 
+def render_digests(view: StatusFacts, buckets: Collection[str] = ()) -> bytes:
+    """Return the digests of Services as JSON.
+
+    Args:
+        buckets: The numbers of those that are wanted; empty: all.
+    """
+    wanted = (
+        bucket
+        for number, bucket in enumerate(view.digests)
+        if not buckets or str(number) in buckets
+    )
+    digests = {service: digest for bucket in wanted for service, digest in bucket.items()}
+    return encode_answer({"form": view.plan.form, "digests": digests})
+
+
 def render_configz(view: StatusFacts) -> bytes:
     """Return the settings in force as JSON, each with its value and origin."""
     settings = {
-        name: {"value": _plain(value), "origin": origin}
+        name: {"value": plain_setting(value), "origin": origin}
         for name, value, origin in sorted(view.config)
     }
     return json.dumps({"settings": settings}, indent=2).encode() + b"\n"
 
 
-def _plain(value: object) -> object:
+def plain_setting(value: object) -> object:
     """Return a form of a setting's value that JSON can express; infinity is null."""
     match value:
         case float() if not math.isfinite(value):
             return None
         case dict():
-            return {str(key): _plain(item) for key, item in value.items()}
+            return {str(key): plain_setting(item) for key, item in value.items()}
         case list() | tuple():
-            return [_plain(item) for item in value]
+            return [plain_setting(item) for item in value]
         case set() | frozenset():
             return sorted(map(str, value))
         case None | bool() | int() | float() | str():
             return value
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        return {f.name: plain_setting(getattr(value, f.name)) for f in fields(value)}
     return str(value)

@@ -28,7 +28,9 @@ from ..facts.connection import ConnectionFilter
 from ..hosts import is_loopback_address
 from ..model.quoting import printable
 from .accepting import Accepting, Reserve
-from .answers import render_configz, render_status
+from .answer_form import AnswerForm
+from .answers import encode_answer, make_answer, render_configz, render_digests
+from .compression import accepts_gzip, compressed, headers_for
 from .connection_streams import ConnectionStreams
 from .connections import MAX_CONNECTIONS, ConnectionLimit, LimitedServer
 from .families import edge_family, render_demand
@@ -157,6 +159,7 @@ class StatusServer:
             web.get("/proxyMode", self._proxy_mode),
             web.get("/configz", self._configz),
             web.get("/api/v1/status", self._status),
+            web.get("/api/v1/plan", self._plan),
             web.get("/api/v1/demand", self._demand),
             web.get("/api/v1/connections", self._connections.answer),
             web.get("/api/v1/kernel-path", self._kernel_path),
@@ -293,21 +296,41 @@ class StatusServer:
 
     async def _status(self, request: web.Request) -> web.StreamResponse:
         selection = _strictly_selected(request.query)
+        form = AnswerForm.read(request.query, request.headers)
         service = request.query.get("service", "")
         if "watch" in request.query and request.method == "GET":
             _part(await self._views.take(), service)
-            return await self._streams.json(request, service)
+            return await self._streams.json(request, service, form)
+
+        def render(part: StatusFacts, view: StatusFacts, now: float) -> bytes:
+            answer = make_answer(part, now=now, selection=selection, whole=view)
+            return compressed(encode_answer(form.of(answer)), form.is_gzip)
 
         async def make() -> bytes:
             view, now = await self._views.take(), self._clock()
             # `explain` shows why a Service that was rejected isn't among them.
             part = view.only(service) if view.source.rejected_of(service) else _part(view, service)
+            return await self._sampler.work(lambda: render(part, view, now))
+
+        body = await self._answers.get((selection, service, form), make)
+        headers = headers_for(form.is_gzip)
+        return web.Response(body=body, content_type="application/json", headers=headers)
+
+    async def _plan(self, request: web.Request) -> web.Response:
+        buckets, is_gzip = (
+            frozenset(request.query.getall("bucket", ())),
+            accepts_gzip(request.headers),
+        )
+
+        async def make() -> bytes:
+            view = await self._views.take()
             return await self._sampler.work(
-                lambda: render_status(part, now=now, selection=selection, whole=view)
+                lambda: compressed(render_digests(view, buckets), is_gzip)
             )
 
-        body = await self._answers.get((selection, service), make)
-        return web.Response(body=body, content_type="application/json")
+        body = await self._answers.get(("plan", buckets, is_gzip), make)
+        headers = headers_for(is_gzip)
+        return web.Response(body=body, content_type="application/json", headers=headers)
 
     async def _demand(self, _request: web.Request) -> web.Response:
         body = render_demand(await self._views.take())

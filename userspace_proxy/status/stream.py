@@ -9,21 +9,26 @@ Rule 3: at the limit of streams, the client with the most loses its oldest one t
 still has fewer; otherwise the new one is refused. A client is a user of this node, or an address.
 Rule 4: a stream lasts as long as its client reads. Where connections are limited it ends before
 those that wait for an answer, and the client connects again.
+Rule 5: a stream with an interval, as readers of many nodes have it, takes a hundredth of a core at
+most: its messages are as far apart as that needs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from typing import Generic, TypeVar
 
 from aiohttp import web
 
 from ..facts import PortFacts, StatusFacts
 from ..kernel.netlink.socket_users import Address, user_of
+from .answer_form import EVERY_MAX_S, AnswerForm
 from .answers import encode_answer, make_answer
+from .compression import NO_HEADERS, flushed_parts, headers_for
 from .connections import note_request, write
 from .page import Parts, build_page, render_parts
 from .sampling import Sample, Sampler
@@ -40,6 +45,9 @@ _NOT_COMPARED = ("now", "ports")
 MAX_STREAMS = 16
 # Of a client whose connection ended, until it connects again.
 _RETRY_MS = 1000
+# Of a core, for a stream with an interval. With 2,000 Services without traffic a sample takes
+# some 40 ms, so messages are 5 s apart at least.
+_SHARE = 0.01
 
 
 class Sent:
@@ -71,7 +79,7 @@ class Streams:
         self._open: dict[asyncio.Task[object], int | str] = {}
         """Each with its client, oldest first."""
         self._parts: _Shared[Selection, Parts] = _Shared(sampler)
-        self._answers: _Shared[tuple[Selection, str], StatusFacts] = _Shared(sampler)
+        self._answers: _Shared[Hashable, StatusFacts] = _Shared(sampler)
 
     async def page(self, request: web.Request) -> web.StreamResponse:
         """Send updates of the page until the client disconnects."""
@@ -86,20 +94,27 @@ class Streams:
         first = b"retry: %d\n\n" % _RETRY_MS
         return await self._stream(request, "text/event-stream", first, event)
 
-    async def json(self, request: web.Request, service: str) -> web.StreamResponse:
+    async def json(
+        self, request: web.Request, service: str, form: AnswerForm
+    ) -> web.StreamResponse:
         """Send updates of the JSON about a Service, empty for all, until the client disconnects."""
         selection, changes = Selection.parse(request.query), Changes()
+        key, sent = (selection, service, form), flushed_parts(form.is_gzip)
 
         def make(sample: Sample) -> StatusFacts:
             view = sample.view
             part = view.only(service) if service else view
-            return make_answer(part, now=sample.now, selection=selection, whole=view)
+            answer = make_answer(part, now=sample.now, selection=selection, whole=view)
+            return form.of(answer)
 
         async def line(count: int, sample: Sample) -> bytes:
-            answer = await self._answers.get((selection, service), count, lambda: make(sample))
-            return await self._sampler.work(lambda: changes.line(answer))
+            answer = await self._answers.get(key, count, lambda: make(sample))
+            return await self._sampler.work(lambda: sent(changes.line(answer)))
 
-        return await self._stream(request, "application/x-ndjson", b"", line)
+        headers = headers_for(form.is_gzip)
+        return await self._stream(
+            request, "application/x-ndjson", b"", line, headers=headers, every_s=form.every_s
+        )
 
     def close(self) -> None:
         """End all streams."""
@@ -112,8 +127,16 @@ class Streams:
         content_type: str,
         first: bytes,
         message: Callable[[int, Sample], Awaitable[bytes]],
+        *,
+        headers: Mapping[str, str] = NO_HEADERS,
+        every_s: float | None = None,
     ) -> web.StreamResponse:
-        """Send a message for each sample, given its number."""
+        """Send a message for each sample, given its number.
+
+        Args:
+            every_s: Seconds between two messages, or more by Rule 5; nothing is sampled for this
+                client in between. None: as often as there are samples.
+        """
         if request.headers.get("Sec-Fetch-Site") == "cross-site":
             # A web site can't read a stream, but could hold all of them.
             return web.Response(status=403, text="Other web sites may not open streams.\n")
@@ -123,14 +146,19 @@ class Streams:
             text = f"{MAX_STREAMS} pages are open already; close one of them.\n"
             return web.Response(status=503, text=text)
         self._open[task] = client
-        response, count = web.StreamResponse(headers={"Content-Type": content_type}), 0
+        response, count = web.StreamResponse(headers={"Content-Type": content_type, **headers}), 0
         try:
             await response.prepare(request)
             await response.write(first)
             while True:
+                began_s = time.process_time()
                 count, sample = await self._sampler.after(count)
                 await write(request, response, await message(count, sample))
                 note_request(request)
+                if every_s is not None:
+                    wait_s = pause_after(time.process_time() - began_s, every_s)
+                    await asyncio.sleep(wait_s)  # noqa: TID251 - the interval
+                    count = 0
         except ConnectionResetError:
             return response
         finally:
@@ -149,6 +177,11 @@ class Streams:
         del self._open[oldest]
         oldest.cancel()
         return True
+
+
+def pause_after(cpu_s: float, every_s: float) -> float:
+    """Return how long a stream with an interval waits after a message that took CPU time."""
+    return max(every_s, min(cpu_s / _SHARE, EVERY_MAX_S))
 
 
 def _client_of(request: web.Request) -> int | str:

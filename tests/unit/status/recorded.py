@@ -39,6 +39,8 @@ from userspace_proxy.facts import (
     UnservedFacts,
     Waits,
 )
+from userspace_proxy.facts.compared import PlanFacts, ProcessFacts
+from userspace_proxy.facts.summary import summarised
 from userspace_proxy.model import (
     Balance,
     CauseCode,
@@ -53,7 +55,13 @@ from userspace_proxy.model import (
 )
 from userspace_proxy.policy import PathDecision
 from userspace_proxy.sources.manifests import load_manifests
-from userspace_proxy.status.answers import make_answer, read_answer, render_configz, render_status
+from userspace_proxy.status.answers import (
+    encode_answer,
+    make_answer,
+    read_answer,
+    render_configz,
+    render_status,
+)
 from userspace_proxy.status.exposition import write_families
 from userspace_proxy.status.families import families_of, render_demand
 from userspace_proxy.status.history import History
@@ -259,6 +267,9 @@ def make_rich_view() -> StatusFacts:
             [KernelLackFacts("numgen", "the kernel path", "the proxy", "modprobe nft_numgen")],
         ),
         node_is_eligible=False,
+        plan=PlanFacts(1, "8ce2ffdc561a28b6", 2, ["8ce2ffdc", "561a28b6"]),
+        process=ProcessFacts(12.5, 70_000_000),
+        settings={"workers": 2},
     )
     view.ports = diagnose(view.ports, view.source, view.health_checks)
     return view
@@ -302,6 +313,8 @@ def _rendered(view: StatusFacts) -> Iterator[tuple[str, bytes]]:
     yield "status.json", render_status(view, now=NOW)
     yield "status-search.json", render_status(view, now=NOW, selection=Selection(q="is:problem"))
     yield "status-one.json", render_status(view.only("shop/front"), now=NOW)
+    summary = summarised(make_answer(view, now=NOW, selection=Selection()), {"shop/web"})
+    yield "status-summary.json", encode_answer(summary)
     yield "configz.json", render_configz(view)
     yield "demand.json", render_demand(view)
     for detail in ("node", "service", "endpoint"):

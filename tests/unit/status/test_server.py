@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from userspace_proxy.diagnosis.incidents import Incidents
 from userspace_proxy.errors import ListenError
 from userspace_proxy.facts import RejectedFacts, SourceFacts
+from userspace_proxy.facts.compared import PlanFacts
 from userspace_proxy.status.connections import MAX_CONNECTIONS, LimitedServer
 from userspace_proxy.status.server import StatusServer
 
@@ -99,6 +100,26 @@ async def test_the_status_is_json_and_can_be_filtered():
         response, text = await client.ask("/api/v1/status?q=cart")
         assert response.content_type == "application/json"
         assert [port["service"] for port in json.loads(text)["ports"]] == ["cart"]
+
+
+async def test_the_status_is_compressed_for_clients_that_read_gzip():
+    async with serving(make_troubled_view()) as client:
+        _, plain = await client.ask(
+            "/api/v1/status?view=summary", **{"Accept-Encoding": "identity"}
+        )
+        response, text = await client.ask("/api/v1/status?view=summary")
+        assert response.headers["Content-Encoding"] == "gzip"
+        assert text == plain
+
+
+async def test_digests_of_single_services_are_asked_for_by_bucket():
+    view = make_view(plan=PlanFacts(1, "ab", 3))
+    view.digests = ({"shop/web": "8ce2ffdc"}, {}, {"shop/db": "561a28b6"})
+    async with serving(view) as client:
+        _, every = await client.ask("/api/v1/plan")
+        _, some = await client.ask("/api/v1/plan?bucket=2&bucket=1&bucket=x")
+    assert json.loads(every)["digests"] == {"shop/web": "8ce2ffdc", "shop/db": "561a28b6"}
+    assert json.loads(some) == {"form": 1, "digests": {"shop/db": "561a28b6"}}
 
 
 async def test_a_terminal_gets_the_status_as_text():

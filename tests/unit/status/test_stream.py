@@ -3,16 +3,18 @@ import contextlib
 import json
 import os
 import socket
+import zlib
 
 import aiohttp
 import pytest
 
 from tests.users import OTHER_UID, as_another_user
+from userspace_proxy.diagnosis.judge import diagnose
 from userspace_proxy.status.answers import make_answer
 from userspace_proxy.status.page import Parts
 from userspace_proxy.status.selection import Selection
 from userspace_proxy.status.server import StatusServer
-from userspace_proxy.status.stream import MAX_STREAMS, Changes, Sent
+from userspace_proxy.status.stream import MAX_STREAMS, Changes, Sent, pause_after
 
 from .views import NOW, make_port, make_troubled_view, make_view, replace
 
@@ -211,6 +213,66 @@ async def test_the_json_can_be_watched():
         later = await next_line(response)
     assert [port["service"] for port in first["ports"]] == ["web"]
     assert later == {"now": NOW, "ports": [{**first["ports"][0], "refused": 7}]}
+
+
+async def test_a_summary_can_be_watched_compressed_by_a_client_of_http_1_0():
+    view = make_view(make_port("web"), make_port("db", endpoints=()))
+    view.ports = diagnose(view.ports, view.source, view.health_checks)
+    async with watching(view) as watcher:
+        address = watcher.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(
+            b"GET /api/v1/status?view=summary&watch&every=1 HTTP/1.0\r\n"
+            b"Accept-Encoding: gzip\r\n\r\n"
+        )
+        with contextlib.closing(writer):
+            async with asyncio.timeout(WAIT_S):
+                head = await reader.readuntil(b"\r\n\r\n")
+                assert b"Content-Encoding: gzip" in head
+                assert b"chunked" not in head
+                receive = zlib.decompressobj(31)
+                first = await next_decompressed(reader, receive)
+                view = replace(view, revision=4712)
+                watcher.show(view)
+                later = await next_decompressed(reader, receive)
+    assert [port["service"] for port in first["ports"]] == ["db"]
+    assert first["served"] == 1
+    assert later == {"now": NOW, "revision": 4712}
+
+
+async def next_decompressed(reader, receive):
+    text = b""
+    while not text.strip():
+        text = receive.decompress(await reader.read(2**16))
+    return json.loads(text)
+
+
+async def test_a_service_port_that_is_well_again_leaves_a_summary():
+    refused = make_view(make_port("web"), make_port("db", endpoints=()))
+    well = make_view(make_port("web"), make_port("db"))
+    for view in (refused, well):
+        view.ports = diagnose(view.ports, view.source, view.health_checks)
+    async with (
+        watching(refused) as watcher,
+        watcher.get("/api/v1/status?watch&view=summary&every=1") as response,
+    ):
+        await next_line(response)
+        watcher.show(well)
+        later = await next_line(response)
+    assert [gone["service"] for gone in later["gone"]] == ["db"]
+    assert later["served"] == 2
+
+
+@pytest.mark.parametrize(
+    ("cpu_s", "waits_s"),
+    [
+        pytest.param(0.001, 5.0, id="cheap"),
+        pytest.param(0.08, 8.0, id="a-hundredth-of-a-core"),
+        pytest.param(9.0, 30.0, id="the-connection-is-not-silent-for-long"),
+    ],
+)
+def test_streams_with_an_interval_take_their_share_of_a_core(cpu_s, waits_s):
+    assert pause_after(cpu_s, every_s=5.0) == waits_s
 
 
 async def test_watching_a_service_that_does_not_exist_is_refused():

@@ -10,6 +10,7 @@ from typing import Any
 
 from userspace_proxy.cluster import Snapshot
 from userspace_proxy.model import Node, ServiceKey
+from userspace_proxy.plan.digest import digests_of
 from userspace_proxy.sources.kubernetes import KubernetesSource
 
 from ..running import running
@@ -38,8 +39,8 @@ class Cluster(abc.ABC):
         """Start it again, at the same address."""
 
     @abc.abstractmethod
-    def source(self) -> KubernetesSource:
-        """Return a source of this API server for the node NODE_NAME."""
+    def source(self, **options: Any) -> KubernetesSource:
+        """Return a source of this API server for the node NODE_NAME, with these options."""
 
 
 def ips(snapshot: Snapshot) -> tuple[str, ...]:
@@ -124,3 +125,28 @@ class SourceContract:
             after = await published.until(lambda s: endpoints(s) == ["10.244.1.8"])
             assert ips(after) == ("10.96.7.1",)
             assert len(published.snapshots) == count + 1
+
+    async def test_who_followed_changes_and_who_lists_now_have_equal_digests(
+        self, cluster: Cluster
+    ) -> None:
+        await cluster.put(service())
+        await cluster.put(endpoint_slice("10.244.1.7", "10.244.1.8"))
+        async with running(cluster.source(with_headless=True)) as followed:
+            await followed.first()
+            hold = {"userspace-proxy.io/hold": "60s"}
+            web = service(sessionAffinity="ClientIP", type="LoadBalancer")
+            await cluster.put({**web, "metadata": {"name": "web", "annotations": hold}})
+            # An endpoint moves to another slice, and is left for a moment in both.
+            await cluster.put(endpoint_slice("10.244.1.8", name="web-2"))
+            await cluster.put(endpoint_slice("10.244.1.7"))
+            await cluster.put(service("cart", "10.96.7.2"))
+            await cluster.delete("Service", "cart")
+            await cluster.put(service("last", "10.96.7.3"))
+            last = ServiceKey("default", "last")
+            after = await followed.until(
+                lambda s: last in s.services and endpoints(s) == ["10.244.1.7", "10.244.1.8"]
+            )
+            async with running(cluster.source(with_pods=True)) as listed:
+                found = digests_of((await listed.first()).services)
+        assert {"default/web", "default/last"} <= found.keys()
+        assert digests_of(after.services) == found

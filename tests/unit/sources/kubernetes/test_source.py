@@ -37,8 +37,8 @@ class FakeCluster(Cluster):
     async def start(self) -> None:
         await self._api.start()
 
-    def source(self) -> KubernetesSource:
-        return KubernetesSource(master=self._api.url, node_name=NODE_NAME, timing=QUICK)
+    def source(self, **options) -> KubernetesSource:
+        return KubernetesSource(master=self._api.url, node_name=NODE_NAME, timing=QUICK, **options)
 
 
 class TestContract(SourceContract):

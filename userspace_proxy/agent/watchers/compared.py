@@ -1,0 +1,111 @@
+"""Shows what the nodes of a cluster are compared by: digests of the plan, settings, what it takes.
+
+    snapshot in force ──▶ Digests ──┐
+    /proc of the proxy and workers ─┼─▶ facts
+    settings ───────────────────────┘
+
+Rule 1: digests follow and /proc is read when something asks for answers, never by a timer; digests
+in a thread, as 10,000 Services take a part of a second at the first time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+from ...facts import StatusFacts
+from ...facts.compared import PlanFacts, ProcessFacts
+from ...plan.digest import FORM, Digests
+from ...plane import Plane
+from ...status.answers import plain_setting
+from ..rounds.changes import Progress
+from ..rounds.component import Component
+from ..rounds.options import Options
+
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+class Compared(Component):
+    """What readers of all nodes compare.
+
+    Args:
+        source: The kind of source that Services come from.
+        proc: Where the kernel describes processes.
+    """
+
+    def __init__(
+        self,
+        progress: Progress,
+        plane: Plane,
+        source: str,
+        options: Options,
+        proc: Path = Path("/proc"),
+    ) -> None:
+        self._progress = progress
+        self._plane = plane
+        self._digests = Digests()
+        settings = differing_settings(options)
+        # Other sources, and endpoints from Pods, are no objects that others can read alike.
+        from_pods = bool(settings.get("endpoints_from_pods"))
+        self._is_comparable = source == "kubernetes" and not from_pods
+        self._plan = PlanFacts()
+        self._settings = settings
+        self._process = ProcessFacts()
+        self._proc = proc
+        self._cpu_s: dict[int, float] = {}
+        """Of processes that were there at the last look."""
+        self._ended_cpu_s = 0.0
+        """Of workers that have ended."""
+
+    async def refresh(self) -> None:
+        """Part of Component."""
+        self._process = self._usage()
+        in_force = self._progress.in_force
+        if in_force is None or not self._is_comparable:
+            return
+        await asyncio.to_thread(self._digests.follow, in_force.services)
+        digest, buckets = self._digests.summary
+        count = sum(map(len, self._digests.buckets))
+        self._plan = PlanFacts(FORM, digest, count, buckets)
+
+    def show(self, facts: StatusFacts) -> None:
+        """Part of Component."""
+        facts.plan, facts.digests = self._plan, self._digests.buckets
+        facts.process, facts.settings = self._process, self._settings
+
+    def _usage(self) -> ProcessFacts:
+        pids = [os.getpid(), *(one.pid for one in self._plane.state().workers if one.pid)]
+        looks = {pid: look for pid in pids if (look := self._look(pid)) is not None}
+        self._ended_cpu_s += sum(s for pid, s in self._cpu_s.items() if pid not in looks)
+        self._cpu_s = {pid: cpu_s for pid, (cpu_s, _) in looks.items()}
+        cpu_s = self._ended_cpu_s + sum(self._cpu_s.values())
+        return ProcessFacts(round(cpu_s, 2), sum(memory for _, memory in looks.values()))
+
+    def _look(self, pid: int) -> tuple[float, int] | None:
+        """Return seconds of CPU time and bytes of memory of a process; None: it is hidden."""
+        try:
+            # The name before these fields may contain spaces and brackets.
+            text = (self._proc / f"{pid}/stat").read_text("latin-1")
+        except OSError:
+            return None
+        # utime, stime and rss: fields 14, 15 and 24 of proc_pid_stat(5).
+        fields = text.rpartition(")")[2].split()
+        ticks = int(fields[11]) + int(fields[12])
+        return ticks / _TICKS_PER_S, int(fields[21]) * _PAGE_BYTES
+
+
+def differing_settings(options: Options) -> dict[str, object]:
+    """Return the settings that differ from their defaults, as ``/configz`` has their values."""
+    if not options.config:
+        return {}
+    # A program that embeds the proxy has no settings.
+    from ...config import Settings
+
+    defaults = {name: value for name, value, _ in Settings().as_rows()}
+    return {
+        name: plain_setting(value)
+        for name, value, _ in options.config
+        if value != defaults.get(name)
+    }

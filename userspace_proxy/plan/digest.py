@@ -1,0 +1,165 @@
+"""Digests by which nodes are compared: what each Service's plan in force was made of.
+
+    snapshot in force ──digest_of──▶ {namespace/name: 8 hex digits} ──▶ 64 buckets ──▶ one digest
+
+Rule 1: equal objects give equal digests on every node, whatever its settings, addresses and place
+are: what these decide (node ports' addresses, hints, zones, names of DNS) isn't in them. So digests
+are of what the plan was made of, and not of its Service ports, of which each node has others.
+Rule 2: a Service that no proxy serves has none.
+Rule 3: digests of another :data:`FORM` can't be compared: raise it when what is in them changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from hashlib import blake2b
+
+from ..cluster import PersistentMap, ServiceState, differing_keys
+from ..model import Endpoint, EndpointSlice, ServiceKey, ServiceType
+from ..model.handling import DEFAULT_HANDLING, Handling, Hold
+
+FORM = 1
+"""The number of this form of digests."""
+BUCKETS = 64
+"""So that a reader which sees that a node's Services differ asks for a few of 10,000."""
+
+_DIGEST_BYTES = 4
+# Names of DNS are looked up by each node, and only embedding sets a seed.
+_NODES_OWN = frozenset(("seed", "names", "found_by_name"))
+_COMPARED = tuple(f.name for f in fields(Handling) if f.name not in _NODES_OWN)
+
+
+def digest_of(state: ServiceState) -> str:
+    """Return the digest of a Service, 8 hex digits; empty if no proxy serves it."""
+    service = state.service
+    is_served = not (service.is_headless or service.has_headless_label)
+    if not is_served or service.type is ServiceType.EXTERNAL_NAME:
+        return ""
+    content = (
+        str(service.key),
+        str(service.type),
+        service.proxy_name,
+        [(port.name, port.port, str(port.protocol), port.node_port) for port in service.ports],
+        service.cluster_ips,
+        service.external_ips,
+        service.load_balancer_ips,
+        service.load_balancer_source_ranges,
+        service.affinity_timeout_s,
+        service.is_internal_local,
+        service.is_external_local,
+        service.health_check_node_port,
+        _asked_for(service.handling),
+        _endpoints(state.slices),
+    )
+    return _hex(ascii(content), _DIGEST_BYTES)
+
+
+def digests_of(services: Mapping[ServiceKey, ServiceState]) -> dict[str, str]:
+    """Return the digests of Services, ``namespace/name``."""
+    found = {str(key): digest_of(state) for key, state in services.items()}
+    return {name: digest for name, digest in found.items() if digest}
+
+
+def bucket_of(service: str) -> int:
+    """Return the number of the bucket of a Service, ``namespace/name``."""
+    return blake2b(_bytes(service), digest_size=1).digest()[0] % BUCKETS
+
+
+def summary_of(digests: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
+    """Return the digest of all Services, and that of each bucket."""
+    buckets: list[dict[str, str]] = [{} for _ in range(BUCKETS)]
+    for service, digest in digests.items():
+        buckets[bucket_of(service)][service] = digest
+    return _summary(map(_bucket, buckets))
+
+
+class Digests:
+    """The digests of one proxy's Services, which follow its snapshots."""
+
+    def __init__(self) -> None:
+        self._services: Mapping[ServiceKey, ServiceState] = PersistentMap()
+        self.buckets: tuple[Mapping[str, str], ...] = ({},) * BUCKETS
+        """The digests by bucket; they never change, as others replace them."""
+        self.summary = summary_of({})
+
+    def follow(self, services: Mapping[ServiceKey, ServiceState]) -> None:
+        """Take the Services of another snapshot; costs what differs."""
+        changed: dict[int, dict[str, str]] = {}
+        for key in differing_keys(self._services, services):
+            name, state = str(key), services.get(key)
+            number = bucket_of(name)
+            digest = "" if state is None else digest_of(state)
+            # No other change is of this Service.
+            if digest == self.buckets[number].get(name, ""):
+                continue
+            if number not in changed:
+                changed[number] = dict(self.buckets[number])
+            if digest:
+                changed[number][name] = digest
+            else:
+                del changed[number][name]
+        self._services = services
+        if changed:
+            _, sums = self.summary
+            self.summary = _summary(
+                _bucket(changed[number]) if number in changed else sums[number]
+                for number in range(BUCKETS)
+            )
+            self.buckets = tuple(changed.get(at, old) for at, old in enumerate(self.buckets))
+
+
+def _asked_for(handling: Handling) -> list[tuple[str, object]]:
+    """Return what differs from the default, so that a new annotation changes no other Service."""
+    if handling is DEFAULT_HANDLING:
+        return []
+    pairs = ((name, getattr(handling, name)) for name in _COMPARED)
+    return [(name, _plain(v)) for name, v in pairs if v != getattr(DEFAULT_HANDLING, name)]
+
+
+def _plain(value: object) -> object:
+    """Return the same for equal values: 60 may be 60.0 where it was read from the last state."""
+    match value:
+        case int() | float():
+            return float(value)
+        case Hold(seconds, connections):
+            return float(seconds), connections
+        case _:
+            return str(value)
+
+
+def _endpoints(slices: Iterable[EndpointSlice]) -> list[tuple[str, list[str]]]:
+    """Return the endpoints by their ports, in whatever slices they are."""
+    found: dict[str, set[str]] = {}
+    for item in slices:
+        # Source: kube-proxy's selector of EndpointSlices.
+        if item.is_headless:
+            continue
+        listed = [_in_words(endpoint) for endpoint in item.endpoints if not endpoint.host]
+        if listed:
+            ports = [(port.name, port.port, str(port.protocol)) for port in item.ports]
+            found.setdefault(ascii((item.family.value, ports)), set()).update(listed)
+    return [(ports, sorted(found[ports])) for ports in sorted(found)]
+
+
+def _in_words(one: Endpoint) -> str:
+    conditions = f"{one.ready:d}{one.serving:d}{one.terminating:d}"
+    return f"{one.ip} {conditions} {one.weight} {one.priority}"
+
+
+def _bucket(digests: Mapping[str, str]) -> str:
+    return _hex("\n".join(f"{name} {digests[name]}" for name in sorted(digests)), _DIGEST_BYTES)
+
+
+def _summary(buckets: Iterable[str]) -> tuple[str, tuple[str, ...]]:
+    sums = tuple(buckets)
+    return _hex("\n".join(sums), 2 * _DIGEST_BYTES), sums
+
+
+def _hex(text: str, size: int) -> str:
+    return blake2b(_bytes(text), digest_size=size).hexdigest()
+
+
+def _bytes(text: str) -> bytes:
+    # A name that JSON has as escapes may contain half of a surrogate pair.
+    return text.encode("utf-8", "surrogatepass")
