@@ -21,6 +21,7 @@ KINDS = {
     "Node": "nodes",
     "Pod": "pods",
     "Lease": "leases",
+    "DaemonSet": "daemonsets",
 }
 FIRST_REVISION = 1000
 

@@ -33,9 +33,12 @@ PATHS = {
     "nodes": "/api/v1/nodes",
     "pods": "/api/v1/pods",
     "leases": "/apis/coordination.k8s.io/v1/leases",
+    "daemonsets": "/apis/apps/v1/daemonsets",
 }
 _FORWARD = "/api/v1/namespaces/{namespace}/pods/{name}/portforward"
+_LOG = "/api/v1/namespaces/{namespace}/pods/{name}/log"
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+_WHO = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 _PODS = "/api/v1/namespaces/{namespace}/pods"
 _LEASES = "/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
 _REASONS = {404: "NotFound", 409: "Conflict"}
@@ -89,7 +92,10 @@ class FakeApiServer:
         self.pods = FakePods()
         """What port-forwards reach."""
         self.denied: set[str] = set()
-        """What access reviews deny, each as ``create pods/portforward``."""
+        """What clients may not do, each as ``create pods/portforward``: access reviews say so, and
+        reading requests are forbidden."""
+        self.user = "test"
+        """The name that clients have."""
         self.url = ""
         self._port = port
         self._tls = tls
@@ -132,7 +138,9 @@ class FakeApiServer:
         app.router.add_post(_EVENTS, self._take)
         app.router.add_patch(f"{_EVENTS}/{{name}}", self._take)
         app.router.add_get(_FORWARD, self._forward)
+        app.router.add_get(_LOG, self._log)
         app.router.add_post(_REVIEWS, self._review)
+        app.router.add_post(_WHO, self._who)
         app.router.add_get("/version", self._version)
         self._runner = web.AppRunner(
             app, access_log=None, handler_cancellation=True, shutdown_timeout=1
@@ -236,10 +244,12 @@ class FakeApiServer:
         async def handle(request: web.Request) -> web.StreamResponse:
             self.requests.append(f"GET {request.path_qs}")
             await self._notify()
-            refusal = self._refuse(resource, request)
+            is_watch = request.query.get("watch") in ("1", "true")
+            refusal = self._forbid("watch" if is_watch else "list", resource, request)
+            refusal = refusal or self._refuse(resource, request)
             if refusal is not None:
                 return refusal
-            if request.query.get("watch") in ("1", "true"):
+            if is_watch:
                 return await self._watch(resource, request)
             return self._list(_filter(resource, request), request.query)
 
@@ -257,7 +267,26 @@ class FakeApiServer:
     async def _forward(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(f"GET {request.path_qs}")
         await self._notify()
-        return self._refuse("portforward", request) or await self.pods.forward(request)
+        refusal = self._forbid("get", "pods/portforward", request)
+        # Source: the feature gate AuthorizePodWebsocketUpgradeCreatePermission, on from 1.35.
+        refusal = refusal or self._forbid("create", "pods/portforward", request)
+        refusal = refusal or self._refuse("portforward", request)
+        return refusal or self._without_host(request, 400) or await self.pods.forward(request)
+
+    async def _log(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append(f"GET {request.path_qs}")
+        refusal = self._forbid("get", "pods/log", request) or self._refuse("log", request)
+        return refusal or self._without_host(request, 204) or await self.pods.log(request)
+
+    def _without_host(self, request: web.Request, code: int) -> web.Response | None:
+        """Return what a request to a pod's kubelet gets while the pod has no node."""
+        where = request.match_info
+        pod = self._objects.get("pods", where["name"], where["namespace"])
+        if pod is None or (pod.get("spec") or {}).get("nodeName"):
+            return None
+        if code == 204:
+            return web.Response(status=code)
+        return _status(code, "BadRequest", f"pod {where['name']} does not have a host assigned")
 
     async def _review(self, request: web.Request) -> web.Response:
         refusal = self._refuse("selfsubjectaccessreviews", request)
@@ -266,12 +295,17 @@ class FakeApiServer:
         is_allowed = f"{wanted['verb']} {what}" not in self.denied
         return refusal or web.json_response({"status": {"allowed": is_allowed}}, status=201)
 
+    async def _who(self, request: web.Request) -> web.Response:
+        refusal = self._refuse("selfsubjectreviews", request)
+        status = {"userInfo": {"username": self.user}}
+        return refusal or web.json_response({"status": status}, status=201)
+
     def _get(self, resource: str) -> Callable[[web.Request], Any]:
         async def get(request: web.Request) -> web.Response:
             self.requests.append(f"GET {request.path_qs}")
             where = request.match_info
             item = self._objects.get(resource, where["name"], where.get("namespace", ""))
-            refusal = self._refuse(resource, request)
+            refusal = self._forbid("get", resource, request) or self._refuse(resource, request)
             if item is None:
                 refusal = refusal or _status(404, _REASONS[404], f'"{where["name"]}" not found')
             return refusal or web.json_response(item)
@@ -318,6 +352,20 @@ class FakeApiServer:
 
     async def _version(self, _request: web.Request) -> web.Response:
         return web.json_response({"gitVersion": "v1.36.3"})
+
+    def _forbid(self, verb: str, resource: str, request: web.Request) -> web.Response | None:
+        if f"{verb} {resource}" not in self.denied:
+            return None
+        kind, name = resource.partition("/")[0], request.match_info.get("name", "")
+        namespace = request.match_info.get("namespace", "")
+        group = PATHS[kind].split("/")[2] if PATHS[kind].startswith("/apis/") else ""
+        place = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
+        what = f'{kind} "{name}"' if name else kind
+        message = (
+            f'{what} is forbidden: User "{self.user}" cannot {verb} resource "{resource}" '
+            f'in API group "{group}" {place}'
+        )
+        return _status(403, "Forbidden", message)
 
     def _refuse(self, resource: str, request: web.Request) -> web.Response | None:
         if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":

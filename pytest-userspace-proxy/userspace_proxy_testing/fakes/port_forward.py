@@ -1,6 +1,7 @@
 """Pods behind a fake API server, as port-forwards reach them by WebSocket.
 
-    client ──GET …/pods/web-1/portforward?ports=80──▶ FakePods ──connect──▶ an address of the test
+    client ──GET …/pods/web-1/portforward?ports=80──▶ FakePods ─┬─connect──▶ an address of the test
+                                                                └─call─────▶ a function of the test
 
 To clients it behaves as the API server, a kubelet and containerd do together: the port arrives on
 both channels before the pod is dialled; a message is delivered once the pod has answered, and until
@@ -12,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
@@ -20,6 +22,13 @@ from userspace_proxy.model import SocketAddress
 
 _PROTOCOL = "v4.channel.k8s.io"
 _DATA, _ERROR = b"\x00", b"\x01"
+_PART_BYTES = 1 << 15
+_MASK_BYTES = 4
+
+Send = Callable[[bytes], Awaitable[None]]
+"""Sends some bytes to the client; raises ConnectionResetError once it is gone."""
+Serve = Callable[[asyncio.StreamReader, Send], Awaitable[None]]
+"""What answers at a port of a pod: called with what the client sends; its return is the FIN."""
 
 
 class FakePods:
@@ -30,16 +39,25 @@ class FakePods:
         """Why a dial failed follows the first pong, as CRI-O may do it."""
         self.dialled: list[str] = []
         """Each as ``default/web-1:80``, also without success."""
+        self.forbidden: set[str] = set()
+        """Pods whose ports this user may not forward, each as ``default/web-1``."""
+        self.passed_bytes: Counter[str] = Counter()
+        """Bytes of the frames in both directions, by ``default/web-1``."""
+        self.logs: dict[str, str] = {}
+        """What containers have written, by ``default/web-1``."""
         self._may_dial = asyncio.Event()
         self._may_dial.set()
         self._open: list[web.Request] = []
-        self._ports: dict[tuple[str, str], Mapping[int, SocketAddress]] = {}
+        self._ports: dict[str, Mapping[int, SocketAddress | Serve]] = {}
 
     def run(
-        self, name: str, ports: Mapping[int, SocketAddress], namespace: str = "default"
+        self,
+        name: str,
+        ports: Mapping[int, SocketAddress | Serve],
+        namespace: str = "default",
     ) -> None:
         """Start a pod, or change what answers at its ports; others refuse."""
-        self._ports[namespace, name] = ports
+        self._ports[f"{namespace}/{name}"] = ports
 
     @property
     def open(self) -> int:
@@ -52,7 +70,7 @@ class FakePods:
         Raises:
             KeyError: There is no such pod.
         """
-        del self._ports[namespace, name]
+        del self._ports[f"{namespace}/{name}"]
 
     def hold(self) -> None:
         """Delay dials of pods until :meth:`release`."""
@@ -70,80 +88,161 @@ class FakePods:
 
     async def forward(self, request: web.Request) -> web.StreamResponse:
         """Answer a request for a port-forward."""
-        namespace, name = request.match_info["namespace"], request.match_info["name"]
-        ports = self._ports.get((namespace, name))
+        name = request.match_info["name"]
+        pod = f"{request.match_info['namespace']}/{name}"
+        ports = self._ports.get(pod)
+        if pod in self.forbidden:
+            text = f'pods "{name}" is forbidden: User "test" cannot get resource "pods/portforward"'
+            return _status(403, "Forbidden", text)
         if ports is None:
-            return _status(404, f'pods "{name}" not found')
+            return _status(404, "NotFound", f'pods "{name}" not found')
         if not request.query.get("ports", "").isdigit():
-            return _status(400, 'query parameter "port" is required')
+            return _status(400, "BadRequest", 'query parameter "port" is required')
         if request.headers.get("Upgrade", "").lower() != "websocket":
-            return _status(400, "Upgrade request required")
+            return _status(400, "BadRequest", "Upgrade request required")
         port = int(request.query["ports"])
-        self.dialled.append(f"{namespace}/{name}:{port}")
+        self.dialled.append(f"{pod}:{port}")
         socket = web.WebSocketResponse(protocols=(_PROTOCOL,), autoping=False, max_msg_size=0)
         await socket.prepare(request)
+        stream = _Stream(socket, lambda size: self.passed_bytes.update({pod: size}))
         for channel in (_DATA, _ERROR):
-            await socket.send_bytes(channel + struct.pack("<H", port))
+            await stream.send(channel + struct.pack("<H", port))
         to = ports.get(port)
         try:
             await self._may_dial.wait()
             if to is None:
                 raise ConnectionRefusedError("connection refused")
-            reader, writer = await asyncio.open_connection(*to)
+            pod_end = await _dial(to, stream)
         except OSError as exc:
             if self.reports_late:
-                await _answer_ping(socket)
+                await stream.answer_ping()
             text = f"error forwarding port {port} to pod {name}: dial tcp4 127.0.0.1:{port}: {exc}"
-            await socket.send_bytes(_ERROR + text.encode())
+            await stream.send(_ERROR + text.encode())
             await socket.close()
             return socket
         self._open.append(request)
         try:
-            await _relay(socket, reader, writer)
+            await stream.relay(pod_end)
         finally:
             self._open.remove(request)
-            writer.close()
+            pod_end.close()
             await socket.close()
         return socket
 
-
-async def _answer_ping(socket: web.WebSocketResponse) -> None:
-    async for message in socket:
-        if message.type is WSMsgType.PING:
-            await socket.pong(message.data)
-            return
-
-
-async def _relay(
-    socket: web.WebSocketResponse, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
-    """Pass bytes on until the client has closed the stream."""
-    async with asyncio.TaskGroup() as tasks:
-        down = tasks.create_task(_from_pod(socket, reader))
-        async for message in socket:
-            if message.type is WSMsgType.PING:
-                # The pod may have ended the stream meanwhile.
-                with contextlib.suppress(ConnectionResetError):
-                    await socket.pong(message.data)
-            elif message.type is WSMsgType.BINARY and message.data[:1] == _DATA:
-                writer.write(message.data[1:])
-        down.cancel()
+    async def log(self, request: web.Request) -> web.Response:
+        """Answer a request for the log of a pod's container."""
+        name = request.match_info["name"]
+        pod = f"{request.match_info['namespace']}/{name}"
+        if pod not in self.logs and pod not in self._ports:
+            return _status(404, "NotFound", f'pods "{name}" not found')
+        lines = self.logs.get(pod, "").splitlines(keepends=True)
+        if (most := request.query.get("tailLines", "")).isdigit():
+            lines = lines[len(lines) - min(int(most), len(lines)) :]
+        body = "".join(lines).encode()
+        if (most := request.query.get("limitBytes", "")).isdigit():
+            body = body[: int(most)]
+        return web.Response(body=body, content_type="text/plain")
 
 
-async def _from_pod(socket: web.WebSocketResponse, reader: asyncio.StreamReader) -> None:
-    """Pass on what the pod sends, and its end.
+class _PodEnd:
+    """What a stream leads to.
 
-    Not by ``close``: while another task receives, that doesn't wait for the client's close, and a
-    socket that is closed with unread frames resets the connection: the client may lose bytes.
+    Args:
+        down: Passes on what the pod sends, until its end.
+        take: Gives the pod what the client sends.
+        close: Ends the connection to it.
     """
-    try:
-        while data := await reader.read(1 << 16):
-            await socket.send_bytes(_DATA + data)
-    except ConnectionResetError as exc:
-        await socket.send_bytes(_ERROR + f"error forwarding port: {exc}".encode())
-    await socket.send_frame(struct.pack(">H", WSCloseCode.OK), WSMsgType.CLOSE)
+
+    def __init__(
+        self,
+        down: Callable[[], Awaitable[None]],
+        take: Callable[[bytes], None],
+        close: Callable[[], None],
+    ) -> None:
+        self.down, self.take, self.close = down, take, close
 
 
-def _status(code: int, message: str) -> web.Response:
-    body = {"kind": "Status", "status": "Failure", "code": code, "message": message}
-    return web.json_response(body, status=code)
+class _Stream:
+    """One port-forward; its frames are counted."""
+
+    def __init__(self, socket: web.WebSocketResponse, count: Callable[[int], None]) -> None:
+        self._socket = socket
+        self._count = count
+
+    async def send(self, message: bytes) -> None:
+        self._count(_frame_bytes(message))
+        await self._socket.send_bytes(message)
+
+    async def send_data(self, data: bytes) -> None:
+        for start in range(0, len(data), _PART_BYTES):
+            await self.send(_DATA + data[start : start + _PART_BYTES])
+
+    async def send_end(self, error: str = "") -> None:
+        """Send the pod's end, or why the connection to it broke off.
+
+        Not by ``close``: while another task receives, that doesn't wait for the client's close, and
+        a socket that is closed with unread frames resets the connection: the client may lose bytes.
+        """
+        if error:
+            await self.send(_ERROR + f"error forwarding port: {error}".encode())
+        await self._socket.send_frame(struct.pack(">H", WSCloseCode.OK), WSMsgType.CLOSE)
+
+    async def answer_ping(self) -> None:
+        async for message in self._socket:
+            if message.type is WSMsgType.PING:
+                await self._socket.pong(message.data)
+                return
+
+    async def relay(self, pod: _PodEnd) -> None:
+        """Pass bytes on until the client has closed the stream."""
+        async with asyncio.TaskGroup() as tasks:
+            down = tasks.create_task(_run(pod.down))
+            async for message in self._socket:
+                self._count(_frame_bytes(message.data or b"") + _MASK_BYTES)
+                if message.type is WSMsgType.PING:
+                    # The pod may have ended the stream meanwhile.
+                    with contextlib.suppress(ConnectionResetError):
+                        await self._socket.pong(message.data)
+                elif message.type is WSMsgType.BINARY and message.data[:1] == _DATA:
+                    pod.take(message.data[1:])
+            down.cancel()
+
+
+async def _run(down: Callable[[], Awaitable[None]]) -> None:
+    # The client may be gone meanwhile.
+    with contextlib.suppress(ConnectionResetError):
+        await down()
+
+
+async def _dial(to: SocketAddress | Serve, stream: _Stream) -> _PodEnd:
+    if callable(to):
+        taken = asyncio.StreamReader()
+
+        async def answer() -> None:
+            await to(taken, stream.send_data)
+            await stream.send_end()
+
+        return _PodEnd(answer, taken.feed_data, taken.feed_eof)
+    reader, writer = await asyncio.open_connection(*to)
+
+    async def pass_on() -> None:
+        error = ""
+        try:
+            while data := await reader.read(1 << 16):
+                await stream.send(_DATA + data)
+        except ConnectionResetError as exc:
+            error = str(exc)
+        await stream.send_end(error)
+
+    return _PodEnd(pass_on, writer.write, writer.close)
+
+
+def _frame_bytes(message: bytes) -> int:
+    """Return the size of a frame that isn't masked."""
+    size = len(message)
+    return size + (2 if size < 126 else 4 if size < 1 << 16 else 10)
+
+
+def _status(code: int, reason: str, message: str) -> web.Response:
+    body = {"kind": "Status", "status": "Failure", "code": code, "reason": reason}
+    return web.json_response({**body, "message": message}, status=code)

@@ -9,7 +9,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from userspace_proxy_testing.fakes.api_server import FakeApiServer
+from tests.cluster.api_contract import ApiContract
+from userspace_proxy.sources.kubernetes.client import ApiClient
+from userspace_proxy.sources.kubernetes.credentials import Credentials
+from userspace_proxy_testing.fakes.api_server import PATHS, FakeApiServer
 
 SERVICES = "/api/v1/services"
 WEB = {"kind": "Service", "metadata": {"name": "web"}}
@@ -191,3 +194,27 @@ async def test_a_node_is_read_by_its_name(api, client):
     api.put({"kind": "Node", "metadata": {"name": "alice"}})
     assert (await get(client, "/api/v1/nodes/alice"))[1]["metadata"]["name"] == "alice"
     assert (await get(client, "/api/v1/nodes/bob"))[0] == 404
+
+
+class TestFakeApiServer(ApiContract):
+    @pytest.fixture
+    def put(self, api):
+        async def put(item):
+            api.put(item)
+
+        return put
+
+    @pytest.fixture
+    async def client(self, api, monkeypatch):
+        monkeypatch.setenv("NO_PROXY", "*")
+        client = ApiClient(Credentials(master=api.url))
+        await client.open()
+        yield client
+        await client.close()
+
+    @pytest.fixture
+    def stranger(self, api, client):
+        verbs, more = ("get", "list", "watch"), ("pods/log", "pods/portforward")
+        api.denied = {f"{verb} {resource}" for verb in verbs for resource in (*PATHS, *more)}
+        api.denied.add("create pods/portforward")
+        return client

@@ -1,0 +1,133 @@
+"""What an API server does for one who reads the agents of all nodes: the fake one, and a real one.
+
+A subclass gives the fixtures ``put``, which writes objects, ``client``, which may do all, and
+``stranger``, which may do nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from userspace_proxy.errors import SourceError
+from userspace_proxy.model.wire import Metadata
+from userspace_proxy.sources.kubernetes.access import check_access
+from userspace_proxy.sources.kubernetes.client import ApiClient
+from userspace_proxy.sources.kubernetes.lists import read_page, read_whole
+from userspace_proxy.sources.kubernetes.port_forward import (
+    ForwardTarget,
+    PortForwardError,
+    open_stream,
+)
+from userspace_proxy.sources.kubernetes.responses import Response
+
+Put = Callable[[dict[str, Any]], Awaitable[None]]
+
+PODS = "/api/v1/namespaces/default/pods"
+LABELS = {"app.kubernetes.io/name": "userspace-proxy"}
+SELECTOR = {"labelSelector": "app.kubernetes.io/name=userspace-proxy"}
+DEADLINE_S = 120.0
+
+
+def pod(name: str, labels: dict[str, str]) -> dict[str, Any]:
+    """Return a Pod that has no node."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "default", "labels": labels},
+        "spec": {"containers": [{"name": "main", "image": "none"}]},
+    }
+
+
+def names_of(items: list[bytes]) -> list[str]:
+    return [json.loads(item)["metadata"]["name"] for item in items]
+
+
+def status_of(response: Response) -> tuple[int, str, str]:
+    """Return code, reason and message of an error."""
+    body = json.loads(response.body)
+    assert (body["kind"], body["status"], body["code"]) == ("Status", "Failure", response.code)
+    return response.code, body["reason"], body["message"]
+
+
+class ApiContract:
+    """The suite."""
+
+    @pytest.fixture
+    async def pods(self, put: Put) -> list[str]:
+        """Write five agents' pods, and another one."""
+        agents = [f"agent-{number}" for number in range(5)]
+        for name in agents:
+            await put(pod(name, LABELS))
+        await put(pod("other", {}))
+        return agents
+
+    async def test_a_list_in_pages_is_whole_and_in_order(
+        self, client: ApiClient, pods: list[str]
+    ) -> None:
+        found: list[bytes] = []
+        query = {**SELECTOR, "limit": "2"}
+        assert await read_whole(client, PODS, query, found.extend) is None
+        assert names_of(found) == pods
+
+    async def test_pages_have_one_state(self, client: ApiClient, put: Put, pods: list[str]) -> None:
+        found: list[bytes] = []
+        first = await read_page(client, PODS, {"limit": "4"}, found.extend)
+        assert isinstance(first, Metadata)
+        assert first.continue_
+        await put(pod("zebra", {}))
+        query = {"limit": "4", "continue": first.continue_}
+        second = await read_page(client, PODS, query, found.extend)
+        assert isinstance(second, Metadata)
+        assert names_of(found) == [*pods, "other"]
+        assert first.resource_version == second.resource_version
+
+    async def test_a_pod_that_is_gone_is_named(self, client: ApiClient, pods: list[str]) -> None:
+        for what in ("portforward", "log"):
+            response = await client.get(f"{PODS}/gone/{what}", {"ports": "10249"})
+            assert status_of(response) == (404, "NotFound", 'pods "gone" not found')
+        with pytest.raises(PortForwardError, match='pod default/gone, port 1: pods "gone" not f'):
+            await open_stream(client, ForwardTarget("default", "gone", 1))
+
+    async def test_a_pod_without_a_node_has_neither_ports_nor_a_log(
+        self, client: ApiClient, pods: list[str]
+    ) -> None:
+        with pytest.raises(PortForwardError, match="pod agent-0 does not have a host assigned"):
+            await open_stream(client, ForwardTarget("default", "agent-0", 10249))
+        response = await client.get(f"{PODS}/agent-0/log", {"tailLines": "10"})
+        assert (response.code, response.body) == (204, b"")
+
+    async def test_a_list_may_be_forbidden(self, stranger: ApiClient, pods: list[str]) -> None:
+        for path, kind, place in (
+            (PODS, "pods", 'in the namespace "default"'),
+            ("/api/v1/pods", "pods", "at the cluster scope"),
+            ("/api/v1/nodes", "nodes", "at the cluster scope"),
+        ):
+            response = await read_page(stranger, path, SELECTOR, lambda _items: None)
+            assert isinstance(response, Response)
+            code, reason, message = status_of(response)
+            assert (code, reason) == (403, "Forbidden")
+            assert message.startswith(f"{kind} is forbidden: User ")
+            assert message.endswith(f' cannot list resource "{kind}" in API group "" {place}')
+
+    async def test_a_port_or_log_may_be_forbidden(
+        self, stranger: ApiClient, pods: list[str]
+    ) -> None:
+        with pytest.raises(PortForwardError, match='cannot get resource "pods/portforward"') as no:
+            await open_stream(stranger, ForwardTarget("default", "agent-0", 10249))
+        assert "allow this user to get and create pods/portforward" in no.value.hint
+        response = await stranger.get(f"{PODS}/agent-0/log", {})
+        assert status_of(response)[:2] == (403, "Forbidden")
+
+    async def test_an_access_review_allows(self, client: ApiClient) -> None:
+        # It opens it again.
+        await client.close()
+        await check_access(client, "default", within_s=DEADLINE_S)
+
+    async def test_an_access_review_denies(self, stranger: ApiClient) -> None:
+        await stranger.close()
+        with pytest.raises(SourceError, match="get pods/portforward, create pods/portforward"):
+            await check_access(stranger, "default", within_s=DEADLINE_S)

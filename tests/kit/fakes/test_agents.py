@@ -1,0 +1,133 @@
+"""Fake agents, as a client of the fake API server's port-forward meets them."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.unit.dataplane.waiting import until
+from userspace_proxy.sources.kubernetes.client import ApiClient
+from userspace_proxy.sources.kubernetes.credentials import Credentials
+from userspace_proxy.sources.kubernetes.lists import read_whole
+from userspace_proxy.sources.kubernetes.port_forward import (
+    ForwardTarget,
+    PortForwardError,
+    open_stream,
+)
+from userspace_proxy_testing.fakes.agent_answers import HOSTILE, fixed
+from userspace_proxy_testing.fakes.agents import AgentRequest, FakeAgents
+from userspace_proxy_testing.fakes.api_server import FakeApiServer
+
+DEADLINE_S = 60.0
+GET = b"GET /api/v1/status HTTP/1.0\r\nHost: localhost\r\n\r\n"
+PODS = "/api/v1/namespaces/kube-system/pods"
+LABELS = {"labelSelector": "app.kubernetes.io/name=userspace-proxy", "limit": "2"}
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_this_machine(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "*")
+
+
+@pytest.fixture
+async def api():
+    async with FakeApiServer() as api:
+        yield api
+
+
+@pytest.fixture
+async def client(api):
+    client = ApiClient(Credentials(master=api.url))
+    await client.open()
+    yield client
+    await client.close()
+
+
+async def ask(client: ApiClient, pod: str, port: int = 10249) -> bytes:
+    """Return all that a pod answers."""
+    async with asyncio.timeout(DEADLINE_S):
+        stream = await open_stream(client, ForwardTarget("kube-system", pod, port))
+        try:
+            await stream.send(GET)
+            parts = []
+            while part := await stream.receive():
+                parts.append(part)
+            return b"".join(parts)
+        finally:
+            await stream.close()
+
+
+async def test_each_pod_has_its_own_answer(api, client):
+    agents = FakeAgents(api)
+    pods = [agents.add(f"node-{i}", fixed(b"%d" % i)) for i in range(3)]
+    answers = await asyncio.gather(*(ask(client, pod) for pod in pods))
+    assert [answer.rpartition(b"\r\n\r\n")[2] for answer in answers] == [b"0", b"1", b"2"]
+
+
+async def test_pods_are_listed_by_the_charts_labels_in_pages(api, client):
+    agents = FakeAgents(api)
+    for number in range(5):
+        agents.add(f"node-{number}", fixed(b""))
+    api.put({"kind": "Pod", "metadata": {"name": "other", "namespace": "kube-system"}})
+    pages = []
+    assert await read_whole(client, PODS, LABELS, pages.append) is None
+    assert [len(page) for page in pages] == [2, 2, 1]
+
+
+async def test_what_a_node_costs_is_counted(api, client):
+    agents = FakeAgents(api)
+    one, _ = agents.add("node-1", fixed(b"x" * 1000)), agents.add("node-2", fixed(b""))
+    before = agents.passed_bytes("node-1")
+    answer = await ask(client, one)
+    cost = agents.passed_bytes("node-1") - before
+    assert len(GET) + len(answer) < cost < len(GET) + len(answer) + 100
+    assert agents.passed_bytes("node-2") == 0
+
+
+async def test_a_pod_may_be_forbidden_or_gone(api, client):
+    agents = FakeAgents(api)
+    denied = agents.add("node-1", fixed(b""), is_forbidden=True)
+    gone = agents.add("node-2", fixed(b""))
+    agents.remove("node-2")
+    with pytest.raises(PortForwardError, match="is forbidden") as forbidden:
+        await ask(client, denied)
+    assert "allow this user" in forbidden.value.hint
+    with pytest.raises(PortForwardError, match=f'pods "{gone}" not found'):
+        await ask(client, gone)
+
+
+async def test_a_log_ends_with_its_last_lines(api, client):
+    pod = FakeAgents(api).add("node-1", fixed(b""), log="one\ntwo\nthree\n")
+    response = await client.get(f"{PODS}/{pod}/log", {"tailLines": "2"})
+    assert response.body == b"two\nthree\n"
+    response = await client.get(f"{PODS}/{pod}/log", {"tailLines": "2", "limitBytes": "5"})
+    assert response.body == b"two\nt"
+    api.refuse("log", 403)
+    assert (await client.get(f"{PODS}/{pod}/log", {})).code == 403
+    assert (await client.get(f"{PODS}/no-such/log", {})).code == 404
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_a_client_can_leave_a_hostile_answer(api, client, name):
+    pod = FakeAgents(api).add("node-1", HOSTILE[name]())
+    stream = await open_stream(client, ForwardTarget("kube-system", pod, 10249))
+    await stream.send(GET)
+    if name != "silent":
+        async with asyncio.timeout(DEADLINE_S):
+            assert bool(await stream.receive()) is (name != "closes")
+    await stream.close()
+    await until(lambda: api.pods.open == 0)
+
+
+def test_a_request_is_read():
+    head = (
+        b"GET /a%20b?view=summary&also=x/y&also=z&watch HTTP/1.1\r\nAccept-Encoding: gzip\r\n\r\n"
+    )
+    assert AgentRequest.parse(head) == AgentRequest(
+        "GET",
+        "/a b",
+        {"view": ["summary"], "also": ["x/y", "z"], "watch": [""]},
+        {"accept-encoding": "gzip"},
+        is_chunked=True,
+    )
