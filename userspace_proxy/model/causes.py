@@ -180,8 +180,16 @@ class CauseCode(enum.StrEnum):
     OUT_OF_PORTS = "out-of-ports"
     OUT_OF_CLIENT_PORTS = "out-of-client-ports"
     FIREWALL_DROPS = "firewall-drops"
+    AGENT_BEHIND = "agent-behind"
+    """A node's plan isn't that of the API server; said by a reader of all nodes."""
+    NODES_DIFFER = "nodes-differ"
+    """A node differs from the others, or has what it shouldn't; likewise."""
     SOURCE_AWAY = "source-away"
     """The API server or the manifests can't be read."""
+    AGENT_MISSING = "agent-missing"
+    """No proxy runs on a node; said by a reader of all nodes."""
+    AGENT_UNREAD = "agent-unread"
+    """The proxy of a node has no answer that can be read."""
 
     def __reduce_ex__(self, _protocol: object) -> tuple[Any, ...]:
         # Python 3.11.2 looks a member up by its name; one of _missing_ has none that it knows.

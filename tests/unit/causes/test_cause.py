@@ -26,7 +26,7 @@ UNSTATED = {
 }
 CHANGES = {**STATED, **UNSTATED}
 # Of the verdict on one endpoint, and of problems of the node.
-WITHOUT_A_ROW = {CauseCode.NOT_FOR_THIS_NODE, CauseCode.FIREWALL_DROPS, CauseCode.SOURCE_AWAY}
+WITHOUT_A_ROW = {CauseCode.NOT_FOR_THIS_NODE, CauseCode.FIREWALL_DROPS}
 
 
 def test_each_code_has_a_row_or_is_used_without_one():

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from userspace_proxy.causes import endpoints, names, notes, services, slices
+from userspace_proxy.causes import agents, endpoints, names, nodes, notes, services, slices
 from userspace_proxy.causes.cause import Cause, When
 from userspace_proxy.causes.say import Form, object_of, remedy, say
 from userspace_proxy.model import Failure, ServiceKey, SliceKey
@@ -196,6 +196,29 @@ SAMPLES = (
     names.name_stale(HOST, "no server answers"),
     names.name_leads_astray(HOST, "127.0.0.1, which is a loopback address"),
     names.no_address_of_family(HOST, "IPv6"),
+    agents.no_agent("kube-system"),
+    agents.agent_not_running("kube-system", "container userspace-proxy waits: CrashLoopBackOff"),
+    agents.no_answer("kube-system", 5.0),
+    agents.no_answer("kube-system", 5.0, "Kubelet stopped posting node status"),
+    agents.not_asked(5.0),
+    agents.gone_silent("kube-system", 10.0),
+    agents.forward_failed("kube-system", "pod kube-system/userspace-proxy-x, port 10249: refused"),
+    agents.answer_too_large("kube-system", 32),
+    agents.answer_unreadable("kube-system", "HTTP status 404: Not Found"),
+    nodes.source_fails("cannot watch Services: Connection refused"),
+    nodes.behind(("shop/web",), 1),
+    nodes.behind(("shop/a", "shop/b", "shop/c"), 14),
+    nodes.several_agents(("kube-system/a", "kube-system/b")),
+    nodes.other_version("0.1.0", "0.2.0 (commit 0123456789ab)"),
+    nodes.other_version("0.1.0", ""),
+    nodes.other_settings(("steering=iptables (default)", "v=4 (2)")),
+    nodes.beside_kube_proxy(("nftables table ip kube-proxy",)),
+    nodes.clock_off(3, is_ahead=True),
+    nodes.clock_off(3_600, is_ahead=False, are_several=True),
+    nodes.own_clock_off(12, is_ahead=True),
+    nodes.own_clock_off(12, is_ahead=False),
+    nodes.path_fails(34, ("node-3",), 1),
+    nodes.path_fails(3, (), 0),
 )
 """Causes of all rows, in the order of the page."""
 

@@ -1,0 +1,43 @@
+import pytest
+
+from userspace_proxy.causes.nodes import behind, clock_off, listed, path_fails
+from userspace_proxy.causes.say import say
+
+ABCDE = ("a", "b", "c", "d", "e")
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ((), ""),
+        (("a",), "a"),
+        (("a", "b"), "a and b"),
+        (("a", "b", "c"), "a, b and c"),
+        (ABCDE, "a, b and 3 others"),
+        (tuple(map(str, range(2_000))), "0, 1 and 1,998 others"),
+    ],
+)
+def test_many_names_are_counted_and_one_more_is_named(names, words):
+    assert listed(names) == words
+
+
+def test_names_that_are_not_given_are_counted_too():
+    assert listed(("a", "b"), 2, 3) == "a, b and 1 other"
+    assert listed(("a",), 2, 5) == "a and 4 others"
+    assert listed(ABCDE[:3], 3, 14) == "a, b, c and 11 others"
+
+
+def test_causes_of_nodes_are_said_with_the_nodes():
+    cause = behind(("shop/web",), 1).replace(within=listed(("node-7", "node-9")))
+    assert say(cause) == "node-7 and node-9: behind the API server by more than 2 s: shop/web"
+
+
+def test_of_several_clocks_the_most_is_said():
+    assert say(clock_off(3, is_ahead=True)) == "the clock is 3 s ahead"
+    several = clock_off(3_600, is_ahead=False, are_several=True)
+    assert say(several) == "the clock is up to 3,600 s behind"
+
+
+def test_the_nodes_of_endpoints_are_named_where_they_are_known():
+    assert " on node-3 can't" in say(path_fails(3, ("node-3",), 1))
+    assert say(path_fails(3, (), 0)).startswith("3 endpoints can't be reached from there")

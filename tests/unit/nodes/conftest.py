@@ -1,0 +1,49 @@
+"""A fake API server with agents behind it, and readers of these."""
+
+from __future__ import annotations
+
+import pytest
+
+from userspace_proxy.nodes.reader import NodesReader
+from userspace_proxy.sources.kubernetes.client import ApiClient
+from userspace_proxy.sources.kubernetes.credentials import Credentials
+from userspace_proxy_testing.fakes.agents import FakeAgents
+from userspace_proxy_testing.fakes.api_server import FakeApiServer
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_this_machine(monkeypatch):
+    """Dial the fake itself, and don't load the machine's certificates, 56 ms a time."""
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("SSL_CERT_FILE", "/dev/null")
+    monkeypatch.setenv("SSL_CERT_DIR", "/dev/null")
+
+
+@pytest.fixture
+async def api():
+    async with FakeApiServer() as api:
+        yield api
+
+
+@pytest.fixture
+def agents(api):
+    return FakeAgents(api)
+
+
+@pytest.fixture
+async def client(api):
+    client = ApiClient(Credentials(master=api.url))
+    await client.open()
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+def reader_of(api):
+    """Return readers of the fake, which wait for nothing."""
+
+    def reader_of(*args, **options):
+        options = {"with_plans": False, **options}
+        return NodesReader(ApiClient(Credentials(master=api.url)), *args, **options)
+
+    return reader_of

@@ -1,0 +1,45 @@
+"""Pods, DaemonSets and Nodes as JSON of the API."""
+
+from __future__ import annotations
+
+import json
+
+
+def pod(name="agent-1", node="node-1", *, labels=None, args=(), command=None, status=None, **spec):
+    """Return a pod of the chart that runs and is ready; fields of its spec may be others."""
+    container = {"name": "userspace-proxy", "args": ["--take-over", *args]}
+    if command is not None:
+        container = {"name": "kube-proxy", "command": command}
+    ready = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+    return {
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "namespace": "kube-system",
+            "creationTimestamp": "2026-11-21T09:00:00Z",
+            "labels": labels or {"app.kubernetes.io/name": "userspace-proxy"},
+        },
+        "spec": {"nodeName": node, "hostNetwork": True, "containers": [container], **spec},
+        "status": ready if status is None else status,
+    }
+
+
+def with_metadata(item, **fields):
+    """Return an object with other metadata."""
+    return {**item, "metadata": {**item["metadata"], **fields}}
+
+
+def node(name, *, taints=(), ready="True", **labels):
+    """Return a Node with some labels."""
+    condition = {"type": "Ready", "status": ready, "message": "kubelet has stopped."}
+    return {
+        "kind": "Node",
+        "metadata": {"name": name, "labels": labels},
+        "spec": {"taints": list(taints)},
+        "status": {"conditions": [condition]},
+    }
+
+
+def written(item):
+    """Return an object as the API server sends it."""
+    return json.dumps(item).encode()

@@ -1,0 +1,96 @@
+"""Which pods are agents, at which port, and which one of a node is asked."""
+
+import pytest
+
+from userspace_proxy.model.wire import FieldError
+from userspace_proxy.nodes.agent_pods import by_node, read_agent
+
+from .objects import pod, with_metadata, written
+
+WAITING = {
+    "name": "userspace-proxy",
+    "ready": False,
+    "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}},
+    "lastState": {"terminated": {"exitCode": 1}},
+}
+
+
+def agent(*args, **options):
+    return read_agent(written(pod(*args, **options)))
+
+
+def test_a_pod_in_its_nodes_network_is_an_agent():
+    found = agent()
+    assert str(found.target) == "pod kube-system/agent-1, port 10249"
+    assert (found.node, found.is_running, found.is_ready) == ("node-1", True, True)
+    assert (found.is_ending, found.takes_over, found.why_not) == (False, True, "")
+    assert agent(hostNetwork=False) is None
+    assert agent(containers=[]) is None
+
+
+@pytest.mark.parametrize(
+    ("args", "port"),
+    [
+        pytest.param(["--metrics-bind-address=127.0.0.1:10349"], 10349, id="canary"),
+        pytest.param(["--metrics-bind-address", "[::]:10350"], 10350, id="two-words"),
+        pytest.param(
+            ["--metrics-bind-address=:1", "--metrics-bind-address=0.0.0.0:2"], 2, id="the-last"
+        ),
+        pytest.param(["--metrics-bind-address=127.0.0.1"], 10249, id="no-port"),
+        pytest.param(["--metrics-bind-address=127.0.0.1:99999"], 10249, id="no-such-port"),
+        pytest.param(["--metrics-bind-address"], 10249, id="no-value"),
+    ],
+)
+def test_the_port_is_that_of_its_flag(args, port):
+    assert agent(args=args).target.port == port
+
+
+def test_a_container_that_restarts_again_and_again_does_not_run():
+    found = agent(status={"phase": "Running", "containerStatuses": [WAITING]})
+    assert (found.is_running, found.is_ready) == (False, False)
+    assert found.why_not.startswith("container userspace-proxy waits: CrashLoopBackOff: back-off")
+
+
+def test_a_pod_that_is_not_scheduled_states_why():
+    condition = {"type": "PodScheduled", "status": "False", "message": "too few cpu"}
+    found = agent(node=None, status={"phase": "Pending", "conditions": [condition]})
+    assert (found.node, found.why_not) == ("", "it is not scheduled: too few cpu")
+
+
+def test_reasons_have_a_bound():
+    state = {"waiting": {"reason": "Error", "message": "x" * 100_000}}
+    status = {"name": "userspace-proxy", "ready": False, "state": state}
+    found = agent(status={"phase": "Running", "containerStatuses": [status]})
+    assert len(found.why_not) == 300
+
+
+def test_what_is_no_pod_raises():
+    with pytest.raises(FieldError):
+        read_agent(b'{"spec": []}')
+
+
+def test_of_several_the_one_that_serves_is_asked_first():
+    ready = pod()
+    items = {
+        "ready": ready,
+        "newest": with_metadata(ready, creationTimestamp="2026-11-22T09:00:00Z"),
+        "unready": {
+            **with_metadata(ready, creationTimestamp="2026-11-24T09:00:00Z"),
+            "status": {"phase": "Running"},
+        },
+        "canary": with_metadata(
+            pod(args=["--service-proxy-name=new"]), creationTimestamp="2026-11-25T09:00:00Z"
+        ),
+        "ending": with_metadata(
+            ready,
+            creationTimestamp="2026-11-26T09:00:00Z",
+            deletionTimestamp="2026-11-26T10:00:00Z",
+        ),
+        "pending": {**ready, "status": {"phase": "Pending"}},
+    }
+    agents = [read_agent(written(with_metadata(one, name=name))) for name, one in items.items()]
+    unscheduled = agent("nowhere", node=None)
+    found = by_node([*agents, unscheduled, agent("other", "node-0")])
+    assert list(found) == ["node-0", "node-1"]
+    names = [one.target.pod for one in found["node-1"]]
+    assert names == ["newest", "ready", "unready", "canary", "ending", "pending"]

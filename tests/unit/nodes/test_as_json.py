@@ -1,0 +1,40 @@
+import json
+
+from userspace_proxy.causes.endpoints import silent
+from userspace_proxy.facts.causes import load_cause
+from userspace_proxy.nodes.as_json import nodes_to_json, status_to_json
+from userspace_proxy.nodes.merged import merge
+from userspace_proxy.nodes.words import port_in_words
+
+from .views import POD, make_sick_cluster
+
+
+def test_the_status_has_verdicts_of_all_nodes_as_values():
+    merged = merge(make_sick_cluster())
+    status = json.loads(status_to_json(merged))
+    assert (status["level"], status["answered"], status["service_ports"]) == ("trouble", 6, 4)
+    port = next(one for one in status["ports"] if one["service"] == "api")
+    assert port["sentence"] == port_in_words(merged.of_service("shop/api").ports[0], merged)
+    (group,) = port["groups"]
+    assert (group["state"], group["nodes"], port["served"]) == ("not answering", ["node-6"], 5)
+    assert load_cause(group["causes"][0]) == silent(POD)
+    (endpoint,) = port["endpoints"]
+    assert (endpoint["extent"], len(endpoint["tried"]), len(endpoint["answered"])) == ("path", 6, 5)
+    assert endpoint["failing"][0]["nodes"] == ["node-6"]
+    cart = next(one for one in status["ports"] if one["service"] == "cart")
+    assert (cart["connections"], cart["endpoints"]) == (6 * 36_407, [])
+    incident = next(
+        one for one in status["incidents"] if one["services"] == ["shop/api", "shop/web"]
+    )
+    assert (incident["tried"], incident["answered"], incident["extent"]) == (6, 5, "path")
+    assert incident["cause"]["code"] == "endpoint-silent"
+
+
+def test_the_nodes_have_their_causes():
+    nodes = json.loads(nodes_to_json(merge(make_sick_cluster())))
+    by_name = {row["node"]: row for row in nodes["nodes"]}
+    assert [one["code"] for one in by_name["node-2"]["causes"]] == ["source-away"]
+    assert [one["code"] for one in by_name["node-6"]["causes"]] == ["endpoint-silent"]
+    assert by_name["node-4"]["settings"] == {"steering": {"here": "iptables", "usual": ""}}
+    assert not by_name["node-7"]["has_answer"]
+    assert {one["nodes"][0] for one in nodes["remarks"]} == {f"node-{n}" for n in (2, 4, 5, 7, 8)}

@@ -1,0 +1,150 @@
+"""Which nodes don't have the plan that the API server has, by two looks."""
+
+import json
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+
+from userspace_proxy.facts.compared import PlanFacts
+from userspace_proxy.nodes.answer import AgentAnswer
+from userspace_proxy.nodes.ask import Unreadable
+from userspace_proxy.nodes.behind import ASKED_MAX, BEHIND_S, Behind
+from userspace_proxy.plan.digest import FORM, bucket_of, summary_of
+from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
+from userspace_proxy_testing.fakes.agent_status import status_of
+
+OURS = {"shop/web": "00000001", "shop/cart": "00000002", "shop/pay": "00000003"}
+STATUS = status_of([], "node-1")
+
+
+class OwnPlans(SimpleNamespace):
+    """What this machine has read."""
+
+    planned_at, unread, former = 1.0, frozenset(), ()
+
+    @property
+    def summary(self):
+        return summary_of(self.digests)
+
+    def had(self, digest, _within_s):
+        return digest in (self.summary[0], *self.former)
+
+
+class Nodes:
+    """Nodes with their plans, which count how they are asked."""
+
+    def __init__(self):
+        self.plans = {}
+        self.asked = []
+        self.form = FORM
+
+    def answers(self):
+        return {node: self._answer(node, plan) for node, plan in sorted(self.plans.items())}
+
+    def _answer(self, node, plan):
+        digest, buckets = summary_of(plan)
+        facts = PlanFacts(self.form, digest, len(plan), buckets)
+        status = msgspec.structs.replace(STATUS, plan=facts)
+        return AgentAnswer(node, (ForwardTarget("kube-system", node, 10249),), status)
+
+    async def body(self, to, path):
+        """Part of AgentCalls."""
+        self.asked.append(to.pod)
+        if self.plans[to.pod] is None:
+            raise Unreadable("it isn't HTTP")
+        wanted = {int(word) for word in path.partition("?bucket=")[2].split("&bucket=")}
+        plan = self.plans[to.pod]
+        digests = {name: one for name, one in plan.items() if bucket_of(name) in wanted}
+        return json.dumps({"form": FORM, "digests": digests}).encode()
+
+
+@pytest.fixture
+def nodes():
+    return Nodes()
+
+
+@pytest.fixture
+def plans():
+    return OwnPlans(digests=OURS)
+
+
+@pytest.fixture
+def look(nodes, plans):
+    """Return a function that looks after some seconds, and returns who is behind."""
+    now = [100.0]
+    behind = Behind(nodes, plans, clock=lambda: now[0])
+
+    async def look(after_s=0.0):
+        now[0] += after_s
+        await behind.look(nodes.answers(), old_s=0.0)
+        return behind.services, behind.is_sure
+
+    return look
+
+
+async def test_a_node_with_the_same_plan_is_not_asked(nodes, look):
+    nodes.plans["node-1"] = dict(OURS)
+    assert await look() == ({}, True)
+    assert nodes.asked == []
+
+
+async def test_services_that_differ_for_more_than_two_seconds_are_behind(nodes, look):
+    nodes.plans["node-1"] = {**OURS, "shop/web": "old"}
+    nodes.plans["node-2"] = {"shop/cart": OURS["shop/cart"], "shop/gone": "00000009"}
+    assert await look() == ({}, False)
+    assert await look(BEHIND_S - 0.1) == ({}, False)
+    both = ("shop/gone", "shop/pay", "shop/web")
+    assert await look(0.2) == ({"node-1": ("shop/web",), "node-2": both}, True)
+
+
+async def test_a_node_that_has_caught_up_is_not_behind(nodes, look):
+    nodes.plans["node-1"] = {**OURS, "shop/web": "old"}
+    await look()
+    assert (await look(3))[0]
+    nodes.plans["node-1"] = dict(OURS)
+    assert await look(1) == ({}, True)
+
+
+async def test_a_change_of_the_api_servers_objects_begins_anew(nodes, plans, look):
+    nodes.plans["node-1"] = {**OURS, "shop/web": "old"}
+    await look()
+    plans.digests = {**OURS, "shop/web": "00000004"}
+    assert await look(BEHIND_S + 1) == ({}, False)
+    assert await look(BEHIND_S) == ({"node-1": ("shop/web",)}, True)
+
+
+async def test_a_node_whose_plan_was_right_a_moment_ago_is_not_asked(nodes, plans, look):
+    nodes.plans["node-1"] = {**OURS, "shop/web": "old"}
+    plans.former = (summary_of(nodes.plans["node-1"])[0],)
+    assert await look() == ({}, True)
+    assert nodes.asked == []
+
+
+async def test_what_can_not_be_read_here_is_left_out(nodes, plans, look):
+    nodes.plans["node-1"] = {**OURS, "shop/web": "old"}
+    plans.unread = frozenset({"shop/web"})
+    await look()
+    assert await look(3) == ({}, True)
+
+
+@pytest.mark.parametrize("form", [0, FORM + 1])
+async def test_an_agent_of_another_form_can_not_be_compared(nodes, look, form):
+    nodes.plans["node-1"], nodes.form = {}, form
+    assert await look() == ({}, True)
+    assert nodes.asked == []
+
+
+async def test_without_own_digests_nothing_is_compared(nodes, plans, look):
+    nodes.plans["node-1"], plans.planned_at = {}, 0.0
+    assert await look() == ({}, True)
+
+
+async def test_at_each_look_a_few_are_asked_and_those_that_differ_first(nodes, look):
+    for number in range(ASKED_MAX + 5):
+        nodes.plans[f"node-{number:02}"] = {**OURS, "shop/web": "old"}
+    await look()
+    assert len(nodes.asked) == ASKED_MAX
+    found, _ = await look(3)
+    assert len(found) == ASKED_MAX
+    assert nodes.asked[ASKED_MAX:] == nodes.asked[:ASKED_MAX]

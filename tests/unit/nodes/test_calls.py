@@ -1,0 +1,147 @@
+"""Many agents are asked at a time, within bounds."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from userspace_proxy.nodes import calls as module
+from userspace_proxy.nodes.ask import Bounds, TooLarge, Unreadable
+from userspace_proxy.nodes.calls import OPENING_MAX, AgentCalls, Limits
+from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
+from userspace_proxy_testing.fakes.agent_answers import FakeAgent, endless, fixed
+from userspace_proxy_testing.fakes.agent_status import service_objects, status_of
+from userspace_proxy_testing.fakes.agents import response_head
+
+STATUS = status_of(service_objects(2), "node-1")
+HEAD = response_head(200, Content_Type="application/x-ndjson")
+
+
+def target(pod):
+    return ForwardTarget("kube-system", pod, 10249)
+
+
+async def first_of(calls, pod, bounds=module.ANSWER):
+    changes = calls.changes(target(pod), "/api/v1/status?watch", bounds, first_s=9, silent_s=9)
+    async with contextlib.aclosing(changes):
+        return await anext(changes)
+
+
+async def test_an_agent_that_is_slow_gives_its_place_up():
+    limits, has_begun, have_all = Limits(slow_s=0.01), [], asyncio.Event()
+
+    async def open_for_ever(number):
+        async with limits.opening():
+            has_begun.append(number)
+            if len(has_begun) == 2 * OPENING_MAX:
+                have_all.set()
+            await asyncio.Event().wait()
+
+    tasks = [asyncio.ensure_future(open_for_ever(n)) for n in range(2 * OPENING_MAX)]
+    await asyncio.sleep(0)  # noqa: TID251 - lets them begin
+    assert len(has_begun) == OPENING_MAX
+    await have_all.wait()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_place_that_was_given_up_is_not_given_back_twice():
+    limits = Limits(slow_s=0.0)
+    for _ in range(3):
+        async with limits.opening():
+            await asyncio.sleep(0.01)  # noqa: TID251 - longer than slow_s
+    assert limits._opening._value == OPENING_MAX
+
+
+async def test_large_answers_wait_for_each_other(agents, client, monkeypatch):
+    monkeypatch.setattr(module, "SMALL_BYTES", 1000)
+    limits = Limits()
+    calls = AgentCalls(client, limits)
+    pod = agents.add("node-1", fixed(b"x" * 2000))
+    for _ in range(module.LARGE_MAX):
+        await limits.large.acquire()
+    reading = asyncio.ensure_future(calls.body(target(pod), "/x"))
+    done, _ = await asyncio.wait({reading}, timeout=0.2)
+    assert not done
+    limits.large.release()
+    assert await reading == b"x" * 2000
+    # It has given its place back.
+    await limits.large.acquire()
+
+
+async def test_times_of_the_question_and_of_the_first_byte_are_noted(agents, client):
+    times = iter([10.0, 10.5])
+    calls, begun = AgentCalls(client, unix=lambda: next(times)), []
+    pod = agents.add("node-1", FakeAgent(STATUS))
+    path = "/api/v1/status"
+    read = await calls.status(target(pod), path, Bounds(), lambda: begun.append(1))
+    assert (read.asked_at, read.answered_at, begun) == (10.0, 10.5, [1])
+    assert len(read.status.ports) == 2
+    assert read.size > 1000
+
+
+async def test_a_long_answer_is_parsed_by_a_thread(agents, client, monkeypatch):
+    monkeypatch.setattr(module, "_INLINE_BYTES", 10)
+    pod = agents.add("node-1", FakeAgent(STATUS))
+    read = await AgentCalls(client).status(target(pod), "/api/v1/status", Bounds(), lambda: None)
+    assert len(read.status.ports) == 2
+
+
+async def test_the_first_line_of_a_stream_has_a_bound(agents, client):
+    pod = agents.add("node-1", FakeAgent(STATUS))
+    assert (await first_of(AgentCalls(client), pod)).status.version == "0.1.0"
+    with pytest.raises(TooLarge):
+        await first_of(AgentCalls(client), pod, Bounds(body=500))
+
+
+async def test_a_stream_that_ends_or_sends_no_status_is_unreadable(agents, client):
+    pod = agents.add("node-1", fixed(b"\n"))
+    with pytest.raises(Unreadable, match="the stream ended"):
+        await first_of(AgentCalls(client), pod)
+    pod = agents.add("node-2", endless(HEAD, b'{"version": 1}\n'))
+    with pytest.raises(Unreadable):
+        await first_of(AgentCalls(client), pod)
+
+
+async def test_an_empty_line_is_the_same_answer_at_a_later_time(agents, client):
+    agent = FakeAgent(STATUS)
+    pod = agents.add("node-1", agent)
+    times = iter(range(100))
+    calls = AgentCalls(client, unix=lambda: float(next(times)))
+    changes = calls.changes(target(pod), "/api/v1/status?watch", Bounds(), first_s=9, silent_s=9)
+    async with contextlib.aclosing(changes):
+        first = await anext(changes)
+        agent.change(STATUS)
+        again = await anext(changes)
+    assert again.status is first.status
+    assert again.answered_at > first.answered_at
+
+
+@pytest.mark.parametrize("part", [b"\n" * 1000, b" " * 1_000_000])
+async def test_a_stream_that_sends_too_much_is_ended(agents, client, part):
+    pod = agents.add("node-1", endless(HEAD + b'{"version": "1"}\n', part))
+    changes = AgentCalls(client).changes(
+        target(pod), "/api/v1/status?watch", Bounds(), first_s=30, silent_s=30
+    )
+    with pytest.raises(TooLarge):
+        async for _ in changes:
+            pass
+
+
+async def test_lines_of_a_stream_have_a_rate_too(agents, client):
+    pod = agents.add("node-1", endless(HEAD, b"{}\n" * 10_000))
+    lines = AgentCalls(client).lines(
+        target(pod), "/api/v1/connections?watch", first_s=9, silent_s=9
+    )
+    with pytest.raises(TooLarge):
+        async for _ in lines:
+            pass
+
+
+async def test_lines_of_an_agent_that_is_silent_end(agents, client):
+    pod = agents.add("node-1", endless(HEAD + b"{}\n", b"", every_s=60))
+    lines = AgentCalls(client).lines(target(pod), "/x", first_s=9, silent_s=0.1)
+    assert [await anext(lines), await anext(lines)] == [b"", b"{}"]
+    with pytest.raises(TimeoutError):
+        await anext(lines)

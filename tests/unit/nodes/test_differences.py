@@ -1,0 +1,56 @@
+from tests.unit.status.views import make_endpoint, make_frontend, make_port, replace
+from userspace_proxy.nodes.differences import differences
+
+ADDRESS = make_frontend("10.96.0.10:80", "ClusterIP", "")
+A, B, C = "10.244.1.1:8080", "10.244.2.2:8080", "10.244.3.3:8080"
+
+
+def web(*endpoints, frontends=(ADDRESS,), **changes):
+    made = [one if not isinstance(one, str) else make_endpoint(one) for one in endpoints]
+    return make_port("web", frontends=frontends, endpoints=tuple(made), **changes)
+
+
+def said(planned, there):
+    return [str(one) for one in differences(planned, there)]
+
+
+def test_what_is_as_planned_has_no_difference():
+    assert said([web(A, B)], [web(B, A)]) == []
+
+
+def test_endpoints_and_addresses_that_a_node_lacks_or_keeps_are_named():
+    kept = make_frontend("203.0.113.9:80", "LoadBalancer", "")
+    assert said([web(A, B)], [web(B, C, frontends=(ADDRESS, kept))]) == [
+        "shop/web:http (IPv4): it lacks 10.244.1.1:8080; "
+        "it still has 203.0.113.9:80 and 10.244.3.3:8080"
+    ]
+
+
+def test_an_endpoint_in_another_state_is_named():
+    there = web(A, make_endpoint(B, "not ready", is_usable=False))
+    assert said([web(A, B)], [there]) == [
+        'shop/web:http (IPv4): 10.244.2.2:8080 is "not ready" there, "ready" as planned'
+    ]
+
+
+def test_what_is_the_nodes_own_is_no_difference():
+    own = make_frontend("192.0.2.7:30080", "NodePort", "")
+    elsewhere = make_endpoint(B, "not on this node", is_usable=False)
+    ejected = make_endpoint(A, ejected_for_s=20.0)
+    assert said([web(A, B)], [web(ejected, elsewhere, frontends=(ADDRESS, own))]) == []
+
+
+def test_service_ports_that_it_lacks_or_keeps_are_named():
+    tls = replace(web(A), port="tls")
+    assert said([web(A), tls], [web(A)]) == ["it lacks shop/web:tls (IPv4)"]
+    assert said([web(A)], [web(A), tls]) == ["it still has shop/web:tls (IPv4)"]
+
+
+def test_of_many_endpoints_some_are_named():
+    many = [f"10.244.9.{number}:8080" for number in range(1, 8)]
+    (line,) = said([web(*many)], [web()])
+    assert line.endswith("it lacks 10.244.9.1:8080, 10.244.9.2:8080, 10.244.9.3:8080 and 4 others")
+
+
+def test_equal_differences_are_equal_values():
+    assert differences([web(A, B)], [web(A)]) == differences([web(A, B)], [web(A)])

@@ -1,0 +1,92 @@
+import math
+
+import pytest
+
+from userspace_proxy.causes.cause import When
+from userspace_proxy.causes.endpoints import refuses, silent
+from userspace_proxy.nodes.endpoints import (
+    Extent,
+    endpoints_of,
+    extent_of,
+    has_tried,
+    moment,
+    same_cause,
+    seen_together,
+)
+
+from .views import OTHER, POD, answering, failing, untried, web
+
+
+@pytest.mark.parametrize(
+    ("tried", "ill", "extent"),
+    [
+        (0, 0, Extent.NONE),
+        (9, 0, Extent.NONE),
+        (1, 1, Extent.ONE),
+        (2, 2, Extent.ENDPOINT),
+        (2, 1, Extent.PATH),
+        (118, 117, Extent.PATH),
+    ],
+)
+def test_it_depends_on_who_has_tried_where_the_fault_is(tried, ill, extent):
+    assert extent_of(tried, ill) is extent
+
+
+@pytest.mark.parametrize(
+    ("facts", "is_tried"),
+    [
+        ({}, False),
+        ({"connections": 1}, True),
+        ({"failures": 1}, True),
+        ({"answered_at": 1.0}, True),
+        ({"sent_at": 1.0}, True),
+        ({"cause": silent(POD)}, True),
+    ],
+)
+def test_what_shows_that_a_node_has_tried_an_endpoint(facts, is_tried):
+    assert has_tried(untried(**facts)) is is_tried
+
+
+def test_an_endpoint_has_the_nodes_that_tried_it_and_what_they_see():
+    members = {
+        "a": web(answering(node="n3"), untried(OTHER)),
+        "b": web(failing(refuses(POD), failures=2), untried(OTHER)),
+        "c": web(failing(silent(POD))),
+        "d": web(failing(silent(POD))),
+        "e": web(untried(), untried(OTHER, is_usable=False)),
+    }
+    sick, other = endpoints_of(members)
+    assert (sick.address, sick.node, sick.usable, sick.extent) == (POD, "n3", 5, Extent.PATH)
+    assert (sick.tried, sick.answered) == (("a", "b", "c", "d"), ("a",))
+    assert sick.failing == ((silent(POD), ("c", "d")), (refuses(POD), ("b",)))
+    assert (sick.sums.connections, sick.sums.failed) == (3, 2)
+    assert (other.address, other.tried, other.usable) == (OTHER, (), 2)
+    assert other.extent is Extent.NONE
+
+
+def test_endpoints_that_fail_are_first():
+    members = {"a": web(answering(OTHER), failing(silent(POD)))}
+    assert [one.address for one in endpoints_of(members)] == [POD, OTHER]
+
+
+def test_causes_of_an_endpoint_are_the_same_whatever_else_is_known():
+    assert same_cause(refuses(POD)) == same_cause(refuses(POD, was_open=True))
+    assert same_cause(refuses(POD)) != same_cause(refuses(OTHER))
+    assert same_cause(refuses(POD)) != same_cause(silent(POD))
+
+
+def test_several_nodes_see_what_the_last_one_saw_and_count_together():
+    seen = [
+        silent(POD).replace(count=2, first_at=100.0, last_at=110.0),
+        refuses(POD).replace(count=3, first_at=90.0, last_at=120.0),
+        silent(POD).replace(count=1, last_at=130.0, when=When.PAST),
+    ]
+    together = seen_together(seen)
+    assert together == refuses(POD).replace(count=6, first_at=90.0, last_at=130.0)
+
+
+@pytest.mark.parametrize("at", [-1.0, 1e300, math.inf, math.nan])
+def test_a_time_that_no_clock_has_is_unknown(at):
+    assert moment(at) == 0.0
+    wrong = silent(POD).replace(count=-5, first_at=at, last_at=at)
+    assert seen_together([wrong]) == silent(POD)

@@ -1,0 +1,113 @@
+import msgspec
+import pytest
+
+from tests.unit.status.views import make_endpoint, make_frontend, make_port, make_view
+from userspace_proxy.causes.endpoints import refuses
+from userspace_proxy.explain import Asked, explain, read_subject
+from userspace_proxy.facts import Level
+from userspace_proxy.facts.compared import PlanFacts
+from userspace_proxy.nodes.answer import AgentAnswer, AllNodes
+from userspace_proxy.nodes.explained import TITLE, behind_steps, with_nodes, with_plan
+from userspace_proxy.nodes.merged import merge
+from userspace_proxy.plan.digest import FORM
+from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
+
+A, B, C = "10.244.1.1:8080", "10.244.2.2:8080", "10.244.3.3:8080"
+ADDRESS = make_frontend("10.96.0.10:80", "ClusterIP", "")
+
+
+def web(*addresses, refusing=()):
+    endpoints = [
+        make_endpoint(one, cause=refuses(one)) if one in refusing else make_endpoint(one)
+        for one in addresses
+    ]
+    return make_port("web", frontends=(ADDRESS,), endpoints=tuple(endpoints))
+
+
+def answer(node, port, *, behind=(), digest="d", form=FORM):
+    agent = ForwardTarget("kube-system", f"pod-{node}", 10249)
+    status = msgspec.structs.replace(make_view(port), plan=PlanFacts(form=form, digest=digest))
+    return AgentAnswer(node, (agent,), status, behind=behind)
+
+
+def nodes(*answers, digests=True):
+    return AllNodes(answers, digests={"shop/web": "d"} if digests else None)
+
+
+def explained(all_nodes, planned=None):
+    planned = planned or web(A, B)
+    subject = read_subject(make_view(planned), "shop/web", "the API server", is_live=False)
+    merged = merge(all_nodes).of_service("shop/web")
+    steps = behind_steps("shop/web", [planned], all_nodes)
+    return with_nodes(explain(subject), merged, steps, asked=Asked())
+
+
+def last_part(explanation):
+    assert explanation.parts[-1].title == TITLE
+    return explanation.parts[-1].steps
+
+
+def test_nodes_that_serve_what_is_planned_add_that_they_do():
+    one = explained(nodes(answer("node-1", web(A, B)), answer("node-2", web(A, B))))
+    assert one.level is Level.OK
+    assert one.sentence.endswith("served on both nodes")
+    assert [step.topic for step in last_part(one)] == ["nodes", "clients", "plan"]
+
+
+def test_a_node_where_clients_fare_worse_than_planned_decides_sentence_and_next_command():
+    ill = answer("node-2", web(A, B, refusing=(A,)))
+    one = explained(nodes(answer("node-1", web(A, B)), ill))
+    assert one.level is not Level.OK
+    assert one.sentence.startswith("shop/web:http: partly answering on node-2 (1 of 2): ")
+    assert one.next == "userspace-proxy explain shop/web --node=node-2"
+
+
+def test_a_node_that_is_behind_is_named_with_its_endpoints():
+    late = [answer(node, web(A, C), behind=("shop/web",)) for node in ("node-2", "node-3")]
+    one = explained(nodes(answer("node-1", web(A, B)), *late))
+    (step,) = [s for s in last_part(one) if s.topic == "plan" and s.level is Level.TROUBLE]
+    assert step.what == "not as planned on node-2 and node-3 (2 of 3)"
+    assert step.details == (
+        (Level.TROUBLE, f"shop/web:http (IPv4): it lacks {B}; it still has {C}"),
+    )
+    assert one.sentence.endswith("; not as planned on node-2 and node-3 (2 of 3)")
+
+
+def test_nodes_that_are_behind_by_the_same_are_one_line():
+    late = [answer(f"node-{n}", web(A), behind=("shop/web",)) for n in range(5)]
+    other = answer("node-7", web(B), behind=("shop/web",))
+    steps = behind_steps("shop/web", [web(A, B)], nodes(*late, other))
+    assert [step.what for step in steps] == [
+        "not as planned on node-0, node-1 and 3 others (5 of 6)",
+        "not as planned on node-7 (1 of 6)",
+    ]
+
+
+def test_another_service_that_is_behind_is_of_no_concern():
+    steps = behind_steps("shop/web", [web(A)], nodes(answer("node-1", web(B), behind=("shop/db",))))
+    assert [(step.level, step.what) for step in steps] == [(Level.OK, "as planned on 1 node")]
+
+
+@pytest.mark.parametrize("plan", [{"digest": ""}, {"form": FORM + 1}], ids=["older", "newer"])
+def test_an_agent_of_another_version_is_not_known_to_be_as_planned(plan):
+    steps = behind_steps("shop/web", [web(A)], nodes(answer("node-1", web(A), **plan)))
+    assert [step.level for step in steps] == [None]
+
+
+def test_without_the_api_servers_services_nothing_is_compared():
+    steps = behind_steps("shop/web", None, nodes(answer("node-1", web(A)), digests=False))
+    assert [step.level for step in steps] == [None]
+    assert "can't be read" in steps[0].what
+
+
+def test_one_nodes_explanation_says_whether_it_is_as_planned():
+    late = answer("node-1", web(C), behind=("shop/web",))
+    subject = read_subject(late.status, "shop/web", "the proxy of node-1", is_live=True)
+    one = with_plan(explain(subject), behind_steps("shop/web", [web(A)], nodes(late)))
+    assert one.level is Level.TROUBLE
+    assert one.sentence.endswith("; not as planned on node-1")
+
+
+def test_a_node_without_an_answer_is_named():
+    one = explained(nodes(answer("node-1", web(A, B)), AgentAnswer("node-2")))
+    assert last_part(one)[0].what == "1 of 2 nodes answered"

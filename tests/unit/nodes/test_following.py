@@ -1,0 +1,89 @@
+"""Streams of agents that stop, end, or come from pods that change."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from userspace_proxy.nodes import calls, following
+from userspace_proxy.nodes.answers import Answers
+from userspace_proxy.nodes.asking import Asking
+from userspace_proxy.nodes.calls import AgentCalls
+from userspace_proxy.nodes.find import Finder, Where
+from userspace_proxy.nodes.following import PAUSES_S, Following
+from userspace_proxy_testing.fakes.agent_answers import HOSTILE, FakeAgent, fixed
+from userspace_proxy_testing.fakes.agent_status import status_of
+
+STATUS = status_of([], "node-1")
+
+
+@pytest.fixture
+async def follow(client):
+    """Return what runs a Following, which waits for the test before it tries again."""
+    answers, changed, waits = Answers(Where()), asyncio.Event(), []
+    may_go = asyncio.Semaphore(0)
+
+    async def pause(seconds):
+        waits.append(seconds)
+        changed.set()
+        await may_go.acquire()
+
+    finder = Finder(client, Where(), pause=pause)
+
+    async def until(condition):
+        while not condition():
+            await changed.wait()
+            changed.clear()
+
+    @contextlib.asynccontextmanager
+    async def follow(first_s=30.0):
+        answers.take(await finder.pods())
+        followed = Following(
+            finder,
+            AgentCalls(client),
+            Asking(watches=True),
+            answers,
+            changed.set,
+            first_s=first_s,
+            pause=pause,
+        )
+        task = asyncio.ensure_future(followed.run())
+        try:
+            yield answers, until, waits, may_go
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    return follow
+
+
+def problem(answers):
+    return answers.nodes["node-1"].problem
+
+
+async def test_after_each_failure_the_wait_is_longer(agents, follow):
+    agents.add("node-1", fixed(b"no", 500))
+    async with follow() as (_, until, waits, may_go):
+        for _ in range(20):
+            may_go.release()
+        # Nodes and pods are listed again after other pauses.
+        await until(lambda: waits.count(PAUSES_S[-1]) == 2)
+        assert [wait for wait in waits if wait in PAUSES_S] == [*PAUSES_S, PAUSES_S[-1]]
+
+
+async def test_an_agent_that_never_answers_has_a_deadline(agents, follow):
+    agents.add("node-1", HOSTILE["silent"]())
+    async with follow(first_s=0.1) as (answers, until, _, _):
+        await until(lambda: problem(answers) is not None)
+        assert problem(answers).row.key == "no_answer"
+
+
+async def test_a_stream_that_stops_is_noticed(agents, follow, monkeypatch):
+    monkeypatch.setattr(following, "SILENT_S", 0.1)
+    monkeypatch.setattr(calls, "FIRST_GAP_S", 0.01)
+    agents.add("node-1", FakeAgent(STATUS))
+    monkeypatch.setattr(following, "every_s", lambda _count: 0.01)
+    async with follow() as (answers, until, _, _):
+        await until(lambda: problem(answers) is not None)
+        assert problem(answers).row.key == "gone_silent"
+        assert answers.nodes["node-1"].status is not None

@@ -1,0 +1,148 @@
+import pytest
+
+from userspace_proxy.causes.endpoints import node_silent, refuses, silent
+from userspace_proxy.causes.nodes import path_fails
+from userspace_proxy.diagnosis.incidents import Incidents
+from userspace_proxy.nodes.endpoints import Extent
+from userspace_proxy.nodes.incidents import incidents_of
+
+from ..status.views import make_view
+from .views import NOW, OTHER, POD, answering, failing, untried, web
+
+SEEN = {"first_at": NOW - 60, "last_at": NOW - 2, "count": 4}
+PODS = [f"10.244.3.{number}:8080" for number in range(1, 6)]
+
+
+def test_one_endpoint_is_one_incident_on_however_many_nodes():
+    gone = refuses(POD).replace(**SEEN)
+    sick = {node: web(failing(gone)) for node in ("a", "b", "c")}
+    (one,) = incidents_of([sick, {"a": web(failing(gone), name="api")}])
+    assert (one.nodes, one.tried, one.answered) == (("a", "b", "c"), 3, 0)
+    assert one.extent is Extent.ENDPOINT
+    assert (one.incident.services, one.incident.ports) == (["shop/api", "shop/web"], 2)
+    assert one.cause == gone.replace(count=16)
+    (alone,) = Incidents(make_view(sick["a"])).all()
+    assert one.incident.id == alone.id
+
+
+def test_what_only_some_of_those_that_tried_see_is_the_way_between():
+    members = {
+        "a": web(failing(silent(POD))),
+        "b": web(answering(POD)),
+        "c": web(answering(POD)),
+        "d": web(untried(POD)),
+    }
+    (one,) = incidents_of([members])
+    assert (one.nodes, one.tried, one.answered, one.extent) == (("a",), 3, 2, Extent.PATH)
+
+
+def test_nodes_that_are_answered_through_another_service_have_tried_it():
+    (one,) = incidents_of([{"a": web(failing(silent(POD)))}, {"b": web(answering(), name="api")}])
+    assert (one.tried, one.answered, one.extent) == (2, 1, Extent.PATH)
+
+
+def test_what_only_one_node_has_tried_may_be_either():
+    (one,) = incidents_of([{"a": web(failing(silent(POD))), "b": web(untried(POD))}])
+    assert (one.tried, one.answered, one.extent) == (1, 0, Extent.ONE)
+
+
+def test_a_summary_that_leaves_out_an_endpoint_does_not_say_whether_it_was_tried():
+    members = {"a": web(failing(silent(POD))), "b": web(failing(silent(POD)))}
+    of_service = web(name="x", problem="in use")
+    found = incidents_of([members, {"c": of_service}], {"b", "c", "d"})
+    assert {one.extent: one.left_out for one in found} == {Extent.ENDPOINT: 2, Extent.NONE: 0}
+
+
+def test_a_dead_node_is_one_incident_even_if_each_node_has_tried_one_of_its_endpoints():
+    members = {
+        node: web(failing(silent(at).replace(**SEEN), node="node-3"), answering(OTHER))
+        for node, at in zip("abc", PODS, strict=False)
+    }
+    (one,) = incidents_of([members])
+    assert one.cause.row is node_silent("node-3").row
+    assert (one.nodes, one.tried, one.answered) == (("a", "b", "c"), 3, 0)
+    assert [*one.incident.endpoints] == PODS[:3]
+
+
+def test_a_node_of_which_another_endpoint_answers_someone_is_not_dead():
+    members = {
+        "a": web(failing(silent(PODS[0]).replace(**SEEN), node="node-3")),
+        "b": web(failing(silent(PODS[1]).replace(**SEEN), node="node-3")),
+        "c": web(answering(PODS[2], node="node-3", answered_at=NOW - 1)),
+    }
+    assert len(incidents_of([members])) == 2
+
+
+def test_a_node_that_reaches_several_endpoints_no_more_is_one_incident():
+    ways = [
+        {
+            "a": web(failing(refuses(at).replace(**SEEN), node="node-3"), name=f"s{at[9]}"),
+            "b": web(answering(at, node="node-3"), name=f"s{at[9]}"),
+            "c": web(answering(at, node="node-3"), name=f"s{at[9]}"),
+        }
+        for at in PODS
+    ]
+    (one,) = incidents_of(ways)
+    assert one.cause == path_fails(5, ("node-3",), 1).replace(**{**SEEN, "count": 20})
+    assert (one.nodes, one.answered, one.extent) == (("a",), 2, Extent.PATH)
+    assert len(one.incident.services) == 5
+    assert len(one.keys) == 5
+    assert len(incidents_of(ways[:2])) == 2
+
+
+def test_endpoints_that_most_nodes_do_not_reach_stay_incidents_of_their_own():
+    ways = [
+        {
+            "a": web(failing(refuses(at)), name=f"s{at[9]}"),
+            "b": web(failing(refuses(at)), name=f"s{at[9]}"),
+            "c": web(answering(at), name=f"s{at[9]}"),
+        }
+        for at in PODS
+    ]
+    assert len(incidents_of(ways)) == 5
+
+
+def test_the_incident_of_the_most_nodes_is_the_first():
+    of_one = {"a": web(failing(refuses(POD)), name="x", problem="in use")}
+    of_two = {node: web(failing(refuses(OTHER))) for node in "ab"}
+    of_three = {node: web(failing(refuses(PODS[0])), name="y") for node in "abc"}
+    found = incidents_of([of_one, of_two, of_three])
+    assert next(one.nodes for one in found if one.incident.level == "trouble") == ("a", "b", "c")
+
+
+def test_a_cause_of_a_service_is_about_no_endpoint():
+    ports = {node: web(name="cart", problem="in use") for node in "ab"}
+    (one,) = incidents_of([ports])
+    assert (one.tried, one.answered, one.extent) == (0, 0, Extent.NONE)
+    assert one.nodes == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("members", "command"),
+    [
+        (
+            {node: web(failing(refuses(POD))) for node in "ab"},
+            "kubectl get pods -A -o wide --field-selector status.podIP=10.244.3.9",
+        ),
+        (
+            {"a": web(failing(silent(POD))), "b": web(answering())},
+            "kubectl userspace-proxy explain shop/web --node=a",
+        ),
+        ({"b": web(problem="in use")}, "ss -Hlntup  # on b"),
+        (
+            {node: web(failing(refuses(POD).replace(host="db.example.com"))) for node in "ab"},
+            "kubectl userspace-proxy explain shop/web",
+        ),
+    ],
+    ids=["of-the-endpoint", "of-the-way", "of-the-node", "of-a-host"],
+)
+def test_the_command_is_for_a_shell_of_the_reader_or_names_the_node(members, command):
+    (one,) = incidents_of([members])
+    assert one.command == command
+
+
+@pytest.mark.parametrize("name", ["web; reboot", "$(reboot)", "web\nreboot", "`reboot`"])
+def test_a_name_that_a_shell_would_obey_is_in_no_command(name):
+    ways = {"a": web(failing(silent(POD)), name=name), "b": web(answering(), name=name)}
+    (one,) = incidents_of([ways])
+    assert one.command == ""

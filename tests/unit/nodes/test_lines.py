@@ -1,0 +1,89 @@
+"""Whole answers of agents, changes of them, and what isn't one."""
+
+import json
+
+import msgspec
+import pytest
+
+from userspace_proxy.facts import StatusFacts
+from userspace_proxy.nodes.lines import read_change, read_whole_line
+from userspace_proxy.status.answers import encode_answer
+from userspace_proxy.status.stream import Changes
+from userspace_proxy_testing.fakes.agent_status import service_objects, status_of
+
+STATUS = status_of(service_objects(3), "node-1")
+
+
+def changed(status, **changes):
+    return msgspec.structs.replace(status, **changes)
+
+
+def test_an_answer_is_read_as_it_was_written():
+    assert encode_answer(read_whole_line(encode_answer(STATUS))) == encode_answer(STATUS)
+
+
+def test_changes_give_what_the_agent_has_now():
+    one, two, three = STATUS.ports
+    two = msgspec.structs.replace(two, active=7)
+    states = [
+        STATUS,
+        changed(STATUS, now=STATUS.now + 1, revision=5),
+        changed(STATUS, now=STATUS.now + 2, ports=[one, two, three]),
+        changed(STATUS, now=STATUS.now + 3, ports=[two, three], served=4),
+        changed(STATUS, now=STATUS.now + 4, ports=[two, three, one]),
+    ]
+    changes, known = Changes(), None
+    for state in states:
+        line = changes.line(state)
+        known = read_whole_line(line) if known is None else read_change(known, line)
+        assert {port.service: port.active for port in known.ports} == {
+            port.service: port.active for port in state.ports
+        }
+        assert (known.now, known.revision) == (state.now, state.revision)
+        assert (known.served, known.version) == (state.served, state.version)
+
+
+def test_an_older_proxys_answer_has_defaults_and_a_newer_ones_more_is_left_out():
+    status = read_whole_line(b'{"version": "0.1.0", "ports": [], "of_tomorrow": {"a": [1]}}')
+    assert (status.version, status.served, status.plan.digest) == ("0.1.0", 0, "")
+
+
+def with_number(text):
+    return b'{"version": "1", "revision": %s}' % text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"{}", id="no-version"),
+        pytest.param(b'["a"]', id="a-list"),
+        pytest.param(b'{"version": 7}', id="wrong-type"),
+        pytest.param(b'{"version": "1", "ports": {}}', id="wrong-ports"),
+        pytest.param(b'{"version": "\xff"}', id="no-utf-8"),
+        pytest.param(b'{"version": "1", "more": ' + b"[" * 100_000, id="deep"),
+        pytest.param(with_number(b"9" * 17), id="large"),
+        pytest.param(with_number(b"-" + b"9" * 400), id="huge"),
+        pytest.param(b'{"version": "1", "started": 1e300}', id="exponent"),
+        pytest.param(b'{"version":"1","process":{"cpu_s":1.5E+16}}', id="exponent-and-sign"),
+        pytest.param(b'{"version": "1", "now": 99999999999}', id="late"),
+        pytest.param(b'{"version": "1", "started":-1}', id="early"),
+        pytest.param(
+            b'{"version": "1", "sync": {"waiting_since": 99999999999.5}}', id="late-inside"
+        ),
+    ],
+)
+def test_what_is_not_of_a_proxy_is_not_read(line):
+    with pytest.raises(ValueError, match=r"\w"):
+        read_whole_line(line)
+
+
+def test_numbers_in_texts_are_no_numbers():
+    text = "web-8e45-12345678901234567890: 1e300"
+    assert read_whole_line(json.dumps({"version": "1", "node": text}).encode()).node == text
+
+
+def test_numbers_that_programs_agree_upon_are_read():
+    status = read_whole_line(with_number(b"9007199254740991"))
+    assert status.revision == (1 << 53) - 1
+    assert isinstance(status, StatusFacts)

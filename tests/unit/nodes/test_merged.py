@@ -1,0 +1,176 @@
+import sys
+
+import pytest
+
+from userspace_proxy.causes.endpoints import refuses, silent
+from userspace_proxy.facts import Level, PortState, SourceFacts
+from userspace_proxy.nodes.endpoints import Extent
+from userspace_proxy.nodes.merged import ASKED_MAX, MergedKey, merge, services_to_ask, worst
+
+from .views import (
+    NOW,
+    OTHER,
+    POD,
+    all_of,
+    answer_of,
+    answering,
+    failing,
+    make_sick_cluster,
+    merged_of,
+    one_port,
+    untried,
+    web,
+    without_answer,
+)
+
+SICK, FINE = web(failing(refuses(POD))), web(answering())
+
+
+def test_nodes_that_say_the_same_are_one_group():
+    seen = refuses(POD).replace(count=2, first_at=NOW - 60, last_at=NOW - 5)
+    port = one_port(
+        answer_of("a", web(failing(seen))),
+        answer_of("b", web(failing(refuses(POD, was_open=True).replace(count=3)))),
+        answer_of("c", web(failing(silent(POD)))),
+        answer_of("d", FINE),
+    )
+    first, second = port.groups
+    assert (first.nodes, second.nodes, port.served) == (("a", "b"), ("c",), 1)
+    assert (first.state, first.level) == (PortState.NOT_ANSWERING, Level.TROUBLE)
+    assert first.causes == (seen.replace(count=5),)
+    assert second.causes == (silent(POD),)
+    assert (port.level, port.ill) == (Level.TROUBLE, 3)
+
+
+def test_a_summary_leaves_out_what_is_served():
+    port = one_port(
+        answer_of("a", SICK, is_summary=True, served=7),
+        answer_of("b", is_summary=True, served=8),
+    )
+    assert (port.served, port.left_out, port.missing) == (1, 1, ())
+    assert [one.left_out for one in port.endpoints] == [1]
+
+
+@pytest.mark.parametrize("facts", [{}, {"is_summary": True, "served": 0}])
+def test_a_node_that_serves_nothing_or_has_sent_all_does_not_know_what_it_lacks(facts):
+    port = one_port(answer_of("a", SICK), answer_of("b", **facts))
+    assert (port.served, port.missing) == (0, ("b",))
+
+
+def test_where_no_client_is_answered_is_counted_apart():
+    quiet = web(untried(), sent_at=0.0, connections=0, sent_bytes=0, received_bytes=0)
+    port = one_port(answer_of("a", quiet), answer_of("b", FINE), answer_of("c", quiet))
+    assert port.served == 3
+    ((why, count),) = port.neutral
+    assert (why, count) == (PortState.UNKNOWN.neutral, 2)
+    assert port.mark is Level.OK
+    assert one_port(answer_of("a", quiet)).mark is None
+    assert one_port(answer_of("a", SICK)).mark is Level.TROUBLE
+
+
+def test_a_node_without_an_answer_now_counts_nowhere():
+    old = answer_of("b", SICK, problem=without_answer("b").problem)
+    merged = merged_of(answer_of("a", FINE), old, without_answer("c"))
+    assert (merged.nodes, merged.answered) == (("a", "b", "c"), ("a",))
+    (port,) = merged.ports
+    assert (port.served, port.groups, port.missing) == (1, (), ())
+    assert not merged.incidents
+
+
+def test_families_and_sides_are_service_ports_of_their_own():
+    key = MergedKey("shop", "web", "http", "IPv4", "")
+    assert (str(key), key.name, key.of_service) == ("shop/web:http", "shop/web:http", "shop/web")
+    other = MergedKey("shop", "web", "", "IPv6", "external")
+    assert str(other) == "shop/web (IPv6, external)"
+
+
+def test_the_worst_that_touches_the_most_nodes_is_first():
+    partly = web(failing(refuses(POD)), answering(OTHER), name="a")
+    sick = web(failing(refuses(POD)), name="y")
+    merged = merged_of(
+        answer_of("n", FINE, partly, sick, web(name="x", problem="in use")),
+        answer_of("m", FINE, partly, sick, web(answering(), name="x")),
+    )
+    assert [port.key.service for port in merged.ports] == ["y", "x", "a", "web"]
+    assert (merged.level, merged.ill) == (Level.TROUBLE, 3)
+
+
+def test_a_service_that_one_agent_alone_claims_costs_no_line():
+    made_up = web(failing(refuses(OTHER)), name="zzz")
+    answers = answer_of("a", FINE, made_up), answer_of("b", FINE)
+    names = [port.key.service for port in merged_of(*answers, digests={"shop/web": "1"}).ports]
+    assert names == ["web"]
+    assert not merged_of(*answers, digests={"shop/web": "1"}).incidents
+    assert len(merged_of(*answers).ports) == 2
+    both = answer_of("c", FINE, made_up)
+    assert len(merged_of(*answers, both, digests={"shop/web": "1"}).ports) == 2
+    files = answer_of("a", made_up, source=SourceFacts("manifests", "m", is_synced=True))
+    assert len(merged_of(files, answers[1], digests={"shop/web": "1"}).ports) == 2
+
+
+def test_what_cannot_be_a_name_is_no_service_port():
+    longest = web(answering(), name="x" * 253)
+    merged = merged_of(answer_of("a", longest, web(answering(), name="x" * 254)))
+    assert [port.key.service for port in merged.ports] == ["x" * 253]
+
+
+def test_summaries_say_how_many_more_are_served():
+    answers = [answer_of(name, SICK, is_summary=True, served=199) for name in "abc"]
+    assert merged_of(*answers).healthy == 199
+    # A wrong count of one doesn't matter.
+    wrong = answer_of("d", SICK, is_summary=True, served=10**9)
+    assert merged_of(*answers, wrong).healthy == 199
+    assert merged_of(answer_of("a", SICK, FINE)).healthy == 0
+
+
+def test_more_than_a_summary_is_asked_of_services_that_are_not_ok_somewhere():
+    ports = [web(failing(refuses(POD)), name=f"s{number}") for number in range(ASKED_MAX + 5)]
+    nodes = all_of(
+        answer_of("a", *ports, is_summary=True),
+        answer_of("b", ports[-1], is_summary=True),
+        answer_of("c", web(failing(refuses(POD)), name="whole")),
+    )
+    asked = services_to_ask(nodes)
+    assert asked[0] == f"shop/s{ASKED_MAX + 4}"
+    assert len(asked) == ASKED_MAX
+
+
+def test_a_part_has_one_service_one_port_or_a_namespace():
+    merged = merge(make_sick_cluster())
+    assert [port.key.service for port in merged.of_service("shop/api").ports] == ["api"]
+    part = merged.of_service("shop/api:http")
+    assert [one.extent for one in part.incidents] == [Extent.PATH]
+    assert part.level is Level.TROUBLE
+    number = part.ports[0].first.number
+    assert merged.of_service(f"shop/api:{number}").ports == part.ports
+    assert len(merged.of_service("shop").ports) == len(merged.ports)
+    assert not merged.of_service("other").ports
+
+
+def test_the_worst_of_no_level_is_ok():
+    assert worst([]) is Level.OK
+    assert worst([Level.OK, Level.ATTENTION]) is Level.ATTENTION
+
+
+def test_the_cost_grows_with_what_there_is_and_no_faster():
+    sick = [web(failing(refuses(f"10.244.{i}.9:80")), name=f"s{i}") for i in range(10)]
+    fine = [web(answering(f"10.243.{i}.9:80"), name=f"t{i}") for i in range(10)]
+
+    def calls(nodes, services):
+        count = 0
+
+        def counted(_frame, event, _arg):
+            nonlocal count
+            count += event in ("call", "c_call")
+
+        ports = [*sick[:services], *fine[:services]]
+        answers = all_of(*(answer_of(f"node-{number}", *ports) for number in range(nodes)))
+        sys.setprofile(counted)
+        try:
+            merge(answers)
+        finally:
+            sys.setprofile(None)
+        return count
+
+    assert calls(40, 5) < 2.2 * calls(20, 5)
+    assert calls(20, 10) < 2.2 * calls(20, 5)

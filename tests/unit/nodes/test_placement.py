@@ -1,0 +1,108 @@
+"""Which nodes a DaemonSet means, as its controller decides it."""
+
+import pytest
+
+from userspace_proxy.nodes.placement import lacking, read_daemon_set, read_node_state
+
+from .objects import node, written
+
+LINUX = {"kubernetes.io/os": "linux"}
+ALL = [{"operator": "Exists"}]
+GPU = {"key": "gpu", "value": "yes", "effect": "NoSchedule"}
+
+
+def daemon_set(*, wanted=None, terms=None, **spec):
+    affinity = {}
+    if terms is not None:
+        required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+        affinity = {"affinity": {"nodeAffinity": required}}
+    status = {} if wanted is None else {"desiredNumberScheduled": wanted, "observedGeneration": 1}
+    item = {"spec": {"template": {"spec": {**spec, **affinity}}}, "status": status}
+    return read_daemon_set(written(item))
+
+
+def state(name="node-1", **options):
+    return read_node_state(written(node(name, **options)))
+
+
+def test_a_node_selector_must_match():
+    chart = daemon_set(nodeSelector=LINUX, tolerations=ALL)
+    assert chart.includes(state(**LINUX))
+    assert not chart.includes(state(**{"kubernetes.io/os": "windows"}))
+    assert not chart.includes(state())
+
+
+@pytest.mark.parametrize(
+    ("tolerations", "is_meant"),
+    [
+        pytest.param([], False, id="none"),
+        pytest.param(ALL, True, id="all"),
+        pytest.param([{"key": "gpu", "operator": "Exists"}], True, id="key"),
+        pytest.param([{"key": "gpu", "value": "yes"}], True, id="value"),
+        pytest.param([{"key": "gpu", "value": "no"}], False, id="another-value"),
+        pytest.param([{"key": "gpu", "operator": "Exists", "effect": "NoExecute"}], False, id="e"),
+        pytest.param([{"key": "cpu", "operator": "Exists"}], False, id="another-key"),
+    ],
+)
+def test_taints_must_be_tolerated(tolerations, is_meant):
+    assert daemon_set(tolerations=tolerations).includes(state(taints=[GPU])) is is_meant
+
+
+def test_taints_that_every_daemon_tolerates_and_mild_ones_do_not_matter():
+    unready = {"key": "node.kubernetes.io/not-ready", "effect": "NoExecute"}
+    mild = {"key": "gpu", "effect": "PreferNoSchedule"}
+    assert daemon_set().includes(state(taints=[unready, mild]))
+
+
+@pytest.mark.parametrize(
+    ("expression", "is_meant"),
+    [
+        pytest.param({"operator": "In", "values": ["a", "b"]}, True, id="in"),
+        pytest.param({"operator": "In", "values": ["b"]}, False, id="not-in-it"),
+        pytest.param({"operator": "NotIn", "values": ["a"]}, False, id="not-in"),
+        pytest.param({"operator": "Exists"}, True, id="exists"),
+        pytest.param({"operator": "DoesNotExist"}, False, id="does-not-exist"),
+        pytest.param({"operator": "Gt", "values": ["1"]}, True, id="unknown-here"),
+    ],
+)
+def test_a_required_affinity_must_match(expression, is_meant):
+    terms = [{"matchExpressions": [{"key": "pool", **expression}]}]
+    assert daemon_set(terms=terms).includes(state(pool="a")) is is_meant
+    either = [*terms, {"matchExpressions": [{"key": "pool", "operator": "Exists"}]}]
+    assert daemon_set(terms=either).includes(state(pool="a"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"type": "virtual-kubelet"}, id="label"),
+        pytest.param({"eks.amazonaws.com/compute-type": "fargate"}, id="fargate"),
+        pytest.param(
+            {"taints": [{"key": "virtual-kubelet.io/provider", "effect": "NoSchedule"}]},
+            id="taint",
+        ),
+    ],
+)
+def test_a_node_without_a_kernel_of_its_own_is_not_meant(options):
+    assert not daemon_set(tolerations=ALL).includes(state(**options))
+
+
+def test_a_node_that_is_not_ready_states_why():
+    assert state(ready="Unknown").why_not == "kubelet has stopped"
+    assert state().why_not == ""
+
+
+def test_nodes_that_are_meant_and_have_no_pod_lack_one():
+    nodes = [state(name, **LINUX) for name in ("node-3", "node-1", "node-2")]
+    nodes.append(state("windows-1"))
+    chart = daemon_set(nodeSelector=LINUX)
+    assert lacking(nodes, [chart], ["node-1"]) == ("node-2", "node-3")
+    assert lacking(nodes, [], ["node-1"]) == ()
+
+
+def test_none_lacks_one_where_the_controller_wants_no_more():
+    nodes = [state(name) for name in ("node-1", "node-2")]
+    assert lacking(nodes, [daemon_set(wanted=1)], ["node-1"]) == ()
+    assert lacking(nodes, [daemon_set(wanted=2)], ["node-1"]) == ("node-2",)
+    # Before the controller has seen it, it has counted nothing.
+    assert lacking(nodes, [daemon_set()], ["node-1"]) == ("node-2",)

@@ -1,0 +1,295 @@
+"""All nodes are read through a fake API server, whatever some of them do."""
+
+import asyncio
+import contextlib
+
+import msgspec
+import pytest
+
+from userspace_proxy.causes import agents as rows
+from userspace_proxy.causes.cause import Cause
+from userspace_proxy.errors import SourceError
+from userspace_proxy.nodes import asking
+from userspace_proxy.nodes.find import Where
+from userspace_proxy.nodes.reader import FIRST_S, NodeLine, NodesReader
+from userspace_proxy_testing.fakes.agent_answers import HOSTILE, FakeAgent, endless, fixed
+from userspace_proxy_testing.fakes.agent_status import service_objects, status_of
+from userspace_proxy_testing.fakes.agents import response_head
+
+OBJECTS = service_objects(3)
+STATUS = status_of(OBJECTS, "node-1")
+# Only what never answers takes that long.
+SHORT_S = 3.0
+
+
+def status(node, **changes):
+    return msgspec.structs.replace(STATUS, node=node, **changes)
+
+
+def problems(all_nodes):
+    return {one.node: one.problem.row.key if one.problem else "" for one in all_nodes.answers}
+
+
+async def read(reader, **options):
+    async with reader:
+        return await reader.first(**options)
+
+
+async def test_each_node_has_its_agents_answer(agents, reader_of):
+    for name in ("node-2", "node-1"):
+        agents.add(name, FakeAgent(status(name)))
+    agents.put_node("node-3")
+    found = await read(reader_of())
+    assert [one.node for one in found.answers] == ["node-1", "node-2", "node-3"]
+    assert [one.status.node for one in found.answers[:2]] == ["node-1", "node-2"]
+    assert problems(found) == {"node-1": "", "node-2": "", "node-3": "no_agent"}
+    assert found.has_nodes
+    assert found.digests is None
+    first = found.answers[0]
+    assert 0 < first.asked_at <= first.answered_at
+    assert [str(agent) for agent in first.agents] == [
+        "pod kube-system/userspace-proxy-node-1, port 10249"
+    ]
+
+
+async def test_only_nodes_that_are_named_are_asked(api, agents, reader_of):
+    for name in ("node-1", "node-2"):
+        agents.add(name, FakeAgent(status(name)))
+    found = await read(reader_of(Where(nodes=frozenset({"node-2", "node-9"}))))
+    assert problems(found) == {"node-2": "", "node-9": "no_agent"}
+    assert api.pods.dialled == ["kube-system/userspace-proxy-node-2:10249"]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_what_a_node_does_costs_its_own_row_only(agents, reader_of, name):
+    agents.add("node-1", FakeAgent(status("node-1")))
+    agents.add("hostile", HOSTILE[name]())
+    agents.add("node-2", FakeAgent(status("node-2")))
+    found = problems(await read(reader_of(timeout_s=SHORT_S)))
+    assert (found["node-1"], found["node-2"]) == ("", "")
+    expected = {"silent": "no_answer", "slow-drip": "no_answer", "tricks": ""}
+    if name in ("huge", "false-length", "endless", "gzip-bomb"):
+        expected[name] = found["hostile"]
+        assert found["hostile"] in ("answer_too_large", "answer_unreadable")
+    assert found["hostile"] == expected.get(name, "answer_unreadable")
+
+
+async def test_partial_answers_are_shown(api, agents, reader_of):
+    shown = []
+    agents.add("node-1", FakeAgent(status("node-1")))
+    agents.add("silent", HOSTILE["silent"]())
+    await read(reader_of(timeout_s=SHORT_S), show=shown.append)
+    assert problems(shown[-1]) == {"node-1": "", "silent": ""}
+    assert shown[-1].answers[0].status is not None
+
+
+async def test_pods_that_are_gone_and_nodes_that_are_not_ready_have_causes(api, agents, reader_of):
+    pod = agents.add("node-1", FakeAgent(status("node-1")))
+    api.pods.kill(pod, "kube-system")
+    condition = {"type": "Ready", "status": "Unknown", "message": "kubelet has stopped"}
+    item = {"kind": "Node", "metadata": {"name": "node-1"}, "status": {"conditions": [condition]}}
+    api.put(item)
+    agents.add("node-2", FakeAgent(status("node-2")))
+    found = await read(reader_of())
+    assert problems(found) == {"node-1": "forward_failed", "node-2": ""}
+
+
+async def test_port_forwards_that_are_not_permitted_are_an_error_with_the_command(
+    api, agents, reader_of
+):
+    agents.add("node-1", FakeAgent(status("node-1")))
+    api.denied = {"create pods/portforward"}
+    with pytest.raises(SourceError, match=r"allow test to forward ports of pods .* rolebinding"):
+        await read(reader_of())
+
+
+async def test_a_pod_whose_forward_alone_is_not_permitted_costs_its_row(agents, reader_of):
+    agents.add("node-1", FakeAgent(status("node-1")))
+    agents.add("node-2", FakeAgent(status("node-2")), is_forbidden=True)
+
+    async with reader_of() as reader:
+        await reader.first()
+        found = await reader.first()
+    assert problems(found) == {"node-1": "", "node-2": "forward_failed"}
+
+
+async def test_without_agents_there_is_an_error(reader_of):
+    with pytest.raises(SourceError, match="no agent in namespace kube-system"):
+        await read(reader_of())
+
+
+async def test_a_server_that_does_not_answer_has_a_deadline(api, reader_of):
+    async def never(_reader, _writer):
+        await asyncio.Event().wait()
+
+    from tests.tcp_servers import serving
+    from userspace_proxy.sources.kubernetes.client import ApiClient
+    from userspace_proxy.sources.kubernetes.credentials import Credentials
+
+    async with serving(never) as address:
+        client = ApiClient(Credentials(master=f"http://{address}"))
+        with pytest.raises(SourceError, match=r"no answer within 0\.2 s"):
+            await read(NodesReader(client, timeout_s=0.2))
+
+
+async def test_an_answer_that_is_too_large_is_asked_for_as_a_summary(
+    agents, reader_of, monkeypatch
+):
+    agent = FakeAgent(status("node-1", served=3))
+    agents.add("node-1", agent)
+    monkeypatch.setattr(asking, "WHOLE_BYTES", 4000)
+    (one,) = (await read(reader_of())).answers
+    assert one.is_summary
+    assert [request.query.get("view") for request in agent.requests] == [None, ["summary"]]
+
+
+async def test_an_older_agent_is_read_as_far_as_it_goes(agents, reader_of):
+    agents.add("node-1", FakeAgent(status("node-1"), is_old=True))
+    (one,) = (await read(reader_of())).answers
+    assert (one.problem, one.status.plan.digest, len(one.status.ports)) == (None, "", 3)
+
+
+async def test_the_newest_of_two_agents_is_asked(api, agents, reader_of):
+    agents.add("node-1", FakeAgent(status("node-1", version="old")))
+    newer = "2026-11-22T09:00:00Z"
+    agents.add("node-1", FakeAgent(status("node-1", version="new")), pod="new", created=newer)
+    (one,) = (await read(reader_of())).answers
+    assert one.status.version == "new"
+    assert [agent.pod for agent in one.agents] == ["new", "userspace-proxy-node-1"]
+
+
+def test_more_nodes_have_more_time(reader_of):
+    reader = reader_of()
+    assert reader._within_s(3) == FIRST_S
+    assert reader._within_s(1000) == FIRST_S + 9
+    assert reader_of(timeout_s=2)._within_s(1000) == 2
+
+
+async def test_other_paths_are_asked_for_at_some_nodes_or_all(agents, reader_of):
+    pages = {"/api/v1/connections": b"[]"}
+    agents.add("node-1", FakeAgent(status("node-1"), pages=pages))
+    agents.add("node-2", FakeAgent(status("node-2")))
+    async with reader_of() as reader:
+        found = await reader.ask("/api/v1/connections")
+        assert found["node-1"] == b"[]"
+        assert isinstance(found["node-2"], Cause)
+        assert list(await reader.ask("/api/v1/connections", ["node-1"])) == ["node-1"]
+        assert await reader.ask("/api/v1/connections", ["node-9"]) == {}
+
+
+async def test_a_node_that_is_asked_and_does_not_answer_has_a_cause(agents, reader_of):
+    agents.add("node-1", HOSTILE["silent"]())
+    async with reader_of(timeout_s=0.2) as reader:
+        found = await reader.ask("/api/v1/connections")
+    assert found == {"node-1": rows.no_answer("kube-system", 0.2)}
+
+
+async def test_lines_of_all_nodes_arrive_and_streams_are_opened_again(api, agents, reader_of):
+    head = response_head(200, Content_Type="application/x-ndjson")
+    agents.add("node-1", endless(head + b'{"a": 1}\n', b"", every_s=60))
+
+    async def no_pause(_seconds):
+        pass
+
+    async with (
+        reader_of(pause=no_pause) as reader,
+        contextlib.aclosing(reader.lines("/api/v1/connections?watch")) as lines,
+    ):
+        assert await anext(lines) == NodeLine("node-1")
+        assert await anext(lines) == NodeLine("node-1", b'{"a": 1}')
+        api.pods.break_streams()
+        broken = await anext(lines)
+        assert (broken.line, broken.problem.row) == (b"", rows.forward_failed)
+        assert await anext(lines) == NodeLine("node-1")
+
+
+async def test_lines_follow_the_agents_of_nodes(agents, reader_of):
+    head = response_head(200, Content_Type="application/x-ndjson")
+
+    async def no_pause(_seconds):
+        await asyncio.sleep(0)  # noqa: TID251 - the place of a longer pause
+
+    agents.add("node-1", endless(head, b"old\n", every_s=0.01))
+    async with (
+        reader_of(pause=no_pause) as reader,
+        contextlib.aclosing(reader.lines("/api/v1/connections?watch")) as lines,
+    ):
+        assert (await anext(lines)).node == "node-1"
+        agents.add("node-2", endless(head, b"other\n", every_s=0.01))
+        assert await until(lines, lambda one: one.line == b"other")
+        agents.remove("node-2")
+        agents.remove("node-1")
+        new = endless(head, b"new\n", every_s=0.01)
+        agents.add("node-1", new, pod="new", created="2026-11-22T09:00:00Z")
+        assert await until(lines, lambda one: one.line == b"new")
+
+
+async def until(following, condition):
+    async for found in following:
+        if condition(found):
+            return found
+    raise AssertionError("it has ended")
+
+
+@pytest.fixture
+async def quick(reader_of):
+    """Return a reader that doesn't wait between what it shows, or before it tries again."""
+
+    async def short(_seconds):
+        await asyncio.sleep(0.01)  # noqa: TID251 - the place of a longer pause
+
+    async with reader_of(pause=short, timeout_s=SHORT_S) as reader:
+        yield reader
+
+
+async def test_changes_of_nodes_are_followed(agents, quick):
+    agent = FakeAgent(status("node-1"))
+    agents.add("node-1", agent)
+    async with contextlib.aclosing(quick.follow()) as following:
+        await until(following, lambda found: found.answers[0].status is not None)
+        agent.change(status("node-1", revision=77))
+        found = await until(following, lambda found: found.answers[0].status.revision == 77)
+        assert quick.now == found
+        agents.add("node-2", FakeAgent(status("node-2")))
+        await until(following, lambda found: len(found.answers) == 2 and found.answers[1].status)
+        agents.remove("node-2")
+        await until(following, lambda found: not found.answers[-1].agents or len(found.answers) < 2)
+
+
+async def test_a_broken_stream_has_a_cause_until_it_is_open_again(api, agents, quick):
+    agents.add("node-1", FakeAgent(status("node-1")))
+    async with contextlib.aclosing(quick.follow()) as following:
+        await until(following, lambda found: found.answers[0].status is not None)
+        api.pods.hold()
+        api.pods.break_streams()
+        found = await until(following, lambda found: found.answers[0].problem is not None)
+        assert found.answers[0].status is not None
+        api.pods.release()
+        await until(following, lambda found: found.answers[0].problem is None)
+
+
+async def test_a_rolling_update_moves_to_the_new_agent(agents, quick):
+    agents.add("node-1", FakeAgent(status("node-1", version="old")))
+    async with contextlib.aclosing(quick.follow()) as following:
+        await until(following, lambda found: found.answers[0].status is not None)
+        newer = "2026-11-22T09:00:00Z"
+        agents.add("node-1", FakeAgent(status("node-1", version="new")), pod="n", created=newer)
+        found = await until(following, lambda found: found.answers[0].status.version == "new")
+        assert len(found.answers[0].agents) == 2
+
+
+async def test_a_stream_without_end_costs_its_row_only(agents, quick):
+    head = response_head(200, Content_Type="application/x-ndjson")
+    line = b'{"version": "1"}\n'
+    agents.add("node-1", FakeAgent(status("node-1")))
+    agents.add("hostile", endless(head + line, line * 1000))
+    async with contextlib.aclosing(quick.follow()) as following:
+        found = await until(following, lambda found: any(problems(found).values()))
+        assert problems(found)["hostile"] == "answer_too_large"
+
+
+async def test_following_has_the_errors_of_the_first_look(api, agents, quick):
+    agents.add("node-1", fixed(b"{}"))
+    api.denied = {"create pods/portforward"}
+    with pytest.raises(SourceError, match="rolebinding"):
+        await until(quick.follow(), lambda _found: False)

@@ -1,0 +1,120 @@
+import pytest
+
+from userspace_proxy.causes.endpoints import refuses, silent
+from userspace_proxy.facts import Level, SyncFacts, TotalsFacts
+from userspace_proxy.facts.compared import PlanFacts, ProcessFacts
+from userspace_proxy.nodes.merged import merge
+from userspace_proxy.nodes.remarks import OtherSetting
+from userspace_proxy.nodes.sums import Sums
+
+from .views import (
+    NOW,
+    OTHER,
+    POD,
+    all_of,
+    answer_of,
+    answering,
+    failing,
+    make_sick_cluster,
+    merged_of,
+    web,
+    without_answer,
+)
+
+
+def row_of(answer, before=None, **changes):
+    earlier = None if before is None else all_of(before)
+    (row,) = merge(all_of(answer, **changes), earlier).rows
+    return row
+
+
+def test_a_row_has_what_the_agent_says_of_itself():
+    row = row_of(
+        answer_of(
+            "a",
+            web(answering()),
+            web(failing(refuses(OTHER)), name="pay"),
+            commit="0123456789ab",
+            totals=TotalsFacts(active=3, connections=9, refused=2),
+            process=ProcessFacts(50.0, 70_000_000),
+            settings={"path": "auto"},
+            sync=SyncFacts(last_done=NOW - 7),
+        )
+    )
+    assert (row.version, row.commit, row.steering, row.path) == (
+        "0.1.0", "0123456789ab", "nftables", "auto",
+    )  # fmt: skip
+    assert (row.plan_age_s, row.revision, row.ports, row.ill) == (7.0, 4711, 2, 1)
+    assert row.sums == Sums(3, 9, failed=2, refused=2)
+    assert (row.cpu, row.memory_bytes) == (0.05, 70_000_000)
+
+
+def test_what_an_old_agent_does_not_say_is_unknown():
+    row = row_of(answer_of("a", plan=PlanFacts(), sync=SyncFacts()), digests={})
+    assert (row.path, row.plan_age_s, row.behind, row.cpu) == ("", None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "digests", "behind"),
+    [
+        ({}, None, None),
+        ({}, {}, ()),
+        ({"behind": ("shop/web",)}, {}, ("shop/web",)),
+        ({"plan": PlanFacts(1)}, {}, None),
+    ],
+)
+def test_whether_it_is_behind_is_known_where_both_have_digests(answer, digests, behind):
+    assert row_of(answer_of("a", **answer), digests=digests).behind == behind
+
+
+def test_the_cpu_is_that_of_the_last_seconds_of_the_same_agent():
+    now = answer_of("a", process=ProcessFacts(50.0))
+    before = answer_of("a", process=ProcessFacts(49.5), now=NOW - 5)
+    assert row_of(now, before).cpu == pytest.approx(0.1)
+    other = answer_of("a", process=ProcessFacts(900.0), now=NOW - 5, started=NOW - 9000)
+    assert row_of(now, other).cpu == pytest.approx(0.05)
+    assert row_of(answer_of("a", process=ProcessFacts(1e300))).cpu is None
+    assert row_of(answer_of("a", process=ProcessFacts(5.0), started=NOW + 5)).cpu is None
+
+
+def test_a_summary_counts_what_it_leaves_out():
+    row = row_of(answer_of("a", web(failing(refuses(POD))), is_summary=True, served=199))
+    assert (row.ports, row.ill) == (200, 1)
+
+
+def test_a_node_is_as_bad_as_what_is_said_of_it_and_the_worst_are_first():
+    rows = merge(make_sick_cluster()).rows
+    assert [(row.node, str(row.level)) for row in rows] == [
+        ("node-7", "trouble"),
+        ("node-2", "trouble"),
+        ("node-5", "trouble"),
+        ("node-6", "trouble"),
+        ("node-8", "attention"),
+        ("node-4", "attention"),
+        ("node-1", "ok"),
+        ("node-3", "ok"),
+    ]
+    by_name = {row.node: row for row in rows}
+    assert not by_name["node-7"].has_answer
+    assert by_name["node-4"].settings == {"steering": OtherSetting("iptables", "")}
+    assert [one.nodes for one in by_name["node-6"].incidents] == [("node-6",)]
+    assert by_name["node-1"].ill == 1
+
+
+def test_what_most_nodes_do_not_reach_is_not_their_fault():
+    sick, fine = web(failing(silent(POD))), web(answering())
+    merged = merged_of(answer_of("a", sick), answer_of("b", sick), answer_of("c", fine))
+    assert {row.level for row in merged.rows} == {Level.OK}
+
+
+def test_a_cause_that_is_about_no_endpoint_is_of_the_few_nodes_that_have_it():
+    ports = web(name="x", problem="in use"), web(answering(), name="x")
+    merged = merged_of(answer_of("a", ports[0]), *(answer_of(node, ports[1]) for node in "bc"))
+    assert (merged.rows[0].node, merged.rows[0].level) == ("a", Level.TROUBLE)
+    merged = merged_of(*(answer_of(node, ports[0]) for node in "ab"), answer_of("c", ports[1]))
+    assert {row.level for row in merged.rows} == {Level.OK}
+
+
+def test_the_last_answer_of_a_node_without_one_is_not_shown():
+    row = row_of(answer_of("a", web(answering()), problem=without_answer("a").problem))
+    assert (row.has_answer, row.version, row.ports) == (False, "", 0)

@@ -1,0 +1,223 @@
+import math
+
+import msgspec
+import pytest
+
+from userspace_proxy.causes.endpoints import refuses, silent
+from userspace_proxy.facts import (
+    FirewallFacts,
+    IncidentFacts,
+    Level,
+    PortState,
+    SteeringState,
+    TotalsFacts,
+    Waits,
+)
+from userspace_proxy.facts.compared import ProcessFacts
+from userspace_proxy.nodes.as_json import nodes_to_json, status_to_json
+from userspace_proxy.nodes.matrix import matrix_of
+from userspace_proxy.nodes.merged import merge
+from userspace_proxy.nodes.text import render_nodes, render_status, render_top
+
+from .views import (
+    NOW,
+    POD,
+    all_of,
+    answer_of,
+    answering,
+    failing,
+    make_sick_cluster,
+    merged_of,
+    web,
+    without_answer,
+)
+
+BAD = "\x1b[2J\u202e<script>\n"
+
+
+def lines_of(text):
+    return text.body.decode().splitlines()
+
+
+def rates_of(merged, before, **options):
+    _, heading, *rows = lines_of(render_top(merged, before, **options))
+    return heading.split(), [row.split() for row in rows]
+
+
+@pytest.mark.parametrize("render", [render_status, render_nodes])
+def test_the_first_screen_names_each_sick_node_with_its_cause(render):
+    text = render(merge(make_sick_cluster()), columns=100)
+    screen = "\n".join(lines_of(text)[:24])
+    assert text.level is Level.TROUBLE
+    for words in (
+        "reading from the API server fails: cannot watch Services",
+        "no answer within 5 s",
+        "behind the API server by more than 2 s: shop/web",
+        "only node-6 can't reach 10.244.3.9:8080: it does not answer",
+        "no agent runs there",
+    ):
+        assert words in " ".join(screen.split())
+    for node in (2, 4, 5, 6, 7, 8):
+        assert f"node-{node}" in screen
+
+
+def test_what_is_said_of_many_nodes_is_said_once_above_the_table():
+    nodes = [without_answer(f"n{number}") for number in range(9)]
+    lines = lines_of(render_nodes(merged_of(*nodes)))
+    assert sum("no answer within 5 s" in line for line in lines) == 1
+    assert lines[1] == "  ✕ n0, n1, n2 and 6 others: no answer within 5 s"
+
+
+def test_lists_have_a_bound_and_say_how_much_they_leave_out():
+    twice = [
+        port
+        for n in range(7)
+        for port in (web(failing(silent(f"10.8.0.{n}:80")), name=f"{name}{n}") for name in "ab")
+    ]
+    answers = [
+        answer_of(
+            f"n{number}",
+            *(twice if number == 0 else ()),
+            firewalls=[FirewallFacts(f"ip filter c{number}{n}", "x") for n in range(3)],
+        )
+        for number in range(3)
+    ]
+    merged = merged_of(*answers)
+    lines = lines_of(render_status(merged))
+    assert "    and 1 more remark about nodes: the command nodes lists them" in lines
+    assert "    and 2 more causes of several Services: wide output lists them" in lines
+    wide = lines_of(render_status(merged, is_wide=True))
+    assert not any("more remark" in line or "more causes" in line for line in wide)
+
+
+def test_one_agent_does_not_fill_the_terminal_with_service_ports():
+    answer = answer_of("a")
+    port = web(answering())
+    ports = [msgspec.structs.replace(port, service=f"s{number}") for number in range(10_005)]
+    status = msgspec.structs.replace(answer.status, ports=ports)
+    merged = merged_of(answer_of("a", status=status))
+    lines = lines_of(render_status(merged))
+    assert (len(lines), lines[-1]) == (10_002, "    and 5 more Service ports")
+    assert lines_of(render_top(merged, merged))[-1] == "    and 9,805 more"
+
+
+def test_summaries_say_what_they_leave_out():
+    sick = web(failing(refuses(POD)))
+    merged = merged_of(answer_of("a", sick, is_summary=True, served=9))
+    lines = lines_of(render_status(merged))
+    assert lines[0].split("  ")[1] == "10 Service ports, 1 needs attention"
+    assert lines[-1] == "  ✓ 9 other Service ports served on all nodes"
+    merged = merged_of(answer_of("a", is_summary=True, served=9))
+    assert lines_of(render_status(merged))[-1] == "  ✓ 9 Service ports served on all nodes"
+    assert render_status(merged).level is Level.OK
+
+
+def test_columns_are_left_out_where_the_terminal_is_narrow():
+    merged = merge(make_sick_cluster())
+    narrow, wide = (lines_of(render_nodes(merged, columns=width)) for width in (50, 200))
+    headings = ["NODE", "PLAN", "BEHIND", "NOT", "OK", "CPU", "MEMORY"]
+    assert narrow[1].split() == headings
+    assert {*wide[1].split()} > {*headings}
+
+
+def test_top_has_the_busiest_first():
+    def at(now, rates):
+        ports = [web(answering(), name=n, connections=c, active=a, saved=0) for n, c, a in rates]
+        return merged_of(answer_of("a", *ports, now=now))
+
+    before = at(NOW, [("a", 10, 1), ("b", 10, 9), ("c", 10, 5)])
+    now = at(NOW + 10, [("a", 40, 1), ("b", 20, 9), ("c", 110, 5)])
+    headings, rows = rates_of(now, before)
+    assert headings[:4] == ["SERVICE", "PORT", "NODES", "OPEN"]
+    assert [(row[1], row[5], row[6]) for row in rows] == [
+        ("shop/c:http", "5", "10"), ("shop/a:http", "1", "3.0"), ("shop/b:http", "9", "1.0"),
+    ]  # fmt: skip
+    assert rates_of(now, before, sort="open")[1][0][1] == "shop/b:http"
+    assert rates_of(now, before, sort="name")[1][0][1] == "shop/a:http"
+    assert [row[-1] for row in rates_of(now, None)[1]] == ["-"] * 3
+    long = "x" * 90
+    merged = merged_of(answer_of("a", web(answering(), name=long)))
+    assert f"  ✓ shop/{long}:http" in lines_of(render_top(merged, None, columns=80))
+
+
+def hostile(node):
+    """Return an answer in which anything is wrong that JSON of the right types can be."""
+    cause = silent(BAD).replace(count=-(10**30), first_at=1e300, last_at=math.inf)
+    port = web(answering())
+    state = msgspec.structs.replace(
+        port.state,
+        level=Level.TROUBLE,
+        word=PortState(BAD * 100),
+        sentence=BAD,
+        causes=(cause, refuses(POD).replace(first_at=-1e300)),
+        clauses=(),
+    )
+    endpoint = msgspec.structs.replace(
+        answering(), address=BAD, node=BAD, connections=-1, sent_bytes=10**40, cause=cause
+    )
+    port = msgspec.structs.replace(
+        port,
+        namespace=BAD,
+        service="x" * 200,
+        port=BAD,
+        family=BAD,
+        side=BAD,
+        frontends=(),
+        endpoints=(endpoint, endpoint, answering()),
+        state=state,
+        active=-5,
+        connections=10**30,
+        refused=10**30,
+        waits=Waits(waiting=-(10**20)),
+    )
+    status = answer_of(node).status
+    status = msgspec.structs.replace(
+        status,
+        now=1e308,
+        node=BAD,
+        version=BAD * 1000,
+        commit=BAD,
+        started=-1e308,
+        steering=SteeringState(BAD, problem=BAD),
+        incidents=(IncidentFacts(BAD),),
+        ports=(port, port),
+        totals=TotalsFacts(active=-1, connections=10**30),
+        process=ProcessFacts(math.nan, -5),
+        settings={BAD: [[BAD]], "path": {"x": BAD}},
+        served=-(10**20),
+        is_ready=False,
+    )
+    return answer_of(node, status=status, is_summary=True)
+
+
+def test_a_hostile_answer_costs_its_own_row_only():
+    fine = [answer_of(f"n{number}", web(answering())) for number in range(4)]
+    nodes = all_of(*fine, hostile("bad"), digests={"shop/web": "1"})
+    merged = merge(nodes, nodes)
+    assert [port.key.name for port in merged.ports] == ["shop/web:http"]
+    assert {row.node for row in merged.rows if row.level is not Level.OK} == {"bad"}
+    # Without digests its Service ports are believed, after all others of the same level.
+    merged = merge(all_of(*fine, hostile("bad")), nodes)
+    texts = [
+        render(merged, **options)
+        for render in (render_status, render_nodes)
+        for options in ({}, {"columns": 80})
+    ]
+    texts += [render_status(merged, is_wide=True), render_top(merged, merged, columns=80)]
+    for text in texts:
+        shown = text.body.decode()
+        assert all(line.isprintable() for line in shown.splitlines())
+        assert "shop/web:http" in shown or "n0" in shown
+        assert max(map(len, shown.splitlines())) < 2_000
+    assert matrix_of(merged, "shop/web")
+    assert b"\x1b" not in status_to_json(merged) + nodes_to_json(merged)
+    assert all(one.sums.connections < 2**60 for one in merged.ports)
+
+
+def test_a_command_that_would_be_unsafe_is_left_out():
+    sick = [web(failing(silent(POD)), name=name) for name in ("a;b", "c;d")]
+    merged = merged_of(answer_of("a", *sick), answer_of("b", web(answering(), name="x")))
+    lines = lines_of(render_status(merged))
+    assert any("only a can't reach" in line for line in lines)
+    assert all(line.strip() for line in lines)
+    assert not any("kubectl" in line for line in lines)

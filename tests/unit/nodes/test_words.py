@@ -1,0 +1,65 @@
+import pytest
+
+from userspace_proxy.causes.cause import as_read
+from userspace_proxy.causes.endpoints import silent
+from userspace_proxy.facts import Level
+from userspace_proxy.model import CauseCode
+from userspace_proxy.nodes.endpoints import same_cause
+from userspace_proxy.nodes.merged import merge
+from userspace_proxy.nodes.remarks import Remark
+from userspace_proxy.nodes.words import incident_in_words, on_nodes, port_in_words, remark_in_words
+
+from .views import NOW, POD, answer_of, answering, failing, make_sick_cluster, merged_of, web
+from .words import WORDS, page
+
+
+def test_the_words_about_all_nodes_are_as_recorded():
+    recorded = WORDS.read_text().splitlines()
+    assert [*page()] == recorded, "if that is intended: python -m tests.unit.nodes.words"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "total", "words"),
+    [
+        (["a"], 1, "on a"),
+        (["a"], 9, "on a (1 of 9)"),
+        (["a", "b"], 2, "on both nodes"),
+        (["a", "b", "c"], 3, "on all 3 nodes"),
+        (
+            [str(number) for number in range(2_000)],
+            3_000,
+            "on 0, 1 and 1,998 others (2,000 of 3,000)",
+        ),
+    ],
+)
+def test_many_nodes_are_counted(nodes, total, words):
+    assert on_nodes(nodes, total) == words
+
+
+def test_a_remark_has_its_nodes():
+    cause = as_read(CauseCode(""), "no answer")
+    assert remark_in_words(Remark(Level.TROUBLE, cause, ("a", "b"))) == "a and b: no answer"
+    assert remark_in_words(Remark(Level.TROUBLE, cause)) == "no answer"
+
+
+def test_what_is_said_already_is_left_out():
+    merged = merge(make_sick_cluster())
+    (port,) = merged.of_service("shop/api").ports
+    assert POD in port_in_words(port, merged)
+    assert port_in_words(port, merged, {same_cause(silent(POD))}) == (
+        "not answering on node-6 (1 of 6); served on 5"
+    )
+
+
+def test_an_incident_names_its_services_or_counts_them():
+    sick = failing(silent(POD))
+    merged = merged_of(
+        answer_of("a", web(sick), web(sick, name="api")), answer_of("b", web(answering()))
+    )
+    (one,) = merged.incidents
+    assert incident_in_words(one, NOW, 2).endswith(": 2 Services")
+
+
+def test_the_words_of_an_agent_are_cut():
+    cause = as_read(CauseCode(""), "x" * 10_000)
+    assert len(remark_in_words(Remark(Level.TROUBLE, cause))) < 500

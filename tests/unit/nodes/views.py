@@ -1,0 +1,117 @@
+"""Answers of nodes, as their agents give them, and a cluster in which much is wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from userspace_proxy.causes.cause import Cause, as_read
+from userspace_proxy.causes.endpoints import refuses, silent
+from userspace_proxy.facts import EndpointFacts, PortFacts, SourceFacts
+from userspace_proxy.facts.compared import PlanFacts
+from userspace_proxy.model import CauseCode
+from userspace_proxy.nodes.answer import AgentAnswer, AllNodes
+from userspace_proxy.nodes.merged import Merged, MergedPort, merge
+from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
+from userspace_proxy.status.answers import read_answer, render_status
+
+from ..status.views import NOW, make_endpoint, make_port, make_view
+
+POD, OTHER = "10.244.3.9:8080", "10.244.1.8:8080"
+CUT_OFF = SourceFacts(
+    "kubernetes",
+    "https://10.0.0.1:6443",
+    is_synced=True,
+    problems=("cannot watch Services at https://10.0.0.1:6443: Connection refused",),
+)
+PROBLEM = as_read(CauseCode(""), "no answer within 5 s")
+
+
+def agent_on(node: str, name: str = "userspace-proxy") -> ForwardTarget:
+    """Return a pod on a node."""
+    return ForwardTarget("kube-system", f"{name}-{node}", 10249)
+
+
+def answer_of(node: str, *ports: PortFacts, **changes: Any) -> AgentAnswer:
+    """Return the answer of a node, as it is read from JSON.
+
+    Args:
+        changes: Fields of the answer, ``now`` of the agent, or else of the facts.
+    """
+    own = {name: changes.pop(name) for name in AgentAnswer.__slots__ if name in changes}
+    now = changes.pop("now", NOW)
+    left_out = {name: changes.pop(name) for name in ("served",) if name in changes}
+    given = {"plan": PlanFacts(1, "d" * 16, len(ports)), "started": NOW - 1000, **changes}
+    view = make_view(*ports, node=node, **given)
+    status = msgspec.structs.replace(read_answer(render_status(view, now=now)), **left_out)
+    times = {"asked_at": NOW - 0.1, "answered_at": NOW}
+    return AgentAnswer(node, **{"agents": (agent_on(node),), "status": status, **times, **own})
+
+
+def without_answer(node: str, problem: Cause = PROBLEM, **changes: Any) -> AgentAnswer:
+    """Return a node that doesn't answer."""
+    return AgentAnswer(node, **{"agents": (agent_on(node),), "problem": problem, **changes})
+
+
+def all_of(*answers: AgentAnswer, **changes: Any) -> AllNodes:
+    """Return some answers as those of all nodes."""
+    return AllNodes(answers, **changes)
+
+
+def answering(address: str = POD, **facts: Any) -> EndpointFacts:
+    """Return an endpoint that answers the node."""
+    known = {"connections": 3, "answered_at": NOW - 5, "sent_at": NOW - 5, "sent_bytes": 10}
+    return make_endpoint(address, **{**known, **facts})
+
+
+def failing(cause: Cause, **facts: Any) -> EndpointFacts:
+    """Return an endpoint with a cause, at the cause's address."""
+    return make_endpoint(str(cause.get("at")), cause=cause, **facts)
+
+
+def untried(address: str = POD, **facts: Any) -> EndpointFacts:
+    """Return an endpoint that the node hasn't tried."""
+    return make_endpoint(address, **facts)
+
+
+def web(*endpoints: EndpointFacts, name: str = "web", **changes: Any) -> PortFacts:
+    """Return a Service port with some endpoints, whose clients were answered a moment ago."""
+    return make_port(name, endpoints=endpoints, **{"sent_at": NOW - 1, **changes})
+
+
+def merged_of(*answers: AgentAnswer, **changes: Any) -> Merged:
+    """Return some answers as one."""
+    return merge(all_of(*answers, **changes))
+
+
+def one_port(*answers: AgentAnswer) -> MergedPort:
+    """Return the only Service port of some answers."""
+    (port,) = merged_of(*answers).ports
+    return port
+
+
+def make_sick_cluster() -> AllNodes:
+    """Return eight nodes: some are sick, an endpoint is, and the way from node-7 to another."""
+    gone = refuses("10.244.9.9:80")
+    answers = []
+    for number in range(1, 7):
+        endpoint = failing(silent(POD), node="node-3") if number == 6 else answering(node="node-3")
+        changes: dict[str, Any] = {}
+        if number == 2:
+            changes = {"source": CUT_OFF}
+        if number == 4:
+            changes = {"version": "0.0.9", "settings": {"steering": "iptables"}}
+        if number == 5:
+            changes = {"behind": ("shop/web",), "now": NOW + 12}
+        ports = (
+            web(endpoint, answering(OTHER, node="node-1")),
+            web(endpoint, name="api"),
+            web(failing(gone), name="pay"),
+            web(answering(OTHER, node="node-1"), name="cart"),
+        )
+        answers.append(answer_of(f"node-{number}", *ports, **changes))
+    answers.append(without_answer("node-7"))
+    missing = as_read(CauseCode(""), "no agent runs there")
+    answers.append(without_answer("node-8", missing, agents=()))
+    return all_of(*answers, digests={})

@@ -1,0 +1,138 @@
+"""What is said of all nodes is on one page, ``words.txt``, which shows what a change does to it.
+
+``python -m tests.unit.nodes.words`` writes it anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from userspace_proxy.causes.cause import When
+from userspace_proxy.causes.endpoints import (
+    denies,
+    dropped_here,
+    refuses,
+    sends_nothing,
+    silent,
+    unreachable,
+)
+from userspace_proxy.causes.slices import selects_no_pod
+from userspace_proxy.facts import EndpointFacts, LatelyFacts
+from userspace_proxy.nodes.answer import AllNodes
+from userspace_proxy.nodes.merged import merge
+from userspace_proxy.nodes.text import render_nodes, render_status, render_top
+from userspace_proxy.nodes.words import endpoint_in_words, incident_in_words, port_in_words
+
+from ..status.views import NOW
+from .views import (
+    OTHER,
+    POD,
+    all_of,
+    answer_of,
+    answering,
+    failing,
+    make_sick_cluster,
+    untried,
+    web,
+    without_answer,
+)
+
+WORDS = Path(__file__).parent / "words.txt"
+COLUMNS = 120
+
+_SILENT, _REFUSES = failing(silent(POD)), failing(refuses(POD))
+_PAST = failing(silent(POD).replace(when=When.PAST), is_past=True)
+_DROPPED = failing(dropped_here(POD, "chain ip filter out of nftables drops packets to it"))
+
+SEEN: dict[str, tuple[EndpointFacts, ...]] = {
+    "all that tried are answered": (answering(), answering(), untried()),
+    "no node has tried": (untried(), untried()),
+    "one node has tried": (_REFUSES, untried()),
+    "both nodes fail": (_REFUSES, _REFUSES),
+    "all that tried fail": (_REFUSES, _REFUSES, _REFUSES, untried()),
+    "one of two": (_SILENT, answering()),
+    "one of many": (_SILENT, *[answering()] * 11),
+    "few of many": (*[_SILENT] * 4, *[answering()] * 9, untried()),
+    "most": (*[_SILENT] * 4, answering()),
+    "two causes": (_SILENT, _REFUSES, *[answering()] * 9),
+    "two causes, none is answered": (_SILENT, _SILENT, _REFUSES),
+    "three causes": (_SILENT, _REFUSES, failing(unreachable(POD)), answering(), answering()),
+    "in the past": (_PAST, answering(), answering()),
+    "by a rule of the node": (_DROPPED, answering(), answering()),
+    "no dial fails": (failing(sends_nothing(POD)), answering(), answering()),
+    "some clients are denied": (failing(denies(POD, "10.1.1.1")), answering(), answering()),
+}
+"""An endpoint as nodes see it."""
+
+
+def nodes_with(*endpoints: EndpointFacts, summaries: int = 0) -> AllNodes:
+    """Return nodes that see the first endpoint of a Service port so.
+
+    Args:
+        summaries: How many more leave the Service port out, as it is served.
+    """
+    return all_of(
+        *(
+            answer_of(f"node-{number}", web(endpoint, answering(OTHER)))
+            for number, endpoint in enumerate(endpoints, 1)
+        ),
+        *(answer_of(f"other-{n}", is_summary=True, served=9) for n in range(summaries)),
+    )
+
+
+def make_ports() -> AllNodes:
+    """Return Service ports in several states on several nodes."""
+    quiet = {"sent_at": 0.0, "connections": 0, "sent_bytes": 0, "received_bytes": 0}
+    no_pod = selects_no_pod("shop/cart", 1, "app=cart", "pods -n shop")
+    cart = web(untried(state="not ready", is_usable=False), name="cart", cause=no_pod)
+    gone = [refuses("10.1.1.1:80"), silent("10.1.1.2:80"), unreachable("10.1.1.3:80")]
+    few = {"last_minute": LatelyFacts(connections=200, endpoint_aborts=60)}
+    answers = []
+    for number in range(1, 7):
+        ports = [
+            cart,
+            web(*map(failing, gone), name="gone"),
+            web(answering(), name="lately", **(few if number == 1 else {})),
+            web(answering(), name="taken", problem="10.96.0.7:80 is in use" * (number == 1)),
+        ]
+        if number < 5:
+            ports += [web(answering(), name="new"), web(answering(), name="missing")]
+        else:
+            ports.append(web(untried(), name="new", **quiet))
+        answers.append(answer_of(f"node-{number}", *ports))
+    return all_of(*answers)
+
+
+def page() -> Iterator[str]:
+    """Yield the lines of the whole page."""
+    cases = [(name, merge(nodes_with(*endpoints))) for name, endpoints in SEEN.items()]
+    for name in ("one node has tried", "both nodes fail", "one of many"):
+        merged = merge(nodes_with(*SEEN[name], summaries=9))
+        cases.append((f"{name}, and nine more don't say whether they have", merged))
+    for name, merged in cases:
+        (port,) = merged.ports
+        yield f"{name}:"
+        endpoint = next(one for one in port.endpoints if one.address == POD)
+        yield f"  endpoint  {endpoint_in_words(endpoint)}"
+        yield f"  port      {port_in_words(port, merged)}"
+        for one in merged.incidents:
+            yield f"  incident  {incident_in_words(one, NOW, len(merged.answered))}"
+    for what, all_nodes in (("ports", make_ports()), ("a sick cluster", make_sick_cluster())):
+        merged = merge(all_nodes)
+        for form in (
+            render_status(merged, columns=COLUMNS),
+            render_status(merged, columns=COLUMNS, is_wide=True),
+            render_nodes(merged, columns=COLUMNS),
+            render_top(merged, merge(all_nodes), columns=COLUMNS),
+        ):
+            yield ""
+            yield f"{what}:"
+            yield from form.body.decode().splitlines()
+    yield ""
+    yield "no answer:"
+    yield from render_status(merge(all_of(without_answer("a")))).body.decode().splitlines()
+
+
+if __name__ == "__main__":
+    WORDS.write_text("\n".join(page()) + "\n")

@@ -1,0 +1,87 @@
+"""The rows of causes why the agent of a node has no answer, for a reader of all nodes.
+
+no agent · none that runs · no answer in time · no port-forward · an answer that can't be read
+
+None contains the node's name, so nodes with the same cause are one line.
+"""
+
+from __future__ import annotations
+
+from ..model import CauseCode
+from .cause import cause
+
+_PODS = "get pods -n {where} -o wide"
+_OF_NODE = (
+    "The node, its kubelet or the agent may be stopped, or may be cut off from the API server"
+)
+_OF_PORT = "Look at the agent's log, and at what listens at its port"
+
+
+@cause(
+    CauseCode.AGENT_MISSING,
+    hint="Look at the events of the DaemonSet: a pod of it should run there",
+    kubectl="describe daemonsets -n {where}",
+)
+def no_agent(where: str) -> str:
+    """A pod of the DaemonSet should run there, and there is none."""
+    del where
+    return "no agent"
+
+
+@cause(CauseCode.AGENT_MISSING, hint="Look at the pod's events and its last log", kubectl=_PODS)
+def agent_not_running(where: str, why: str) -> str:
+    """There is a pod, and it doesn't run."""
+    del where
+    return f"the agent's pod does not run: {why}"
+
+
+def _and_node(text: str, node_state: str) -> str:
+    return f"{text}; the Node is not ready: {node_state}" if node_state else text
+
+
+@cause(CauseCode.AGENT_UNREAD, hint=_OF_NODE, kubectl=_PODS)
+def no_answer(where: str, seconds: float, node_state: str = "") -> str:
+    """It was asked, and hasn't answered in time."""
+    del where
+    return _and_node(f"no answer within {seconds:g} s", node_state)
+
+
+@cause(
+    CauseCode.AGENT_UNREAD,
+    hint="Give more time with --timeout, or name nodes with --node",
+)
+def not_asked(seconds: float) -> str:
+    """Others took all the time."""
+    return f"not asked within {seconds:g} s, as other nodes answered slowly"
+
+
+@cause(CauseCode.AGENT_UNREAD, hint=_OF_NODE, kubectl=_PODS)
+def gone_silent(where: str, seconds: float, node_state: str = "") -> str:
+    """Its stream of changes has stopped."""
+    del where
+    return _and_node(f"the agent has sent nothing for {seconds:g} s", node_state)
+
+
+@cause(
+    CauseCode.AGENT_UNREAD,
+    hint="The node's kubelet opens port-forwards: look at the node, and at the agent's pod",
+    kubectl=_PODS,
+)
+def forward_failed(where: str, why: str, node_state: str = "") -> str:
+    """The API server or the kubelet can't open a stream to it, or the stream broke off."""
+    del where
+    return _and_node(f"port-forward failed: {why}", node_state)
+
+
+@cause(CauseCode.AGENT_UNREAD, hint=_OF_PORT, kubectl=_PODS)
+def answer_too_large(where: str, mebibytes: int) -> str:
+    """The answer has more bytes than are read."""
+    del where
+    return f"the answer has more than {mebibytes} MiB, and is not read"
+
+
+@cause(CauseCode.AGENT_UNREAD, hint=_OF_PORT, kubectl=_PODS)
+def answer_unreadable(where: str, why: str) -> str:
+    """The answer isn't that of a proxy."""
+    del where
+    return f"the answer can't be read: {why}"

@@ -1,0 +1,113 @@
+"""The rows of causes that nodes have, seen beside all other nodes.
+
+Rule 1: they don't name the nodes: these are said before them, as what contains them (``within``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..model import CauseCode
+from .cause import cause
+
+
+def listed(names: Sequence[str], most: int = 2, total: int = 0) -> str:
+    """Return ``node-7``, ``node-7 and node-9``, ``node-7, node-9 and 12 others``.
+
+    Args:
+        most: How many are named at least; one more is named rather than counted.
+        total: How many there are, if these are only the first ones.
+    """
+    count = max(total, len(names))
+    if count == len(names) <= most + 1:
+        return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+    named = ", ".join(names[:most])
+    others = count - len(names[:most])
+    return f"{named} and {others:,} other{'s' if others > 1 else ''}"
+
+
+@cause(
+    CauseCode.SOURCE_AWAY,
+    hint="What can't be read stays there as it was last read: see the node's way to the API "
+    "server, the role of the agent's account, and its log",
+)
+def source_fails(why: str) -> str:
+    """The agent answers, but can't read all that it needs."""
+    return f"reading from the API server fails: {why}"
+
+
+@cause(
+    CauseCode.AGENT_BEHIND,
+    hint="Run explain for one of them: it names the endpoints. The agent's log, and `status`, say "
+    "why changes aren't in force",
+)
+def behind(services: tuple[str, ...], count: int) -> str:
+    """Changes of the API server are older than two seconds, and not in force."""
+    return f"behind the API server by more than 2 s: {listed(services, 3, count)}"
+
+
+@cause(
+    CauseCode.NODES_DIFFER,
+    hint="Only one may lead clients of a node: let node selectors and tolerations of their "
+    "DaemonSets not overlap. While a DaemonSet with maxSurge is updated, this is so for a moment",
+)
+def several_agents(pods: tuple[str, ...]) -> str:
+    """Pods of several proxies run on it."""
+    return f"{len(pods)} agents run there: {listed(pods, 3)}"
+
+
+@cause(
+    CauseCode.NODES_DIFFER,
+    hint="While an update runs, this is so for a time; `kubectl rollout status` shows it",
+)
+def other_version(version: str, usual: str) -> str:
+    """Most other nodes have another one; empty if none has a majority."""
+    others = f", and {usual} on most others" if usual else ""
+    return f"version {version} runs there{others}"
+
+
+@cause(
+    CauseCode.NODES_DIFFER,
+    hint="Let all agents have the same flags and file, unless these nodes need others",
+)
+def other_settings(settings: tuple[str, ...]) -> str:
+    """Settings as ``steering=iptables (nftables)``."""
+    return f"settings differ from those of most others (in brackets): {listed(settings, 4)}"
+
+
+@cause(
+    CauseCode.NODES_DIFFER,
+    hint="Delete kube-proxy's DaemonSet, then run kube-proxy --cleanup once on the node, "
+    "privileged and on the host network; `userspace-proxy check` there says which rules win",
+)
+def beside_kube_proxy(places: tuple[str, ...]) -> str:
+    """Its rules are in the kernel, too."""
+    return f"kube-proxy's rules are beside this proxy's: {listed(places, 3)}"
+
+
+_SET_CLOCK = "See whether it is synchronised: `timedatectl`, `chronyc tracking`"
+
+
+@cause(CauseCode.NODES_DIFFER, hint=_SET_CLOCK)
+def clock_off(seconds: int, is_ahead: bool, are_several: bool = False) -> str:
+    """By more than two seconds; of several nodes, the most."""
+    most = "up to " if are_several else ""
+    return f"the clock is {most}{seconds:,} s {'ahead' if is_ahead else 'behind'}"
+
+
+@cause(CauseCode.NODES_DIFFER, hint=_SET_CLOCK)
+def own_clock_off(seconds: int, is_ahead: bool) -> str:
+    """Of the machine on which this is read."""
+    where = "ahead of" if is_ahead else "behind"
+    return f"this machine's clock is {seconds:,} s {where} those of most nodes"
+
+
+@cause(
+    CauseCode.NODES_DIFFER,
+    hint="Something between these nodes and the endpoints drops or rejects packets: a firewall, a "
+    "NetworkPolicy, a route or the overlay network",
+)
+def path_fails(endpoints: int, places: tuple[str, ...], count: int) -> str:
+    """Endpoints answer other nodes, and not these; the places are the nodes that they run on."""
+    where = f" on {listed(places, 2, count)}" if places else ""
+    return f"{endpoints:,} endpoints{where} can't be reached from there; they answer other nodes"

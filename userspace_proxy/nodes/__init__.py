@@ -1,0 +1,6 @@
+"""All nodes of a cluster in one view: reads each agent through the API server, and merges.
+
+    pods of the release ──port-forward──▶ answers of agents ──▶ AllNodes ──▶ table, verdicts, matrix
+
+Nothing more runs or listens in the cluster: the user's own rights lead to each agent's loopback.
+"""

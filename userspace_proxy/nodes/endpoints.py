@@ -1,0 +1,154 @@
+"""One endpoint as all nodes see it: which have tried it, and what they got.
+
+    all that tried it fail      ──▶ the endpoint is what fails
+    some fail, others get there ──▶ the way from these nodes
+    only one has tried          ──▶ nobody can tell
+
+Rule 1: a node has tried an endpoint if it has dialled it or was answered by it, or has a cause.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..causes.cause import Cause, When
+from ..facts import EndpointFacts, PortFacts
+from .sums import Sums, added, of_endpoint
+
+# Unix times beyond are no times: time.localtime() fails with them.
+_LATEST = 2.0**37
+
+
+class Extent(enum.StrEnum):
+    """Where what is wrong is."""
+
+    NONE = "none"
+    """Nothing is wrong, or it isn't about an endpoint."""
+    ENDPOINT = "endpoint"
+    """All nodes that tried, at least two, have the same."""
+    PATH = "path"
+    """Only some of the nodes that tried."""
+    ONE = "one node"
+    """Only one node has tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class MergedEndpoint:
+    """One endpoint of a Service port on all nodes."""
+
+    address: str
+    host: str
+    """The name that it was found by; empty: it is an address."""
+    node: str
+    """Where it runs; empty if unknown."""
+    usable: int
+    """On how many nodes it may serve."""
+    tried: tuple[str, ...]
+    """Nodes that have tried it."""
+    answered: tuple[str, ...]
+    """Of these, those that it answers."""
+    failing: tuple[tuple[Cause, tuple[str, ...]], ...]
+    """What is wrong, and on which nodes; what the most have first."""
+    sums: Sums
+    """Its figures on all nodes."""
+    left_out: int = 0
+    """Nodes whose summaries leave its Service port out: they see nothing wrong, and don't say
+    whether they have tried."""
+
+    @property
+    def extent(self) -> Extent:
+        """Where what is wrong with it is."""
+        return extent_of(len(self.tried), len(self.tried) - len(self.answered))
+
+
+def extent_of(tried: int, ill: int) -> Extent:
+    """Return where what is wrong is.
+
+    Args:
+        tried: How many nodes have tried an endpoint.
+        ill: How many of them have a cause.
+    """
+    if not ill:
+        return Extent.NONE
+    if ill < tried:
+        return Extent.PATH
+    return Extent.ENDPOINT if ill > 1 else Extent.ONE
+
+
+def has_tried(endpoint: EndpointFacts) -> bool:
+    """Return whether a node has tried an endpoint."""
+    is_dialled = endpoint.connections or endpoint.failures or endpoint.answered_at
+    return bool(is_dialled or endpoint.sent_at or endpoint.cause is not None)
+
+
+def same_cause(cause: Cause) -> object:
+    """Return what is equal for causes that are the same on several nodes."""
+    return cause.shared or cause.fact
+
+
+def seen_together(causes: Sequence[Cause]) -> Cause:
+    """Return a cause as it was last seen, with what all nodes that see it have counted."""
+    last = max(causes, key=lambda cause: (cause.when is not When.PAST, cause.last_at))
+    firsts = [at for cause in causes if (at := moment(cause.first_at))]
+    return last.replace(
+        count=sum(max(0, cause.count) for cause in causes),
+        first_at=min(firsts, default=0.0),
+        last_at=max(moment(cause.last_at) for cause in causes),
+    )
+
+
+def moment(at: float) -> float:
+    """Return a Unix time of an answer; 0 if it can't be one."""
+    return at if 0 < at < _LATEST else 0.0
+
+
+def endpoints_of(members: Mapping[str, PortFacts], left_out: int = 0) -> tuple[MergedEndpoint, ...]:
+    """Return the endpoints of one Service port: those that fail first, then by address.
+
+    Args:
+        members: Its facts by node.
+        left_out: How many nodes' summaries leave it out.
+    """
+    found: dict[str, list[tuple[str, EndpointFacts]]] = {}
+    for node, port in members.items():
+        for endpoint in port.endpoints:
+            found.setdefault(endpoint.address, []).append((node, endpoint))
+    merged = [_merged(address, seen, left_out) for address, seen in found.items()]
+    merged.sort(key=lambda one: (not one.failing, len(one.answered) - len(one.tried), one.address))
+    return tuple(merged)
+
+
+def _merged(
+    address: str, seen: Collection[tuple[str, EndpointFacts]], left_out: int
+) -> MergedEndpoint:
+    hosts = (one.host for _, one in seen)
+    places = (one.node for _, one in seen)
+    by_cause: dict[object, list[tuple[str, Cause]]] = {}
+    tried: list[str] = []
+    answered: list[str] = []
+    for node, one in seen:
+        if not has_tried(one):
+            continue
+        tried.append(node)
+        if one.cause is None:
+            answered.append(node)
+        else:
+            by_cause.setdefault(same_cause(one.cause), []).append((node, one.cause))
+    failing = [
+        (seen_together([cause for _, cause in same]), tuple(node for node, _ in same))
+        for same in by_cause.values()
+    ]
+    failing.sort(key=lambda one: -len(one[1]))
+    return MergedEndpoint(
+        address,
+        next(filter(None, hosts), ""),
+        next(filter(None, places), ""),
+        sum(one.is_usable for _, one in seen),
+        tuple(tried),
+        tuple(answered),
+        tuple(failing),
+        added(of_endpoint(one) for _, one in seen),
+        left_out,
+    )
