@@ -4,19 +4,27 @@ import asyncio
 import base64
 import json
 import os
+import signal
 import ssl
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
+import aiohttp
 import pytest
+from yarl import URL
 
+from tests.unit.cli.nodes_world import cluster_at
 from tests.unit.other_systems import SYSTEMS, lacks
 from tests.unit.sources.kubernetes import certificates
 from tests.unit.sources.kubernetes.objects import endpoint_slice, service
 from userspace_proxy import Options, Proxy
 from userspace_proxy.cli import main
 from userspace_proxy.cli.command_table import COMMANDS
+from userspace_proxy_testing.fakes.agent_answers import FakeAgent
+from userspace_proxy_testing.fakes.agent_status import service_objects, status_of
+from userspace_proxy_testing.fakes.agents import FakeAgents
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 ROOT = Path(__file__).parents[2]
@@ -192,15 +200,48 @@ async def test_a_cluster_is_explained(system, kubeconfig, tls, tmp_path, capsys)
     (tmp_path / "plugin").write_text(PLUGIN)
     (tmp_path / "plugin").chmod(0o755)
     async with FakeApiServer(token="secret", tls=tls) as api:
-        api.put(service())
-        api.put(endpoint_slice())
+        objects = (service(), endpoint_slice())
+        for item in objects:
+            api.put(item)
+        FakeAgents(api).add("node-1", FakeAgent(status_of(objects, "node-1")))
         words = ("explain", "web", kubeconfig(api.url, **PLUGINS[system]), "--pods")
         status = await asyncio.to_thread(main, words)
         here = capsys.readouterr().out
         assert here.startswith(f"default/web, from {api.url}\n")
+        assert "the node answered" in here
         assert await run(system, *words, TMPDIR=str(tmp_path)) == (status, here)
+        for words in (["nodes"], ["status", "-A"], ["top", "-A"], ["status", "web", "-o", "json"]):
+            given = (*words, kubeconfig(api.url, **PLUGINS[system]))
+            _, out = await run(system, *given, TMPDIR=str(tmp_path))
+            assert "node-1" in out or "default/web" in out
     # The file with the certificate has been removed.
     assert {path.name for path in tmp_path.iterdir()} == {"config", "plugin"}
+
+
+@pytest.mark.parametrize("words", ["nodes", "status"])
+async def test_all_nodes_of_a_cluster_are_read(system, kubeconfig, tls, words):
+    async with FakeApiServer(token="secret", tls=tls) as api:
+        api.put(service())
+        api.put(endpoint_slice())
+        agents = FakeAgents(api)
+        for name in ("node-1", "node-2"):
+            agents.add(name, FakeAgent(status_of([service(), endpoint_slice()], name)))
+        agents.put_node("node-3")
+        _, out = await run(system, *words.split(), kubeconfig(api.url, token="secret"))
+    assert "node-3" in out
+    assert "no agent" in out
+
+
+async def test_a_report_of_all_nodes_is_written(system, kubeconfig, tmp_path):
+    path = tmp_path / "a.tar.gz"
+    async with FakeApiServer() as api:
+        answer = FakeAgent(status_of(service_objects(1), "node-1"))
+        FakeAgents(api).add("node-1", answer, log="started\n")
+        words = ("report", "--anonymous", f"--file={path}", kubeconfig(api.url))
+        status, out = await run(system, *words, NO_PROXY="*")
+    assert (status, out.count("missing")) == (0, 0)
+    with tarfile.open(path) as archive:
+        assert {"a/README.txt", "a/nodes.txt"} <= {*archive.getnames()}
 
 
 LOADED = ("-p", "userspace_proxy_testing.plugin", "-p", "no:cacheprovider")
@@ -265,3 +306,26 @@ def test_a_run_of_pytest_that_needs_no_proxy_passes(system, run_pytest):
     result = run_pytest(system, "--service-proxy-require", test_it=FILES["test_other"])
     result.assert_outcomes(passed=1)
     result.stdout.no_fnmatch_line("*Linux*")
+
+
+async def test_all_nodes_are_shown_in_a_browser(system, tmp_path):
+    async with cluster_at(tmp_path / "config") as cluster:
+        cluster.add("node-1")
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", BECOME.format(system=system) + COMMAND),
+            *("dashboard", "--no-open", cluster.kubeconfig),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            address = (await process.stdout.readline()).decode().split()[-1]
+            cookies = aiohttp.CookieJar(unsafe=True)
+            async with aiohttp.ClientSession(cookie_jar=cookies) as session:
+                for path in (address, "/services/shop/web", "/map", "/static/dashboard.css"):
+                    async with session.get(URL(address).join(URL(path))) as response:
+                        assert response.status == 200
+        finally:
+            process.send_signal(signal.SIGINT)
+            _, complaints = await process.communicate()
+        assert (process.returncode, complaints) == (0, b"")

@@ -6,6 +6,7 @@ Commands of other packages: ``plugin_commands``.
 
 from __future__ import annotations
 
+from .all_nodes import CLUSTER_FLAGS, NODE_FLAGS, asks_all_nodes
 from .command import (
     DONE,
     FAILED,
@@ -15,7 +16,6 @@ from .command import (
     Given,
 )
 from .kubeconfig import FLAGS as KUBECONFIG_FLAGS
-from .service_argument import CONTEXT
 from .service_argument import FLAGS as NAMESPACE_FLAGS
 
 SUMMARY = "a Service proxy for Kubernetes that carries every connection through userspace"
@@ -39,6 +39,10 @@ _NAMES = (
     "A Service is NAMESPACE/NAME, or NAME or svc/NAME in the namespace of -n. Without -n, that is "
     "the context's as a plugin of kubectl and where a kubeconfig is read, and 'default' otherwise."
 )
+_ALL_NODES = (
+    "With --kubeconfig, --context or --node, and as a plugin of kubectl, it asks the agents of all "
+    "nodes, each through the API server's port-forward, and names those that don't answer."
+)
 _CONFIG = CommandFlag("config", "the file that the proxy runs with: its address is used", "PATH")
 _SHELLS = ("bash", "zsh", "fish")
 _COMPLETED = ("names", "services", "namespaces", "search")
@@ -52,21 +56,36 @@ def _run(given: Given) -> int:
 
 
 def _status(given: Given) -> int:
+    from .nodes import status_of_all
     from .status import status
 
-    return status(given)
+    return (status_of_all if asks_all_nodes(given) else status)(given)
 
 
 def _top(given: Given) -> int:
+    from .nodes import top_of_all
     from .status import top
 
-    return top(given)
+    return (top_of_all if asks_all_nodes(given) else top)(given)
+
+
+def _nodes(given: Given) -> int:
+    from .nodes import nodes
+
+    return nodes(given)
 
 
 def _observe(given: Given) -> int:
     from .observe import observe
+    from .observe_nodes import observe_nodes
 
-    return observe(given)
+    return (observe_nodes if asks_all_nodes(given) else observe)(given)
+
+
+def _dashboard(given: Given) -> int:
+    from .dashboard import dashboard
+
+    return dashboard(given)
 
 
 def _explain(given: Given) -> int:
@@ -79,6 +98,12 @@ def _check(given: Given) -> int:
     from .check import check
 
     return check(given)
+
+
+def _report(given: Given) -> int:
+    from .report import report
+
+    return report(given)
 
 
 def _forward(given: Given) -> int:
@@ -151,6 +176,7 @@ _ROWS = (
                 "It asks the running proxy. The answer is that of its status page as text, which "
                 "'curl localhost:10249' prints as well."
             ),
+            _ALL_NODES,
             _NAMES,
         ),
         flags=(
@@ -162,7 +188,7 @@ _ROWS = (
             ),
             _SEARCH,
             *NAMESPACE_FLAGS,
-            CONTEXT,
+            *CLUSTER_FLAGS,
             _WATCH,
             _SERVER,
             _CONFIG,
@@ -173,6 +199,7 @@ _ROWS = (
             "status shop/web -o wide",
             "status --search=is:problem",
             "status --watch",
+            "status --context=prod -A",
         ),
         exits=(
             (DONE, "all served"),
@@ -189,17 +216,47 @@ _ROWS = (
         completes="names",
         details=(
             "Where its output isn't a terminal, it prints the rates of one second, and ends.",
+            _ALL_NODES,
             _NAMES,
         ),
         flags=(
             CommandFlag("sort", "the column to sort by", "rate|in|out|open|saved|failed|name"),
             _SEARCH,
             *NAMESPACE_FLAGS,
-            CONTEXT,
+            *CLUSTER_FLAGS,
             _SERVER,
             _CONFIG,
         ),
         examples=("top", "top -n shop --sort=out"),
+        runs_anywhere=True,
+    ),
+    Command(
+        "nodes",
+        "show one line per node of a cluster, those with problems first",
+        _nodes,
+        details=(
+            (
+                "It asks the agents of all nodes, each through the API server's port-forward, by "
+                "the kubeconfig of kubectl or --kubeconfig. It needs the rights to list pods and "
+                "to create pods/portforward in the agents' namespace (the chart's view.create)."
+            ),
+            (
+                "Named are nodes without an agent or an answer, with two agents, with rules of "
+                "kube-proxy, with a version or settings unlike the others', whose plan is behind "
+                "the API server's, and whose clock is off."
+            ),
+        ),
+        flags=(
+            _OUTPUT,
+            _WATCH,
+            *CLUSTER_FLAGS,
+        ),
+        examples=("nodes", "nodes --node=node-7,node-31", "nodes --context=prod --watch"),
+        exits=(
+            (DONE, "all nodes are as they should be"),
+            (FAILED, "no agent was found, or the API server denies it"),
+            (NEEDS_ATTENTION, "something needs attention"),
+        ),
         runs_anywhere=True,
     ),
     Command(
@@ -219,6 +276,7 @@ _ROWS = (
                 "Connections on the kernel path, and those that the kernel refuses for lack of an "
                 "endpoint, can't be seen: it lists their Service ports first."
             ),
+            _ALL_NODES,
             _NAMES,
         ),
         flags=(
@@ -227,7 +285,7 @@ _ROWS = (
             CommandFlag("slow", "only those that waited so long for the first byte", "DURATION"),
             CommandFlag("from", "only those of a client", "IP"),
             *NAMESPACE_FLAGS,
-            CONTEXT,
+            *CLUSTER_FLAGS,
             _OUTPUT,
             _SERVER,
             _CONFIG,
@@ -245,6 +303,33 @@ _ROWS = (
         runs_anywhere=True,
     ),
     Command(
+        "dashboard",
+        "show all nodes of a cluster in a browser, until Ctrl-C",
+        _dashboard,
+        details=(
+            (
+                "It serves pages on loopback, for this machine's browser: causes, Services with "
+                "nodes by endpoints, nodes, and a map of who calls whom. They are answered only to "
+                "who has the address that it prints, which contains a secret."
+            ),
+            (
+                "Without --port it takes 10299, or if that is taken any free port. An address of a "
+                "page can be passed on: it works for whoever has started the same command."
+            ),
+        ),
+        flags=(
+            CommandFlag("port", "the port on 127.0.0.1", "N"),
+            CommandFlag("no-open", "print the address, and open no browser"),
+            *CLUSTER_FLAGS,
+        ),
+        examples=("dashboard", "dashboard --no-open --port=8080", "dashboard --context=prod"),
+        exits=(
+            (DONE, "ended by Ctrl-C"),
+            (FAILED, "no agent can be found or reached, or the port is taken"),
+        ),
+        runs_anywhere=True,
+    ),
+    Command(
         "explain",
         "follow the path of connections to one Service, and state where they fail",
         _explain,
@@ -256,6 +341,11 @@ _ROWS = (
                 "--kubeconfig (of kubectl, with --context or as its plugin), and plans as a proxy "
                 "would. It ends with one sentence and the next command."
             ),
+            (
+                "Of a cluster it asks the agents of all nodes, too: where the Service is served, "
+                "which nodes have tried its endpoints, and in what a node isn't as planned. With "
+                "one --node, it follows the path there."
+            ),
             _NAMES,
         ),
         flags=(
@@ -266,6 +356,7 @@ _ROWS = (
             CommandFlag("probe", "dial the Service and each endpoint now, and show the times"),
             *NAMESPACE_FLAGS,
             *KUBECONFIG_FLAGS,
+            *NODE_FLAGS,
             _OUTPUT,
             _SERVER,
         ),
@@ -292,6 +383,33 @@ _ROWS = (
         takes_settings=True,
         examples=("check --kubeconfig=/etc/kubernetes/proxy.conf", "check --manifests=. -o json"),
         exits=((DONE, "no errors"), (FAILED, "run would fail, or clients would not be served")),
+    ),
+    Command(
+        "report",
+        "write an archive about all nodes of a cluster, for an incident or a bug report",
+        _report,
+        details=(
+            (
+                "It contains the answer of each agent, what follows from all of them, versions, "
+                "settings, the last lines of agents' logs, and the objects of Services that aren't "
+                "served. What looks like a secret is removed; README.txt in it lists what it "
+                "contains, and what is missing."
+            ),
+            "The logs need the right to get pods/log.",
+        ),
+        flags=(
+            CommandFlag(
+                "file",
+                "where to write it, instead of userspace-proxy-report-TIME.tar.gz",
+                "PATH",
+                short="f",
+            ),
+            CommandFlag("anonymous", "replace names and addresses by pseudonyms"),
+            CommandFlag("overwrite", "replace the file if it exists"),
+            *CLUSTER_FLAGS,
+        ),
+        examples=("report", "report --anonymous -f incident.tar.gz"),
+        runs_anywhere=True,
     ),
     Command(
         "forward",

@@ -1,23 +1,26 @@
 """``userspace-proxy explain``: follows the path of connections to one Service.
 
---manifests ───────▶ plan ──┐
---kubeconfig ──────▶ plan ──┼──▶ steps ──▶ one sentence, next command
-admin address ──────────────┘
+--manifests ───────▶ plan ──────────┐
+--kubeconfig ──────▶ plan, nodes ───┼──▶ steps ──▶ one sentence, next command
+admin address ──────────────────────┘
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from ..clocks import Clocks
-from ..errors import ConfigError
+from ..errors import ConfigError, SourceError
 from ..model import ServiceKey, SocketAddress
 from .admin import find_admin
+from .all_nodes import means_all_nodes
 from .command import DONE, NEEDS_ATTENTION, Given
-from .kubeconfig import find, flags_of, means_cluster
+from .explain_nodes import OnNodes, ask_nodes, node_flags
+from .kubeconfig import find, flags_of
 from .program_start import ProgramStart
 from .service_argument import NoSuchService, ServiceArguments, first_found
 from .status import JSON
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from ..config import Settings
     from ..explain import PathStep, Subject
     from ..explain.dial import DialResult
-    from ..facts import StatusFacts
+    from ..facts import PortFacts, StatusFacts
 
 # More take longer than anyone waits.
 DIALLED_MAX = 64
@@ -43,6 +46,12 @@ class _Found:
     asked: tuple[str, ...] = ()
     """The flags that named the source, and those of ``run`` that change its plan."""
     pods: tuple[PathStep, ...] | None = None
+    planned: Sequence[PortFacts] | None = None
+    """Its Service ports, as the API server's objects ask for; None: it wasn't asked."""
+    on_nodes: OnNodes | None = None
+    """What the agents of a cluster say; None: none was asked, or can be."""
+    is_elsewhere: bool = False
+    """The subject is another node's."""
 
 
 def explain(given: Given) -> int:
@@ -58,9 +67,12 @@ def explain(given: Given) -> int:
     client = _client(given.values.get("from", ""))
     wants_dials = given.is_on("probe")
     settings = load_settings(given.settings).settings
-    names = ServiceArguments(given, settings).names(given.arguments[0])
-    _, found = first_found(names, lambda service: _find(given, settings, service))
-    way = find_way(found.subject.node)
+    reads_cluster = means_all_nodes(given, settings)
+    arguments = ServiceArguments(given, settings, reads_cluster=reads_cluster)
+    names = arguments.names(given.arguments[0])
+    found = _find_first(given, settings, names)
+    # Another node's addresses and endpoints are dialled from there, not from here.
+    way = None if found.is_elsewhere else find_way(found.subject.node)
     dials = _dial(found.subject, way) if wants_dials and way is not None else None
     asked = explaining.Asked(
         program=ProgramStart().program,
@@ -76,8 +88,11 @@ def explain(given: Given) -> int:
         pods=found.pods,
         asked=asked,
     )
+    if found.on_nodes is not None:
+        explanation = found.on_nodes.added_to(explanation, found.planned, asked)
     if given.values.get("output") == "json":
-        sys.stdout.write(explaining.render_json(explanation))
+        text = explaining.render_json(explanation)
+        sys.stdout.write(text if found.on_nodes is None else found.on_nodes.with_json(text))
     else:
         write(sys.stdout, explaining.render_text(explanation, columns=columns_of(sys.stdout)))
     return DONE if explanation.level == "ok" else NEEDS_ATTENTION
@@ -90,6 +105,40 @@ def _client(text: str) -> str:
     return str(parsed("from", text, parse_address)) if text else ""
 
 
+def _find_first(given: Given, settings: Settings, names: Sequence[str]) -> _Found:
+    """Return the first Service of these names that there is, with what nodes say of it."""
+    asks_nodes = (
+        settings.origins.get("manifests") != "flag" or given.is_on("pods")
+    ) and means_all_nodes(given, settings)
+    try:
+        service, found = first_found(names, lambda name: _find(given, settings, name))
+    except SourceError as exc:
+        # Who may reach the agents need not be allowed to read Services.
+        on_nodes = ask_nodes(given, settings, names[0], instead=exc) if asks_nodes else None
+        subject = None if on_nodes is None else on_nodes.subject or on_nodes.worst
+        if on_nodes is None or subject is None or not subject.ports:
+            raise
+        found = _as_given(_Found(subject, _cluster_flags(given, settings)), given)
+        return _on_nodes(found, on_nodes, subject, given)
+    on_nodes = ask_nodes(given, settings, service) if asks_nodes else None
+    return found if on_nodes is None else _on_nodes(found, on_nodes, on_nodes.subject, given)
+
+
+def _on_nodes(found: _Found, on_nodes: OnNodes, subject: Subject | None, given: Given) -> _Found:
+    """Return what was found with what nodes say.
+
+    Args:
+        subject: The facts of one node, which are explained; None: the plan is.
+    """
+    return replace(
+        found,
+        subject=subject or found.subject,
+        asked=(*found.asked, *node_flags(given, of_nodes=subject is not None)),
+        on_nodes=on_nodes,
+        is_elsewhere=subject is not None,
+    )
+
+
 def _find(given: Given, settings: Settings, service: str) -> _Found:
     """Read the Service from what the flags name: a proxy, manifests or an API server."""
     from ..explain import read_subject
@@ -99,7 +148,7 @@ def _find(given: Given, settings: Settings, service: str) -> _Found:
     if "server" not in given.values:
         if "manifests" in flags and not given.is_on("pods"):
             return _as_given(_in_manifests(settings, service), given)
-        if means_cluster(given, settings):
+        if means_all_nodes(given, settings):
             return _as_given(_in_cluster(given, settings, service), given)
     if given.is_on("pods"):
         raise ConfigError("--pods needs --kubeconfig, and no --server")
@@ -180,13 +229,18 @@ def _in_cluster(given: Given, settings: Settings, service: str) -> _Found:
         has_endpoints = any(item.endpoints for item in state.slices)
         steps = judge_pods(state.service, one.targets, one.pods, has_endpoints=has_endpoints)
         pods = tuple(steps)
+    return _Found(subject, _cluster_flags(given, settings), pods, planned=subject.ports)
+
+
+def _cluster_flags(given: Given, settings: Settings) -> tuple[str, ...]:
+    """Return the flags that name the cluster, and the node that is planned for."""
+    kubeconfig = find(given, settings)
     flags = {
         **({} if kubeconfig is None else flags_of(kubeconfig)),
         "master": settings.master,
-        "hostname-override": node,
+        "hostname-override": settings.hostname_override,
     }
-    asked = tuple(f"--{name}={text}" for name, text in flags.items() if text)
-    return _Found(subject, asked, pods)
+    return tuple(f"--{name}={text}" for name, text in flags.items() if text)
 
 
 def _planned(status: StatusFacts, service: str, origin: str) -> Subject:

@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 
+from tests.unit.cli.nodes_world import cluster_at
 from tests.unit.status.views import NOW
 from userspace_proxy.embedding.loop_thread import LoopThread
 from userspace_proxy.status.server import StatusServer
@@ -57,6 +58,14 @@ def serve_view():
     """Serve views on loopback, each in a thread; the function returns ``--server=…``."""
     with contextlib.ExitStack() as stack:
         yield lambda view: f"--server=127.0.0.1:{stack.enter_context(_serving(view))}"
+
+
+@pytest.fixture
+async def cluster(monkeypatch, tmp_path):
+    """A cluster without nodes."""
+    monkeypatch.setenv("NO_PROXY", "*")
+    async with cluster_at(tmp_path / "kubeconfig") as cluster:
+        yield cluster
 
 
 class Terminal(io.StringIO):

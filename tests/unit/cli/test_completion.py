@@ -45,7 +45,7 @@ def complete(*words):
         pytest.param(["--log-f"], ["--log-format"], id="flag-of-run-without-a-command"),
         pytest.param(["run", "--kubec"], ["--kubeconfig"], id="flag-of-run"),
         pytest.param(["status", "--w"], ["--watch"], id="own-flag"),
-        pytest.param(["status", "--kubec"], [], id="not-a-flag-of-this-command"),
+        pytest.param(["status", "--manif"], [], id="not-a-flag-of-this-command"),
         pytest.param(["status", "-o", ""], ["text", "wide", "json"], id="values"),
         pytest.param(["status", "--output=j"], ["json"], id="value-after-a-sign"),
         pytest.param(["status", "--output="], ["text", "wide", "json"], id="nothing-after-a-sign"),

@@ -375,7 +375,7 @@ async def test_pods_are_read_only_if_they_are_asked_for(api, capsys):
     api.put({"kind": "Pod", "metadata": {"name": "a", "labels": {"app": "wbe"}}})
     master = f"--master={api.url}"
     assert await run("web", master) == 3
-    assert not [request for request in api.requests if "/pods" in request]
+    assert not [request for request in api.requests if "/default/pods" in request]
     assert f"next: userspace-proxy explain default/web {master} --pods\n" in capsys.readouterr().out
     assert await run("web", master, "--pods") == 3
     assert "No pod in default has the labels app=web; pod a has app=wbe." in capsys.readouterr().out

@@ -1,0 +1,207 @@
+"""The dashboard of four nodes, on each of which but one something is wrong, in a real browser."""
+
+import re
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import expect
+
+from tests.unit.nodes.dashboard.clusters import (
+    CALLS,
+    calm_cluster,
+    look_at,
+    sick_cluster,
+)
+from tests.unit.status.views import NOW
+from userspace_proxy.nodes.dashboard.live import Live
+from userspace_proxy.nodes.dashboard.server import Dashboard
+
+from .axe import violations_on
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+INCIDENT = look_at(sick_cluster()).merged.incidents[0].incident.id
+PAGES = (
+    "/",
+    "/nodes",
+    "/nodes/node-3",
+    "/nodes/node-4",
+    "/services/shop/web",
+    "/services/shop/search",
+    "/incidents",
+    f"/incidents/{INCIDENT}",
+    "/connections",
+    "/map",
+)
+
+
+class Shown:
+    """A dashboard, whose cluster a test changes."""
+
+    def __init__(self):
+        self.all_nodes = sick_cluster()
+        self.errors = []
+        self.server = Dashboard(Live(lambda: self.all_nodes, self._ask, unix=lambda: NOW))
+
+    async def _ask(self, _path, nodes):
+        return {node: CALLS[node] for node in nodes if node in CALLS}
+
+    async def begin(self):
+        addresses = await self.server.serve()
+        self.once, self.base = addresses.once, addresses.printed.partition("/?")[0]
+
+    def watch(self, page):
+        """Note everything that goes wrong on a page."""
+        page.on(
+            "console",
+            lambda m: self.errors.append(m.text) if m.type in {"error", "warning"} else None,
+        )
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def shown():
+    shown = Shown()
+    await shown.begin()
+    try:
+        yield shown
+        assert shown.errors == []
+    finally:
+        await shown.server.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def page(context, shown):
+    """A page that came by the address for it."""
+    page = await context.new_page()
+    shown.watch(page)
+    await page.goto(shown.once)
+    assert page.url == f"{shown.base}/"
+    yield page
+    await page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("path", PAGES)
+async def test_pages_are_accessible_in_both_schemes_and_never_scroll_sideways(
+    page, shown, path, scheme
+):
+    await page.emulate_media(color_scheme=scheme)
+    await page.goto(shown.base + path)
+    assert await violations_on(page) == []
+    for width in (1280, 320):
+        await page.set_viewport_size({"width": width, "height": 800})
+        assert await page.evaluate("document.documentElement.scrollWidth") == width
+
+
+async def test_each_sick_part_is_named_in_the_first_screen_and_leads_to_its_page(page):
+    screen = 900
+    for words in (
+        "the agent has not answered within 5 s",
+        "only node-2 can't reach 10.244.2.5:8080",
+        "10.244.3.9:8080 refuses connections (seen by all 3 nodes",
+    ):
+        box = await page.get_by_text(words).first.bounding_box()
+        assert box["y"] + box["height"] < screen
+    await page.get_by_role("link", name="shop/cart:http").click()
+    await page.get_by_role("heading", level=1, name="shop/cart").wait_for()
+    await page.get_by_role("rowheader", name="node-2").get_by_role("link").click()
+    await page.get_by_role("heading", level=1, name="node-2").wait_for()
+    await page.get_by_role("link", name=re.compile("only node-2 can't reach")).click()
+    await page.get_by_role("heading", name="What to do").wait_for()
+    await page.get_by_role("link", name="endpoint-silent").click()
+    assert page.url.endswith("/static/troubleshooting.html#endpoint-silent")
+
+
+async def test_the_matrix_is_read_by_rows_and_columns(page, shown):
+    await page.goto(f"{shown.base}/services/shop/web")
+    row = page.get_by_role("row").filter(has=page.get_by_role("rowheader", name="node-2"))
+    cells = await row.get_by_role("cell").all_inner_texts()
+    assert cells[0].startswith("✖\nfailing: refuses connections; ")
+    assert cells[1].startswith("●\nserved; 420 connections")
+    heads = await page.locator(".matrix").get_by_role("columnheader").all_inner_texts()
+    assert heads[0] == "Node"
+    assert "fails" in heads[1]
+    assert "fails" not in heads[2]
+    # Without colours, too.
+    assert await page.locator(".matrix th.sick").inner_text() == "10.244.3.9:8080 ✖\nfails"
+
+
+async def test_a_change_is_shown_without_loading_the_page_again(page, shown):
+    await page.evaluate("window.isSame = true")
+    shown.all_nodes = calm_cluster()
+    await page.get_by_text("All Services are served as planned").wait_for(timeout=10_000)
+    assert await page.evaluate("window.isSame")
+    assert (await page.title()).startswith("OK: ")
+    await expect(page.locator("#live")).to_have_text("live")
+
+
+async def test_a_command_that_has_ended_is_shown(page, shown):
+    await shown.server.close()
+    await expect(page.locator("#live")).to_have_text("no answer", timeout=10_000)
+    assert await page.evaluate("document.documentElement.classList.contains('stale')")
+    shown.errors.clear()
+
+
+async def test_an_answer_that_is_no_page_leaves_what_was_shown(page, shown):
+    await page.route("**/*", lambda route: route.fulfill(status=500, body="no page"))
+    await expect(page.locator("#live")).to_have_text("no answer", timeout=10_000)
+    assert await page.get_by_role("link", name="shop/cart:http").count() == 1
+    await page.unroute("**/*")
+    await expect(page.locator("#live")).to_have_text("live", timeout=10_000)
+    shown.errors.clear()
+
+
+async def test_a_search_follows_what_is_typed_and_is_in_the_address(page, shown):
+    await page.keyboard.press("/")
+    await page.keyboard.type("is:not-answering")
+    names = page.locator(".ports-of-all .name a")
+    await expect(names).to_have_text(["shop/cart:http", "shop/search:http"])
+    assert page.url == f"{shown.base}/?q=is%3Anot-answering"
+    assert await page.locator("#q").input_value() == "is:not-answering"
+    await page.goto(page.url)
+    await expect(names).to_have_count(2)
+
+
+async def test_the_map_leads_to_what_it_shows(page, shown):
+    await page.goto(f"{shown.base}/map?q=shop/web")
+    svg = page.locator("svg.map")
+    assert await svg.get_by_role("link").count() == 1 + 3 + 2
+    await svg.get_by_role("link", name="shop/web").focus()
+    await page.keyboard.press("Enter")
+    await page.get_by_role("heading", level=1, name="shop/web").wait_for()
+
+
+async def test_without_scripts_everything_can_be_read_and_searched(browser, shown):
+    context = await browser.new_context(java_script_enabled=False)
+    try:
+        page = await context.new_page()
+        await page.goto(shown.once)
+        for path in PAGES:
+            await page.goto(f"{shown.base}{path}?refresh=off")
+            assert await page.get_by_role("heading", level=1).count() == 1
+        await page.goto(f"{shown.base}/map")
+        assert await page.locator("svg.map .item").count() > 10
+        await page.goto(f"{shown.base}/?refresh=off")
+        await page.locator("#q").fill("quiet")
+        await page.get_by_role("button", name="Search").click()
+        assert await page.locator(".ports-of-all .name a").all_inner_texts() == ["shop/quiet:http"]
+    finally:
+        await context.close()
+
+
+async def test_a_window_without_the_cookie_learns_how_to_get_one(browser, shown):
+    context = await browser.new_context()
+    try:
+        page = await context.new_page()
+        await page.goto(f"{shown.base}/services/shop/web?q=node-2")
+        said = await page.locator("body").inner_text()
+        assert "start kubectl userspace-proxy dashboard, and open this address again" in said
+        assert "node" not in said
+        other = await context.new_page()
+        await other.goto(shown.once)
+        await page.get_by_role("link", name="open this address again").click()
+        await page.get_by_role("heading", level=1, name="shop/web").wait_for()
+        assert page.url == f"{shown.base}/services/shop/web?q=node-2"
+    finally:
+        await context.close()

@@ -1,0 +1,102 @@
+import asyncio
+import json
+
+import pytest
+
+from tests.unit.sources.kubernetes.objects import endpoint_slice, service
+from userspace_proxy.cli import main
+
+from .nodes_world import DB, REFUSED, A, status_of
+
+
+@pytest.fixture(autouse=True)
+def started_by_name(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["userspace-proxy"])
+
+
+@pytest.fixture
+def three(cluster):
+    """A cluster of three nodes that serve the Service web of the API server."""
+    web = service(name="web", clusterIP="10.96.0.10")
+    web["metadata"]["namespace"] = "shop"
+    web["spec"]["ports"] = [{"name": "http", "port": 80}]
+    slices = endpoint_slice("10.244.1.1", "10.244.2.2")
+    slices["metadata"] |= {"namespace": "shop"}
+    slices["ports"] = [{"name": "http", "port": 8080}]
+    cluster.api.put(web)
+    cluster.api.put(slices)
+    return {node: cluster.add(node) for node in ("node-1", "node-2", "node-3")}
+
+
+async def test_the_plan_and_what_all_nodes_say_of_it_are_explained(three, cluster, capsys):
+    assert await cluster.run("explain", "web") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"shop/web, from {cluster.api.url}"
+    assert "  ✓ nodes      all 3 nodes answered" in lines
+    assert "  ✓ clients    shop/web:http: served on all 3 nodes" in lines
+    assert "Clients would be served by 2 endpoints; served on all 3 nodes." in lines
+
+
+async def test_a_node_that_sees_something_else_decides_the_sentence(three, cluster, capsys):
+    three["node-2"].change(status_of("node-2", REFUSED, DB))
+    assert await cluster.run("explain", "web") == 3
+    *_, sentence, following = capsys.readouterr().out.splitlines()
+    assert sentence.startswith("shop/web:http: partly answering on node-2 (1 of 3): ")
+    assert f"{A}" in sentence
+    assert following == (
+        f"next: userspace-proxy explain shop/web {cluster.kubeconfig} --node=node-2"
+    )
+
+
+async def test_the_path_on_one_node_is_followed_there(three, cluster, capsys):
+    three["node-2"].change(status_of("node-2", REFUSED, DB))
+    assert await cluster.run("explain", "web", "--node=node-2", "--probe") == 3
+    out = capsys.readouterr().out
+    assert out.startswith("shop/web, from the proxy of node-2\n")
+    assert f"{A}: refuses connections" in out
+    assert "Nothing was dialled" in out, "what is dialled from here isn't what the node reaches"
+    assert await cluster.run("explain", "web", "--node=node-1") == 0
+
+
+async def test_json_has_the_nodes_too(three, cluster, capsys):
+    assert await cluster.run("explain", "web", "-o", "json") == 0
+    explained = json.loads(capsys.readouterr().out)
+    assert explained["service"] == "shop/web"
+    assert [row["node"] for row in explained["nodes"]["nodes"]] == [*three]
+
+
+async def test_without_an_agent_the_plan_is_explained_alone(three, cluster, capsys):
+    for node in three:
+        cluster.agents.remove(node)
+    assert await cluster.run("explain", "web") == 0
+    out, err = capsys.readouterr()
+    assert "Clients would be served by 2 endpoints" in out
+    assert "nodes" not in out
+    assert err.startswith("warning: no node is asked, so this is planned from the API server: ")
+    assert err.count("\n") == 1
+
+
+async def test_without_the_right_to_read_services_nodes_are_asked_alone(three, cluster, capsys):
+    three["node-2"].change(status_of("node-2", REFUSED, DB))
+    cluster.api.denied = {"list services", "list endpointslices.discovery.k8s.io"}
+    assert await cluster.run("explain", "web") == 3
+    out, err = capsys.readouterr()
+    assert out.startswith("shop/web, from the proxy of node-2\n")
+    assert "partly answering on node-2 (1 of 3)" in out
+    assert err.startswith("warning: only nodes are asked: ")
+
+
+async def test_manifests_are_explained_alone(three, cluster, tmp_path, capsys):
+    path = tmp_path / "web.yaml"
+    path.write_text("")
+    assert await cluster.run("explain", "web", f"--manifests={path}") == 1
+    assert not any(agent.requests for agent in three.values())
+
+
+async def test_a_node_alone_means_the_cluster_and_namespace_of_kubectl(
+    three, cluster, monkeypatch, capsys
+):
+    monkeypatch.setenv("KUBECONFIG", str(cluster.path))
+    words = ["explain", "web", "--node=node-1"]
+    assert await asyncio.to_thread(main, words) == 0
+    assert capsys.readouterr().out.startswith("shop/web, from the proxy of node-1\n")

@@ -1,0 +1,82 @@
+import asyncio
+import sys
+
+import pytest
+
+from tests.unit.dataplane.waiting import until
+from userspace_proxy.cli.all_nodes import settings_of
+from userspace_proxy.cli.command_table import COMMANDS
+from userspace_proxy.cli.followed import FollowedNodes, read_once
+from userspace_proxy.errors import UserspaceProxyError
+from userspace_proxy_testing.fakes.agent_answers import HOSTILE
+
+from .conftest import Terminal
+from .nodes_world import REFUSED, status_of
+
+
+def given(cluster, *words):
+    return COMMANDS["status"].read_words([*words, cluster.kubeconfig])
+
+
+async def read(cluster, *words, also=()):
+    words = given(cluster, *words)
+    return await asyncio.to_thread(read_once, words, settings_of(words), also)
+
+
+async def test_nodes_that_answer_in_time_wait_for_no_other(cluster):
+    cluster.add("node-1")
+    cluster.agents.add("node-2", HOSTILE["silent"]())
+    all_nodes = await read(cluster, "--timeout=1s")
+    assert [(one.node, one.status is not None) for one in all_nodes.answers] == [
+        ("node-1", True),
+        ("node-2", False),
+    ]
+
+
+async def test_a_terminal_shows_how_many_nodes_have_answered(cluster, monkeypatch):
+    cluster.add("node-1")
+    cluster.agents.add("node-2", HOSTILE["silent"]())
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    await read(cluster, "--timeout=1s")
+    assert "1 of 2 nodes" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\r\x1b[K")
+
+
+async def test_where_summaries_lack_who_is_answered_there_is_a_second_look(cluster):
+    nodes = [f"node-{number}" for number in range(101)]
+    agents = [cluster.add(node) for node in nodes]
+    agents[7].change(status_of("node-7", REFUSED))
+    all_nodes = await read(cluster)
+    others = [one.status.ports for one in all_nodes.answers if one.node != "node-7"]
+    assert all(ports and ports[0].service == "web" for ports in others)
+
+
+async def test_changes_are_followed_until_it_ends(cluster):
+    agent = cluster.add("node-1")
+    words = given(cluster)
+
+    def ports():
+        return [port.service for port in followed.now.answers[0].status.ports]
+
+    followed = await asyncio.to_thread(FollowedNodes(words, settings_of(words)).__enter__)
+    try:
+        assert ports() == ["web", "db"]
+        agent.change(status_of("node-1", REFUSED))
+        await until(lambda: ports() == ["web"], "the change is known")
+        agents = cluster.add("node-2")
+        await until(lambda: len(followed.now.answers) == 2 and agents.requests, "another node")
+    finally:
+        await asyncio.to_thread(followed.__exit__)
+
+
+async def test_that_there_are_no_agents_is_raised(cluster):
+    words = given(cluster)
+
+    def follow():
+        with FollowedNodes(words, settings_of(words)):
+            raise AssertionError("there is nothing to follow")
+
+    for wanted in (follow, lambda: read_once(words, settings_of(words))):
+        with pytest.raises(UserspaceProxyError, match="no agent"):
+            await asyncio.to_thread(wanted)

@@ -1,0 +1,160 @@
+import asyncio
+import json
+import threading
+from functools import partial
+
+import pytest
+
+from tests.unit.dataplane.waiting import until
+from tests.unit.status.views import replace
+from userspace_proxy.cli import nodes as module
+from userspace_proxy.cli.followed import FollowedNodes
+from userspace_proxy.cli.terminal import watch
+from userspace_proxy_testing.fakes.agent_answers import HOSTILE
+
+from .nodes_world import DB, REFUSED, WEB, A, status_of
+
+THREE = ("node-1", "node-2", "node-3")
+
+
+@pytest.fixture
+def three(cluster):
+    """A cluster of three nodes that serve the same; returns their agents, by name."""
+    return {node: cluster.add(node) for node in THREE}
+
+
+@pytest.mark.parametrize("words", [["status", "-A"], ["nodes"], ["status", "shop/web"]])
+async def test_nothing_needs_attention_where_all_nodes_serve_all(words, three, cluster, capsys):
+    assert await cluster.run(*words) == 0
+    assert capsys.readouterr().out.startswith("3 nodes")
+
+
+async def test_nodes_that_see_something_else_are_named(three, cluster, capsys):
+    three["node-2"].change(status_of("node-2", REFUSED, DB))
+    assert await cluster.run("status") == 3
+    out = capsys.readouterr().out
+    assert "partly answering on node-2 (1 of 3)" in out
+    assert "cart/db" not in out, "the context has the namespace shop"
+
+
+async def test_a_node_without_an_agent_or_answer_is_named(three, cluster, capsys):
+    cluster.agents.put_node("node-4")
+    cluster.agents.add("node-5", HOSTILE["silent"]())
+    for words in (["status", "-A"], ["nodes"]):
+        assert await cluster.run(*words, "--timeout=1s") == 3
+        out = capsys.readouterr().out
+        assert out.startswith("3 of 5 nodes")
+        assert "no agent" in out
+        assert "no answer within 1 s" in out
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_whatever_a_node_answers_costs_its_own_line(name, three, cluster, capsys):
+    cluster.agents.add("node-4", HOSTILE[name]())
+    assert await cluster.run("status", "-A", "--timeout=2s") in (0, 3)
+    lines = capsys.readouterr().out.splitlines()
+    assert any("shop/web:http" in line and "served on" in line for line in lines)
+    assert all(line.isprintable() for line in lines)
+
+
+async def test_only_some_nodes_are_asked(three, cluster, capsys):
+    three["node-2"].change(status_of("node-2", REFUSED, DB))
+    assert await cluster.run("status", "-A", "--node=node-1,node-3") == 0
+    assert capsys.readouterr().out.startswith("2 nodes")
+    assert not three["node-2"].requests
+
+
+async def test_a_service_has_its_endpoints_and_who_tried_them(three, cluster, capsys):
+    three["node-2"].change(status_of("node-2", REFUSED, DB))
+    assert await cluster.run("status", "web") == 3
+    assert f"endpoint  {A}" in capsys.readouterr().out.replace("(node-a)  ", "")
+    assert await cluster.run("status", "cart/db") == 0
+
+
+async def test_a_search_selects_what_some_node_finds(three, cluster, capsys):
+    three["node-2"].change(status_of("node-2", REFUSED, DB))
+    assert await cluster.run("status", "-A", "-q", "is:partly") == 3
+    out = capsys.readouterr().out
+    assert "shop/web" in out
+    assert "cart/db" not in out
+    assert await cluster.run("status", "-A", "-q", "is:nonsense") == 2
+
+
+async def test_what_is_missing_is_said_with_what_was_probably_meant(three, cluster, capsys):
+    assert await cluster.run("status", "db") == 1
+    error = "error: there is no Service shop/db; cart/db exists\n"
+    assert capsys.readouterr().err == error
+    assert await cluster.run("top", "-n", "shpo") == 1
+    assert "did you mean shop?" in capsys.readouterr().err
+
+
+async def test_json_has_the_verdicts_and_the_nodes(three, cluster, capsys):
+    three["node-2"].change(status_of("node-2", REFUSED, DB))
+    assert await cluster.run("status", "shop/web", "-o", "json") == 3
+    (port,) = json.loads(capsys.readouterr().out)["ports"]
+    assert port["service"] == "web"
+    assert await cluster.run("nodes", "-o", "json") == 0
+    rows = json.loads(capsys.readouterr().out)["nodes"]
+    assert {row["node"] for row in rows} == {*THREE}
+
+
+async def test_rates_are_those_of_all_nodes(three, cluster, capsys, monkeypatch):
+    loop, shown = asyncio.get_running_loop(), []
+
+    class Recorded(FollowedNodes):
+        def __enter__(self):
+            shown.append(self)
+            return super().__enter__()
+
+    def carried():
+        answers = shown[0].now.answers
+        return {port.connections for one in answers for port in one.status.ports[:1]}
+
+    async def carry():
+        await until(
+            lambda: all(len(agent.requests) > 1 for agent in three.values()),
+            "all nodes are followed",
+        )
+        for node, agent in three.items():
+            agent.change(status_of(node, replace(WEB, connections=WEB.connections + 10), DB))
+        await until(lambda: carried() == {WEB.connections + 10}, "all nodes have carried more")
+
+    monkeypatch.setattr(module, "FollowedNodes", Recorded)
+    monkeypatch.setattr(
+        module, "wait", lambda _: asyncio.run_coroutine_threadsafe(carry(), loop).result()
+    )
+    assert await cluster.run("top", "-A") == 0
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if "shop/web" in line]
+    assert row.split()[6] not in ("0", "-")
+
+
+@pytest.mark.parametrize("words", [["status", "-A"], ["nodes"], ["nodes", "-o", "json"]])
+async def test_it_is_shown_again_until_ctrl_c(words, three, cluster, capsys, monkeypatch):
+    seconds = []
+
+    def wait(second):
+        seconds.append(second)
+        if len(seconds) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "watch", partial(watch, wait=wait))
+    assert await cluster.run(*words, "--watch") == 0
+    begin = '{"now"' if "json" in words else "3 nodes"
+    assert sum(line.startswith(begin) for line in capsys.readouterr().out.splitlines()) == 3
+    assert not [one for one in threading.enumerate() if one.name.startswith("nodes")]
+
+
+async def test_a_cluster_without_agents_is_one_line(cluster, capsys):
+    cluster.agents.put_node("node-1")
+    for words in (["nodes"], ["status"], ["top"], ["status", "--watch"]):
+        assert await cluster.run(*words) == 1
+        err = capsys.readouterr().err
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1
+
+
+async def test_what_is_not_permitted_is_said_with_the_command_that_grants_it(cluster, capsys):
+    cluster.add("node-1")
+    cluster.api.denied = {"list pods"}
+    assert await cluster.run("status") == 1
+    assert "kubectl -n kube-system create rolebinding" in capsys.readouterr().err

@@ -1,0 +1,171 @@
+import asyncio
+import io
+import json
+
+import msgspec
+import pytest
+
+from tests.unit.dataplane.waiting import until
+from tests.unit.status.views import NOW
+from userspace_proxy.causes import agents
+from userspace_proxy.cli.command_table import COMMANDS
+from userspace_proxy.cli.observe_nodes import ShownLines, line_at, show_lines
+from userspace_proxy.facts.connection import ConnectionEvent, ConnectionFacts
+from userspace_proxy.nodes.reader import NodeLine
+from userspace_proxy_testing.fakes.agent_answers import FakeAgent
+from userspace_proxy_testing.fakes.agents import response_head
+
+from .conftest import Terminal
+from .nodes_world import status_of
+
+ENDED = ConnectionFacts(
+    at=NOW,
+    service="shop/web:http",
+    client="10.244.0.7:41234",
+    client_pod="shop/cart-1",
+    endpoint="10.244.0.3:8080",
+    received_bytes=78,
+    sent_bytes=1240,
+    first_byte_s=0.0008,
+    duration_s=3.1,
+    ended_by="client",
+    cause="complete",
+)
+UNSEEN = ConnectionFacts(
+    event=ConnectionEvent.UNSEEN, at=NOW, service="shop/db", cause="the kernel refuses them"
+)
+
+
+def line_of(one):
+    return msgspec.json.encode(one)
+
+
+class ObservedAgent(FakeAgent):
+    """An agent that shows some connections to each watcher; a stream may end after them."""
+
+    def __init__(self, node, *connections, ends=False):
+        super().__init__(status_of(node))
+        self._lines = [*map(line_of, connections)]
+        self._ends = ends
+        self.watchers = []
+
+    async def __call__(self, request, send):
+        if request.path != "/api/v1/connections":
+            await super().__call__(request, send)
+            return
+        self.watchers.append(request)
+        await send(response_head(200, Content_Type="application/x-ndjson"))
+        for line in self._lines:
+            await send(line + b"\n")
+        if not self._ends:
+            await asyncio.Event().wait()
+
+
+def shown(*lines, is_json=False):
+    stream = io.StringIO()
+    to = ShownLines(stream, is_json=is_json)
+    for line in lines:
+        to.add(line)
+    return stream.getvalue().splitlines()
+
+
+def test_a_line_has_the_node_that_carried_the_connection():
+    assert line_at("node-7", ENDED).endswith(
+        " node-7 shop/cart-1 → shop/web:http → 10.244.0.3:8080: 78 B in, 1.2 kB out, first byte "
+        "after 0.8 ms; complete, by the client, after 3.1 s"
+    )
+
+
+def test_a_long_line_fits_on_the_terminal():
+    lines = line_at("node-7", ENDED, 60).splitlines()
+    assert len(lines) > 1
+    assert max(map(len, lines)) <= 60
+
+
+def test_as_json_the_node_is_a_field():
+    (line,) = shown(NodeLine("node-7", line_of(ENDED)), is_json=True)
+    assert json.loads(line) == {**json.loads(line_of(ENDED)), "node": "node-7"}
+
+
+def test_what_no_node_can_see_is_said_once():
+    lines = shown(*(NodeLine(node, line_of(UNSEEN)) for node in ("node-1", "node-2")))
+    assert len(lines) == 1
+
+
+@pytest.mark.parametrize("is_json", [False, True])
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(b"", id="sign-of-life"),
+        pytest.param(b"[" * 100_000, id="nested"),
+        pytest.param(b"[1]", id="no-object"),
+        pytest.param(b'{"at": 1e999}', id="number"),
+        pytest.param(b"\xff\xfe", id="no-text"),
+    ],
+)
+def test_what_is_no_connection_is_left_out(line, is_json):
+    assert shown(NodeLine("node-7", line), is_json=is_json) == []
+
+
+def test_a_node_whose_stream_breaks_off_is_named_once(capsys):
+    broken = NodeLine("node-7", problem=agents.no_answer("kube-system", 5.0))
+    assert len(shown(broken, broken, NodeLine("node-7", line_of(ENDED)), broken)) == 1
+    assert capsys.readouterr().err.count("node-7: ") == 2
+
+
+def test_a_terminal_gets_nothing_that_it_would_execute(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setenv("NO_COLOR", "1")
+    trick = msgspec.structs.replace(ENDED, service="a\x1b[2Jb", client_pod="")
+    ShownLines(terminal, is_json=False).add(NodeLine("no\x1bde", line_of(trick)))
+    assert "\x1b" not in terminal.getvalue()
+
+
+async def test_connections_of_all_nodes_are_shown_as_they_happen(cluster, capsys):
+    one, two = ObservedAgent("node-1", ENDED), ObservedAgent("node-2", ENDED, ends=True)
+    cluster.agents.add("node-1", one)
+    cluster.agents.add("node-2", two)
+    out = []
+
+    def both_shown():
+        out.append(capsys.readouterr().out)
+        return all(f" {node} shop/cart-1 → " in "".join(out) for node in ("node-1", "node-2"))
+
+    words = ["web", "--failed", "--from=10.244.0.7", cluster.kubeconfig]
+    task = asyncio.ensure_future(show_lines(COMMANDS["observe"].read_words(words)))
+    try:
+        await until(both_shown, "both nodes' connections are shown")
+        await until(lambda: len(two.watchers) > 1, "a stream that ended is opened again")
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    query = one.watchers[0].query
+    assert (query["service"], query["failed"], query["from"]) == (
+        ["shop/web"], ["yes"], ["10.244.0.7"],
+    )  # fmt: skip
+
+
+async def test_an_agent_that_replaces_another_is_followed(cluster, capsys):
+    cluster.agents.add("node-1", ObservedAgent("node-1"))
+    words = ["-A", cluster.kubeconfig]
+    task = asyncio.ensure_future(show_lines(COMMANDS["observe"].read_words(words)))
+    try:
+        await until(lambda: cluster.api.pods.open, "it is followed")
+        cluster.agents.remove("node-1")
+        cluster.agents.add("node-1", ObservedAgent("node-1", ENDED), pod="successor")
+        cluster.agents.add("node-2", ObservedAgent("node-2", UNSEEN))
+        out = []
+
+        def both_shown():
+            out.append(capsys.readouterr().out)
+            return all(f" {node} shop/" in "".join(out) for node in ("node-1", "node-2"))
+
+        await until(both_shown, "the successor and the new node are followed")
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_value_that_no_agent_takes_is_refused_at_once(cluster, capsys):
+    assert await cluster.run("observe", "--slow=often") == 2
+    assert "--slow" in capsys.readouterr().err

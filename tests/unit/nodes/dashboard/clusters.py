@@ -1,0 +1,215 @@
+"""Clusters to show: one that is well, and one with a sick endpoint, a sick link and a sick node."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from tests.unit.status.views import NOW, make_endpoint, make_frontend, make_port, make_view, replace
+from userspace_proxy.causes.cause import Cause, as_read
+from userspace_proxy.causes.endpoints import refuses, silent
+from userspace_proxy.diagnosis.judge import diagnose
+from userspace_proxy.facts import Level, PortFacts, Problem, StatusFacts, Times, TotalsFacts
+from userspace_proxy.facts.edges import EdgesFacts
+from userspace_proxy.model import CauseCode
+from userspace_proxy.nodes.answer import AgentAnswer, AllNodes
+from userspace_proxy.nodes.dashboard.calls import AllCalls, add_up
+from userspace_proxy.nodes.dashboard.live import Live
+from userspace_proxy.nodes.dashboard.look import ClusterLook
+from userspace_proxy.nodes.merged import merge
+from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
+from userspace_proxy.status.answers import read_answer, render_status
+
+WEB_1, WEB_3 = "10.244.1.8:8080", "10.244.3.9:8080"
+CART = "10.244.2.5:8080"
+SEARCH = ("10.244.1.7:9200", "10.244.2.7:9200", "10.244.3.7:9200")
+_TIMES = Times((0.001, 0.005, 0.1), (90, 9, 1, 0), 0.2)
+TOTALS = TotalsFacts(
+    active=31, connections=4_200, saved=9, failures=36, received_bytes=7_000_000, sent_bytes=9**9
+)
+_SEEN = {"count": 12, "first_at": NOW - 900, "last_at": NOW - 2}
+
+
+def an_endpoint(address: str, cause: Cause | None = None):
+    """Return an endpoint that has served, or fails."""
+    node = f"node-{address.split('.')[2]}"
+    if cause is not None:
+        return make_endpoint(address, node=node, failures=12, cause=cause.replace(**_SEEN))
+    return make_endpoint(address, node=node, connections=420, active=3, answered_at=NOW - 1)
+
+
+def a_port(name: str, *endpoints: object, **changes: object) -> PortFacts:
+    """Return a Service port with these endpoints."""
+    number = 10 + sum(map(ord, name)) % 200
+    frontends = (make_frontend(f"10.96.0.{number}:80", "ClusterIP", "proxy port 20001"),)
+    return make_port(
+        name, endpoints=endpoints, frontends=frontends, connect_times=_TIMES, **changes
+    )
+
+
+def ports_of(node: str) -> Sequence[PortFacts]:
+    """Return what a node of the sick cluster has."""
+    is_lost = node == "node-3"
+    web = [an_endpoint(WEB_1), an_endpoint(WEB_3, refuses(WEB_3))]
+    cart = [an_endpoint(CART, silent(CART) if node == "node-2" else None)]
+    search = [an_endpoint(one, silent(one) if is_lost else None) for one in SEARCH]
+    quiet = a_port("quiet", make_endpoint("10.244.1.4:80", node="node-1"), connections=0, active=0)
+    return a_port("web", *web), a_port("cart", *cart), a_port("search", *search), quiet
+
+
+def an_answer(node: str, ports: Sequence[PortFacts], **facts: object) -> AgentAnswer:
+    """Return a node's answer, read as it would be from its agent."""
+    view = make_view(*ports, **{"node": node, "totals": TOTALS, **facts})
+    view.ports = diagnose(view.ports, view.source, view.health_checks)
+    return AgentAnswer(
+        node,
+        (ForwardTarget("kube-system", f"userspace-proxy-{node}", 10249),),
+        read(view),
+        asked_at=NOW - 0.2,
+        answered_at=NOW - 0.1,
+    )
+
+
+def read(view: StatusFacts) -> StatusFacts:
+    """Return a node's facts as another machine reads them."""
+    return read_answer(render_status(view, now=NOW))
+
+
+def a_silent_node(node: str) -> AgentAnswer:
+    """Return a node without an answer."""
+    agents = (ForwardTarget("kube-system", f"userspace-proxy-{node}", 10249),)
+    why = as_read(CauseCode.SOURCE_AWAY, "the agent has not answered within 5 s")
+    return AgentAnswer(node, agents, problem=why)
+
+
+def sick_cluster() -> AllNodes:
+    """Return four nodes: on each but one something is wrong."""
+    answers = [an_answer(node, ports_of(node)) for node in ("node-1", "node-2", "node-3")]
+    return AllNodes((*answers, a_silent_node("node-4")))
+
+
+def calm_cluster(nodes: int = 3, services: int = 3) -> AllNodes:
+    """Return nodes without a problem."""
+    ports = [
+        a_port(f"calm-{number}", an_endpoint("10.244.1.8:80"), an_endpoint("10.244.2.8:80"))
+        for number in range(services)
+    ]
+    first = an_answer("node-1", ports)
+    assert first.status is not None
+    return AllNodes(
+        tuple(
+            AgentAnswer(f"node-{n}", first.agents, replace_node(first.status, f"node-{n}"))
+            for n in range(1, nodes + 1)
+        )
+    )
+
+
+def replace_node(status: StatusFacts, node: str) -> StatusFacts:
+    """Return the same facts of another node."""
+    return replace(status, node=node)
+
+
+def look_at(all_nodes: AllNodes, cluster: str = "prod") -> ClusterLook:
+    """Return what pages are made of."""
+    return ClusterLook(all_nodes, merge(all_nodes), NOW, cluster)
+
+
+def edges(*rows: tuple[str, str, str, int], others: int = 0) -> bytes:
+    """Return an answer about connections: address, pod, Service port, number."""
+    listed = [
+        {"client": client, "client_pod": pod, "service": service, "connections": n, "last_at": NOW}
+        for client, pod, service, n in rows
+    ]
+    return json.dumps({"edges": listed, "others": others}).encode()
+
+
+CALLS = {
+    "node-1": edges(
+        ("10.244.1.20", "shop/front-5d9", "shop/web:http", 900),
+        ("10.244.1.21", "", "shop/cart:http", 40),
+        ("10.244.1.20", "shop/front-5d9", "shop/search:http", 12),
+    ),
+    "node-2": edges(
+        ("10.244.2.20", "shop/front-77c", "shop/web:http", 700),
+        ("192.0.2.44", "", "shop/web:http", 5),
+        others=3,
+    ),
+    "node-3": edges(("10.244.3.20", "shop/jobs-1", "shop/search:http", 66)),
+}
+
+
+def live_of(all_nodes: AllNodes, calls: Mapping[str, bytes] = CALLS) -> Live:
+    """Return what the pages of these nodes show."""
+
+    async def ask(path: str, nodes: Sequence[str]) -> Mapping[str, bytes | Cause]:
+        assert path.startswith("/api/v1/connections")
+        return {node: calls[node] for node in nodes if node in calls}
+
+    return Live(lambda: all_nodes, ask, cluster="prod", unix=lambda: NOW)
+
+
+def calls_of(answers: Mapping[str, bytes]) -> AllCalls:
+    """Return who calls whom, by the answers of nodes."""
+    return add_up({n: msgspec.json.decode(b, type=EdgesFacts) for n, b in answers.items()})
+
+
+def all_calls() -> AllCalls:
+    """Return who calls whom in the sick cluster."""
+    return calls_of(CALLS)
+
+
+def summaries_of(all_nodes: AllNodes) -> AllNodes:
+    """Return the same with summaries, as large clusters have them."""
+    return dataclasses.replace(all_nodes, answers=tuple(map(_summary, all_nodes.answers)))
+
+
+def _summary(answer: AgentAnswer) -> AgentAnswer:
+    if answer.status is None:
+        return answer
+    ports = [port for port in answer.status.ports if port.state.level is not Level.OK]
+    served = len(answer.status.ports) - len(ports)
+    status = msgspec.structs.replace(answer.status, ports=ports, served=served)
+    return dataclasses.replace(answer, status=status, is_summary=True)
+
+
+HOSTILE = "<b>\u202e\x1b[31m'\"/../&"
+
+
+def hostile_cluster() -> AllNodes:
+    """Return the sick cluster with one node more, whose agent claims markup wherever it can."""
+    replace = msgspec.structs.replace
+    answer = an_answer(HOSTILE, ports_of("node-2"))
+    status = answer.status
+    assert status is not None
+    ports = [
+        replace(
+            port,
+            **dict.fromkeys(("namespace", "service", "port", "family", "protocol"), HOSTILE),
+            side=HOSTILE,
+            frontends=[replace(one, address=HOSTILE, kind=HOSTILE) for one in port.frontends],
+            endpoints=[
+                replace(one, address=f"{HOSTILE}{n}", node=HOSTILE, state=HOSTILE, host=HOSTILE)
+                for n, one in enumerate(port.endpoints)
+            ],
+            state=replace(
+                port.state,
+                sentence=HOSTILE,
+                causes=[as_read(CauseCode.ENDPOINT_SILENT, HOSTILE, HOSTILE, HOSTILE)],
+            ),
+        )
+        for port in status.ports
+    ]
+    texts = dict.fromkeys(("version", "commit", "node", "verdict"), HOSTILE)
+    status = replace(
+        status,
+        **texts,
+        ports=ports,
+        problems=[Problem(Level.TROUBLE, HOSTILE, HOSTILE)],
+        settings={HOSTILE: HOSTILE},
+        source=replace(status.source, kind=HOSTILE, location=HOSTILE),
+        steering=replace(status.steering, name=HOSTILE),
+    )
+    return AllNodes((*sick_cluster().answers, dataclasses.replace(answer, status=status)))

@@ -1,0 +1,86 @@
+from userspace_proxy.nodes.dashboard.call_map import (
+    CLIENTS_MAX,
+    ENDPOINTS_MAX,
+    SERVICES_MAX,
+    Calling,
+    Item,
+    Line,
+    place,
+)
+
+
+def items(name, count):
+    return [Item(f"{name}-{n:03}") for n in range(count)]
+
+
+def a_chain(count):
+    """Return as many clients, Services and endpoints, one of each connected with one."""
+    clients, services, endpoints = (items(name, count) for name in ("c", "s", "e"))
+    calls = [Line(a.name, b.name, 9) for a, b in zip(clients, services, strict=True)]
+    serves = [Line(a.name, b.name, 9) for a, b in zip(services, endpoints, strict=True)]
+    return Calling(clients, services, endpoints, calls, serves)
+
+
+def test_clients_services_and_endpoints_are_three_columns():
+    drawn = place(a_chain(2))
+    columns = {}
+    for one in drawn.items:
+        columns.setdefault(one.x, []).append(one.label)
+    assert list(columns.values()) == [["c-000", "c-001"], ["s-000", "s-001"], ["e-000", "e-001"]]
+    assert len(drawn.lines) == 4
+    assert [words for _, words in drawn.heads] == ["Clients", "Services", "Endpoints"]
+
+
+def test_lines_begin_and_end_at_their_items():
+    drawn = place(a_chain(1))
+    client, service, _ = drawn.items
+    assert drawn.lines[0].path.startswith(f"M300 {client.y}C")
+    assert drawn.lines[0].path.endswith(f" {service.x} {service.y}")
+
+
+def test_more_connections_are_a_thicker_line_up_to_a_bound():
+    calling = a_chain(3)
+    calls = [Line(f"c-{n:03}", f"s-{n:03}", 10 ** (9 * n)) for n in range(3)]
+    drawn = place(Calling(calling.clients, calling.services, (), calls, ()))
+    widths = [one.width for one in drawn.lines]
+    assert widths == sorted(widths)
+    assert widths[-1] == 6.0
+
+
+def test_what_is_connected_is_at_a_similar_height():
+    clients, services = items("c", 3), items("s", 3)
+    crossed = [Line("c-000", "s-002", 1), Line("c-001", "s-001", 1), Line("c-002", "s-000", 1)]
+    drawn = place(Calling(clients, services, (), crossed, ()))
+    assert [one.label for one in drawn.items[:3]] == ["c-002", "c-001", "c-000"]
+
+
+def test_it_is_bounded_and_counts_what_it_leaves_out():
+    calling = a_chain(100)
+    more = items("x", 200)
+    calls = [*calling.calls, *(Line(one.name, "s-000", 1) for one in more)]
+    serves = [*calling.serves, *(Line("s-000", one.name, 1) for one in more)]
+    drawn = place(
+        Calling(
+            [*calling.clients, *more], calling.services, [*calling.endpoints, *more], calls, serves
+        )
+    )
+    assert len(drawn.items) == CLIENTS_MAX + SERVICES_MAX + ENDPOINTS_MAX
+    # Clients of Services that aren't shown aren't missing.
+    assert drawn.left_out == {
+        "client": SERVICES_MAX + 200 - CLIENTS_MAX,
+        "Service": 100 - SERVICES_MAX,
+        "endpoint": SERVICES_MAX + 200 - ENDPOINTS_MAX,
+    }
+
+
+def test_a_long_name_keeps_its_end():
+    name = "shop/a-deployment-with-a-very-long-name-7d9fbc6b58-x2x9z"
+    drawn = place(Calling((), [Item(name)], (), (), ()))
+    assert len(drawn.items[0].label) == 38
+    assert drawn.items[0].label.endswith("…me-7d9fbc6b58-x2x9z")
+
+
+def test_without_anything_there_is_an_empty_picture():
+    drawn = place(Calling((), (), (), (), ()))
+    assert (drawn.items, drawn.lines, drawn.left_out) == ((), (), {})
+    assert drawn.height > 0

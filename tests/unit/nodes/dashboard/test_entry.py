@@ -1,0 +1,141 @@
+import contextlib
+
+import aiohttp
+import pytest
+
+from userspace_proxy.nodes.dashboard.entry import COMMAND
+from userspace_proxy.nodes.dashboard.server import Dashboard
+
+from .clusters import live_of, sick_cluster
+
+BROWSER = {"Accept": "text/html", "Sec-Fetch-Site": "none"}
+PATHS = ("/", "/services/shop/web", "/static/style.css", "/nothing")
+
+
+class Window:
+    """Sends requests as a browser does, with its cookies."""
+
+    def __init__(self, session, addresses):
+        self._session = session
+        self.printed, self.once = addresses
+        self.base, self.port = self.printed.partition("/?")[0], self.printed.split("/")[2]
+
+    async def ask(self, address, **headers):
+        given = BROWSER | {name.replace("_", "-"): value for name, value in headers.items()}
+        url = address if address.startswith("http") else self.base + address
+        async with self._session.get(url, headers=given, allow_redirects=False) as response:
+            return response, await response.text()
+
+
+@contextlib.asynccontextmanager
+async def opened(all_nodes=None):
+    dashboard = Dashboard(live_of(all_nodes or sick_cluster()))
+    jar = aiohttp.CookieJar(unsafe=True)
+    try:
+        addresses = await dashboard.serve()
+        async with aiohttp.ClientSession(cookie_jar=jar) as session:
+            yield Window(session, addresses)
+    finally:
+        await dashboard.close()
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_without_the_cookie_nothing_is_answered(path):
+    async with opened() as window:
+        for address in (path, f"{path}?secret=", f"{path}?secret=wrong"):
+            response, text = await window.ask(address)
+            assert response.status == 403
+            assert f"<code>{COMMAND}</code>" in text
+            assert "node-1" not in text
+            assert "Set-Cookie" not in response.headers
+        response, text = await window.ask(path, Accept="*/*")
+        assert (response.content_type, text.count("\n")) == ("text/plain", 1)
+
+
+@pytest.mark.parametrize("which", ["printed", "once"])
+async def test_the_secret_leads_to_the_same_address_without_it_and_a_cookie(which):
+    async with opened() as window:
+        query = getattr(window, which).partition("?")[2]
+        response, _ = await window.ask(f"/services/shop/web?q=a&{query}")
+        assert (response.status, response.headers["Location"]) == (302, "/services/shop/web?q=a")
+        cookie = response.headers["Set-Cookie"]
+        assert cookie.startswith(f"userspace-proxy-{window.port.partition(':')[2]}=")
+        assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
+        assert query.partition("=")[2] not in cookie
+        for path in PATHS[:3]:
+            response, _ = await window.ask(path)
+            assert response.status == 200
+
+
+async def test_the_address_for_the_browser_works_once_and_the_printed_one_again():
+    async with opened() as window, opened() as other:
+        del other
+        assert (await window.ask(window.once))[0].status == 302
+        window._session.cookie_jar.clear()
+        response, text = await window.ask(window.once)
+        assert (response.status, "somebody else did" in text) == (403, True)
+        for _ in range(2):
+            window._session.cookie_jar.clear()
+            assert (await window.ask(window.printed))[0].status == 302
+
+
+async def test_a_secret_that_was_used_does_no_harm_to_its_user():
+    async with opened() as window:
+        await window.ask(window.once)
+        response, _ = await window.ask(window.once)
+        assert (response.status, response.headers["Location"]) == (302, "/")
+
+
+async def test_the_cookie_of_another_dashboard_is_none():
+    async with opened() as window, opened() as other:
+        _, cookie = (await window.ask(window.printed))[0].headers["Set-Cookie"].split("=", 1)
+        value = cookie.partition(";")[0]
+        name = f"userspace-proxy-{other.port.partition(':')[2]}"
+        response, _ = await other.ask("/", Cookie=f"{name}={value}")
+        assert response.status == 403
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param({"Origin": "https://example.org"}, id="another-origin"),
+        pytest.param({"Origin": "null"}, id="no-origin-of-its-own"),
+        pytest.param({"Sec_Fetch_Site": "cross-site"}, id="another-site"),
+        pytest.param({"Sec_Fetch_Site": "same-site"}, id="another-port-of-this-machine"),
+        pytest.param(
+            {
+                "Sec_Fetch_Site": "same-site",
+                "Sec_Fetch_Mode": "navigate",
+                "Sec_Fetch_Dest": "iframe",
+            },
+            id="a-frame",
+        ),
+        pytest.param({"Host": "example.org"}, id="a-name-that-was-bound-to-loopback"),
+    ],
+)
+async def test_a_page_of_another_origin_gets_nothing_even_with_the_cookie(headers):
+    async with opened() as window:
+        await window.ask(window.printed)
+        response, text = await window.ask("/", **headers)
+        assert (response.status, "node-1" in text) == (403, False)
+        # Nor can it try secrets.
+        assert (await window.ask(window.printed, **headers))[0].status == 403
+
+
+async def test_a_link_on_another_site_can_be_followed():
+    async with opened() as window:
+        await window.ask(window.printed)
+        navigating = {"Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
+        response, _ = await window.ask("/nodes", Sec_Fetch_Site="cross-site", **navigating)
+        assert response.status == 200
+        # A browser keeps the cookie back at first; a link of the answer is followed with it.
+        window._session.cookie_jar.clear()
+        _, text = await window.ask("/nodes", Sec_Fetch_Site="cross-site", **navigating)
+        assert '<a href="">' in text
+
+
+async def test_a_secret_leads_to_no_other_host():
+    async with opened() as window:
+        query = window.printed.partition("?")[2]
+        response, _ = await window.ask(f"//example.org/?{query}")
+        assert response.headers["Location"] == "/example.org/"

@@ -1,0 +1,148 @@
+import json
+
+import pytest
+
+from tests.unit.status.views import NOW
+from userspace_proxy.causes.cause import as_read
+from userspace_proxy.errors import SourceError
+from userspace_proxy.facts import Level
+from userspace_proxy.model import CauseCode
+from userspace_proxy.nodes.answer import AllNodes
+from userspace_proxy.nodes.dashboard.live import CALLS_OF_NODES_MAX, Live
+from userspace_proxy.status.answers import encode_answer
+
+from .clusters import CALLS, calm_cluster, edges, sick_cluster, summaries_of
+
+
+class Cluster:
+    """Nodes whose answers change, and that count what they are asked."""
+
+    def __init__(self, all_nodes, answers=CALLS):
+        self.now, self.answers = all_nodes, answers
+        self.asked, self.seconds = [], 0.0
+        self.live = Live(lambda: self.now, self._ask, unix=lambda: NOW, clock=lambda: self.seconds)
+
+    async def _ask(self, path, nodes):
+        self.asked.append((path, tuple(nodes)))
+        answers = self.answers(path) if callable(self.answers) else self.answers
+        return {node: answers[node] for node in nodes if node in answers}
+
+
+async def test_what_pages_show_is_merged_once_for_the_same_answers():
+    cluster = Cluster(sick_cluster())
+    look = await cluster.live.look()
+    assert look.merged.level is Level.TROUBLE
+    assert (await cluster.live.look()).merged is look.merged
+
+
+async def test_new_answers_are_merged_once_some_time_has_passed():
+    cluster = Cluster(sick_cluster())
+    before = await cluster.live.look()
+    cluster.now = calm_cluster()
+    assert (await cluster.live.look()).merged is before.merged
+    cluster.seconds += 60
+    assert (await cluster.live.look()).merged.level is Level.OK
+
+
+async def test_clients_are_asked_for_once_in_some_seconds():
+    cluster = Cluster(sick_cluster())
+    for _ in range(3):
+        assert len((await cluster.live.calls()).calls) == 6
+    assert cluster.asked == [("/api/v1/connections", ("node-1", "node-2", "node-3"))]
+    cluster.seconds += 60
+    await cluster.live.calls("shop/web")
+    assert cluster.asked[1:] == [
+        ("/api/v1/connections?service=shop%2Fweb", ("node-1", "node-2", "node-3"))
+    ]
+
+
+async def test_pages_are_shown_without_what_may_not_be_asked():
+    cluster = Cluster(summaries_of(sick_cluster()), refuse)
+    assert (await cluster.live.calls()).calls == ()
+    assert len((await cluster.live.look_at("shop/cart")).merged.ports) == 1
+
+
+def refuse(_path):
+    raise SourceError("no rights")
+
+
+async def test_without_an_answer_no_node_is_asked():
+    cluster = Cluster(AllNodes())
+    assert (await cluster.live.calls()).calls == ()
+    assert cluster.asked == []
+
+
+async def test_of_many_nodes_some_are_asked_for_clients():
+    cluster = Cluster(calm_cluster(CALLS_OF_NODES_MAX + 20))
+    await cluster.live.calls()
+    ((_, nodes),) = cluster.asked
+    assert len(nodes) == CALLS_OF_NODES_MAX
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"<html>", id="no-json"),
+        pytest.param(b'{"edges": 7}', id="another-type"),
+        pytest.param(b'{"edges": [{"connections": 1e999}]}', id="no-number"),
+        pytest.param(b"\xff", id="no-text"),
+        pytest.param(as_read(CauseCode.SOURCE_AWAY, "gone"), id="none-with-a-cause"),
+    ],
+)
+async def test_a_table_that_cannot_be_read_is_left_out(answer):
+    calls = await Cluster(sick_cluster(), {**CALLS, "node-2": answer}).live.calls()
+    assert {one.client for one in calls.calls} == {"shop/front-5d9", "10.244.1.21", "shop/jobs-1"}
+
+
+async def test_figures_and_times_of_a_hostile_table_are_within_bounds():
+    huge = json.loads(edges(("10.0.0.1", "", "shop/web", 10**300)))
+    huge["edges"][0]["last_at"] = 1e300
+    calls = await Cluster(calm_cluster(1), {"node-1": json.dumps(huge).encode()}).live.calls()
+    (one,) = calls.calls
+    assert (one.connections <= 2**53, one.last_at) == (True, 0.0)
+
+
+async def test_summaries_are_completed_for_the_page_of_a_service():
+    whole = {one.node: one.status for one in sick_cluster().answers if one.status is not None}
+    parts = {node: encode_answer(facts) for node, facts in whole.items()}
+    cluster = Cluster(summaries_of(sick_cluster()), lambda _: parts)
+    (listed,) = (await cluster.live.look()).merged.of_service("shop/cart").ports
+    assert set(listed.members) == {"node-2"}
+    look = await cluster.live.look_at("shop/cart")
+    (port,) = look.merged.ports
+    assert set(port.members) == {"node-1", "node-2", "node-3"}
+    assert cluster.asked[0][0] == "/api/v1/status?service=shop%2Fcart"
+
+
+async def test_a_summary_is_newer_than_what_was_asked_for():
+    whole = {one.node: one.status for one in sick_cluster().answers if one.status is not None}
+    parts = {node: encode_answer(facts) for node, facts in whole.items()}
+    cluster = Cluster(summaries_of(sick_cluster()), lambda _: parts)
+    await cluster.live.look_at("shop/cart")
+    cluster.now, cluster.seconds = summaries_of(calm_cluster()), 3.0
+    look = await cluster.live.look_at("shop/cart")
+    assert {port.level for port in look.merged.ports} == {Level.OK}
+    assert len(cluster.asked) == 1
+
+
+async def test_many_nodes_are_asked_less_often():
+    cluster = Cluster(summaries_of(calm_cluster(1000)), {})
+    for seconds, asked in ((0.0, 1), (90.0, 1), (101.0, 2)):
+        cluster.seconds = seconds
+        await cluster.live.look_at("shop/calm-1")
+        assert len(cluster.asked) == asked
+
+
+async def test_a_node_that_does_not_answer_again_keeps_its_summary():
+    cluster = Cluster(summaries_of(sick_cluster()), {"node-1": b"no json"})
+    look = await cluster.live.look_at("shop/cart")
+    (port,) = look.merged.ports
+    assert set(port.members) == {"node-2"}
+
+
+async def test_whole_answers_need_no_question():
+    cluster = Cluster(sick_cluster())
+    look = await cluster.live.look_at("shop/web")
+    assert [port.key.service for port in look.merged.ports] == ["web"]
+    assert cluster.asked == []

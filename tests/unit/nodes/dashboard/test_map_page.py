@@ -1,0 +1,84 @@
+import re
+
+from userspace_proxy.facts import Level
+from userspace_proxy.nodes.answer import AllNodes
+from userspace_proxy.nodes.dashboard.calls import AllCalls
+from userspace_proxy.nodes.dashboard.look import PageRequest
+from userspace_proxy.nodes.dashboard.map_page import calling_of, render_map
+
+from .clusters import WEB_1, WEB_3, all_calls, look_at, sick_cluster
+
+LOOK = look_at(sick_cluster())
+
+
+def the_map(q=""):
+    return calling_of(LOOK.merged.ports, all_calls(), q)
+
+
+def test_clients_call_services_that_lead_to_endpoints():
+    calling = the_map()
+    calls = {(line.start, line.end): line.calls for line in calling.calls}
+    assert calls["shop/front-5d9", "shop/web"] == 900
+    assert calls["192.0.2.44", "shop/web"] == 5
+    serves = {(line.start, line.end): line.level for line in calling.serves}
+    assert serves["shop/web", WEB_1] is Level.OK
+    assert serves["shop/web", WEB_3] is Level.TROUBLE
+    assert serves["shop/cart", "10.244.2.5:8080"] is Level.ATTENTION
+    assert serves["shop/quiet", "10.244.1.4:80"] is None
+
+
+def test_services_with_problems_are_first_and_then_the_busiest():
+    assert [item.name for item in the_map().services] == [
+        "shop/search",
+        "shop/cart",
+        "shop/web",
+        "shop/quiet",
+    ]
+
+
+def test_each_service_has_its_busiest_client_before_others_have_a_second():
+    clients = [item.name for item in the_map().clients]
+    assert clients[:3] == ["shop/jobs-1", "10.244.1.21", "shop/front-5d9"]
+
+
+def test_a_search_shows_services_of_what_it_finds():
+    for q in ("front-77c", "10.244.3.9", "shop/web"):
+        assert [item.name for item in the_map(q).services] == ["shop/web"]
+    assert the_map("absent").services == []
+
+
+def test_items_lead_to_their_pages():
+    page = render_map(LOOK, all_calls(), PageRequest("/map")).decode()
+    assert '<a href="/services/shop/web">' in page
+    assert '<a href="/connections?q=shop/front-5d9">' in page
+    assert f'<a href="/?q=endpoint:{WEB_1}">' in page
+    assert "<title>shop/front-5d9 → shop/web: 900 connections</title>" in page
+    assert "5 clients, 4 Services, 7 endpoints" in page
+
+
+def test_marks_and_lines_have_shapes_beside_their_colours():
+    page = render_map(LOOK, all_calls(), PageRequest("/map")).decode()
+    marks = re.findall(r'class="mark"[^>]*>(.)<', page)
+    assert {"■", "▲", "✖"} == set(marks)
+    assert 'class="call trouble"' in page
+    assert 'class="call untried"' in page
+
+
+def test_a_service_that_is_called_and_not_listed_is_on_the_map():
+    calling = calling_of((), all_calls(), "")
+    assert {item.name for item in calling.services} == {"shop/web", "shop/cart", "shop/search"}
+
+
+def test_without_anything_the_map_says_so():
+    page = render_map(look_at(AllNodes()), AllCalls(), PageRequest("/map")).decode()
+    assert "No node has counted a connection yet" in page
+    assert '<svg class="map"' not in page
+
+
+def test_clients_with_hostile_names_are_text():
+    from .clusters import calls_of, edges
+
+    calls = calls_of({"node-1": edges(("10.0.0.1", "<b>\u202e", "shop/web:http", 1))})
+    page = render_map(LOOK, calls, PageRequest("/map")).decode()
+    assert "<b>" not in page
+    assert "&lt;b&gt;\\u202e" in page

@@ -1,0 +1,181 @@
+import dataclasses
+import re
+import time
+
+import pytest
+
+from tests.unit.status.views import NOW, make_port
+from userspace_proxy.nodes.answer import AgentAnswer, AllNodes
+from userspace_proxy.nodes.dashboard.look import PageRequest
+from userspace_proxy.nodes.dashboard.pages import (
+    render_calls,
+    render_incident,
+    render_incidents,
+    render_missing,
+    render_node,
+    render_nodes,
+    render_overview,
+    verdict,
+)
+
+from .clusters import (
+    all_calls,
+    an_answer,
+    calm_cluster,
+    look_at,
+    sick_cluster,
+    summaries_of,
+)
+
+SICK = look_at(sick_cluster())
+CALM = look_at(calm_cluster())
+
+
+def words_of(page):
+    """Return what a page says, without its markup."""
+    text = re.sub(r"<(style|script|svg).*?</\1>", "", page.decode(), flags=re.DOTALL)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", text))
+
+
+def overview(look, **asked):
+    return words_of(render_overview(look, PageRequest(**asked)))
+
+
+def test_the_first_page_names_what_is_sick_and_nodes_without_an_answer():
+    page = overview(SICK)
+    assert "1 without an answer. 3 Services need attention." in page
+    assert "node-4 : the agent has not answered within 5 s" in page
+    assert "only node-2 can&#39;t reach 10.244.2.5:8080" in page
+    assert page.index("shop/cart:http") < page.index("shop/web:http") < page.index("shop/quiet")
+    assert "3 of 4 nodes answered" in page
+
+
+def test_a_cluster_without_a_problem():
+    assert "All have answered. All Services are served as planned." in overview(CALM)
+    assert verdict(CALM.merged).startswith("All have answered.")
+
+
+def test_before_the_first_answer_there_is_a_page():
+    page = overview(look_at(AllNodes()))
+    assert "No node has a Service yet." in page
+
+
+def test_a_search_leaves_the_services_that_it_finds():
+    page = overview(SICK, q="endpoint:10.244.3.9")
+    assert "1 Service port found." in page
+    assert "shop/web:http" in page
+    assert "shop/quiet:http" not in page
+    assert "No Service port matches." in overview(SICK, q="absent")
+
+
+@pytest.mark.parametrize(
+    ("q", "services"),
+    [
+        pytest.param("is:problem", ["cart", "search", "web"], id="on-some-node"),
+        pytest.param("is:not-answering", ["cart", "search"], id="state"),
+        pytest.param("ns:shop -web", ["cart", "quiet", "search"], id="all-words"),
+    ],
+)
+def test_the_search_is_that_of_a_proxys_page(q, services):
+    page = render_overview(SICK, PageRequest(q=q)).decode()
+    assert sorted(re.findall(r'href="/services/shop/(\w+)"', page)) == services
+
+
+def test_a_state_that_does_not_exist_is_named():
+    assert "there is no state is:refusd" in overview(SICK, q="is:refusd")
+
+
+def test_services_that_summaries_leave_out_can_be_asked_for():
+    look = look_at(summaries_of(calm_cluster()))
+    page = render_overview(look, PageRequest(q="shop/calm-1")).decode()
+    assert '<a href="/services/shop/calm-1">Ask all nodes about shop/calm-1</a>' in page
+    assert "3 more Service ports are served wherever that is known" in words_of(page.encode())
+    assert "Ask all nodes" not in overview(look, q="calm")
+
+
+def test_the_size_of_a_page_is_bounded():
+    ports = [make_port(f"web-{n:04}", refused=7) for n in range(300)]
+    first = an_answer("node-0", ports)
+    answers = tuple(AgentAnswer(f"node-{n}", first.agents, first.status) for n in range(1000))
+    look = look_at(AllNodes(answers))
+    page = render_overview(look, PageRequest())
+    assert len(page) < 150_000
+    assert page.count(b'class="name"') == 100 + 25
+    assert b"1 to 100 of 300 Service ports" in page
+    assert b'<a rel="next" href="/?page=2">Next</a>' in page
+    assert len(render_nodes(look, PageRequest("/nodes"))) < 150_000
+
+
+def test_nodes_are_a_table_with_a_search():
+    page = words_of(render_nodes(SICK, PageRequest("/nodes", q="node-4")))
+    assert "1 node found." in page
+    assert "nftables" not in page
+    assert "0.1.0" in words_of(render_nodes(SICK, PageRequest("/nodes")))
+
+
+def test_a_node_has_a_page_with_what_is_wrong_there():
+    page = words_of(render_node(SICK, PageRequest("/nodes/node-3"), "node-3"))
+    assert "2 Service ports need attention here, of 4" in page
+    assert "Clients fail: none of its 3 endpoints answers" in page
+    assert "kubectl -n kube-system port-forward userspace-proxy-node-3 10249" in page
+
+
+def test_a_node_without_an_answer_has_a_page_with_the_cause():
+    page = words_of(render_node(SICK, PageRequest("/nodes/node-4"), "node-4"))
+    assert "the agent has not answered within 5 s" in page
+    assert render_node(SICK, PageRequest(), "node-9") is None
+
+
+def test_what_was_known_of_a_node_that_is_silent_now_is_not_shown():
+    *others, silent = sick_cluster().answers
+    before = an_answer("node-4", [make_port("web")])
+    left = dataclasses.replace(before, problem=silent.problem)
+    page = words_of(
+        render_node(look_at(AllNodes((*others, left))), PageRequest("/nodes/node-4"), "node-4")
+    )
+    assert "the agent has not answered within 5 s" in page
+    assert "nftables" not in page
+
+
+def test_causes_are_listed_and_have_pages():
+    page = render_incidents(SICK, PageRequest("/incidents")).decode()
+    ids = re.findall(r'href="/incidents/([0-9a-f]+)"', page)
+    assert len(ids) == len(SICK.merged.incidents) == 3
+    for id_ in ids:
+        assert "What to do" in words_of(
+            render_incident(SICK, PageRequest(f"/incidents/{id_}"), id_)
+        )
+    assert render_incident(SICK, PageRequest(), "0123456789ab") is None
+    found = words_of(render_incidents(SICK, PageRequest("/incidents", q="shop/web refuses")))
+    assert "1 cause found." in found
+
+
+def test_clients_are_listed_with_what_they_call():
+    page = render_calls(SICK, all_calls(), PageRequest("/connections")).decode()
+    assert '<a href="/services/shop/web">shop/web:http</a>' in page
+    said = words_of(page.encode())
+    assert "shop/front-5d9 10.244.1.20" in said
+    assert "3 connections of other clients, which nodes don&#39;t list." in said
+    found = words_of(render_calls(SICK, all_calls(), PageRequest("/connections", q="192.0.2")))
+    assert "1 client of a Service port found." in found
+
+
+def test_pages_reload_themselves_without_scripts_unless_told_otherwise():
+    page = render_overview(CALM, PageRequest()).decode()
+    assert '<noscript><meta http-equiv="refresh" content="5"></noscript>' in page
+    assert 'role="search" method="get" action="/" hidden' in page
+    still = render_overview(CALM, PageRequest(refresh=False)).decode()
+    assert "http-equiv" not in still
+    assert 'action="/" hidden' not in still
+
+
+@pytest.mark.parametrize("words", ["There is no node x"])
+def test_what_is_missing_is_said(words):
+    assert f"{words}. All nodes shows what is so now." in words_of(
+        render_missing(CALM, PageRequest("/nodes/x"), words)
+    )
+
+
+def test_times_are_those_of_this_machine():
+    shown = time.strftime("%H:%M:%S", time.localtime(NOW))
+    assert shown in overview(CALM)

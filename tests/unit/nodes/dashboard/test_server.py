@@ -1,0 +1,123 @@
+import asyncio
+import re
+import socket
+
+import pytest
+
+from userspace_proxy.errors import ListenError
+from userspace_proxy.nodes.dashboard.links import incident_link, node_link, service_link
+from userspace_proxy.nodes.dashboard.server import USUAL_PORT, Dashboard
+
+from .clusters import HOSTILE, hostile_cluster, live_of, look_at, sick_cluster
+from .test_entry import opened
+
+INCIDENT = look_at(sick_cluster()).merged.incidents[0].incident.id
+PAGES = (
+    "/",
+    "/nodes",
+    "/nodes/node-3",
+    "/nodes/node-4",
+    "/services/shop/web",
+    "/incidents",
+    f"/incidents/{INCIDENT}",
+    "/connections",
+    "/map",
+)
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_each_page_is_answered_with_the_security_headers(path):
+    async with opened() as window:
+        await window.ask(window.printed)
+        response, text = await window.ask(f"{path}?q=")
+        assert (response.status, response.content_type) == (200, "text/html")
+        assert "prod" in text
+        assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+        assert response.headers["Cache-Control"] == "no-store"
+        assert response.headers["Referrer-Policy"] == "no-referrer"
+        assert response.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+
+
+@pytest.mark.parametrize(
+    "path", ["/nodes/node-9", "/services/shop/none", "/incidents/0123456789ab", "/nodes/%3Cb%3E"]
+)
+async def test_what_is_not_there_is_said_with_a_way_back(path):
+    async with opened() as window:
+        await window.ask(window.printed)
+        response, text = await window.ask(path)
+        assert (response.status, '<a href="/">All nodes</a>' in text) == (404, True)
+        assert "<b>" not in text
+
+
+async def test_what_an_agent_claims_is_markup_on_no_page():
+    look = look_at(hostile_cluster())
+    paths = [*PAGES, node_link(HOSTILE), service_link(f"{HOSTILE}/{HOSTILE}"), "/?q=%3Cb%3E"]
+    paths += [incident_link(one.incident.id) for one in look.merged.incidents]
+    async with opened(hostile_cluster()) as window:
+        await window.ask(window.printed)
+        for path in paths:
+            response, text = await window.ask(path)
+            assert response.status in (200, 404), path
+            assert not re.search("<b>|\u202e|\x1b", text), path
+        _, text = await window.ask(node_link(HOSTILE))
+        assert "&lt;b&gt;\\u202e\\u001b[31m" in text
+
+
+@pytest.mark.parametrize("path", ["/api/v1/status", "/static/page.js", "/static/..%2fserver.py"])
+async def test_there_is_nothing_else(path):
+    async with opened() as window:
+        await window.ask(window.printed)
+        assert (await window.ask(path))[0].status == 404
+
+
+async def test_no_request_changes_anything():
+    async with opened() as window:
+        await window.ask(window.printed)
+        for method in ("POST", "PUT", "DELETE"):
+            async with window._session.request(method, f"{window.base}/nodes") as response:
+                assert response.status == 405
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("style.css", "text/css"),
+        ("dashboard.css", "text/css"),
+        ("dashboard.js", "text/javascript"),
+        ("icon-trouble.svg", "image/svg+xml"),
+        ("troubleshooting.html", "text/html"),
+    ],
+)
+async def test_the_parts_of_pages_are_served(name, kind):
+    async with opened() as window:
+        await window.ask(window.printed)
+        response, text = await window.ask(f"/static/{name}")
+        assert (response.status, response.content_type) == (200, kind)
+        assert text
+
+
+async def test_the_usual_port_is_taken_if_it_is_free_and_otherwise_any():
+    first, second = Dashboard(live_of(sick_cluster())), Dashboard(live_of(sick_cluster()))
+    try:
+        usual, other = await first.serve(), await second.serve()
+        assert usual.printed.startswith(f"http://127.0.0.1:{USUAL_PORT}/?secret=")
+        assert f":{USUAL_PORT}/" not in other.printed
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            port = sock.getsockname()[1]
+            third = Dashboard(live_of(sick_cluster()))
+            with pytest.raises(ListenError, match=f"127.0.0.1:{port}: Address already in use"):
+                await third.serve(port)
+    finally:
+        await first.close()
+        await second.close()
+
+
+async def test_it_listens_on_loopback_alone_and_not_any_more_when_it_is_closed():
+    dashboard = Dashboard(live_of(sick_cluster()))
+    addresses = await dashboard.serve()
+    assert addresses.once.partition("?")[0] == addresses.printed.partition("?")[0]
+    port = int(addresses.printed.split("/")[2].partition(":")[2])
+    await dashboard.close()
+    await dashboard.close()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)

@@ -1,0 +1,106 @@
+import re
+from dataclasses import replace
+
+from tests.unit.status.views import make_endpoint
+from userspace_proxy.causes.endpoints import silent
+from userspace_proxy.nodes.answer import AgentAnswer, AllNodes
+from userspace_proxy.nodes.dashboard.look import PageRequest
+from userspace_proxy.nodes.dashboard.service_page import (
+    ENDPOINTS_SHOWN,
+    NODES_SHOWN,
+    render_service,
+)
+
+from .clusters import a_port, all_calls, an_answer, an_endpoint, look_at, sick_cluster
+from .test_pages import words_of
+
+
+def page_of(service, all_nodes=None, **asked):
+    look = look_at(all_nodes or sick_cluster())
+    part = replace(look, merged=look.merged.of_service(service))
+    return render_service(part, all_calls(), PageRequest(f"/services/{service}", **asked), service)
+
+
+def rows_of(page):
+    """Return the matrix: by node, the words of each cell."""
+    table = re.search(r'<table class="matrix.*?</table>', page.decode(), re.DOTALL)[0]
+    found = {}
+    for row in re.findall(r"<tr.*?</tr>", table, re.DOTALL)[1:]:
+        node = re.search(r'href="/nodes/([^"]+)"', row)[1]
+        found[node] = [
+            words.partition(";")[0].partition(":")[0]
+            for words in re.findall(r'class="cell[^>]*title="([^"]*)"', row)
+        ]
+    return found
+
+
+def test_a_sick_endpoint_is_a_column():
+    page = page_of("shop/web")
+    assert rows_of(page) == {
+        "node-1": ["failing", "served"],
+        "node-2": ["failing", "served"],
+        "node-3": ["failing", "served"],
+        "node-4": ["unknown", "unknown"],
+    }
+    (head,) = re.findall(r'<th [^>]*class="endpoint sick".*?</th>', page.decode(), re.DOTALL)
+    assert "10.244.3.9:8080" in head
+    assert ">✖<" in head
+    assert '<tr role="row" class="sick">' not in page.decode()
+
+
+def test_a_sick_node_is_a_row():
+    page = page_of("shop/search")
+    assert next(iter(rows_of(page))) == "node-3"
+    assert rows_of(page)["node-3"] == ["failing"] * 3
+    assert rows_of(page)["node-1"] == ["served"] * 3
+    assert page.decode().count('<tr role="row" class="sick">') == 1
+    assert "endpoint sick" not in page.decode()
+
+
+def test_a_sick_link_is_a_cell_and_is_said():
+    page = page_of("shop/cart")
+    assert rows_of(page)["node-2"] == ["failing"]
+    assert rows_of(page)["node-1"] == ["served"]
+    assert "only node-2 can&#39;t reach 10.244.2.5:8080: it does not answer" in words_of(page)
+    assert "sick" not in re.sub(
+        r'"sick"', "", "".join(re.findall(r'class="endpoint[^"]*"', page.decode()))
+    )
+
+
+def test_what_was_not_tried_is_neither_well_nor_sick():
+    assert rows_of(page_of("shop/quiet"))["node-1"] == ["not tried"]
+
+
+def test_an_endpoint_that_is_left_out_is_not_used():
+    port = a_port(
+        "web", an_endpoint("10.244.1.1:80"), make_endpoint("10.244.2.1:80", "not ready", False)
+    )
+    all_nodes = AllNodes((an_answer("node-1", [port]),))
+    assert sorted(rows_of(page_of("shop/web", all_nodes))["node-1"]) == ["not used", "served"]
+
+
+def test_the_clients_of_the_service_are_listed():
+    said = words_of(page_of("shop/web"))
+    assert "shop/front-5d9" in said
+    assert "shop/jobs-1" not in said
+
+
+def test_a_service_that_no_node_has_is_none():
+    assert page_of("shop/none") is None
+
+
+def test_a_large_matrix_is_cut_and_states_how_much_is_left_out():
+    sick = [an_endpoint(f"10.244.1.{n}:80", silent(f"10.244.1.{n}:80")) for n in range(1, 61)]
+    first = an_answer("node-0000", [a_port("web", *sick)])
+    all_nodes = AllNodes(
+        tuple(AgentAnswer(f"node-{n:04}", first.agents, first.status) for n in range(1000))
+    )
+    page = page_of("shop/web", all_nodes)
+    assert len(page) < 1_000_000
+    rows = rows_of(page)
+    assert (len(rows), len(rows["node-0000"])) == (NODES_SHOWN, ENDPOINTS_SHOWN)
+    said = words_of(page)
+    assert f"{1000 - NODES_SHOWN} more nodes" in said
+    assert f"{60 - ENDPOINTS_SHOWN} more endpoints" in said
+    found = page_of("shop/web", all_nodes, q="node-0999")
+    assert list(rows_of(found)) == ["node-0999"]

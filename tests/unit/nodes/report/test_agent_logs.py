@@ -1,0 +1,77 @@
+import pytest
+
+from userspace_proxy.nodes.report import agent_logs
+from userspace_proxy.nodes.report.agent_logs import AgentLog, read_logs
+from userspace_proxy.sources.kubernetes.client import ApiClient
+from userspace_proxy.sources.kubernetes.credentials import Credentials
+from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
+from userspace_proxy_testing.fakes.agent_answers import fixed
+from userspace_proxy_testing.fakes.agents import FakeAgents
+from userspace_proxy_testing.fakes.api_server import FakeApiServer
+
+
+@pytest.fixture
+async def api(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "*")
+    async with FakeApiServer() as api:
+        yield api
+
+
+@pytest.fixture
+async def client(api):
+    client = ApiClient(Credentials(master=api.url))
+    await client.open()
+    yield client
+    await client.close()
+
+
+def targets(api, *logs):
+    agents = FakeAgents(api)
+    pods = [agents.add(f"node-{i}", fixed(b""), log=log) for i, log in enumerate(logs)]
+    return [ForwardTarget("kube-system", pod, 10249) for pod in pods]
+
+
+async def test_logs_are_in_the_order_of_the_agents(api, client):
+    agents = targets(api, *(f"line of {i}\n" for i in range(30)))
+    found = await read_logs(client, agents)
+    assert found == [AgentLog(agent, f"line of {i}\n") for i, agent in enumerate(agents)]
+
+
+async def test_of_a_long_log_the_last_lines_are_kept(api, client, monkeypatch):
+    monkeypatch.setattr(agent_logs, "LOG_BYTES", 100)
+    (agent,) = targets(api, "".join(f"line {i:03}\n" for i in range(900)))
+    (found,) = await read_logs(client, [agent])
+    assert found.text.startswith("line 889\n")
+    assert found.text.endswith("line 899\n")
+    assert found.problem.startswith("only the last")
+    assert f"tailLines={agent_logs.LINES}" in api.requests[-1]
+
+
+async def test_a_namespace_that_is_denied_is_not_asked_again(api, client):
+    api.denied = {"get pods/log"}
+    agents = targets(api, *["x"] * 40)
+    found = await read_logs(client, agents)
+    assert {one.problem for one in found} == {
+        "this user may not get pods/log in namespace kube-system"
+    }
+    assert len(api.requests) <= 8
+
+
+async def test_all_logs_are_bounded(api, client, monkeypatch):
+    monkeypatch.setattr(agent_logs, "ALL_BYTES", 40)
+    found = await read_logs(client, targets(api, *["x" * 30] * 20))
+    assert sum(len(one.text) for one in found) < 40 + 8 * 30
+    assert "the logs of others" in found[-1].problem
+
+
+async def test_pods_that_are_gone_cost_their_own_log_only(api, client):
+    (agent,) = targets(api, "x\n")
+    gone = ForwardTarget("kube-system", "gone", 10249)
+    found = await read_logs(client, [gone, agent])
+    assert found == [AgentLog(gone, problem='pods "gone" not found'), AgentLog(agent, "x\n")]
+
+
+async def test_logs_that_take_too_long_are_missing(api, client, monkeypatch):
+    monkeypatch.setattr(agent_logs, "WITHIN_S", 0.0)
+    (found,) = await read_logs(client, targets(api, "x\n"))
+    assert found.problem == "not read within 0 s"

@@ -1,0 +1,143 @@
+import msgspec
+import pytest
+
+from userspace_proxy.causes.agents import no_agent
+from userspace_proxy.facts import Level, StatusFacts
+from userspace_proxy.nodes.answer import AgentAnswer, AllNodes
+from userspace_proxy.nodes.report import gathering
+from userspace_proxy.nodes.report.gathering import (
+    Missing,
+    gather,
+    make_scrubber,
+    pseudonyms_of,
+    unserved,
+)
+from userspace_proxy.sources.kubernetes.client import ApiClient
+from userspace_proxy.sources.kubernetes.credentials import Credentials
+from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
+from userspace_proxy_testing.fakes.agent_answers import fixed
+from userspace_proxy_testing.fakes.agent_status import service_objects, status_of
+from userspace_proxy_testing.fakes.agents import FakeAgents
+from userspace_proxy_testing.fakes.api_server import FakeApiServer
+
+NOW = 1_795_000_000.0
+OBJECTS = service_objects(4)
+
+
+def ill(*services: str) -> StatusFacts:
+    """Return an answer in which some Services aren't served."""
+    status = status_of(OBJECTS, "node-1")
+    for port in status.ports:
+        if port.service in services:
+            port.state = msgspec.structs.replace(port.state, level=Level.TROUBLE)
+            status.level = Level.TROUBLE
+    return status
+
+
+def answer(node: str, status: StatusFacts | None = None, **more: object) -> AgentAnswer:
+    agents = (ForwardTarget("kube-system", f"userspace-proxy-{node}", 10249),)
+    return AgentAnswer(node, agents, status, **more)
+
+
+@pytest.fixture
+async def api(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "*")
+    async with FakeApiServer() as api:
+        for item in OBJECTS:
+            api.put(item)
+        agents = FakeAgents(api)
+        for node in ("a", "b"):
+            agents.add(node, fixed(b""), log=f"log of {node}\n")
+        yield api
+
+
+@pytest.fixture
+async def client(api):
+    client = ApiClient(Credentials(master=api.url))
+    await client.open()
+    yield client
+    await client.close()
+
+
+def test_services_that_most_nodes_do_not_serve_come_first():
+    nodes = AllNodes(
+        (
+            answer("a", ill("service-2")),
+            answer("b", ill("service-1", "service-2")),
+            answer("c", behind=("team-3/service-3",)),
+        )
+    )
+    assert unserved(nodes) == ["team-2/service-2", "team-1/service-1", "team-3/service-3"]
+
+
+async def test_what_is_gathered(client):
+    nodes = AllNodes((answer("b", ill()), answer("a", ill("service-2"))))
+    found = await gather(client, nodes, made_at=NOW)
+    assert [one.service for one in found.objects] == ["team-2/service-2"]
+    # The node with a problem comes first.
+    assert [one.text for one in found.logs] == ["log of a\n", "log of b\n"]
+    assert found.server_version == {"gitVersion": "v1.36.3"}
+    assert found.missing == []
+    assert found.all_nodes == nodes
+
+
+async def test_what_is_missing_is_said(api, client):
+    api.denied = {"get pods/log", "list endpointslices"}
+    gone = AgentAnswer("c", problem=no_agent("kube-system"))
+    nodes = AllNodes((answer("a", ill("service-1")), answer("b"), gone), has_nodes=False)
+    found = await gather(client, nodes, made_at=NOW)
+    assert [one.what for one in found.missing] == [
+        "answer of c",
+        "nodes without an agent",
+        "objects of Service team-1/service-1",
+        "log of kube-system/userspace-proxy-a and 1 other",
+    ]
+    assert Missing("answer of c", "no agent") in found.missing
+
+
+async def test_without_all_names_no_log_is_read(api, client):
+    found = await gather(client, AllNodes((answer("a"),)), made_at=NOW, unknown="forbidden")
+    assert found.logs == []
+    assert found.missing[0].what == "logs of agents"
+    assert not [one for one in api.requests if "/log" in one]
+
+
+async def test_answers_that_would_be_too_many_are_cut(client, monkeypatch):
+    monkeypatch.setattr(gathering, "PORTS_MAX", 4)
+    nodes = AllNodes((answer("a", ill()), answer("b", ill("service-1"))))
+    found = await gather(client, nodes, made_at=NOW)
+    first, second = found.all_nodes.answers
+    assert (len(first.status.ports), first.is_summary) == (0, True)
+    assert (len(second.status.ports), second.is_summary) == (4, False)
+    assert found.missing[0].what == "what is served on 1 node"
+
+
+async def test_the_users_own_credentials_are_secrets(tmp_path):
+    for user, secret in (
+        ('{"token": "planted-token"}', "planted-token"),
+        ('{"username": "alice", "password": "planted-password"}', "planted-password"),
+    ):
+        path = tmp_path / "config"
+        path.write_text(
+            '{"current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "c", '
+            f'"user": "u"}}}}], "users": [{{"name": "u", "user": {user}}}], '
+            '"clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}]}'
+        )
+        client = ApiClient(Credentials(kubeconfig=str(path)))
+        await client.open()
+        scrubber, unknown = await make_scrubber(client, None)
+        await client.close()
+        assert (scrubber.text(f"sent {secret}"), unknown) == ("sent [removed]", "")
+
+
+def test_the_api_servers_host_is_a_name():
+    for url in ("https://api-acme", "https://api-acme:6443/k8s"):
+        hidden = pseudonyms_of(url, b"key").hide(f"cannot reach {url}")
+        assert hidden.startswith("cannot reach https://host-")
+        assert "acme" not in hidden
+
+
+async def test_names_that_may_not_be_listed_are_said(api, client):
+    api.denied = {"list nodes"}
+    _, unknown = await make_scrubber(client, b"key")
+    assert unknown.startswith("nodes is forbidden")

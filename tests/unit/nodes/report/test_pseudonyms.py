@@ -1,0 +1,131 @@
+import ipaddress
+import re
+
+import pytest
+
+from userspace_proxy.nodes.report.pseudonyms import Pseudonyms
+
+KEY = b"a key of tests"
+NODE = "ip-10-0-3-7.eu-west-1.compute.internal"
+
+
+@pytest.fixture
+def names():
+    names = Pseudonyms(KEY)
+    names.learn("namespace", ["shop", "kube-system", "default"])
+    names.learn("service", ["web", "shop"])
+    names.learn("node", ["node-1", NODE])
+    return names
+
+
+def test_a_name_has_one_pseudonym_wherever_it_is(names):
+    hidden = names.hide("shop/web:http on node-1: web.shop.svc.cluster.local, Service 'web'")
+    shop, web, node = (names.name(name, "") for name in ("shop", "web", "node-1"))
+    assert hidden == f"{shop}/{web}:http on {node}: {web}.{shop}.svc.cluster.local, Service '{web}'"
+    assert [one.partition("-")[0] for one in (shop, web, node)] == ["namespace", "service", "node"]
+
+
+def test_another_archive_has_other_pseudonyms(names):
+    others = Pseudonyms(b"another key")
+    others.learn("service", ["web"])
+    assert others.hide("web 10.0.0.1") != names.hide("web 10.0.0.1")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "web-7d9f8b6c5-x2x4z is gone", "web-0 is gone", "cart-7d9f8b6c5-x2x4z is gone",
+        "db.corp.example.com is gone", f"{NODE} is gone", "alice@corp.example.com is gone",
+        "10-244-3-9.shop.pod.cluster.local is gone", "ip-10-0-9-9 is gone", "WEB is gone",
+        "userspace-proxy-x2x4z is gone", "aa:bb:cc:dd:ee:0f is gone", "fe80::1%eth0 is gone",
+        'User "alice" is gone', "acme/zeta is gone", "acme/zeta:http is gone",
+        "deployment/zeta is gone", 'deployments.apps "zeta" not found; it is gone',
+        "acme/zeta. is gone",
+        "web-headless.shop is gone", "::ffff:10.0.0.9 is gone",
+    ],
+)  # fmt: skip
+def test_what_has_the_form_of_a_name_is_hidden(names, text):
+    hidden = names.hide(text)
+    assert not re.search(r"acme|zeta", hidden)
+    first = text.removesuffix(" is gone").removeprefix('User "').strip('"')
+    assert first.partition("%")[0] not in hidden
+    assert hidden.endswith(" is gone")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "refused: none of its 3 endpoints is ready; 12:30:45, 2026-11-26T19:00:00.123Z",
+        "kube-system/kube-dns, default/kubernetes, userspace-proxy 0.1.0 (commit 0123456789ab)",
+        "Linux 5.10.0-32-amd64, nft v1.0.9, Kubernetes v1.36.3",
+        "annotation userspace-proxy.io/hold, label kubernetes.io/service-name",
+        "net.bridge.bridge-nf-call-iptables is 0; /etc/userspace-proxy/config.conf",
+        "pods/portforward, nodes, 1/2 of 30, 80/TCP, 12 bytes/s, linux/amd64",
+        "/proc/1/ns/net, /run/xtables.lock, userspace_proxy/cli/main.py",
+        "127.0.0.1:10249, [::1]:80, 0.0.0.0:10256, :::80, 169.254.169.254",
+    ],
+)
+def test_other_words_stay(names, text):
+    assert names.hide(text) == text
+
+
+def kind(ip):
+    address = ipaddress.ip_address(ip)
+    return address.version, address.is_private, address.is_link_local, address.is_multicast
+
+
+@pytest.mark.parametrize(
+    "ip",
+    [
+        "10.244.3.9", "172.20.1.2", "192.168.7.7", "100.64.0.3", "8.8.8.8", "223.5.5.5",
+        "169.254.7.7", "224.0.0.251", "fd00:96::7", "2a00:1450::5", "fe80::7",
+    ],
+)  # fmt: skip
+def test_an_address_keeps_its_kind(names, ip):
+    hidden = names.hide(f"{ip} refuses" if ":" not in ip else f"[{ip}]:80 refuses")
+    found = hidden.partition(" ")[0].removesuffix(":80").strip("[]")
+    assert found != ip
+    assert kind(found) == kind(ip)
+
+
+def test_addresses_of_one_network_stay_in_one(names):
+    a, b, other = (ipaddress.ip_address(names.address(f"10.244.3.{n}")) for n in (9, 200, 201))
+    network = ipaddress.ip_network(names.address("10.244.3.0/24"))
+    assert a in network
+    assert b in network
+    assert len({a, b, other}) == 3
+    assert ipaddress.ip_address(names.address("10.244.4.9")) not in network
+    assert names.hide("admits 10.244.3.0/24, 0.0.0.0/0").count("/") == 2
+
+
+def test_addresses_never_share_a_pseudonym(names):
+    some = [f"10.{a}.{b}.7" for a in range(20) for b in range(20)] + [
+        f"8.8.{n}.8" for n in range(99)
+    ]
+    assert len({names.address(ip) for ip in some}) == len(some)
+
+
+def test_a_digest_keeps_its_length_and_equality(names):
+    assert names.digest("0123abcd") == names.digest("0123abcd") != names.digest("0123abce")
+    assert len(names.digest("0123abcd")) == 8
+    assert names.digest("") == ""
+
+
+@pytest.mark.parametrize("home", ["/home/{}/.kube/config", "/Users/{}/x", r"C:\Users\{}\x"])
+def test_the_users_own_name_is_hidden(names, home):
+    hidden = names.hide(f"cannot read {home.format('alice')}")
+    assert hidden == f"cannot read {home.format(names.name('alice', 'user'))}"
+
+
+def test_a_service_that_is_gone_has_one_pseudonym_too(names):
+    hidden = names.hide("acme/zeta: removed; zeta in acme is gone")
+    namespace, service = hidden.partition(":")[0].split("/")
+    assert hidden == f"{namespace}/{service}: removed; {service} in {namespace} is gone"
+
+
+@pytest.mark.parametrize(
+    "part", ["a-", "a.", "a/", "1.", "1-", "a@", ":a", "::", 's "', "web-", " "]
+)
+def test_its_cost_is_linear(names, part):
+    # A quadratic one would take hours.
+    assert len(names.hide(part * ((1 << 19) // len(part)))) > 0

@@ -1,0 +1,111 @@
+import json
+import re
+
+import pytest
+
+from tests.unit.status.recorded import make_rich_view
+from tests.unit.status.views import NOW
+from userspace_proxy.causes.endpoints import refuses
+from userspace_proxy.facts import RejectedFacts, SourceFacts, StatusFacts, SteeringState
+from userspace_proxy.model import ServiceKey
+from userspace_proxy.nodes.answer import AgentAnswer, AllNodes
+from userspace_proxy.nodes.report.pseudonyms import Pseudonyms
+from userspace_proxy.nodes.report.scrubbing import Scrubber
+from userspace_proxy.nodes.report.secrets import Secrets
+from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
+from userspace_proxy.status.answers import encode_answer, read_answer, render_status
+
+NAMES = ("shop", "orders", "payments", "node-a", "node-b", "voice", "10.244.", "203.0.113.")
+
+
+@pytest.fixture
+def scrubber():
+    return Scrubber(Secrets(), Pseudonyms(b"key"))
+
+
+@pytest.fixture
+def rich():
+    """Return the answer of a node of which every part has something to show."""
+    return read_answer(render_status(make_rich_view(), now=NOW))
+
+
+def test_without_pseudonyms_an_answer_stays_as_it_is(rich):
+    scrubber = Scrubber(Secrets())
+    assert encode_answer(scrubber.value(rich)) == encode_answer(rich)
+
+
+def test_no_name_and_no_address_stays_anywhere(scrubber, rich):
+    before = encode_answer(rich).decode()
+    assert all(name in before for name in NAMES[:2])
+    scrubber.learn(rich)
+    hidden = encode_answer(scrubber.value(rich)).decode()
+    # Not as a part of another word: ``10.244.`` is also in ``110.244.``.
+    assert re.findall(rf"(?<![\w.])(?:{'|'.join(map(re.escape, NAMES))})", hidden) == []
+
+
+def test_the_form_stays(scrubber, rich):
+    scrubber.learn(rich)
+    hidden = scrubber.value(rich)
+    states = [(one.state.level, one.state.word, one.protocol, one.family) for one in rich.ports]
+    assert [
+        (one.state.level, one.state.word, one.protocol, one.family) for one in hidden.ports
+    ] == states
+    assert hidden.totals == rich.totals
+    assert read_answer(encode_answer(hidden)) == hidden
+
+
+def test_words_of_the_program_stay_where_a_service_is_called_so(scrubber):
+    status = StatusFacts(steering=SteeringState("nftables"), version="0.1.0", node="nftables")
+    scrubber.learn(status)
+    hidden = scrubber.value(status)
+    assert (hidden.steering.name, hidden.version) == ("nftables", "0.1.0")
+    assert hidden.node.startswith("node-")
+
+
+def test_a_cause_has_the_pseudonym_of_its_endpoint(scrubber):
+    hidden = scrubber.value(refuses("10.244.3.9:8080"))
+    assert hidden.code is refuses("10.244.3.9:8080").code
+    assert f"{scrubber.pseudonyms.address('10.244.3.9')}:8080" in repr(hidden)
+    assert "10.244.3.9" not in repr(hidden)
+
+
+def test_objects_with_mistakes_are_hidden(scrubber):
+    mistake = RejectedFacts("web.yaml:3: x", "Service shop/web", "Service", "shop", "web")
+    status = StatusFacts(source=SourceFacts(rejected=[mistake]))
+    scrubber.learn(status)
+    (hidden,) = scrubber.value(status).source.rejected
+    assert hidden.kind == "Service"
+    assert hidden.object == f"Service {hidden.namespace}/{hidden.name}"
+    assert "shop" not in repr(hidden)
+
+
+def test_nodes_and_what_they_lack_are_hidden(scrubber):
+    answer = AgentAnswer(
+        "alpha",
+        agents=(ForwardTarget("kube-system", "userspace-proxy-x2x4z", 10249),),
+        behind=("shop/web",),
+    )
+    all_nodes = AllNodes((answer,), digests={"shop/web": "0123abcd"})
+    scrubber.learn(all_nodes)
+    hidden = scrubber.value(all_nodes)
+    (one,) = hidden.answers
+    assert one.node.startswith("node-")
+    assert (one.agents[0].namespace, one.agents[0].port) == ("kube-system", 10249)
+    assert [*hidden.digests] == [*one.behind]
+    assert not {"alpha", "shop", "web", "0123abcd"} & {*json.dumps(repr(hidden)).split("'")}
+
+
+def test_secrets_are_removed_from_values_too():
+    status = StatusFacts(source=SourceFacts(problems=["cannot log in: token=hunter22"]))
+    hidden = Scrubber(Secrets()).value(status)
+    assert hidden.source.problems == ["cannot log in: token=[removed]"]
+
+
+def test_what_is_not_known_is_an_error(scrubber):
+    with pytest.raises(TypeError, match="a report can't contain a object"):
+        scrubber.value([object()])
+
+
+def test_a_service_key_is_a_tuple_of_names(scrubber):
+    hidden = scrubber.value(ServiceKey("shop", "web"))
+    assert isinstance(hidden, ServiceKey)

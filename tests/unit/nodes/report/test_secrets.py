@@ -1,0 +1,61 @@
+import pytest
+
+from userspace_proxy.nodes.report.secrets import REMOVED, Secrets
+
+KEY = "-----BEGIN RSA PRIVATE KEY-----\nMIIEow+/=\nabc\n-----END RSA PRIVATE KEY-----"
+JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        pytest.param("sent Authorization: Bearer abc.def-123", "sent Authorization: ", id="header"),
+        pytest.param("with bearer abcdef123 and more", "with bearer  and more", id="scheme"),
+        pytest.param(f"token {JWT}!", "token !", id="jwt"),
+        pytest.param("AWS_SECRET_ACCESS_KEY=hunter2 x", "AWS_SECRET_ACCESS_KEY= x", id="variable"),
+        pytest.param('"password": "a b c", "x"', '"password": , "x"', id="json"),
+        pytest.param(r"{\"token\":\"abc\"}", r"{\"token\":}", id="json-in-json"),
+        pytest.param("run with --token hunter2", "run with --token ", id="flag"),
+        pytest.param("at https://alice:pw@api.test/x", "at https://@api.test/x", id="url"),
+        pytest.param(f"key {KEY}", "key ", id="private-key"),
+        pytest.param("AKIAIOSFODNN7EXAMPLE", "", id="aws"),
+        pytest.param("ghp_0123456789abcdefABCDEF", "", id="github"),
+        pytest.param("join abcdef.0123456789abcdef now", "join  now", id="bootstrap"),
+        pytest.param("key mine-own-token.", "key .", id="the-users-own"),
+        pytest.param("x q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA= y", "x  y", id="random"),
+    ],
+)
+def test_what_looks_like_a_secret_is_removed(text, left):
+    removed = Secrets(["mine-own-token"]).remove(text)
+    assert removed.replace(REMOVED, "") == left
+    assert REMOVED in removed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "shop/web: refused on node-7: 10.244.3.9:8080 refuses connections; served on 118",
+        "version 0.1.0 (commit 0123456789abcdef0123456789abcdef01234567)",
+        "uid 0f3a5c1e-7d7b-4f0e-9a53-111111111111",
+        "cannot read /var/lib/userspace-proxy/state.json.gz: Permission denied",
+        'User "alice" cannot list resource "endpointslices" in API group "discovery.k8s.io"',
+        "pod kube-system/userspace-proxy-6c9f7d5b8-x2x4z, port 10249",
+        "ip-10-0-3-7.eu-west-1.compute.internal",
+        "the API server rejected the credentials: Unauthorized",
+    ],
+)
+def test_words_of_the_proxy_stay(text):
+    assert Secrets().remove(text) == text
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "-----BEGIN RSA PRIVATE KEY----- ", "token=", 'password="', "eyJ", "a.", "Aa1", "://a",
+        "x-", "bearer ", " ", "\\",
+    ],
+)  # fmt: skip
+def test_its_cost_is_linear(part):
+    # A quadratic one would take hours.
+    secrets, text = Secrets(), part * ((1 << 19) // len(part))
+    assert len(secrets.remove(text)) <= 2 * len(text)

@@ -1,0 +1,132 @@
+"""The command ``observe`` of all nodes: a line for each connection, with the node that carries it.
+
+    streams of all agents ──merged as they arrive──▶ line with its node ──▶ terminal
+
+Rule 1: a node whose stream breaks off is named once, and asked again; the others' lines go on.
+Rule 2: what can't be seen of a Service port is the same on all nodes, and is said once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, TextIO
+from urllib.parse import urlencode
+
+from ..causes.say import say
+from ..config.flags import parsed
+from ..config.values import parse_address
+from ..facts.connection import ConnectionEvent, ConnectionFacts, read_connection
+from ..model.durations import parse_duration
+from ..model.quoting import printable
+from ..status.connection_words import client_of, level_of, rest_of, time_of_day
+from ..status.text import IGNORED_MARK, MARKS
+from ..status.wrapping import placed
+from .all_nodes import open_reader, settings_of
+from .command import DONE, Given
+from .nodes import existing, services_among
+from .observe import PATH
+from .service_argument import ServiceArguments
+from .terminal import columns_of, write_line
+
+if TYPE_CHECKING:
+    from ..nodes.reader import NodeLine
+
+# Of what is said once; a hostile agent may name any number of Services.
+_SAID_MAX = 10_000
+
+
+def observe_nodes(given: Given) -> int:
+    """Show connections of all nodes until Ctrl-C, which raises KeyboardInterrupt.
+
+    Raises:
+        ConfigError: A flag's value isn't valid.
+        UserspaceProxyError: No agent can be found, or there is no such Service.
+    """
+    asyncio.run(show_lines(given))
+    return DONE
+
+
+def _query(given: Given) -> Mapping[str, str]:
+    """Return what is selected, which each agent would refuse if it weren't valid."""
+    query = {name: "yes" for name in ("failed", "saved") if given.is_on(name)}
+    for name, read in (("slow", parse_duration), ("from", parse_address)):
+        if text := given.values.get(name):
+            parsed(name, text, read)
+            query[name] = text
+    return query
+
+
+async def show_lines(given: Given) -> None:
+    """Show connections of all nodes until cancelled.
+
+    Raises:
+        As :func:`observe_nodes`.
+    """
+    query, settings = _query(given), settings_of(given)
+    names = ServiceArguments(given, settings, reads_cluster=True).selected()
+    shown = ShownLines(sys.stdout, is_json=given.values.get("output") == "json")
+    async with open_reader(given, settings) as reader:
+        all_nodes = await reader.first(also=services_among(names))
+        selected = {"watch": "yes", **query, "service": existing(all_nodes, names)}
+        wanted = urlencode({name: text for name, text in selected.items() if text})
+        async for line in reader.lines(f"{PATH}?{wanted}"):
+            shown.add(line)
+
+
+class ShownLines:
+    """What was shown so far."""
+
+    def __init__(self, stream: TextIO, *, is_json: bool) -> None:
+        self._stream = stream
+        self._is_json = is_json
+        self._broken: set[str] = set()
+        self._unseen: set[tuple[str, str, int]] = set()
+
+    def add(self, line: NodeLine) -> None:
+        """Show a line, or that a stream has broken off."""
+        if line.problem is not None:
+            if line.node not in self._broken:
+                self._broken.add(line.node)
+                print(f"{line.node}: {say(line.problem)}; trying again", file=sys.stderr)
+            return
+        self._broken.discard(line.node)
+        if not line.line.strip():
+            return
+        try:
+            text = self._json(line) if self._is_json else self._text(line)
+        except (ValueError, RecursionError):
+            # Of a newer proxy, or of none.
+            return
+        if self._is_json:
+            self._stream.write(f"{text}\n")
+        elif text:
+            write_line(self._stream, text)
+        self._stream.flush()
+
+    def _json(self, line: NodeLine) -> str:
+        read_connection(line.line)
+        fields = json.loads(line.line)
+        return json.dumps({**fields, "node": line.node}, ensure_ascii=False, allow_nan=False)
+
+    def _text(self, line: NodeLine) -> str:
+        one = read_connection(line.line)
+        if one.event is ConnectionEvent.UNSEEN:
+            key = one.service, one.cause, one.count
+            if key in self._unseen:
+                return ""
+            if len(self._unseen) < _SAID_MAX:
+                self._unseen.add(key)
+        return line_at(line.node, one, columns_of(self._stream))
+
+
+def line_at(node: str, one: ConnectionFacts, columns: int = 0) -> str:
+    """Return a line about a connection, without its end, as of one proxy, with its node."""
+    level = level_of(one)
+    mark = IGNORED_MARK if level is None else MARKS[level]
+    way = " → ".join(filter(None, (client_of(one), one.service, one.endpoint)))
+    what = printable(": ".join(filter(None, (way, rest_of(one)))))
+    head = f"  {mark} {time_of_day(one.at)} {printable(node)} "
+    return "\n".join(placed(head, what, columns))

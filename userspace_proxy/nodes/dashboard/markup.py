@@ -1,0 +1,68 @@
+"""Fills the templates: the dashboard's own, and those of a proxy's page.
+
+Rule 1: what agents claim is text: it is escaped, what would hide or turn text around is written as
+in JSON, and long ones are cut.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from ... import status
+from ...causes.say import remedy, say
+from ...facts.units import (
+    bytes_in_words,
+    count_in_short,
+    count_in_words,
+    plural,
+    seconds_in_words,
+)
+from ...model.quoting import printable
+from ...status.incident_words import time_of_day
+from ...status.overview import SHAPES
+from .bounded import cut, moment, writes
+from .links import incident_link, node_link, service_link, with_query
+
+REFRESH_S = 5
+
+
+def render(name: str, **content: object) -> bytes:
+    """Return a template with some content, in UTF-8."""
+    template = _environment().get_template(f"{name}.html")
+    # Names that are read from JSON may contain surrogates.
+    return template.render(content).encode("utf-8", "replace")
+
+
+def _shown(value: object) -> object:
+    """Return what is written of a value; names of several parts are no texts yet."""
+    return value if isinstance(value, Markup | int | float) else printable(cut(str(value)))
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader(__package__ or ""), PackageLoader(status.__name__)]),
+        autoescape=True,
+        finalize=_shown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        bytes=writes(bytes_in_words),
+        clock=lambda at: time_of_day(moment(at)),
+        count=writes(count_in_words),
+        incident_link=incident_link,
+        node_link=node_link,
+        plural=writes(plural),
+        remedy=remedy,
+        say=say,
+        seconds=writes(seconds_in_words),
+        service_link=service_link,
+        short=writes(count_in_short),
+    )
+    environment.globals.update(refresh_s=REFRESH_S, shapes=SHAPES, with_query=with_query)
+    return environment
