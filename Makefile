@@ -158,7 +158,7 @@ long: build ## tests that make test leaves out: other steerings, containers, Cor
 	@# Not beside tests that count dials beyond loopback: Chromium asks for routes.
 	$(PYTEST) long-page tests/page -m long -n 2 --dist=worksteal
 
-upstream: build-nodes ## tests with whole clusters, including some of Kubernetes' own tests (minutes, root)
+upstream: build-nodes build-helm ## tests with whole clusters, including some of Kubernetes' own tests (minutes, root)
 	$(PYTEST) upstream tests/cluster/nodes tests/cluster/upstream \
 	  $(addprefix --ignore=,tests/cluster/nodes/test_takeover.py $(CLUSTER_TOOLS)) -n 3 --dist=load
 
@@ -210,6 +210,9 @@ bench: $(VENV)/installed-dev ## compare this proxy with others, in namespaces; p
 
 bench-scale: $(VENV)/installed-dev ## benchmark ten thousand Services with a real API server; write docs/benchmarks-scale.md (minutes, root)
 	$(BIN)/python -m benchmarks.scale
+
+bench-nodes: $(VENV)/installed-dev ## measure how a thousand agents are read, with fake ones (a minute)
+	$(BIN)/python -m benchmarks.nodes
 
 soak: build-nodes ## mixed load beside kube-proxy while everything changes, for SOAK_S=3600 seconds; an hour writes docs/soak.md; RATE=250 new connections a second (root)
 	$(BIN)/python -m tests.soak $(if $(SOAK_S),--seconds=$(SOAK_S)) $(if $(RATE),--rate=$(RATE))

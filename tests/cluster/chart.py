@@ -1,7 +1,7 @@
 """Renders the chart by helm, and with it the plain manifests: ``make manifests``.
 
 charts/userspace-proxy ──helm template──▶ objects, for tests
-                                     └──▶ examples/deploy/install.yaml, wake.yaml
+                                     └──▶ examples/deploy/install.yaml, view.yaml, wake.yaml
 """
 
 from __future__ import annotations
@@ -68,6 +68,9 @@ def _manifest(*values: str) -> str:
 
 MANIFESTS: Mapping[Path, Callable[[str], str]] = {
     DEPLOY / "install.yaml": lambda _: _manifest(),
+    DEPLOY / "view.yaml": lambda _: _manifest(
+        "--set=view.create=true", "--show-only=templates/view.yaml"
+    ),
     DEPLOY / "wake.yaml": lambda _: _manifest(
         "--set=wake.namespaces={default}", "--show-only=templates/wake.yaml"
     ),

@@ -78,8 +78,8 @@ def assert_accepted(api_server: ControlPlane, text: str) -> None:
     assert done.count("(server dry run)") == len(list(yaml.safe_load_all(text))) > 0
 
 
-def test_there_are_eight_sets_of_values() -> None:
-    assert len(SETS) == 8
+def test_there_are_nine_sets_of_values() -> None:
+    assert len(SETS) == 9
 
 
 @pytest.mark.parametrize("values", SETS, ids=lambda path: path.stem.removesuffix("-values"))
@@ -220,6 +220,8 @@ def test_a_host_that_nodes_may_reach_is_accepted(host: str) -> None:
         ),
         pytest.param("image.tag=a:b", 'image.tag is "a:b": write TAG, or', id="tag"),
         pytest.param("fullnameOverride=A", 'fullnameOverride is "A": write a name', id="name"),
+        pytest.param("view.create=yes", "at '/view/create': got string, want boolean", id="view"),
+        pytest.param("view.subjects={}", "'subjects' not allowed", id="view-binds-nobody"),
         pytest.param("wake.namespaces={Shop}", 'wake.namespaces is "Shop"', id="namespace"),
         pytest.param(
             "allowEndpointNames={*.example.com}",
@@ -378,6 +380,18 @@ def test_namespaces_to_wake_get_a_binding_and_the_agent_the_setting() -> None:
     second = "--set=wake.createNamespace=false"
     values = f"--values={CHART / 'ci/wake-values.yaml'}"
     assert ("Namespace", "userspace-proxy") not in objects_of(render(values, second))
+
+
+@pytest.mark.parametrize("phase", [None, "take-over"], ids=["own", "kubeadm"])
+def test_roles_for_people_are_made_only_if_asked_for_and_bind_nobody(phase: str | None) -> None:
+    def objects(*values: str) -> dict[tuple[str, str], Any]:
+        text = kubeadm_phase(phase, KUBE_PROXY, *values) if phase else render(API_SERVER, *values)
+        return objects_of(text)
+
+    plain, more = objects(), objects("--set=view.create=true")
+    roles = {("ClusterRole", "userspace-proxy-view"), ("Role", "userspace-proxy-view")}
+    assert more.keys() - plain.keys() == roles
+    assert more["Role", "userspace-proxy-view"]["metadata"]["namespace"] == "kube-system"
 
 
 def test_allowed_names_of_endpoints_are_a_setting_of_the_agent() -> None:

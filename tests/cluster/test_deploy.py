@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import json
 import re
 import signal
 import subprocess
@@ -26,6 +24,7 @@ from .chart import kubeadm_phase
 from .container import Volumes, start_container
 from .control_plane import ControlPlane
 from .image import ROOT, Image
+from .rights import OF_EVERYBODY, rights_of
 from .waiting import wait_for
 
 pytestmark = [pytest.mark.cluster]
@@ -35,17 +34,13 @@ KUBEADM = ROOT / "tests/unit/config"
 ACCOUNT = "system:serviceaccount:kube-system:userspace-proxy"
 GROUPS = ["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"]
 ASK = [sys.executable, "-m", "userspace_proxy_testing.sandbox.client"]
-VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
 ALLOWED = {
     "get services", "list services", "watch services",
     "get nodes", "list nodes", "watch nodes",
     "get endpointslices.discovery.k8s.io", "list endpointslices.discovery.k8s.io",
     "watch endpointslices.discovery.k8s.io",
     "create events.events.k8s.io", "patch events.events.k8s.io",
-    # What every account may ask about itself: system:basic-user.
-    "create selfsubjectaccessreviews.authorization.k8s.io",
-    "create selfsubjectrulesreviews.authorization.k8s.io",
-    "create selfsubjectreviews.authentication.k8s.io",
+    *OF_EVERYBODY,
 }  # fmt: skip
 WEB = """
 apiVersion: v1
@@ -103,41 +98,7 @@ def test_the_account_may_do_only_what_the_golden_list_names(control_plane: Contr
     }
     assert len(rbac) == 3
     control_plane.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(rbac.values()))
-    listed = control_plane.kubectl("api-resources", "--no-headers", "-o", "name").split()
-    subresources = ["services/status", "nodes/status", "nodes/proxy", "pods/exec", "pods/log"]
-    resources = [*listed, *subresources, "serviceaccounts/token"]
-    assert {"secrets", "pods", "configmaps", "clusterroles.rbac.authorization.k8s.io"} < {*listed}
-
-    can = ("auth", "can-i", "list", "services", f"--as={ACCOUNT}")
-    wait_for(
-        "the authorizer to know the role",
-        lambda: control_plane.kubectl(*can, check=False).startswith("yes"),
-    )
-    asked = list(itertools.product(VERBS, resources))
-    reviews = {"apiVersion": "v1", "kind": "List", "items": [_review(*pair) for pair in asked]}
-    template = "--template={{.status.allowed}} "
-    text = control_plane.kubectl("create", "-f", "-", template, input=json.dumps(reviews))
-    answers = text.split()
-    assert len(answers) == len(asked)
-    granted = {
-        " ".join(pair) for pair, answer in zip(asked, answers, strict=True) if answer == "true"
-    }
-    assert granted == ALLOWED
-
-
-def _review(verb: str, resource: str) -> dict[str, Any]:
-    whole, _, subresource = resource.partition("/")
-    name, _, group = whole.partition(".")
-    attributes = {"verb": verb, "resource": name, "group": group, "subresource": subresource}
-    return {
-        "apiVersion": "authorization.k8s.io/v1",
-        "kind": "SubjectAccessReview",
-        "spec": {
-            "user": ACCOUNT,
-            "groups": GROUPS,
-            "resourceAttributes": {**attributes, "namespace": "kube-system"},
-        },
-    }
+    assert rights_of(control_plane, ACCOUNT, GROUPS, namespace="kube-system") == ALLOWED
 
 
 def pod_of(objects: Mapping[tuple[str, str], Any], name: str) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,11 +12,11 @@ import pytest
 
 from .control_plane import ControlPlane
 from .credentials import NODE_PROXIER
+from .plugin import write_plugin
 from .waiting import wait_for
 
 pytestmark = pytest.mark.cluster
 
-PLUGIN = "kubectl-userspace_proxy"
 NAMESPACE = "shop"
 PROGRAM = (sys.executable, "-m", "userspace_proxy")
 IMAGE = "registry.example/web:1"
@@ -160,15 +159,7 @@ def test_kubectl_runs_it_as_a_plugin_with_its_own_kubeconfig(
     shop: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     apply(shop, service("web", app="web"))
-    code = "import sys; from userspace_proxy.cli import main; sys.exit(main())"
-    program = tmp_path / PLUGIN
-    # As an installed script: its own name is the first argument.
-    program.write_text(
-        f"#!/bin/sh\nexec {shlex.quote(sys.executable)} -c "
-        f"{shlex.quote(code.replace('import sys;', f'import sys; sys.argv[0] = {PLUGIN!r};'))} "
-        '"$@"\n'
-    )
-    program.chmod(0o755)
+    write_plugin(tmp_path)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     said = shop.kubectl("userspace_proxy", "explain", "shop/web", check=False)
     assert said.startswith(f"shop/web, from {shop.server}\n")

@@ -63,6 +63,8 @@ def ensure_images(programs: Programs, write: Write = sys.stdout.write) -> Path:
 def ensure_own_image(write: Write = sys.stdout.write) -> Path:
     """Return the archive with our image, after making it if what it is made of has changed.
 
+    Pods need no other: that of their sandbox is in it, too.
+
     Raises:
         BuildError: As `build_image`.
     """
@@ -70,6 +72,7 @@ def ensure_own_image(write: Write = sys.stdout.write) -> Path:
     folder = cache_root() / "own-image"
     folder.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256("".join(layer.name for layer in built.layers).encode())
+    digest.update((HERE / "pause.c").read_bytes())
     archive = folder / f"{digest.hexdigest()[:12]}.tar"
     if not archive.is_file():
         # One is enough: an older one is of an older state of the sources.
@@ -81,10 +84,16 @@ def ensure_own_image(write: Write = sys.stdout.write) -> Path:
 
 def _write_own(archive: Path, built: BuiltImage) -> None:
     unfinished = archive.with_name(f".{archive.name}.{os.getpid()}")
-    with built.mounted() as root:
-        image = Image([OURS], [Layer(root)], built.entrypoint, environment=built.environment)
-        write_archive(unfinished, [image], _goarch())
-    unfinished.rename(archive)
+    pause = unfinished.with_suffix(".pause")
+    try:
+        _compile(HERE / "pause.c", pause)
+        with built.mounted() as root:
+            image = Image([OURS], [Layer(root)], built.entrypoint, environment=built.environment)
+            write_archive(unfinished, [_pause(pause), image], _goarch())
+        unfinished.rename(archive)
+    finally:
+        pause.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
 
 
 def _make(archive: Path, root: Path, programs: Programs) -> None:
@@ -100,7 +109,7 @@ def _make(archive: Path, root: Path, programs: Programs) -> None:
             folders=["uploads"],
         )
         images = [
-            Image([PAUSE], [Layer(files={"pause": pause})], ["/pause"], user="65535:65535"),
+            _pause(pause),
             Image(AGNHOST_NAMES, [debian, tools], ["/agnhost"], ["pause"]),
             Image(SHELL_NAMES, [debian, tools], command=["sh"]),
             Image([KUBE_PROXY], [debian, Layer(files={KUBE_PROXY_PLACE: programs["kube-proxy"]})]),
@@ -116,6 +125,10 @@ def _make(archive: Path, root: Path, programs: Programs) -> None:
     finally:
         pause.unlink(missing_ok=True)
         unfinished.unlink(missing_ok=True)
+
+
+def _pause(binary: Path) -> Image:
+    return Image([PAUSE], [Layer(files={"pause": binary})], ["/pause"], user="65535:65535")
 
 
 def _goarch() -> str:

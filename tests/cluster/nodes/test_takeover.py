@@ -17,7 +17,6 @@ import signal
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +25,7 @@ from ..build import Binaries
 from ..chart import kubeadm_phase
 from ..waiting import wait_for
 from . import kubeadm
+from .agents import find_agent, process_status
 from .clients import Client, Clients, Toll, now
 from .cluster import Cluster
 from .images import AGNHOST_NAMES, ensure_images, ensure_own_image
@@ -53,6 +53,8 @@ CLIENTS = (
 )
 UNKEPT = ("TCP", "UDP")
 PATH = "userspace-proxy.io/path"
+KUBE_PROXY = "/usr/local/bin/kube-proxy"
+"""What kubeadm's DaemonSet starts, in our image, too."""
 PAUSE_S = 10.0
 """After each change, in which it may show that something was lost."""
 GRANTED = {"CAP_KILL": 5, "CAP_SETGID": 6, "CAP_SETUID": 7, "CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
@@ -229,7 +231,7 @@ def test_the_pods_are_healthy_with_no_more_than_they_are_granted(taken_over: Sta
     assert len(states) == 2 * len(cluster.nodes) + len(CLIENTS)
     assert all(state["ready"] and not state["restartCount"] for state in states), states
     for node in cluster.nodes:
-        status = _status(_agent(node))
+        status = process_status(_agent(node))
         assert status["Seccomp"] == SECCOMP_FILTER
         assert int(status["CapEff"], 16) == sum(1 << bit for bit in GRANTED.values())
         assert status["NoNewPrivs"] == "1"
@@ -243,7 +245,9 @@ def test_a_killed_agent_costs_its_node_less_than_three_seconds(taken_over: Stage
     # Connections that were open when it died began a little earlier.
     agent, began = _agent(node), now() - 1
     os.kill(agent, signal.SIGKILL)
-    wait_for("another agent", lambda: _find_agent(node) not in (None, agent), deadline_s=120.0)
+    wait_for(
+        "another agent", lambda: find_agent(node, KUBE_PROXY) not in (None, agent), deadline_s=120.0
+    )
     kubeadm.wait_for_rollout(taken_over.cluster, "kube-proxy")
     wait_for("its node to be served", lambda: _is_quiet(taken_over.clients), deadline_s=60)
     toll = taken_over.clients.toll(began, now(), node=node.site.name)
@@ -284,26 +288,6 @@ def _service() -> dict[str, object]:
 
 
 def _agent(node: ClusterNode) -> int:
-    pid = _find_agent(node)
+    pid = find_agent(node, KUBE_PROXY)
     assert pid is not None, f"there is no agent on {node.site.name}"
     return pid
-
-
-def _find_agent(node: ClusterNode) -> int | None:
-    """Return the first process of our container on a node."""
-    network = Path(f"/proc/{node.holder.pid}/ns/net").readlink()
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-            is_ours = words[0].endswith(b"python") and b"/usr/local/bin/kube-proxy" in words
-            is_first = _status(int(entry.name))["NSpid"].split()[-1] == "1"
-            if is_ours and is_first and (entry / "ns/net").readlink() == network:
-                return int(entry.name)
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return None
-
-
-def _status(pid: int) -> dict[str, str]:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return {name: value.strip() for name, value in (line.split(":", 1) for line in lines)}

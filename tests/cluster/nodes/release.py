@@ -1,0 +1,167 @@
+"""A release of our chart in a cluster: its agents are pods on the host network.
+
+    agent ──7443──▶ world: redirected ──6443──▶ API server ◀──6443── kubelet, kubectl
+           × cut
+
+Rule 1: agents have a port of the API server that nothing else uses, so an agent can be cut off from
+it while the kubelet beside it still forwards.
+Rule 2: what is lost is lost in the world, between nodes, where no agent sees a rule that does it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from ipaddress import IPv4Address
+
+from tests.node.processes import child_pids
+
+from ..chart import render
+from ..waiting import wait_for
+from . import kubeadm
+from .agents import find_agent
+from .cluster import Cluster
+from .families import listed
+from .node import ClusterNode
+
+NAME = "userspace-proxy"
+NAMESPACE = kubeadm.NAMESPACE
+PROGRAM = "/usr/local/bin/userspace-proxy"
+AGENTS_PORT, SERVER_PORT = 7443, 6443
+TABLE = "faults"
+_NO_MORE = "no-more-agents"
+_QUOTA = {
+    "apiVersion": "v1",
+    "kind": "ResourceQuota",
+    "metadata": {"name": _NO_MORE},
+    "spec": {
+        "hard": {"pods": "0"},
+        "scopeSelector": {
+            "matchExpressions": [
+                {
+                    "scopeName": "PriorityClass",
+                    "operator": "In",
+                    "values": ["system-node-critical"],
+                }
+            ]
+        },
+    },
+}
+"""Of pods that have the chart's priority."""
+
+_RULES = f"""\
+table ip {TABLE} {{
+    set cut {{ type ipv4_addr; }}
+    set lost {{ type ipv4_addr . ipv4_addr; flags interval; }}
+    chain agents {{
+        type nat hook prerouting priority dstnat;
+        tcp dport {AGENTS_PORT} redirect to :{SERVER_PORT}
+    }}
+    chain cut {{
+        type filter hook prerouting priority raw;
+        ip saddr @cut tcp dport {AGENTS_PORT} drop
+    }}
+    chain cut_answers {{
+        type filter hook output priority filter;
+        ip daddr @cut meta l4proto tcp ct original proto-dst {AGENTS_PORT} drop
+    }}
+    chain lost {{
+        type filter hook forward priority filter;
+        ip saddr . ip daddr @lost drop
+    }}
+}}
+"""
+
+
+def deploy(cluster: Cluster, *values: str) -> None:
+    """Deploy the chart on every node; the caller waits for it.
+
+    Args:
+        cluster: It has no Service proxy yet, and our image.
+        values: More options of ``helm template``.
+    """
+    cluster.world.run("nft", "-f", "-", input=_RULES)
+    text = render(
+        f"--set=apiServer.host={cluster.families[0].world}",
+        f"--set=apiServer.port={AGENTS_PORT}",
+        f"--set=clusterCIDR={listed(family.pods for family in cluster.families)}",
+        *values,
+    )
+    cluster.control_plane.kubectl("apply", "-f", "-", input=text)
+
+
+def wait_until_ready(cluster: Cluster) -> None:
+    kubeadm.wait_for_rollout(cluster, NAME)
+
+
+@contextmanager
+def cut_off(cluster: Cluster, node: ClusterNode) -> Iterator[None]:
+    """Let nothing pass from a node's agent to the API server, silently."""
+    with _element(cluster, "cut", str(node.site.ips[0])):
+        yield
+
+
+@contextmanager
+def losing(cluster: Cluster, node: ClusterNode, endpoint: IPv4Address) -> Iterator[None]:
+    """Lose what a node and its pods send to an endpoint on another node."""
+    sources = (node.site.ips[0], node.site.pods[0])
+    with _element(cluster, "lost", ", ".join(f"{source} . {endpoint}" for source in sources)):
+        yield
+
+
+@contextmanager
+def stopped(node: ClusterNode) -> Iterator[None]:
+    """Stop a node's control process, as a debugger does; its workers go on."""
+    first = find_agent(node, PROGRAM)
+    assert first is not None, f"there is no agent on {node.site.name}"
+    (pid,) = child_pids(first)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def without_agent(cluster: Cluster, node: ClusterNode) -> Iterator[None]:
+    """Take the agent's pod from a node, and let the DaemonSet make no other until the end."""
+    in_system = ("-n", NAMESPACE)
+    cluster.control_plane.kubectl(*in_system, "apply", "-f", "-", input=json.dumps(_QUOTA))
+    try:
+        used = (
+            *in_system,
+            "get",
+            "resourcequota",
+            _NO_MORE,
+            "--output=jsonpath={.status.used.pods}",
+        )
+        wait_for(
+            "the quota to be in force", lambda: cluster.kubectl(*used) == str(len(cluster.nodes))
+        )
+        cluster.kubectl(*in_system, "delete", *agents(cluster, node), "--grace-period=1")
+        yield
+    finally:
+        cluster.kubectl(*in_system, "delete", "resourcequota", _NO_MORE)
+
+
+def agents(cluster: Cluster, node: ClusterNode) -> list[str]:
+    """Return the names of the agents' pods of a node."""
+    said = cluster.kubectl(
+        *("-n", NAMESPACE, "get", "pods", f"--selector=app.kubernetes.io/name={NAME}"),
+        *(f"--field-selector=spec.nodeName={node.site.name}", "--output=name"),
+    )
+    return said.split()
+
+
+@contextmanager
+def _element(cluster: Cluster, name: str, element: str) -> Iterator[None]:
+    words = ("element", "ip", TABLE, name, f"{{ {element} }}")
+    cluster.world.run("nft", "add", *words)
+    try:
+        yield
+    finally:
+        cluster.world.run("nft", "delete", *words)

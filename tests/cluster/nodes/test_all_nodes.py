@@ -1,0 +1,357 @@
+"""All nodes of a real cluster in one view, by the plugin of kubectl, and what is wrong with them.
+
+    kubectl userspace-proxy ──▶ API server ──port-forward──▶ kubelet, containerd ──▶ agent's page
+
+There are two tests, as each process of a run would make a cluster for a third one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, ViewportSize, sync_playwright
+
+from tests.page.conftest import ARGS, require_chromium
+
+from ..build import Binaries
+from ..child import Child
+from ..plugin import write_plugin
+from ..waiting import wait_for
+from . import older_agent, prober, release
+from .cluster import Cluster
+from .images import OURS, ensure_own_image
+from .node import ClusterNode
+from .programs import Programs
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.netns,
+    pytest.mark.timeout(400),
+    pytest.mark.usefixtures("helm"),
+]
+
+WEB = "default/web"
+ADDRESS, PORT = "10.96.7.7", 80
+RATE = 5
+WITHIN_S = 5.0
+"""From the command to its answer, in which each fault is named."""
+SCREEN_LINES = 24
+VIEWPORT: ViewportSize = {"width": 1280, "height": 900}
+FIRST_SCREEN = """() => {
+  const shown = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const range = document.createRange();
+    range.selectNodeContents(walker.currentNode);
+    const place = range.getBoundingClientRect();
+    if (place.height && place.bottom <= innerHeight) shown.push(walker.currentNode.data);
+  }
+  return shown.join(" ").replace(/\\s+/g, " ");
+}"""
+"""Returns the text of a page that is seen without scrolling."""
+TIMEOUT = "--timeout=2s"
+"""For the first answers, as a stopped agent is waited for; the rest is for Python's start."""
+VALUES = (
+    "--set=steering=nftables",
+    "--set=view.create=true",
+    # A rolling update takes a minute for each node otherwise.
+    "--set=minReadySeconds=4",
+    "--set=updateStrategy.rollingUpdate.maxSurge=3",
+)
+OLDER = Path(__file__).with_name("older-status.json")
+"""What the agent of an older version answered on node-3."""
+PERSON = "person"
+SYSTEM = ("-n", release.NAMESPACE)
+
+
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """What a command printed."""
+
+    text: str
+    seconds: float
+
+    @property
+    def first(self) -> str:
+        """What a terminal shows of it first."""
+        return "\n".join(self.text.splitlines()[:SCREEN_LINES])
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A cluster with our release, with a client on each node, and a person who looks at it.
+
+    The person has the chart's roles for people, and no other rights.
+    """
+
+    cluster: Cluster
+    environment: dict[str, str]
+
+    @property
+    def nodes(self) -> list[ClusterNode]:
+        return self.cluster.nodes
+
+    def ask(self, *words: str) -> Screen:
+        """Run the plugin; return what it printed."""
+        began = time.monotonic()
+        done = subprocess.run(
+            self._command(*words),
+            capture_output=True,
+            text=True,
+            env=os.environ | self.environment,
+            timeout=60,
+        )
+        return Screen(done.stdout + done.stderr, time.monotonic() - began)
+
+    @contextmanager
+    def running(self, log: Path, *words: str) -> Iterator[Child]:
+        """Run the plugin in the background, until the end of the block; it prints to a log."""
+        variables = [f"{name}={value}" for name, value in self.environment.items()]
+        child = Child(["env", *variables, *self._command(*words)], log)
+        try:
+            yield child
+        finally:
+            child.kill()
+
+    def apply(self, *objects: dict[str, object]) -> None:
+        items = {"apiVersion": "v1", "kind": "List", "items": objects}
+        self.cluster.control_plane.kubectl("apply", "-f", "-", input=json.dumps(items))
+
+    def endpoint_on(self, node: ClusterNode) -> IPv4Address:
+        """Return the address of the pod of the Service web on a node."""
+        words = ("get", "pod", f"web-{node.site.name}", "--output=jsonpath={.status.podIP}")
+        return IPv4Address(self.cluster.kubectl(*words))
+
+    def is_served(self) -> bool:
+        """Return whether nothing is wrong, and each node has clients that are answered."""
+        screen = self.ask("status")
+        return bool(re.search(rf"✓ {WEB} .* served on all 3 nodes", screen.text)) and not (
+            re.search("[✕!]", screen.text)
+        )
+
+    def _command(self, *words: str) -> list[str]:
+        kubectl = str(self.cluster.control_plane.kubectl_program)
+        return [*self.cluster.world.enter_network(), kubectl, "userspace-proxy", *words]
+
+
+@pytest.fixture(scope="module")
+def stage(
+    cluster_binaries: Binaries, node_programs: Programs, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stage]:
+    """Three nodes with the chart's DaemonSet, each with a client of the Service web."""
+    folder = tmp_path_factory.mktemp("person")
+    with Cluster(cluster_binaries, node_programs, ensure_own_image(), None) as cluster:
+        release.deploy(cluster, *VALUES)
+        stage = Stage(cluster, {**rights_of_a_person(cluster, folder), "NO_PROXY": "*"})
+        stage.apply(*(web(node.site.name) for node in cluster.nodes), service("web", ADDRESS))
+        release.wait_until_ready(cluster)
+        cluster.kubectl("wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s")
+        with ExitStack() as stack:
+            for node in cluster.nodes:
+                stack.callback(client(node).kill)
+            wait_for("all nodes to be served", stage.is_served, deadline_s=60)
+            yield stage
+
+
+def rights_of_a_person(cluster: Cluster, folder: Path) -> dict[str, str]:
+    """Return the environment of somebody who has the chart's roles for people, and the plugin."""
+    write_plugin(folder)
+    name = f"{release.NAME}-view"
+    account = {"kind": "ServiceAccount", "name": PERSON, "namespace": "default"}
+    bindings: list[dict[str, object]] = [
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": f"{kind}Binding",
+            "metadata": {"name": PERSON, **place},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name},
+            "subjects": [account],
+        }
+        for kind, place in (("Role", {"namespace": release.NAMESPACE}), ("ClusterRole", {}))
+    ]
+    of_account = {"apiVersion": "v1", "kind": account["kind"], "metadata": {"name": PERSON}}
+    items = {"apiVersion": "v1", "kind": "List", "items": [of_account, *bindings]}
+    cluster.control_plane.kubectl("apply", "-f", "-", input=json.dumps(items))
+    kubeconfig = folder / "config"
+    cluster.control_plane.write_kubeconfig(kubeconfig, cluster.kubectl("create", "token", PERSON))
+    path = f"{folder}:{os.environ['PATH']}"
+    return {"PATH": path, "KUBECONFIG": str(kubeconfig), "HOME": str(folder)}
+
+
+def web(node: str) -> dict[str, object]:
+    """Return a pod that answers what the prober asks for."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": f"web-{node}", "labels": {"app": "web"}},
+        "spec": {
+            "nodeName": node,
+            "terminationGracePeriodSeconds": 0,
+            "containers": [
+                {
+                    "name": "web",
+                    "image": OURS,
+                    "command": ["busybox", "httpd", "-f", "-p", "8080", "-h", "/etc"],
+                }
+            ],
+        },
+    }
+
+
+def service(name: str, address: str | None = None) -> dict[str, object]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name},
+        "spec": {
+            **({"clusterIP": address} if address else {}),
+            "selector": {"app": "web"},
+            "ports": [{"port": PORT, "targetPort": 8080}],
+        },
+    }
+
+
+def client(node: ClusterNode) -> Child:
+    """Start a client on a node that never stops connecting to the Service web."""
+    words = [sys.executable, prober.__file__, ADDRESS, str(PORT), str(RATE)]
+    return Child(words, node.folder / "client.log", node.holder.enter_network())
+
+
+def older(node: str) -> list[dict[str, object]]:
+    """Return a pod that gives an older agent's answers, and these."""
+    name = "older-agent"
+    script = Path(older_agent.__file__).read_text()
+    program = ["/opt/userspace-proxy/bin/python", "-u", "-c", script, f"/older/{OLDER.name}"]
+    labels = {"app.kubernetes.io/name": release.NAME, "app.kubernetes.io/instance": "older"}
+    mount = {"name": "older", "mountPath": "/older"}
+    spec = {
+        "nodeName": node,
+        "hostNetwork": True,
+        "terminationGracePeriodSeconds": 0,
+        "containers": [
+            {"name": "agent", "image": OURS, "command": program, "volumeMounts": [mount]}
+        ],
+        "volumes": [{"name": "older", "configMap": {"name": name}}],
+    }
+    space = {"name": name, "namespace": release.NAMESPACE}
+    answers = {OLDER.name: OLDER.read_text()}
+    return [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": space, "data": answers},
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {**space, "labels": labels}, "spec": spec},
+    ]
+
+
+def assert_named(stage: Stage, *words: str, causes: Sequence[str]) -> None:
+    """Assert that a command has these on its first screen, in time.
+
+    It is run again if it takes too long: others use this machine, too.
+    """
+    seen: list[Screen] = []
+
+    def is_named() -> bool:
+        seen[:] = [screen := stage.ask(*words)]
+        return screen.seconds < WITHIN_S and all(re.search(one, screen.first) for one in causes)
+
+    wait_for(f"{causes} of {words}", is_named, deadline_s=60, hint=lambda: str(seen))
+
+
+@contextmanager
+def browser(stage: Stage, folder: Path) -> Iterator[Page]:
+    """Run a Chromium in the cluster's network."""
+    program = folder / "chromium"
+    words = [*stage.cluster.world.enter_network(), require_chromium()]
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+    program.chmod(0o755)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=str(program), args=ARGS, headless=True
+        )
+        try:
+            yield chromium.new_page(viewport=VIEWPORT)
+        finally:
+            chromium.close()
+
+
+def test_three_faults_of_three_nodes_are_on_the_first_screen_within_five_seconds(
+    stage: Stage, tmp_path: Path
+) -> None:
+    cut, losing, stopped = stage.nodes
+    endpoint = stage.endpoint_on(cut)
+    with ExitStack() as stack:
+        page = stack.enter_context(browser(stage, tmp_path))
+        stack.enter_context(release.cut_off(stage.cluster, cut))
+        stage.apply(service("late"))
+        stack.enter_context(release.losing(stage.cluster, losing, endpoint))
+        stack.enter_context(release.stopped(stopped))
+        its_page = f"http://127.0.0.1:10249/?service={WEB}"
+        wait_for(
+            "node-2 to meet that",
+            lambda: (
+                "does not answer" in losing.holder.run("curl", "-s", "--noproxy", "*", its_page)
+            ),
+        )
+        causes = (
+            r"node-1\b[^\n]*\s+behind the API server by more than 2 s: default/late",
+            f"only node-2 can't reach {endpoint}:8080: it does not answer",
+            r"node-3\b[^\n]*\s+no answer within 2 s",
+        )
+        for command in ("nodes", "status"):
+            assert_named(stage, command, TIMEOUT, causes=causes)
+        explained = stage.ask("explain", "late", "--node=node-1")
+        assert re.search(
+            r"not as planned on node-1\b[^\n]*\s+✕ it lacks default/late", explained.text
+        )
+        assert_shown(stage, page, tmp_path / "log", causes)
+
+
+def assert_shown(stage: Stage, page: Page, log: Path, causes: Sequence[str]) -> None:
+    """Assert that the dashboard has these on its first screen, in time; as of `assert_named`."""
+
+    def is_shown() -> bool:
+        log.unlink(missing_ok=True)
+        began = time.monotonic()
+        with stage.running(log, "dashboard", "--no-open", TIMEOUT):
+            found = wait_for("the address", lambda: re.search(r"http://\S+", log.read_text()))
+            page.goto(found[0])
+            while time.monotonic() < began + WITHIN_S:
+                text = page.evaluate(FIRST_SCREEN)
+                if all(re.search(one, text) for one in causes):
+                    return True
+        return False
+
+    wait_for("the faults", is_shown, deadline_s=60, hint=lambda: str(page.evaluate(FIRST_SCREEN)))
+
+
+def test_a_watch_shows_a_node_without_an_agent_one_with_an_older_one_and_an_update(
+    stage: Stage, tmp_path: Path
+) -> None:
+    log, node = tmp_path / "log", stage.nodes[2]
+    without = r"node-3\b[^\n]*\s+no agent"
+    with_older = r"node-3\b[^\n]*\s+version 0.1.0 \(commit 6d04900b\)"
+    updating, complete = "2 agents run there", r"(?m)^3 nodes$"
+    with stage.running(log, "nodes", "--watch") as watch:
+        with release.without_agent(stage.cluster, node):
+            for command in ("nodes", "status"):
+                assert_named(stage, command, causes=[without])
+            stage.apply(*older(node.site.name))
+            for command in ("nodes", "status"):
+                assert_named(stage, command, causes=[with_older])
+            stage.cluster.kubectl(*SYSTEM, "delete", "pod,configmap", "older-agent")
+        stage.cluster.kubectl(*SYSTEM, "rollout", "restart", "daemonset", release.NAME)
+        release.wait_until_ready(stage.cluster)
+        seen = len(log.read_text())
+        for cause in (without, with_older, updating):
+            assert re.search(cause, log.read_text()), f"no {cause!r} in:\n{log.read_text()}"
+        wait_for("all to answer", lambda: re.search(complete, log.read_text()[seen:]))
+        assert watch.status is None

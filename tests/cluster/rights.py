@@ -1,0 +1,54 @@
+"""What an account may do, as the real API server's authorizer answers."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+
+from .control_plane import ControlPlane
+from .waiting import wait_for
+
+VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
+_SUBRESOURCES = (
+    "services/status", "nodes/status", "nodes/proxy", "pods/exec", "pods/log", "pods/attach",
+    "pods/portforward", "serviceaccounts/token",
+)  # fmt: skip
+OF_EVERYBODY = {
+    "create selfsubjectaccessreviews.authorization.k8s.io",
+    "create selfsubjectrulesreviews.authorization.k8s.io",
+    "create selfsubjectreviews.authentication.k8s.io",
+}
+"""What every account may ask about itself: system:basic-user."""
+
+
+def rights_of(
+    control_plane: ControlPlane, user: str, groups: Sequence[str], *, namespace: str
+) -> set[str]:
+    """Return the verbs and resources that are granted in a namespace, of all that there are."""
+    control_plane.kubectl("create", "namespace", namespace, check=False)
+    wait_for(
+        "the authorizer to know the role",
+        lambda: control_plane.kubectl(
+            "auth", "can-i", "list", "services", f"--as={user}",
+            *(f"--as-group={group}" for group in groups), check=False,
+        ).startswith("yes"),
+    )  # fmt: skip
+    listed = control_plane.kubectl("api-resources", "--no-headers", "-o", "name").split()
+    assert {"secrets", "pods", "configmaps", "clusterroles.rbac.authorization.k8s.io"} < {*listed}
+    asked = list(itertools.product(VERBS, [*listed, *_SUBRESOURCES]))
+    reviews = []
+    for verb, resource in asked:
+        whole, _, subresource = resource.partition("/")
+        name, _, group = whole.partition(".")
+        attributes = {"verb": verb, "resource": name, "group": group, "subresource": subresource}
+        spec = {"user": user, "groups": list(groups)}
+        spec["resourceAttributes"] = {**attributes, "namespace": namespace}
+        kind = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview"}
+        reviews.append({**kind, "spec": spec})
+    items = {"apiVersion": "v1", "kind": "List", "items": reviews}
+    text = control_plane.kubectl(
+        "create", "-f", "-", "--template={{.status.allowed}} ", input=json.dumps(items)
+    )
+    answers = text.split()
+    return {" ".join(pair) for pair, answer in zip(asked, answers, strict=True) if answer == "true"}

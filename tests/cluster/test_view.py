@@ -1,0 +1,48 @@
+"""The roles of the chart's ``view.create``: they suffice for people who read all nodes."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from .chart import DEPLOY
+from .control_plane import ControlPlane
+from .image import ROOT
+from .rights import OF_EVERYBODY, rights_of
+
+pytestmark = [pytest.mark.cluster]
+
+VIEW = DEPLOY / "view.yaml"
+GROUPS = ["on-call", "system:authenticated"]
+EVERYWHERE = {
+    "list services", "watch services", "list nodes",
+    "list endpointslices.discovery.k8s.io", "watch endpointslices.discovery.k8s.io",
+    *OF_EVERYBODY,
+}  # fmt: skip
+OF_THE_RELEASE = {
+    "list pods", "watch pods", "list daemonsets.apps",
+    "get pods/portforward", "create pods/portforward",
+}  # fmt: skip
+
+
+def commands_in(text: str) -> list[list[str]]:
+    """Return the commands of kubectl that bind the roles, without the program."""
+    found = re.findall(r"kubectl ((?:-n \S+ )?create (?:cluster)?rolebinding .*)", text)
+    return [command.replace("GROUP", GROUPS[0]).split() for command in found]
+
+
+def test_who_is_bound_as_documented_may_read_all_nodes_and_no_more(
+    control_plane: ControlPlane,
+) -> None:
+    control_plane.kubectl("apply", "-f", str(VIEW))
+    bind = commands_in((ROOT / "docs/security.md").read_text())
+    assert len(bind) == 2
+    for command in bind:
+        control_plane.kubectl(*command)
+
+    def rights(namespace: str) -> set[str]:
+        return rights_of(control_plane, "alice", GROUPS, namespace=namespace)
+
+    assert rights("kube-system") == EVERYWHERE | OF_THE_RELEASE
+    assert rights("shop") == EVERYWHERE
