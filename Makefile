@@ -22,7 +22,7 @@ CLUSTER_TOOLS := $(addprefix tests/cluster/nodes/test_,archive.py clients.py pro
   $(addprefix tests/cluster/upstream/test_,groups.py junit.py kept.py report.py)
 UNIT_TESTS := tests/unit tests/kit tests/tools tests/benchmarks tests/simulation $(CLUSTER_TOOLS)
 # Annotations that are read, event loops, command lines, simulated systems, child processes, pytest.
-BY_PYTHON := tests/unit/test_*.py $(addprefix tests/unit/,model facts config cli embedding lookup sources/kubernetes) tests/kit
+BY_PYTHON := tests/unit/test_*.py $(addprefix tests/unit/,model facts config cli embedding lookup nodes sources/kubernetes) tests/kit
 PROJECTS := pyproject.toml pytest-userspace-proxy/pyproject.toml
 ONE_AT_A_TIME := $(MAKE) --no-print-directory --keep-going
 
@@ -66,9 +66,9 @@ fresh: packages-long $(VENV)/installed-dev ## the README's two commands as the f
 	@echo "make fresh: the demo, then make test, in a new root of each Debian; 15 to 30 minutes each on two cores"
 	@$(FRESH) $(addprefix --suite=,$(SUITES)) $(TOUR) 'make test'
 
-fresh-short: packages-long $(VENV)/installed-dev ## a part of it for each commit: the demo, form and unit tests on Debian 13, and on testing the tests that differ by Python (root)
-	@echo "make fresh-short: the demo, form and unit tests in a new root of Debian 13, then some in one of testing; 5 to 10 minutes on two cores"
-	@$(FRESH) --suite=trixie $(TOUR) 'make --keep-going $(FORM) unit'
+fresh-short: packages-long $(VENV)/installed-dev ## a part of it for each commit: the demo and unit tests on Debian 13, and on testing the tests that differ by Python (root)
+	@echo "make fresh-short: the demo and unit tests in a new root of Debian 13, then some in one of testing; 5 to 10 minutes on two cores"
+	@$(FRESH) --suite=trixie $(TOUR) 'make unit'
 	@$(FRESH) --suite=forky 'make unit-by-python'
 
 KERNELS_RUN := $(BIN)/python -m tests.kernels
