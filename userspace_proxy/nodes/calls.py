@@ -271,8 +271,11 @@ class AgentCalls:
                 return None
             return Read(await self._parsed(line, None), *at, size)
         now = self._unix()
-        status = await self._parsed(line, last.status) if line else last.status
-        return Read(status, now, now, last.size)
+        if not line:
+            # What it says of its clock is as old as the last line.
+            return Read(last.status, last.asked_at, now, last.size)
+        # It was written after the last one had arrived, and before it arrived itself.
+        return Read(await self._parsed(line, last.status), last.answered_at, now, last.size)
 
     @contextlib.asynccontextmanager
     async def _opened(
