@@ -12,6 +12,7 @@ from dataclasses import replace
 from ..causes import agents
 from ..causes.cause import Cause
 from ..sources.kubernetes.port_forward import ForwardTarget
+from .agent_pods import serving
 from .answer import AgentAnswer, AllNodes
 from .calls import Read
 from .find import FoundAgents, Where
@@ -34,7 +35,7 @@ class Answers:
         known, self._nodes = self._nodes, {}
         for node in found.names(self._where.nodes):
             pods = found.agents.get(node, ())
-            running = tuple(pod.target for pod in pods if pod.is_running)
+            running = serving(pods)
             before = known.get(node, AgentAnswer(node))
             problem = before.problem
             if not running:
