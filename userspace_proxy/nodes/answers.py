@@ -26,8 +26,6 @@ class Answers:
         self._where = where
         self._found = FoundAgents()
         self._nodes: dict[str, AgentAnswer] = {}
-        self.sizes: dict[str, int] = {}
-        """Bytes of the JSON of each answer that is kept."""
 
     def take(self, found: FoundAgents) -> None:
         """Note which nodes there are now, and which agents they have."""
@@ -54,7 +52,6 @@ class Answers:
     def put(self, node: str, read: Read, *, is_summary: bool) -> None:
         """Take the answer of a node."""
         if node in self._nodes:
-            self.sizes[node] = read.size
             self._nodes[node] = replace(
                 self._nodes[node],
                 status=read.status,

@@ -45,7 +45,8 @@ Show = Callable[[AllNodes], object]
 _SHOW_S = 0.25
 _COMPLETE_S = 1.0
 _LOOK_S = 0.5
-_LINES_MAX = 10_000
+# Of a mebibyte at most each.
+_LINES_MAX = 100
 
 
 @dataclass(frozen=True, slots=True)

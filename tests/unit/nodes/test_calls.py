@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 
 import pytest
 from msgspec.structs import replace
@@ -148,6 +149,31 @@ async def test_a_stream_that_sends_too_much_is_ended(agents, client, part):
             pass
 
 
+async def test_what_lines_add_to_an_answer_has_a_bound(agents, client):
+    def sends(make):
+        async def send_more(request, send):
+            await send(HEAD + b'{"version": "1"}\n')
+            for number in range(30):
+                await send(json.dumps(make(number)).encode() + b"\n")
+
+        return send_more
+
+    async def read_all(pod):
+        changes = AgentCalls(client).changes(
+            target(pod), "/api/v1/status?watch", Bounds(body=12_000), first_s=9, silent_s=9
+        )
+        async for _ in changes:
+            pass
+
+    text = "x" * 2000
+    added = agents.add("node-1", sends(lambda n: {"ports": [{"service": f"{n}{text}"}]}))
+    changed = agents.add("node-2", sends(lambda n: {"commit": f"{n}{text}"}))
+    with pytest.raises(TooLarge):
+        await read_all(added)
+    with pytest.raises(Unreadable, match="the stream ended"):
+        await read_all(changed)
+
+
 async def test_lines_of_a_stream_have_a_rate_too(agents, client):
     pod = agents.add("node-1", endless(HEAD, b"{}\n" * 10_000))
     lines = AgentCalls(client).lines(
@@ -156,6 +182,15 @@ async def test_lines_of_a_stream_have_a_rate_too(agents, client):
     with pytest.raises(TooLarge):
         async for _ in lines:
             pass
+
+
+async def test_a_line_has_a_bound(agents, client):
+    pod = agents.add("node-1", endless(HEAD, b" " * 100_000))
+    lines = AgentCalls(client).lines(target(pod), "/x", first_s=9, silent_s=9)
+    with pytest.raises(TooLarge) as caught:
+        async for _ in lines:
+            pass
+    assert caught.value.bytes_max == module.SMALL_BYTES
 
 
 async def test_lines_of_an_agent_that_is_silent_end(agents, client):
