@@ -149,7 +149,7 @@ class NodesReader:
             for node, to in answers.to_ask().items()
         }
         pending.add(self._start(self._find_others(answers)))
-        while pending and (left_s := began + within_s - loop.time()) > 0 and not asking.refused:
+        while pending and (left_s := began + within_s - loop.time()) > 0:
             _, pending = await asyncio.wait(pending, timeout=min(_SHOW_S, left_s))
             if show is not None and pending:
                 show(answers.all_nodes(self._plans))
