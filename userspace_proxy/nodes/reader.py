@@ -394,7 +394,8 @@ class NodesReader:
 
     async def _check(self, answers: Answers, asking: Asking) -> None:
         """Raise what is the same for all nodes."""
-        if asking.refused is not None and not any(one.status for one in answers.nodes.values()):
+        has_none = answers.is_settled() and not any(one.status for one in answers.nodes.values())
+        if asking.refused is not None and has_none:
             namespace, words = self._where.namespace, str(asking.refused)
             raise await lacks_rights(self.client, "forward ports of pods", namespace, words)
         if not answers.count and (self._finder.has_others or not asking.watches):
