@@ -134,7 +134,8 @@ async def test_a_pod_whose_forward_is_not_permitted_ends_no_other_answer(
             async for found in following:
                 show(found)
                 if found.answers[0].status is not None:
-                    return found
+                    break
+        return found
 
     agents.add("node-1", answer_later)
     agents.add("node-2", FakeAgent(status("node-2")), is_forbidden=True)
