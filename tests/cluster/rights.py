@@ -42,7 +42,7 @@ def rights_of(
         whole, _, subresource = resource.partition("/")
         name, _, group = whole.partition(".")
         attributes = {"verb": verb, "resource": name, "group": group, "subresource": subresource}
-        spec = {"user": user, "groups": list(groups)}
+        spec: dict[str, object] = {"user": user, "groups": list(groups)}
         spec["resourceAttributes"] = {**attributes, "namespace": namespace}
         kind = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview"}
         reviews.append({**kind, "spec": spec})

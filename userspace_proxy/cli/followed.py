@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from .all_nodes import open_reader
 from .command import Given
 
 if TYPE_CHECKING:
+    from ..causes.cause import Cause
     from ..config import Settings
     from ..nodes.answer import AgentAnswer, AllNodes
     from ..nodes.reader import NodesReader
@@ -138,11 +140,31 @@ class FollowedNodes:
             self._now, also = await _look(reader, self._also)
             self._has_answers.set()
             has_begun = False
-            async for all_nodes in reader.follow(also=also):
+            problems = {one.node: one.problem for one in self._now.answers}
+            async for now in reader.follow(also=also):
+                all_nodes = _with_problems(now, problems)
                 # Until each has answered again, the first answers say more.
                 has_begun = has_begun or not any(map(_is_asked, all_nodes.answers))
                 if has_begun:
                     self._now = all_nodes
+
+
+def _with_problems(all_nodes: AllNodes, problems: dict[str, Cause | None]) -> AllNodes:
+    """Return nodes with what was wrong with those that are asked for the first time since.
+
+    Args:
+        problems: By node; those of nodes that have been asked are removed.
+    """
+    if not problems:
+        return all_nodes
+    answers = []
+    for one in all_nodes.answers:
+        if _is_asked(one):
+            answers.append(replace(one, problem=problems.get(one.node)))
+        else:
+            problems.pop(one.node, None)
+            answers.append(one)
+    return replace(all_nodes, answers=tuple(answers))
 
 
 def _is_asked(answer: AgentAnswer) -> bool:

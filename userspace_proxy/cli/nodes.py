@@ -76,7 +76,8 @@ def top_of_all(given: Given) -> int:
         if sys.stdout.isatty():
             watch(lambda: _text(page(*lately.add(following.now))), sys.stdout)
         else:
-            wait(EVERY_S)
+            # Agents that carry little report seldom: a second may have no report, or two.
+            wait(_LATELY * EVERY_S)
             write(sys.stdout, _text(page(*lately.add(following.now))))
     return DONE
 

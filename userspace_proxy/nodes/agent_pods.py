@@ -169,3 +169,17 @@ def by_node(agents: Iterable[AgentPod]) -> Mapping[str, tuple[AgentPod, ...]]:
 
 def _rank(agent: AgentPod) -> tuple[bool, ...]:
     return not agent.is_running, agent.is_ending, bool(agent.serves_name), not agent.is_ready
+
+
+def serving(pods: Sequence[AgentPod]) -> tuple[ForwardTarget, ...]:
+    """Return those of a node's agents of which one should be: that which is asked, and its rivals.
+
+    One that is ending lets connections finish, and a canary has Services of its own.
+
+    Args:
+        pods: As of :func:`by_node`.
+    """
+    running = [one for one in pods if one.is_running]
+    names = {one.serves_name for one in running[:1]}
+    rivals = (one for one in running[1:] if not one.is_ending and one.serves_name in names)
+    return tuple(one.target for one in (*running[:1], *rivals))

@@ -21,8 +21,8 @@ class AgentAnswer:
     node: str
     """Its name."""
     agents: tuple[ForwardTarget, ...] = ()
-    """The pods that run a proxy there, the newest first, each with the port of its status page;
-    empty: none does."""
+    """The pods that run a proxy there for the same Services, the one that is asked first, each with
+    the port of its status page; empty: none does."""
     status: StatusFacts | None = None
     """The last answer of the first agent, which may be a summary; None: none has arrived yet."""
     problem: Cause | None = None

@@ -12,6 +12,7 @@ from dataclasses import replace
 from ..causes import agents
 from ..causes.cause import Cause
 from ..sources.kubernetes.port_forward import ForwardTarget
+from .agent_pods import serving
 from .answer import AgentAnswer, AllNodes
 from .calls import Read
 from .find import FoundAgents, Where
@@ -25,8 +26,6 @@ class Answers:
         self._where = where
         self._found = FoundAgents()
         self._nodes: dict[str, AgentAnswer] = {}
-        self.sizes: dict[str, int] = {}
-        """Bytes of the JSON of each answer that is kept."""
 
     def take(self, found: FoundAgents) -> None:
         """Note which nodes there are now, and which agents they have."""
@@ -34,7 +33,7 @@ class Answers:
         known, self._nodes = self._nodes, {}
         for node in found.names(self._where.nodes):
             pods = found.agents.get(node, ())
-            running = tuple(pod.target for pod in pods if pod.is_running)
+            running = serving(pods)
             before = known.get(node, AgentAnswer(node))
             problem = before.problem
             if not running:
@@ -53,7 +52,6 @@ class Answers:
     def put(self, node: str, read: Read, *, is_summary: bool) -> None:
         """Take the answer of a node."""
         if node in self._nodes:
-            self.sizes[node] = read.size
             self._nodes[node] = replace(
                 self._nodes[node],
                 status=read.status,

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from ..causes import agents
 from ..errors import UserspaceProxyError
+from ..facts import Level
 from ..facts.summary import summarised
 from ..sources.kubernetes.port_forward import ForwardTarget, PortForwardError
 from .answers import Answers
@@ -94,7 +95,11 @@ class Asking:
         """Take the answer of a node."""
         if mode.is_summary:
             self._reduced |= self._too_large & {node}
-            read = replace(read, status=summarised(read.status, self._also))
+            status = summarised(read.status, self._also)
+            # One that older agents' answers are made into has to say how many it leaves out.
+            fine = sum(port.state.level is Level.OK for port in read.status.ports)
+            status.served = max(status.served, fine)
+            read = replace(read, status=status)
         answers.put(node, read, is_summary=mode.is_summary)
 
     def fail(

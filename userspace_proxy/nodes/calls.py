@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..causes import agents
 from ..causes.cause import Cause
@@ -23,6 +23,7 @@ from ..errors import UserspaceProxyError
 from ..facts import StatusFacts
 from ..sources.kubernetes.client import ApiClient
 from ..sources.kubernetes.port_forward import ForwardTarget, PortForwardError
+from ..status.answers import encode_answer
 from .ask import Bounds, OpenAnswer, OtherStatus, TooLarge, Unreadable, ask
 from .lines import read_change, read_whole_line
 
@@ -59,7 +60,7 @@ class Read:
     answered_at: float
     """Unix time at which its first byte arrived."""
     size: int
-    """Bytes of its JSON."""
+    """Bytes of its JSON; of a stream, of lines since they were measured, too."""
 
 
 class Limits:
@@ -195,7 +196,7 @@ class AgentCalls:
         """Yield an answer, and again after each change; while there is none, the same again.
 
         Args:
-            bounds: Of a line.
+            bounds: Of a line, and of the answer that lines add to.
             first_s: How long the first answer may take.
             silent_s: How long nothing may arrive after it; more of an agent whose lines are rare.
 
@@ -225,6 +226,8 @@ class AgentCalls:
                         await gathered.add(part)
                         size, line = gathered.size, gathered.take()
                         last = await self._next(line, last, size, (asked_at, answered_at))
+                        if last is not None and last.size > 2 * bounds.body:
+                            last = await self._measured(last, bounds.body)
                         await gathered.rest()
                         if last is not None:
                             silence.reschedule(beat.next_end(loop.time()))
@@ -248,7 +251,8 @@ class AgentCalls:
         """
         loop = asyncio.get_running_loop()
         async with contextlib.AsyncExitStack() as large, asyncio.timeout(first_s) as silence:
-            gathered, rate = _Gathered(self._limits, large), _Rate(loop.time, _LINES_PER_S)
+            gathered = _Gathered(self._limits, large, SMALL_BYTES)
+            rate = _Rate(loop.time, _LINES_PER_S)
             async with self._opened(to, path, _STREAM) as asked:
                 async for piece in asked.pieces():
                     silence.reschedule(loop.time() + silent_s)
@@ -271,8 +275,19 @@ class AgentCalls:
                 return None
             return Read(await self._parsed(line, None), *at, size)
         now = self._unix()
-        status = await self._parsed(line, last.status) if line else last.status
-        return Read(status, now, now, last.size)
+        if not line:
+            # What it says of its clock is as old as the last line.
+            return Read(last.status, last.asked_at, now, last.size)
+        status = await self._parsed(line, last.status)
+        # It was written after the last one had arrived, and before it arrived itself.
+        return Read(status, last.answered_at, now, last.size + size)
+
+    async def _measured(self, read: Read, bytes_max: int) -> Read:
+        """Return the same with its size: lines may change what there is, or add to it."""
+        size = len(await asyncio.to_thread(encode_answer, read.status))
+        if size > bytes_max:
+            raise TooLarge(bytes_max)
+        return replace(read, size=size)
 
     @contextlib.asynccontextmanager
     async def _opened(

@@ -191,10 +191,12 @@ class Finder:
     async def _try_kubeadm(self) -> None:
         """Look for the pods of kubeadm's DaemonSet; without any, for the chart's again."""
         self._selector = KUBEADM_SELECTOR
-        await self._list_pods()
-        self._is_kubeadm = any(agent.takes_over for agent in self._pods.values())
-        if not self._is_kubeadm:
-            self._pods, self._selector = {}, SELECTOR
+        try:
+            await self._list_pods()
+            self._is_kubeadm = any(agent.takes_over for agent in self._pods.values())
+        finally:
+            if not self._is_kubeadm:
+                self._pods, self._selector = {}, SELECTOR
 
     async def _list_nodes(self) -> Mapping[str, NodeState] | None:
         nodes: dict[str, NodeState] = {}

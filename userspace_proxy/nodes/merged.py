@@ -264,10 +264,11 @@ def _merged(
     for answer in known if len(members) < len(known) else ():
         if answer.node in members:
             continue
-        if answer.is_summary and answer.status is not None and answer.status.served:
-            left_out += 1
-        else:
+        if not (answer.is_summary and answer.status is not None and answer.status.served):
             missing.append(answer.node)
+        # Of a node that is behind in it, its summary doesn't tell whether it serves it.
+        elif key.of_service not in answer.behind:
+            left_out += 1
     groups = [_group(same) for same in found.values()]
     groups.sort(key=lambda one: (WORST_FIRST.index(one.level), -len(one.nodes), one.nodes))
     level = worst(group.level for group in groups)

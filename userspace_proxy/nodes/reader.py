@@ -45,7 +45,8 @@ Show = Callable[[AllNodes], object]
 _SHOW_S = 0.25
 _COMPLETE_S = 1.0
 _LOOK_S = 0.5
-_LINES_MAX = 10_000
+# Of a mebibyte at most each.
+_LINES_MAX = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,7 @@ class NodesReader:
             for node, to in answers.to_ask().items()
         }
         pending.add(self._start(self._find_others(answers)))
-        while pending and (left_s := began + within_s - loop.time()) > 0 and not asking.refused:
+        while pending and (left_s := began + within_s - loop.time()) > 0:
             _, pending = await asyncio.wait(pending, timeout=min(_SHOW_S, left_s))
             if show is not None and pending:
                 show(answers.all_nodes(self._plans))
@@ -393,7 +394,8 @@ class NodesReader:
 
     async def _check(self, answers: Answers, asking: Asking) -> None:
         """Raise what is the same for all nodes."""
-        if asking.refused is not None and not any(one.status for one in answers.nodes.values()):
+        has_none = answers.is_settled() and not any(one.status for one in answers.nodes.values())
+        if asking.refused is not None and has_none:
             namespace, words = self._where.namespace, str(asking.refused)
             raise await lacks_rights(self.client, "forward ports of pods", namespace, words)
         if not answers.count and (self._finder.has_others or not asking.watches):

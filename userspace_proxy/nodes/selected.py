@@ -72,7 +72,14 @@ def why_missing(all_nodes: AllNodes, name: str) -> str:
     namespaces = {service.partition("/")[0] for service in services}
     if is_named or name in services or name in namespaces:
         return ""
+    # Summaries leave out all of a namespace that is well; a Service that is named was asked for.
+    if all_nodes.digests is None and "/" not in name and _have_left_out(all_nodes):
+        return ""
     return say_missing(_known(answers, sorted(services)), name)
+
+
+def _have_left_out(all_nodes: AllNodes) -> bool:
+    return any(one.is_summary for one in all_nodes.answers if one.status is not None)
 
 
 def _known(answers: list[StatusFacts], services: list[str]) -> StatusFacts:

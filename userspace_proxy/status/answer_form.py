@@ -60,7 +60,8 @@ class AnswerForm:
 
 
 def _seconds(text: str) -> float:
-    if not (text.isascii() and text.isdigit() and PERIOD_S <= int(text[:9]) <= EVERY_MAX_S):
+    is_short = text.isascii() and text.isdigit() and len(text) < 9
+    if not (is_short and PERIOD_S <= int(text) <= EVERY_MAX_S):
         raise web.HTTPBadRequest(
             reason=f"every is a number of seconds from {PERIOD_S:.0f} to {EVERY_MAX_S:.0f}"
         )

@@ -4,10 +4,12 @@ import sys
 import pytest
 
 from tests.unit.dataplane.waiting import until
+from userspace_proxy.causes.say import say
 from userspace_proxy.cli.all_nodes import settings_of
 from userspace_proxy.cli.command_table import COMMANDS
 from userspace_proxy.cli.followed import FollowedNodes, read_once
 from userspace_proxy.errors import UserspaceProxyError
+from userspace_proxy.nodes.reader import NodesReader
 from userspace_proxy_testing.fakes.agent_answers import HOSTILE
 
 from .conftest import Terminal
@@ -66,6 +68,26 @@ async def test_changes_are_followed_until_it_ends(cluster):
         await until(lambda: ports() == ["web"], "the change is known")
         agents = cluster.add("node-2")
         await until(lambda: len(followed.now.answers) == 2 and agents.requests, "another node")
+    finally:
+        await asyncio.to_thread(followed.__exit__)
+
+
+async def test_a_node_that_is_silent_keeps_its_cause_and_no_news_of_others(cluster, monkeypatch):
+    follow = NodesReader.follow
+
+    def with_time_for_a_stream(reader, **options):
+        reader._timeout_s = 600.0
+        return follow(reader, **options)
+
+    monkeypatch.setattr(NodesReader, "follow", with_time_for_a_stream)
+    agent = cluster.add("node-1")
+    cluster.agents.add("node-2", HOSTILE["silent"]())
+    words = given(cluster, "--timeout=1s")
+    followed = await asyncio.to_thread(FollowedNodes(words, settings_of(words)).__enter__)
+    try:
+        agent.change(status_of("node-1", REFUSED))
+        await until(lambda: len(followed.now.answers[0].status.ports) == 1, "the change is known")
+        assert "no answer within 1 s" in say(followed.now.answers[1].problem)
     finally:
         await asyncio.to_thread(followed.__exit__)
 

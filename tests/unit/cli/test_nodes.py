@@ -120,10 +120,15 @@ async def test_rates_are_those_of_all_nodes(three, cluster, capsys, monkeypatch)
         await until(lambda: carried() == {WEB.connections + 10}, "all nodes have carried more")
 
     monkeypatch.setattr(module, "FollowedNodes", Recorded)
-    monkeypatch.setattr(
-        module, "wait", lambda _: asyncio.run_coroutine_threadsafe(carry(), loop).result()
-    )
+    waited = []
+
+    def wait(seconds):
+        waited.append(seconds)
+        asyncio.run_coroutine_threadsafe(carry(), loop).result()
+
+    monkeypatch.setattr(module, "wait", wait)
     assert await cluster.run("top", "-A") == 0
+    assert waited == [3.0], "the seconds over which rates are averages"
     (row,) = [line for line in capsys.readouterr().out.splitlines() if "shop/web" in line]
     assert row.split()[6] not in ("0", "-")
 

@@ -3,7 +3,7 @@
 import pytest
 
 from userspace_proxy.model.wire import FieldError
-from userspace_proxy.nodes.agent_pods import by_node, read_agent
+from userspace_proxy.nodes.agent_pods import by_node, read_agent, serving
 
 from .objects import pod, with_metadata, written
 
@@ -94,3 +94,25 @@ def test_of_several_the_one_that_serves_is_asked_first():
     assert list(found) == ["node-0", "node-1"]
     names = [one.target.pod for one in found["node-1"]]
     assert names == ["newest", "ready", "unready", "canary", "ending", "pending"]
+
+
+def test_a_canary_and_an_agent_that_is_ending_are_no_rivals():
+    ready = pod()
+    items = {
+        "canary": pod(args=["--service-proxy-name=new"]),
+        "ending": with_metadata(ready, deletionTimestamp="2026-11-26T10:00:00Z"),
+        "rival": with_metadata(ready, creationTimestamp="2026-11-20T09:00:00Z"),
+        "waiting": {**ready, "status": {"phase": "Pending"}},
+        "ready": ready,
+    }
+    agents = {name: read_agent(written(with_metadata(o, name=name))) for name, o in items.items()}
+
+    def serving_of(*names):
+        found = by_node(agents[name] for name in names)["node-1"]
+        return [one.pod for one in serving(found)]
+
+    assert serving_of(*agents) == ["ready", "rival"]
+    assert serving_of("canary", "ending", "ready") == ["ready"]
+    assert serving_of("canary", "waiting") == ["canary"]
+    assert serving_of("ending", "waiting") == ["ending"]
+    assert serving_of("waiting") == []

@@ -85,6 +85,7 @@ def test_an_older_agents_whole_answer_is_summarised(answers):
     asking.take(answers, "node-1", read, asking.mode("node-1", SUMMARY_FROM + 1))
     assert list(only(answers).status.ports) == [ILL, OTHER]
     assert only(answers).is_summary
+    assert only(answers).status.served == 2, "so that the one that is left out isn't unknown there"
     asking.take(answers, "node-1", read, asking.mode("node-1", 1))
     assert list(only(answers).status.ports) == [ILL, FINE, OTHER]
 

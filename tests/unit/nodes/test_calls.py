@@ -2,12 +2,16 @@
 
 import asyncio
 import contextlib
+import json
 
 import pytest
+from msgspec.structs import replace
 
 from userspace_proxy.nodes import calls as module
+from userspace_proxy.nodes.answer import AgentAnswer
 from userspace_proxy.nodes.ask import Bounds, TooLarge, Unreadable
 from userspace_proxy.nodes.calls import OPENING_MAX, AgentCalls, Limits
+from userspace_proxy.nodes.remarks import CLOCK_OFF_S, clock_of
 from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
 from userspace_proxy_testing.fakes.agent_answers import FakeAgent, endless, fixed
 from userspace_proxy_testing.fakes.agent_status import service_objects, status_of
@@ -118,6 +122,23 @@ async def test_an_empty_line_is_the_same_answer_at_a_later_time(agents, client):
     assert again.answered_at > first.answered_at
 
 
+async def test_what_a_stream_says_of_a_clock_is_as_old_as_its_last_line(agents, client):
+    agent = FakeAgent(replace(STATUS, now=1000.0))
+    pod = agents.add("node-1", agent)
+    unix = [1000.0]
+    calls = AgentCalls(client, unix=lambda: unix[0])
+    changes = calls.changes(target(pod), "/api/v1/status?watch", Bounds(), first_s=9, silent_s=9)
+    async with contextlib.aclosing(changes):
+        await anext(changes)
+        for sent, now in ((1000.0, 1005.0), (1010.0, 1010.0), (1015.0, 1019.0)):
+            unix[0] = now
+            agent.change(replace(STATUS, now=sent, served=int(now)) if sent > 1000 else agent.facts)
+            read = await anext(changes)
+            answer = AgentAnswer("node-1", (), read.status, None, read.asked_at, read.answered_at)
+            ahead, around = clock_of(answer)
+            assert abs(ahead) <= around + CLOCK_OFF_S
+
+
 @pytest.mark.parametrize("part", [b"\n" * 1000, b" " * 1_000_000])
 async def test_a_stream_that_sends_too_much_is_ended(agents, client, part):
     pod = agents.add("node-1", endless(HEAD + b'{"version": "1"}\n', part))
@@ -129,6 +150,31 @@ async def test_a_stream_that_sends_too_much_is_ended(agents, client, part):
             pass
 
 
+async def test_what_lines_add_to_an_answer_has_a_bound(agents, client):
+    def sends(make):
+        async def send_more(request, send):
+            await send(HEAD + b'{"version": "1"}\n')
+            for number in range(30):
+                await send(json.dumps(make(number)).encode() + b"\n")
+
+        return send_more
+
+    async def read_all(pod):
+        changes = AgentCalls(client).changes(
+            target(pod), "/api/v1/status?watch", Bounds(body=12_000), first_s=9, silent_s=9
+        )
+        async for _ in changes:
+            pass
+
+    text = "x" * 2000
+    added = agents.add("node-1", sends(lambda n: {"ports": [{"service": f"{n}{text}"}]}))
+    changed = agents.add("node-2", sends(lambda n: {"commit": f"{n}{text}"}))
+    with pytest.raises(TooLarge):
+        await read_all(added)
+    with pytest.raises(Unreadable, match="the stream ended"):
+        await read_all(changed)
+
+
 async def test_lines_of_a_stream_have_a_rate_too(agents, client):
     pod = agents.add("node-1", endless(HEAD, b"{}\n" * 10_000))
     lines = AgentCalls(client).lines(
@@ -137,6 +183,15 @@ async def test_lines_of_a_stream_have_a_rate_too(agents, client):
     with pytest.raises(TooLarge):
         async for _ in lines:
             pass
+
+
+async def test_a_line_has_a_bound(agents, client):
+    pod = agents.add("node-1", endless(HEAD, b" " * 100_000))
+    lines = AgentCalls(client).lines(target(pod), "/x", first_s=9, silent_s=9)
+    with pytest.raises(TooLarge) as caught:
+        async for _ in lines:
+            pass
+    assert caught.value.bytes_max == module.SMALL_BYTES
 
 
 async def test_lines_of_an_agent_that_is_silent_end(agents, client):

@@ -68,6 +68,15 @@ async def test_kube_proxy_itself_is_no_agent(api, finder_of):
         finder.check()
 
 
+async def test_kube_proxy_is_no_agent_after_a_list_of_its_pods_has_failed_either(api, finder_of):
+    api.put(pod("old", "node-1", labels=KUBE_PROXY, command=RUN))
+    finder = finder_of()
+    api.refuse("pods", 500, after=1)
+    with pytest.raises(SourceError):
+        await finder.pods()
+    assert not (await finder.pods()).agents
+
+
 async def test_nodes_that_the_pods_daemon_set_means_lack_one(api, finder_of):
     linux = {"kubernetes.io/os": "linux"}
     api.put(pod("one", "node-1", nodeSelector=linux, tolerations=[{"operator": "Exists"}]))

@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -49,6 +50,16 @@ def test_a_summary_leaves_out_what_is_served():
     )
     assert (port.served, port.left_out, port.missing) == (1, 1, ())
     assert [one.left_out for one in port.endpoints] == [1]
+
+
+def test_a_summary_of_a_node_that_is_behind_does_not_say_that_it_serves():
+    late = answer_of("b", is_summary=True, served=8)
+    port = one_port(
+        answer_of("a", SICK, is_summary=True, served=7),
+        replace(late, behind=("shop/web",)),
+        replace(late, node="c", behind=("shop/other",)),
+    )
+    assert (port.served, port.left_out, port.missing) == (1, 1, ())
 
 
 @pytest.mark.parametrize("facts", [{}, {"is_summary": True, "served": 0}])

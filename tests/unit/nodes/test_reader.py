@@ -113,6 +113,37 @@ async def test_a_pod_whose_forward_alone_is_not_permitted_costs_its_row(agents, 
     assert problems(found) == {"node-1": "", "node-2": "forward_failed"}
 
 
+@pytest.mark.parametrize("follows", [False, True], ids=["once", "followed"])
+async def test_a_pod_whose_forward_is_not_permitted_ends_no_other_answer(
+    follows, agents, reader_of
+):
+    is_refused, agent = asyncio.Event(), FakeAgent(status("node-1"))
+
+    async def answer_later(request, send):
+        await is_refused.wait()
+        await agent(request, send)
+
+    def show(found):
+        if found.answers[1].problem is not None:
+            is_refused.set()
+
+    async def look(reader):
+        if not follows:
+            return await reader.first(show)
+        async with contextlib.aclosing(reader.follow()) as following:
+            async for found in following:
+                show(found)
+                if found.answers[0].status is not None:
+                    break
+        return found
+
+    agents.add("node-1", answer_later)
+    agents.add("node-2", FakeAgent(status("node-2")), is_forbidden=True)
+    async with reader_of(timeout_s=30.0) as reader:
+        found = await look(reader)
+    assert problems(found) == {"node-1": "", "node-2": "forward_failed"}
+
+
 async def test_without_agents_there_is_an_error(reader_of):
     with pytest.raises(SourceError, match="no agent in namespace kube-system"):
         await read(reader_of())

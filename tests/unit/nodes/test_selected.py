@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from tests.unit.status.views import make_ignored, make_port, make_view
@@ -70,3 +72,11 @@ def test_what_is_missing_is_said(name, words):
 
 def test_while_no_node_answers_nothing_is_said_to_be_missing():
     assert why_missing(AllNodes((AgentAnswer("node-1"),)), "shop/web") == ""
+
+
+def test_a_namespace_that_summaries_leave_out_may_be_there():
+    summaries = tuple(replace(one, is_summary=True) for one in TWO.answers)
+    assert why_missing(AllNodes(summaries), "ops") == ""
+    assert why_missing(AllNodes(summaries, digests={}), "ops")
+    assert why_missing(AllNodes(summaries), "ops/web")
+    assert why_missing(TWO, "ops")

@@ -44,6 +44,7 @@ def test_summaries_come_less_often_unless_asked_for():
         ("every", "1.5"),
         ("every", "\u0663"),
         ("every", "9" * 5000),
+        ("every", "00000000199"),
         ("every", ""),
         ("view", "page"),
     ],

@@ -26,17 +26,18 @@ _HEADER = re.compile(
 )
 _SCHEME = re.compile(r"\b(bearer|basic|negotiate)\s{1,3}[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE)
 _NAMED = re.compile(
-    r"((?:passw(?:or)?d|passphrase|secret|token|api[_-]?key|access[_-]?key|private[_-]?key"
-    r"|client-key-data|client-certificate-data)[\w.-]{0,40}[\"'\\]{0,2}(?:\s{0,3}[:=]\s{0,3}))"
+    r"((?:passw(?:or)?d|pwd|passphrase|secret|signature|token|api[_-]?key|access[_-]?key"
+    r"|private[_-]?key|client-key-data|client-certificate-data)[\w.-]{0,40}[\"'\\]{0,2}(?:\s{0,3}[:=]\s{0,3}))"
     r"(\\?\"[^\"]*\"?|'[^']*'?|[^\s,;\"')]+)",
     re.IGNORECASE,
 )
 _SECRET_NAME = re.compile(
-    r"passw(?:or)?d|passphrase|secret|token|api[_-]?key|access[_-]?key|private[_-]?key",
+    r"passw(?:or)?d|pwd|passphrase|secret|token|api[_-]?key|access[_-]?key|private[_-]?key",
     re.IGNORECASE,
 )
 _FLAG = re.compile(r"(--(?:token|password|client-key|client-secret)\s{1,3})(\S+)")
-_USER_INFO = re.compile(r"(://)[^/\s@\"']{1,512}@")
+# Not all programs quote a slash in a password.
+_USER_INFO = re.compile(r"(://)[^\s@\"']{1,512}@")
 _WORD = re.compile(r"[A-Za-z0-9+/_=.-]{16,}")
 _KNOWN_FORM = re.compile(
     # JWT; AWS; GitHub; GitLab; Slack; Google; kubeadm's bootstrap tokens.

@@ -17,6 +17,9 @@ JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
         pytest.param(r"{\"token\":\"abc\"}", r"{\"token\":}", id="json-in-json"),
         pytest.param("run with --token hunter2", "run with --token ", id="flag"),
         pytest.param("at https://alice:pw@api.test/x", "at https://@api.test/x", id="url"),
+        pytest.param("at db://alice:p/w@db.test/x", "at db://@db.test/x", id="url-with-a-slash"),
+        pytest.param("MYSQL_PWD=hunter2 x", "MYSQL_PWD= x", id="pwd"),
+        pytest.param("?X-Amz-Signature=abc, x", "?X-Amz-Signature=, x", id="signed-url"),
         pytest.param(f"key {KEY}", "key ", id="private-key"),
         pytest.param("AKIAIOSFODNN7EXAMPLE", "", id="aws"),
         pytest.param("ghp_0123456789abcdefABCDEF", "", id="github"),
@@ -42,6 +45,7 @@ def test_what_looks_like_a_secret_is_removed(text, left):
         "pod kube-system/userspace-proxy-6c9f7d5b8-x2x4z, port 10249",
         "ip-10-0-3-7.eu-west-1.compute.internal",
         "the API server rejected the credentials: Unauthorized",
+        'User "alice@example.com" at https://api.test:6443/version is forbidden',
     ],
 )
 def test_words_of_the_proxy_stay(text):
