@@ -197,7 +197,9 @@ def test_elsewhere():
 
 def test_what_passes_only_at_a_second_try_is_recorded_as_such(tmp_path: Path) -> None:
     (tmp_path / "test_two.py").write_text(TESTS)
-    words = f"-q -o cache_dir={tmp_path}/cache -p tests.kernels.recorder --record={tmp_path}"
+    # Other plugins warn of what is missing in the folder, and warnings may be errors.
+    words = "-q -p no:asyncio -p tests.kernels.recorder"
+    words += f" -o cache_dir={tmp_path}/cache --record={tmp_path}"
     for more in ("", "--again --last-failed"):
         run = [sys.executable, "-m", "pytest", *words.split(), *more.split(), "test_two.py"]
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -236,6 +236,15 @@ def test_a_change_touches_the_bucket_of_its_service_alone():
     assert [at for at in range(BUCKETS) if digests.buckets[at] is not buckets[at]] == [number]
 
 
+def test_a_change_that_no_node_could_differ_by_keeps_all_buckets():
+    digests, services = Digests(), snapshot_of("web", "cart")
+    digests.follow(services)
+    buckets, summary = digests.buckets, digests.summary
+    digests.follow(services.changed(snapshot_of("web", uid="2")))
+    assert (digests.buckets, digests.summary) == (buckets, summary)
+    assert all(now is then for now, then in zip(digests.buckets, buckets, strict=True))
+
+
 def test_all_services_of_a_bucket_may_end_at_once_while_another_begins():
     names = [f"service-{n}" for n in range(1000) if bucket_of(f"shop/service-{n}") == 7]
     digests = Digests()

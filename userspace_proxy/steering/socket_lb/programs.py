@@ -151,7 +151,7 @@ def hooked_labels(names: Path | None = None) -> list[str]:
     """
     names = names or find_bpffs()
     folder = names and _here(names)
-    if folder is None or not folder.is_dir():
+    if folder is None or not _is_there(folder):
         return []
     labels = (one.name.replace("+", ".") for one in folder.iterdir())
     return sorted("" if label == _WITHOUT_NAME else label for label in labels)
@@ -168,13 +168,21 @@ def remove_hooks(proxy_name: str, names: Path | None = None) -> bool:
     """
     names = names or find_bpffs()
     folder = names and folder_of(names, proxy_label(proxy_name))
-    if folder is None or not folder.is_dir():
+    if folder is None or not _is_there(folder):
         return False
     try:
         _remove(folder)
     except OSError as exc:
         raise SteeringError(f"cannot remove hooks at connect(): {exc.strerror}") from exc
     return True
+
+
+def _is_there(folder: Path) -> bool:
+    """Return whether a folder of ours is there: a user who may not look has made none."""
+    try:
+        return folder.is_dir()
+    except PermissionError:
+        return False
 
 
 def _remove(folder: Path) -> None:

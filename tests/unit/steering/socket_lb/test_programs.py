@@ -1,5 +1,8 @@
 """The names of what is loaded; tests/node has what is behind them."""
 
+import contextlib
+import os
+
 import pytest
 
 from tests.netns import Net
@@ -41,3 +44,27 @@ def test_removing_leaves_what_is_another_proxys(tmp_path):
     assert hooked_labels(tmp_path) == [""]
     assert remove_hooks("", tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@contextlib.contextmanager
+def as_nobody():
+    """Be a user who may read nothing of root's, as most that run a sandbox."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+def test_a_user_who_may_not_look_at_pins_has_none(tmp_path):
+    folder_of(tmp_path, "").mkdir(parents=True)
+    # As /sys/fs/bpf is.
+    tmp_path.chmod(0)
+    try:
+        with as_nobody():
+            assert not remove_hooks("", tmp_path)
+            assert hooked_labels(tmp_path) == []
+    finally:
+        tmp_path.chmod(0o700)
