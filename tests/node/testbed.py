@@ -166,5 +166,6 @@ def without_states(text: str) -> str:
     Nor with those that the kernel adds for an IPv6 address: it does so in a thread of its own, so
     they may come between two listings.
     """
-    text = re.sub(r"^(local|anycast) \S*:\S* .*\bproto kernel\b.*\n", "", text, flags=re.MULTILINE)
+    by_kernel = r"^(?:(?:local|anycast) )?\S*:\S* .*\bproto kernel\b.*\n"
+    text = re.sub(by_kernel, "", text, flags=re.MULTILINE)
     return re.sub(r" (linkdown|expires \d+sec)", "", text)
