@@ -314,7 +314,7 @@ _ROWS = (
             ),
             (
                 "Without --port it takes 10299, or if that is taken any free port. An address of a "
-                "page can be passed on: it works for whoever has started the same command."
+                "page can be passed on: it works for anyone who has started the same command."
             ),
         ),
         flags=(
