@@ -1,4 +1,4 @@
-"""A summary of an answer, for a reader of many nodes: without what is well."""
+"""A summary of an answer, for a reader of many nodes: only what needs attention."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .port import Level
 
 
 def summarised(answer: StatusFacts, also: Collection[str] = ()) -> StatusFacts:
-    """Return an answer without what is well.
+    """Return an answer with what needs attention.
 
     Args:
         also: Services, ``namespace/name``, that are wanted anyway.

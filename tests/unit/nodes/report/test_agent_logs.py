@@ -1,28 +1,8 @@
-import pytest
-
 from userspace_proxy.nodes.report import agent_logs
 from userspace_proxy.nodes.report.agent_logs import AgentLog, read_logs
-from userspace_proxy.sources.kubernetes.client import ApiClient
-from userspace_proxy.sources.kubernetes.credentials import Credentials
 from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
 from userspace_proxy_testing.fakes.agent_answers import fixed
 from userspace_proxy_testing.fakes.agents import FakeAgents
-from userspace_proxy_testing.fakes.api_server import FakeApiServer
-
-
-@pytest.fixture
-async def api(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "*")
-    async with FakeApiServer() as api:
-        yield api
-
-
-@pytest.fixture
-async def client(api):
-    client = ApiClient(Credentials(master=api.url))
-    await client.open()
-    yield client
-    await client.close()
 
 
 def targets(api, *logs):

@@ -2,10 +2,7 @@ import pytest
 
 from userspace_proxy.nodes.report.names import learn_all
 from userspace_proxy.nodes.report.pseudonyms import Pseudonyms
-from userspace_proxy.sources.kubernetes.client import ApiClient
-from userspace_proxy.sources.kubernetes.credentials import Credentials
 from userspace_proxy_testing.fakes.agents import node_object
-from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 SERVICE = {
     "kind": "Service",
@@ -24,21 +21,6 @@ SLICE = {
         {"targetRef": None},
     ],
 }
-
-
-@pytest.fixture
-async def api(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "*")
-    async with FakeApiServer() as api:
-        yield api
-
-
-@pytest.fixture
-async def client(api):
-    client = ApiClient(Credentials(master=api.url))
-    await client.open()
-    yield client
-    await client.close()
 
 
 async def test_names_of_all_objects_are_learned(api, client):
