@@ -20,6 +20,8 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
+from userspace_proxy.plane.messages import REPORT_S
+
 from ..metrics import NotMeasured
 from ..processes import cpu_seconds, family, memory_bytes
 from .agents import Agent
@@ -360,13 +362,18 @@ def _turns(before: dict[tuple[str, str], float], after: dict[tuple[str, str], fl
 
 
 def _settle(agent: Agent) -> None:
-    """Wait until an agent does little: its first rounds are over."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
+    """Wait until an agent does little: its first rounds are over, and what it has to report.
+
+    Workers report each REPORT_S what they have counted: after 10,000 first connections that takes
+    0.5 s once, and belongs to those.
+    """
+    deadline = time.monotonic() + 60
+    quiet_since = time.monotonic()
+    while time.monotonic() < min(deadline, quiet_since + 2 * REPORT_S):
         before = cpu_seconds(agent.pids())
         _wait(1.0)
-        if cpu_seconds(agent.pids()) - before < 0.1:
-            return
+        if cpu_seconds(agent.pids()) - before >= 0.1:
+            quiet_since = time.monotonic()
 
 
 def _wait(seconds: float) -> None:
