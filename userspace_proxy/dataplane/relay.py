@@ -80,6 +80,7 @@ class Direction:
         "_in_pipe",
         "_is_bulk",
         "_pipe",
+        "_spliced_error",
         "bytes_counted",
         "bytes_moved",
         "connection",
@@ -125,6 +126,8 @@ class Direction:
         """Only the FIN follows what can be read."""
         self.is_broken = False
         """The end was a RST, or another error: after a FIN no read reports it."""
+        self._spliced_error: int | None = None
+        """The errno that a splice has taken: no read reports it again."""
         self.is_ended = False
         """The FIN has been passed on."""
         self.is_waiting_turn = False
@@ -244,6 +247,7 @@ class Direction:
                 self.release()
                 if self.is_broken:
                     # Perhaps at an urgent mark: bytes may follow it.
+                    self._spliced_error = exc.errno
                     return False
                 self.connection.abort(exc.errno)
                 return True
@@ -373,6 +377,10 @@ class Direction:
             self.pump()
 
     def _end(self) -> None:
+        if self._spliced_error is not None:
+            # It looks like a FIN, and is the RST.
+            self.connection.abort(self._spliced_error)
+            return
         self.is_ended = True
         if self.is_broken:
             self.connection.abort()

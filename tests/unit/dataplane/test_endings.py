@@ -308,3 +308,14 @@ async def test_a_client_that_asks_again_and_leaves_at_once_is_owed_nothing(rig):
     await leaves(client, server)
     await ended(rig)
     assert counters.unanswered_requests == 0
+
+
+async def test_a_reset_that_a_splice_reports_is_counted_as_the_endpoints(rig):
+    client, server, counters = await connect(rig)
+    (connection,) = rig.connections.open
+    await server.send(b"hello")
+    assert await client.read() == b"hello"
+    connection.down._is_bulk = True
+    await is_reset_by_the_endpoint(client, server)
+    await ended(rig)
+    assert (counters.resets, counters.endpoint_aborts) == (1, 1)
