@@ -323,6 +323,8 @@ class TcpConnection:
         if exchange.first_byte_s is None:
             self._note_first_byte(up, down, exchange)
         if exchange.first_byte_s is None:
+            # Not by the reactor's clock: nothing may have happened since the client left.
+            now = self.reactor.clock()
             if exchange.code is None and (end := end_if_given_up(up, exchange, now)):
                 exchange.note_end(end, now)
         elif exchange.code is LATE and has_arrived(down):
