@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import _socket
 import errno
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 from ..facts import ClientMistake
@@ -42,7 +42,7 @@ from .endpoint_group import EndpointGroup
 from .engine import Engine
 from .sockets import is_self_connected, is_wildcard
 from .tuning import BATCH, DIALS
-from .udp_flow import UdpFlow, refusal_of
+from .udp_flow import Kept, UdpFlow, refusal_of
 from .udp_flows import UdpFlows
 
 _DATAGRAM = _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK
@@ -300,9 +300,9 @@ class UdpListener:
                 # Endpoints of one-way protocols never answer; it is enough that they don't refuse.
                 self.group.outcomes.answered(flow.endpoint, now)
         elif kept is not None and age_s <= _KEEP_S and len(kept) < _KEEP_DATAGRAMS:
-            fits = len(payload) + sum(map(len, kept)) <= _KEEP_BYTES
+            fits = len(payload) + sum(len(one.payload) for one in kept) <= _KEEP_BYTES
             if fits:
-                kept.append(bytes(payload))
+                kept.append(Kept(bytes(payload), flow.hop_limit))
 
     def _send(self, flow: UdpFlow, payload: bytes | memoryview) -> int:
         """Send to the endpoint; returns the errno of a refusal that this call reported, or 0."""
@@ -333,8 +333,7 @@ class UdpListener:
             return
         self._leave_endpoint(flow)
         if self._connect(flow):
-            for payload in kept:
-                self._send(flow, payload)
+            self._send_kept(flow, kept)
         elif flow.wait():
             self.note(flow, ConnectionEvent.HELD)
         else:
@@ -353,8 +352,17 @@ class UdpListener:
         if room is not None and flow.waited is not None:
             flow.waited.is_on = False
             room.served(flow, is_proven=False)
-        for payload in kept:
+        self._send_kept(flow, kept)
+
+    def _send_kept(self, flow: UdpFlow, kept: Iterable[Kept]) -> None:
+        """Send a flow's first datagrams, each with one hop fewer than it arrived with."""
+        last = flow.hop_limit
+        for payload, hop_limit in kept:
+            if hop_limit != flow.hop_limit:
+                self._limit_hops(flow, hop_limit)
             self._send(flow, payload)
+        if last != flow.hop_limit:
+            self._limit_hops(flow, last)
 
     def end(self, flow: UdpFlow, cause: EndReason, by: EndedBy = EndedBy.PROXY) -> None:
         """End a flow; the client's next datagram opens a new one. Idempotent."""

@@ -7,7 +7,7 @@ import errno
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..causes.endpoints import UNANSWERED_FLOW_S
 from ..facts import EndpointCounters
@@ -64,6 +64,14 @@ class _FlowOwner(Protocol):
     def note(self, flow: UdpFlow, event: ConnectionEvent) -> None: ...
 
 
+class Kept(NamedTuple):
+    """One of a flow's first datagrams, which may be sent again."""
+
+    payload: bytes
+    hop_limit: AncillaryItem
+    """With which it arrived."""
+
+
 @dataclass(slots=True)
 class Wait:
     """That a flow has waited for an endpoint."""
@@ -106,7 +114,7 @@ class UdpFlow:
         """With which the client's last datagram arrived."""
         self.endpoint: SocketAddress | None = None
         self.sock: _socket.socket | None = None
-        self.kept: list[bytes] | None = []
+        self.kept: list[Kept] | None = []
         """Its first datagrams; None when they are not to be sent again."""
         self.answered_at = -math.inf
         """When an answer was noted last."""
@@ -223,8 +231,9 @@ class UdpFlow:
         """Keep one of its first datagrams while it waits; later ones are dropped."""
         held = self.kept if self.kept is not None else []
         self.kept = held
-        if len(held) < _HELD_DATAGRAMS and len(payload) + sum(map(len, held)) <= _HELD_BYTES:
-            held.append(bytes(payload))
+        size = len(payload) + sum(len(one.payload) for one in held)
+        if len(held) < _HELD_DATAGRAMS and size <= _HELD_BYTES:
+            held.append(Kept(bytes(payload), self.hop_limit))
         else:
             self.group.counters.dropped_datagrams += 1
 

@@ -11,6 +11,7 @@ from userspace_proxy.model import SocketAddress
 
 from .peers import UdpPeer, exchange
 from .rig import UNREACHABLE
+from .waiters import HOLD
 from .waiting import readable, until
 
 IPS = pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
@@ -223,6 +224,20 @@ async def test_another_endpoint_gets_the_same_hop_limit(rig):
     client = rig.udp_client(rig.udp_service(rig.refusing_udp(), pod.address))
     send_with(client, b"question", 10)
     assert await hops_of(pod) == 9
+
+
+async def test_what_has_waited_leaves_with_one_hop_fewer_than_it_arrived_with(rig):
+    dns = rig.udp_service(**HOLD)
+    client = rig.udp_client(dns)
+    for hops in (64, 9, 1):
+        send_with(client, b"question", hops)
+    await until(lambda: dns.group.counters.dropped_datagrams, "the one without a hop")
+    pod = rig.udp_peer()
+    pod.sock.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)
+    rig.update(dns, pod.address, **HOLD)
+    assert [await hops_of(pod), await hops_of(pod)] == [63, 8]
+    send_with(client, b"question", 9)
+    assert await hops_of(pod) == 8
 
 
 @pytest.mark.parametrize("is_first", [True, False], ids=["of-a-flow", "within-a-flow"])
