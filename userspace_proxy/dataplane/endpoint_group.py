@@ -12,6 +12,7 @@ An update changes them all, and ends the flows to endpoints that have left.
 from __future__ import annotations
 
 import _socket
+import math
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 
@@ -79,7 +80,7 @@ class EndpointGroup(CounterTable):
         self.waiting_room: WaitingRoom | None = None
         """None before the first client has waited."""
         self._processes = processes
-        self.on_removed: list[Callable[[frozenset[SocketAddress]], None]] = []
+        self.on_removed: list[Callable[[frozenset[SocketAddress], float], None]] = []
         """Called with the endpoints that an update has removed or put on standby, at least for
         some clients."""
 
@@ -105,15 +106,15 @@ class EndpointGroup(CounterTable):
             self.waiting_room.update(serving.handling.waits, is_uniform=serving.is_uniform)
         return left
 
-    def end_flows_to(self, endpoint: SocketAddress) -> None:
-        """End the flows to an endpoint that has left."""
+    def end_flows_to(self, endpoint: SocketAddress, *, begun_by: float) -> None:
+        """End the flows to an endpoint that has left, but those that have begun later."""
         if not self.balancers.serves_everyone(endpoint):
-            self._end_flows(frozenset({endpoint}))
+            self._end_flows(frozenset({endpoint}), begun_by)
 
-    def _end_flows(self, endpoints: frozenset[SocketAddress]) -> None:
+    def _end_flows(self, endpoints: frozenset[SocketAddress], begun_by: float = math.inf) -> None:
         if endpoints:
             for callback in self.on_removed:
-                callback(endpoints)
+                callback(endpoints, begun_by)
 
     def waiting(self, now: float) -> Waiting:
         """Return the clients that wait for an endpoint now."""

@@ -92,9 +92,9 @@ class Removals:
     def _begin(self) -> None:
         now = self._clock()
         self._ending = {pair: left for pair, left in self._left.items() if left.due <= now}
-        for pair in self._ending:
+        for pair, left in self._ending.items():
             del self._left[pair]
-            pair[0].end_flows_to(pair[1])
+            pair[0].end_flows_to(pair[1], begun_by=left.at)
         self._rest = iter(list(self._connections) if self._ending else ())
         self._continue()
 

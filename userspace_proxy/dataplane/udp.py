@@ -406,9 +406,10 @@ class UdpListener:
         flow.sock = None
         flow.endpoint = None
 
-    def _endpoints_removed(self, removed: frozenset[SocketAddress]) -> None:
+    def _endpoints_removed(self, removed: frozenset[SocketAddress], begun_by: float) -> None:
         for flow in [f for f in self._flows.values() if f.endpoint in removed]:
-            self.end(flow, EndReason.ENDPOINT_REMOVED)
+            if flow.sent_since <= begun_by:
+                self.end(flow, EndReason.ENDPOINT_REMOVED)
 
     def note(
         self,

@@ -9,7 +9,7 @@ from .groups import CLUSTER, POD_A, POD_B, POD_C, picked
 
 def test_an_update_reports_removed_endpoints_and_only_then(group):
     told = []
-    group.on_removed.append(told.append)
+    group.on_removed.append(lambda removed, _begun_by: told.append(removed))
     group.update(Serving([POD_B, POD_C]))
     group.update(Serving([POD_B, POD_C, POD_A]))
     assert told == [{POD_A}]
@@ -71,7 +71,7 @@ def test_endpoints_that_are_added_and_removed_leave_nothing_behind():
 
 def test_an_endpoint_is_reported_as_removed_if_one_side_may_not_use_it(group):
     told = []
-    group.on_removed.append(told.append)
+    group.on_removed.append(lambda removed, _begun_by: told.append(removed))
     group.update(Serving([POD_A, POD_B], outside=[POD_B, POD_C], inside=CLUSTER))
     assert told == [{POD_A}]
     group.update(Serving([POD_A], outside=[POD_B, POD_C], inside=CLUSTER))
@@ -84,7 +84,7 @@ def test_an_endpoint_is_reported_as_removed_if_one_side_may_not_use_it(group):
 
 def test_an_endpoint_that_is_put_on_standby_loses_its_flows(group):
     left = []
-    group.on_removed.append(left.append)
+    group.on_removed.append(lambda removed, _begun_by: left.append(removed))
     group.update(Serving((POD_A, POD_B), standbys=((POD_B, 1),)))
     assert picked(group) == {POD_A: 10}
     group.update(Serving((POD_B,), standbys=()))

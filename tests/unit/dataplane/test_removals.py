@@ -214,6 +214,21 @@ async def test_a_flow_to_an_endpoint_that_still_serves_ends_after_the_time(flow,
     await exchange(client, second)
 
 
+async def test_a_flow_that_began_after_its_endpoint_had_left_for_others_goes_on(rig, timers):
+    pod, other = rig.udp_peer(), rig.udp_peer()
+    dns = rig.udp_service(pod.address, other.address, handling=AFTER_30_S)
+    sides = {"outside": (other.address,), "inside": ("127.0.0.0/8",)}
+    rig.update(dns, pod.address, handling=AFTER_30_S, **sides)
+    timers.advance(1)
+    client = rig.udp_client(dns)
+    client.send(b"question")
+    _, first = await pod.receive_from()
+    timers.advance(29)
+    client.send(b"question")
+    _, second = await pod.receive_from()
+    assert second == first
+
+
 async def test_a_flow_ends_when_its_endpoint_serves_no_more(flow, rig):
     dns, client, _, second = flow
     rig.update(dns, second.address, handling=AFTER_30_S)

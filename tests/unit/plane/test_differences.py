@@ -91,7 +91,7 @@ def test_ejections_are_reported_while_they_last_and_once_more(group, differences
 def test_what_ends_because_its_endpoint_is_removed_is_reported(group, differences):
     """As UDP flows do: they are counted when the group's counters are about to leave."""
 
-    def end_flows(removed):
+    def end_flows(removed, _begun_by):
         for endpoint in removed:
             group.counters_of(endpoint).active -= 1
             group.counters_of(endpoint).sent_bytes += 9
@@ -159,7 +159,7 @@ class Sums(RuleBasedStateMachine):
             self.differences = Differences(self.group)
         return self.differences
 
-    def end_flows(self, group, removed):
+    def end_flows(self, group, removed, _begun_by):
         for endpoint in removed:
             counters = group.counters_of(endpoint)
             counters.active -= self.flows[group, endpoint]
