@@ -14,7 +14,7 @@ A pass gives those that wait their turns, in order, as far as the allowance of d
     endpoints may serve (``update``, ``retry``) 1 or more                  a new one, hopeful
     a client is served, its endpoint answered   WINDOW                     another one afterwards
     a flow is served, perhaps                   1 or more, if hopeful
-    a connection ends, some wait for room       1 more, up to WINDOW       a new one, if it is over
+    a connection ends, some wait for room       1 more, up to WINDOW       another one afterwards
     one that is dialled leaves                  1 more
     a second has passed                         RETRIES or more            a new one, if it is over
 
@@ -80,7 +80,7 @@ class Waiting(NamedTuple):
 class _Pass:
     """One pass over those that wait; it is over when all have had their turns."""
 
-    __slots__ = ("began", "has_served", "is_hopeful", "rest")
+    __slots__ = ("began", "is_hopeful", "rest", "was_overtaken")
 
     def __init__(self, waiters: Iterable[Waiter], began: float, *, is_hopeful: bool) -> None:
         self.rest = deque(waiters)
@@ -88,8 +88,8 @@ class _Pass:
         self.began = began
         self.is_hopeful = is_hopeful
         """It began because endpoints may take clients, not because time has passed."""
-        self.has_served = False
-        """A client has been answered since, so that others may be, too."""
+        self.was_overtaken = False
+        """A client has been answered since, or a connection has ended: another pass follows."""
 
 
 class WaitingRoom:
@@ -172,7 +172,7 @@ class WaitingRoom:
         self._remove(waiter)
         if is_proven:
             self._allowance = WINDOW
-            self._pass.has_served = True
+            self._pass.was_overtaken = True
         elif self._pass.is_hopeful:
             self._allowance = max(self._allowance, 1)
         self._schedule()
@@ -188,7 +188,10 @@ class WaitingRoom:
         """Dial for the next client: an endpoint may be below its limit now."""
         if self._clients.at_limit:
             self._allowance = min(WINDOW, self._allowance + 1)
-            if not self._pass.rest:
+            if self._pass.rest:
+                # All that are left in it may be gone, and others wait since.
+                self._pass.was_overtaken = True
+            else:
                 self._pass_again()
             self._schedule()
 
@@ -244,7 +247,7 @@ class WaitingRoom:
             if self._allowance < 1 or len(clients.dialled) >= WINDOW:
                 return
             if not self._pass.rest:
-                if self._pass.has_served:
+                if self._pass.was_overtaken:
                     self._pass_again()
                 return
             waiter = self._pass.rest.popleft()

@@ -282,6 +282,25 @@ async def test_a_new_client_waits_behind_those_that_wait_already(rig):
     assert (waited(web), count_waiting(web)) == (2, 1)
 
 
+async def test_a_place_that_becomes_free_is_not_kept_for_one_that_has_left(build, timers):
+    rig = build(None, timers.clock, timers)
+    pod = rig.endpoint()
+    web = rig.service(pod.address, **limited(1))
+    _, server = await rig.pair(web, pod)
+    (gone,) = await waiting(rig, web, 1)
+    # It has its turn, and finds no room.
+    timers.advance(RETRY_S)
+    await turns(5)
+    gone.reset()
+    await until(lambda: count_waiting(web) == 0)
+    client = await rig.client(web)
+    await until(lambda: waited(web) == 2)
+    server.reset()
+    await until(lambda: count_waiting(web) == 0)
+    await client.send(b"next")
+    assert await (await pod.accept()).read() == b"next"
+
+
 async def test_at_their_limit_clients_wait_for_a_minute_if_nothing_else_is_asked_for(build, timers):
     rig = build(None, timers.clock, timers)
     pod = rig.endpoint()
