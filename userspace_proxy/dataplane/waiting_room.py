@@ -259,6 +259,12 @@ class WaitingRoom:
                     return
         self._schedule()
 
+    def _drop_gone(self) -> None:
+        """Drop those that have no turn any more from the head of the pass."""
+        clients, rest = self._clients, self._pass.rest
+        while rest and (rest[0] not in clients or rest[0] in clients.dialled):
+            rest.popleft()
+
     def _go_on(self, waiter: Waiter) -> bool:
         """Continue after a client that waits for an endpoint at its limit, if others may not."""
         self._allowance += 1
@@ -279,6 +285,7 @@ class WaitingRoom:
         self._reactor.tick()
         self._end_overdue()
         self._allowance = max(self._allowance, RETRIES)
+        self._drop_gone()
         if not self._pass.rest:
             self._begin_pass(is_hopeful=False)
         self._schedule()

@@ -175,6 +175,23 @@ async def test_when_another_worker_has_seen_an_endpoint_return_clients_are_diall
     await pod.accept()
 
 
+async def test_clients_are_dialled_each_second_though_those_before_them_have_left(build, timers):
+    rig = build(None, timers.clock, timers)
+    gone = rig.keep(RefusingEndpoint(socket.SOCK_STREAM))
+    web = rig.service(gone.address, **HOLD)
+    clients = await waiting(rig, web, RETRIES + 1)
+    timers.advance(RETRY_S)
+    # One is left in the pass.
+    await until(lambda: not web.group.waiting_room._clients.dialled)
+    clients[-1].reset()
+    await until(lambda: count_waiting(web) == RETRIES)
+    gone.close()
+    pod = rig.endpoint(port=gone.address.port)
+    timers.advance(RETRY_S)
+    for _ in range(RETRIES):
+        await pod.accept()
+
+
 async def test_a_new_endpoint_gets_one_client_until_it_answers(rig):
     web = rig.service(**HOLD)
     await waiting(rig, web, 3 * WINDOW)
