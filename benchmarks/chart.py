@@ -20,7 +20,6 @@ COLOURS = {
     "nginx": "#8e6bb0",
     "ours": "#e07b39",
     "ours-local": "#f2b134",
-    "ours-ports": "#c98f1c",
     "ours-node": "#f0a57a",
     "direct": "#e8eaed",
     "dnat": "#d5d9dd",

@@ -307,7 +307,6 @@ class SilentLoad(Load):
         "haproxy-client",
         "nginx",
         "ours-local",
-        "ours-ports",
     }
     settle_s = 1.5
     window_s = 6.5

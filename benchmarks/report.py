@@ -56,7 +56,6 @@ LEGEND = {
     "ours-sockets": "us, kernel path, sockets",
     "ours": "us, REDIRECT",
     "ours-local": "us, local",
-    "ours-ports": "us, proxy port by sockets",
     "ours-node": "us, node's address",
     "haproxy": "HAProxy",
     "haproxy-newer": "newer HAProxy",

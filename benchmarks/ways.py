@@ -5,7 +5,6 @@
     peers        client ─▶ Service address ─▶ iptables REDIRECT ─▶ HAProxy, nginx, … ─▶ pods
     ours         client ─▶ Service address ─▶ our own steering ─▶ the real agent ─▶ pods
     ours-kernel  client ─▶ Service address ─▶ the agent's translation ─▶ pods
-    ours-ports   client ─▶ the agent's hooks of connect() ─▶ the real agent ─▶ pods
     ours-sockets client ─▶ the agent's hooks of connect() ─▶ pods
     kube-proxy   client ─▶ Service address ─▶ kube-proxy's translation ─▶ pods
 
@@ -176,18 +175,6 @@ class OursSockets(OursKernelPath):
         self.group.close()
 
 
-class OursProxyPorts(OursSockets):
-    """Hooks that lead to the proxy port, as on the userspace path; rules are beneath."""
-
-    key, label = "ours-ports", "**userspace-proxy**, proxy port by sockets"
-    path = "userspace"
-    descriptors_each = 2
-
-    def command(self) -> list[str]:
-        """Part of Way."""
-        return [*super().command(), "--socket-lb-proxy-ports"]
-
-
 class OursAsNode(Ours):
     """The same, with endpoints that see the node's address: what the client's own one costs."""
 
@@ -200,7 +187,7 @@ WAYS: dict[str, type[Way]] = {
     way.key: way
     for way in (
         *(Direct, KernelDnat, KubeProxy, OursKernelPath, OursSockets),
-        *(Ours, OursLocal, OursProxyPorts, OursAsNode),
+        *(Ours, OursLocal, OursAsNode),
         *(HAProxy, HAProxyOfNewerDebian, HAProxyAsClient),
         *(Nginx, GoProxy),
     )

@@ -364,7 +364,6 @@ def test_hooks_at_connect_are_settings_of_the_agent() -> None:
         1
     ]
     assert (own["socketLB"], own["socketLBHostOnly"]) == ("required", True)
-    assert own["socketLBProxyPorts"] is True
 
 
 def test_namespaces_to_wake_get_a_binding_and_the_agent_the_setting() -> None:
@@ -418,14 +417,13 @@ def test_a_take_over_adds_flags_only_for_values_that_were_set() -> None:
     (original,) = yaml.safe_load_all(KUBE_PROXY.read_text())
     assert command() == [*container_of(original)["command"], "--take-over"]
     values = "steering=nftables,path=auto,wake.namespaces={shop},metrics.host=0.0.0.0"
-    hooks = "--set=socketLB=auto,socketLBHostOnly=true,socketLBProxyPorts=true"
+    hooks = "--set=socketLB=auto,socketLBHostOnly=true"
     assert command(f"--set={values}", hooks, "--set=extraFlags={--metrics-detail=node}") == [
         *command(),
         "--path=auto",
         "--steering=nftables",
         "--socket-lb=auto",
         "--socket-lb-host-only",
-        "--socket-lb-proxy-ports",
         "--allow-wake",
         "--metrics-bind-address=0.0.0.0:10249",
         "--metrics-detail=node",

@@ -96,12 +96,8 @@ def hook_options(options: Options) -> HookOptions | None:
     """Return how connect() is to be translated; None: it isn't."""
     if options.socket_lb == "off":
         return None
-    return HookOptions(
-        options.socket_lb == "required",
-        options.socket_lb_cgroup,
-        options.socket_lb_host_only,
-        options.socket_lb_proxy_ports,
-    )
+    is_required, host_only = options.socket_lb == "required", options.socket_lb_host_only
+    return HookOptions(is_required, options.socket_lb_cgroup, host_only)
 
 
 def _remove_hooks(proxy_name: str) -> None:

@@ -50,7 +50,8 @@ def check_settings(
     found += more
     offers = read_offers(offered, steering)
     found += judge_offers(offers, settings.steering, steering, own_namespace=own_namespace)
-    found += _look_at_hooks(settings, steering, offered)
+    cgroup = find_cgroup(settings.socket_lb_cgroup)
+    found += look_at_hooks(settings.socket_lb, steering, offered, cgroup, find_bpffs())
     proxies = running_proxies()
     kernel = read_kernel() if steering not in ("none", "") else KernelView()
     found += [warning("kernel", line, hint="run as root") for line in kernel.unread]
@@ -85,17 +86,6 @@ def check_settings(
         found += ports.judge_range_holder(holder, options.proxy_ports, list(proxies.values()))
     found += _descriptors(options, inputs)
     return found
-
-
-def _look_at_hooks(settings: Settings, steering: str, offered: KernelOffers) -> list[Finding]:
-    return look_at_hooks(
-        settings.socket_lb,
-        steering,
-        offered,
-        find_cgroup(settings.socket_lb_cgroup),
-        find_bpffs(),
-        proxy_ports=settings.socket_lb_proxy_ports,
-    )
 
 
 def _look_at_source(

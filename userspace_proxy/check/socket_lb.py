@@ -18,13 +18,7 @@ _NAME_A_FOLDER = "mount the node's root of cgroup v2, as the chart's socketLB do
 
 
 def look_at_hooks(
-    wanted: str,
-    taken: str,
-    kernel: KernelOffers,
-    cgroup: Path | None,
-    names: Path | None,
-    *,
-    proxy_ports: bool = False,
+    wanted: str, taken: str, kernel: KernelOffers, cgroup: Path | None, names: Path | None
 ) -> list[Finding]:
     """Read what hooks need, and what is attached, and judge it.
 
@@ -34,10 +28,9 @@ def look_at_hooks(
         kernel: What it offers.
         cgroup: The folder for the hooks; None: there is none.
         names: The mount of bpffs; None: there is none.
-        proxy_ports: The value of ``--socket-lb-proxy-ports``.
     """
     if wanted == "off" or taken != "nftables":
-        return judge_hook_rights(wanted, taken, None, (), proxy_ports=proxy_ports)
+        return judge_hook_rights(wanted, taken, None, ())
     rights = read_rights(kernel, cgroup, names)
     others: Sequence[OtherHook] = ()
     is_part = cgroup is not None and (cgroup / _NOT_IN_THE_ROOT).exists()
@@ -47,9 +40,7 @@ def look_at_hooks(
         except OSError as exc:
             what = f"can't read what is attached: {exc.strerror}"
             return [_refusal(wanted)(_TOPIC, what, str(cgroup), _NAME_A_FOLDER)]
-    return judge_hook_rights(
-        wanted, taken, rights, others, is_part=is_part, proxy_ports=proxy_ports
-    )
+    return judge_hook_rights(wanted, taken, rights, others, is_part=is_part)
 
 
 def judge_hook_rights(
@@ -59,7 +50,6 @@ def judge_hook_rights(
     others: Sequence[OtherHook],
     *,
     is_part: bool = False,
-    proxy_ports: bool = False,
 ) -> list[Finding]:
     """Report what keeps connect() from being translated.
 
@@ -67,23 +57,13 @@ def judge_hook_rights(
         rights: What was found; None: nothing was read.
         others: What other programs do at connect().
         is_part: The folder isn't the root of cgroup v2.
-        proxy_ports: The value of ``--socket-lb-proxy-ports``.
     """
     if wanted == "off":
-        no_effect = "--socket-lb-proxy-ports has no effect with --socket-lb=off"
-        return [warning(_TOPIC, no_effect, hint="--socket-lb=auto")] if proxy_ports else []
+        return []
     if rights is None:
         what = f"--socket-lb={wanted} has no effect: steering {taken or 'none'} has no kernel path"
         return [_refusal(wanted)(_TOPIC, what, hint="--steering=nftables, or --socket-lb=off")]
-    found = list(_judge(wanted, rights, others, is_part=is_part))
-    if proxy_ports and any(one.mark == "ok" for one in found):
-        what = (
-            "--socket-lb-proxy-ports: pods dial this node's address at the proxy ports, as the CNI "
-            "and its NetworkPolicies see it"
-        )
-        hint = "a CNI that allows that, and whose pods are behind a veth or a bridge"
-        found.append(warning(_TOPIC, what, hint=hint))
-    return found
+    return list(_judge(wanted, rights, others, is_part=is_part))
 
 
 def _judge(

@@ -310,13 +310,6 @@ class Settings:
         "sidecars must see the Service's address",
         why="most pods have no sidecar",
     )
-    socket_lb_proxy_ports: bool = setting(
-        False, kind=BOOL, topic=Topic.STEERING, flag="socket-lb-proxy-ports",
-        own_field="socketLBProxyPorts",
-        help="translate TCP on the userspace path, too: clients of this node dial its address and "
-        "the proxy port",
-        why="a CNI or a NetworkPolicy may deny pods the node's own ports",
-    )
     proxy_port_range: PortRange = setting(
         PROXY_PORTS, kind=port_range(PROXY_PORTS), topic=Topic.STEERING, flag="proxy-ports",
         own_field="proxyPorts",

@@ -10,7 +10,6 @@ don't end, it is as seldom as ``node_listings`` says.
 from __future__ import annotations
 
 import errno
-import ipaddress
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -23,8 +22,8 @@ from .netlink.rtnetlink import ListedLink
 from .netlink.sockets import NETLINK_ROUTE
 from .node_listings import NodeListings
 
-# Addresses for documentation (RFC 5737, RFC 3849), for a route look-up; nothing is sent.
-_ELSEWHERE = {IPFamily.IPV4: ("192.0.2.1", 9), IPFamily.IPV6: ("2001:db8::1", 9)}
+# An address of TEST-NET-1 (RFC 5737), for a route look-up; nothing is sent.
+_ELSEWHERE = ("192.0.2.1", 9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +132,7 @@ class PreroutingAddress:
             return current
         if not self._view.unnumbered:
             return ""
-        preferred = (*self._preferred, _routed_source(IPFamily.IPV4))
+        preferred = (*self._preferred, _routed_source())
         return choose_address(preferred, self._view, is_local)
 
     def close(self) -> None:
@@ -201,31 +200,11 @@ def _lacks(listed: ListedLink, numbered: set[int]) -> bool:
     return listed.port_kind in ("", "vrf")
 
 
-def find_own_ip(family: IPFamily, preferred: Iterable[str], current: str = "") -> str:
-    """Return an address of this node that containers reach, or "" if it has none.
-
-    Args:
-        preferred: The node's own, best first; addresses that no interface has are ignored.
-        current: The last one, which stays while an interface has it.
-    """
-    for ip in (current, *preferred, _routed_source(family)):
-        if ip and IPFamily.of(ip) is family and not _is_of_link(ip) and is_local(ip):
-            return ip
-    return ""
-
-
-def _is_of_link(ip: str) -> bool:
-    """Return whether an address is another host for each link, or network namespace."""
-    address = ipaddress.ip_address(ip)
-    return address.is_loopback or address.is_link_local or address.is_unspecified
-
-
-def _routed_source(family: IPFamily) -> str:
+def _routed_source() -> str:
     """Return the source address of packets on the default route, or "" without one."""
-    kind = socket.AF_INET6 if family is IPFamily.IPV6 else socket.AF_INET
     try:
-        with socket.socket(kind, socket.SOCK_DGRAM) as probe:
-            probe.connect(_ELSEWHERE[family])
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(_ELSEWHERE)
             return str(probe.getsockname()[0])
     except OSError:
         return ""

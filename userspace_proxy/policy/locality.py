@@ -38,9 +38,6 @@ Location = int
 
 # The kind of a link with a container at its other end.
 _CONTAINER = "veth"
-_BRIDGE = "bridge"
-POD_KINDS = (_CONTAINER, _BRIDGE)
-"""The kinds of links that may lead to containers of this node."""
 # Ports of a bridge for containers and virtual machines; with others it is part of a LAN.
 _PORTS = (_CONTAINER, "tun")
 _TUNNELS = ("gre", "ip6gre", "ip6tnl", "ipip", "sit", "vxlan", "geneve", "wireguard")
@@ -255,5 +252,5 @@ def _attaching_links(
         if number not in with_gateway
         and number not in lan
         and link.name not in _SPANNING
-        and (link.kind == _BRIDGE or (link.kind == _CONTAINER and number not in wide))
+        and (link.kind == "bridge" or (link.kind == _CONTAINER and number not in wide))
     }

@@ -98,8 +98,6 @@ class HookOptions(NamedTuple):
     """The folder of cgroup v2 whose programs are meant; empty: its root, which contains all."""
     host_only: bool = False
     """Only programs in this network namespace are meant."""
-    proxy_ports: bool = False
-    """Frontends that rules lead to a proxy port are translated to it, too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from ..kernel.netlink import Events, explained, rtnetlink
 from ..kernel.netlink.sockets import NETLINK_ROUTE
 from ..kernel.node_listings import NodeListings
 from ..kernel.routes import read_links_and_routes
-from ..policy.locality import POD_KINDS, PodLink, find_pod_links
+from ..policy.locality import PodLink, find_pod_links
 
 # A route alone rarely decides, and a router has thousands that change all the time.
 _GROUPS = (rtnetlink.GROUP_LINK, rtnetlink.GROUP_ADDRESS_4, rtnetlink.GROUP_ADDRESS_6)
@@ -29,7 +29,6 @@ class PodLinks:
             self._events = Events(NETLINK_ROUTE, _GROUPS)
             self._listings = NodeListings.here()
         self._known: tuple[PodLink, ...] = ()
-        self._outer: frozenset[int] = frozenset()
         self._is_current = False
 
     def known(self) -> tuple[PodLink, ...]:
@@ -43,19 +42,11 @@ class PodLinks:
                 listed = read_links_and_routes(self._listings, Clocks.monotonic())
                 links, routes, self._is_current = listed
                 self._known = find_pod_links(links, routes)
-                inner = {link.number for link in self._known}
-                alike = {link.number for link in links if link.kind in POD_KINDS}
-                self._outer = frozenset(alike - inner)
             return self._known
 
     def numbers(self) -> frozenset[int]:
         """Return their numbers."""
         return frozenset(link.number for link in self.known())
-
-    def outer(self) -> frozenset[int]:
-        """Return the numbers of links of the same kinds that lead to other machines, too."""
-        self.known()
-        return self._outer
 
     def close(self) -> None:
         """Close the socket; idempotent."""

@@ -35,9 +35,6 @@ agent starts beside kube-proxy, or beside the old agent, and takes over from it.
 {{- if .Values.socketLBHostOnly }}
 {{- $flags = append $flags "--socket-lb-host-only" }}
 {{- end }}
-{{- if .Values.socketLBProxyPorts }}
-{{- $flags = append $flags "--socket-lb-proxy-ports" }}
-{{- end }}
 {{- if .Values.wake.namespaces }}
 {{- $flags = append $flags "--allow-wake" }}
 {{- end }}

@@ -66,9 +66,3 @@ def test_without_the_rights_nothing_that_is_attached_is_read(tmp_path):
     (found,) = look_at_hooks("required", "nftables", LACKS_NOTHING, tmp_path, None)
     assert found.mark == "error"
     assert found.hint
-
-
-def test_pods_that_dial_proxy_ports_need_a_cni_that_allows_it():
-    assert [mark for mark, _ in marks("auto", proxy_ports=True)] == ["ok", "warning"]
-    (found,) = marks("off", proxy_ports=True)
-    assert found == ("warning", "--socket-lb-proxy-ports has no effect with --socket-lb=off")

@@ -5,7 +5,6 @@ import pytest
 from userspace_proxy.kernel.interfaces import (
     InterfaceView,
     choose_address,
-    find_own_ip,
     not_forwarding,
     without_ipv6,
 )
@@ -70,39 +69,3 @@ def test_families_that_a_node_does_not_forward_have_the_sysctl_that_says_so(tmp_
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(f"{value}\n")
     assert not_forwarding(tmp_path) == {IPFamily.IPV4: "net.ipv4.ip_forward is 0"}
-
-
-@pytest.mark.parametrize(
-    ("preferred", "current", "expected"),
-    [
-        ((), "", ("", "")),
-        (("10.9.0.9", "10.9.0.2", "10.9.0.1", "fd00:9::1"), "", ("10.9.0.2", "fd00:9::1")),
-        (("10.9.0.2",), "10.9.0.1", ("10.9.0.1", "")),
-        (("10.9.0.2",), "10.9.0.9", ("10.9.0.2", "")),
-        (("127.0.0.1", "::1", "fe80::9"), "", ("", "")),
-    ],
-)
-def test_containers_reach_an_address_of_the_node_that_an_interface_has(
-    node, preferred, current, expected
-):
-    node.run(
-        "ip link add own type veth peer other; ip link set other up; ip link set own up;"
-        "ip address add 10.9.0.1/32 dev own; ip address add 10.9.0.2/32 dev own;"
-        "ip address add fd00:9::1/128 dev own nodad; ip address add fe80::9/64 dev own nodad"
-    )
-    found = tuple(
-        find_own_ip(f, preferred, current if f is IPFamily.IPV4 else "") for f in IPFamily
-    )
-    node.run("ip link del own")
-    assert found == expected
-
-
-def test_containers_reach_the_address_from_which_the_node_dials_others(node):
-    node.run(
-        "ip link add own type veth peer other; ip link set other up; ip link set own up;"
-        "ip address add 10.9.0.3/24 dev own;"
-        "ip route add default dev own"
-    )
-    found = find_own_ip(IPFamily.IPV4, ())
-    node.run("ip link del own")
-    assert found == "10.9.0.3"

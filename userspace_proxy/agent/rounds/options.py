@@ -39,8 +39,6 @@ class Options(PolicyOptions):
     """Of the programs in this folder of cgroup v2; empty: of all."""
     socket_lb_host_only: bool = False
     """Only of those in this network namespace."""
-    socket_lb_proxy_ports: bool = False
-    """And on the userspace path, to proxy ports at this node's address."""
     dialer: Dialer | None = None
     """Reaches the endpoints of TCP in another way than by their addresses, without ``workers``."""
     second_port: Callable[[Frontend], int] | None = None

@@ -65,7 +65,7 @@ class SlotValue(NamedTuple):
 
     address: SocketAddress
     number: int
-    """Of its counters and ejection; 0: what becomes of connections isn't followed."""
+    """Of its counters and ejection; at least 1."""
 
     def pack(self) -> bytes:
         """Return the value of a slot."""

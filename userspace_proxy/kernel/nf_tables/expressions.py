@@ -137,8 +137,6 @@ _LINK, _NETWORK, _TRANSPORT = 0, 1, 2
 MARK, NFPROTO, L4PROTO, PACKET_TYPE = _meta(3, 4), _meta(15, 1), _meta(16, 1), _meta(19, 1)
 LINK_TYPE = _meta(8, 2)
 """Of the incoming interface, as in if_arp.h: ``meta iiftype``."""
-LINK_KIND = _meta(26, 16)
-"""Of the incoming interface, as in ``ip link add type``; Linux 5.6."""
 CT_STATE, CT_STATUS = _ct(0), _ct(2)
 IN_LINK, OUT_LINK = _meta(4, 4), _meta(5, 4)
 """The numbers of the interfaces; 0 for none. In postrouting since Linux 5.7."""

@@ -3,7 +3,6 @@
     frontends4  10.96.7.1 . tcp . 80 : 36001
     frontends6  fd00:96::1 . tcp . 80 : 36001
     guarded     tcp . 36001                       proxy ports in use, or just released
-    outer_links 2                                 with hooks that lead to proxy ports
 
 Rule 1: nothing here accesses the kernel; it reads and writes values.
 """
@@ -11,7 +10,6 @@ Rule 1: nothing here accesses the kernel; it reads and writes values.
 from __future__ import annotations
 
 import struct
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -32,7 +30,6 @@ from ...kernel.nf_tables.nft_table import Listing
 from ...kernel.nf_tables.reader import Expression
 from ...kernel.nf_tables.writer import INPUT, OUTPUT, PREROUTING, SetElement
 from ...model import Frontend, IPFamily, Protocol
-from ...policy.locality import POD_KINDS
 
 # Before the filters of others, which might drop what is to be refused.
 FILTER_PRIORITY = -10
@@ -60,10 +57,6 @@ TO_OTHER_SOCKET = x.match(x.SOCKET_TRANSPARENT, 0)
 
 MAPS = {IPFamily.IPV4: "frontends4", IPFamily.IPV6: "frontends6"}
 GUARDED = "guarded"
-OUTER_LINKS = "outer_links"
-"""Links that look like those of containers, and lead to other machines."""
-_DIALS = "dials"
-_LOOPBACK = 772
 # Elements are removed in this order and added in the reverse one: a port is guarded before the
 # first frontend is steered to it.
 SETS = (*MAPS.values(), GUARDED)
@@ -107,8 +100,6 @@ class Shape(NamedTuple):
     """The IPv4 address that ``prerouting`` translates to; empty for the interface's."""
     checks_sockets: bool = True
     """Whether the kernel can look up sockets (nft_socket)."""
-    admits_dials: bool = False
-    """Whether programs of this node and its pods may dial proxy ports by themselves."""
 
 
 class ElementChanges(NamedTuple):
@@ -217,9 +208,6 @@ def write_table(shape: Shape) -> list[bytes]:
     for family, name in MAPS.items():
         table.add_map(name, FRONTEND[family], x.INET_SERVICE)
     table.add_set(GUARDED, PORT)
-    if shape.admits_dials:
-        table.add_set(OUTER_LINKS, x.LINK_NUMBER)
-        table.add_chain(_DIALS)
     table.add_base_chain("prerouting", "nat", PREROUTING, NAT_PRIORITY)
     table.add_base_chain("output", "nat", OUTPUT, NAT_PRIORITY)
     table.add_base_chain("input", "filter", INPUT, FILTER_PRIORITY)
@@ -288,11 +276,7 @@ def _add_guard(table: TableWriter, shape: Shape) -> None:
     """
     used = x.in_set((x.L4PROTO, x.DPORT), GUARDED)
     guarded = used + _NOT_TRANSLATED
-    if shape.admits_dials:
-        _admit_dials(table)
-        table.add_rule("input", SYN + guarded + x.verdict(x.JUMP, _DIALS))
-    else:
-        table.add_rule("input", SYN + guarded + x.reject(with_tcp_reset=True))
+    table.add_rule("input", SYN + guarded + x.reject(with_tcp_reset=True))
     table.add_rule("input", x.UDP + guarded + x.reject())
     to_other_socket = TO_OTHER_SOCKET + x.reject()
     if shape.checks_sockets:
@@ -304,24 +288,6 @@ def _add_guard(table: TableWriter, shape: Shape) -> None:
             table.add_rule("input", to_refuse + to_other_socket)
         to_refuse = x.UDP + x.match(x.DPORT, shape.refuse_port) + _TRANSLATED
         table.add_rule("input", to_refuse + x.reject())
-
-
-def _admit_dials(table: TableWriter) -> None:
-    """Refuse dials of proxy ports that don't come from this node or its pods.
-
-    By the kind of the link, as a pod's first dial may come before its new link is known.
-    """
-    table.add_rule(_DIALS, x.match(x.LINK_TYPE, _LOOPBACK) + x.verdict(x.RETURN))
-    table.add_rule(_DIALS, x.in_set((x.IN_LINK,), OUTER_LINKS) + x.reject(with_tcp_reset=True))
-    for kind in POD_KINDS:
-        is_kind = x.match(x.LINK_KIND, kind.encode().ljust(x.LINK_KIND.width, b"\0"))
-        table.add_rule(_DIALS, is_kind + x.verdict(x.RETURN))
-    table.add_rule(_DIALS, x.reject(with_tcp_reset=True))
-
-
-def outer_elements(numbers: Iterable[int]) -> set[SetElement]:
-    """Return the elements for links that lead to other machines, by their numbers."""
-    return {(OUTER_LINKS, number.to_bytes(4, sys.byteorder), b"") for number in numbers}
 
 
 def _looks_up(one: Expression, name: str) -> bool:

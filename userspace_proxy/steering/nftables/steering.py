@@ -25,14 +25,12 @@ from ...model import Balance, Frontend, IPFamily, Protocol, SocketAddress, Taken
 from ..base import REFUSE, Bind, EndpointChoice, KernelTarget, SteeringFacts, Target, render_targets
 from ..earlier_chains import Translation
 from ..names import STEERING_TABLES
-from ..pod_links import PodLinks
 from ..programmer import NatProgrammer, Ports, ProgrammedSteering, ReleasedPorts, Touched
 from .kernel_path import KernelPath, KernelTargets
 from .kernel_rules import NAT_PRIORITY as KERNEL_PRIORITY
 from .rules import (
     MAPS,
     NAT_PRIORITY,
-    OUTER_LINKS,
     SETS,
     Shape,
     all_elements,
@@ -41,7 +39,6 @@ from .rules import (
     guard_elements,
     guard_key,
     is_looked_up,
-    outer_elements,
     read_ports,
     refuse_port_of,
     to_ip_of,
@@ -77,7 +74,7 @@ class NftablesSteering(ProgrammedSteering["NftablesProgrammer"]):
     needs_transparent = True
 
     def __init__(self, facts: SteeringFacts, kernel: KernelOffers = LACKS_NOTHING) -> None:
-        super().__init__(facts, lambda: NftablesProgrammer(self.facts))
+        super().__init__(facts, lambda: NftablesProgrammer(facts))
         self._kernel = kernel
 
     async def start(self) -> Mapping[Frontend, int]:
@@ -139,13 +136,8 @@ class NftablesProgrammer(NatProgrammer):
     def __init__(self, facts: SteeringFacts) -> None:
         # First, because nftables may be missing.
         name = STEERING_TABLES.of(facts.proxy_name)
-        is_dialled = facts.hooks is not None and facts.hooks.proxy_ports
-        sets = (*SETS, OUTER_LINKS) if is_dialled else SETS
-        self._table = KeptTable(name, sets, self._create, self._elements)
+        self._table = KeptTable(name, SETS, self._create, self._elements)
         super().__init__(facts)
-        self._links = PodLinks() if is_dialled else None
-        """None: no program may dial proxy ports."""
-        self._outer: frozenset[int] = frozenset()
         self._refuse_port = facts.refuse_port
         self._without_ipv6: dict[Frontend, str] = {}
         self._uses: dict[bytes, int] = {}
@@ -238,8 +230,6 @@ class NftablesProgrammer(NatProgrammer):
         """Part of Programmer."""
         self._table.close()
         self._kernel_path.close()
-        if self._links is not None:
-            self._links.close()
         self._address.close()
         super().close()
 
@@ -250,8 +240,6 @@ class NftablesProgrammer(NatProgrammer):
         self._stale |= dict.fromkeys(ports) | left
         self._released.add(guard_key(f, port) for f, port in left.items() if port)
         self._uses = count_uses(ports, self._refuse_port)
-        if self._links is not None:
-            self._outer = self._links.outer()
         self._table.write_all()
 
     def _write(self, before: Touched, touched: Touched) -> None:
@@ -273,7 +261,6 @@ class NftablesProgrammer(NatProgrammer):
             if unguarded := {key for key in ended if not self._uses.get(key)}:
                 self._note_repair(self._table.change(guard_elements(unguarded), ()))
         count = repair.count + self._kernel_path.repair()
-        self._follow_links()
         self._follow_address()
         self._forget_stale()
         self._without_ipv6 = without_ipv6(self._applied or ())
@@ -327,11 +314,10 @@ class NftablesProgrammer(NatProgrammer):
 
     def _elements(self) -> set[SetElement]:
         used = all_elements(self._applied or {}, self._refuse_port)
-        return used | guard_elements(self._released) | outer_elements(self._outer)
+        return used | guard_elements(self._released)
 
     def _shape(self, checks_sockets: bool) -> Shape:
-        is_dialled = self._links is not None
-        return Shape(self._table.name, self._refuse_port, self._to_ip, checks_sockets, is_dialled)
+        return Shape(self._table.name, self._refuse_port, self._to_ip, checks_sockets)
 
     def _note_repair(self, repair: Repair) -> None:
         """Note frontends whose elements were missing or different for a while.
@@ -350,12 +336,6 @@ class NftablesProgrammer(NatProgrammer):
         # Until the kernel has accepted others.
         self._table.forget()
         return True
-
-    def _follow_links(self) -> None:
-        if self._links is not None and (outer := self._links.outer()) != self._outer:
-            have, want = outer_elements(self._outer), outer_elements(outer)
-            self._outer = outer
-            self._note_repair(self._table.change(have - want, want - have))
 
     def _follow_address(self) -> None:
         """Rewrite the rules that depend on interfaces, if they must change."""

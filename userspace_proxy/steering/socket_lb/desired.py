@@ -9,8 +9,6 @@ Rule 2: an endpoint of a Service port keeps its number, and its counters, while 
 connection to it is open. No other ever gets that number.
 Rule 3: what depends on a client's address is left to the rules: at connect() there may be none yet.
 Rule 4: half of each map stays free, so that old and new elements fit in at once.
-Rule 5: a proxy port is led to as the one endpoint of a service, and has the number 0: its worker
-knows what becomes of connections.
 """
 
 from __future__ import annotations
@@ -43,33 +41,17 @@ NO_COUNTS = DialCounts().pack()
 _NOT_IN_KERNEL = "it isn't on the kernel path"
 _FULL = "the maps of the hooks are full"
 _LINK_LOCAL = ("169.254.", "fe8", "fe9", "fea", "feb")
-_OF_UDP = "a socket of UDP would stay with its endpoint when that is gone"
-_OF_PROXY = 0
 
 At = tuple[str, SocketAddress]
 """A Service port's name, and an endpoint of it."""
 
 
-OwnIPs = Mapping[IPFamily, str]
-"""This node's addresses that clients in other network namespaces reach, one of a family."""
-
-
-def why_left(frontend: Frontend, target: Target | None, own_ips: OwnIPs | None = None) -> str:
-    """Return why a frontend is left to the rules; empty if it is translated at connect().
-
-    Args:
-        own_ips: Where proxy ports are dialled; None: they are left to the rules.
-    """
-    if own_ips is not None and _proxy_port_of(target):
-        if frontend.protocol is not Protocol.TCP:
-            return _OF_UDP
-        if frontend.family not in own_ips:
-            return f"this node has no {frontend.family} address that pods reach"
-        return _why_addresses(frontend, ())
+def why_left(frontend: Frontend, target: Target | None) -> str:
+    """Return why a frontend is left to the rules; empty if it is translated at connect()."""
     if not isinstance(target, KernelTarget) or not target.is_on:
         return _NOT_IN_KERNEL
     if frontend.protocol is not Protocol.TCP:
-        return _OF_UDP
+        return "a socket of UDP would stay with its endpoint when that is gone"
     if not target.choices:
         return "it has no endpoint"
     if target.by_client:
@@ -80,13 +62,6 @@ def why_left(frontend: Frontend, target: Target | None, own_ips: OwnIPs | None =
     if len(endpoints) > SLOTS_MAX:
         return f"it has more than {SLOTS_MAX} endpoints, by weight"
     return _why_addresses(frontend, endpoints)
-
-
-def _proxy_port_of(target: Target | None) -> int:
-    """Return the port to which rules lead all clients of a frontend; 0: there is none."""
-    if isinstance(target, KernelTarget):
-        return 0 if target.is_on and target.choices else target.port
-    return target if isinstance(target, int) else 0
 
 
 def _why_addresses(frontend: Frontend, endpoints: Iterable[SocketAddress]) -> str:
@@ -117,14 +92,9 @@ class Hooked(NamedTuple):
     """What a service is made of."""
 
     name: str
-    """Of the Service port; empty for a proxy port."""
     endpoints: tuple[SocketAddress, ...]
     """By slot."""
     affinity: Affinity | None
-
-    def counted(self) -> frozenset[SocketAddress]:
-        """Return the endpoints that have counters."""
-        return frozenset(self.endpoints if self.name else ())
 
 
 def _made_of(target: KernelTarget) -> Hooked:
@@ -211,8 +181,6 @@ class DesiredHooks:
         """The endpoints that have counters, by number."""
         self.next_number = 1
         """No endpoint, and no affinity, has had this number, or one beyond it."""
-        self.own_ips: OwnIPs | None = None
-        """As for :func:`why_left`; what was accepted before stays as it is."""
         self._room = room
         self._last_service = 0
         self._found: dict[SocketAddress, FoundService] = {}
@@ -260,13 +228,9 @@ class DesiredHooks:
             frontend: target
             for frontend, target in touched.items()
             if (hooked := self._hooked.get(frontend)) is not None
-            and self.why(frontend, target)
+            and why_left(frontend, target)
             and not _is_on_as(frontend, target, hooked)
         }
-
-    def why(self, frontend: Frontend, target: Target | None) -> str:
-        """Return why a frontend with such a target is left to the rules; empty if it isn't."""
-        return why_left(frontend, target, self.own_ips)
 
     def replace(self, wanted: Mapping[Frontend, Target]) -> Edits:
         """Accept a complete new state, and return how the last one differs."""
@@ -320,10 +284,10 @@ class DesiredHooks:
     def _accept(
         self, frontend: Frontend, target: Target | None, before: Hooked | None, edits: Edits
     ) -> tuple[Hooked | None, str]:
-        why = self.why(frontend, target)
-        if why:
+        why = why_left(frontend, target)
+        if why or not isinstance(target, KernelTarget):
             return None, why
-        hooked = self._hooked_to(frontend, target)
+        hooked = _made_of(target)
         if hooked == before:
             return hooked, ""
         name, key = _key(frontend)
@@ -344,15 +308,8 @@ class DesiredHooks:
         elements[key] = edits.put.setdefault(name, {})[key] = service.value.pack()
         return hooked, ""
 
-    def _hooked_to(self, frontend: Frontend, target: Target | None) -> Hooked:
-        if isinstance(target, KernelTarget) and not _proxy_port_of(target):
-            return _made_of(target)
-        own_ips = self.own_ips or {}
-        at = SocketAddress(own_ips[frontend.family], _proxy_port_of(target))
-        return Hooked("", (at,), None)
-
     def _has_room(self, hooked: Hooked) -> bool:
-        new = sum((hooked.name, one) not in self._numbers for one in hooked.counted())
+        new = sum((hooked.name, one) not in self._numbers for one in set(hooked.endpoints))
         slots = len(hooked.endpoints) * (1 if hooked.affinity is None else 2)
         return (
             len(self._numbers) + new <= self._room.endpoints
@@ -362,8 +319,7 @@ class DesiredHooks:
     def _adopt_numbers(self, hooked: Hooked, frontend: Frontend, found: FoundService) -> None:
         for slot in found.slots:
             at = hooked.name, slot.address
-            is_counted = hooked.counted() and slot.number != _OF_PROXY
-            if is_counted and at not in self._numbers and slot.number not in self.at:
+            if at not in self._numbers and slot.number not in self.at:
                 self._numbers[at] = _Number(slot.number)
                 self.at[slot.number] = at
         of_affinity = _affinity_of(hooked, frontend)
@@ -388,7 +344,7 @@ class DesiredHooks:
             known = self._affinities[of_affinity]
             known.services += 1
             value = value._replace(affinity=known.number, timeout_s=hooked.affinity.timeout_s)
-        for one in hooked.counted():
+        for one in set(hooked.endpoints):
             self._numbers[hooked.name, one].services += 1
         self.elements[SLOTS] |= new
         edits.put.setdefault(SLOTS, {}).update(new)
@@ -396,8 +352,6 @@ class DesiredHooks:
         return service
 
     def _number_of(self, hooked: Hooked, endpoint: SocketAddress, edits: Edits) -> int:
-        if not hooked.counted():
-            return _OF_PROXY
         at = hooked.name, endpoint
         known = self._numbers.get(at)
         if known is None:
@@ -428,7 +382,7 @@ class DesiredHooks:
         for key in service.keys:
             del self.elements[SLOTS][key]
         edits.removed.setdefault(SLOTS, []).extend(service.keys)
-        for endpoint in hooked.counted():
+        for endpoint in set(hooked.endpoints):
             known = self._numbers[hooked.name, endpoint]
             known.services -= 1
             if not known.services:

@@ -44,12 +44,11 @@ from ...kernel.bpf.socket_maps import (
 )
 from ...kernel.cgroups import find_bpffs, find_cgroup
 from ...kernel.hook_rights import read_rights
-from ...kernel.interfaces import find_own_ip
 from ...kernel.offers import LACKS_NOTHING, KernelOffers
 from ...kernel.trials import SO_NETNS_COOKIE
 from ...log_fields import FieldLogger
 from ...log_limit import SERVICE_LINES, LogLimit
-from ...model import Frontend, IPFamily, SocketAddress
+from ...model import Frontend, SocketAddress
 from ..base import HookOptions, Target
 from ..others.hooks import OtherHook, judge_hooks
 from .desired import (
@@ -116,7 +115,6 @@ class Hooks:
     Args:
         kernel: What it offers.
         names: The mount of bpffs; None: it is looked for.
-        node_addresses: The node's, best first; proxy ports are dialled at one of each family.
     """
 
     def __init__(
@@ -125,10 +123,8 @@ class Hooks:
         proxy_name: str,
         kernel: KernelOffers = LACKS_NOTHING,
         names: Path | None = None,
-        node_addresses: tuple[str, ...] = (),
     ) -> None:
         self._options = options
-        self._node_addresses = node_addresses
         self._names = names or find_bpffs()
         self._proxy_name = proxy_name
         self._kernel = kernel
@@ -151,8 +147,6 @@ class Hooks:
         """What was attached at the last look, by other programs, too."""
         self._others: Sequence[OtherHook] = ()
         self._other_lines = LogLimit(SERVICE_LINES)
-        self._to_ports: dict[Frontend, Target] = {}
-        """What may lead to proxy ports, and so depends on the node's addresses."""
         self.inherited: Mapping[At, DialCounts] = {}
         """What an earlier process has counted; known from the first state on."""
 
@@ -183,9 +177,6 @@ class Hooks:
     def replace(self, wanted: Mapping[Frontend, Target]) -> None:
         """Lead exactly these frontends to their endpoints, as far as it is possible."""
         with self._noting_problems():
-            if self._options.proxy_ports:
-                self._to_ports = dict(wanted)
-                self._desired.own_ips = self._find_own_ips()
             if self._is_begun:
                 self._write(self._desired.replace(wanted))
                 return
@@ -198,15 +189,7 @@ class Hooks:
 
     def leave_all_but(self, wanted: Mapping[Frontend, Target]) -> None:
         """Translate no frontend any more that isn't among these, or is to be left to the rules."""
-        if self._is_begun:
-            self.leave({**dict.fromkeys(self._desired.hooked()), **wanted})
-            return
-        with self._noting_problems():
-            # An earlier process may have led them to proxy ports that rules no longer admit.
-            stay = {f.address for f, target in wanted.items() if not self._desired.why(f, target)}
-            for name in FRONTENDS:
-                keys = [key for key, _ in self._elements(name) if frontend_of(key) not in stay]
-                self._delete(name, keys)
+        self.leave({**dict.fromkeys(self._desired.hooked()), **wanted})
 
     def leave(self, touched: Mapping[Frontend, Target | None]) -> None:
         """Translate those of some frontends no more that are to be left to the rules."""
@@ -215,11 +198,6 @@ class Hooks:
 
     def change(self, touched: Mapping[Frontend, Target | None]) -> None:
         """Lead some frontends elsewhere; None: it isn't steered any more."""
-        if self._options.proxy_ports:
-            for frontend, target in touched.items():
-                self._to_ports.pop(frontend, None)
-                if target is not None:
-                    self._to_ports[frontend] = target
         with self._noting_problems():
             self._write(self._desired.change(touched))
 
@@ -234,7 +212,6 @@ class Hooks:
                 self._put_right()
             elif self._has_drifted() and (changed := self._put_right()):
                 self._note_repair([f"{changed} elements"])
-            self._follow_addresses()
             self._forget_left()
             self._look_for_others()
             self._write_settings(valid_until_ns=time.monotonic_ns() + _TERM_NS)
@@ -375,8 +352,6 @@ class Hooks:
         host_only = int(self._options.host_only)
         self._settings = DialSettings(host_only, _own_netns(), 0, next_number)
         self._desired = DesiredHooks(Room.of(programs.specs))
-        if self._options.proxy_ports:
-            self._desired.own_ips = self._find_own_ips()
         self._programs = programs
         self._write_settings(valid_until_ns=time.monotonic_ns() + _TERM_NS)
 
@@ -473,18 +448,6 @@ class Hooks:
     def _elements(self, name: str) -> list[tuple[bytes, bytes]]:
         programs = self._running()
         return calls.elements(programs.maps[name], programs.specs[name])
-
-    def _find_own_ips(self) -> dict[IPFamily, str]:
-        had = self._desired.own_ips or {}
-        found = {f: find_own_ip(f, self._node_addresses, had.get(f, "")) for f in IPFamily}
-        return {family: ip for family, ip in found.items() if ip}
-
-    def _follow_addresses(self) -> None:
-        """Lead to proxy ports at other addresses once the node has lost one."""
-        before = self._desired.own_ips
-        if before is not None and (own_ips := self._find_own_ips()) != before:
-            self._desired.own_ips = own_ips
-            self._write(self._desired.change(self._to_ports))
 
     def _forget_left(self) -> None:
         """Remove the counters of endpoints that have left, once no connection needs them."""

@@ -6,7 +6,6 @@ change ─▶ hooks leave what they may no longer lead ─▶ rules ─▶ hooks
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 
 from ...errors import SteeringError
 from ...kernel.offers import LACKS_NOTHING, KernelOffers
@@ -33,11 +32,11 @@ class HookedSteering(NftablesSteering):
         options: HookOptions,
         kernel: KernelOffers = LACKS_NOTHING,
     ) -> None:
-        super().__init__(replace(facts, hooks=options), kernel)
+        super().__init__(facts, kernel)
         self.hooks: Hooks | None = None
         """None: they don't work here, or not any more."""
         self._options = options
-        self._loaded = Hooks(options, facts.proxy_name, kernel, node_addresses=facts.node_addresses)
+        self._loaded = Hooks(options, facts.proxy_name, kernel)
         self._hooks_thread = OneThread("socket-lb")
 
     async def start(self) -> Mapping[Frontend, int]:
@@ -53,8 +52,6 @@ class HookedSteering(NftablesSteering):
             except SteeringError as stay:
                 # They pass by once their term has ended.
                 _log.warning("an earlier run's hooks stay: %(cause)s", extra={"cause": str(stay)})
-            # No program may dial proxy ports.
-            self.facts = replace(self.facts, hooks=None)
         else:
             self.hooks = self._loaded
         return await super().start()

@@ -13,7 +13,7 @@ from userspace_proxy.kernel.bpf.socket_maps import (
     pinned_slot_key,
     slot_key,
 )
-from userspace_proxy.model import Frontend, IPFamily, Protocol, SocketAddress
+from userspace_proxy.model import Frontend, Protocol, SocketAddress
 from userspace_proxy.steering.base import REFUSE, Affinity, EndpointChoice, KernelTarget
 from userspace_proxy.steering.socket_lb.desired import (
     COUNTERS,
@@ -126,93 +126,6 @@ def test_what_only_leaves_the_kernel_path_leaves_after_the_rules():
     others = (replace(off, choices=(EndpointChoice((A,)),)), replace(off, by_client=True), 20000)
     for target in others:
         assert desired.leaving({WEB: target}) == {WEB: target}
-
-
-# -- proxy ports -------------------------------------------------------------------
-
-OWN_IPS = {IPFamily.IPV4: "192.0.2.1"}
-PORT = SocketAddress("192.0.2.1", 20000)
-
-
-def to_ports(**room):
-    desired = hooks(**room)
-    desired.own_ips = OWN_IPS
-    return desired
-
-
-@pytest.mark.parametrize(
-    ("frontend", "target", "why"),
-    [
-        (WEB, 20000, ""),
-        (WEB, replace(to(A), is_on=False), ""),
-        (WEB, KernelTarget(20000), ""),
-        (WEB, to(A), ""),
-        (WEB, REFUSE, "it isn't on the kernel path"),
-        (WEB, None, "it isn't on the kernel path"),
-        (WEB, replace(to(A), by_client=True), "its clients' addresses choose the endpoint"),
-        (WEB_6, 20000, "this node has no IPv6 address that pods reach"),
-        (
-            Frontend("10.96.0.1", 53, Protocol.UDP),
-            20000,
-            "a socket of UDP would stay with its endpoint when that is gone",
-        ),
-        (
-            Frontend("127.0.0.1", 30080, Protocol.TCP),
-            20000,
-            "127.0.0.1 is another host for each network namespace",
-        ),
-    ],
-)
-def test_what_all_clients_reach_by_a_proxy_port_is_led_to_it(frontend, target, why):
-    assert why_left(frontend, target, OWN_IPS) == why
-
-
-def test_a_proxy_port_is_an_endpoint_that_nothing_is_counted_of():
-    desired = to_ports()
-    edits = desired.replace({WEB: 20000, NODE_PORT: 20000, CART: 20001})
-    assert led(desired, WEB)[1] == [SlotValue(PORT, 0)]
-    assert led(desired, NODE_PORT) == led(desired, WEB)
-    assert led(desired, CART)[1] == [SlotValue(SocketAddress("192.0.2.1", 20001), 0)]
-    assert COUNTERS not in edits.put
-    assert not desired.at
-
-
-def test_a_frontend_moves_between_endpoints_and_the_proxy_port():
-    desired = to_ports()
-    desired.replace({WEB: to(A)})
-    off = replace(to(A), is_on=False)
-    assert desired.leaving({WEB: off}) == {}
-    edits = desired.change({WEB: off})
-    assert edits.readmitted == [EjectionScope(1).pack()]
-    assert led(desired, WEB)[1] == [SlotValue(PORT, 0)]
-    desired.change({WEB: to(A)})
-    assert led(desired, WEB)[1] == [SlotValue(A, 1)]
-
-
-def test_a_proxy_port_is_left_before_rules_stop_leading_there():
-    desired = to_ports()
-    desired.replace({WEB: 20000})
-    assert desired.leaving({WEB: REFUSE}) == {WEB: REFUSE}
-    assert desired.leaving({WEB: None}) == {WEB: None}
-
-
-def test_the_next_process_leads_to_proxy_ports_by_the_same_elements():
-    first = to_ports()
-    first.replace({WEB: 20000})
-    value, slots = led(first, WEB)
-    second = to_ports()
-    found = {WEB.address: FoundService(value, tuple(slots))}
-    second.adopt(found, [value.number], first.next_number)
-    second.replace({WEB: 20000})
-    assert second.elements == first.elements
-    assert not second.at
-
-
-def test_endpoints_of_the_kernel_path_get_numbers_where_an_earlier_process_led_to_the_proxy():
-    second = hooks()
-    second.adopt({WEB.address: FoundService(FrontendValue(7, 1), (SlotValue(A, 0),))}, [7], 1)
-    second.replace({WEB: to(A)})
-    assert led(second, WEB)[1] == [SlotValue(A, 1)]
 
 
 # -- slots ----------------------------------------------------------------------
