@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import socket
+import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,8 @@ from tests.hooked import HookedGroup
 from userspace_proxy.kernel.bpf import calls
 from userspace_proxy.kernel.bpf.objects import read_object
 from userspace_proxy.kernel.trials import try_parts
+
+DIALLED = Path(__file__).with_name("dialled.bpf.o")
 
 
 @contextlib.contextmanager
@@ -79,3 +83,32 @@ class Attached:
 
     def close(self) -> None:
         self._stack.close()
+
+
+class Dialled(Attached):
+    """Programs of dialled.bpf.c, which lead dials of one address to another."""
+
+    def __init__(self, cgroup: Path) -> None:
+        super().__init__(cgroup, DIALLED)
+
+    def lead(self, frontend: tuple[str, int], endpoint: tuple[str, int]) -> None:
+        calls.update(self.maps["endpoints"], dialled_key(frontend), dialled_key(endpoint))
+        calls.update(self.maps["counts"], dialled_key(frontend), bytes(24))
+
+    def counts(self, frontend: tuple[str, int]) -> tuple[int, ...]:
+        """Return how many connections were established, and refused."""
+        return self._counted(frontend)[:2]
+
+    def measured(self, frontend: tuple[str, int]) -> int:
+        """Return how often a round-trip time was measured."""
+        return self._counted(frontend)[2]
+
+    def _counted(self, frontend: tuple[str, int]) -> tuple[int, ...]:
+        counted = calls.lookup(self.maps["counts"], dialled_key(frontend), 24)
+        return struct.unpack("=QQQ", counted or b"")
+
+
+def dialled_key(address: tuple[str, int]) -> bytes:
+    """Return the key, and the value, of an address in the maps of dialled.bpf.c."""
+    host, port = address
+    return socket.inet_aton(host) + struct.pack("!H", port) + bytes(2)

@@ -1,6 +1,7 @@
 /*
  * Programs for tests of the loader: connect() to one address leads to another, getpeername() says
- * the first one, and each such connection that is established or refused is counted.
+ * the first one, and of each such connection is counted that it was established or refused, and how
+ * often its round-trip time was measured.
  *
  * Without CAP_PERFMON, Linux before 6.7 refuses writes of less than 64 bits to the stack where it
  * remembers a value. So whatever is on the stack here is a 64-bit word.
@@ -18,7 +19,7 @@ HELPER(long, ask_for, sock_ops_cb_flags_set, struct bpf_sock_ops *ops, int flags
 /* As MapSpec of userspace_proxy/kernel/bpf/objects.py. */
 struct map { __u32 type, key_bytes, value_bytes, entries, flags; };
 struct kept { __u64 dialled; };
-struct counts { __u64 established, refused; };
+struct counts { __u64 established, refused, measured; };
 
 /* Address and port, as the kernel has them: the address is in the lower half. */
 MAP(endpoints, BPF_MAP_TYPE_HASH, 8, 8, 16, 0);
@@ -62,7 +63,10 @@ PART("sockops") int followed(struct bpf_sock_ops *ops)
 		return 1;
 	switch (ops->op) {
 	case BPF_SOCK_OPS_TCP_CONNECT_CB:
-		ask_for(ops, BPF_SOCK_OPS_STATE_CB_FLAG);
+		ask_for(ops, BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTT_CB_FLAG);
+		break;
+	case BPF_SOCK_OPS_RTT_CB:
+		__sync_fetch_and_add(&of->measured, 1);
 		break;
 	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
 		__sync_fetch_and_add(&of->established, 1);

@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.node.bpf_hooks import Attached, bpf_rights, mounted, own_cgroup
+from tests.node.bpf_hooks import DIALLED, Dialled, bpf_rights, dialled_key, mounted, own_cgroup
 from userspace_proxy.kernel.bpf import calls
 from userspace_proxy.kernel.bpf.objects import BpfObject, MapSpec, Program, read_object
 
 pytestmark = [pytest.mark.kernel, pytest.mark.netns, pytest.mark.needs("connect hooks")]
 
-OBJECT = Path(__file__).with_name("dialled.bpf.o")
 FRONTEND, OTHER = ("127.0.7.1", 80), ("127.0.7.2", 80)
 HASH, PER_CPU_HASH = 1, 5
 NO_PREALLOC = 1
@@ -57,24 +56,9 @@ def names(tmp_path: Path) -> Iterator[Path]:
             name.unlink()
 
 
-class Hooks(Attached):
-    """Programs that lead dials of one address to another."""
-
-    def __init__(self, cgroup: Path) -> None:
-        super().__init__(cgroup, OBJECT)
-
-    def lead(self, frontend: tuple[str, int], endpoint: tuple[str, int]) -> None:
-        calls.update(self.maps["endpoints"], key_of(frontend), key_of(endpoint))
-        calls.update(self.maps["counts"], key_of(frontend), bytes(16))
-
-    def counts(self, frontend: tuple[str, int]) -> tuple[int, ...]:
-        """Return how many connections were established, and refused."""
-        return struct.unpack("=QQ", calls.lookup(self.maps["counts"], key_of(frontend), 16) or b"")
-
-
 @pytest.fixture
-def hooks(cgroup: Path) -> Iterator[Hooks]:
-    hooks = Hooks(cgroup)
+def hooks(cgroup: Path) -> Iterator[Dialled]:
+    hooks = Dialled(cgroup)
     yield hooks
     hooks.close()
 
@@ -83,11 +67,6 @@ def hooks(cgroup: Path) -> Iterator[Hooks]:
 def web() -> Iterator[tuple[str, int]]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()
-
-
-def key_of(address: tuple[str, int]) -> bytes:
-    host, port = address
-    return socket.inet_aton(host) + struct.pack("!H", port) + bytes(2)
 
 
 def open_descriptors() -> int:
@@ -100,21 +79,21 @@ def dial(cgroup: Path, address: tuple[str, int]) -> str:
 
 
 def test_a_dial_leads_to_the_endpoint_and_is_counted(
-    cgroup: Path, hooks: Hooks, web: tuple[str, int]
+    cgroup: Path, hooks: Dialled, web: tuple[str, int]
 ) -> None:
     hooks.lead(FRONTEND, web)
     assert dial(cgroup, FRONTEND) == f"{FRONTEND}"
     assert hooks.counts(FRONTEND) == (1, 0)
 
 
-def test_a_refused_dial_is_counted(cgroup: Path, hooks: Hooks) -> None:
+def test_a_refused_dial_is_counted(cgroup: Path, hooks: Dialled) -> None:
     hooks.lead(FRONTEND, ("127.0.0.1", 1))
     assert dial(cgroup, FRONTEND) == "Connection refused"
     assert hooks.counts(FRONTEND) == (0, 1)
 
 
 def test_other_processes_and_other_addresses_are_left_alone(
-    cgroup: Path, hooks: Hooks, web: tuple[str, int]
+    cgroup: Path, hooks: Dialled, web: tuple[str, int]
 ) -> None:
     hooks.lead(FRONTEND, web)
     with pytest.raises(ConnectionRefusedError):
@@ -124,7 +103,7 @@ def test_other_processes_and_other_addresses_are_left_alone(
 
 
 def test_programs_are_attached_until_their_links_are_closed(
-    cgroup: Path, hooks: Hooks, web: tuple[str, int]
+    cgroup: Path, hooks: Dialled, web: tuple[str, int]
 ) -> None:
     hooks.lead(FRONTEND, web)
     hooks.close()
@@ -132,7 +111,7 @@ def test_programs_are_attached_until_their_links_are_closed(
 
 
 def test_what_is_pinned_outlives_its_descriptors(
-    cgroup: Path, names: Path, hooks: Hooks, web: tuple[str, int]
+    cgroup: Path, names: Path, hooks: Dialled, web: tuple[str, int]
 ) -> None:
     hooks.lead(FRONTEND, web)
     for section, link in hooks.links.items():
@@ -141,7 +120,7 @@ def test_what_is_pinned_outlives_its_descriptors(
     hooks.close()
     assert dial(cgroup, FRONTEND) == f"{FRONTEND}"
     counts = calls.pinned(names / "counts")
-    assert calls.lookup(counts, key_of(FRONTEND), 16) == struct.pack("=QQ", 1, 0)
+    assert struct.unpack("=QQ8x", calls.lookup(counts, dialled_key(FRONTEND), 24) or b"") == (1, 0)
     os.close(counts)
     for name in names.iterdir():
         name.unlink()
@@ -194,7 +173,7 @@ def test_a_map_tells_how_it_was_created_and_what_it_takes() -> None:
 
 
 def test_a_link_tells_its_program_and_place_and_runs_another_one(
-    cgroup: Path, hooks: Hooks, web: tuple[str, int]
+    cgroup: Path, hooks: Dialled, web: tuple[str, int]
 ) -> None:
     section, link = "cgroup/connect4", hooks.links["cgroup/connect4"]
     place = os.open(cgroup, os.O_RDONLY)
@@ -216,7 +195,7 @@ def test_a_link_tells_its_program_and_place_and_runs_another_one(
 
 
 def test_a_link_that_is_detached_has_no_place(
-    cgroup: Path, hooks: Hooks, web: tuple[str, int]
+    cgroup: Path, hooks: Dialled, web: tuple[str, int]
 ) -> None:
     hooks.lead(FRONTEND, web)
     calls.detach(hooks.links["cgroup/connect4"])
@@ -235,8 +214,8 @@ def test_a_program_that_the_kernel_refuses_is_told_by_its_verifier() -> None:
 
 def test_what_was_loaded_is_closed_if_a_program_is_refused(cgroup: Path) -> None:
     before = open_descriptors()
-    Hooks(cgroup).close()
-    parts = read_object(OBJECT.read_bytes())
+    Dialled(cgroup).close()
+    parts = read_object(DIALLED.read_bytes())
     first, *_ = parts.programs
     maps = {name: calls.create_map(name, spec) for name, spec in parts.maps.items()}
     refused = BpfObject(parts.maps, [first, Program("sockops", RETURN_UNSET, [])])
@@ -249,6 +228,6 @@ def test_what_was_loaded_is_closed_if_a_program_is_refused(cgroup: Path) -> None
 
 def test_neither_perfmon_nor_other_rights_are_needed(cgroup: Path) -> None:
     # The verifier is stricter without CAP_PERFMON, which root has.
-    code = f"import sys; from tests.node.test_bpf import Hooks, Path; Hooks(Path({str(cgroup)!r}))"
+    code = f"from tests.node.bpf_hooks import Dialled, Path; Dialled(Path({str(cgroup)!r}))"
     rights = ["--bounding-set=-all,+bpf,+net_admin", "--inh-caps=-all"]
     subprocess.run(["setpriv", *rights, sys.executable, "-c", code], check=True)

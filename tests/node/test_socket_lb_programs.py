@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.netns import Net
-from tests.node.bpf_hooks import bpf_rights, in_cgroup, own_cgroup
+from tests.node.bpf_hooks import Dialled, bpf_rights, in_cgroup, own_cgroup
 from tests.node.socket_lb_programs import SocketLb, address_of, peer_of, serving
 from userspace_proxy.kernel.bpf.socket_maps import (
     Client,
@@ -203,23 +203,6 @@ def test_a_multipath_socket_is_served_by_its_first_flow(
 def test_a_service_without_slots_is_left_to_the_rules(hooks: SocketLb, node: Net) -> None:
     hooks.lead(WEB)
     assert dial(node, WEB) == "ENETUNREACH"
-
-
-def test_an_endpoint_without_a_number_is_dialled_and_not_followed(
-    hooks: SocketLb, node: Net, server: socket.socket
-) -> None:
-    hooks.lead(WEB, address_of(server))
-    hooks._numbers = -1
-    hooks.lead(OTHER, address_of(server))
-    hooks.set(DialSettings(observing=1))
-    with node.tcp() as client:
-        client.connect(tuple(OTHER))
-        assert peer_of(client) == OTHER
-        # Its end isn't followed either, and yet it doesn't keep what was dialled.
-        disconnect(client)
-        client.connect(server.getsockname())
-        assert peer_of(client) == address_of(server)
-    assert (hooks.counts(0).established, hooks.events()) == (0, [])
 
 
 def test_a_socket_that_is_bound_first_keeps_its_address(
@@ -712,6 +695,30 @@ def test_events_that_were_taken_make_room(hooks: SocketLb, node: Net) -> None:
         taken += sum(event.kind is EventKind.CONNECTION for event in hooks.events())
     # The buffer has room for 2,048 of them.
     assert taken == 3000
+
+
+# Other programs
+
+
+def test_what_another_program_follows_in_a_socket_stays_so(
+    tmp_path: Path, node: Net, server: socket.socket
+) -> None:
+    with own_cgroup(tmp_path / "cgroup") as cgroup, in_cgroup(cgroup):
+        # The dial leads to a frontend of the next program's.
+        other = Dialled(cgroup)
+        other.lead(tuple(OTHER), tuple(WEB))
+        hooks = SocketLb(cgroup)
+        (number,) = hooks.lead(WEB, address_of(server))
+        with node.tcp() as client:
+            client.connect(tuple(OTHER))
+            accepted, _ = server.accept()
+            client.sendall(b"x")
+            accepted.recv(1)
+            accepted.close()
+        assert hooks.counts(number).ended == 1
+        assert other.measured(tuple(OTHER)) > 0
+        for programs in (hooks, other):
+            programs.close()
 
 
 # Rights

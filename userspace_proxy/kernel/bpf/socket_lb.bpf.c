@@ -403,13 +403,15 @@ PART("sockops") int followed(struct bpf_sock_ops *ops)
 		return 1;
 	struct bpf_sock *sk = ops->sk;
 	struct connection *kept = sk ? kept_of(&connections, sk, 0, 0) : 0;
-	if (!kept || !kept->endpoint || !kept->state)
+	if (!kept || !kept->state)
 		return 1;
 	__u64 state = kept->state, number = kept->endpoint;
 	if (op == BPF_SOCK_OPS_TCP_CONNECT_CB) {
 		kept->state = DIALLED;
 		kept->since_ns = now_ns();
-		ask_for(ops, BPF_SOCK_OPS_RTO_CB_FLAG | BPF_SOCK_OPS_STATE_CB_FLAG);
+		/* What other programs have asked for stays. */
+		ask_for(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_RTO_CB_FLAG |
+				     BPF_SOCK_OPS_STATE_CB_FLAG);
 		return 1;
 	}
 	if (becomes == BPF_TCP_FIN_WAIT2)

@@ -30,7 +30,7 @@ def changed(before: bytes, after: bytes) -> bytes:
 def test_maps_have_the_sizes_of_the_source() -> None:
     assert parsed().maps == {
         "endpoints": MapSpec(type=1, key_bytes=8, value_bytes=8, entries=16),
-        "counts": MapSpec(type=1, key_bytes=8, value_bytes=16, entries=16),
+        "counts": MapSpec(type=1, key_bytes=8, value_bytes=24, entries=16),
         "connections": MapSpec(type=24, key_bytes=4, value_bytes=8, entries=0, flags=1),
     }
 
