@@ -685,6 +685,18 @@ def test_failed_dials_are_connections_that_ended(hooks: SocketLb, node: Net) -> 
     assert events == [(EventKind.REFUSED, number, Result.NONE), ended, ended]
 
 
+def test_ends_of_connections_for_which_there_was_no_room_are_counted(
+    hooks: SocketLb, node: Net
+) -> None:
+    (number,) = hooks.lead(WEB, DEAD)
+    hooks.set(DialSettings(observing=1))
+    for _ in range(2500):
+        assert dial(node, WEB) == "ECONNREFUSED"
+    taken = sum(event.kind is EventKind.CONNECTION for event in hooks.events())
+    assert 0 < taken < 2500
+    assert hooks.counts(number).lost == 2500 - taken
+
+
 def test_events_that_were_taken_make_room(hooks: SocketLb, node: Net) -> None:
     hooks.lead(WEB, DEAD)
     hooks.set(DialSettings(observing=1))

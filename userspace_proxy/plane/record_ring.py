@@ -114,6 +114,12 @@ class RecordRing(Watch):
         if len(self._records) >= OBSERVED_MAX:
             self._limit = max(map(len, self._counted)) - 1
 
+    def leave_out(self, service: str, count: int) -> None:
+        """Note connections of a Service port of which nothing else is known."""
+        for place, one in enumerate(self._filters):
+            if one.takes_service(service):
+                self._left_out[place] += count
+
     def _leave_out(self, places: Iterable[int]) -> None:
         for place in places:
             self._left_out[place] += 1

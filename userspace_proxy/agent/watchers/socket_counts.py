@@ -11,7 +11,7 @@ Rule 2: reading the counters takes a twentieth of a thread's time at most.
 Rule 3: an answer ends an ejection for all, of a client, a worker or a probe.
 Rule 4: a failed dial of a client is counted, and has no other consequence until a probe has failed.
 Rule 5: an event may be lost, as the ring was full. The next reading shows failed dials, and what is
-ejected; of connections that have ended, records are missing.
+ejected; of connections that have ended, programs count those whose records are missing.
 """
 
 from __future__ import annotations
@@ -146,12 +146,14 @@ class HookedConnections(Component):
         groups = {one.group.label: one.group for one in served.values()}
         new: dict[int, int] = {}
         pace = Pace(clock=self._clock)
-        looked = reports.look(changes, known, groups, self._clock())
-        for report, connections, unreported in looked:
-            self._send(report)
-            new[report.group] = connections
-            for endpoint, kind, failures in unreported:
-                self._suspects.add(served[report.group], endpoint, kind, failures)
+        for one in reports.look(changes, known, groups, self._clock()):
+            self._send(one.report)
+            number = one.report.group
+            new[number] = one.connections
+            for endpoint, kind, failures in one.unreported:
+                self._suspects.add(served[number], endpoint, kind, failures)
+            if one.lost:
+                self._records.leave_out(served[number].group.label, one.lost)
             await pace.turn()
         self._show_paths(new)
 

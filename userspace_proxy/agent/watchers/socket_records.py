@@ -69,6 +69,10 @@ class Records:
         if log is not None and log.takes_next(event.name, event.client.ip, is_plain=is_plain):
             log.write(_facts(event), lambda: event.frontend)
 
+    def leave_out(self, service: str, count: int) -> None:
+        """Note ends of connections for which the programs had no room."""
+        self._ring.leave_out(service, count)
+
 
 def _facts(event: SocketEvent) -> ConnectionFacts:
     """Return what is known of a connection."""

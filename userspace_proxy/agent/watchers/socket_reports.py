@@ -68,6 +68,16 @@ class Unreported(NamedTuple):
     failures: int
 
 
+class News(NamedTuple):
+    """What is new of one Service port."""
+
+    report: GroupReport
+    connections: int
+    unreported: Sequence[Unreported]
+    lost: int
+    """Ends of connections that should have been events."""
+
+
 class _Growth(NamedTuple):
     """What is new of an endpoint."""
 
@@ -179,8 +189,8 @@ class Reports:
         ejected: Mapping[At, float] | None,
         groups: Mapping[str, Group],
         now: float,
-    ) -> Iterator[tuple[GroupReport, int, Sequence[Unreported]]]:
-        """Yield what is new of each Service port: report, number of connections, failed dials.
+    ) -> Iterator[News]:
+        """Yield what is new of each Service port.
 
         What isn't taken, or is of no group yet, is reported by the next look.
 
@@ -204,7 +214,8 @@ class Reports:
             if new or had.keys() != has.keys():
                 connections = sum(one.counts.established for one in new)
                 unreported = [one.suspected() for one in new if one.unreported]
-                yield self._report(group, new, now), connections, unreported
+                lost = sum(one.counts.lost for one in new)
+                yield News(self._report(group, new, now), connections, unreported, lost)
 
     def _forget(self, name: str, changes: Iterable[_Change]) -> None:
         """Forget endpoints that have no counters any more, of a Service port that is gone."""

@@ -56,7 +56,7 @@ struct scope { __u64 endpoint, netns; };
 struct ejection { __u64 until_ns, times, kind; };
 struct counts {
 	__u64 established, refused, unanswered, given_up, ended;
-	__u64 received, sent, retransmitted, srtt_us, latency_ns, buckets[12];
+	__u64 received, sent, retransmitted, srtt_us, latency_ns, lost, buckets[12];
 };
 struct connection {
 	struct address dialled;
@@ -260,7 +260,8 @@ PART("cgroup/sock_release") int sock_release(struct bpf_sock *sk)
 	return 1;
 }
 
-INLINE void report(struct bpf_sock_ops *ops, struct connection *kept, struct event *event)
+/* Returns whether there was room. */
+INLINE bool report(struct bpf_sock_ops *ops, struct connection *kept, struct event *event)
 {
 	/* Of this context, two words of 32 bits may not be read as one of 64. */
 	volatile __u32 *ip = ops->local_ip6;
@@ -273,7 +274,7 @@ INLINE void report(struct bpf_sock_ops *ops, struct connection *kept, struct eve
 		event->client.high = (__u64)ip[1] << 32 | ip[0];
 		event->client.low = (__u64)ip[3] << 32 | ip[2];
 	}
-	send(&events, event, sizeof *event, 0);
+	return !send(&events, event, sizeof *event, 0);
 }
 
 /* Whether a network namespace may report one more failed dial; no endpoint has the number 0. */
@@ -391,8 +392,8 @@ INLINE void ended(struct bpf_sock_ops *ops, struct connection *kept, struct coun
 	}
 	kept->state = NOT_FOLLOWED;
 	struct settings *set = lookup(&settings, &only);
-	if (set && set->observing)
-		report(ops, kept, &event);
+	if (set && set->observing && !report(ops, kept, &event))
+		ADD(counts->lost, 1);
 }
 
 PART("sockops") int followed(struct bpf_sock_ops *ops)

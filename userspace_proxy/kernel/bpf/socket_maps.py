@@ -32,7 +32,7 @@ _SERVICE = struct.Struct("=IIII")
 _ENDPOINT = struct.Struct("=24sQ")
 _PAIR = struct.Struct("=QQ")
 _EJECTION = struct.Struct("=QQQ")
-_COUNTS = struct.Struct("=22Q")
+_COUNTS = struct.Struct("=23Q")
 _SETTINGS = struct.Struct("=5Q")
 _EVENT = struct.Struct("=4Q24s24s5Q")
 _PINNED = 1 << 31
@@ -100,6 +100,8 @@ class DialCounts(NamedTuple):
     """Sum of the smoothed round-trip times."""
     latency_ns: int = 0
     """Sum of the times until connections were established."""
+    lost: int = 0
+    """Connections whose end should have been an event, for which the ring had no room."""
     buckets: tuple[int, ...] = (0,) * 12
     """How many of those there were by bound: TIMES_BOUNDS_S; the last one is of longer ones."""
 
@@ -111,7 +113,7 @@ class DialCounts(NamedTuple):
     def unpack(cls, value: bytes) -> Self:
         """Return what a value says."""
         words = _COUNTS.unpack(value)
-        return cls._make((*words[:10], words[10:]))
+        return cls._make((*words[:11], words[11:]))
 
 
 class EventKind(enum.IntEnum):

@@ -487,6 +487,16 @@ async def test_the_ends_of_connections_are_observed_while_something_watches(node
     assert not asyncio.get_running_loop().remove_reader(hooks.event_descriptor)
 
 
+async def test_ends_of_connections_for_which_there_was_no_room_are_left_out(node, hooks):
+    records, filters = node.connections._records, [ConnectionFilter()]
+    records.observe(filters)
+    hooks.count((NAME, POD_A), established=9, ended=9, lost=4)
+    hooks.count((NAME, POD_B), lost=1)
+    await node.read()
+    await node.read()
+    assert records.observe(filters).left_out == [(filters[0], 5)]
+
+
 async def test_what_cannot_be_read_changes_nothing(node, hooks, monkeypatch):
     hooks.count((NAME, POD_A), established=3)
     assert (await node.read()).connections == 3

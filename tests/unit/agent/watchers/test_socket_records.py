@@ -82,6 +82,27 @@ def test_what_there_is_no_room_for_is_counted():
     assert left_out
 
 
+@pytest.mark.parametrize(
+    ("wanted", "left_out"),
+    [
+        pytest.param({}, [7], id="all"),
+        pytest.param({"service": "shop/web"}, [7], id="its-service"),
+        pytest.param({"service": "shop/cart"}, [], id="another-service"),
+        pytest.param({"client": CLIENT.ip}, [7], id="any-client"),
+        pytest.param({"failed": True}, [7], id="failures"),
+    ],
+)
+def test_what_the_programs_had_no_room_for_is_left_out_of_each_filter_that_may_take_it(
+    wanted, left_out
+):
+    records, filters = Records(Tuning()), [ConnectionFilter(**wanted)]
+    records.observe(filters)
+    records.leave_out("shop/web", 3)
+    records.leave_out("shop/web", 4)
+    assert [left.number for left in records.observe(filters).left_out] == left_out
+    assert records.observe(filters).left_out == []
+
+
 def test_connections_are_logged_as_those_of_workers_are(caplog):
     caplog.set_level(logging.INFO, "userspace_proxy.connections")
     records = Records(Tuning(connection_log=1.0))

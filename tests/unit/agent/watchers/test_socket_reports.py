@@ -28,8 +28,8 @@ class Rig:
         groups = {"shop/web": self.group}
         changes = self.reports.compare(counted, {})
         found = list(self.reports.look(changes, self.ejected, groups, self.now))
-        for report, _, _ in found:
-            self.group.add(-2, report, self.now)
+        for one in found:
+            self.group.add(-2, one.report, self.now)
         return found
 
     @property
@@ -50,8 +50,8 @@ def test_without_a_change_there_is_no_report(rig):
 def test_what_is_of_no_service_port_is_kept_until_it_has_one(rig):
     changes = rig.reports.compare({AT: DialCounts(established=2)}, {})
     assert list(rig.reports.look(changes, {}, {}, 105.0)) == []
-    ((_, connections, _),) = rig.look(established=3)
-    assert connections == 3
+    (new,) = rig.look(established=3)
+    assert new.connections == 3
 
 
 def test_what_has_no_counters_any_more_is_forgotten_without_a_service_port_too(rig):
@@ -63,8 +63,8 @@ def test_what_has_no_counters_any_more_is_forgotten_without_a_service_port_too(r
 def test_what_was_not_taken_is_reported_by_the_next_look(rig):
     changes = rig.reports.compare({AT: DialCounts(established=2)}, {})
     rig.reports.look(changes, {}, {"shop/web": rig.group}, 105.0).close()
-    ((_, connections, _),) = rig.look(established=3)
-    assert connections == 3
+    (new,) = rig.look(established=3)
+    assert new.connections == 3
 
 
 def test_a_success_without_an_ejection_is_of_now(rig):
@@ -91,18 +91,18 @@ def test_a_failed_dial_after_which_a_probe_was_answered_is_counted_and_in_no_str
 
 def test_failures_that_no_event_has_reported_are_yet_to_be_judged(rig):
     rig.reports.noted(*AT)
-    ((_, _, unreported),) = rig.look(refused=3)
-    assert unreported == [(POD, EventKind.REFUSED, 2)]
-    ((_, _, unreported),) = rig.look(refused=3, unanswered=1)
-    assert unreported == [(POD, EventKind.UNANSWERED, 1)]
+    (new,) = rig.look(refused=3)
+    assert new.unreported == [(POD, EventKind.REFUSED, 2)]
+    (new,) = rig.look(refused=3, unanswered=1)
+    assert new.unreported == [(POD, EventKind.UNANSWERED, 1)]
     assert rig.group.counters_of(POD).failures == 4
     assert (rig.dials.is_on, rig.dials.failures) == (False, 0)
 
 
 def test_more_failures_of_an_endpoint_that_is_ejected_are_of_now(rig):
     rig.ejected = {AT: 3.0}
-    ((_, _, unreported),) = rig.look(refused=2)
-    assert unreported == []
+    (new,) = rig.look(refused=2)
+    assert new.unreported == []
     assert (rig.dials.failures, rig.dials.last_at, rig.dials.failure) == (2, rig.now, "silent")
 
 

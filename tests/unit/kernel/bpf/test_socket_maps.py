@@ -56,8 +56,8 @@ def test_keys_of_slots_are_the_service_and_an_index_or_an_endpoint() -> None:
         pytest.param(SlotValue(IPV4, 5), RAW_IPV4 + struct.pack("=Q", 5), id="ipv4"),
         pytest.param(SlotValue(IPV6, 5), RAW_IPV6 + struct.pack("=Q", 5), id="ipv6"),
         pytest.param(
-            DialCounts(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, tuple(range(11, 23))),
-            struct.pack("=22Q", *range(1, 23)),
+            DialCounts(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, tuple(range(12, 24))),
+            struct.pack("=23Q", *range(1, 24)),
             id="counts",
         ),
         pytest.param(EjectionScope(1, 2), struct.pack("=2Q", 1, 2), id="scope"),
