@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import NamedTuple
 
 from ...kernel.bpf.objects import MapSpec
@@ -189,6 +190,9 @@ class DesiredHooks:
         self._services: dict[Hooked, _Service] = {}
         self._used: set[int] = set()
         self._numbers: dict[At, _Number] = {}
+        self._without_service: dict[int, None] = {}
+        """The endpoints that only open connections may have, by number; the last one returned by
+        :meth:`next_without_service` is the last one."""
         self._affinities: dict[_OfAffinity, _Number] = {}
 
     @property
@@ -268,15 +272,25 @@ class DesiredHooks:
         known = self._numbers.get(at)
         return None if known is None else known.number
 
-    def without_service(self) -> list[int]:
-        """Return the numbers of endpoints that only open connections may have."""
-        return [one.number for one in self._numbers.values() if not one.services]
+    @property
+    def without_service(self) -> int:
+        """How many endpoints only open connections may have."""
+        return len(self._without_service)
+
+    def next_without_service(self, count: int) -> list[int]:
+        """Return the numbers of some of these; the next call returns others, if there are any."""
+        numbers = list(islice(self._without_service, count))
+        for number in numbers:
+            del self._without_service[number]
+            self._without_service[number] = None
+        return numbers
 
     def forget(self, numbers: Iterable[int]) -> Edits:
         """Forget such numbers; their counters go."""
         edits = Edits()
         for number in numbers:
             del self._numbers[self.at.pop(number)]
+            del self._without_service[number]
             edits.removed.setdefault(COUNTERS, []).append(number_key(number))
             edits.readmitted.append(EjectionScope(number).pack())
         return edits
@@ -321,6 +335,7 @@ class DesiredHooks:
             at = hooked.name, slot.address
             if at not in self._numbers and slot.number not in self.at:
                 self._numbers[at] = _Number(slot.number)
+                self._without_service[slot.number] = None
                 self.at[slot.number] = at
         of_affinity = _affinity_of(hooked, frontend)
         if of_affinity is not None and found.value.affinity:
@@ -345,7 +360,9 @@ class DesiredHooks:
             known.services += 1
             value = value._replace(affinity=known.number, timeout_s=hooked.affinity.timeout_s)
         for one in set(hooked.endpoints):
-            self._numbers[hooked.name, one].services += 1
+            of_endpoint = self._numbers[hooked.name, one]
+            of_endpoint.services += 1
+            self._without_service.pop(of_endpoint.number, None)
         self.elements[SLOTS] |= new
         edits.put.setdefault(SLOTS, {}).update(new)
         service = self._services[hooked] = _Service(value, list(new), of_affinity)
@@ -386,6 +403,7 @@ class DesiredHooks:
             known = self._numbers[hooked.name, endpoint]
             known.services -= 1
             if not known.services:
+                self._without_service[known.number] = None
                 edits.readmitted.append(EjectionScope(known.number).pack())
         if service.affinity is not None:
             known = self._affinities[service.affinity]

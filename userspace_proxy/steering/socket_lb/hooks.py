@@ -72,8 +72,9 @@ _log = FieldLogger("userspace_proxy.steering")
 _TERM_NS = 60 * 10**9
 # Of a thread's time; comparing all elements takes 40 ms with 10,000 Services.
 _SHARE = 0.025
-# Endpoints that have left, while connections to them are open.
-_LEFT_MAX = 16_384
+# Endpoints that have left, while connections to them are open, and how many of them are looked at
+# in a second, in turns: one takes 5 µs.
+_LEFT_MAX, _LEFT_EACH = 16_384, 1_024
 
 
 class SocketEvent(NamedTuple):
@@ -451,16 +452,20 @@ class Hooks:
 
     def _forget_left(self) -> None:
         """Remove the counters of endpoints that have left, once no connection needs them."""
-        left = self._desired.without_service()
-        ended = left[:-_LEFT_MAX]
-        table = self._running().maps[COUNTERS]
-        for number in left[len(ended) :]:
-            value = calls.lookup(table, number_key(number), len(NO_COUNTS))
-            counts = DialCounts.unpack(value) if value else DialCounts()
-            if counts.established <= counts.ended:
-                ended.append(number)
+        desired = self._desired
+        too_many = max(0, desired.without_service - _LEFT_MAX)
+        looked = desired.next_without_service(too_many + _LEFT_EACH)
+        ended = looked[:too_many]
+        ended += [number for number in looked[too_many:] if not self._is_connected(number)]
         if ended:
-            self._write(self._desired.forget(ended))
+            self._write(desired.forget(ended))
+
+    def _is_connected(self, number: int) -> bool:
+        """Return whether a connection to an endpoint is open."""
+        key = number_key(number)
+        value = calls.lookup(self._running().maps[COUNTERS], key, len(NO_COUNTS))
+        counts = DialCounts.unpack(value) if value else DialCounts()
+        return counts.established > counts.ended
 
     # -- others -------------------------------------------------------------------
 

@@ -197,12 +197,26 @@ def test_an_endpoint_that_leaves_keeps_its_number_until_it_is_forgotten():
     desired.replace({WEB: to(A, B)})
     number = desired.number_of(("shop/web", B))
     edits = desired.change({WEB: to(A)})
-    assert desired.without_service() == [number]
+    assert desired.next_without_service(9) == [number]
     # Its ejection is of no use any more, unlike its counters.
     assert (COUNTERS in edits.removed, edits.readmitted) == (False, [EjectionScope(number).pack()])
     desired.change({WEB: to(A, B)})
     assert desired.number_of(("shop/web", B)) == number
-    assert desired.without_service() == []
+    assert desired.next_without_service(9) == []
+
+
+def test_endpoints_that_have_left_are_looked_at_in_turns():
+    desired = hooks()
+    desired.replace({WEB: to(A, B, C)})
+    numbers = {desired.number_of(("shop/web", one)) for one in (A, B, C)}
+    assert desired.without_service == 0
+    desired.change({WEB: None})
+    assert desired.without_service == 3
+    looked = [number for _ in range(3) for number in desired.next_without_service(2)]
+    assert looked == looked[:3] * 2
+    assert {*looked} == numbers
+    desired.forget(looked[:2])
+    assert desired.next_without_service(2) == [looked[2]]
 
 
 def test_a_number_that_was_forgotten_is_never_used_again():
@@ -210,7 +224,7 @@ def test_a_number_that_was_forgotten_is_never_used_again():
     desired.replace({WEB: to(A, B)})
     gone = desired.number_of(("shop/web", B))
     desired.change({WEB: to(A)})
-    edits = desired.forget(desired.without_service())
+    edits = desired.forget(desired.next_without_service(9))
     assert edits.removed == {COUNTERS: [number_key(gone)]}
     assert gone not in desired.at
     desired.change({WEB: to(A, B)})
@@ -329,5 +343,5 @@ def test_what_has_no_room_is_left_to_the_rules(room):
     assert desired.left_to_rules(CART) == "the maps of the hooks are full"
     assert len(desired.elements[SLOTS]) == 1
     desired.change({WEB: None})
-    desired.forget(desired.without_service())
+    desired.forget(desired.next_without_service(9))
     assert desired.change({CART: to(A, name="shop/cart")}).put
