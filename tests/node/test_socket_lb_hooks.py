@@ -39,7 +39,7 @@ from userspace_proxy.steering.base import (
 )
 from userspace_proxy.steering.others.hooks import OWN_PINS
 from userspace_proxy.steering.socket_lb import Hooks, remove_hooks
-from userspace_proxy.steering.socket_lb.desired import SLOTS
+from userspace_proxy.steering.socket_lb.desired import COUNTERS, SLOTS
 
 pytestmark = [pytest.mark.netns, pytest.mark.needs("connect hooks")]
 
@@ -336,6 +336,32 @@ def test_the_next_process_takes_over_numbers_counters_and_open_connections(
     for _ in range(8):
         stage.dial(WEB).close()
     assert not accepted(other)
+
+
+@pytest.mark.parametrize("unread", [SLOTS, COUNTERS])
+def test_what_an_earlier_process_left_is_read_again_if_that_has_failed(
+    stage: Stage, server: socket.socket, other: socket.socket, unread: str
+) -> None:
+    at = (NAME, address_of(server))
+    first = stage.start()
+    first.replace({WEB: to(address_of(server))})
+    stage.dial(WEB).close()
+    first.close()
+    second = stage.start()
+    with refused(second, unread):
+        second.replace({})
+        assert second.state.problem == "Invalid argument"
+        second.change({WEB: to(address_of(server)), CART: to(address_of(other), name="shop/cart")})
+        term = term_s(stage)
+        second.repair()
+        assert second.state.problem == "Invalid argument"
+        # It is led as before, and no longer than without a process.
+        assert stage.outcome(WEB) == str(WEB.address)
+        assert term_s(stage) < term
+    second.change({CART: None})
+    assert second.state.problem == ""
+    assert second.inherited[at].established == 2
+    assert (stage.outcome(WEB), stage.outcome(CART)) == (str(WEB.address), "Network is unreachable")
 
 
 def test_what_an_earlier_process_led_and_is_gone_is_led_no_more(

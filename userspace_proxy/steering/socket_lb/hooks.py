@@ -137,6 +137,8 @@ class Hooks:
         self._is_attached = False
         self._is_begun = False
         """There was a first state."""
+        self._first: dict[Frontend, Target] | None = None
+        """The first state, while what an earlier process has left couldn't be read."""
         self._is_unsure = False
         """The maps may not be as desired."""
         self._compare_at = 0.0
@@ -180,13 +182,8 @@ class Hooks:
         with self._noting_problems():
             if self._is_begun:
                 self._write(self._desired.replace(wanted))
-                return
-            # The counters of the last run's endpoints stay, and nothing is led elsewhere meanwhile.
-            self._desired.adopt(*self._read_found(), self._settings.next_number)
-            self._desired.replace(wanted)
-            self._is_begun = True
-            self._put_right()
-            self.inherited = self.counts()
+            else:
+                self._lead_first(dict(wanted))
 
     def leave_all_but(self, wanted: Mapping[Frontend, Target]) -> None:
         """Translate no frontend any more that isn't among these, or is to be left to the rules."""
@@ -200,7 +197,11 @@ class Hooks:
     def change(self, touched: Mapping[Frontend, Target | None]) -> None:
         """Lead some frontends elsewhere; None: it isn't steered any more."""
         with self._noting_problems():
-            self._write(self._desired.change(touched))
+            if self._first is None:
+                self._write(self._desired.change(touched))
+            else:
+                wanted = {**self._first, **touched}
+                self._lead_first({f: target for f, target in wanted.items() if target is not None})
 
     def repair(self) -> None:
         """Put back what another program has removed or changed, write what failed, and go on."""
@@ -209,7 +210,9 @@ class Hooks:
         with self._noting_problems():
             if restored := self._programs.repair():
                 self._note_repair(restored)
-            if self._is_unsure:
+            if self._first is not None:
+                self._lead_first(self._first)
+            elif self._is_unsure:
                 self._put_right()
             elif self._has_drifted() and (changed := self._put_right()):
                 self._note_repair([f"{changed} elements"])
@@ -242,12 +245,16 @@ class Hooks:
         Also of endpoints that have left, until the last connection to them ends. Numbers never
         shrink before that, and continue those of an earlier process.
         """
-        none, found = DialCounts(), {}
-        for key, value in self._elements(COUNTERS):
-            if at := self._desired.at.get(number_of(key)):
-                found[at] = none if value == NO_COUNTS else DialCounts.unpack(value)
+        found = self._counts_in(self._elements(COUNTERS))
         # Or there are new ones, which makes the next comparison no worse.
         self._lacks_counters = len(found) < len(self._desired.at)
+        return found
+
+    def _counts_in(self, elements: Iterable[tuple[bytes, bytes]]) -> Mapping[At, DialCounts]:
+        none, found = DialCounts(), {}
+        for key, value in elements:
+            if at := self._desired.at.get(number_of(key)):
+                found[at] = none if value == NO_COUNTS else DialCounts.unpack(value)
         return found
 
     @property
@@ -378,6 +385,20 @@ class Hooks:
                         to, tuple(of_service[index] for index in range(to.slots))
                     )
         return found, list(slots)
+
+    def _lead_first(self, wanted: dict[Frontend, Target]) -> None:
+        """Accept a first state, and write it over what an earlier process has left.
+
+        The counters of its endpoints stay, and nothing is led elsewhere meanwhile. What can't be
+        read stays as it is, for the rest of its term at most.
+        """
+        self._first, self._is_unsure = wanted, True
+        found, counters = self._read_found(), self._elements(COUNTERS)
+        self._desired.adopt(*found, self._settings.next_number)
+        self._desired.replace(wanted)
+        self.inherited = self._counts_in(counters)
+        self._first, self._is_begun = None, True
+        self._put_right()
 
     def _write(self, edits: Edits) -> None:
         """Write a difference, unless the maps aren't known: then a repair writes all.
