@@ -17,6 +17,7 @@ from __future__ import annotations
 import enum
 import socket
 import struct
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Self
 
 from ...model import SocketAddress
@@ -265,6 +266,20 @@ class RingEvent(NamedTuple):
             EventKind(kind), endpoint, at_ns, ns, _unpack_address(client),
             _unpack_address(frontend), waited, received, sent, Result(result), state,
         )  # fmt: skip
+
+
+FIELDS: Mapping[str, Sequence[str]] = {
+    "frontends4": FrontendValue._fields,
+    "frontends6": FrontendValue._fields,
+    "slots": SlotValue._fields,
+    "counters": DialCounts._fields,
+    "ejected": Ejection._fields,
+    "pins": Pin._fields,
+    "settings": DialSettings._fields,
+    "events": (_EVENT.format, *RingEvent._fields),
+}
+"""What the values of each map, and the records of ``events``, consist of. The kernel knows the size
+of the former alone; a field that gets another meaning must get another name."""
 
 
 def frontend_key(address: SocketAddress) -> bytes:

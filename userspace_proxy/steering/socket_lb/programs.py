@@ -1,7 +1,7 @@
 """The programs and maps of one proxy in the kernel, and their names, which outlive the process.
 
     <bpffs>/userspace-proxy/<network namespace>/<proxy>/
-        frontends4-1f0c93a2, …   the maps, each with a digest of its form
+        frontends4-1f0c93a2, …   the maps, each with a digest of its form and its fields
         connect4, …              links, each of which attaches a program to the cgroup
 
 As with rules and locks, a proxy's name counts in its network namespace only.
@@ -16,11 +16,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import SteeringError
 from ...kernel.bpf import calls
 from ...kernel.bpf.objects import KINDS, BpfObject, MapSpec, read_object
+from ...kernel.bpf.socket_maps import FIELDS
 from ...kernel.cgroups import find_bpffs
 from ...kernel.own_namespace import network_namespace
 from ..names import proxy_label
@@ -60,8 +62,7 @@ class Programs:
 
     def _load(self, parts: BpfObject) -> None:
         for name, spec in parts.maps.items():
-            digest = hashlib.sha256(repr((name, *spec)).encode()).hexdigest()[:8]
-            self._paths[name] = self._folder / f"{name}-{digest}"
+            self._paths[name] = self._folder / map_pin(name, spec, FIELDS.get(name, ()))
             self.maps[name] = _open(self._paths[name], name, spec)
             self.specs[name] = spec
         self._programs = calls.load_object(parts, self.maps)
@@ -131,6 +132,16 @@ class Programs:
         path.unlink(missing_ok=True)
         calls.pin(link, path)
         self._links[section] = link
+
+
+def map_pin(name: str, spec: MapSpec, fields: Sequence[str]) -> str:
+    """Return the name of a map's pin; processes share only maps that have the same one.
+
+    Args:
+        fields: What its values, or records, consist of.
+    """
+    digest = hashlib.sha256(repr((name, *spec, *fields)).encode()).hexdigest()
+    return f"{name}-{digest[:8]}"
 
 
 def folder_of(names: Path, label: str) -> Path:

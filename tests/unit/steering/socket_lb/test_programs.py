@@ -2,13 +2,24 @@
 
 import contextlib
 import os
+from pathlib import Path
 
 import pytest
 
 from tests.netns import Net
+from userspace_proxy.kernel.bpf import calls
+from userspace_proxy.kernel.bpf.objects import MapSpec, read_object
+from userspace_proxy.kernel.bpf.socket_maps import FIELDS
 from userspace_proxy.kernel.own_namespace import network_namespace
 from userspace_proxy.steering import names
-from userspace_proxy.steering.socket_lb.programs import folder_of, hooked_labels, remove_hooks
+from userspace_proxy.steering.socket_lb.programs import (
+    folder_of,
+    hooked_labels,
+    map_pin,
+    remove_hooks,
+)
+
+OBJECT = Path(calls.__file__).with_name("socket_lb.bpf.o")
 
 
 @pytest.mark.parametrize(
@@ -18,6 +29,24 @@ from userspace_proxy.steering.socket_lb.programs import folder_of, hooked_labels
 def test_each_proxy_of_a_network_namespace_has_a_folder(tmp_path, label, folder):
     here = tmp_path / "userspace-proxy" / str(network_namespace())
     assert folder_of(tmp_path, label) == here / folder
+
+
+def test_maps_are_shared_only_where_sizes_and_fields_are_the_same():
+    ring, fields = MapSpec(27, 0, 0, 262144), FIELDS["events"]
+    pins = {
+        map_pin("events", ring, fields),
+        map_pin("events", ring, tuple(fields)),
+        map_pin("events", ring._replace(entries=4096), fields),
+        # Of a ring the kernel knows nothing but its own size.
+        map_pin("events", ring, [*fields[:-2], fields[-1], fields[-2]]),
+        map_pin("events", ring, ["=13Q", *fields[1:]]),
+    }
+    assert len(pins) == 4
+    assert all(pin.startswith("events-") for pin in pins)
+
+
+def test_the_fields_of_each_map_that_the_control_process_reads_are_known():
+    assert FIELDS.keys() == read_object(OBJECT.read_bytes()).maps.keys() - {"connections"}
 
 
 def test_another_network_namespace_has_others(tmp_path):
