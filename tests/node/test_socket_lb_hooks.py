@@ -38,8 +38,9 @@ from userspace_proxy.steering.base import (
     KernelTarget,
 )
 from userspace_proxy.steering.others.hooks import OWN_PINS
-from userspace_proxy.steering.socket_lb import Hooks, remove_hooks
+from userspace_proxy.steering.socket_lb import Hooks, remove_abandoned_hooks, remove_hooks
 from userspace_proxy.steering.socket_lb.desired import COUNTERS, SLOTS
+from userspace_proxy.steering.socket_lb.programs import folder_of
 
 pytestmark = [pytest.mark.netns, pytest.mark.needs("connect hooks")]
 
@@ -550,6 +551,41 @@ def test_removing_takes_the_programs_also_from_a_process_that_holds_them(
     assert remove_hooks("", stage.names)
     assert stage.outcome(WEB) == "Network is unreachable"
     assert not remove_hooks("", stage.names)
+
+
+def end_term(folder: Path, ago_s: float = 100.0) -> None:
+    """Make a proxy's pins as if nothing had looked after them for a while."""
+    (pin,) = folder.glob("settings-*")
+    settings = calls.pinned(pin)
+    ended = DialSettings(valid_until_ns=time.monotonic_ns())
+    calls.update(settings, SETTINGS_KEY, ended.pack())
+    os.close(settings)
+    began = time.time() - ago_s
+    os.utime(folder, (began, began))
+
+
+def test_what_is_left_of_another_network_namespace_is_removed_after_its_term(stage: Stage) -> None:
+    pod = Net("pod")
+    with pod:
+        gone, runs, begins = (stage.start(name) for name in ("gone", "runs", "begins"))
+        folders = [folder_of(stage.names, name) for name in ("gone", "runs", "begins")]
+    here = stage.start("here")
+    own = folder_of(stage.names, "here")
+    assert remove_abandoned_hooks(stage.names) == []
+    for folder in (own, folders[0]):
+        end_term(folder)
+    os.utime(folders[1], (0, 0))
+    end_term(folders[2], ago_s=1)
+    assert remove_abandoned_hooks(stage.names) == [f"{folders[0].parent.name}/gone"]
+    assert [folder.exists() for folder in (own, *folders)] == [True, False, True, True]
+    assert len(attached(stage.cgroup)) == 3
+    with pod:
+        for hooks in (gone, runs, begins):
+            hooks.remove()
+    here.remove()
+    assert not (stage.names / OWN_PINS).exists()
+    assert remove_abandoned_hooks(stage.names) == []
+    pod.close()
 
 
 # -- what keeps them from working --------------------------------------------------

@@ -1,6 +1,7 @@
 """Removes what this program created in the kernel, and nothing else.
 
-cleanup                             of all proxies, whatever their names, and all routes
+cleanup                             of all proxies, whatever their names, and all routes; and hooks
+                                    of proxies that are gone, in any network namespace
 cleanup --service-proxy-name NAME   only of the proxy with that name
 """
 
@@ -30,7 +31,7 @@ from ..steering import (
 from ..steering.iptables.legacy import tables_in_use
 from ..steering.local import is_present
 from ..steering.selection import has_python_iptables
-from ..steering.socket_lb import hooked_labels, remove_hooks
+from ..steering.socket_lb import hooked_labels, remove_abandoned_hooks, remove_hooks
 from .hand_over import end_workers
 from .lock import NodeLock, running_proxies
 from .node_setup import tracking_timeouts
@@ -66,8 +67,7 @@ async def _cleanup(proxy_name: str, state_dir: str) -> int:
     with _locked(labels):
         for label in sorted(labels):
             removed.note(await end_workers(label), part="workers", proxy_name=label)
-        for label in sorted(labels):
-            removed.note(remove_hooks(label), part="hooks", proxy_name=label)
+        _remove_hooks(labels, removed, with_abandoned=not proxy_name)
         for label in sorted(filter(is_present, labels)):
             await _clean_up_steering("local", label, removed)
         if not proxy_name:
@@ -132,6 +132,13 @@ async def _clean_up(part: Steering | ReplyRouting) -> bool | None:
         return await part.clean_up()
     finally:
         await part.close()
+
+
+def _remove_hooks(labels: Iterable[str], removed: _Removed, *, with_abandoned: bool) -> None:
+    for label in sorted(labels):
+        removed.note(remove_hooks(label), part="hooks", proxy_name=label)
+    for folder in remove_abandoned_hooks() if with_abandoned else ():
+        removed.note(True, part="hooks of another network namespace", folder=folder)
 
 
 def _put_back_timeouts(state_dir: str, labels: Collection[str]) -> bool:

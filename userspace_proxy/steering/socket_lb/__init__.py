@@ -12,7 +12,7 @@ which is never.
 """
 
 from .hooks import Hooks, HookState, SocketEvent, find_place
-from .programs import hooked_labels, remove_hooks
+from .programs import hooked_labels, remove_abandoned_hooks, remove_hooks
 from .steering import HookedSteering
 
 __all__ = [
@@ -22,5 +22,6 @@ __all__ = [
     "SocketEvent",
     "find_place",
     "hooked_labels",
+    "remove_abandoned_hooks",
     "remove_hooks",
 ]

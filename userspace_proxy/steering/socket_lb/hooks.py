@@ -63,13 +63,10 @@ from .desired import (
     FoundService,
     Room,
 )
-from .programs import Programs, remove_hooks
+from .programs import TERM_NS, Programs, remove_hooks
 
 _log = FieldLogger("userspace_proxy.steering")
 
-# For so long programs lead clients while nothing looks after them. A start takes some seconds, and
-# one that is put off by crashes a minute.
-_TERM_NS = 60 * 10**9
 # Of a thread's time; comparing all elements takes 40 ms with 10,000 Services.
 _SHARE = 0.025
 # Endpoints that have left, while connections to them are open, and how many of them are looked at
@@ -218,7 +215,7 @@ class Hooks:
                 self._note_repair([f"{changed} elements"])
             self._forget_left()
             self._look_for_others()
-            self._write_settings(valid_until_ns=time.monotonic_ns() + _TERM_NS)
+            self._write_settings(valid_until_ns=time.monotonic_ns() + TERM_NS)
 
     def remove(self) -> None:
         """Detach and remove everything; idempotent, also without ``start``.
@@ -361,7 +358,7 @@ class Hooks:
         self._settings = DialSettings(host_only, _own_netns(), 0, next_number)
         self._desired = DesiredHooks(Room.of(programs.specs))
         self._programs = programs
-        self._write_settings(valid_until_ns=time.monotonic_ns() + _TERM_NS)
+        self._write_settings(valid_until_ns=time.monotonic_ns() + TERM_NS)
 
     def _write_settings(self, **changed: int) -> None:
         with self._settings_lock:

@@ -16,19 +16,24 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...clocks import Clocks
 from ...errors import SteeringError
 from ...kernel.bpf import calls
 from ...kernel.bpf.objects import KINDS, BpfObject, MapSpec, read_object
-from ...kernel.bpf.socket_maps import FIELDS
+from ...kernel.bpf.socket_maps import FIELDS, SETTINGS_KEY, DialSettings
 from ...kernel.cgroups import find_bpffs
 from ...kernel.own_namespace import network_namespace
 from ..names import proxy_label
 from ..others.hooks import OWN_PINS
 
 _OBJECT = Path(calls.__file__).with_name("socket_lb.bpf.o")
+TERM_NS = 60 * 10**9
+"""For so long programs lead clients while nothing looks after them. A start takes some seconds, and
+one that is put off by crashes a minute."""
 # No proxy has this name.
 _WITHOUT_NAME = "_"
 # What follows connections is there before the first one is translated.
@@ -181,11 +186,57 @@ def remove_hooks(proxy_name: str, names: Path | None = None) -> bool:
     folder = names and folder_of(names, proxy_label(proxy_name))
     if folder is None or not _is_there(folder):
         return False
-    try:
-        _remove(folder)
-    except OSError as exc:
-        raise SteeringError(f"cannot remove hooks at connect(): {exc.strerror}") from exc
+    _remove_all(folder)
     return True
+
+
+def remove_abandoned_hooks(names: Path | None = None) -> list[str]:
+    """Detach and remove what proxies of other network namespaces have left that are gone.
+
+    Whether a namespace is gone can't be seen from another one, and a number is used again. But no
+    proxy lets its term end.
+
+    Args:
+        names: The mount of bpffs; None: it is looked for.
+
+    Returns:
+        Which ones: the namespace's number and the proxy's folder.
+
+    Raises:
+        SteeringError: They may not be removed.
+    """
+    names = names or find_bpffs()
+    if names is None or not _is_there(names / OWN_PINS):
+        return []
+    here, removed = _here(names), []
+    for folder in sorted((names / OWN_PINS).glob("*/*")):
+        if folder.parent != here and _is_abandoned(folder):
+            _remove_all(folder)
+            removed.append(str(folder.relative_to(names / OWN_PINS)))
+    return removed
+
+
+def _is_abandoned(folder: Path) -> bool:
+    """Return whether no process has looked after the maps of a folder for their term."""
+    try:
+        # A process that begins has not set its term yet.
+        is_new = Clocks.time() - folder.stat().st_mtime < TERM_NS / 1e9
+        return not is_new and not any(map(_has_term, folder.glob("settings-*")))
+    except OSError:
+        return False
+
+
+def _has_term(settings: Path) -> bool:
+    """Return whether such a map's term hasn't ended, as far as that can be told."""
+    table, value_bytes = calls.pinned(settings), len(DialSettings().pack())
+    try:
+        # Another version's may be of another form.
+        if calls.map_info(table).value_bytes != value_bytes:
+            return True
+        value = calls.lookup(table, SETTINGS_KEY, value_bytes) or bytes(value_bytes)
+        return DialSettings.unpack(value).valid_until_ns > time.monotonic_ns()
+    finally:
+        os.close(table)
 
 
 def _is_there(folder: Path) -> bool:
@@ -194,6 +245,13 @@ def _is_there(folder: Path) -> bool:
         return folder.is_dir()
     except PermissionError:
         return False
+
+
+def _remove_all(folder: Path) -> None:
+    try:
+        _remove(folder)
+    except OSError as exc:
+        raise SteeringError(f"cannot remove hooks at connect(): {exc.strerror}") from exc
 
 
 def _remove(folder: Path) -> None:
