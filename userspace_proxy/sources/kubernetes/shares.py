@@ -96,6 +96,8 @@ class Shares:
             return False
         share.used = used
         self._weights[key] = weight
+        if share.is_full:
+            self._set_full(key[0], share)
         return True
 
     def drop(self, key: Key) -> None:

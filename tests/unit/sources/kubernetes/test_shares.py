@@ -31,10 +31,21 @@ def test_a_full_namespace_is_open_again_once_an_eighth_is_free():
         shares.take((BIG, name), 18)
     shares.count(BIG, 1, 100)
     assert (shares.has_full, shares.has_room) == (True, False)
-    assert shares.take((BIG, "a"), 9)
+    assert shares.take((BIG, "a"), 17)
     assert not shares.is_open((BIG, "e"))
     shares.drop((BIG, "a"))
     assert shares.is_open((BIG, "e"))
+    assert (shares.has_full, shares.has_room) == (False, True)
+
+
+def test_a_full_namespace_is_open_again_once_what_is_kept_has_become_smaller():
+    shares = Shares(80)
+    shares.take((BIG, "a"), 79)
+    assert not shares.take((BIG, "b"), 20)
+    shares.count(BIG, 1, 100)
+    assert shares.take((BIG, "a"), 71)
+    assert (shares.has_full, shares.has_room) == (True, False)
+    assert shares.take((BIG, "a"), 20)
     assert (shares.has_full, shares.has_room) == (False, True)
 
 
