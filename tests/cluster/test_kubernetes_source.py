@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 
-from tests.unit.sources.kubernetes.contract import NODE_NAME, Cluster, SourceContract, endpoints
+from tests.unit.sources.kubernetes.contract import NODE_NAME, SourceContract, endpoints
+from tests.unit.sources.kubernetes.history_contract import HistoryCluster, HistoryContract
 from tests.unit.sources.kubernetes.objects import endpoint_slice, service
 from tests.unit.sources.running import running
 from userspace_proxy.model import ServiceKey
 from userspace_proxy.sources.kubernetes import KubernetesSource
+from userspace_proxy.sources.kubernetes.client import ApiClient
+from userspace_proxy.sources.kubernetes.credentials import Credentials
 from userspace_proxy.sources.kubernetes.reflector import Timing
 
 from .control_plane import ControlPlane
@@ -27,7 +30,7 @@ pytestmark = pytest.mark.cluster
 QUICK = Timing(backoff_base_s=0.05, backoff_cap_s=0.1)
 
 
-class RealCluster(Cluster):
+class RealCluster(HistoryCluster):
     """The control plane, changed with kubectl."""
 
     def __init__(self, control_plane: ControlPlane) -> None:
@@ -55,6 +58,11 @@ class RealCluster(Cluster):
             }
         )
 
+    async def client(self) -> ApiClient:
+        client = ApiClient(Credentials(kubeconfig=str(self._control_plane.kubeconfig)))
+        await client.open()
+        return client
+
     async def kubectl(self, *args: str, input: str | None = None) -> str:  # noqa: A002
         return await asyncio.to_thread(self._control_plane.kubectl, *args, input=input)
 
@@ -75,6 +83,10 @@ def cluster(control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 class TestContract(SourceContract):
     """What every API server must do."""
+
+
+class TestHistory(HistoryContract):
+    """What all of them make of revisions."""
 
 
 async def test_addresses_are_those_that_the_server_allocates(cluster: RealCluster) -> None:

@@ -134,14 +134,14 @@ class FakeObjects:
         return self._page(ListPage(self.revision, items), limit)
 
     def list_on(self, token: str, limit: int) -> ListPage:
-        """Return the page for a continue token; each token works once.
+        """Return the page for a continue token.
 
         Raises:
             Expired: The token was forgotten.
         """
         if token not in self._rests:
             raise Expired("The provided continue parameter is too old to display a list")
-        return self._page(self._rests.pop(token), limit)
+        return self._page(self._rests[token], limit)
 
     def since(self, revision: int, wanted: ObjectFilter) -> Iterable[WatchEvent]:
         """Return the events after a revision; after 0, one for each present object.

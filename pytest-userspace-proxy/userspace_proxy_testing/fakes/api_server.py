@@ -4,7 +4,7 @@
          ──refuse, forget, break …──────────┘
 
 To clients it behaves as kube-apiserver does: resourceVersions, pages with continue tokens,
-bookmarks, 410 for forgotten revisions, 504 for future ones, Status objects for errors. It
+bookmarks, 410 for forgotten revisions, 504 for lists of future ones, Status objects for errors. It
 validates and allocates nothing.
 
 Rule 1: ``requests`` contains all requests as text, one line each.
@@ -49,6 +49,7 @@ _EVENTS = "/apis/events.k8s.io/v1/namespaces/{namespace}/events"
 class _Watch:
     wanted: ObjectFilter
     transport: asyncio.Transport | None
+    since: int = 0
     lines: asyncio.Queue[bytes] = field(default_factory=asyncio.Queue)
     """Lines to send; an empty one ends the watch."""
 
@@ -379,7 +380,9 @@ class FakeApiServer:
         version = request.query.get("resourceVersion", "")
         if version and not version.isdigit():
             return _status(400, "BadRequest", f"resourceVersion: Invalid value: {version!r}")
-        if version and int(version) > self._objects.revision:
+        # A watch waits for what isn't there yet, without a word (kube-apiserver 1.36).
+        is_watch = request.query.get("watch") in ("1", "true")
+        if version and int(version) > self._objects.revision and not is_watch:
             message = f"Too large resource version: {version}, current: {self._objects.revision}"
             return _status(504, "Timeout", message, 1)
         return None
@@ -408,8 +411,8 @@ class FakeApiServer:
     async def _watch(self, resource: str, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
-        watch = _Watch(_filter(resource, request), request.transport)
         since = int(request.query.get("resourceVersion", 0))
+        watch = _Watch(_filter(resource, request), request.transport, since)
         try:
             for event in self._objects.since(since, watch.wanted):
                 watch.lines.put_nowait(event.line)
@@ -429,7 +432,8 @@ class FakeApiServer:
 
     def _send_event(self, event: WatchEvent) -> str:
         for watch in self._watches:
-            if watch.wanted.matches(event.resource, event.object):
+            is_wanted = watch.wanted.matches(event.resource, event.object)
+            if is_wanted and event.revision > watch.since:
                 self._send(watch, event.line)
         return str(event.revision)
 

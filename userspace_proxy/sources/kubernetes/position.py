@@ -8,7 +8,8 @@
 Rule 1: history never goes back: after the first list nothing older is requested.
 Rule 2: the newest state, which costs the server a quorum read, is requested only if the server
 reports that it doesn't have the last seen state (a list expired, or etcd was restored), or shows it
-by an older version.
+by an older version. A watch that ended early may have been ended by a restore, so the server is
+asked before the next one.
 
 Like client-go's, the first list is at resourceVersion 0: any state that the server has in memory,
 because a thousand nodes may start at once; the watch catches up within milliseconds. From memory
@@ -98,6 +99,19 @@ class Position:
             "allowWatchBookmarks": "true",
             "resourceVersion": self._seen,
             "timeoutSeconds": str(timeout_s),
+        }
+
+    def check_query(self) -> dict[str, str]:
+        """Return the query of a list of one object at most, from the last seen state or later.
+
+        It shows whether the server has that state. A watch doesn't: from a later one than the
+        server's it is silent until that state is there again (kube-apiserver 1.36).
+        """
+        return {
+            "fieldSelector": "metadata.name=kubernetes",
+            "limit": "1",
+            "resourceVersion": self._seen,
+            "resourceVersionMatch": "NotOlderThan",
         }
 
     def advance(self, resource_version: str | None) -> bool:

@@ -50,6 +50,9 @@ JITTER = 1.0
 
 RETRY_AFTER_MAX_S = 300.0
 """The longest wait, also if the server asks for a longer one."""
+_WENT_BACK = "its history went back, as after a restore of etcd"
+# Servers end a watch at the second.
+_EARLY_S = 1.0
 NO_LINE_S = 0.01
 """The wait after a part of a watch in which no line ends: parts of one byte keep a core busy."""
 
@@ -133,6 +136,8 @@ class Reflector:
         self._has_bookmarks = False
         self._has_events = False
         self._has_answered = False
+        self._is_unsure = False
+        """The last watch ended early, so the server's history may have gone back since."""
         self._is_invalid = False
         """The last watch began and then failed, which is no outage: the next one may, too."""
         self._watched_s = 0.0
@@ -189,6 +194,10 @@ class Reflector:
     async def _list_and_watch(self) -> RequestFailure | None:
         """List if necessary, then watch once; return why it failed, if it did."""
         try:
+            if self._is_unsure and not self._position.needs_list:
+                failure = await self._check_history()
+                if failure is not None:
+                    return failure
             if self._position.needs_list:
                 self._cache.begin_list()
                 failure = await self._list()
@@ -208,6 +217,18 @@ class Reflector:
         self._changed()
         if had_problem and not self._is_invalid:
             self._recovered()
+
+    async def _check_history(self) -> RequestFailure | None:
+        """Ask whether the server has the last seen state, or has gone back, as after a restore."""
+        query = {**self._position.check_query(), **self._resource.query}
+        response = await self._client.get(self._resource.path_of_one, query)
+        if is_expired(response.code, read_status(response.body)):
+            self._expire(_WENT_BACK)
+            self._position.list_expired()
+        elif response.code >= 500 or response.code == 429:
+            return self._rejected("watch", response)
+        # Others, as of a permission that is missing, are what the watch gets, too.
+        return None
 
     # -- list
 
@@ -261,6 +282,7 @@ class Reflector:
         """Watch until the stream ends; None if another watch may follow."""
         requested_s = self._timing.watch_s * (1 + self._rng.random())
         query = {**self._resource.query, **self._position.watch_query(int(requested_s))}
+        self._is_unsure = True
         async with self._client.stream(self._resource.path, query) as stream:
             if stream.code != 200:
                 response = await stream.rest()
@@ -272,6 +294,7 @@ class Reflector:
             self._note_success()
             try:
                 failure = await self._follow(stream, requested_s)
+                self._is_unsure = self._clock() - begun < int(requested_s) - _EARLY_S
                 if failure is None and self._cache.has_room:
                     self._expire("there is room for objects that were left out")
                 return failure
@@ -301,7 +324,7 @@ class Reflector:
                         return self._error(decode(event.object, WireStatus))
                     self._has_events = True
                     if not self._position.advance(self._apply(event)):
-                        self._expire("its history went back, as after a restore of etcd")
+                        self._expire(_WENT_BACK)
                         return None
                 self._changed()
                 await self._pause(0)

@@ -62,6 +62,17 @@ class Resource:
     """Restricts lists and watches."""
     weigh: Callable[[Any], int] = lambda _: OBJECT_BYTES
     """Returns about how many bytes a decoded object takes while it is kept."""
+    in_namespaces: bool = True
+
+    @property
+    def path_of_one(self) -> str:
+        """Where one object can be listed by its name, which costs the server nothing.
+
+        Of all namespaces it would look at each object.
+        """
+        if not self.in_namespaces or "/namespaces/" in self.path:
+            return self.path
+        return inside(self, "default").path
 
 
 def _weight(*parts: Sized | None) -> int:
@@ -185,6 +196,7 @@ def this_node(name: str) -> Resource:
         put=lambda store, wire: store.set_node(read_node(wire)),
         delete=lambda store, _: store.set_node(None),
         query={"fieldSelector": f"metadata.name={name}"},
+        in_namespaces=False,
     )
 
 

@@ -22,6 +22,11 @@ RELIST = LIST + "&resourceVersionMatch=NotOlderThan"
 WATCH = (
     "GET /api/v1/services?watch=1&allowWatchBookmarks=true&resourceVersion={}&timeoutSeconds=300"
 )
+NEWEST = "GET /api/v1/services?limit=500"
+ASKED = (
+    "GET /api/v1/namespaces/default/services?fieldSelector=metadata.name%3Dkubernetes&limit=1"
+    "&resourceVersion={}&resourceVersionMatch=NotOlderThan"
+)
 
 
 # -- lists
@@ -269,7 +274,7 @@ async def test_an_expired_watch_is_followed_by_a_list_that_is_a_difference(api):
         api.forget()
         api.end_watches()
         await reflection.watching(requests=5)
-        assert api.requests[1:] == [
+        assert reflection.requests[1:] == [
             WATCH.format(1002),
             WATCH.format(1002),
             RELIST.format(1002),
@@ -285,10 +290,11 @@ async def test_an_expired_watch_is_followed_by_a_list_that_is_a_difference(api):
 async def test_a_watch_refused_with_gone_is_followed_by_a_list(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
-        api.refuse("services", 410, reason="Expired", message="too old")
+        # What only asks for the last state is the first one.
+        api.refuse("services", 410, reason="Expired", message="too old", after=1)
         api.end_watches()
         await reflection.watching(requests=5)
-        assert api.requests[3:] == [RELIST.format(1000), WATCH.format(1000)]
+        assert reflection.requests[3:] == [RELIST.format(1000), WATCH.format(1000)]
 
 
 async def test_a_server_restored_from_a_backup_is_listed_anew(api):
@@ -296,14 +302,38 @@ async def test_a_server_restored_from_a_backup_is_listed_anew(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
         api.send("services", bookmark)
+        # Without a question before it, a watch from 9999 would be silent until history is there.
         api.end_watches()
-        await reflection.watching(requests=6)
-        assert api.requests[2:] == [
-            WATCH.format(9999),
-            RELIST.format(9999),
-            "GET /api/v1/services?limit=500",
-            WATCH.format(1000),
-        ]
+        await reflection.watching(requests=4)
+        assert api.requests[2:] == [ASKED.format(9999), NEWEST, WATCH.format(1000)]
+        assert reflection.problems == []
+
+
+async def test_a_watch_that_ends_at_its_time_is_followed_without_a_question(api):
+    async with reflecting(api) as reflection:
+        await reflection.watching()
+        reflection.now_s = 300
+        api.end_watches()
+        await reflection.watching(requests=3)
+        assert api.requests == reflection.requests
+        reflection.now_s = 598
+        api.end_watches()
+        await reflection.watching(requests=4)
+        assert [r for r in api.requests if r not in reflection.requests] == [ASKED.format(1000)]
+
+
+@pytest.mark.parametrize(
+    ("code", "waits"), [pytest.param(429, [0.8], id="busy"), pytest.param(403, [], id="forbidden")]
+)
+async def test_only_a_server_that_cannot_answer_the_question_is_asked_again(api, code, waits):
+    async with reflecting(api) as reflection:
+        await reflection.watching()
+        reflection.now_s = 60
+        api.refuse("services", code, message="no")
+        api.end_watches()
+        await reflection.watching(requests=3)
+        assert reflection.waits == waits
+        assert api.requests[2:] == [ASKED.format(1000)] * (1 + len(waits)) + [WATCH.format(1000)]
 
 
 @pytest.mark.parametrize("kind", ["BOOKMARK", "ADDED"])
@@ -335,12 +365,12 @@ async def test_a_rejected_watch_is_a_problem_and_continues_from_its_version(api)
         api.refuse("services", 503, message="shutting down")
         reflection.now_s = 60
         api.end_watches()
-        await reflection.watching(requests=4)
+        await reflection.watching(requests=3)
         assert reflection.problems == [
             "the API server at URL can't watch services: shutting down",
             "",
         ]
-        assert api.requests[2:] == [WATCH.format(1000)] * 2
+        assert api.requests[2:] == [ASKED.format(1000)] * 2 + [WATCH.format(1000)]
         assert reflection.waits == [0.8]
 
 
@@ -362,7 +392,7 @@ async def test_a_watch_that_a_balancer_cuts_while_it_is_idle_misses_nothing(api)
         # The watch that has just been cut doesn't pass it on.
         api.put(service("web"))
         await it.until(lambda: it.names == ["web"])
-        assert api.requests == [LIST.format(0), WATCH.format(1000), WATCH.format(1000)]
+        assert it.requests == [LIST.format(0), WATCH.format(1000), WATCH.format(1000)]
         assert it.problems == []
         assert it.waits == []
 
