@@ -24,10 +24,9 @@ from .nft_table import Definition, Listing, NftTable, Steps
 from .ruleset import NftablesError
 from .writer import INET, SetElement
 
-# These say nothing about what the kernel can do.
-_SHORTAGES = frozenset(
-    {errno.ENOMEM, errno.ENOBUFS, errno.ENFILE, errno.EBUSY, errno.EAGAIN, errno.EINTR}
-)
+# The answers of a kernel that lacks something. Others (out of memory, a late answer, permission
+# denied for a moment) say nothing about what it can do.
+_LACKS = frozenset({errno.ENOENT, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
 _NOTHING = Listing(is_owned=False, definitions=())
 
 
@@ -204,7 +203,7 @@ class KeptTable(NftTable):
         try:
             self.write([*self._create(self.is_complete), *steps])
         except NftablesError as exc:
-            if not self.is_complete or exc.code in _SHORTAGES:
+            if not self.is_complete or exc.code not in _LACKS:
                 raise
             self.write([*self._create(False), *steps])
             self.is_complete = False

@@ -223,7 +223,12 @@ class NftTable:
     def _commit(self, messages: Sequence[bytes]) -> None:
         if messages:
             with self._watch.own_change():
-                self._ruleset.commit(messages)
+                try:
+                    self._ruleset.commit(messages)
+                except NftablesError as exc:
+                    if not exc.is_certain:
+                        self._watch.doubt()
+                    raise
 
 
 class RulesetEvent(NamedTuple):

@@ -71,10 +71,12 @@ class NftablesError(SteeringError):
     Args:
         code: Its error number.
         what: What it refused, such as ``add rule``.
+        is_certain: Otherwise its answer is lost, or late, and all may have been changed.
     """
 
-    def __init__(self, code: int, what: str) -> None:
+    def __init__(self, code: int, what: str, *, is_certain: bool = True) -> None:
         self.code = code
+        self.is_certain = is_certain
         is_missing = what == "add rule" and code in _NO_EXPRESSION
         self.is_lasting = is_missing or code in _NOT_SUPPORTED
         hint = _HINTS.get(errno.EOPNOTSUPP if is_missing else code, "")
@@ -207,7 +209,9 @@ class Ruleset:
         try:
             refused = self._requests.transact(request(_BEGIN, 0, _FRAME), messages, end)
         except OSError as exc:
-            raise NftablesError(exc.errno or errno.EIO, "") from exc
+            # A message that is too large isn't sent.
+            is_certain = exc.errno == errno.EMSGSIZE
+            raise NftablesError(exc.errno or errno.EIO, "", is_certain=is_certain) from exc
         if refused is not None:
             raise NftablesError(refused.code, _WORDS.get(refused.kind, ""))
 

@@ -54,10 +54,10 @@ class KernelPath:
         self._has_counters = True
         self._counts = Counts()
 
-    def load(self, targets: KernelTargets) -> None:
-        """Write the desired state for the first time."""
+    def load(self, targets: KernelTargets) -> dict[Frontend, tuple[SocketAddress, ...]]:
+        """Write the desired state for the first time; return the endpoints that there were."""
         # It may be another program's.
-        self._table.read()
+        listing = self._table.read()
         self._rules, self._counts = KernelRules(), Counts()
         self._rules.accept(self._rules.difference(targets))
         self._exists = False
@@ -66,6 +66,7 @@ class KernelPath:
             self._exists = True
         else:
             self._table.remove()
+        return read_endpoints(listing.elements) if listing else {}
 
     def change(self, touched: KernelTargets, gone: Iterable[Frontend] = ()) -> None:
         """Write a difference; nothing has changed if it raises an error.
@@ -92,6 +93,9 @@ class KernelPath:
         except SteeringError:
             undone: KernelTargets = {f: before.get(f) for f in change.targets}
             self._rules.accept(self._rules.difference(undone))
+            # The kernel's answer may be lost.
+            with contextlib.suppress(SteeringError):
+                self._exists = self._table.look(elements_of=()) is not None
             raise
         self._exists = True
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
 from contextlib import closing
 
 import pytest
 
 from userspace_proxy.errors import SteeringConflict, SteeringError
+from userspace_proxy.kernel.netlink import Requests
 from userspace_proxy.kernel.nf_tables import NftablesError, Ruleset, TableWriter
 from userspace_proxy.kernel.nf_tables import expressions as x
 from userspace_proxy.kernel.nf_tables.kept_table import KeptTable, Repair
@@ -15,6 +17,11 @@ from userspace_proxy.kernel.nf_tables.nft_table import NftTable
 from userspace_proxy.kernel.nf_tables.owned import OwnedTable
 
 DNS, WEB, HTTPS = (("ports", port.to_bytes(2, "big"), b"") for port in (53, 80, 443))
+
+
+def no_buffers(_requests, _numbers):
+    """Stand in for an answer for which the kernel had no memory."""
+    raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
 
 
 class Contents:
@@ -251,13 +258,25 @@ def test_a_kernel_that_refuses_the_optional_part_gets_the_table_without(
     assert "elements = { 80 }" in printed()
 
 
-def test_a_shortage_says_nothing_about_the_kernel(table, refused):
-    refused(0, code=errno.ENOMEM)
-    with pytest.raises(NftablesError, match="memory"):
+@pytest.mark.parametrize("code", [errno.ENOMEM, errno.EPERM, errno.ETIMEDOUT])
+def test_a_shortage_or_a_moment_without_permission_says_nothing_about_the_kernel(
+    table, refused, code
+):
+    refused(0, code=code)
+    with pytest.raises(NftablesError, match=os.strerror(code)):
         table.write_all()
     assert table.is_complete
     table.write_all()
     assert table.is_complete
+
+
+def test_after_an_answer_that_was_lost_it_is_compared(table, contents, monkeypatch):
+    table.write_all()
+    with monkeypatch.context() as memory, pytest.raises(NftablesError, match="buffer"):
+        memory.setattr(Requests, "_receive", no_buffers)
+        table.write(table.steps((), {DNS}))
+    assert table.repair() == Repair(1, removed={DNS})
+    assert table.is_known()
 
 
 def test_a_table_that_another_program_owns_is_a_conflict(node, table):

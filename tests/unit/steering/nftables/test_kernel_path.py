@@ -11,6 +11,7 @@ import pytest
 
 from userspace_proxy.balance import fill_slots
 from userspace_proxy.errors import SteeringConflict
+from userspace_proxy.kernel.netlink import Requests
 from userspace_proxy.kernel.nf_tables import NftablesError, Ruleset, writer
 from userspace_proxy.kernel.nf_tables import expressions as x
 from userspace_proxy.kernel.nf_tables.owned import OwnedTable
@@ -38,6 +39,26 @@ def test_the_table_exists_from_the_first_frontend_on(node, path):
     assert path.in_force() == {}
     path.remove()
     assert node.run("nft list tables") == ""
+
+
+def test_a_first_table_whose_confirmation_was_lost_is_put_right(path, monkeypatch):
+    def no_buffers(_requests, _numbers):
+        raise OSError(errno.ENOBUFS, "No buffer space available")
+
+    path.load({})
+    commit = Ruleset.commit
+
+    def commit_without_an_answer(ruleset, messages):
+        with monkeypatch.context() as memory:
+            memory.setattr(Requests, "_receive", no_buffers)
+            commit(ruleset, messages)
+
+    with monkeypatch.context() as patched, pytest.raises(NftablesError, match="buffer"):
+        patched.setattr(Ruleset, "commit", commit_without_an_answer)
+        path.change({WEB: BOTH})
+    assert path.in_force() == {WEB: (A, B)}
+    assert path.repair() > 0
+    assert path.in_force() == {}
 
 
 def test_a_change_writes_no_rule_where_others_choose_alike(node, path):
