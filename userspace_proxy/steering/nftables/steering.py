@@ -175,7 +175,7 @@ class NftablesProgrammer(NatProgrammer):
             self.change_all({**gone, **ports}, targets)
         else:
             self._targets = targets
-            self._kernel_path.load(targets)
+            self._note_left(self._kernel_path.load(targets))
             self.apply(ports)
         self.forget_stale()
 
@@ -221,6 +221,7 @@ class NftablesProgrammer(NatProgrammer):
 
     def clean_up(self) -> None:
         """Part of Programmer."""
+        self._note_left(self._kernel_path.in_force())
         self._kernel_path.remove()
         listing = self._table.look()
         self._table.remove()
@@ -307,6 +308,11 @@ class NftablesProgrammer(NatProgrammer):
             is_concerned = target.is_on or frontend.protocol is Protocol.UDP
             if is_concerned and target.choices != self._choices(frontend):
                 self._stale.setdefault(frontend, target.port)
+
+    def _note_left(self, left: Mapping[Frontend, tuple[SocketAddress, ...]]) -> None:
+        """Note the endpoints of an earlier run's frontends: flows to those not steered now end."""
+        for frontend, endpoints in left.items():
+            self._ended[frontend] = KernelTarget(0, (EndpointChoice(endpoints),))
 
     def _create(self, checks_sockets: bool) -> Steps:
         self._choose_address()

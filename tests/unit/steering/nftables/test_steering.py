@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import socket
 
 import pytest
 
 from userspace_proxy.errors import SteeringConflict, SteeringError
+from userspace_proxy.kernel import conntrack
 from userspace_proxy.kernel.nf_tables import INET, Ruleset, TableWriter
 from userspace_proxy.kernel.nf_tables import expressions as x
 from userspace_proxy.kernel.nf_tables.expressions import expression
@@ -192,6 +194,28 @@ async def test_what_led_elsewhere_meanwhile_counts_as_stale(node, steering):
         f"add element {MAP} {{ 10.96.7.1 . tcp . 80 : 6666, 10.96.0.10 . udp . 53 : 7777 }}'"
     )
     assert await steering._do(stale_after_restoring) == {WEB: 6666, DNS: 7777}
+
+
+@pytest.mark.parametrize("ends", ["another run without the frontend", "clean_up by another run"])
+async def test_flows_to_endpoints_of_an_earlier_run_end_with_their_frontend(
+    node, steering, dial, ends
+):
+    node.run("ip route add 10.244.0.0/16 dev lo")
+    endpoint = SocketAddress("10.244.1.2", 53)
+    await steering.apply({DNS: KernelTarget(36002, (EndpointChoice((endpoint,)),))})
+    dial(DNS)
+    with node:
+        assert conntrack.count_by_endpoint(4, socket.IPPROTO_UDP).entries.total() == 1
+    await steering.close()
+    successor = NftablesSteering(FACTS)
+    if ends == "clean_up by another run":
+        await successor.clean_up()
+    else:
+        await successor.start()
+        await successor.apply({})
+    with node:
+        assert not conntrack.count_by_endpoint(4, socket.IPPROTO_UDP).entries
+    await successor.close()
 
 
 async def test_an_interface_without_an_address_needs_dnat(node, steering):
