@@ -73,6 +73,8 @@ class Difference:
     added: set[SetElement] = field(default_factory=set)
     new_choosers: dict[Chooser, ChooserChain] = field(default_factory=dict)
     gone_choosers: dict[Chooser, ChooserChain] = field(default_factory=dict)
+    pins: dict[tuple[str, IPFamily], dict[SocketAddress, int]] = field(default_factory=dict)
+    """The numbers of endpoints in new choosers, by the name of their affinity."""
     targets: dict[Frontend, KernelTarget | None] = field(default_factory=dict)
     """What takes the place of targets; None: nothing."""
     counted: set[Frontend] = field(default_factory=set)
@@ -167,7 +169,8 @@ class KernelRules:
             there = self.choosers, change.new_choosers
             had: Mapping[SocketAddress, int] = {}
             if chooser.affinity is not None:
-                had = self._pins(chooser.affinity.name, chooser.family)
+                place = chooser.affinity.name, chooser.family
+                had = {**self._pins(*place), **change.pins.get(place, {})}
             endpoints = dict.fromkeys(chooser.endpoints)
             # Its own, and those of endpoints without one.
             count = 1 + sum(endpoint not in had for endpoint in endpoints)
@@ -175,6 +178,8 @@ class KernelRules:
             fresh = itertools.count(number + 1)
             pins = {e: had.get(e) or next(fresh) for e in endpoints}
             known = change.new_choosers[chooser] = ChooserChain(number, pins)
+            if chooser.affinity is not None:
+                change.pins.setdefault(place, {}).update(pins)
         return known
 
     def _pins(self, name: str, family: IPFamily) -> Mapping[SocketAddress, int]:
@@ -238,6 +243,19 @@ def read_endpoints(
                 index = int.from_bytes(key[-_NUMBER_BYTES:], sys.byteorder)
                 found.setdefault(frontend, {})[index] = _unpack_endpoint(value)
     return {f: tuple(one for _, one in sorted(some.items())) for f, some in found.items()}
+
+
+def read_frontends(elements: Iterable[SetElement]) -> set[Frontend]:
+    """Return the frontends that some elements lead to endpoints."""
+    keys: dict[IPFamily, set[bytes]] = {}
+    for family, names in NAMES.items():
+        of_frontends = (names.forwarded, names.choices)
+        keys[family] = {key for name, key, _ in elements if name in of_frontends}
+        keys[family] |= {
+            key[:-_NUMBER_BYTES] for name, key, _ in elements if name == names.endpoints
+        }
+    found = (read_frontend(key, family) for family, some in keys.items() for key in some)
+    return {frontend for frontend in found if frontend is not None}
 
 
 def write_table(name: str, *, has_counters: bool) -> list[bytes]:

@@ -275,3 +275,11 @@ def test_without_a_gap_there_is_none():
     numbers = Numbers(NUMBERS_END)
     with pytest.raises(SteeringError, match="all numbers are in use"):
         numbers.take(1, lambda: [range(NUMBERS_END)])
+
+
+def test_frontends_of_one_affinity_that_begin_together_share_their_clients():
+    both = KernelTarget(36001, (EndpointChoice((A, B)),), Affinity("shop/web", 60))
+    local = KernelTarget(36001, (EndpointChoice((B,)),), Affinity("shop/web", 60))
+    change = KernelRules().difference({WEB: both, CART: local})
+    first, second = change.new_choosers.values()
+    assert second.pins == {B: first.pins[B]}
