@@ -26,7 +26,15 @@ from .choosers import (
     write_chooser,
     write_without_chooser,
 )
-from .kernel_rules import SETS, Difference, KernelRules, link_elements, read_endpoints, write_table
+from .kernel_rules import (
+    SETS,
+    Difference,
+    KernelRules,
+    link_elements,
+    read_endpoints,
+    read_frontends,
+    write_table,
+)
 
 KernelTargets = Mapping[Frontend, KernelTarget | None]
 """The targets of some frontends; None: not on the kernel path."""
@@ -53,6 +61,7 @@ class KernelPath:
         self._exists = False
         self._has_counters = True
         self._counts = Counts()
+        self._repaired: set[Frontend] = set()
 
     def load(self, targets: KernelTargets) -> dict[Frontend, tuple[SocketAddress, ...]]:
         """Write the desired state for the first time; return the endpoints that there were."""
@@ -114,6 +123,14 @@ class KernelPath:
         count = self._put_right()
         self._follow_links()
         return count
+
+    def take_repaired(self) -> set[Frontend]:
+        """Return the frontends of which something was put right since the last call.
+
+        Their connections may lead anywhere.
+        """
+        repaired, self._repaired = self._repaired, set()
+        return repaired
 
     def _put_right(self) -> int:
         """Write what differs from what was written last; return how much did.
@@ -196,6 +213,7 @@ class KernelPath:
         keys = {(name, key) for name, key, _ in repair.added}
         counted = self._rules.counted
         self._counts.begin_anew(counted[key] for key in keys & counted.keys())
+        self._repaired |= read_frontends(repair.added | repair.removed)
 
     def _write_all(self) -> None:
         """Write the table, or replace what another program has left of it."""

@@ -290,6 +290,8 @@ class NftablesProgrammer(NatProgrammer):
         return target.choices
 
     def _forget_stale(self) -> None:
+        for frontend in self._kernel_path.take_repaired():
+            self._stale.setdefault(frontend, (self._applied or {}).get(frontend))
         super()._forget_stale()
         self._ended = {}
 

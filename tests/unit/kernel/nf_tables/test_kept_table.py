@@ -272,9 +272,10 @@ def test_a_shortage_or_a_moment_without_permission_says_nothing_about_the_kernel
 
 def test_after_an_answer_that_was_lost_it_is_compared(table, contents, monkeypatch):
     table.write_all()
-    with monkeypatch.context() as memory, pytest.raises(NftablesError, match="buffer"):
+    with monkeypatch.context() as memory:
         memory.setattr(Requests, "_receive", no_buffers)
-        table.write(table.steps((), {DNS}))
+        with pytest.raises(NftablesError, match="buffer"):
+            table.write(table.steps((), {DNS}))
     assert table.repair() == Repair(1, removed={DNS})
     assert table.is_known()
 

@@ -53,9 +53,10 @@ def test_a_first_table_whose_confirmation_was_lost_is_put_right(path, monkeypatc
             memory.setattr(Requests, "_receive", no_buffers)
             commit(ruleset, messages)
 
-    with monkeypatch.context() as patched, pytest.raises(NftablesError, match="buffer"):
+    with monkeypatch.context() as patched:
         patched.setattr(Ruleset, "commit", commit_without_an_answer)
-        path.change({WEB: BOTH})
+        with pytest.raises(NftablesError, match="buffer"):
+            path.change({WEB: BOTH})
     assert path.in_force() == {WEB: (A, B)}
     assert path.repair() > 0
     assert path.in_force() == {}

@@ -29,6 +29,8 @@ from userspace_proxy.steering.nftables import (
     rules,
 )
 from userspace_proxy.steering.nftables import steering as module
+from userspace_proxy.steering.nftables.choosers import pack_number
+from userspace_proxy.steering.nftables.kernel_rules import pack_endpoint
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 DNS = Frontend("10.96.0.10", 53, Protocol.UDP)
@@ -216,6 +218,24 @@ async def test_flows_to_endpoints_of_an_earlier_run_end_with_their_frontend(
     with node:
         assert not conntrack.count_by_endpoint(4, socket.IPPROTO_UDP).entries
     await successor.close()
+
+
+async def test_flows_that_another_program_led_to_its_own_endpoint_end_with_the_repair(
+    node, steering, dial
+):
+    node.run("ip route add 10.244.0.0/16 dev lo")
+    right, wrong = (SocketAddress(ip, 53) for ip in ("10.244.1.2", "10.244.1.9"))
+    await steering.apply({DNS: KernelTarget(36002, (EndpointChoice((right,)),))})
+    key = rules.frontend_key(DNS) + pack_number(0)
+    elements = (("endpoints4", key, pack_endpoint(one)) for one in (right, wrong))
+    change = TableWriter("userspace-proxy/paths")
+    change.change_elements(("endpoints4",), {next(elements)}, {next(elements)})
+    with node, Ruleset() as another:
+        another.commit(change.messages)
+    dial(DNS)
+    assert await steering.repair() == 1
+    with node:
+        assert not conntrack.count_by_endpoint(4, socket.IPPROTO_UDP).entries
 
 
 async def test_an_interface_without_an_address_needs_dnat(node, steering):
