@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import InitVar, dataclass, field
 from typing import TYPE_CHECKING
 
@@ -86,11 +86,15 @@ class Core:
             report=source.record,
             prepare=self.client_addresses.prepare if self.client_addresses else None,
             want_nodes=source.want_nodes,
+            ports_of_others=self._ports_of_predecessors,
         )
         self.node.on_change = self.sync.look_again
         self.observation = Observation(
             self.plane, self.observing, lambda: self.sync.progress.latest, options.node_name
         )
+
+    def _ports_of_predecessors(self) -> Set[int]:
+        return frozenset() if self.predecessors is None else self.predecessors.ports
 
     def services(self) -> Mapping[ServiceKey, ServiceState]:
         """Return the Services of the newest snapshot."""

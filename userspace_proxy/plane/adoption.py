@@ -86,6 +86,8 @@ class Predecessors:
         """Sockets that they kept, by name; the caller may remove and close them."""
         self.on_pins: Callable[[Pins], None] = lambda _pins: None
         """Called with pins that arrive after those of their Service port were taken."""
+        self.ports: frozenset[int] = frozenset()
+        """Where they accept clients, for the Service ports of the last control process."""
         self._loop = loop
         self._workers = [_Predecessor(loop, sock, self) for sock in socks]
         self._max_sockets = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVE)
@@ -131,6 +133,7 @@ class Predecessors:
                 "workers of the last run handed over sockets that no worker is given, ignored",
                 extra={"sockets": refused},
             )
+        self.ports = frozenset(at.port for _, at in self._sockets)
         return sum(map(len, self._sockets.values()))
 
     def take(self, protocol: Protocol, at: SocketAddress) -> list[socket.socket]:
@@ -171,6 +174,7 @@ class Predecessors:
 
         Closes what wasn't taken; the connection to one that hasn't answered stays until it has.
         """
+        self.ports = frozenset()
         for worker in tuple(self._workers):
             worker.drain(seconds)
         late = [worker for worker in self._workers if not worker.handed_over.done()]

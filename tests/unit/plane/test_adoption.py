@@ -144,7 +144,9 @@ async def test_a_drain_ends_an_orphan_with_its_last_connection(orphan):
     predecessors, _ = await adopt(orphan)
     (sock,) = map(orphan.keep, predecessors.take(TCP, at))
     orphan.sock.close()
+    assert predecessors.ports == {at.port}
     predecessors.drain(60.0)
+    assert not predecessors.ports
     waiting = orphan.keep(await dial(at))
     # Its listener is closed, but the queue belongs to all copies of the socket.
     await until(lambda: not orphan.main._worker.listening(), "a drain")

@@ -3,12 +3,13 @@
     snapshot, node facts ─▶ plan ─▶ differences ─▶ listeners open, change, retire ─▶ reports
 
 Rule 1: Service ports whose old rules point to a port get that port, and until the first round is in
-force no other Service port does.
+force no other Service port does; nor does one get a port at which workers of the last process serve
+another one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Set
 
 from ...causes.cause import Cause
 from ...causes.say import remedy, say
@@ -35,6 +36,7 @@ class Planning:
         prepare: Called with what will change, before anything of it is served.
         report: Called with what the cluster's users should be able to read.
         want_nodes: Called with whether the plan depends on all Nodes' addresses.
+        ports_of_others: Returns the proxy ports at which workers of the last process serve.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Planning:
         prepare: Callable[[PlanChanges], Awaitable[None]] | None,
         report: Callable[[Happening], None],
         want_nodes: Callable[[bool], None],
+        ports_of_others: Callable[[], Set[int]],
     ) -> None:
         self.plan = Plan.empty()
         """The plan that the listeners follow."""
@@ -57,9 +60,12 @@ class Planning:
         self._planner = planner
         self._served_ports = served_ports
         self._recovered = dict(recovered)
+        self._ports_of_others = ports_of_others
         # Until the first round is in force, old rules point to these ports, also those of
-        # Services that are gone: another Service on such a port would get their clients.
-        served_ports.pool.spare(self._recovered.values())
+        # Services that are gone: another Service on such a port would get their clients. And its
+        # clients would get the endpoints of what workers of the last process serve there.
+        self._spared = frozenset(self._recovered.values()) | ports_of_others()
+        served_ports.pool.spare(self._spared)
         served_ports.shortages.on_excess = self._report_unserved
         self._facts = facts
         self._prepare = prepare
@@ -83,10 +89,12 @@ class Planning:
         return changes
 
     def end_recovery(self) -> None:
-        """Note that no rule of an earlier run is left. Idempotent."""
-        if self._recovered:
-            self._recovered.clear()
-            self._served_ports.pool.spare(())
+        """Note that no rule of an earlier run is left; call it after each round."""
+        self._recovered.clear()
+        spared = frozenset(self._ports_of_others())
+        if spared != self._spared:
+            self._spared = spared
+            self._served_ports.pool.spare(spared)
 
     async def _make(self, snapshot: Snapshot) -> Plan:
         facts = self._facts(snapshot) if self._facts is not None else None

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 
 from ...clocks import Clocks
 from ...cluster import Snapshot
@@ -51,6 +51,7 @@ class SyncLoop:
         prepare: Called with what will change, before anything of it is served.
         report: Called with what the cluster's users should be able to read.
         want_nodes: Called with whether the plan depends on all Nodes' addresses.
+        ports_of_others: Returns the proxy ports at which workers of the last process serve.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class SyncLoop:
         prepare: Callable[[PlanChanges], Awaitable[None]] | None = None,
         report: Callable[[Happening], None] = lambda _happening: None,
         want_nodes: Callable[[bool], None] = lambda _is_wanted: None,
+        ports_of_others: Callable[[], Set[int]] = frozenset,
     ) -> None:
         self.counters = SyncCounters()
         self.progress = Progress(self.counters)
@@ -78,6 +80,7 @@ class SyncLoop:
             prepare=prepare,
             report=report,
             want_nodes=want_nodes,
+            ports_of_others=ports_of_others,
         )
         """Has the plan that the listeners follow."""
         self.rules = Rules(steering, served_ports, self.counters, report)

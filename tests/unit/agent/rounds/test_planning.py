@@ -99,6 +99,20 @@ async def test_listeners_of_an_earlier_run_that_no_service_port_has_close_with_t
     assert [is_listening(port) for port in ports] == [True, False]
 
 
+async def test_a_port_at_which_the_last_workers_serve_another_service_is_reserved_until_they_drain(
+    start,
+):
+    ports = {28000, 28001}
+    steering, cluster = WatchedSteering(), Cluster()
+    loop = await start(steering, ports_of_others=lambda: frozenset(ports))
+    await settle(loop, cluster.serve("web", WEB.ip, POD))
+    assert steering.kernel[WEB] == 28002
+    assert ports.isdisjoint(start.served_ports.pool.candidates())
+    ports.clear()
+    await settle(loop, cluster.serve("web", WEB.ip, "192.0.2.2"))
+    assert {28000, 28001} <= {*start.served_ports.pool.candidates()}
+
+
 async def test_facts_are_those_of_the_snapshot_that_is_planned(start):
     asked = []
     loop = await start(
