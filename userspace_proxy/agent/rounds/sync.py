@@ -93,6 +93,8 @@ class SyncLoop:
         self._check_health = check_health or _nothing
         self._owes_round = False
         """The node has changed since the last round that succeeded."""
+        self._is_unfinished = False
+        """The last round hasn't succeeded. What it took may have arrived before the one before."""
         self._owes_paths = False
         served_ports.auto_paths.on_change = self._look_at_paths
         self._turned = Clocks.monotonic()
@@ -130,7 +132,7 @@ class SyncLoop:
 
     @property
     def _is_behind(self) -> bool:
-        return self.progress.is_behind or self._owes_round
+        return self.progress.is_behind or self._owes_round or self._is_unfinished
 
     async def run(self) -> None:
         """Do rounds for ever, and repair what other programs change."""
@@ -201,6 +203,7 @@ class SyncLoop:
         batch = self.progress.begin()
         if batch is None:
             return
+        self._is_unfinished = True
         is_full = not self.rules.are_in_force
         changes = await self.planning.follow(batch.snapshot)
         if not await self.rules.follow():
@@ -208,6 +211,7 @@ class SyncLoop:
         await self._check_health(self.plan)
         self.planning.end_recovery()
         programmed_s = self.progress.end(batch)
+        self._is_unfinished = False
         self._owes_round = self._owes_round and self._wake.is_set()
         self.on_round(self.counters.last_s, is_full, programmed_s)
         await self.progress.announce()

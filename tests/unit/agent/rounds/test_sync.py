@@ -150,6 +150,23 @@ async def test_what_waits_for_its_turn_has_it_without_another_change(start):
     assert loop.progress.in_force is snapshot
 
 
+async def test_what_waits_for_its_turn_is_retried_if_the_kernel_refuses_it(start, monkeypatch):
+    monkeypatch.setattr("userspace_proxy.agent.rounds.change_turns._PORT_S", 0.2)
+    steering, cluster = WatchedSteering(), Cluster()
+    loop = await start(steering)
+    await settle(loop, cluster.serve("web", WEB.ip, POD))
+    # Each change takes a turn, so the second of two waits.
+    loop.publish(cluster.serve("web", WEB.ip))
+    await loop.progress.caught_up()
+    loop.publish(cluster.serve("cart", CART.ip, POD))
+    await loop.progress.caught_up()
+    assert CART not in steering.kernel
+    steering.fails_with = SteeringError("cannot commit: Device or resource busy")
+    await until(lambda: loop.counters.failures >= 1)
+    steering.fails_with = None
+    await until(lambda: CART in steering.kernel)
+
+
 async def test_the_newest_of_many_snapshots_counts(start):
     steering = WatchedSteering()
     loop, cluster = await start(steering), Cluster()
