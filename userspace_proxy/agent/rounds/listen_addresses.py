@@ -82,7 +82,8 @@ class ListenAddresses:
             }
         if self._bind is Bind.LOOPBACK:
             return {f: Wanted(plan.protocol, self._on_loopback(f)) for f in plan.frontends}
-        port = next((preferred[f] for f in plan.frontends if f in preferred), None)
+        # Some of them may have been refused, which is 0.
+        port = next((at for f in plan.frontends if (at := preferred.get(f))), None)
         addresses = self._in_range(_WILDCARD[plan.frontends[0].family], port)
         return {_proxy_port(plan): Wanted(plan.protocol, addresses, transparent=self._transparent)}
 
