@@ -392,7 +392,8 @@ class TcpConnection:
         up, down, dial, now = self.up, self.down, self.dial, self.reactor.clock()
         exchange = self._exchange
         endpoint = None if dial is None or up is None else dial.endpoint
-        if self.is_ended and up and down and not down.bytes_moved and unacknowledged_bytes(up.sink):
+        is_clean = cause is EndReason.COMPLETE and self.is_ended
+        if is_clean and up and down and not down.bytes_moved and unacknowledged_bytes(up.sink):
             # The endpoint sent its FIN before it had received the client's.
             by = _BY_ENDPOINT
         return ConnectionFacts(

@@ -317,3 +317,25 @@ async def test_a_reset_that_a_splice_reports_is_counted_as_the_endpoints(rig):
     await is_reset_by_the_endpoint(client, server)
     await ended(rig)
     assert (counters.resets, counters.endpoint_aborts) == (1, 1)
+
+
+async def test_a_reset_of_a_client_is_its_own_after_an_end_of_an_endpoint_without_a_byte(
+    build, caplog
+):
+    caplog.set_level(logging.INFO, LOGGER)
+    rig = build(Tuning(connection_log=1.0))
+    client, server, _counters = await connect(rig)
+    (connection,) = rig.connections.open
+    await until(lambda: connection.up is not None)
+    server.finish()
+    assert await client.read() == b""
+    while not connection.up.is_stuck:
+        client.send_some(bytes(1 << 20))
+        await turns(1)
+    client.reset()
+    await until(lambda: connection.is_aborting)
+    # As a read leaves it that finds an end, after a send has taken the error.
+    connection.up.is_ended = True
+    connection.close()
+    (line,) = connection_lines(caplog)
+    assert (line.cause, line.ended_by) == ("reset", "client")
