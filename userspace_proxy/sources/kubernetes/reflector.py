@@ -51,8 +51,8 @@ JITTER = 1.0
 RETRY_AFTER_MAX_S = 300.0
 """The longest wait, also if the server asks for a longer one."""
 _WENT_BACK = "its history went back, as after a restore of etcd"
-# Servers end a watch at the second.
-_EARLY_S = 1.0
+# Servers end a watch at the second; later, the network was away meanwhile.
+_ON_TIME_S = 1.0
 NO_LINE_S = 0.01
 """The wait after a part of a watch in which no line ends: parts of one byte keep a core busy."""
 
@@ -137,7 +137,7 @@ class Reflector:
         self._has_events = False
         self._has_answered = False
         self._is_unsure = False
-        """The last watch ended early, so the server's history may have gone back since."""
+        """The last watch didn't end on time, so the server's history may have gone back since."""
         self._is_invalid = False
         """The last watch began and then failed, which is no outage: the next one may, too."""
         self._watched_s = 0.0
@@ -294,7 +294,8 @@ class Reflector:
             self._note_success()
             try:
                 failure = await self._follow(stream, requested_s)
-                self._is_unsure = self._clock() - begun < int(requested_s) - _EARLY_S
+                took_s = self._clock() - begun
+                self._is_unsure = abs(took_s - int(requested_s)) > _ON_TIME_S
                 if failure is None and self._cache.has_room:
                     self._expire("there is room for objects that were left out")
                 return failure

@@ -316,10 +316,12 @@ async def test_a_watch_that_ends_at_its_time_is_followed_without_a_question(api)
         api.end_watches()
         await reflection.watching(requests=3)
         assert api.requests == reflection.requests
-        reflection.now_s = 598
-        api.end_watches()
-        await reflection.watching(requests=4)
-        assert [r for r in api.requests if r not in reflection.requests] == [ASKED.format(1000)]
+        # Early, and late.
+        for now_s, count in ((598, 4), (900, 5)):
+            reflection.now_s = now_s
+            api.end_watches()
+            await reflection.watching(requests=count)
+        assert [r for r in api.requests if r not in reflection.requests] == [ASKED.format(1000)] * 2
 
 
 @pytest.mark.parametrize(
