@@ -185,11 +185,13 @@ class KubernetesSource(Source):
 
     def status(self) -> SourceStatus:
         """Part of Source."""
+        required, node = self._reflectors[: self._required], self._reflectors[self._required :]
         return SourceStatus(
             is_synced=self._published is not None,
             # Without permission to read the Node, Services are current.
             is_current=self._published is not None
-            and not any(r.problem and not r.is_forbidden for r in self._reflectors),
+            and not any(r.problem for r in required)
+            and not any(r.problem and not r.is_forbidden for r in node),
             problems=self._problems,
             restarts=sum(reflector.restarts for reflector in self._reflectors),
             rejected=self._rejected,

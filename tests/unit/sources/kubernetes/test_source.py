@@ -209,14 +209,15 @@ async def test_the_end_of_a_run_closes_all_watches(api, source_of):
     await api.until(lambda a: not any(a.watch_count(resource) for resource in ALL))
 
 
-async def test_what_was_published_is_current_while_the_server_answers(api, source_of):
+@pytest.mark.parametrize("code", [500, 403])
+async def test_what_was_published_is_current_while_the_server_answers(api, source_of, code):
     api.put(service())
     source = source_of(api)
     async with running(source) as published:
         await published.first()
         assert source.status().is_current
         await api.until(lambda a: a.watch_count("services") == 1)
-        api.refuse("services", code=500, reason="InternalError", message="broken", times=1000)
+        api.refuse("services", code=code, reason="Any", message="broken", times=1000)
         api.end_watches()
         await api.until(lambda a: sum("services?field" in r for r in a.requests) >= 2)
         status = source.status()
