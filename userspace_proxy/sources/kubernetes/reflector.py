@@ -137,7 +137,7 @@ class Reflector:
         self._has_events = False
         self._has_answered = False
         self._is_unsure = False
-        """The last watch didn't end on time, so the server's history may have gone back since."""
+        """The last watch didn't end on time, or a wait followed: history may have gone back."""
         self._is_invalid = False
         """The last watch began and then failed, which is no outage: the next one may, too."""
         self._watched_s = 0.0
@@ -171,6 +171,7 @@ class Reflector:
                 self._backoff.reset()
             if failure is None and was_healthy:
                 continue
+            self._is_unsure = True
             await self._wait(0.0 if failure is None else failure.retry_after_s)
 
     def wake(self) -> None:
