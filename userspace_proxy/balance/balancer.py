@@ -95,6 +95,7 @@ class Balancer:
         "_weights",
         "endpoints",
         "is_full",
+        "standby_strategies",
         "strategy",
     )
 
@@ -111,6 +112,9 @@ class Balancer:
     ) -> None:
         self.strategy: Strategy = strategy or RoundRobin(start)
         """May be replaced."""
+        self.standby_strategies: Sequence[Strategy] = ()
+        """Those of the priorities after the first one, whose turns are their own. May be replaced;
+        a priority without one uses ``strategy``."""
         # Those without a weight are false, and may get some later.
         self._weights = Weights() if weights is None else weights
         self._is_plain = True
@@ -246,7 +250,9 @@ class Balancer:
             pinned = self._affinity.lookup(client, self._usable, now)
             if pinned is not None and (pinned in tried or pinned in out):
                 pinned = None
+        strategies = itertools.chain((self.strategy,), self.standby_strategies)
         for level in self._levels:
+            strategy = next(strategies, self.strategy)
             if pinned is not None and pinned in level.members:
                 # Affinity is a promise: the client waits for its endpoint.
                 return None if self.is_full is not None and self.is_full(pinned) else pinned
@@ -254,7 +260,7 @@ class Balancer:
                 continue
             candidates, skipped = level.candidates(now), level.skipped
             skip = _Either(skipped, tried) if skipped and tried else skipped or tried or None
-            endpoint = self.strategy.pick(candidates, client, skip=skip)
+            endpoint = strategy.pick(candidates, client, skip=skip)
             if endpoint is not None:
                 return endpoint
             if self.is_full is not None and self._has_full(candidates, skip):

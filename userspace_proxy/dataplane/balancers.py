@@ -6,6 +6,8 @@
                           └─ Loads: for strategies and limits
 
 Rule 1: a change keeps the turn, and the pins and ejections of endpoints that stay.
+Rule 2: each priority has turns of its own: a look at one, all of whose endpoints a client has
+tried, moves no turn of the next one.
 """
 
 from __future__ import annotations
@@ -120,12 +122,16 @@ class Balancers:
     def prefer(self, endpoint: SocketAddress) -> None:
         """Have the next connection that may use an endpoint use it; affinity comes first."""
         balancer = self.current.inner if isinstance(self.current, SplitBalancer) else self.current
-        then = balancer.strategy
+        first, others = balancer.strategy, balancer.standby_strategies
 
         def end() -> None:
-            balancer.strategy = then
+            balancer.strategy = first
+            # Priorities may have been added since.
+            added = balancer.standby_strategies[len(others) :]
+            balancer.standby_strategies = (*others, *added)
 
-        balancer.strategy = Preferred(endpoint, then, end)
+        balancer.strategy = Preferred(endpoint, first, end)
+        balancer.standby_strategies = tuple(Preferred(endpoint, each, end) for each in others)
 
     def _make(self, endpoints: Sequence[SocketAddress]) -> Balancer:
         balancer = Balancer(
@@ -136,6 +142,7 @@ class Balancers:
             weights=self._weights,
             pins=self._pins,
         )
+        balancer.standby_strategies = self._make_standby_strategies(())
         balancer.is_full = None if self._loads.limit is None else self._loads.is_full
         return balancer
 
@@ -144,12 +151,21 @@ class Balancers:
     ) -> None:
         if is_other_strategy:
             balancer.strategy = self._make_strategy()
+        kept = () if is_other_strategy else balancer.standby_strategies
+        balancer.standby_strategies = self._make_standby_strategies(kept)
         balancer.is_full = None if self._loads.limit is None else self._loads.is_full
         balancer.update(
             endpoints,
             affinity_timeout_s=self._serving.affinity_timeout_s,
             standbys=dict(self._serving.standbys),
         )
+
+    def _make_standby_strategies(self, kept: Sequence[Strategy]) -> Sequence[Strategy]:
+        """Return a strategy for each priority after the first one; the turns of some are kept."""
+        if not self._serving.standbys:
+            return ()
+        count = len({priority for _, priority in self._serving.standbys})
+        return (*kept, *(self._make_strategy() for _ in range(count - len(kept))))
 
     def _make_strategy(self) -> Strategy:
         handling, loads = self._serving.handling, self._loads

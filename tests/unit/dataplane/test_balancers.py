@@ -1,4 +1,5 @@
 import errno
+from collections import Counter
 
 import pytest
 
@@ -160,6 +161,31 @@ def test_a_limit_may_come_and_go_also_for_clients_outside(group):
         group.update(Serving([POD_A, POD_B]))
         assert None not in picks(group, 2)
         assert not group.balancers.is_at_limit(ALICE, 0.0, ())
+
+
+@pytest.mark.parametrize("weights", [(), ((POD_B, 500),)], ids=["equal", "weighted"])
+def test_standbys_have_turns_of_their_own_between_those_of_the_first_endpoint(weights):
+    pods, standbys = (POD_A, POD_B, POD_C), ((POD_B, 1), (POD_C, 1))
+    group = EndpointGroup("shop/web:http", Serving(pods, standbys=standbys, weights=weights))
+    fail_overs = Counter()
+    for _ in range(12):
+        assert picks(group, 1) == [POD_A]
+        fail_overs[group.balancers.current.pick(ALICE, 0.0, tried=(POD_A,))] += 1
+        # An update keeps these turns.
+        group.update(Serving(pods, standbys=standbys, weights=weights, affinity_timeout_s=None))
+    assert fail_overs == ({POD_B: 10, POD_C: 2} if weights else {POD_B: 6, POD_C: 6})
+
+
+def test_a_preferred_standby_is_picked_once_its_priority_is():
+    pods = (POD_A, POD_B, POD_C)
+    group = EndpointGroup("shop/web:http", Serving(pods, standbys=((POD_B, 1), (POD_C, 1))))
+    group.balancers.prefer(POD_C)
+    assert picks(group, 1) == [POD_A]
+    # A third priority has begun before the preferred one is picked.
+    group.update(Serving(pods, standbys=((POD_C, 1), (POD_B, 2))))
+    chosen = [group.balancers.current.pick(ALICE, 0.0, tried=(POD_A,)) for _ in range(2)]
+    assert chosen == [POD_C, POD_C]
+    assert group.balancers.current.pick(ALICE, 0.0, tried=(POD_A, POD_C)) == POD_B
 
 
 @pytest.mark.parametrize("outside", [None, (POD_A,)], ids=["one-balancer", "a-side-of-two"])
