@@ -35,7 +35,8 @@ class _Waiting:
     direction: Direction
     began: float
     moved_at: float
-    left_bytes: int
+    progress: tuple[int, int]
+    """Bytes that were sent to the sink, and those that are left: as many may be read as leave."""
 
 
 class LateResets:
@@ -64,7 +65,9 @@ class LateResets:
             left = _undelivered(direction)
             if left:
                 now = self._clock()
-                self._waiting[connection] = _Waiting(direction, now, now, left)
+                self._waiting[connection] = _Waiting(
+                    direction, now, now, _progress(direction, left)
+                )
                 self._watch(connection, direction)
                 return True
         return False
@@ -95,9 +98,9 @@ class LateResets:
         now = self._clock()
         for connection, waiting in list(self._waiting.items()):
             left = _undelivered(waiting.direction)
-            moved, waiting.left_bytes = left != waiting.left_bytes, left
-            if moved:
-                waiting.moved_at = now
+            progress = _progress(waiting.direction, left)
+            if progress != waiting.progress:
+                waiting.progress, waiting.moved_at = progress, now
             is_over = now - waiting.moved_at >= self._wait_s or now - waiting.began >= LIMIT_S
             # A late answer is awaited only until it is known to arrive.
             is_known = left and not connection.is_aborting and has_arrived(waiting.direction)
@@ -109,6 +112,10 @@ class LateResets:
                     connection.finish(EndReason.COMPLETE, as_reset=False, by=EndedBy.CLIENT)
         if self._waiting and self._timer is None:
             self._timer = self._loop.call_later(_LOOK_S, self._look)
+
+
+def _progress(direction: Direction, left_bytes: int) -> tuple[int, int]:
+    return direction.bytes_moved, left_bytes
 
 
 def _undelivered(direction: Direction) -> int:

@@ -79,7 +79,7 @@ async def test_a_slow_reader_gets_all_that_the_proxys_kernel_had_acknowledged(
 def has_progress(rig):
     """Return whether the next look will find that bytes have moved."""
     waiting = rig.connections.late_resets._waiting.values()
-    return any(_undelivered(each.direction) != each.left_bytes for each in waiting)
+    return any(_undelivered(each.direction) != each.progress[1] for each in waiting)
 
 
 @SIDES
@@ -94,6 +94,20 @@ async def test_a_reader_that_is_too_slow_is_reset_after_a_minute(build, timers, 
         await until(lambda: has_progress(rig), "the kernel has sent more")
         timers.advance(4.0)
     assert LIMIT_S <= timers.now - began < LIMIT_S + 5
+
+
+async def test_bytes_that_move_are_progress_also_if_as_many_are_left_as_before(build, timers):
+    rig = build(None, timers.clock, timers)
+    resets, _ = await rig.both_ends("client")
+    await reset_behind(rig, resets, bytes(MORE_THAN_IS_TAKEN))
+    (waiting,) = rig.connections.late_resets._waiting.values()
+    timers.advance(4.9)
+    # What a reader does that takes exactly what is read meanwhile; a kernel repeats no such size.
+    waiting.direction.bytes_moved += 64
+    timers.advance(4.9)
+    assert rig.connections.open
+    timers.advance(0.3)
+    assert not rig.connections.open
 
 
 @SIDES
