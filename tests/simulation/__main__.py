@@ -2,41 +2,35 @@
 
 With ``--half=control`` they are those of the control half.
 
-Prints a line for each seed that fails, then the first one's plan made smaller, and its trace.
+Prints a line for each seed that fails, then, for the first ones of different kinds, the plan made
+smaller, and who did what when.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import os
 import sys
 import time
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from itertools import islice
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
-from .halves import PACKAGES, load, mutants
+from .campaign import run
+from .halves import PACKAGES, find_mutant, load
+from .judgements import often_excused, table, unused
+from .seeds import revision, seeds_of
 
 # At a time, for one process.
 _CHUNK = 50
-_LINES = 44
 _MOST_SHOWN = 20
+_MOST_EXPLAINED = 3
+# From then on each oracle has had an occasion.
+_MANY = 1000
 
 
 def main() -> int:
     """Run seeds; return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--half", choices=PACKAGES, default="data", help="what to simulate")
-    parser.add_argument("--seeds", type=int, default=500, help="how many")
-    parser.add_argument("--first", type=int, default=0, help="the first of them")
-    parser.add_argument("--seed", type=int, help="run this one, and print its trace")
-    parser.add_argument("--whole", action="store_true", help="don't make the plan smaller")
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--mutant", default="", help="with the product broken: see mutants")
-    options = parser.parse_args()
+    options = _parser().parse_args()
     if os.environ.get("PYTHONHASHSEED") != "0":
         # Sets of addresses have an order of their own otherwise.
         arguments = [sys.executable, "-m", "tests.simulation", *sys.argv[1:]]
@@ -44,83 +38,83 @@ def main() -> int:
     if options.mutant:
         from .mutants import install
 
-        install(mutants(options.half)[options.mutant])
-    half: str = options.half
+        install(find_mutant(options.half, options.mutant))
     if options.seed is not None:
-        return explain(half, options.seed, is_whole=options.whole)
-    began, failed, done = time.monotonic(), [], 0
-    for part in _results(half, options.first, options.seeds, options.jobs):
+        from .explaining import explain
+
+        return explain(options.half, options.seed, is_whole=options.whole)
+    seeds = [range(options.first, options.first + options.seeds)]
+    if options.tested:
+        part, _, parts = options.tested.partition("/")
+        of = revision()
+        seeds = seeds_of(options.half, of, int(part) - 1, int(parts))
+        sys.stdout.write(f"{options.half}: seeds of {of[:12]}: {_shown(seeds)}\n")
+    return campaign(options, seeds)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("--half", choices=PACKAGES, default="data", help="what to simulate")
+    add("--seeds", type=int, default=500, help="how many")
+    add("--first", type=int, default=0, help="the first of them")
+    add("--tested", default="", help="instead, those of this commit: 1/4 is a quarter of them")
+    add("--seed", type=int, help="run this one, and print who did what")
+    add("--whole", action="store_true", help="don't make the plan smaller, and print all lines")
+    add("--jobs", type=int, default=1, help="processes")
+    add("--mutant", default="", help="with the product broken: see mutants")
+    add("--until-found", action="store_true", help="stop at the first that fails")
+    add("--table", action="store_true", help="show how often each oracle judged")
+    return parser
+
+
+def campaign(options: argparse.Namespace, seeds: Sequence[range]) -> int:
+    """Run seeds of a half, and print what fails; return the exit status."""
+    half: str = options.half
+    began, failed, done = time.monotonic(), dict[int, str](), 0
+    judged, excused = Counter[str](), Counter[tuple[str, str]]()
+    for part, counts in run(half, seeds, options.jobs, 1 if options.until_found else _CHUNK):
         done += len(part)
+        judged.update(counts.judged)
+        excused.update(counts.excused)
         for seed, violation in part:
             if violation:
-                failed.append(seed)
+                failed[seed] = violation
                 if len(failed) <= _MOST_SHOWN or options.mutant:
                     sys.stdout.write(f"seed {seed}: {violation}\n")
                     sys.stdout.flush()
+        if failed and options.until_found:
+            break
     took = time.monotonic() - began
     sys.stdout.write(
         f"{half}: {done} seeds in {took:.1f} s ({done / took:.0f} a second), {len(failed)} failed\n"
     )
+    if options.table:
+        sys.stdout.writelines(f"{line}\n" for line in table(judged, excused))
+    idle = unused(load(half).oracles, judged) if done >= _MANY else []
+    if idle:
+        sys.stdout.write(f"never judged: {', '.join(idle)}\n")
+    if done >= _MANY:
+        sys.stdout.writelines(f"{line}\n" for line in often_excused(judged, excused))
     if failed and not options.mutant:
-        explain(half, failed[0])
-    return 1 if failed else 0
+        _explain(half, failed)
+    return 1 if failed or idle else 0
 
 
-def _results(half: str, first: int, count: int, jobs: int) -> Iterator[list[tuple[int, str]]]:
-    chunks = [range(n, min(n + _CHUNK, first + count)) for n in range(first, first + count, _CHUNK)]
-    run = partial(run_chunk, half)
-    if jobs == 1:
-        yield from map(run, chunks)
-        return
-    with ProcessPoolExecutor(jobs) as pool:
-        rest = iter(chunks)
-        waiting = deque(pool.submit(run, chunk) for chunk in islice(rest, 4 * jobs))
-        while waiting:
-            yield waiting.popleft().result()
-            waiting.extend(pool.submit(run, chunk) for chunk in islice(rest, 1))
+def _explain(half: str, failed: Mapping[int, str]) -> None:
+    """Explain the first seed of each kind of violation."""
+    from .explaining import explain
+    from .shrinking import kind_of
+
+    first_ones: dict[str, int] = {}
+    for seed, violation in failed.items():
+        first_ones.setdefault(kind_of(violation), seed)
+    for seed in list(first_ones.values())[:_MOST_EXPLAINED]:
+        explain(half, seed)
 
 
-def run_chunk(name: str, seeds: range) -> list[tuple[int, str]]:
-    """Run some seeds of a half; return each with its first violation; empty: there is none."""
-    half = load(name)
-    results = []
-    # Most of what a run leaves is in cycles, so it is collected in one go.
-    gc.freeze()
-    gc.disable()
-    for seed in seeds:
-        found = half.world(half.make_plan(seed)).run()
-        results.append((seed, found[0] if found else ""))
-        if seed % 10 == 0:
-            gc.collect()
-    gc.enable()
-    return results
-
-
-def explain(name: str, seed: int, *, is_whole: bool = False) -> int:
-    """Print what a seed does, made smaller if it fails; return the exit status."""
-    half = load(name)
-    from .shrinking import shrink
-
-    plan = half.make_plan(seed)
-    found = half.world(plan).run()
-    if found and not is_whole:
-        plan = shrink(plan, lambda smaller: half.world(smaller).run(), half.smaller_plans)
-    world = half.world(plan, is_traced=True)
-    found = world.run()
-    out = sys.stdout.write
-    out(f"\nseed {seed}: {', '.join(sorted(plan.features))}\n")
-    for line in half.describe(plan):
-        out(f"{line}\n")
-    shown = world.trace if is_whole else world.trace[-_LINES:]
-    if len(shown) < len(world.trace):
-        out(f"  … {len(world.trace) - len(shown)} lines before\n")
-    for when, text in shown:
-        out(f"{when - world.began:10.4f}  {text}\n")
-    for violation in found[:5]:
-        out(f"violated: {violation}\n")
-    if found:
-        out(f"replay with: make simulate HALF={name} SEED={seed}\n")
-    return 1 if found else 0
+def _shown(seeds: Sequence[range]) -> str:
+    return ", ".join(f"{each.start} to {each.stop - 1}" for each in seeds if each)
 
 
 if __name__ == "__main__":

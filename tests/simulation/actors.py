@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 from userspace_proxy.model import ProxyProtocol, SocketAddress
 from userspace_proxy.model.proxy_protocol import write_header
 
-from .network import ANSWERS, LATE, REFUSES, UNREACHABLE, Address
+from .network import ANSWERS, Address
 from .streams import CLOSED, CONNECTING, OPEN, Stream
 
 if TYPE_CHECKING:
-    from .world import World
+    from .world import Service, World
 
 Step = tuple[float, str, int]
 """Seconds to wait, what to do then, and how much of it."""
@@ -44,8 +44,6 @@ SEND, READ, FINISH, RESET, CLOSE, URGENT, STALL = (
 
 _CALM_S = 0.1
 _BUSY_S = 0.02
-# When the last late answer of a host comes.
-_LATEST_S = 3.5
 # The last bytes of a party that has sent nothing.
 _LAST_BYTES = 20
 
@@ -73,6 +71,8 @@ class Party:
         self.number = number
         self.service = -1
         """The Service that a client dials."""
+        self.served_as = self.dialled = SocketAddress("", 0)
+        """A client's address and what it has dialled, its own, or those of its PROXY header."""
         self.other: Party | None = None
         """The other side, once the data plane has joined the two."""
         self.joined_at = 0.0
@@ -309,24 +309,12 @@ class PodHost:
         self.dialled = 0
         self.failed_at = -1.0
         """When a dial last met something else than an answer; what follows is more exact."""
-        self.refused_at = self.answered_at = -1.0
-        self.was_reported = False
-        """Another worker has reported that it failed."""
         self.parties: list[Party] = []
         self._scripts = scripts
         self.heard: list[bytes] = []
         """Datagrams."""
-        self.answers_every = 1
-        """Datagrams for one answer; 0: it never answers."""
-
-    @property
-    def may_be_ejected(self) -> bool:
-        """Whether a dial has failed, here or in another worker.
-
-        A RST that arrives with the handshake fails a dial, too: the party is never joined.
-        """
-        has_reset_dial = any(party.has_reset and party.other is None for party in self.parties)
-        return self.failed_at > 0 or self.was_reported or has_reset_dial
+        self.goes_on: tuple[float, int] = (0.0, 0)
+        """After how many seconds it sends again what it has answered, and how often."""
 
     def behaviour(self) -> str:
         """Part of Host."""
@@ -334,12 +322,8 @@ class PodHost:
         now = self.behaves
         if self.mix and not self.world.is_calm:
             now = self.mix[self.dialled % len(self.mix)]
-        if now in (ANSWERS, LATE):
-            self.answered_at = self.world.timeline.now + _LATEST_S * (now == LATE)
         if now != ANSWERS:
             self.failed_at = self.world.timeline.now
-        if now in (REFUSES, UNREACHABLE):
-            self.refused_at = self.world.timeline.now
         return now
 
     def accept(self, stream: Stream) -> None:
@@ -356,37 +340,36 @@ class PodHost:
         """Part of Host."""
         self.heard.append(payload)
         self.world.network.note(f"endpoint {self.address[0]}: got {payload!r}")
-        if self.answers_every and len(self.heard) % self.answers_every == 0:
-            answer = payload + b" from " + self.address[0].encode()
-            self.world.answered.add(answer)
-            self.world.network.send_datagram(answer, self.address, source)
+        answer = payload + b" from " + self.address[0].encode()
+        self._send(answer, source)
+        every_s, times = self.goes_on
+        for number in range(1, times + 1):
+            again = answer + f"/{number}".encode()
+            self.world.timeline.after(number * every_s, self._send, again, source)
+
+    def _send(self, payload: bytes, to: Address) -> None:
+        self.world.datagrams.answer(payload, self.address)
+        self.world.network.send_datagram(payload, self.address, to)
 
 
 class Asker:
     """A client of UDP: one address, and what it has sent and got."""
 
-    def __init__(self, world: World, address: Address, to: Address) -> None:
+    def __init__(self, world: World, address: Address) -> None:
         self.world = world
         self.address = address
-        self.to = to
         self.sent = 0
-        self.hopless = 0
-        """Datagrams with which no hop is left behind the data plane."""
         self.got: list[bytes] = []
         world.network.clients[address] = self._receive
 
-    def ask(self, hops: int = 64) -> None:
+    def ask(self, service: Service, to: Address, hops: int = 64) -> None:
+        """Send a datagram to an address of a Service."""
         payload = f"{self.address[0]}:{self.address[1]}/{self.sent}".encode()
         self.sent += 1
-        self.hopless += hops <= 1
-        self.world.network.note(f"udp client {self.address[0]}: sent {payload!r}")
-        self.world.network.send_datagram(payload, self.address, self.to, hops)
+        self.world.network.note(f"udp client {self.address[0]}: sent {payload!r} to {to[0]}")
+        self.world.datagrams.ask(payload, self.address, to, hops, service)
+        self.world.network.send_datagram(payload, self.address, to, hops)
 
     def _receive(self, payload: bytes, source: Address) -> None:
         self.got.append(payload)
-        self.world.network.note(f"udp client {self.address[0]}: got {payload!r}")
-        if source != self.to:
-            self.world.violate(f"an answer for {self.address} came from {source}")
-        own = f"{self.address[0]}:{self.address[1]}/".encode()
-        if not payload.startswith(own) or payload not in self.world.answered:
-            self.world.violate(f"{self.address} got {payload!r}")
+        self.world.network.note(f"udp client {self.address[0]}: got {payload!r} from {source[0]}")

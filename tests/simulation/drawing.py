@@ -16,6 +16,7 @@ from .actors import CLOSE, FINISH, READ, RESET, SEND, STALL, URGENT, Step
 from .kernel import FAULTS
 from .network import ANSWERS, LATE, REFUSES, SILENT, UNREACHABLE, UNROUTABLE
 from .plan import Event, Node, Plan, ServicePlan
+from .situations import SITUATIONS, Situations
 
 FEATURES = (
     "affinity",
@@ -32,12 +33,26 @@ FEATURES = (
     "read header",
     "removal",
     "shedding",
+    "sides",
     "stop",
     "udp",
     "urgent",
     "weights",
 )
 _SHARE = 0.35
+# The shortest time after which idle connections end.
+_LONG_S = 15.0
+# Situations take many clients, so a plan has fewer of them than features: 0.15 where it isn't less.
+_SITUATION_SHARES = {"many": 0.04}
+_INSIDE = (
+    ("10.3.0.0/17",),
+    ("10.3.200.0/24",),
+    ("198.51.100.0/30", "10.3.0.0/30"),
+    ("10.3.0.1/32", "10.3.200.1/32"),
+    ("10.3.0.0/16", "198.51.100.0/24"),
+    (),
+)
+"""Networks of clients in the cluster."""
 
 Pool = tuple[SocketAddress, ...]
 
@@ -52,9 +67,18 @@ class _Drawing:
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._rng = Random(seed)
-        self._features = frozenset(name for name in FEATURES if self._is(_SHARE))
+        self._features = frozenset(
+            [name for name in FEATURES if self._is(_SHARE)]
+            + [name for name in SITUATIONS if self._is(_SITUATION_SHARES.get(name, 0.15))]
+        )
         self._node = self._draw_node()
         self._lasts_s = self._rng.choice((2.0, 5.0, 15.0, 40.0))
+        if {"return", "many"} & self._features:
+            # As long as two ejections.
+            self._lasts_s = self._rng.choice((12.0, 20.0))
+        self._ips = [
+            f"10.3.{self._rng.choice((0, 200))}.{n}" for n in range(1, self._rng.randint(2, 6))
+        ]
 
     def plan(self) -> Plan:
         rng = self._rng
@@ -67,6 +91,9 @@ class _Drawing:
             *self._draw_changes(services),
             *self._draw_failures(services),
             *self._draw_troubles(),
+            *Situations(
+                rng, self._features, services, self._ips, self._lasts_s, self._draw_steps
+            ).events(),
         ]
         scripts = {
             endpoint: tuple(self._draw_steps() for _ in range(rng.randint(1, 4)))
@@ -80,6 +107,12 @@ class _Drawing:
             tuple(services),
             tuple(sorted(events, key=lambda event: event.at)),
             scripts,
+            {
+                endpoint: (rng.choice((0.5, 2.5, 20.0)), rng.choice((0, 0, 1, 6)))
+                for service in services
+                for endpoint in service.pool
+                if service.protocol is Protocol.UDP
+            },
             self._lasts_s,
         )
 
@@ -127,7 +160,8 @@ class _Drawing:
     # -- Services ----------------------------------------------------------------------------------
 
     def _draw_service(self, number: int, protocol: Protocol) -> ServicePlan:
-        count = self._rng.randint(1, 4)
+        is_large = "many" in self._features and number == 0
+        count = self._rng.randint(18, 26) if is_large else self._rng.randint(1, 4)
         pool = tuple(SocketAddress(f"10.2.{number}.{n + 1}", 80 + n) for n in range(count))
         is_wildcard = protocol is Protocol.UDP and self._is(0.5)
         address = ("0.0.0.0" if is_wildcard else f"10.96.0.{number + 1}", 1000 + number)
@@ -139,12 +173,12 @@ class _Drawing:
         endpoints = tuple(rng.sample(pool, count)) if count < len(pool) else pool
         has_weights = "weights" in features and self._is(0.7)
         has_standbys = "weights" in features and self._is(0.3)
-        has_sides = "affinity" in features and self._is(0.3)
+        has_sides = "sides" in features and self._is(0.8)
         return Serving(
             endpoints,
             affinity_timeout_s=rng.choice((1, 5, 100)) if "affinity" in features else None,
             outside=tuple(e for e in endpoints if self._is(0.6)) if has_sides else None,
-            inside=("10.3.0.0/17",) if has_sides else (),
+            inside=rng.choice(_INSIDE) if has_sides else (),
             handling=self._draw_handling(protocol),
             weights=tuple((e, rng.choice((1, 2, 5))) for e in endpoints) if has_weights else (),
             standbys=tuple((e, 1) for e in endpoints if has_standbys and self._is(0.4)),
@@ -156,11 +190,14 @@ class _Drawing:
         has_limit = "limit" in features and self._is(0.8)
         is_tcp = protocol is Protocol.TCP
         sends_header = "proxy header" in features and is_tcp and self._is(0.7)
+        balance = rng.choice((Balance.ROUND_ROBIN, *Balance))
+        starts_slowly = "weights" in features and balance is not Balance.SOURCE_HASH
         return Handling(
-            balance=rng.choice((Balance.ROUND_ROBIN, *Balance)),
+            balance=balance,
+            keeps_clients=self._is(0.8),
             seed=rng.randrange(4),
             hold=Hold(rng.choice((1.0, 5.0, 30.0)), rng.choice((1, 2, 5, 100))) if holds else None,
-            slow_start_s=rng.choice((0.0, 0.0, 10.0)) if "weights" in features else 0.0,
+            slow_start_s=rng.choice((0.0, 0.0, 4.0, 10.0)) if starts_slowly else 0.0,
             max_connections=rng.choice((1, 2, 3)) if has_limit else None,
             removal_s=rng.choice((0.0, 1.0, 5.0)) if "removal" in features else None,
             proxy_protocol=rng.choice(tuple(ProxyProtocol)) if sends_header else None,
@@ -171,6 +208,9 @@ class _Drawing:
     def _draw_steps(self) -> tuple[Step, ...]:
         """Return what a party does; most end orderly."""
         rng = self._rng
+        if self._lasts_s > _LONG_S and self._is(0.06):
+            # It speaks now and then, for longer than a connection may be idle.
+            return tuple((round(9 * rng.random(), 3), SEND, rng.randint(1, 9)) for _ in range(9))
         largest = rng.choice((20, 300, 3 * self._node.buffer_bytes, 4000))
         pace_s = rng.choice((0.001, 0.01, 0.2))
         whats = [SEND] * 5 + [READ] * 3 + [STALL] + [FINISH] * self._is(0.5)
@@ -186,8 +226,7 @@ class _Drawing:
         return tuple(steps)
 
     def _draw_clients(self, services: Sequence[ServicePlan]) -> Iterator[Event]:
-        rng = self._rng
-        ips = [f"10.3.{rng.choice((0, 200))}.{n}" for n in range(1, rng.randint(2, 5))]
+        rng, ips = self._rng, self._ips
         tcp = [n for n, service in enumerate(services) if service.protocol is Protocol.TCP]
         udp = [n for n, service in enumerate(services) if service.protocol is Protocol.UDP]
         is_burst = "shedding" in self._features or self._is(0.4)
@@ -200,8 +239,10 @@ class _Drawing:
         for number in udp:
             for _ in range(rng.randint(1, 25)):
                 client = rng.choice(ips), rng.choice((40000, 40001))
-                hops = 1 if self._is(0.03) else rng.choice((64, 64, 63))
-                yield Event(self._moment(), plans.ASK, (number, client, hops))
+                hops = rng.choice((1, 2)) if self._is(0.05) else rng.choice((64, 64, 63))
+                yield Event(
+                    self._moment(), plans.ASK, (number, client, hops, rng.choice((1, 1, 2)))
+                )
 
     # -- what else happens -------------------------------------------------------------------------
 

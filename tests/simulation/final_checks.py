@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from userspace_proxy.dataplane import EndpointGroup
 from userspace_proxy.dataplane.tcp import TcpConnection
-from userspace_proxy.model import Protocol, SocketAddress
 
 from .sockets import core_of
 from .streams import Stream
+from .tcp_ends import TcpEnds
 
 if TYPE_CHECKING:
     from .actors import Party
@@ -27,7 +27,6 @@ _COUNTED = {
     "ended_by_removal": "endpoint removed",
     "bad_headers": "no PROXY header",
 }
-_LOSES = {"lacking", "churn", "dead endpoints", "limit", "hold", "memory", "shedding", "affinity"}
 _WAITS = {"client_aborts": "left", "timeouts": "waited too long", "overflows": "too many waiting"}
 
 
@@ -37,6 +36,7 @@ class FinalChecks:
     def __init__(self, world: World) -> None:
         self.world = world
         self.pairs: list[Pair] = []
+        self.ends = TcpEnds(world)
         self._times_drained = 0
         self.causes: dict[int, str] = {}
         """Why each client's connection ended, by the client's number."""
@@ -47,12 +47,14 @@ class FinalChecks:
     def drained(self, _reset: int) -> None:
         """Note that draining has ended."""
         self._times_drained += 1
+        self.ends.drained()
         if self.world.dataplane.connections.open:
             self.world.violate("drained, and connections are open")
 
     def ended(self, line: dict[str, Any]) -> None:
         """Check a line of the connection log, as it is written."""
         if line["kind"] == "flow":
+            self.world.network.note(f"flow of {line['client']}: {line['cause']}")
             return
         ip, _, port = line["client"].rpartition(":")
         number = int(port) - (5000 if ip.startswith("198.51.100.") else 20000)
@@ -60,24 +62,17 @@ class FinalChecks:
             self.world.violate(f"client {number}'s connection ended twice")
         cause = self.causes[number] = line["cause"]
         self.world.network.note(f"client {number}: {cause}, by {line['ended_by']}")
+        relayed = self.ends.ended(number, line)
+        if relayed is not None:
+            self.world.counts.ended(relayed, line)
+        self.world.choices.ended(number, cause)
         if self.world.is_closed or cause not in ("idle", "evicted", "endpoint removed", "reset"):
             return
         features, node = self.world.plan.features, self.world.plan.node
         if cause == "evicted" and not {"shedding", "memory"} & features:
             self.world.violate(f"client {number} was evicted without a shortage")
-        if cause == "endpoint removed":
-            self._check_removal(number, line["endpoint"])
         if cause == "idle":
             self._check_idle(number, min(node.tcp_idle_s, node.half_closed_s))
-
-    def _check_removal(self, number: int, text: str) -> None:
-        ip, _, port = text.rpartition(":")
-        endpoint = SocketAddress(ip, int(port))
-        client = self.world.clients[number]
-        group = self.world.services[client.service].group
-        is_usable = client.joined and group.balancers.serves(client.joined[2].ip, endpoint)
-        if group.serving.handling.removal_s is None or is_usable:
-            self.world.violate(f"client {number} was reset, and {endpoint} hasn't left")
 
     def _check_idle(self, number: int, least_s: float) -> None:
         now = self.world.timeline.now
@@ -176,7 +171,6 @@ class FinalChecks:
         """Check that nothing is left but the listeners."""
         world, dataplane = self.world, self.world.dataplane
         engine, connections = dataplane.engine, dataplane.connections
-        self.check_shares()
         for service in world.services:
             self._check_counters(service)
         left = {
@@ -209,18 +203,14 @@ class FinalChecks:
             if count:
                 world.violate(f"left at rest: {count} {name}")
 
-    def check_shares(self) -> None:
-        """Part of Oracles."""
-        raise NotImplementedError
-
     def _check_counters(self, service: Service) -> None:
         world, group = self.world, service.group
         totals, counters = group.totals(), group.counters
         if totals.active:
             world.violate(f"{group.label} has {totals.active} connections left")
-        if service.planned.protocol is Protocol.UDP:
-            self._check_datagrams(service)
+        if service.is_udp:
             return
+        world.counts.at_rest(service)
         pairs = [pair for pair in self.pairs if pair[4] is group]
         number = world.services.index(service)
         causes = Counter(
@@ -243,24 +233,6 @@ class FinalChecks:
         for name, (counted, right) in expected.items():
             if counted != right:
                 world.violate(f"{group.label} counted {name}: {counted}, not {right}")
-
-    def _check_datagrams(self, service: Service) -> None:
-        """Each datagram arrives at most once, and exactly once where nothing fails."""
-        world = self.world
-        hosts = [world.hosts[endpoint] for endpoint in service.planned.pool]
-        if any(host.failed_at > 0 for host in hosts):
-            # An endpoint that has refused a datagram may have got one before it.
-            return
-        heard = Counter(payload for host in hosts for payload in host.heard)
-        twice = [payload for payload, count in heard.items() if count > 1]
-        if twice:
-            world.violate(f"{twice[0]!r} arrived twice")
-        node = world.plan.node
-        if _LOSES & world.plan.features or node.loss or node.max_flows < 16 or node.ends != "calm":
-            return
-        for asker in world.askers.values():
-            if service.group.serving.endpoints and asker.sent - asker.hopless > len(asker.got):
-                world.violate(f"{asker.address} got {len(asker.got)} of {asker.sent} answers")
 
     # -- when all is closed ------------------------------------------------------------------------
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from .mutant_table import MUTANTS, Mutant
+from .drawn_mutants import DrawnMutant, named
+from .judgements import Judgements
+from .mutant_table import Mutant
 
 
 class Run(Protocol):
     """One run of a plan."""
 
     began: float
+    judgements: Judgements
 
     @property
     def trace(self) -> list[tuple[float, str]]:
@@ -30,9 +34,14 @@ class Half(NamedTuple):
     smaller_plans: Callable[[Any], Iterator[Any]]
     describe: Callable[[Any], Iterator[str]]
     """Returns lines about a plan."""
+    oracles: Sequence[str]
+    """Those that judge in a campaign."""
 
 
-PACKAGES: Mapping[str, str] = {"data": "tests.simulation", "control": "tests.simulation.control"}
+PACKAGES: Mapping[str, str] = {
+    "data": "tests.simulation",
+    "control": "tests.simulation.control",
+}
 
 
 def load(name: str) -> Half:
@@ -40,13 +49,23 @@ def load(name: str) -> Half:
         importlib.import_module(f"{PACKAGES[name]}.{module}")
         for module in ("world", "drawing", "shrinking")
     )
-    return Half(drawing.make_plan, world.World, shrinking.smaller_plans, shrinking.describe)
+    oracles: Sequence[str] = getattr(world, "ORACLES", ())
+    return Half(
+        drawing.make_plan, world.World, shrinking.smaller_plans, shrinking.describe, oracles
+    )
+
+
+def find_mutant(half: str, name: str) -> Mutant | DrawnMutant:
+    """Return the mutant of a half's table with a name, or the one that is drawn by this label."""
+    return named(name) if "/" in name else mutants(half)[name]
 
 
 def mutants(name: str) -> Mapping[str, Mutant]:
     """Return the mutants that a half is to find; imports nothing that is simulated."""
-    if name == "data":
-        return MUTANTS
-    table = importlib.import_module(f"{PACKAGES[name]}.mutant_table")
-    found: Mapping[str, Mutant] = table.MUTANTS
+    package = PACKAGES[name]
+    folder = Path(__file__).parent.joinpath(*package.split(".")[2:])
+    found: dict[str, Mutant] = {}
+    for path in sorted(folder.glob("mutant*_*.py")):
+        if path.stem == "mutant_table" or path.stem.startswith("mutants_of_"):
+            found.update(importlib.import_module(f"{package}.{path.stem}").MUTANTS)
     return found

@@ -44,6 +44,22 @@ class Runaway(BaseException):
     """The data plane makes system calls without end."""
 
 
+class Watcher:
+    """Learns what the process does with its sockets; this one does nothing with it."""
+
+    def connects(self, sock: SimulatedSocket, address: tuple[str, int]) -> None:
+        """Note a dial that is about to begin."""
+
+    def connected(self, sock: SimulatedSocket, number: int) -> None:
+        """Note what the call returns."""
+
+    def read_error(self, sock: SimulatedSocket, number: int) -> None:
+        """Note what SO_ERROR was."""
+
+    def closes(self, sock: SimulatedSocket) -> None:
+        """Note that a socket's descriptor was closed; what is behind it is, next."""
+
+
 class _Pipe:
     """What is in a pipe, and how many of its ends are open."""
 
@@ -84,6 +100,9 @@ class Kernel:
         self.lacking: set[str] = set()
         """What it is out of now: keys of FAULTS."""
         self._is_granting = False
+        self.lacked_at = -1.0
+        """When a call last failed because of that."""
+        self._lacked: set[str] = set()
         self.files: dict[int, Any] = {}
         self.sockets: dict[int, SimulatedSocket] = {}
         """The data plane's, by descriptor."""
@@ -93,13 +112,13 @@ class Kernel:
         """Descriptors with events that are being handled."""
         self._closed_in_batch: set[int] = set()
         self.violations: list[str] = []
-        self.taken: dict[Stream | None, None] = {}
-        """Clients' ends of the connections that were accepted."""
+        self.taken: dict[Stream | None, float] = {}
+        """Clients' ends of the connections that were accepted, and when."""
         self.calls = 0
         self.epolls: dict[int, Epoll] = {}
         self.woken: Callable[[], None] = lambda: None
         """Called when an epoll may have an event."""
-        self.on_connect: Callable[[SimulatedSocket, tuple[str, int]], None] | None = None
+        self.watcher = Watcher()
 
     # -- what the data plane's modules call --------------------------------------------------------
 
@@ -199,7 +218,13 @@ class Kernel:
         """Raise the error of a call for which something is missing now."""
         if what in self.lacking and not self._is_granting:
             number = FAULTS[what]
+            self.lacked_at = self.timeline.now
+            self._lacked.add(what)
             raise OSError(number, os.strerror(number))
+
+    def lacked(self, what: str) -> bool:
+        """Return whether a call has ever failed because of that."""
+        return what in self._lacked
 
     @contextlib.contextmanager
     def granted(self) -> Iterator[None]:

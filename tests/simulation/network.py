@@ -45,6 +45,17 @@ class Host(Protocol):
         """Take a datagram."""
 
 
+class Watcher(Protocol):
+    """Takes note of datagrams: see ``datagram_checks``."""
+
+    def connected(self, core: DatagramSocket, to: Address) -> None: ...
+    def left(self, core: DatagramSocket, payload: bytes, to: Address, source: Address) -> None: ...
+    def reached(self, payload: bytes, to: Address, behaviour: str) -> None: ...
+    def refused(self, core: DatagramSocket, number: int) -> None: ...
+    def arrived(self, core: DatagramSocket | None, payload: bytes, *, is_taken: bool) -> None: ...
+    def closed(self, core: DatagramSocket) -> None: ...
+
+
 class Network:
     """What connects clients, the data plane's node and endpoints."""
 
@@ -70,6 +81,8 @@ class Network:
         self.loss = loss
         """The share of datagrams that are lost on the way."""
         self.hosts: dict[Address, Host] = {}
+        self.policies: dict[tuple[str, Address], str] = {}
+        """What dials of some clients' addresses meet at a host instead."""
         self.clients: dict[Address, Callable[[bytes, Address], None]] = {}
         """What takes the datagrams for clients."""
         self._listening: dict[Address, Stream] = {}
@@ -79,6 +92,8 @@ class Network:
         self.trace: list[tuple[float, str]] | None = None
         self.closing: Callable[[], Container[Any]] = tuple
         """Sockets that the reactor is going to close."""
+        self.watcher: Watcher | None = None
+        """Is told of each datagram."""
 
     def note(self, text: str) -> None:
         """Add a line to the trace, if there is one."""
@@ -127,7 +142,9 @@ class Network:
     def connect(self, core: Any, to: Address) -> int:
         """Dial a host for the data plane; return what connect_ex returns."""
         host = self.hosts.get(to)
+        source = core.local[0] if core.local else ""
         behaviour = UNREACHABLE if host is None else host.behaviour()
+        behaviour = self.policies.get((source, to), behaviour)
         if core.local is None:
             self._port = self._port + 1 if self._port < EPHEMERAL_PORTS[-1] else EPHEMERAL_PORTS[0]
             core.local = (NODE_IP, self._port)
@@ -136,6 +153,8 @@ class Network:
         core.remote = to
         if isinstance(core, DatagramSocket):
             self._connected[core.local, to] = core
+            if self.watcher is not None:
+                self.watcher.connected(core, to)
             return 0
         assert core.state == NEW, "a socket dials once"
         core.state = CONNECTING
@@ -172,6 +191,8 @@ class Network:
     def forget_datagrams(self, core: DatagramSocket) -> None:
         if core.local is None:
             return
+        if self.watcher is not None:
+            self.watcher.closed(core)
         if self._bound.get(core.local) is core:
             del self._bound[core.local]
         if core.remote is not None:
@@ -183,6 +204,8 @@ class Network:
         """Bring a datagram of the data plane to a host, or to a client."""
         assert sender.local is not None, "it has an address"
         source = (source_ip or sender.local[0], sender.local[1])
+        if self.watcher is not None:
+            self.watcher.left(sender, payload, to, source)
         if self._random() < self.loss:
             self.note(f"lost {payload!r} to {to[0]}")
             return
@@ -201,13 +224,20 @@ class Network:
     def _reach_host(self, sender: DatagramSocket, payload: bytes, to: Address) -> None:
         host = self.hosts.get(to)
         behaviour = UNREACHABLE if host is None else host.behaviour()
+        if self.watcher is not None:
+            self.watcher.reached(payload, to, behaviour)
         if behaviour in (ANSWERS, LATE):
             assert host is not None, "it answers"
             assert sender.local is not None, "it has sent"
             host.receive(payload, sender.local)
         elif behaviour != SILENT:
             number = errno.ECONNREFUSED if behaviour == REFUSES else errno.EHOSTUNREACH
-            self.soon(self.delay_s, sender.fail, number)
+            self.soon(self.delay_s, self._report_refusal, sender, number)
+
+    def _report_refusal(self, sender: DatagramSocket, number: int) -> None:
+        if self.watcher is not None:
+            self.watcher.refused(sender, number)
+        sender.fail(number)
 
     def send_datagram(self, payload: bytes, source: Address, to: Address, hops: int = 64) -> None:
         """Bring a datagram of a client, or of a host, to the data plane."""
@@ -222,7 +252,12 @@ class Network:
             or self._bound.get(to)
             or self._bound.get(("0.0.0.0", to[1]))
         )
-        if core is not None and core.remote in (None, source):
+        if core is not None and core.remote not in (None, source):
+            core = None
+        if self.watcher is not None:
+            is_taken = core is not None and len(core.inbox) < core.room
+            self.watcher.arrived(core, payload, is_taken=is_taken)
+        if core is not None:
             core.receive(payload, source, to[0], hops)
 
     def is_open(self, stream: Stream) -> bool:

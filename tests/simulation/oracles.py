@@ -1,56 +1,69 @@
-"""What must hold at each moment of a run: at a dial, at a join, at an end, after each turn.
+"""What must hold at each moment of a run: at a join, at an end, after each turn.
 
-Rule 1: an oracle states a promise of the data plane, and only for worlds in which it promises it:
-where endpoints fail, affinity may move a client.
-Rule 2: bounds of time are the data plane's own, and what the simulation itself adds (``_SLACK_S``).
+Choices of endpoints are judged by ``choices``, waits by ``waits``.
+
+Rule 1: bounds of time are the data plane's own, and what the simulation itself adds (``_SLACK_S``).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from userspace_proxy.balance.ejection import FIRST_S
 from userspace_proxy.dataplane.ageing import LOOK_S
 from userspace_proxy.dataplane.descriptors import DESCRIPTORS
 from userspace_proxy.dataplane.late_reset import LIMIT_S
 from userspace_proxy.dataplane.tcp import TcpConnection
-from userspace_proxy.model import Balance, Protocol, SocketAddress
-from userspace_proxy.model.serving import Serving
+from userspace_proxy.model import Protocol, SocketAddress
 
 from .final_checks import FinalChecks
-from .network import Address
 from .sockets import core_of
 
 if TYPE_CHECKING:
-    from .actors import Party, PodHost
     from .sockets import SimulatedSocket
     from .world import Service, World
+
+ORACLES = (
+    "affinity",
+    "allowed endpoint",
+    "client address",
+    "deadline",
+    "demand",
+    "ejection",
+    "endpoint removed",
+    "fail-over",
+    "hold",
+    "last choice",
+    "least connections",
+    "less loaded of two",
+    "limit",
+    "lost place",
+    "news",
+    "one probe",
+    "order",
+    "patience",
+    "places",
+    "probe",
+    "queue",
+    "redial",
+    "refusal",
+    "share",
+    "side",
+    "source hash",
+    "standby",
+    "turn",
+    "turn among equals",
+    "turn of each",
+    "turn of those that wait",
+    "wait",
+)
+"""Those that judge in a campaign."""
 
 # A timer is late by an iteration of the loop, and a deadline of a wait by a look each second.
 _SLACK_S = 0.02
 _WAIT_SLACK_S = 1.1
 _CHECK_EVERY_S = 0.5
-# After a refusal was sent; then other clients are sent elsewhere.
-_NOTICED_S = 0.5
-# A client has an answer, or none, after three dials of a second.
-_DIAL_S = 3.5
-# A dial that lasts as long as this has failed, and its endpoint is ejected.
-_SILENT_S = 1.0
-_UNEVEN = {"dead endpoints", "late", "lacking", "limit", "affinity", "hold", "preserve", "memory"}
-_UNSURE = {"lacking", "preserve", "shedding", "stop"}
-_UNPINNED = {"lacking", "memory", "limit"}
-
-
-@dataclass
-class _Shares:
-    """How often endpoints were dialled while a Service was served in one way."""
-
-    since: float
-    serving: Serving
-    dials: Counter[Address] = field(default_factory=Counter)
 
 
 class Oracles(FinalChecks):
@@ -58,90 +71,9 @@ class Oracles(FinalChecks):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        self._service_of: dict[Address, Service] = {}
-        self._shares: dict[Service, _Shares] = {}
-        self._pinned: dict[tuple[int, str], tuple[SocketAddress, float]] = {}
         self._checked_at = 0.0
 
     # -- when something happens --------------------------------------------------------------------
-
-    def dialled(self, sock: SimulatedSocket, address: Address) -> None:
-        """Check a dial, as it begins."""
-        service = self._find_service(address)
-        if service is None:
-            self.world.violate(f"{address} was dialled, which is no endpoint")
-            return
-        self._check_limit(service, sock, address)
-        self._check_ejection(service, address)
-        shares = self._shares.get(service)
-        if shares is None or shares.since != service.changed_at:
-            self._check_shares(shares)
-            shares = _Shares(service.changed_at, service.group.serving)
-            self._shares[service] = shares
-        shares.dials[address] += 1
-
-    def _find_service(self, address: Address) -> Service | None:
-        if not self._service_of:
-            for service in self.world.services:
-                for endpoint in service.planned.pool:
-                    self._service_of[endpoint] = service
-        return self._service_of.get(address)
-
-    def _check_limit(self, service: Service, sock: SimulatedSocket, address: Address) -> None:
-        limit = service.group.loads.limit
-        # Where the limit is new, dials that had begun before count once they are answered.
-        since = self.world.timeline.now - service.changed_at - self.world.stopped_s
-        if limit is None or self.world.plan.node.is_preserving or since < _DIAL_S:
-            return
-        late = self.world.reactor._late
-        others = [
-            other
-            for other in self.world.kernel.sockets.values()
-            if other is not sock and other.core.remote == address and other not in late
-        ]
-        if len(others) >= limit:
-            self.world.violate(f"{address} has {len(others)} connections, and a limit of {limit}")
-
-    def _check_ejection(self, service: Service, address: Address) -> None:
-        world, hosts = self.world, self.world.hosts
-        endpoint = SocketAddress(*address)
-        serving, host = service.group.serving, hosts[endpoint]
-        if (
-            _UNSURE & world.plan.features
-            or service.planned.protocol is Protocol.UDP
-            or serving.standbys
-            or serving.outside is not None
-            or host.was_reported
-            or max(service.changed_at, host.answered_at + _NOTICED_S) > host.refused_at
-        ):
-            return
-        since = world.timeline.now - host.refused_at
-        others = [hosts[each] for each in serving.endpoints if each != endpoint]
-        is_ejected = _NOTICED_S < since < FIRST_S - _SLACK_S
-        if is_ejected and not all(other.may_be_ejected for other in others):
-            world.violate(f"{address} was dialled {since:.3f} s after it had refused")
-
-    def check_shares(self) -> None:
-        """Check how often endpoints were dialled since their Services last changed."""
-        for shares in self._shares.values():
-            self._check_shares(shares)
-
-    def _check_shares(self, shares: _Shares | None) -> None:
-        if shares is None or _UNEVEN & self.world.plan.features:
-            return
-        if self.world.stopped_s >= _SILENT_S - _SLACK_S:
-            return
-        picks, serving, handling = shares.dials, shares.serving, shares.serving.handling
-        is_plain = handling.balance is Balance.ROUND_ROBIN and not handling.slow_start_s
-        if not is_plain or serving.standbys or serving.outside is not None:
-            return
-        weights = dict(serving.weights)
-        total = sum(weights.get(e, 1) for e in serving.endpoints)
-        count = sum(picks.values())
-        for endpoint in serving.endpoints:
-            share = count * weights.get(endpoint, 1) / total
-            if abs(picks[endpoint] - share) > (2.0 if weights else 1.0):
-                self.world.violate(f"{endpoint} was dialled {picks[endpoint]} of {count} times")
 
     def joined(self, connection: TcpConnection, sock: SimulatedSocket) -> None:
         """Check which two sides are joined."""
@@ -157,32 +89,13 @@ class Oracles(FinalChecks):
         client.other, endpoint.other = endpoint, client
         endpoint.joined_at = world.timeline.now
         client.header = b""
-        client.joined = (
-            group.serving.handling.proxy_protocol,
-            group.label,
-            SocketAddress(connection.address[0], connection.address[1]),
-            connection._frontend(),
-        )
-        self.pairs.append((client, endpoint, core_of(connection.client), core_of(sock), group))
-        self._check_affinity(client, connection)
-
-    def _check_affinity(self, client: Party, connection: TcpConnection) -> None:
-        world, dial = self.world, connection.dial
         service = world.services[client.service]
-        timeout_s = service.group.serving.affinity_timeout_s
-        assert dial is not None, "it has dialled"
-        assert dial.endpoint is not None, "it is joined"
-        if timeout_s is None or _UNPINNED & world.plan.features:
-            return
-        key, began = (client.service, connection.client_ip), dial.began_at or 0.0
-        pinned, used = self._pinned.get(key, (dial.endpoint, began))
-        is_pinned = 0 < began - used < timeout_s and service.changed_at < used
-        if dial.endpoint != pinned and is_pinned:
-            hosts: list[PodHost] = [world.hosts[each] for each in (pinned, dial.endpoint)]
-            if not any(host.may_be_ejected for host in hosts):
-                world.violate(f"{key} used {pinned}, then {dial.endpoint}")
-        if began >= used:
-            self._pinned[key] = dial.endpoint, began
+        version = service.serving.handling.proxy_protocol
+        client.joined = version, service.label, client.served_as, client.dialled
+        self.pairs.append((client, endpoint, core_of(connection.client), core_of(sock), group))
+        world.choices.joins(client, sock)
+        left, right = core_of(connection.client), core_of(sock)
+        world.counts.joined(self.ends.joined(client, endpoint, left, right))
 
     # -- after each turn ---------------------------------------------------------------------------
 
@@ -190,6 +103,9 @@ class Oracles(FinalChecks):
         """Check tables, deadlines and counters."""
         world = self.world
         now = world.timeline.now
+        world.choices.after_turn()
+        if self.ends.look():
+            world.counts.look()
         engine, connections = world.dataplane.engine, world.dataplane.connections
         for timeouts in (
             connections.dial_deadlines,
@@ -250,7 +166,6 @@ class Oracles(FinalChecks):
         for connection in connections.open:
             if connection.is_closed:
                 world.violate(f"a closed connection is listed: {_name(connection)}")
-            self._check_removed(connection, now)
             up, down = connection.up, connection.down
             if up is not None and down is not None:
                 idle_s = now - max(core_of(up.source).moved_at, core_of(up.sink).moved_at)
@@ -264,21 +179,6 @@ class Oracles(FinalChecks):
             limit_s = connections.late_resets._wait_s + world.stopped_s + 0.2
             if stalled_s > limit_s or now - waiting.began > LIMIT_S + world.stopped_s + 0.2:
                 world.violate(f"{_name(connection)} waits for its reset since {stalled_s:.3f} s")
-
-    def _check_removed(self, connection: TcpConnection, now: float) -> None:
-        """A connection to an endpoint that has left ends, where the Service asks for it."""
-        dial = connection.dial
-        service = next(s for s in self.world.services if s.group is connection.group)
-        removal_s = service.group.serving.handling.removal_s
-        if removal_s is None or dial is None or dial.endpoint is None or connection.up is None:
-            return
-        party = self.world.accepted[core_of(connection.up.sink).peer]
-        # One that is answered later is ended by the next look.
-        due = max(service.changed_at + removal_s, party.joined_at)
-        late_s = now - due - self.world.stopped_s
-        has_left = dial.endpoint not in service.group.serving.all_endpoints
-        if has_left and dial.had_begun_by(service.changed_at) and late_s > _WAIT_SLACK_S:
-            self.world.violate(f"{_name(connection)} is connected to {dial.endpoint}, which left")
 
     def _look_at_counters(self) -> None:
         """Compare the numbers of open connections with those that are open."""

@@ -14,7 +14,7 @@ from userspace_proxy.model.serving import Serving
 from .actors import Step
 from .network import Address
 
-CLIENT, ASK = "client", "ask"
+CLIENT, ASK, DENY = "client", "ask", "deny"
 UPDATE, BEHAVE, LACK, STOP, SKIP, CLOSE_LISTENER, OPEN_LISTENER, ELSEWHERE, MEMORY, REPORT = (
     "update",
     "behave",
@@ -92,6 +92,8 @@ class Plan:
     events: tuple[Event, ...]
     scripts: dict[SocketAddress, tuple[tuple[Step, ...], ...]] = field(hash=False)
     """What the parties of each endpoint do, one after another."""
+    streams: dict[SocketAddress, tuple[float, int]] = field(hash=False)
+    """Of endpoints of UDP: after how many seconds they send again, and how often."""
     calm_at: float
     """From then on nothing fails, and all parties read."""
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from enum import Enum
 from typing import Any, TypeVar
+
+from userspace_proxy.model import SocketAddress
+from userspace_proxy.model.handling import Handling
+from userspace_proxy.model.serving import Serving
 
 from .plan import CLIENT, Plan
 
@@ -98,4 +103,24 @@ def describe(plan: Plan) -> Iterator[str]:
     """Yield lines about a plan of the data plane."""
     yield str(plan.node)
     for number, service in enumerate(plan.services):
-        yield f"service {number}: {service.protocol} {service.address} {service.serving}"
+        at = ":".join(map(str, service.address))
+        yield f"service {number}: {service.protocol} {at} {brief(service.serving)}"
+
+
+def brief(value: object) -> str:
+    """Return a value as text, without fields that have their defaults."""
+    if isinstance(value, SocketAddress):
+        return str(value)
+    if isinstance(value, tuple):
+        return f"({' '.join(map(brief, value))})"
+    if isinstance(value, Enum):
+        return str(value.value)
+    if not isinstance(value, Serving | Handling):
+        return str(value)
+    usual = type(value)()
+    names = type(value).__annotations__
+    return ", ".join(
+        f"{name}={brief(getattr(value, name))}"
+        for name in names
+        if getattr(value, name) != getattr(usual, name)
+    )

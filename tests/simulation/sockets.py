@@ -78,6 +78,7 @@ class SimulatedSocket:
         self._was_watched = self.core.item is not None
         self._kernel.release(self._fd)
         self._fd = -1
+        self._kernel.watcher.closes(self)
         self.core.close()
 
     def check_use(self, call: str) -> None:
@@ -170,21 +171,25 @@ class SimulatedSocket:
         self._kernel.fault("memory")
         accepted = core.queue.popleft()
         accepted.inline = core.inline
-        self._kernel.taken[accepted.peer] = None
+        self._kernel.taken[accepted.peer] = self._kernel.timeline.now
         assert accepted.remote is not None, "it has a client"
         return self._kernel.allocate(accepted), accepted.remote
 
     def connect_ex(self, address: Address) -> int:
         """Part of _socket.socket."""
         core = self._enter("connect")
-        if self._kernel.on_connect is not None:
-            self._kernel.on_connect(self, address)
+        self._kernel.watcher.connects(self, (address[0], address[1]))
+        number = self._connect(core, (address[0], address[1]))
+        self._kernel.watcher.connected(self, number)
+        return number
+
+    def _connect(self, core: Any, address: Address) -> int:
         for what in ("ports", "memory"):
             try:
                 self._kernel.fault(what)
             except OSError as exc:
                 return exc.errno or errno.EIO
-        return self._kernel.network.connect(core, (address[0], address[1]))
+        return self._kernel.network.connect(core, address)
 
     def shutdown(self, how: int) -> None:
         """Part of _socket.socket."""
@@ -232,7 +237,9 @@ class SimulatedSocket:
         """Part of _socket.socket."""
         core = self._enter("getsockopt")
         if level == _socket.SOL_SOCKET and option == _socket.SO_ERROR:
-            return core.take_error()
+            number = core.take_error()
+            self._kernel.watcher.read_error(self, number)
+            return number
         if level == _socket.SOL_SOCKET and option == _SO_MEMINFO:
             if isinstance(core, Stream):
                 return struct.pack("=9I", len(core.inbox), *[0] * 4, len(core.outbox), 0, 0, 0)
@@ -240,7 +247,8 @@ class SimulatedSocket:
         if level == _socket.IPPROTO_TCP and option == _socket.TCP_INFO:
             state = _CLOSE_WAIT if core.has_fin else _ESTABLISHED
             now = self._kernel.timeline.now
-            silent_ms = [int((now - at) * 1000) for at in (core.data_at, core.heard_at)]
+            times = core.moved_at, core.data_at, core.heard_at
+            silent_ms = [int((now - at) * 1000) for at in times]
             state = state if core.state == OPEN else _CLOSE
-            return struct.pack("=B51x2I", state, *silent_ms)[:length]
+            return struct.pack("=B43xI4x2I", state, *silent_ms)[:length]
         raise OSError(errno.ENOPROTOOPT, os.strerror(errno.ENOPROTOOPT))

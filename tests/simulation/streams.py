@@ -49,8 +49,11 @@ class Stream:
         "data_at",
         "delay_s",
         "error",
+        "failed_at",
+        "fin_at",
         "fin_delivered",
         "fin_queued",
+        "first_read_at",
         "has_fin",
         "heard_at",
         "inbox",
@@ -75,7 +78,9 @@ class Stream:
         "reset_queued",
         "shut_in",
         "shut_out",
+        "shut_out_at",
         "state",
+        "written",
     )
 
     def __init__(self, network: Network, name: str) -> None:
@@ -112,6 +117,16 @@ class Stream:
         self.received_bytes = 0
         """How many bytes have arrived."""
         self.moved_at = self.data_at = self.heard_at = network.timeline.now
+        self.first_read_at: float | None = None
+        """When the first byte was read."""
+        self.fin_at: float | None = None
+        """When the peer's FIN arrived."""
+        self.failed_at: float | None = None
+        """When it ended with an error: the peer's RST arrived."""
+        self.shut_out_at: float | None = None
+        """When its own FIN was queued, not by its close."""
+        self.written: list[tuple[float, int]] | None = None
+        """When bytes were written, and how many in all by then; None: not noted."""
 
     # -- what the process on this side does --------------------------------------------------------
 
@@ -177,6 +192,8 @@ class Stream:
         raise BlockingIOError(errno.EAGAIN, "nothing to read")
 
     def _consume(self, count: int) -> None:
+        if self.first_read_at is None:
+            self.first_read_at = self.network.timeline.now
         had_room = self.inbox_bytes - len(self.inbox)
         del self.inbox[:count]
         if self.mark is not None:
@@ -202,6 +219,8 @@ class Stream:
         self.outbox += data[:count]
         self.accepted_bytes += count
         self.moved_at = self.network.timeline.now
+        if self.written is not None:
+            self.written.append((self.moved_at, self.accepted_bytes))
         self.move()
         return count
 
@@ -215,6 +234,7 @@ class Stream:
         if self.state != OPEN:
             raise OSError(errno.ENOTCONN, "not connected")
         self.shut_out = True
+        self.shut_out_at = self.network.timeline.now
         if not self.fin_queued:
             self.fin_queued = True
             self.move()
@@ -282,6 +302,7 @@ class Stream:
     def fail(self, number: int) -> None:
         """End a dial, or a connection, with an error."""
         self.error = number
+        self.failed_at = self.network.timeline.now
         self.state = CLOSED
         self.shut_in = self.shut_out = True
         self.outbox.clear()
@@ -350,6 +371,7 @@ class Stream:
     def receive_fin(self) -> None:
         """Note that the peer sends nothing more."""
         self.has_fin = self.shut_in = True
+        self.fin_at = self.network.timeline.now
         self.heard_at = self.network.timeline.now
         if self.fin_delivered:
             self._both_ended()

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from userspace_proxy.kernel.tcp_state import said_s
+
 from .systems import System
 
 IN, OUT, PRI, ET = select.EPOLLIN, select.EPOLLOUT, select.EPOLLPRI, select.EPOLLET
@@ -433,3 +435,31 @@ def test_a_full_sink_leaves_bytes_in_the_pipe(system: System, pipe: Any) -> None
     error = error_of(lambda: splice(pipe[0], left.fileno(), 9, flags=_SPLICE))
     assert error == errno.ECONNRESET
     assert len(system.os.read(pipe[0], 9)) == count
+
+
+def test_a_socket_reports_since_when_it_has_sent_nothing(system: System) -> None:
+    left, right = system.pair()
+    system.settle()
+    assert left.send(b"question") == 8
+    system.until(lambda: system.events_of(right) & IN)
+    read(right)
+    assert said_s(left) < said_s(right)
+    said_before_s = said_s(left)
+    right.send(b"answer")
+    system.settle()
+    assert said_s(left) > said_before_s, "what it receives doesn't count"
+    left.shutdown(_socket.SHUT_WR)
+    assert said_s(left) > said_before_s, "nor does its FIN"
+
+
+def test_after_a_splice_has_taken_the_error_of_a_reset_a_read_ends(
+    system: System, pipe: Any
+) -> None:
+    left, right = system.pair()
+    right.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, _RESET)
+    right.close()
+    system.until(lambda: system.events_of(left) & ERR)
+    splice = system.os.splice
+    error = error_of(lambda: splice(left.fileno(), pipe[1], 9, flags=_SPLICE))
+    assert error == errno.ECONNRESET
+    assert read(left) == b""

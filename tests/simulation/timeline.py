@@ -39,7 +39,9 @@ class Timeline:
 
     def after(self, delay: float, callback: Callable[..., object], *args: Any) -> None:
         """Call back that many seconds later."""
-        self.at(self.now + delay, callback, *args)
+        # As ``at``, without its call: a run does this a few thousand times.
+        self._count += 1
+        heapq.heappush(self._events, (self.now + delay, self._count, callback, args))
 
     def step(self) -> bool:
         """Let the next event happen; returns False if there is none."""
@@ -200,37 +202,38 @@ class VirtualLoop:
         if now < self.held_until:
             self.wake()
             return
-        batch = [] if self._timers_first else list(self._soon)
-        readers = self._readers.items()
-        self._readable = {fd: _Handle(now, each, ()) for fd, each in readers if self._is_ready(fd)}
-        ready = self._readable.values()
+        is_ready, readable = self._is_ready, self._readable
+        readable.clear()
+        for fd, callback in self._readers.items():
+            if is_ready(fd):
+                readable[fd] = _Handle(now, callback, ())
         timers = self._due(now)
         if self._timers_first:
-            batch += timers
-            batch += self._soon
-            batch += ready
+            batch = [*timers, *self._soon, *readable.values()]
         else:
-            batch += ready
-            batch += timers
+            batch = [*self._soon, *readable.values(), *timers]
         self._soon.clear()
         self.is_running = True
         self.turn_began = now
+        after_callback = self.after_callback
         for handle in batch:
             if not handle.is_cancelled:
                 try:
                     handle.callback(*handle.args)
                 except Exception as exc:  # noqa: BLE001 - whatever it is, it is a finding
                     self._report(f"exception in {handle.callback!r}: {_in_one_line(exc)}")
-                if self.after_callback is not None:
-                    self.after_callback()
+                if after_callback is not None:
+                    after_callback()
         self.is_running = False
         self._after_turn()
+        if self._is_scheduled:
+            return
         due = bool(self._timers) and self._timers[0][0] <= self._timeline.now + _EARLY_S
-        if self._soon or due or any(map(self._is_ready, self._readers)):
+        if self._soon or due or any(map(is_ready, self._readers)):
             self.wake()
 
     def _due(self, now: float) -> list[_Handle]:
-        due = []
+        due: list[_Handle] = []
         while self._timers and self._timers[0][0] <= now + _EARLY_S:
             handle = heapq.heappop(self._timers)[2]
             if not handle.is_cancelled:

@@ -6,33 +6,50 @@ import _socket
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from userspace_proxy.dataplane import DataPlane, EndpointGroup, Tuning, tcp
+from userspace_proxy.dataplane import DataPlane, EndpointGroup, Tuning
 from userspace_proxy.dataplane.connection_log import LOGGER
 from userspace_proxy.kernel.pktinfo import IP_PKTINFO
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.model.proxy_protocol import write_header
 from userspace_proxy.model.serving import Serving
 
+from . import datagram_checks, oracles, tcp_counts, tcp_ends
 from . import plan as plans
 from .actors import Asker, Party, PodHost
+from .choices import Choices
+from .datagram_checks import DatagramChecks
+from .judgements import Judgements
 from .kernel import Kernel, Runaway
+from .model import Span
 from .network import Address, Network
 from .oracles import Oracles
 from .plan import Event, Plan
 from .seam import installed, logging_to
 from .sockets import SimulatedSocket
 from .streams import Stream
+from .tcp_counts import TcpCounts
 from .timeline import Timeline, VirtualLoop
+from .watching import News, watching
+
+ORACLES = (
+    *oracles.ORACLES,
+    *tcp_counts.ORACLES,
+    *tcp_ends.ORACLES,
+    *datagram_checks.ORACLES,
+)
+"""Those that judge in a campaign."""
 
 _FINISHING_S = 100.0
 # Longer than any deadline, and than a flow's idle time.
 _REST_S = 500.0
 _MAX_TURNS = 60_000
 _MEMORY_LIMIT = 1 << 20
+
+__all__ = ("ORACLES", "TRUSTED", "Service", "World")
 
 TRUSTED = "10.3.200.0/24"
 """Clients there send PROXY headers, if the data plane reads them."""
@@ -68,18 +85,31 @@ class _Limit:
 class Service:
     """One Service port in a run."""
 
-    def __init__(self, world: World, planned: plans.ServicePlan) -> None:
+    def __init__(self, world: World, number: int, planned: plans.ServicePlan) -> None:
         self.world = world
+        self.number = number
         self.planned = planned
+        self.serving = planned.serving
+        """How it is served now."""
+        self.has_left: dict[SocketAddress, None] = {}
+        """Endpoints that were left out at some time: their counters may be in a sum since."""
+        self.label = f"shop/web-{planned.address[1]}:http"
         self.group = EndpointGroup(
-            f"shop/web-{planned.address[1]}:http",
+            self.label,
             planned.serving,
             pins=world.dataplane.engine.pins,
         )
+        self.group.outcomes.news = News(world, self)
         self.changed_at = world.timeline.now
+        self.closed_at = -1.0
+        """When its listener was last closed."""
         self.sock: SimulatedSocket | None = None
         self.listener: Any = None
         self.open()
+
+    @property
+    def is_udp(self) -> bool:
+        return self.planned.protocol is Protocol.UDP
 
     def open(self) -> None:
         """Open its socket and its listener, if they aren't open."""
@@ -106,6 +136,7 @@ class Service:
     def close(self) -> None:
         """Close its listener, then its socket."""
         if self.sock is not None:
+            self.closed_at = self.world.timeline.now
             self.world.dataplane.close_listener(self.listener)
             self.sock.close()
             self.sock = None
@@ -113,6 +144,12 @@ class Service:
     def update(self, serving: Serving) -> None:
         """Serve its clients in another way."""
         self.changed_at = self.world.timeline.now
+        for endpoint in self.serving.all_endpoints:
+            if endpoint not in serving.all_endpoints:
+                self.has_left[endpoint] = None
+        self.world.datagrams.changing(self, self.group.serving, serving)
+        self.serving = serving
+        self.world.choices.served(self)
         left = self.group.update(serving, self.world.dataplane.engine.clock())
         self.world.dataplane.connections.removals.updated(self.group, left)
 
@@ -151,6 +188,7 @@ class World:
         )
         self.violate = self.kernel.violate
         self.violations = self.kernel.violations
+        self.judgements = Judgements(self.network.note, self.violations)
         self.loop = VirtualLoop(
             self.timeline,
             rng,
@@ -167,10 +205,12 @@ class World:
         self.turns = 0
         self.stopped_s = 0.0
         """How long the process was stopped in all."""
+        self.stops: list[tuple[float, float]] = []
+        """When each stop began, and its seconds."""
         self.clients: dict[int, Party] = {}
         self.accepted: dict[Stream, Party] = {}
-        self.askers: dict[tuple[Address, Address], Asker] = {}
-        self.answered: set[bytes] = set()
+        self.askers: dict[Address, Asker] = {}
+        self.datagrams = self.network.watcher = DatagramChecks(self)
         self.memory = _Limit()
         self.memory_limits = [self.memory]
 
@@ -178,6 +218,15 @@ class World:
     def trace(self) -> list[tuple[float, str]]:
         """What happened, if it is traced."""
         return self.network.trace or []
+
+    def moment(self) -> Span:
+        """Return when what the data plane does now happens, by its clock."""
+        now, loop = self.timeline.now, self.loop
+        return (min(now, loop.turn_began), now) if loop.is_running else (now, now)
+
+    def stopped_since(self, since: float) -> float:
+        """Return for how long the process was stopped in the time since."""
+        return sum(seconds for began, seconds in self.stops if began + seconds >= since)
 
     def run(self) -> list[str]:
         """Carry the plan out; return what was wrong, the first first."""
@@ -195,7 +244,7 @@ class World:
             logging_to(logging.NullHandler(), "userspace_proxy", logging.CRITICAL),
             logging_to(_Lines(self._ended), LOGGER, logging.INFO),
             installed(self.kernel, self.rng, constants),
-            self._noting_joins(),
+            watching(self),
         ):
             try:
                 self._begin()
@@ -223,7 +272,8 @@ class World:
         self.reactor = self.dataplane.engine.reactor
         self.network.closing = lambda: self.reactor._late
         self.oracles = Oracles(self)
-        self.kernel.on_connect = self.oracles.dialled
+        self.choices = Choices(self)
+        self.counts = self.kernel.watcher = TcpCounts(self)
         if node.is_preserving:
             self.dataplane.preserve((), {"10.2.0.0/16": 5, "10.3.0.0/17": 7}, is_on=True)
         if "memory" in self.plan.features:
@@ -232,6 +282,8 @@ class World:
             endpoint: PodHost(self, endpoint, scripts)
             for endpoint, scripts in self.plan.scripts.items()
         }
+        for endpoint, goes_on in self.plan.streams.items():
+            self.hosts[endpoint].goes_on = goes_on
         self.network.hosts.update({(at[0], at[1]): host for at, host in self.hosts.items()})
         self.services: list[Service] = []
         self.loop.run(self._open_services)
@@ -239,7 +291,10 @@ class World:
             self.timeline.at(self.began + event.at, self._happen, event)
 
     def _open_services(self) -> None:
-        self.services += [Service(self, planned) for planned in self.plan.services]
+        for number, planned in enumerate(self.plan.services):
+            service = Service(self, number, planned)
+            self.services.append(service)
+            self.choices.add(service)
 
     def _pass(self) -> None:
         self._run_until(self.calm_at)
@@ -249,12 +304,14 @@ class World:
         elif ends == "drain":
             for service in self.services:
                 self.loop.call_soon(service.close)
+            self.oracles.ends.drains_since = self.timeline.now
             self.loop.call_soon(self.dataplane.drain, 3.0, self.oracles.drained)
         self.is_calm = True
         for party in (*self.clients.values(), *self.accepted.values()):
             party.calm_down()
         self.kernel.lacking.clear()
-        self.memory.share = 0.0
+        self.network.policies.clear()
+        self._use_memory(0.0)
         self.finishing_at = max(self.timeline.now, self.loop.held_until) + self.plan.calm_s
         self._run_until(self.finishing_at)
         if self.violations:
@@ -273,6 +330,7 @@ class World:
         if not self.is_closed:
             self.loop.run(self._settle)
             self.oracles.at_rest()
+            self.datagrams.at_rest()
             self.loop.run(self._close)
             self._run_until(self.timeline.now + 10.0)
         self.oracles.at_end()
@@ -287,6 +345,7 @@ class World:
     def _settle(self) -> None:
         for _ in self.dataplane.settle():
             pass
+        self.counts.settled()
 
     def _close(self) -> None:
         self.is_closed = True
@@ -297,6 +356,7 @@ class World:
     def _after_turn(self) -> None:
         self.turns += 1
         self.oracles.after_turn()
+        self.datagrams.look()
 
     # -- events ------------------------------------------------------------------------------------
 
@@ -309,9 +369,14 @@ class World:
         elif what == plans.BEHAVE:
             self.hosts[args[0]].mix = args[1]
             self.network.note(f"endpoint {args[0].ip}: {', '.join(args[1])} from now on")
+        elif what == plans.DENY:
+            endpoint, ips, how = args
+            self.network.policies.update(((ip, endpoint), how) for ip in ips)
+            self.network.note(f"endpoint {endpoint.ip}: {how} to {', '.join(ips)} from now on")
         elif what == plans.LACK:
             name, seconds = args
             self.kernel.lacking.add(name)
+            self.datagrams.troubles.lacks(seconds)
             self.network.note(f"kernel: out of {name} for {seconds:g} s")
             self.timeline.after(seconds, self.kernel.lacking.discard, name)
         elif what in (plans.STOP, plans.SKIP):
@@ -319,17 +384,24 @@ class World:
         elif what == plans.REPORT:
             self.loop.call_soon(self._settle)
         elif what == plans.MEMORY:
-            self.memory.share = args[0]
-            self.network.note(f"memory: {args[0]:.0%} used")
+            self._use_memory(args[0])
         else:
             # The loop gets it as a message.
             self.loop.call_soon(self._change, what, *args)
+
+    def _use_memory(self, share: float) -> None:
+        self.network.note(f"memory: {share:.0%} used")
+        self.choices.memory_used(max(share, self.memory.share))
+        self.datagrams.troubles.used_memory(share)
+        self.memory.share = share
 
     def _stop(self, what: str, seconds: float) -> None:
         if self.is_calm:
             return
         self.network.note(f"{'the process' if what == plans.STOP else 'all'} stopped {seconds:g} s")
         self.stopped_s += seconds
+        self.datagrams.troubles.stopped(seconds)
+        self.stops.append((self.timeline.now, seconds))
         if what == plans.STOP:
             self.loop.hold(seconds)
         else:
@@ -352,11 +424,11 @@ class World:
             endpoint, how = args
             now = self.timeline.now
             self.network.note(f"another worker: {endpoint} {how}")
+            self.choices.elsewhere(service, endpoint, how)
+            self.datagrams.reported((endpoint.ip, endpoint.port), how)
             if how == "answered":
-                self.hosts[endpoint].answered_at = now
                 service.group.outcomes.answered_elsewhere(endpoint, now)
             else:
-                self.hosts[endpoint].was_reported = True
                 current = service.group.balancers.current
                 current.failed(endpoint, now, is_silent=how == "silent")
 
@@ -367,20 +439,22 @@ class World:
         self.network.note(f"client {number} at {ip}: dials service {service}")
         party = self.clients[number] = Party(self, stream, number, steps)
         party.service = service
+        party.served_as, party.dialled = SocketAddress(*address), SocketAddress(*to)
         if self.plan.node.reads_headers and ip.startswith("10.3.200."):
-            announced = SocketAddress(f"198.51.100.{number + 1}", 5000 + number)
+            announced = SocketAddress(f"198.51.100.{number % 6 + 1}", 5000 + number)
             party.announce(announced, _FRONTEND, how)
+            party.served_as, party.dialled = announced, _FRONTEND
         if self.is_calm:
             party.calm_down()
 
-    def _ask(self, service: int, client: Address, hops: int) -> None:
-        to = self.plan.services[service].address
+    def _ask(self, number: int, client: Address, hops: int, place: int) -> None:
+        service = self.services[number]
+        to = service.planned.address
         if to[0] == "0.0.0.0":
-            to = ("10.1.0.1", to[1])
-        asker = self.askers.get((client, to))
-        if asker is None:
-            asker = self.askers[client, to] = Asker(self, client, to)
-        asker.ask(hops)
+            to = (f"10.1.0.{place}", to[1])
+        asker = self.askers.get(client) or Asker(self, client)
+        self.askers[client] = asker
+        asker.ask(service, to, hops)
 
     # -- for actors and oracles --------------------------------------------------------------------
 
@@ -395,18 +469,3 @@ class World:
         assert connection is not None, "it is joined"
         version, label, source, frontend = connection
         return b"" if version is None else write_header(version, source, frontend, label)
-
-    @contextlib.contextmanager
-    def _noting_joins(self) -> Iterator[None]:
-        """Have the data plane report which two sides it joins."""
-        join = tcp.TcpConnection.join
-
-        def noting(connection: Any, sock: SimulatedSocket, events: int) -> None:
-            self.oracles.joined(connection, sock)
-            join(connection, sock, events)  # type: ignore[arg-type]
-
-        tcp.TcpConnection.join = noting  # type: ignore[method-assign,assignment]
-        try:
-            yield
-        finally:
-            tcp.TcpConnection.join = join  # type: ignore[method-assign]

@@ -1,22 +1,22 @@
 """What must hold: while it runs, and at rest.
 
 Rule 1: a client is refused, or reset, only for a reason that the plan has.
-Rule 2: at rest the node has exactly the sockets, groups and listeners that are in force.
+Rule 2: an excuse is about one client and one moment.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane.worker_main import ORPHAN_S
 
 from ..streams import Stream
-from .clients import DIALS, ENDED, REFUSED, RESET, SERVED, WAITS, Asker, Client
-from .files import CONTROL, WORKER, PlainCopy, Port, TcpCopy, UdpCopy, UnixEnd
+from .clients import DIALS, ENDED, REFUSED, RESET, SERVED, SERVED_ONES, WAITS, Asker, Client
+from .files import CONTROL, WORKER, Port
 from .machine import Process
-from .system_calls import Pidfd
+from .plan import ENDPOINTS
 
 if TYPE_CHECKING:
     from .control import Desired
@@ -29,8 +29,20 @@ _WAIT_S = 2.5
 _MANY = 100
 # For a control process to end, and for another one to start.
 _ENDS_S = 5.0
-# For an ejection to end, and for a dial.
-_EJECTED_S = 6.0
+# For a dial that began while an endpoint was broken, and for one that was silent to be dialled
+# again where no other one is left.
+_DIAL_S, _QUIET_S = 3.5, 1.0
+
+# A client may be reset when three dials were silent for a second each, as the product promises.
+_DIALS, _SILENT_DIAL_S = 3, 1.0
+
+# How long clients in calm have had to be served.
+_SERVED_S = 3.0
+_SILENT = "its endpoints were silent when last dialled"
+
+SOON, KEPT = "clients are served soon", "pins last"
+OUTCOME, LEFT = "outcome at rest", "nothing is left in the end"
+SOCKET = "the socket is kept"
 
 
 class Checks:
@@ -40,17 +52,21 @@ class Checks:
         self.world = world
         self._in_force: dict[SocketAddress, Serving] = {}
         """As the last control process has said."""
+        self._earlier: dict[SocketAddress, list[tuple[float, Serving]]] = {}
+        """What was in force before, and until when."""
         self._lost: set[SocketAddress] = set()
         """Where a port ended with its last process, or may have: it died in a round."""
         self._changed_at: dict[SocketAddress, float] = {}
         """When an address was last refusing, or closed, or was to be."""
+        self._moved_at: dict[SocketAddress, float] = {}
+        """When an address last became another Service's."""
         self._dying: Process | None = None
         self._runs: set[int] = set()
         """The workers of the last look that carry traffic."""
         self._disturbed_at = 0.0
         """When anything but a client last happened."""
-        self._broken_until = 0.0
-        """An endpoint may be ejected until then."""
+        self._broken: dict[str, list[tuple[float, float]]] = {}
+        """When endpoints were broken, by their IP address."""
         self._orphaned_at = 0.0
         """When a control process last ended."""
         self._kept = 0
@@ -67,10 +83,23 @@ class Checks:
         """Note that clients may wait until then, and a while longer."""
         self._disturbed_at = max(self._disturbed_at, until)
 
-    def note_broken(self, seconds: float) -> None:
-        """Note that an endpoint is broken for a while, so clients may be reset, or wait."""
-        self._broken_until = max(self._broken_until, self.world.timeline.now + seconds + _EJECTED_S)
-        self.disturb(self._broken_until)
+    def note_broken(self, endpoint: SocketAddress, seconds: float) -> None:
+        """Note that an endpoint is broken for a while, so its clients may be reset, or wait."""
+        now = self.world.timeline.now
+        self._broken.setdefault(endpoint.ip, []).append((now, now + seconds))
+
+    def _was_broken(self, endpoint: SocketAddress, since: float) -> bool:
+        """Return whether a dial since then may have failed."""
+        return any(until + _QUIET_S >= since for _, until in self._broken.get(endpoint.ip, ()))
+
+    def _is_without_endpoint(self, client: Client, serving: Serving) -> bool:
+        """Return whether each endpoint was broken while a client tried them."""
+        since = client.dialled_at - _WAIT_S
+        return all(self._was_broken(endpoint, since) for endpoint in serving.endpoints)
+
+    def note_moved(self, desired: Desired) -> None:
+        """Note that addresses become another Service's, which earlier clients don't use."""
+        self._moved_at.update(dict.fromkeys(desired.addresses, self.world.timeline.now))
 
     def note_wanted(self, desired: Desired) -> None:
         """Note that a Service is to be served in another way."""
@@ -88,6 +117,8 @@ class Checks:
         """Note that the plane serves a Service from now on."""
         for at in desired.chosen:
             before = self._in_force.pop(at, None)
+            if before is not None and before != desired.serving:
+                self._earlier.setdefault(at, []).append((self.world.timeline.now, before))
             if at in failures or before is None or before.has_none or desired.serving.has_none:
                 self._changed_at[at] = self.world.timeline.now
             if at not in failures:
@@ -120,7 +151,7 @@ class Checks:
             if not may_end:
                 self.world.violate(f"{process.name} ended by itself")
         for client in self._clients_of(process):
-            client.is_excused = f"{process.name} died"
+            client.is_excused = f"its {process.name.split()[0]} died"
 
     def _clients_of(self, process: Process) -> list[Client]:
         taken = process.kernel.taken
@@ -132,13 +163,15 @@ class Checks:
         for queued in port.queue:
             for client in self.world.clients:
                 if queued.peer is client.stream:
-                    client.is_excused = f"the queue of {at} has ended"
+                    client.is_excused = "its queue has ended"
         by_death = self._dying is not None and self._dying.is_dead and cause != "shut down"
         control = self.world.control
         if by_death and (control is None or control.plane is None):
             self._lost.add(at)
         elif port.queue and self._is_kept(at):
-            self.world.violate(f"clients in a queue of {at} are reset, and it is served")
+            self.world.judgements.violate(
+                SERVED_ONES, f"clients in a queue of {at} are reset, and it is served"
+            )
 
     def _is_kept(self, at: SocketAddress) -> bool:
         """Return whether no queue of an address may end, unless its last process dies."""
@@ -171,7 +204,7 @@ class Checks:
             return
         if self.world.timeline.now - self._disturbed_at < _WAIT_S:
             (one,) = (each for each in self.world.clients if each.stream is client)
-            one.is_excused = f"{process.name} was behind"
+            one.is_excused = "its worker was behind"
 
     def _refused(self, stream: Stream) -> None:
         """Take a client that no socket takes."""
@@ -180,23 +213,76 @@ class Checks:
         serving = self._in_force.get(at)
         if serving is None or serving.is_refusing or at in self._lost or self.world.is_finishing:
             return
-        self.world.violate(f"{stream.name} was refused at {at}, which is served")
+        self.world.judgements.violate(
+            SERVED_ONES, f"{stream.name} was refused at {at}, which is served"
+        )
 
     def ended(self, client: Client, was: str) -> None:
         """Judge the end of a client's connection that the client didn't want."""
-        if client.state == REFUSED or client.is_excused or self.world.is_finishing:
-            return
-        if self._broken_until >= client.dialled_at:
-            return
-        if self._changed_at.get(client.to, -1.0) >= client.dialled_at:
+        if client.state == REFUSED or self.world.is_finishing:
             return
         in_force = self._in_force.get(client.to)
         if in_force is None or in_force.has_none:
-            return
+            self.world.judgements.right("clients without endpoint are reset")
+        elif reason := self._excuse(client, in_force):
+            self.world.judgements.excuse(SERVED_ONES, reason)
+        else:
+            self.world.judgements.violate(SERVED_ONES, f"{client.name} was reset while it {was}")
+
+    def _excuse(self, client: Client, in_force: Serving) -> str:
+        """Return why a client may be reset; empty if it may not."""
+        if client.is_excused:
+            return client.is_excused
+        if self._changed_at.get(client.to, -1.0) >= client.dialled_at:
+            return "refused or closed meanwhile"
+        if self._is_without_endpoint(client, in_force):
+            return "all endpoints broken"
+        if self._has_had_its_time(client, in_force):
+            return "its time has passed with silent endpoints"
+        if self._moved_at.get(client.to, -1.0) >= client.dialled_at - _WAIT_S and any(
+            self._was_broken(endpoint, client.dialled_at - _WAIT_S) for endpoint in ENDPOINTS
+        ):
+            return "an endpoint broken of the Service that had the address"
         for process in self.world.machine.processes:
-            if client.stream in process.kernel.taken and self._may_reset(process, client):
-                return
-        self.world.violate(f"{client.name} was reset while it {was}")
+            if client.stream not in process.kernel.taken:
+                continue
+            if self._may_reset(process, client):
+                return "a worker that drains, or of an earlier control process"
+            if self._is_quiet(process, client.dialled_at, in_force):
+                client.is_excused = _SILENT
+                return _SILENT
+            if self._is_behind(process, client):
+                return "its worker hasn't read yet that there are other endpoints"
+        return ""
+
+    def _is_behind(self, worker: Process, client: Client) -> bool:
+        """Return whether a worker may have tried only what was in force until just now."""
+        now = self.world.timeline.now
+        since = now - self.world.ejections.delay_s
+        for until, serving in self._earlier.get(client.to, ()):
+            hold = serving.handling.hold
+            patience_s = hold.seconds if hold is not None else _DIALS * _SILENT_DIAL_S
+            is_over = now - client.dialled_at >= patience_s
+            # A dial of an endpoint that has left goes on, so that no time may be left after it.
+            began_at = since - _SILENT_DIAL_S if is_over else since
+            is_recent = until >= began_at or began_at <= worker.loop.held_until >= until
+            if is_recent and self._is_quiet(worker, client.dialled_at, serving):
+                return True
+        return False
+
+    def _has_had_its_time(self, client: Client, serving: Serving) -> bool:
+        """Return whether it may have dialled as many silent endpoints as a client has time for."""
+        since = client.dialled_at - _WAIT_S
+        broken = sum(self._was_broken(each, since) for each in serving.endpoints)
+        patience_s = _DIALS * _SILENT_DIAL_S
+        return broken >= _DIALS and self.world.timeline.now - client.dialled_at >= patience_s
+
+    def _is_quiet(self, worker: Process, since: float, serving: Serving) -> bool:
+        """Return whether each endpoint was broken, or is one that was silent when last dialled."""
+        return all(
+            self._was_broken(each, since - _WAIT_S) or self.world.ejections.is_quiet(worker, each)
+            for each in serving.endpoints
+        )
 
     def _may_reset(self, process: Process, client: Client) -> bool:
         """Return whether a worker drains, or serves as an earlier control process had it."""
@@ -209,120 +295,47 @@ class Checks:
 
     # -- at rest -----------------------------------------------------------------------------------
 
-    def sockets_and_states(self) -> None:
-        """Check that what is in force is in each process, and nothing else."""
-        world = self.world
-        control = world.control
-        if control is None or control.plane is None:
-            world.violate("no control process runs")
-            return
-        plane = control.plane
-        if not plane.has_all_workers:
-            world.violate("a worker is missing at rest")
-            return
-        if problems := plane.state().problems:
-            world.violate(f"problems at rest: {problems}")
-        children = {slot.link.pid: slot.index for slot in plane._workers if slot.link is not None}
-        for process in world.machine.alive(WORKER):
-            if process.pid not in children:
-                world.violate(f"{process.name} is left over")
-        for process in world.machine.alive(WORKER):
-            self._check_worker(plane, process, children[process.pid])
-            if world.machine.violations:
-                return
-        self._check_control(plane, control.process)
-        self._check_ports(plane)
-
-    def _check_worker(self, plane: Any, process: Process, index: int) -> None:
-        worker = process.main._worker
-        name = process.name
-        groups = {number: (g.label, g.serving) for number, g in worker._groups.items()}
-        wanted = {number: (g.label, g.serving) for number, g in plane._groups.items()}
-        if groups != wanted:
-            self.world.violate(f"{name} has groups {groups}, in force are {wanted}")
-        listeners = {
-            number: (listener.group, SocketAddress(*listener.sock.getsockname()))
-            for number, listener in worker._listeners.items()
-        }
-        in_force = {
-            listener.number: (worker._groups[listener.group.number], listener.address)
-            for listener in plane._listeners._open.values()
-            if listener.is_serving and index in listener.workers
-        }
-        if listeners != in_force:
-            self.world.violate(
-                f"{name} has listeners {sorted(listeners)}, in force are {sorted(in_force)}"
-            )
-        copies = [f for f in process.kernel.files.values() if isinstance(f, TcpCopy | UdpCopy)]
-        if len(copies) != len(listeners):
-            self.world.violate(f"{name} has {len(copies)} ports for {len(listeners)} listeners")
-        plain = sorted(f.name for f in process.kernel.files.values() if isinstance(f, PlainCopy))
-        if plain != ["eventfd", "netlink socket"]:
-            self.world.violate(f"{name} has {plain}")
-        ends = [f for f in process.kernel.files.values() if isinstance(f, UnixEnd)]
-        if len(ends) != 1:
-            self.world.violate(f"{name} has {len(ends)} connections to control processes")
-
-    def _check_control(self, plane: Any, process: Process) -> None:
-        files = list(process.kernel.files.values())
-        copies = [f for f in files if isinstance(f, TcpCopy | UdpCopy)]
-        known = sum(
-            len(listener.sockets.by_worker) + (listener.sockets._hold is not None)
-            for listener in plane._listeners._open.values()
-        )
-        if len(copies) != known:
-            self.world.violate(f"{process.name} has {len(copies)} ports, its listeners {known}")
-        ends = sum(isinstance(f, UnixEnd) for f in files)
-        if ends != len(plane._workers):
-            self.world.violate(f"{process.name} has {ends} connections to workers")
-        pidfds = sum(isinstance(f, Pidfd) for f in files)
-        if pidfds != len(plane._workers):
-            self.world.violate(f"{process.name} has {pidfds} pidfds")
-        for child in self.world.machine.processes:
-            if child.parent is process and child.is_dead and not child.is_reaped:
-                self.world.violate(f"{child.name} was not waited for")
-        plain = sum(isinstance(f, PlainCopy) for f in files)
-        if plain != len(plane._workers) + 1:
-            self.world.violate(f"{process.name} has {plain} eventfds and netlink sockets")
-        if plane._listeners._leaving:
-            self.world.violate(f"listeners are leaving at rest: {plane._listeners._leaving}")
-
-    def _check_ports(self, plane: Any) -> None:
-        known = {
-            sock.core.shared
-            for listener in plane._listeners._open.values()
-            for sock in (*listener.sockets.by_worker.values(), listener.sockets._hold)
-            if sock is not None
-        }
-        for port in self.world.machine.ports:
-            if port not in known:
-                self.world.violate(f"port {port.port} is left over")
-
     def clients_in_calm(self) -> None:
         """Check that each client was served, or refused."""
         world = self.world
+        workers = world.machine.alive(WORKER)
         for number, client in enumerate(world.clients):
             if client.state in (DIALS, WAITS):
-                world.violate(f"{client.name} still {client.state} at {client.to}")
-            if number >= world.calm_clients:
+                world.judgements.violate(
+                    OUTCOME, f"{client.name} still {client.state} at {client.to}"
+                )
+            if number >= world.calm_clients and client.is_excused == _SILENT:
+                world.judgements.excuse(OUTCOME, _SILENT)
+            elif number >= world.calm_clients:
                 self._check_outcome(client.name, client.to, client.state, client.endpoint)
         for asker in world.askers[world.calm_askers :]:
             state = SERVED if asker.endpoint else REFUSED if asker.is_refused else WAITS
+            serving = self._in_force.get(asker.to)
+            if serving is not None and state == WAITS and not serving.has_none:
+                since = world.timeline.now - _SERVED_S
+                if any(self._is_quiet(worker, since, serving) for worker in workers):
+                    world.judgements.excuse(OUTCOME, _SILENT)
+                    continue
             self._check_outcome("a client of UDP", asker.to, state, asker.endpoint)
 
     def _check_outcome(self, name: str, at: SocketAddress, state: str, endpoint: str) -> None:
         serving = self._in_force.get(at)
+        self.world.judgements.right(OUTCOME)
         if serving is None or serving.is_refusing:
             if state != REFUSED:
-                self.world.violate(f"{name} is {state} at {at}, which refuses")
+                self.world.judgements.violate(OUTCOME, f"{name} is {state} at {at}, which refuses")
         elif serving.has_none:
             # Clients of TCP wait, for a time; datagrams are dropped.
             if state not in (RESET, WAITS):
-                self.world.violate(f"{name} is {state} at {at}, which has no endpoint")
+                self.world.judgements.violate(
+                    OUTCOME, f"{name} is {state} at {at}, which has no endpoint"
+                )
         elif state not in (SERVED, ENDED):
-            self.world.violate(f"{name} is {state} at {at}, which is served")
+            self.world.judgements.violate(OUTCOME, f"{name} is {state} at {at}, which is served")
         elif endpoint not in {each.ip for each in serving.endpoints}:
-            self.world.violate(f"{name} was served by {endpoint}, which {at} doesn't have")
+            self.world.judgements.violate(
+                OUTCOME, f"{name} was served by {endpoint}, which {at} doesn't have"
+            )
 
     def look_at_clients(self) -> None:
         """Check that no client waits for a worker that is missing while another one runs."""
@@ -340,8 +353,23 @@ class Checks:
             serving = self._in_force.get(client.to)
             if serving is None or serving.has_none or now - client.dialled_at < _WAIT_S:
                 continue
-            if client.state in (DIALS, WAITS):
-                world.violate(f"{client.name} {client.state} although a worker runs")
+            if client.is_looked_at:
+                continue
+            if client.state not in (DIALS, WAITS):
+                client.is_looked_at = True
+                world.judgements.right(SOON)
+            elif self._is_without_endpoint(client, serving):
+                client.is_looked_at = True
+                world.judgements.excuse(SOON, "all endpoints broken")
+            elif now - client.dialled_at >= _WAIT_S + self._dials_s(serving, client):
+                world.judgements.violate(
+                    SOON, f"{client.name} {client.state} although a worker runs"
+                )
+
+    def _dials_s(self, serving: Serving, client: Client) -> float:
+        """Return how long dials of endpoints that were broken may take."""
+        since = client.dialled_at - _WAIT_S
+        return _DIAL_S * sum(self._was_broken(each, since) for each in serving.endpoints)
 
     def note_pins(self) -> None:
         """Note which endpoints clients in calm had."""
@@ -361,8 +389,9 @@ class Checks:
         The socket that was kept must be the same, too.
         """
         world = self.world
-        if world.control is not None and world.control.kept.core.shared.cookie != self._kept:
-            world.violate("the socket that workers kept was lost")
+        if world.control is not None:
+            is_same = world.control.kept.core.shared.cookie == self._kept
+            world.judgements.check(SOCKET, is_same, "the socket that workers kept was lost")
         if world.plan.descriptors < _MANY:
             # A worker with more sockets than there is room for isn't adopted, nor are its pins.
             return
@@ -371,21 +400,27 @@ class Checks:
             before = self._pins.get((one.to, one.address[0]), "")
             if serving is None or not serving.affinity_timeout_s or not before:
                 continue
-            if one.endpoint != before:
-                world.violate(
-                    f"a client of {one.to} had {before}, and has {one.endpoint} after a hand-over"
-                )
+            world.judgements.check(
+                KEPT,
+                one.endpoint == before,
+                f"a client of {one.to} had {before}, and has {one.endpoint} after a hand-over",
+            )
 
     def at_end(self) -> None:
         """Check that nothing is left when the last control process has ended."""
         machine = self.world.machine
+        self.world.judgements.right(LEFT)
         for kind in (CONTROL, WORKER):
             for process in machine.alive(kind):
-                self.world.violate(f"{process.name} still runs in the end")
+                self.world.judgements.violate(LEFT, f"{process.name} still runs in the end")
         if machine.ports:
-            self.world.violate(f"ports are left in the end: {[p.local for p in machine.ports]}")
+            self.world.judgements.violate(
+                LEFT, f"ports are left in the end: {[p.local for p in machine.ports]}"
+            )
         if machine.rendezvous:
-            self.world.violate(f"rendezvous are left in the end: {list(machine.rendezvous)}")
+            self.world.judgements.violate(
+                LEFT, f"rendezvous are left in the end: {list(machine.rendezvous)}"
+            )
 
 
 def is_draining(process: Process) -> bool:

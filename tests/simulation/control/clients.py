@@ -22,6 +22,8 @@ DIALS, WAITS, SERVED, REFUSED, RESET, ENDED = (
     "ended",
 )
 """What becomes of a client."""
+SERVED_ONES = "clients are served"
+"""The oracle of those that aren't reset."""
 
 
 CLIENT_ADDRESSES = 200
@@ -41,6 +43,8 @@ class Client:
         self.endpoint = ""
         self.is_excused = ""
         """Why it may be reset."""
+        self.is_looked_at = False
+        """It was judged whether it was served soon."""
         self._hold_s = hold_s
         self.address: Address = (f"10.3.0.{number % CLIENT_ADDRESSES + 1}", 20000 + number)
         self.stream = world.machine.dial(self.name, self.address, (to.ip, to.port))
@@ -62,13 +66,16 @@ class Client:
             self.endpoint = stream.read(100).decode()[:-1]
             self.state = SERVED
             self.world.note(f"{self.name}: served by {self.endpoint}")
+            self.world.judgements.right(SERVED_ONES)
             if not self.world.is_finishing:
                 self.world.timeline.after(self._hold_s, self.finish)
         elif stream.has_fin:
             was, self.state = self.state, ENDED
             if was == WAITS and not self.is_excused:
                 # A process that is killed ends its connections without a reset.
-                self.world.violate(f"{self.name}: its connection ended without an answer")
+                self.world.judgements.violate(
+                    SERVED_ONES, f"{self.name}: its connection ended without an answer"
+                )
             stream.close()
 
     def finish(self) -> None:

@@ -136,6 +136,10 @@ class Control:
             group = self.served.get(name)
             if group is None:
                 group = self.served[name] = plane.open_group(name)
+            if group.serving != desired.serving:
+                self.world.ejections.note_served(
+                    self.process, group.number, group.serving, desired.serving
+                )
             answer = plane.serve(group, desired.serving, desired.wanted)
             for at, exc in answer.errors.items():
                 assert isinstance(at, SocketAddress), "keys are addresses"

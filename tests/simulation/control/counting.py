@@ -5,10 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from userspace_proxy.facts import EndpointCounters
-from userspace_proxy.model import Protocol
+from userspace_proxy.model import Protocol, SocketAddress
+
+from .files import WORKER
 
 if TYPE_CHECKING:
+    from userspace_proxy.plane import Group
+
+    from .clients import Client
     from .world import World
+
+
+COUNTED = "counted by endpoint"
+SHOWN = "ejections are shown"
+KEPT_COUNTS = "nothing counted is lost"
+SERVED_COUNTS = "what was served is counted"
 
 
 class Counting:
@@ -20,6 +31,8 @@ class Counting:
         """By control process and group: what was counted at the last look."""
         self._before_calm: dict[int, int] = {}
         """By group: the connections before the clients in calm."""
+        self._by_endpoint: dict[tuple[int, SocketAddress], tuple[int, int]] = {}
+        """By group and endpoint: what was counted before the clients in calm."""
 
     def look(self) -> None:
         """Check that nothing that was counted is forgotten; call it again and again."""
@@ -32,8 +45,11 @@ class Counting:
         counted[0] = _figures(plane._totals.endpoints)
         for number, figures in counted.items():
             before = self._counted.get((name, number), figures)
-            if any(now < then for now, then in zip(figures, before, strict=True)):
-                self.world.violate(f"counted {before} of group {number}, then {figures}")
+            self.world.judgements.check(
+                KEPT_COUNTS,
+                all(now >= then for now, then in zip(figures, before, strict=True)),
+                f"counted {before} of group {number}, then {figures}",
+            )
             self._counted[name, number] = figures
 
     def note_calm(self) -> None:
@@ -42,6 +58,11 @@ class Counting:
         if control is not None and control.plane is not None:
             groups = control.plane._groups.values()
             self._before_calm = {g.number: g.totals().connections for g in groups}
+            self._by_endpoint = {
+                (group.number, endpoint): _counted(group, endpoint)
+                for group in groups
+                for endpoint in group.serving.all_endpoints
+            }
 
     def check_at_rest(self) -> None:
         """Check that what was served is counted, and that nothing is active at rest."""
@@ -58,12 +79,53 @@ class Counting:
             served = sum(bool(client.endpoint) for client in calm if client.to in at)
             totals = group.totals()
             counted = totals.connections - self._before_calm[group.number]
-            if counted != served:
-                self.world.violate(f"{group.label}: {served} clients served, {counted} counted")
+            self.world.judgements.check(
+                SERVED_COUNTS,
+                counted == served,
+                f"{group.label}: {served} clients served, {counted} counted",
+            )
             if group.waiting(self.world.timeline.now).clients:
-                self.world.violate(f"{group.label}: clients wait at rest")
+                self.world.judgements.violate(SERVED_COUNTS, f"{group.label}: clients wait at rest")
+            if not self.world.machine.violations:
+                self._check_endpoints(group, [client for client in calm if client.to in at])
             if totals.active:
-                self.world.violate(f"{group.label}: {totals.active} active connections at rest")
+                self.world.judgements.violate(
+                    SERVED_COUNTS, f"{group.label}: {totals.active} active connections at rest"
+                )
+
+    def _check_endpoints(self, group: Group, clients: list[Client]) -> None:
+        """Check what is counted of each endpoint, and that it is shown as ejected if it is."""
+        now = self.world.timeline.now
+        shown = group.ejected(now)
+        for endpoint in group.serving.all_endpoints:
+            before = self._by_endpoint[group.number, endpoint]
+            connections, failures = _counted(group, endpoint)
+            served = sum(client.endpoint == endpoint.ip for client in clients)
+            self.world.judgements.check(
+                COUNTED,
+                (connections, failures) == (before[0] + served, before[1]),
+                f"{group.label}: {endpoint} served {served} clients and failed none at rest, "
+                f"counted are {connections} and {failures} after {before}",
+            )
+            is_ejected = any(
+                self.world.ejections.is_ejected(worker, group.number, endpoint)
+                for worker in self.world.machine.alive(WORKER)
+            )
+            if is_ejected and endpoint not in shown and served:
+                # A failure of one worker crossed an answer to another one.
+                self.world.judgements.excuse(SHOWN, "it has answered since")
+                continue
+            self.world.judgements.check(
+                SHOWN,
+                (endpoint in shown) is is_ejected,
+                f"{group.label}: {endpoint} is ejected in a worker: {is_ejected}, shown: {shown}",
+            )
+
+
+def _counted(group: Group, endpoint: SocketAddress) -> tuple[int, int]:
+    """Return the connections to an endpoint and its failed dials, as all workers have reported."""
+    counters = group.find_counters(endpoint)
+    return (0, 0) if counters is None else (counters.connections, counters.failures)
 
 
 def _figures(*parts: EndpointCounters) -> tuple[int, ...]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import count
 from random import Random
+
+from msgspec import structs
 
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.model.handling import Handling, Hold
 from userspace_proxy.model.serving import Serving
 
-from ..network import REFUSES, UNREACHABLE
+from ..network import LATE, REFUSES, SILENT, UNREACHABLE
 from ..plan import Event
 from .machine import Speed
 from .plan import (
@@ -45,6 +48,7 @@ _FEATURES = (
     "changes",
     "late changes",
     "bad endpoints",
+    "failing endpoints",
     "removals",
     "swaps",
     "affinity",
@@ -61,6 +65,8 @@ _FEATURES = (
 _ENDS = {"crashes": CRASH, "hand-overs": HAND_OVER, "orderly ends": END}
 # Less than clients of a node at rest have.
 _HOLD_S = 2.0
+# The first ejection of an endpoint.
+_EJECTED_S = 5.0
 
 
 def make_plan(seed: int) -> Plan:
@@ -68,6 +74,9 @@ def make_plan(seed: int) -> Plan:
     features = frozenset(f for f in _FEATURES if rng.random() < 0.4)
     calm_at = rng.choice([2.0, 6.0, 20.0])
     services = tuple(_draw_service(rng, n, features) for n in range(rng.randint(1, 4)))
+    if "failing endpoints" in features:
+        # All of them must be tried where several fail, so nothing else happens to this one.
+        services = (_draw_failing(rng, services[0]), *services[1:])
     events = _Drawing(rng, services, features, calm_at).events()
     has_fates = "deaths of workers" in features
     speed = Speed(
@@ -79,7 +88,7 @@ def make_plan(seed: int) -> Plan:
         seed,
         features,
         workers=tuple(
-            rng.choice([1, 2, 2, 3])
+            rng.choice([1, 2, 2, 3] if "failing endpoints" not in features else [2, 2, 3])
             for _ in range(3 if "other numbers of workers" in features else 1)
         ),
         descriptors=rng.choice([10, 16, 24]) if "few descriptors" in features else 1000,
@@ -107,6 +116,12 @@ def _draw_service(rng: Random, number: int, features: frozenset[str]) -> Service
     ports = tuple(SocketAddress("10.1.0.1", 30000 + 10 * number + n) for n in range(2))
     serving = _draw_serving(rng, features)
     return ServicePlan(Protocol.UDP if is_udp else Protocol.TCP, ports, serving, _draw_places(rng))
+
+
+def _draw_failing(rng: Random, planned: ServicePlan) -> ServicePlan:
+    """Return a Service that more endpoints serve, of which some fail."""
+    endpoints = tuple(rng.sample(ENDPOINTS, rng.randint(2, 4)))
+    return replace(planned, serving=structs.replace(planned.serving, endpoints=endpoints))
 
 
 def _draw_places(rng: Random) -> tuple[int, ...]:
@@ -141,6 +156,23 @@ class _Drawing:
         yield from self._deaths()
         yield from self._shortages()
         yield from self._late_changes()
+        yield from self._failures()
+
+    def _failures(self) -> Iterator[Event]:
+        """Yield endpoints that fail while clients of the first Service come all the time."""
+        rng = self._rng
+        for _ in self._times("failing endpoints", 2):
+            at, seconds = self._calm_at * rng.random() * 0.7, rng.choice([0.3, 2.0, 7.0])
+            for endpoint in rng.sample(ENDPOINTS, rng.choice([1, 1, 2, 2, 5])):
+                how = rng.choice([REFUSES, REFUSES, UNREACHABLE, SILENT, LATE])
+                yield Event(at, BREAK, (endpoint, how, seconds))
+            for n in range(40):
+                # More often than ejections end, of all of which each worker gets a part.
+                yield Event(
+                    round(at + 0.3 * n + 0.1 * rng.random(), 4),
+                    CLIENT,
+                    (next(self._clients), 0, 0.0),
+                )
 
     def _at(self) -> float:
         # Many at about the same time.
@@ -199,8 +231,18 @@ class _Drawing:
             for _ in range(4):
                 yield self._client(at + 0.1 + rng.random())
         for _ in self._times("bad endpoints", 3):
-            how, seconds = rng.choice([REFUSES, UNREACHABLE]), rng.choice([0.1, 1.0, 5.0])
-            yield Event(self._at(), BREAK, (rng.choice(ENDPOINTS), how, seconds))
+            how = rng.choice([REFUSES, UNREACHABLE, SILENT, LATE])
+            at, seconds = self._at(), rng.choice([0.1, 1.0, 5.0])
+            yield Event(at, BREAK, (rng.choice(ENDPOINTS), how, seconds))
+            yield from self._burst(at, seconds)
+
+    def _burst(self, at: float, seconds: float) -> Iterator[Event]:
+        """Yield clients that find that an endpoint fails, and that it is back."""
+        rng = self._rng
+        for _ in range(rng.choice([0, 3, 8])):
+            yield self._client(at + 0.001 + 0.05 * rng.random())
+        for _ in range(rng.choice([0, 4, 12])):
+            yield self._client(at + max(seconds, _EJECTED_S) + rng.random())
 
     def _late_changes(self) -> Iterator[Event]:
         """Yield changes that the same control process sees the end of, and deaths beside them."""

@@ -41,7 +41,11 @@ class ProcessLoop(VirtualLoop):
 
     def _has_event(self, fd: int) -> bool:
         kernel = self._process.kernel
-        return kernel.is_writable(~fd) if fd < 0 else kernel.is_ready(fd)
+        if fd < 0:
+            return kernel.is_writable(~fd)
+        # As ``is_ready``, without its call: this is asked most often of all.
+        file = kernel.files.get(fd)
+        return file is not None and file.is_readable
 
     # -- what asyncio and the product call ---------------------------------------------------------
 
@@ -56,6 +60,12 @@ class ProcessLoop(VirtualLoop):
 
     def make_task(self, coro: Any) -> asyncio.Task[Any]:
         return asyncio.Task(coro, loop=self)  # type: ignore[arg-type]
+
+    def create_task(
+        self, coro: Any, *, name: object = None, context: object = None
+    ) -> asyncio.Task[Any]:
+        """Part of asyncio.AbstractEventLoop."""
+        return self.make_task(coro)
 
     def call_soon(self, callback: Callable[..., object], *args: Any, context: Any = None) -> Any:
         """Part of asyncio.AbstractEventLoop."""

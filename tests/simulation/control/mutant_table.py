@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from functools import partial
 
 from ..mutant_table import Mutant
+from . import mutants_of_control
 
 _plane = partial(Mutant, package="plane")
 
 MUTANTS: Mapping[str, Mutant] = {
+    **mutants_of_control.MUTANTS,
     "stand-in-without-end": _plane(
         "stand_ins", "return self._by_missing.pop(missing, None)", "return None"
     ),

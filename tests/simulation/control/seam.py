@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import _socket
 import contextlib
+import functools
 import gc
 import os
 import resource
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from random import Random
 from types import ModuleType, SimpleNamespace
 from typing import Any
+
+import msgspec
 
 import userspace_proxy.plane
 from userspace_proxy.agent import hand_over
@@ -68,6 +71,12 @@ class _Stat:
         return f"{pid} (worker) {'R' if is_late else 'S'} {_TICKS}"
 
 
+@functools.cache
+def _decoder(of: Any) -> msgspec.json.Decoder[Any]:
+    """Return what decodes messages of a type; it has no state."""
+    return msgspec.json.Decoder(of)
+
+
 def _nothing(*_args: Any, **_kwargs: Any) -> None:
     """Instead of what changes this process."""
 
@@ -94,6 +103,8 @@ def _names(machine: Machine, kernel: Any, descriptors: int) -> dict[str, Any]:
         "socket": _namespace(socket, socket=kernel.socket),
         "_socket": _namespace(_socket, socket=kernel.socket),
         "Clocks": SimpleNamespace(monotonic=machine.timeline.clock, time=Clocks.time),
+        # To make one takes as long as a hundred messages, and a run makes dozens.
+        "msgspec": _namespace(msgspec, json=_namespace(msgspec.json, Decoder=_decoder)),
         "gc": _namespace(gc, collect=_nothing, freeze=_nothing),
         "resource": _namespace(resource, getrlimit=lambda _what: (descriptors, descriptors)),
         "abstract_sockets": SimpleNamespace(
@@ -131,7 +142,12 @@ class _WorkerMain(worker_main.WorkerMain):
 
 @contextlib.contextmanager
 def installed(
-    machine: Machine, rng: Random, *, descriptors: int, constants: Mapping[str, int]
+    machine: Machine,
+    rng: Random,
+    *,
+    descriptors: int,
+    constants: Mapping[str, int],
+    watching: Sequence[tuple[Any, str, Any]] = (),
 ) -> Iterator[None]:
     """Have the product call a simulated node while this lasts.
 
@@ -139,10 +155,11 @@ def installed(
         rng: For choices that are random on a node.
         descriptors: How many a process may have.
         constants: Other values of constants of ``plane``, wherever a module has them.
+        watching: Replaces methods of classes, for oracles: class, name, value.
     """
     kernel = _CurrentKernel(machine)
     names = {**_names(machine, kernel, descriptors), **constants}
-    patches: list[tuple[ModuleType, str, Any]] = [
+    patches: list[tuple[Any, str, Any]] = [
         (module, name, value)
         for module in seam.modules_of(userspace_proxy.plane)
         for name, value in names.items()
@@ -155,6 +172,7 @@ def installed(
         (hand_over, "connect_to_workers", kernel.connect_to_workers),
         (port_reservation, "socket", names["socket"]),
         *((module, "admit", _nothing) for module in (listener, sockets)),
+        *watching,
     ]
     undo = [(module, name, vars(module)[name]) for module, name, _ in patches]
     with seam.installed(kernel, rng, {}):  # type: ignore[arg-type]

@@ -8,18 +8,22 @@ from random import Random
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.model.serving import Serving
 
+from ..judgements import Judgements
 from ..kernel import Runaway
 from ..plan import Event
 from ..seam import logging_to
 from ..timeline import Timeline
 from . import plan as plans
-from .checks import Checks
-from .clients import CLIENT_ADDRESSES, Asker, Client, Endpoint
+from .checks import KEPT, LEFT, OUTCOME, SOCKET, SOON, Checks
+from .clients import CLIENT_ADDRESSES, SERVED_ONES, Asker, Client, Endpoint
 from .control import Control, Desired
-from .counting import Counting
+from .counting import COUNTED, KEPT_COUNTS, SERVED_COUNTS, SHOWN, Counting
+from .ejections import ORACLE as EJECTED
+from .ejections import SILENCE, Ejections
 from .files import CONTROL, WORKER
 from .machine import Machine, Process
 from .plan import ENDPOINTS, Fate, Plan
+from .resting import REST, Resting
 from .seam import installed
 
 # For a control process to start, or for one that has handed over to start again.
@@ -34,6 +38,23 @@ _MAX_EVENTS = 400_000
 _CLIENTS_IN_CALM = 6
 _FAULTS = {plans.CRASH, plans.HAND_OVER, plans.END, plans.STOP, plans.NO_START, plans.BREAK}
 """What doesn't happen any more when it is calm."""
+
+ORACLES = (
+    SERVED_ONES,
+    SOON,
+    KEPT,
+    SOCKET,
+    REST,
+    OUTCOME,
+    LEFT,
+    EJECTED,
+    SILENCE,
+    COUNTED,
+    SHOWN,
+    KEPT_COUNTS,
+    SERVED_COUNTS,
+)
+"""Those that judge in each campaign."""
 
 
 class _Errors(logging.Handler):
@@ -67,6 +88,7 @@ class World:
             self.machine.trace = []
         self.note = self.machine.note
         self.violate = self.machine.violate
+        self.judgements = Judgements(self.note, self.machine.violations)
         self.desired = [Desired(n, planned) for n, planned in enumerate(plan.services)]
         self.controls: list[Control] = []
         self.workers = 0
@@ -82,6 +104,8 @@ class World:
         """The first ones that came when the node was at rest."""
         self.checks = Checks(self)
         self.counting = Counting(self)
+        self.ejections = Ejections(self)
+        self.resting = Resting(self)
         self.machine.dying = self._on_death
         self.machine.started = self._on_worker
         self.endpoints = {each: Endpoint(self, each) for each in ENDPOINTS}
@@ -105,7 +129,11 @@ class World:
         with logging_to(_Errors(self), "userspace_proxy", logging.ERROR):
             try:
                 with installed(
-                    self.machine, self.rng, descriptors=self.plan.descriptors, constants=constants
+                    self.machine,
+                    self.rng,
+                    descriptors=self.plan.descriptors,
+                    constants=constants,
+                    watching=self.ejections.patches(),
                 ):
                     try:
                         self._pass()
@@ -148,7 +176,7 @@ class World:
         """Check what must hold, and have clients with numbers from that one on dial."""
         if self.machine.violations:
             return
-        self.checks.sockets_and_states()
+        self.resting.check()
         self.counting.note_calm()
         self._dial_all(number)
         self._run_for(_SERVED_S)
@@ -187,6 +215,7 @@ class World:
         process.start(control.run)
 
     def _on_worker(self, process: Process) -> None:
+        self.ejections.note_worker(process)
         if not self.is_calm:
             _give(process, self.plan.worker_fates.get(self.workers))
         self.workers += 1
@@ -227,7 +256,7 @@ class World:
             endpoint, how, seconds = args
             self.note(f"endpoint {endpoint.ip}: {how} for {seconds:g} s")
             self.endpoints[endpoint].break_for(seconds, how)
-            self.checks.note_broken(seconds)
+            self.checks.note_broken(endpoint, seconds)
         elif what == plans.SWAP:
             self._swap(*args)
         elif what == plans.NO_START:
@@ -262,6 +291,7 @@ class World:
         elif what == plans.RENAME:
             self.names += 1
             desired.name = f"shop/other-{number}-{self.names}:http"
+            self.checks.note_moved(desired)
         else:
             assert serving is not None, "it says how to serve"
             desired.is_there, desired.serving, desired.places = True, serving, places
@@ -275,6 +305,8 @@ class World:
         if one.planned.protocol is other.planned.protocol:
             one.addresses[0], other.addresses[0] = other.addresses[0], one.addresses[0]
             self.note(f"services {first} and {second}: swap {one.addresses[0]}")
+            self.checks.note_moved(one)
+            self.checks.note_moved(other)
             self._apply(one, other)
 
     def _apply(self, *changed: Desired) -> None:

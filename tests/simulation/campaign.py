@@ -1,0 +1,67 @@
+"""Runs many seeds of a half, in one process or several, and sums what the oracles have counted."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import islice
+
+from .halves import load
+from .judgements import Counts, Judgements
+
+# A seed takes a twentieth of a second: more is a loop without an end.
+_MOST_CPU_S = 20.0
+# Most of what a run leaves is in cycles, which are collected in one go.
+_COLLECTED_AFTER = 10
+
+Results = tuple[list[tuple[int, str]], Counts]
+"""Each seed with its first violation (empty: there is none), and what the oracles have counted."""
+
+
+def run(half: str, seeds: Iterable[range], jobs: int, at_once: int) -> Iterator[Results]:
+    """Run seeds in their order.
+
+    Args:
+        jobs: How many processes; with one, this process runs them.
+        at_once: How many seeds a process runs before it reports.
+    """
+    chunks = itertools.chain.from_iterable(_chunks(each, at_once) for each in seeds)
+    run_some = partial(run_chunk, half)
+    if jobs == 1:
+        yield from map(run_some, chunks)
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        waiting = deque(pool.submit(run_some, chunk) for chunk in islice(chunks, 4 * jobs))
+        while waiting:
+            yield waiting.popleft().result()
+            waiting.extend(pool.submit(run_some, chunk) for chunk in islice(chunks, 1))
+
+
+def run_chunk(name: str, seeds: range) -> Results:
+    """Run some seeds of a half."""
+    half = load(name)
+    # Not before: it imports the product, which may be a mutant.
+    from .cpu_limit import no_longer_than
+
+    results, sums = [], Judgements()
+    gc.freeze()
+    gc.disable()
+    for seed in seeds:
+        world = half.world(half.make_plan(seed))
+        with no_longer_than(_MOST_CPU_S):
+            found = world.run()
+        sums.add(world.judgements)
+        results.append((seed, found[0] if found else ""))
+        if seed % _COLLECTED_AFTER == 0:
+            gc.collect()
+    gc.enable()
+    return results, sums.counts
+
+
+def _chunks(seeds: range, size: int) -> Iterator[range]:
+    for start in range(0, len(seeds), size):
+        yield seeds[start : start + size]

@@ -1,0 +1,434 @@
+"""Judges each choice of an endpoint against the reference model, as the program makes it.
+
+    begins ─▶ sent ─┬─▶ connects, connected ─┬─▶ answered (joined) ─▶ ended
+             (pick) │     (the system call)  ├─▶ failed: SO_ERROR was read, or it was given up
+                    │                        └─▶ next one, waits, refused
+                    └─▶ no dial, as the kernel lacks something
+
+Rule 1: the program knows of a failure once it has read it: from then on its choices must show it.
+Rule 2: what isn't judged is excused with a reason, for this one event.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Any
+
+from userspace_proxy.model import Protocol, SocketAddress
+
+from .attempts import Attempt, Dial, Port
+from .judging import CLIENT_S, PAIR_S, SILENT_S, Judging
+from .kernel import Watcher
+from .leaving import Leaving
+from .model import Kind, Option, Span, Sure
+from .network import NODE_IP, Address
+from .streams import Stream
+from .turns import Preferences
+from .waits import Waits
+
+if TYPE_CHECKING:
+    from .actors import Party
+    from .sockets import SimulatedSocket
+    from .world import Service, World
+
+# Memory is short from 90 % on, until 85 %: clients may be forgotten.
+_SHORT_OF_MEMORY = (0.9, 0.85)
+_SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC}
+_PORTS = {errno.EADDRNOTAVAIL, errno.EAGAIN}
+
+
+class Choices(Watcher):
+    """The oracles of choices of one run."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.judge = world.judgements
+        self.ports: list[Port] = []
+        self._preferences = Preferences()
+        self.attempts: dict[int, Attempt] = {}
+        self._sending: Attempt | None = None
+        self._found: list[Option] | None = None
+        """What the client that waits now could have."""
+        self._is_short = False
+        """Memory is short, or was when it was last looked at."""
+        self._dials: dict[Any, tuple[Port, Attempt]] = {}
+        """Dials for clients, by what is behind their sockets."""
+        self._probes: dict[Any, tuple[Dial, dict[Port, None], dict[str, None]]] = {}
+        """Dials from this node's address, and for which ports and clients the answer counts."""
+        self._wanted: dict[SocketAddress, tuple[dict[Port, None], dict[str, None]]] = {}
+        """Probes that must begin in this turn."""
+        self._own: dict[tuple[str, SocketAddress], Span] = {}
+        """Since when a client's failures at an endpoint are its own."""
+        self._judging = Judging(world)
+        self._waits = Waits(world)
+        self._leaving = Leaving(world)
+
+    # -- time and clients --------------------------------------------------------------------------
+
+    def add(self, service: Service) -> None:
+        """Follow a Service port."""
+        at = self.world.timeline.now
+        self.ports.append(Port(service, service.planned.serving, self._preferences, at))
+
+    def served(self, service: Service) -> None:
+        """Note that a Service port is served in another way."""
+        port = self.ports[service.number]
+        port.served(service.serving, self.world.timeline.now)
+
+    def elsewhere(self, service: Service, endpoint: SocketAddress, how: str) -> None:
+        """Note what another worker has reported."""
+        port, now = self.ports[service.number], self.world.timeline.now
+        if how == "answered":
+            port.answered(endpoint, (now, now), is_here=False)
+        else:
+            port.could_serve_since = None
+            port.model.failed(endpoint, (now, now), is_silent=how == "silent")
+
+    def memory_used(self, share: float) -> None:
+        """Note how much is used: while it is short, pins of clients may be forgotten."""
+        self._is_short = share >= _SHORT_OF_MEMORY[self._is_short]
+        if self._is_short:
+            for port in self.ports:
+                port.model.forget_pins()
+
+    def reported(self, service: Service, what: str, endpoint: SocketAddress) -> None:
+        """Note what the program tells other workers."""
+        self.ports[service.number].reported[what, endpoint] += 1
+
+    def reported_wait(self, service: Service) -> None:
+        """Note that the program says that a client finds no endpoint."""
+        self.ports[service.number].wait_reports += 1
+
+    def attempt_of(self, stream: Stream) -> tuple[Port, Attempt] | None:
+        """Return what is known of a client, by the program's end of its connection."""
+        assert stream.remote is not None, "it has a client"
+        client = self.world.clients.get(stream.remote[1] - 20000)
+        if client is None:
+            return None
+        attempt = self.attempts.get(client.number)
+        if attempt is None:
+            port = self.ports[client.service]
+            keeps = port.model.serving.handling.keeps_clients
+            attempt = Attempt(client.number, client.served_as.ip, self.world.moment(), keeps)
+            self.attempts[client.number] = port.pending[client.number] = attempt
+        return self.ports[client.service], attempt
+
+    # -- what the program does ---------------------------------------------------------------------
+
+    def begins(self, stream: Stream, ip: str) -> None:
+        """Note that an endpoint is looked for, for a client."""
+        known = self.attempt_of(stream)
+        if known is None:
+            self.judge.violate("client", f"{stream.name} is no client's")
+            return
+        attempt = known[1]
+        attempt.begun_at = attempt.idle_since = self.world.timeline.now
+        self.judge.check("client address", ip == attempt.ip, f"{attempt.ip} was taken for {ip}")
+
+    def sends(self, stream: Stream, endpoint: SocketAddress) -> None:
+        """Judge which endpoint a client is sent to, before it is dialled."""
+        known = self.attempt_of(stream)
+        if known is None or self.world.is_closed:
+            return
+        port, attempt = known
+        at = self.world.moment()
+        self.memory_used(self.world.memory.share)
+        self._judging.judge_choice(port, attempt, endpoint, at)
+        self._waits.sends(port, attempt, endpoint)
+        self._waits.redials(attempt)
+        port.model.sent(attempt.ip, endpoint, at)
+        self._sending, attempt.is_at_limit = attempt, False
+        attempt.last_turn = self.world.timeline.now
+        attempt.could_go_since = None
+        port.could_serve_since = None
+        if attempt.waits_since is not None:
+            port.sent_at = at[1]
+
+    def sent(self) -> None:
+        """Note that the dial has begun, or can't."""
+        self._sending = None
+
+    def connects(self, sock: SimulatedSocket, address: Address) -> None:
+        """Part of Watcher."""
+        if not isinstance(sock.core, Stream):
+            return
+        endpoint, attempt = SocketAddress(*address), self._sending
+        if attempt is None:
+            self._begin_probe(sock, endpoint)
+            return
+        port = self._port_of(attempt)
+        source = sock.core.local
+        is_preserved = source is not None and source[0] not in (NODE_IP, "")
+        attempt.dial = Dial(endpoint, self.world.moment(), is_preserved, sock.core)
+        self._dials[sock.core] = port, attempt
+        self._judging.judge_source(attempt, source[0] if is_preserved and source else NODE_IP)
+
+    def connected(self, sock: SimulatedSocket, number: int) -> None:
+        """Part of Watcher."""
+        known = self._dials.get(sock.core)
+        if known is None:
+            if number not in (0, errno.EINPROGRESS) and sock.core in self._probes:
+                # This node can't dial it now.
+                del self._probes[sock.core]
+            return
+        port, attempt = known
+        dial = attempt.dial
+        assert dial is not None, "it was dialled"
+        if number in (0, errno.EINPROGRESS):
+            model, began = port.model, dial.began
+            attempt.first_dial = attempt.first_dial or began
+            model.loads.add(attempt.number, dial.endpoint, is_sure=model.counts_dials)
+        else:
+            self._failed(port, attempt, number)
+
+    def read_error(self, sock: SimulatedSocket, number: int) -> None:
+        """Part of Watcher."""
+        if sock.core in self._probes:
+            self._probe_ended(sock.core, number)
+            return
+        known = self._dials.get(sock.core)
+        if known is not None and number:
+            self._failed(*known, number)
+
+    def closes(self, sock: SimulatedSocket) -> None:
+        """Part of Watcher."""
+        if sock.core in self._probes:
+            del self._probes[sock.core]
+        known = self._dials.pop(sock.core, None)
+        if known is None or known[1].is_over or known[1].joined:
+            return
+        port, attempt = known
+        if attempt.dial is not None and attempt.dial.core is sock.core:
+            self._given_up(port, attempt, attempt.dial)
+
+    def joins(self, client: Party, sock: SimulatedSocket) -> None:
+        """Note that an endpoint has answered."""
+        known = self._dials.get(sock.core)
+        attempt = self.attempts.get(client.number)
+        if known is None or attempt is not known[1] or attempt.dial is None:
+            self.judge.violate("joined", f"client {client.number} was joined to {sock.core.name}")
+            return
+        port, at = known[0], self.world.moment()
+        dial = attempt.dial
+        if attempt.waits_since is not None:
+            port.hope_at = at[1]
+        attempt.joined, attempt.waits_since = dial.endpoint, None
+        attempt.joined_at = at[1]
+        port.joined[attempt.number] = attempt
+        port.pending.pop(attempt.number, None)
+        self._waits.emptied(port)
+        port.model.loads.add(attempt.number, dial.endpoint)
+        port.answered(dial.endpoint, at)
+        if dial.is_preserved:
+            self._judging.answered_at[attempt.ip, dial.endpoint] = self.world.timeline.now
+
+    def ended(self, number: int, cause: str) -> None:
+        """Judge the end of a client's connection."""
+        attempt = self.attempts.get(number)
+        if attempt is None or attempt.is_over:
+            return
+        port = self._port_of(attempt)
+        if cause == "unanswered" and not self.world.is_closed:
+            self._judging.judge_refusal(port, attempt)
+        self._waits.ended(port, attempt, cause)
+        if cause == "endpoint removed":
+            self._leaving.ended(port, attempt)
+        port.joined.pop(number, None)
+        attempt.is_over = True
+        attempt.dial = attempt.dial if attempt.joined else None
+        port.pending.pop(number, None)
+        if cause != "too many waiting":
+            self._waits.emptied(port)
+        port.model.loads.remove(number)
+        if attempt.joined:
+            port.ended_at = self.world.timeline.now
+        if attempt.joined and attempt.dial is not None and attempt.dial.is_preserved:
+            self._judging.answered_at[attempt.ip, attempt.joined] = self.world.timeline.now
+
+    def waits(self, stream: Stream) -> None:
+        """Judge that a client waits, before it does."""
+        known = self.attempt_of(stream)
+        if known is None:
+            return
+        port, attempt = known
+        at = self.world.moment()
+        options = port.model.options(attempt.ip, at, attempt.tried)
+        queue = [each for each in port.pending.values() if each is not attempt and each.is_waiting]
+        # Only a new one queues up behind others.
+        is_new = attempt.first_dial is None and attempt.waits_since is None
+        is_behind = is_new and port.model.is_uniform and any(each.is_at_limit for each in queue)
+        self._judging.judge_wait(attempt, options, at, is_behind=is_behind)
+        is_full = any(option.kind is Kind.WAIT for option in options or ())
+        attempt.is_at_limit = is_full or is_behind
+        kinds = {option.kind for option in options or ()}
+        # At its deadline an endpoint may be left, and another one full.
+        is_limited = port.model.limit is not None and kinds != {Kind.NONE}
+        attempt.may_be_at_limit = attempt.is_at_limit or options is None or is_limited
+        attempt.tried.clear()
+        attempt.first_dial = None
+        attempt.could_go_since = port.could_serve_since = None
+        attempt.idle_since = self.world.timeline.now
+        self._found = options
+
+    def has_place(self, stream: Stream) -> None:
+        """Judge the places of those that wait, after a client has got one, or has kept it."""
+        known = self.attempt_of(stream)
+        if known is not None and known[1].waits_since is None:
+            known[1].waits_since = self.world.moment()
+            self._waits.waits(*known, self._found)
+
+    # -- dials -------------------------------------------------------------------------------------
+
+    def _failed(self, port: Port, attempt: Attempt, number: int) -> None:
+        """Note that the program has learned of a dial's failure."""
+        dial, now = attempt.dial, self.world.timeline.now
+        if dial is None or dial.number is not None:
+            return
+        dial.number = number
+        attempt.dial, attempt.idle_since, attempt.dialled_until = None, now, now
+        port.model.loads.remove(attempt.number)
+        if number in _SHORTAGES:
+            attempt.shortage_at = now
+            return
+        attempt.tried[dial.endpoint] = None
+        if number in _PORTS:
+            attempt.shortage_at = now
+            return
+        self._note_failure(port, attempt, dial, is_silent=number == errno.ETIMEDOUT)
+
+    def _given_up(self, port: Port, attempt: Attempt, dial: Dial) -> None:
+        """Note that a dial was closed while it was under way: that is a failure after a second."""
+        at = self.world.moment()
+        attempt.dial, attempt.idle_since, attempt.dialled_until = None, at[1], at[1]
+        port.model.loads.remove(attempt.number)
+        least, most = at[0] - dial.began[1], at[1] - dial.began[0]
+        first = attempt.first_dial or dial.began
+        is_by_client = at[1] - first[0] >= CLIENT_S
+        # One that can't be watched, as the kernel lacks something, isn't given up: it never began.
+        is_watched = least >= SILENT_S or self.world.kernel.lacked_at < at[0]
+        if is_watched and not is_by_client:
+            why = f"{dial.endpoint} had {most:.3f} s to answer client {attempt.number}"
+            self.judge.check("patience", most >= SILENT_S, why)
+        if most < SILENT_S:
+            return
+        self._waits.gave_up(attempt, (least, most))
+        attempt.tried[dial.endpoint] = None
+        is_sure = least >= SILENT_S or not is_by_client
+        self._note_failure(port, attempt, dial, is_silent=True, is_sure=is_sure)
+
+    def _note_failure(
+        self, port: Port, attempt: Attempt, dial: Dial, *, is_silent: bool, is_sure: bool = True
+    ) -> None:
+        at = self.world.moment()
+        # Those that wait may have lost what could have served them.
+        port.could_serve_since = None
+        over = port.has_returned_since(dial.endpoint, dial.began) if is_silent else Sure.NO
+        own = self._is_own(attempt, dial, at)
+        is_of_endpoint = Sure.YES if is_sure else Sure.EITHER
+        if Sure.EITHER in (over, own):
+            is_of_endpoint = Sure.EITHER
+        if Sure.YES in (over, own):
+            is_of_endpoint = Sure.NO
+        port.failed(dial, at, is_silent=is_silent, is_of_endpoint=is_of_endpoint)
+        if dial.is_preserved and over is not Sure.YES and own is not Sure.YES:
+            self._want_probe(port, attempt, dial.endpoint)
+
+    def _is_own(self, attempt: Attempt, dial: Dial, at: Span) -> Sure:
+        """Return whether a failure concerns this client's address only."""
+        since = self._own.get((attempt.ip, dial.endpoint)) if dial.is_preserved else None
+        if since is None or at[0] >= since[1] + PAIR_S:
+            return Sure.NO
+        return Sure.YES if at[1] < since[0] + PAIR_S else Sure.EITHER
+
+    # -- probes ------------------------------------------------------------------------------------
+
+    def _want_probe(self, port: Port, attempt: Attempt, endpoint: SocketAddress) -> None:
+        """An endpoint that fails at a client's address is asked from this node's (ADR 0070)."""
+        if endpoint not in port.model.serving.all_endpoints:
+            return
+        for dial, ports, clients in self._probes.values():
+            if dial.endpoint == endpoint:
+                ports[port], clients[attempt.ip] = None, None
+                return
+        ports, clients = self._wanted.setdefault(endpoint, ({}, {}))
+        ports[port], clients[attempt.ip] = None, None
+
+    def _begin_probe(self, sock: SimulatedSocket, endpoint: SocketAddress) -> None:
+        if self.world.is_closed:
+            # As its descriptors are given back, a dial begins for a client: none is followed.
+            return
+        wanted = self._wanted.pop(endpoint, None)
+        if wanted is None:
+            self.judge.violate("probe", f"{endpoint} was dialled for no client")
+            return
+        self.judge.right("probe")
+        source = sock.core.local
+        if source is not None and source[0] not in (NODE_IP, ""):
+            self.judge.violate("probe", f"{endpoint} was probed from {source[0]}")
+        self._probes[sock.core] = Dial(endpoint, self.world.moment()), *wanted
+
+    def _probe_ended(self, core: Any, number: int) -> None:
+        dial, ports, clients = self._probes.pop(core)
+        if number:
+            return
+        at = self.world.moment()
+        for port in ports:
+            port.answered(dial.endpoint, at)
+        for client in clients:
+            self._own[client, dial.endpoint] = at
+
+    def dial_of(self, core: Any) -> tuple[int, int, Dial] | None:
+        """Return a dial for a client that is under way: its Service port, its client, and it."""
+        known = self._dials.get(core)
+        if known is None or known[1].dial is None or known[1].dial.core is not core:
+            return None
+        return known[0].service.number, known[1].number, known[1].dial
+
+    def _port_of(self, attempt: Attempt) -> Port:
+        return self.ports[self.world.clients[attempt.number].service]
+
+    # -- after each turn ---------------------------------------------------------------------------
+
+    def after_turn(self) -> None:
+        """Check what must have happened within the turn."""
+        if self._wanted and not self.world.is_closed:
+            for endpoint in self._wanted:
+                if self._lacks_descriptors():
+                    self.judge.excuse("probe", "the kernel lacks something")
+                else:
+                    self.judge.violate("probe", f"{endpoint} failed, and wasn't probed")
+        self._wanted.clear()
+        self._waits.after_turn([port for port in self.ports if port.pending])
+        self._leaving.after_turn([port for port in self.ports if port.joined])
+        for port in self.ports:
+            if not is_tcp(port.service):
+                port.reported.clear()
+            elif port.expected or port.reported or port.possible:
+                self._judge_news(port)
+
+    def _lacks_descriptors(self) -> bool:
+        return bool(
+            self.world.kernel.lacked_at >= self.world.timeline.now - 0.5
+            or {"shedding", "memory"} & self.world.plan.features
+        )
+
+    def _judge_news(self, port: Port) -> None:
+        for key in {**port.expected, **port.reported}:
+            missing = port.expected[key] - port.reported[key]
+            what, endpoint = key
+            if missing > 0:
+                self.judge.violate("news", f"{endpoint}: no report that it was {what}")
+            elif -missing > port.possible[key]:
+                self.judge.violate("news", f"{endpoint}: reported as {what}, and it wasn't")
+            elif missing:
+                self.judge.excuse("news", "the moment is unsure")
+            else:
+                self.judge.right("news")
+        port.expected.clear()
+        port.reported.clear()
+        port.possible.clear()
+
+
+def is_tcp(service: Service) -> bool:
+    """Return whether a Service port is one of TCP."""
+    return service.planned.protocol is Protocol.TCP

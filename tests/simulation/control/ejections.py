@@ -1,0 +1,251 @@
+"""What workers know of each other's dials: an ejection, or its end, reaches all of them.
+
+    worker A: a dial fails ──▶ Ejected ──▶ control ──▶ worker B leaves the endpoint out, too
+    worker A: a dial of an ejected endpoint is answered ──▶ Returned ──▶ worker B has it back
+
+Rule 1: each outcome is judged once for each other worker, when messages have had their time.
+Rule 2: where another outcome followed, or the endpoint came or left, the other worker may use the
+endpoint or not, but the message must have arrived.
+Rule 3: an excuse is about one outcome and one other worker: the sender, or the control process,
+died while the message was under way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from userspace_proxy.dataplane.outcomes import Outcomes
+from userspace_proxy.model import SocketAddress
+from userspace_proxy.model.serving import Serving
+from userspace_proxy.plane.messages import Ejected, Returned
+from userspace_proxy.plane.worker import Worker
+
+from .files import WORKER
+from .machine import Process
+
+if TYPE_CHECKING:
+    from .world import World
+
+# One dial a second finds out whether an endpoint that was silent still is.
+_QUIET_S = 1.0
+
+ORACLE, SILENCE = "ejections reach all workers", "silence reaches all workers"
+
+# For a message to the control process and on to a worker: each reads it in its next iteration.
+_ARRIVES_S = 0.5
+_ITERATIONS = 20
+# A message waits for others where a Unix socket takes few bytes at a time.
+_SMALL_ROOM, _DRIPS_S = 4096, 2.0
+
+
+class _Outcome(NamedTuple):
+    """That an ejection began, or ended, in one worker."""
+
+    at: float
+    worker: Process
+    group: int
+    endpoint: SocketAddress
+    is_ejected: bool
+    is_silent: bool
+
+
+class Ejections:
+    """The oracle of one run."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._outcomes: dict[tuple[Process, int, SocketAddress], _Outcome] = {}
+        """The last one, by control process, group and endpoint."""
+        self._last_at: dict[tuple[tuple[Process, int, SocketAddress], bool], float] = {}
+        """When an ejection last began (True), or ended, in any worker."""
+        self._dialled: dict[tuple[Process, int, SocketAddress], tuple[float, Process]] = {}
+        """When the last dial of any worker ended, and whose it was."""
+        self._began: dict[Process, float] = {}
+        self._served_at: dict[tuple[Process, int, SocketAddress], float] = {}
+        """When an endpoint last came or left."""
+        self._returned_at: dict[tuple[Process, SocketAddress], float] = {}
+        """When an endpoint that was silent was last answered, as a worker knows."""
+        self._received: dict[tuple[Process, int, SocketAddress, bool], list[float]] = {}
+        """When a worker has read that an endpoint failed (True), or answered, in another one."""
+        machine = world.machine
+        self.delay_s = _ARRIVES_S + _ITERATIONS * machine.speed.latency_s
+        if machine.speed.room < _SMALL_ROOM:
+            self.delay_s += _DRIPS_S
+
+    def patches(self) -> list[tuple[Any, str, Any]]:
+        """Return what is to replace methods of the product, to see what dials have shown."""
+        return [
+            *(
+                (Outcomes, name, _watched(vars(Outcomes)[name], self._look))
+                for name in ("failed", "answered")
+            ),
+            *(
+                (Worker, name, _read(vars(Worker)[name], self._receive))
+                for name in ("_eject", "_end_ejection")
+            ),
+        ]
+
+    def note_worker(self, process: Process) -> None:
+        """Note that a worker begins: it knows of no ejection before."""
+        self._began[process] = self._world.timeline.now
+
+    def note_served(self, control: Process, group: int, old: Serving, new: Serving) -> None:
+        """Note that a group is served in another way."""
+        for endpoint in {*old.all_endpoints} ^ {*new.all_endpoints}:
+            self._served_at[control, group, endpoint] = self._world.timeline.now
+
+    def is_ejected(self, worker: Process, group: int, endpoint: SocketAddress) -> bool:
+        """Return whether a worker leaves an endpoint out."""
+        return _ejection(worker, group, endpoint) is not None
+
+    def is_quiet(self, worker: Process, endpoint: SocketAddress) -> bool:
+        """Return whether clients without another endpoint may be reset: it was silent.
+
+        One client a second finds out whether it still is.
+        """
+        if self._returned_at.get((worker, endpoint), -1.0) >= self._world.timeline.now - _QUIET_S:
+            return True
+        running = worker.main._worker if worker.main is not None else None
+        found = [
+            _ejection(worker, group, endpoint) for group in (running._groups if running else ())
+        ]
+        return any(known is not None and known.is_silent for known in found)
+
+    def _look(self, group: int, endpoint: SocketAddress, call: Callable[[], Any]) -> Any:
+        """Carry out what a dial has shown, and note what that changes in this worker."""
+        worker = self._world.machine.current
+        assert worker is not None, "a process runs"
+        before = _ejection(worker, group, endpoint)
+        answer = call()
+        after = _ejection(worker, group, endpoint)
+        if worker.parent is not None:
+            now, key = self._world.timeline.now, (worker.parent, group, endpoint)
+            self._dialled[key] = now, worker
+            if after is None and before is not None and before.is_silent:
+                self._returned_at[worker, endpoint] = now
+            if (before is None) is not (after is None):
+                is_silent = after is not None and after.is_silent
+                outcome = _Outcome(now, worker, group, endpoint, after is not None, is_silent)
+                self._judge_later(key, outcome)
+        return answer
+
+    def _receive(self, message: Ejected | Returned, call: Callable[[], Any]) -> None:
+        """Carry out what another worker has found, and note that it has arrived."""
+        worker, now = self._world.machine.current, self._world.timeline.now
+        assert worker is not None, "a process runs"
+        group, endpoint = message.group, message.endpoint
+        before = _ejection(worker, group, endpoint)
+        call()
+        after = _ejection(worker, group, endpoint)
+        if before is not None and before.is_silent and (after is None or not after.is_silent):
+            self._returned_at[worker, endpoint] = now
+        key = (worker, group, endpoint, isinstance(message, Ejected))
+        self._received.setdefault(key, []).append(now)
+
+    def _judge_later(self, key: tuple[Process, int, SocketAddress], outcome: _Outcome) -> None:
+        before = self._outcomes.get(key)
+        self._outcomes[key] = outcome
+        self._last_at[key, outcome.is_ejected] = outcome.at
+        is_crossed = (
+            before is not None
+            and before.is_ejected is not outcome.is_ejected
+            and before.worker is not outcome.worker
+            and outcome.at - before.at <= self.delay_s
+        )
+        for other in self._world.machine.alive(WORKER):
+            if other is outcome.worker or other.parent is not outcome.worker.parent:
+                continue
+            if other in self._began:
+                self._world.timeline.after(
+                    self.delay_s, self._judge, key, outcome, other, is_crossed
+                )
+
+    def _judge(
+        self,
+        key: tuple[Process, int, SocketAddress],
+        outcome: _Outcome,
+        other: Process,
+        is_crossed: bool,
+    ) -> None:
+        judgements, now = self._world.judgements, self._world.timeline.now
+        if self._world.is_finishing or self._world.machine.violations:
+            return
+        if other.is_dead or not _serves(other, outcome) or other.main._is_draining:
+            # There is nothing to judge.
+            return
+        processes = (outcome.worker, key[0], other)
+        held_until = max(process.loop.held_until for process in processes)
+        if held_until + self.delay_s > now and held_until >= outcome.at:
+            # The message waits for one that was stopped.
+            self._world.timeline.at(
+                held_until + self.delay_s + 0.001, self._judge, key, outcome, other, is_crossed
+            )
+            return
+        known = _ejection(other, outcome.group, outcome.endpoint)
+        received = self._received.get((other, *key[1:], outcome.is_ejected), ())
+        is_unsure = is_crossed or self._is_over(key, outcome)
+        if is_unsure:
+            is_right = any(at >= outcome.at for at in received)
+        else:
+            is_right = (known is not None) is outcome.is_ejected
+        dead = [process for process in processes if process.is_dead]
+        if dead and not is_right:
+            judgements.excuse(ORACLE, f"the {dead[0].name.split()[0]} died")
+            return
+        what = "failed" if outcome.is_ejected else "answered"
+        judgements.check(
+            ORACLE,
+            is_right,
+            lambda: (
+                f"{outcome.endpoint} {what} in {outcome.worker.name} at {outcome.at:.3f}, and "
+                f"{other.name} {'has it ejected' if known else 'uses it'} at {now:.3f}, read "
+                f"{len(received)} messages"
+            ),
+        )
+        is_last = self._dialled[key][0] == outcome.at
+        if known is not None and outcome.is_ejected and is_last and not is_unsure and not dead:
+            judgements.check(
+                SILENCE,
+                known.is_silent is outcome.is_silent,
+                f"{other.name} takes {outcome.endpoint} for silent: {known.is_silent}",
+            )
+
+    def _is_over(self, key: tuple[Process, int, SocketAddress], outcome: _Outcome) -> bool:
+        """Return whether another outcome has followed, or the endpoint came or left."""
+        if self._last_at.get((key, not outcome.is_ejected), -1.0) >= outcome.at:
+            return True
+        return self._served_at.get(key, 0.0) >= outcome.at - self.delay_s
+
+
+def _serves(process: Process, outcome: _Outcome) -> bool:
+    worker = process.main._worker if process.main is not None else None
+    group = None if worker is None else worker._groups.get(outcome.group)
+    return group is not None and outcome.endpoint in group.serving.all_endpoints
+
+
+def _ejection(process: Process, group: int, endpoint: SocketAddress) -> Any:
+    """Return what a worker has noted of an endpoint that it leaves out, or None."""
+    worker = process.main._worker if process.main is not None else None
+    known = None if worker is None else worker._groups.get(group)
+    if known is None:
+        return None
+    current = known.balancers.current
+    return getattr(current, "inner", current)._ejections.ejected.get(endpoint)
+
+
+def _watched(original: Any, look: Callable[..., Any]) -> Any:
+    def watched(self: Any, endpoint: SocketAddress, *args: Any, **kwargs: Any) -> Any:
+        call = partial(original, self, endpoint, *args, **kwargs)
+        news = self.news
+        return call() if news is None else look(news._number, endpoint, call)
+
+    return watched
+
+
+def _read(original: Any, receive: Callable[..., Any]) -> Any:
+    def read(self: Any, message: Any) -> None:
+        receive(message, partial(original, self, message))
+
+    return read

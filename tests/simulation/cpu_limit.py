@@ -1,0 +1,32 @@
+"""Ends a run that computes without an end, as an exception within it."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+
+from .kernel import Runaway
+
+# One that the product suppresses comes again.
+_AGAIN_S = 0.5
+
+
+class Endless(Runaway):
+    """A run has taken more processor time than any that ends."""
+
+
+@contextlib.contextmanager
+def no_longer_than(seconds: float) -> Iterator[None]:
+    """Raise :class:`Endless` within the block once it has taken that much processor time."""
+    before = signal.signal(signal.SIGVTALRM, _end)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds, _AGAIN_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+def _end(_number: int, _frame: object) -> None:
+    raise Endless

@@ -1,0 +1,567 @@
+"""Follows each datagram of UDP: who may have it, that it goes on in time, and how flows end.
+
+    client ──▶ the node ──▶ (read) ──▶ a flow's socket ──▶ endpoint
+           ◀── (sent) ◀──── the node ◀──────────────────── endpoint
+
+What is known comes from the network alone: payloads are unique, so each datagram is recognized
+wherever it is. A flow is a socket of the data plane that is connected to an endpoint; the first
+client's datagram on it says whose it is.
+
+Rule 1: an excuse is one datagram's, or one flow's, and states why.
+Rule 2: what the data plane can't know yet counts for neither side: a datagram that waits in a
+socket, or that arrived while the process was stopped.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import Counter, deque
+from typing import TYPE_CHECKING
+
+from userspace_proxy.model import Balance, SocketAddress
+from userspace_proxy.model.serving import Serving
+
+from .datagram_records import Flow, Question, allowed, may_leave
+from .datagrams import DatagramSocket
+from .network import ANSWERS, LATE, UNROUTABLE, Address
+from .troubles import SOON_S, Troubles
+
+if TYPE_CHECKING:
+    from .world import Service, World
+
+ORACLES = (
+    "answer passed on",
+    "answer to its client",
+    "answer's source",
+    "datagram hops",
+    "datagram once",
+    "datagram passed on",
+    "datagram tried again",
+    "flow counters",
+    "flow ended for a reason",
+    "flow endpoint",
+    "flow idle",
+    "one flow",
+    "refusing endpoint",
+)
+
+# As conntrack: until a client has sent after an answer, and from then on.
+_YOUNG_S, _STREAM_S = 30.0, 120.0
+# A use is noted once a second, and flows are looked at once a second.
+_GRAIN_S = 1.0
+_LATE_S = 2.5
+
+
+# The shortest time without an endpoint that has refused.
+_EJECTED_S = 4.0
+# So long and so much of a flow is kept for another endpoint.
+_KEPT_S, _KEPT = 1.0, 4
+_CHECK_EVERY_S = 0.5
+
+
+class DatagramChecks:
+    """The oracles of UDP."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.judge = world.judgements
+        self._questions: dict[bytes, Question] = {}
+        self._answers: dict[bytes, tuple[Address, Flow | None, float]] = {}
+        """Who sent it, on which flow it arrived, and when."""
+        self._flows: dict[DatagramSocket, Flow] = {}
+        self._of_client: dict[tuple[Address | None, Address | None], Flow] = {}
+        self._due: deque[tuple[float, bytes, bool]] = deque()
+        """What is to go on: until when, the payload, whether it is an answer."""
+        self._refused_flows: deque[tuple[float, Flow]] = deque()
+        """Those whose first datagrams are to be sent to another endpoint: until when."""
+        self._closed: list[Flow] = []
+        """Those that were closed a moment ago."""
+        self._gone: set[bytes] = set()
+        """Answers that were passed on."""
+        self._refused_at: dict[Address, float] = {}
+        """When the node was last told that an endpoint refuses."""
+        self._heard_at: dict[Address, float] = {}
+        """When an endpoint's last datagram reached the node."""
+        self._failed_elsewhere: dict[Address, float] = {}
+        self._refused: dict[Address, float] = {}
+        """When the node was last told that an endpoint refuses, with no answer since."""
+        self.troubles = Troubles(world)
+        self._left_at: dict[tuple[str, Address], float] = {}
+        """When flows to an endpoint of a Service last had to end."""
+        self._checked_at = 0.0
+        self.connections: Counter[str] = Counter()
+        self.received: Counter[str] = Counter()
+        self.sent: Counter[str] = Counter()
+
+    # -- what the world tells ----------------------------------------------------------------------
+
+    def ask(
+        self, payload: bytes, client: Address, to: Address, hops: int, service: Service
+    ) -> None:
+        """Note a datagram that a client is about to send."""
+        self._questions[payload] = Question(
+            client, to, hops, 0.0, service, is_first=True, serving=service.group.serving
+        )
+
+    def changing(self, service: Service, before: Serving, now: Serving) -> None:
+        """Note that a Service is about to be served in another way."""
+        for endpoint in before.all_endpoints:
+            if may_leave(before, now, endpoint):
+                key = service.group.label, (endpoint.ip, endpoint.port)
+                self._left_at[key] = self.world.timeline.now
+
+    def _service_of(self, endpoint: Address) -> Service | None:
+        for service in self.world.services:
+            if service.is_udp and SocketAddress(*endpoint) in service.planned.pool:
+                return service
+        return None
+
+    # -- what the network tells --------------------------------------------------------------------
+
+    def arrived(self, core: DatagramSocket | None, payload: bytes, *, is_taken: bool) -> None:
+        """Note that a datagram has reached the node; None: no socket takes it."""
+        now = self.world.timeline.now
+        question = self._questions.get(payload)
+        if question is not None:
+            if core is not None and is_taken:
+                question.at = now
+                question.is_first = (question.client, question.to) not in self._of_client
+                question.serving = question.service.group.serving
+                flow = self._of_client.get((question.client, question.to))
+                if flow is not None:
+                    flow.asked_at = now
+                    # Or the process has the answer, and hasn't read it yet.
+                    flow.may_be_stream = True
+                question.at_limit = self._at_limit(question.serving)
+                question.ejected = self._ejected(question)
+                self._due.append((now + SOON_S, payload, False))
+            return
+        found = self._answers.get(payload)
+        if found is None:
+            return
+        endpoint = found[0]
+        self._refused.pop(endpoint, None)
+        self._heard_at[endpoint] = now
+        flow = None if core is None else self._flows.get(core)
+        self._answers[payload] = endpoint, flow, now
+        if flow is not None and is_taken:
+            self._due.append((now + SOON_S, payload, True))
+
+    def left(self, core: DatagramSocket, payload: bytes, to: Address, source: Address) -> None:
+        """Note that the data plane sends a datagram: to an endpoint, or to a client."""
+        if core.remote is None:
+            self._answered(payload, to, source)
+        else:
+            self._asked(core, payload, to)
+
+    def connected(self, core: DatagramSocket, to: Address) -> None:
+        """Note a new flow's socket."""
+        service = self._service_of(to)
+        if service is None:
+            return
+        now = self.world.timeline.now
+        flow = Flow(core, to, service, service.group.serving, now, used=now)
+        flow.had_trouble = self.troubles.lacked(now)
+        self._flows[core] = flow
+        self._check_refusing(flow)
+
+    def reached(self, payload: bytes, to: Address, behaviour: str) -> None:
+        """Note what a datagram meets at its endpoint."""
+        question = self._questions.get(payload)
+        if question is None or behaviour not in (ANSWERS, LATE):
+            return
+        now = self.world.timeline.now
+        if question.heard_at and not any(
+            self._has_refused(e, since) for e, since in question.heard_at
+        ):
+            self.judge.violate("datagram once", f"{payload!r} arrived at {question.heard_at}, {to}")
+        else:
+            self.judge.right("datagram once")
+        question.heard_at.append((to, now))
+
+    def answer(self, payload: bytes, endpoint: Address) -> None:
+        """Note a datagram that an endpoint is about to send."""
+        self._answers[payload] = endpoint, None, 0.0
+
+    def refused(self, core: DatagramSocket, number: int) -> None:
+        """Note that the node is told that an endpoint refuses."""
+        flow = self._flows.get(core)
+        if flow is None or flow.closed_at is not None:
+            return
+        now = self.world.timeline.now
+        flow.refusals.append(now)
+        self._refused_at[flow.endpoint] = now
+        if self._is_to_be_tried_again(flow):
+            self._refused_flows.append((now + SOON_S, flow))
+        if core.local is not None and flow.client is not None and core.local[0] == flow.client[0]:
+            # It may be a network policy's, for this client.
+            return
+        if number == errno.ECONNREFUSED:
+            self._refused[flow.endpoint] = now
+
+    def closed(self, core: DatagramSocket) -> None:
+        """Note that the data plane closes a socket."""
+        flow = self._flows.pop(core, None)
+        if flow is None:
+            return
+        flow.closed_at = self.world.timeline.now
+        if self._of_client.get(flow.key) is flow:
+            del self._of_client[flow.key]
+        if flow.client is not None:
+            self._check_end(flow)
+
+    # -- judging -----------------------------------------------------------------------------------
+
+    def _asked(self, core: DatagramSocket, payload: bytes, to: Address) -> None:
+        question, flow = self._questions.get(payload), self._flows.get(core)
+        if question is None or flow is None:
+            self.judge.violate(
+                "flow endpoint", f"{payload!r} was sent to {to}, and no client sent it"
+            )
+            return
+        now, label = self.world.timeline.now, question.service.group.label
+        self.received[label] += len(payload)
+        if flow.client is None:
+            self._begin(flow, question)
+        flow.used = now
+        flow.sent.append(payload)
+        flow.is_stream = flow.is_stream or flow.answered_at is not None
+        flow.had_trouble = flow.had_trouble or self.troubles.lacked(now)
+        is_own = flow.key == (question.client, question.to)
+        self.judge.check(
+            "one flow", is_own, lambda: f"{payload!r} was sent in the flow of {flow.key}"
+        )
+        self.judge.check(
+            "datagram hops",
+            core.hops >= 1 and core.hops == question.hops - 1,
+            lambda: f"{payload!r} came with {question.hops} hops, and left with {core.hops}",
+        )
+        self._check_endpoint(flow, payload)
+        question.ends.append(to)
+
+    def _begin(self, flow: Flow, question: Question) -> None:
+        """Note whose a flow is."""
+        flow.client, flow.to = question.client, question.to
+        self.connections[flow.service.group.label] += 1
+        before = self._of_client.get(flow.key)
+        if before is not None and not self._is_closing(before):
+            self.judge.violate(
+                "one flow", f"{flow.key} has flows to {before.endpoint}, {flow.endpoint}"
+            )
+        else:
+            self.judge.right("one flow")
+        self._of_client[flow.key] = flow
+
+    def _is_closing(self, flow: Flow) -> bool:
+        """Return whether the reactor closes its socket soon."""
+        late = self.world.network.closing()
+        return any(getattr(sock, "core", None) is flow.core for sock in late)  # type: ignore[attr-defined]
+
+    def _check_endpoint(self, flow: Flow, payload: bytes) -> None:
+        """A datagram goes to an endpoint of the Service; a new flow's to one for this client."""
+        assert flow.client is not None, "it has begun"
+        serving, endpoint = flow.service.group.serving, SocketAddress(*flow.endpoint)
+        may = allowed(flow.serving if len(flow.sent) == 1 else serving, flow.client[0])
+        is_right = endpoint in (may if len(flow.sent) == 1 else serving.all_endpoints)
+        if len(flow.sent) == 1 and flow.serving is not serving:
+            is_right = is_right or endpoint in serving.all_endpoints
+        self.judge.check(
+            "flow endpoint",
+            is_right,
+            lambda: f"{payload!r} of {flow.client} was sent to {endpoint}, which it may not have",
+        )
+
+    def _check_refusing(self, flow: Flow) -> None:
+        """An endpoint that has refused gets no new flow for a while."""
+        since = self._refused.get(flow.endpoint)
+        now = flow.began
+        for endpoint in flow.serving.all_endpoints:
+            other = self._refused.get((endpoint.ip, endpoint.port), now)
+            if SOON_S < now - other < _EJECTED_S and tuple(endpoint) != flow.endpoint:
+                self.judge.right("refusing endpoint")
+        if since is None or now - since > _EJECTED_S:
+            return
+        if now - since < SOON_S + self.troubles.stopped_since(since):
+            return
+        serving = flow.serving
+        others = [e for e in serving.endpoints if tuple(e) != flow.endpoint]
+        healthy = [e for e in others if not self._may_be_ejected(e)]
+        if not others:
+            self.judge.right("refusing endpoint")
+        elif serving.outside is not None or serving.standbys or not healthy:
+            self.judge.excuse("refusing endpoint", "it may be the only one left")
+        elif flow.service.changed_at >= since:
+            self.judge.excuse("refusing endpoint", "the Service has changed")
+        elif self.troubles.lacked(since):
+            self.judge.excuse("refusing endpoint", "the kernel lacked something")
+        elif serving.handling.max_connections is not None:
+            self.judge.excuse("refusing endpoint", "others are at their limit")
+        else:
+            self.judge.violate(
+                "refusing endpoint", f"a flow to {flow.endpoint}, refused {now - since:.3f} s ago"
+            )
+
+    def _has_refused(self, endpoint: Address, since: float) -> bool:
+        """Return whether an endpoint that took a datagram has refused another one since."""
+        return self.world.hosts[SocketAddress(*endpoint)].failed_at >= since - _KEPT_S
+
+    def _answered(self, payload: bytes, to: Address, source: Address) -> None:
+        found = self._answers.get(payload)
+        question = self._questions.get(payload.partition(b" from ")[0])
+        if found is None or question is None:
+            self.judge.violate("answer to its client", f"{to} is sent {payload!r}")
+            return
+        self.judge.check(
+            "answer to its client",
+            question.client == to and payload not in self._gone,
+            lambda: f"{payload!r} is sent to {to}",
+        )
+        self.judge.check(
+            "answer's source",
+            source == question.to,
+            lambda: f"{payload!r} comes from {source}, and {question.to} was asked",
+        )
+        self._gone.add(payload)
+        self.sent[question.service.group.label] += len(payload)
+        _, flow, _ = found
+        if flow is not None:
+            flow.used = self.world.timeline.now
+            if flow.answered_at is None:
+                flow.answered_at = flow.used
+
+    def _check_end(self, flow: Flow) -> None:
+        """A flow ends only for a reason that clients can be told."""
+        reason = self._reason(flow)
+        if reason == "":
+            self.judge.violate(
+                "flow ended for a reason",
+                f"the flow of {flow.client} to {flow.endpoint} ended, "
+                f"{self.world.timeline.now - flow.used:.3f} s after it was used",
+            )
+        elif reason.startswith("it may"):
+            self.judge.excuse("flow ended for a reason", reason)
+        else:
+            self.judge.right("flow ended for a reason")
+
+    def _reason(self, flow: Flow) -> str:
+        """Return why a flow may end; one that begins with "it may" is an excuse."""
+        world, service, now = self.world, flow.service, self.world.timeline.now
+        if world.is_closed or (world.is_calm and world.plan.node.ends != "calm"):
+            return "all ends"
+        if now - flow.used >= self._idle_s(flow) - _GRAIN_S - 0.01:
+            return "idle"
+        if SocketAddress(*flow.endpoint) not in service.group.serving.all_endpoints:
+            return "its endpoint has left"
+        if service.sock is None or service.closed_at >= flow.began:
+            return "its listener was closed"
+        if flow.refusals:
+            return "its endpoint refused"
+        if self._left_at.get((service.group.label, flow.endpoint), 0.0) >= flow.began:
+            return "its endpoint left for a while"
+        # Sockets are closed at the end of a dispatch, which may end several flows.
+        self._closed = [other for other in self._closed if now - (other.closed_at or 0.0) < SOON_S]
+        self._closed.append(flow)
+        waiting = {
+            self._questions[payload].client for _, payload, is_answer in self._due if not is_answer
+        }
+        if len(self._flows) + len(self._closed) + len(waiting) >= world.plan.node.max_flows:
+            return "the table is full"
+        if self.troubles.was_short(now - _LATE_S):
+            return "it may be a shortage"
+        if flow.had_trouble or self.troubles.lacked(now - _LATE_S):
+            return "it may be that the kernel lacked something"
+        return ""
+
+    def _idle_s(self, flow: Flow, *, is_most: bool = False) -> float:
+        idle_s = self.world.plan.node.udp_idle_s
+        if idle_s is not None:
+            return idle_s
+        is_stream = flow.may_be_stream if is_most else flow.is_stream
+        return _STREAM_S if is_stream else _YOUNG_S
+
+    # -- when time has passed ----------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Judge what is to have happened by now."""
+        now = self.world.timeline.now
+        if self.world.is_closed or now < self._checked_at:
+            return
+        self._checked_at = now + _CHECK_EVERY_S
+        for flow in self._flows.values():
+            idle_s = now - max(flow.used, flow.asked_at)
+            if flow.client is None or flow.core.inbox:
+                continue
+            endpoint = SocketAddress(*flow.endpoint)
+            if endpoint not in flow.service.group.serving.all_endpoints:
+                self.judge.violate(
+                    "flow endpoint", f"{flow.client} has a flow to {endpoint}, which left"
+                )
+            limit_s = (
+                self._idle_s(flow, is_most=True) + _LATE_S + self.troubles.stopped_since(flow.used)
+            )
+            self.judge.check(
+                "flow idle",
+                idle_s <= limit_s,
+                lambda flow=flow, idle_s=idle_s: (  # type: ignore[misc]
+                    f"the flow of {flow.client} to {flow.endpoint} is idle for {idle_s:.1f} s"
+                ),
+            )
+        while self._refused_flows and self._refused_flows[0][0] < now:
+            since, flow = self._refused_flows.popleft()
+            self._check_tried_again(flow, since)
+        while (
+            self._due and self._due[0][0] + self.troubles.stopped_since(self._due[0][0] - 1.0) < now
+        ):
+            _, payload, is_answer = self._due.popleft()
+            if is_answer:
+                self._check_answer(payload)
+            else:
+                self._check_question(payload)
+
+    def _check_question(self, payload: bytes) -> None:
+        """What a client sent is sent to an endpoint."""
+        question = self._questions[payload]
+        # Others that came at the same time may have been first.
+        question.at_limit |= self._at_limit(question.serving)
+        question.ejected |= self._ejected(question)
+        if question.ends or question.hops <= 1 or self._has_none(question):
+            self.judge.right("datagram passed on")
+        elif self._waits(question):
+            question.has_waited = True
+            hold = question.serving.handling.waits
+            assert hold is not None, "it waits"
+            self._due.append((self.world.timeline.now + hold.seconds + _LATE_S, payload, False))
+        elif excuse := self._why_not_sent(question):
+            self.judge.excuse("datagram passed on", excuse)
+        else:
+            self.judge.violate("datagram passed on", f"{payload!r} was sent to no endpoint")
+
+    def _has_none(self, question: Question) -> bool:
+        """Return whether no endpoint, or no listener, was there for a datagram."""
+        world, service, client = self.world, question.service, question.client[0]
+        if world.is_calm and world.plan.node.ends != "calm":
+            return True
+        is_closed = service.sock is None or service.closed_at >= question.at - SOON_S
+        servings = question.serving, service.group.serving
+        return is_closed or not all(allowed(serving, client) for serving in servings)
+
+    def _waits(self, question: Question) -> bool:
+        """Return whether a datagram waits for an endpoint that isn't ejected, or at its limit."""
+        handling = question.serving.handling
+        if handling.waits is None or question.has_waited:
+            return False
+        others = question.allowed - question.at_limit
+        has_hold = handling.hold is not None
+        # A client that has an endpoint waits for that one.
+        is_pinned = bool(question.at_limit) and (
+            question.serving.affinity_timeout_s is not None
+            or handling.balance is Balance.SOURCE_HASH
+        )
+        return (
+            is_pinned
+            or question.was_at_limit
+            or ((has_hold or bool(question.at_limit)) and all(map(self._may_be_ejected, others)))
+        )
+
+    def _ejected(self, question: Question) -> frozenset[SocketAddress]:
+        return frozenset(filter(self._may_be_ejected, question.allowed))
+
+    def _may_be_ejected(self, endpoint: SocketAddress) -> bool:
+        """Return whether an endpoint may be left out for a while."""
+        at = endpoint.ip, endpoint.port
+        failed_at = max(self.world.hosts[endpoint].failed_at, self._failed_elsewhere.get(at, -1.0))
+        refused_at = self._refused_at.get(at, -1.0)
+        if refused_at > 0:
+            # A flow that it has refused doesn't return to it.
+            recent_s = _KEPT_S + SOON_S + self.troubles.stopped_since(refused_at)
+            if self.world.timeline.now - refused_at < recent_s:
+                return True
+        return failed_at > 0 and (at in self._refused or self._heard_at.get(at, 0.0) <= failed_at)
+
+    def reported(self, endpoint: Address, how: str) -> None:
+        """Note what another worker has reported of an endpoint."""
+        now = self.world.timeline.now
+        if how == "answered":
+            self._refused.pop(endpoint, None)
+            self._heard_at[endpoint] = now
+        else:
+            self._failed_elsewhere[endpoint] = now
+
+    def _why_not_sent(self, question: Question) -> str:
+        world, service, at = self.world, question.service, question.at
+        if self.troubles.lacked(at):
+            return "the kernel lacked something"
+        if self.troubles.was_short(at):
+            return "there may be a shortage"
+        if service.changed_at >= at - SOON_S:
+            return "the Service has changed meanwhile"
+        others = question.allowed - question.at_limit - question.ejected
+        if all(UNROUTABLE in world.hosts[e].mix for e in others):
+            return "no endpoint can be dialled"
+        flow = self._of_client.get((question.client, question.to))
+        if flow is not None and len(flow.refusals) > 1:
+            return "its flow has more refusals than one"
+        if question.has_waited:
+            return "it has waited too long, or too many did"
+        return ""
+
+    def _is_to_be_tried_again(self, flow: Flow) -> bool:
+        """Return whether another endpoint is to get what a refused flow has sent."""
+        now, world = self.world.timeline.now, self.world
+        if flow.answered_at is not None or flow.core.inbox or len(flow.sent) > _KEPT:
+            return False
+        if now - flow.began > _KEPT_S - SOON_S or flow.client is None or world.is_calm:
+            return False
+        serving = flow.service.group.serving
+        if serving.handling.max_connections is not None or serving.standbys:
+            return False
+        others = allowed(serving, flow.client[0]) - {SocketAddress(*flow.endpoint)}
+        return any(not world.hosts[e].mix and not self._may_be_ejected(e) for e in others)
+
+    def _check_tried_again(self, flow: Flow, since: float) -> None:
+        if flow.service.closed_at >= flow.began or flow.service.changed_at >= flow.began:
+            self.judge.excuse("datagram tried again", "the Service has changed")
+        elif self.troubles.lacked(flow.began) or self.troubles.was_short(since):
+            self.judge.excuse("datagram tried again", "the kernel lacked something")
+        elif self.troubles.stopped_since(flow.began) or flow.answered_at is not None:
+            self.judge.excuse("datagram tried again", "it was too late")
+        else:
+            ends = {payload: self._questions[payload].ends for payload in flow.sent[:1]}
+            self.judge.check(
+                "datagram tried again",
+                all(len(set(each)) > 1 for each in ends.values()),
+                lambda: f"{flow.endpoint} has refused {ends}, and no other endpoint got them",
+            )
+
+    def _check_answer(self, payload: bytes) -> None:
+        _, flow, since = self._answers[payload]
+        assert flow is not None, "it is due because a flow has it"
+        if payload in self._gone:
+            self.judge.right("answer passed on")
+        elif flow.closed_at is not None:
+            self.judge.excuse("answer passed on", "its flow has ended")
+        elif self.troubles.lacked(since):
+            self.judge.excuse("answer passed on", "the kernel lacked something")
+        elif flow.service.sock is None:
+            self.judge.excuse("answer passed on", "its listener was closed")
+        else:
+            self.judge.violate("answer passed on", f"{payload!r} wasn't passed on")
+
+    def at_rest(self) -> None:
+        """Check what was counted."""
+        for service in self.world.services:
+            if not service.is_udp:
+                continue
+            label, totals = service.group.label, service.group.totals()
+            counted = totals.connections, totals.received_bytes, totals.sent_bytes
+            right = self.connections[label], self.received[label], self.sent[label]
+            self.judge.check(
+                "flow counters", counted == right, f"{label} counted {counted}, not {right}"
+            )
+
+    def _at_limit(self, serving: Serving) -> frozenset[SocketAddress]:
+        most = serving.handling.max_connections
+        if most is None:
+            return frozenset()
+        flows = Counter(SocketAddress(*flow.endpoint) for flow in self._flows.values())
+        return frozenset(each for each, count in flows.items() if count >= most)

@@ -1,0 +1,111 @@
+"""What is known of datagrams and flows of UDP, and which endpoints a client may have."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from userspace_proxy.model import SocketAddress
+from userspace_proxy.model.serving import Serving
+
+from .datagrams import DatagramSocket
+from .network import Address
+
+if TYPE_CHECKING:
+    from .world import Service
+
+
+@dataclass
+class Question:
+    """A client's datagram."""
+
+    client: Address
+    to: Address
+    hops: int
+    at: float
+    """When the node had it."""
+    service: Service
+    is_first: bool
+    """No flow of its client was open when the node had it."""
+    serving: Serving
+    ends: list[Address] = field(default_factory=list)
+    """Endpoints to which it was sent."""
+    heard_at: list[tuple[Address, float]] = field(default_factory=list)
+    """Endpoints that took it."""
+    at_limit: frozenset[SocketAddress] = frozenset()
+    """Endpoints that had as many flows as they may have."""
+    ejected: frozenset[SocketAddress] = frozenset()
+    """Endpoints that may have been left out."""
+    has_waited: bool = False
+
+    @property
+    def was_at_limit(self) -> bool:
+        """Whether all endpoints that its client might have had as many flows as they may."""
+        best = {each for first in firsts(self.serving) for each in first}
+        return self.at_limit >= self.allowed & best
+
+    @property
+    def allowed(self) -> frozenset[SocketAddress]:
+        """The endpoints that its client might have when it came."""
+        return allowed(self.serving, self.client[0])
+
+
+@dataclass
+class Flow:
+    """A socket that is connected to an endpoint."""
+
+    core: DatagramSocket
+    endpoint: Address
+    service: Service
+    serving: Serving
+    began: float
+    client: Address | None = None
+    to: Address | None = None
+    used: float = 0.0
+    """When a datagram passed last, in either direction."""
+    answered_at: float | None = None
+    """When the first answer was passed on."""
+    is_stream: bool = False
+    sent: list[bytes] = field(default_factory=list)
+    refusals: list[float] = field(default_factory=list)
+    """When the node was told that the endpoint refuses."""
+    had_trouble: bool = False
+    """The kernel lacked something when it was used."""
+    closed_at: float | None = None
+    asked_at: float = 0.0
+    """When its client's last datagram reached the node."""
+    may_be_stream: bool = False
+    """Its client has sent more than once."""
+
+    @property
+    def key(self) -> tuple[Address | None, Address | None]:
+        return self.client, self.to
+
+
+def allowed(serving: Serving, client_ip: str) -> frozenset[SocketAddress]:
+    """Return the endpoints that a client may have: those on standby, too."""
+    if serving.outside is None:
+        return frozenset(serving.endpoints)
+    address = ipaddress.ip_address(client_ip)
+    is_inside = any(address in ipaddress.ip_network(network) for network in serving.inside)
+    return frozenset(serving.endpoints if is_inside else serving.outside)
+
+
+def may_leave(before: Serving, now: Serving, endpoint: SocketAddress) -> bool:
+    """Return whether flows to an endpoint end by a change: a flow doesn't say whose side it is."""
+    olds, news = firsts(before), firsts(now)
+    if any(endpoint in old and endpoint not in new for old, new in zip(olds, news, strict=True)):
+        return True
+    return before.inside != now.inside and not all(endpoint in new for new in news)
+
+
+def firsts(serving: Serving) -> list[list[SocketAddress]]:
+    """Return the endpoints of the best priority, for clients inside and outside."""
+    priorities = dict(serving.standbys)
+    outside = serving.endpoints if serving.outside is None else serving.outside
+    best_ones = []
+    for endpoints in (serving.endpoints, outside):
+        best = min((priorities.get(each, 0) for each in endpoints), default=0)
+        best_ones.append([each for each in endpoints if priorities.get(each, 0) == best])
+    return best_ones

@@ -1,0 +1,143 @@
+"""Draws a trace as a sequence diagram in text: who did what when, and to whom.
+
+      seconds  client                   proxy                    endpoint
+       0.2012  │ 3: dials service 0 ───▶│                        │
+       0.2034  │                        │ dials 10.2.0.2 ───────▶│
+       0.2056  │                        │◀───────────────────────│ 10.2.0.2#0: sent 232 B
+    all stopped for 6 s ──────────────────────────────────────────────────────────────────
+
+A line of a trace begins with the name of who did it and a colon; a name begins with a word that
+decides its column. Other lines are about the node as a whole.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+WIDTH = 100
+_TIME = 11
+_PROXY = "proxy"
+_VIOLATION = "VIOLATION"
+
+_COLUMNS = ("cluster", "client", _PROXY, "table", "endpoint")
+"""In their order; those that do nothing are left out."""
+_BY_WORD: Mapping[str, str] = {
+    "client": "client",
+    "udp": "client",
+    "endpoint": "endpoint",
+    "proxy": _PROXY,
+    "proxy's": _PROXY,
+    "worker": _PROXY,
+    "control": _PROXY,
+    "agent": _PROXY,
+    "another": _PROXY,
+    "service": _PROXY,
+    "port": _PROXY,
+    "table": "table",
+    "kernel": "table",
+    "server": "cluster",
+    "api": "cluster",
+    "put": "cluster",
+    "delete": "cluster",
+    "outage": "cluster",
+}
+_SENT = re.compile(r"\b(?:dials?|sent|sends|FIN after|close|RST)\b")
+_ROWS = 3
+"""Of one step, at most."""
+# Fields of a value that have their usual values, and more that isn't needed to see what happens.
+_LONG: Sequence[tuple[str, str]] = (
+    (r"SocketAddress\(ip='([^']+)', port=(\d+)\)", r"\1:\2"),
+    (r"<\w+\.\w+: '([^']+)'>", r"\1"),
+    (r"\b\w+=(?:None|\(\)|0|0\.0|False)(?:, |(?=\)))", ""),
+    (r" from port \d+", ""),
+)
+_TO_ENDPOINT = re.compile(r"\bdial of\b")
+
+
+class Step(NamedTuple):
+    """Something that one party did."""
+
+    at: float
+    column: str
+    """Empty: about the node as a whole."""
+    text: str
+    to: str
+    """The column that it is sent to, or empty."""
+
+
+def steps(trace: Sequence[tuple[float, str]], began: float) -> list[Step]:
+    """Return what each line of a trace says, in its order."""
+    return [_step(when - began, text) for when, text in trace]
+
+
+def diagram(trace: Sequence[tuple[float, str]], began: float, lines: int) -> Iterator[str]:
+    """Yield the lines of a diagram of a trace's end, which is at the first violation.
+
+    Args:
+        began: The time that is shown as 0.
+        lines: How many at most.
+    """
+    texts = [text for _, text in trace]
+    ends = next((n for n, text in enumerate(texts, 1) if text.startswith(_VIOLATION)), len(texts))
+    done = steps(trace[:ends], began)
+    used = {step.column for step in done} | {step.to for step in done}
+    columns = [name for name in _COLUMNS if name in used] or [_PROXY]
+    width = (WIDTH - _TIME) // len(columns)
+    yield f"{'seconds':>{_TIME - 2}}  " + "".join(f"{name:{width}}" for name in columns).rstrip()
+    rows = [row for step in done[-lines:] for row in _rows(step, columns, width)][-lines:]
+    if len(done) > lines or len(rows) == lines:
+        yield f"{'…':>{_TIME - 2}}  what was before: with --whole"
+    yield from rows
+
+
+def _step(at: float, text: str) -> Step:
+    for pattern, new in _LONG:
+        text = re.sub(pattern, new, text)
+    name, colon, rest = text.partition(": ")
+    word = name.partition(" ")[0].lower()
+    column = _BY_WORD.get(word, "")
+    if not column or text.startswith(_VIOLATION):
+        return Step(at, "", text, "")
+    # The column's head says the first word.
+    short = text if column not in (word, "client") else text.partition(" ")[2]
+    to = ""
+    if column == _PROXY and _TO_ENDPOINT.search(name):
+        to = "endpoint"
+    elif column in ("client", "endpoint") and colon and _SENT.search(rest):
+        to = _PROXY
+    return Step(at, column, short.replace("proxy's dial", "dial"), to)
+
+
+def _rows(step: Step, columns: Sequence[str], width: int) -> Iterator[str]:
+    time = f"{step.at:{_TIME - 2}.4f}  "
+    if not step.column:
+        *before, last = _wrapped(step.text, WIDTH - _TIME - 1)
+        for line in before:
+            yield f"{time}{line}"
+            time = " " * _TIME
+        yield f"{time}{f'{last} '.ljust(WIDTH - _TIME, '─')}"
+        return
+    own = columns.index(step.column)
+    for number, line in enumerate(_wrapped(step.text, width - 4)):
+        cells = ["│".ljust(width)] * len(columns)
+        cells[own] = f"│ {line}".ljust(width)
+        if step.to in columns and not number:
+            _draw_arrow(cells, own, columns.index(step.to), width)
+        yield f"{' ' * _TIME if number else time}{''.join(cells)}".rstrip()
+
+
+def _draw_arrow(cells: list[str], own: int, other: int, width: int) -> None:
+    """Draw it in the cells between two columns; its text is in the cell of its own column."""
+    if other > own:
+        cells[own] = f"{cells[own].rstrip()} ".ljust(width - 1, "─") + "▶"
+        for between in range(own + 1, other):
+            cells[between] = "─" * (width - 1) + "▶"
+    for between in range(other, own):
+        cells[between] = ("│◀" if between == other else "──").ljust(width, "─")
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, max_lines=_ROWS, placeholder=" …")

@@ -1,0 +1,34 @@
+"""Drawn mutants that no seed can find, each with the reason: they aren't counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+EQUIVALENT: Mapping[tuple[str, str, str], str] = {
+    (
+        "dataplane.endings",
+        "if asked_s < PATIENCE_S or not up.bytes_moved:",
+        "if asked_s <= PATIENCE_S or not up.bytes_moved:",
+    ): "two moments are never exactly that far apart",
+    (
+        "dataplane.tcp",
+        "if up is None or down is None or exchange is None:",
+        "if up is None or up is None or exchange is None:",
+    ): "both directions are made at once",
+    (
+        "dataplane.tcp",
+        "send_acks(sock)",
+        "pass",
+    ): "acknowledgements aren't simulated (ADR 0071)",
+    (
+        "dataplane.sockets",
+        "sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)",
+        "sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 2)",
+    ): "any number but 0 sets it",
+    (
+        "causes.say",
+        "if not is_now and row.past:",
+        "if not is_now or row.past:",
+    ): "only a sentence for people differs",
+}
+"""By module, the line as it is, and what replaces it."""

@@ -1,0 +1,71 @@
+"""Which seeds ``make test`` runs: some that never change, and some that the commit decides.
+
+So each commit tries new ones, and they are the same wherever it is tested.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+_CODE = ("userspace_proxy", "tests/simulation")
+# Above those that campaigns count from 0 on.
+_LEAST, _MOST = 10_000_000, 90_000_000
+
+
+class Share(NamedTuple):
+    """How many seeds of a half are tested."""
+
+    fixed: int
+    drawn: int
+
+
+TESTED: Mapping[str, Share] = {
+    "data": Share(100, 30),
+    "control": Share(50, 10),
+}
+
+
+def seeds_of(half: str, of: str, part: int = 0, parts: int = 1) -> list[range]:
+    """Return the seeds of a half, or of a part of them.
+
+    Args:
+        of: The revision that is tested.
+    """
+    fixed, drawn = TESTED[half]
+    return [_part(0, fixed, part, parts), _part(drawn_from(half, of), drawn, part, parts)]
+
+
+def drawn_from(half: str, of: str) -> int:
+    """Return the first of the seeds that a revision decides."""
+    digest = hashlib.sha256(f"{half} {of}".encode()).digest()
+    return _LEAST + int.from_bytes(digest[:8], "big") % (_MOST - _LEAST)
+
+
+def revision(root: Path = ROOT) -> str:
+    """Return the commit's hash; without a repository, a digest of the code."""
+    found = subprocess.run(
+        ["git", "rev-parse", "--verify", "HEAD"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return found.stdout.strip() if found.returncode == 0 else _digest(root, _CODE)
+
+
+def _digest(root: Path, folders: Sequence[str]) -> str:
+    digest = hashlib.sha256()
+    for folder in folders:
+        for path in sorted((root / folder).rglob("*.py")):
+            digest.update(str(path.relative_to(root)).encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _part(first: int, count: int, part: int, parts: int) -> range:
+    return range(first + count * part // parts, first + count * (part + 1) // parts)

@@ -1,0 +1,261 @@
+"""What each way of balancing promises about the order of its choices (docs/services.md, Balancing).
+
+    round-robin           the next one in the order of the plan; with weights, shares of all turns
+    least-connections     none has fewer connections, for its weight; equal ones in turn
+    power-of-two-choices  another one has as many, unless it is the only one
+    random                each has its share
+    source-hash           a client's preferences never contradict each other (ADR 0041)
+
+Rule 1: a change of what there is to choose from begins a new count; it excuses no choice that can
+be judged alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+from userspace_proxy.model import Balance, SocketAddress
+
+from .model import Kind, Model, Option, Side, Span
+
+# With more of them in a list, the order changes as ejected ones return (ADR 0051, ``level``).
+_SHORT = 16
+# A share of all that many draws has no endpoint with a smaller chance than this.
+_IMPOSSIBLE = 1e-9
+
+
+class Verdict(NamedTuple):
+    """What an oracle finds about a choice; ``is_right`` is None if it can't judge it."""
+
+    oracle: str
+    is_right: bool | None
+    why: str = ""
+
+
+class Preferences:
+    """Which of two endpoints each client prefers by source hash: for all Services, for ever."""
+
+    def __init__(self) -> None:
+        self._over: set[tuple[str, SocketAddress, float, SocketAddress, float]] = set()
+
+    def contradicts(
+        self, client: str, chosen: tuple[SocketAddress, float], other: tuple[SocketAddress, float]
+    ) -> bool:
+        """Return whether a client has preferred the other one, with the same weights."""
+        return (client, *other, *chosen) in self._over
+
+    def note(
+        self, client: str, chosen: tuple[SocketAddress, float], other: tuple[SocketAddress, float]
+    ) -> None:
+        """Note that a client prefers an endpoint to another one."""
+        self._over.add((client, *chosen, *other))
+
+
+class _Count:
+    """Turns since the last change of what there is to choose from."""
+
+    def __init__(self) -> None:
+        self.among: object = None
+        self.turns: Counter[SocketAddress] = Counter()
+        self.expected: dict[SocketAddress, Span] = {}
+
+
+class Turns:
+    """The turns of one side's strategy.
+
+    Args:
+        model: Has the loads and the weights.
+        side: Whose turns they are.
+    """
+
+    def __init__(self, model: Model, side: Side, preferences: Preferences) -> None:
+        self._model = model
+        self._side = side
+        self._preferences = preferences
+        self._last: set[tuple[tuple[SocketAddress, ...], SocketAddress]] = set()
+        """What may have been the last turn: the endpoints of its priority, and whose it was."""
+        self._count = _Count()
+        self._missed: dict[SocketAddress, int] = {}
+        """Turns of others since each was usable, or had its own."""
+
+    def restart(self) -> None:
+        """Begin anew: another strategy, or turns that can't be seen."""
+        self._last = set()
+        self._count = _Count()
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether turns depend on weights, now or later."""
+        serving = self._model.serving
+        return bool(serving.weights) or serving.handling.slow_start_s > 0
+
+    @property
+    def _balance(self) -> Balance:
+        handling = self._model.serving.handling
+        if handling.max_connections is not None and handling.balance is Balance.ROUND_ROBIN:
+            # The place that becomes free is then that of the endpoint with the most room.
+            return Balance.LEAST_CONNECTIONS
+        return handling.balance
+
+    def judge(self, client: str, option: Option, chosen: SocketAddress, at: Span) -> list[Verdict]:
+        """Return what is promised about a choice, before it is noted."""
+        usable = [endpoint for endpoint in option.level if endpoint in option.endpoints]
+        if len(usable) < 2:
+            return []
+        if len(option.level) > _SHORT:
+            self._last = set()
+        if self._balance is Balance.SOURCE_HASH:
+            return [self._judge_preference(client, usable, chosen)]
+        if self._balance is Balance.RANDOM or (
+            self._balance is Balance.ROUND_ROBIN and self.is_weighted
+        ):
+            return []
+        if self._balance is Balance.ROUND_ROBIN:
+            return self._judge_turn(option.level, usable, chosen)
+        least = {e: self._least(e, at) for e in usable}
+        most = {e: self._most(e, at) for e in usable}
+        if self._balance is Balance.POWER_OF_TWO_CHOICES:
+            is_right = any(least[chosen] <= most[e] for e in usable if e != chosen)
+            return [Verdict("less loaded of two", is_right, f"{chosen} has the most")]
+        return self._judge_least(option.level, usable, chosen, least, most)
+
+    def may_have_taken(self, options: list[Option], chosen: SocketAddress) -> None:
+        """Note a choice that was a turn in some of the options."""
+        turns = {(option.level, chosen) for option in options if option.kind is Kind.TURN}
+        if len(turns) == len(options):
+            self._last = turns
+        elif self._last:
+            self._last |= turns
+        self._count = _Count()
+
+    def took(self, client: str, option: Option, chosen: SocketAddress, at: Span) -> list[Verdict]:
+        """Note a choice; return what is promised about the number of turns."""
+        usable = [endpoint for endpoint in option.level if endpoint in option.endpoints]
+        self._last = {(option.level, chosen)}
+        if self._balance is Balance.SOURCE_HASH:
+            self._note_preference(client, usable, chosen)
+        is_weighted_turn = self._balance is Balance.ROUND_ROBIN and self.is_weighted
+        if self._balance is Balance.ROUND_ROBIN and not is_weighted_turn:
+            return self._judge_missed(usable, chosen, len(option.level))
+        self._missed.clear()
+        if not is_weighted_turn and self._balance is not Balance.RANDOM:
+            return []
+        count = self._count
+        among = tuple(usable), self._model.serving.weights, self._balance
+        if count.among != among:
+            count = self._count = _Count()
+            count.among = among
+        weights = {e: self._model.weight_of(e, at) for e in usable}
+        count.turns[chosen] += 1
+        for endpoint, (least, most) in weights.items():
+            others = [weights[e] for e in usable if e != endpoint]
+            low = least / (least + sum(w[1] for w in others))
+            high = most / (most + sum(w[0] for w in others))
+            before = count.expected.get(endpoint, (0.0, 0.0))
+            count.expected[endpoint] = before[0] + low, before[1] + high
+        if len(usable) < 2:
+            return []
+        return [self._judge_shares(usable, is_exact=is_weighted_turn)]
+
+    # -- the promises ------------------------------------------------------------------------------
+
+    def _judge_turn(
+        self, level: tuple[SocketAddress, ...], usable: list[SocketAddress], chosen: SocketAddress
+    ) -> list[Verdict]:
+        return self._judge_following("turn", self._following(level, usable), chosen)
+
+    @staticmethod
+    def _judge_following(
+        oracle: str, following: set[SocketAddress], chosen: SocketAddress
+    ) -> list[Verdict]:
+        if not following:
+            # The first turn of all, or of another list, may be that of any.
+            return []
+        if len(following) > 1 and chosen in following:
+            return [Verdict(oracle, None, "the last turn is unsure")]
+        why = f"{chosen}, and it was the turn of {sorted(following)}"
+        return [Verdict(oracle, chosen in following, why)]
+
+    def _following(
+        self, level: tuple[SocketAddress, ...], among: list[SocketAddress]
+    ) -> set[SocketAddress]:
+        """Return whose turn may be next; empty if that isn't known."""
+        following = set()
+        for known, last in self._last:
+            if known != level:
+                return set()
+            begin = level.index(last) + 1
+            following.add(next(e for e in (*level[begin:], *level[:begin]) if e in among))
+        return following
+
+    def _judge_least(
+        self,
+        level: tuple[SocketAddress, ...],
+        usable: list[SocketAddress],
+        chosen: SocketAddress,
+        least: dict[SocketAddress, float],
+        most: dict[SocketAddress, float],
+    ) -> list[Verdict]:
+        bound = min(most[e] for e in usable)
+        is_right = least[chosen] <= bound + 1e-9
+        why = f"{chosen} has {least[chosen]:g}, and another one {bound:g}"
+        verdicts = [Verdict("least connections", is_right, why)]
+        equal = [e for e in usable if least[e] == most[e] == bound]
+        if self.is_weighted or least != most or len(equal) < 2 or not is_right:
+            return verdicts
+        following = self._following(level, equal)
+        return [*verdicts, *self._judge_following("turn among equals", following, chosen)]
+
+    def _judge_missed(
+        self, usable: list[SocketAddress], chosen: SocketAddress, count: int
+    ) -> list[Verdict]:
+        """Each has its turn, in any order, also one that has just returned."""
+        self._missed = {e: self._missed.get(e, 0) + 1 for e in usable if e != chosen}
+        missed = [e for e, turns in self._missed.items() if turns > 2 * count]
+        return [Verdict("turn of each", not missed, f"{missed} had none of {2 * count} turns")]
+
+    def _judge_preference(
+        self, client: str, usable: list[SocketAddress], chosen: SocketAddress
+    ) -> Verdict:
+        for other in usable:
+            if other != chosen and self._preferences.contradicts(
+                client, self._weighted(chosen), self._weighted(other)
+            ):
+                return Verdict("source hash", False, f"{client} got {chosen} instead of {other}")
+        return Verdict("source hash", True)
+
+    def _note_preference(
+        self, client: str, usable: list[SocketAddress], chosen: SocketAddress
+    ) -> None:
+        for other in usable:
+            if other != chosen:
+                self._preferences.note(client, self._weighted(chosen), self._weighted(other))
+
+    def _judge_shares(self, usable: list[SocketAddress], *, is_exact: bool) -> Verdict:
+        count, total = self._count, sum(self._count.turns.values())
+        for endpoint in usable:
+            turns, (low, high) = count.turns[endpoint], count.expected[endpoint]
+            if not is_exact:
+                chance = 1.0 - low / total
+                if not turns and total and chance**total < _IMPOSSIBLE:
+                    return Verdict("share", False, f"{endpoint} has none of {total} turns")
+                continue
+            # Each has a turn every 1/weight of a time that all share: none is off by more than one
+            # turn, but the number of turns in a time is off by up to one for each of them.
+            off = 1.0 + len(usable) * high / total
+            if not low - off <= turns <= high + off:
+                why = f"{endpoint} has {turns} of {total} turns, not {low:.1f} to {high:.1f}"
+                return Verdict("share", False, why)
+        return Verdict("share", True)
+
+    # -- figures -----------------------------------------------------------------------------------
+
+    def _least(self, endpoint: SocketAddress, at: Span) -> float:
+        return self._model.loads.of(endpoint)[0] / self._model.weight_of(endpoint, at)[1]
+
+    def _most(self, endpoint: SocketAddress, at: Span) -> float:
+        return self._model.loads.of(endpoint)[1] / self._model.weight_of(endpoint, at)[0]
+
+    def _weighted(self, endpoint: SocketAddress) -> tuple[SocketAddress, float]:
+        return endpoint, float(dict(self._model.serving.weights).get(endpoint, 1))

@@ -1,0 +1,86 @@
+"""Has oracles learn what the data plane does that shows in no system call.
+
+What is replaced calls the original; nothing changes for the data plane.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from userspace_proxy.dataplane import tcp, tcp_dial, waiting_room
+from userspace_proxy.model import SocketAddress
+
+from .sockets import core_of
+
+if TYPE_CHECKING:
+    from .sockets import SimulatedSocket
+    from .world import Service, World
+
+
+class News:
+    """Part of GroupNews: what a worker tells others of one Service port."""
+
+    def __init__(self, world: World, service: Service) -> None:
+        self._world = world
+        self._service = service
+
+    def ejected(self, endpoint: SocketAddress, *, is_silent: bool) -> None:
+        """Part of GroupNews."""
+        self._world.choices.reported(self._service, "ejected", endpoint)
+
+    def returned(self, endpoint: SocketAddress) -> None:
+        """Part of GroupNews."""
+        self._world.choices.reported(self._service, "returned", endpoint)
+
+    def waiting(self) -> None:
+        """Part of GroupNews."""
+        self._world.choices.reported_wait(self._service)
+
+
+@contextlib.contextmanager
+def watching(world: World) -> Iterator[None]:
+    """Have the data plane's connections report to the oracles of a world while this lasts."""
+    connection, dial, room = tcp.TcpConnection, tcp_dial.TcpDial, waiting_room.WaitingRoom
+    begin, join = connection.begin, connection.join
+    connect, wait = dial._connect, room.wait
+
+    def begins(self: Any) -> None:
+        world.choices.begins(core_of(self.client), self.client_ip)
+        begin(self)
+
+    def joins(self: Any, sock: SimulatedSocket, events: int) -> None:
+        world.oracles.joined(self, sock)
+        join(self, sock, events)  # type: ignore[arg-type]
+
+    def connects(self: Any, endpoint: SocketAddress) -> Any:
+        world.choices.sends(core_of(self._connection.client), endpoint)
+        try:
+            return connect(self, endpoint)
+        finally:
+            world.choices.sent()
+
+    def waits(self: Any, waiter: Any, *args: Any, **options: Any) -> None:
+        core = core_of(waiter._connection.client) if isinstance(waiter, dial) else None
+        if core is not None:
+            world.choices.waits(core)
+        wait(self, waiter, *args, **options)
+        if core is not None:
+            world.choices.has_place(core)
+            client = world.clients[core.remote[1] - 20000]
+            world.counts.waits(client.number, client.service)
+
+    changed: tuple[tuple[Any, str, Any, Any], ...] = (
+        (connection, "begin", begins, begin),
+        (connection, "join", joins, join),
+        (dial, "_connect", connects, connect),
+        (room, "wait", waits, wait),
+    )
+    for owner, name, new, _ in changed:
+        setattr(owner, name, new)
+    try:
+        yield
+    finally:
+        for owner, name, _, old in changed:
+            setattr(owner, name, old)
