@@ -41,6 +41,7 @@ class Half(NamedTuple):
 PACKAGES: Mapping[str, str] = {
     "data": "tests.simulation",
     "control": "tests.simulation.control",
+    "api": "tests.simulation.node.api_slice",
 }
 
 

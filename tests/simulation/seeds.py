@@ -27,6 +27,7 @@ class Share(NamedTuple):
 TESTED: Mapping[str, Share] = {
     "data": Share(100, 30),
     "control": Share(50, 10),
+    "api": Share(20, 10),
 }
 
 

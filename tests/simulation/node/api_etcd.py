@@ -1,0 +1,110 @@
+"""What all simulated API servers of a cluster share: its objects, and all that was written.
+
+    put, delete, touch ──▶ the log ──▶ objects now ──▶ lists of the newest state
+                             └──▶ each server's watch cache, a while later
+
+Rule 1: objects and revisions are those of the fake API server: a server that carries the log out
+has the same ones.
+Rule 2: a restore of a backup cuts the log; revisions after it were used before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from userspace_proxy_testing.fakes.api_objects import FakeObjects, Object, ObjectFilter, WatchEvent
+
+Item = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One write, which makes one revision."""
+
+    item: Item | None = None
+    """What was put."""
+    deleted: tuple[str, str, str] | None = None
+    """Kind, name and namespace; neither: something that isn't watched was written."""
+
+    def carry_out(self, objects: FakeObjects) -> WatchEvent | None:
+        """Do it; return the event, if there is one."""
+        if self.item is not None:
+            return objects.put(self.item)
+        if self.deleted is not None:
+            return objects.delete(*self.deleted)
+        objects.revision += 1
+        return None
+
+
+@dataclass
+class Etcd:
+    """The objects of a cluster, and the log of writes."""
+
+    objects: FakeObjects = field(default_factory=FakeObjects)
+    log: list[Write] = field(default_factory=list)
+    compacted: int = 0
+    """Continue tokens of older revisions are expired."""
+    pages: dict[str, tuple[int, list[Object]]] = field(default_factory=dict)
+    """What is left of lists in pages, by continue token, at any of the servers."""
+    restores: int = 0
+    written: list[Callable[[WatchEvent | None], None]] = field(default_factory=list)
+    """Called after each write."""
+    compactions: list[Callable[[], None]] = field(default_factory=list)
+    """Called when history is forgotten."""
+    restored: list[Callable[[], None]] = field(default_factory=list)
+    """Called after a restore."""
+    events: dict[tuple[str, str], Item] = field(default_factory=dict)
+    """Events (of events.k8s.io) by namespace and name; they aren't in the log."""
+
+    @property
+    def revision(self) -> int:
+        return self.objects.revision
+
+    def items(self, resource: str) -> list[Item]:
+        """Return the objects of a kind."""
+        return [dict(item) for item in self.objects.list(ObjectFilter(resource), 0).items]
+
+    def put(self, item: Item) -> int:
+        """Add an object, or replace the one of its kind and name; return the revision."""
+        return self._write(Write(item=item))
+
+    def delete(self, kind: str, name: str, namespace: str = "default") -> int:
+        """Delete an object.
+
+        Raises:
+            KeyError: There is no such object.
+        """
+        return self._write(Write(deleted=(kind, name, namespace)))
+
+    def touch(self) -> int:
+        """Write something that isn't watched."""
+        return self._write(Write())
+
+    def forget_history(self) -> None:
+        """Compact: what needs older revisions than this one gets 410."""
+        self.compacted = self.revision
+        for callback in self.compactions:
+            callback()
+
+    def go_back(self, revision: int) -> None:
+        """Be as at an earlier revision, as after a restore of a backup."""
+        objects, kept = FakeObjects(), 0
+        while kept < len(self.log) and objects.revision < revision:
+            self.log[kept].carry_out(objects)
+            kept += 1
+        self.objects = objects
+        del self.log[kept:]
+        self.restores += 1
+        self.compacted = objects.revision
+        self.pages.clear()
+        for callback in self.restored:
+            callback()
+
+    def _write(self, write: Write) -> int:
+        event = write.carry_out(self.objects)
+        self.log.append(write)
+        for callback in self.written:
+            callback(event)
+        return self.revision

@@ -1,0 +1,239 @@
+"""One request to a simulated API server, and what of its response has arrived.
+
+    client ──request──▶ [network] ──▶ server ──code, parts, end or reset──▶ [network] ──▶ client
+
+Rule 1: parts arrive in the order in which they were sent, each a moment later.
+Rule 2: while the network or the server is blocked they wait; nothing is lost but with the
+connection.
+Rule 3: after an error what wasn't read is gone, as with aiohttp.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from userspace_proxy.sources.kubernetes.client import CONNECT_S
+
+if TYPE_CHECKING:
+    from .api import ApiServer
+    from .api_client import SimulatedClient
+
+LATENCY_S = 0.002
+PROBES_S = 60.0
+"""After so many seconds without an answer the kernel gives a connection up (``_KEEPALIVE``)."""
+
+
+class Exchange:
+    """A request and its response.
+
+    Args:
+        body: What is sent; None: nothing.
+    """
+
+    def __init__(
+        self,
+        client: SimulatedClient,
+        server: ApiServer,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.client = client
+        self.server = server
+        self.method = method
+        self.path = path
+        self.query = query
+        self.body = body
+        self.timeline = server.timeline
+        self.began = self.timeline.now
+        # -- the client's side
+        self.code = 0
+        """Of the response; 0: it hasn't begun."""
+        self.retry_after_s = 0.0
+        self.error = ""
+        """Why it broke off."""
+        self.is_ended = False
+        self.is_closed = False
+        """The client is done with it."""
+        self._parts: deque[bytes] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        # -- the server's side
+        self.is_answered = False
+        """It has begun a response."""
+        self.is_over = False
+        """The server is done with it."""
+        self.is_stalled = False
+        """Nothing arrives any more, and no error either."""
+        self.cut_after: int | None = None
+        """So many bytes of the body arrive."""
+        self.ends_cleanly = False
+        """The cut looks like an end."""
+        self._sent: deque[tuple[Any, tuple[Any, ...]]] = deque()
+        """What is on its way."""
+        self._free_at = self.began
+        """Before that nothing more arrives."""
+
+    # -- the client's side -------------------------------------------------------------------------
+
+    async def until_begun(self) -> None:
+        """Return when there is a code, or an error."""
+        while not self.code and not self.error:
+            await self._wait()
+
+    async def read(self) -> bytes:
+        """Return what has arrived, as soon as something has; empty at the end, or with an error."""
+        while not (self._parts or self.error or self.is_ended):
+            await self._wait()
+        if self.error:
+            return b""
+        data = b"".join(self._parts)
+        self._parts.clear()
+        return data
+
+    def close(self) -> None:
+        """Be done with it: the server sees that its client is gone."""
+        if not self.is_closed:
+            self.is_closed = True
+            self.client.exchanges.discard(self)
+            self.timeline.after(self._delay(), self.server.hang_up, self)
+
+    async def _wait(self) -> None:
+        self._waiter = self.client.loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    @property
+    def is_on_its_way(self) -> bool:
+        """Whether something has been sent and hasn't arrived."""
+        return bool(self._sent)
+
+    # -- the way there -----------------------------------------------------------------------------
+
+    def depart(self) -> None:
+        """Set out for the server."""
+        self.timeline.after(self._delay(), self._reach)
+
+    def _reach(self) -> None:
+        if self.is_closed:
+            return
+        now = self.timeline.now
+        until = self.client.address.cut_off_until(self.client.node)
+        if until > now:
+            late = self.began + CONNECT_S
+            if until < late:
+                self.timeline.at(until, self._reach)
+            else:
+                self.timeline.at(late, self.fail, "Connection timed out")
+            return
+        if not self.server.is_up:
+            self.fail("Connection refused")
+        elif self.server.silent_until > now:
+            self.timeline.at(self.server.silent_until, self._reach)
+        else:
+            self.server.handle(self)
+
+    # -- the server's side -------------------------------------------------------------------------
+
+    def hold(self, seconds: float) -> None:
+        """Have what follows arrive so many seconds from now at the earliest."""
+        self._free_at = max(self._free_at, self.timeline.now + seconds)
+
+    def begin(self, code: int, retry_after_s: float = 0.0) -> None:
+        """Send the head of a response."""
+        self.is_answered = True
+        self._post(self._take_head, code, retry_after_s)
+
+    def send(self, data: bytes) -> None:
+        """Send a part of the body, in pieces as the server's network has them."""
+        if self.is_over:
+            return
+        is_cut = self.cut_after is not None and len(data) > self.cut_after
+        if is_cut:
+            data = data[: self.cut_after]
+        elif self.cut_after is not None:
+            self.cut_after -= len(data)
+        for piece in self.server.pieces(data):
+            self._post(self._take_part, piece)
+        if is_cut:
+            self.server.hang_up(self)
+            if self.ends_cleanly:
+                self.end()
+            else:
+                self.reset("Connection reset by peer")
+
+    def end(self) -> None:
+        """Send the end of the body."""
+        if not self.is_over:
+            self.is_over = True
+            self._post(self._take_end)
+
+    def reset(self, why: str) -> None:
+        """Break the connection off."""
+        self.is_over = True
+        at = max(self._free_at, self.timeline.now + self._delay())
+        self.timeline.at(at, self._break_off, why)
+
+    # -- the way back ------------------------------------------------------------------------------
+
+    def fail(self, why: str) -> None:
+        """Have the client see that the connection broke off."""
+        if not self.is_closed and not self.is_ended and not self.error:
+            self.error = why
+            self.client.failed(self)
+            self._wake()
+
+    def _post(self, take: Any, *args: Any) -> None:
+        self._free_at = max(self._free_at, self.timeline.now + self._delay())
+        self._sent.append((take, args))
+        self.timeline.at(self._free_at, self._arrive)
+
+    def _arrive(self) -> None:
+        """Take what was sent next, unless something is in the way."""
+        if self.is_closed or not self._sent or self.is_stalled:
+            return
+        cut_off_until = self.client.address.cut_off_until(self.client.node)
+        until = max(cut_off_until, self.server.silent_until)
+        if until > self.timeline.now:
+            self.timeline.at(until, self._arrive)
+            return
+        take, args = self._sent.popleft()
+        take(*args)
+
+    def _break_off(self, why: str) -> None:
+        """Have the kernel's reset arrive, which a server that is stopped sends, too."""
+        until = self.client.address.cut_off_until(self.client.node)
+        if until > self.timeline.now:
+            self.timeline.at(until, self._break_off, why)
+        else:
+            self.fail(why)
+
+    def _take_head(self, code: int, retry_after_s: float) -> None:
+        if not self.error:
+            self.code, self.retry_after_s = code, retry_after_s
+            self.client.on_head(self)
+            self._wake()
+
+    def _take_part(self, piece: bytes) -> None:
+        if not self.error:
+            self._parts.append(piece)
+            self.client.arrived(self, piece)
+            self._wake()
+
+    def _take_end(self) -> None:
+        if not self.error:
+            self.is_ended = True
+            self.client.ended(self)
+            self._wake()
+
+    def _delay(self) -> float:
+        return LATENCY_S * self.server.rng.random()

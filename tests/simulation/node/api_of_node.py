@@ -1,0 +1,112 @@
+"""The API server of a run, what fails at it, and the source that reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from userspace_proxy.sources import Source
+from userspace_proxy.sources.kubernetes.reflector import Timing
+from userspace_proxy.sources.kubernetes.source import KubernetesSource
+
+from ..timeline import Timeline
+from .api import ApiServer, Cut
+from .api_client import URL, Address, SimulatedClient
+from .api_etcd import Etcd
+from .plan import NODE, Object
+
+if TYPE_CHECKING:
+    from .machine import AgentProcess
+
+# Waits before retries are shorter than the product's, so that changes have a short bound.
+_TIMING = Timing(backoff_base_s=0.1, backoff_cap_s=0.4, silence_s=5.0, silence_over_s=2.0)
+# For all that reads to notice a fault, and to read again.
+_AGAIN_S = 3.0
+_SILENCE_S = 12.0
+
+
+class Api:
+    """One API server, and the clients of agents.
+
+    Args:
+        objects: Those that have been there for long.
+    """
+
+    def __init__(self, timeline: Timeline, rng: Random, objects: Iterable[Object]) -> None:
+        self._timeline = timeline
+        self._rng = rng
+        self.etcd = Etcd()
+        for item in objects:
+            self.changed(item, False)
+        self.server = ApiServer(self.etcd, timeline, rng, lag_s=0.02)
+        self.server.bookmark_s = 1.0
+        self.address = Address([self.server], rng)
+        self._clients: dict[AgentProcess, SimulatedClient] = {}
+
+    def changed(self, item: Object, is_deleted: bool) -> None:
+        """Follow a change of the cluster."""
+        if is_deleted:
+            metadata = item["metadata"]
+            self.etcd.delete(item["kind"], metadata["name"], metadata.get("namespace", ""))
+        else:
+            self.etcd.put(dict(item))
+
+    def client_for(self, process: AgentProcess) -> SimulatedClient:
+        """Return the client of a process that starts."""
+        client = self._clients[process] = self.address.client_for(process.loop, NODE)
+        return client
+
+    def source(self) -> Source:
+        """Return the source of an agent that starts."""
+        return KubernetesSource(
+            master=URL,
+            node_name=NODE,
+            timing=_TIMING,
+            clock=self._timeline.clock,
+            rng=self._rng,
+        )
+
+    def died(self, process: AgentProcess) -> None:
+        """Close the connections of a process that has died."""
+        client = self._clients.pop(process, None)
+        if client is not None:
+            client.abort()
+
+    def fail(self, how: str, *args: Any) -> float:
+        """Have something fail; return for how long changes may be late."""
+        server = self.server
+        if how == "cut":
+            server.cut()
+        elif how == "end watches":
+            server.end_watches()
+        elif how == "forget history":
+            self.etcd.forget_history()
+            server.end_watches()
+        elif how == "silent":
+            server.go_silent(args[0])
+            return float(args[0]) + _SILENCE_S
+        elif how == "refuse":
+            server.refuse(args[0], args[1])
+            server.end_watches()
+            return float(args[1]) + _AGAIN_S
+        elif how == "cut next":
+            server.cut_next(Cut(after_bytes=args[0]))
+            server.end_watches()
+        elif how == "restart":
+            server.stop()
+            self._timeline.after(args[0], server.start)
+            return float(args[0]) + _AGAIN_S
+        elif how == "pages":
+            server.page_max, server.has_watch_cache = args[0], False
+        elif how == "slow":
+            server.slow_s = args[0]
+        else:
+            server.piece_max = args[0]
+        return _AGAIN_S
+
+    def be_well(self) -> None:
+        """Have nothing fail any more."""
+        self.server.slow_s, self.server.piece_max = 0.0, 0
+        self.server.refusals.clear()
+        self.server.cuts.clear()

@@ -1,0 +1,448 @@
+"""What must hold of what a source publishes, and of what it says of itself."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from userspace_proxy.cluster import Snapshot
+from userspace_proxy.sources.kubernetes import KubernetesSource
+
+from ..api_client import SimulatedClient
+from ..api_exchange import Exchange
+from .plan import NODE
+from .reading import HIDDEN, Key, Shown, shown
+from .requests import Follower, RequestChecks, is_check
+from .share_checks import check_shares, said
+from .truth import KINDS, Contents, History
+
+if TYPE_CHECKING:
+    from .world import World
+
+ORACLES = (
+    "content",
+    "equal",
+    "one state",
+    "not older",
+    "first snapshot",
+    "change",
+    "same objects",
+    "orphans",
+    "rejected",
+    "share",
+    "left out",
+    "room",
+    "not current",
+    "current",
+    "silence",
+    "node addresses",
+    "reason of a request",
+    "position of a watch",
+    "list after expiry",
+    "no list of any state",
+    "Retry-After",
+    "retried soon",
+    "backoff",
+    "at once",
+    "rate",
+    "Events apart",
+    "Events of a series",
+    "Events counted",
+)
+# A watch that is reset, the longest wait, and a refused connection.
+_SEEN_DOWN_S = 12.0
+# The kernel's probes, connecting, the longest wait.
+_SEEN_CUT_OFF_S = 92.0
+_SOON_S = 1.0
+_NODES_S = 330.0
+_PROMPT_S = 0.5
+
+
+class Checks:
+    """The oracles of one run."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.judgements = world.judgements
+        self.histories = {kind: History() for kind in KINDS}
+        self.others = History()
+        """Of what the source doesn't read."""
+        self.contents = Contents()
+        self.items: dict[int, dict[str, Any]] = {}
+        """By stamp."""
+        self.floors: dict[Key, float] = {}
+        """The newest stamp that was shown of each object; one more if it was shown as deleted."""
+        self.restored_at: float | None = None
+        self.pending: set[str] = set()
+        """Kinds that weren't listed since history went back."""
+        self.positions: dict[str, int] = {}
+        """What each kind had seen when history went back."""
+        self.detectable: set[str] = set()
+        """Kinds that have asked before history went on from there."""
+        self.unanswered: set[str] = set()
+        """Kinds whose question about that was refused."""
+        self.began = 0.0
+        """When this run of the source did."""
+        self.heard: dict[Exchange, float] = {}
+        self._source: KubernetesSource
+        self._requests: RequestChecks
+        self._has_published = False
+        self._nodes: deque[tuple[float, frozenset[str] | None]] = deque()
+
+    def follow(
+        self, source: KubernetesSource, client: SimulatedClient, *, is_resumed: bool
+    ) -> None:
+        """Check what another run of a source does."""
+        world = self.world
+        self._source = source
+        self._requests = requests = RequestChecks(
+            self.judgements,
+            lambda: self.world.now,
+            self._listed,
+            has_shares="shares" in self.world.plan.features,
+        )
+        self._has_published = False
+        self.began = world.now
+        self.floors.clear()
+        for history in self.histories.values():
+            history.at = 0
+        self.heard.clear()
+
+        def on_begin(exchange: Exchange) -> None:
+            world.note(f"agent: {exchange.method} {exchange.path} {dict(exchange.query)}")
+            requests.on_begin(exchange)
+            world.recording.on_begin(exchange)
+
+        def on_head(exchange: Exchange) -> None:
+            world.note(f"server: {exchange.code} for {exchange.path}")
+            self.heard[exchange] = world.now
+            kind = requests.on_head(exchange)
+            if kind in self.pending and world.etcd.revision < self.positions[kind]:
+                self._note_answer(kind, exchange)
+
+        def on_arrival(exchange: Exchange, piece: bytes) -> None:
+            self.heard[exchange] = world.now
+            requests.on_arrival(exchange, piece)
+
+        def on_end(exchange: Exchange) -> None:
+            world.note(f"server: over: {exchange.path} {exchange.error}")
+            requests.on_end(exchange)
+
+        client.on_begin, client.on_head = on_begin, on_head
+        client.on_arrival, client.on_end = on_arrival, on_end
+
+    # -- the truth ---------------------------------------------------------------------------------
+
+    def written(
+        self, key: Key, stamp: int | None, item: dict[str, Any] | None, *, is_invalid: bool = False
+    ) -> None:
+        """Note a write."""
+        if stamp is not None and item is not None and not is_invalid:
+            self.contents.add(key, stamp, item)
+            self.items[stamp] = item
+        history = self.histories[key.kind] if self._is_visible(key) else self.others
+        revision = self.world.etcd.revision + 1
+        history.add(key, stamp, revision, is_invalid=is_invalid)
+
+    def is_there(self, key: Key) -> bool:
+        """Return whether there is such an object."""
+        history = self.histories[key.kind] if self._is_visible(key) else self.others
+        return key in history.states[-1].stamps
+
+    def _is_visible(self, key: Key) -> bool:
+        if key.kind == "Node":
+            return key.name == NODE and self.world.plan.with_node
+        return self.world.plan.namespace in ("", key.namespace)
+
+    def _note_answer(self, kind: str, exchange: Exchange) -> None:
+        """Note whether a source learns from an answer that history went back, or might have."""
+        if not is_check(exchange):
+            # A restore while the request was under way may go unseen.
+            is_prompt = self.world.now - exchange.began < _PROMPT_S
+            if exchange.code == 200 and is_prompt and kind not in self.unanswered:
+                self.detectable.add(kind)
+        elif exchange.code == 504:
+            self.detectable.add(kind)
+        else:
+            self.unanswered.add(kind)
+
+    def restoring(self, revision: int) -> None:
+        """Note that history goes back to a revision, before it does."""
+        self.restored_at = self.world.now
+        self.detectable.clear()
+        self.unanswered.clear()
+        self.positions = {
+            kind: int(follower.position or 0) for kind, follower in self._requests.followers.items()
+        }
+
+    def restored(self, revision: int) -> None:
+        """Begin the history anew, as it was at an earlier revision."""
+        for history in (*self.histories.values(), self.others):
+            history.go_back(revision)
+        # What was seen by then is part of both histories.
+        self.pending |= {
+            kind
+            for kind, follower in self._requests.followers.items()
+            if follower.last is not None
+            and (self.positions[kind] > revision or not follower.is_quiet)
+        }
+
+    def _listed(self, follower: Follower) -> None:
+        """Note that a list is complete."""
+        if self.restored_at is not None and follower.list_began >= self.restored_at:
+            self._resume(follower.kind)
+
+    def _resume(self, kind: str) -> None:
+        """Demand the newest history again."""
+        if kind in self.pending:
+            self.pending.discard(kind)
+            self.histories[kind].at = 0
+            self.floors = {k: n for k, n in self.floors.items() if k.kind != kind}
+
+    # -- what is published -------------------------------------------------------------------------
+
+    def published(self, before: Snapshot | None, snapshot: Snapshot) -> None:
+        """Check a snapshot."""
+        check = self.judgements.check
+        found = list(shown(snapshot, NODE))
+        self._check_contents(found)
+        self._check_orphans(snapshot)
+        if not self._has_published:
+            self._check_first()
+        self._has_published = True
+        if before is not None:
+            check("change", before != snapshot, "a snapshot that is equal to the one before")
+            check(
+                "change",
+                before.revision < snapshot.revision,
+                lambda: f"revision {snapshot.revision} after {before.revision}",
+            )
+            self._check_same_objects(before, snapshot)
+        for kind in KINDS:
+            self._check_state(kind, {k: n for k, n, _ in found if k.kind == kind})
+
+    def _check_contents(self, found: list[tuple[Key, int, Shown]]) -> None:
+        for key, number, content in found:
+            if number == HIDDEN and key.kind == "EndpointSlice":
+                continue
+            right = self.contents.of(key, number)
+            self.judgements.check(
+                "content",
+                content == right,
+                said(key, content, "not", right),
+            )
+
+    def _check_orphans(self, snapshot: Snapshot) -> None:
+        both = [key for key in snapshot.orphans if key in snapshot.services]
+        self.judgements.check("orphans", not both, lambda: f"{both} exist")
+
+    def _check_first(self) -> None:
+        required = [k for k in KINDS if k != "Node" or self.world.plan.with_node]
+        followers = self._requests.followers
+        missing = [k for k in required if not followers[k].has_listed]
+        # Without permission to read the Node, Services are served.
+        if missing == ["Node"]:
+            missing = [] if followers["Node"].was_forbidden else missing
+        # The end of a list arrives before it is read.
+        self.judgements.check(
+            "first snapshot",
+            all(self._has_all(followers[k]) for k in missing),
+            lambda: f"before {missing} were listed",
+        )
+
+    def _has_all(self, follower: Follower) -> bool:
+        return follower.is_over and not follower.is_watch and follower.last is not None
+
+    def _check_same_objects(self, before: Snapshot, snapshot: Snapshot) -> None:
+        for key, state in snapshot.services.items():
+            old = before.services.get(key)
+            if old is not None and old is not state:
+                self.judgements.check(
+                    "same objects", old != state, said(key, "is equal, and another")
+                )
+
+    def _check_state(self, kind: str, found: dict[Key, int]) -> None:
+        judgements = self.judgements
+        if kind == "Node" and not self.world.plan.with_node:
+            return
+        if kind in self.pending:
+            judgements.excuse("one state", "history went back")
+            return
+        history, follower = self.histories[kind], self._requests.followers[kind]
+        self._check_not_older(kind, found, history)
+        if follower.is_mixed:
+            judgements.excuse("one state", "a list is under way")
+            return
+        judgements.check(
+            "one state",
+            history.find(found, self._ignored(found, kind)),
+            lambda: (
+                f"{kind}: {_text(found)} is no state since {history.at}: "
+                f"{_text(history.states[history.at].stamps)}"
+            ),
+        )
+
+    def _ignored(self, found: Mapping[Key, int], kind: str) -> frozenset[Key]:
+        """Return the objects of which a part may be left out."""
+        if "shares" not in self.world.plan.features:
+            return frozenset()
+        every = [*found, *self.histories[kind].states[-1].stamps]
+        every += [key for state in self.histories[kind].states for key in state.stamps]
+        return frozenset(key for key in every if self._is_limited(key))
+
+    def _is_limited(self, key: Key) -> bool:
+        return key.kind != "Node" and self.world.plan.share_bytes < 1 << 20
+
+    def _check_not_older(self, kind: str, found: Mapping[Key, int], history: History) -> None:
+        for key, number in found.items():
+            if number == HIDDEN:
+                continue
+            floor = self.floors.get(key, 0)
+            self.judgements.check(
+                "not older",
+                number >= floor,
+                said(key, number, "after", floor),
+            )
+            self.floors[key] = max(floor, number)
+        for key, floor in self.floors.items():
+            if key.kind != kind or key in found:
+                continue
+            is_gone = key not in history.states[history.at].stamps
+            if is_gone and floor == int(floor) and not self._is_limited(key):
+                self.floors[key] = floor + 0.5
+
+    # -- at any time -------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Check what the source says of itself, while something is broken."""
+        world, judgements = self.world, self.judgements
+        status, now = self._source.status(), world.now
+        judgements.check(
+            "synced",
+            status.is_synced == self._has_published,
+            lambda: f"is_synced is {status.is_synced}",
+        )
+        cut_off = world.address.cut_off_until(NODE) > now
+        # A first request may be under way for as long as connecting takes.
+        began = max(world.cut_off_since, self.began)
+        if cut_off and now - began > _SEEN_CUT_OFF_S:
+            self._check_not_current(status, "cut off")
+        elif not cut_off and now - max(world.down_since or now, self.began) > _SEEN_DOWN_S:
+            self._check_not_current(status, "without a server")
+        self._check_silence()
+
+    def _check_not_current(self, status: Any, why: str) -> None:
+        client = self.world.client
+        if client is not None and any(each.is_stalled for each in client.exchanges):
+            self.judgements.excuse("not current", "a connection is silent")
+            return
+        names = any("api.example" in line for line in status.problems)
+        self.judgements.check(
+            "not current",
+            not status.is_current and names,
+            lambda: f"{why}, and is_current is {status.is_current}: {status.problems}",
+        )
+
+    def _check_silence(self) -> None:
+        plan, client = self.world.plan, self.world.client
+        assert client is not None, "there is a client"
+        for exchange in client.exchanges:
+            if "watch" not in exchange.query or not exchange.code:
+                continue
+            asked_s = float(exchange.query["timeoutSeconds"]) + 1 + 30.0
+            quiet = self.world.now - self.heard.get(exchange, exchange.began)
+            bound = max(plan.silence_s, asked_s)
+            self.judgements.check("silence", quiet <= bound + _SOON_S, said("for", quiet, "s"))
+
+    # -- addresses of nodes ------------------------------------------------------------------------
+
+    def note_nodes(self) -> None:
+        """Note which addresses all Nodes have."""
+        addresses = frozenset(
+            each["address"] for item in self.world.etcd.items("nodes") for each in _addresses(item)
+        )
+        self._nodes.append((self.world.now, addresses if self.world.wants_nodes else None))
+
+    def _check_nodes(self, snapshot: Snapshot) -> None:
+        since = self.world.now - _NODES_S
+        right = {self._nodes[-1][1]}
+        for (at, value), (until, _) in zip(self._nodes, list(self._nodes)[1:], strict=False):
+            if until >= since or at >= since:
+                right.add(value)
+        self.judgements.check(
+            "node addresses",
+            snapshot.node_addresses in right,
+            lambda: f"{snapshot.node_addresses}, not {right}",
+        )
+
+    # -- at the end --------------------------------------------------------------------------------
+
+    @property
+    def watches(self) -> list[Exchange | None]:
+        """The open watches, of each kind; None: there is none."""
+        return [follower.open_watch for follower in self._requests.followers.values()]
+
+    def check_end(self, *, is_last: bool = False) -> None:
+        """Check that what was published last is what is there.
+
+        Args:
+            is_last: Shortly after changes.
+        """
+        world, judgements = self.world, self.judgements
+        snapshot, status = world.published, self._source.status()
+        if snapshot is None:
+            judgements.violate("equal", f"nothing was published: {status.problems}")
+            return
+        found = list(shown(snapshot, NODE))
+        for kind in KINDS:
+            if kind == "Node" and not world.plan.with_node:
+                continue
+            self._check_equal(kind, {k: n for k, n, _ in found if k.kind == kind})
+        self._check_nodes(snapshot)
+        lines = {item.line for item in status.rejected}
+        others = [line for line in status.problems if line not in lines]
+        judgements.check(
+            "current",
+            status.is_current and not others,
+            lambda: f"is_current is {status.is_current}: {others}",
+        )
+        if self.pending:
+            for oracle in ("rejected", "share", "left out"):
+                judgements.excuse(oracle, "history went back, and on")
+            return
+        self._check_rejected(status)
+        if "shares" in world.plan.features:
+            check_shares(self, found, status.rejected, is_last=is_last)
+
+    def _check_equal(self, kind: str, found: dict[Key, int]) -> None:
+        history = self.histories[kind]
+        is_equal = history.fits_now(found, self._ignored(found, kind))
+        if kind in self.pending and not is_equal and kind not in self.detectable:
+            self.judgements.excuse("equal", "history went back, and on")
+            return
+        self.judgements.check(
+            "equal",
+            is_equal,
+            lambda: f"{kind}: {_text(found)}, not {_text(history.states[-1].stamps)}",
+        )
+
+    def _check_rejected(self, status: Any) -> None:
+        if "shares" in self.world.plan.features:
+            return
+        if len(status.rejected) > 20:
+            self.judgements.excuse("rejected", "more than are listed")
+            return
+        named = {(item.kind, item.namespace, item.name) for item in status.rejected if item.kind}
+        right = {tuple(key) for h in self.histories.values() for key in h.states[-1].loose}
+        self.judgements.check("rejected", named == right, lambda: f"{named}, not {right}")
+
+
+def _addresses(item: dict[str, Any]) -> list[dict[str, str]]:
+    status = item.get("status")
+    found = status.get("addresses") if isinstance(status, dict) else None
+    return found if isinstance(found, list) else []
+
+
+def _text(stamps: Mapping[Key, int]) -> str:
+    return ", ".join(f"{k.namespace}/{k.name}={n}" for k, n in sorted(stamps.items()))

@@ -1,0 +1,308 @@
+"""Draws plans: which features a run has, what is written, and what breaks.
+
+Rule 1: a run has few kinds of faults, so that each meets quiet ones (swarm).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from .plan import CROWDED, NODE, Plan, Step
+
+_NAMESPACES = ("default", "shop", CROWDED)
+_FAULTS = (
+    "cut",
+    "end",
+    "stall",
+    "silence",
+    "refuse",
+    "cut-answer",
+    "restart",
+    "compact",
+    "restore",
+    "partition",
+    "slow",
+    "touch",
+    "agent-restart",
+)
+_SETTINGS = (
+    "pages",
+    "pieces",
+    "lag",
+    "two-servers",
+    "repeats",
+    "shares",
+    "invalid",
+    "events",
+    "nodes",
+    "one-namespace",
+    "short-watches",
+    "no-bookmarks",
+    "batches",
+    "large",
+)
+_CODES = (429, 500, 503, 502, 401, 403, 404)
+
+
+def make_plan(seed: int) -> Plan:
+    """Return the plan of a seed."""
+    return _Drawing(seed).plan()
+
+
+class _Drawing:
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.rng = rng = Random(seed)
+        faults = rng.sample(_FAULTS, rng.choice((0, 1, 1, 2, 2, 3, 4, 6)))
+        self.features = {*faults, *(each for each in _SETTINGS if rng.random() < 0.3)}
+        self.faults = [each for each in faults if each != "agent-restart" or rng.random() < 0.7]
+        self.chaos_s = rng.choice((5.0, 30.0, 90.0, 300.0, 700.0))
+        self.steps: list[Step] = []
+        self.there: set[tuple[str, str, str]] = set()
+
+    def has(self, feature: str) -> bool:
+        return feature in self.features
+
+    def plan(self) -> Plan:
+        rng, has = self.rng, self.has
+        first = [self._item() for _ in range(rng.randint(0, 12))]
+        self._draw_steps()
+        bookmark_s = rng.choice((5.0, 20.0, 60.0))
+        if has("no-bookmarks"):
+            bookmark_s = 0.0
+        watch_s = rng.choice((5.0, 20.0, 60.0)) if has("short-watches") else 300.0
+        silence_s = 2.5 * bookmark_s if bookmark_s and rng.random() < 0.5 else 150.0
+        return Plan(
+            self.seed,
+            frozenset(self.features),
+            tuple(sorted(self.steps, key=lambda step: step.at)),
+            self.chaos_s,
+            servers=2 if has("two-servers") else 1,
+            lag_s=rng.choice((0.01, 0.3, 2.0)) if has("lag") else 0.0,
+            has_watch_cache=rng.random() < (0.2 if has("pages") else 0.6),
+            waits_for_future=rng.random() < 0.5,
+            expires_by_status=rng.random() < 0.3,
+            has_nulls=rng.random() < 0.5,
+            checks_health=rng.random() < 0.5,
+            # What is left out is only counted, so a line that comes twice counts twice.
+            repeats=has("repeats") and not has("shares"),
+            bookmark_s=bookmark_s,
+            piece_max=rng.choice((3, 40, 700)) if has("pieces") else 0,
+            page_limit=rng.choice((2, 3, 5)) if has("pages") else 500,
+            page_max=rng.choice((0, 0, 1)) if has("pages") else 0,
+            batch_bytes=rng.choice((1, 400, 1500)) if has("batches") else 64 << 10,
+            watch_s=watch_s,
+            silence_s=max(silence_s, 12.0),
+            list_s=rng.choice((20.0, 600.0, 600.0)),
+            share_bytes=rng.choice((4000, 6000, 9000)) if has("shares") else 128 << 20,
+            namespace="shop" if has("one-namespace") else "",
+            with_node=rng.random() < 0.7,
+            wants_nodes=has("nodes"),
+            first_items=tuple(first),
+        )
+
+    # -- when --------------------------------------------------------------------------------------
+
+    def _draw_steps(self) -> None:
+        rng = self.rng
+        changes = rng.choice((3, 10, 25, 50))
+        at = 0.0
+        while changes > 0:
+            # In bursts: much at once, then nothing for long.
+            at = rng.uniform(0.0, self.chaos_s)
+            for _ in range(min(changes, rng.choice((1, 1, 2, 5, 12)))):
+                at += rng.choice((0.0, 0.001, 0.02, 0.5)) * rng.random()
+                self._change(at)
+                changes -= 1
+        for fault in self.faults:
+            for _ in range(rng.choice((1, 1, 2, 3, 5))):
+                self._fault(fault, self._moment())
+        if self.has("events"):
+            for _ in range(rng.choice((1, 5, 30))):
+                at = rng.uniform(0.0, self.chaos_s)
+                for _ in range(rng.choice((1, 1, 3, 10))):
+                    self._step(at, "happen", rng.randrange(3), rng.randrange(4))
+        if self.has("nodes"):
+            for _ in range(rng.randint(0, 3)):
+                self._step(rng.uniform(0.0, self.chaos_s), "want-nodes", rng.random() < 0.6)
+
+    def _moment(self) -> float:
+        """Return a time, often just after another step."""
+        if self.steps and self.rng.random() < 0.5:
+            at = self.rng.choice(self.steps).at
+            return at + self.rng.choice((0.0, 0.001, 0.005, 0.05, 1.0)) * self.rng.random()
+        return self.rng.uniform(0.0, self.chaos_s)
+
+    def _step(self, at: float, kind: str, *values: Any) -> None:
+        self.steps.append(Step(min(at, self.chaos_s), kind, values))
+
+    def _change(self, at: float) -> None:
+        rng = self.rng
+        draw = rng.random()
+        if draw < (0.4 if self.has("shares") else 0.25):
+            kind, namespace, name = self._key()
+            self._step(at, "delete", kind, namespace, name)
+        elif draw < 0.32:
+            self._step(at, "put-same", *self._key())
+        elif draw < 0.36 or (draw < 0.45 and self.has("touch")):
+            self._step(at, "touch")
+        else:
+            self.steps.append(Step(min(at, self.chaos_s), "put", (), self._item()))
+
+    # -- what breaks -------------------------------------------------------------------------------
+
+    def _fault(self, kind: str, at: float) -> None:
+        rng, server = self.rng, self.rng.randrange(2)
+        seconds = rng.choice((0.05, 1.0, 8.0, 40.0)) * (0.5 + rng.random())
+        faults: dict[str, Callable[[], object]] = {
+            "cut": lambda: self._step(at, "cut", server),
+            "end": lambda: self._step(at, "end", server),
+            "stall": lambda: self._step(at, "stall", server),
+            "silence": lambda: self._step(at, "silence", server, seconds),
+            "refuse": lambda: self._refuse(at, server, seconds),
+            "cut-answer": lambda: self._cut_answer(at, server),
+            "restart": lambda: self._step(
+                at,
+                "restart",
+                server,
+                seconds * rng.random(),
+                rng.choice((0, 0, 1, 5)),
+                rng.choice((0.5, 5.0, 20.0)),
+            ),
+            "compact": lambda: self._compact(at),
+            "restore": lambda: self._step(at, "restore", rng.choice((1, 3, 10)), rng.random()),
+            "partition": lambda: self._step(at, "partition", seconds * rng.choice((1.0, 1.0, 4.0))),
+            "slow": lambda: self._step(at, "slow", server, seconds, rng.choice((0.5, 5.0, 30.0))),
+            "touch": lambda: self._step(at, "touch"),
+            "agent-restart": lambda: self._step(at, "agent-restart", rng.random() < 0.6),
+        }
+        faults[kind]()
+
+    def _refuse(self, at: float, server: int, seconds: float) -> None:
+        rng = self.rng
+        resource = rng.choice(("", "", "services", "endpointslices", "nodes", "events"))
+        retry = rng.choice((0, 0, 1, 5, 20))
+        code = rng.choice(_CODES)
+        self._step(at, "refuse", server, code, seconds, resource, retry)
+        if rng.random() < 0.5:
+            self._step(at, rng.choice(("cut", "end")), server)
+
+    def _cut_answer(self, at: float, server: int) -> None:
+        rng = self.rng
+        after = rng.choice((0, 1, rng.randrange(200), rng.randrange(3000)))
+        resource = rng.choice(("", "services", "endpointslices", "nodes", "events"))
+        skip, compacts = rng.choice((0, 0, 1, 2, 3)), rng.random() < 0.3
+        values = (server, after, resource, rng.random() < 0.3, skip, compacts)
+        self._step(at, "cut-answer", *values)
+        if rng.random() < 0.5:
+            # The next watch is expired, so there is a list to cut.
+            self._step(at, "touch")
+            self._step(at, "compact")
+        if rng.random() < 0.8:
+            self._step(at, rng.choice(("cut", "end")), server)
+
+    def _compact(self, at: float) -> None:
+        if self.rng.random() < 0.6:
+            self._step(at, "touch")
+        self._step(at, "compact")
+        if self.rng.random() < 0.7:
+            self._step(at, self.rng.choice(("cut", "end")), self.rng.randrange(2))
+
+    # -- objects -----------------------------------------------------------------------------------
+
+    def _key(self) -> tuple[str, str, str]:
+        """Return kind, namespace and name."""
+        rng = self.rng
+        namespace = rng.choice(_NAMESPACES)
+        if self.has("shares") and rng.random() < 0.5:
+            namespace = CROWDED
+        kind = rng.choice(("Service", "Service", "EndpointSlice", "EndpointSlice", "Node"))
+        if kind == "Node":
+            return kind, "", rng.choice((NODE, NODE, "bob", "carol"))
+        count = 12 if self.has("large") or namespace == CROWDED else 4
+        number = rng.randrange(count)
+        name = f"web-{number}" if kind == "Service" else f"web-{number % 4}-{number // 4 + 1}"
+        return kind, namespace, name
+
+    def _item(self) -> dict[str, Any]:
+        kind, namespace, name = self._key()
+        metadata: dict[str, Any] = {"name": name}
+        if namespace:
+            metadata["namespace"] = namespace
+        if kind == "Service":
+            item = self._service(metadata)
+        elif kind == "EndpointSlice":
+            item = self._slice(metadata, name)
+        else:
+            item = self._node(metadata)
+        if self.has("invalid") and self.rng.random() < 0.25:
+            self._spoil(item)
+        return item
+
+    def _service(self, metadata: dict[str, Any]) -> dict[str, Any]:
+        rng = self.rng
+        spec: dict[str, Any] = {
+            "clusterIP": f"10.96.{rng.randrange(3)}.{rng.randint(1, 250)}",
+            "type": rng.choice(("ClusterIP", "NodePort", "LoadBalancer")),
+            "selector": {"app": "web"},
+            "ports": [
+                {
+                    "name": f"p{n}",
+                    "port": 80 + n,
+                    "protocol": rng.choice(("TCP", "UDP")),
+                    "nodePort": rng.choice((0, 30080 + n)),
+                }
+                for n in range(rng.choice((1, 1, 2, 5)))
+            ],
+            "sessionAffinity": rng.choice(("None", "ClientIP")),
+            "internalTrafficPolicy": rng.choice(("Cluster", "Local")),
+            "externalTrafficPolicy": rng.choice(("Cluster", "Local")),
+        }
+        if rng.random() < 0.1:
+            spec["clusterIP"] = "None"
+        return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
+
+    def _slice(self, metadata: dict[str, Any], name: str) -> dict[str, Any]:
+        rng = self.rng
+        of = name.rpartition("-")[0] if rng.random() < 0.85 else f"web-{rng.randrange(4)}"
+        metadata["labels"] = {"kubernetes.io/service-name": of} if rng.random() < 0.95 else {}
+        endpoints = [
+            {
+                "addresses": [f"10.244.{rng.randrange(2)}.{rng.randint(1, 250)}"],
+                "conditions": rng.choice(
+                    ({}, {"ready": True}, {"ready": False, "serving": True, "terminating": True})
+                ),
+                "nodeName": rng.choice((NODE, "bob")),
+            }
+            for _ in range(rng.choice((0, 1, 2, 3, 10)))
+        ]
+        return {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": metadata,
+            "addressType": "IPv4",
+            "endpoints": endpoints,
+            "ports": [{"name": "p0", "port": 8080, "protocol": "TCP"}],
+        }
+
+    def _node(self, metadata: dict[str, Any]) -> dict[str, Any]:
+        addresses = [{"type": "InternalIP", "address": f"10.1.0.{self.rng.randint(1, 250)}"}]
+        return {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": metadata,
+            "status": {"addresses": addresses},
+        }
+
+    def _spoil(self, item: dict[str, Any]) -> None:
+        """Make an object one that can't be read."""
+        if item["kind"] == "Service":
+            ports = item["spec"]["ports"]
+            ports[-1] = self.rng.choice(({"port": 0}, {"port": "http"}, {"name": "x"}))
+        elif item["kind"] == "EndpointSlice":
+            item["addressType"] = self.rng.choice(("IPv5", 4, None))
+        else:
+            item["status"] = self.rng.choice((7, {"addresses": "none"}))
+        item["is-invalid"] = True

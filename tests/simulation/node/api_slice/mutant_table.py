@@ -1,0 +1,219 @@
+"""Mutants of what reads the API server: each is one fault, as such programs have had them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ...mutant_table import Mutant
+
+_SOURCES, _CLUSTER = "sources.kubernetes", "cluster"
+
+
+def _source(module: str, old: str, new: str) -> Mutant:
+    return Mutant(module, old, new, _SOURCES)
+
+
+def _store(old: str, new: str) -> Mutant:
+    return Mutant("store", old, new, _CLUSTER)
+
+
+MUTANTS: Mapping[str, Mutant] = {
+    "api-list-keeps-what-a-broken-list-named": _source(
+        "resources",
+        "        self._listed.clear()\n        self._not_listed.clear()",
+        "        self._not_listed.clear()",
+    ),
+    "api-list-deletes-nothing": _source(
+        "resources", "for key in self._shares.kept() - self._listed:", "for key in set[Key]():"
+    ),
+    "api-rejected-item-of-a-list-is-deleted": _source(
+        "resources",
+        "            if is_kept:\n                self._listed.add(key)",
+        "            if is_kept and key not in self.rejected:\n"
+        "                self._listed.add(key)",
+    ),
+    "api-rejected-stays-in-the-list-of-problems": _source(
+        "resources",
+        "        self.rejected.pop(key, None)\n        return key, meta",
+        "        return key, meta",
+    ),
+    "api-deleted-rejected-object-stays-a-problem": _source(
+        "resources",
+        "        self._shares.drop(key)\n        self.rejected.pop(key, None)",
+        "        self._shares.drop(key)",
+    ),
+    "api-watch-deletes-nothing": _source(
+        "resources",
+        "        if key in self._shares:\n            self._delete(key)",
+        "        if key not in self._shares:\n            self._delete(key)",
+    ),
+    "api-too-much-stays": _source(
+        "resources",
+        "            self._delete(key)\n            return key, metadata.resource_version, False",
+        "            return key, metadata.resource_version, False",
+    ),
+    "api-left-out-of-a-list-isnt-counted": _source(
+        "resources", "        self._shares.set_left_out(self._not_listed)\n", ""
+    ),
+    "api-share-never-opens": _source(
+        "shares",
+        "            if share.is_full:\n                self._set_full(key[0], share)\n"
+        "            self._forget",
+        "            self._forget",
+    ),
+    "api-share-isnt-freed": _source("shares", "            share.used -= weight\n", ""),
+    "api-share-counts-twice": _source(
+        "shares", "share.used - self._weights.get(key, 0) + weight", "share.used + weight"
+    ),
+    "api-share-of-all": _source(
+        "shares",
+        "self._shares.setdefault(key[0], _Share())",
+        'self._shares.setdefault("", _Share())',
+    ),
+    "api-position-of-the-last-page": _source(
+        "position",
+        "        if not self._continue:\n            self._listed = resource_version\n",
+        "        self._listed = resource_version if not self._continue else self._listed + '0'\n",
+    ),
+    "api-watch-from-the-list-again": _source(
+        "position",
+        "        last, self._seen = self._seen, resource_version\n",
+        "        last = self._seen\n",
+    ),
+    "api-list-of-any-state-again": _source(
+        "position", "        self._from = _ListFrom.NOT_OLDER\n", ""
+    ),
+    "api-expired-list-asks-the-same": _source(
+        "position",
+        "_ListFrom.NEWEST_WHOLE if was_paging else _ListFrom.NEWEST",
+        "_ListFrom.NEWEST if was_paging else _ListFrom.NOT_OLDER",
+    ),
+    "api-aborted-list-goes-on": _source(
+        "position",
+        '        """Note that a list failed: the next one begins with its first page."""\n'
+        '        self._continue = ""',
+        '        """Note that a list failed: the next one begins with its first page."""',
+    ),
+    "api-history-goes-back-unseen": _source(
+        "position",
+        "        self._from = _ListFrom.NEWEST\n        return False",
+        "        return True",
+    ),
+    "api-restore-isnt-asked-for": _source(
+        "reflector",
+        "if self._is_unsure and not self._position.needs_list:",
+        "if not self._is_unsure and not self._position.needs_list:",
+    ),
+    "api-expired-watch-is-watched-again": _source(
+        "reflector",
+        "        if is_expired(code, status):\n            self._expire()\n            return None",
+        "        if is_expired(code, status):\n            return None",
+    ),
+    "api-line-lost-at-a-cut-between-parts": _source(
+        "client", "        self._keep(rest)\n        return lines", "        return lines"
+    ),
+    "api-first-part-of-a-line-stays": _source(
+        "client",
+        "            self._parts.clear()\n            self._waiting",
+        "            self._waiting",
+    ),
+    "api-only-the-first-batch": _source(
+        "lists",
+        "                take(batch)\n                await pause(0)",
+        "                take(batch)\n                break",
+    ),
+    "api-deletions-are-kept": _source(
+        "reflector",
+        "                return self._cache.delete(event.object)",
+        "                return event.type and None",
+    ),
+    "api-no-wait-between-retries": _source(
+        "reflector",
+        "                await self._pause(wait_s)",
+        "                await self._pause(0)",
+    ),
+    "api-waits-dont-grow": _source(
+        "reflector", "min(self._next_s * FACTOR, self._cap_s)", "min(self._next_s, self._cap_s)"
+    ),
+    "api-waits-grow-for-ever": _source(
+        "reflector", "min(self._next_s * FACTOR, self._cap_s)", "self._next_s * FACTOR"
+    ),
+    "api-retry-after-is-cut-short": _source(
+        "reflector",
+        "            async with asyncio.timeout(None) as waiting:\n"
+        "                self._waiting = None if at_least_s else waiting",
+        "            async with asyncio.timeout(None) as waiting:\n"
+        "                self._waiting = waiting",
+    ),
+    "api-healthy-watch-is-waited-for": _source(
+        "reflector",
+        "if failure is None and was_healthy:",
+        "if failure is None and not was_healthy:",
+    ),
+    "api-silence-is-borne": _source(
+        "reflector",
+        "        if self._has_bookmarks:\n            return self._timing.silence_s\n",
+        "",
+    ),
+    "api-problem-stays": _source(
+        "reflector",
+        '        had_problem, self.problem = bool(self.problem), ""\n',
+        "        had_problem = bool(self.problem)\n",
+    ),
+    "api-problem-isnt-noted": _source(
+        "reflector", "                self.problem = failure.text\n", ""
+    ),
+    "api-published-before-all-is-listed": _source(
+        "source",
+        "        if not all(reflector.is_listed for reflector in required):\n            return\n",
+        "",
+    ),
+    "api-published-is-always-current": _source(
+        "source",
+        "            and not any(r.problem for r in required)\n",
+        "",
+    ),
+    "api-second-change-of-a-turn-is-lost": _source(
+        "source",
+        "        self._is_scheduled = False\n        if self._publish",
+        "        if self._publish",
+    ),
+    "api-resumed-objects-stay": _source("source", "        slices.resume(", "        list("),
+    "api-moved-slice-stays-with-its-service": _store(
+        "            self.delete_slice(item.key)\n        elif", "            pass\n        elif"
+    ),
+    "api-deleted-slice-stays-with-its-service": _store("        del siblings[key]\n", ""),
+    "api-changed-slice-touches-nothing": _store(
+        "        self._slices_of.setdefault(item.service, {})[item.key] = item\n"
+        "        self._touched.add(item.service)",
+        "        self._slices_of.setdefault(item.service, {})[item.key] = item",
+    ),
+    "api-orphans-stay": _store("if put or drop:", "if put:"),
+    "api-node-change-isnt-published": _store(
+        "is_other = others != (last.node, last.node_addresses) or", "is_other ="
+    ),
+    "api-events-are-counted-once": _source(
+        "events", "            known.count += 1\n", "            known.count += 0\n"
+    ),
+    "api-failed-event-counts-as-sent": _source(
+        "recorder", "        if response.code < 300:", "        if response.code < 600:"
+    ),
+    "api-events-without-a-pause": _source(
+        "recorder",
+        "                await self._pause(APART_S)",
+        "                await self._pause(0)",
+    ),
+    "api-known-event-counts-as-sent": _source(
+        "recorder", "series.sent = max(series.sent, 1)", "series.sent = count"
+    ),
+    "api-unwanted-addresses-stay": _source(
+        "node_addresses",
+        "                self._take(None)\n                await self._wanted",
+        "                await self._wanted",
+    ),
+    "api-addresses-of-the-first-page": _source(
+        "lists",
+        "                if not page.continue_:\n                    return None",
+        "                return None",
+    ),
+}

@@ -1,0 +1,155 @@
+"""What a snapshot shows of objects, and what their JSON says that it must show.
+
+Rule 1: JSON is read here without the product's readers.
+Rule 2: each write has a number, its stamp, which is part of the object in a way that a snapshot
+shows: an external address of a Service, the port of a slice, the zone of a Node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from userspace_proxy.cluster import Snapshot
+from userspace_proxy.model import EndpointSlice, Service
+
+_PORT = 1000
+_SERVICE = "kubernetes.io/service-name"
+
+Shown = tuple[Any, ...]
+
+
+class Key(NamedTuple):
+    """An object's identity."""
+
+    kind: str
+    namespace: str
+    name: str
+
+
+HIDDEN = -1
+"""The stamp of a slice whose Service isn't there: a snapshot has only its name."""
+
+
+def stamp(item: dict[str, Any], number: int) -> dict[str, Any]:
+    """Return an object with its stamp."""
+    made = dict(item)
+    if item["kind"] == "Service":
+        made["spec"] = {**item["spec"], "externalIPs": [f"198.18.{number >> 8}.{number & 255}"]}
+    elif item["kind"] == "EndpointSlice":
+        made["ports"] = [{**item["ports"][0], "port": _PORT + number}]
+    else:
+        labels = {"topology.kubernetes.io/zone": f"z{number}"}
+        made["metadata"] = {**item["metadata"], "labels": labels}
+    return made
+
+
+# -- from JSON -------------------------------------------------------------------------------------
+
+
+def expected(item: dict[str, Any]) -> Shown:
+    """Return what is shown of a valid object."""
+    reads = {"Service": _service, "EndpointSlice": _slice, "Node": _node}
+    return reads[item["kind"]](item)
+
+
+def _service(item: dict[str, Any]) -> Shown:
+    spec = item["spec"]
+    is_headless = spec["clusterIP"] == "None"
+    return (
+        () if is_headless else (spec["clusterIP"],),
+        is_headless,
+        spec["type"],
+        10800 if spec["sessionAffinity"] == "ClientIP" else None,
+        tuple((p["name"], p["port"], p["protocol"], p["nodePort"]) for p in spec["ports"]),
+        tuple(spec["externalIPs"]),
+        spec["internalTrafficPolicy"] == "Local",
+        spec["externalTrafficPolicy"] == "Local",
+        tuple(sorted(spec["selector"].items())),
+    )
+
+
+def _slice(item: dict[str, Any]) -> Shown:
+    of = service_of(item)
+    if not of:
+        return "", (), ()
+    ports = tuple((p["name"], p["port"], p["protocol"]) for p in item["ports"])
+    return of, ports, tuple(map(_endpoint, item["endpoints"]))
+
+
+def _endpoint(item: dict[str, Any]) -> Shown:
+    conditions = item["conditions"]
+    is_terminating = conditions.get("terminating", False)
+    is_ready, is_serving = conditions.get("ready", True), conditions.get("serving", True)
+    return item["addresses"][0], is_ready, is_serving, is_terminating, item["nodeName"]
+
+
+def _node(item: dict[str, Any]) -> Shown:
+    addresses = tuple(a["address"] for a in item["status"]["addresses"])
+    return addresses, item["metadata"]["labels"]["topology.kubernetes.io/zone"]
+
+
+def service_of(item: dict[str, Any]) -> str:
+    """Return the name of a slice's Service; empty: it has none."""
+    return str(item["metadata"].get("labels", {}).get(_SERVICE, ""))
+
+
+def weight(item: dict[str, Any]) -> int:
+    """Return how much of a share an object takes."""
+    if item["kind"] == "Service":
+        spec = item["spec"]
+        parts = len(spec["ports"]) + len(spec["selector"]) + len(spec["externalIPs"])
+    else:
+        parts = len(item["endpoints"]) + len(item["ports"])
+    return 1024 + 256 * parts
+
+
+# -- from a snapshot -------------------------------------------------------------------------------
+
+
+def shown(snapshot: Snapshot, node: str) -> Iterator[tuple[Key, int, Shown]]:
+    """Yield each object of a snapshot, its stamp, and what is shown of it."""
+    for key, state in snapshot.services.items():
+        yield (
+            Key("Service", key.namespace, key.name),
+            _number(state.service.external_ips[0]) if state.service.external_ips else HIDDEN,
+            _shown_service(state.service),
+        )
+        for item in state.slices:
+            port = item.ports[0].port - _PORT if item.ports else HIDDEN
+            found = Key("EndpointSlice", item.key.namespace, item.key.name)
+            yield found, port, _shown_slice(item, key.namespace, key.name)
+    for keys in snapshot.orphans.values():
+        for each in keys:
+            yield Key("EndpointSlice", each.namespace, each.name), HIDDEN, ()
+    if snapshot.node is not None:
+        found = Key("Node", "", snapshot.node.name)
+        zone = snapshot.node.zone
+        yield found, int(zone[1:] or HIDDEN), (snapshot.node.addresses, zone)
+
+
+def _number(ip: str) -> int:
+    _, _, high, low = ip.split(".")
+    return int(high) * 256 + int(low)
+
+
+def _shown_service(service: Service) -> Shown:
+    return (
+        service.cluster_ips,
+        service.is_headless,
+        str(service.type.value),
+        service.affinity_timeout_s,
+        tuple((p.name, p.port, p.protocol, p.node_port) for p in service.ports),
+        service.external_ips,
+        service.is_internal_local,
+        service.is_external_local,
+        service.selector,
+    )
+
+
+def _shown_slice(item: EndpointSlice, namespace: str, name: str) -> Shown:
+    is_consistent = (item.service.namespace, item.service.name) == (namespace, name)
+    of = name if is_consistent else f"that of another Service: {item.service}"
+    ports = tuple((p.name, p.port, p.protocol) for p in item.ports)
+    endpoints = tuple((e.ip, e.ready, e.serving, e.terminating, e.node) for e in item.endpoints)
+    return of, ports, endpoints

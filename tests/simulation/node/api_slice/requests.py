@@ -1,0 +1,381 @@
+"""What the source asks servers for: each request has its reason in what came before.
+
+Rule 1: what the client has got is read here on its own, from the bytes that arrived.
+Rule 2: a list follows a list that failed, an expired watch, or history that went back; all else is
+a watch, from the last version that was seen.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..api_exchange import Exchange
+from ..api_requests import target_of
+
+if TYPE_CHECKING:
+    from ...judgements import Judgements
+
+_KIND_OF = {"services": "Service", "endpointslices": "EndpointSlice", "nodes": "Node"}
+BASE_S = 0.8
+CAP_S = 5.0
+HEALTHY_S = 5.0
+RETRY_AFTER_MAX_S = 300.0
+# Turns of an event loop, and the network.
+_SOON_S = 0.3
+# Waits of 0.8 to 1.6 s are the shortest, and others have been there again meanwhile.
+_IN_A_MINUTE = 150
+
+
+class Follower:
+    """The requests of one reflector."""
+
+    def __init__(self, kind: str, checks: RequestChecks) -> None:
+        self.kind = kind
+        self.checks = checks
+        self.last: Exchange | None = None
+        self.is_watch = False
+        self.began_at = 0.0
+        """When the head of the last response came."""
+        self.over_at = 0.0
+        """When it ended, or broke off."""
+        self.is_over = False
+        self.data = bytearray()
+        self.version = ""
+        """From where the last watch began."""
+        self.versions: list[str] = []
+        """Those of its lines, in order."""
+        self.events = 0
+        self.is_expired = self.went_back = False
+        self.next_token: str | None = None
+        """Of the list that is under way."""
+        self.listed_version = ""
+        self.has_listed = False
+        """A list was complete."""
+        self.list_began = 0.0
+        self.is_mixed = False
+        """A list is under way, or broke off: what is stored is of two states."""
+        self.wants: str = "list"
+        """``list``, ``page``, ``watch``, or ``either``."""
+        self.is_first_page = True
+        self.is_paging = False
+        self.after_expiry = ""
+        """What the next list has to be: ``newest`` or ``whole``."""
+        self.is_check = False
+        self.had_problem = self.was_forbidden = False
+        self.is_failed = self.is_refused = False
+        """The last request, as far as the client saw."""
+        self.is_sure = False
+        """The last line that arrived of a watch was read."""
+        self.failures = 0
+        self.times: deque[float] = deque()
+
+    @property
+    def position(self) -> str:
+        """The last version that was seen."""
+        return self.versions[-1] if self.versions else self.version
+
+    @property
+    def open_watch(self) -> Exchange | None:
+        """The watch, if one is open."""
+        is_open = self.is_watch and self.began_at and not self.is_over
+        return self.last if is_open else None
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is on its way to it, and no list under way."""
+        return self.is_watch and self.last is not None and not self.last.is_on_its_way
+
+    # -- what arrives ------------------------------------------------------------------------------
+
+    def on_head(self, exchange: Exchange) -> None:
+        self.began_at = self.checks.now()
+        self.was_forbidden = self.was_forbidden or exchange.code == 403
+        if exchange.code == 200 and self.is_watch:
+            self._note_success()
+
+    def _note_success(self) -> None:
+        if self.had_problem:
+            self.had_problem = False
+            self.checks.recovered_at = self.checks.now()
+
+    def on_arrival(self, exchange: Exchange, piece: bytes) -> None:
+        self.data += piece
+        if exchange.code != 200 or self.is_check:
+            return
+        if not self.is_watch:
+            self.is_mixed = True
+            return
+        *lines, rest = self.data.split(b"\n")
+        self.data = bytearray(rest)
+        for line in lines:
+            self._read_line(json.loads(line))
+
+    def _read_line(self, event: dict[str, Any]) -> None:
+        if event["type"] == "ERROR":
+            self.is_expired = event["object"].get("code") == 410
+            return
+        self.events += 1
+        version = event["object"]["metadata"]["resourceVersion"]
+        before = self.versions[-1] if self.versions else self.version
+        self.went_back = self.went_back or int(version) < int(before)
+        self.versions.append(version)
+
+    def on_end(self, exchange: Exchange) -> None:
+        self.is_over, self.over_at = True, self.checks.now()
+
+    # -- what is asked next ------------------------------------------------------------------------
+
+    def begin(self, exchange: Exchange) -> None:
+        query, now = exchange.query, self.checks.now()
+        is_watch, token = "watch" in query, query.get("continue")
+        if self.last is not None:
+            self._conclude()
+            self.had_problem = self.had_problem or self.is_failed or bool(self.last.error)
+            self._check_wait(now)
+        if not token:
+            self._check_rate(now)
+        what = "watch" if is_watch else "page" if token else "list"
+        if is_check(exchange):
+            what = "check"
+        if self.wants != "either":
+            self.checks.check(
+                "reason of a request",
+                what == self.wants or (what == "check" and self.wants == "watch"),
+                lambda: f"{self.kind}: a {what}, not a {self.wants}",
+            )
+        if is_watch:
+            self._check_position(query["resourceVersion"])
+            self.is_mixed = False
+        elif what == "check":
+            pass
+        elif token:
+            self.checks.check(
+                "continue token",
+                token == self.next_token,
+                lambda: f"{self.kind}: {token}, not {self.next_token}",
+            )
+        else:
+            self._check_list(query)
+            self.list_began = now
+        self.last, self.is_watch, self.is_paging = exchange, is_watch, bool(token)
+        self.is_check = what == "check"
+        self.is_over = self.is_expired = self.went_back = False
+        self.data.clear()
+        if is_watch:
+            self.version = query["resourceVersion"]
+            self.versions, self.events = [], 0
+        self.began_at = 0.0
+
+    def _conclude(self) -> None:
+        """Decide from how the last request ended what must follow."""
+        assert self.last is not None, "there was a request"
+        exchange = self.last
+        self.is_failed = self.is_refused = False
+        if self.is_check:
+            self._conclude_check(exchange)
+            return
+        self.is_sure = exchange.code == 200 and self.is_over and not exchange.error
+        if exchange.code and exchange.code != 200:
+            self._conclude_refused(exchange)
+        elif self.is_watch:
+            self._conclude_watch(exchange)
+        else:
+            self._conclude_list(exchange)
+
+    def _conclude_refused(self, exchange: Exchange) -> None:
+        text = bytes(self.data).decode(errors="replace")
+        is_gone = exchange.code == 410 or "Too large resource version" in text
+        is_whole = self.is_over and not exchange.error
+        self.is_refused = not is_gone and is_whole
+        self.is_failed = True
+        if not is_whole:
+            # Whether it could be read is open.
+            self.wants, self.after_expiry = "either", ""
+            return
+        if self.is_watch:
+            self.wants = "list" if is_gone else "watch"
+            return
+        self.wants = "list"
+        if is_gone:
+            self.after_expiry = "whole" if self.is_paging else "newest"
+            self.is_failed = False
+
+    def _conclude_check(self, exchange: Exchange) -> None:
+        """Of a request that only asks whether the server has the last state."""
+        is_whole = self.is_over and not exchange.error
+        text = bytes(self.data).decode(errors="replace")
+        is_gone = exchange.code == 410 or "Too large resource version" in text
+        self.wants, self.after_expiry = "watch", ""
+        if not is_whole:
+            self.is_failed = True
+            if exchange.code not in (0, 200):
+                self.wants = "either"
+        elif exchange.code != 200 and is_gone:
+            self.wants, self.after_expiry = "list", "newest"
+        elif exchange.code >= 500 or exchange.code == 429:
+            self.is_failed = self.is_refused = True
+
+    def _conclude_watch(self, exchange: Exchange) -> None:
+        self.is_failed = not exchange.code
+        self.wants = "watch"
+        if self.is_expired or self.went_back:
+            self.wants = "list"
+            self.after_expiry = "newest" if self.went_back and not self.is_expired else ""
+            if exchange.error:
+                self.wants, self.after_expiry = "either", ""
+        elif self.checks.has_shares:
+            self.wants = "either"
+
+    def _conclude_list(self, exchange: Exchange) -> None:
+        try:
+            body = json.loads(bytes(self.data))
+        except ValueError:
+            body = None
+        if body is None or exchange.error or not exchange.code or not self.is_over:
+            self.is_failed, self.wants = True, "list"
+            return
+        metadata = body["metadata"]
+        if not self.is_paging:
+            self.listed_version = metadata["resourceVersion"]
+        self.next_token = metadata.get("continue")
+        self.wants = "page" if self.next_token else "watch"
+        self.after_expiry = ""
+        if not self.next_token:
+            self.has_listed = True
+            self.versions, self.version = [], self.listed_version
+            self._note_success()
+            self.checks.listed(self)
+
+    def _check_position(self, version: str) -> None:
+        known = [self.version, *self.versions]
+        right = known[-1:] if self.is_sure else known
+        self.checks.check(
+            "position of a watch",
+            version in right,
+            lambda: f"{self.kind}: from {version}, not {right}",
+        )
+
+    def _check_list(self, query: Any) -> None:
+        if not self.has_listed:
+            return
+        version = query.get("resourceVersion")
+        self.checks.check(
+            "no list of any state",
+            version != "0",
+            lambda: f"{self.kind}: a list of any state, after one was complete",
+        )
+        if self.after_expiry:
+            is_right = version is None and (self.after_expiry != "whole" or "limit" not in query)
+            self.checks.check(
+                "list after expiry",
+                is_right,
+                lambda: f"{self.kind}: {dict(query)}, and {self.after_expiry} was needed",
+            )
+
+    # -- how soon ----------------------------------------------------------------------------------
+
+    def _check_wait(self, now: float) -> None:
+        exchange = self.last
+        assert exchange is not None, "there was a request"
+        if self.wants == "page" or not self.is_over:
+            self.failures = 0
+            return
+        gap = now - self.over_at
+        lasted = self.over_at - self.began_at if self.began_at else 0.0
+        retry_s = min(exchange.retry_after_s, RETRY_AFTER_MAX_S) if self.is_refused else 0.0
+        if retry_s:
+            self._check("Retry-After", gap >= retry_s - 0.01, f"{gap:.3f} s after {retry_s:g} s")
+        if self.is_failed:
+            self._check_backoff(gap, retry_s)
+            return
+        if not self.checks.is_watch(exchange):
+            return
+        self.failures = 0
+        if exchange.code == 200 and lasted >= HEALTHY_S + _SOON_S:
+            self._check("at once", gap <= _SOON_S, f"{gap:.3f} s after a watch of {lasted:.1f} s")
+
+    def _check_backoff(self, gap: float, retry_s: float) -> None:
+        longest = max(2 * CAP_S, retry_s) + _SOON_S
+        self._check("retried soon", gap <= longest, f"after {gap:.3f} s, not {longest:g} s")
+        if self.checks.recovered_at >= self.over_at - _SOON_S:
+            self.failures = 0
+            self.checks.judgements.excuse("backoff", "another kind was there again")
+            return
+        least = min(BASE_S * 2**self.failures, CAP_S) * 0.999
+        self._check("backoff", gap >= least, f"{gap:.3f} s after failure {self.failures + 1}")
+        self.failures += 1
+
+    def _check_rate(self, now: float) -> None:
+        self.times.append(now)
+        while self.times[0] < now - 60.0:
+            self.times.popleft()
+        count = len(self.times)
+        self._check("rate", count <= _IN_A_MINUTE, f"{count} requests in a minute")
+
+    def _check(self, oracle: str, is_right: bool, what: str) -> None:
+        self.checks.check(oracle, is_right, lambda: f"{self.kind}: {what}")
+
+
+def is_check(exchange: Exchange) -> bool:
+    """Return whether a request only asks whether the server has a state."""
+    query = exchange.query
+    return query.get("limit") == "1" and "resourceVersionMatch" in query
+
+
+class RequestChecks:
+    """The requests of one run of a source."""
+
+    def __init__(
+        self,
+        judgements: Judgements,
+        now: Callable[[], float],
+        listed: Callable[[Follower], object],
+        *,
+        has_shares: bool,
+    ) -> None:
+        self.judgements = judgements
+        self.check = judgements.check
+        self.now = now
+        self.listed = listed
+        self.has_shares = has_shares
+        self.recovered_at = float("-inf")
+        """When a request has succeeded after a problem, so that others needn't wait."""
+        self.followers = {kind: Follower(kind, self) for kind in _KIND_OF.values()}
+        self._of: dict[Exchange, Follower] = {}
+
+    def is_watch(self, exchange: Exchange) -> bool:
+        return "watch" in exchange.query
+
+    def on_begin(self, exchange: Exchange) -> None:
+        """Check a request."""
+        resource = target_of(exchange.path).resource
+        if resource not in _KIND_OF or exchange.method != "GET":
+            return
+        if resource == "nodes" and "fieldSelector" not in exchange.query:
+            return
+        follower = self.followers[_KIND_OF[resource]]
+        self._of[exchange] = follower
+        follower.begin(exchange)
+
+    def _follower_of(self, exchange: Exchange) -> Follower | None:
+        follower = self._of.get(exchange)
+        return follower if follower is not None and follower.last is exchange else None
+
+    def on_head(self, exchange: Exchange) -> str:
+        """Note a response; return the kind that it is for, or an empty text."""
+        follower = self._follower_of(exchange)
+        if follower is None:
+            return ""
+        follower.on_head(exchange)
+        return follower.kind
+
+    def on_arrival(self, exchange: Exchange, piece: bytes) -> None:
+        if (follower := self._follower_of(exchange)) is not None:
+            follower.on_arrival(exchange, piece)
+
+    def on_end(self, exchange: Exchange) -> None:
+        if (follower := self._follower_of(exchange)) is not None:
+            follower.on_end(exchange)

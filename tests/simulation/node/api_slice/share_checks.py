@@ -1,0 +1,79 @@
+"""What each namespace may have: what is too much is left out with its cause, and the rest stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from userspace_proxy.facts import RejectedFacts
+
+from .plan import CROWDED
+from .reading import Key, Shown, weight
+from .truth import History
+
+if TYPE_CHECKING:
+    from .checks import Checks
+
+_UNREAD = 1024
+"""What an object takes that couldn't be read yet."""
+
+
+def said(*words: object) -> Callable[[], str]:
+    """Return what makes a sentence of some words."""
+    return lambda: " ".join(map(str, words))
+
+
+def check_shares(
+    checks: Checks,
+    found: list[tuple[Key, int, Shown]],
+    rejected: Sequence[RejectedFacts],
+    *,
+    is_last: bool,
+) -> None:
+    """Check what is shown of each namespace.
+
+    Args:
+        is_last: Shortly after a change: what there is room for since is found by the next list.
+    """
+    places = {item.place for item in rejected if not item.kind}
+    too_much, unsure = set[str](), set[str]()
+    for kind, namespace in _places(checks.histories):
+        kept = {k for k, _, _ in found if k.kind == kind and k.namespace == namespace}
+        missing = _check_namespace(checks, kind, namespace, kept, is_last=is_last)
+        if missing:
+            too_much.add(f"namespace {namespace}")
+        if any(key.namespace == namespace for key in checks.histories[kind].states[-1].loose):
+            unsure.add(f"namespace {namespace}")
+    is_right = too_much <= places <= too_much | unsure
+    checks.judgements.check("left out", is_right, said(places, "not", too_much))
+
+
+def _check_namespace(
+    checks: Checks, kind: str, namespace: str, kept: set[Key], *, is_last: bool
+) -> list[Key]:
+    """Check one kind; return what is left out."""
+    limit, judgements = checks.world.plan.share_bytes, checks.judgements
+    state = checks.histories[kind].states[-1]
+    weights = {
+        key: _UNREAD if key in state.loose else weight(checks.items[number])
+        for key, number in state.stamps.items()
+        if key.namespace == namespace
+    }
+    used = sum(weights.get(key, 0) for key in kept)
+    judgements.check("share", used <= limit, said(kind, "in", namespace, "take", used))
+    missing = sorted(weights.keys() - kept - state.loose)
+    if missing and any(key.namespace == namespace for key in state.loose):
+        # They weigh what was read of them before.
+        judgements.excuse("room", "an object can't be read")
+    elif missing and not is_last:
+        least = min(weights[key] for key in missing)
+        is_full = used > limit - limit // 8 or used + least > limit
+        judgements.check("room", is_full, said(used, "of", limit, "used:", missing))
+    return missing
+
+
+def _places(histories: dict[str, History]) -> Iterator[tuple[str, str]]:
+    for kind in ("Service", "EndpointSlice"):
+        stamps = histories[kind].states[-1].stamps
+        for namespace in sorted({CROWDED, *(key.namespace for key in stamps)}):
+            yield kind, namespace

@@ -1,0 +1,391 @@
+"""Carries a plan out, and checks what the source publishes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from random import Random
+from typing import Any
+
+from userspace_proxy.cluster import Snapshot
+from userspace_proxy.model import ServiceKey
+from userspace_proxy.sources.base import Happening
+from userspace_proxy.sources.kubernetes import KubernetesSource, lists, node_addresses, position
+from userspace_proxy.sources.kubernetes.reflector import Timing
+
+from ...control.machine import Machine, Speed
+from ...judgements import Judgements
+from ...timeline import Timeline
+from ..api import ApiServer, Cut
+from ..api_client import Address, SimulatedClient
+from ..api_etcd import Etcd
+from ..api_process import ApiProcess
+from .checks import ORACLES, Checks
+from .plan import NODE, Plan, Step
+from .reading import Key, stamp
+from .recording import RecordingChecks
+
+__all__ = ["ORACLES", "World"]
+
+# Connecting, the longest wait, and what follows.
+_BOUND_S = 40.0
+_EVENTS_S = 160.0
+_RESPONSE_S = 75.0
+_LOOK_S = 5.0
+_SOON_S = 1.0
+_AGAIN_S = 14.0
+
+
+class World:
+    """Everything of one run; :meth:`run` returns what was wrong.
+
+    Args:
+        is_traced: Whether to note each step.
+    """
+
+    def __init__(self, plan: Plan, *, is_traced: bool = False) -> None:
+        self.plan = plan
+        self.rng = Random(plan.seed + 1)
+        self.timeline = Timeline()
+        self.began = self.timeline.now
+        self.machine = Machine(self.timeline, self.rng, Speed())
+        if is_traced:
+            self.machine.trace = []
+        self.note = self.machine.note
+        self.violations: list[str] = []
+        self.judgements = Judgements(self.note, self.violations)
+        self.etcd = Etcd()
+        self.stamps = 0
+        self._looks = 0
+        self.items: dict[Key, dict[str, Any]] = {}
+        """The last object of each key that was put, also if it was deleted since."""
+        self.servers = [self._server() for _ in range(plan.servers)]
+        self.address = Address(self.servers, self.rng)
+        self.address.checks_health = plan.checks_health
+        self.process: ApiProcess | None = None
+        self.source: KubernetesSource | None = None
+        self.client: SimulatedClient | None = None
+        self.published: Snapshot | None = None
+        self.calm_at = self.began + plan.chaos_s
+        """Nothing is broken any more from then on."""
+        self.down_since: float | None = None
+        self.cut_off_since = 0.0
+        self.wants_nodes: bool | None = None
+        self.checks = Checks(self)
+        self.recording = RecordingChecks(self)
+        self.is_over = False
+
+    @property
+    def trace(self) -> list[tuple[float, str]]:
+        """What happened, if it is traced."""
+        return self.machine.trace or []
+
+    @property
+    def now(self) -> float:
+        return self.timeline.now
+
+    def _clock(self) -> float:
+        """Return the time, which is another one at each look."""
+        self._looks += 1
+        return self.now + 1e-6 * self._looks
+
+    def _server(self) -> ApiServer:
+        plan = self.plan
+        server = ApiServer(self.etcd, self.timeline, self.rng, lag_s=plan.lag_s)
+        server.has_watch_cache = plan.has_watch_cache
+        server.waits_for_future = plan.waits_for_future
+        server.expires_by_status = plan.expires_by_status
+        server.has_nulls = plan.has_nulls
+        server.repeats = plan.repeats
+        server.bookmark_s = plan.bookmark_s
+        server.piece_max = plan.piece_max
+        server.page_max = plan.page_max
+        return server
+
+    # -- the run -----------------------------------------------------------------------------------
+
+    def run(self) -> list[str]:
+        """Carry the plan out; return what was wrong, the first first."""
+        with self._installed():
+            try:
+                self._run()
+            finally:
+                self.is_over = True
+                for process in self.machine.processes:
+                    process.forget()
+        for text in self.machine.violations:
+            self.judgements.violate("runs", text)
+        return self.violations
+
+    def _run(self) -> None:
+        for item in self.plan.first_items:
+            self._put(item)
+        self._start(None)
+        for step in self.plan.steps:
+            self.timeline.at(self.began + step.at, self._take, step)
+        self.timeline.after(_LOOK_S, self._look)
+        self.timeline.run_until(self.began + self.plan.chaos_s)
+        for server in self.servers:
+            server.cuts.clear()
+            server.slow_s = 0.0
+        while self.now < self.calm_at + self.bound_s and not self.judgements.violations:
+            self.timeline.run_until(self.calm_at + self.bound_s)
+        self.checks.check_end()
+        watches = self.checks.watches
+        self._change_once_more()
+        self.timeline.run_until(self.now + self.plan.lag_s + _SOON_S)
+        if self.checks.watches != watches or None in watches:
+            # A watch began anew meanwhile, perhaps after a list.
+            self.timeline.run_until(self.now + _AGAIN_S)
+        self.checks.check_end(is_last=True)
+        if self.recording.is_used:
+            self.timeline.run_until(self.calm_at + _EVENTS_S)
+            self.recording.check_end()
+
+    @property
+    def bound_s(self) -> float:
+        """So long after the last fault everything is published at the latest."""
+        bound_s = _BOUND_S + 2 * self.plan.lag_s
+        if "stall" in self.plan.features:
+            bound_s += max(_RESPONSE_S, self.plan.silence_s, 2 * self.plan.watch_s + 30.0)
+        if "shares" in self.plan.features:
+            bound_s += 2 * self.plan.watch_s
+        return bound_s
+
+    def _change_once_more(self) -> None:
+        for item in self.plan.first_items[:2] or ():
+            self._put(item)
+        self._put(
+            {
+                "apiVersion": "v1",
+                "kind": "Service",
+                "metadata": {"name": "last", "namespace": "shop"},
+                "spec": {
+                    "clusterIP": "10.96.9.9",
+                    "type": "ClusterIP",
+                    "selector": {"app": "last"},
+                    "ports": [{"name": "p", "port": 1, "protocol": "TCP", "nodePort": 0}],
+                    "sessionAffinity": "None",
+                    "internalTrafficPolicy": "Cluster",
+                    "externalTrafficPolicy": "Cluster",
+                },
+            }
+        )
+
+    @contextmanager
+    def _installed(self) -> Iterator[None]:
+        plan = self.plan
+        names = [
+            *self.address.names(self._make_client),
+            (position, "PAGE_LIMIT", plan.page_limit),
+            (lists, "BATCH_BYTES", plan.batch_bytes),
+            (node_addresses, "_PAGE", min(plan.page_limit, 100)),
+        ]
+        before = [(module, name, getattr(module, name)) for module, name, _ in names]
+        logger = logging.getLogger("userspace_proxy.sources")
+        was_disabled, logger.disabled = logger.disabled, True
+        for module, name, value in names:
+            setattr(module, name, value)
+        try:
+            yield
+        finally:
+            logger.disabled = was_disabled
+            for module, name, value in before:
+                setattr(module, name, value)
+
+    # -- the agent's process -----------------------------------------------------------------------
+
+    def _make_client(self) -> SimulatedClient:
+        assert self.process is not None, "a process runs"
+        self.client = client = self.address.client_for(self.process.loop, NODE)
+        return client
+
+    def _start(self, resumed: Snapshot | None) -> None:
+        plan = self.plan
+        self.process = process = ApiProcess(
+            self.machine, f"agent {len(self.machine.processes) + 1}"
+        )
+        with process:
+            self.source = source = KubernetesSource(
+                master="http://api.example:6443",
+                node_name=NODE if plan.with_node else "",
+                namespace=plan.namespace,
+                share_bytes=plan.share_bytes,
+                timing=Timing(watch_s=plan.watch_s, silence_s=plan.silence_s, list_s=plan.list_s),
+                rng=Random(plan.seed + 2),
+                clock=self._clock,
+            )
+            if resumed is not None:
+                source.resume(resumed)
+        assert self.client is not None, "the source has made one"
+        self.checks.follow(source, self.client, is_resumed=resumed is not None)
+        self.published = None
+        process.start(lambda: self._main(source))
+        if self.wants_nodes is None:
+            self._want_nodes(plan.wants_nodes)
+        else:
+            self._want_nodes(self.wants_nodes)
+
+    async def _main(self, source: KubernetesSource) -> int:
+        await source.run(self._publish)
+        return 0
+
+    def _publish(self, snapshot: Snapshot) -> None:
+        self.note(
+            f"agent: published {len(snapshot.services)} Services, revision {snapshot.revision}"
+        )
+        before, self.published = self.published, snapshot
+        self.checks.published(before, snapshot)
+
+    def _call(self, callback: Any, *args: Any) -> None:
+        """Call something of the source, within its process."""
+        assert self.process is not None, "a process runs"
+        with self.process:
+            callback(*args)
+
+    def _want_nodes(self, is_wanted: bool) -> None:
+        self.wants_nodes = is_wanted
+        assert self.source is not None, "a source runs"
+        self._call(self.source.want_nodes, is_wanted)
+        self.checks.note_nodes()
+
+    # -- steps -------------------------------------------------------------------------------------
+
+    def _take(self, step: Step) -> None:
+        self.note(f"plan: {step.text}")
+        values = step.values
+        if step.item is not None:
+            self._put(step.item)
+            return
+        first = values[0] if values and isinstance(values[0], int) else 0
+        server = self.servers[first % len(self.servers)]
+        actions: dict[str, Callable[[], object]] = {
+            "delete": lambda: self._delete(Key(*values)),
+            "put-same": lambda: self._put_same(Key(*values)),
+            "touch": self.etcd.touch,
+            "cut": server.cut,
+            "end": server.end_watches,
+            "stall": server.stall,
+            "silence": lambda: self._silence(server, values[1]),
+            "refuse": lambda: self._refuse(server, *values[1:]),
+            "cut-answer": lambda: server.cut_next(Cut(*values[1:])),
+            "restart": lambda: self._restart(server, *values[1:]),
+            "compact": self.etcd.forget_history,
+            "restore": lambda: self._restore(*values),
+            "partition": lambda: self._partition(values[0]),
+            "slow": lambda: self._slow(server, *values[1:]),
+            "happen": lambda: self._happen(*values),
+            "want-nodes": lambda: self._want_nodes(values[0]),
+            "agent-restart": lambda: self._restart_agent(is_resumed=values[0]),
+        }
+        actions[step.kind]()
+
+    def _silence(self, server: ApiServer, seconds: float) -> None:
+        server.go_silent(seconds)
+        self._until(seconds)
+
+    def _until(self, seconds: float) -> None:
+        """Note that something is broken for so long."""
+        self.calm_at = max(self.calm_at, self.now + seconds)
+
+    def _put(self, item: dict[str, Any]) -> None:
+        self.stamps += 1
+        made = stamp({k: v for k, v in item.items() if k != "is-invalid"}, self.stamps)
+        key = _key_of(item)
+        is_invalid = item.get("is-invalid", False)
+        self.items[key] = made
+        self.checks.written(key, self.stamps, made, is_invalid=is_invalid)
+        self.etcd.put(made)
+        self.checks.note_nodes()
+
+    def _put_same(self, key: Key) -> None:
+        item = self.items.get(key)
+        if item is None or not self.checks.is_there(key):
+            return
+        self.stamps += 1
+        annotations = {"example.org/touched": str(self.stamps)}
+        self.etcd.put({**item, "metadata": {**item["metadata"], "annotations": annotations}})
+
+    def _delete(self, key: Key) -> None:
+        if self.checks.is_there(key):
+            self.checks.written(key, None, None)
+            self.etcd.delete(key.kind, key.name, key.namespace)
+            self.checks.note_nodes()
+
+    def _refuse(
+        self, server: ApiServer, code: int, seconds: float, resource: str, retry_s: int
+    ) -> None:
+        server.refuse(code, seconds, resource=resource, retry_after_s=retry_s)
+        self._until(seconds + retry_s)
+        if resource in ("", "events"):
+            self.recording.note_refused(code)
+
+    def _restart(self, server: ApiServer, seconds: float, behind: int, behind_s: float) -> None:
+        if not server.is_up:
+            return
+        server.stop()
+        if not any(each.is_up for each in self.servers):
+            self.down_since = self.now
+        self._until(seconds + behind_s)
+        self.timeline.after(seconds, self._start_server, server, behind, behind_s)
+
+    def _start_server(self, server: ApiServer, behind: int, behind_s: float) -> None:
+        self.note("server: starts")
+        server.start(behind=behind, behind_s=behind_s)
+        self.down_since = None
+
+    def _restore(self, count: int, _draw: float) -> None:
+        revision = max(1000, self.etcd.revision - count)
+        self.checks.restoring(revision)
+        self.etcd.go_back(revision)
+        self.checks.restored(self.etcd.revision)
+        self.items = {_key_of(i): i for i in self._all_items()}
+        self.checks.note_nodes()
+        self._until(0.0)
+
+    def _all_items(self) -> Iterator[dict[str, Any]]:
+        for kind in ("services", "endpointslices", "nodes"):
+            yield from self.etcd.items(kind)
+
+    def _partition(self, seconds: float) -> None:
+        if self.address.cut_off_until(NODE) <= self.now:
+            self.cut_off_since = self.now
+        self.address.partition(NODE, seconds)
+        self._until(seconds)
+
+    def _slow(self, server: ApiServer, seconds: float, slow_s: float) -> None:
+        server.slow_s = slow_s
+        self.timeline.after(seconds, setattr, server, "slow_s", 0.0)
+        self._until(seconds + slow_s)
+
+    def _happen(self, reason: int, number: int) -> None:
+        service = None if number == 3 else ServiceKey("shop", f"web-{number}")
+        happening = Happening(f"Reason{reason}", "Try", f"note {self.now:.3f}", service)
+        assert self.source is not None, "a source runs"
+        self.recording.note(happening)
+        self._call(self.source.record, happening)
+
+    def _restart_agent(self, *, is_resumed: bool) -> None:
+        assert self.process is not None, "a process runs"
+        assert self.client is not None, "and has a client"
+        if is_resumed and self.published is None:
+            is_resumed = False
+        resumed = self.published if is_resumed else None
+        self.process.die(-9)
+        self.process.forget()
+        self.client.abort()
+        self.recording.note_restart()
+        self._until(0.0)
+        self._start(resumed)
+
+    def _look(self) -> None:
+        self.checks.look()
+        if not self.is_over:
+            self.timeline.after(_LOOK_S, self._look)
+
+
+def _key_of(item: dict[str, Any]) -> Key:
+    metadata = item["metadata"]
+    namespace = "" if item["kind"] == "Node" else metadata.get("namespace", "default")
+    return Key(item["kind"], namespace, metadata["name"])
