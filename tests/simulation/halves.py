@@ -42,6 +42,7 @@ PACKAGES: Mapping[str, str] = {
     "data": "tests.simulation",
     "control": "tests.simulation.control",
     "api": "tests.simulation.node.api_slice",
+    "table": "tests.simulation.node.table",
 }
 
 

@@ -1,0 +1,209 @@
+"""A small rtnetlink: the links, addresses and routes of a node, as far as steering reads them.
+
+Source: include/uapi/linux/rtnetlink.h, if_link.h, if_addr.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+import struct
+from dataclasses import dataclass, replace
+
+from . import netlink_wire as wire
+from .netlink_kernel import ROUTE, NetlinkKernel
+from .netlink_sockets import Listing, NetlinkSocket
+
+_NEW_LINK, _DEL_LINK, _GET_LINK = 16, 17, 18
+_NEW_ADDRESS, _DEL_ADDRESS, _GET_ADDRESS = 20, 21, 22
+_NEW_ROUTE, _GET_ROUTE = 24, 26
+_GROUP_LINK, _GROUP_ADDRESS = 1, {4: 5, 6: 9}
+_LINK = struct.Struct("=BBHiII")
+_ADDRESS = struct.Struct("=BBBBI")
+_ROUTE = struct.Struct("=BBBBBBBBI")
+_UP, _LOOPBACK = 0x1, 0x8
+_ETHER, _LOOPBACK_TYPE = 1, 772
+_AF = {4: socket.AF_INET, 6: socket.AF_INET6}
+_UNIVERSE, _HOST_SCOPE, _LINK_SCOPE = 0, 254, 253
+_TABLE_MAIN, _TABLE_LOCAL = 254, 255
+
+
+@dataclass(frozen=True)
+class Link:
+    """One interface with its addresses."""
+
+    number: int
+    name: str
+    kind: str = ""
+    """As in ``ip -details link``: ``veth``, ``bridge``; empty for hardware."""
+    is_up: bool = True
+    addresses: tuple[str, ...] = ()
+    """With a prefix length."""
+    networks: tuple[str, ...] = ()
+    """Others that are routed to it, without a gateway."""
+    has_gateway: bool = False
+    """Whether the default route leads by it."""
+
+    @property
+    def type(self) -> int:
+        """As in if_arp.h."""
+        return _LOOPBACK_TYPE if self.name == "lo" else _ETHER
+
+
+LOOPBACK = Link(1, "lo", addresses=("127.0.0.1/8", "::1/128"))
+
+
+class Routes:
+    """The links of one network namespace."""
+
+    def __init__(self, kernel: NetlinkKernel) -> None:
+        self._kernel = kernel
+        self._sequence = 1
+        self.links: dict[int, Link] = {LOOPBACK.number: LOOPBACK}
+        self._local: tuple[int, set[str]] = (0, set())
+        self._ways: tuple[int, dict[str, Link | None]] = (0, {})
+        self.refuses = 0
+        """How many of the next listings are refused."""
+        kernel.add(ROUTE, self)
+
+    def put(self, link: Link) -> None:
+        """Add a link, or change one, and tell programs."""
+        before = self.links.get(link.number)
+        self.links[link.number] = link
+        self._sequence += 1
+        if before is None or replace(before, addresses=link.addresses) != link:
+            self._tell(_GROUP_LINK, _NEW_LINK, _link_body(link))
+        had = before.addresses if before else ()
+        for kind, some in ((_DEL_ADDRESS, had), (_NEW_ADDRESS, link.addresses)):
+            for address in some:
+                if (address in had) != (address in link.addresses):
+                    group = _GROUP_ADDRESS[ipaddress.ip_interface(address).version]
+                    self._tell(group, kind, _address_body(link, address))
+
+    def remove(self, number: int) -> None:
+        """Remove a link, and tell programs."""
+        link = self.links.pop(number)
+        self._sequence += 1
+        self._tell(_GROUP_LINK, _DEL_LINK, _link_body(link))
+
+    def local_addresses(self) -> set[str]:
+        if self._local[0] != self._sequence:
+            links = self.links.values()
+            found = {ip.partition("/")[0] for link in links for ip in link.addresses}
+            self._local = self._sequence, found
+        return self._local[1]
+
+    def link_to(self, ip: str) -> Link | None:
+        """Return the link by which an address is reached."""
+        if self._ways[0] != self._sequence:
+            self._ways = self._sequence, {}
+        ways = self._ways[1]
+        if ip not in ways:
+            ways[ip] = self._find(ip)
+        return ways[ip]
+
+    def _find(self, ip: str) -> Link | None:
+        address = ipaddress.ip_address(ip)
+        if ip in self.local_addresses() or address.is_loopback:
+            return LOOPBACK
+        best: tuple[int, Link | None] = (-1, None)
+        for link in self.links.values():
+            for network in (*link.addresses, *link.networks):
+                one = ipaddress.ip_network(network, strict=False)
+                if address in one and one.prefixlen > best[0]:
+                    best = one.prefixlen, link
+            if link.has_gateway and best[0] < 0:
+                best = 0, link
+        return best[1]
+
+    def address_of(self, number: int, version: int) -> str:
+        """Return the first address of a link, which ``redirect`` translates to; empty: none."""
+        link = self.links.get(number)
+        addresses = [one.partition("/")[0] for one in (link.addresses if link else ())]
+        return next((ip for ip in addresses if (":" in ip) == (version == 6)), "")
+
+    def receive(self, sock: NetlinkSocket, data: bytes) -> None:
+        """Part of Subsystem."""
+        for request in wire.requests(data):
+            if request.flags & wire.F_DUMP != wire.F_DUMP or sock.listing is not None:
+                code = errno.EBUSY if sock.listing is not None else errno.EOPNOTSUPP
+                sock.put(wire.answer(request, code, sock.port))
+            elif self.refuses:
+                self.refuses -= 1
+                sock.put(wire.answer(request, errno.ENOBUFS, sock.port))
+            else:
+                family = request.body[0] if request.body else 0
+                kind = request.kind
+                items = lambda k=kind, f=family: self._list(k, f)  # noqa: E731 - bound now
+                sock.begin(Listing(request.number, sock.port, items, lambda: self._sequence))
+
+    def forget(self, sock: NetlinkSocket) -> None:
+        """Part of Subsystem."""
+
+    def _list(self, kind: int, family: int) -> list[tuple[int, bytes]]:
+        links = sorted(self.links.values(), key=lambda link: link.number)
+        if kind == _GET_LINK:
+            return [(_NEW_LINK, _link_body(link)) for link in links]
+        if kind == _GET_ADDRESS:
+            return [
+                (_NEW_ADDRESS, _address_body(link, address))
+                for version in (4, 6)
+                for link in links
+                for address in link.addresses
+                if ipaddress.ip_interface(address).version == version
+                and family in (0, _AF[version])
+            ]
+        assert kind == _GET_ROUTE, kind
+        return [
+            (_NEW_ROUTE, body)
+            for link in links
+            for version, body in _route_bodies(link)
+            if _AF[version] == family
+        ]
+
+    def _tell(self, group: int, kind: int, body: bytes) -> None:
+        self._kernel.multicast(ROUTE, group, [wire.message(kind, 0, 0, 0, body)])
+
+
+def _link_body(link: Link) -> bytes:
+    flags = _UP * link.is_up | _LOOPBACK * (link.name == "lo")
+    body = _LINK.pack(0, 0, link.type, link.number, flags, 0) + wire.string(3, link.name)
+    return body + (wire.nest(18, wire.string(1, link.kind)) if link.kind else b"")
+
+
+def _address_body(link: Link, address: str) -> bytes:
+    one = ipaddress.ip_interface(address)
+    scope = _UNIVERSE
+    if one.ip.is_loopback:
+        scope = _HOST_SCOPE
+    elif one.ip.is_link_local:
+        scope = _LINK_SCOPE
+    body = _ADDRESS.pack(_AF[one.version], one.network.prefixlen, 0x80, scope, link.number)
+    packed = one.ip.packed
+    both = wire.attribute(1, packed) + (wire.attribute(2, packed) if one.version == 4 else b"")
+    return body + both + wire.attribute(8, struct.pack("=I", 0x80))
+
+
+def _route_bodies(link: Link) -> list[tuple[int, bytes]]:
+    """Return routes with the versions of IP."""
+    found: list[tuple[int, bytes]] = []
+    out = wire.attribute(4, struct.pack("=I", link.number))
+
+    def add(network: str, table: int, kind: int, scope: int, more: bytes = b"") -> None:
+        one = ipaddress.ip_network(network, strict=False)
+        head = (_AF[one.version], one.prefixlen, 0, 0, table, 2, scope, kind, 0)
+        target = wire.attribute(1, one.network_address.packed) if one.prefixlen else b""
+        full = wire.attribute(15, struct.pack("=I", table))
+        found.append((one.version, _ROUTE.pack(*head) + full + target + out + more))
+
+    for address in link.addresses:
+        add(str(ipaddress.ip_interface(address).ip), _TABLE_LOCAL, 2, _HOST_SCOPE)
+        if link.name != "lo":
+            add(address, _TABLE_MAIN, 1, _LINK_SCOPE)
+    for network in link.networks:
+        add(network, _TABLE_MAIN, 1, _LINK_SCOPE)
+    if link.has_gateway:
+        gateway = wire.attribute(5, ipaddress.ip_address("10.1.255.254").packed)
+        add("0.0.0.0/0", _TABLE_MAIN, 1, _UNIVERSE, gateway)
+    return found

@@ -1,0 +1,95 @@
+"""The seam: names that modules of the product refer to, replaced by those of a simulated kernel.
+
+kernel.netlink.sockets ── socket.socket, Clocks      kernel.one_thread ── OneThread
+kernel.interfaces ─────── socket.socket, Clocks, /proc/sys
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any, TypeVar
+
+from userspace_proxy.clocks import Clocks
+from userspace_proxy.kernel import interfaces, node_listings, one_thread, routes
+from userspace_proxy.kernel.netlink import sockets
+from userspace_proxy.kernel.node_listings import NodeListings
+from userspace_proxy.steering import pod_links
+
+from .netlink_kernel import NetlinkKernel, socket_module
+
+Result = TypeVar("Result")
+
+
+class InlineThread:
+    """Part of OneThread: a call runs at once, in the thread of all others."""
+
+    def __init__(self, _name: str) -> None:
+        self.has_begun = False
+
+    async def run(self, call: Callable[[], Result]) -> Result:
+        """Part of OneThread."""
+        self.has_begun = True
+        return call()
+
+    def close(self) -> None:
+        """Part of OneThread."""
+        self.has_begun = False
+
+
+class Sysctls:
+    """The settings of a node that steering reads."""
+
+    def __init__(self) -> None:
+        self.zeros: set[str] = set()
+        """Files below /proc/sys/net that contain a 0."""
+        self.has_ipv6 = True
+
+    def is_zero(self, setting: Path) -> bool:
+        return str(setting).removeprefix("/proc/sys/net/") in self.zeros
+
+
+def names(
+    kernel: NetlinkKernel, sysctls: Sysctls, process: Callable[[], int]
+) -> list[tuple[ModuleType, str, Any]]:
+    """Return modules, names in them, and what replaces what they refer to.
+
+    Args:
+        process: Returns the number of the process that runs: listings are shared within one.
+    """
+    module = socket_module(kernel)
+    clocks = SimpleNamespace(monotonic=kernel.clock, time=Clocks.time)
+    return [
+        (sockets, "socket", module),
+        (sockets, "Clocks", clocks),
+        (interfaces, "socket", module),
+        (interfaces, "Clocks", clocks),
+        (interfaces, "_is_zero", sysctls.is_zero),
+        (interfaces, "_has_ipv6", lambda _conf: sysctls.has_ipv6),
+        (pod_links, "Clocks", clocks),
+        (routes, "Clocks", clocks),
+        (node_listings, "network_namespace", lambda _process: process()),
+        (one_thread, "OneThread", InlineThread),
+    ]
+
+
+@contextlib.contextmanager
+def installed(
+    kernel: NetlinkKernel, sysctls: Sysctls, process: Callable[[], int]
+) -> Iterator[None]:
+    """Have the product call a simulated kernel while this lasts."""
+    patches = names(kernel, sysctls, process)
+    undo = [(module, name, vars(module)[name]) for module, name, _ in patches]
+    # The clocks of listings are defaults of their arguments.
+    defaults = NodeListings.__init__.__defaults__
+    NodeListings.__init__.__defaults__ = (kernel.clock, lambda: 0.0)
+    for module, name, value in patches:
+        setattr(module, name, value)
+    try:
+        yield
+    finally:
+        for module, name, value in undo:
+            setattr(module, name, value)
+        NodeListings.__init__.__defaults__ = defaults

@@ -1,0 +1,250 @@
+"""What nf_tables contains: tables with chains, rules and sets. A transaction works on a copy.
+
+Source: include/net/netfilter/nf_tables.h.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from . import netlink_wire as wire
+
+INET, IP, IP6 = 1, 2, 10
+PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = range(5)
+ANONYMOUS, CONSTANT, INTERVAL, MAP, TIMEOUT, DYNAMIC = 0x1, 0x2, 0x4, 0x8, 0x10, 0x20
+OWNED = 2
+DROP, ACCEPT, CONTINUE, RETURN, JUMP, GOTO = 0, 1, -1, -5, -3, -4
+VERDICTS = 0xFFFFFF00
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a rule, or an element of a map, decides."""
+
+    code: int
+    chain: str = ""
+
+
+@dataclass(frozen=True)
+class Expression:
+    """One expression of a rule; of a look-up, the set's name is that in the kernel."""
+
+    name: str
+    attributes: tuple[tuple[int, bytes], ...] = ()
+
+    @functools.cached_property
+    def _found(self) -> dict[int, bytes]:
+        return dict(self.attributes)
+
+    @functools.cached_property
+    def _numbers(self) -> dict[int, int]:
+        return {kind: wire.number(value) for kind, value in self.attributes}
+
+    def get(self, kind: int) -> bytes:
+        """Return an attribute; empty if it is missing."""
+        return self._found.get(kind, b"")
+
+    def number(self, kind: int) -> int:
+        return self._numbers.get(kind, 0)
+
+    def has(self, kind: int) -> bool:
+        return kind in self._found
+
+    @functools.cached_property
+    def value(self) -> bytes:
+        """The data that it compares with, or puts into a register."""
+        kind = 3 if self.name == "cmp" else 2
+        return wire.table_of(self.get(kind)).get(1, b"")
+
+    @functools.cached_property
+    def set_name(self) -> str:
+        """The set that it looks up or changes; empty for none."""
+        if self.name == "lookup":
+            return wire.name(self.get(1))
+        return wire.name(self.get(1)) if self.name == "dynset" else ""
+
+    @functools.cached_property
+    def verdict(self) -> Verdict | None:
+        """What it decides by itself."""
+        if self.name != "immediate" or self.number(1):
+            return None
+        return read_verdict(wire.table_of(self.get(2)).get(2))
+
+
+def read_verdict(packed: bytes | None) -> Verdict | None:
+    """Return the verdict of data; None for none."""
+    if packed is None:
+        return None
+    found = wire.table_of(packed)
+    return Verdict(wire.signed(found.get(1)), wire.name(found.get(2)))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule of a chain."""
+
+    handle: int
+    expressions: tuple[Expression, ...]
+    user_data: bytes = b""
+    packed: list[bytes] = field(default_factory=list, compare=False, repr=False)
+    """Its expressions as they are listed, once they were."""
+
+
+@dataclass
+class Element:
+    """One element of a set; with intervals each end is one."""
+
+    key: bytes
+    value: bytes = b""
+    """Of a map to data."""
+    verdict: Verdict | None = None
+    is_end: bool = False
+    packets: int | None = None
+    """What was counted; None: it has no counter."""
+    timeout_ms: int = 0
+    expires_at: float = 0.0
+    """0: never."""
+
+    @property
+    def place(self) -> tuple[bytes, bool]:
+        """What no other element of its set has."""
+        return self.key, self.is_end
+
+    def has_same_value(self, other: Element) -> bool:
+        return (self.value, self.verdict) == (other.value, other.verdict)
+
+
+@dataclass
+class NftSet:
+    """One set or map."""
+
+    name: str
+    flags: int
+    key_type: int
+    key_bytes: int
+    data_type: int = 0
+    data_bytes: int = 0
+    number: int = 0
+    """By which messages of its transaction refer to it."""
+    size: int = 0
+    counts: bool = False
+    user_data: bytes = b""
+    elements: dict[tuple[bytes, bool], Element] = field(default_factory=dict)
+
+    @property
+    def is_anonymous(self) -> bool:
+        return bool(self.flags & ANONYMOUS)
+
+    def copy(self) -> NftSet:
+        return replace(self, elements=dict(self.elements))
+
+
+@dataclass
+class Chain:
+    """One chain; a base chain has a hook."""
+
+    name: str
+    handle: int
+    hook: int | None = None
+    priority: int = 0
+    kind: str = ""
+    policy: int = ACCEPT
+    rules: list[Rule] = field(default_factory=list)
+    order: int = 0
+    """The greater, the later it was added, in the whole ruleset."""
+
+    def copy(self) -> Chain:
+        return replace(self, rules=list(self.rules))
+
+
+@dataclass
+class Table:
+    """One table of a family."""
+
+    family: int
+    name: str
+    flags: int = 0
+    owner: int = 0
+    """The port of the socket that it belongs to; 0: none."""
+    chains: dict[str, Chain] = field(default_factory=dict)
+    sets: dict[str, NftSet] = field(default_factory=dict)
+    handles: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def copy(self) -> Table:
+        return replace(
+            self,
+            chains={name: chain.copy() for name, chain in self.chains.items()},
+            sets={name: one.copy() for name, one in self.sets.items()},
+        )
+
+    def uses(self, chain: str) -> int:
+        """Return how many rules and elements lead to a chain."""
+        by_rules = sum(
+            one.verdict is not None and one.verdict.chain == chain
+            for rule in self.rules()
+            for one in rule.expressions
+        )
+        return by_rules + sum(
+            element.verdict is not None and element.verdict.chain == chain
+            for one in self.sets.values()
+            for element in one.elements.values()
+        )
+
+    def uses_of_set(self, name: str) -> int:
+        """Return how many rules look a set up, or change it."""
+        return sum(one.set_name == name for rule in self.rules() for one in rule.expressions)
+
+    def rules(self) -> Iterator[Rule]:
+        for chain in self.chains.values():
+            yield from chain.rules
+
+
+Place = tuple[int, str]
+"""The family and the name of a table."""
+
+
+class Ruleset:
+    """All tables, or the copy that a transaction changes."""
+
+    def __init__(self) -> None:
+        self.tables: dict[Place, Table] = {}
+        self.generation = 1
+        self.orders = itertools.count(1)
+
+    def copy(self) -> Ruleset:
+        """Return one whose tables are shared until :meth:`own` copies them."""
+        other = Ruleset()
+        other.tables = dict(self.tables)
+        other.generation = self.generation
+        other.orders = self.orders
+        return other
+
+    def of_family(self, family: int) -> list[Table]:
+        """Return the tables of a family, or all."""
+        return [one for one in self.tables.values() if family in (0, one.family)]
+
+    def text(self, *, without: str = "\0") -> list[str]:
+        """Return tables as text, apart from those whose names begin so; without pins and counts."""
+        lines = []
+        for (family, name), table in sorted(self.tables.items()):
+            if name.startswith(without):
+                continue
+            lines.append(f"table {family} {name} {table.flags}")
+            for one in table.sets.values():
+                keys = (
+                    []
+                    if one.flags & DYNAMIC
+                    else sorted(
+                        (e.key.hex(), e.is_end, e.value.hex(), str(e.verdict))
+                        for e in one.elements.values()
+                    )
+                )
+                lines.append(f"set {one.name} {one.flags} {one.key_type} {keys}")
+            for chain in table.chains.values():
+                head = (chain.name, chain.hook, chain.priority, chain.kind, chain.policy)
+                lines.append(f"chain {head}")
+                lines += [f"  rule {rule.expressions}" for rule in chain.rules]
+        return lines

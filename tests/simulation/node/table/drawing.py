@@ -1,0 +1,227 @@
+"""Draws a plan from a seed: some features, a node, and steps in which they meet."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+from userspace_proxy.model import Frontend
+from userspace_proxy.steering.base import REFUSE, Affinity, EndpointChoice, KernelTarget, Target
+
+from ..netlink_routes import Link
+from . import plan as p
+from .drifting import DRIFTS, FOREIGN
+from .plan import Plan, Step, TableNode
+
+FEATURES = (
+    "kernel path", "affinity", "networks", "source hash", "refused", "clients", "drift",
+    "drift within", "foreign", "refusals", "lost answers", "queries fail", "slow", "lost events",
+    "restarts", "deaths", "links", "small parts", "late events", "lacks", "small buffer",
+    "forwarding", "ports dialled", "cleaned up", "unnumbered",
+)  # fmt: skip
+_RARE = {"small buffer": 0.06, "lacks": 0.15, "slow": 0.15, "lost answers": 0.12}
+_NETWORKS = {4: ("10.244.0.0/16", "10.1.0.0/16"), 6: ("fd00:244::/32", "fd00:1::/64")}
+_FAULTS = {
+    "refusals": ("refusal", "refused message", "conntrack"),
+    "lost answers": ("lost answer",),
+    "queries fail": ("query", "rehash", "routes"),
+    "slow": ("slow",),
+    "lost events": ("lost events",),
+}
+
+
+def make_plan(seed: int) -> Plan:
+    """Return the plan of a seed."""
+    rng = Random(seed)
+    features = frozenset(f for f in FEATURES if rng.random() < _RARE.get(f, 0.45))
+    node = _node(rng, features)
+    drawer = _Drawer(rng, features)
+    steps = [drawer.apply()]
+    for _ in range(rng.randint(4, 22)):
+        steps += drawer.step()
+    return Plan(seed, features, node, tuple(steps))
+
+
+def _node(rng: Random, features: frozenset[str]) -> TableNode:
+    lacks: tuple[str, ...] = ()
+    if "lacks" in features:
+        lacks = (rng.choice(("socket", "set counter", "element counter")),)
+    return TableNode(
+        links=_links(features),
+        part_messages=rng.randint(1, 4) if "small parts" in features else 30,
+        elements_per_message=rng.randint(1, 4),
+        event_calls=rng.choice((1, 5, 30, 150)) if "late events" in features else 0,
+        lacks=lacks,
+        send_buffer_bytes=rng.randint(16_000, 30_000) if "small buffer" in features else 425_984,
+        proxy_name=rng.choice(("", "", "edge", "a name with spaces")),
+    )
+
+
+def _links(features: frozenset[str]) -> tuple[Link, ...]:
+    own = () if "unnumbered" in features else ("169.254.1.1/32",)
+    return (
+        Link(
+            p.UPLINK, "eth0", addresses=("10.1.0.1/16", "fd00:1::1/64", "fe80::2/64"),
+            has_gateway=True,
+        ),
+        pod_link(p.POD_LINK, 2, own),
+        pod_link(p.OTHER_POD_LINK, 3, own),
+    )  # fmt: skip
+
+
+def pod_link(number: int, pod: int, own: tuple[str, ...]) -> Link:
+    """Return the link of a pod of this node."""
+    networks = f"10.244.1.{pod}/32", f"fd00:244:1::{pod}/128"
+    addresses = (*own, f"fe80::{number}/64")
+    return Link(number, f"veth{number}", "veth", addresses=addresses, networks=networks)
+
+
+class _Drawer:
+    """Draws steps one after another."""
+
+    def __init__(self, rng: Random, features: frozenset[str]) -> None:
+        self._rng = rng
+        self._has = features
+        self._last: dict[Frontend, Target] = {}
+        self._drifts = [d for d in DRIFTS if d not in FOREIGN]
+        self._clients: list[Step] = []
+
+    def apply(self) -> Step:
+        rng = self._rng
+        some = rng.sample(p.FRONTENDS, rng.randint(0, len(p.FRONTENDS)))
+        targets = {one: self._target(one) for one in some}
+        for one in self._last:
+            if one in targets and rng.random() < 0.5:
+                targets[one] = self._last[one]
+        self._last = targets
+        return Step(p.APPLY, tuple(targets.items()))
+
+    def step(self) -> list[Step]:
+        """Return one step of the product, and what happens before or within it."""
+        rng = self._rng
+        steps: list[Step] = []
+        steps += self._before()
+        draw = rng.random()
+        if draw < 0.35:
+            change = self._change()
+            steps.append(change)
+            if rng.random() < 0.8:
+                steps.append(Step(p.FORGET))
+        elif draw < 0.5:
+            steps.append(self.apply())
+        elif draw < 0.8:
+            steps += [Step(p.LATER, seconds=1.0), Step(p.REPAIR)]
+        elif draw < 0.88:
+            steps.append(Step(p.COUNT))
+        elif draw < 0.94 and "restarts" in self._has:
+            kind = rng.choice(("close", "kill"))
+            port = rng.choice((*p.REFUSE_PORTS, 0, 0))
+            steps += [Step(p.RESTART, name=kind, port=port), self.apply()]
+        elif draw < 0.97 and "cleaned up" in self._has:
+            steps += [Step(p.CLEAN_UP), self.apply()]
+        else:
+            steps.append(Step(p.LATER, seconds=rng.choice((0.1, 5.0, 70.0))))
+        return steps
+
+    def _before(self) -> list[Step]:
+        rng, has, steps = self._rng, self._has, []
+        if "clients" in has:
+            steps += [self._client() for _ in range(rng.randint(0, 3))]
+        if "drift" in has and rng.random() < 0.3:
+            within = rng.randint(1, 60) if "drift within" in has and rng.random() < 0.5 else 0
+            name = rng.choice(self._drifts)
+            steps.append(Step(p.DRIFT, name=name, number=rng.randrange(1000), within=within))
+            if "clients" in has:
+                # What they begin now may lead anywhere.
+                steps += [self._client() for _ in range(rng.randint(0, 4))]
+        if "foreign" in has and rng.random() < 0.3:
+            within = rng.choice((0, rng.randint(1, 60)))
+            name = rng.choice(FOREIGN)
+            steps.append(Step(p.DRIFT, name=name, number=rng.randrange(1000), within=within))
+        for feature, names in _FAULTS.items():
+            if feature in has and rng.random() < 0.25:
+                within = rng.choice((0, rng.randint(1, 40)))
+                name = rng.choice(names)
+                steps.append(Step(p.FAULT, name=name, number=rng.randrange(1000), within=within))
+        if "deaths" in has and rng.random() < 0.12:
+            steps.append(Step(p.DIE, within=rng.randint(1, 70)))
+        if "links" in has and rng.random() < 0.2:
+            steps.append(self._link())
+        if "forwarding" in has and rng.random() < 0.1:
+            steps.append(Step(p.FORWARDING))
+        return steps
+
+    def _client(self) -> Step:
+        rng = self._rng
+        if self._clients and rng.random() < 0.3:
+            return rng.choice(self._clients)
+        step = Step(
+            p.CLIENT,
+            number=rng.randrange(len(p.FRONTENDS)),
+            client=rng.randrange(len(p.CLIENTS)),
+            port=rng.randint(50_000, 50_003),
+            name=rng.choice(("answer", "reset", "silent")),
+        )
+        self._clients.append(step)
+        return step
+
+    def _link(self) -> Step:
+        rng = self._rng
+        own = rng.choice(((), ("169.254.1.1/32",)))
+        if rng.random() < 0.3:
+            return Step(p.UNLINK, number=p.NEW_POD_LINK)
+        return Step(p.LINK, link=pod_link(p.NEW_POD_LINK, 9, own))
+
+    def _change(self) -> Step:
+        rng = self._rng
+        changed = {one: self._target(one) for one in rng.sample(p.FRONTENDS, rng.randint(0, 3))}
+        gone = tuple(one for one in self._last if rng.random() < 0.2)
+        self._last = {f: t for f, t in self._last.items() if f not in gone} | changed
+        return Step(p.CHANGE, tuple(changed.items()), gone)
+
+    def _target(self, frontend: Frontend) -> Target:
+        rng, has = self._rng, self._has
+        before = self._last.get(frontend)
+        if isinstance(before, KernelTarget) and rng.random() < 0.4:
+            return self._changed(before, frontend)
+        if "kernel path" in has and rng.random() < 0.6:
+            return self._kernel_target(frontend)
+        if "refused" in has and rng.random() < 0.3:
+            return REFUSE
+        return rng.choice(p.PORTS)
+
+    def _changed(self, before: KernelTarget, frontend: Frontend) -> Target:
+        rng = self._rng
+        if rng.random() < 0.4:
+            return replace(before, is_on=not before.is_on)
+        return replace(self._kernel_target(frontend), port=before.port)
+
+    def _kernel_target(self, frontend: Frontend) -> KernelTarget:
+        rng, has = self._rng, self._has
+        version = 6 if ":" in frontend.ip else 4
+        choices = []
+        if "networks" in has:
+            some = rng.sample(_NETWORKS[version], rng.randint(0, 2))
+            choices += [self._choice(version, (network,)) for network in some]
+        if not choices or rng.random() < 0.7:
+            choices.append(self._choice(version, None))
+        affinity = None
+        if "affinity" in has and rng.random() < 0.6:
+            affinity = Affinity(
+                f"service-{frontend.port % 3}-{version}", rng.choice((3, 60, 10_800))
+            )
+        return KernelTarget(
+            rng.choice(p.PORTS),
+            tuple(choices),
+            affinity,
+            is_on=rng.random() < 0.85,
+            by_client="source hash" in has and rng.random() < 0.5,
+        )
+
+    def _choice(self, version: int, networks: tuple[str, ...] | None) -> EndpointChoice:
+        rng = self._rng
+        endpoints = p.ENDPOINTS[version]
+        some = rng.choices(endpoints, k=rng.randint(1, 4))
+        if rng.random() < 0.7:
+            some = list(dict.fromkeys(some))
+        return EndpointChoice(tuple(some), networks)

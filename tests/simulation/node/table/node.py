@@ -1,0 +1,182 @@
+"""The simulated node of one run: kernel, links, another program, and the product's process."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+from collections import Counter
+from collections.abc import Coroutine
+from random import Random
+from typing import Any
+
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.steering.base import SteeringFacts
+from userspace_proxy.steering.nftables import NftablesSteering
+
+from ..netlink_kernel import NetlinkKernel
+from ..netlink_routes import Routes
+from ..nf_tables import Fault, NfTables
+from ..nf_tables_batch import Event
+from ..nf_tables_others import Another
+from ..nf_tables_packets import Packets
+from ..nf_tables_seam import Sysctls
+from ..nf_tables_state import Table
+from .plan import REFUSE_PORTS, Step, TableNode
+
+OURS = "userspace-proxy"
+ERRNOS = (errno.ENOMEM, errno.EPERM, errno.EBUSY, errno.ENOBUFS)
+# No two processes of two runs share listings.
+_PROCESSES = itertools.count(1)
+
+
+class Died(BaseException):
+    """The product's process ends within a system call."""
+
+
+class Attempts:
+    """What the product's transactions of one step did to each of its tables."""
+
+    def __init__(self) -> None:
+        self.refused: Counter[str] = Counter()
+        self.done: Counter[str] = Counter()
+        self.was_last_refused: dict[str, bool] = {}
+        self.deleted: set[str] = set()
+
+    def note(self, tables: set[str], *, is_refused: bool) -> None:
+        for name in tables:
+            (self.refused if is_refused else self.done)[name] += 1
+            self.was_last_refused[name] = is_refused
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether a change may be in force that couldn't be undone."""
+        return any(is_refused and self.done[t] for t, is_refused in self.was_last_refused.items())
+
+
+class Machine:
+    """One node."""
+
+    def __init__(self, node: TableNode, seed: int) -> None:
+        rng = Random(seed ^ 0x7AB1E)
+        self.now = 1000.0
+        self.node = node
+        self.rng = rng
+        self.kernel = NetlinkKernel(lambda: self.now, rng)
+        self.kernel.part_messages = node.part_messages
+        self.kernel.event_calls = node.event_calls
+        self.kernel.send_buffer_bytes = node.send_buffer_bytes
+        self.kernel.is_privileged = node.send_buffer_bytes > 100_000
+        self.routes = Routes(self.kernel)
+        for link in node.links:
+            self.routes.put(link)
+        self.tables = NfTables(self.kernel, rng)
+        self.tables.lacks = set(node.lacks)
+        self.tables.elements_per_message = node.elements_per_message
+        self.another = Another(self.tables, self.kernel)
+        self.packets = Packets(
+            self.tables, self.routes, self.kernel.now, rng.randrange, self._listens
+        )
+        self.injected = 0
+        """How many failures there have been, or are still to come."""
+        self.has_impostor = False
+        """Whether other programs have bound all proxy ports."""
+        self.sysctls = Sysctls()
+        self.process = next(_PROCESSES)
+        self.refuse_port = node.refuse_port
+        self.steering: NftablesSteering
+
+    def _listens(self, _protocol: int, port: int) -> bool | None:
+        if port in REFUSE_PORTS:
+            return False if self.has_impostor else None
+        return not self.has_impostor
+
+    def new_steering(self) -> NftablesSteering:
+        facts = SteeringFacts(
+            refuse_port=self.refuse_port,
+            proxy_name=self.node.proxy_name,
+            node_addresses=("10.1.0.1", "fd00:1::1"),
+        )
+        return NftablesSteering(facts)
+
+    def die(self) -> None:
+        """End the process: the kernel closes its sockets."""
+        for sock in list(self.kernel.sockets):
+            while sock.fileno() >= 0:
+                sock.close()
+        self.process = next(_PROCESSES)
+
+    def do(self, call: Coroutine[Any, Any, Any]) -> tuple[Any, SteeringError | None]:
+        """Run a call of the product to its end; return its result, or what it raised."""
+        try:
+            call.send(None)
+        except StopIteration as done:
+            return done.value, None
+        except SteeringError as exc:
+            return None, exc
+        raise AssertionError("a call of the steering waits")
+
+    @property
+    def own_tables(self) -> list[Table]:
+        """The product's tables."""
+        return [one for place, one in self.tables.ruleset.tables.items() if is_ours(place[1])]
+
+    def foreign(self) -> list[str]:
+        """Return all that isn't the product's as text."""
+        return self.tables.ruleset.text(without=OURS)
+
+    def inject(self, step: Step) -> None:
+        """Have the kernel fail in some way."""
+        kernel, tables = self.kernel, self.tables
+        before = self.faults
+        code = ERRNOS[step.number % len(ERRNOS)]
+        match step.name:
+            case "refusal":
+                tables.faults += [Fault(code)] * (1 + step.number % 3)
+            case "refused message":
+                tables.faults += [Fault(code, at_end=True)] * (1 + step.number % 3)
+            case "lost answer":
+                tables.faults.append(Fault(errno.ENOBUFS, answer_is_lost=True))
+            case "query":
+                tables.query_faults.append(errno.ENOBUFS)
+            case "rehash":
+                tables.rehashes += 1 + step.number % 2
+            case "conntrack":
+                tables.conntrack.refusals.append(errno.ENOBUFS)
+            case "routes":
+                self.routes.refuses += 1
+            case "slow":
+                kernel.slow_answers += [0.4] * (1 + step.number % 3)
+            case "lost events":
+                kernel.lost_events += 1 + step.number % 3
+            case _:
+                raise AssertionError(step.name)
+        self.injected += self.faults - before
+
+    @property
+    def faults(self) -> int:
+        """How many failures are still to come; lost events are none for the product."""
+        tables = self.tables
+        return (
+            len(tables.faults)
+            + len(tables.query_faults)
+            + len(tables.conntrack.refusals)
+            + self.routes.refuses
+            + len(self.kernel.slow_answers)
+            + tables.rehashes
+        )
+
+    def calm(self) -> None:
+        """Have nothing fail from now on."""
+        self.tables.faults.clear()
+        self.tables.query_faults.clear()
+        self.tables.conntrack.refusals.clear()
+        self.kernel.slow_answers.clear()
+        self.routes.refuses = self.tables.rehashes = self.kernel.lost_events = 0
+
+
+def is_ours(table: str) -> bool:
+    return table.startswith(OURS)
+
+
+def tables_of(events: list[Event]) -> set[str]:
+    return {event.table for event in events}

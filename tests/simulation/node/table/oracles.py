@@ -1,0 +1,369 @@
+"""The promises of a steering, judged from outside: where clients are led, and what is left."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from userspace_proxy.model import Frontend, SocketAddress
+from userspace_proxy.steering.base import KernelTarget, Target
+
+from ..conntrack_entries import Entry, Flow, Place
+from ..nf_tables_packets import Kind, Outcome
+from . import expecting
+from .expecting import in_words
+from .known import UNKNOWN, Known, Targets
+from .node import Attempts
+from .plan import CLIENTS, FRONTENDS, PORTS, Client
+
+ORACLES = (
+    "frontend leads to its target", "old target or new one", "stale flow ends",
+    "right flow stays", "nothing foreign is touched", "recovered ports",
+    "no failure without a reason", "repair finds nothing", "nothing is left", "sockets closed",
+    "affinity", "masquerade", "counted connections", "guarded port", "impostor", "released port",
+    "table stays", "shown as it is", "forwarding",
+)  # fmt: skip
+_PROTOCOLS = {"TCP": 6, "UDP": 17}
+_CLIENT_PORT = 40_001
+# A released port stays guarded until the second repair.
+_GUARDED_ROUNDS = 2
+
+
+class Oracles(Known):
+    """Judges one run."""
+
+    def transaction(self, attempts: Attempts, *, is_first: bool) -> None:
+        """Judge the moment after a transaction of the product."""
+        self._look_at_deleted(attempts, is_first=is_first)
+        if any("/paths" in table for table in attempts.deleted):
+            self._pins.clear()
+            self._pins_are_sure = True
+        if not self.is_sure:
+            self._judge.excuse("old target or new one", self._why_unsure)
+            return
+        if self._node.node.send_buffer_bytes < 100_000:
+            self._judge.excuse("old target or new one", "transactions in parts")
+            return
+        for frontend, client in self._some_clients():
+            allowed = {
+                *expecting.on_the_way(self._old.get(frontend), client),
+                *expecting.on_the_way(self._new.get(frontend), client),
+            }
+            if self._is_by_link(client):
+                continue
+            found = in_words(self._verdict(frontend, client, 0))
+            self._judge.check(
+                "old target or new one",
+                found in allowed,
+                lambda f=frontend, c=client, n=found, a=allowed: f"{f} from {c.ip}: {n}, not {a}",  # type: ignore[misc]
+            )
+
+    def _look_at_deleted(self, attempts: Attempts, *, is_first: bool) -> None:
+        """Judge whether a table that is right was written anew, which ends what rules know."""
+        if is_first or self.may_remove or not attempts.deleted:
+            return
+        if attempts.refused or not self.is_sure or self.has_lost:
+            why = "lost events" if self.has_lost else "a refusal before"
+            self._judge.excuse("table stays", why if self.is_sure else self._why_unsure)
+            return
+        # The kernel path's table begins with its first frontend.
+        had_paths = bool(expecting.kernel_targets(self._old))
+        gone = [name for name in attempts.deleted if "/paths" not in name or had_paths]
+        self._judge.check("table stays", not gone, f"{gone} was written anew")
+
+    # What must hold.
+
+    def look(self, applied: Targets) -> None:
+        """Judge where all frontends lead, after a step of the product."""
+        self._note_ports(applied)
+        if not self.is_sure:
+            self._judge.excuse("frontend leads to its target", self._why_unsure)
+            return
+        for frontend, client in self._some_clients():
+            target = applied.get(frontend)
+            if self._is_by_link(client):
+                self._judge.excuse("frontend leads to its target", "links changed")
+                continue
+            pinned = self._pinned(client, target)
+            wanted = expecting.expected(target, client, pinned)
+            outcomes = [
+                self._verdict(frontend, client, draw) for draw in expecting.draws(target, client)
+            ]
+            found = Counter(map(in_words, outcomes))
+            if not self._pins_are_sure and set(found) <= set(expecting.unpinned(target, client)):
+                # A pin that the kernel kept may decide.
+                wanted = found
+            self._judge.check(
+                "frontend leads to its target",
+                found == wanted,
+                lambda f=frontend, c=client, n=found, w=wanted: (  # type: ignore[misc]
+                    f"{f} from {c.ip}: {dict(n)}, not {dict(w)}"
+                ),
+            )
+            for outcome in outcomes:
+                self._look_at_source(frontend, client, outcome)
+        self._look_at_guard(applied)
+
+    def _look_at_source(self, frontend: Frontend, client: Client, outcome: Outcome) -> None:
+        if outcome.kind is Kind.TO_PORT and outcome.place is not None:
+            is_here = outcome.place.ip in self._node.kernel.addresses
+            where = outcome.place
+            self._judge.check(
+                "frontend leads to its target", is_here, lambda: f"{frontend} leads to {where}"
+            )
+        if outcome.kind is not Kind.TO_ENDPOINT or outcome.place is None:
+            return
+        if self.links_changed:
+            self._judge.excuse("masquerade", "links changed")
+            return
+        way_in = None if client.is_local else self._node.routes.link_to(client.ip)
+        way_out = self._node.routes.link_to(outcome.place.ip)
+        self._judge.check(
+            "masquerade",
+            outcome.is_masqueraded == expecting.must_masquerade(way_in, way_out),
+            lambda: f"{frontend} from {client.ip} to {outcome.place}: {outcome.is_masqueraded}",
+        )
+
+    def _look_at_guard(self, applied: Targets) -> None:
+        """Judge access to proxy ports, past the frontends, and by another program's sockets."""
+        used = self._used(applied)
+        if "socket" not in self._node.node.lacks:
+            self._node.has_impostor = True
+            for frontend, target in applied.items():
+                port = expecting.port_of(target, self._node.refuse_port)
+                client = self._client_of(frontend)
+                if self._is_by_link(client):
+                    continue
+                found = [
+                    in_words(self._verdict(frontend, client, draw))
+                    for draw in expecting.draws(target, client)
+                ]
+                self._judge.check(
+                    "impostor",
+                    f"port {port}" not in found,
+                    lambda f=frontend, n=found: f"{f} leads to another program: {n}",  # type: ignore[misc]
+                )
+            self._node.has_impostor = False
+        protocol, port = (
+            sorted(self._ever_used)[self._turn % max(len(self._ever_used), 1)]
+            if (self._ever_used)
+            else ("TCP", PORTS[0])
+        )
+        client = CLIENTS[0]
+        flow = Flow(_PROTOCOLS[protocol], Place(client.ip, _CLIENT_PORT), Place("10.1.0.1", port))
+        outcome = self._node.packets.verdict(flow)
+        is_recent = 0 <= self._released.get((protocol, port), -1) < _GUARDED_ROUNDS
+        if (protocol, port) in used or is_recent:
+            self._judge.check(
+                "guarded port",
+                outcome.kind is Kind.REFUSED or expecting.leftover(outcome),
+                lambda: f"{protocol} {port} is open: {outcome}",
+            )
+        elif self._released.get((protocol, port), 0) > _GUARDED_ROUNDS:
+            self._judge.check(
+                "released port",
+                in_words(outcome) == expecting.UNTOUCHED,
+                lambda: f"{protocol} {port} is still guarded: {outcome}",
+            )
+
+    def look_at_flows(self, before: Targets, applied: Targets, *, is_forgotten: bool) -> None:
+        """Judge which entries are left, and which were deleted."""
+        conntrack = self._node.tables.conntrack
+        for frontend in before.keys() - applied.keys():
+            if self._has_forgotten:
+                self._forgotten.add(frontend)
+            else:
+                self._last[frontend] = before[frontend]
+            self._absent[frontend] = max((e.number for e in conntrack.entries.values()), default=0)
+        for frontend in applied:
+            self._last.pop(frontend, None)
+        self._has_forgotten = self._has_forgotten and not self.is_sure
+        for entry in conntrack.deleted:
+            if not self._was_sure and not self._may_delete(entry, applied):
+                self._judge.excuse("right flow stays", self._why_unsure)
+                continue
+            self._judge.check(
+                "right flow stays",
+                self._may_delete(entry, applied),
+                lambda e=entry: f"{e.flow} to {e.leads_to} was deleted",  # type: ignore[misc]
+            )
+        conntrack.deleted.clear()
+        if not is_forgotten or not self.is_sure or self.has_failed:
+            self._judge.excuse("stale flow ends", "not forgotten yet")
+            return
+        for entry in conntrack.entries.values():
+            frontend = expecting.frontend_of(entry)
+            now, last = applied.get(frontend), self._last.get(frontend)
+            must = expecting.must_be_gone(entry, last, now, self._node.refuse_port)
+            is_of_proxy = entry.is_translated and entry.leads_to.ip in self._node.kernel.addresses
+            was_absent = entry.number <= self._absent.get(frontend, 0)
+            is_excused = is_of_proxy or expecting.is_odd(entry) or was_absent
+            if must and entry.flow.protocol == 6 and is_excused:
+                self._judge.excuse("stale flow ends", "a SYN from before the frontend")
+                continue
+            self._judge.check(
+                "stale flow ends",
+                not must,
+                lambda e=entry, t=now: f"{e.flow} leads to {e.leads_to}, not to {t}",  # type: ignore[misc]
+            )
+
+    def _may_delete(self, entry: Entry, applied: Targets) -> bool:
+        frontend = expecting.frontend_of(entry)
+        port = self._node.refuse_port
+        some = [applied, self._old, self._new, *self._may_be, *self._was]
+        for targets in some:
+            now = targets.get(frontend)
+            if now is not None:
+                if not expecting.is_right(entry, now, port):
+                    return True
+            elif frontend in self._forgotten:
+                return True
+            elif entry.flow.protocol == 17:
+                last = [one[frontend] for one in some if frontend in one]
+                last += [self._last[frontend]] if frontend in self._last else []
+                if any(expecting.led_there(entry, one, port) for one in last):
+                    return True
+        return False
+
+    def recovered(
+        self, ports: Mapping[Frontend, int], applied: Targets, *, has_drifted: bool
+    ) -> None:
+        """Judge what a new process finds in force."""
+        if has_drifted or (not self.is_sure and not self._may_be):
+            self._judge.excuse("recovered ports", self._why_unsure or "drift")
+            return
+        wanted = [expecting.ports_of(targets) for targets in (applied, *self._may_be)]
+        self._judge.check(
+            "recovered ports", ports in wanted, lambda: f"{dict(ports)}, not {wanted}"
+        )
+
+    def repaired_nothing(self, count: int) -> None:
+        """Judge a repair before which nothing had changed."""
+        self._judge.check(
+            "repair finds nothing", count == 0, f"a repair has found {count} differences"
+        )
+
+    def cleaned_up(self) -> None:
+        """Judge what is left after clean_up()."""
+        left = [table.name for table in self._node.own_tables]
+        self._judge.check("nothing is left", not left, f"{left} is left")
+
+    def closed(self) -> None:
+        """Judge what is open after close()."""
+        count = len(self._node.kernel.sockets)
+        self._judge.check("sockets closed", count <= 1, f"{count} sockets are open")
+
+    def connected(
+        self, client: Client, frontend: Frontend, target: Target | None, outcome: Outcome
+    ) -> None:
+        """Judge where a new connection has gone; note its pin, and count it."""
+        if not self.is_sure or self._is_by_link(client):
+            self._judge.excuse("affinity", self._why_unsure or "links changed")
+            self._counts_are_sure = self._pins_are_sure = False
+            return
+        pinned = self._pinned(client, target)
+        found, wanted = in_words(outcome), expecting.expected(target, client, pinned)
+        if not self._pins_are_sure:
+            wanted |= expecting.unpinned(target, client)
+        oracle = "affinity" if pinned is not None else "frontend leads to its target"
+        self._judge.check(
+            oracle, found in wanted, lambda: f"{frontend} from {client.ip}: {found}, not {wanted}"
+        )
+        if outcome.kind is not Kind.TO_ENDPOINT or outcome.place is None:
+            return
+        self._counts[frontend] += 1
+        if isinstance(target, KernelTarget) and target.affinity is not None:
+            until = self._node.kernel.now() + target.affinity.timeout_s
+            place = client.ip, target.affinity.name
+            self._pins[place] = SocketAddress(*outcome.place), until
+
+    def counted(self, found: Mapping[Frontend, int] | None, applied: Targets) -> None:
+        """Judge what the kernel is said to have counted."""
+        if found is None:
+            self._judge.check(
+                "counted connections",
+                expecting.lacks_counters(self._node.node),
+                "nothing was counted",
+            )
+            return
+        for frontend, count in found.items():
+            self._judge.check(
+                "counted connections",
+                count >= self._reported[frontend] or not self._counts_are_sure,
+                f"{frontend}: {count} after {self._reported[frontend]}",
+            )
+            self._reported[frontend] = count
+        if not self._counts_are_sure:
+            self._judge.excuse("counted connections", "drift")
+            return
+        for frontend in applied:
+            self._judge.check(
+                "counted connections",
+                found.get(frontend, 0) == self._counts[frontend],
+                f"{frontend}: {found.get(frontend, 0)}, not {self._counts[frontend]}",
+            )
+
+    def rendered(self, text: str, applied: Targets) -> None:
+        """Judge what is shown of what is in force."""
+        if not self.is_sure:
+            self._judge.excuse("shown as it is", self._why_unsure)
+            return
+        found, wanted = set(text.splitlines()), expecting.lines_of(applied)
+        self._judge.check("shown as it is", found == wanted, lambda: f"{found ^ wanted}")
+
+    # Details.
+
+    def _note_ports(self, applied: Targets) -> None:
+        for frontend in [one for one in self._counts if one not in applied]:
+            # Its counter is gone.
+            del self._counts[frontend]
+            self._reported.pop(frontend, None)
+        used = self._used(applied)
+        is_known = self.is_sure and self._was_sure
+        for port in self._ever_used - used:
+            self._released.setdefault(port, 0 if is_known else UNKNOWN)
+        for port in used:
+            self._released.pop(port, None)
+        self._ever_used |= used
+
+    def _used(self, applied: Targets) -> set[tuple[str, int]]:
+        found = {
+            (frontend.protocol.value, expecting.port_of(target, 0) or 0)
+            for frontend, target in applied.items()
+        }
+        return {one for one in found if one[1]}
+
+    def _some_clients(self) -> list[tuple[Frontend, Client]]:
+        """Return each frontend with one client, in turn."""
+        self._turn += 1
+        found = []
+        for index, frontend in enumerate(FRONTENDS):
+            version = 6 if ":" in frontend.ip else 4
+            some = [one for one in CLIENTS if one.version == version]
+            found.append((frontend, some[(self._turn + index) % len(some)]))
+        return found
+
+    def _client_of(self, frontend: Frontend) -> Client:
+        version = 6 if ":" in frontend.ip else 4
+        some = [one for one in CLIENTS if one.version == version]
+        return some[self._turn % len(some)]
+
+    def _verdict(self, frontend: Frontend, client: Client, draw: int) -> Outcome:
+        flow = Flow(
+            _PROTOCOLS[frontend.protocol.value],
+            Place(client.ip, _CLIENT_PORT),
+            Place(frontend.ip, frontend.port),
+        )
+        return self._node.packets.verdict(
+            flow, is_local=client.is_local, draw=lambda most: draw % most
+        )
+
+    def _pinned(self, client: Client, target: Target | None) -> SocketAddress | None:
+        if not isinstance(target, KernelTarget) or target.affinity is None:
+            return None
+        pinned, until = self._pins.get((client.ip, target.affinity.name), (None, 0.0))
+        return pinned if until > self._node.kernel.now() else None
+
+    def _is_by_link(self, client: Client) -> bool:
+        """Return whether a client may come by a link that the product doesn't know yet."""
+        return self.links_changed and not client.is_local

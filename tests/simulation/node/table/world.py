@@ -1,0 +1,381 @@
+"""Carries a plan out, and judges the steering by what clients see.
+
+step of the product ─▶ each of its transactions: a frontend leads where it led, or will lead
+                    ─▶ returned: where it should; raised: where it did
+drift, failures ─────▶ two repairs later all is as it should be
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from userspace_proxy.model import Frontend
+from userspace_proxy.steering.base import Target
+
+from ...judgements import Judgements
+from ..conntrack_entries import Flow, Place
+from ..nf_tables_batch import DELETE_TABLE, Event
+from ..nf_tables_packets import Kind
+from ..nf_tables_seam import installed
+from . import plan as p
+from .drifting import FOREIGN, drift
+from .node import Attempts, Died, Machine, is_ours, tables_of
+from .oracles import ORACLES, Oracles
+from .plan import Plan, Step
+
+Targets = dict[Frontend, Target]
+__all__ = ["ORACLES", "World"]
+_PROTOCOLS = {"TCP": 6, "UDP": 17}
+
+
+class World:
+    """One run of a plan."""
+
+    def __init__(self, plan: Plan, *, is_traced: bool = False) -> None:
+        self.plan = plan
+        self.trace: list[tuple[float, str]] = []
+        self.began = 1000.0
+        self._is_traced = is_traced
+        self._texts: list[str] = []
+        self.judgements = Judgements(self.note, self._texts)
+        self.node = Machine(plan.node, plan.seed)
+        self.oracles = Oracles(self.node, self.judgements)
+        self.applied: Targets = {}
+        """What is in force, as far as the product has confirmed it."""
+        self._is_applied = False
+        """Whether this process has applied anything."""
+        self._foreign: list[str] = []
+        self._pending: list[Step] = []
+        """Drifts, failures and deaths within the next step of the product."""
+        self._calls = 0
+        self._attempts = Attempts()
+        self._changed_by_others = False
+
+    def note(self, text: str) -> None:
+        if self._is_traced:
+            self.trace.append((self.node.kernel.now(), text))
+
+    def run(self) -> list[str]:
+        """Carry the plan out; return what was wrong, the first first."""
+        node = self.node
+        node.tables.changed, node.tables.refused = self._committed, self._refused
+        node.kernel.between = self._between
+        with installed(node.kernel, node.sysctls, lambda: node.process):
+            node.steering = node.new_steering()
+            self._start()
+            for step in self.plan.steps:
+                self.note(f"{step}")
+                self._step(step)
+                if self.judgements.violations:
+                    return self._texts
+            self._end()
+        return self._texts
+
+    def _step(self, step: Step) -> None:
+        if step.within and step.kind in (p.DRIFT, p.FAULT, p.DIE):
+            self._pending.append(step)
+            return
+        steps: dict[str, Callable[[Step], object]] = {
+            p.DRIFT: self._drift,
+            p.FAULT: self._fail,
+            p.APPLY: lambda step: self._apply(dict(step.targets)),
+            p.CHANGE: self._change_some,
+            p.REPAIR: lambda _step: self._repair(),
+            p.FORGET: lambda _step: self._forget(),
+            p.COUNT: lambda _step: self._count(),
+            p.CLIENT: self._client,
+            p.RESTART: self._restart,
+            p.CLEAN_UP: lambda _step: self._clean_up(),
+            p.LATER: self._wait,
+            p.LINK: self._put_link,
+            p.UNLINK: self._remove_link,
+            p.FORWARDING: lambda _step: self._switch_forwarding(),
+        }
+        steps[step.kind](step)
+
+    def _wait(self, step: Step) -> None:
+        self.node.now += step.seconds
+
+    def _put_link(self, step: Step) -> None:
+        assert step.link is not None
+        self.node.routes.put(step.link)
+        self.oracles.links_changed = True
+
+    def _remove_link(self, step: Step) -> None:
+        if step.number in self.node.routes.links:
+            self.node.routes.remove(step.number)
+            self.oracles.links_changed = True
+
+    def _change_some(self, step: Step) -> None:
+        if self._is_applied:
+            self._change(dict(step.targets), step.gone)
+            return
+        kept = {f: t for f, t in self.applied.items() if f not in step.gone}
+        self._apply({**kept, **dict(step.targets)})
+
+    def _call(
+        self,
+        what: str,
+        call: Callable[[], Coroutine[Any, Any, Any]],
+        new: Targets | None = None,
+    ) -> tuple[Any, bool]:
+        """Run a step of the product; return its result, and whether it is without error.
+
+        Args:
+            new: The targets that it is to bring into force.
+        """
+        node, oracles = self.node, self.oracles
+        self._attempts, self._changed_by_others, self._calls = Attempts(), False, 0
+        oracles.begin(self.applied, self.applied if new is None else new)
+        lost, was_sure = node.tables.answers_lost, oracles.is_sure
+        events_lost = node.kernel.events_lost
+        before = node.faults - node.injected
+        try:
+            result, error = node.do(call())
+        except Died:
+            self.note(f"{what}: died")
+            self._pending.clear()
+            oracles.died(self._attempts)
+            self._come_back()
+            return None, False
+        self._happen_late()
+        has_failed = node.faults - node.injected != before
+        self.note(f"{what}: {error or result}")
+        has_reason = has_failed or self._changed_by_others or bool(self._attempts.refused)
+        has_reason = has_reason or not was_sure
+        has_reason = has_reason or node.node.send_buffer_bytes < 100_000
+        if error is not None:
+            self.judgements.check(
+                "no failure without a reason", has_reason, f"{what} raised: {error}"
+            )
+        if self._attempts.refused:
+            oracles.lose_events()
+        if error is not None and self._attempts.is_unknown:
+            oracles.doubt("a refused undoing")
+        oracles.has_lost_now = node.kernel.events_lost != events_lost
+        if node.tables.answers_lost != lost:
+            oracles.doubt("a lost answer")
+        if self._changed_by_others:
+            oracles.drifted()
+        oracles.has_failed = has_failed
+        return result, error is None
+
+    def _start(self) -> None:
+        """Start the product, until it succeeds."""
+        oracles = self.oracles
+        for _ in range(8):
+            recovered, is_done = self._call("start", self.node.steering.start)
+            if is_done:
+                oracles.recovered(recovered, self.applied, has_drifted=self._changed_by_others)
+                break
+        self._is_applied = False
+
+    def _apply(self, targets: Targets) -> None:
+        before = self.applied
+        was_first = not self._is_applied
+        steering = self.node.steering
+        _, is_done = self._call("apply", lambda: steering.apply(targets), targets)
+        if self.node.steering is not steering:
+            return
+        if is_done:
+            self.applied, self._is_applied = dict(targets), True
+            if was_first and not self._changed_by_others:
+                self.oracles.settled()
+        elif was_first:
+            # The kernel path's table is in force already.
+            self.oracles.doubt("a refused first apply")
+        self._judge(before, is_forgotten=is_done)
+
+    def _change(self, changed: Targets, gone: tuple[Frontend, ...]) -> None:
+        before = self.applied
+        new = {f: t for f, t in before.items() if f not in gone} | changed
+        steering = self.node.steering
+        _, is_done = self._call("change", lambda: steering.change(changed, gone), new)
+        if self.node.steering is not steering:
+            return
+        if is_done:
+            self.applied = new
+        self._judge(before, is_forgotten=False)
+
+    def _forget(self) -> None:
+        if not self._is_applied:
+            return
+        steering = self.node.steering
+        self._call("forget_stale", steering.forget_stale)
+        if self.node.steering is steering:
+            self._judge(self.applied, is_forgotten=not self.oracles.has_failed)
+
+    def _repair(self) -> None:
+        steering = self.node.steering
+        oracles = self.oracles
+        was_right = oracles.is_sure and not oracles.links_changed and not oracles.has_lost
+        count, is_done = self._call("repair", steering.repair)
+        if self.node.steering is not steering:
+            return
+        if not is_done:
+            self.oracles.round_broken_off()
+        if is_done and self._is_applied:
+            was_disturbed = self._changed_by_others or self.oracles.has_failed
+            if was_right and not was_disturbed:
+                self.oracles.repaired_nothing(count)
+            if not was_disturbed:
+                self.oracles.settled()
+            self.oracles.round_over()
+            is_off = "ipv4/ip_forward" in self.node.sysctls.zeros
+            found = [str(one) for one in steering.no_kernel_path]
+            self.judgements.check(
+                "forwarding", bool(found) == is_off, f"no kernel path for {found}"
+            )
+        self._judge(self.applied, is_forgotten=is_done and self._is_applied)
+
+    def _count(self) -> None:
+        steering = self.node.steering
+        found, is_done = self._call("kernel_connections", steering.kernel_connections)
+        if is_done and self.node.steering is steering and not self.oracles.has_failed:
+            self.oracles.counted(found, self.applied)
+        if self.node.steering is not steering:
+            return
+        text, is_done = self._call("render", steering.render)
+        if is_done and self.node.steering is steering and not self.oracles.has_failed:
+            self.oracles.rendered(text, self.applied)
+
+    def _judge(self, before: Targets, *, is_forgotten: bool) -> None:
+        self.oracles.look(self.applied)
+        self.oracles.look_at_flows(before, self.applied, is_forgotten=is_forgotten)
+
+    def _client(self, step: Step) -> None:
+        """Send a packet of a client; then its endpoint answers, or resets, or neither."""
+        client = p.CLIENTS[step.client % len(p.CLIENTS)]
+        frontend = p.FRONTENDS[step.number % len(p.FRONTENDS)]
+        if (":" in frontend.ip) != (client.version == 6):
+            return
+        target = self.applied.get(frontend)
+        flow = Flow(
+            _PROTOCOLS[frontend.protocol.value],
+            Place(client.ip, step.port),
+            Place(frontend.ip, frontend.port),
+        )
+        is_first = flow not in self.node.tables.conntrack.entries
+        outcome, entry = self.node.packets.send(flow, is_local=client.is_local)
+        self.note(f"client {client.ip}: {outcome.kind.value} {outcome.place}")
+        if is_first:
+            self.oracles.connected(client, frontend, target, outcome)
+        if entry is not None:
+            if step.name == "answer" or outcome.kind is Kind.TO_PORT:
+                entry.answer()
+            elif step.name == "reset" and entry.flow.protocol == 6:
+                entry.reset()
+
+    def _drift(self, step: Step) -> None:
+        others = [t for t in self.node.tables.ruleset.tables.values() if not is_ours(t.name)]
+        node = self.node
+        if drift(step.name, step.number, node.another, node.own_tables, others):
+            self._changed_by_others = True
+            self.oracles.drifted()
+        elif step.name in FOREIGN:
+            self.note(f"foreign: {step.name}")
+
+    def _restart(self, step: Step) -> None:
+        """End the process, orderly or not, and start another one."""
+        node = self.node
+        if step.name == "close":
+            self._call("close", node.steering.close)
+            self.oracles.closed()
+        node.die()
+        if step.port:
+            node.refuse_port = step.port
+        self.oracles.restarted()
+        node.steering = node.new_steering()
+        self._start()
+
+    def _come_back(self) -> None:
+        node = self.node
+        node.die()
+        self.oracles.restarted()
+        node.steering = node.new_steering()
+        self._start()
+
+    def _clean_up(self) -> None:
+        steering = self.node.steering
+        self.oracles.may_remove = True
+        _, is_done = self._call("clean_up", steering.clean_up, {})
+        self.oracles.may_remove = False
+        if is_done and not self._changed_by_others:
+            before, self.applied, self._is_applied = self.applied, {}, False
+            self.oracles.cleaned_up()
+            self.oracles.look_at_flows(before, {}, is_forgotten=not self.oracles.has_failed)
+            self.oracles.forgotten()
+        elif not is_done and self.node.steering is steering:
+            self.oracles.doubt("a refused clean_up")
+            self._come_back()
+
+    def _switch_forwarding(self) -> None:
+        self.node.sysctls.zeros ^= {"ipv4/ip_forward"}
+
+    def _between(self) -> None:
+        """Let happen within a system call of the product what is due."""
+        self._calls += 1
+        for step in [one for one in self._pending if one.within <= self._calls]:
+            self._pending.remove(step)
+            self.note(f"meanwhile: {step.kind} {step.name}")
+            self._happen(step)
+
+    def _happen_late(self) -> None:
+        """Let happen what was to happen within a step that had fewer system calls."""
+        late, self._pending = self._pending, []
+        for step in late:
+            if step.kind != p.DIE:
+                self._happen(step)
+
+    def _happen(self, step: Step) -> None:
+        if step.kind == p.DIE:
+            raise Died
+        if step.kind == p.DRIFT:
+            self._drift(step)
+        else:
+            self._fail(step)
+
+    def _fail(self, step: Step) -> None:
+        self.node.inject(step)
+        if step.name == "lost events":
+            self.oracles.lose_events()
+
+    def _committed(self, port: int, events: list[Event]) -> None:
+        if port == self.node.another.port:
+            self._foreign = self.node.foreign()
+            return
+        tables = tables_of(events)
+        self._attempts.note(tables, is_refused=False)
+        self._attempts.deleted |= {e.table for e in events if e.kind == DELETE_TABLE}
+        if self._is_traced:
+            kinds = Counter(f"{event.kind & 0xFF}:{event.table}" for event in events)
+            self.note(f"  transaction {dict(kinds)}")
+        self.judgements.check(
+            "nothing foreign is touched",
+            self.node.foreign() == self._foreign and all(map(is_ours, tables)),
+            lambda: f"a transaction about {sorted(tables)}",
+        )
+        self.oracles.transaction(self._attempts, is_first=not self._is_applied)
+
+    def _refused(self, port: int, tables: set[str]) -> None:
+        if port != self.node.another.port:
+            self.note(f"  refused {tables}")
+            self._attempts.note(tables, is_refused=True)
+
+    def _end(self) -> None:
+        """Have nothing fail any more: two repairs later all is right; then nothing is left."""
+        self.node.calm()
+        self._pending.clear()
+        if not self._is_applied:
+            self._apply(dict(self.applied))
+        for _ in range(2):
+            self.node.now += 1.0
+            self._repair()
+        if not self.judgements.violations:
+            self.oracles.is_sure = True
+            self._judge(self.applied, is_forgotten=True)
+        self._clean_up()
+        self._call("close", self.node.steering.close)
+        self.oracles.closed()
