@@ -43,6 +43,7 @@ PACKAGES: Mapping[str, str] = {
     "control": "tests.simulation.control",
     "api": "tests.simulation.node.api_slice",
     "table": "tests.simulation.node.table",
+    "node": "tests.simulation.node",
 }
 
 

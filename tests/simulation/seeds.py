@@ -29,6 +29,7 @@ TESTED: Mapping[str, Share] = {
     "control": Share(50, 10),
     "api": Share(20, 10),
     "table": Share(12, 0),
+    "node": Share(12, 8),
 }
 
 

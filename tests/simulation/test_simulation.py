@@ -16,6 +16,7 @@ _PARTS = 4
 _BROKEN = {
     "data": "lost-fin",
     "control": "orphans-end",
+    "node": "change-of-endpoints-is-none",
     "api": "api-list-keeps-what-a-broken-list-named",
 }
 """A mutant that is found soon, by half."""

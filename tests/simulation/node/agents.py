@@ -1,0 +1,77 @@
+"""One agent: the product's own, in a simulated process, until it is stopped or dies."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from userspace_proxy.agent.agent import Agent
+from userspace_proxy.agent.rounds.options import Options
+from userspace_proxy.dataplane import Tuning
+from userspace_proxy.errors import UserspaceProxyError
+from userspace_proxy.kernel.offers import LACKS_NOTHING
+
+from .disk import FOLDER
+from .plan import EXTERNAL_NETWORK, NODE, POD_NETWORK, PROXY_PORTS
+
+if TYPE_CHECKING:
+    from .machine import AgentProcess
+    from .world import World
+
+_TUNING = Tuning(descriptor_limit=400, connection_log=0.0)
+_DRAIN_S = 1.0
+
+
+class AgentRun:
+    """What the process of one agent runs."""
+
+    def __init__(self, world: World, process: AgentProcess) -> None:
+        self.world = world
+        self.process = process
+        self.agent: Agent | None = None
+        self.is_started = False
+        self._stop = asyncio.Event()
+
+    @property
+    def core(self) -> Any:
+        """The agent's parts; None before its start."""
+        return self.agent._core if self.agent is not None else None
+
+    @property
+    def is_ending(self) -> bool:
+        return self._stop.is_set()
+
+    def stop(self) -> None:
+        """Have it end in order."""
+        self._stop.set()
+
+    async def run(self) -> int:
+        """Serve until told to stop, or until it fails; return the exit status."""
+        world, plan = self.world, self.world.plan
+        options = Options(
+            node_name=NODE,
+            proxy_ports=PROXY_PORTS,
+            external_ip_networks=(EXTERNAL_NETWORK,),
+            cluster_networks=(POD_NETWORK,),
+            tuning=_TUNING,
+            workers=plan.workers,
+            state_dir=FOLDER if plan.keeps_state else "",
+            hand_over=(lambda _sock: None) if plan.keeps_workers else None,
+            predecessor_drain_s=_DRAIN_S,
+        )
+        agent = self.agent = Agent("nftables", world.make_source(self), options, LACKS_NOTHING)
+        try:
+            await agent.start()
+        except UserspaceProxyError as exc:
+            world.agent_failed(self, exc)
+            return 1
+        self.is_started = True
+        stopping = self.process.loop.create_task(self._stop.wait())
+        failing = self.process.loop.create_task(agent.failed())
+        await asyncio.wait([stopping, failing], return_when=asyncio.FIRST_COMPLETED)
+        if failing.done():
+            world.agent_failed(self, failing.result())
+            await agent.stop()
+            return 1
+        await agent.stop(drain_s=_DRAIN_S)
+        return 0

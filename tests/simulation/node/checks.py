@@ -1,0 +1,449 @@
+"""What must hold: what each client gets, where the table leads, and what is left.
+
+Rule 1: a client gets what the objects of the API say, of a state that may be in force.
+Rule 2: each frontend of the table leads to a port at which a listener of its Service accepts.
+Rule 3: at rest all is as the newest objects say, and at the end nothing is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from userspace_proxy.steering import Target
+
+from ..control.files import CONTROL, WORKER, Port
+from ..control.machine import Process
+from ..streams import Stream
+from .clients import DIALS, DROPPED, ENDED, REFUSED, RESET, SERVED, WAITS, Client
+from .plan import NODE_PORTS
+from .seam import answer_of
+from .truth import NO_SERVICE, Claim, Dialled, Expected, Truth
+
+if TYPE_CHECKING:
+    from .agents import AgentRun
+    from .world import World
+
+ALLOWED, REFUSAL, DROP, RESETS, ANSWER, OPEN_PORT, OWN_SERVICE, HEALTH, AT_REST, CALM, LEFT = (
+    "allowed endpoint",
+    "refusal",
+    "drop",
+    "reset",
+    "answer in time",
+    "steered to an open port",
+    "steered to its own Service",
+    "health check port",
+    "table at rest",
+    "clients at rest",
+    "nothing left",
+)
+ORACLES = (
+    *(ALLOWED, REFUSAL, DROP, RESETS, ANSWER, OPEN_PORT, OWN_SERVICE, HEALTH, AT_REST, CALM, LEFT),
+)
+
+# A client is served, or told that it isn't, in that time.
+_ANSWERED_S = 3.0
+_LOOK_S = 0.25
+# A change of the table by another program is undone in that time.
+_REPAIRED_S = 2.0
+_OUTSIDE, _FAR = "10.3.0.1", "10.3.9.2"
+
+
+class Checks:
+    """The oracles of one run."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.first_calm = 0
+        """The first client that came at rest."""
+        self._outages: list[tuple[float, float]] = [(world.timeline.now, float("inf"))]
+        """When no agent had a round in force whose listeners are open; the last may last."""
+        self._is_dirty = True
+        self._look_at = 0.0
+        self._waiting: list[Client] = []
+        self._has_served: set[AgentRun | None] = set()
+        """Agents that have had a round in force."""
+        self._lost: set[int] = set()
+        """Ports of the last agent's workers, which ended too late for the next one to have them."""
+        self._drifted_until = 0.0
+        """Another program has changed the table, until it is repaired."""
+        world.table.changed = self._table_changed
+        world.table.refused = self._table_refused
+        machine = world.machine
+        machine.stopped_listening = self._stopped_listening
+        machine.dropped = self._dropped
+
+    # -- outages -----------------------------------------------------------------------------------
+
+    def begin_outage(self) -> None:
+        """Note that no agent serves from now on."""
+        if self._outages[-1][1] != float("inf"):
+            self.world.note("outage begins")
+            self._outages.append((self.world.timeline.now, float("inf")))
+        self.world.freshness.disturb()
+
+    def _end_outage(self) -> None:
+        began, ends = self._outages[-1]
+        if ends == float("inf"):
+            self.world.note("outage ends")
+            self._outages[-1] = (began, self.world.timeline.now)
+
+    def _in_outage(self, since: float) -> bool:
+        return self._outages[-1][1] >= since
+
+    def dying(self, process: Process) -> None:
+        """Follow a death."""
+        world = self.world
+        world.freshness.disturb()
+        self._note_change()
+        lost = {port.port for port in world.machine.ports if port.holders <= {process}}
+        ends_all = process.kind == CONTROL and not world.plan.keeps_workers
+        if (ends_all or not lost.isdisjoint(world.table.targets.values())) and not (
+            world.is_finishing
+        ):
+            self.begin_outage()
+        for client in world.clients:
+            if client.stream is not None and client.stream in process.kernel.taken:
+                client.is_excused = f"{process.name} died"
+
+    def agent_failed(self, run: AgentRun, exc: Exception) -> None:
+        """Take the error that ends an agent."""
+        self.world.violate(f"{run.process.name} failed: {exc}")
+
+    def begin_drift(self) -> None:
+        """Note that another program has changed the table."""
+        self._drifted_until = self.world.timeline.now + _REPAIRED_S
+        self.world.freshness.disturb()
+
+    # -- while it runs -----------------------------------------------------------------------------
+
+    def _stopped_listening(self, port: Port, cause: str) -> None:
+        self.world.note(f"port {port.port} stops listening: {cause}")
+        for queued in port.queue:
+            for client in self.world.clients:
+                if queued.peer is client.stream and self._has_changed(client):
+                    client.is_excused = "its Service is served at another port now"
+        current, agent = self.world.machine.current, self.world.agent
+        is_late = current is not None and current.kind == WORKER and agent not in self._has_served
+        if is_late and cause == "no process has it":
+            self._lost.add(port.port)
+        self._note_change()
+
+    def _table_changed(self) -> None:
+        agent = self.world.agent
+        if agent is not None and agent.is_ending and not self.world.table.targets:
+            self.begin_outage()
+        self._note_change()
+
+    def _table_refused(self) -> None:
+        agent = self.world.agent
+        if agent is not None and agent.is_ending:
+            # It logs that clients are still led to it, and ends.
+            self.begin_outage()
+        now = self.world.timeline.now
+        if self._drifted_until >= now:
+            # A repair is refused, too.
+            self._drifted_until = now + _REPAIRED_S
+        self.world.freshness.disturb()
+
+    def _note_change(self) -> None:
+        self._is_dirty = True
+
+    def after_step(self) -> None:
+        """Look at what may have changed."""
+        world, now = self.world, self.world.timeline.now
+        agent = world.agent
+        core = agent.core if agent is not None else None
+        if agent is None or core is None or agent.is_ending or core.sync.progress.in_force is None:
+            world.freshness.disturb()
+            # Clients wait at recovered sockets, or are those of the last agent's workers.
+            is_there = agent is not None and core is not None and not agent.is_ending
+            if is_there and world.table.targets:
+                self._end_outage()
+        else:
+            self._end_outage()
+            self._has_served.add(agent)
+            self._lost.clear()
+        if self._is_dirty:
+            self._is_dirty = False
+            self._check_table()
+        if now >= self._look_at:
+            self._look_at = now + _LOOK_S
+            self._check_progress()
+            self._check_health_ports()
+
+    def _has_changed(self, client: Client) -> bool:
+        """Return whether the Service that a client has dialled has changed since."""
+        cluster = self.world.cluster
+        states = cluster.between(client.floor, self.world.timeline.now)
+        claims = [truth.frontends.get(client.at) for truth in states]
+        first = claims[0] if claims else None
+        return first is None or any(c is None or c.service != first.service for c in claims)
+
+    def _dropped(self, stream: Stream) -> None:
+        for client in self.world.clients:
+            if client.stream is stream:
+                client.drop()
+
+    def follow(self, client: Client) -> None:
+        """Judge a client that dials."""
+        self._waiting.append(client)
+
+    def _window(self, client: Client) -> Iterator[Expected]:
+        """Yield what a client may get in each state that may be in force while it dials."""
+        yield from self._expected(client.floor, client.ip, client.at)
+
+    def _expected(self, floor: float, ip: str, at: Dialled) -> Iterator[Expected]:
+        """Yield what a client may get now, if all that is older than a time is in force.
+
+        Listeners follow before rules do: an address may lead to its owner of before, which has its
+        new endpoints already.
+        """
+        states = list(self.world.cluster.between(floor, self.world.timeline.now))
+        claims: dict[tuple[str, bool, bool] | None, Claim | None] = {}
+        for truth in states:
+            claim = truth.frontends.get(at)
+            claims[claim.kind if claim is not None else None] = claim
+            # While a Service waits for its turn, another one has what it will have.
+            for other in truth.claims_at(at) if self.world.plan.endpoint_s else ():
+                claims.setdefault(other.kind, other)
+        for claim in claims.values():
+            found = [truth.expected_of(claim, ip, at) for truth in states]
+            yield from found
+            if self.world.plan.endpoint_s and _is_made_anew(claim, states):
+                # Until its turn, a Service with another address has what it had before, and none
+                # of that is left.
+                yield NO_SERVICE
+
+    def client_changed(self, client: Client, was: str) -> None:
+        """Judge what has become of a client."""
+        world = self.world
+        if world.is_finishing:
+            return
+        expected = list(self._window(client))
+        check, what = world.judgements.check, f"{client.name} at {_at(client)}"
+        if was in (DIALS, WAITS):
+            world.judgements.right(ANSWER)
+        if client.state == SERVED:
+            allowed = frozenset().union(*(each.endpoints for each in expected))
+            text = f"{what} was served by {client.endpoint}, may get {sorted(allowed)}"
+            check(ALLOWED, client.endpoint in allowed, text)
+        elif client.state == REFUSED:
+            if not any(each.may_be_refused for each in expected) and self._excuses(client, REFUSAL):
+                return
+            is_right = any(each.may_be_refused for each in expected)
+            check(REFUSAL, is_right, f"{what} was refused")
+        elif client.state == DROPPED:
+            is_right = any(each.may_be_dropped for each in expected)
+            check(DROP, is_right, f"{what} was dropped")
+        elif client.state in (RESET, ENDED):
+            self._judge_reset(client, was, expected)
+
+    def _excuses(self, client: Client, oracle: str) -> bool:
+        """Return whether there is a reason why a client isn't served, and count it."""
+        if self._in_outage(client.dialled_at):
+            # Without an agent it can't be anything else.
+            self.world.judgements.right(oracle)
+            return True
+        reason = client.is_excused or self._why_ended(client)
+        agent = self.world.agent
+        if not reason and agent not in self._has_served:
+            target = self._target(client.at)
+            if not isinstance(target, int):
+                reason = "the agent hasn't steered yet"
+            elif target in self._lost:
+                reason = "the last agent's worker had the port"
+        if not reason and self._drifted_until >= client.dialled_at:
+            reason = "another program has changed the table"
+        if reason:
+            self.world.judgements.excuse(oracle, reason)
+        return bool(reason)
+
+    def _target(self, at: Dialled) -> Target | None:
+        """Return where the table leads an address; None: nowhere."""
+        for frontend, target in self.world.table.targets.items():
+            if (frontend.ip, frontend.port, str(frontend.protocol)) == at:
+                return target
+        return None
+
+    def _why_ended(self, client: Client) -> str:
+        """Return that a worker of an earlier agent ends with the one that has its place."""
+        agent = self.world.agent
+        if agent is None or not agent.is_ending:
+            return ""
+        for process in self.world.machine.processes:
+            if client.stream in process.kernel.taken and process.parent is not agent.process:
+                return "an agent ends before its predecessor's workers have drained"
+        return ""
+
+    def _judge_reset(self, client: Client, was: str, expected: list[Expected]) -> None:
+        judgements = self.world.judgements
+        if client.state == ENDED:
+            judgements.right(RESETS)
+        elif was != SERVED and not all(each.endpoints for each in expected):
+            judgements.excuse(RESETS, "the Service has no endpoint meanwhile")
+        elif not self._excuses(client, RESETS):
+            judgements.violate(RESETS, f"{client.name} at {_at(client)} was reset while it {was}")
+
+    def _check_progress(self) -> None:
+        world = self.world
+        now = world.timeline.now
+        for client in self._waiting:
+            if client.state not in (DIALS, WAITS):
+                self._waiting = [each for each in self._waiting if each.state in (DIALS, WAITS)]
+                continue
+            since = max(client.dialled_at, world.freshness.calm_at)
+            if client.stream is None or now - since < _ANSWERED_S:
+                continue
+            if all(e.endpoints for e in self._window(client)) and not self._excuses(client, ANSWER):
+                what = f"{client.name} at {_at(client)} {client.state} for too long"
+                world.judgements.violate(ANSWER, what)
+
+    # -- the table ---------------------------------------------------------------------------------
+
+    def _check_table(self) -> None:
+        world = self.world
+        if world.is_finishing or self._outages[-1][1] == float("inf"):
+            return
+        labels = self._labels()
+        floor = world.freshness.floor()
+        for frontend, target in world.table.targets.items():
+            if not isinstance(target, int):
+                continue
+            is_tcp = frontend.protocol == "TCP"
+            ports = world.machine.ports_at(target, is_tcp=is_tcp)
+            at = (frontend.ip, frontend.port, str(frontend.protocol))
+            may = [e for ip in (frontend.ip, _OUTSIDE) for e in self._expected(floor, ip, at)]
+            if not ports and (target in self._lost or (not is_tcp and self._has_late_workers())):
+                world.judgements.excuse(OPEN_PORT, "the last agent's worker had the port")
+                continue
+            # Also while it refuses it is the proxy's: another program must not get its clients.
+            is_kept = world.agent not in self._has_served or world.machine.is_bound(target, is_tcp)
+            if not is_kept or not (ports or any(each.may_be_refused for each in may)):
+                what = f"{frontend} is steered to port {target}, which is closed"
+                world.judgements.violate(OPEN_PORT, what)
+                return
+            world.judgements.right(OPEN_PORT)
+            owners = {each.service for each in may}
+            for port in ports:
+                label = labels.get(port)
+                if label is not None:
+                    what = f"{frontend} is steered to {label}, and belongs to {owners}"
+                    world.judgements.check(OWN_SERVICE, label in owners, what)
+
+    def _has_late_workers(self) -> bool:
+        """Return whether a worker of an earlier agent is about to end."""
+        agent = self.world.agent
+        if agent is None or agent in self._has_served:
+            return False
+        return any(p.parent is not agent.process for p in self.world.machine.alive(WORKER))
+
+    def _labels(self) -> dict[Port, str]:
+        """Return the Service ports of sockets, as workers have them."""
+        labels = {}
+        for process in self.world.machine.alive(WORKER):
+            worker = process.main._worker if process.main is not None else None
+            agent = self.world.agent
+            if worker is None or agent is None or process.parent is not agent.process:
+                # Until it drains, a predecessor serves as the last agent had it.
+                continue
+            for listener in worker._listeners.values():
+                labels[listener.sock.core.shared] = service_of(listener.group.label)
+        return labels
+
+    def _check_health_ports(self) -> None:
+        world = self.world
+        agent = world.agent
+        if agent is None or agent.core is None or self._outages[-1][1] == float("inf"):
+            return
+        floor = world.freshness.floor()
+        states = list(world.cluster.between(floor, world.timeline.now))
+        for number in {port for truth in states for port in truth.health_ports}:
+            with agent.process:
+                status = answer_of(agent.core.health_checks, number)
+            counts = [truth.health_ports.get(number, ("", 0))[1] for truth in states]
+            is_right = status != 200 or any(counts)
+            if world.freshness.is_calm and all(counts):
+                is_right = status == 200
+            what = f"health check port {number} says {status} with {counts} ready endpoints here"
+            world.judgements.check(HEALTH, is_right, what)
+
+    # -- at rest -----------------------------------------------------------------------------------
+
+    def at_rest(self) -> None:
+        """Check that all is as the newest objects say."""
+        world = self.world
+        if world.machine.violations:
+            return
+        truth = world.cluster.last
+        found = world.table.targets
+        have = {(f.ip, f.port, str(f.protocol)): target for f, target in found.items()}
+        for at in sorted(have.keys() | truth.frontends.keys()):
+            is_wanted = at in truth.frontends
+            what = f"{at} is {'steered' if at in have else 'not steered'}"
+            world.judgements.check(AT_REST, (at in have) is is_wanted, what)
+            may = [truth.expected(ip, at) for ip in (at[0], _OUTSIDE, _FAR)]
+            is_refused = not isinstance(have.get(at), int)
+            if not any(each.endpoints for each in may) and all(e.may_be_refused for e in may):
+                what = f"{at} is led to a port, and no client may be served"
+                world.judgements.check(AT_REST, is_refused, what)
+            else:
+                what = f"{at} refuses, and clients may be served"
+                world.judgements.check(AT_REST, not is_refused, what)
+        numbers = {port.port for port in world.machine.ports if port.port in NODE_PORTS}
+        wanted = {at[1] for at in truth.frontends if at[1] in NODE_PORTS}
+        wanted |= {*truth.health_ports}
+        what = f"node ports {sorted(numbers)} are reserved, wanted are {sorted(wanted)}"
+        world.judgements.check(AT_REST, numbers == wanted, what)
+        agent = world.agent
+        is_there = agent is not None and agent.core is not None
+        world.judgements.check(AT_REST, is_there, "no agent runs")
+
+    def clients_at_rest(self) -> None:
+        """Check what each client has got that came at rest."""
+        world = self.world
+        if world.machine.violations:
+            return
+        truth = world.cluster.last
+        for client in world.clients[self.first_calm :]:
+            expected = truth.expected(client.ip, client.at)
+            # Which endpoint has served it was judged then.
+            is_right = client.state in (SERVED, ENDED) or not expected.endpoints
+            if client.state == DIALS and client.at[2] == "TCP":
+                is_right = expected.may_be_dropped
+            what = f"{client.name} at {_at(client)}: {client.state}, may {expected}"
+            world.judgements.check(CALM, is_right, what)
+
+    def at_end(self) -> None:
+        """Check that nothing is left."""
+        world = self.world
+        if world.machine.violations:
+            return
+        check = world.judgements.check
+        for process in world.machine.processes:
+            check(LEFT, process.is_dead, f"{process.name} runs at the end")
+        ports = sorted(port.port for port in world.machine.ports)
+        check(LEFT, not ports, f"ports {ports} are open at the end")
+        steered = sorted(map(str, world.table.targets))
+        check(LEFT, not steered, f"{steered} are steered at the end")
+        files = world.disk.open_descriptors
+        check(LEFT, not files, f"files are open at the end: {files}")
+
+
+def _is_made_anew(claim: Claim | None, states: list[Truth]) -> bool:
+    """Return whether a Service has had several cluster IPs."""
+    if claim is None:
+        return False
+    metadata = claim.service["metadata"]
+    key = ("Service", metadata["namespace"], metadata["name"])
+    services = [truth.objects.get(key) for truth in states]
+    return len({item["spec"]["clusterIP"] for item in services if item is not None}) > 1
+
+
+def _at(client: Client) -> str:
+    return "{}:{}/{}".format(*client.at)
+
+
+def service_of(label: str) -> str:
+    """Return the Service port of a group's label, which may have a family and a side."""
+    return label.split(" ")[0]

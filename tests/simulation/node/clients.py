@@ -1,0 +1,154 @@
+"""Clients and endpoints: which endpoint a client has reached is what all of this is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from userspace_proxy.model import Protocol
+
+from ..control.files import Watch
+from ..network import ANSWERS, Address
+from ..streams import OPEN, Stream
+from .truth import Dialled
+
+if TYPE_CHECKING:
+    from .world import World
+
+DIALS, WAITS, SERVED, REFUSED, DROPPED, RESET, ENDED = (
+    "dials",
+    "waits",
+    "served",
+    "refused",
+    "dropped",
+    "reset",
+    "ended",
+)
+"""What becomes of a client."""
+
+_END = b";"
+"""Of an answer."""
+# Another program has the rest.
+_PORTS = 20000
+
+
+class Client:
+    """One client, by TCP or UDP: asks, reads the answer, and ends after a while."""
+
+    def __init__(self, world: World, number: int, ip: str, at: Dialled, hold_s: float) -> None:
+        self.world = world
+        self.name = f"client {number} ({ip})"
+        self.ip = ip
+        self.at = at
+        self.state = DIALS
+        self.dialled_at = world.timeline.now
+        self.answered_at = 0.0
+        self.floor = world.freshness.floor()
+        """What was changed before is in force when it dials."""
+        self.endpoint: tuple[str, int] | None = None
+        self.is_excused = ""
+        self.hold_s = hold_s
+        self.address: Address = (ip, _PORTS + number)
+        self.stream: Stream | None = None
+        if at[2] == Protocol.TCP:
+            stream = self.stream = world.machine.dial(self.name, self.address, at[:2])
+            stream.item = Watch(world.machine, self._look)  # type: ignore[assignment]
+        else:
+            world.machine.clients[self.address] = self._answered
+            world.machine.send_datagram(b"?", self.address, at[:2])
+
+    def _change(self, state: str, more: str = "") -> None:
+        was, self.state = self.state, state
+        self.world.note(f"{self.name}: {state}{more}")
+        self.world.checks.client_changed(self, was)
+
+    def drop(self) -> None:
+        """Note that packets of it are dropped."""
+        self._change(DROPPED)
+
+    def _answered(self, payload: bytes, _source: Address) -> None:
+        if self.state == DIALS:
+            self._serve(payload)
+
+    def _serve(self, answer: bytes) -> None:
+        ip, _, port = answer.decode().rstrip(";").partition(":")
+        self.endpoint = (ip, int(port))
+        self.answered_at = self.world.timeline.now
+        self._change(SERVED, f" by {ip}:{port}")
+
+    def _look(self) -> None:
+        stream = self.stream
+        assert stream is not None, "it is one of TCP"
+        if self.state in (REFUSED, DROPPED, RESET, ENDED):
+            return
+        if stream.error:
+            number = stream.take_error()
+            self._change(RESET if stream.peer is not None else REFUSED, f" ({number})")
+        elif self.state == DIALS and stream.state == OPEN:
+            self.state = WAITS
+            stream.write(b"?")
+        elif self.state == WAITS and stream.inbox.endswith(_END):
+            self._serve(bytes(stream.read(100)))
+            self.world.timeline.after(self.hold_s, self.finish)
+        elif stream.has_fin:
+            was = self.state
+            stream.close()
+            self._change(RESET if was == WAITS else ENDED)
+
+    def finish(self) -> None:
+        """End its connection."""
+        stream = self.stream
+        if stream is not None and self.state == SERVED:
+            self._change(ENDED)
+            if stream.state == OPEN:
+                stream.shut_down()
+                stream.close()
+
+    def give_up(self) -> None:
+        """End it, whatever it waits for."""
+        if self.stream is not None and self.state in (DIALS, WAITS, SERVED):
+            self.state = ENDED
+            self.stream.close()
+
+
+class Endpoint:
+    """Part of Host: one that answers with its address."""
+
+    def __init__(self, world: World, at: Address) -> None:
+        self._world = world
+        self._at = at
+        self._answer = f"{at[0]}:{at[1]}".encode()
+
+    def behaviour(self) -> str:
+        """Part of Host."""
+        return ANSWERS
+
+    def accept(self, stream: Stream) -> None:
+        """Part of Host."""
+        _Answering(self._world, stream, self._answer + _END)
+
+    def receive(self, _payload: bytes, source: Address) -> None:
+        """Part of Host."""
+        self._world.machine.send_datagram(self._answer, self._at, source)
+
+
+class _Answering:
+    """An endpoint's side of one connection."""
+
+    def __init__(self, world: World, stream: Stream, answer: bytes) -> None:
+        self._stream = stream
+        self._answer = answer
+        stream.item = Watch(world.machine, self._look)  # type: ignore[assignment]
+        look: Callable[[], None] = self._look
+        world.timeline.after(0.0002, look)
+
+    def _look(self) -> None:
+        stream = self._stream
+        if stream.error:
+            stream.take_error()
+        elif stream.inbox:
+            stream.read(100)
+            if stream.state == OPEN and not stream.shut_out:
+                stream.write(self._answer)
+        if stream.has_fin and not stream.inbox and not stream.shut_out:
+            stream.close()

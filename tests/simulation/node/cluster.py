@@ -1,0 +1,88 @@
+"""The cluster's objects, their history, and which states may be in force at a moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from .plan import Object
+from .truth import Key, Truth, key_of
+
+
+class Cluster:
+    """The objects at the API server, in all their states."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self.objects: dict[Key, Object] = {}
+        self.states: list[tuple[float, Truth]] = []
+        """Each from its time on."""
+        self.watchers: list[Callable[[Object, bool], None]] = []
+
+    def put(self, *items: Object) -> None:
+        """Create objects, or replace them."""
+        if not items:
+            self._note()
+        for item in items:
+            self.objects[key_of(item)] = item
+            self._note()
+            for watcher in self.watchers:
+                watcher(item, False)
+
+    def delete(self, key: Key) -> None:
+        """Delete an object, if it exists."""
+        item = self.objects.pop(key, None)
+        if item is not None:
+            self._note()
+            for watcher in self.watchers:
+                watcher(item, True)
+
+    def _note(self) -> None:
+        self.states.append((self._now(), Truth(self.objects)))
+
+    @property
+    def last(self) -> Truth:
+        return self.states[-1][1]
+
+    def between(self, since: float, until: float) -> Iterator[Truth]:
+        """Yield the states that were there at some moment from one time to another."""
+        for number, (at, truth) in enumerate(self.states):
+            ends = self.states[number + 1][0] if number + 1 < len(self.states) else None
+            if at <= until and (ends is None or ends >= since):
+                yield truth
+
+
+class Freshness:
+    """Up to when changes are certainly in force.
+
+    Args:
+        bound_s: A change is in force after that time, in which nothing is disturbed.
+    """
+
+    def __init__(self, now: Callable[[], float], bound_s: float) -> None:
+        self._now = now
+        self._bound_s = bound_s
+        self.calm_at = now()
+        """When a disturbance last ended."""
+        self._floor = now()
+
+    def disturb(self, until: float | None = None) -> None:
+        """Note that changes may be late until a time, by default only now."""
+        self.floor()
+        self.calm_at = max(self.calm_at, self._now() if until is None else until)
+
+    def go_back(self, to: float) -> None:
+        """Note that an older state may be in force from now on, until changes are again."""
+        self.disturb()
+        self._floor = min(self._floor, to)
+
+    def floor(self) -> float:
+        """Return a time: what was changed up to it is in force now."""
+        now = self._now()
+        if now - self.calm_at >= self._bound_s:
+            self._floor = max(self._floor, now - self._bound_s)
+        return self._floor
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether nothing was disturbed for so long that all that is older is in force."""
+        return self._now() - self.calm_at >= self._bound_s

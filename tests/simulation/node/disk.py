@@ -1,0 +1,197 @@
+"""A simulated disk with the files of one node: what a crash leaves, and a disk that is full.
+
+Rule 1: a crash of the node loses what wasn't synchronized; one of a process loses nothing that was
+written, but a write that it was in the middle of.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+FOLDER = "/state"
+_FIRST = 900_000
+
+
+@dataclass
+class File:
+    """One file."""
+
+    data: bytes = b""
+    mtime: float = 0.0
+    is_synced: bool = True
+    floor: float = field(default=0.0)
+    """The state in it isn't older than that."""
+
+
+class Disk:
+    """The files of one node, by name.
+
+    Args:
+        now: Returns the virtual time.
+        enter: Called before each call; the process may die there.
+    """
+
+    def __init__(self, rng: Random, now: Callable[[], float], enter: Callable[[str], None]) -> None:
+        self._rng = rng
+        self._enter = enter
+        self.files: dict[str, File] = {}
+        self.floor: Callable[[], float] = now
+        """Returns how old a state may be that is written now."""
+        self.fails_with = 0
+        """The error of each write; 0: none."""
+        self._opened: dict[int, tuple[str, File]] = {}
+        self._number = _FIRST
+
+    @property
+    def open_descriptors(self) -> list[str]:
+        return [name for name, _ in self._opened.values()]
+
+    def forget_opened(self) -> None:
+        """Close what a process that has died had open."""
+        self._opened.clear()
+
+    def tear(self) -> None:
+        """Lose a part of a file, as a file system without a barrier does."""
+        for file in self.files.values():
+            file.data = file.data[: self._rng.randrange(len(file.data) + 1)]
+
+    # -- parts of os -------------------------------------------------------------------------------
+
+    def open(self, path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        """Part of os."""
+        self._enter("open")
+        name = PurePosixPath(path).name
+        if flags & os.O_DIRECTORY:
+            file = File()
+        elif flags & os.O_CREAT:
+            self._check()
+            if name in self.files:
+                raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+            file = self.files[name] = File(is_synced=False, floor=self.floor())
+        elif name not in self.files:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        else:
+            file = self.files[name]
+        self._number += 1
+        self._opened[self._number] = (name, file)
+        return self._number
+
+    def close(self, descriptor: int) -> None:
+        """Part of os."""
+        self._enter("close")
+        del self._opened[descriptor]
+
+    def fstat(self, descriptor: int) -> Any:
+        """Part of os."""
+        self._enter("fstat")
+        file = self._opened[descriptor][1]
+        return SimpleNamespace(
+            st_mode=stat.S_IFREG | 0o600, st_uid=0, st_size=len(file.data), st_mtime=file.mtime
+        )
+
+    def fsync(self, descriptor: int) -> None:
+        """Part of os."""
+        self._enter("fsync")
+        self._check()
+        self._opened[descriptor][1].is_synced = True
+
+    def utime(
+        self, where: Any, times: tuple[float, float], *, follow_symlinks: bool = True
+    ) -> None:
+        """Part of os."""
+        self._enter("utime")
+        self._check()
+        if isinstance(where, int):
+            self._opened[where][1].mtime = times[1]
+            return
+        name = PurePosixPath(where).name
+        if name not in self.files:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        self.files[name].mtime = times[1]
+
+    def unlink(self, name: str, *, dir_fd: int | None = None) -> None:
+        """Part of os."""
+        self._enter("unlink")
+        if self.files.pop(name, None) is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    def rename(
+        self, old: str, new: str, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None
+    ) -> None:
+        """Part of os."""
+        self._enter("rename")
+        self._check()
+        self.files[new] = self.files.pop(old)
+
+    def _check(self) -> None:
+        if self.fails_with:
+            raise OSError(self.fails_with, os.strerror(self.fails_with))
+
+    # -- names of the module -----------------------------------------------------------------------
+
+    def names(self) -> dict[str, Any]:
+        """Return the names of the module that reads and writes files, with what replaces them."""
+        names = ("open", "close", "fstat", "fsync", "utime", "unlink", "rename")
+        calls = {name: getattr(self, name) for name in names}
+        return {
+            "os": SimpleNamespace(**{**vars(os), **calls, "geteuid": lambda: 0}),
+            "open": self._open_file,
+            "Path": _Path,
+        }
+
+    def _open_file(self, descriptor: int, mode: str, closefd: bool = True) -> Any:
+        return _OpenFile(self, descriptor, is_closing=closefd)
+
+
+class _Path(PurePosixPath):
+    """Part of Path."""
+
+    def mkdir(self, **_options: Any) -> None:
+        """Part of Path: folders exist."""
+
+
+class _OpenFile:
+    """Part of a file object."""
+
+    def __init__(self, disk: Disk, descriptor: int, *, is_closing: bool) -> None:
+        self._disk = disk
+        self._descriptor = descriptor
+        self._is_closing = is_closing
+
+    def __enter__(self) -> _OpenFile:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        if self._is_closing:
+            self._disk.close(self._descriptor)
+
+    def fileno(self) -> int:
+        """Part of a file object."""
+        return self._descriptor
+
+    def read(self, most: int) -> bytes:
+        """Part of a file object."""
+        self._disk._enter("read")
+        return self._disk._opened[self._descriptor][1].data[:most]
+
+    def write(self, data: bytes) -> int:
+        """Part of a file object: a process that dies has written a part."""
+        file = self._disk._opened[self._descriptor][1]
+        half = len(data) // 2
+        file.data += data[:half]
+        self._disk._enter("write")
+        self._disk._check()
+        file.data += data[half:]
+        return len(data)
+
+    def flush(self) -> None:
+        """Part of a file object."""
+        self._disk._enter("flush")

@@ -1,0 +1,347 @@
+"""Draws plans of whole nodes: objects and how they change, clients, and what fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from random import Random
+
+from ..control.machine import Speed
+from ..plan import Event
+from .objects import EndpointSpec, PortSpec, ServiceSpec, node_object
+from .plan import (
+    API,
+    CLIENT,
+    CLOCK,
+    CRASH,
+    DELETE,
+    DISK,
+    DRIFT,
+    END,
+    KILL,
+    NODE,
+    OTHER_PODS,
+    OTHERS,
+    OWN_PODS,
+    PUT,
+    REFUSE,
+    SLOW,
+    STOP,
+    ZONE,
+    Object,
+    Plan,
+)
+from .truth import key_of
+
+_FEATURES = (
+    "endpoint changes",
+    "Service changes",
+    "policy changes",
+    "removals",
+    "new Services in place of others",
+    "exchanged addresses",
+    "external traffic",
+    "local policies",
+    "hints",
+    "source ranges",
+    "zones of the node",
+    "turns of namespaces",
+    "drift",
+    "API faults",
+    "disk faults",
+    "UDP",
+    "terminating endpoints",
+    "two slices",
+    "kills",
+    "stops",
+    "crashes",
+    "deaths at a call",
+    "orderly ends",
+    "refused rules",
+    "slow rules",
+    "clock jumps",
+    "slow",
+)
+_NAMESPACES = ("shop", "lab")
+_ZONES = (ZONE, "zone-2")
+_OUTSIDE = ("10.3.0.1", "10.3.0.2", "10.3.9.2")
+_INSIDE = ("10.2.1.77", "10.1.0.1")
+
+
+def make_plan(seed: int) -> Plan:
+    rng = Random(seed)
+    features = frozenset(f for f in _FEATURES if rng.random() < 0.4)
+    calm_at = rng.choice([3.0, 6.0, 12.0])
+    drawing = _Drawing(rng, features, calm_at)
+    objects = tuple(drawing.objects())
+    events = tuple(sorted(drawing.events(), key=lambda event: event.at))
+    dies = "deaths at a call" in features
+    return Plan(
+        seed,
+        features,
+        workers=rng.choice([1, 1, 2]),
+        keeps_workers=rng.random() < 0.6,
+        keeps_state=rng.random() < 0.6,
+        speed=Speed(
+            latency_s=rng.choice([0.01, 0.03]) if "slow" in features else 0.0005,
+            start_s=rng.choice([0.1, 0.5]) if "slow" in features else 0.05,
+            room=65536,
+        ),
+        objects=objects,
+        events=events,
+        has_api=rng.random() < 0.8,
+        endpoint_s=rng.choice([0.003, 0.01]) if "turns of namespaces" in features else 0.0,
+        agent_dies_at=tuple(rng.randint(1, rng.choice([60, 300])) for _ in range(3))
+        if dies
+        else (),
+        calm_at=calm_at,
+    )
+
+
+class _Drawing:
+    """Draws the Services of one plan, and events, in the order of their times."""
+
+    def __init__(self, rng: Random, features: frozenset[str], calm_at: float) -> None:
+        self._rng = rng
+        self._features = features
+        self._calm_at = calm_at
+        self._uid = 0
+        self._last = 0.0
+        """When the last change happens so far: an object isn't changed before it exists."""
+        self._services = [self._service(n) for n in range(rng.randint(2, 4))]
+
+    def objects(self) -> Iterator[Object]:
+        """Yield those at the start."""
+        yield node_object()
+        for service in self._services:
+            if self._rng.random() < 0.85:
+                yield from service.objects()
+            else:
+                service.is_there = False
+
+    # -- Services ----------------------------------------------------------------------------------
+
+    def _service(self, number: int) -> ServiceSpec:
+        rng, features = self._rng, self._features
+        self._uid += 1
+        ports = [PortSpec("http", 80, "TCP", 30000 + 10 * number, 8080)]
+        if rng.random() < 0.3:
+            ports.append(PortSpec("admin", 81, "TCP", 30001 + 10 * number, 8081))
+        if "UDP" in features and rng.random() < 0.5:
+            ports.append(PortSpec("dns", 53, "UDP", 30002 + 10 * number, 5353))
+        service = ServiceSpec(
+            rng.choice(_NAMESPACES),
+            f"web-{number}",
+            f"uid-{self._uid}",
+            f"2026-01-01T00:00:{self._uid:02}Z",
+            f"10.96.0.{number + 1}",
+            ports,
+            [],
+        )
+        self._draw_kind(service, number)
+        self._draw_slices(service)
+        return service
+
+    def _draw_kind(self, service: ServiceSpec, number: int) -> None:
+        rng, features = self._rng, self._features
+        if "external traffic" in features:
+            service.type = rng.choice(["ClusterIP", "NodePort", "LoadBalancer", "LoadBalancer"])
+            service.balancer_ips = [rng.choice([f"203.0.113.{number + 1}", "198.51.100.9"])]
+            if rng.random() < 0.4:
+                ip = rng.choice([f"198.51.100.{number + 1}", "198.51.100.9", "192.0.2.77"])
+                service.external_ips = [ip]
+        if "local policies" in features:
+            service.is_internal_local = rng.random() < 0.3
+            service.is_external_local = rng.random() < 0.6
+            service.health_port = 31000 + number
+        if "source ranges" in features:
+            service.ranges = rng.choice([[], ["10.3.0.0/24"], ["10.3.9.0/24", "10.2.0.0/16"]])
+
+    def _draw_slices(self, service: ServiceSpec) -> None:
+        rng = self._rng
+        count = 2 if "two slices" in self._features and rng.random() < 0.6 else 1
+        service.slices = [self._endpoints() for _ in range(count)]
+
+    def _endpoints(self) -> list[EndpointSpec]:
+        rng = self._rng
+        ips = rng.sample(OWN_PODS + OTHER_PODS, rng.choice([0, 1, 2, 2, 3]))
+        has_hints = "hints" in self._features and rng.random() < 0.7
+        return [self._endpoint(ip, has_hints=has_hints) for ip in ips]
+
+    def _endpoint(self, ip: str, *, has_hints: bool) -> EndpointSpec:
+        rng = self._rng
+        node = NODE if ip in OWN_PODS else rng.choice(OTHERS)
+        endpoint = EndpointSpec(ip, node)
+        if "terminating endpoints" in self._features and rng.random() < 0.4:
+            state = rng.choice([(False, True, True), (False, False, True), (False, False, False)])
+            endpoint.ready, endpoint.serving, endpoint.terminating = state
+        if has_hints and rng.random() < 0.9:
+            endpoint.zones = (rng.choice(_ZONES),)
+            if rng.random() < 0.2:
+                endpoint.nodes = (rng.choice((NODE, *OTHERS)),)
+        return endpoint
+
+    # -- events ------------------------------------------------------------------------------------
+
+    def events(self) -> Iterator[Event]:
+        """Yield them, in any order."""
+        rng = self._rng
+        times = sorted(self._at() for _ in range(rng.randint(4, 16)))
+        for at in times:
+            yield from self._change(at)
+            for _ in range(rng.choice([0, 1, 2])):
+                yield self._client(at + rng.choice([0.0, 0.01, 0.1, 1.0]) * rng.random())
+        for _ in range(rng.randint(3, 12)):
+            yield self._client(self._at())
+        yield from self._failures()
+
+    def _at(self) -> float:
+        # Many at about the same time.
+        rng = self._rng
+        return round(rng.choice([0.0, 0.3, rng.random()]) * self._calm_at + rng.random() * 0.2, 4)
+
+    def _times(self, feature: str, most: int) -> range:
+        return range(self._rng.randint(1, most) if feature in self._features else 0)
+
+    def _client(self, at: float) -> Event:
+        rng = self._rng
+        service = rng.choice(self._services)
+        port = rng.choice(service.ports)
+        number, ips = port.port, [service.cluster_ip, *service.external_ips]
+        if service.type == "LoadBalancer":
+            ips += service.balancer_ips
+        ip = rng.choice(ips)
+        if service.type != "ClusterIP" and rng.random() < 0.3:
+            ip, number = "10.1.0.1", port.node_port
+        dialled = (ip, number, port.protocol)
+        hold_s = rng.choice([0.0, 0.05, 1.0])
+        return Event(at, CLIENT, (rng.choice(_OUTSIDE + _INSIDE), dialled, hold_s))
+
+    def _change(self, at: float) -> Iterator[Event]:
+        rng, features = self._rng, self._features
+        service = rng.choice(self._services)
+        kinds = [
+            (self._change_endpoints, "endpoint changes", 4),
+            (self._change_service, "Service changes", 2),
+            (self._change_policy, "policy changes", 2),
+            (self._remove, "removals", 1),
+            (self._replace, "new Services in place of others", 1),
+            (self._exchange, "exchanged addresses", 1),
+        ]
+        choices = [
+            make for make, feature, weight in kinds if feature in features for _ in range(weight)
+        ]
+        for event in rng.choice(choices)(max(at, self._last), service) if choices else ():
+            self._last = max(self._last, event.at)
+            yield event
+
+    def _change_endpoints(self, at: float, service: ServiceSpec) -> Iterator[Event]:
+        number = self._rng.randrange(len(service.slices))
+        service.slices[number] = self._endpoints()
+        if service.is_there:
+            yield Event(at, PUT, (service.slice(number),))
+
+    def _change_service(self, at: float, service: ServiceSpec) -> Iterator[Event]:
+        self._draw_kind(service, self._services.index(service))
+        if service.is_there:
+            yield Event(at, PUT, (service.service(),))
+
+    def _change_policy(self, at: float, service: ServiceSpec) -> Iterator[Event]:
+        """Have external addresses get a policy of their own, or that of all: no address goes."""
+        if service.type == "ClusterIP":
+            service.type = "LoadBalancer"
+            number = self._services.index(service)
+            service.balancer_ips = [f"203.0.113.{number + 1}"]
+        service.is_external_local = not service.is_external_local
+        if service.is_there:
+            yield Event(at, PUT, (service.service(),))
+
+    def _remove(self, at: float, service: ServiceSpec) -> Iterator[Event]:
+        rng = self._rng
+        if not service.is_there:
+            service.is_there = True
+            for item in service.objects():
+                yield Event(at, PUT, (item,))
+            return
+        yield from self._deletions(at, service)
+        service.is_there = False
+        if rng.random() < 0.6:
+            service.is_there = True
+            self._uid += 1
+            service.uid, service.created = f"uid-{self._uid}", f"2026-01-01T00:00:{self._uid:02}Z"
+            later = at + rng.choice([0.0, 0.001, 0.1])
+            for item in service.objects():
+                yield Event(later, PUT, (item,))
+
+    def _deletions(self, at: float, service: ServiceSpec) -> Iterator[Event]:
+        for item in service.objects():
+            yield Event(at, DELETE, (key_of(item),))
+
+    def _replace(self, at: float, service: ServiceSpec) -> Iterator[Event]:
+        """Have another Service take the address of one."""
+        if service.is_there:
+            yield from self._deletions(at, service)
+        self._uid += 1
+        service.name = f"{service.name.partition('.')[0].rstrip('x')}x"[:20] + "x" * (self._uid % 3)
+        service.namespace = self._rng.choice(_NAMESPACES)
+        service.uid, service.created = f"uid-{self._uid}", f"2026-01-01T00:00:{self._uid:02}Z"
+        service.is_there = True
+        self._draw_slices(service)
+        later = at + self._rng.choice([0.0, 0.001, 0.1])
+        for item in service.objects():
+            yield Event(later, PUT, (item,))
+
+    def _exchange(self, at: float, service: ServiceSpec) -> Iterator[Event]:
+        """Have two Services exchange their addresses, which the API server can't do at once."""
+        other = self._rng.choice(self._services)
+        if other is service or not (service.is_there and other.is_there):
+            return
+        service.cluster_ip, other.cluster_ip = other.cluster_ip, service.cluster_ip
+        for one in (service, other):
+            yield Event(at + self._rng.choice([0.0, 0.001, 0.05]), PUT, (one.service(),))
+
+    def _api_fault(self) -> tuple[object, ...]:
+        rng = self._rng
+        seconds = rng.choice([0.05, 0.5, 3.0])
+        return rng.choice(
+            [
+                ("cut",),
+                ("end watches",),
+                ("forget history",),
+                ("silent", seconds),
+                ("refuse", rng.choice([429, 500, 503]), seconds),
+                ("refuse", 403, seconds),
+                ("cut next", rng.choice([1, 60, 700])),
+                ("restart", seconds),
+                ("pages", rng.choice([1, 2])),
+                ("slow", rng.choice([0.02, 0.3])),
+                ("pieces", rng.choice([7, 100])),
+            ]
+        )
+
+    def _failures(self) -> Iterator[Event]:
+        rng = self._rng
+        for _ in self._times("kills", 3):
+            yield Event(self._at(), KILL, (rng.randint(0, 3),))
+        for _ in self._times("stops", 3):
+            seconds = rng.choice([0.01, 0.1, 0.5, 2.0])
+            yield Event(self._at(), STOP, (rng.random() < 0.5, rng.randint(0, 3), seconds))
+        for _ in self._times("crashes", 2):
+            yield Event(self._at(), CRASH)
+        for _ in self._times("orderly ends", 1):
+            yield Event(self._at(), END)
+        for _ in self._times("refused rules", 2):
+            yield Event(self._at(), REFUSE, (rng.choice([1, 1, 3]),))
+        for _ in self._times("API faults", 4):
+            yield Event(self._at(), API, self._api_fault())
+        for _ in self._times("disk faults", 3):
+            yield Event(self._at(), DISK, (rng.choice(["torn", "full", "well"]),))
+        for _ in self._times("drift", 3):
+            yield Event(self._at(), DRIFT, (rng.choice(["gone", "other", "flush"]), rng.random()))
+        for _ in self._times("zones of the node", 2):
+            yield Event(self._at(), PUT, (node_object(rng.choice((*_ZONES, ""))),))
+        for _ in self._times("slow rules", 2):
+            at = self._at()
+            yield Event(at, SLOW, (rng.choice([0.05, 0.3]),))
+            yield Event(at + 1.0, SLOW, (0.0,))
+        for _ in self._times("clock jumps", 3):
+            yield Event(self._at(), CLOCK, (rng.choice([-86400.0, -1.0, 1.0, 3600.0, 1e8]),))

@@ -1,0 +1,94 @@
+"""What happens in one run: plain values, which ``drawing`` makes from a seed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..control.machine import Speed
+from ..plan import Event
+
+Object = Mapping[str, Any]
+
+PUT, DELETE, CLIENT, KILL, STOP, CRASH, END, REFUSE, SLOW, DRIFT, FLUSH, CLOCK, DISK, API, PROBE = (
+    "put",
+    "delete",
+    "client",
+    "kill",
+    "stop",
+    "crash",
+    "end",
+    "refuse",
+    "slow",
+    "drift",
+    "flush",
+    "clock",
+    "disk",
+    "api",
+    "probe",
+)
+"""What events are."""
+
+NODE, ZONE = "node-a", "zone-1"
+NODE_IP = "10.1.0.1"
+OTHERS = ("node-b", "node-c")
+POD_NETWORK = "10.2.0.0/16"
+EXTERNAL_NETWORK = "198.51.100.0/24"
+PROXY_PORTS = (17000, 17040)
+NODE_PORTS = range(30000, 32768)
+OWN_PODS = tuple(f"10.2.0.{n}" for n in range(1, 7))
+"""Where endpoints of this node are."""
+OTHER_PODS = tuple(f"10.2.1.{n}" for n in range(1, 7))
+"""Where those of other nodes are."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole run."""
+
+    seed: int
+    features: frozenset[str]
+    workers: int
+    keeps_workers: bool
+    """Workers go on serving when the agent dies, for the next one."""
+    keeps_state: bool
+    """The agent has a folder for its last state."""
+    speed: Speed
+    objects: tuple[Object, ...]
+    """Those that exist at the start."""
+    events: tuple[Event, ...]
+    has_api: bool
+    """Objects are read from a simulated API server, otherwise from a simple stand-in."""
+    endpoint_s: float
+    """What an endpoint is reckoned to take in a turn of its namespace."""
+    agent_dies_at: tuple[int, ...]
+    """Of each agent, in the order of starts, the call at which it dies; 0: it doesn't."""
+    calm_at: float
+    """From then on nothing fails and nothing changes."""
+
+    @property
+    def turns_s(self) -> float:
+        """How long changes of a namespace wait for their turns at most.
+
+        Each of its Services in one turn; a wait is at most eight times as long as the turn before.
+        """
+        ports: dict[tuple[str, str], int] = defaultdict(int)
+        slices: dict[tuple[str, str, str], int] = defaultdict(int)
+        changes = (event.args[0] for event in self.events if event.what == PUT)
+        for item in (*self.objects, *changes):
+            metadata = item["metadata"]
+            namespace, name = metadata.get("namespace", ""), metadata["name"]
+            if item["kind"] == "Service":
+                key = namespace, name
+                ports[key] = max(ports[key], len(item["spec"]["ports"]))
+            elif item["kind"] == "EndpointSlice":
+                of = metadata["labels"]["kubernetes.io/service-name"]
+                part = namespace, of, name
+                slices[part] = max(slices[part], len(item["endpoints"]))
+        sizes: dict[str, int] = defaultdict(int)
+        for (namespace, name), number in ports.items():
+            endpoints = sum(n for part, n in slices.items() if part[:2] == (namespace, name))
+            sizes[namespace] += number * (1 + endpoints)
+        return 9 * self.endpoint_s * max(sizes.values(), default=0)

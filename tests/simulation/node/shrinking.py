@@ -1,0 +1,42 @@
+"""Makes plans of whole nodes smaller, and describes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from ..control.machine import Speed
+from ..shrinking import parts_removed
+from .plan import Plan
+
+
+def smaller_plans(plan: Plan) -> Iterator[Plan]:
+    """Yield plans with less in them, those with the least first."""
+    for events in parts_removed(plan.events):
+        yield replace(plan, events=tuple(events))
+    for objects in parts_removed(plan.objects):
+        yield replace(plan, objects=tuple(objects))
+    if any(plan.agent_dies_at):
+        yield replace(plan, agent_dies_at=())
+    if plan.speed != Speed():
+        yield replace(plan, speed=Speed())
+    if plan.workers > 1:
+        yield replace(plan, workers=1)
+    if plan.keeps_state:
+        yield replace(plan, keeps_state=False)
+
+
+def describe(plan: Plan) -> Iterator[str]:
+    """Yield lines about a plan."""
+    yield f"{plan.workers} workers, {plan.speed}"
+    yield f"workers {'stay' if plan.keeps_workers else 'end'} when the agent dies"
+    yield f"the last state is {'kept' if plan.keeps_state else 'not kept'}"
+    if any(plan.agent_dies_at):
+        yield f"agents die at calls {plan.agent_dies_at}"
+    for item in plan.objects:
+        metadata = item["metadata"]
+        yield f"{item['kind']} {metadata.get('namespace', '')}/{metadata['name']}: {_short(item)}"
+
+
+def _short(item: object) -> str:
+    return str(item.get("spec") or item.get("endpoints"))[:300]  # type: ignore[attr-defined]

@@ -1,0 +1,64 @@
+"""What an agent says of Service ports at rest, against what clients saw and objects say."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from userspace_proxy.facts import PortState, StatusFacts
+
+from .clients import ENDED, REFUSED, SERVED
+from .truth import Dialled
+
+if TYPE_CHECKING:
+    from .world import World
+
+STATUS = "status"
+
+_SERVES_NONE = frozenset(
+    {
+        PortState.NOT_SERVED,
+        PortState.REFUSED,
+        PortState.HOLDING,
+        PortState.NOT_ANSWERING,
+        PortState.OUT_OF_PORTS,
+    }
+)
+"""States of which no client is served; of those that drop or serve partly some are."""
+
+
+def check_status(world: World, first_calm: int) -> None:
+    """Judge the status of the agent.
+
+    Args:
+        first_calm: The first client that came at rest.
+    """
+    run, check = world.agent, world.judgements.check
+    if world.machine.violations or run is None or run.agent is None:
+        return
+    with run.process:
+        facts = run.agent.status()
+    addresses: dict[str, set[Dialled]] = defaultdict(set)
+    for at, claim in world.cluster.last.frontends.items():
+        addresses[claim.name].add(at)
+    named = sorted({port.name for port in facts.ports})
+    wanted = sorted(addresses)
+    check(STATUS, named == wanted, f"the status has the ports {named}, not {wanted}")
+    for port in facts.ports:
+        clients = [c for c in world.clients[first_calm:] if c.at in addresses[port.name]]
+        word = port.state.word
+        saw = sorted({client.state for client in clients})
+        what = f"the status says that {port.name} is {word}, and its clients were {saw}"
+        if not {SERVED, ENDED}.isdisjoint(saw):
+            check(STATUS, word not in _SERVES_NONE, what)
+        elif saw == [REFUSED]:
+            check(STATUS, not word.serves, what)
+    _check_health_checks(world, facts)
+
+
+def _check_health_checks(world: World, facts: StatusFacts) -> None:
+    """Judge which health check ports the status has, with how many ready endpoints."""
+    named = {each.port: (each.service, each.local_endpoints) for each in facts.health_checks}
+    wanted = dict(world.cluster.last.health_ports)
+    what = f"the status has the health check ports {named}, not {wanted}"
+    world.judgements.check(STATUS, named == wanted, what)

@@ -1,0 +1,327 @@
+"""One run of a plan: a cluster, one agent after another with their workers, and clients."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from random import Random
+from typing import Any
+
+from userspace_proxy.errors import UserspaceProxyError
+from userspace_proxy.sources import Source
+from userspace_proxy.steering import Steering
+
+from ..control.files import CONTROL, WORKER
+from ..control.machine import Process
+from ..judgements import Judgements
+from ..kernel import Runaway
+from ..network import Address
+from ..plan import Event
+from ..seam import logging_to
+from ..timeline import Timeline
+from . import plan as plans
+from .agents import AgentRun
+from .api_of_node import Api
+from .checks import ORACLES as _CHECKED
+from .checks import Checks
+from .clients import Client, Endpoint
+from .cluster import Cluster, Freshness
+from .disk import Disk
+from .machine import REFUSED, AgentMachine, AgentProcess, Verdict
+from .plan import OTHER_PODS, OWN_PODS, Plan
+from .seam import installed
+from .source import ObjectSource
+from .status_checks import STATUS, check_status
+from .steering import Table, TableSteering
+from .truth import Dialled
+
+BOUND_S = 2.0
+"""A change of the cluster is in force after that time and waits for turns, if nothing is
+disturbed."""
+# For an agent to start, and for one that has died to start again.
+_START_S = 0.05
+_SETTLED_S = 12.0
+_SERVED_S = 3.0
+_ENDED_S = 8.0
+_MAX_EVENTS = 300_000
+# Unix time at the begin of a run.
+_UNIX = 1_800_000_000.0
+_STATE = "state.json.gz"
+_TARGETS = (8080, 8081, 5353)
+_FAULTS = {
+    plans.DRIFT,
+    plans.CRASH,
+    plans.END,
+    plans.STOP,
+    plans.REFUSE,
+    plans.SLOW,
+    plans.DISK,
+    plans.API,
+}
+"""What doesn't happen any more when it is calm."""
+
+
+ORACLES = (*_CHECKED, STATUS)
+
+
+class _Errors(logging.Handler):
+    """Takes what the product logs as a bug."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(logging.WARNING)
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if self._world.is_over:
+            return
+        if record.exc_info or "bug" in text or "failed to apply" in text or "malformed" in text:
+            exc = record.exc_info[1] if record.exc_info else None
+            self._world.violate(f"logged: {text} {exc!r}")
+        else:
+            self._world.note(f"logged: {text}")
+
+
+class World:
+    """Everything of one run; :meth:`run` returns what was wrong.
+
+    Args:
+        is_traced: Whether to note each step.
+    """
+
+    def __init__(self, plan: Plan, *, is_traced: bool = False) -> None:
+        self.plan = plan
+        self.rng = Random(plan.seed)
+        self.timeline = Timeline()
+        self.began = self.timeline.now
+        self.machine = AgentMachine(self.timeline, self.rng, plan.speed)
+        if is_traced:
+            self.machine.trace = []
+        self.note = self.machine.note
+        self.violate = self.machine.violate
+        self.judgements = Judgements(self.note, self.machine.violations)
+        self.unix_offset = _UNIX - self.began
+        self.cluster = Cluster(self.timeline.clock)
+        self.cluster.put(*plan.objects)
+        self.api = Api(self.timeline, self.rng, plan.objects) if plan.has_api else None
+        if self.api is not None:
+            self.cluster.watchers.append(self.api.changed)
+        self.freshness = Freshness(self.timeline.clock, BOUND_S + plan.turns_s)
+        self.table = Table(self.rng)
+        self.disk = Disk(self.rng, self.timeline.clock, self._enter)
+        self.disk.floor = self.freshness.floor
+        self.agents: list[AgentRun] = []
+        self.clients: list[Client] = []
+        self.is_calm = self.is_finishing = self.is_over = False
+        self.checks = Checks(self)
+        self.machine.steer = self._steer
+        self.machine.dying = self._on_death
+        self.machine.hosts.update(
+            {
+                (ip, port): Endpoint(self, (ip, port))
+                for ip in (*OWN_PODS, *OTHER_PODS)
+                for port in _TARGETS
+            }
+        )
+
+    def _enter(self, call: str) -> None:
+        """Begin a call of whatever process runs."""
+        self.machine.kernel.enter(call)
+
+    @property
+    def agent(self) -> AgentRun | None:
+        """The agent that lives."""
+        last = self.agents[-1] if self.agents else None
+        return None if last is None or last.process.is_dead else last
+
+    @property
+    def trace(self) -> list[tuple[float, str]]:
+        """What happened, if it is traced."""
+        return self.machine.trace or []
+
+    def unix(self) -> float:
+        """Return the node's Unix time."""
+        return self.timeline.now + self.unix_offset
+
+    def run(self) -> list[str]:
+        """Carry the plan out; return what was wrong, the first first."""
+        with logging_to(_Errors(self), "userspace_proxy", logging.WARNING):
+            try:
+                with installed(self):
+                    try:
+                        self._pass()
+                    finally:
+                        self.is_over = True
+                        for process in self.machine.processes:
+                            process.forget()
+            except (Exception, Runaway) as exc:  # noqa: BLE001 - whatever it is, it is a finding
+                self.violate(f"the run ended with {exc!r}")
+        return self.machine.violations
+
+    def _pass(self) -> None:
+        self._start_agent()
+        for event in self.plan.events:
+            self.timeline.at(self.began + event.at, self._happen, event)
+        self._run_for(self.plan.calm_at)
+        self.note("calm")
+        self.is_calm = True
+        self.table.refusals, self.table.slow_s, self.machine.slow_s = 0, 0.0, 0.0
+        self.disk.fails_with = 0
+        if self.api is not None:
+            self.api.be_well()
+        for process in self.machine.processes:
+            process.dies_at_call = process.dies_at_message = 0
+        if self.agent is None:
+            self._start_agent()
+        self.freshness.disturb()
+        self._run_for(_SETTLED_S)
+        self.checks.at_rest()
+        self._dial_all()
+        self._run_for(_SERVED_S)
+        self.checks.clients_at_rest()
+        check_status(self, self.checks.first_calm)
+        for client in self.clients:
+            client.give_up()
+        self._run_for(1.0)
+        self.is_finishing = True
+        if self.agent is not None and not self.machine.violations:
+            self.agent.process.loop.call_soon(self.agent.stop)
+            self._run_for(_ENDED_S)
+            self.checks.at_end()
+
+    def _run_for(self, seconds: float) -> None:
+        end = self.timeline.now + seconds
+        steps = 0
+        while not self.machine.violations and self.timeline.next_at <= end:
+            self.timeline.step()
+            self.checks.after_step()
+            steps += 1
+            if steps > _MAX_EVENTS:
+                self.violate("the node doesn't come to rest")
+        self.timeline.now = max(self.timeline.now, end)
+
+    # -- agents ------------------------------------------------------------------------------------
+
+    def _start_agent(self) -> None:
+        number = len(self.agents)
+        process = AgentProcess(self.machine, f"agent {number}")
+        self.note(f"{process.name}: starts")
+        if not self.is_calm and number < len(self.plan.agent_dies_at):
+            process.dies_at_call = self.plan.agent_dies_at[number]
+        if self.plan.keeps_state and (file := self.disk.files.get(_STATE)) is not None:
+            self.freshness.go_back(file.floor)
+        run = AgentRun(self, process)
+        process.main = run
+        self.agents.append(run)
+        process.start(run.run)
+
+    def open_steering(self) -> Steering:
+        """Return the steering of the agent that starts."""
+        process = self.machine.current
+        assert isinstance(process, AgentProcess), "an agent runs"
+        return TableSteering(self.table, process)
+
+    def make_source(self, run: AgentRun) -> Source:
+        """Return the source of an agent that starts."""
+        if self.api is not None:
+            return self.api.source()
+        return ObjectSource(self.cluster, run.process.loop.call_later)
+
+    def agent_failed(self, run: AgentRun, exc: UserspaceProxyError) -> None:
+        """Take the error that ends an agent."""
+        self.note(f"{run.process.name}: failed: {exc}")
+        self.checks.agent_failed(run, exc)
+
+    def _on_death(self, process: Process) -> None:
+        self.checks.dying(process)
+        if self.api is not None and isinstance(process, AgentProcess):
+            self.api.died(process)
+        if process.kind == CONTROL and not self.is_finishing:
+            self.disk.forget_opened()
+            self.timeline.after(_START_S * (1 + self.rng.random()), self._start_after)
+
+    def _start_after(self) -> None:
+        if self.agent is None and not self.is_finishing:
+            self._start_agent()
+
+    def _steer(self, _client: Address, to: Address, is_tcp: bool) -> Verdict:
+        for frontend, target in self.table.targets.items():
+            if frontend.address == to and (frontend.protocol == "TCP") is is_tcp:
+                return target if isinstance(target, int) else REFUSED
+        return REFUSED
+
+    # -- events ------------------------------------------------------------------------------------
+
+    def _happen(self, event: Event) -> None:
+        what, args = event.what, event.args
+        if what == plans.CLIENT:
+            self._dial(*args)
+        elif what == plans.PUT:
+            self.note(f"put {args[0]['kind']} {args[0]['metadata']['name']}")
+            self.cluster.put(args[0])
+        elif what == plans.DELETE:
+            self.note(f"delete {' '.join(args[0])}")
+            self.cluster.delete(args[0])
+        elif self.is_calm and what in _FAULTS:
+            return
+        elif what == plans.KILL:
+            self._kill(args[0])
+        elif what == plans.STOP:
+            self._stop(*args)
+        elif what == plans.CRASH:
+            if self.agent is not None:
+                self.agent.process.die(-9)
+        elif what == plans.END:
+            if self.agent is not None:
+                self.note("the agent is to end")
+                self.agent.stop()
+        else:
+            self._fail(what, *args)
+
+    def _fail(self, what: str, *args: Any) -> None:
+        self.note(f"{what} {args}")
+        if what == plans.REFUSE:
+            self.table.refusals += args[0]
+            self.freshness.disturb(self.timeline.now + 1.5 * args[0])
+        elif what == plans.SLOW:
+            self.table.slow_s = self.machine.slow_s = args[0]
+        elif what == plans.DRIFT:
+            self.table.drift(*args)
+            self.checks.begin_drift()
+        elif what == plans.API:
+            if self.api is not None:
+                self.freshness.disturb(self.timeline.now + self.api.fail(*args))
+        elif what == plans.CLOCK:
+            self.unix_offset += args[0]
+        elif what == plans.DISK:
+            if args[0] == "torn":
+                self.disk.tear()
+            else:
+                self.disk.fails_with = errno.ENOSPC if args[0] == "full" else 0
+
+    def _kill(self, number: int) -> None:
+        alive = self.machine.alive(WORKER)
+        if alive:
+            alive[number % len(alive)].die(-9)
+
+    def _stop(self, is_agent: bool, number: int, seconds: float) -> None:
+        alive = self.machine.alive(CONTROL if is_agent else WORKER)
+        if alive:
+            process = alive[number % len(alive)]
+            self.note(f"{process.name}: stopped for {seconds:g} s")
+            process.loop.hold(seconds)
+            self.freshness.disturb(process.loop.held_until)
+
+    # -- clients -----------------------------------------------------------------------------------
+
+    def _dial(self, ip: str, at: Dialled, hold_s: float) -> None:
+        client = Client(self, len(self.clients), ip, at, hold_s)
+        self.clients.append(client)
+        self.checks.follow(client)
+
+    def _dial_all(self) -> None:
+        """Have clients inside and outside dial each address of each Service."""
+        self.checks.first_calm = len(self.clients)
+        for at in sorted(self.cluster.last.frontends):
+            for ip in ("10.3.0.1", "10.3.9.2", "10.2.1.77"):
+                self._dial(ip, at, 0.05)
