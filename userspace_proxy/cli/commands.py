@@ -157,6 +157,9 @@ def _printable_streams() -> Iterator[None]:
 
 
 def _write_similar(error: UnicodeError) -> tuple[str, int]:
+    if isinstance(error, UnicodeDecodeError):
+        # The stream is read, too, as that which a test captures.
+        return "\ufffd", error.end
     assert isinstance(error, UnicodeEncodeError)
     lacking = error.object[error.start : error.end]
     return "".join(_SIMILAR_SIGNS.get(sign, "?") for sign in lacking), error.end

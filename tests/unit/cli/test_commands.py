@@ -1,3 +1,4 @@
+import io
 import logging
 import os
 import subprocess
@@ -152,6 +153,17 @@ def test_an_error_of_the_system_elsewhere_is_a_bug(stand_ins, clean_logging):
     stand_ins(OSError(9, "Bad file descriptor"))
     with pytest.raises(OSError, match="Bad file"):
         main([])
+
+
+def test_a_stream_that_is_read_too_may_have_any_bytes(monkeypatch, capsys):
+    """As that in which pytest captures what a test writes."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert main(["--version"]) == 0
+    stream.seek(0)
+    stream.buffer.write(b"\xff\n")
+    stream.seek(0)
+    assert stream.readline() == "\ufffd\n"
 
 
 def test_a_terminal_without_unicode_gets_similar_signs():
