@@ -106,7 +106,8 @@ async def test_bytes_that_move_are_progress_also_if_as_many_are_left_as_before(b
     waiting.direction.bytes_moved += 64
     timers.advance(4.9)
     assert rig.connections.open
-    timers.advance(0.3)
+    # The kernel may have moved some more itself meanwhile.
+    timers.advance(5)
     assert not rig.connections.open
 
 

@@ -11,6 +11,21 @@ from .peers import UdpPeer, exchange
 from .rig import UNREACHABLE, no_descriptors
 from .waiting import turns, until
 
+
+async def test_a_flow_in_which_only_the_endpoint_speaks_goes_on(build, timers):
+    """As with a stream of events: the client has asked once."""
+    rig = build(None, timers.clock, timers)
+    pod = rig.udp_peer()
+    client = rig.udp_client(rig.udp_service(pod.address))
+    client.send(b"question")
+    _, at = await pod.receive_from()
+    for _ in range(4):
+        timers.advance(20)
+        pod.send_to(b"event", at)
+        assert await client.receive() == b"event"
+    assert len(rig.flows) == 1
+
+
 # -- endpoints that refuse ---------------------------------------------------
 
 

@@ -51,6 +51,15 @@ def test_objects_are_added_and_deleted_and_have_a_version(store, services):
     assert names(store) == []
 
 
+def test_what_a_list_that_broke_off_named_is_deleted_by_the_next_one(store, services):
+    services.begin_list()
+    services.list_items([raw(service("web")), raw(service("cart", "10.96.7.2"))])
+    services.begin_list()
+    services.list_items([raw(service("web"))])
+    services.end_list()
+    assert names(store) == ["web"]
+
+
 def test_a_list_deletes_what_it_does_not_name_and_keeps_what_is_equal(store, services):
     for name in ("web", "cart"):
         services.put(raw(service(name)))
