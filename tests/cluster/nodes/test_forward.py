@@ -185,23 +185,30 @@ def crash_pod(cluster: Cluster, client: Client, name: str) -> None:
     assert client.ask(at=(pods(cluster)[name], 8080), get="/exit?code=1").startswith("error")
 
 
-@pytest.mark.parametrize("end", [delete_pod, crash_pod], ids=["deleted", "crashed"])
-def test_a_pod_that_dies_costs_no_request(
+# A kubelet opens a stream to a pod that has just crashed, and says later that nothing listens: a
+# request that has been sent into it by then is lost.
+@pytest.mark.parametrize(
+    ("end", "most"), [(delete_pod, 0), (crash_pod, 1)], ids=["deleted", "crashed"]
+)
+def test_a_pod_that_dies_costs_no_request_but_one_that_was_sent_to_it(
     cluster: Cluster,
     client: Client,
     forward: Forward,
     end: Callable[[Cluster, Client, str], None],
+    most: int,
 ) -> None:
     at = forward.web
     before = sorted(pods(cluster))
     assert set(client.ask(at=at, count=4)) == set(before)
     victim, other = before
     end(cluster, client, victim)
+    failed: list[str] = []
 
     def answers() -> set[str]:
-        found = set(client.ask(at=at, count=40))
-        assert not any(answer.startswith("error") for answer in found), forward.log.read_text()
-        return found
+        found = client.ask(at=at, count=40)
+        failed.extend(answer for answer in found if answer.startswith("error"))
+        assert len(failed) <= most, forward.log.read_text()
+        return set(found).difference(failed)
 
     assert other in answers()
     wait_for("two pods to answer again", lambda: len(answers()) == 2 == len(pods(cluster)))
