@@ -17,8 +17,9 @@ import json
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from ...clocks import Clocks
 from ...errors import SourceError, UserspaceProxyError
@@ -52,6 +53,8 @@ RESPONSE_BYTES_MAX = 16 << 20
 
 # For the server's close frame, at the end of a WebSocket.
 _GOODBYE_S = 1.0
+# asyncio takes five from the end of what can be read to a closed socket.
+_TURNS_TO_CLOSE = 50
 # aiohttp reads twice that, unpacks that, or takes a sixteenth as many chunks, in one step: 4,096
 # chunks of one byte take 10 ms.
 _BUFFER_BYTES = 64 << 10
@@ -104,6 +107,7 @@ class ApiClient:
         self.credentials = credentials
         self._clock = clock
         self._session: ClientSession | None = None
+        self._sockets: WeakSet[socket.socket] = WeakSet()
         self._proxy_in_use: WebProxy | None = None
         """The proxy of ``_session``."""
         self._tls: ssl.SSLContext
@@ -138,14 +142,38 @@ class ApiClient:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+        await self._close_sockets()
         self.credentials.close()
+
+    async def _close_sockets(self) -> None:
+        """Close what cancelled requests left open.
+
+        aiohttp forgets their connections. TLS waits for the server's goodbye, and asyncio forgets
+        a dial that is cancelled before its handshake, so a loop that ends leaves them open.
+        """
+        for opened in self._sockets:
+            with suppress(OSError):
+                opened.shutdown(socket.SHUT_RDWR)
+        for _ in range(_TURNS_TO_CLOSE):
+            if all(opened.fileno() < 0 for opened in self._sockets):
+                return
+            await asyncio.sleep(0)  # noqa: TID251 - yields once
+
+    def _open_socket(self, address: AddrInfoType) -> socket.socket:
+        """Return a socket whose connection the kernel probes while it is silent."""
+        family, kind, protocol, _, _ = address
+        opened = socket.socket(family, kind, protocol)
+        self._sockets.add(opened)
+        for level, option, value in _KEEPALIVE:
+            opened.setsockopt(level, option, value)
+        return opened
 
     def _open_session(self) -> None:
         from aiohttp import ClientSession, DummyCookieJar, TCPConnector, TraceConfig
 
         proxy = self._proxy_in_use = self.credentials.proxy
         # Each port-forward is a connection of its own.
-        options: dict[str, Any] = {"socket_factory": _open_socket, "limit": 0}
+        options: dict[str, Any] = {"socket_factory": self._open_socket, "limit": 0}
         if proxy is not None and proxy.is_socks:
             from .socks import SocksConnector
 
@@ -355,15 +383,6 @@ def _tls_context(configuration: Any) -> ssl.SSLContext:
 def _refuse_encrypted() -> str:
     # Without this, OpenSSL would ask the terminal, and wait.
     raise OSError("the client's key is encrypted, and kubeconfigs have no passphrases")
-
-
-def _open_socket(address: AddrInfoType) -> socket.socket:
-    """Return a socket whose connection the kernel probes while it is silent."""
-    family, kind, protocol, _, _ = address
-    opened = socket.socket(family, kind, protocol)
-    for level, option, value in _KEEPALIVE:
-        opened.setsockopt(level, option, value)
-    return opened
 
 
 async def _read(response: ClientResponse) -> Response:

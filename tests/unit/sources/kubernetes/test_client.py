@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tcp_servers import serving
+from tests.unit.dataplane.waiting import turns
 from userspace_proxy.errors import SourceError
 from userspace_proxy.sources.kubernetes import client as module
 from userspace_proxy.sources.kubernetes.client import (
@@ -384,6 +386,40 @@ async def test_server_and_client_are_verified(server_tls, tmp_path, cluster, use
             got = str(exc)
         await client.close()
     assert re.match(outcome, got)
+
+
+@pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize("is_watch", [False, True], ids=["get", "watch"])
+def test_a_request_that_is_cancelled_at_any_moment_leaves_no_socket(
+    plain_tls, tmp_path, make_loop, is_watch
+):
+    async def ask(client: ApiClient) -> None:
+        if not is_watch:
+            await client.get("/version", {})
+            return
+        async with client.stream(SERVICES, WATCH) as stream:
+            await stream.read(silence_s=60)
+
+    async def cancel_after(count: int) -> tuple[int, bool]:
+        async with answering(plain_tls) as (port, _):
+            cluster = {"server": f"https://127.0.0.1:{port}", **TRUSTED}
+            async with client_of(tmp_path, cluster, {}) as client:
+                request = asyncio.ensure_future(ask(client))
+                await turns(count)
+                was_done = request.done()
+                request.cancel()
+                await asyncio.wait([request])
+                made = list(client._sockets)
+            assert [each for each in made if each.fileno() >= 0] == [], count
+        return len(made), was_done
+
+    made = count = 0
+    was_done = False
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        while not was_done:
+            more, was_done = runner.run(cancel_after(count))
+            made, count = made + more, count + 1
+    assert 1 < made < count
 
 
 async def test_a_key_that_is_encrypted_is_refused_and_nobody_is_asked_for_the_passphrase(tmp_path):
