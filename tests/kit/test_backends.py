@@ -186,7 +186,7 @@ proxy.start()
 start = Thread(target=proxy.service, kwargs=dict(backends=[{SERVER}]))
 start.start()
 start.join()
-print(*proxy.services[0].backends[0].address)
+print("address", *proxy.services[0].backends[0].address)
 raise SystemExit(3)
 """
     ran = subprocess.run(
@@ -196,7 +196,9 @@ raise SystemExit(3)
         check=False,
         timeout=60,
     )
-    host, port = ran.stdout.splitlines()[-1].split()
+    # The command writes there, too, and either may be first.
+    [address] = [line for line in ran.stdout.splitlines() if line.startswith("address ")]
+    _, host, port = address.split()
     assert ran.returncode == 3
     assert refuses((host, int(port)))
 
