@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path as Folder
-from typing import cast
+from typing import NamedTuple, cast
 
 import uvloop
 
@@ -57,6 +57,14 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n"
 
 
 Server = subprocess.Popen[str]
+
+
+class Failed(NamedTuple):
+    """A request that failed."""
+
+    at: float
+    """When it began, in seconds."""
+    had_connected: bool
 
 
 def kill(_testbed: Testbed, _pod: Pod, server: Server) -> None:
@@ -101,26 +109,28 @@ async def serve() -> None:
     await server.serve_forever()
 
 
-async def request(began: float, failures: list[float]) -> None:
-    """Make one request, and note when it began if it fails."""
+async def request(began: float, failures: list[Failed]) -> None:
+    """Make one request, and note it if it fails."""
     at = time.monotonic() - began
+    has_connected = False
     try:
         async with asyncio.timeout(TIMEOUT_S):
             reader, writer = await asyncio.open_connection(*WEB)
+            has_connected = True
             with contextlib.closing(writer):
                 writer.write(REQUEST)
                 if not await reader.read(1):
-                    failures.append(at)
+                    failures.append(Failed(at, has_connected))
     except (OSError, TimeoutError):
-        failures.append(at)
+        failures.append(Failed(at, has_connected))
 
 
 async def load() -> None:
     """Make ``RATE`` requests a second.
 
-    Prints as JSON when those began that failed, and by how much the latest was behind its time.
+    Prints as JSON those that failed, and by how much the latest was behind its time.
     """
-    failures: list[float] = []
+    failures: list[Failed] = []
     late = 0.0
     print("ready", flush=True)  # noqa: T201 - for its caller
     began = time.monotonic()
@@ -187,8 +197,8 @@ def kube_proxy(testbed: Testbed, web: Service) -> Iterator[None]:
             process.wait()
 
 
-def measure(path: str, fail: Fail) -> list[float]:
-    """Return when requests began that failed, in seconds since the failure of the endpoint.
+def measure(path: str, fail: Fail) -> list[Failed]:
+    """Return the requests that failed, by the seconds since the failure of the endpoint.
 
     Measures anew while other work delays the client: requests would fail because of that.
     """
@@ -200,8 +210,8 @@ def measure(path: str, fail: Fail) -> list[float]:
     raise SystemExit("the machine is too busy with other work")
 
 
-def measure_once(path: str, fail: Fail) -> tuple[list[float], float]:
-    """Return when requests began that failed, and how late the client was."""
+def measure_once(path: str, fail: Fail) -> tuple[list[Failed], float]:
+    """Return the requests that failed, and how late the client was."""
     kind = HookedAgent if path.endswith(HOOKS) else Agent
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -223,15 +233,20 @@ def measure_once(path: str, fail: Fail) -> tuple[list[float], float]:
             fail(testbed, pods[1], servers[1])
             output, _ = client.communicate(timeout=60)
     failures, late = json.loads(output)
-    return [at - failed_at for at in failures], late
+    return [Failed(at - failed_at, had_connected) for at, had_connected in failures], late
 
 
-def describe(found: Sequence[float]) -> str:
-    """Return how many requests failed, and how many of them began when the failure was known."""
+def describe(found: Sequence[Failed]) -> str:
+    """Return how many requests failed, and what no proxy knew before, or knew then."""
     if not found:
         return "0"
-    later = sum(at > IN_FLIGHT_S for at in found)
-    return f"{len(found):,}, {later:,} after {IN_FLIGHT_S} s, the last after {max(found):.1f} s"
+    connected = sum(failed.had_connected for failed in found)
+    later = sum(failed.at > IN_FLIGHT_S for failed in found)
+    last = max(failed.at for failed in found)
+    return (
+        f"{len(found):,}, {connected:,} after they had connected, "
+        f"{later:,} begun after {IN_FLIGHT_S} s, the last after {last:.1f} s"
+    )
 
 
 def main(paths: Sequence[str]) -> None:
