@@ -12,6 +12,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+from userspace_proxy.last_accepted import accept_no_more
 from userspace_proxy.model import SocketAddress
 
 Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[object]]
@@ -46,6 +47,7 @@ async def serving(
     try:
         yield SocketAddress(*server.sockets[0].getsockname()[:2])
     finally:
+        await accept_no_more(*server.sockets)
         server.close()
         for task, writer in handlers.items():
             writer.transport.abort()

@@ -27,6 +27,7 @@ from aiohttp import web
 
 from ..clocks import Clocks
 from ..kernel.interfaces import NO_IPV6
+from ..last_accepted import accept_no_more
 from ..log_limit import SERVICE_LINES, LogLimit
 from ..model import ServiceKey, SocketAddress
 from ..plan import HealthCheck
@@ -117,6 +118,7 @@ class HealthCheckPorts:
         await self.apply(())
         runner, self._runner = self._runner, None
         if runner is not None:
+            await accept_no_more()
             await runner.cleanup()
         self._reserve.close()
         # aiohttp keeps the last thousand handlers (lru_cache in web_app), and what they refer to.

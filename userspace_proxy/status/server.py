@@ -26,6 +26,7 @@ from ..errors import SteeringError
 from ..facts import Detail, StatusFacts
 from ..facts.connection import ConnectionFilter
 from ..hosts import is_loopback_address
+from ..last_accepted import accept_no_more
 from ..model.quoting import printable
 from .accepting import Accepting, Reserve
 from .answer_form import AnswerForm
@@ -171,10 +172,11 @@ class StatusServer:
         """Close every port and connection; idempotent."""
         self._streams.close()
         self._connections.close()
-        while self._open:
-            server, runner = self._open.pop()
+        for server, _ in self._open:
             server.close()
-            await runner.cleanup()
+        await accept_no_more()
+        while self._open:
+            await self._open.pop()[1].cleanup()
         self._reserve.close()
         # aiohttp keeps the last thousand handlers (lru_cache in web_app), and what they refer to.
         self._sampler.close()

@@ -23,6 +23,8 @@ from typing import Any, Self
 
 from aiohttp import web
 
+from userspace_proxy.last_accepted import accept_no_more
+
 from .api_objects import Expired, FakeObjects, Object, ObjectFilter, WatchEvent
 from .api_pods import write_pod
 from .port_forward import FakePods
@@ -101,6 +103,7 @@ class FakeApiServer:
         self._port = port
         self._tls = tls
         self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
         self._objects = FakeObjects()
         self._watches: list[_Watch] = []
         self._refusals: list[_Refusal] = []
@@ -147,14 +150,21 @@ class FakeApiServer:
             app, access_log=None, handler_cancellation=True, shutdown_timeout=1
         )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self._port, ssl_context=self._tls)
-        await site.start()
-        self._port = self._runner.addresses[0][1]
+        assert self._runner.server is not None
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            self._runner.server, "127.0.0.1", self._port, ssl=self._tls
+        )
+        self._port = self._server.sockets[0].getsockname()[1]
         self.url = f"{'https' if self._tls else 'http'}://127.0.0.1:{self._port}"
 
     async def stop(self) -> None:
         """Reset all watches and stop listening; idempotent."""
         self.break_watches()
+        server, self._server = self._server, None
+        if server is not None:
+            await accept_no_more(*server.sockets)
+            server.close()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None

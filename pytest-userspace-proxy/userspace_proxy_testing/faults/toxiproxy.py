@@ -20,6 +20,7 @@ from aiohttp.typedefs import Handler
 
 from userspace_proxy.errors import ListenError, UserspaceProxyError
 from userspace_proxy.hosts import is_loopback_host
+from userspace_proxy.last_accepted import accept_no_more
 
 from .toxics import DOWNSTREAM, NamedToxic, read_toxic
 
@@ -84,6 +85,7 @@ class ToxiproxyApi:
         self._change = asyncio.Lock()
         self._loopback_only = False
         self._runner = web.AppRunner(self._application(), access_log=None)
+        self._server: asyncio.Server | None = None
 
     async def serve(self, bind: tuple[str, int]) -> tuple[str, int]:
         """Serve it until :meth:`close`, and return the address; port 0 is any free one.
@@ -92,18 +94,24 @@ class ToxiproxyApi:
             ListenError: The address isn't available.
         """
         await self._runner.setup()
+        assert self._runner.server is not None
         host, port = bind
         self._loopback_only = is_loopback_host(f"[{host}]" if ":" in host else host)
         try:
-            await web.TCPSite(self._runner, host, port).start()
+            loop = asyncio.get_running_loop()
+            self._server = await loop.create_server(self._runner.server, host, port)
         except OSError as exc:
             what = f"cannot serve toxiproxy's API on {host}:{port}: {exc.strerror}"
             raise ListenError(what, hint="choose another address, or port 0") from exc
-        name = self._runner.addresses[0]
+        name = self._server.sockets[0].getsockname()
         return str(name[0]), int(name[1])
 
     async def close(self) -> None:
         """Stop serving it. Idempotent."""
+        server, self._server = self._server, None
+        if server is not None:
+            await accept_no_more(*server.sockets)
+            server.close()
         await self._runner.cleanup()
 
     @web.middleware

@@ -23,6 +23,7 @@ from aiohttp import web
 from ... import status
 from ...errors import ListenError
 from ...facts.units import capitalised
+from ...last_accepted import accept_no_more
 from ...status.connections import MAX_CONNECTIONS, ConnectionLimit, LimitedServer
 from ...status.middleware import Middleware, make_runner
 from ...status.single_flight import SingleFlight
@@ -111,9 +112,10 @@ class Dashboard:
 
     async def close(self) -> None:
         """Close the port and all connections; idempotent."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        server, self._server = self._server, None
+        if server is not None:
+            await accept_no_more(*server.sockets)
+            server.close()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
