@@ -1,7 +1,7 @@
 """Reads flags of ``run``: this proxy's settings, and kube-proxy's other flags.
 
 Rule 1: no flag of kube-proxy is unknown, so its command line works here. For flags without effect
-there are warnings with the reason.
+there are warnings with the reason, also at their old default: today's kube-proxy may refuse them.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def read_flags(words: Sequence[str], *, command: str = "") -> Flags:
             ports[name] = text
         else:
             row = IGNORED[flag]
-            if not row.is_harmless(parsed(flag, text, row.kind.parse)):
-                ignored.append((dashed(flag), row.reason))
+            parsed(flag, text, row.kind.parse)
+            ignored.append((dashed(flag), row.reason))
     values = _values_of(texts)
     shown = {name: f"{dashed(TABLE[name].flag)}={texts[name]}" for name in values}
     for flag, name in _PORT_FLAGS.items():

@@ -2,7 +2,7 @@
 
 These are those of kube-proxy 1.25 (the last one with a userspace mode) and 1.36, without those in
 :mod:`.settings`, and flags that older ones had. Each has a kind, so that a wrong type is an error,
-and a reason, which is logged for values that kubeadm doesn't write.
+and a reason, which is logged for each flag, and for a field unless kubeadm writes its value.
 
 Rule 1: what has no effect in the modes from which clusters come, has none here, even if it could:
 it was never tried, and its old default may break clients (``udpIdleTimeout: 250ms``).
@@ -81,7 +81,7 @@ def _rows(
 
 FLAGS: dict[str, IgnoredSetting] = {
     **_rows(_UDP_FLOWS, _DURATION, "udp-timeout"),
-    **_rows(_PROXY_PORTS, TEXT, "proxy-port-range", harmless=("0-0",)),
+    **_rows(_PROXY_PORTS, TEXT, "proxy-port-range"),
     **_rows(_API_RATE, NUMBER, "kube-api-burst", "kube-api-qps"),
     **_rows(_API_FORM, TEXT, "kube-api-content-type"),
     **_rows(_HARD_FAIL, BOOL, "bind-address-hard-fail"),
@@ -91,7 +91,7 @@ FLAGS: dict[str, IgnoredSetting] = {
     **_rows(_OOM, _INT, "oom-score-adj"),
     **_rows(_MASQUERADE, _INT, "iptables-masquerade-bit"),
     **_rows(_MASQUERADE, BOOL, "masquerade-all"),
-    **_rows(_LOCALHOST, BOOL, "iptables-localhost-nodeports", harmless=(True,)),
+    **_rows(_LOCALHOST, BOOL, "iptables-localhost-nodeports"),
     **_rows(_IPVS, TEXT, "ipvs-scheduler"),
     **_rows(_IPVS, _TEXTS, "ipvs-exclude-cidrs"),
     **_rows(_IPVS, BOOL, "ipvs-strict-arp"),

@@ -1,6 +1,8 @@
 import pytest
 
 from userspace_proxy.config.flags import dashed, read_flags, split_words, warn_ignored
+from userspace_proxy.config.ignored import FLAGS as IGNORED
+from userspace_proxy.config.kinds import BOOL
 from userspace_proxy.config.values import PortRange
 from userspace_proxy.errors import ConfigError
 from userspace_proxy.model import SocketAddress
@@ -119,8 +121,11 @@ def test_ignored_flags_are_named_once_for_each_reason():
     )
 
 
-def test_a_switch_that_is_off_is_not_worth_a_word():
-    assert read_flags(["--profiling=false", "--ipvs-udp-timeout=0s"]).warnings == ()
+@pytest.mark.parametrize("flag", sorted(IGNORED))
+def test_an_old_default_gets_a_line_too(flag):
+    row = IGNORED[flag]
+    zero = "false" if row.kind is BOOL else "0"
+    assert read_flags([f"--{flag}={zero}"]).warnings == (f"ignored --{flag}: {row.reason}",)
 
 
 def test_a_warning_names_the_file():
@@ -195,7 +200,7 @@ def test_flags_are_shown_with_their_dashes():
 @pytest.mark.parametrize(
     ("word", "shown"),
     [
-        pytest.param("--conntrack-max=0", "", id="old-default"),
+        pytest.param("--conntrack-max=0", "--conntrack-max", id="old-default"),
         pytest.param("--conntrack-max=5", "--conntrack-max", id="conntrack-max"),
         pytest.param("--resource-container=/kube-proxy", "--resource-container", id="container"),
         pytest.param("--cleanup-ipvs", "--cleanup-ipvs", id="switch"),
@@ -203,8 +208,7 @@ def test_flags_are_shown_with_their_dashes():
     ],
 )
 def test_a_flag_that_kube_proxy_has_removed_starts_with_a_line(word, shown):
-    said = (f"ignored {shown}: kube-proxy has removed it",) if shown else ()
-    assert read_flags([word]).warnings == said
+    assert read_flags([word]).warnings == (f"ignored {shown}: kube-proxy has removed it",)
 
 
 def test_the_old_name_of_cleanup_cleans_up():
