@@ -42,10 +42,17 @@ def has_headless_label() -> str:
     return "it has the label service.kubernetes.io/headless"
 
 
-@cause(CauseCode.NOT_OURS)
-def is_external_name() -> str:
-    """It is an alias in DNS."""
-    return "type ExternalName is served by DNS alone"
+def _alias_hint(address: str) -> str:
+    return (
+        "Write a Service without selector, and an EndpointSlice with the address" if address else ""
+    )
+
+
+@cause(CauseCode.NOT_OURS, hint=_alias_hint)
+def is_external_name(address: str = "") -> str:
+    """It is an alias in DNS; an address, if it has one in place of a name, can't be its target."""
+    why = f", which can't be an alias of an address ({address})" if address else ""
+    return f"type ExternalName is served by DNS alone{why}"
 
 
 @cause(CauseCode.NOT_OURS, short="it is headless")

@@ -140,6 +140,15 @@ def parse_network(text: str) -> Network:
     return ipaddress.ip_network(text)
 
 
+def is_ip(text: str) -> bool:
+    """Return whether a text is an IP address."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def is_loopback(ip: str) -> bool:
     """Return whether an address always belongs to the node itself."""
     return ip.startswith("127.") or ip == "::1"

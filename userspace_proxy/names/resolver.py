@@ -13,11 +13,11 @@ insecure``, and plugin/backend_lookup.go.
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 import itertools
 
 from ..cluster import Snapshot
 from ..model import Service, ServiceKey, ServiceType
+from ..model.addresses import is_ip
 from .endpoints import NamedEndpoints
 from .index import NameIndex
 from .question import Question, parse_question, pod_address
@@ -160,7 +160,7 @@ class ServiceNames:
         targets: Targets
         if service.type is ServiceType.EXTERNAL_NAME:
             is_plain = not (question.endpoint or question.port or question.protocol)
-            if not is_plain or _is_address(service.external_name):
+            if not is_plain or is_ip(service.external_name):
                 return None
             return Alias(f"{service.external_name}.")
         if question.endpoint and service.of_endpoints is not None:
@@ -251,11 +251,3 @@ def _cname(name: str, alias: str) -> Record:
 
 def _is_below(name: str, zone: str) -> bool:
     return name == zone or name.endswith(f".{zone}")
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True

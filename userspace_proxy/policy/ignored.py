@@ -14,6 +14,7 @@ from ..causes.services import (
     unsupported_protocol,
 )
 from ..model import Protocol, Service, ServicePort, ServiceType
+from ..model.addresses import is_ip
 from .facts import NodeFacts
 
 
@@ -30,7 +31,8 @@ def why_ignored(service: Service, facts: NodeFacts) -> Cause | None:
     if service.has_headless_label:
         return has_headless_label()
     if service.type is ServiceType.EXTERNAL_NAME:
-        return is_external_name()
+        name = service.external_name
+        return is_external_name(name if is_ip(name) else "")
     if service.is_headless:
         return is_headless()
     if not service.cluster_ips:

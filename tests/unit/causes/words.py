@@ -122,6 +122,7 @@ SAMPLES = (
     services.of_other_proxy("mesh"),
     services.has_headless_label(),
     services.is_external_name(),
+    services.is_external_name("192.0.2.7"),
     services.is_headless(),
     services.no_cluster_ip(),
     services.unsupported_protocol("SCTP"),

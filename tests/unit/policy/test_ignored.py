@@ -47,6 +47,12 @@ def test_a_service_for_this_proxy_is_not_ignored(given, facts):
             id="external-name",
         ),
         pytest.param(
+            service(type=ServiceType.EXTERNAL_NAME, external_name="192.0.2.7"),
+            EVERYBODYS,
+            is_external_name("192.0.2.7"),
+            id="address-as-external-name",
+        ),
+        pytest.param(
             service(cluster_ips=(), is_headless=True),
             EVERYBODYS,
             is_headless(),
