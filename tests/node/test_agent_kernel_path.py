@@ -383,3 +383,24 @@ def test_a_steering_without_a_kernel_path_states_it_and_the_proxy_serves(tmp_pat
         address = (CLUSTER_IPS[4].format(10), PORT)
         assert web.endpoint.saw("TCP", 4, testbed["pod"], address)
         web.close()
+
+
+def ports_seen(web, port):
+    """Return what the endpoint sees as the ports of clients that have this one."""
+    address, client = (CLUSTER_IPS[4].format(10), PORT), web.testbed["pod"]
+    with client.dial(address, port=port) as dialled:
+        dialled.sendall(b"hello")
+        accepted, (_, of_tcp) = accept_with_data(web.endpoint.servers["TCP", 4])
+        accepted.close()
+    with client.new_udp() as asking:
+        asking.bind((str(client.host.ip), port))
+        asking.sendto(b"hello", address)
+        _, (_, of_udp) = web.endpoint.servers["UDP", 4].recvfrom(100)
+    return of_tcp, of_udp
+
+
+def test_a_clients_port_is_its_own_on_the_kernel_path_alone(web):
+    web.switch("kernel")
+    assert ports_seen(web, 700) == (700, 700)
+    web.switch("userspace")
+    assert min(ports_seen(web, 701)) > 1023
