@@ -146,7 +146,8 @@ FLAGS: dict[str, IgnoredSetting] = {
 """By flag, without dashes."""
 
 FIELDS: dict[str, IgnoredSetting] = {
-    **_rows(_UDP_FLOWS, _DURATION, "udpIdleTimeout"),
+    # kube-proxy has it no more, so it starts whatever the value is.
+    **_rows(_UDP_FLOWS, ANY, "udpIdleTimeout", harmless=("0s",)),
     **_rows(_PROXY_PORTS, TEXT, "portRange", harmless=("0-0",)),
     **_rows(_API_RATE, NUMBER, "clientConnection.burst", "clientConnection.qps"),
     **_rows(_API_FORM, TEXT, "clientConnection.acceptContentTypes", "clientConnection.contentType"),

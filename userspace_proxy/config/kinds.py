@@ -118,7 +118,8 @@ def _parse_number(text: str) -> float:
 def _plain_gates(value: object) -> tuple[tuple[str, bool], ...]:
     if not isinstance(value, Mapping):
         raise wrong_type(value, "a mapping of names to true or false")
-    return tuple((name, _plain_bool(is_on)) for name, is_on in value.items())
+    # In Go, null is the zero of any type.
+    return tuple((name, is_on is not None and _plain_bool(is_on)) for name, is_on in value.items())
 
 
 def _share(number: float) -> float:

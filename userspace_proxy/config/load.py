@@ -74,11 +74,30 @@ def load_flags(flags: Flags) -> Loaded:
                 f"{texts[name]} has no effect: kube-proxy doesn't obey it in mode "
                 f"{values['proxy_mode']}"
             )
+    warnings += _default_of_mode(values, origins, texts)
     settings = _with_family_defaults(Settings(**values, origins=origins))
     _check(settings)
     warnings += _without_effect(values, texts)
     warnings += _oddities(settings)
     return Loaded(settings, tuple(warnings))
+
+
+def _default_of_mode(
+    values: dict[str, Any], origins: dict[str, Origin], texts: Mapping[str, str]
+) -> Iterator[str]:
+    """Use the default of mode nftables for node ports, which no loopback address has there.
+
+    Manifests have no Node, whose addresses are meant.
+    Source: kube-proxy's SetDefaults_KubeProxyConfiguration.
+    """
+    mode, name = values.get("proxy_mode"), "nodeport_addresses"
+    if mode != "nftables" or values.get(name) or values.get("manifests"):
+        return
+    values[name], origins[name] = ("primary",), origins["proxy_mode"]
+    yield (
+        f"{texts['proxy_mode']}: node ports are served at the node's primary addresses, as in that "
+        "mode of kube-proxy; --nodeport-addresses=all serves them at all"
+    )
 
 
 def _with_family_defaults(settings: Settings) -> Settings:

@@ -194,7 +194,7 @@ class Settings:
         kube_field="nodePortAddresses",
         help="CIDRs of the local addresses on which node ports are served; also primary, "
         "localhost, all",
-        shown_default="all local addresses", why="kube-proxy's",
+        shown_default="all local addresses; in mode nftables primary", why="kube-proxy's",
         option="node_port_networks",
     )
     allow_external_ips: tuple[str, ...] = setting(
@@ -401,7 +401,8 @@ class Settings:
         why="for human readers",
     )
     verbosity: int = setting(
-        0, kind=integer(0, 100), topic=Topic.SERVERS, flag="v", kube_field="logging.verbosity",
+        0, kind=integer(0, 2**32 - 1), topic=Topic.SERVERS, flag="v",
+        kube_field="logging.verbosity",
         help="how much is logged: 4 adds debugging",
         why="clusters often run kube-proxy with 2",
     )

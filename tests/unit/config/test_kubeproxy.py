@@ -113,7 +113,7 @@ def test_unknown_fields_are_named_with_what_they_may_mean():
     ("text", "message"),
     [
         ("bindAddress: 5", "c.yaml:3: bindAddress: 5 (a number) is not text (quote it)"),
-        ("udpIdleTimeout: 30", "c.yaml:3: udpIdleTimeout: 30 has no unit (write 30s)"),
+        ("configSyncPeriod: 30", "c.yaml:3: configSyncPeriod: 30 has no unit (write 30s)"),
         ("clusterCIDR: [10.0.0.0/8]", "c.yaml:3: clusterCIDR: a list is not text"),
         ("mode: [ipvs]", "c.yaml:3: mode: a list is not text"),
         ("iptables: fast", "c.yaml:3: iptables: 'fast' (text) is not a mapping"),
@@ -248,6 +248,10 @@ def test_a_file_that_is_too_large_is_not_parsed(tmp_path):
         read_config_file(str(path))
 
 
+def test_null_is_the_zero_of_what_it_stands_for():
+    assert read(KUBE, "featureGates: {A: null}").values == {"feature_gates": (("A", False),)}
+
+
 def test_a_setting_without_effect_is_shown_as_its_flag_has_it():
     config = read(KUBE, "featureGates: {A: true, B: false}")
     assert config.texts == {"feature_gates": "c.yaml:3: featureGates: A=true,B=false"}
@@ -269,6 +273,13 @@ def test_a_file_with_a_byte_order_mark_is_read(tmp_path, encoding):
             "by default with 250ms, which splits flows; UDP flows live as conntrack's do, or as "
             "long as --udp-idle-timeout says",
             id="of-the-userspace-mode",
+        ),
+        pytest.param(
+            "udpIdleTimeout: soon",
+            "c.yaml: ignored udpIdleTimeout: only kube-proxy's removed userspace mode obeyed it, "
+            "by default with 250ms, which splits flows; UDP flows live as conntrack's do, or as "
+            "long as --udp-idle-timeout says",
+            id="a-value-that-kube-proxy-does-not-read",
         ),
         pytest.param(
             "portRange: 36000-36999",

@@ -51,6 +51,31 @@ def test_an_old_flag_that_kube_proxy_ignores_beside_its_file_is_named(config):
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "addresses"),
+    [
+        pytest.param(["--proxy-mode=nftables"], ("primary",), id="nftables"),
+        pytest.param(["--proxy-mode=nftables", "--nodeport-addresses="], ("primary",), id="empty"),
+        pytest.param(["--proxy-mode=nftables", "--nodeport-addresses=all"], ("all",), id="given"),
+        pytest.param(["--proxy-mode=nftables", "--manifests=a.yaml"], (), id="no-node"),
+        pytest.param(["--proxy-mode=iptables"], (), id="iptables"),
+        pytest.param(["--proxy-mode=ipvs"], (), id="ipvs"),
+        pytest.param([], (), id="none"),
+    ],
+)
+def test_node_ports_are_at_the_addresses_of_kube_proxys_mode(words, addresses):
+    assert load_settings(words).settings.nodeport_addresses == addresses
+
+
+def test_the_default_of_mode_nftables_gets_a_line(config):
+    flag = config("mode: nftables\n")
+    place = flag.removeprefix("--config=")
+    assert load_settings([flag]).warnings[0] == (
+        f"{place}:3: mode: nftables: node ports are served at the node's primary addresses, as in "
+        "that mode of kube-proxy; --nodeport-addresses=all serves them at all"
+    )
+
+
 def test_a_period_of_another_mode_has_no_effect(config):
     flag = config("mode: nftables\niptables: {minSyncPeriod: 10s}\n")
     place = flag.removeprefix("--config=")
