@@ -39,6 +39,12 @@ NOT_UTF_8_HERE = "it is not UTF-8 here", "save the file as UTF-8"
 """What is said of them, and the remedy."""
 
 _TAGS_OF_TEXT = ("!", "tag:yaml.org,2002:str")
+_TAGS_OF_SCALARS: Mapping[str, tuple[type, ...]] = {
+    "tag:yaml.org,2002:int": (int,),
+    "tag:yaml.org,2002:float": (int, float),
+    "tag:yaml.org,2002:bool": (bool,),
+    "tag:yaml.org,2002:null": (type(None),),
+}
 _TAGS_OF_CONTAINERS = (None, "!", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
@@ -167,15 +173,25 @@ class Reader:
             self._add(made)
 
     def _value_of(self, event: events.ScalarEvent, line: int) -> Any:
-        if event.implicit[0] and event.tag is None:
-            try:
-                return read_plain(event.value)
-            except InputError as exc:
-                self._note(line, exc.message, exc.hint)
-                return read_as_yaml_1_1(event.value)
-        if event.tag is not None and event.tag not in _TAGS_OF_TEXT:
-            self._note_tag(event.tag, line)
-        return event.value
+        tag = event.tag
+        if event.implicit[0] and tag is None:
+            return self._plain(event.value, line)
+        if tag is None or tag in _TAGS_OF_TEXT:
+            return event.value
+        if tag not in _TAGS_OF_SCALARS:
+            self._note_tag(tag, line)
+            return event.value
+        value = self._plain(event.value, line)
+        if type(value) not in _TAGS_OF_SCALARS[tag]:
+            self._note(line, f"{quoted(event.value)} is not what its tag {_shown(tag)} says")
+        return value
+
+    def _plain(self, text: str, line: int) -> Any:
+        try:
+            return read_plain(text)
+        except InputError as exc:
+            self._note(line, exc.message, exc.hint)
+            return read_as_yaml_1_1(text)
 
     def _start(
         self, value: dict[str, Any] | list[Any], event: events.CollectionStartEvent, line: int
@@ -301,8 +317,7 @@ class Reader:
         self._note(line, *NOT_UTF_8_HERE)
 
     def _note_tag(self, tag: str, line: int) -> None:
-        shown = tag.replace("tag:yaml.org,2002:", "!!")
-        self._note(line, f"tag {shown} is not understood", "leave it out")
+        self._note(line, f"tag {_shown(tag)} is not understood", "leave it out")
 
     def _note(self, line: int, problem: str, hint: str = "") -> None:
         self.mistakes.append(self._error(line, problem, hint))
@@ -320,6 +335,10 @@ class Reader:
             elif container.key is not None:
                 path += f".{container.key}" if path else container.key
         return TextError(self._place, line + self._lines_before, problem, hint, path=path)
+
+
+def _shown(tag: str) -> str:
+    return tag.replace("tag:yaml.org,2002:", "!!")
 
 
 def _yaml_word(value: Any) -> str:

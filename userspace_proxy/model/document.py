@@ -151,8 +151,25 @@ def parse_documents(
     Raises:
         TextError: ``{place}:{line}: …``, always one line.
     """
+    documents, error = parse_until_error(
+        text, place=place, lines_before=lines_before, aliased_nodes_max=aliased_nodes_max
+    )
+    if error is not None:
+        raise error
+    return documents
+
+
+def parse_until_error(
+    text: str, *, place: str, lines_before: int, aliased_nodes_max: int
+) -> tuple[list[Document], TextError | None]:
+    """Read as parse_documents; return the documents before an error, and the error."""
     reader = Reader(place, lines_before=lines_before, aliased_nodes_max=aliased_nodes_max)
-    return list(read_with(reader, text, place=place, lines_before=lines_before))
+    documents: list[Document] = []
+    try:
+        documents.extend(read_with(reader, text, place=place, lines_before=lines_before))
+    except TextError as exc:
+        return documents, exc
+    return documents, None
 
 
 def read_with(

@@ -111,6 +111,8 @@ def test_merge_keys_fill_in_what_the_mapping_does_not_say():
             "web.yaml:1: a: tag !!python/none is not understood (leave it out)",
         ),
         pytest.param("a: !x [1]", "web.yaml:1: a: tag !x is not understood (leave it out)"),
+        pytest.param("a: !!int b", "web.yaml:1: a: 'b' is not what its tag !!int says"),
+        pytest.param("a: !!bool 1", "web.yaml:1: a: '1' is not what its tag !!bool says"),
         pytest.param("[" * 101, "web.yaml:1: " + "[0]" * 100 + ": nested more than 100 deep"),
     ],
 )
@@ -137,6 +139,13 @@ def test_a_mistake_has_the_value_that_kubectl_reads(text, value):
     document = read(text)
     assert document.value == value
     assert document.mistakes
+
+
+def test_a_tag_of_yaml_says_what_a_quoted_scalar_is():
+    text = "[!!int '80', !!float 80, !!float '1.5', !!bool 'yes', !!null '', !!str 80]"
+    document = read(text)
+    assert document.value == [80, 80, 1.5, True, None, "80"]
+    assert document.mistakes == ()
 
 
 def test_a_mistake_knows_the_container_or_the_key_that_it_is_in():

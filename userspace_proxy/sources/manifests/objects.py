@@ -22,7 +22,7 @@ from ...facts.node import NO_OBJECT, ObjectKey
 from ...model import EndpointSlice, Node, ServiceKey
 from ...model.admission import check_metadata, check_service
 from ...model.composing import ALIASED_NODES_MAX, DOCUMENTS_MAX, TOO_MANY_DOCUMENTS, TextError
-from ...model.document import Document, parse_documents, split_documents
+from ...model.document import Document, parse_until_error, split_documents
 from ...model.fields import convert_strictly
 from ...model.mirroring import mirror_endpoints, why_not_mirrored
 from ...model.notes import Note
@@ -185,12 +185,12 @@ def _read_part(text: str, before: int, place: str, aliased_nodes_max: int) -> _R
     objects: list[tuple[str, str, ManifestObject, int]] = []
     problems: list[_Mistake] = []
     ignored: dict[str, int] = {}
-    try:
-        documents = parse_documents(
-            text, place=place, lines_before=before, aliased_nodes_max=aliased_nodes_max
-        )
-    except TextError as exc:
-        return _Read(problems=(_Mistake.of(exc),))
+    # As kubectl, whose reader sees no more of a part than its first document.
+    documents, broken = parse_until_error(
+        text, place=place, lines_before=before, aliased_nodes_max=aliased_nodes_max
+    )
+    if broken is not None:
+        problems.append(_Mistake.of(broken))
     for item in (item for document in documents for item in _items(document)):
         if item.is_list:
             problems += (

@@ -278,6 +278,13 @@ def test_objects_of_json_that_follow_each_other_are_all_read():
     assert objects.problems[0].startswith("web.json:3: not YAML")
 
 
+@pytest.mark.parametrize("rest", ["...\nkind: [\n", "...\n]\n", "# \x85\n---\na: [\n"])
+def test_what_precedes_broken_yaml_is_read(rest):
+    objects = read(SERVICE + rest)
+    assert [found.key for found in objects.objects] == ["shop/web"]
+    assert len(objects.problems) == 1
+
+
 def test_words_of_yaml_1_1_are_booleans_as_for_kubectl():
     text = f"{SERVICE}  publishNotReadyAddresses: yes\n  selector: {{app: on, y: web}}\n"
     assert read(text).problems == ("web.yaml:11: spec.selector: key true is not text (quote it)",)
