@@ -212,6 +212,16 @@ PROVIDER = """{"current-context": "a",
 "users": [{"name": "a", "user": {"auth-provider": {"name": "oidc", "config":
 {"id-token": "e30.eyJleHAiOjk5fQ.x"}}}}]}
 """
+# As hands and other programs leave them.
+ENDINGS = {
+    "end.yaml": "---\n",
+    "key-twice.yaml": "current-context: a\ncurrent-context: b\n",
+    "tab.yaml": "foo: \tbar\n\t# end\n",
+    "octal.yaml": "extensions: [{name: a, extension: {mode: 0644, 1: 12:30, a: on}}]\n",
+    "tags.yaml": "foo: [!!int '80', !!bool 'yes', !!binary aGk=, !x {a: b}]\n",
+    "after-the-end.yaml": "...\n]\n",
+    "latin-1.yaml": "# gar\udce7on\n",
+}
 NO_PROXY = "http://u:p@proxy:3128\0.example.internal:6443,*.a,10.0.0.0/8,[fd00::1]:443,::/0"
 ODD_YAML = """\
 %YAML 1.2
@@ -253,6 +263,11 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
     yield "kubeconfig", "merged.yaml", KUBECONFIGS.encode()
     yield "kubeconfig", "provider.json", PROVIDER.encode()
     yield "kubeconfig", "utf-16.yaml", KUBECONFIG.encode("utf-16")
+    web = (ROOT / "examples/manifests/web.yaml").read_text()
+    for name, end in ENDINGS.items():
+        yield "kubeconfig", name, (KUBECONFIG + end).encode(errors="surrogateescape")
+    for name in ("after-the-end.yaml", "tags.yaml"):
+        yield "manifest", name, (web + ENDINGS[name]).encode()
     yield "no-proxy", "list", NO_PROXY.encode()
     yield from _api_seeds(objects)
     client, frontend = SocketAddress("2001:db8::1", 40000), SocketAddress("2001:db8::7", 443)
