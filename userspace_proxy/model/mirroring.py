@@ -72,7 +72,7 @@ def mirror_endpoints(wire: WireEndpoints) -> list[EndpointSlice]:
     for i, subset in enumerate(wire.subsets or ()):
         path = f"subsets[{i}]"
         with errors:
-            check_slice_ports(subset.ports or (), f"{path}.ports")
+            check_slice_ports(subset.ports or (), f"{path}.ports", need_names=True)
         ports = tuple(
             SlicePort(port.name or "", port.port or 0, port.protocol or "TCP")
             for port in subset.ports or ()

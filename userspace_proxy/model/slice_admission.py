@@ -61,10 +61,18 @@ def check_slice(wire: WireEndpointSlice) -> None:
     errors.raise_found()
 
 
-def check_slice_ports(ports: Collection[WireSlicePort], path: str) -> None:
-    """Check the ports of a slice or of a subset of an Endpoints object; one error has all."""
+def check_slice_ports(
+    ports: Collection[WireSlicePort], path: str, *, need_names: bool = False
+) -> None:
+    """Check the ports of a slice or of a subset of an Endpoints object; one error has all.
+
+    Args:
+        need_names: Each of several ports needs a name, as in an Endpoints object; in a slice, one
+            may have none.
+    """
     _check_count(ports, path, PORTS_MAX)
     errors = FieldErrors()
+    alike = len(ports) if need_names else sum(not port.name for port in ports)
     names: set[str] = set()
     for i, port in enumerate(ports):
         here = f"{path}[{i}]"
@@ -77,7 +85,7 @@ def check_slice_ports(ports: Collection[WireSlicePort], path: str) -> None:
             if port.app_protocol is not None:
                 check_qualified_name(port.app_protocol, f"{here}.appProtocol")
         with errors:
-            check_port_name(port.name, len(ports), names, f"{here}.name")
+            check_port_name(port.name, alike, names, f"{here}.name")
     errors.raise_found()
 
 

@@ -87,6 +87,11 @@ def test_no_subsets_give_no_slices():
         pytest.param(
             {"ports": [{"port": 70000}]}, "subsets[0].ports[0].port: 70000 is not in", id="port"
         ),
+        pytest.param(
+            {"ports": [HTTP, {"port": 81}]},
+            "subsets[0].ports[1].name: is missing: one of several ports needs a name",
+            id="port-name",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_field(subset, problem):

@@ -33,6 +33,7 @@ def hinted(**hints: object) -> dict[str, object]:
             id="names",
         ),
         pytest.param(endpoint_slice(ports=[{"name": ""}]), id="all-ports"),
+        pytest.param(endpoint_slice(ports=[HTTP, {"port": 81}]), id="one-port-without-a-name"),
         pytest.param(
             endpoint_slice(endpoints=[{"addresses": ["127.0.0.1"]}, {"addresses": ["0.0.0.0"]}]),
             id="inward-endpoints-are-left-to-policy",
@@ -127,8 +128,8 @@ def test_sound_slices_pass(wire):
         pytest.param({"endpoints": [{}]}, "endpoints[0].addresses: is missing", id="no-addresses"),
         pytest.param({"ports": [{"port": 0}]}, "ports[0].port: 0 is not in 1–65535", id="port"),
         pytest.param(
-            {"ports": [HTTP, {"port": 81}]},
-            "ports[1].name: is missing: one of several ports needs a name",
+            {"ports": [{"port": 80}, HTTP, {"port": 81}]},
+            "ports[0].name: is missing: one of several ports needs a name",
             id="port-name",
         ),
     ],
