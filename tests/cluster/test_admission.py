@@ -11,11 +11,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import Phase, given, settings
 
+from tests.unit.sources.drawn import Object
+from tests.unit.sources.same_objects import of_manifests, of_one_service, seen
 from userspace_proxy.sources.manifests.objects import ManifestReader
 
+from .build import Binaries
 from .control_plane import ControlPlane
 from .credentials import ADMIN, token_of
+from .same_objects import Objects, written_objects
 
 pytestmark = pytest.mark.cluster
 
@@ -38,6 +43,12 @@ SLICE: dict[str, Any] = {
     "endpoints": [{"addresses": ["10.244.1.7"]}],
     "ports": [{"name": "http", "port": 8080}],
 }
+OF_POLICY = (
+    "may not be in the loopback range",
+    "may not be in the link-local range",
+    "should be a domain with at least two segments",
+)
+"""Why it refuses endpoints that policy leaves out here, or that serve embedded proxies."""
 OF_THE_CLUSTER = (
     "is not in the valid range",
     "not configured on this cluster",
@@ -123,7 +134,15 @@ TYPES = ("ClusterIP", "NodePort", "LoadBalancer")
 OF_SLICE: dict[str, tuple[Any, ...]] = {
     "addressType": ("", None, "IPv6", "FQDN", "x", 4),
     "endpoints": ([], None, {}, [{}], [{"addresses": []}], [{"addresses": None}]),
-    "ports": ([], None, {}, [{}], [{"port": 80}, {"port": 81}], [{"name": "a"}, {"name": "a"}]),
+    "ports": (
+        [],
+        None,
+        {},
+        [{}],
+        [{"port": 80}, {"port": 81}],
+        [{"name": "a"}, {"name": "a"}],
+        [{"name": "a"}, {"port": 81}],
+    ),
     "unknown": (1,),
 }
 OF_ENDPOINT: dict[str, tuple[Any, ...]] = {
@@ -217,6 +236,14 @@ def why_refused_here(item: dict[str, Any]) -> str:
     return "; ".join(ManifestReader("web.json").read(json.dumps(item)).problems)
 
 
+@pytest.fixture(scope="module")
+def control_plane(cluster_binaries: Binaries) -> Iterator[ControlPlane]:
+    """A control plane with Services of both families."""
+    cidrs = "10.96.0.0/16,fd00:96::/108"
+    with ControlPlane(cluster_binaries, service_cidr=cidrs) as control_plane:
+        yield control_plane
+
+
 @pytest.mark.parametrize("objects", [services, slices])
 def test_manifests_refuse_what_the_api_server_refuses(
     control_plane: ControlPlane, objects: Callable[[], Iterator[Variant]]
@@ -229,3 +256,46 @@ def test_manifests_refuse_what_the_api_server_refuses(
         if bool(there) != bool(here) and not is_known:
             differences.append(f"{name}: there {there or 'accepted'}; here {here or 'accepted'}")
     assert differences == []
+
+
+@pytest.fixture(scope="module")
+def stored_objects(control_plane: ControlPlane) -> Iterator[Objects]:
+    objects = Objects(control_plane)
+    yield objects
+    objects.close()
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+
+
+@pytest.mark.parametrize(
+    "count", [pytest.param(4, id="few"), pytest.param(40, id="many", marks=pytest.mark.long)]
+)
+def test_the_same_objects_are_the_same_plan_causes_and_words_from_files_and_an_api_server(
+    stored_objects: Objects, count: int
+) -> None:
+    # A failure is shown as it was found: each example changes the server's objects.
+    @settings(phases=[Phase.generate], max_examples=count)
+    @given(written_objects())
+    def is_same(objects: list[Object]) -> None:
+        kept = stored_objects.replace(objects)
+        for item, why in kept.refused:
+            is_known = any(words in why for words in OF_POLICY)
+            assert is_known or why_refused_here(item), (item, why)
+        from_server = stored_objects.all()
+        services = [*from_server.snapshot.services]
+        expected = {key: seen(from_server, key) for key in services}
+        for written in (kept.accepted, kept.stored):
+            from_files = of_manifests(written)
+            assert from_files.rejected == from_server.rejected == []
+            assert {key: seen(from_files, key) for key in services} == expected
+            assert from_files.facts == from_server.facts
+        # With host names for DNS, both have read the same.
+        assert from_files.snapshot == stored_objects.all(with_headless=True).snapshot
+        for key in services:
+            # It doesn't read all Services of other namespaces, whose addresses may be the same.
+            assert seen(stored_objects.one(key), key) == seen(of_one_service(kept.stored, key), key)
+
+    is_same()

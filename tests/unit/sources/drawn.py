@@ -67,26 +67,43 @@ SLICE_PORTS = st.lists(
             {"name": "dns", "port": 53, "protocol": "UDP"},
             {"name": "dns", "port": 53, "protocol": "TCP"},
             {"name": "http"},
+            {"name": "", "port": 8080, "appProtocol": "http"},
+            {"port": 8080},
         )
     ),
     max_size=2,
-    unique_by=lambda port: port["name"],
+    unique_by=lambda port: port.get("name", ""),
 )
-_TYPES = st.sampled_from(("ClusterIP", "ClusterIP", "NodePort", "LoadBalancer"))
+_TYPES = st.sampled_from(("ClusterIP", "ClusterIP", "NodePort", "LoadBalancer", "ExternalName"))
+_OF_PORT = some(
+    targetPort=st.sampled_from((8080, "http")),
+    appProtocol=st.sampled_from(("http", "kubernetes.io/h2c")),
+)
+_CLIENT_IP = st.sampled_from((1, 60, 86400)).map(
+    lambda seconds: {"clientIP": {"timeoutSeconds": seconds}}
+)
+
+
+_MAYBE = st.sampled_from((True, False, None))
 
 
 @st.composite
 def services(draw: st.DrawFn, number: int) -> Object:
     """Draw the Service of a number, whose addresses and node ports no other one has."""
     namespace, name = NAMESPACES[number // len(NAMES)], NAMES[number % len(NAMES)]
-    spec: Object = {"type": draw(_TYPES), "ports": [dict(p) for p in draw(st.permutations(PORTS))]}
-    spec["ports"] = spec["ports"][: draw(st.sampled_from((1, 2)))]
+    ports = [{**port, **draw(_OF_PORT)} for port in draw(st.permutations(PORTS))]
+    spec: Object = {"type": draw(_TYPES), "ports": ports[: draw(st.sampled_from((1, 2)))]}
+    if len(spec["ports"]) == 1 and draw(st.booleans()):
+        del spec["ports"][0]["name"]
     ips = [f"10.96.1.{number}", f"fd00:96::1:{number}"][draw(st.sampled_from((0, 0, 1))) :]
     if spec["type"] == "ClusterIP" and draw(st.booleans()):
         ips = ["None"]
-    spec |= {"clusterIP": ips[0], "clusterIPs": ips, "ipFamilies": _families(ips)}
-    spec["ipFamilyPolicy"] = "RequireDualStack" if len(ips) > 1 else "SingleStack"
-    if spec["type"] != "ClusterIP":
+    if spec["type"] == "ExternalName":
+        spec["externalName"] = draw(st.sampled_from(("db.example.com", "198.51.100.7", "x")))
+    else:
+        spec |= {"clusterIP": ips[0], "clusterIPs": ips, "ipFamilies": _families(ips)}
+        spec["ipFamilyPolicy"] = "RequireDualStack" if len(ips) > 1 else "SingleStack"
+    if spec["type"] in ("NodePort", "LoadBalancer"):
         for at, port in enumerate(spec["ports"]):
             port["nodePort"] = 30000 + 2 * number + at
         spec["externalTrafficPolicy"] = draw(st.sampled_from(("Cluster", "Local")))
@@ -104,12 +121,16 @@ def services(draw: st.DrawFn, number: int) -> Object:
             externalIPs=few(*IPV4[:2], *IPV6[:2]),
         )
     )
+    if spec.get("sessionAffinity") == "ClientIP":
+        spec |= draw(some(sessionAffinityConfig=_CLIENT_IP))
     metadata = {"name": name, "namespace": namespace, "labels": draw(SERVICE_LABELS)}
     made = {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
     metadata["annotations"] = draw(SERVICE_ANNOTATIONS)
     if spec["type"] == "LoadBalancer":
-        ingress = [{"ip": ip} for ip in draw(few(IPV4[0], IPV6[0]))]
-        made["status"] = {"loadBalancer": {"ingress": ingress}}
+        mode = draw(some(ipMode=st.sampled_from(("VIP", "Proxy"))))
+        ingress = [{"ip": ip, **mode} for ip in draw(few(IPV4[0], IPV6[0]))]
+        named = [{"hostname": "web.example.com"}] * draw(st.sampled_from((0, 0, 1)))
+        made["status"] = {"loadBalancer": {"ingress": ingress + named}}
     return made
 
 
@@ -122,7 +143,7 @@ def slices(draw: st.DrawFn, number: int) -> Object:
     """Draw the slice of a number."""
     family, ips = draw(st.sampled_from((("IPv4", IPV4), ("IPv6", IPV6), ("FQDN", HOSTS))))
     endpoint = some(
-        conditions=some(ready=st.booleans(), serving=st.booleans(), terminating=st.booleans()),
+        conditions=some(ready=_MAYBE, serving=_MAYBE, terminating=_MAYBE),
         nodeName=st.sampled_from(NODES),
         hostname=st.sampled_from(("web-0", "web-1")),
         zone=st.sampled_from(("east", "west")),

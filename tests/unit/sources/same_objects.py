@@ -64,11 +64,9 @@ def of_api_server(objects: Sequence[Object], **options: bool) -> Read:
     """Read objects from an API server that contains them, as ``run`` does."""
 
     async def read(api: FakeApiServer) -> Read:
-        source = KubernetesSource(master=api.url, node_name=NODE, timing=QUICK, **options)
-        source.want_nodes(True)
-        async with running(source) as published:
-            snapshot = await published.until(lambda one: one.node_addresses is not None)
-            return Read(snapshot, source.status().rejected)
+        return await read_all(
+            KubernetesSource(master=api.url, node_name=NODE, timing=QUICK, **options)
+        )
 
     return asyncio.run(_with_server(objects, read))
 
@@ -77,11 +75,23 @@ def of_one_service(objects: Sequence[Object], key: ServiceKey) -> Read:
     """Read what is about one Service, as ``explain --kubeconfig`` does."""
 
     async def read(api: FakeApiServer) -> Read:
-        reader = OneServiceReader(kubeconfig="", master=api.url, node_name=NODE)
-        one = await reader.read(key, with_pods=False, within_s=DEADLINE_S)
-        return Read(one.snapshot)
+        return await read_one(OneServiceReader(kubeconfig="", master=api.url, node_name=NODE), key)
 
     return asyncio.run(_with_server(objects, read))
+
+
+async def read_all(source: KubernetesSource) -> Read:
+    """Read all that a source publishes first, with the nodes."""
+    source.want_nodes(True)
+    async with running(source) as published:
+        snapshot = await published.until(lambda one: one.node_addresses is not None)
+        return Read(snapshot, source.status().rejected)
+
+
+async def read_one(reader: OneServiceReader, key: ServiceKey) -> Read:
+    """Read what is about one Service."""
+    one = await reader.read(key, with_pods=False, within_s=DEADLINE_S)
+    return Read(one.snapshot)
 
 
 async def _with_server(objects: Sequence[Object], read: Any) -> Read:

@@ -1,0 +1,157 @@
+"""Drawn objects at a real API server, and what the sources read of them there.
+
+drawn ── create ──▶ API server ── get ──▶ stored ──▶ a file
+  │                     └── list, watch ──▶ the agent's source, explain's reader
+  └──▶ a file, without what the API server refuses
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import ssl
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from hypothesis import strategies as st
+
+from tests.unit.sources.drawn import NAMESPACES, OBJECTS, Object
+from tests.unit.sources.kubernetes.conftest import QUICK
+from tests.unit.sources.same_objects import NODE, Read, read_all, read_one
+from userspace_proxy.model import ServiceKey
+from userspace_proxy.sources.kubernetes import KubernetesSource
+from userspace_proxy.sources.kubernetes.one_service import OneServiceReader
+
+from .control_plane import ControlPlane
+from .credentials import ADMIN, token_of
+
+FOLDERS = {
+    "Service": "/api/v1/namespaces/{}/services",
+    "EndpointSlice": "/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices",
+    "Node": "/api/v1/nodes",
+}
+_EVERYWHERE = ("/api/v1/services", "/apis/discovery.k8s.io/v1/endpointslices", "/api/v1/nodes")
+SERVICE = {"apiVersion": "v1", "kind": "Service"}
+_OWN = "/api/v1/namespaces/default/services/kubernetes"
+"""The Service that an API server keeps itself: it is read, and not written."""
+_DEFAULTED = ("type", "ipFamilies", "clusterIPs", "ipFamilyPolicy", "externalTrafficPolicy")
+"""Fields of a Service that an API server sets from others, if they are left out."""
+
+
+@st.composite
+def written_objects(draw: st.DrawFn) -> list[Object]:
+    """Draw objects as users write them, who leave out what an API server sets."""
+    objects = draw(OBJECTS)
+    for item in objects:
+        spec = item.get("spec", {})
+        for field in draw(st.lists(st.sampled_from(_DEFAULTED), max_size=2)):
+            if field not in _never_left_out(spec):
+                spec.pop(field, None)
+    return objects
+
+
+def _never_left_out(spec: Object) -> tuple[str, ...]:
+    """Return the fields without which an API server allocates an address of its own choice.
+
+    It refuses two addresses without a policy, which manifests take for dual stack.
+    """
+    if "clusterIP" not in spec:
+        return ("type",)
+    return ("clusterIPs", "ipFamilyPolicy") if len(spec.get("clusterIPs", ())) > 1 else ()
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What an API server has made of objects."""
+
+    accepted: list[Object]
+    """As they were sent; those that it keeps itself, as they are."""
+    stored: list[Object]
+    refused: list[tuple[Object, str]]
+    """With its words."""
+
+
+class Objects:
+    """The API server's objects, of one test at a time."""
+
+    def __init__(self, control_plane: ControlPlane) -> None:
+        self._control_plane = control_plane
+        # One loop: connections end some turns after their source.
+        self._runner = asyncio.Runner()
+        self._connection = http.client.HTTPSConnection(
+            control_plane.server.removeprefix("https://"),
+            timeout=30,
+            context=ssl.create_default_context(cafile=str(control_plane.ca_file)),
+        )
+        for name in NAMESPACES:
+            self._ask("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+
+    def close(self) -> None:
+        """Close all connections; the objects stay."""
+        self._connection.close()
+        self._runner.close()
+
+    def replace(self, objects: Sequence[Object]) -> Kept:
+        """Remove all objects of former tests, and create these."""
+        self._remove_all()
+        _, own = self._ask("GET", _OWN)
+        kept = Kept([own | SERVICE], [own | SERVICE], [])
+        for item in objects:
+            namespace, name = _key(item)
+            folder = FOLDERS[item["kind"]].format(namespace)
+            if f"{folder}/{name}" == _OWN:
+                continue
+            status, answer = self._ask("POST", f"{folder}?fieldValidation=Strict", item)
+            if status >= http.HTTPStatus.BAD_REQUEST:
+                kept.refused.append((item, answer["message"]))
+                continue
+            if item["kind"] == "Service" and "status" in item:
+                answer["status"] = item["status"]
+                status, answer = self._ask("PUT", f"{folder}/{name}/status", answer)
+                assert status == http.HTTPStatus.OK, answer
+            kept.accepted.append(item)
+            kept.stored.append(answer | {key: item[key] for key in SERVICE})
+        # A list from memory, as the agent's first one, may be older than the last change.
+        for path in _EVERYWHERE:
+            self._ask("GET", path)
+        return kept
+
+    def all(self, *, with_headless: bool = False) -> Read:
+        """Read all, as ``run`` does."""
+        source = KubernetesSource(
+            kubeconfig=str(self._control_plane.kubeconfig),
+            node_name=NODE,
+            with_headless=with_headless,
+            timing=QUICK,
+        )
+        return self._runner.run(read_all(source))
+
+    def one(self, key: ServiceKey) -> Read:
+        """Read what is about one Service, as ``explain --kubeconfig`` does."""
+        kubeconfig = str(self._control_plane.kubeconfig)
+        reader = OneServiceReader(kubeconfig=kubeconfig, master="", node_name=NODE)
+        return self._runner.run(read_one(reader, key))
+
+    def _remove_all(self) -> None:
+        for path in self._all_folders():
+            status, answer = self._ask("DELETE", path)
+            assert status == http.HTTPStatus.OK, answer
+
+    @staticmethod
+    def _all_folders() -> Iterator[str]:
+        yield FOLDERS["Node"]
+        yield FOLDERS["EndpointSlice"].format("default")
+        for kind in ("Service", "EndpointSlice"):
+            yield from (FOLDERS[kind].format(namespace) for namespace in NAMESPACES)
+
+    def _ask(self, method: str, path: str, body: Object | None = None) -> tuple[int, Object]:
+        headers = {"Authorization": f"Bearer {token_of(ADMIN)}", "Content-Type": "application/json"}
+        self._connection.request(method, path, json.dumps(body) if body else None, headers)
+        with self._connection.getresponse() as answer:
+            return answer.status, json.loads(answer.read())
+
+
+def _key(item: Object) -> tuple[str, str]:
+    metadata = item["metadata"]
+    return metadata.get("namespace", ""), metadata["name"]
