@@ -148,8 +148,8 @@ class PodApi:
         if response.code == _NOT_FOUND:
             return None
         if response.code >= 300:
-            request, credentials = f"{method} {path}", self._client.credentials.description
-            failure = rejected(self._client.url, request, response, credentials=credentials)
+            url, credentials = self._client.url, self._client.credentials.description
+            failure = rejected(url, method, path, response, credentials=credentials)
             raise SourceError(failure.text)
         return response.body
 

@@ -22,11 +22,12 @@ LETS_IN = "nft add rule inet firewalld filter_INPUT ct status dnat accept"
 WITHOUT_SOCKETS = """
 import errno
 from userspace_proxy.kernel.nf_tables import NftablesError, Ruleset
+from userspace_proxy.kernel.nf_tables.writer import NEW_RULE
 
 def refuse(method):
     def call(self, messages):
         if any(b"socket\\0" in message for message in messages):
-            raise NftablesError(errno.ENOENT, "add rule")
+            raise NftablesError(errno.ENOENT, NEW_RULE)
         return method(self, messages)
     return call
 

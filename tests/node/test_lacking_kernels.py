@@ -37,15 +37,16 @@ if "legacy tables" in lacking:
     legacy_options.ask_legacy = refuse_legacy
 
 from userspace_proxy.kernel.nf_tables import NftablesError, Ruleset
+from userspace_proxy.kernel.nf_tables.writer import NEW_RULE, NEW_TABLE
 send, ask, blocks = Ruleset._send, Requests.ask, Requests.blocks
 
 def send_if_there(self, messages, end):
     for message in messages:
         if "inet tables" in lacking and message[16] == 1:
-            raise NftablesError(errno.EOPNOTSUPP, "add table")
+            raise NftablesError(errno.EOPNOTSUPP, NEW_TABLE)
         found = (part for name, part in expressions.items() if name in lacking)
         if any(b"\\1\\0" + part in message for part in found):
-            raise NftablesError(errno.ENOENT, "add rule")
+            raise NftablesError(errno.ENOENT, NEW_RULE)
     return send(self, messages, end)
 
 def is_missing(request):

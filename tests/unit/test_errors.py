@@ -11,6 +11,7 @@ import pytest
 import userspace_proxy
 from userspace_proxy.errors import ListenError, SteeringError, shortage_hint
 from userspace_proxy.kernel.nf_tables import NftablesError
+from userspace_proxy.kernel.nf_tables.writer import NEW_TABLE
 
 BUILT_IN = {
     name
@@ -68,7 +69,7 @@ def test_other_causes_are_no_shortage():
     "error",
     [
         pytest.param(SteeringError("cannot steer", hint="do this"), id="hint"),
-        pytest.param(NftablesError(errno.EOPNOTSUPP, "add table"), id="other-arguments"),
+        pytest.param(NftablesError(errno.EOPNOTSUPP, NEW_TABLE), id="other-arguments"),
         pytest.param(ListenError("cannot listen", cause="in use"), id="more-fields"),
     ],
 )

@@ -141,8 +141,9 @@ def _in_words(found: _Dropped) -> str:
     for clients in found.admitted:
         rest = [one for one in clients if one not in found.clients]
         if rest and not _are_others(clients, found.clients):
-            said = _listed(rest)
-            exceptions.append(f"those {said}" if said.startswith("that") else said)
+            # A source precedes an interface, so these begin with a verb if there is no other.
+            are_all_links = all(map(_is_way_in, rest))
+            exceptions.append(f"those {_listed(rest)}" if are_all_links else _listed(rest))
     if not exceptions:
         return words
     besides = f"except {' and '.join(exceptions[:_SHOWN_MAX])}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..agent.kernel_facts import facts_of_kernel
 from ..errors import SteeringError
 from ..facts import KernelLackFacts
-from ..kernel.offers import KernelOffers
+from ..kernel.offers import SOCKET_MATCH, KernelOffers
 from ..kernel.privileges import effective_capabilities, forbidding, read_sysctls
 from ..steering.iptables.legacy import tables_in_use
 from ..steering.selection import (
@@ -73,7 +73,7 @@ def read_offers(kernel: KernelOffers, taken: str) -> Offers:
         iptables_lack=iptables_lack,
         local_lack=lacks["local"] if is_admin else "",
         without_nft_socket=not nftables_lack and "socket" in kernel.lacks,
-        without_xt_socket=not iptables_lack and "legacy socket match" in kernel.lacks,
+        without_xt_socket=not iptables_lack and SOCKET_MATCH in kernel.lacks,
         legacy_tables=_legacy_tables(),
         kernel_lacks=tuple(facts_of_kernel(kernel).lacks),
         is_in_kernel=bool(kernel_lacks(taken, kernel, own_namespace=False)),

@@ -8,7 +8,7 @@ from ..agent.rounds.node_ports import RefusePort
 from ..config import InheritedSocket, ListenAddress
 from ..errors import ListenError
 from ..facts.units import plural
-from ..kernel.port_holders import held_ports, owners_of, serves, who_holds
+from ..kernel.port_holders import ANOTHER, PortHolder, held_ports, owners_of, serves, who_holds
 from ..model import IPFamily, Protocol
 from ..policy.locality import FIRST_PORT, LAST_PORT
 from .finding import Finding, error, ok, warning
@@ -121,7 +121,7 @@ def judge_descriptors(
     return found or [ok("limits", ", ".join([*counts, f"{limit:,} open files"]))]
 
 
-def find_holders(addresses: Iterable[tuple[str, ListenAddress | None]]) -> dict[str, str]:
+def find_holders(addresses: Iterable[tuple[str, ListenAddress | None]]) -> dict[str, PortHolder]:
     """Return the programs that use addresses, by ``flag=address``.
 
     Args:
@@ -133,12 +133,12 @@ def find_holders(addresses: Iterable[tuple[str, ListenAddress | None]]) -> dict[
             continue
         family = IPFamily.IPV6 if ":" in address.ip else IPFamily.IPV4
         if any(serves(held, address.port, family) for held in held_ports(Protocol.TCP)):
-            holder = who_holds(Protocol.TCP, address.port, family) or "another program"
+            holder = who_holds(Protocol.TCP, address.port, family) or ANOTHER
             holders[f"{flag}={address}"] = holder
     return holders
 
 
-def judge_holders(holders: Mapping[str, str], own_pids: Sequence[int]) -> list[Finding]:
+def judge_holders(holders: Mapping[str, PortHolder], own_pids: Sequence[int]) -> list[Finding]:
     """Report programs that use the addresses of the status servers."""
     return [
         error(
@@ -147,12 +147,12 @@ def judge_holders(holders: Mapping[str, str], own_pids: Sequence[int]) -> list[F
             hint="stop it (kube-proxy: delete its DaemonSet), or choose another address",
         )
         for flag, holder in sorted(holders.items())
-        if not _is_own(holder, own_pids)
+        if holder.pid not in own_pids
     ]
 
 
-def find_range_holder(proxy_ports: Span) -> str:
-    """Return a program that uses proxy ports if none of them is free, else empty.
+def find_range_holder(proxy_ports: Span) -> PortHolder | None:
+    """Return a program that uses proxy ports if none of them is free, else None.
 
     This binds and closes a port, as ports that are bound without listening aren't listed.
     """
@@ -165,16 +165,18 @@ def find_range_holder(proxy_ports: Span) -> str:
     finally:
         free.close()
     if first <= number <= last:
-        return ""
+        return None
     ports = range(first, last + 1)
     inodes = {held.inode for held in held_ports(Protocol.TCP) if held.port in ports}
     # Any of them: for a process with thousands of sockets only the lowest descriptors are read.
-    return next(iter(owners_of(inodes).values()), "another program")
+    return next(iter(owners_of(inodes).values()), ANOTHER)
 
 
-def judge_range_holder(holder: str, proxy_ports: Span, own_pids: Sequence[int]) -> list[Finding]:
+def judge_range_holder(
+    holder: PortHolder | None, proxy_ports: Span, own_pids: Sequence[int]
+) -> list[Finding]:
     """Report that another program uses all proxy ports."""
-    if not holder or _is_own(holder, own_pids):
+    if holder is None or holder.pid in own_pids:
         return []
     return [
         error(
@@ -183,7 +185,3 @@ def judge_range_holder(holder: str, proxy_ports: Span, own_pids: Sequence[int]) 
             hint="stop it, or choose another --proxy-ports",
         )
     ]
-
-
-def _is_own(holder: str, own_pids: Sequence[int]) -> bool:
-    return any(holder.endswith(f"(pid {pid})") for pid in own_pids)

@@ -103,11 +103,10 @@ class AdminAddress:
             raise ConfigError(f"--search: {said_in(body)}")
         if response.status != http.client.OK:
             status = response.status
-            said = said_in(body)
+            # The web server's own answers begin with the number.
+            said = said_in(body).removeprefix(f"{status}").lstrip(": ")
             if status == http.client.INTERNAL_SERVER_ERROR:
                 said = f"{response.reason}; see the proxy's log"
-            # The web server's own answers begin with the number.
-            said = said.removeprefix(f"{status}").lstrip(": ")
             raise UserspaceProxyError(f"cannot read {path} at {self}: {status} {said}")
         if response.getheader("Content-Type", "").partition(";")[0] != accept:
             raise UserspaceProxyError(f"the proxy at {self} is of another version: it has no text")

@@ -160,8 +160,9 @@ def taken_addresses(proxy: Proxy, source: ForwardSource) -> Iterator[str]:
                 break
             wanted.add(SocketAddress(frontend.ip, port))
     for at, holder in holders_at(wanted).items():
-        name, _, pid = holder.removesuffix(")").rpartition(" (pid ")
-        yield f"{at} is taken by {f'{name}, pid {pid}' if name else holder}"
+        is_named = holder.name and holder.pid
+        who = f"{holder.name}, pid {holder.pid}" if is_named else str(holder)
+        yield f"{at} is taken by {who}"
 
 
 def forwarded_ports(proxy: Proxy) -> dict[str, ForwardedPort]:

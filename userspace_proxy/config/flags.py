@@ -189,5 +189,5 @@ def _unknown(word: str, name: str, flags: Mapping[str, bool], command: str) -> C
     known = [flag for flag in flags if len(flag) > 1]
     name = name.replace("_", "-")
     hint = f"did you mean --{name}?" if name in known else did_you_mean(name, known, prefix="--")
-    called = f"userspace-proxy {command} --help".replace("  ", " ")
+    called = " ".join(filter(None, ("userspace-proxy", command, "--help")))
     return ConfigError(f"unknown flag {shown}", hint=hint or f"{called} lists them")

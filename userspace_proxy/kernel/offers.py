@@ -50,6 +50,7 @@ class Need(NamedTuple):
     """The part without which this one can't be there either."""
 
 
+SOCKET_MATCH = "legacy socket match"
 _NFT, _INET, _LEGACY = "nf_tables", "inet tables", "legacy tables"
 _NO_SANDBOX = (
     "run outside a sandbox such as gVisor, with a seccomp profile that allows setsockopt()"
@@ -113,7 +114,7 @@ NEEDS: Mapping[str, Need] = {
         "modprobe -a xt_tcpudp xt_comment xt_conntrack xt_multiport xt_nat xt_REDIRECT ipt_REJECT",
         _LEGACY,
     ),
-    "legacy socket match": Need(
+    SOCKET_MATCH: Need(
         "keeping other programs from proxy ports after a crash, with steering iptables",
         "nothing",
         "modprobe xt_socket",

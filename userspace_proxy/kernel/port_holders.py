@@ -24,7 +24,6 @@ from ..model import IPFamily, Protocol, SocketAddress
 DESCRIPTORS_MAX = 10_000
 # Of the lowest descriptors: a server opens its listeners before it has clients.
 OF_PROCESS_MAX = 1_000
-NOT_FOUND = f"a process that was not found among {DESCRIPTORS_MAX:,} descriptors"
 
 _NET = Path("/proc/thread-self/net")
 _PROC = Path("/proc")
@@ -42,6 +41,25 @@ _ANY_6 = "0" * 32
 _MAPPED = "0" * 16 + f"{int.from_bytes(bytes.fromhex('0000ffff'), sys.byteorder):08X}"
 
 
+class PortHolder(NamedTuple):
+    """A process that has a socket."""
+
+    name: str
+    """Empty if it ended meanwhile."""
+    pid: int = 0
+    """0: it wasn't found, and the name says so."""
+
+    def __str__(self) -> str:
+        """Return ``nginx (pid 812)``."""
+        if not self.pid:
+            return self.name
+        return f"{self.name} (pid {self.pid})" if self.name else f"pid {self.pid}"
+
+
+NOT_FOUND = PortHolder(f"a process that was not found among {DESCRIPTORS_MAX:,} descriptors")
+ANOTHER = PortHolder("another program")
+
+
 class HeldPort(NamedTuple):
     """One socket that any client can reach."""
 
@@ -53,7 +71,7 @@ class HeldPort(NamedTuple):
     """Its own, as the kernel shows it."""
 
 
-def who_holds(protocol: Protocol, port: int, family: IPFamily) -> str:
+def who_holds(protocol: Protocol, port: int, family: IPFamily) -> PortHolder | None:
     """Return the process that has a TCP listener or a UDP socket on a port.
 
     Examines the descriptors of all processes, which takes up to 0.25 s on a busy node.
@@ -62,15 +80,15 @@ def who_holds(protocol: Protocol, port: int, family: IPFamily) -> str:
         family: Of the clients; an IPv6 socket may serve those of IPv4, too.
 
     Returns:
-        ``nginx (pid 812)``, the oldest of those that share it; empty if it isn't found.
+        The oldest of those that share it; None if it isn't found.
     """
     inodes = {held.inode for held in held_ports(protocol) if serves(held, port, family)}
-    return next(iter(owners_of(inodes).values()), "")
+    return next(iter(owners_of(inodes).values()), None)
 
 
 def holders_at(
     addresses: Collection[SocketAddress], protocol: Protocol = Protocol.TCP
-) -> Mapping[SocketAddress, str]:
+) -> Mapping[SocketAddress, PortHolder]:
     """Return the process whose socket keeps others from each of some addresses: as ``who_holds``.
 
     An address without such a socket is left out.
@@ -82,7 +100,7 @@ def holders_at(
         if inode is not None:
             found[at] = inode
     owners = owners_of(frozenset(found.values()))
-    return {at: owners.get(inode, "another program") for at, inode in found.items()}
+    return {at: owners.get(inode, ANOTHER) for at, inode in found.items()}
 
 
 def serves(held: HeldPort, port: int, family: IPFamily) -> bool:
@@ -107,7 +125,7 @@ def held_ports(protocol: Protocol) -> list[HeldPort]:
     return [held for family in IPFamily for held in _read_table(protocol, family)]
 
 
-def owners_of(inodes: Collection[int]) -> Mapping[int, str]:
+def owners_of(inodes: Collection[int]) -> Mapping[int, PortHolder]:
     """Return the processes that hold sockets; those that aren't found are left out.
 
     Of several processes that share a socket this is the first in the order of :func:`_pids`, a
@@ -115,7 +133,7 @@ def owners_of(inodes: Collection[int]) -> Mapping[int, str]:
     that isn't among them is held by :data:`NOT_FOUND`.
     """
     wanted = {f"socket:[{inode}]": inode for inode in inodes}
-    owners: dict[int, str] = {}
+    owners: dict[int, PortHolder] = {}
     left = DESCRIPTORS_MAX
     for pid in _pids() if wanted else ():
         for link in itertools.islice(_descriptors(pid), min(left, OF_PROCESS_MAX)):
@@ -192,10 +210,10 @@ def _descriptors(pid: int) -> Iterator[str]:
             continue
 
 
-def named_process(pid: int) -> str:
-    """Return a process's name and number: ``nginx (pid 812)``."""
+def named_process(pid: int) -> PortHolder:
+    """Return a process, with its name."""
     try:
         name = (_PROC / str(pid) / "comm").read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
-        return f"pid {pid}"
-    return f"{name} (pid {pid})"
+        name = ""
+    return PortHolder(name, pid)

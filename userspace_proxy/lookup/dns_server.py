@@ -253,7 +253,7 @@ def _holder_of(address: SocketAddress, exc: OSError) -> str:
         with contextlib.suppress(ValueError):
             for protocol in (Protocol.UDP, Protocol.TCP):
                 for holder in holders_at([address], protocol).values():
-                    return holder
+                    return str(holder)
     return ""
 
 

@@ -185,7 +185,7 @@ class Finder:
             words, namespace = cause_of(response), self._where.namespace
             return await lacks_rights(self._client, "list pods", namespace, words)
         credentials = self._client.credentials.description
-        failure = rejected(self._client.url, "list pods", response, credentials=credentials)
+        failure = rejected(self._client.url, "list", "pods", response, credentials=credentials)
         return SourceError(failure.text)
 
     async def _try_kubeadm(self) -> None:

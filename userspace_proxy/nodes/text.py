@@ -102,8 +102,8 @@ def render_status(merged: Merged, *, columns: int = 0, is_wide: bool = False) ->
     said = {key for one in above for key in one.keys}
     lines += _port_lines(merged, said, columns, is_wide=is_wide)
     if merged.healthy:
-        words = plural(merged.healthy, "other Service port")
-        what = f"{words if merged.ports else words.replace('other ', '')} served on all nodes"
+        noun = "other Service port" if merged.ports else "Service port"
+        what = f"{plural(merged.healthy, noun)} served on all nodes"
         lines += placed(f"  {MARKS[Level.OK]} ", what, columns)
     return StatusText(_encode(lines), merged.level)
 

@@ -11,6 +11,7 @@ from userspace_proxy.check.ports import (
     judge_range_holder,
     judge_ranges,
 )
+from userspace_proxy.kernel.port_holders import PortHolder
 from userspace_proxy.model import SocketAddress
 
 from ..port_numbers import look_no_further_than, own_name
@@ -85,22 +86,22 @@ def test_a_program_on_a_port_of_the_proxy_is_an_error_unless_it_is_the_proxy():
         address = SocketAddress(*server.getsockname())
         holders = find_holders([("--metrics-bind-address", address), ("--healthz", None)])
     assert list(holders) == [f"--metrics-bind-address={address}"]
-    (found,) = judge_holders({"--x=1:2": "nginx (pid 812)"}, [])
+    (found,) = judge_holders({"--x=1:2": PortHolder("nginx", 812)}, [])
     assert (found.mark, found.what) == ("error", "--x=1:2: nginx (pid 812) uses that port")
-    assert judge_holders({"--x=1:2": "python (pid 812)"}, [812]) == []
+    assert judge_holders({"--x=1:2": PortHolder("python", 812)}, [812]) == []
 
 
 def test_a_range_that_other_programs_use_completely_is_an_error():
     with socket.create_server(("", 0)) as server:
         port = server.getsockname()[1]
         holder = find_range_holder((port, port))
-    assert holder == own_name()
-    (found,) = judge_range_holder("nc (pid 812)", (17000, 29999), [])
+    assert str(holder) == own_name()
+    (found,) = judge_range_holder(PortHolder("nc", 812), (17000, 29999), [])
     assert (found.mark, found.what) == (
         "error",
         "no proxy port of 17000-29999 is free: nc (pid 812) holds some of them",
     )
-    assert judge_range_holder("python (pid 812)", (17000, 29999), [812]) == []
+    assert judge_range_holder(PortHolder("python", 812), (17000, 29999), [812]) == []
 
 
 def test_a_program_on_any_port_of_the_range_is_named(monkeypatch):
@@ -109,9 +110,9 @@ def test_a_program_on_any_port_of_the_range_is_named(monkeypatch):
             stack.enter_context(socket.create_server(("", port))) for port in range(27520, 27523)
         ]
         look_no_further_than(servers[0], monkeypatch)
-        assert find_range_holder((27520, 27522)) == own_name()
+        assert str(find_range_holder((27520, 27522))) == own_name()
 
 
 def test_a_range_with_a_free_port_is_no_finding():
-    assert find_range_holder((29000, 29999)) == ""
-    assert judge_range_holder("", (29000, 29999), []) == []
+    assert find_range_holder((29000, 29999)) is None
+    assert judge_range_holder(None, (29000, 29999), []) == []

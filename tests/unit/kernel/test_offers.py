@@ -7,6 +7,7 @@ import pytest
 
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.nf_tables import NftablesError, Ruleset
+from userspace_proxy.kernel.nf_tables.writer import NEW_TABLE
 from userspace_proxy.kernel.nft_probes import PROBES
 from userspace_proxy.kernel.offers import (
     FOR_GUARD,
@@ -134,7 +135,7 @@ def test_every_part_is_tried_in_one_way_only():
 def test_the_kernels_refusal_is_a_lack(node, monkeypatch, what):
     def refuse(*_args):
         if what == "try_out":
-            raise NftablesError(errno.EOPNOTSUPP, "add table")
+            raise NftablesError(errno.EOPNOTSUPP, NEW_TABLE)
         raise SteeringError("cannot query nftables: Invalid argument")
 
     monkeypatch.setattr(Ruleset, what, refuse)

@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from userspace_proxy.kernel import port_holders
-from userspace_proxy.kernel.port_holders import held_ports, holders_at, owners_of, serves, who_holds
+from userspace_proxy.kernel.port_holders import (
+    PortHolder,
+    held_ports,
+    holders_at,
+    owners_of,
+    serves,
+    who_holds,
+)
 from userspace_proxy.model import IPFamily, Protocol, SocketAddress
 
 OPEN = """
@@ -56,11 +63,11 @@ def daemon():
 
 def named(process):
     comm = Path(f"/proc/{process.pid}/comm").read_text().strip()
-    return f"{comm} (pid {process.pid})"
+    return PortHolder(comm, process.pid)
 
 
-def own_name():
-    return f"{Path('/proc/self/comm').read_text().strip()} (pid {os.getpid()})"
+def own():
+    return PortHolder(Path("/proc/self/comm").read_text().strip(), os.getpid())
 
 
 @pytest.mark.parametrize(
@@ -83,32 +90,32 @@ def test_the_process_is_named(daemon, family, kind, ip, asked):
 
 def test_one_ipv6_address_does_not_serve_ipv4_clients(daemon):
     _, port = daemon(V6, TCP, "::1")
-    assert who_holds(Protocol.TCP, port, IPFamily.IPV4) == ""
+    assert who_holds(Protocol.TCP, port, IPFamily.IPV4) is None
 
 
 def test_an_ipv4_address_written_as_ipv6_serves_only_ipv4_clients(daemon):
     process, port = daemon(V6, TCP, "::ffff:127.0.0.1", "0")
     assert who_holds(Protocol.TCP, port, IPFamily.IPV4) == named(process)
-    assert who_holds(Protocol.TCP, port, IPFamily.IPV6) == ""
+    assert who_holds(Protocol.TCP, port, IPFamily.IPV6) is None
 
 
 def test_tcp_and_udp_are_searched_separately(daemon):
     _, port = daemon(V4, TCP, "127.0.0.1")
-    assert who_holds(Protocol.UDP, port, IPFamily.IPV4) == ""
+    assert who_holds(Protocol.UDP, port, IPFamily.IPV4) is None
 
 
 def test_a_process_that_has_ended_has_no_name(daemon):
     process, port = daemon(V4, TCP, "127.0.0.1")
     process.kill()
     process.wait()
-    assert who_holds(Protocol.TCP, port, IPFamily.IPV4) == ""
+    assert who_holds(Protocol.TCP, port, IPFamily.IPV4) is None
 
 
 def test_a_udp_client_of_one_peer_does_not_count():
     with socket.socket(V4, UDP) as client, socket.socket(V4, UDP) as peer:
         peer.bind(("127.0.0.1", 0))
         client.connect(peer.getsockname())
-        assert who_holds(Protocol.UDP, client.getsockname()[1], IPFamily.IPV4) == ""
+        assert who_holds(Protocol.UDP, client.getsockname()[1], IPFamily.IPV4) is None
 
 
 def test_a_connection_does_not_count():
@@ -116,13 +123,13 @@ def test_a_connection_does_not_count():
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.create_connection(server.getsockname()) as client,
     ):
-        assert who_holds(Protocol.TCP, client.getsockname()[1], IPFamily.IPV4) == ""
+        assert who_holds(Protocol.TCP, client.getsockname()[1], IPFamily.IPV4) is None
 
 
 def test_this_process_is_found_too():
     with socket.create_server(("127.0.0.1", 0)) as server:
         holder = who_holds(Protocol.TCP, server.getsockname()[1], IPFamily.IPV4)
-    assert holder.endswith(f"(pid {os.getpid()})")
+    assert holder.pid == os.getpid()
 
 
 def test_a_shared_socket_belongs_to_its_first_process():
@@ -134,7 +141,7 @@ def test_a_shared_socket_belongs_to_its_first_process():
         (held,) = (h for h in held_ports(Protocol.TCP) if serves(h, port, IPFamily.IPV4))
         owner = owners_of({held.inode})[held.inode]
         child.kill()
-    assert owner.endswith(f"(pid {os.getpid()})")
+    assert owner.pid == os.getpid()
 
 
 def test_this_process_is_found_however_many_descriptors_others_have(monkeypatch):
@@ -142,7 +149,7 @@ def test_this_process_is_found_however_many_descriptors_others_have(monkeypatch)
         count = len(list(Path("/proc/self/fd").iterdir()))
         monkeypatch.setattr(port_holders, "DESCRIPTORS_MAX", count)
         inode = os.fstat(server.fileno()).st_ino
-        assert owners_of({inode, 0}) == {inode: own_name(), 0: port_holders.NOT_FOUND}
+        assert owners_of({inode, 0}) == {inode: own(), 0: port_holders.NOT_FOUND}
 
 
 def test_many_descriptors_of_one_process_do_not_hide_others(daemon, monkeypatch):
@@ -184,3 +191,15 @@ def test_a_socket_holds_the_addresses_that_others_cannot_have(daemon, kind, fami
             may_not = pytest.raises(OSError, match="in use") if at in holders else nullcontext()
             with may_not:
                 other.bind(tuple(at))
+
+
+@pytest.mark.parametrize(
+    ("holder", "words"),
+    [
+        (PortHolder("nginx", 812), "nginx (pid 812)"),
+        (PortHolder("", 812), "pid 812"),
+        (PortHolder("another program"), "another program"),
+    ],
+)
+def test_a_holder_is_named_with_its_number(holder, words):
+    assert str(holder) == words

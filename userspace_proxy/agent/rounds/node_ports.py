@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 from ...dataplane import get_nothing
 from ...errors import ListenError
-from ...kernel.port_holders import HeldPort, held_ports, owners_of
+from ...kernel.port_holders import HeldPort, PortHolder, held_ports, owners_of
 from ...log_fields import FieldLogger
 from ...model import Frontend, FrontendKind, IPFamily, Protocol
 
@@ -64,7 +64,7 @@ class NodePortReservations:
         self._uses: Counter[NodePort] = Counter()
         """How many Service ports use each node port."""
         self._unused: set[NodePort] = set()
-        self._owners: dict[Protocol, Mapping[int, str]] = {}
+        self._owners: dict[Protocol, Mapping[int, PortHolder]] = {}
         self._looked: dict[Protocol, float] = {}
 
     def claim(self, ports: Iterable[NodePort]) -> None:
@@ -160,7 +160,7 @@ class NodePortReservations:
             self._owners[protocol] = owners_of({held.inode for held in held_ports(protocol)})
             self._looked[protocol] = now
         owners = self._owners[protocol]
-        return next((owners[i] for i in sorted(inodes) if i in owners), "another process")
+        return next((str(owners[i]) for i in sorted(inodes) if i in owners), "another process")
 
 
 def node_ports(frontends: Iterable[Frontend]) -> set[NodePort]:

@@ -39,8 +39,7 @@ class HealthChecks(Component):
             from ...status.health_checks import HealthCheckPorts
 
             self._ports = HealthCheckPorts(
-                lambda: is_working(self._health(), Clocks.time()),
-                who_holds=lambda ip, port: who_holds(Protocol.TCP, port, IPFamily.of(ip)),
+                lambda: is_working(self._health(), Clocks.time()), who_holds=_holder
             )
         facts = self._planner.facts
         await self._ports.apply(
@@ -66,3 +65,7 @@ def facts_of_checks(plan: Plan, problems: Mapping[ServiceKey, str]) -> tuple[Hea
         HealthCheckFacts(str(key), check.port, check.local_endpoints, problems.get(key, ""))
         for key, check in sorted(plan.health_checks.items())
     )
+
+
+def _holder(ip: str, port: int) -> str:
+    return str(who_holds(Protocol.TCP, port, IPFamily.of(ip)) or "")

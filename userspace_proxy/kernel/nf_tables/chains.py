@@ -48,6 +48,10 @@ class Step(NamedTuple):
         return " ".join(filter(None, (in_words(self.matches), self.verdict, self.target)))
 
 
+LEGACY = "legacy "
+"""Precedes the names of tables of iptables-legacy, which nft doesn't know."""
+
+
 @dataclass(frozen=True, slots=True)
 class Chain:
     """One chain."""
@@ -66,7 +70,12 @@ class Chain:
     @property
     def family(self) -> str:
         """``ip``, ``inet``, …, also of iptables-legacy."""
-        return self.table.removeprefix("legacy ").partition(" ")[0]
+        return self.table.removeprefix(LEGACY).partition(" ")[0]
+
+    @property
+    def is_legacy(self) -> bool:
+        """Whether it is one of iptables-legacy."""
+        return self.table.startswith(LEGACY)
 
     def __str__(self) -> str:
         return f"{self.table} {self.name}"

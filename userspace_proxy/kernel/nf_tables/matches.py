@@ -14,16 +14,13 @@ from __future__ import annotations
 import enum
 import functools
 import ipaddress
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from ...model.addresses import Network
 
 LOOPBACK = "lo"
-# In words a protocol and its port are one.
-_PORT_OF_PROTOCOL = re.compile(r"meta l4proto (\w+) th ")
 
 
 class MatchField(enum.StrEnum):
@@ -57,6 +54,19 @@ class MatchField(enum.StrEnum):
     OTHER = ""
 
 
+_OF_IPV6 = {
+    MatchField.SOURCE: "ip6 saddr",
+    MatchField.DESTINATION: "ip6 daddr",
+    MatchField.DIALLED_ADDRESS: "ct original ip6 daddr",
+}
+_UNKNOWN = {
+    MatchField.SOURCE: "…saddr",
+    MatchField.DESTINATION: "…daddr",
+    MatchField.DESTINATION_PORT: "…dport",
+    MatchField.STATE: "…state",
+}
+# Behind the protocol that has the port.
+_PORT_OF = {MatchField.SOURCE_PORT: "sport", MatchField.DESTINATION_PORT: "dport"}
 ADDRESSES = (MatchField.SOURCE, MatchField.DESTINATION, MatchField.DIALLED_ADDRESS)
 PORTS = (MatchField.SOURCE_PORT, MatchField.DESTINATION_PORT)
 
@@ -132,9 +142,13 @@ class Match:
         return singles, [(first, last) for first, last in self.ends if first != last]
 
     def __str__(self) -> str:
-        field = self.field.replace("ip ", "ip6 ") if 6 in self.versions else str(self.field)
+        field = _OF_IPV6.get(self.field, self.field) if 6 in self.versions else self.field
         if self.field is MatchField.WAY_IN and isinstance(self.values[0], str):
-            field = "iif" if self.values[0] == LOOPBACK else "iifname"
+            return self.in_words("iif" if self.values[0] == LOOPBACK else "iifname")
+        return self.in_words(field)
+
+    def in_words(self, field: str) -> str:
+        """Return the condition in the syntax of nft, with other words for its field."""
         excluded = "! " if self.field is MatchField.TRANSLATED else "!= "
         values = ",".join(map(str, self.values))
         return f"{field} {excluded if self.is_inverted else ''}{values}".strip()
@@ -148,7 +162,7 @@ class Unknown(NamedTuple):
     DESTINATION_PORT or STATE if it is about that, whatever else it is about."""
 
     def __str__(self) -> str:
-        return f"…{self.about.rpartition(' ')[2]}"
+        return _UNKNOWN.get(self.about, "…")
 
 
 class LoadedField(NamedTuple):
@@ -181,7 +195,27 @@ def states(names: Sequence[str]) -> Match:
 
 def in_words(conditions: Sequence[Condition]) -> str:
     """Return conditions in the syntax of nft: ``tcp dport 22,80-90 ct state new``."""
-    return _PORT_OF_PROTOCOL.sub(r"\1 ", " ".join(map(str, conditions)))
+    words: list[str] = []
+    before: Condition | None = None
+    for one in conditions:
+        port = _PORT_OF.get(one.field, "") if isinstance(one, Match) else ""
+        if isinstance(one, Match) and port and _is_one_protocol(before):
+            # A protocol and its port are one.
+            words[-1] = f"{before.values[0]} {one.in_words(port)}"
+        else:
+            words.append(str(one))
+        before = one
+    return " ".join(words)
+
+
+def _is_one_protocol(one: Condition | None) -> TypeGuard[Match]:
+    """Return whether a condition is met by a single protocol."""
+    return (
+        isinstance(one, Match)
+        and one.field is MatchField.PROTOCOL
+        and len(one.values) == 1
+        and not one.is_inverted
+    )
 
 
 def number_of(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> int:

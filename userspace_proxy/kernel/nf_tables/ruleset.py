@@ -70,17 +70,17 @@ class NftablesError(SteeringError):
 
     Args:
         code: Its error number.
-        what: What it refused, such as ``add rule``.
+        kind: Which message it refused, such as NEW_RULE; 0: none of them.
         is_certain: Otherwise its answer is lost, or late, and all may have been changed.
     """
 
-    def __init__(self, code: int, what: str, *, is_certain: bool = True) -> None:
+    def __init__(self, code: int, kind: int, *, is_certain: bool = True) -> None:
         self.code = code
         self.is_certain = is_certain
-        is_missing = what == "add rule" and code in _NO_EXPRESSION
+        is_missing = kind == NEW_RULE and code in _NO_EXPRESSION
         self.is_lasting = is_missing or code in _NOT_SUPPORTED
         hint = _HINTS.get(errno.EOPNOTSUPP if is_missing else code, "")
-        place = f" ({what})" if what else ""
+        place = f" ({_WORDS[kind]})" if kind in _WORDS else ""
         super().__init__(f"cannot change nftables: {os.strerror(code)}{place}", hint=hint)
 
 
@@ -211,9 +211,9 @@ class Ruleset:
         except OSError as exc:
             # A message that is too large isn't sent.
             is_certain = exc.errno == errno.EMSGSIZE
-            raise NftablesError(exc.errno or errno.EIO, "", is_certain=is_certain) from exc
+            raise NftablesError(exc.errno or errno.EIO, 0, is_certain=is_certain) from exc
         if refused is not None:
-            raise NftablesError(refused.code, _WORDS.get(refused.kind, ""))
+            raise NftablesError(refused.code, refused.kind)
 
     def _elements(self, family: int, table: str, name: str) -> list[Message]:
         """Return a listing of elements without the numbers of its request."""

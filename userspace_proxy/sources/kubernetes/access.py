@@ -89,7 +89,8 @@ async def _is_allowed(client: ApiClient, right: _Right, namespace: str) -> bool:
     if response.code not in (200, 201):
         failure = rejected(
             client.url,
-            "review access",
+            "review",
+            "access",
             response,
             credentials=client.credentials.description,
         )

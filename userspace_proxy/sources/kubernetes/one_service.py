@@ -66,7 +66,7 @@ async def asked_once(client: ApiClient, within_s: float) -> AsyncIterator[None]:
 def list_refused(client: ApiClient, what: str, response: Response) -> str:
     """Return why a server has refused a list, with the remedy."""
     credentials = client.credentials.description
-    return rejected(client.url, f"list {what}", response, credentials=credentials).text
+    return rejected(client.url, "list", what, response, credentials=credentials).text
 
 
 class OneServiceReader:

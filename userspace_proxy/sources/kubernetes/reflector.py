@@ -384,7 +384,8 @@ class Reflector:
         self.is_forbidden = response.code == 403
         return rejected(
             self._client.url,
-            f"{verb} {self._resource.name}",
+            verb,
+            self._resource.name,
             response,
             credentials=self._client.credentials.description,
         )

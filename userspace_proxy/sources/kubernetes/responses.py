@@ -59,11 +59,14 @@ def is_expired(code: int, status: WireStatus) -> bool:
     return code == 410 or status.reason in ("Expired", "Gone") or too_large
 
 
-def rejected(url: str, request: str, response: Response, *, credentials: str) -> RequestFailure:
+def rejected(
+    url: str, verb: str, kind: str, response: Response, *, credentials: str
+) -> RequestFailure:
     """Describe a response that isn't 200.
 
     Args:
-        request: What was requested, as ``list services``.
+        verb: What was requested, as ``list``.
+        kind: Of what, as ``services``.
         credentials: What was sent, as ``the token in /etc/token``.
     """
     status = read_status(response.body)
@@ -75,19 +78,19 @@ def rejected(url: str, request: str, response: Response, *, credentials: str) ->
                 f"the API server at {url} rejected the credentials: {cause} (check {credentials})"
             )
         case 403:
-            kinds = "services, endpointslices and nodes"
-            if request.endswith(" pods"):
-                kinds = "pods"
+            kinds = "pods" if kind == "pods" else "services, endpointslices and nodes"
             text = (
-                f"the API server at {url} refuses to {request}: {cause} "
+                f"the API server at {url} refuses to {verb} {kind}: {cause} "
                 f"(allow this user to get, list and watch {kinds})"
             )
         case 404:
-            text = f"the server at {url} can't {request}: {cause} (check its address and version)"
+            text = (
+                f"the server at {url} can't {verb} {kind}: {cause} (check its address and version)"
+            )
         case 429:
             text = f"the API server at {url} is busy: {cause}"
         case _:
-            text = f"the API server at {url} can't {request}: {cause}"
+            text = f"the API server at {url} can't {verb} {kind}: {cause}"
     return RequestFailure(text, response.retry_after_s)
 
 

@@ -222,7 +222,7 @@ def _holder(file: int) -> str:
             # 1: FLOCK  ADVISORY  WRITE 4711 00:19:1234 0 EOF; waiting ones have an arrow.
             fields = line.split()
             if fields[1] == "FLOCK" and int(fields[5].rpartition(":")[2]) == inode:
-                return named_process(int(fields[4]))
+                return str(named_process(int(fields[4])))
     except (OSError, ValueError, IndexError):
         pass
     return "another process"

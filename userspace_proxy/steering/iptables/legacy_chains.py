@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container
 
-from ...kernel.nf_tables.chains import Chain, RuleVerdict, Step, Tables
+from ...kernel.nf_tables.chains import LEGACY, Chain, RuleVerdict, Step, Tables
 from ...kernel.nf_tables.matches import Conditions, Match, MatchField, Unknown, states
 from .legacy import LegacyTables, tables_in_use
 from .legacy_table import parse_table, split_target
@@ -34,7 +34,7 @@ def read_legacy(table: str) -> Tables:
     for version in FAMILIES:
         if table in tables_in_use(version):
             text = LegacyTables(version).save(table)
-            title = f"legacy {FAMILIES[version]} {table}"
+            title = f"{LEGACY}{FAMILIES[version]} {table}"
             tables[title] = parse_legacy(text, title, _PRIORITIES.get(table, 0))
     return tables
 

@@ -142,8 +142,8 @@ def _why_dropped(chain: Chain, chains: Mapping[str, Chain], asked: ChainQuestion
 def _hint(chain: Chain, steering: str, *, drops_first: bool, drops_replies: bool) -> str:
     if chain.table == FIREWALLD and steering != "local" and not drops_replies:
         return "update firewalld to 0.9 or later, which accepts translated packets"
-    if chain.table.startswith("legacy "):
-        tool = "ip6tables-legacy" if " ip6 " in chain.table else "iptables-legacy"
+    if chain.is_legacy:
+        tool = "ip6tables-legacy" if chain.family == "ip6" else "iptables-legacy"
         prefix, suffix = f"{tool} -I INPUT", "-j ACCEPT"
         translated, transparent = "-m conntrack --ctstate DNAT", "-m socket --transparent"
         replies = "-m conntrack --ctstate ESTABLISHED,RELATED"

@@ -11,6 +11,7 @@ from userspace_proxy.agent.rounds.served_ports import ServedPorts
 from userspace_proxy.agent.rounds.sync import SyncLoop
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.nf_tables import NftablesError
+from userspace_proxy.kernel.nf_tables.writer import NEW_RULE, NEW_TABLE
 from userspace_proxy.model import Frontend, Protocol
 from userspace_proxy.plan import Planner
 from userspace_proxy.plane import PortPool
@@ -69,7 +70,7 @@ async def test_after_a_failure_everything_is_steered_again(start):
 
 async def test_what_the_kernel_lacks_for_the_first_rules_ends_the_rounds(plane):
     steering = WatchedSteering()
-    steering.fails_with = NftablesError(errno.EOPNOTSUPP, "add table")
+    steering.fails_with = NftablesError(errno.EOPNOTSUPP, NEW_TABLE)
     with contextlib.closing(ServedPorts(plane, steering.bind, PortPool(28000, 28999))) as ports:
         loop = SyncLoop(Planner(NodeFacts()), ports, steering, recovered={})
         loop.publish(Cluster().serve("web", WEB.ip, POD))
@@ -82,7 +83,7 @@ async def test_what_was_steered_is_never_given_up(start):
     steering = WatchedSteering()
     loop, cluster = await start(steering), Cluster()
     await settle(loop, cluster.serve("web", WEB.ip, POD))
-    steering.fails_with = NftablesError(errno.EOPNOTSUPP, "add rule")
+    steering.fails_with = NftablesError(errno.EOPNOTSUPP, NEW_RULE)
     loop.publish(cluster.serve("cart", CART.ip, POD))
     await until(lambda: loop.counters.failures >= 3)
     steering.fails_with = None

@@ -76,7 +76,7 @@ def refused(monkeypatch):
 
         def commit_or_refuse(ruleset, messages):
             if next(waiting) in numbers:
-                raise NftablesError(code, "")
+                raise NftablesError(code, 0)
             commit(ruleset, messages)
 
         monkeypatch.setattr(Ruleset, "commit", commit_or_refuse)

@@ -4,51 +4,57 @@ import pytest
 
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.nf_tables.ruleset import NftablesError, Ruleset, query_errors
+from userspace_proxy.kernel.nf_tables.writer import (
+    DELETE_ELEMENT,
+    DELETE_TABLE,
+    NEW_RULE,
+    NEW_TABLE,
+)
 
 
 @pytest.mark.parametrize(
-    ("code", "what", "sentence"),
+    ("code", "kind", "sentence"),
     [
         pytest.param(
             errno.ENOENT,
-            "delete element",
+            DELETE_ELEMENT,
             "cannot change nftables: No such file or directory (delete element)",
             id="gone",
         ),
         pytest.param(
             errno.ENOENT,
-            "add rule",
+            NEW_RULE,
             "cannot change nftables: No such file or directory (add rule) (modprobe -a nft_nat "
             "nft_redir nft_ct nft_reject_inet, or use another steering)",
             id="no-module",
         ),
         pytest.param(
             errno.EPERM,
-            "",
+            0,
             "cannot change nftables: Operation not permitted (run as root or grant NET_ADMIN, or "
             "run with --steering=none)",
             id="no-right",
         ),
     ],
 )
-def test_a_refusal_states_what_was_refused_and_a_remedy(code, what, sentence):
-    error = NftablesError(code, what)
+def test_a_refusal_states_what_was_refused_and_a_remedy(code, kind, sentence):
+    error = NftablesError(code, kind)
     assert str(error) == sentence
     assert error.code == code
 
 
 @pytest.mark.parametrize(
-    ("code", "what", "is_lasting"),
+    ("code", "kind", "is_lasting"),
     [
-        pytest.param(errno.EOPNOTSUPP, "add table", True, id="no-such-family"),
-        pytest.param(errno.ENOENT, "add rule", True, id="no-such-expression"),
-        pytest.param(errno.ENOENT, "delete element", False, id="gone"),
-        pytest.param(errno.EBUSY, "delete table", False, id="busy"),
-        pytest.param(errno.ENOMEM, "add rule", False, id="shortage"),
+        pytest.param(errno.EOPNOTSUPP, NEW_TABLE, True, id="no-such-family"),
+        pytest.param(errno.ENOENT, NEW_RULE, True, id="no-such-expression"),
+        pytest.param(errno.ENOENT, DELETE_ELEMENT, False, id="gone"),
+        pytest.param(errno.EBUSY, DELETE_TABLE, False, id="busy"),
+        pytest.param(errno.ENOMEM, NEW_RULE, False, id="shortage"),
     ],
 )
-def test_another_try_is_without_effect_where_the_kernel_lacks_something(code, what, is_lasting):
-    assert NftablesError(code, what).is_lasting is is_lasting
+def test_another_try_is_without_effect_where_the_kernel_lacks_something(code, kind, is_lasting):
+    assert NftablesError(code, kind).is_lasting is is_lasting
 
 
 def test_a_kernel_without_nftables_is_an_error_that_names_the_module():

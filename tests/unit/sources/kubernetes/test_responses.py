@@ -77,7 +77,7 @@ def status(message: str) -> bytes:
 def test_a_rejection_contains_the_servers_message_and_a_remedy(code, body, words):
     response = Response(code, body, retry_after_s=7)
     assert rejected(
-        URL, "list services", response, credentials="the token in /t"
+        URL, "list", "services", response, credentials="the token in /t"
     ) == RequestFailure(words, 7)
 
 

@@ -161,7 +161,7 @@ def test_a_table_that_could_not_be_rewritten_is_rewritten_by_the_next_change(
     node, path, monkeypatch
 ):
     def refuse(_ruleset, _messages):
-        raise NftablesError(errno.ENOMEM, "")
+        raise NftablesError(errno.ENOMEM, 0)
 
     path.load({WEB: BOTH})
     node.run("nft flush ruleset")
@@ -184,9 +184,9 @@ def test_a_change_of_several_transactions_that_ends_halfway_is_completed_by_the_
     def halfway(ruleset, messages):
         calls.append(messages)
         if len(calls) == 1:
-            raise NftablesError(errno.EMSGSIZE, "")
+            raise NftablesError(errno.EMSGSIZE, 0)
         if len(calls) == 5:
-            raise NftablesError(errno.ENOMEM, "")
+            raise NftablesError(errno.ENOMEM, 0)
         commit(ruleset, messages)
 
     path.load({WEB: BOTH})
