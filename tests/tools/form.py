@@ -23,6 +23,9 @@ Rule 7: nothing searches, splits or replaces in text that the packages have writ
 a program must know is a value beside it. This finds attributes and calls whose names are TEXTS,
 what a function binds to them, or to one of SEVERAL_TEXTS, and NAMES, where methods that are READERS
 are called on them, where something is looked for in them, and where they are compared with words.
+It finds the same of a text that a function has just written, with a blank in a literal part, or
+that another function of its module has, and of READERS that look for several words. Modules in
+READING read words of other programs, or write for a notation that has blanks.
 Rule 8: a match over members of an enum of the packages ends in ``case _: assert_never(…)``, so that
 mypy finds each one that lacks a new member. Modules in PARTLY say something of all others at once.
 Rule 9: problems in NOT_YET are exempt until they are fixed; an entry that isn't needed is a
@@ -72,11 +75,29 @@ READERS = (
     "split", "startswith", "sub",
 )  # fmt: skip
 """Methods of texts and patterns that look into a text."""
+_OF_PATTERNS = ("findall", "finditer", "fullmatch", "match", "search", "sub")
+WRITERS = ("capitalised", "listed", "plural", "say", "seconds_in_words", "sentence_of")
+"""Functions of other modules that write a text for people."""
 PARTLY: Mapping[str, str] = {
     f"{PACKAGE}/kernel/nf_tables/rules.py": "what isn't read is unknown, and judged as such",
     f"{PACKAGE}/names/resolver.py": "a name has no record of other types, which clients ask for",
 }
 """Modules whose matches are about some members of an enum, and what holds for the others."""
+READING: Mapping[str, str] = {
+    f"{KIT}/commands/demo_commands.py": "what a test prints begins with the name of a stream",
+    f"{KIT}/commands/sandbox_proxy.py": "what another process prints",
+    f"{KIT}/sandbox/backend_process.py": "what another process prints",
+    f"{KIT}/sandbox/backends.py": "a module's docstring, of which its help is made",
+    f"{KIT}/sandbox/namespace.py": "errors of the program ip",
+    f"{PACKAGE}/agent/take_back.py": "the last line of a process that ended by an exception",
+    f"{PACKAGE}/kernel/memory_limits.py": "the kernel's list of mounts",
+    f"{PACKAGE}/model/wire.py": "msgspec's errors",
+    f"{PACKAGE}/sources/kubernetes/responses.py": "the API server's messages",
+    f"{PACKAGE}/status/sparkline.py": "the notation of SVG",
+    f"{PACKAGE}/steering/iptables/legacy_table.py": "what iptables-save prints",
+    f"{PACKAGE}/steering/others/kube_proxy.py": "names of tables",
+}
+"""Modules that look for several words, and whose words these are."""
 _STARTERS = ("create_task", "ensure_future")
 
 Files = Mapping[str, Sequence[ast.AST]]
@@ -123,6 +144,7 @@ def find_problems(root: Path, not_yet: Collection[str]) -> list[str]:
         *find_repeated_classes(package),
         *find_wide_classes(package),
         *find_parsed_texts(package),
+        *find_parsed_words(package, READING),
         *find_open_matches(package, PARTLY),
     }
     found = {problem.without_line for problem in problems}
@@ -336,6 +358,102 @@ def find_parsed_texts(files: Files) -> Iterator[Problem]:
                 if name := name_of_text(text) or bound.get(id(text), ""):
                     what = f"text is parsed: {name} is written for people"
                     yield Problem(path, node.lineno, what)
+
+
+def find_parsed_words(files: Files, reading: Collection[str]) -> Iterator[Problem]:
+    """Yield where words are looked for in a text, or a text that was just written is read.
+
+    Args:
+        reading: As READING.
+    """
+    for path, nodes in files.items():
+        if path in reading:
+            continue
+        writers = set(writers_of(nodes))
+        written = {id(name) for node in nodes for name in written_names(node, writers)}
+        for node in nodes:
+            for what in _read_words(node, writers, written):
+                yield Problem(path, getattr(node, "lineno", 0), f"text is parsed: {what}")
+
+
+def _read_words(node: ast.AST, writers: Collection[str], written: Collection[int]) -> Iterator[str]:
+    match node:
+        case ast.Call(ast.Attribute(text, name), args) if name in READERS:
+            # What is replaced, or searched for, is first; what replaces it may be anything.
+            if args and (words := _several_words(args[0])):
+                yield f"{words!r} is looked for"
+            # Without an argument it makes one line of a text.
+            are_lines = name == "split" and not args
+            # The first argument of sub() is what replaces.
+            searched = args[name == "sub" :] if name in _OF_PATTERNS else []
+            texts = [] if are_lines else [text, *searched]
+        case ast.Compare(left, [ast.In() | ast.NotIn()], [text]):
+            if words := _several_words(left):
+                yield f"{words!r} is looked for"
+            texts = [text]
+        case ast.Compare(text, [ast.Eq() | ast.NotEq()], [right]):
+            words = "" if isinstance(right, ast.JoinedStr) else _several_words(right)
+            if words:
+                yield f"it is compared with {words!r}"
+            texts = []
+        case _:
+            return
+    if any(id(text) in written or is_written(text, writers) for text in texts):
+        yield "it was just written"
+
+
+def _several_words(node: ast.AST) -> str:
+    """Return a literal that has a letter and a blank; empty for any other thing."""
+    parts = getattr(node, "elts", getattr(node, "values", [node]))
+    texts = [one.value for one in parts if isinstance(one, ast.Constant)]
+    words = [one for one in texts if isinstance(one, str) and " " in one]
+    return next((one for one in words if any(map(str.isalpha, one))), "")
+
+
+def is_written(node: ast.AST, writers: Collection[str]) -> bool:
+    """Return whether an expression is a text with a blank that is written there.
+
+    Args:
+        writers: The functions that return one.
+    """
+    match node:
+        case ast.JoinedStr(parts):
+            texts = (getattr(part, "value", "") for part in parts)
+            return any(isinstance(text, str) and " " in text for text in texts)
+        case ast.Call(ast.Name(name)):
+            return name in writers
+        case ast.Call(ast.Attribute(ast.Constant(str(between)), "join"), [parts]):
+            # " ".join(text.split()) is a text of another program on one line.
+            return " " in between and not isinstance(getattr(parts, "func", None), ast.Attribute)
+        case ast.IfExp(_, one, other):
+            return is_written(one, writers) or is_written(other, writers)
+    return False
+
+
+def writers_of(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """Yield the functions of a module that return a text with a blank, and WRITERS."""
+    yield from WRITERS
+    for node in nodes:
+        if isinstance(node, ast.FunctionDef):
+            parts = [part for part in ast.walk(node) if isinstance(part, ast.Return)]
+            if any(part.value and is_written(part.value, WRITERS) for part in parts):
+                yield node.name
+
+
+def written_names(function: ast.AST, writers: Collection[str]) -> Iterator[ast.Name]:
+    """Yield the uses of a function's names that are bound to such a text."""
+    if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+        return
+    texts = {
+        target.id
+        for part in ast.walk(function)
+        if isinstance(part, ast.Assign) and is_written(part.value, writers)
+        for target in part.targets
+        if isinstance(target, ast.Name)
+    }
+    for part in ast.walk(function):
+        if isinstance(part, ast.Name) and part.id in texts:
+            yield part
 
 
 def find_open_matches(files: Files, partly: Collection[str]) -> Iterator[Problem]:
