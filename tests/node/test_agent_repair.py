@@ -223,11 +223,11 @@ def test_a_program_that_changes_rules_again_and_again_is_a_problem(testbed):
     before = rules(testbed)
     testbed.agent.stop()
     testbed.agent.start_until_ready()
-    while (times := repaired_lately(testbed)) < 3:
+    while (times := repaired_last_minute(testbed)) < 3:
         assert testbed.agent.status()["problems"] == []
         testbed.shell(FLUSH[testbed.steering])
         wait_for("the repair", lambda: rules(testbed) == before)
-        wait_for("its count", lambda n=times: repaired_lately(testbed) > n)
+        wait_for("its count", lambda n=times: repaired_last_minute(testbed) > n)
     (problem,) = testbed.agent.status()["problems"]
     what = "Another program keeps changing the proxy's rules: put back "
     assert problem["what"].startswith(what)
@@ -235,8 +235,8 @@ def test_a_program_that_changes_rules_again_and_again_is_a_problem(testbed):
     assert f"! rules      {what}" in explained
 
 
-def repaired_lately(testbed) -> int:
-    return int(testbed.agent.status()["steering"]["repaired_lately"])
+def repaired_last_minute(testbed) -> int:
+    return int(testbed.agent.status()["steering"]["repaired_last_minute"])
 
 
 @pytest.mark.parametrize("testbed", ["iptables"], indirect=True)

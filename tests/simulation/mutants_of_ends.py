@@ -101,7 +101,7 @@ MUTANTS: Mapping[str, Mutant] = {
         "    counters.evicted += connection.up is not None\n",
     ),
     "owed-by-what-was-heard": Mutant(
-        "endings", "said_s(up.sink) >= least_s", "said_s(up.source) >= least_s"
+        "endings", "since_sent_s(up.sink) >= least_s", "since_sent_s(up.source) >= least_s"
     ),
     "waited-since-the-dial": Mutant(
         "tcp",

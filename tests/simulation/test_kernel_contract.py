@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from userspace_proxy.kernel.tcp_state import said_s
+from userspace_proxy.kernel.tcp_state import since_sent_s
 
 from .systems import System
 
@@ -443,13 +443,13 @@ def test_a_socket_reports_since_when_it_has_sent_nothing(system: System) -> None
     assert left.send(b"question") == 8
     system.until(lambda: system.events_of(right) & IN)
     read(right)
-    assert said_s(left) < said_s(right)
-    said_before_s = said_s(left)
+    assert since_sent_s(left) < since_sent_s(right)
+    said_before_s = since_sent_s(left)
     right.send(b"answer")
     system.settle()
-    assert said_s(left) > said_before_s, "what it receives doesn't count"
+    assert since_sent_s(left) > said_before_s, "what it receives doesn't count"
     left.shutdown(_socket.SHUT_WR)
-    assert said_s(left) > said_before_s, "nor does its FIN"
+    assert since_sent_s(left) > said_before_s, "nor does its FIN"
 
 
 def test_after_a_splice_has_taken_the_error_of_a_reset_a_read_ends(

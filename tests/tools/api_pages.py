@@ -33,7 +33,7 @@ _REF = "#/$defs/{name}"
 _SUFFIX = "Facts"
 
 _MODULES = (
-    facts.figures, facts.lately, facts.port, facts.processes, facts.compared, facts.node,
+    facts.figures, facts.last_minute, facts.port, facts.processes, facts.compared, facts.node,
     facts.connection, facts.edges, facts.causes, model.causes,
 )  # fmt: skip
 

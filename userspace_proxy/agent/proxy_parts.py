@@ -8,7 +8,7 @@ from ..clocks import Clocks
 from ..cluster import Snapshot
 from ..facts import (
     ITERATION_BOUNDS_S,
-    LATELY_S,
+    LAST_MINUTE_S,
     MemoryFacts,
     ProbesFacts,
     SourceFacts,
@@ -149,7 +149,9 @@ def _facts_of_steering(steering: Steering | None, sync: SyncLoop) -> SteeringSta
         problem=sync.rules.problem,
         has_drifted=sync.rules.has_drifted,
         repairs=sync.counters.repairs,
-        repaired_lately=sum(Clocks.monotonic() - at < LATELY_S for at in sync.counters.repaired_at),
+        repaired_last_minute=sum(
+            Clocks.monotonic() - at < LAST_MINUTE_S for at in sync.counters.repaired_at
+        ),
         helper_restarts=steering.helper_restarts if steering else 0,
         unguarded=steering.unguarded if steering else "",
     )

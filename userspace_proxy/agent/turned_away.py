@@ -11,7 +11,7 @@ from ..causes.services import (
     source_was_denied,
 )
 from ..diagnosis.failures import seen
-from ..facts import LATELY_S, ClientMistake
+from ..facts import LAST_MINUTE_S, ClientMistake
 from ..plan import PortPlan
 from ..plane import Group
 from ..plane.denials import DropReason
@@ -32,7 +32,7 @@ def client_mistakes(group: Group, clock: WallClock, *, has_served: bool) -> tupl
     return tuple(
         seen(_MISTAKES[mistake](streak.client), streak, clock)
         for mistake, streak in group.client_mistakes.items()
-        if not has_served or clock.now - streak.last_at < LATELY_S
+        if not has_served or clock.now - streak.last_at < LAST_MINUTE_S
     )
 
 

@@ -14,7 +14,7 @@ from ..diagnosis.paths import target_in_words
 from ..diagnosis.symptoms import failed_lately
 from ..facts import (
     GAUGES,
-    LATELY_S,
+    LAST_MINUTE_S,
     CounterTable,
     Durations,
     EndpointCounters,
@@ -111,7 +111,7 @@ def _reuse_view(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults
         group.revision,
         now - group.out_of_ports_at < _RECENT_S,
         now - group.out_of_client_ports_at < _RECENT_S,
-        [now - one.last_at < LATELY_S for one in group.client_mistakes.values()],
+        [now - one.last_at < LAST_MINUTE_S for one in group.client_mistakes.values()],
         group.last_minute.failing(now),
         (served.not_listening, served.unsteered, served.doubts),
         served.wake_problem,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _JSON = "json"
 # Rates are averages over as many seconds, as those of one proxy.
-_LATELY = 3
+_AVERAGED_S = 3
 
 
 def nodes(given: Given) -> int:
@@ -70,14 +70,14 @@ def top_of_all(given: Given) -> int:
     names = ServiceArguments(given, settings, reads_cluster=True).selected()
     sort, search = given.values.get("sort", "rate"), _search(given)
     with FollowedNodes(given, settings, services_among(names)) as following:
-        lately = _Lately()
+        lately = _LastSeconds()
         page = partial(_top, existing(following.now, names), search, sort)
         lately.add(following.now)
         if sys.stdout.isatty():
             watch(lambda: _text(page(*lately.add(following.now))), sys.stdout)
         else:
             # Agents that carry little report seldom: a second may have no report, or two.
-            wait(_LATELY * EVERY_S)
+            wait(_AVERAGED_S * EVERY_S)
             write(sys.stdout, _text(page(*lately.add(following.now))))
     return DONE
 
@@ -97,7 +97,7 @@ def _show(
     also = services_among(names)
     if given.is_on("watch"):
         with FollowedNodes(given, settings, also) as following:
-            page, lately = page_of(following.now), _Lately()
+            page, lately = page_of(following.now), _LastSeconds()
             watch(lambda: _text(page(*lately.add(following.now))), sys.stdout)
     shown: list[StatusText] = []
 
@@ -189,11 +189,11 @@ def _text(shown: StatusText) -> str:
     return shown.body.decode("utf-8", "replace")
 
 
-class _Lately:
+class _LastSeconds:
     """The answers of the last seconds, for rates."""
 
     def __init__(self) -> None:
-        self._past: deque[AllNodes] = deque(maxlen=_LATELY + 1)
+        self._past: deque[AllNodes] = deque(maxlen=_AVERAGED_S + 1)
 
     def add(self, now: AllNodes) -> tuple[AllNodes, AllNodes | None]:
         """Add answers; return them with the earliest others, None without any."""

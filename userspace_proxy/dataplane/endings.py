@@ -15,7 +15,7 @@ from typing import Any
 
 from ..facts.exchange import OWED_AFTER_S, PATIENCE_S, EndFacts, Exchange, has_given_up
 from ..kernel.tcp_ends import endpoint_loss, loss
-from ..kernel.tcp_state import is_connected, said_s, silence, unacknowledged_bytes
+from ..kernel.tcp_state import is_connected, silence, since_sent_s, unacknowledged_bytes
 from ..model.connection_ends import EndedBy
 from .relay import Direction
 
@@ -96,7 +96,7 @@ def owes_answer(up: Direction, lasted_s: float, *, is_left: bool) -> bool:
     least_s = OWED_AFTER_S[is_left]
     if lasted_s < least_s or not (is_left or is_connected(up.sink)):
         return False
-    return said_s(up.sink) >= least_s
+    return since_sent_s(up.sink) >= least_s
 
 
 def has_arrived(down: Direction) -> bool:

@@ -28,7 +28,7 @@ from ..causes.endpoints import (
     resets,
     sends_nothing,
 )
-from ..facts import LATELY_S, EndpointCounters, EndpointFacts, PortFacts, Streak
+from ..facts import LAST_MINUTE_S, EndpointCounters, EndpointFacts, PortFacts, Streak
 from ..model import CauseCode, DataPath, Failure, SocketAddress
 from ..model.failures import LOSSES
 from ..model.node_network import DroppedBy, Obstacle
@@ -91,11 +91,11 @@ def becomes_past(view: PortFacts, clock: Clock) -> bool:
 def is_quiet(view: PortFacts, clock: Clock) -> bool:
     """Return whether the last client that was answered was so a while ago."""
     is_known = view.sent_at > 0 and view.path is not DataPath.KERNEL
-    return is_known and clock.unix(clock.now) - view.sent_at >= LATELY_S
+    return is_known and clock.unix(clock.now) - view.sent_at >= LAST_MINUTE_S
 
 
 def _is_past(cause: Cause, clock: Clock) -> bool:
-    after_s = DENIED_PAST_S if cause.code is CauseCode.ENDPOINT_DENIES else LATELY_S
+    after_s = DENIED_PAST_S if cause.code is CauseCode.ENDPOINT_DENIES else LAST_MINUTE_S
     return cause.last_at > 0 and clock.unix(clock.now) - cause.last_at >= after_s
 
 
@@ -115,7 +115,7 @@ def _failure(
             row = answers_at_end if ends.late.is_at_end else answers_late
             return seen(row(address, ends.late.waited_s), ends, clock)
         cause = seen(end_cause(address, ends.failure), ends, clock)
-        if ends.succeeded_at >= 0 and clock.now - ends.succeeded_at < LATELY_S:
+        if ends.succeeded_at >= 0 and clock.now - ends.succeeded_at < LAST_MINUTE_S:
             cause = cause.replace(answers_others=True)
         if has_excluded(counters.exclusions) and counters.exclusions.last_at >= ends.last_at:
             cause = seen(excludes(address, counters.exclusions.client), ends, clock)
@@ -190,7 +190,7 @@ def has_excluded(exclusions: Streak) -> bool:
 def _comes_and_goes(streak: Streak) -> bool:
     """Return whether clients have been answered less than a minute before the last failure."""
     answered_at = streak.succeeded_at
-    return answered_at >= 0 and streak.last_at - answered_at < LATELY_S
+    return answered_at >= 0 and streak.last_at - answered_at < LAST_MINUTE_S
 
 
 def _left_at_once(ends: Streak) -> bool:
@@ -207,7 +207,7 @@ def _left_at_once(ends: Streak) -> bool:
 def _many(ends: Streak, clock: Clock) -> int:
     """Return how many ends in a row show that an endpoint doesn't answer."""
     is_counted_lately = end_code(ends.failure) is CauseCode.ENDPOINT_RESETS
-    has_answered_between = ends.before_at >= 0 and clock.now - ends.before_at < LATELY_S
+    has_answered_between = ends.before_at >= 0 and clock.now - ends.before_at < LAST_MINUTE_S
     return _ENDS_AT_TIMES if is_counted_lately and has_answered_between else MANY_ENDS
 
 

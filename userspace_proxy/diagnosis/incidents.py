@@ -112,7 +112,7 @@ class Incidents:
             ports=len(ports),
             endpoints=tuple(endpoints),
             waiting=sum(port.waits.waiting for port in ports),
-            lately=sum(map(_failed_lately, ports)),
+            last_minute=sum(map(_failed_lately, ports)),
             failed=sum(port.failed for port in ports),
             saved=sum(port.saved for port in ports),
             command=self._command(cause, services[0]),

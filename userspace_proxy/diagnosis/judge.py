@@ -21,7 +21,7 @@ from ..causes.say import remedy
 from ..causes.services import first_notes, health_check_fails, object_kept, of_object, rejected
 from ..causes.slices import slice_rejected, unnamed_slice_rejected
 from ..facts import (
-    LATELY_S,
+    LAST_MINUTE_S,
     EndpointFacts,
     HealthCheckFacts,
     PortFacts,
@@ -206,7 +206,7 @@ def _answers_others(cause: Cause, answered_at: float) -> bool:
     """Return whether an endpoint has answered others since it doesn't answer, and lately."""
     if cause.code is not CauseCode.ENDPOINT_SILENT:
         return False
-    return answered_at > cause.first_at and cause.last_at - answered_at < LATELY_S
+    return answered_at > cause.first_at and cause.last_at - answered_at < LAST_MINUTE_S
 
 
 def _seen_as(cause: Cause, other: Cause) -> Cause:

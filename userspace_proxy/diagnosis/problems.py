@@ -248,7 +248,7 @@ def _socket_lb(view: StatusFacts) -> Iterator[Problem]:
 
 def changed_again(steering: SteeringState) -> str:
     """Return that another program changes the rules again and again; empty if none does."""
-    times = steering.repaired_lately
+    times = steering.repaired_last_minute
     if times < _AGAIN:
         return ""
     what = "Another program keeps changing the proxy's rules"

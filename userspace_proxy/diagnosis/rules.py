@@ -694,7 +694,7 @@ _SOME_FAIL: Sequence[Rule] = (
     at_limit,
     lacks_client_ports,
 )
-_LATELY: Sequence[Rule] = (
+_OF_LAST_MINUTE: Sequence[Rule] = (
     answers_are_missed,
     clients_failed,
     comes_and_goes,
@@ -707,7 +707,7 @@ _GROUPS: Sequence[tuple[Callable[[Case], bool], Sequence[Rule]]] = (
     (_any, _OF_PLAN),
     (lambda case: case.all_fail, _ALL_FAIL),
     (_any, _SOME_FAIL),
-    (lambda case: not case.is_calm, _LATELY),
+    (lambda case: not case.is_calm, _OF_LAST_MINUTE),
     (_any, _SERVED),
 )
 RULES = tuple(rule for _, rules in _GROUPS for rule in rules)

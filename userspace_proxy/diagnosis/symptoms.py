@@ -16,8 +16,8 @@ from operator import itemgetter
 
 from ..causes.cause import Cause, When
 from ..causes.endpoints import answers_flows_late, denies, excludes, owes_answers
-from ..facts import LATELY_S, EndpointCounters, LatelyFacts, PortFacts, Streak
-from ..facts.lately import Lately
+from ..facts import LAST_MINUTE_S, EndpointCounters, LastMinuteFacts, PortFacts, Streak
+from ..facts.last_minute import MinuteCounts
 from ..facts.streak import Exclusions
 from ..model import CauseCode, Failure, SocketAddress
 from ..model.failures import LEFT, NO_ANSWER
@@ -46,7 +46,7 @@ _Failures = Iterator[tuple[Streak, EndpointVerdict]]
 
 @dataclass(frozen=True, slots=True)
 class Symptom:
-    """One count of the last minute (:class:`.Lately`)."""
+    """One count of the last minute (:class:`.MinuteCounts`)."""
 
     name: str
     """Its field."""
@@ -152,24 +152,24 @@ _FAILURES = tuple(symptom for symptom in SYMPTOMS if symptom.how)
 _BY_NAME: Mapping[str, Symptom] = {symptom.name: symptom for symptom in SYMPTOMS}
 
 
-def _most(lately: Lately) -> int:
+def _most(lately: MinuteCounts) -> int:
     """Return the clients of the kind of which most failed, not counting late ones."""
     return max(int(getattr(lately, symptom.name)) for symptom in _FAILURES)
 
 
-def _nothing_known(_endpoint: SocketAddress, _now: float) -> Lately:
-    return Lately()
+def _nothing_known(_endpoint: SocketAddress, _now: float) -> MinuteCounts:
+    return MinuteCounts()
 
 
 def failed_lately(
-    lately: Lately,
+    lately: MinuteCounts,
     endpoints: Endpoints,
     clock: Clock,
     *,
-    failed_at: Callable[[SocketAddress, float], Lately] = _nothing_known,
+    failed_at: Callable[[SocketAddress, float], MinuteCounts] = _nothing_known,
     has_header: bool = False,
     was_many: bool = False,
-) -> LatelyFacts:
+) -> LastMinuteFacts:
     """Return the clients of the last minute, and at which endpoint most of them failed.
 
     Args:
@@ -181,7 +181,7 @@ def failed_lately(
     """
     counts = lately.counts()
     if not any(counts[1:]):
-        return LatelyFacts()
+        return LastMinuteFacts()
     endpoints = tuple(endpoints)
     are_flows = any(counters.ends.failure is Failure.NO_DATAGRAM for _, counters in endpoints)
     symptom = _main_symptom(lately, are_flows=are_flows)
@@ -194,28 +194,28 @@ def failed_lately(
         ]
         count, address = max(owed, key=itemgetter(0), default=(0, None))
         cause = owes_answers(address).replace(count=count) if address else None
-        return LatelyFacts(*counts, cause=cause, was_many=was_many, is_unusual=seldom)
+        return LastMinuteFacts(*counts, cause=cause, was_many=was_many, is_unusual=seldom)
     if symptom.find is None or symptom.cause is None:
-        return LatelyFacts(*counts, was_many=was_many)
+        return LastMinuteFacts(*counts, was_many=was_many)
     # Connections that were late failed at another endpoint than that which counts them.
     field = "refused" if name == "late" and not are_flows else name
     failures = [
         (getattr(failed_at(verdict.address, clock.now), field), streak.last_at, streak, verdict)
         for streak, verdict in symptom.find(endpoints)
-        if clock.now - streak.last_at < LATELY_S
+        if clock.now - streak.last_at < LAST_MINUTE_S
     ]
     if not failures:
         # A client that finds no endpoint is refused, too.
         have_left = name != "refused" and not any(_has_failed(one, name) for _, one in endpoints)
-        return LatelyFacts(*counts, was_many=was_many, have_left=have_left)
+        return LastMinuteFacts(*counts, was_many=was_many, have_left=have_left)
     count, last_at, streak, verdict = max(failures, key=itemgetter(0, 1))
     cause = symptom.cause(verdict, streak).replace(
         count=min(count or most, most), last_at=clock.unix(last_at), has_header=has_header
     )
-    return LatelyFacts(*counts, cause=cause, was_many=was_many)
+    return LastMinuteFacts(*counts, cause=cause, was_many=was_many)
 
 
-def _owe_seldom(lately: Lately, endpoints: Iterable[EndpointCounters]) -> bool:
+def _owe_seldom(lately: MinuteCounts, endpoints: Iterable[EndpointCounters]) -> bool:
     """Return whether few connections before the last minute ended so: it's no habit of theirs.
 
     Where clients have the last word, most do. Of a new Service, half of all is few.
@@ -240,7 +240,7 @@ def _has_failed(counters: EndpointCounters, name: str) -> bool:
     return bool(getattr(counters, name) > 0)
 
 
-def _main_symptom(lately: Lately, *, are_flows: bool) -> Symptom:
+def _main_symptom(lately: MinuteCounts, *, are_flows: bool) -> Symptom:
     """Return the symptom that the cause is about: that of most clients.
 
     Args:
@@ -256,12 +256,12 @@ def _main_symptom(lately: Lately, *, are_flows: bool) -> Symptom:
     return most if _most(lately) else _BY_NAME["flaps"]
 
 
-def _are_mostly_late(lately: Lately) -> bool:
+def _are_mostly_late(lately: MinuteCounts) -> bool:
     """Return whether the cause is about late clients: they are more than those of any kind."""
     return lately.late > _most(lately)
 
 
-def _are_refused_or_unanswered(lately: Lately) -> bool:
+def _are_refused_or_unanswered(lately: MinuteCounts) -> bool:
     """Return whether flows were refused, and others, of which that isn't known, got no answer.
 
     Not every datagram to a closed port is answered: ICMP errors are limited.
@@ -269,7 +269,7 @@ def _are_refused_or_unanswered(lately: Lately) -> bool:
     return lately.refused >= LEAST and lately.unanswered > 0
 
 
-def are_many(lately: LatelyFacts, count: int, total: int, share: float = SILENT_SHARE) -> bool:
+def are_many(lately: LastMinuteFacts, count: int, total: int, share: float = SILENT_SHARE) -> bool:
     """Return whether so many of all clients are news.
 
     Args:

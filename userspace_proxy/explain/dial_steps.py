@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from ..causes.cause import Cause
 from ..causes.say import Form, remedy, say
-from ..facts import LATELY_S, EndpointFacts, Level, PortFacts
+from ..facts import LAST_MINUTE_S, EndpointFacts, Level, PortFacts
 from ..facts.units import plural, seconds_in_words
 from .dial import DialResult
 from .path_step import PathStep
@@ -64,7 +64,7 @@ def clients_show(endpoint: EndpointFacts, now: float) -> bool:
     """Return whether clients have shown lately whether an endpoint answers."""
     if endpoint.cause is not None:
         return not endpoint.is_past
-    return endpoint.answered_at > 0 and now - endpoint.answered_at < LATELY_S
+    return endpoint.answered_at > 0 and now - endpoint.answered_at < LAST_MINUTE_S
 
 
 def _level_of_failed(endpoint: EndpointFacts, now: float) -> Level | None:

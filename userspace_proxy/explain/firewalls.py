@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ..facts import LATELY_S, FirewallFacts, Level, PortFacts, StatusFacts
+from ..facts import LAST_MINUTE_S, FirewallFacts, Level, PortFacts, StatusFacts
 from .path_step import PathStep
 
 _TOPIC = "firewall"
@@ -68,4 +68,4 @@ def _passes(port: PortFacts, firewall: FirewallFacts, now: float) -> bool:
     """Return whether packets of a Service port's clients have passed a chain lately."""
     if firewall.family not in ("", port.family):
         return False
-    return any(now - endpoint.sent_at < LATELY_S for endpoint in port.endpoints)
+    return any(now - endpoint.sent_at < LAST_MINUTE_S for endpoint in port.endpoints)

@@ -25,7 +25,7 @@ from .figures import (
     figures_of,
 )
 from .histogram import ITERATION_BOUNDS_S, TIMES_BOUNDS_S, Durations
-from .lately import LATELY_S, LastMinute, LatelyFacts
+from .last_minute import LAST_MINUTE_S, LastMinute, LastMinuteFacts
 from .node import (
     BridgeFacts,
     ClientAddressFacts,
@@ -70,7 +70,7 @@ from .streak import Streak, StreakPart
 __all__ = [
     "GAUGES",
     "ITERATION_BOUNDS_S",
-    "LATELY_S",
+    "LAST_MINUTE_S",
     "NO_TIMES",
     "STREAKS",
     "TIMES_BOUNDS_S",
@@ -94,8 +94,8 @@ __all__ = [
     "KernelFacts",
     "KernelLackFacts",
     "LastMinute",
+    "LastMinuteFacts",
     "LastStateFacts",
-    "LatelyFacts",
     "Level",
     "MemoryFacts",
     "PortFacts",

@@ -18,7 +18,7 @@ from ..model.causes import DIAL_CAUSES
 from ..model.failures import LEFT
 from .figures import GAUGES, PortFigures, Traffic, WaitCounts, Waits, counted_names
 from .histogram import TIMES_BOUNDS_S, Durations
-from .lately import LATELY_NAMES
+from .last_minute import MINUTE_NAMES
 from .streak import Exclusions, Streak, StreakPart
 
 
@@ -74,7 +74,7 @@ _NOTHING_OPEN = (0,) * len(GAUGES)
 # Of an endpoint, for the clients of the last minute; those that were refused had none.
 _OTHERS = "queued", "removed", "idle", "flaps"
 _COUNTED_ELSEWHERE = (*counted_names(Traffic), *counted_names(PortFigures), *_OTHERS)
-_UNANSWERED = tuple(name for name in LATELY_NAMES if name not in _COUNTED_ELSEWHERE)
+_UNANSWERED = tuple(name for name in MINUTE_NAMES if name not in _COUNTED_ELSEWHERE)
 # Of each cause of a failed dial.
 _FAILURES = {code: code.replace("-", "_") for code in DIAL_CAUSES}
 

@@ -20,7 +20,7 @@ from ..model import CauseCode, ServiceKey
 from ..version import version_in_words
 from .compared import PlanFacts, ProcessFacts
 from .figures import counter, gauge
-from .port import Aside, Level, PortFacts, TotalsFacts
+from .port import BesideJson, Level, PortFacts, TotalsFacts
 from .processes import MemoryFacts, WorkerFacts
 from .units import plural
 
@@ -60,7 +60,7 @@ class IncidentFacts(msgspec.Struct, frozen=True, gc=False):
     """Addresses of the endpoints that it is about; empty if it is about none."""
     waiting: int = 0
     """Clients of these Service ports that wait for an endpoint now."""
-    lately: int = 0
+    last_minute: int = 0
     """Clients of these Service ports that got no answer in the last minute, or none in time."""
     failed: int = 0
     """The same since the start."""
@@ -174,7 +174,7 @@ class SteeringState(msgspec.Struct, frozen=True):
         int,
         counter("steering_repairs", "repairs", "Frontends and guard rules repaired after drift"),
     ] = 0
-    repaired_lately: int = 0
+    repaired_last_minute: int = 0
     """How often in the last minute something was found to repair."""
     helper_restarts: Annotated[
         int,
@@ -475,7 +475,7 @@ class HealthCheckFacts(msgspec.Struct, frozen=True):
     """Why it doesn't answer, or not at every address; empty if it does."""
 
 
-class Unencoded(Aside):
+class Unencoded(BesideJson):
     """What other answers than the JSON of the status contain."""
 
     __slots__ = ()

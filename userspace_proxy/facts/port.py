@@ -21,7 +21,7 @@ from ..model import CauseCode, DataPath
 from ..plan import PortPlan
 from ..policy.usable import EndpointState
 from .figures import PortFigures, TrafficByCause, counter
-from .lately import LatelyFacts
+from .last_minute import LastMinuteFacts
 from .states import PortState
 
 
@@ -232,7 +232,7 @@ class PortPlanFacts(PortFigures):
     """What to do about the problem."""
 
 
-class Aside:
+class BesideJson:
     """Attributes of a Struct that the JSON doesn't contain, but another process gets (pickle)."""
 
     __slots__ = ()
@@ -241,7 +241,7 @@ class Aside:
         return (*super().__reduce__(), vars(self))
 
 
-class Planned(Aside):
+class Planned(BesideJson):
     """What a Service port's facts are made from."""
 
     __slots__ = ()
@@ -273,7 +273,7 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     """In the last minute it had no source port left towards an endpoint."""
     is_out_of_client_ports: bool = False
     """In the last minute a client's own address had none left towards an endpoint."""
-    last_minute: LatelyFacts = LatelyFacts()
+    last_minute: LastMinuteFacts = LastMinuteFacts()
     """Clients that got no answer in the last minute."""
     sent_at: float = 0.0
     """Unix time at which an endpoint last sent a client something, some seconds late at most; 0 if

@@ -15,7 +15,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from ..model import DialFailure, Failure
-from .lately import LATELY_S
+from .last_minute import LAST_MINUTE_S
 
 CLIENTS_MAX = 64
 """Clients that are kept per endpoint: an access rule turns away a few."""
@@ -206,7 +206,7 @@ class Exclusions(Streak):
         if len(self.clients) >= CLIENTS_MAX:
             del self.clients[next(iter(self.clients))]
         self.clients[client] = now
-        if before is None or now - before >= LATELY_S:
+        if before is None or now - before >= LAST_MINUTE_S:
             return
         if answered_at >= before:
             self.failed(now, failure, client)
@@ -216,5 +216,5 @@ class Exclusions(Streak):
     def answered(self, client: str, now: float) -> None:
         """Note that the endpoint has answered a client."""
         ended_at = self.clients.pop(client, None) if self.clients else None
-        if ended_at is not None and now - ended_at < LATELY_S:
+        if ended_at is not None and now - ended_at < LAST_MINUTE_S:
             self.succeeded_at = now

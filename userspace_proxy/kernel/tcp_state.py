@@ -64,7 +64,7 @@ def silence(sock: _socket.socket) -> tuple[float, float]:
     return data_ms / 1000, ack_ms / 1000
 
 
-def said_s(sock: _socket.socket) -> float:
+def since_sent_s(sock: _socket.socket) -> float:
     """Return for how long a socket has sent no data, also not again."""
     info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _SENT.size)
     return float(_SENT.unpack(info)[0]) / 1000

@@ -214,7 +214,7 @@ def _path(
         ports=max(one.ports for one in parts),
         endpoints=endpoints,
         waiting=max(one.waiting for one in parts),
-        lately=max(one.lately for one in parts),
+        last_minute=max(one.last_minute for one in parts),
         failed=max(one.failed for one in parts),
         saved=max(one.saved for one in parts),
     )

@@ -26,7 +26,7 @@ from ..facts import (
     Streak,
     StreakPart,
 )
-from ..facts.lately import LATELY_NAMES, Lately
+from ..facts.last_minute import MINUTE_NAMES, MinuteCounts
 from ..model import SocketAddress
 from ..model.node_network import Obstacle
 from ..model.serving import Serving
@@ -47,11 +47,11 @@ KNOWN_MAX = 10_000
 Way = Literal["dials", "answers"]
 """From this node to an endpoint, or back; which one an obstacle was looked for on."""
 
-_LATELY = tuple(name for name in LATELY_NAMES if name in EndpointCounters.names)
+_COUNTED = tuple(name for name in MINUTE_NAMES if name in EndpointCounters.names)
 # Of an endpoint's figures, which are what is new: those that fall again; the bytes that it has
-# sent, its failed dials, and those of _LATELY.
+# sent, its failed dials, and those of _COUNTED.
 _look_up_open = itemgetter(*map(EndpointCounters.names.index, GAUGES))
-_look_up = itemgetter(*map(EndpointCounters.names.index, ("sent_bytes", "failures", *_LATELY)))
+_look_up = itemgetter(*map(EndpointCounters.names.index, ("sent_bytes", "failures", *_COUNTED)))
 _NO_SERVING = Serving()
 _NOTHING_MEASURED = _NO_SERVING, ""
 _NOTHING_OPEN = (0,) * len(GAUGES)
@@ -167,7 +167,7 @@ class Group(CounterTable):
             return None
         self.revision += 1
         if old.all_endpoints and not serving.all_endpoints and serving.handling.hold is None:
-            self.last_minute.add(Lately(flaps=1), now)
+            self.last_minute.add(MinuteCounts(flaps=1), now)
         self.denials.change(serving, now)
         current = frozenset(serving.all_endpoints)
         self._slow_start.seconds = serving.handling.slow_start_s
@@ -212,7 +212,7 @@ class Group(CounterTable):
         for mistake, new in report.client_mistakes.items():
             _add_streak(self.mistakes_of(mistake), new, now)
         open_of = self._open.get(worker) or {}
-        lately = [[0] * len(_LATELY)]
+        lately = [[0] * len(_COUNTED)]
         self._begin_counters(report)
         for each in report.endpoints:
             endpoint = each.endpoint
@@ -224,7 +224,9 @@ class Group(CounterTable):
             lately.append(clients)
             # The first one is of all its clients.
             if new_failures or any(clients[1:]):
-                failed = Lately(**dict(zip(_LATELY, clients, strict=True)), refused=new_failures)
+                failed = MinuteCounts(
+                    **dict(zip(_COUNTED, clients, strict=True)), refused=new_failures
+                )
                 if endpoint not in self._failed_at:
                     self._failed_at = _with(self._failed_at, endpoint, LastMinute())
                 self._failed_at[endpoint].add(failed, now)
@@ -240,14 +242,14 @@ class Group(CounterTable):
             if any(number < 0 for number in open_):
                 # Ends of connections that were subtracted when it was forgotten.
                 self._subtract(endpoint, (min(0, number) for number in open_))
-        sums = dict(zip(_LATELY, map(sum, zip(*lately, strict=True)), strict=True))
+        sums = dict(zip(_COUNTED, map(sum, zip(*lately, strict=True)), strict=True))
         after = new_of["aborts_after_wait"]
         ended = new_of["waits.timeouts"] + new_of["waits.overflows"]
         refused, waited = new_of["refused"] - ended, ended + new_of["waits.client_aborts"] + after
         sums["connections"] -= after
         sums |= {"refused": refused, "queued": waited, "removed": new_of["ended_by_removal"]}
         sums["idle"] = new_of["ended_idle"]
-        self.last_minute.add(Lately(**sums), now)
+        self.last_minute.add(MinuteCounts(**sums), now)
         self._open = _with(self._open, worker, open_of)
         self._note_passing(worker, report, now)
 
@@ -283,10 +285,10 @@ class Group(CounterTable):
         self._ejected = _with(self._ejected, worker, None)
         self._waiting = _with(self._waiting, worker, None)
 
-    def failed_at(self, endpoint: SocketAddress, now: float) -> Lately:
+    def failed_at(self, endpoint: SocketAddress, now: float) -> MinuteCounts:
         """Return the clients of the last minute that failed at an endpoint; see ``_failed_at``."""
         failed = self._failed_at.get(endpoint)
-        return Lately() if failed is None else failed.failing(now)
+        return MinuteCounts() if failed is None else failed.failing(now)
 
     @property
     def has_passing(self) -> bool:

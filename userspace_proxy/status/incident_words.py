@@ -48,8 +48,8 @@ def met(incident: IncidentFacts, now: float) -> Iterator[str]:
     cause = cause_of(incident)
     if times := times_in_words(cause.count, cause.last_at, now):
         yield f"seen {times.strip(' ()')}"
-    if incident.lately:
-        yield f"{plural(incident.lately, 'client')} got no answer in the last minute"
+    if incident.last_minute:
+        yield f"{plural(incident.last_minute, 'client')} got no answer in the last minute"
     if incident.waiting:
         verb = "waits" if incident.waiting == 1 else "wait"
         yield f"{plural(incident.waiting, 'client')} {verb} for an endpoint"

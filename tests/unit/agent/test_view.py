@@ -20,7 +20,7 @@ from userspace_proxy.facts import (
     TrafficByCause,
     Waits,
 )
-from userspace_proxy.facts.lately import Lately, LatelyFacts
+from userspace_proxy.facts.last_minute import LastMinuteFacts, MinuteCounts
 from userspace_proxy.model import (
     Balance,
     CauseCode,
@@ -332,7 +332,7 @@ async def test_a_view_is_made_anew_only_if_something_of_it_has_changed(plane):
         port.plan = replace(port.plan)
 
     def fail():
-        group.last_minute.add(Lately(2, 3), 0.0)
+        group.last_minute.add(MinuteCounts(2, 3), 0.0)
 
     first = view()
     assert view() is first
@@ -343,7 +343,7 @@ async def test_a_view_is_made_anew_only_if_something_of_it_has_changed(plane):
         assert after is not before, change
         assert view() is after
     assert (first.last_minute, after.last_minute.connections, after.last_minute.refused) == (
-        LatelyFacts(),
+        LastMinuteFacts(),
         2,
         3,
     )
@@ -405,7 +405,7 @@ async def test_the_last_minute_names_the_header_and_what_was_news_before(plane):
     port.plan = replace(port.plan, serving=Serving((pod,), handling=handling))
     port.group.counters_of(pod).ends.add(StreakPart(0.0, 1, 0.0, 0.0, Failure.RESET))
     for was_many in (False, True):
-        port.group.last_minute.add(Lately(40, 0, 3), 0.0)
+        port.group.last_minute.add(MinuteCounts(40, 0, 3), 0.0)
         (view,) = judged(served_ports, plane)
         assert view.last_minute.was_many is was_many
     assert "PROXY header" in say(view.last_minute.cause)

@@ -8,7 +8,7 @@ import pytest
 from userspace_proxy.dataplane import Tuning, endpoint_group
 from userspace_proxy.dataplane.connection_log import LOGGER
 from userspace_proxy.facts.exchange import AT_END_S, OWED_AFTER_S
-from userspace_proxy.kernel.tcp_state import said_s, silence
+from userspace_proxy.kernel.tcp_state import silence, since_sent_s
 from userspace_proxy.model import Failure
 from userspace_proxy.model.connection_ends import EndReason
 
@@ -291,7 +291,7 @@ async def test_an_endpoint_owes_a_further_answer_after_a_wait(rig, monkeypatch, 
     monkeypatch.setitem(OWED_AFTER_S, True, 0.1)
     client, server, counters = await ask_again(rig)
     (connection,) = rig.connections.open
-    await until(lambda: said_s(connection.up.sink) >= 0.15, "the client waits")
+    await until(lambda: since_sent_s(connection.up.sink) >= 0.15, "the client waits")
     await ends(client, server)
     await ended(rig)
     assert (

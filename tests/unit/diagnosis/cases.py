@@ -33,7 +33,7 @@ from userspace_proxy.diagnosis import clauses as said
 from userspace_proxy.diagnosis import rules
 from userspace_proxy.diagnosis.clause import Clause, stated, stated_in_short
 from userspace_proxy.diagnosis.rules import Rule
-from userspace_proxy.facts import LatelyFacts, Level, PortState, Waits
+from userspace_proxy.facts import LastMinuteFacts, Level, PortState, Waits
 from userspace_proxy.model import CauseCode, DataPath, Handling, Hold, ProxyProtocol
 from userspace_proxy.policy import PathDecision
 
@@ -83,7 +83,7 @@ TOO_SLOW = failing(answers_late(POD, 4.0).replace(count=43))
 PARTS = ((21, "not connected"), (7, "ended without an answer"))
 WAS_REFUSED, WAS_RESET = lately_of(refuses(B)), lately_of(resets(B))
 LOST, NOT_ALWAYS = lately_of(resets(READY.address)), said.others_serve(1, always=False)
-FAILED = LatelyFacts(12, unanswered=4, cause=LOST)
+FAILED = LastMinuteFacts(12, unanswered=4, cause=LOST)
 
 
 class Expected(NamedTuple):
@@ -167,7 +167,7 @@ CASES = [
          waits=Waits(timeouts=2, total=3), **WAITING),
     case("holding-after-others-in-vain", rules.held_without_endpoint, said.holding(2, 0.2, "TCP"),
          stated(NO_READY), said.connections_failed(109, 109, (), said.none_in_time()),
-         waits=Waits(2, 0.2), last_minute=LatelyFacts(0, queued=109), **WAITING),
+         waits=Waits(2, 0.2), last_minute=LastMinuteFacts(0, queued=109), **WAITING),
     case("holding-and-not-scaled", rules.held_without_endpoint, said.holding(2, 0.2, "TCP"),
          stated(NO_READY), said.not_woken("cannot scale fn/mailer"),
          waits=Waits(2, 0.2, problem="cannot scale fn/mailer"), **WAITING),
@@ -177,9 +177,9 @@ CASES = [
     case("refused-without-a-reason", rules.refused, said.refused(None), endpoints=(NOT_READY,)),
     case("refused-again-and-again", rules.refused, said.refused(NO_NAME),
          said.flaps(3, "shop", "web"), endpoints=(), cause=NO_NAME,
-         last_minute=LatelyFacts(8, flaps=3)),
+         last_minute=LastMinuteFacts(8, flaps=3)),
     case("refused-as-in-a-rollout", rules.refused, said.refused(NO_NAME), endpoints=(),
-         cause=NO_NAME, last_minute=LatelyFacts(8, flaps=2)),
+         cause=NO_NAME, last_minute=LastMinuteFacts(8, flaps=2)),
     case("fault-on-purpose", rules.fault_on_purpose, stated(FAULT), endpoints=(READY, FAULTY)),
     case("fault-on-purpose-and-a-real-one", rules.fault_on_purpose, stated(FAULT), stated(SILENT),
          endpoints=(FAULTY, ALSO_EJECTED)),
@@ -223,12 +223,12 @@ CASES = [
          said.some_answer_not(1, 2, 3, are_all=True), stated(SILENT),
          endpoints=(PAST, ALSO_EJECTED, PAST)),
     case("refuses-and-clients-left", rules.all_fail, said.fail(), stated(REFUSES),
-         endpoints=(EJECTED,), last_minute=LatelyFacts(30, client_aborts=9)),
+         endpoints=(EJECTED,), last_minute=LastMinuteFacts(30, client_aborts=9)),
     case("fails-in-two-ways", rules.all_fail, said.fail(), stated(RESETS),
          said.connections_failed(28, 28, PARTS, said.because(WAS_REFUSED)), endpoints=(RESETTING,),
-         last_minute=LatelyFacts(7, 21, 7, cause=WAS_REFUSED)),
+         last_minute=LastMinuteFacts(7, 21, 7, cause=WAS_REFUSED)),
     case("failed-in-the-same-way-before", rules.all_fail, said.fail(), stated(RESETS),
-         endpoints=(RESETTING,), last_minute=LatelyFacts(7, 21, 7, cause=WAS_RESET)),
+         endpoints=(RESETTING,), last_minute=LastMinuteFacts(7, 21, 7, cause=WAS_RESET)),
     case("out-of-ports", rules.lacks_ports, said.may_be_reset(out_of_ports()),
          is_out_of_ports=True),
     case("one-refuses", rules.some_fail, stated(REFUSES), said.others_serve(1),
@@ -262,21 +262,21 @@ CASES = [
     case("out-of-client-ports", rules.lacks_client_ports, stated(out_of_client_ports()),
          is_out_of_client_ports=True),
     case("clients-failed", rules.clients_failed, said.served_by(1, 0, is_now=True),
-         said.connections_failed(3, 4, ()), last_minute=LatelyFacts(1, 3)),
+         said.connections_failed(3, 4, ()), last_minute=LastMinuteFacts(1, 3)),
     case("none-was-answered", rules.clients_failed, said.connections_failed(3, 3, ()),
-         last_minute=LatelyFacts(3, unanswered=3), is_quiet=True),
+         last_minute=LastMinuteFacts(3, unanswered=3), is_quiet=True),
     case("flaps", rules.comes_and_goes, SERVED_BY_1, said.flaps(3, "shop", "web"),
-         last_minute=LatelyFacts(8, flaps=3)),
+         last_minute=LastMinuteFacts(8, flaps=3)),
     case("saved-late", rules.answers_are_late, said.served_by(1, 0, is_now=True),
-         said.saved_late(4, 28), last_minute=LatelyFacts(28, late=4)),
+         said.saved_late(4, 28), last_minute=LastMinuteFacts(28, late=4)),
     case("idle", rules.answers_are_late, said.served_by(1, 0, is_now=True), said.ended_idle(3, 12),
-         last_minute=LatelyFacts(12, idle=3)),
+         last_minute=LastMinuteFacts(12, idle=3)),
     case("owed-seldom", rules.last_words_unanswered, said.served_by(1, 0, is_now=True),
          said.ended_unanswered(4, 12, said.because(owes_answers(A))),
-         last_minute=LatelyFacts(12, unanswered_requests=4, cause=owes_answers(A),
+         last_minute=LastMinuteFacts(12, unanswered_requests=4, cause=owes_answers(A),
                                  is_unusual=True)),
     case("owed-by-habit", rules.last_words_unanswered, said.ended_unanswered(4, 12),
-         state=PortState.UNKNOWN, level=OK, last_minute=LatelyFacts(12, unanswered_requests=4)),
+         state=PortState.UNKNOWN, level=OK, last_minute=LastMinuteFacts(12, unanswered_requests=4)),
     case("all-clients-denied", rules.none_admitted, said.none_admitted(DENYING), **ADMITS),
     case("external-ip-off", rules.lacks_addresses,
          said.partly_served(external_ip_off("203.0.113.7", "external IPs are off")),
@@ -350,53 +350,57 @@ BESIDE_ONE = [
          said.flows_unanswered(4, 12, said.because(LOST)), endpoints=(READY, EJECTED),
          last_minute=FAILED, **UDP),
     case("few", rules.some_fail, stated(REFUSES), said.others_serve(1), endpoints=(READY, EJECTED),
-         last_minute=LatelyFacts(12, unanswered=1, cause=LOST)),
+         last_minute=LastMinuteFacts(12, unanswered=1, cause=LOST)),
     case("at-its-limit", rules.some_fail, stated(REFUSES), NOT_ALWAYS,
          said.at_limit(3, 2.0, "TCP", 1, is_pinned=False, is_silent=False),
-         endpoints=(READY, EJECTED), last_minute=LatelyFacts(12, cause=LOST), waits=Waits(3, 2.0),
+         endpoints=(READY, EJECTED), last_minute=LastMinuteFacts(12, cause=LOST),
+          waits=Waits(3, 2.0),
          handling=ONE),
     case("all-places-of-a-program-that-hangs", rules.some_fail, stated(REFUSES), NOT_ALWAYS,
          said.at_limit(3, 2.0, "TCP", 1, is_pinned=False, is_silent=True),
          said.nothing_back("TCP", 9, False, False), endpoints=(READY, EJECTED),
-         last_minute=LatelyFacts(12, cause=LOST), waits=Waits(3, 2.0), handling=ONE,
+         last_minute=LastMinuteFacts(12, cause=LOST), waits=Waits(3, 2.0), handling=ONE,
          **{**MUTE_PORT, "connections": 9}),
     case("quiet", rules.some_fail, stated(REFUSES), said.others_answered(1),
          endpoints=(READY, EJECTED), last_minute=FAILED, is_quiet=True),
     case("same", rules.some_fail, stated(REFUSES), said.others_serve(1), endpoints=(READY, EJECTED),
-         last_minute=LatelyFacts(8, 12, cause=lately_of(REFUSES))),
+         last_minute=LastMinuteFacts(8, 12, cause=lately_of(REFUSES))),
 ]  # fmt: skip
 
 
 LEFT = [
     case("last", rules.clients_failed, said.served_by(1, 0, is_now=True), said.clients_left(4, 30),
-         last_minute=LatelyFacts(30, client_aborts=4)),
+         last_minute=LastMinuteFacts(30, client_aborts=4)),
     case("not-last", rules.silent_to_some, said.clients_left(4, 30), endpoints=(HANGING,),
-         last_minute=LatelyFacts(30, client_aborts=4)),
+         last_minute=LastMinuteFacts(30, client_aborts=4)),
     case("none-since", rules.unanswered, said.get_no_answer(), said.no_byte_in_time(3, 3),
-         stated(NOTHING), endpoints=(HANGING,), last_minute=LatelyFacts(30, client_aborts=3)),
-    case("too-few", rules.served, SERVED_BY_1, last_minute=LatelyFacts(30, client_aborts=2)),
-    case("few-of-many", rules.served, SERVED_BY_1, last_minute=LatelyFacts(41, client_aborts=4)),
+         stated(NOTHING), endpoints=(HANGING,), last_minute=LastMinuteFacts(30, client_aborts=3)),
+    case("too-few", rules.served, SERVED_BY_1, last_minute=LastMinuteFacts(30, client_aborts=2)),
+    case("few-of-many", rules.served, SERVED_BY_1,
+         last_minute=LastMinuteFacts(41, client_aborts=4)),
 ]  # fmt: skip
 FLOWS = [
     case("answered-last", rules.answers_are_missed, said.flows_unanswered(9, 12),
-         last_minute=LatelyFacts(12, unanswered=9), **UDP),
+         last_minute=LastMinuteFacts(12, unanswered=9), **UDP),
     case("not-last", rules.silent_to_some, said.flows_unanswered(9, 12), endpoints=(UNHEARD,),
-         last_minute=LatelyFacts(12, unanswered=9), **UDP),
+         last_minute=LastMinuteFacts(12, unanswered=9), **UDP),
     case("none-since", rules.unanswered, said.get_no_answer(), said.no_datagram_in(3, 3),
-         endpoints=(UNHEARD,), last_minute=LatelyFacts(12, unanswered=3), **UDP),
+         endpoints=(UNHEARD,), last_minute=LastMinuteFacts(12, unanswered=3), **UDP),
     case("which-was-long-ago", rules.never_answered, said.no_datagram_in(3, 3),
          endpoints=(failing(MUTE_ONCE, connections=3, is_past=True),),
          **{**UDP, **MUTE_PORT, "connections": 3}),
-    case("too-few", rules.served, SERVED_BY_1, last_minute=LatelyFacts(12, unanswered=2), **UDP),
-    case("few-of-many", rules.served, SERVED_BY_1, last_minute=LatelyFacts(100, unanswered=9),
+    case("too-few", rules.served, SERVED_BY_1,
+         last_minute=LastMinuteFacts(12, unanswered=2), **UDP),
+    case("few-of-many", rules.served, SERVED_BY_1, last_minute=LastMinuteFacts(100, unanswered=9),
          **UDP),
     case("few-refused-and-slow-ones", rules.served, SERVED_BY_1,
-         last_minute=LatelyFacts(250, 3, 12), **UDP),
+         last_minute=LastMinuteFacts(250, 3, 12), **UDP),
     case("none-ever-answered", rules.served, said.never_answered("UDP", 36_407, True, False),
-         state=PortState.UNKNOWN, last_minute=LatelyFacts(12, unanswered=9), sent_bytes=0, **UDP),
+         state=PortState.UNKNOWN, last_minute=LastMinuteFacts(12, unanswered=9),
+         sent_bytes=0, **UDP),
     case("some-refused-and-none-ever-answered", rules.served,
          said.never_answered("UDP", 36_407, True, False), state=PortState.UNKNOWN,
-         last_minute=LatelyFacts(203, 3, 200), sent_bytes=0, **UDP),
+         last_minute=LastMinuteFacts(203, 3, 200), sent_bytes=0, **UDP),
 ]  # fmt: skip
 
 

@@ -33,7 +33,7 @@ from userspace_proxy.diagnosis.failures import (
     without_silence,
 )
 from userspace_proxy.diagnosis.paths import PathView
-from userspace_proxy.facts import LATELY_S, EndpointCounters, Level
+from userspace_proxy.facts import LAST_MINUTE_S, EndpointCounters, Level
 from userspace_proxy.facts.streak import LateByte
 from userspace_proxy.model import DataPath, Protocol
 from userspace_proxy.model.failures import Failure
@@ -67,17 +67,17 @@ def seen(cause, count, first, last):
 
 def test_a_dial_that_failed_a_moment_ago_fails_now(counters):
     fail(counters)
-    failed = failure_of(POD, counters, at(5.0 + LATELY_S - 1))
+    failed = failure_of(POD, counters, at(5.0 + LAST_MINUTE_S - 1))
     assert failed == (seen(refuses(POD), 1, 5.0, 5.0), False)
 
 
 def test_a_dial_that_failed_a_while_ago_did_so_then(counters):
     fail(counters)
     now, _ = failure_of(POD, counters, at(5.0))
-    assert failure_of(POD, counters, at(5.0 + LATELY_S)) == (past(now), True)
+    assert failure_of(POD, counters, at(5.0 + LAST_MINUTE_S)) == (past(now), True)
     # A probe.
-    counters.dials.still_fails(5.0 + LATELY_S, Failure.REFUSED)
-    assert failure_of(POD, counters, at(5.0 + LATELY_S))[1] is False
+    counters.dials.still_fails(5.0 + LAST_MINUTE_S, Failure.REFUSED)
+    assert failure_of(POD, counters, at(5.0 + LAST_MINUTE_S))[1] is False
 
 
 def test_a_dial_that_failed_a_while_ago_is_followed_by_flows_without_an_answer(counters):
@@ -86,11 +86,11 @@ def test_a_dial_that_failed_a_while_ago_is_followed_by_flows_without_an_answer(c
     failed, _ = failure_of(POD, counters, at(5.0))
     assert failed == seen(unreachable(POD), 1, 5.0, 5.0)
     for now in range(40, 40 + MANY_ENDS):
-        assert failure_of(POD, counters, at(5.0 + LATELY_S))[0] == past(failed)
+        assert failure_of(POD, counters, at(5.0 + LAST_MINUTE_S))[0] == past(failed)
         counters.ends.failed(float(now), Failure.NO_DATAGRAM)
     assert failure_of(POD, counters, at(50.0)) == (failed, False), "it may be so still"
     silent_since = seen(no_datagram(POD), 3, 40.0, 42.0)
-    cause, is_past = failure_of(POD, counters, at(5.0 + LATELY_S))
+    cause, is_past = failure_of(POD, counters, at(5.0 + LAST_MINUTE_S))
     assert (cause, is_past) == (silent_since.replace(before=failed), False)
     told = [said.no_datagram_in(3, 9), said.failed_otherwise_before(failed)]
     for sent_bytes, lead in ((0, []), (1, [said.get_no_answer()])):
@@ -196,7 +196,7 @@ def test_of_an_endpoint_that_answered_without_an_end_three_in_a_row_are_no_chanc
         counters.ended_unanswered(now, Failure.RESET)
         counters.ends.succeeded_at = max(counters.ends.succeeded_at, 2.0)
     assert failure_of(POD, counters, at(60.9)) == NOTHING
-    assert failure_of(POD, counters, at(1.0 + LATELY_S))[0].count == MANY_ENDS
+    assert failure_of(POD, counters, at(1.0 + LAST_MINUTE_S))[0].count == MANY_ENDS
 
 
 def test_a_first_byte_after_the_clients_have_left_is_a_cause_with_its_time(counters):
@@ -239,10 +239,10 @@ def test_an_endpoint_that_answers_this_node_only_denies_the_client(counters):
 
 def test_two_dials_in_a_row_may_have_failed_by_chance_for_one_client(counters):
     counters.connections = 9
-    deny(counters, 5.0, 5.0 + LATELY_S)
-    assert failure_of(POD, counters, at(5.0 + LATELY_S)) == NOTHING
-    deny(counters, 6.0 + LATELY_S)
-    assert failure_of(POD, counters, at(6.0 + LATELY_S))[0].count == DENIALS
+    deny(counters, 5.0, 5.0 + LAST_MINUTE_S)
+    assert failure_of(POD, counters, at(5.0 + LAST_MINUTE_S)) == NOTHING
+    deny(counters, 6.0 + LAST_MINUTE_S)
+    assert failure_of(POD, counters, at(6.0 + LAST_MINUTE_S))[0].count == DENIALS
 
 
 def test_an_endpoint_that_answers_a_client_at_times_does_not_deny_it(counters):
@@ -252,9 +252,9 @@ def test_an_endpoint_that_answers_a_client_at_times_does_not_deny_it(counters):
     deny(counters, 7.0, *range(8, 66))
     assert failure_of(POD, counters, at(65.9)) == NOTHING
     # Since then, no dial of it has been answered.
-    deny(counters, 6.0 + LATELY_S)
+    deny(counters, 6.0 + LAST_MINUTE_S)
     denied = seen(denies(POD, "10.244.0.123"), 60, 7.0, 66.0)
-    assert failure_of(POD, counters, at(6.0 + LATELY_S)) == (denied, False)
+    assert failure_of(POD, counters, at(6.0 + LAST_MINUTE_S)) == (denied, False)
 
 
 @pytest.mark.parametrize("failure", [Failure.SILENT, Failure.REFUSED])
@@ -356,25 +356,25 @@ def test_packets_that_a_client_loses_are_no_failure_of_an_endpoint(counters):
 def test_time_alone_makes_a_view_untrue_once():
     failed = failing(seen(refuses(POD), 1, 5.0, 5.0))
     view = make_port(endpoints=(failed,))
-    assert not becomes_past(view, at(5.0 + LATELY_S - 1))
-    assert becomes_past(view, at(5.0 + LATELY_S))
+    assert not becomes_past(view, at(5.0 + LAST_MINUTE_S - 1))
+    assert becomes_past(view, at(5.0 + LAST_MINUTE_S))
     view.endpoints = (failing(seen(denies(POD, "10.244.0.123"), 1, 5.0, 5.0)),)
     assert not becomes_past(view, at(4.9 + DENIED_PAST_S))
     assert becomes_past(view, at(5.0 + DENIED_PAST_S))
     view = make_port(endpoints=(replace(failed, is_past=True),))
-    assert not becomes_past(view, at(5.0 + LATELY_S))
+    assert not becomes_past(view, at(5.0 + LAST_MINUTE_S))
 
 
 def test_a_minute_without_an_answer_makes_a_view_untrue_once():
     view = make_port(sent_at=1005.0)
-    assert not becomes_past(view, at(5.0 + LATELY_S - 1))
-    assert becomes_past(view, at(5.0 + LATELY_S))
+    assert not becomes_past(view, at(5.0 + LAST_MINUTE_S - 1))
+    assert becomes_past(view, at(5.0 + LAST_MINUTE_S))
     others = replace(view, is_quiet=True), replace(view, sent_at=0.0)
-    assert not any(becomes_past(one, at(5.0 + LATELY_S)) for one in others)
+    assert not any(becomes_past(one, at(5.0 + LAST_MINUTE_S)) for one in others)
 
 
 def test_how_long_clients_of_the_kernel_path_have_had_no_answer_is_not_known():
-    assert is_quiet(make_port(sent_at=1005.0), at(5.0 + LATELY_S))
+    assert is_quiet(make_port(sent_at=1005.0), at(5.0 + LAST_MINUTE_S))
     for path in (PathView(DataPath.KERNEL), PathView(DataPath.KERNEL, socket_connections=5)):
         port = replace(make_port(sent_at=9.0, sent_bytes=500), path=path)
         assert not is_quiet(port, at(99.0))

@@ -17,7 +17,7 @@ from userspace_proxy.causes.services import not_listening
 from userspace_proxy.causes.slices import selects_no_pod
 from userspace_proxy.diagnosis.incidents import Incidents
 from userspace_proxy.diagnosis.judge import judge
-from userspace_proxy.facts import LatelyFacts, Level, SourceFacts, Waits
+from userspace_proxy.facts import LastMinuteFacts, Level, SourceFacts, Waits
 
 from ..status.views import make_endpoint, make_port, make_view
 from .samples import failing
@@ -126,10 +126,10 @@ def test_without_a_cause_there_is_no_incident():
 
 def test_an_incident_has_what_its_clients_met():
     met = {"refused": 5, "saved": 2, "waits": Waits(waiting=3)}
-    last = LatelyFacts(9, refused=1, unanswered=2, client_aborts=3, endpoint_aborts=4, queued=5)
+    last = LastMinuteFacts(9, refused=1, unanswered=2, client_aborts=3, endpoint_aborts=4, queued=5)
     ports = [port_with(name, refuses(POD), last_minute=last, **met) for name in ("a", "b")]
     (one,) = Incidents(make_view(*ports)).all()
-    assert (one.waiting, one.lately, one.failed, one.saved) == (6, 30, 10, 4)
+    assert (one.waiting, one.last_minute, one.failed, one.saved) == (6, 30, 10, 4)
 
 
 def test_the_worst_and_largest_come_first():

@@ -25,7 +25,14 @@ from userspace_proxy.diagnosis.clause import sentence_of, stated
 from userspace_proxy.diagnosis.judge import diagnose, judge
 from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.diagnosis.rules import decide
-from userspace_proxy.facts import LATELY_S, Level, PortState, RejectedFacts, SourceFacts, StateFacts
+from userspace_proxy.facts import (
+    LAST_MINUTE_S,
+    Level,
+    PortState,
+    RejectedFacts,
+    SourceFacts,
+    StateFacts,
+)
 from userspace_proxy.facts.port import ClauseFacts
 from userspace_proxy.model import CauseCode, DataPath
 from userspace_proxy.plan import Side
@@ -306,7 +313,7 @@ def test_an_endpoint_that_answers_the_other_side_does_not_hang():
     [
         pytest.param({"cause": refuses(POD).replace(last_at=NOW)}, id="another-failure"),
         pytest.param({"is_past": True}, id="a-while-ago"),
-        pytest.param({"seconds_ago": LATELY_S}, id="others-answered-a-while-ago"),
+        pytest.param({"seconds_ago": LAST_MINUTE_S}, id="others-answered-a-while-ago"),
         pytest.param(
             {"cause": TIMED_OUT.replace(first_at=NOW - 0.5)}, id="others-answered-before-it-failed"
         ),

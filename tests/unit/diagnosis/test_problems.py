@@ -136,7 +136,7 @@ def test_a_ports_problem_has_its_remedy_beside_it():
             id="drift",
         ),
         pytest.param(
-            {"steering": SteeringState("nftables", repaired_lately=3)},
+            {"steering": SteeringState("nftables", repaired_last_minute=3)},
             Level.ATTENTION,
             "Another program keeps changing the proxy's rules: put back 3 times in the last minute",
             id="drift-again-and-again",

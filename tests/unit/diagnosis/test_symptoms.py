@@ -26,8 +26,8 @@ from userspace_proxy.diagnosis.symptoms import (
     many_unanswered,
     many_unanswered_requests,
 )
-from userspace_proxy.facts import LATELY_S, EndpointCounters, LatelyFacts, PortState
-from userspace_proxy.facts.lately import Lately
+from userspace_proxy.facts import LAST_MINUTE_S, EndpointCounters, LastMinuteFacts, PortState
+from userspace_proxy.facts.last_minute import MinuteCounts
 from userspace_proxy.model import CauseCode, DataPath, Handling, Hold, SocketAddress
 from userspace_proxy.model.failures import Failure
 from userspace_proxy.policy import PathDecision
@@ -66,53 +66,53 @@ def served(lately, *endpoints, **changes):
 
 
 def test_of_clients_that_failed_lately_the_last_endpoint_that_failed_is_the_cause():
-    lately = Lately(8, 12)
+    lately = MinuteCounts(8, 12)
     refused, before = returned(5.0), returned(4.0, Failure.SILENT, OTHER)
     never = counted(EndpointCounters(), OTHER)
     facts = found(lately, before, refused, never)
-    assert facts == LatelyFacts(8, 12, cause=lately_of(refuses(POD), 12, 5.0))
+    assert facts == LastMinuteFacts(8, 12, cause=lately_of(refuses(POD), 12, 5.0))
     # It is in the past, or another one that fails now is the cause.
-    assert found(lately, refused, now=5.0 + LATELY_S).cause is None
+    assert found(lately, refused, now=5.0 + LAST_MINUTE_S).cause is None
     failing_now = EndpointCounters()
     failing_now.dials.failed(5.0, Failure.REFUSED)
-    assert found(lately, counted(failing_now)) == LatelyFacts(8, 12)
-    assert found(Lately(), refused) == LatelyFacts()
+    assert found(lately, counted(failing_now)) == LastMinuteFacts(8, 12)
+    assert found(MinuteCounts(), refused) == LastMinuteFacts()
 
 
 def test_a_client_that_failed_while_this_node_was_answered_is_the_latest_failure():
     _, counters = one = returned(5.0)
     counters.denials.failed(8.0, Failure.SILENT, "10.244.0.123")
-    assert found(Lately(8, 12), one).cause == lately_of(silent(POD), 12, 8.0)
+    assert found(MinuteCounts(8, 12), one).cause == lately_of(silent(POD), 12, 8.0)
 
 
 def test_a_client_that_was_denied_the_endpoint_until_a_moment_ago_is_named():
     _, counters = one = returned(1.0)
     for now in range(2, 12):
         counters.denials.failed(float(now), Failure.SILENT, "10.244.0.123")
-    cause = found(Lately(8, 12), one, now=13.0).cause
+    cause = found(MinuteCounts(8, 12), one, now=13.0).cause
     assert cause == lately_of(denies(POD, "10.244.0.123"), 12, 11.0)
 
 
 @pytest.mark.parametrize("failure", [Failure.RESET, Failure.CLOSED])
 def test_of_connections_that_ended_unanswered_the_last_endpoint_is_the_cause(failure):
-    lately = Lately(20, 1, 12)
+    lately = MinuteCounts(20, 1, 12)
     facts = found(lately, ended(4.0, failure, OTHER), ended(5.0, failure))
     it_may_answer_no_other = lately_of(resets(POD), 12, 5.0, others=False)
-    assert facts == LatelyFacts(20, 1, 12, cause=it_may_answer_no_other)
+    assert facts == LastMinuteFacts(20, 1, 12, cause=it_may_answer_no_other)
     (_, counters) = answering = ended(5.0, failure)
     counters.ends.succeeded_at = 5.1
     assert found(lately, answering).cause == lately_of(resets(POD), 12, 5.0)
     # The client of another one has left; and what was a while ago isn't the cause.
     left = ended(8.0, Failure.UNANSWERED, OTHER)
     assert found(lately, left, returned(5.0)).cause is None
-    assert found(lately, ended(5.0), now=5.0 + LATELY_S).cause is None
-    assert found(Lately(20, 12, 1), ended(5.0)).cause is None
+    assert found(lately, ended(5.0), now=5.0 + LAST_MINUTE_S).cause is None
+    assert found(MinuteCounts(20, 12, 1), ended(5.0)).cause is None
 
 
 def test_a_header_that_this_proxy_sends_may_be_why_connections_ended():
-    cause = found(Lately(20, 1, 12), ended(5.0), has_header=True).cause
+    cause = found(MinuteCounts(20, 1, 12), ended(5.0), has_header=True).cause
     assert cause == lately_of(resets(POD), 12, 5.0, others=False).replace(has_header=True)
-    refused = found(Lately(20, 12), returned(5.0), has_header=True).cause
+    refused = found(MinuteCounts(20, 12), returned(5.0), has_header=True).cause
     assert "PROXY" not in f"{say(refused)}{remedy(refused)}"
 
 
@@ -121,46 +121,46 @@ def test_of_a_client_whose_connections_alone_end_unanswered_the_address_is_named
     for now in (2.0, 4.0, 6.0):
         counters.ends.succeeded_at = now - 1.0
         counters.ended_unanswered(now, Failure.CLOSED, CLIENT)
-    lately = Lately(40, 0, 12)
+    lately = MinuteCounts(40, 0, 12)
     cause = found(lately, one).cause
     assert cause == lately_of(excludes(POD, CLIENT), 12, 6.0)
     counters.ended_unanswered(7.0, Failure.CLOSED, "10.244.3.9")
     cause = found(lately, one).cause
     assert cause.row is resets, "the last one was another client's first"
     counters.ended_unanswered(8.0, Failure.UNANSWERED)
-    left = found(Lately(40, client_aborts=12), one).cause
+    left = found(MinuteCounts(40, client_aborts=12), one).cause
     assert left == lately_of(sends_nothing(POD), 12, 8.0)
 
 
 def test_of_clients_that_left_the_last_endpoint_is_the_cause():
     left, reset = ended(4.0, Failure.UNANSWERED), ended(5.0, Failure.RESET, OTHER)
-    cause = found(Lately(20, 1, 2, 12), reset, left).cause
+    cause = found(MinuteCounts(20, 1, 2, 12), reset, left).cause
     assert cause == lately_of(sends_nothing(POD), 12, 4.0, others=False)
-    facts = found(Lately(20, client_aborts=12), reset)
-    assert facts == LatelyFacts(20, 0, 0, 12, have_left=True)
+    facts = found(MinuteCounts(20, client_aborts=12), reset)
+    assert facts == LastMinuteFacts(20, 0, 0, 12, have_left=True)
 
 
 def test_connections_that_end_in_the_middle_are_no_success():
-    lately = found(Lately(40, 0, 0, 2, 8), ended(7.0), cut(5.0))
-    assert lately == LatelyFacts(40, 0, 0, 2, 8, cause=lately_of(cuts_off(POD), 8, 5.0))
+    lately = found(MinuteCounts(40, 0, 0, 2, 8), ended(7.0), cut(5.0))
+    assert lately == LastMinuteFacts(40, 0, 0, 2, 8, cause=lately_of(cuts_off(POD), 8, 5.0))
     failed = said.connections_failed(10, 40, (), said.because(lately.cause))
     assert told_of(served(lately)) == (rules.clients_failed, [SERVED_NOW, failed])
 
 
 def test_of_packets_that_are_lost_the_side_is_named_that_they_do_not_reach():
     _, counters = one = cut(5.0, Failure.NOT_TO_CLIENT)
-    cause = found(Lately(40, endpoint_aborts=8), one).cause
+    cause = found(MinuteCounts(40, endpoint_aborts=8), one).cause
     assert cause == lately_of(not_to_client(CLIENT), 8, 5.0)
     counters.ended_unanswered(6.0, Failure.NOT_TO_ENDPOINT, CLIENT)
-    cause = found(Lately(40, client_aborts=8), one).cause
+    cause = found(MinuteCounts(40, client_aborts=8), one).cause
     assert cause == lately_of(not_to_endpoint(POD), 8, 6.0, others=False)
     failed = said.connections_failed(8, 40, (), said.because(cause))
-    assert many_failed(served(LatelyFacts(40, client_aborts=8, cause=cause))) == failed
+    assert many_failed(served(LastMinuteFacts(40, client_aborts=8, cause=cause))) == failed
 
 
 @pytest.mark.parametrize("kind", ["unanswered", "client_aborts", "endpoint_aborts", "late"])
 def test_endpoints_that_have_left_since_are_not_among_those_that_may_serve(kind):
-    lately, answering = Lately(20, **{kind: 12}), EndpointCounters()
+    lately, answering = MinuteCounts(20, **{kind: 12}), EndpointCounters()
     others = (counted(answering),)
     facts = found(lately, *others)
     assert (facts.cause, facts.have_left) == (None, True)
@@ -170,40 +170,40 @@ def test_endpoints_that_have_left_since_are_not_among_those_that_may_serve(kind)
         setattr(answering, kind, 1)
     assert not found(lately, *others, now=90.0).have_left
     # There may have been none, or no room.
-    assert not found(Lately(20, refused=12), *others).have_left
-    assert not found(Lately(20, queued=12), *others).have_left
-    port = served(LatelyFacts(20, unanswered=12, have_left=True))
+    assert not found(MinuteCounts(20, refused=12), *others).have_left
+    assert not found(MinuteCounts(20, queued=12), *others).have_left
+    port = served(LastMinuteFacts(20, unanswered=12, have_left=True))
     assert many_failed(port) == said.connections_failed(12, 20, (), said.at_former_endpoints("at"))
 
 
 def test_a_service_that_has_never_had_an_endpoint_has_none_that_left():
-    assert not found(Lately(0, refused=9)).have_left
+    assert not found(MinuteCounts(0, refused=9)).have_left
 
 
 @pytest.mark.parametrize(
     ("lately", "endpoints", "at_first", "at_last", "shown"),
     [
         pytest.param(
-            Lately(60, unanswered=18), (ended(5.0), ended(8.0, address=OTHER)),
-            Lately(unanswered=15), Lately(unanswered=3), (POD, 15), id="ended",
+            MinuteCounts(60, unanswered=18), (ended(5.0), ended(8.0, address=OTHER)),
+            MinuteCounts(unanswered=15), MinuteCounts(unanswered=3), (POD, 15), id="ended",
         ),
         pytest.param(
-            Lately(60, refused=5), (returned(5.0), returned(8.0, address=OTHER)),
-            Lately(refused=9), Lately(refused=2), (POD, 5), id="dials-of-fewer-clients",
+            MinuteCounts(60, refused=5), (returned(5.0), returned(8.0, address=OTHER)),
+            MinuteCounts(refused=9), MinuteCounts(refused=2), (POD, 5), id="dials-of-fewer-clients",
         ),
         pytest.param(
-            Lately(60, late=7),
+            MinuteCounts(60, late=7),
             (returned(5.0, Failure.SILENT), returned(8.0, Failure.SILENT, OTHER)),
-            Lately(refused=6, late=1), Lately(refused=1, late=6), (POD, 6),
+            MinuteCounts(refused=6, late=1), MinuteCounts(refused=1, late=6), (POD, 6),
             id="late-ones-count-where-they-were-saved",
         ),
         pytest.param(
-            Lately(60, unanswered=18), (ended(5.0), ended(8.0, address=OTHER)),
-            Lately(), Lately(), (OTHER, 18), id="unknown",
+            MinuteCounts(60, unanswered=18), (ended(5.0), ended(8.0, address=OTHER)),
+            MinuteCounts(), MinuteCounts(), (OTHER, 18), id="unknown",
         ),
         pytest.param(
-            Lately(60, unanswered=18), (ended(-55.0), ended(8.0, address=OTHER)),
-            Lately(unanswered=15), Lately(unanswered=3), (OTHER, 3), id="a-minute-ago",
+            MinuteCounts(60, unanswered=18), (ended(-55.0), ended(8.0, address=OTHER)),
+            MinuteCounts(unanswered=15), MinuteCounts(unanswered=3), (OTHER, 3), id="a-minute-ago",
         ),
     ],
 )  # fmt: skip
@@ -241,7 +241,7 @@ WHY = lately_of(refuses("10.244.1.8:8080"))
     ],
 )
 def test_clients_that_failed_in_the_last_minute_are_no_success(counts, changes, shown):
-    port = served(LatelyFacts(*counts, cause=WHY), **changes)
+    port = served(LastMinuteFacts(*counts, cause=WHY), **changes)
     rule, told = told_of(port)
     if shown is None:
         assert (rule, many_failed(port)) == (rules.served, None)
@@ -261,11 +261,11 @@ def test_clients_that_failed_in_several_ways_are_counted_by_each():
         (6, "left before an answer"),
         (7, "cut off after an answer began"),
     )
-    failed = many_failed(served(LatelyFacts(100, 4, 5, 6, 7)))
+    failed = many_failed(served(LastMinuteFacts(100, 4, 5, 6, 7)))
     assert failed == said.connections_failed(22, 104, parts)
     # Of what this proxy has reset, this is the reason.
     removed = (8, "reset as their endpoint had left: on-endpoint-removal")
-    failed = many_failed(served(LatelyFacts(20, removed=8)))
+    failed = many_failed(served(LastMinuteFacts(20, removed=8)))
     assert failed == said.connections_failed(8, 20, (removed,))
 
 
@@ -279,20 +279,20 @@ def test_clients_that_failed_in_several_ways_are_counted_by_each():
 )
 def test_clients_that_had_to_wait_have_the_reason_for_their_wait(most, changes, row):
     handling = Handling(hold=Hold(60), max_connections=most)
-    lately = found(Lately(28, queued=12), ended(5.0))
+    lately = found(MinuteCounts(28, queued=12), ended(5.0))
     port = served(lately, handling=handling, **changes)
     failed = said.connections_failed(12, 40, (), row())
     if changes:
         failed = said.flows_failed(12, 28, 0, 0, row())
     assert told_of(port) == (rules.clients_failed, [SERVED_NOW, failed])
     if not changes:
-        lately = found(Lately(28, 0, 14, queued=12), ended(5.0))
+        lately = found(MinuteCounts(28, 0, 14, queued=12), ended(5.0))
         parts = ((14, "ended without an answer"), (12, "had waited for an endpoint"))
         why = said.because(lately.cause)
         failed = said.connections_failed(26, 40, parts, why)
         assert many_failed(replace(port, last_minute=lately)) == failed
         # Without an endpoint, a limit is none.
-        port = make_port(endpoints=(), handling=handling, last_minute=LatelyFacts(0, queued=5))
+        port = make_port(endpoints=(), handling=handling, last_minute=LastMinuteFacts(0, queued=5))
         assert many_failed(port) == said.connections_failed(5, 5, (), said.none_in_time())
 
 
@@ -308,23 +308,23 @@ def test_clients_that_had_to_wait_have_the_reason_for_their_wait(most, changes, 
 )
 def test_what_was_news_stays_so_until_it_is_half_as_many(lately, changes):
     for was_many in (False, True):
-        port = served(LatelyFacts(*lately, was_many=was_many), **changes)
+        port = served(LastMinuteFacts(*lately, was_many=was_many), **changes)
         assert (port.state.word is PortState.PARTLY_ANSWERING) is was_many
-    few = LatelyFacts(lately[0] * 2, *lately[1:], was_many=True)
+    few = LastMinuteFacts(lately[0] * 2, *lately[1:], was_many=True)
     assert served(few, **changes).state.word is PortState.SERVED
 
 
 def test_endpoints_that_leave_and_return_again_and_again_are_news():
-    lately = found(Lately(8, flaps=3), returned(5.0))
+    lately = found(MinuteCounts(8, flaps=3), returned(5.0))
     flaps = said.flaps(3, "shop", "web")
     assert many_flaps(served(lately)) == flaps
     assert served(lately).state.hint == flaps.hint
-    assert many_flaps(served(found(Lately(8, flaps=2)))) is None, "a rollout"
+    assert many_flaps(served(found(MinuteCounts(8, flaps=2)))) is None, "a rollout"
     # Clients that failed have the reason for that.
-    both = found(Lately(8, 12, flaps=30), returned(5.0))
+    both = found(MinuteCounts(8, 12, flaps=30), returned(5.0))
     assert (both.cause.count, both.flaps) == (12, 30)
     # Of those that were refused there may have been no endpoint to blame.
-    refused = served(found(Lately(60, 40, flaps=9)))
+    refused = served(found(MinuteCounts(60, 40, flaps=9)))
     assert many_failed(refused) == said.connections_failed(
         40, 100, (), said.because_of_flaps(9, "shop", "web")
     )
@@ -336,7 +336,7 @@ def test_endpoints_that_leave_and_return_again_and_again_are_news():
 
 def test_flows_without_an_answer_have_their_endpoint_and_the_remedy():
     stalled = ended(5.0, Failure.NO_DATAGRAM)
-    lately = found(Lately(12, 0, 9), stalled)
+    lately = found(MinuteCounts(12, 0, 9), stalled)
     assert lately.cause == lately_of(no_datagram(POD), 9, 5.0, others=False)
     port = served(lately, **UDP)
     assert many_unanswered(port) == said.flows_unanswered(9, 12, said.because(lately.cause))
@@ -346,7 +346,7 @@ def test_flows_without_an_answer_have_their_endpoint_and_the_remedy():
 def test_flows_that_were_answered_late_are_not_said_to_have_no_answer():
     stalled, late = ended(5.0, Failure.NO_DATAGRAM), ended(4.0, Failure.NO_DATAGRAM)
     late[1].came_late()
-    facts = found(Lately(12, 0, 1, late=9), stalled, late)
+    facts = found(MinuteCounts(12, 0, 1, late=9), stalled, late)
     assert facts.cause == answers_flows_late(POD).replace(count=9, last_at=1004.0)
     clause = said.flows_answered_late(9, 12, said.because(facts.cause))
     assert told_of(served(facts, **UDP)) == (rules.answers_are_missed, [clause])
@@ -364,7 +364,7 @@ def test_flows_that_were_answered_late_are_not_said_to_have_no_answer():
 def test_connections_that_were_saved_late_are_news_where_they_are_many(counts, changes, row):
     connections, late = counts
     endpoints = returned(5.0, Failure.SILENT), returned(6.0, Failure.REFUSED)
-    facts = found(Lately(connections, late=late), *endpoints)
+    facts = found(MinuteCounts(connections, late=late), *endpoints)
     assert facts.cause == lately_of(silent(POD), late, 5.0)
     port = served(facts, **changes)
     clause = row and row(late, connections, said.because(facts.cause))
@@ -374,29 +374,29 @@ def test_connections_that_were_saved_late_are_news_where_they_are_many(counts, c
 
 
 def test_connections_that_were_saved_late_may_have_been_saved_from_endpoints_that_have_left():
-    facts = found(Lately(28, late=4))
+    facts = found(MinuteCounts(28, late=4))
     clause = said.saved_late(4, 28, said.at_former_endpoints("from"))
     assert told_of(served(facts)) == (rules.answers_are_late, [SERVED_NOW, clause])
 
 
 def test_flows_to_a_port_that_is_closed_at_times_are_refused_or_unanswered():
     stalled, refused = ended(5.0, Failure.NO_DATAGRAM), returned(4.0, Failure.REFUSED)
-    facts = found(Lately(40, 5, 13), stalled, refused)
+    facts = found(MinuteCounts(40, 5, 13), stalled, refused)
     assert facts.cause == lately_of(refuses(POD), 5, 4.0)
     clause = said.flows_failed(18, 40, 5, 13, said.because(facts.cause))
     assert told_of(served(facts, **UDP)) == (rules.answers_are_missed, [clause])
     # Of TCP that is known.
-    assert found(Lately(40, 5, 13), ended(5.0), refused).cause.row is resets
+    assert found(MinuteCounts(40, 5, 13), ended(5.0), refused).cause.row is resets
 
 
 def test_open_flows_that_are_answered_no_more_come_before_those_of_the_last_minute():
     endpoint = replace(READY, stalled=2)
-    port = served(LatelyFacts(12, unanswered=9), endpoint, stalled=2, active=4, **UDP)
+    port = served(LastMinuteFacts(12, unanswered=9), endpoint, stalled=2, active=4, **UDP)
     assert many_unanswered(port) == said.stalled(2, 4, "UDP", READY.address, 1, has_former=False)
 
 
 def test_clients_that_left_are_not_said_to_have_failed():
-    port = served(LatelyFacts(30, client_aborts=4), READY)
+    port = served(LastMinuteFacts(30, client_aborts=4), READY)
     assert many_failed(port) == said.clients_left(4, 30)
     assert many_failed(port, but=[CauseCode.ENDPOINT_REFUSES]) is None, "nothing shows why"
 
@@ -404,17 +404,17 @@ def test_clients_that_left_are_not_said_to_have_failed():
 def test_an_endpoint_whose_flows_were_late_has_not_left_once_that_was_a_minute_ago():
     late = ended(5.0, Failure.NO_DATAGRAM)
     late[1].came_late()
-    assert not found(Lately(12, late=9), late, now=90.0).have_left
+    assert not found(MinuteCounts(12, late=9), late, now=90.0).have_left
 
 
 def test_an_endpoint_that_was_late_is_not_to_blame_for_what_others_cut_off():
     endpoints = returned(5.0, Failure.SILENT), cut(6.0, address=OTHER)
-    lately = found(Lately(60, endpoint_aborts=10, late=6), *endpoints)
+    lately = found(MinuteCounts(60, endpoint_aborts=10, late=6), *endpoints)
     assert lately.cause == lately_of(cuts_off(OTHER), 10, 6.0)
     why, port = said.because(lately.cause), served(lately)
     assert many_saved_late(port) == said.saved_late(6, 60)
     assert many_failed(port) == said.connections_failed(10, 60, (), why)
-    lately = found(Lately(60, endpoint_aborts=6, late=10), *endpoints)
+    lately = found(MinuteCounts(60, endpoint_aborts=6, late=10), *endpoints)
     assert lately.cause == lately_of(silent(POD), 10, 5.0)
     why, port = said.because(lately.cause), served(lately)
     assert many_saved_late(port) == said.saved_late(10, 60, why)
@@ -444,9 +444,12 @@ def ended_so(owed, connections=99):
 )
 def test_what_is_owed_is_a_failure_where_that_is_no_habit(owed, connections, seldom):
     total = min(12, connections)
-    failed_at = {POD: Lately(unanswered_requests=3), OTHER: Lately(unanswered_requests=1)}
+    failed_at = {
+        POD: MinuteCounts(unanswered_requests=3),
+        OTHER: MinuteCounts(unanswered_requests=1),
+    }
     endpoints = (ended_so(0, 0), ended_so(owed, connections))
-    lately = Lately(total, unanswered_requests=4)
+    lately = MinuteCounts(total, unanswered_requests=4)
     facts = found(lately, *endpoints, failed_at=lambda one, _: failed_at[one])
     assert (facts.cause, facts.is_unusual) == (owes_answers(POD).replace(count=3), seldom)
     port = served(facts, **SENT)
@@ -459,19 +462,21 @@ def test_what_is_owed_is_a_failure_where_that_is_no_habit(owed, connections, sel
 
 
 def test_few_ends_without_an_answer_are_no_news_and_none_beside_worse():
-    assert many_unanswered_requests(served(LatelyFacts(40, unanswered_requests=3), **SENT)) is None
-    _, (_, failed) = told_of(served(LatelyFacts(40, refused=9, unanswered_requests=10), **SENT))
+    assert (
+        many_unanswered_requests(served(LastMinuteFacts(40, unanswered_requests=3), **SENT)) is None
+    )
+    _, (_, failed) = told_of(served(LastMinuteFacts(40, refused=9, unanswered_requests=10), **SENT))
     assert failed == said.connections_failed(9, 49, ())
 
 
 def test_nobody_is_named_who_owes_nothing_any_more():
-    facts = found(Lately(12, unanswered_requests=4))
+    facts = found(MinuteCounts(12, unanswered_requests=4))
     assert (facts.cause, facts.is_unusual) == (None, True)
 
 
 @pytest.mark.parametrize(("idle", "is_told"), [(3, True), (1, False)])
 def test_connections_that_this_proxy_ends_as_they_are_idle_are_told_if_many(idle, is_told):
-    facts = found(Lately(12, idle=idle), ended_so(0))
+    facts = found(MinuteCounts(12, idle=idle), ended_so(0))
     assert (facts.idle, facts.cause) == (idle, None)
     port, clause = served(facts, **SENT), said.ended_idle(idle, 12)
     assert many_idle(port) == (clause if is_told else None)

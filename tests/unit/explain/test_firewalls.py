@@ -5,7 +5,7 @@ from userspace_proxy.causes.endpoints import dropped_here
 from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.explain import explain
 from userspace_proxy.explain.firewalls import firewall_clause, firewall_steps
-from userspace_proxy.facts import LATELY_S, FirewallFacts, Level, SteeringState
+from userspace_proxy.facts import LAST_MINUTE_S, FirewallFacts, Level, SteeringState
 from userspace_proxy.model import DataPath
 
 from .subjects import make_subject
@@ -42,8 +42,8 @@ def test_a_chain_that_lets_clients_pass_may_drop_others():
 @pytest.mark.parametrize(
     ("seconds_ago", "family", "client", "level"),
     [
-        pytest.param(LATELY_S - 1, "IPv4", "", None, id="lately"),
-        pytest.param(LATELY_S, "IPv4", "", Level.TROUBLE, id="a-while-ago"),
+        pytest.param(LAST_MINUTE_S - 1, "IPv4", "", None, id="lately"),
+        pytest.param(LAST_MINUTE_S, "IPv4", "", Level.TROUBLE, id="a-while-ago"),
         pytest.param(NOW, "IPv4", "", Level.TROUBLE, id="never"),
         pytest.param(1, "", "", None, id="both-families"),
         pytest.param(1, "IPv6", "", Level.TROUBLE, id="other-family"),

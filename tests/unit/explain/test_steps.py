@@ -202,14 +202,14 @@ def test_of_many_endpoints_the_rest_is_counted():
     ("changes", "topic", "level", "text"),
     [
         pytest.param(
-            {"steering": SteeringState("nftables", repairs=2, repaired_lately=2)},
+            {"steering": SteeringState("nftables", repairs=2, repaired_last_minute=2)},
             "rules",
             Level.OK,
             "nftables: the kernel is as planned, compared every second, 2 repairs so far",
             id="repaired",
         ),
         pytest.param(
-            {"steering": SteeringState("nftables", repairs=9, repaired_lately=9)},
+            {"steering": SteeringState("nftables", repairs=9, repaired_last_minute=9)},
             "rules",
             Level.ATTENTION,
             "Another program keeps changing the proxy's rules: put back 9 times in the last minute",

@@ -6,8 +6,8 @@ from userspace_proxy.kernel.tcp_state import (
     CLOSE_WAIT,
     TcpInfo,
     is_connected,
-    said_s,
     silence,
+    since_sent_s,
     tcp_info,
     unacknowledged_bytes,
     unread_bytes,
@@ -61,15 +61,15 @@ def test_a_socket_has_said_nothing_since_its_last_data_whatever_comes():
         server.accept()[0] as other,
     ):
         asking.send(b"question")
-        while said_s(asking) < 0.1:
+        while since_sent_s(asking) < 0.1:
             pass
         other.send(b"answer")
         assert asking.recv(6) == b"answer"
         other.shutdown(socket.SHUT_WR)
         assert asking.recv(6) == b""
-        assert said_s(asking) >= 0.1
+        assert since_sent_s(asking) >= 0.1
         asking.send(b"more")
-        assert said_s(asking) < 0.1
+        assert since_sent_s(asking) < 0.1
 
 
 def test_bytes_are_unread_until_they_are_read_and_a_fin_is_none():

@@ -18,7 +18,7 @@ from userspace_proxy.causes.endpoints import (
     unreachable,
 )
 from userspace_proxy.causes.slices import selects_no_pod
-from userspace_proxy.facts import EndpointFacts, LatelyFacts
+from userspace_proxy.facts import EndpointFacts, LastMinuteFacts
 from userspace_proxy.nodes.answer import AllNodes
 from userspace_proxy.nodes.merged import merge
 from userspace_proxy.nodes.text import render_nodes, render_status, render_top
@@ -87,7 +87,7 @@ def make_ports() -> AllNodes:
     no_pod = selects_no_pod("shop/cart", 1, "app=cart", "pods -n shop")
     cart = web(untried(state="not ready", is_usable=False), name="cart", cause=no_pod)
     gone = [refuses("10.1.1.1:80"), silent("10.1.1.2:80"), unreachable("10.1.1.3:80")]
-    few = {"last_minute": LatelyFacts(connections=200, endpoint_aborts=60)}
+    few = {"last_minute": LastMinuteFacts(connections=200, endpoint_aborts=60)}
     answers = []
     for number in range(1, 7):
         ports = [

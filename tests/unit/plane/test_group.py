@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from userspace_proxy.dataplane import Waiting
 from userspace_proxy.facts import TIMES_BOUNDS_S, EndpointCounters, GroupCounters, StreakPart
-from userspace_proxy.facts.lately import Lately
+from userspace_proxy.facts.last_minute import MinuteCounts
 from userspace_proxy.model import Balance, CauseCode, Failure, Handling, Hold, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane.channel import MAX_FRAME_BYTES
@@ -223,22 +223,22 @@ def test_mute_end_with_their_worker_as_all_that_is_open(group):
 
 
 def test_clients_that_failed_are_known_by_endpoint_for_a_minute(group):
-    assert group.failed_at(POD_A, 0.0) == Lately()
+    assert group.failed_at(POD_A, 0.0) == MinuteCounts()
     group.add(ONE, report_of_a(connections=9, unanswered=2), 0.0)
     others = (
         endpoint_report(POD_B, connections=9, failures=4),
         endpoint_report(POD_C, connections=9),
     )
     group.add(TWO, group_report(endpoint_report(POD_A, unanswered=3), *others), 30.0)
-    assert group.failed_at(POD_A, 59.0) == Lately(connections=9, unanswered=5)
-    assert group.failed_at(POD_B, 59.0) == Lately(connections=9, refused=4)
-    assert group.failed_at(POD_C, 59.0) == Lately()
-    assert group.failed_at(POD_A, 65.0) == Lately(unanswered=3)
-    assert group.failed_at(POD_A, 95.0) == Lately()
+    assert group.failed_at(POD_A, 59.0) == MinuteCounts(connections=9, unanswered=5)
+    assert group.failed_at(POD_B, 59.0) == MinuteCounts(connections=9, refused=4)
+    assert group.failed_at(POD_C, 59.0) == MinuteCounts()
+    assert group.failed_at(POD_A, 65.0) == MinuteCounts(unanswered=3)
+    assert group.failed_at(POD_A, 95.0) == MinuteCounts()
     group.change(Serving((POD_B,)))
     group.change(SERVING)
-    assert group.failed_at(POD_A, 65.0) == Lately(), "it has left"
-    assert group.failed_at(POD_B, 59.0) == Lately(connections=9, refused=4)
+    assert group.failed_at(POD_A, 65.0) == MinuteCounts(), "it has left"
+    assert group.failed_at(POD_B, 59.0) == MinuteCounts(connections=9, refused=4)
 
 
 def test_failures_in_a_row_are_those_that_all_workers_see(group):
@@ -299,10 +299,10 @@ def test_the_last_shortage_of_source_ports_is_known_by_its_time(group):
 
 def test_the_clients_of_the_last_minute_are_known_if_some_were_refused(group):
     group.add(0, report_of_a(connections=5), 4.0)
-    assert group.last_minute.failing(4.0) == Lately()
+    assert group.last_minute.failing(4.0) == MinuteCounts()
     group.add(1, group_report(endpoint_report(POD_A, connections=2), refused=3), 5.0)
-    assert group.last_minute.failing(6.0) == Lately(7, 3)
-    assert group.last_minute.failing(66.0) == Lately()
+    assert group.last_minute.failing(6.0) == MinuteCounts(7, 3)
+    assert group.last_minute.failing(66.0) == MinuteCounts()
 
 
 def test_the_last_answer_is_that_of_any_endpoint_and_connection(group):
@@ -335,7 +335,7 @@ def test_connections_without_an_answer_are_added_up_over_endpoints_and_workers(g
     group.add(0, group_report(*ended), 4.0)
     group.add(1, report_of_a(connections=2, unanswered=2, client_aborts=2), 5.0)
     group.add(0, report_of_a(client_aborts=1, endpoint_aborts=1), 11.0)
-    assert group.last_minute.failing(12.0) == Lately(10, 0, 4, 3, 1)
+    assert group.last_minute.failing(12.0) == MinuteCounts(10, 0, 4, 3, 1)
 
 
 def test_clients_that_had_to_wait_are_neither_refused_nor_answered(group):
@@ -346,14 +346,14 @@ def test_clients_that_had_to_wait_are_neither_refused_nor_answered(group):
         "aborts_after_wait": 4,
     }
     group.add(0, group_report(endpoint_report(POD_A, connections=9), refused=5, **counted), 4.0)
-    assert group.last_minute.failing(4.0) == Lately(connections=5, refused=2, queued=10)
+    assert group.last_minute.failing(4.0) == MinuteCounts(connections=5, refused=2, queued=10)
 
 
 def test_connections_that_were_reset_as_their_endpoint_had_left_are_counted(group):
     group.add(0, group_report(endpoint_report(POD_A, connections=9), ended_by_removal=4), 4.0)
-    assert group.last_minute.failing(4.0) == Lately(connections=9, removed=4)
+    assert group.last_minute.failing(4.0) == MinuteCounts(connections=9, removed=4)
     group.add(0, group_report(ended_idle=2), 5.0)
-    assert group.last_minute.failing(5.0) == Lately(connections=9, removed=4, idle=2)
+    assert group.last_minute.failing(5.0) == MinuteCounts(connections=9, removed=4, idle=2)
 
 
 def test_the_first_and_the_last_report_of_denied_clients_are_known(group):

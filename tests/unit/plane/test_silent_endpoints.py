@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from userspace_proxy.facts.lately import Lately
+from userspace_proxy.facts.last_minute import MinuteCounts
 from userspace_proxy.model import Failure, SocketAddress
 from userspace_proxy.model.node_network import DroppedBy, NextHop
 from userspace_proxy.model.serving import Serving
@@ -29,7 +29,7 @@ class Rig:
     def miss(self, endpoint):
         """Have a flow of an endpoint go without an answer."""
         self.group.counters_of(endpoint).ended_unanswered(self.now, Failure.NO_DATAGRAM)
-        self.group.last_minute.add(Lately(1, unanswered=1), self.now)
+        self.group.last_minute.add(MinuteCounts(1, unanswered=1), self.now)
 
     def look(self, seconds=1):
         self.now += seconds

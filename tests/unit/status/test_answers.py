@@ -16,7 +16,7 @@ from userspace_proxy.facts import (
     Times,
     UnservedFacts,
 )
-from userspace_proxy.facts.lately import LATELY_NAMES
+from userspace_proxy.facts.last_minute import MINUTE_NAMES
 from userspace_proxy.facts.node import ObjectKey
 from userspace_proxy.model import CauseCode, Failure
 from userspace_proxy.status.answers import (
@@ -207,7 +207,7 @@ def test_a_service_port_has_its_state(shown):
 
 def test_a_service_port_has_its_clients_of_the_last_minute(shown):
     others = {"cause": None, "was_many": False, "is_unusual": False, "have_left": False}
-    assert shown["last_minute"] == {**dict.fromkeys(LATELY_NAMES, 0), **others}
+    assert shown["last_minute"] == {**dict.fromkeys(MINUTE_NAMES, 0), **others}
 
 
 def test_a_frontend_has_these_fields(shown):

@@ -54,12 +54,12 @@ def test_since_a_day_before_has_its_date():
 
 
 def test_what_clients_met_is_counted():
-    assert list(met(incident(lately=1, waiting=3), AT + 60)) == [
+    assert list(met(incident(last_minute=1, waiting=3), AT + 60)) == [
         "seen 412 times, last 2 s ago",
         "1 client got no answer in the last minute",
         "3 clients wait for an endpoint",
     ]
-    assert list(met(incident(lately=2, waiting=1), AT + 60))[1:] == [
+    assert list(met(incident(last_minute=2, waiting=1), AT + 60))[1:] == [
         "2 clients got no answer in the last minute",
         "1 client waits for an endpoint",
     ]

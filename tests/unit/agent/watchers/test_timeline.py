@@ -9,7 +9,7 @@ from userspace_proxy.agent.rounds.served_port import ServedPort
 from userspace_proxy.agent.watchers.timeline import KEPT, OUTAGES_MAX, Timeline
 from userspace_proxy.cluster import Store
 from userspace_proxy.diagnosis.paths import PathView
-from userspace_proxy.facts import LATELY_S, Level, SourceFacts
+from userspace_proxy.facts import LAST_MINUTE_S, Level, SourceFacts
 from userspace_proxy.model import DataPath, Failure, SocketAddress
 from userspace_proxy.model.node_network import NextHop
 from userspace_proxy.model.serving import Serving
@@ -98,7 +98,7 @@ async def test_an_outage_is_worded_as_the_state_of_its_service_port(rig):
 
 async def test_an_outage_that_nothing_has_tried_for_a_while_is_in_the_past_tense(rig):
     dials = rig.group.counters_of(POD).dials
-    dials.failed(time.monotonic() - LATELY_S, Failure.REFUSED)
+    dials.failed(time.monotonic() - LAST_MINUTE_S, Failure.REFUSED)
     rig.eject()
     await rig.timeline.look()
     (event,) = rig.timeline.events()

@@ -1,7 +1,7 @@
 """The clients of one Service port in the last minute, and those that got no answer in time.
 
-    workers ──counts by endpoint──▶ LastMinute ──▶ Lately ──why, where──▶ LatelyFacts (JSON)
-                                     └ parts of 5 s ──▶ sums of the last 12
+    workers ──by endpoint──▶ LastMinute ──▶ MinuteCounts ──why, where──▶ LastMinuteFacts (JSON)
+                              └ parts of 5 s ──▶ sums of the last 12
 
 Counters since the start hide what happens now: of a million connections, ten failed. And what is so
 now hides what was so a moment ago: an endpoint that ends again and again answers in between.
@@ -26,17 +26,17 @@ from msgspec.structs import replace
 from ..causes.cause import Cause
 from .figures import counted_names
 
-LATELY_S = 60.0
+LAST_MINUTE_S = 60.0
 """For how long a failure, or a client's mistake, is news: longer than a probe of an endpoint that
 no client dials takes to come (``plane.ejected``)."""
 # Of that time, the present one included.
 _PARTS = 12
-_PART_S = LATELY_S / _PARTS
+_PART_S = LAST_MINUTE_S / _PARTS
 # Between two moments at which clients leave: workers report one within milliseconds.
 _APART_S = 1.0
 
 
-class Lately(msgspec.Struct, frozen=True, gc=False):
+class MinuteCounts(msgspec.Struct, frozen=True, gc=False):
     """What was counted in the last minute, or a part of it."""
 
     connections: int = 0
@@ -72,12 +72,12 @@ class Lately(msgspec.Struct, frozen=True, gc=False):
         return _counts_of(self)
 
 
-LATELY_NAMES = counted_names(Lately)
+MINUTE_NAMES = counted_names(MinuteCounts)
 """The names of the counts, in their order."""
-_counts_of = attrgetter(*LATELY_NAMES)
+_counts_of = attrgetter(*MINUTE_NAMES)
 
 
-class LatelyFacts(Lately, frozen=True, gc=False, kw_only=True):
+class LastMinuteFacts(MinuteCounts, frozen=True, gc=False, kw_only=True):
     """The clients of the last minute if some got no or a late answer, or there were flaps."""
 
     cause: Cause | None = None
@@ -92,7 +92,7 @@ class LatelyFacts(Lately, frozen=True, gc=False, kw_only=True):
     or aren't ready."""
 
 
-_NOTHING = Lately()
+_NOTHING = MinuteCounts()
 
 
 class LastMinute:
@@ -101,13 +101,13 @@ class LastMinute:
     __slots__ = ("_failed_at", "_left_at", "_parts")
 
     def __init__(self) -> None:
-        self._parts: tuple[tuple[int, Lately], ...] = ()
+        self._parts: tuple[tuple[int, MinuteCounts], ...] = ()
         """With their numbers, the latest last."""
         self._failed_at = -math.inf
         self._left_at: tuple[float, ...] = ()
         """The last two moments at which clients left."""
 
-    def add(self, new: Lately, now: float) -> None:
+    def add(self, new: MinuteCounts, now: float) -> None:
         """Add what was counted until now, monotonic seconds, since the last call."""
         counts = new.counts()
         if not any(counts):
@@ -121,22 +121,22 @@ class LastMinute:
         others = (each for each in self._parts if number - _PARTS < each[0] != number)
         self._parts = (*others, (number, _sum((*before, new))))
 
-    def failing(self, now: float) -> Lately:
+    def failing(self, now: float) -> MinuteCounts:
         """Return the sums of the last minute, or nothing if all clients were answered in time.
 
         What counts as that is all but the connections.
         """
-        if now - self._failed_at >= LATELY_S:
+        if now - self._failed_at >= LAST_MINUTE_S:
             return _NOTHING
         oldest = int(now // _PART_S) - _PARTS
         sums = _sum(part for number, part in self._parts if number > oldest)
         # What was counted before may have been taken back since.
-        sums = Lately(*(max(0, count) for count in sums.counts()))
-        if sum(now - at < LATELY_S for at in self._left_at) < 2:
+        sums = MinuteCounts(*(max(0, count) for count in sums.counts()))
+        if sum(now - at < LAST_MINUTE_S for at in self._left_at) < 2:
             sums = replace(sums, client_aborts=0)
         return sums if any(sums.counts()[1:]) else _NOTHING
 
 
-def _sum(parts: Iterable[Lately]) -> Lately:
+def _sum(parts: Iterable[MinuteCounts]) -> MinuteCounts:
     counts = (part.counts() for part in (_NOTHING, *parts))
-    return Lately(*map(sum, zip(*counts, strict=True)))
+    return MinuteCounts(*map(sum, zip(*counts, strict=True)))
