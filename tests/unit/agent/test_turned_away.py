@@ -12,7 +12,7 @@ from userspace_proxy.causes.services import (
 )
 from userspace_proxy.causes.slices import none_local
 from userspace_proxy.diagnosis.judge import diagnose
-from userspace_proxy.facts import ClientMistake, SourceFacts
+from userspace_proxy.facts import ClientMistake, PortState, SourceFacts
 from userspace_proxy.model import Failure, IPFamily, Protocol, ServicePortName, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import PortKey, PortPlan
@@ -101,12 +101,13 @@ async def test_clients_that_send_no_proxy_header_are_shown_while_it_is_so(plane)
     }
     port.group.add(0, group_report(mistakes=mistakes), 5.0)
 
-    def sentence(now):
+    def state(now):
         views = view_ports(served_ports, plane, Bind.PROXY_PORT, at(now))
         (view,) = diagnose(views, SourceFacts())
-        return view.state.sentence
+        return view.state.word, [(cause.row, cause.get("client")) for cause in view.state.stated]
 
-    assert sentence(900.0).startswith("No client has been served: connections without a PROXY")
+    header = [(no_proxy_header, "192.0.2.7")]
+    assert state(900.0) == (PortState.REFUSED, header)
     port.group.add(0, group_report(endpoint_report(POD, connections=1)), 64.0)
-    assert sentence(64.0).startswith("Not all clients are served: connections without a PROXY")
-    assert sentence(65.0) == "No byte has come back yet (1 connection)"
+    assert state(64.0) == (PortState.PARTLY_SERVED, header)
+    assert state(65.0) == (PortState.UNKNOWN, [])

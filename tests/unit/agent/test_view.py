@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from userspace_proxy.agent.view import show_traffic, view_endpoint, view_frontend, view_ports
-from userspace_proxy.causes.endpoints import fault_on_purpose, refuses, resets
+from userspace_proxy.causes.cause import When
+from userspace_proxy.causes.endpoints import fault_on_purpose, no_datagram, refuses, resets
 from userspace_proxy.causes.say import remedy, say
 from userspace_proxy.causes.services import not_listening, source_denied
 from userspace_proxy.cluster import Store
@@ -14,6 +15,7 @@ from userspace_proxy.diagnosis.judge import diagnose
 from userspace_proxy.facts import (
     EndpointCounters,
     GroupCounters,
+    PortState,
     SourceFacts,
     StateFacts,
     StreakPart,
@@ -178,18 +180,22 @@ async def test_flows_without_an_answer_are_shown_and_in_the_past_after_a_minute(
     told = EndpointReport(POD, asked.figures(), ends=StreakReport(-1, 3, 2, 5, Failure.NO_DATAGRAM))
     port.group.add(0, GroupReport(0, figures, [told]), 5.0)
     (view,) = judged(served_ports, plane, at(5.0))
-    never = "No datagram has come back (9 flows)"
-    assert (view.mark, view.state.sentence, view.endpoints[0].cause) == (None, never, None)
+    word, stated = view.state.word, view.state.stated
+    assert (view.mark, word, stated, view.endpoints[0].cause) == (None, PortState.UNKNOWN, [], None)
     # Of an empty datagram, no byte shows that it came.
     empty = EndpointCounters().figures()
     told = EndpointReport(POD, empty, ends=StreakReport(1.0, 0, 2.0, 5.0, Failure.NO_DATAGRAM))
     port.group.add(0, GroupReport(0, figures, [told]), 5.0)
-    lately = "Clients get no answer: no datagram has come back in the last 3 flows"
-    stalled = f"{POD} sent nothing in time when it was last tried"
-    before = f"The last 3 flows got no answer: {stalled}"
-    for now, sentence in ((5.0, lately), (64.0, lately), (65.0, before)):
+    for now in (5.0, 64.0, 65.0):
         (view,) = judged(served_ports, plane, at(now))
-        assert view.state.sentence == sentence
+        (cause,) = view.state.causes
+        assert (view.state.word, cause.row, cause.count) == (
+            PortState.UNANSWERED,
+            no_datagram,
+            3,
+        )
+        is_past = now > 64.0
+        assert (cause.when is When.PAST, view.state.stated) == (is_past, [cause] * is_past)
 
 
 async def test_waits_of_clients_are_shown(plane):

@@ -53,7 +53,7 @@ from .cases import (
 from .samples import READY, UDP, failing, lately_of
 
 LINE = "m/web.yaml:13: metadata.labels: kubernetes.io/service-name is missing"
-NO_SLICE = as_read(CauseCode.NO_SLICE, "no EndpointSlice belongs to shop/web")
+NO_SLICE = as_read(CauseCode.NO_SLICE, "no slice")
 WEB = ("shop/web",)
 
 
@@ -252,7 +252,7 @@ def test_what_is_kept_for_mistakes_of_others_is_a_note_with_the_first_of_them():
 
 
 def test_a_health_check_that_is_not_served_is_a_note_of_its_service():
-    taken = "cannot serve the health check on 0.0.0.0:30201: in use by nginx (pid 7)"
+    taken = "its port is in use"
     checks = (
         make_health_check("shop/web", 30201, 1, taken),
         make_health_check("shop/cart", 30202, 1),

@@ -103,7 +103,7 @@ def test_a_cause_is_written_with_its_words_and_its_parameters():
     cause = refuses(AT, was_open=True).replace(when=When.PAST, count=4, first_at=1.0, last_at=2.0)
     assert json.loads(written(cause)) == {
         "code": "endpoint-refuses",
-        "sentence": f"{AT} refused connections when it was last tried",
+        "sentence": say(cause),
         "object": AT,
         "hint": remedy(cause),
         "count": 4,

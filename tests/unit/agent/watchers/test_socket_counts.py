@@ -15,10 +15,11 @@ from userspace_proxy.agent.view import view_ports
 from userspace_proxy.agent.watchers import socket_counts
 from userspace_proxy.agent.watchers.socket_counts import HookedConnections
 from userspace_proxy.agent.watchers.socket_reports import REFUSED
+from userspace_proxy.causes.endpoints import refuses
 from userspace_proxy.causes.say import say
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.diagnosis.judge import diagnose
-from userspace_proxy.facts import SourceFacts, StatusFacts
+from userspace_proxy.facts import PortState, SourceFacts, StatusFacts
 from userspace_proxy.facts.connection import ConnectionFilter
 from userspace_proxy.kernel.bpf.socket_maps import EventKind, Result
 from userspace_proxy.model import DataPath, Frontend, Handling, Protocol, SocketAddress
@@ -184,16 +185,14 @@ async def test_an_ejection_is_shown_at_once_in_the_words_of_the_userspace_path(n
     hooks.fail((NAME, POD_A))
     node.take_events()
     assert node.endpoint.ejected_for_s == pytest.approx(5.0, abs=1.0)
-    words = (
-        f"{POD_A} refuses connections: nothing listens on port 8080 there, or a firewall rejects "
-        "them"
-    )
-    assert say(node.endpoint.cause) == words
-    assert node.port.state.sentence == f"{words}; the other one has not been tried"
+    cause, state = node.endpoint.cause, node.port.state
+    assert cause.row is refuses
+    assert cause.get("at") == str(POD_A)
+    assert (state.word, state.stated) == (PortState.PARTLY_ANSWERING, [cause])
     (line,) = caplog.records
     assert (line.levelno, line.getMessage()) == (
         logging.WARNING,
-        f"{NAME}: endpoint ejected: {words}",
+        f"{NAME}: endpoint ejected: {say(cause)}",
     )
 
 

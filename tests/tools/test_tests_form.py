@@ -1,0 +1,48 @@
+"""What is found in tests: those that don't run, and sentences."""
+
+from __future__ import annotations
+
+import ast
+import textwrap
+
+import pytest
+
+from .tests_form import find_nested, find_sentences, has_sentence, words_of
+
+GOLDEN = words_of("  10.0.0.1:80 waits for a bus: its line ends at\n  80 metres")
+
+
+@pytest.mark.parametrize(
+    ("inner", "is_found"),
+    [
+        ("@given(st.data())\n    def test_it(data): ...", True),
+        ("@given(st.data())\n    def check(data): ...", True),
+        ("@given(st.data())\n    def check(data): ...\n    check()", False),
+        ("def test_it(): ...", True),
+        ("def helper(): ...", False),
+    ],
+)
+def test_a_test_inside_of_another_function_is_found(inner: str, is_found: bool) -> None:
+    tree = ast.parse(f"def test_other():\n    assert True\n\n    {inner}\n")
+    assert bool(list(find_nested("a.py", tree))) is is_found
+
+
+@pytest.mark.parametrize(
+    ("text", "is_found"),
+    [
+        ('said == "10.9.9.9:1 waits for a bus: its line ends"', True),
+        ('f"{pod} waits for a bus: its line is new"', True),
+        ('said == "waits for a bus"', False),
+        ('say(refuses("10.0.0.1:80"))', False),
+        ('def f():\n    """It waits for a bus: its line ends at 80."""', False),
+    ],
+)
+def test_words_of_the_golden_pages_are_found_with_any_parameters(text: str, is_found: bool) -> None:
+    assert has_sentence(ast.parse(textwrap.dedent(text)), GOLDEN) is is_found
+
+
+def test_a_module_is_listed_only_as_long_as_it_has_to_be() -> None:
+    found = ["tests/unit/a/test_new.py", "tests/unit/a/test_old.py", "tests/node/test_whole.py"]
+    new, gone = find_sentences(found, ["tests/unit/a/test_old.py", "tests/unit/a/test_gone.py"])
+    assert new.startswith("tests/unit/a/test_new.py: ")
+    assert gone == "in NOT_YET without need: tests/unit/a/test_gone.py"
