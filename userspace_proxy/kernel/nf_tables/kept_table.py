@@ -13,13 +13,14 @@ those that should be there.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence, Set
 from dataclasses import dataclass
 
-from ...errors import SteeringConflict
+from ...errors import SteeringConflict, SteeringError
 from .nft_table import Definition, Listing, NftTable, Steps
 from .ruleset import NftablesError
 from .writer import INET, SetElement
@@ -123,8 +124,7 @@ class KeptTable(NftTable):
             SteeringError: The kernel refused; nothing has changed.
         """
         self.write(steps)
-        self._written = None
-        self._written = self.read_definitions()
+        self._note_written()
 
     def change_chains(self, steps: Steps, *, gone: Collection[str], new: Collection[str]) -> None:
         """Add and delete chains that the kernel doesn't call, which the contents already reflect.
@@ -140,8 +140,7 @@ class KeptTable(NftTable):
         """
         before = self._written
         self.write(steps)
-        self._written = None
-        self._written = self.read_definitions(before, gone=frozenset(gone), new=new)
+        self._note_written(before, gone=frozenset(gone), new=new)
 
     def repair(self) -> Repair:
         """Put it right, unless it contains what was written last; costs 10 µs then."""
@@ -207,7 +206,23 @@ class KeptTable(NftTable):
                 raise
             self.write([*self._create(False), *steps])
             self.is_complete = False
-        self._written = self.read_definitions()
+        self._note_written()
+
+    def _note_written(
+        self,
+        before: Sequence[Definition] | None = None,
+        *,
+        gone: Set[str] = frozenset(),
+        new: Collection[str] = (),
+    ) -> None:
+        """Read back what a transaction has written; arguments as of :meth:`read_definitions`.
+
+        It is in force: where the kernel doesn't list it now, that is no error of the change, and
+        the next comparison writes it anew.
+        """
+        self._written = None
+        with contextlib.suppress(SteeringError):
+            self._written = self.read_definitions(before, gone=gone, new=new)
 
 
 def _count_differing(some: Iterable[Definition], others: Iterable[Definition]) -> int:

@@ -53,8 +53,11 @@ class KernelPath:
 
     def __init__(self, proxy_name: str) -> None:
         name = KERNEL_PATH_TABLES.of(proxy_name)
-        self._table = KeptTable(name, SETS, self._create, self._elements)
-        self._links = PodLinks()
+        with contextlib.ExitStack() as opened:
+            self._table = KeptTable(name, SETS, self._create, self._elements)
+            opened.callback(self._table.close)
+            self._links = PodLinks()
+            opened.pop_all()
         self._rules = KernelRules()
         self._numbers: frozenset[int] = frozenset()
         """Those of the links that lead only to containers of this node."""
@@ -88,6 +91,15 @@ class KernelPath:
             return
         self._write(change)
         self._counts.forget(change.uncounted)
+
+    def undo(self, before: KernelTargets) -> None:
+        """Write what there was before a change; if the kernel refuses, the next repair does."""
+        change = self._rules.difference(before)
+        try:
+            self._write(change)
+        except SteeringError:
+            self._rules.accept(change)
+            self._table.forget()
 
     def _write(self, change: Difference) -> None:
         if self._exists:

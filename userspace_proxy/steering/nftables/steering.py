@@ -136,14 +136,19 @@ class NftablesProgrammer(NatProgrammer):
     def __init__(self, facts: SteeringFacts) -> None:
         # First, because nftables may be missing.
         name = STEERING_TABLES.of(facts.proxy_name)
-        self._table = KeptTable(name, SETS, self._create, self._elements)
-        super().__init__(facts)
+        with contextlib.ExitStack() as opened:
+            self._table = KeptTable(name, SETS, self._create, self._elements)
+            opened.callback(self._table.close)
+            super().__init__(facts)
+            opened.callback(self._address.close)
+            opened.callback(super().close)
+            self._kernel_path = KernelPath(facts.proxy_name)
+            opened.pop_all()
         self._refuse_port = facts.refuse_port
         self._without_ipv6: dict[Frontend, str] = {}
         self._uses: dict[bytes, int] = {}
         """How many frontends use each port, by its key in the guard."""
         self._released: ReleasedPorts[bytes] = ReleasedPorts()
-        self._kernel_path = KernelPath(facts.proxy_name)
         self._targets: dict[Frontend, KernelTarget] = {}
         """The desired targets of frontends that are on the kernel path, or have been."""
         self._ended: dict[Frontend, KernelTarget] = {}
@@ -192,8 +197,7 @@ class NftablesProgrammer(NatProgrammer):
             self.change(touched)
         except SteeringError:
             self._set_targets(before)
-            with contextlib.suppress(SteeringError):
-                self._kernel_path.change(before)
+            self._kernel_path.undo(before)
             raise
         self._note_ended(touched, before)
 

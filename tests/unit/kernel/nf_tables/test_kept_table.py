@@ -146,6 +146,34 @@ def test_a_comparison_that_fails_is_made_again(node, table, monkeypatch):
     assert not table.is_known()
 
 
+@pytest.mark.parametrize("change", ["all", "rules", "chains"])
+def test_a_change_that_cannot_be_read_back_is_in_force_and_compared_later(
+    table, contents, printed, monkeypatch, change
+):
+    table.write_all()
+
+    def fail(*_arguments):
+        raise SteeringError("cannot query nftables")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Ruleset, "rules", fail)
+        broken.setattr(Ruleset, "tables", fail)
+        if change == "all":
+            contents.elements = {DNS}
+            table.write_all()
+        elif change == "rules":
+            table.redefine(contents.chain(x.UDP + x.verdict(x.DROP)))
+        else:
+            added = TableWriter("ours")
+            added.add_chain("more")
+            table.change_chains([added.messages], gone=(), new=("more",))
+    expected = {"all": "elements = { 53 }", "rules": "udp drop", "chains": "chain more"}
+    assert expected[change] in printed()
+    assert not table.is_known()
+    table.put_right()
+    assert table.is_known()
+
+
 @pytest.mark.parametrize(
     ("command", "count"),
     [

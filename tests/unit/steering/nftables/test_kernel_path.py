@@ -6,11 +6,12 @@ import errno
 from contextlib import closing
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
 
 import pytest
 
 from userspace_proxy.balance import fill_slots
-from userspace_proxy.errors import SteeringConflict
+from userspace_proxy.errors import SteeringConflict, SteeringError
 from userspace_proxy.kernel.netlink import Requests
 from userspace_proxy.kernel.nf_tables import NftablesError, Ruleset, writer
 from userspace_proxy.kernel.nf_tables import expressions as x
@@ -18,6 +19,7 @@ from userspace_proxy.kernel.nf_tables.owned import OwnedTable
 from userspace_proxy.kernel.nf_tables.writer import TableWriter
 from userspace_proxy.model import Frontend, Protocol, SocketAddress
 from userspace_proxy.steering.base import Affinity, EndpointChoice, KernelTarget
+from userspace_proxy.steering.nftables import kernel_path as module
 from userspace_proxy.steering.nftables import kernel_rules
 from userspace_proxy.steering.nftables.kernel_path import KernelPath
 
@@ -142,6 +144,32 @@ def test_a_change_after_a_flush_writes_the_whole_table(node, path):
     node.run("nft flush ruleset")
     assert path.repair() > 0
     assert path.in_force() == {WEB: (A, B), CART: (A,)}
+
+
+def test_an_undo_that_is_refused_is_left_to_the_next_repair(path, monkeypatch):
+    def refuse(_ruleset, _messages):
+        raise NftablesError(errno.ENOMEM, "")
+
+    path.load({WEB: BOTH})
+    path.change({WEB: ONE, CART: BOTH})
+    with monkeypatch.context() as full:
+        full.setattr(Ruleset, "commit", refuse)
+        path.undo({WEB: BOTH, CART: None})
+    assert path.in_force() == {WEB: (A,), CART: (A, B)}
+    assert path.repair() > 0
+    assert path.in_force() == {WEB: (A, B)}
+
+
+def test_what_was_opened_is_closed_where_links_cannot_be_watched(node, monkeypatch):
+    def fail():
+        raise SteeringError("cannot watch this node's links")
+
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    monkeypatch.setattr(module, "PodLinks", fail)
+    with pytest.raises(SteeringError, match="watch") as failure:
+        KernelPath("")
+    assert failure.value.__traceback__ is not None
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_refused_change_changes_nothing(node, path, monkeypatch):
