@@ -46,6 +46,9 @@ from .rules import (
     write_table,
 )
 
+# Of a frontend that led to endpoints, and to no port that is known.
+_NO_PORT = 0
+
 
 def missing(kernel: KernelOffers) -> str:
     """Return what nftables lacks to work here; empty where it lacks nothing."""
@@ -242,7 +245,7 @@ class NftablesProgrammer(NatProgrammer):
         ports = self._applied or {}
         # Connections that began while no rules were maintained may lead anywhere.
         left = self.start()
-        self._stale |= dict.fromkeys(ports) | left
+        self._stale = dict.fromkeys(ports) | self._stale | left
         self._released.add(guard_key(f, port) for f, port in left.items() if port)
         self._uses = count_uses(ports, self._refuse_port)
         self._table.write_all()
@@ -295,7 +298,7 @@ class NftablesProgrammer(NatProgrammer):
 
     def _forget_stale(self) -> None:
         for frontend in self._kernel_path.take_repaired():
-            self._stale.setdefault(frontend, (self._applied or {}).get(frontend))
+            self._note_translated(frontend, (self._applied or {}).get(frontend, _NO_PORT))
         super()._forget_stale()
         self._ended = {}
 
@@ -313,12 +316,25 @@ class NftablesProgrammer(NatProgrammer):
                 continue
             is_concerned = target.is_on or frontend.protocol is Protocol.UDP
             if is_concerned and target.choices != self._choices(frontend):
-                self._stale.setdefault(frontend, target.port)
+                self._note_translated(frontend, target.port)
+
+    def _note_translated(self, frontend: Frontend, port: int) -> None:
+        """Note a frontend whose packets may have been led to endpoints, whatever else is noted."""
+        if self._stale.get(frontend) is None:
+            self._stale[frontend] = port
 
     def _note_left(self, left: Mapping[Frontend, tuple[SocketAddress, ...]]) -> None:
-        """Note the endpoints of an earlier run's frontends: flows to those not steered now end."""
+        """Note the endpoints that an earlier run, or a refused first apply, led frontends to.
+
+        Flows to those of frontends that aren't steered now end, and so do unanswered SYNs to others
+        than now.
+        """
         for frontend, endpoints in left.items():
-            self._ended[frontend] = KernelTarget(0, (EndpointChoice(endpoints),))
+            self._note_translated(frontend, _NO_PORT)
+            before = self._ended.get(frontend)
+            known = before.choices[0].endpoints if before else ()
+            both = tuple(dict.fromkeys((*known, *endpoints)))
+            self._ended[frontend] = KernelTarget(_NO_PORT, (EndpointChoice(both),))
 
     def _create(self, checks_sockets: bool) -> Steps:
         self._choose_address()
@@ -337,6 +353,8 @@ class NftablesProgrammer(NatProgrammer):
         Their connections may lead anywhere.
         """
         added, removed = read_ports(repair.added), read_ports(repair.removed)
+        # A port that it was to lead to tells of more flows than one that another program chose.
+        removed = {f: port for f, port in removed.items() if not self._stale.get(f)}
         self._stale = dict.fromkeys(added) | self._stale | removed
 
     def _choose_address(self) -> bool:

@@ -44,6 +44,22 @@ def stale_after_restoring(programmer):
 
 
 @pytest.fixture
+def begin(node, dial):
+    """Begins a flow, or sends a SYN without an answer."""
+
+    def begin(*frontends):
+        for frontend in frontends:
+            if frontend.protocol is Protocol.UDP:
+                dial(frontend)
+                continue
+            with socket.socket() as client:
+                client.setblocking(False)
+                client.connect_ex((frontend.ip, frontend.port))
+
+    return begin
+
+
+@pytest.fixture
 async def steering(node):
     steering = NftablesSteering(FACTS)
     await steering.start()
@@ -218,6 +234,68 @@ async def test_flows_to_endpoints_of_an_earlier_run_end_with_their_frontend(
     with node:
         assert not conntrack.count_by_endpoint(4, socket.IPPROTO_UDP).entries
     await successor.close()
+
+
+@pytest.mark.parametrize("then", ["other endpoint", "not steered", "clean_up"])
+async def test_flows_to_endpoints_of_a_half_written_first_run_end(
+    node, steering, begin, monkeypatch, then
+):
+    """The run died, or its first apply was refused, after the table of the kernel path."""
+    node.run("ip route add 10.244.0.0/16 dev lo")
+    one, other = (
+        KernelTarget(36002, (EndpointChoice((SocketAddress(ip, 8080),)),))
+        for ip in ("10.244.1.2", "10.244.1.3")
+    )
+    with monkeypatch.context() as broken:
+
+        def fail(_version):
+            raise SteeringError("cannot list conntrack entries")
+
+        broken.setattr(conntrack, "check", fail)
+        with pytest.raises(SteeringError, match="list"):
+            await steering.apply({WEB: one, DNS: one})
+    begin(WEB, DNS)
+    if then == "clean_up":
+        await steering.clean_up()
+    else:
+        await steering.apply({WEB: other, DNS: other} if then == "other endpoint" else {})
+    with node:
+        assert not conntrack.count_by_endpoint(4, socket.IPPROTO_UDP).entries
+        left = conntrack.count_by_endpoint(4, socket.IPPROTO_TCP).entries.total()
+    # Only where the frontend is steered: its SYN may be any other program's otherwise.
+    assert left == (then != "other endpoint")
+
+
+async def test_an_unanswered_syn_to_an_endpoint_ends_although_the_other_table_had_drifted(
+    node, steering, begin
+):
+    node.run("ip route add 10.244.0.0/16 dev lo")
+    one, other = (
+        KernelTarget(36002, (EndpointChoice((SocketAddress(ip, 8080),)),))
+        for ip in ("10.244.1.2", "10.244.1.3")
+    )
+    await steering.apply({WEB: one})
+    begin(WEB)
+    node.run("nft add rule inet userspace-proxy prerouting counter")
+    await steering.change({WEB: other}, ())
+    await steering.forget_stale()
+    with node:
+        assert not conntrack.count_by_endpoint(4, socket.IPPROTO_TCP).entries
+
+
+async def test_flows_to_the_port_of_a_frontend_end_with_it_although_its_element_had_drifted(
+    node, steering, dial
+):
+    await steering.apply({DNS: 36002})
+    dial(DNS)
+    node.run(
+        f"nft 'delete element {MAP} {{ 10.96.0.10 . udp . 53 }};"
+        f"add element {MAP} {{ 10.96.0.10 . udp . 53 : 7777 }}'"
+    )
+    await steering.change({}, [DNS])
+    await steering.forget_stale()
+    with node:
+        assert not conntrack.count_by_endpoint(4, socket.IPPROTO_UDP).entries
 
 
 async def test_flows_that_another_program_led_to_its_own_endpoint_end_with_the_repair(
