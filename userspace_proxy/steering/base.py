@@ -213,7 +213,8 @@ class Steering(abc.ABC):
         removed, so a client that keeps its source port reaches the new target.
 
         Raises:
-            SteeringError: The kernel refused; the old state is in force.
+            SteeringError: The kernel refused; the old state is in force. After a first ``apply``
+                some frontends may lead to endpoints already: repeat it.
         """
 
     @abc.abstractmethod
@@ -229,8 +230,8 @@ class Steering(abc.ABC):
                 wasn't steered is no error.
 
         Raises:
-            SteeringError: The kernel refused and the old state is in force; or nothing was
-                applied before.
+            SteeringError: The kernel refused and the old state is in force, or will be with the
+                next ``repair`` if the kernel refused to undo a part; or nothing was applied before.
         """
 
     async def forget_stale(self) -> None:  # noqa: B027 - most have nothing to do
