@@ -127,6 +127,7 @@ class _Drawer:
         rng, has, steps = self._rng, self._has, []
         if "clients" in has:
             steps += [self._client() for _ in range(rng.randint(0, 3))]
+            steps += self._client_that_returns()
         if "drift" in has and rng.random() < 0.3:
             within = rng.randint(1, 60) if "drift within" in has and rng.random() < 0.5 else 0
             name = rng.choice(self._drifts)
@@ -164,6 +165,22 @@ class _Drawer:
         )
         self._clients.append(step)
         return step
+
+    def _client_that_returns(self) -> list[Step]:
+        """Return steps of a client with session affinity that connects anew within the time-out."""
+        rng = self._rng
+        pinned = [
+            index
+            for index, one in enumerate(p.FRONTENDS)
+            if isinstance(target := self._last.get(one), KernelTarget)
+            and target.affinity is not None
+            and target.is_on
+        ]
+        if not pinned or rng.random() < 0.5:
+            return []
+        first = replace(self._client(), number=rng.choice(pinned))
+        again = replace(first, number=rng.choice(pinned), port=first.port + 10)
+        return [first, Step(p.LATER, seconds=rng.choice((0.0, 1.0, 2.0))), again]
 
     def _link(self) -> Step:
         rng = self._rng

@@ -13,6 +13,10 @@ DRIFTS = (
     "insert rule", "append rule", "policy", "delete table", "flush ruleset", "delete chain",
     "delete set", "replace table", "foreign table", "foreign nat", "no foreign table",
 )  # fmt: skip
+OF_ELEMENTS = ("delete element", "change element", "add element", "flush set")
+"""Those that leave rules, chains and sets as they are."""
+OF_LOOK_UPS = ("flush chain", "delete rule", "delete chain")
+"""Those after which a map may be there that no rule looks up."""
 FOREIGN = ("foreign table", "foreign nat", "no foreign table")
 """Those that don't touch the product's tables."""
 

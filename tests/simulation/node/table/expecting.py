@@ -182,6 +182,11 @@ def lines_of(targets: Mapping[Frontend, Target]) -> set[str]:
     return {f"{one.protocol.value} {_shown(one)} -> {_target(t)}" for one, t in targets.items()}
 
 
+def head_of(frontend: Frontend) -> str:
+    """Return how the line of a frontend begins."""
+    return f"{frontend.protocol.value} {_shown(frontend)} -> "
+
+
 def _shown(frontend: Frontend) -> str:
     ip = f"[{frontend.ip}]" if ":" in frontend.ip else frontend.ip
     return f"{ip}:{frontend.port}"

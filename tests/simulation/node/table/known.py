@@ -10,10 +10,16 @@ from userspace_proxy.steering.base import Target
 
 from ...judgements import Judgements
 from .node import Attempts, Machine
-from .plan import FRONTENDS
+from .pictures import Drifted
+from .plan import FRONTENDS, Client
 
 Targets = Mapping[Frontend, Target]
 UNKNOWN = -1000
+
+
+def differing(some: Targets, others: Targets) -> set[Frontend]:
+    """Return the frontends whose targets differ."""
+    return {one for one in some.keys() | others.keys() if some.get(one) != others.get(one)}
 
 
 class Known:
@@ -25,12 +31,29 @@ class Known:
         self.is_sure = True
         """Whether the tables are as the product wrote them last."""
         self._why_unsure = ""
+        self._affected: set[Frontend] = set()
+        """Frontends that a drift concerns, until all was put right."""
+        self._moved: set[Frontend] = set()
+        """Frontends whose targets have changed since such a drift."""
+        self._led: dict[tuple[Frontend, Client], set[str]] = {}
+        """Where clients are led by it."""
+        self._last_before = 0
+        """The last entry before it."""
+        self._has_lost_structure = False
+        """Whether a drift has changed more than elements."""
+        self._has_lost_look_ups = False
+        """Whether rules that look frontends up may be missing."""
+        self._doubtful: list[Targets] = []
+        """Targets of steps that may be in force in part."""
         self.links_changed = False
+        self.changed_links: set[int] = set()
         self._rounds_in_doubt = 0
         """How many repairs may still write a table anew, as events were lost, or late."""
         self.has_lost_now = False
         self.has_failed = False
         """Whether the kernel failed within the last step."""
+        self.has_failed_tracking = False
+        """Whether connection tracking failed, or an answer was late."""
         self.may_remove = False
         self._old: Targets = {}
         self._new: Targets = {}
@@ -50,9 +73,12 @@ class Known:
         """Whether the tables were so when this step began."""
         self._pins_are_sure = True
         self._pins: dict[tuple[str, str], tuple[SocketAddress, float]] = {}
+        self._lost_pins: set[tuple[str, str]] = set()
+        """Clients whose endpoint has left their Service, after which the kernel may forget it."""
         self._counts: Counter[Frontend] = Counter()
         self._reported: Counter[Frontend] = Counter()
-        self._counts_are_sure = True
+        self._unsure_counts: set[Frontend] = set()
+        """Those whose connections may not be counted as expected."""
         self._released: dict[tuple[str, int], int] = {}
         """Ports that are no longer used, each with the repairs since then."""
         self._ever_used: set[tuple[str, int]] = set()
@@ -64,23 +90,65 @@ class Known:
         """Note that a step of the product begins."""
         self._old, self._new, self._was = old, new, []
         self._was_sure = self.is_sure
+        if self._affected or self._has_lost_structure:
+            # What they need may be missing, and is put right later than they change.
+            self._moved |= differing(old, new)
         self._node.tables.conntrack.deleted.clear()
 
-    def drifted(self) -> None:
+    def drifted(self, change: Drifted) -> None:
         """Note that another program has changed the product's tables."""
-        self.doubt("drift")
+        if not self._affected and not self._has_lost_structure:
+            self._last_before = self._last_entry()
+        self._note_led(change)
+        if not change.is_of_elements:
+            self._has_lost_structure = True
+            self._has_lost_look_ups |= change.loses_look_ups
+            self._unsure_counts |= set(FRONTENDS)
+        self._moved |= differing(self._old, self._new)
+        self._unsure_counts |= change.by_elements
+        self.still_drifted()
         if self._node.node.event_calls:
             self.lose_events()
         self._may_be.clear()
-        self._counts_are_sure = self._pins_are_sure = False
+        self._pins_are_sure = False
+
+    def still_drifted(self) -> None:
+        """Note that a drift within this step may not be put right."""
+        self.is_sure, self._why_unsure = False, "drift"
+
+    def beside(self, change: Drifted) -> None:
+        """Note that another program has changed a table of its own, while ours aren't right."""
+        if not self.is_sure:
+            self._note_led(change)
+
+    def _note_led(self, change: Drifted) -> None:
+        self._affected |= {frontend for frontend, _ in change.led} | change.by_elements
+        for place, led in change.led.items():
+            self._led.setdefault(place, set()).update(led)
+
+    def _last_entry(self) -> int:
+        entries = self._node.tables.conntrack.entries.values()
+        return max((entry.number for entry in entries), default=0)
 
     def doubt(self, why: str) -> None:
-        """Note that it isn't known what the tables contain, until a repair."""
+        """Note that a step may be in force in part, until a repair."""
         self.is_sure, self._why_unsure = False, why
+        self._doubtful += [dict(self._old), dict(self._new)]
+
+    def is_in_doubt(self, frontend: Frontend, applied: Targets) -> bool:
+        """Return whether it isn't known where a frontend leads."""
+        if self.is_sure:
+            return False
+        some = [one.get(frontend) for one in (applied, *self._doubtful, *self._may_be)]
+        return frontend in self._affected | self._moved or any(one != some[0] for one in some)
 
     def settled(self) -> None:
         """Note that all was written, or repaired."""
         self.is_sure = True
+        for some in (self._affected, self._moved, self._led):
+            some.clear()
+        self._has_lost_structure = self._has_lost_look_ups = False
+        self._doubtful.clear()
         self._rounds_in_doubt = max(0, self._rounds_in_doubt - 1)
         if self._node.kernel.lost_events > 0 or self.has_lost_now:
             self.lose_events()
@@ -98,6 +166,7 @@ class Known:
     def round_over(self) -> None:
         """Note that a repair is complete."""
         self.links_changed = False
+        self.changed_links.clear()
         self._released = {port: count + 1 for port, count in self._released.items()}
 
     def round_broken_off(self) -> None:
@@ -118,13 +187,12 @@ class Known:
             self._last.clear()
             self._has_forgotten = True
             self._forget_ports()
-            entries = self._node.tables.conntrack.entries.values()
-            last = max((entry.number for entry in entries), default=0)
-            self._absent = dict.fromkeys(FRONTENDS, last)
+            self._absent = dict.fromkeys(FRONTENDS, self._last_entry())
         self._counts.clear()
         self._reported.clear()
         self._pins.clear()
-        self._counts_are_sure = True
+        self._lost_pins.clear()
+        self._unsure_counts.clear()
 
     def forgotten(self) -> None:
         """Note that nothing is steered any more."""
@@ -136,6 +204,7 @@ class Known:
         self._counts.clear()
         self._reported.clear()
         self._pins.clear()
+        self._lost_pins.clear()
 
     def _forget_ports(self) -> None:
         self._released.clear()

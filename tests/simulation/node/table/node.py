@@ -78,6 +78,8 @@ class Machine:
         )
         self.injected = 0
         """How many failures there have been, or are still to come."""
+        self.injected_tracking = 0
+        """Those of them that connection tracking may meet."""
         self.has_impostor = False
         """Whether other programs have bound all proxy ports."""
         self.sysctls = Sysctls()
@@ -127,7 +129,7 @@ class Machine:
     def inject(self, step: Step) -> None:
         """Have the kernel fail in some way."""
         kernel, tables = self.kernel, self.tables
-        before = self.faults
+        before, of_tracking = self.faults, self.tracking_faults
         code = ERRNOS[step.number % len(ERRNOS)]
         match step.name:
             case "refusal":
@@ -151,6 +153,7 @@ class Machine:
             case _:
                 raise AssertionError(step.name)
         self.injected += self.faults - before
+        self.injected_tracking += self.tracking_faults - of_tracking
 
     @property
     def faults(self) -> int:
@@ -164,6 +167,11 @@ class Machine:
             + len(self.kernel.slow_answers)
             + tables.rehashes
         )
+
+    @property
+    def tracking_faults(self) -> int:
+        """Those that removing conntrack entries may meet."""
+        return len(self.tables.conntrack.refusals) + len(self.kernel.slow_answers)
 
     def calm(self) -> None:
         """Have nothing fail from now on."""

@@ -14,6 +14,7 @@ from . import expecting
 from .expecting import in_words
 from .known import UNKNOWN, Known, Targets
 from .node import Attempts
+from .pictures import Picture, take
 from .plan import CLIENTS, FRONTENDS, PORTS, Client
 
 ORACLES = (
@@ -38,19 +39,11 @@ class Oracles(Known):
         if any("/paths" in table for table in attempts.deleted):
             self._pins.clear()
             self._pins_are_sure = True
-        if not self.is_sure:
-            self._judge.excuse("old target or new one", self._why_unsure)
-            return
-        if self._node.node.send_buffer_bytes < 100_000:
-            self._judge.excuse("old target or new one", "transactions in parts")
-            return
         for frontend, client in self._some_clients():
-            allowed = {
-                *expecting.on_the_way(self._old.get(frontend), client),
-                *expecting.on_the_way(self._new.get(frontend), client),
-            }
-            if self._is_by_link(client):
+            if why := self._why_not_judged(frontend, client):
+                self._judge.excuse("old target or new one", why)
                 continue
+            allowed = self._possible(frontend, client)
             found = in_words(self._verdict(frontend, client, 0))
             self._judge.check(
                 "old target or new one",
@@ -58,13 +51,46 @@ class Oracles(Known):
                 lambda f=frontend, c=client, n=found, a=allowed: f"{f} from {c.ip}: {n}, not {a}",  # type: ignore[misc]
             )
 
+    def _why_not_judged(self, frontend: Frontend, client: Client) -> str:
+        """Return why it isn't known where a client is led now; empty if it is."""
+        if self._is_by_link(client):
+            return "links changed"
+        if frontend in self._moved and not self.is_sure:
+            return "drift"
+        is_in_parts = self._node.node.send_buffer_bytes < 100_000
+        is_changing = self._old.get(frontend) != self._new.get(frontend)
+        return "transactions in parts" if is_in_parts and is_changing else ""
+
+    def _possible(self, frontend: Frontend, client: Client) -> set[str]:
+        """Return where a client may be led within a step, or after one that is in doubt.
+
+        A drift's own way is one of them, but a step must not lead to a third one.
+        """
+        return self._led.get((frontend, client), set()) | {
+            place
+            for targets in (self._old, self._new, *self._doubtful, *self._may_be)
+            for place in expecting.on_the_way(targets.get(frontend), client)
+        }
+
+    def picture(self) -> Picture:
+        """Return where all clients are led, and the elements that lead them."""
+        return take(self._led_now, self._node.own_tables)
+
+    def _led_now(self, frontend: Frontend, client: Client) -> list[str]:
+        draws = expecting.draws(self._new.get(frontend), client)
+        return [in_words(self._verdict(frontend, client, draw)) for draw in draws]
+
     def _look_at_deleted(self, attempts: Attempts, *, is_first: bool) -> None:
         """Judge whether a table that is right was written anew, which ends what rules know."""
-        if is_first or self.may_remove or not attempts.deleted:
+        if is_first or self.may_remove or self._has_lost_structure:
+            # To be written.
             return
-        if attempts.refused or not self.is_sure or self.has_lost:
+        if not attempts.deleted:
+            self._judge.right("table stays")
+            return
+        if attempts.refused or self._doubtful or self.has_lost:
             why = "lost events" if self.has_lost else "a refusal before"
-            self._judge.excuse("table stays", why if self.is_sure else self._why_unsure)
+            self._judge.excuse("table stays", self._why_unsure if self._doubtful else why)
             return
         # The kernel path's table begins with its first frontend.
         had_paths = bool(expecting.kernel_targets(self._old))
@@ -76,8 +102,9 @@ class Oracles(Known):
     def look(self, applied: Targets) -> None:
         """Judge where all frontends lead, after a step of the product."""
         self._note_ports(applied)
+        self._note_lost_pins(applied)
         if not self.is_sure:
-            self._judge.excuse("frontend leads to its target", self._why_unsure)
+            self._look_in_doubt(applied)
             return
         for frontend, client in self._some_clients():
             target = applied.get(frontend)
@@ -90,7 +117,9 @@ class Oracles(Known):
                 self._verdict(frontend, client, draw) for draw in expecting.draws(target, client)
             ]
             found = Counter(map(in_words, outcomes))
-            if not self._pins_are_sure and set(found) <= set(expecting.unpinned(target, client)):
+            if not self._is_pin_sure(client, target) and set(found) <= set(
+                expecting.unpinned(target, client)
+            ):
                 # A pin that the kernel kept may decide.
                 wanted = found
             self._judge.check(
@@ -104,6 +133,21 @@ class Oracles(Known):
                 self._look_at_source(frontend, client, outcome)
         self._look_at_guard(applied)
 
+    def _look_in_doubt(self, applied: Targets) -> None:
+        """Judge the frontends that are known to be right although others may not be."""
+        for frontend, client in self._some_clients():
+            if why := self._why_not_judged(frontend, client):
+                self._judge.excuse("frontend leads to its target", why)
+                continue
+            allowed = {*expecting.on_the_way(applied.get(frontend), client)}
+            allowed |= self._possible(frontend, client)
+            found = in_words(self._verdict(frontend, client, 0))
+            self._judge.check(
+                "frontend leads to its target",
+                found in allowed,
+                lambda f=frontend, c=client, n=found, a=allowed: f"{f} from {c.ip}: {n}, not {a}",  # type: ignore[misc]
+            )
+
     def _look_at_source(self, frontend: Frontend, client: Client, outcome: Outcome) -> None:
         if outcome.kind is Kind.TO_PORT and outcome.place is not None:
             is_here = outcome.place.ip in self._node.kernel.addresses
@@ -113,11 +157,11 @@ class Oracles(Known):
             )
         if outcome.kind is not Kind.TO_ENDPOINT or outcome.place is None:
             return
-        if self.links_changed:
-            self._judge.excuse("masquerade", "links changed")
-            return
         way_in = None if client.is_local else self._node.routes.link_to(client.ip)
         way_out = self._node.routes.link_to(outcome.place.ip)
+        if any(one is not None and one.number in self.changed_links for one in (way_in, way_out)):
+            self._judge.excuse("masquerade", "links changed")
+            return
         self._judge.check(
             "masquerade",
             outcome.is_masqueraded == expecting.must_masquerade(way_in, way_out),
@@ -188,11 +232,20 @@ class Oracles(Known):
                 lambda e=entry: f"{e.flow} to {e.leads_to} was deleted",  # type: ignore[misc]
             )
         conntrack.deleted.clear()
-        if not is_forgotten or not self.is_sure or self.has_failed:
-            self._judge.excuse("stale flow ends", "not forgotten yet")
+        if not is_forgotten:
+            # Nothing is promised yet.
             return
         for entry in conntrack.entries.values():
             frontend = expecting.frontend_of(entry)
+            is_in_doubt = self.is_in_doubt(frontend, applied) and (
+                frontend in self._moved
+                or frontend not in self._affected
+                or entry.number > self._last_before
+            )
+            if self.has_failed_tracking or is_in_doubt:
+                why = "a failure" if self.has_failed_tracking else self._why_unsure
+                self._judge.excuse("stale flow ends", why)
+                continue
             now, last = applied.get(frontend), self._last.get(frontend)
             must = expecting.must_be_gone(entry, last, now, self._node.refuse_port)
             is_of_proxy = entry.is_translated and entry.leads_to.ip in self._node.kernel.addresses
@@ -225,17 +278,21 @@ class Oracles(Known):
                     return True
         return False
 
-    def recovered(
-        self, ports: Mapping[Frontend, int], applied: Targets, *, has_drifted: bool
-    ) -> None:
+    def recovered(self, ports: Mapping[Frontend, int], applied: Targets) -> None:
         """Judge what a new process finds in force."""
-        if has_drifted or (not self.is_sure and not self._may_be):
-            self._judge.excuse("recovered ports", self._why_unsure or "drift")
-            return
-        wanted = [expecting.ports_of(targets) for targets in (applied, *self._may_be)]
-        self._judge.check(
-            "recovered ports", ports in wanted, lambda: f"{dict(ports)}, not {wanted}"
-        )
+        some = [
+            expecting.ports_of(one) for one in (applied, *self._may_be, *self._was, *self._doubtful)
+        ]
+        for frontend in FRONTENDS:
+            if frontend in self._affected | self._moved:
+                self._judge.excuse("recovered ports", "drift")
+                continue
+            wanted = [one.get(frontend) for one in some]
+            self._judge.check(
+                "recovered ports",
+                ports.get(frontend) in wanted,
+                lambda f=frontend, w=wanted: f"{f}: {ports.get(f)}, not {w}",  # type: ignore[misc]
+            )
 
     def repaired_nothing(self, count: int) -> None:
         """Judge a repair before which nothing had changed."""
@@ -254,18 +311,20 @@ class Oracles(Known):
         self._judge.check("sockets closed", count <= 1, f"{count} sockets are open")
 
     def connected(
-        self, client: Client, frontend: Frontend, target: Target | None, outcome: Outcome
+        self, client: Client, frontend: Frontend, applied: Targets, outcome: Outcome
     ) -> None:
         """Judge where a new connection has gone; note its pin, and count it."""
-        if not self.is_sure or self._is_by_link(client):
-            self._judge.excuse("affinity", self._why_unsure or "links changed")
-            self._counts_are_sure = self._pins_are_sure = False
-            return
+        target = applied.get(frontend)
         pinned = self._pinned(client, target)
-        found, wanted = in_words(outcome), expecting.expected(target, client, pinned)
-        if not self._pins_are_sure:
-            wanted |= expecting.unpinned(target, client)
         oracle = "affinity" if pinned is not None else "frontend leads to its target"
+        if self.is_in_doubt(frontend, applied) or self._is_by_link(client):
+            self._judge.excuse(oracle, "links changed" if self.is_sure else self._why_unsure)
+            self._unsure_counts.add(frontend)
+            self._pins_are_sure = False
+            return
+        found, wanted = in_words(outcome), expecting.expected(target, client, pinned)
+        if not self._is_pin_sure(client, target):
+            wanted |= expecting.unpinned(target, client)
         self._judge.check(
             oracle, found in wanted, lambda: f"{frontend} from {client.ip}: {found}, not {wanted}"
         )
@@ -276,6 +335,7 @@ class Oracles(Known):
             until = self._node.kernel.now() + target.affinity.timeout_s
             place = client.ip, target.affinity.name
             self._pins[place] = SocketAddress(*outcome.place), until
+            self._lost_pins.discard(place)
 
     def counted(self, found: Mapping[Frontend, int] | None, applied: Targets) -> None:
         """Judge what the kernel is said to have counted."""
@@ -289,27 +349,40 @@ class Oracles(Known):
         for frontend, count in found.items():
             self._judge.check(
                 "counted connections",
-                count >= self._reported[frontend] or not self._counts_are_sure,
+                count >= self._reported[frontend] or frontend in self._unsure_counts,
                 f"{frontend}: {count} after {self._reported[frontend]}",
             )
             self._reported[frontend] = count
-        if not self._counts_are_sure:
-            self._judge.excuse("counted connections", "drift")
-            return
         for frontend in applied:
+            count = found.get(frontend, 0)
+            if frontend in self._unsure_counts:
+                self._judge.excuse("counted connections", "drift")
+                # From now on they are counted again.
+                self._counts[frontend] = count
+                continue
             self._judge.check(
                 "counted connections",
-                found.get(frontend, 0) == self._counts[frontend],
-                f"{frontend}: {found.get(frontend, 0)}, not {self._counts[frontend]}",
+                count == self._counts[frontend],
+                f"{frontend}: {count}, not {self._counts[frontend]}",
             )
+        if self.is_sure:
+            self._unsure_counts.clear()
 
     def rendered(self, text: str, applied: Targets) -> None:
         """Judge what is shown of what is in force."""
-        if not self.is_sure:
-            self._judge.excuse("shown as it is", self._why_unsure)
-            return
-        found, wanted = set(text.splitlines()), expecting.lines_of(applied)
-        self._judge.check("shown as it is", found == wanted, lambda: f"{found ^ wanted}")
+        found = set(text.splitlines())
+        for frontend in FRONTENDS:
+            if self._has_lost_look_ups or self.is_in_doubt(frontend, applied):
+                self._judge.excuse("shown as it is", self._why_unsure)
+                continue
+            wanted = {
+                line
+                for target in [applied.get(frontend)]
+                if target is not None
+                for line in expecting.lines_of({frontend: target})
+            }
+            shown = {line for line in found if line.startswith(expecting.head_of(frontend))}
+            self._judge.check("shown as it is", shown == wanted, f"{shown ^ wanted}")
 
     # Details.
 
@@ -364,6 +437,28 @@ class Oracles(Known):
         pinned, until = self._pins.get((client.ip, target.affinity.name), (None, 0.0))
         return pinned if until > self._node.kernel.now() else None
 
+    def _is_pin_sure(self, client: Client, target: Target | None) -> bool:
+        if isinstance(target, KernelTarget) and target.affinity is not None:
+            return self._pins_are_sure and (client.ip, target.affinity.name) not in self._lost_pins
+        return True
+
+    def _note_lost_pins(self, applied: Targets) -> None:
+        """Note the clients whose endpoint no target of their Service has."""
+        known = {
+            (target.affinity.name, endpoint)
+            for target in expecting.kernel_targets(applied)
+            if target.affinity is not None
+            for choice in target.choices
+            for endpoint in choice.endpoints
+        }
+        for place, (endpoint, _) in list(self._pins.items()):
+            if (place[1], endpoint) not in known:
+                del self._pins[place]
+                self._lost_pins.add(place)
+
     def _is_by_link(self, client: Client) -> bool:
-        """Return whether a client may come by a link that the product doesn't know yet."""
-        return self.links_changed and not client.is_local
+        """Return whether a client comes by a link that the product doesn't know yet."""
+        if client.is_local or not self.changed_links:
+            return False
+        link = self._node.routes.link_to(client.ip)
+        return link is not None and link.number in self.changed_links

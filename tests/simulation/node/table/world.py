@@ -23,6 +23,7 @@ from . import plan as p
 from .drifting import FOREIGN, drift
 from .node import Attempts, Died, Machine, is_ours, tables_of
 from .oracles import ORACLES, Oracles
+from .pictures import difference
 from .plan import Plan, Step
 
 Targets = dict[Frontend, Target]
@@ -50,6 +51,7 @@ class World:
         self._pending: list[Step] = []
         """Drifts, failures and deaths within the next step of the product."""
         self._calls = 0
+        self._answers_lost = 0
         self._attempts = Attempts()
         self._changed_by_others = False
 
@@ -101,12 +103,16 @@ class World:
     def _put_link(self, step: Step) -> None:
         assert step.link is not None
         self.node.routes.put(step.link)
-        self.oracles.links_changed = True
+        self._note_link(step.link.number)
 
     def _remove_link(self, step: Step) -> None:
         if step.number in self.node.routes.links:
             self.node.routes.remove(step.number)
-            self.oracles.links_changed = True
+            self._note_link(step.number)
+
+    def _note_link(self, number: int) -> None:
+        self.oracles.links_changed = True
+        self.oracles.changed_links.add(number)
 
     def _change_some(self, step: Step) -> None:
         if self._is_applied:
@@ -132,6 +138,7 @@ class World:
         lost, was_sure = node.tables.answers_lost, oracles.is_sure
         events_lost = node.kernel.events_lost
         before = node.faults - node.injected
+        of_tracking = node.tracking_faults - node.injected_tracking
         try:
             result, error = node.do(call())
         except Died:
@@ -156,10 +163,14 @@ class World:
             oracles.doubt("a refused undoing")
         oracles.has_lost_now = node.kernel.events_lost != events_lost
         if node.tables.answers_lost != lost:
+            self._answers_lost = node.tables.answers_lost
             oracles.doubt("a lost answer")
         if self._changed_by_others:
-            oracles.drifted()
+            # Also of what was put right within this step.
+            oracles.still_drifted()
         oracles.has_failed = has_failed
+        now = node.tracking_faults - node.injected_tracking
+        oracles.has_failed_tracking = now != of_tracking
         return result, error is None
 
     def _start(self) -> None:
@@ -168,7 +179,7 @@ class World:
         for _ in range(8):
             recovered, is_done = self._call("start", self.node.steering.start)
             if is_done:
-                oracles.recovered(recovered, self.applied, has_drifted=self._changed_by_others)
+                oracles.recovered(recovered, self.applied)
                 break
         self._is_applied = False
 
@@ -205,7 +216,7 @@ class World:
         steering = self.node.steering
         self._call("forget_stale", steering.forget_stale)
         if self.node.steering is steering:
-            self._judge(self.applied, is_forgotten=not self.oracles.has_failed)
+            self._judge(self.applied, is_forgotten=True)
 
     def _repair(self) -> None:
         steering = self.node.steering
@@ -251,7 +262,6 @@ class World:
         frontend = p.FRONTENDS[step.number % len(p.FRONTENDS)]
         if (":" in frontend.ip) != (client.version == 6):
             return
-        target = self.applied.get(frontend)
         flow = Flow(
             _PROTOCOLS[frontend.protocol.value],
             Place(client.ip, step.port),
@@ -261,7 +271,7 @@ class World:
         outcome, entry = self.node.packets.send(flow, is_local=client.is_local)
         self.note(f"client {client.ip}: {outcome.kind.value} {outcome.place}")
         if is_first:
-            self.oracles.connected(client, frontend, target, outcome)
+            self.oracles.connected(client, frontend, self.applied, outcome)
         if entry is not None:
             if step.name == "answer" or outcome.kind is Kind.TO_PORT:
                 entry.answer()
@@ -271,11 +281,16 @@ class World:
     def _drift(self, step: Step) -> None:
         others = [t for t in self.node.tables.ruleset.tables.values() if not is_ours(t.name)]
         node = self.node
+        before = self.oracles.picture()
         if drift(step.name, step.number, node.another, node.own_tables, others):
             self._changed_by_others = True
-            self.oracles.drifted()
+            self.oracles.drifted(difference(before, self.oracles.picture(), step.name))
         elif step.name in FOREIGN:
             self.note(f"foreign: {step.name}")
+            self.oracles.beside(difference(before, self.oracles.picture(), step.name))
+            if node.node.event_calls:
+                # A transaction that isn't known yet may be one about the product's tables.
+                self.oracles.lose_events()
 
     def _restart(self, step: Step) -> None:
         """End the process, orderly or not, and start another one."""
@@ -305,7 +320,7 @@ class World:
         if is_done and not self._changed_by_others:
             before, self.applied, self._is_applied = self.applied, {}, False
             self.oracles.cleaned_up()
-            self.oracles.look_at_flows(before, {}, is_forgotten=not self.oracles.has_failed)
+            self.oracles.look_at_flows(before, {}, is_forgotten=True)
             self.oracles.forgotten()
         elif not is_done and self.node.steering is steering:
             self.oracles.doubt("a refused clean_up")
@@ -343,6 +358,10 @@ class World:
             self.oracles.lose_events()
 
     def _committed(self, port: int, events: list[Event]) -> None:
+        if port != self.node.another.port and self.node.tables.answers_lost != self._answers_lost:
+            # What follows puts right what the product can't know.
+            self._answers_lost = self.node.tables.answers_lost
+            self.oracles.doubt("a lost answer")
         if port == self.node.another.port:
             self._foreign = self.node.foreign()
             return
