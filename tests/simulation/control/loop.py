@@ -15,6 +15,29 @@ if TYPE_CHECKING:
     from .machine import Process
 
 
+class Task(asyncio.Task[Any]):
+    """One whose place in a set depends on its number, not on its address in memory."""
+
+    def __init__(self, loop: ProcessLoop, coro: Any, name: str | None = None) -> None:
+        # Before the rest, which puts it into a set.
+        self._hash = loop.next_hash()
+        super().__init__(coro, loop=loop, name=name)  # type: ignore[arg-type]
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
+class Future(asyncio.Future[Any]):
+    """As :class:`Task`."""
+
+    def __init__(self, loop: ProcessLoop) -> None:
+        self._hash = loop.next_hash()
+        super().__init__(loop=loop)  # type: ignore[arg-type]
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
 class ProcessLoop(VirtualLoop):
     """What a process uses of asyncio.AbstractEventLoop, in virtual time, while it lives."""
 
@@ -28,6 +51,8 @@ class ProcessLoop(VirtualLoop):
             after_turn=lambda: None,
         )
         self._process = process
+        self._made = 0
+        """How many tasks and futures."""
         self.after_callback = self._end_batch
 
     def _end_batch(self) -> None:
@@ -55,11 +80,16 @@ class ProcessLoop(VirtualLoop):
     def is_closed(self) -> bool:
         return False
 
+    def next_hash(self) -> int:
+        """Return the hash of another task or future; sets have them in any order, as on a node."""
+        self._made += 1
+        return hash((self._made,))
+
     def create_future(self) -> asyncio.Future[Any]:
-        return asyncio.Future(loop=self)  # type: ignore[arg-type]
+        return Future(self)
 
     def make_task(self, coro: Any) -> asyncio.Task[Any]:
-        return asyncio.Task(coro, loop=self)  # type: ignore[arg-type]
+        return Task(self, coro)
 
     def create_task(
         self, coro: Any, *, name: object = None, context: object = None

@@ -13,7 +13,7 @@ from typing import Any
 from userspace_proxy.model import contains
 
 from ..control.files import CONTROL, Port
-from ..control.loop import ProcessLoop
+from ..control.loop import ProcessLoop, Task
 from ..control.machine import Machine, Process, Speed
 from ..control.system_calls import ProcessKernel, ProcessSocket
 from ..network import Address
@@ -101,7 +101,7 @@ class AgentLoop(ProcessLoop):
         self, coro: Any, *, name: Any = None, context: object = None
     ) -> asyncio.Task[Any]:
         """Part of asyncio.AbstractEventLoop."""
-        task = asyncio.Task(coro, loop=self, name=name)  # type: ignore[arg-type]
+        task = Task(self, coro, name)
         self.tasks.append(task)
         return task
 
