@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from .plan import Object
-from .truth import Key, Truth, key_of
+from .truth import ClaimReader, Key, Truth, key_of
 
 
 class Cluster:
@@ -16,6 +16,7 @@ class Cluster:
         self.objects: dict[Key, Object] = {}
         self.states: list[tuple[float, Truth]] = []
         """Each from its time on."""
+        self._reader = ClaimReader()
         self.watchers: list[Callable[[Object, bool], None]] = []
 
     def put(self, *items: Object) -> None:
@@ -37,7 +38,7 @@ class Cluster:
                 watcher(item, True)
 
     def _note(self) -> None:
-        self.states.append((self._now(), Truth(self.objects)))
+        self.states.append((self._now(), Truth(self.objects, self._reader)))
 
     @property
     def last(self) -> Truth:

@@ -12,7 +12,7 @@ Source: kubernetes.io/docs/reference/networking/virtual-ips, KEP-1669, KEP-2086,
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
@@ -64,39 +64,71 @@ class Claim:
     """It is an external address, for which the external policy is."""
     has_ranges: bool
 
-    @property
+    @cached_property
     def kind(self) -> tuple[str, bool, bool]:
         """What its endpoints and clients depend on, beside the cluster."""
         return self.name, self.is_outside, self.has_ranges
 
-    @property
+    @cached_property
     def name(self) -> str:
         metadata = self.service["metadata"]
         return f"{metadata['namespace']}/{metadata['name']}:{self.port['name']}"
 
 
-class Truth:
-    """The cluster in one state."""
+class ClaimReader:
+    """Reads what Services claim; those of one cluster are the same objects in many states."""
 
-    def __init__(self, objects: Mapping[Key, Object]) -> None:
+    def __init__(self) -> None:
+        self._read: dict[int, tuple[Object, Sequence[tuple[Dialled, Claim]]]] = {}
+        """By the number of the object, which is kept, so that no other one gets its number."""
+
+    def claims(self, item: Object) -> Sequence[tuple[Dialled, Claim]]:
+        """Return what a Service claims, and where."""
+        known = self._read.get(id(item))
+        if known is None:
+            known = self._read[id(item)] = item, tuple(_claims(item))
+        return known[1]
+
+
+class Truth:
+    """The cluster in one state.
+
+    What is found is kept: each state is asked for each address again and again while it may be in
+    force.
+    """
+
+    def __init__(self, objects: Mapping[Key, Object], reader: ClaimReader) -> None:
         self.objects = dict(objects)
+        self._reader = reader
+        self._expected: dict[tuple[tuple[str, bool, bool], str, Dialled], Expected] = {}
+        self._usable_ones: dict[tuple[str, bool], frozenset[tuple[str, int]]] = {}
 
     @cached_property
     def frontends(self) -> Mapping[Dialled, Claim]:
         """The owner of each address."""
-        claims: dict[Dialled, Claim] = {}
+        owners: dict[Dialled, Claim] = {}
+        for at, claims in self._claims_at.items():
+            # Of equal ones the first, which is that of the object that is first.
+            allowed = [
+                claim
+                for claim in claims
+                if at[0] not in self._cluster_ips or claim.order[0] != _EXTERNAL_IP
+            ]
+            if allowed:
+                owners[at] = min(allowed, key=lambda claim: claim.order)
+        return owners
+
+    @cached_property
+    def _claims_at(self) -> Mapping[Dialled, Sequence[Claim]]:
+        claims: dict[Dialled, list[Claim]] = {}
         for item in self._of_kind("Service"):
-            for at, claim in _claims(item):
-                if at[0] in self._cluster_ips and claim.order[0] == _EXTERNAL_IP:
-                    continue
-                if at not in claims or claim.order < claims[at].order:
-                    claims[at] = claim
+            for at, claim in self._reader.claims(item):
+                claims.setdefault(at, []).append(claim)
         return claims
 
-    def claims_at(self, at: Dialled) -> Iterator[Claim]:
-        """Yield all that claim an address."""
-        for item in self._of_kind("Service"):
-            yield from (claim for where, claim in _claims(item) if where == at)
+    def claims_at(self, at: Dialled) -> Sequence[Claim]:
+        """Return all that claim an address."""
+        return self._claims_at.get(at, ())
 
     @cached_property
     def _cluster_ips(self) -> frozenset[str]:
@@ -121,7 +153,16 @@ class Truth:
 
     def expected_of(self, claim: Claim | None, client: str, at: Dialled) -> Expected:
         """Return the same where the owner of the address is that of another state."""
-        claim = claim and self._now(claim)
+        if claim is None:
+            return NO_SERVICE
+        key = claim.kind, client, at
+        found = self._expected.get(key)
+        if found is None:
+            found = self._expected[key] = self._find_expected(claim, client, at)
+        return found
+
+    def _find_expected(self, before: Claim, client: str, at: Dialled) -> Expected:
+        claim = self._now(before)
         if claim is None:
             return NO_SERVICE
         spec = claim.service["spec"]
@@ -151,6 +192,14 @@ class Truth:
         return replace(claim, service=service, port=port)
 
     def _usable(self, claim: Claim, *, is_local: bool) -> frozenset[tuple[str, int]]:
+        # Within one state a Service port has one protocol.
+        key = claim.name, is_local
+        usable = self._usable_ones.get(key)
+        if usable is None:
+            usable = self._usable_ones[key] = self._find_usable(claim, is_local=is_local)
+        return usable
+
+    def _find_usable(self, claim: Claim, *, is_local: bool) -> frozenset[tuple[str, int]]:
         found = {
             at: endpoint
             for at, endpoint in self._endpoints(claim)
