@@ -131,20 +131,25 @@ class Party:
         self.world.timeline.after(seconds, self._act, self._turn)
 
     def _act(self, turn: int) -> None:
-        if self.is_done or turn != self._turn:
+        if turn != self._turn or self.is_done:
             return
-        if self.stream.state == CONNECTING:
+        state = self.stream.state
+        if state == CONNECTING:
             # Its script begins when the connection is open.
             self._act_after(0.01)
             return
-        if self._announces and self.stream.state == OPEN:
+        if self._announces and state == OPEN:
             piece = self._announces.pop(0)
             self.announced += self.stream.write(piece)
             self.world.network.note(f"{self.stream.name}: sent {piece!r}")
             self._act_after(0.01)
             return
         if self._next is None:
-            self._be_orderly()
+            if self._is_idle:
+                # Mostly.
+                self._act_after(_CALM_S)
+            else:
+                self._be_orderly()
             return
         _, what, amount = self._next
         try:
@@ -223,6 +228,13 @@ class Party:
         """Return what the data plane sends before its bytes."""
         return self.world.header_of(self)
 
+    @property
+    def _is_idle(self) -> bool:
+        """Whether there is nothing to be read, and it isn't to end."""
+        stream = self.stream
+        has_news = stream.error or (stream.is_readable and not self.heard_fin)
+        return not has_news and not self._may_end
+
     def _be_orderly(self) -> None:
         """Read all, send a last piece, finish, and close when both sides have finished."""
         before = self.heard
@@ -260,9 +272,11 @@ class Party:
     @property
     def _may_end(self) -> bool:
         """Whether it is its turn to finish: one side waits for the other's end."""
+        if not self.world.is_finishing:
+            return False
         first = self.world.plan.node.finishes_first
         is_first = first in ("both", "client" if self.service >= 0 else "endpoint")
-        return self.world.is_finishing and (is_first or self.heard_fin or self.other is None)
+        return is_first or self.heard_fin or self.other is None
 
     @property
     def _ends_by_reset(self) -> bool:

@@ -398,13 +398,14 @@ class Choices(Watcher):
                 else:
                     self.judge.violate("probe", f"{endpoint} failed, and wasn't probed")
         self._wanted.clear()
-        self._waits.after_turn([port for port in self.ports if port.pending])
-        self._leaving.after_turn([port for port in self.ports if port.joined])
+        self._waits.after_turn(self.ports)
+        self._leaving.after_turn(self.ports)
         for port in self.ports:
-            if not is_tcp(port.service):
-                port.reported.clear()
-            elif port.expected or port.reported or port.possible:
-                self._judge_news(port)
+            if port.expected or port.reported or port.possible:
+                if is_tcp(port.service):
+                    self._judge_news(port)
+                else:
+                    port.reported.clear()
 
     def _lacks_descriptors(self) -> bool:
         return bool(

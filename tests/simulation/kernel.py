@@ -28,7 +28,7 @@ from .timeline import Timeline
 _FIRST = 100_000
 _SIOCINQ, _SIOCOUTQ = 0x541B, 0x5411
 # A run has some thousands.
-_MAX_CALLS = 500_000
+MAX_CALLS = 500_000
 
 FAULTS = {
     "descriptors": errno.EMFILE,
@@ -205,7 +205,7 @@ class Kernel:
     def enter(self, _call: str) -> None:
         """Begin a system call of the data plane: something else may happen before."""
         self.calls += 1
-        if self.calls > _MAX_CALLS:
+        if self.calls > MAX_CALLS:
             raise Runaway
         if self._random() < self._preemption:
             self.timeline.preempt()
@@ -280,5 +280,6 @@ class Kernel:
 
     def end_batch(self) -> None:
         """Note that the events of the last poll have been handled."""
-        self.batch = set()
-        self._closed_in_batch = set()
+        if self.batch or self._closed_in_batch:
+            self.batch = set()
+            self._closed_in_batch = set()

@@ -347,13 +347,15 @@ class Model:
             return [Option(kind, frozenset()) for kind in kinds]
         pin, pin_is = self._pin_of(side, client, at)
         facts: dict[tuple[str, SocketAddress | None], Sure] = {("pin", None): pin_is}
+        limit = self.limit
         for endpoint in side.endpoints:
             known = side.excluded.get(endpoint)
             if known is not None:
                 facts["out", endpoint] = _before(at, known.ends)
                 if known.is_silent:
                     facts["quiet", endpoint] = _before(at, known.quiet)
-            facts["full", endpoint] = self.is_full(endpoint)
+            if limit is not None:
+                facts["full", endpoint] = self.is_full(endpoint)
         unsure = [key for key, sure in facts.items() if sure is Sure.EITHER]
         if len(unsure) > _MOST_UNSURE:
             return None

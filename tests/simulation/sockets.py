@@ -90,8 +90,10 @@ class SimulatedSocket:
             self._kernel.violate(f"{call} on {self.core.name} while it is being closed")
 
     def _enter(self, call: str) -> Any:
-        self._kernel.enter(call)
-        self.check_use(call)
+        kernel = self._kernel
+        kernel.enter(call)
+        if self._fd < 0 or self in kernel.network.closing():
+            self.check_use(call)
         return self.core
 
     # -- bytes and datagrams -----------------------------------------------------------------------

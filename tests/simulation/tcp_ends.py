@@ -234,11 +234,11 @@ class TcpEnds:
         due = since + node.tcp_idle_s
         if half_closed_at is not None:
             due = max(since + node.half_closed_s, half_closed_at)
-        late_s = now - due - 2 * LOOK_S - _SLACK_S - self._world.stopped_since(since)
+        late_s = now - due - 2 * LOOK_S - _SLACK_S
         self._judge.check(
             "idle",
-            late_s <= 0,
-            f"client {relayed.number} is idle since {now - since:.1f} s",
+            late_s <= 0 or late_s <= self._world.stopped_since(since),
+            lambda: f"client {relayed.number} is idle since {now - since:.1f} s",
         )
 
     def _judge_evictions(self) -> None:
@@ -287,7 +287,9 @@ class TcpEnds:
             self._judge.violate("end cause", f"client {number} wasn't connected")
             return
         is_sent = bool(line["received_bytes"] or line["sent_bytes"] or line["endpoint"])
-        self._judge.check("end bytes", not is_sent, f"client {number} was never joined: {line}")
+        self._judge.check(
+            "end bytes", not is_sent, lambda: f"client {number} was never joined: {line}"
+        )
         has_left = stream.failed_at is not None or stream.fin_at is not None
         by_client = cause in (EndReason.LEFT, EndReason.RESET, EndReason.COMPLETE)
         right = has_left if by_client else cause not in (EndReason.IDLE, EndReason.TIMED_OUT)

@@ -52,6 +52,17 @@ class Timeline:
         callback(*args)
         return True
 
+    def step_until(self, end: float) -> bool:
+        """Let the next event happen; returns False if there is none up to a time."""
+        events = self._events
+        if not events or events[0][0] > end:
+            return False
+        when, _, callback, args = heapq.heappop(events)
+        if when > self.now:
+            self.now = when
+        callback(*args)
+        return True
+
     def preempt(self) -> None:
         """Let the next event happen within a system call, if it is that near."""
         if self._events and self._events[0][0] <= self.now + _PREEMPTION_S:
@@ -131,14 +142,18 @@ class VirtualLoop:
         """Part of asyncio.AbstractEventLoop."""
         return self._timeline.now
 
-    def call_soon(self, callback: Callable[..., object], *args: Any) -> _Handle:
+    def call_soon(
+        self, callback: Callable[..., object], *args: Any, context: object = None
+    ) -> _Handle:
         """Part of asyncio.AbstractEventLoop."""
         handle = _Handle(self._timeline.now, callback, args)
         self._soon.append(handle)
         self.wake()
         return handle
 
-    def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> _Handle:
+    def call_later(
+        self, delay: float, callback: Callable[..., object], *args: Any, context: object = None
+    ) -> _Handle:
         """Part of asyncio.AbstractEventLoop."""
         handle = _Handle(self._timeline.now + delay, callback, args)
         self._count += 1
@@ -202,11 +217,10 @@ class VirtualLoop:
         if now < self.held_until:
             self.wake()
             return
-        is_ready, readable = self._is_ready, self._readable
+        readable, readers = self._readable, self._readers
         readable.clear()
-        for fd, callback in self._readers.items():
-            if is_ready(fd):
-                readable[fd] = _Handle(now, callback, ())
+        for fd in self._all_ready():
+            readable[fd] = _Handle(now, readers[fd], ())
         timers = self._due(now)
         if self._timers_first:
             batch = [*timers, *self._soon, *readable.values()]
@@ -229,8 +243,15 @@ class VirtualLoop:
         if self._is_scheduled:
             return
         due = bool(self._timers) and self._timers[0][0] <= self._timeline.now + _EARLY_S
-        if self._soon or due or any(map(is_ready, self._readers)):
+        if self._soon or due or self._is_any_ready():
             self.wake()
+
+    def _all_ready(self) -> list[int]:
+        """Return which of the descriptors that are watched can be read."""
+        return [*filter(self._is_ready, self._readers)]
+
+    def _is_any_ready(self) -> bool:
+        return any(map(self._is_ready, self._readers))
 
     def _due(self, now: float) -> list[_Handle]:
         due: list[_Handle] = []

@@ -149,6 +149,8 @@ class Waits:
         self._looked_at = now
         at = self._world.loop.turn_began, now
         for port in ports:
+            if not port.pending:
+                continue
             servable: list[Attempt] = []
             for attempt in port.pending.values():
                 if attempt.begun_at is None:

@@ -350,10 +350,10 @@ class Checks:
         if not runs or now - self._disturbed_at < _WAIT_S or world.plan.descriptors < _MANY:
             return
         for client in world.clients:
-            serving = self._in_force.get(client.to)
-            if serving is None or serving.has_none or now - client.dialled_at < _WAIT_S:
+            if client.is_looked_at or now - client.dialled_at < _WAIT_S:
                 continue
-            if client.is_looked_at:
+            serving = self._in_force.get(client.to)
+            if serving is None or serving.has_none:
                 continue
             if client.state not in (DIALS, WAITS):
                 client.is_looked_at = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio import events
 from collections.abc import Callable
 from functools import partial
 from random import Random
@@ -56,21 +57,41 @@ class ProcessLoop(VirtualLoop):
         self.after_callback = self._end_batch
 
     def _end_batch(self) -> None:
-        if self._process.is_dead:
+        process = self._process
+        if process.is_dead:
             # A task keeps what is raised within it, and the rest of the iteration would follow.
             raise Died
-        self._process.kernel.end_batch()
+        process.kernel.end_batch()
 
     def _report_bug(self, what: str) -> None:
         self._process.machine.violate(f"{self._process.name}: {what}")
 
     def _has_event(self, fd: int) -> bool:
         kernel = self._process.kernel
-        if fd < 0:
-            return kernel.is_writable(~fd)
-        # As ``is_ready``, without its call: this is asked most often of all.
-        file = kernel.files.get(fd)
-        return file is not None and file.is_readable
+        return kernel.is_writable(~fd) if fd < 0 else kernel.is_ready(fd)
+
+    def _all_ready(self) -> list[int]:
+        # As the original, without calls for each descriptor: this is asked most often of all.
+        kernel, ready = self._process.kernel, []
+        files = kernel.files
+        for fd in self._readers:
+            if fd < 0:
+                if kernel.is_writable(~fd):
+                    ready.append(fd)
+            elif (file := files.get(fd)) is not None and file.is_readable:
+                ready.append(fd)
+        return ready
+
+    def _is_any_ready(self) -> bool:
+        kernel = self._process.kernel
+        files = kernel.files
+        for fd in self._readers:
+            if fd < 0:
+                if kernel.is_writable(~fd):
+                    return True
+            elif (file := files.get(fd)) is not None and file.is_readable:
+                return True
+        return False
 
     # -- what asyncio and the product call ---------------------------------------------------------
 
@@ -97,21 +118,11 @@ class ProcessLoop(VirtualLoop):
         """Part of asyncio.AbstractEventLoop."""
         return self.make_task(coro)
 
-    def call_soon(self, callback: Callable[..., object], *args: Any, context: Any = None) -> Any:
-        """Part of asyncio.AbstractEventLoop."""
-        return super().call_soon(callback, *args)
-
-    def call_later(
-        self, delay: float, callback: Callable[..., object], *args: Any, context: Any = None
-    ) -> Any:
-        """Part of asyncio.AbstractEventLoop."""
-        return super().call_later(delay, callback, *args)
-
     def call_at(
         self, when: float, callback: Callable[..., object], *args: Any, context: Any = None
     ) -> Any:
         """Part of asyncio.AbstractEventLoop."""
-        return super().call_later(when - self.time(), callback, *args)
+        return self.call_later(when - self.time(), callback, *args)
 
     def add_reader(self, fd: int, callback: Callable[..., object], *args: Any) -> None:
         """Part of asyncio.AbstractEventLoop."""
@@ -142,9 +153,19 @@ class ProcessLoop(VirtualLoop):
         self._timeline.at(start + latency_s * self._random(), self._iterate)
 
     def _iterate(self) -> None:
-        if self._process.is_dead:
+        process = self._process
+        if process.is_dead:
             return
         if self._timeline.now >= self.held_until:
-            self._process.is_hung = False
-        with self._process:
+            process.is_hung = False
+        # As ``with process``, without its calls: there is an iteration for each second event.
+        machine, before = process.machine, process.machine.current
+        machine.current = process
+        events._set_running_loop(self)  # type: ignore[arg-type]
+        try:
             super()._iterate()
+        except Died:
+            pass
+        finally:
+            machine.current = before
+            events._set_running_loop(None if before is None else before.loop)  # type: ignore[arg-type]

@@ -150,6 +150,10 @@ class Machine(Network):
         assert self.current is not None, "a process runs"
         return self.current.kernel
 
+    def process_of(self, pid: int) -> Process:
+        """Return the process with a number, which are given in turn."""
+        return self.processes[pid - _FIRST_PID - 1]
+
     def alive(self, kind: str) -> list[Process]:
         return [each for each in self.processes if each.kind == kind and not each.is_dead]
 

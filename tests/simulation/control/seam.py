@@ -15,6 +15,7 @@ import resource
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 from random import Random
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -47,9 +48,10 @@ class _CurrentKernel:
 
     def __getattr__(self, name: str) -> Any:
         machine = self._machine
+        call_of = attrgetter(f"current.kernel.{name}")
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            return getattr(machine.kernel, name)(*args, **kwargs)
+            return call_of(machine)(*args, **kwargs)
 
         return call
 
@@ -66,7 +68,7 @@ class _Stat:
 
     def read_text(self, _encoding: str) -> str:
         pid = int(self._name.partition("/")[0])
-        (process,) = (each for each in self._machine.processes if each.pid == pid)
+        process = self._machine.process_of(pid)
         is_late = process.loop.held_until > self._machine.timeline.now and not process.is_hung
         return f"{pid} (worker) {'R' if is_late else 'S'} {_TICKS}"
 

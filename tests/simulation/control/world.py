@@ -187,18 +187,18 @@ class World:
         self._run_for(_REPORTED_S)
 
     def _run_for(self, seconds: float) -> None:
-        end = self.timeline.now + seconds
+        timeline, violations = self.timeline, self.machine.violations
+        end = timeline.now + seconds
         steps = 0
-        while not self.machine.violations and self.timeline.next_at <= end:
-            self.timeline.step()
+        while not violations and timeline.step_until(end):
             steps += 1
-            if self.timeline.now >= self._look_at:
-                self._look_at = self.timeline.now + _LOOK_S
+            if timeline.now >= self._look_at:
+                self._look_at = timeline.now + _LOOK_S
                 self.counting.look()
                 self.checks.look_at_clients()
             if steps > _MAX_EVENTS:
                 self.violate("the node doesn't come to rest")
-        self.timeline.now = max(self.timeline.now, end)
+        timeline.now = max(timeline.now, end)
 
     # -- processes ---------------------------------------------------------------------------------
 

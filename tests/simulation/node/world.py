@@ -190,10 +190,10 @@ class World:
             self.checks.at_end()
 
     def _run_for(self, seconds: float) -> None:
-        end = self.timeline.now + seconds
+        timeline, violations = self.timeline, self.machine.violations
+        end = timeline.now + seconds
         steps = 0
-        while not self.machine.violations and self.timeline.next_at <= end:
-            self.timeline.step()
+        while not violations and timeline.step_until(end):
             self.checks.after_step()
             steps += 1
             if steps > _MAX_EVENTS:
