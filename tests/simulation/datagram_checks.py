@@ -163,7 +163,16 @@ class DatagramChecks:
         flow = Flow(core, to, service, service.group.serving, now, used=now)
         flow.had_trouble = self.troubles.lacked(now)
         self._flows[core] = flow
+        self._note_limit(service)
         self._check_refusing(flow)
+
+    def _note_limit(self, service: Service) -> None:
+        """Note for what was asked before that endpoints are full: it may be judged much later."""
+        if service.group.serving.handling.max_connections is not None:
+            for _, payload, is_answer in self._due:
+                question = None if is_answer else self._questions[payload]
+                if question is not None and question.service is service and not question.ends:
+                    question.at_limit |= self._at_limit(question.serving)
 
     def reached(self, payload: bytes, to: Address, behaviour: str) -> None:
         """Note what a datagram meets at its endpoint."""
