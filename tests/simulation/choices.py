@@ -143,6 +143,7 @@ class Choices(Watcher):
         port.could_serve_since = None
         if attempt.waits_since is not None:
             port.sent_at = at[1]
+        self._waits.took(port, attempt, at)
 
     def sent(self) -> None:
         """Note that the dial has begun, or can't."""

@@ -78,6 +78,15 @@ class Waits:
         # Or it had its turn, and no endpoint was left at that moment.
         return max(attempt.last_turn, attempt.idle_since) >= since
 
+    @staticmethod
+    def took(port: Port, attempt: Attempt, at: Span) -> None:
+        """Note that one client's dial may have taken what another one could have had."""
+        for other in port.pending.values():
+            if other is not attempt and other.could_go_since is not None and other.dial is not None:
+                tried = {*other.tried, other.dial.endpoint}
+                if not _is_served(port.model.options(other.ip, at, tried)):
+                    other.could_go_since = None
+
     def redials(self, attempt: Attempt) -> None:
         """Judge how soon the next dial begins after one that has failed."""
         if attempt.tried:
