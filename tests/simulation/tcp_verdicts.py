@@ -116,6 +116,10 @@ class Judged:
         if has_answer is not Sure.NO:
             given_up = any_of(given_up, self._is_late())
         unanswered = any_of(both(reset, inverse(has_answer)), empty)
+        if self._may_have_hung() and both(reset, inverse(has_answer)) is not Sure.NO:
+            # Where it has read nothing for so long, the client may have left meanwhile.
+            given_up = any_of(given_up, Sure.EITHER)
+            unanswered = both(unanswered, Sure.EITHER)
         return Verdict(
             reset,
             empty,
@@ -125,6 +129,9 @@ class Judged:
             self._owes(has_answer, given_up),
             self._codes(reset, empty, given_up, has_answer),
         )
+
+    def _may_have_hung(self) -> bool:
+        return self.asked_at is not None and self._now - self.asked_at >= _HUNG_S - self._near_s
 
     def _is_reset(self, has_answer: Sure) -> Sure:
         """The endpoint has reset it: before its client ended, and not after answer and FIN."""
@@ -254,7 +261,7 @@ class Judged:
         unanswered = inverse(has_answer)
         if both(reset, unanswered) is not Sure.NO:
             codes.add(CauseCode.ENDPOINT_RESETS)
-            if self.asked_at is None or self._now - self.asked_at >= _HUNG_S - self._near_s:
+            if self.asked_at is None or self._may_have_hung():
                 codes.add(CauseCode.ENDPOINT_SENDS_NOTHING)
         if empty is not Sure.NO:
             codes.add(CauseCode.ENDPOINT_RESETS)
