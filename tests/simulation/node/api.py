@@ -103,6 +103,8 @@ class ApiServer:
         self.has_nulls = False
         """An empty list is null, as Go writes it."""
         self.is_up = True
+        self.queued: dict[Exchange, None] = {}
+        """Requests that wait while it is silent."""
         self.silent_until = 0.0
         self.watches: dict[Watch, None] = {}
         self.requests: list[tuple[float, str, str, Mapping[str, str]]] = []
@@ -163,6 +165,9 @@ class ApiServer:
     def stop(self) -> None:
         """End, and take all connections along."""
         self.cut()
+        for exchange in self.queued:
+            exchange.reset("Connection reset by peer")
+        self.queued.clear()
         self.is_up = False
         self.silent_until = 0.0
 

@@ -124,8 +124,9 @@ class Exchange:
         self.timeline.after(self._delay(), self._reach)
 
     def _reach(self) -> None:
-        if self.is_closed:
+        if self.is_closed or self.is_over:
             return
+        self.server.queued.pop(self, None)
         now = self.timeline.now
         until = self.client.address.cut_off_until(self.client.node)
         if until > now:
@@ -138,6 +139,7 @@ class Exchange:
         if not self.server.is_up:
             self.fail("Connection refused")
         elif self.server.silent_until > now:
+            self.server.queued[self] = None
             self.timeline.at(self.server.silent_until, self._reach)
         else:
             self.server.handle(self)
