@@ -119,7 +119,9 @@ class Shares:
 
     def set_left_out(self, left_out: dict[str, Excess]) -> None:
         """Set what a whole list has left out, by namespace."""
-        for namespace, share in list(self._shares.items()):
+        for namespace in {*self._shares, *left_out}:
+            # Perhaps nothing is kept of it any more: what was is deleted at the list's end.
+            share = self._shares.setdefault(namespace, _Share())
             share.left_out = left_out.get(namespace, NOTHING)
             self._forget_empty(namespace, share)
 

@@ -63,6 +63,16 @@ def test_what_is_left_out_is_counted_and_never_less_than_nothing():
     assert list(shares.left_out()) == []
 
 
+def test_what_a_list_leaves_out_counts_also_where_nothing_is_kept_any_more():
+    shares = Shares(80)
+    shares.take((BIG, "a"), 60)
+    assert not shares.take((BIG, "b"), 30)
+    shares.drop((BIG, "a"))
+    shares.set_left_out({BIG: Excess(1, 10)})
+    assert list(shares.left_out()) == [(BIG, Excess(1, 10))]
+    assert shares.has_room
+
+
 def test_an_object_that_is_too_large_alone_does_not_fill_its_namespace():
     shares = Shares(80)
     shares.take((BIG, "a"), 40)
