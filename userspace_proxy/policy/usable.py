@@ -246,10 +246,11 @@ def count_local_ready(slices: Iterable[EndpointSlice], facts: NodeFacts) -> int:
     """Return how many ready endpoints of a Service are on this node, over all its ports.
 
     Source: kube-proxy's LocalReadyEndpoints: each address counts once. There each family
-    counts separately; a pod of both families is one endpoint, so the larger count is used.
+    counts separately; a pod of both families is one endpoint, so the larger count is used. As
+    there, slices without a port don't count: no client can be served by their endpoints.
     """
     counts = collections.Counter(dict.fromkeys(IPFamily, 0))
-    used = (item for item in slices if not item.is_headless)
+    used = (item for item in slices if item.ports and not item.is_headless)
     listed = ((SocketAddress(e.ip, 0), e) for item in used for e in item.endpoints)
     for address, endpoint in _merge(listed, facts).items():
         is_ready = endpoint.ready and endpoint.weight and _is_local(endpoint, facts)

@@ -397,6 +397,11 @@ def test_health_checks_count_the_ready_endpoints_of_this_node(endpoints, expecte
     assert count_local_ready([item], NodeFacts(node_name=HERE)) == expected
 
 
+def test_health_checks_do_not_count_endpoints_without_a_port():
+    slices = [slice_of(on(HERE, A)), slice_of(on(HERE, B), key="cart-2", ports=())]
+    assert count_local_ready(slices, NodeFacts(node_name=HERE)) == 1
+
+
 def test_a_pod_of_both_families_counts_once():
     v6 = slice_of(on(HERE, "2001:db8::1"), key="cart-6", family=IPFamily.IPV6)
     slices = [slice_of(on(HERE, A)), slice_of(on(HERE, A), on(HERE, B), key="cart-2"), v6]
