@@ -201,7 +201,7 @@ class Plane:
         """Have clients wait at addresses of an earlier run, whose listeners aren't known yet.
 
         A listener that :meth:`serve` opens there serves those that wait; call
-        :meth:`close_recovered` once all are open.
+        :meth:`close_recovered` once all are open, and no client is led to others.
 
         Args:
             transparent: As in ``Wanted``.

@@ -90,6 +90,8 @@ class Planning:
 
     def end_recovery(self) -> None:
         """Note that no rule of an earlier run is left; call it after each round."""
+        # Not before: a Service port that has lost a listener is led to its other one by then.
+        self._served_ports.close_recovered()
         self._recovered.clear()
         spared = frozenset(self._ports_of_others())
         if spared != self._spared:
@@ -115,7 +117,6 @@ class Planning:
         for port in sorted(changes.open, key=lambda p: not (known & set(p.frontends))):
             self._served_ports.open(port, self._recovered)
             await pace.turn()
-        self._served_ports.close_recovered()
 
     def _note_turn(self) -> None:
         self.turned = Clocks.monotonic()

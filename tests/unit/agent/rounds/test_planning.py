@@ -99,6 +99,19 @@ async def test_listeners_of_an_earlier_run_that_no_service_port_has_close_with_t
     assert [is_listening(port) for port in ports] == [True, False]
 
 
+async def test_listeners_of_an_earlier_run_stay_open_until_no_rule_leads_to_them(plane, start):
+    plane.recover([(Protocol.TCP, SocketAddress("0.0.0.0", 28000))], transparent=False)
+    steering = WatchedSteering(kernel={CART: 28000})
+    loop = await start(steering, recovered=await steering.start())
+    steering.fails_with = SteeringError("cannot commit: Device or resource busy")
+    loop.publish(Cluster().serve("web", WEB.ip, POD))
+    await until(lambda: loop.counters.failures >= 2)
+    assert is_listening(28000)
+    steering.fails_with = None
+    await asyncio.wait_for(loop.progress.settled(), 60)
+    assert not is_listening(28000)
+
+
 async def test_a_port_at_which_the_last_workers_serve_another_service_is_reserved_until_they_drain(
     start,
 ):
