@@ -79,6 +79,8 @@ class LastState(Component):
         """The snapshot whose content the file has."""
         self._data = b""
         """The content of the file."""
+        self._known_at = 0.0
+        """When what is in force was last known to be that of the source."""
         self._trouble = Trouble[str](
             _log,
             "the last state is not kept on disk: %(cause)s",
@@ -111,6 +113,7 @@ class LastState(Component):
         if self._served_at:
             self._served_at = 0.0
             _log.info("the source has answered, the last state is no longer served")
+        self._known_at = self._clock()
         self._sync.publish(snapshot)
 
     async def serve(self) -> None:
@@ -145,7 +148,7 @@ class LastState(Component):
         if found is None:
             return False
         (self._data, current_at), snapshot = found
-        self._kept, self._served_at = snapshot, current_at
+        self._kept, self._served_at, self._known_at = snapshot, current_at, current_at
         _log.info(
             "serving the last state until the source answers",
             extra={
@@ -186,14 +189,18 @@ class LastState(Component):
 
     async def _save(self, file: StateFile, snapshot: Snapshot | None) -> None:
         """Write a snapshot; for None, note that the one in the file is current, if it is."""
-        if snapshot is None and not self._is_current():
+        is_current = self._source.status().is_current
+        if snapshot is None and (self._kept is None or not is_current):
             return
+        if is_current:
+            self._known_at = self._clock()
         try:
             if snapshot is not None:
-                self._data = await asyncio.to_thread(self._write, file, snapshot)
+                # A write may be late: the disk was full, or a change waited for the next ones.
+                self._data = await asyncio.to_thread(self._write, file, snapshot, self._known_at)
                 self._kept = snapshot
             else:
-                await asyncio.to_thread(file.confirm, self._clock())
+                await asyncio.to_thread(file.confirm, self._known_at)
         except UserspaceProxyError as exc:
             self._failures += 1
             self._failing_since = self._failing_since or self._clock()
@@ -212,14 +219,10 @@ class LastState(Component):
         except TimeoutError:
             _log.warning("the last state could not be written in time", extra={"path": file.path})
 
-    def _write(self, file: StateFile, snapshot: Snapshot) -> bytes:
+    def _write(self, file: StateFile, snapshot: Snapshot, current_at: float) -> bytes:
         data = encode_state(snapshot, self._owner)
         if data == self._data:
-            file.confirm(self._clock())
+            file.confirm(current_at)
         else:
-            file.write(data, current_at=self._clock())
+            file.write(data, current_at=current_at)
         return data
-
-    def _is_current(self) -> bool:
-        """Return whether the state in the file is that of the source at this moment."""
-        return self._kept is not None and self._source.status().is_current

@@ -229,6 +229,21 @@ async def test_an_unchanged_state_is_confirmed_only_while_the_source_answers(nod
     assert node.mtime() == NOW + 60
 
 
+async def test_a_late_write_is_no_newer_than_the_last_answer_of_the_source(node):
+    await node.serve_and_end()
+    await node.begin()
+    node.publish(node.cluster.serve("web", WEB.ip, POD))
+    await until(lambda: node.pauses)
+    node.publish(node.cluster.serve("cart", CART.ip, POD))
+    await until(lambda: CART in node.steering.kernel)
+    node.source.current = SourceStatus(is_synced=True)
+    node.now += 3600
+    await node.end()
+    assert node.mtime() == NOW
+    await node.begin()
+    assert node.steering.kernel.keys() == {WEB, CART}
+
+
 @pytest.mark.parametrize(
     ("later", "options", "cause"),
     [
