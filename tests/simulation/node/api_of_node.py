@@ -43,6 +43,8 @@ class Api:
         self.server.bookmark_s = 1.0
         self.address = Address([self.server], rng)
         self._clients: dict[AgentProcess, SimulatedClient] = {}
+        self.failing_since = self._failing_until = float("-inf")
+        """Since then each request fails, or those for the Node do."""
 
     def changed(self, item: Object, is_deleted: bool) -> None:
         """Follow a change of the cluster."""
@@ -87,15 +89,17 @@ class Api:
             server.go_silent(args[0])
             return float(args[0]) + _SILENCE_S
         elif how == "refuse":
-            server.refuse(args[0], args[1])
+            server.refuse(args[0], args[1], resource=args[2] if len(args) > 2 else "")
             server.end_watches()
+            self._fails_until(args[1])
             return float(args[1]) + _AGAIN_S
         elif how == "cut next":
             server.cut_next(Cut(after_bytes=args[0]))
             server.end_watches()
         elif how == "restart":
             server.stop()
-            self._timeline.after(args[0], server.start)
+            self._timeline.after(args[0], self._start)
+            self._fails_until(args[0])
             return float(args[0]) + _AGAIN_S
         elif how == "pages":
             server.page_max, server.has_watch_cache = args[0], False
@@ -105,8 +109,25 @@ class Api:
             server.piece_max = args[0]
         return _AGAIN_S
 
+    def _start(self) -> None:
+        self.server.start()
+        # Perhaps another restart was to last longer.
+        self._failing_until = self._timeline.now
+
+    def _fails_until(self, seconds: float) -> None:
+        now = self._timeline.now
+        if now >= self._failing_until:
+            self.failing_since = now
+        self._failing_until = max(self._failing_until, now + seconds)
+
+    @property
+    def is_failing(self) -> bool:
+        return self._timeline.now < self._failing_until
+
     def be_well(self) -> None:
         """Have nothing fail any more."""
         self.server.slow_s, self.server.piece_max = 0.0, 0
         self.server.refusals.clear()
+        if self.server.is_up:
+            self._failing_until = self._timeline.now
         self.server.cuts.clear()

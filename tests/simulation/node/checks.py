@@ -22,6 +22,7 @@ from .truth import NO_SERVICE, Claim, Dialled, Expected, Truth
 
 if TYPE_CHECKING:
     from .agents import AgentRun
+    from .cluster import Floors
     from .world import World
 
 ALLOWED, REFUSAL, DROP, RESETS, ANSWER, OPEN_PORT, OWN_SERVICE, HEALTH, AT_REST, CALM, LEFT = (
@@ -175,7 +176,7 @@ class Checks:
     def _has_changed(self, client: Client) -> bool:
         """Return whether the Service that a client has dialled has changed since."""
         cluster = self.world.cluster
-        states = cluster.between(client.floor, self.world.timeline.now)
+        states = cluster.between(client.floors.all, self.world.timeline.now)
         claims = [truth.frontends.get(client.at) for truth in states]
         first = claims[0] if claims else None
         return first is None or any(c is None or c.service != first.service for c in claims)
@@ -191,15 +192,18 @@ class Checks:
 
     def _window(self, client: Client) -> Iterator[Expected]:
         """Yield what a client may get in each state that may be in force while it dials."""
-        yield from self._expected(client.floor, client.ip, client.at)
+        yield from self._expected(client.floors, client.ip, client.at)
 
-    def _expected(self, floor: float, ip: str, at: Dialled) -> Iterator[Expected]:
-        """Yield what a client may get now, if all that is older than a time is in force.
+    def _expected(self, floors: Floors, ip: str, at: Dialled) -> Iterator[Expected]:
+        """Yield what a client may get now, if all that is older than some times is in force.
 
         Listeners follow before rules do: an address may lead to its owner of before, which has its
-        new endpoints already.
+        new endpoints already. What a Service has no longer doesn't wait for its turn, and what
+        another one has newly may: nothing is there meanwhile.
         """
-        states = list(self.world.cluster.between(floor, self.world.timeline.now))
+        cluster, now = self.world.cluster, self.world.timeline.now
+        states = list(cluster.between(floors.all, now))
+        recent = list(cluster.between(floors.losses, now))
         claims: dict[tuple[str, bool, bool] | None, Claim | None] = {}
         for truth in states:
             claim = truth.frontends.get(at)
@@ -207,9 +211,15 @@ class Checks:
             # While a Service waits for its turn, another one has what it will have.
             for other in truth.claims_at(at) if self.world.plan.endpoint_s else ():
                 claims.setdefault(other.kind, other)
+        have = {claim.kind for truth in recent for claim in truth.claims_at(at)}
         for claim in claims.values():
-            found = [truth.expected_of(claim, ip, at) for truth in states]
-            yield from found
+            if claim is not None and claim.kind not in have:
+                yield NO_SERVICE
+                continue
+            is_barred = claim is not None and all(truth.bars(claim, ip) for truth in recent)
+            for truth in states:
+                found = truth.expected_of(claim, ip, at)
+                yield found._replace(endpoints=frozenset()) if is_barred else found
             if self.world.plan.endpoint_s and _is_made_anew(claim, states):
                 # Until its turn, a Service with another address has what it had before, and none
                 # of that is left.
@@ -306,14 +316,14 @@ class Checks:
         if world.is_finishing or self._outages[-1][1] == float("inf"):
             return
         labels = self._labels()
-        floor = world.freshness.floor()
+        floors = world.freshness.floors()
         for frontend, target in world.table.targets.items():
             if not isinstance(target, int):
                 continue
             is_tcp = frontend.protocol == "TCP"
             ports = world.machine.ports_at(target, is_tcp=is_tcp)
             at = (frontend.ip, frontend.port, str(frontend.protocol))
-            may = [e for ip in (frontend.ip, _OUTSIDE) for e in self._expected(floor, ip, at)]
+            may = [e for ip in (frontend.ip, _OUTSIDE) for e in self._expected(floors, ip, at)]
             if not ports and (target in self._lost or (not is_tcp and self._has_late_workers())):
                 world.judgements.excuse(OPEN_PORT, "the last agent's worker had the port")
                 continue
@@ -356,8 +366,7 @@ class Checks:
         agent = world.agent
         if agent is None or agent.core is None or self._outages[-1][1] == float("inf"):
             return
-        floor = world.freshness.floor()
-        states = list(world.cluster.between(floor, world.timeline.now))
+        states = list(world.cluster.between(world.freshness.floor(), world.timeline.now))
         for number in {port for truth in states for port in truth.health_ports}:
             with agent.process:
                 status = answer_of(agent.core.health_checks, number)

@@ -43,7 +43,7 @@ class Client:
         self.state = DIALS
         self.dialled_at = world.timeline.now
         self.answered_at = 0.0
-        self.floor = world.freshness.floor()
+        self.floors = world.freshness.floors()
         """What was changed before is in force when it dials."""
         self.endpoint: tuple[str, int] | None = None
         self.is_excused = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from .plan import Object
 from .truth import ClaimReader, Key, Truth, key_of
@@ -52,36 +53,55 @@ class Cluster:
                 yield truth
 
 
+class Floors(NamedTuple):
+    """Times up to which changes are in force."""
+
+    all: float
+    losses: float
+    """What a Service has no longer, and its source ranges."""
+
+
 class Freshness:
     """Up to when changes are certainly in force.
 
     Args:
         bound_s: A change is in force after that time, in which nothing is disturbed.
+        prompt_s: So is one that never waits for its turn.
     """
 
-    def __init__(self, now: Callable[[], float], bound_s: float) -> None:
+    def __init__(self, now: Callable[[], float], bound_s: float, prompt_s: float) -> None:
         self._now = now
         self._bound_s = bound_s
         self.calm_at = now()
         """When a disturbance last ended."""
-        self._floor = now()
+        self._floors = {bound: now() for bound in (bound_s, prompt_s)}
+        self._prompt_s = prompt_s
 
     def disturb(self, until: float | None = None) -> None:
         """Note that changes may be late until a time, by default only now."""
-        self.floor()
+        self._follow()
         self.calm_at = max(self.calm_at, self._now() if until is None else until)
 
     def go_back(self, to: float) -> None:
         """Note that an older state may be in force from now on, until changes are again."""
         self.disturb()
-        self._floor = min(self._floor, to)
+        self._floors = {bound: min(floor, to) for bound, floor in self._floors.items()}
+
+    def _follow(self) -> None:
+        now = self._now()
+        for bound, floor in self._floors.items():
+            if now - self.calm_at >= bound:
+                self._floors[bound] = max(floor, now - bound)
 
     def floor(self) -> float:
         """Return a time: what was changed up to it is in force now."""
-        now = self._now()
-        if now - self.calm_at >= self._bound_s:
-            self._floor = max(self._floor, now - self._bound_s)
-        return self._floor
+        self._follow()
+        return self._floors[self._bound_s]
+
+    def floors(self) -> Floors:
+        """Return that time, and the one of what never waits."""
+        self._follow()
+        return Floors(self._floors[self._bound_s], self._floors[self._prompt_s])
 
     @property
     def is_calm(self) -> bool:

@@ -45,6 +45,8 @@ class Disk:
         self.files: dict[str, File] = {}
         self.floor: Callable[[], float] = now
         """Returns how old a state may be that is written now."""
+        self.noted: Callable[[str, float], object] = lambda _name, _at: None
+        """Called with a file of which is noted when it was current, in Unix time."""
         self.fails_with = 0
         """The error of each write; 0: none."""
         self._opened: dict[int, tuple[str, File]] = {}
@@ -110,12 +112,14 @@ class Disk:
         self._enter("utime")
         self._check()
         if isinstance(where, int):
-            self._opened[where][1].mtime = times[1]
-            return
-        name = PurePosixPath(where).name
-        if name not in self.files:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        self.files[name].mtime = times[1]
+            name, file = self._opened[where]
+        else:
+            name = PurePosixPath(where).name
+            if name not in self.files:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            file = self.files[name]
+        file.mtime = times[1]
+        self.noted(name, times[1])
 
     def unlink(self, name: str, *, dir_fd: int | None = None) -> None:
         """Part of os."""

@@ -51,6 +51,8 @@ _FEATURES = (
     "UDP",
     "terminating endpoints",
     "two slices",
+    "ports of slices",
+    "late Node",
     "kills",
     "stops",
     "crashes",
@@ -61,6 +63,16 @@ _FEATURES = (
     "clock jumps",
     "slow",
 )
+_CONDITIONS: tuple[tuple[bool | None, bool | None, bool | None], ...] = (
+    (None, None, None),
+    (None, True, False),
+    (False, True, True),
+    (False, None, True),
+    (False, False, True),
+    (False, False, False),
+)
+"""Ready, serving, terminating."""
+_HINTS = ("", "zones", "zones", "nodes", "zones, nodes")
 _NAMESPACES = ("shop", "lab")
 _ZONES = (ZONE, "zone-2")
 _OUTSIDE = ("10.3.0.1", "10.3.0.2", "10.3.9.2")
@@ -160,24 +172,45 @@ class _Drawing:
         rng = self._rng
         count = 2 if "two slices" in self._features and rng.random() < 0.6 else 1
         service.slices = [self._endpoints() for _ in range(count)]
+        if count > 1 and rng.random() < 0.5:
+            self._copy_endpoint(service)
+        service.names = [self._names(service) for _ in range(count)]
+
+    def _copy_endpoint(self, service: ServiceSpec) -> None:
+        """Have an endpoint in two slices, as while it moves; each has its own conditions."""
+        first, second = service.slices
+        if first:
+            ip = self._rng.choice(first).ip
+            kept = [endpoint for endpoint in second if endpoint.ip != ip]
+            copy = EndpointSpec(ip, NODE if ip in OWN_PODS else self._rng.choice(OTHERS))
+            copy.ready, copy.serving, copy.terminating = self._rng.choice(_CONDITIONS)
+            service.slices[1] = [*kept, copy]
+
+    def _names(self, service: ServiceSpec) -> dict[str, str]:
+        """Draw what the ports of a slice are called, as pods of several versions have them."""
+        rng = self._rng
+        if "ports of slices" not in self._features:
+            return {}
+        return {
+            port.name: rng.choice(("", "other")) for port in service.ports if rng.random() < 0.25
+        }
 
     def _endpoints(self) -> list[EndpointSpec]:
         rng = self._rng
         ips = rng.sample(OWN_PODS + OTHER_PODS, rng.choice([0, 1, 2, 2, 3]))
-        has_hints = "hints" in self._features and rng.random() < 0.7
-        return [self._endpoint(ip, has_hints=has_hints) for ip in ips]
+        hints = rng.choice(_HINTS) if "hints" in self._features else ""
+        return [self._endpoint(ip, hints) for ip in ips]
 
-    def _endpoint(self, ip: str, *, has_hints: bool) -> EndpointSpec:
+    def _endpoint(self, ip: str, hints: str) -> EndpointSpec:
         rng = self._rng
         node = NODE if ip in OWN_PODS else rng.choice(OTHERS)
         endpoint = EndpointSpec(ip, node)
-        if "terminating endpoints" in self._features and rng.random() < 0.4:
-            state = rng.choice([(False, True, True), (False, False, True), (False, False, False)])
-            endpoint.ready, endpoint.serving, endpoint.terminating = state
-        if has_hints and rng.random() < 0.9:
+        if "terminating endpoints" in self._features and rng.random() < 0.5:
+            endpoint.ready, endpoint.serving, endpoint.terminating = rng.choice(_CONDITIONS)
+        if "zones" in hints and rng.random() < 0.9:
             endpoint.zones = (rng.choice(_ZONES),)
-            if rng.random() < 0.2:
-                endpoint.nodes = (rng.choice((NODE, *OTHERS)),)
+        if "nodes" in hints and rng.random() < 0.9:
+            endpoint.nodes = tuple(rng.sample((NODE, *OTHERS), rng.choice([1, 1, 2])))
         return endpoint
 
     # -- events ------------------------------------------------------------------------------------
@@ -230,15 +263,58 @@ class _Drawing:
         choices = [
             make for make, feature, weight in kinds if feature in features for _ in range(weight)
         ]
-        for event in rng.choice(choices)(max(at, self._last), service) if choices else ():
-            self._last = max(self._last, event.at)
-            yield event
+        count = 1
+        if "crashes" in features and rng.random() < 0.2:
+            # What changes while no agent runs.
+            at = max(at, self._last)
+            yield Event(at, CRASH)
+            at, count = at + 0.01, rng.choice([1, 2, 3])
+            if rng.random() < 0.4:
+                yield from self._take_turns(at)
+        for _ in range(count):
+            for event in rng.choice(choices)(max(at, self._last), service) if choices else ():
+                self._last = max(self._last, event.at)
+                yield event
+            service = rng.choice(self._services)
+
+    def _take_turns(self, at: float) -> Iterator[Event]:
+        """Have one Service go, and another one come."""
+        there = [service for service in self._services if service.is_there]
+        away = [service for service in self._services if not service.is_there]
+        if not there or not away:
+            return
+        gone, new = self._rng.choice(there), self._rng.choice(away)
+        yield from self._deletions(at, gone)
+        gone.is_there, new.is_there = False, True
+        for item in new.objects():
+            yield Event(at, PUT, (item,))
+        self._last = max(self._last, at)
 
     def _change_endpoints(self, at: float, service: ServiceSpec) -> Iterator[Event]:
-        number = self._rng.randrange(len(service.slices))
+        rng = self._rng
+        if "two slices" in self._features and rng.random() < 0.3:
+            yield from self._change_slices(at, service)
+            return
+        number = rng.randrange(len(service.slices))
         service.slices[number] = self._endpoints()
         if service.is_there:
             yield Event(at, PUT, (service.slice(number),))
+
+    def _change_slices(self, at: float, service: ServiceSpec) -> Iterator[Event]:
+        """Have a slice more, or one less, as when endpoints are packed anew."""
+        before = len(service.slices)
+        last = service.slice(before - 1)
+        if before > 1:
+            service.slices.pop()
+        else:
+            service.slices.append(self._endpoints())
+            self._copy_endpoint(service)
+        if not service.is_there:
+            return
+        if before > 1:
+            yield Event(at, DELETE, (key_of(last),))
+        else:
+            yield Event(at, PUT, (service.slice(1),))
 
     def _change_service(self, at: float, service: ServiceSpec) -> Iterator[Event]:
         self._draw_kind(service, self._services.index(service))
@@ -318,6 +394,18 @@ class _Drawing:
             ]
         )
 
+    def _outages(self) -> Iterator[Event]:
+        """Have the API server fail while something else happens."""
+        rng = self._rng
+        if "late Node" in self._features:
+            # From the start on, when it is listed.
+            yield Event(0.0, API, ("refuse", 500, rng.choice([0.5, 2.0]), "nodes"))
+        if "orderly ends" in self._features and rng.random() < 0.5:
+            # The agent has noticed when it ends.
+            at = self._at()
+            yield Event(at, API, rng.choice([("restart", 4.0), ("refuse", 503, 4.0)]))
+            yield Event(at + 3.0, END)
+
     def _failures(self) -> Iterator[Event]:
         rng = self._rng
         for _ in self._times("kills", 3):
@@ -333,6 +421,7 @@ class _Drawing:
             yield Event(self._at(), REFUSE, (rng.choice([1, 1, 3]),))
         for _ in self._times("API faults", 4):
             yield Event(self._at(), API, self._api_fault())
+        yield from self._outages()
         for _ in self._times("disk faults", 3):
             yield Event(self._at(), DISK, (rng.choice(["torn", "full", "well"]),))
         for _ in self._times("drift", 3):

@@ -15,9 +15,10 @@ class EndpointSpec:
 
     ip: str
     node: str
-    ready: bool = True
-    serving: bool = True
-    terminating: bool = False
+    ready: bool | None = True
+    """None: the controller doesn't say."""
+    serving: bool | None = True
+    terminating: bool | None = False
     zones: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()
 
@@ -27,14 +28,11 @@ class EndpointSpec:
             hints["forZones"] = [{"name": zone} for zone in self.zones]
         if self.nodes:
             hints["forNodes"] = [{"name": node} for node in self.nodes]
+        known = ("ready", self.ready), ("serving", self.serving), ("terminating", self.terminating)
         return {
             "addresses": [self.ip],
             "nodeName": self.node,
-            "conditions": {
-                "ready": self.ready,
-                "serving": self.serving,
-                "terminating": self.terminating,
-            },
+            "conditions": {name: value for name, value in known if value is not None},
             **({"hints": hints} if hints else {}),
         }
 
@@ -70,6 +68,8 @@ class ServiceSpec:
     affinity_s: int | None = None
     health_port: int = 0
     is_there: bool = True
+    names: list[dict[str, str]] = field(default_factory=list)
+    """What the ports of a slice are called, where not as in the Service; empty: it has none."""
 
     @property
     def slice_names(self) -> list[str]:
@@ -114,6 +114,7 @@ class ServiceSpec:
 
     def slice(self, number: int) -> Object:
         """Return a slice."""
+        names = self.names[number] if number < len(self.names) else {}
         return {
             "kind": "EndpointSlice",
             "addressType": "IPv4",
@@ -123,8 +124,9 @@ class ServiceSpec:
                 "labels": {"kubernetes.io/service-name": self.name},
             },
             "ports": [
-                {"name": port.name, "port": port.target, "protocol": port.protocol}
+                {"name": name, "port": port.target, "protocol": port.protocol}
                 for port in self.ports
+                if (name := names.get(port.name, port.name))
             ],
             "endpoints": [endpoint.as_object() for endpoint in self.slices[number]],
         }

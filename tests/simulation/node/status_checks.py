@@ -54,6 +54,7 @@ def check_status(world: World, first_calm: int) -> None:
         elif saw == [REFUSED]:
             check(STATUS, not word.serves, what)
     _check_health_checks(world, facts)
+    _check_problems(world, facts)
 
 
 def _check_health_checks(world: World, facts: StatusFacts) -> None:
@@ -62,3 +63,13 @@ def _check_health_checks(world: World, facts: StatusFacts) -> None:
     wanted = dict(world.cluster.last.health_ports)
     what = f"the status has the health check ports {named}, not {wanted}"
     world.judgements.check(STATUS, named == wanted, what)
+
+
+def _check_problems(world: World, facts: StatusFacts) -> None:
+    """Judge that no problem is shown of what has been well for long.
+
+    A disk isn't written again within that time.
+    """
+    shown = [text for text in (facts.steering.problem, *facts.source.problems) if text]
+    is_well = not shown and not facts.steering.has_drifted
+    world.judgements.check(STATUS, is_well, f"at rest the status shows the problems {shown}")

@@ -181,6 +181,12 @@ class Truth:
             return Expected(claim.name, endpoints)
         return Expected(claim.name, may_be_refused=not everywhere, may_be_dropped=bool(everywhere))
 
+    def bars(self, claim: Claim, client: str) -> bool:
+        """Return whether a Service's source ranges keep a client from one of its addresses."""
+        now = self._now(claim)
+        ranges = now.service["spec"].get("loadBalancerSourceRanges", ()) if now else ()
+        return claim.has_ranges and bool(ranges) and not any(_in(n, client) for n in ranges)
+
     def _now(self, claim: Claim) -> Claim | None:
         """Return a claim as the Service is now; None if there is no such Service port."""
         metadata = claim.service["metadata"]
@@ -205,13 +211,14 @@ class Truth:
             for at, endpoint in self._endpoints(claim)
             if not is_local or endpoint.get("nodeName") == NODE
         }
-        ready = {at: e for at, e in found.items() if e["conditions"]["ready"]}
+        ready = {at: e for at, e in found.items() if _is(e, "ready")}
         if not is_local:
             ready = self._hinted(ready)
         if ready:
             return frozenset(ready)
-        conditions = ((at, e["conditions"]) for at, e in found.items())
-        return frozenset(at for at, c in conditions if c["serving"] and c["terminating"])
+        return frozenset(
+            at for at, e in found.items() if _is(e, "serving") and _is(e, "terminating")
+        )
 
     def _hinted(self, ready: dict[tuple[str, int], Object]) -> dict[tuple[str, int], Object]:
         for kind, own in (("forNodes", NODE), ("forZones", self.zone)):
@@ -227,10 +234,7 @@ class Truth:
         """Yield the endpoints of a Service port; of an address that is there twice the better."""
         best: dict[tuple[str, int], Object] = {}
         metadata = claim.service["metadata"]
-        for item in self._of_kind("EndpointSlice"):
-            of = item["metadata"].get("labels", {}).get(_SERVICE_NAME)
-            if (item["metadata"]["namespace"], of) != (metadata["namespace"], metadata["name"]):
-                continue
+        for item in self._slices_of(metadata):
             for port in item["ports"]:
                 if (port["name"], port["protocol"]) != (claim.port["name"], claim.port["protocol"]):
                     continue
@@ -239,6 +243,21 @@ class Truth:
                     if at not in best or _rank(endpoint) > _rank(best[at]):
                         best[at] = endpoint
         yield from best.items()
+
+    def _slices_of(self, service: Object) -> Iterator[Object]:
+        """Yield the slices of a Service, by its metadata."""
+        for item in self._of_kind("EndpointSlice"):
+            of = item["metadata"].get("labels", {}).get(_SERVICE_NAME)
+            if (item["metadata"]["namespace"], of) == (service["namespace"], service["name"]):
+                yield item
+
+    def _at_any_port(self, service: Object) -> Iterator[Object]:
+        """Yield the endpoints of slices that have a port at all.
+
+        Source: kube-proxy, whose endpoints are those of the ports that slices have.
+        """
+        for item in self._slices_of(service):
+            yield from item["endpoints"] if item["ports"] else ()
 
     @cached_property
     def health_ports(self) -> Mapping[int, tuple[str, int]]:
@@ -250,22 +269,26 @@ class Truth:
             number = spec.get("healthCheckNodePort", 0)
             if spec["type"] != "LoadBalancer" or not is_local or not number:
                 continue
-            ips = set()
-            for port in spec["ports"]:
-                claim = Claim((0, "", "", "", ""), item, port, True, False)
-                ips |= {
-                    at[0]
-                    for at, e in self._endpoints(claim)
-                    if e["conditions"]["ready"] and e.get("nodeName") == NODE
-                }
-            found[number] = (f"{metadata['namespace']}/{metadata['name']}", len(ips))
+            best: dict[str, Object] = {}
+            for endpoint in self._at_any_port(metadata):
+                ip = endpoint["addresses"][0]
+                if ip not in best or _rank(endpoint) > _rank(best[ip]):
+                    best[ip] = endpoint
+            ready = [e for e in best.values() if _is(e, "ready") and e.get("nodeName") == NODE]
+            found[number] = (f"{metadata['namespace']}/{metadata['name']}", len(ready))
         return found
 
 
+def _is(endpoint: Object, condition: str) -> bool:
+    """Return whether an endpoint has a condition: one that isn't known is taken for a good one."""
+    value = endpoint["conditions"].get(condition)
+    return condition != "terminating" if value is None else bool(value)
+
+
 def _rank(endpoint: Object) -> tuple[bool, bool, bool, bool]:
-    conditions = endpoint["conditions"]
     is_here = endpoint.get("nodeName") == NODE
-    return not conditions["terminating"], conditions["ready"], conditions["serving"], is_here
+    is_terminating = _is(endpoint, "terminating")
+    return not is_terminating, _is(endpoint, "ready"), _is(endpoint, "serving"), is_here
 
 
 def _balancer_ips(item: Object) -> Iterable[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -31,6 +32,7 @@ from .machine import REFUSED, AgentMachine, AgentProcess, Verdict
 from .plan import OTHER_PODS, OWN_PODS, Plan
 from .seam import installed
 from .source import ObjectSource
+from .state_checks import CURRENT, check_noted
 from .status_checks import STATUS, check_status
 from .steering import Table, TableSteering
 from .truth import Dialled
@@ -61,7 +63,7 @@ _FAULTS = {
 """What doesn't happen any more when it is calm."""
 
 
-ORACLES = (*_CHECKED, STATUS)
+ORACLES = (*_CHECKED, STATUS, CURRENT)
 
 
 class _Errors(logging.Handler):
@@ -106,10 +108,11 @@ class World:
         self.api = Api(self.timeline, self.rng, plan.objects) if plan.has_api else None
         if self.api is not None:
             self.cluster.watchers.append(self.api.changed)
-        self.freshness = Freshness(self.timeline.clock, BOUND_S + plan.turns_s)
+        self.freshness = Freshness(self.timeline.clock, BOUND_S + plan.turns_s, BOUND_S)
         self.table = Table(self.rng)
         self.disk = Disk(self.rng, self.timeline.clock, self._enter)
         self.disk.floor = self.freshness.floor
+        self.disk.noted = partial(check_noted, self)
         self.agents: list[AgentRun] = []
         self.clients: list[Client] = []
         self.is_calm = self.is_finishing = self.is_over = False

@@ -19,6 +19,7 @@ _FAULTS = (
     "silence",
     "refuse",
     "cut-answer",
+    "broken-list",
     "restart",
     "compact",
     "restore",
@@ -42,6 +43,16 @@ _SETTINGS = (
     "no-bookmarks",
     "batches",
     "large",
+    "families",
+)
+_KINDS = ("Service", "Service", "EndpointSlice", "EndpointSlice", "Node")
+_CONDITIONS: tuple[dict[str, bool | None], ...] = (
+    {},
+    {"ready": True},
+    {"ready": None, "serving": None, "terminating": None},
+    {"ready": False, "terminating": True},
+    {"ready": False, "serving": False, "terminating": False},
+    {"ready": False, "serving": True, "terminating": True},
 )
 _CODES = (429, 500, 503, 502, 401, 403, 404)
 
@@ -122,8 +133,13 @@ class _Drawing:
         if self.has("events"):
             for _ in range(rng.choice((1, 5, 30))):
                 at = rng.uniform(0.0, self.chaos_s)
+                if rng.random() < 0.2:
+                    # It is written, and the answer is lost.
+                    server, after = rng.randrange(2), rng.choice((0, 30))
+                    self._step(at, "cut-answer", server, after, "events", False, 0, False)
+                reasons = rng.choice((1, 3))
                 for _ in range(rng.choice((1, 1, 3, 10))):
-                    self._step(at, "happen", rng.randrange(3), rng.randrange(4))
+                    self._step(at, "happen", rng.randrange(reasons), rng.randrange(4))
         if self.has("nodes"):
             for _ in range(rng.randint(0, 3)):
                 self._step(rng.uniform(0.0, self.chaos_s), "want-nodes", rng.random() < 0.6)
@@ -163,6 +179,7 @@ class _Drawing:
             "silence": lambda: self._step(at, "silence", server, seconds),
             "refuse": lambda: self._refuse(at, server, seconds),
             "cut-answer": lambda: self._cut_answer(at, server),
+            "broken-list": lambda: self._break_list(at, server),
             "restart": lambda: self._step(
                 at,
                 "restart",
@@ -203,6 +220,25 @@ class _Drawing:
         if rng.random() < 0.8:
             self._step(at, rng.choice(("cut", "end")), server)
 
+    def _break_list(self, at: float, server: int) -> None:
+        """Have a list follow an expired watch and break off; what it has contained is deleted."""
+        rng = self.rng
+        kind, resource = rng.choice((("Service", "services"), ("EndpointSlice", "endpointslices")))
+        for _ in range(rng.choice((1, 3))):
+            item = self._item()
+            if item["kind"] == kind:
+                self.steps.append(Step(at, "put", (), item))
+        self._step(at, "touch")
+        self._step(at, "compact")
+        # Before it come the question about the last state, if there is one, and the watch.
+        after, skip = rng.choice((0, 300, 900, rng.randrange(5000))), rng.choice((1, 2, 2, 3, 4))
+        self._step(at, "cut-answer", server, after, resource, False, skip, False)
+        self._step(at, "end", server)
+        later = at + rng.uniform(0.5, 2.5)
+        for _ in range(rng.choice((2, 4, 8))):
+            _, namespace, name = self._key(kind)
+            self._step(later, "delete", kind, namespace, name)
+
     def _compact(self, at: float) -> None:
         if self.rng.random() < 0.6:
             self._step(at, "touch")
@@ -212,13 +248,13 @@ class _Drawing:
 
     # -- objects -----------------------------------------------------------------------------------
 
-    def _key(self) -> tuple[str, str, str]:
+    def _key(self, kind: str = "") -> tuple[str, str, str]:
         """Return kind, namespace and name."""
         rng = self.rng
         namespace = rng.choice(_NAMESPACES)
         if self.has("shares") and rng.random() < 0.5:
             namespace = CROWDED
-        kind = rng.choice(("Service", "Service", "EndpointSlice", "EndpointSlice", "Node"))
+        kind = kind or rng.choice(_KINDS)
         if kind == "Node":
             return kind, "", rng.choice((NODE, NODE, "bob", "carol"))
         count = 12 if self.has("large") or namespace == CROWDED else 4
@@ -262,18 +298,24 @@ class _Drawing:
         }
         if rng.random() < 0.1:
             spec["clusterIP"] = "None"
+        elif self.has("families"):
+            other = f"fd00:10:96::{rng.randrange(3)}:{rng.randint(1, 250)}"
+            spec["clusterIPs"] = rng.choice(([spec["clusterIP"]], [spec["clusterIP"], other]))
+        if spec["sessionAffinity"] == "ClientIP" and rng.random() < 0.5:
+            seconds = rng.choice((1, 60, 86400))
+            spec["sessionAffinityConfig"] = {"clientIP": {"timeoutSeconds": seconds}}
         return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
 
     def _slice(self, metadata: dict[str, Any], name: str) -> dict[str, Any]:
         rng = self.rng
         of = name.rpartition("-")[0] if rng.random() < 0.85 else f"web-{rng.randrange(4)}"
         metadata["labels"] = {"kubernetes.io/service-name": of} if rng.random() < 0.95 else {}
+        is_ipv6 = self.has("families") and rng.random() < 0.4
+        network, sign = ("fd00:10:244::", ":") if is_ipv6 else ("10.244.", ".")
         endpoints = [
             {
-                "addresses": [f"10.244.{rng.randrange(2)}.{rng.randint(1, 250)}"],
-                "conditions": rng.choice(
-                    ({}, {"ready": True}, {"ready": False, "serving": True, "terminating": True})
-                ),
+                "addresses": [f"{network}{rng.randrange(2)}{sign}{rng.randint(1, 250)}"],
+                "conditions": dict(rng.choice(_CONDITIONS)),
                 "nodeName": rng.choice((NODE, "bob")),
             }
             for _ in range(rng.choice((0, 1, 2, 3, 10)))
@@ -282,7 +324,7 @@ class _Drawing:
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
             "metadata": metadata,
-            "addressType": "IPv4",
+            "addressType": "IPv6" if is_ipv6 else "IPv4",
             "endpoints": endpoints,
             "ports": [{"name": "p0", "port": 8080, "protocol": "TCP"}],
         }

@@ -7,6 +7,7 @@ shows: an external address of a Service, the port of a slice, the zone of a Node
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -57,10 +58,10 @@ def _service(item: dict[str, Any]) -> Shown:
     spec = item["spec"]
     is_headless = spec["clusterIP"] == "None"
     return (
-        () if is_headless else (spec["clusterIP"],),
+        () if is_headless else tuple(_canonical(spec.get("clusterIPs", [spec["clusterIP"]]))),
         is_headless,
         spec["type"],
-        10800 if spec["sessionAffinity"] == "ClientIP" else None,
+        _affinity_s(spec),
         tuple((p["name"], p["port"], p["protocol"], p["nodePort"]) for p in spec["ports"]),
         tuple(spec["externalIPs"]),
         spec["internalTrafficPolicy"] == "Local",
@@ -69,19 +70,32 @@ def _service(item: dict[str, Any]) -> Shown:
     )
 
 
+def _affinity_s(spec: dict[str, Any]) -> int | None:
+    if spec["sessionAffinity"] != "ClientIP":
+        return None
+    client_ip = spec.get("sessionAffinityConfig", {}).get("clientIP", {})
+    return int(client_ip.get("timeoutSeconds", 10800))
+
+
 def _slice(item: dict[str, Any]) -> Shown:
     of = service_of(item)
     if not of:
-        return "", (), ()
+        return "", "", (), ()
     ports = tuple((p["name"], p["port"], p["protocol"]) for p in item["ports"])
-    return of, ports, tuple(map(_endpoint, item["endpoints"]))
+    return of, item["addressType"], ports, tuple(map(_endpoint, item["endpoints"]))
 
 
 def _endpoint(item: dict[str, Any]) -> Shown:
     conditions = item["conditions"]
-    is_terminating = conditions.get("terminating", False)
-    is_ready, is_serving = conditions.get("ready", True), conditions.get("serving", True)
-    return item["addresses"][0], is_ready, is_serving, is_terminating, item["nodeName"]
+    # Null means that it isn't known: then an endpoint is taken for one that serves.
+    is_terminating = conditions.get("terminating") or False
+    is_ready, is_serving = (conditions.get(name) is not False for name in ("ready", "serving"))
+    (ip,) = _canonical(item["addresses"])
+    return ip, is_ready, is_serving, is_terminating, item["nodeName"]
+
+
+def _canonical(ips: list[str]) -> Iterator[str]:
+    return (str(ipaddress.ip_address(ip)) for ip in ips)
 
 
 def _node(item: dict[str, Any]) -> Shown:
@@ -152,4 +166,4 @@ def _shown_slice(item: EndpointSlice, namespace: str, name: str) -> Shown:
     of = name if is_consistent else f"that of another Service: {item.service}"
     ports = tuple((p.name, p.port, p.protocol) for p in item.ports)
     endpoints = tuple((e.ip, e.ready, e.serving, e.terminating, e.node) for e in item.endpoints)
-    return of, ports, endpoints
+    return of, str(item.family), ports, endpoints

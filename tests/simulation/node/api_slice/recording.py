@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from userspace_proxy.sources.base import Happening
@@ -18,40 +19,49 @@ _APART_S = 0.25
 _FORBIDDEN_S = 600.0
 
 
+@dataclass
+class _Told:
+    """What the source was told of one reason and object."""
+
+    count: int = 0
+    since_start: int = 0
+    """Since the process began, which knows nothing of those before."""
+    is_rejected: bool = False
+    """The server has refused one for good, so it isn't tried again until there is another one."""
+
+
 class RecordingChecks:
     """The Events of one run."""
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._wanted: Counter[tuple[str, str]] = Counter()
-        self._at_least: Counter[tuple[str, str]] = Counter()
+        self._told: dict[tuple[str, str], _Told] = defaultdict(_Told)
         self._asked: dict[str, float] = defaultdict(lambda: float("-inf"))
         self._last = float("-inf")
-        self._was_forbidden = float("-inf")
-        self._has_restarted = self._is_given_up = False
+        self._forbidden_at: dict[str, float] = {}
+        """By namespace, when the server said so."""
+        self._series: dict[str, tuple[str, str]] = {}
+        """Reason and object of each Event, by its name."""
 
     @property
     def is_used(self) -> bool:
-        return bool(self._wanted)
+        return bool(self._told)
 
     def note(self, happening: Happening) -> None:
         """Note what the source is told."""
         if not self._world.plan.with_node:
             return
         name = "alice" if happening.service is None else happening.service.name
-        self._wanted[happening.reason, name] += 1
-
-    def note_refused(self, code: int) -> None:
-        """Note that they are refused for a while."""
-        if code in (401, 403):
-            self._was_forbidden = self._world.now
-        # Where there is no such path, they are given up.
-        self._is_given_up = self._is_given_up or code == 404
+        told = self._told[happening.reason, name]
+        told.count += 1
+        told.since_start += 1
 
     def note_restart(self) -> None:
         """What a process that died had to send is lost."""
-        self._has_restarted = True
+        for told in self._told.values():
+            told.since_start = 0
         self._asked.clear()
+        self._forbidden_at.clear()
         self._last = float("-inf")
 
     def on_begin(self, exchange: Exchange) -> None:
@@ -66,10 +76,24 @@ class RecordingChecks:
         own = now - self._asked[name]
         check("Events of a series", own >= _EVERY_S * 0.99, lambda: f"{name}: after {own:.1f} s")
         self._last = self._asked[name] = now
+        if body.get("reason"):
+            self._series[name] = body["reason"], body["regarding"]["name"]
+
+    def on_head(self, exchange: Exchange) -> None:
+        """Note that an Event is refused."""
+        if "/events" not in exchange.path:
+            return
+        _, _, rest = exchange.path.partition("/namespaces/")
+        namespace, _, _ = rest.partition("/")
+        if exchange.code in (401, 403):
+            self._forbidden_at[namespace] = self._world.now
+        elif 400 <= exchange.code < 500 and exchange.code not in (409, 429):
+            name = (exchange.body or {}).get("metadata", {}).get("name")
+            self._told[self._series[name or exchange.path.rpartition("/")[2]]].is_rejected = True
 
     def check_end(self) -> None:
         """Check that all is counted."""
-        judgements = self._world.judgements
+        judgements, now = self._world.judgements, self._world.now
         found: Counter[tuple[str, str]] = Counter()
         for (namespace, _), event in self._world.etcd.events.items():
             regarding = event["regarding"]
@@ -79,16 +103,21 @@ class RecordingChecks:
             )
             count = event.get("series", {}).get("count", 1)
             found[event["reason"], regarding["name"]] += count
-        for key, wanted in self._wanted.items():
-            if found[key] != wanted and self._has_restarted and found[key] < wanted:
-                judgements.excuse("Events counted", "the process died")
-            elif found[key] != wanted and self._is_given_up:
-                judgements.excuse("Events counted", "they were rejected")
-            elif found[key] != wanted and self._world.now - self._was_forbidden < _FORBIDDEN_S:
-                judgements.excuse("Events counted", "they were forbidden")
+        for key, told in self._told.items():
+            forbidden_at = self._forbidden_at.get(_namespace_of(key[1]), float("-inf"))
+            is_late = now - forbidden_at < _FORBIDDEN_S
+            # What was told to a process that has died may have been sent before.
+            least = 0 if told.is_rejected or is_late else told.since_start
+            is_right = least <= found[key] <= told.count
+            if is_right and found[key] != told.count and least == 0:
+                reason = "they were rejected" if told.is_rejected else "they were forbidden"
+                judgements.excuse("Events counted", reason)
             else:
                 judgements.check(
-                    "Events counted",
-                    found[key] == wanted,
-                    said(key, found[key], "not", wanted),
+                    "Events counted", is_right, said(key, found[key], "not", least, told.count)
                 )
+
+
+def _namespace_of(name: str) -> str:
+    """Return where Events about an object are: about the Node, or about one of the Services."""
+    return "default" if name == "alice" else "shop"

@@ -70,6 +70,9 @@ class Follower:
         self.is_sure = False
         """The last line that arrived of a watch was read."""
         self.failures = 0
+        """Waits that grew for certain, since one that didn't."""
+        self.waits = 0
+        """Waits that may have grown, since they began anew for certain."""
         self.times: deque[float] = deque()
 
     @property
@@ -150,7 +153,7 @@ class Follower:
             self._check_position(query["resourceVersion"])
             self.is_mixed = False
         elif what == "check":
-            pass
+            self._check_position(query["resourceVersion"])
         elif token:
             self.checks.check(
                 "continue token",
@@ -282,29 +285,48 @@ class Follower:
         assert exchange is not None, "there was a request"
         if self.wants == "page" or not self.is_over:
             self.failures = 0
+            self.waits += not self.is_over
             return
         gap = now - self.over_at
         lasted = self.over_at - self.began_at if self.began_at else 0.0
+        is_healthy = self.is_watch and exchange.code == 200 and lasted >= HEALTHY_S + _SOON_S
+        if is_healthy or self._has_told():
+            self.waits = 0
         retry_s = min(exchange.retry_after_s, RETRY_AFTER_MAX_S) if self.is_refused else 0.0
         if retry_s:
             self._check("Retry-After", gap >= retry_s - 0.01, f"{gap:.3f} s after {retry_s:g} s")
         if self.is_failed:
-            self._check_backoff(gap, retry_s)
+            self._check_backoff(gap)
+        elif not self.checks.is_watch(exchange):
             return
-        if not self.checks.is_watch(exchange):
-            return
-        self.failures = 0
-        if exchange.code == 200 and lasted >= HEALTHY_S + _SOON_S:
+        elif is_healthy:
             self._check("at once", gap <= _SOON_S, f"{gap:.3f} s after a watch of {lasted:.1f} s")
-
-    def _check_backoff(self, gap: float, retry_s: float) -> None:
-        longest = max(2 * CAP_S, retry_s) + _SOON_S
-        self._check("retried soon", gap <= longest, f"after {gap:.3f} s, not {longest:g} s")
-        if self.checks.recovered_at >= self.over_at - _SOON_S:
             self.failures = 0
+            return
+        else:
+            self.failures = 0
+        self._check_soon(gap, retry_s)
+
+    def _has_told(self) -> bool:
+        """Return whether a watch that is over has had events, which were read, and didn't fail."""
+        return self.is_watch and self.is_sure and bool(self.events)
+
+    def _check_soon(self, gap: float, retry_s: float) -> None:
+        longest = max(2 * min(BASE_S * 2**self.waits, CAP_S), retry_s) + _SOON_S
+        self.waits += 1
+        self._check(
+            "retried soon", gap <= longest, f"after {gap:.3f} s, not {longest:g} s ({self.waits})"
+        )
+
+    def _check_backoff(self, gap: float) -> None:
+        recovered_at = self.checks.recovered_at
+        if recovered_at >= self.over_at - _SOON_S:
+            # Another kind was there again, so that waits began anew.
+            self.failures = 0
+        least = min(BASE_S * 2**self.failures, CAP_S) * 0.999
+        if gap < least and self.checks.now() - recovered_at <= _SOON_S:
             self.checks.judgements.excuse("backoff", "another kind was there again")
             return
-        least = min(BASE_S * 2**self.failures, CAP_S) * 0.999
         self._check("backoff", gap >= least, f"{gap:.3f} s after failure {self.failures + 1}")
         self.failures += 1
 

@@ -14,6 +14,7 @@ from .truth import History
 if TYPE_CHECKING:
     from .checks import Checks
 
+LIMITED = ("Service", "EndpointSlice")
 _UNREAD = 1024
 """What an object takes that couldn't be read yet."""
 
@@ -37,43 +38,61 @@ def check_shares(
     """
     places = {item.place for item in rejected if not item.kind}
     too_much, unsure = set[str](), set[str]()
+    blind = checks.blind
     for kind, namespace in _places(checks.histories):
-        kept = {k for k, _, _ in found if k.kind == kind and k.namespace == namespace}
+        if kind in blind:
+            checks.judgements.excuse("share", "history went back, and on")
+            continue
+        kept = {k: n for k, n, _ in found if k.kind == kind and k.namespace == namespace}
         missing = _check_namespace(checks, kind, namespace, kept, is_last=is_last)
         if missing:
             too_much.add(f"namespace {namespace}")
         if any(key.namespace == namespace for key in checks.histories[kind].states[-1].loose):
             unsure.add(f"namespace {namespace}")
+    if not blind.isdisjoint(LIMITED):
+        checks.judgements.excuse("left out", "history went back, and on")
+        return
     is_right = too_much <= places <= too_much | unsure
     checks.judgements.check("left out", is_right, said(places, "not", too_much))
 
 
 def _check_namespace(
-    checks: Checks, kind: str, namespace: str, kept: set[Key], *, is_last: bool
+    checks: Checks, kind: str, namespace: str, kept: dict[Key, int], *, is_last: bool
 ) -> list[Key]:
-    """Check one kind; return what is left out."""
+    """Check one kind; return what is left out.
+
+    Args:
+        kept: The version of each object that is shown.
+    """
     limit, judgements = checks.world.plan.share_bytes, checks.judgements
     state = checks.histories[kind].states[-1]
     weights = {
-        key: _UNREAD if key in state.loose else weight(checks.items[number])
+        key: weight(checks.items[number])
         for key, number in state.stamps.items()
-        if key.namespace == namespace
+        if key.namespace == namespace and key not in state.loose
     }
-    used = sum(weights.get(key, 0) for key in kept)
+    used = sum(weights.get(key) or _least(checks, key, kept[key]) for key in kept)
     judgements.check("share", used <= limit, said(kind, "in", namespace, "take", used))
-    missing = sorted(weights.keys() - kept - state.loose)
-    if missing and any(key.namespace == namespace for key in state.loose):
-        # They weigh what was read of them before.
-        judgements.excuse("room", "an object can't be read")
-    elif missing and not is_last:
+    missing = sorted(weights.keys() - kept.keys())
+    if missing and not is_last:
+        # One that can't be read weighs what was read of it, once, or little.
+        unread = [key for key in state.loose if key.namespace == namespace]
+        used = sum(weights.get(key, 0) for key in kept)
+        used += sum(max(_UNREAD, checks.heaviest[key]) for key in unread)
         least = min(weights[key] for key in missing)
         is_full = used > limit - limit // 8 or used + least > limit
         judgements.check("room", is_full, said(used, "of", limit, "used:", missing))
     return missing
 
 
+def _least(checks: Checks, key: Key, number: int) -> int:
+    """Return what an object takes at least that can't be read as it is now."""
+    shown = checks.items.get(number)
+    return _UNREAD if shown is None else min(weight(shown), weight(checks.world.items[key]))
+
+
 def _places(histories: dict[str, History]) -> Iterator[tuple[str, str]]:
-    for kind in ("Service", "EndpointSlice"):
+    for kind in LIMITED:
         stamps = histories[kind].states[-1].stamps
         for namespace in sorted({CROWDED, *(key.namespace for key in stamps)}):
             yield kind, namespace
