@@ -318,8 +318,14 @@ class _Drawing:
 
     def _change_service(self, at: float, service: ServiceSpec) -> Iterator[Event]:
         self._draw_kind(service, self._services.index(service))
+        changes_protocol = "UDP" in self._features and self._rng.random() < 0.3
+        if changes_protocol:
+            port = self._rng.choice(service.ports)
+            port.protocol = "UDP" if port.protocol == "TCP" else "TCP"
         if service.is_there:
             yield Event(at, PUT, (service.service(),))
+            for number in range(len(service.slices) if changes_protocol else 0):
+                yield Event(at, PUT, (service.slice(number),))
 
     def _change_policy(self, at: float, service: ServiceSpec) -> Iterator[Event]:
         """Have external addresses get a policy of their own, or that of all: no address goes."""

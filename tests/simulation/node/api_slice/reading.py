@@ -112,7 +112,8 @@ def weight(item: dict[str, Any]) -> int:
     """Return how much of a share an object takes."""
     if item["kind"] == "Service":
         spec = item["spec"]
-        parts = len(spec["ports"]) + len(spec["selector"]) + len(spec["externalIPs"])
+        listed = "ports", "selector", "externalIPs", "clusterIPs"
+        parts = sum(len(spec.get(name, ())) for name in listed)
     else:
         parts = len(item["endpoints"]) + len(item["ports"])
     return 1024 + 256 * parts

@@ -320,15 +320,15 @@ class Follower:
 
     def _check_backoff(self, gap: float) -> None:
         recovered_at = self.checks.recovered_at
-        if recovered_at >= self.over_at - _SOON_S:
-            # Another kind was there again, so that waits began anew.
-            self.failures = 0
-        least = min(BASE_S * 2**self.failures, CAP_S) * 0.999
+        # Another kind is there again, so that waits begin anew, perhaps after this one.
+        is_anew = recovered_at >= self.over_at - _SOON_S
+        least = min(BASE_S * 2 ** (0 if is_anew else self.failures), CAP_S) * 0.999
+        what = f"{gap:.3f} s after failure {self.failures + 1}"
+        self.failures = 0 if is_anew else self.failures + 1
         if gap < least and self.checks.now() - recovered_at <= _SOON_S:
             self.checks.judgements.excuse("backoff", "another kind was there again")
-            return
-        self._check("backoff", gap >= least, f"{gap:.3f} s after failure {self.failures + 1}")
-        self.failures += 1
+        else:
+            self._check("backoff", gap >= least, what)
 
     def _check_rate(self, now: float) -> None:
         self.times.append(now)
