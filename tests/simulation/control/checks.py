@@ -38,11 +38,20 @@ _DIALS, _SILENT_DIAL_S = 3, 1.0
 
 # How long clients in calm have had to be served.
 _SERVED_S = 3.0
+# Less dies of its start, after which there are pauses.
+_SOUND_S = 0.6
+# For another process to notice, and to start one.
+_NOTICED_S, _ITERATIONS = 0.05, 5
+# The longest pause after starts that have failed.
+_PAUSES_S = 6.0
 _SILENT = "its endpoints were silent when last dialled"
 
 SOON, KEPT = "clients are served soon", "pins last"
 OUTCOME, LEFT = "outcome at rest", "nothing is left in the end"
 SOCKET = "the socket is kept"
+DRAINS = "those that drain receive nothing"
+REPLACED = "a worker that dies is replaced at once"
+GONE = "clients of what is removed are reset"
 
 
 class Checks:
@@ -65,6 +74,8 @@ class Checks:
         """The workers of the last look that carry traffic."""
         self._disturbed_at = 0.0
         """When anything but a client last happened."""
+        self._ran_at: dict[Process, float] = {}
+        """When workers began to run."""
         self._broken: dict[str, list[tuple[float, float]]] = {}
         """When endpoints were broken, by their IP address."""
         self._orphaned_at = 0.0
@@ -75,6 +86,7 @@ class Checks:
         """By address and client: the endpoint that it had in calm."""
         world.machine.accepted = self._accepted
         world.machine.stopped_listening = self._stopped_listening
+        world.machine.received = self._received
         world.machine.refused = self._refused
 
     # -- while it runs -----------------------------------------------------------------------------
@@ -96,6 +108,17 @@ class Checks:
         """Return whether each endpoint was broken while a client tried them."""
         since = client.dialled_at - _WAIT_S
         return all(self._was_broken(endpoint, since) for endpoint in serving.endpoints)
+
+    def _has_found_none(self, client: Client, serving: Serving) -> bool:
+        """Return whether each endpoint was broken for as long as a client has tried them."""
+        now = self.world.timeline.now
+        return all(
+            any(
+                began <= client.dialled_at and now <= until
+                for began, until in self._broken.get(endpoint.ip, ())
+            )
+            for endpoint in serving.endpoints
+        )
 
     def note_moved(self, desired: Desired) -> None:
         """Note that addresses become another Service's, which earlier clients don't use."""
@@ -152,6 +175,40 @@ class Checks:
                 self.world.violate(f"{process.name} ended by itself")
         for client in self._clients_of(process):
             client.is_excused = f"its {process.name.split()[0]} died"
+        parent = process.parent
+        if parent is not None and now - self._ran_at.get(process, now) >= _SOUND_S:
+            number = len(self.world.machine.processes)
+            self.world.timeline.after(
+                _NOTICED_S + _ITERATIONS * self.world.machine.speed.latency_s,
+                self._check_replaced,
+                parent,
+                number,
+            )
+
+    def note_worker(self, process: Process) -> None:
+        """Note that a worker begins to run."""
+        self._ran_at[process] = self.world.timeline.now
+
+    def _check_replaced(self, parent: Process, number: int) -> None:
+        """Judge that a control process has started another worker since that many processes."""
+        world, now = self.world, self.world.timeline.now
+        control = world.control
+        if control is None or control.process is not parent or control.is_ending:
+            return
+        delay_s = _NOTICED_S + _ITERATIONS * world.machine.speed.latency_s
+        held_until = parent.loop.held_until
+        if held_until + delay_s > now:
+            world.timeline.at(held_until + delay_s + 0.001, self._check_replaced, parent, number)
+            return
+        is_replaced = any(each.parent is parent for each in world.machine.processes[number:])
+        if not is_replaced and (world.machine.fails_to_start or self._failed_to_start(now)):
+            world.judgements.excuse(REPLACED, "none can be started")
+        else:
+            world.judgements.check(REPLACED, is_replaced, f"{parent.name} starts no other worker")
+
+    def _failed_to_start(self, now: float) -> bool:
+        """Return whether a start has failed lately, after which there are pauses."""
+        return now - self.world.machine.failed_to_start_at < _PAUSES_S
 
     def _clients_of(self, process: Process) -> list[Client]:
         taken = process.kernel.taken
@@ -206,6 +263,12 @@ class Checks:
             (one,) = (each for each in self.world.clients if each.stream is client)
             one.is_excused = "its worker was behind"
 
+    def _received(self, process: Process) -> None:
+        """Judge that a datagram of a client is for a worker that doesn't drain."""
+        main = process.main
+        why = f"{process.name} drains, and receives a client's datagram"
+        self.world.judgements.check(DRAINS, main is None or not main._is_draining, why)
+
     def _refused(self, stream: Stream) -> None:
         """Take a client that no socket takes."""
         assert stream.remote is not None, "it dials an address"
@@ -222,7 +285,7 @@ class Checks:
         if client.state == REFUSED or self.world.is_finishing:
             return
         in_force = self._in_force.get(client.to)
-        if in_force is None or in_force.has_none:
+        if in_force is None or in_force.has_none or self._has_found_none(client, in_force):
             self.world.judgements.right("clients without endpoint are reset")
         elif reason := self._excuse(client, in_force):
             self.world.judgements.excuse(SERVED_ONES, reason)
@@ -350,10 +413,14 @@ class Checks:
         if not runs or now - self._disturbed_at < _WAIT_S or world.plan.descriptors < _MANY:
             return
         for client in world.clients:
-            if client.is_looked_at or now - client.dialled_at < _WAIT_S:
+            if client.is_looked_at:
                 continue
             serving = self._in_force.get(client.to)
-            if serving is None or serving.has_none:
+            if serving is None and client.state == WAITS:
+                is_right = self._is_held_by_former(client)
+                why = f"{client.name} waits at {client.to}, which nothing serves any more"
+                world.judgements.check(GONE, is_right, why)
+            if serving is None or serving.has_none or now - client.dialled_at < _WAIT_S:
                 continue
             if client.state not in (DIALS, WAITS):
                 client.is_looked_at = True
@@ -361,10 +428,20 @@ class Checks:
             elif self._is_without_endpoint(client, serving):
                 client.is_looked_at = True
                 world.judgements.excuse(SOON, "all endpoints broken")
+            elif self._is_held_by_former(client):
+                client.is_looked_at = True
+                world.judgements.excuse(SOON, "a worker of an earlier control process holds it")
             elif now - client.dialled_at >= _WAIT_S + self._dials_s(serving, client):
                 world.judgements.violate(
                     SOON, f"{client.name} {client.state} although a worker runs"
                 )
+
+    def _is_held_by_former(self, client: Client) -> bool:
+        """Return whether a worker has it that learns of no other endpoints any more."""
+        return any(
+            client.stream in process.kernel.taken and self._may_reset(process, client)
+            for process in self.world.machine.alive(WORKER)
+        )
 
     def _dials_s(self, serving: Serving, client: Client) -> float:
         """Return how long dials of endpoints that were broken may take."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _socket
 import asyncio
+from collections import Counter
 from collections.abc import Hashable, Mapping
 from contextlib import AsyncExitStack
 from types import SimpleNamespace
@@ -27,6 +28,9 @@ LABEL = "node"
 _TUNING = Tuning(descriptor_limit=400, connection_log=0.0)
 _KEPT = "table"
 _DRAIN_S = 1.0
+BOUND = "listeners use what they may"
+_LISTENERS = 3
+"""What one more listener takes at most: a socket for each worker."""
 # The agent tries again what can't be served.
 _AGAIN_S = 1.0
 
@@ -144,7 +148,9 @@ class Control:
             for at, exc in answer.errors.items():
                 assert isinstance(at, SocketAddress), "keys are addresses"
                 self.failures.add(at)
-                if not isinstance(exc, BoundError) and not self._is_held_by_others(at):
+                if isinstance(exc, BoundError):
+                    self._check_bound(plane, at)
+                elif not self._is_held_by_others(at):
                     self.world.violate(f"cannot serve {at}: {exc}")
             self.world.checks.note_answer(desired, self.failures)
         plane.close_unwanted()
@@ -153,6 +159,14 @@ class Control:
         self.world.checks.note_round()
         if self.failures:
             self.process.loop.call_later(_AGAIN_S, self.apply)
+
+    def _check_bound(self, plane: Plane, at: SocketAddress) -> None:
+        """Check that listeners that are open now take the descriptors that they may."""
+        counts = Counter(w for each in plane._listeners._open.values() for w in each.workers)
+        limit = self.world.plan.descriptors
+        # Those that the plane has yet to close, or has just closed, may be among them.
+        is_near = counts.total() + _LISTENERS >= limit // 2
+        self.world.judgements.check(BOUND, is_near, f"{at} has no room beside {counts.total()}")
 
     def _is_held_by_others(self, at: SocketAddress) -> bool:
         """Return whether a worker of another control process has the port."""

@@ -11,7 +11,7 @@ from userspace_proxy.model import Protocol, SocketAddress
 from .files import WORKER
 
 if TYPE_CHECKING:
-    from userspace_proxy.plane import Group
+    from userspace_proxy.plane import Group, Plane
 
     from .clients import Client
     from .world import World
@@ -21,6 +21,9 @@ COUNTED = "counted by endpoint"
 SHOWN = "ejections are shown"
 KEPT_COUNTS = "nothing counted is lost"
 SERVED_COUNTS = "what was served is counted"
+SHOWN_WAITS = "those that wait are shown"
+# Longer than any client waits, and than a worker takes to report that none does.
+_NONE_WAITS_S = 15.0
 
 
 class Counting:
@@ -54,6 +57,15 @@ class Counting:
                 "" if is_kept else f"counted {before} of group {number}, then {figures}",
             )
             self._counted[name, number] = figures
+        if self.world.timeline.now - self.world.dialled_at >= _NONE_WAITS_S:
+            self._look_at_waits(plane)
+
+    def _look_at_waits(self, plane: Plane) -> None:
+        """Check that no client is shown as waiting, also by a worker that is gone."""
+        for group in plane._groups.values():
+            shown = group.waiting(self.world.timeline.now).clients
+            why = f"{group.label}: {shown} clients are shown as waiting"
+            self.world.judgements.check(SHOWN_WAITS, not shown, why)
 
     def note_calm(self) -> None:
         """Note what was counted before the clients in calm."""

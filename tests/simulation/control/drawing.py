@@ -53,6 +53,7 @@ _FEATURES = (
     "swaps",
     "affinity",
     "holds",
+    "deaths while clients wait",
     "UDP",
     "slow",
     "small buffers",
@@ -155,6 +156,7 @@ class _Drawing:
         yield from self._changes()
         yield from self._deaths()
         yield from self._shortages()
+        yield from self._waits()
         yield from self._late_changes()
         yield from self._failures()
 
@@ -243,6 +245,22 @@ class _Drawing:
             yield self._client(at + 0.001 + 0.05 * rng.random())
         for _ in range(rng.choice([0, 4, 12])):
             yield self._client(at + max(seconds, _EJECTED_S) + rng.random())
+
+    def _waits(self) -> Iterator[Event]:
+        """Yield clients that find no endpoint and wait, and deaths of their workers."""
+        rng = self._rng
+        for _ in self._times("deaths while clients wait", 1):
+            at, number = max(0.0, self._calm_at - 7.0) * rng.random(), rng.choice(self._numbers)
+            # Workers report every five seconds.
+            serving = Serving((), handling=Handling(hold=Hold(8.0)))
+            yield Event(at, SERVE, (number, serving, (0, 1)))
+            for _ in range(6):
+                client = (next(self._clients), number, 0.0)
+                yield Event(at + 0.01 + 0.5 * rng.random(), CLIENT, client)
+            yield self._kill(at + 1.0 + 5.4 * rng.random())
+            if rng.random() < 0.4:
+                yield Event(at + 1.0 + 2.0 * rng.random(), REMOVE, (number,))
+            yield self._serve(at + 6.5, [number])
 
     def _late_changes(self) -> Iterator[Event]:
         """Yield changes that the same control process sees the end of, and deaths beside them."""

@@ -235,6 +235,11 @@ class UdpCopy(DatagramSocket):
         if self.item is not None:
             self.item.wake(events)
 
+    def read(self) -> tuple[bytes, tuple[str, int], list[tuple[int, int, bytes]]]:
+        found = super().read()
+        self.shared.machine.received(self.process)
+        return found
+
     def close(self) -> bool:
         self.item = None
         self.shared.forget(self)

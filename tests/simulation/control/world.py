@@ -14,10 +14,10 @@ from ..plan import Event
 from ..seam import logging_to
 from ..timeline import Timeline
 from . import plan as plans
-from .checks import KEPT, LEFT, OUTCOME, SOCKET, SOON, Checks
+from .checks import DRAINS, GONE, KEPT, LEFT, OUTCOME, REPLACED, SOCKET, SOON, Checks
 from .clients import CLIENT_ADDRESSES, SERVED_ONES, Asker, Client, Endpoint
-from .control import Control, Desired
-from .counting import COUNTED, KEPT_COUNTS, SERVED_COUNTS, SHOWN, Counting
+from .control import BOUND, Control, Desired
+from .counting import COUNTED, KEPT_COUNTS, SERVED_COUNTS, SHOWN, SHOWN_WAITS, Counting
 from .ejections import ORACLE as EJECTED
 from .ejections import SILENCE, Ejections
 from .files import CONTROL, WORKER
@@ -47,10 +47,15 @@ ORACLES = (
     REST,
     OUTCOME,
     LEFT,
+    DRAINS,
+    REPLACED,
+    BOUND,
+    GONE,
     EJECTED,
     SILENCE,
     COUNTED,
     SHOWN,
+    SHOWN_WAITS,
     KEPT_COUNTS,
     SERVED_COUNTS,
 )
@@ -95,6 +100,8 @@ class World:
         """How many were started."""
         self._look_at = 0.0
         """When counters are looked at next."""
+        self.dialled_at = 0.0
+        """When a client last came."""
         self.names = 0
         """How often a Service was renamed."""
         self.is_calm = self.is_finishing = False
@@ -216,6 +223,7 @@ class World:
 
     def _on_worker(self, process: Process) -> None:
         self.ejections.note_worker(process)
+        self.checks.note_worker(process)
         if not self.is_calm:
             _give(process, self.plan.worker_fates.get(self.workers))
         self.workers += 1
@@ -318,6 +326,7 @@ class World:
     # -- clients -----------------------------------------------------------------------------------
 
     def _dial(self, number: int, desired: Desired, hold_s: float) -> None:
+        self.dialled_at = self.timeline.now
         places = desired.places
         to = desired.addresses[places[number % len(places)]]
         if desired.planned.protocol is Protocol.TCP:
@@ -329,6 +338,7 @@ class World:
 
     def _dial_all(self, number: int) -> None:
         """Have new clients dial each address of each Service."""
+        self.dialled_at = self.timeline.now
         self.calm_clients = len(self.clients)
         self.calm_askers = len(self.askers)
         for desired in self.desired:
