@@ -40,9 +40,11 @@ _JSON = json.JSONDecoder(strict=False)
 _UNDECODED = re.compile("[\ud800-\udfff]+")
 
 _BLANKS = ("", " ", "\t", "\r", "\n")
+_BREAKS_OF_YAML = ("\x85", "\u2028", "\u2029")
+_BREAKS_OF_YAML_ESCAPED = {ord(each): f"\\u{ord(each):04x}" for each in _BREAKS_OF_YAML}
 # Other line breaks of YAML, which count as lines, and directives, which belong to the document
 # after them.
-_UNSPLIT = ("\n%", "\x85", "\u2028", "\u2029")
+_UNSPLIT = ("\n%", *_BREAKS_OF_YAML)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,13 +201,17 @@ def read_with(
         raise _syntax_error(exc, text, place, lines_before) from exc
 
 
-def _ends_of_json(text: str) -> list[int]:
-    """Return where the objects of JSON end with which a text begins; of too many the first."""
+def _ends_of_json(text: str, begin: str = "{") -> list[int]:
+    """Return where the values of JSON end with which a text begins; of too many the first.
+
+    Args:
+        begin: The characters that begin one.
+    """
     ends: list[int] = []
     end = 0
     with contextlib.suppress(ValueError, RecursionError):
         while found := _NOT_BLANK.search(text, end):
-            if found[0] != "{" or len(ends) > DOCUMENTS_MAX:
+            if found[0] not in begin or len(ends) > DOCUMENTS_MAX:
                 break
             _, end = _JSON.raw_decode(text, found.start())
             ends.append(end)
@@ -226,6 +232,10 @@ def _prepared(text: str) -> str:
         text = _MARK_INSIDE.sub(r"\1", text)
     if text.lstrip()[:1] in ("{", "["):
         text = _ESCAPES.sub(_join_surrogates, text)
+        if any(map(text.__contains__, _BREAKS_OF_YAML)):
+            # In JSON they are characters of a text.
+            end = max(_ends_of_json(text, "{["), default=0)
+            text = text[:end].translate(_BREAKS_OF_YAML_ESCAPED) + text[end:]
     return text
 
 

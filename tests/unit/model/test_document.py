@@ -346,3 +346,11 @@ def test_a_byte_that_is_not_utf_8_matters_only_in_a_value():
         "x:3: b: it is not UTF-8 here (save the file as UTF-8)",
         "x:4: it is not UTF-8 here (save the file as UTF-8)",
     ]
+
+
+@pytest.mark.parametrize("text", ["a\x85b", "\u2028", "a\u2029\u2029 b"])
+@pytest.mark.parametrize("make", [lambda text: {"a": text}, lambda text: [text, 1]])
+def test_a_line_break_of_yaml_is_a_character_in_json(text, make):
+    value = make(text)
+    [document] = parse_documents(json.dumps(value, ensure_ascii=False), place="web.json")
+    assert document.value == value
