@@ -104,6 +104,16 @@ def test_nothing_to_do(run, text, arguments):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("text", [TESTS, TRIO], ids=["threads", "trio"])
+def test_pythons_development_mode(pytester, text):
+    pytester.makepyfile(text)
+    words = ["-X", "dev", "-m", "pytest", *PLUGIN, "-W", "error"]
+    result = pytester.run(sys.executable, *words)
+    result.assert_outcomes(passed=text.count("def test"))
+    result.stdout.no_fnmatch_line("*Warning*")
+
+
+@pytest.mark.long
 def test_pytest_randomly(pytester):
     pytester.makepyfile(TESTS)
     pytester.runpytest_subprocess(*PLUGIN[:4]).assert_outcomes(passed=2)
