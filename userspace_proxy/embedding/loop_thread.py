@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future
@@ -12,6 +13,10 @@ from ..clocks import Clocks
 
 _T = TypeVar("_T")
 _NOT_RUNNING = "this proxy isn't running: use it in a `with` block, or call start()"
+_FORKED = (
+    "this proxy runs in the process that this one was forked from: "
+    "before the fork, take what is needed of it, such as an address"
+)
 
 
 class LoopThread:
@@ -33,6 +38,7 @@ class LoopThread:
         # A test may have frozen the time of its own thread, and with it all others'.
         self._loop.time = Clocks.monotonic  # type: ignore[method-assign]
         self._takes_calls = True
+        self._pid = os.getpid()
         self._thread.start()
 
     @property
@@ -75,7 +81,8 @@ class LoopThread:
             # A process that was forked has no such thread.
             if self._takes_calls and self.is_running:
                 return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        raise RuntimeError(_NOT_RUNNING)
+            is_forked = self._takes_calls and self._pid != os.getpid()
+        raise RuntimeError(_FORKED if is_forked else _NOT_RUNNING)
 
     def check_caller(self) -> None:
         """Raise a RuntimeError if this is its own thread, which must not wait for itself."""
