@@ -28,6 +28,8 @@ from .writer import INET, SetElement
 # The answers of a kernel that lacks something. Others (out of memory, a late answer, permission
 # denied for a moment) say nothing about what it can do.
 _LACKS = frozenset({errno.ENOENT, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
+# How often what was written is listed, until the kernel has the memory for it.
+_LISTINGS = 2
 _NOTHING = Listing(is_owned=False, definitions=())
 
 
@@ -221,8 +223,11 @@ class KeptTable(NftTable):
         the next comparison writes it anew.
         """
         self._written = None
-        with contextlib.suppress(SteeringError):
-            self._written = self.read_definitions(before, gone=gone, new=new)
+        # Once more, as writing all of it anew would end the session affinity of all clients.
+        for _ in range(_LISTINGS):
+            with contextlib.suppress(SteeringError):
+                self._written = self.read_definitions(before, gone=gone, new=new)
+                return
 
 
 def _count_differing(some: Iterable[Definition], others: Iterable[Definition]) -> int:

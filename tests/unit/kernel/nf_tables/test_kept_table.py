@@ -174,6 +174,21 @@ def test_a_change_that_cannot_be_read_back_is_in_force_and_compared_later(
     assert table.is_known()
 
 
+def test_a_listing_that_fails_once_is_no_reason_to_write_all_anew(table, contents, monkeypatch):
+    table.write_all()
+    listed, tables = [], Ruleset.tables
+
+    def fail_once(ruleset, family):
+        listed.append(family)
+        if len(listed) == 1:
+            raise SteeringError("cannot query nftables")
+        return tables(ruleset, family)
+
+    monkeypatch.setattr(Ruleset, "tables", fail_once)
+    table.redefine(contents.chain(x.UDP + x.verdict(x.DROP)))
+    assert table.is_known()
+
+
 @pytest.mark.parametrize(
     ("command", "count"),
     [
