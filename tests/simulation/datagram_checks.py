@@ -141,8 +141,10 @@ class DatagramChecks:
             return
         endpoint = found[0]
         self._refused.pop(endpoint, None)
-        self._heard_at[endpoint] = now
         flow = None if core is None else self._flows.get(core)
+        if flow is None or flow.answered_at is None:
+            # Only the first answer of a flow ends an ejection.
+            self._heard_at[endpoint] = now
         self._answers[payload] = endpoint, flow, now
         if flow is not None and is_taken:
             self._due.append((now + SOON_S, payload, True))
