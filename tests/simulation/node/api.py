@@ -266,6 +266,9 @@ class ApiServer:
         refusal = self._refusal_of(exchange, target)
         query = exchange.query
         if refusal is not None:
+            if exchange.method != "GET" and refusal.code >= 500 and self.rng.random() < 0.3:
+                # It was written, and the answer took too long.
+                write(self.etcd, exchange.method, target, exchange.body or {})
             text = refusal.text
             self._respond_bytes(exchange, refusal.code, text, refusal.retry_after_s)
         elif exchange.method != "GET":

@@ -203,24 +203,25 @@ class Checks:
         """
         cluster, now = self.world.cluster, self.world.timeline.now
         states = list(cluster.between(floors.all, now))
-        recent = list(cluster.between(floors.losses, now))
+        has_turns = bool(self.world.plan.endpoint_s)
+        recent = list(cluster.between(floors.losses, now)) if has_turns else []
         claims: dict[tuple[str, bool, bool] | None, Claim | None] = {}
         for truth in states:
             claim = truth.frontends.get(at)
             claims[claim.kind if claim is not None else None] = claim
             # While a Service waits for its turn, another one has what it will have.
-            for other in truth.claims_at(at) if self.world.plan.endpoint_s else ():
+            for other in truth.claims_at(at) if has_turns else ():
                 claims.setdefault(other.kind, other)
         have = {claim.kind for truth in recent for claim in truth.claims_at(at)}
         for claim in claims.values():
-            if claim is not None and claim.kind not in have:
+            if has_turns and claim is not None and claim.kind not in have:
                 yield NO_SERVICE
                 continue
-            is_barred = claim is not None and all(truth.bars(claim, ip) for truth in recent)
+            is_barred = has_turns and claim is not None and all(t.bars(claim, ip) for t in recent)
             for truth in states:
                 found = truth.expected_of(claim, ip, at)
                 yield found._replace(endpoints=frozenset()) if is_barred else found
-            if self.world.plan.endpoint_s and _is_made_anew(claim, states):
+            if has_turns and _is_made_anew(claim, states):
                 # Until its turn, a Service with another address has what it had before, and none
                 # of that is left.
                 yield NO_SERVICE
