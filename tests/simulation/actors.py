@@ -355,6 +355,9 @@ class PodHost:
         self.heard.append(payload)
         self.world.network.note(f"endpoint {self.address[0]}: got {payload!r}")
         answer = payload + b" from " + self.address[0].encode()
+        if (count := self.heard.count(payload)) > 1:
+            # What it has refused at first may be sent to it again.
+            answer += b"#%d" % count
         self._send(answer, source)
         every_s, times = self.goes_on
         for number in range(1, times + 1):

@@ -34,6 +34,7 @@ ORACLES = (
     "answer to its client",
     "answer's source",
     "datagram hops",
+    "datagram kept",
     "datagram once",
     "datagram passed on",
     "datagram tried again",
@@ -54,6 +55,8 @@ _LATE_S = 2.5
 
 # The shortest time without an endpoint that has refused.
 _EJECTED_S = 4.0
+# By then the first ejection of 5 s has ended for sure, so that a refusal begins another one.
+_RENEWED_S = 6.0
 # So long and so much of a flow is kept for another endpoint.
 _KEPT_S, _KEPT = 1.0, 4
 _CHECK_EVERY_S = 0.5
@@ -84,7 +87,8 @@ class DatagramChecks:
         """When an endpoint's last datagram reached the node."""
         self._failed_elsewhere: dict[Address, float] = {}
         self._refused: dict[Address, float] = {}
-        """When the node was last told that an endpoint refuses, with no answer since."""
+        """When the node was told that an endpoint refuses, which began an ejection that no answer
+        has ended since."""
         self.troubles = Troubles(world)
         self._left_at: dict[tuple[str, Address], float] = {}
         """When flows to an endpoint of a Service last had to end."""
@@ -163,6 +167,7 @@ class DatagramChecks:
             return
         now = self.world.timeline.now
         flow = Flow(core, to, service, service.group.serving, now, used=now)
+        flow.used_since = self.world.moment()[0]
         flow.had_trouble = self.troubles.lacked(now)
         self._flows[core] = flow
         self._note_limit(service)
@@ -207,7 +212,10 @@ class DatagramChecks:
         if core.local is not None and flow.client is not None and core.local[0] == flow.client[0]:
             # It may be a network policy's, for this client.
             return
-        if number == errno.ECONNREFUSED:
+        since = self._refused.get(flow.endpoint)
+        # What is refused within an ejection doesn't prolong it.
+        begins = since is None or now - since >= _RENEWED_S + self.troubles.stopped_since(since)
+        if number == errno.ECONNREFUSED and begins:
             self._refused[flow.endpoint] = now
 
     def closed(self, core: DatagramSocket) -> None:
@@ -234,7 +242,7 @@ class DatagramChecks:
         self.received[label] += len(payload)
         if flow.client is None:
             self._begin(flow, question)
-        flow.used = now
+        flow.used, flow.used_since = now, self.world.moment()[0]
         flow.sent.append(payload)
         flow.is_stream = flow.is_stream or flow.answered_at is not None
         flow.had_trouble = flow.had_trouble or self.troubles.lacked(now)
@@ -248,7 +256,34 @@ class DatagramChecks:
             lambda: f"{payload!r} came with {question.hops} hops, and left with {core.hops}",
         )
         self._check_endpoint(flow, payload)
+        self._check_kept(question, payload)
+        if to in question.ends:
+            self._check_sent_again(flow, question, payload, to)
         question.ends.append(to)
+
+    def _check_kept(self, question: Question, payload: bytes) -> None:
+        """A datagram is sent while its flow may wait for an endpoint, and not later."""
+        now, waits = self.world.timeline.now, question.service.group.serving.handling.waits
+        hold_s = 0.0 if waits is None else waits.seconds
+        late_s = now - question.at - hold_s - _KEPT_S - SOON_S
+        if late_s <= self.troubles.stopped_since(question.at):
+            self.judge.right("datagram kept")
+        elif question.service.changed_at >= question.at:
+            self.judge.excuse("datagram kept", "the Service has changed")
+        else:
+            why = f"{payload!r} was sent {now - question.at:.3f} s after it had come"
+            self.judge.violate("datagram kept", why)
+
+    def _check_sent_again(
+        self, flow: Flow, question: Question, payload: bytes, to: Address
+    ) -> None:
+        """What an endpoint has refused is sent to another one, unless the flow has waited since."""
+        waits = flow.serving.handling.waits or question.serving.handling.waits
+        if waits is not None or flow.service.changed_at >= question.at:
+            self.judge.excuse("datagram tried again", "its flow may have waited")
+        else:
+            why = f"{payload!r} was sent to {to} again, which had refused it"
+            self.judge.violate("datagram tried again", why)
 
     def _begin(self, flow: Flow, question: Question) -> None:
         """Note whose a flow is."""
@@ -336,7 +371,7 @@ class DatagramChecks:
         self.sent[question.service.group.label] += len(payload)
         _, flow, _ = found
         if flow is not None:
-            flow.used = self.world.timeline.now
+            flow.used, flow.used_since = self.world.timeline.now, self.world.moment()[0]
             if flow.answered_at is None:
                 flow.answered_at = flow.used
 
@@ -359,7 +394,7 @@ class DatagramChecks:
         world, service, now = self.world, flow.service, self.world.timeline.now
         if world.is_closed or (world.is_calm and world.plan.node.ends != "calm"):
             return "all ends"
-        if now - flow.used >= self._idle_s(flow) - _GRAIN_S - 0.01:
+        if now - flow.used_since >= self._idle_s(flow) - _GRAIN_S - 0.01:
             return "idle"
         if SocketAddress(*flow.endpoint) not in service.group.serving.all_endpoints:
             return "its endpoint has left"
@@ -497,6 +532,11 @@ class DatagramChecks:
             self._heard_at[endpoint] = now
         else:
             self._failed_elsewhere[endpoint] = now
+            # Those that the process has yet to read find it left out.
+            for _, payload, is_answer in self._due:
+                if not is_answer:
+                    question = self._questions[payload]
+                    question.ejected |= question.allowed & {SocketAddress(*endpoint)}
 
     def _why_not_sent(self, question: Question) -> str:
         world, service, at = self.world, question.service, question.at

@@ -64,6 +64,8 @@ class Flow:
     to: Address | None = None
     used: float = 0.0
     """When a datagram passed last, in either direction."""
+    used_since: float = 0.0
+    """The earliest moment of that by the data plane's clock: it may be stopped within a turn."""
     answered_at: float | None = None
     """When the first answer was passed on."""
     is_stream: bool = False

@@ -16,7 +16,7 @@ from .actors import CLOSE, FINISH, READ, RESET, SEND, STALL, URGENT, Step
 from .kernel import FAULTS
 from .network import ANSWERS, LATE, REFUSES, SILENT, UNREACHABLE, UNROUTABLE
 from .plan import Event, Node, Plan, ServicePlan
-from .situations import SITUATIONS, Situations
+from .situations import SCRIPTS, SITUATIONS, Situations
 
 FEATURES = (
     "affinity",
@@ -43,7 +43,7 @@ _SHARE = 0.35
 # The shortest time after which idle connections end.
 _LONG_S = 15.0
 # Situations take many clients, so a plan has fewer of them than features: 0.15 where it isn't less.
-_SITUATION_SHARES = {"many": 0.04}
+_SITUATION_SHARES = {"asks": 0.4, "away": 0.04, "full": 0.04, "many": 0.04, "slow": 0.04}
 _INSIDE = (
     ("10.3.0.0/17",),
     ("10.3.200.0/24",),
@@ -71,11 +71,18 @@ class _Drawing:
             [name for name in FEATURES if self._is(_SHARE)]
             + [name for name in SITUATIONS if self._is(_SITUATION_SHARES.get(name, 0.15))]
         )
+        if "full" in self._features:
+            self._features |= {"shedding"}
         self._node = self._draw_node()
         self._lasts_s = self._rng.choice((2.0, 5.0, 15.0, 40.0))
         if {"return", "many"} & self._features:
             # As long as two ejections.
             self._lasts_s = self._rng.choice((12.0, 20.0))
+        if {"full", "slow"} & self._features:
+            self._lasts_s = 40.0 if "full" in self._features else 20.0
+        if "away" in self._features:
+            # As long as the ejections before the second of the longest ones.
+            self._lasts_s = 145.0
         self._ips = [
             f"10.3.{self._rng.choice((0, 200))}.{n}" for n in range(1, self._rng.randint(2, 6))
         ]
@@ -100,6 +107,8 @@ class _Drawing:
             for service in services
             for endpoint in service.pool
         }
+        for name in sorted(SCRIPTS.keys() & self._features):
+            scripts.update(dict.fromkeys(services[0].pool, (SCRIPTS[name],)))
         return Plan(
             self._seed,
             self._features,

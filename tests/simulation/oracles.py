@@ -31,6 +31,7 @@ ORACLES = (
     "deadline",
     "demand",
     "ejection",
+    "accepted at once",
     "endpoint removed",
     "fail-over",
     "hold",
@@ -60,10 +61,13 @@ ORACLES = (
 )
 """Those that judge in a campaign."""
 
-# A timer is late by an iteration of the loop, and a deadline of a wait by a look each second.
-_SLACK_S = 0.02
+# A timer is late by an iteration of the loop, whose calls are preempted; a deadline of a wait by a
+# look each second.
+_SLACK_S = 0.04
 _WAIT_SLACK_S = 1.1
 _CHECK_EVERY_S = 0.5
+# At the limit of descriptors listeners pause until so many are free, or a quarter if that is less.
+_RESUME_ROOM, _AT_ONCE_S = 16, 0.1
 
 
 class Oracles(FinalChecks):
@@ -72,6 +76,8 @@ class Oracles(FinalChecks):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self._checked_at = 0.0
+        self._room_since: float | None = None
+        """Since when there is room for clients that aren't accepted."""
 
     # -- when something happens --------------------------------------------------------------------
 
@@ -131,11 +137,33 @@ class Oracles(FinalChecks):
         )
         if descriptors != engine.descriptors.in_use:
             world.violate(f"{engine.descriptors.in_use} descriptors counted, not {descriptors}")
+        self._look_at_queues(now)
         if now >= self._checked_at and not world.is_closed:
             self._checked_at = now + _CHECK_EVERY_S
             self._look_at_rooms(now)
             self._look_at_connections(now)
             self._look_at_counters()
+
+    def _look_at_queues(self, now: float) -> None:
+        """Clients are accepted as soon as there is room for several."""
+        world, judge = self.world, self.world.judgements
+        since = self._room_since
+        if since is not None:
+            waited_s = world.loop.turn_began - since - world.stopped_since(since)
+            if world.kernel.lacked_at >= since - 1.0:
+                judge.excuse("accepted at once", "the kernel lacked something")
+            else:
+                why = f"clients aren't accepted for {waited_s:.3f} s, and there is room"
+                judge.check("accepted at once", waited_s <= _AT_ONCE_S, why)
+        self._room_since = None
+        queues = (s.sock.core.queue for s in world.services if s.sock and not s.is_udp)
+        if world.is_closed or "memory" in world.plan.features or not any(queues):
+            return
+        used = world.dataplane.engine.descriptors
+        kept = max(0, used.limit // 16 - used._flows)
+        room = used.limit - kept - used.in_use
+        if room >= min(_RESUME_ROOM, used.limit // 4 + 1):
+            self._room_since = now if since is None else since
 
     def _stopped_s(self, began: float, due: float) -> float:
         """Return for how long iterations were stopped in which a deadline's timer may be set.

@@ -34,6 +34,7 @@ _PKTINFO = (_socket.IPPROTO_IP, 8)
 _RECVERR = (_socket.IPPROTO_IP, IP_RECVERR)
 _LINGER = (_socket.SOL_SOCKET, _socket.SO_LINGER)
 _INLINE = (_socket.SOL_SOCKET, _socket.SO_OOBINLINE)
+_QUICKACK = (_socket.IPPROTO_TCP, _socket.TCP_QUICKACK)
 # linux/tcp_states.h.
 _ESTABLISHED, _CLOSE, _CLOSE_WAIT = 1, 7, 8
 
@@ -228,6 +229,8 @@ class SimulatedSocket:
             core.lingers_zero = struct.unpack("ii", value)[0] == 1
         elif (level, option) == _INLINE:
             core.inline = bool(value)
+        elif (level, option) == _QUICKACK:
+            core.holds_acks = not value
         elif (level, option) == _TTL:
             core.hops = value
         elif (level, option) == _PKTINFO:

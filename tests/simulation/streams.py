@@ -56,6 +56,7 @@ class Stream:
         "first_read_at",
         "has_fin",
         "heard_at",
+        "holds_acks",
         "inbox",
         "inbox_bytes",
         "inline",
@@ -92,6 +93,8 @@ class Stream:
         self.remote: tuple[str, int] | None = None
         self.peer: Stream | None = None
         self.inbox = bytearray()
+        self.holds_acks = False
+        """It delays each ACK, until bytes travel with it (TCP_QUICKACK)."""
         self.outbox = bytearray()
         self.inbox_bytes = network.inbox_bytes
         self.outbox_bytes = network.outbox_bytes

@@ -40,12 +40,15 @@ ORACLES = (
     "first byte time",
     "longest idle goes",
     "drain",
+    "ACKs aren't held",
 )
 RESET_WAIT_S = Tuning().reset_wait_s
 DRAIN_S = 3.0
 # A look each half second; timers may be a millisecond early, and a turn of the loop late.
 _LOOK_S = 0.5
 _SLACK_S = 0.05
+# Of a new connection ACKs are held back for 2 ms, and for 20 ms while the loop is behind.
+_ACKS_HELD_S = 0.1
 # Idle times are known by looks, and begin with the client's acceptance where nothing has moved.
 _IDLE_NEAR_S = 2 * LOOK_S + 4.0
 # The clock is read once a turn, which is as long as its calls are preempted.
@@ -177,8 +180,15 @@ class TcpEnds:
             else:
                 for is_up in (True, False):
                     self._look_at(relayed, now, is_up=is_up)
+                self._look_at_acks(relayed, now)
             self._look_at_idle(relayed, now)
         return True
+
+    def _look_at_acks(self, relayed: Relayed, now: float) -> None:
+        """An endpoint that writes twice gets its ACKs at once, but for the first moment."""
+        if now - relayed.joined[1] > _ACKS_HELD_S:
+            why = f"client {relayed.number}: ACKs to its endpoint are still held back"
+            self._judge.check("ACKs aren't held", not relayed.right.holds_acks, why)
 
     def _look_at(self, relayed: Relayed, now: float, *, is_up: bool) -> None:
         left, right = relayed.left, relayed.right

@@ -150,7 +150,11 @@ class Judged:
         if had_end is Sure.YES and left.shut_out_at is None:
             # The FIN waits behind bytes.
             had_end = Sure.EITHER
-        return both(inverse(has_client_gone), inverse(both(has_answer, had_end)))
+        is_noticed = Sure.YES
+        if self._world.is_closed and handled_by >= self._now:
+            # It may be closed before, as while it is stopped.
+            is_noticed = Sure.EITHER
+        return both(is_noticed, inverse(has_client_gone), inverse(both(has_answer, had_end)))
 
     def _is_empty(self) -> Sure:
         """The endpoint has ended its side first, without a byte: it was asked, or it was soon."""

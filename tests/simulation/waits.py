@@ -213,7 +213,9 @@ class Waits:
         due = max(since[1] + hold.seconds, port.model.changed_at)
         if now >= due:
             why = f"client {attempt.number} waits for {now - since[0]:.3f} s"
-            self._within("hold", now - due - _RETRY_S, since[0], why)
+            # Another deadline than that of its first second is seen by the look each second.
+            bound_s = _RETRY_S if port.model.changed_at > since[0] else 0.0
+            self._within("hold", now - due - bound_s, since[0], why)
 
     def _judge_room(self, port: Port, now: float, servable: list[Attempt]) -> None:
         """While an endpoint can take one of those that wait, one of them has its turn."""
