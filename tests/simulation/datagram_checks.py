@@ -138,6 +138,7 @@ class DatagramChecks:
                     flow.may_be_stream = True
                 question.at_limit = self._at_limit(question.serving)
                 question.ejected = self._ejected(question)
+                question.unroutable = self._unroutable(question)
                 self._due.append((now + SOON_S, payload, False))
             return
         found = self._answers.get(payload)
@@ -512,6 +513,10 @@ class DatagramChecks:
     def _ejected(self, question: Question) -> frozenset[SocketAddress]:
         return frozenset(filter(self._may_be_ejected, question.allowed))
 
+    def _unroutable(self, question: Question) -> frozenset[SocketAddress]:
+        hosts = self.world.hosts
+        return frozenset(e for e in question.allowed if UNROUTABLE in hosts[e].mix)
+
     def _may_be_ejected(self, endpoint: SocketAddress) -> bool:
         """Return whether an endpoint may be left out for a while."""
         at = endpoint.ip, endpoint.port
@@ -539,7 +544,7 @@ class DatagramChecks:
                     question.ejected |= question.allowed & {SocketAddress(*endpoint)}
 
     def _why_not_sent(self, question: Question) -> str:
-        world, service, at = self.world, question.service, question.at
+        service, at = question.service, question.at
         if self.troubles.lacked(at):
             return "the kernel lacked something"
         if self.troubles.was_short(at):
@@ -547,7 +552,7 @@ class DatagramChecks:
         if service.changed_at >= at - SOON_S:
             return "the Service has changed meanwhile"
         others = question.allowed - question.at_limit - question.ejected
-        if all(UNROUTABLE in world.hosts[e].mix for e in others):
+        if others <= question.unroutable | self._unroutable(question):
             return "no endpoint can be dialled"
         flow = self._of_client.get((question.client, question.to))
         if flow is not None and len(flow.refusals) > 1:

@@ -37,6 +37,8 @@ class Question:
     """Endpoints that had as many flows as they may have."""
     ejected: frozenset[SocketAddress] = frozenset()
     """Endpoints that may have been left out."""
+    unroutable: frozenset[SocketAddress] = frozenset()
+    """Endpoints that the node may have had no route to when it came."""
     has_waited: bool = False
 
     @property
