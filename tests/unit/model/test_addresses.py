@@ -21,7 +21,7 @@ from userspace_proxy.model import (
     pack_ip,
     parse_ip,
 )
-from userspace_proxy.model.addresses import is_within
+from userspace_proxy.model.addresses import is_ip, is_within
 
 
 @pytest.mark.parametrize(
@@ -192,6 +192,20 @@ def test_a_network_is_within_others_or_not(inner, expected):
 )
 def test_which_addresses_always_belong_to_the_node(ip, expected):
     assert is_loopback(ip) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("192.0.2.1", True),
+        ("2001:db8::7", True),
+        ("192.0.2.1.example.com", False),
+        ("192.0.2.1:80", False),
+        ("", False),
+    ],
+)
+def test_a_name_is_no_address(text, expected):
+    assert is_ip(text) is expected
 
 
 @pytest.mark.parametrize("text", ["10.96.7.1:80", "[fd00::1]:80"])
