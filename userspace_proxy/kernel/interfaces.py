@@ -9,6 +9,7 @@ don't end, it is as seldom as ``node_listings`` says.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 from collections.abc import Callable, Iterable
@@ -103,9 +104,11 @@ class PreroutingAddress:
 
     def __init__(self, preferred: tuple[str, ...]) -> None:
         self._preferred = preferred
-        with explained("watch interfaces"):
+        with explained("watch interfaces"), contextlib.ExitStack() as opened:
             self._events = Events(NETLINK_ROUTE, [rtnetlink.GROUP_LINK, rtnetlink.GROUP_ADDRESS_4])
+            opened.callback(self._events.close)
             self._listings = NodeListings.here()
+            opened.pop_all()
         self._view = InterfaceView()
         self._is_current = False
 

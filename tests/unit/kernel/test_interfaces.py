@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import os
+import resource
+
 import pytest
 
+from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.interfaces import (
     InterfaceView,
+    PreroutingAddress,
     choose_address,
     not_forwarding,
     without_ipv6,
@@ -69,3 +74,16 @@ def test_families_that_a_node_does_not_forward_have_the_sysctl_that_says_so(tmp_
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(f"{value}\n")
     assert not_forwarding(tmp_path) == {IPFamily.IPV4: "net.ipv4.ip_forward is 0"}
+
+
+def test_without_a_second_descriptor_nothing_stays_open(node):
+    os.close(free := os.dup(0))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, hard))
+    try:
+        # What it raises keeps what the frames have opened.
+        with pytest.raises(SteeringError) as _kept:
+            PreroutingAddress(())
+        os.close(os.dup(0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

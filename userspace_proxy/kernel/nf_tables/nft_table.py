@@ -275,9 +275,12 @@ class TableWatch:
     def __init__(self, ruleset: Ruleset, table: str, family: int = INET) -> None:
         self._ruleset = ruleset
         self._table = (family, table)
-        with query_errors():
-            self._events = Events(NETLINK_NETFILTER, [NFNLGRP_NFTABLES])
-        self._seen = ruleset.generation()
+        with contextlib.ExitStack() as opened:
+            with query_errors():
+                self._events = Events(NETLINK_NETFILTER, [NFNLGRP_NFTABLES])
+            opened.callback(self._events.close)
+            self._seen = ruleset.generation()
+            opened.pop_all()
         self._is_touched = False
 
     def is_touched(self) -> bool:

@@ -13,7 +13,7 @@ from userspace_proxy.kernel.netlink import Requests
 from userspace_proxy.kernel.nf_tables import NftablesError, Ruleset, TableWriter
 from userspace_proxy.kernel.nf_tables import expressions as x
 from userspace_proxy.kernel.nf_tables.kept_table import KeptTable, Repair
-from userspace_proxy.kernel.nf_tables.nft_table import NftTable
+from userspace_proxy.kernel.nf_tables.nft_table import NftTable, TableWatch
 from userspace_proxy.kernel.nf_tables.owned import OwnedTable
 
 DNS, WEB, HTTPS = (("ports", port.to_bytes(2, "big"), b"") for port in (53, 80, 443))
@@ -376,3 +376,14 @@ def test_after_a_refused_change_of_chains_it_is_known_as_before(table, printed):
         table.change_chains([deletion.messages], gone=["missing"], new=[])
     assert table.is_known()
     assert printed() == before
+
+
+def test_a_watch_that_cannot_begin_leaves_no_socket(node, monkeypatch):
+    with Ruleset() as ruleset:
+        monkeypatch.setattr(Requests, "_receive", no_buffers)
+        os.close(free := os.dup(0))
+        # What it raises keeps what the frames have opened.
+        with pytest.raises(SteeringError) as _kept:
+            TableWatch(ruleset, "ours")
+        os.close(next_free := os.dup(0))
+        assert next_free == free
