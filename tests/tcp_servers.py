@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from userspace_proxy.last_accepted import accept_no_more
+from userspace_proxy.last_accepted import close_server
 from userspace_proxy.model import SocketAddress
 
 Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[object]]
@@ -47,8 +47,7 @@ async def serving(
     try:
         yield SocketAddress(*server.sockets[0].getsockname()[:2])
     finally:
-        await accept_no_more(*server.sockets)
-        server.close()
+        await close_server(server)
         for task, writer in handlers.items():
             writer.transport.abort()
             task.cancel()

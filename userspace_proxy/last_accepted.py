@@ -9,20 +9,20 @@ Source: https://github.com/python/cpython/issues/109564 (repaired in Python 3.13
 from __future__ import annotations
 
 import asyncio
-import socket
-from asyncio.trsock import TransportSocket
 
 _TURNS = 2
 
 
-async def accept_no_more(*listeners: socket.socket | TransportSocket) -> None:
-    """Stop accepting, and return when what was accepted has its protocol.
-
-    Args:
-        listeners: They stay open; those that are closed already needn't be given.
-    """
-    loop = asyncio.get_running_loop()
-    for listener in listeners:
-        loop.remove_reader(listener)
+async def accepted_have_protocols() -> None:
+    """Wait for what was accepted; call it when nothing is accepted any more."""
     for _ in range(_TURNS):
         await asyncio.sleep(0)  # noqa: TID251 - yields once
+
+
+async def close_server(server: asyncio.Server) -> None:
+    """Close its listeners; connections continue, and all of them have their protocols."""
+    loop = asyncio.get_running_loop()
+    for listener in server.sockets:
+        loop.remove_reader(listener)
+    await accepted_have_protocols()
+    server.close()

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 from ..errors import ListenError
 from ..kernel.port_holders import holders_at
-from ..last_accepted import accept_no_more
+from ..last_accepted import close_server
 from ..model import Protocol, SocketAddress
 from .dns_wire import HEADER, QUERY_BYTES_MAX
 
@@ -90,8 +90,7 @@ class DnsServer:
         )
         self._stack.callback(transport.close)
         server = await asyncio.start_server(self._serve, sock=tcp, backlog=_BACKLOG)
-        self._stack.callback(server.close)
-        self._stack.push_async_callback(accept_no_more, *server.sockets)
+        self._stack.push_async_callback(close_server, server)
         ip, port = udp.getsockname()[:2]
         return SocketAddress(ip, port)
 

@@ -27,7 +27,7 @@ from aiohttp import web
 
 from ..clocks import Clocks
 from ..kernel.interfaces import NO_IPV6
-from ..last_accepted import accept_no_more
+from ..last_accepted import accepted_have_protocols
 from ..log_limit import SERVICE_LINES, LogLimit
 from ..model import ServiceKey, SocketAddress
 from ..plan import HealthCheck
@@ -118,7 +118,7 @@ class HealthCheckPorts:
         await self.apply(())
         runner, self._runner = self._runner, None
         if runner is not None:
-            await accept_no_more()
+            await accepted_have_protocols()
             await runner.cleanup()
         self._reserve.close()
         # aiohttp keeps the last thousand handlers (lru_cache in web_app), and what they refer to.

@@ -26,7 +26,7 @@ from ..errors import SteeringError
 from ..facts import Detail, StatusFacts
 from ..facts.connection import ConnectionFilter
 from ..hosts import is_loopback_address
-from ..last_accepted import accept_no_more
+from ..last_accepted import accepted_have_protocols
 from ..model.quoting import printable
 from .accepting import Accepting, Reserve
 from .answer_form import AnswerForm
@@ -174,7 +174,7 @@ class StatusServer:
         self._connections.close()
         for server, _ in self._open:
             server.close()
-        await accept_no_more()
+        await accepted_have_protocols()
         while self._open:
             await self._open.pop()[1].cleanup()
         self._reserve.close()

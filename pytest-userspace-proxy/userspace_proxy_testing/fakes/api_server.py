@@ -23,7 +23,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from userspace_proxy.last_accepted import accept_no_more
+from userspace_proxy.last_accepted import close_server
 
 from .api_objects import Expired, FakeObjects, Object, ObjectFilter, WatchEvent
 from .api_pods import write_pod
@@ -163,8 +163,7 @@ class FakeApiServer:
         self.break_watches()
         server, self._server = self._server, None
         if server is not None:
-            await accept_no_more(*server.sockets)
-            server.close()
+            await close_server(server)
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None

@@ -20,7 +20,7 @@ from aiohttp.typedefs import Handler
 
 from userspace_proxy.errors import ListenError, UserspaceProxyError
 from userspace_proxy.hosts import is_loopback_host
-from userspace_proxy.last_accepted import accept_no_more
+from userspace_proxy.last_accepted import close_server
 
 from .toxics import DOWNSTREAM, NamedToxic, read_toxic
 
@@ -110,8 +110,7 @@ class ToxiproxyApi:
         """Stop serving it. Idempotent."""
         server, self._server = self._server, None
         if server is not None:
-            await accept_no_more(*server.sockets)
-            server.close()
+            await close_server(server)
         await self._runner.cleanup()
 
     @web.middleware

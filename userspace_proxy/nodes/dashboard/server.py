@@ -23,7 +23,7 @@ from aiohttp import web
 from ... import status
 from ...errors import ListenError
 from ...facts.units import capitalised
-from ...last_accepted import accept_no_more
+from ...last_accepted import close_server
 from ...status.connections import MAX_CONNECTIONS, ConnectionLimit, LimitedServer
 from ...status.middleware import Middleware, make_runner
 from ...status.single_flight import SingleFlight
@@ -114,8 +114,7 @@ class Dashboard:
         """Close the port and all connections; idempotent."""
         server, self._server = self._server, None
         if server is not None:
-            await accept_no_more(*server.sockets)
-            server.close()
+            await close_server(server)
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
