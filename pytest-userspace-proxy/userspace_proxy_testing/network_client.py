@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import socket
 import subprocess
 import weakref
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from userspace_proxy.embedding.arguments import is_address
+from userspace_proxy.model.addresses import is_ip
 
 from .node_process import NodeProcess
 from .places import family_of
@@ -173,11 +173,7 @@ class NetworkClient:
         if not is_address(to):
             raise TypeError(f"cannot connect to {to!r}: {_EXPECTED}")
         host, port = to[:2]
-        try:
-            ipaddress.ip_address(host)
-        except ValueError:
-            pass
-        else:
+        if is_ip(host):
             return [(host, port)]
         try:
             infos = self._process.look_up(host, port, type_, self.namespace)

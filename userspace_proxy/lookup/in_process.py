@@ -12,11 +12,12 @@ replacement only calls the original.
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
+
+from ..model.addresses import is_ip
 
 AddressInfo = tuple[Any, Any, int, str, Any]
 """An item of what ``socket.getaddrinfo`` returns."""
@@ -137,11 +138,7 @@ def _text(host: bytes | str | None) -> str | None:
     if not host:
         return None
     text = host.decode("ascii", "replace") if isinstance(host, bytes) else host
-    try:
-        ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return text
-    return None
+    return None if is_ip(text.partition("%")[0]) else text
 
 
 def _of_family(ips: Sequence[str], family: int) -> list[str]:
