@@ -11,7 +11,7 @@ from ..causes.cause import Cause
 from ..causes.say import Form, say
 from ..facts import PortFacts
 from ..facts.units import plural, seconds_in_words, times_in_words
-from .clause import joined
+from .clauses import joined
 
 
 def sentence_at(

@@ -31,7 +31,7 @@ from ..facts import (
 )
 from ..facts.port import ClauseFacts
 from ..model import CauseCode
-from .clause import Clause, joined, texts_of
+from .clauses import Clause, joined, texts_of
 from .rules import PortVerdict, decide, denied, present_first
 
 Judge = Callable[[PortFacts], StateFacts]

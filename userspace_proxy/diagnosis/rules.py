@@ -27,7 +27,7 @@ from ..facts import EndpointFacts, FrontendFacts, Level, PortFacts, PortState
 from ..model import CauseCode, FrontendKind, is_loopback
 from ..policy.usable import EndpointState
 from . import clauses as said
-from .clause import Clause, stated, stated_in_short
+from .clauses import Clause, stated, stated_in_short
 from .symptoms import (
     many_failed,
     many_flaps,

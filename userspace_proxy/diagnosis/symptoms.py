@@ -23,7 +23,7 @@ from ..model import CauseCode, Failure, SocketAddress
 from ..model.failures import LEFT, NO_ANSWER
 from ..policy import EndpointVerdict
 from . import clauses as said
-from .clause import Clause
+from .clauses import Clause
 from .failures import DENIALS_S, Clock, cut_cause, dial_cause, end_cause, has_excluded
 
 LEAST = 3

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from ..causes.say import object_of, remedy
 from ..cluster import Snapshot
-from ..diagnosis.clause import planned_of
-from ..diagnosis.clauses import not_looked_up
+from ..diagnosis.clauses import not_looked_up, planned_of
 from ..diagnosis.judge import diagnose, state_of
 from ..diagnosis.rules import PortVerdict, decide
 from ..facts import (

@@ -9,8 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from ..causes.cause import Cause
 from ..causes.say import say
-from ..diagnosis.clause import Clause, joined, sentence_of
-from ..diagnosis.clauses import by_endpoints, led_by_kernel
+from ..diagnosis.clauses import Clause, by_endpoints, joined, led_by_kernel, sentence_of
 from ..diagnosis.dated import cause_at, last_answer
 from ..diagnosis.rules import is_silent, served_clauses
 from ..facts import PortFacts

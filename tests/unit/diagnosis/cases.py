@@ -31,7 +31,7 @@ from userspace_proxy.causes.services import (
 from userspace_proxy.causes.slices import about_to_vanish
 from userspace_proxy.diagnosis import clauses as said
 from userspace_proxy.diagnosis import rules
-from userspace_proxy.diagnosis.clause import Clause, stated, stated_in_short
+from userspace_proxy.diagnosis.clauses import Clause, stated, stated_in_short
 from userspace_proxy.diagnosis.rules import Rule
 from userspace_proxy.facts import LastMinuteFacts, Level, PortState, Waits
 from userspace_proxy.model import CauseCode, DataPath, Handling, Hold, ProxyProtocol

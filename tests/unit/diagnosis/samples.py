@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from userspace_proxy.agent.rounds.wall_clock import WallClock
 from userspace_proxy.causes.cause import Cause, When
-from userspace_proxy.diagnosis.clause import Clause
+from userspace_proxy.diagnosis.clauses import Clause
 from userspace_proxy.diagnosis.rules import RULES, Case, Rule, decide
 from userspace_proxy.facts import EndpointCounters, EndpointFacts, PortFacts
 from userspace_proxy.model import Failure, Protocol, SocketAddress

@@ -1,4 +1,97 @@
+import pytest
+
+from userspace_proxy.causes.cause import When
+from userspace_proxy.causes.endpoints import refuses, silent
+from userspace_proxy.causes.say import Form, say
+from userspace_proxy.diagnosis.clauses import (
+    ClauseRow,
+    before_cause,
+    clause,
+    fixed,
+    joined,
+    planned_of,
+    sentence_of,
+    stated,
+    stated_in_short,
+    texts_of,
+)
+
 from . import words
+
+REFUSES, SILENT = refuses("10.0.0.1:80"), silent("10.0.0.2:80")
+
+
+@clause(hint="Wait", planned=lambda count, why="": f"{count} would wait{why}")
+def waiting(count, why=""):
+    return f"{count} wait{why}"
+
+
+@clause(hint=lambda why: f"Ask {why}", states=False)
+def because(why):
+    return f": {getattr(why, 'text', why)}"
+
+
+@clause(is_dated=True)
+def failed(cause=None, why=None):
+    return f"clients failed{why.text if why else ''}"
+
+
+def test_equal_facts_are_equal_clauses_however_they_are_given():
+    assert waiting(2) == waiting(count=2) == waiting(2, "") != waiting(3)
+    assert hash(waiting(2)) == hash(waiting(2, why=""))
+    assert failed() != waiting(2)
+    assert str(waiting) == "waiting"
+
+
+@pytest.mark.parametrize("give", [waiting, lambda: failed(other=1)])
+def test_a_clause_has_the_parameters_of_its_row(give):
+    with pytest.raises(TypeError, match="takes c"):
+        give()
+
+
+def test_a_row_without_parameters_and_one_before_a_cause_need_no_function():
+    assert (fixed("fail", "clients fail")().text, str(fixed("fail", ""))) == (
+        "clients fail", "fail",
+    )  # fmt: skip
+    besides = before_cause("besides", "besides, ")(REFUSES)
+    assert (besides.text, besides.causes) == (f"besides, {say(REFUSES)}", (REFUSES,))
+
+
+def test_a_row_is_read_for_the_words_the_plan_and_what_to_do():
+    assert (waiting(2).text, waiting(2).planned, waiting(2).hint) == (
+        "2 wait", "2 would wait", "Wait",
+    )  # fmt: skip
+    assert (because("x").planned, because("x").hint) == (": x", "Ask x")
+    assert failed().hint == ""
+    assert [isinstance(row, ClauseRow) and row.is_dated for row in (waiting, failed)] == [
+        False, True,
+    ]  # fmt: skip
+
+
+def test_a_clause_states_the_causes_that_it_contains_as_a_whole():
+    assert stated(REFUSES).causes == (REFUSES,)
+    assert failed(REFUSES, why=stated(SILENT)).causes == (REFUSES, SILENT)
+    assert waiting(2).causes == ()
+    # In part.
+    assert stated_in_short(REFUSES).causes == failed(why=because(REFUSES)).causes == ()
+
+
+def test_causes_are_stated_in_their_own_words():
+    past = REFUSES.replace(when=When.PAST)
+    assert (stated(past).text, stated_in_short(REFUSES).text) == (
+        say(past),
+        say(REFUSES, Form.SHORT),
+    )
+    assert stated(REFUSES).text != stated_in_short(REFUSES).text
+
+
+def test_clauses_are_joined_to_a_sentence_that_begins_with_a_capital_letter():
+    clauses = [failed(), waiting(2)]
+    assert sentence_of(clauses) == "Clients failed; 2 wait"
+    assert texts_of(clauses, waiting(3)) == ["3 wait: clients failed", "2 wait"]
+    assert sentence_of(clauses, failed()) == "Clients failed: clients failed; 2 wait"
+    assert planned_of(clauses) == "clients failed; 2 would wait"
+    assert joined([]) == ""
 
 
 def test_each_clause_has_a_sample():

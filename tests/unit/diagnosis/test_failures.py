@@ -20,7 +20,7 @@ from userspace_proxy.causes.endpoints import (
 )
 from userspace_proxy.diagnosis import clauses as said
 from userspace_proxy.diagnosis import rules
-from userspace_proxy.diagnosis.clause import stated
+from userspace_proxy.diagnosis.clauses import stated
 from userspace_proxy.diagnosis.failures import (
     DENIALS,
     DENIALS_S,

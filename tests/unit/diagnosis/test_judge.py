@@ -21,7 +21,7 @@ from userspace_proxy.causes.services import (
 )
 from userspace_proxy.causes.slices import none_local, slice_rejected, unnamed_slice_rejected
 from userspace_proxy.diagnosis import clauses as said
-from userspace_proxy.diagnosis.clause import sentence_of, stated
+from userspace_proxy.diagnosis.clauses import sentence_of, stated
 from userspace_proxy.diagnosis.judge import diagnose, judge
 from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.diagnosis.rules import decide

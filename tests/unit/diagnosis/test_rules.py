@@ -7,7 +7,7 @@ from userspace_proxy.causes.endpoints import cuts_off, dropped_here, refuses, re
 from userspace_proxy.causes.services import not_listening
 from userspace_proxy.diagnosis import clauses as said
 from userspace_proxy.diagnosis import rules
-from userspace_proxy.diagnosis.clause import stated, stated_in_short
+from userspace_proxy.diagnosis.clauses import stated, stated_in_short
 from userspace_proxy.diagnosis.rules import RULES, Case, decide, wrong_besides
 from userspace_proxy.facts import FrontendFacts, Level
 from userspace_proxy.model import CauseCode, FrontendKind

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from userspace_proxy.causes.cause import as_read
 from userspace_proxy.causes.endpoints import refuses
-from userspace_proxy.diagnosis import clause as basis
 from userspace_proxy.diagnosis import clauses as said
-from userspace_proxy.diagnosis.clause import ClauseRow
+from userspace_proxy.diagnosis.clauses import ClauseRow
 from userspace_proxy.facts import PortState
 from userspace_proxy.model import CauseCode
 
@@ -23,8 +22,8 @@ SILENT = (
     ("UDP", 24, True, False),
 )  # fmt: skip
 SAMPLES = [
-    basis.stated(REFUSES),
-    basis.stated_in_short(REFUSES),
+    said.stated(REFUSES),
+    said.stated_in_short(REFUSES),
     said.not_served(PortState.NOT_SERVED, "", CAUSE),
     said.not_served(PortState.PARTLY_SERVED, "node port 30080", CAUSE),
     said.refused(None),
@@ -98,7 +97,7 @@ SAMPLES = [
     said.stalled(2, 4, "TCP", "", 2, has_former=True),
     said.stalled(2, 4, "TCP", "", 0, has_former=True),
 ]  # fmt: skip
-ROWS = [row for of in (basis, said) for row in vars(of).values() if isinstance(row, ClauseRow)]
+ROWS = [row for row in vars(said).values() if isinstance(row, ClauseRow)]
 
 
 def lines_of(row):

@@ -35,8 +35,7 @@ from userspace_proxy.causes.services import (
     source_denied,
 )
 from userspace_proxy.causes.slices import none_local
-from userspace_proxy.diagnosis.clause import planned_of
-from userspace_proxy.diagnosis.clauses import get_no_answer, no_datagram_in
+from userspace_proxy.diagnosis.clauses import get_no_answer, no_datagram_in, planned_of
 from userspace_proxy.diagnosis.dated import sentence_at
 from userspace_proxy.diagnosis.rules import decide
 from userspace_proxy.explain import PathStep, explain
