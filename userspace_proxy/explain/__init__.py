@@ -5,11 +5,10 @@
 It changes nothing. Dials and requests for pods are made only if they are asked for.
 """
 
+from .explanation import Explanation, PathStep, render_json, render_text
 from .next_command import Asked
-from .path_step import PathStep
 from .reading import Subject, read_subject
-from .render import render_json, render_text
-from .steps import Explanation, explain
+from .steps import explain
 
 __all__ = [
     "Asked",

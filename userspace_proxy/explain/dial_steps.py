@@ -20,7 +20,7 @@ from ..causes.say import Form, remedy, say
 from ..facts import LAST_MINUTE_S, EndpointFacts, Level, PortFacts
 from ..facts.units import plural, seconds_in_words
 from .dial import DialResult
-from .path_step import PathStep
+from .explanation import PathStep
 
 Dials = Mapping[str, DialResult]
 """The results of dials, by address."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ..facts import LAST_MINUTE_S, FirewallFacts, Level, PortFacts, StatusFacts
-from .path_step import PathStep
+from .explanation import PathStep
 
 _TOPIC = "firewall"
 

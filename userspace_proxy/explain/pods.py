@@ -10,7 +10,7 @@ from ..model import Service
 from ..model.pods import PodState
 from ..model.similar import nearest
 from ..policy.no_endpoints import selector_text
-from .path_step import PathStep
+from .explanation import PathStep
 
 _TOPIC = "pods"
 _SHOWN = 10

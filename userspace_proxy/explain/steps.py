@@ -11,7 +11,7 @@ What is wrong with the Service itself wins over problems of the node that may be
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..causes.cause import Cause
 from ..causes.say import Form, remedy, say
@@ -39,9 +39,9 @@ from .dial_steps import (
     dial_steps,
     with_hosts,
 )
+from .explanation import Explanation, PathPart, PathStep
 from .firewalls import firewall_clause, firewall_steps
 from .next_command import UNREPLIED, Asked, next_command
-from .path_step import PathStep
 from .reading import Subject
 from .served import policy_drops, served_sentence, without_answer
 
@@ -51,29 +51,6 @@ _ON_NODE = "on a node (--steering other than none)"
 _ORDER = (Level.TROUBLE, Level.ATTENTION, Level.OK)
 # A Service may have a thousand endpoints; those that don't serve are shown first.
 ENDPOINTS_SHOWN = 20
-
-
-@dataclass(frozen=True, slots=True)
-class PathPart:
-    """The steps of one part of the path."""
-
-    title: str
-    """Empty for what concerns the whole Service."""
-    steps: tuple[PathStep, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """What is right and wrong with one Service."""
-
-    service: str
-    origin: str
-    level: Level
-    sentence: str
-    """One sentence without a full stop."""
-    next: str
-    """The command that shows more, or that repairs it; empty if there is none."""
-    parts: tuple[PathPart, ...]
 
 
 def explain(

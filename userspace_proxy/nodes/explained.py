@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from ..explain import Asked, Explanation, PathStep
-from ..explain.steps import ENDPOINTS_SHOWN, PathPart
+from ..explain.explanation import PathPart
+from ..explain.steps import ENDPOINTS_SHOWN
 from ..facts import Level, PortFacts
 from ..facts.units import plural
 from ..plan.digest import FORM

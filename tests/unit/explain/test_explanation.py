@@ -6,6 +6,8 @@ from tests.unit.status.views import make_address, make_port, replace
 from userspace_proxy.causes.endpoints import dial_failed, dropped_here
 from userspace_proxy.explain import explain, render_json, render_text
 from userspace_proxy.explain.dial import DialResult
+from userspace_proxy.explain.explanation import PathStep
+from userspace_proxy.facts import Level
 from userspace_proxy.model import Failure
 
 from .subjects import make_dead_endpoint, make_subject
@@ -15,6 +17,19 @@ REFUSES = (
     "10.244.1.8:80 refuses connections: nothing listens on port 80 there, or a firewall rejects "
     "them"
 )
+
+
+def test_a_step_without_a_level_decides_nothing():
+    explanation = explain(make_subject(), pods=[PathStep(None, "pods", "as intended")])
+    assert (explanation.level, explanation.sentence) == (
+        Level.OK,
+        "Clients are served by 2 endpoints",
+    )
+
+
+@pytest.mark.parametrize(("is_by_design", "mark"), [(False, Level.ATTENTION), (True, None)])
+def test_what_is_by_design_has_a_neutral_mark(is_by_design, mark):
+    assert PathStep(Level.ATTENTION, "service", "x", is_by_design=is_by_design).mark is mark
 
 
 def test_text_ends_with_one_sentence_and_the_next_command():
