@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 
 from userspace_proxy.facts import PortFacts
-from userspace_proxy.status.answers import encode_answer
+from userspace_proxy.facts.encoding import encode_answer
 
 from .backend import Backend
 from .decisions import Decision

@@ -19,9 +19,9 @@ import msgspec
 from userspace_proxy import facts, model
 from userspace_proxy.causes.cause import Cause
 from userspace_proxy.facts import StatusFacts
-from userspace_proxy.facts.causes import CauseFacts
 from userspace_proxy.facts.connection import ConnectionFacts
 from userspace_proxy.facts.edges import EdgesFacts
+from userspace_proxy.facts.encoding import CauseFacts
 
 from .markdown import replace_part, table
 from .settings_pages import DOCS
@@ -34,7 +34,7 @@ _SUFFIX = "Facts"
 
 _MODULES = (
     facts.figures, facts.last_minute, facts.port, facts.processes, facts.compared, facts.node,
-    facts.connection, facts.edges, facts.causes, model.causes,
+    facts.connection, facts.edges, facts.encoding, model.causes,
 )  # fmt: skip
 
 SHARED_FROM_WORDS = 5

@@ -142,7 +142,7 @@ def _on_nodes(found: _Found, on_nodes: OnNodes, subject: Subject | None, given: 
 def _find(given: Given, settings: Settings, service: str) -> _Found:
     """Read the Service from what the flags name: a proxy, manifests or an API server."""
     from ..explain import read_subject
-    from ..status.answers import read_answer
+    from ..facts.encoding import read_answer
 
     flags = {name for name, origin in settings.origins.items() if origin == "flag"}
     if "server" not in given.values:

@@ -36,7 +36,7 @@ from ..causes.cause import Cause
 from ..causes.endpoints import absent, dial_failed
 from ..clocks import Clocks
 from ..facts import StatusFacts
-from ..facts.causes import dump_cause, load_cause
+from ..facts.encoding import dump_cause, load_cause
 from ..frames import receive_frame, send_frame
 from ..kernel.neighbours import absent_hop, own_route_failure
 from ..kernel.own_namespace import network_namespace, user_namespace

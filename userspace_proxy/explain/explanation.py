@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from ..causes.cause import Cause
 from ..facts import Level
-from ..facts.causes import dump_cause
+from ..facts.encoding import dump_cause
 from ..model.quoting import printable
 from ..status.text import MARKS
 from ..status.wrapping import placed, placed_remedy

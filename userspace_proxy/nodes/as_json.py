@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from ..facts import Level
-from ..facts.causes import to_json as write_value
+from ..facts.encoding import to_json as write_value
 from .endpoints import MergedEndpoint
 from .incidents import MergedIncident
 from .merged import Merged, MergedPort, NodeGroup

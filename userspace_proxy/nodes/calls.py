@@ -21,9 +21,9 @@ from ..causes.cause import Cause
 from ..clocks import Clocks
 from ..errors import UserspaceProxyError
 from ..facts import StatusFacts
+from ..facts.encoding import encode_answer
 from ..sources.kubernetes.client import ApiClient
 from ..sources.kubernetes.port_forward import ForwardTarget, PortForwardError
-from ..status.answers import encode_answer
 from .ask import Bounds, OpenAnswer, OtherStatus, TooLarge, Unreadable, ask
 from .lines import read_change, read_whole_line
 

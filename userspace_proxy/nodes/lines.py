@@ -16,7 +16,7 @@ from typing import TypeVar
 import msgspec
 
 from ..facts import PortFacts, StatusFacts
-from ..status.answers import read_answer
+from ..facts.encoding import read_answer
 
 PORT_KEY = ("namespace", "service", "port", "family", "side")
 """The fields by which a Service port is the same in another line."""

@@ -12,10 +12,8 @@ import msgspec
 from ..diagnosis.incidents import Incidents
 from ..diagnosis.problems import summarise
 from ..facts import Level, StatusFacts
-from ..facts.causes import from_json, to_json
+from ..facts.encoding import encode_answer
 from .selection import Selection, select
-
-_encoder = msgspec.json.Encoder(enc_hook=to_json)
 
 
 def render_status(
@@ -34,15 +32,6 @@ def render_status(
     """
     chosen = selection or Selection()
     return encode_answer(make_answer(view, now=now, selection=chosen, whole=whole))
-
-
-def encode_answer(answer: object) -> bytes:
-    """Return an answer, or a part of one, as a line of JSON."""
-    try:
-        return _encoder.encode(answer) + b"\n"
-    except UnicodeEncodeError:
-        # Half of a surrogate pair, which JSON can contain as an escape only.
-        return json.dumps(msgspec.to_builtins(answer, enc_hook=to_json)).encode() + b"\n"
 
 
 def make_answer(
@@ -67,15 +56,6 @@ def make_answer(
         health_checks=chosen.health_checks,
         served=sum(port.state.level is Level.OK for port in (whole or view).ports),
     )
-
-
-def read_answer(body: bytes | str) -> StatusFacts:
-    """Return the facts in the JSON of a proxy, also of an older or a newer one.
-
-    Raises:
-        ValueError: It isn't the JSON of a proxy.
-    """
-    return msgspec.json.decode(body, type=StatusFacts, dec_hook=from_json)
 
 
 def render_digests(view: StatusFacts, buckets: Collection[str] = ()) -> bytes:

@@ -20,9 +20,9 @@ from ..clocks import Clocks
 from ..errors import ConfigError
 from ..facts import StatusFacts
 from ..facts.connection import ConnectionEvent, ConnectionFacts, ConnectionFilter
+from ..facts.encoding import encode_answer
 from ..model import parse_ip
 from ..model.durations import parse_duration
-from .answers import encode_answer
 from .connection_words import cells_of, edge_cells, level_of
 from .missing import say_missing
 from .observing import LEFT_OUT, Observing, TooManyWatched, Watcher, unseen

@@ -25,12 +25,13 @@ from ..diagnosis.incidents import Incidents
 from ..errors import SteeringError
 from ..facts import Detail, StatusFacts
 from ..facts.connection import ConnectionFilter
+from ..facts.encoding import encode_answer
 from ..hosts import is_loopback_address
 from ..last_accepted import accepted_have_protocols
 from ..model.quoting import printable
 from .accepting import Accepting, Reserve
 from .answer_form import AnswerForm
-from .answers import encode_answer, make_answer, render_configz, render_digests
+from .answers import make_answer, render_configz, render_digests
 from .compression import accepts_gzip, compressed, headers_for
 from .connection_streams import ConnectionStreams
 from .connections import MAX_CONNECTIONS, ConnectionLimit, LimitedServer

@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from userspace_proxy.facts import Level, StatusFacts
+from userspace_proxy.facts.encoding import encode_answer
 from userspace_proxy.facts.summary import summarised
 from userspace_proxy.plan.digest import FORM, bucket_of
 from userspace_proxy.sources.base import Pause, pause
-from userspace_proxy.status.answers import encode_answer
 from userspace_proxy.status.stream import Changes
 
 from .agents import AgentRequest, Answer, response_head

@@ -10,8 +10,8 @@ import pytest
 
 from tests.unit.dataplane.waiting import until
 from userspace_proxy.facts import Level
+from userspace_proxy.facts.encoding import read_answer
 from userspace_proxy.plan.digest import FORM, bucket_of
-from userspace_proxy.status.answers import read_answer
 from userspace_proxy_testing.fakes.agent_answers import (
     HOSTILE,
     PLAN,

@@ -9,8 +9,9 @@ from tests.unit.status.views import NOW, make_address, make_endpoint, make_port,
 from userspace_proxy.causes.endpoints import dial_failed
 from userspace_proxy.diagnosis.judge import diagnose
 from userspace_proxy.explain import read_subject
+from userspace_proxy.facts.encoding import read_answer
 from userspace_proxy.model import Failure
-from userspace_proxy.status.answers import read_answer, render_status
+from userspace_proxy.status.answers import render_status
 
 
 def make_subject(*ports, service="shop/web", is_live=True, **changes):

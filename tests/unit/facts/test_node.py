@@ -15,7 +15,7 @@ from userspace_proxy.facts import (
     SourceFacts,
     StatusFacts,
 )
-from userspace_proxy.facts.causes import from_json, to_json
+from userspace_proxy.facts.encoding import from_json, to_json
 from userspace_proxy.facts.node import KernelFacts, ObjectKey
 from userspace_proxy.model import CauseCode, ServiceKey
 

@@ -1,7 +1,7 @@
 import json
 
 from userspace_proxy.causes.endpoints import silent
-from userspace_proxy.facts.causes import load_cause
+from userspace_proxy.facts.encoding import load_cause
 from userspace_proxy.nodes.as_json import nodes_to_json, status_to_json
 from userspace_proxy.nodes.merged import merge
 from userspace_proxy.nodes.words import port_in_words

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from userspace_proxy.facts import StatusFacts
+from userspace_proxy.facts.encoding import encode_answer
 from userspace_proxy.nodes.lines import read_change, read_whole_line
-from userspace_proxy.status.answers import encode_answer
 from userspace_proxy.status.stream import Changes
 from userspace_proxy_testing.fakes.agent_status import service_objects, status_of
 

@@ -40,6 +40,7 @@ from userspace_proxy.facts import (
     Waits,
 )
 from userspace_proxy.facts.compared import PlanFacts, ProcessFacts
+from userspace_proxy.facts.encoding import encode_answer, read_answer
 from userspace_proxy.facts.summary import summarised
 from userspace_proxy.model import (
     Balance,
@@ -55,13 +56,7 @@ from userspace_proxy.model import (
 )
 from userspace_proxy.policy import PathDecision
 from userspace_proxy.sources.manifests import load_manifests
-from userspace_proxy.status.answers import (
-    encode_answer,
-    make_answer,
-    read_answer,
-    render_configz,
-    render_status,
-)
+from userspace_proxy.status.answers import make_answer, render_configz, render_status
 from userspace_proxy.status.exposition import write_families
 from userspace_proxy.status.families import families_of, render_demand
 from userspace_proxy.status.history import History

@@ -16,15 +16,11 @@ from userspace_proxy.facts import (
     Times,
     UnservedFacts,
 )
+from userspace_proxy.facts.encoding import encode_answer, read_answer
 from userspace_proxy.facts.last_minute import MINUTE_NAMES
 from userspace_proxy.facts.node import ObjectKey
 from userspace_proxy.model import CauseCode, Failure
-from userspace_proxy.status.answers import (
-    encode_answer,
-    read_answer,
-    render_configz,
-    render_status,
-)
+from userspace_proxy.status.answers import render_configz, render_status
 from userspace_proxy.status.selection import Selection
 
 from .views import (
@@ -445,11 +441,6 @@ def test_the_answer_is_of_the_types_that_its_schema_is_made_from():
     )
     body = render_status(view, now=NOW)
     assert encode_answer(read_answer(body)) == body
-
-
-def test_half_of_a_surrogate_pair_is_escaped():
-    body = render_status(make_view(make_port("we\ud800b")), now=NOW)
-    assert json.loads(body)["ports"][0]["service"] == "we\ud800b"
 
 
 def test_one_cause_of_several_services_is_one_incident_of_the_json():

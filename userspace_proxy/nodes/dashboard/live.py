@@ -25,7 +25,7 @@ from ...clocks import Clocks
 from ...errors import UserspaceProxyError
 from ...facts import Level, PortFacts, StatusFacts
 from ...facts.edges import EdgesFacts
-from ...status.answers import read_answer
+from ...facts.encoding import read_answer
 from ...status.single_flight import SingleFlight
 from ..answer import AgentAnswer, AllNodes
 from ..merged import merge

@@ -16,9 +16,9 @@ from typing import Any
 
 import msgspec
 
+from ...facts.encoding import encode_answer
 from ...facts.units import plural
 from ...model.quoting import printable_lines
-from ...status.answers import encode_answer
 from ...version import __version__, own_commit
 from ..answer import AgentAnswer, AllNodes
 from ..as_json import nodes_to_json, status_to_json

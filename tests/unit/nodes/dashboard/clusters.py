@@ -14,6 +14,7 @@ from userspace_proxy.causes.endpoints import refuses, silent
 from userspace_proxy.diagnosis.judge import diagnose
 from userspace_proxy.facts import Level, PortFacts, Problem, StatusFacts, Times, TotalsFacts
 from userspace_proxy.facts.edges import EdgesFacts
+from userspace_proxy.facts.encoding import read_answer
 from userspace_proxy.model import CauseCode
 from userspace_proxy.nodes.answer import AgentAnswer, AllNodes
 from userspace_proxy.nodes.dashboard.calls import AllCalls, add_up
@@ -21,7 +22,7 @@ from userspace_proxy.nodes.dashboard.live import Live
 from userspace_proxy.nodes.dashboard.look import ClusterLook
 from userspace_proxy.nodes.merged import merge
 from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
-from userspace_proxy.status.answers import read_answer, render_status
+from userspace_proxy.status.answers import render_status
 
 WEB_1, WEB_3 = "10.244.1.8:8080", "10.244.3.9:8080"
 CART = "10.244.2.5:8080"

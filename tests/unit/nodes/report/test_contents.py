@@ -8,6 +8,7 @@ import pytest
 
 from userspace_proxy.causes.agents import answer_unreadable
 from userspace_proxy.facts import Level, SourceFacts
+from userspace_proxy.facts.encoding import read_answer
 from userspace_proxy.nodes.answer import AgentAnswer, AllNodes
 from userspace_proxy.nodes.report import contents
 from userspace_proxy.nodes.report.agent_logs import AgentLog
@@ -18,7 +19,6 @@ from userspace_proxy.nodes.report.pseudonyms import Pseudonyms
 from userspace_proxy.nodes.report.scrubbing import Scrubber
 from userspace_proxy.nodes.report.secrets import Secrets
 from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
-from userspace_proxy.status.answers import read_answer
 from userspace_proxy_testing.fakes.agent_answers import TRICKS, forged
 from userspace_proxy_testing.fakes.agent_status import service_objects, status_of
 

@@ -10,11 +10,14 @@ from userspace_proxy.causes.endpoints import no_host, refuses, resets, silent
 from userspace_proxy.causes.notes import kernel_path_unused
 from userspace_proxy.causes.say import object_of, remedy, say
 from userspace_proxy.causes.services import source_denied
-from userspace_proxy.facts.causes import (
+from userspace_proxy.facts import PortFacts, StatusFacts
+from userspace_proxy.facts.encoding import (
     CauseFacts,
     dump_cause,
+    encode_answer,
     from_json,
     load_cause,
+    read_answer,
     read_cause,
     to_json,
     write_cause,
@@ -270,3 +273,15 @@ def test_another_process_gets_plain_objects():
 def test_nothing_else_is_written_or_read_so(carry):
     with pytest.raises(TypeError, match="complex is unsupported"):
         carry(1j)
+
+
+def test_an_answer_is_read_as_it_was_written():
+    facts = StatusFacts(node="node-a", ports=(PortFacts(cause=refuses(AT)),))
+    body = encode_answer(facts)
+    assert encode_answer(read_answer(body)) == body
+    assert read_answer(body).ports[0].cause == refuses(AT)
+
+
+def test_half_of_a_surrogate_pair_is_escaped():
+    body = encode_answer(StatusFacts(node="node-\ud800a"))
+    assert json.loads(body)["node"] == "node-\ud800a"

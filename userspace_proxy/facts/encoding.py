@@ -1,5 +1,6 @@
-"""Causes in the JSON: as their words, for readers, and as parameters, for programs.
+"""The facts as JSON; causes in it are words, for readers, and parameters, for programs.
 
+    StatusFacts ──encode_answer──▶ JSON ──read_answer──▶ StatusFacts
     Cause ──write_cause──▶ CauseFacts ──JSON──▶ CauseFacts ──read_cause──▶ Cause
 
 Rule 1: what a proxy has said stays so: where its words aren't those that this version would use, or
@@ -8,6 +9,7 @@ its cause is an unknown one, the cause that is read has its words.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +18,7 @@ import msgspec
 from ..causes.cause import MODIFIERS, ROWS, Cause, Param, When, as_read
 from ..causes.say import object_of, remedy, say
 from ..model import CauseCode
+from .node import StatusFacts
 
 _COUNTED = ("count", "first_at", "last_at")
 _NOT_COUNTED = tuple(name for name in MODIFIERS if name not in _COUNTED)
@@ -122,3 +125,24 @@ def from_json(kind: type, value: object) -> object:
     if kind is Cause:
         return read_cause(msgspec.convert(value, CauseFacts))
     raise TypeError(f"Decoding objects of type {kind.__name__} is unsupported")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=to_json)
+
+
+def encode_answer(answer: object) -> bytes:
+    """Return an answer, or a part of one, as a line of JSON."""
+    try:
+        return _encoder.encode(answer) + b"\n"
+    except UnicodeEncodeError:
+        # Half of a surrogate pair, which JSON can contain as an escape only.
+        return json.dumps(msgspec.to_builtins(answer, enc_hook=to_json)).encode() + b"\n"
+
+
+def read_answer(body: bytes | str) -> StatusFacts:
+    """Return the facts in the JSON of a proxy, also of an older or a newer one.
+
+    Raises:
+        ValueError: It isn't the JSON of a proxy.
+    """
+    return msgspec.json.decode(body, type=StatusFacts, dec_hook=from_json)
