@@ -25,7 +25,7 @@ from tests.cluster.test_kube_proxy_configuration import HEAD, TEXTS
 from userspace_proxy.cluster.encoding import encode_state
 from userspace_proxy.config.settings import Settings
 from userspace_proxy.config.writing import render_config
-from userspace_proxy.facts import EndpointCounters, GroupCounters
+from userspace_proxy.facts import EndpointCounters, GroupCounters, StreakPart
 from userspace_proxy.kernel import ctnetlink
 from userspace_proxy.kernel.netlink import Requests, rtnetlink
 from userspace_proxy.kernel.netlink.sockets import NETLINK_NETFILTER, NETLINK_ROUTE
@@ -50,7 +50,6 @@ from userspace_proxy.plane.messages import (
     Returned,
     Running,
     Status,
-    StreakReport,
 )
 
 from .targets.api import Cluster
@@ -320,7 +319,7 @@ MESSAGES: tuple[FromWorker, ...] = (
                     EndpointReport(
                         SocketAddress("10.244.1.2", 8080),
                         EndpointCounters().figures(),
-                        StreakReport(1.5, 2, 2.5, 3.5, Failure.REFUSED, 111),
+                        StreakPart(1.5, 2, 2.5, 3.5, Failure.REFUSED, 111),
                     )
                 ],
                 [(SocketAddress("fd00::2", 53), 1.5)],

@@ -10,7 +10,7 @@ of them ends it: the monotonic clock is the same in all processes of a node.
 
 from __future__ import annotations
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -20,6 +20,8 @@ from .last_minute import LAST_MINUTE_S
 CLIENTS_MAX = 64
 """Clients that are kept per endpoint: an access rule turns away a few."""
 
+Moment: TypeAlias = Annotated[float, msgspec.Meta(ge=-1, le=1e11)]
+"""Monotonic seconds; negative for never."""
 _NEVER = -1.0
 """Before all monotonic times; JSON can express it."""
 
@@ -34,22 +36,31 @@ class LateByte(NamedTuple):
 
 
 class StreakPart(NamedTuple):
-    """What is new of a streak."""
+    """What is new of a streak, within a process and in the reports of workers.
 
-    succeeded_at: float = _NEVER
-    failures: int = 0
+    The bounds are for the latter.
+    """
+
+    succeeded_at: Moment = _NEVER
+    failures: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
     """0 if there was none, whatever the rest."""
-    first_at: float = _NEVER
-    last_at: float = _NEVER
+    first_at: Moment = _NEVER
+    last_at: Moment = _NEVER
     failure: Failure = Failure.OTHER
-    number: int = 0
-    client: str = ""
+    number: Annotated[int, msgspec.Meta(ge=0, le=4095)] = 0
+    client: Annotated[str, msgspec.Meta(max_length=64, pattern="^[0-9a-zA-Z.:%_-]*$")] = ""
     late: LateByte | None = None
 
     def since(self, before: StreakPart) -> StreakPart:
         """Return what is new of it, where the whole was another one before."""
         is_same = self.first_at == before.first_at
         return self._replace(failures=self.failures - before.failures if is_same else self.failures)
+
+    def not_after(self, now: float) -> StreakPart:
+        """Return the same, where what is dated in the future is of now."""
+        moments = self.succeeded_at, self.first_at, self.last_at
+        succeeded_at, first_at, last_at = (min(moment, now) for moment in moments)
+        return self._replace(succeeded_at=succeeded_at, first_at=first_at, last_at=last_at)
 
     def followed_by(self, last: StreakPart, failures: int, first_at: float) -> StreakPart:
         """Return failures whose last one is another; what isn't known of it is that of this one."""

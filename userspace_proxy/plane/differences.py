@@ -6,9 +6,9 @@ What is reported is taken out of the counters, so nothing has to be kept to comp
 from __future__ import annotations
 
 from ..dataplane import EndpointGroup
-from ..facts import Durations, EndpointCounters, GroupCounters, Streak
+from ..facts import Durations, EndpointCounters, GroupCounters
 from ..model import SocketAddress
-from .messages import DurationReport, EndpointReport, GroupReport, StreakReport, WaitingReport
+from .messages import DurationReport, EndpointReport, GroupReport, WaitingReport
 
 _NOTHING_OF_GROUP = GroupCounters().figures()
 
@@ -24,7 +24,7 @@ class _New:
     def report(self, endpoint: SocketAddress) -> EndpointReport:
         """Return the report."""
         figures = self.counters.figures()
-        streaks = {name: _report_of(getattr(self.counters, name)) for name in self.streaks}
+        streaks = {name: getattr(self.counters, name).whole() for name in self.streaks}
         return EndpointReport(endpoint, figures, **streaks)
 
 
@@ -92,7 +92,7 @@ class Differences:
         taken = group.take()
         figures = _NOTHING_OF_GROUP if taken.counters is None else taken.counters.figures()
         times = _times_of(taken.connect_times), _times_of(taken.first_byte_times)
-        mistakes = {mistake: _report_of(one) for mistake, one in taken.client_mistakes.items()}
+        mistakes = {mistake: one.whole() for mistake, one in taken.client_mistakes.items()}
         is_new = self._new or any(figures) or any(times) or mistakes
         if not (is_new or ejected or waiting.clients or self._had_passing):
             return None
@@ -107,7 +107,3 @@ def _times_of(durations: Durations | None) -> DurationReport | None:
     if durations is None or not durations.count:
         return None
     return DurationReport(durations.counts(), durations.seconds)
-
-
-def _report_of(streak: Streak) -> StreakReport:
-    return StreakReport(*streak.whole())

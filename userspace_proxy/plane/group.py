@@ -10,13 +10,12 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast, get_args
 
 import msgspec
-from msgspec.structs import astuple, replace
+from msgspec.structs import replace
 
 from ..balance import SlowStart
 from ..dataplane import Waiting
 from ..facts import (
     GAUGES,
-    STREAKS,
     TIMES_BOUNDS_S,
     CounterTable,
     Durations,
@@ -24,7 +23,6 @@ from ..facts import (
     GroupCounters,
     LastMinute,
     Streak,
-    StreakPart,
 )
 from ..facts.last_minute import MINUTE_NAMES, MinuteCounts
 from ..model import SocketAddress
@@ -37,7 +35,6 @@ from .messages import (
     DurationReport,
     GroupReport,
     OpenGroup,
-    StreakReport,
 )
 
 # Former endpoints of one group, as many as a Service port may have present ones. What a worker
@@ -210,7 +207,7 @@ class Group(CounterTable):
         _add_durations(self.connect_times, report.connect_times)
         _add_durations(self.first_byte_times, report.first_byte_times)
         for mistake, new in report.client_mistakes.items():
-            _add_streak(self.mistakes_of(mistake), new, now)
+            self.mistakes_of(mistake).add(new.not_after(now))
         open_of = self._open.get(worker) or {}
         lately = [[0] * len(_COUNTED)]
         self._begin_counters(report)
@@ -230,8 +227,8 @@ class Group(CounterTable):
                 if endpoint not in self._failed_at:
                     self._failed_at = _with(self._failed_at, endpoint, LastMinute())
                 self._failed_at[endpoint].add(failed, now)
-            for name in STREAKS:
-                _add_streak(getattr(counters, name), getattr(each, name), now)
+            for name, part in each.streaks().items():
+                getattr(counters, name).add(part.not_after(now))
             # An empty datagram is an answer, too; a byte whose client has left is none.
             has_sent = new_bytes > 0 and not counters.ends.is_on
             self.sent_at = max(self.sent_at, now if has_sent else counters.ends.succeeded_at)
@@ -377,16 +374,6 @@ class Totals:
 def _add_durations(durations: Durations, report: DurationReport | None) -> None:
     if report is not None:
         durations.merge(report.counts, report.seconds)
-
-
-def _add_streak(streak: Streak, report: StreakReport | None, now: float) -> None:
-    """Add what a worker reports of failures in a row; what it dates in the future is of now."""
-    if report is not None:
-        part = StreakPart(*astuple(report))
-        succeeded_at, first_at, last_at = (
-            min(moment, now) for moment in (part.succeeded_at, part.first_at, part.last_at)
-        )
-        streak.add(part._replace(succeeded_at=succeeded_at, first_at=first_at, last_at=last_at))
 
 
 class FollowedEndpoint(Protocol):

@@ -20,12 +20,18 @@ import msgspec
 
 from ..balance import Pin
 from ..dataplane import Tuning
-from ..facts import TIMES_BOUNDS_S, ClientMistake, EndpointCounters, GroupCounters
+from ..facts import (
+    STREAKS,
+    TIMES_BOUNDS_S,
+    ClientMistake,
+    EndpointCounters,
+    GroupCounters,
+    StreakPart,
+)
 from ..facts.connection import FILTERS_MAX, ConnectionFacts, ConnectionFilter, LeftOut
 from ..facts.counters import Counters
 from ..facts.edges import CALLS_MAX, Calls
-from ..facts.streak import LateByte
-from ..model import Failure, Protocol, SocketAddress
+from ..model import Protocol, SocketAddress
 from ..model.serving import Serving
 from ..policy.locality import Networks
 
@@ -241,35 +247,23 @@ class Status(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     """In the last seconds, or now."""
 
 
-Moment = Annotated[float, msgspec.Meta(ge=-1, le=1e11)]
-"""Monotonic seconds; negative for never."""
-
-
-class StreakReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What is new of a :class:`Streak`; its fields are those of :class:`StreakPart`."""
-
-    succeeded_at: Moment
-    failures: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-    first_at: Moment
-    last_at: Moment
-    failure: Failure
-    number: Annotated[int, msgspec.Meta(ge=0, le=4095)] = 0
-    client: Annotated[str, msgspec.Meta(max_length=64, pattern="^[0-9a-zA-Z.:%_-]*$")] = ""
-    late: LateByte | None = None
-
-
 class EndpointReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What was counted for one endpoint of a group since the last report."""
 
     endpoint: SocketAddress
     figures: Annotated[tuple[Count, ...], _as_many_as(EndpointCounters)]
     """In the order of :class:`EndpointCounters`."""
-    dials: StreakReport | None = None
+    dials: StreakPart | None = None
     """None if nothing is new."""
-    ends: StreakReport | None = None
-    denials: StreakReport | None = None
-    cuts: StreakReport | None = None
-    exclusions: StreakReport | None = None
+    ends: StreakPart | None = None
+    denials: StreakPart | None = None
+    cuts: StreakPart | None = None
+    exclusions: StreakPart | None = None
+
+    def streaks(self) -> dict[str, StreakPart]:
+        """Return what is new of failures in a row, by their names among ``STREAKS``."""
+        parts = {name: getattr(self, name) for name in STREAKS}
+        return {name: part for name, part in parts.items() if part is not None}
 
 
 class DurationReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -300,7 +294,7 @@ class GroupReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     first_byte_times: DurationReport | None = None
     waiting: WaitingReport | None = None
     """None if no client waits."""
-    client_mistakes: dict[ClientMistake, StreakReport] = {}
+    client_mistakes: dict[ClientMistake, StreakPart] = {}
     """What is new of clients that were turned away because of what they sent."""
 
 

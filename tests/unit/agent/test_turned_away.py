@@ -12,12 +12,11 @@ from userspace_proxy.causes.services import (
 )
 from userspace_proxy.causes.slices import none_local
 from userspace_proxy.diagnosis.judge import diagnose
-from userspace_proxy.facts import ClientMistake, PortState, SourceFacts
+from userspace_proxy.facts import ClientMistake, PortState, SourceFacts, StreakPart
 from userspace_proxy.model import Failure, IPFamily, Protocol, ServicePortName, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import PortKey, PortPlan
 from userspace_proxy.plane import Group
-from userspace_proxy.plane.messages import StreakReport
 from userspace_proxy.steering import Bind
 
 from ..plan.planning import with_serving
@@ -70,12 +69,10 @@ def test_where_no_client_is_dropped_nothing_is_shown():
 def test_mistakes_of_clients_are_shown_for_a_minute_or_until_one_was_served():
     group = Group(1, "shop/cart:http")
     mistakes = {
-        ClientMistake.NO_PROXY_HEADER: StreakReport(
+        ClientMistake.NO_PROXY_HEADER: StreakPart(
             -1.0, 3, 10.0, 12.0, Failure.OTHER, 0, "203.0.113.11"
         ),
-        ClientMistake.HOP_LIMIT: StreakReport(
-            -1.0, 1, 14.0, 14.0, Failure.OTHER, 0, "203.0.113.12"
-        ),
+        ClientMistake.HOP_LIMIT: StreakPart(-1.0, 1, 14.0, 14.0, Failure.OTHER, 0, "203.0.113.12"),
     }
     group.add(0, group_report(mistakes=mistakes), 15.0)
 
@@ -95,9 +92,7 @@ async def test_clients_that_send_no_proxy_header_are_shown_while_it_is_so(plane)
     served_ports = served(plane, Bind.PROXY_PORT, Cluster().serve("web", "10.96.0.1", POD.ip))
     (port,) = served_ports
     mistakes = {
-        ClientMistake.NO_PROXY_HEADER: StreakReport(
-            -1.0, 1, 5.0, 5.0, Failure.OTHER, 0, "192.0.2.7"
-        )
+        ClientMistake.NO_PROXY_HEADER: StreakPart(-1.0, 1, 5.0, 5.0, Failure.OTHER, 0, "192.0.2.7")
     }
     port.group.add(0, group_report(mistakes=mistakes), 5.0)
 

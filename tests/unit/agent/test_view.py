@@ -40,7 +40,7 @@ from userspace_proxy.model import (
 )
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import Group
-from userspace_proxy.plane.messages import EndpointReport, GroupReport, StreakReport, WaitingReport
+from userspace_proxy.plane.messages import EndpointReport, GroupReport, WaitingReport
 from userspace_proxy.policy import EndpointVerdict, NodeFacts
 from userspace_proxy.steering import Bind
 
@@ -177,14 +177,14 @@ async def test_flows_without_an_answer_are_shown_and_in_the_past_after_a_minute(
     (port,) = served_ports = served(plane, Bind.PROXY_PORT, dns)
     figures, asked = GroupCounters().figures(), EndpointCounters()
     asked.connections = 9
-    told = EndpointReport(POD, asked.figures(), ends=StreakReport(-1, 3, 2, 5, Failure.NO_DATAGRAM))
+    told = EndpointReport(POD, asked.figures(), ends=StreakPart(-1, 3, 2, 5, Failure.NO_DATAGRAM))
     port.group.add(0, GroupReport(0, figures, [told]), 5.0)
     (view,) = judged(served_ports, plane, at(5.0))
     word, stated = view.state.word, view.state.stated
     assert (view.mark, word, stated, view.endpoints[0].cause) == (None, PortState.UNKNOWN, [], None)
     # Of an empty datagram, no byte shows that it came.
     empty = EndpointCounters().figures()
-    told = EndpointReport(POD, empty, ends=StreakReport(1.0, 0, 2.0, 5.0, Failure.NO_DATAGRAM))
+    told = EndpointReport(POD, empty, ends=StreakPart(1.0, 0, 2.0, 5.0, Failure.NO_DATAGRAM))
     port.group.add(0, GroupReport(0, figures, [told]), 5.0)
     for now in (5.0, 64.0, 65.0):
         (view,) = judged(served_ports, plane, at(now))

@@ -17,6 +17,12 @@ def streak_of(*failures, succeeded_at=-1.0):
     return streak
 
 
+def test_what_is_dated_in_the_future_is_of_now():
+    part = StreakPart(9.0, 2, 3.0, 8.0, Failure.REFUSED)
+    assert part.not_after(5.0) == StreakPart(5.0, 2, 3.0, 5.0, Failure.REFUSED)
+    assert part.not_after(9.0) == part
+
+
 def test_it_may_be_ended_without_a_success():
     streak = streak_of((1.0, Failure.REFUSED), (2.0, Failure.REFUSED))
     streak.end()

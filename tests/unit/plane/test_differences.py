@@ -22,7 +22,7 @@ from userspace_proxy.model.failures import dial_failure
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane.differences import Differences
 from userspace_proxy.plane.group import Group
-from userspace_proxy.plane.messages import DurationReport, EndpointReport, StreakReport
+from userspace_proxy.plane.messages import DurationReport, EndpointReport
 
 from .reports import endpoint_report, group_report
 
@@ -293,16 +293,16 @@ def test_failures_in_a_row_are_reported_as_far_as_they_are_new(group, difference
     dials.succeeded_at = 1.0
     for now in (2.0, 3.0):
         dials.failed(now, Failure.REFUSED)
-    refused = StreakReport(1.0, 2, 2.0, 3.0, Failure.REFUSED)
+    refused = StreakPart(1.0, 2, 2.0, 3.0, Failure.REFUSED)
     assert report(differences).endpoints == [endpoint_report(A, refused)]
     assert report(differences) is None
     dials.failed(4.0, Failure.SILENT)
-    silent = StreakReport(1.0, 1, 2.0, 4.0, Failure.SILENT)
+    silent = StreakPart(1.0, 1, 2.0, 4.0, Failure.SILENT)
     assert report(differences).endpoints == [endpoint_report(A, silent)]
     dials.succeeded_at = 5.0
     assert report(differences).endpoints[0].dials.succeeded_at == 5.0
     dials.failed(6.0, Failure.SILENT)
-    again = StreakReport(5.0, 1, 6.0, 6.0, Failure.SILENT)
+    again = StreakPart(5.0, 1, 6.0, 6.0, Failure.SILENT)
     assert report(differences).endpoints == [endpoint_report(A, again)]
 
 
@@ -327,7 +327,7 @@ def test_clients_that_are_turned_away_reach_the_control_process_from_all_workers
         group.note_mistake(header, f"192.0.2.{number}", now)
         control.add(0, report(differences), 5.0)
     assert report(differences) is None
-    mistakes = {header: StreakReport(-1.0, 1, 3.0, 3.0, Failure.OTHER, 0, "192.0.2.9")}
+    mistakes = {header: StreakPart(-1.0, 1, 3.0, 3.0, Failure.OTHER, 0, "192.0.2.9")}
     control.add(1, group_report(mistakes=mistakes), 5.0)
     assert control.client_mistakes[header].whole() == StreakPart(
         -1.0, 3, 2.0, 4.0, Failure.OTHER, 0, "192.0.2.1"

@@ -19,7 +19,6 @@ from userspace_proxy.plane.messages import (
     EndpointReport,
     GroupReport,
     OpenGroup,
-    StreakReport,
     WaitingReport,
 )
 from userspace_proxy.policy import ENDPOINTS_MAX
@@ -176,7 +175,7 @@ def test_a_worker_that_ends_takes_its_open_connections_along_and_nothing_else(gr
 
 def refused(failures, first_at, last_at, succeeded_at=-1.0):
     """Return what a worker reports of failed dials of POD_A."""
-    dials = StreakReport(succeeded_at, failures, first_at, last_at, Failure.REFUSED)
+    dials = StreakPart(succeeded_at, failures, first_at, last_at, Failure.REFUSED)
     return group_report(endpoint_report(POD_A, dials))
 
 
@@ -280,10 +279,10 @@ def test_an_endpoint_that_has_left_is_not_ejected(group):
 
 
 def test_an_endpoint_that_has_answered_since_is_not_ejected(group):
-    failed = StreakReport(-1.0, 1, 99.0, 99.0, Failure.RESET)
+    failed = StreakPart(-1.0, 1, 99.0, 99.0, Failure.RESET)
     group.add(ONE, group_report(endpoint_report(POD_A, failed), ejected=[(POD_A, 5.0)]), 100.0)
     assert group.ejected(100.0) == {POD_A: 5.0}
-    answered = StreakReport(99.0, 0, -1.0, -1.0, Failure.OTHER)
+    answered = StreakPart(99.0, 0, -1.0, -1.0, Failure.OTHER)
     group.add(TWO, group_report(endpoint_report(POD_A, answered), ejected=[(POD_A, 5.0)]), 100.0)
     assert group.ejected(100.0) == {}, "which each worker ejected because of the failure of ONE"
 
@@ -317,14 +316,14 @@ def test_the_last_answer_is_that_of_any_endpoint_and_connection(group):
 
 
 def test_a_byte_that_comes_after_its_client_has_left_is_no_answer(group):
-    ends = StreakReport(-1.0, 1, 6.0, 6.0, Failure.UNANSWERED)
+    ends = StreakPart(-1.0, 1, 6.0, 6.0, Failure.UNANSWERED)
     report = replace(endpoint_report(POD_A, connections=1, sent_bytes=9), ends=ends)
     group.add(0, group_report(report), 8.0)
     assert group.sent_at < 0
 
 
 def test_an_empty_datagram_is_an_answer(group):
-    ends = StreakReport(6.0, 0, -1.0, -1.0, Failure.OTHER)
+    ends = StreakPart(6.0, 0, -1.0, -1.0, Failure.OTHER)
     report = replace(endpoint_report(POD_A, connections=1), ends=ends)
     group.add(0, group_report(report), 8.0)
     assert group.sent_at == 6.0

@@ -29,7 +29,6 @@ from userspace_proxy.plane.messages import (
     OpenListener,
     Start,
     Status,
-    StreakReport,
     ToWorker,
 )
 
@@ -69,7 +68,7 @@ def test_every_counter_has_a_place_in_a_report():
     report = GroupReport(
         3,
         GroupCounters().figures(),
-        [EndpointReport(POD_A, EndpointCounters().figures(), StreakReport(*StreakPart()))],
+        [EndpointReport(POD_A, EndpointCounters().figures(), StreakPart())],
     )
     message = Counted(9, [report], Status())
     assert msgspec.json.decode(encode(message), type=FromWorker) == message
@@ -97,7 +96,7 @@ def test_durations_have_a_count_for_each_bound_and_one_beyond(count):
 
 def test_failures_in_a_row_are_understood():
     decoded = msgspec.json.decode(in_a_report(b'[1, 1, 2, 3, "refused", 111]'), type=FromWorker)
-    assert decoded.groups[0].endpoints[0].dials == StreakReport(1, 1, 2, 3, Failure.REFUSED, 111)
+    assert decoded.groups[0].endpoints[0].dials == StreakPart(1, 1, 2, 3, Failure.REFUSED, 111)
 
 
 @pytest.mark.parametrize("left_s", [0.0, 1.0])
@@ -105,8 +104,8 @@ def test_a_late_first_byte_is_understood(left_s):
     counters = EndpointCounters()
     left = EndFacts(EndedBy.CLIENT, silent_s=left_s + 0.5, left_s=left_s)
     Exchange(counters, counters, "192.0.2.7", now=2.5).note_first_byte(5.0, left)
-    report = StreakReport(*counters.ends.whole())
-    decoded = msgspec.json.decode(encode(report), type=StreakReport)
+    report = counters.ends.whole()
+    decoded = msgspec.json.decode(encode(report), type=StreakPart)
     assert decoded.late == counters.ends.late == LateByte(2.5, is_at_end=left_s == 0)
 
 

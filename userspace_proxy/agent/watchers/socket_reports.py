@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ...causes.endpoints import DIAL_CODES
-from ...facts import EndpointCounters, GroupCounters
+from ...facts import EndpointCounters, GroupCounters, StreakPart
 from ...kernel.bpf.socket_maps import DialCounts, EventKind
 from ...model import DialFailure, Failure, SocketAddress
 from ...plane import Group
-from ...plane.messages import DurationReport, EndpointReport, GroupReport, StreakReport
+from ...plane.messages import DurationReport, EndpointReport, GroupReport
 
 At = tuple[str, SocketAddress]
 """A Service port's name, and an endpoint of it."""
@@ -84,7 +84,7 @@ class _Growth(NamedTuple):
     endpoint: SocketAddress
     counts: DialCounts
     """Differences."""
-    dials: StreakReport | None = None
+    dials: StreakPart | None = None
     unreported: int = 0
     """Failed dials that are in no streak, and that no event has reported."""
 
@@ -155,7 +155,7 @@ class Reports:
 
     def returned(self, group: Group, endpoint: SocketAddress, at: float) -> GroupReport:
         """Return the report of an answer that has ended an ejection."""
-        growth = _Growth(endpoint, _NOTHING, StreakReport(at, *_NO_FAILURE))
+        growth = _Growth(endpoint, _NOTHING, StreakPart(at))
         return self._report_end(group, endpoint, [growth], at)
 
     def readmitted(self, group: Group, endpoint: SocketAddress, now: float) -> GroupReport:
@@ -245,7 +245,7 @@ class Reports:
         succeeded_at = _NEVER
         if new.established:
             succeeded_at = min(since, failing.at) if is_ejected else now
-        dials = StreakReport(succeeded_at, *_NO_FAILURE) if new.established else None
+        dials = StreakPart(succeeded_at) if new.established else None
         if beside and is_ejected:
             dials = _failures(beside, now, failing.failed, succeeded_at)
         return _Growth(endpoint, new, dials, 0 if is_ejected else beside)
@@ -273,13 +273,10 @@ class Reports:
         )
 
 
-_NO_FAILURE = (0, _NEVER, _NEVER, Failure.OTHER)
-
-
 def _failures(
     count: int, at: float, failed: DialFailure, succeeded_at: float = _NEVER
-) -> StreakReport:
-    return StreakReport(succeeded_at, count, at, at, *failed)
+) -> StreakPart:
+    return StreakPart(succeeded_at, count, at, at, *failed)
 
 
 def _open(counts: DialCounts) -> int:
