@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from operator import attrgetter
 
 from ..causes.cause import Cause
-from ..causes.endpoints import fault_on_purpose
 from ..causes.services import not_listening
 from ..dataplane import Waiting
-from ..diagnosis.failures import becomes_past, failure_of, is_quiet, without_silence
+from ..diagnosis.failures import becomes_past, cause_of_endpoint, is_quiet, without_silence
 from ..diagnosis.paths import target_in_words
 from ..diagnosis.symptoms import failed_lately
 from ..facts import (
@@ -192,15 +191,14 @@ def view_endpoint(
     counters = group.counters_of(address)
     facts = facts_of_verdict(verdict, starting.get(address) if verdict.is_usable else None)
     facts.ejected_for_s = ejected.get(address)
-    # It must not look like a failure.
-    words = faults.get(address)
-    facts.cause = fault_on_purpose(address, tuple(words)) if words else None
-    if facts.cause is None:
-        cause, facts.is_past = failure_of(address, counters, clock, group.obstacle_to(address))
-        has_header = bool(group.serving.handling.proxy_protocol)
-        if cause is not None and (verdict.host or has_header):
-            cause = cause.replace(host=verdict.host, has_header=has_header)
-        facts.cause = cause
+    facts.cause, facts.is_past = cause_of_endpoint(
+        verdict,
+        counters,
+        clock,
+        obstacle=group.obstacle_to(address),
+        faults=faults.get(address, ()),
+        has_header=bool(group.serving.handling.proxy_protocol),
+    )
     facts.answered_at = clock.unix(counters.dials.succeeded_at)
     facts.sent_at = clock.unix(counters.ends.succeeded_at)
     show_traffic(facts, counters)

@@ -22,6 +22,7 @@ from ..causes.endpoints import (
     dropped_here,
     end_code,
     excludes,
+    fault_on_purpose,
     loses,
     no_datagram,
     refuses,
@@ -32,6 +33,7 @@ from ..facts import LAST_MINUTE_S, EndpointCounters, EndpointFacts, PortFacts, S
 from ..model import CauseCode, DataPath, Failure, SocketAddress
 from ..model.failures import LOSSES
 from ..model.node_network import DroppedBy, Obstacle
+from ..policy import EndpointVerdict
 
 MANY_ENDS = 3
 """Of connections in a row that an endpoint ends without a byte, or on which it sends none: a few
@@ -79,6 +81,29 @@ def failure_of(
     if cause is None or not _is_past(cause, clock):
         return cause, False
     return cause.replace(when=When.PAST), True
+
+
+def cause_of_endpoint(
+    verdict: EndpointVerdict,
+    counters: EndpointCounters,
+    clock: Clock,
+    *,
+    obstacle: Obstacle | None = None,
+    faults: Sequence[str] = (),
+    has_header: bool = False,
+) -> tuple[Cause | None, bool]:
+    """Return what :func:`failure_of` does, with what its remedy depends on.
+
+    Args:
+        faults: Those on purpose, in words: they must not look like a failure.
+        has_header: It gets a PROXY header first.
+    """
+    if faults:
+        return fault_on_purpose(verdict.address, tuple(faults)), False
+    cause, is_past = failure_of(verdict.address, counters, clock, obstacle)
+    if cause is not None and (verdict.host or has_header):
+        cause = cause.replace(host=verdict.host, has_header=has_header)
+    return cause, is_past
 
 
 def becomes_past(view: PortFacts, clock: Clock) -> bool:

@@ -9,6 +9,7 @@ from userspace_proxy.causes.endpoints import (
     dial_failed,
     dropped_here,
     excludes,
+    fault_on_purpose,
     loses,
     no_datagram,
     no_host,
@@ -27,6 +28,7 @@ from userspace_proxy.diagnosis.failures import (
     DENIED_PAST_S,
     MANY_ENDS,
     becomes_past,
+    cause_of_endpoint,
     failure_of,
     has_excluded,
     is_quiet,
@@ -38,6 +40,7 @@ from userspace_proxy.facts.streak import LateByte
 from userspace_proxy.model import DataPath, Protocol
 from userspace_proxy.model.failures import Failure
 from userspace_proxy.model.node_network import DroppedBy, NextHop
+from userspace_proxy.policy import EndpointVerdict
 
 from ..status.views import make_endpoint, make_port, replace
 from .samples import POD, UDP, at, failing, told_of
@@ -69,6 +72,21 @@ def test_a_dial_that_failed_a_moment_ago_fails_now(counters):
     fail(counters)
     failed = failure_of(POD, counters, at(5.0 + LAST_MINUTE_S - 1))
     assert failed == (seen(refuses(POD), 1, 5.0, 5.0), False)
+
+
+def test_the_cause_of_an_endpoint_has_what_its_remedy_depends_on(counters):
+    verdict = EndpointVerdict(POD, True, "ready", host="db.example.com")
+    assert cause_of_endpoint(verdict, counters, at(5.0), has_header=True) == NOTHING
+    fail(counters)
+    cause, _ = cause_of_endpoint(verdict, counters, at(6.0), has_header=True)
+    assert cause == seen(refuses(POD), 1, 5.0, 5.0).replace(host="db.example.com", has_header=True)
+
+
+def test_a_fault_on_purpose_does_not_look_like_a_failure(counters):
+    fail(counters)
+    verdict = EndpointVerdict(POD, True, "ready")
+    shown = cause_of_endpoint(verdict, counters, at(6.0), faults=["refuse"])
+    assert shown == (fault_on_purpose(POD, ("refuse",)), False)
 
 
 def test_a_dial_that_failed_a_while_ago_did_so_then(counters):
