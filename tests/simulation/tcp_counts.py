@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from userspace_proxy.facts import EndpointCounters
 from userspace_proxy.facts.histogram import TIMES_BOUNDS_S, Durations
 from userspace_proxy.model import Protocol, SocketAddress
-from userspace_proxy.model.connection_ends import EndReason
+from userspace_proxy.model.connection_ends import EndedBy, EndReason
 
 from .judging import SILENT_S
 from .kernel import Watcher
@@ -137,7 +137,9 @@ class TcpCounts(Watcher):
             for each in world.oracles.ends.open.values()
             if each.endpoint_at == relayed.endpoint_at
         )
-        verdict = Judged(world, relayed, answers_others=others).verdict()
+        is_by_proxy = line["ended_by"] == EndedBy.PROXY
+        judged = Judged(world, relayed, answers_others=others, is_by_proxy=is_by_proxy)
+        verdict = judged.verdict()
         for name in _ENDS:
             found = getattr(verdict, name)
             self._ends.add((relayed.service, name), found)

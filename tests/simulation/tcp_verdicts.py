@@ -80,9 +80,12 @@ class Judged:
     Args:
         relayed: Which.
         answers_others: The endpoint has sent bytes on any connection before.
+        is_by_proxy: The proxy ended it for a reason of its own, such as room for others.
     """
 
-    def __init__(self, world: World, relayed: Relayed, *, answers_others: bool) -> None:
+    def __init__(
+        self, world: World, relayed: Relayed, *, answers_others: bool, is_by_proxy: bool
+    ) -> None:
         self._world = world
         self._relayed = relayed
         began, self._now = world.moment()
@@ -91,6 +94,7 @@ class Judged:
         stopped_s = sum(s for _, ended, s in stops if ended >= relayed.joined[0])
         self._near_s = _NEAR_S + stopped_s + (self._now - began)
         self._answers_others = answers_others
+        self._is_by_proxy = is_by_proxy
         left, right = relayed.left, relayed.right
         self._header = relayed.header_bytes
         up = [at for at, count in right.written or () if count > self._header]
@@ -151,8 +155,8 @@ class Judged:
             # The FIN waits behind bytes.
             had_end = Sure.EITHER
         is_noticed = Sure.YES
-        if self._world.is_closed and handled_by >= self._now:
-            # It may be closed before, as while it is stopped.
+        if (self._world.is_closed or self._is_by_proxy) and handled_by >= self._now:
+            # It may be closed before that is handled.
             is_noticed = Sure.EITHER
         return both(is_noticed, inverse(has_client_gone), inverse(both(has_answer, had_end)))
 
