@@ -186,9 +186,12 @@ class TcpConnection:
             return
         if (had_asked := up.bytes_moved) and not events & epoll.RDHUP:
             self._set_nodelay()
-        up.pump(events)
-        if up.bytes_moved and not had_asked:
+        if not had_asked:
+            # This may find the client's end, and what that is depends on it.
             exchange.asked_at = self.reactor.now
+        up.pump(events)
+        if not up.bytes_moved:
+            exchange.asked_at = exchange.answered_at
         if up.bytes_moved > _ONE_PACKET_BYTES:
             self._set_nodelay()
 
@@ -291,10 +294,13 @@ class TcpConnection:
         self.is_aborting = True
         if self.owner.engine.connection_log is not None:
             exchange.reset_as = reset_as(number, up.source, up.sink)
-        had_end = down.is_ended
+        had_end, now = down.is_ended, self.reactor.now
+        if not up.bytes_moved:
+            exchange.asked_at = now
         up.pump_last()
+        if not up.bytes_moved:
+            exchange.asked_at = exchange.answered_at
         down.pump_last()
-        now = self.reactor.now
         if not self.is_closed and (end := end_if_reset(up, down, exchange, now, number, had_end)):
             exchange.note_end(end, now)
         # A reset drops what Nagle's algorithm holds back.

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from userspace_proxy.dataplane import Tuning, endpoint_group
+from userspace_proxy.dataplane import Tuning, endings, endpoint_group
 from userspace_proxy.dataplane.connection_log import LOGGER
 from userspace_proxy.facts.exchange import AT_END_S, OWED_AFTER_S
 from userspace_proxy.kernel.tcp_state import silence, since_sent_s
@@ -72,6 +72,20 @@ async def test_the_time_of_a_client_that_has_given_up_is_that_of_its_end_and_a_l
     assert not counters.ends.late.is_at_end
 
 
+async def test_a_question_that_was_read_with_its_reset_has_not_waited(rig, monkeypatch):
+    client, _server, counters = await connect(rig)
+    (connection,) = rig.connections.open
+    await until(lambda: connection.up is not None)
+    # The process was stopped for so long: client and endpoint are without blame.
+    connection._exchange.asked_at -= 7.0
+    monkeypatch.setattr(endings, "silence", lambda _: (7.0, 0.0))
+    client.send_some(b"question")
+    client.reset()
+    await ended(rig)
+    assert counters.received_bytes == len(b"question"), "it was passed on"
+    assert noted(rig, counters) == (0, 0)
+
+
 @pytest.mark.parametrize(("seconds", "answers_others"), [(0.95, False), (0.35, True)])
 async def test_an_endpoint_that_closes_when_the_client_has_left_has_not_answered_either(
     rig, seconds, answers_others
@@ -89,7 +103,7 @@ async def test_a_greeting_that_is_late_has_taken_the_time_since_the_endpoint_ans
     client, server, _ = await connect(rig)
     (connection,) = rig.connections.open
     await until(lambda: connection.up is not None)
-    connection._exchange.asked_at -= 7.0
+    connection._exchange.answered_at -= 7.0
     client.finish()
     assert await server.read() == b""
     await server.send(b"220 ready")
