@@ -1,8 +1,11 @@
 """The same endpoint for a client, everywhere; few clients move."""
 
+import math
 from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from userspace_proxy.balance import Balancer, SourceHash, Weights
 from userspace_proxy.balance.balancer import TRIED_MAX
@@ -32,6 +35,23 @@ def test_the_choice_never_changes():
 def test_another_worker_or_node_chooses_alike():
     assert choices(PODS) == choices(PODS)
     assert choices(PODS) == choices(reversed(PODS))
+
+
+@given(st.lists(st.sampled_from([1, 2, 3, 7]), min_size=1, max_size=120), st.sampled_from(CLIENTS))
+def test_the_order_of_choices_is_that_of_each_endpoints_number(weights, client):
+    """However many are compared at once."""
+    pods = tuple(SocketAddress(f"10.1.{n}.1", 80) for n in range(len(weights)))
+    weight_of = dict(zip(pods, weights, strict=True))
+
+    def number(pod):
+        product = ((_hash_of(client) ^ _hash_of(str(pod))) * 0x9E3779B97F4A7C15) % 2**64
+        return math.log((product + 0.5) / 2**64) / weight_of[pod]
+
+    expected = sorted(pods, key=number, reverse=True)
+    strategy, skipped = SourceHash(Weights(weight_of)), set()
+    for pod in expected:
+        assert strategy.pick(pods, client, skip=skipped) == pod
+        skipped.add(pod)
 
 
 def test_clients_are_spread_evenly():
