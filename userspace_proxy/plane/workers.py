@@ -162,8 +162,11 @@ class WorkerSlot:
 
         self._began = self._clock()
         try:
+            # First: a process without it would wait for its first message.
+            rendezvous = self._open_rendezvous()
             self.link = WorkerProcess(self._loop, receive=self.receive, ended=self._on_ended)
         except OSError as exc:
+            self._close_rendezvous()
             self._note_failure(f"cannot start worker {self.index}: {exc.strerror}")
             self._early_deaths = max(2, self._early_deaths + 1)
             self._start_again()
@@ -171,7 +174,7 @@ class WorkerSlot:
         self._is_hung = False
         self._merging = Merging()
         start = Start(self.index, self.tuning, current_levels(), self._keeps_net_raw)
-        self.send(start, *self._open_rendezvous())
+        self.send(start, *rendezvous)
         self._owner.worker_began(self.index)
 
     def _open_rendezvous(self) -> tuple[socket.socket, ...]:

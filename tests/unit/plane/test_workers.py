@@ -18,10 +18,11 @@ import pytest
 from userspace_proxy import child
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.model import Protocol, SocketAddress
-from userspace_proxy.plane import default_workers
+from userspace_proxy.plane import Plane, default_workers
 from userspace_proxy.plane import workers as slots
 
 from ..dataplane.peers import UdpPeer, dial
+from ..dataplane.timers import TimerLoop
 from ..dataplane.waiting import until
 from .pool import TCP, UDP, Pool, is_gone
 
@@ -253,6 +254,18 @@ async def test_a_worker_that_can_not_be_started_is_tried_again_after_a_pause(poo
     pool.timers.jump(0.1)
     await pool.is_restarted(0, times=1)
     assert pool.plane.state().problems == ()
+
+
+async def test_without_a_rendezvous_no_worker_is_started_and_it_is_tried_again():
+    timers = TimerLoop(asyncio.get_running_loop())
+    # The kernel takes no name of that length; without a descriptor it fails in the same place.
+    plane = Plane(timers, 1, clock=timers.clock, label="x" * 100)
+    with contextlib.closing(plane):
+        plane.start()
+        timers.jump(0.1)
+        state = plane.state()
+    assert [problem.partition(":")[0] for problem in state.problems] == ["cannot start worker 0"]
+    assert [worker.pid for worker in state.workers] == [0]
 
 
 async def test_a_worker_that_keeps_dying_of_its_start_does_not_affect_the_others(pool):
