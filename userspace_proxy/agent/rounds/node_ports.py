@@ -11,7 +11,7 @@ agent binds a socket there:
 
 Rule 1: a port counts as held if a process waits for clients on it, even on only one address.
 Rule 2: otherwise the proxy takes the port, even if it can't be bound: connections that use or
-used its number prevent that, or a privilege is missing.
+used its number prevent that, descriptors are short, or a privilege is missing. It is tried again.
 Rule 3: a port that rules of an earlier run still redirect was the proxy's when that run ended. A
 process that listens there bound it later; it doesn't get the clients, as rules come first.
 
@@ -39,6 +39,8 @@ _KINDS = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
 # Searching the descriptors of all processes takes up to 0.25 s on a busy node, and the result is
 # only shown to people.
 LOOK_EVERY_S = 10.0
+# At once: a millisecond, where a privilege is missing for all of them.
+_BOUND_AGAIN = 100
 # The kernel's default range of ephemeral ports, where daemons and Services have no fixed ports.
 _ELSEWHERE = range(32768, 61000)
 # TCP over IPv4 first: if it isn't available, nothing else is tried.
@@ -59,6 +61,8 @@ class NodePortReservations:
     def __init__(self) -> None:
         self._held: dict[NodePort, socket.socket | None] = {}
         """None: the proxy has the port though it can't be bound (Rules 2 and 3)."""
+        self._unbound: dict[NodePort, None] = {}
+        """Those that the proxy has though they aren't bound; what was tried last is last."""
         self._claimed: set[NodePort] = set()
         """Those of Rule 3."""
         self._uses: Counter[NodePort] = Counter()
@@ -95,9 +99,21 @@ class NodePortReservations:
                     )
             elif holder:
                 self._held.pop(port, None)
+                self._unbound.pop(port, None)
                 return f"node port {port.port}/{port.protocol} is held by {holder}"
-        self._held[port] = sock
+        self._keep(port, sock)
         return ""
+
+    def _keep(self, port: NodePort, sock: socket.socket | None) -> None:
+        self._held[port] = sock
+        self._unbound.pop(port, None)
+        if sock is None:
+            self._unbound[port] = None
+
+    def bind_again(self) -> None:
+        """Try to bind some of those that couldn't be bound; call it each second."""
+        for port in list(itertools.islice(self._unbound, _BOUND_AGAIN)):
+            self._keep(port, hold_port(port))
 
     def take_all(self, frontends: Iterable[Frontend], *, now: float) -> dict[Frontend, str]:
         """Reserve the node ports among frontends, as :meth:`take`.
@@ -115,6 +131,7 @@ class NodePortReservations:
     def release(self, port: NodePort) -> None:
         """Give a node port back; idempotent."""
         self._claimed.discard(port)
+        self._unbound.pop(port, None)
         sock = self._held.pop(port, None)
         if sock is not None:
             sock.close()

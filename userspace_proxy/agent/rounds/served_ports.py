@@ -209,6 +209,7 @@ class ServedPorts:
         The first Service port that still lacks a common resource is the last that is tried.
         """
         self._addresses.start_over()
+        self._reservations.bind_again()
         for served in list(self._problems.incomplete.values()):
             if not served.is_retired:
                 yield self._serve_again(served)

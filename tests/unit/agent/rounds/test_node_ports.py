@@ -1,5 +1,6 @@
 """Node ports that the proxy reserves, and those that other programs use."""
 
+import resource
 import socket
 import struct
 
@@ -153,6 +154,24 @@ def test_a_number_that_connections_used_is_held_after_they_end(reservations):
     assert reservations.take(NodePort(TCP, V4, port), now=1) == ""
     with pytest.raises(OSError, match="in use"):
         bound(TCP, V4, port=port)
+
+
+def test_what_could_not_be_bound_is_bound_later_without_a_change_of_its_service(reservations):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    port, released = free_port(TCP, V4), free_port(UDP, V4)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        for each in (NodePort(TCP, V4, port), NodePort(UDP, V4, released)):
+            assert reservations.take(each, now=0) == ""
+        reservations.bind_again()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    bound(TCP, V4, port=port).close()
+    reservations.release(NodePort(UDP, V4, released))
+    reservations.bind_again()
+    with pytest.raises(OSError, match="in use"):
+        bound(TCP, V4, port=port)
+    bound(UDP, V4, port=released).close()
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
