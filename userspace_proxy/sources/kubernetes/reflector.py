@@ -295,6 +295,8 @@ class Reflector:
             self._note_success()
             try:
                 failure = await self._follow(stream, requested_s)
+                # It didn't break off.
+                self._cuts = 0
                 took_s = self._clock() - begun
                 self._is_unsure = abs(took_s - int(requested_s)) > _ON_TIME_S
                 if failure is None and self._cache.has_room:

@@ -416,6 +416,18 @@ async def test_watches_that_are_cut_in_their_first_event_are_a_problem_until_one
         assert reflection.waits == [0.8, 1.6, 0.8]
 
 
+async def test_cuts_with_a_watch_between_them_that_ends_in_order_are_no_problem(api):
+    async with reflecting(api) as reflection:
+        await reflection.watching()
+        api.break_watches()
+        await reflection.watching(requests=3)
+        api.end_watches()
+        await reflection.watching(requests=4)
+        api.break_watches()
+        await reflection.watching(requests=5)
+        assert reflection.problems == []
+
+
 async def test_an_error_event_is_a_problem_until_the_next_watch_succeeds(api):
     error = b'{"type": "ERROR", "object": {"code": 500, "message": "etcd\\nis gone"}}\n'
     async with reflecting(api) as reflection:
