@@ -14,6 +14,18 @@ from userspace_proxy.causes import agents, endpoints, names, nodes, notes, servi
 from userspace_proxy.causes.cause import Cause, When
 from userspace_proxy.causes.say import Form, object_of, remedy, say
 from userspace_proxy.model import Failure, ServiceKey, SliceKey
+from userspace_proxy.model.annotations import read_hold, read_workload
+from userspace_proxy.model.endpoint_names import read_endpoint_names, read_host
+from userspace_proxy.model.notation import (
+    check_common_address,
+    check_family,
+    check_label,
+    check_subdomain,
+    check_target_port,
+)
+from userspace_proxy.model.source_ranges import parse_range
+
+from ..refusals import why
 
 WORDS = Path(__file__).parent / "words.txt"
 
@@ -22,12 +34,14 @@ _OF_CLIENTS = ("10.0.0.0/16", "10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16", "10.4
 _KEY = ServiceKey("shop", "cart")
 _CART, _CART_SLICE, HOST = "shop/cart", "EndpointSlice shop/cart-1", "db.example.com"
 _SELECTOR, _PODS = "app=web,tier=front", "pods -n shop -l app=web,tier=front"
-_LINE = "m/cart.yaml:13: endpoints[0].addresses[0]: fd00::1 is not IPv4"
+_LINE = f"m/cart.yaml:13: {why(check_family, 'fd00::1', 'IPv4', 'endpoints[0].addresses[0]')}"
 _HOLD, _WEIGHT = "userspace-proxy.io/hold", "userspace-proxy.io/weight"
+_WAKE = "userspace-proxy.io/wake"
 _LOCAL = "internalTrafficPolicy"
 _REASONS = ("1 not ready", "2 not on this node")
 _DRAINED = "drained (weight 0)"
 _REFUSED = "refused: a loopback address"
+_NAMES = "userspace-proxy.io/endpoints"
 _MIRRORED = "cart-1:0:IPv4"
 
 SAMPLES = (
@@ -142,7 +156,10 @@ SAMPLES = (
     services.too_many_frontends_in_namespace("shop", 40_000),
     services.not_listening("cannot listen on 10.96.0.7:80", "Stop what has it"),
     services.not_listening("a chain takes its clients", "Delete the chain", "ip evil in"),
-    notes.annotation_wrong(_HOLD, "'60' has no unit (write 60s)", "no connection waits"),
+    notes.annotation_wrong(_HOLD, why(read_hold, "60"), "no connection waits"),
+    notes.annotation_wrong(_HOLD, why(read_hold, "60s,0"), "no connection waits"),
+    notes.annotation_wrong(_WAKE, why(read_workload, "pod/web"), "nothing is woken"),
+    notes.annotation_wrong(_NAMES, why(read_endpoint_names, "db"), "no endpoint is found by name"),
     notes.annotation_wrong(_WEIGHT, "'x' is not in 0–65535", "it has no effect").replace(
         within=_CART_SLICE
     ),
@@ -159,15 +176,16 @@ SAMPLES = (
     notes.no_balancer_address(),
     notes.too_many_balanced(1_010, 100),
     notes.ranges_in_annotation(),
-    notes.range_wrong("'10.0.0.0/99' is not a network (write 10.0.0.0/8)"),
+    notes.range_wrong(why(parse_range, "10.0.0.0/99")),
     notes.too_many_ranges(1_001, 1_000),
     notes.no_range_of_family("IPv6"),
     notes.too_many_hints(1_000),
-    notes.no_pod("endpoints[1].targetRef.name: '.' is not a DNS name", "192.0.2.2"),
-    notes.name_wrong("endpoints[2].addresses", "'' is not a DNS name"),
-    notes.names_beside_selector("userspace-proxy.io/endpoints"),
-    notes.name_without_port("userspace-proxy.io/endpoints", f"{HOST}:5432", ""),
-    notes.name_without_port("userspace-proxy.io/endpoints", f"{HOST}:5432", "'sq'"),
+    notes.no_pod(why(check_subdomain, ".", "endpoints[1].targetRef.name"), "192.0.2.2"),
+    notes.name_wrong("endpoints[2].addresses", why(read_host, "")),
+    notes.name_wrong("endpoints[2].addresses", why(read_host, "192.0.2.1")),
+    notes.names_beside_selector(_NAMES),
+    notes.name_without_port(_NAMES, f"{HOST}:5432", ""),
+    notes.name_without_port(_NAMES, f"{HOST}:5432", "'sq'"),
     notes.names_bug("OSError(12)"),
     notes.not_to_mirror(_CART, "label skip"),
     notes.left_out_beside(_CART, "10.244.1.7"),
@@ -176,6 +194,11 @@ SAMPLES = (
     notes.no_node_address(30_080, "IPv4"),
     services.more_notes(),
     services.rejected("Service shop/cart", _LINE),
+    services.rejected("Service shop/cart", why(check_label, "Cart", "metadata.name")),
+    services.rejected(
+        "Service shop/cart", why(check_target_port, "80", "spec.ports[0].targetPort")
+    ),
+    services.rejected("Service shop/cart", why(check_common_address, "::1", "spec.externalIPs[0]")),
     services.of_object(_LINE),
     services.object_kept("m/cart.yaml:13"),
     services.health_check_fails("cannot serve the health check"),

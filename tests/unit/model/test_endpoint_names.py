@@ -15,6 +15,8 @@ from userspace_proxy.model.endpoint_names import (
 )
 from userspace_proxy.model.notes import NoteKind
 
+from ..refusals import why
+
 
 def test_an_annotation_lists_names_with_their_ports():
     assert read_endpoint_names("db.example.com:5432, DB2.example.com.:5433") == (
@@ -36,28 +38,40 @@ def test_a_name_counts_once():
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        pytest.param("db.example.com", "'db.example.com' is not a name with a port", id="no-port"),
-        pytest.param(":5432", "':5432' is not a name with a port", id="no-name"),
-        pytest.param("=db.example.com:1", "is not a name with a port", id="no-port-name"),
-        pytest.param("db.example.com:http", "is not a name with a port", id="port-by-name"),
         pytest.param("db.example.com:0", "0 is not in 1–65535", id="port-zero"),
         pytest.param("db.example.com:65536", "65536 is not in 1–65535", id="port-high"),
-        pytest.param("a.example.com:1,,", "'' is not a name with a port", id="empty"),
-        pytest.param("192.0.2.1:80", "addresses belong in EndpointSlices", id="ipv4"),
-        pytest.param("[2001:db8::1]:80", "addresses belong in EndpointSlices", id="ipv6"),
+        pytest.param("192.0.2.1:80", why(read_host, "192.0.2.1"), id="ipv4"),
+        pytest.param("[2001:db8::1]:80", why(read_host, "[2001:db8::1]"), id="ipv6"),
         pytest.param("127.1:80", "addresses belong in EndpointSlices", id="short-ipv4"),
-        pytest.param("http://db.example.com:80", "is not a DNS name", id="url"),
-        pytest.param("db..example.com:80", "is not a DNS name", id="empty-label"),
-        pytest.param(f"{'a' * 64}.com:80", "is not a DNS name", id="long-label"),
-        pytest.param(f"{'a.' * 127}com:80", "is not a DNS name", id="long-name"),
-        pytest.param("db exam.com:80", "is not a DNS name", id="blank"),
+        pytest.param("http://db.example.com:80", why(read_host, "http://db.example.com"), id="url"),
+        pytest.param("db..example.com:80", why(read_host, "db..example.com"), id="empty-label"),
+        pytest.param(f"{'a' * 64}.com:80", why(read_host, f"{'a' * 64}.com"), id="long-label"),
+        pytest.param(f"{'a.' * 127}com:80", why(read_host, f"{'a.' * 127}com"), id="long-name"),
+        pytest.param("db exam.com:80", why(read_host, "db exam.com"), id="blank"),
     ],
 )
 def test_a_wrong_name_is_an_error_of_one_line(text, error):
     with pytest.raises(ConfigError) as raised:
         read_endpoint_names(text)
-    assert error in str(raised.value)
+    assert str(raised.value).endswith(error)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "item"),
+    [
+        pytest.param("db.example.com", "db.example.com", id="no-port"),
+        pytest.param(":5432", ":5432", id="no-name"),
+        pytest.param("=db.example.com:1", "=db.example.com:1", id="no-port-name"),
+        pytest.param("db.example.com:http", "db.example.com:http", id="port-by-name"),
+        pytest.param("a.example.com:1,,", "", id="empty"),
+    ],
+)
+def test_an_item_without_its_host_or_port_is_an_error_that_says_what_to_write(text, item):
+    with pytest.raises(ConfigError) as raised:
+        read_endpoint_names(text)
+    assert raised.value.message.startswith(f"{item!r} is not ")
+    assert raised.value.hint == "write HOST:PORT"
 
 
 def test_more_names_than_are_looked_up_are_an_error():

@@ -3,11 +3,13 @@
 import pytest
 
 from userspace_proxy.model import Endpoint, IPFamily, Node, SliceKey, SlicePort
-from userspace_proxy.model.endpoint_names import NameSlice
+from userspace_proxy.model.endpoint_names import NameSlice, read_host
+from userspace_proxy.model.notation import check_label
 from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.model.reading import HINTED_MAX, HINTED_OTHERS, read_node, read_slice
 from userspace_proxy.model.wire import FieldError, WireEndpointSlice, WireNode, convert
 
+from ..refusals import why
 from .samples import CART
 
 LABEL = "kubernetes.io/service-name"
@@ -174,11 +176,8 @@ class TestSlice:
         assert item.endpoints == ()
         assert item.named == (Endpoint("db.example.com", ready=False),)
         assert item.notes == (
-            NoteKind.NAME_WRONG(
-                "endpoints[1].addresses",
-                "'192.0.2.1' is not a DNS name: addresses belong in EndpointSlices",
-            ),
-            NoteKind.NAME_WRONG("endpoints[2].addresses", "'' is not a DNS name"),
+            NoteKind.NAME_WRONG("endpoints[1].addresses", why(read_host, "192.0.2.1")),
+            NoteKind.NAME_WRONG("endpoints[2].addresses", why(read_host, "")),
         )
 
     @pytest.mark.parametrize(
@@ -260,8 +259,8 @@ class TestSlice:
     @pytest.mark.parametrize(
         ("target", "problem"),
         [
-            pytest.param({"name": "../../x"}, "name: '../../x' is not a DNS name", id="parents"),
-            pytest.param({"name": "."}, "name: '.' is not a DNS name", id="dot"),
+            pytest.param({"name": "../../x"}, "name: '../../x' is not", id="parents"),
+            pytest.param({"name": "."}, "name: '.'", id="dot"),
             pytest.param({"name": "web/exec"}, "name: 'web/exec' is not", id="subresource"),
             pytest.param({"name": "web?command=sh"}, "name: 'web?command=sh' is not", id="query"),
             pytest.param({"name": "web#"}, "name: 'web#' is not", id="fragment"),
@@ -290,7 +289,7 @@ class TestSlice:
         endpoints = [{"addresses": ["192.0.2.1"], "targetRef": target}]
         item = a_slice(with_pods=True, metadata=metadata, endpoints=endpoints)
         assert item.endpoints[0].pod == ""
-        assert item.notes[0].about.startswith("metadata.namespace: '..' is not a DNS label")
+        assert item.notes[0].about == why(check_label, "..", "metadata.namespace")
 
     @pytest.mark.parametrize(
         ("fields", "problem"),

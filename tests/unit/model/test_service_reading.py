@@ -3,13 +3,17 @@
 import pytest
 
 from userspace_proxy.model import Balance, Handling, Hold, Service, ServicePort, ServiceType
+from userspace_proxy.model.annotations import DOMAIN
 from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.model.service_reading import BALANCED_MAX, read_service
+from userspace_proxy.model.source_ranges import parse_range
 from userspace_proxy.model.wire import FieldError, WireService, convert
 
+from ..refusals import why
 from .samples import CART, CART_IP, CART_IP_V6, HTTP
 
 HTTP_PORT = {"name": "http", "port": 80}
+OF_SERVICES = "service.kubernetes.io"
 
 
 def a_service(*, labels=None, annotations=None, status=None, created=None, **spec):
@@ -159,12 +163,8 @@ def test_traffic_policies(spec, local):
     ("labels", "proxy_name", "has_headless_label"),
     [
         pytest.param(None, None, False, id="none"),
-        pytest.param(
-            {"service.kubernetes.io/service-proxy-name": "mesh"}, "mesh", False, id="proxy"
-        ),
-        pytest.param(
-            {"service.kubernetes.io/service-proxy-name": ""}, "", False, id="empty-is-a-name"
-        ),
+        pytest.param({f"{OF_SERVICES}/service-proxy-name": "mesh"}, "mesh", False, id="proxy"),
+        pytest.param({f"{OF_SERVICES}/service-proxy-name": ""}, "", False, id="empty-is-a-name"),
         pytest.param(
             {"service.kubernetes.io/headless": ""}, None, True, id="headless-whatever-value"
         ),
@@ -199,8 +199,7 @@ def test_only_load_balancer_ips_that_arrive_at_the_node_count(ip_mode, is_in):
 def test_source_ranges_are_read_and_an_invalid_one_admits_no_client():
     service = a_service(loadBalancerSourceRanges=["10.0.0.0/8", "10.0.0.0/99"])
     assert service.load_balancer_source_ranges == ("10.0.0.0/8", "0.0.0.0/32", "::/128")
-    why = "'10.0.0.0/99' is not a network (write 10.0.0.0/8)"
-    assert service.notes == (NoteKind.RANGE_WRONG(why),)
+    assert service.notes == (NoteKind.RANGE_WRONG(why(parse_range, "10.0.0.0/99")),)
     assert a_service(loadBalancerSourceRanges=None).load_balancer_source_ranges == ()
 
 
@@ -221,7 +220,7 @@ def test_annotations_are_read_and_what_cannot_be_followed_is_noted():
     service = a_service(
         annotations={
             "userspace-proxy.io/balance": "least-connections",
-            "userspace-proxy.io/preserve-client-address": "no",
+            f"{DOMAIN}preserve-client-address": "no",
         }
     )
     assert service.handling == Handling(balance=Balance.LEAST_CONNECTIONS)
@@ -318,7 +317,7 @@ def test_one_without_a_name_cannot_be():
 )
 def test_a_proxy_header_is_for_tcp(protocols, notes):
     service = a_service(
-        annotations={"userspace-proxy.io/proxy-protocol": "v2"},
+        annotations={f"{DOMAIN}proxy-protocol": "v2"},
         ports=[{"name": p.lower(), "port": 53, "protocol": p} for p in protocols],
     )
     assert service.notes == notes

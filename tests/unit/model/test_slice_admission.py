@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from userspace_proxy.model.notation import (
+    check_address,
+    check_family,
+    check_label_value,
+    check_subdomain,
+)
 from userspace_proxy.model.slice_admission import check_slice
 from userspace_proxy.model.wire import FieldError, WireEndpointSlice, convert
+
+from ..refusals import why
 
 WEB_LABEL = {"kubernetes.io/service-name": "web"}
 HTTP = {"name": "http", "port": 80}
@@ -72,12 +80,12 @@ def test_sound_slices_pass(wire):
         ),
         pytest.param(
             {"endpoints": [{"addresses": ["10.244.1.7"]}, {"addresses": ["fd00::7"]}]},
-            "endpoints[1].addresses[0]: fd00::7 is not IPv4",
+            why(check_family, "fd00::7", "IPv4", "endpoints[1].addresses[0]"),
             id="family",
         ),
         pytest.param(
             {"endpoints": [{"addresses": ["10.244.1"]}]},
-            "endpoints[0].addresses[0]: '10.244.1' is not an IP address",
+            why(check_address, "10.244.1", "endpoints[0].addresses[0]"),
             id="address",
         ),
         pytest.param(
@@ -92,8 +100,7 @@ def test_sound_slices_pass(wire):
         ),
         pytest.param(
             {"endpoints": [{"addresses": ["10.244.1.7"], "nodeName": "Node 1"}]},
-            "endpoints[0].nodeName: 'Node 1' is not a DNS name: lower-case letters, digits, "
-            "'-' and '.', at most 253, a letter or digit at both ends",
+            why(check_subdomain, "Node 1", "endpoints[0].nodeName"),
             id="node",
         ),
         pytest.param(
@@ -103,8 +110,7 @@ def test_sound_slices_pass(wire):
         ),
         pytest.param(
             hinted(forZones=[{"name": "a b"}]),
-            "endpoints[0].hints.forZones[0].name: 'a b' is not a label's value: letters, digits, "
-            "'-', '_' and '.', at most 63, a letter or digit at both ends",
+            why(check_label_value, "a b", "endpoints[0].hints.forZones[0].name"),
             id="zone",
         ),
         pytest.param(

@@ -208,7 +208,7 @@ async def test_an_address_in_use_ends_the_start():
 
 async def test_names_are_searched_in_a_namespace_that_can_exist():
     async with Proxy() as proxy:
-        with pytest.raises(ValueError, match="namespace: 'Shop' is not a DNS label"):
+        with pytest.raises(ValueError, match=r"^namespace: 'Shop' is "):
             proxy.names("Shop")
 
 
