@@ -7,12 +7,14 @@ import pytest
 from userspace_proxy.cluster import Store
 from userspace_proxy.forward.forwardable import Forwardable, NotForwarded
 from userspace_proxy.model import Frontend, IPFamily, Protocol, ServiceKey, SocketAddress
+from userspace_proxy.model.notation import check_subdomain
 from userspace_proxy.model.reading import read_slice
 from userspace_proxy.model.service_reading import read_service
 from userspace_proxy.model.wire import WireEndpointSlice, WireService, decode
 from userspace_proxy.names import ServiceNames
 from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
 
+from ..refusals import why
 from .pods import endpoint, endpoint_slice, headless, named, service
 
 WEB = ServiceKey("shop", "web")
@@ -155,14 +157,14 @@ def test_an_endpoint_whose_pod_is_invalid_is_left_out_with_the_reason():
     world = World().put(service(), endpoint_slice(evil))
     assert dict(world.snapshot.services) == {}
     (left_out,) = world.forwardable.left_out
-    assert left_out.reason.startswith(
-        "its endpoints are not pods; web-ipv4: "
-        "endpoints[0].targetRef.name: '../../nodes' is not a DNS name: "
+    invalid = why(check_subdomain, "../../nodes", "endpoints[0].targetRef.name")
+    assert (
+        left_out.reason == f"its endpoints are not pods; web-ipv4: {invalid}: 10.244.0.9 has no pod"
     )
     world.put(endpoint_slice(evil, endpoint("web-1", "10.244.0.1")))
     assert world.endpoints == {"10.244.0.1"}
     assert [pod.pod for pod in world.web_pods.values()] == ["web-1"]
-    assert "'../../nodes' is not a DNS name" in world.web.slices[0].notes[0].about
+    assert world.web.slices[0].notes[0].about == invalid
 
 
 def test_a_headless_service_gets_an_address_too():

@@ -23,7 +23,7 @@ from ..agent.watched import until
 V4 = IPFamily.IPV4
 DB = "db.example.com"
 SILENT_S = 5.0
-GONE = Lookup({V4: ()}, why="DNS has no such name")
+GONE = Lookup({V4: ()}, why="no such name")
 UNANSWERABLE = "203.0.113.66"
 """An address about which the question whether it is this node's raises."""
 
@@ -177,10 +177,7 @@ async def test_a_failure_keeps_the_addresses_and_is_logged_once_at_each_end(capl
         rig.advance(30)
         await until(lambda: not rig.states())
     assert [(r.levelname, r.getMessage()) for r in caplog.records] == [
-        (
-            "WARNING",
-            f"{DB}: keeping the last addresses of the name of endpoints: DNS has no such name",
-        ),
+        ("WARNING", f"{DB}: keeping the last addresses of the name of endpoints: {GONE.why}"),
         ("INFO", f"{DB}: the name of endpoints resolves again"),
     ]
 
@@ -189,7 +186,7 @@ async def test_a_name_that_never_resolved_is_logged(caplog):
     async with Rig() as rig:
         await rig.put()
         await until(lambda: rig.states() == [NameState.UNRESOLVED])
-    message = f"{DB}: no address for the name of endpoints: DNS has no such name"
+    message = f"{DB}: no address for the name of endpoints: {GONE.why}"
     assert [r.getMessage() for r in caplog.records] == [message]
 
 
@@ -304,10 +301,9 @@ async def test_a_bug_that_one_service_meets_is_logged_once_and_others_follow(cap
         rig.advance(30)
         await until(lambda: rig.ips() == ["203.0.113.2"])
     (record,) = caplog.records
-    assert record.levelname == "ERROR"
-    assert record.getMessage().startswith(
-        "bug: shop/bad: no endpoint is found by name: ZeroDivisionError('a bug') at "
-    )
+    assert (record.levelname, record.service) == ("ERROR", "shop/bad")
+    assert record.cause.startswith("ZeroDivisionError('a bug') at ")
+    assert record.getMessage().startswith("bug: ")
 
 
 async def test_an_address_that_the_node_has_got_is_no_endpoint_any_more():

@@ -71,7 +71,9 @@ async def test_a_chain_of_aliases_without_an_end_has_no_address(server):
 
 
 async def test_a_name_that_does_not_exist(server):
-    assert await server.look_up() == Lookup({V4: ()}, why="DNS has no such name")
+    found = await server.look_up()
+    assert (found.addresses, found.ttl_s) == ({V4: ()}, 0.0)
+    assert found.why.endswith("no such name")
 
 
 async def test_a_name_without_an_address_of_the_family(server):
@@ -86,7 +88,7 @@ async def test_a_family_without_an_address_is_no_failure_of_the_other(server):
 
 async def test_a_name_that_dns_cannot_carry_is_not_asked_for(server):
     lookup = await server.look_up(host=f"{'a' * 64}.example.com")
-    assert lookup.why == "it is not a DNS name: a label has more than 63 bytes"
+    assert lookup.why.endswith(": a label has more than 63 bytes")
     assert server.zone.asked == []
 
 

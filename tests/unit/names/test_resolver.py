@@ -146,7 +146,7 @@ def test_a_name_without_records_of_the_type_has_the_domains_soa(name, type_):
         pytest.param("10-244-0-6.db.shop.svc", "A", id="endpoint-that-is-not-ready"),
         pytest.param("x.search.shop.svc", "A", id="endpoint-of-an-external-name"),
         pytest.param("number.shop.svc", "A", id="external-name-that-is-an-address"),
-        pytest.param("web.shop.pod", "A", id="not-the-address-of-a-pod"),
+        pytest.param("web.shop.pod", "A", id="no-address-of-a-pod"),
         pytest.param("svc", "TXT", id="text-of-a-domain"),
         pytest.param("1.1.1.1.in-addr.arpa.", "PTR", id="an-address-of-nothing"),
         pytest.param("1.1.in-addr.arpa.", "PTR", id="not-an-address"),
