@@ -394,9 +394,9 @@ class TestEndpointsByName:
         assert port.notes == (kernel_path_unused("an endpoint by name needs the proxy"),)
 
     def test_without_an_address_the_name_is_the_cause(self):
-        problem = NameProblem("db.example.com", NameState.UNRESOLVED, "DNS has no such name")
+        problem = NameProblem("db.example.com", NameState.UNRESOLVED, "no such name")
         port = the_port(service(), self.resolved(problems=(problem,)))
-        assert port.cause == name_unresolved("db.example.com", "DNS has no such name")
+        assert port.cause == name_unresolved("db.example.com", "no such name")
 
     def test_while_others_serve_it_is_a_note(self):
         problem = NameProblem("db.example.com", NameState.STALE, "no server answers")

@@ -13,6 +13,7 @@ from userspace_proxy.causes.services import (
     unsupported_protocol,
 )
 from userspace_proxy.model import ServicePort, ServiceType
+from userspace_proxy.model.service_reading import LABEL_PROXY_NAME
 from userspace_proxy.policy import NodeFacts, why_ignored, why_own_address, why_port_ignored
 
 from ..model.samples import CART_IP_V6, service
@@ -80,7 +81,7 @@ def test_a_service_for_this_proxy_is_not_ignored(given, facts):
         pytest.param(
             service(),
             MESH,
-            lacks_label("service.kubernetes.io/service-proxy-name=mesh"),
+            lacks_label(f"{LABEL_PROXY_NAME}=mesh"),
             id="proxy-with-a-label-service-without",
         ),
         pytest.param(

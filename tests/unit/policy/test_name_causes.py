@@ -87,7 +87,7 @@ def test_where_no_proxy_runs_names_are_not_looked_up_yet():
 
 
 KEY_OF_NAMES = "userspace-proxy.io/endpoints"
-UNREAD = NoteKind.ANNOTATION_WRONG(KEY_OF_NAMES, "is no name", "no endpoint is found by name")
+UNREAD = NoteKind.ANNOTATION_WRONG(KEY_OF_NAMES, "is no name", "none is found")
 ANOTHER = NoteKind.HEADER_WITHOUT_TCP()
 MISSPELT = unknown_notes({f"{DOMAIN}endpoint": ""}, [f"{DOMAIN}endpoints"])[0]
 SELECTOR = (("app", "db"),)

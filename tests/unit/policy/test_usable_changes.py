@@ -96,7 +96,7 @@ def test_where_an_address_is_refused_only_that_is_judged():
         pytest.param([], id="one-left"),
         pytest.param([Endpoint("192.0.2.1", **NOT_READY)], id="one-is-not-ready"),
         pytest.param([Endpoint("192.0.2.1", **TERMINATING)], id="one-terminates"),
-        pytest.param([Endpoint("192.0.2.3")], id="one-is-an-address-of-this-proxy"),
+        pytest.param([Endpoint("192.0.2.3")], id="one-is-of-this-proxy"),
         pytest.param([Endpoint("192.0.2.4")], id="one-is-a-cluster-ip"),
         pytest.param([Endpoint("127.0.0.1")], id="one-is-loopback"),
     ],
