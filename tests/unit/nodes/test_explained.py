@@ -9,6 +9,7 @@ from userspace_proxy.facts.compared import PlanFacts
 from userspace_proxy.nodes.answer import AgentAnswer, AllNodes
 from userspace_proxy.nodes.explained import TITLE, behind_steps, with_nodes, with_plan
 from userspace_proxy.nodes.merged import merge
+from userspace_proxy.nodes.words import on_nodes, port_in_words
 from userspace_proxy.plan.digest import FORM
 from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
 
@@ -56,21 +57,24 @@ def test_nodes_that_serve_what_is_planned_add_that_they_do():
 
 def test_a_node_where_clients_fare_worse_than_planned_decides_sentence_and_next_command():
     ill = answer("node-2", web(A, B, refusing=(A,)))
-    one = explained(nodes(answer("node-1", web(A, B)), ill))
+    all_nodes = nodes(answer("node-1", web(A, B)), ill)
+    one, merged = explained(all_nodes), merge(all_nodes)
     assert one.level is not Level.OK
-    assert one.sentence.startswith("shop/web:http: partly answering on node-2 (1 of 2): ")
-    assert one.next == "userspace-proxy explain shop/web --node=node-2"
+    (port,) = merged.ports
+    assert [group.nodes for group in port.groups] == [("node-2",)]
+    assert one.sentence == f"shop/web:http: {port_in_words(port, merged)}"
+    assert one.next == f"userspace-proxy explain {one.service} --node=node-2"
 
 
 def test_a_node_that_is_behind_is_named_with_its_endpoints():
     late = [answer(node, web(A, C), behind=("shop/web",)) for node in ("node-2", "node-3")]
     one = explained(nodes(answer("node-1", web(A, B)), *late))
     (step,) = [s for s in last_part(one) if s.topic == "plan" and s.level is Level.TROUBLE]
-    assert step.what == "not as planned on node-2 and node-3 (2 of 3)"
+    assert step.what == f"not as planned {on_nodes(['node-2', 'node-3'], 3)}"
     assert step.details == (
         (Level.TROUBLE, f"shop/web:http (IPv4): it lacks {B}; it still has {C}"),
     )
-    assert one.sentence.endswith("; not as planned on node-2 and node-3 (2 of 3)")
+    assert one.sentence.endswith(f"; {step.what}")
 
 
 def test_nodes_that_are_behind_by_the_same_are_one_line():
@@ -78,8 +82,8 @@ def test_nodes_that_are_behind_by_the_same_are_one_line():
     other = answer("node-7", web(B), behind=("shop/web",))
     steps = behind_steps("shop/web", [web(A, B)], nodes(*late, other))
     assert [step.what for step in steps] == [
-        "not as planned on node-0, node-1 and 3 others (5 of 6)",
-        "not as planned on node-7 (1 of 6)",
+        f"not as planned {on_nodes([f'node-{n}' for n in range(5)], 6)}",
+        f"not as planned {on_nodes(['node-7'], 6)}",
     ]
 
 

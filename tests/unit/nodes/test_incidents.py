@@ -10,6 +10,8 @@ from ..status.views import make_view
 from .views import NOW, OTHER, POD, answering, failing, untried, web
 
 SEEN = {"first_at": NOW - 60, "last_at": NOW - 2, "count": 4}
+WEB = "shop/web"
+EXPLAIN = f"kubectl userspace-proxy explain {WEB}"
 PODS = [f"10.244.3.{number}:8080" for number in range(1, 6)]
 
 
@@ -126,12 +128,12 @@ def test_a_cause_of_a_service_is_about_no_endpoint():
         ),
         (
             {"a": web(failing(silent(POD))), "b": web(answering())},
-            "kubectl userspace-proxy explain shop/web --node=a",
+            f"{EXPLAIN} --node=a",
         ),
         ({"b": web(problem="in use")}, "ss -Hlntup  # on b"),
         (
             {node: web(failing(refuses(POD).replace(host="db.example.com"))) for node in "ab"},
-            "kubectl userspace-proxy explain shop/web",
+            EXPLAIN,
         ),
     ],
     ids=["of-the-endpoint", "of-the-way", "of-the-node", "of-a-host"],

@@ -16,6 +16,8 @@ from userspace_proxy_testing.fakes.agent_answers import HOSTILE, FakeAgent, endl
 from userspace_proxy_testing.fakes.agent_status import service_objects, status_of
 from userspace_proxy_testing.fakes.agents import response_head
 
+from .views import agent_on
+
 OBJECTS = service_objects(3)
 STATUS = status_of(OBJECTS, "node-1")
 # Only what never answers takes that long.
@@ -47,9 +49,7 @@ async def test_each_node_has_its_agents_answer(agents, reader_of):
     assert found.digests is None
     first = found.answers[0]
     assert 0 < first.asked_at <= first.answered_at
-    assert [str(agent) for agent in first.agents] == [
-        "pod kube-system/userspace-proxy-node-1, port 10249"
-    ]
+    assert first.agents == (agent_on("node-1"),)
 
 
 async def test_only_nodes_that_are_named_are_asked(api, agents, reader_of):

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from userspace_proxy.causes.endpoints import refuses, silent
+from userspace_proxy.causes.say import say
 from userspace_proxy.facts import (
     FirewallFacts,
     IncidentFacts,
@@ -15,9 +16,11 @@ from userspace_proxy.facts import (
 )
 from userspace_proxy.facts.compared import ProcessFacts
 from userspace_proxy.nodes.as_json import nodes_to_json, status_to_json
+from userspace_proxy.nodes.endpoints import Extent
 from userspace_proxy.nodes.matrix import matrix_of
 from userspace_proxy.nodes.merged import merge
 from userspace_proxy.nodes.text import render_nodes, render_status, render_top
+from userspace_proxy.nodes.words import incident_in_words
 
 from .views import (
     NOW,
@@ -46,16 +49,14 @@ def rates_of(merged, before, **options):
 
 @pytest.mark.parametrize("render", [render_status, render_nodes])
 def test_the_first_screen_names_each_sick_node_with_its_cause(render):
-    text = render(merge(make_sick_cluster()), columns=100)
+    merged = merge(make_sick_cluster())
+    text = render(merged, columns=100)
     screen = "\n".join(lines_of(text)[:24])
     assert text.level is Level.TROUBLE
-    for words in (
-        "reading from the API server fails: cannot watch Services",
-        "no answer within 5 s",
-        "behind the API server by more than 2 s: shop/web",
-        "only node-6 can't reach 10.244.3.9:8080: it does not answer",
-        "no agent runs there",
-    ):
+    (way,) = (one for one in merged.incidents if one.extent is Extent.PATH)
+    said = [say(remark.cause) for remark in merged.remarks if remark.level is Level.TROUBLE]
+    assert len(said) == 3
+    for words in (*said, incident_in_words(way, NOW, 6), "no agent runs there"):
         assert words in " ".join(screen.split())
     for node in (2, 4, 5, 6, 7, 8):
         assert f"node-{node}" in screen

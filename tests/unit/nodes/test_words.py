@@ -46,8 +46,9 @@ def test_what_is_said_already_is_left_out():
     merged = merge(make_sick_cluster())
     (port,) = merged.of_service("shop/api").ports
     assert POD in port_in_words(port, merged)
-    assert port_in_words(port, merged, {same_cause(silent(POD))}) == (
-        "not answering on node-6 (1 of 6); served on 5"
+    said = {same_cause(silent(POD))}
+    assert (
+        port_in_words(port, merged, said) == f"not answering {on_nodes(['node-6'], 6)}; served on 5"
     )
 
 

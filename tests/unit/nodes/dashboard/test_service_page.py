@@ -1,3 +1,4 @@
+import html
 import re
 from dataclasses import replace
 
@@ -10,6 +11,9 @@ from userspace_proxy.nodes.dashboard.service_page import (
     NODES_SHOWN,
     render_service,
 )
+from userspace_proxy.nodes.endpoints import Extent
+from userspace_proxy.nodes.merged import merge
+from userspace_proxy.nodes.words import endpoint_in_words
 
 from .clusters import a_port, all_calls, an_answer, an_endpoint, look_at, sick_cluster
 from .test_pages import words_of
@@ -61,7 +65,10 @@ def test_a_sick_link_is_a_cell_and_is_said():
     page = page_of("shop/cart")
     assert rows_of(page)["node-2"] == ["failing"]
     assert rows_of(page)["node-1"] == ["served"]
-    assert "only node-2 can&#39;t reach 10.244.2.5:8080: it does not answer" in words_of(page)
+    (port,) = merge(sick_cluster()).of_service("shop/cart").ports
+    (link,) = port.endpoints
+    assert link.extent is Extent.PATH
+    assert endpoint_in_words(link) in html.unescape(words_of(page))
     assert "sick" not in re.sub(
         r'"sick"', "", "".join(re.findall(r'class="endpoint[^"]*"', page.decode()))
     )

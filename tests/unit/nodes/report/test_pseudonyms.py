@@ -3,6 +3,9 @@ import re
 
 import pytest
 
+from userspace_proxy.causes.say import say
+from userspace_proxy.causes.slices import none_ready
+from userspace_proxy.model.annotations import DOMAIN
 from userspace_proxy.nodes.report.pseudonyms import Pseudonyms
 
 KEY = b"a key of tests"
@@ -55,10 +58,10 @@ def test_what_has_the_form_of_a_name_is_hidden(names, text):
 @pytest.mark.parametrize(
     "text",
     [
-        "refused: none of its 3 endpoints is ready; 12:30:45, 2026-11-26T19:00:00.123Z",
+        f"refused: {say(none_ready(3, 0, ''))}; 12:30:45, 2026-11-26T19:00:00.123Z",
         "kube-system/kube-dns, default/kubernetes, userspace-proxy 0.1.0 (commit 0123456789ab)",
         "Linux 5.10.0-32-amd64, nft v1.0.9, Kubernetes v1.36.3",
-        "annotation userspace-proxy.io/hold, label kubernetes.io/service-name",
+        f"annotation {DOMAIN}hold beside kubernetes.io/service-name",
         "net.bridge.bridge-nf-call-iptables is 0; /etc/userspace-proxy/config.conf",
         "pods/portforward, nodes, 1/2 of 30, 80/TCP, 12 bytes/s, linux/amd64",
         "/proc/1/ns/net, /run/xtables.lock, userspace_proxy/cli/main.py",

@@ -1,6 +1,7 @@
 import pytest
 
 from userspace_proxy.nodes.report.secrets import REMOVED, Secrets
+from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
 
 KEY = "-----BEGIN RSA PRIVATE KEY-----\nMIIEow+/=\nabc\n-----END RSA PRIVATE KEY-----"
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
@@ -42,7 +43,7 @@ def test_what_looks_like_a_secret_is_removed(text, left):
         "uid 0f3a5c1e-7d7b-4f0e-9a53-111111111111",
         "cannot read /var/lib/userspace-proxy/state.json.gz: Permission denied",
         'User "alice" cannot list resource "endpointslices" in API group "discovery.k8s.io"',
-        "pod kube-system/userspace-proxy-6c9f7d5b8-x2x4z, port 10249",
+        str(ForwardTarget("kube-system", "userspace-proxy-6c9f7d5b8-x2x4z", 10249)),
         "ip-10-0-3-7.eu-west-1.compute.internal",
         "the API server rejected the credentials: Unauthorized",
         'User "alice@example.com" at https://api.test:6443/version is forbidden',
