@@ -11,11 +11,14 @@ from userspace_proxy.causes.endpoints import refuses
 from userspace_proxy.diagnosis import clauses as said
 from userspace_proxy.diagnosis.clauses import ClauseRow
 from userspace_proxy.facts import PortState
-from userspace_proxy.model import CauseCode
+from userspace_proxy.model import CauseCode, Workload, WorkloadKind
+from userspace_proxy.scaling.rights import why_not
 
 WORDS = Path(__file__).parent / "words.txt"
 CAUSE, REFUSES = as_read(CauseCode.NOT_READY, "CAUSE"), refuses("10.0.0.1:80")
 WHY, TCP_UDP = said.because(CAUSE), ("TCP", "UDP")
+MAILER = Workload(WorkloadKind.DEPLOYMENT, "mailer")
+STRANGERS: tuple[tuple[tuple[str, str], ...], ...] = ((), (("app", "web"),))
 SILENT = (
     ("TCP", 2, False, False), ("UDP", 2, False, False), ("TCP", 24, False, False),
     ("TCP", 24, False, True), ("TCP", 24, True, False), ("TCP", 24, True, True),
@@ -32,6 +35,7 @@ SAMPLES = [
     said.holding(1, 0.2, "TCP"),
     said.holding(1234, 200, "UDP"),
     said.not_woken("cannot scale fn/mailer: forbidden"),
+    *(said.not_woken(why_not(selector, MAILER, {"app": "mailer"})) for selector in STRANGERS),
     *(said.at_limit(3, 2.0, protocol, 1, is_pinned=is_pinned, is_silent=is_pinned)
       for protocol, is_pinned in product(TCP_UDP, (False, True))),
     said.at_limit(1, 2.0, "TCP", 1000, is_pinned=False, is_silent=False),

@@ -24,6 +24,7 @@ from userspace_proxy.plane.messages import WaitBegan, WaitingReport
 from userspace_proxy.scaling import waking
 from userspace_proxy.scaling.lease_notes import Round
 from userspace_proxy.scaling.promises import ENDS_S, Promises
+from userspace_proxy.scaling.rights import why_not
 from userspace_proxy.scaling.usage import Usage
 from userspace_proxy.scaling.waking import Waking
 from userspace_proxy.sources import MemorySource
@@ -316,13 +317,13 @@ async def test_a_service_that_does_not_select_the_pods_wakes_no_workload(rig, se
     rig.begin()
     await rig.look_after(0)
     assert rig.source.woken == []
-    assert "deployment/web isn't scaled for this Service: it " in rig.served.wake_problem
-    assert "(have the Service select the pods of deployment/web by" in rig.served.wake_problem
+    assert rig.served.wake_problem == why_not(selector, WORKLOAD, rig.source.labels)
 
 
 async def test_a_copied_annotation_does_not_delay_the_service_that_selects_the_pods(rig):
     """Neither does its first attempt wait for theirs, nor do they share what prevents them."""
-    rig.serve(selector=(("app", "api"),))
+    selector = (("app", "api"),)
+    rig.serve(selector=selector)
     rig.begin()
     rig.report(1)
     for _ in range(40):
@@ -331,8 +332,8 @@ async def test_a_copied_annotation_does_not_delay_the_service_that_selects_the_p
     await rig.look_after(0)
     assert rig.source.woken == ["shop deployment/web"]
     problems = {one.plan.key.name.service.name: one.wake_problem for one in rig.served_ports}
-    assert problems["other-0"] == ""
-    assert "isn't scaled for this Service" in problems["web"]
+    why = why_not(selector, WORKLOAD, rig.source.labels)
+    assert (problems["other-0"], problems["web"]) == ("", why)
 
 
 async def test_services_of_one_workload_share_its_attempts_and_what_prevents_them(rig):
