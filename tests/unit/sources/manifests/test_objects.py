@@ -9,13 +9,18 @@ import pytest
 
 from userspace_proxy.model import IPFamily, Node, Service, ServiceKey, ServicePort, SliceKey
 from userspace_proxy.model.endpoint_names import NameSlice
+from userspace_proxy.model.notation import check_address, check_family
 from userspace_proxy.model.notes import NoteKind
+from userspace_proxy.model.source_ranges import ANNOTATION_SOURCE_RANGES as RANGES
+from userspace_proxy.model.source_ranges import parse_range
 from userspace_proxy.sources.manifests import objects
 from userspace_proxy.sources.manifests.objects import (
     FileObjects,
     ManifestReader,
     MirroredEndpoints,
 )
+
+from ...refusals import why
 
 SERVICE = """\
 apiVersion: v1
@@ -28,13 +33,14 @@ spec:
   ports:
     - port: 80
 """
-SLICE = """\
+LABEL = "kubernetes.io/service-name"
+SLICE = f"""\
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
 metadata:
   name: web-1
   labels:
-    kubernetes.io/service-name: web
+    {LABEL}: web
 addressType: IPv4
 endpoints:
   - addresses: [10.244.1.7]
@@ -145,9 +151,7 @@ def test_a_slice_without_a_service_is_read_as_an_api_server_accepts_it_and_named
     found = read(text)
     assert [one.value.service for one in found.objects] == [ServiceKey("shop", "")]
     assert found.problems == ()
-    assert found.ignored == (
-        "web.yaml:2: EndpointSlice shop/web-1 has no label kubernetes.io/service-name",
-    )
+    assert found.ignored == (f"web.yaml:2: EndpointSlice shop/web-1 has no label {LABEL}",)
 
 
 @pytest.mark.parametrize(
@@ -171,11 +175,9 @@ def test_a_slice_without_a_service_is_read_as_an_api_server_accepts_it_and_named
         pytest.param(
             SERVICE.replace(
                 "spec:",
-                "  annotations:\n    service.beta.kubernetes.io/"
-                "load-balancer-source-ranges: 10.0.0.0\nspec:\n  type: LoadBalancer",
+                f"  annotations:\n    {RANGES}: 10.0.0.0\nspec:\n  type: LoadBalancer",
             ),
-            "web.yaml:7: metadata.annotations.service.beta.kubernetes.io/load-balancer-source-"
-            "ranges: '10.0.0.0' is not a network",
+            f"web.yaml:7: metadata.annotations.{RANGES}: {why(parse_range, '10.0.0.0')}",
             id="annotation",
         ),
         pytest.param(
@@ -225,12 +227,12 @@ def test_a_slice_without_a_service_is_read_as_an_api_server_accepts_it_and_named
         ),
         pytest.param(
             SLICE.replace("10.244.1.7", "fd00::7"),
-            "web.yaml:9: endpoints[0].addresses[0]: fd00::7 is not IPv4",
+            f"web.yaml:9: {why(check_family, 'fd00::7', 'IPv4', 'endpoints[0].addresses[0]')}",
             id="slice",
         ),
         pytest.param(
             ENDPOINTS.replace("10.244.1.8", "10.244.1.300"),
-            "web.yaml:5: subsets[0].addresses[0].ip: '10.244.1.300' is not an IP address",
+            f"web.yaml:5: {why(check_address, '10.244.1.300', 'subsets[0].addresses[0].ip')}",
             id="endpoints",
         ),
     ],

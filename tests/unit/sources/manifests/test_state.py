@@ -12,6 +12,7 @@ from userspace_proxy.sources.manifests.files import Look
 from userspace_proxy.sources.manifests.state import ManifestState
 
 WEB = ServiceKey("shop", "web")
+LABEL = "kubernetes.io/service-name"
 
 
 def service(name: str = "web", **spec: object) -> str:
@@ -26,7 +27,7 @@ def endpoint_slice(ip: str, name: str = "web-1") -> str:
     return (
         f"apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\n"
         f"metadata: {{name: {name}, namespace: shop, labels: "
-        f"{{kubernetes.io/service-name: web}}}}\nendpoints: [{{addresses: [{ip}]}}]\n---\n"
+        f"{{{LABEL}: web}}}}\nendpoints: [{{addresses: [{ip}]}}]\n---\n"
     )
 
 

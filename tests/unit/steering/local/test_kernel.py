@@ -97,7 +97,7 @@ WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 
 
 async def test_leftovers_of_a_proxy_are_found_by_its_name(node):
-    before = node.run("ip route show table all")
+    before = node.run("ip route list table all")
     for name in ("", "canary"):
         steering = LocalSteering(SteeringFacts(proxy_name=name))
         await steering.apply({WEB: 80})
@@ -105,7 +105,7 @@ async def test_leftovers_of_a_proxy_are_found_by_its_name(node):
         node.run("nft flush ruleset")
     assert [is_present(name) for name in ("", "canary", "blue")] == [True, True, False]
     remove_routes()
-    assert node.run("ip route show table all") == before
+    assert node.run("ip route list table all") == before
     assert not is_present("")
 
 

@@ -10,6 +10,7 @@ def tables_of(**chains):
     return {table: {name: Chain(table, name) for name in names} for table, names in named.items()}
 
 
+OWN_TABLE = "ip kube-proxy"
 KUBELET = ["KUBE-FIREWALL", "KUBE-KUBELET-CANARY", "KUBE-MARK-MASQ", "KUBE-POSTROUTING", "OUTPUT"]
 
 
@@ -19,7 +20,7 @@ KUBELET = ["KUBE-FIREWALL", "KUBE-KUBELET-CANARY", "KUBE-MARK-MASQ", "KUBE-POSTR
         ({}, {}, (), ()),
         ({"ip_nat": KUBELET}, {"ip_nat": KUBELET}, ("eth0", "lo"), ()),
         ({"inet_kube-proxy": ["x"]}, {}, (), ()),
-        ({"ip_kube-proxy": ["x"]}, {}, (), ("nftables table ip kube-proxy",)),
+        ({"ip_kube-proxy": ["x"]}, {}, (), (f"nftables table {OWN_TABLE}",)),
         (
             {"ip6_nat": [*KUBELET, "KUBE-SEP-X", "KUBE-SERVICES"]},
             {},

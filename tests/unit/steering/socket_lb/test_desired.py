@@ -92,7 +92,7 @@ def endpoints(desired, frontend):
             to(A_6),
             "fe80::1 is another host for each network namespace",
         ),
-        (WEB, to(*[A] * (SLOTS_MAX + 1)), "it has more than 4096 endpoints, by weight"),
+        (WEB, to(*[A] * (SLOTS_MAX + 1)), f"it has more than {SLOTS_MAX} endpoints, by weight"),
     ],
 )
 def test_frontends_are_left_to_the_rules_where_a_connect_cannot_be_placed_exactly(
