@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from userspace_proxy.causes.endpoints import dial_failed, refuses
+from userspace_proxy.causes.say import remedy, say
 from userspace_proxy.causes.services import held_by
 from userspace_proxy.facts import (
     BridgeFacts,
@@ -69,12 +70,9 @@ NOTE = {
 }
 REFUSES = {
     "code": "endpoint-refuses",
-    "sentence": "10.244.1.7:8080 refuses connections: nothing listens on port 8080 there, or a "
-    "firewall rejects them",
+    "sentence": say(refuses("10.244.1.7:8080")),
     "object": "10.244.1.7:8080",
-    "hint": "See where the program listens (`ss -ltun` in the pod): often on another port than "
-    "targetPort, or only on 127.0.0.1; if neither, look for a NetworkPolicy or firewall that "
-    "rejects packets to it, also on this node: `nft list ruleset`",
+    "hint": remedy(refuses("10.244.1.7:8080")),
     "count": 1,
     "first_at": 1600.0,
     "last_at": 1600.0,
@@ -275,9 +273,9 @@ def test_problems_of_the_node_are_included_by_name():
             "cause": {
                 **NOTE,
                 "code": "address-taken",
-                "sentence": "10.96.7.1:80/TCP is already held by shop/a:http",
+                "sentence": say(TAKEN),
                 "object": "10.96.7.1:80/TCP",
-                "hint": "Give one of them another address",
+                "hint": remedy(TAKEN),
                 "kind": "held_by",
                 "params": {"address": "10.96.7.1:80/TCP", "holder": "shop/a:http"},
             },

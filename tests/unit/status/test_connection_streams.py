@@ -5,6 +5,8 @@ import json
 import aiohttp
 import pytest
 
+from userspace_proxy.causes.say import say
+from userspace_proxy.causes.services import is_headless
 from userspace_proxy.facts.connection import (
     FILTERS_MAX,
     ConnectionEvent,
@@ -14,6 +16,7 @@ from userspace_proxy.facts.connection import (
 )
 from userspace_proxy.facts.edges import Calls
 from userspace_proxy.model import DataPath
+from userspace_proxy.model.durations import parse_duration
 from userspace_proxy.policy import PathDecision
 from userspace_proxy.status.connection_streams import EDGES_SHOWN, ROWS_AT_ONCE, read_filter
 from userspace_proxy.status.observing import Observing, Watcher
@@ -21,11 +24,12 @@ from userspace_proxy.status.server import StatusServer
 from userspace_proxy.status.stream import MAX_STREAMS
 
 from ..dataplane.waiting import until
+from ..refusals import why
 from .views import NOW, make_ignored, make_port, make_view
 
 WAIT_S = 20.0
 PATH = "/api/v1/connections"
-HEADLESS = make_ignored("shop/db", "", "it is headless")
+HEADLESS = make_ignored("shop/db", "", is_headless())
 VIEW = make_view(make_port("web"), make_port("cart"), ignored=[HEADLESS])
 AT = {"client": "10.0.0.7:1", "endpoint": "10.0.0.3:80", "cause": "complete"}
 WEB, CART = (ConnectionFacts(service=f"shop/{name}:http", **AT) for name in ("web", "cart"))
@@ -142,9 +146,9 @@ async def test_nothing_is_observed_once_the_last_reader_has_left():
             404,
             "there is no namespace shops with a Service (did you mean shop?)",
         ),
-        ("?watch&service=shop/db", 404, "shop/db is not served: it is headless"),
+        ("?watch&service=shop/db", 404, f"shop/db is not served: {say(is_headless())}"),
         ("?watch&from=10.0.0", 400, "'10.0.0' is not an IP address"),
-        ("?watch&slow=1", 400, "slow: '1' has no unit (write 1s)"),
+        ("?watch&slow=1", 400, f"slow: {why(parse_duration, '1')}"),
     ],
 )
 async def test_what_is_not_valid_is_refused(query, status, text):

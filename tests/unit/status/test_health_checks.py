@@ -161,9 +161,8 @@ async def test_a_taken_port_is_a_problem_of_its_service_until_it_is_free(ports, 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         await ports.apply([HealthCheck(WEB, port, 1), HealthCheck(CART, free, 1)], HERE)
-        assert ports.problems == {
-            WEB: f"cannot serve the health check on 127.0.0.1:{port}: Address already in use"
-        }
+        assert ports.problems.keys() == {WEB}
+        assert ports.problems[WEB].endswith(f" on 127.0.0.1:{port}: Address already in use")
         assert (await ask(free))[0].status == 200
     await ports.apply([HealthCheck(WEB, port, 1), HealthCheck(CART, free, 1)], HERE)
     assert ports.problems == {}
@@ -216,9 +215,8 @@ async def test_of_two_services_with_one_port_the_present_owner_keeps_it(ports, a
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], HERE)
     await ports.apply([HealthCheck(WEB, port, 1), HealthCheck(CART, port, 1)], HERE)
-    assert ports.problems == {
-        CART: f"cannot serve the health check on port {port}: the port is already used by shop/web"
-    }
+    assert ports.problems.keys() == {CART}
+    assert ports.problems[CART].endswith(f" on port {port}: the port is already used by shop/web")
     assert json.loads((await ask(port))[1])["service"]["name"] == "web"
     await ports.apply([HealthCheck(CART, port, 1)], HERE)
     assert ports.problems == {}

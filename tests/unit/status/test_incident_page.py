@@ -1,4 +1,5 @@
 from userspace_proxy.causes.endpoints import refuses, silent
+from userspace_proxy.causes.say import remedy
 from userspace_proxy.causes.slices import selects_no_pod
 from userspace_proxy.diagnosis.incidents import Incidents
 from userspace_proxy.status.incident_page import (
@@ -31,7 +32,7 @@ def test_an_incident_shows_since_when_what_clients_met_where_and_what_to_do():
     assert "<code>10.244.0.9:8080</code> <span" in page
     assert "on node-7" in page
     assert '<a href="../?q=service:shop/a">shop/a:http</a>' in page
-    assert "See where the program listens" in page
+    assert remedy(DEAD).partition(" (`")[0] in page
     assert "<code>kubectl get pods -A -o wide" in page
     assert 'href="../static/troubleshooting.html#endpoint-refuses"' in page
 

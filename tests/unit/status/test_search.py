@@ -1,6 +1,6 @@
 import pytest
 
-from userspace_proxy.causes.services import external_ip_off
+from userspace_proxy.causes.services import external_ip_off, unsupported_protocol
 from userspace_proxy.diagnosis.judge import judge
 from userspace_proxy.facts import RejectedFacts
 from userspace_proxy.facts.node import ObjectKey
@@ -27,7 +27,7 @@ WEB = make_port(
     ),
     notes=(external_ip_off("203.0.113.7", "external IPs are off"),),
 )
-CART = make_port("cart", endpoints=(), reason="no EndpointSlice belongs to shop/cart")
+CART = make_port("cart", endpoints=(), reason="no EndpointSlice")
 LATE = make_port("late", problem="the kernel refused it")
 DNS = make_port("dns", namespace="kube-system", protocol=Protocol.UDP)
 PORTS = {"web": WEB, "cart": CART, "dns": DNS}
@@ -105,7 +105,7 @@ def test_objects_with_a_mistake_are_found_by_the_services_that_they_are_about():
 
 
 def test_ignored_services_are_found_by_name_state_and_cause():
-    item = make_ignored("voice/media", "rtp", "protocol SCTP is not supported")
+    item = make_ignored("voice/media", "rtp", unsupported_protocol("SCTP"))
     texts = ("media:rtp", "service:voice/media", "is:ignored", "sctp", "ns:voice", "cause:not-ours")
     assert all(Search.parse(text).matches_ignored(item) for text in texts)
     assert not Search.parse("node:a").matches_ignored(item)

@@ -1,5 +1,6 @@
 import pytest
 
+from userspace_proxy.causes.services import unsupported_protocol
 from userspace_proxy.facts import RejectedFacts, SourceFacts
 from userspace_proxy.plan import PortKey
 from userspace_proxy.status.history import History
@@ -29,7 +30,7 @@ DNS = make_port(
     active=5,
 )
 DB = make_ignored("shop/db", "", "it is headless")
-MEDIA = make_ignored("voice/media", "rtp", "protocol SCTP is not supported")
+MEDIA = make_ignored("voice/media", "rtp", unsupported_protocol("SCTP"))
 VIEW = make_view(WEB, CART, DNS, ignored=(MEDIA, DB))
 
 

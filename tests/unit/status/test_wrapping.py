@@ -39,6 +39,6 @@ def test_words_and_names_are_not_broken():
 
 
 def test_a_command_stays_on_one_line_and_a_sentence_does_not():
-    command = "kubectl get pods -n shop -l app.kubernetes.io/name=web,tier=front"
+    command = "kubectl get pods --namespace=shop -l app.kubernetes.io/name=web"
     assert list(placed_remedy("   -> ", command, 50)) == [f"   -> {command}"]
     assert len(list(placed_remedy("   -> ", command.capitalize(), 50))) == 2
