@@ -8,6 +8,7 @@ Nodes are known, and a name has no endpoint of a family without a network of pod
 
 from __future__ import annotations
 
+import enum
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -18,6 +19,18 @@ from ..model.reserved_addresses import behind_nat64, why_reserved
 
 # As many as the names of a node may have.
 _OWN_MAX = 64_000
+
+
+class Forbidden(enum.StrEnum):
+    """What an address of this node or the cluster is, in words."""
+
+    PODS = "in the network of pods"
+    SERVICES = "in the network of Services"
+    SERVICE = "an address of a Service"
+    THIS_NODE = "an address of this node"
+    OF_BOTH = "an address of this node and of a Service"
+    """Which of them it was first isn't known."""
+    NODE = "an address of a Node"
 
 
 class ClusterNetworks(NamedTuple):
@@ -85,7 +98,7 @@ class ForbiddenAddresses:
         self._own.clear()
 
     def why(self, ip: str) -> str:
-        """Return what an address is that must not be dialled; empty: it may be."""
+        """Return what an address is that must not be dialled, as :class:`Forbidden`; or empty."""
         why = why_reserved(ip) or self._why_unknown(ip) or self._why_ours(ip)
         if not why and (inner := behind_nat64(ip)):
             why = why_reserved(inner) or self._why_ours(inner)
@@ -102,16 +115,15 @@ class ForbiddenAddresses:
         """Return whose address it is, here or in the cluster."""
         networks, node = self.networks, self._node
         if contains((*networks.pods, *(node.pod_networks if node else ())), ip):
-            return "in the network of pods"
+            return Forbidden.PODS
         if ip in self._services:
-            # Which of them it was first isn't known.
-            return f"an address of {'this node and of ' if self._has(ip) else ''}a Service"
+            return Forbidden.OF_BOTH if self._has(ip) else Forbidden.SERVICE
         if contains(networks.services, ip):
-            return "in the network of Services"
+            return Forbidden.SERVICES
         if self._has(ip):
-            return "an address of this node"
+            return Forbidden.THIS_NODE
         if ip in (self._nodes or ()) or (node is not None and ip in node.addresses):
-            return "an address of a Node"
+            return Forbidden.NODE
         return ""
 
     def _has(self, ip: str) -> bool:

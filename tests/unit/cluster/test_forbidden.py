@@ -1,6 +1,6 @@
 import pytest
 
-from userspace_proxy.cluster.forbidden import ClusterNetworks, ForbiddenAddresses
+from userspace_proxy.cluster.forbidden import ClusterNetworks, Forbidden, ForbiddenAddresses
 from userspace_proxy.model import Node, Service, ServiceKey
 from userspace_proxy.model.endpoint_names import NameState
 
@@ -36,19 +36,19 @@ def forbidden():
     ("ip", "why"),
     [
         pytest.param("127.0.0.1", "a loopback address", id="reserved"),
-        pytest.param("10.244.7.1", "in the network of pods", id="pods"),
-        pytest.param("fd00:10:244::1", "in the network of pods", id="pods-ipv6"),
-        pytest.param("10.250.1.7", "in the network of pods", id="pods-of-this-node"),
-        pytest.param("10.96.0.10", "in the network of Services", id="services"),
-        pytest.param("172.20.0.1", "an address of a Service", id="cluster-ip"),
-        pytest.param("203.0.113.8", "an address of a Service", id="external-ip"),
-        pytest.param("203.0.113.9", "an address of a Service", id="load-balancer-ip"),
-        pytest.param("198.51.100.1", "an address of this node", id="this-node"),
-        pytest.param("198.51.100.2", "an address of a Node", id="this-node-object"),
-        pytest.param("198.51.100.3", "an address of a Node", id="other-node"),
+        pytest.param("10.244.7.1", Forbidden.PODS, id="pods"),
+        pytest.param("fd00:10:244::1", Forbidden.PODS, id="pods-ipv6"),
+        pytest.param("10.250.1.7", Forbidden.PODS, id="pods-of-this-node"),
+        pytest.param("10.96.0.10", Forbidden.SERVICES, id="services"),
+        pytest.param("172.20.0.1", Forbidden.SERVICE, id="cluster-ip"),
+        pytest.param("203.0.113.8", Forbidden.SERVICE, id="external-ip"),
+        pytest.param("203.0.113.9", Forbidden.SERVICE, id="load-balancer-ip"),
+        pytest.param("198.51.100.1", Forbidden.THIS_NODE, id="this-node"),
+        pytest.param("198.51.100.2", Forbidden.NODE, id="this-node-object"),
+        pytest.param("198.51.100.3", Forbidden.NODE, id="other-node"),
         pytest.param("64:ff9b::7f00:1", "a loopback address", id="nat64-reserved"),
-        pytest.param("64:ff9b::af4:701", "in the network of pods", id="nat64-pods"),
-        pytest.param("64:ff9b::c633:6401", "an address of this node", id="nat64-this-node"),
+        pytest.param("64:ff9b::af4:701", Forbidden.PODS, id="nat64-pods"),
+        pytest.param("64:ff9b::c633:6401", Forbidden.THIS_NODE, id="nat64-this-node"),
         pytest.param("203.0.113.1", "", id="elsewhere"),
         pytest.param("64:ff9b::cb00:7101", "", id="nat64-elsewhere"),
         pytest.param("10.250.2.7", "", id="private"),
@@ -61,16 +61,16 @@ def test_a_name_must_not_lead_to_this_node_or_the_cluster(forbidden, ip, why):
 def test_an_address_of_this_node_that_a_service_claims_is_both(forbidden):
     claims = service("cip-node", "198.51.100.1")
     forbidden.change_services((), [claims])
-    assert forbidden.why("198.51.100.1") == "an address of this node and of a Service"
+    assert forbidden.why("198.51.100.1") == Forbidden.OF_BOTH
     forbidden.change_services([claims], ())
-    assert forbidden.why("198.51.100.1") == "an address of this node"
+    assert forbidden.why("198.51.100.1") == Forbidden.THIS_NODE
 
 
 def test_the_kernel_is_asked_again_about_the_address_of_a_service_that_is_gone():
     routed = {"172.20.0.1"}
     forbidden, web = ForbiddenAddresses(NETWORKS, routed.__contains__), service("web", *routed)
     forbidden.change_services((), [web])
-    assert forbidden.why("172.20.0.1") == "an address of this node and of a Service"
+    assert forbidden.why("172.20.0.1") == Forbidden.OF_BOTH
     routed.clear()
     forbidden.change_services([web], ())
     assert forbidden.why("172.20.0.1") == ""
@@ -99,7 +99,7 @@ def test_an_address_is_free_when_its_last_service_is_gone(forbidden):
     old, new = service("a", "172.20.0.1"), service("b", "172.20.0.2")
     assert forbidden.change_services((), [old]) == {"172.20.0.1"}
     assert forbidden.change_services([old], [new]) == {"172.20.0.1", "172.20.0.2"}
-    assert forbidden.why("172.20.0.1") == "an address of a Service"
+    assert forbidden.why("172.20.0.1") == Forbidden.SERVICE
     web = service(
         "web", "172.20.0.1", external_ips=("203.0.113.8",), load_balancer_ips=("203.0.113.9",)
     )

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from userspace_proxy.cluster import Snapshot, from_names, name_shares
-from userspace_proxy.cluster.forbidden import ClusterNetworks, ForbiddenAddresses
+from userspace_proxy.cluster.forbidden import ClusterNetworks, Forbidden, ForbiddenAddresses
 from userspace_proxy.cluster.from_names import EndpointsByName
 from userspace_proxy.model import (
     Endpoint,
@@ -19,10 +19,11 @@ from userspace_proxy.model import (
 )
 from userspace_proxy.model.endpoint_names import EndpointName, Lookup, NameSlice, NameState
 from userspace_proxy.model.notes import NoteKind
+from userspace_proxy.model.reserved_addresses import why_reserved
 
 from .named import DB, NETWORKS, V4, V6, Proxy
 
-GONE = Lookup({V4: ()}, why="DNS has no such name")
+GONE = Lookup({V4: ()}, why="no such name")
 
 
 @pytest.fixture
@@ -85,13 +86,13 @@ def test_a_name_that_no_longer_resolves_keeps_its_last_addresses(proxy):
     proxy.answer("203.0.113.1")
     proxy.answer(lookup=GONE)
     assert proxy.ips() == ["203.0.113.1"]
-    assert proxy.problems() == [(NameState.STALE, "DNS has no such name")]
+    assert proxy.problems() == [(NameState.STALE, "no such name")]
 
 
 def test_a_name_that_never_resolved_has_its_problem(proxy):
     proxy.answer(lookup=GONE)
     assert proxy.ips() == []
-    assert proxy.problems() == [(NameState.UNRESOLVED, "DNS has no such name")]
+    assert proxy.problems() == [(NameState.UNRESOLVED, "no such name")]
 
 
 def test_a_name_that_is_not_allowed_is_not_looked_up():
@@ -144,7 +145,9 @@ class TestNodesThatAreUnknown:
 def test_a_forbidden_address_is_no_endpoint_and_the_others_are(proxy):
     proxy.answer("127.0.0.1", "203.0.113.1")
     assert proxy.ips() == ["203.0.113.1"]
-    assert proxy.problems() == [(NameState.FORBIDDEN, "127.0.0.1, which is a loopback address")]
+    assert proxy.problems() == [
+        (NameState.FORBIDDEN, f"127.0.0.1, which is {why_reserved('127.0.0.1')}")
+    ]
 
 
 def test_of_many_forbidden_addresses_the_first_are_shown(proxy):
@@ -175,7 +178,7 @@ def test_an_address_that_becomes_this_nodes_is_no_endpoint_any_more(proxy):
     proxy.derive()
     assert proxy.ips() == []
     assert proxy.problems() == [
-        (NameState.FORBIDDEN, "203.0.113.1, which is an address of this node")
+        (NameState.FORBIDDEN, f"203.0.113.1, which is {Forbidden.THIS_NODE}")
     ]
 
 

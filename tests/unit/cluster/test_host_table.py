@@ -14,7 +14,7 @@ from userspace_proxy.model.endpoint_names import Lookup, NameProblem, NameState
 V4, V6 = IPFamily.IPV4, IPFamily.IPV6
 DB = "db.example.com"
 ONE, TWO = ("203.0.113.1",), ("203.0.113.2",)
-GONE = Lookup({V4: ()}, why="DNS has no such name")
+GONE = Lookup({V4: ()}, why="no such name")
 
 
 class Clock:
@@ -89,7 +89,7 @@ def test_a_name_that_never_resolved_is_tried_again_ever_more_rarely(clock):
         clock.now += clock.wait_s
     assert waits == [RETRY_S, 10, 20, 40, RETRY_MAX_S, RETRY_MAX_S]
     assert clock.table.problem(DB) == NameProblem(
-        DB, NameState.UNRESOLVED, "DNS has no such name", since=1e6 + 100
+        DB, NameState.UNRESOLVED, "no such name", since=1e6 + 100
     )
 
 
@@ -98,7 +98,7 @@ def test_a_name_that_no_longer_resolves_keeps_its_last_addresses_for_an_hour(clo
     clock.now += 30
     began = clock.now
     assert clock.learn(GONE)
-    stale = NameProblem(DB, NameState.STALE, "DNS has no such name", since=began + 1e6)
+    stale = NameProblem(DB, NameState.STALE, "no such name", since=began + 1e6)
     assert clock.table.problem(DB) == stale
     while clock.now + clock.wait_s < began + KEEP_S:
         clock.now += clock.wait_s
