@@ -5,6 +5,7 @@ from userspace_proxy.causes.cause import When
 from userspace_proxy.causes.endpoints import refuses
 from userspace_proxy.causes.say import Form, say
 from userspace_proxy.causes.services import external_ip_off
+from userspace_proxy.diagnosis.clauses import none_answered_lately, none_answers, ready
 from userspace_proxy.diagnosis.dated import (
     also,
     and_mistakes,
@@ -13,7 +14,7 @@ from userspace_proxy.diagnosis.dated import (
     sentence_at,
     times_of,
 )
-from userspace_proxy.facts import Level, StateFacts
+from userspace_proxy.facts import Level, PortState, StateFacts
 
 from ..status.views import NOW, make_port, replace
 from .samples import POD, READY, failing
@@ -24,21 +25,18 @@ A, B, C = map(a_note, ("a is unknown", "b is unknown", "c is unknown"))
 
 
 @pytest.mark.parametrize(
-    ("changes", "sentence"),
+    "changes",
     [
-        pytest.param({}, "Ready: 2 endpoints; {}", id="userspace"),
-        pytest.param(
-            {"kernel_connections": 3},
-            "Ready: 2 endpoints; on the userspace path {}",
-            id="others-in-the-kernel",
-        ),
+        pytest.param({}, id="userspace"),
+        pytest.param({"kernel_connections": 3}, id="others-in-the-kernel"),
     ],
 )
-def test_clients_that_were_answered_a_while_ago_are_so_in_the_past_with_the_age(changes, sentence):
+def test_clients_that_were_answered_a_while_ago_are_so_in_the_past_with_the_age(changes):
     port = make_port(**QUIET, **changes)
-    said = sentence.format("no client has been answered in the last minute")
-    assert (port.mark, port.state.word, port.state.sentence) == (Level.OK, "served", said)
-    assert sentence_at(port, NOW) == f"{said} (last answer 28 min ago)"
+    assert (port.mark, port.state.word) == (Level.OK, PortState.SERVED)
+    clauses = [ready(2, 0), none_answered_lately(has_kernel_path=bool(changes))]
+    assert [one.text for one in port.state.clauses] == [one.text for one in clauses]
+    assert sentence_at(port, NOW) == f"{port.state.sentence} (last answer 28 min ago)"
     assert last_answer(port, NOW) == "last answer 28 min ago"
 
 
@@ -119,4 +117,7 @@ def test_causes_that_are_said_above_leave_the_state_and_what_else_is_said():
     assert sentence_at(port, NOW, above={"another"}) == sentence_at(port, NOW)
     both = make_port(endpoints=(failing(REFUSES), failing(refuses("192.0.2.2:80"))))
     above = {cause.fact for cause in both.state.causes}
-    assert sentence_at(both, NOW, above=above) == "Clients fail: none of its 2 endpoints answers"
+    assert (
+        sentence_at(both, NOW, above=above)
+        == f"Clients fail: {none_answers(2, is_past=False).text}"
+    )

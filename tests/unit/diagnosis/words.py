@@ -1,4 +1,6 @@
-"""The words of all clauses are on one page, ``words.txt``, which shows what a change does to them.
+"""The words of all clauses, and of problems of a node, are on one page, ``words.txt``.
+
+It shows what a change does to them.
 
 ``python -m tests.unit.diagnosis.words`` writes it anew.
 """
@@ -10,9 +12,25 @@ from userspace_proxy.causes.cause import as_read
 from userspace_proxy.causes.endpoints import refuses
 from userspace_proxy.diagnosis import clauses as said
 from userspace_proxy.diagnosis.clauses import ClauseRow
-from userspace_proxy.facts import PortState
+from userspace_proxy.diagnosis.problems import problems_of_node
+from userspace_proxy.facts import (
+    BridgeFacts,
+    ClientAddressFacts,
+    FirewallFacts,
+    LastStateFacts,
+    MemoryFacts,
+    PortState,
+    SocketLbFacts,
+    SourceFacts,
+    SteeringState,
+    SyncFacts,
+    TrackingFacts,
+    UnservedFacts,
+)
 from userspace_proxy.model import CauseCode, Workload, WorkloadKind
 from userspace_proxy.scaling.rights import why_not
+
+from ..status.views import NOW, make_health_check, make_ignored, make_view
 
 WORDS = Path(__file__).parent / "words.txt"
 CAUSE, REFUSES = as_read(CauseCode.NOT_READY, "CAUSE"), refuses("10.0.0.1:80")
@@ -101,6 +119,42 @@ SAMPLES = [
     said.stalled(2, 4, "TCP", "", 2, has_former=True),
     said.stalled(2, 4, "TCP", "", 0, has_former=True),
 ]  # fmt: skip
+NODES = [
+    {"socket_lb": SocketLbFacts(problem="no cgroup v2 is mounted")},
+    {"is_ready": False, "source": SourceFacts("manifests", "web.yaml", is_synced=False)},
+    {"is_ready": False, "sync": SyncFacts()},
+    {"is_ready": False, "is_draining": True},
+    {"is_ready": False},
+    {"source": SourceFacts("manifests", ".", is_synced=True, problems=("a.yaml:3: bad",))},
+    {"unserved": (UnservedFacts("cannot serve x on 0.0.0.0:1: in use", "stop it"),)},
+    {"steering": SteeringState("iptables", problem="Operation not permitted")},
+    {"tracking": TrackingFacts(1000, 1000, is_full=True)},
+    {"tracking": TrackingFacts(900, 1000)},
+    {"steering": SteeringState("local", unguarded="there is no nftables here")},
+    {"steering": SteeringState("nftables", problem="not permitted", has_drifted=True)},
+    {"steering": SteeringState("nftables", repaired_last_minute=3)},
+    {"sync": SyncFacts(waiting_since=NOW - 190, problem="No buffer space available")},
+    {"sync": SyncFacts(waiting_since=NOW - 2, problem="No buffer space available")},
+    {"client_address": ClientAddressFacts(problem="not permitted")},
+    {"firewalls": (FirewallFacts("inet evil in", "rule tcp dport 80 reject"),)},
+    {"descriptors": 95, "descriptor_limit": 100},
+    {"descriptors": 100, "descriptor_limit": 100, "is_accepting": False},
+    {"steering": SteeringState("iptables", repaired_last_minute=3)},
+    {"steering": SteeringState("local", repaired_last_minute=1_234)},
+    {"memory": MemoryFacts(160 << 20, 200 << 20, was_short=True)},
+    {
+        "memory": MemoryFacts(183 << 20, 200 << 20, is_short=True, was_short=True),
+        "is_accepting": False,
+    },
+    {"worker_problems": ("worker 1 ended by signal 9",)},
+    {"health_checks": (make_health_check("shop/web", 31000, 1, "cannot serve it: in use"),)},
+    {"client_address": ClientAddressFacts(True, bridges=(BridgeFacts("cni0", "IPv4", "so"),))},
+    {"last_state": LastStateFacts("/var/lib/state", served_at=NOW - 180)},
+    {"last_state": LastStateFacts("/x", problem="disk full", failing_since=NOW - 60)},
+    {"ignored": (make_ignored("shop/web", "80", CAUSE, is_conflict=True),)},
+    {"node_is_eligible": False},
+]
+"""What makes a node have a problem; all else of it is well."""
 ROWS = [row for row in vars(said).values() if isinstance(row, ClauseRow)]
 
 
@@ -115,9 +169,20 @@ def lines_of(row):
             yield f"    hint: {sample.hint}"
 
 
+def problems():
+    """Yield the part of the page about problems of a node."""
+    yield "problems of the node"
+    for changes in NODES:
+        for problem in problems_of_node(make_view(**changes), NOW):
+            yield f"  {problem.level}: {problem.what}"
+            if problem.hint:
+                yield f"    hint: {problem.hint}"
+
+
 def page():
     """Return the page."""
-    return "".join(f"{line}\n" for row in dict.fromkeys(ROWS) for line in lines_of(row))
+    lines = [line for row in dict.fromkeys(ROWS) for line in lines_of(row)]
+    return "".join(f"{line}\n" for line in (*lines, *problems()))
 
 
 if __name__ == "__main__":
