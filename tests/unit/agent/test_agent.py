@@ -15,6 +15,7 @@ from userspace_proxy.agent.rounds.component import Component
 from userspace_proxy.agent.watchers import node_now
 from userspace_proxy.errors import ListenError, SourceError
 from userspace_proxy.model import Frontend, Node, Protocol, ServiceKey, ServiceType
+from userspace_proxy.model.reading import LABEL_SERVICE_NAME
 from userspace_proxy.sources import ManifestSource, MemorySource
 from userspace_proxy_testing.fakes.steering import FakeSteering
 
@@ -212,7 +213,7 @@ spec: {{clusterIP: 127.99.1.3, ports: [{{port: 8080}}]}}
 ---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
-metadata: {{namespace: shop, name: web-1, labels: {{kubernetes.io/service-name: web}}}}
+metadata: {{namespace: shop, name: web-1, labels: {{{LABEL_SERVICE_NAME}: web}}}}
 addressType: IPv4
 ports: [{{port: {port}}}]
 endpoints: [{{addresses: [{ip}]}}]
@@ -278,9 +279,8 @@ async def test_node_ports_without_an_address_are_one_line_until_the_cause_change
     async with Proxy(steering=FakeSteering(), options=networks) as proxy:
         for name, ip in (("web", "10.96.0.1"), ("shop", "10.96.0.2")):
             await proxy.put(service(name, ip), [endpoints(name, "192.0.2.1")])
-    assert [line for line in caplog.messages if "node ports" in line] == [
-        "node ports are not served: this node has no address that --nodeport-addresses allows"
-    ]
+    (line,) = (line for line in caplog.messages if "node ports" in line)
+    assert "--nodeport-addresses" in line
 
 
 async def test_components_close_in_reverse_also_one_that_cannot_start(monkeypatch):

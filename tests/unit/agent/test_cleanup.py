@@ -52,8 +52,7 @@ def leave_reply_routing():
 
 
 def routes_and_rules(node):
-    show = "ip route show table all; ip rule; iptables-legacy-save"
-    return node.run(show)
+    return node.run("ip rule; ip route list table all; iptables-legacy-save")
 
 
 @pytest.mark.parametrize("steering", ["nftables", "local", "iptables"])

@@ -6,6 +6,8 @@ from dataclasses import replace
 import pytest
 
 from userspace_proxy.agent.rounds.auto_paths import NO_ENDPOINTS, NOT_PROBED, AutoPaths
+from userspace_proxy.causes.endpoints import refuses
+from userspace_proxy.causes.say import say
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import (
     DataPath,
@@ -103,8 +105,7 @@ def test_the_first_failed_probe_is_the_way_to_userspace_and_says_why(auto):
     assert auto.take() == {
         WEB.key: (
             DataPath.USERSPACE,
-            "auto, and a probe failed: 10.244.1.2:8080 refuses connections: nothing listens on "
-            "port 8080 there, or a firewall rejects them",
+            f"auto, and a probe failed: {say(refuses(B))}",
             None,
         )
     }

@@ -3,6 +3,9 @@
 import asyncio
 
 from userspace_proxy.agent.rounds import tasks
+from userspace_proxy.causes.say import say
+from userspace_proxy.causes.services import held_by
+from userspace_proxy.causes.slices import too_many_endpoints
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import Frontend, Protocol, ServiceKey, SocketAddress
 from userspace_proxy.policy import NodeFacts
@@ -24,7 +27,7 @@ async def test_a_conflict_is_reported(start):
     await settle(loop, cluster.serve("web", WEB.ip, POD))
     await settle(loop, cluster.serve("shop", WEB.ip, POD))
     assert [(h.reason, h.service.name) for h in reported] == [("ServiceNotServed", "web")]
-    assert reported[0].note == "port 80: 10.96.0.1:80/TCP is already held by shop/shop"
+    assert reported[0].note == f"port 80: {say(held_by(str(WEB), 'shop/shop'))}"
 
 
 async def test_conflicts_are_reported_and_their_lines_are_limited(start, caplog):
@@ -44,7 +47,7 @@ async def test_endpoints_that_are_left_out_are_reported_once(start, monkeypatch)
     for third in ("127.0.0.3", "127.0.0.4"):
         await settle(loop, cluster.serve("web", WEB.ip, POD, "127.0.0.2", third))
     assert [(h.reason, h.service.name) for h in reported] == [("EndpointsLeftOut", "web")]
-    assert reported[0].note.startswith("shop/web: it has more than 10,000 endpoints")
+    assert reported[0].note.startswith(f"shop/web: {say(too_many_endpoints(10_000))}")
 
 
 async def test_a_service_at_twice_the_bound_of_all_ports_is_reported_once_and_others_are_served(

@@ -148,19 +148,12 @@ async def test_a_repair_is_reported_and_so_is_drift_that_cant_be_repaired(start,
     assert loop.rules.has_drifted
     steering.repair_fails_with = None
     await until(lambda: not loop.rules.has_drifted)
-    assert [(happening.reason, happening.note, happening.service) for happening in reported] == [
-        (
-            "SteeringRepaired",
-            "1 rule or frontend of fake steering had been changed by another program; repaired",
-            None,
-        ),
-        (
-            "SteeringDrifted",
-            "rules of fake steering differ from the plan and can't be repaired: cannot commit: "
-            "Operation not permitted",
-            None,
-        ),
+    assert [(happening.reason, happening.service) for happening in reported] == [
+        ("SteeringRepaired", None),
+        ("SteeringDrifted", None),
     ]
+    assert reported[0].note.startswith("1 rule or frontend of fake steering had been changed")
+    assert reported[1].note.endswith(": cannot commit: Operation not permitted")
     messages = [
         r.getMessage()
         for r in caplog.records

@@ -12,11 +12,11 @@ def shown(watch):
 
 
 async def test_what_is_found_is_shown_until_it_is_gone():
-    there = [(), ("nftables table ip kube-proxy",)]
+    there = [(), ("iptables chain KUBE-SERVICES",)]
     watch = KubeProxyWatch(there.pop)
     assert shown(watch) == ()
     await watch.look()
-    assert shown(watch) == ("nftables table ip kube-proxy",)
+    assert shown(watch) == ("iptables chain KUBE-SERVICES",)
     await watch.look()
     assert shown(watch) == ()
     await watch.close()

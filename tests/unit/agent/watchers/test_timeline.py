@@ -7,6 +7,9 @@ from tests.unit.status.views import make_view, replace
 from userspace_proxy import Proxy
 from userspace_proxy.agent.rounds.served_port import ServedPort
 from userspace_proxy.agent.watchers.timeline import KEPT, OUTAGES_MAX, Timeline
+from userspace_proxy.causes.cause import When
+from userspace_proxy.causes.endpoints import no_host, refuses, silent
+from userspace_proxy.causes.say import say
 from userspace_proxy.cluster import Store
 from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.facts import LAST_MINUTE_S, Level, SourceFacts
@@ -89,11 +92,11 @@ async def test_an_outage_is_worded_as_the_state_of_its_service_port(rig):
     rig.eject()
     await rig.timeline.look()
     (event,) = rig.timeline.events()
-    assert event.what.startswith("192.0.2.1:8080 does not answer: packets are dropped")
+    assert event.what == f"{say(silent(POD))}; ejected"
     rig.group.note_obstacle(POD, NextHop("eth0"))
     await rig.timeline.look()
     (event,) = rig.timeline.events()
-    assert event.what == "no host answers for 192.0.2.1 on eth0; ejected"
+    assert event.what == f"{say(no_host(POD, 'eth0'))}; ejected"
 
 
 async def test_an_outage_that_nothing_has_tried_for_a_while_is_in_the_past_tense(rig):
@@ -102,7 +105,7 @@ async def test_an_outage_that_nothing_has_tried_for_a_while_is_in_the_past_tense
     rig.eject()
     await rig.timeline.look()
     (event,) = rig.timeline.events()
-    assert event.what == "192.0.2.1:8080 refused connections when it was last tried; ejected"
+    assert event.what == f"{say(refuses(POD).replace(when=When.PAST))}; ejected"
 
 
 async def test_an_endpoint_that_fails_several_service_ports_is_one_event(rig):
@@ -220,8 +223,7 @@ async def test_an_outage_has_its_cause():
         assert await answers(web.address, 4) == [b"one"] * 4
         await timeline.look()
         (event,) = (event for event in timeline.events() if event.port)
-        assert event.text.startswith(f"{dead} refuses connections: nothing listens on port")
-        assert event.text.endswith("; ejected; 1 connection saved")
+        assert event.text == f"{say(refuses(dead))}; ejected; 1 connection saved"
 
 
 async def test_what_happens_to_the_node_is_recorded_once(rig):

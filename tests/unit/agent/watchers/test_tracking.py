@@ -40,7 +40,7 @@ def test_a_full_table_is_a_line_a_minute_and_one_event(node, caplog):
     assert (caplog.records[0].entries, caplog.records[0].limit, caplog.records[0].drops) == FULL
     (happening,) = node.reported
     assert happening.reason == "ConntrackTableFull"
-    assert happening.note.startswith("connection tracking is full (995 of 1,000 entries): new ")
+    assert "(995 of 1,000 entries)" in happening.note
 
 
 def test_a_table_drops_once_packets_were_dropped_while_it_was_full_until_there_is_room(node):
