@@ -6,6 +6,7 @@ from tests.netns import Net
 from userspace_proxy.agent.lock import NodeLock
 from userspace_proxy.check.checks import check_node, check_settings, log_findings
 from userspace_proxy.check.finding import Mark
+from userspace_proxy.check.network import SYSCTLS
 from userspace_proxy.config import Settings
 from userspace_proxy.config.values import InheritedSocket
 
@@ -101,7 +102,8 @@ def test_a_path_without_effect_is_a_finding_of_the_agent_too(node):
 
 
 def test_only_what_is_not_fine_is_logged(node, caplog):
-    node.run("sysctl -qw net.ipv4.tcp_tw_reuse=1")
+    (reuse,) = (name for name in SYSCTLS if "reuse" in name)
+    node.run(f"sysctl -qw {reuse}=1")
     log_findings(Settings(), "nftables")
     assert caplog.records == []
     node.run("ip link add kube-ipvs0 type bridge")

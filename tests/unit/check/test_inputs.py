@@ -1,9 +1,16 @@
 import pytest
 
 from userspace_proxy.agent.rounds.options import Options
+from userspace_proxy.causes.names import name_not_allowed
+from userspace_proxy.causes.notes import annotation_unknown
+from userspace_proxy.causes.say import remedy, say
+from userspace_proxy.causes.services import held_by
+from userspace_proxy.causes.slices import no_slice_nor_selector, other_port_names
 from userspace_proxy.check.inputs import judge_settings, look_at_manifests
 from userspace_proxy.errors import ConfigError
 from userspace_proxy.kernel.offers import LACKS_NOTHING
+from userspace_proxy.model.annotations import DOMAIN
+from userspace_proxy.model.reading import LABEL_SERVICE_NAME
 
 SERVICE = """\
 apiVersion: v1
@@ -61,14 +68,14 @@ def test_a_missing_path_is_an_error(tmp_path):
     assert inputs.service_ports is None
 
 
-SLICE = """\
+SLICE = f"""\
 ---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
-metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}
+metadata: {{name: web-1, namespace: shop, labels: {{{LABEL_SERVICE_NAME}: web}}}}
 addressType: IPv4
-endpoints: [{addresses: [10.244.1.7]}]
-ports: [{name: http, port: 8080}]
+endpoints: [{{addresses: [10.244.1.7]}}]
+ports: [{{name: http, port: 8080}}]
 """
 WEB = """\
 apiVersion: v1
@@ -84,44 +91,48 @@ def findings_of(tmp_path, text):
     return [str(f).replace(f"{path}", "web.yaml") for f in look(path)[0]]
 
 
+def warning(what, cause, line=1):
+    """Return the finding that states a cause."""
+    hint = remedy(cause)
+    found = f"warning  manifests: {what}: {say(cause)} [web.yaml:{line}]"
+    return f"{found} -> {hint}" if hint else found
+
+
 def test_a_service_with_endpoints_is_no_finding(tmp_path):
     assert findings_of(tmp_path, WEB + SLICE) == ["ok       manifests: 1 Service read [web.yaml]"]
 
 
 @pytest.mark.parametrize(
-    ("text", "finding"),
+    ("text", "what", "cause"),
     [
         pytest.param(
             SERVICE.replace("80}, {name: more, port: 81}", "80}"),
-            "shop/web would refuse clients: no EndpointSlice belongs to shop/web, and it has no "
-            "selector [web.yaml:1] -> Create an EndpointSlice with the label "
-            "kubernetes.io/service-name: web, and without service.kubernetes.io/headless",
+            "shop/web would refuse clients",
+            no_slice_nor_selector("shop/web", "web"),
             id="no-slice",
         ),
         pytest.param(
             WEB + SLICE.replace("http", "web"),
-            'shop/web:http would refuse clients: its endpoints have no port named "http"; they '
-            'have "web" [web.yaml:1] -> The port\'s name in the EndpointSlice (Endpoints) must be '
-            "that in the Service",
+            "shop/web:http would refuse clients",
+            other_port_names("http", ("web",)),
             id="port-name",
         ),
         pytest.param(
             WEB.replace("shop}", 'shop, annotations: {userspace-proxy.io/endpoints: "a.test:1"}}'),
-            "shop/web:http would refuse clients: a.test is not looked up: --allow-endpoint-names "
-            "has no suffix of it [web.yaml:1] -> Endpoints by name are for names that the operator "
-            "of the proxy has allowed: --allow-endpoint-names lists suffixes, as test",
+            "shop/web:http would refuse clients",
+            name_not_allowed("a.test"),
             id="name-not-allowed",
         ),
         pytest.param(
             WEB.replace("shop}", "shop, annotations: {userspace-proxy.io/balanc: x}}") + SLICE,
-            "Service shop/web: annotation userspace-proxy.io/balanc is unknown (did you mean "
-            "userspace-proxy.io/balance?) [web.yaml:1]",
+            "Service shop/web",
+            annotation_unknown(f"{DOMAIN}balanc", f"{DOMAIN}balance", ()),
             id="annotation",
         ),
     ],
 )
-def test_what_would_refuse_or_has_no_effect_is_a_warning(tmp_path, text, finding):
-    assert findings_of(tmp_path, text)[1:] == [f"warning  manifests: {finding}"]
+def test_what_would_refuse_or_has_no_effect_is_a_warning(tmp_path, text, what, cause):
+    assert findings_of(tmp_path, text)[1:] == [warning(what, cause)]
 
 
 def test_of_very_many_services_that_would_refuse_only_some_are_named(tmp_path):
@@ -137,7 +148,7 @@ def test_two_services_with_one_address_are_an_error_with_the_place(tmp_path):
     found = findings_of(tmp_path, WEB + SLICE + "---\n" + WEB.replace("web", "cart"))
     [problem] = [line for line in found if line.startswith("error")]
     assert "[web.yaml:" in problem
-    assert problem.endswith(" -> Give one of them another address")
+    assert problem.endswith(f" -> {remedy(held_by('10.96.0.10:80/TCP', 'shop/web'))}")
 
 
 def test_all_problems_of_a_file_are_errors_and_the_rest_is_judged(tmp_path):
@@ -146,7 +157,7 @@ def test_all_problems_of_a_file_are_errors_and_the_rest_is_judged(tmp_path):
         "error    manifests: web.yaml:4: spec.ports[0].port: 0 is not in 1–65535",
         "error    manifests: web.yaml:4: spec.ports[0].protocl: unknown field (did you mean "
         "protocol?)",
-        "warning  manifests: shop/cart:http would refuse clients: no EndpointSlice belongs to "
-        "shop/cart, and it has no selector [web.yaml:13] -> Create an EndpointSlice with the label "
-        "kubernetes.io/service-name: cart, and without service.kubernetes.io/headless",
+        warning(
+            "shop/cart:http would refuse clients", no_slice_nor_selector("shop/cart", "cart"), 13
+        ),
     ]

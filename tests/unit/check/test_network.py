@@ -1,6 +1,7 @@
 import pytest
 
 from userspace_proxy.check.network import (
+    SYSCTLS,
     judge_interfaces,
     judge_routes,
     judge_sysctls,
@@ -16,10 +17,9 @@ def texts(findings):
 
 def test_unnumbered_interfaces_matter_only_to_rules():
     view = InterfaceView(("cali1", "cali2", "cali3", "cali4"), ("192.0.2.1",))
-    assert texts(judge_interfaces(view, "iptables", ["10.96.0.0/12", "fd00::/112"])) == [
-        "ok: cali1, cali2, cali3 and 1 more without an IPv4 address: traffic that arrives there "
-        "is sent to an address of this node (192.0.2.1) instead of the interface's"
-    ]
+    (found,) = texts(judge_interfaces(view, "iptables", ["10.96.0.0/12", "fd00::/112"]))
+    assert found.startswith("ok: cali1, cali2, cali3 and 1 more without an IPv4 address: ")
+    assert "(192.0.2.1)" in found
     assert judge_interfaces(view, "local", ["10.96.0.0/12"]) == []
     assert judge_interfaces(None, "iptables", ["10.96.0.0/12"]) == []
 
@@ -51,13 +51,14 @@ def test_a_range_without_a_route_is_a_finding_with_a_command():
 
 
 def test_nearly_full_connection_tracking_is_a_finding():
-    values = {"net.netfilter.nf_conntrack_count": "950", "net.netfilter.nf_conntrack_max": "1000"}
+    *_, count, limit = SYSCTLS
+    values = {count: "950", limit: "1000"}
     (found,) = judge_sysctls(values)
     assert (found.mark, found.hint) == (
         "warning",
-        "sysctl -w net.netfilter.nf_conntrack_max=2000",
+        f"sysctl -w {limit}=2000",
     )
-    values["net.netfilter.nf_conntrack_count"] = "100"
+    values[count] = "100"
     assert judge_sysctls(values) == []
 
 
@@ -84,9 +85,8 @@ def test_sysctls_that_a_kernel_lacks_are_omitted(tmp_path):
     ],
 )
 def test_the_reuse_of_source_ports_is_judged(reuse, expected):
-    found = judge_sysctls(
-        {"net.ipv4.tcp_tw_reuse": reuse, "net.ipv4.ip_local_port_range": "32768\t60999"}
-    )
+    ports, _, _, of_reuse, *_ = SYSCTLS
+    found = judge_sysctls({of_reuse: reuse, ports: "32768\t60999"})
     shown = [
         (str(finding.mark), words in finding.what)
         for words, finding in zip(expected, found, strict=True)
