@@ -8,6 +8,8 @@ import pytest
 from tests.tcp_servers import serving
 from userspace_proxy import Options, Proxy
 from userspace_proxy.causes.endpoints import fault_on_purpose
+from userspace_proxy.causes.notes import kernel_path_unused
+from userspace_proxy.causes.say import say
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.embedding.arguments import read_endpoint
 from userspace_proxy.errors import ListenError
@@ -243,7 +245,7 @@ async def test_a_service_that_cannot_be_replaced_is_served_as_before():
         ),
         pytest.param(
             {"port": 80, "path": "kernel", "hold": "60s"},
-            "path kernel is not used: hold needs the proxy",
+            say(kernel_path_unused("hold needs the proxy")),
             id="path-and-hold",
         ),
     ],
