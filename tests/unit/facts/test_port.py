@@ -148,7 +148,7 @@ def test_the_default_path_is_one_without_anything_to_show():
         pytest.param(
             (Level.OK, PortState.UNKNOWN),
             None,
-            "not known whether clients are answered",
+            PortState.UNKNOWN.neutral,
             id="unseen",
         ),
         pytest.param(
