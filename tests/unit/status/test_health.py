@@ -67,7 +67,7 @@ def test_a_node_about_to_be_deleted_is_not_eligible_while_its_proxy_is_healthy()
     ("changes", "expected"),
     [
         pytest.param({}, True, id="all-well"),
-        pytest.param({"node_is_eligible": False}, True, id="node-is-to-be-deleted"),
+        pytest.param({"node_is_eligible": False}, True, id="node-leaves"),
         pytest.param({"is_ready": False}, True, id="not-synced-yet-or-draining"),
         pytest.param({"sync": SyncFacts(waiting_since=NOW - 61)}, False, id="late-change"),
     ],
@@ -86,7 +86,7 @@ def test_last_updated_is_the_last_round_while_unhealthy():
     [
         pytest.param({}, 200, 200, id="all-well"),
         pytest.param({"is_ready": False}, 503, 200, id="not-synced-yet"),
-        pytest.param({"node_is_eligible": False}, 503, 200, id="node-is-to-be-deleted"),
+        pytest.param({"node_is_eligible": False}, 503, 200, id="node-leaves"),
         pytest.param({"sync": SyncFacts(waiting_since=NOW - 600)}, 503, 200, id="late-change"),
         pytest.param({"sync": SyncFacts(waiting_since=NOW - 60)}, 503, 200, id="late-by-now"),
         pytest.param({"sync": SyncFacts(waiting_since=NOW - 59.9)}, 200, 200, id="change-in-time"),

@@ -185,7 +185,7 @@ async def test_many_objects_that_cannot_be_read_are_counted(api, source_of):
         problems = source.status().problems
     assert len(problems) == 21
     assert problems[0] == "Service default/bad-00: spec.ports[0].port: 0 is not in 1–65535"
-    assert problems[-1] == "… and 5 more objects that can't be read"
+    assert problems[-1].startswith("… and 5 more objects")
 
 
 async def test_what_cannot_begin_ends_the_run(tmp_path):
