@@ -42,7 +42,7 @@ def test_clients_that_were_answered_a_while_ago_are_so_in_the_past_with_the_age(
 
 def test_the_age_stands_at_its_clause():
     port = make_port(notes=(A,), **QUIET)
-    assert sentence_at(port, NOW).endswith(f"minute (last answer 28 min ago); {say(A)}")
+    assert sentence_at(port, NOW).endswith(f" (last answer 28 min ago); {say(A)}")
 
 
 def test_an_answer_of_a_moment_ago_has_no_age():

@@ -12,6 +12,12 @@ from userspace_proxy.causes.cause import as_read
 from userspace_proxy.causes.endpoints import refuses
 from userspace_proxy.diagnosis import clauses as said
 from userspace_proxy.diagnosis.clauses import ClauseRow
+from userspace_proxy.diagnosis.paths import (
+    PathView,
+    counted_in_words,
+    probes_in_words,
+    target_in_words,
+)
 from userspace_proxy.diagnosis.problems import problems_of_node
 from userspace_proxy.facts import (
     BridgeFacts,
@@ -20,6 +26,7 @@ from userspace_proxy.facts import (
     LastStateFacts,
     MemoryFacts,
     PortState,
+    ProbesFacts,
     SocketLbFacts,
     SourceFacts,
     SteeringState,
@@ -27,10 +34,10 @@ from userspace_proxy.facts import (
     TrackingFacts,
     UnservedFacts,
 )
-from userspace_proxy.model import CauseCode, Workload, WorkloadKind
+from userspace_proxy.model import CauseCode, DataPath, Frontend, Protocol, Workload, WorkloadKind
 from userspace_proxy.scaling.rights import why_not
 
-from ..status.views import NOW, make_health_check, make_ignored, make_view
+from ..status.views import NOW, make_health_check, make_ignored, make_port, make_view, replace
 
 WORDS = Path(__file__).parent / "words.txt"
 CAUSE, REFUSES = as_read(CauseCode.NOT_READY, "CAUSE"), refuses("10.0.0.1:80")
@@ -155,6 +162,22 @@ NODES = [
     {"node_is_eligible": False},
 ]
 """What makes a node have a problem; all else of it is well."""
+KERNEL, WEB = DataPath.KERNEL, Frontend("10.96.0.1", 80, Protocol.TCP)
+PATHS = [
+    (PathView(KERNEL, kernel_connections=0), "TCP"),
+    (PathView(KERNEL, kernel_connections=1), "TCP"),
+    (PathView(KERNEL, kernel_connections=2), "UDP"),
+    (PathView(kernel_connections=5), "TCP"),
+    (PathView(kernel_connections=0, socket_connections=0), "TCP"),
+    (PathView(), "TCP"),
+    (PathView(KERNEL), "TCP"),
+    (PathView(KERNEL, kernel_connections=5, socket_connections=1), "TCP"),
+    (PathView(KERNEL, socket_connections=2), "TCP"),
+    (PathView(kernel_connections=5, socket_connections=1), "TCP"),
+    (PathView(KERNEL, socket_connections=2, left_to_rules={WEB: "it says so"}), "TCP"),
+]
+PROBES = [ProbesFacts(), *(ProbesFacts(count, every, 2_000)
+                           for count, every in ((1, 1.5), (2, 0.0), (30_000, 15.0)))]  # fmt: skip
 ROWS = [row for row in vars(said).values() if isinstance(row, ClauseRow)]
 
 
@@ -179,10 +202,21 @@ def problems():
                 yield f"    hint: {problem.hint}"
 
 
+def paths():
+    """Yield the part of the page about the paths of Service ports."""
+    yield "paths"
+    for path, protocol in PATHS:
+        yield f"  {path.now}, by {target_in_words(path, WEB)}"
+        port = replace(make_port(protocol=protocol), path=path)
+        yield f"    {protocol}: {counted_in_words(port) or 'nothing'}"
+    for probes in PROBES:
+        yield f"  probes: {probes_in_words(probes) or 'nothing'}"
+
+
 def page():
     """Return the page."""
     lines = [line for row in dict.fromkeys(ROWS) for line in lines_of(row)]
-    return "".join(f"{line}\n" for line in (*lines, *problems()))
+    return "".join(f"{line}\n" for line in (*lines, *problems(), *paths()))
 
 
 if __name__ == "__main__":
