@@ -18,116 +18,59 @@ def judge(*pods, targets=(), has_endpoints=True, service=WEB):
 
 
 @pytest.mark.parametrize(
-    ("pods", "what", "hint"),
+    ("pods", "near"),
     [
+        pytest.param([], "", id="no-pods"),
+        pytest.param([pod("a", app="wbe"), pod("b", app="cart")], "app=wbe", id="similar-value"),
+        pytest.param([pod("a", app="Web")], "app=Web", id="upper-case"),
+        pytest.param([pod("a", ap="web")], "ap=web", id="similar-label"),
+        pytest.param([pod("a", role="x"), pod("b", role="y")], "", id="nothing-similar"),
+        pytest.param([PodState("a", (), True, "", ())], "", id="no-labels"),
+    ],
+)
+def test_the_pod_that_nearly_has_the_labels_is_named(pods, near):
+    (step,) = judge(*pods)
+    assert (step.level, step.pod) == (Level.TROUBLE, "a" if near else "")
+    assert bool(step.hint) is bool(near)
+    assert step.what.endswith(near)
+
+
+CRASHES, FAILED, UNNAMED = pod(why_not="it crashes"), pod("b", "it failed"), pod("b", ports=())
+
+
+@pytest.mark.parametrize(
+    ("pods", "changes", "levels"),
+    [
+        pytest.param([pod()], {"targets": ["http", 8080]}, [Level.OK], id="ready"),
+        pytest.param([CRASHES], {}, [Level.TROUBLE], id="not-ready"),
+        pytest.param([CRASHES, FAILED], {}, [Level.TROUBLE], id="none-ready"),
+        pytest.param([pod(), FAILED], {}, [Level.OK], id="some-ready"),
+        pytest.param([pod()], {"has_endpoints": False}, [Level.OK, Level.TROUBLE], id="no-slice"),
+        pytest.param([UNNAMED], {"targets": ["http"]}, [Level.OK, Level.TROUBLE], id="no-port"),
         pytest.param(
-            [],
-            "No pod in shop has the labels app=web; there are no pods in shop",
-            "",
-            id="no-pods",
+            [pod(ports=("web",))],
+            {"targets": ["http"], "has_endpoints": False},
+            [Level.OK, Level.TROUBLE],
+            id="another-port",
         ),
         pytest.param(
-            [pod("a", app="wbe"), pod("b", app="cart")],
-            "No pod in shop has the labels app=web; pod a has app=wbe",
-            "Did you mean app=wbe?",
-            id="similar-value",
+            [pod(), UNNAMED], {"targets": ["http"]}, [Level.OK, Level.ATTENTION], id="some-lack-it"
         ),
         pytest.param(
-            [pod("a", app="Web")],
-            "No pod in shop has the labels app=web; pod a has app=Web",
-            "Did you mean app=Web?",
-            id="upper-case",
-        ),
-        pytest.param(
-            [pod("a", ap="web")],
-            "No pod in shop has the labels app=web; pod a has ap=web",
-            "Did you mean ap=web?",
-            id="similar-label",
-        ),
-        pytest.param(
-            [pod("a", role="x"), pod("b", role="y")],
-            "No pod in shop has the labels app=web; the labels there are role=x, role=y",
-            "",
-            id="nothing-similar",
+            [pod()], {"targets": [9090]}, [Level.OK, Level.ATTENTION], id="another-number"
         ),
     ],
 )
-def test_labels_that_no_pod_has(pods, what, hint):
-    (step,) = judge(*pods)
-    assert (step.level, step.what, step.hint) == (Level.TROUBLE, what, hint)
-
-
-def test_pods_without_labels_are_mentioned():
-    (step,) = judge(PodState("a", (), True, "", ()))
-    assert step.what.endswith("the labels there are none")
-
-
-@pytest.mark.parametrize(
-    ("pods", "what"),
-    [
-        pytest.param(
-            [pod(why_not="it crashes")],
-            "The only pod with the labels app=web is not ready",
-            id="one",
-        ),
-        pytest.param(
-            [pod(why_not="it crashes"), pod("web-2", "its phase is Failed")],
-            "None of the 2 pods with the labels app=web is ready",
-            id="two",
-        ),
-    ],
-)
-def test_pods_that_are_not_ready_have_their_reasons(pods, what):
-    (step,) = judge(*pods)
-    assert (step.level, step.what) == (Level.TROUBLE, what)
-    assert step.details == tuple((Level.ATTENTION, f"{p.name}: {p.why_not}") for p in pods)
-
-
-def test_ready_pods_are_no_problem():
-    (step,) = judge(pod(), pod("web-2", "it crashes"), targets=["http"])
-    assert (step.level, step.what) == (Level.OK, "1 of 2 pods ready")
-    assert step.details == ((Level.ATTENTION, "web-2: it crashes"),)
-
-
-@pytest.mark.parametrize(
-    ("ports", "have"), [(("web", "admin"), '"admin", "web"'), ((), "no named port")]
-)
-def test_a_target_port_that_no_container_has(ports, have):
-    _, step = judge(pod(ports=ports), targets=["http"], has_endpoints=False)
-    assert step.level is Level.TROUBLE
-    assert step.what == f'targetPort "http" is no port of the pods\' containers; they have {have}'
-
-
-@pytest.mark.parametrize(
-    ("pods", "which"),
-    [([pod()], "1 pod is ready"), ([pod(), pod("web-2")], "2 pods are ready")],
-)
-def test_ready_pods_in_no_slice_are_the_controllers_problem(pods, which):
-    _, step = judge(*pods, has_endpoints=False)
-    assert step.what == f"{which}, and no EndpointSlice contains them"
-    assert "kube-controller-manager" in step.hint
+def test_pods_are_judged_and_those_that_are_not_ready_have_their_reasons(pods, changes, levels):
+    first, *others = judge(*pods, **changes)
+    assert [first.level, *(step.level for step in others)] == levels
+    reasons = [(Level.ATTENTION, f"{p.name}: {p.why_not}") for p in pods if p.why_not]
+    assert [*first.details] == reasons
 
 
 def test_without_a_selector_no_pod_belongs_to_a_service():
     (step,) = judge(service=Service(ServiceKey("shop", "db"), ()))
-    assert step.level is Level.OK
-    assert step.what.startswith("It has no selector")
-
-
-def test_a_port_that_some_pods_lack_is_named_with_them():
-    _, step = judge(pod(), pod("web-2", ports=()), targets=["http"])
-    assert (step.level, step.what) == (
-        Level.ATTENTION,
-        '1 of 2 pods lack the port "http": web-2',
-    )
-
-
-def test_a_target_port_that_no_container_lists_is_compared_with_those_that_they_do():
-    _, step = judge(pod(), targets=[9090])
-    assert (step.level, step.what) == (
-        Level.ATTENTION,
-        "targetPort 9090 is no containerPort of its pods; they have 8080",
-    )
+    assert (step.level, step.pod) == (Level.OK, "")
 
 
 @pytest.mark.parametrize("numbers", [(8080, 9090), ()], ids=["listed", "none-listed"])

@@ -12,10 +12,12 @@ from tests.unit.status.views import (
 from userspace_proxy.causes.endpoints import refuses
 from userspace_proxy.causes.notes import node_port_named
 from userspace_proxy.causes.say import say
+from userspace_proxy.diagnosis.clauses import led_by_kernel, no_client_yet, sentence_of
 from userspace_proxy.diagnosis.judge import diagnose
-from userspace_proxy.diagnosis.paths import PathView
+from userspace_proxy.diagnosis.paths import PathView, counted_in_words, probes_in_words
 from userspace_proxy.explain import explain
 from userspace_proxy.explain.dial import DialResult
+from userspace_proxy.explain.next_command import Asked
 from userspace_proxy.explain.reading import read_subject
 from userspace_proxy.facts import (
     FirewallFacts,
@@ -28,8 +30,6 @@ from userspace_proxy.facts import (
 from userspace_proxy.model import DataPath, Protocol
 
 from .subjects import make_dead_endpoint, make_subject
-
-UNKNOWN = "; whether they are answered isn't known on this path"
 
 
 def test_a_port_has_its_addresses_endpoints_and_state():
@@ -93,37 +93,40 @@ def test_the_path_of_a_port_is_a_step_where_it_is_not_the_default():
     explanation = explain(subject)
     (step,) = (one for part in explanation.parts for one in part.steps if one.topic == "path")
     assert step.what == "kernel"
-    ((_, counted),) = step.details
-    assert counted.startswith("this kernel doesn't count connections there; ")
-    assert explanation.sentence == f"Clients go through the kernel to 2 endpoints{UNKNOWN}"
+    assert [text for _, text in step.details] == [counted_in_words(subject.ports[0])]
     assert (subject.ports[0].state.sentence, subject.ports[0].mark) == (explanation.sentence, None)
+    assert explanation.sentence == led_by()
     (step,) = (s for part in explanation.parts for s in part.steps if s.topic == "endpoints")
     assert (step.level, step.hint) == (None, "")
-    assert explanation.next == "userspace-proxy explain shop/web --probe"
+    assert explanation.next == Asked().again("shop/web", "--probe")
+
+
+def led_by(shown=""):
+    """Return the sentence about clients that the kernel leads to two endpoints."""
+    return sentence_of([led_by_kernel(2, 0, "shop/web", "TCP", shown)])
 
 
 @pytest.mark.parametrize(
-    ("count", "sentence"),
+    ("count", "others"),
     [
-        (0, "; no client has connected yet"),
+        (0, f"; {no_client_yet().text}"),
         (7, ""),
     ],
 )
-def test_connections_on_the_kernel_path_count_as_clients(count, sentence):
+def test_connections_on_the_kernel_path_count_as_clients(count, others):
     path = PathView(DataPath.KERNEL, kernel_connections=count)
     subject = make_subject(replace(make_port(connections=0), path=path))
     assert subject.ports[0].kernel_connections == count
-    assert explain(subject).sentence.partition(UNKNOWN)[2] == sentence
+    assert explain(subject).sentence == f"{led_by()}{others}"
 
 
 def test_a_probe_or_a_dial_shows_only_that_connections_are_accepted():
     port = replace(make_port(connections=0), path=PathView(DataPath.KERNEL))
     answered = {endpoint.address: DialResult(0.1) for endpoint in port.endpoints}
     said = explain(make_subject(port), dials=answered).sentence
-    only = "show only that connections are accepted"
-    assert said.endswith(f"to 2 endpoints{UNKNOWN}: dials from this machine {only}")
+    assert said == led_by("dials from this machine")
     probed = make_subject(replace(make_port(is_probed=True), path=PathView(DataPath.KERNEL)))
-    assert f"to 2 endpoints{UNKNOWN}: probes {only}" in explain(probed).sentence
+    assert explain(probed).sentence == led_by("probes")
     assert (probed.ports[0].mark, probed.ports[0].state.word) == (None, "unknown")
 
 
@@ -132,7 +135,8 @@ def test_the_flows_that_only_the_kernel_sees_are_listed_next():
     subject = make_subject(replace(port, path=PathView(DataPath.KERNEL)))
     ip = port.frontends[0].address.partition(":")[0]
     explanation = explain(subject)
-    assert explanation.next == f"conntrack -L -f ipv4 -p udp --orig-dst {ip}"
+    assert explanation.next.startswith("conntrack -L ")
+    assert explanation.next.endswith(f" {ip}")
     (step,) = (s for part in explanation.parts for s in part.steps if s.topic == "path")
     assert "[UNREPLIED]" in step.hint
     assert not explain(make_subject(port)).next
@@ -143,9 +147,7 @@ def test_the_probes_that_choose_a_path_are_said_with_their_budget():
     auto = replace(port, path=PathView(DataPath.USERSPACE, why="auto"))
     subject = make_subject(auto, probes=ProbesFacts(3, 1.5, 2_000))
     (step,) = (s for part in explain(subject).parts for s in part.steps if s.topic == "path")
-    assert [text for _, text in step.details] == [
-        "3 endpoints probed, every 1.5 s while they answer, at most 2,000 probes a second"
-    ]
+    assert [text for _, text in step.details] == [probes_in_words(subject.node.probes)]
     planned = make_subject(auto, probes=ProbesFacts(3, 1.5, 2_000), is_live=False)
     (step,) = (s for part in explain(planned).parts for s in part.steps if s.topic == "path")
     assert step.details == ()

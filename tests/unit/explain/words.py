@@ -1,0 +1,457 @@
+"""What explain writes is on one page, ``words.txt``, which shows what a change does to it.
+
+``python -m tests.unit.explain.words`` writes it anew. A step is on it once, where it is first.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import replace as replace_subject
+from pathlib import Path
+from typing import Any
+
+from tests.unit.causes.samples import a_note
+from tests.unit.status.views import (
+    NOW,
+    make_address,
+    make_endpoint,
+    make_frontend,
+    make_health_check,
+    make_ignored,
+    make_port,
+    make_standby,
+    make_troubled_view,
+    make_two_sides,
+    replace,
+)
+from userspace_proxy.causes.cause import Cause, When, as_read
+from userspace_proxy.causes.endpoints import (
+    denies,
+    dial_failed,
+    fault_on_purpose,
+    no_datagram,
+    refuses,
+    resets,
+    sends_nothing,
+)
+from userspace_proxy.causes.services import (
+    balanced_elsewhere,
+    external_ip_off,
+    no_proxy_header,
+    not_listening,
+    source_denied,
+)
+from userspace_proxy.causes.slices import none_local, none_ready, none_undrained
+from userspace_proxy.diagnosis.clauses import planned_of
+from userspace_proxy.diagnosis.paths import PathView
+from userspace_proxy.diagnosis.rules import decide
+from userspace_proxy.explain import Asked, Explanation, explain, render_text
+from userspace_proxy.explain.dial import DialResult
+from userspace_proxy.explain.next_command import next_command
+from userspace_proxy.explain.pods import judge_pods
+from userspace_proxy.explain.reading import Subject
+from userspace_proxy.facts import (
+    EndpointFacts,
+    FirewallFacts,
+    LastStateFacts,
+    PortFacts,
+    ProbesFacts,
+    RejectedFacts,
+    SourceFacts,
+    SteeringState,
+    Waits,
+)
+from userspace_proxy.model import (
+    CauseCode,
+    DataPath,
+    Failure,
+    Handling,
+    Hold,
+    IPFamily,
+    Protocol,
+    Service,
+    ServiceKey,
+)
+from userspace_proxy.model.pods import PodState
+
+from .subjects import make_dead_endpoint, make_subject
+
+WORDS = Path(__file__).parent / "words.txt"
+POD, OTHER, ADDRESS = "10.244.1.8:80", "10.244.1.7:80", "10.96.7.118:80"
+AT = make_address(POD)
+DENIED = source_denied(("198.51.100.0/24",)).replace(count=2, last_at=NOW - 4)
+LOCAL = none_local(1, 0, "node-b", "externalTrafficPolicy")
+EMPTY: dict[str, Any] = {"endpoints": (), "reason": "it has no endpoints"}
+HOLDING = EMPTY | {"handling": Handling(hold=Hold(60))}
+UNREAD = SourceFacts("manifests", "m", is_synced=True, problems=("m/b.yaml:1: bad",))
+CHAIN = FirewallFacts("ip filter INPUT", "its policy is drop", "nft insert x")
+HANGS = replace(sends_nothing(AT), count=3, last_at=NOW - 2)
+KERNEL = PathView(DataPath.KERNEL)
+DIALLED, REFUSED = (
+    DialResult(0.0004),
+    DialResult(
+        0.0001,
+        dial_failed(AT, Failure.REFUSED, os.strerror(errno.ECONNREFUSED)),
+        os.strerror(errno.ECONNREFUSED),
+    ),
+)
+UNROUTED = DialResult(
+    0.0001, dial_failed(AT, Failure.NO_ROUTE, "no route"), "Network is unreachable", True
+)
+
+
+def failing(cause: Cause, **figures: Any) -> EndpointFacts:
+    """Return an endpoint that fails."""
+    return make_endpoint(POD, **{"connections": 20, **figures}, cause=cause)
+
+
+def udp(*others: EndpointFacts, **figures: Any) -> PortFacts:
+    """Return a Service port of UDP, the first endpoint of which sends nothing back."""
+    stalled = failing(replace(no_datagram(AT), count=3), **figures)
+    return make_port(protocol=Protocol.UDP, endpoints=(stalled, *others), sent_bytes=9)
+
+
+def two_sides(*turned_away: Cause) -> Subject:
+    """Return a Service that drops clients from outside."""
+    inside, outside = make_two_sides()
+    outside = replace(outside, cause=LOCAL, turned_away=turned_away)
+    return make_subject(inside, outside, service="shop/front")
+
+
+def rejecting(
+    what: str,
+    *details: str,
+    port: PortFacts | None = None,
+    service: str = "shop/web",
+    **changes: Any,
+) -> Subject:
+    """Return a Service whose source has an object with a mistake."""
+    item = RejectedFacts("m/a.yaml:3: name: missing", what, *details, **changes)
+    source = SourceFacts("m", "m", is_synced=True, problems=(item.line,), rejected=(item,))
+    return make_subject(port or make_port(), service=service, source=source)
+
+
+def on_node(*endpoints: EndpointFacts, there: PortFacts) -> Subject:
+    """Return a planned Service that would have other endpoints on a node."""
+    subject = make_subject(make_port(endpoints=endpoints), is_live=False)
+    _, verdict = decide(there)
+    there.planned = planned_of(verdict.clauses)
+    return replace_subject(subject, on_node=[there])
+
+
+def dialled(*endpoints: EndpointFacts, is_live: bool = True, **results: DialResult) -> Explanation:
+    """Return what is said of endpoints, the first of which is dialled: it refuses, or …"""
+    subject = make_subject(make_port(endpoints=endpoints), is_live=is_live)
+    return explain(subject, dials={POD: results.get("of_pod", REFUSED)})
+
+
+_SUBJECTS: Mapping[str, Subject] = {
+    "served": make_subject(),
+    "no client has connected": make_subject(make_port(connections=0, sent_bytes=0)),
+    "no client has been served": make_subject(make_port(connections=0, sent_bytes=0, refused=5)),
+    "no byte in either direction, in one of two families": make_subject(
+        make_port(),
+        make_port(family=IPFamily.IPV6, connections=7, received_bytes=0, sent_bytes=0),
+    ),
+    "no byte has come back": make_subject(
+        make_port(connections=50, received_bytes=25_000, sent_bytes=0)
+    ),
+    "not answered lately": make_subject(
+        make_port(is_quiet=True, sent_at=NOW - 28 * 60, notes=("its mode isn't followed",))
+    ),
+    "planned": make_subject(is_live=False),
+    "planned, and clients keep to an endpoint": make_subject(
+        make_port(affinity_timeout_s=10_800), is_live=False
+    ),
+    "some clients are denied": make_subject(
+        make_port(endpoints=(failing(denies(AT, "10.244.0.123").replace(count=5)),))
+    ),
+    "the only endpoint refuses": make_subject(make_port(endpoints=(make_dead_endpoint(POD),))),
+    "one of two refuses, and answered before": make_subject(
+        make_port(
+            endpoints=(
+                make_endpoint(OTHER),
+                make_dead_endpoint(POD, connections=20, sent_bytes=9, node="node-b"),
+            )
+        )
+    ),
+    "it answered before, of UDP": make_subject(
+        make_port(protocol=Protocol.UDP, endpoints=(failing(refuses(AT), sent_bytes=1),))
+    ),
+    "it only accepted before": make_subject(make_port(endpoints=(failing(refuses(AT)),))),
+    "a reset, and a fault on purpose": make_subject(
+        make_port(
+            endpoints=(
+                failing(replace(resets(AT), count=3)),
+                failing(fault_on_purpose(AT, ("silent",))),
+            )
+        )
+    ),
+    "endpoints that aren't used": make_subject(
+        make_port(
+            endpoints=(
+                make_endpoint(OTHER, connections=1),
+                make_endpoint(POD, "not ready", False),
+                make_endpoint("10.244.1.9:80", "not on this node", False, "node-b"),
+                make_endpoint("10.244.1.10:80", ejected_for_s=5.0),
+            )
+        )
+    ),
+    "standby": make_subject(make_port(endpoints=(make_endpoint(OTHER), make_standby(POD)))),
+    "many endpoints": make_subject(
+        make_port(endpoints=tuple(make_endpoint(f"10.244.1.{n}:80") for n in range(1, 31)))
+    ),
+    "a limit, and saved connections": make_subject(
+        make_port(handling=Handling(max_connections=3), saved=7)
+    ),
+    "UDP without an answer": make_subject(udp(sent_bytes=9)),
+    "UDP, one of two without an answer": make_subject(udp(make_endpoint(OTHER, answered_at=1.0))),
+    "notes": make_subject(make_port(notes=(a_note("its first field"), a_note("its second field")))),
+    "a note beside another problem": make_subject(
+        make_port(**EMPTY, notes=(external_ip_off("192.0.2.1", "not allowed"),))
+    ),
+    "an address of its load balancer": make_subject(
+        make_port(notes=(balanced_elsewhere("203.0.113.9"),))
+    ),
+    "repaired": make_subject(steering=SteeringState("nftables", repairs=2, repaired_last_minute=2)),
+    "repaired again and again": make_subject(
+        steering=SteeringState("nftables", repairs=9, repaired_last_minute=9)
+    ),
+    "drift": make_subject(steering=SteeringState("nftables", problem="table vanished")),
+    "without rules": make_subject(steering=SteeringState("none")),
+    "a change waits": make_subject(sync=make_troubled_view().sync),
+    "the source fails": make_subject(source=make_troubled_view().source),
+    "the last state": make_subject(last_state=LastStateFacts("f", served_at=NOW - 90)),
+    "a chain": make_subject(firewalls=(CHAIN,)),
+    "a chain that lets clients pass": make_subject(
+        make_port(endpoints=(make_endpoint(OTHER, sent_at=NOW - 1),)), firewalls=(CHAIN,)
+    ),
+    "an object can't be read": rejecting("Service shop/web", services=("shop/web",)),
+    "objects of others can't be read": rejecting("Service shop/cart", services=("shop/cart",)),
+    "a file can't be read": rejecting(""),
+    "an object without ports can't be read": rejecting(
+        "Service shop/cart", services=("shop/cart",), service="shop/cart"
+    ),
+    "a slice can't be read": rejecting(
+        "EndpointSlice shop/web-1",
+        "EndpointSlice",
+        "shop",
+        "web-1",
+        port=replace(make_port(endpoints=()), cause=as_read(CauseCode.NO_SLICE, "no slice")),
+    ),
+    "a health check isn't served": make_subject(
+        health_checks=[make_health_check("shop/web", 30201, 1, "in use")]
+    ),
+    "an address isn't reached": make_subject(
+        make_port(
+            frontends=(make_frontend("192.0.2.1:30080", "NodePort", "held", is_reached=False),),
+            problem="nginx has it",
+        )
+    ),
+    "an address isn't reached, and another cause": make_subject(
+        make_port(
+            frontends=(make_frontend(ADDRESS, "ClusterIP", "proxy port 1", is_reached=False),),
+            endpoints=(),
+            problem="a chain",
+            cause=as_read(CauseCode.PORT_NAME_MISSING, "they have no such port"),
+        )
+    ),
+    "not served by design": make_subject(
+        service="shop/db", ignored=(make_ignored("shop/db", "", "it is headless"),)
+    ),
+    "not served by design, and the source fails": make_subject(
+        service="shop/db", source=UNREAD, ignored=(make_ignored("shop/db", "", "it is headless"),)
+    ),
+    "without ports": make_subject(service="shop/gone"),
+    "one port isn't served": make_subject(
+        ignored=(make_ignored("shop/web", "http", "held by shop/a", is_conflict=True),)
+    ),
+    "another port is refused": make_subject(make_port(), make_port(port="metrics", **EMPTY)),
+    "refused, with further notes": make_subject(make_port(**EMPTY, notes=("a", "b"))),
+    "clients from outside are dropped": two_sides(DENIED, replace(LOCAL, count=3)),
+    "clients are dropped by source ranges": make_subject(make_port(turned_away=(DENIED,))),
+    "clients without a PROXY header": make_subject(
+        make_port(
+            client_mistakes=(no_proxy_header("203.0.113.11").replace(count=20),), connections=0
+        )
+    ),
+    "holding": make_subject(make_port(**HOLDING, waits=Waits(3, 12.0))),
+    "waiting, and served": make_subject(make_port(waits=Waits(3, 12.0))),
+    "clients would wait": make_subject(make_port(**HOLDING)),
+    "on a node its endpoint would be refused": on_node(
+        make_endpoint("127.0.0.1:80"),
+        there=make_port(
+            endpoints=(make_endpoint("127.0.0.1:80", "refused: a loopback address", False),),
+            reason="its only endpoint is refused",
+        ),
+    ),
+    "on a node by fewer endpoints": on_node(
+        make_endpoint("127.0.0.1:80"),
+        make_endpoint(OTHER),
+        there=make_port(
+            endpoints=(
+                make_endpoint("127.0.0.1:80", "refused: a loopback address", False),
+                make_endpoint(OTHER),
+            )
+        ),
+    ),
+    "the kernel path": make_subject(replace(make_port(connections=0), path=KERNEL)),
+    "the kernel path, without a client": make_subject(
+        replace(make_port(connections=0), path=PathView(DataPath.KERNEL, kernel_connections=0))
+    ),
+    "the kernel path, probed": make_subject(
+        replace(make_port(is_probed=True), path=KERNEL), probes=ProbesFacts(3, 1.5, 2_000)
+    ),
+    "the kernel path of UDP": make_subject(
+        replace(make_port(protocol=Protocol.UDP, connections=0), path=KERNEL)
+    ),
+}
+_WEB = Service(ServiceKey("shop", "web"), (), selector=(("app", "web"),))
+_CRASHES = {"why_not": "it crashes"}
+
+
+def pod(
+    name: str = "web-1",
+    why_not: str = "",
+    ports: tuple[str, ...] = ("http",),
+    labels: tuple[tuple[str, str], ...] = (("app", "web"),),
+) -> PodState:
+    """Return a pod; those with a reason aren't ready."""
+    return PodState(name, labels, not why_not, why_not, ports, (8080,))
+
+
+_PODS: Mapping[str, tuple[tuple[PodState, ...], tuple[int | str, ...], bool]] = {
+    "there are none": ((), (), True),
+    "one has nearly the label": (
+        (pod("a", labels=(("app", "wbe"),)), pod("b", labels=(("app", "cart"),))),
+        (),
+        True,
+    ),
+    "they have other labels": ((pod("a", labels=(("role", "x"),)), pod("b", labels=())), (), True),
+    "they have no labels": ((pod("a", labels=()),), (), True),
+    "the only one isn't ready": ((pod(**_CRASHES),), (), True),
+    "two aren't ready": ((pod(**_CRASHES), pod("web-2", "its phase is Failed")), (), True),
+    "one of two is ready": ((pod(), pod("web-2", "it crashes")), ("http",), True),
+    "a named port is missing": ((pod(ports=("web", "admin")),), ("http",), True),
+    "no port has a name": ((pod(ports=()),), ("http",), True),
+    "one lacks the port": ((pod(), pod("web-2", ports=())), ("http",), True),
+    "another number": ((pod(),), (9090,), True),
+    "one isn't in a slice": ((pod(),), (), False),
+    "two aren't in a slice": ((pod(), pod("web-2")), (), False),
+}
+
+
+def explanations() -> Iterator[tuple[str, Explanation]]:
+    """Yield what is said in each case."""
+    for name, subject in _SUBJECTS.items():
+        yield name, explain(subject)
+    front, ranges = two_sides(), make_subject(make_port(admits=("192.0.2.0/24",)))
+    for name, subject, client in (
+        ("all clients are admitted", make_subject(), "10.0.0.1"),
+        ("a client in a range", ranges, "192.0.2.9"),
+        ("a client in no range", ranges, "10.0.0.1"),
+        ("a client where a policy drops some", front, "198.51.100.1"),
+        ("a client of another family", make_subject(), "fd00::1"),
+    ):
+        yield name, explain(subject, client=client)
+    used, unused = make_endpoint(POD), make_endpoint("10.244.1.9:80", "not ready", False)
+    hanging = make_endpoint(POD, cause=HANGS, connections=3)
+    yield "the used one accepts a dial", dialled(used, unused, of_pod=DIALLED)
+    yield "the used one refuses a dial", dialled(used)
+    yield "a dial of one that isn't used", dialled(make_endpoint(POD, "not ready", False))
+    loopback = make_endpoint("127.0.0.1:80", "refused: a loopback address", False)
+    yield "a dial beside one that is refused", dialled(used, loopback, of_pod=DIALLED)
+    yield "no route, not on a node", dialled(used, is_live=False, of_pod=UNROUTED)
+    yield "no route on a node", dialled(used, of_pod=UNROUTED)
+    yield "a dial fails, clients are answered", dialled(make_endpoint(POD, answered_at=NOW - 5))
+    yield "a dial fails as clients do", dialled(make_dead_endpoint(POD))
+    yield "a dial fails otherwise", dialled(hanging)
+    past = replace(hanging, cause=HANGS.replace(when=When.PAST), is_past=True)
+    yield "a dial fails, clients failed before", dialled(past)
+    yield "a dial of a host fails", dialled(make_endpoint(POD, host="db.example.com"))
+    stalled = make_subject(make_port(endpoints=(hanging,), connections=9, sent_bytes=0))
+    new = make_subject(make_port(connections=0))
+    for name, subject, result in (
+        ("it accepts dials and fails clients", stalled, {ADDRESS: DIALLED, POD: DIALLED}),
+        ("its address accepts dials, slowly", make_subject(), {ADDRESS: DialResult(1.2)}),
+        ("its address refuses dials", new, {ADDRESS: REFUSED}),
+        ("its address has no route", new, {ADDRESS: UNROUTED}),
+    ):
+        yield name, explain(subject, dials=result)
+    yield "nothing can be dialled", explain(make_subject(), dials={}, asked=Asked(can_dial=False))
+    for name, (pods, targets, has_endpoints) in _PODS.items():
+        steps = judge_pods(_WEB, targets, pods, has_endpoints=has_endpoints)
+        yield f"pods: {name}", explain(make_subject(), pods=steps)
+    db = judge_pods(Service(ServiceKey("shop", "db"), ()), (), (), has_endpoints=True)
+    yield "pods: without a selector", explain(make_subject(), pods=db)
+
+
+LIVE, PLANNED = make_subject(), make_subject(is_live=False)
+FILES = SourceFacts("manifests", "shop.yaml", is_synced=True)
+FROM_FILES = make_subject(source=FILES)
+NO_ENDPOINT = as_read(CauseCode.SLICE_EMPTY, "empty", "shop/web")
+NOT_READY = none_ready(2, 0, "pods -n shop -l app=web")
+DEAD = resets(make_address("[fd00::1]:80"))
+FORBIDDEN = as_read(CauseCode.ENDPOINT_NOT_ALLOWED, "not dialled", "db.example.com")
+_UNOPENED = not_listening("Address already in use", "")
+_DROPPED = not_listening("a chain drops packets", "", "ip admin raw")
+_API = {"source": ("--kubeconfig=k",)}
+NEXT: Mapping[str, tuple[Cause | None, Subject, Mapping[str, Any]]] = {
+    "about the Service": (NO_ENDPOINT, LIVE, {}),
+    "about an endpoint": (DEAD, LIVE, {}),
+    "about a name": (FORBIDDEN, LIVE, {}),
+    "what its slices drain": (none_undrained(1, ("drained",), "shop/web"), PLANNED, _API),
+    "what isn't dialled": (FORBIDDEN, FROM_FILES, {}),
+    "the pods are next": (NO_ENDPOINT, PLANNED, _API),
+    "the pods were looked at": (NO_ENDPOINT, PLANNED, {**_API, "has_pods": True}),
+    "kubectl has other flags": (
+        NOT_READY,
+        PLANNED,
+        {"source": ("--master=https://a:1", "--hostname-override=n"), "has_pods": True},
+    ),
+    "without a cluster": (DEAD, FROM_FILES, {}),
+    "dialled": (DEAD, FROM_FILES, {"has_dialled": True}),
+    "can't be dialled": (DEAD, FROM_FILES, {"can_dial": False}),
+    "UDP isn't dialled": (DEAD, make_subject(make_port(protocol=Protocol.UDP), source=FILES), {}),
+    "all is said": (NO_ENDPOINT, FROM_FILES, {"source": ("--server=:1",)}),
+    "all of manifests is said": (NO_ENDPOINT, PLANNED, {"source": ("--manifests=m",)}),
+    "about the node": (_UNOPENED, FROM_FILES, {}),
+    "another node": (_UNOPENED, FROM_FILES, {"is_elsewhere": True}),
+    "another program's chain": (_DROPPED, LIVE, {}),
+    "a chain of another node": (_DROPPED, LIVE, {"is_elsewhere": True}),
+    "unknown code": (as_read(CauseCode("a-code-of-a-newer-proxy"), "?"), LIVE, {}),
+    "served": (None, LIVE, {}),
+    "served and dialled": (None, LIVE, {"has_dialled": True}),
+    "as it was asked": (
+        None,
+        LIVE,
+        {"program": ("python3", "-m", "userspace_proxy"), "others": ("--from=192.0.2.1",)},
+    ),
+    "quoted": (None, LIVE, {"program": ("/opt/a b/userspace-proxy",)}),
+}
+"""What the next command is chosen by: the cause, the Service, what was asked."""
+
+
+def page() -> Iterator[str]:
+    """Yield the lines of the page."""
+    seen: set[str] = set()
+    for name, explanation in explanations():
+        yield f"{name}: {explanation.level}"
+        steps, _, end = render_text(explanation).partition("\n\n")
+        for line in steps.splitlines()[1:]:
+            if line not in seen:
+                yield f"  {line}"
+            seen.add(line)
+        yield from (f"  {line}" for line in end.splitlines())
+    yield "next:"
+    for name, (cause, subject, asked) in NEXT.items():
+        yield f"  {name}: {next_command(cause, subject, Asked(**asked))}".rstrip()
+    for name, cause in (("not ready", NOT_READY), ("labels", NO_ENDPOINT), ("another", DEAD)):
+        command = next_command(cause, LIVE, Asked(has_pods=True), pod="web-7")
+        yield f"  about the pod that was named, {name}: {command}"
+
+
+if __name__ == "__main__":
+    WORDS.write_text("\n".join(page()) + "\n", encoding="utf-8")
