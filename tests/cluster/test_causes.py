@@ -34,7 +34,7 @@ from tests.node.broken_services import (
 )
 from tests.node.observers import FIREWALL, Expected, check, expected_of
 from tests.node.testbed import Testbed
-from userspace_proxy.model import CauseCode
+from userspace_proxy.causes.cause import CauseCode
 
 from .api_world import Api
 from .build import Binaries

@@ -10,11 +10,12 @@ import pytest
 from tests.dns_zone import Zone
 from tests.unit.agent.watched import until
 from userspace_proxy import Options, Proxy
+from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.causes.names import name_leads_astray, networks_unknown, nodes_unknown
 from userspace_proxy.facts import PortFacts
 from userspace_proxy.lookup.dns_server import DnsServer
 from userspace_proxy.lookup.node_resolver import NodeResolver
-from userspace_proxy.model import CauseCode, SocketAddress
+from userspace_proxy.model import SocketAddress
 from userspace_proxy.sources.kubernetes import KubernetesSource
 
 from .control_plane import ControlPlane

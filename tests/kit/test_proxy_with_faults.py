@@ -6,10 +6,10 @@ import pytest
 
 from tests.unit.agent.backends import ask, backend
 from tests.unit.embedding.test_blocking import OTHERS
+from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.embedding.arguments import read_endpoint
 from userspace_proxy.errors import ConfigError
 from userspace_proxy.model import (
-    CauseCode,
     Endpoint,
     EndpointSlice,
     IPFamily,

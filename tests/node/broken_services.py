@@ -21,7 +21,7 @@ from tests.cluster.waiting import wait_for
 from tests.node.agents import Agent
 from tests.node.clients import Client
 from tests.node.testbed import Testbed
-from userspace_proxy.model import CauseCode
+from userspace_proxy.causes.cause import CauseCode
 
 NAMESPACE, ELSEWHERE = "broken", "brokn"
 NODE = "node-1"

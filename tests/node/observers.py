@@ -17,7 +17,7 @@ from urllib.parse import quote
 from tests.cluster.waiting import wait_for
 from tests.node.agents import Agent
 from tests.node.broken_services import NAMESPACE, Case, Shown
-from userspace_proxy.model import CauseCode
+from userspace_proxy.causes.cause import CauseCode
 
 _PREFIX = "userspace_proxy_"
 _MARKUP = re.compile(r"<(script|style).*?</\1>|<[^>]*>", re.DOTALL)

@@ -20,7 +20,7 @@ from tests.node.agents import Agent
 from tests.node.broken_services import NAMESPACE, Shown
 from tests.node.observers import Expected, check, in_explain, in_json, on_page
 from tests.node.testbed import Testbed
-from userspace_proxy.model import CauseCode
+from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy_testing.sandbox import write_resolver_files
 from userspace_proxy_testing.sandbox.address_plan import POD_CIDR
 

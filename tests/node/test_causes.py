@@ -29,7 +29,8 @@ from tests.node.clients import http_get
 from tests.node.observers import FIREWALL, Expected, check, expected_of
 from tests.node.testbed import Testbed
 from userspace_proxy import Options
-from userspace_proxy.model import CauseCode, SocketAddress
+from userspace_proxy.causes.cause import CauseCode
+from userspace_proxy.model import SocketAddress
 from userspace_proxy_testing.proxy_with_faults import ProxyWithFaults
 
 pytestmark = pytest.mark.netns

@@ -5,6 +5,7 @@ from playwright.async_api import expect
 
 from tests.unit.dataplane.waiting import until
 from tests.unit.status.views import NOW, make_port, make_view
+from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.facts.connection import (
     ConnectionEvent,
     ConnectionFacts,
@@ -13,7 +14,6 @@ from userspace_proxy.facts.connection import (
     LeftOut,
 )
 from userspace_proxy.facts.edges import Calls
-from userspace_proxy.model import CauseCode
 from userspace_proxy.model.connection_ends import EndedBy
 
 from .axe import violations_on

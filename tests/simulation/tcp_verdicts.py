@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from userspace_proxy.model import CauseCode
+from userspace_proxy.causes.cause import CauseCode
 
 from .model import Sure
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from userspace_proxy import facts, model
+from userspace_proxy import causes, facts
 from userspace_proxy.causes.cause import Cause
 from userspace_proxy.facts import StatusFacts
 from userspace_proxy.facts.connection import ConnectionFacts
@@ -34,7 +34,7 @@ _SUFFIX = "Facts"
 
 _MODULES = (
     facts.figures, facts.last_minute, facts.port, facts.processes, facts.compared, facts.node,
-    facts.connection, facts.edges, facts.encoding, model.causes,
+    facts.connection, facts.edges, facts.encoding, causes.cause,
 )  # fmt: skip
 
 SHARED_FROM_WORDS = 5

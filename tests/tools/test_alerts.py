@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urldefrag
 
-from userspace_proxy.model import CauseCode
+from userspace_proxy.causes.cause import CauseCode
 
 from .addresses import repository
 from .alerts import REASON, RULES, alerts_of, with_runbooks

@@ -1,6 +1,6 @@
 import re
 
-from userspace_proxy.model import CauseCode
+from userspace_proxy.causes.cause import CauseCode
 
 from .guide_page import SOURCE, headings, render
 

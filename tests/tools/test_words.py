@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from userspace_proxy.model import CauseCode
+from userspace_proxy.causes.cause import CauseCode
 
 from .markdown import without_marked
 from .wheels import ROOT

@@ -7,8 +7,7 @@ None contains the node's name, so nodes with the same cause are one line.
 
 from __future__ import annotations
 
-from ..model import CauseCode
-from .cause import cause
+from .cause import CauseCode, cause
 
 _PODS = "get pods -n {where} -o wide"
 _OF_NODE = (

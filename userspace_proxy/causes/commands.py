@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 
-from ..model import CauseCode, ip_of
-from .cause import Cause
+from ..model import ip_of
+from .cause import Cause, CauseCode
 from .say import object_of
 
 _POD_AT = "get pods -A -o wide --field-selector status.podIP={ip}"

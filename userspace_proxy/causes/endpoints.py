@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from ..model import CauseCode, Failure, SocketAddress, ip_of
+from ..model import Failure, SocketAddress, ip_of
 from ..model.annotations import DOMAIN
 from ..model.failures import BY_OWN_ROUTE, LOSSES, UNREACHABLE
 from ..model.node_network import NextHop
-from .cause import Cause, CauseRow, Text, cause
+from .cause import Cause, CauseCode, CauseRow, Text, cause
 
 At: TypeAlias = SocketAddress | str
 

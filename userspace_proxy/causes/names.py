@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from ..model import CauseCode
 from ..model.annotations import DOMAIN
-from .cause import cause
+from .cause import CauseCode, cause
 
 _NAME = ("name",)
 _ASK = "Ask the DNS servers of /etc/resolv.conf on the node: dig {name}"

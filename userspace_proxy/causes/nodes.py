@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..model import CauseCode
-from .cause import cause
+from .cause import CauseCode, cause
 
 
 def listed(names: Sequence[str], most: int = 2, total: int = 0) -> str:

@@ -5,11 +5,10 @@ Readers find most of it, as :class:`~userspace_proxy.model.notes.Note`; policy f
 
 from __future__ import annotations
 
-from ..model import CauseCode
 from ..model.annotations import DOMAIN, WITHOUT_SLOW_START
 from ..model.notes import Note
 from ..model.source_ranges import ANNOTATION_SOURCE_RANGES
-from .cause import ROWS, Cause, cause
+from .cause import ROWS, Cause, CauseCode, cause
 
 
 def cause_of(note: Note) -> Cause:

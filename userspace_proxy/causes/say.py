@@ -13,9 +13,9 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 
-from ..model import CauseCode, ip_of
+from ..model import ip_of
 from ..model.annotations import DOMAIN
-from .cause import Cause, Text, When
+from .cause import Cause, CauseCode, Text, When
 
 EXPECTS_NO_HEADER = (
     "This proxy sends a PROXY header before the client's bytes (annotation "

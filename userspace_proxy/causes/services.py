@@ -9,8 +9,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 
-from ..model import CauseCode, ServiceKey
-from .cause import Cause, cause
+from ..model import ServiceKey
+from .cause import Cause, CauseCode, cause
 from .slices import NAMES_SHOWN
 
 NOTES_MAX = 10

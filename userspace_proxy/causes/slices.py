@@ -5,11 +5,11 @@ no slice ─ empty slice ─ no such port ─ not ready ─ on other nodes ─ d
 
 from __future__ import annotations
 
-from ..model import CauseCode, ServiceKey, SliceKey
+from ..model import ServiceKey, SliceKey
 from ..model.annotations import ANNOTATION_WEIGHT
 from ..model.mirroring import mirrored_name
 from ..model.reading import LABEL_HEADLESS, LABEL_SERVICE_NAME
-from .cause import Cause, cause
+from .cause import Cause, CauseCode, cause
 from .notes import not_to_mirror
 
 NAMES_SHOWN = 5

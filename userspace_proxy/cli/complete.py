@@ -82,7 +82,7 @@ def _service_names(line: _Typed, *, with_namespaces: bool) -> Iterator[str]:
 
 
 def _search_words(line: _Typed) -> Iterator[str]:
-    from ..model import CauseCode
+    from ..causes.cause import CauseCode
     from ..status.search import QUALIFIERS, STATES
 
     yield from (f"{name}:" for name in QUALIFIERS if name not in _WITH_VALUES)

@@ -17,9 +17,10 @@ from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 
 from ..balance import AffinityTables
+from ..causes.cause import CauseCode
 from ..facts import AfterWait, Blamed, CounterTable, EndpointCounters
 from ..kernel.socket_memory import packets_lost
-from ..model import CauseCode, SocketAddress
+from ..model import SocketAddress
 from ..model.serving import Serving
 from .balancers import Balancers
 from .loads import Loads

@@ -16,13 +16,14 @@ import os
 from collections.abc import Callable, Container
 from typing import Protocol
 
+from ..causes.cause import CauseCode
 from ..causes.endpoints import DIAL_CODES, dial_failed
 from ..causes.say import say
 from ..facts import CounterTable, EndpointCounters
 from ..kernel.neighbours import absent_hop, own_route_failure
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
-from ..model import CauseCode, DialFailure, Failure, SocketAddress
+from ..model import DialFailure, Failure, SocketAddress
 from ..model.failures import NO_ANSWER, SHORTAGES, UNREACHABLE
 from ..model.serving import Serving
 from .balancers import Balancers

@@ -23,10 +23,11 @@ import errno
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from ..causes.cause import CauseCode
 from ..facts.connection import ConnectionEvent
 from ..kernel.stream_reset import reset_no_more, reset_on_close
 from ..kernel.tcp_state import is_connected
-from ..model import CauseCode, DialFailure, Failure, SocketAddress
+from ..model import DialFailure, Failure, SocketAddress
 from ..model.connection_ends import EndedBy, EndReason
 from ..model.failures import SHORTAGES, dial_failure
 from . import reactor as epoll

@@ -9,13 +9,14 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from ..causes.cause import CauseCode
 from ..causes.endpoints import UNANSWERED_FLOW_S
 from ..facts import EndpointCounters
 from ..facts.connection import ConnectionEvent
 from ..facts.conversation import Conversation
 from ..kernel.icmp_errors import take_icmp_errors
 from ..kernel.pktinfo import Ancillary, AncillaryItem
-from ..model import CauseCode, DialFailure, Failure, SocketAddress
+from ..model import DialFailure, Failure, SocketAddress
 from ..model.connection_ends import EndReason
 from ..model.failures import dial_failure
 from ..policy.flow_table import GRAIN_S, FlowTable

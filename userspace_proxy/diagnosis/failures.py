@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from typing import Protocol
 
-from ..causes.cause import Cause, When
+from ..causes.cause import Cause, CauseCode, When
 from ..causes.endpoints import (
     UNANSWERED_S,
     absent,
@@ -30,7 +30,7 @@ from ..causes.endpoints import (
     sends_nothing,
 )
 from ..facts import LAST_MINUTE_S, EndpointCounters, EndpointFacts, PortFacts, Streak
-from ..model import CauseCode, DataPath, Failure, SocketAddress
+from ..model import DataPath, Failure, SocketAddress
 from ..model.failures import LOSSES
 from ..model.node_network import DroppedBy, Obstacle
 from ..policy import EndpointVerdict

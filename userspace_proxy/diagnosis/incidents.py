@@ -16,11 +16,11 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
-from ..causes.cause import Cause, When
+from ..causes.cause import Cause, CauseCode, When
 from ..causes.commands import kubectl_words, on_node
 from ..causes.endpoints import node_silent
 from ..facts import EndpointFacts, IncidentFacts, Level, PortFacts, StatusFacts
-from ..model import CauseCode, ip_of
+from ..model import ip_of
 
 _Key: TypeAlias = tuple[object, ...]
 _Member: TypeAlias = tuple[PortFacts, Cause]

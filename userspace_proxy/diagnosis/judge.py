@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from ..causes.cause import Cause
+from ..causes.cause import Cause, CauseCode
 from ..causes.endpoints import silent_to_some
 from ..causes.say import remedy
 from ..causes.services import first_notes, health_check_fails, object_kept, of_object, rejected
@@ -30,7 +30,6 @@ from ..facts import (
     StateFacts,
 )
 from ..facts.port import ClauseFacts
-from ..model import CauseCode
 from .clauses import Clause, joined, texts_of
 from .rules import PortVerdict, decide, denied, present_first
 

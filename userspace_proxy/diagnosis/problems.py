@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..causes.cause import CauseCode
 from ..causes.say import remedy, say
 from ..causes.services import HEALTH_CHECK_FAILS
 from ..facts import Level, Problem, StatusFacts, SteeringState, SyncFacts
 from ..facts.units import capitalised, count_in_words, plural, seconds_in_words
-from ..model import CauseCode
 
 # From here on a busy node should get a higher limit before accepting has to pause.
 _DESCRIPTORS_SHORT = 0.9

@@ -19,12 +19,12 @@ import collections
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from ..causes.cause import Cause, When
+from ..causes.cause import Cause, CauseCode, When
 from ..causes.endpoints import out_of_client_ports, out_of_ports
 from ..causes.services import not_listening, source_denied
 from ..causes.slices import about_to_vanish
 from ..facts import EndpointFacts, FrontendFacts, Level, PortFacts, PortState
-from ..model import CauseCode, FrontendKind, is_loopback
+from ..model import FrontendKind, is_loopback
 from ..policy.usable import EndpointState
 from . import clauses as said
 from .clauses import Clause, stated, stated_in_short

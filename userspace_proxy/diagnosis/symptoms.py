@@ -14,12 +14,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 
-from ..causes.cause import Cause, When
+from ..causes.cause import Cause, CauseCode, When
 from ..causes.endpoints import answers_flows_late, denies, excludes, owes_answers
 from ..facts import LAST_MINUTE_S, EndpointCounters, LastMinuteFacts, PortFacts, Streak
 from ..facts.last_minute import MinuteCounts
 from ..facts.streak import Exclusions
-from ..model import CauseCode, Failure, SocketAddress
+from ..model import Failure, SocketAddress
 from ..model.failures import LEFT, NO_ANSWER
 from ..policy import EndpointVerdict
 from . import clauses as said

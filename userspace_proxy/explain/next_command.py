@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..causes.cause import Cause
+from ..causes.cause import Cause, CauseCode
 from ..causes.commands import kubectl_words, on_node
 from ..causes.say import object_of
-from ..model import CauseCode, ip_of
+from ..model import ip_of
 
 if TYPE_CHECKING:
     from .reading import Subject

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..causes.cause import CauseCode
 from ..causes.say import object_of, remedy
 from ..cluster import Snapshot
 from ..diagnosis.clauses import not_looked_up, planned_of
@@ -25,7 +26,6 @@ from ..facts import (
     facts_of_verdict,
     in_order,
 )
-from ..model import CauseCode
 from ..plan import Planner, PortPlan
 from ..policy import PolicyOptions
 from ..policy.node_facts import make_facts, options_with

@@ -15,7 +15,8 @@ from typing import Annotated, NamedTuple, get_type_hints
 
 import msgspec
 
-from ..model import CauseCode, SocketAddress, ip_of
+from ..causes.cause import CauseCode
+from ..model import SocketAddress, ip_of
 from ..model.connection_ends import EndedBy, EndReason
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]

@@ -13,8 +13,8 @@ from operator import attrgetter, itemgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias, cast
 
-from ..model import CauseCode, Failure, SocketAddress
-from ..model.causes import DIAL_CAUSES
+from ..causes.cause import DIAL_CAUSES, CauseCode
+from ..model import Failure, SocketAddress
 from ..model.failures import LEFT
 from .figures import GAUGES, PortFigures, Traffic, WaitCounts, Waits, counted_names
 from .histogram import TIMES_BOUNDS_S, Durations

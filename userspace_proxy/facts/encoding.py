@@ -15,9 +15,8 @@ from typing import Any
 
 import msgspec
 
-from ..causes.cause import MODIFIERS, ROWS, Cause, Param, When, as_read
+from ..causes.cause import MODIFIERS, ROWS, Cause, CauseCode, Param, When, as_read
 from ..causes.say import object_of, remedy, say
-from ..model import CauseCode
 from .node import StatusFacts
 
 _COUNTED = ("count", "first_at", "last_at")

@@ -20,8 +20,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ..causes.cause import CauseCode
 from ..causes.endpoints import UNANSWERED_S, end_code
-from ..model import CauseCode, Failure
+from ..model import Failure
 from ..model.connection_ends import EndedBy, EndReason
 from .counters import Blamed, EndpointCounters
 from .streak import LateByte

@@ -18,7 +18,7 @@ from typing import Annotated, Literal, get_origin, get_type_hints
 
 import msgspec
 
-from ..model import CauseCode
+from ..causes.cause import CauseCode
 
 Detail = Literal["node", "service", "endpoint"]
 """How much ``/metrics`` shows: sums of the node, also Service ports, also endpoints."""

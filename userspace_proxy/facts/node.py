@@ -15,8 +15,8 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from ..causes.cause import Cause
-from ..model import CauseCode, ServiceKey
+from ..causes.cause import Cause, CauseCode
+from ..model import ServiceKey
 from ..version import version_in_words
 from .compared import PlanFacts, ProcessFacts
 from .figures import counter, gauge

@@ -16,8 +16,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from ..causes.cause import Cause
-from ..model import CauseCode, DataPath
+from ..causes.cause import Cause, CauseCode
+from ..model import DataPath
 from ..plan import PortPlan
 from ..policy.usable import EndpointState
 from .figures import PortFigures, TrafficByCause, counter

@@ -25,7 +25,6 @@ from .addresses import (
     pack_ip,
     parse_ip,
 )
-from .causes import CauseCode, Doubt, Taken
 from .endpoints import DEFAULT_WEIGHT, Endpoint, EndpointSlice, SlicePort
 from .failures import DialFailure, Failure
 from .handling import (
@@ -39,6 +38,7 @@ from .handling import (
     WorkloadKind,
 )
 from .names import ServiceKey, ServicePortName, SliceKey
+from .node_network import Doubt, Taken
 from .nodes import Node
 from .services import Service, ServicePort, ServiceType
 
@@ -46,7 +46,6 @@ __all__ = [
     "DEFAULT_HANDLING",
     "DEFAULT_WEIGHT",
     "Balance",
-    "CauseCode",
     "DataPath",
     "DialFailure",
     "Doubt",

@@ -1,10 +1,11 @@
-"""The network of one node as its kernel describes it: links, routes, next hops, bridge settings.
+"""The network of one node as its kernel describes it: links, routes, next hops, bridges, chains.
 
 What follows from them, such as where an address is, is decided by ``policy``.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 
@@ -67,3 +68,23 @@ class DroppedBy(NamedTuple):
 Obstacle: TypeAlias = NextHop | DroppedBy
 """What this node's kernel knows about packets that an endpoint doesn't answer: no host is at its
 next hop, or they are dropped on their way out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """That a chain of another program takes the packets of a frontend's clients."""
+
+    what: str
+    hint: str = ""
+    """What to do about it."""
+    chain: str = ""
+    """Family, table and name."""
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.hint}" if self.hint else self.what
+
+
+class Doubt(Taken):
+    """That it may take them, or takes those of some clients."""
+
+    __slots__ = ()

@@ -22,7 +22,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from ..causes.cause import Cause, as_read
+from ..causes.cause import Cause, CauseCode, as_read
 from ..causes.nodes import (
     behind,
     beside_kube_proxy,
@@ -35,7 +35,6 @@ from ..causes.nodes import (
 )
 from ..diagnosis.problems import problems_of_node
 from ..facts import LastStateFacts, Level, StatusFacts
-from ..model import CauseCode
 from ..model.quoting import shown
 from ..version import version_in_words
 from .answer import AgentAnswer, AllNodes

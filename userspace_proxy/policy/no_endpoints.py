@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 
-from ..causes.cause import Cause
+from ..causes.cause import Cause, CauseCode
 from ..causes.slices import (
     no_port,
     no_slice,
@@ -26,7 +26,7 @@ from ..causes.slices import (
     slice_empty,
     slice_headless,
 )
-from ..model import CauseCode, IPFamily, Service, ServicePort
+from ..model import IPFamily, Service, ServicePort
 from ..model.notes import NoteKind
 from .endpoint_index import EndpointIndex
 from .usable import EndpointState, EndpointVerdict, Scope

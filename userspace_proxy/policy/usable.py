@@ -21,9 +21,9 @@ import operator
 from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from ..causes.cause import CauseCode
 from ..model import (
     DEFAULT_WEIGHT,
-    CauseCode,
     Endpoint,
     EndpointSlice,
     IPFamily,

@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from operator import attrgetter
 
-from ..causes.cause import Cause
+from ..causes.cause import DIAL_CAUSES, Cause, CauseCode
 from ..facts import (
     Detail,
     EndpointFacts,
@@ -39,8 +39,7 @@ from ..facts import (
     figures_of,
 )
 from ..facts.edges import EDGES_MAX, EdgesFacts
-from ..model import CauseCode, DataPath, ServiceKey
-from ..model.causes import DIAL_CAUSES
+from ..model import DataPath, ServiceKey
 from ..policy.usable import EndpointState
 from .exposition import Buckets, Family, counter, gauge, histogram, labels_text
 from .node_families import PREFIX, node_families

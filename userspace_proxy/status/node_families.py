@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 
+from ..causes.cause import CauseCode
 from ..diagnosis.problems import codes_of_node
 from ..facts import Figure, StatusFacts, WorkerFacts, figures_of
-from ..model import CauseCode
 from ..policy import Scope
 from .exposition import Buckets, Family, counter, gauge, histogram, info, labels_text
 

@@ -22,6 +22,7 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ..causes.cause import CauseCode
 from ..causes.say import Form, remedy, say
 from ..diagnosis.dated import and_mistakes, cause_at, last_answer, sentence_at
 from ..diagnosis.incidents import Incidents
@@ -45,7 +46,7 @@ from ..facts.units import (
     rate_in_words,
     seconds_in_words,
 )
-from ..model import CauseCode, DataPath
+from ..model import DataPath
 from ..model.quoting import printable
 from .history import IDLE, History
 from .incident_words import cause_of, headline, met, names_in_line

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from userspace_proxy.model import CauseCode
+from userspace_proxy.causes.cause import CauseCode
 
 NAMESPACE = "broken"
 REFUSED, RESETTING, SILENT = 8080, 9000, 9001

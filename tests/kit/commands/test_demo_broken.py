@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from tests.kit.commands.test_demo_manifests import PODS, read
-from userspace_proxy.model import CauseCode
+from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.plan import Planner
 from userspace_proxy.policy import NodeFacts
 from userspace_proxy_testing.commands.demo_broken import (

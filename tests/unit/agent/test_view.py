@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from userspace_proxy.agent.view import show_traffic, view_endpoint, view_frontend, view_ports
-from userspace_proxy.causes.cause import When
+from userspace_proxy.causes.cause import CauseCode, When
 from userspace_proxy.causes.endpoints import fault_on_purpose, no_datagram, refuses, resets
 from userspace_proxy.causes.say import remedy, say
 from userspace_proxy.causes.services import not_listening, source_denied
@@ -25,7 +25,6 @@ from userspace_proxy.facts import (
 from userspace_proxy.facts.last_minute import LastMinuteFacts, MinuteCounts
 from userspace_proxy.model import (
     Balance,
-    CauseCode,
     DataPath,
     Doubt,
     Failure,

@@ -1,7 +1,6 @@
 """Notes with any words, for tests in which these don't matter."""
 
-from userspace_proxy.causes.cause import Cause, as_read
-from userspace_proxy.model import CauseCode
+from userspace_proxy.causes.cause import Cause, CauseCode, as_read
 
 
 def a_note(words: str) -> Cause:

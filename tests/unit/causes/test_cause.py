@@ -1,19 +1,31 @@
 """Causes as values, and the rows that make them."""
 
 import pickle
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from userspace_proxy.causes.cause import MODIFIERS, ROWS, When, as_read, cause
+from userspace_proxy.causes.cause import (
+    DIAL_CAUSES,
+    MODIFIERS,
+    ROWS,
+    CauseCode,
+    Traits,
+    When,
+    as_read,
+    cause,
+)
 from userspace_proxy.causes.endpoints import denies, no_datagram, refuses, silent
 from userspace_proxy.causes.say import object_of, remedy, say
 from userspace_proxy.causes.services import held_by, source_denied
-from userspace_proxy.model import CauseCode, SocketAddress
+from userspace_proxy.model import SocketAddress
 
 from .words import SAMPLES
 
+DOCS = Path(__file__).parents[3] / "docs"
 POD = SocketAddress("10.244.1.8", 8080)
 REFUSES = refuses(POD)
 STATED = {"when": When.PAST, "has_header": True, "before": silent(POD), "more": 3, "within": "x"}
@@ -27,6 +39,40 @@ UNSTATED = {
 CHANGES = {**STATED, **UNSTATED}
 # Of the verdict on one endpoint, and of problems of the node.
 WITHOUT_A_ROW = {CauseCode.NOT_FOR_THIS_NODE, CauseCode.FIREWALL_DROPS}
+
+
+def test_codes_are_words_with_dashes():
+    assert all(code == code.lower().replace("_", "-") for code in CauseCode)
+    assert all(code.name == code.value.upper().replace("-", "_") for code in CauseCode)
+
+
+def test_a_code_of_a_newer_proxy_is_kept():
+    code = CauseCode("a-newer-code")
+    assert (code, str(code), code.value) == ("a-newer-code", "a-newer-code", "a-newer-code")
+    assert code not in list(CauseCode)
+    assert code.traits == Traits()
+
+
+def test_each_code_has_a_section_in_the_docs_and_each_section_is_of_a_code():
+    text = (DOCS / "troubleshooting.md").read_text()
+    causes = text.partition("\n## Causes\n")[2].partition("\n## ")[0]
+    assert re.findall(r"^### (\S+)$", causes, re.MULTILINE) == [*CauseCode]
+
+
+def test_the_cause_of_other_errors_is_the_last_one_of_dials():
+    assert {*DIAL_CAUSES} == {code for code in CauseCode if code.traits.is_dial}
+    assert DIAL_CAUSES[-1] is CauseCode.ENDPOINT_FAILS
+
+
+@pytest.mark.parametrize("code", [code for code in CauseCode if code.traits.is_unanswered])
+def test_an_endpoint_that_does_not_answer_has_accepted(code):
+    assert code.traits.accepts
+
+
+@pytest.mark.parametrize("code", CauseCode)
+def test_commands_have_only_places_that_are_filled(code):
+    for words in (code.traits.kubectl, code.traits.kubectl_of_pod, code.traits.on_node):
+        assert {*re.findall(r"\{(\w*)\}", words)} <= {"namespace", "name", "pod", "ip"}
 
 
 def test_each_code_has_a_row_or_is_used_without_one():

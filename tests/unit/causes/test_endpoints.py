@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.causes.endpoints import (
     DIAL_CODES,
     absent,
@@ -29,7 +30,7 @@ from userspace_proxy.causes.endpoints import (
 )
 from userspace_proxy.causes.say import remedy
 from userspace_proxy.dataplane.udp_flow import REFUSALS
-from userspace_proxy.model import CauseCode, Failure, SocketAddress
+from userspace_proxy.model import Failure, SocketAddress
 from userspace_proxy.model.failures import LOSSES, OWN_ROUTES, dial_failure
 from userspace_proxy.model.node_network import NextHop
 

@@ -7,8 +7,8 @@ import pytest
 from tests.unit.port_numbers import free_port
 from tests.unit.sources.kubernetes.objects import service
 from tests.unit.status.views import make_ignored, make_port, make_view
+from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.cli import main
-from userspace_proxy.model import CauseCode
 from userspace_proxy.status.search import QUALIFIERS
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 

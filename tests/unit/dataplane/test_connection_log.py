@@ -4,9 +4,9 @@ import logging
 
 import pytest
 
+from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.connection_log import LOGGER, ConnectionLog
-from userspace_proxy.model import CauseCode
 
 from .peers import exchange
 from .rig import Clock, connection_lines

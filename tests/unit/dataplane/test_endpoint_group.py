@@ -1,7 +1,8 @@
 import pytest
 
+from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.dataplane import EndpointGroup
-from userspace_proxy.model import CauseCode, SocketAddress
+from userspace_proxy.model import SocketAddress
 from userspace_proxy.model.serving import Serving
 
 from .groups import CLUSTER, POD_A, POD_B, POD_C, picked

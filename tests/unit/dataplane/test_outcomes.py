@@ -4,13 +4,14 @@ import logging
 import pytest
 
 from userspace_proxy.agent.rounds.wall_clock import WallClock
+from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.causes.endpoints import no_host, no_route, refuses
 from userspace_proxy.causes.say import say
 from userspace_proxy.dataplane import EndpointGroup, outcomes
 from userspace_proxy.diagnosis.failures import failure_of
 from userspace_proxy.facts import StreakPart
 from userspace_proxy.facts.connection import ConnectionFacts, failed_dials
-from userspace_proxy.model import CauseCode, DialFailure, Failure, SocketAddress
+from userspace_proxy.model import DialFailure, Failure, SocketAddress
 from userspace_proxy.model.failures import dial_failure
 from userspace_proxy.model.serving import Serving
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.unit.causes.samples import a_note
-from userspace_proxy.causes.cause import When, as_read
+from userspace_proxy.causes.cause import CauseCode, When, as_read
 from userspace_proxy.causes.endpoints import (
     answers_late,
     cuts_off,
@@ -34,7 +34,7 @@ from userspace_proxy.diagnosis import rules
 from userspace_proxy.diagnosis.clauses import Clause, stated, stated_in_short
 from userspace_proxy.diagnosis.rules import Rule
 from userspace_proxy.facts import LastMinuteFacts, Level, PortState, Waits
-from userspace_proxy.model import CauseCode, DataPath, Handling, Hold, ProxyProtocol
+from userspace_proxy.model import DataPath, Handling, Hold, ProxyProtocol
 from userspace_proxy.policy import PathDecision
 
 from ..status.views import make_endpoint, make_frontend, make_standby, replace

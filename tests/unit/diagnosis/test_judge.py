@@ -3,7 +3,7 @@
 import pytest
 
 from tests.unit.causes.samples import a_note
-from userspace_proxy.causes.cause import as_read
+from userspace_proxy.causes.cause import CauseCode, as_read
 from userspace_proxy.causes.endpoints import refuses, silent, silent_to_some
 from userspace_proxy.causes.notes import node_port_named
 from userspace_proxy.causes.say import remedy, say
@@ -34,7 +34,7 @@ from userspace_proxy.facts import (
     StateFacts,
 )
 from userspace_proxy.facts.port import ClauseFacts
-from userspace_proxy.model import CauseCode, DataPath
+from userspace_proxy.model import DataPath
 from userspace_proxy.plan import Side
 
 from ..status.views import NOW, make_endpoint, make_health_check, make_port, replace

@@ -1,5 +1,6 @@
 import pytest
 
+from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.causes.say import say
 from userspace_proxy.causes.services import held_by
 from userspace_proxy.diagnosis.problems import codes_of_node, late_s, problems_of_node, summarise
@@ -11,7 +12,6 @@ from userspace_proxy.facts import (
     SteeringState,
     SyncFacts,
 )
-from userspace_proxy.model import CauseCode
 
 from ..status.views import (
     NOW,

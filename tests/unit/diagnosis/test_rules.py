@@ -2,7 +2,7 @@
 
 import pytest
 
-from userspace_proxy.causes.cause import When
+from userspace_proxy.causes.cause import CauseCode, When
 from userspace_proxy.causes.endpoints import cuts_off, dropped_here, refuses, resets, sends_nothing
 from userspace_proxy.causes.services import not_listening
 from userspace_proxy.diagnosis import clauses as said
@@ -10,7 +10,7 @@ from userspace_proxy.diagnosis import rules
 from userspace_proxy.diagnosis.clauses import stated, stated_in_short
 from userspace_proxy.diagnosis.rules import RULES, Case, decide, wrong_besides
 from userspace_proxy.facts import FrontendFacts, Level
-from userspace_proxy.model import CauseCode, FrontendKind
+from userspace_proxy.model import FrontendKind
 
 from ..status.views import make_endpoint, make_frontend, make_port
 from . import cases

@@ -1,5 +1,6 @@
 import pytest
 
+from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.causes.endpoints import (
     answers_flows_late,
     cuts_off,
@@ -28,7 +29,7 @@ from userspace_proxy.diagnosis.symptoms import (
 )
 from userspace_proxy.facts import LAST_MINUTE_S, EndpointCounters, LastMinuteFacts, PortState
 from userspace_proxy.facts.last_minute import MinuteCounts
-from userspace_proxy.model import CauseCode, DataPath, Handling, Hold, SocketAddress
+from userspace_proxy.model import DataPath, Handling, Hold, SocketAddress
 from userspace_proxy.model.failures import Failure
 from userspace_proxy.policy import PathDecision
 

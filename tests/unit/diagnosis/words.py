@@ -8,7 +8,7 @@ It shows what a change does to them.
 from itertools import product
 from pathlib import Path
 
-from userspace_proxy.causes.cause import as_read
+from userspace_proxy.causes.cause import CauseCode, as_read
 from userspace_proxy.causes.endpoints import refuses
 from userspace_proxy.diagnosis import clauses as said
 from userspace_proxy.diagnosis.clauses import ClauseRow
@@ -34,7 +34,7 @@ from userspace_proxy.facts import (
     TrackingFacts,
     UnservedFacts,
 )
-from userspace_proxy.model import CauseCode, DataPath, Frontend, Protocol, Workload, WorkloadKind
+from userspace_proxy.model import DataPath, Frontend, Protocol, Workload, WorkloadKind
 from userspace_proxy.scaling.rights import why_not
 
 from ..status.views import NOW, make_health_check, make_ignored, make_port, make_view, replace

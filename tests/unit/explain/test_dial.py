@@ -10,12 +10,13 @@ from tests.netns import Net
 from tests.unit.port_numbers import free_port
 from tests.unit.status.views import make_view
 from userspace_proxy.answering_child import ChildEnded
+from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.causes.endpoints import no_route, route_prohibits, route_unreachable
 from userspace_proxy.causes.say import remedy, say
 from userspace_proxy.explain.dial import dial, dial_all, dial_by, find_way
 from userspace_proxy.facts import WorkerFacts
 from userspace_proxy.kernel.own_namespace import network_namespace
-from userspace_proxy.model import CauseCode, SocketAddress
+from userspace_proxy.model import SocketAddress
 
 
 @pytest.fixture

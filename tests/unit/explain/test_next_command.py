@@ -3,10 +3,9 @@
 from dataclasses import replace
 
 from tests.unit.status.views import make_endpoint, make_port
-from userspace_proxy.causes.cause import as_read
+from userspace_proxy.causes.cause import CauseCode, as_read
 from userspace_proxy.causes.say import object_of
 from userspace_proxy.explain.next_command import Asked, next_command
-from userspace_proxy.model import CauseCode
 
 from .subjects import make_subject
 from .words import DEAD, FROM_FILES, LIVE, PLANNED

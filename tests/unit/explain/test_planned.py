@@ -1,11 +1,11 @@
 import pytest
 
+from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.causes.say import say
 from userspace_proxy.causes.slices import none_allowed, none_local
 from userspace_proxy.explain import explain, read_subject
 from userspace_proxy.explain.planned import plan_status
 from userspace_proxy.facts import Level, PortState
-from userspace_proxy.model import CauseCode
 from userspace_proxy.model.reading import LABEL_SERVICE_NAME
 from userspace_proxy.policy import PolicyOptions
 from userspace_proxy.sources.manifests import load_manifests

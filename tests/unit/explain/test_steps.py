@@ -13,7 +13,7 @@ from tests.unit.status.views import (
     make_two_sides,
     replace,
 )
-from userspace_proxy.causes.cause import as_read
+from userspace_proxy.causes.cause import CauseCode, as_read
 from userspace_proxy.causes.endpoints import (
     answers_late,
     denies,
@@ -46,7 +46,7 @@ from userspace_proxy.facts import (
     SteeringState,
     Waits,
 )
-from userspace_proxy.model import CauseCode, Failure, Handling, Hold, Protocol
+from userspace_proxy.model import Failure, Handling, Hold, Protocol
 from userspace_proxy.plan import Side
 
 from .subjects import make_dead_endpoint, make_subject

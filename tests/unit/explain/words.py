@@ -26,7 +26,7 @@ from tests.unit.status.views import (
     make_two_sides,
     replace,
 )
-from userspace_proxy.causes.cause import Cause, When, as_read
+from userspace_proxy.causes.cause import Cause, CauseCode, When, as_read
 from userspace_proxy.causes.endpoints import (
     denies,
     dial_failed,
@@ -64,7 +64,6 @@ from userspace_proxy.facts import (
     Waits,
 )
 from userspace_proxy.model import (
-    CauseCode,
     DataPath,
     Failure,
     Handling,

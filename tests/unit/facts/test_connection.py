@@ -4,6 +4,7 @@ import math
 import msgspec
 import pytest
 
+from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.facts.connection import (
     ConnectionEvent,
     ConnectionFacts,
@@ -13,7 +14,7 @@ from userspace_proxy.facts.connection import (
     failed_dials,
     read_connection,
 )
-from userspace_proxy.model import CauseCode, SocketAddress
+from userspace_proxy.model import SocketAddress
 from userspace_proxy.model.connection_ends import EndedBy
 
 DEAD = FailedDialFacts("10.244.0.9:80", CauseCode.ENDPOINT_REFUSES)

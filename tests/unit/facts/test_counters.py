@@ -1,5 +1,6 @@
 import pytest
 
+from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.facts import (
     AfterWait,
     ClientMistake,
@@ -12,7 +13,7 @@ from userspace_proxy.facts import (
     WaitCounts,
     counted_names,
 )
-from userspace_proxy.model import CauseCode, Failure, SocketAddress
+from userspace_proxy.model import Failure, SocketAddress
 
 
 @pytest.mark.parametrize("kind", [EndpointCounters, GroupCounters])

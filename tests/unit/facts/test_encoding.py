@@ -5,7 +5,7 @@ import msgspec
 import pytest
 
 from userspace_proxy.causes import endpoints, names, services, slices
-from userspace_proxy.causes.cause import ROWS, Cause, When, as_read
+from userspace_proxy.causes.cause import ROWS, Cause, CauseCode, When, as_read
 from userspace_proxy.causes.endpoints import no_host, refuses, resets, silent
 from userspace_proxy.causes.notes import kernel_path_unused
 from userspace_proxy.causes.say import object_of, remedy, say
@@ -22,7 +22,6 @@ from userspace_proxy.facts.encoding import (
     to_json,
     write_cause,
 )
-from userspace_proxy.model import CauseCode
 
 AT = "10.244.1.7:8080"
 MODULES = {module.__name__ for module in (endpoints, names, services, slices)}

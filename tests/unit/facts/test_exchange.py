@@ -1,10 +1,11 @@
 import pytest
 
+from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.causes.endpoints import end_code
 from userspace_proxy.facts import AfterWait, CounterTable, EndpointCounters
 from userspace_proxy.facts.exchange import AT_END_S, LATE, EndFacts, Exchange, classify
 from userspace_proxy.facts.streak import LateByte
-from userspace_proxy.model import CauseCode, Failure
+from userspace_proxy.model import Failure
 from userspace_proxy.model.connection_ends import EndedBy
 
 ALICE = "192.0.2.7"

@@ -1,7 +1,7 @@
 import msgspec
 import pytest
 
-from userspace_proxy.causes.cause import as_read
+from userspace_proxy.causes.cause import CauseCode, as_read
 from userspace_proxy.causes.services import is_headless
 from userspace_proxy.facts import (
     FrontendFacts,
@@ -17,7 +17,7 @@ from userspace_proxy.facts import (
 )
 from userspace_proxy.facts.encoding import from_json, to_json
 from userspace_proxy.facts.node import KernelFacts, ObjectKey
-from userspace_proxy.model import CauseCode, ServiceKey
+from userspace_proxy.model import ServiceKey
 
 WEB_OBJECT = ObjectKey("Service", "shop", "web")
 WEB = FrontendFacts("10.96.0.1:80")

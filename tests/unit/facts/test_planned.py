@@ -1,6 +1,7 @@
 import msgspec
 import pytest
 
+from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.causes.services import is_headless
 from userspace_proxy.facts import (
     facts_of_frontend,
@@ -12,7 +13,6 @@ from userspace_proxy.facts import (
 from userspace_proxy.facts.planned import in_order
 from userspace_proxy.model import (
     Balance,
-    CauseCode,
     DataPath,
     Frontend,
     FrontendKind,

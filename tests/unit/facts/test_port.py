@@ -2,6 +2,7 @@ import pickle
 
 import pytest
 
+from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.causes.endpoints import fault_on_purpose, resets
 from userspace_proxy.causes.slices import none_ready
 from userspace_proxy.facts import (
@@ -13,7 +14,7 @@ from userspace_proxy.facts import (
     StateFacts,
 )
 from userspace_proxy.facts.port import ClauseFacts
-from userspace_proxy.model import CauseCode, DataPath
+from userspace_proxy.model import DataPath
 
 CAUSE = none_ready(2, 0, "")
 

@@ -1,5 +1,6 @@
 """Links, routes, next hops and bridge settings of a node."""
 
+from userspace_proxy.model import Doubt, Taken
 from userspace_proxy.model.node_network import BridgeFilter, NextHop, NodeLink, NodeRoute
 
 
@@ -29,3 +30,16 @@ def test_an_address_on_the_link_itself_has_no_gateway():
 
 def test_a_kernel_without_br_netfilter_filters_no_packet_on_a_bridge():
     assert BridgeFilter() == BridgeFilter(False, False, False)
+
+
+def test_that_a_chain_takes_packets_is_shown_with_the_remedy():
+    taken = Taken("a chain drops packets to it", "accept them", "ip evil in")
+    assert str(taken) == "a chain drops packets to it; accept them"
+    assert str(Taken("a chain drops packets to it")) == "a chain drops packets to it"
+    assert (taken.chain, taken) == ("ip evil in", Taken(taken.what, taken.hint, taken.chain))
+
+
+def test_a_doubt_is_no_certain_cause():
+    doubt = Doubt("a chain may translate it", "delete it", "ip evil in")
+    assert doubt != Taken(doubt.what, doubt.hint, doubt.chain)
+    assert len({doubt, Doubt(doubt.what, doubt.hint, doubt.chain)}) == 1

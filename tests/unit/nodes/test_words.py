@@ -1,9 +1,8 @@
 import pytest
 
-from userspace_proxy.causes.cause import as_read
+from userspace_proxy.causes.cause import CauseCode, as_read
 from userspace_proxy.causes.endpoints import silent
 from userspace_proxy.facts import Level
-from userspace_proxy.model import CauseCode
 from userspace_proxy.nodes.endpoints import same_cause
 from userspace_proxy.nodes.merged import merge
 from userspace_proxy.nodes.remarks import Remark

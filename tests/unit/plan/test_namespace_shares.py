@@ -1,6 +1,7 @@
 """Which Services of a namespace are left out because it has too many endpoints, or frontends."""
 
-from userspace_proxy.model import CauseCode, ServiceKey, ServicePort
+from userspace_proxy.causes.cause import CauseCode
+from userspace_proxy.model import ServiceKey, ServicePort
 from userspace_proxy.plan import Planner
 from userspace_proxy.plan.namespace_shares import (
     NAMESPACE_MAX,

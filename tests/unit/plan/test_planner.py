@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.causes.notes import header_without_tcp, names_bug
 from userspace_proxy.causes.services import (
     external_ip_of,
@@ -18,14 +19,7 @@ from userspace_proxy.causes.services import (
 )
 from userspace_proxy.causes.slices import slice_headless
 from userspace_proxy.cluster import Snapshot, Store
-from userspace_proxy.model import (
-    CauseCode,
-    Handling,
-    IPFamily,
-    ServiceKey,
-    ServicePort,
-    SlicePort,
-)
+from userspace_proxy.model import Handling, IPFamily, ServiceKey, ServicePort, SlicePort
 from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.plan import IgnoredService, Planner
 from userspace_proxy.policy import NodeFacts, ignored

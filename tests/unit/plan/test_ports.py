@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.causes.names import name_unresolved
 from userspace_proxy.causes.notes import kernel_path_unused, names_bug, path_not_allowed
 from userspace_proxy.causes.services import NOTES_MAX, external_ip_off
@@ -16,7 +17,6 @@ from userspace_proxy.causes.slices import (
 )
 from userspace_proxy.model import (
     Balance,
-    CauseCode,
     DataPath,
     Endpoint,
     Frontend,

@@ -4,10 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.dataplane import Waiting
 from userspace_proxy.facts import TIMES_BOUNDS_S, EndpointCounters, GroupCounters, StreakPart
 from userspace_proxy.facts.last_minute import MinuteCounts
-from userspace_proxy.model import Balance, CauseCode, Failure, Handling, Hold, SocketAddress
+from userspace_proxy.model import Balance, Failure, Handling, Hold, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane.channel import MAX_FRAME_BYTES
 from userspace_proxy.plane.denials import DropReason

@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.causes.slices import slice_elsewhere, slice_orphaned, slice_unlabelled
 from userspace_proxy.cluster import PersistentMap
-from userspace_proxy.model import CauseCode, ServiceKey, SliceKey
+from userspace_proxy.model import ServiceKey, SliceKey
 from userspace_proxy.policy.orphans import ORPHANS_MAX, Orphans
 
 WEB = ServiceKey("shop", "web")

@@ -4,14 +4,8 @@ from itertools import permutations
 
 import pytest
 
-from userspace_proxy.model import (
-    CauseCode,
-    Endpoint,
-    IPFamily,
-    Protocol,
-    SlicePort,
-    SocketAddress,
-)
+from userspace_proxy.causes.cause import CauseCode
+from userspace_proxy.model import Endpoint, IPFamily, Protocol, SlicePort, SocketAddress
 from userspace_proxy.policy import EndpointVerdict, NodeFacts, Scope, count_local_ready
 from userspace_proxy.policy.usable import NODE_ENDPOINT, Refusals, judge_alone
 

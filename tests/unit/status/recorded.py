@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tests.unit.causes.samples import a_note
 from userspace_proxy.agent.rounds.options import Options
+from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.causes.endpoints import dial_failed, resets
 from userspace_proxy.causes.services import source_denied
 from userspace_proxy.diagnosis.judge import diagnose
@@ -44,7 +45,6 @@ from userspace_proxy.facts.encoding import encode_answer, read_answer
 from userspace_proxy.facts.summary import summarised
 from userspace_proxy.model import (
     Balance,
-    CauseCode,
     DataPath,
     Failure,
     Handling,

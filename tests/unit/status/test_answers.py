@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.causes.endpoints import dial_failed, refuses
 from userspace_proxy.causes.say import remedy, say
 from userspace_proxy.causes.services import held_by
@@ -20,7 +21,7 @@ from userspace_proxy.facts import (
 from userspace_proxy.facts.encoding import encode_answer, read_answer
 from userspace_proxy.facts.last_minute import MINUTE_NAMES
 from userspace_proxy.facts.node import ObjectKey
-from userspace_proxy.model import CauseCode, Failure
+from userspace_proxy.model import Failure
 from userspace_proxy.status.answers import render_configz, render_status
 from userspace_proxy.status.selection import Selection
 

@@ -2,6 +2,7 @@ import time
 
 import pytest
 
+from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.facts import Level
 from userspace_proxy.facts.connection import (
     ConnectionEvent,
@@ -10,7 +11,6 @@ from userspace_proxy.facts.connection import (
     FailedDialFacts,
 )
 from userspace_proxy.facts.edges import EdgeFacts, EdgesFacts
-from userspace_proxy.model import CauseCode
 from userspace_proxy.model.connection_ends import EndedBy
 from userspace_proxy.status.connection_words import (
     cells_of,

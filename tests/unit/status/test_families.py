@@ -3,11 +3,12 @@ import json
 import msgspec
 import pytest
 
+from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.causes.services import source_denied
 from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.facts import Times, TotalsFacts, Waits
 from userspace_proxy.facts.edges import EdgeFacts, EdgesFacts
-from userspace_proxy.model import CauseCode, DataPath, Handling, Hold, ServiceKey
+from userspace_proxy.model import DataPath, Handling, Hold, ServiceKey
 from userspace_proxy.status.exposition import write_families
 from userspace_proxy.status.families import (
     demand_of,

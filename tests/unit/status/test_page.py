@@ -3,20 +3,12 @@ import time
 
 import pytest
 
-from userspace_proxy.causes.cause import as_read
+from userspace_proxy.causes.cause import CauseCode, as_read
 from userspace_proxy.causes.endpoints import dial_failed, refuses
 from userspace_proxy.causes.say import remedy, say
 from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.facts import Level, PortState, ProbesFacts, SourceFacts, Waits
-from userspace_proxy.model import (
-    CauseCode,
-    DataPath,
-    Failure,
-    Handling,
-    Hold,
-    Protocol,
-    ProxyProtocol,
-)
+from userspace_proxy.model import DataPath, Failure, Handling, Hold, Protocol, ProxyProtocol
 from userspace_proxy.policy import PathDecision
 from userspace_proxy.status.page import (
     HEALTH_CHECKS_SHOWN,

@@ -7,7 +7,7 @@ import dataclasses
 import msgspec
 
 from tests.unit.causes.samples import a_note
-from userspace_proxy.causes.cause import Cause, as_read
+from userspace_proxy.causes.cause import Cause, CauseCode, as_read
 from userspace_proxy.causes.notes import no_node_address
 from userspace_proxy.causes.services import (
     is_external_name,
@@ -35,7 +35,6 @@ from userspace_proxy.facts import (
 from userspace_proxy.facts.node import Unencoded
 from userspace_proxy.model import (
     Balance,
-    CauseCode,
     Frontend,
     FrontendKind,
     Handling,

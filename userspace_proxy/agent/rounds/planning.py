@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Set
 
-from ...causes.cause import Cause
+from ...causes.cause import Cause, CauseCode
 from ...causes.say import remedy, say
 from ...clocks import Clocks
 from ...cluster import Snapshot
 from ...log_fields import FieldLogger
 from ...log_limit import SERVICE_LINES, LogLimit
-from ...model import CauseCode, Frontend, ServiceKey
+from ...model import Frontend, ServiceKey
 from ...plan import Plan, PlanChanges, Planner, diff_plans, new_conflicts
 from ...policy import NodeFacts
 from ...sources import Happening

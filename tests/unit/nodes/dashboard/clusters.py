@@ -9,13 +9,12 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from tests.unit.status.views import NOW, make_endpoint, make_frontend, make_port, make_view, replace
-from userspace_proxy.causes.cause import Cause, as_read
+from userspace_proxy.causes.cause import Cause, CauseCode, as_read
 from userspace_proxy.causes.endpoints import refuses, silent
 from userspace_proxy.diagnosis.judge import diagnose
 from userspace_proxy.facts import Level, PortFacts, Problem, StatusFacts, Times, TotalsFacts
 from userspace_proxy.facts.edges import EdgesFacts
 from userspace_proxy.facts.encoding import read_answer
-from userspace_proxy.model import CauseCode
 from userspace_proxy.nodes.answer import AgentAnswer, AllNodes
 from userspace_proxy.nodes.dashboard.calls import AllCalls, add_up
 from userspace_proxy.nodes.dashboard.live import Live

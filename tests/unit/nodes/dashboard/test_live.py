@@ -3,11 +3,10 @@ import json
 import pytest
 
 from tests.unit.status.views import NOW
-from userspace_proxy.causes.cause import as_read
+from userspace_proxy.causes.cause import CauseCode, as_read
 from userspace_proxy.errors import SourceError
 from userspace_proxy.facts import Level
 from userspace_proxy.facts.encoding import encode_answer
-from userspace_proxy.model import CauseCode
 from userspace_proxy.nodes.answer import AllNodes
 from userspace_proxy.nodes.dashboard.live import CALLS_OF_NODES_MAX, Live
 
