@@ -36,8 +36,9 @@ from .usage import RECENT_S, Usage
 _LOOK_S = 1.0
 # Likewise, while the pods of a workload that was scaled to zero end.
 _ENDING_S = 0.1
-# Between the beginnings of two attempts: of two requests at most, so 16 a second.
-_APART_S = 0.125
+# Between the beginnings of two attempts: of two requests at most, so 12 a second. With Events, 4 a
+# second, a node makes 16, however many workloads are needed.
+_APART_S = 1 / 6
 # Between the first two attempts to scale a workload whose clients still wait.
 _AGAIN_S = 5.0
 # The longest time between two of them: a permission that was missing is noticed within a minute,
