@@ -27,7 +27,8 @@ _LARGE_NUMBER = re.compile(rb"[:\[,]\s?-?(?:\d{17}|\d+(?:\.\d+)?[eE]\+?(?:1[6-9]
 _LARGE_TIME = re.compile(
     rb'"(?:[a-z_]{0,30}_(?:at|since|done|queued)|now|started|at)":\s?(?:-|\d{11})'
 )
-_TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"(\s?:)?')
+# A text without an end is one, too: others would be looked for at each quote within it.
+_TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"(\s?:)?|\\?\Z)', re.DOTALL)
 _T = TypeVar("_T")
 
 _FIELDS = frozenset(StatusFacts.__struct_fields__)

@@ -5,6 +5,7 @@ import json
 import msgspec
 import pytest
 
+from tests.fuzz.cost import check_cost
 from userspace_proxy.facts import StatusFacts
 from userspace_proxy.facts.encoding import encode_answer
 from userspace_proxy.nodes.lines import read_change, read_whole_line
@@ -81,6 +82,17 @@ def test_what_is_not_of_a_proxy_is_not_read(line):
 def test_numbers_in_texts_are_no_numbers():
     text = "web-8e45-12345678901234567890: 1e300"
     assert read_whole_line(json.dumps({"version": "1", "node": text}).encode()).node == text
+
+
+@pytest.mark.parametrize("part", [b'\\"', b'"', b"\\\n", b'"a":', b",-", b":9.9e", b'"a_at_at_'])
+def test_numbers_are_looked_for_in_linear_time(part):
+    """Without an end of the text, each quote in it took as long as the rest."""
+
+    def read(line):
+        with pytest.raises(ValueError, match=r"\w"):
+            read_whole_line(line)
+
+    check_cost(read, with_number(b"9" * 17).removesuffix(b"}") + b', "a": "' + part * 30_000)
 
 
 def test_numbers_that_programs_agree_upon_are_read():
