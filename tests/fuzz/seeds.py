@@ -51,6 +51,8 @@ from userspace_proxy.plane.messages import (
     Running,
     Status,
 )
+from userspace_proxy.status.stream import Changes
+from userspace_proxy_testing.fakes.agent_status import service_objects, status_of
 
 from .targets.api import Cluster
 from .targets.channel import write_step
@@ -286,7 +288,24 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
     for number, body in enumerate(TOXIPROXY):
         yield "toxiproxy", str(number), bytes([number]) + json.dumps(body).encode()
     yield from _dns_seeds()
+    yield from _agent_seeds()
     yield from _kernel_seeds()
+
+
+def _agent_seeds() -> Iterator[tuple[str, str, bytes]]:
+    """Yield answers as agents write them, and one whose text has no end."""
+    now, later = status_of(service_objects(2), "node-1"), status_of(service_objects(3), "node-1")
+    changes = Changes()
+    lines = [changes.line(now), changes.line(later)]
+    yield "agent-lines", "changes", b"\n".join(lines)
+    yield "agent-lines", "endless", b'{"version":"1","revision":%s,"a":"\\"\\"' % (b"9" * 17)
+    packed = gzip.compress(lines[0], mtime=0)
+    head = b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n"
+    length = b"Content-Length: %d\r\n" % len(packed)
+    yield "agent-http", "gzip", b"\x40" + head + b"Content-Encoding: gzip\r\n\r\n" + packed
+    coded = head + b"Content-Encoding: gzip\r\n" + length
+    yield "agent-http", "gzip-with-length", b"\x07" + coded + b"\r\n" + packed
+    yield "agent-http", "refused", b"\xffHTTP/1.1 404 Not Found\r\n\r\nno such Service\n"
 
 
 def _dns_seeds() -> Iterator[tuple[str, str, bytes]]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 from ..cost import check_cost
 from . import (
+    agents,
     api,
     channel,
     dns,
@@ -43,6 +44,8 @@ _CHECKS: Mapping[str, Callable[[bytes], None]] = {
     "dns-query": dns.check_dns_query,
     "dns-answer": dns.check_dns_answer,
     "proxy-header": proxy_protocol.check_proxy_header,
+    "agent-http": agents.check_agent_http,
+    "agent-lines": agents.check_agent_lines,
 }
 
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
