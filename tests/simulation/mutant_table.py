@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,11 @@ class Mutant:
     def name(self) -> str:
         """The module's name, for imports."""
         return f"userspace_proxy.{self.package}.{self.module}"
+
+    @property
+    def path(self) -> Path:
+        """The module's file, below the repository."""
+        return Path(*self.name.split(".")).with_suffix(".py")
 
     def apply(self, source: str) -> str:
         assert source.count(self.old) == 1, f"{self.module} has {self.old!r} not once"

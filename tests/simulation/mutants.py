@@ -147,6 +147,10 @@ def main() -> int:
             sys.stdout.write(f"without effect, see equivalent_mutants: {', '.join(known)}\n")
     else:
         rows = dict.fromkeys(options.names or mutants(half), "written")
+        for name in options.names or mutants(half):
+            # What it changes may have been rewritten: no seed would find that it isn't there.
+            written = mutants(half)[name]
+            written.apply((ROOT / written.path).read_text())
     seeds = options.seeds or (_DRAWN_SEEDS if options.drawn else _SEEDS)
     with ThreadPoolExecutor(options.jobs) as pool:
         found = pool.map(partial(finding, half, seeds), rows)

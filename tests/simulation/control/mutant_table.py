@@ -47,8 +47,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "confirmations-of-the-dead": _plane(
         "listeners",
-        "            if listener.closing.pop(worker, 0):\n                self._release(listener)",
-        "            listener.closing.get(worker, 0)",
+        "            if owed := listener.closing[worker]:\n",
+        "            if owed := 0 * listener.closing[worker]:\n",
     ),
     "confirmation-not-sent": _plane(
         "worker", "        self._send(ListenerClosed(message.listener))", "        pass"
@@ -63,8 +63,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "active-of-the-dead": _plane(
         "group",
-        "        for endpoint, active in self._active.pop(worker, {}).items():",
-        "        for endpoint, active in self._active.pop(-1, {}).items():",
+        "        for endpoint, open_ in self._open.get(worker, {}).items():",
+        "        for endpoint, open_ in self._open.get(-1, {}).items():",
     ),
     "counters-of-the-dead": _plane(
         "group",
@@ -72,7 +72,7 @@ MUTANTS: Mapping[str, Mutant] = {
         "        self._per_endpoint.clear()\n",
     ),
     "report-counted-twice": _plane(
-        "differences", "        self._new = {}\n        return report", "        return report"
+        "differences", "        self._new = {}\n        return Group", "        return Group"
     ),
     "move-not-sent": _plane(
         "listeners",
