@@ -11,6 +11,7 @@ from userspace_proxy.sources.kubernetes import KubernetesSource
 
 from ..api_client import SimulatedClient
 from ..api_exchange import Exchange
+from ..api_requests import target_of
 from .plan import NODE
 from .reading import HIDDEN, Key, Shown, shown, weight
 from .requests import Follower, RequestChecks, is_check
@@ -39,6 +40,9 @@ ORACLES = (
     "node addresses",
     "reason of a request",
     "position of a watch",
+    "asked about history",
+    "one cut",
+    "deadline of a list",
     "list after expiry",
     "no list of any state",
     "Retry-After",
@@ -57,6 +61,7 @@ _SEEN_CUT_OFF_S = 92.0
 _SOON_S = 1.0
 _NODES_S = 330.0
 _PROMPT_S = 0.5
+_BREAK_OFF = "break off at once"
 
 
 class Checks:
@@ -114,6 +119,7 @@ class Checks:
         def on_begin(exchange: Exchange) -> None:
             world.note(f"agent: {exchange.method} {exchange.path} {dict(exchange.query)}")
             requests.on_begin(exchange)
+            self._check_cuts(exchange)
             world.recording.on_begin(exchange)
 
         def on_head(exchange: Exchange) -> None:
@@ -336,6 +342,7 @@ class Checks:
         elif not cut_off and now - max(world.down_since or now, self.began) > _SEEN_DOWN_S:
             self._check_not_current(status, "without a server")
         self._check_silence()
+        self._check_deadlines()
 
     def _check_not_current(self, status: Any, why: str) -> None:
         client = self.world.client
@@ -348,6 +355,27 @@ class Checks:
             not status.is_current and names,
             lambda: f"{why}, and is_current is {status.is_current}: {status.problems}",
         )
+
+    def _check_cuts(self, exchange: Exchange) -> None:
+        """Judge that one watch that breaks off isn't a problem."""
+        follower = self._requests.follower_of(exchange)
+        if follower is None or follower.cuts > 1:
+            return
+        resource = target_of(exchange.path).resource
+        shown = [line for line in self._source.status().problems if _BREAK_OFF in line]
+        is_shown = any(f"watches of {resource} " in line for line in shown)
+        self.judgements.check("one cut", not is_shown, lambda: f"a cut is shown: {shown}")
+
+    def _check_deadlines(self) -> None:
+        """Judge that no list lasts for longer than it may."""
+        for follower in self._requests.followers.values():
+            exchange = follower.last
+            if exchange is None or follower.is_watch or follower.is_check or follower.is_over:
+                continue
+            if not exchange.is_closed:
+                lasts = self.world.now - follower.list_began
+                is_right = lasts <= self.world.plan.list_s + _SOON_S
+                self.judgements.check("deadline of a list", is_right, f"it lasts {lasts:.1f} s")
 
     def _check_silence(self) -> None:
         plan, client = self.world.plan, self.world.client

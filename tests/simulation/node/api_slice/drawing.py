@@ -80,6 +80,7 @@ class _Drawing:
         rng, has = self.rng, self.has
         first = [self._item() for _ in range(rng.randint(0, 12))]
         self._draw_steps()
+        self._draw_rare_ones()
         bookmark_s = rng.choice((5.0, 20.0, 60.0))
         if has("no-bookmarks"):
             bookmark_s = 0.0
@@ -143,6 +144,45 @@ class _Drawing:
         if self.has("nodes"):
             for _ in range(rng.randint(0, 3)):
                 self._step(rng.uniform(0.0, self.chaos_s), "want-nodes", rng.random() < 0.6)
+
+    def _draw_rare_ones(self) -> None:
+        """Draw what has to follow something else; of its own, so that other plans stay as before.
+
+        Lists that expire between two pages, while what the first one had is deleted; Events that
+        the server deletes; bursts of cuts, soon after each other and far apart.
+        """
+        before, self.rng = self.rng, Random(f"{self.seed}: rare ones")
+        rng = self.rng
+        if self.has("pages") and rng.random() < 0.5:
+            self._expire_lists()
+        if self.has("events") and rng.random() < 0.5:
+            for _ in range(rng.choice((1, 3))):
+                at = rng.uniform(0.3, 1.0) * self.chaos_s
+                self._step(at, "happen", rng.randrange(3), rng.randrange(4))
+                self._step(at + 1.0, "forget-events")
+                self._step(at + 1.1, "happen", rng.randrange(3), rng.randrange(4))
+        if rng.random() < 0.15:
+            at = rng.uniform(0.0, self.chaos_s)
+            for _ in range(rng.choice((2, 3, 5))):
+                self._step(at, "cut", rng.randrange(2))
+                at += rng.choice((0.5, 2.0, 8.0, 20.0)) * rng.random()
+        self.rng = before
+
+    def _expire_lists(self) -> None:
+        rng = self.rng
+        for _ in range(rng.choice((1, 3))):
+            at, server = rng.uniform(0.0, self.chaos_s), rng.randrange(2)
+            resource = rng.choice(("services", "endpointslices"))
+            kind = {"services": "Service", "endpointslices": "EndpointSlice"}[resource]
+            self._step(at, "touch")
+            self._step(at, "compact")
+            self._step(at, "slow", server, 6.0, 0.5)
+            # Its second page.
+            self._step(at, "cut-answer", server, 0, resource, False, rng.choice((2, 3, 3, 4)), True)
+            self._step(at, "end", server)
+            for _ in range(rng.choice((3, 8))):
+                _, namespace, name = self._key(kind)
+                self._step(at + rng.uniform(0.5, 4.0), "delete", kind, namespace, name)
 
     def _moment(self) -> float:
         """Return a time, often just after another step."""

@@ -23,6 +23,8 @@ BASE_S = 0.8
 CAP_S = 5.0
 HEALTHY_S = 5.0
 RETRY_AFTER_MAX_S = 300.0
+# A second, and turns of an event loop and the network.
+_ON_TIME_S = 1.5
 # Turns of an event loop, and the network.
 _SOON_S = 0.3
 # Waits of 0.8 to 1.6 s are the shortest, and others have been there again meanwhile.
@@ -64,6 +66,11 @@ class Follower:
         self.after_expiry = ""
         """What the next list has to be: ``newest`` or ``whole``."""
         self.is_check = False
+        self.has_to_ask = False
+        """The last watch broke off, or ended at another time than was asked for: history may have
+        gone back."""
+        self.cuts = 0
+        """How many watches in a row broke off soon, at most."""
         self.had_problem = self.was_forbidden = False
         self.is_failed = self.is_refused = False
         """The last request, as far as the client saw."""
@@ -151,7 +158,9 @@ class Follower:
             )
         if is_watch:
             self._check_position(query["resourceVersion"])
-            self.is_mixed = False
+            what = f"{self.kind}: a watch, before it is known whether history went back"
+            self.checks.check("asked about history", not self.has_to_ask, what)
+            self.has_to_ask, self.is_mixed = True, False
         elif what == "check":
             self._check_position(query["resourceVersion"])
         elif token:
@@ -212,6 +221,7 @@ class Follower:
         text = bytes(self.data).decode(errors="replace")
         is_gone = exchange.code == 410 or "Too large resource version" in text
         self.wants, self.after_expiry = "watch", ""
+        self.has_to_ask = not is_whole or exchange.code >= 500 or exchange.code == 429
         if not is_whole:
             self.is_failed = True
             if exchange.code not in (0, 200):
@@ -222,6 +232,12 @@ class Follower:
             self.is_failed = self.is_refused = True
 
     def _conclude_watch(self, exchange: Exchange) -> None:
+        lasted = self.over_at - self.began_at if self.began_at else 0.0
+        is_long = lasted >= HEALTHY_S + _SOON_S
+        if self.is_sure:
+            late_s = abs(lasted - int(exchange.query["timeoutSeconds"]))
+            self.has_to_ask = late_s > _ON_TIME_S
+        self.cuts = 0 if is_long or self.is_sure else self.cuts + 1
         self.is_failed = not exchange.code
         self.wants = "watch"
         if self.is_expired or self.went_back:
@@ -245,6 +261,7 @@ class Follower:
             self.listed_version = metadata["resourceVersion"]
         self.next_token = metadata.get("continue")
         self.wants = "page" if self.next_token else "watch"
+        self.has_to_ask = False
         self.after_expiry = ""
         if not self.next_token:
             self.has_listed = True
@@ -326,6 +343,8 @@ class Follower:
         what = f"{gap:.3f} s after failure {self.failures + 1}"
         self.failures = 0 if is_anew else self.failures + 1
         if gap < least and self.checks.now() - recovered_at <= _SOON_S:
+            # Waits have begun anew for certain.
+            self.waits = -1
             self.checks.judgements.excuse("backoff", "another kind was there again")
         else:
             self._check("backoff", gap >= least, what)
@@ -382,22 +401,23 @@ class RequestChecks:
         self._of[exchange] = follower
         follower.begin(exchange)
 
-    def _follower_of(self, exchange: Exchange) -> Follower | None:
+    def follower_of(self, exchange: Exchange) -> Follower | None:
+        """Return what follows the kind of a request, if that is its last one."""
         follower = self._of.get(exchange)
         return follower if follower is not None and follower.last is exchange else None
 
     def on_head(self, exchange: Exchange) -> str:
         """Note a response; return the kind that it is for, or an empty text."""
-        follower = self._follower_of(exchange)
+        follower = self.follower_of(exchange)
         if follower is None:
             return ""
         follower.on_head(exchange)
         return follower.kind
 
     def on_arrival(self, exchange: Exchange, piece: bytes) -> None:
-        if (follower := self._follower_of(exchange)) is not None:
+        if (follower := self.follower_of(exchange)) is not None:
             follower.on_arrival(exchange, piece)
 
     def on_end(self, exchange: Exchange) -> None:
-        if (follower := self._follower_of(exchange)) is not None:
+        if (follower := self.follower_of(exchange)) is not None:
             follower.on_end(exchange)

@@ -277,6 +277,7 @@ class World:
             "restore": lambda: self._restore(*values),
             "partition": lambda: self._partition(values[0]),
             "slow": lambda: self._slow(server, *values[1:]),
+            "forget-events": self.recording.forget,
             "happen": lambda: self._happen(*values),
             "want-nodes": lambda: self._want_nodes(values[0]),
             "agent-restart": lambda: self._restart_agent(is_resumed=values[0]),
