@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from userspace_proxy.agent import hand_over
 from userspace_proxy.dataplane import Tuning
-from userspace_proxy.errors import BoundError
+from userspace_proxy.errors import BoundError, ShortageError
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import Group, Plane, Wanted
@@ -29,6 +29,9 @@ _TUNING = Tuning(descriptor_limit=400, connection_log=0.0)
 _KEPT = "table"
 _DRAIN_S = 1.0
 BOUND = "listeners use what they may"
+REFUSES = "what can't be served refuses"
+RESERVE = 2
+"""Descriptors that aren't for listeners."""
 _LISTENERS = 3
 """What one more listener takes at most: a socket for each worker."""
 # The agent tries again what can't be served.
@@ -150,13 +153,14 @@ class Control:
                 self.failures.add(at)
                 if isinstance(exc, BoundError):
                     self._check_bound(plane, at)
-                elif not self._is_held_by_others(at):
+                elif not (self._is_short(exc) or self._is_held_by_others(at)):
                     self.world.violate(f"cannot serve {at}: {exc}")
             self.world.checks.note_answer(desired, self.failures)
         plane.close_unwanted()
         for group in retired:
             plane.close_group(group)
         self.world.checks.note_round()
+        self._check_open(plane)
         if self.failures:
             self.process.loop.call_later(_AGAIN_S, self.apply)
 
@@ -168,9 +172,27 @@ class Control:
         is_near = counts.total() + _LISTENERS >= limit // 2
         self.world.judgements.check(BOUND, is_near, f"{at} has no room beside {counts.total()}")
 
+    def _check_open(self, plane: Plane) -> None:
+        """Check that listeners leave the rest its descriptors, and that what failed refuses."""
+        world = self.world
+        total = sum(len(each.workers) for each in plane._listeners._open.values())
+        most = world.plan.descriptors - RESERVE
+        world.judgements.check(BOUND, total <= most, f"listeners take {total} of {most}")
+        for at in self.failures if self.predecessors is None else ():
+            ports = [p for p in world.machine.ports if p.local == (at.ip, at.port)]
+            is_open = any(port.is_listening for port in ports)
+            world.judgements.check(REFUSES, not is_open, f"{at} can't be served, and listens")
+
+    def _is_short(self, exc: Exception | None) -> bool:
+        """Return whether a call of this process fails now for want of something."""
+        return isinstance(exc, ShortageError) and bool(self.process.kernel.fails)
+
     def _is_held_by_others(self, at: SocketAddress) -> bool:
         """Return whether a worker of another control process has the port."""
-        ports = [port for port in self.world.machine.ports if port.local == (at.ip, at.port)]
+        machine = self.world.machine
+        if any(address == (at.ip, at.port) for address, _ in machine.others):
+            return True
+        ports = [port for port in machine.ports if port.local == (at.ip, at.port)]
         if any(end.process is self.process for port in ports for end in port.unread_at):
             # A predecessor has handed it over, too late.
             return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import count
@@ -29,8 +30,10 @@ from .plan import (
     REMOVE,
     RENAME,
     SERVE,
+    SHORT,
     STOP,
     SWAP,
+    TAKE,
     Fate,
     Plan,
     ServicePlan,
@@ -66,6 +69,18 @@ _FEATURES = (
 _ENDS = {"crashes": CRASH, "hand-overs": HAND_OVER, "orderly ends": END}
 # Less than clients of a node at rest have.
 _HOLD_S = 2.0
+# How many plans have shortages and ports of other programs, and the first of their clients.
+_SHORT, _FIRST_OWN = 0.3, 500
+_LACKING_S = (0.2, 0.8, 2.5)
+_LACKING = (
+    ("socket", errno.EMFILE),
+    ("socket", errno.ENOBUFS),
+    ("bind", errno.ENOMEM),
+    ("listen", errno.ENOMEM),
+    ("listen", errno.ENOBUFS),
+    ("rendezvous", errno.EMFILE),
+)
+"""Calls that fail, and with which errors."""
 # The first ejection of an endpoint.
 _EJECTED_S = 5.0
 
@@ -78,7 +93,12 @@ def make_plan(seed: int) -> Plan:
     if "failing endpoints" in features:
         # All of them must be tried where several fail, so nothing else happens to this one.
         services = (_draw_failing(rng, services[0]), *services[1:])
-    events = _Drawing(rng, services, features, calm_at).events()
+    events = [*_Drawing(rng, services, features, calm_at).events()]
+    # Of its own, so that plans without them stay what they were.
+    own = Random(f"{seed}: what lacks")
+    if own.random() < _SHORT:
+        features |= {"what lacks"}
+        events += _Drawing(own, services, features, calm_at, _FIRST_OWN).what_lacks()
     has_fates = "deaths of workers" in features
     speed = Speed(
         latency_s=rng.choice([0.01, 0.05]) if "slow" in features else 0.0005,
@@ -141,13 +161,18 @@ class _Drawing:
     """Draws the events of one plan."""
 
     def __init__(
-        self, rng: Random, services: Sequence[ServicePlan], features: frozenset[str], calm_at: float
+        self,
+        rng: Random,
+        services: Sequence[ServicePlan],
+        features: frozenset[str],
+        calm_at: float,
+        first_client: int = 0,
     ) -> None:
         self._rng = rng
         self._features = features
         self._calm_at = calm_at
         self._numbers = range(len(services))
-        self._clients = count()
+        self._clients = count(first_client)
 
     def events(self) -> Iterator[Event]:
         """Yield them, in any order."""
@@ -261,6 +286,39 @@ class _Drawing:
             if rng.random() < 0.4:
                 yield Event(at + 1.0 + 2.0 * rng.random(), REMOVE, (number,))
             yield self._serve(at + 6.5, [number])
+
+    def what_lacks(self) -> Iterator[Event]:
+        """Yield shortages, and ports of other programs, while listeners open."""
+        rng = self._rng
+        if rng.random() < 0.3:
+            yield from self._missing_workers()
+        for _ in range(rng.randint(1, 4)):
+            number, at, seconds = rng.choice(self._numbers), self._at(), rng.choice(_LACKING_S)
+            call, error, spared = *rng.choice(_LACKING), rng.choice([0, 0, 1, 2, 3])
+            if rng.random() < 0.3:
+                yield Event(at, TAKE, (number, rng.randrange(2), seconds))
+            else:
+                # What refuses, or is gone, has to listen again.
+                before = max(0.0, at - 0.3)
+                none = Serving((), handling=Handling())
+                yield Event(before, SERVE, (number, none, _draw_places(rng)))
+                yield Event(at, SHORT, (call, error, spared, seconds))
+            if call == "rendezvous":
+                yield self._kill(at + 0.01)
+            for _ in range(rng.choice([1, 1, 3])):
+                yield self._serve(at + 0.02 + 0.3 * rng.random(), [number])
+            yield self._client(at + 0.1 + seconds * rng.random())
+            yield self._client(at + seconds + 1.5)
+
+    def _missing_workers(self) -> Iterator[Event]:
+        """Yield the death of a worker, and of the one that stands in, while none can start."""
+        rng = self._rng
+        at = max(0.0, self._calm_at - 8.0) * rng.random() + 0.5
+        yield Event(at, NO_START, (rng.choice([12, 20]),))
+        yield self._kill(at + 0.01)
+        yield self._kill(at + rng.choice([0.1, 0.5, 1.0]))
+        for _ in range(12):
+            yield self._client(at + 0.2 + 1.8 * rng.random())
 
     def _late_changes(self) -> Iterator[Event]:
         """Yield changes that the same control process sees the end of, and deaths beside them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from asyncio import events
 from collections.abc import Callable
@@ -127,6 +128,8 @@ class Machine(Network):
         self.cookies = 0
         self.processes: list[Process] = []
         self.ports: dict[Port, None] = {}
+        self.others: dict[tuple[Address, bool], None] = {}
+        """Where another program waits for clients, and whether by TCP."""
         self.rendezvous: dict[str, Rendezvous] = {}
         self.current: Process | None = None
         self.interrupted: list[Process | None] = []
@@ -160,6 +163,30 @@ class Machine(Network):
 
     def alive(self, kind: str) -> list[Process]:
         return [each for each in self.processes if each.kind == kind and not each.is_dead]
+
+    def take_port(self, address: Address, *, is_tcp: bool, for_s: float) -> bool:
+        """Have another program bind a port for a while; return whether that is free."""
+        other = address, is_tcp
+        is_free = not any(p.local == address and p.is_tcp == is_tcp for p in self.ports)
+        if not is_free or other in self.others:
+            return False
+        self.others[other] = None
+        self.timeline.after(for_s, self.others.pop, other, None)
+        return True
+
+    def run_short(
+        self, process: Process, call: str, number: int, spared: int, for_s: float
+    ) -> None:
+        """Have a kind of calls of a process fail for a while.
+
+        Args:
+            number: The error.
+            spared: So many calls still succeed.
+        """
+        self.note(f"{process.name}: {call} fails with {errno.errorcode[number]} for {for_s:g} s")
+        process.kernel.fails, process.kernel.spared = {call: number}, spared
+        process.kernel.short_until = max(process.kernel.short_until, self.timeline.now + for_s)
+        self.timeline.after(for_s, process.kernel.fails.clear)
 
     # -- what modules of the product call ----------------------------------------------------------
 

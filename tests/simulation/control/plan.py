@@ -24,6 +24,7 @@ SERVE, REMOVE, RENAME, SWAP, CLIENT, KILL, STOP, CRASH, HAND_OVER, NO_START, BRE
     "break",
     "end",
 )
+SHORT, TAKE = "short", "take"
 """What events are."""
 
 LATE_S = 6.0

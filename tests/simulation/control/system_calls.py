@@ -5,6 +5,7 @@ from __future__ import annotations
 import _socket
 import array
 import errno
+import math
 import socket
 import struct
 from collections import deque
@@ -78,6 +79,12 @@ class ProcessKernel(Kernel):
         self.machine = process.machine
         self.violations = process.machine.violations
         self.woken = process.loop.wake
+        self.fails: dict[str, int] = {}
+        """The calls that fail now, as the node is short of something, and with which error."""
+        self.spared = 0
+        """So many of them succeed before."""
+        self.short_until = -math.inf
+        """Some failed until then."""
 
     def enter(self, call: str) -> None:
         """Part of Kernel; the process may die here."""
@@ -92,6 +99,15 @@ class ProcessKernel(Kernel):
             process.die(-9)
         if process.is_dead:
             raise Died
+
+    def lack(self, call: str) -> None:
+        """Raise the error of a call for which something lacks."""
+        if (number := self.fails.get(call)) is None:
+            return
+        if self.spared:
+            self.spared -= 1
+            return
+        raise error(number)
 
     def enter_message(self, call: str) -> None:
         """Begin to send or to read messages; the process may die here."""
@@ -119,6 +135,7 @@ class ProcessKernel(Kernel):
         """Part of _socket."""
         if fileno is None:
             self.enter("socket")
+            self.lack("socket")
             if family == _socket.AF_NETLINK:
                 fileno = self.allocate(Plain(self.machine, "netlink socket").copy(self.process))
             elif self.process.kind == CONTROL:
@@ -133,6 +150,9 @@ class ProcessKernel(Kernel):
     def open_rendezvous(self, label: str) -> ProcessSocket:
         """Part of plane.rendezvous."""
         self.enter("listen")
+        if "rendezvous" in self.fails:
+            self.machine.failed_to_start_at = self.machine.timeline.now
+        self.lack("rendezvous")
         return self.open_unix(Rendezvous(self.machine, label).copy(self.process))
 
     def connect_to_workers(self, label: str) -> list[ProcessSocket]:
@@ -250,6 +270,7 @@ class ProcessSocket(SimulatedSocket):
     def bind(self, address: Any) -> None:
         """Part of socket.socket."""
         core = self._enter("bind")
+        self._kernel.lack("bind")
         if isinstance(core, TcpCopy | UdpCopy):
             core.shared.bind((address[0], address[1]))
         else:
@@ -258,6 +279,7 @@ class ProcessSocket(SimulatedSocket):
     def listen(self, backlog: int) -> None:
         """Part of socket.socket."""
         core = self._enter("listen")
+        self._kernel.lack("listen")
         core.backlog = backlog
         core.shared.listen()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from random import Random
+from typing import Any
 
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.model.serving import Serving
@@ -16,7 +17,7 @@ from ..timeline import Timeline
 from . import plan as plans
 from .checks import DRAINS, GONE, KEPT, LEFT, OUTCOME, REPLACED, SOCKET, SOON, Checks
 from .clients import CLIENT_ADDRESSES, SERVED_ONES, Asker, Client, Endpoint
-from .control import BOUND, Control, Desired
+from .control import BOUND, REFUSES, RESERVE, Control, Desired
 from .counting import COUNTED, KEPT_COUNTS, SERVED_COUNTS, SHOWN, SHOWN_WAITS, Counting
 from .ejections import ORACLE as EJECTED
 from .ejections import SILENCE, Ejections
@@ -36,7 +37,8 @@ _LOOK_S = 0.5
 _SERVED_S, _REPORTED_S, _ENDED_S = 3.0, 7.0, 6.0
 _MAX_EVENTS = 400_000
 _CLIENTS_IN_CALM = 6
-_FAULTS = {plans.CRASH, plans.HAND_OVER, plans.END, plans.STOP, plans.NO_START, plans.BREAK}
+_LACKS = {plans.NO_START, plans.SHORT, plans.TAKE}
+_FAULTS = {plans.CRASH, plans.HAND_OVER, plans.END, plans.STOP, plans.BREAK, *_LACKS}
 """What doesn't happen any more when it is calm."""
 
 ORACLES = (
@@ -50,6 +52,7 @@ ORACLES = (
     DRAINS,
     REPLACED,
     BOUND,
+    REFUSES,
     GONE,
     EJECTED,
     SILENCE,
@@ -132,7 +135,7 @@ class World:
     def run(self) -> list[str]:
         """Carry the plan out; return what was wrong, the first first."""
         # A part of the messages that wait are made when there is room only.
-        constants = {"RESERVE": 2, "_BATCH_BYTES": self.plan.speed.room}
+        constants = {"RESERVE": RESERVE, "_BATCH_BYTES": self.plan.speed.room}
         with logging_to(_Errors(self), "userspace_proxy", logging.ERROR):
             try:
                 with installed(
@@ -159,8 +162,10 @@ class World:
         self.note("calm")
         self.is_calm = True
         self.machine.fails_to_start = 0
+        self.machine.others.clear()
         for process in self.machine.processes:
             process.dies_at_call = process.dies_at_message = 0
+            process.kernel.fails.clear()
         self._run_for(plans.LATE_S + _SETTLED_S)
         self._check_at_rest(1000)
         self.counting.check_at_rest()
@@ -261,16 +266,27 @@ class World:
                 self.note("the control process is to end")
                 self.control.stop()
         elif what == plans.BREAK:
-            endpoint, how, seconds = args
-            self.note(f"endpoint {endpoint.ip}: {how} for {seconds:g} s")
-            self.endpoints[endpoint].break_for(seconds, how)
-            self.checks.note_broken(endpoint, seconds)
+            self._break(*args)
         elif what == plans.SWAP:
             self._swap(*args)
-        elif what == plans.NO_START:
-            self.machine.fails_to_start += args[0]
+        elif what in _LACKS:
+            self._lack(what, *args)
         else:
             self._change(what, *args)
+
+    def _break(self, endpoint: SocketAddress, how: str, seconds: float) -> None:
+        self.note(f"endpoint {endpoint.ip}: {how} for {seconds:g} s")
+        self.endpoints[endpoint].break_for(seconds, how)
+        self.checks.note_broken(endpoint, seconds)
+
+    def _lack(self, what: str, *args: Any) -> None:
+        """Have processes, calls or ports lack."""
+        if what == plans.NO_START:
+            self.machine.fails_to_start += args[0]
+        elif what == plans.TAKE:
+            self._take(*args)
+        elif self.control is not None and self.control.serves:
+            self.machine.run_short(self.control.process, *args)
 
     def _kill(self, number: int) -> None:
         alive = self.machine.alive(WORKER)
@@ -306,6 +322,13 @@ class World:
         ips = ", ".join(each.ip for each in serving.endpoints) or "none" if serving else ""
         self.note(f"service {number}: {what} {ips} {places or ''}")
         self._apply(desired)
+
+    def _take(self, number: int, place: int, seconds: float) -> None:
+        """Have another program bind an address of a Service, if nothing has it."""
+        desired = self.desired[number]
+        at, is_tcp = desired.addresses[place], desired.planned.protocol is Protocol.TCP
+        if self.machine.take_port((at.ip, at.port), is_tcp=is_tcp, for_s=seconds):
+            self.note(f"another program has {at} for {seconds:g} s")
 
     def _swap(self, first: int, second: int) -> None:
         """Have two Services exchange their first addresses, which have the same keys."""

@@ -256,10 +256,10 @@ class Checks:
             # Without an agent it can't be anything else.
             self.world.judgements.right(oracle)
             return True
-        reason = client.is_excused or self._why_ended(client)
+        reason = client.is_excused or self._why_ended(client) or self.world.lacks.why(client)
         agent = self.world.agent
         if not reason and agent not in self._has_served:
-            target = self._target(client.at)
+            target = self.target_of(client.at)
             if not isinstance(target, int):
                 reason = "the agent hasn't steered yet"
             elif target in self._lost:
@@ -270,7 +270,11 @@ class Checks:
             self.world.judgements.excuse(oracle, reason)
         return bool(reason)
 
-    def _target(self, at: Dialled) -> Target | None:
+    def has_served(self, run: AgentRun) -> bool:
+        """Return whether an agent has had a round in force."""
+        return run in self._has_served
+
+    def target_of(self, at: Dialled) -> Target | None:
         """Return where the table leads an address; None: nowhere."""
         for frontend, target in self.world.table.targets.items():
             if (frontend.ip, frontend.port, str(frontend.protocol)) == at:
@@ -327,6 +331,9 @@ class Checks:
             may = [e for ip in (frontend.ip, _OUTSIDE) for e in self._expected(floors, ip, at)]
             if not ports and (target in self._lost or (not is_tcp and self._has_late_workers())):
                 world.judgements.excuse(OPEN_PORT, "the last agent's worker had the port")
+                continue
+            if not ports and (why := world.lacks.why_closed(target)):
+                world.judgements.excuse(OPEN_PORT, why)
                 continue
             # Also while it refuses it is the proxy's: another program must not get its clients.
             is_kept = world.agent not in self._has_served or world.machine.is_bound(target, is_tcp)

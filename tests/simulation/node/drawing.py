@@ -7,6 +7,7 @@ from random import Random
 
 from ..control.machine import Speed
 from ..plan import Event
+from .drawing_lacks import LACKING, bursts, what_lacks
 from .objects import EndpointSpec, PortSpec, ServiceSpec, node_object
 from .plan import (
     API,
@@ -85,7 +86,14 @@ def make_plan(seed: int) -> Plan:
     calm_at = rng.choice([3.0, 6.0, 12.0])
     drawing = _Drawing(rng, features, calm_at)
     objects = tuple(drawing.objects())
-    events = tuple(sorted(drawing.events(), key=lambda event: event.at))
+    events = list(drawing.events())
+    # Of its own, so that plans without them stay what they were.
+    own = Random(f"{seed}: what lacks")
+    if own.random() < LACKING:
+        features |= {"what lacks"}
+        events += what_lacks(own, objects, events, calm_at)
+    if "turns of namespaces" in features and own.random() < LACKING:
+        events += bursts(own, objects, calm_at)
     dies = "deaths at a call" in features
     return Plan(
         seed,
@@ -99,7 +107,7 @@ def make_plan(seed: int) -> Plan:
             room=65536,
         ),
         objects=objects,
-        events=events,
+        events=tuple(sorted(events, key=lambda event: event.at)),
         has_api=rng.random() < 0.8,
         endpoint_s=rng.choice([0.003, 0.01]) if "turns of namespaces" in features else 0.0,
         agent_dies_at=tuple(rng.randint(1, rng.choice([60, 300])) for _ in range(3))

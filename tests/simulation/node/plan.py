@@ -29,6 +29,7 @@ PUT, DELETE, CLIENT, KILL, STOP, CRASH, END, REFUSE, SLOW, DRIFT, FLUSH, CLOCK, 
     "api",
     "probe",
 )
+SHORT, TAKE = "short", "take"
 """What events are."""
 
 NODE, ZONE = "node-a", "zone-1"

@@ -19,7 +19,7 @@ from userspace_proxy import state_file
 from userspace_proxy.agent import agent, hand_over
 from userspace_proxy.agent.components import components_of
 from userspace_proxy.agent.rounds import change_turns, node_ports
-from userspace_proxy.agent.watchers import node_now
+from userspace_proxy.agent.watchers import health_check_ports, node_now
 from userspace_proxy.agent.watchers.compared import Compared
 from userspace_proxy.agent.watchers.firewalls import FirewallWatch
 from userspace_proxy.agent.watchers.kube_proxy import KubeProxyWatch
@@ -193,7 +193,10 @@ def _patches(world: World) -> Iterator[Patch]:
             if name != "Clocks":
                 yield module, name, value
     yield node_ports, "socket", SimpleNamespace(**{**vars(socket), "socket": kernel.socket})
-    yield node_ports, "held_ports", lambda _protocol: ()
+    yield node_ports, "held_ports", world.lacks.held_ports
+    yield node_ports, "owners_of", lambda _inodes: {}
+    yield health_check_ports, "who_holds", lambda *_port: None
+    yield change_turns.ChangeTurns, "take", world.turns.watching()
     for name, value in HealthServers(world).names().items():
         yield health_checks, name, value
     for name, value in world.disk.names().items():

@@ -28,6 +28,7 @@ from .checks import Checks
 from .clients import Client, Endpoint
 from .cluster import Cluster, Freshness
 from .disk import Disk
+from .lacks import Lacks
 from .machine import REFUSED, AgentMachine, AgentProcess, Verdict
 from .plan import OTHER_PODS, OWN_PODS, Plan
 from .seam import installed
@@ -36,6 +37,7 @@ from .state_checks import CURRENT, check_noted
 from .status_checks import STATUS, check_status
 from .steering import Table, TableSteering
 from .truth import Dialled
+from .turns import TURNS, TurnChecks
 
 BOUND_S = 2.0
 """A change of the cluster is in force after that time and waits for turns, if nothing is
@@ -59,11 +61,13 @@ _FAULTS = {
     plans.SLOW,
     plans.DISK,
     plans.API,
+    plans.SHORT,
+    plans.TAKE,
 }
 """What doesn't happen any more when it is calm."""
 
 
-ORACLES = (*_CHECKED, STATUS, CURRENT)
+ORACLES = (*_CHECKED, STATUS, CURRENT, TURNS)
 
 
 class _Errors(logging.Handler):
@@ -117,6 +121,8 @@ class World:
         self.clients: list[Client] = []
         self.is_calm = self.is_finishing = self.is_over = False
         self.checks = Checks(self)
+        self.lacks = Lacks(self)
+        self.turns = TurnChecks(self)
         self.machine.steer = self._steer
         self.machine.dying = self._on_death
         self.machine.hosts.update(
@@ -170,6 +176,7 @@ class World:
         self.is_calm = True
         self.table.refusals, self.table.slow_s, self.machine.slow_s = 0, 0.0, 0.0
         self.disk.fails_with = 0
+        self.lacks.end()
         if self.api is not None:
             self.api.be_well()
         for process in self.machine.processes:
@@ -283,7 +290,11 @@ class World:
 
     def _fail(self, what: str, *args: Any) -> None:
         self.note(f"{what} {args}")
-        if what == plans.REFUSE:
+        if what == plans.SHORT:
+            self.lacks.run_short(*args)
+        elif what == plans.TAKE:
+            self.lacks.take(*args)
+        elif what == plans.REFUSE:
             self.table.refusals += args[0]
             self.freshness.disturb(self.timeline.now + 1.5 * args[0])
         elif what == plans.SLOW:

@@ -1,0 +1,131 @@
+"""Draws what a node lacks while Services come and change."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Sequence
+from random import Random
+
+from ..plan import Event
+from .plan import (
+    CLIENT,
+    NODE,
+    OTHER_PODS,
+    OTHERS,
+    OWN_PODS,
+    PROXY_PORTS,
+    PUT,
+    SHORT,
+    TAKE,
+    Object,
+)
+
+LACKING = 0.3
+"""How many plans have something like that."""
+
+_SECONDS = (0.3, 1.5, 3.0)
+_CALLS = (
+    ("socket", errno.EMFILE),
+    ("socket", errno.ENFILE),
+    ("socket", errno.ENOBUFS),
+    ("bind", errno.ENOMEM),
+    ("listen", errno.ENOMEM),
+    ("listen", errno.ENOBUFS),
+    ("rendezvous", errno.EMFILE),
+)
+# Before a Service has its node ports back.
+_APART_S = 0.6
+
+
+def what_lacks(
+    rng: Random, objects: Sequence[Object], events: Sequence[Event], calm_at: float
+) -> Iterator[Event]:
+    """Yield ports that another program has, and calls that fail, as Services need them."""
+    puts = [(0.5 + rng.random(), item) for item in objects if item["kind"] == "Service"]
+    puts += [(e.at, e.args[0]) for e in events if e.what == PUT and e.args[0]["kind"] == "Service"]
+    for _ in range(rng.randint(1, 3) if puts else 0):
+        at, item = rng.choice(puts)
+        at, seconds = max(at, _APART_S), rng.choice(_SECONDS)
+        if rng.random() < 0.4:
+            item = _outside(item)
+        # Without what it has at the node, and with it again.
+        yield Event(at - _APART_S, PUT, (_inside(item),))
+        yield Event(at, PUT, (item,))
+        if rng.random() < 0.6:
+            for number, is_tcp in _ports(rng, item):
+                yield Event(at - 0.05, TAKE, (number, is_tcp, seconds))
+        else:
+            call, error = rng.choice(_CALLS)
+            yield Event(at - 0.01, SHORT, (call, error, rng.choice([0, 0, 1, 2]), seconds))
+        for _ in range(2):
+            yield _client(rng, item, at + 0.1 + 2 * seconds * rng.random())
+
+
+def _ports(rng: Random, item: Object) -> Iterator[tuple[int, bool]]:
+    spec = item["spec"]
+    numbers = [
+        (port["nodePort"], port["protocol"] == "TCP")
+        for port in spec["ports"]
+        if port.get("nodePort")
+    ]
+    if number := spec.get("healthCheckNodePort"):
+        numbers.append((number, True))
+    first = PROXY_PORTS[0]
+    if not numbers or rng.random() < 0.3:
+        numbers += [(first + n, rng.random() < 0.8) for n in range(rng.choice([1, 6]))]
+    yield from numbers
+
+
+def _inside(item: Object) -> Object:
+    """Return a Service without node ports and external addresses."""
+    spec = {
+        name: value
+        for name, value in item["spec"].items()
+        if name not in ("externalIPs", "healthCheckNodePort", "externalTrafficPolicy")
+    }
+    spec["type"] = "ClusterIP"
+    spec["ports"] = [
+        {name: value for name, value in port.items() if name != "nodePort"}
+        for port in spec["ports"]
+    ]
+    return {**item, "spec": spec}
+
+
+def _outside(item: Object) -> Object:
+    """Return a Service that a load balancer asks for its health at this node."""
+    spec, number = dict(item["spec"]), int(item["spec"]["clusterIP"].rpartition(".")[2])
+    spec |= {"type": "LoadBalancer", "externalTrafficPolicy": "Local"}
+    spec["healthCheckNodePort"] = 31200 + number
+    spec["ports"] = [
+        {**port, "nodePort": 30200 + 10 * number + n} for n, port in enumerate(spec["ports"])
+    ]
+    return {**item, "spec": spec}
+
+
+def bursts(rng: Random, objects: Sequence[Object], calm_at: float) -> Iterator[Event]:
+    """Yield changes of all slices at once, each of many endpoints."""
+    slices = [item for item in objects if item["kind"] == "EndpointSlice"]
+    for _ in range(rng.choice([1, 2])):
+        at = round(calm_at * rng.random(), 4)
+        for item in slices:
+            ips = rng.sample(OWN_PODS + OTHER_PODS, rng.choice([4, 6, 8]))
+            endpoints = [
+                {
+                    "addresses": [ip],
+                    "nodeName": NODE if ip in OWN_PODS else OTHERS[0],
+                    "conditions": {},
+                }
+                for ip in ips
+            ]
+            yield Event(at, PUT, ({**item, "endpoints": endpoints},))
+
+
+def _client(rng: Random, item: Object, at: float) -> Event:
+    spec = item["spec"]
+    port = rng.choice(spec["ports"])
+    ip, number = spec["clusterIP"], port["port"]
+    if port.get("nodePort") and rng.random() < 0.7:
+        ip, number = "10.1.0.1", port["nodePort"]
+    return Event(
+        at, CLIENT, (rng.choice(["10.3.0.1", "10.2.1.77"]), (ip, number, port["protocol"]), 0.0)
+    )

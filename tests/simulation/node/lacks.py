@@ -1,0 +1,75 @@
+"""What a node lacks for a while: ports that another program has, descriptors, memory, buffers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from userspace_proxy.kernel.port_holders import HeldPort
+from userspace_proxy.model import IPFamily, Protocol
+
+if TYPE_CHECKING:
+    from .clients import Client
+    from .world import World
+
+# What couldn't be opened is tried again each second.
+_AGAIN_S = 1.6
+_ANY = "0.0.0.0"
+
+
+class Lacks:
+    """What is lacking in one run, and which clients may see it."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._taken: dict[int, float] = {}
+        """By port: until when clients may see that another program had it."""
+        self._short_until = float("-inf")
+
+    def take(self, number: int, is_tcp: bool, seconds: float) -> None:
+        """Have another program wait for clients at a port, if it is free."""
+        world = self._world
+        if not world.machine.take_port((_ANY, number), is_tcp=is_tcp, for_s=seconds):
+            return
+        world.note(f"another program has port {number} for {seconds:g} s")
+        until = self._taken[number] = world.timeline.now + seconds + _AGAIN_S
+        world.freshness.disturb(until)
+
+    def run_short(self, call: str, number: int, spared: int, seconds: float) -> None:
+        """Have a kind of calls of an agent that serves fail."""
+        world, agent = self._world, self._world.agent
+        if agent is None or agent.is_ending or not world.checks.has_served(agent):
+            return
+        world.machine.run_short(agent.process, call, number, spared, seconds)
+        self._short_until = world.timeline.now + seconds + _AGAIN_S
+        world.freshness.disturb(self._short_until)
+
+    def end(self) -> None:
+        """Have nothing lack any more."""
+        self._world.machine.others.clear()
+        for process in self._world.machine.processes:
+            process.kernel.fails.clear()
+
+    def why(self, client: Client) -> str:
+        """Return why a client isn't served; empty: it has to be."""
+        if client.dialled_at <= self._short_until:
+            return "the agent ran short"
+        target = self._world.checks.target_of(client.at)
+        ports = (client.at[1], target if isinstance(target, int) else 0)
+        if any(client.dialled_at <= self._taken.get(port, -1.0) for port in ports):
+            return "another program had the port"
+        return ""
+
+    def why_closed(self, port: int) -> str:
+        """Return why frontends may lead to a port that is closed."""
+        now = self._world.timeline.now
+        if now <= self._short_until:
+            return "the agent ran short"
+        return "another program had the port" if now <= self._taken.get(port, -1.0) else ""
+
+    def held_ports(self, protocol: Protocol) -> list[HeldPort]:
+        """Part of kernel.port_holders: those of other programs."""
+        return [
+            HeldPort(port, port, frozenset(IPFamily))
+            for (_, port), is_tcp in self._world.machine.others
+            if is_tcp is (protocol is Protocol.TCP)
+        ]
