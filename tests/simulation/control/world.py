@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import logging
-from random import Random
+from contextlib import AbstractContextManager
 from typing import Any
 
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.model.serving import Serving
 
-from ..judgements import Judgements
-from ..kernel import Runaway
 from ..plan import Event
-from ..seam import logging_to
-from ..timeline import Timeline
 from . import plan as plans
 from .checks import DRAINS, GONE, KEPT, LEFT, OUTCOME, REPLACED, SOCKET, SOON, Checks
 from .clients import CLIENT_ADDRESSES, SERVED_ONES, Asker, Client, Endpoint
@@ -24,6 +20,7 @@ from .ejections import SILENCE, Ejections
 from .files import CONTROL, WORKER
 from .machine import Machine, Process
 from .plan import ENDPOINTS, Fate, Plan
+from .process_world import ProcessWorld
 from .resting import REST, Resting
 from .seam import installed
 
@@ -35,7 +32,6 @@ _SETTLED_S = 14.0
 _LOOK_S = 0.5
 # For clients of a node at rest to be served, for what was counted to be reported, and for an end.
 _SERVED_S, _REPORTED_S, _ENDED_S = 3.0, 7.0, 6.0
-_MAX_EVENTS = 400_000
 _CLIENTS_IN_CALM = 6
 _LACKS = {plans.NO_START, plans.SHORT, plans.TAKE}
 _FAULTS = {plans.CRASH, plans.HAND_OVER, plans.END, plans.STOP, plans.BREAK, *_LACKS}
@@ -65,38 +61,18 @@ ORACLES = (
 """Those that judge in each campaign."""
 
 
-class _Errors(logging.Handler):
-    """Takes what workers log when a command can't be carried out."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__(logging.ERROR)
-        self._world = world
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
-        if "failed to apply" in text or "malformed" in text or "too large" in text:
-            exc = record.exc_info[1] if record.exc_info else None
-            self._world.violate(f"logged: {text} {exc!r}")
-
-
-class World:
+class World(ProcessWorld[Machine]):
     """Everything of one run; :meth:`run` returns what was wrong.
 
     Args:
         is_traced: Whether to note each step.
     """
 
+    MAX_EVENTS = 400_000
+
     def __init__(self, plan: Plan, *, is_traced: bool = False) -> None:
+        super().__init__(plan.seed, Machine, plan.speed, is_traced=is_traced)
         self.plan = plan
-        self.rng = Random(plan.seed)
-        self.timeline = Timeline()
-        self.began = self.timeline.now
-        self.machine = Machine(self.timeline, self.rng, plan.speed)
-        if is_traced:
-            self.machine.trace = []
-        self.note = self.machine.note
-        self.violate = self.machine.violate
-        self.judgements = Judgements(self.note, self.machine.violations)
         self.desired = [Desired(n, planned) for n, planned in enumerate(plan.services)]
         self.controls: list[Control] = []
         self.workers = 0
@@ -107,7 +83,6 @@ class World:
         """When a client last came."""
         self.names = 0
         """How often a Service was renamed."""
-        self.is_calm = self.is_finishing = False
         self.clients: list[Client] = []
         self.askers: list[Asker] = []
         self.calm_clients = self.calm_askers = 0
@@ -127,53 +102,43 @@ class World:
         last = self.controls[-1] if self.controls else None
         return None if last is None or last.process.is_dead else last
 
-    @property
-    def trace(self) -> list[tuple[float, str]]:
-        """What happened, if it is traced."""
-        return self.machine.trace or []
+    def take_line(self, record: logging.LogRecord) -> None:
+        """Part of ProcessWorld: what workers log when a command can't be carried out."""
+        text = record.getMessage()
+        if "failed to apply" in text or "malformed" in text or "too large" in text:
+            exc = record.exc_info[1] if record.exc_info else None
+            self.violate(f"logged: {text} {exc!r}")
 
-    def run(self) -> list[str]:
-        """Carry the plan out; return what was wrong, the first first."""
+    def installed(self) -> AbstractContextManager[None]:
+        """Part of ProcessWorld."""
         # A part of the messages that wait are made when there is room only.
         constants = {"RESERVE": RESERVE, "_BATCH_BYTES": self.plan.speed.room}
-        with logging_to(_Errors(self), "userspace_proxy", logging.ERROR):
-            try:
-                with installed(
-                    self.machine,
-                    self.rng,
-                    descriptors=self.plan.descriptors,
-                    constants=constants,
-                    watching=self.ejections.patches(),
-                ):
-                    try:
-                        self._pass()
-                    finally:
-                        for process in self.machine.processes:
-                            process.forget()
-            except (Exception, Runaway) as exc:  # noqa: BLE001 - whatever it is, it is a finding
-                self.violate(f"the run ended with {exc!r}")
-        return self.machine.violations
+        return installed(
+            self.machine,
+            self.rng,
+            descriptors=self.plan.descriptors,
+            constants=constants,
+            watching=self.ejections.patches(),
+        )
 
-    def _pass(self) -> None:
+    def carry_out(self) -> None:
+        """Part of ProcessWorld."""
         self._start_control()
         for event in self.plan.events:
             self.timeline.at(self.began + event.at, self._happen, event)
-        self._run_for(self.plan.calm_at)
+        self.run_for(self.plan.calm_at)
         self.note("calm")
         self.is_calm = True
         self.machine.fails_to_start = 0
-        self.machine.others.clear()
-        for process in self.machine.processes:
-            process.dies_at_call = process.dies_at_message = 0
-            process.kernel.fails.clear()
-        self._run_for(plans.LATE_S + _SETTLED_S)
+        self.end_deaths()
+        self.run_for(plans.LATE_S + _SETTLED_S)
         self._check_at_rest(1000)
         self.counting.check_at_rest()
         if self.control is not None and not self.machine.violations:
             self.note("hand-over at rest")
             self.checks.note_pins()
             self.control.process.die(-9)
-            self._run_for(_SETTLED_S)
+            self.run_for(_SETTLED_S)
             # The same clients.
             self._check_at_rest(1000 + CLIENT_ADDRESSES)
         if not self.machine.violations:
@@ -181,7 +146,7 @@ class World:
         self.is_finishing = True
         if self.control is not None and not self.machine.violations:
             self.control.process.loop.call_soon(self.control.stop)
-            self._run_for(_ENDED_S)
+            self.run_for(_ENDED_S)
             self.checks.at_end()
 
     def _check_at_rest(self, number: int) -> None:
@@ -191,26 +156,19 @@ class World:
         self.resting.check()
         self.counting.note_calm()
         self._dial_all(number)
-        self._run_for(_SERVED_S)
+        self.run_for(_SERVED_S)
         if not self.machine.violations:
             self.checks.clients_in_calm()
         for client in self.clients:
             client.finish()
-        self._run_for(_REPORTED_S)
+        self.run_for(_REPORTED_S)
 
-    def _run_for(self, seconds: float) -> None:
-        timeline, violations = self.timeline, self.machine.violations
-        end = timeline.now + seconds
-        steps = 0
-        while not violations and timeline.step_until(end):
-            steps += 1
-            if timeline.now >= self._look_at:
-                self._look_at = timeline.now + _LOOK_S
-                self.counting.look()
-                self.checks.look_at_clients()
-            if steps > _MAX_EVENTS:
-                self.violate("the node doesn't come to rest")
-        timeline.now = max(timeline.now, end)
+    def after_step(self) -> None:
+        """Part of ProcessWorld."""
+        if self.timeline.now >= self._look_at:
+            self._look_at = self.timeline.now + _LOOK_S
+            self.counting.look()
+            self.checks.look_at_clients()
 
     # -- processes ---------------------------------------------------------------------------------
 
@@ -253,7 +211,7 @@ class World:
         elif self.is_calm and what in _FAULTS:
             return
         elif what == plans.KILL:
-            self._kill(args[0])
+            self.kill(WORKER, args[0])
         elif what == plans.STOP:
             self._stop(*args)
         elif what in (plans.CRASH, plans.HAND_OVER):
@@ -288,18 +246,10 @@ class World:
         elif self.control is not None and self.control.serves:
             self.machine.run_short(self.control.process, *args)
 
-    def _kill(self, number: int) -> None:
-        alive = self.machine.alive(WORKER)
-        if alive:
-            alive[number % len(alive)].die(-9)
-
     def _stop(self, is_control: bool, number: int, seconds: float, is_hang: bool) -> None:
-        alive = self.machine.alive(CONTROL if is_control else WORKER)
-        if alive:
-            process = alive[number % len(alive)]
-            self.note(f"{process.name}: stopped for {seconds:g} s")
+        process = self.stop_for(CONTROL if is_control else WORKER, number, seconds)
+        if process is not None:
             process.is_hung = is_hang
-            process.loop.hold(seconds)
             self.checks.disturb(process.loop.held_until)
 
     def _change(

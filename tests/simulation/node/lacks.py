@@ -43,12 +43,6 @@ class Lacks:
         self._short_until = world.timeline.now + seconds + _AGAIN_S
         world.freshness.disturb(self._short_until)
 
-    def end(self) -> None:
-        """Have nothing lack any more."""
-        self._world.machine.others.clear()
-        for process in self._world.machine.processes:
-            process.kernel.fails.clear()
-
     def why(self, client: Client) -> str:
         """Return why a client isn't served; empty: it has to be."""
         if client.dialled_at <= self._short_until:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import logging
+from contextlib import AbstractContextManager
 from functools import partial
-from random import Random
 from typing import Any
 
 from userspace_proxy.errors import UserspaceProxyError
@@ -14,12 +14,9 @@ from userspace_proxy.steering import Steering
 
 from ..control.files import CONTROL, WORKER
 from ..control.machine import Process
-from ..judgements import Judgements
-from ..kernel import Runaway
+from ..control.process_world import ProcessWorld
 from ..network import Address
 from ..plan import Event
-from ..seam import logging_to
-from ..timeline import Timeline
 from . import plan as plans
 from .agents import AgentRun
 from .api_of_node import Api
@@ -47,7 +44,6 @@ _START_S = 0.05
 _SETTLED_S = 12.0
 _SERVED_S = 3.0
 _ENDED_S = 8.0
-_MAX_EVENTS = 300_000
 # Unix time at the begin of a run.
 _UNIX = 1_800_000_000.0
 _STATE = "state.json.gz"
@@ -70,42 +66,19 @@ _FAULTS = {
 ORACLES = (*_CHECKED, STATUS, CURRENT, TURNS)
 
 
-class _Errors(logging.Handler):
-    """Takes what the product logs as a bug."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__(logging.WARNING)
-        self._world = world
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
-        if self._world.is_over:
-            return
-        if record.exc_info or "bug" in text or "failed to apply" in text or "malformed" in text:
-            exc = record.exc_info[1] if record.exc_info else None
-            self._world.violate(f"logged: {text} {exc!r}")
-        else:
-            self._world.note(f"logged: {text}")
-
-
-class World:
+class World(ProcessWorld[AgentMachine]):
     """Everything of one run; :meth:`run` returns what was wrong.
 
     Args:
         is_traced: Whether to note each step.
     """
 
+    LOG_LEVEL = logging.WARNING
+    MAX_EVENTS = 300_000
+
     def __init__(self, plan: Plan, *, is_traced: bool = False) -> None:
+        super().__init__(plan.seed, AgentMachine, plan.speed, is_traced=is_traced)
         self.plan = plan
-        self.rng = Random(plan.seed)
-        self.timeline = Timeline()
-        self.began = self.timeline.now
-        self.machine = AgentMachine(self.timeline, self.rng, plan.speed)
-        if is_traced:
-            self.machine.trace = []
-        self.note = self.machine.note
-        self.violate = self.machine.violate
-        self.judgements = Judgements(self.note, self.machine.violations)
         self.unix_offset = _UNIX - self.began
         self.cluster = Cluster(self.timeline.clock)
         self.cluster.put(*plan.objects)
@@ -119,7 +92,6 @@ class World:
         self.disk.noted = partial(check_noted, self)
         self.agents: list[AgentRun] = []
         self.clients: list[Client] = []
-        self.is_calm = self.is_finishing = self.is_over = False
         self.checks = Checks(self)
         self.lacks = Lacks(self)
         self.turns = TurnChecks(self)
@@ -143,72 +115,59 @@ class World:
         last = self.agents[-1] if self.agents else None
         return None if last is None or last.process.is_dead else last
 
-    @property
-    def trace(self) -> list[tuple[float, str]]:
-        """What happened, if it is traced."""
-        return self.machine.trace or []
-
     def unix(self) -> float:
         """Return the node's Unix time."""
         return self.timeline.now + self.unix_offset
 
-    def run(self) -> list[str]:
-        """Carry the plan out; return what was wrong, the first first."""
-        with logging_to(_Errors(self), "userspace_proxy", logging.WARNING):
-            try:
-                with installed(self):
-                    try:
-                        self._pass()
-                    finally:
-                        self.is_over = True
-                        for process in self.machine.processes:
-                            process.forget()
-            except (Exception, Runaway) as exc:  # noqa: BLE001 - whatever it is, it is a finding
-                self.violate(f"the run ended with {exc!r}")
-        return self.machine.violations
+    def take_line(self, record: logging.LogRecord) -> None:
+        """Part of ProcessWorld: what the product logs as a bug."""
+        text = record.getMessage()
+        if self.is_over:
+            return
+        if record.exc_info or "bug" in text or "failed to apply" in text or "malformed" in text:
+            exc = record.exc_info[1] if record.exc_info else None
+            self.violate(f"logged: {text} {exc!r}")
+        else:
+            self.note(f"logged: {text}")
 
-    def _pass(self) -> None:
+    def installed(self) -> AbstractContextManager[None]:
+        """Part of ProcessWorld."""
+        return installed(self)
+
+    def carry_out(self) -> None:
+        """Part of ProcessWorld."""
         self._start_agent()
         for event in self.plan.events:
             self.timeline.at(self.began + event.at, self._happen, event)
-        self._run_for(self.plan.calm_at)
+        self.run_for(self.plan.calm_at)
         self.note("calm")
         self.is_calm = True
         self.table.refusals, self.table.slow_s, self.machine.slow_s = 0, 0.0, 0.0
         self.disk.fails_with = 0
-        self.lacks.end()
         if self.api is not None:
             self.api.be_well()
-        for process in self.machine.processes:
-            process.dies_at_call = process.dies_at_message = 0
+        self.end_deaths()
         if self.agent is None:
             self._start_agent()
         self.freshness.disturb()
-        self._run_for(_SETTLED_S)
+        self.run_for(_SETTLED_S)
         self.checks.at_rest()
         self._dial_all()
-        self._run_for(_SERVED_S)
+        self.run_for(_SERVED_S)
         self.checks.clients_at_rest()
         check_status(self, self.checks.first_calm)
         for client in self.clients:
             client.give_up()
-        self._run_for(1.0)
+        self.run_for(1.0)
         self.is_finishing = True
         if self.agent is not None and not self.machine.violations:
             self.agent.process.loop.call_soon(self.agent.stop)
-            self._run_for(_ENDED_S)
+            self.run_for(_ENDED_S)
             self.checks.at_end()
 
-    def _run_for(self, seconds: float) -> None:
-        timeline, violations = self.timeline, self.machine.violations
-        end = timeline.now + seconds
-        steps = 0
-        while not violations and timeline.step_until(end):
-            self.checks.after_step()
-            steps += 1
-            if steps > _MAX_EVENTS:
-                self.violate("the node doesn't come to rest")
-        self.timeline.now = max(self.timeline.now, end)
+    def after_step(self) -> None:
+        """Part of ProcessWorld."""
+        self.checks.after_step()
 
     # -- agents ------------------------------------------------------------------------------------
 
@@ -275,7 +234,7 @@ class World:
         elif self.is_calm and what in _FAULTS:
             return
         elif what == plans.KILL:
-            self._kill(args[0])
+            self.kill(WORKER, args[0])
         elif what == plans.STOP:
             self._stop(*args)
         elif what == plans.CRASH:
@@ -313,17 +272,9 @@ class World:
             else:
                 self.disk.fails_with = errno.ENOSPC if args[0] == "full" else 0
 
-    def _kill(self, number: int) -> None:
-        alive = self.machine.alive(WORKER)
-        if alive:
-            alive[number % len(alive)].die(-9)
-
     def _stop(self, is_agent: bool, number: int, seconds: float) -> None:
-        alive = self.machine.alive(CONTROL if is_agent else WORKER)
-        if alive:
-            process = alive[number % len(alive)]
-            self.note(f"{process.name}: stopped for {seconds:g} s")
-            process.loop.hold(seconds)
+        process = self.stop_for(CONTROL if is_agent else WORKER, number, seconds)
+        if process is not None:
             self.freshness.disturb(process.loop.held_until)
 
     # -- clients -----------------------------------------------------------------------------------
