@@ -1,5 +1,6 @@
 import pytest
 
+from userspace_proxy.causes.commands import kubectl_words
 from userspace_proxy.causes.endpoints import node_silent, refuses, silent
 from userspace_proxy.causes.nodes import path_fails
 from userspace_proxy.diagnosis.incidents import Incidents
@@ -124,7 +125,7 @@ def test_a_cause_of_a_service_is_about_no_endpoint():
     [
         (
             {node: web(failing(refuses(POD))) for node in "ab"},
-            "kubectl get pods -A -o wide --field-selector status.podIP=10.244.3.9",
+            f"kubectl {kubectl_words(refuses(POD), WEB)}",
         ),
         (
             {"a": web(failing(silent(POD))), "b": web(answering())},

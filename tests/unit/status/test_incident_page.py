@@ -1,3 +1,4 @@
+from userspace_proxy.causes.commands import kubectl_words
 from userspace_proxy.causes.endpoints import refuses, silent
 from userspace_proxy.causes.say import remedy
 from userspace_proxy.causes.slices import selects_no_pod
@@ -33,7 +34,7 @@ def test_an_incident_shows_since_when_what_clients_met_where_and_what_to_do():
     assert "on node-7" in page
     assert '<a href="../?q=service:shop/a">shop/a:http</a>' in page
     assert remedy(DEAD).partition(" (`")[0] in page
-    assert "<code>kubectl get pods -A -o wide" in page
+    assert f"<code>kubectl {kubectl_words(DEAD, '')}</code>" in page
     assert 'href="../static/troubleshooting.html#endpoint-refuses"' in page
 
 
@@ -42,7 +43,7 @@ def test_a_cause_that_is_a_state_was_not_counted():
     (page,) = pages_of(make_port("a", endpoints=(), cause=empty))
     assert "<dt>Seen" not in page
     assert "endpoint</h2>" not in page
-    assert "get pods -n shop --show-labels" in page
+    assert f"<code>kubectl {kubectl_words(empty, 'shop/a')}</code>" in page
 
 
 def test_a_page_is_bounded_and_counts_what_it_leaves_out():
