@@ -9,7 +9,6 @@ from userspace_proxy.chains.conditions import FirstPacket
 from userspace_proxy.chains.denied_clients import DeniedClients
 from userspace_proxy.kernel.nf_tables.chains import Chain
 from userspace_proxy.model import Doubt, Frontend, FrontendKind, Protocol
-from userspace_proxy.steering import earlier_chains
 from userspace_proxy.steering.earlier_chains import ALL_NAT, EarlierChains, Translation
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
@@ -211,7 +210,7 @@ def test_that_packets_of_some_clients_are_dropped_is_a_doubt(node):
         other: f"{chain} that come in by eth1",
         third: f"{chain} from 10.244.3.0/24",
     }
-    assert {cause.hint for cause in found.values()} == {earlier_chains._MEANT}
+    assert all(cause.hint.endswith(" if these clients may use it") for cause in found.values())
     assert all(isinstance(cause, Doubt) for cause in found.values())
 
 

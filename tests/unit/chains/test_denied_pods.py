@@ -13,7 +13,6 @@ from userspace_proxy.kernel.nf_tables.chains import Chain
 from userspace_proxy.model import Doubt, Frontend, Protocol
 from userspace_proxy.model.node_network import NodeLink, NodeRoute
 from userspace_proxy.policy.locality import PodLink, find_pod_links
-from userspace_proxy.steering import earlier_chains
 from userspace_proxy.steering.earlier_chains import EarlierChains, Translation
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
@@ -155,7 +154,9 @@ def test_that_packets_of_pods_are_dropped_is_a_doubt_until_their_links_are_gone(
         found = earlier.look([WEB])
         chain = "nftables chain inet evil in of another program (input, priority 0) drops packets"
         what = f"{chain} to it that come in by veth-a"
-        assert found == {WEB: Doubt(what, earlier_chains._MEANT_PODS, "inet evil in")}
+        cause = found[WEB]
+        assert (type(cause), cause.what, cause.chain) == (Doubt, what, "inet evil in")
+        assert "pods of this node" in cause.hint
         node.run("ip link del veth-a")
         assert earlier.look([WEB]) == {}
         node.run("ip link add veth-b type veth; ip link set veth-b up")
