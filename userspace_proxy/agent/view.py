@@ -155,7 +155,7 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     facts.is_out_of_client_ports = now - group.out_of_client_ports_at < _RECENT_S
     facts.last_minute = failed_lately(
         group.last_minute.failing(now),
-        ((v, group.counters_of(v.address)) for v in plan.verdicts if v.is_usable),
+        ((v, group.read_counters(v.address)) for v in plan.verdicts if v.is_usable),
         clock,
         failed_at=group.failed_at,
         has_header=facts.proxy_protocol is not None,
@@ -188,7 +188,7 @@ def view_endpoint(
         starting: What endpoints that start slowly have of their shares.
     """
     address = verdict.address
-    counters = group.counters_of(address)
+    counters = group.read_counters(address)
     facts = facts_of_verdict(verdict, starting.get(address) if verdict.is_usable else None)
     facts.ejected_for_s = ejected.get(address)
     facts.cause, facts.is_past = cause_of_endpoint(

@@ -216,6 +216,9 @@ _OPEN_AT = tuple(map(EndpointCounters.names.index, GAUGES))
 _open_of = itemgetter(*_OPEN_AT)
 
 
+_NOTHING_COUNTED = EndpointCounters()
+
+
 class AfterWait:
     """Counts a connection that its client leaves before an answer, after a wait for an endpoint.
 
@@ -355,7 +358,8 @@ class CounterTable:
     @property
     def has_counted(self) -> bool:
         """Whether anything may have been counted."""
-        return bool(self._counters or self._per_endpoint or self.client_mistakes)
+        is_of_all = self._counters or self._connect_times or self._first_byte_times
+        return bool(is_of_all or self._per_endpoint or self._gone or self.client_mistakes)
 
     def counters_of(self, endpoint: SocketAddress) -> EndpointCounters:
         """Return the counters of an endpoint; creates them if necessary."""
@@ -370,6 +374,13 @@ class CounterTable:
     def find_counters(self, endpoint: SocketAddress) -> EndpointCounters | None:
         """Return the counters of an endpoint, or None if nothing was counted for it."""
         return self._per_endpoint.get(endpoint)
+
+    def read_counters(self, endpoint: SocketAddress) -> EndpointCounters:
+        """Return the counters of an endpoint, not to be changed.
+
+        Cost: endpoints for which nothing was counted share one object, so that a view makes none.
+        """
+        return self._per_endpoint.get(endpoint, _NOTHING_COUNTED)
 
     def each_counters(self) -> Iterable[tuple[SocketAddress, EndpointCounters]]:
         """Return the endpoints that have counters, with these."""

@@ -321,6 +321,9 @@ class Group(CounterTable):
 
     def obstacle_to(self, endpoint: SocketAddress) -> Obstacle | None:
         """Return what is known to keep this node's packets from an endpoint, or its answers."""
+        if not self._obstacles:
+            # Cost: nearly always so, and asked for each endpoint of a view.
+            return None
         dials, answers = (self._obstacles.get((endpoint, way)) for way in get_args(Way))
         return dials or answers
 
@@ -343,8 +346,7 @@ class Group(CounterTable):
         return left
 
     def _has_answered_since(self, endpoint: SocketAddress) -> bool:
-        counters = self.find_counters(endpoint)
-        dials = Streak() if counters is None else counters.dials
+        dials = self.read_counters(endpoint).dials
         return dials.succeeded_at >= 0 and not dials.is_on
 
 

@@ -111,6 +111,21 @@ async def test_counters_and_ejections_are_shown_with_their_endpoint(plane):
     assert not later.is_out_of_client_ports
 
 
+async def test_a_view_makes_no_counters_for_endpoints_without_clients(plane):
+    cluster = Cluster()
+    cluster.serve("cart", "10.96.0.2", POD_A, POD_B)
+    served_ports = served(plane, Bind.PROXY_PORT, cluster.serve("web", "10.96.0.1", POD_A, POD_B))
+    idle, busy = sorted(served_ports, key=lambda one: one.plan.key)
+    first, _ = busy.plan.serving.endpoints
+    busy.group.counters_of(first).dials.failed(1.0, Failure.REFUSED)
+    busy.group.last_minute.add(MinuteCounts(connections=1, refused=3), 1.0)
+    cart, web = judged(served_ports, plane, at(2.0))
+    assert not idle.group.has_counted, "10,000 Services of 3 endpoints would keep 22 MB of them"
+    assert [endpoint for endpoint, _ in busy.group.each_counters()] == [first]
+    assert [endpoint.cause for endpoint in cart.endpoints] == [None, None]
+    assert [endpoint.cause is None for endpoint in web.endpoints] == [False, True]
+
+
 async def test_an_endpoint_shows_why_dials_have_failed_since_it_last_answered(plane):
     (port,) = served_ports = web(plane, POD_A, POD_B)
     first, second = port.plan.serving.endpoints

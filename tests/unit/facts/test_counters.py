@@ -90,6 +90,14 @@ def test_an_endpoint_for_which_nothing_was_counted_has_no_counters():
     assert table.find_counters(pod) is counters
 
 
+def test_reading_the_counters_of_endpoints_makes_none():
+    table, counted, others = CounterTable(), *(SocketAddress("10.0.0.1", n) for n in (1, 2))
+    counters = table.counters_of(counted)
+    assert table.read_counters(counted) is counters
+    assert table.read_counters(others).figures() == EndpointCounters().figures()
+    assert table.find_counters(others) is None
+
+
 def test_what_was_counted_for_an_endpoint_that_has_left_stays_in_the_sums():
     table, kept, idle, busy = CounterTable(), *(SocketAddress("10.0.0.1", n) for n in (1, 2, 3))
     for endpoint in (kept, idle, busy):
@@ -120,3 +128,27 @@ def test_what_was_carried_is_the_sum_over_endpoints_former_ones_included():
         table.counters_of(endpoint).client_aborts = 2 * n
     table.fold((pod,))
     assert table.carried() == Traffic(connections=3, client_aborts=6)
+
+
+@pytest.mark.parametrize(
+    "count",
+    [
+        pytest.param(lambda table, _: table.counters, id="of-all-clients"),
+        pytest.param(lambda table, _: table.connect_times.add(0.1), id="connect-times"),
+        pytest.param(lambda table, _: table.first_byte_times.add(0.1), id="first-byte-times"),
+        pytest.param(lambda table, pod: table.counters_of(pod), id="of-an-endpoint"),
+        pytest.param(
+            lambda table, pod: (table.counters_of(pod), table.fold(())), id="of-a-former-endpoint"
+        ),
+        pytest.param(
+            lambda table, _: table.note_mistake(ClientMistake.HOP_LIMIT, "192.0.2.7", 1.0),
+            id="mistakes",
+        ),
+    ],
+)
+def test_a_table_has_counted_as_soon_as_something_of_it_is(count):
+    table, pod = CounterTable(), SocketAddress("10.0.0.1", 80)
+    table.read_counters(pod)
+    assert not table.has_counted
+    count(table, pod)
+    assert table.has_counted
