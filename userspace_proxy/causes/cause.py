@@ -227,7 +227,7 @@ class When(enum.StrEnum):
     """The time that a cause is about."""
 
     NOW = "now"
-    LATELY = "lately"
+    LAST_MINUTE = "last_minute"
     """A moment ago; it may have answered since."""
     PAST = "past"
     """A while ago; nothing has tried since."""

@@ -66,7 +66,7 @@ def say(cause: Cause, form: Form = Form.WHOLE) -> str:
 
 def say_before(cause: Cause) -> str:
     """Return how an endpoint failed before it failed otherwise, as a clause."""
-    return f"before, {say(cause.replace(when=When.LATELY))}"
+    return f"before, {say(cause.replace(when=When.LAST_MINUTE))}"
 
 
 def remedy(cause: Cause) -> str:

@@ -107,7 +107,7 @@ def _late(endpoints: Endpoints) -> _Failures:
 
 
 def _at_times(cause: Cause, verdict: EndpointVerdict, *, answers_others: bool = True) -> Cause:
-    return cause.replace(when=When.LATELY, answers_others=answers_others, host=verdict.host)
+    return cause.replace(when=When.LAST_MINUTE, answers_others=answers_others, host=verdict.host)
 
 
 def _of_dial(verdict: EndpointVerdict, dials: Streak) -> Cause:

@@ -77,7 +77,7 @@ def test_templates_have_only_places_that_are_filled(cause):
     ids=lambda value: str(getattr(value, "row", "")),
 )
 def test_what_was_so_is_in_the_past_tense_and_a_while_ago_says_when(cause, lately, comma):
-    assert say(cause.replace(when=When.LATELY)) == lately
+    assert say(cause.replace(when=When.LAST_MINUTE)) == lately
     past = cause.replace(when=When.PAST)
     assert say(past) == f"{lately}{comma} when it was last tried"
     assert remedy(past) == remedy(cause)
@@ -85,7 +85,7 @@ def test_what_was_so_is_in_the_past_tense_and_a_while_ago_says_when(cause, latel
 
 def test_words_without_a_past_tense_stay_as_they_are():
     cause = fault_on_purpose(POD, ("refuse",))
-    assert say(cause.replace(when=When.LATELY)) == say(cause)
+    assert say(cause.replace(when=When.LAST_MINUTE)) == say(cause)
 
 
 @pytest.mark.parametrize(

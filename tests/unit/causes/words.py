@@ -255,7 +255,7 @@ def texts_of(cause: Cause) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     now, usual = say(cause), remedy(cause)
     outside, at_times = cause.replace(host=HOST), cause.replace(answers_others=True)
     yield "now", now, ()
-    yield "past", say(cause.replace(when=When.LATELY)), (now,)
+    yield "past", say(cause.replace(when=When.LAST_MINUTE)), (now,)
     yield "short", say(cause, Form.SHORT), (now,)
     yield "about", object_of(cause), ()
     yield "remedy", usual, ()

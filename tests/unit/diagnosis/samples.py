@@ -41,7 +41,7 @@ def told_of(port: PortFacts) -> tuple[Rule, list[Clause]]:
 def lately_of(cause: Cause, count: int = 0, at: float = 0.0, *, others: bool = True) -> Cause:
     """Return a cause of a moment ago, at a monotonic time, whose endpoint answers others."""
     last_at = 1000.0 + at if at else 0.0
-    return cause.replace(when=When.LATELY, answers_others=others, count=count, last_at=last_at)
+    return cause.replace(when=When.LAST_MINUTE, answers_others=others, count=count, last_at=last_at)
 
 
 def counted(counters: EndpointCounters, address: SocketAddress = POD) -> Counted:

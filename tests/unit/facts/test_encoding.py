@@ -37,7 +37,7 @@ SAMPLES = {
     "SliceKey | str": "shop/web-1",
 }
 MODIFIERS = {
-    "when": When.LATELY,
+    "when": When.LAST_MINUTE,
     "answers_others": True,
     "host": "db.example.com",
     "has_header": True,
@@ -261,9 +261,9 @@ def test_a_list_is_read_as_a_tuple():
 
 
 def test_another_process_gets_plain_objects():
-    dumped = dump_cause(resets(AT).replace(before=silent(AT), when=When.LATELY))
+    dumped = dump_cause(resets(AT).replace(before=silent(AT), when=When.LAST_MINUTE))
     assert json.loads(json.dumps(dumped)) == dumped
-    assert (type(dumped["params"]["before"]), dumped["params"]["when"]) == (dict, "lately")
+    assert (type(dumped["params"]["before"]), dumped["params"]["when"]) == (dict, "last_minute")
 
 
 @pytest.mark.parametrize(
