@@ -25,7 +25,8 @@ Rule 3: while endpoints fail, a few clients are dialled each second: an endpoint
 is found without a change of the cluster.
 Rule 4: whatever concerns all clients happens in batches, one in each iteration of the loop.
 Rule 5: where all clients use the same endpoints, one that finds them at their limit halts the pass,
-and gets the next turn: those behind it would find the same.
+and gets the next turn: those behind it would find the same. Where they don't, a hopeful pass goes
+on after those that find none: the endpoint that may serve can be one of those behind.
 """
 
 from __future__ import annotations
@@ -255,7 +256,7 @@ class WaitingRoom:
                 self._allowance -= 1
                 clients.turn(waiter)
                 waiter.resume()
-                if waiter in clients.at_limit and not self._go_on(waiter):
+                if not self._go_on(waiter):
                     return
         self._schedule()
 
@@ -266,11 +267,18 @@ class WaitingRoom:
             rest.popleft()
 
     def _go_on(self, waiter: Waiter) -> bool:
-        """Continue after a client that waits for an endpoint at its limit, if others may not."""
-        self._allowance += 1
-        if self._is_uniform:
-            self._pass.rest.appendleft(waiter)
-        return not self._is_uniform
+        """Return whether to continue after a client's turn, which counts if it is dialled."""
+        clients = self._clients
+        if waiter in clients.at_limit:
+            self._allowance += 1
+            if self._is_uniform:
+                self._pass.rest.appendleft(waiter)
+            return not self._is_uniform
+        found_none = waiter in clients and waiter not in clients.dialled
+        if found_none and self._pass.is_hopeful and not self._is_uniform:
+            # What has returned may be an endpoint of others.
+            self._allowance += 1
+        return True
 
     def _start_timer(self) -> None:
         since, after_s = self._clients.waits_since(), 0.0

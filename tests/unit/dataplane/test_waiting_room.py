@@ -175,6 +175,21 @@ async def test_when_another_worker_has_seen_an_endpoint_return_clients_are_diall
     await pod.accept()
 
 
+async def test_an_endpoint_that_returns_gets_its_client_behind_others_that_have_none(build, timers):
+    rig = build(None, timers.clock, timers)
+    gone = rig.keep(RefusingEndpoint(socket.SOCK_STREAM))
+    web = rig.service(gone.address, outside=(), inside=("127.0.0.2/32",), **HOLD)
+    await waiting(rig, web, 3 * WINDOW)
+    client = await rig.client(web, source="127.0.0.2")
+    await until(lambda: waited(web) == 3 * WINDOW + 1)
+    gone.close()
+    pod = rig.endpoint(port=gone.address.port)
+    web.group.outcomes.answered_elsewhere(gone.address, timers.now)
+    await until(lambda: count_waiting(web) == 3 * WINDOW)
+    await client.send(b"ping")
+    assert await (await pod.accept()).read() == b"ping"
+
+
 async def test_clients_are_dialled_each_second_though_those_before_them_have_left(build, timers):
     rig = build(None, timers.clock, timers)
     gone = rig.keep(RefusingEndpoint(socket.SOCK_STREAM))
