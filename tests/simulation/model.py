@@ -89,9 +89,19 @@ class Exclusion:
     is_sure: bool = True
     """Otherwise the program may not have taken the failure for one of the endpoint."""
 
-    @property
-    def ends(self) -> Span:
-        return max(self.until[0], self.probe[0]), max(self.until[1], self.probe[1])
+    def is_out(self, at: Span) -> Sure:
+        """Return whether no client is sent to the endpoint, unless all are excluded."""
+        ends = max(self.until[0], self.probe[0]), max(self.until[1], self.probe[1])
+        return self._is_before(at, ends)
+
+    def is_quiet(self, at: Span) -> Sure:
+        """Return whether no client is sent to it even then."""
+        return self._is_before(at, self.quiet) if self.is_silent else Sure.NO
+
+    def _is_before(self, at: Span, end: Span) -> Sure:
+        sure = _before(at, end)
+        # The program may have no exclusion of it, so that nothing notes a dial either.
+        return Sure.EITHER if sure is Sure.YES and not self.is_sure else sure
 
 
 class Pin(NamedTuple):
@@ -303,7 +313,7 @@ class Model:
     def excluded(self, side: Side, endpoint: SocketAddress, at: Span) -> Sure:
         """Return whether no client is sent to an endpoint at a moment, unless all are excluded."""
         known = side.excluded.get(endpoint)
-        return Sure.NO if known is None else _before(at, known.ends)
+        return Sure.NO if known is None else known.is_out(at)
 
     def is_full(self, endpoint: SocketAddress) -> Sure:
         """Return whether an endpoint is at its limit."""
@@ -351,9 +361,8 @@ class Model:
         for endpoint in side.endpoints:
             known = side.excluded.get(endpoint)
             if known is not None:
-                facts["out", endpoint] = _before(at, known.ends)
-                if known.is_silent:
-                    facts["quiet", endpoint] = _before(at, known.quiet)
+                facts["out", endpoint] = known.is_out(at)
+                facts["quiet", endpoint] = known.is_quiet(at)
             if limit is not None:
                 facts["full", endpoint] = self.is_full(endpoint)
         unsure = [key for key, sure in facts.items() if sure is Sure.EITHER]
