@@ -235,6 +235,9 @@ class Judged:
             return Sure.NO if right.failed_at < end_at - near_s else Sure.EITHER
         if sum(at <= end_at + near_s for at in ends) > 1:
             return Sure.EITHER
+        if left.failed_at == end_at and self._relayed.held(is_up=False):
+            # It may be noticed as the rest of an answer is written: then none is due.
+            return Sure.EITHER
         behind = self._up_at if end_at == client_at else self._down_at
         if behind > end_at:
             # It is known once what was before it has gone on.
@@ -243,7 +246,7 @@ class Judged:
             # Bytes moved as it ended, or afterwards.
             said = [at for at, _ in right.written or () if at < end_at - near_s]
             answered = [at for at, _ in left.written or () if at < end_at - near_s]
-            if not said or not answered or self._moved_near(end_at):
+            if not said or not answered or self._moved_near(end_at, near_s):
                 return Sure.EITHER
             up_at, down_at = said[-1], answered[-1]
         else:
@@ -257,10 +260,10 @@ class Judged:
             inverse(both(given_up, Sure.YES)),
         )
 
-    def _moved_near(self, moment: float) -> bool:
+    def _moved_near(self, moment: float, near_s: float) -> bool:
         """Return whether bytes were written at about that time."""
         written = (*(self._relayed.left.written or ()), *(self._relayed.right.written or ()))
-        return any(abs(at - moment) <= self._near_s for at, _ in written)
+        return any(abs(at - moment) <= near_s for at, _ in written)
 
     def _codes(
         self, reset: Sure, empty: Sure, given_up: Sure, has_answer: Sure
