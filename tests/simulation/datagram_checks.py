@@ -133,13 +133,14 @@ class DatagramChecks:
                 question.serving = question.service.group.serving
                 flow = self._of_client.get((question.client, question.to))
                 if flow is not None:
-                    flow.asked_at = now
+                    flow.came_at = now
                     # Or the process has the answer, and hasn't read it yet.
                     flow.may_be_stream = True
                 question.at_limit = self._at_limit(question.serving)
                 question.ejected = self._ejected(question)
                 question.unroutable = self._unroutable(question)
                 self._due.append((now + SOON_S, payload, False))
+                self._note_eviction(question)
             return
         found = self._answers.get(payload)
         if found is None:
@@ -152,6 +153,7 @@ class DatagramChecks:
             self._heard_at[endpoint] = now
         self._answers[payload] = endpoint, flow, now
         if flow is not None and is_taken:
+            flow.came_at = now
             self._due.append((now + SOON_S, payload, True))
 
     def left(self, core: DatagramSocket, payload: bytes, to: Address, source: Address) -> None:
@@ -181,6 +183,26 @@ class DatagramChecks:
                 question = None if is_answer else self._questions[payload]
                 if question is not None and question.service is service and not question.ends:
                     question.at_limit |= self._at_limit(question.serving)
+
+    def _note_eviction(self, newcomer: Question) -> None:
+        """Note for what waits that a new flow may take the place of its own."""
+        if not newcomer.is_first or not self._may_be_full():
+            return
+        for _, payload, is_answer in self._due:
+            question = None if is_answer else self._questions[payload]
+            if question is not None and question.client != newcomer.client:
+                question.may_be_evicted = True
+
+    def _may_be_full(self) -> bool:
+        """Return whether the table may have no room for another flow."""
+        now = self.world.timeline.now
+        # Sockets are closed at the end of a dispatch, which may end several flows.
+        self._closed = [other for other in self._closed if now - (other.closed_at or 0.0) < SOON_S]
+        waiting = {
+            self._questions[payload].client for _, payload, is_answer in self._due if not is_answer
+        }
+        count = len(self._flows) + len(self._closed) + len(waiting)
+        return count >= self.world.plan.node.max_flows
 
     def reached(self, payload: bytes, to: Address, behaviour: str) -> None:
         """Note what a datagram meets at its endpoint."""
@@ -405,13 +427,8 @@ class DatagramChecks:
             return "its endpoint refused"
         if self._left_at.get((service.group.label, flow.endpoint), 0.0) >= flow.began:
             return "its endpoint left for a while"
-        # Sockets are closed at the end of a dispatch, which may end several flows.
-        self._closed = [other for other in self._closed if now - (other.closed_at or 0.0) < SOON_S]
         self._closed.append(flow)
-        waiting = {
-            self._questions[payload].client for _, payload, is_answer in self._due if not is_answer
-        }
-        if len(self._flows) + len(self._closed) + len(waiting) >= world.plan.node.max_flows:
+        if self._may_be_full():
             return "the table is full"
         if self.troubles.was_short(now - _LATE_S):
             return "it may be a shortage"
@@ -435,7 +452,7 @@ class DatagramChecks:
             return
         self._checked_at = now + _CHECK_EVERY_S
         for flow in self._flows.values():
-            idle_s = now - max(flow.used, flow.asked_at)
+            idle_s = now - max(flow.used, flow.came_at)
             if flow.client is None or flow.core.inbox:
                 continue
             endpoint = SocketAddress(*flow.endpoint)
@@ -559,6 +576,8 @@ class DatagramChecks:
             return "its flow has more refusals than one"
         if question.has_waited:
             return "it has waited too long, or too many did"
+        if question.may_be_evicted:
+            return "another client's flow may have taken its place"
         return ""
 
     def _is_to_be_tried_again(self, flow: Flow) -> bool:

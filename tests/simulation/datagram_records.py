@@ -40,6 +40,8 @@ class Question:
     unroutable: frozenset[SocketAddress] = frozenset()
     """Endpoints that the node may have had no route to when it came."""
     has_waited: bool = False
+    may_be_evicted: bool = False
+    """Its flow may have ended for that of another client."""
 
     @property
     def was_at_limit(self) -> bool:
@@ -77,8 +79,8 @@ class Flow:
     had_trouble: bool = False
     """The kernel lacked something when it was used."""
     closed_at: float | None = None
-    asked_at: float = 0.0
-    """When its client's last datagram reached the node."""
+    came_at: float = 0.0
+    """When a datagram of either side last reached the node: it is used, even if it can't go on."""
     may_be_stream: bool = False
     """Its client has sent more than once."""
 
