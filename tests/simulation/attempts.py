@@ -52,6 +52,9 @@ class Attempt:
     dial: Dial | None = None
     first_dial: Span | None = None
     """When the first dial since it last waited began."""
+    looked_for: Span | None = None
+    """When an endpoint was first looked for since it last waited: from then on its time runs, also
+    if none was found at once, or the kernel had no socket for a dial."""
     joined: SocketAddress | None = None
     joined_at: float = 0.0
     is_over: bool = False

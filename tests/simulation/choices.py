@@ -47,6 +47,9 @@ class Choices(Watcher):
         self._preferences = Preferences()
         self.attempts: dict[int, Attempt] = {}
         self._sending: Attempt | None = None
+        self._portless: tuple[SocketAddress, int] | None = None
+        """The endpoint that is dialled, if no port was free for it yet, and what the kernel had
+        lacked by then: another port is tried."""
         self._found: list[Option] | None = None
         """What the client that waits now could have."""
         self._is_short = False
@@ -123,6 +126,7 @@ class Choices(Watcher):
             return
         attempt = known[1]
         attempt.begun_at = attempt.idle_since = self.world.timeline.now
+        attempt.looked_for = self.world.moment()
         self.judge.check("client address", ip == attempt.ip, f"{attempt.ip} was taken for {ip}")
 
     def sends(self, stream: Stream, endpoint: SocketAddress) -> None:
@@ -137,6 +141,7 @@ class Choices(Watcher):
         self._waits.sends(port, attempt, endpoint)
         self._waits.redials(attempt)
         port.model.sent(attempt.ip, endpoint, at)
+        attempt.looked_for = attempt.looked_for or at
         self._sending, attempt.is_at_limit = attempt, False
         attempt.last_turn = self.world.timeline.now
         attempt.could_go_since = None
@@ -147,7 +152,12 @@ class Choices(Watcher):
 
     def sent(self) -> None:
         """Note that the dial has begun, or can't."""
-        self._sending = None
+        if self._sending is not None and self._portless is not None:
+            endpoint, lacks = self._portless
+            if lacks == self.world.kernel.lacks:
+                # Otherwise it lacked a socket for the last port: the endpoint is dialled again.
+                self._sending.tried[endpoint] = None
+        self._sending = self._portless = None
 
     def connects(self, sock: SimulatedSocket, address: Address) -> None:
         """Part of Watcher."""
@@ -175,6 +185,7 @@ class Choices(Watcher):
         port, attempt = known
         dial = attempt.dial
         assert dial is not None, "it was dialled"
+        self._portless = None
         if number in (0, errno.EINPROGRESS):
             model, began = port.model, dial.began
             attempt.first_dial = attempt.first_dial or began
@@ -258,7 +269,12 @@ class Choices(Watcher):
         # Only a new one queues up behind others.
         is_new = attempt.first_dial is None and attempt.waits_since is None
         is_behind = is_new and port.model.is_uniform and any(each.is_at_limit for each in queue)
-        self._judging.judge_wait(attempt, options, at, is_behind=is_behind)
+        may_be_behind = (
+            is_new and port.model.is_uniform and any(each.may_be_at_limit for each in queue)
+        )
+        self._judging.judge_wait(
+            attempt, options, at, is_behind=is_behind, may_be_behind=may_be_behind
+        )
         is_full = any(option.kind is Kind.WAIT for option in options or ())
         attempt.is_at_limit = is_full or is_behind
         kinds = {option.kind for option in options or ()}
@@ -266,7 +282,7 @@ class Choices(Watcher):
         is_limited = port.model.limit is not None and kinds != {Kind.NONE}
         attempt.may_be_at_limit = attempt.is_at_limit or options is None or is_limited
         attempt.tried.clear()
-        attempt.first_dial = None
+        attempt.first_dial = attempt.looked_for = None
         attempt.could_go_since = port.could_serve_since = None
         attempt.idle_since = self.world.timeline.now
         self._found = options
@@ -291,10 +307,14 @@ class Choices(Watcher):
         if number in _SHORTAGES:
             attempt.shortage_at = now
             return
-        attempt.tried[dial.endpoint] = None
         if number in _PORTS:
             attempt.shortage_at = now
+            if attempt is self._sending:
+                self._portless = dial.endpoint, self.world.kernel.lacks
+            else:
+                attempt.tried[dial.endpoint] = None
             return
+        attempt.tried[dial.endpoint] = None
         self._note_failure(port, attempt, dial, is_silent=number == errno.ETIMEDOUT)
 
     def _given_up(self, port: Port, attempt: Attempt, dial: Dial) -> None:
@@ -303,7 +323,7 @@ class Choices(Watcher):
         attempt.dial, attempt.idle_since, attempt.dialled_until = None, at[1], at[1]
         port.model.loads.remove(attempt.number)
         least, most = at[0] - dial.began[1], at[1] - dial.began[0]
-        first = attempt.first_dial or dial.began
+        first = attempt.looked_for or dial.began
         is_by_client = at[1] - first[0] >= CLIENT_S
         # One that can't be watched, as the kernel lacks something, isn't given up: it never began.
         is_watched = least >= SILENT_S or self.world.kernel.lacked_at < at[0]
@@ -351,8 +371,10 @@ class Choices(Watcher):
             if dial.endpoint == endpoint:
                 ports[port], clients[attempt.ip] = None, None
                 return
-        ports, clients = self._wanted.setdefault(endpoint, ({}, {}))
-        ports[port], clients[attempt.ip] = None, None
+        if endpoint in self._wanted:
+            # A probe begins at once: the one before found no room, and isn't tried again.
+            self._judge_missing_probe(endpoint)
+        self._wanted[endpoint] = {port: None}, {attempt.ip: None}
 
     def _begin_probe(self, sock: SimulatedSocket, endpoint: SocketAddress) -> None:
         if self.world.is_closed:
@@ -394,10 +416,7 @@ class Choices(Watcher):
         """Check what must have happened within the turn."""
         if self._wanted and not self.world.is_closed:
             for endpoint in self._wanted:
-                if self._lacks_descriptors():
-                    self.judge.excuse("probe", "the kernel lacks something")
-                else:
-                    self.judge.violate("probe", f"{endpoint} failed, and wasn't probed")
+                self._judge_missing_probe(endpoint)
         self._wanted.clear()
         self._waits.after_turn(self.ports)
         self._leaving.after_turn(self.ports)
@@ -407,6 +426,12 @@ class Choices(Watcher):
                     self._judge_news(port)
                 else:
                     port.reported.clear()
+
+    def _judge_missing_probe(self, endpoint: SocketAddress) -> None:
+        if self._lacks_descriptors():
+            self.judge.excuse("probe", "the kernel lacks something")
+        else:
+            self.judge.violate("probe", f"{endpoint} failed, and wasn't probed")
 
     def _lacks_descriptors(self) -> bool:
         return bool(

@@ -124,7 +124,7 @@ class Judging:
     def judge_refusal(self, port: Port, attempt: Attempt) -> None:
         """A client is refused only if no endpoint is left, or its time is up."""
         at = self._world.moment()
-        first = attempt.first_dial
+        first = attempt.looked_for
         if attempt.begun_at is None or self._has_shortage(attempt):
             self.judge.excuse("refusal", "the kernel lacked something")
         elif first is not None and at[1] - first[0] >= CLIENT_S:
@@ -138,10 +138,16 @@ class Judging:
             self.judge.check("refusal", is_right and not is_held, why)
 
     def judge_wait(
-        self, attempt: Attempt, options: list[Option] | None, at: Span, *, is_behind: bool
+        self,
+        attempt: Attempt,
+        options: list[Option] | None,
+        at: Span,
+        *,
+        is_behind: bool,
+        may_be_behind: bool,
     ) -> None:
         """A client waits only if no endpoint is left, or it queues up at a limit."""
-        first = attempt.first_dial
+        first = attempt.looked_for
         is_late = first is not None and at[1] - first[0] >= CLIENT_S
         if options is None:
             self.judge.excuse("wait", "too much is unsure")
@@ -149,6 +155,8 @@ class Judging:
             self.judge.excuse("wait", "the kernel lacked something")
         elif is_late or any(option.kind in (Kind.WAIT, Kind.NONE) for option in options):
             self.judge.right("wait")
+        elif may_be_behind and not is_behind:
+            self.judge.excuse("wait", "others may wait for room")
         else:
             why = f"client {attempt.number} waits, and had {_text(options)}"
             self.judge.check("wait", is_behind, why)

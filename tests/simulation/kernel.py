@@ -102,6 +102,8 @@ class Kernel:
         self._is_granting = False
         self.lacked_at = -1.0
         """When a call last failed because of that."""
+        self.lacks = 0
+        """How many calls have."""
         self._lacked: set[str] = set()
         self.files: dict[int, Any] = {}
         self.sockets: dict[int, SimulatedSocket] = {}
@@ -219,6 +221,7 @@ class Kernel:
         if what in self.lacking and not self._is_granting:
             number = FAULTS[what]
             self.lacked_at = self.timeline.now
+            self.lacks += 1
             self._lacked.add(what)
             raise OSError(number, os.strerror(number))
 

@@ -188,7 +188,7 @@ class Waits:
         late_s = now - max(attempt.could_go_since, dial.began[1]) - SILENT_S
         why = f"client {attempt.number} is dialled at {dial.endpoint} for {late_s + 1:.3f} s"
         self._within("fail-over", late_s, attempt.could_go_since, why)
-        first = attempt.first_dial
+        first = attempt.looked_for
         if first is not None and attempt.waits_since is None:
             late_s = now - first[1] - CLIENT_S
             self._within("deadline", late_s, first[1], f"client {attempt.number} has no answer yet")
