@@ -48,7 +48,8 @@ class Waits:
     def sends(self, port: Port, attempt: Attempt, endpoint: SocketAddress) -> None:
         """Judge whose turn it is among those that wait."""
         queue = [a for a in port.pending.values() if a.is_waiting and a is not attempt]
-        if not queue or not port.model.is_uniform or attempt.first_dial is not None:
+        goes_on = attempt.first_dial is not None or attempt.tried
+        if not queue or not port.model.is_uniform or goes_on:
             # Otherwise each waits for endpoints of its own, or this is a turn that goes on.
             return
         since = attempt.waits_since
