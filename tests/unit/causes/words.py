@@ -14,8 +14,8 @@ from userspace_proxy.causes import agents, endpoints, names, nodes, notes, servi
 from userspace_proxy.causes.cause import Cause, When
 from userspace_proxy.causes.say import Form, object_of, remedy, say
 from userspace_proxy.model import Failure, ServiceKey, SliceKey
-from userspace_proxy.model.annotations import read_hold, read_workload
-from userspace_proxy.model.endpoint_names import read_endpoint_names, read_host
+from userspace_proxy.model.annotations import ANNOTATIONS, read_hold
+from userspace_proxy.model.endpoint_names import read_host
 from userspace_proxy.model.notation import (
     check_common_address,
     check_family,
@@ -36,7 +36,12 @@ _CART, _CART_SLICE, HOST = "shop/cart", "EndpointSlice shop/cart-1", "db.example
 _SELECTOR, _PODS = "app=web,tier=front", "pods -n shop -l app=web,tier=front"
 _LINE = f"m/cart.yaml:13: {why(check_family, 'fd00::1', 'IPv4', 'endpoints[0].addresses[0]')}"
 _HOLD, _WEIGHT = "userspace-proxy.io/hold", "userspace-proxy.io/weight"
-_WAKE = "userspace-proxy.io/wake"
+_WRONG = {
+    "preserve-client-address": "keep", "max-connections": "0", "hold": "2h", "slow-start": "2h",
+    "wake": "web", "idle-after": "25h", "on-endpoint-removal": "60", "proxy-protocol": "latest",
+    "endpoints": "db",
+}  # fmt: skip
+"""Values that annotations can't have."""
 _LOCAL = "internalTrafficPolicy"
 _REASONS = ("1 not ready", "2 not on this node")
 _DRAINED = "drained (weight 0)"
@@ -158,8 +163,11 @@ SAMPLES = (
     services.not_listening("a chain takes its clients", "Delete the chain", "ip evil in"),
     notes.annotation_wrong(_HOLD, why(read_hold, "60"), "no connection waits"),
     notes.annotation_wrong(_HOLD, why(read_hold, "60s,0"), "no connection waits"),
-    notes.annotation_wrong(_WAKE, why(read_workload, "pod/web"), "nothing is woken"),
-    notes.annotation_wrong(_NAMES, why(read_endpoint_names, "db"), "no endpoint is found by name"),
+    *(
+        notes.annotation_wrong(one.key, why(one.read, _WRONG[one.name]), one.otherwise)
+        for one in ANNOTATIONS
+        if one.name in _WRONG
+    ),
     notes.annotation_wrong(_WEIGHT, "'x' is not in 0–65535", "it has no effect").replace(
         within=_CART_SLICE
     ),
