@@ -370,6 +370,9 @@ def explanations() -> Iterator[tuple[str, Explanation]]:
     past = replace(hanging, cause=HANGS.replace(when=When.PAST), is_past=True)
     yield "a dial fails, clients failed before", dialled(past)
     yield "a dial of a host fails", dialled(make_endpoint(POD, host="db.example.com"))
+    led = make_subject(replace(make_port(connections=0), path=KERNEL))
+    accepting = {one.address: DIALLED for one in led.ports[0].endpoints}
+    yield "the kernel path, dialled", explain(led, dials=accepting)
     stalled = make_subject(make_port(endpoints=(hanging,), connections=9, sent_bytes=0))
     new = make_subject(make_port(connections=0))
     for name, subject, result in (
@@ -410,6 +413,7 @@ NEXT: Mapping[str, tuple[Cause | None, Subject, Mapping[str, Any]]] = {
         PLANNED,
         {"source": ("--master=https://a:1", "--hostname-override=n"), "has_pods": True},
     ),
+    "another node has the endpoint": (LOCAL, PLANNED, _API),
     "without a cluster": (DEAD, FROM_FILES, {}),
     "dialled": (DEAD, FROM_FILES, {"has_dialled": True}),
     "can't be dialled": (DEAD, FROM_FILES, {"can_dial": False}),
