@@ -18,7 +18,7 @@ from types import MappingProxyType
 
 from ..balance import AffinityTables
 from ..causes.cause import CauseCode
-from ..facts import AfterWait, Blamed, CounterTable, EndpointCounters
+from ..facts import AbortCounters, AfterWait, CounterTable, EndpointCounters
 from ..kernel.socket_memory import packets_lost
 from ..model import SocketAddress
 from ..model.serving import Serving
@@ -142,9 +142,9 @@ class EndpointGroup(CounterTable):
             news.waiting()
         return self.waiting_room
 
-    def blamed(
+    def abort_counters_of(
         self, counters: EndpointCounters, accepted_at: float, dialled_at: float | None
-    ) -> Blamed:
+    ) -> AbortCounters:
         """Return what counts a client that leaves before an answer.
 
         The endpoint's counters, unless it has answered others while the client waited for it.

@@ -140,8 +140,10 @@ class TcpConnection:
         group.connect_times.add(now - self.started)
         counters = group.outcomes.answered(endpoint, now)
         waits = group.waiting_room is not None
-        blamed = group.blamed(counters, self.started, dial.began_at) if waits else counters
-        self._exchange = Exchange(counters, blamed, self.address[0], now)
+        abort_counters = (
+            group.abort_counters_of(counters, self.started, dial.began_at) if waits else counters
+        )
+        self._exchange = Exchange(counters, abort_counters, self.address[0], now)
         counters.connections += 1
         counters.active += 1
         if dial.is_preserved:

@@ -2,8 +2,8 @@
 
 from .counters import (
     STREAKS,
+    AbortCounters,
     AfterWait,
-    Blamed,
     ClientMistake,
     CounterTable,
     EndpointCounters,
@@ -74,8 +74,8 @@ __all__ = [
     "NO_TIMES",
     "STREAKS",
     "TIMES_BOUNDS_S",
+    "AbortCounters",
     "AfterWait",
-    "Blamed",
     "BridgeFacts",
     "ClientAddressFacts",
     "ClientMistake",

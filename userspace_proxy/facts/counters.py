@@ -246,7 +246,7 @@ class AfterWait:
         self.ends.failed(now, failure)
 
 
-Blamed: TypeAlias = EndpointCounters | AfterWait
+AbortCounters: TypeAlias = EndpointCounters | AfterWait
 """What counts a client that leaves before an answer."""
 
 

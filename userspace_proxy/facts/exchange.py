@@ -24,7 +24,7 @@ from ..causes.cause import CauseCode
 from ..causes.endpoints import UNANSWERED_S, end_code
 from ..model import Failure
 from ..model.connection_ends import EndedBy, EndReason
-from .counters import Blamed, EndpointCounters
+from .counters import AbortCounters, EndpointCounters
 from .streak import LateByte
 
 _WAITED_S = 0.9
@@ -101,19 +101,21 @@ class Exchange:
 
     Args:
         counters: The endpoint's.
-        blamed: What counts a client that leaves before an answer.
+        abort_counters: What counts a client that leaves before an answer.
         client: Its IP address.
         now: When the endpoint answered the dial, monotonic seconds.
     """
 
     __slots__ = (
-        "_blamed", "_client", "answered_at", "asked_at", "code", "counters", "first_byte_s",
+        "_abort_counters", "_client", "answered_at", "asked_at", "code", "counters", "first_byte_s",
         "has_unanswered_request", "reset_as",
     )  # fmt: skip
 
-    def __init__(self, counters: EndpointCounters, blamed: Blamed, client: str, now: float) -> None:
+    def __init__(
+        self, counters: EndpointCounters, abort_counters: AbortCounters, client: str, now: float
+    ) -> None:
         self.counters = counters
-        self._blamed = blamed
+        self._abort_counters = abort_counters
         self._client = client
         self.answered_at = self.asked_at = now
         """When the endpoint answered the dial, and when the client first sent something since."""
@@ -146,21 +148,21 @@ class Exchange:
 
     def _note_late(self, now: float, waited_s: float, left_s: float) -> None:
         """Note a first byte that comes after its client has given up; it may still arrive."""
-        ends = self._blamed.ends
+        ends = self._abort_counters.ends
         was_slow = ends.is_on and ends.late is not None and not ends.late.is_at_end
         late = LateByte(waited_s, is_at_end=left_s < AT_END_S and not was_slow)
         if self.code:
             ends.still_fails(ends.last_at, Failure.UNANSWERED, late=late)
         else:
-            self._blamed.client_aborts += 1
+            self._abort_counters.client_aborts += 1
             ends.failed(now - left_s, Failure.UNANSWERED, late=late)
         self.code = LATE
 
     def note_arrived(self, now: float) -> None:
         """Note that a late byte has reached the client, which had ended only its own side."""
         self.code = None
-        self._blamed.client_aborts -= 1
-        self._blamed.ends.succeeded_at = now
+        self._abort_counters.client_aborts -= 1
+        self._abort_counters.ends.succeeded_at = now
 
     def note_end(self, end: EndFacts, now: float) -> None:
         """Count an end, if it is a failure."""
@@ -178,8 +180,8 @@ class Exchange:
         if end.has_answer:
             counters.was_cut(now, failure, self._client)
         else:
-            blamed = self._blamed if is_left else counters
-            blamed.ended_unanswered(now - end.left_s, failure, self._client)
+            abort_counters = self._abort_counters if is_left else counters
+            abort_counters.ended_unanswered(now - end.left_s, failure, self._client)
 
     def note_ended(self, is_stalled: bool) -> None:
         """Count the connection as ended."""

@@ -42,8 +42,8 @@ def test_an_endpoint_that_answers_others_is_not_to_blame_for_a_clients_wait(
 ):
     counters = group.counters_of(POD_A)
     counters.ends.succeeded_at = answered_at
-    blamed = group.blamed(counters, 5.0, dialled_at)
-    assert (blamed is counters) is is_blamed
+    abort_counters = group.abort_counters_of(counters, 5.0, dialled_at)
+    assert (abort_counters is counters) is is_blamed
 
 
 @pytest.mark.parametrize(

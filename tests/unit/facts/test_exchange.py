@@ -28,8 +28,8 @@ def was_reset(**others):
     return ended(is_reset=True, **others)
 
 
-def exchange(counters, blamed=None):
-    return Exchange(counters, blamed or counters, ALICE, now=0.0)
+def exchange(counters, abort_counters=None):
+    return Exchange(counters, abort_counters or counters, ALICE, now=0.0)
 
 
 CASES = {
