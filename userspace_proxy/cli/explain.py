@@ -74,7 +74,7 @@ def explain(given: Given) -> int:
     # Another node's addresses and endpoints are dialled from there, not from here.
     way = None if found.is_elsewhere else find_way(found.subject.node)
     dials = _dial(found.subject, way) if wants_dials and way is not None else None
-    asked = explaining.Asked(
+    invocation = explaining.Invocation(
         program=ProgramStart().program,
         source=found.asked,
         others=(f"--from={client}",) if client else (),
@@ -86,10 +86,10 @@ def explain(given: Given) -> int:
         client=client,
         dials=(dials or {}) if wants_dials else None,
         pods=found.pods,
-        asked=asked,
+        invocation=invocation,
     )
     if found.on_nodes is not None:
-        explanation = found.on_nodes.added_to(explanation, found.planned, asked)
+        explanation = found.on_nodes.added_to(explanation, found.planned, invocation)
     if given.values.get("output") == "json":
         text = explaining.render_json(explanation)
         sys.stdout.write(text if found.on_nodes is None else found.on_nodes.with_json(text))

@@ -23,7 +23,7 @@ from .followed import read_once
 
 if TYPE_CHECKING:
     from ..config import Settings
-    from ..explain import Asked, Explanation, Subject
+    from ..explain import Explanation, Invocation, Subject
     from ..facts import PortFacts
     from ..nodes.answer import AgentAnswer, AllNodes
 
@@ -66,7 +66,7 @@ class OnNodes:
         return read_subject(answer.status, self.service, origin, is_live=True)
 
     def added_to(
-        self, explanation: Explanation, planned: Sequence[PortFacts] | None, asked: Asked
+        self, explanation: Explanation, planned: Sequence[PortFacts] | None, invocation: Invocation
     ) -> Explanation:
         """Return the explanation with what the nodes say.
 
@@ -80,7 +80,7 @@ class OnNodes:
         if self.subject is not None:
             return with_plan(explanation, behind)
         merged = merge(self.all_nodes).of_service(self.service)
-        return with_nodes(explanation, merged, behind, asked=asked)
+        return with_nodes(explanation, merged, behind, invocation=invocation)
 
     def with_json(self, text: str) -> str:
         """Return the JSON of an explanation with that of the nodes."""

@@ -6,13 +6,13 @@ It changes nothing. Dials and requests for pods are made only if they are asked 
 """
 
 from .explanation import Explanation, PathStep, render_json, render_text
-from .next_command import Asked
+from .next_command import Invocation
 from .reading import Subject, read_subject
 from .steps import explain
 
 __all__ = [
-    "Asked",
     "Explanation",
+    "Invocation",
     "PathStep",
     "Subject",
     "explain",

@@ -33,8 +33,8 @@ _KUBECTL_FLAGS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What the user has asked already, and how."""
+class Invocation:
+    """How the user has run this program: the next command repeats that, with more flags."""
 
     program: tuple[str, ...] = ("userspace-proxy",)
     """The words that start this program."""
@@ -68,46 +68,52 @@ class Asked:
         return " ".join(["kubectl", words, *map(shlex.quote, flags)])
 
 
-def next_command(cause: Cause | None, subject: Subject, asked: Asked, *, pod: str = "") -> str:
+def next_command(
+    cause: Cause | None, subject: Subject, invocation: Invocation, *, pod: str = ""
+) -> str:
     """Return the command that shows more about a Service; empty if none does.
 
     Args:
         cause: The cause that the command should be about; None without a problem.
         pod: The name of the pod that was found to be the reason; empty if none was.
     """
-    if cause is not None and asked.is_api:
-        if not asked.has_pods and cause.code.traits.is_of_pods and not cause.row.is_of_slices:
-            return asked.again(subject.service, "--pods")
+    if cause is not None and invocation.is_api:
+        if not invocation.has_pods and cause.code.traits.is_of_pods and not cause.row.is_of_slices:
+            return invocation.again(subject.service, "--pods")
         if cause.code == CauseCode.NOT_LOCAL and (node := _other_node(subject)):
-            flags = [flag for flag in asked.source if _name(flag) != "--hostname-override"]
+            flags = [flag for flag in invocation.source if _name(flag) != "--hostname-override"]
             flags.append(f"--hostname-override={node}")
-            return asked.again(subject.service, source=flags)
+            return invocation.again(subject.service, source=flags)
     can_dial = (
         any(port.protocol == "TCP" and port.endpoints for port in subject.ports)
-        and not asked.has_dialled
-        and asked.can_dial
+        and not invocation.has_dialled
+        and invocation.can_dial
     )
-    has_kubectl = asked.is_api or (
+    has_kubectl = invocation.is_api or (
         subject.node is not None and subject.node.source.kind == "kubernetes"
     )
     if cause is None:
-        return asked.again(subject.service, "--probe") if can_dial else _flows(subject, asked)
+        return (
+            invocation.again(subject.service, "--probe")
+            if can_dial
+            else _flows(subject, invocation)
+        )
     endpoints = (endpoint for port in subject.ports for endpoint in port.endpoints)
     # kubectl shows nothing of a host outside the cluster.
     about = object_of(cause)
     is_host = any(one.host and one.address == about for one in endpoints)
     if has_kubectl and not is_host and (words := kubectl_words(cause, subject.service, pod)):
-        return asked.kubectl(words)
+        return invocation.kubectl(words)
     if cause.code.traits.is_of_endpoint and can_dial:
-        return asked.again(subject.service, "--probe")
-    return "" if asked.is_elsewhere else on_node(cause)
+        return invocation.again(subject.service, "--probe")
+    return "" if invocation.is_elsewhere else on_node(cause)
 
 
-def _flows(subject: Subject, asked: Asked) -> str:
+def _flows(subject: Subject, invocation: Invocation) -> str:
     """Return what lists the UDP flows that only the kernel sees; empty if there are none."""
     unseen = (port for port in subject.ports if port.is_unseen and port.protocol == "UDP")
     port = next((port for port in unseen if port.frontends), None)
-    if port is None or asked.is_elsewhere:
+    if port is None or invocation.is_elsewhere:
         return ""
     ip = ip_of(port.frontends[0].address)
     return f"conntrack -L -f {port.family.lower()} -p udp --orig-dst {ip}"

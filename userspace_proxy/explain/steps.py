@@ -41,7 +41,7 @@ from .dial_steps import (
 )
 from .explanation import Explanation, PathPart, PathStep
 from .firewalls import firewall_clause, firewall_steps
-from .next_command import UNREPLIED, Asked, next_command
+from .next_command import UNREPLIED, Invocation, next_command
 from .reading import Subject
 from .served import policy_drops, served_sentence, without_answer
 
@@ -59,7 +59,7 @@ def explain(
     client: str = "",
     dials: Dials | None = None,
     pods: Sequence[PathStep] | None = None,
-    asked: Asked | None = None,
+    invocation: Invocation | None = None,
 ) -> Explanation:
     """Return the steps of connections to a Service.
 
@@ -67,9 +67,9 @@ def explain(
         client: The address of a client; empty: any.
         dials: Results of dials; None: no dials were asked for.
         pods: What was found out about the pods of the Service; None: they weren't looked at.
-        asked: How the user asked; None: by default, of this machine's proxy.
+        invocation: How the user asked; None: by default, of this machine's proxy.
     """
-    asked = asked or Asked()
+    invocation = invocation or Invocation()
     dials = None if dials is None else with_hosts(subject.ports, dials)
     family = "IPv6" if ":" in client else "IPv4"
     ports = [port for port in subject.ports if not client or port.family == family]
@@ -83,7 +83,7 @@ def explain(
         parts.append(PathPart(_NODE, tuple(_node(subject.node, subject, ports, client))))
     of_ports = [PathPart(_title(p), tuple(_port(p, subject, client, dials))) for p in ports]
     parts += of_ports
-    if dials is not None and not asked.can_dial:
+    if dials is not None and not invocation.can_dial:
         parts.append(PathPart("", (UNREACHED,)))
     steps = [step for part in parts for step in part.steps]
     level = next((one for one in _ORDER if any(step.level is one for step in steps)), Level.OK)
@@ -107,7 +107,7 @@ def explain(
         next=next_command(
             cause,
             subject,
-            replace(asked, has_dialled=dials is not None, has_pods=pods is not None),
+            replace(invocation, has_dialled=dials is not None, has_pods=pods is not None),
             pod=next((step.pod for step in pods or () if step.pod), ""),
         ),
         parts=tuple(_with_one_brief(part, worst) for part in parts),

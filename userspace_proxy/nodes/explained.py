@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from ..explain import Asked, Explanation, PathStep
+from ..explain import Explanation, Invocation, PathStep
 from ..explain.explanation import PathPart
 from ..explain.steps import ENDPOINTS_SHOWN
 from ..facts import Level, PortFacts
@@ -34,14 +34,14 @@ def with_nodes(
     merged: Merged,
     behind: Sequence[PathStep],
     *,
-    asked: Asked,
+    invocation: Invocation,
 ) -> Explanation:
     """Return an explanation of the plan with what nodes say.
 
     Args:
         merged: All nodes, about this Service.
         behind: Of :func:`behind_steps`.
-        asked: How the user asked, for the next command.
+        invocation: How the user asked, for the next command.
     """
     steps = (_answers(merged), *(_served(port, merged) for port in merged.ports), *behind)
     ill = [port for port in merged.ports if port.level is not Level.OK]
@@ -50,7 +50,7 @@ def with_nodes(
     sentence, next_one = explanation.sentence, explanation.next
     if ill and WORST_FIRST.index(ill[0].level) <= WORST_FIRST.index(explanation.level):
         sentence = f"{ill[0].key}: {port_in_words(ill[0], merged)}"
-        next_one = asked.again(explanation.service, f"--node={ill[0].groups[0].nodes[0]}")
+        next_one = invocation.again(explanation.service, f"--node={ill[0].groups[0].nodes[0]}")
     elif explanation.level is Level.OK:
         sentence = _sentence(merged, explanation)
     if late := [step.what for step in behind if step.level is Level.TROUBLE]:

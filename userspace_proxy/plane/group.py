@@ -22,7 +22,6 @@ from ..facts import (
     EndpointCounters,
     GroupCounters,
     LastMinute,
-    Streak,
 )
 from ..facts.last_minute import MINUTE_NAMES, MinuteCounts
 from ..model import SocketAddress

@@ -8,7 +8,7 @@ from userspace_proxy.causes.cause import When
 from userspace_proxy.causes.endpoints import dial_failed, no_route, refuses, sends_nothing
 from userspace_proxy.causes.say import remedy, say
 from userspace_proxy.causes.services import source_denied
-from userspace_proxy.explain import Asked, explain
+from userspace_proxy.explain import Invocation, explain
 from userspace_proxy.explain.dial import DialResult
 from userspace_proxy.facts import Level
 from userspace_proxy.model import Failure
@@ -202,8 +202,8 @@ def test_why_clients_are_refused_is_said_before_a_dial_that_is_refused():
 
 
 def test_dials_that_are_not_possible_change_no_verdict():
-    asked = Asked(can_dial=False)
-    explanation = explain(make_subject(), dials={}, asked=asked)
+    invocation = Invocation(can_dial=False)
+    explanation = explain(make_subject(), dials={}, invocation=invocation)
     assert explanation.level is Level.OK
     assert explanation.sentence == f"{explain(make_subject()).sentence}; nothing was dialled"
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from tests.unit.status.views import make_endpoint, make_port
 from userspace_proxy.causes.cause import CauseCode, as_read
 from userspace_proxy.causes.say import object_of
-from userspace_proxy.explain.next_command import Asked, next_command
+from userspace_proxy.explain.next_command import Invocation, next_command
 
 from .subjects import make_subject
 from .words import DEAD, FROM_FILES, LIVE, PLANNED
@@ -15,9 +15,9 @@ def test_no_command_is_the_one_that_was_just_run():
     for cause in (None, *(as_read(code, "?", "10.0.0.1:80") for code in CauseCode)):
         for subject in (LIVE, FROM_FILES, PLANNED):
             for source in ((), ("--kubeconfig=k",), ("--manifests=m",)):
-                asked = Asked(source=source, has_dialled=True, has_pods=True)
-                command = next_command(cause, subject, asked)
-                assert command != asked.again("shop/web")
+                invocation = Invocation(source=source, has_dialled=True, has_pods=True)
+                command = next_command(cause, subject, invocation)
+                assert command != invocation.again("shop/web")
                 assert " status " not in command
                 assert " check " not in command
 
@@ -25,6 +25,6 @@ def test_no_command_is_the_one_that_was_just_run():
 def test_kubectl_is_not_asked_about_a_host_outside_the_cluster():
     host = make_endpoint(object_of(DEAD), host="db.example.com")
     subject = make_subject(make_port(endpoints=(host,)), service="shop/web")
-    api = Asked(source=("--kubeconfig=k",))
+    api = Invocation(source=("--kubeconfig=k",))
     assert next_command(DEAD, subject, api) == api.again("shop/web", "--probe")
     assert next_command(DEAD, subject, replace(api, has_dialled=True)) == ""

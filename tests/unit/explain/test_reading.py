@@ -17,7 +17,7 @@ from userspace_proxy.diagnosis.judge import diagnose
 from userspace_proxy.diagnosis.paths import PathView, counted_in_words, probes_in_words
 from userspace_proxy.explain import explain
 from userspace_proxy.explain.dial import DialResult
-from userspace_proxy.explain.next_command import Asked
+from userspace_proxy.explain.next_command import Invocation
 from userspace_proxy.explain.reading import read_subject
 from userspace_proxy.facts import (
     FirewallFacts,
@@ -98,7 +98,7 @@ def test_the_path_of_a_port_is_a_step_where_it_is_not_the_default():
     assert explanation.sentence == led_by()
     (step,) = (s for part in explanation.parts for s in part.steps if s.topic == "endpoints")
     assert (step.level, step.hint) == (None, "")
-    assert explanation.next == Asked().again("shop/web", "--probe")
+    assert explanation.next == Invocation().again("shop/web", "--probe")
 
 
 def led_by(shown=""):

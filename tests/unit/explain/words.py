@@ -47,7 +47,7 @@ from userspace_proxy.causes.slices import none_local, none_ready, none_undrained
 from userspace_proxy.diagnosis.clauses import planned_of
 from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.diagnosis.rules import decide
-from userspace_proxy.explain import Asked, Explanation, explain, render_text
+from userspace_proxy.explain import Explanation, Invocation, explain, render_text
 from userspace_proxy.explain.dial import DialResult
 from userspace_proxy.explain.next_command import next_command
 from userspace_proxy.explain.pods import judge_pods
@@ -382,7 +382,10 @@ def explanations() -> Iterator[tuple[str, Explanation]]:
         ("its address has no route", new, {ADDRESS: UNROUTED}),
     ):
         yield name, explain(subject, dials=result)
-    yield "nothing can be dialled", explain(make_subject(), dials={}, asked=Asked(can_dial=False))
+    yield (
+        "nothing can be dialled",
+        explain(make_subject(), dials={}, invocation=Invocation(can_dial=False)),
+    )
     for name, (pods, targets, has_endpoints) in _PODS.items():
         steps = judge_pods(_WEB, targets, pods, has_endpoints=has_endpoints)
         yield f"pods: {name}", explain(make_subject(), pods=steps)
@@ -450,9 +453,9 @@ def page() -> Iterator[str]:
         yield from (f"  {line}" for line in end.splitlines())
     yield "next:"
     for name, (cause, subject, asked) in NEXT.items():
-        yield f"  {name}: {next_command(cause, subject, Asked(**asked))}".rstrip()
+        yield f"  {name}: {next_command(cause, subject, Invocation(**asked))}".rstrip()
     for name, cause in (("not ready", NOT_READY), ("labels", NO_ENDPOINT), ("another", DEAD)):
-        command = next_command(cause, LIVE, Asked(has_pods=True), pod="web-7")
+        command = next_command(cause, LIVE, Invocation(has_pods=True), pod="web-7")
         yield f"  about the pod that was named, {name}: {command}"
 
 

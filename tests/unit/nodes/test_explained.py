@@ -3,7 +3,7 @@ import pytest
 
 from tests.unit.status.views import make_endpoint, make_frontend, make_port, make_view
 from userspace_proxy.causes.endpoints import refuses
-from userspace_proxy.explain import Asked, explain, read_subject
+from userspace_proxy.explain import Invocation, explain, read_subject
 from userspace_proxy.facts import Level
 from userspace_proxy.facts.compared import PlanFacts
 from userspace_proxy.nodes.answer import AgentAnswer, AllNodes
@@ -40,7 +40,7 @@ def explained(all_nodes, planned=None):
     subject = read_subject(make_view(planned), "shop/web", "the API server", is_live=False)
     merged = merge(all_nodes).of_service("shop/web")
     steps = behind_steps("shop/web", [planned], all_nodes)
-    return with_nodes(explain(subject), merged, steps, asked=Asked())
+    return with_nodes(explain(subject), merged, steps, invocation=Invocation())
 
 
 def last_part(explanation):
