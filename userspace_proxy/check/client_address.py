@@ -11,7 +11,7 @@ from ..kernel.netlink import explained
 from ..kernel.offers import FOR_BRIDGES, FOR_REPLIES, KernelOffers
 from ..kernel.routes import list_links_and_routes, read_bridge_filter
 from ..model.addresses import intersect
-from ..policy.bridges import BridgeObstacle
+from ..policy.bridges import BridgeProblem
 from ..policy.locality import find_networks
 from .finding import Finding, ok, warning
 
@@ -28,7 +28,7 @@ def find_obstacle(kernel: KernelOffers) -> str:
 
 def find_bridge_obstacles(
     cluster: Iterable[str], kernel: KernelOffers
-) -> tuple[BridgeObstacle, ...]:
+) -> tuple[BridgeProblem, ...]:
     """Return why endpoints on bridges wouldn't see the addresses of clients on the same bridge."""
     try:
         links, routes = list_links_and_routes()
@@ -42,7 +42,7 @@ def find_bridge_obstacles(
     return bridges.obstacles
 
 
-def judge_client_address(why_not: str, bridges: Sequence[BridgeObstacle] = ()) -> list[Finding]:
+def judge_client_address(why_not: str, bridges: Sequence[BridgeProblem] = ()) -> list[Finding]:
     """Report whether endpoints on this node would see client addresses."""
     if why_not:
         return [

@@ -24,7 +24,7 @@ BridgeFamily = tuple[int, int]
 """The number of a bridge, and an IP version."""
 
 
-class BridgeObstacle(NamedTuple):
+class BridgeProblem(NamedTuple):
     """Why endpoints on a bridge don't see the addresses of clients on it."""
 
     bridge: str
@@ -49,9 +49,9 @@ def pod_bridges(links: Iterable[NodeLink], networks: Networks) -> dict[BridgeFam
     }
 
 
-def find_obstacles(
+def find_bridge_problems(
     bridges: Mapping[BridgeFamily, NodeLink], links: Iterable[NodeLink], settings: BridgeFilter
-) -> dict[BridgeFamily, BridgeObstacle]:
+) -> dict[BridgeFamily, BridgeProblem]:
     """Return why replies on these bridges can't be delivered to this node; none where they can."""
     isolating = {link.master for link in links if link.is_isolated}
     found = {}
@@ -60,7 +60,7 @@ def find_obstacles(
         if not cause and number in isolating:
             cause = "it has isolated ports, between which no address can be resolved"
         if cause:
-            found[number, version] = BridgeObstacle(bridge.name, version, cause, hint)
+            found[number, version] = BridgeProblem(bridge.name, version, cause, hint)
     return found
 
 

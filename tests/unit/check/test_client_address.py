@@ -7,7 +7,7 @@ from userspace_proxy.check.client_address import (
     judge_trusted_peers,
 )
 from userspace_proxy.kernel.offers import LACKS_NOTHING, KernelOffers
-from userspace_proxy.policy.bridges import BridgeObstacle
+from userspace_proxy.policy.bridges import BridgeProblem
 
 
 def test_the_reason_why_addresses_are_not_preserved_has_a_remedy():
@@ -27,7 +27,7 @@ def test_preserved_addresses_are_ok():
 
 
 def test_a_bridge_without_preserved_addresses_is_a_warning_with_a_remedy():
-    obstacle = BridgeObstacle("cni0", 4, "net.bridge.bridge-nf-call-iptables is 0", "sysctl -w …")
+    obstacle = BridgeProblem("cni0", 4, "net.bridge.bridge-nf-call-iptables is 0", "sysctl -w …")
     _, found = judge_client_address("", [obstacle])
     assert (found.mark, found.topic, found.hint) == ("warning", "client addresses", "sysctl -w …")
     assert all(part in found.what for part in ("bridge cni0", "IPv4 clients", obstacle.cause))

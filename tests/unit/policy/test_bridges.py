@@ -4,8 +4,8 @@ import pytest
 
 from userspace_proxy.model.node_network import BridgeFilter, NodeLink
 from userspace_proxy.policy.bridges import (
-    BridgeObstacle,
-    find_obstacles,
+    BridgeProblem,
+    find_bridge_problems,
     mark_filtered,
     pod_bridges,
 )
@@ -20,7 +20,7 @@ ON = BridgeFilter(True, True, True)
 
 def obstacles(settings, bridge=BRIDGE, port=PORT):
     links = (bridge, port, NodeLink(OTHER, "veth1", "veth"))
-    return find_obstacles(pod_bridges(links, NETWORKS), links, settings)
+    return find_bridge_problems(pod_bridges(links, NETWORKS), links, settings)
 
 
 def test_bridges_with_networks_of_pods_are_found_by_ip_version():
@@ -31,7 +31,7 @@ def test_bridges_with_networks_of_pods_are_found_by_ip_version():
 def test_the_sysctls_decide_for_each_ip_version():
     assert obstacles(ON) == {}
     assert obstacles(BridgeFilter(True, True, False)) == {
-        (CNI0, 6): BridgeObstacle(
+        (CNI0, 6): BridgeProblem(
             "cni0",
             6,
             "net.bridge.bridge-nf-call-ip6tables is 0",
@@ -74,7 +74,7 @@ def test_an_obstacle_has_a_cause_and_where_there_is_one_a_remedy(
     settings, bridge, port, cause, hint
 ):
     found = obstacles(settings, bridge, port)
-    assert found[CNI0, 4] == BridgeObstacle("cni0", 4, cause, hint)
+    assert found[CNI0, 4] == BridgeProblem("cni0", 4, cause, hint)
 
 
 def test_an_obstacle_reads_as_a_sentence():

@@ -15,8 +15,8 @@ from ...log_fields import FieldLogger
 from ...model.node_network import BridgeFilter, NodeLink
 from ...policy.bridges import (
     BridgeFamily,
-    BridgeObstacle,
-    find_obstacles,
+    BridgeProblem,
+    find_bridge_problems,
     mark_filtered,
     pod_bridges,
 )
@@ -31,12 +31,12 @@ class ClientBridges:
 
     def __init__(self) -> None:
         self._bridges: dict[BridgeFamily, NodeLink] = {}
-        self._settings: dict[BridgeFamily, BridgeObstacle] = {}
+        self._settings: dict[BridgeFamily, BridgeProblem] = {}
         self._delivering: frozenset[int] = frozenset()
         self._existing: frozenset[int] = frozenset()
         """Those on which an entry has an effect."""
         self._refusal = ""
-        self._trouble = Trouble[BridgeObstacle](
+        self._trouble = Trouble[BridgeProblem](
             _log,
             "endpoints see this node's address where client and endpoint share bridge "
             "%(bridge)s: %(cause)s",
@@ -59,12 +59,12 @@ class ClientBridges:
         return able | (self._delivering & self._existing)
 
     @property
-    def obstacles(self) -> tuple[BridgeObstacle, ...]:
+    def obstacles(self) -> tuple[BridgeProblem, ...]:
         """Why endpoints on bridges don't see clients' addresses, by bridge and IP version."""
         found = dict(self._settings)
         if self._refusal:
             for family, bridge in self._bridges.items():
-                obstacle = BridgeObstacle(bridge.name, family[1], self._refusal)
+                obstacle = BridgeProblem(bridge.name, family[1], self._refusal)
                 found.setdefault(family, obstacle)
         return tuple(sorted(found.values()))
 
@@ -73,7 +73,7 @@ class ClientBridges:
     ) -> None:
         """Take the node's current links, networks and settings."""
         self._bridges = pod_bridges(links, networks)
-        self._settings = find_obstacles(self._bridges, links, settings)
+        self._settings = find_bridge_problems(self._bridges, links, settings)
         self._existing = frozenset(
             link.number for link in links if link.kind == "bridge" and not link.filters_vlans
         )
