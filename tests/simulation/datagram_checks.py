@@ -146,8 +146,11 @@ class DatagramChecks:
         if found is None:
             return
         endpoint = found[0]
+        if core is None:
+            # Its flow has ended, so nothing is learned from it.
+            return
         self._refused.pop(endpoint, None)
-        flow = None if core is None else self._flows.get(core)
+        flow = self._flows.get(core)
         if flow is None or flow.answered_at is None:
             # Only the first answer of a flow ends an ejection.
             self._heard_at[endpoint] = now
