@@ -305,7 +305,11 @@ class DatagramChecks:
     ) -> None:
         """What an endpoint has refused is sent to another one, unless the flow has waited since."""
         waits = flow.serving.handling.waits or question.serving.handling.waits
-        if waits is not None or flow.service.changed_at >= question.at:
+        left = question.allowed - {SocketAddress(*end) for end in question.ends} - question.at_limit
+        if waits is not None and all(map(self._may_be_ejected, left)):
+            # It had none left to try, so it has waited, and begins anew.
+            self.judge.right("datagram tried again")
+        elif waits is not None or flow.service.changed_at >= question.at:
             self.judge.excuse("datagram tried again", "its flow may have waited")
         else:
             why = f"{payload!r} was sent to {to} again, which had refused it"
