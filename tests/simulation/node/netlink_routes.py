@@ -6,6 +6,7 @@ Source: include/uapi/linux/rtnetlink.h, if_link.h, if_addr.h.
 from __future__ import annotations
 
 import errno
+import functools
 import ipaddress
 import socket
 import struct
@@ -110,7 +111,7 @@ class Routes:
         best: tuple[int, Link | None] = (-1, None)
         for link in self.links.values():
             for network in (*link.addresses, *link.networks):
-                one = ipaddress.ip_network(network, strict=False)
+                one = _network(network)
                 if address in one and one.prefixlen > best[0]:
                     best = one.prefixlen, link
             if link.has_gateway and best[0] < 0:
@@ -120,8 +121,7 @@ class Routes:
     def address_of(self, number: int, version: int) -> str:
         """Return the first address of a link, which ``redirect`` translates to; empty: none."""
         link = self.links.get(number)
-        addresses = [one.partition("/")[0] for one in (link.addresses if link else ())]
-        return next((ip for ip in addresses if (":" in ip) == (version == 6)), "")
+        return "" if link is None else _first_of(link.addresses, version)
 
     def receive(self, sock: NetlinkSocket, data: bytes) -> None:
         """Part of Subsystem."""
@@ -166,6 +166,17 @@ class Routes:
         self._kernel.multicast(ROUTE, group, [wire.message(kind, 0, 0, 0, body)])
 
 
+@functools.cache
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    return ipaddress.ip_network(text, strict=False)
+
+
+@functools.cache
+def _first_of(addresses: tuple[str, ...], version: int) -> str:
+    some = [one.partition("/")[0] for one in addresses]
+    return next((ip for ip in some if (":" in ip) == (version == 6)), "")
+
+
 def _link_body(link: Link) -> bytes:
     flags = _UP * link.is_up | _LOOPBACK * (link.name == "lo")
     body = _LINK.pack(0, 0, link.type, link.number, flags, 0) + wire.string(3, link.name)
@@ -191,7 +202,7 @@ def _route_bodies(link: Link) -> list[tuple[int, bytes]]:
     out = wire.attribute(4, struct.pack("=I", link.number))
 
     def add(network: str, table: int, kind: int, scope: int, more: bytes = b"") -> None:
-        one = ipaddress.ip_network(network, strict=False)
+        one = _network(network)
         head = (_AF[one.version], one.prefixlen, 0, 0, table, 2, scope, kind, 0)
         target = wire.attribute(1, one.network_address.packed) if one.prefixlen else b""
         full = wire.attribute(15, struct.pack("=I", table))

@@ -5,13 +5,13 @@ Source: net/netfilter/nf_tables_core.c, nft_*.c; include/uapi/linux/netfilter/nf
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import operator
 import socket
 import sys
 from collections.abc import Callable
 
-from . import netlink_wire as wire
 from .conntrack_entries import DESTINATION_TRANSLATED, Flow, Place
 from .jenkins import jhash
 from .netlink_routes import LOOPBACK, Link
@@ -28,6 +28,7 @@ from .nf_tables_state import (
     Element,
     Expression,
     NftSet,
+    Rule,
     Table,
     Verdict,
 )
@@ -70,21 +71,27 @@ class Packet:
         self.socket_at: Callable[[int, int], bool | None] = lambda _protocol, _port: None
         self.is_local: Callable[[str], bool] = lambda _ip: False
         self.tcp_flags = 0x02
+        self._headers: tuple[Place, bytes, bytes] | None = None
 
     @property
     def status(self) -> int:
         """Return ``ct status``."""
         return DESTINATION_TRANSLATED if self.to != self.flow.dialled else 0
 
-    def header(self) -> bytes:
-        """Return the network's header."""
+    def headers(self) -> tuple[Place, bytes, bytes]:
+        """Return where it goes, and the headers of network and transport."""
+        # Cost: most rules look at one of them.
+        if self._headers is None or self._headers[0] != self.to:
+            self._headers = self.to, self._header(), self._transport()
+        return self._headers
+
+    def _header(self) -> bytes:
         source, target = self.flow.client.packed, self.to.packed
         if self.flow.version == 4:
             return bytes(9) + bytes([self.flow.protocol]) + bytes(2) + source + target
         return bytes(6) + bytes([self.flow.protocol, 64]) + source + target
 
-    def transport(self) -> bytes:
-        """Return the transport's header."""
+    def _transport(self) -> bytes:
         ports = self.flow.client.port.to_bytes(2, "big") + self.to.port.to_bytes(2, "big")
         if self.flow.protocol == socket.IPPROTO_TCP:
             return ports + bytes(8) + bytes([0x50, self.tcp_flags]) + bytes(6)
@@ -111,7 +118,9 @@ class Evaluation:
 
     def _run(self, table: Table, chain: Chain, packet: Packet) -> int:
         for rule in chain.rules:
-            verdict = self._rule(table, rule.expressions, packet)
+            verdict = self._rule(table, rule, packet)
+            if verdict.code == CONTINUE:
+                continue
             if verdict.code == JUMP:
                 code = self._run(table, table.chains[verdict.chain], packet)
                 if code not in (CONTINUE, RETURN):
@@ -121,30 +130,33 @@ class Evaluation:
                 return CONTINUE if code == RETURN else code
             elif verdict.code == RETURN:
                 return RETURN
-            elif verdict.code not in (CONTINUE, BREAK):
+            elif verdict.code != BREAK:
                 return verdict.code
         return CONTINUE
 
-    def _rule(self, table: Table, rule: tuple[Expression, ...], packet: Packet) -> Verdict:
+    def _rule(self, table: Table, rule: Rule, packet: Packet) -> Verdict:
+        # Cost: half of all rules end here.
+        if rule.guard is not None and _meta(rule.guard[0], packet) != rule.guard[1]:
+            return _VERDICTS[BREAK]
         registers = Registers()
-        for one in rule:
-            found = getattr(self, f"_{one.name}")(one, registers, packet, table)
+        for one in rule.expressions:
+            found = _STEPS[one.name](self, one, registers, packet, table)
             if found is not None:
-                verdict = found if isinstance(found, Verdict) else Verdict(found)
+                verdict = found if isinstance(found, Verdict) else _VERDICTS[found]
                 if verdict.code != CONTINUE:
                     return verdict
-        return Verdict(CONTINUE)
+        return _VERDICTS[CONTINUE]
 
     def _meta(self, one: Expression, registers: Registers, packet: Packet, _: Table) -> int | None:
-        key = one.number(2)
-        if one.has(3):
+        register, key, source = one.first_numbers[:3]
+        if source:
             assert key == 3, f"meta {key} is set"
-            packet.mark = int.from_bytes(registers.get(one.number(3), 4), _ORDER)
+            packet.mark = int.from_bytes(registers.get(source, 4), _ORDER)
             return None
         value = _meta(key, packet)
         if value is None:
             return BREAK
-        registers.put(one.number(1), value)
+        registers.put(register, value)
         return None
 
     def _ct(self, one: Expression, registers: Registers, packet: Packet, _: Table) -> int | None:
@@ -165,12 +177,13 @@ class Evaluation:
     def _payload(
         self, one: Expression, registers: Registers, packet: Packet, _: Table
     ) -> int | None:
-        base, offset, width = one.number(2), one.number(3), one.number(4)
+        register, base, offset, width = one.first_numbers
         assert base in (1, 2), f"base {base}"
-        data = (packet.header() if base == 1 else packet.transport())[offset : offset + width]
+        headers = packet.headers()
+        data = (headers[1] if base == 1 else headers[2])[offset : offset + width]
         if len(data) < width:
             return BREAK
-        registers.put(one.number(1), data)
+        registers.put(register, data)
         return None
 
     def _socket(
@@ -190,16 +203,18 @@ class Evaluation:
         registers.put(one.number(1), kind.to_bytes(4, _ORDER))
         return None
 
-    def _cmp(self, one: Expression, registers: Registers, _: Packet, __: Table) -> int | None:
+    def _cmp(self, one: Expression, registers: Registers, *_: object) -> int | None:
         value = one.value
-        have = registers.get(one.number(1), len(value))
-        return None if _COMPARISONS[one.number(2)](have, value) else BREAK
+        register, kind = one.first_numbers[:2]
+        have = registers.get(register, len(value))
+        return None if _COMPARISONS[kind](have, value) else BREAK
 
     def _bitwise(self, one: Expression, registers: Registers, _: Packet, __: Table) -> None:
-        mask, flip = wire.table_of(one.get(4))[1], wire.table_of(one.get(5))[1]
-        have = registers.get(one.number(1), len(mask))
-        changed = bytes(h & m ^ f for h, m, f in zip(have, mask, flip, strict=True))
-        registers.put(one.number(2), changed)
+        mask, flip = one.masks
+        width = len(mask)
+        have = int.from_bytes(registers.get(one.number(1), width), "big")
+        changed = have & int.from_bytes(mask, "big") ^ int.from_bytes(flip, "big")
+        registers.put(one.number(2), changed.to_bytes(width, "big"))
 
     def _lookup(
         self, one: Expression, registers: Registers, _: Packet, table: Table
@@ -249,7 +264,7 @@ class Evaluation:
         if (family == socket.AF_INET) != (packet.flow.version == 4):
             return None
         width = 4 if family == socket.AF_INET else 16
-        ip = str(ipaddress.ip_address(registers.get(one.number(3), width)))
+        ip = _text_of(registers.get(one.number(3), width))
         port = int.from_bytes(registers.get(one.number(5), 2), "big")
         assert one.number(1) == 1, "only the destination is translated"
         packet.to = Place(ip, port)
@@ -296,28 +311,51 @@ class Evaluation:
 class Registers:
     """Sixteen parts of four bytes, of which each must be written before it is read."""
 
+    __slots__ = ("_bytes", "_written")
+
     def __init__(self) -> None:
         self._bytes = bytearray(64)
-        self._written: set[int] = set()
-
-    @staticmethod
-    def _at(register: int) -> int:
-        return (register - 1) * 16 if register < 8 else (register - 8) * 4
+        self._written = 0
+        """A bit for each part."""
 
     def put(self, register: int, value: bytes) -> None:
-        at, padded = self._at(register), value + bytes(-len(value) % 4)
-        self._bytes[at : at + len(padded)] = padded
-        self._written.update(range(at // 4, (at + len(padded)) // 4))
+        part, count = _PART[register], (len(value) + 3) >> 2
+        self._bytes[part * 4 : (part + count) * 4] = value.ljust(count * 4, b"\0")
+        self._written |= ((1 << count) - 1) << part
 
     def get(self, register: int, width: int) -> bytes:
-        at = self._at(register)
-        parts = range(at // 4, (at + width + 3) // 4)
-        assert self._written.issuperset(parts), f"register {register} is read, but not written"
-        return bytes(self._bytes[at : at + width])
+        part, count = _PART[register], (width + 3) >> 2
+        parts = ((1 << count) - 1) << part
+        assert self._written & parts == parts, f"register {register} is read, but not written"
+        return bytes(self._bytes[part * 4 : part * 4 + width])
+
+
+# The first part of each register: NFT_REG_1 to 4 have sixteen bytes, NFT_REG32_00 to 15 four.
+_PART = {register: (register - 1) * 4 for register in range(1, 5)} | {
+    register: register - 8 for register in range(8, 24)
+}
+_VERDICTS = {code: Verdict(code) for code in (ACCEPT, BREAK, CONTINUE, DROP, REJECTED, RETURN)}
+_Step = Callable[[Evaluation, Expression, Registers, Packet, Table], Verdict | int | None]
+_STEPS: dict[str, _Step] = {
+    name[1:]: step
+    for name, step in vars(Evaluation).items()
+    if name[1:] in {
+        "bitwise", "cmp", "counter", "ct", "dynset", "fib", "hash", "immediate", "lookup", "masq",
+        "meta", "nat", "notrack", "numgen", "payload", "redir", "reject", "socket",
+    }
+}  # fmt: skip
+_text_of = functools.cache(lambda packed: str(ipaddress.ip_address(packed)))
+_IPV4, _IPV6 = bytes([socket.AF_INET]), bytes([socket.AF_INET6])
+_PROTOCOLS = {6: b"\x06", 17: b"\x11"}
 
 
 def _meta(key: int, packet: Packet) -> bytes | None:
     """Return a packet's metadata; None: it has none."""
+    # Those that most rules look at.
+    if key == 15:
+        return _IPV4 if packet.flow.version == 4 else _IPV6
+    if key == 16:
+        return _PROTOCOLS[packet.flow.protocol]
     way_in, way_out = packet.in_link, packet.out_link
     if key in (8, 26):
         if way_in is None:
@@ -332,8 +370,6 @@ def _meta(key: int, packet: Packet) -> bytes | None:
         3: packet.mark.to_bytes(4, _ORDER),
         4: (way_in.number if way_in else 0).to_bytes(4, _ORDER),
         5: (way_out.number if way_out else 0).to_bytes(4, _ORDER),
-        15: bytes([socket.AF_INET if packet.flow.version == 4 else socket.AF_INET6]),
-        16: bytes([packet.flow.protocol]),
         19: bytes([0]),
     }[key]
 

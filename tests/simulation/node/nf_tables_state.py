@@ -54,10 +54,20 @@ class Expression:
         return kind in self._found
 
     @functools.cached_property
+    def first_numbers(self) -> tuple[int, int, int, int]:
+        """Its attributes 1 to 4 as numbers."""
+        return self.number(1), self.number(2), self.number(3), self.number(4)
+
+    @functools.cached_property
     def value(self) -> bytes:
         """The data that it compares with, or puts into a register."""
         kind = 3 if self.name == "cmp" else 2
         return wire.table_of(self.get(kind)).get(1, b"")
+
+    @functools.cached_property
+    def masks(self) -> tuple[bytes, bytes]:
+        """What bits it keeps, and what bits it flips then."""
+        return wire.table_of(self.get(4))[1], wire.table_of(self.get(5))[1]
 
     @functools.cached_property
     def set_name(self) -> str:
@@ -91,6 +101,22 @@ class Rule:
     user_data: bytes = b""
     packed: list[bytes] = field(default_factory=list, compare=False, repr=False)
     """Its expressions as they are listed, once they were."""
+
+    @functools.cached_property
+    def guard(self) -> tuple[int, bytes] | None:
+        """The protocol's metadata that a packet must have, or the rest isn't evaluated."""
+        if len(self.expressions) < 2:
+            return None
+        first, second = self.expressions[:2]
+        key, register = first.number(2), first.number(1)
+        is_one = first.name == "meta" and key in (15, 16) and not first.has(3)
+        if (
+            is_one
+            and second.name == "cmp"
+            and (second.number(1), second.number(2)) == (register, 0)
+        ):
+            return key, second.value
+        return None
 
 
 @dataclass
