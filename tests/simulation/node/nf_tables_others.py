@@ -32,6 +32,14 @@ class Another:
         self._tables = tables
         self._sock = NetlinkSocket(kernel, NETFILTER)
         self._number = 0
+        self.last_chain = 0
+        """The order of the last chain that it has seen."""
+
+    def note_chains(self) -> None:
+        """Note which chains there are now."""
+        tables = self._tables.ruleset.tables.values()
+        orders = [chain.order for table in tables for chain in table.chains.values()]
+        self.last_chain = max(orders, default=0)
 
     @property
     def port(self) -> int:

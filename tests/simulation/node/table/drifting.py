@@ -101,30 +101,32 @@ def _flush_set(another: Another, table: Table, rng: Random) -> bool:
     return one is not None and not another.flush_set(table, one.name)
 
 
-def _chain(table: Table, rng: Random, *, with_rules: bool) -> Chain | None:
+def _chain(another: Another, table: Table, rng: Random, *, with_rules: bool) -> Chain | None:
     found = [one for one in table.chains.values() if bool(one.rules) >= with_rules]
-    return rng.choice(found) if found else None
+    # The product takes it that no program changes a chain alone that it has just added.
+    earlier = [one for one in found if one.order <= another.last_chain]
+    return rng.choice(earlier or found) if found else None
 
 
 def _flush_chain(another: Another, table: Table, rng: Random) -> bool:
-    chain = _chain(table, rng, with_rules=True)
+    chain = _chain(another, table, rng, with_rules=True)
     return chain is not None and not another.flush_chain(table, chain.name)
 
 
 def _delete_rule(another: Another, table: Table, rng: Random) -> bool:
-    chain = _chain(table, rng, with_rules=True)
+    chain = _chain(another, table, rng, with_rules=True)
     if chain is None:
         return False
     return not another.delete_rule(table, chain.name, rng.choice(chain.rules).handle)
 
 
 def _insert_rule(another: Another, table: Table, rng: Random) -> bool:
-    chain = _chain(table, rng, with_rules=False)
+    chain = _chain(another, table, rng, with_rules=False)
     return chain is not None and not another.insert_rule(table, chain.name)
 
 
 def _append_rule(another: Another, table: Table, rng: Random) -> bool:
-    chain = _chain(table, rng, with_rules=False)
+    chain = _chain(another, table, rng, with_rules=False)
     return chain is not None and not another.insert_rule(table, chain.name, first=False)
 
 
@@ -138,7 +140,7 @@ def _delete_table(another: Another, table: Table, _rng: Random) -> bool:
 
 
 def _delete_chain(another: Another, table: Table, rng: Random) -> bool:
-    chain = _chain(table, rng, with_rules=False)
+    chain = _chain(another, table, rng, with_rules=False)
     return chain is not None and not another.delete_chain(table, chain.name)
 
 

@@ -9,6 +9,7 @@ import functools
 import ipaddress
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from userspace_proxy.model import Frontend, Protocol, SocketAddress
 from userspace_proxy.steering.base import REFUSE, KernelTarget, Target
@@ -17,12 +18,15 @@ from ..conntrack_entries import Entry
 from ..jenkins import jhash
 from ..netlink_routes import Link
 from ..nf_tables_packets import Kind, Outcome
-from .plan import Client, TableNode
+from .plan import ENDPOINTS, PORTS, REFUSE_PORTS, Client, TableNode
 
 # docs: with source hash all nodes lead a client alike, also those of other versions.
 _HASH_SEED = 0x7570_7870
 LEFTOVER_PORT = 9
 UNTOUCHED, REFUSED = "untouched", "refused"
+_OF_SERVICES = {f"port {port}" for port in PORTS} | {
+    f"endpoint {one}" for some in ENDPOINTS.values() for one in some
+}
 
 
 def port_of(target: Target | None, refuse_port: int) -> int | None:
@@ -142,6 +146,17 @@ def frontend_of(entry: Entry) -> Frontend:
     return Frontend(*entry.flow.dialled, protocol)
 
 
+def is_of_no_service(where: str) -> bool:
+    """Return whether a place, in words, isn't one that any frontend may be led to."""
+    return where not in _OF_SERVICES
+
+
+def place_in_words(entry: Entry) -> str:
+    """Return where an entry leads, as of a first packet."""
+    to = SocketAddress(*entry.leads_to)
+    return _to(to) if any(to in some for some in ENDPOINTS.values()) else f"port {to.port}"
+
+
 def is_odd(entry: Entry) -> bool:
     """Return whether another host has reset a connection to an address that no rule translated.
 
@@ -199,6 +214,33 @@ def _target(target: Target) -> str:
         return f":{target.port}"
     endpoints = sorted({str(one) for choice in target.choices for one in choice.endpoints})
     return f":{target.port}, in the kernel to {' '.join(endpoints)}"
+
+
+class Shown(NamedTuple):
+    """What a line shows of a frontend."""
+
+    port: int | None
+    """None: a refuse port."""
+    endpoints: frozenset[str] = frozenset()
+
+
+def read_line(line: str) -> Shown:
+    """Return what a line of a steering shows."""
+    port, _, endpoints = line.partition(" -> ")[2].partition(", in the kernel to ")
+    is_refused = port == "refuse" or int(port[1:]) in REFUSE_PORTS
+    return Shown(None if is_refused else int(port[1:]), frozenset(endpoints.split()))
+
+
+def may_be_shown(shown: Shown, some: list[Target], *, drifted: bool) -> bool:
+    """Return whether a line may be made of parts of some targets, and of what a drift has put."""
+    ports = {port_of(one, 0) or None for one in some}
+    targets = [one for one in some if isinstance(one, KernelTarget)]
+    known = {str(e) for one in targets for choice in one.choices for e in choice.endpoints}
+    if not drifted:
+        return shown.port in ports and shown.endpoints <= known
+    is_strange = is_of_no_service(f"port {shown.port}")
+    strange = {one for one in shown.endpoints if is_of_no_service(f"endpoint {one}")}
+    return (shown.port in ports or is_strange) and shown.endpoints <= known | strange
 
 
 def kernel_targets(targets: Mapping[Frontend, Target]) -> list[KernelTarget]:

@@ -41,30 +41,30 @@ class Known:
         """The last entry before it."""
         self._has_lost_structure = False
         """Whether a drift has changed more than elements."""
-        self._has_lost_look_ups = False
-        """Whether rules that look frontends up may be missing."""
+        self._has_lost_look_ups = False  # Rules that look frontends up may be missing.
         self._doubtful: list[Targets] = []
         """Targets of steps that may be in force in part."""
+        self._since: list[Targets] = []
+        """Targets of all steps since the tables were right."""
         self.links_changed = False
         self.changed_links: set[int] = set()
         self._rounds_in_doubt = 0
         """How many repairs may still write a table anew, as events were lost, or late."""
         self.has_lost_now = False
-        self.has_failed = False
-        """Whether the kernel failed within the last step."""
+        self.has_failed = False  # The kernel has, within the last step.
         self.has_failed_tracking = False
         """Whether connection tracking failed, or an answer was late."""
         self.may_remove = False
         self._old: Targets = {}
         self._new: Targets = {}
-        self._may_be: list[Targets] = []
-        """What else may be in force after a death."""
-        self._was: list[Targets] = []
-        """What might have been in force until this step."""
+        self._may_be: list[Targets] = []  # What else may be in force after a death.
+        self._was: list[Targets] = []  # What might have been in force until this step.
         self._absent: dict[Frontend, int] = {}
         """The last entry at the moment when a frontend was steered no longer."""
         self._last: dict[Frontend, Target] = {}
         """The last targets of frontends that are no longer steered."""
+        self._unended: set[Frontend] = set()
+        """Those of them whose flows weren't removed yet."""
         self._has_forgotten = False
         """Whether the process can't know what an earlier one led where."""
         self._forgotten: set[Frontend] = set()
@@ -72,7 +72,8 @@ class Known:
         self._was_sure = True
         """Whether the tables were so when this step began."""
         self._pins_are_sure = True
-        self._pins: dict[tuple[str, str], tuple[SocketAddress, float]] = {}
+        self._pins: dict[tuple[str, str], dict[SocketAddress, float]] = {}
+        """Of a client and a Service: endpoints, each with the end of its time."""
         self._lost_pins: set[tuple[str, str]] = set()
         """Clients whose endpoint has left their Service, after which the kernel may forget it."""
         self._counts: Counter[Frontend] = Counter()
@@ -90,6 +91,8 @@ class Known:
         """Note that a step of the product begins."""
         self._old, self._new, self._was = old, new, []
         self._was_sure = self.is_sure
+        if not self.is_sure:
+            self._since += [dict(old), dict(new)]
         if self._affected or self._has_lost_structure:
             # What they need may be missing, and is put right later than they change.
             self._moved |= differing(old, new)
@@ -105,6 +108,7 @@ class Known:
             self._has_lost_look_ups |= change.loses_look_ups
             self._unsure_counts |= set(FRONTENDS)
         self._moved |= differing(self._old, self._new)
+        self._since += [dict(self._old), dict(self._new)]
         self._unsure_counts |= change.by_elements
         self.still_drifted()
         if self._node.node.event_calls:
@@ -135,6 +139,11 @@ class Known:
         self.is_sure, self._why_unsure = False, why
         self._doubtful += [dict(self._old), dict(self._new)]
 
+    def candidates(self, applied: Targets) -> list[Targets]:
+        """Return all targets that may be in force, in whole or in part."""
+        some = (*self._doubtful, *self._since, *self._may_be, *self._was)
+        return [applied, self._old, self._new, *some]
+
     def is_in_doubt(self, frontend: Frontend, applied: Targets) -> bool:
         """Return whether it isn't known where a frontend leads."""
         if self.is_sure:
@@ -149,6 +158,7 @@ class Known:
             some.clear()
         self._has_lost_structure = self._has_lost_look_ups = False
         self._doubtful.clear()
+        self._since.clear()
         self._rounds_in_doubt = max(0, self._rounds_in_doubt - 1)
         if self._node.kernel.lost_events > 0 or self.has_lost_now:
             self.lose_events()
@@ -175,13 +185,17 @@ class Known:
 
     def died(self, attempts: Attempts) -> None:
         """Note that the process has died within a step."""
-        if attempts.done and (self.is_sure or self._may_be):
+        if attempts.done:
             self._may_be += [dict(self._old), dict(self._new)]
             self.doubt("death")
 
     def restarted(self) -> None:
         """Note that a new process begins, which counts from 0, and replaces the tables."""
         self._released = dict.fromkeys(self._ever_used, UNKNOWN)
+        for frontend in self._unended:
+            # The process alone knew that their flows were to be removed.
+            self._last.pop(frontend, None)
+        self._unended.clear()
         if not self.is_sure:
             # What showed where clients were led may be gone.
             self._last.clear()

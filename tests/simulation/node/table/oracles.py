@@ -40,26 +40,29 @@ class Oracles(Known):
             self._pins.clear()
             self._pins_are_sure = True
         for frontend, client in self._some_clients():
-            if why := self._why_not_judged(frontend, client):
-                self._judge.excuse("old target or new one", why)
+            if self._is_by_link(client):
+                self._judge.excuse("old target or new one", "links changed")
                 continue
             allowed = self._possible(frontend, client)
             found = in_words(self._verdict(frontend, client, 0))
             self._judge.check(
                 "old target or new one",
-                found in allowed,
+                self._is_allowed(frontend, found, allowed),
                 lambda f=frontend, c=client, n=found, a=allowed: f"{f} from {c.ip}: {n}, not {a}",  # type: ignore[misc]
             )
 
-    def _why_not_judged(self, frontend: Frontend, client: Client) -> str:
-        """Return why it isn't known where a client is led now; empty if it is."""
-        if self._is_by_link(client):
-            return "links changed"
-        if frontend in self._moved and not self.is_sure:
-            return "drift"
+    def _is_allowed(self, frontend: Frontend, found: str, allowed: set[str]) -> bool:
+        """Return whether clients of a frontend may be led to a place now.
+
+        One that changes while a drift isn't put right, or whose change takes several transactions,
+        may lead nowhere, or where only a drift leads. But never where another one leads.
+        """
         is_in_parts = self._node.node.send_buffer_bytes < 100_000
         is_changing = self._old.get(frontend) != self._new.get(frontend)
-        return "transactions in parts" if is_in_parts and is_changing else ""
+        is_incomplete = frontend in self._moved and not self.is_sure
+        if is_incomplete or (is_in_parts and is_changing):
+            return found in allowed or expecting.is_of_no_service(found)
+        return found in allowed
 
     def _possible(self, frontend: Frontend, client: Client) -> set[str]:
         """Return where a client may be led within a step, or after one that is in doubt.
@@ -68,7 +71,7 @@ class Oracles(Known):
         """
         return self._led.get((frontend, client), set()) | {
             place
-            for targets in (self._old, self._new, *self._doubtful, *self._may_be)
+            for targets in (self._old, self._new, *self._doubtful, *self._may_be, *self._since)
             for place in expecting.on_the_way(targets.get(frontend), client)
         }
 
@@ -85,17 +88,18 @@ class Oracles(Known):
         if is_first or self.may_remove or self._has_lost_structure:
             # To be written.
             return
-        if not attempts.deleted:
-            self._judge.right("table stays")
-            return
-        if attempts.refused or self._doubtful or self.has_lost:
-            why = "lost events" if self.has_lost else "a refusal before"
-            self._judge.excuse("table stays", self._why_unsure if self._doubtful else why)
-            return
         # The kernel path's table begins with its first frontend.
         had_paths = bool(expecting.kernel_targets(self._old))
-        gone = [name for name in attempts.deleted if "/paths" not in name or had_paths]
-        self._judge.check("table stays", not gone, f"{gone} was written anew")
+        names = {one.name for one in self._node.own_tables} | attempts.deleted
+        for name in names:
+            if "/paths" in name and not had_paths:
+                continue
+            is_gone = name in attempts.deleted
+            if is_gone and (attempts.refused or self._doubtful or self.has_lost):
+                why = "lost events" if self.has_lost else "a refusal before"
+                self._judge.excuse("table stays", self._why_unsure if self._doubtful else why)
+                continue
+            self._judge.check("table stays", not is_gone, f"{name} was written anew")
 
     # What must hold.
 
@@ -106,13 +110,13 @@ class Oracles(Known):
         if not self.is_sure:
             self._look_in_doubt(applied)
             return
+        to_ports: list[tuple[Frontend, Client, int]] = []
         for frontend, client in self._some_clients():
             target = applied.get(frontend)
             if self._is_by_link(client):
                 self._judge.excuse("frontend leads to its target", "links changed")
                 continue
-            pinned = self._pinned(client, target)
-            wanted = expecting.expected(target, client, pinned)
+            wanted = self._wanted(target, client)
             outcomes = [
                 self._verdict(frontend, client, draw) for draw in expecting.draws(target, client)
             ]
@@ -121,30 +125,34 @@ class Oracles(Known):
                 expecting.unpinned(target, client)
             ):
                 # A pin that the kernel kept may decide.
-                wanted = found
+                wanted = [found]
             self._judge.check(
                 "frontend leads to its target",
-                found == wanted,
+                found in wanted,
                 lambda f=frontend, c=client, n=found, w=wanted: (  # type: ignore[misc]
-                    f"{f} from {c.ip}: {dict(n)}, not {dict(w)}"
+                    f"{f} from {c.ip}: {dict(n)}, not {' or '.join(str(dict(x)) for x in w)}"
                 ),
             )
             for outcome in outcomes:
                 self._look_at_source(frontend, client, outcome)
+            if outcomes[0].kind in (Kind.TO_PORT, Kind.REFUSED) and frontend in applied:
+                port = expecting.port_of(target, self._node.refuse_port) or 0
+                to_ports.append((frontend, client, port))
+        self._look_at_impostors(to_ports)
         self._look_at_guard(applied)
 
     def _look_in_doubt(self, applied: Targets) -> None:
         """Judge the frontends that are known to be right although others may not be."""
         for frontend, client in self._some_clients():
-            if why := self._why_not_judged(frontend, client):
-                self._judge.excuse("frontend leads to its target", why)
+            if self._is_by_link(client):
+                self._judge.excuse("frontend leads to its target", "links changed")
                 continue
             allowed = {*expecting.on_the_way(applied.get(frontend), client)}
             allowed |= self._possible(frontend, client)
             found = in_words(self._verdict(frontend, client, 0))
             self._judge.check(
                 "frontend leads to its target",
-                found in allowed,
+                self._is_allowed(frontend, found, allowed),
                 lambda f=frontend, c=client, n=found, a=allowed: f"{f} from {c.ip}: {n}, not {a}",  # type: ignore[misc]
             )
 
@@ -168,26 +176,23 @@ class Oracles(Known):
             lambda: f"{frontend} from {client.ip} to {outcome.place}: {outcome.is_masqueraded}",
         )
 
+    def _look_at_impostors(self, to_ports: list[tuple[Frontend, Client, int]]) -> None:
+        """Judge clients that are led to a port of this node, which another program has bound."""
+        if "socket" in self._node.node.lacks:
+            return
+        self._node.has_impostor = True
+        for frontend, client, port in to_ports:
+            found = in_words(self._verdict(frontend, client, 0))
+            self._judge.check(
+                "impostor",
+                f"port {port}" != found,
+                lambda f=frontend, n=found: f"{f} leads to another program: {n}",  # type: ignore[misc]
+            )
+        self._node.has_impostor = False
+
     def _look_at_guard(self, applied: Targets) -> None:
-        """Judge access to proxy ports, past the frontends, and by another program's sockets."""
+        """Judge access to proxy ports past the frontends."""
         used = self._used(applied)
-        if "socket" not in self._node.node.lacks:
-            self._node.has_impostor = True
-            for frontend, target in applied.items():
-                port = expecting.port_of(target, self._node.refuse_port)
-                client = self._client_of(frontend)
-                if self._is_by_link(client):
-                    continue
-                found = [
-                    in_words(self._verdict(frontend, client, draw))
-                    for draw in expecting.draws(target, client)
-                ]
-                self._judge.check(
-                    "impostor",
-                    f"port {port}" not in found,
-                    lambda f=frontend, n=found: f"{f} leads to another program: {n}",  # type: ignore[misc]
-                )
-            self._node.has_impostor = False
         protocol, port = (
             sorted(self._ever_used)[self._turn % max(len(self._ever_used), 1)]
             if (self._ever_used)
@@ -218,9 +223,11 @@ class Oracles(Known):
                 self._forgotten.add(frontend)
             else:
                 self._last[frontend] = before[frontend]
+                self._unended.add(frontend)
             self._absent[frontend] = max((e.number for e in conntrack.entries.values()), default=0)
         for frontend in applied:
             self._last.pop(frontend, None)
+        self._unended &= self._last.keys()
         self._has_forgotten = self._has_forgotten and not self.is_sure
         for entry in conntrack.deleted:
             if not self._was_sure and not self._may_delete(entry, applied):
@@ -232,9 +239,10 @@ class Oracles(Known):
                 lambda e=entry: f"{e.flow} to {e.leads_to} was deleted",  # type: ignore[misc]
             )
         conntrack.deleted.clear()
-        if not is_forgotten:
-            # Nothing is promised yet.
+        if not is_forgotten or self.has_failed_tracking:
+            # Nothing is promised until entries were listed and removed without a failure.
             return
+        self._unended.clear()
         for entry in conntrack.entries.values():
             frontend = expecting.frontend_of(entry)
             is_in_doubt = self.is_in_doubt(frontend, applied) and (
@@ -242,9 +250,8 @@ class Oracles(Known):
                 or frontend not in self._affected
                 or entry.number > self._last_before
             )
-            if self.has_failed_tracking or is_in_doubt:
-                why = "a failure" if self.has_failed_tracking else self._why_unsure
-                self._judge.excuse("stale flow ends", why)
+            if is_in_doubt:
+                self._look_at_doubtful_flow(entry, applied)
                 continue
             now, last = applied.get(frontend), self._last.get(frontend)
             must = expecting.must_be_gone(entry, last, now, self._node.refuse_port)
@@ -259,6 +266,19 @@ class Oracles(Known):
                 not must,
                 lambda e=entry, t=now: f"{e.flow} leads to {e.leads_to}, not to {t}",  # type: ignore[misc]
             )
+
+    def _look_at_doubtful_flow(self, entry: Entry, applied: Targets) -> None:
+        """Judge an entry of a frontend of which it isn't known where it leads."""
+        frontend, port = expecting.frontend_of(entry), self._node.refuse_port
+        last = self._last.get(frontend)
+        some = {one.get(frontend): None for one in self.candidates(applied)}
+        is_one_of_them = any(not expecting.must_be_gone(entry, last, one, port) for one in some)
+        to = expecting.place_in_words(entry)
+        self._judge.check(
+            "stale flow ends",
+            is_one_of_them or expecting.is_of_no_service(to),
+            lambda: f"{entry.flow} leads to {entry.leads_to}, not to one of {list(some)}",
+        )
 
     def _may_delete(self, entry: Entry, applied: Targets) -> bool:
         frontend = expecting.frontend_of(entry)
@@ -281,16 +301,17 @@ class Oracles(Known):
     def recovered(self, ports: Mapping[Frontend, int], applied: Targets) -> None:
         """Judge what a new process finds in force."""
         some = [
-            expecting.ports_of(one) for one in (applied, *self._may_be, *self._was, *self._doubtful)
+            expecting.ports_of(one)
+            for one in (applied, *self._may_be, *self._was, *self._doubtful, *self._since)
         ]
         for frontend in FRONTENDS:
-            if frontend in self._affected | self._moved:
-                self._judge.excuse("recovered ports", "drift")
-                continue
             wanted = [one.get(frontend) for one in some]
+            found = ports.get(frontend)
+            is_drifted = frontend in self._affected | self._moved
+            is_strange = is_drifted and expecting.is_of_no_service(f"port {found}")
             self._judge.check(
                 "recovered ports",
-                ports.get(frontend) in wanted,
+                found in wanted or is_strange,
                 lambda f=frontend, w=wanted: f"{f}: {ports.get(f)}, not {w}",  # type: ignore[misc]
             )
 
@@ -315,16 +336,18 @@ class Oracles(Known):
     ) -> None:
         """Judge where a new connection has gone; note its pin, and count it."""
         target = applied.get(frontend)
-        pinned = self._pinned(client, target)
-        oracle = "affinity" if pinned is not None else "frontend leads to its target"
-        if self.is_in_doubt(frontend, applied) or self._is_by_link(client):
-            self._judge.excuse(oracle, "links changed" if self.is_sure else self._why_unsure)
+        has_pin = bool(self._pinned(client, target))
+        oracle = "affinity" if has_pin else "frontend leads to its target"
+        is_by_link = self._is_by_link(client)
+        if is_by_link or self.is_in_doubt(frontend, applied):
+            self._connected_in_doubt(client, frontend, applied, outcome)
             self._unsure_counts.add(frontend)
             self._pins_are_sure = False
             return
-        found, wanted = in_words(outcome), expecting.expected(target, client, pinned)
+        found = in_words(outcome)
+        wanted = {where for one in self._wanted(target, client) for where in one}
         if not self._is_pin_sure(client, target):
-            wanted |= expecting.unpinned(target, client)
+            wanted |= expecting.unpinned(target, client).keys()
         self._judge.check(
             oracle, found in wanted, lambda: f"{frontend} from {client.ip}: {found}, not {wanted}"
         )
@@ -334,8 +357,31 @@ class Oracles(Known):
         if isinstance(target, KernelTarget) and target.affinity is not None:
             until = self._node.kernel.now() + target.affinity.timeout_s
             place = client.ip, target.affinity.name
-            self._pins[place] = SocketAddress(*outcome.place), until
+            self._pins.setdefault(place, {})[SocketAddress(*outcome.place)] = until
             self._lost_pins.discard(place)
+
+    def _connected_in_doubt(
+        self, client: Client, frontend: Frontend, applied: Targets, outcome: Outcome
+    ) -> None:
+        oracle = "frontend leads to its target"
+        # It may be counted, even if another program's rule drops it then.
+        self._counts[frontend] += 1
+        if self._is_by_link(client):
+            self._judge.excuse(oracle, "links changed")
+            return
+        found = in_words(outcome)
+        allowed = {*expecting.on_the_way(applied.get(frontend), client)}
+        allowed |= self._possible(frontend, client)
+        self._judge.check(
+            oracle,
+            self._is_allowed(frontend, found, allowed),
+            lambda: f"{frontend} from {client.ip}: {found}, not {allowed}",
+        )
+
+    def refused(self) -> None:
+        """Note that a step was undone: what it had removed was written anew."""
+        self._note_lost_pins(self._new)
+        self._unsure_counts |= {one for one in self._old if one not in self._new}
 
     def counted(self, found: Mapping[Frontend, int] | None, applied: Targets) -> None:
         """Judge what the kernel is said to have counted."""
@@ -349,15 +395,19 @@ class Oracles(Known):
         for frontend, count in found.items():
             self._judge.check(
                 "counted connections",
-                count >= self._reported[frontend] or frontend in self._unsure_counts,
+                count >= self._reported[frontend],
                 f"{frontend}: {count} after {self._reported[frontend]}",
             )
             self._reported[frontend] = count
         for frontend in applied:
             count = found.get(frontend, 0)
             if frontend in self._unsure_counts:
-                self._judge.excuse("counted connections", "drift")
-                # From now on they are counted again.
+                # Those since the last reading may be lost, but none is counted twice.
+                self._judge.check(
+                    "counted connections",
+                    count <= self._counts[frontend],
+                    f"{frontend}: {count}, not at most {self._counts[frontend]}",
+                )
                 self._counts[frontend] = count
                 continue
             self._judge.check(
@@ -372,8 +422,9 @@ class Oracles(Known):
         """Judge what is shown of what is in force."""
         found = set(text.splitlines())
         for frontend in FRONTENDS:
+            shown = {line for line in found if line.startswith(expecting.head_of(frontend))}
             if self._has_lost_look_ups or self.is_in_doubt(frontend, applied):
-                self._judge.excuse("shown as it is", self._why_unsure)
+                self._look_at_lines(frontend, shown, applied)
                 continue
             wanted = {
                 line
@@ -381,8 +432,18 @@ class Oracles(Known):
                 if target is not None
                 for line in expecting.lines_of({frontend: target})
             }
-            shown = {line for line in found if line.startswith(expecting.head_of(frontend))}
             self._judge.check("shown as it is", shown == wanted, f"{shown ^ wanted}")
+
+    def _look_at_lines(self, frontend: Frontend, shown: set[str], applied: Targets) -> None:
+        """Judge what is shown of a frontend of which it isn't known where it leads."""
+        some = [one.get(frontend) for one in self.candidates(applied)]
+        is_drifted = self._has_lost_structure or frontend in self._affected | self._moved
+        is_right = is_drifted or None in some
+        if shown:
+            line = expecting.read_line(next(iter(shown)))
+            targets = [one for one in some if one is not None]
+            is_right = len(shown) == 1 and expecting.may_be_shown(line, targets, drifted=is_drifted)
+        self._judge.check("shown as it is", is_right, lambda: f"{shown}, not one of {some}")
 
     # Details.
 
@@ -416,11 +477,6 @@ class Oracles(Known):
             found.append((frontend, some[(self._turn + index) % len(some)]))
         return found
 
-    def _client_of(self, frontend: Frontend) -> Client:
-        version = 6 if ":" in frontend.ip else 4
-        some = [one for one in CLIENTS if one.version == version]
-        return some[self._turn % len(some)]
-
     def _verdict(self, frontend: Frontend, client: Client, draw: int) -> Outcome:
         flow = Flow(
             _PROTOCOLS[frontend.protocol.value],
@@ -431,11 +487,23 @@ class Oracles(Known):
             flow, is_local=client.is_local, draw=lambda most: draw % most
         )
 
-    def _pinned(self, client: Client, target: Target | None) -> SocketAddress | None:
+    def _pinned(self, client: Client, target: Target | None) -> list[SocketAddress]:
+        """Return the endpoints of a target that its client may return to.
+
+        They are several if frontends of its Service have different endpoints.
+        """
         if not isinstance(target, KernelTarget) or target.affinity is None:
-            return None
-        pinned, until = self._pins.get((client.ip, target.affinity.name), (None, 0.0))
-        return pinned if until > self._node.kernel.now() else None
+            return []
+        pins, now = self._pins.get((client.ip, target.affinity.name), {}), self._node.kernel.now()
+        own = expecting.choice_of(target, client.ip)
+        return [one for one, until in pins.items() if until > now and one in own]
+
+    def _wanted(self, target: Target | None, client: Client) -> list[Counter[str]]:
+        """Return where all draws of a client's new connections may lead, each way of them."""
+        pinned = self._pinned(client, target)
+        if not pinned:
+            return [expecting.expected(target, client, None)]
+        return [expecting.expected(target, client, one) for one in pinned]
 
     def _is_pin_sure(self, client: Client, target: Target | None) -> bool:
         if isinstance(target, KernelTarget) and target.affinity is not None:
@@ -451,9 +519,9 @@ class Oracles(Known):
             for choice in target.choices
             for endpoint in choice.endpoints
         }
-        for place, (endpoint, _) in list(self._pins.items()):
-            if (place[1], endpoint) not in known:
-                del self._pins[place]
+        for place, pins in self._pins.items():
+            for endpoint in [one for one in pins if (place[1], one) not in known]:
+                del pins[endpoint]
                 self._lost_pins.add(place)
 
     def _is_by_link(self, client: Client) -> bool:

@@ -134,6 +134,7 @@ class World:
         """
         node, oracles = self.node, self.oracles
         self._attempts, self._changed_by_others, self._calls = Attempts(), False, 0
+        node.another.note_chains()
         oracles.begin(self.applied, self.applied if new is None else new)
         lost, was_sure = node.tables.answers_lost, oracles.is_sure
         events_lost = node.kernel.events_lost
@@ -157,9 +158,13 @@ class World:
             self.judgements.check(
                 "no failure without a reason", has_reason, f"{what} raised: {error}"
             )
+        if error is not None:
+            oracles.refused()
         if self._attempts.refused:
             oracles.lose_events()
-        if error is not None and self._attempts.is_unknown:
+        # After a second failure its undoing may be in force in part, or not at all.
+        is_undone = not self._attempts.is_unknown and before - node.faults + node.injected < 2
+        if error is not None and not is_undone:
             oracles.doubt("a refused undoing")
         oracles.has_lost_now = node.kernel.events_lost != events_lost
         if node.tables.answers_lost != lost:
@@ -317,12 +322,13 @@ class World:
         self.oracles.may_remove = True
         _, is_done = self._call("clean_up", steering.clean_up, {})
         self.oracles.may_remove = False
-        if is_done and not self._changed_by_others:
+        if is_done:
             before, self.applied, self._is_applied = self.applied, {}, False
-            self.oracles.cleaned_up()
-            self.oracles.look_at_flows(before, {}, is_forgotten=True)
+            if not self._changed_by_others:
+                self.oracles.cleaned_up()
+                self.oracles.look_at_flows(before, {}, is_forgotten=True)
             self.oracles.forgotten()
-        elif not is_done and self.node.steering is steering:
+        elif self.node.steering is steering:
             self.oracles.doubt("a refused clean_up")
             self._come_back()
 
