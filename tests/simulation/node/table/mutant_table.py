@@ -61,14 +61,14 @@ MUTANTS: Mapping[str, Mutant] = {
         "steering",
     ),
     "targets-not-restored": _steering(
-        "steering", "            self._set_targets(before)\n            with", "            with"
+        "steering",
+        "            self._set_targets(before)\n            self._kernel_path.undo",
+        "            self._kernel_path.undo",
     ),
-    "path-not-undone": _steering(
-        "steering", "                self._kernel_path.change(before)\n", "                pass\n"
-    ),
+    "path-not-undone": _steering("steering", "            self._kernel_path.undo(before)\n", ""),
     "flows-to-endpoints-stay": _steering(
         "steering",
-        "                self._stale.setdefault(frontend, target.port)\n",
+        "                self._note_translated(frontend, target.port)\n",
         "                pass\n",
     ),
     "ended-not-noted": _steering(
@@ -94,8 +94,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "address-not-followed": _steering(
         "steering",
-        "        self._follow_links()\n        self._follow_address()\n        self._forget",
-        "        self._follow_links()\n        self._forget",
+        "        self._follow_address()\n        self._forget",
+        "        self._forget",
     ),
     "uses-not-counted-back": _steering("rules", "            use(frontend, old, -1)\n", ""),
     "guard-without-new-ports": _steering(
