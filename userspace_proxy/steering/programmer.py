@@ -165,7 +165,8 @@ class NatProgrammer(Programmer):
         """
         for frontend, port in before.items():
             if port is None or frontend.protocol is Protocol.UDP:
-                self._stale[frontend] = port
+                # What is still to be removed, where a frontend that had left returns.
+                self._stale[frontend] = self._stale.get(frontend) if port is None else port
 
     def _choices(self, _frontend: Frontend) -> Collection[EndpointChoice]:
         """Return endpoints that UDP flows of a frontend may lead to, besides its port."""

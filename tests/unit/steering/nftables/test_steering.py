@@ -342,6 +342,25 @@ async def test_rules_that_could_not_follow_an_address_follow_it_with_the_next_re
     assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
 
 
+async def test_a_flow_ends_although_its_removal_and_the_next_change_were_refused(
+    node, steering, dial, monkeypatch
+):
+    def refuse(*_):
+        raise SteeringError("refused")
+
+    await steering.apply({DNS: 36001})
+    dial(DNS)
+    with monkeypatch.context() as broken:
+        broken.setattr(conntrack, "forget_changed", refuse)
+        await steering.apply({})
+        broken.setattr(module.KeptTable, "change", refuse)
+        with pytest.raises(SteeringError, match="refused"):
+            await steering.change({DNS: 36002}, ())
+    await steering.repair()
+    with node:
+        assert not conntrack.count_by_endpoint(4, socket.IPPROTO_UDP).entries
+
+
 async def test_ipv6_frontends_have_a_cause_where_ipv6_is_disabled(node, steering):
     web_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
     node.run("echo 1 | tee /proc/sys/net/ipv6/conf/*/disable_ipv6")
