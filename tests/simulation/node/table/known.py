@@ -220,6 +220,11 @@ class Known:
         self._pins.clear()
         self._lost_pins.clear()
 
+    def begin_counts(self) -> None:
+        """Note that the process has written its tables for the first time, whose counters are 0."""
+        self._counts.clear()
+        self._reported.clear()
+
     def _forget_ports(self) -> None:
         self._released.clear()
         self._ever_used.clear()

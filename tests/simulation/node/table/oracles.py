@@ -59,7 +59,8 @@ class Oracles(Known):
         """
         is_in_parts = self._node.node.send_buffer_bytes < 100_000
         is_changing = self._old.get(frontend) != self._new.get(frontend)
-        is_incomplete = frontend in self._moved and not self.is_sure
+        is_incomplete = frontend in self._moved or self._has_lost_structure
+        is_incomplete = is_incomplete and not self.is_sure
         if is_incomplete or (is_in_parts and is_changing):
             return found in allowed or expecting.is_of_no_service(found)
         return found in allowed

@@ -197,6 +197,8 @@ class World:
             return
         if is_done:
             self.applied, self._is_applied = dict(targets), True
+            if was_first:
+                self.oracles.begin_counts()
             if was_first and not self._changed_by_others:
                 self.oracles.settled()
         elif was_first:
@@ -249,7 +251,8 @@ class World:
     def _count(self) -> None:
         steering = self.node.steering
         found, is_done = self._call("kernel_connections", steering.kernel_connections)
-        if is_done and self.node.steering is steering and not self.oracles.has_failed:
+        is_counting = is_done and self._is_applied and not self.oracles.has_failed
+        if is_counting and self.node.steering is steering:
             self.oracles.counted(found, self.applied)
         if self.node.steering is not steering:
             return
