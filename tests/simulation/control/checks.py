@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # For a client to be served by a worker that runs, also if it reads its messages late.
 _WAIT_S = 2.5
 # Descriptors: with fewer no worker stands in for another one.
-_MANY = 100
+MANY = 100
 # For a control process to end, and for another one to start.
 _ENDS_S = 5.0
 # For a dial that began while an endpoint was broken, and for one that was silent to be dialled
@@ -40,6 +40,8 @@ _DIALS, _SILENT_DIAL_S = 3, 1.0
 _SERVED_S = 3.0
 # Less dies of its start, after which there are pauses.
 _SOUND_S = 0.6
+# Five looks without a beat, one that finds the last beat, and the latency of two processes.
+_HUNG_S = 2.0
 # For another process to notice, and to start one.
 _NOTICED_S, _ITERATIONS = 0.05, 5
 # The longest pause after starts that have failed.
@@ -51,6 +53,7 @@ OUTCOME, LEFT = "outcome at rest", "nothing is left in the end"
 SOCKET = "the socket is kept"
 DRAINS = "those that drain receive nothing"
 REPLACED = "a worker that dies is replaced at once"
+HUNG = "a worker that hangs is killed"
 GONE = "clients of what is removed are reset"
 
 
@@ -185,6 +188,25 @@ class Checks:
                 number,
             )
 
+    def note_hung(self, process: Process) -> None:
+        """Note that a process hangs from now on: if it is a worker that runs, it is killed."""
+        control = self.world.control
+        if control is None or control.plane is None or process.kind != WORKER:
+            return
+        slots = [slot for slot in control.plane._workers if slot.link and slot.is_running]
+        if any(slot.link is not None and slot.link.pid == process.pid for slot in slots):
+            began = self.world.timeline.now
+            self.world.timeline.after(_HUNG_S, self._check_killed, process, control.process, began)
+
+    def _check_killed(self, process: Process, parent: Process, began: float) -> None:
+        control, now = self.world.control, self.world.timeline.now
+        is_same = control is not None and control.process is parent and not control.is_ending
+        hangs = process.is_hung and process.loop.held_until > now
+        if process.is_dead:
+            self.world.judgements.right(HUNG)
+        elif is_same and hangs and parent.loop.held_until < began:
+            self.world.judgements.violate(HUNG, f"{process.name} hangs for {_HUNG_S:g} s")
+
     def note_worker(self, process: Process) -> None:
         """Note that a worker begins to run."""
         self._ran_at[process] = self.world.timeline.now
@@ -235,7 +257,7 @@ class Checks:
         plan, control = self.world.plan, self.world.control
         if control is None or control.is_ending or self.world.is_finishing:
             return False
-        if len(plan.workers) > 1 or plan.descriptors < _MANY:
+        if len(plan.workers) > 1 or plan.descriptors < MANY:
             # A queue that no worker is left for ends.
             return False
         if at in control.failures:
@@ -410,7 +432,7 @@ class Checks:
         if runs != self._runs:
             self._runs = runs
             self.disturb(now)
-        if not runs or now - self._disturbed_at < _WAIT_S or world.plan.descriptors < _MANY:
+        if not runs or now - self._disturbed_at < _WAIT_S or world.plan.descriptors < MANY:
             return
         for client in world.clients:
             if client.is_looked_at:
@@ -469,7 +491,7 @@ class Checks:
         if world.control is not None:
             is_same = world.control.kept.core.shared.cookie == self._kept
             world.judgements.check(SOCKET, is_same, "the socket that workers kept was lost")
-        if world.plan.descriptors < _MANY:
+        if world.plan.descriptors < MANY:
             # A worker with more sockets than there is room for isn't adopted, nor are its pins.
             return
         for one in self._in_calm():

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from userspace_proxy.model import SocketAddress
 
+from .checks import MANY
 from .files import WORKER, PlainCopy, TcpCopy, UdpCopy, UnixEnd
 from .machine import Process
 from .system_calls import Pidfd
@@ -113,6 +114,17 @@ class Resting:
                 REST, f"listeners are leaving at rest: {plane._listeners._leaving}"
             )
 
+    def _check_shared(self, plane: Any) -> None:
+        """Check that no other program may bind a port that one worker alone serves."""
+        plan = self.world.plan
+        if plan.workers != (1,) or plan.descriptors < MANY:
+            return
+        for listener in plane._listeners._open.values():
+            for sock in listener.sockets.by_worker.values() if listener.is_serving else ():
+                if sock.core.shared.is_shared:
+                    what = f"{listener.address} may be shared with another program"
+                    self.world.judgements.violate(REST, what)
+
     def _check_ports(self, plane: Any) -> None:
         known = {
             sock.core.shared
@@ -120,6 +132,7 @@ class Resting:
             for sock in (*listener.sockets.by_worker.values(), listener.sockets._hold)
             if sock is not None
         }
+        self._check_shared(plane)
         for port in self.world.machine.ports:
             if port not in known:
                 self.world.judgements.violate(REST, f"port {port.port} is left over")

@@ -11,7 +11,7 @@ from userspace_proxy.model.serving import Serving
 
 from ..plan import Event
 from . import plan as plans
-from .checks import DRAINS, GONE, KEPT, LEFT, OUTCOME, REPLACED, SOCKET, SOON, Checks
+from .checks import DRAINS, GONE, HUNG, KEPT, LEFT, OUTCOME, REPLACED, SOCKET, SOON, Checks
 from .clients import CLIENT_ADDRESSES, SERVED_ONES, Asker, Client, Endpoint
 from .control import BOUND, REFUSES, RESERVE, Control, Desired
 from .counting import COUNTED, KEPT_COUNTS, SERVED_COUNTS, SHOWN, SHOWN_WAITS, Counting
@@ -49,6 +49,7 @@ ORACLES = (
     REPLACED,
     BOUND,
     REFUSES,
+    HUNG,
     GONE,
     EJECTED,
     SILENCE,
@@ -250,6 +251,8 @@ class World(ProcessWorld[Machine]):
         process = self.stop_for(CONTROL if is_control else WORKER, number, seconds)
         if process is not None:
             process.is_hung = is_hang
+            if is_hang:
+                self.checks.note_hung(process)
             self.checks.disturb(process.loop.held_until)
 
     def _change(
