@@ -172,6 +172,7 @@ class Checks:
             self._look_at = now + _LOOK_S
             self._check_progress()
             self._check_health_ports()
+            world.lacks.check()
 
     def _has_changed(self, client: Client) -> bool:
         """Return whether the Service that a client has dialled has changed since."""

@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING
 from userspace_proxy.kernel.port_holders import HeldPort
 from userspace_proxy.model import IPFamily, Protocol
 
+from .plan import NODE_PORTS
+
 if TYPE_CHECKING:
     from .clients import Client
     from .world import World
+
+NOT_CAPTURED = "clients of other programs"
 
 # What couldn't be opened is tried again each second.
 _AGAIN_S = 1.6
@@ -23,6 +27,8 @@ class Lacks:
         self._world = world
         self._taken: dict[int, float] = {}
         """By port: until when clients may see that another program had it."""
+        self._apart: set[int] = set()
+        """Node ports that no rule led to the proxy when another program got them."""
         self._short_until = float("-inf")
 
     def take(self, number: int, is_tcp: bool, seconds: float) -> None:
@@ -33,6 +39,27 @@ class Lacks:
         world.note(f"another program has port {number} for {seconds:g} s")
         until = self._taken[number] = world.timeline.now + seconds + _AGAIN_S
         world.freshness.disturb(until)
+        # What rules lead to the proxy as it comes stays the proxy's.
+        is_led = any(frontend.port == number for frontend in world.table.targets)
+        if is_led or number not in NODE_PORTS:
+            self._apart.discard(number)
+        else:
+            self._apart.add(number)
+
+    def check(self) -> None:
+        """Check that clients of another program's node port aren't led to the proxy."""
+        world = self._world
+        for (_, number), is_tcp in world.machine.others:
+            if number not in self._apart:
+                continue
+            protocol = "TCP" if is_tcp else "UDP"
+            led = [
+                str(frontend)
+                for frontend in world.table.targets
+                if (frontend.port, str(frontend.protocol)) == (number, protocol)
+            ]
+            what = f"{led} are steered, and another program has the port"
+            world.judgements.check(NOT_CAPTURED, not led, what)
 
     def run_short(self, call: str, number: int, spared: int, seconds: float) -> None:
         """Have a kind of calls of an agent that serves fail."""

@@ -25,7 +25,7 @@ from .checks import Checks
 from .clients import Client, Endpoint
 from .cluster import Cluster, Freshness
 from .disk import Disk
-from .lacks import Lacks
+from .lacks import NOT_CAPTURED, Lacks
 from .machine import REFUSED, AgentMachine, AgentProcess, Verdict
 from .plan import OTHER_PODS, OWN_PODS, Plan
 from .seam import installed
@@ -63,7 +63,7 @@ _FAULTS = {
 """What doesn't happen any more when it is calm."""
 
 
-ORACLES = (*_CHECKED, STATUS, CURRENT, TURNS)
+ORACLES = (*_CHECKED, STATUS, CURRENT, TURNS, NOT_CAPTURED)
 
 
 class World(ProcessWorld[AgentMachine]):
