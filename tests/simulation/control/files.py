@@ -157,7 +157,9 @@ class Port(Shared):
         return self.local[1] if self.local else 0
 
     def _check(self, address: Address) -> None:
-        if (address, self.is_tcp) in self.machine.others:
+        everywhere = "0.0.0.0", address[1]
+        others = self.machine.others
+        if (address, self.is_tcp) in others or (everywhere, self.is_tcp) in others:
             raise error(errno.EADDRINUSE)
         for other in self.machine.ports:
             if other is self or other.local != address or other.is_tcp != self.is_tcp:

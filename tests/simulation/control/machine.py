@@ -167,7 +167,8 @@ class Machine(Network):
     def take_port(self, address: Address, *, is_tcp: bool, for_s: float) -> bool:
         """Have another program bind a port for a while; return whether that is free."""
         other = address, is_tcp
-        is_free = not any(p.local == address and p.is_tcp == is_tcp for p in self.ports)
+        same = (p for p in self.ports if p.is_tcp == is_tcp and p.port == address[1])
+        is_free = not any(address[0] == "0.0.0.0" or p.local == address for p in same)
         if not is_free or other in self.others:
             return False
         self.others[other] = None
