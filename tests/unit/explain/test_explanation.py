@@ -12,6 +12,7 @@ from userspace_proxy.facts import Level
 from userspace_proxy.model import Failure
 
 from .subjects import make_dead_endpoint, make_subject
+from .words import WORDS, page
 
 DEAD = make_port(endpoints=(make_dead_endpoint("10.244.1.8:80"),))
 
@@ -86,3 +87,8 @@ def test_json_has_the_same():
     read = json.loads(render_json(explanation))
     assert (read["level"], read["sentence"]) == ("trouble", explanation.sentence)
     assert read["parts"][1]["steps"][1]["details"][0][0] == "trouble"
+
+
+def test_what_explain_writes_is_on_the_page():
+    recorded = WORDS.read_text(encoding="utf-8").splitlines()
+    assert [*page()] == recorded, "if that is intended: python -m tests.unit.explain.words"

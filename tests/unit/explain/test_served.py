@@ -73,7 +73,7 @@ def test_a_service_that_holds_clients_has_the_sentence_of_that_port():
     ("changes", "is_dialled", "end"),
     [
         pytest.param({}, False, "known on this path", id="nothing"),
-        pytest.param({}, True, "dials from this machine show only", id="dials"),
+        pytest.param({}, True, "this machine show only", id="dials"),
         pytest.param({"is_probed": True}, True, "probes show only", id="probes"),
         pytest.param(
             {"kernel_connections": 0, "connections": 0},
