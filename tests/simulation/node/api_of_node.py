@@ -45,6 +45,8 @@ class Api:
         self._clients: dict[AgentProcess, SimulatedClient] = {}
         self.failing_since = self._failing_until = float("-inf")
         """Since then each request fails, or those for the Node do."""
+        self._fails_for_node = False
+        """Only these: an agent may do without the Node."""
 
     def changed(self, item: Object, is_deleted: bool) -> None:
         """Follow a change of the cluster."""
@@ -89,9 +91,10 @@ class Api:
             server.go_silent(args[0])
             return float(args[0]) + _SILENCE_S
         elif how == "refuse":
-            server.refuse(args[0], args[1], resource=args[2] if len(args) > 2 else "")
+            resource = args[2] if len(args) > 2 else ""
+            server.refuse(args[0], args[1], resource=resource)
             server.end_watches()
-            self._fails_until(args[1])
+            self._fails_until(args[1], for_node=bool(resource))
             return float(args[1]) + _AGAIN_S
         elif how == "cut next":
             server.cut_next(Cut(after_bytes=args[0]))
@@ -99,7 +102,7 @@ class Api:
         elif how == "restart":
             server.stop()
             self._timeline.after(args[0], self._start)
-            self._fails_until(args[0])
+            self._fails_until(args[0], for_node=False)
             return float(args[0]) + _AGAIN_S
         elif how == "pages":
             server.page_max, server.has_watch_cache = args[0], False
@@ -114,10 +117,10 @@ class Api:
         # Perhaps another restart was to last longer.
         self._failing_until = self._timeline.now
 
-    def _fails_until(self, seconds: float) -> None:
+    def _fails_until(self, seconds: float, *, for_node: bool) -> None:
         now = self._timeline.now
-        if now >= self._failing_until:
-            self.failing_since = now
+        if now >= self._failing_until or (self._fails_for_node and not for_node):
+            self.failing_since, self._fails_for_node = now, for_node
         self._failing_until = max(self._failing_until, now + seconds)
 
     @property
