@@ -6,6 +6,7 @@ Rule 2: an excuse is about one client and one moment.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from userspace_proxy.model import SocketAddress
@@ -438,11 +439,10 @@ class Checks:
             if client.is_looked_at:
                 continue
             serving = self._in_force.get(client.to)
-            if serving is None and client.state == WAITS:
-                is_right = self._is_held_by_former(client)
-                why = f"{client.name} waits at {client.to}, which nothing serves any more"
-                world.judgements.check(GONE, is_right, why)
-            if serving is None or serving.has_none or now - client.dialled_at < _WAIT_S:
+            if serving is None:
+                self._check_gone(client)
+                continue
+            if serving.has_none or now - client.dialled_at < _WAIT_S:
                 continue
             if client.state not in (DIALS, WAITS):
                 client.is_looked_at = True
@@ -453,10 +453,24 @@ class Checks:
             elif self._is_held_by_former(client):
                 client.is_looked_at = True
                 world.judgements.excuse(SOON, "a worker of an earlier control process holds it")
-            elif now - client.dialled_at >= _WAIT_S + self._dials_s(serving, client):
+            elif now - client.dialled_at >= _WAIT_S + self._dials_s(serving.endpoints, client):
                 world.judgements.violate(
                     SOON, f"{client.name} {client.state} although a worker runs"
                 )
+
+    def _check_gone(self, client: Client) -> None:
+        """Check that a client doesn't wait for long at what is served no more."""
+        judgements, dials_s = self.world.judgements, self._dials_s(ENDPOINTS, client)
+        if client.state == RESET:
+            client.is_looked_at = True
+            judgements.right(GONE)
+        elif client.state != WAITS:
+            return
+        elif self.world.timeline.now - self._disturbed_at < _WAIT_S + dials_s:
+            judgements.excuse(GONE, "its dials may be under way")
+        else:
+            why = f"{client.name} waits at {client.to}, which nothing serves any more"
+            judgements.check(GONE, self._is_held_by_former(client), why)
 
     def _is_held_by_former(self, client: Client) -> bool:
         """Return whether a worker has it that learns of no other endpoints any more."""
@@ -465,10 +479,10 @@ class Checks:
             for process in self.world.machine.alive(WORKER)
         )
 
-    def _dials_s(self, serving: Serving, client: Client) -> float:
-        """Return how long dials of endpoints that were broken may take."""
+    def _dials_s(self, endpoints: Iterable[SocketAddress], client: Client) -> float:
+        """Return how long dials of those endpoints that were broken may take."""
         since = client.dialled_at - _WAIT_S
-        return _DIAL_S * sum(self._was_broken(each, since) for each in serving.endpoints)
+        return _DIAL_S * sum(self._was_broken(each, since) for each in endpoints)
 
     def note_pins(self) -> None:
         """Note which endpoints clients in calm had."""
