@@ -25,12 +25,14 @@ def test_the_products_are_those_of_each_number(number, others):
 
 
 @pytest.mark.parametrize("count", [1, 2, 40, 41, 42, 63, 64, 65, 127, 129, 1_000, 10_000])
-def test_any_count_of_numbers_has_a_highest_product(count):
+def test_any_count_of_numbers_has_its_products_and_a_highest_one(count):
     draw = random.Random(count)
     others = [draw.getrandbits(64) for _ in range(count)]
     lanes = Lanes(others)
     for number in (0, 2**64 - 1, *(draw.getrandbits(64) for _ in range(20))):
-        assert lanes.highest(number) == max(product(number, other) for other in others)
+        expected = [product(number, other) for other in others]
+        assert lanes.products(number).tolist() == expected
+        assert lanes.highest(number) == max(expected)
 
 
 @given(NUMBERS, NUMBERS)

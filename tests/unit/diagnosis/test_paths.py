@@ -8,9 +8,15 @@ from userspace_proxy.model.serving import Serving
 from userspace_proxy.policy import PathDecision
 
 from ..status.views import make_port, replace
+from .words import WORDS, paths
 
 KERNEL = DataPath.KERNEL
 WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
+
+
+def test_what_is_said_of_paths_and_probes_is_on_the_page():
+    recorded = WORDS.read_text(encoding="utf-8").splitlines()
+    assert [*paths()] == recorded[-len([*paths()]) :]
 
 
 def test_a_path_has_its_age_and_its_reason_where_they_are_known():
