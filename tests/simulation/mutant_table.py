@@ -120,8 +120,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "endpoint-socket-leaked": Mutant(
         "tcp_dial",
-        "            reset(self.sock)\n            self._drop_socket()",
-        "            reset(self.sock)",
+        "            reset_on_close(self.sock)\n            self._drop_socket()",
+        "            reset_on_close(self.sock)",
     ),
     "deadline-not-stopped": Mutant(
         "tcp_dial",

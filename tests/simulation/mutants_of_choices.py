@@ -231,7 +231,9 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     # -- addresses of clients ----------------------------------------------------------------------
     "denied-pair-forgotten": Mutant(
-        "probes", "            self._pairs.note(client, endpoint, now)\n", ""
+        "probes",
+        "            self._pairs.note(client, endpoint, now)\n",
+        "            pass\n",
     ),
     "no-probe": Mutant(
         "tcp_dial",

@@ -80,9 +80,7 @@ MUTANTS: Mapping[str, Mutant] = {
     "late-bytes-not-flushed": Mutant(
         "late_reset", "                direction.flush()\n", "                pass\n"
     ),
-    "last-bytes-not-read": Mutant(
-        "tcp", "        up.pump_last()\n        down.pump_last()\n", "        up.pump_last()\n"
-    ),
+    "last-bytes-not-read": Mutant("tcp", "        down.pump_last()\n", ""),
     "fin-after-a-reset": Mutant(
         "relay",
         "        self.reads_to_empty = self.is_broken = True\n        self.has_fin = False\n"

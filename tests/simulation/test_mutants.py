@@ -1,15 +1,12 @@
 """Mutants that are written by hand change code that is there."""
 
-from pathlib import Path
-
 import pytest
 
-from .halves import mutants
+from .halves import PACKAGES, mutants
+from .seeds import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 
-
-@pytest.mark.parametrize("half", ["control", "api", "node"])
+@pytest.mark.parametrize("half", PACKAGES)
 def test_each_mutant_changes_one_place_of_a_program(half: str) -> None:
     for mutant in mutants(half).values():
         source = (ROOT / mutant.path).read_text()
