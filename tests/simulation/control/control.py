@@ -184,7 +184,7 @@ class Control:
             world.judgements.check(REFUSES, not is_open, f"{at} can't be served, and listens")
 
     def _is_short(self, exc: Exception | None) -> bool:
-        """Return whether a call of this process fails now for want of something."""
+        """Return whether this process now lacks what one of its calls needs."""
         return isinstance(exc, ShortageError) and bool(self.process.kernel.fails)
 
     def _is_held_by_others(self, at: SocketAddress) -> bool:

@@ -161,7 +161,7 @@ NODES = [
     {"ignored": (make_ignored("shop/web", "80", CAUSE, is_conflict=True),)},
     {"node_is_eligible": False},
 ]
-"""What makes a node have a problem; all else of it is well."""
+"""Facts that each give a node a problem, if the rest is as it should be."""
 KERNEL, WEB = DataPath.KERNEL, Frontend("10.96.0.1", 80, Protocol.TCP)
 PATHS = [
     (PathView(KERNEL, kernel_connections=0), "TCP"),
