@@ -210,6 +210,8 @@ class SyncLoop:
             return
         await self._check_health(self.plan)
         self.planning.end_recovery()
+        # Before this is in force, and before listeners close: flows may still lead elsewhere.
+        await self.rules.forget_stale()
         programmed_s = self.progress.end(batch)
         self._is_unfinished = False
         self._owes_round = self._owes_round and self._wake.is_set()
@@ -217,8 +219,6 @@ class SyncLoop:
         await self.progress.announce()
         if changes:
             self._log_round(batch.snapshot, changes)
-        # Before listeners close: flows may still lead to them.
-        await self.rules.forget_stale()
         self._served_ports.close_retired()
 
     def _log_round(self, snapshot: Snapshot, changes: PlanChanges) -> None:

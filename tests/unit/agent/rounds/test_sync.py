@@ -253,7 +253,7 @@ async def test_a_loop_that_is_stuck_in_a_round_does_not_iterate(start):
     await until(lambda: loop.turned_s_ago < before + 0.05)
 
 
-async def test_a_change_is_in_force_before_stale_conntrack_entries_are_sought(start):
+async def test_a_change_is_in_force_once_stale_conntrack_entries_are_gone(start):
     is_seeking, go_on = asyncio.Event(), asyncio.Event()
 
     class Seeking(WatchedSteering):
@@ -263,16 +263,20 @@ async def test_a_change_is_in_force_before_stale_conntrack_entries_are_sought(st
 
     steering = Seeking()
     loop, cluster = await start(steering), Cluster()
-    await settle(loop, cluster.serve("web", WEB.ip, POD))
-    await is_seeking.wait()
     go_on.set()
+    await settle(loop, cluster.serve("web", WEB.ip, POD))
     await until(lambda: loop._wake._waiters)
+    is_seeking.clear()
     go_on.clear()
     port = steering.kernel[WEB]
-    await settle(loop, cluster.remove("web"))
+    loop.publish(cluster.remove("web"))
+    await is_seeking.wait()
+    assert WEB not in steering.kernel
+    assert loop.counters.waiting_since, "a client's next datagram would go where the flow leads"
     assert is_listening(port), "flows may still lead to it"
     go_on.set()
     await until(lambda: not is_listening(port))
+    assert not loop.counters.waiting_since
 
 
 async def test_only_the_first_round_is_logged(start, caplog):
