@@ -16,6 +16,7 @@ from ..clocks import Clocks
 from ..errors import UserspaceProxyError
 from ..facts import StatusFacts
 from ..log_fields import FieldLogger
+from ..logged_condition import LoggedCondition
 from ..model import ServiceKey
 from ..scaling.holder_lease import HolderLease
 from ..scaling.lease_notes import HOLDER, read_board
@@ -26,7 +27,6 @@ from ..scaling.waking import Waking
 from ..sources.base import Leases
 from ..state_file import file_of_proxy
 from ..steering import proxy_label
-from ..trouble import Trouble
 from .core import Core
 from .rounds.component import Component
 from .rounds.tasks import Supervisor, pause
@@ -102,7 +102,7 @@ class _Resting:
         self._clock = clock
         self._has_old_workers = bool(core.predecessors)
         self._relieved_at: float | None = None
-        self._trouble = Trouble[str](
+        self._condition = LoggedCondition[str](
             _log,
             "workloads are not scaled to zero: %(cause)s",
             "workloads are scaled to zero again",
@@ -143,11 +143,11 @@ class _Resting:
             try:
                 await step()
             except UserspaceProxyError as exc:
-                self._trouble.set(str(exc))
+                self._condition.set(str(exc))
                 await pause(_RETRY_S)
             else:
                 if step == self._report:
-                    self._trouble.clear()
+                    self._condition.clear()
                 await pause(_LOOK_S)
 
     async def _release(self) -> None:

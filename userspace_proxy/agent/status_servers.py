@@ -23,13 +23,13 @@ from ..errors import ListenError
 from ..facts import StatusFacts, UnservedFacts, failed_clients
 from ..kernel.port_holders import who_holds
 from ..log_fields import FieldLogger
+from ..logged_condition import LoggedCondition
 from ..model import IPFamily, Protocol
 from ..plan import PortKey
 from ..plane import Group, Plane
 from ..status.history import KEPT_MAX, Counted, Figures
 from ..status.listening import ListenAt
 from ..status.observing import Observing
-from ..trouble import Trouble
 from .rounds.component import Component, OwnAddresses
 from .rounds.options import Options
 from .rounds.served_ports import ServedPorts
@@ -52,7 +52,7 @@ class _Address:
         self.serve = serve
         self.cause = ""
         """The error of the last attempt."""
-        self.trouble = Trouble[ListenError](
+        self.condition = LoggedCondition[ListenError](
             _log,
             "cannot serve a status address: %(cause)s",
             "status address available: %(address)s",
@@ -75,7 +75,7 @@ class StatusAddresses:
     @property
     def problems(self) -> tuple[ListenError, ...]:
         """Why some aren't open."""
-        return tuple(problem for address in self._missing for problem in address.trouble.now)
+        return tuple(problem for address in self._missing for problem in address.condition.now)
 
     async def open(self) -> None:
         """Try to open those that aren't open."""
@@ -86,7 +86,7 @@ class StatusAddresses:
                 await self._note(address, exc)
             else:
                 self._missing.remove(address)
-                address.trouble.clear(address=_text(address.bind))
+                address.condition.clear(address=_text(address.bind))
 
     async def run(self) -> None:
         """Retry until all are open."""
@@ -106,7 +106,7 @@ class StatusAddresses:
             holder = await asyncio.to_thread(who_holds, Protocol.TCP, port, IPFamily.of(host))
             message += f" by {holder}" if holder else ""
         # A copy: the traceback of an error that was raised keeps what its frames refer to.
-        address.trouble.set(ListenError(message, hint=error.hint))
+        address.condition.set(ListenError(message, hint=error.hint))
 
 
 def _text(bind: ListenAt) -> str:

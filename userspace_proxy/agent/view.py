@@ -10,7 +10,7 @@ from ..causes.services import not_listening
 from ..dataplane import Waiting
 from ..diagnosis.failures import becomes_past, cause_of_endpoint, is_quiet, without_silence
 from ..diagnosis.paths import target_in_words
-from ..diagnosis.symptoms import failed_lately
+from ..diagnosis.symptoms import failed_last_minute
 from ..facts import (
     GAUGES,
     LAST_MINUTE_S,
@@ -153,7 +153,7 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     facts.client_mistakes = client_mistakes(group, clock, has_served=facts.connections > 0)
     facts.is_out_of_ports = now - group.out_of_ports_at < _RECENT_S
     facts.is_out_of_client_ports = now - group.out_of_client_ports_at < _RECENT_S
-    facts.last_minute = failed_lately(
+    facts.last_minute = failed_last_minute(
         group.last_minute.failing(now),
         ((v, group.read_counters(v.address)) for v in plan.verdicts if v.is_usable),
         clock,

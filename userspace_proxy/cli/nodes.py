@@ -70,15 +70,15 @@ def top_of_all(given: Given) -> int:
     names = ServiceArguments(given, settings, reads_cluster=True).selected()
     sort, search = given.values.get("sort", "rate"), _search(given)
     with FollowedNodes(given, settings, services_among(names)) as following:
-        lately = _LastSeconds()
+        recent = _LastSeconds()
         page = partial(_top, existing(following.now, names), search, sort)
-        lately.add(following.now)
+        recent.add(following.now)
         if sys.stdout.isatty():
-            watch(lambda: _text(page(*lately.add(following.now))), sys.stdout)
+            watch(lambda: _text(page(*recent.add(following.now))), sys.stdout)
         else:
             # Agents that carry little report seldom: a second may have no report, or two.
             wait(_AVERAGED_S * EVERY_S)
-            write(sys.stdout, _text(page(*lately.add(following.now))))
+            write(sys.stdout, _text(page(*recent.add(following.now))))
     return DONE
 
 
@@ -97,8 +97,8 @@ def _show(
     also = services_among(names)
     if given.is_on("watch"):
         with FollowedNodes(given, settings, also) as following:
-            page, lately = page_of(following.now), _LastSeconds()
-            watch(lambda: _text(page(*lately.add(following.now))), sys.stdout)
+            page, recent = page_of(following.now), _LastSeconds()
+            watch(lambda: _text(page(*recent.add(following.now))), sys.stdout)
     shown: list[StatusText] = []
 
     def show(all_nodes: AllNodes) -> None:

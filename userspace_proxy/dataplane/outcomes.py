@@ -47,7 +47,7 @@ class GroupNews(Protocol):
         """Note that a client finds no endpoint, and none of those that wait has found that."""
 
 
-class _Trouble:
+class _FailedDials:
     """What is known of a Service port whose dials have failed: others have none."""
 
     __slots__ = ("ejection_lines", "return_lines", "returned_at", "shortage_lines")
@@ -72,10 +72,10 @@ class Outcomes:
 
     __slots__ = (
         "_balancers",
+        "_failed_or_none",
         "_label",
         "_on_back",
         "_table",
-        "_trouble_or_none",
         "detours",
         "news",
     )
@@ -95,19 +95,19 @@ class Outcomes:
         """Learns what this worker has found."""
         self.detours: Container[SocketAddress] = ()
         """Endpoints that are dialled elsewhere."""
-        self._trouble_or_none: _Trouble | None = None
+        self._failed_or_none: _FailedDials | None = None
 
     @property
-    def _trouble(self) -> _Trouble:
-        if self._trouble_or_none is None:
-            self._trouble_or_none = _Trouble()
-        return self._trouble_or_none
+    def _failed(self) -> _FailedDials:
+        if self._failed_or_none is None:
+            self._failed_or_none = _FailedDials()
+        return self._failed_or_none
 
     def change(self, old: Serving, new: Serving) -> None:
         """Forget endpoints that have left, and failures of those that are dialled elsewhere now."""
-        if self._trouble_or_none is not None:
+        if self._failed_or_none is not None:
             for endpoint in frozenset(old.all_endpoints).difference(new.all_endpoints):
-                self._trouble.returned_at.pop(endpoint, None)
+                self._failed.returned_at.pop(endpoint, None)
         for endpoint, _ in set(old.detours) ^ set(new.detours):
             self._table.counters_of(endpoint).dials.end()
             if self._balancers.current.answered(endpoint) and self.news is not None:
@@ -156,7 +156,7 @@ class Outcomes:
         if may_be_client_specific:
             return code
         if self._balancers.current.failed(endpoint, now, is_silent=is_silent):
-            lines = self._trouble.ejection_lines
+            lines = self._failed.ejection_lines
             if lines.take(now):
                 self._log_ejection(endpoint, failed, is_last=not lines.left)
             if self.news is not None:
@@ -169,7 +169,7 @@ class Outcomes:
         counters.dials.succeeded_at = now
         if self._balancers.current.answered(endpoint):
             self._note_return(endpoint, now)
-            lines = self._trouble.return_lines
+            lines = self._failed.return_lines
             if lines.take(now):
                 self._log_return(endpoint, is_last=not lines.left)
             if self.news is not None:
@@ -186,8 +186,8 @@ class Outcomes:
 
     def has_returned_since(self, endpoint: SocketAddress, moment: float) -> bool:
         """Return whether an ejection has ended since: the silence of an older dial is over."""
-        trouble = self._trouble_or_none
-        return trouble is not None and trouble.returned_at.get(endpoint, moment) > moment
+        failed = self._failed_or_none
+        return failed is not None and failed.returned_at.get(endpoint, moment) > moment
 
     def left_client_address(self, endpoint: SocketAddress, client: str, now: float) -> None:
         """Count and log a dial from this node's address, as no port of the client's was free."""
@@ -199,7 +199,7 @@ class Outcomes:
             "cause": "the client's ports 61000-65535 towards the endpoint are in use",
             "hint": "set net.ipv4.tcp_timestamps=1 on this node and in the endpoint",
         }
-        if self._trouble.shortage_lines.take(now):
+        if self._failed.shortage_lines.take(now):
             _log.warning(
                 "%(service)s: endpoint %(endpoint)s sees this node's address, not that of "
                 "%(client)s: %(cause)s",
@@ -216,7 +216,7 @@ class Outcomes:
         elif failed.failure is Failure.OUT_OF_PORTS:
             self._table.counters.out_of_ports += 1
             self._table.out_of_ports_at = now
-        if self._trouble.shortage_lines.take(now):
+        if self._failed.shortage_lines.take(now):
             _log.warning(
                 "%(service)s: out of local ports, descriptors or memory: %(cause)s",
                 extra=self._fields(endpoint, failed),
@@ -227,7 +227,7 @@ class Outcomes:
         self._table.out_of_client_ports_at = now
 
     def _note_return(self, endpoint: SocketAddress, now: float) -> None:
-        self._trouble.returned_at[endpoint] = now
+        self._failed.returned_at[endpoint] = now
         self._balancers.restart(endpoint, now)
         self._on_back()
 

@@ -208,7 +208,7 @@ def not_served(state: PortState, place: str, cause: Cause) -> str:
     return f"{state.capitalize()}{where}: {say(cause)}"
 
 
-besides = before_cause("besides", "besides, ")
+other_cause = before_cause("other_cause", "besides, ")
 """Why clients that reached its addresses would fail."""
 
 

@@ -126,8 +126,8 @@ def not_served(case: Case) -> PortVerdict | None:
     # A listener's problem names its address itself.
     place = _place(missed) if is_partly and port.is_unsteered else ""
     cause = not_listening(port.problem, port.hint, port.taken_by)
-    besides = wrong_besides(port)
-    more = (said.besides(besides),) if besides is not None else ()
+    other = other_cause(port)
+    more = (said.other_cause(other),) if other is not None else ()
     return PortVerdict(
         Level.TROUBLE, state, (said.not_served(state, place, cause), *more), (cause,)
     )
@@ -142,7 +142,7 @@ def _place(frontends: Sequence[FrontendFacts]) -> str:
     return f"node port {first.address.rpartition(':')[2]}"
 
 
-def wrong_besides(port: PortFacts) -> Cause | None:
+def other_cause(port: PortFacts) -> Cause | None:
     """Return why clients that reached its addresses would fail; None if they wouldn't.
 
     A Service port whose clients would wait, or are dropped by design, is as it should be.

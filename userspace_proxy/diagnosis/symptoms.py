@@ -152,17 +152,17 @@ _FAILURES = tuple(symptom for symptom in SYMPTOMS if symptom.how)
 _BY_NAME: Mapping[str, Symptom] = {symptom.name: symptom for symptom in SYMPTOMS}
 
 
-def _most(lately: MinuteCounts) -> int:
+def _most(minute: MinuteCounts) -> int:
     """Return the clients of the kind of which most failed, not counting late ones."""
-    return max(int(getattr(lately, symptom.name)) for symptom in _FAILURES)
+    return max(int(getattr(minute, symptom.name)) for symptom in _FAILURES)
 
 
 def _nothing_known(_endpoint: SocketAddress, _now: float) -> MinuteCounts:
     return MinuteCounts()
 
 
-def failed_lately(
-    lately: MinuteCounts,
+def failed_last_minute(
+    minute: MinuteCounts,
     endpoints: Endpoints,
     clock: Clock,
     *,
@@ -179,15 +179,15 @@ def failed_lately(
         has_header: They get a PROXY header.
         was_many: As in the result.
     """
-    counts = lately.counts()
+    counts = minute.counts()
     if not any(counts[1:]):
         return LastMinuteFacts()
     endpoints = tuple(endpoints)
     are_flows = any(counters.ends.failure is Failure.NO_DATAGRAM for _, counters in endpoints)
-    symptom = _main_symptom(lately, are_flows=are_flows)
-    name, most = symptom.name, getattr(lately, symptom.name)
+    symptom = _main_symptom(minute, are_flows=are_flows)
+    name, most = symptom.name, getattr(minute, symptom.name)
     if name == "unanswered_requests":
-        seldom = _owe_seldom(lately, [counters for _, counters in endpoints])
+        seldom = _owe_seldom(minute, [counters for _, counters in endpoints])
         owed = [
             (failed_at(one.address, clock.now).unanswered_requests, one.address)
             for one, _ in endpoints
@@ -215,7 +215,7 @@ def failed_lately(
     return LastMinuteFacts(*counts, cause=cause, was_many=was_many)
 
 
-def _owe_seldom(lately: MinuteCounts, endpoints: Iterable[EndpointCounters]) -> bool:
+def _owe_seldom(minute: MinuteCounts, endpoints: Iterable[EndpointCounters]) -> bool:
     """Return whether few connections before the last minute ended so: it's no habit of theirs.
 
     Where clients have the last word, most do. Of a new Service, half of all is few.
@@ -225,7 +225,7 @@ def _owe_seldom(lately: MinuteCounts, endpoints: Iterable[EndpointCounters]) -> 
         sum(e.unanswered_requests for e in endpoints),
         sum(e.connections - e.active for e in endpoints),
     )
-    owed_before, before = owed - lately.unanswered_requests, ended - lately.connections
+    owed_before, before = owed - minute.unanswered_requests, ended - minute.connections
     if before < _ENDED:
         return 2 * owed <= ended
     return owed_before < SILENT_SHARE * before
@@ -240,36 +240,36 @@ def _has_failed(counters: EndpointCounters, name: str) -> bool:
     return bool(getattr(counters, name) > 0)
 
 
-def _main_symptom(lately: MinuteCounts, *, are_flows: bool) -> Symptom:
+def _main_symptom(minute: MinuteCounts, *, are_flows: bool) -> Symptom:
     """Return the symptom that the cause is about: that of most clients.
 
     Args:
         are_flows: They are flows, for which a port may be closed without an ICMP error.
     """
-    most = max(_FAILURES, key=lambda symptom: getattr(lately, symptom.name))
-    if are_flows and most.name == "unanswered" and _are_refused_or_unanswered(lately):
+    most = max(_FAILURES, key=lambda symptom: getattr(minute, symptom.name))
+    if are_flows and most.name == "unanswered" and _are_refused_or_unanswered(minute):
         return _BY_NAME["refused"]
-    if _are_mostly_late(lately):
+    if _are_mostly_late(minute):
         return _BY_NAME["late"]
-    if lately.unanswered_requests > _most(lately):
+    if minute.unanswered_requests > _most(minute):
         return _BY_NAME["unanswered_requests"]
-    return most if _most(lately) else _BY_NAME["flaps"]
+    return most if _most(minute) else _BY_NAME["flaps"]
 
 
-def _are_mostly_late(lately: MinuteCounts) -> bool:
+def _are_mostly_late(minute: MinuteCounts) -> bool:
     """Return whether the cause is about late clients: they are more than those of any kind."""
-    return lately.late > _most(lately)
+    return minute.late > _most(minute)
 
 
-def _are_refused_or_unanswered(lately: MinuteCounts) -> bool:
+def _are_refused_or_unanswered(minute: MinuteCounts) -> bool:
     """Return whether flows were refused, and others, of which that isn't known, got no answer.
 
     Not every datagram to a closed port is answered: ICMP errors are limited.
     """
-    return lately.refused >= LEAST and lately.unanswered > 0
+    return minute.refused >= LEAST and minute.unanswered > 0
 
 
-def are_many(lately: LastMinuteFacts, count: int, total: int, share: float = SILENT_SHARE) -> bool:
+def are_many(minute: LastMinuteFacts, count: int, total: int, share: float = SILENT_SHARE) -> bool:
     """Return whether so many of all clients are news.
 
     Args:
@@ -277,7 +277,7 @@ def are_many(lately: LastMinuteFacts, count: int, total: int, share: float = SIL
     """
     is_large_share = count >= _FEW and count >= _FEW_SHARE * total
     # A share about as large as that would be news and no news in turns.
-    least, share = (_FEW, share / 2) if lately.was_many else (LEAST, share)
+    least, share = (_FEW, share / 2) if minute.was_many else (LEAST, share)
     return is_large_share or count >= max(least, share * total)
 
 
@@ -287,45 +287,45 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> Clause |
     Args:
         but: Causes that are known already: None for these, and without a cause.
     """
-    lately, why = port.last_minute, _why(port)
-    if but and (lately.cause is None or lately.cause.code in but):
+    minute, why = port.last_minute, _why(port)
+    if but and (minute.cause is None or minute.cause.code in but):
         return None
-    if _are_mostly_late(lately):
+    if _are_mostly_late(minute):
         # The cause is that of late clients.
         why = None
-    elif lately.queued and lately.queued == _most(lately):
+    elif minute.queued and minute.queued == _most(minute):
         is_limited = port.max_connections is not None and port.usable
         why = said.were_at_limit() if is_limited else said.none_in_time()
     if port.protocol == "UDP":
         return _flows_failed(port, why)
-    counts = {symptom: getattr(lately, symptom.name) for symptom in _FAILURES}
+    counts = {symptom: getattr(minute, symptom.name) for symptom in _FAILURES}
     # A connection that has ended may have begun more than a minute ago.
     failed = sum(counts.values())
-    total = max(lately.connections + lately.refused + lately.queued, failed)
+    total = max(minute.connections + minute.refused + minute.queued, failed)
     sure = sum(count for symptom, count in counts.items() if symptom.share == SHARE)
-    if not (are_many(lately, sure, total, SHARE) or are_many(lately, failed, total)):
+    if not (are_many(minute, sure, total, SHARE) or are_many(minute, failed, total)):
         return None
-    is_lost = lately.cause is not None and lately.cause.code is CauseCode.PACKETS_LOST
-    if lately.client_aborts == failed and not is_lost:
+    is_lost = minute.cause is not None and minute.cause.code is CauseCode.PACKETS_LOST
+    if minute.client_aborts == failed and not is_lost:
         return said.clients_left(failed, total, why)
     parts = tuple((count, symptom.how) for symptom, count in counts.items() if count >= LEAST)
-    is_removal = lately.removed and lately.removed == max(counts.values())
+    is_removal = minute.removed and minute.removed == max(counts.values())
     shown = parts if len(parts) > 1 or is_removal else ()
     return said.connections_failed(failed, total, shown, why)
 
 
 def _flows_failed(port: PortFacts, why: Clause | None) -> Clause | None:
-    lately = port.last_minute
+    minute = port.last_minute
     # A flow has its endpoint before that shows whether it answers.
-    failed = lately.refused + lately.queued
-    total, unanswered = max(lately.connections, failed), 0
-    if not are_many(lately, failed, total, SHARE):
+    failed = minute.refused + minute.queued
+    total, unanswered = max(minute.connections, failed), 0
+    if not are_many(minute, failed, total, SHARE):
         return None
-    if _are_refused_or_unanswered(lately) and not port.is_without_answer:
-        unanswered = lately.unanswered
+    if _are_refused_or_unanswered(minute) and not port.is_without_answer:
+        unanswered = minute.unanswered
         failed += unanswered
         total = max(total, failed)
-    return said.flows_failed(failed, total, lately.refused, unanswered, why)
+    return said.flows_failed(failed, total, minute.refused, unanswered, why)
 
 
 def _why(port: PortFacts, where: str = "at") -> Clause | None:
@@ -334,12 +334,12 @@ def _why(port: PortFacts, where: str = "at") -> Clause | None:
     Args:
         where: They failed there, if their endpoints aren't used any more.
     """
-    lately = port.last_minute
-    if lately.have_left:
+    minute = port.last_minute
+    if minute.have_left:
         return said.at_former_endpoints(where)
-    if lately.cause is None and lately.flaps >= LEAST:
-        return said.because_of_flaps(lately.flaps, port.namespace, port.service)
-    return said.because(lately.cause) if lately.cause is not None else None
+    if minute.cause is None and minute.flaps >= LEAST:
+        return said.because_of_flaps(minute.flaps, port.namespace, port.service)
+    return said.because(minute.cause) if minute.cause is not None else None
 
 
 def many_unanswered(port: PortFacts, in_a_row: int = 0) -> Clause | None:
@@ -351,18 +351,18 @@ def many_unanswered(port: PortFacts, in_a_row: int = 0) -> Clause | None:
         in_a_row: Flows that its failing endpoints haven't answered since the last answer. If these
             are all, it doesn't answer now.
     """
-    lately, open_ = port.last_minute, port.active
-    if port.stalled > in_a_row and (port.stalled == open_ or are_many(lately, port.stalled, open_)):
+    minute, open_ = port.last_minute, port.active
+    if port.stalled > in_a_row and (port.stalled == open_ or are_many(minute, port.stalled, open_)):
         return _stalled(port)
-    is_late = lately.late > lately.unanswered
-    count = lately.late if is_late else lately.unanswered
+    is_late = minute.late > minute.unanswered
+    count = minute.late if is_late else minute.unanswered
     if port.protocol != "UDP" or port.is_without_answer or count <= in_a_row:
         return None
-    if not is_late and _are_refused_or_unanswered(lately) and (failed := many_failed(port)):
+    if not is_late and _are_refused_or_unanswered(minute) and (failed := many_failed(port)):
         return failed
-    total = max(lately.connections, count)
+    total = max(minute.connections, count)
     row = said.flows_answered_late if is_late else said.flows_unanswered
-    return row(count, total, _why(port)) if are_many(lately, count, total) else None
+    return row(count, total, _why(port)) if are_many(minute, count, total) else None
 
 
 def _stalled(port: PortFacts) -> Clause:
@@ -398,10 +398,10 @@ def many_unanswered_requests(port: PortFacts) -> Clause | None:
 
     None if they are few.
     """
-    lately = port.last_minute
-    total = _total_of(port, lately.unanswered_requests)
-    why = _why(port) if lately.unanswered_requests > _most(lately) else None
-    return None if total is None else said.ended_unanswered(lately.unanswered_requests, total, why)
+    minute = port.last_minute
+    total = _total_of(port, minute.unanswered_requests)
+    why = _why(port) if minute.unanswered_requests > _most(minute) else None
+    return None if total is None else said.ended_unanswered(minute.unanswered_requests, total, why)
 
 
 def many_flaps(port: PortFacts) -> Clause | None:

@@ -20,7 +20,7 @@ from ..diagnosis.dated import also, cause_at, sentence_at, times_of
 from ..diagnosis.judge import cause_of
 from ..diagnosis.paths import counted_in_words, path_in_words, probes_in_words
 from ..diagnosis.problems import changed_again, changed_by_others
-from ..diagnosis.rules import wrong_besides
+from ..diagnosis.rules import other_cause
 from ..facts import EndpointFacts, Level, PortFacts, PortState, RejectedFacts, StatusFacts
 from ..facts.units import (
     capitalised,
@@ -189,14 +189,14 @@ def _sentence(
         return served_sentence(ports, subject, dials)
     if worst.topic == NOTE:
         return f"{served_sentence(ports, subject, dials)}; {worst.what}"
-    besides = _besides(worst, at)
-    return worst.what if besides is None else f"{worst.what}; besides, {say(besides)}"
+    other = _other_cause(worst, at)
+    return worst.what if other is None else f"{worst.what}; besides, {say(other)}"
 
 
-def _besides(worst: PathStep | None, at: PortFacts | None) -> Cause | None:
+def _other_cause(worst: PathStep | None, at: PortFacts | None) -> Cause | None:
     """Return why clients that reached an address of a port would fail; None if they wouldn't."""
     is_address = worst is not None and worst.topic == _ADDRESS
-    return wrong_besides(at) if at is not None and is_address else None
+    return other_cause(at) if at is not None and is_address else None
 
 
 def _mistakes(
@@ -211,9 +211,9 @@ def _mistakes(
     for step in steps:
         if step.topic == NOTE and step.level is Level.ATTENTION and step.causes:
             mistakes.setdefault(step.causes[0].fact, step.causes[0])
-    besides = _besides(worst, at)
+    other = _other_cause(worst, at)
     stated = () if worst is None else worst.causes
-    said = (*stated, *([] if besides is None else [besides]))
+    said = (*stated, *([] if other is None else [other]))
     return also(list(mistakes.values()), {cause.fact for cause in said})
 
 
@@ -287,9 +287,9 @@ def _port(
 def _others(port: PortFacts, now: float) -> Iterator[PathStep]:
     """Yield the causes that neither the step about endpoints nor a line of an endpoint states."""
     shown = {endpoint.cause.fact for endpoint in port.endpoints if endpoint.cause is not None}
-    besides = wrong_besides(port)
+    other = other_cause(port)
     # A second cause has a remedy of its own.
-    second = None if besides is None else besides.fact
+    second = None if other is None else other.fact
     if port.is_dropping or _is_sentence(port):
         shown |= {cause.fact for cause in port.state.stated} - {second}
     for cause in port.state.causes:

@@ -113,7 +113,7 @@ class Group(CounterTable):
         self.denials = Denials()
         """Which packets were dropped, and why."""
         self.last_minute = LastMinute()
-        """Its clients lately."""
+        """Its clients of the last minute."""
         self._failed_at: dict[SocketAddress, LastMinute] = _NONE
         """Those that failed at an endpoint, of which ``refused`` are its failed dials; no others.
         """
@@ -208,7 +208,7 @@ class Group(CounterTable):
         for mistake, new in report.client_mistakes.items():
             self.mistakes_of(mistake).add(new.not_after(now))
         open_of = self._open.get(worker) or {}
-        lately = [[0] * len(_COUNTED)]
+        recent = [[0] * len(_COUNTED)]
         self._begin_counters(report)
         for each in report.endpoints:
             endpoint = each.endpoint
@@ -217,7 +217,7 @@ class Group(CounterTable):
                 continue
             counters.add(each.figures)
             new_bytes, new_failures, *clients = _look_up(each.figures)
-            lately.append(clients)
+            recent.append(clients)
             # The first one is of all its clients.
             if new_failures or any(clients[1:]):
                 failed = MinuteCounts(
@@ -238,7 +238,7 @@ class Group(CounterTable):
             if any(number < 0 for number in open_):
                 # Ends of connections that were subtracted when it was forgotten.
                 self._subtract(endpoint, (min(0, number) for number in open_))
-        sums = dict(zip(_COUNTED, map(sum, zip(*lately, strict=True)), strict=True))
+        sums = dict(zip(_COUNTED, map(sum, zip(*recent, strict=True)), strict=True))
         after = new_of["aborts_after_wait"]
         ended = new_of["waits.timeouts"] + new_of["waits.overflows"]
         refused, waited = new_of["refused"] - ended, ended + new_of["waits.client_aborts"] + after

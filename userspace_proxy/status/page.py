@@ -78,7 +78,7 @@ class Page:
     incidents: Sequence[IncidentFacts]
     """Causes that touch several of the selected Services."""
     more_incidents: int
-    told: Mapping[str, str]
+    incident_of: Mapping[str, str]
     """The incident that states the cause of a row, by the row's id."""
     overview: Overview
     rows: tuple[Row, ...]
@@ -182,7 +182,7 @@ def build_page(sample: Sample, selection: Selection) -> Page:
         mistakes={f"source: {item.line}": item for item in view.source.rejected},
         incidents=incidents[:INCIDENTS_SHOWN],
         more_incidents=len(incidents[INCIDENTS_SHOWN:]),
-        told=_told(rows, known, incidents[:INCIDENTS_SHOWN]),
+        incident_of=_incident_of(rows, known, incidents[:INCIDENTS_SHOWN]),
         overview=make_overview(view.ports, history),
         rows=tuple(rows),
         columns=columns_of(rows, selection.sort),
@@ -202,18 +202,18 @@ def build_page(sample: Sample, selection: Selection) -> Page:
     )
 
 
-def _told(
+def _incident_of(
     rows: Sequence[Row], known: Incidents, incidents: Sequence[IncidentFacts]
 ) -> Mapping[str, str]:
     """Return which of the incidents states what each row would, by the row's id."""
     shown = {one.id for one in incidents}
-    told = {}
+    found = {}
     for row in rows if shown else ():
         ids = known.ids(row.port)
         first = ids.get(row.port.state.causes[0].fact) if ids else None
         if first in shown:
-            told[row.id] = first
-    return told
+            found[row.id] = first
+    return found
 
 
 def _breakable(address: str) -> Markup:

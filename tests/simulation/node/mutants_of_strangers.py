@@ -41,8 +41,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "drift-stays-a-problem": Mutant(
         "rules",
-        "        self.has_drifted = False\n        self._trouble",
-        "        self._trouble",
+        "        self.has_drifted = False\n        self._condition",
+        "        self._condition",
         _ROUNDS,
     ),
     "unused-node-port-counts": Mutant(

@@ -53,8 +53,8 @@ def test_a_row_without_parameters_and_one_before_a_cause_need_no_function():
     assert (fixed("fail", "clients fail")().text, str(fixed("fail", ""))) == (
         "clients fail", "fail",
     )  # fmt: skip
-    besides = before_cause("besides", "besides, ")(REFUSES)
-    assert (besides.text, besides.causes) == (f"besides, {say(REFUSES)}", (REFUSES,))
+    other = before_cause("other_cause", "besides, ")(REFUSES)
+    assert (other.text, other.causes) == (f"besides, {say(REFUSES)}", (REFUSES,))
 
 
 def test_a_row_is_read_for_the_words_the_plan_and_what_to_do():

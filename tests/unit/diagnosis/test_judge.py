@@ -87,23 +87,23 @@ def test_clauses_are_joined_and_name_the_causes_that_they_state():
 
 
 def test_a_clause_with_a_reason_states_the_cause_of_that():
-    lately = replace(
+    minute = replace(
         make_port().last_minute, connections=8, refused=12, cause=lately_of(refuses("a:1"))
     )
-    state = judge(make_port(endpoints=(READY,), last_minute=lately))
+    state = judge(make_port(endpoints=(READY,), last_minute=minute))
     assert [clause.causes for clause in state.clauses] == [(), (0,)]
-    assert state.stated == [lately.cause]
+    assert state.stated == [minute.cause]
 
 
 def test_without_a_cause_a_clause_has_the_remedy():
-    lately = replace(make_port().last_minute, connections=8, flaps=3)
-    state = judge(make_port(endpoints=(READY,), last_minute=lately))
+    minute = replace(make_port().last_minute, connections=8, flaps=3)
+    state = judge(make_port(endpoints=(READY,), last_minute=minute))
     assert (state.code, state.hint) == (None, said.flaps(3, "shop", "web").hint)
 
 
 def test_the_remedy_is_that_of_the_clause_that_decides():
-    lately = replace(make_port().last_minute, connections=8, flaps=3)
-    port = make_port(endpoints=(READY,), last_minute=lately, path=IN_KERNEL)
+    minute = replace(make_port().last_minute, connections=8, flaps=3)
+    port = make_port(endpoints=(READY,), last_minute=minute, path=IN_KERNEL)
     _, verdict = decide(port)
     assert [bool(clause.hint) for clause in verdict.clauses] == [True, True]
     assert judge(port).hint == said.flaps(3, "shop", "web").hint

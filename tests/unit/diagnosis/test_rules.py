@@ -8,7 +8,7 @@ from userspace_proxy.causes.services import not_listening
 from userspace_proxy.diagnosis import clauses as said
 from userspace_proxy.diagnosis import rules
 from userspace_proxy.diagnosis.clauses import stated, stated_in_short
-from userspace_proxy.diagnosis.rules import RULES, Case, decide, wrong_besides
+from userspace_proxy.diagnosis.rules import RULES, Case, decide, other_cause
 from userspace_proxy.facts import FrontendFacts, Level
 from userspace_proxy.model import FrontendKind
 
@@ -159,13 +159,13 @@ def test_the_cause_is_about_the_chain_that_takes_the_packets():
         pytest.param({"is_dropping": True}, id="dropped-on-this-node-by-design"),
     ],
 )
-def test_what_is_by_design_is_not_wrong_besides(changes):
-    assert wrong_besides(make_port(**{"problem": HELD_BY, "cause": NO_NAME, **changes})) is None
+def test_what_is_by_design_is_no_other_cause(changes):
+    assert other_cause(make_port(**{"problem": HELD_BY, "cause": NO_NAME, **changes})) is None
 
 
-def test_that_all_clients_would_be_dropped_is_wrong_besides():
+def test_that_all_clients_would_be_dropped_is_another_cause():
     dropping = {"is_dropping": True, "admits": (), "cause": NO_NAME}
-    assert wrong_besides(make_port(problem=HELD_BY, **dropping)) is NO_NAME
+    assert other_cause(make_port(problem=HELD_BY, **dropping)) is NO_NAME
 
 
 # Endpoints that fail, and the others.

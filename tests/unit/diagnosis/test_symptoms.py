@@ -19,7 +19,7 @@ from userspace_proxy.causes.say import remedy, say
 from userspace_proxy.diagnosis import clauses as said
 from userspace_proxy.diagnosis import rules
 from userspace_proxy.diagnosis.symptoms import (
-    failed_lately,
+    failed_last_minute,
     many_failed,
     many_flaps,
     many_idle,
@@ -53,30 +53,30 @@ SERVED_NOW = said.served_by(1, 0, is_now=True)
 SENT = {"connections": 99, "sent_bytes": 5}
 
 
-def found(lately, *endpoints, now=9.0, **changes):
+def found(minute, *endpoints, now=9.0, **changes):
     """Return what is found of clients of the last minute, and why most of them failed."""
-    return failed_lately(lately, iter(endpoints), at(now), **changes)
+    return failed_last_minute(minute, iter(endpoints), at(now), **changes)
 
 
-def served(lately, *endpoints, **changes):
+def served(minute, *endpoints, **changes):
     """Return a Service port with clients of the last minute."""
-    return make_port(endpoints=endpoints or (READY,), last_minute=lately, **changes)
+    return make_port(endpoints=endpoints or (READY,), last_minute=minute, **changes)
 
 
 # Where most clients failed, and why.
 
 
 def test_of_clients_that_failed_lately_the_last_endpoint_that_failed_is_the_cause():
-    lately = MinuteCounts(8, 12)
+    minute = MinuteCounts(8, 12)
     refused, before = returned(5.0), returned(4.0, Failure.SILENT, OTHER)
     never = counted(EndpointCounters(), OTHER)
-    facts = found(lately, before, refused, never)
+    facts = found(minute, before, refused, never)
     assert facts == LastMinuteFacts(8, 12, cause=lately_of(refuses(POD), 12, 5.0))
     # It is in the past, or another one that fails now is the cause.
-    assert found(lately, refused, now=5.0 + LAST_MINUTE_S).cause is None
+    assert found(minute, refused, now=5.0 + LAST_MINUTE_S).cause is None
     failing_now = EndpointCounters()
     failing_now.dials.failed(5.0, Failure.REFUSED)
-    assert found(lately, counted(failing_now)) == LastMinuteFacts(8, 12)
+    assert found(minute, counted(failing_now)) == LastMinuteFacts(8, 12)
     assert found(MinuteCounts(), refused) == LastMinuteFacts()
 
 
@@ -96,17 +96,17 @@ def test_a_client_that_was_denied_the_endpoint_until_a_moment_ago_is_named():
 
 @pytest.mark.parametrize("failure", [Failure.RESET, Failure.CLOSED])
 def test_of_connections_that_ended_unanswered_the_last_endpoint_is_the_cause(failure):
-    lately = MinuteCounts(20, 1, 12)
-    facts = found(lately, ended(4.0, failure, OTHER), ended(5.0, failure))
+    minute = MinuteCounts(20, 1, 12)
+    facts = found(minute, ended(4.0, failure, OTHER), ended(5.0, failure))
     it_may_answer_no_other = lately_of(resets(POD), 12, 5.0, others=False)
     assert facts == LastMinuteFacts(20, 1, 12, cause=it_may_answer_no_other)
     (_, counters) = answering = ended(5.0, failure)
     counters.ends.succeeded_at = 5.1
-    assert found(lately, answering).cause == lately_of(resets(POD), 12, 5.0)
+    assert found(minute, answering).cause == lately_of(resets(POD), 12, 5.0)
     # The client of another one has left; and what was a while ago isn't the cause.
     left = ended(8.0, Failure.UNANSWERED, OTHER)
-    assert found(lately, left, returned(5.0)).cause is None
-    assert found(lately, ended(5.0), now=5.0 + LAST_MINUTE_S).cause is None
+    assert found(minute, left, returned(5.0)).cause is None
+    assert found(minute, ended(5.0), now=5.0 + LAST_MINUTE_S).cause is None
     assert found(MinuteCounts(20, 12, 1), ended(5.0)).cause is None
 
 
@@ -122,11 +122,11 @@ def test_of_a_client_whose_connections_alone_end_unanswered_the_address_is_named
     for now in (2.0, 4.0, 6.0):
         counters.ends.succeeded_at = now - 1.0
         counters.ended_unanswered(now, Failure.CLOSED, CLIENT)
-    lately = MinuteCounts(40, 0, 12)
-    cause = found(lately, one).cause
+    minute = MinuteCounts(40, 0, 12)
+    cause = found(minute, one).cause
     assert cause == lately_of(excludes(POD, CLIENT), 12, 6.0)
     counters.ended_unanswered(7.0, Failure.CLOSED, "10.244.3.9")
-    cause = found(lately, one).cause
+    cause = found(minute, one).cause
     assert cause.row is resets, "the last one was another client's first"
     counters.ended_unanswered(8.0, Failure.UNANSWERED)
     left = found(MinuteCounts(40, client_aborts=12), one).cause
@@ -142,10 +142,10 @@ def test_of_clients_that_left_the_last_endpoint_is_the_cause():
 
 
 def test_connections_that_end_in_the_middle_are_no_success():
-    lately = found(MinuteCounts(40, 0, 0, 2, 8), ended(7.0), cut(5.0))
-    assert lately == LastMinuteFacts(40, 0, 0, 2, 8, cause=lately_of(cuts_off(POD), 8, 5.0))
-    failed = said.connections_failed(10, 40, (), said.because(lately.cause))
-    assert told_of(served(lately)) == (rules.clients_failed, [SERVED_NOW, failed])
+    minute = found(MinuteCounts(40, 0, 0, 2, 8), ended(7.0), cut(5.0))
+    assert minute == LastMinuteFacts(40, 0, 0, 2, 8, cause=lately_of(cuts_off(POD), 8, 5.0))
+    failed = said.connections_failed(10, 40, (), said.because(minute.cause))
+    assert told_of(served(minute)) == (rules.clients_failed, [SERVED_NOW, failed])
 
 
 def test_of_packets_that_are_lost_the_side_is_named_that_they_do_not_reach():
@@ -161,15 +161,15 @@ def test_of_packets_that_are_lost_the_side_is_named_that_they_do_not_reach():
 
 @pytest.mark.parametrize("kind", ["unanswered", "client_aborts", "endpoint_aborts", "late"])
 def test_endpoints_that_have_left_since_are_not_among_those_that_may_serve(kind):
-    lately, answering = MinuteCounts(20, **{kind: 12}), EndpointCounters()
+    minute, answering = MinuteCounts(20, **{kind: 12}), EndpointCounters()
     others = (counted(answering),)
-    facts = found(lately, *others)
+    facts = found(minute, *others)
     assert (facts.cause, facts.have_left) == (None, True)
     if kind == "late":
         answering.dials.failed(1.0, Failure.SILENT)
     else:
         setattr(answering, kind, 1)
-    assert not found(lately, *others, now=90.0).have_left
+    assert not found(minute, *others, now=90.0).have_left
     # There may have been none, or no room.
     assert not found(MinuteCounts(20, refused=12), *others).have_left
     assert not found(MinuteCounts(20, queued=12), *others).have_left
@@ -182,7 +182,7 @@ def test_a_service_that_has_never_had_an_endpoint_has_none_that_left():
 
 
 @pytest.mark.parametrize(
-    ("lately", "endpoints", "at_first", "at_last", "shown"),
+    ("minute", "endpoints", "at_first", "at_last", "shown"),
     [
         pytest.param(
             MinuteCounts(60, unanswered=18), (ended(5.0), ended(8.0, address=OTHER)),
@@ -209,10 +209,10 @@ def test_a_service_that_has_never_had_an_endpoint_has_none_that_left():
     ],
 )  # fmt: skip
 def test_the_endpoint_is_named_at_which_most_clients_failed(
-    lately, endpoints, at_first, at_last, shown
+    minute, endpoints, at_first, at_last, shown
 ):
     failed = {POD: at_first, OTHER: at_last}
-    facts = found(lately, *endpoints, failed_at=lambda one, _now: failed[one])
+    facts = found(minute, *endpoints, failed_at=lambda one, _now: failed[one])
     assert (facts.cause.get("at"), facts.cause.count) == (str(shown[0]), shown[1])
 
 
@@ -280,25 +280,25 @@ def test_clients_that_failed_in_several_ways_are_counted_by_each():
 )
 def test_clients_that_had_to_wait_have_the_reason_for_their_wait(most, changes, row):
     handling = Handling(hold=Hold(60), max_connections=most)
-    lately = found(MinuteCounts(28, queued=12), ended(5.0))
-    port = served(lately, handling=handling, **changes)
+    minute = found(MinuteCounts(28, queued=12), ended(5.0))
+    port = served(minute, handling=handling, **changes)
     failed = said.connections_failed(12, 40, (), row())
     if changes:
         failed = said.flows_failed(12, 28, 0, 0, row())
     assert told_of(port) == (rules.clients_failed, [SERVED_NOW, failed])
     if not changes:
-        lately = found(MinuteCounts(28, 0, 14, queued=12), ended(5.0))
+        minute = found(MinuteCounts(28, 0, 14, queued=12), ended(5.0))
         parts = ((14, "ended without an answer"), (12, "had waited for an endpoint"))
-        why = said.because(lately.cause)
+        why = said.because(minute.cause)
         failed = said.connections_failed(26, 40, parts, why)
-        assert many_failed(replace(port, last_minute=lately)) == failed
+        assert many_failed(replace(port, last_minute=minute)) == failed
         # Without an endpoint, a limit is none.
         port = make_port(endpoints=(), handling=handling, last_minute=LastMinuteFacts(0, queued=5))
         assert many_failed(port) == said.connections_failed(5, 5, (), said.none_in_time())
 
 
 @pytest.mark.parametrize(
-    ("lately", "changes"),
+    ("minute", "changes"),
     [
         pytest.param((100, 3), {}, id="refused"),
         pytest.param((40, 0, 0, 0, 2), {}, id="cut"),
@@ -307,19 +307,19 @@ def test_clients_that_had_to_wait_have_the_reason_for_their_wait(most, changes, 
         pytest.param((60, 0, 0, 0, 0, 0, 4), {}, id="saved-late"),
     ],
 )
-def test_what_was_news_stays_so_until_it_is_half_as_many(lately, changes):
+def test_what_was_news_stays_so_until_it_is_half_as_many(minute, changes):
     for was_many in (False, True):
-        port = served(LastMinuteFacts(*lately, was_many=was_many), **changes)
+        port = served(LastMinuteFacts(*minute, was_many=was_many), **changes)
         assert (port.state.word is PortState.PARTLY_ANSWERING) is was_many
-    few = LastMinuteFacts(lately[0] * 2, *lately[1:], was_many=True)
+    few = LastMinuteFacts(minute[0] * 2, *minute[1:], was_many=True)
     assert served(few, **changes).state.word is PortState.SERVED
 
 
 def test_endpoints_that_leave_and_return_again_and_again_are_news():
-    lately = found(MinuteCounts(8, flaps=3), returned(5.0))
+    minute = found(MinuteCounts(8, flaps=3), returned(5.0))
     flaps = said.flaps(3, "shop", "web")
-    assert many_flaps(served(lately)) == flaps
-    assert served(lately).state.hint == flaps.hint
+    assert many_flaps(served(minute)) == flaps
+    assert served(minute).state.hint == flaps.hint
     assert many_flaps(served(found(MinuteCounts(8, flaps=2)))) is None, "a rollout"
     # Clients that failed have the reason for that.
     both = found(MinuteCounts(8, 12, flaps=30), returned(5.0))
@@ -337,11 +337,11 @@ def test_endpoints_that_leave_and_return_again_and_again_are_news():
 
 def test_flows_without_an_answer_have_their_endpoint_and_the_remedy():
     stalled = ended(5.0, Failure.NO_DATAGRAM)
-    lately = found(MinuteCounts(12, 0, 9), stalled)
-    assert lately.cause == lately_of(no_datagram(POD), 9, 5.0, others=False)
-    port = served(lately, **UDP)
-    assert many_unanswered(port) == said.flows_unanswered(9, 12, said.because(lately.cause))
-    assert port.state.hint == remedy(lately.cause)
+    minute = found(MinuteCounts(12, 0, 9), stalled)
+    assert minute.cause == lately_of(no_datagram(POD), 9, 5.0, others=False)
+    port = served(minute, **UDP)
+    assert many_unanswered(port) == said.flows_unanswered(9, 12, said.because(minute.cause))
+    assert port.state.hint == remedy(minute.cause)
 
 
 def test_flows_that_were_answered_late_are_not_said_to_have_no_answer():
@@ -410,14 +410,14 @@ def test_an_endpoint_whose_flows_were_late_has_not_left_once_that_was_a_minute_a
 
 def test_an_endpoint_that_was_late_is_not_to_blame_for_what_others_cut_off():
     endpoints = returned(5.0, Failure.SILENT), cut(6.0, address=OTHER)
-    lately = found(MinuteCounts(60, endpoint_aborts=10, late=6), *endpoints)
-    assert lately.cause == lately_of(cuts_off(OTHER), 10, 6.0)
-    why, port = said.because(lately.cause), served(lately)
+    minute = found(MinuteCounts(60, endpoint_aborts=10, late=6), *endpoints)
+    assert minute.cause == lately_of(cuts_off(OTHER), 10, 6.0)
+    why, port = said.because(minute.cause), served(minute)
     assert many_saved_late(port) == said.saved_late(6, 60)
     assert many_failed(port) == said.connections_failed(10, 60, (), why)
-    lately = found(MinuteCounts(60, endpoint_aborts=6, late=10), *endpoints)
-    assert lately.cause == lately_of(silent(POD), 10, 5.0)
-    why, port = said.because(lately.cause), served(lately)
+    minute = found(MinuteCounts(60, endpoint_aborts=6, late=10), *endpoints)
+    assert minute.cause == lately_of(silent(POD), 10, 5.0)
+    why, port = said.because(minute.cause), served(minute)
     assert many_saved_late(port) == said.saved_late(10, 60, why)
     assert many_failed(port) == said.connections_failed(6, 60, ())
 
@@ -450,8 +450,8 @@ def test_what_is_owed_is_a_failure_where_that_is_no_habit(owed, connections, sel
         OTHER: MinuteCounts(unanswered_requests=1),
     }
     endpoints = (ended_so(0, 0), ended_so(owed, connections))
-    lately = MinuteCounts(total, unanswered_requests=4)
-    facts = found(lately, *endpoints, failed_at=lambda one, _: failed_at[one])
+    minute = MinuteCounts(total, unanswered_requests=4)
+    facts = found(minute, *endpoints, failed_at=lambda one, _: failed_at[one])
     assert (facts.cause, facts.is_unusual) == (owes_answers(POD).replace(count=3), seldom)
     port = served(facts, **SENT)
     clause = said.ended_unanswered(4, total, said.because(facts.cause))

@@ -5,8 +5,8 @@ from userspace_proxy.facts.last_minute import MINUTE_NAMES, MinuteCounts
 
 
 def test_what_was_counted_lately_is_in_the_order_of_its_names_without_the_cause():
-    lately = LastMinuteFacts(*range(1, 12))
-    assert lately.counts() == tuple(range(1, 12))
+    minute = LastMinuteFacts(*range(1, 12))
+    assert minute.counts() == tuple(range(1, 12))
     assert (MINUTE_NAMES[0], *MINUTE_NAMES[-2:]) == ("connections", "unanswered_requests", "flaps")
 
 

@@ -386,7 +386,7 @@ def test_a_cause_of_several_services_is_one_line_with_a_page_and_rows_lead_there
     alone = make_failing("c", dead=("10.244.0.8:80",))
     page = build(make_view(*make_failing("a", "b"), *alone, make_port()))
     (incident,) = page.incidents
-    assert page.told == {row.id: incident.id for row in page.rows[:2]}
+    assert page.incident_of == {row.id: incident.id for row in page.rows[:2]}
     text = render(page.view)
     assert text.count(f'href="incidents/{incident.id}"') == 3
     assert text.count("10.244.0.9:80 refuses connections: 2 Services, since") == 1

@@ -14,9 +14,9 @@ from ...clocks import Clocks
 from ...errors import SteeringError
 from ...log_fields import FieldLogger
 from ...log_limit import LogLimit
+from ...logged_condition import LoggedCondition
 from ...sources import Happening
 from ...steering import Steering
-from ...trouble import Trouble
 from .changes import SyncCounters
 from .served_port import ServedPort
 from .served_ports import ServedPorts
@@ -43,7 +43,7 @@ class Rules:
         counters: SyncCounters,
         report: Callable[[Happening], None],
     ) -> None:
-        self._trouble = Trouble[str](
+        self._condition = LoggedCondition[str](
             _log,
             "steering failed, the old state is in force: %(cause)s",
             "steering works again",
@@ -67,7 +67,7 @@ class Rules:
     @property
     def problem(self) -> str:
         """Why the kernel's rules are behind the plan; empty if they aren't."""
-        return str(self._trouble)
+        return str(self._condition)
 
     async def follow(self) -> bool:
         """Steer the frontends of the served ports to their listeners, or along their paths.
@@ -141,8 +141,8 @@ class Rules:
 
     def _note_failure(self, exc: SteeringError) -> None:
         self._counters.failures += 1
-        self._trouble.set(str(exc))
+        self._condition.set(str(exc))
 
     def _note_recovery(self) -> None:
         self.has_drifted = False
-        self._trouble.clear()
+        self._condition.clear()

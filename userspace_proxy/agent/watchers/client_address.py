@@ -29,13 +29,13 @@ from ...kernel.nf_tables.owned import OwnerSockets
 from ...kernel.offers import LACKS_NOTHING, KernelOffers
 from ...kernel.routes import NodeRoutes
 from ...log_fields import FieldLogger
+from ...logged_condition import LoggedCondition
 from ...model import DataPath
 from ...model.node_network import NodeLink
 from ...plan import PlanChanges
 from ...plane import Plane
 from ...policy.locality import Networks, find_networks
 from ...steering import ReplyRouting
-from ...trouble import Trouble
 from ..rounds.component import Component
 from ..rounds.tasks import Supervisor, pause
 from .client_bridges import ClientBridges
@@ -81,12 +81,12 @@ class ClientAddresses(Component):
         self._plane: Plane | None = None
         self._networks: Networks | None = None
         """As the plane has them."""
-        self._trouble = Trouble[str](
+        self._condition = LoggedCondition[str](
             _log,
             "endpoints see this node's address: %(cause)s",
             "endpoints see client addresses again",
         )
-        self._ipv6_trouble = Trouble[str](
+        self._ipv6_condition = LoggedCondition[str](
             _log,
             "endpoints don't see the addresses of IPv6 clients: %(cause)s",
             level=logging.INFO,
@@ -219,8 +219,8 @@ class ClientAddresses(Component):
         if self._plane is None or not self._has_started.is_set():
             return
         cause, without_ipv6 = self.why_not or self.problem, self._replies.without_ipv6
-        self._trouble.set(cause)
-        self._ipv6_trouble.set(without_ipv6)
+        self._condition.set(cause)
+        self._ipv6_condition.set(without_ipv6)
         networks: Networks | None = None
         if self._routes is not None and not cause:
             networks = self._bridges.mark(self._routes.derived)

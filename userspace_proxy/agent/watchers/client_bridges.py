@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ...log_fields import FieldLogger
+from ...logged_condition import LoggedCondition
 from ...model.node_network import BridgeFilter, NodeLink
 from ...policy.bridges import (
     BridgeFamily,
@@ -21,7 +22,6 @@ from ...policy.bridges import (
     pod_bridges,
 )
 from ...policy.locality import Networks
-from ...trouble import Trouble
 
 _log = FieldLogger("userspace_proxy.agent")
 
@@ -36,7 +36,7 @@ class ClientBridges:
         self._existing: frozenset[int] = frozenset()
         """Those on which an entry has an effect."""
         self._refusal = ""
-        self._trouble = Trouble[BridgeProblem](
+        self._condition = LoggedCondition[BridgeProblem](
             _log,
             "endpoints see this node's address where client and endpoint share bridge "
             "%(bridge)s: %(cause)s",
@@ -94,4 +94,4 @@ class ClientBridges:
 
     def log_obstacles(self) -> None:
         """Log the obstacles that are new since the last call, or that there are none any more."""
-        self._trouble.set(*self.obstacles)
+        self._condition.set(*self.obstacles)

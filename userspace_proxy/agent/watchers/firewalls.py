@@ -12,9 +12,9 @@ from ...errors import SteeringError
 from ...facts import FirewallFacts, StatusFacts
 from ...kernel.one_thread import OneThread
 from ...log_fields import FieldLogger
+from ...logged_condition import LoggedCondition
 from ...steering.iptables import read_legacy
 from ...steering.others import Firewall, find_firewalls, read_generation, read_input_chains
-from ...trouble import Trouble
 from ..rounds.component import Component
 from ..rounds.tasks import Supervisor, pause
 
@@ -50,7 +50,7 @@ class FirewallWatch(Component):
         self._seen = -1
         self._next_s = self._latest_s = 0.0
         self._thread = OneThread("firewalls")
-        self._trouble = Trouble[Firewall](
+        self._condition = LoggedCondition[Firewall](
             _log,
             "a firewall may drop packets to Services: %(chain)s: %(cause)s",
             "firewalls no longer drop packets to Services",
@@ -60,7 +60,7 @@ class FirewallWatch(Component):
     @property
     def found(self) -> tuple[Firewall, ...]:
         """As last read."""
-        return self._trouble.now
+        return self._condition.now
 
     async def start(self, supervisor: Supervisor) -> None:
         """Watch."""
@@ -96,7 +96,7 @@ class FirewallWatch(Component):
     async def look(self) -> None:
         """Read once, and log what is new or gone."""
         try:
-            self._trouble.set(*await self._thread.run(self._read))
+            self._condition.set(*await self._thread.run(self._read))
         except (SteeringError, OSError) as exc:
             _log.debug("cannot look for firewalls: %(cause)s", extra={"cause": str(exc)})
 

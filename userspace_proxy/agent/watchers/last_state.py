@@ -23,10 +23,10 @@ from ...errors import InputError, UserspaceProxyError
 from ...facts import LastStateFacts, StatusFacts
 from ...facts.units import seconds_in_words
 from ...log_fields import FieldLogger
+from ...logged_condition import LoggedCondition
 from ...sources import Source
 from ...state_file import StateBytes, StateFile, StateFileError, file_of_proxy
 from ...steering import proxy_label
-from ...trouble import Trouble
 from ..rounds.component import Component
 from ..rounds.options import Options
 from ..rounds.sync import SyncLoop
@@ -81,7 +81,7 @@ class LastState(Component):
         """The content of the file."""
         self._known_at = 0.0
         """When what is in force was last known to be that of the source."""
-        self._trouble = Trouble[str](
+        self._condition = LoggedCondition[str](
             _log,
             "the last state is not kept on disk: %(cause)s",
             "the last state is kept on disk again",
@@ -94,7 +94,7 @@ class LastState(Component):
         return LastStateFacts(
             path=str(self._file.path) if self._file else "",
             served_at=self._served_at,
-            problem=str(self._trouble),
+            problem=str(self._condition),
             failing_since=self._failing_since,
             failures=self._failures,
         )
@@ -134,7 +134,7 @@ class LastState(Component):
             while True:
                 await self._save(self._file, await self._next_in_force())
                 period_s = max(_PERIOD_S, len(self._data) / _BYTES_PER_S)
-                await self._pause(_RETRY_S if self._trouble else period_s)
+                await self._pause(_RETRY_S if self._condition else period_s)
         finally:
             await self._save_at_stop(self._file)
 
@@ -204,10 +204,10 @@ class LastState(Component):
         except UserspaceProxyError as exc:
             self._failures += 1
             self._failing_since = self._failing_since or self._clock()
-            self._trouble.set(str(exc))
+            self._condition.set(str(exc))
         else:
             self._failing_since = 0.0
-            self._trouble.clear()
+            self._condition.clear()
 
     async def _save_at_stop(self, file: StateFile) -> None:
         newest = self._sync.progress.in_force

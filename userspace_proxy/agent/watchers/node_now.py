@@ -8,6 +8,7 @@ from collections.abc import Callable
 from ...cluster import Snapshot
 from ...kernel.interface_addresses import NodeAddresses
 from ...log_fields import FieldLogger
+from ...logged_condition import LoggedCondition
 from ...policy import NodeFacts
 from ...policy.node_facts import (
     ADDRESSES_WITHOUT_STEERING,
@@ -16,7 +17,6 @@ from ...policy.node_facts import (
     why_no_node_ports,
 )
 from ...steering import Steering
-from ...trouble import Trouble
 from ..rounds.component import Component
 from ..rounds.options import Options
 from ..rounds.tasks import Supervisor
@@ -33,7 +33,7 @@ class NodeNow(Component):
         self._steering = steering
         self._options = options_with(steering.name, options)
         self._addresses: NodeAddresses | None = None
-        self._no_node_ports = Trouble[str](_log, "node ports are not served: %(cause)s")
+        self._no_node_ports = LoggedCondition[str](_log, "node ports are not served: %(cause)s")
 
     async def start(self, supervisor: Supervisor) -> None:
         """Follow its addresses, if a steering uses them."""

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...cluster import Snapshot
-from ...trouble import Trouble
+from ...logged_condition import LoggedCondition
 from ..base import Pause, Publish, Source, SourceStatus, pause
 from .file_events import FileEvents
 from .files import FileWatch
@@ -70,12 +70,12 @@ class ManifestSource(Source):
         self._is_deaf = False
         """The last change was found without an event."""
         self._is_synced = False
-        self._deafness = Trouble[str](
+        self._deafness = LoggedCondition[str](
             _log,
             "cannot watch manifests, polling them",
             fields=lambda line: {"problem": line, "every_s": poll_s},
         )
-        self._trouble = Trouble[str](
+        self._condition = LoggedCondition[str](
             _log,
             "manifest problem",
             "manifest problems resolved",
@@ -127,7 +127,7 @@ class ManifestSource(Source):
         return SourceStatus(
             is_synced=self._is_synced,
             is_current=self._is_synced and not self._state.unread,
-            problems=self._trouble.now,
+            problems=self._condition.now,
             rejected=self._state.rejected,
         )
 
@@ -148,7 +148,7 @@ class ManifestSource(Source):
     def _report(self) -> None:
         """Log new problems, and when the last one is resolved."""
         self._deafness.set(self._events.problem)
-        self._trouble.set(*self._state.problems, path=self.location)
+        self._condition.set(*self._state.problems, path=self.location)
         for line in self._state.ignored:
             if line not in self._ignored:
                 _log.info("manifest object ignored", extra={"object": line})

@@ -5,8 +5,8 @@
     set("read-only")      logs the beginning: another cause
     clear()               logs the end
 
-Rule 1: call :meth:`Trouble.clear` when the condition is over, not when something was requested
-that should end it.
+Rule 1: call :meth:`LoggedCondition.clear` when the condition is over, not when something was
+requested that should end it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any, Generic, TypeVar
 _T = TypeVar("_T")
 
 
-def _as_cause(trouble: object) -> Mapping[str, object]:
-    return {"cause": str(trouble)}
+def _as_cause(condition: object) -> Mapping[str, object]:
+    return {"cause": str(condition)}
 
 
-class Trouble(Generic[_T]):
+class LoggedCondition(Generic[_T]):
     """A condition that begins and ends; it has one cause, or several at a time.
 
     Args:
@@ -50,7 +50,7 @@ class Trouble(Generic[_T]):
         self._fields = fields
         self._level = level
         self.now: tuple[_T, ...] = ()
-        """The present causes; empty if there is no trouble."""
+        """The present causes; empty where there are none."""
 
     def __bool__(self) -> bool:
         return bool(self.now)

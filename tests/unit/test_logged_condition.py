@@ -1,11 +1,11 @@
-"""A trouble is one line when it begins, one for each new cause, and one when it ends."""
+"""A condition is one line when it begins, one for each new cause, and one when it ends."""
 
 import logging
 
 import pytest
 
 from userspace_proxy.log_fields import FieldLogger
-from userspace_proxy.trouble import Trouble
+from userspace_proxy.logged_condition import LoggedCondition
 
 LOG = FieldLogger("userspace_proxy.agent")
 BEGINS, ENDS = "nothing is kept: %(cause)s", "all is kept again"
@@ -19,18 +19,18 @@ def lines(caplog):
 
 
 def test_a_trouble_is_logged_once_when_it_begins_and_once_when_it_ends(lines):
-    trouble = Trouble[str](LOG, BEGINS, ENDS)
+    condition = LoggedCondition[str](LOG, BEGINS, ENDS)
     for _ in range(2):
-        trouble.set("disk full")
+        condition.set("disk full")
     for _ in range(2):
-        trouble.clear()
+        condition.clear()
     assert lines() == [("WARNING", "nothing is kept: disk full"), ("INFO", ENDS)]
 
 
 def test_another_cause_is_news(lines):
-    trouble = Trouble[str](LOG, BEGINS, ENDS)
-    trouble.set("disk full")
-    trouble.set("read-only")
+    condition = LoggedCondition[str](LOG, BEGINS, ENDS)
+    condition.set("disk full")
+    condition.set("read-only")
     assert [line for _, line in lines()] == [
         "nothing is kept: disk full",
         "nothing is kept: read-only",
@@ -38,38 +38,38 @@ def test_another_cause_is_news(lines):
 
 
 def test_of_several_causes_each_new_one_is_logged_and_the_end_of_the_last(lines):
-    trouble = Trouble[str](LOG, BEGINS, ENDS)
-    trouble.set("a")
-    trouble.set("b", "a")
-    trouble.set("a")
-    trouble.set()
+    condition = LoggedCondition[str](LOG, BEGINS, ENDS)
+    condition.set("a")
+    condition.set("b", "a")
+    condition.set("a")
+    condition.set()
     assert [line for _, line in lines()] == ["nothing is kept: a", "nothing is kept: b", ENDS]
 
 
 def test_a_trouble_that_returns_is_logged_again(lines):
-    trouble = Trouble[str](LOG, BEGINS)
-    trouble.set("a")
-    trouble.clear()
-    trouble.set("a")
+    condition = LoggedCondition[str](LOG, BEGINS)
+    condition.set("a")
+    condition.clear()
+    condition.set("a")
     assert [line for _, line in lines()] == ["nothing is kept: a"] * 2
 
 
 def test_it_is_shown_while_it_lasts():
-    trouble = Trouble[str](LOG, BEGINS, ENDS)
-    assert (bool(trouble), str(trouble), trouble.now) == (False, "", ())
-    trouble.set("a", "b")
-    assert (bool(trouble), str(trouble), trouble.now) == (True, "a", ("a", "b"))
-    trouble.set("")
-    assert (bool(trouble), str(trouble), trouble.now) == (False, "", ())
+    condition = LoggedCondition[str](LOG, BEGINS, ENDS)
+    assert (bool(condition), str(condition), condition.now) == (False, "", ())
+    condition.set("a", "b")
+    assert (bool(condition), str(condition), condition.now) == (True, "a", ("a", "b"))
+    condition.set("")
+    assert (bool(condition), str(condition), condition.now) == (False, "", ())
 
 
 def test_the_level_and_the_fields_are_its_own(caplog):
     caplog.set_level(logging.INFO)
-    trouble = Trouble[int](
+    condition = LoggedCondition[int](
         LOG, "no %(thing)s", "things", fields=lambda n: {"thing": n * "x"}, level=logging.ERROR
     )
-    trouble.set(3, place="here")
-    trouble.clear(place="there")
+    condition.set(3, place="here")
+    condition.clear(place="there")
     began, ended = caplog.records
     assert (began.levelname, began.getMessage(), began.thing) == ("ERROR", "no xxx", "xxx")
     assert (ended.levelname, ended.getMessage(), ended.place) == ("INFO", "things", "there")
@@ -79,8 +79,8 @@ def test_the_level_and_the_fields_are_its_own(caplog):
 @pytest.mark.parametrize("log", [LOG, logging.getLogger("plain")], ids=["fields", "plain"])
 def test_the_record_shows_where_it_was_noted(log, caplog):
     caplog.set_level(logging.INFO)
-    trouble = Trouble[str](log, "begins", "ends")
-    for end in (trouble.set, trouble.clear):
-        trouble.set("a")
+    condition = LoggedCondition[str](log, "begins", "ends")
+    for end in (condition.set, condition.clear):
+        condition.set("a")
         end()
-    assert [record.filename for record in caplog.records] == ["test_trouble.py"] * 4
+    assert [record.filename for record in caplog.records] == ["test_logged_condition.py"] * 4
