@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+
+from .waiting import wait_for
 
 LOG_TAIL_LINES = 20
 """What an error shows of a log: a panic's first lines are within it, and it fits a screen."""
@@ -60,9 +63,38 @@ class Child:
         """
         self._process.wait(deadline_s)
 
+    def wait_for_output(self, pattern: str, *, since: int = 0) -> re.Match[str]:
+        """Return what matches in the log, once something does.
+
+        A process that shows a state only while it lasts may show it late: whatever ends the state
+        comes after this call.
+
+        Args:
+            pattern: ``^`` and ``$`` match at each line.
+            since: How many characters of the log to leave out: its size at a moment, or the end of
+                an earlier match.
+
+        Raises:
+            AssertionError: The process ended without it, or the deadline passed.
+        """
+        wanted = re.compile(pattern, re.MULTILINE)
+
+        def find() -> re.Match[str] | None:
+            # What it wrote last is in the log once it has ended.
+            status = self.status
+            found = wanted.search(self.output(), since)
+            assert found or status is None, f"{self.name} ended by {status}; {self.log_tail()}"
+            return found
+
+        return wait_for(f"{pattern!r} of {self.name}", find, hint=self.log_tail)
+
+    def output(self) -> str:
+        """Return the log; its end may be in the middle of a character that is being written."""
+        return self.log.read_text(errors="replace")
+
     def log_tail(self) -> str:
         """Return the log's last lines, for an error."""
-        lines = self.log.read_text(errors="replace").splitlines()
+        lines = self.output().splitlines()
         return "\n".join(["the end of its log:", *lines[-LOG_TAIL_LINES:]])
 
 

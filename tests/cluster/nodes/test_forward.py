@@ -100,12 +100,7 @@ class Forward:
 
     def shows(self, pattern: str) -> re.Match[str]:
         """Return what matches in its output, once it does."""
-
-        def find() -> re.Match[str] | None:
-            assert self.child.status is None, f"forward ended: {self.log.read_text()}"
-            return re.search(pattern, self.log.read_text(), re.MULTILINE)
-
-        return wait_for(f"{pattern!r} of forward", find, hint=self.log.read_text)
+        return self.child.wait_for_output(pattern)
 
     @property
     def web(self) -> Address:
