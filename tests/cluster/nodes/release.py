@@ -51,6 +51,8 @@ _QUOTA = {
     },
 }
 """Of pods that have the chart's priority."""
+_HELD_S = 3600
+"""For which new agents must be ready before an update that is held goes on: longer than tests."""
 
 _RULES = f"""\
 table ip {TABLE} {{
@@ -146,6 +148,32 @@ def without_agent(cluster: Cluster, node: ClusterNode) -> Iterator[None]:
         yield
     finally:
         cluster.kubectl(*in_system, "delete", "resourcequota", _NO_MORE)
+
+
+@contextmanager
+def updating(cluster: Cluster) -> Iterator[None]:
+    """Update all agents; none of the old ones, beside the new ones, ends before the block does.
+
+    The caller waits for the update's end.
+
+    Args:
+        cluster: Its DaemonSet may have more than one pod on a node while it is updated.
+    """
+    daemon_set = ("daemonset", NAME)
+    in_system = ("-n", NAMESPACE)
+    shown = "--output=jsonpath={.spec.minReadySeconds}"
+    before = int(cluster.kubectl(*in_system, "get", *daemon_set, shown) or 0)
+
+    def require(seconds: int) -> None:
+        patch = json.dumps({"spec": {"minReadySeconds": seconds}})
+        cluster.kubectl(*in_system, "patch", *daemon_set, f"--patch={patch}")
+
+    require(_HELD_S)
+    try:
+        cluster.kubectl(*in_system, "rollout", "restart", *daemon_set)
+        yield
+    finally:
+        require(before)
 
 
 def agents(cluster: Cluster, node: ClusterNode) -> list[str]:

@@ -308,10 +308,8 @@ def test_three_faults_of_three_nodes_are_on_the_first_screen_within_five_seconds
         )
         for command in ("nodes", "status"):
             assert_named(stage, command, TIMEOUT, causes=causes)
-        explained = stage.ask("explain", "late", "--node=node-1")
-        assert re.search(
-            r"not as planned on node-1\b[^\n]*\s+✕ it lacks default/late", explained.text
-        )
+        lacking = r"not as planned on node-1\b[^\n]*\s+✕ it lacks default/late"
+        assert_named(stage, "explain", "late", "--node=node-1", causes=[lacking])
         assert_shown(stage, page, tmp_path / "log", causes)
 
 
@@ -321,9 +319,8 @@ def assert_shown(stage: Stage, page: Page, log: Path, causes: Sequence[str]) -> 
     def is_shown() -> bool:
         log.unlink(missing_ok=True)
         began = time.monotonic()
-        with stage.running(log, "dashboard", "--no-open", TIMEOUT):
-            found = wait_for("the address", lambda: re.search(r"http://\S+", log.read_text()))
-            page.goto(found[0])
+        with stage.running(log, "dashboard", "--no-open", TIMEOUT) as dashboard:
+            page.goto(dashboard.wait_for_output(r"(http://\S+)\s")[1])
             while time.monotonic() < began + WITHIN_S:
                 text = page.evaluate(FIRST_SCREEN)
                 if all(re.search(one, text) for one in causes):
@@ -336,22 +333,24 @@ def assert_shown(stage: Stage, page: Page, log: Path, causes: Sequence[str]) -> 
 def test_a_watch_shows_a_node_without_an_agent_one_with_an_older_one_and_an_update(
     stage: Stage, tmp_path: Path
 ) -> None:
-    log, node = tmp_path / "log", stage.nodes[2]
-    without = r"node-3\b[^\n]*\s+no agent"
-    with_older = r"node-3\b[^\n]*\s+version 0.1.0 \(commit 6d04900b\)"
-    updating, complete = "2 agents run there", r"(?m)^3 nodes$"
-    with stage.running(log, "nodes", "--watch") as watch:
+    node = stage.nodes[2]
+    with stage.running(tmp_path / "log", "nodes", "--watch") as watch:
         with release.without_agent(stage.cluster, node):
-            for command in ("nodes", "status"):
-                assert_named(stage, command, causes=[without])
+            assert_named_and_watched(stage, watch, r"node-3\b[^\n]*\s+no agent")
             stage.apply(*older(node.site.name))
-            for command in ("nodes", "status"):
-                assert_named(stage, command, causes=[with_older])
+            assert_named_and_watched(
+                stage, watch, r"node-3\b[^\n]*\s+version 0.1.0 \(commit 6d04900b\)"
+            )
             stage.cluster.kubectl(*SYSTEM, "delete", "pod,configmap", "older-agent")
-        stage.cluster.kubectl(*SYSTEM, "rollout", "restart", "daemonset", release.NAME)
+        with release.updating(stage.cluster):
+            watch.wait_for_output("2 agents run there")
         release.wait_until_ready(stage.cluster)
-        seen = len(log.read_text())
-        for cause in (without, with_older, updating):
-            assert re.search(cause, log.read_text()), f"no {cause!r} in:\n{log.read_text()}"
-        wait_for("all to answer", lambda: re.search(complete, log.read_text()[seen:]))
+        watch.wait_for_output("^3 nodes$", since=len(watch.output()))
         assert watch.status is None
+
+
+def assert_named_and_watched(stage: Stage, watch: Child, cause: str) -> None:
+    """Assert that the view of all nodes names a cause, by each command and in a watch."""
+    for command in ("nodes", "status"):
+        assert_named(stage, command, causes=[cause])
+    watch.wait_for_output(cause)
