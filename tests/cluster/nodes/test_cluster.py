@@ -20,6 +20,8 @@ from .programs import Programs
 pytestmark = [pytest.mark.cluster, pytest.mark.netns, pytest.mark.timeout(300)]
 
 [AGNHOST, _] = AGNHOST_NAMES
+TIMEOUT = "--timeout=100s"
+"""kubectl waits for half a minute otherwise, which pods may need on a busy machine."""
 WEB = {
     "apiVersion": "v1",
     "kind": "Pod",
@@ -57,7 +59,7 @@ def test_a_pod_reaches_a_service_on_another_node_by_its_name_over_each_family(
 ) -> None:
     items = {"apiVersion": "v1", "kind": "List", "items": [WEB, CLIENT, SERVICE]}
     real_cluster.control_plane.kubectl("apply", "-f", "-", input=json.dumps(items))
-    real_cluster.kubectl("wait", "--for=condition=Ready", "pod/web", "pod/client")
+    real_cluster.kubectl("wait", "--for=condition=Ready", "pod/web", "pod/client", TIMEOUT)
     for family in real_cluster.families:
         option = f"--{family.name.lower()}"
         command = ("exec", "client", "--", "curl", "-s", option, "http://web/hostname")
@@ -82,7 +84,7 @@ def test_nothing_remains_of_a_cluster(cluster_binaries: Binaries, node_programs:
         folder = cluster.folder
         pod = {"apiVersion": "v1", "kind": "List", "items": [WEB]}
         cluster.control_plane.kubectl("apply", "-f", "-", input=json.dumps(pod))
-        cluster.kubectl("wait", "--for=condition=Ready", "pod/web")
+        cluster.kubectl("wait", "--for=condition=Ready", "pod/web", TIMEOUT)
         namespace = Path(f"/proc/{cluster.world.pid}/ns/pid").readlink()
         assert processes_in(namespace) != []
         group = NodeGroup(folder / "node-1").folder

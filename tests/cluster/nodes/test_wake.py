@@ -129,7 +129,8 @@ def test_the_first_clients_of_two_nodes_wake_a_deployment_once_and_are_served(
     assert get(cluster, "deployment/web")["spec"]["replicas"] == 1
     # Scaled down before the test, and up once.
     assert len(happenings(cluster, "ScalingReplicaSet")) - scaled <= 1
-    needed = happenings(cluster, "NeedPods")
+    # An agent records an Event after the fact.
+    needed = wait_for("the Events", lambda: happenings(cluster, "NeedPods"))
     assert {event["type"] for event in needed} == {"Normal"}
     assert {event["message"] for event in needed} == {"The service-port default/web needs pods."}
     for node in cluster.nodes:
