@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
-from ..kernel.nf_tables.chains import Tables
+from ..kernel.nf_tables.chains import ChainTable, Tables
 from ..steering.names import GUARD_TABLES, STEERING_TABLES, label_of
 from ..steering.others.kube_proxy import (
     IPVS_LINK,
@@ -83,11 +83,11 @@ def _ipvs(kernel: KernelView, steering: str) -> Iterator[Finding]:
         )
 
 
-def _wins(what: str, table: str) -> Finding:
+def _wins(what: str, table: ChainTable) -> Finding:
     return error(_TOPIC, what, f"table {table}", f"{_CLEAN_UP}; or --steering=nftables")
 
 
-def _loses(chains: str, table: str) -> Finding:
+def _loses(chains: str, table: ChainTable) -> Finding:
     return warning(
         _TOPIC,
         f"still there: {chains}; this proxy's rules are evaluated first, and the old rules see "
@@ -97,7 +97,7 @@ def _loses(chains: str, table: str) -> Finding:
     )
 
 
-def _with_kube_chains(tables: Tables) -> Iterator[tuple[str, str]]:
+def _with_kube_chains(tables: Tables) -> Iterator[tuple[ChainTable, str]]:
     for table, names in kube_proxy_chains(tables):
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         yield table, f"chain {names[0]}{more}"
@@ -107,12 +107,11 @@ def judge_own(kernel: KernelView, running: Collection[str]) -> list[Finding]:
     """Report rules of userspace-proxies whose labels aren't among the running ones."""
     places: dict[str, list[str]] = {}
     for table in kernel.nft:
-        family, _, name = table.partition(" ")
-        if family != "inet":
+        if table.family != "inet":
             continue
-        label = STEERING_TABLES.label_in(name)
+        label = STEERING_TABLES.label_in(table.name)
         if label is None:
-            label = GUARD_TABLES.label_in(name)
+            label = GUARD_TABLES.label_in(table.name)
         if label is not None:
             places.setdefault(label, []).append(f"nftables table {table}")
     for table, chains in (*kernel.legacy_nat.items(), *kernel.legacy_filter.items()):

@@ -44,7 +44,7 @@ from ..kernel.nf_tables.chains import DROPS, Chain, RuleVerdict, Tables
 from ..kernel.nf_tables.matches import Match, MatchField, Unknown
 from ..model import Doubt, Frontend, IPFamily, Protocol, SocketAddress, Taken
 from ..policy.locality import PodLink
-from .names import is_userspace_proxy_table
+from .names import is_own_table
 from .others.nft import NftReader
 from .pod_links import PodLinks
 
@@ -171,7 +171,7 @@ class EarlierChains:
         depends = any(one is not None and one.depends_on_links for one in pods)
         links = self._pod_links() if depends else None
         for (chain, chains), denied in zip(earlier, pods, strict=True):
-            families = _FAMILIES[chain.table.partition(" ")[0]]
+            families = _FAMILIES[chain.table.family]
             concerned = [frontend for frontend in frontends if frontend.family in families]
             if may_take(chain, chains, len(concerned)):
                 for frontend in concerned:
@@ -259,7 +259,7 @@ def chains_before(tables: Tables, last: int) -> Iterator[Chain]:
 def _others(tables: Tables) -> Iterator[Chain]:
     """Yield the chains of other programs for IP packets."""
     for table, chains in tables.items():
-        if not is_userspace_proxy_table(table) and table.partition(" ")[0] in _FAMILIES:
+        if not is_own_table(table) and table.family in _FAMILIES:
             yield from chains.values()
 
 
@@ -272,7 +272,7 @@ def dropping_chain(filters: Sequence[Followed], endpoint: SocketAddress, protoco
     answer = dial._replace(is_answer=True)
     for base, chains in filters:
         is_in = base.hook in _WAY_IN
-        is_family = endpoint.family in _FAMILIES[base.table.partition(" ")[0]]
+        is_family = endpoint.family in _FAMILIES[base.table.family]
         if not is_family:
             continue
         which = _described(base)

@@ -22,8 +22,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from typing import NamedTuple
 
 from ..kernel.nf_tables import list_tables
+from ..kernel.nf_tables.chains import ChainTable
 
 # This program's chains are this and a word of capital letters; a label follows a second hyphen.
 PREFIX = "UPROXY-"
@@ -37,6 +39,8 @@ _AS_IT_IS = re.compile(
 )
 _UNREADABLE = re.compile(r"[^A-Za-z0-9._-]")
 _TABLE = "userspace-proxy"
+# Of any kind, as there may be tables of another version. Neither kinds nor labels are empty.
+_OWN_TABLE = re.compile(rf"{_TABLE}(?:/(?P<kind>[^-]*))?(?:-(?P<label>.*))?", re.DOTALL)
 _NUMBERED = 1 << 24
 _CHAIN = re.compile(rf"(?P<own>{PREFIX}[A-Z]+)(?:-(?P<label>.+))?")
 _TREE_CHAIN = re.compile(rf"(?P<own>{PREFIX}[OP][0-9A-Za-z][0-9a-z]{{4}})(?P<label>.*)")
@@ -64,24 +68,45 @@ def owner_number(proxy_name: str) -> int:
     return _NUMBERED | int.from_bytes(hashlib.sha256(label.encode()).digest()[:3], "big")
 
 
-class TableNames:
-    """The names of one kind of nftables table, one per proxy: a stem and the proxy's label."""
+class OwnTable(NamedTuple):
+    """What the name of a userspace-proxy's nftables table consists of."""
 
-    def __init__(self, stem: str) -> None:
-        self._stem = stem
+    kind: str
+    """``replies``, ``paths``, …; empty for the table of the steering itself."""
+    label: str
+    """Its proxy's."""
+
+    @property
+    def name(self) -> str:
+        """The name, which :func:`read_own_table` reads."""
+        stem = f"{_TABLE}/{self.kind}" if self.kind else _TABLE
+        # nft allows no tilde in a name; a label has no slash, so the name stays unambiguous.
+        return f"{stem}-{self.label.replace('~', '/')}" if self.label else stem
+
+
+def read_own_table(name: str) -> OwnTable | None:
+    """Return what a table's name consists of, also of another version's; None: not a proxy's."""
+    match = _OWN_TABLE.fullmatch(name)
+    if match is None:
+        return None
+    return OwnTable(match["kind"] or "", (match["label"] or "").replace("/", "~"))
+
+
+class TableNames:
+    """The names of one kind of nftables table, one per proxy."""
+
+    def __init__(self, kind: str = "") -> None:
+        self._kind = kind
 
     def of(self, proxy_name: str) -> str:
         """Return the name of a proxy's table."""
-        # nft allows no tilde in a name; a label has no slash, so the name stays unambiguous.
-        label = proxy_label(proxy_name).replace("~", "/")
-        return f"{self._stem}-{label}" if label else self._stem
+        return OwnTable(self._kind, proxy_label(proxy_name)).name
 
     def label_in(self, table: str) -> str | None:
         """Return the label of a table's proxy; None for any other table."""
-        if table == self._stem:
-            return ""
-        label = table.removeprefix(f"{self._stem}-").replace("/", "~")
-        return label if self.of(label) == table else None
+        own = read_own_table(table)
+        # A name that isn't written like this has no proxy's label, although it begins like one.
+        return own.label if own is not None and self.of(own.label) == table else None
 
     def labels_here(self) -> list[str]:
         """Return the labels of all proxies with such a table in this network namespace, sorted."""
@@ -89,19 +114,18 @@ class TableNames:
         return sorted(label for label in found if label is not None)
 
 
-STEERING_TABLES = TableNames(_TABLE)
-KERNEL_PATH_TABLES = TableNames(f"{_TABLE}/paths")
-GUARD_TABLES = TableNames(f"{_TABLE}/local")
-REPLY_TABLES = TableNames(f"{_TABLE}/replies")
-CONNTRACK_HOLD_TABLES = TableNames(f"{_TABLE}/held")
-UNTRACKED_TABLES = TableNames(f"{_TABLE}/untracked")
+STEERING_TABLES = TableNames()
+KERNEL_PATH_TABLES = TableNames("paths")
+GUARD_TABLES = TableNames("local")
+REPLY_TABLES = TableNames("replies")
+CONNTRACK_HOLD_TABLES = TableNames("held")
+UNTRACKED_TABLES = TableNames("untracked")
 
 
-def is_userspace_proxy_table(table: str) -> bool:
-    """Return whether a table (``inet NAME``) is one of any userspace-proxy's."""
-    family, _, name = table.partition(" ")
-    has_name = name == _TABLE or name.startswith((f"{_TABLE}-", f"{_TABLE}/"))
-    return family in ("inet", "bridge") and has_name
+def is_own_table(table: ChainTable) -> bool:
+    """Return whether a table is one of any userspace-proxy's."""
+    is_family = table.family in ("inet", "bridge") and not table.is_legacy
+    return is_family and read_own_table(table.name) is not None
 
 
 def label_of(chain: str) -> str | None:

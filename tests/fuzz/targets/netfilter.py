@@ -9,6 +9,7 @@ from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel import ctnetlink
 from userspace_proxy.kernel.netlink.messages import Message, read_messages
 from userspace_proxy.kernel.nf_tables import reader
+from userspace_proxy.kernel.nf_tables.chains import ChainTable
 from userspace_proxy.kernel.nf_tables.rules import read_step
 from userspace_proxy.kernel.nf_tables.writer import (
     NEW_CHAIN,
@@ -61,7 +62,7 @@ def check_legacy_save(data: bytes) -> None:
     text = data.decode(errors="surrogateescape")
     try:
         chains = parse_table(text, str)
-        parse_legacy(text, "legacy ip filter", 0)
+        parse_legacy(text, ChainTable("ip", "filter", is_legacy=True), 0)
     except SteeringError:
         return
     assert parse_table("\n".join(edits_between({}, chains)), str) == chains

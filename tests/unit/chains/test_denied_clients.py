@@ -7,10 +7,11 @@ import pytest
 from tests.unit.chains.rules import nft, read
 from userspace_proxy.chains.conditions import FirstPacket
 from userspace_proxy.chains.denied_clients import DeniedClients
-from userspace_proxy.kernel.nf_tables.chains import Chain
+from userspace_proxy.kernel.nf_tables.chains import Chain, ChainTable
 from userspace_proxy.model import Doubt, Frontend, FrontendKind, Protocol
 from userspace_proxy.steering.earlier_chains import ALL_NAT, EarlierChains, Translation
 
+EVIL = ChainTable("inet", "evil")
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 PORT = 36001
 TO_WEB = FirstPacket(WEB, PORT)
@@ -24,7 +25,7 @@ FROM_3 = "ip saddr 10.244.3.0/24"
 def dropped(rules, others=(), packet=TO_WEB):
     """Return what chains drop, which are written as ``condition: verdict``."""
     chains = {
-        name: Chain("inet evil", name, steps=tuple(map(read, lines)))
+        name: Chain(EVIL, name, steps=tuple(map(read, lines)))
         for name, lines in {"in": rules, **dict(others)}.items()
     }
     return DeniedClients(chains["in"], chains).dropped(packet)
@@ -179,11 +180,11 @@ def test_a_node_port_is_named_by_its_number_before_its_translation():
 
 def test_what_a_chain_names_shows_which_frontends_have_to_be_followed():
     steps = (nft("drop", f"{FROM_3} {DIALLED}"), nft("accept", "tcp dport 22"))
-    chain = Chain("inet evil", "in", steps=steps)
+    chain = Chain(EVIL, "in", steps=steps)
     denied = DeniedClients(chain, {"in": chain})
     assert (denied.named.has(WEB), denied.rules) == (True, 2)
     assert not denied.named.has(Frontend("10.96.7.2", 80, Protocol.TCP))
-    harmless = Chain("inet evil", "in", steps=(nft("accept", DIALLED),))
+    harmless = Chain(EVIL, "in", steps=(nft("accept", DIALLED),))
     assert not DeniedClients(harmless, {"in": harmless}).named.has(WEB)
 
 

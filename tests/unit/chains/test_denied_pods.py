@@ -9,12 +9,13 @@ from tests.unit.chains.rules import read
 from tests.unit.chains.test_denied_clients import TRANSLATED, USUAL
 from userspace_proxy.chains.conditions import FirstPacket
 from userspace_proxy.chains.denied_pods import DeniedPods
-from userspace_proxy.kernel.nf_tables.chains import Chain
+from userspace_proxy.kernel.nf_tables.chains import Chain, ChainTable
 from userspace_proxy.model import Doubt, Frontend, Protocol
 from userspace_proxy.model.node_network import NodeLink, NodeRoute
 from userspace_proxy.policy.locality import PodLink, find_pod_links
 from userspace_proxy.steering.earlier_chains import EarlierChains, Translation
 
+EVIL = ChainTable("inet", "evil")
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
 PORT = 36001
@@ -29,7 +30,7 @@ LINKS = (CALI_1, CALI_2, CNI_0, DOCKER_0)
 def denied_by(rules, others=(), policy="accept"):
     """Return what chains deny, which are written as ``condition: verdict``."""
     chains = {
-        name: Chain("inet evil", name, "filter", "input", policy=policy, steps=(*map(read, lines),))
+        name: Chain(EVIL, name, "filter", "input", policy=policy, steps=(*map(read, lines),))
         for name, lines in {"in": rules, **dict(others)}.items()
     }
     return DeniedPods(chains["in"], chains)

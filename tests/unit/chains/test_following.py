@@ -5,9 +5,10 @@ import pytest
 from tests.unit.chains.rules import nft
 from userspace_proxy.chains.conditions import FirstPacket
 from userspace_proxy.chains.following import drops, follow
-from userspace_proxy.kernel.nf_tables.chains import Chain
+from userspace_proxy.kernel.nf_tables.chains import Chain, ChainTable
 from userspace_proxy.model import Frontend, Protocol
 
+EVIL = ChainTable("ip", "evil")
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 NODE_PORT = Frontend("127.0.0.1", 30080, Protocol.TCP)
 HERE = "fib daddr type local tcp dport 30080"
@@ -41,13 +42,13 @@ ALL = nft("translate")
     ],
 )
 def test_rules_are_followed_in_their_order(steps, others, expected):
-    chains = {name: Chain("ip evil", name, steps=tuple(s)) for name, s in others.items()}
-    base = Chain("ip evil", "pre", "nat", "prerouting", -150, steps=tuple(steps))
+    chains = {name: Chain(EVIL, name, steps=tuple(s)) for name, s in others.items()}
+    base = Chain(EVIL, "pre", "nat", "prerouting", -150, steps=tuple(steps))
     assert follow(base, chains, FirstPacket(WEB), "nat").is_taken is expected
 
 
 def test_a_host_port_at_a_node_port_is_found():
-    base = Chain("ip evil", "pre", "nat", "prerouting", -150, steps=(nft("translate", HERE),))
+    base = Chain(EVIL, "pre", "nat", "prerouting", -150, steps=(nft("translate", HERE),))
     assert follow(base, {}, FirstPacket(NODE_PORT), "nat").is_taken is True
     assert follow(base, {}, FirstPacket(WEB), "nat").is_taken is False
 
@@ -62,7 +63,7 @@ def test_a_host_port_at_a_node_port_is_found():
     ],
 )
 def test_what_a_chain_does_to_connection_tracking_is_followed_likewise(rules, expected):
-    base = Chain("ip evil", "raw", "filter", "prerouting", -300, steps=tuple(rules))
+    base = Chain(EVIL, "raw", "filter", "prerouting", -300, steps=tuple(rules))
     assert follow(base, {}, FirstPacket(WEB), "untracked").is_taken is expected
 
 
@@ -78,7 +79,7 @@ def test_what_a_chain_does_to_connection_tracking_is_followed_likewise(rules, ex
     ],
 )
 def test_a_packet_is_dropped_only_if_that_is_certain(rules, by_rules, by_policy):
-    chain = Chain("ip evil", "in", "filter", "input", 0, steps=tuple(rules))
+    chain = Chain(EVIL, "in", "filter", "input", 0, steps=tuple(rules))
     packet = FirstPacket(WEB)
     found = [drops(replace(chain, policy=policy), {}, packet) for policy in ("accept", "drop")]
     assert found == [by_rules, by_policy]

@@ -3,14 +3,15 @@ import pytest
 from tests.unit.chains.rules import nft
 from userspace_proxy.check.firewalls import judge_firewalls
 from userspace_proxy.check.kernel_view import KernelView
-from userspace_proxy.kernel.nf_tables.chains import Chain
+from userspace_proxy.kernel.nf_tables.chains import Chain, ChainTable
 
+FILTER = ChainTable("ip", "filter")
 PORTS = (17000, 29999)
 OPEN = nft("accept", "ct state established,related")
 LET_ANSWERS_IN = "nft insert rule ip filter INPUT ct state established,related accept"
 
 
-def firewall(*steps, policy="accept", table="ip filter", kind="filter"):
+def firewall(*steps, policy="accept", table=FILTER, kind="filter"):
     chain = Chain(table, "INPUT", kind, "input", policy=policy, steps=steps)
     return {table: {"INPUT": chain}}
 
@@ -77,7 +78,7 @@ def test_with_local_steering_packets_are_not_translated():
 
 
 def test_this_proxys_table_and_chains_that_cannot_drop_are_skipped():
-    ours = firewall(nft("reject"), table="inet userspace-proxy")
+    ours = firewall(nft("reject"), table=ChainTable("inet", "userspace-proxy"))
     assert marks(KernelView(nft=ours)) == ["ok"]
     assert marks(KernelView(nft=firewall(nft("drop"), kind="nat"))) == ["ok"]
 
@@ -89,31 +90,33 @@ ANSWERS = "-m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
 @pytest.mark.parametrize(
     ("table", "hint"),
     [
-        ("ip filter", f"nft insert rule ip filter INPUT ct status dnat accept; {LET_ANSWERS_IN}"),
         (
-            "ip6 filter",
+            FILTER,
+            f"nft insert rule ip filter INPUT ct status dnat accept; {LET_ANSWERS_IN}",
+        ),
+        (
+            ChainTable("ip6", "filter"),
             "nft insert rule ip6 filter INPUT ct status dnat accept; "
             "nft insert rule ip6 filter INPUT ct state established,related accept",
         ),
         (
-            "legacy ip filter",
+            ChainTable("ip", "filter", is_legacy=True),
             f"iptables-legacy -I INPUT {TRANSLATED}; iptables-legacy -I INPUT {ANSWERS}",
         ),
         (
-            "legacy ip6 filter",
+            ChainTable("ip6", "filter", is_legacy=True),
             f"ip6tables-legacy -I INPUT {TRANSLATED}; ip6tables-legacy -I INPUT {ANSWERS}",
         ),
     ],
 )
 def test_the_remedy_is_in_the_syntax_of_the_tables_tool(table, hint):
     chains = firewall(nft("drop"), table=table)
-    is_legacy = table.startswith("legacy")
-    kernel = KernelView(legacy_filter=chains) if is_legacy else KernelView(nft=chains)
+    kernel = KernelView(legacy_filter=chains) if table.is_legacy else KernelView(nft=chains)
     assert [f.hint for f in judge_firewalls(kernel, "nftables", PORTS)] == [hint]
 
 
 def test_a_firewalld_that_accepts_only_open_connections_is_to_be_updated():
-    kernel = KernelView(nft=firewall(OPEN, nft("reject"), table="inet firewalld"))
+    kernel = KernelView(nft=firewall(OPEN, nft("reject"), table=ChainTable("inet", "firewalld")))
     assert [f.hint for f in judge_firewalls(kernel, "nftables", PORTS)] == [
         "update firewalld to 0.9 or later, which accepts translated packets"
     ]

@@ -7,6 +7,7 @@ import pytest
 
 from tests.netns import Net
 from userspace_proxy.check.kernel_view import KernelView, read_kernel
+from userspace_proxy.kernel.nf_tables.chains import ChainTable
 
 
 @pytest.fixture
@@ -33,9 +34,11 @@ def test_interfaces_and_the_rules_of_both_kinds_of_tables_are_read(node):
     kernel = read_kernel()
     assert set(kernel.links) == {"lo", "veth0", "veth1"}
     assert kernel.unread == ()
-    assert kernel.legacy_nat["legacy ip nat"]["KUBE-SERVICES"].hook == ""
-    assert kernel.legacy_filter["legacy ip filter"]["INPUT"].policy == "drop"
-    assert kernel.nft["ip filter"]["INPUT"].policy == "drop"
+    assert kernel.legacy_nat[ChainTable("ip", "nat", is_legacy=True)]["KUBE-SERVICES"].hook == ""
+    assert (
+        kernel.legacy_filter[ChainTable("ip", "filter", is_legacy=True)]["INPUT"].policy == "drop"
+    )
+    assert kernel.nft[ChainTable("ip", "filter")]["INPUT"].policy == "drop"
 
 
 def test_parts_that_cannot_be_read_are_reported(node):

@@ -2,15 +2,18 @@ import pytest
 
 from userspace_proxy.check.kernel_view import KernelView
 from userspace_proxy.check.leftovers import judge_kube_proxy, judge_own
-from userspace_proxy.kernel.nf_tables.chains import Chain
+from userspace_proxy.kernel.nf_tables.chains import Chain, ChainTable
+
+NAT = ChainTable("ip", "nat")
+LEGACY_NAT = ChainTable("ip", "nat", is_legacy=True)
 
 
 def table(name, *chains):
     return {name: {chain: Chain(name, chain) for chain in chains}}
 
 
-LEGACY = KernelView(legacy_nat=table("legacy ip nat", "PREROUTING", "KUBE-SERVICES", "KUBE-SVC-A"))
-IN_NFT = KernelView(nft=table("ip nat", "KUBE-NODEPORTS"))
+LEGACY = KernelView(legacy_nat=table(LEGACY_NAT, "PREROUTING", "KUBE-SERVICES", "KUBE-SVC-A"))
+IN_NFT = KernelView(nft=table(NAT, "KUBE-NODEPORTS"))
 IPVS = KernelView(links=("lo", "kube-ipvs0"))
 
 
@@ -35,8 +38,8 @@ def test_leftovers_with_precedence_are_errors_and_others_warnings(kernel, steeri
 
 def test_chains_that_only_resemble_kube_proxys_are_ignored():
     kernel = KernelView(
-        nft=table("ip nat", "KUBE-MARK-MASQ", "KUBE-POSTROUTING", "KUBE-KUBELET-CANARY")
-        | table("inet mine", "KUBE-SERVICES")
+        nft=table(NAT, "KUBE-MARK-MASQ", "KUBE-POSTROUTING", "KUBE-KUBELET-CANARY")
+        | table(ChainTable("inet", "mine"), "KUBE-SERVICES")
     )
     (found,) = judge_kube_proxy(kernel, "iptables", is_beside=False)
     assert found.what == "nothing left behind"
@@ -48,8 +51,9 @@ def test_parts_that_could_not_be_read_are_not_ok():
 
 def test_rules_of_a_proxy_that_does_not_run_are_leftovers():
     kernel = KernelView(
-        nft=table("inet userspace-proxy") | table("inet userspace-proxy-canary"),
-        legacy_nat=table("legacy ip nat", "UPROXY-PRE-canary", "KUBE-SERVICES"),
+        nft=table(ChainTable("inet", "userspace-proxy"))
+        | table(ChainTable("inet", "userspace-proxy-canary")),
+        legacy_nat=table(LEGACY_NAT, "UPROXY-PRE-canary", "KUBE-SERVICES"),
     )
     assert [(f.what, f.where) for f in judge_own(kernel, [""])] == [
         (
@@ -61,6 +65,6 @@ def test_rules_of_a_proxy_that_does_not_run_are_leftovers():
 
 
 def test_the_local_guard_is_a_leftover_too():
-    kernel = KernelView(nft=table("inet userspace-proxy/local", "input"))
+    kernel = KernelView(nft=table(ChainTable("inet", "userspace-proxy/local"), "input"))
     assert [f.where for f in judge_own(kernel, [])] == ["nftables table inet userspace-proxy/local"]
     assert judge_own(kernel, [""]) == []

@@ -5,7 +5,7 @@ import pytest
 
 from tests.unit.chains.rules import nft
 from userspace_proxy.errors import SteeringError
-from userspace_proxy.kernel.nf_tables.chains import Chain
+from userspace_proxy.kernel.nf_tables.chains import Chain, ChainTable
 from userspace_proxy.model import Doubt, Frontend, Protocol, SocketAddress
 from userspace_proxy.steering import earlier_chains
 from userspace_proxy.steering.earlier_chains import (
@@ -23,6 +23,7 @@ from userspace_proxy.steering.earlier_chains import (
 )
 from userspace_proxy.steering.others.nft import CHAINS_MAX
 
+EVIL = ChainTable("ip", "evil")
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
 
@@ -42,20 +43,27 @@ NAT = "type nat hook prerouting priority -150;"
 @pytest.mark.parametrize(
     ("table", "chain", "is_earlier"),
     [
-        pytest.param("ip evil", ("nat", "prerouting", -150), True, id="before"),
-        pytest.param("ip evil", ("nat", "prerouting", -109), False, id="after"),
-        pytest.param("ip evil", ("nat", "output", -110), True, id="beside"),
-        pytest.param("ip nat", ("nat", "prerouting", -100), False, id="docker"),
-        pytest.param("inet firewalld", ("nat", "prerouting", -90), False, id="firewalld"),
-        pytest.param("ip evil", ("nat", "postrouting", -150), False, id="masquerades"),
-        pytest.param("ip evil", ("filter", "prerouting", -300), True, id="raw"),
-        pytest.param("ip evil", ("filter", "prerouting", -101), True, id="filters-just-before"),
-        pytest.param("ip evil", ("filter", "input", -300), True, id="input"),
-        pytest.param("ip evil", ("filter", "forward", -300), False, id="forward"),
-        pytest.param("ip evil", ("filter", "output", -300), False, id="output"),
-        pytest.param("bridge evil", ("filter", "prerouting", -300), False, id="bridge"),
+        pytest.param(EVIL, ("nat", "prerouting", -150), True, id="before"),
+        pytest.param(EVIL, ("nat", "prerouting", -109), False, id="after"),
+        pytest.param(EVIL, ("nat", "output", -110), True, id="beside"),
+        pytest.param(ChainTable("ip", "nat"), ("nat", "prerouting", -100), False, id="docker"),
         pytest.param(
-            "inet userspace-proxy-canary", ("nat", "output", -110), False, id="a-userspace-proxys"
+            ChainTable("inet", "firewalld"), ("nat", "prerouting", -90), False, id="firewalld"
+        ),
+        pytest.param(EVIL, ("nat", "postrouting", -150), False, id="masquerades"),
+        pytest.param(EVIL, ("filter", "prerouting", -300), True, id="raw"),
+        pytest.param(EVIL, ("filter", "prerouting", -101), True, id="filters-just-before"),
+        pytest.param(EVIL, ("filter", "input", -300), True, id="input"),
+        pytest.param(EVIL, ("filter", "forward", -300), False, id="forward"),
+        pytest.param(EVIL, ("filter", "output", -300), False, id="output"),
+        pytest.param(
+            ChainTable("bridge", "evil"), ("filter", "prerouting", -300), False, id="bridge"
+        ),
+        pytest.param(
+            ChainTable("inet", "userspace-proxy-canary"),
+            ("nat", "output", -110),
+            False,
+            id="a-userspace-proxys",
         ),
     ],
 )
@@ -76,7 +84,7 @@ def test_only_other_programs_chains_that_first_packets_pass_matter(table, chain,
 def test_where_a_frontends_address_is_translated_decides_which_nat_chains_matter(
     last, chain, is_earlier
 ):
-    tables = {"ip evil": {"chain": Chain("ip evil", "chain", *chain)}}
+    tables = {EVIL: {"chain": Chain(EVIL, "chain", *chain)}}
     assert bool(list(chains_before(tables, last))) == is_earlier
 
 
@@ -108,7 +116,7 @@ def test_of_twice_as_many_chains_as_are_read_the_first_count_and_those_of_others
 
 
 DROPS_WEB = nft("drop", NAMED)
-RAW = Chain("ip evil", "pre", "filter", "prerouting", -300)
+RAW = Chain(EVIL, "pre", "filter", "prerouting", -300)
 UNDER_POLICY = replace(RAW, policy="drop")
 
 
@@ -199,7 +207,7 @@ OTHERS_ONLY = ", except those of this node's own programs"
 )
 def test_after_its_translation_a_packet_is_followed_with_the_proxy_port(hook, rules, besides):
     steps = tuple(nft(*rule.split(": ")) for rule in rules)
-    chain = Chain("ip evil", "in", "filter", hook, 0, steps=steps)
+    chain = Chain(EVIL, "in", "filter", hook, 0, steps=steps)
     cause = explain_chain(chain, {"in": chain}, WEB, PROXIED)
     assert (cause is None) == (besides is None)
     if cause is not None:
@@ -230,7 +238,7 @@ def test_packets_of_own_programs_have_the_proxy_port_wherever_they_come_in():
 )
 def test_that_packets_above_a_low_limit_are_dropped_is_a_doubt(rules, is_doubt):
     steps = tuple(nft(*rule.split(": ")) for rule in rules)
-    chain = Chain("ip evil", "in", "filter", "input", 0, steps=steps)
+    chain = Chain(EVIL, "in", "filter", "input", 0, steps=steps)
     assert may_take(chain, {"in": chain}, 1) or not is_doubt
     cause = explain_chain(chain, {"in": chain}, WEB, PROXIED)
     assert isinstance(cause, Doubt) == is_doubt
@@ -322,7 +330,7 @@ def test_what_is_not_tracked_is_not_translated(priority, rules, translation, exp
 def test_the_place_of_a_chain_shows_which_port_first_packets_have(
     translation, hook, priority, expected
 ):
-    chain = Chain("ip evil", "chain", "filter", hook, priority)
+    chain = Chain(EVIL, "chain", "filter", hook, priority)
     packets = first_packets(chain, WEB, translation)
     assert [packet.port for packet in packets] == expected
     assert [packet.is_own for packet in packets] == [False, True][: len(packets)]
@@ -342,7 +350,7 @@ def test_only_a_certain_translation_before_the_proxys_chain_is_no_doubt(
     priority, condition, said, is_doubt
 ):
     step = nft("translate", condition)
-    chain = Chain("ip evil", "pre", "nat", "prerouting", priority, steps=(step,))
+    chain = Chain(EVIL, "pre", "nat", "prerouting", priority, steps=(step,))
     cause = explain_chain(chain, {"pre": chain}, WEB, PROXIED)
     shown = "" if cause is None else str(cause)
     assert (said in shown, bool(shown), isinstance(cause, Doubt)) == (True, bool(said), is_doubt)
@@ -361,7 +369,7 @@ def test_a_certain_cause_replaces_a_doubt(node):
 
 
 def test_without_a_translation_of_the_proxys_own_there_is_no_priority_to_give():
-    nat = Chain("ip evil", "pre", "nat", "prerouting", 50, steps=(TO_WEB,))
+    nat = Chain(EVIL, "pre", "nat", "prerouting", 50, steps=(TO_WEB,))
     assert str(explain_chain(nat, {"pre": nat}, WEB, Translation())).endswith(
         " translates it before packets reach this proxy; delete that rule"
     )

@@ -2,13 +2,17 @@
 
 import pytest
 
+from userspace_proxy.kernel.nf_tables.chains import ChainTable
 from userspace_proxy.steering.iptables.rules import OUT, PRE, TCP, UDP
 from userspace_proxy.steering.names import (
     REPLY_TABLES,
     STEERING_TABLES,
     ChainNames,
+    OwnTable,
+    is_own_table,
     label_of,
     proxy_label,
+    read_own_table,
 )
 
 LONGEST = "UPROXY-GUARD"
@@ -97,3 +101,29 @@ def test_tables_of_one_kind_are_not_taken_for_another_kind(name):
 )
 def test_tables_of_other_programs_belong_to_no_proxy(table):
     assert STEERING_TABLES.label_in(table) is None
+
+
+@pytest.mark.parametrize("name", ["", *NAMES])
+@pytest.mark.parametrize("kind", ["", "replies", "new"])
+def test_a_tables_name_is_read_as_it_was_written(name, kind):
+    table = OwnTable(kind, proxy_label(name))
+    assert read_own_table(table.name) == table
+
+
+@pytest.mark.parametrize("name", ["kube-proxy", "userspace-proxy2", "my-userspace-proxy", ""])
+def test_names_of_other_programs_are_not_read(name):
+    assert read_own_table(name) is None
+
+
+@pytest.mark.parametrize(
+    ("table", "is_own"),
+    [
+        pytest.param(ChainTable("inet", "userspace-proxy"), True, id="of-steering"),
+        pytest.param(ChainTable("bridge", "userspace-proxy/replies-canary"), True, id="of-bridges"),
+        pytest.param(ChainTable("inet", "userspace-proxy/new"), True, id="of-another-version"),
+        pytest.param(ChainTable("inet", "userspace-proxy2"), False, id="of-another-program"),
+        pytest.param(ChainTable("ip", "userspace-proxy"), False, id="of-a-family-it-never-uses"),
+    ],
+)
+def test_a_table_is_a_userspace_proxys_by_family_and_name(table, is_own):
+    assert is_own_table(table) == is_own

@@ -48,16 +48,24 @@ class Step(NamedTuple):
         return " ".join(filter(None, (in_words(self.matches), self.verdict, self.target)))
 
 
-LEGACY = "legacy "
-"""Precedes the names of tables of iptables-legacy, which nft doesn't know."""
+class ChainTable(NamedTuple):
+    """A table of chains; its text is that of nft, ``inet firewalld``, or ``legacy ip nat``."""
+
+    family: str
+    """``ip``, ``inet``, …, also of iptables-legacy."""
+    name: str
+    is_legacy: bool = False
+    """It is one of iptables-legacy, which nft doesn't know."""
+
+    def __str__(self) -> str:
+        return f"{'legacy ' if self.is_legacy else ''}{self.family} {self.name}"
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
     """One chain."""
 
-    table: str
-    """``ip nat`` or ``inet firewalld``; ``legacy ip nat`` for iptables-legacy."""
+    table: ChainTable
     name: str
     kind: str = ""
     """``nat``, ``filter`` or ``route`` if the kernel calls it; empty for others."""
@@ -67,19 +75,9 @@ class Chain:
     policy: str = "accept"
     steps: tuple[Step, ...] = ()
 
-    @property
-    def family(self) -> str:
-        """``ip``, ``inet``, …, also of iptables-legacy."""
-        return self.table.removeprefix(LEGACY).partition(" ")[0]
-
-    @property
-    def is_legacy(self) -> bool:
-        """Whether it is one of iptables-legacy."""
-        return self.table.startswith(LEGACY)
-
     def __str__(self) -> str:
         return f"{self.table} {self.name}"
 
 
-Tables = dict[str, dict[str, Chain]]
+Tables = dict[ChainTable, dict[str, Chain]]
 """Chains by table and name."""

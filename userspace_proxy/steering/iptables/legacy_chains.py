@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container
 
-from ...kernel.nf_tables.chains import LEGACY, Chain, RuleVerdict, Step, Tables
+from ...kernel.nf_tables.chains import Chain, ChainTable, RuleVerdict, Step, Tables
 from ...kernel.nf_tables.matches import Conditions, Match, MatchField, Unknown, states
 from .legacy import LegacyTables, tables_in_use
 from .legacy_table import parse_table, split_target
@@ -22,7 +22,7 @@ _STATES = re.compile(r"-m (?:conntrack --ctstate|state --state) ([A-Z,]+)")
 _TRANSPARENT = re.compile(r"-m socket --transparent(?: --[a-z-]+)*")
 
 
-def read_legacy(table: str) -> Tables:
+def read_legacy(name: str) -> Tables:
     """Return the chains of a legacy table of both families, with their rules.
 
     A table that isn't in use isn't accessed, as that would create it.
@@ -32,14 +32,14 @@ def read_legacy(table: str) -> Tables:
     """
     tables: Tables = {}
     for version in FAMILIES:
-        if table in tables_in_use(version):
-            text = LegacyTables(version).save(table)
-            title = f"{LEGACY}{FAMILIES[version]} {table}"
-            tables[title] = parse_legacy(text, title, _PRIORITIES.get(table, 0))
+        if name in tables_in_use(version):
+            text = LegacyTables(version).save(name)
+            table = ChainTable(FAMILIES[version], name, is_legacy=True)
+            tables[table] = parse_legacy(text, table, _PRIORITIES.get(name, 0))
     return tables
 
 
-def parse_legacy(text: str, title: str, priority: int) -> dict[str, Chain]:
+def parse_legacy(text: str, table: ChainTable, priority: int) -> dict[str, Chain]:
     """Return the chains of one table.
 
     Args:
@@ -51,9 +51,9 @@ def parse_legacy(text: str, title: str, priority: int) -> dict[str, Chain]:
     chains = parse_table(text, str)
     return {
         name: Chain(
-            title,
+            table,
             name,
-            kind=title.rpartition(" ")[2] if name in policies else "",
+            kind=table.name if name in policies else "",
             hook=name.lower() if name in policies else "",
             priority=priority if name in policies else 0,
             policy=policies.get(name, "accept"),

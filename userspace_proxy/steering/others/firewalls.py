@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ...chains.following import ChainQuestion, follow
-from ...kernel.nf_tables.chains import Chain, RuleVerdict, Step, Tables
+from ...kernel.nf_tables.chains import Chain, ChainTable, RuleVerdict, Step, Tables
 from ...kernel.nf_tables.matches import Condition, Match, MatchField, Ports, Unknown, states
 from ...model import IPFamily
-from ..names import is_userspace_proxy_table
+from ..names import is_own_table
 
-FIREWALLD = "inet firewalld"
+FIREWALLD = ChainTable("inet", "firewalld")
 _FAMILIES = {"ip": IPFamily.IPV4, "ip6": IPFamily.IPV6}
 _TRANSLATED = states(["dnat"])
 # Matches packets whose socket is transparent, as the listeners' sockets are.
@@ -46,7 +46,7 @@ class Firewall:
 def base_chains(tables: Tables, *, kind: str, hook: str) -> Iterator[Chain]:
     """Yield the chains of other programs that the kernel calls at a hook."""
     for table, chains in tables.items():
-        if not is_userspace_proxy_table(table):
+        if not is_own_table(table):
             for chain in chains.values():
                 if chain.kind == kind and chain.hook == hook:
                     yield chain
@@ -127,7 +127,7 @@ def _judge(tables: Tables, begins: ChainQuestion | None, steering: str) -> Itera
         if first or reply:
             why = first or f"{reply}, for endpoints' answers to the proxy"
             hint = _hint(chain, steering, drops_first=bool(first), drops_replies=bool(reply))
-            yield Firewall(str(chain), why, hint, _FAMILIES.get(chain.family))
+            yield Firewall(str(chain), why, hint, _FAMILIES.get(chain.table.family))
 
 
 def _why_dropped(chain: Chain, chains: Mapping[str, Chain], asked: ChainQuestion) -> str:
@@ -142,8 +142,8 @@ def _why_dropped(chain: Chain, chains: Mapping[str, Chain], asked: ChainQuestion
 def _hint(chain: Chain, steering: str, *, drops_first: bool, drops_replies: bool) -> str:
     if chain.table == FIREWALLD and steering != "local" and not drops_replies:
         return "update firewalld to 0.9 or later, which accepts translated packets"
-    if chain.is_legacy:
-        tool = "ip6tables-legacy" if chain.family == "ip6" else "iptables-legacy"
+    if chain.table.is_legacy:
+        tool = "ip6tables-legacy" if chain.table.family == "ip6" else "iptables-legacy"
         prefix, suffix = f"{tool} -I INPUT", "-j ACCEPT"
         translated, transparent = "-m conntrack --ctstate DNAT", "-m socket --transparent"
         replies = "-m conntrack --ctstate ESTABLISHED,RELATED"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Sequence
 
-from ...kernel.nf_tables.chains import Tables
+from ...kernel.nf_tables.chains import ChainTable, Tables
 
 # kubelet has chains, too: KUBE-FIREWALL, KUBE-KUBELET-CANARY, KUBE-MARK-DROP, KUBE-MARK-MASQ,
 # KUBE-POSTROUTING. These are only kube-proxy's, in any of its modes.
@@ -13,12 +13,12 @@ _CHAINS = re.compile(
     r"KUBE-(SERVICES|NODEPORTS?|PORTALS-(CONTAINER|HOST)|NODEPORT-(CONTAINER|HOST)|PROXY-CANARY"
     r"|(SVC|SVL|SEP|EXT|XLB|FW)-.*|LOAD-BALANCER|CLUSTER-IP|EXTERNAL-IP)"
 )
-_TABLE = re.compile(r"ip6? kube-proxy")
+_TABLES = (ChainTable("ip", "kube-proxy"), ChainTable("ip6", "kube-proxy"))
 IPVS_LINK = "kube-ipvs0"
 """The interface that has the addresses of Services in its mode ``ipvs``."""
 
 
-def kube_proxy_chains(tables: Tables) -> Iterator[tuple[str, Sequence[str]]]:
+def kube_proxy_chains(tables: Tables) -> Iterator[tuple[ChainTable, Sequence[str]]]:
     """Yield each table that has chains of kube-proxy, and their names, the most telling first."""
     for table, chains in tables.items():
         if names := [name for name in chains if _CHAINS.fullmatch(name)]:
@@ -26,14 +26,14 @@ def kube_proxy_chains(tables: Tables) -> Iterator[tuple[str, Sequence[str]]]:
             yield table, sorted(names, key=lambda name: (name != "KUBE-SERVICES", name))
 
 
-def kube_proxy_tables(nft: Tables) -> Sequence[str]:
+def kube_proxy_tables(nft: Tables) -> Sequence[ChainTable]:
     """Return the tables that are kube-proxy's own."""
-    return [table for table in nft if _TABLE.fullmatch(table)]
+    return [table for table in nft if table in _TABLES]
 
 
 def nat_tables(nft: Tables) -> Tables:
     """Return the tables of iptables-nft in which kube-proxy's chains are."""
-    return {table: chains for table, chains in nft.items() if table.endswith(" nat")}
+    return {table: chains for table, chains in nft.items() if table.name == "nat"}
 
 
 def find_kube_proxy(nft: Tables, legacy_nat: Tables, links: Collection[str]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from ...errors import SteeringError
 from ...kernel.nf_tables import Ruleset
-from ...kernel.nf_tables.chains import Chain, Step, Tables
+from ...kernel.nf_tables.chains import Chain, ChainTable, Step, Tables
 from ...kernel.nf_tables.looked_up import (
     ELEMENTS_MAX,
     is_constant,
@@ -49,14 +49,15 @@ class NftReader:
         self._sets, self._elements = {}, {}
         tables: Tables = {}
         for found in self._ruleset.chains():
-            table = f"{FAMILIES.get(found.family, found.family)} {found.table}"
+            family = FAMILIES.get(found.family, str(found.family))
+            table = ChainTable(family, found.table)
             chain = Chain(table, found.name, found.kind, found.hook, found.priority, found.policy)
             tables.setdefault(table, {})[found.name] = chain
         return tables
 
     def with_steps(self, chain: Chain) -> Chain:
         """Return a chain with its rules; without any if it was removed meanwhile."""
-        family, _, table = chain.table.partition(" ")
+        family, table, _ = chain.table
         try:
             listed = self._ruleset.rules(_NUMBERS[family], table, chain.name)
         except SteeringError:

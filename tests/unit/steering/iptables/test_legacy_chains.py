@@ -5,10 +5,10 @@ from textwrap import dedent
 import pytest
 
 from tests.unit.chains.rules import nft
-from userspace_proxy.kernel.nf_tables.chains import Chain
+from userspace_proxy.kernel.nf_tables.chains import Chain, ChainTable
 from userspace_proxy.steering.iptables.legacy_chains import parse_legacy
 
-TITLE = "legacy ip filter"
+TITLE = ChainTable("ip", "filter", is_legacy=True)
 
 
 def test_chains_of_a_table_with_their_policies():

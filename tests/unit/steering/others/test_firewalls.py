@@ -5,11 +5,13 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.chains.rules import nft
-from userspace_proxy.kernel.nf_tables.chains import Chain
+from userspace_proxy.kernel.nf_tables.chains import Chain, ChainTable
 from userspace_proxy.model import IPFamily
 from userspace_proxy.steering.others import Firewall, find_firewalls
 
-INPUT = Chain("ip filter", "INPUT", "filter", "input", policy="drop")
+LEGACY_FILTER = ChainTable("ip", "filter", is_legacy=True)
+FILTER = ChainTable("ip", "filter")
+INPUT = Chain(FILTER, "INPUT", "filter", "input", policy="drop")
 PORTS = (17000, 29999)
 
 
@@ -28,7 +30,11 @@ def test_a_chain_that_drops_is_reported_with_the_rule_that_admits():
 
 @pytest.mark.parametrize(
     ("table", "family"),
-    [("ip6 x", IPFamily.IPV6), ("inet x", None), ("legacy ip filter", IPFamily.IPV4)],
+    [
+        (ChainTable("ip6", "x"), IPFamily.IPV6),
+        (ChainTable("inet", "x"), None),
+        (LEGACY_FILTER, IPFamily.IPV4),
+    ],
 )
 def test_a_chain_has_the_family_of_the_packets_that_it_drops(table, family):
     chain = replace(INPUT, table=table)
@@ -42,7 +48,7 @@ def test_without_steering_no_firewall_is_reported():
 
 def test_this_proxys_legacy_chains_accept_clients_and_not_replies():
     opens = nft("accept", "ct state established,related")
-    legacy = Chain("legacy ip filter", "INPUT", "filter", "input", policy="drop")
+    legacy = Chain(LEGACY_FILTER, "INPUT", "filter", "input", policy="drop")
     tables = {legacy.table: {legacy.name: legacy}}
     assert [f.hint for f in find_firewalls({}, tables, "iptables", PORTS)] == [
         "iptables-legacy -I INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
@@ -53,9 +59,9 @@ def test_this_proxys_legacy_chains_accept_clients_and_not_replies():
 
 
 CHAINS = {
-    "zone": Chain("ip filter", "zone", steps=(nft("accept", "tcp dport 22"), nft("drop"))),
-    "back": Chain("ip filter", "back", steps=(nft("return"), nft("drop"))),
-    "loop": Chain("ip filter", "loop", steps=(nft("jump loop"),)),
+    "zone": Chain(FILTER, "zone", steps=(nft("accept", "tcp dport 22"), nft("drop"))),
+    "back": Chain(FILTER, "back", steps=(nft("return"), nft("drop"))),
+    "loop": Chain(FILTER, "loop", steps=(nft("jump loop"),)),
 }
 
 
@@ -63,7 +69,7 @@ def why(*steps, policy="accept"):
     """Return why first packets are dropped; answers are admitted."""
     opens = nft("accept", "ct state established")
     chain = replace(INPUT, policy=policy, steps=(opens, *steps))
-    found = find_firewalls({"ip filter": {"INPUT": chain, **CHAINS}}, {}, "nftables", PORTS)
+    found = find_firewalls({FILTER: {"INPUT": chain, **CHAINS}}, {}, "nftables", PORTS)
     return found[0].why if found else ""
 
 

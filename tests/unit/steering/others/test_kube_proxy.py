@@ -1,16 +1,21 @@
 import pytest
 
-from userspace_proxy.kernel.nf_tables.chains import Chain
+from userspace_proxy.kernel.nf_tables.chains import Chain, ChainTable
 from userspace_proxy.steering.others.kube_proxy import find_kube_proxy, kube_proxy_chains
 
 
 def tables_of(**chains):
-    """Return tables, whose names have ``_`` for a blank, with chains."""
-    named = {table.replace("_", " "): names for table, names in chains.items()}
+    """Return tables, ``family_name``, with chains."""
+    named = {read(table): names for table, names in chains.items()}
     return {table: {name: Chain(table, name) for name in names} for table, names in named.items()}
 
 
-OWN_TABLE = "ip kube-proxy"
+def read(table):
+    *legacy, family, name = table.split("_")
+    return ChainTable(family, name, is_legacy=bool(legacy))
+
+
+OWN_TABLE = ChainTable("ip", "kube-proxy")
 KUBELET = ["KUBE-FIREWALL", "KUBE-KUBELET-CANARY", "KUBE-MARK-MASQ", "KUBE-POSTROUTING", "OUTPUT"]
 
 
@@ -39,5 +44,5 @@ def test_what_only_kube_proxy_has_is_found(nft, legacy, links, places):
 def test_the_chain_that_calls_the_others_is_the_first():
     tables = tables_of(ip_nat=["KUBE-EXT-A", "KUBE-SVC-B", "KUBE-SERVICES"], ip_raw=["x"])
     assert [*kube_proxy_chains(tables)] == [
-        ("ip nat", ["KUBE-SERVICES", "KUBE-EXT-A", "KUBE-SVC-B"])
+        (ChainTable("ip", "nat"), ["KUBE-SERVICES", "KUBE-EXT-A", "KUBE-SVC-B"])
     ]

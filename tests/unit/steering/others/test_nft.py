@@ -5,6 +5,7 @@ from contextlib import closing
 import pytest
 
 from tests.unit.chains.rules import nft
+from userspace_proxy.kernel.nf_tables.chains import ChainTable
 from userspace_proxy.kernel.nf_tables.looked_up import ELEMENTS_MAX
 from userspace_proxy.steering.others.nft import (
     CHAINS_MAX,
@@ -12,6 +13,7 @@ from userspace_proxy.steering.others.nft import (
     read_input_chains,
 )
 
+OF_FIREWALL = ChainTable("inet", "firewall")
 FIREWALL = """nft '
     table inet firewall {
         chain input {
@@ -35,10 +37,10 @@ def test_all_chains_are_listed_without_their_rules(node, reader):
     node.run(FIREWALL)
     tables = reader.chains()
     assert {name: set(chains) for name, chains in tables.items()} == {
-        "inet firewall": {"input", "admitted", "unused"},
-        "ip other": {"forward"},
+        OF_FIREWALL: {"input", "admitted", "unused"},
+        ChainTable("ip", "other"): {"forward"},
     }
-    chain = tables["inet firewall"]["input"]
+    chain = tables[OF_FIREWALL]["input"]
     assert (chain.kind, chain.hook, chain.priority, chain.policy, chain.steps) == (
         *("filter", "input", 10, "drop"),
         (),
@@ -47,7 +49,7 @@ def test_all_chains_are_listed_without_their_rules(node, reader):
 
 def test_a_chain_that_was_removed_has_no_rules(node, reader):
     node.run(FIREWALL)
-    chain = reader.chains()["inet firewall"]["unused"]
+    chain = reader.chains()[OF_FIREWALL]["unused"]
     assert reader.with_steps(chain).steps == (nft("drop"),)
     node.run("nft delete chain inet firewall unused")
     assert reader.with_steps(chain).steps == ()
@@ -61,7 +63,7 @@ def test_sets_that_are_part_of_a_rule_are_read(node, reader):
         "meta l4proto { tcp, udp } th dport 53 accept; "
         "tcp dport @ports accept; tcp dport != { 22, 80 } drop; }; }'"
     )
-    chain = reader.with_steps(reader.chains()["inet firewall"]["input"])
+    chain = reader.with_steps(reader.chains()[OF_FIREWALL]["input"])
     assert sorted(chain.steps[:2]) == [
         nft("accept", "tcp dport 22,80-90 ct state established"),
         nft("jump zone", "tcp dport 22,80-90 ct state new"),
@@ -98,7 +100,7 @@ NAMED = """nft '
 
 def test_named_sets_are_read_that_change_with_the_generation(node, reader):
     node.run(NAMED)
-    chain = reader.with_steps(reader.chains()["inet firewall"]["input"])
+    chain = reader.with_steps(reader.chains()[OF_FIREWALL]["input"])
     ipv4 = "meta nfproto ipv4"
     assert [str(step) for step in chain.steps] == [
         "tcp dport 22,80-90 drop",
@@ -112,12 +114,12 @@ def test_named_sets_are_read_that_change_with_the_generation(node, reader):
 def test_a_change_of_elements_is_a_new_generation_and_is_read(node, reader):
     node.run(NAMED)
     before = reader.generation()
-    assert reader.with_steps(reader.chains()["inet firewall"]["input"]).steps[0].matches
+    assert reader.with_steps(reader.chains()[OF_FIREWALL]["input"]).steps[0].matches
     node.run("nft delete element inet firewall closed { 80-90 }")
     assert reader.generation() == before + 1
     node.run("nft add element inet firewall closed { 443 }")
     assert reader.generation() == before + 2
-    chain = reader.with_steps(reader.chains()["inet firewall"]["input"])
+    chain = reader.with_steps(reader.chains()[OF_FIREWALL]["input"])
     assert chain.steps[0] == nft("drop", "tcp dport 22,443")
 
 
@@ -129,7 +131,7 @@ def test_sets_are_listed_once_for_all_rules_of_a_table(node, reader, monkeypatch
         reader._ruleset, "sets", lambda *place: calls.append(place[1]) or listed(*place)
     )
     for _ in range(2):
-        reader.with_steps(reader.chains()["inet firewall"]["input"])
+        reader.with_steps(reader.chains()[OF_FIREWALL]["input"])
     assert calls == ["firewall", "firewall"]
 
 
@@ -141,7 +143,7 @@ def test_a_large_set_is_not_understood(node, reader, tmp_path):
         "chain input { tcp dport @ports drop; }; }\n"
     )
     node.run(f"nft -f {rules}")
-    chain = reader.with_steps(reader.chains()["inet big"]["input"])
+    chain = reader.with_steps(reader.chains()[ChainTable("inet", "big")]["input"])
     assert chain.steps == (nft("drop", "meta l4proto tcp …dport"),)
 
 
@@ -185,6 +187,6 @@ def test_of_twice_as_many_chains_as_are_read_those_of_others_are_too(node, tmp_p
     node.run(f"nft -f {rules}")
     tables = read_input_chains()
     read = {name: {c.name for c in t.values() if c.steps} for name, t in tables.items()}
-    assert len(read["inet many"]) == CHAINS_MAX
-    assert read["inet many"] >= {"input", "c0"}
-    assert read["inet one"] == read["inet two"] == {"input", "others"}
+    assert len(read[ChainTable("inet", "many")]) == CHAINS_MAX
+    assert read[ChainTable("inet", "many")] >= {"input", "c0"}
+    assert read[ChainTable("inet", "one")] == read[ChainTable("inet", "two")] == {"input", "others"}
