@@ -53,6 +53,9 @@ RETRY_AFTER_MAX_S = 300.0
 _WENT_BACK = "its history went back, as after a restore of etcd"
 # Servers end a watch at the second; later, the network was away meanwhile.
 _ON_TIME_S = 1.0
+# To stop all API servers, restore etcd and start them again takes longer.
+_RESTORE_S = 2.0
+_UNKNOWN = float("-inf")
 NO_LINE_S = 0.01
 """The wait after a part of a watch in which no line ends: parts of one byte keep a core busy."""
 
@@ -136,8 +139,9 @@ class Reflector:
         self._has_bookmarks = False
         self._has_events = False
         self._has_answered = False
-        self._is_unsure = False
-        """The last watch didn't end on time, or a wait followed: history may have gone back."""
+        self._known_at = _UNKNOWN
+        """When the server had the last seen state for certain; unknown after a watch that didn't
+        end on time, and after a wait: history may have gone back."""
         self._is_invalid = False
         """The last watch began and then failed, which is no outage: the next one may, too."""
         self._watched_s = 0.0
@@ -171,7 +175,7 @@ class Reflector:
                 self._backoff.reset()
             if failure is None and was_healthy:
                 continue
-            self._is_unsure = True
+            self._known_at = _UNKNOWN
             await self._wait(0.0 if failure is None else failure.retry_after_s)
 
     def wake(self) -> None:
@@ -195,10 +199,6 @@ class Reflector:
     async def _list_and_watch(self) -> RequestFailure | None:
         """List if necessary, then watch once; return why it failed, if it did."""
         try:
-            if self._is_unsure and not self._position.needs_list:
-                failure = await self._check_history()
-                if failure is not None:
-                    return failure
             if self._position.needs_list:
                 self._cache.begin_list()
                 failure = await self._list()
@@ -220,7 +220,10 @@ class Reflector:
             self._recovered()
 
     async def _check_history(self) -> RequestFailure | None:
-        """Ask whether the server has the last seen state, or has gone back, as after a restore."""
+        """Ask whether the server has the last seen state, or has gone back, as after a restore.
+
+        A watch from there is open: before it, a restore could follow the answer.
+        """
         query = {**self._position.check_query(), **self._resource.query}
         response = await self._client.get(self._resource.path_of_one, query)
         if is_expired(response.code, read_status(response.body)):
@@ -246,6 +249,7 @@ class Reflector:
     async def _list_pages(self) -> RequestFailure | None:
         while True:
             query = {**self._resource.query, **self._position.list_query()}
+            self._known_at = self._clock()
             try:
                 page = await read_page(
                     self._client,
@@ -283,7 +287,7 @@ class Reflector:
         """Watch until the stream ends; None if another watch may follow."""
         requested_s = self._timing.watch_s * (1 + self._rng.random())
         query = {**self._resource.query, **self._position.watch_query(int(requested_s))}
-        self._is_unsure = True
+        known_at, self._known_at = self._known_at, _UNKNOWN
         async with self._client.stream(self._resource.path, query) as stream:
             if stream.code != 200:
                 response = await stream.rest()
@@ -292,13 +296,18 @@ class Reflector:
                     return None
                 return self._rejected("watch", response)
             begun = self._clock()
+            if begun - known_at > _RESTORE_S:
+                failure = await self._check_history()
+                if failure is not None or self._position.needs_list:
+                    return failure
             self._note_success()
             try:
                 failure = await self._follow(stream, requested_s)
                 # It didn't break off.
                 self._cuts = 0
-                took_s = self._clock() - begun
-                self._is_unsure = abs(took_s - int(requested_s)) > _ON_TIME_S
+                ended = self._clock()
+                is_on_time = abs(ended - begun - int(requested_s)) <= _ON_TIME_S
+                self._known_at = ended if is_on_time else _UNKNOWN
                 if failure is None and self._cache.has_room:
                     self._expire("there is room for objects that were left out")
                 return failure

@@ -60,7 +60,6 @@ _SEEN_DOWN_S = 12.0
 _SEEN_CUT_OFF_S = 92.0
 _SOON_S = 1.0
 _NODES_S = 330.0
-_PROMPT_S = 0.5
 _BREAK_OFF = "break off at once"
 
 
@@ -87,8 +86,6 @@ class Checks:
         """What each kind had seen when history went back."""
         self.detectable: set[str] = set()
         """Kinds that have asked before history went on from there."""
-        self.unanswered: set[str] = set()
-        """Kinds whose question about that was refused."""
         self.began = 0.0
         """When this run of the source did."""
         self.heard: dict[Exchange, float] = {}
@@ -167,22 +164,18 @@ class Checks:
         return self.world.plan.namespace in ("", key.namespace)
 
     def _note_answer(self, kind: str, exchange: Exchange) -> None:
-        """Note whether a source learns from an answer that history went back, or might have."""
-        if not is_check(exchange):
-            # A restore while the request was under way may go unseen.
-            is_prompt = self.world.now - exchange.began < _PROMPT_S
-            if exchange.code == 200 and is_prompt and kind not in self.unanswered:
+        """Note whether a source learns from an answer that history went back, or has to."""
+        if is_check(exchange):
+            if exchange.code == 504:
                 self.detectable.add(kind)
-        elif exchange.code == 504:
+        elif exchange.code == 200 and self._requests.followers[kind].must_ask_at is None:
+            # It was asked before, or is known.
             self.detectable.add(kind)
-        else:
-            self.unanswered.add(kind)
 
     def restoring(self, revision: int) -> None:
         """Note that history goes back to a revision, before it does."""
         self.restored_at = self.world.now
         self.detectable.clear()
-        self.unanswered.clear()
         self.positions = {
             kind: int(follower.position or 0) for kind, follower in self._requests.followers.items()
         }
@@ -343,6 +336,8 @@ class Checks:
             self._check_not_current(status, "without a server")
         self._check_silence()
         self._check_deadlines()
+        for follower in self._requests.followers.values():
+            follower.check_question()
 
     def _check_not_current(self, status: Any, why: str) -> None:
         client = self.world.client
@@ -370,7 +365,7 @@ class Checks:
         """Judge that no list lasts for longer than it may."""
         for follower in self._requests.followers.values():
             exchange = follower.last
-            if exchange is None or follower.is_watch or follower.is_check or follower.is_over:
+            if exchange is None or follower.is_watch or follower.is_over:
                 continue
             if not exchange.is_closed:
                 lasts = self.world.now - follower.list_began

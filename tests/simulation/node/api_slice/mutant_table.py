@@ -101,8 +101,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "api-restore-isnt-asked-for": _source(
         "reflector",
-        "if self._is_unsure and not self._position.needs_list:",
-        "if not self._is_unsure and not self._position.needs_list:",
+        "if begun - known_at > _RESTORE_S:",
+        "if begun - known_at < 0:",
     ),
     "api-expired-watch-is-watched-again": _source(
         "reflector",

@@ -22,8 +22,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "api-watch-that-ends-late-is-trusted": _source(
         "reflector",
-        "abs(took_s - int(requested_s)) > _ON_TIME_S",
-        "int(requested_s) - took_s > _ON_TIME_S",
+        "abs(ended - begun - int(requested_s)) <= _ON_TIME_S",
+        "int(requested_s) - ended + begun <= _ON_TIME_S",
     ),
     "api-event-that-was-deleted-is-patched": _source(
         "recorder", '            series.name = ""\n        elif', "            pass\n        elif"

@@ -3,6 +3,8 @@
 Rule 1: what the client has got is read here on its own, from the bytes that arrived.
 Rule 2: a list follows a list that failed, an expired watch, or history that went back; all else is
 a watch, from the last version that was seen.
+Rule 3: a question whether history went back is asked while a watch is open that may follow a
+restore.
 """
 
 from __future__ import annotations
@@ -25,10 +27,15 @@ HEALTHY_S = 5.0
 RETRY_AFTER_MAX_S = 300.0
 # A second, and turns of an event loop and the network.
 _ON_TIME_S = 1.5
+# Servers aren't stopped, restored and started again sooner. And turns of an event loop.
+_RESTORE_S = 2.1
 # Turns of an event loop, and the network.
 _SOON_S = 0.3
 # Waits of 0.8 to 1.6 s are the shortest, and others have been there again meanwhile.
 _IN_A_MINUTE = 150
+
+
+_UNKNOWN = float("-inf")
 
 
 class Follower:
@@ -65,10 +72,15 @@ class Follower:
         self.is_paging = False
         self.after_expiry = ""
         """What the next list has to be: ``newest`` or ``whole``."""
-        self.is_check = False
-        self.has_to_ask = False
-        """The last watch broke off, or ended at another time than was asked for: history may have
-        gone back."""
+        self.known_at = _UNKNOWN
+        """When a server had the last state for certain; unknown after a watch that broke off, or
+        that ended at another time than was asked for, and after a wait."""
+        self.must_ask_at: float | None = None
+        """Since when it is to be asked whether history went back."""
+        self.question: Exchange | None = None
+        """That, of the last watch."""
+        self.answer = bytearray()
+        """To it."""
         self.cuts = 0
         """How many watches in a row broke off soon, at most."""
         self.had_problem = self.was_forbidden = False
@@ -101,10 +113,13 @@ class Follower:
     # -- what arrives ------------------------------------------------------------------------------
 
     def on_head(self, exchange: Exchange) -> None:
-        self.began_at = self.checks.now()
+        self.began_at = now = self.checks.now()
         self.was_forbidden = self.was_forbidden or exchange.code == 403
         if exchange.code == 200 and self.is_watch:
-            self._note_success()
+            if now - self.known_at > _RESTORE_S:
+                self.must_ask_at = now
+            else:
+                self._note_success()
 
     def _note_success(self) -> None:
         if self.had_problem:
@@ -113,7 +128,7 @@ class Follower:
 
     def on_arrival(self, exchange: Exchange, piece: bytes) -> None:
         self.data += piece
-        if exchange.code != 200 or self.is_check:
+        if exchange.code != 200:
             return
         if not self.is_watch:
             self.is_mixed = True
@@ -138,6 +153,47 @@ class Follower:
 
     # -- what is asked next ------------------------------------------------------------------------
 
+    def ask(self, exchange: Exchange) -> None:
+        """Check a question about history, while a watch is open."""
+        # Nothing of the watch was read yet.
+        self.checks.check(
+            "position of a watch",
+            exchange.query["resourceVersion"] == self.version,
+            lambda: f"{self.kind}: a question about {dict(exchange.query)}, not {self.version}",
+        )
+        self.question, self.must_ask_at = exchange, None
+        self.answer.clear()
+
+    def on_answer(self, exchange: Exchange) -> None:
+        """Note that the answer to a question is complete, or broke off."""
+        if self._is_good(exchange):
+            self._note_success()
+        else:
+            # The watch is closed, too.
+            self.is_over = True
+        if self.is_over:
+            # The client reads the watch's end only now.
+            self.over_at = self.checks.now()
+
+    def _is_good(self, question: Exchange) -> bool:
+        """Return whether a watch goes on after the answer to a question."""
+        is_whole = question.is_ended and not question.error
+        is_busy = question.code >= 500 or question.code == 429
+        return is_whole and not is_busy and not self._has_gone_back(question)
+
+    def _has_gone_back(self, question: Exchange) -> bool:
+        text = self.answer.decode(errors="replace")
+        return question.code == 410 or "Too large resource version" in text
+
+    def check_question(self) -> None:
+        """Judge that a question was asked if history may have gone back."""
+        if self.last is None or not self.is_watch or not self.began_at:
+            return
+        asked_s = 0.0 if self.must_ask_at is None else self.checks.now() - self.must_ask_at
+        if not self.is_over and not self.last.is_stalled:
+            what = f"{self.kind}: {asked_s:.1f} s of a watch, and not whether history went back"
+            self.checks.check("asked about history", asked_s <= _SOON_S, what)
+
     def begin(self, exchange: Exchange) -> None:
         query, now = exchange.query, self.checks.now()
         is_watch, token = "watch" in query, query.get("continue")
@@ -148,21 +204,18 @@ class Follower:
         if not token:
             self._check_rate(now)
         what = "watch" if is_watch else "page" if token else "list"
-        if is_check(exchange):
-            what = "check"
         if self.wants != "either":
             self.checks.check(
                 "reason of a request",
-                what == self.wants or (what == "check" and self.wants == "watch"),
+                what == self.wants,
                 lambda: f"{self.kind}: a {what}, not a {self.wants}",
             )
         if is_watch:
             self._check_position(query["resourceVersion"])
-            what = f"{self.kind}: a watch, before it is known whether history went back"
-            self.checks.check("asked about history", not self.has_to_ask, what)
-            self.has_to_ask, self.is_mixed = True, False
-        elif what == "check":
-            self._check_position(query["resourceVersion"])
+            self.is_mixed = False
+            if self.last is not None and now - self.over_at > _SOON_S:
+                # A wait.
+                self.known_at = _UNKNOWN
         elif token:
             self.checks.check(
                 "continue token",
@@ -172,8 +225,10 @@ class Follower:
         else:
             self._check_list(query)
             self.list_began = now
+        if not is_watch:
+            self.known_at = now
         self.last, self.is_watch, self.is_paging = exchange, is_watch, bool(token)
-        self.is_check = what == "check"
+        self.question = self.must_ask_at = None
         self.is_over = self.is_expired = self.went_back = False
         self.data.clear()
         if is_watch:
@@ -186,8 +241,7 @@ class Follower:
         assert self.last is not None, "there was a request"
         exchange = self.last
         self.is_failed = self.is_refused = False
-        if self.is_check:
-            self._conclude_check(exchange)
+        if self._conclude_question():
             return
         self.is_sure = exchange.code == 200 and self.is_over and not exchange.error
         if exchange.code and exchange.code != 200:
@@ -215,28 +269,29 @@ class Follower:
             self.after_expiry = "whole" if self.is_paging else "newest"
             self.is_failed = False
 
-    def _conclude_check(self, exchange: Exchange) -> None:
-        """Of a request that only asks whether the server has the last state."""
-        is_whole = self.is_over and not exchange.error
-        text = bytes(self.data).decode(errors="replace")
-        is_gone = exchange.code == 410 or "Too large resource version" in text
-        self.wants, self.after_expiry = "watch", ""
-        self.has_to_ask = not is_whole or exchange.code >= 500 or exchange.code == 429
-        if not is_whole:
+    def _conclude_question(self) -> bool:
+        """Decide by a question about history, if there was one that ended its watch."""
+        question = self.question
+        if question is None:
+            return False
+        if self._is_good(question):
+            return False
+        self.is_sure, self.known_at, self.after_expiry = False, _UNKNOWN, ""
+        self.wants = "watch"
+        if question.error or not question.is_ended:
             self.is_failed = True
-            if exchange.code not in (0, 200):
-                self.wants = "either"
-        elif exchange.code != 200 and is_gone:
+            self.wants = "either" if question.code not in (0, 200) else "watch"
+        elif self._has_gone_back(question):
             self.wants, self.after_expiry = "list", "newest"
-        elif exchange.code >= 500 or exchange.code == 429:
+        else:
             self.is_failed = self.is_refused = True
+        return True
 
     def _conclude_watch(self, exchange: Exchange) -> None:
         lasted = self.over_at - self.began_at if self.began_at else 0.0
         is_long = lasted >= HEALTHY_S + _SOON_S
-        if self.is_sure:
-            late_s = abs(lasted - int(exchange.query["timeoutSeconds"]))
-            self.has_to_ask = late_s > _ON_TIME_S
+        late_s = abs(lasted - int(exchange.query["timeoutSeconds"]))
+        self.known_at = self.over_at if self.is_sure and late_s <= _ON_TIME_S else _UNKNOWN
         self.cuts = 0 if is_long or self.is_sure else self.cuts + 1
         self.is_failed = not exchange.code
         self.wants = "watch"
@@ -261,7 +316,6 @@ class Follower:
             self.listed_version = metadata["resourceVersion"]
         self.next_token = metadata.get("continue")
         self.wants = "page" if self.next_token else "watch"
-        self.has_to_ask = False
         self.after_expiry = ""
         if not self.next_token:
             self.has_listed = True
@@ -306,10 +360,11 @@ class Follower:
             return
         gap = now - self.over_at
         lasted = self.over_at - self.began_at if self.began_at else 0.0
-        is_healthy = self.is_watch and exchange.code == 200 and lasted >= HEALTHY_S + _SOON_S
+        is_healthy = self._was_healthy(exchange, lasted)
         if is_healthy or self._has_told():
             self.waits = 0
-        retry_s = min(exchange.retry_after_s, RETRY_AFTER_MAX_S) if self.is_refused else 0.0
+        refused = self.question or exchange
+        retry_s = min(refused.retry_after_s, RETRY_AFTER_MAX_S) if self.is_refused else 0.0
         if retry_s:
             self._check("Retry-After", gap >= retry_s - 0.01, f"{gap:.3f} s after {retry_s:g} s")
         if self.is_failed:
@@ -323,6 +378,11 @@ class Follower:
         else:
             self.failures = 0
         self._check_soon(gap, retry_s)
+
+    def _was_healthy(self, exchange: Exchange, lasted: float) -> bool:
+        if self.question is not None and (self.is_failed or self.after_expiry):
+            return False
+        return self.is_watch and exchange.code == 200 and lasted >= HEALTHY_S + _SOON_S
 
     def _has_told(self) -> bool:
         """Return whether a watch that is over has had events, which were read, and didn't fail."""
@@ -399,7 +459,10 @@ class RequestChecks:
             return
         follower = self.followers[_KIND_OF[resource]]
         self._of[exchange] = follower
-        follower.begin(exchange)
+        if is_check(exchange):
+            follower.ask(exchange)
+        else:
+            follower.begin(exchange)
 
     def follower_of(self, exchange: Exchange) -> Follower | None:
         """Return what follows the kind of a request, if that is its last one."""
@@ -409,15 +472,25 @@ class RequestChecks:
     def on_head(self, exchange: Exchange) -> str:
         """Note a response; return the kind that it is for, or an empty text."""
         follower = self.follower_of(exchange)
-        if follower is None:
-            return ""
-        follower.on_head(exchange)
-        return follower.kind
+        if follower is not None:
+            follower.on_head(exchange)
+        else:
+            follower = self._asking(exchange)
+        return "" if follower is None else follower.kind
 
     def on_arrival(self, exchange: Exchange, piece: bytes) -> None:
         if (follower := self.follower_of(exchange)) is not None:
             follower.on_arrival(exchange, piece)
+        elif (follower := self._asking(exchange)) is not None:
+            follower.answer += piece
 
     def on_end(self, exchange: Exchange) -> None:
         if (follower := self.follower_of(exchange)) is not None:
             follower.on_end(exchange)
+        elif (follower := self._asking(exchange)) is not None:
+            follower.on_answer(exchange)
+
+    def _asking(self, exchange: Exchange) -> Follower | None:
+        """Return what follows the kind of a question, if that is its last one."""
+        follower = self._of.get(exchange)
+        return follower if follower is not None and follower.question is exchange else None

@@ -35,6 +35,9 @@ _RESPONSE_S = 75.0
 _LOOK_S = 5.0
 _SOON_S = 1.0
 _AGAIN_S = 14.0
+# All servers are stopped, etcd is restored, and they start again.
+_RESTORE_S = 4.0
+_WRITES = ("put", "put-same", "delete", "touch")
 
 
 class World:
@@ -71,6 +74,7 @@ class World:
         """Nothing is broken any more from then on."""
         self.down_since: float | None = None
         self.cut_off_since = 0.0
+        self.restoring_until = 0.0
         self.wants_nodes: bool | None = None
         self.checks = Checks(self)
         self.recording = RecordingChecks(self)
@@ -255,6 +259,10 @@ class World:
     # -- steps -------------------------------------------------------------------------------------
 
     def _take(self, step: Step) -> None:
+        if step.kind in _WRITES and self.now < self.restoring_until:
+            # There is no server to write to.
+            self.timeline.at(self.restoring_until + self.rng.random(), self._take, step)
+            return
         self.note(f"plan: {step.text}")
         values = step.values
         if step.item is not None:
@@ -332,18 +340,27 @@ class World:
         self.timeline.after(seconds, self._start_server, server, behind, behind_s)
 
     def _start_server(self, server: ApiServer, behind: int, behind_s: float) -> None:
+        if self.now < self.restoring_until:
+            self.timeline.at(self.restoring_until, self._start_server, server, 0, 0.0)
+            return
         self.note("server: starts")
         server.start(behind=behind, behind_s=behind_s)
         self.down_since = None
 
-    def _restore(self, count: int, _draw: float) -> None:
+    def _restore(self, count: int, draw: float) -> None:
+        seconds = _RESTORE_S * (1 + draw)
+        self.restoring_until = max(self.restoring_until, self.now + seconds)
+        for server in [each for each in self.servers if each.is_up]:
+            server.stop()
+            self.timeline.at(self.restoring_until, self._start_server, server, 0, 0.0)
+        self.down_since = self.down_since or self.now
         revision = max(1000, self.etcd.revision - count)
         self.checks.restoring(revision)
         self.etcd.go_back(revision)
         self.checks.restored(self.etcd.revision)
         self.items = {_key_of(i): i for i in self._all_items()}
         self.checks.note_nodes()
-        self._until(0.0)
+        self._until(seconds)
 
     def _all_items(self) -> Iterator[dict[str, Any]]:
         for kind in ("services", "endpointslices", "nodes"):

@@ -32,10 +32,16 @@ class CountingClient(ApiClient):
 
     streams = 0
 
+    def __init__(self, credentials: Credentials) -> None:
+        super().__init__(credentials)
+        self.on_stream: Callable[[], None] = lambda: None
+        """Called before the client sees that a stream has begun."""
+
     @asynccontextmanager
     async def stream(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Stream]:
         """Part of ApiClient."""
         async with super().stream(path, query) as stream:
+            self.on_stream()
             self.streams += 1
             try:
                 yield stream

@@ -170,7 +170,7 @@ async def test_events_are_applied_and_the_next_watch_continues_after_the_last(ap
         reflection.now_s = 60
         api.end_watches()
         await reflection.watching(requests=3)
-        assert api.requests[-1] == WATCH.format(1003)
+        assert reflection.requests[-1] == WATCH.format(1003)
         assert reflection.reflector.restarts == 0
 
 
@@ -181,7 +181,7 @@ async def test_a_bookmark_moves_where_the_next_watch_begins(api):
         api.bookmark()
         api.end_watches()
         await reflection.watching(requests=3)
-        assert api.requests[-1] == WATCH.format(1001)
+        assert reflection.requests[-1] == WATCH.format(1001)
 
 
 async def test_a_watch_that_lived_long_is_followed_at_once(api):
@@ -290,8 +290,7 @@ async def test_an_expired_watch_is_followed_by_a_list_that_is_a_difference(api):
 async def test_a_watch_refused_with_gone_is_followed_by_a_list(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
-        # What only asks for the last state is the first one.
-        api.refuse("services", 410, reason="Expired", message="too old", after=1)
+        api.refuse("services", 410, reason="Expired", message="too old")
         api.end_watches()
         await reflection.watching(requests=5)
         assert reflection.requests[3:] == [RELIST.format(1000), WATCH.format(1000)]
@@ -302,10 +301,31 @@ async def test_a_server_restored_from_a_backup_is_listed_anew(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
         api.send("services", bookmark)
-        # Without a question before it, a watch from 9999 would be silent until history is there.
+        # Without a question, a watch from 9999 would be silent until history is there.
         api.end_watches()
-        await reflection.watching(requests=4)
-        assert api.requests[2:] == [ASKED.format(9999), NEWEST, WATCH.format(1000)]
+        await reflection.watching(requests=5)
+        assert api.requests[2:] == [
+            WATCH.format(9999),
+            ASKED.format(9999),
+            NEWEST,
+            WATCH.format(1000),
+        ]
+        assert reflection.problems == []
+
+
+async def test_a_watch_that_took_long_to_open_is_followed_by_a_question(api):
+    async with reflecting(api) as reflection:
+
+        def take_long() -> None:
+            reflection.now_s += 2.5
+            reflection.client.on_stream = lambda: None
+
+        await reflection.watching()
+        reflection.client.on_stream = take_long
+        reflection.now_s = 300
+        api.end_watches()
+        await reflection.watching(requests=3)
+        await api.until(lambda a: a.requests[-1] == ASKED.format(1000))
         assert reflection.problems == []
 
 
@@ -321,6 +341,7 @@ async def test_a_watch_that_ends_at_its_time_is_followed_without_a_question(api)
             reflection.now_s = now_s
             api.end_watches()
             await reflection.watching(requests=count)
+            await api.until(lambda a: a.requests[-1] == ASKED.format(1000))
         assert [r for r in api.requests if r not in reflection.requests] == [ASKED.format(1000)] * 2
 
 
@@ -331,11 +352,13 @@ async def test_only_a_server_that_cannot_answer_the_question_is_asked_again(api,
     async with reflecting(api) as reflection:
         await reflection.watching()
         reflection.now_s = 60
-        api.refuse("services", code, message="no")
+        api.refuse("services", code, message="no", after=1)
         api.end_watches()
-        await reflection.watching(requests=3)
+        times = 1 + len(waits)
+        asked = [WATCH.format(1000), ASKED.format(1000)] * times
+        await api.until(lambda a: a.requests[2:] == asked)
+        await reflection.watching(requests=2 + times)
         assert reflection.waits == waits
-        assert api.requests[2:] == [ASKED.format(1000)] * (1 + len(waits)) + [WATCH.format(1000)]
 
 
 @pytest.mark.parametrize("kind", ["BOOKMARK", "ADDED"])
@@ -367,12 +390,12 @@ async def test_a_rejected_watch_is_a_problem_and_continues_from_its_version(api)
         api.refuse("services", 503, message="shutting down")
         reflection.now_s = 60
         api.end_watches()
-        await reflection.watching(requests=3)
+        await reflection.until(lambda: reflection.problems[-1:] == [""])
         assert reflection.problems == [
             "the API server at URL can't watch services: shutting down",
             "",
         ]
-        assert api.requests[2:] == [ASKED.format(1000)] * 2 + [WATCH.format(1000)]
+        assert api.requests[2:] == [WATCH.format(1000)] * 2 + [ASKED.format(1000)]
         assert reflection.waits == [0.8]
 
 

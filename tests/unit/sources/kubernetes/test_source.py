@@ -219,7 +219,7 @@ async def test_what_was_published_is_current_while_the_server_answers(api, sourc
         await api.until(lambda a: a.watch_count("services") == 1)
         api.refuse("services", code=code, reason="Any", message="broken", times=1000)
         api.end_watches()
-        await api.until(lambda a: sum("services?field" in r for r in a.requests) >= 2)
+        await api.until(lambda a: sum("services?watch" in r for r in a.requests) >= 3)
         status = source.status()
         assert (status.is_synced, status.is_current) == (True, False)
 
