@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,8 @@ from userspace_proxy.sources.kubernetes import KubernetesSource
 from ..api_client import SimulatedClient
 from ..api_exchange import Exchange
 from ..api_requests import target_of
+from .node_lists import ORACLES as ORACLES_OF_NODE_LISTS
+from .node_lists import NodeLists
 from .plan import NODE
 from .reading import HIDDEN, Key, Shown, shown, weight
 from .requests import Follower, RequestChecks, is_check
@@ -37,7 +39,7 @@ ORACLES = (
     "not current",
     "current",
     "silence",
-    "node addresses",
+    *ORACLES_OF_NODE_LISTS,
     "reason of a request",
     "position of a watch",
     "asked about history",
@@ -59,7 +61,6 @@ _SEEN_DOWN_S = 12.0
 # The kernel's probes, connecting, the longest wait.
 _SEEN_CUT_OFF_S = 92.0
 _SOON_S = 1.0
-_NODES_S = 330.0
 _BREAK_OFF = "break off at once"
 
 
@@ -92,12 +93,16 @@ class Checks:
         self._source: KubernetesSource
         self._requests: RequestChecks
         self._has_published = False
-        self._nodes: deque[tuple[float, frozenset[str] | None]] = deque()
+        self.node_lists: NodeLists
 
     def follow(
-        self, source: KubernetesSource, client: SimulatedClient, *, is_resumed: bool
+        self, source: KubernetesSource, client: SimulatedClient, resumed: Snapshot | None
     ) -> None:
-        """Check what another run of a source does."""
+        """Check what another run of a source does.
+
+        Args:
+            resumed: What an earlier run has published.
+        """
         world = self.world
         self._source = source
         self._requests = requests = RequestChecks(
@@ -107,6 +112,12 @@ class Checks:
             has_shares="shares" in self.world.plan.features,
         )
         self._has_published = False
+        self.node_lists = lists = NodeLists(
+            self.judgements,
+            lambda: self.world.now,
+            None if resumed is None else resumed.node_addresses,
+            is_wanted=world.wants_nodes,
+        )
         self.began = world.now
         self.floors.clear()
         for history in self.histories.values():
@@ -116,6 +127,8 @@ class Checks:
         def on_begin(exchange: Exchange) -> None:
             world.note(f"agent: {exchange.method} {exchange.path} {dict(exchange.query)}")
             requests.on_begin(exchange)
+            if lists.is_of(exchange):
+                lists.on_begin(exchange)
             self._check_cuts(exchange)
             world.recording.on_begin(exchange)
 
@@ -130,10 +143,12 @@ class Checks:
         def on_arrival(exchange: Exchange, piece: bytes) -> None:
             self.heard[exchange] = world.now
             requests.on_arrival(exchange, piece)
+            lists.on_arrival(exchange, piece)
 
         def on_end(exchange: Exchange) -> None:
             world.note(f"server: over: {exchange.path} {exchange.error}")
             requests.on_end(exchange)
+            lists.on_end(exchange)
 
         client.on_begin, client.on_head = on_begin, on_head
         client.on_arrival, client.on_end = on_arrival, on_end
@@ -212,6 +227,7 @@ class Checks:
         found = list(shown(snapshot, NODE))
         self._check_contents(found)
         self._check_orphans(snapshot)
+        self.node_lists.check_shown(snapshot.node_addresses)
         if not self._has_published:
             self._check_first()
         self._has_published = True
@@ -336,6 +352,7 @@ class Checks:
             self._check_not_current(status, "without a server")
         self._check_silence()
         self._check_deadlines()
+        self.node_lists.check()
         for follower in self._requests.followers.values():
             follower.check_question()
 
@@ -383,27 +400,6 @@ class Checks:
             bound = max(plan.silence_s, asked_s)
             self.judgements.check("silence", quiet <= bound + _SOON_S, said("for", quiet, "s"))
 
-    # -- addresses of nodes ------------------------------------------------------------------------
-
-    def note_nodes(self) -> None:
-        """Note which addresses all Nodes have."""
-        addresses = frozenset(
-            each["address"] for item in self.world.etcd.items("nodes") for each in _addresses(item)
-        )
-        self._nodes.append((self.world.now, addresses if self.world.wants_nodes else None))
-
-    def _check_nodes(self, snapshot: Snapshot) -> None:
-        since = self.world.now - _NODES_S
-        right = {self._nodes[-1][1]}
-        for (at, value), (until, _) in zip(self._nodes, list(self._nodes)[1:], strict=False):
-            if until >= since or at >= since:
-                right.add(value)
-        self.judgements.check(
-            "node addresses",
-            snapshot.node_addresses in right,
-            lambda: f"{snapshot.node_addresses}, not {right}",
-        )
-
     # -- at the end --------------------------------------------------------------------------------
 
     @property
@@ -427,7 +423,8 @@ class Checks:
             if kind == "Node" and not world.plan.with_node:
                 continue
             self._check_equal(kind, {k: n for k, n, _ in found if k.kind == kind})
-        self._check_nodes(snapshot)
+        self.node_lists.check()
+        self.node_lists.check_shown(snapshot.node_addresses)
         lines = {item.line for item in status.rejected}
         others = [line for line in status.problems if line not in lines]
         judgements.check(
@@ -470,12 +467,6 @@ class Checks:
         }
         right = {tuple(key) for kind in seen for key in self.histories[kind].states[-1].loose}
         self.judgements.check("rejected", named == right, lambda: f"{named}, not {right}")
-
-
-def _addresses(item: dict[str, Any]) -> list[dict[str, str]]:
-    status = item.get("status")
-    found = status.get("addresses") if isinstance(status, dict) else None
-    return found if isinstance(found, list) else []
 
 
 def _text(stamps: Mapping[Key, int]) -> str:

@@ -75,7 +75,7 @@ class World:
         self.down_since: float | None = None
         self.cut_off_since = 0.0
         self.restoring_until = 0.0
-        self.wants_nodes: bool | None = None
+        self.wants_nodes = plan.wants_nodes
         self.checks = Checks(self)
         self.recording = RecordingChecks(self)
         self.is_over = False
@@ -225,13 +225,10 @@ class World:
             if resumed is not None:
                 source.resume(resumed)
         assert self.client is not None, "the source has made one"
-        self.checks.follow(source, self.client, is_resumed=resumed is not None)
+        self.checks.follow(source, self.client, resumed)
         self.published = None
         process.start(lambda: self._main(source))
-        if self.wants_nodes is None:
-            self._want_nodes(plan.wants_nodes)
-        else:
-            self._want_nodes(self.wants_nodes)
+        self._want_nodes(self.wants_nodes)
 
     async def _main(self, source: KubernetesSource) -> int:
         await source.run(self._publish)
@@ -252,9 +249,9 @@ class World:
 
     def _want_nodes(self, is_wanted: bool) -> None:
         self.wants_nodes = is_wanted
+        self.checks.node_lists.want(is_wanted=is_wanted)
         assert self.source is not None, "a source runs"
         self._call(self.source.want_nodes, is_wanted)
-        self.checks.note_nodes()
 
     # -- steps -------------------------------------------------------------------------------------
 
@@ -308,7 +305,6 @@ class World:
         self.items[key] = made
         self.checks.written(key, self.stamps, made, is_invalid=is_invalid)
         self.etcd.put(made)
-        self.checks.note_nodes()
 
     def _put_same(self, key: Key) -> None:
         item = self.items.get(key)
@@ -322,7 +318,6 @@ class World:
         if self.checks.is_there(key):
             self.checks.written(key, None, None)
             self.etcd.delete(key.kind, key.name, key.namespace)
-            self.checks.note_nodes()
 
     def _refuse(
         self, server: ApiServer, code: int, seconds: float, resource: str, retry_s: int
@@ -359,7 +354,6 @@ class World:
         self.etcd.go_back(revision)
         self.checks.restored(self.etcd.revision)
         self.items = {_key_of(i): i for i in self._all_items()}
-        self.checks.note_nodes()
         self._until(seconds)
 
     def _all_items(self) -> Iterator[dict[str, Any]]:
