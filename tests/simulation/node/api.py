@@ -111,6 +111,8 @@ class ApiServer:
         self.refusals: list[Refusal] = []
         self.cuts: list[Cut] = []
         self._exchanges: dict[Exchange, None] = {}
+        self._ending: dict[Exchange, None] = {}
+        """Those whose end may be on its way."""
         self._applied_at = 0.0
         self._epoch = 0
         self._load(len(etcd.log))
@@ -165,9 +167,10 @@ class ApiServer:
     def stop(self) -> None:
         """End, and take all connections along."""
         self.cut()
-        for exchange in self.queued:
+        for exchange in [*self.queued, *self._ending]:
             exchange.reset("Connection reset by peer")
         self.queued.clear()
+        self._ending.clear()
         self.is_up = False
         self.silent_until = 0.0
 
@@ -257,6 +260,7 @@ class ApiServer:
     def hang_up(self, exchange: Exchange) -> None:
         """Be done with an exchange."""
         self._exchanges.pop(exchange, None)
+        self._ending.pop(exchange, None)
         for watch in [each for each in self.watches if each.exchange is exchange]:
             del self.watches[watch]
 
@@ -448,6 +452,7 @@ class ApiServer:
     def _finish(self, exchange: Exchange) -> None:
         exchange.end()
         self.hang_up(exchange)
+        self._ending[exchange] = None
 
 
 def _line(value: Mapping[str, Any]) -> bytes:
