@@ -215,13 +215,14 @@ class Listeners:
             ),
             None,
         )
+        workers = self._choose_workers(wanted.protocol, at, old)
         if old is None:
             sockets = ListeningSockets(
                 wanted.protocol,
                 at,
                 freebind=wanted.freebind,
                 transparent=wanted.transparent,
-                workers=self._choose_workers(wanted.protocol, at),
+                workers=workers,
                 admits=group.serving.admits,
                 inherited=self._predecessors.take(wanted.protocol, at)
                 if self._predecessors
@@ -256,19 +257,27 @@ class Listeners:
             self._close(listener)
             raise
 
-    def _choose_workers(self, protocol: Protocol, at: SocketAddress) -> list[int]:
+    def _choose_workers(
+        self, protocol: Protocol, at: SocketAddress, old: Listener | None
+    ) -> Sequence[int]:
         """Return the workers that are to serve one more listener: all or one.
+
+        Those of an old listener, if it takes over that one's sockets.
 
         Raises BoundError if listeners would be half of a worker's descriptors, or all of this
         process's.
         """
         all_workers, have = range(len(self._counts)), sum(self._counts)
-        if have + len(all_workers) <= self._limit // 2:
-            chosen = list(all_workers)
+        chosen: Sequence[int] = ()
+        if old is not None:
+            # Others may have had its room since it was closed; it can be opened with fewer sockets
+            # once workers have closed theirs.
+            if have + len(old.workers) <= max(self._limit // 2, self._limit - RESERVE):
+                chosen = old.workers
+        elif have + len(all_workers) <= self._limit // 2:
+            chosen = all_workers
         elif have < self._limit - RESERVE:
-            chosen = [min(all_workers, key=self._counts.__getitem__)]
-        else:
-            chosen = []
+            chosen = (min(all_workers, key=self._counts.__getitem__),)
         if not chosen or max(self._counts[worker] for worker in chosen) >= self._limit // 2:
             raise BoundError(
                 f"cannot listen on {at}/{protocol}",

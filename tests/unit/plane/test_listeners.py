@@ -271,6 +271,18 @@ def test_a_udp_port_that_refused_when_it_was_closed_serves_when_it_is_opened_aga
         UdpPeer(port=listener.address.port)
 
 
+def test_a_closed_udp_port_whose_room_others_have_is_not_taken_over(workers):
+    workers.listeners = Listeners(2, 8, workers.send)
+    group, _, listener = workers.open(UDP, POD_A)
+    workers.listeners.close_group(group)
+    for _ in range(2):
+        workers.open(TCP, POD_A)
+    group, again = workers.group(), {"again": Wanted(UDP, (listener.address,))}
+    (error,) = workers.serve(group, again, POD_A).errors.values()
+    assert isinstance(error, BoundError)
+    assert sum(workers.listeners._counts) == 4
+
+
 def test_a_worker_that_ends_holds_nothing_any_more(workers):
     group, wanted, listener = workers.open(UDP, POD_A)
     workers.serve(group, wanted)
