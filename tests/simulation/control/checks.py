@@ -248,7 +248,7 @@ class Checks:
         control = self.world.control
         if by_death and (control is None or control.plane is None):
             self._lost.add(at)
-        elif port.queue and self._is_kept(at):
+        elif port.queue and self._is_kept(at) and not self._was_late(port):
             self.world.judgements.violate(
                 SERVED_ONES, f"clients in a queue of {at} are reset, and it is served"
             )
@@ -271,6 +271,17 @@ class Checks:
                 # A Service that takes the address over in the same round does so afterwards.
                 return False
         return self._is_to_listen(at)
+
+    def _was_late(self, port: Port) -> bool:
+        """Return whether a worker that dies was stopped when it was asked for this port.
+
+        The control process has other sockets there, and the queue of this one ends with the worker.
+        """
+        worker, control = self._dying, self.world.control
+        if worker is None or not worker.is_dead or control is None:
+            return False
+        is_unknown = control.process not in port.known_to
+        return is_unknown and worker.loop.held_until > self._orphaned_at
 
     def _is_to_listen(self, at: SocketAddress) -> bool:
         there = [each for each in self.world.desired if each.is_there]
@@ -377,7 +388,9 @@ class Checks:
         control = self.world.control
         if control is not None and process.parent is control.process:
             return False
-        return _has_none(process, client.stream)
+        servings = _servings(process, client.stream)
+        is_quiet = (self._is_quiet(process, client.dialled_at, each) for each in servings)
+        return bool(servings) and all(is_quiet)
 
     # -- at rest -----------------------------------------------------------------------------------
 
@@ -544,9 +557,11 @@ def is_draining(process: Process) -> bool:
 
 def _has_none(process: Process, client: Stream) -> bool:
     """Return whether a worker knows of no endpoint where a client has dialled."""
+    return any(serving.has_none for serving in _servings(process, client))
+
+
+def _servings(process: Process, client: Stream) -> list[Serving]:
+    """Return how a worker serves where a client has dialled; mostly it is one, or none."""
     worker = process.main._worker
-    return worker is not None and any(
-        listener.group.serving.has_none
-        for listener in worker._listeners.values()
-        if listener.sock.core.local == client.remote
-    )
+    listeners = () if worker is None else worker._listeners.values()
+    return [each.group.serving for each in listeners if each.sock.core.local == client.remote]
