@@ -460,16 +460,23 @@ class Checks:
             if client.state not in (DIALS, WAITS):
                 client.is_looked_at = True
                 world.judgements.right(SOON)
-            elif self._is_without_endpoint(client, serving):
+            elif reason := self._why_waits(client, serving):
                 client.is_looked_at = True
-                world.judgements.excuse(SOON, "all endpoints broken")
-            elif self._is_held_by_former(client):
-                client.is_looked_at = True
-                world.judgements.excuse(SOON, "a worker of an earlier control process holds it")
+                world.judgements.excuse(SOON, reason)
             elif now - client.dialled_at >= _WAIT_S + self._dials_s(serving.endpoints, client):
                 world.judgements.violate(
                     SOON, f"{client.name} {client.state} although a worker runs"
                 )
+
+    def _why_waits(self, client: Client, serving: Serving) -> str:
+        """Return why a client may wait for longer; empty if it may not."""
+        if self._is_without_endpoint(client, serving):
+            return "all endpoints broken"
+        if self._is_held_by_former(client):
+            return "a worker of an earlier control process holds it"
+        if self._moved_at.get(client.to, -1.0) >= client.dialled_at and _is_taken(client):
+            return "it stays with the Service that had the address"
+        return ""
 
     def _check_gone(self, client: Client) -> None:
         """Check that a client doesn't wait for long at what is served no more."""
@@ -553,6 +560,12 @@ def is_draining(process: Process) -> bool:
     """Return whether a worker was told to drain, or to end."""
     main = process.main
     return main is not None and (main._is_draining or main.ended.done())
+
+
+def _is_taken(client: Client) -> bool:
+    """Return whether a worker has accepted a client."""
+    processes = client.world.machine.processes
+    return any(client.stream in process.kernel.taken for process in processes)
 
 
 def _has_none(process: Process, client: Stream) -> bool:
