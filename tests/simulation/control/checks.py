@@ -39,22 +39,12 @@ _DIALS, _SILENT_DIAL_S = 3, 1.0
 
 # How long clients in calm have had to be served.
 _SERVED_S = 3.0
-# Less dies of its start, after which there are pauses.
-_SOUND_S = 0.6
-# Five looks without a beat, one that finds the last beat, and the latency of two processes.
-_HUNG_S = 2.0
-# For another process to notice, and to start one.
-_NOTICED_S, _ITERATIONS = 0.05, 5
-# The longest pause after starts that have failed.
-_PAUSES_S = 6.0
 _SILENT = "its endpoints were silent when last dialled"
 
 SOON, KEPT = "clients are served soon", "pins last"
 OUTCOME, LEFT = "outcome at rest", "nothing is left in the end"
 SOCKET = "the socket is kept"
 DRAINS = "those that drain receive nothing"
-REPLACED = "a worker that dies is replaced at once"
-HUNG = "a worker that hangs is killed"
 GONE = "clients of what is removed are reset"
 
 
@@ -78,8 +68,6 @@ class Checks:
         """The workers of the last look that carry traffic."""
         self._disturbed_at = 0.0
         """When anything but a client last happened."""
-        self._ran_at: dict[Process, float] = {}
-        """When workers began to run."""
         self._broken: dict[str, list[tuple[float, float]]] = {}
         """When endpoints were broken, by their IP address."""
         self._orphaned_at = 0.0
@@ -179,59 +167,6 @@ class Checks:
                 self.world.violate(f"{process.name} ended by itself")
         for client in self._clients_of(process):
             client.is_excused = f"its {process.name.split()[0]} died"
-        parent = process.parent
-        if parent is not None and now - self._ran_at.get(process, now) >= _SOUND_S:
-            number = len(self.world.machine.processes)
-            self.world.timeline.after(
-                _NOTICED_S + _ITERATIONS * self.world.machine.speed.latency_s,
-                self._check_replaced,
-                parent,
-                number,
-            )
-
-    def note_hung(self, process: Process) -> None:
-        """Note that a process hangs from now on: if it is a worker that runs, it is killed."""
-        control = self.world.control
-        if control is None or control.plane is None or process.kind != WORKER:
-            return
-        slots = [slot for slot in control.plane._workers if slot.link and slot.is_running]
-        if any(slot.link is not None and slot.link.pid == process.pid for slot in slots):
-            began = self.world.timeline.now
-            self.world.timeline.after(_HUNG_S, self._check_killed, process, control.process, began)
-
-    def _check_killed(self, process: Process, parent: Process, began: float) -> None:
-        control, now = self.world.control, self.world.timeline.now
-        is_same = control is not None and control.process is parent and not control.is_ending
-        hangs = process.is_hung and process.loop.held_until > now
-        if process.is_dead:
-            self.world.judgements.right(HUNG)
-        elif is_same and hangs and parent.loop.held_until < began:
-            self.world.judgements.violate(HUNG, f"{process.name} hangs for {_HUNG_S:g} s")
-
-    def note_worker(self, process: Process) -> None:
-        """Note that a worker begins to run."""
-        self._ran_at[process] = self.world.timeline.now
-
-    def _check_replaced(self, parent: Process, number: int) -> None:
-        """Judge that a control process has started another worker since that many processes."""
-        world, now = self.world, self.world.timeline.now
-        control = world.control
-        if control is None or control.process is not parent or control.is_ending:
-            return
-        delay_s = _NOTICED_S + _ITERATIONS * world.machine.speed.latency_s
-        held_until = parent.loop.held_until
-        if held_until + delay_s > now:
-            world.timeline.at(held_until + delay_s + 0.001, self._check_replaced, parent, number)
-            return
-        is_replaced = any(each.parent is parent for each in world.machine.processes[number:])
-        if not is_replaced and (world.machine.fails_to_start or self._failed_to_start(now)):
-            world.judgements.excuse(REPLACED, "none can be started")
-        else:
-            world.judgements.check(REPLACED, is_replaced, f"{parent.name} starts no other worker")
-
-    def _failed_to_start(self, now: float) -> bool:
-        """Return whether a start has failed lately, after which there are pauses."""
-        return now - self.world.machine.failed_to_start_at < _PAUSES_S
 
     def _clients_of(self, process: Process) -> list[Client]:
         taken = process.kernel.taken

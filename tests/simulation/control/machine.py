@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import math
 from asyncio import events
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -137,8 +136,6 @@ class Machine(Network):
         self.violations: list[str] = []
         self.fails_to_start = 0
         """So many more workers can't be started."""
-        self.failed_to_start_at = -math.inf
-        """When that last happened."""
         self.stopped_listening: Callable[[Port, str], None] = lambda _port, _cause: None
         self.dying: Callable[[Process], None] = lambda _process: None
         self.accepted: Callable[[Process, Stream], None] = lambda _process, _client: None
@@ -197,7 +194,6 @@ class Machine(Network):
         self.kernel.enter("clone")
         if self.fails_to_start:
             self.fails_to_start -= 1
-            self.failed_to_start_at = self.timeline.now
             raise BlockingIOError(11, "Resource temporarily unavailable")
         name = f"worker {self.pids + 1 - _FIRST_PID}"
         process = Process(self, WORKER, name)

@@ -122,6 +122,16 @@ MUTANTS: Mapping[str, Mutant] = {
         "            self._start_again()\n            return\n",
         "            return\n",
     ),
+    "starts-follow-without-a-pause": _plane(
+        "workers",
+        "            self._early_deaths = max(2, self._early_deaths + 1)\n",
+        "            self._early_deaths = 0\n",
+    ),
+    "pauses-before-starts-are-long": _plane(
+        "workers",
+        "pause_before_start(self._early_deaths, _FIRST_PAUSE_S, _LONGEST_PAUSE_S)",
+        "pause_before_start(self._early_deaths, _LONGEST_PAUSE_S, _LONGEST_PAUSE_S)",
+    ),
     "pins-not-taken": _plane(
         "plane", "self._predecessors.take_pins(group.label)", "self._predecessors.take_pins('')"
     ),

@@ -150,8 +150,6 @@ class ProcessKernel(Kernel):
     def open_rendezvous(self, label: str) -> ProcessSocket:
         """Part of plane.rendezvous."""
         self.enter("listen")
-        if "rendezvous" in self.fails:
-            self.machine.failed_to_start_at = self.machine.timeline.now
         self.lack("rendezvous")
         return self.open_unix(Rendezvous(self.machine, label).copy(self.process))
 

@@ -11,7 +11,7 @@ from userspace_proxy.model.serving import Serving
 
 from ..plan import Event
 from . import plan as plans
-from .checks import DRAINS, GONE, HUNG, KEPT, LEFT, OUTCOME, REPLACED, SOCKET, SOON, Checks
+from .checks import DRAINS, GONE, KEPT, LEFT, OUTCOME, SOCKET, SOON, Checks
 from .clients import CLIENT_ADDRESSES, SERVED_ONES, Asker, Client, Endpoint
 from .control import BOUND, REFUSES, RESERVE, Control, Desired
 from .counting import COUNTED, KEPT_COUNTS, SERVED_COUNTS, SHOWN, SHOWN_WAITS, Counting
@@ -21,6 +21,7 @@ from .files import CONTROL, WORKER
 from .machine import Machine, Process
 from .plan import ENDPOINTS, Fate, Plan
 from .process_world import ProcessWorld
+from .replacements import AGAIN, HUNG, REPLACED, Replacements
 from .resting import REST, Resting
 from .seam import installed
 
@@ -47,6 +48,7 @@ ORACLES = (
     LEFT,
     DRAINS,
     REPLACED,
+    AGAIN,
     BOUND,
     REFUSES,
     HUNG,
@@ -91,6 +93,7 @@ class World(ProcessWorld[Machine]):
         self.checks = Checks(self)
         self.counting = Counting(self)
         self.ejections = Ejections(self)
+        self.replacements = Replacements(self)
         self.resting = Resting(self)
         self.machine.dying = self._on_death
         self.machine.started = self._on_worker
@@ -119,7 +122,7 @@ class World(ProcessWorld[Machine]):
             self.rng,
             descriptors=self.plan.descriptors,
             constants=constants,
-            watching=self.ejections.patches(),
+            watching=[*self.ejections.patches(), *self.replacements.patches()],
         )
 
     def carry_out(self) -> None:
@@ -187,13 +190,14 @@ class World(ProcessWorld[Machine]):
 
     def _on_worker(self, process: Process) -> None:
         self.ejections.note_worker(process)
-        self.checks.note_worker(process)
+        self.replacements.note_worker(process)
         if not self.is_calm:
             _give(process, self.plan.worker_fates.get(self.workers))
         self.workers += 1
 
     def _on_death(self, process: Process) -> None:
         self.checks.dying(process)
+        self.replacements.note_death(process)
         if process.kind == CONTROL and not self.is_finishing:
             # As a supervisor starts it again, or the one that has handed over takes the node back.
             self.timeline.after(_START_S * (1 + self.rng.random()), self._start_after)
@@ -252,7 +256,7 @@ class World(ProcessWorld[Machine]):
         if process is not None:
             process.is_hung = is_hang
             if is_hang:
-                self.checks.note_hung(process)
+                self.replacements.note_hung(process)
             self.checks.disturb(process.loop.held_until)
 
     def _change(
