@@ -4,7 +4,9 @@
                        ├─ control process: Plane, Predecessors, Relief   (the product's)
                        ├─ workers: WorkerMain, Worker, DataPlane         (the product's)
                        └─ files: ports, ends of Unix sockets, rendezvous (simulated)
-             ──▶ checks: sockets, groups, listeners, counters, clients
+             ──▶ oracles of clients: queues, checks, waits, calm, pins
+                 oracles of processes: replacements, ejections, counting, resting
+                 what they ask: in_force, breaks, holders
 
 One thread, one virtual clock, and a seed that decides everything: see docs/adr/0072.
 """

@@ -24,6 +24,8 @@ DIALS, WAITS, SERVED, REFUSED, RESET, ENDED = (
 """What becomes of a client."""
 SERVED_ONES = "clients are served"
 """The oracle of those that aren't reset."""
+SILENT = "its endpoints were silent when last dialled"
+"""Why one may be reset."""
 
 
 CLIENT_ADDRESSES = 200

@@ -100,7 +100,7 @@ class Control:
             await self._relieve(plane)
             await self._stop.wait()
             # It may die while it closes them.
-            world.checks.note_end()
+            world.in_force.note_end()
             for group in self.served.values():
                 plane.close_group(group)
             await plane.drain(_DRAIN_S)
@@ -155,11 +155,11 @@ class Control:
                     self._check_bound(plane, at)
                 elif not (self._is_short(exc) or self._is_held_by_others(at)):
                     self.world.violate(f"cannot serve {at}: {exc}")
-            self.world.checks.note_answer(desired, self.failures)
+            self.world.in_force.note_answer(desired, self.failures)
         plane.close_unwanted()
         for group in retired:
             plane.close_group(group)
-        self.world.checks.note_round()
+        self.world.in_force.note_round()
         self._check_open(plane)
         if self.failures:
             self.process.loop.call_later(_AGAIN_S, self.apply)

@@ -90,7 +90,7 @@ class Counting:
                 # Flows last for longer.
                 continue
             at = {listener.address for listener in listeners}
-            calm = self.world.clients[self.world.calm_clients :]
+            calm = self.world.calm.clients
             served = sum(bool(client.endpoint) for client in calm if client.to in at)
             totals = group.totals()
             counted = totals.connections - self._before_calm[group.number]

@@ -29,6 +29,10 @@ SHORT, TAKE = "short", "take"
 
 LATE_S = 6.0
 """For so long Services change, and workers are killed, while one control process lives."""
+WAIT_S = 2.5
+"""For a client to be served by a worker that runs, also if it reads its messages late."""
+MANY = 100
+"""Descriptors: with fewer no worker stands in for another one."""
 ENDPOINTS = [SocketAddress(f"10.2.0.{n}", 8080) for n in range(1, 6)]
 
 

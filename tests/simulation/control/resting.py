@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from userspace_proxy.model import SocketAddress
 
-from .checks import MANY
 from .files import WORKER, PlainCopy, TcpCopy, UdpCopy, UnixEnd
 from .machine import Process
+from .plan import MANY
 from .system_calls import Pidfd
 
 if TYPE_CHECKING:

@@ -11,19 +11,25 @@ from userspace_proxy.model.serving import Serving
 
 from ..plan import Event
 from . import plan as plans
-from .checks import DRAINS, GONE, KEPT, LEFT, OUTCOME, SOCKET, SOON, Checks
+from .breaks import Breaks
+from .calm import LEFT, OUTCOME, Calm
+from .checks import DRAINS, Checks
 from .clients import CLIENT_ADDRESSES, SERVED_ONES, Asker, Client, Endpoint
 from .control import BOUND, REFUSES, RESERVE, Control, Desired
 from .counting import COUNTED, KEPT_COUNTS, SERVED_COUNTS, SHOWN, SHOWN_WAITS, Counting
 from .ejections import ORACLE as EJECTED
 from .ejections import SILENCE, Ejections
 from .files import CONTROL, WORKER
+from .in_force import InForce
 from .machine import Machine, Process
+from .pins import KEPT, SOCKET, Pins
 from .plan import ENDPOINTS, Fate, Plan
 from .process_world import ProcessWorld
+from .queues import Queues
 from .replacements import AGAIN, HUNG, REPLACED, Replacements
 from .resting import REST, Resting
 from .seam import installed
+from .waits import GONE, SOON, Waits
 
 # For a control process to start, or for one that has handed over to start again.
 _START_S = 0.05
@@ -88,9 +94,13 @@ class World(ProcessWorld[Machine]):
         """How often a Service was renamed."""
         self.clients: list[Client] = []
         self.askers: list[Asker] = []
-        self.calm_clients = self.calm_askers = 0
-        """The first ones that came when the node was at rest."""
+        self.in_force = InForce(self)
+        self.breaks = Breaks(self)
+        self.queues = Queues(self)
         self.checks = Checks(self)
+        self.waits = Waits(self)
+        self.calm = Calm(self)
+        self.pins = Pins(self)
         self.counting = Counting(self)
         self.ejections = Ejections(self)
         self.replacements = Replacements(self)
@@ -140,18 +150,18 @@ class World(ProcessWorld[Machine]):
         self.counting.check_at_rest()
         if self.control is not None and not self.machine.violations:
             self.note("hand-over at rest")
-            self.checks.note_pins()
+            self.pins.note()
             self.control.process.die(-9)
             self.run_for(_SETTLED_S)
             # The same clients.
             self._check_at_rest(1000 + CLIENT_ADDRESSES)
         if not self.machine.violations:
-            self.checks.pins()
+            self.pins.check()
         self.is_finishing = True
         if self.control is not None and not self.machine.violations:
             self.control.process.loop.call_soon(self.control.stop)
             self.run_for(_ENDED_S)
-            self.checks.at_end()
+            self.calm.check_end()
 
     def _check_at_rest(self, number: int) -> None:
         """Check what must hold, and have clients with numbers from that one on dial."""
@@ -162,7 +172,7 @@ class World(ProcessWorld[Machine]):
         self._dial_all(number)
         self.run_for(_SERVED_S)
         if not self.machine.violations:
-            self.checks.clients_in_calm()
+            self.calm.check()
         for client in self.clients:
             client.finish()
         self.run_for(_REPORTED_S)
@@ -172,7 +182,7 @@ class World(ProcessWorld[Machine]):
         if self.timeline.now >= self._look_at:
             self._look_at = self.timeline.now + _LOOK_S
             self.counting.look()
-            self.checks.look_at_clients()
+            self.waits.look()
 
     # -- processes ---------------------------------------------------------------------------------
 
@@ -196,6 +206,7 @@ class World(ProcessWorld[Machine]):
         self.workers += 1
 
     def _on_death(self, process: Process) -> None:
+        self.queues.note_death(process)
         self.checks.dying(process)
         self.replacements.note_death(process)
         if process.kind == CONTROL and not self.is_finishing:
@@ -240,7 +251,7 @@ class World(ProcessWorld[Machine]):
     def _break(self, endpoint: SocketAddress, how: str, seconds: float) -> None:
         self.note(f"endpoint {endpoint.ip}: {how} for {seconds:g} s")
         self.endpoints[endpoint].break_for(seconds, how)
-        self.checks.note_broken(endpoint, seconds)
+        self.breaks.note(endpoint, seconds)
 
     def _lack(self, what: str, *args: Any) -> None:
         """Have processes, calls or ports lack."""
@@ -257,7 +268,7 @@ class World(ProcessWorld[Machine]):
             process.is_hung = is_hang
             if is_hang:
                 self.replacements.note_hung(process)
-            self.checks.disturb(process.loop.held_until)
+            self.in_force.disturb(process.loop.held_until)
 
     def _change(
         self,
@@ -272,7 +283,7 @@ class World(ProcessWorld[Machine]):
         elif what == plans.RENAME:
             self.names += 1
             desired.name = f"shop/other-{number}-{self.names}:http"
-            self.checks.note_moved(desired)
+            self.in_force.note_moved(desired)
         else:
             assert serving is not None, "it says how to serve"
             desired.is_there, desired.serving, desired.places = True, serving, places
@@ -293,13 +304,13 @@ class World(ProcessWorld[Machine]):
         if one.planned.protocol is other.planned.protocol:
             one.addresses[0], other.addresses[0] = other.addresses[0], one.addresses[0]
             self.note(f"services {first} and {second}: swap {one.addresses[0]}")
-            self.checks.note_moved(one)
-            self.checks.note_moved(other)
+            self.in_force.note_moved(one)
+            self.in_force.note_moved(other)
             self._apply(one, other)
 
     def _apply(self, *changed: Desired) -> None:
         for desired in changed:
-            self.checks.note_wanted(desired)
+            self.in_force.note_wanted(desired)
         if self.control is not None:
             self.control.process.loop.call_soon(self.control.apply)
 
@@ -319,8 +330,7 @@ class World(ProcessWorld[Machine]):
     def _dial_all(self, number: int) -> None:
         """Have new clients dial each address of each Service."""
         self.dialled_at = self.timeline.now
-        self.calm_clients = len(self.clients)
-        self.calm_askers = len(self.askers)
+        self.calm.begin()
         for desired in self.desired:
             for to in desired.addresses:
                 for _ in range(_CLIENTS_IN_CALM):

@@ -1,0 +1,59 @@
+"""Which workers have a client, and what they know of the endpoints where it has dialled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from userspace_proxy.model.serving import Serving
+
+from ..streams import Stream
+from .clients import Client
+from .files import WORKER
+from .machine import Process
+
+if TYPE_CHECKING:
+    from .world import World
+
+
+def is_draining(process: Process) -> bool:
+    """Return whether a worker was told to drain, or to end."""
+    main = process.main
+    return main is not None and (main._is_draining or main.ended.done())
+
+
+def is_taken(client: Client) -> bool:
+    """Return whether a worker has accepted a client."""
+    processes = client.world.machine.processes
+    return any(client.stream in process.kernel.taken for process in processes)
+
+
+def has_none(worker: Process, client: Stream) -> bool:
+    """Return whether a worker knows of no endpoint where a client has dialled."""
+    return any(serving.has_none for serving in _servings(worker, client))
+
+
+def may_reset(world: World, worker: Process, client: Client) -> bool:
+    """Return whether a worker drains, or serves as an earlier control process had it."""
+    if is_draining(worker):
+        return True
+    control = world.control
+    if control is not None and worker.parent is control.process:
+        return False
+    servings, since = _servings(worker, client.stream), client.dialled_at
+    are_quiet = (world.breaks.all_were_quiet(worker, since, each) for each in servings)
+    return bool(servings) and all(are_quiet)
+
+
+def is_held_by_former(world: World, client: Client) -> bool:
+    """Return whether a worker has it that learns of no other endpoints any more."""
+    return any(
+        client.stream in process.kernel.taken and may_reset(world, process, client)
+        for process in world.machine.alive(WORKER)
+    )
+
+
+def _servings(worker: Process, client: Stream) -> list[Serving]:
+    """Return how a worker serves where a client has dialled; mostly it is one, or none."""
+    running = worker.main._worker
+    listeners = () if running is None else running._listeners.values()
+    return [each.group.serving for each in listeners if each.sock.core.local == client.remote]

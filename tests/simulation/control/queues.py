@@ -1,0 +1,89 @@
+"""What must hold of queues: clients in them are lost with the last process only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from userspace_proxy.model import SocketAddress
+
+from ..streams import Stream
+from .clients import SERVED_ONES
+from .files import Port
+from .machine import Process
+from .plan import MANY
+
+if TYPE_CHECKING:
+    from .world import World
+
+
+class Queues:
+    """The oracle of clients that no worker has accepted."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._dying: Process | None = None
+        world.machine.stopped_listening = self._stopped_listening
+        world.machine.refused = self._refused
+
+    def note_death(self, process: Process) -> None:
+        """Note that a process is about to close what it has."""
+        self._dying = process
+
+    def _stopped_listening(self, port: Port, cause: str) -> None:
+        assert port.local is not None, "it was bound"
+        world, at = self._world, SocketAddress(*port.local)
+        for queued in port.queue:
+            for client in world.clients:
+                if queued.peer is client.stream:
+                    client.is_excused = "its queue has ended"
+        by_death = self._dying is not None and self._dying.is_dead and cause != "shut down"
+        control = world.control
+        if by_death and (control is None or control.plane is None):
+            world.in_force.lost.add(at)
+        elif port.queue and self._is_kept(at) and not self._was_late(port):
+            world.judgements.violate(
+                SERVED_ONES, f"clients in a queue of {at} are reset, and it is served"
+            )
+
+    def _is_kept(self, at: SocketAddress) -> bool:
+        """Return whether no queue of an address may end, unless its last process dies."""
+        world = self._world
+        plan, control = world.plan, world.control
+        if control is None or control.is_ending or world.is_finishing:
+            return False
+        if len(plan.workers) > 1 or plan.descriptors < MANY:
+            # A queue that no worker is left for ends.
+            return False
+        if at in control.failures:
+            # It is a late predecessor's.
+            return False
+        if control.plane is not None and (held := control.plane._listeners._by_key.get(at)):
+            there = [each for each in world.desired if each.is_there]
+            holder = [each for each in there if each.name == held.group.label]
+            if any(each.serving.is_refusing for each in holder):
+                # A Service that takes the address over in the same round does so afterwards.
+                return False
+        return world.in_force.is_to_listen(at)
+
+    def _was_late(self, port: Port) -> bool:
+        """Return whether a worker that dies was stopped when it was asked for this port.
+
+        The control process has other sockets there, and the queue of this one ends with the worker.
+        """
+        worker, control = self._dying, self._world.control
+        if worker is None or not worker.is_dead or control is None:
+            return False
+        is_unknown = control.process not in port.known_to
+        return is_unknown and worker.loop.held_until > self._world.in_force.orphaned_at
+
+    def _refused(self, stream: Stream) -> None:
+        """Take a client that no socket takes."""
+        assert stream.remote is not None, "it dials an address"
+        world, at = self._world, SocketAddress(*stream.remote)
+        serving = world.in_force.at(at)
+        if serving is None or serving.is_refusing or world.is_finishing:
+            return
+        if at not in world.in_force.lost:
+            world.judgements.violate(
+                SERVED_ONES, f"{stream.name} was refused at {at}, which is served"
+            )

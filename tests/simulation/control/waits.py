@@ -1,0 +1,90 @@
+"""What must hold of clients that wait: a worker that runs serves them soon, or resets them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from userspace_proxy.model.serving import Serving
+
+from .clients import DIALS, RESET, WAITS, Client
+from .holders import is_held_by_former, is_taken
+from .plan import ENDPOINTS, MANY, WAIT_S
+
+if TYPE_CHECKING:
+    from .world import World
+
+SOON = "clients are served soon"
+GONE = "clients of what is removed are reset"
+
+
+class Waits:
+    """The oracle of one run that looks at clients that are neither served nor reset."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._runs: set[int] = set()
+        """The workers of the last look that carry traffic."""
+
+    def look(self) -> None:
+        """Check that no client waits for a worker that is missing while another one runs."""
+        world, now = self._world, self._world.timeline.now
+        control = world.control
+        if control is None or control.plane is None or control.failures:
+            return
+        runs = {slot.link.pid for slot in control.plane._workers if slot.link and slot.is_running}
+        if runs != self._runs:
+            self._runs = runs
+            world.in_force.disturb(now)
+        is_calm = now - world.in_force.disturbed_at >= WAIT_S
+        if not runs or not is_calm or world.plan.descriptors < MANY:
+            return
+        for client in world.clients:
+            if client.is_looked_at:
+                continue
+            serving = world.in_force.at(client.to)
+            if serving is None:
+                self._check_gone(client)
+            elif not serving.has_none and now - client.dialled_at >= WAIT_S:
+                self._check_soon(client, serving)
+
+    def _check_soon(self, client: Client, serving: Serving) -> None:
+        """Check that a client doesn't wait for long at what is served."""
+        world = self._world
+        if client.state not in (DIALS, WAITS):
+            client.is_looked_at = True
+            world.judgements.right(SOON)
+        elif reason := self._why(client, serving):
+            client.is_looked_at = True
+            world.judgements.excuse(SOON, reason)
+        else:
+            most_s = WAIT_S + world.breaks.dials_s(serving.endpoints, client)
+            if world.timeline.now - client.dialled_at >= most_s:
+                world.judgements.violate(
+                    SOON, f"{client.name} {client.state} although a worker runs"
+                )
+
+    def _why(self, client: Client, serving: Serving) -> str:
+        """Return why a client may wait for longer; empty if it may not."""
+        world = self._world
+        if world.breaks.all_were(serving, client):
+            return "all endpoints broken"
+        if is_held_by_former(world, client):
+            return "a worker of an earlier control process holds it"
+        if world.in_force.has_moved(client.to, client.dialled_at) and is_taken(client):
+            return "it stays with the Service that had the address"
+        return ""
+
+    def _check_gone(self, client: Client) -> None:
+        """Check that a client doesn't wait for long at what is served no more."""
+        world = self._world
+        judgements, dials_s = world.judgements, world.breaks.dials_s(ENDPOINTS, client)
+        if client.state == RESET:
+            client.is_looked_at = True
+            judgements.right(GONE)
+        elif client.state != WAITS:
+            return
+        elif world.timeline.now - world.in_force.disturbed_at < WAIT_S + dials_s:
+            judgements.excuse(GONE, "its dials may be under way")
+        else:
+            why = f"{client.name} waits at {client.to}, which nothing serves any more"
+            judgements.check(GONE, is_held_by_former(world, client), why)
