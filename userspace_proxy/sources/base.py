@@ -61,6 +61,8 @@ class SourceStatus:
     """Everything was read at least once."""
     is_current: bool = False
     """What was published last is what the cluster or the files contain, as far as is known."""
+    behind_s: float = 0.0
+    """For how long a part of what was published hasn't been followed; 0.0 if it is current."""
     problems: tuple[str, ...] = ()
     """One line each, with the place and a remedy."""
     restarts: int = 0

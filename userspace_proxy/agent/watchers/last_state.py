@@ -113,7 +113,8 @@ class LastState(Component):
         if self._served_at:
             self._served_at = 0.0
             _log.info("the source has answered, the last state is no longer served")
-        self._known_at = self._clock()
+        # A part of it may be older: its watch fails while another kind of objects is listed.
+        self._known_at = self._clock() - self._source.status().behind_s
         self._sync.publish(snapshot)
 
     async def serve(self) -> None:

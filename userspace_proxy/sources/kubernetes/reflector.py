@@ -154,6 +154,8 @@ class Reflector:
         """The server doesn't permit reading this resource (403)."""
         self.problem = ""
         """Why the last list or watch failed; empty if it succeeded."""
+        self.problem_since = 0.0
+        """When the problem began, by the clock."""
 
     @property
     def restarts(self) -> int:
@@ -169,8 +171,7 @@ class Reflector:
             was_healthy = self._watched_s >= self._timing.healthy_s
             self._is_invalid = failure is not None and self._has_answered
             if failure is not None:
-                self.problem = failure.text
-                self._changed()
+                self._note_problem(failure.text)
             if was_healthy or (self._has_events and failure is None):
                 self._backoff.reset()
             if failure is None and was_healthy:
@@ -209,6 +210,12 @@ class Reflector:
             return unreachable(self._client.url, exc)
         finally:
             self._position.list_aborted()
+
+    def _note_problem(self, problem: str) -> None:
+        if not self.problem:
+            self.problem_since = self._clock()
+        self.problem = problem
+        self._changed()
 
     def _note_success(self) -> None:
         """Note that a list or a watch succeeded."""
@@ -275,11 +282,10 @@ class Reflector:
                 return None
 
     def _note_long(self) -> None:
-        self.problem = (
+        self._note_problem(
             f"the API server at {self._client.url} has been sending the list of "
             f"{self._resource.name} for {self._timing.list_long_s:g} s, and it isn't complete"
         )
-        self._changed()
 
     # -- watch
 

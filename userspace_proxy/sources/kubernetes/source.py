@@ -185,13 +185,17 @@ class KubernetesSource(Source):
 
     def status(self) -> SourceStatus:
         """Part of Source."""
+        is_synced = self._published is not None
         required, node = self._reflectors[: self._required], self._reflectors[self._required :]
+        # Without permission to read the Node, Services are current.
+        failing = [
+            *(r.problem_since for r in required if r.problem),
+            *(r.problem_since for r in node if r.problem and not r.is_forbidden),
+        ]
         return SourceStatus(
-            is_synced=self._published is not None,
-            # Without permission to read the Node, Services are current.
-            is_current=self._published is not None
-            and not any(r.problem for r in required)
-            and not any(r.problem and not r.is_forbidden for r in node),
+            is_synced=is_synced,
+            is_current=is_synced and not failing,
+            behind_s=self._clock() - min(failing) if is_synced and failing else 0.0,
             problems=self._problems,
             restarts=sum(reflector.restarts for reflector in self._reflectors),
             rejected=self._rejected,

@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ...clocks import Clocks
 from ...cluster import Snapshot
 from ...logged_condition import LoggedCondition
 from ..base import Pause, Publish, Source, SourceStatus, pause
@@ -57,6 +58,7 @@ class ManifestSource(Source):
         poll_s: float = POLL_S,
         quiet_poll_s: float = QUIET_POLL_S,
         settle_s: float = SETTLE_S,
+        clock: Callable[[], float] = Clocks.monotonic,
         pause: Pause = pause,
     ) -> None:
         self.location = os.fspath(path)
@@ -66,10 +68,13 @@ class ManifestSource(Source):
         self._poll_s = poll_s
         self._quiet_poll_s = quiet_poll_s
         self._settle_s = settle_s
+        self._clock = clock
         self._pause = pause
         self._is_deaf = False
         """The last change was found without an event."""
         self._is_synced = False
+        self._unread_since: float | None = None
+        """Since when files can't be read; None: all can."""
         self._deafness = LoggedCondition[str](
             _log,
             "cannot watch manifests, polling them",
@@ -127,6 +132,7 @@ class ManifestSource(Source):
         return SourceStatus(
             is_synced=self._is_synced,
             is_current=self._is_synced and not self._state.unread,
+            behind_s=self._clock() - self._unread_since if self._unread_since is not None else 0.0,
             problems=self._condition.now,
             rejected=self._state.rejected,
         )
@@ -149,6 +155,10 @@ class ManifestSource(Source):
         """Log new problems, and when the last one is resolved."""
         self._deafness.set(self._events.problem)
         self._condition.set(*self._state.problems, path=self.location)
+        if not self._state.unread:
+            self._unread_since = None
+        elif self._unread_since is None:
+            self._unread_since = self._clock()
         for line in self._state.ignored:
             if line not in self._ignored:
                 _log.info("manifest object ignored", extra={"object": line})

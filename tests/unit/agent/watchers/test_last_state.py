@@ -78,8 +78,9 @@ class Node:
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
 
-    def publish(self, snapshot):
-        self.source.current = SourceStatus(is_synced=True, is_current=True)
+    def publish(self, snapshot, behind_s=0.0):
+        is_current = not behind_s
+        self.source.current = SourceStatus(is_synced=True, is_current=is_current, behind_s=behind_s)
         self.state.publish(snapshot)
 
     async def serve_and_end(self):
@@ -242,6 +243,13 @@ async def test_a_late_write_is_no_newer_than_the_last_answer_of_the_source(node)
     assert node.mtime() == NOW
     await node.begin()
     assert node.steering.kernel.keys() == {WEB, CART}
+
+
+async def test_a_state_is_as_old_as_the_part_of_it_that_the_source_cannot_follow(node):
+    await node.begin()
+    node.publish(node.cluster.serve("web", WEB.ip, POD), behind_s=120.0)
+    await until(lambda: node.pauses)
+    assert node.mtime() == NOW - 120
 
 
 @pytest.mark.parametrize(

@@ -224,6 +224,22 @@ async def test_what_was_published_is_current_while_the_server_answers(api, sourc
         assert (status.is_synced, status.is_current) == (True, False)
 
 
+async def test_what_is_published_is_as_old_as_what_cannot_be_followed(api, source_of):
+    now = 1000.0
+    api.put(service())
+    source = source_of(api, clock=lambda: now)
+    async with running(source) as published:
+        await published.first()
+        await api.until(lambda a: a.watch_count("services") == 1)
+        api.refuse("services", code=403, reason="Any", message="forbidden", times=1000)
+        api.end_watches()
+        await api.until(lambda _: not source.status().is_current)
+        now += 120.0
+        api.put(endpoint_slice("10.244.0.3"))
+        await published.until(endpoints)
+        assert source.status().behind_s == 120.0
+
+
 async def test_what_an_earlier_run_read_stays_the_same_objects(api, source_of):
     api.put(service())
     api.put(endpoint_slice("10.244.1.7"))

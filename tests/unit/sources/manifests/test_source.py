@@ -245,15 +245,19 @@ def test_the_examples_are_valid_and_show_their_features():
 
 
 async def test_a_folder_that_cannot_be_read_any_more_is_not_current(web):
-    source = source_of(web.parent)
+    now = 1000.0
+    source = source_of(web.parent, clock=lambda: now)
     async with running(source) as published:
         await published.first()
         assert source.status().is_current
         web.unlink()
         async with asyncio.timeout(60):
-            while source.status().is_current:
+            while not source.status().problems:
                 await asyncio.wait_for(asyncio.to_thread(str), 60)
+        assert not source.status().is_current
         assert source.status().is_synced
+        now += 60.0
+        assert source.status().behind_s == 60.0
 
 
 def test_a_folder_is_identified_by_its_absolute_path(tmp_path, monkeypatch):
