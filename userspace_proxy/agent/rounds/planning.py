@@ -4,11 +4,12 @@
 
 Rule 1: Service ports whose old rules point to a port get that port, and until the first round is in
 force no other Service port does; nor does one get a port at which workers of the last process serve
-another one.
+another one, or to which old rules lead clients of several.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Set
 
 from ...causes.cause import Cause, CauseCode
@@ -17,7 +18,7 @@ from ...clocks import Clocks
 from ...cluster import Snapshot
 from ...log_fields import FieldLogger
 from ...log_limit import SERVICE_LINES, LogLimit
-from ...model import Frontend, ServiceKey
+from ...model import Frontend, ServiceKey, ServicePortName
 from ...plan import Plan, PlanChanges, Planner, diff_plans, new_conflicts
 from ...policy import NodeFacts
 from ...sources import Happening
@@ -80,7 +81,7 @@ class Planning:
         changes = diff_plans(self.plan, plan)
         if self._prepare is not None:
             await self._prepare(changes)
-        await self._change_listeners(changes)
+        await self._change_listeners(plan, changes)
         self._report_conflicts(plan)
         for happening in _left_out(self.plan, changes):
             self._report(happening)
@@ -105,7 +106,7 @@ class Planning:
             await pace.turn()
         return self._planner.last
 
-    async def _change_listeners(self, changes: PlanChanges) -> None:
+    async def _change_listeners(self, plan: Plan, changes: PlanChanges) -> None:
         for key in changes.close:
             self._served_ports.retire(key)
         pace = Pace(self._note_turn)
@@ -113,9 +114,9 @@ class Planning:
             self._served_ports.update(port)
             await pace.turn()
         # Service ports with recovered proxy ports go first, so that others don't take these.
-        known = self._recovered.keys()
+        known, preferred = self._recovered.keys(), _of_one_owner(self._recovered, plan)
         for port in sorted(changes.open, key=lambda p: not (known & set(p.frontends))):
-            self._served_ports.open(port, self._recovered)
+            self._served_ports.open(port, preferred)
             await pace.turn()
 
     def _note_turn(self) -> None:
@@ -136,6 +137,20 @@ class Planning:
 
     def _report_unserved(self, service: ServiceKey, note: str) -> None:
         self._report(Happening("ServiceNotServed", "Serve", note, service=service))
+
+
+def _of_one_owner(recovered: Mapping[Frontend, int], plan: Plan) -> Mapping[Frontend, int]:
+    """Return recovered ports, with 0 for those to which the frontends of several Services lead.
+
+    Services may have exchanged addresses meanwhile: one of them would get clients of the others
+    until rules follow, which may fail for long.
+    """
+    owners: dict[int, set[ServicePortName]] = defaultdict(set)
+    for key, planned in plan.ports.items() if recovered else ():
+        for frontend in planned.frontends:
+            if frontend in recovered:
+                owners[recovered[frontend]].add(key.name)
+    return {f: port if len(owners[port]) == 1 else 0 for f, port in recovered.items()}
 
 
 def _left_out(before: Plan, changes: PlanChanges) -> Iterator[Happening]:

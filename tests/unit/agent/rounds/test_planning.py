@@ -88,6 +88,19 @@ async def test_a_recovered_port_of_a_service_that_is_gone_is_reserved_until_its_
     assert steering.kernel.keys() == {WEB}
 
 
+async def test_no_service_gets_a_recovered_port_to_which_rules_lead_clients_of_another_one(start):
+    steering = WatchedSteering(kernel={CART: 28000, WEB: 28000})
+    loop, cluster = await start(steering, recovered=await steering.start()), Cluster()
+    steering.fails_with = SteeringError("cannot commit: Device or resource busy")
+    cluster.serve("web", WEB.ip, POD)
+    loop.publish(cluster.serve("cart", CART.ip, POD))
+    await until(lambda: loop.counters.failures >= 2)
+    assert not is_listening(28000)
+    steering.fails_with = None
+    await asyncio.wait_for(loop.progress.settled(), 60)
+    assert len({*steering.kernel.values(), REFUSE, 28000}) == 4
+
+
 async def test_listeners_of_an_earlier_run_that_no_service_port_has_close_with_the_first_plan(
     plane, start
 ):
