@@ -7,8 +7,8 @@ Rule 3: at rest all is as the newest objects say, and at the end nothing is left
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from userspace_proxy.steering import Target
 
@@ -200,7 +200,8 @@ class Checks:
 
         Listeners follow before rules do: an address may lead to its owner of before, which has its
         new endpoints already. What a Service has no longer doesn't wait for its turn, and what
-        another one has newly may: nothing is there meanwhile.
+        another one has newly may: nothing is there meanwhile. An address that gets a policy of its
+        own is at the port of the others until rules follow, and that one has their new policy.
         """
         cluster, now = self.world.cluster, self.world.timeline.now
         states = list(cluster.between(floors.all, now))
@@ -222,6 +223,9 @@ class Checks:
             for truth in states:
                 found = truth.expected_of(claim, ip, at)
                 yield found._replace(endpoints=frozenset()) if is_barred else found
+            for side in claim.other_sides if claim and _changes_policy(claim, states) else ():
+                for truth in states:
+                    yield truth.expected_of(side, ip, at)
             if has_turns and _is_made_anew(claim, states):
                 # Until its turn, a Service with another address has what it had before, and none
                 # of that is left.
@@ -450,12 +454,23 @@ class Checks:
 
 def _is_made_anew(claim: Claim | None, states: list[Truth]) -> bool:
     """Return whether a Service has had several cluster IPs."""
-    if claim is None:
+    return claim is not None and len({s["clusterIP"] for s in _specs(claim, states)}) > 1
+
+
+def _changes_policy(claim: Claim, states: list[Truth]) -> bool:
+    """Return whether a Service has had several policies, or source ranges for a while."""
+    if len(states) < 2:
         return False
+    names = "externalTrafficPolicy", "internalTrafficPolicy", "loadBalancerSourceRanges"
+    found = [[spec.get(name) for name in names] for spec in _specs(claim, states)]
+    return any(each != found[0] for each in found)
+
+
+def _specs(claim: Claim, states: list[Truth]) -> list[Mapping[str, Any]]:
+    """Return what the Service of a claim was like."""
     metadata = claim.service["metadata"]
     key = ("Service", metadata["namespace"], metadata["name"])
-    services = [truth.objects.get(key) for truth in states]
-    return len({item["spec"]["clusterIP"] for item in services if item is not None}) > 1
+    return [truth.objects[key]["spec"] for truth in states if key in truth.objects]
 
 
 def _at(client: Client) -> str:

@@ -70,6 +70,13 @@ class Claim:
         return self.name, self.is_outside, self.has_ranges
 
     @cached_property
+    def other_sides(self) -> Sequence[Claim]:
+        """The address as if it had the policies of others of the same Service port."""
+        sides = (False, False), (True, False), (True, True)
+        claims = [replace(self, is_outside=out, has_ranges=ranges) for out, ranges in sides]
+        return [claim for claim in claims if claim.kind != self.kind]
+
+    @cached_property
     def name(self) -> str:
         metadata = self.service["metadata"]
         return f"{metadata['namespace']}/{metadata['name']}:{self.port['name']}"
