@@ -47,6 +47,7 @@ _ANSWERED_S = 3.0
 _LOOK_S = 0.25
 # A change of the table by another program is undone in that time.
 _REPAIRED_S = 2.0
+_LEFT_BEHIND = "another Service got the last agent's port with an address"
 _OUTSIDE, _FAR = "10.3.0.1", "10.3.9.2"
 
 
@@ -243,7 +244,10 @@ class Checks:
         if client.state == SERVED:
             allowed = frozenset().union(*(each.endpoints for each in expected))
             text = f"{what} was served by {client.endpoint}, may get {sorted(allowed)}"
-            check(ALLOWED, client.endpoint in allowed, text)
+            if client.endpoint not in allowed and self._heirs(client.at):
+                world.judgements.excuse(ALLOWED, _LEFT_BEHIND)
+            else:
+                check(ALLOWED, client.endpoint in allowed, text)
         elif client.state == REFUSED:
             if not any(each.may_be_refused for each in expected) and self._excuses(client, REFUSAL):
                 return
@@ -278,6 +282,22 @@ class Checks:
     def has_served(self, run: AgentRun) -> bool:
         """Return whether an agent has had a round in force."""
         return run in self._has_served
+
+    def _heirs(self, at: Dialled) -> set[str]:
+        """Return which Services may have the port of an address that none has any more.
+
+        Where one took over an address while no agent ran, it gets the port to which the last rules
+        lead that; they may lead others of the last owner there, too, until the first round.
+        """
+        truth, target = self.world.cluster.last, self.target_of(at)
+        if self.world.agent in self._has_served or at in truth.frontends or not target:
+            return set()
+        return {
+            truth.frontends[key].name
+            for f, where in self.world.table.targets.items()
+            if where == target
+            and (key := (f.ip, f.port, str(f.protocol))) in truth.frontends
+        }
 
     def target_of(self, at: Dialled) -> Target | None:
         """Return where the table leads an address; None: nowhere."""
@@ -350,7 +370,11 @@ class Checks:
             owners = {each.service for each in may}
             for port in ports:
                 label = labels.get(port)
-                if label is not None:
+                if label is None:
+                    continue
+                if label not in owners and label in self._heirs(at):
+                    world.judgements.excuse(OWN_SERVICE, _LEFT_BEHIND)
+                else:
                     what = f"{frontend} is steered to {label}, and belongs to {owners}"
                     world.judgements.check(OWN_SERVICE, label in owners, what)
 
