@@ -63,6 +63,8 @@ class Attempt:
     """It waits for room at an endpoint."""
     may_be_at_limit: bool = False
     """As far as is known, it does."""
+    turn_began: float = 0.0
+    """When the first dial of its last turn began."""
     last_turn: float = 0.0
     """When it was last dialled for."""
     dialled_until: float = 0.0

@@ -144,6 +144,8 @@ class Choices(Watcher):
         attempt.looked_for = attempt.looked_for or at
         self._sending, attempt.is_at_limit = attempt, False
         attempt.last_turn = self.world.timeline.now
+        if attempt.first_dial is None and not attempt.tried:
+            attempt.turn_began = attempt.last_turn
         attempt.could_go_since = None
         port.could_serve_since = None
         if attempt.waits_since is not None:

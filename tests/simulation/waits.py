@@ -62,7 +62,8 @@ class Waits:
             name = "queue"
         else:
             queue = [e for e in queue if e.waits_since is not None and e.waits_since[1] < since[0]]
-            begun = attempt.last_turn if attempt.last_turn > since[1] else since[0]
+            # Since its own last turn began, each one has had another one.
+            begun = attempt.turn_began if attempt.turn_began > since[1] else since[0]
             ahead = [each for each in queue if not self._had_turn(each, begun)]
             name = "order"
         others = [each.number for each in ahead]
