@@ -104,6 +104,10 @@ class Kernel:
         """When a call last failed because of that."""
         self.lacks = 0
         """How many calls have."""
+        self.lacked_in: dict[str, float] = {}
+        """When a call of each name last has."""
+        self._call = ""
+        """The last one that began."""
         self._lacked: set[str] = set()
         self.files: dict[int, Any] = {}
         self.sockets: dict[int, SimulatedSocket] = {}
@@ -204,8 +208,9 @@ class Kernel:
 
     # -- for the other parts -----------------------------------------------------------------------
 
-    def enter(self, _call: str) -> None:
+    def enter(self, call: str) -> None:
         """Begin a system call of the data plane: something else may happen before."""
+        self._call = call
         self.calls += 1
         if self.calls > MAX_CALLS:
             raise Runaway
@@ -222,6 +227,7 @@ class Kernel:
             number = FAULTS[what]
             self.lacked_at = self.timeline.now
             self.lacks += 1
+            self.lacked_in[self._call] = self.lacked_at
             self._lacked.add(what)
             raise OSError(number, os.strerror(number))
 

@@ -187,5 +187,6 @@ MUTANTS: Mapping[str, Mutant] = {
         "        finally:\n            self._is_scheduled = False\n",
         "        finally:\n",
     ),
+    "late-retry-after-a-shortage": Mutant("descriptors", "_RETRY_S = 0.25", "_RETRY_S = 2.5"),
 }
 """By name."""
