@@ -77,6 +77,10 @@ class Range:
         """Return the least and the most."""
         return self._of.get(name, (0, 0))
 
+    def found(self, name: Any, counted: int) -> None:
+        """Note what was counted, which shows what has happened."""
+        self._of[name] = counted, counted
+
 
 class TcpCounts(Watcher):
     """What must have been counted in one run; passes on what the process does to ``choices``."""
@@ -309,4 +313,6 @@ class TcpCounts(Watcher):
         elif oracle == "counted ends" or least == most:
             self._judge.right(oracle)
         else:
+            # From now on it is sure.
+            right.found(key, counted)
             self._judge.excuse(oracle, "the order of two events is unsure")
