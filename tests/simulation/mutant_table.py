@@ -188,5 +188,6 @@ MUTANTS: Mapping[str, Mutant] = {
         "        finally:\n",
     ),
     "late-retry-after-a-shortage": Mutant("descriptors", "_RETRY_S = 0.25", "_RETRY_S = 2.5"),
+    "turns-backwards": Mutant("waiting_room", "self._pass.rest.popleft()", "self._pass.rest.pop()"),
 }
 """By name."""
