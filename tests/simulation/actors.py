@@ -320,6 +320,8 @@ class PodHost:
         self.behaves = ANSWERS
         self.mix: tuple[str, ...] = ()
         """What dials meet in turn instead; empty: all meet the same."""
+        self.changed_at = 0.0
+        """When that last changed."""
         self.dialled = 0
         self.failed_at = -1.0
         """When a dial last met something else than an answer; what follows is more exact."""

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import errno
 from collections import Counter, deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from userspace_proxy.model import Balance, SocketAddress
+from userspace_proxy.model.connection_ends import EndReason
 from userspace_proxy.model.serving import Serving
 
 from .datagram_records import Flow, Question, allowed, may_leave
@@ -57,6 +58,8 @@ _LATE_S = 2.5
 _EJECTED_S = 4.0
 # By then the first ejection of 5 s has ended for sure, so that a refusal begins another one.
 _RENEWED_S = 6.0
+# A deadline is a timer's, which is early by a millisecond.
+_EARLY_S = 0.002
 # So long and so much of a flow is kept for another endpoint.
 _KEPT_S, _KEPT = 1.0, 4
 _CHECK_EVERY_S = 0.5
@@ -77,8 +80,8 @@ class DatagramChecks:
         """What is to go on: until when, the payload, whether it is an answer."""
         self._refused_flows: deque[tuple[float, Flow]] = deque()
         """Those whose first datagrams are to be sent to another endpoint: until when."""
-        self._closed: list[Flow] = []
-        """Those that were closed a moment ago."""
+        self._waiting: dict[Any, float] = {}
+        """Flows of the data plane that wait for an endpoint, or have, and since when they do."""
         self._gone: set[bytes] = set()
         """Answers that were passed on."""
         self._refused_at: dict[Address, float] = {}
@@ -89,6 +92,8 @@ class DatagramChecks:
         self._refused: dict[Address, float] = {}
         """When the node was told that an endpoint refuses, which began an ejection that no answer
         has ended since."""
+        self._handling: tuple[Question, int] | None = None
+        """The datagram that was read last, in this turn, and what the kernel had lacked by then."""
         self.troubles = Troubles(world)
         self._left_at: dict[tuple[str, Address], float] = {}
         """When flows to an endpoint of a Service last had to end."""
@@ -140,7 +145,6 @@ class DatagramChecks:
                 question.ejected = self._ejected(question)
                 question.unroutable = self._unroutable(question)
                 self._due.append((now + SOON_S, payload, False))
-                self._note_eviction(question)
             return
         found = self._answers.get(payload)
         if found is None:
@@ -159,6 +163,23 @@ class DatagramChecks:
             flow.came_at = now
             self._due.append((now + SOON_S, payload, True))
 
+    def took(self, payload: bytes) -> None:
+        """Note that the data plane handles a client's datagram from now on."""
+        self._handled()
+        question = self._questions.get(payload)
+        if question is not None:
+            self._handling = question, self.world.kernel.lacks
+            used = self.world.dataplane.engine.descriptors
+            has_flows = bool(self._flows or any(each.is_waiting for each in self._waiting))
+            question.is_refused = used.in_use >= used.limit and not has_flows
+
+    def _handled(self) -> None:
+        """Note whether the kernel has refused what the last datagram needed."""
+        if self._handling is not None:
+            question, lacks = self._handling
+            question.is_refused |= self.world.kernel.lacks != lacks
+            self._handling = None
+
     def left(self, core: DatagramSocket, payload: bytes, to: Address, source: Address) -> None:
         """Note that the data plane sends a datagram: to an endpoint, or to a client."""
         if core.remote is None:
@@ -174,7 +195,6 @@ class DatagramChecks:
         now = self.world.timeline.now
         flow = Flow(core, to, service, service.group.serving, now, used=now)
         flow.used_since = self.world.moment()[0]
-        flow.had_trouble = self.troubles.lacked(now)
         self._flows[core] = flow
         self._note_limit(service)
         self._check_refusing(flow)
@@ -187,25 +207,16 @@ class DatagramChecks:
                 if question is not None and question.service is service and not question.ends:
                     question.at_limit |= self._at_limit(question.serving)
 
-    def _note_eviction(self, newcomer: Question) -> None:
-        """Note for what waits that a new flow may take the place of its own."""
-        if not newcomer.is_first or not self._may_be_full():
-            return
-        for _, payload, is_answer in self._due:
-            question = None if is_answer else self._questions[payload]
-            if question is not None and question.client != newcomer.client:
-                question.may_be_evicted = True
+    def waits(self, flow: Any) -> None:
+        """Note that a flow waits for an endpoint."""
+        self._waiting.setdefault(flow, self.world.moment()[0])
 
-    def _may_be_full(self) -> bool:
-        """Return whether the table may have no room for another flow."""
-        now = self.world.timeline.now
-        # Sockets are closed at the end of a dispatch, which may end several flows.
-        self._closed = [other for other in self._closed if now - (other.closed_at or 0.0) < SOON_S]
-        waiting = {
-            self._questions[payload].client for _, payload, is_answer in self._due if not is_answer
-        }
-        count = len(self._flows) + len(self._closed) + len(waiting)
-        return count >= self.world.plan.node.max_flows
+    def _is_full(self) -> bool:
+        """Return whether a new flow needs the place of another one."""
+        open_ = sum(not self._is_closing(flow) for flow in self._flows.values())
+        waiting = sum(each.is_waiting for each in self._waiting)
+        is_full: bool = open_ + waiting >= self.world.plan.node.max_flows
+        return is_full
 
     def reached(self, payload: bytes, to: Address, behaviour: str) -> None:
         """Note what a datagram meets at its endpoint."""
@@ -271,7 +282,6 @@ class DatagramChecks:
         flow.used, flow.used_since = now, self.world.moment()[0]
         flow.sent.append(payload)
         flow.is_stream = flow.is_stream or flow.answered_at is not None
-        flow.had_trouble = flow.had_trouble or self.troubles.lacked(now)
         is_own = flow.key == (question.client, question.to)
         self.judge.check(
             "one flow", is_own, lambda: f"{payload!r} was sent in the flow of {flow.key}"
@@ -405,43 +415,70 @@ class DatagramChecks:
             if flow.answered_at is None:
                 flow.answered_at = flow.used
 
+    def ends(self, core: DatagramSocket | None, flow: Any, cause: EndReason) -> None:
+        """Judge why the data plane is about to end a flow.
+
+        Args:
+            core: Its socket; None if it waits for an endpoint.
+        """
+        if self.world.is_closed:
+            return
+        known = None if core is None else self._flows.get(core)
+        if known is not None:
+            known.cause = cause
+        if cause is EndReason.EVICTED:
+            is_right = self._is_full() or self.troubles.is_short()
+            self.judge.check("flow ended for a reason", is_right, "evicted, and there is room")
+        elif core is None and cause in (EndReason.WAITED_TOO_LONG, EndReason.TOO_MANY_WAITING):
+            self._check_wait(flow, cause)
+        else:
+            return
+        for kept in flow.kept or () if core is None else ():
+            if kept.payload in self._questions:
+                self._questions[kept.payload].is_given_up = True
+
+    def _check_wait(self, flow: Any, cause: EndReason) -> None:
+        """A flow waits for as long as it may, and as many do."""
+        hold, now = flow.group.serving.handling.waits, self.world.timeline.now
+        if cause is EndReason.WAITED_TOO_LONG:
+            waited_s = now - self._waiting[flow]
+            is_right = hold is not None and waited_s >= hold.seconds - _EARLY_S
+            why = f"{flow.address} waited {waited_s:.3f} s only"
+        else:
+            count = sum(each.is_waiting and each.group is flow.group for each in self._waiting)
+            is_right = hold is not None and count >= hold.connections
+            why = f"{flow.address} lost its place, and {count} waited"
+        self.judge.check("flow ended for a reason", is_right, why)
+
     def _check_end(self, flow: Flow) -> None:
-        """A flow ends only for a reason that clients can be told."""
-        reason = self._reason(flow)
-        if reason == "":
+        """A flow ends only for the reason that is stated."""
+        if flow.cause is EndReason.EVICTED:
+            # It was judged as the table was full.
+            return
+        if self._may_end(flow):
+            self.judge.right("flow ended for a reason")
+        else:
             self.judge.violate(
                 "flow ended for a reason",
-                f"the flow of {flow.client} to {flow.endpoint} ended, "
+                f"the flow of {flow.client} to {flow.endpoint} ended as {flow.cause}, "
                 f"{self.world.timeline.now - flow.used:.3f} s after it was used",
             )
-        elif reason.startswith("it may"):
-            self.judge.excuse("flow ended for a reason", reason)
-        else:
-            self.judge.right("flow ended for a reason")
 
-    def _reason(self, flow: Flow) -> str:
-        """Return why a flow may end; one that begins with "it may" is an excuse."""
+    def _may_end(self, flow: Flow) -> bool:
+        """Return whether a flow may end, or leave its endpoint, for the reason that is stated."""
         world, service, now = self.world, flow.service, self.world.timeline.now
         if world.is_closed or (world.is_calm and world.plan.node.ends != "calm"):
-            return "all ends"
-        if now - flow.used_since >= self._idle_s(flow) - _GRAIN_S - 0.01:
-            return "idle"
-        if SocketAddress(*flow.endpoint) not in service.group.serving.all_endpoints:
-            return "its endpoint has left"
-        if service.sock is None or service.closed_at >= flow.began:
-            return "its listener was closed"
-        if flow.refusals:
-            return "its endpoint refused"
-        if self._left_at.get((service.group.label, flow.endpoint), 0.0) >= flow.began:
-            return "its endpoint left for a while"
-        self._closed.append(flow)
-        if self._may_be_full():
-            return "the table is full"
-        if self.troubles.was_short(now - _LATE_S):
-            return "it may be a shortage"
-        if flow.had_trouble or self.troubles.lacked(now - _LATE_S):
-            return "it may be that the kernel lacked something"
-        return ""
+            return True
+        if flow.cause is EndReason.IDLE:
+            return now - flow.used_since >= self._idle_s(flow) - _GRAIN_S - 0.01
+        if flow.cause is EndReason.ENDPOINT_REMOVED:
+            left_at = self._left_at.get((service.group.label, flow.endpoint), 0.0)
+            return left_at >= flow.began or (
+                SocketAddress(*flow.endpoint) not in service.group.serving.all_endpoints
+            )
+        if flow.cause is EndReason.LISTENER_CLOSED:
+            return service.sock is None or service.closed_at >= flow.began
+        return flow.cause in (None, EndReason.REFUSED) and bool(flow.refusals)
 
     def _idle_s(self, flow: Flow, *, is_most: bool = False) -> float:
         idle_s = self.world.plan.node.udp_idle_s
@@ -455,7 +492,11 @@ class DatagramChecks:
     def look(self) -> None:
         """Judge what is to have happened by now."""
         now = self.world.timeline.now
-        if self.world.is_closed or now < self._checked_at:
+        if self.world.is_closed:
+            return
+        self.troubles.look()
+        self._handled()
+        if now < self._checked_at:
             return
         self._checked_at = now + _CHECK_EVERY_S
         for flow in self._flows.values():
@@ -495,7 +536,8 @@ class DatagramChecks:
         # Others that came at the same time may have been first.
         question.at_limit |= self._at_limit(question.serving)
         question.ejected |= self._ejected(question)
-        if question.ends or question.hops <= 1 or self._has_none(question):
+        is_lost = question.is_given_up or question.is_refused or question.hops <= 1
+        if question.ends or is_lost or self._has_none(question) or self._has_no_route(question):
             self.judge.right("datagram passed on")
         elif self._waits(question):
             question.has_waited = True
@@ -515,6 +557,13 @@ class DatagramChecks:
         is_closed = service.sock is None or service.closed_at >= question.at - SOON_S
         servings = question.serving, service.group.serving
         return is_closed or not all(allowed(serving, client) for serving in servings)
+
+    def _has_no_route(self, question: Question) -> bool:
+        """Return whether no endpoint could be dialled since a datagram came."""
+        hosts = [self.world.hosts[each] for each in question.allowed]
+        return not self.world.is_calm and all(
+            set(host.mix) == {UNROUTABLE} and host.changed_at < question.at for host in hosts
+        )
 
     def _waits(self, question: Question) -> bool:
         """Return whether a datagram waits for an endpoint that isn't ejected, or at its limit."""
@@ -569,10 +618,6 @@ class DatagramChecks:
 
     def _why_not_sent(self, question: Question) -> str:
         service, at = question.service, question.at
-        if self.troubles.lacked(at):
-            return "the kernel lacked something"
-        if self.troubles.was_short(at):
-            return "there may be a shortage"
         if service.changed_at >= at - SOON_S:
             return "the Service has changed meanwhile"
         others = question.allowed - question.at_limit - question.ejected
@@ -583,8 +628,10 @@ class DatagramChecks:
             return "its flow has more refusals than one"
         if question.has_waited:
             return "it has waited too long, or too many did"
-        if question.may_be_evicted:
-            return "another client's flow may have taken its place"
+        if self.troubles.flows_lacked(at):
+            return "the kernel lacked something"
+        if self.troubles.was_short(at):
+            return "there may be a shortage"
         return ""
 
     def _is_to_be_tried_again(self, flow: Flow) -> bool:
@@ -601,6 +648,9 @@ class DatagramChecks:
         return any(not world.hosts[e].mix and not self._may_be_ejected(e) for e in others)
 
     def _check_tried_again(self, flow: Flow, since: float) -> None:
+        if flow.cause is EndReason.EVICTED:
+            # Another client's flow has its place: that is judged at its end.
+            return
         if flow.service.closed_at >= flow.began or flow.service.changed_at >= flow.began:
             self.judge.excuse("datagram tried again", "the Service has changed")
         elif self.troubles.lacked(flow.began) or self.troubles.was_short(since):

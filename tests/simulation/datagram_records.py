@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from userspace_proxy.model import SocketAddress
+from userspace_proxy.model.connection_ends import EndReason
 from userspace_proxy.model.serving import Serving
 
 from .datagrams import DatagramSocket
@@ -40,8 +41,10 @@ class Question:
     unroutable: frozenset[SocketAddress] = frozenset()
     """Endpoints that the node may have had no route to when it came."""
     has_waited: bool = False
-    may_be_evicted: bool = False
-    """Its flow may have ended for that of another client."""
+    is_refused: bool = False
+    """The kernel refused a call when it was handled, or there was no descriptor for its flow."""
+    is_given_up: bool = False
+    """Its flow has ended as it waited, with it."""
 
     @property
     def was_at_limit(self) -> bool:
@@ -76,8 +79,8 @@ class Flow:
     sent: list[bytes] = field(default_factory=list)
     refusals: list[float] = field(default_factory=list)
     """When the node was told that the endpoint refuses."""
-    had_trouble: bool = False
-    """The kernel lacked something when it was used."""
+    cause: EndReason | None = None
+    """Why it has ended, as the data plane says; None: it hasn't, or goes on at another endpoint."""
     closed_at: float | None = None
     came_at: float = 0.0
     """When a datagram of either side last reached the node: it is used, even if it can't go on."""

@@ -139,6 +139,8 @@ class SimulatedSocket:
         """Part of _socket.socket."""
         core: DatagramSocket = self._enter("recvmsg")
         data, source, ancillary = core.read()
+        if (watcher := self._kernel.network.watcher) is not None:
+            watcher.took(data)
         count = min(len(data), len(buffers[0]))
         buffers[0][:count] = data[:count]
         return count, ancillary, 0, source

@@ -9,10 +9,14 @@ if TYPE_CHECKING:
 
 # What is to happen at once has happened by then.
 SOON_S = 0.3
-# Of memory: from then on connections and flows may be ended.
-_MUCH = 0.8
-# Descriptors: where fewer are free, the data plane may keep them for others.
-_SPARE_FILES = 30
+# Memory is short from 90 % on, until 85 %: connections and flows may be ended.
+_SHORT = (0.9, 0.85)
+# Usage is read four times a second.
+_LOOK_S = 0.5
+# What a flow needs for its endpoint.
+_CALLS = ("socket", "connect", "epoll_ctl", "send")
+# Descriptors: within a turn some may be taken and given back.
+_NEARLY = 4
 
 
 class Troubles:
@@ -24,8 +28,10 @@ class Troubles:
         """From when, and for how many seconds."""
         self._lacks: list[float] = []
         """Until when the kernel lacked something."""
-        self._memory = [(0.0, 0.0), (0.0, 0.0)]
-        """From when on which share of it was used."""
+        self._memory = [(0.0, False)]
+        """From when on it was short, or wasn't."""
+        self._full_at = -1.0
+        """When descriptors were last short."""
 
     def stopped(self, seconds: float) -> None:
         """Note that the process is stopped now."""
@@ -37,7 +43,8 @@ class Troubles:
 
     def used_memory(self, share: float) -> None:
         """Note which share of memory is used from now on."""
-        self._memory.append((self._world.timeline.now, share))
+        is_short = share >= _SHORT[self._memory[-1][1]]
+        self._memory.append((self._world.timeline.now, is_short))
 
     def stopped_since(self, since: float) -> float:
         """Return for how long the process was stopped since then."""
@@ -47,10 +54,34 @@ class Troubles:
         """Return whether the kernel has lacked something since then."""
         return any(until >= since - SOON_S for until in self._lacks)
 
+    def flows_lacked(self, since: float) -> bool:
+        """Return whether the kernel has refused what a flow needs since then."""
+        lacked_in = self._world.kernel.lacked_in
+        return any(lacked_in.get(call, -1.0) >= since for call in _CALLS)
+
+    def is_short(self) -> bool:
+        """Return whether one flow may have to end for another one now, though more are allowed."""
+        world = self._world
+        if world.kernel.lacked_in.get("connect", -1.0) >= world.moment()[0]:
+            # It had no port.
+            return True
+        used = world.dataplane.engine.descriptors
+        return used.in_use >= used.limit or self._was_memory_short(world.timeline.now - _LOOK_S)
+
     def was_short(self, since: float) -> bool:
         """Return whether memory or descriptors may have been short since then."""
         since -= self.stopped_since(since)
-        shares = [share for at, share in self._memory if at >= since]
-        if max(self._memory[-1][1], self._memory[-2][1], *shares) > _MUCH:
-            return True
-        return len(self._world.kernel.files) > self._world.plan.node.descriptor_limit - _SPARE_FILES
+        return self._full_at >= since or self._was_memory_short(since)
+
+    def look(self) -> None:
+        """Note whether descriptors are short, after a turn."""
+        used = self._world.dataplane.engine.descriptors
+        if used.in_use >= used.limit - _NEARLY:
+            self._full_at = self._world.timeline.now
+
+    def _was_memory_short(self, since: float) -> bool:
+        since -= self.stopped_since(since)
+        last = self._memory[-1]
+        until = [at for at, _ in self._memory[1:]]
+        ended = zip(self._memory, until, strict=False)
+        return last[1] or any(is_short and at >= since for (_, is_short), at in ended)

@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from userspace_proxy.dataplane import tcp, tcp_dial, waiting_room
+from userspace_proxy.dataplane import tcp, tcp_dial, udp, waiting_room
 from userspace_proxy.model import SocketAddress
 
 from .sockets import core_of
@@ -45,6 +45,8 @@ def watching(world: World) -> Iterator[None]:
     connection, dial, room = tcp.TcpConnection, tcp_dial.TcpDial, waiting_room.WaitingRoom
     begin, join = connection.begin, connection.join
     connect, wait = dial._connect, room.wait
+    listener = udp.UdpListener
+    end = listener.end
 
     def begins(self: Any) -> None:
         world.choices.begins(core_of(self.client), self.client_ip)
@@ -66,16 +68,25 @@ def watching(world: World) -> Iterator[None]:
         if core is not None:
             world.choices.waits(core)
         wait(self, waiter, *args, **options)
-        if core is not None:
+        if core is None:
+            world.datagrams.waits(waiter)
+        else:
             world.choices.has_place(core)
             client = world.clients[core.remote[1] - 20000]
             world.counts.waits(client.number, client.service)
+
+    def ends(self: Any, flow: Any, cause: Any, *args: Any) -> None:
+        if not flow.is_ended:
+            core = None if flow.sock is None else core_of(flow.sock)
+            world.datagrams.ends(core, flow, cause)
+        end(self, flow, cause, *args)
 
     changed: tuple[tuple[Any, str, Any, Any], ...] = (
         (connection, "begin", begins, begin),
         (connection, "join", joins, join),
         (dial, "_connect", connects, connect),
         (room, "wait", waits, wait),
+        (listener, "end", ends, end),
     )
     for owner, name, new, _ in changed:
         setattr(owner, name, new)

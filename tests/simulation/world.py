@@ -367,7 +367,8 @@ class World:
         elif what == plans.ASK:
             self._ask(*args)
         elif what == plans.BEHAVE:
-            self.hosts[args[0]].mix = args[1]
+            host = self.hosts[args[0]]
+            host.mix, host.changed_at = args[1], self.timeline.now
             self.network.note(f"endpoint {args[0].ip}: {', '.join(args[1])} from now on")
         elif what == plans.DENY:
             endpoint, ips, how = args
