@@ -197,7 +197,6 @@ class DatagramChecks:
         flow.used_since = self.world.moment()[0]
         self._flows[core] = flow
         self._note_limit(service)
-        self._check_refusing(flow)
 
     def _note_limit(self, service: Service) -> None:
         """Note for what was asked before that endpoints are full: it may be judged much later."""
@@ -328,6 +327,7 @@ class DatagramChecks:
     def _begin(self, flow: Flow, question: Question) -> None:
         """Note whose a flow is."""
         flow.client, flow.to = question.client, question.to
+        self._check_refusing(flow, question.client)
         self.connections[flow.service.group.label] += 1
         before = self._of_client.get(flow.key)
         if before is not None and not self._is_closing(before):
@@ -357,31 +357,24 @@ class DatagramChecks:
             lambda: f"{payload!r} of {flow.client} was sent to {endpoint}, which it may not have",
         )
 
-    def _check_refusing(self, flow: Flow) -> None:
-        """An endpoint that has refused gets no new flow for a while."""
-        since = self._refused.get(flow.endpoint)
-        now = flow.began
-        for endpoint in flow.serving.all_endpoints:
-            other = self._refused.get((endpoint.ip, endpoint.port), now)
-            if SOON_S < now - other < _EJECTED_S and tuple(endpoint) != flow.endpoint:
+    def _check_refusing(self, flow: Flow, client: Address) -> None:
+        """An endpoint that has refused gets no new flow for a while, if another one may have it."""
+        now, may = flow.began, allowed(flow.serving, client[0])
+        others = may - {SocketAddress(*flow.endpoint)}
+        refused = [self._refused.get((each.ip, each.port), now) for each in others]
+        for since in refused:
+            if SOON_S < now - since < _EJECTED_S:
                 self.judge.right("refusing endpoint")
-        if since is None or now - since > _EJECTED_S:
+        since = self._refused.get(flow.endpoint, now)
+        if not SOON_S + self.troubles.stopped_since(since) <= now - since <= _EJECTED_S:
             return
-        if now - since < SOON_S + self.troubles.stopped_since(since):
+        if all(map(self._may_be_ejected, others)):
+            # It may be the last one: there is no other answer.
             return
-        serving = flow.serving
-        others = [e for e in serving.endpoints if tuple(e) != flow.endpoint]
-        healthy = [e for e in others if not self._may_be_ejected(e)]
-        if not others:
-            self.judge.right("refusing endpoint")
-        elif serving.outside is not None or serving.standbys or not healthy:
-            self.judge.excuse("refusing endpoint", "it may be the only one left")
-        elif flow.service.changed_at >= since:
+        if flow.service.changed_at >= since:
             self.judge.excuse("refusing endpoint", "the Service has changed")
-        elif self.troubles.lacked(since):
+        elif self.world.kernel.lacked_at >= self.world.moment()[0]:
             self.judge.excuse("refusing endpoint", "the kernel lacked something")
-        elif serving.handling.max_connections is not None:
-            self.judge.excuse("refusing endpoint", "others are at their limit")
         else:
             self.judge.violate(
                 "refusing endpoint", f"a flow to {flow.endpoint}, refused {now - since:.3f} s ago"

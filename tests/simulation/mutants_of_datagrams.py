@@ -129,4 +129,10 @@ MUTANTS: Mapping[str, Mutant] = {
         "                continue\n",
         "                refusal = refusal_of(sock, exc.errno) or refusal\n                break\n",
     ),
+    "refusal-of-udp-taken-for-one-clients": Mutant(
+        "udp",
+        "            may_be_client_specific=flow.is_preserved "
+        "and failed.failure is not Failure.NO_HOST,\n",
+        "            may_be_client_specific=True,\n",
+    ),
 }
