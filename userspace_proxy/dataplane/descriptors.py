@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import resource
 from collections.abc import Callable
@@ -37,6 +38,8 @@ _RESUME_ROOM = 16
 _RETRY_S = 0.25
 # A proxy that is only busy releases descriptors all the time.
 _STALL_S = 0.5
+# What waits is called every _RETRY_S and waits again, unless it has got what it needs, or is gone.
+_PAUSE_GAP_S = 1.0
 # For this long after a reset at the limit, the next resets don't wait for a stall.
 _SHEDDING_S = 5.0
 # A sixteenth is reserved for UDP flows.
@@ -88,6 +91,8 @@ class Descriptors:
         self._log_limit = LogLimit()
         self._full_since: float | None = None
         """When the first of the waiting callbacks was added."""
+        self._waited_at = -math.inf
+        """When the last one was."""
         self._shedding_until = 0.0
 
     @property
@@ -107,7 +112,8 @@ class Descriptors:
         """Return whether callbacks have waited for too long, or did so a moment ago."""
         if now < self._shedding_until:
             return True
-        return self._full_since is not None and now - self._full_since >= _STALL_S
+        is_paused = now - self._waited_at <= _PAUSE_GAP_S
+        return is_paused and self._full_since is not None and now - self._full_since >= _STALL_S
 
     def shed(self, now: float) -> None:
         """Note that connections are being reset to make room."""
@@ -153,8 +159,10 @@ class Descriptors:
                 "descriptor limit reached, accepting is paused",
                 extra={"in_use": self.in_use, "limit": self.limit},
             )
-        if self._full_since is None:
+        if self._full_since is None or now - self._waited_at > _PAUSE_GAP_S:
+            # The pause before is over, though no descriptor was released while it lasted.
             self._full_since = now
+        self._waited_at = now
         self._waiting.append(resume)
         if self._timer is None:
             self._timer = self._loop.call_later(_RETRY_S, self._resume)

@@ -143,6 +143,29 @@ def test_connections_are_held_at_a_number_below_the_limit(loop, caplog):
     assert descriptors.has_room(54)
 
 
+def test_a_pause_that_lasts_becomes_a_stall(loop):
+    descriptors = Descriptors(loop, 10)
+    descriptors.take(10)
+    for _ in range(2):
+        assert not descriptors.is_stalled(loop.now)
+        wait(descriptors, loop, [])
+        loop.advance(0.25)
+    assert descriptors.is_stalled(loop.now)
+
+
+def test_a_pause_long_ago_that_ended_without_a_release_makes_no_stall(loop):
+    """Else the first client beyond the limit, an hour later, has another one reset at once."""
+    descriptors = Descriptors(loop, 10)
+    descriptors.take(10)
+    # A dial for which the kernel had no socket for a moment, or a listener that is closed since.
+    wait(descriptors, loop, called := [])
+    loop.advance(3600)
+    assert called == ["listener"]
+    assert not descriptors.is_stalled(loop.now)
+    wait(descriptors, loop, called)
+    assert not descriptors.is_stalled(loop.now)
+
+
 def test_the_limit_holds_beyond_what_memory_would_allow(loop):
     descriptors = Descriptors(loop, 100)
     descriptors.hold(1000)
