@@ -28,6 +28,7 @@ _ETHER, _LOOPBACK_TYPE = 1, 772
 _AF = {4: socket.AF_INET, 6: socket.AF_INET6}
 _UNIVERSE, _HOST_SCOPE, _LINK_SCOPE = 0, 254, 253
 _TABLE_MAIN, _TABLE_LOCAL = 254, 255
+_Bodies = list[tuple[int, bytes]]
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Routes:
         self.links: dict[int, Link] = {LOOPBACK.number: LOOPBACK}
         self._local: tuple[int, set[str]] = (0, set())
         self._ways: tuple[int, dict[str, Link | None]] = (0, {})
+        self._listed: tuple[int, dict[tuple[int, int], _Bodies]] = (0, {})
         self.refuses = 0
         """How many of the next listings are refused."""
         kernel.add(ROUTE, self)
@@ -141,7 +143,16 @@ class Routes:
     def forget(self, sock: NetlinkSocket) -> None:
         """Part of Subsystem."""
 
-    def _list(self, kind: int, family: int) -> list[tuple[int, bytes]]:
+    def _list(self, kind: int, family: int) -> _Bodies:
+        # Cost: each part of a listing asks for all of it.
+        if self._listed[0] != self._sequence:
+            self._listed = self._sequence, {}
+        listed = self._listed[1]
+        if (kind, family) not in listed:
+            listed[kind, family] = self._list_anew(kind, family)
+        return listed[kind, family]
+
+    def _list_anew(self, kind: int, family: int) -> _Bodies:
         links = sorted(self.links.values(), key=lambda link: link.number)
         if kind == _GET_LINK:
             return [(_NEW_LINK, _link_body(link)) for link in links]

@@ -20,7 +20,7 @@ NESTED, TYPE_MASK = 0x8000, 0x3FFF
 
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
-HEADER_BYTES = _HEADER.size
+HEADER_BYTES, _ATTRIBUTE_BYTES = _HEADER.size, _ATTRIBUTE.size
 NETFILTER_BYTES = 4
 """Of struct nfgenmsg: a family, a version, a resource."""
 
@@ -68,11 +68,12 @@ def done(number: int, flags: int, port: int) -> bytes:
 def attributes(body: bytes, start: int = 0) -> Attributes:
     """Return kinds and values in their order."""
     found: Attributes = []
-    while start + _ATTRIBUTE.size <= len(body):
+    end = len(body)
+    while start + _ATTRIBUTE_BYTES <= end:
         size, kind = _ATTRIBUTE.unpack_from(body, start)
-        if size < _ATTRIBUTE.size or start + size > len(body):
+        if size < _ATTRIBUTE_BYTES or start + size > end:
             break
-        found.append((kind & TYPE_MASK, body[start + _ATTRIBUTE.size : start + size]))
+        found.append((kind & TYPE_MASK, body[start + _ATTRIBUTE_BYTES : start + size]))
         start += size + -size % 4
     return found
 
@@ -82,8 +83,9 @@ def table_of(body: bytes, start: int = 0) -> dict[int, bytes]:
 
 
 def attribute(kind: int, value: bytes) -> bytes:
-    size = _ATTRIBUTE.size + len(value)
-    return _ATTRIBUTE.pack(size, kind) + value + bytes(-size % 4)
+    size = _ATTRIBUTE_BYTES + len(value)
+    packed = _ATTRIBUTE.pack(size, kind) + value
+    return packed + bytes(-size % 4) if size % 4 else packed
 
 
 def nest(kind: int, *parts: bytes) -> bytes:

@@ -6,6 +6,7 @@ Source: net/netfilter/nf_tables_api.c.
 from __future__ import annotations
 
 import errno
+import functools
 from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
@@ -228,10 +229,7 @@ class Transaction:
         name = wire.name(parts.get(1))
         if name in self._lacks or name not in KNOWN:
             raise Refusal(errno.ENOENT)
-        one = Expression(name, tuple(wire.attributes(parts.get(2, b""))))
-        if name == "reject" and one.number(1) == 1:
-            # An RST has no code.
-            one = Expression(name, tuple(a for a in one.attributes if a[0] != 2))
+        one = _read_expression(name, parts.get(2, b""))
         if name == "lookup":
             one = self._bound(table, one)
         elif name == "dynset":
@@ -257,10 +255,8 @@ class Transaction:
         is_to_verdict = one.has(3) and one.number(3) == 0
         if one.has(3) and is_to_verdict != (found.data_type == VERDICTS):
             raise Refusal(errno.EINVAL)
-        # As the kernel lists it.
-        kept = [(1, found.name.encode() + b"\0"), (2, one.get(2))]
-        kept += [(3, one.get(3))] if one.has(3) else []
-        return Expression("lookup", (*kept, (5, one.number(5).to_bytes(4, "big"))))
+        to = one.get(3) if one.has(3) else None
+        return _read_look_up(found.name, one.get(2), to, one.number(5))
 
     def _delete_rule(self, request: wire.Request, family: int, found: dict[int, bytes]) -> None:
         table = self._look_up(family, wire.name(found.get(1)))
@@ -371,6 +367,29 @@ KNOWN = frozenset({
     "meta", "ct", "payload", "socket", "exthdr", "fib", "cmp", "bitwise", "lookup", "immediate",
     "redir", "nat", "masq", "reject", "tproxy", "notrack", "numgen", "hash", "dynset", "counter",
 })  # fmt: skip
+
+
+# Cost: programs write the same expressions again and again.
+_MOST_KEPT = 10_000
+
+
+@functools.lru_cache(_MOST_KEPT)
+def _read_expression(name: str, packed: bytes) -> Expression:
+    """Return an expression with its attributes, as the kernel lists it."""
+    attributes = tuple(wire.attributes(packed))
+    one = Expression(name, attributes)
+    if name == "reject" and one.number(1) == 1:
+        # An RST has no code.
+        one = Expression(name, tuple(a for a in attributes if a[0] != 2))
+    return one
+
+
+@functools.lru_cache(_MOST_KEPT)
+def _read_look_up(set_name: str, register: bytes, to: bytes | None, flags: int) -> Expression:
+    """Return a look-up in a set, as the kernel lists it."""
+    kept = [(1, set_name.encode() + b"\0"), (2, register)]
+    kept += [] if to is None else [(3, to)]
+    return Expression("lookup", (*kept, (5, flags.to_bytes(4, "big"))))
 
 
 def _check_verdict(table: Table, verdict: Verdict) -> None:

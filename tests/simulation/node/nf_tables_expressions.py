@@ -14,21 +14,15 @@ from collections.abc import Callable
 
 from .conntrack_entries import DESTINATION_TRANSLATED, Flow, Place
 from .jenkins import jhash
-from .netlink_routes import LOOPBACK, Link
+from .netlink_routes import Link
 from .nf_tables_state import (
     ACCEPT,
-    CONTINUE,
     DROP,
-    GOTO,
     INTERVAL,
-    JUMP,
     PREROUTING,
-    RETURN,
-    Chain,
     Element,
     Expression,
     NftSet,
-    Rule,
     Table,
     Verdict,
 )
@@ -98,8 +92,8 @@ class Packet:
         return ports + bytes(4)
 
 
-class Evaluation:
-    """Evaluates chains at one moment.
+class Moment:
+    """When a packet is evaluated, and what that depends on and changes.
 
     Args:
         draw: Returns a number below another one, at random.
@@ -107,205 +101,19 @@ class Evaluation:
     """
 
     def __init__(self, now: float, draw: Callable[[int], int], *, has_effects: bool) -> None:
-        self._now = now
-        self._draw = draw
-        self._has_effects = has_effects
+        self.now = now
+        self.draw = draw
+        self.has_effects = has_effects
 
-    def run(self, table: Table, chain: Chain, packet: Packet) -> int:
-        """Return ACCEPT, DROP or REJECTED."""
-        code = self._run(table, chain, packet)
-        return chain.policy if code in (CONTINUE, RETURN) else code
-
-    def _run(self, table: Table, chain: Chain, packet: Packet) -> int:
-        for rule in chain.rules:
-            verdict = self._rule(table, rule, packet)
-            if verdict.code == CONTINUE:
-                continue
-            if verdict.code == JUMP:
-                code = self._run(table, table.chains[verdict.chain], packet)
-                if code not in (CONTINUE, RETURN):
-                    return code
-            elif verdict.code == GOTO:
-                code = self._run(table, table.chains[verdict.chain], packet)
-                return CONTINUE if code == RETURN else code
-            elif verdict.code == RETURN:
-                return RETURN
-            elif verdict.code != BREAK:
-                return verdict.code
-        return CONTINUE
-
-    def _rule(self, table: Table, rule: Rule, packet: Packet) -> Verdict:
-        # Cost: half of all rules end here.
-        if rule.guard is not None and _meta(rule.guard[0], packet) != rule.guard[1]:
-            return _VERDICTS[BREAK]
-        registers = Registers()
-        for one in rule.expressions:
-            found = _STEPS[one.name](self, one, registers, packet, table)
-            if found is not None:
-                verdict = found if isinstance(found, Verdict) else _VERDICTS[found]
-                if verdict.code != CONTINUE:
-                    return verdict
-        return _VERDICTS[CONTINUE]
-
-    def _meta(self, one: Expression, registers: Registers, packet: Packet, _: Table) -> int | None:
-        register, key, source = one.first_numbers[:3]
-        if source:
-            assert key == 3, f"meta {key} is set"
-            packet.mark = int.from_bytes(registers.get(source, 4), _ORDER)
-            return None
-        value = _meta(key, packet)
-        if value is None:
-            return BREAK
-        registers.put(register, value)
-        return None
-
-    def _ct(self, one: Expression, registers: Registers, packet: Packet, _: Table) -> int | None:
-        key, dialled = one.number(2), packet.flow.dialled
-        values = {
-            0: _NEW.to_bytes(4, _ORDER),
-            2: packet.status.to_bytes(4, _ORDER),
-            12: dialled.port.to_bytes(2, "big"),
-            20: dialled.packed,
-            22: dialled.packed,
-        }
-        is_other_family = (key, packet.flow.version) in ((20, 6), (22, 4))
-        if is_other_family:
-            return BREAK
-        registers.put(one.number(1), values[key])
-        return None
-
-    def _payload(
-        self, one: Expression, registers: Registers, packet: Packet, _: Table
-    ) -> int | None:
-        register, base, offset, width = one.first_numbers
-        assert base in (1, 2), f"base {base}"
-        headers = packet.headers()
-        data = (headers[1] if base == 1 else headers[2])[offset : offset + width]
-        if len(data) < width:
-            return BREAK
-        registers.put(register, data)
-        return None
-
-    def _socket(
-        self, one: Expression, registers: Registers, packet: Packet, _: Table
-    ) -> int | None:
-        is_transparent = packet.socket_at(packet.flow.protocol, packet.to.port)
-        if is_transparent is None:
-            return BREAK
-        assert one.number(1) == 0, "socket wildcard"
-        registers.put(one.number(2), bytes([is_transparent]))
-        return None
-
-    def _fib(self, one: Expression, registers: Registers, packet: Packet, _: Table) -> int | None:
-        assert one.number(2) == 3, "fib type"
-        ip = packet.to.ip if one.number(3) & 2 else packet.flow.client.ip
-        kind = _LOCAL if packet.is_local(ip) else _UNICAST
-        registers.put(one.number(1), kind.to_bytes(4, _ORDER))
-        return None
-
-    def _cmp(self, one: Expression, registers: Registers, *_: object) -> int | None:
-        value = one.value
-        register, kind = one.first_numbers[:2]
-        have = registers.get(register, len(value))
-        return None if _COMPARISONS[kind](have, value) else BREAK
-
-    def _bitwise(self, one: Expression, registers: Registers, _: Packet, __: Table) -> None:
-        mask, flip = one.masks
-        width = len(mask)
-        have = int.from_bytes(registers.get(one.number(1), width), "big")
-        changed = have & int.from_bytes(mask, "big") ^ int.from_bytes(flip, "big")
-        registers.put(one.number(2), changed.to_bytes(width, "big"))
-
-    def _lookup(
-        self, one: Expression, registers: Registers, _: Packet, table: Table
-    ) -> Verdict | int | None:
-        looked_up = table.sets[one.set_name]
-        element = self._find(looked_up, registers.get(one.number(2), looked_up.key_bytes))
-        is_inverted = bool(one.number(5) & 1)
-        if (element is not None) == is_inverted:
-            return BREAK
-        if element is None:
-            return None
-        if element.packets is not None and self._has_effects:
-            element.packets += 1
-        if one.has(3):
-            if element.verdict is not None:
-                return element.verdict
-            registers.put(one.number(3), element.value)
-        return None
-
-    def _find(self, looked_up: NftSet, key: bytes) -> Element | None:
+    def find(self, looked_up: NftSet, key: bytes) -> Element | None:
+        """Return the element of a set that a key belongs to."""
         if looked_up.flags & INTERVAL:
             before = [e for e in looked_up.elements.values() if e.key <= key]
             last = max(before, key=lambda e: (e.key, not e.is_end), default=None)
             return None if last is None or last.is_end else last
         found = looked_up.elements.get((key, False))
-        is_over = found is not None and 0 < found.expires_at <= self._now
+        is_over = found is not None and 0 < found.expires_at <= self.now
         return None if is_over else found
-
-    def _immediate(
-        self, one: Expression, registers: Registers, _: Packet, __: Table
-    ) -> Verdict | None:
-        if (verdict := one.verdict) is not None:
-            return verdict
-        registers.put(one.number(1), one.value)
-        return None
-
-    def _redir(self, one: Expression, registers: Registers, packet: Packet, _: Table) -> int:
-        if not packet.address_here:
-            return DROP
-        port = int.from_bytes(registers.get(one.number(1), 2), "big")
-        packet.to = Place(packet.address_here, port)
-        packet.has_translated = True
-        return ACCEPT
-
-    def _nat(self, one: Expression, registers: Registers, packet: Packet, _: Table) -> int | None:
-        family = one.number(2)
-        if (family == socket.AF_INET) != (packet.flow.version == 4):
-            return None
-        width = 4 if family == socket.AF_INET else 16
-        ip = _text_of(registers.get(one.number(3), width))
-        port = int.from_bytes(registers.get(one.number(5), 2), "big")
-        assert one.number(1) == 1, "only the destination is translated"
-        packet.to = Place(ip, port)
-        packet.has_translated = True
-        return ACCEPT
-
-    def _masq(self, _: Expression, __: Registers, packet: Packet, ___: Table) -> int:
-        packet.is_masqueraded = packet.has_translated = True
-        return ACCEPT
-
-    def _reject(self, *_: object) -> int:
-        return REJECTED
-
-    def _notrack(self, *_: object) -> None:
-        """Flows are tracked in this world."""
-
-    def _counter(self, *_: object) -> None:
-        """A rule's own counter isn't read."""
-
-    def _numgen(self, one: Expression, registers: Registers, _: Packet, __: Table) -> None:
-        number = self._draw(one.number(2)) + one.number(4)
-        registers.put(one.number(1), number.to_bytes(4, _ORDER))
-
-    def _hash(self, one: Expression, registers: Registers, _: Packet, __: Table) -> None:
-        value = jhash(registers.get(one.number(1), one.number(3)), one.number(5))
-        number = (value * one.number(4) >> 32) + one.number(6)
-        registers.put(one.number(2), number.to_bytes(4, _ORDER))
-
-    def _dynset(self, one: Expression, registers: Registers, _: Packet, table: Table) -> int | None:
-        changed = table.sets[one.set_name]
-        key = registers.get(one.number(4), changed.key_bytes)
-        timeout_ms = one.number(6)
-        element = self._find(changed, key)
-        if element is None and changed.size and len(changed.elements) >= changed.size:
-            return BREAK
-        if self._has_effects:
-            element = element or Element(key)
-            element.timeout_ms = timeout_ms
-            element.expires_at = self._now + timeout_ms / 1000
-            changed.elements[element.place] = element
-        return None
 
 
 class Registers:
@@ -318,38 +126,282 @@ class Registers:
         self._written = 0
         """A bit for each part."""
 
-    def put(self, register: int, value: bytes) -> None:
-        part, count = _PART[register], (len(value) + 3) >> 2
-        self._bytes[part * 4 : (part + count) * 4] = value.ljust(count * 4, b"\0")
-        self._written |= ((1 << count) - 1) << part
+    def put(self, part: int, value: bytes) -> None:
+        """Write a value from a part on; the rest of its last part becomes 0."""
+        count = (len(value) + 3) >> 2
+        if len(value) & 3:
+            value = value.ljust(count * 4, b"\0")
+        self._bytes[part * 4 : (part + count) * 4] = value
+        self._written |= _BITS[count] << part
 
-    def get(self, register: int, width: int) -> bytes:
-        part, count = _PART[register], (width + 3) >> 2
-        parts = ((1 << count) - 1) << part
-        assert self._written & parts == parts, f"register {register} is read, but not written"
+    def get(self, part: int, width: int) -> bytes:
+        """Return what was written from a part on."""
+        bits = _BITS[(width + 3) >> 2] << part
+        assert self._written & bits == bits, f"part {part} is read, but not written"
         return bytes(self._bytes[part * 4 : part * 4 + width])
 
 
+_BITS = tuple((1 << count) - 1 for count in range(17))
 # The first part of each register: NFT_REG_1 to 4 have sixteen bytes, NFT_REG32_00 to 15 four.
 _PART = {register: (register - 1) * 4 for register in range(1, 5)} | {
     register: register - 8 for register in range(8, 24)
 }
-_VERDICTS = {code: Verdict(code) for code in (ACCEPT, BREAK, CONTINUE, DROP, REJECTED, RETURN)}
-_Step = Callable[[Evaluation, Expression, Registers, Packet, Table], Verdict | int | None]
-_STEPS: dict[str, _Step] = {
-    name[1:]: step
-    for name, step in vars(Evaluation).items()
-    if name[1:] in {
-        "bitwise", "cmp", "counter", "ct", "dynset", "fib", "hash", "immediate", "lookup", "masq",
-        "meta", "nat", "notrack", "numgen", "payload", "redir", "reject", "socket",
-    }
-}  # fmt: skip
+_ACCEPTED, _BROKEN, _DROPPED, _REFUSED = map(Verdict, (ACCEPT, BREAK, DROP, REJECTED))
+Step = Callable[[Moment, Registers, Packet, Table], Verdict | None]
+"""Evaluates one expression; returns a verdict, or None to go on."""
+
+
+def step_of(one: Expression) -> Step:
+    """Return what evaluates an expression; made when it is evaluated first."""
+    if not one.step:
+        one.step.append(_STEPS[one.name](one))
+    return one.step[0]
+
+
+def _meta_step(one: Expression) -> Step:
+    register, key, source = one.first_numbers[:3]
+    if source:
+        assert key == 3, f"meta {key} is set"
+        from_part = _PART[source]
+
+        def mark(_: Moment, registers: Registers, packet: Packet, __: Table) -> None:
+            packet.mark = int.from_bytes(registers.get(from_part, 4), _ORDER)
+
+        return mark
+    part = _PART[register]
+
+    def step(_: Moment, registers: Registers, packet: Packet, __: Table) -> Verdict | None:
+        value = metadata(key, packet)
+        if value is None:
+            return _BROKEN
+        registers.put(part, value)
+        return None
+
+    return step
+
+
+def _ct_step(one: Expression) -> Step:
+    part, key = _PART[one.number(1)], one.number(2)
+    other_family = {20: 6, 22: 4}.get(key, 0)
+
+    def step(_: Moment, registers: Registers, packet: Packet, __: Table) -> Verdict | None:
+        if packet.flow.version == other_family:
+            return _BROKEN
+        dialled = packet.flow.dialled
+        if key in (0, 2):
+            registers.put(part, (_NEW if key == 0 else packet.status).to_bytes(4, _ORDER))
+        elif key == 12:
+            registers.put(part, dialled.port.to_bytes(2, "big"))
+        else:
+            registers.put(part, dialled.packed)
+        return None
+
+    assert key in (0, 2, 12, 20, 22), f"ct {key}"
+    return step
+
+
+def _payload_step(one: Expression) -> Step:
+    register, base, offset, width = one.first_numbers
+    assert base in (1, 2), f"base {base}"
+    part, end = _PART[register], offset + width
+
+    def step(_: Moment, registers: Registers, packet: Packet, __: Table) -> Verdict | None:
+        headers = packet.headers()
+        data = (headers[1] if base == 1 else headers[2])[offset:end]
+        if len(data) < width:
+            return _BROKEN
+        registers.put(part, data)
+        return None
+
+    return step
+
+
+def _socket_step(one: Expression) -> Step:
+    assert one.number(1) == 0, "socket wildcard"
+    part = _PART[one.number(2)]
+
+    def step(_: Moment, registers: Registers, packet: Packet, __: Table) -> Verdict | None:
+        is_transparent = packet.socket_at(packet.flow.protocol, packet.to.port)
+        if is_transparent is None:
+            return _BROKEN
+        registers.put(part, bytes([is_transparent]))
+        return None
+
+    return step
+
+
+def _fib_step(one: Expression) -> Step:
+    assert one.number(2) == 3, "fib type"
+    part, is_of_target = _PART[one.number(1)], one.number(3) & 2
+
+    def step(_: Moment, registers: Registers, packet: Packet, __: Table) -> None:
+        ip = packet.to.ip if is_of_target else packet.flow.client.ip
+        kind = _LOCAL if packet.is_local(ip) else _UNICAST
+        registers.put(part, kind.to_bytes(4, _ORDER))
+
+    return step
+
+
+def _cmp_step(one: Expression) -> Step:
+    part, compare = _PART[one.number(1)], _COMPARISONS[one.number(2)]
+    value, width = one.value, len(one.value)
+
+    def step(_: Moment, registers: Registers, *__: object) -> Verdict | None:
+        return None if compare(registers.get(part, width), value) else _BROKEN
+
+    return step
+
+
+def _bitwise_step(one: Expression) -> Step:
+    kept, flipped = one.masks
+    width, mask, flip = len(kept), int.from_bytes(kept, "big"), int.from_bytes(flipped, "big")
+    from_part, part = _PART[one.number(1)], _PART[one.number(2)]
+
+    def step(_: Moment, registers: Registers, __: Packet, ___: Table) -> None:
+        changed = int.from_bytes(registers.get(from_part, width), "big") & mask ^ flip
+        registers.put(part, changed.to_bytes(width, "big"))
+
+    return step
+
+
+def _lookup_step(one: Expression) -> Step:
+    name, part, is_inverted = one.set_name, _PART[one.number(2)], bool(one.number(5) & 1)
+    to = one.number(3) if one.has(3) else None
+
+    def step(moment: Moment, registers: Registers, _: Packet, table: Table) -> Verdict | None:
+        looked_up = table.sets[name]
+        element = moment.find(looked_up, registers.get(part, looked_up.key_bytes))
+        if (element is not None) == is_inverted:
+            return _BROKEN
+        if element is None:
+            return None
+        if element.packets is not None and moment.has_effects:
+            element.packets += 1
+        if to is not None:
+            if element.verdict is not None:
+                return element.verdict
+            registers.put(_PART[to], element.value)
+        return None
+
+    return step
+
+
+def _immediate_step(one: Expression) -> Step:
+    verdict, value = one.verdict, one.value
+    if verdict is not None:
+        return lambda *_: verdict
+    part = _PART[one.number(1)]
+
+    def step(_: Moment, registers: Registers, __: Packet, ___: Table) -> None:
+        registers.put(part, value)
+
+    return step
+
+
+def _redir_step(one: Expression) -> Step:
+    part = _PART[one.number(1)]
+
+    def step(_: Moment, registers: Registers, packet: Packet, __: Table) -> Verdict | None:
+        if not packet.address_here:
+            return _DROPPED
+        port = int.from_bytes(registers.get(part, 2), "big")
+        packet.to = Place(packet.address_here, port)
+        packet.has_translated = True
+        return _ACCEPTED
+
+    return step
+
+
+def _nat_step(one: Expression) -> Step:
+    assert one.number(1) == 1, "only the destination is translated"
+    is_ipv4 = one.number(2) == socket.AF_INET
+    ip_part, port_part = _PART[one.number(3)], _PART[one.number(5)]
+
+    def step(_: Moment, registers: Registers, packet: Packet, __: Table) -> Verdict | None:
+        if is_ipv4 != (packet.flow.version == 4):
+            return None
+        ip = _text_of(registers.get(ip_part, 4 if is_ipv4 else 16))
+        packet.to = Place(ip, int.from_bytes(registers.get(port_part, 2), "big"))
+        packet.has_translated = True
+        return _ACCEPTED
+
+    return step
+
+
+def _masq_step(_: Expression) -> Step:
+    def step(_: Moment, __: Registers, packet: Packet, ___: Table) -> Verdict | None:
+        packet.is_masqueraded = packet.has_translated = True
+        return _ACCEPTED
+
+    return step
+
+
+def _numgen_step(one: Expression) -> Step:
+    part, most, first = _PART[one.number(1)], one.number(2), one.number(4)
+
+    def step(moment: Moment, registers: Registers, _: Packet, __: Table) -> None:
+        registers.put(part, (moment.draw(most) + first).to_bytes(4, _ORDER))
+
+    return step
+
+
+def _hash_step(one: Expression) -> Step:
+    from_part, part = _PART[one.number(1)], _PART[one.number(2)]
+    width, most, seed, first = (one.number(kind) for kind in (3, 4, 5, 6))
+
+    def step(_: Moment, registers: Registers, __: Packet, ___: Table) -> None:
+        value = jhash(registers.get(from_part, width), seed)
+        registers.put(part, ((value * most >> 32) + first).to_bytes(4, _ORDER))
+
+    return step
+
+
+def _dynset_step(one: Expression) -> Step:
+    name, part, timeout_ms = one.set_name, _PART[one.number(4)], one.number(6)
+
+    def step(moment: Moment, registers: Registers, _: Packet, table: Table) -> Verdict | None:
+        changed = table.sets[name]
+        key = registers.get(part, changed.key_bytes)
+        element = moment.find(changed, key)
+        if element is None and changed.size and len(changed.elements) >= changed.size:
+            return _BROKEN
+        if moment.has_effects:
+            element = element or Element(key)
+            element.timeout_ms = timeout_ms
+            element.expires_at = moment.now + timeout_ms / 1000
+            changed.elements[element.place] = element
+        return None
+
+    return step
+
+
+_STEPS: dict[str, Callable[[Expression], Step]] = {
+    "bitwise": _bitwise_step,
+    "cmp": _cmp_step,
+    "ct": _ct_step,
+    "dynset": _dynset_step,
+    "fib": _fib_step,
+    "hash": _hash_step,
+    "immediate": _immediate_step,
+    "lookup": _lookup_step,
+    "masq": _masq_step,
+    "meta": _meta_step,
+    "nat": _nat_step,
+    "numgen": _numgen_step,
+    "payload": _payload_step,
+    "redir": _redir_step,
+    "reject": lambda _: lambda *_: _REFUSED,
+    "socket": _socket_step,
+    # A rule's own counter isn't read, and flows are tracked in this world.
+    "counter": lambda _: lambda *_: None,
+    "notrack": lambda _: lambda *_: None,
+}
 _text_of = functools.cache(lambda packed: str(ipaddress.ip_address(packed)))
 _IPV4, _IPV6 = bytes([socket.AF_INET]), bytes([socket.AF_INET6])
 _PROTOCOLS = {6: b"\x06", 17: b"\x11"}
 
 
-def _meta(key: int, packet: Packet) -> bytes | None:
+def metadata(key: int, packet: Packet) -> bytes | None:
     """Return a packet's metadata; None: it has none."""
     # Those that most rules look at.
     if key == 15:
@@ -372,6 +424,3 @@ def _meta(key: int, packet: Packet) -> bytes | None:
         5: (way_out.number if way_out else 0).to_bytes(4, _ORDER),
         19: bytes([0]),
     }[key]
-
-
-__all__ = ["LOOPBACK", "Evaluation", "Packet", "Registers"]

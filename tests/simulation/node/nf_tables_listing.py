@@ -116,8 +116,10 @@ def _rule(table: Table, chain: Chain, rule: Rule) -> bytes:
 
 
 def _expression(one: Expression) -> bytes:
-    attributes = (wire.attribute(kind, value) for kind, value in _as_listed(one))
-    return wire.nest(1, wire.string(1, one.name), wire.nest(2, *attributes))
+    if not one.packed:
+        attributes = (wire.attribute(kind, value) for kind, value in _as_listed(one))
+        one.packed.append(wire.nest(1, wire.string(1, one.name), wire.nest(2, *attributes)))
+    return one.packed[0]
 
 
 _REGISTERS = {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from . import netlink_wire as wire
@@ -34,6 +34,12 @@ class Expression:
 
     name: str
     attributes: tuple[tuple[int, bytes], ...] = ()
+    step: list[Callable[..., Verdict | None]] = field(
+        default_factory=list, compare=False, repr=False
+    )
+    """What evaluates it, once it was."""
+    packed: list[bytes] = field(default_factory=list, compare=False, repr=False)
+    """As it is listed, once it was."""
 
     @functools.cached_property
     def _found(self) -> dict[int, bytes]:

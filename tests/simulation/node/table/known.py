@@ -122,8 +122,7 @@ class Known:
 
     def beside(self, change: Drifted) -> None:
         """Note that another program has changed a table of its own, while ours aren't right."""
-        if not self.is_sure:
-            self._note_led(change)
+        self._note_led(change)
 
     def _note_led(self, change: Drifted) -> None:
         self._affected |= {frontend for frontend, _ in change.led} | change.by_elements

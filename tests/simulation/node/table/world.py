@@ -19,6 +19,7 @@ from ..conntrack_entries import Flow, Place
 from ..nf_tables_batch import DELETE_TABLE, Event
 from ..nf_tables_packets import Kind
 from ..nf_tables_seam import installed
+from ..nf_tables_state import Table
 from . import plan as p
 from .drifting import FOREIGN, drift
 from .node import Attempts, Died, Machine, is_ours, tables_of
@@ -287,18 +288,30 @@ class World:
                 entry.reset()
 
     def _drift(self, step: Step) -> None:
-        others = [t for t in self.node.tables.ruleset.tables.values() if not is_ours(t.name)]
-        node = self.node
+        if step.name in FOREIGN:
+            self._happen_beside(step)
+            return
         before = self.oracles.picture()
-        if drift(step.name, step.number, node.another, node.own_tables, others):
+        if drift(step.name, step.number, self.node.another, self.node.own_tables, self._others()):
             self._changed_by_others = True
             self.oracles.drifted(difference(before, self.oracles.picture(), step.name))
-        elif step.name in FOREIGN:
-            self.note(f"foreign: {step.name}")
-            self.oracles.beside(difference(before, self.oracles.picture(), step.name))
-            if node.node.event_calls:
-                # A transaction that isn't known yet may be one about the product's tables.
-                self.oracles.lose_events()
+
+    def _happen_beside(self, step: Step) -> None:
+        """Have another program change a table of its own."""
+        node, oracles = self.node, self.oracles
+        # Cost: a picture takes as long as a repair, and is asked for only while ours aren't right.
+        before = None if oracles.is_sure else oracles.picture()
+        drift(step.name, step.number, node.another, node.own_tables, self._others())
+        self.note(f"foreign: {step.name}")
+        if before is not None:
+            oracles.beside(difference(before, oracles.picture(), step.name))
+        if node.node.event_calls:
+            # A transaction that isn't known yet may be one about the product's tables.
+            oracles.lose_events()
+
+    def _others(self) -> list[Table]:
+        """Return the tables of other programs."""
+        return [t for t in self.node.tables.ruleset.tables.values() if not is_ours(t.name)]
 
     def _restart(self, step: Step) -> None:
         """End the process, orderly or not, and start another one."""
