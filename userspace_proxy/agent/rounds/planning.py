@@ -18,7 +18,7 @@ from ...clocks import Clocks
 from ...cluster import Snapshot
 from ...log_fields import FieldLogger
 from ...log_limit import SERVICE_LINES, LogLimit
-from ...model import Frontend, ServiceKey, ServicePortName
+from ...model import Frontend, Protocol, ServiceKey, ServicePortName
 from ...plan import Plan, PlanChanges, Planner, diff_plans, new_conflicts
 from ...policy import NodeFacts
 from ...sources import Happening
@@ -145,12 +145,12 @@ def _of_one_owner(recovered: Mapping[Frontend, int], plan: Plan) -> Mapping[Fron
     Services may have exchanged addresses meanwhile: one of them would get clients of the others
     until rules follow, which may fail for long.
     """
-    owners: dict[int, set[ServicePortName]] = defaultdict(set)
+    owners: dict[tuple[Protocol, int], set[ServicePortName]] = defaultdict(set)
     for key, planned in plan.ports.items() if recovered else ():
         for frontend in planned.frontends:
             if frontend in recovered:
-                owners[recovered[frontend]].add(key.name)
-    return {f: port if len(owners[port]) == 1 else 0 for f, port in recovered.items()}
+                owners[frontend.protocol, recovered[frontend]].add(key.name)
+    return {f: p if len(owners[f.protocol, p]) == 1 else 0 for f, p in recovered.items()}
 
 
 def _left_out(before: Plan, changes: PlanChanges) -> Iterator[Happening]:
