@@ -295,8 +295,7 @@ class Checks:
         return {
             truth.frontends[key].name
             for f, where in self.world.table.targets.items()
-            if where == target
-            and (key := (f.ip, f.port, str(f.protocol))) in truth.frontends
+            if where == target and (key := (f.ip, f.port, str(f.protocol))) in truth.frontends
         }
 
     def target_of(self, at: Dialled) -> Target | None:

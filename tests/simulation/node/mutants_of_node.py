@@ -183,7 +183,7 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "recovered-ports-not-preferred": Mutant(
         "planning",
-        "self._served_ports.open(port, self._recovered)",
+        "self._served_ports.open(port, preferred)",
         "self._served_ports.open(port, {})",
         _ROUNDS,
     ),

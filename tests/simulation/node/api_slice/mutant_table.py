@@ -161,7 +161,7 @@ MUTANTS: Mapping[str, Mutant] = {
         "        had_problem = bool(self.problem)\n",
     ),
     "api-problem-isnt-noted": _source(
-        "reflector", "                self.problem = failure.text\n", ""
+        "reflector", "                self._note_problem(failure.text)\n", ""
     ),
     "api-published-before-all-is-listed": _source(
         "source",
