@@ -73,7 +73,7 @@ class OtherSetting(NamedTuple):
 
 def remarks_of(all_nodes: AllNodes) -> tuple[Remark, ...]:
     """Return all remarks: the worst first, and then those that hold for the most nodes."""
-    known = [answer for answer in all_nodes.answers if answer.status is not None]
+    known = [answer for answer in all_nodes.answers if _answers(answer)]
     remarks = [
         *_together((one.node, said) for one in all_nodes.answers for said in _alone(one)),
         *_behind(known),
@@ -84,6 +84,11 @@ def remarks_of(all_nodes: AllNodes) -> tuple[Remark, ...]:
     ]
     remarks.sort(key=lambda one: (WORST_FIRST.index(one.level), -len(one.nodes)))
     return tuple(remarks)
+
+
+def _answers(answer: AgentAnswer) -> bool:
+    """Return whether what is known of a node's agent is so now: the last answer may be older."""
+    return answer.status is not None and answer.problem is None
 
 
 def usual(values: Iterable[Value]) -> Value | None:
@@ -108,7 +113,7 @@ def other_settings_of(answers: Iterable[AgentAnswer]) -> Mapping[str, Mapping[st
             if name not in _OWN_SETTINGS
         }
         for answer in answers
-        if answer.status is not None and answer.status.plan.form
+        if answer.status is not None and _answers(answer) and answer.status.plan.form
     }
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for settings in given.values():
@@ -193,7 +198,7 @@ def _alone(answer: AgentAnswer) -> Iterator[_Said]:
 def _problems(answer: AgentAnswer) -> Iterator[_Said]:
     """Yield the problems that the agent names of its node."""
     status = answer.status
-    if status is None or answer.problem is not None:
+    if status is None:
         return
     for problem in islice(problems_of_node(_without_source(status), status.now), _PROBLEMS_MAX):
         cause = as_read(problem.code or CauseCode(""), problem.what, "", problem.hint)

@@ -52,6 +52,20 @@ def test_the_last_answer_of_a_node_that_answers_no_more_says_nothing():
     assert said(old) == [(PROBLEM, ("a",))]
 
 
+def test_nodes_are_not_compared_with_what_a_former_agent_answered():
+    former = answer_of(
+        "a",
+        version="0.0.9",
+        settings={"workers": 2},
+        now=NOW + 60,
+        behind=("shop/web",),
+        problem=PROBLEM,
+    )
+    others = [answer_of(node) for node in "bc"]
+    assert said(former, *others) == [(PROBLEM, ("a",))]
+    assert other_settings_of([former, *others]) == {}
+
+
 def test_two_agents_on_a_node_are_named():
     agents = (agent_on("a"), agent_on("a", "other"))
     names = ("kube-system/userspace-proxy-a", "kube-system/other-a")
