@@ -54,6 +54,7 @@ class Checks:
         """Excuse a client of a worker that hasn't read yet that there are endpoints now."""
         assert client.remote is not None, "it dialled an address"
         world = self.world
+        world.came_at = world.timeline.now
         serving = world.in_force.at(SocketAddress(*client.remote))
         if serving is None or serving.has_none or not has_none(process, client):
             return

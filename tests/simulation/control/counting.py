@@ -57,7 +57,7 @@ class Counting:
                 "" if is_kept else f"counted {before} of group {number}, then {figures}",
             )
             self._counted[name, number] = figures
-        if self.world.timeline.now - self.world.dialled_at >= _NONE_WAITS_S:
+        if self.world.timeline.now - self.world.came_at >= _NONE_WAITS_S:
             self._look_at_waits(plane)
 
     def _look_at_waits(self, plane: Plane) -> None:

@@ -88,8 +88,8 @@ class World(ProcessWorld[Machine]):
         """How many were started."""
         self._look_at = 0.0
         """When counters are looked at next."""
-        self.dialled_at = 0.0
-        """When a client last came."""
+        self.came_at = 0.0
+        """When a client last came, or was accepted."""
         self.names = 0
         """How often a Service was renamed."""
         self.clients: list[Client] = []
@@ -317,7 +317,7 @@ class World(ProcessWorld[Machine]):
     # -- clients -----------------------------------------------------------------------------------
 
     def _dial(self, number: int, desired: Desired, hold_s: float) -> None:
-        self.dialled_at = self.timeline.now
+        self.came_at = self.timeline.now
         places = desired.places
         to = desired.addresses[places[number % len(places)]]
         if desired.planned.protocol is Protocol.TCP:
@@ -329,7 +329,7 @@ class World(ProcessWorld[Machine]):
 
     def _dial_all(self, number: int) -> None:
         """Have new clients dial each address of each Service."""
-        self.dialled_at = self.timeline.now
+        self.came_at = self.timeline.now
         self.calm.begin()
         for desired in self.desired:
             for to in desired.addresses:
