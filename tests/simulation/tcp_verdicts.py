@@ -10,6 +10,7 @@ Source: the rules at the head of ``facts.exchange`` and the texts of ``facts.fig
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
 from userspace_proxy.causes.cause import CauseCode
@@ -231,6 +232,9 @@ class Judged:
             return Sure.NO
         end_at = min(ends)
         near_s = self._handled_by(end_at) - end_at
+        least_s = _WAITED_S if endpoint_at is None else _AWAITED_S
+        if not self._may_owe(end_at - near_s, least_s - near_s):
+            return Sure.NO
         if right.failed_at is not None and right.failed_at <= end_at + near_s:
             return Sure.NO if right.failed_at < end_at - near_s else Sure.EITHER
         if sum(at <= end_at + near_s for at in ends) > 1:
@@ -259,6 +263,13 @@ class Judged:
             is_over(end_at - self._relayed.joined[0], least_s, near_s),
             inverse(both(given_up, Sure.YES)),
         )
+
+    def _may_owe(self, since: float, least_s: float) -> bool:
+        """Return whether for so long the client's words were the last ones, at any time since."""
+        up = [at for at, count in self._relayed.right.written or () if count > self._header]
+        moved = sorted({*up, *(at for at, _ in self._relayed.left.written or ())})
+        until = dict(itertools.pairwise([*moved, self._now]))
+        return any(until[at] - at >= least_s and until[at] >= since for at in up)
 
     def _moved_near(self, moment: float, near_s: float) -> bool:
         """Return whether bytes were written at about that time."""
