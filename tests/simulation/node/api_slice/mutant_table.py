@@ -161,7 +161,9 @@ MUTANTS: Mapping[str, Mutant] = {
         "        had_problem = bool(self.problem)\n",
     ),
     "api-problem-isnt-noted": _source(
-        "reflector", "                self._note_problem(failure.text)\n", ""
+        "reflector",
+        "            if failure is not None:\n                self._note_problem(failure.text)\n",
+        "",
     ),
     "api-published-before-all-is-listed": _source(
         "source",
@@ -170,7 +172,7 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "api-published-is-always-current": _source(
         "source",
-        "            and not any(r.problem for r in required)\n",
+        "            *(r.problem_since for r in required if r.problem),\n",
         "",
     ),
     "api-second-change-of-a-turn-is-lost": _source(
