@@ -19,7 +19,7 @@ from ..log_fields import FieldLogger
 from ..logged_condition import LoggedCondition
 from ..model import ServiceKey
 from ..scaling.holder_lease import HolderLease
-from ..scaling.lease_notes import HOLDER, read_board
+from ..scaling.lease_notes import HOLDER, read_tally
 from ..scaling.node_lease import NodeLease
 from ..scaling.promises import Promises
 from ..scaling.usage import Usage
@@ -165,7 +165,7 @@ class _Resting:
         """Follow the holder's Lease until the server ends that."""
         async for lease in self._leases.follow(HOLDER):
             self._holder.see(lease)
-            await self._node.follow(read_board(lease).round)
+            await self._node.follow(read_tally(lease).round)
 
     def _is_wanted(self) -> bool:
         return self._core.sync.progress.is_synced and any(

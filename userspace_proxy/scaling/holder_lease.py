@@ -31,12 +31,12 @@ from ..turns import Turns
 from .lease_notes import (
     HOLDER,
     NODE_PREFIX,
-    Board,
     NodeReport,
     Round,
-    read_board,
+    Tally,
     read_report,
-    write_board,
+    read_tally,
+    write_tally,
 )
 from .node_lease import BEAT_S
 from .rights import Services, other_user, selector_of, why_not
@@ -118,7 +118,7 @@ class HolderLease:
         self._lease: Lease | None = None
         """As it was read or written last."""
         self._changed_at = clock()
-        self._board = self._shown = Board()
+        self._tally = self._shown = Tally()
         """As this process writes it as holder, and as the holder has written it."""
         self._known: dict[str, _Known] = {}
         self._nodes: frozenset[str] = frozenset()
@@ -146,11 +146,11 @@ class HolderLease:
         """
         if self._lease is None or self._clock() - self._changed_at >= DURATION_S:
             return None
-        board = self._shown
-        if board.demand is None:
+        tally = self._shown
+        if tally.demand is None:
             return None
-        least, own = int(bool(board.unknown)), self._usage.demand()
-        return {key: max(least, board.demand.get(key, 0)) for key in own}
+        least, own = int(bool(tally.unknown)), self._usage.demand()
+        return {key: max(least, tally.demand.get(key, 0)) for key in own}
 
     def see(self, lease: Lease) -> None:
         """Take what the server says of the Lease."""
@@ -159,7 +159,7 @@ class HolderLease:
             return
         if self._lease is None or lease.version != self._lease.version:
             self._lease, self._changed_at = lease, self._clock()
-            self._shown = read_board(lease)
+            self._shown = read_tally(lease)
 
     async def look(self) -> None:
         """Renew the Lease, or take it if it is free; as its holder, see to what is due.
@@ -174,7 +174,7 @@ class HolderLease:
             await self._try_to_take(now)
             return
         if now - self._changed_at >= _RENEW_S:
-            await self._write(self._board)
+            await self._write(self._tally)
         every_s = max(_LOOK_S, _LOOK_FOR_EACH_S * len(self._known))
         if now - self._looked_at >= every_s:
             self._looked_at = now
@@ -186,13 +186,13 @@ class HolderLease:
             self._lease = await self._leases.read(HOLDER)
             self._changed_at = now
             if self._lease is None:
-                await self._write(Board(), Lease(HOLDER))
+                await self._write(Tally(), Lease(HOLDER))
         elif now - self._changed_at >= DURATION_S + self._jitter_s:
             self._known.clear()
             self._looked_at = now
-            await self._write(Board(), self._lease)
+            await self._write(Tally(), self._lease)
 
-    async def _write(self, board: Board, lease: Lease | None = None) -> bool:
+    async def _write(self, tally: Tally, lease: Lease | None = None) -> bool:
         """Write the Lease as its holder; return whether this process holds it now.
 
         Args:
@@ -202,14 +202,14 @@ class HolderLease:
             lease = self._lease
         if lease is None:
             return False
-        wanted = replace(lease, holder=self._identity, notes=write_board(board))
+        wanted = replace(lease, holder=self._identity, notes=write_tally(tally))
         written = await self._leases.write(wanted)
         if written is None:
             # Someone else has: read it again.
             self._lease = None
             return False
         self._lease, self._changed_at = written, self._clock()
-        self._board = self._shown = board
+        self._tally = self._shown = tally
         return True
 
     async def _list(self, now: float) -> None:
@@ -233,14 +233,14 @@ class HolderLease:
             for key, count in (self._known[name].report.demand or {}).items():
                 sums[key] += count
         unknown = next(iter(sorted(self._unknown(now))), "")
-        before = self._board
+        before = self._tally
         if (before.demand is None or sums.keys() != before.demand.keys()) or (
             unknown != before.unknown
         ):
-            await self._write(Board(dict(sums), unknown, before.round))
+            await self._write(Tally(dict(sums), unknown, before.round))
         else:
             # With the next renewal.
-            self._board = before._replace(demand=dict(sums))
+            self._tally = before._replace(demand=dict(sums))
 
     def _asked(self, now: float) -> frozenset[str]:
         """Return all Nodes, and proxies that report without one, or whose Node is newer."""
@@ -259,7 +259,7 @@ class HolderLease:
 
     async def _rest_one(self, now: float) -> None:
         """Put the first workload to rest that no client needs."""
-        if self._board.unknown or not self.is_held:
+        if self._tally.unknown or not self.is_held:
             return
         workloads: dict[WorkloadKey, list[Served]] = defaultdict(list)
         for served in self._served_ports.holding:
@@ -281,7 +281,7 @@ class HolderLease:
             return
 
     def _has_demand(self, served: Served) -> bool:
-        return bool((self._board.demand or {}).get(_service_of(served)))
+        return bool((self._tally.demand or {}).get(_service_of(served)))
 
     async def _rest(self, key: WorkloadKey, ports: Collection[Served]) -> None:
         asking, rest = _RestAttempt(key[1], ports), Rest()
@@ -334,9 +334,9 @@ class HolderLease:
         Args:
             is_asleep: The workload of its Services has no replicas.
         """
-        if self._board.round == asked:
+        if self._tally.round == asked:
             over = Round(asked.number, asked.services if is_asleep else (), is_over=True)
-            await self._write(self._board._replace(round=over))
+            await self._write(self._tally._replace(round=over))
 
     async def _ask(self, asked: Round) -> bool:
         """Return whether all nodes have answered that the Services of a round have no clients."""
@@ -344,7 +344,7 @@ class HolderLease:
         self._nodes, self._nodes_at = await self._leases.nodes(), began
         if not self._nodes or self._unknown(began):
             return False
-        if not await self._write(self._board._replace(round=asked)):
+        if not await self._write(self._tally._replace(round=asked)):
             return False
         wanted = frozenset(asked.services)
         while self._clock() - began < _ANSWERS_S:

@@ -51,7 +51,7 @@ class NodeReport(NamedTuple):
     answer: NodeAnswer = NodeAnswer()
 
 
-class Board(NamedTuple):
+class Tally(NamedTuple):
     """What the holder's Lease says."""
 
     demand: Mapping[ServiceKey, int] | None = None
@@ -80,20 +80,20 @@ def read_report(lease: Lease) -> NodeReport:
     return NodeReport(_read_demand(lease), read)
 
 
-def write_board(board: Board) -> dict[str, str]:
+def write_tally(tally: Tally) -> dict[str, str]:
     """Return the notes of the holder's Lease."""
-    notes = _write_demand(board.demand)
-    if board.unknown:
-        notes["unknown"] = board.unknown
-    if board.round is not None:
-        number, services, is_over = board.round
+    notes = _write_demand(tally.demand)
+    if tally.unknown:
+        notes["unknown"] = tally.unknown
+    if tally.round is not None:
+        number, services, is_over = tally.round
         notes["round"] = json.dumps(
             {"number": number, "services": _names(services), "isOver": is_over}
         )
     return notes
 
 
-def read_board(lease: Lease) -> Board:
+def read_tally(lease: Lease) -> Tally:
     """Return what the holder's Lease says."""
     asked: Round | None = None
     try:
@@ -103,7 +103,7 @@ def read_board(lease: Lease) -> Board:
             asked = Round(str(item["number"]), services, bool(item["isOver"]))
     except (ValueError, TypeError, KeyError, AttributeError):
         asked = None
-    return Board(_read_demand(lease), lease.notes.get("unknown", ""), asked)
+    return Tally(_read_demand(lease), lease.notes.get("unknown", ""), asked)
 
 
 def _write_demand(demand: Mapping[ServiceKey, int] | None) -> dict[str, str]:

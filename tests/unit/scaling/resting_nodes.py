@@ -13,7 +13,7 @@ from userspace_proxy.model import (
 from userspace_proxy.plane import PortPool
 from userspace_proxy.plane.messages import WaitingReport
 from userspace_proxy.scaling.holder_lease import HolderLease
-from userspace_proxy.scaling.lease_notes import HOLDER, read_board
+from userspace_proxy.scaling.lease_notes import HOLDER, read_tally
 from userspace_proxy.scaling.node_lease import NodeLease
 from userspace_proxy.scaling.promises import Promises
 from userspace_proxy.scaling.usage import Usage
@@ -143,7 +143,7 @@ class Node:
         lease = self.world.store.leases.get(HOLDER)
         if lease is not None and not self.is_silent:
             self.holder.see(lease)
-            await self.lease.follow(read_board(lease).round)
+            await self.lease.follow(read_tally(lease).round)
 
 
 class World:
@@ -179,5 +179,5 @@ class World:
         return [what for node in self.nodes for what in node.source.slept]
 
     @property
-    def board(self):
-        return read_board(self.store.leases[HOLDER])
+    def tally(self):
+        return read_tally(self.store.leases[HOLDER])

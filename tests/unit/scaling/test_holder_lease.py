@@ -97,7 +97,7 @@ async def test_a_node_that_has_never_reported_counts_as_busy(world):
     world.store.nodes.add("node-3")
     await world.run(IDLE_AFTER_S + 100)
     assert world.slept == []
-    assert world.board.unknown == "node-3"
+    assert world.tally.unknown == "node-3"
     assert [node.holder.demand for node in world.nodes] == [{WEB: 1}, {WEB: 1}]
     world.store.nodes.remove("node-3")
     await world.run(100)
@@ -129,7 +129,7 @@ def late(world, write):
     """Have a node's first report come once a round has begun."""
 
     async def write_later(lease):
-        if HOLDER not in world.store.leases or world.board.round is None:
+        if HOLDER not in world.store.leases or world.tally.round is None:
             return None
         return await write(lease)
 
@@ -140,16 +140,16 @@ async def test_a_node_that_does_not_know_its_connections_counts_as_busy(world):
     world.nodes[1].is_known = False
     await world.run(IDLE_AFTER_S + 100)
     assert world.slept == []
-    assert world.board.unknown == "node-2"
+    assert world.tally.unknown == "node-2"
 
 
 async def test_a_node_whose_report_is_too_old_counts_as_busy(world):
     await world.run(10)
     silent = world.nodes.pop()
     await world.run(TOO_OLD_S - 20)
-    assert world.board.unknown == ""
+    assert world.tally.unknown == ""
     await world.run(40)
-    assert world.board.unknown == silent.name
+    assert world.tally.unknown == silent.name
     await world.run(IDLE_AFTER_S)
     assert world.slept == []
 
@@ -228,8 +228,8 @@ async def test_a_workload_whose_scale_was_changed_meanwhile_is_not_quiesced(worl
         node.source.rest = rest
     await world.run(IDLE_AFTER_S + 30)
     assert [node.endpoints for node in world.nodes] == [[POD], [POD]]
-    assert world.board.round.is_over
-    assert world.board.round.services == ()
+    assert world.tally.round.is_over
+    assert world.tally.round.services == ()
 
 
 async def test_an_update_that_was_interrupted_may_have_been_made(world):
@@ -245,7 +245,7 @@ async def test_an_update_that_was_interrupted_may_have_been_made(world):
     for node in world.nodes:
         await node.step()
     assert [node.endpoints for node in world.nodes] == [[], []]
-    assert world.board.round.is_over
+    assert world.tally.round.is_over
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ async def test_another_service_for_the_same_pods_keeps_the_workload_awake(world,
     for node in world.nodes:
         node.serve(POD, "192.0.2.2", name="api", ip="10.96.0.2", handling=handling, selector=())
     await world.run(IDLE_AFTER_S + 200)
-    assert world.board.round is None, "no node is asked"
+    assert world.tally.round is None, "no node is asked"
     found = [each for node in world.nodes for each in node.source.happenings]
     assert [(each.reason, each.service, each.note) for each in found] == [
         (
@@ -331,7 +331,7 @@ async def test_a_service_that_does_not_select_the_pods_puts_no_workload_to_rest(
     for node in world.nodes:
         node.serve(POD, selector=selector)
     await world.run(IDLE_AFTER_S + 200)
-    assert (world.slept, world.board.round) == ([], None)
+    assert (world.slept, world.tally.round) == ([], None)
     assert happened(world) == [("StaysAwake", WEB, f"{why_not(selector, WORKLOAD, LABELS)}.")]
 
 
@@ -344,7 +344,7 @@ async def test_a_copied_annotation_has_no_effect_but_a_line(world, selector):
         api.group._waiting = {0: (1, world.now)}
     await world.run(IDLE_AFTER_S + 30)
     assert world.slept == ["shop deployment/web"]
-    assert world.board.round.services == (WEB,)
+    assert world.tally.round.services == (WEB,)
     assert happened(world) == [("StaysAwake", API, f"{why_not(selector, WORKLOAD, LABELS)}.")]
 
 
@@ -365,7 +365,7 @@ async def test_a_service_that_selects_the_pods_keeps_the_workload_awake(world, f
     for node in world.nodes:
         node.cluster.store.put_service(replace(service("api", "10.96.0.2"), **fields))
     await world.run(IDLE_AFTER_S + 200)
-    assert (world.slept, world.board.round) == ([], None)
+    assert (world.slept, world.tally.round) == ([], None)
     why = "deployment/web stays at one replica: Service shop/api leads to the same pods"
     assert [(service, why in note) for _, service, note in happened(world)] == [(WEB, True)]
 
@@ -396,7 +396,7 @@ async def test_a_service_that_is_added_while_nodes_are_asked_keeps_the_workload_
     for node in world.nodes:
         node.on_settle = lambda: [add(each) for each in world.nodes]
     await world.run(IDLE_AFTER_S + 30)
-    assert world.board.round.is_over
+    assert world.tally.round.is_over
     assert world.slept == []
     assert [node.endpoints for node in world.nodes] == [[POD], [POD]]
 
@@ -463,7 +463,7 @@ async def test_answers_that_are_read_too_late_are_none(world):
 
         async def slow(lists=lists):
             found = await lists()
-            if world.board.round is not None and not world.board.round.is_over:
+            if world.tally.round is not None and not world.tally.round.is_over:
                 world.now += 9.0
             return found
 
@@ -481,7 +481,7 @@ def answered_at_once(world, write):
         written = await write(lease)
         if lease.name == HOLDER:
             for node in world.nodes:
-                await node.lease.follow(world.board.round)
+                await node.lease.follow(world.tally.round)
         return written
 
     return write_and_answer
@@ -523,7 +523,7 @@ async def test_a_round_that_is_cancelled_ends_whatever_the_server_does(world, fa
         node.source.rest = stop
     with pytest.raises(asyncio.CancelledError):
         await world.run(2 * IDLE_AFTER_S)
-    assert world.board.round.is_over is not bool(failure)
+    assert world.tally.round.is_over is not bool(failure)
 
 
 async def test_nodes_that_find_the_lease_free_do_not_take_it_at_once(make):
