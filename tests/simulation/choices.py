@@ -60,6 +60,8 @@ class Choices(Watcher):
         """Dials from this node's address, and for which ports and clients the answer counts."""
         self._wanted: dict[SocketAddress, tuple[dict[Port, None], dict[str, None]]] = {}
         """Probes that must begin in this turn."""
+        self._lacks = 0
+        """What the kernel had lacked when the last of them was wanted."""
         self._own: dict[tuple[str, SocketAddress], Span] = {}
         """Since when a client's failures at an endpoint are its own."""
         self._judging = Judging(world)
@@ -376,7 +378,18 @@ class Choices(Watcher):
         if endpoint in self._wanted:
             # A probe begins at once: the one before found no room, and isn't tried again.
             self._judge_missing_probe(endpoint)
-        self._wanted[endpoint] = {port: None}, {attempt.ip: None}
+        if self._has_room_for_probe():
+            self._lacks = self.world.kernel.lacks
+            self._wanted[endpoint] = {port: None}, {attempt.ip: None}
+
+    def _has_room_for_probe(self) -> bool:
+        """Return whether a descriptor is left, besides those that are kept for flows."""
+        used = self.world.dataplane.engine.descriptors
+        kept = max(0, used.limit // 16 - used._flows)
+        return used.in_use < used.limit - kept or self._may_lack_memory()
+
+    def _may_lack_memory(self) -> bool:
+        return self.world.datagrams.troubles.was_memory_short(self.world.moment()[0])
 
     def _begin_probe(self, sock: SimulatedSocket, endpoint: SocketAddress) -> None:
         if self.world.is_closed:
@@ -430,16 +443,12 @@ class Choices(Watcher):
                     port.reported.clear()
 
     def _judge_missing_probe(self, endpoint: SocketAddress) -> None:
-        if self._lacks_descriptors():
+        if self.world.kernel.lacks != self._lacks:
             self.judge.excuse("probe", "the kernel lacks something")
+        elif self._may_lack_memory():
+            self.judge.excuse("probe", "memory is short")
         else:
             self.judge.violate("probe", f"{endpoint} failed, and wasn't probed")
-
-    def _lacks_descriptors(self) -> bool:
-        return bool(
-            self.world.kernel.lacked_at >= self.world.timeline.now - 0.5
-            or {"shedding", "memory"} & self.world.plan.features
-        )
 
     def _judge_news(self, port: Port) -> None:
         for key in {**port.expected, **port.reported}:

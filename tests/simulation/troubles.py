@@ -66,12 +66,12 @@ class Troubles:
             # It had no port.
             return True
         used = world.dataplane.engine.descriptors
-        return used.in_use >= used.limit or self._was_memory_short(world.timeline.now - _LOOK_S)
+        return used.in_use >= used.limit or self.was_memory_short(world.timeline.now)
 
     def was_short(self, since: float) -> bool:
         """Return whether memory or descriptors may have been short since then."""
         since -= self.stopped_since(since)
-        return self._full_at >= since or self._was_memory_short(since)
+        return self._full_at >= since or self.was_memory_short(since)
 
     def look(self) -> None:
         """Note whether descriptors are short, after a turn."""
@@ -79,8 +79,9 @@ class Troubles:
         if used.in_use >= used.limit - _NEARLY:
             self._full_at = self._world.timeline.now
 
-    def _was_memory_short(self, since: float) -> bool:
-        since -= self.stopped_since(since)
+    def was_memory_short(self, since: float) -> bool:
+        """Return whether memory may have been short since then, as far as the process has read."""
+        since -= _LOOK_S + self.stopped_since(since)
         last = self._memory[-1]
         until = [at for at, _ in self._memory[1:]]
         ended = zip(self._memory, until, strict=False)
