@@ -424,11 +424,18 @@ def _failed(side: Side, endpoint: SocketAddress, at: Span, *, is_silent: bool) -
         side.excluded[endpoint] = Exclusion(until, lasts, is_silent, quiet)
         return Sure.YES
     known.is_silent, known.quiet = is_silent, quiet
-    if not known.is_sure:
-        known.is_sure = True
-        known.until = known.until[0], max(known.until[1], at[1] + FIRST_S)
-        return Sure.EITHER
     is_early = _before(at, known.until)
+    if not known.is_sure:
+        # It is the first ejection, or one that is as long as this one, or another one after it.
+        known.is_sure = True
+        longest = known.lasts[1]
+        if is_early is not Sure.YES:
+            longest = min(2 * longest, LONGEST_S)
+            known.lasts = FIRST_S, longest
+        least = at[0] + FIRST_S if is_early is Sure.NO else known.until[0]
+        most = at[1] + (FIRST_S if is_early is Sure.YES else longest)
+        known.until = least, max(known.until[1], most)
+        return Sure.EITHER
     if is_early is Sure.YES:
         # Of many dials that were under way.
         return Sure.NO
