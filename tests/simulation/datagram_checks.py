@@ -512,8 +512,8 @@ class DatagramChecks:
                 ),
             )
         while self._refused_flows and self._refused_flows[0][0] < now:
-            since, flow = self._refused_flows.popleft()
-            self._check_tried_again(flow, since)
+            due, flow = self._refused_flows.popleft()
+            self._check_tried_again(flow, due)
         while (
             self._due and self._due[0][0] + self.troubles.stopped_since(self._due[0][0] - 1.0) < now
         ):
@@ -640,23 +640,28 @@ class DatagramChecks:
         others = allowed(serving, flow.client[0]) - {SocketAddress(*flow.endpoint)}
         return any(not world.hosts[e].mix and not self._may_be_ejected(e) for e in others)
 
-    def _check_tried_again(self, flow: Flow, since: float) -> None:
+    def _check_tried_again(self, flow: Flow, due: float) -> None:
         if flow.cause is EndReason.EVICTED:
             # Another client's flow has its place: that is judged at its end.
             return
-        if flow.service.closed_at >= flow.began or flow.service.changed_at >= flow.began:
-            self.judge.excuse("datagram tried again", "the Service has changed")
-        elif self.troubles.lacked(flow.began) or self.troubles.was_short(since):
-            self.judge.excuse("datagram tried again", "the kernel lacked something")
-        elif self.troubles.stopped_since(flow.began) or flow.answered_at is not None:
-            self.judge.excuse("datagram tried again", "it was too late")
+        ends = {payload: self._questions[payload].ends for payload in flow.sent[:1]}
+        excuse = self._why_not_tried_again(flow, due)
+        if all(len(set(each)) > 1 for each in ends.values()):
+            self.judge.right("datagram tried again")
+        elif excuse:
+            self.judge.excuse("datagram tried again", excuse)
         else:
-            ends = {payload: self._questions[payload].ends for payload in flow.sent[:1]}
-            self.judge.check(
-                "datagram tried again",
-                all(len(set(each)) > 1 for each in ends.values()),
-                lambda: f"{flow.endpoint} has refused {ends}, and no other endpoint got them",
-            )
+            why = f"{flow.endpoint} has refused {ends}, and no other endpoint got them"
+            self.judge.violate("datagram tried again", why)
+
+    def _why_not_tried_again(self, flow: Flow, due: float) -> str:
+        if flow.service.closed_at >= flow.began or flow.service.changed_at >= flow.began:
+            return "the Service has changed"
+        if self.troubles.flows_lacked(due - SOON_S):
+            return "the kernel lacked something"
+        if self.troubles.stopped_since(flow.began) or flow.answered_at is not None:
+            return "it was too late"
+        return ""
 
     def _check_answer(self, payload: bytes) -> None:
         _, flow, since = self._answers[payload]

@@ -123,19 +123,19 @@ class Judging:
 
     def judge_refusal(self, port: Port, attempt: Attempt) -> None:
         """A client is refused only if no endpoint is left, or its time is up."""
-        at = self._world.moment()
-        first = attempt.looked_for
-        if attempt.begun_at is None or self._has_shortage(attempt):
-            self.judge.excuse("refusal", "the kernel lacked something")
-        elif first is not None and at[1] - first[0] >= CLIENT_S:
-            self.judge.check("refusal", port.model.serving.handling.hold is None, "it may wait")
+        at, first = self._world.moment(), attempt.looked_for
+        is_held = port.model.serving.handling.hold is not None
+        if first is not None and at[1] - first[0] >= CLIENT_S:
+            is_right, why = not is_held, "it may wait"
         else:
             options = port.model.options(attempt.ip, at, attempt.tried)
             kinds = {option.kind for option in options or ()}
-            is_right = not kinds or Kind.NONE in kinds
-            is_held = port.model.serving.handling.hold is not None
+            is_right = (not kinds or Kind.NONE in kinds) and not is_held
             why = f"client {attempt.number} was refused, and had {_text(options or [])}"
-            self.judge.check("refusal", is_right and not is_held, why)
+        if not is_right and (attempt.begun_at is None or self._has_shortage(attempt)):
+            self.judge.excuse("refusal", "the kernel lacked something")
+        else:
+            self.judge.check("refusal", is_right, why)
 
     def judge_wait(
         self,
@@ -163,11 +163,8 @@ class Judging:
 
     def _has_shortage(self, attempt: Attempt) -> bool:
         """Return whether the kernel has just refused something that this client needed."""
-        now = self._world.timeline.now
-        return (
-            attempt.shortage_at >= self._world.moment()[0]
-            or self._world.kernel.lacked_at >= now - 0.5
-        )
+        began = self._world.moment()[0]
+        return attempt.shortage_at >= began or self._world.kernel.lacked_at >= began
 
 
 def _text(options: list[Option]) -> str:

@@ -202,7 +202,7 @@ class Waits:
             if is_over:
                 self._judge.right("redial")
             return
-        if self._world.kernel.lacked_at >= attempt.idle_since - 0.5:
+        if self._world.kernel.lacked_at >= attempt.idle_since:
             self._judge.excuse("redial", "the kernel lacked something")
             return
         why = f"client {attempt.number} isn't dialled for, since {idle_s:.3f} s"
