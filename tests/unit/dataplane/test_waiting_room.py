@@ -464,6 +464,36 @@ class Blocked:
         self.room.left(self)
 
 
+class Dialled:
+    """A client for which an endpoint is dialled that is silent."""
+
+    client_ip = "192.0.2.1"
+
+    def __init__(self, room):
+        self.resumed = 0
+        room.wait(self)
+
+    def resume(self):
+        self.resumed += 1
+
+
+async def test_one_that_leaves_while_it_is_dialled_for_lets_the_next_one_have_its_turn(
+    build, timers
+):
+    rig = build(None, timers.clock, timers)
+    hold = Hold(60)
+    room = WaitingRoom(rig.engine.reactor, 1, CounterTable(), hold)
+    clients = [Dialled(room) for _ in range(3)]
+    room.update(hold)
+    await turns(5)
+    assert [client.resumed for client in clients] == [1, 0, 0]
+    room.left(clients[0])
+    await turns(5)
+    assert [client.resumed for client in clients] == [1, 1, 0]
+    for client in clients[1:]:
+        room.left(client)
+
+
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.long), 64])
 async def test_of_twice_as_many_as_may_wait_the_largest_client_loses_its_own(rig, workers):
     hold = Hold(60, HOLD_MAX)
