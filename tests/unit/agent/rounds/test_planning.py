@@ -101,6 +101,15 @@ async def test_no_service_gets_a_recovered_port_to_which_rules_lead_clients_of_a
     assert len({*steering.kernel.values(), REFUSE, 28000}) == 4
 
 
+async def test_a_recovered_tcp_port_is_not_the_udp_port_of_that_number(start):
+    dns = Frontend("10.96.0.3", 53, Protocol.UDP)
+    steering = WatchedSteering(kernel={dns: 28000, WEB: 28000})
+    loop, cluster = await start(steering, recovered=await steering.start()), Cluster()
+    cluster.serve("dns", dns.ip, POD, port=53, protocol="UDP")
+    await settle(loop, cluster.serve("web", WEB.ip, POD))
+    assert 28000 in steering.kernel.values()
+
+
 async def test_listeners_of_an_earlier_run_that_no_service_port_has_close_with_the_first_plan(
     plane, start
 ):
