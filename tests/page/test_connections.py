@@ -3,6 +3,7 @@
 import pytest
 from playwright.async_api import expect
 
+from tests.port_keys import port_key
 from tests.unit.dataplane.waiting import until
 from tests.unit.status.views import NOW, make_port, make_view
 from userspace_proxy.causes.cause import CauseCode
@@ -77,7 +78,7 @@ async def test_a_name_is_text_and_no_markup(screen):
 
 
 async def test_which_client_calls_which_service_is_a_table(screen):
-    screen.observing.add_calls([Calls("shop/web:http", "10.244.0.7", 12)], 3)
+    screen.observing.add_calls([Calls(port_key("shop/web:http"), "10.244.0.7", 12)], 3)
     page = await opened(screen)
     edges = page.locator("#edge-rows tr")
     await expect(edges).to_have_count(2)
@@ -120,7 +121,7 @@ OVERLAPS = """
 )
 async def test_no_column_overlaps_another(screen, width, record):
     await screen.page.set_viewport_size({"width": width, "height": 900})
-    screen.observing.add_calls([Calls(record.service, record.client_pod, 12_345_678)], 3)
+    screen.observing.add_calls([Calls(port_key(record.service), record.client_pod, 12_345_678)], 3)
     page = await opened(screen)
     screen.observing.deliver([record, one()])
     await expect(rows(page)).to_have_count(2)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+from tests.port_keys import port_key
 from userspace_proxy.dataplane import DataPlane, EndpointGroup, Tuning
 from userspace_proxy.dataplane.connection_log import LOGGER
 from userspace_proxy.kernel.pktinfo import IP_PKTINFO
@@ -95,7 +96,7 @@ class Service:
         """Endpoints that were left out at some time: their counters may be in a sum since."""
         self.label = f"shop/web-{planned.address[1]}:http"
         self.group = EndpointGroup(
-            self.label,
+            port_key(self.label),
             planned.serving,
             pins=world.dataplane.engine.pins,
         )

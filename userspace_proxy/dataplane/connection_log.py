@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from ..facts.connection import ConnectionFacts
@@ -26,7 +26,7 @@ _log = FieldLogger(LOGGER)
 class Watch(Protocol):
     """What observes connections: see ``plane.record_ring``."""
 
-    def has_room(self, service: str, client_ip: str, *, is_plain: bool = False) -> bool:
+    def has_room(self, scopes: Collection[str], client_ip: str, *, is_plain: bool = False) -> bool:
         """Return whether it may take another one; without room that is counted as left out."""
 
     def put(self, one: ConnectionFacts, frontend: Callable[[], SocketAddress | None]) -> None:
@@ -53,22 +53,25 @@ class ConnectionLog:
         """Whether it passes records on."""
         return self._watch is not None
 
-    def takes_next(self, service: str, client_ip: str, *, is_plain: bool = False) -> bool:
+    def takes_next(
+        self, scopes: Collection[str], client_ip: str, *, is_plain: bool = False
+    ) -> bool:
         """Return whether to record what ends now, before its other fields are collected.
 
+        Its Service port is known by its ``scopes``.
         It is plain if its client was served at the first dial, and its end was clean.
         """
         self._logs_next = (
             self._share > 0 and self._draw() < self._share and _log.isEnabledFor(logging.INFO)
         )
         return self._logs_next or (
-            self._watch is not None and self._watch.has_room(service, client_ip, is_plain=is_plain)
+            self._watch is not None and self._watch.has_room(scopes, client_ip, is_plain=is_plain)
         )
 
-    def is_watched(self, service: str, client_ip: str) -> bool:
+    def is_watched(self, scopes: Collection[str], client_ip: str) -> bool:
         """Return whether to record what happens before the end, which isn't logged."""
         self._logs_next = False
-        return self._watch is not None and self._watch.has_room(service, client_ip)
+        return self._watch is not None and self._watch.has_room(scopes, client_ip)
 
     def write(self, one: ConnectionFacts, frontend: Callable[[], SocketAddress | None]) -> None:
         """Record it, after :meth:`takes_next` or :meth:`is_watched`.

@@ -20,7 +20,7 @@ from ..balance import AffinityTables
 from ..causes.cause import CauseCode
 from ..facts import AbortCounters, AfterWait, CounterTable, EndpointCounters
 from ..kernel.socket_memory import packets_lost
-from ..model import SocketAddress
+from ..model import PortKey, SocketAddress
 from ..model.serving import Serving
 from .balancers import Balancers
 from .loads import Loads
@@ -40,7 +40,7 @@ class EndpointGroup(CounterTable):
     Connections keep their group for life, so the counters of an endpoint that has left the plan
     change until its last connection ends, and then stay in the sums.
 
-    The label, such as ``shop/web:http``, is for logs; the start is the position of the first turn,
+    The label, the text of the key, is for logs; the start is the position of the first turn,
     and which one of that many processes this is. The pins are those of the engine.
     """
 
@@ -48,10 +48,13 @@ class EndpointGroup(CounterTable):
         "_processes",
         "balancers",
         "detours",
+        "key",
         "label",
         "loads",
         "on_removed",
         "outcomes",
+        "reference",
+        "scopes",
         "sends_at_once",
         "serving",
         "waiting_room",
@@ -59,7 +62,7 @@ class EndpointGroup(CounterTable):
 
     def __init__(
         self,
-        label: str,
+        key: PortKey,
         serving: Serving | None = None,
         *,
         start: int = 0,
@@ -67,14 +70,19 @@ class EndpointGroup(CounterTable):
         pins: AffinityTables | None = None,
     ) -> None:
         super().__init__()
-        self.label = label
+        self.key = key
+        # Cost: connections need these texts, and are many more than groups.
+        self.label = str(key)
+        self.reference = str(key.name)
+        """Without family and side."""
+        self.scopes = key.name.scopes
         self.serving = serving or Serving()
         """The last one of :meth:`update`."""
         self.detours: Mapping[SocketAddress, SocketAddress] = _NO_DETOURS
         """Where endpoints are dialled instead; nearly always empty."""
         self.loads = Loads(self, self.serving.handling, index=start, processes=processes)
         self.balancers = Balancers(self.serving, self.loads, start=start, pins=pins)
-        self.outcomes = Outcomes(label, self, self.balancers, self._retry)
+        self.outcomes = Outcomes(self.label, self, self.balancers, self._retry)
         self._detour()
         self.sends_at_once = False
         """When an endpoint last answered, there were bytes to send to it."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 import _socket
 from typing import Any, Protocol
 
-from ..facts.connection import ConnectionEvent, ConnectionFacts, ending, failed_dials
+from ..facts.connection import ConnectionEvent, ConnectionFacts, ending, failed_dials, port_fields
 from ..facts.exchange import LATE, LOST, EndFacts, Exchange
 from ..kernel.held_bytes import send_at_once, send_held
 from ..kernel.stream_reset import reset_on_close
@@ -121,7 +121,7 @@ class TcpConnection:
 
     def begin(self) -> None:
         """Dial endpoints until one answers."""
-        self.owner.engine.calls.add(self.group.label, self.address[0])
+        self.owner.engine.calls.add(self.group, self.address[0])
         dial = self.dial = TcpDial(self)
         dial.try_next()
 
@@ -168,7 +168,7 @@ class TcpConnection:
 
     def _send_header(self, version: ProxyProtocol, up: Direction) -> None:
         """Send the PROXY header, in one packet with what the client has sent already."""
-        client, service = SocketAddress(*self.address[:2]), self.group.label.partition(" ")[0]
+        client, service = SocketAddress(*self.address[:2]), self.group.reference
         try:
             send_held(up.sink, write_header(version, client, self._frontend(), service))
         except OSError as exc:
@@ -352,7 +352,7 @@ class TcpConnection:
         self.is_closed = True
         self.settle()
         log, group = self.owner.engine.connection_log, self.group
-        if log and log.takes_next(group.label, self.address[0], is_plain=self._is_plain(cause)):
+        if log and log.takes_next(group.scopes, self.address[0], is_plain=self._is_plain(cause)):
             event = ending(by, is_served=self.up is not None)
             log.write(self._facts(event, cause, by), self._frontend)
         up, down, dial = self.up, self.down, self.dial
@@ -391,7 +391,7 @@ class TcpConnection:
     def note(self, event: ConnectionEvent) -> None:
         """Record what happens before the end, where connections are watched."""
         log = self.owner.engine.connection_log
-        if log is not None and log.is_watched(self.group.label, self.address[0]):
+        if log is not None and log.is_watched(self.group.scopes, self.address[0]):
             log.write(self._facts(event, None, EndedBy.NONE), self._frontend)
 
     def _facts(
@@ -406,7 +406,7 @@ class TcpConnection:
             by = _BY_ENDPOINT
         return ConnectionFacts(
             event=event,
-            service=self.group.label,
+            **port_fields(self.group.key),
             client=str(SocketAddress(self.address[0], self.address[1])),
             via="" if self.announced is None else str(self.announced.via),
             endpoint="" if endpoint is None else str(endpoint),

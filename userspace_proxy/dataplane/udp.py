@@ -25,7 +25,7 @@ from collections.abc import Hashable, Iterable
 from typing import Any
 
 from ..facts import ClientMistake
-from ..facts.connection import ConnectionEvent, ConnectionFacts, ending, failed_dials
+from ..facts.connection import ConnectionEvent, ConnectionFacts, ending, failed_dials, port_fields
 from ..kernel.ephemeral import EPHEMERAL
 from ..kernel.icmp_errors import keep_icmp_errors
 from ..kernel.ip_options import set_hop_limit
@@ -163,7 +163,7 @@ class UdpListener:
             return None
         flow = UdpFlow(self, key, address, reply, hop_limit)
         flow.sent_since = self.engine.reactor.now
-        self.engine.calls.add(self.group.label, flow.client_ip)
+        self.engine.calls.add(self.group, flow.client_ip)
         if not (self._connect(flow) or flow.wait()):
             self.group.counters.refused += 1
             self.note(flow, ConnectionEvent.REFUSED, EndReason.UNANSWERED, EndedBy.PROXY)
@@ -371,7 +371,7 @@ class UdpListener:
         flow.is_ended = True
         log = self.engine.connection_log
         if log is not None and log.takes_next(
-            self.group.label, flow.client_ip, is_plain=_is_plain(flow, cause)
+            self.group.scopes, flow.client_ip, is_plain=_is_plain(flow, cause)
         ):
             event = ending(by, is_served=flow.endpoint is not None)
             log.write(self._facts(flow, event, cause, by), self._frontend)
@@ -420,7 +420,7 @@ class UdpListener:
     ) -> None:
         """Record what happens before the end of a flow, where flows are watched."""
         log = self.engine.connection_log
-        if log is not None and log.is_watched(self.group.label, flow.client_ip):
+        if log is not None and log.is_watched(self.group.scopes, flow.client_ip):
             log.write(self._facts(flow, event, cause, by), self._frontend)
 
     def _frontend(self) -> SocketAddress | None:
@@ -435,7 +435,7 @@ class UdpListener:
         return ConnectionFacts(
             event=event,
             kind="flow",
-            service=self.group.label,
+            **port_fields(self.group.key),
             client=str(SocketAddress(flow.address[0], flow.address[1])),
             endpoint="" if endpoint is None else str(endpoint),
             source="client" if flow.is_preserved else "node",

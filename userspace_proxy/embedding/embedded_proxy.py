@@ -291,7 +291,8 @@ class EmbeddedProxy(Agent):
             saved=saved,
             slow_s=slow_s,
         )
-        if name and not any(wanted.takes_service(str(p.plan.key)) for p in self.status().ports):
+        ports = [port.plan.key.name for port in self.status().ports]
+        if name and not any(wanted.takes_service(port.scopes) for port in ports):
             raise LookupError(f"there is no Service port of {name!r}")
         with core.observing.watch(Collector(wanted)) as collector:
             await core.observation.ask()

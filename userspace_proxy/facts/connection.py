@@ -10,13 +10,13 @@ Rule 2: what is watched is filtered by the same value everywhere: in workers, an
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
-from typing import Annotated, NamedTuple, get_type_hints
+from collections.abc import Collection, Mapping
+from typing import Annotated, NamedTuple, TypedDict, get_type_hints
 
 import msgspec
 
 from ..causes.cause import CauseCode
-from ..model import SocketAddress, ip_of
+from ..model import PortKey, ServicePortName, SocketAddress, ip_of
 from ..model.connection_ends import EndedBy, EndReason
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -58,6 +58,21 @@ _ROUNDED = ("waited_s", "first_byte_s", "duration_s")
 _SOUND = frozenset(end for end in EndReason if end.is_sound)
 
 
+class PortFields(TypedDict, total=False):
+    """The fields of a record, or of an edge, that name its Service port, if it has one."""
+
+    service: str
+    namespace: str
+    name: str
+    port: str
+
+
+def port_fields(key: PortKey) -> PortFields:
+    """Return those fields."""
+    namespace, name, port = key.name
+    return {"service": str(key), "namespace": namespace, "name": name, "port": port}
+
+
 class FailedDialFacts(msgspec.Struct, frozen=True, gc=False):
     """An endpoint that was dialled without effect."""
 
@@ -79,8 +94,14 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
     kind: _Text = "connection"
     """``connection`` (TCP) or ``flow`` (UDP)."""
     service: _Text = ""
-    """The Service port, ``namespace/name:port``, followed by its family and side where it has
-    several: ``shop/web:http (IPv6, external)``."""
+    """The Service port, with its family and side where it has several: ``shop/web:http (IPv6,
+    external)``."""
+    namespace: _Text = ""
+    """The Service's namespace."""
+    name: _Text = ""
+    """The Service's name."""
+    port: _Text = ""
+    """The port's name; may be empty."""
     client: _Text = ""
     """The client's address and port."""
     client_pod: _Text = ""
@@ -125,6 +146,11 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
             self.code = self.failed[-1].cause
         elif self.kind == "flow" and self.event is ConnectionEvent.ENDED and self.is_unanswered:
             self.code = CauseCode.ENDPOINT_SENDS_NOTHING
+
+    @property
+    def scopes(self) -> Collection[str]:
+        """Those of its Service port; empty if it is about none."""
+        return ServicePortName(self.namespace, self.name, self.port).scopes if self.name else ()
 
     @property
     def client_ip(self) -> str:
@@ -241,7 +267,7 @@ class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):
 
     def takes(self, one: ConnectionFacts) -> bool:
         """Return whether a connection is watched."""
-        if not self.may_take(one.service, one.client_ip):
+        if not self.may_take(one.scopes, one.client_ip):
             return False
         return (
             self.takes_all_kinds
@@ -250,22 +276,20 @@ class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):
             or (self.slow_s is not None and one.until_first_byte_s >= self.slow_s)
         )
 
-    def may_take(self, service: str, client_ip: str, *, is_plain: bool = False) -> bool:
+    def may_take(self, scopes: Collection[str], client_ip: str, *, is_plain: bool = False) -> bool:
         """Return whether a connection of which only this is known may be watched.
 
         It is plain if its client was served at the first dial, and it ended well.
         """
-        if self.service and not self.takes_service(service):
+        if self.service and self.service not in scopes:
             return False
         if self.client and client_ip != self.client:
             return False
         return not is_plain or self.slow_s is not None or self.takes_all_kinds
 
-    def takes_service(self, name: str) -> bool:
-        """Return whether a Service port, as of :attr:`ConnectionFacts.service`, is watched."""
-        port = name.partition(" ")[0]
-        wanted = self.service
-        return not wanted or port == wanted or port.startswith((f"{wanted}/", f"{wanted}:"))
+    def takes_service(self, scopes: Collection[str]) -> bool:
+        """Return whether a Service port with these scopes is watched."""
+        return not self.service or self.service in scopes
 
 
 _filter_types = get_type_hints(ConnectionFilter, include_extras=True)

@@ -12,10 +12,13 @@ in one number, and a Service with many clients takes no place of others' beyond 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from typing import Annotated, NamedTuple
+from collections.abc import Callable, Collection, Iterable
+from typing import Annotated, Protocol
 
 import msgspec
+
+from ..model import PortKey
+from .connection import port_fields
 
 # Between two reports, 5 s at most: as many as new clients can connect in that time to a busy node.
 CALLS_MAX = 4096
@@ -26,16 +29,29 @@ EDGES_OF_A_PORT = 100
 # After this time without a call, another client may take an edge's place. So the number of series
 # that a metric has in a day is bounded, too.
 STALE_S = 3600.0
+_KEY_MAX = 1024
 
 
-class Calls(NamedTuple):
+class CalledPort(Protocol):
+    """What clients call: see ``dataplane.endpoint_group``."""
+
+    @property
+    def key(self) -> PortKey:
+        """Which Service port it belongs to."""
+
+
+class Calls(msgspec.Struct, frozen=True, array_like=True):
     """The calls of one client at one Service port."""
 
-    service: Annotated[str, msgspec.Meta(max_length=1024)]
-    """The Service port, as of ``ConnectionFacts.service``."""
+    key: PortKey
     client: Annotated[str, msgspec.Meta(max_length=64)]
     """Its IP address."""
     number: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+
+    def __post_init__(self) -> None:
+        # Workers are believed no more than this: names are shorter.
+        if len(str(self.key)) > _KEY_MAX:
+            raise ValueError(f"a name with more than {_KEY_MAX} characters")
 
 
 def no_pod(_ip: str) -> str:
@@ -49,13 +65,13 @@ class CallCounts:
     __slots__ = ("_counts", "_left_out")
 
     def __init__(self) -> None:
-        self._counts: dict[tuple[str, str], int] = {}
+        self._counts: dict[tuple[CalledPort, str], int] = {}
         self._left_out = 0
 
-    def add(self, service: str, client: str) -> None:
+    def add(self, called: CalledPort, client: str) -> None:
         """Count a call."""
-        # Cost: 0.1 µs for each connection, of 66 (ADR 0067).
-        counts, key = self._counts, (service, client)
+        # Cost: 0.1 µs for each connection, of 66 (ADR 0067), as a group is hashed by its identity.
+        counts, key = self._counts, (called, client)
         if key in counts:
             counts[key] += 1
         elif len(counts) < CALLS_MAX:
@@ -67,7 +83,9 @@ class CallCounts:
         """Return what was counted since the last time, and how many calls didn't fit."""
         counts, left_out = self._counts, self._left_out
         self._counts, self._left_out = {}, 0
-        return [Calls(*key, count) for key, count in counts.items()], left_out
+        return [
+            Calls(called.key, client, count) for (called, client), count in counts.items()
+        ], left_out
 
 
 class EdgeFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,8 +97,14 @@ class EdgeFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The pod that had this address at the time, ``namespace/name``, if its name is known: that of
     an endpoint on this node."""
     service: str = ""
-    """The Service port, ``namespace/name:port``, followed by its family and side where it has
-    several."""
+    """The Service port, with its family and side where it has several: ``shop/web:http (IPv6,
+    external)``."""
+    namespace: str = ""
+    """The Service's namespace."""
+    name: str = ""
+    """The Service's name."""
+    port: str = ""
+    """The port's name; may be empty."""
     connections: int = 0
     """Connections and flows since the start, refused ones included."""
     last_at: float = 0.0
@@ -108,9 +132,9 @@ class Edges:
     """The clients of a node's Services."""
 
     def __init__(self) -> None:
-        self._edges: dict[tuple[str, str, str], _Edge] = {}
+        self._edges: dict[tuple[PortKey, str, str], _Edge] = {}
         """By Service port, address and pod; the one that was called last is last."""
-        self._of_port: Counter[str] = Counter()
+        self._of_port: Counter[PortKey] = Counter()
         self._others = 0
 
     def add(
@@ -126,42 +150,43 @@ class Edges:
             pod_of: Returns the pod that has an address now, or an empty text.
         """
         self._others += left_out
-        full: set[str] = set()
+        full: set[PortKey] = set()
         """Service ports without a place at this time: a flood of clients costs one search."""
-        for service, client, count in calls:
-            key = service, client, pod_of(client)
+        for one in calls:
+            port, count = one.key, one.number
+            key = port, one.client, pod_of(one.client)
             edge = self._edges.pop(key, None)
             if edge is None:
-                if service in full or not self._has_place(service, now):
-                    full.add(service)
+                if port in full or not self._has_place(port, now):
+                    full.add(port)
                     self._others += count
                     continue
                 edge = _Edge()
-                self._of_port[service] += 1
+                self._of_port[port] += 1
             edge.connections += count
             edge.last_at = now
             self._edges[key] = edge
 
-    def facts(self, takes: Callable[[str], bool] = lambda _: True) -> EdgesFacts:
-        """Return the table, of those Service ports for which the function returns true."""
+    def facts(self, takes: Callable[[Collection[str]], bool] = lambda _: True) -> EdgesFacts:
+        """Return the table, of those Service ports for whose scopes the function returns true."""
         rows = [
             EdgeFacts(
                 client=client,
                 client_pod=pod,
-                service=service,
+                **port_fields(port),
                 connections=edge.connections,
                 last_at=edge.last_at,
             )
-            for (service, client, pod), edge in self._edges.items()
-            if takes(service)
+            for (port, client, pod), edge in self._edges.items()
+            if takes(port.name.scopes)
         ]
         rows.sort(key=lambda row: (-row.connections, row.service, row.client))
         return EdgesFacts(edges=tuple(rows), others=self._others)
 
-    def _has_place(self, service: str, now: float) -> bool:
+    def _has_place(self, port: PortKey, now: float) -> bool:
         """Return whether a new client of a Service port has a place, if need be another's."""
-        if self._of_port[service] >= EDGES_OF_A_PORT:
-            stale = next((key for key in self._edges if key[0] == service), None)
+        if self._of_port[port] >= EDGES_OF_A_PORT:
+            stale = next((key for key in self._edges if key[0] == port), None)
         elif len(self._edges) >= EDGES_MAX:
             stale = next(iter(self._edges), None)
         else:

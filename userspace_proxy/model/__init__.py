@@ -37,7 +37,7 @@ from .handling import (
     Workload,
     WorkloadKind,
 )
-from .names import ServiceKey, ServicePortName, SliceKey
+from .names import PortKey, ServiceKey, ServicePortName, Side, SliceKey
 from .node_network import Doubt, Taken
 from .nodes import Node
 from .services import Service, ServicePort, ServiceType
@@ -58,6 +58,7 @@ __all__ = [
     "Hold",
     "IPFamily",
     "Node",
+    "PortKey",
     "Protocol",
     "ProxyProtocol",
     "Service",
@@ -65,6 +66,7 @@ __all__ = [
     "ServicePort",
     "ServicePortName",
     "ServiceType",
+    "Side",
     "SliceKey",
     "SlicePort",
     "SocketAddress",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import enum
 from typing import NamedTuple
+
+from .addresses import IPFamily
 
 
 class ServiceKey(NamedTuple):
@@ -41,6 +44,35 @@ class ServicePortName(NamedTuple):
         """The Service that has this port."""
         return ServiceKey(self.namespace, self.name)
 
+    @property
+    def scopes(self) -> tuple[str, str, str]:
+        """What it belongs to, as people write it: a namespace, a Service, and it itself."""
+        return self.namespace, f"{self.namespace}/{self.name}", str(self)
+
     def __str__(self) -> str:
         text = f"{self.namespace}/{self.name}"
         return f"{text}:{self.port}" if self.port else text
+
+
+class Side(enum.StrEnum):
+    """The frontends of a Service port that share one policy, and so one proxy port."""
+
+    ALL = ""
+    """All of them, or only the cluster IPs where the others have another policy."""
+    EXTERNAL = "external"
+    """Node ports, load-balancer IPs and external IPs."""
+    LOAD_BALANCER = "load balancer"
+    """Load-balancer IPs that have source ranges."""
+
+
+class PortKey(NamedTuple):
+    """One IP family and side of one Service port; each has a proxy port and a balancer."""
+
+    name: ServicePortName
+    family: IPFamily = IPFamily.IPV4
+    side: Side = Side.ALL
+
+    def __str__(self) -> str:
+        words = [str(self.family)] if self.family is IPFamily.IPV6 else []
+        words += [self.side] if self.side else []
+        return f"{self.name} ({', '.join(words)})" if words else str(self.name)

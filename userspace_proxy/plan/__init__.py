@@ -1,13 +1,12 @@
 """The desired state of the node, and the difference between two such states."""
 
+from ..model import PortKey, Side
 from .plan import (
     HealthCheck,
     IgnoredService,
     Plan,
     PlanChanges,
-    PortKey,
     PortPlan,
-    Side,
     diff_plans,
     new_conflicts,
 )

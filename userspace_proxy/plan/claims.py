@@ -23,18 +23,20 @@ from ..model import (
     Frontend,
     FrontendKind,
     IPFamily,
+    PortKey,
     Protocol,
     Service,
     ServiceKey,
     ServicePort,
     ServicePortName,
+    Side,
     contains,
     of_family,
     own_network,
 )
 from ..policy import NodeFacts, Scope, why_ignored, why_own_address
 from .namespace_shares import FRONTENDS_OF_NAMESPACE_MAX
-from .plan import IgnoredService, PortKey, Side
+from .plan import IgnoredService
 from .port_bounds import families_of, most_external_ips, served_ports, unsupported_ports
 
 

@@ -19,9 +19,8 @@ from typing import Generic, NamedTuple, TypeVar
 from ..causes.cause import Cause
 from ..causes.say import object_of
 from ..causes.services import external_ip_of, held_by, lost_as_address, lost_to
-from ..model import Frontend, FrontendKind, Protocol, ServiceKey, SocketAddress
+from ..model import Frontend, FrontendKind, PortKey, Protocol, ServiceKey, SocketAddress
 from .claims import PortClaim, ServiceClaims
-from .plan import PortKey
 
 # Lower numbers win. Users may write any external IP into a Service.
 _PRECEDENCE = {

@@ -7,40 +7,14 @@ close    listeners of removed ones, after no rule points to them
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from ..causes.cause import Cause
 from ..cluster import PersistentMap, differing_keys
-from ..model import Frontend, FrontendKind, IPFamily, Protocol, ServiceKey, ServicePortName
+from ..model import Frontend, FrontendKind, PortKey, Protocol, ServiceKey
 from ..model.serving import Serving
 from ..policy import DEFAULT_PATH, EndpointVerdict, PathDecision, Scope
-
-
-class Side(enum.StrEnum):
-    """The frontends of a Service port that share one policy, and so one proxy port."""
-
-    ALL = ""
-    """All of them, or only the cluster IPs where the others have another policy."""
-    EXTERNAL = "external"
-    """Node ports, load-balancer IPs and external IPs."""
-    LOAD_BALANCER = "load balancer"
-    """Load-balancer IPs that have source ranges."""
-
-
-class PortKey(NamedTuple):
-    """One IP family and side of one Service port; each has a proxy port and a balancer."""
-
-    name: ServicePortName
-    family: IPFamily
-    side: Side = Side.ALL
-
-    def __str__(self) -> str:
-        words = [str(self.family)] if self.family is IPFamily.IPV6 else []
-        words += [self.side] if self.side else []
-        return f"{self.name} ({', '.join(words)})" if words else str(self.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from ..cluster import PersistentMap, ServiceState, Snapshot, differing_keys
 from ..model import (
     Frontend,
     IPFamily,
+    PortKey,
     ServiceKey,
     ServicePortName,
     SliceKey,
@@ -38,7 +39,7 @@ from .claims import PortClaim, ServiceClaims, claims_of
 from .kernel_room import NO_ROOM, KernelSize, RuleShares, kernel_size
 from .namespace_shares import endpoint_shares, frontend_shares
 from .ownership import Address, FrontendOwners, OwnershipChange, ServiceIndex, lost_address
-from .plan import HealthCheck, IgnoredService, Plan, PortKey, PortPlan
+from .plan import HealthCheck, IgnoredService, Plan, PortPlan
 from .port_bounds import count_frontends, first_ignored
 from .ports import Earlier, count_endpoints, health_check_of, plan_ports, slice_notes
 

@@ -25,10 +25,12 @@ from ..causes.slices import (
 from ..cluster import ServiceState
 from ..model import (
     IPFamily,
+    PortKey,
     Protocol,
     Service,
     ServiceKey,
     ServiceType,
+    Side,
     intersect,
     own_network,
 )
@@ -53,7 +55,7 @@ from ..policy.orphans import Orphans
 from .claims import PortClaim
 from .namespace_shares import NAMESPACE_MAX, SERVICE_MAX
 from .ownership import FrontendOwners
-from .plan import HealthCheck, PortKey, PortPlan, Side
+from .plan import HealthCheck, PortPlan
 
 NO_ORPHANS = Orphans()
 

@@ -24,7 +24,7 @@ from ..facts import (
     LastMinute,
 )
 from ..facts.last_minute import MINUTE_NAMES, MinuteCounts
-from ..model import SocketAddress
+from ..model import PortKey, SocketAddress
 from ..model.node_network import Obstacle
 from ..model.serving import Serving
 from .denials import Denials
@@ -63,7 +63,7 @@ class GroupUpdate:
     """How a group differs from what a worker knows of it; one that waits is brought up to date."""
 
     group: int
-    label: str
+    key: PortKey
     old: Serving | None
     """None: the worker doesn't know the group."""
     new: Serving
@@ -71,7 +71,7 @@ class GroupUpdate:
     def message(self) -> OpenGroup | ChangeGroup:
         """Return the message for the worker."""
         if self.old is None:
-            return OpenGroup(self.group, self.label, self.new)
+            return OpenGroup(self.group, self.key, self.new)
         changes = diff_endpoints(self.old.endpoints, self.new.endpoints)
         others = replace(self.new, endpoints=())
         have_others_changed = others != replace(self.old, endpoints=())
@@ -81,7 +81,7 @@ class GroupUpdate:
 class Group(CounterTable):
     """The endpoints of one Service port, and the sums of what workers have counted for them.
 
-    Messages identify it by its number, logs by its label, such as ``shop/web:http``.
+    Messages identify it by its number, logs by its label, the text of its key.
     """
 
     __slots__ = (
@@ -94,6 +94,7 @@ class Group(CounterTable):
         "_slow_start",
         "_waiting",
         "denials",
+        "key",
         "label",
         "last_minute",
         "number",
@@ -102,10 +103,11 @@ class Group(CounterTable):
         "serving",
     )
 
-    def __init__(self, number: int, label: str) -> None:
+    def __init__(self, number: int, key: PortKey) -> None:
         super().__init__()
         self.number = number
-        self.label = label
+        self.key = key
+        self.label = str(key)
         self.serving = _NO_SERVING
         """The last one of :meth:`change`."""
         self.revision = 0
@@ -137,7 +139,7 @@ class Group(CounterTable):
 
     def opening(self) -> GroupUpdate:
         """Return what opens it in a worker."""
-        return GroupUpdate(self.number, self.label, None, self.serving)
+        return GroupUpdate(self.number, self.key, None, self.serving)
 
     def why_too_large(self, serving: Serving) -> str:
         """Return why it can't be served like this: workers don't take such a message; or empty."""
@@ -148,7 +150,7 @@ class Group(CounterTable):
         return why
 
     def _measure(self, serving: Serving) -> str:
-        size = len(msgspec.json.encode(OpenGroup(self.number, self.label, serving)))
+        size = len(msgspec.json.encode(OpenGroup(self.number, self.key, serving)))
         if size <= MAX_GROUP_BYTES:
             return ""
         return (
@@ -178,7 +180,7 @@ class Group(CounterTable):
         failed_at = {each: at for each, at in self._failed_at.items() if each in current}
         self._failed_at = failed_at or _NONE
         self.fold(current)
-        return GroupUpdate(self.number, self.label, old, serving)
+        return GroupUpdate(self.number, self.key, old, serving)
 
     def _forget(self, endpoints: Sequence[SocketAddress]) -> None:
         """Subtract open connections to endpoints of which nothing more is counted."""

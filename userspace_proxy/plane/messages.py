@@ -31,7 +31,7 @@ from ..facts import (
 from ..facts.connection import FILTERS_MAX, ConnectionFacts, ConnectionFilter, LeftOut
 from ..facts.counters import Counters
 from ..facts.edges import CALLS_MAX, Calls
-from ..model import Protocol, SocketAddress
+from ..model import PortKey, Protocol, SocketAddress
 from ..model.serving import Serving
 from ..policy.locality import Networks
 
@@ -97,7 +97,7 @@ class OpenGroup(_Message):
     """Serve a Service port."""
 
     group: int
-    label: str
+    key: PortKey
     serving: Serving
 
 

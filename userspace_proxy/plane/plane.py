@@ -55,7 +55,7 @@ from .watchdog import LOOK_S
 from .workers import PlaneState, WorkerSlot, WorkerState
 
 if TYPE_CHECKING:
-    from ..model import Protocol, SocketAddress
+    from ..model import PortKey, Protocol, SocketAddress
     from .adoption import Predecessors
 
 # A reader of counters doesn't wait for a busy worker for longer than this.
@@ -159,10 +159,10 @@ class Plane:
                 worker.start()
             self._timer = self._loop.call_later(LOOK_S, self._watch)
 
-    def open_group(self, label: str) -> Group:
+    def open_group(self, key: PortKey) -> Group:
         """Return a group for a Service port; workers learn of it by :meth:`serve`."""
         self._numbers += 1
-        return Group(self._numbers, label)
+        return Group(self._numbers, key)
 
     def serve(self, group: Group, serving: Serving, wanted: Mapping[Hashable, Wanted]) -> Answer:
         """Serve a Service port in this way from now on, with these listeners by keys of the caller.

@@ -16,15 +16,21 @@ Rule 3: a ring lasts as long as it is asked for; without one a connection costs 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from ..clocks import Clocks
 from ..dataplane.connection_log import ConnectionLog, Watch
 from ..dataplane.engine import Engine
-from ..facts.connection import ConnectionEvent, ConnectionFacts, ConnectionFilter, LeftOut
+from ..facts.connection import (
+    ConnectionEvent,
+    ConnectionFacts,
+    ConnectionFilter,
+    LeftOut,
+    port_fields,
+)
 from ..facts.counters import GroupCounters
-from ..model import SocketAddress
+from ..model import PortKey, SocketAddress
 from .messages import OBSERVED_MAX, GroupReport, Observed
 
 _DROPS = {
@@ -83,11 +89,11 @@ class RecordRing(Watch):
             engine.connection_log = ConnectionLog(share, watch=self)
         return observed
 
-    def has_room(self, service: str, client_ip: str, *, is_plain: bool = False) -> bool:
+    def has_room(self, scopes: Collection[str], client_ip: str, *, is_plain: bool = False) -> bool:
         """Part of Watch."""
         full: list[int] = []
         for place, one in enumerate(self._filters):
-            if one.may_take(service, client_ip, is_plain=is_plain):
+            if one.may_take(scopes, client_ip, is_plain=is_plain):
                 if len(self._counted[place]) < self._limit:
                     return True
                 full.append(place)
@@ -114,22 +120,26 @@ class RecordRing(Watch):
         if len(self._records) >= OBSERVED_MAX:
             self._limit = max(map(len, self._counted)) - 1
 
-    def leave_out(self, service: str, count: int) -> None:
+    def leave_out(self, scopes: Collection[str], count: int) -> None:
         """Note connections of a Service port of which nothing else is known."""
         for place, one in enumerate(self._filters):
-            if one.takes_service(service):
+            if one.takes_service(scopes):
                 self._left_out[place] += count
 
     def _leave_out(self, places: Iterable[int]) -> None:
         for place in places:
             self._left_out[place] += 1
 
-    def note_drops(self, service: str, report: GroupReport) -> None:
+    def note_drops(self, key: PortKey, report: GroupReport) -> None:
         """Note what was dropped at a Service port since its last report."""
         for place, what in _DROPS.items():
-            if (count := report.figures[place]) > 0 and self.has_room(service, ""):
+            if (count := report.figures[place]) > 0 and self.has_room(key.name.scopes, ""):
                 one = ConnectionFacts(
-                    event=ConnectionEvent.DROPPED, kind="", service=service, cause=what, count=count
+                    event=ConnectionEvent.DROPPED,
+                    kind="",
+                    cause=what,
+                    count=count,
+                    **port_fields(key),
                 )
                 self.put(one, _unknown)
 

@@ -190,7 +190,7 @@ class Worker:
     def _open_group(self, message: OpenGroup) -> None:
         engine = self._dataplane.engine
         group = EndpointGroup(
-            message.label,
+            message.key,
             message.serving,
             start=self._index,
             processes=engine.tuning.processes,
@@ -333,7 +333,7 @@ class Worker:
         differences.take()
         report = differences.give(number, now)
         if report is not None:
-            self._ring.note_drops(group.label, report)
+            self._ring.note_drops(group.key, report)
         elif differences.is_at_rest:
             del self._differences[number]
         return report

@@ -138,7 +138,7 @@ def _slow_s(text: str) -> float:
 
 
 def _has_port(view: StatusFacts, wanted: ConnectionFilter) -> bool:
-    return any(wanted.takes_service(str(port.plan.key)) for port in view.ports)
+    return any(wanted.takes_service(port.plan.key.name.scopes) for port in view.ports)
 
 
 _NO_SAMPLE = Sample(StatusFacts(), 0.0)

@@ -271,10 +271,8 @@ def edge_family(edges: EdgesFacts) -> Family:
     """Return a series for each client of each Service port; families and sides are added up."""
     counts: Counter[str] = Counter()
     for edge in edges.edges:
-        namespace, _, rest = edge.service.partition(" ")[0].partition("/")
-        service, _, port = rest.partition(":")
-        client = edge.client_pod or edge.client
-        counts[labels_text(_CLIENT_LABELS, (namespace, service, port, client))] += edge.connections
+        names = edge.namespace, edge.name, edge.port, edge.client_pod or edge.client
+        counts[labels_text(_CLIENT_LABELS, names)] += edge.connections
     counts[labels_text(("client",), ("other",))] = edges.others
     text = (
         "Connections (UDP: flows) by client, a pod of a Service or an address, refused ones "

@@ -25,9 +25,11 @@ from ..facts.connection import (
     ConnectionFacts,
     ConnectionFilter,
     LeftOut,
+    PortFields,
+    port_fields,
 )
 from ..facts.edges import Calls, Edges, EdgesFacts, no_pod
-from ..model import DataPath, contains, intersect
+from ..model import DataPath, PortKey, contains, intersect
 
 # Of one watcher: what four workers send in two seconds.
 RING = 4096
@@ -172,22 +174,24 @@ def unseen(view: StatusFacts, wanted: ConnectionFilter, now: float) -> Iterator[
     those are named of which a connection might be wanted if it were seen, or all if nothing that
     happens to any of them can be what is wanted.
     """
-    ports = [port for port in view.ports if wanted.takes_service(str(port.plan.key))]
+    ports = [port for port in view.ports if wanted.takes_service(port.plan.key.name.scopes)]
     whys = ((port, _why_never(port, wanted, view.announcing)) for port in ports)
-    never = {str(port.plan.key): why for port, why in whys if why}
+    never = {port.plan.key: why for port, why in whys if why}
     reasons = never
     if len(never) < len(ports):
         passing = [port for port in ports if _may_want(port, wanted)]
-        reasons = {str(port.plan.key): why for port in passing if (why := _why_past(port))}
-    for name, why in list(reasons.items())[:_UNSEEN_MAX]:
-        yield _unseen(now, service=name, cause=why)
+        reasons = {port.plan.key: why for port in passing if (why := _why_past(port))}
+    for key, why in list(reasons.items())[:_UNSEEN_MAX]:
+        yield _unseen(now, key, cause=why)
     if (more := len(reasons) - _UNSEEN_MAX) > 0:
         yield _unseen(now, cause="for reasons such as these", count=more)
 
 
-def _unseen(at: float, *, cause: str, service: str = "", count: int = 0) -> ConnectionFacts:
-    event = ConnectionEvent.UNSEEN
-    return ConnectionFacts(event=event, at=at, kind="", service=service, cause=cause, count=count)
+def _unseen(
+    at: float, key: PortKey | None = None, *, cause: str, count: int = 0
+) -> ConnectionFacts:
+    event, port = ConnectionEvent.UNSEEN, PortFields() if key is None else port_fields(key)
+    return ConnectionFacts(event=event, at=at, kind="", cause=cause, count=count, **port)
 
 
 def _why_past(port: PortFacts) -> str:

@@ -21,7 +21,16 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ..errors import SteeringError
-from ..model import Balance, Frontend, IPFamily, Protocol, SocketAddress, Taken
+from ..model import (
+    Balance,
+    Frontend,
+    IPFamily,
+    PortKey,
+    Protocol,
+    ServicePortName,
+    SocketAddress,
+    Taken,
+)
 
 
 class Refusal(enum.Enum):
@@ -32,6 +41,8 @@ class Refusal(enum.Enum):
 
 
 REFUSE = Refusal.REFUSE
+NO_PORT = PortKey(ServicePortName("", "", ""))
+"""Of targets to which nothing is counted."""
 
 
 class EndpointChoice(NamedTuple):
@@ -69,7 +80,7 @@ class KernelTarget:
     by_client: bool = False
     """Whether a client's address decides, not chance: a choice has a fixed number of slots then,
     each with one of its endpoints."""
-    name: str = ""
+    name: PortKey = NO_PORT
     """The Service port, to which what becomes of connections to an endpoint is counted."""
 
 

@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from tests.port_keys import port_key
 from tests.unit.dataplane.peers import Peer
 from tests.unit.dataplane.waiting import turns, until, writable
 from userspace_proxy.dataplane import EndpointGroup, Tuning
@@ -38,7 +39,9 @@ async def joined_after(rig, sender, send):
         send(client)
         assert not rig.connections.open, "the proxy was quicker than the test"
         return client, await pod.accept()
-    connection, client = await rig.begun(EndpointGroup("shop/web", Serving([pod.address])))
+    connection, client = await rig.begun(
+        EndpointGroup(port_key("shop/web"), Serving([pod.address]))
+    )
     connection.begin()
     server = pod.accept_now()
     assert server is not None

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from tests.port_keys import port_key
 from userspace_proxy.agent import hand_over
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.errors import BoundError, ShortageError
@@ -142,7 +143,7 @@ class Control:
         for name, desired in wanted.items():
             group = self.served.get(name)
             if group is None:
-                group = self.served[name] = plane.open_group(name)
+                group = self.served[name] = plane.open_group(port_key(name))
             if group.serving != desired.serving:
                 self.world.ejections.note_served(
                     self.process, group.number, group.serving, desired.serving

@@ -394,7 +394,7 @@ class Checks:
                 # Until it drains, a predecessor serves as the last agent had it.
                 continue
             for listener in worker._listeners.values():
-                labels[listener.sock.core.shared] = service_of(listener.group.label)
+                labels[listener.sock.core.shared] = listener.group.reference
         return labels
 
     def _check_health_ports(self) -> None:
@@ -498,8 +498,3 @@ def _specs(claim: Claim, states: list[Truth]) -> list[Mapping[str, Any]]:
 
 def _at(client: Client) -> str:
     return "{}:{}/{}".format(*client.at)
-
-
-def service_of(label: str) -> str:
-    """Return the Service port of a group's label, which may have a family and a side."""
-    return label.split(" ")[0]

@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+from tests.port_keys import port_key
 from userspace_proxy.agent.rounds.wall_clock import WallClock
 from userspace_proxy.agent.turned_away import client_mistakes, turned_away
 from userspace_proxy.agent.view import view_ports
@@ -30,7 +31,7 @@ CLOCK = WallClock(lambda: 0.0, lambda: 1000.0)
 
 
 def test_clients_that_a_policy_drops_are_not_those_of_former_ranges():
-    group = Group(1, "shop/cart:http")
+    group = Group(1, port_key("shop/cart:http"))
     ranges = ("198.51.100.0/24",)
     served_here = with_serving(PLAN, admits=ranges)
     only_elsewhere = with_serving(PLAN, admits=("10.0.0.0/8",), outside=())
@@ -50,7 +51,7 @@ def test_clients_that_a_policy_drops_are_not_those_of_former_ranges():
 
 
 def test_what_former_ranges_dropped_is_not_worded_by_the_present_ones():
-    group = Group(1, "shop/cart:http")
+    group = Group(1, port_key("shop/cart:http"))
     former = with_serving(PLAN, admits=("198.51.100.0/24",))
     present = with_serving(PLAN, admits=("192.0.2.0/24",))
     group.change(former.serving, 0.0)
@@ -61,13 +62,13 @@ def test_what_former_ranges_dropped_is_not_worded_by_the_present_ones():
 
 
 def test_where_no_client_is_dropped_nothing_is_shown():
-    group = Group(1, "shop/cart:http")
+    group = Group(1, port_key("shop/cart:http"))
     group.add(0, group_report(denied=1), 1.0)
     assert turned_away(PLAN, group, CLOCK) == ()
 
 
 def test_mistakes_of_clients_are_shown_for_a_minute_or_until_one_was_served():
-    group = Group(1, "shop/cart:http")
+    group = Group(1, port_key("shop/cart:http"))
     mistakes = {
         ClientMistake.NO_PROXY_HEADER: StreakPart(
             -1.0, 3, 10.0, 12.0, Failure.OTHER, 0, "203.0.113.11"

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.port_keys import port_key
 from userspace_proxy.agent.view import show_traffic, view_endpoint, view_frontend, view_ports
 from userspace_proxy.causes.cause import CauseCode, When
 from userspace_proxy.causes.endpoints import fault_on_purpose, no_datagram, refuses, resets
@@ -384,10 +385,15 @@ async def test_a_view_with_an_ejected_endpoint_follows_time(plane):
 
 def test_it_shows_how_much_of_its_share_a_usable_endpoint_has():
     verdict, idle = (EndpointVerdict(POD, is_usable, "ready", weight=10) for is_usable in (1, 0))
-    view = view_endpoint(verdict, Group(1, "shop/web"), CLOCK, {}, {POD: 0.4}, {})
+    view = view_endpoint(verdict, Group(1, port_key("shop/web")), CLOCK, {}, {POD: 0.4}, {})
     assert (view.starting, view.preference) == (0.4, "weight 10, starts slowly: 40 %")
-    assert view_endpoint(verdict, Group(1, "shop/web"), CLOCK, {}, {}, {}).starting is None
-    assert view_endpoint(idle, Group(1, "shop/web"), CLOCK, {}, {POD: 0.4}, {}).starting is None
+    assert (
+        view_endpoint(verdict, Group(1, port_key("shop/web")), CLOCK, {}, {}, {}).starting is None
+    )
+    assert (
+        view_endpoint(idle, Group(1, port_key("shop/web")), CLOCK, {}, {POD: 0.4}, {}).starting
+        is None
+    )
 
 
 def test_its_traffic_is_a_copy():
@@ -399,7 +405,7 @@ def test_its_traffic_is_a_copy():
 
 
 def test_a_failure_has_its_remedy_and_a_fault_on_purpose_does_not_look_like_one():
-    verdict, group = EndpointVerdict(POD, True, "ready"), Group(1, "shop/web")
+    verdict, group = EndpointVerdict(POD, True, "ready"), Group(1, port_key("shop/web"))
     group.counters_of(POD).dials.failed(1.0, Failure.REFUSED)
     refused = refuses(POD).replace(count=1, first_at=1001.0, last_at=1001.0)
     assert view_endpoint(verdict, group, CLOCK, {}, {}, {}).cause == refused
@@ -413,7 +419,7 @@ def test_a_failure_has_its_remedy_and_a_fault_on_purpose_does_not_look_like_one(
 
 @pytest.mark.parametrize(("version", "is_named"), [("v1", True), (None, False)])
 def test_the_annotation_for_a_header_is_named_where_an_endpoint_ends_connections(version, is_named):
-    verdict, group = EndpointVerdict(POD, True, "ready"), Group(1, "shop/web")
+    verdict, group = EndpointVerdict(POD, True, "ready"), Group(1, port_key("shop/web"))
     group.serving = Serving(handling=Handling(proxy_protocol=version))
     group.counters_of(POD).ends.failed(1.0, Failure.RESET)
     hint = remedy(view_endpoint(verdict, group, CLOCK, {}, {}, {}).cause)

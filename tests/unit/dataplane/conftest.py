@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import uvloop
 
+from tests.port_keys import port_key
 from userspace_proxy.dataplane import EndpointGroup
 from userspace_proxy.model.serving import Serving
 
@@ -53,4 +54,4 @@ async def timers() -> TimerLoop:
 @pytest.fixture
 def group() -> EndpointGroup:
     """Two endpoints of a Service port."""
-    return EndpointGroup("shop/web:http", Serving([POD_A, POD_B]))
+    return EndpointGroup(port_key("shop/web:http"), Serving([POD_A, POD_B]))

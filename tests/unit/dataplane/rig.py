@@ -17,6 +17,7 @@ from typing import Protocol as Interface
 
 import pytest
 
+from tests.port_keys import port_key
 from userspace_proxy.dataplane import EndpointGroup, Tuning
 from userspace_proxy.dataplane.connection_log import LOGGER
 from userspace_proxy.dataplane.descriptors import DESCRIPTORS
@@ -151,7 +152,7 @@ class Rig:
         serving = Serving(endpoints, affinity_timeout_s, **others)
         address = SocketAddress(at, 0) if isinstance(at, str) else at
         wanted: dict[Any, Wanted] = {object(): Wanted(protocol, (address,))}
-        group = self.plane.open_group("shop/web:http")
+        group = self.plane.open_group(port_key("shop/web:http"))
         answer = self.plane.serve(group, serving, wanted)
         raise_error(answer)
         (listener,) = answer.listeners.values()

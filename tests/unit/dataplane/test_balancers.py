@@ -3,6 +3,7 @@ from collections import Counter
 
 import pytest
 
+from tests.port_keys import port_key
 from userspace_proxy.balance import (
     AffinityTables,
     LeastConnections,
@@ -45,7 +46,7 @@ def test_a_seed_repeats_the_choices_and_another_one_changes_them(balance):
 
     def chosen(seed):
         handling = Handling(balance=balance, seed=seed)
-        return picks(EndpointGroup("shop/web", Serving(pods, handling=handling)), 20)
+        return picks(EndpointGroup(port_key("shop/web"), Serving(pods, handling=handling)), 20)
 
     assert chosen(1) == chosen(1)
     assert chosen(1) != chosen(0)
@@ -92,7 +93,7 @@ def test_a_split_that_begins_and_ends_keeps_turns_pins_and_ejections(group):
 def test_the_worker_counts_the_pins_that_are_in_use():
     tables, pods = AffinityTables(), (POD_A, POD_B)
     split = Serving(pods, 60, outside=[POD_B], inside=CLUSTER)
-    group = EndpointGroup("shop/web:http", split, pins=tables)
+    group = EndpointGroup(port_key("shop/web:http"), split, pins=tables)
     for client in (POD_CLIENT, ALICE):
         picks(group, 1, client)
     counts = [len(tables)]
@@ -109,7 +110,9 @@ def test_the_networks_inside_may_change(group):
 
 
 def test_weights_decide_the_shares_and_may_change():
-    group = EndpointGroup("shop/web:http", Serving((POD_A, POD_B), weights=((POD_A, 400),)))
+    group = EndpointGroup(
+        port_key("shop/web:http"), Serving((POD_A, POD_B), weights=((POD_A, 400),))
+    )
     assert picked(group) == {POD_A: 8, POD_B: 2}
     group.update(Serving((POD_A, POD_B), weights=((POD_A, 100), (POD_B, 400))))
     assert picked(group) == {POD_A: 2, POD_B: 8}
@@ -120,7 +123,7 @@ def test_weights_decide_the_shares_and_may_change():
 def test_weights_count_on_both_sides_of_a_split():
     pods = (POD_A, POD_B)
     group = EndpointGroup(
-        "shop/web:http",
+        port_key("shop/web:http"),
         Serving(pods, outside=pods, inside=(f"{ALICE}/32",), weights=((POD_A, 400),)),
     )
     assert [picked(group, client=client)[POD_A] for client in (ALICE, BOB)] == [8, 8]
@@ -132,7 +135,9 @@ def test_a_client_keeps_its_endpoint_by_its_address_in_each_worker():
         handling=Handling(balance=Balance.SOURCE_HASH),
         standbys=((POD_C, 1),),
     )
-    groups = [EndpointGroup("shop/web:http", serving, start=number) for number in range(3)]
+    groups = [
+        EndpointGroup(port_key("shop/web:http"), serving, start=number) for number in range(3)
+    ]
     clients = [f"203.0.113.{number}" for number in range(20)]
     found = [[group.balancers.current.pick(client, 0.0) for client in clients] for group in groups]
     assert found[0] == found[1] == found[2]
@@ -140,7 +145,7 @@ def test_a_client_keeps_its_endpoint_by_its_address_in_each_worker():
 
 
 def test_with_a_limit_the_endpoint_with_the_most_room_is_picked_until_none_has_any():
-    group = EndpointGroup("shop/web", limited(2))
+    group = EndpointGroup(port_key("shop/web"), limited(2))
     group.counters_of(POD_A).active = 1
     for expected in (POD_B, POD_A, POD_B):
         (picked,) = picks(group, 1)
@@ -166,7 +171,9 @@ def test_a_limit_may_come_and_go_also_for_clients_outside(group):
 @pytest.mark.parametrize("weights", [(), ((POD_B, 500),)], ids=["equal", "weighted"])
 def test_standbys_have_turns_of_their_own_between_those_of_the_first_endpoint(weights):
     pods, standbys = (POD_A, POD_B, POD_C), ((POD_B, 1), (POD_C, 1))
-    group = EndpointGroup("shop/web:http", Serving(pods, standbys=standbys, weights=weights))
+    group = EndpointGroup(
+        port_key("shop/web:http"), Serving(pods, standbys=standbys, weights=weights)
+    )
     fail_overs = Counter()
     for _ in range(12):
         assert picks(group, 1) == [POD_A]
@@ -178,7 +185,9 @@ def test_standbys_have_turns_of_their_own_between_those_of_the_first_endpoint(we
 
 def test_a_preferred_standby_is_picked_once_its_priority_is():
     pods = (POD_A, POD_B, POD_C)
-    group = EndpointGroup("shop/web:http", Serving(pods, standbys=((POD_B, 1), (POD_C, 1))))
+    group = EndpointGroup(
+        port_key("shop/web:http"), Serving(pods, standbys=((POD_B, 1), (POD_C, 1)))
+    )
     group.balancers.prefer(POD_C)
     assert picks(group, 1) == [POD_A]
     # A third priority has begun before the preferred one is picked.
@@ -240,7 +249,7 @@ def shares_of(group, endpoint, *moments, count=110):
 @pytest.mark.parametrize("balance", [Balance.ROUND_ROBIN, Balance.RANDOM])
 def test_a_new_endpoint_starts_slowly(balance):
     handling = Handling(balance=balance, slow_start_s=50.0)
-    group = EndpointGroup("shop/web:http", Serving((POD_A,), handling=handling))
+    group = EndpointGroup(port_key("shop/web:http"), Serving((POD_A,), handling=handling))
     group.update(Serving((POD_A, POD_B), handling=handling), 100.0)
     first, half, last = shares_of(group, POD_B, 100.0, 125.0, 150.0)
     leeway = 2 if balance is Balance.ROUND_ROBIN else 15
@@ -250,7 +259,7 @@ def test_a_new_endpoint_starts_slowly(balance):
 
 
 def test_an_endpoint_that_answers_again_starts_slowly():
-    group = EndpointGroup("shop/web:http", Serving((POD_A, POD_B), handling=SLOWLY))
+    group = EndpointGroup(port_key("shop/web:http"), Serving((POD_A, POD_B), handling=SLOWLY))
     group.outcomes.failed(POD_B, dial_failure(errno.ECONNREFUSED, POD_B.ip), 0.0)
     group.outcomes.answered(POD_B, 100.0)
     assert abs(shares_of(group, POD_B, 100.0)[0] - 10) <= 1
@@ -261,7 +270,7 @@ def test_an_endpoint_that_answers_again_starts_slowly():
 
 def test_a_new_endpoint_gets_fewer_connections_by_load_too():
     handling = Handling(balance=Balance.LEAST_CONNECTIONS, slow_start_s=50.0)
-    group = EndpointGroup("shop/web:http", Serving((POD_A,), handling=handling))
+    group = EndpointGroup(port_key("shop/web:http"), Serving((POD_A,), handling=handling))
     group.counters_of(POD_A).active = 20
     group.update(Serving((POD_A, POD_B), handling=handling), 100.0)
     for _ in range(20):
@@ -270,7 +279,7 @@ def test_a_new_endpoint_gets_fewer_connections_by_load_too():
 
 
 def test_the_share_of_a_new_endpoint_grows_also_where_that_was_asked_for_later():
-    group = EndpointGroup("shop/web:http", Serving((POD_A,)))
+    group = EndpointGroup(port_key("shop/web:http"), Serving((POD_A,)))
     group.update(Serving((POD_A,), handling=SLOWLY), 0.0)
     group.update(Serving((POD_A, POD_B), handling=SLOWLY), 100.0)
     first, last = shares_of(group, POD_B, 100.0, 150.0)
@@ -279,13 +288,13 @@ def test_the_share_of_a_new_endpoint_grows_also_where_that_was_asked_for_later()
 
 
 def test_where_no_other_endpoint_stays_new_ones_have_full_shares():
-    group = EndpointGroup("shop/web:http", Serving((POD_C,), handling=SLOWLY))
+    group = EndpointGroup(port_key("shop/web:http"), Serving((POD_C,), handling=SLOWLY))
     group.update(Serving((POD_A, POD_B), handling=SLOWLY), 100.0)
     assert shares_of(group, POD_B, 100.0) == [55]
 
 
 def test_an_update_of_other_things_goes_on_with_slow_starts():
-    group = EndpointGroup("shop/web:http", Serving((POD_A,), handling=SLOWLY))
+    group = EndpointGroup(port_key("shop/web:http"), Serving((POD_A,), handling=SLOWLY))
     group.update(Serving((POD_A, POD_B), handling=SLOWLY), 100.0)
     group.update(Serving((POD_A, POD_B), affinity_timeout_s=60, handling=SLOWLY), 101.0)
     group.update(Serving((POD_A, POD_B), handling=SLOWLY), 102.0)

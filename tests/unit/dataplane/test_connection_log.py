@@ -13,7 +13,7 @@ from .rig import Clock, connection_lines
 from .waiting import until
 
 ALL = Tuning(connection_log=1.0)
-WHOSE = "shop/web:http", "10.0.0.7"
+WHOSE = ("shop", "shop/web", "shop/web:http"), "10.0.0.7"
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import weakref
 
 import pytest
 
+from tests.port_keys import port_key
 from userspace_proxy.dataplane import EndpointGroup, Tuning
 from userspace_proxy.dataplane.sockets import open_listening
 from userspace_proxy.errors import ListenError, ShortageError
@@ -47,7 +48,7 @@ async def test_listeners_of_one_group_share_its_turn(rig):
 @pytest.mark.parametrize("protocol", list(Protocol))
 async def test_a_socket_stays_its_owners_when_its_listener_is_closed(rig, protocol):
     sock = rig.keep(open_listening(protocol, ANY, freebind=False))
-    group = EndpointGroup("shop/web")
+    group = EndpointGroup(port_key("shop/web"))
     before = rig.engine.descriptors.in_use
     for _ in range(2):
         listener = rig.dataplane.open_listener(group, protocol, sock, ANY)

@@ -1,8 +1,9 @@
 import pytest
 
+from tests.port_keys import port_key
 from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.dataplane import EndpointGroup
-from userspace_proxy.model import SocketAddress
+from userspace_proxy.model import IPFamily, SocketAddress
 from userspace_proxy.model.serving import Serving
 
 from .groups import CLUSTER, POD_A, POD_B, POD_C, picked
@@ -61,7 +62,7 @@ def test_a_connection_that_was_saved_after_a_silence_is_late(group, failed, late
 
 
 def test_endpoints_that_are_added_and_removed_leave_nothing_behind():
-    group = EndpointGroup("shop/web")
+    group = EndpointGroup(port_key("shop/web"))
     for number in range(1000):
         pod = SocketAddress("10.0.0.1", number)
         group.update(Serving([pod]))
@@ -92,3 +93,9 @@ def test_an_endpoint_that_is_put_on_standby_loses_its_flows(group):
     assert picked(group) == {POD_B: 10}
     group.update(Serving((POD_A, POD_B), standbys=((POD_B, 1),)))
     assert left == [{POD_B}, {POD_A}, {POD_B}]
+
+
+def test_a_group_has_the_texts_of_its_service_port():
+    group = EndpointGroup(port_key("shop/web:http", IPFamily.IPV6))
+    assert (group.label, group.reference) == ("shop/web:http (IPv6)", "shop/web:http")
+    assert group.scopes == ("shop", "shop/web", "shop/web:http")

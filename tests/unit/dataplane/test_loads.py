@@ -1,5 +1,6 @@
 import pytest
 
+from tests.port_keys import port_key
 from userspace_proxy.dataplane import EndpointGroup
 from userspace_proxy.model import Balance, Handling, SocketAddress
 from userspace_proxy.model.serving import Serving
@@ -9,7 +10,9 @@ from .groups import ALICE, CLUSTER, POD_A, POD_B, POD_C, POD_CLIENT, limited, pi
 
 @pytest.mark.parametrize("balance", [Balance.LEAST_CONNECTIONS, Balance.POWER_OF_TWO_CHOICES])
 def test_strategies_by_load_see_connections_and_dials(balance):
-    group = EndpointGroup("shop/web", Serving([POD_A, POD_B], handling=Handling(balance=balance)))
+    group = EndpointGroup(
+        port_key("shop/web"), Serving([POD_A, POD_B], handling=Handling(balance=balance))
+    )
     assert group.loads.is_tracked
     group.counters_of(POD_A).active = 1
     group.loads.dial_began(POD_B)
@@ -24,7 +27,7 @@ def test_strategies_by_load_see_connections_and_dials(balance):
 def test_64_unanswered_dials_are_spread_evenly():
     pods = [POD_A, POD_B, POD_C, SocketAddress("10.0.0.4", 80)]
     group = EndpointGroup(
-        "shop/web", Serving(pods, handling=Handling(balance=Balance.LEAST_CONNECTIONS))
+        port_key("shop/web"), Serving(pods, handling=Handling(balance=Balance.LEAST_CONNECTIONS))
     )
     for _ in range(64):
         group.loads.dial_began(group.balancers.current.pick(ALICE, 0.0))
@@ -63,7 +66,7 @@ def test_by_load_both_sides_see_the_same_load(group):
 )
 def test_processes_share_a_limit(limit, processes, shares):
     groups = [
-        EndpointGroup("shop/web", limited(limit), start=index, processes=processes)
+        EndpointGroup(port_key("shop/web"), limited(limit), start=index, processes=processes)
         for index in range(processes)
     ]
     for group, share in zip(groups, shares, strict=True):

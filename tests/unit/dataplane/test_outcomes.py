@@ -3,6 +3,7 @@ import logging
 
 import pytest
 
+from tests.port_keys import port_key
 from userspace_proxy.agent.rounds.wall_clock import WallClock
 from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.causes.endpoints import no_host, no_route, refuses
@@ -106,7 +107,7 @@ def test_an_ejection_is_logged_when_it_begins_and_when_it_ends(group, caplog):
 def test_many_ejections_and_returns_of_a_minute_are_a_few_lines(caplog):
     caplog.set_level(logging.INFO)
     pods = [SocketAddress(f"10.0.0.{number}", 80) for number in range(1, 101)]
-    group = EndpointGroup("shop/web:http", Serving(pods))
+    group = EndpointGroup(port_key("shop/web:http"), Serving(pods))
     for pod in pods:
         group.outcomes.failed(pod, dial_failure(errno.ECONNREFUSED, pod.ip), 0.0)
     for pod in pods:
@@ -219,7 +220,7 @@ def test_a_failed_dial_has_one_code_for_all_observers(group, number):
 
 
 def test_failures_of_a_detour_are_logged_as_on_purpose_and_end_with_it(caplog):
-    group, returned = EndpointGroup("shop/web", Serving([POD_A, POD_B])), []
+    group, returned = EndpointGroup(port_key("shop/web"), Serving([POD_A, POD_B])), []
     group.outcomes.news = News(returned)
     group.update(Serving([POD_A, POD_B], detours=((POD_A, POD_C),)))
     group.outcomes.failed(POD_A, dial_failure(errno.ECONNREFUSED, POD_A.ip), 1.0)

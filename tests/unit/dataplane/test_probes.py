@@ -3,6 +3,7 @@ import logging
 
 import pytest
 
+from tests.port_keys import port_key
 from userspace_proxy.balance.pairs import PAIR_S
 from userspace_proxy.dataplane import EndpointGroup
 from userspace_proxy.dataplane.probes import _MAX_UNDER_WAY
@@ -23,7 +24,7 @@ def fail(rig, group, client, endpoint):
 
 
 def groups(rig, endpoint, *labels):
-    return [EndpointGroup(label, Serving((endpoint,))) for label in labels]
+    return [EndpointGroup(port_key(label), Serving((endpoint,))) for label in labels]
 
 
 def is_out(rig, group, endpoint):
@@ -53,7 +54,7 @@ async def test_all_requests_during_a_probe_get_its_answer(rig, caplog):
 
 async def test_an_endpoint_that_has_left_is_not_dialled(rig):
     gone, stays = rig.endpoint().address, rig.endpoint().address
-    group = EndpointGroup("shop/web", Serving((gone, stays)))
+    group = EndpointGroup(port_key("shop/web"), Serving((gone, stays)))
     group.update(Serving((stays,)))
     fail(rig, group, ALICE, gone)
     assert not rig.connections.probes._under_way
@@ -144,7 +145,7 @@ async def test_an_endpoint_to_which_this_node_has_no_way_stays_ejected(rig):
 async def test_of_twice_as_many_endpoints_as_are_probed_at_once_the_first_are_and_dials_go_on(rig):
     silent = rig.keep(SilentEndpoint(ip="0.0.0.0")).address.port
     endpoints = [SocketAddress(f"127.1.0.{n}", silent) for n in range(2 * _MAX_UNDER_WAY)]
-    web = EndpointGroup("shop/web", Serving(tuple(endpoints)))
+    web = EndpointGroup(port_key("shop/web"), Serving(tuple(endpoints)))
     for endpoint in endpoints:
         rig.connections.probes.request(web, ALICE, endpoint)
     assert list(rig.connections.probes._under_way) == endpoints[:_MAX_UNDER_WAY]

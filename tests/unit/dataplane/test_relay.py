@@ -10,6 +10,7 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.port_keys import port_key
 from userspace_proxy.dataplane import EndpointGroup, Tuning, relay
 from userspace_proxy.dataplane import reactor as epoll
 from userspace_proxy.dataplane.pipes import PIPE_BYTES
@@ -297,7 +298,9 @@ async def test_the_last_words_before_a_reset_may_be_longer_than_a_turn(rig, smal
 
 async def test_urgent_data_before_a_reset_is_in_its_place(rig):
     pod = rig.endpoint()
-    connection, client = await rig.begun(EndpointGroup("shop/web", Serving([pod.address])))
+    connection, client = await rig.begun(
+        EndpointGroup(port_key("shop/web"), Serving([pod.address]))
+    )
     await client.send(b"hello")
     connection.begin()
     server = pod.accept_now()

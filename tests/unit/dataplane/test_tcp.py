@@ -4,6 +4,7 @@ import socket
 
 import pytest
 
+from tests.port_keys import port_key
 from userspace_proxy.causes.endpoints import UNANSWERED_S
 from userspace_proxy.dataplane import EndpointGroup, Tuning
 from userspace_proxy.dataplane import reactor as epoll
@@ -19,7 +20,7 @@ ALICE, BOB = "127.0.0.2", "127.0.0.3"
 
 async def test_a_connection_that_cannot_be_watched_is_reset(rig, monkeypatch):
     pod = rig.endpoint()
-    group = EndpointGroup("shop/web", Serving([pod.address]))
+    group = EndpointGroup(port_key("shop/web"), Serving([pod.address]))
     connection, client = await rig.begun(group)
     connection.begin()
 
@@ -34,7 +35,9 @@ async def test_a_connection_that_cannot_be_watched_is_reset(rig, monkeypatch):
 
 async def test_bytes_that_an_endpoint_sends_before_the_join_arrive(rig):
     pod = rig.endpoint()
-    connection, client = await rig.begun(EndpointGroup("shop/web", Serving([pod.address])))
+    connection, client = await rig.begun(
+        EndpointGroup(port_key("shop/web"), Serving([pod.address]))
+    )
     connection.begin()
     assert pod.accept_now().send_some(b"220 ready") == 9
     assert await client.read() == b"220 ready"
@@ -43,7 +46,7 @@ async def test_bytes_that_an_endpoint_sends_before_the_join_arrive(rig):
 async def test_an_endpoint_that_resets_before_the_header_is_sent_resets_the_client(rig):
     pod = rig.endpoint()
     handling = Handling(proxy_protocol=ProxyProtocol.V1)
-    group = EndpointGroup("shop/web", Serving([pod.address], handling=handling))
+    group = EndpointGroup(port_key("shop/web"), Serving([pod.address], handling=handling))
     connection, client = await rig.begun(group)
     connection.begin()
     server = pod.accept_now()
@@ -56,7 +59,9 @@ async def test_an_endpoint_that_resets_before_the_header_is_sent_resets_the_clie
 
 async def test_an_endpoint_that_sends_first_gets_the_connection_at_once(rig):
     pod = rig.endpoint()
-    connection, _client = await rig.begun(EndpointGroup("shop/web", Serving([pod.address])))
+    connection, _client = await rig.begun(
+        EndpointGroup(port_key("shop/web"), Serving([pod.address]))
+    )
     connection.begin()
     await until(lambda: connection.up)
     assert pod.accept_now() is not None
@@ -79,7 +84,9 @@ def sends_at_once(connection):
 @pytest.mark.parametrize("said", ["before", "after"])
 async def test_sent_data_never_wait_for_an_ack(rig, words, is_at_once, said):
     pod = rig.endpoint()
-    connection, client = await rig.begun(EndpointGroup("shop/web", Serving([pod.address])))
+    connection, client = await rig.begun(
+        EndpointGroup(port_key("shop/web"), Serving([pod.address]))
+    )
     if said == "before":
         await client.send(words[0])
     connection.begin()
@@ -93,7 +100,7 @@ async def test_sent_data_never_wait_for_an_ack(rig, words, is_at_once, said):
 
 async def test_an_endpoint_that_left_while_it_was_dialled_still_serves(rig):
     pod = rig.endpoint()
-    group = EndpointGroup("shop/web", Serving([pod.address]))
+    group = EndpointGroup(port_key("shop/web"), Serving([pod.address]))
     connection, client = await rig.begun(group)
     connection.begin()
     group.update(Serving([rig.refusing()]))
@@ -117,7 +124,7 @@ async def test_what_a_client_sent_before_the_dial_was_answered_arrives_with_its_
 
 async def test_what_a_client_sent_before_the_dial_was_answered_arrives_with_its_reset(rig):
     pod = rig.endpoint()
-    group = EndpointGroup("shop/web", Serving([pod.address]))
+    group = EndpointGroup(port_key("shop/web"), Serving([pod.address]))
     connection, client = await rig.begun(group)
     await client.send(b"last words")
     client.reset()

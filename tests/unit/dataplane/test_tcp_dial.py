@@ -4,6 +4,7 @@ import socket
 
 import pytest
 
+from tests.port_keys import port_key
 from userspace_proxy.balance import TRIED_MAX
 from userspace_proxy.dataplane import EndpointGroup, Tuning
 from userspace_proxy.dataplane import reactor as epoll
@@ -94,7 +95,7 @@ async def test_when_all_are_ejected_all_are_tried_anyway(rig):
 
 async def test_a_client_of_many_dead_endpoints_is_reset_after_sixteen(rig):
     dead = [UNREACHABLE._replace(port=port) for port in range(1, 2 * TRIED_MAX + 1)]
-    group = EndpointGroup("shop/web", Serving(dead))
+    group = EndpointGroup(port_key("shop/web"), Serving(dead))
     connection, client = await rig.begun(group)
     connection.begin()
     # After a dial that failed at once, others get their turn.
@@ -121,7 +122,7 @@ async def test_each_dial_that_waits_has_a_deadline_of_its_own(build):
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 async def test_a_client_of_silent_endpoints_is_reset_after_3_s(build, timers, count):
     rig = build(None, timers.clock, timers)
-    group = EndpointGroup("shop/web", Serving([rig.silent() for _ in range(count)]))
+    group = EndpointGroup(port_key("shop/web"), Serving([rig.silent() for _ in range(count)]))
     connection, client = await rig.begun(group)
     rig.engine.reactor.tick()
     connection.begin()
@@ -137,7 +138,7 @@ async def test_a_client_of_silent_endpoints_is_reset_after_3_s(build, timers, co
 
 async def test_an_endpoint_that_had_less_than_its_time_is_not_to_blame(build, timers):
     rig = build(None, timers.clock, timers)
-    group = EndpointGroup("shop/web", Serving([rig.silent() for _ in range(4)]))
+    group = EndpointGroup(port_key("shop/web"), Serving([rig.silent() for _ in range(4)]))
     connection, client = await rig.begun(group)
     rig.engine.reactor.tick()
     connection.begin()
@@ -152,7 +153,7 @@ async def test_an_endpoint_that_had_less_than_its_time_is_not_to_blame(build, ti
 async def test_a_dial_that_was_answered_counts_until_it_is_joined(build, timers):
     rig = build(None, timers.clock, timers)
     pods = [rig.endpoint().address for _ in range(2)]
-    group = EndpointGroup("shop/web", Serving(pods, **limited(1)))
+    group = EndpointGroup(port_key("shop/web"), Serving(pods, **limited(1)))
     connection, _ = await rig.begun(group)
     rig.engine.reactor.tick()
     connection.begin()
@@ -176,7 +177,7 @@ async def ask(rig, group):
 async def test_where_all_were_silent_a_moment_ago_one_client_a_second_dials(build, timers):
     rig = build(None, timers.clock, timers)
     silent = rig.silent()
-    group = EndpointGroup("shop/web", Serving([silent]))
+    group = EndpointGroup(port_key("shop/web"), Serving([silent]))
     await ask(rig, group)
     timers.advance(3)
     assert group.totals().failures == 1
@@ -201,7 +202,7 @@ async def test_an_endpoint_that_is_back_serves_after_a_second_although_all_were_
 ):
     rig = build(None, timers.clock, timers)
     silent = rig.keep(SilentEndpoint())
-    group = EndpointGroup("shop/web", Serving([silent.address]))
+    group = EndpointGroup(port_key("shop/web"), Serving([silent.address]))
     await ask(rig, group)
     timers.advance(3)
     silent.close()
@@ -218,7 +219,7 @@ async def test_an_endpoint_that_is_back_serves_after_a_second_although_all_were_
 async def test_a_dial_from_before_an_endpoints_return_does_not_eject_it_again(build, timers):
     rig = build(None, timers.clock, timers)
     silent = rig.silent()
-    group = EndpointGroup("shop/web", Serving([silent, rig.refusing()]))
+    group = EndpointGroup(port_key("shop/web"), Serving([silent, rig.refusing()]))
     connection, _ = await rig.begun(group)
     rig.engine.reactor.tick()
     connection.begin()
@@ -240,7 +241,7 @@ async def test_endpoints_that_refuse_are_dialled_for_each_client(rig):
 
 async def test_an_answer_that_is_on_its_way_is_no_timeout(rig):
     pod = rig.endpoint()
-    group = EndpointGroup("shop/web", Serving([pod.address, rig.refusing()]))
+    group = EndpointGroup(port_key("shop/web"), Serving([pod.address, rig.refusing()]))
     connection, client = await rig.begun(group)
     connection.begin()
     connection.dial.timed_out()
@@ -251,7 +252,7 @@ async def test_an_answer_that_is_on_its_way_is_no_timeout(rig):
 
 async def test_a_dial_for_which_there_is_no_descriptor_is_tried_again_soon(rig):
     pods = [rig.endpoint(), rig.endpoint()]
-    group = EndpointGroup("shop/web", Serving([pod.address for pod in pods]))
+    group = EndpointGroup(port_key("shop/web"), Serving([pod.address for pod in pods]))
     connection, client = await rig.begun(group)
     with no_descriptors():
         connection.begin()
@@ -263,7 +264,9 @@ async def test_a_dial_for_which_there_is_no_descriptor_is_tried_again_soon(rig):
 
 async def test_a_client_does_not_wait_for_a_descriptor_for_ever(build, timers):
     rig = build(None, timers.clock, timers)
-    connection, client = await rig.begun(EndpointGroup("shop/web", Serving([rig.silent()])))
+    connection, client = await rig.begun(
+        EndpointGroup(port_key("shop/web"), Serving([rig.silent()]))
+    )
     with no_descriptors():
         connection.begin()
         timers.advance(2.9)
@@ -278,7 +281,9 @@ async def test_a_connection_that_is_closed_while_it_waits_for_a_descriptor_stays
 ):
     rig = build(None, timers.clock, timers)
     pod = rig.endpoint()
-    connection, client = await rig.begun(EndpointGroup("shop/web", Serving([pod.address])))
+    connection, client = await rig.begun(
+        EndpointGroup(port_key("shop/web"), Serving([pod.address]))
+    )
     with no_descriptors():
         connection.begin()
     connection.close()
@@ -289,7 +294,7 @@ async def test_a_connection_that_is_closed_while_it_waits_for_a_descriptor_stays
 
 async def test_a_dial_that_cannot_be_watched_is_tried_again_soon(rig, monkeypatch):
     pod = rig.endpoint()
-    group = EndpointGroup("shop/web", Serving([pod.address]))
+    group = EndpointGroup(port_key("shop/web"), Serving([pod.address]))
     connection, client = await rig.begun(group)
 
     def out_of_watches(*_args):
@@ -305,7 +310,7 @@ async def test_a_dial_that_cannot_be_watched_is_tried_again_soon(rig, monkeypatc
 
 async def test_the_end_of_a_dial_that_was_not_counted_ends_no_other(rig):
     silent = rig.silent()
-    group = EndpointGroup("shop/web", Serving([silent]))
+    group = EndpointGroup(port_key("shop/web"), Serving([silent]))
     before, _ = await rig.begun(group)
     before.begin()
     group.update(Serving([silent], handling=Handling(max_connections=9)))
@@ -338,7 +343,7 @@ async def test_an_endpoint_that_is_the_dialling_socket_itself_counts_as_refusing
     own.connect(own.getsockname())
     own.setblocking(False)
     itself = SocketAddress(*own.getsockname())
-    group = EndpointGroup("shop/web", Serving([itself, pod.address]))
+    group = EndpointGroup(port_key("shop/web"), Serving([itself, pod.address]))
     connection, client = await rig.begun(group)
     dial = connection.dial = TcpDial(connection)
     dial.endpoint = group.balancers.current.pick("127.0.0.1", 0.0)

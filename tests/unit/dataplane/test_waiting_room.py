@@ -2,6 +2,7 @@ import socket
 
 import pytest
 
+from tests.port_keys import port_key
 from userspace_proxy.dataplane import EndpointGroup, Tuning, Waiting
 from userspace_proxy.dataplane.redials import REDIALS
 from userspace_proxy.dataplane.tuning import BATCH
@@ -418,7 +419,7 @@ async def test_a_client_that_is_pinned_waits_and_others_are_served_meanwhile(rig
 async def test_a_client_that_waits_is_not_dialled_by_what_it_waited_for_before(build, timers):
     rig = build(None, timers.clock, timers)
     dead = [UNREACHABLE._replace(port=port) for port in range(1, 4)]
-    group = EndpointGroup("shop/web", Serving(dead, **HOLD))
+    group = EndpointGroup(port_key("shop/web"), Serving(dead, **HOLD))
     connection, _ = await rig.begun(group)
     connection.begin()
     connection.dial.client_timed_out()
@@ -429,7 +430,7 @@ async def test_a_client_that_waits_is_not_dialled_by_what_it_waited_for_before(b
 
 async def test_a_client_that_is_served_after_a_wait_is_not_dialled_by_a_turn_from_before(rig):
     dead = UNREACHABLE._replace(port=1)
-    group = EndpointGroup("shop/web", Serving([dead, UNREACHABLE], **HOLD))
+    group = EndpointGroup(port_key("shop/web"), Serving([dead, UNREACHABLE], **HOLD))
     connection, client = await rig.begun(group)
     passed = []
     for number in range(50 * REDIALS):

@@ -4,6 +4,7 @@ import math
 import msgspec
 import pytest
 
+from tests.port_keys import port_key
 from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.facts.connection import (
     ConnectionEvent,
@@ -12,18 +13,20 @@ from userspace_proxy.facts.connection import (
     FailedDialFacts,
     ending,
     failed_dials,
+    port_fields,
     read_connection,
 )
-from userspace_proxy.model import SocketAddress
+from userspace_proxy.model import IPFamily, PortKey, ServicePortName, Side, SocketAddress
 from userspace_proxy.model.connection_ends import EndedBy
 
+EXTERNAL_V6 = PortKey(ServicePortName("shop", "web", "http"), IPFamily.IPV6, Side.EXTERNAL)
 DEAD = FailedDialFacts("10.244.0.9:80", CauseCode.ENDPOINT_REFUSES)
 
 
 def served(**changes):
     """Return a connection that was served and ended well."""
     fields = {
-        "service": "shop/web:http",
+        **port_fields(port_key("shop/web:http")),
         "client": "10.244.0.7:41234",
         "endpoint": "10.244.0.3:80",
         "waited_s": 0.001,
@@ -117,7 +120,7 @@ def test_the_wait_for_the_first_byte_includes_that_for_an_endpoint(one, seconds)
 def test_a_service_is_selected_by_its_namespace_its_name_or_a_port(service, taken):
     wanted = ConnectionFilter(service=service)
     assert wanted.takes(served()) is taken
-    assert wanted.takes(served(service="shop/web:http (IPv6, external)")) is taken
+    assert wanted.takes(served(**port_fields(EXTERNAL_V6))) is taken
 
 
 @pytest.mark.parametrize(

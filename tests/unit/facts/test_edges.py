@@ -1,5 +1,7 @@
+import msgspec
 import pytest
 
+from tests.port_keys import port_key
 from userspace_proxy.facts import edges as module
 from userspace_proxy.facts.edges import (
     CALLS_MAX,
@@ -10,32 +12,40 @@ from userspace_proxy.facts.edges import (
     Calls,
     Edges,
 )
+from userspace_proxy.model import IPFamily
 
 ALICE, BOB = "10.244.0.7", "10.244.0.8"
-WEB = "shop/web:http"
+WEB, DB = port_key("shop/web:http"), port_key("shop/db")
+
+
+class Group:
+    """What is called."""
+
+    def __init__(self, key):
+        self.key = key
 
 
 def rows(edges):
-    return [(row.client, row.service, row.connections) for row in edges.facts().edges]
+    return [(row.client, port_key(row.service), row.connections) for row in edges.facts().edges]
 
 
 def test_calls_are_counted_by_service_and_client_until_they_are_taken():
-    counts = CallCounts()
+    counts, web, db = CallCounts(), Group(WEB), Group(DB)
     for client in (ALICE, BOB, ALICE):
-        counts.add(WEB, client)
-    counts.add("shop/db", ALICE)
+        counts.add(web, client)
+    counts.add(db, ALICE)
     assert counts.take() == (
-        [Calls(WEB, ALICE, 2), Calls(WEB, BOB, 1), Calls("shop/db", ALICE, 1)],
+        [Calls(WEB, ALICE, 2), Calls(WEB, BOB, 1), Calls(DB, ALICE, 1)],
         0,
     )
     assert counts.take() == ([], 0)
 
 
 def test_calls_that_a_full_table_has_no_place_for_are_counted_together():
-    counts = CallCounts()
+    counts, web = CallCounts(), Group(WEB)
     for number in range(CALLS_MAX + 3):
-        counts.add(WEB, str(number))
-    counts.add(WEB, "0")
+        counts.add(web, str(number))
+    counts.add(web, "0")
     calls, left_out = counts.take()
     assert (len(calls), calls[0].number, left_out) == (CALLS_MAX, 2, 3)
 
@@ -66,15 +76,15 @@ def test_calls_stay_with_the_pod_that_had_the_address_when_it_called():
 
 def test_only_wanted_services_are_shown():
     edges = Edges()
-    edges.add([Calls(WEB, BOB, 1), Calls("shop/db", BOB, 1)], 0, 10.0)
-    shown = edges.facts(lambda service: service == WEB).edges
-    assert [row.service for row in shown] == [WEB]
+    edges.add([Calls(WEB, BOB, 1), Calls(DB, BOB, 1)], 0, 10.0)
+    shown = edges.facts(lambda scopes: "shop/web" in scopes).edges
+    assert [row.service for row in shown] == ["shop/web:http"]
 
 
 def test_the_clients_of_one_port_take_no_more_than_its_share():
     edges = Edges()
     edges.add([Calls(WEB, str(n), 1) for n in range(EDGES_OF_A_PORT + 7)], 0, 10.0)
-    edges.add([Calls("shop/db", ALICE, 1)], 0, 10.0)
+    edges.add([Calls(DB, ALICE, 1)], 0, 10.0)
     facts = edges.facts()
     assert (len(facts.edges), facts.others) == (EDGES_OF_A_PORT + 1, 7)
 
@@ -82,35 +92,35 @@ def test_the_clients_of_one_port_take_no_more_than_its_share():
 def test_a_flood_of_clients_costs_one_search_for_a_place(monkeypatch):
     searched, has_place = [], Edges._has_place
 
-    def search(edges, service, now):
-        searched.append(service)
-        return has_place(edges, service, now)
+    def search(edges, key, now):
+        searched.append(key)
+        return has_place(edges, key, now)
 
     edges = Edges()
     edges.add([Calls(WEB, str(n), 1) for n in range(EDGES_OF_A_PORT)], 0, 10.0)
     monkeypatch.setattr(Edges, "_has_place", search)
     flood = [Calls(WEB, f"new {n}", 1) for n in range(1000)]
-    edges.add([*flood, Calls("shop/db", ALICE, 1)], 0, 20.0)
-    assert searched == [WEB, "shop/db"]
+    edges.add([*flood, Calls(DB, ALICE, 1)], 0, 20.0)
+    assert searched == [WEB, DB]
     facts = edges.facts()
     assert (len(facts.edges), facts.others) == (EDGES_OF_A_PORT + 1, 1000)
 
 
 def test_the_table_is_bounded():
     edges = Edges()
-    edges.add([Calls(f"shop/{n}", ALICE, 1) for n in range(EDGES_MAX + 5)], 0, 10.0)
+    edges.add([Calls(port_key(f"shop/{n}"), ALICE, 1) for n in range(EDGES_MAX + 5)], 0, 10.0)
     facts = edges.facts()
     assert (len(facts.edges), facts.others) == (EDGES_MAX, 5)
 
 
 @pytest.mark.parametrize(
-    ("service", "most"), [(WEB.format, EDGES_OF_A_PORT), ("shop/{}".format, EDGES_MAX)]
+    ("service", "most"), [("shop/web:http", EDGES_OF_A_PORT), ("shop/{}", EDGES_MAX)]
 )
 def test_a_client_that_has_not_called_for_long_makes_room(service, most, monkeypatch):
-    edges = Edges()
-    edges.add([Calls(service(n), str(n), 2) for n in range(most)], 0, 10.0)
-    edges.add([Calls(service(0), "0", 1)], 0, 20.0)
-    newcomer = Calls(service(1) if service(1) == WEB else "shop/new", ALICE, 1)
+    edges, keys = Edges(), [port_key(service.format(n)) for n in range(most)]
+    edges.add([Calls(key, str(n), 2) for n, key in enumerate(keys)], 0, 10.0)
+    edges.add([Calls(keys[0], "0", 1)], 0, 20.0)
+    newcomer = Calls(WEB if WEB in keys else port_key("shop/new"), ALICE, 1)
     edges.add([newcomer], 0, 10.0 + STALE_S - 1)
     assert edges.facts().others == 1
     edges.add([newcomer], 0, 10.0 + STALE_S)
@@ -126,6 +136,24 @@ def test_a_place_that_was_freed_is_free_for_its_port_too(monkeypatch):
     monkeypatch.setattr(module, "EDGES_MAX", 1)
     edges = Edges()
     edges.add([Calls(WEB, ALICE, 1)], 0, 0.0)
-    edges.add([Calls("shop/db", ALICE, 1)], 0, STALE_S)
+    edges.add([Calls(DB, ALICE, 1)], 0, STALE_S)
     edges.add([Calls(WEB, ALICE, 1)], 0, 2 * STALE_S)
     assert rows(edges) == [(ALICE, WEB, 1)]
+
+
+def test_an_edge_names_its_service_port_in_parts():
+    edges = Edges()
+    edges.add([Calls(port_key("shop/web:http", IPFamily.IPV6), ALICE, 1)], 0, 10.0)
+    (row,) = edges.facts().edges
+    assert (row.service, row.namespace, row.name, row.port) == (
+        "shop/web:http (IPv6)",
+        "shop",
+        "web",
+        "http",
+    )
+
+
+def test_a_name_that_is_too_long_is_no_message():
+    sent = msgspec.json.encode(Calls(WEB, ALICE, 1)).replace(b"web", b"w" * 1100)
+    with pytest.raises(msgspec.ValidationError, match="more than 1024 characters"):
+        msgspec.json.decode(sent, type=Calls)

@@ -31,3 +31,7 @@ def test_identities_sort_by_namespace_then_name_then_port():
         ServicePortName("bank", "zeta", "http"),
     ]
     assert sorted(names) == list(reversed(names))
+
+
+def test_a_service_port_is_in_its_namespace_its_service_and_itself():
+    assert ServicePortName("shop", "cart", "http").scopes == ("shop", "shop/cart", "shop/cart:http")

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 
+from tests.port_keys import port_key
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.sockets import open_listening
 from userspace_proxy.model import Protocol, SocketAddress
@@ -64,7 +65,9 @@ class Control:
         at = SocketAddress("127.0.0.1", 0)
         self.sock = self.keep(open_listening(protocol, at, freebind=False))
         at = SocketAddress(*self.sock.getsockname())
-        self.send(OpenGroup(GROUP, "shop/web:http", Serving(endpoints, affinity_timeout_s)))
+        self.send(
+            OpenGroup(GROUP, port_key("shop/web:http"), Serving(endpoints, affinity_timeout_s))
+        )
         self.send(OpenListener(LISTENER, GROUP, protocol, at), self.sock)
         return at
 

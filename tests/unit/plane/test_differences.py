@@ -8,6 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from tests.port_keys import port_key
 from userspace_proxy.dataplane import EndpointGroup
 from userspace_proxy.facts import (
     STREAKS,
@@ -47,7 +48,7 @@ def streaks(group, endpoints):
 
 @pytest.fixture
 def group():
-    return EndpointGroup("shop/web:http", Serving(PODS))
+    return EndpointGroup(port_key("shop/web:http"), Serving(PODS))
 
 
 @pytest.fixture
@@ -140,13 +141,13 @@ class Sums(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.group = EndpointGroup("shop/web:http", Serving(PODS))
-        self.counted = EndpointGroup("shop/web:http", Serving(PODS))
+        self.group = EndpointGroup(port_key("shop/web:http"), Serving(PODS))
+        self.counted = EndpointGroup(port_key("shop/web:http"), Serving(PODS))
         self.groups = self.group, self.counted
         for group in self.groups:
             group.on_removed.append(partial(self.end_flows, group))
         self.differences = None
-        self.shared = Group(7, "shop/web:http")
+        self.shared = Group(7, port_key("shop/web:http"))
         self.shared.change(Serving(tuple(PODS)))
         self.flows = {(group, pod): 0 for group in self.groups for pod in PODS}
         self.stayed = set(PODS)
@@ -310,7 +311,7 @@ def test_the_clients_that_an_endpoint_denies_reach_the_control_process(group, di
     group.counters_of(A).denials.failed(2.0, Failure.SILENT, "2001:db8::7")
     (told,) = report(differences).endpoints
     assert told.dials is None
-    control = Group(1, "shop/web")
+    control = Group(1, port_key("shop/web"))
     control.change(Serving((A,)))
     control.add(0, group_report(told), 3.0)
     assert control.counters_of(A).denials.whole() == StreakPart(
@@ -322,7 +323,7 @@ def test_clients_that_are_turned_away_reach_the_control_process_from_all_workers
     group, differences
 ):
     header = ClientMistake.NO_PROXY_HEADER
-    control = Group(1, "shop/web")
+    control = Group(1, port_key("shop/web"))
     for number, now in enumerate((2.0, 4.0)):
         group.note_mistake(header, f"192.0.2.{number}", now)
         control.add(0, report(differences), 5.0)

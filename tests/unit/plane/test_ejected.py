@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from tests.port_keys import port_key
 from userspace_proxy.model import DialFailure, Failure, Handling, ServiceKey, SocketAddress
 from userspace_proxy.model.node_network import DroppedBy, NextHop
 from userspace_proxy.model.serving import Serving
@@ -59,7 +60,7 @@ class Rig:
 
     def serve(self, name):
         """Return the group of another Service with both endpoints."""
-        group = self.plane.open_group(f"shop/{name}:http")
+        group = self.plane.open_group(port_key(f"shop/{name}:http"))
         self.plane.serve(group, Serving((POD, OTHER)), {})
         self.services[group] = ServiceKey("shop", name)
         return group

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from tests.port_keys import port_key
 from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.dataplane import Waiting
 from userspace_proxy.facts import TIMES_BOUNDS_S, EndpointCounters, GroupCounters, StreakPart
@@ -39,7 +40,7 @@ def report_of_a(**counted):
 
 @pytest.fixture
 def group():
-    group = Group(7, "shop/web:http")
+    group = Group(7, port_key("shop/web:http"))
     group.change(SERVING)
     return group
 
@@ -63,7 +64,7 @@ def test_that_the_last_endpoint_leaves_is_noted_for_a_minute(group, without, fla
 
 
 def test_a_worker_learns_all_that_there_is_to_know(group):
-    assert group.opening().message() == OpenGroup(7, "shop/web:http", SERVING)
+    assert group.opening().message() == OpenGroup(7, port_key("shop/web:http"), SERVING)
 
 
 @pytest.mark.parametrize(

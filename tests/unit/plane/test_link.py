@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from tests.port_keys import port_key
 from userspace_proxy.errors import ListenError
 from userspace_proxy.model import Handling, Hold, Protocol, SocketAddress
 
@@ -60,7 +61,7 @@ async def test_a_taken_port_is_a_listen_error(rig, protocol):
 
 def hand_over(rig, service, *endpoints, **others):
     """Have a Service's listener serve a new group, and forget the old one."""
-    old, service.served = service.served, rig.plane.open_group("shop/web:other")
+    old, service.served = service.served, rig.plane.open_group(port_key("shop/web:other"))
     service.group = service.served
     rig.update(service, *endpoints, **others)
     rig.plane.close_group(old)

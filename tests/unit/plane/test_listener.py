@@ -5,6 +5,7 @@ import socket
 
 import pytest
 
+from tests.port_keys import port_key
 from userspace_proxy.errors import ListenError, ShortageError
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.model.serving import Serving
@@ -345,7 +346,7 @@ def test_what_can_not_be_opened_leaves_nothing_open(share, protocol):
 
 
 def test_a_worker_gets_the_address_that_was_chosen():
-    group = Group(7, "shop/web:http")
+    group = Group(7, port_key("shop/web:http"))
     group.change(Serving())
     at = SocketAddress("127.0.0.1", 0)
     sockets = ListeningSockets(Protocol.TCP, at, freebind=False, workers=(0, 2))

@@ -7,6 +7,7 @@ import resource
 
 import pytest
 
+from tests.port_keys import port_key
 from userspace_proxy.errors import BoundError, ListenError, ShortageError
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.model.serving import Serving
@@ -53,7 +54,7 @@ class Workers:
 
     def group(self):
         self.numbers += 1
-        return Group(self.numbers, "shop/web:http")
+        return Group(self.numbers, port_key("shop/web:http"))
 
     def serve(self, group, wanted, *endpoints, **others):
         """Do what a plane does, without the messages about groups."""

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from tests.port_keys import port_key
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import Group, Plane
@@ -49,7 +50,7 @@ async def slow():
 
 def open_group(slot, number, *listeners):
     """Open a group and listeners in a worker, which takes that; the group has PODS[0]."""
-    group = Group(number, "shop/web:http")
+    group = Group(number, port_key("shop/web:http"))
     group.change(Serving((PODS[0],)))
     slot.update(group.opening())
     for listener in listeners:
@@ -69,14 +70,14 @@ def replaced(number, old, new):
 
 
 async def test_changes_that_wait_are_merged_but_not_beyond_the_closing_of_a_listener(slow):
-    group = Group(1, "shop/web:http")
+    group = Group(1, port_key("shop/web:http"))
     slow.update(group.opening())
     slow.send(OpenListener(7, 1, TCP, WEB))
     change(slow, group, *PODS[:3])
     slow.send(CloseListener(7))
     change(slow, group, PODS[0], None)
     assert slow.link.take() == [
-        OpenGroup(1, "shop/web:http", Serving((PODS[2],))),
+        OpenGroup(1, port_key("shop/web:http"), Serving((PODS[2],))),
         OpenListener(7, 1, TCP, WEB),
         CloseListener(7),
         ChangeGroup(1, [PODS[2]], []),

@@ -1,6 +1,7 @@
 import msgspec
 import pytest
 
+from tests.port_keys import port_key
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.facts import (
     STREAKS,
@@ -48,7 +49,7 @@ NO_FIGURES = GroupCounters().figures()
     "message",
     [
         Start(1, Tuning(tcp_idle_s=3600.0), {"userspace_proxy": 20}),
-        OpenGroup(3, "shop/web:http", SPLIT),
+        OpenGroup(3, port_key("shop/web:http"), SPLIT),
         ChangeGroup(3, [POD_A], [(0, POD_B)], SPLIT),
         OpenListener(7, 3, Protocol.UDP, POD_B),
         Drain(0.3),
@@ -144,8 +145,8 @@ def test_what_is_no_message_of_a_worker_is_an_error_that_the_reader_expects(data
 
 def test_the_form_is_plain_json():
     assert encode(Drain(1.5)) == b'["Drain",1.5]'
-    assert encode(OpenGroup(3, "shop/web:http", SPLIT)) == (
-        b'["OpenGroup",3,"shop/web:http",{"endpoints":[["10.0.0.1",80]],"outside":[],'
+    assert encode(OpenGroup(3, port_key("shop/web:http"), SPLIT)) == (
+        b'["OpenGroup",3,[["shop","web","http"],4,""],{"endpoints":[["10.0.0.1",80]],"outside":[],'
         b'"admits":["10.0.0.0/8"],"handling":{"balance":"least-connections","seed":0,'
         b'"keeps_clients":true,"hold":null,"slow_start_s":0.0,"max_connections":null,"wake":null,'
         b'"idle_after_s":null,"removal_s":null,"proxy_protocol":null,"path":null,"names":[],'

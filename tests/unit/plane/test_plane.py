@@ -6,6 +6,7 @@ import socket
 
 import pytest
 
+from tests.port_keys import port_key
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.errors import ShortageError
 from userspace_proxy.model import Balance, Handling, Protocol, SocketAddress
@@ -83,7 +84,7 @@ async def test_what_was_dropped_for_a_former_group_is_counted_there(rig):
     web = rig.service(pod.address, at="0.0.0.0", admits=ALICE_ALONE)
     await all_serve(rig)
     assert await is_dropped(rig, web, BOB)
-    other = rig.plane.open_group("shop/other")
+    other = rig.plane.open_group(port_key("shop/other"))
     rig.plane.serve(other, Serving((pod.address,)), web.wanted)
     await rig.plane.refresh()
     assert web.served.counters.denied >= 1

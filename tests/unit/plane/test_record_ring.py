@@ -4,12 +4,14 @@ import socket
 
 import pytest
 
+from tests.port_keys import port_key
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.facts.connection import (
     ConnectionEvent,
     ConnectionFacts,
     ConnectionFilter,
     LeftOut,
+    port_fields,
 )
 from userspace_proxy.facts.counters import GroupCounters
 from userspace_proxy.model import Handling, Hold
@@ -22,7 +24,7 @@ from ..dataplane.rig import UNREACHABLE, Clock, Rig
 from ..dataplane.waiting import until
 
 ALL = ConnectionFilter()
-WEB, ALICE = "shop/web:http", "10.0.0.7"
+WEB, DB, ALICE = port_key("shop/web:http"), port_key("shop/db"), "10.0.0.7"
 HELD = Handling(hold=Hold(60.0))
 
 
@@ -309,7 +311,7 @@ async def test_what_no_filter_takes_is_left_to_no_reader(rig):
 async def test_no_fields_are_collected_of_what_no_filter_can_take(rig, filters, takes):
     ring = RecordRing(rig.engine)
     ring.observe(filters)
-    assert ring.has_room(WEB, ALICE, is_plain=True) is takes
+    assert ring.has_room(WEB.name.scopes, ALICE, is_plain=True) is takes
     assert ring.observe(filters).left_out == []
 
 
@@ -329,7 +331,7 @@ async def test_a_full_ring_counts_what_it_leaves_out(rig):
     ring, one = RecordRing(rig.engine), ConnectionFacts()
     ring.observe([ALL])
     for _ in range(OBSERVED_MAX + 5):
-        if ring.has_room(WEB, ALICE):
+        if ring.has_room(WEB.name.scopes, ALICE):
             ring.put(one, lambda: None)
     # The connection log takes it, too, so it has the fields of one that there is no room for.
     ring.put(one, lambda: None)
@@ -344,9 +346,9 @@ async def test_what_is_left_out_counts_for_those_that_may_have_wanted_it(rig):
     bob = ConnectionFilter(client="10.0.0.8")
     ring.observe([ALL, web, failed, bob])
     for _ in range(OBSERVED_MAX):
-        ring.put(ConnectionFacts(service=WEB, event=ConnectionEvent.REFUSED), lambda: None)
-    for service, is_plain in ((WEB, True), ("shop/db", True), ("shop/db", False)):
-        assert not ring.has_room(service, ALICE, is_plain=is_plain)
+        ring.put(ConnectionFacts(**port_fields(WEB), event=ConnectionEvent.REFUSED), lambda: None)
+    for key, is_plain in ((WEB, True), (DB, True), (DB, False)):
+        assert not ring.has_room(key.name.scopes, ALICE, is_plain=is_plain)
     left_out = ring.observe([bob]).left_out
     assert left_out == [LeftOut(ALL, 3), LeftOut(web, 1), LeftOut(failed, 1)]
 
@@ -355,13 +357,13 @@ async def test_a_filter_that_takes_everything_leaves_the_others_their_room(rig):
     ring, refused = RecordRing(rig.engine), ConnectionFacts(event=ConnectionEvent.REFUSED)
     ring.observe([ALL, ConnectionFilter(failed=True)])
     for _ in range(500):
-        if ring.has_room(WEB, ALICE, is_plain=True):
+        if ring.has_room(WEB.name.scopes, ALICE, is_plain=True):
             ring.put(ConnectionFacts(event=ConnectionEvent.HELD), lambda: None)
     for _ in range(2):
-        assert ring.has_room(WEB, ALICE)
+        assert ring.has_room(WEB.name.scopes, ALICE)
         ring.put(refused, lambda: None)
     # It may have failed, so its fields are collected; but it is one more that ALL takes.
-    assert ring.has_room(WEB, ALICE)
+    assert ring.has_room(WEB.name.scopes, ALICE)
     ring.put(ConnectionFacts(event=ConnectionEvent.HELD), lambda: None)
     observed = ring.observe([ALL])
     assert observed.records.count(refused) == 2
@@ -402,9 +404,10 @@ async def test_a_record_of_several_filters_takes_room_once(rig):
 
 def put_all(ring, numbers):
     for service, number in numbers.items():
+        key = port_key(service)
         for each in range(number):
-            if ring.has_room(service, ALICE):
-                ring.put(ConnectionFacts(service=service, count=each), lambda: None)
+            if ring.has_room(key.name.scopes, ALICE):
+                ring.put(ConnectionFacts(**port_fields(key), count=each), lambda: None)
 
 
 def drops(**figures):
@@ -414,10 +417,10 @@ def drops(**figures):
 
 async def test_packets_that_were_dropped_are_a_number(rig):
     ring = RecordRing(rig.engine)
-    ring.note_drops("shop/web:http", drops(denied=3))
+    ring.note_drops(WEB, drops(denied=3))
     assert ring.observe([ConnectionFilter(failed=True)]).records == []
-    ring.note_drops("shop/web:http", drops(denied=4, dropped_datagrams=2))
-    ring.note_drops("shop/web:http", drops(refused=9))
+    ring.note_drops(WEB, drops(denied=4, dropped_datagrams=2))
+    ring.note_drops(WEB, drops(refused=9))
     records = ring.observe([ALL]).records
     assert [(one.event, one.count, one.cause) for one in records] == [
         (

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from tests.port_keys import port_key
 from userspace_proxy.facts.last_minute import MinuteCounts
 from userspace_proxy.model import Failure, SocketAddress
 from userspace_proxy.model.node_network import DroppedBy, NextHop
@@ -22,7 +23,7 @@ class Rig:
         self.now = 1000.0
         self.dropped = {DNS: CHAIN, OTHER: CHAIN}
         self.asked = []
-        self.group = plane.open_group("shop/dns:dns")
+        self.group = plane.open_group(port_key("shop/dns:dns"))
         plane.serve(self.group, Serving((DNS, OTHER)), {})
         self.flows = SilentEndpoints(self._ask, clock=lambda: self.now)
 

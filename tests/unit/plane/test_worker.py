@@ -7,6 +7,7 @@ import socket
 import msgspec
 import pytest
 
+from tests.port_keys import port_key
 from userspace_proxy.dataplane import DataPlane
 from userspace_proxy.model import Balance, Handling, Protocol, SocketAddress
 from userspace_proxy.model.serving import Serving
@@ -214,7 +215,7 @@ async def test_a_report_about_many_endpoints_comes_in_parts(control, monkeypatch
     monkeypatch.setattr("userspace_proxy.plane.worker._ENDPOINTS_A_MESSAGE", 4)
     pods = tuple(SocketAddress(f"10.0.0.{number}", 80) for number in range(3))
     for group in range(10, 15):
-        control.send(OpenGroup(group, f"shop/web:{group}", Serving(pods)))
+        control.send(OpenGroup(group, port_key(f"shop/web:{group}"), Serving(pods)))
         for pod in pods:
             control.send(Ejected(group, pod, False))
     control.send(Report(7))
@@ -237,7 +238,7 @@ async def test_the_largest_parts_of_a_report_fit_into_a_frame(control):
         pods = tuple(
             SocketAddress(f"2001:db8:{'ffff:' * 5}{n:04x}", 65535) for n in range(100, count + 100)
         )
-        worker.apply(OpenGroup(number, "shop/web:http", Serving(pods)))
+        worker.apply(OpenGroup(number, port_key("shop/web:http"), Serving(pods)))
         group = worker._groups[number]
         for pod in pods:
             counters = group.counters_of(pod)

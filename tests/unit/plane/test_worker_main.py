@@ -7,6 +7,7 @@ import socket
 import msgspec
 import pytest
 
+from tests.port_keys import port_key
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import channel, worker, worker_main
@@ -38,8 +39,8 @@ async def test_it_drops_privileges_and_reports_its_process(idle):
 async def test_the_loop_runs_while_thousands_of_commands_wait(control, monkeypatch):
     monkeypatch.setattr(channel, "_READ_S", 0)
     for number in range(20_000):
-        control.send(OpenGroup(number, "shop/web:http", Serving()))
-    command = msgspec.json.encode(OpenGroup(10_000, "shop/web:http", Serving()))
+        control.send(OpenGroup(number, port_key("shop/web:http"), Serving()))
+    command = msgspec.json.encode(OpenGroup(10_000, port_key("shop/web:http"), Serving()))
     read, most = 0, 0
     while read < 20_000:
         await turns(1)
@@ -134,7 +135,7 @@ ALICE, BOB = (("203.0.113.1", POD, 0.0), ("203.0.113.2", POD, 1.0))
 
 
 def open_group(control, number, label, *pins):
-    control.send(OpenGroup(number, label, Serving((POD,), affinity_timeout_s=60)))
+    control.send(OpenGroup(number, port_key(label), Serving((POD,), affinity_timeout_s=60)))
     control.send(Pins(label, list(pins)))
 
 

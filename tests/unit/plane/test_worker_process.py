@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.port_keys import port_key
 from userspace_proxy import child
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.model.serving import Serving
@@ -112,7 +113,7 @@ async def test_the_exit_status_is_reported(start):
 async def test_a_worker_that_runs_out_of_memory_ends_at_once_and_this_is_its_cause(start, caplog):
     parent = start(WORKER_WITH_LITTLE_MEMORY)
     parent.process.send(Start(0, Tuning(), {}))
-    parent.process.send(OpenGroup(1, "x" * (MAX_FRAME_BYTES - 1000), Serving()))
+    parent.process.send(OpenGroup(1, port_key("shop/" + "x" * (MAX_FRAME_BYTES - 1000)), Serving()))
     assert await parent.end() == ["exit status 12 (out of memory)"]
     assert caplog.records == []
     assert [type(message) for message in parent.messages] == [Running]

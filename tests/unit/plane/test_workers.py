@@ -335,16 +335,17 @@ async def test_workers_leave_signals_to_the_control_process(pool, number):
 
 CONTROL = """
 import asyncio, sys
-from userspace_proxy.model import Protocol, SocketAddress
+from userspace_proxy.model import PortKey, Protocol, ServicePortName, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import Plane, Wanted
+WEB = PortKey(ServicePortName("shop", "web", ""))
 async def main():
     plane = Plane(asyncio.get_running_loop(), 2)
     plane.start()
     at = SocketAddress("127.0.0.1", 0)
     wanted = {protocol: Wanted(protocol, (at,)) for protocol in Protocol}
     serving = Serving((SocketAddress("127.0.0.1", 9),))
-    answer = plane.serve(plane.open_group("shop/web"), serving, wanted)
+    answer = plane.serve(plane.open_group(WEB), serving, wanted)
     while sum(worker.is_running for worker in plane._workers) < 2:
         await plane.refresh()
         await asyncio.wait([asyncio.ensure_future(asyncio.to_thread(int))])

@@ -6,6 +6,7 @@ import dataclasses
 import msgspec
 import pytest
 
+from tests.port_keys import port_key
 from userspace_proxy.model import (
     Endpoint,
     EndpointSlice,
@@ -407,7 +408,7 @@ async def test_a_service_that_is_not_served_any_more_is_not_woken(rig):
 
 
 async def test_clients_of_an_unknown_group_are_ignored(rig):
-    rig.plane.on_waits(rig.plane.open_group("other"))
+    rig.plane.on_waits(rig.plane.open_group(port_key("shop/other")))
     await rig.look_after(0)
     assert rig.usage.demand() == {WEB: 0}
 

@@ -5,6 +5,7 @@ import json
 import aiohttp
 import pytest
 
+from tests.port_keys import port_key
 from userspace_proxy.causes.say import say
 from userspace_proxy.causes.services import is_headless
 from userspace_proxy.facts.connection import (
@@ -12,6 +13,7 @@ from userspace_proxy.facts.connection import (
     ConnectionEvent,
     ConnectionFacts,
     ConnectionFilter,
+    port_fields,
     read_connection,
 )
 from userspace_proxy.facts.edges import Calls
@@ -32,7 +34,9 @@ PATH = "/api/v1/connections"
 HEADLESS = make_ignored("shop/db", "", is_headless())
 VIEW = make_view(make_port("web"), make_port("cart"), ignored=[HEADLESS])
 AT = {"client": "10.0.0.7:1", "endpoint": "10.0.0.3:80", "cause": "complete"}
-WEB, CART = (ConnectionFacts(service=f"shop/{name}:http", **AT) for name in ("web", "cart"))
+WEB, CART = (
+    ConnectionFacts(**port_fields(port_key(f"shop/{name}:http")), **AT) for name in ("web", "cart")
+)
 
 
 class Served:
@@ -97,7 +101,9 @@ async def test_what_cannot_be_seen_is_said_first():
 
 async def test_the_page_gets_words_for_rows_and_the_table_of_clients():
     async with serving() as served:
-        served.observing.add_calls([Calls("shop/web:http", f"10.0.0.{n}", 1) for n in range(30)], 0)
+        served.observing.add_calls(
+            [Calls(port_key("shop/web:http"), f"10.0.0.{n}", 1) for n in range(30)], 0
+        )
         async with served.get("?watch", Accept="text/event-stream") as response:
             assert response.content_type == "text/event-stream"
             first = json.loads((await served.line(response)).removeprefix(b"data: "))
@@ -112,7 +118,7 @@ async def test_the_page_gets_words_for_rows_and_the_table_of_clients():
 
 async def test_without_watch_it_is_the_table_of_clients():
     async with serving() as served:
-        served.observing.add_calls([Calls("shop/web:http", "10.0.0.7", 3)], 2)
+        served.observing.add_calls([Calls(port_key("shop/web:http"), "10.0.0.7", 3)], 2)
         async with served.get() as response:
             answer = await response.json()
         assert answer["others"] == 2
@@ -121,6 +127,9 @@ async def test_without_watch_it_is_the_table_of_clients():
                 "client": "10.0.0.7",
                 "client_pod": "",
                 "service": "shop/web:http",
+                "namespace": "shop",
+                "name": "web",
+                "port": "http",
                 "connections": 3,
                 "last_at": NOW,
             }

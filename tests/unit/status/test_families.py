@@ -3,12 +3,14 @@ import json
 import msgspec
 import pytest
 
+from tests.port_keys import port_key
 from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.causes.services import source_denied
 from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.facts import Times, TotalsFacts, Waits
+from userspace_proxy.facts.connection import port_fields
 from userspace_proxy.facts.edges import EdgeFacts, EdgesFacts
-from userspace_proxy.model import DataPath, Handling, Hold, ServiceKey
+from userspace_proxy.model import DataPath, Handling, Hold, IPFamily, ServiceKey
 from userspace_proxy.status.exposition import write_families
 from userspace_proxy.status.families import (
     demand_of,
@@ -368,16 +370,17 @@ def test_connections_that_are_not_counted_have_no_series():
     assert path_value(ports, "kernel_path_connections_total", service="web") is None
 
 
-def edge(client, service, connections, pod=""):
-    return EdgeFacts(client=client, client_pod=pod, service=service, connections=connections)
+def edge(client, key, connections, pod=""):
+    port = port_fields(key)
+    return EdgeFacts(client=client, client_pod=pod, connections=connections, **port)
 
 
 def test_each_client_of_a_service_port_is_a_series_and_the_others_are_one():
     edges = EdgesFacts(
         edges=(
-            edge("10.0.0.7", "shop/web:http", 5, "shop/cart-1"),
-            edge("fd00::7", "shop/web:http (IPv6)", 2, "shop/cart-1"),
-            edge("192.0.2.9", "shop/db", 1),
+            edge("10.0.0.7", port_key("shop/web:http"), 5, "shop/cart-1"),
+            edge("fd00::7", port_key("shop/web:http", IPFamily.IPV6), 2, "shop/cart-1"),
+            edge("192.0.2.9", port_key("shop/db"), 1),
         ),
         others=3,
     )

@@ -3,12 +3,14 @@ import contextlib
 
 import pytest
 
+from tests.port_keys import port_key
 from userspace_proxy.facts.connection import (
     FILTERS_MAX,
     ConnectionEvent,
     ConnectionFacts,
     ConnectionFilter,
     LeftOut,
+    port_fields,
 )
 from userspace_proxy.facts.edges import Calls
 from userspace_proxy.model import DataPath, Handling, Hold
@@ -27,7 +29,10 @@ from .views import make_endpoint, make_port, make_view
 
 ALL, FAILED = ConnectionFilter(), ConnectionFilter(failed=True)
 IN_KERNEL = PathDecision(DataPath.KERNEL)
-WEB, DB = (ConnectionFacts(service=f"shop/{name}", client="10.0.0.7:1") for name in ("web", "db"))
+WEB, DB = (
+    ConnectionFacts(**port_fields(port_key(f"shop/{name}")), client="10.0.0.7:1")
+    for name in ("web", "db")
+)
 
 
 async def test_a_watcher_gets_what_it_wants():
@@ -104,7 +109,7 @@ async def test_workers_are_asked_only_while_something_watches():
 
 async def test_the_table_has_the_pods_and_the_times_of_calls():
     observing = Observing(lambda: 17.0)
-    observing.add_calls([Calls("shop/web", "10.0.0.7", 2)], 1, lambda _ip: "shop/cart-1")
+    observing.add_calls([Calls(port_key("shop/web"), "10.0.0.7", 2)], 1, lambda _ip: "shop/cart-1")
     edges = observing.edges(ALL)
     assert [(edge.client_pod, edge.last_at) for edge in edges.edges] == [("shop/cart-1", 17.0)]
     assert edges.others == 1

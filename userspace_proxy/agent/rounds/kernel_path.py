@@ -29,13 +29,12 @@ def kernel_targets(
     choices = tuple(choices_of(serving))
     timeout_s = serving.affinity_timeout_s
     by_client = serving.handling.balance is Balance.SOURCE_HASH
-    name = str(plan.key)
-    affinity = None if timeout_s is None else Affinity(name, timeout_s)
+    affinity = None if timeout_s is None else Affinity(str(plan.key), timeout_s)
     return {
         frontend: target
         # Clients of a loopback address have one themselves, which can't leave the node.
         if isinstance(target, Refusal | KernelTarget) or is_loopback(frontend.ip)
-        else KernelTarget(target, choices, affinity, is_in_kernel, by_client, name)
+        else KernelTarget(target, choices, affinity, is_in_kernel, by_client, plan.key)
         for frontend, target in targets.items()
     }
 

@@ -107,7 +107,7 @@ class ServedPorts:
         """
         # It is open already if a bug interrupted a round, which is then repeated.
         self.retire(plan.key)
-        served = ServedPort(plan, self._plane.open_group(str(plan.key)))
+        served = ServedPort(plan, self._plane.open_group(plan.key))
         self._served[plan.key] = self._by_group[served.group] = served
         self._by_service.setdefault(plan.key.name.service, {})[plan.key] = served
         self._reservations.claim(node_ports(f for f in plan.frontends if f in preferred))

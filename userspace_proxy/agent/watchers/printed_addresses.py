@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 
 from ...log_fields import FieldLogger
 from ...model import FrontendKind, SocketAddress
-from ...plan.plan import PortKey, Side
+from ...plan import PortKey, Side
 from ...steering import Bind
 from ..rounds.changes import Progress
 from ..rounds.component import Component

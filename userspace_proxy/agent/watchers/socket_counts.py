@@ -30,7 +30,7 @@ from ...kernel.bpf.socket_maps import EventKind
 from ...kernel.neighbours import absent_hop, own_route_failure
 from ...log_fields import FieldLogger
 from ...log_limit import SERVICE_LINES, LogLimit
-from ...model import DataPath, DialFailure, Failure, Frontend, Protocol, SocketAddress
+from ...model import DataPath, DialFailure, Failure, Frontend, PortKey, Protocol, SocketAddress
 from ...plane import Group, Plane
 from ...plane.messages import REPORT_S, Counted, Ejected, GroupReport, Returned, Status
 from ...plane.observation import PERIOD_S, Observers
@@ -89,7 +89,7 @@ class HookedConnections(Component):
         self._records = Records(tuning)
         self._suspects = Suspects(self._note_probe, open_probes)
         self._left: dict[ServedPort, _ByRules] = {}
-        self._by_name: dict[str, ServedPort] = {}
+        self._by_name: dict[PortKey, ServedPort] = {}
         self._next_at = 0.0
         # Requests that come together share a reading.
         self._reading = asyncio.Lock()
@@ -143,7 +143,7 @@ class HookedConnections(Component):
         # What an event has reported meanwhile is newer.
         known = ejected if news == reports.news else None
         served = {one.group.number: one for one in self._served_ports}
-        groups = {one.group.label: one.group for one in served.values()}
+        groups = {one.group.key: one.group for one in served.values()}
         new: dict[int, int] = {}
         pace = Pace(clock=self._clock)
         for one in reports.look(changes, known, groups, self._clock()):
@@ -153,7 +153,7 @@ class HookedConnections(Component):
             for endpoint, kind, failures in one.unreported:
                 self._suspects.add(served[number], endpoint, kind, failures)
             if one.lost:
-                self._records.leave_out(served[number].group.label, one.lost)
+                self._records.leave_out(served[number].group.key.name.scopes, one.lost)
             await pace.turn()
         self._show_paths(new)
 
@@ -206,24 +206,24 @@ class HookedConnections(Component):
                 self._reports.noted(event.name, event.endpoint)
                 self._suspects.add(served, event.endpoint, event.kind)
 
-    def _find(self, name: str) -> ServedPort | None:
+    def _find(self, name: PortKey) -> ServedPort | None:
         found = self._by_name.get(name)
         if found is None or found.is_retired:
-            self._by_name = {served.group.label: served for served in self._served_ports}
+            self._by_name = {served.group.key: served for served in self._served_ports}
             found = self._by_name.get(name)
         return found
 
     def _note_probe(self, suspect: Suspect, failed: DialFailure | None) -> None:
         """Take the result of the probe of an endpoint that has failed a client's dial."""
         served, endpoint = suspect.served, suspect.endpoint
-        label = served.group.label
+        key = served.group.key
         if served.is_retired or not _leads_to(served, endpoint):
             return
         if failed is not None:
-            if (until := self._hooks.eject(label, endpoint, suspect.kind)) is not None:
+            if (until := self._hooks.eject(key, endpoint, suspect.kind)) is not None:
                 self._note_failure(suspect, own_route_failure(failed, endpoint.ip), until)
-        elif self._reports.is_ejected(label, endpoint):
-            self._hooks.readmit(label, endpoint)
+        elif self._reports.is_ejected(key, endpoint):
+            self._hooks.readmit(key, endpoint)
             self._note_return(served, endpoint, self._clock())
 
     def _note_failure(self, suspect: Suspect, failed: DialFailure, until: float) -> None:
@@ -254,8 +254,8 @@ class HookedConnections(Component):
 
     def _note_ejection(self, group: Group, endpoint: SocketAddress, is_ejected: bool) -> None:
         """End an ejection as the endpoint has answered a worker, or a probe."""
-        if not is_ejected and self._reports.is_ejected(group.label, endpoint):
-            self._hooks.readmit(group.label, endpoint)
+        if not is_ejected and self._reports.is_ejected(group.key, endpoint):
+            self._hooks.readmit(group.key, endpoint)
             self._send(self._reports.readmitted(group, endpoint, self._clock()))
 
     async def _follow(self) -> None:

@@ -8,7 +8,7 @@ Rule 1: what only a relay sees is missing: when the first byte came.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, cast
 
 from ...causes.endpoints import DIAL_CODES
@@ -19,6 +19,7 @@ from ...facts.connection import (
     ConnectionFacts,
     ConnectionFilter,
     FailedDialFacts,
+    port_fields,
 )
 from ...kernel.bpf.socket_maps import Result
 from ...model import Failure
@@ -63,21 +64,21 @@ class Records:
 
     def note(self, event: SocketEvent) -> None:
         """Note the end of a connection, or of a dial without an answer."""
-        log = self.connection_log
+        log, port = self.connection_log, event.name.name
         # Whether it sent all that it was asked for isn't known.
         is_plain = event.result is Result.SERVED and event.received > 0
-        if log is not None and log.takes_next(event.name, event.client.ip, is_plain=is_plain):
+        if log is not None and log.takes_next(port.scopes, event.client.ip, is_plain=is_plain):
             log.write(_facts(event), lambda: event.frontend)
 
-    def leave_out(self, service: str, count: int) -> None:
+    def leave_out(self, scopes: Collection[str], count: int) -> None:
         """Note ends of connections for which the programs had no room."""
-        self._ring.leave_out(service, count)
+        self._ring.leave_out(scopes, count)
 
 
 def _facts(event: SocketEvent) -> ConnectionFacts:
     """Return what is known of a connection."""
     one = ConnectionFacts(
-        service=event.name,
+        **port_fields(event.name),
         client=str(event.client),
         source="client",
         dials=1,

@@ -21,12 +21,12 @@ from typing import NamedTuple
 from ...causes.endpoints import DIAL_CODES
 from ...facts import EndpointCounters, GroupCounters, StreakPart
 from ...kernel.bpf.socket_maps import DialCounts, EventKind
-from ...model import DialFailure, Failure, SocketAddress
+from ...model import DialFailure, Failure, PortKey, SocketAddress
 from ...plane import Group
 from ...plane.messages import DurationReport, EndpointReport, GroupReport
 
-At = tuple[str, SocketAddress]
-"""A Service port's name, and an endpoint of it."""
+At = tuple[PortKey, SocketAddress]
+"""A Service port, and an endpoint of it."""
 
 REFUSED = DialFailure(Failure.REFUSED, errno.ECONNREFUSED)
 UNANSWERED = DialFailure(Failure.SILENT, errno.ETIMEDOUT)
@@ -118,16 +118,16 @@ class Reports:
         """As they were reported."""
         self._failing: dict[At, _Failing] = {}
         self._looked_at = now
-        self._ejected: dict[str, dict[SocketAddress, float]] = {}
+        self._ejected: dict[PortKey, dict[SocketAddress, float]] = {}
         """By Service port, with the monotonic seconds at which a dial is a probe."""
         self.news = 0
         """How often an ejection began or ended, as far as that was noted at once."""
 
-    def is_ejected(self, name: str, endpoint: SocketAddress) -> bool:
+    def is_ejected(self, name: PortKey, endpoint: SocketAddress) -> bool:
         """Return whether an endpoint of a Service port is ejected, as far as is known."""
         return endpoint in self._ejected.get(name, ())
 
-    def noted(self, name: str, endpoint: SocketAddress) -> None:
+    def noted(self, name: PortKey, endpoint: SocketAddress) -> None:
         """Leave a failed dial to :meth:`failed`; without a call of that, it is in no streak."""
         self._failing.setdefault((name, endpoint), _Failing()).noted += 1
 
@@ -147,10 +147,10 @@ class Reports:
             at: Monotonic seconds.
             until: When the next dial is a probe.
         """
-        failing = self._failing.setdefault((group.label, endpoint), _Failing())
+        failing = self._failing.setdefault((group.key, endpoint), _Failing())
         self.news += 1
         failing.failed, failing.at = failed, at
-        self._ejected.setdefault(group.label, {})[endpoint] = until
+        self._ejected.setdefault(group.key, {})[endpoint] = until
         return self._report(group, [_Growth(endpoint, _NOTHING, _failures(count, at, failed))], at)
 
     def returned(self, group: Group, endpoint: SocketAddress, at: float) -> GroupReport:
@@ -164,14 +164,14 @@ class Reports:
 
     def compare(
         self, counts: Mapping[At, DialCounts], earlier: Mapping[At, DialCounts]
-    ) -> Mapping[str, Sequence[_Change]]:
+    ) -> Mapping[PortKey, Sequence[_Change]]:
         """Return what has changed since the last look, by Service port; also in a thread.
 
         Args:
             counts: All counters.
             earlier: Those of an earlier process.
         """
-        reported, found = self._counts, defaultdict[str, list[_Change]](list)
+        reported, found = self._counts, defaultdict[PortKey, list[_Change]](list)
         for at, now in counts.items():
             before = reported.get(at)
             if before is None:
@@ -185,9 +185,9 @@ class Reports:
 
     def look(
         self,
-        changes: Mapping[str, Sequence[_Change]],
+        changes: Mapping[PortKey, Sequence[_Change]],
         ejected: Mapping[At, float] | None,
-        groups: Mapping[str, Group],
+        groups: Mapping[PortKey, Group],
         now: float,
     ) -> Iterator[News]:
         """Yield what is new of each Service port.
@@ -217,13 +217,13 @@ class Reports:
                 lost = sum(one.counts.lost for one in new)
                 yield News(self._report(group, new, now), connections, unreported, lost)
 
-    def _forget(self, name: str, changes: Iterable[_Change]) -> None:
+    def _forget(self, name: PortKey, changes: Iterable[_Change]) -> None:
         """Forget endpoints that have no counters any more, of a Service port that is gone."""
         for endpoint in (change.endpoint for change in changes if change.now is None):
             del self._counts[name, endpoint]
             self._failing.pop((name, endpoint), None)
 
-    def _follow(self, name: str, change: _Change, since: float, now: float) -> _Growth:
+    def _follow(self, name: PortKey, change: _Change, since: float, now: float) -> _Growth:
         """Note the counters of an endpoint, and return what is new since the last look."""
         endpoint, before, counts = change
         at = name, endpoint
@@ -254,7 +254,7 @@ class Reports:
         self, group: Group, endpoint: SocketAddress, new: Sequence[_Growth], now: float
     ) -> GroupReport:
         self.news += 1
-        self._ejected.get(group.label, {}).pop(endpoint, None)
+        self._ejected.get(group.key, {}).pop(endpoint, None)
         return self._report(group, new, now)
 
     def _report(self, group: Group, new: Sequence[_Growth], now: float) -> GroupReport:
@@ -263,7 +263,7 @@ class Reports:
         figures.refused = sum(one.counts.refused + one.counts.unanswered for one in new)
         buckets = [sum(counts) for counts in zip(*(one.counts.buckets for one in new), strict=True)]
         seconds = sum(one.counts.latency_ns for one in new) / 1e9
-        left = self._ejected.get(group.label, {})
+        left = self._ejected.get(group.key, {})
         return GroupReport(
             group.number,
             figures.figures(),

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...kernel.bpf.socket_maps import EventKind
-from ...model import DialFailure, ServiceKey, SocketAddress
+from ...model import DialFailure, PortKey, ServiceKey, SocketAddress
 from ...plane.path_probes import Note, PathProbes
 from ...plane.probe_schedule import ProbeSchedule
 from ..rounds.served_port import ServedPort
@@ -61,7 +61,7 @@ class Suspects:
         self._note = note
         self._open_probes = open_probes
         self._probes: PathProbes | None = None
-        self._by_endpoint: dict[SocketAddress, dict[str, Suspect]] = {}
+        self._by_endpoint: dict[SocketAddress, dict[PortKey, Suspect]] = {}
         """By the name of the Service port, too."""
 
     def add(
@@ -69,12 +69,12 @@ class Suspects:
     ) -> None:
         """Suspect an endpoint of a Service port, as dials have failed."""
         of_endpoint = self._by_endpoint.setdefault(endpoint, {})
-        if (known := of_endpoint.get(served.group.label)) is not None:
+        if (known := of_endpoint.get(served.group.key)) is not None:
             known.kind = kind
             known.failures += failures
             return
         service = served.plan.key.name.service
-        of_endpoint[served.group.label] = Suspect(served, endpoint, kind, service, failures)
+        of_endpoint[served.group.key] = Suspect(served, endpoint, kind, service, failures)
         if self._probes is None:
             self._probes = self._open_probes(self._take)
         self._probes.add(endpoint, service)

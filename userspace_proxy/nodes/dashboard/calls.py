@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from ...facts.edges import EdgeFacts, EdgesFacts
 from .bounded import bounded, moment
-from .links import service_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +32,8 @@ class ClientCalls:
     """Unix time of the last one."""
     nodes: tuple[str, ...]
     """Those whose proxies were called."""
-
-    @property
-    def service(self) -> str:
-        """``namespace/name``."""
-        return service_of(self.port)
+    service: str = ""
+    """``namespace/name``; empty if only proxies of an older version were called."""
 
     @property
     def is_pod(self) -> bool:
@@ -93,6 +89,7 @@ def _together(client: str, port: str, found: Iterable[tuple[str, EdgeFacts]]) ->
         sum(bounded(edge.connections) for edge in edges),
         max(moment(edge.last_at) for edge in edges),
         tuple(sorted(set(nodes))),
+        next((f"{edge.namespace}/{edge.name}" for edge in edges if edge.name), ""),
     )
 
 

@@ -16,11 +16,6 @@ def service_link(service: str) -> str:
     return f"/services/{_quoted(namespace)}/{_quoted(name)}"
 
 
-def service_of(port: str) -> str:
-    """Return the Service, ``namespace/name``, of a Service port with or without its family."""
-    return port.partition(" ")[0].partition(":")[0]
-
-
 def node_link(node: str) -> str:
     """Return the address of the page about a node."""
     return f"/nodes/{_quoted(node)}"

@@ -29,7 +29,7 @@ from ...kernel.bpf.socket_maps import (
     pinned_slot_key,
     slot_key,
 )
-from ...model import Frontend, IPFamily, Protocol, SocketAddress, is_loopback
+from ...model import Frontend, IPFamily, PortKey, Protocol, SocketAddress, is_loopback
 from ..base import Affinity, KernelTarget, Target
 
 SLOTS_MAX = 4096
@@ -43,8 +43,8 @@ _NOT_IN_KERNEL = "it isn't on the kernel path"
 _FULL = "the maps of the hooks are full"
 _LINK_LOCAL = ("169.254.", "fe8", "fe9", "fea", "feb")
 
-At = tuple[str, SocketAddress]
-"""A Service port's name, and an endpoint of it."""
+At = tuple[PortKey, SocketAddress]
+"""A Service port, and an endpoint of it."""
 
 
 def why_left(frontend: Frontend, target: Target | None) -> str:
@@ -92,7 +92,7 @@ def spread(endpoints: Collection[SocketAddress]) -> tuple[SocketAddress, ...]:
 class Hooked(NamedTuple):
     """What a service is made of."""
 
-    name: str
+    name: PortKey
     endpoints: tuple[SocketAddress, ...]
     """By slot."""
     affinity: Affinity | None

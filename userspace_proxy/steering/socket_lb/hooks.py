@@ -48,7 +48,7 @@ from ...kernel.offers import LACKS_NOTHING, KernelOffers
 from ...kernel.trials import SO_NETNS_COOKIE
 from ...log_fields import FieldLogger
 from ...log_limit import SERVICE_LINES, LogLimit
-from ...model import Frontend, SocketAddress
+from ...model import Frontend, PortKey, SocketAddress
 from ..base import HookOptions, Target
 from ..others.hooks import OtherHook, judge_hooks
 from .desired import (
@@ -78,7 +78,7 @@ class SocketEvent(NamedTuple):
     """What has become of a dial, or of a connection: see ``socket_maps.RingEvent``."""
 
     kind: EventKind
-    name: str
+    name: PortKey
     endpoint: SocketAddress
     at_ns: int
     ns: int
@@ -284,7 +284,7 @@ class Hooks:
                 found[at] = 0.0 if is_pending else max(0, known.until_ns - now) / 1e9
         return found
 
-    def eject(self, name: str, endpoint: SocketAddress, kind: EventKind) -> float | None:
+    def eject(self, name: PortKey, endpoint: SocketAddress, kind: EventKind) -> float | None:
         """Eject an endpoint for all, for longer if that was due for a probe, which has failed.
 
         Args:
@@ -309,7 +309,7 @@ class Hooks:
             return until / 1e9
         return None
 
-    def readmit(self, name: str, endpoint: SocketAddress) -> None:
+    def readmit(self, name: PortKey, endpoint: SocketAddress) -> None:
         """End the ejection of an endpoint for all, if there is one."""
         number = self._desired.number_of((name, endpoint))
         if number is not None and self._programs is not None:

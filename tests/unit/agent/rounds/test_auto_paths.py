@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.port_keys import port_key
 from userspace_proxy.agent.rounds.auto_paths import NO_ENDPOINTS, NOT_PROBED, AutoPaths
 from userspace_proxy.causes.endpoints import refuses
 from userspace_proxy.causes.say import say
@@ -213,7 +214,7 @@ async def test_probes_switch_the_path_without_a_new_plan(make):
     served_ports.auto_paths.note(A, None)
     served_ports.switch_paths()
     change, choices = served_ports.steered.change(), (EndpointChoice((A,)),)
-    assert change.changed == {HERE: KernelTarget(targets[HERE], choices, name="shop/web")}
+    assert change.changed == {HERE: KernelTarget(targets[HERE], choices, name=port_key("shop/web"))}
     assert served.path.now is DataPath.USERSPACE, "the change isn't in force yet"
     assert served_ports.steered.mark(change) == [served]
     assert served.path.now is DataPath.KERNEL
@@ -221,7 +222,7 @@ async def test_probes_switch_the_path_without_a_new_plan(make):
     served_ports.switch_paths()
     change = served_ports.steered.change()
     assert change.changed == {
-        HERE: KernelTarget(targets[HERE], choices, is_on=False, name="shop/web")
+        HERE: KernelTarget(targets[HERE], choices, is_on=False, name=port_key("shop/web"))
     }
     assert served_ports.steered.mark(change) == [served]
     assert (served.path.now, served.path.why[:24]) == (

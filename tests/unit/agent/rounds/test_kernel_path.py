@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.port_keys import port_key
 from userspace_proxy.agent.rounds.kernel_path import choices_of, kernel_targets
 from userspace_proxy.balance import fill_slots
 from userspace_proxy.model import (
@@ -87,7 +88,9 @@ def test_with_source_hash_slots_take_the_place_of_endpoints_in_proportion_to_wei
     hashed = Handling(balance=Balance.SOURCE_HASH)
     (target,) = kernel_targets(plan(handling=hashed), {WEB: 20000}, is_in_kernel=True).values()
     slots = fill_slots((A, B), {})
-    assert target == KernelTarget(20000, (EndpointChoice(slots),), by_client=True, name="shop/web")
+    assert target == KernelTarget(
+        20000, (EndpointChoice(slots),), by_client=True, name=port_key("shop/web")
+    )
     (choice,) = choices(handling=hashed, weights=((A, 200), (B, 100)))
     assert choice.endpoints == fill_slots((A, B), {A: 200, B: 100})
 
@@ -96,7 +99,7 @@ def test_refused_frontends_and_those_on_loopback_stay_as_they_are():
     other = Frontend("10.96.7.2", 80, Protocol.TCP)
     targets = kernel_targets(PLAN, {WEB: 20000, other: REFUSE, HERE: 20000}, is_in_kernel=True)
     assert targets == {
-        WEB: KernelTarget(20000, (EndpointChoice((A, B)),), name="shop/web"),
+        WEB: KernelTarget(20000, (EndpointChoice((A, B)),), name=port_key("shop/web")),
         other: REFUSE,
         HERE: 20000,
     }
@@ -106,14 +109,14 @@ def test_session_affinity_belongs_to_the_service_port():
     targets = kernel_targets(plan(affinity_timeout_s=60), {WEB: 20000}, is_in_kernel=True)
     affinity = Affinity("shop/web", 60)
     assert targets == {
-        WEB: KernelTarget(20000, (EndpointChoice((A, B)),), affinity, name="shop/web")
+        WEB: KernelTarget(20000, (EndpointChoice((A, B)),), affinity, name=port_key("shop/web"))
     }
 
 
 def test_a_service_port_that_has_left_the_kernel_path_keeps_its_endpoints_for_flows():
     targets = kernel_targets(PLAN, {WEB: 20000}, is_in_kernel=False)
     assert targets == {
-        WEB: KernelTarget(20000, (EndpointChoice((A, B)),), is_on=False, name="shop/web")
+        WEB: KernelTarget(20000, (EndpointChoice((A, B)),), is_on=False, name=port_key("shop/web"))
     }
 
 
@@ -124,14 +127,14 @@ async def test_a_path_is_switched_by_the_targets_alone_and_the_listener_stays(ma
     port = served_ports.follow(cluster.serve("web", web.ip, POD))[web]
     kernel = Handling(path=DataPath.KERNEL)
     targets = served_ports.follow(cluster.serve("web", web.ip, POD, handling=kernel))
-    assert targets == {web: KernelTarget(port, choices, name="shop/web")}
+    assert targets == {web: KernelTarget(port, choices, name=port_key("shop/web"))}
     (served,) = served_ports
     assert (served.path.now, served.path.why) == (DataPath.KERNEL, "its annotation asks for it")
     began = served.path.since
     assert is_listening(port)
     # UDP flows may still lead to its endpoints.
     targets = served_ports.follow(cluster.serve("web", web.ip, POD))
-    assert targets == {web: KernelTarget(port, choices, is_on=False, name="shop/web")}
+    assert targets == {web: KernelTarget(port, choices, is_on=False, name=port_key("shop/web"))}
     assert (served.path.now, served.path.why) == (DataPath.USERSPACE, "")
     assert served.path.since >= began > 0
     assert served_ports.follow(cluster.serve("web", web.ip)) == {web: REFUSE}

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.port_keys import port_key
 from tests.unit.agent.watchers.hooks import CLIENT, FRONTEND, FakeHooks
 from userspace_proxy.agent.rounds.wall_clock import WallClock
 from userspace_proxy.agent.view import view_ports
@@ -33,7 +34,7 @@ from ..samples import Cluster
 from ..watched import until
 
 POD_A, POD_B = SocketAddress("192.0.2.1", 8080), SocketAddress("192.0.2.2", 8080)
-NAME = "shop/web"
+NAME = port_key("shop/web")
 WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
 KERNEL, AUTO = Handling(path=DataPath.KERNEL), Handling(path=DataPath.AUTO)
 
@@ -472,7 +473,7 @@ async def test_the_ends_of_connections_are_observed_while_something_watches(node
         await until(lambda: watcher.records)
     await until(lambda: hooks.observed == [False, True, False])
     (one,) = watcher.records
-    assert (one.service, one.client, one.endpoint) == (NAME, str(CLIENT), str(POD_A))
+    assert (one.service, one.client, one.endpoint) == (str(NAME), str(CLIENT), str(POD_A))
     assert (one.frontend, one.source) == (str(FRONTEND), "client")
     assert (one.received_bytes, one.sent_bytes, one.duration_s) == (70, 500, 2.0)
     assert (one.ended_by, one.cause, one.is_failed) == ("client", "complete", False)

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 
+from tests.port_keys import port_key
 from tests.unit.agent.watchers.hooks import CLIENT, FRONTEND
 from userspace_proxy.agent.watchers.socket_records import Records
 from userspace_proxy.dataplane import Tuning
@@ -13,13 +14,14 @@ from userspace_proxy.model import SocketAddress
 from userspace_proxy.steering.socket_lb.hooks import SocketEvent
 
 POD = SocketAddress("192.0.2.1", 8080)
+WEB = port_key("shop/web")
 
 
 def event(result=Result.SERVED, **more):
     fields = {"received": 500, "sent": 70, "tcp_state": 5} if result is Result.SERVED else {}
     return SocketEvent(
         kind=EventKind.CONNECTION,
-        name="shop/web",
+        name=WEB,
         endpoint=POD,
         at_ns=0,
         client=CLIENT,
@@ -97,8 +99,8 @@ def test_what_the_programs_had_no_room_for_is_left_out_of_each_filter_that_may_t
 ):
     records, filters = Records(Tuning()), [ConnectionFilter(**wanted)]
     records.observe(filters)
-    records.leave_out("shop/web", 3)
-    records.leave_out("shop/web", 4)
+    records.leave_out(WEB.name.scopes, 3)
+    records.leave_out(WEB.name.scopes, 4)
     assert [left.number for left in records.observe(filters).left_out] == left_out
     assert records.observe(filters).left_out == []
 

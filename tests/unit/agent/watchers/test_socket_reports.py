@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.port_keys import port_key
 from userspace_proxy.agent.watchers.socket_reports import REFUSED, Reports
 from userspace_proxy.kernel.bpf.socket_maps import DialCounts, EventKind
 from userspace_proxy.model import SocketAddress
@@ -9,7 +10,8 @@ from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import Group
 
 POD = SocketAddress("192.0.2.1", 8080)
-AT = ("shop/web", POD)
+WEB = port_key("shop/web")
+AT = (WEB, POD)
 
 
 class Rig:
@@ -17,7 +19,7 @@ class Rig:
 
     def __init__(self):
         self.now = 100.0
-        self.group = Group(1, "shop/web")
+        self.group = Group(1, WEB)
         self.group.change(Serving(endpoints=(POD,)))
         self.reports = Reports(self.now)
         self.ejected = {}
@@ -25,7 +27,7 @@ class Rig:
     def look(self, **counts):
         self.now += 5.0
         counted = {AT: DialCounts(**counts)} if counts else {}
-        groups = {"shop/web": self.group}
+        groups = {WEB: self.group}
         changes = self.reports.compare(counted, {})
         found = list(self.reports.look(changes, self.ejected, groups, self.now))
         for one in found:
@@ -62,7 +64,7 @@ def test_what_has_no_counters_any_more_is_forgotten_without_a_service_port_too(r
 
 def test_what_was_not_taken_is_reported_by_the_next_look(rig):
     changes = rig.reports.compare({AT: DialCounts(established=2)}, {})
-    rig.reports.look(changes, {}, {"shop/web": rig.group}, 105.0).close()
+    rig.reports.look(changes, {}, {WEB: rig.group}, 105.0).close()
     (new,) = rig.look(established=3)
     assert new.connections == 3
 
@@ -118,7 +120,7 @@ def test_an_endpoint_that_is_removed_and_added_begins_at_nothing(rig):
 def test_the_ejections_of_a_group_are_those_of_its_last_report(rig):
     rig.ejected = {AT: 3.0}
     rig.look(refused=1)
-    assert rig.reports.is_ejected("shop/web", POD)
+    assert rig.reports.is_ejected(WEB, POD)
     assert rig.group.ejected(rig.now) == {POD: 3.0}
     rig.group.add(-2, rig.reports.readmitted(rig.group, POD, rig.now), rig.now)
     assert rig.group.ejected(rig.now) == {}

@@ -4,9 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.port_keys import port_key
 from userspace_proxy.agent.watchers.socket_suspects import PER_SECOND, Suspects, open_probes
 from userspace_proxy.kernel.bpf.socket_maps import EventKind
-from userspace_proxy.model import DialFailure, Failure, ServiceKey, SocketAddress
+from userspace_proxy.model import DialFailure, Failure, SocketAddress
 
 REFUSED, UNANSWERED = EventKind.REFUSED, EventKind.UNANSWERED
 FAILED = DialFailure(Failure.REFUSED, 111)
@@ -16,10 +17,8 @@ POD, OTHER = SocketAddress("192.0.2.1", 8080), SocketAddress("192.0.2.2", 8080)
 
 def served(namespace, name):
     """Return what is known of a Service port here."""
-    key = SimpleNamespace(name=SimpleNamespace(service=ServiceKey(namespace, name)))
-    return SimpleNamespace(
-        group=SimpleNamespace(label=f"{namespace}/{name}"), plan=SimpleNamespace(key=key)
-    )
+    key = port_key(f"{namespace}/{name}")
+    return SimpleNamespace(group=SimpleNamespace(key=key), plan=SimpleNamespace(key=key))
 
 
 WEB, CART = served("shop", "web"), served("shop", "cart")
@@ -39,7 +38,7 @@ class Rig:
         return self
 
     def _note(self, suspect, failed):
-        label = suspect.served.group.label
+        label = str(suspect.served.group.key)
         self.results.append((label, suspect.endpoint, suspect.kind, suspect.failures, failed))
 
     def pass_(self, now, failed=None):

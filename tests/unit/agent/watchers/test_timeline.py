@@ -3,6 +3,7 @@ import time
 
 import pytest
 
+from tests.port_keys import port_key
 from tests.unit.status.views import make_view, replace
 from userspace_proxy import Proxy
 from userspace_proxy.agent.rounds.served_port import ServedPort
@@ -35,7 +36,7 @@ class Rig:
 
     def __init__(self):
         self.plane = Plane(asyncio.get_running_loop())
-        self.group = self.plane.open_group("shop/web:http")
+        self.group = self.plane.open_group(port_key("shop/web:http"))
         self.plane.serve(self.group, Serving(endpoints=(POD,)), {})
         self.now = NOW
         self.view = make_view()
@@ -109,7 +110,7 @@ async def test_an_outage_that_nothing_has_tried_for_a_while_is_in_the_past_tense
 
 
 async def test_an_endpoint_that_fails_several_service_ports_is_one_event(rig):
-    others = [rig.plane.open_group(f"shop/web-{number}") for number in range(2)]
+    others = [rig.plane.open_group(port_key(f"shop/web-{number}")) for number in range(2)]
     for group in (rig.group, *others):
         rig.plane.serve(group, Serving(endpoints=(POD,)), {})
         group.counters_of(POD).dials.failed(time.monotonic(), Failure.REFUSED)
@@ -170,7 +171,7 @@ class CountingPlane(Plane):
 
 async def test_workers_are_asked_for_a_cause_a_few_times_only():
     plane = CountingPlane(asyncio.get_running_loop())
-    group = plane.open_group("shop/web:http")
+    group = plane.open_group(port_key("shop/web:http"))
     plane.serve(group, Serving(endpoints=(POD,)), {})
     timeline = Timeline(plane, make_view)
     plane.receive(0, Ejected(group.number, POD, is_silent=False))

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from tests.port_keys import port_key
 from tests.unit.status.views import NOW, make_endpoint, make_frontend, make_port, make_view, replace
 from userspace_proxy.causes.cause import Cause, CauseCode, as_read
 from userspace_proxy.causes.endpoints import refuses, silent
 from userspace_proxy.diagnosis.judge import diagnose
 from userspace_proxy.facts import Level, PortFacts, Problem, StatusFacts, Times, TotalsFacts
-from userspace_proxy.facts.edges import EdgesFacts
-from userspace_proxy.facts.encoding import read_answer
+from userspace_proxy.facts.connection import port_fields
+from userspace_proxy.facts.edges import EdgeFacts, EdgesFacts
+from userspace_proxy.facts.encoding import encode_answer, read_answer
 from userspace_proxy.nodes.answer import AgentAnswer, AllNodes
 from userspace_proxy.nodes.dashboard.calls import AllCalls, add_up
 from userspace_proxy.nodes.dashboard.live import Live
@@ -119,11 +120,20 @@ def look_at(all_nodes: AllNodes, cluster: str = "prod") -> ClusterLook:
 
 def edges(*rows: tuple[str, str, str, int], others: int = 0) -> bytes:
     """Return an answer about connections: address, pod, Service port, number."""
-    listed = [
-        {"client": client, "client_pod": pod, "service": service, "connections": n, "last_at": NOW}
-        for client, pod, service, n in rows
-    ]
-    return json.dumps({"edges": listed, "others": others}).encode()
+    facts = EdgesFacts(
+        edges=tuple(
+            EdgeFacts(
+                client=client,
+                client_pod=pod,
+                connections=n,
+                last_at=NOW,
+                **port_fields(port_key(service)),
+            )
+            for client, pod, service, n in rows
+        ),
+        others=others,
+    )
+    return encode_answer(facts)
 
 
 CALLS = {

@@ -4,7 +4,6 @@ from userspace_proxy.nodes.dashboard.links import (
     incident_link,
     node_link,
     service_link,
-    service_of,
     with_query,
 )
 
@@ -26,11 +25,6 @@ def test_pages_have_addresses_by_name():
 )
 def test_names_that_agents_claim_are_quoted(name, path):
     assert node_link(name) == path
-
-
-@pytest.mark.parametrize("port", ["shop/web", "shop/web:http", "shop/web:http IPv6 external"])
-def test_the_service_of_a_service_port(port):
-    assert service_of(port) == "shop/web"
 
 
 def test_a_query_has_what_is_not_empty():
