@@ -14,7 +14,7 @@ Source: Kubernetes API concepts; apiserver/pkg/storage/cacher.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -70,6 +70,8 @@ class Cut:
     """So many of that resource come before it."""
     compacts: bool = False
     """Instead, history is forgotten when it is asked for."""
+    meanwhile: Callable[[], object] | None = None
+    """Called before that."""
 
 
 class ApiServer:
@@ -251,6 +253,8 @@ class ApiServer:
                 continue
             self.cuts.remove(cut)
             if cut.compacts:
+                if cut.meanwhile is not None:
+                    cut.meanwhile()
                 self.etcd.touch()
                 self.etcd.forget_history()
             else:

@@ -81,6 +81,7 @@ class _Drawing:
         first = [self._item() for _ in range(rng.randint(0, 12))]
         self._draw_steps()
         self._draw_rare_ones()
+        self._draw_rarer_ones()
         bookmark_s = rng.choice((5.0, 20.0, 60.0))
         if has("no-bookmarks"):
             bookmark_s = 0.0
@@ -144,6 +145,115 @@ class _Drawing:
         if self.has("nodes"):
             for _ in range(rng.randint(0, 3)):
                 self._step(rng.uniform(0.0, self.chaos_s), "want-nodes", rng.random() < 0.6)
+
+    def _draw_rarer_ones(self) -> None:
+        """Draw what fills a bound, or meets another rare state; of its own as well.
+
+        Lists of all Nodes that are denied, or expire between two pages; more kinds of Events than
+        are kept, also while one of another namespace waits; a Node that is deleted and made again;
+        an agent that begins with its last state, and ends before it has another one; more objects
+        that can't be read than are listed; lists that end early.
+        """
+        before, self.rng = self.rng, Random(f"{self.seed}: rarer ones")
+        rng = self.rng
+        if self.has("events") and rng.random() < 0.3:
+            self._crowd_events()
+        if rng.random() < 0.1:
+            self._make_node_again()
+        if self.has("nodes") and rng.random() < 0.6:
+            rng.choice((self._expire_nodes, self._deny_nodes))()
+        if rng.random() < 0.08:
+            at = self._moment()
+            self._step(at, "silence", 0, rng.choice((2.0, 20.0, 60.0)))
+            self._step(at, "silence", 1, rng.choice((2.0, 20.0, 60.0)))
+            for _ in range(rng.choice((2, 2, 3))):
+                at += rng.choice((0.01, 1.0, 10.0)) * rng.random()
+                self._step(at, "agent-restart", True)
+        if self.has("invalid") and rng.random() < 0.2:
+            self._spoil_many(rng.uniform(0.0, self.chaos_s))
+        if rng.random() < 0.1:
+            self._end_list_early(rng.uniform(0.0, self.chaos_s), rng.randrange(2))
+        self.rng = before
+
+    def _crowd_events(self) -> None:
+        rng = self.rng
+        at = rng.uniform(0.0, self.chaos_s)
+        for _ in range(rng.choice((1, 1, 2))):
+            is_node = rng.random() < 0.3
+            reasons = list(range(rng.choice((40, 60, 60, 120))))
+            rng.shuffle(reasons)
+            for reason in reasons:
+                self._step(at, "happen", reason, 3 if is_node else rng.randrange(3))
+                at += rng.choice((0.0, 0.0, 0.1)) * rng.random()
+            # The other one's has its turn nevertheless.
+            other = rng.randrange(3) if is_node else 3
+            self._step(at + 2.0 * rng.random(), "happen", rng.randrange(200, 203), other)
+            at += rng.choice((1.0, 30.0, 70.0))
+            for _ in range(rng.choice((0, 3, 10))):
+                number = 3 if is_node else rng.randrange(3)
+                self._step(at, "happen", rng.randrange(130), number)
+
+    def _make_node_again(self) -> None:
+        """Have this node's object deleted and made again, perhaps unseen by the watch."""
+        rng = self.rng
+        at = rng.uniform(0.0, self.chaos_s)
+        is_cut, server = rng.random() < 0.5, rng.randrange(2)
+        self.steps.append(Step(at, "put", (), self._node({"name": NODE})))
+        for _ in range(rng.choice((1, 1, 3))):
+            at += rng.choice((0.0, 0.01, 3.0)) * rng.random()
+            if is_cut:
+                self._step(at, rng.choice(("cut", "end")), server)
+            self._step(at, "delete", "Node", "", NODE)
+            at += rng.choice((0.0, 0.01, 3.0, 20.0)) * rng.random()
+            if is_cut and rng.random() < 0.5:
+                # The list has what the watch would have had.
+                self._step(at, "touch")
+                self._step(at, "compact")
+            if rng.random() < 0.8:
+                item = self._node({"name": NODE})
+                self.steps.append(Step(min(at, self.chaos_s), "put", (), item))
+
+    def _expire_nodes(self) -> None:
+        """Have a list of all Nodes expire between its pages; some are deleted meanwhile."""
+        rng = self.rng
+        at, server = rng.uniform(0.0, self.chaos_s), rng.randrange(2)
+        for name in (NODE, "bob", "carol", "dave", "erin"):
+            self.steps.append(Step(at, "put", (), self._node({"name": name})))
+        at += 0.01
+        self._step(at, "want-nodes", True)
+        self._step(at, "slow", server, 3.0, 0.3)
+        self._step(at, "cut-answer", server, 0, "nodes", False, rng.choice((1, 2, 3, 3, 4)), True)
+        self._step(at, "agent-restart", rng.random() < 0.7)
+        self._step(at + rng.uniform(0.1, 1.0), "delete", "Node", "", rng.choice(("bob", "erin")))
+
+    def _deny_nodes(self) -> None:
+        """Have some lists of all Nodes denied, or fail, after a start with known addresses."""
+        rng = self.rng
+        at = rng.uniform(1.0, self.chaos_s)
+        self._step(at, "agent-restart", True)
+        for code in rng.choice(((403,), (403, 403), (403, 503, 403), (503, 403))):
+            for server in (0, 1):
+                self._step(at, "refuse", server, code, 9.0, "nodes", 0)
+            # The next list is tried then.
+            at += 10.0
+
+    def _spoil_many(self, at: float) -> None:
+        """Have more objects that can't be read than are listed."""
+        for _ in range(self.rng.choice((25, 40))):
+            item = self._item()
+            if "is-invalid" not in item:
+                self._spoil(item)
+            self.steps.append(Step(at, "put", (), item))
+
+    def _end_list_early(self, at: float, server: int) -> None:
+        """Have a list end within an item, as behind a proxy that hides why."""
+        rng = self.rng
+        resource = rng.choice(("services", "endpointslices"))
+        self._step(at, "touch")
+        self._step(at, "compact")
+        after = rng.choice((300, 900, 1500))
+        self._step(at, "cut-answer", server, after, resource, True, rng.choice((1, 2, 2)), False)
+        self._step(at, "end", server)
 
     def _draw_rare_ones(self) -> None:
         """Draw what has to follow something else; of its own, so that other plans stay as before.

@@ -1,8 +1,13 @@
-"""Events: all that happened is counted at the server in the end, and requests are few."""
+"""Events: all that happened is counted at the server in the end, and requests are few.
+
+Rule 1: of a namespace, 50 series are kept: of those of which nothing was sent within a minute, the
+one that was quiet for longest gives up its place, and with none of them the new one isn't kept.
+Rule 2: a namespace with many of them doesn't keep another one from its turn.
+"""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +22,11 @@ if TYPE_CHECKING:
 _EVERY_S = 60.0
 _APART_S = 0.25
 _FORBIDDEN_S = 600.0
+_NAMESPACE_MAX = 50
+_ENDED_S = 360.0
+_NEVER = float("-inf")
+# Its own, and one of the other that had been chosen before.
+_PASSED_MAX = 2
 
 
 @dataclass
@@ -30,6 +40,10 @@ class _Told:
     """Since the server has deleted its Event; a series may have ended by then."""
     is_rejected: bool = False
     """The server has refused one for good, so it isn't tried again until there is another one."""
+    asked_at: float = _NEVER
+    """When the source has sent something last."""
+    last: float = _NEVER
+    """When it happened last."""
 
 
 class RecordingChecks:
@@ -38,8 +52,15 @@ class RecordingChecks:
     def __init__(self, world: World) -> None:
         self._world = world
         self._told: dict[tuple[str, str], _Told] = defaultdict(_Told)
-        self._asked: dict[str, float] = defaultdict(lambda: float("-inf"))
-        self._last = float("-inf")
+        self._kept: dict[str, dict[tuple[str, str], _Told]] = {"default": {}, "shop": {}}
+        """What has a place, by the namespace of its Event; what happened last is last."""
+        self._is_unsure = False
+        """Which series gave up its place isn't certain."""
+        self._asked: dict[str, deque[float]] = defaultdict(deque)
+        """When something was sent in the last minute, by namespace."""
+        self._passed: Counter[str] = Counter()
+        """How often another namespace had its turn while one has waited for its own."""
+        self._last = _NEVER
         self._forbidden_at: dict[str, float] = {}
         """By namespace, when the server said so."""
         self._series: dict[str, tuple[str, str]] = {}
@@ -54,10 +75,27 @@ class RecordingChecks:
         if not self._world.plan.with_node:
             return
         name = "alice" if happening.service is None else happening.service.name
-        told = self._told[happening.reason, name]
+        key = happening.reason, name
+        told = self._told[key]
         told.count += 1
-        told.since_start += 1
-        told.since_deleted += 1
+        if self._keep(key, told):
+            told.since_start += 1
+            told.since_deleted += 1
+
+    def _keep(self, key: tuple[str, str], told: _Told) -> bool:
+        """Give a series a place; return whether it has one."""
+        now, kept = self._world.now, self._kept[_namespace_of(key[1])]
+        if key not in kept and len(kept) >= _NAMESPACE_MAX:
+            quiet = [each for each, known in kept.items() if now - known.asked_at >= _EVERY_S]
+            # A series that has ended and begins anew may give up its place at once.
+            self._is_unsure |= any(now - known.last > _ENDED_S for known in kept.values())
+            if not quiet:
+                return False
+            kept.pop(quiet[0]).since_start = 0
+        kept.pop(key, None)
+        kept[key] = told
+        told.last = now
+        return True
 
     def forget(self) -> None:
         """Have the server delete all Events, as it does after an hour."""
@@ -69,9 +107,13 @@ class RecordingChecks:
         """What a process that died had to send is lost."""
         for told in self._told.values():
             told.since_start = 0
+            told.asked_at = _NEVER
+        for kept in self._kept.values():
+            kept.clear()
         self._asked.clear()
+        self._passed.clear()
         self._forbidden_at.clear()
-        self._last = float("-inf")
+        self._last = _NEVER
 
     def on_begin(self, exchange: Exchange) -> None:
         """Check when a request is made."""
@@ -82,11 +124,30 @@ class RecordingChecks:
         check = self._world.judgements.check
         gap = now - self._last
         check("Events apart", gap >= _APART_S * 0.99, lambda: f"{gap:.3f} s after another one")
-        own = now - self._asked[name]
-        check("Events of a series", own >= _EVERY_S * 0.99, lambda: f"{name}: after {own:.1f} s")
-        self._last = self._asked[name] = now
+        self._last = now
         if body.get("reason"):
             self._series[name] = body["reason"], body["regarding"]["name"]
+        key = self._series[name]
+        told, namespace = self._told[key], _namespace_of(key[1])
+        own = now - told.asked_at
+        check("Events of a series", own >= _EVERY_S * 0.99, lambda: f"{key}: after {own:.1f} s")
+        told.asked_at = now
+        self._check_share(namespace)
+
+    def _check_share(self, namespace: str) -> None:
+        """Judge how many requests a namespace causes, and whose turn it is."""
+        now, asked, check = self._world.now, self._asked[namespace], self._world.judgements.check
+        asked.append(now)
+        while asked[0] < now - _EVERY_S * 0.99:
+            asked.popleft()
+        few = len(asked) <= _NAMESPACE_MAX
+        check("Events of a namespace", few, said(len(asked), "within a minute in", namespace))
+        for other, kept in self._kept.items():
+            is_silent = now - self._forbidden_at.get(other, _NEVER) < _FORBIDDEN_S
+            waits = any(each.asked_at == _NEVER for each in kept.values()) and not is_silent
+            self._passed[other] = self._passed[other] + 1 if waits and other != namespace else 0
+            passed = self._passed[other]
+            check("Events in turns", passed <= _PASSED_MAX, said(other, "was passed", passed))
 
     def on_head(self, exchange: Exchange) -> None:
         """Note that an Event is refused."""
@@ -96,7 +157,10 @@ class RecordingChecks:
         namespace, _, _ = rest.partition("/")
         if exchange.code in (401, 403):
             self._forbidden_at[namespace] = self._world.now
-        elif 400 <= exchange.code < 500 and exchange.code not in (404, 409, 429):
+        elif exchange.code == 404 and exchange.method == "PATCH":
+            # The server has deleted it, so there will be another one.
+            return
+        elif 400 <= exchange.code < 500 and exchange.code not in (409, 429):
             name = (exchange.body or {}).get("metadata", {}).get("name")
             self._told[self._series[name or exchange.path.rpartition("/")[2]]].is_rejected = True
 
@@ -116,11 +180,12 @@ class RecordingChecks:
             forbidden_at = self._forbidden_at.get(_namespace_of(key[1]), float("-inf"))
             is_late = now - forbidden_at < _FORBIDDEN_S
             # What was told to a process that has died may have been sent before.
-            is_lost = told.is_rejected or is_late
+            is_lost = told.is_rejected or is_late or self._is_unsure
             least = 0 if is_lost else min(told.since_start, told.since_deleted)
             is_right = least <= found[key] <= told.count
             if is_right and found[key] != told.count and is_lost:
                 reason = "they were rejected" if told.is_rejected else "they were forbidden"
+                reason = "which has ended" if self._is_unsure else reason
                 judgements.excuse("Events counted", reason)
             else:
                 judgements.check(

@@ -175,6 +175,10 @@ class Follower:
             # The client reads the watch's end only now.
             self.over_at = self.checks.now()
 
+    @property
+    def _is_answered(self) -> bool:
+        return self.question is not None and bool(self.question.is_ended or self.question.error)
+
     def _is_good(self, question: Exchange) -> bool:
         """Return whether a watch goes on after the answer to a question."""
         is_whole = question.is_ended and not question.error
@@ -354,9 +358,11 @@ class Follower:
     def _check_wait(self, now: float) -> None:
         exchange = self.last
         assert exchange is not None, "there was a request"
-        if self.wants == "page" or not self.is_over:
+        # The client gave up at a time of its own.
+        is_left = not self.is_over or not (self.question is None or self._is_answered)
+        if self.wants == "page" or is_left:
             self.failures = 0
-            self.waits += not self.is_over
+            self.waits += is_left
             return
         gap = now - self.over_at
         lasted = self.over_at - self.began_at if self.began_at else 0.0

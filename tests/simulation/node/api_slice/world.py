@@ -37,6 +37,7 @@ _SOON_S = 1.0
 _AGAIN_S = 14.0
 # All servers are stopped, etcd is restored, and they start again.
 _RESTORE_S = 4.0
+_KIND_OF = {"services": "Service", "endpointslices": "EndpointSlice", "nodes": "Node"}
 _WRITES = ("put", "put-same", "delete", "touch")
 
 
@@ -70,6 +71,8 @@ class World:
         self.source: KubernetesSource | None = None
         self.client: SimulatedClient | None = None
         self.published: Snapshot | None = None
+        self.last_state: Snapshot | None = None
+        """What an agent has published last, which the next one begins with."""
         self.calm_at = self.began + plan.chaos_s
         """Nothing is broken any more from then on."""
         self.down_since: float | None = None
@@ -239,6 +242,7 @@ class World:
             f"agent: published {len(snapshot.services)} Services, revision {snapshot.revision}"
         )
         before, self.published = self.published, snapshot
+        self.last_state = snapshot
         self.checks.published(before, snapshot)
 
     def _call(self, callback: Any, *args: Any) -> None:
@@ -276,7 +280,7 @@ class World:
             "stall": server.stall,
             "silence": lambda: self._silence(server, values[1]),
             "refuse": lambda: self._refuse(server, *values[1:]),
-            "cut-answer": lambda: server.cut_next(Cut(*values[1:])),
+            "cut-answer": lambda: self._cut_answer(server, *values[1:]),
             "restart": lambda: self._restart(server, *values[1:]),
             "compact": self.etcd.forget_history,
             "restore": lambda: self._restore(*values),
@@ -318,6 +322,18 @@ class World:
         if self.checks.is_there(key):
             self.checks.written(key, None, None)
             self.etcd.delete(key.kind, key.name, key.namespace)
+
+    def _cut_answer(self, server: ApiServer, *values: Any) -> None:
+        cut = Cut(*values)
+
+        def meanwhile() -> None:
+            # They are the first of a list, so its first page has had them.
+            kind = _KIND_OF.get(cut.resource)
+            for key in [each for each in sorted(self.items) if each.kind == kind][:3]:
+                self._delete(key)
+
+        cut.meanwhile = meanwhile
+        server.cut_next(cut)
 
     def _refuse(
         self, server: ApiServer, code: int, seconds: float, resource: str, retry_s: int
@@ -381,9 +397,7 @@ class World:
     def _restart_agent(self, *, is_resumed: bool) -> None:
         assert self.process is not None, "a process runs"
         assert self.client is not None, "and has a client"
-        if is_resumed and self.published is None:
-            is_resumed = False
-        resumed = self.published if is_resumed else None
+        resumed = self.last_state if is_resumed else None
         self.process.die(-9)
         self.process.forget()
         self.client.abort()
