@@ -78,11 +78,12 @@ class Replacements:
         if place is None or place.parent.is_dead:
             return
         ran_at, now = self._ran_at.get(process), self._world.timeline.now
-        was_held = place.parent.loop.held_until > (now if ran_at is None else ran_at)
+        # Then it may not have reported that it runs, or that may not have been read.
+        held_until = max(place.parent.loop.held_until, process.loop.held_until)
         if ran_at is None:
             place.least += 1
             place.most += 1
-        elif now - ran_at >= _SOUND_S and not was_held:
+        elif now - ran_at >= _SOUND_S and held_until <= ran_at:
             place.least = place.most = 0
         else:
             place.least = 0
