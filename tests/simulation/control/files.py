@@ -116,15 +116,15 @@ class Port(Shared):
         self.turn = 0
         """In the order in which ports began to listen, or were bound."""
         self.queue: deque[Any] = deque()
-        self.known_to: set[Process] = set()
-        """Processes that have, or had, a copy."""
+        self.known_to: dict[Process, None] = {}
+        """Processes that have, or had, a copy; the first has opened it."""
         self._first: Any = None
         """Of the copies; it may be closed."""
 
     def copy(self, process: Process) -> TcpCopy | UdpCopy:
         made = (TcpCopy if self.is_tcp else UdpCopy)(self, process)
         self._first = self._first or made
-        self.known_to.add(process)
+        self.known_to[process] = None
         self.copies.append(made)
         return made
 

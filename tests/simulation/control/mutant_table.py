@@ -45,6 +45,15 @@ MUTANTS: Mapping[str, Mutant] = {
     "merging-of-the-dead": _plane(
         "workers", "        self._merging = Merging()\n        start", "        start"
     ),
+    "queue-of-one-socket-ends-with-its-worker": _plane(
+        "listeners",
+        "        self._stand_ins.worker_ended(worker)\n",
+        "        self._stand_ins.worker_ended(worker)\n"
+        "        for own in self._open.values():\n"
+        "            if len(self._counts) > 1 and own.workers == (worker,) and own.is_serving:\n"
+        "                own.sockets.refuse()\n"
+        "                own.sockets.serve()\n",
+    ),
     "confirmations-of-the-dead": _plane(
         "listeners",
         "            if owed := listener.closing[worker]:\n",

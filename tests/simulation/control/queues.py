@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 from userspace_proxy.model import SocketAddress
 
@@ -13,6 +14,7 @@ from .machine import Process
 from .plan import MANY
 
 if TYPE_CHECKING:
+    from .control import Control
     from .world import World
 
 
@@ -40,19 +42,20 @@ class Queues:
         control = world.control
         if by_death and (control is None or control.plane is None):
             world.in_force.lost.add(at)
-        elif port.queue and self._is_kept(at) and not self._was_late(port):
+        elif port.queue and self._is_kept(port, at) and not self._was_late(port):
             world.judgements.violate(
                 SERVED_ONES, f"clients in a queue of {at} are reset, and it is served"
             )
 
-    def _is_kept(self, at: SocketAddress) -> bool:
+    def _is_kept(self, port: Port, at: SocketAddress) -> bool:
         """Return whether no queue of an address may end, unless its last process dies."""
         world = self._world
         plan, control = world.plan, world.control
         if control is None or control.is_ending or world.is_finishing:
             return False
-        if len(plan.workers) > 1 or plan.descriptors < MANY:
-            # A queue that no worker is left for ends.
+        may_have_fewer = len(plan.workers) > 1 or plan.descriptors < MANY
+        if may_have_fewer and not _is_used(control, port):
+            # It was handed over, and no worker is left for it.
             return False
         if at in control.failures:
             # It is a late predecessor's.
@@ -87,3 +90,12 @@ class Queues:
             world.judgements.violate(
                 SERVED_ONES, f"{stream.name} was refused at {at}, which is served"
             )
+
+
+def _is_used(control: Control, port: Port) -> bool:
+    """Return whether a control process has opened a port, or has taken it for a listener."""
+    if control.process in islice(port.known_to, 1):
+        return True
+    plane: Any = control.plane
+    listeners = () if plane is None else plane._listeners._open.values()
+    return any(sock.core.shared is port for each in listeners for sock in each.sockets.socks)
