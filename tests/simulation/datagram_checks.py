@@ -1,4 +1,4 @@
-"""Follows each datagram of UDP: who may have it, that it goes on in time, and how flows end.
+"""Follows each datagram of UDP: who may have it, and that it goes on in time.
 
     client ──▶ the node ──▶ (read) ──▶ a flow's socket ──▶ endpoint
            ◀── (sent) ◀──── the node ◀──────────────────── endpoint
@@ -10,21 +10,24 @@ client's datagram on it says whose it is.
 Rule 1: an excuse is one datagram's, or one flow's, and states why.
 Rule 2: what the data plane can't know yet counts for neither side: a datagram that waits in a
 socket, or that arrived while the process was stopped.
+
+Ends of flows are judged by ``flow_ends``, and what refusals mean by ``refusing_endpoints``.
 """
 
 from __future__ import annotations
 
-import errno
 from collections import Counter, deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from userspace_proxy.model import Balance, SocketAddress
 from userspace_proxy.model.connection_ends import EndReason
 from userspace_proxy.model.serving import Serving
 
-from .datagram_records import Flow, Question, allowed, may_leave
+from .datagram_records import Flow, Question, allowed
 from .datagrams import DatagramSocket
+from .flow_ends import FlowEnds
 from .network import ANSWERS, LATE, UNROUTABLE, Address
+from .refusing_endpoints import KEPT_S, RefusingEndpoints
 from .troubles import SOON_S, Troubles
 
 if TYPE_CHECKING:
@@ -47,21 +50,9 @@ ORACLES = (
     "refusing endpoint",
 )
 
-# As conntrack: until a client has sent after an answer, and from then on.
-_YOUNG_S, _STREAM_S = 30.0, 120.0
-# A use is noted once a second, and flows are looked at once a second.
-_GRAIN_S = 1.0
 _LATE_S = 2.5
-
-
-# The shortest time without an endpoint that has refused.
-_EJECTED_S = 4.0
-# By then the first ejection of 5 s has ended for sure, so that a refusal begins another one.
-_RENEWED_S = 6.0
-# A deadline is a timer's, which is early by a millisecond.
-_EARLY_S = 0.002
-# So long and so much of a flow is kept for another endpoint.
-_KEPT_S, _KEPT = 1.0, 4
+# So many datagrams of a flow are kept for another endpoint.
+_KEPT = 4
 _CHECK_EVERY_S = 0.5
 
 
@@ -80,23 +71,13 @@ class DatagramChecks:
         """What is to go on: until when, the payload, whether it is an answer."""
         self._refused_flows: deque[tuple[float, Flow]] = deque()
         """Those whose first datagrams are to be sent to another endpoint: until when."""
-        self._waiting: dict[Any, float] = {}
-        """Flows of the data plane that wait for an endpoint, or have, and since when they do."""
         self._gone: set[bytes] = set()
         """Answers that were passed on."""
-        self._refused_at: dict[Address, float] = {}
-        """When the node was last told that an endpoint refuses."""
-        self._heard_at: dict[Address, float] = {}
-        """When an endpoint's last datagram reached the node."""
-        self._failed_elsewhere: dict[Address, float] = {}
-        self._refused: dict[Address, float] = {}
-        """When the node was told that an endpoint refuses, which began an ejection that no answer
-        has ended since."""
         self._handling: tuple[Question, int] | None = None
         """The datagram that was read last, in this turn, and what the kernel had lacked by then."""
         self.troubles = Troubles(world)
-        self._left_at: dict[tuple[str, Address], float] = {}
-        """When flows to an endpoint of a Service last had to end."""
+        self.ends = FlowEnds(world, self.troubles, self._flows, self._questions)
+        self._refusing = RefusingEndpoints(world, self.troubles)
         self._checked_at = 0.0
         self.connections: Counter[str] = Counter()
         self.received: Counter[str] = Counter()
@@ -111,13 +92,6 @@ class DatagramChecks:
         self._questions[payload] = Question(
             client, to, hops, 0.0, service, is_first=True, serving=service.group.serving
         )
-
-    def changing(self, service: Service, before: Serving, now: Serving) -> None:
-        """Note that a Service is about to be served in another way."""
-        for endpoint in before.all_endpoints:
-            if may_leave(before, now, endpoint):
-                key = service.group.label, (endpoint.ip, endpoint.port)
-                self._left_at[key] = self.world.timeline.now
 
     def _service_of(self, endpoint: Address) -> Service | None:
         for service in self.world.services:
@@ -153,11 +127,9 @@ class DatagramChecks:
         if core is None:
             # Its flow has ended, so nothing is learned from it.
             return
-        self._refused.pop(endpoint, None)
         flow = self._flows.get(core)
-        if flow is None or flow.answered_at is None:
-            # Only the first answer of a flow ends an ejection.
-            self._heard_at[endpoint] = now
+        is_first = flow is None or flow.answered_at is None
+        self._refusing.heard(endpoint, is_first=is_first)
         self._answers[payload] = endpoint, flow, now
         if flow is not None and is_taken:
             flow.came_at = now
@@ -170,8 +142,7 @@ class DatagramChecks:
         if question is not None:
             self._handling = question, self.world.kernel.lacks
             used = self.world.dataplane.engine.descriptors
-            has_flows = bool(self._flows or any(each.is_waiting for each in self._waiting))
-            question.is_refused = used.in_use >= used.limit and not has_flows
+            question.is_refused = used.in_use >= used.limit and not self.ends.has_flows
 
     def _handled(self) -> None:
         """Note whether the kernel has refused what the last datagram needed."""
@@ -206,17 +177,6 @@ class DatagramChecks:
                 if question is not None and question.service is service and not question.ends:
                     question.at_limit |= self._at_limit(question.serving)
 
-    def waits(self, flow: Any) -> None:
-        """Note that a flow waits for an endpoint."""
-        self._waiting.setdefault(flow, self.world.moment()[0])
-
-    def _is_full(self) -> bool:
-        """Return whether a new flow needs the place of another one."""
-        open_ = sum(not self._is_closing(flow) for flow in self._flows.values())
-        waiting = sum(each.is_waiting for each in self._waiting)
-        is_full: bool = open_ + waiting >= self.world.plan.node.max_flows
-        return is_full
-
     def reached(self, payload: bytes, to: Address, behaviour: str) -> None:
         """Note what a datagram meets at its endpoint."""
         question = self._questions.get(payload)
@@ -242,17 +202,9 @@ class DatagramChecks:
             return
         now = self.world.timeline.now
         flow.refusals.append(now)
-        self._refused_at[flow.endpoint] = now
         if self._is_to_be_tried_again(flow):
             self._refused_flows.append((now + SOON_S, flow))
-        if core.local is not None and flow.client is not None and core.local[0] == flow.client[0]:
-            # It may be a network policy's, for this client.
-            return
-        since = self._refused.get(flow.endpoint)
-        # What is refused within an ejection doesn't prolong it.
-        begins = since is None or now - since >= _RENEWED_S + self.troubles.stopped_since(since)
-        if number == errno.ECONNREFUSED and begins:
-            self._refused[flow.endpoint] = now
+        self._refusing.refused(flow, number)
 
     def closed(self, core: DatagramSocket) -> None:
         """Note that the data plane closes a socket."""
@@ -263,7 +215,7 @@ class DatagramChecks:
         if self._of_client.get(flow.key) is flow:
             del self._of_client[flow.key]
         if flow.client is not None:
-            self._check_end(flow)
+            self.ends.closed(flow)
 
     # -- judging -----------------------------------------------------------------------------------
 
@@ -300,7 +252,7 @@ class DatagramChecks:
         """A datagram is sent while its flow may wait for an endpoint, and not later."""
         now, waits = self.world.timeline.now, question.service.group.serving.handling.waits
         hold_s = 0.0 if waits is None else waits.seconds
-        late_s = now - question.at - hold_s - _KEPT_S - SOON_S
+        late_s = now - question.at - hold_s - KEPT_S - SOON_S
         if late_s <= self.troubles.stopped_since(question.at):
             self.judge.right("datagram kept")
         elif question.service.changed_at >= question.at:
@@ -315,7 +267,7 @@ class DatagramChecks:
         """What an endpoint has refused is sent to another one, unless the flow has waited since."""
         waits = flow.serving.handling.waits or question.serving.handling.waits
         left = question.allowed - {SocketAddress(*end) for end in question.ends} - question.at_limit
-        if waits is not None and all(map(self._may_be_ejected, left)):
+        if waits is not None and all(map(self._refusing.may_be_ejected, left)):
             # It had none left to try, so it has waited, and begins anew.
             self.judge.right("datagram tried again")
         elif waits is not None or flow.service.changed_at >= question.at:
@@ -327,21 +279,16 @@ class DatagramChecks:
     def _begin(self, flow: Flow, question: Question) -> None:
         """Note whose a flow is."""
         flow.client, flow.to = question.client, question.to
-        self._check_refusing(flow, question.client)
+        self._refusing.check_new_flow(flow, question.client)
         self.connections[flow.service.group.label] += 1
         before = self._of_client.get(flow.key)
-        if before is not None and not self._is_closing(before):
+        if before is not None and not self.ends.is_closing(before):
             self.judge.violate(
                 "one flow", f"{flow.key} has flows to {before.endpoint}, {flow.endpoint}"
             )
         else:
             self.judge.right("one flow")
         self._of_client[flow.key] = flow
-
-    def _is_closing(self, flow: Flow) -> bool:
-        """Return whether the reactor closes its socket soon."""
-        late = self.world.network.closing()
-        return any(getattr(sock, "core", None) is flow.core for sock in late)  # type: ignore[attr-defined]
 
     def _check_endpoint(self, flow: Flow, payload: bytes) -> None:
         """A datagram goes to an endpoint of the Service; a new flow's to one for this client."""
@@ -357,32 +304,9 @@ class DatagramChecks:
             lambda: f"{payload!r} of {flow.client} was sent to {endpoint}, which it may not have",
         )
 
-    def _check_refusing(self, flow: Flow, client: Address) -> None:
-        """An endpoint that has refused gets no new flow for a while, if another one may have it."""
-        now, may = flow.began, allowed(flow.serving, client[0])
-        others = may - {SocketAddress(*flow.endpoint)}
-        refused = [self._refused.get((each.ip, each.port), now) for each in others]
-        for since in refused:
-            if SOON_S < now - since < _EJECTED_S:
-                self.judge.right("refusing endpoint")
-        since = self._refused.get(flow.endpoint, now)
-        if not SOON_S + self.troubles.stopped_since(since) <= now - since <= _EJECTED_S:
-            return
-        if all(map(self._may_be_ejected, others)):
-            # It may be the last one: there is no other answer.
-            return
-        if flow.service.changed_at >= since:
-            self.judge.excuse("refusing endpoint", "the Service has changed")
-        elif self.world.kernel.lacked_at >= self.world.moment()[0]:
-            self.judge.excuse("refusing endpoint", "the kernel lacked something")
-        else:
-            self.judge.violate(
-                "refusing endpoint", f"a flow to {flow.endpoint}, refused {now - since:.3f} s ago"
-            )
-
     def _has_refused(self, endpoint: Address, since: float) -> bool:
         """Return whether an endpoint that took a datagram has refused another one since."""
-        return self.world.hosts[SocketAddress(*endpoint)].failed_at >= since - _KEPT_S
+        return self.world.hosts[SocketAddress(*endpoint)].failed_at >= since - KEPT_S
 
     def _answered(self, payload: bytes, to: Address, source: Address) -> None:
         found = self._answers.get(payload)
@@ -408,78 +332,6 @@ class DatagramChecks:
             if flow.answered_at is None:
                 flow.answered_at = flow.used
 
-    def ends(self, core: DatagramSocket | None, flow: Any, cause: EndReason) -> None:
-        """Judge why the data plane is about to end a flow.
-
-        Args:
-            core: Its socket; None if it waits for an endpoint.
-        """
-        if self.world.is_closed:
-            return
-        known = None if core is None else self._flows.get(core)
-        if known is not None:
-            known.cause = cause
-        if cause is EndReason.EVICTED:
-            is_right = self._is_full() or self.troubles.is_short()
-            self.judge.check("flow ended for a reason", is_right, "evicted, and there is room")
-        elif core is None and cause in (EndReason.WAITED_TOO_LONG, EndReason.TOO_MANY_WAITING):
-            self._check_wait(flow, cause)
-        else:
-            return
-        for kept in flow.kept or () if core is None else ():
-            if kept.payload in self._questions:
-                self._questions[kept.payload].is_given_up = True
-
-    def _check_wait(self, flow: Any, cause: EndReason) -> None:
-        """A flow waits for as long as it may, and as many do."""
-        hold, now = flow.group.serving.handling.waits, self.world.timeline.now
-        if cause is EndReason.WAITED_TOO_LONG:
-            waited_s = now - self._waiting[flow]
-            is_right = hold is not None and waited_s >= hold.seconds - _EARLY_S
-            why = f"{flow.address} waited {waited_s:.3f} s only"
-        else:
-            count = sum(each.is_waiting and each.group is flow.group for each in self._waiting)
-            is_right = hold is not None and count >= hold.connections
-            why = f"{flow.address} lost its place, and {count} waited"
-        self.judge.check("flow ended for a reason", is_right, why)
-
-    def _check_end(self, flow: Flow) -> None:
-        """A flow ends only for the reason that is stated."""
-        if flow.cause is EndReason.EVICTED:
-            # It was judged as the table was full.
-            return
-        if self._may_end(flow):
-            self.judge.right("flow ended for a reason")
-        else:
-            self.judge.violate(
-                "flow ended for a reason",
-                f"the flow of {flow.client} to {flow.endpoint} ended as {flow.cause}, "
-                f"{self.world.timeline.now - flow.used:.3f} s after it was used",
-            )
-
-    def _may_end(self, flow: Flow) -> bool:
-        """Return whether a flow may end, or leave its endpoint, for the reason that is stated."""
-        world, service, now = self.world, flow.service, self.world.timeline.now
-        if world.is_closed or (world.is_calm and world.plan.node.ends != "calm"):
-            return True
-        if flow.cause is EndReason.IDLE:
-            return now - flow.used_since >= self._idle_s(flow) - _GRAIN_S - 0.01
-        if flow.cause is EndReason.ENDPOINT_REMOVED:
-            left_at = self._left_at.get((service.group.label, flow.endpoint), 0.0)
-            return left_at >= flow.began or (
-                SocketAddress(*flow.endpoint) not in service.group.serving.all_endpoints
-            )
-        if flow.cause is EndReason.LISTENER_CLOSED:
-            return service.sock is None or service.closed_at >= flow.began
-        return flow.cause in (None, EndReason.REFUSED) and bool(flow.refusals)
-
-    def _idle_s(self, flow: Flow, *, is_most: bool = False) -> float:
-        idle_s = self.world.plan.node.udp_idle_s
-        if idle_s is not None:
-            return idle_s
-        is_stream = flow.may_be_stream if is_most else flow.is_stream
-        return _STREAM_S if is_stream else _YOUNG_S
-
     # -- when time has passed ----------------------------------------------------------------------
 
     def look(self) -> None:
@@ -501,9 +353,8 @@ class DatagramChecks:
                 self.judge.violate(
                     "flow endpoint", f"{flow.client} has a flow to {endpoint}, which left"
                 )
-            limit_s = (
-                self._idle_s(flow, is_most=True) + _LATE_S + self.troubles.stopped_since(flow.used)
-            )
+            late_s = _LATE_S + self.troubles.stopped_since(flow.used)
+            limit_s = self.ends.idle_s(flow, is_most=True) + late_s
             self.judge.check(
                 "flow idle",
                 idle_s <= limit_s,
@@ -570,39 +421,21 @@ class DatagramChecks:
             question.serving.affinity_timeout_s is not None
             or handling.balance is Balance.SOURCE_HASH
         )
-        return (
-            is_pinned
-            or question.was_at_limit
-            or ((has_hold or bool(question.at_limit)) and all(map(self._may_be_ejected, others)))
-        )
+        may_wait = has_hold or bool(question.at_limit)
+        are_ejected = may_wait and all(map(self._refusing.may_be_ejected, others))
+        return is_pinned or question.was_at_limit or are_ejected
 
     def _ejected(self, question: Question) -> frozenset[SocketAddress]:
-        return frozenset(filter(self._may_be_ejected, question.allowed))
+        return frozenset(filter(self._refusing.may_be_ejected, question.allowed))
 
     def _unroutable(self, question: Question) -> frozenset[SocketAddress]:
         hosts = self.world.hosts
         return frozenset(e for e in question.allowed if UNROUTABLE in hosts[e].mix)
 
-    def _may_be_ejected(self, endpoint: SocketAddress) -> bool:
-        """Return whether an endpoint may be left out for a while."""
-        at = endpoint.ip, endpoint.port
-        failed_at = max(self.world.hosts[endpoint].failed_at, self._failed_elsewhere.get(at, -1.0))
-        refused_at = self._refused_at.get(at, -1.0)
-        if refused_at > 0:
-            # A flow that it has refused doesn't return to it.
-            recent_s = _KEPT_S + SOON_S + self.troubles.stopped_since(refused_at)
-            if self.world.timeline.now - refused_at < recent_s:
-                return True
-        return failed_at > 0 and (at in self._refused or self._heard_at.get(at, 0.0) <= failed_at)
-
     def reported(self, endpoint: Address, how: str) -> None:
         """Note what another worker has reported of an endpoint."""
-        now = self.world.timeline.now
-        if how == "answered":
-            self._refused.pop(endpoint, None)
-            self._heard_at[endpoint] = now
-        else:
-            self._failed_elsewhere[endpoint] = now
+        self._refusing.reported(endpoint, how)
+        if how != "answered":
             # Those that the process has yet to read find it left out.
             for _, payload, is_answer in self._due:
                 if not is_answer:
@@ -632,13 +465,13 @@ class DatagramChecks:
         now, world = self.world.timeline.now, self.world
         if flow.answered_at is not None or flow.core.inbox or len(flow.sent) > _KEPT:
             return False
-        if now - flow.began > _KEPT_S - SOON_S or flow.client is None or world.is_calm:
+        if now - flow.began > KEPT_S - SOON_S or flow.client is None or world.is_calm:
             return False
         serving = flow.service.group.serving
         if serving.handling.max_connections is not None or serving.standbys:
             return False
         others = allowed(serving, flow.client[0]) - {SocketAddress(*flow.endpoint)}
-        return any(not world.hosts[e].mix and not self._may_be_ejected(e) for e in others)
+        return any(not world.hosts[e].mix and not self._refusing.may_be_ejected(e) for e in others)
 
     def _check_tried_again(self, flow: Flow, due: float) -> None:
         if flow.cause is EndReason.EVICTED:

@@ -69,7 +69,7 @@ def watching(world: World) -> Iterator[None]:
             world.choices.waits(core)
         wait(self, waiter, *args, **options)
         if core is None:
-            world.datagrams.waits(waiter)
+            world.datagrams.ends.waits(waiter)
         else:
             world.choices.has_place(core)
             client = world.clients[core.remote[1] - 20000]
@@ -78,7 +78,7 @@ def watching(world: World) -> Iterator[None]:
     def ends(self: Any, flow: Any, cause: Any, *args: Any) -> None:
         if not flow.is_ended:
             core = None if flow.sock is None else core_of(flow.sock)
-            world.datagrams.ends(core, flow, cause)
+            world.datagrams.ends.ends(core, flow, cause)
         end(self, flow, cause, *args)
 
     changed: tuple[tuple[Any, str, Any, Any], ...] = (

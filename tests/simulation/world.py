@@ -148,7 +148,7 @@ class Service:
         for endpoint in self.serving.all_endpoints:
             if endpoint not in serving.all_endpoints:
                 self.has_left[endpoint] = None
-        self.world.datagrams.changing(self, self.group.serving, serving)
+        self.world.datagrams.ends.changing(self, self.group.serving, serving)
         self.serving = serving
         self.world.choices.served(self)
         left = self.group.update(serving, self.world.dataplane.engine.clock())

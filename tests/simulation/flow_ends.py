@@ -1,0 +1,158 @@
+"""Judges why flows of UDP end: what is stated must hold, by the network and by those that wait.
+
+new datagram ─▶ flow ─┬─ idle, its endpoint or its listener has left, refused ─▶ its end
+     no endpoint │    └─ another flow needs its place in the table ────────────▶ its end
+                 └─▶ waits ─ too long, or too many do, or evicted ─────────────▶ its end, and
+                                                             what it keeps is lost with it
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from userspace_proxy.model import SocketAddress
+from userspace_proxy.model.connection_ends import EndReason
+from userspace_proxy.model.serving import Serving
+
+from .datagram_records import Flow, Question, may_leave
+from .datagrams import DatagramSocket
+from .network import Address
+from .troubles import Troubles
+
+if TYPE_CHECKING:
+    from .world import Service, World
+
+# As conntrack: until a client has sent after an answer, and from then on.
+_YOUNG_S, _STREAM_S = 30.0, 120.0
+# A use is noted once a second, and flows are looked at once a second.
+_GRAIN_S = 1.0
+# A deadline is a timer's, which is early by a millisecond.
+_EARLY_S = 0.002
+
+
+class FlowEnds:
+    """The oracle of ends of flows.
+
+    Args:
+        flows: Those that have an endpoint, by their sockets.
+        questions: The datagrams of clients, by what is in them.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        troubles: Troubles,
+        flows: dict[DatagramSocket, Flow],
+        questions: dict[bytes, Question],
+    ) -> None:
+        self._world = world
+        self._judge = world.judgements
+        self._troubles = troubles
+        self._flows = flows
+        self._questions = questions
+        self._waiting: dict[Any, float] = {}
+        """Flows of the data plane that wait for an endpoint, or have, and since when they do."""
+        self._left_at: dict[tuple[str, Address], float] = {}
+        """When flows to an endpoint of a Service last had to end."""
+
+    # -- what happens ------------------------------------------------------------------------------
+
+    def changing(self, service: Service, before: Serving, now: Serving) -> None:
+        """Note that a Service is about to be served in another way."""
+        for endpoint in before.all_endpoints:
+            if may_leave(before, now, endpoint):
+                key = service.group.label, (endpoint.ip, endpoint.port)
+                self._left_at[key] = self._world.timeline.now
+
+    def waits(self, flow: Any) -> None:
+        """Note that a flow waits for an endpoint."""
+        self._waiting.setdefault(flow, self._world.moment()[0])
+
+    @property
+    def has_flows(self) -> bool:
+        """Whether any flow is there, with or without an endpoint."""
+        return bool(self._flows) or any(each.is_waiting for each in self._waiting)
+
+    def _is_full(self) -> bool:
+        """Return whether a new flow needs the place of another one."""
+        open_ = sum(not self.is_closing(flow) for flow in self._flows.values())
+        waiting = sum(each.is_waiting for each in self._waiting)
+        is_full: bool = open_ + waiting >= self._world.plan.node.max_flows
+        return is_full
+
+    def ends(self, core: DatagramSocket | None, flow: Any, cause: EndReason) -> None:
+        """Judge why the data plane is about to end a flow.
+
+        Args:
+            core: Its socket; None if it waits for an endpoint.
+        """
+        if self._world.is_closed:
+            return
+        known = None if core is None else self._flows.get(core)
+        if known is not None:
+            known.cause = cause
+        if cause is EndReason.EVICTED:
+            is_right = self._is_full() or self._troubles.is_short()
+            self._judge.check("flow ended for a reason", is_right, "evicted, and there is room")
+        elif core is None and cause in (EndReason.WAITED_TOO_LONG, EndReason.TOO_MANY_WAITING):
+            self._check_wait(flow, cause)
+        else:
+            return
+        for kept in flow.kept or () if core is None else ():
+            if kept.payload in self._questions:
+                self._questions[kept.payload].is_given_up = True
+
+    def _check_wait(self, flow: Any, cause: EndReason) -> None:
+        """A flow waits for as long as it may, and as many do."""
+        hold, now = flow.group.serving.handling.waits, self._world.timeline.now
+        if cause is EndReason.WAITED_TOO_LONG:
+            waited_s = now - self._waiting[flow]
+            is_right = hold is not None and waited_s >= hold.seconds - _EARLY_S
+            why = f"{flow.address} waited {waited_s:.3f} s only"
+        else:
+            count = sum(each.is_waiting and each.group is flow.group for each in self._waiting)
+            is_right = hold is not None and count >= hold.connections
+            why = f"{flow.address} lost its place, and {count} waited"
+        self._judge.check("flow ended for a reason", is_right, why)
+
+    def closed(self, flow: Flow) -> None:
+        """A flow ends only for the reason that is stated."""
+        if flow.cause is EndReason.EVICTED:
+            # It was judged as the table was full.
+            return
+        if self._may_end(flow):
+            self._judge.right("flow ended for a reason")
+        else:
+            self._judge.violate(
+                "flow ended for a reason",
+                f"the flow of {flow.client} to {flow.endpoint} ended as {flow.cause}, "
+                f"{self._world.timeline.now - flow.used:.3f} s after it was used",
+            )
+
+    def _may_end(self, flow: Flow) -> bool:
+        """Return whether a flow may end, or leave its endpoint, for the reason that is stated."""
+        world, service, now = self._world, flow.service, self._world.timeline.now
+        if world.is_closed or (world.is_calm and world.plan.node.ends != "calm"):
+            return True
+        if flow.cause is EndReason.IDLE:
+            return now - flow.used_since >= self.idle_s(flow) - _GRAIN_S - 0.01
+        if flow.cause is EndReason.ENDPOINT_REMOVED:
+            left_at = self._left_at.get((service.group.label, flow.endpoint), 0.0)
+            return left_at >= flow.began or (
+                SocketAddress(*flow.endpoint) not in service.group.serving.all_endpoints
+            )
+        if flow.cause is EndReason.LISTENER_CLOSED:
+            return service.sock is None or service.closed_at >= flow.began
+        return flow.cause in (None, EndReason.REFUSED) and bool(flow.refusals)
+
+    def idle_s(self, flow: Flow, *, is_most: bool = False) -> float:
+        idle_s = self._world.plan.node.udp_idle_s
+        if idle_s is not None:
+            return idle_s
+        is_stream = flow.may_be_stream if is_most else flow.is_stream
+        return _STREAM_S if is_stream else _YOUNG_S
+
+    def is_closing(self, flow: Flow) -> bool:
+        """Return whether the reactor closes its socket soon."""
+        late = self._world.network.closing()
+        return any(getattr(sock, "core", None) is flow.core for sock in late)  # type: ignore[attr-defined]
