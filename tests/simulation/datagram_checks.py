@@ -383,7 +383,7 @@ class DatagramChecks:
         is_lost = question.is_given_up or question.is_refused or question.hops <= 1
         if question.ends or is_lost or self._has_none(question) or self._has_no_route(question):
             self.judge.right("datagram passed on")
-        elif self._waits(question):
+        elif self._waits(question) or self._waits_for_kernel(question, payload):
             question.has_waited = True
             hold = question.serving.handling.waits
             assert hold is not None, "it waits"
@@ -392,6 +392,9 @@ class DatagramChecks:
             self.judge.excuse("datagram passed on", excuse)
         else:
             self.judge.violate("datagram passed on", f"{payload!r} was sent to no endpoint")
+
+    def _waits_for_kernel(self, question: Question, payload: bytes) -> bool:
+        return not question.has_waited and self.ends.waits_for_kernel(payload)
 
     def _has_none(self, question: Question) -> bool:
         """Return whether no endpoint, or no listener, was there for a datagram."""

@@ -52,6 +52,8 @@ class FlowEnds:
         self._questions = questions
         self._waiting: dict[Any, float] = {}
         """Flows of the data plane that wait for an endpoint, or have, and since when they do."""
+        self._is_short: dict[Any, bool] = {}
+        """Whether the kernel had just refused something as each of them last began to wait."""
         self._left_at: dict[tuple[str, Address], float] = {}
         """When flows to an endpoint of a Service last had to end."""
 
@@ -66,7 +68,17 @@ class FlowEnds:
 
     def waits(self, flow: Any) -> None:
         """Note that a flow waits for an endpoint."""
-        self._waiting.setdefault(flow, self._world.moment()[0])
+        began = self._world.moment()[0]
+        self._waiting.setdefault(flow, began)
+        self._is_short[flow] = self._world.kernel.lacked_at >= began
+
+    def waits_for_kernel(self, payload: bytes) -> bool:
+        """Return whether a datagram's flow waits since the kernel refused what it needed."""
+        return any(
+            self._is_short[each] and any(kept.payload == payload for kept in each.kept or ())
+            for each in self._waiting
+            if each.is_waiting
+        )
 
     @property
     def has_flows(self) -> bool:

@@ -233,8 +233,10 @@ class Waits:
             # What lets the program dial at once counts until it has.
             limited = [attempt for attempt in servable if attempt.is_at_limit]
             for at, those in ((port.hope_at, servable), (port.ended_at, limited)):
-                # One that was dialled for at that moment, or found none then, has had its turn.
-                had_none = any(attempt.idle_since < at for attempt in those)
+                # One that was dialled for at that moment, or found none then, has had its turn; so
+                # have those behind it, if all use the same endpoints.
+                first = sorted(those, key=_began_to_wait)[:1] if port.model.is_uniform else those
+                had_none = any(attempt.idle_since < at for attempt in first)
                 is_new = port.sent_at < at and now - at <= _LOOK_S
                 port.is_at_once |= had_none and is_new
         for_s = now - port.could_serve_since
@@ -250,6 +252,10 @@ class Waits:
             self._judge.excuse(oracle, "the process was stopped")
         else:
             self._judge.violate(oracle, why)
+
+
+def _began_to_wait(attempt: Attempt) -> float:
+    return attempt.waits_since[0] if attempt.waits_since is not None else 0.0
 
 
 def _is_served(options: list[Option] | None) -> bool:
