@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from ..model import ip_of
+from ..model import ServiceKey, ip_of
 from .cause import Cause, CauseCode
 from .say import object_of
 
@@ -23,7 +23,7 @@ def kubectl_words(cause: Cause, service: str, pod: str = "") -> str:
     words = words or (traits.kubectl_of_pod if pod else "") or traits.kubectl
     if not words and traits.is_of_endpoint and ip_of(about):
         words = _POD_AT
-    namespace, _, name = service.partition("/")
+    namespace, name = ServiceKey.read(service)
     places = {"namespace": namespace, "name": name, "ip": ip_of(about), "pod": pod}
     return words.format_map({**dict(cause.params), **places})
 

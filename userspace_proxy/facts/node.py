@@ -461,6 +461,11 @@ class IgnoredFacts(msgspec.Struct, frozen=True):
     is_conflict: bool = False
     """It should be served, but another Service has its address."""
 
+    @property
+    def key(self) -> ServiceKey:
+        """The Service, or the one that the port belongs to."""
+        return ServiceKey.read(self.service)
+
 
 class HealthCheckFacts(msgspec.Struct, frozen=True):
     """The health check node port of one Service."""
@@ -473,6 +478,11 @@ class HealthCheckFacts(msgspec.Struct, frozen=True):
     """Ready endpoints on this node."""
     problem: str = ""
     """Why it doesn't answer, or not at every address; empty if it does."""
+
+    @property
+    def key(self) -> ServiceKey:
+        """The Service."""
+        return ServiceKey.read(self.service)
 
 
 class Unencoded(BesideJson):

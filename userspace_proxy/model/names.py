@@ -14,6 +14,12 @@ class ServiceKey(NamedTuple):
     namespace: str
     name: str
 
+    @staticmethod
+    def read(text: str) -> ServiceKey:
+        """Return the Service with this text, as in the JSON of a proxy."""
+        namespace, _, name = text.partition("/")
+        return ServiceKey(namespace, name)
+
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import islice
 
 from ..facts import IgnoredFacts, Level, PortFacts, RejectedFacts, SourceFacts, StatusFacts
+from ..model import ServiceKey
 from ..status.missing import say_missing
 from ..status.search import Search
 from .answer import AllNodes
@@ -69,7 +70,7 @@ def why_missing(all_nodes: AllNodes, name: str) -> str:
     services = {f"{port.namespace}/{port.service}" for one in answers for port in one.ports}
     services |= all_nodes.digests.keys() if all_nodes.digests is not None else set()
     is_named = any(name in port.names for one in answers for port in one.ports)
-    namespaces = {service.partition("/")[0] for service in services}
+    namespaces = {ServiceKey.read(service).namespace for service in services}
     if is_named or name in services or name in namespaces:
         return ""
     # Summaries leave out all of a namespace that is well; a Service that is named was asked for.
@@ -86,7 +87,7 @@ def _known(answers: list[StatusFacts], services: list[str]) -> StatusFacts:
     """Return all that some node knows of Services, as the answer of one."""
     ports = {port.name: port for one in answers for port in one.ports}
     listed = {f"{port.namespace}/{port.service}" for port in ports.values()}
-    others = (service.split("/", 1) for service in services if service not in listed)
+    others = (ServiceKey.read(service) for service in services if service not in listed)
     ignored: dict[tuple[str, str], IgnoredFacts] = {}
     rejected: dict[str, RejectedFacts] = {}
     for one in answers:
@@ -99,6 +100,6 @@ def _known(answers: list[StatusFacts], services: list[str]) -> StatusFacts:
     )
 
 
-def _named(names: Iterator[list[str]]) -> Iterator[PortFacts]:
+def _named(names: Iterator[ServiceKey]) -> Iterator[PortFacts]:
     for namespace, name in names:
         yield PortFacts(namespace=namespace, service=name)

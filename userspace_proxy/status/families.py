@@ -195,7 +195,7 @@ def _problems(view: StatusFacts) -> Family:
     samples: dict[str, float] = {}
     for item in view.ignored:
         if item.is_conflict:
-            names = (*item.service.split("/", 1), item.port, "", "", "", item.cause.code)
+            names = (*item.key, item.port, "", "", "", item.cause.code)
             samples[labels_text((*PORT_LABELS, "reason"), names)] = 1
     for port in view.ports:
         state = port.state
@@ -215,7 +215,7 @@ def _ignored(items: Iterable[IgnoredFacts]) -> Family:
     samples: dict[str, float] = {}
     for item in items:
         if not item.is_conflict:
-            names = (*item.service.split("/", 1), item.port, item.cause.code)
+            names = (*item.key, item.port, item.cause.code)
             samples[labels_text(("namespace", "service", "port", "reason"), names)] = 1
     return gauge(
         f"{PREFIX}service_ignored",

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from ..causes.say import say
 from ..facts import PortFacts, RejectedFacts, SourceFacts, StatusFacts
+from ..model import ServiceKey
 from ..model.quoting import printable
 from ..model.similar import NEARLY_EQUAL, alike, did_you_mean, nearest
 
@@ -39,7 +40,7 @@ def say_missing(view: StatusFacts, service: str) -> str:
     if "/" in service:
         said = say_meant(key, names, may_be_unread=bool(unread))
         return printable(f"there is no Service {service}{said}{unread}")
-    namespaces = {name.partition("/")[0] for name in names}
+    namespaces = {ServiceKey.read(name).namespace for name in names}
     hint = did_you_mean(service, sorted(namespaces)[:_COMPARED_MAX])
     hint = f" ({hint})" if hint else ""
     return printable(f"there is no namespace {service} with a Service{hint}{unread}")
@@ -56,10 +57,10 @@ def say_meant(key: str, names: Iterable[str], *, may_be_unread: bool = False) ->
         names: All Services.
         may_be_unread: It may exist after all: only a name that is nearly equal is another one.
     """
-    namespace, _, name = key.partition("/")
+    namespace, name = ServiceKey.read(key)
     by_namespace: dict[str, list[str]] = {}
     for one in sorted(names):
-        place, _, of = one.partition("/")
+        place, of = ServiceKey.read(one)
         by_namespace.setdefault(place, []).append(of)
     elsewhere = [f"{place}/{name}" for place, known in by_namespace.items() if name in known]
     own = by_namespace.get(namespace, [])[:_COMPARED_MAX]

@@ -150,8 +150,7 @@ def _kube_proxy_families(view: StatusFacts) -> Iterator[Family]:
 
 def _health_check_families(view: StatusFacts) -> Iterator[Family]:
     checks = {
-        labels_text(("namespace", "service"), health.service.split("/", 1)): health
-        for health in view.health_checks
+        labels_text(("namespace", "service"), health.key): health for health in view.health_checks
     }
     yield gauge(
         f"{PREFIX}health_check_local_endpoints",

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from ..causes.say import say
 from ..facts import HealthCheckFacts, IgnoredFacts, Level, PortFacts, RejectedFacts
 from ..facts.states import FOUND
-from ..model import IPFamily, Protocol
+from ..model import IPFamily, Protocol, ServiceKey
 from ..model.similar import did_you_mean
 from ..plan import Side
 
@@ -92,7 +92,7 @@ class Search:
         """Return whether an ignored Service, or port of a Service, is found."""
         texts = {
             "is": ("ignored",),
-            "ns": (item.service.partition("/")[0],),
+            "ns": (item.key.namespace,),
             "name": (f"{item.service}:{item.port}",),
             "service": (item.service, f"{item.service}:{item.port}"),
             "cause": (item.cause.code, say(item.cause)),
@@ -107,7 +107,7 @@ class Search:
         ports = [text for text in wanted if text.partition(":")[0] in map(str.lower, names)]
         texts = {
             "is": ("problem",),
-            "ns": [name.partition("/")[0] for name in names],
+            "ns": [ServiceKey.read(name).namespace for name in names],
             "name": (*names, item.object),
             "service": (*names, *ports),
             "cause": (item.line,),
@@ -116,9 +116,8 @@ class Search:
 
     def matches_health_check(self, item: HealthCheckFacts) -> bool:
         """Return whether a health check node port is found."""
-        namespace = item.service.partition("/")[0]
         name = f"{item.service}:{item.port}"
-        texts = {"ns": (namespace,), "name": (name,), "service": (item.service, name)}
+        texts = {"ns": (item.key.namespace,), "name": (name,), "service": (item.service, name)}
         return self._matches(lambda key: texts.get(key, ()))
 
     def _matches(self, texts: Callable[[str], Iterable[str]]) -> bool:

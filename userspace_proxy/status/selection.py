@@ -129,9 +129,9 @@ def select(view: StatusFacts, selection: Selection, history: History = IDLE) -> 
     health = filter(search.matches_health_check, view.health_checks)
     return Chosen(
         tuple(ports),
-        tuple(sorted(ignored, key=lambda item: (*_key(item), item.port, say(item.cause)))),
+        tuple(sorted(ignored, key=lambda item: (*item.key, item.port, say(item.cause)))),
         tuple(rejected),
-        tuple(sorted(health, key=lambda check: (not check.problem, *_key(check)))),
+        tuple(sorted(health, key=lambda check: (not check.problem, *check.key))),
     )
 
 
@@ -146,12 +146,6 @@ def _address(port: PortFacts) -> list[tuple[int, bytes, int]]:
     dialled = [SocketAddress.read(one.address) for one in port.frontends[:1]]
     addresses = [(pack_ip(one.ip), one.port) for one in dialled]
     return [(len(packed), packed, number) for packed, number in addresses]
-
-
-def _key(item: IgnoredFacts | HealthCheckFacts) -> tuple[str, str]:
-    """Return namespace and name, which are sorted one after the other."""
-    namespace, _, name = item.service.partition("/")
-    return namespace, name
 
 
 def _text(value: object) -> str:

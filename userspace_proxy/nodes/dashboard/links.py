@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import quote, urlencode
 
+from ...model import ServiceKey
+
 
 def service_link(service: str) -> str:
     """Return the address of the page about a Service, ``namespace/name``."""
-    namespace, _, name = service.partition("/")
+    namespace, name = ServiceKey.read(service)
     return f"/services/{_quoted(namespace)}/{_quoted(name)}"
 
 

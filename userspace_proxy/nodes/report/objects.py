@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from ...errors import UserspaceProxyError
+from ...model import ServiceKey
 from ...model.annotations import DOMAIN, SERVICE_KEYS, SLICE_KEYS
 from ...model.reading import LABEL_SERVICE_NAME
 from ...sources.kubernetes.api_paths import join
@@ -51,7 +52,7 @@ class ServiceObjects:
 
 async def read_objects(client: ApiClient, service: str) -> ServiceObjects:
     """Read a Service, ``namespace/name``, and its EndpointSlices; a failure is a value."""
-    namespace, _, name = service.partition("/")
+    namespace, name = ServiceKey.read(service)
     taken = _Items()
     problem = await _read(client, namespace, name, taken)
     if not taken.items:
