@@ -36,7 +36,8 @@ class Waits:
             self._runs = runs
             world.in_force.disturb(now)
         is_calm = now - world.in_force.disturbed_at >= WAIT_S
-        if not runs or not is_calm or world.plan.descriptors < MANY:
+        least = 1 if world.plan.descriptors >= MANY else control.workers
+        if len(runs) < least or not is_calm:
             return
         for client in world.clients:
             if client.is_looked_at:
