@@ -92,12 +92,14 @@ class Replacements:
 
     def note_hung(self, process: Process) -> None:
         """Note that a process hangs from now on: if it is a worker that runs, it is killed."""
-        control = self._world.control
+        control, began = self._world.control, self._world.timeline.now
         if control is None or control.plane is None or process.kind != WORKER:
+            return
+        if process.loop.held_until < began + _HUNG_S:
+            # It goes on before, and what stops it again is another event.
             return
         slots = [slot for slot in control.plane._workers if slot.link and slot.is_running]
         if any(slot.link is not None and slot.link.pid == process.pid for slot in slots):
-            began = self._world.timeline.now
             self._world.timeline.after(_HUNG_S, self._check_killed, process, control.process, began)
 
     def _check_killed(self, process: Process, parent: Process, began: float) -> None:
