@@ -103,6 +103,9 @@ class Checks:
             if breaks.all_were_quiet(process, client.dialled_at, serving):
                 client.is_excused = SILENT
                 return SILENT
+            was_late = process.loop.held_until - client.dialled_at >= PATIENCE_S
+            if was_late and breaks.any_was(serving.endpoints, client):
+                return "its time has passed while its worker was stopped"
             if self._is_behind(process, client):
                 return "its worker hasn't read yet that there are other endpoints"
         return ""
