@@ -109,6 +109,7 @@ class Port(Shared):
         self.is_tcp = is_tcp
         self.local: Address | None = None
         self.is_listening = False
+        self.backlog = 0
         self.may_reuse = self.is_shared = self.is_deaf = False
         """SO_REUSEADDR; SO_REUSEPORT; bound to an interface that there isn't."""
         self.is_by_client = False

@@ -278,7 +278,7 @@ class ProcessSocket(SimulatedSocket):
         """Part of socket.socket."""
         core = self._enter("listen")
         self._kernel.lack("listen")
-        core.backlog = backlog
+        core.backlog = core.shared.backlog = backlog
         core.shared.listen()
 
     def _accept(self) -> tuple[int, Any]:

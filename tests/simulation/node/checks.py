@@ -2,7 +2,6 @@
 
 Rule 1: a client gets what the objects of the API say, of a state that may be in force.
 Rule 2: each frontend of the table leads to a port at which a listener of its Service accepts.
-Rule 3: at rest all is as the newest objects say, and at the end nothing is left.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from ..control.files import CONTROL, WORKER, Port
 from ..control.machine import Process
 from ..streams import Stream
 from .clients import DIALS, DROPPED, ENDED, REFUSED, RESET, SERVED, WAITS, Client
-from .plan import NODE_PORTS
+from .rest_checks import at_of
 from .seam import answer_of
 from .truth import NO_SERVICE, Claim, Dialled, Expected, Truth
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from .cluster import Floors
     from .world import World
 
-ALLOWED, REFUSAL, DROP, RESETS, ANSWER, OPEN_PORT, OWN_SERVICE, HEALTH, AT_REST, CALM, LEFT = (
+ALLOWED, REFUSAL, DROP, RESETS, ANSWER, OPEN_PORT, OWN_SERVICE, HEALTH = (
     "allowed endpoint",
     "refusal",
     "drop",
@@ -34,13 +33,8 @@ ALLOWED, REFUSAL, DROP, RESETS, ANSWER, OPEN_PORT, OWN_SERVICE, HEALTH, AT_REST,
     "steered to an open port",
     "steered to its own Service",
     "health check port",
-    "table at rest",
-    "clients at rest",
-    "nothing left",
 )
-ORACLES = (
-    *(ALLOWED, REFUSAL, DROP, RESETS, ANSWER, OPEN_PORT, OWN_SERVICE, HEALTH, AT_REST, CALM, LEFT),
-)
+ORACLES = (ALLOWED, REFUSAL, DROP, RESETS, ANSWER, OPEN_PORT, OWN_SERVICE, HEALTH)
 
 # A client is served, or told that it isn't, in that time.
 _ANSWERED_S = 3.0
@@ -48,7 +42,7 @@ _LOOK_S = 0.25
 # A change of the table by another program is undone in that time.
 _REPAIRED_S = 2.0
 _LEFT_BEHIND = "another Service got the last agent's port with an address"
-_OUTSIDE, _FAR = "10.3.0.1", "10.3.9.2"
+_OUTSIDE = "10.3.0.1"
 
 
 class Checks:
@@ -56,8 +50,6 @@ class Checks:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.first_calm = 0
-        """The first client that came at rest."""
         self._outages: list[tuple[float, float]] = [(world.timeline.now, float("inf"))]
         """When no agent had a round in force whose listeners are open; the last may last."""
         self._is_dirty = True
@@ -127,7 +119,8 @@ class Checks:
                     client.is_excused = "its Service is served at another port now"
         current, agent = self.world.machine.current, self.world.agent
         is_late = current is not None and current.kind == WORKER and agent not in self._has_served
-        if is_late and cause == "no process has it":
+        has_other = bool(self.world.machine.ports_at(port.port, is_tcp=port.is_tcp))
+        if is_late and cause == "no process has it" and not has_other:
             self._lost.add(port.port)
         self._note_change()
 
@@ -238,7 +231,7 @@ class Checks:
         if world.is_finishing:
             return
         expected = list(self._window(client))
-        check, what = world.judgements.check, f"{client.name} at {_at(client)}"
+        check, what = world.judgements.check, f"{client.name} at {at_of(client)}"
         if was in (DIALS, WAITS):
             world.judgements.right(ANSWER)
         if client.state == SERVED:
@@ -322,7 +315,7 @@ class Checks:
         elif was != SERVED and not all(each.endpoints for each in expected):
             judgements.excuse(RESETS, "the Service has no endpoint meanwhile")
         elif not self._excuses(client, RESETS):
-            judgements.violate(RESETS, f"{client.name} at {_at(client)} was reset while it {was}")
+            judgements.violate(RESETS, f"{client.name} at {at_of(client)} was reset while it {was}")
 
     def _check_progress(self) -> None:
         world = self.world
@@ -335,7 +328,7 @@ class Checks:
             if client.stream is None or now - since < _ANSWERED_S:
                 continue
             if all(e.endpoints for e in self._window(client)) and not self._excuses(client, ANSWER):
-                what = f"{client.name} at {_at(client)} {client.state} for too long"
+                what = f"{client.name} at {at_of(client)} {client.state} for too long"
                 world.judgements.violate(ANSWER, what)
 
     # -- the table ---------------------------------------------------------------------------------
@@ -413,67 +406,6 @@ class Checks:
             what = f"health check port {number} says {status} with {counts} ready endpoints here"
             world.judgements.check(HEALTH, is_right, what)
 
-    # -- at rest -----------------------------------------------------------------------------------
-
-    def at_rest(self) -> None:
-        """Check that all is as the newest objects say."""
-        world = self.world
-        if world.machine.violations:
-            return
-        truth = world.cluster.last
-        found = world.table.targets
-        have = {(f.ip, f.port, str(f.protocol)): target for f, target in found.items()}
-        for at in sorted(have.keys() | truth.frontends.keys()):
-            is_wanted = at in truth.frontends
-            what = f"{at} is {'steered' if at in have else 'not steered'}"
-            world.judgements.check(AT_REST, (at in have) is is_wanted, what)
-            may = [truth.expected(ip, at) for ip in (at[0], _OUTSIDE, _FAR)]
-            is_refused = not isinstance(have.get(at), int)
-            if not any(each.endpoints for each in may) and all(e.may_be_refused for e in may):
-                what = f"{at} is led to a port, and no client may be served"
-                world.judgements.check(AT_REST, is_refused, what)
-            else:
-                what = f"{at} refuses, and clients may be served"
-                world.judgements.check(AT_REST, not is_refused, what)
-        numbers = {port.port for port in world.machine.ports if port.port in NODE_PORTS}
-        wanted = {at[1] for at in truth.frontends if at[1] in NODE_PORTS}
-        wanted |= {*truth.health_ports}
-        what = f"node ports {sorted(numbers)} are reserved, wanted are {sorted(wanted)}"
-        world.judgements.check(AT_REST, numbers == wanted, what)
-        agent = world.agent
-        is_there = agent is not None and agent.core is not None
-        world.judgements.check(AT_REST, is_there, "no agent runs")
-
-    def clients_at_rest(self) -> None:
-        """Check what each client has got that came at rest."""
-        world = self.world
-        if world.machine.violations:
-            return
-        truth = world.cluster.last
-        for client in world.clients[self.first_calm :]:
-            expected = truth.expected(client.ip, client.at)
-            # Which endpoint has served it was judged then.
-            is_right = client.state in (SERVED, ENDED) or not expected.endpoints
-            if client.state == DIALS and client.at[2] == "TCP":
-                is_right = expected.may_be_dropped
-            what = f"{client.name} at {_at(client)}: {client.state}, may {expected}"
-            world.judgements.check(CALM, is_right, what)
-
-    def at_end(self) -> None:
-        """Check that nothing is left."""
-        world = self.world
-        if world.machine.violations:
-            return
-        check = world.judgements.check
-        for process in world.machine.processes:
-            check(LEFT, process.is_dead, f"{process.name} runs at the end")
-        ports = sorted(port.port for port in world.machine.ports)
-        check(LEFT, not ports, f"ports {ports} are open at the end")
-        steered = sorted(map(str, world.table.targets))
-        check(LEFT, not steered, f"{steered} are steered at the end")
-        files = world.disk.open_descriptors
-        check(LEFT, not files, f"files are open at the end: {files}")
-
 
 def _is_made_anew(claim: Claim | None, states: list[Truth]) -> bool:
     """Return whether a Service has had several cluster IPs."""
@@ -494,7 +426,3 @@ def _specs(claim: Claim, states: list[Truth]) -> list[Mapping[str, Any]]:
     metadata = claim.service["metadata"]
     key = ("Service", metadata["namespace"], metadata["name"])
     return [truth.objects[key]["spec"] for truth in states if key in truth.objects]
-
-
-def _at(client: Client) -> str:
-    return "{}:{}/{}".format(*client.at)

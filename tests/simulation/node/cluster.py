@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from .plan import Object
-from .truth import ClaimReader, Key, Truth, key_of
+from .plan import LOOPBACK_IP, NODE_IP, Object
+from .truth import HOST, ClaimReader, Key, Truth, key_of
 
 
 class Cluster:
@@ -14,7 +14,7 @@ class Cluster:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self.objects: dict[Key, Object] = {}
+        self.objects: dict[Key, Object] = {HOST: {"addresses": (LOOPBACK_IP, NODE_IP)}}
         self.states: list[tuple[float, Truth]] = []
         """Each from its time on."""
         self._reader = ClaimReader()
@@ -29,6 +29,17 @@ class Cluster:
             self._note()
             for watcher in self.watchers:
                 watcher(item, False)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Those of the node."""
+        found: tuple[str, ...] = self.objects[HOST]["addresses"]
+        return found
+
+    def move(self, addresses: tuple[str, ...]) -> None:
+        """Have the node other addresses, which the API server doesn't have."""
+        self.objects[HOST] = {"addresses": addresses}
+        self._note()
 
     def delete(self, key: Key) -> None:
         """Delete an object, if it exists."""
@@ -46,7 +57,19 @@ class Cluster:
         return self.states[-1][1]
 
     def between(self, since: float, until: float) -> Iterator[Truth]:
-        """Yield the states that were there at some moment from one time to another."""
+        """Yield the states that were there at some moment from one time to another.
+
+        The node's addresses and objects are known from different sources, so each of the addresses
+        is combined with each state.
+        """
+        states = list(self._between(since, until))
+        hosts = {id(truth.host): truth.host for truth in states}
+        if len(hosts) == 1:
+            yield from states
+        else:
+            yield from (truth.at(host) for truth in states for host in hosts.values())
+
+    def _between(self, since: float, until: float) -> Iterator[Truth]:
         for number, (at, truth) in enumerate(self.states):
             ends = self.states[number + 1][0] if number + 1 < len(self.states) else None
             if at <= until and (ends is None or ends >= since):

@@ -8,6 +8,8 @@ from random import Random
 from ..control.machine import Speed
 from ..plan import Event
 from .drawing_lacks import LACKING, bursts, what_lacks
+from .drawing_outside import OUTSIDE, outside
+from .machine import QUEUE
 from .objects import EndpointSpec, PortSpec, ServiceSpec, node_object
 from .plan import (
     API,
@@ -94,6 +96,11 @@ def make_plan(seed: int) -> Plan:
         events += what_lacks(own, objects, events, calm_at)
     if "turns of namespaces" in features and own.random() < LACKING:
         events += bursts(own, objects, calm_at)
+    own = Random(f"{seed}: outside")
+    if own.random() < OUTSIDE:
+        features |= {"outside"}
+        events += outside(own, objects, tuple(events), calm_at)
+    queue = own.choice([3, 8, QUEUE, QUEUE])
     dies = "deaths at a call" in features
     return Plan(
         seed,
@@ -114,6 +121,7 @@ def make_plan(seed: int) -> Plan:
         if dies
         else (),
         calm_at=calm_at,
+        queue=queue,
     )
 
 

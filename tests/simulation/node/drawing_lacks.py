@@ -47,7 +47,7 @@ def what_lacks(
         at, item = rng.choice(puts)
         at, seconds = max(at, _APART_S), rng.choice(_SECONDS)
         if rng.random() < 0.4:
-            item = _outside(item)
+            item = with_health_check(item)
         # Without what it has at the node, and with it again.
         yield Event(at - _APART_S, PUT, (_inside(item),))
         yield Event(at, PUT, (item,))
@@ -91,7 +91,7 @@ def _inside(item: Object) -> Object:
     return {**item, "spec": spec}
 
 
-def _outside(item: Object) -> Object:
+def with_health_check(item: Object) -> Object:
     """Return a Service that a load balancer asks for its health at this node."""
     spec, number = dict(item["spec"]), int(item["spec"]["clusterIP"].rpartition(".")[2])
     spec |= {"type": "LoadBalancer", "externalTrafficPolicy": "Local"}

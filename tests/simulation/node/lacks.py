@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from userspace_proxy.kernel.port_holders import HeldPort
 from userspace_proxy.model import IPFamily, Protocol
 
-from .plan import NODE_PORTS
+from .plan import NODE_PORTS, PROXY_PORTS
 
 if TYPE_CHECKING:
     from .clients import Client
     from .world import World
 
-NOT_CAPTURED = "clients of other programs"
+NOT_CAPTURED, QUEUES = "clients of other programs", "queues of listeners"
 
 # What couldn't be opened is tried again each second.
 _AGAIN_S = 1.6
@@ -30,6 +30,8 @@ class Lacks:
         self._apart: set[int] = set()
         """Node ports that no rule led to the proxy when another program got them."""
         self._short_until = float("-inf")
+        self._range_until = float("-inf")
+        """Until when clients may see that no proxy port was free."""
 
     def take(self, number: int, is_tcp: bool, seconds: float) -> None:
         """Have another program wait for clients at a port, if it is free."""
@@ -45,6 +47,27 @@ class Lacks:
             self._apart.discard(number)
         else:
             self._apart.add(number)
+
+    def take_range(self, seconds: float) -> None:
+        """Have other programs get all proxy ports that are free."""
+        world, until = self._world, self._world.timeline.now + seconds + _AGAIN_S
+        for number in range(PROXY_PORTS[0], PROXY_PORTS[1] + 1):
+            is_free = not any(port.port == number for port in world.machine.ports)
+            for is_tcp in (True, False) if is_free else ():
+                if world.machine.take_port((_ANY, number), is_tcp=is_tcp, for_s=seconds):
+                    self._taken[number] = max(until, self._taken.get(number, until))
+        self._range_until = until
+        world.freshness.disturb(until)
+
+    def queued(self, waiting: int, has_room: bool) -> None:
+        """Judge whether a client waits in a listener's queue, or has to dial again.
+
+        Args:
+            waiting: How many do already.
+        """
+        most = self._world.machine.queue
+        what = f"{waiting} clients fill a queue, and the node lets {most} wait"
+        self._world.judgements.check(QUEUES, has_room or waiting > most, what)
 
     def check(self) -> None:
         """Check that clients of another program's node port aren't led to the proxy."""
@@ -78,6 +101,8 @@ class Lacks:
         ports = (client.at[1], target if isinstance(target, int) else 0)
         if any(client.dialled_at <= self._taken.get(port, -1.0) for port in ports):
             return "another program had the port"
+        if client.dialled_at <= self._range_until and not isinstance(target, int):
+            return "no proxy port was free"
         return ""
 
     def why_closed(self, port: int) -> str:

@@ -25,6 +25,11 @@ Verdict = int | str
 """Where the table leads a client: a port, or one of these."""
 
 _ANY = "0.0.0.0"
+QUEUE = 4096
+"""Linux's default of net.core.somaxconn."""
+
+# Source: tcp(7), net/ipv4/tcp_timer.c: a SYN is sent again after one second, then after two.
+_SYN_AGAIN_S = 1.0
 # What a thread's call takes, at most.
 _CALL_S = 0.002
 
@@ -37,6 +42,10 @@ class NodeMachine(Machine):
         self.steer: Callable[[Address, Address, bool], Verdict] = lambda *_: REFUSED
         """Returns where a client is led: its address, what it dials, whether that is TCP."""
         self.dropped: Callable[[Stream], None] = lambda _client: None
+        self.queue = QUEUE
+        """How many clients wait for a listener at most: net.core.somaxconn."""
+        self.queued: Callable[[int, bool], None] = lambda _waiting, _has_room: None
+        """Called with how many clients wait where another one comes, and whether it may, too."""
         self.admitted: dict[Port, Sequence[str] | None] = {}
         """The source filters of sockets."""
 
@@ -56,7 +65,7 @@ class NodeMachine(Machine):
             return [port for port in bound if port.is_listening]
         return [port for port in bound if not port.is_deaf]
 
-    def _arrive_at_node(self, client: Stream) -> None:
+    def _arrive_at_node(self, client: Stream, again_s: float = _SYN_AGAIN_S) -> None:
         if client.state != CONNECTING:
             return
         assert client.local is not None, "it has an address"
@@ -74,7 +83,14 @@ class NodeMachine(Machine):
         if not self.is_admitted(port, client.local[0]):
             self.dropped(client)
             return
-        client.joins(port)
+        waiting = len(port.queue)
+        if waiting <= min(port.backlog, self.queue):
+            self.queued(waiting, True)
+            client.joins(port)
+        else:
+            # The kernel answers nothing, and the client's one sends its SYN again.
+            self.queued(waiting, False)
+            self.timeline.after(again_s, self._arrive_at_node, client, 2 * again_s)
 
     def _reach_node(self, payload: bytes, source: Address, to: Address, hops: int) -> None:
         core = self._connected.get((to, source))

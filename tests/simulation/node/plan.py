@@ -29,11 +29,11 @@ PUT, DELETE, CLIENT, KILL, STOP, CRASH, END, REFUSE, SLOW, DRIFT, FLUSH, CLOCK, 
     "api",
     "probe",
 )
-SHORT, TAKE = "short", "take"
+SHORT, TAKE, RANGE, ADDRESSES = "short", "take", "range", "addresses"
 """What events are."""
 
 NODE, ZONE = "node-a", "zone-1"
-NODE_IP = "10.1.0.1"
+LOOPBACK_IP, NODE_IP, OTHER_NODE_IP = "127.0.0.1", "10.1.0.1", "10.1.0.9"
 OTHERS = ("node-b", "node-c")
 POD_NETWORK = "10.2.0.0/16"
 EXTERNAL_NETWORK = "198.51.100.0/24"
@@ -68,6 +68,8 @@ class Plan:
     """Of each agent, in the order of starts, the call at which it dies; 0: it doesn't."""
     calm_at: float
     """From then on nothing fails and nothing changes."""
+    queue: int
+    """How many clients the node lets wait for one listener at most: net.core.somaxconn."""
 
     @property
     def turns_s(self) -> float:

@@ -11,6 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import FunctionType, ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -39,16 +40,38 @@ _LEFT_OUT = (Compared, FirewallWatch, KubeProxyWatch, TrackingWatch)
 """Components that look at the real node."""
 
 Patch = tuple[Any, str, Any]
+# Until the kernel's list of addresses is read after a change.
+_LISTED_S = 0.005
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 class _Addresses:
-    """Part of NodeAddresses."""
+    """Part of NodeAddresses: follows those of the node a moment later."""
 
-    def __init__(self, _loop: object, _changed: Callable[[], None]) -> None:
-        self.current = (NODE_IP, "127.0.0.1")
+    def __init__(self, world: World, loop: Any, changed: Callable[[], None]) -> None:
+        self._world = world
+        self._changed = changed
+        self._call_later = loop.call_later
+        self.current = self._now()
+        world.moved = self._move
+
+    def _now(self) -> tuple[str, ...]:
+        return tuple(sorted(self._world.cluster.addresses))
+
+    def _move(self) -> None:
+        self._call_later(_LISTED_S, self._take)
+
+    def _take(self) -> None:
+        if self.current != self._now():
+            self.current = self._now()
+            self._changed()
 
     def close(self) -> None:
         """Part of NodeAddresses."""
+        self._world.moved = _nothing
 
 
 class HealthServers:
@@ -184,7 +207,7 @@ def _patches(world: World) -> Iterator[Patch]:
     yield agent, "start_client_addresses", nothing
     yield agent, "components_of", some_components
     yield agent, "network_namespace", lambda: 1
-    yield node_now, "NodeAddresses", _Addresses
+    yield node_now, "NodeAddresses", partial(_Addresses, world)
     if (api := world.api) is not None:
         names = api.address.names(
             lambda: api.client_for(cast("AgentProcess", world.machine.current))

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ..control.machine import Speed
 from ..shrinking import parts_removed
+from .machine import QUEUE
 from .plan import Plan
 
 
@@ -22,6 +23,8 @@ def smaller_plans(plan: Plan) -> Iterator[Plan]:
         yield replace(plan, speed=Speed())
     if plan.workers > 1:
         yield replace(plan, workers=1)
+    if plan.queue < QUEUE:
+        yield replace(plan, queue=QUEUE)
     if plan.keeps_state:
         yield replace(plan, keeps_state=False)
 
@@ -31,6 +34,8 @@ def describe(plan: Plan) -> Iterator[str]:
     yield f"{plan.workers} workers, {plan.speed}"
     yield f"workers {'stay' if plan.keeps_workers else 'end'} when the agent dies"
     yield f"the last state is {'kept' if plan.keeps_state else 'not kept'}"
+    if plan.queue < QUEUE:
+        yield f"{plan.queue} clients wait for a listener at most"
     if any(plan.agent_dies_at):
         yield f"agents die at calls {plan.agent_dies_at}"
     for item in plan.objects:

@@ -17,14 +17,17 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
-from .plan import EXTERNAL_NETWORK, NODE, NODE_IP, POD_NETWORK, Object
+from .plan import EXTERNAL_NETWORK, NODE, POD_NETWORK, Object
 
 Key = tuple[str, str, str]
 """Kind, namespace and name of an object."""
 Dialled = tuple[str, int, str]
 """Address, port and protocol."""
 
-_NODE_IPS = ("127.0.0.1", NODE_IP)
+HOST: Key = ("Host", "", NODE)
+"""Of what isn't an object of the API: the addresses of this node."""
+_AT_NODE = ""
+"""Instead of an address: each of the node's."""
 _CLUSTER_IP, _NODE_PORT, _BALANCER, _EXTERNAL_IP = 0, 1, 1, 2
 _SERVICE_NAME = "kubernetes.io/service-name"
 
@@ -109,6 +112,8 @@ class Truth:
         self._reader = reader
         self._expected: dict[tuple[tuple[str, bool, bool], str, Dialled], Expected] = {}
         self._usable_ones: dict[tuple[str, bool], frozenset[tuple[str, int]]] = {}
+        self._elsewhere: dict[int, Truth] = {}
+        """The same objects where the node has other addresses."""
 
     @cached_property
     def frontends(self) -> Mapping[Dialled, Claim]:
@@ -130,8 +135,28 @@ class Truth:
         claims: dict[Dialled, list[Claim]] = {}
         for item in self._of_kind("Service"):
             for at, claim in self._reader.claims(item):
-                claims.setdefault(at, []).append(claim)
+                for ip in self._node_ips if at[0] == _AT_NODE else (at[0],):
+                    claims.setdefault((ip, *at[1:]), []).append(claim)
         return claims
+
+    @property
+    def host(self) -> Object:
+        """What has the node's addresses."""
+        return self.objects[HOST]
+
+    def at(self, host: Object) -> Truth:
+        """Return the same objects at a node with other addresses."""
+        if host is self.host:
+            return self
+        found = self._elsewhere.get(id(host))
+        if found is None:
+            found = Truth({**self.objects, HOST: host}, self._reader)
+            self._elsewhere[id(host)] = found
+        return found
+
+    @cached_property
+    def _node_ips(self) -> Sequence[str]:
+        return tuple(self.host["addresses"])
 
     def claims_at(self, at: Dialled) -> Sequence[Claim]:
         """Return all that claim an address."""
@@ -173,7 +198,7 @@ class Truth:
         if claim is None:
             return NO_SERVICE
         spec = claim.service["spec"]
-        is_inside = _in(POD_NETWORK, client) or client in (*_NODE_IPS, at[0])
+        is_inside = _in(POD_NETWORK, client) or client in (*self._node_ips, at[0])
         everywhere = self._usable(claim, is_local=False)
         local = self._usable(claim, is_local=True)
         name = "externalTrafficPolicy" if claim.is_outside else "internalTrafficPolicy"
@@ -320,5 +345,4 @@ def _claims(item: Object) -> Iterator[tuple[Dialled, Claim]]:
             if _in(EXTERNAL_NETWORK, ip):
                 yield (ip, number, protocol), claim(_EXTERNAL_IP, port)
         if port.get("nodePort"):
-            for ip in _NODE_IPS:
-                yield (ip, port["nodePort"], protocol), claim(_NODE_PORT, port)
+            yield (_AT_NODE, port["nodePort"], protocol), claim(_NODE_PORT, port)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
@@ -25,9 +26,11 @@ from .checks import Checks
 from .clients import Client, Endpoint
 from .cluster import Cluster, Freshness
 from .disk import Disk
-from .lacks import NOT_CAPTURED, Lacks
-from .machine import REFUSED, AgentMachine, AgentProcess, Verdict
+from .lacks import NOT_CAPTURED, QUEUES, Lacks
+from .machine import QUEUE, REFUSED, AgentMachine, AgentProcess, Verdict
 from .plan import OTHER_PODS, OWN_PODS, Plan
+from .rest_checks import ORACLES as _AT_REST
+from .rest_checks import check_clients, check_end, check_rest
 from .seam import installed
 from .source import ObjectSource
 from .state_checks import CURRENT, check_noted
@@ -59,11 +62,12 @@ _FAULTS = {
     plans.API,
     plans.SHORT,
     plans.TAKE,
+    plans.RANGE,
 }
 """What doesn't happen any more when it is calm."""
 
 
-ORACLES = (*_CHECKED, STATUS, CURRENT, TURNS, NOT_CAPTURED)
+ORACLES = (*_CHECKED, *_AT_REST, STATUS, CURRENT, TURNS, NOT_CAPTURED, QUEUES)
 
 
 class World(ProcessWorld[AgentMachine]):
@@ -95,8 +99,12 @@ class World(ProcessWorld[AgentMachine]):
         self.checks = Checks(self)
         self.lacks = Lacks(self)
         self.turns = TurnChecks(self)
+        self.moved: Callable[[], None] = lambda: None
+        """Called after a change of the node's addresses; set by what follows them."""
         self.machine.steer = self._steer
         self.machine.dying = self._on_death
+        self.machine.queue = plan.queue
+        self.machine.queued = self.lacks.queued
         self.machine.hosts.update(
             {
                 (ip, port): Endpoint(self, (ip, port))
@@ -143,6 +151,7 @@ class World(ProcessWorld[AgentMachine]):
         self.note("calm")
         self.is_calm = True
         self.table.refusals, self.table.slow_s, self.machine.slow_s = 0, 0.0, 0.0
+        self.machine.queue = QUEUE
         self.disk.fails_with = 0
         if self.api is not None:
             self.api.be_well()
@@ -151,11 +160,11 @@ class World(ProcessWorld[AgentMachine]):
             self._start_agent()
         self.freshness.disturb()
         self.run_for(_SETTLED_S)
-        self.checks.at_rest()
-        self._dial_all()
+        check_rest(self)
+        first_calm = self._dial_all()
         self.run_for(_SERVED_S)
-        self.checks.clients_at_rest()
-        check_status(self, self.checks.first_calm)
+        check_clients(self, first_calm)
+        check_status(self, first_calm)
         for client in self.clients:
             client.give_up()
         self.run_for(1.0)
@@ -163,7 +172,7 @@ class World(ProcessWorld[AgentMachine]):
         if self.agent is not None and not self.machine.violations:
             self.agent.process.loop.call_soon(self.agent.stop)
             self.run_for(_ENDED_S)
-            self.checks.at_end()
+            check_end(self)
 
     def after_step(self) -> None:
         """Part of ProcessWorld."""
@@ -231,6 +240,10 @@ class World(ProcessWorld[AgentMachine]):
         elif what == plans.DELETE:
             self.note(f"delete {' '.join(args[0])}")
             self.cluster.delete(args[0])
+        elif what == plans.ADDRESSES:
+            self.note(f"the node has the addresses {args[0]}")
+            self.cluster.move(args[0])
+            self.moved()
         elif self.is_calm and what in _FAULTS:
             return
         elif what == plans.KILL:
@@ -253,6 +266,8 @@ class World(ProcessWorld[AgentMachine]):
             self.lacks.run_short(*args)
         elif what == plans.TAKE:
             self.lacks.take(*args)
+        elif what == plans.RANGE:
+            self.lacks.take_range(*args)
         elif what == plans.REFUSE:
             self.table.refusals += args[0]
             self.freshness.disturb(self.timeline.now + 1.5 * args[0])
@@ -284,9 +299,10 @@ class World(ProcessWorld[AgentMachine]):
         self.clients.append(client)
         self.checks.follow(client)
 
-    def _dial_all(self) -> None:
-        """Have clients inside and outside dial each address of each Service."""
-        self.checks.first_calm = len(self.clients)
+    def _dial_all(self) -> int:
+        """Have clients inside and outside dial each address of each Service; return the first."""
+        first = len(self.clients)
         for at in sorted(self.cluster.last.frontends):
             for ip in ("10.3.0.1", "10.3.9.2", "10.2.1.77"):
                 self._dial(ip, at, 0.05)
+        return first

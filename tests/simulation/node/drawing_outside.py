@@ -1,0 +1,166 @@
+"""Draws what changes at a node beside its Services: addresses, free ports, queues, rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from random import Random
+
+from ..plan import Event
+from .drawing_lacks import with_health_check
+from .plan import (
+    ADDRESSES,
+    CLIENT,
+    CRASH,
+    DELETE,
+    DRIFT,
+    LOOPBACK_IP,
+    NODE,
+    NODE_IP,
+    OTHER_NODE_IP,
+    OTHER_PODS,
+    OTHERS,
+    OWN_PODS,
+    PUT,
+    RANGE,
+    REFUSE,
+    STOP,
+    TAKE,
+    Object,
+)
+from .truth import key_of
+
+OUTSIDE = 0.25
+"""How many plans have something like that."""
+
+_ADDRESSES = (
+    (LOOPBACK_IP, NODE_IP, OTHER_NODE_IP),
+    (LOOPBACK_IP, OTHER_NODE_IP),
+    (LOOPBACK_IP, NODE_IP),
+)
+_CLIENTS = ("10.3.0.1", "10.3.0.2", "10.2.1.77", NODE_IP, OTHER_NODE_IP)
+_TARGETS = {"http": 8080, "admin": 8081, "dns": 5353}
+# Before a Service comes back.
+_AWAY_S = 0.6
+# A change of rules by another program is noticed in that time.
+_NOTICED_S = 2.5
+# What is older is in force: clients may not be refused any more because it isn't.
+_IN_FORCE_S = 2.5
+# Before a run is calm, and nothing lacks any more: enough for one try.
+_LAST_S = 0.15
+
+
+def outside(
+    rng: Random, objects: Sequence[Object], events: Sequence[Event], calm_at: float
+) -> Iterator[Event]:
+    """Yield one or two such things, with clients that notice."""
+    puts = [(0.0, item) for item in objects if item["kind"] == "Service"]
+    puts += [(e.at, e.args[0]) for e in events if e.what == PUT and e.args[0]["kind"] == "Service"]
+    if not puts:
+        return
+    draws = (_addresses, _range, _burst, _drifts, _last, _recovery)
+    for draw in rng.sample(draws, rng.choice([1, 2])):
+        at, item = rng.choice(puts)
+        begins = max(at, _IN_FORCE_S) + (calm_at - _IN_FORCE_S) * rng.random() / 2
+        yield from draw(rng, item, calm_at - _LAST_S if draw is _last else begins)
+
+
+def _addresses(rng: Random, item: Object, at: float) -> Iterator[Event]:
+    """Have the node get addresses, and lose some."""
+    for ips in rng.sample(_ADDRESSES, rng.choice([1, 2, 3])):
+        yield Event(at, ADDRESSES, (ips,))
+        for _ in range(3):
+            yield _client(rng, item, at + rng.choice([0.01, 0.5, 2.5]) * rng.random(), ips[-1])
+        at += rng.choice([0.005, 0.5, 2.0])
+
+
+def _range(rng: Random, item: Object, at: float) -> Iterator[Event]:
+    """Have other programs get all free proxy ports as a Service comes."""
+    seconds = rng.choice([0.5, 2.0, 4.0, 9.0])
+    # Another one may have its place and its health check node port, which a server gives only once.
+    spec = {name: each for name, each in item["spec"].items() if name != "healthCheckNodePort"}
+    item = {**item, "spec": spec}
+    yield Event(at - _AWAY_S, DELETE, (key_of(item),))
+    yield Event(at - 0.05, RANGE, (seconds,))
+    yield Event(at, PUT, (item,))
+    for _ in range(3):
+        yield _client(rng, item, at + 2 * seconds * rng.random(), NODE_IP)
+
+
+def _burst(rng: Random, item: Object, at: float) -> Iterator[Event]:
+    """Have many clients come at once, also while none of them is accepted."""
+    kind = rng.choice(["", STOP, CRASH])
+    if kind == STOP:
+        yield Event(at - 0.01, STOP, (False, rng.randint(0, 1), rng.choice([0.1, 0.5])))
+    elif kind == CRASH:
+        yield Event(at - 0.1, CRASH)
+    port = rng.choice(item["spec"]["ports"])
+    for _ in range(rng.choice([6, 12])):
+        dialled = (item["spec"]["clusterIP"], port["port"], port["protocol"])
+        yield Event(at + 0.0002 * rng.random(), CLIENT, (rng.choice(_CLIENTS), dialled, 0.0))
+
+
+def _drifts(rng: Random, item: Object, at: float) -> Iterator[Event]:
+    """Have another program change rules again and again, and the kernel refuse some repairs."""
+    for _ in range(rng.choice([2, 3])):
+        if rng.random() < 0.5:
+            yield Event(at, REFUSE, (rng.choice([1, 2]),))
+        yield Event(at, DRIFT, (rng.choice(["gone", "other", "flush"]), rng.random()))
+        yield _client(rng, item, at + _NOTICED_S, NODE_IP)
+        at += rng.choice([0.3, _NOTICED_S])
+
+
+def _recovery(rng: Random, item: Object, at: float) -> Iterator[Event]:
+    """Have the two ports of a Service be one after a crash, and the first rules perhaps refused."""
+    apart = with_health_check(item)
+    left = "externalTrafficPolicy", "healthCheckNodePort"
+    spec = {name: each for name, each in apart["spec"].items() if name not in left}
+    for each in apart, _slice_of(item):
+        yield Event(max(0.0, at - _IN_FORCE_S), PUT, (each,))
+    yield Event(at, CRASH)
+    yield Event(at + 0.005, PUT, ({**apart, "spec": spec},))
+    if rng.random() < 0.7:
+        yield Event(at + 0.01, REFUSE, (1,))
+    for _ in range(3):
+        yield _client(rng, apart, at + rng.choice([0.1, 1.2]) * rng.random(), NODE_IP)
+
+
+def _slice_of(item: Object) -> Object:
+    """Return a slice of a Service with an endpoint at this node and another one elsewhere."""
+    name, ips = item["metadata"]["name"], (OWN_PODS[0], OTHER_PODS[0])
+    return {
+        "kind": "EndpointSlice",
+        "addressType": "IPv4",
+        "metadata": {
+            "namespace": item["metadata"]["namespace"],
+            "name": f"{name}-0",
+            "labels": {"kubernetes.io/service-name": name},
+        },
+        "ports": [
+            {"name": port["name"], "port": _TARGETS[port["name"]], "protocol": port["protocol"]}
+            for port in item["spec"]["ports"]
+        ],
+        "endpoints": [
+            {"addresses": [ip], "nodeName": node, "conditions": {}}
+            for ip, node in zip(ips, (NODE, OTHERS[0]), strict=True)
+        ],
+    }
+
+
+def _last(rng: Random, item: Object, at: float) -> Iterator[Event]:
+    """Have a Service lack ports, and nothing else happen after that: no change brings a round."""
+    item = with_health_check(item)
+    spec = item["spec"]
+    ports = [(port["nodePort"], port["protocol"] == "TCP") for port in spec["ports"]]
+    for number, is_tcp in (*ports, (spec["healthCheckNodePort"], True)):
+        if rng.random() < 0.7:
+            yield Event(at - 0.01, TAKE, (number, is_tcp, 1.0))
+    yield Event(at, PUT, (item,))
+
+
+def _client(rng: Random, item: Object, at: float, node_ip: str) -> Event:
+    spec = item["spec"]
+    port = rng.choice(spec["ports"])
+    ip, number = spec["clusterIP"], port["port"]
+    if port.get("nodePort") and rng.random() < 0.7:
+        ip, number = node_ip, port["nodePort"]
+    return Event(at, CLIENT, (rng.choice(_CLIENTS), (ip, number, port["protocol"]), 0.0))

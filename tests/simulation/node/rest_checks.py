@@ -1,0 +1,102 @@
+"""What must hold once nothing fails any more: all is as the newest objects say; at the end, nothing
+is left.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .clients import DIALS, ENDED, SERVED, Client
+from .plan import NODE_PORTS, PROXY_PORTS
+
+if TYPE_CHECKING:
+    from .world import World
+
+AT_REST, CALM, LEFT, NUMBERS = (
+    "table at rest",
+    "clients at rest",
+    "nothing left",
+    "proxy ports at rest",
+)
+ORACLES = (AT_REST, CALM, LEFT, NUMBERS)
+
+_OUTSIDE, _FAR = "10.3.0.1", "10.3.9.2"
+
+
+def check_rest(world: World) -> None:
+    """Check that table and ports are as the newest objects say."""
+    if world.machine.violations:
+        return
+    truth, check = world.cluster.last, world.judgements.check
+    found = world.table.targets
+    have = {(f.ip, f.port, str(f.protocol)): target for f, target in found.items()}
+    for at in sorted(have.keys() | truth.frontends.keys()):
+        is_wanted = at in truth.frontends
+        what = f"{at} is {'steered' if at in have else 'not steered'}"
+        check(AT_REST, (at in have) is is_wanted, what)
+        may = [truth.expected(ip, at) for ip in (at[0], _OUTSIDE, _FAR)]
+        is_refused = not isinstance(have.get(at), int)
+        if not any(each.endpoints for each in may) and all(e.may_be_refused for e in may):
+            what = f"{at} is led to a port, and no client may be served"
+            check(AT_REST, is_refused, what)
+        else:
+            what = f"{at} refuses, and clients may be served"
+            check(AT_REST, not is_refused, what)
+    numbers = {port.port for port in world.machine.ports if port.port in NODE_PORTS}
+    wanted = {at[1] for at in truth.frontends if at[1] in NODE_PORTS}
+    wanted |= {*truth.health_ports}
+    what = f"node ports {sorted(numbers)} are reserved, wanted are {sorted(wanted)}"
+    check(AT_REST, numbers == wanted, what)
+    agent = world.agent
+    is_there = agent is not None and agent.core is not None
+    check(AT_REST, is_there, "no agent runs")
+    if agent is not None and agent.core is not None:
+        _check_numbers(world, {*agent.core.served_ports.pool.free})
+
+
+def _check_numbers(world: World, free: set[int]) -> None:
+    """Check that each number of the range is either in use or free for the next Service."""
+    every = {*range(PROXY_PORTS[0], PROXY_PORTS[1] + 1)}
+    used = {port.port for port in world.machine.ports} & every
+    lost, twice = sorted(every - used - free), sorted(used & free)
+    what = f"proxy ports {lost} are neither used nor free, and {twice} are both"
+    world.judgements.check(NUMBERS, not lost and not twice, what)
+
+
+def check_clients(world: World, first: int) -> None:
+    """Check what each client has got that came at rest.
+
+    Args:
+        first: The number of the first of them.
+    """
+    if world.machine.violations:
+        return
+    truth = world.cluster.last
+    for client in world.clients[first:]:
+        expected = truth.expected(client.ip, client.at)
+        # Which endpoint has served it was judged then.
+        is_right = client.state in (SERVED, ENDED) or not expected.endpoints
+        if client.state == DIALS and client.at[2] == "TCP":
+            is_right = expected.may_be_dropped
+        what = f"{client.name} at {at_of(client)}: {client.state}, may {expected}"
+        world.judgements.check(CALM, is_right, what)
+
+
+def check_end(world: World) -> None:
+    """Check that nothing is left."""
+    if world.machine.violations:
+        return
+    check = world.judgements.check
+    for process in world.machine.processes:
+        check(LEFT, process.is_dead, f"{process.name} runs at the end")
+    ports = sorted(port.port for port in world.machine.ports)
+    check(LEFT, not ports, f"ports {ports} are open at the end")
+    steered = sorted(map(str, world.table.targets))
+    check(LEFT, not steered, f"{steered} are steered at the end")
+    files = world.disk.open_descriptors
+    check(LEFT, not files, f"files are open at the end: {files}")
+
+
+def at_of(client: Client) -> str:
+    """Return what a client has dialled, as text."""
+    return "{}:{}/{}".format(*client.at)
