@@ -48,9 +48,13 @@ class Question:
 
     @property
     def was_at_limit(self) -> bool:
-        """Whether all endpoints that its client might have had as many flows as they may."""
-        best = {each for first in firsts(self.serving) for each in first}
-        return self.at_limit >= self.allowed & best
+        """Whether its client might have only endpoints that had as many flows as they may.
+
+        Others of their priority may be left out: none of a later one is used instead.
+        """
+        best = self.allowed & {each for first in firsts(self.serving) for each in first}
+        out = self.ejected | self.unroutable
+        return self.at_limit >= best or (bool(self.at_limit & best) and self.at_limit | out >= best)
 
     @property
     def allowed(self) -> frozenset[SocketAddress]:
