@@ -22,6 +22,7 @@ SHOWN = "ejections are shown"
 KEPT_COUNTS = "nothing counted is lost"
 SERVED_COUNTS = "what was served is counted"
 SHOWN_WAITS = "those that wait are shown"
+FORMER = "nothing is open at former endpoints"
 # Longer than any client waits, and than a worker takes to report that none does.
 _NONE_WAITS_S = 15.0
 
@@ -87,7 +88,8 @@ class Counting:
         for group in control.plane._groups.values():
             listeners = control.plane._listeners._by_group[group]
             if any(listener.protocol is Protocol.UDP for listener in listeners):
-                # Flows last for longer.
+                # Flows last for longer, but not those to endpoints that have left.
+                self._check_former(group)
                 continue
             at = {listener.address for listener in listeners}
             calm = self.world.calm.clients
@@ -107,6 +109,13 @@ class Counting:
                 self.world.judgements.violate(
                     SERVED_COUNTS, f"{group.label}: {totals.active} active connections at rest"
                 )
+
+    def _check_former(self, group: Group) -> None:
+        """Check that the ends of flows to endpoints that have left are counted."""
+        present = map(group.read_counters, group.serving.all_endpoints)
+        left = group.totals().active - sum(counters.active for counters in present)
+        why = f"{group.label}: {left} flows are counted as open to endpoints that have left"
+        self.world.judgements.check(FORMER, not left, why)
 
     def _check_endpoints(self, group: Group, clients: list[Client]) -> None:
         """Check what is counted of each endpoint, and that it is shown as ejected if it is."""

@@ -16,7 +16,9 @@ from .calm import LEFT, OUTCOME, Calm
 from .checks import DRAINS, Checks
 from .clients import CLIENT_ADDRESSES, SERVED_ONES, Asker, Client, Endpoint
 from .control import BOUND, REFUSES, RESERVE, Control, Desired
-from .counting import COUNTED, KEPT_COUNTS, SERVED_COUNTS, SHOWN, SHOWN_WAITS, Counting
+from .counting import COUNTED, FORMER, KEPT_COUNTS, SERVED_COUNTS, SHOWN, SHOWN_WAITS, Counting
+from .draining import ORACLE as DRAINED
+from .draining import Draining
 from .ejections import ORACLE as EJECTED
 from .ejections import SILENCE, Ejections
 from .files import CONTROL, WORKER
@@ -62,6 +64,8 @@ ORACLES = (
     EJECTED,
     SILENCE,
     COUNTED,
+    DRAINED,
+    FORMER,
     SHOWN,
     SHOWN_WAITS,
     KEPT_COUNTS,
@@ -104,6 +108,7 @@ class World(ProcessWorld[Machine]):
         self.counting = Counting(self)
         self.ejections = Ejections(self)
         self.replacements = Replacements(self)
+        self.draining = Draining(self)
         self.resting = Resting(self)
         self.machine.dying = self._on_death
         self.machine.started = self._on_worker
@@ -132,7 +137,11 @@ class World(ProcessWorld[Machine]):
             self.rng,
             descriptors=self.plan.descriptors,
             constants=constants,
-            watching=[*self.ejections.patches(), *self.replacements.patches()],
+            watching=[
+                *self.ejections.patches(),
+                *self.replacements.patches(),
+                *self.draining.patches(),
+            ],
         )
 
     def carry_out(self) -> None:

@@ -1,0 +1,21 @@
+"""Mutants of how workers end, and of what was counted last: see ``mutant_table``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from ..mutant_table import Mutant
+
+_plane = partial(Mutant, package="plane")
+
+MUTANTS: Mapping[str, Mutant] = {
+    "drain-begins-anew-after-replies": _plane(
+        "worker", "rest_s = message.seconds - replies_s", "rest_s = message.seconds"
+    ),
+    "last-counts-of-those-that-left-are-lost": _plane(
+        "differences",
+        "            if self._group.find_counters(endpoint) is not counters:\n",
+        "            if endpoint in self._group.serving.all_endpoints:\n",
+    ),
+}
