@@ -87,7 +87,7 @@ class Port:
 
     def __init__(self, service: Service, serving: Serving, preferences: Preferences, at: float):
         self.service = service
-        self.model = Model(serving, at)
+        self.model = Model(serving, at, service.world.plan.node.share_of)
         self._preferences = preferences
         self.turns: dict[int, Turns] = {}
         self.pending: dict[int, Attempt] = {}

@@ -77,7 +77,7 @@ class DatagramChecks:
         """The datagram that was read last, in this turn, and what the kernel had lacked by then."""
         self.troubles = Troubles(world)
         self.ends = FlowEnds(world, self.troubles, self._flows, self._questions)
-        self._refusing = RefusingEndpoints(world, self.troubles)
+        self.refusing = RefusingEndpoints(world, self.troubles)
         self._checked_at = 0.0
         self.connections: Counter[str] = Counter()
         self.received: Counter[str] = Counter()
@@ -98,6 +98,10 @@ class DatagramChecks:
             if service.is_udp and SocketAddress(*endpoint) in service.planned.pool:
                 return service
         return None
+
+    def open_flows(self) -> list[Flow]:
+        """Return the flows whose sockets are open."""
+        return list(self._flows.values())
 
     # -- what the network tells --------------------------------------------------------------------
 
@@ -129,7 +133,7 @@ class DatagramChecks:
             return
         flow = self._flows.get(core)
         is_first = flow is None or flow.answered_at is None
-        self._refusing.heard(endpoint, is_first=is_first)
+        self.refusing.heard(endpoint, is_first=is_first)
         self._answers[payload] = endpoint, flow, now
         if flow is not None and is_taken:
             flow.came_at = now
@@ -204,7 +208,7 @@ class DatagramChecks:
         flow.refusals.append(now)
         if self._is_to_be_tried_again(flow):
             self._refused_flows.append((now + SOON_S, flow))
-        self._refusing.refused(flow, number)
+        self.refusing.refused(flow, number)
 
     def closed(self, core: DatagramSocket) -> None:
         """Note that the data plane closes a socket."""
@@ -267,7 +271,7 @@ class DatagramChecks:
         """What an endpoint has refused is sent to another one, unless the flow has waited since."""
         waits = flow.serving.handling.waits or question.serving.handling.waits
         left = question.allowed - {SocketAddress(*end) for end in question.ends} - question.at_limit
-        if waits is not None and all(map(self._refusing.may_be_ejected, left)):
+        if waits is not None and all(map(self.refusing.may_be_ejected, left)):
             # It had none left to try, so it has waited, and begins anew.
             self.judge.right("datagram tried again")
         elif waits is not None or flow.service.changed_at >= question.at:
@@ -279,7 +283,7 @@ class DatagramChecks:
     def _begin(self, flow: Flow, question: Question) -> None:
         """Note whose a flow is."""
         flow.client, flow.to = question.client, question.to
-        self._refusing.check_new_flow(flow, question.client)
+        self.refusing.check_new_flow(flow, question.client)
         self.connections[flow.service.group.label] += 1
         before = self._of_client.get(flow.key)
         if before is not None and not self.ends.is_closing(before):
@@ -425,11 +429,11 @@ class DatagramChecks:
             or handling.balance is Balance.SOURCE_HASH
         )
         may_wait = has_hold or bool(question.at_limit)
-        are_ejected = may_wait and all(map(self._refusing.may_be_ejected, others))
+        are_ejected = may_wait and all(map(self.refusing.may_be_ejected, others))
         return is_pinned or question.was_at_limit or are_ejected
 
     def _ejected(self, question: Question) -> frozenset[SocketAddress]:
-        return frozenset(filter(self._refusing.may_be_ejected, question.allowed))
+        return frozenset(filter(self.refusing.may_be_ejected, question.allowed))
 
     def _unroutable(self, question: Question) -> frozenset[SocketAddress]:
         hosts = self.world.hosts
@@ -437,7 +441,7 @@ class DatagramChecks:
 
     def reported(self, endpoint: Address, how: str) -> None:
         """Note what another worker has reported of an endpoint."""
-        self._refusing.reported(endpoint, how)
+        self.refusing.reported(endpoint, how)
         if how != "answered":
             # Those that the process has yet to read find it left out.
             for _, payload, is_answer in self._due:
@@ -474,7 +478,7 @@ class DatagramChecks:
         if serving.handling.max_connections is not None or serving.standbys:
             return False
         others = allowed(serving, flow.client[0]) - {SocketAddress(*flow.endpoint)}
-        return any(not world.hosts[e].mix and not self._refusing.may_be_ejected(e) for e in others)
+        return any(not world.hosts[e].mix and not self.refusing.may_be_ejected(e) for e in others)
 
     def _check_tried_again(self, flow: Flow, due: float) -> None:
         if flow.cause is EndReason.EVICTED:
@@ -526,7 +530,7 @@ class DatagramChecks:
             )
 
     def _at_limit(self, serving: Serving) -> frozenset[SocketAddress]:
-        most = serving.handling.max_connections
+        most = self.world.plan.node.share_of(serving.handling.max_connections)
         if most is None:
             return frozenset()
         flows = Counter(SocketAddress(*flow.endpoint) for flow in self._flows.values())

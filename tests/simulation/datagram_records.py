@@ -62,7 +62,7 @@ class Question:
         return allowed(self.serving, self.client[0])
 
 
-@dataclass
+@dataclass(eq=False)
 class Flow:
     """A socket that is connected to an endpoint."""
 

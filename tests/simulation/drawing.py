@@ -15,6 +15,7 @@ from . import plan as plans
 from .actors import CLOSE, FINISH, READ, RESET, SEND, STALL, URGENT, Step
 from .kernel import FAULTS
 from .network import ANSWERS, LATE, REFUSES, SILENT, UNREACHABLE, UNROUTABLE
+from .own_situations import with_own_situations
 from .plan import Event, Node, Plan, ServicePlan
 from .situations import SCRIPTS, SITUATIONS, Situations
 
@@ -58,7 +59,7 @@ Pool = tuple[SocketAddress, ...]
 
 
 def make_plan(seed: int) -> Plan:
-    return _Drawing(seed).plan()
+    return with_own_situations(_Drawing(seed).plan())
 
 
 class _Drawing:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from userspace_proxy.dataplane import EndpointGroup
 from userspace_proxy.dataplane.tcp import TcpConnection
+from userspace_proxy.facts import GAUGES
 
+from .evictions import Evictions
 from .sockets import core_of
 from .streams import Stream
 from .tcp_ends import TcpEnds
@@ -37,6 +39,7 @@ class FinalChecks:
         self.world = world
         self.pairs: list[Pair] = []
         self.ends = TcpEnds(world)
+        self.evictions = Evictions(world)
         self._times_drained = 0
         self.causes: dict[int, str] = {}
         """Why each client's connection ended, by the client's number."""
@@ -55,6 +58,8 @@ class FinalChecks:
         """Check a line of the connection log, as it is written."""
         if line["kind"] == "flow":
             self.world.network.note(f"flow of {line['client']}: {line['cause']}")
+            if line["cause"] == "evicted" and line["endpoint"]:
+                self.evictions.flow_ended(line)
             return
         ip, _, port = line["client"].rpartition(":")
         number = int(port) - (5000 if ip.startswith("198.51.100.") else 20000)
@@ -63,6 +68,8 @@ class FinalChecks:
         cause = self.causes[number] = line["cause"]
         self.world.network.note(f"client {number}: {cause}, by {line['ended_by']}")
         relayed = self.ends.ended(number, line)
+        if cause == "evicted":
+            self.evictions.connection_ended(relayed)
         if relayed is not None:
             self.world.counts.ended(relayed, line)
         self.world.choices.ended(number, cause)
@@ -206,8 +213,9 @@ class FinalChecks:
     def _check_counters(self, service: Service) -> None:
         world, group = self.world, service.group
         totals, counters = group.totals(), group.counters
-        if totals.active:
-            world.violate(f"{group.label} has {totals.active} connections left")
+        for name in GAUGES:
+            if left := getattr(totals, name):
+                world.violate(f"{group.label} counts {left} {name} at rest")
         if service.is_udp:
             return
         world.counts.at_rest(service)

@@ -19,7 +19,7 @@ import enum
 import ipaddress
 import itertools
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -189,14 +189,19 @@ class Model:
     Args:
         serving: How it is served first.
         at: Since when.
-        limit_share: The part of ``max-connections`` that is this worker's, one in so many.
+        share_of: Returns this worker's part of ``max-connections``.
     """
 
-    def __init__(self, serving: Serving, at: float, *, limit_share: int = 1) -> None:
+    def __init__(
+        self,
+        serving: Serving,
+        at: float,
+        share_of: Callable[[int | None], int | None] = lambda limit: limit,
+    ) -> None:
         self.serving = Serving()
         self.inner, self.outer = Side(), Side()
         self.loads = Loads()
-        self._limit_share = limit_share
+        self._share_of = share_of
         self.began: dict[SocketAddress, Span] = {}
         """When endpoints that start slowly began to."""
         self.changed_at = at
@@ -296,8 +301,7 @@ class Model:
     @property
     def limit(self) -> int | None:
         """The most connections to one endpoint."""
-        limit = self.serving.handling.max_connections
-        return None if limit is None else max(1, limit // self._limit_share)
+        return self._share_of(self.serving.handling.max_connections)
 
     @property
     def counts_dials(self) -> bool:

@@ -18,6 +18,7 @@ from userspace_proxy.dataplane.tcp import TcpConnection
 from userspace_proxy.model import Protocol, SocketAddress
 
 from .final_checks import FinalChecks
+from .flow_waits import FlowWaits
 from .sockets import core_of
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Oracles(FinalChecks):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self._checked_at = 0.0
+        self._flow_waits = FlowWaits(world)
         self._room_since: float | None = None
         """Since when there is room for clients that aren't accepted."""
 
@@ -112,6 +114,8 @@ class Oracles(FinalChecks):
         world = self.world
         now = world.timeline.now
         world.choices.after_turn()
+        self.evictions.after_turn()
+        self._flow_waits.after_turn()
         if self.ends.look():
             world.counts.look()
         engine, connections = world.dataplane.engine, world.dataplane.connections
@@ -189,8 +193,9 @@ class Oracles(FinalChecks):
                 if late_s > _WAIT_SLACK_S + self._stopped_s(since, due):
                     self.world.violate(f"a client has waited {late_s:.3f} s too long")
             is_new = service.changed_at > now - hold.seconds
-            if len(room) > hold.connections and not is_new:
-                self.world.violate(f"{len(room)} clients wait, not {hold.connections}")
+            most = service.places
+            if len(room) > most and not is_new:
+                self.world.violate(f"{len(room)} clients wait, not {most}")
 
     def _look_at_connections(self, now: float) -> None:
         world, node = self.world, self.world.plan.node

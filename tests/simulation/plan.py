@@ -59,6 +59,16 @@ class Node:
     """The share of parties that end by a RST in the end; 0: none."""
     ends: str
     """How the data plane ends: ``calm``, when all has ended; ``drain`` or ``abrupt``."""
+    processes: int = 1
+    """How many workers share limits."""
+    index: int = 0
+    """Which of them this one is."""
+
+    def share_of(self, limit: int | None) -> int | None:
+        """Return how many connections an endpoint may have in this worker: 1 at least."""
+        if limit is None:
+            return None
+        return max(1, len(range(self.index, limit, self.processes)))
 
 
 @dataclass(frozen=True)

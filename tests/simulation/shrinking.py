@@ -28,6 +28,7 @@ _SIMPLER_NODES: Sequence[dict[str, Any]] = (
     {"is_preserving": False},
     {"reads_headers": False},
     {"max_pipes": 0},
+    {"processes": 1, "index": 0},
 )
 
 

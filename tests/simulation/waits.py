@@ -107,8 +107,9 @@ class Waits:
         if hold is None:
             self._judge.violate("hold", f"client {attempt.number} waits, and none may")
             return
-        why = f"{len(places)} clients wait, not {hold.connections}"
-        self._judge.check("places", len(places) <= hold.connections, why)
+        most = port.service.places
+        why = f"{len(places)} clients wait, not {most}"
+        self._judge.check("places", len(places) <= most, why)
         for lost, counts, is_oldest in self._overflowed.pop(port, ()):
             counts[attempt.ip] += 1
             is_largest = counts[lost.ip] == max(counts.values())
@@ -140,6 +141,8 @@ class Waits:
             is_oldest = since is not None and since[0] <= min(own) + 0.01
             counts = Counter(each.ip for each in places)
             self._overflowed.setdefault(port, []).append((attempt, counts, is_oldest))
+            why = f"client {attempt.number} lost its place, and {len(places)} clients had one"
+            self._judge.check("places", len(places) >= port.service.places, why)
         elif cause == "left" and not self._world.is_closed:
             client = self._world.clients[attempt.number]
             is_gone = client.has_finished or client.has_reset or client.has_closed

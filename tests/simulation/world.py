@@ -18,7 +18,7 @@ from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.model.proxy_protocol import write_header
 from userspace_proxy.model.serving import Serving
 
-from . import datagram_checks, oracles, tcp_counts, tcp_ends
+from . import datagram_checks, evictions, flow_waits, oracles, tcp_counts, tcp_ends
 from . import plan as plans
 from .actors import Asker, Party, PodHost
 from .choices import Choices
@@ -37,6 +37,8 @@ from .timeline import Timeline, VirtualLoop
 from .watching import News, watching
 
 ORACLES = (
+    *evictions.ORACLES,
+    flow_waits.ORACLE,
     *oracles.ORACLES,
     *tcp_counts.ORACLES,
     *tcp_ends.ORACLES,
@@ -98,6 +100,8 @@ class Service:
         self.group = EndpointGroup(
             port_key(self.label),
             planned.serving,
+            start=world.plan.node.index,
+            processes=world.plan.node.processes,
             pins=world.dataplane.engine.pins,
         )
         self.group.outcomes.news = News(world, self)
@@ -111,6 +115,17 @@ class Service:
     @property
     def is_udp(self) -> bool:
         return self.planned.protocol is Protocol.UDP
+
+    @property
+    def limit(self) -> int | None:
+        """How many connections an endpoint may have."""
+        return self.world.plan.node.share_of(self.group.serving.handling.max_connections)
+
+    @property
+    def places(self) -> int:
+        """How many clients may wait: a part of a place is a place."""
+        hold = self.group.serving.handling.waits
+        return 0 if hold is None else math.ceil(hold.connections / self.world.plan.node.processes)
 
     def open(self) -> None:
         """Open its socket and its listener, if they aren't open."""
@@ -268,6 +283,7 @@ class World:
             descriptor_limit=node.descriptor_limit,
             connection_log=1.0,
             proxy_protocol_from=(TRUSTED,) if node.reads_headers else (),
+            processes=node.processes,
         )
         self.dataplane = DataPlane(self.loop, tuning, clock=self.timeline.clock)  # type: ignore[arg-type]
         self.reactor = self.dataplane.engine.reactor

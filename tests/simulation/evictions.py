@@ -1,0 +1,131 @@
+"""Judges which connection or flow gives up its place when there is no room, and when.
+
+    no room ──half a second without a release──▶ a connection is reset (docs/internals.md)
+    the table of flows is full ──▶ one that its client hasn't used again, else one that it has
+
+Rule 1: a client or a Service port above its share is judged by ``tcp_ends``: here are those that
+have no more than a few, among which age decides.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .datagram_records import Flow
+    from .tcp_ends import Relayed
+    from .world import World
+
+STALL, SETTLED, YOUNG, LONGEST = (
+    "reset after a stall",
+    "new ones are kept",
+    "young flows go first",
+    "longest-idle flow goes",
+)
+ORACLES = (STALL, SETTLED, YOUNG, LONGEST)
+
+# Without a release for this long, connections are reset, and for a while from then on at once.
+_STALL_S, _GOES_ON_S = 0.5, 5.0
+# A dial for which the kernel has no socket pauses, too, and a pause may be so old.
+_PAUSE_S = 1.6
+# So many free descriptors end a pause, or a quarter of all if that is less.
+_RESUME_ROOM = 16
+# What a connection, a client or a Service port has to have had to be above its share.
+_FEW = 16
+# From then on a connection isn't new, and the only one of its client is idle.
+_SETTLED_S = 10.0
+# A look at what has moved may be so old.
+_LOOK_S = 9.1
+# A flow's use is noted once a second.
+_GRAIN_S = 1.0
+_SLACK_S = 0.05
+
+
+class Evictions:
+    """The oracles of one run."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._judge = world.judgements
+        self._roomy_at = world.timeline.now
+        """When there was room for many connections."""
+        self._evicted_at = -_GOES_ON_S
+        self._gone: list[Flow] = []
+        """Flows that have just ended."""
+
+    def after_turn(self) -> None:
+        """Note how much room there is."""
+        used = self._world.dataplane.engine.descriptors
+        kept = max(0, used.limit // 16 - used._flows)
+        if used.limit - kept - used.in_use >= min(_RESUME_ROOM, used.limit // 4 + 1):
+            self._roomy_at = self._world.timeline.now
+
+    def connection_ended(self, relayed: Relayed | None) -> None:
+        """Judge that a connection was reset for another one."""
+        world, now = self._world, self._world.timeline.now
+        if "memory" in world.plan.features:
+            return
+        goes_on_s = _GOES_ON_S + world.stopped_since(self._evicted_at)
+        is_first = now - self._evicted_at > goes_on_s
+        self._evicted_at = now
+        if is_first and world.kernel.lacked_at >= now - _PAUSE_S - world.stopped_since(
+            now - _PAUSE_S
+        ):
+            self._judge.excuse(STALL, "the kernel lacked something")
+        elif is_first:
+            full_s = now - self._roomy_at
+            why = f"a connection was reset {full_s:.3f} s after there was room"
+            self._judge.check(STALL, full_s >= _STALL_S - _SLACK_S, why)
+        if relayed is not None:
+            self._judge_settled(relayed, now)
+
+    def _judge_settled(self, victim: Relayed, now: float) -> None:
+        """Where each has few connections, new ones stay, and a client's only one that is in use."""
+        open_ = self._world.dataplane.connections.open
+        clients = Counter(each.client_ip for each in open_)
+        ports = Counter(id(each.group) for each in open_)
+        if max(*clients.values(), *ports.values()) > _FEW:
+            return
+        age_s = now - victim.accepted[0]
+        why = f"client {victim.number} was reset {age_s:.3f} s after it had come"
+        if max(clients.values()) == 1:
+            age_s = now - victim.moved_at + _LOOK_S
+            why = f"client {victim.number}, which has no other one, was idle for less than 10 s"
+        self._judge.check(SETTLED, age_s >= _SETTLED_S - _SLACK_S, why)
+
+    def flow_ended(self, line: dict[str, Any]) -> None:
+        """Judge a flow that has ended for another one, as its line is written.
+
+        The table has so few places in a run that no client is above its share.
+        """
+        # Their sockets are closed at the end of the dispatch.
+        flows = [f for f in self._world.datagrams.open_flows() if f not in self._gone]
+        those = [flow for flow in flows if _is_of(flow, line)]
+        if len(those) != 1:
+            self._judge.excuse(YOUNG, "the flow isn't known")
+            return
+        flow = those[0]
+        self._gone = [f for f in self._gone if f.closed_at is None]
+        self._gone.append(flow)
+        others = [each for each in flows if each is not flow and each.client is not None]
+        if flow.is_stream:
+            young = [each.client for each in others if not (each.may_be_stream or each.is_stream)]
+            why = f"the stream of {flow.client} has ended, and {young} are young"
+            self._judge.check(YOUNG, not young, why)
+        else:
+            self._judge.right(YOUNG)
+        same = [each for each in others if each.is_stream] if flow.is_stream else []
+        if not (flow.is_stream or flow.may_be_stream):
+            same = [each for each in others if not (each.may_be_stream or each.is_stream)]
+        least = flow.used_since - _GRAIN_S - _SLACK_S
+        longer = [each.client for each in same if max(each.used, each.came_at) < least]
+        why = f"the flow of {flow.client} has ended, and {longer} were idle for longer"
+        self._judge.check(LONGEST, not longer, why)
+
+
+def _is_of(flow: Flow, line: dict[str, Any]) -> bool:
+    if flow.client is None:
+        return False
+    names = f"{flow.client[0]}:{flow.client[1]}", f"{flow.endpoint[0]}:{flow.endpoint[1]}"
+    return names == (line["client"], line["endpoint"])

@@ -1,0 +1,80 @@
+"""Judges that a flow that waits for room at an endpoint has it as soon as another flow ends.
+
+    all endpoints are at their limit ──▶ a flow waits, with its first datagrams ──one ends──▶ sent
+
+Only where all clients use the same endpoints: otherwise each waits for endpoints of its own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from userspace_proxy.model import SocketAddress
+
+from .network import UNROUTABLE
+from .troubles import SOON_S
+
+if TYPE_CHECKING:
+    from .world import Service, World
+
+ORACLE = "turn of flows that wait"
+
+_LOOK_S = 0.05
+
+
+class FlowWaits:
+    """The oracle of one run."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._looked_at = 0.0
+        self._could_since: dict[Service, float] = {}
+        """Since when an endpoint could take one of those that wait."""
+
+    def after_turn(self) -> None:
+        """Judge for how long an endpoint could have taken a flow."""
+        now = self._world.timeline.now
+        if now < self._looked_at + _LOOK_S or self._world.is_closed:
+            return
+        self._looked_at = now
+        for service in self._world.services:
+            if service.is_udp:
+                self._look_at(service, now)
+
+    def _look_at(self, service: Service, now: float) -> None:
+        room, judge = service.group.waiting_room, self._world.judgements
+        waiting = room._clients.at_limit if room is not None else ()
+        if not (waiting and self._has_place(service)):
+            self._could_since.pop(service, None)
+            return
+        since = self._could_since.setdefault(service, now)
+        if any(f.began > since for f in self._world.datagrams.open_flows() if f.service is service):
+            # One has had its turn since, and between two turns of the loop nothing is seen.
+            since = self._could_since[service] = now
+        late_s = now - since - SOON_S
+        if late_s <= 0:
+            judge.right(ORACLE)
+            return
+        troubles = self._world.datagrams.troubles
+        if late_s <= troubles.stopped_since(since):
+            judge.excuse(ORACLE, "the process was stopped")
+        elif troubles.lacked(since) or troubles.was_short(since):
+            judge.excuse(ORACLE, "the kernel lacked something")
+        else:
+            what = f"{len(waiting)} flows wait, and for {now - since:.3f} s an endpoint has room"
+            judge.violate(ORACLE, what)
+
+    def _has_place(self, service: Service) -> bool:
+        """Return whether an endpoint that answers is below its limit."""
+        serving, datagrams = service.group.serving, self._world.datagrams
+        limit = service.limit
+        if limit is None or not serving.is_uniform or serving.standbys:
+            return False
+        flows = Counter(SocketAddress(*flow.endpoint) for flow in datagrams.open_flows())
+        return any(
+            flows.get(each, 0) < limit
+            and not datagrams.refusing.may_be_ejected(each)
+            and UNROUTABLE not in self._world.hosts[each].mix
+            for each in serving.endpoints
+        )

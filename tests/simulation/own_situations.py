@@ -1,0 +1,234 @@
+"""Situations that are drawn apart from the rest of a plan, so that other plans stay what they were.
+
+leaves   an endpoint leaves, its Service changes again and again, and its connections end in time
+refill   the node is full for a moment, then has room, and is full again much later
+alone    no room for new connections, and each client has one, which it uses
+queues   more clients of UDP than endpoints may have flows
+silent   an endpoint of UDP that has answered a flow doesn't answer it any more
+workers  this is one of several workers, which share limits and places of those that wait
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from random import Random
+
+import msgspec
+
+from userspace_proxy.model import Balance, Protocol, SocketAddress
+from userspace_proxy.model.handling import Hold
+from userspace_proxy.model.serving import Serving
+
+from . import plan as plans
+from .actors import FINISH, SEND, Step
+from .network import SILENT
+from .plan import Event, Plan
+
+_SHARES = {
+    "leaves": 0.05,
+    "refill": 0.04,
+    "alone": 0.03,
+    "queues": 0.3,
+    "silent": 0.2,
+    "workers": 0.15,
+}
+# Numbers below are those of other clients.
+_FIRST_CLIENT = 200
+_REMOVAL_S = 5.0
+_FULL = 24
+"""Descriptors that about ten connections use up."""
+
+
+def with_own_situations(plan: Plan) -> Plan:
+    """Return a plan with the situations that its seed has, too."""
+    rng = Random(f"{plan.seed}: own situations")
+    drawn = {name for name, share in _SHARES.items() if rng.random() < share}
+    services = {each.protocol for each in plan.services}
+    if Protocol.UDP not in services:
+        drawn -= {"queues", "silent"}
+    if drawn & {"refill", "alone"} and plan.features & {"memory", "full"}:
+        drawn -= {"refill", "alone"}
+    if "refill" in drawn:
+        drawn.discard("alone")
+    for name, add in _SITUATIONS.items():
+        if name in drawn:
+            plan = add(_Adding(rng, plan))
+    return plan
+
+
+class _Adding:
+    """Adds to one plan."""
+
+    def __init__(self, rng: Random, plan: Plan) -> None:
+        self.rng = rng
+        self.plan = plan
+        numbers = (e.args[0] for e in plan.events if e.what == plans.CLIENT)
+        self._clients = max(_FIRST_CLIENT, *numbers, 0)
+
+    def number(self, protocol: Protocol) -> int:
+        """Return the number of a Service of a protocol."""
+        numbers = [n for n, each in enumerate(self.plan.services) if each.protocol is protocol]
+        return self.rng.choice(numbers)
+
+    def client(self, number: int, at: float, ip: str, steps: Sequence[Step]) -> Event:
+        """Return that a client dials a Service."""
+        self._clients += 1
+        args = (self._clients, number, ip, tuple(steps), "whole")
+        return Event(round(at, 4), plans.CLIENT, args)
+
+    def with_events(
+        self, feature: str, events: Iterator[Event], lasts_s: float, kept: Sequence[Event]
+    ) -> Plan:
+        """Return the plan with more events; it is calm later than that many seconds."""
+        plan = self.plan
+        return replace(
+            plan,
+            features=plan.features | {feature},
+            events=tuple(sorted((*kept, *events), key=lambda event: event.at)),
+            calm_at=max(plan.calm_at, lasts_s),
+        )
+
+
+def _leaves(adding: _Adding) -> Plan:
+    """An endpoint leaves; each later change leaves it out, too, and counts for nothing."""
+    rng, number = adding.rng, adding.number(Protocol.TCP)
+    planned = adding.plan.services[number]
+    handling = replace(planned.serving.handling, removal_s=_REMOVAL_S)
+    before = Serving(planned.pool, handling=handling)
+    left = rng.sample(planned.pool, rng.randint(1, len(planned.pool)))
+    after = Serving(tuple(e for e in planned.pool if e not in left), handling=handling)
+
+    def events() -> Iterator[Event]:
+        yield Event(0.0, plans.UPDATE, (number, before))
+        talk = [(round(0.6 + rng.random(), 3), SEND, 5) for _ in range(16)]
+        for n in range(6):
+            yield adding.client(number, 0.5 + rng.random(), f"10.3.0.{n + 1}", talk)
+        at = 2.0 + rng.random()
+        yield Event(at, plans.UPDATE, (number, after))
+        for n in range(rng.randint(1, 4)):
+            at += 0.5 + 1.5 * rng.random()
+            other = replace(handling, seed=n)
+            yield Event(at, plans.UPDATE, (number, msgspec.structs.replace(after, handling=other)))
+
+    # Other changes would bring it back.
+    kept = [e for e in adding.plan.events if e.what != plans.UPDATE or e.args[0] != number]
+    return adding.with_events("removal", events(), 16.0, kept)
+
+
+def _refill(adding: _Adding) -> Plan:
+    """A pause is over when there is room again, or nothing waits, and another one begins anew."""
+    rng, number = adding.rng, adding.number(Protocol.TCP)
+    adding.plan = replace(adding.plan, node=replace(adding.plan.node, descriptor_limit=_FULL))
+    ip = "10.3.0.{}".format
+
+    def events() -> Iterator[Event]:
+        idle, short = [(90.0, SEND, 1)], [(1.5 + rng.random(), FINISH, 0)]
+        for n in range(3):
+            yield adding.client(number, 0.2 * rng.random(), ip(n + 1), idle)
+        for n in range(10):
+            yield adding.client(number, 0.3 + 0.1 * rng.random(), ip(n + 4), short)
+        if rng.random() < 0.5:
+            for each in range(len(adding.plan.services)):
+                yield Event(0.5, plans.CLOSE_LISTENER, (each,))
+                yield Event(6.0, plans.OPEN_LISTENER, (each,))
+        for n in range(14):
+            yield adding.client(number, 13.0 + 0.1 * rng.random(), ip(n + 14), idle)
+
+    kept = [e for e in adding.plan.events if e.what not in (plans.CLIENT, plans.STOP)]
+    return adding.with_events("shedding", events(), 18.0, kept)
+
+
+def _alone(adding: _Adding) -> Plan:
+    """Clients have one connection each; those that are in use stay."""
+    rng, number = adding.rng, adding.number(Protocol.TCP)
+    adding.plan = replace(adding.plan, node=replace(adding.plan.node, descriptor_limit=_FULL))
+
+    def events() -> Iterator[Event]:
+        for n in range(11):
+            in_use = n >= 2 and rng.random() < 0.8
+            talk = [(2.0 + rng.random(), SEND, 5) for _ in range(15)]
+            steps = talk if in_use else [(90.0, SEND, 1)]
+            yield adding.client(number, rng.random(), f"10.3.0.{n + 11}", steps)
+        for n in range(12):
+            at = 22.0 + 10.0 * rng.random()
+            yield adding.client(number, at, f"10.3.0.{n + 31}", [(3.0, SEND, 5)])
+
+    kept = [e for e in adding.plan.events if e.what != plans.CLIENT]
+    return adding.with_events("shedding", events(), 38.0, kept)
+
+
+def _queues(adding: _Adding) -> Plan:
+    """Flows wait for others to end, some of which are used for longer."""
+    rng, number = adding.rng, adding.number(Protocol.UDP)
+    planned = adding.plan.services[number]
+    node = replace(adding.plan.node, udp_idle_s=3.0, max_flows=1000)
+    adding.plan = replace(adding.plan, node=node)
+    hold = rng.choice((None, Hold(30.0)))
+    limit = rng.choice((1, 2))
+    handling = replace(planned.serving.handling, max_connections=limit, hold=hold)
+    if handling.balance is Balance.SOURCE_HASH:
+        handling = replace(handling, balance=Balance.RANDOM)
+    endpoints: tuple[SocketAddress, ...] = planned.pool[: rng.randint(1, 2)]
+
+    def events() -> Iterator[Event]:
+        yield Event(0.0, plans.UPDATE, (number, Serving(endpoints, handling=handling)))
+        for n in range(limit * len(endpoints) + rng.randint(1, 6)):
+            client = f"10.3.0.{n % 5 + 1}", 42000 + n
+            at = 0.5 + (0.1 * n if rng.random() < 0.7 else 3.0 * rng.random())
+            for asked in range(rng.choice((1, 1, 3))):
+                yield Event(round(at + 1.7 * asked, 4), plans.ASK, (number, client, 64, 1))
+
+    kept = [e for e in adding.plan.events if e.what != plans.UPDATE or e.args[0] != number]
+    return adding.with_events("limit", events(), 12.0, kept)
+
+
+def _silent(adding: _Adding) -> Plan:
+    """A client goes on asking, and reports of workers find that nothing answers it."""
+    rng, number = adding.rng, adding.number(Protocol.UDP)
+    client = "10.3.0.1", 43000
+
+    def events() -> Iterator[Event]:
+        at, began = 0.5, rng.random()
+        for asked in range(16):
+            yield Event(round(began + at, 4), plans.ASK, (number, client, 64, 1))
+            at += 1.5
+            yield Event(round(began + at - 0.5, 4), plans.REPORT)
+            if asked == 3:
+                for endpoint in adding.plan.services[number].pool:
+                    yield Event(round(began + at - 0.2, 4), plans.BEHAVE, (endpoint, (SILENT,)))
+
+    return adding.with_events("late", events(), 27.0, adding.plan.events)
+
+
+def _workers(adding: _Adding) -> Plan:
+    """This is one of several workers, in some plans with more clients than places."""
+    rng, number = adding.rng, adding.number(Protocol.TCP)
+    processes = rng.choice((2, 3))
+    node = replace(adding.plan.node, processes=processes, index=rng.randrange(processes))
+    adding.plan = plan = replace(adding.plan, node=node)
+    if rng.random() < 0.6:
+        return plan
+    serving = plan.services[number].serving
+    hold = Hold(5.0, rng.choice((3, 5, 7)))
+    none = Serving(handling=replace(serving.handling, hold=hold))
+
+    def events() -> Iterator[Event]:
+        at = 0.5 * plan.calm_at * rng.random()
+        yield Event(round(at, 4), plans.UPDATE, (number, none))
+        for n in range(7):
+            steps = [(0.3 * rng.random(), FINISH, 0)]
+            yield adding.client(number, at + 0.1 + 0.8 * rng.random(), f"10.3.0.{n % 3 + 1}", steps)
+        yield Event(round(at + 1.5, 4), plans.UPDATE, (number, serving))
+
+    return adding.with_events("hold", events(), plan.calm_at, plan.events)
+
+
+_SITUATIONS = {
+    "leaves": _leaves,
+    "refill": _refill,
+    "alone": _alone,
+    "queues": _queues,
+    "silent": _silent,
+    "workers": _workers,
+}
