@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from ...model import Frontend
 
@@ -30,8 +30,12 @@ class Counts:
         for frontend in frontends:
             self._read.pop(frontend, None)
 
-    def forget(self, frontends: Iterable[Frontend]) -> None:
-        """Forget frontends whose counters are gone."""
-        for frontend in frontends:
-            self.totals.pop(frontend, None)
-            self._read.pop(frontend, None)
+    def forget(self, frontends: Iterable[Frontend]) -> dict[Frontend, int]:
+        """Forget frontends whose counters are gone; return their totals."""
+        forgotten = {f: self.totals.pop(f) for f in frontends if f in self.totals}
+        self.begin_anew(forgotten)
+        return forgotten
+
+    def restore(self, totals: Mapping[Frontend, int]) -> None:
+        """Continue totals that were forgotten; their counters begin at 0."""
+        self.totals |= totals

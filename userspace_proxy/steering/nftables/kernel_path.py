@@ -7,7 +7,7 @@ Rule 2: a transaction that the kernel refuses changes nothing.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 from ...errors import SteeringError
 from ...kernel.nf_tables.counts import Counts
@@ -64,6 +64,8 @@ class KernelPath:
         self._exists = False
         self._has_counters = True
         self._counts = Counts()
+        self._forgotten: dict[Frontend, int] = {}
+        """What the frontends had counted that the last change has removed."""
         self._repaired: set[Frontend] = set()
 
     def load(self, targets: KernelTargets) -> dict[Frontend, tuple[SocketAddress, ...]]:
@@ -80,20 +82,21 @@ class KernelPath:
             self._table.remove()
         return read_endpoints(listing.elements) if listing else {}
 
-    def change(self, touched: KernelTargets, gone: Iterable[Frontend] = ()) -> None:
+    def change(self, touched: KernelTargets, gone: Collection[Frontend] = ()) -> None:
         """Write a difference; nothing has changed if it raises an error.
 
         Args:
             gone: The frontends that aren't steered any more.
         """
+        self._forgotten = {}
         change = self._rules.difference(touched, gone)
-        if not change.targets and not change.uncounted:
-            return
-        self._write(change)
-        self._counts.forget(change.uncounted)
+        if change.targets or change.uncounted:
+            self._write(change)
+        self._forgotten = self._counts.forget(gone)
 
     def undo(self, before: KernelTargets) -> None:
         """Write what there was before a change; if the kernel refuses, the next repair does."""
+        self._counts.restore(self._forgotten)
         change = self._rules.difference(before)
         try:
             self._write(change)

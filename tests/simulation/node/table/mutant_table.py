@@ -133,7 +133,7 @@ MUTANTS: Mapping[str, Mutant] = {
         "            change.removed |= before - now if new is None else set()\n",
     ),
     "counted-again": _steering(
-        "kernel_path", "        self._counts.forget(change.uncounted)\n", ""
+        "kernel_path", "self._forgotten = self._counts.forget(gone)", "pass"
     ),
     "links-not-followed": _steering(
         "kernel_path", "        self._follow_links()\n        return count", "        return count"

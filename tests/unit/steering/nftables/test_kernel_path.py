@@ -305,6 +305,22 @@ def test_counts_stay_while_endpoints_and_paths_change_and_the_table_is_written_a
     assert path.connections() == {web: 1, cart: 0, six: 0}
 
 
+def test_counts_are_continued_after_a_removal_that_is_undone(path, dial):
+    web, cart, six = SERVICES
+    path.load(BOTH_FAMILIES)
+    dial(web, 3)
+    dial(cart, 2)
+    assert path.connections() == {web: 3, cart: 2, six: 0}
+    path.change({cart: None})
+    path.change({web: None}, [web, cart])
+    path.undo({web: BOTH_FAMILIES[web]})
+    dial(web)
+    assert path.connections() == {web: 4, cart: 2, six: 0}
+    # Its counter had gone, and so does what it had counted.
+    path.change({}, [cart])
+    assert path.connections() == {web: 4, six: 0}
+
+
 def test_a_counter_that_another_program_removed_begins_anew(node, path, dial):
     web, *_ = SERVICES
     path.load(BOTH_FAMILIES)
