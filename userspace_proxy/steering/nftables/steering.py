@@ -222,9 +222,12 @@ class NftablesProgrammer(NatProgrammer):
         listing = self._table.look()
         if listing is None:
             return {}
-        return read_ports(
+        ports = read_ports(
             listing.elements_of(SETS), [m for m in MAPS.values() if is_looked_up(listing, m)]
         )
+        # Until the first apply it is that of the earlier run.
+        refused = refuse_port_of(listing)
+        return {f: self._refuse_port if port == refused else port for f, port in ports.items()}
 
     def clean_up(self) -> None:
         """Part of Programmer."""

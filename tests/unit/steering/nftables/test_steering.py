@@ -111,6 +111,17 @@ async def test_frontends_are_elements_and_those_of_an_earlier_run_are_recovered(
     await successor.close()
 
 
+async def test_frontends_that_an_earlier_run_refuses_are_shown_as_refused(node, steering):
+    await steering.apply({WEB: 36001, DNS: REFUSE})
+    shown = await steering.render()
+    assert "-> refuse" in shown
+    await steering.close()
+    successor = NftablesSteering(SteeringFacts(refuse_port=35888))
+    await successor.start()
+    assert await successor.render() == shown
+    await successor.close()
+
+
 async def test_drift_is_counted_and_repaired(node, steering):
     await steering.apply({WEB: 36001})
     node.run(f"nft delete element {MAP} '{{ 10.96.7.1 . tcp . 80 }}'")
