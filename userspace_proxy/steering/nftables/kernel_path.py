@@ -237,8 +237,14 @@ class KernelPath:
         self._counts.begin_anew(self._rules.counted.values())
 
     def _follow_links(self) -> None:
-        numbers = self._links.numbers()
-        if numbers != self._numbers:
-            have, want = link_elements(self._numbers), link_elements(numbers)
-            self._numbers = numbers
+        before, numbers = self._numbers, self._links.numbers()
+        if numbers == before:
+            return
+        have, want = link_elements(before), link_elements(numbers)
+        self._numbers = numbers
+        try:
             self._note_repair(self._table.change(have - want, want - have))
+        except SteeringError:
+            # Nothing has changed: the next repair writes them.
+            self._numbers = before
+            raise

@@ -247,6 +247,26 @@ def test_links_to_containers_are_followed(node, path):
     assert "elements" not in node.run(f"nft list set {TABLE} links")
 
 
+def test_a_link_whose_element_could_not_be_written_is_written_by_the_next_repair(
+    node, path, monkeypatch
+):
+    path.load({WEB: BOTH})
+    node.run("ip link add v0 type veth; ip link set v0 up")
+    generation, calls = Ruleset.generation, count(1)
+
+    def lacks_memory_once(ruleset):
+        # The first is asked before the links are looked at.
+        if next(calls) == 2:
+            raise SteeringError("cannot query nftables: No buffer space available")
+        return generation(ruleset)
+
+    monkeypatch.setattr(Ruleset, "generation", lacks_memory_once)
+    with pytest.raises(SteeringError, match="buffer"):
+        path.repair()
+    path.repair()
+    assert '"v0"' in node.run(f"nft list set {TABLE} links")
+
+
 def test_a_table_that_another_program_owns_is_a_conflict(node, path):
     with closing(OwnedTable("userspace-proxy/paths", lambda _writer: None)) as owned:
         owned.put_right()
