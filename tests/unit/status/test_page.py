@@ -397,7 +397,7 @@ def test_a_cause_of_several_services_is_one_line_with_a_page_and_rows_lead_there
 def test_a_cause_of_one_service_or_one_beside_a_search_is_in_its_row():
     view = make_view(*make_failing("a", "b"))
     assert not build(make_view(*make_failing("a"))).incidents
-    assert not build(view, q="shop/a").told
+    assert not build(view, q="shop/a").incident_of
     assert "refuses connections: nothing listens" in render(view, q="shop/a")
 
 
