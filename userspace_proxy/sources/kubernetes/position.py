@@ -9,7 +9,7 @@ Rule 1: history never goes back: after the first list nothing older is requested
 Rule 2: the newest state, which costs the server a quorum read, is requested only if the server
 reports that it doesn't have the last seen state (a list expired, or etcd was restored), or shows it
 by an older version. A watch that ended early may have been ended by a restore, so the server is
-asked once the next one is open: an answer before it could be that of a server of before.
+asked once the next one is open: an earlier answer could be from before the restore.
 
 Like client-go's, the first list is at resourceVersion 0: any state that the server has in memory,
 because a thousand nodes may start at once; the watch catches up within milliseconds. From memory

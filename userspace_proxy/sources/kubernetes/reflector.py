@@ -6,8 +6,9 @@
 
 Rule 1: no failure of the server or the network ends a run; each is a problem, as text, until the
 next list or watch succeeds.
-Rule 2: a watch that lasted long enough is followed by the next one at once, any other after a
-wait, which grows as long as nothing is received.
+Rule 2: a watch that lasted long enough is followed by the next one at once, and one that shows that
+history went back during an outage by a list; any other by a wait, which grows as long as nothing is
+received.
 Rule 3: much input is processed in parts, and the event loop runs in between.
 Rule 4: a list has a deadline, and one that takes long is a problem meanwhile.
 """
@@ -144,6 +145,8 @@ class Reflector:
         end on time, and after a wait: history may have gone back."""
         self._is_invalid = False
         """The last watch began and then failed, which is no outage: the next one may, too."""
+        self._lists_at_once = False
+        """The last watch has shown that history went back during an outage."""
         self._watched_s = 0.0
         self._cuts = 0
         """How many watches in a row broke off soon, without an event."""
@@ -166,7 +169,7 @@ class Reflector:
         """List and watch until cancelled."""
         while True:
             self._watched_s = 0.0
-            self._has_events = self._has_answered = False
+            self._has_events = self._has_answered = self._lists_at_once = False
             failure = await self._list_and_watch()
             was_healthy = self._watched_s >= self._timing.healthy_s
             self._is_invalid = failure is not None and self._has_answered
@@ -174,7 +177,7 @@ class Reflector:
                 self._note_problem(failure.text)
             if was_healthy or (self._has_events and failure is None):
                 self._backoff.reset()
-            if failure is None and was_healthy:
+            if failure is None and (was_healthy or self._lists_at_once):
                 continue
             self._known_at = _UNKNOWN
             await self._wait(0.0 if failure is None else failure.retry_after_s)
@@ -305,6 +308,8 @@ class Reflector:
             if begun - known_at > _RESTORE_S:
                 failure = await self._check_history()
                 if failure is not None or self._position.needs_list:
+                    # Not after a list: servers that differ would be listed again and again.
+                    self._lists_at_once = known_at == _UNKNOWN
                     return failure
             self._note_success()
             try:

@@ -313,6 +313,32 @@ async def test_a_server_restored_from_a_backup_is_listed_anew(api):
         assert reflection.problems == []
 
 
+async def test_a_server_restored_after_an_outage_is_listed_without_another_wait(api):
+    bookmark = b'{"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "9999"}}}\n'
+    async with reflecting(api) as reflection:
+        await reflection.watching()
+        api.send("services", bookmark)
+        api.refuse("services", 503, message="shutting down", times=3)
+        api.end_watches()
+        await reflection.until(lambda: reflection.problems[-1:] == [""])
+        assert api.requests[-2:] == [ASKED.format(9999), NEWEST]
+        assert reflection.waits == [0.8, 1.6, 3.2, 5.0]
+
+
+async def test_servers_that_differ_are_not_listed_again_without_a_wait(api):
+    api.refuse("services", 410, reason="Expired", message="too old", after=2)
+    async with reflecting(api) as reflection:
+
+        def take_long() -> None:
+            reflection.now_s += 2.5
+            reflection.client.on_stream = lambda: None
+
+        reflection.client.on_stream = take_long
+        await reflection.watching(requests=4)
+        assert api.requests[2:4] == [ASKED.format(1000), NEWEST]
+        assert reflection.waits == [0.8]
+
+
 async def test_a_watch_that_took_long_to_open_is_followed_by_a_question(api):
     async with reflecting(api) as reflection:
 
