@@ -248,8 +248,9 @@ class Steering(abc.ABC):
     async def forget_stale(self) -> None:  # noqa: B027 - most have nothing to do
         """Remove the conntrack entries that a :meth:`change` has made stale. Idempotent.
 
-        It is apart because the kernel searches its whole table for them, which takes up to 30 ms,
-        and the change is in force before. What fails is left to :meth:`repair`, which reports it.
+        It is apart because the kernel may search its whole table for them, for tens of
+        milliseconds: health check ports don't wait for that. What fails is left to :meth:`repair`,
+        which reports it.
         """
 
     @abc.abstractmethod

@@ -1,7 +1,7 @@
 """The sync loop: newest snapshot, plan, diff and apply, in the right order.
 
-    open listeners ─▶ steer what changed in one transaction ─▶ in force ─▶ close listeners
-      Planning          Rules                                   Progress    ServedPorts
+    open listeners ─▶ steer in one transaction ─▶ forget stale flows ─▶ in force ─▶ close listeners
+      Planning          Rules                       Rules                Progress    ServedPorts
 
 Rule 1: a frontend is steered to a proxy port only while its listener accepts.
 Rule 2: snapshots that arrive during a round are handled together in the next round, as far as that

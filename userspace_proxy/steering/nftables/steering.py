@@ -1,6 +1,6 @@
 """Steers by two tables: from frontends to ports, and above it from frontends to endpoints.
 
-change ─▶ kernel path's table ─▶ table of ports ─▶ in force ─▶ stale conntrack entries removed
+change ─▶ kernel path's table ─▶ table of ports ─▶ stale conntrack entries removed
 """
 
 from __future__ import annotations
