@@ -27,6 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tests.hooked import HookedGroup, with_own_names
+from tests.port_keys import port_key
 from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.kernel.bpf.calls import attached
 from userspace_proxy.kernel.bpf.objects import KINDS
@@ -128,7 +129,7 @@ def target(service: int, endpoints: int) -> KernelTarget:
         SocketAddress(f"10.{128 + number}.{service >> 8}.{service & 255}", 8080)
         for number in range(endpoints)
     )
-    return KernelTarget(30_000, (EndpointChoice(at, None),), name=f"bench/{service}:http")
+    return KernelTarget(30_000, (EndpointChoice(at, None),), name=port_key(f"bench/{service}:http"))
 
 
 @contextlib.contextmanager

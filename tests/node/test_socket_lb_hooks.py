@@ -17,6 +17,7 @@ from tests.cluster.waiting import wait_for
 from tests.netns import Net
 from tests.node.bpf_hooks import bpf_rights, in_cgroup, mounted, own_cgroup
 from tests.node.socket_lb_programs import address_of, peer_of, serving
+from tests.port_keys import port_key
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.bpf import calls
 from userspace_proxy.kernel.bpf.objects import KINDS
@@ -29,7 +30,7 @@ from userspace_proxy.kernel.bpf.socket_maps import (
     number_key,
 )
 from userspace_proxy.kernel.offers import KernelOffers
-from userspace_proxy.model import Frontend, Protocol, SocketAddress
+from userspace_proxy.model import Frontend, PortKey, Protocol, SocketAddress
 from userspace_proxy.steering.base import (
     REFUSE,
     Affinity,
@@ -48,14 +49,14 @@ pytestmark = [pytest.mark.netns, pytest.mark.needs("connect hooks")]
 WEB, CART = (Frontend(f"10.96.0.{n}", 80, Protocol.TCP) for n in (1, 2))
 WEB_6 = Frontend("fd96::1", 80, Protocol.TCP)
 POD, POD_6 = "10.244.1.1", "fd00:244::1"
-NAME = "shop/web"
+NAME, CART_NAME = port_key("shop/web"), port_key("shop/cart")
 PROG_ATTACH = 8
 # r0 = 1; exit.
 RETURN_1 = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0)
 
 
-def to(*endpoints: SocketAddress, name: str = NAME, affinity: int = 0) -> KernelTarget:
-    pinned = Affinity(name, affinity) if affinity else None
+def to(*endpoints: SocketAddress, name: PortKey = NAME, affinity: int = 0) -> KernelTarget:
+    pinned = Affinity(str(name), affinity) if affinity else None
     return KernelTarget(20000, (EndpointChoice(endpoints),), pinned, name=name)
 
 
@@ -191,10 +192,10 @@ def test_what_cannot_be_led_elsewhere_is_left_to_the_rules_until_the_repair(
     stage: Stage, server: socket.socket, other: socket.socket
 ) -> None:
     hooks = stage.start()
-    hooks.replace({WEB: to(address_of(server)), CART: to(address_of(server), name="shop/cart")})
+    hooks.replace({WEB: to(address_of(server)), CART: to(address_of(server), name=CART_NAME)})
     with refused(hooks, SLOTS):
         hooks.change({WEB: to(address_of(other))})
-        hooks.change({CART: to(address_of(other), name="shop/cart")})
+        hooks.change({CART: to(address_of(other), name=CART_NAME)})
     assert "Invalid argument" in hooks.state.problem
     # There are no rules here.
     assert [stage.outcome(WEB), stage.outcome(CART)] == ["Network is unreachable"] * 2
@@ -206,7 +207,7 @@ def test_what_cannot_be_led_elsewhere_is_left_to_the_rules_until_the_repair(
 
 def test_a_removed_service_is_dialled_as_any_address(stage: Stage, server: socket.socket) -> None:
     hooks = stage.start()
-    hooks.replace({WEB: to(address_of(server)), CART: to(address_of(server), name="shop/cart")})
+    hooks.replace({WEB: to(address_of(server)), CART: to(address_of(server), name=CART_NAME)})
     hooks.change({CART: None})
     assert stage.outcome(CART) == "Network is unreachable"
     assert stage.outcome(WEB) == str(WEB.address)
@@ -220,7 +221,7 @@ def test_what_may_no_longer_be_led_leaves_before_the_rules_change(
     stage: Stage, server: socket.socket, other: socket.socket
 ) -> None:
     hooks = stage.start()
-    hooks.replace({WEB: to(address_of(server)), CART: to(address_of(server), name="shop/cart")})
+    hooks.replace({WEB: to(address_of(server)), CART: to(address_of(server), name=CART_NAME)})
     hooks.leave({WEB: to(address_of(other)), CART: REFUSE})
     assert stage.outcome(CART) == "Network is unreachable"
     assert stage.outcome(WEB) == str(WEB.address)
@@ -271,7 +272,7 @@ def test_an_ejection_for_all_is_prolonged_after_each_probe_and_can_be_ended(stag
     hooks = stage.start()
     dead = SocketAddress(POD, 9)
     at, refused = (NAME, dead), EventKind.REFUSED
-    hooks.replace({WEB: to(dead), CART: to(SocketAddress(POD, 10), name="shop/cart")})
+    hooks.replace({WEB: to(dead), CART: to(SocketAddress(POD, 10), name=CART_NAME)})
     assert hooks.eject("shop/none", dead, refused) is None
     for lasts_s in (5, 10, 20, 40, 60, 60):
         until = hooks.eject(*at, refused)
@@ -352,7 +353,7 @@ def test_what_an_earlier_process_left_is_read_again_if_that_has_failed(
     with refused(second, unread):
         second.replace({})
         assert second.state.problem == "Invalid argument"
-        second.change({WEB: to(address_of(server)), CART: to(address_of(other), name="shop/cart")})
+        second.change({WEB: to(address_of(server)), CART: to(address_of(other), name=CART_NAME)})
         term = term_s(stage)
         second.repair()
         assert second.state.problem == "Invalid argument"
@@ -369,7 +370,7 @@ def test_what_an_earlier_process_led_and_is_gone_is_led_no_more(
     stage: Stage, server: socket.socket
 ) -> None:
     first = stage.start()
-    first.replace({WEB: to(address_of(server)), CART: to(address_of(server), name="shop/cart")})
+    first.replace({WEB: to(address_of(server)), CART: to(address_of(server), name=CART_NAME)})
     first.close()
     second = stage.start()
     second.replace({WEB: to(address_of(server))})
@@ -402,7 +403,7 @@ def test_proxies_of_other_names_do_not_see_each_other(
 ) -> None:
     main, canary = stage.start(), stage.start("canary.1")
     main.replace({WEB: to(address_of(server))})
-    canary.replace({CART: to(address_of(other), name="shop/cart")})
+    canary.replace({CART: to(address_of(other), name=CART_NAME)})
     assert (stage.outcome(WEB), stage.outcome(CART)) == (str(WEB.address), str(CART.address))
     assert remove_hooks("canary.1", stage.names)
     assert stage.outcome(CART) == "Network is unreachable"
@@ -484,7 +485,7 @@ def test_a_change_while_counters_are_read_is_no_repair(
     def read_and_change(name: str) -> list[tuple[bytes, bytes]]:
         found = read(name)
         monkeypatch.setattr(hooks, "_elements", read)
-        hooks.change({CART: to(SocketAddress(POD, 2), name="shop/cart")})
+        hooks.change({CART: to(SocketAddress(POD, 2), name=CART_NAME)})
         return found
 
     monkeypatch.setattr(hooks, "_elements", read_and_change)

@@ -123,7 +123,7 @@ class FlowEnds:
             why = f"{flow.address} waited {waited_s:.3f} s only"
         else:
             count = sum(each.is_waiting and each.group is flow.group for each in self._waiting)
-            is_right = hold is not None and count >= hold.connections
+            is_right = hold is not None and count >= self._world.plan.node.places_of(hold)
             why = f"{flow.address} lost its place, and {count} waited"
         self._judge.check("flow ended for a reason", is_right, why)
 

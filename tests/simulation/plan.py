@@ -5,10 +5,12 @@ A plan is a value: ``drawing`` makes it from a seed, the shrinker removes parts 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 from userspace_proxy.model import Protocol, SocketAddress
+from userspace_proxy.model.handling import Hold
 from userspace_proxy.model.serving import Serving
 
 from .actors import Step
@@ -69,6 +71,10 @@ class Node:
         if limit is None:
             return None
         return max(1, len(range(self.index, limit, self.processes)))
+
+    def places_of(self, hold: Hold | None) -> int:
+        """Return how many clients may wait in this worker: a part of a place is a place."""
+        return 0 if hold is None else math.ceil(hold.connections / self.processes)
 
 
 @dataclass(frozen=True)

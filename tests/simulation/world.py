@@ -123,9 +123,8 @@ class Service:
 
     @property
     def places(self) -> int:
-        """How many clients may wait: a part of a place is a place."""
-        hold = self.group.serving.handling.waits
-        return 0 if hold is None else math.ceil(hold.connections / self.world.plan.node.processes)
+        """How many clients may wait."""
+        return self.world.plan.node.places_of(self.group.serving.handling.waits)
 
     def open(self) -> None:
         """Open its socket and its listener, if they aren't open."""
