@@ -85,7 +85,8 @@ class Waits:
         elif client.state != WAITS:
             return
         elif world.timeline.now - world.in_force.disturbed_at < WAIT_S + dials_s:
-            judgements.excuse(GONE, "its dials may be under way")
+            # Its dials may be under way.
+            return
         else:
             why = f"{client.name} waits at {client.to}, which nothing serves any more"
             judgements.check(GONE, is_held_by_former(world, client), why)
