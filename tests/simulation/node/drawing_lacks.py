@@ -95,7 +95,8 @@ def with_health_check(item: Object) -> Object:
     """Return a Service that a load balancer asks for its health at this node."""
     spec, number = dict(item["spec"]), int(item["spec"]["clusterIP"].rpartition(".")[2])
     spec |= {"type": "LoadBalancer", "externalTrafficPolicy": "Local"}
-    spec["healthCheckNodePort"] = 31200 + number
+    # Another Service may have its address next, under a longer name, and this one's port never.
+    spec["healthCheckNodePort"] = 31200 + 16 * number + len(item["metadata"]["name"]) % 16
     spec["ports"] = [
         {**port, "nodePort": 30200 + 10 * number + n} for n, port in enumerate(spec["ports"])
     ]
