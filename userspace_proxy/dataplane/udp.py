@@ -331,7 +331,9 @@ class UdpListener:
         if not kept or self.engine.reactor.now - flow.sent_since > _KEEP_S:
             self.end(flow, EndReason.REFUSED, EndedBy.ENDPOINT)
             return
-        self._leave_endpoint(flow)
+        # What it leaves is no room for others: as they wait, they would be refused in turn, without
+        # a pause. They try it each second.
+        self._leave_endpoint(flow, makes_room=False)
         if self._connect(flow):
             self._send_kept(flow, kept)
         elif flow.wait():
@@ -386,14 +388,14 @@ class UdpListener:
         for flow in self._flows.values():
             flow.settle()
 
-    def _leave_endpoint(self, flow: UdpFlow) -> None:
+    def _leave_endpoint(self, flow: UdpFlow, *, makes_room: bool = True) -> None:
         if flow.sock is None or flow.endpoint is None:
             return
         flow.settle()
         counters = self.group.counters_of(flow.endpoint)
         counters.active -= 1
         counters.stalled -= flow.conversation is not None and flow.conversation.is_stalled
-        if self.group.waiting_room is not None:
+        if makes_room and self.group.waiting_room is not None:
             self.group.waiting_room.connection_ended()
         if flow.is_preserved:
             self._all_flows.silent.discard(flow)

@@ -11,7 +11,7 @@ from userspace_proxy.model import SocketAddress
 
 from .peers import UdpPeer, exchange
 from .rig import UNREACHABLE
-from .waiters import HOLD
+from .waiters import HOLD, limited, waited
 from .waiting import readable, until
 
 IPS = pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
@@ -238,6 +238,39 @@ async def test_what_has_waited_leaves_with_one_hop_fewer_than_it_arrived_with(ri
     assert [await hops_of(pod), await hops_of(pod)] == [63, 8]
     send_with(client, b"question", 9)
     assert await hops_of(pod) == 8
+
+
+class CountsTurns:
+    """Waits for room at an endpoint, and counts how often it is dialled for."""
+
+    client_ip = "127.0.0.9"
+
+    def __init__(self):
+        self.turns = 0
+
+    def resume(self):
+        self.turns += 1
+
+    def end_wait(self, cause):
+        raise AssertionError(f"its time isn't up: {cause}")
+
+
+async def test_an_endpoint_that_refuses_a_flow_is_no_room_for_those_that_wait(rig):
+    pod = rig.udp_peer()
+    dns = rig.udp_service(pod.address, **limited(1))
+    busy = rig.udp_client(dns)
+    await exchange(busy, pod)
+    rig.update(dns, pod.address, rig.refusing_udp(), **limited(1))
+    waiter = CountsTurns()
+    room = dns.group.open_waiting_room(rig.engine.reactor, is_at_limit=True)
+    room.wait(waiter, is_at_limit=True)
+    rig.udp_client(dns).send(b"question")
+    await until(lambda: waited(dns) == 2, "a flow that was refused")
+    await exchange(busy, pod)
+    # Where a refusal ejects none, as of a client's own address, those that wait would be refused in
+    # turn without a pause.
+    assert waiter.turns == 0
+    room.left(waiter)
 
 
 @pytest.mark.parametrize("is_first", [True, False], ids=["of-a-flow", "within-a-flow"])
