@@ -152,7 +152,10 @@ class Checks:
 
         def on_end(exchange: Exchange) -> None:
             world.note(f"server: over: {exchange.path} {exchange.error}")
-            requests.on_end(exchange)
+            watch = requests.on_end(exchange)
+            if watch is not None:
+                # It is read from now on.
+                self.heard[watch] = world.now
             lists.on_end(exchange)
 
         client.on_begin, client.on_head = on_begin, on_head

@@ -152,7 +152,8 @@ class _Drawing:
         Lists of all Nodes that are denied, or expire between two pages; more kinds of Events than
         are kept, also while one of another namespace waits; a Node that is deleted and made again;
         an agent that begins with its last state, and ends before it has another one; more objects
-        that can't be read than are listed; lists that end early.
+        that can't be read than are listed; lists that end early; answers to new Events that are
+        lost.
         """
         before, self.rng = self.rng, Random(f"{self.seed}: rarer ones")
         rng = self.rng
@@ -169,6 +170,14 @@ class _Drawing:
             for _ in range(rng.choice((2, 2, 3))):
                 at += rng.choice((0.01, 1.0, 10.0)) * rng.random()
                 self._step(at, "agent-restart", True)
+        if self.has("events") and rng.random() < 0.2:
+            # The answer to a new Event is lost, and it happens again before that is sent again.
+            at, reason, number = rng.uniform(0.0, self.chaos_s), rng.randrange(3), rng.randrange(4)
+            for server in (0, 1):
+                self._step(at, "cut-answer", server, 0, "events", False, 0, False)
+            for _ in range(rng.choice((2, 4))):
+                self._step(at, "happen", reason, number)
+                at += rng.choice((0.5, 5.0, 20.0))
         if self.has("invalid") and rng.random() < 0.2:
             self._spoil_many(rng.uniform(0.0, self.chaos_s))
         if rng.random() < 0.1:

@@ -186,8 +186,7 @@ class Follower:
         return is_whole and not is_busy and not self._has_gone_back(question)
 
     def _has_gone_back(self, question: Exchange) -> bool:
-        text = self.answer.decode(errors="replace")
-        return question.code == 410 or "Too large resource version" in text
+        return _is_gone(question, self.answer)
 
     def check_question(self) -> None:
         """Judge that a question was asked if history may have gone back."""
@@ -256,8 +255,7 @@ class Follower:
             self._conclude_list(exchange)
 
     def _conclude_refused(self, exchange: Exchange) -> None:
-        text = bytes(self.data).decode(errors="replace")
-        is_gone = exchange.code == 410 or "Too large resource version" in text
+        is_gone = _is_gone(exchange, self.data)
         is_whole = self.is_over and not exchange.error
         self.is_refused = not is_gone and is_whole
         self.is_failed = True
@@ -426,6 +424,16 @@ class Follower:
         self.checks.check(oracle, is_right, lambda: f"{self.kind}: {what}")
 
 
+def _is_gone(exchange: Exchange, body: bytearray) -> bool:
+    """Return whether a response says that the server lacks a state."""
+    try:
+        status = json.loads(bytes(body))
+    except ValueError:
+        # It ended within the body.
+        status = {}
+    return exchange.code == 410 or "Too large resource version" in status.get("message", "")
+
+
 def is_check(exchange: Exchange) -> bool:
     """Return whether a request only asks whether the server has a state."""
     query = exchange.query
@@ -490,11 +498,14 @@ class RequestChecks:
         elif (follower := self._asking(exchange)) is not None:
             follower.answer += piece
 
-    def on_end(self, exchange: Exchange) -> None:
+    def on_end(self, exchange: Exchange) -> Exchange | None:
+        """Note the end of a response; return the watch that was waiting for an answer."""
         if (follower := self.follower_of(exchange)) is not None:
             follower.on_end(exchange)
         elif (follower := self._asking(exchange)) is not None:
             follower.on_answer(exchange)
+            return follower.last
+        return None
 
     def _asking(self, exchange: Exchange) -> Follower | None:
         """Return what follows the kind of a question, if that is its last one."""
