@@ -101,8 +101,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "api-restore-isnt-asked-for": _source(
         "reflector",
-        "if begun - known_at > _RESTORE_S:",
-        "if begun - known_at < 0:",
+        "            if not self._is_known:\n",
+        "            if self is None:\n",
     ),
     "api-expired-watch-is-watched-again": _source(
         "reflector",

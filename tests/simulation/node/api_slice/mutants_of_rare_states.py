@@ -130,8 +130,13 @@ _OF_KEPT_STATES: Mapping[str, Mutant] = {
         "            self._known_at = _UNKNOWN\n            await self._wait(",
         "            await self._wait(",
     ),
+    "api-question-that-is-denied-is-an-answer": _source(
+        "reflector",
+        "        self._is_known = response.code == 200\n",
+        "        self._is_known = True\n",
+    ),
     "api-slow-watch-is-trusted": _source(
-        "reflector", "if begun - known_at > _RESTORE_S:", "if known_at == _UNKNOWN:"
+        "reflector", "= begun - known_at <= _RESTORE_S", "= known_at > _UNKNOWN"
     ),
 }
 MUTANTS: Mapping[str, Mutant] = {**_OF_PAGES, **_OF_ADDRESSES, **_OF_BOUNDS, **_OF_KEPT_STATES}

@@ -293,7 +293,9 @@ class Follower:
         lasted = self.over_at - self.began_at if self.began_at else 0.0
         is_long = lasted >= HEALTHY_S + _SOON_S
         late_s = abs(lasted - int(exchange.query["timeoutSeconds"]))
-        self.known_at = self.over_at if self.is_sure and late_s <= _ON_TIME_S else _UNKNOWN
+        is_known = self.question is None or self.question.code == 200
+        is_on_time = self.is_sure and late_s <= _ON_TIME_S
+        self.known_at = self.over_at if is_known and is_on_time else _UNKNOWN
         self.cuts = 0 if is_long or self.is_sure else self.cuts + 1
         self.is_failed = not exchange.code
         self.wants = "watch"

@@ -355,6 +355,21 @@ async def test_a_watch_that_took_long_to_open_is_followed_by_a_question(api):
         assert reflection.problems == []
 
 
+async def test_a_question_without_an_answer_is_asked_again_after_the_watch(api):
+    async with reflecting(api) as reflection:
+        await reflection.watching()
+        reflection.now_s = 60
+        api.refuse("services", 401, message="not yet", after=1)
+        api.end_watches()
+        for count, now_s in ((3, 360), (4, 660), (5, 960)):
+            await reflection.watching(requests=count)
+            reflection.now_s = now_s
+            api.end_watches()
+        await reflection.watching(requests=6)
+        asked = [WATCH.format(1000), ASKED.format(1000)]
+        assert api.requests[2:] == [*asked, *asked, WATCH.format(1000), WATCH.format(1000)]
+
+
 async def test_a_watch_that_ends_at_its_time_is_followed_without_a_question(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
