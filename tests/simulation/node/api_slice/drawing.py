@@ -153,7 +153,7 @@ class _Drawing:
         are kept, also while one of another namespace waits; a Node that is deleted and made again;
         an agent that begins with its last state, and ends before it has another one; more objects
         that can't be read than are listed; lists that end early; answers to new Events that are
-        lost.
+        lost; a server that denies what another one permits.
         """
         before, self.rng = self.rng, Random(f"{self.seed}: rarer ones")
         rng = self.rng
@@ -171,13 +171,9 @@ class _Drawing:
                 at += rng.choice((0.01, 1.0, 10.0)) * rng.random()
                 self._step(at, "agent-restart", True)
         if self.has("events") and rng.random() < 0.2:
-            # The answer to a new Event is lost, and it happens again before that is sent again.
-            at, reason, number = rng.uniform(0.0, self.chaos_s), rng.randrange(3), rng.randrange(4)
-            for server in (0, 1):
-                self._step(at, "cut-answer", server, 0, "events", False, 0, False)
-            for _ in range(rng.choice((2, 4))):
-                self._step(at, "happen", reason, number)
-                at += rng.choice((0.5, 5.0, 20.0))
+            self._lose_answers()
+        if self.has("two-servers") and self.has("short-watches") and rng.random() < 0.5:
+            self._deny_by_one()
         if self.has("invalid") and rng.random() < 0.2:
             self._spoil_many(rng.uniform(0.0, self.chaos_s))
         if rng.random() < 0.1:
@@ -245,6 +241,25 @@ class _Drawing:
                 self._step(at, "refuse", server, code, 9.0, "nodes", 0)
             # The next list is tried then.
             at += 10.0
+
+    def _lose_answers(self) -> None:
+        """Have the answer to a new Event be lost, while it happens again."""
+        rng = self.rng
+        at, reason, number = rng.uniform(0.0, self.chaos_s), rng.randrange(3), rng.randrange(4)
+        for server in (0, 1):
+            self._step(at, "cut-answer", server, 0, "events", False, 0, False)
+        for _ in range(rng.choice((2, 4))):
+            self._step(at, "happen", reason, number)
+            at += rng.choice((0.5, 5.0, 20.0))
+
+    def _deny_by_one(self) -> None:
+        """Have one server deny what the other one permits, to which the watch may go."""
+        rng = self.rng
+        at, code = rng.uniform(0.0, self.chaos_s), rng.choice((401, 403, 404))
+        self._step(at, "refuse", 0, code, 15.0, rng.choice(("services", "endpointslices")), 0)
+        for _ in range(rng.choice((2, 4))):
+            self._step(at, "cut", rng.randrange(2))
+            at += rng.choice((1.0, 6.0))
 
     def _spoil_many(self, at: float) -> None:
         """Have more objects that can't be read than are listed."""
