@@ -63,8 +63,9 @@ class NfTables:
         """How many of the next listings of elements lack some, without an indication."""
         self.changed: Callable[[int, list[Event]], None] = lambda _port, _events: None
         """Called after each transaction, with the port of the program's socket."""
-        self.refused: Callable[[int, set[str]], None] = lambda _port, _tables: None
-        """Called with the tables of a transaction that is refused, or has no end."""
+        self.refused: Callable[[int, set[str], int], None] = lambda _port, _tables, _code: None
+        """Called with the tables of a transaction that is refused, or has no end, and with the
+        error number; 0: only because of a fault."""
         kernel.add(NETFILTER, self)
 
     def receive(self, sock: NetlinkSocket, data: bytes) -> None:
@@ -153,14 +154,15 @@ class NfTables:
         fault = self.faults.pop() if self.faults and changes else None
         tables = {wire.name(wire.table_of(one.body, 4).get(1)) for one in changes}
         if fault and not fault.at_end and not fault.answer_is_lost:
-            self.refused(sock.port, tables)
+            self.refused(sock.port, tables, 0)
             sock.put(wire.answer(begin, fault.code, sock.port))
             return
         transaction = Transaction(self.ruleset, sock.port, self.lacks)
         answers: list[bytes] = []
-        is_refused = False
+        is_refused, first_code = False, 0
         for request in changes:
             code = transaction.apply(request)
+            first_code = first_code or code
             if fault and fault.at_end and request is changes[-1]:
                 code = code or fault.code
             is_refused |= bool(code)
@@ -168,12 +170,12 @@ class NfTables:
                 answers.append(wire.answer(request, code, sock.port))
         if not is_refused and is_whole:
             if code := transaction.validate():
-                is_refused = True
+                is_refused, first_code = True, code
                 sock.put(wire.answer(begin, code, sock.port))
             elif transaction.events:
                 self._commit(transaction, sock.port)
         if is_refused or not is_whole:
-            self.refused(sock.port, tables)
+            self.refused(sock.port, tables, first_code)
         if fault and fault.answer_is_lost:
             self.answers_lost += 1
             sock.lose()

@@ -47,7 +47,7 @@ class ClientOracles(Known):
         One that changes while a drift isn't put right, or whose change takes several transactions,
         may lead nowhere, or where only a drift leads. But never where another one leads.
         """
-        is_in_parts = self._node.node.send_buffer_bytes < 100_000
+        is_in_parts = self._node.node.sends_in_parts
         is_changing = self._old.get(frontend) != self._new.get(frontend)
         is_incomplete = frontend in self._moved or self._has_lost_structure
         is_incomplete = is_incomplete and not self.is_sure

@@ -10,16 +10,19 @@ from userspace_proxy.steering.base import REFUSE, Affinity, EndpointChoice, Kern
 
 from ..netlink_routes import Link
 from . import plan as p
-from .drifting import DRIFTS, FOREIGN
+from .drifting import DRIFTS, FOREIGN, OF_ELEMENTS
 from .plan import Plan, Step, TableNode
 
 FEATURES = (
     "kernel path", "affinity", "networks", "source hash", "refused", "clients", "drift",
     "drift within", "foreign", "refusals", "lost answers", "queries fail", "slow", "lost events",
     "restarts", "deaths", "links", "small parts", "late events", "lacks", "small buffer",
-    "forwarding", "ports dialled", "cleaned up", "unnumbered",
+    "forwarding", "ports dialled", "cleaned up", "unnumbered", "neighbour", "crowds",
 )  # fmt: skip
-_RARE = {"small buffer": 0.06, "lacks": 0.15, "slow": 0.15, "lost answers": 0.12}
+_RARE = {
+    "small buffer": 0.06, "lacks": 0.15, "slow": 0.15, "lost answers": 0.12, "neighbour": 0.2,
+    "crowds": 0.3,
+}  # fmt: skip
 _NETWORKS = {4: ("10.244.0.0/16", "10.1.0.0/16"), 6: ("fd00:244::/32", "fd00:1::/64")}
 _FAULTS = {
     "refusals": ("refusal", "refused message", "conntrack"),
@@ -39,6 +42,8 @@ def make_plan(seed: int) -> Plan:
     steps = [drawer.apply()]
     for _ in range(rng.randint(4, 22)):
         steps += drawer.step()
+    if {"drift", "drift within"} <= features:
+        steps += drawer.last_drifts()
     return Plan(seed, features, node, tuple(steps))
 
 
@@ -101,6 +106,8 @@ class _Drawer:
         rng = self._rng
         steps: list[Step] = []
         steps += self._before()
+        if "crowds" in self._has and rng.random() < 0.3:
+            return steps + self._crowd()
         draw = rng.random()
         if draw < 0.35:
             change = self._change()
@@ -123,12 +130,32 @@ class _Drawer:
             steps.append(Step(p.LATER, seconds=rng.choice((0.1, 5.0, 70.0))))
         return steps
 
+    def last_drifts(self) -> list[Step]:
+        """Return a drift, and another one of the same table while the first one is put right.
+
+        Nothing that follows would hide that it went unseen.
+        """
+        rng = self._rng
+        number, names = rng.randrange(1000), rng.choices(OF_ELEMENTS, k=2)
+        return [
+            Step(p.DRIFT, name=names[0], number=number),
+            Step(p.DRIFT, name=names[1], number=number, within=rng.randint(10, 60)),
+            Step(p.REPAIR),
+        ]
+
     def _before(self) -> list[Step]:
         rng, has, steps = self._rng, self._has, []
         if "clients" in has:
             steps += [self._client() for _ in range(rng.randint(0, 3))]
             steps += self._client_that_returns()
+        if "neighbour" in has:
+            steps += self._neighbour()
         if "drift" in has and rng.random() < 0.3:
+            if "drift within" in has and rng.random() < 0.3:
+                # The next one may happen while this one is put right.
+                steps.append(
+                    Step(p.DRIFT, name=rng.choice(OF_ELEMENTS), number=rng.randrange(1000))
+                )
             within = rng.randint(1, 60) if "drift within" in has and rng.random() < 0.5 else 0
             name = rng.choice(self._drifts)
             steps.append(Step(p.DRIFT, name=name, number=rng.randrange(1000), within=within))
@@ -151,6 +178,39 @@ class _Drawer:
         if "forwarding" in has and rng.random() < 0.1:
             steps.append(Step(p.FORWARDING))
         return steps
+
+    def _neighbour(self) -> list[Step]:
+        """Return what a program does that changes tables of its own all the time."""
+        rng = self._rng
+        return [
+            Step(p.DRIFT, name=rng.choice(FOREIGN), number=rng.randrange(1000), within=within)
+            for within in sorted(rng.sample(range(1, 60), rng.randint(2, 6)))
+        ]
+
+    def _crowd(self) -> list[Step]:
+        """Return steps in which clients of a frontend end in different ways, and it changes.
+
+        Or it leaves and returns, and its connections are counted before and after that.
+        """
+        rng = self._rng
+        if not self._last:
+            return []
+        frontend = rng.choice(list(self._last))
+        number, version = p.FRONTENDS.index(frontend), 6 if ":" in frontend.ip else 4
+        client = rng.choice([n for n, one in enumerate(p.CLIENTS) if one.version == version])
+        fates = ("answer", "reset", "silent", "answer")
+        crowd = [
+            Step(p.CLIENT, number=number, client=client, port=50_020 + index, name=fate)
+            for index, fate in enumerate(rng.sample(fates, rng.randint(2, 4)))
+        ]
+        before = self._last[frontend]
+        if rng.random() < 0.5:
+            self._last[frontend] = self._target(frontend)
+            change = Step(p.CHANGE, ((frontend, self._last[frontend]),))
+            return [*crowd, change, Step(p.FORGET)]
+        leaves, returns = Step(p.CHANGE, gone=(frontend,)), Step(p.CHANGE, ((frontend, before),))
+        others = [replace(one, port=one.port + 10) for one in crowd]
+        return [*crowd, Step(p.COUNT), leaves, Step(p.FORGET), returns, *others, Step(p.COUNT)]
 
     def _client(self) -> Step:
         rng = self._rng

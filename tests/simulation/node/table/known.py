@@ -48,6 +48,7 @@ class Known:
         """Targets of all steps since the tables were right."""
         self.links_changed = False
         self.changed_links: set[int] = set()
+        self._links_are_late = False  # An event hadn't arrived when this step began.
         self._rounds_in_doubt = 0
         """How many repairs may still write a table anew, as events were lost, or late."""
         self.has_lost_now = False
@@ -91,6 +92,7 @@ class Known:
         """Note that a step of the product begins."""
         self._old, self._new, self._was = old, new, []
         self._was_sure = self.is_sure
+        self._links_are_late = any(sock.has_late for sock in self._node.kernel.sockets)
         if not self.is_sure:
             self._since += [dict(old), dict(new)]
         if self._affected or self._has_lost_structure:
@@ -137,6 +139,9 @@ class Known:
         """Note that a step may be in force in part, until a repair."""
         self.is_sure, self._why_unsure = False, why
         self._doubtful += [dict(self._old), dict(self._new)]
+        if why == "a lost answer":
+            # Counters may have begun anew, which doesn't show once they are as high as before.
+            self._unsure_counts |= set(FRONTENDS)
 
     def candidates(self, applied: Targets) -> list[Targets]:
         """Return all targets that may be in force, in whole or in part."""
@@ -174,8 +179,9 @@ class Known:
 
     def round_over(self) -> None:
         """Note that a repair is complete."""
-        self.links_changed = False
-        self.changed_links.clear()
+        if not self._links_are_late:
+            self.links_changed = False
+            self.changed_links.clear()
         self._released = {port: count + 1 for port, count in self._released.items()}
 
     def round_broken_off(self) -> None:

@@ -150,11 +150,6 @@ MUTANTS: Mapping[str, Mutant] = {
         "        listing = self.look(elements_of)\n        self._watch.settle()\n"
         "        return listing",
     ),
-    "filter-stays": _tables(
-        "nft_table",
-        "            with query_errors():\n                self._events.filter(())\n",
-        "            pass\n",
-    ),
     "no-doubt": _tables(
         "nft_table",
         "                    if not exc.is_certain:\n                        self._watch.doubt()\n",

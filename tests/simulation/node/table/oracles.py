@@ -18,7 +18,8 @@ from .plan import CLIENTS, FRONTENDS, PORTS
 ORACLES = (
     "frontend leads to its target", "old target or new one", "stale flow ends",
     "right flow stays", "nothing foreign is touched", "recovered ports",
-    "no failure without a reason", "repair finds nothing", "nothing is left", "sockets closed",
+    "no failure without a reason", "no refusal without a reason", "repair finds nothing",
+    "nothing is left", "sockets closed",
     "affinity", "masquerade", "counted connections", "guarded port", "impostor", "released port",
     "table stays", "shown as it is", "forwarding",
 )  # fmt: skip

@@ -59,6 +59,9 @@ CLIENTS = (
     Client("fd00:1::9"),
     Client("fd00:244:1::2"),
     Client("fd00:1::1", is_local=True),
+    # Behind a link that comes and goes.
+    Client("10.244.1.9"),
+    Client("fd00:244:1::9"),
 )
 
 
@@ -94,6 +97,11 @@ class TableNode:
     send_buffer_bytes: int = 425_984
     proxy_name: str = ""
     refuse_port: int = REFUSE_PORTS[0]
+
+    @property
+    def sends_in_parts(self) -> bool:
+        """Whether its buffer is too small for the transactions of all frontends."""
+        return self.send_buffer_bytes < 100_000
 
 
 @dataclass(frozen=True)

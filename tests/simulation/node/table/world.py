@@ -7,6 +7,7 @@ drift, failures ─────▶ two repairs later all is as it should be
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -154,7 +155,7 @@ class World:
         self.note(f"{what}: {error or result}")
         has_reason = has_failed or self._changed_by_others or bool(self._attempts.refused)
         has_reason = has_reason or not was_sure
-        has_reason = has_reason or node.node.send_buffer_bytes < 100_000
+        has_reason = has_reason or node.node.sends_in_parts
         if error is not None:
             self.judgements.check(
                 "no failure without a reason", has_reason, f"{what} raised: {error}"
@@ -251,8 +252,11 @@ class World:
 
     def _count(self) -> None:
         steering = self.node.steering
+        rehashes = self.node.tables.rehashes
         found, is_done = self._call("kernel_connections", steering.kernel_connections)
         is_counting = is_done and self._is_applied and not self.oracles.has_failed
+        # A listing of counters is read once, and may lack some.
+        is_counting = is_counting and rehashes == self.node.tables.rehashes
         if is_counting and self.node.steering is steering:
             self.oracles.counted(found, self.applied)
         if self.node.steering is not steering:
@@ -398,12 +402,23 @@ class World:
             self.node.foreign() == self._foreign and all(map(is_ours, tables)),
             lambda: f"a transaction about {sorted(tables)}",
         )
+        self.judgements.right("no refusal without a reason")
         self.oracles.transaction(self._attempts, is_first=not self._is_applied)
 
-    def _refused(self, port: int, tables: set[str]) -> None:
-        if port != self.node.another.port:
-            self.note(f"  refused {tables}")
-            self._attempts.note(tables, is_refused=True)
+    def _refused(self, port: int, tables: set[str], code: int) -> None:
+        if port == self.node.another.port:
+            return
+        self.note(f"  refused {tables}")
+        self._attempts.note(tables, is_refused=True)
+        # Code 0: only because it was to fail.
+        oracle, node = "no refusal without a reason", self.node.node
+        if code and (node.lacks or node.sends_in_parts):
+            self.judgements.excuse(oracle, "a part of the kernel is missing")
+        elif code and (self._changed_by_others or not self.oracles.is_sure):
+            self.judgements.excuse(oracle, "what is in force isn't known")
+        else:
+            why = f"a transaction about {sorted(tables)}: {os.strerror(code)}"
+            self.judgements.check(oracle, not code, why)
 
     def _end(self) -> None:
         """Have nothing fail any more: two repairs later all is right; then nothing is left."""
