@@ -13,10 +13,8 @@ import pytest
 from .form import (
     PACKAGES,
     PARTLY,
-    READING,
     ROOT,
     find_open_matches,
-    find_parsed_words,
     find_problems,
     read_modules,
     report_sizes,
@@ -254,39 +252,6 @@ def test_a_listed_problem_is_exempt_and_an_entry_without_need_is_a_problem(tmp_p
     ]
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        'return one.hint.split(";")',
-        'return note.startswith("annotation ")',
-        'return "mean" in note',
-        'return one.object.partition(" ")',
-        'target = one.target if one else ""\n    return ":" in target',
-        'return [line for line in one.problems if not line.endswith(".")]',
-        "return one.cause in WORDS",
-        'return one.cause == "complete"',
-    ],
-)
-def test_a_text_for_people_is_not_parsed(tmp_path: Path, body: str) -> None:
-    module = f'WORDS = frozenset(("idle", "left"))\n\n\ndef f(one, note):\n    {body}\n'
-    found = package_problems(tmp_path, part_a=module)
-    assert any("is written for people" in line for line in found)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        'return one.name.split("/")',
-        "return one.cause.replace(count=2)",
-        "return note in one.notes",
-        "return one.cause == CauseCode.NO_SLICE",
-        'return exc.object.count(b"x")',
-    ],
-)
-def test_values_and_names_may_be_examined(tmp_path: Path, body: str) -> None:
-    assert package_problems(tmp_path, part_a=f"def f(one, note):\n    {body}\n") == []
-
-
 ENUM = """
     import enum
     class Colour(enum.StrEnum):
@@ -316,52 +281,3 @@ def test_a_match_over_an_enum_ends_in_assert_never(
 
 def test_modules_with_matches_over_some_members_have_one() -> None:
     assert {problem.path for problem in find_open_matches(parsed_packages(), ())} == PARTLY.keys()
-
-
-WRITER = """\
-def listed(names):
-    return " and ".join(names)
-
-
-def f(one, names, number):
-    said = listed(names)
-    {body}
-"""
-
-
-@pytest.mark.parametrize(
-    ("body", "what"),
-    [
-        ('return said.startswith("that")', "it was just written"),
-        ('return PATTERN.sub("", " ".join(map(str, names)))', "it was just written"),
-        ("return PATTERN.fullmatch(listed(names))", "it was just written"),
-        ('return f"run {one} --help".replace("x", "")', "it was just written"),
-        ('return "x" in said', "it was just written"),
-        ('return one.replace("other ", "")', "'other ' is looked for"),
-        ('return one.endswith(f"(pid {number})")', "'(pid ' is looked for"),
-        ('return one.startswith(("a ", "b"))', "'a ' is looked for"),
-        ('return " ip6 " in one', "' ip6 ' is looked for"),
-        ('return one == "add rule"', "it is compared with 'add rule'"),
-    ],
-)
-def test_what_was_written_is_not_read(tmp_path: Path, body: str, what: str) -> None:
-    found = package_problems(tmp_path, part_a=WRITER.format(body=body))
-    assert found == [f"part/a.py:7: text is parsed: {what}"]
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        'return " ".join(one.split())',
-        'return " ".join(f"{one}: {number}".split())',
-        'return one.partition(" ")[0]',
-        'return one.replace(" ", "-")',
-        "return one in listed",
-    ],
-)
-def test_blanks_may_be_read(tmp_path: Path, body: str) -> None:
-    assert package_problems(tmp_path, part_a=WRITER.format(body=body)) == []
-
-
-def test_modules_that_read_words_of_others_do() -> None:
-    assert {problem.path for problem in find_parsed_words(parsed_packages(), ())} == READING.keys()
