@@ -37,7 +37,7 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "end-of-a-flow-wakes-none": Mutant(
         "udp",
-        "        if self.group.waiting_room is not None:\n"
+        "        if makes_room and self.group.waiting_room is not None:\n"
         "            self.group.waiting_room.connection_ended()\n",
         "",
     ),

@@ -58,7 +58,7 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     # -- what the last agent had
     "recovered-port-that-leads-several": Mutant(
-        "planning", "port if len(owners[port]) == 1 else 0", "port", _ROUNDS
+        "planning", "p if len(owners[f.protocol, p]) == 1 else 0", "p", _ROUNDS
     ),
     # -- rules
     "refused-repair-is-the-last": Mutant(

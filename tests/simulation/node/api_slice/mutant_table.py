@@ -147,8 +147,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "api-healthy-watch-is-waited-for": _source(
         "reflector",
-        "if failure is None and was_healthy:",
-        "if failure is None and not was_healthy:",
+        "if failure is None and (was_healthy or self._lists_at_once):",
+        "if failure is None and (not was_healthy or self._lists_at_once):",
     ),
     "api-silence-is-borne": _source(
         "reflector",
