@@ -28,7 +28,7 @@ TESTED: Mapping[str, Share] = {
     "data": Share(100, 30),
     "control": Share(50, 10),
     "api": Share(20, 10),
-    "table": Share(12, 8),
+    "table": Share(12, 0),
     "node": Share(12, 8),
 }
 
