@@ -143,8 +143,6 @@ class Reflector:
         self._known_at = _UNKNOWN
         """When the server had the last seen state for certain; unknown after a watch that didn't
         end on time, and after a wait: history may have gone back."""
-        self._is_known = False
-        """The watch that is open follows a state that the server had when it began."""
         self._is_invalid = False
         """The last watch began and then failed, which is no outage: the next one may, too."""
         self._lists_at_once = False
@@ -231,10 +229,13 @@ class Reflector:
         if had_problem and not self._is_invalid:
             self._recovered()
 
-    async def _check_history(self) -> RequestFailure | None:
+    async def _check_history(self) -> tuple[RequestFailure | None, bool]:
         """Ask whether the server has the last seen state, or has gone back, as after a restore.
 
         A watch from there is open: before it, a restore could follow the answer.
+
+        Returns:
+            Why there is no answer, and whether the server has it.
         """
         query = {**self._position.check_query(), **self._resource.query}
         response = await self._client.get(self._resource.path_of_one, query)
@@ -242,11 +243,10 @@ class Reflector:
             self._expire(_WENT_BACK)
             self._position.list_expired()
         elif response.code >= 500 or response.code == 429:
-            return self._rejected("watch", response)
+            return self._rejected("watch", response), False
         # Others, as of a permission that is missing, are what the watch gets, too; perhaps not this
         # one, of another server. So it's asked again after it.
-        self._is_known = response.code == 200
-        return None
+        return None, response.code == 200
 
     # -- list
 
@@ -309,9 +309,9 @@ class Reflector:
                     return None
                 return self._rejected("watch", response)
             begun = self._clock()
-            self._is_known = begun - known_at <= _RESTORE_S
-            if not self._is_known:
-                failure = await self._check_history()
+            is_known = begun - known_at <= _RESTORE_S
+            if not is_known:
+                failure, is_known = await self._check_history()
                 if failure is not None or self._position.needs_list:
                     # Not after a list: servers that differ would be listed again and again.
                     self._lists_at_once = known_at == _UNKNOWN
@@ -323,7 +323,7 @@ class Reflector:
                 self._cuts = 0
                 ended = self._clock()
                 is_on_time = abs(ended - begun - int(requested_s)) <= _ON_TIME_S
-                self._known_at = ended if is_on_time and self._is_known else _UNKNOWN
+                self._known_at = ended if is_on_time and is_known else _UNKNOWN
                 if failure is None and self._cache.has_room:
                     self._expire("there is room for objects that were left out")
                 return failure

@@ -115,8 +115,7 @@ class Checks:
             self._listed,
             has_shares="shares" in self.world.plan.features,
         )
-        self._has_published = False
-        self._resumed = resumed
+        self._has_published, self._resumed = False, resumed
         self.node_lists = lists = NodeLists(
             self.judgements,
             lambda: self.world.now,

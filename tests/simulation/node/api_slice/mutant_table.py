@@ -101,7 +101,7 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "api-restore-isnt-asked-for": _source(
         "reflector",
-        "            if not self._is_known:\n",
+        "            if not is_known:\n",
         "            if self is None:\n",
     ),
     "api-expired-watch-is-watched-again": _source(

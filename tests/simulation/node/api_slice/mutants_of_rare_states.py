@@ -132,8 +132,8 @@ _OF_KEPT_STATES: Mapping[str, Mutant] = {
     ),
     "api-question-that-is-denied-is-an-answer": _source(
         "reflector",
-        "        self._is_known = response.code == 200\n",
-        "        self._is_known = True\n",
+        "        return None, response.code == 200\n",
+        "        return None, True\n",
     ),
     "api-slow-watch-is-trusted": _source(
         "reflector", "= begun - known_at <= _RESTORE_S", "= known_at > _UNKNOWN"
