@@ -195,7 +195,7 @@ class Known:
             self.doubt("death")
 
     def restarted(self) -> None:
-        """Note that a new process begins, which counts from 0, and replaces the tables."""
+        """Note that a new process begins, which counts from 0, and will replace the tables."""
         self._released = dict.fromkeys(self._ever_used, UNKNOWN)
         for frontend in self._unended:
             # The process alone knew that their flows were to be removed.
@@ -209,8 +209,9 @@ class Known:
             self._absent = dict.fromkeys(FRONTENDS, self._last_entry())
         self._counts.clear()
         self._reported.clear()
+        # Until then the kernel leads clients by them.
+        self._lost_pins |= self._pins.keys()
         self._pins.clear()
-        self._lost_pins.clear()
         self._unsure_counts.clear()
 
     def forgotten(self) -> None:
@@ -226,9 +227,10 @@ class Known:
         self._lost_pins.clear()
 
     def begin_counts(self) -> None:
-        """Note that the process has written its tables for the first time, whose counters are 0."""
+        """Note that the process has written its tables for the first time, which are empty."""
         self._counts.clear()
         self._reported.clear()
+        self._lost_pins.clear()
 
     def _forget_ports(self) -> None:
         self._released.clear()
