@@ -41,7 +41,7 @@ class Repair:
     """How many elements and definitions differed."""
     removed: Set[SetElement] = frozenset()
     added: Set[SetElement] = frozenset()
-    """All elements, if the whole table was written."""
+    """All elements, if the whole table was written, now or by a call whose answer was lost."""
 
 
 class KeptTable(NftTable):
@@ -83,6 +83,8 @@ class KeptTable(NftTable):
         """Everything but the elements, as the kernel lists it; None where it is unknown."""
         self._is_right = False
         """Whether the last comparison, or writing all of it, succeeded."""
+        self._unconfirmed: set[SetElement] = set()
+        """What was missing and may be written: the kernel's answer was lost."""
 
     def is_known(self) -> bool:
         """Return whether it contains what was written last."""
@@ -158,11 +160,18 @@ class KeptTable(NftTable):
         has_definitions = listing is not _NOTHING and listing.definitions == self._written
         if not has_definitions:
             count += max(_count_differing(listing.definitions, self._written or ()), 1)
-        if not has_definitions or not self._accepts(removed, added):
-            added = want
-            self._write_all(want)
+        try:
+            if not has_definitions or not self._accepts(removed, added):
+                added = want
+                self._write_all(want)
+        except NftablesError as exc:
+            if not exc.is_certain:
+                self._unconfirmed |= added
+            raise
         self._is_right = True
-        return Repair(count, removed, added)
+        # With those that a call before it has written, which didn't learn of it.
+        unconfirmed, self._unconfirmed = self._unconfirmed, set()
+        return Repair(count, removed, added | unconfirmed)
 
     def write_all(self) -> None:
         """Write it anew, whatever there is.

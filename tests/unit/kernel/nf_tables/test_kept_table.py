@@ -323,6 +323,27 @@ def test_after_an_answer_that_was_lost_it_is_compared(table, contents, monkeypat
     assert table.is_known()
 
 
+def test_what_was_put_right_by_a_call_whose_answer_was_lost_is_reported_by_the_next_one(
+    node, table, contents, monkeypatch
+):
+    table.write_all()
+    node.run("nft flush ruleset")
+    contents.elements = {WEB, DNS}
+    commit = Ruleset.commit
+
+    def commit_unheard(ruleset, messages):
+        commit(ruleset, messages)
+        raise NftablesError(errno.ENOBUFS, 0, is_certain=False)
+
+    with monkeypatch.context() as memory:
+        memory.setattr(Ruleset, "commit", commit_unheard)
+        with pytest.raises(NftablesError, match="buffer"):
+            table.change((), {DNS})
+    contents.elements = {WEB}
+    assert table.put_right() == Repair(1, removed={DNS}, added={WEB, DNS})
+    assert table.repair() == Repair()
+
+
 def test_a_table_that_another_program_owns_is_a_conflict(node, table):
     with closing(OwnedTable("ours", lambda _writer: None)) as owned:
         owned.put_right()
