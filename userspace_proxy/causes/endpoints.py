@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from ..model import Failure, SocketAddress, ip_of
+from ..model import Failure, SocketAddress, ip_of, port_of
 from ..model.annotations import DOMAIN
 from ..model.failures import BY_OWN_ROUTE, LOSSES, UNREACHABLE
 from ..model.node_network import NextHop
@@ -91,7 +91,7 @@ def _refuses_hint(at: At, was_open: bool) -> str:
 def refuses(at: At, *, was_open: bool = False) -> str:
     """Of dials that are answered by a RST; the port was open before where one had succeeded."""
     del was_open
-    port = str(at).rpartition(":")[2]
+    port = port_of(str(at))
     return f"refuses connections: nothing listens on port {port} there, or a firewall rejects them"
 
 

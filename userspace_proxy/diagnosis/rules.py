@@ -24,7 +24,7 @@ from ..causes.endpoints import out_of_client_ports, out_of_ports
 from ..causes.services import not_listening, source_denied
 from ..causes.slices import about_to_vanish
 from ..facts import EndpointFacts, FrontendFacts, Level, PortFacts, PortState
-from ..model import FrontendKind, is_loopback
+from ..model import FrontendKind, ip_of, is_loopback, port_of
 from ..policy.usable import EndpointState
 from . import clauses as said
 from .clauses import Clause, stated, stated_in_short
@@ -139,7 +139,7 @@ def _place(frontends: Sequence[FrontendFacts]) -> str:
     if first.kind != FrontendKind.NODE_PORT:
         more = f" and {len(frontends) - 1:,} more" if len(frontends) > 1 else ""
         return f"{first.address}{more}"
-    return f"node port {first.address.rpartition(':')[2]}"
+    return f"node port {port_of(first.address)}"
 
 
 def other_cause(port: PortFacts) -> Cause | None:
@@ -599,10 +599,9 @@ def _of_silence(port: PortFacts) -> tuple[str, int, bool, bool]:
 def _node_ports(port: PortFacts) -> Iterator[str]:
     """Yield where its node port is served; flags may restrict that."""
     for frontend in port.frontends:
-        if frontend.kind == FrontendKind.NODE_PORT:
-            ip = frontend.address.rpartition(":")[0].strip("[]")
-            if not is_loopback(ip):
-                yield frontend.address
+        is_node_port = frontend.kind == FrontendKind.NODE_PORT
+        if is_node_port and not is_loopback(ip_of(frontend.address)):
+            yield frontend.address
 
 
 # What endpoints do that fail.

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import msgspec
 
 from ..causes.cause import Cause, CauseCode
-from ..model import DataPath
+from ..model import DataPath, port_of
 from ..plan import PortPlan
 from ..policy.usable import EndpointState
 from .figures import PortFigures, TrafficByCause, counter
@@ -296,7 +296,7 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     @property
     def number(self) -> str:
         """``80``, that of its first frontend; empty without one."""
-        return self.frontends[0].address.rpartition(":")[2] if self.frontends else ""
+        return port_of(self.frontends[0].address) if self.frontends else ""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from .addresses import (
     own_network,
     pack_ip,
     parse_ip,
+    port_of,
 )
 from .endpoints import DEFAULT_WEIGHT, Endpoint, EndpointSlice, SlicePort
 from .failures import DialFailure, Failure
@@ -81,4 +82,5 @@ __all__ = [
     "own_network",
     "pack_ip",
     "parse_ip",
+    "port_of",
 ]

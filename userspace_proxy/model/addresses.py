@@ -68,12 +68,17 @@ class SocketAddress(NamedTuple):
         Raises:
             ValueError: It has no port.
         """
-        return SocketAddress(ip_of(text), int(text.rpartition(":")[2]))
+        return SocketAddress(ip_of(text), int(port_of(text)))
 
 
 def ip_of(text: str) -> str:
     """Return the IP in the text of a :class:`SocketAddress`; empty if that has no port."""
     return text.rpartition(":")[0].strip("[]")
+
+
+def port_of(text: str) -> str:
+    """Return the port in the text of a :class:`SocketAddress`; all of it if that has none."""
+    return text.rpartition(":")[2]
 
 
 @dataclass(frozen=True, slots=True, order=True)

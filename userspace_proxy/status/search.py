@@ -161,7 +161,7 @@ def _texts_of_port(port: PortFacts, key: str, *, is_busy: bool) -> Iterable[str]
         case "name":
             return (port.name,)
         case "service":
-            return (port.name, port.name.partition(":")[0])
+            return (port.name, f"{port.namespace}/{port.service}")
         case "ip":
             return [frontend.address for frontend in port.frontends]
         case "endpoint":

@@ -20,6 +20,7 @@ from userspace_proxy.model import (
     own_network,
     pack_ip,
     parse_ip,
+    port_of,
 )
 from userspace_proxy.model.addresses import is_ip, is_within
 
@@ -212,6 +213,7 @@ def test_a_name_is_no_address(text, expected):
 def test_the_text_of_an_address_is_read_back(text):
     assert str(SocketAddress.read(text)) == text
     assert SocketAddress.read(text).ip == ip_of(text)
+    assert port_of(text) == str(SocketAddress.read(text).port)
 
 
 def test_a_text_without_a_port_has_no_ip():
