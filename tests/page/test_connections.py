@@ -13,6 +13,7 @@ from userspace_proxy.facts.connection import (
     ConnectionFilter,
     FailedDialFacts,
     LeftOut,
+    port_fields,
 )
 from userspace_proxy.facts.edges import Calls
 from userspace_proxy.model.connection_ends import EndedBy
@@ -28,7 +29,7 @@ DEAD = FailedDialFacts("10.244.0.9:8080", CauseCode.ENDPOINT_REFUSES)
 def one(**changes):
     fields = {
         "at": NOW,
-        "service": "shop/web:http",
+        **port_fields(port_key("shop/web:http")),
         "client": "10.244.0.7:41234",
         "endpoint": "10.244.0.3:8080",
         "received_bytes": 78,
