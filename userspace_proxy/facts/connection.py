@@ -281,7 +281,7 @@ class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):
 
         It is plain if its client was served at the first dial, and it ended well.
         """
-        if self.service and self.service not in scopes:
+        if not self.takes_service(scopes):
             return False
         if self.client and client_ip != self.client:
             return False
