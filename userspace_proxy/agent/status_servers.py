@@ -24,8 +24,7 @@ from ..facts import StatusFacts, UnservedFacts, failed_clients
 from ..kernel.port_holders import who_holds
 from ..log_fields import FieldLogger
 from ..logged_condition import LoggedCondition
-from ..model import IPFamily, Protocol
-from ..plan import PortKey
+from ..model import IPFamily, PortKey, Protocol
 from ..plane import Group, Plane
 from ..status.history import KEPT_MAX, Counted, Figures
 from ..status.listening import ListenAt

@@ -30,6 +30,7 @@ from ..model import (
     EndpointSlice,
     Frontend,
     IPFamily,
+    PortKey,
     Protocol,
     Service,
     ServiceKey,
@@ -39,7 +40,6 @@ from ..model import (
     SocketAddress,
 )
 from ..names.question import hostname_of
-from ..plan import PortKey
 from ..sources.kubernetes.port_forward import ForwardTarget
 from ..status.missing import say_meant
 

@@ -1,6 +1,5 @@
 """The desired state of the node, and the difference between two such states."""
 
-from ..model import PortKey, Side
 from .plan import (
     HealthCheck,
     IgnoredService,
@@ -18,9 +17,7 @@ __all__ = [
     "Plan",
     "PlanChanges",
     "Planner",
-    "PortKey",
     "PortPlan",
-    "Side",
     "diff_plans",
     "new_conflicts",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..facts.units import bytes_in_words, rate_in_words
-from ..plan import PortKey
+from ..model import PortKey
 from .history import LONG_STEP_S, STEPS, Figures, History
 from .sparkline import STEP, Sparkline, draw
 

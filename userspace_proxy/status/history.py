@@ -21,7 +21,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from ..facts import PortFacts
-from ..plan import PortKey
+from ..model import PortKey
 
 STEPS = 60
 """Values of a series: seconds of the last minute, or steps of the last ten."""

@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from ..causes.say import say
 from ..facts import HealthCheckFacts, IgnoredFacts, Level, PortFacts, RejectedFacts
 from ..facts.states import FOUND
-from ..model import IPFamily, Protocol, ServiceKey
+from ..model import IPFamily, Protocol, ServiceKey, Side
 from ..model.similar import did_you_mean
-from ..plan import Side
 
 # Longer searches are cut: all names and addresses are shorter.
 MAX_LENGTH = 200

@@ -17,8 +17,7 @@ from ..facts import (
     RejectedFacts,
     StatusFacts,
 )
-from ..model import SocketAddress, pack_ip
-from ..plan import PortKey
+from ..model import PortKey, SocketAddress, pack_ip
 from .history import IDLE, History
 from .search import MAX_LENGTH, Search
 

@@ -14,9 +14,16 @@ from userspace_proxy.causes.services import (
 from userspace_proxy.causes.slices import none_local
 from userspace_proxy.diagnosis.judge import diagnose
 from userspace_proxy.facts import ClientMistake, PortState, SourceFacts, StreakPart
-from userspace_proxy.model import Failure, IPFamily, Protocol, ServicePortName, SocketAddress
+from userspace_proxy.model import (
+    Failure,
+    IPFamily,
+    PortKey,
+    Protocol,
+    ServicePortName,
+    SocketAddress,
+)
 from userspace_proxy.model.serving import Serving
-from userspace_proxy.plan import PortKey, PortPlan
+from userspace_proxy.plan import PortPlan
 from userspace_proxy.plane import Group
 from userspace_proxy.steering import Bind
 

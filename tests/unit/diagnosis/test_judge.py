@@ -34,8 +34,7 @@ from userspace_proxy.facts import (
     StateFacts,
 )
 from userspace_proxy.facts.port import ClauseFacts
-from userspace_proxy.model import DataPath
-from userspace_proxy.plan import Side
+from userspace_proxy.model import DataPath, Side
 
 from ..status.views import NOW, make_endpoint, make_health_check, make_port, replace
 from .cases import (

@@ -46,8 +46,7 @@ from userspace_proxy.facts import (
     SteeringState,
     Waits,
 )
-from userspace_proxy.model import Failure, Handling, Hold, Protocol
-from userspace_proxy.plan import Side
+from userspace_proxy.model import Failure, Handling, Hold, Protocol, Side
 
 from .subjects import make_dead_endpoint, make_subject
 

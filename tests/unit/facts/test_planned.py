@@ -19,13 +19,15 @@ from userspace_proxy.model import (
     Handling,
     Hold,
     IPFamily,
+    PortKey,
     Protocol,
     ServiceKey,
     ServicePortName,
+    Side,
     SocketAddress,
 )
 from userspace_proxy.model.serving import Serving
-from userspace_proxy.plan import IgnoredService, PortKey, PortPlan, Side
+from userspace_proxy.plan import IgnoredService, PortPlan
 from userspace_proxy.policy import EndpointVerdict, PathDecision, Scope
 
 POD = SocketAddress("10.244.1.7", 8080)

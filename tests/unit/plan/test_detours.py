@@ -1,8 +1,15 @@
 """Endpoints that are dialled elsewhere."""
 
-from userspace_proxy.model import IPFamily, Protocol, ServiceKey, ServicePortName, SocketAddress
+from userspace_proxy.model import (
+    IPFamily,
+    PortKey,
+    Protocol,
+    ServiceKey,
+    ServicePortName,
+    SocketAddress,
+)
 from userspace_proxy.model.serving import Serving
-from userspace_proxy.plan import PortKey, PortPlan
+from userspace_proxy.plan import PortPlan
 from userspace_proxy.plan.detours import At, Detours
 
 WEB = ServiceKey("shop", "web")

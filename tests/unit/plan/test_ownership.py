@@ -13,12 +13,13 @@ from userspace_proxy.causes.services import external_ip_of, held_by, lost_as_add
 from userspace_proxy.model import (
     Frontend,
     IPFamily,
+    PortKey,
     Protocol,
     ServiceKey,
     ServicePort,
     SlicePort,
 )
-from userspace_proxy.plan import Planner, PortKey
+from userspace_proxy.plan import Planner
 from userspace_proxy.plan.claims import PortClaim, claims_of
 from userspace_proxy.plan.ownership import FrontendOwners, OwnershipChange, ServiceIndex
 from userspace_proxy.policy import NodeFacts

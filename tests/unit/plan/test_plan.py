@@ -14,17 +14,17 @@ from userspace_proxy.model import (
     FrontendKind,
     Handling,
     IPFamily,
+    PortKey,
     Protocol,
     ServicePortName,
+    Side,
 )
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import (
     IgnoredService,
     Plan,
     PlanChanges,
-    PortKey,
     PortPlan,
-    Side,
     diff_plans,
     new_conflicts,
 )

@@ -27,6 +27,7 @@ from userspace_proxy.model import (
     ServiceKey,
     ServicePort,
     ServiceType,
+    Side,
     SlicePort,
     SocketAddress,
 )
@@ -37,7 +38,7 @@ from userspace_proxy.model.endpoint_names import (
 )
 from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.model.serving import Serving
-from userspace_proxy.plan import HealthCheck, Planner, PortPlan, Side
+from userspace_proxy.plan import HealthCheck, Planner, PortPlan
 from userspace_proxy.policy import ENDPOINTS_MAX, EndpointVerdict, NodeFacts
 from userspace_proxy.policy.node_facts import API_SERVER
 

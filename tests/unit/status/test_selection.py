@@ -2,7 +2,7 @@ import pytest
 
 from userspace_proxy.causes.services import unsupported_protocol
 from userspace_proxy.facts import RejectedFacts, SourceFacts
-from userspace_proxy.plan import PortKey
+from userspace_proxy.model import PortKey
 from userspace_proxy.status.history import History
 from userspace_proxy.status.selection import SORTS, Selection, row_id, select
 

@@ -39,12 +39,14 @@ from userspace_proxy.model import (
     FrontendKind,
     Handling,
     IPFamily,
+    PortKey,
     Protocol,
     ServicePortName,
+    Side,
     SocketAddress,
 )
 from userspace_proxy.model.serving import Serving
-from userspace_proxy.plan import PortKey, PortPlan, Side
+from userspace_proxy.plan import PortPlan
 from userspace_proxy.policy import EndpointVerdict, Scope
 
 NOW = 1_763_600_000.0

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from ...causes.endpoints import dial_failed
 from ...causes.say import say
 from ...facts.units import plural
-from ...model import DataPath, DialFailure, Protocol, SocketAddress
+from ...model import DataPath, DialFailure, PortKey, Protocol, SocketAddress
 from ...model.serving import Serving
-from ...plan import PortKey, PortPlan
+from ...plan import PortPlan
 from ...plane.path_probes import Note, PathProbes
 from ...policy import PathDecision
 from .kernel_path import choices_of

@@ -18,8 +18,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from ...model import ServiceKey
-from ...plan import PortKey
+from ...model import PortKey, ServiceKey
 from ...policy.shares import client_share
 
 

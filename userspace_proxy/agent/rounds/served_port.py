@@ -16,8 +16,8 @@ from ...diagnosis.paths import PathView
 from ...errors import ListenError
 from ...facts import PortFacts
 from ...log_fields import FieldLogger
-from ...model import DataPath, Doubt, Frontend, Taken
-from ...plan import PortKey, PortPlan
+from ...model import DataPath, Doubt, Frontend, PortKey, Taken
+from ...plan import PortPlan
 from ...plane import Group, Listener
 from ...policy import DEFAULT_PATH, PathDecision
 from ...steering import REFUSE, Target

@@ -16,9 +16,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from ...clocks import Clocks
 from ...errors import ListenError
-from ...model import Frontend, IPFamily, Protocol, ServiceKey, SocketAddress
+from ...model import Frontend, IPFamily, PortKey, Protocol, ServiceKey, SocketAddress
 from ...model.quiesced import Quiesced
-from ...plan import PortKey, PortPlan
+from ...plan import PortPlan
 from ...plan.detours import At, Detours, Reasons
 from ...plane import Group, Plane, PortPool
 from ...steering import Bind

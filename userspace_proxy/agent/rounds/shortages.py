@@ -12,8 +12,7 @@ from collections.abc import Callable
 from ...errors import BoundError, ListenError, ShortageError
 from ...log_fields import FieldLogger
 from ...log_limit import SERVICE_LINES, LogLimit
-from ...model import ServiceKey
-from ...plan import PortKey
+from ...model import PortKey, ServiceKey
 from .listener_shares import ListenerShares
 from .served_port import ServedPort
 

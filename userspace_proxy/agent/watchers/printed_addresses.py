@@ -12,8 +12,7 @@ import json
 from collections.abc import Iterable, Mapping
 
 from ...log_fields import FieldLogger
-from ...model import FrontendKind, SocketAddress
-from ...plan import PortKey, Side
+from ...model import FrontendKind, PortKey, Side, SocketAddress
 from ...steering import Bind
 from ..rounds.changes import Progress
 from ..rounds.component import Component

@@ -21,9 +21,9 @@ from ...clocks import Clocks
 from ...diagnosis.failures import failure_of
 from ...facts import Level, StatusFacts
 from ...facts.units import plural, seconds_in_words
-from ...model import DataPath, SocketAddress
+from ...model import DataPath, PortKey, SocketAddress
 from ...model.serving import Serving
-from ...plan import Plan, PlanChanges, PortKey, PortPlan
+from ...plan import Plan, PlanChanges, PortPlan
 from ...plane import Group, Plane
 from ...plane.group import keys_of_removed
 from ...status.timeline import Event, compare_views, joined

@@ -17,12 +17,13 @@ from userspace_proxy.model import (
     Frontend,
     Handling,
     IPFamily,
+    PortKey,
     Protocol,
     ServicePortName,
     SocketAddress,
 )
 from userspace_proxy.model.serving import Serving
-from userspace_proxy.plan import PortKey, PortPlan
+from userspace_proxy.plan import PortPlan
 from userspace_proxy.policy import PathDecision
 from userspace_proxy.steering import Bind, EndpointChoice, KernelTarget
 

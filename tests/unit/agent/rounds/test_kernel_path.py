@@ -11,12 +11,13 @@ from userspace_proxy.model import (
     Frontend,
     Handling,
     IPFamily,
+    PortKey,
     Protocol,
     ServicePortName,
     SocketAddress,
 )
 from userspace_proxy.model.serving import Serving
-from userspace_proxy.plan import PortKey, PortPlan
+from userspace_proxy.plan import PortPlan
 from userspace_proxy.steering import REFUSE, Affinity, Bind, EndpointChoice, KernelTarget
 
 from ...port_numbers import is_listening

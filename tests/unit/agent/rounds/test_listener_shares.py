@@ -12,6 +12,7 @@ from userspace_proxy.model import (
     Endpoint,
     EndpointSlice,
     IPFamily,
+    PortKey,
     Service,
     ServiceKey,
     ServicePort,
@@ -19,7 +20,6 @@ from userspace_proxy.model import (
     SliceKey,
     SlicePort,
 )
-from userspace_proxy.plan import PortKey
 from userspace_proxy.plane import PortPool
 from userspace_proxy.policy.shares import client_share
 from userspace_proxy.steering import REFUSE, Bind

@@ -5,8 +5,7 @@ import pytest
 
 from userspace_proxy.agent.rounds.shortages import Shortages, is_shortage
 from userspace_proxy.errors import BoundError, ListenError, ShortageError
-from userspace_proxy.model import IPFamily, ServicePortName
-from userspace_proxy.plan import PortKey
+from userspace_proxy.model import IPFamily, PortKey, ServicePortName
 
 CART, WEB = (
     PortKey(ServicePortName("shop", name, "http"), IPFamily.IPV4) for name in ("cart", "web")

@@ -9,10 +9,10 @@ import pytest
 from tests.netns import Net
 from userspace_proxy.agent.watchers import client_address
 from userspace_proxy.agent.watchers.client_address import ClientAddresses, why_impossible
-from userspace_proxy.model import DataPath, IPFamily, Protocol, ServicePortName
+from userspace_proxy.model import DataPath, IPFamily, PortKey, Protocol, ServicePortName
 from userspace_proxy.model.node_network import NodeLink
 from userspace_proxy.model.serving import Serving
-from userspace_proxy.plan import PlanChanges, PortKey, PortPlan
+from userspace_proxy.plan import PlanChanges, PortPlan
 from userspace_proxy.policy import PathDecision
 
 from ..watched import until
