@@ -155,11 +155,12 @@ class Judged:
         if had_end is Sure.YES and left.shut_out_at is None:
             # The FIN waits behind bytes.
             had_end = Sure.EITHER
-        is_noticed = Sure.YES
-        if (self._world.is_closed or self._is_by_proxy) and handled_by >= self._now:
-            # It may be closed before that is handled.
-            is_noticed = Sure.EITHER
+        is_noticed = Sure.EITHER if self._ends_before(handled_by) else Sure.YES
         return both(is_noticed, inverse(has_client_gone), inverse(both(has_answer, had_end)))
+
+    def _ends_before(self, handled_by: float) -> bool:
+        """Return whether the proxy may have closed it before it handled an event."""
+        return (self._world.is_closed or self._is_by_proxy) and handled_by >= self._now
 
     def _is_empty(self) -> Sure:
         """The endpoint has ended its side first, without a byte: it was asked, or it was soon."""
@@ -235,6 +236,8 @@ class Judged:
         least_s = _WAITED_S if endpoint_at is None else _AWAITED_S
         if not self._may_owe(end_at - near_s, least_s - near_s):
             return Sure.NO
+        if self._ends_before(end_at + near_s):
+            return Sure.EITHER
         if right.failed_at is not None and right.failed_at <= end_at + near_s:
             return Sure.NO if right.failed_at < end_at - near_s else Sure.EITHER
         if sum(at <= end_at + near_s for at in ends) > 1:
