@@ -70,8 +70,8 @@ class Troubles:
 
     def was_short(self, since: float) -> bool:
         """Return whether memory or descriptors may have been short since then."""
-        since -= self.stopped_since(since)
-        return self._full_at >= since or self.was_memory_short(since)
+        full_since = since - self.stopped_since(since)
+        return self._full_at >= full_since or self.was_memory_short(since)
 
     def look(self) -> None:
         """Note whether descriptors are short, after a turn."""
@@ -81,7 +81,9 @@ class Troubles:
 
     def was_memory_short(self, since: float) -> bool:
         """Return whether memory may have been short since then, as far as the process has read."""
-        since -= _LOOK_S + self.stopped_since(since)
+        since -= _LOOK_S
+        # A stop within that time may be between two looks.
+        since -= self.stopped_since(since)
         last = self._memory[-1]
         until = [at for at, _ in self._memory[1:]]
         ended = zip(self._memory, until, strict=False)
