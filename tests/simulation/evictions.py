@@ -102,12 +102,13 @@ class Evictions:
         # Their sockets are closed at the end of the dispatch.
         flows = [f for f in self._world.datagrams.open_flows() if f not in self._gone]
         those = [flow for flow in flows if _is_of(flow, line)]
+        self._gone = [f for f in self._gone if f.closed_at is None]
+        # Those of one client at two of the node's addresses look alike.
+        self._gone += sorted(those, key=lambda f: (f.is_stream, f.used))[:1]
         if len(those) != 1:
             self._judge.excuse(YOUNG, "the flow isn't known")
             return
         flow = those[0]
-        self._gone = [f for f in self._gone if f.closed_at is None]
-        self._gone.append(flow)
         others = [each for each in flows if each is not flow and each.client is not None]
         if flow.is_stream:
             young = [each.client for each in others if not (each.may_be_stream or each.is_stream)]
