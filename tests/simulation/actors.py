@@ -323,8 +323,8 @@ class PodHost:
         self.changed_at = 0.0
         """When that last changed."""
         self.dialled = 0
-        self.failed_at = -1.0
-        """When a dial last met something else than an answer; what follows is more exact."""
+        self.failures: list[float] = []
+        """When dials, or datagrams, met something else than an answer."""
         self.parties: list[Party] = []
         self._scripts = scripts
         self.heard: list[bytes] = []
@@ -339,7 +339,7 @@ class PodHost:
         if self.mix and not self.world.is_calm:
             now = self.mix[self.dialled % len(self.mix)]
         if now != ANSWERS:
-            self.failed_at = self.world.timeline.now
+            self.failures.append(self.world.timeline.now)
         return now
 
     def accept(self, stream: Stream) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from userspace_proxy.model import SocketAddress
 
 from .datagram_records import Flow, allowed
+from .model import FIRST_S, LONGEST_S
 from .network import Address
 from .troubles import SOON_S, Troubles
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 # The shortest time without an endpoint that has refused.
 _EJECTED_S = 4.0
-# By then the first ejection of 5 s has ended for sure, so that a refusal begins another one.
-_RENEWED_S = 6.0
+# An ejection may be noted by so much later than its failure, and end as much later.
+_LATE_S = 1.0
 KEPT_S = 1.0
 """For so long what a flow has sent is kept for another endpoint."""
 
@@ -36,7 +37,7 @@ class RefusingEndpoints:
         """When the node was last told that an endpoint refuses."""
         self._heard_at: dict[Address, float] = {}
         """When an endpoint's last datagram reached the node."""
-        self._failed_elsewhere: dict[Address, float] = {}
+        self._failures_elsewhere: dict[Address, list[float]] = {}
         self._refused: dict[Address, float] = {}
         """When the node was told that an endpoint refuses, which began an ejection that no answer
         has ended since."""
@@ -56,7 +57,7 @@ class RefusingEndpoints:
         if how == "answered":
             self.heard(endpoint, is_first=True)
         else:
-            self._failed_elsewhere[endpoint] = self._world.timeline.now
+            self._failures_elsewhere.setdefault(endpoint, []).append(self._world.timeline.now)
 
     def refused(self, flow: Flow, number: int) -> None:
         """Note that the node is told that an endpoint refuses."""
@@ -65,11 +66,25 @@ class RefusingEndpoints:
         if local is not None and flow.client is not None and local[0] == flow.client[0]:
             # It may be a network policy's, for this client.
             return
-        since = self._refused.get(flow.endpoint)
         # What is refused within an ejection doesn't prolong it.
-        begins = since is None or now - since >= _RENEWED_S + self._troubles.stopped_since(since)
-        if number == errno.ECONNREFUSED and begins:
+        if number == errno.ECONNREFUSED and now >= self._may_be_ejected_until(flow.endpoint):
             self._refused[flow.endpoint] = now
+
+    def _may_be_ejected_until(self, endpoint: Address) -> float:
+        """Return until when failures before those of this moment may have ejected an endpoint.
+
+        Whatever the failure was: a route that lacks ejects like a refusal.
+        """
+        heard_at, now = self._heard_at.get(endpoint, -1.0), self._world.timeline.now
+        host = self._world.hosts[SocketAddress(*endpoint)]
+        failures = sorted((*host.failures, *self._failures_elsewhere.get(endpoint, ())))
+        until, lasts_s = -1.0, 0.0
+        for at in failures:
+            if heard_at < at < now - SOON_S and at > until - 2 * _LATE_S:
+                lasts_s = min(2 * lasts_s, LONGEST_S) or FIRST_S
+                late_s = _LATE_S + self._troubles.stopped_since(at)
+                until = max(until, at + lasts_s + late_s)
+        return until
 
     def check_new_flow(self, flow: Flow, client: Address) -> None:
         """An endpoint that has refused gets no new flow for a while, if another one may have it."""
@@ -97,7 +112,8 @@ class RefusingEndpoints:
     def may_be_ejected(self, endpoint: SocketAddress) -> bool:
         """Return whether an endpoint may be left out for a while."""
         at = endpoint.ip, endpoint.port
-        failed_at = max(self._world.hosts[endpoint].failed_at, self._failed_elsewhere.get(at, -1.0))
+        failures = *self._world.hosts[endpoint].failures, *self._failures_elsewhere.get(at, ())
+        failed_at = max(failures, default=-1.0)
         refused_at = self._refused_at.get(at, -1.0)
         if refused_at > 0:
             # A flow that it has refused doesn't return to it.
