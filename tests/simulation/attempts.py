@@ -69,6 +69,8 @@ class Attempt:
     """When it was last dialled for."""
     dialled_until: float = 0.0
     """When its last dial ended."""
+    found_none_at: float = 0.0
+    """When it last found no endpoint, and was to look again when the turn of the loop was over."""
     idle_since: float = 0.0
     """Since when no dial was under way for it."""
     shortage_at: float = -1.0

@@ -291,6 +291,12 @@ class Choices(Watcher):
         attempt.idle_since = self.world.timeline.now
         self._found = options
 
+    def finds_none(self, stream: Stream) -> None:
+        """Note that a client finds no endpoint, and looks again when the turn is over."""
+        known = self.attempt_of(stream)
+        if known is not None:
+            known[1].found_none_at = self.world.timeline.now
+
     def has_place(self, stream: Stream) -> None:
         """Judge the places of those that wait, after a client has got one, or has kept it."""
         known = self.attempt_of(stream)

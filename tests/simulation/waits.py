@@ -75,6 +75,9 @@ class Waits:
 
     @staticmethod
     def _had_turn(attempt: Attempt, since: float) -> bool:
+        if attempt.found_none_at >= since:
+            # It looks again when the turn of the loop is over.
+            return True
         if attempt.is_at_limit:
             return max(attempt.last_turn, attempt.dialled_until) >= since
         # Or it had its turn, and no endpoint was left at that moment.

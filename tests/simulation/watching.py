@@ -44,7 +44,7 @@ def watching(world: World) -> Iterator[None]:
     """Have the data plane's connections report to the oracles of a world while this lasts."""
     connection, dial, room = tcp.TcpConnection, tcp_dial.TcpDial, waiting_room.WaitingRoom
     begin, join = connection.begin, connection.join
-    connect, wait = dial._connect, room.wait
+    connect, wait, pick_again = dial._connect, room.wait, dial._pick_again
     listener = udp.UdpListener
     end = listener.end
 
@@ -62,6 +62,10 @@ def watching(world: World) -> Iterator[None]:
             return connect(self, endpoint)
         finally:
             world.choices.sent()
+
+    def picks_again(self: Any) -> None:
+        world.choices.finds_none(core_of(self._connection.client))
+        pick_again(self)
 
     def waits(self: Any, waiter: Any, *args: Any, **options: Any) -> None:
         core = core_of(waiter._connection.client) if isinstance(waiter, dial) else None
@@ -85,6 +89,7 @@ def watching(world: World) -> Iterator[None]:
         (connection, "begin", begins, begin),
         (connection, "join", joins, join),
         (dial, "_connect", connects, connect),
+        (dial, "_pick_again", picks_again, pick_again),
         (room, "wait", waits, wait),
         (listener, "end", ends, end),
     )
