@@ -194,6 +194,8 @@ class Choices(Watcher):
             model, began = port.model, dial.began
             attempt.first_dial = attempt.first_dial or began
             model.loads.add(attempt.number, dial.endpoint, is_sure=model.counts_dials)
+            # Until now it had taken no room.
+            self._waits.took(port, attempt, began)
         else:
             self._failed(port, attempt, number)
 

@@ -310,7 +310,9 @@ class DatagramChecks:
 
     def _has_refused(self, endpoint: Address, since: float) -> bool:
         """Return whether an endpoint that took a datagram has refused another one since."""
-        return any(at >= since - KEPT_S for at in self.world.hosts[SocketAddress(*endpoint)].failures)
+        return any(
+            at >= since - KEPT_S for at in self.world.hosts[SocketAddress(*endpoint)].failures
+        )
 
     def _answered(self, payload: bytes, to: Address, source: Address) -> None:
         found = self._answers.get(payload)
