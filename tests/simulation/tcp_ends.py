@@ -442,7 +442,7 @@ class TcpEnds:
         """What had arrived before a RST has reached the other side, unless that was stalled."""
         left, right, now = relayed.left, relayed.right, self._world.timeline.now
         if left.failed_at is not None and right.failed_at is not None:
-            self._judge.excuse("bytes before a RST", "both sides have reset")
+            self._judge_rest_of_both(relayed, left.failed_at, right.failed_at)
             return
         is_up = left.failed_at is not None
         source, sink = (left, right) if is_up else (right, left)
@@ -452,9 +452,17 @@ class TcpEnds:
         stalled_s = now - self._progress_at(source.failed_at, sink)
         is_over = stalled_s >= RESET_WAIT_S - _SLACK_S or now - source.failed_at >= LIMIT_S
         if rest and is_over:
-            self._judge.excuse("bytes before a RST", "the other side is stalled")
+            # No more is promised to a side that is stalled.
+            self._judge.right("bytes before a RST")
         elif rest and sink.fin_at is not None and sink.shut_out:
             self._judge.excuse("bytes before a RST", "the other side has ended")
         else:
             why = f"client {relayed.number}: {rest} B before the RST are lost"
             self._judge.check("bytes before a RST", not rest, why)
+
+    def _judge_rest_of_both(self, relayed: Relayed, left_at: float, right_at: float) -> None:
+        """The side that resets last takes nothing more: of the bytes to it few can be missing."""
+        if not relayed.held(is_up=left_at < right_at):
+            self._judge.right("bytes before a RST")
+        elif abs(left_at - right_at) > _SLACK_S:
+            self._judge.excuse("bytes before a RST", "both sides have reset")
