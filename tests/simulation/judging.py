@@ -105,10 +105,7 @@ class Judging:
         if not taken:
             return
         found = [turns.judge(attempt.ip, option, endpoint, at) for option in taken]
-        if len(taken) == len(fitting) and all(verdicts == found[0] for verdicts in found):
-            self._note(found[0])
-        elif any(found):
-            self.judge.excuse("turn", "the moment is unsure")
+        self._note(list(_common(found, may_be_none=len(taken) < len(fitting))))
         if len(fitting) == 1:
             self._note(turns.took(attempt.ip, taken[0], endpoint, at))
         else:
@@ -165,6 +162,21 @@ class Judging:
         """Return whether the kernel has just refused something that this client needed."""
         began = self._world.moment()[0]
         return attempt.shortage_at >= began or self._world.kernel.lacked_at >= began
+
+
+def _common(found: list[list[Verdict]], *, may_be_none: bool) -> Iterator[Verdict]:
+    """Yield for each oracle the verdict that is the same whatever holds, else that none is sure.
+
+    Args:
+        may_be_none: The choice may have been none of those that are judged.
+    """
+    for oracle in dict.fromkeys(verdict.oracle for verdicts in found for verdict in verdicts):
+        each = [verdict for verdicts in found for verdict in verdicts if verdict.oracle == oracle]
+        answers = {verdict.is_right for verdict in each}
+        is_sure = answers in ({True}, {None}) or (
+            answers == {False} and len(each) == len(found) and not may_be_none
+        )
+        yield each[0] if is_sure else Verdict(oracle, None, "the moment is unsure")
 
 
 def _text(options: list[Option]) -> str:
