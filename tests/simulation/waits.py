@@ -27,6 +27,8 @@ WINDOW = 4
 _RETRY_S = 1.0
 """While endpoints fail, some of them are dialled for each second."""
 _TURN_S = 0.25
+_LACK_S = 0.25
+"""What the kernel lacked is tried again four times a second."""
 # What a look each second, and a timer, may add.
 _SLACK_S = 0.3
 _LOOK_S = 0.05
@@ -208,11 +210,12 @@ class Waits:
             if is_over:
                 self._judge.right("redial")
             return
-        if self._world.kernel.lacked_at >= attempt.idle_since:
-            self._judge.excuse("redial", "the kernel lacked something")
-            return
+        late_s = idle_s - _TURN_S
+        if (lacked_at := self._world.kernel.lacked_at) >= attempt.idle_since:
+            # It is tried again a moment later, each time.
+            late_s = now - lacked_at - _TURN_S - _LACK_S
         why = f"client {attempt.number} isn't dialled for, since {idle_s:.3f} s"
-        self._within("redial", idle_s - _TURN_S, attempt.idle_since, why)
+        self._within("redial", late_s, attempt.idle_since, why)
 
     def _judge_hold(self, port: Port, attempt: Attempt, now: float) -> None:
         since, hold = attempt.waits_since, port.model.serving.handling.waits
