@@ -393,11 +393,11 @@ class Choices(Watcher):
     def _has_room_for_probe(self) -> bool:
         """Return whether a descriptor is left, besides those that are kept for flows."""
         used = self.world.dataplane.engine.descriptors
-        kept = max(0, used.limit // 16 - used._flows)
-        return used.in_use < used.limit - kept or self._may_lack_memory()
-
-    def _may_lack_memory(self) -> bool:
-        return self.world.datagrams.troubles.was_memory_short(self.world.moment()[0])
+        most = used.limit - max(0, used.limit // 16 - used._flows)
+        if used._held is not None:
+            # Memory is short.
+            most = min(most, used._held)
+        return used.in_use < most
 
     def _begin_probe(self, sock: SimulatedSocket, endpoint: SocketAddress) -> None:
         if self.world.is_closed:
@@ -453,8 +453,6 @@ class Choices(Watcher):
     def _judge_missing_probe(self, endpoint: SocketAddress) -> None:
         if self.world.kernel.lacks != self._lacks:
             self.judge.excuse("probe", "the kernel lacks something")
-        elif self._may_lack_memory():
-            self.judge.excuse("probe", "memory is short")
         else:
             self.judge.violate("probe", f"{endpoint} failed, and wasn't probed")
 
