@@ -11,7 +11,7 @@ from userspace_proxy.model.serving import Serving
 
 from .model import Model, Side, Span, Sure
 from .streams import CONNECTING, Stream
-from .turns import Preferences, Turns
+from .turns import Turns
 
 if TYPE_CHECKING:
     from .world import Service
@@ -87,10 +87,9 @@ class Attempt:
 class Port:
     """One Service port: its model, its turns, and the clients that have no endpoint yet."""
 
-    def __init__(self, service: Service, serving: Serving, preferences: Preferences, at: float):
+    def __init__(self, service: Service, serving: Serving, at: float):
         self.service = service
         self.model = Model(serving, at, service.world.plan.node.share_of)
-        self._preferences = preferences
         self.turns: dict[int, Turns] = {}
         self.pending: dict[int, Attempt] = {}
         """By client, those that are neither joined nor over."""
@@ -125,7 +124,7 @@ class Port:
     def turns_of(self, side: Side) -> Turns:
         """Return the turns of a side."""
         if id(side) not in self.turns:
-            self.turns[id(side)] = Turns(self.model, side, self._preferences)
+            self.turns[id(side)] = Turns(self.model, side)
         return self.turns[id(side)]
 
     def served(self, serving: Serving, at: float) -> None:

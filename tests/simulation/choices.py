@@ -23,7 +23,6 @@ from .leaving import Leaving
 from .model import Kind, Option, Span, Sure
 from .network import NODE_IP, Address
 from .streams import Stream
-from .turns import Preferences
 from .waits import Waits
 
 if TYPE_CHECKING:
@@ -44,7 +43,6 @@ class Choices(Watcher):
         self.world = world
         self.judge = world.judgements
         self.ports: list[Port] = []
-        self._preferences = Preferences()
         self.attempts: dict[int, Attempt] = {}
         self._sending: Attempt | None = None
         self._portless: tuple[SocketAddress, int] | None = None
@@ -73,7 +71,7 @@ class Choices(Watcher):
     def add(self, service: Service) -> None:
         """Follow a Service port."""
         at = self.world.timeline.now
-        self.ports.append(Port(service, service.planned.serving, self._preferences, at))
+        self.ports.append(Port(service, service.planned.serving, at))
 
     def served(self, service: Service) -> None:
         """Note that a Service port is served in another way."""

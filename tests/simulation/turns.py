@@ -4,7 +4,7 @@
     least-connections     none has fewer connections, for its weight; equal ones in turn
     power-of-two-choices  another one has as many, unless it is the only one
     random                each has its share
-    source-hash           a client's preferences never contradict each other (ADR 0041)
+    source-hash           the one that hashes prefer, which are part of the interface (ADR 0041)
 
 Rule 1: a change of what there is to choose from begins a new count; it excuses no choice that can
 be judged alone.
@@ -12,6 +12,9 @@ be judged alone.
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import math
 from collections import Counter
 from typing import NamedTuple
 
@@ -23,6 +26,8 @@ from .model import Kind, Model, Option, Side, Span
 _SHORT = 16
 # A share of all that many draws has no endpoint with a smaller chance than this.
 _IMPOSSIBLE = 1e-9
+_GOLDEN = 0x9E3779B97F4A7C15
+"""2**64 divided by the golden ratio."""
 
 
 class Verdict(NamedTuple):
@@ -31,25 +36,6 @@ class Verdict(NamedTuple):
     oracle: str
     is_right: bool | None
     why: str = ""
-
-
-class Preferences:
-    """Which of two endpoints each client prefers by source hash: for all Services, for ever."""
-
-    def __init__(self) -> None:
-        self._over: set[tuple[str, SocketAddress, float, SocketAddress, float]] = set()
-
-    def contradicts(
-        self, client: str, chosen: tuple[SocketAddress, float], other: tuple[SocketAddress, float]
-    ) -> bool:
-        """Return whether a client has preferred the other one, with the same weights."""
-        return (client, *other, *chosen) in self._over
-
-    def note(
-        self, client: str, chosen: tuple[SocketAddress, float], other: tuple[SocketAddress, float]
-    ) -> None:
-        """Note that a client prefers an endpoint to another one."""
-        self._over.add((client, *chosen, *other))
 
 
 class _Count:
@@ -69,10 +55,9 @@ class Turns:
         side: Whose turns they are.
     """
 
-    def __init__(self, model: Model, side: Side, preferences: Preferences) -> None:
+    def __init__(self, model: Model, side: Side) -> None:
         self._model = model
         self._side = side
-        self._preferences = preferences
         self._last: set[tuple[tuple[SocketAddress, ...], SocketAddress]] = set()
         """What may have been the last turn: the endpoints of its priority, and whose it was."""
         self._count = _Count()
@@ -106,7 +91,7 @@ class Turns:
         if len(option.level) > _SHORT:
             self._last = set()
         if self._balance is Balance.SOURCE_HASH:
-            return [self._judge_preference(client, usable, chosen)]
+            return [self._judge_preference(client, usable, chosen, at)]
         if self._balance is Balance.RANDOM or (
             self._balance is Balance.ROUND_ROBIN and self.is_weighted
         ):
@@ -133,8 +118,6 @@ class Turns:
         """Note a choice; return what is promised about the number of turns."""
         usable = [endpoint for endpoint in option.level if endpoint in option.endpoints]
         self._last = {(option.level, chosen)}
-        if self._balance is Balance.SOURCE_HASH:
-            self._note_preference(client, usable, chosen)
         is_weighted_turn = self._balance is Balance.ROUND_ROBIN and self.is_weighted
         if self._balance is Balance.ROUND_ROBIN and not is_weighted_turn:
             return self._judge_missed(usable, chosen, len(option.level))
@@ -216,21 +199,11 @@ class Turns:
         return [Verdict("turn of each", not missed, f"{missed} had none of {2 * count} turns")]
 
     def _judge_preference(
-        self, client: str, usable: list[SocketAddress], chosen: SocketAddress
+        self, client: str, usable: list[SocketAddress], chosen: SocketAddress, at: Span
     ) -> Verdict:
-        for other in usable:
-            if other != chosen and self._preferences.contradicts(
-                client, self._weighted(chosen), self._weighted(other)
-            ):
-                return Verdict("source hash", False, f"{client} got {chosen} instead of {other}")
-        return Verdict("source hash", True)
-
-    def _note_preference(
-        self, client: str, usable: list[SocketAddress], chosen: SocketAddress
-    ) -> None:
-        for other in usable:
-            if other != chosen:
-                self._preferences.note(client, self._weighted(chosen), self._weighted(other))
+        weights = {endpoint: self._model.weight_of(endpoint, at)[0] for endpoint in usable}
+        preferred = max(usable, key=lambda e: _preference(client, str(e), weights[e]))
+        return Verdict("source hash", chosen == preferred, f"{client} got {chosen}")
 
     def _judge_shares(self, usable: list[SocketAddress], *, is_exact: bool) -> Verdict:
         count, total = self._count, sum(self._count.turns.values())
@@ -257,5 +230,14 @@ class Turns:
     def _most(self, endpoint: SocketAddress, at: Span) -> float:
         return self._model.loads.of(endpoint)[1] / self._model.weight_of(endpoint, at)[0]
 
-    def _weighted(self, endpoint: SocketAddress) -> tuple[SocketAddress, float]:
-        return endpoint, float(dict(self._model.serving.weights).get(endpoint, 1))
+
+@functools.cache
+def _hash_of(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def _preference(client: str, endpoint: str, weight: float) -> float:
+    """Return how much a client prefers an endpoint, for its weight: rendezvous hashing."""
+    differing = _hash_of(client) ^ _hash_of(endpoint)
+    part = (differing * _GOLDEN % 2**64 + 0.5) / 2**64
+    return math.log(part) / weight
