@@ -4,13 +4,14 @@ leaves   an endpoint leaves, its Service changes again and again, and its connec
 refill   the node is full for a moment, then has room, and is full again much later
 alone    no room for new connections, and each client has one, which it uses
 queues   more clients of UDP than endpoints may have flows
+shared   endpoints of one Service are endpoints of another one, too
 silent   an endpoint of UDP that has answered a flow doesn't answer it any more
 workers  this is one of several workers, which share limits and places of those that wait
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from random import Random
 
@@ -22,7 +23,7 @@ from userspace_proxy.model.serving import Serving
 
 from . import plan as plans
 from .actors import FINISH, SEND, Step
-from .network import SILENT
+from .network import ANSWERS, REFUSES, SILENT, UNREACHABLE
 from .plan import Event, Plan
 
 _SHARES = {
@@ -33,6 +34,8 @@ _SHARES = {
     "silent": 0.2,
     "workers": 0.15,
 }
+_SHARED = 0.3
+"""Of the plans with several Services of TCP."""
 # Numbers below are those of other clients.
 _FIRST_CLIENT = 200
 _REMOVAL_S = 5.0
@@ -42,6 +45,7 @@ _FULL = 24
 
 def with_own_situations(plan: Plan) -> Plan:
     """Return a plan with the situations that its seed has, too."""
+    plan = _shared(plan, Random(f"{plan.seed}: shared endpoints"))
     rng = Random(f"{plan.seed}: own situations")
     drawn = {name for name, share in _SHARES.items() if rng.random() < share}
     services = {each.protocol for each in plan.services}
@@ -55,6 +59,69 @@ def with_own_situations(plan: Plan) -> Plan:
         if name in drawn:
             plan = add(_Adding(rng, plan))
     return plan
+
+
+def _shared(plan: Plan, rng: Random) -> Plan:
+    """What is known of an endpoint concerns each of its Services, or one of them alone."""
+    tcp = [n for n, each in enumerate(plan.services) if each.protocol is Protocol.TCP]
+    if len(tcp) < 2 or rng.random() >= _SHARED:
+        return plan
+    one, other = rng.sample(tcp, 2)
+    pools = plan.services[other].pool, plan.services[one].pool
+    instead = dict(zip(*pools, strict=False))
+
+    def changed(event: Event) -> Event:
+        if event.what == plans.UPDATE and event.args[0] == other:
+            return replace(event, args=(other, _instead(event.args[1], instead)))
+        if event.what == plans.ELSEWHERE and event.args[0] == other:
+            endpoint = instead.get(event.args[1], event.args[1])
+            return replace(event, args=(other, endpoint, *event.args[2:]))
+        return event
+
+    planned = plan.services[other]
+    services = list(plan.services)
+    services[other] = replace(
+        planned,
+        pool=tuple(instead.get(e, e) for e in planned.pool),
+        serving=_instead(planned.serving, instead),
+    )
+    changes = [changed(event) for event in plan.events]
+    adding = _Adding(rng, replace(plan, services=tuple(services)))
+    if rng.random() < 0.5:
+        adding.plan = replace(adding.plan, node=replace(plan.node, is_preserving=True))
+    at = 0.5 * plan.calm_at * rng.random()
+
+    def events() -> Iterator[Event]:
+        for endpoint in services[other].pool:
+            if rng.random() < 0.6:
+                how = rng.choice((REFUSES, SILENT, UNREACHABLE))
+                if rng.random() < 0.5:
+                    yield Event(at, plans.DENY, (endpoint, ("10.3.0.1", "10.3.0.2"), how))
+                else:
+                    yield Event(at, plans.BEHAVE, (endpoint, (how,)))
+                    yield Event(at + rng.choice((0.5, 3.0)), plans.BEHAVE, (endpoint, (ANSWERS,)))
+        within_s = rng.choice((0.02, 0.5, 4.0))
+        for n in range(10):
+            steps = [(0.5 * rng.random(), FINISH, 0)]
+            ip = f"10.3.0.{n % 3 + 1}"
+            yield adding.client((one, other)[n % 2], at + within_s * rng.random(), ip, steps)
+
+    return adding.with_events("shared", events(), plan.calm_at, changes)
+
+
+def _instead(serving: Serving, instead: Mapping[SocketAddress, SocketAddress]) -> Serving:
+    """Return a serving with other endpoints."""
+
+    def of(endpoint: SocketAddress) -> SocketAddress:
+        return instead.get(endpoint, endpoint)
+
+    return msgspec.structs.replace(
+        serving,
+        endpoints=tuple(map(of, serving.endpoints)),
+        outside=None if serving.outside is None else tuple(map(of, serving.outside)),
+        weights=tuple((of(endpoint), weight) for endpoint, weight in serving.weights),
+        standbys=tuple((of(endpoint), priority) for endpoint, priority in serving.standbys),
+    )
 
 
 class _Adding:
