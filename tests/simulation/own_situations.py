@@ -6,6 +6,7 @@ alone    no room for new connections, and each client has one, which it uses
 queues   more clients of UDP than endpoints may have flows
 shared   endpoints of one Service are endpoints of another one, too
 silent   an endpoint of UDP that has answered a flow doesn't answer it any more
+weighs   the weights of a Service change, and nothing else, among clients in bursts
 workers  this is one of several workers, which share limits and places of those that wait
 """
 
@@ -36,6 +37,8 @@ _SHARES = {
 }
 _SHARED = 0.3
 """Of the plans with several Services of TCP."""
+_WEIGHS = 0.1
+"""Of the plans that have none of the situations above."""
 # Numbers below are those of other clients.
 _FIRST_CLIENT = 200
 _REMOVAL_S = 5.0
@@ -58,6 +61,9 @@ def with_own_situations(plan: Plan) -> Plan:
     for name, add in _SITUATIONS.items():
         if name in drawn:
             plan = add(_Adding(rng, plan))
+    rng = Random(f"{plan.seed}: weights alone")
+    if not drawn and rng.random() < _WEIGHS:
+        plan = _weighs(_Adding(rng, plan))
     return plan
 
 
@@ -266,6 +272,33 @@ def _silent(adding: _Adding) -> Plan:
                     yield Event(round(began + at - 0.2, 4), plans.BEHAVE, (endpoint, (SILENT,)))
 
     return adding.with_events("late", events(), 27.0, adding.plan.events)
+
+
+def _weighs(adding: _Adding) -> Plan:
+    """The endpoints are those of before, also as objects, and their shares are other ones."""
+    rng, number = adding.rng, adding.number(Protocol.TCP)
+    planned = adding.plan.services[number]
+    handling = replace(
+        planned.serving.handling,
+        balance=rng.choice((Balance.SOURCE_HASH, *Balance)),
+        max_connections=None,
+        slow_start_s=0.0,
+    )
+    serving = Serving(planned.pool, handling=handling)
+
+    def events() -> Iterator[Event]:
+        at = 0.0
+        for _ in range(3):
+            weights = tuple((e, rng.choice((1, 2, 5, 40))) for e in planned.pool)
+            serving_now = msgspec.structs.replace(serving, weights=weights)
+            yield Event(at, plans.UPDATE, (number, serving_now))
+            for n in range(8):
+                steps = [(0.2 * rng.random(), FINISH, 0)]
+                yield adding.client(number, at + 0.1 + rng.random(), f"10.3.0.{n + 1}", steps)
+            at += 1.5
+
+    kept = [e for e in adding.plan.events if e.what != plans.UPDATE or e.args[0] != number]
+    return adding.with_events("weights alone", events(), 5.0, kept)
 
 
 def _workers(adding: _Adding) -> Plan:
