@@ -1,6 +1,7 @@
 """Situations that are drawn apart from the rest of a plan, so that other plans stay what they were.
 
 leaves   an endpoint leaves, its Service changes again and again, and its connections end in time
+dialled  endpoints leave while they are dialled, and answer afterwards
 refill   the node is full for a moment, then has room, and is full again much later
 alone    no room for new connections, and each client has one, which it uses
 queues   more clients of UDP than endpoints may have flows
@@ -24,7 +25,7 @@ from userspace_proxy.model.serving import Serving
 
 from . import plan as plans
 from .actors import FINISH, SEND, Step
-from .network import ANSWERS, REFUSES, SILENT, UNREACHABLE
+from .network import ANSWERS, LATE, REFUSES, SILENT, UNREACHABLE
 from .plan import Event, Plan
 
 _SHARES = {
@@ -37,7 +38,7 @@ _SHARES = {
 }
 _SHARED = 0.3
 """Of the plans with several Services of TCP."""
-_WEIGHS = 0.1
+_ALONE = {"dialled": 0.06, "weights alone": 0.1}
 """Of the plans that have none of the situations above."""
 # Numbers below are those of other clients.
 _FIRST_CLIENT = 200
@@ -61,9 +62,10 @@ def with_own_situations(plan: Plan) -> Plan:
     for name, add in _SITUATIONS.items():
         if name in drawn:
             plan = add(_Adding(rng, plan))
-    rng = Random(f"{plan.seed}: weights alone")
-    if not drawn and rng.random() < _WEIGHS:
-        plan = _weighs(_Adding(rng, plan))
+    for name, share in _ALONE.items():
+        rng = Random(f"{plan.seed}: {name}")
+        if not drawn and rng.random() < share:
+            return _SITUATIONS_ALONE[name](_Adding(rng, plan))
     return plan
 
 
@@ -187,6 +189,32 @@ def _leaves(adding: _Adding) -> Plan:
     # Other changes would bring it back.
     kept = [e for e in adding.plan.events if e.what != plans.UPDATE or e.args[0] != number]
     return adding.with_events("removal", events(), 16.0, kept)
+
+
+def _dialled(adding: _Adding) -> Plan:
+    """A dial that was under way as its endpoint left may still be answered: it ends then."""
+    rng, number = adding.rng, adding.number(Protocol.TCP)
+    pool = adding.plan.services[number].pool
+    handling = replace(
+        adding.plan.services[number].serving.handling,
+        removal_s=rng.choice((0.0, 0.5)),
+        max_connections=None,
+    )
+
+    def events() -> Iterator[Event]:
+        yield Event(0.0, plans.UPDATE, (number, Serving(pool, handling=handling)))
+        for endpoint in pool:
+            yield Event(0.0, plans.BEHAVE, (endpoint, (LATE,)))
+        talk = [(0.7, SEND, 5)] * 16
+        at = 1.0 + rng.random()
+        for n in range(6):
+            began = at - (0.4 if n % 2 else 0.02) * rng.random()
+            yield adding.client(number, began, f"10.3.0.{n + 1}", talk)
+        left = pool[: rng.randrange(len(pool))]
+        yield Event(at, plans.UPDATE, (number, Serving(left, handling=handling)))
+
+    kept = [e for e in adding.plan.events if e.what != plans.UPDATE or e.args[0] != number]
+    return adding.with_events("dialled", events(), 10.0, kept)
 
 
 def _refill(adding: _Adding) -> Plan:
@@ -332,3 +360,4 @@ _SITUATIONS = {
     "silent": _silent,
     "workers": _workers,
 }
+_SITUATIONS_ALONE = {"dialled": _dialled, "weights alone": _weighs}
