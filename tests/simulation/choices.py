@@ -45,9 +45,9 @@ class Choices(Watcher):
         self.ports: list[Port] = []
         self.attempts: dict[int, Attempt] = {}
         self._sending: Attempt | None = None
-        self._portless: tuple[SocketAddress, int] | None = None
-        """The endpoint that is dialled, if no port was free for it yet, and what the kernel had
-        lacked by then: another port is tried."""
+        self._portless: tuple[Dial, int] | None = None
+        """The dial, if no port was free for it yet, and what the kernel had lacked by then: another
+        port is tried."""
         self._found: list[Option] | None = None
         """What the client that waits now could have."""
         self._is_short = False
@@ -155,10 +155,11 @@ class Choices(Watcher):
     def sent(self) -> None:
         """Note that the dial has begun, or can't."""
         if self._sending is not None and self._portless is not None:
-            endpoint, lacks = self._portless
+            dial, lacks = self._portless
             if lacks == self.world.kernel.lacks:
                 # Otherwise it lacked a socket for the last port: the endpoint is dialled again.
-                self._sending.tried[endpoint] = None
+                self._sending.tried[dial.endpoint] = None
+                self._judging.judge_portless(self._sending, dial)
         self._sending = self._portless = None
 
     def connects(self, sock: SimulatedSocket, address: Address) -> None:
@@ -320,7 +321,7 @@ class Choices(Watcher):
         if number in _PORTS:
             attempt.shortage_at = now
             if attempt is self._sending:
-                self._portless = dial.endpoint, self.world.kernel.lacks
+                self._portless = dial, self.world.kernel.lacks
             else:
                 attempt.tried[dial.endpoint] = None
             return

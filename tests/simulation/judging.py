@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from userspace_proxy.model import SocketAddress
 
-from .attempts import Attempt, Port
+from .attempts import Attempt, Dial, Port
 from .model import Kind, Option, Span, Sure
 from .network import NODE_IP
+from .sockets import CLIENT_PORTS
 from .turns import Verdict
 
 if TYPE_CHECKING:
@@ -45,11 +46,24 @@ class Judging:
         dial, now = attempt.dial, self._world.timeline.now
         assert dial is not None, "it is dialled"
         answered_at = self.answered_at.get((attempt.ip, dial.endpoint))
-        if source == NODE_IP and answered_at is not None and self._world.kernel.lacked("ports"):
+        kernel = self._world.kernel
+        has_lacked = kernel.lacked("ports") or kernel.lacked(CLIENT_PORTS)
+        if source == NODE_IP and answered_at is not None and has_lacked:
             is_near = now - answered_at < 2 * PAIR_S + self._world.stopped_s or attempt.joined
             self.judge.check("client address", bool(is_near), "the node's address was used")
             return
         self.judge.violate("client address", f"{dial.endpoint} sees {source}, not {wanted}")
+
+    def judge_portless(self, attempt: Attempt, dial: Dial) -> None:
+        """Where a client's ports are in use, this node's address is for endpoints that answer it.
+
+        The dial has failed, as no port was free.
+        """
+        answered_at = self.answered_at.get((attempt.ip, dial.endpoint))
+        if dial.is_preserved and answered_at is not None:
+            is_late = self._world.timeline.now - answered_at >= PAIR_S - 1.0
+            why = f"{dial.endpoint} wasn't dialled for {attempt.ip} from the node's address"
+            self.judge.check("client address", is_late, why)
 
     def judge_choice(self, port: Port, attempt: Attempt, endpoint: SocketAddress, at: Span) -> None:
         model, judge = port.model, self.judge

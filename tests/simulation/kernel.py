@@ -21,7 +21,7 @@ from typing import Any
 
 from .network import Network
 from .polling import Epoll
-from .sockets import SimulatedSocket
+from .sockets import CLIENT_PORTS, SimulatedSocket
 from .streams import Stream
 from .timeline import Timeline
 
@@ -38,6 +38,7 @@ FAULTS = {
     "pipes": errno.EPERM,
 }
 """What the kernel may be out of, and the error of a call that needs it."""
+_NUMBERS = {**FAULTS, CLIENT_PORTS: errno.EADDRNOTAVAIL}
 
 
 class Runaway(BaseException):
@@ -98,7 +99,7 @@ class Kernel:
         self._spurious = spurious
         self._pipe_bytes = pipe_bytes
         self.lacking: set[str] = set()
-        """What it is out of now: keys of FAULTS."""
+        """What it is out of now: keys of FAULTS, or CLIENT_PORTS."""
         self._is_granting = False
         self.lacked_at = -1.0
         """When a call last failed because of that."""
@@ -224,7 +225,7 @@ class Kernel:
     def fault(self, what: str) -> None:
         """Raise the error of a call for which something is missing now."""
         if what in self.lacking and not self._is_granting:
-            number = FAULTS[what]
+            number = _NUMBERS[what]
             self.lacked_at = self.timeline.now
             self.lacks += 1
             self.lacked_in[self._call] = self.lacked_at

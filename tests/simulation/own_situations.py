@@ -2,6 +2,7 @@
 
 leaves   an endpoint leaves, its Service changes again and again, and its connections end in time
 dialled  endpoints leave while they are dialled, and answer afterwards
+ports    those of clients' addresses are in use, as clients dial that were served before
 refill   the node is full for a moment, then has room, and is full again much later
 alone    no room for new connections, and each client has one, which it uses
 queues   more clients of UDP than endpoints may have flows
@@ -27,6 +28,7 @@ from . import plan as plans
 from .actors import FINISH, SEND, Step
 from .network import ANSWERS, LATE, REFUSES, SILENT, UNREACHABLE
 from .plan import Event, Plan
+from .sockets import CLIENT_PORTS
 
 _SHARES = {
     "leaves": 0.05,
@@ -38,7 +40,7 @@ _SHARES = {
 }
 _SHARED = 0.3
 """Of the plans with several Services of TCP."""
-_ALONE = {"dialled": 0.06, "weights alone": 0.1}
+_ALONE = {"dialled": 0.06, "client ports": 0.05, "weights alone": 0.1}
 """Of the plans that have none of the situations above."""
 # Numbers below are those of other clients.
 _FIRST_CLIENT = 200
@@ -217,6 +219,26 @@ def _dialled(adding: _Adding) -> Plan:
     return adding.with_events("dialled", events(), 10.0, kept)
 
 
+def _client_ports(adding: _Adding) -> Plan:
+    """This node's address is used instead, but only for endpoints that have answered a client."""
+    rng, number = adding.rng, adding.number(Protocol.TCP)
+    planned = adding.plan.services[number]
+    handling = replace(planned.serving.handling, keeps_clients=True, max_connections=None)
+    serving = msgspec.structs.replace(planned.serving, handling=handling)
+    adding.plan = replace(adding.plan, node=replace(adding.plan.node, is_preserving=True))
+
+    def events() -> Iterator[Event]:
+        yield Event(0.0, plans.UPDATE, (number, serving))
+        for began in (0.2, 1.4, 3.5):
+            for n in range(6):
+                steps = [(rng.choice((0.1, 4.0)) * rng.random(), FINISH, 0)]
+                at = began + 0.5 * rng.random()
+                yield adding.client(number, at, f"10.3.0.{n % 4 + 1}", steps)
+        yield Event(1.2, plans.LACK, (CLIENT_PORTS, 1.5))
+
+    return adding.with_events("client ports", events(), 6.0, adding.plan.events)
+
+
 def _refill(adding: _Adding) -> Plan:
     """A pause is over when there is room again, or nothing waits, and another one begins anew."""
     rng, number = adding.rng, adding.number(Protocol.TCP)
@@ -360,4 +382,4 @@ _SITUATIONS = {
     "silent": _silent,
     "workers": _workers,
 }
-_SITUATIONS_ALONE = {"dialled": _dialled, "weights alone": _weighs}
+_SITUATIONS_ALONE = {"dialled": _dialled, "client ports": _client_ports, "weights alone": _weighs}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from userspace_proxy.kernel.icmp_errors import IP_RECVERR
 
 from .datagrams import DatagramSocket
+from .network import NODE_IP
 from .streams import CLOSED, CONNECTING, LISTENING, NEW, OPEN, Stream
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ def core_of(sock: Any) -> Any:
     return sock.core
 
 
+CLIENT_PORTS = "client ports"
+"""What the kernel may be out of: ports of clients' addresses, which nothing else needs."""
 _SO_MEMINFO = 55
 _TTL = (_socket.IPPROTO_IP, 2)
 _PKTINFO = (_socket.IPPROTO_IP, 8)
@@ -189,7 +192,8 @@ class SimulatedSocket:
         return number
 
     def _connect(self, core: Any, address: Address) -> int:
-        for what in ("ports", "memory"):
+        is_of_client = isinstance(core, Stream) and core.local and core.local[0] != NODE_IP
+        for what in (*((CLIENT_PORTS,) if is_of_client else ()), "ports", "memory"):
             try:
                 self._kernel.fault(what)
             except OSError as exc:
