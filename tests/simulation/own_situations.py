@@ -8,6 +8,7 @@ alone    no room for new connections, and each client has one, which it uses
 queues   more clients of UDP than endpoints may have flows
 shared   endpoints of one Service are endpoints of another one, too
 silent   an endpoint of UDP that has answered a flow doesn't answer it any more
+switched settings of a Service are switched on and off, one at a time, among clients
 weighs   the weights of a Service change, and nothing else, among clients in bursts
 workers  this is one of several workers, which share limits and places of those that wait
 """
@@ -17,10 +18,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import msgspec
 
-from userspace_proxy.model import Balance, Protocol, SocketAddress
+from userspace_proxy.model import Balance, Handling, Protocol, SocketAddress
 from userspace_proxy.model.handling import Hold
 from userspace_proxy.model.serving import Serving
 
@@ -40,7 +42,7 @@ _SHARES = {
 }
 _SHARED = 0.3
 """Of the plans with several Services of TCP."""
-_ALONE = {"dialled": 0.06, "client ports": 0.05, "weights alone": 0.1}
+_ALONE = {"dialled": 0.06, "client ports": 0.05, "switched": 0.1, "weights alone": 0.1}
 """Of the plans that have none of the situations above."""
 # Numbers below are those of other clients.
 _FIRST_CLIENT = 200
@@ -324,6 +326,48 @@ def _silent(adding: _Adding) -> Plan:
     return adding.with_events("late", events(), 27.0, adding.plan.events)
 
 
+def _switched(adding: _Adding) -> Plan:
+    """What a setting had begun ends with it, and begins anew when it is back."""
+    rng, number = adding.rng, adding.number(Protocol.TCP)
+    pool = adding.plan.services[number].pool
+    settings: dict[str, tuple[Any, ...]] = {
+        "hold": (None, Hold(5.0, 5), Hold(1.0, 2)),
+        "keeps_clients": (True, False),
+        "max_connections": (None, 1, 2),
+        "removal_s": (None, 0.5, 2.0),
+        "slow_start_s": (0.0, 4.0),
+        "affinity_timeout_s": (None, 1, 30),
+    }
+    balance = rng.choice([each for each in Balance if each is not Balance.SOURCE_HASH])
+    now = {name: rng.choice(values) for name, values in settings.items()}
+    is_weighted = rng.random() < 0.5
+    weights = tuple((e, rng.choice((1, 2))) for e in pool)
+
+    def serving() -> Serving:
+        handling = {name: value for name, value in now.items() if name != "affinity_timeout_s"}
+        return Serving(
+            pool[rng.choice((0, 0, 1)) :],
+            weights=weights if is_weighted else (),
+            affinity_timeout_s=now["affinity_timeout_s"],
+            handling=Handling(balance=balance, **handling),
+        )
+
+    def events() -> Iterator[Event]:
+        at = 0.0
+        for _ in range(8):
+            yield Event(round(at, 4), plans.UPDATE, (number, serving()))
+            at += rng.choice((0.1, 0.5, 1.5)) * (0.5 + rng.random())
+            name = rng.choice(tuple(settings))
+            now[name] = rng.choice(settings[name])
+        for n in range(40):
+            steps = [(rng.choice((0.1, 3.0)) * rng.random(), FINISH, 0)]
+            began = (at + 2.0) * rng.random()
+            yield adding.client(number, began, f"10.3.0.{n % 6 + 1}", steps)
+
+    kept = [e for e in adding.plan.events if e.what != plans.UPDATE or e.args[0] != number]
+    return adding.with_events("switched", events(), 12.0, kept)
+
+
 def _weighs(adding: _Adding) -> Plan:
     """The endpoints are those of before, also as objects, and their shares are other ones."""
     rng, number = adding.rng, adding.number(Protocol.TCP)
@@ -382,4 +426,9 @@ _SITUATIONS = {
     "silent": _silent,
     "workers": _workers,
 }
-_SITUATIONS_ALONE = {"dialled": _dialled, "client ports": _client_ports, "weights alone": _weighs}
+_SITUATIONS_ALONE = {
+    "dialled": _dialled,
+    "client ports": _client_ports,
+    "switched": _switched,
+    "weights alone": _weighs,
+}
