@@ -331,7 +331,7 @@ def _switched(adding: _Adding) -> Plan:
     rng, number = adding.rng, adding.number(Protocol.TCP)
     pool = adding.plan.services[number].pool
     settings: dict[str, tuple[Any, ...]] = {
-        "hold": (None, Hold(5.0, 5), Hold(1.0, 2)),
+        "hold": (None, Hold(30.0, 8), Hold(5.0, 5), Hold(1.0, 2)),
         "keeps_clients": (True, False),
         "max_connections": (None, 1, 2),
         "removal_s": (None, 0.5, 2.0),
@@ -346,7 +346,7 @@ def _switched(adding: _Adding) -> Plan:
     def serving() -> Serving:
         handling = {name: value for name, value in now.items() if name != "affinity_timeout_s"}
         return Serving(
-            pool[rng.choice((0, 0, 1)) :],
+            pool[rng.choice((0, 0, 1, len(pool))) :],
             weights=weights if is_weighted else (),
             affinity_timeout_s=now["affinity_timeout_s"],
             handling=Handling(balance=balance, **handling),
