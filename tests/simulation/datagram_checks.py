@@ -11,24 +11,28 @@ Rule 1: an excuse is one datagram's, or one flow's, and states why.
 Rule 2: what the data plane can't know yet counts for neither side: a datagram that waits in a
 socket, or that arrived while the process was stopped.
 
-Ends of flows are judged by ``flow_ends``, and what refusals mean by ``refusing_endpoints``.
+Ends of flows are judged by ``flow_ends``, what refusals mean by ``refusing_endpoints``, why a
+datagram was sent to no endpoint by ``unsent_datagrams``, and what is sent to another one by
+``retried_datagrams``.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from userspace_proxy.model import Balance, SocketAddress
-from userspace_proxy.model.connection_ends import EndReason
-from userspace_proxy.model.serving import Serving
+from userspace_proxy.model import SocketAddress
 
+from . import retried_datagrams, unsent_datagrams
 from .datagram_records import Flow, Question, allowed
 from .datagrams import DatagramSocket
 from .flow_ends import FlowEnds
-from .network import ANSWERS, LATE, UNROUTABLE, Address
+from .network import ANSWERS, LATE, Address
 from .refusing_endpoints import KEPT_S, RefusingEndpoints
+from .retried_datagrams import RetriedDatagrams
 from .troubles import SOON_S, Troubles
+from .unsent_datagrams import LATE_S, UnsentDatagrams
 
 if TYPE_CHECKING:
     from .world import Service, World
@@ -40,8 +44,8 @@ ORACLES = (
     "datagram hops",
     "datagram kept",
     "datagram once",
-    "datagram passed on",
-    "datagram tried again",
+    unsent_datagrams.ORACLE,
+    retried_datagrams.ORACLE,
     "flow counters",
     "flow ended for a reason",
     "flow endpoint",
@@ -50,9 +54,6 @@ ORACLES = (
     "refusing endpoint",
 )
 
-_LATE_S = 2.5
-# So many datagrams of a flow are kept for another endpoint.
-_KEPT = 4
 _CHECK_EVERY_S = 0.5
 
 
@@ -69,8 +70,6 @@ class DatagramChecks:
         self._of_client: dict[tuple[Address | None, Address | None], Flow] = {}
         self._due: deque[tuple[float, bytes, bool]] = deque()
         """What is to go on: until when, the payload, whether it is an answer."""
-        self._refused_flows: deque[tuple[float, Flow]] = deque()
-        """Those whose first datagrams are to be sent to another endpoint: until when."""
         self._gone: set[bytes] = set()
         """Answers that were passed on."""
         self._handling: tuple[Question, int] | None = None
@@ -78,6 +77,10 @@ class DatagramChecks:
         self.troubles = Troubles(world)
         self.ends = FlowEnds(world, self.troubles, self._flows, self._questions)
         self.refusing = RefusingEndpoints(world, self.troubles)
+        self._retried = RetriedDatagrams(world, self.troubles, self.refusing, self._questions)
+        self._unsent = UnsentDatagrams(
+            world, self.troubles, self.ends, self.refusing, self._flows, self._of_client
+        )
         self._checked_at = 0.0
         self.connections: Counter[str] = Counter()
         self.received: Counter[str] = Counter()
@@ -119,9 +122,7 @@ class DatagramChecks:
                     flow.came_at = now
                     # Or the process has the answer, and hasn't read it yet.
                     flow.may_be_stream = True
-                question.at_limit = self._at_limit(question.serving)
-                question.ejected = self._ejected(question)
-                question.unroutable = self._unroutable(question)
+                self._unsent.came(question)
                 self._due.append((now + SOON_S, payload, False))
             return
         found = self._answers.get(payload)
@@ -171,15 +172,13 @@ class DatagramChecks:
         flow = Flow(core, to, service, service.group.serving, now, used=now)
         flow.used_since = self.world.moment()[0]
         self._flows[core] = flow
-        self._note_limit(service)
-
-    def _note_limit(self, service: Service) -> None:
-        """Note for what was asked before that endpoints are full: it may be judged much later."""
         if service.group.serving.handling.max_connections is not None:
-            for _, payload, is_answer in self._due:
-                question = None if is_answer else self._questions[payload]
-                if question is not None and question.service is service and not question.ends:
-                    question.at_limit |= self._at_limit(question.serving)
+            # What was asked before may be judged much later.
+            self._unsent.connected(q for q in self._unjudged() if q.service is service)
+
+    def _unjudged(self) -> Iterator[Question]:
+        """Yield the clients' datagrams that are to go on."""
+        return (self._questions[payload] for _, payload, is_answer in self._due if not is_answer)
 
     def reached(self, payload: bytes, to: Address, behaviour: str) -> None:
         """Note what a datagram meets at its endpoint."""
@@ -206,8 +205,7 @@ class DatagramChecks:
             return
         now = self.world.timeline.now
         flow.refusals.append(now)
-        if self._is_to_be_tried_again(flow):
-            self._refused_flows.append((now + SOON_S, flow))
+        self._retried.refused(flow)
         self.refusing.refused(flow, number)
 
     def closed(self, core: DatagramSocket) -> None:
@@ -249,7 +247,7 @@ class DatagramChecks:
         self._check_endpoint(flow, payload)
         self._check_kept(question, payload)
         if to in question.ends:
-            self._check_sent_again(flow, question, payload, to)
+            self._retried.check_sent_again(flow, question, payload, to)
         question.ends.append(to)
 
     def _check_kept(self, question: Question, payload: bytes) -> None:
@@ -264,21 +262,6 @@ class DatagramChecks:
         else:
             why = f"{payload!r} was sent {now - question.at:.3f} s after it had come"
             self.judge.violate("datagram kept", why)
-
-    def _check_sent_again(
-        self, flow: Flow, question: Question, payload: bytes, to: Address
-    ) -> None:
-        """What an endpoint has refused is sent to another one, unless the flow has waited since."""
-        waits = flow.serving.handling.waits or question.serving.handling.waits
-        left = question.allowed - {SocketAddress(*end) for end in question.ends} - question.at_limit
-        if waits is not None and all(map(self.refusing.may_be_ejected, left)):
-            # It had none left to try, so it has waited, and begins anew.
-            self.judge.right("datagram tried again")
-        elif waits is not None or flow.service.changed_at >= question.at:
-            self.judge.excuse("datagram tried again", "its flow may have waited")
-        else:
-            why = f"{payload!r} was sent to {to} again, which had refused it"
-            self.judge.violate("datagram tried again", why)
 
     def _begin(self, flow: Flow, question: Question) -> None:
         """Note whose a flow is."""
@@ -359,7 +342,7 @@ class DatagramChecks:
                 self.judge.violate(
                     "flow endpoint", f"{flow.client} has a flow to {endpoint}, which left"
                 )
-            late_s = _LATE_S + self.troubles.stopped_since(flow.used)
+            late_s = LATE_S + self.troubles.stopped_since(flow.used)
             limit_s = self.ends.idle_s(flow, is_most=True) + late_s
             self.judge.check(
                 "flow idle",
@@ -368,142 +351,21 @@ class DatagramChecks:
                     f"the flow of {flow.client} to {flow.endpoint} is idle for {idle_s:.1f} s"
                 ),
             )
-        while self._refused_flows and self._refused_flows[0][0] < now:
-            due, flow = self._refused_flows.popleft()
-            self._check_tried_again(flow, due)
+        self._retried.look()
         while (
             self._due and self._due[0][0] + self.troubles.stopped_since(self._due[0][0] - 1.0) < now
         ):
             _, payload, is_answer = self._due.popleft()
             if is_answer:
                 self._check_answer(payload)
-            else:
-                self._check_question(payload)
-
-    def _check_question(self, payload: bytes) -> None:
-        """What a client sent is sent to an endpoint."""
-        question = self._questions[payload]
-        # Others that came at the same time may have been first.
-        question.at_limit |= self._at_limit(question.serving)
-        question.ejected |= self._ejected(question)
-        is_lost = question.is_given_up or question.is_refused or question.hops <= 1
-        if question.ends or is_lost or self._has_none(question) or self._has_no_route(question):
-            self.judge.right("datagram passed on")
-        elif self._waits(question) or self._waits_for_kernel(question, payload):
-            question.has_waited = True
-            hold = question.serving.handling.waits
-            assert hold is not None, "it waits"
-            self._due.append((self.world.timeline.now + hold.seconds + _LATE_S, payload, False))
-        elif excuse := self._why_not_sent(question):
-            self.judge.excuse("datagram passed on", excuse)
-        else:
-            self.judge.violate("datagram passed on", f"{payload!r} was sent to no endpoint")
-
-    def _waits_for_kernel(self, question: Question, payload: bytes) -> bool:
-        return not question.has_waited and self.ends.waits_for_kernel(payload)
-
-    def _has_none(self, question: Question) -> bool:
-        """Return whether no endpoint, or no listener, was there for a datagram."""
-        world, service, client = self.world, question.service, question.client[0]
-        if world.is_calm and world.plan.node.ends != "calm":
-            return True
-        is_closed = service.sock is None or service.closed_at >= question.at - SOON_S
-        servings = question.serving, service.group.serving
-        return is_closed or not all(allowed(serving, client) for serving in servings)
-
-    def _has_no_route(self, question: Question) -> bool:
-        """Return whether no endpoint could be dialled since a datagram came."""
-        hosts = [self.world.hosts[each] for each in question.allowed]
-        return not self.world.is_calm and all(
-            set(host.mix) == {UNROUTABLE} and host.changed_at < question.at for host in hosts
-        )
-
-    def _waits(self, question: Question) -> bool:
-        """Return whether a datagram waits for an endpoint that isn't ejected, or at its limit."""
-        handling = question.serving.handling
-        if handling.waits is None or question.has_waited:
-            return False
-        others = question.allowed - question.at_limit
-        has_hold = handling.hold is not None
-        # A client that has an endpoint waits for that one.
-        is_pinned = bool(question.at_limit) and (
-            question.serving.affinity_timeout_s is not None
-            or handling.balance is Balance.SOURCE_HASH
-        )
-        may_wait = has_hold or bool(question.at_limit)
-        are_ejected = may_wait and all(map(self.refusing.may_be_ejected, others))
-        return is_pinned or question.was_at_limit or are_ejected
-
-    def _ejected(self, question: Question) -> frozenset[SocketAddress]:
-        return frozenset(filter(self.refusing.may_be_ejected, question.allowed))
-
-    def _unroutable(self, question: Question) -> frozenset[SocketAddress]:
-        hosts = self.world.hosts
-        return frozenset(e for e in question.allowed if UNROUTABLE in hosts[e].mix)
+            elif again_at := self._unsent.check(payload, self._questions[payload]):
+                self._due.append((again_at, payload, False))
 
     def reported(self, endpoint: Address, how: str) -> None:
         """Note what another worker has reported of an endpoint."""
         self.refusing.reported(endpoint, how)
         if how != "answered":
-            # Those that the process has yet to read find it left out.
-            for _, payload, is_answer in self._due:
-                if not is_answer:
-                    question = self._questions[payload]
-                    question.ejected |= question.allowed & {SocketAddress(*endpoint)}
-
-    def _why_not_sent(self, question: Question) -> str:
-        service, at = question.service, question.at
-        if service.changed_at >= at - SOON_S:
-            return "the Service has changed meanwhile"
-        others = question.allowed - question.at_limit - question.ejected
-        if others <= question.unroutable | self._unroutable(question):
-            return "no endpoint can be dialled"
-        flow = self._of_client.get((question.client, question.to))
-        if flow is not None and len(flow.refusals) > 1:
-            return "its flow has more refusals than one"
-        if question.has_waited:
-            return "it has waited too long, or too many did"
-        if self.troubles.flows_lacked(at):
-            return "the kernel lacked something"
-        if self.troubles.was_short(at):
-            return "there may be a shortage"
-        return ""
-
-    def _is_to_be_tried_again(self, flow: Flow) -> bool:
-        """Return whether another endpoint is to get what a refused flow has sent."""
-        now, world = self.world.timeline.now, self.world
-        if flow.answered_at is not None or flow.core.inbox or len(flow.sent) > _KEPT:
-            return False
-        if now - flow.began > KEPT_S - SOON_S or flow.client is None or world.is_calm:
-            return False
-        serving = flow.service.group.serving
-        if serving.handling.max_connections is not None or serving.standbys:
-            return False
-        others = allowed(serving, flow.client[0]) - {SocketAddress(*flow.endpoint)}
-        return any(not world.hosts[e].mix and not self.refusing.may_be_ejected(e) for e in others)
-
-    def _check_tried_again(self, flow: Flow, due: float) -> None:
-        if flow.cause is EndReason.EVICTED:
-            # Another client's flow has its place: that is judged at its end.
-            return
-        ends = {payload: self._questions[payload].ends for payload in flow.sent[:1]}
-        excuse = self._why_not_tried_again(flow, due)
-        if all(len(set(each)) > 1 for each in ends.values()):
-            self.judge.right("datagram tried again")
-        elif excuse:
-            self.judge.excuse("datagram tried again", excuse)
-        else:
-            why = f"{flow.endpoint} has refused {ends}, and no other endpoint got them"
-            self.judge.violate("datagram tried again", why)
-
-    def _why_not_tried_again(self, flow: Flow, due: float) -> str:
-        if flow.service.closed_at >= flow.began or flow.service.changed_at >= flow.began:
-            return "the Service has changed"
-        if self.troubles.flows_lacked(due - SOON_S):
-            return "the kernel lacked something"
-        if self.troubles.stopped_since(flow.began) or flow.answered_at is not None:
-            return "it was too late"
-        return ""
+            self._unsent.failed_elsewhere(endpoint, self._unjudged())
 
     def _check_answer(self, payload: bytes) -> None:
         _, flow, since = self._answers[payload]
@@ -530,10 +392,3 @@ class DatagramChecks:
             self.judge.check(
                 "flow counters", counted == right, f"{label} counted {counted}, not {right}"
             )
-
-    def _at_limit(self, serving: Serving) -> frozenset[SocketAddress]:
-        most = self.world.plan.node.share_of(serving.handling.max_connections)
-        if most is None:
-            return frozenset()
-        flows = Counter(SocketAddress(*flow.endpoint) for flow in self._flows.values())
-        return frozenset(each for each, count in flows.items() if count >= most)
