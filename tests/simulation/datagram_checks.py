@@ -148,6 +148,13 @@ class DatagramChecks:
             self._handling = question, self.world.kernel.lacks
             used = self.world.dataplane.engine.descriptors
             question.is_refused = used.in_use >= used.limit and not self.ends.has_flows
+            flow = self._of_client.get((question.client, question.to))
+            if flow is not None and question.hops > 1:
+                self.world.flow_choices.goes_on(flow.core)
+
+    def answer_taken(self, core: DatagramSocket) -> None:
+        """Note that the data plane has an endpoint's datagram."""
+        self.world.flow_choices.answered(core)
 
     def _handled(self) -> None:
         """Note whether the kernel has refused what the last datagram needed."""

@@ -280,6 +280,12 @@ class Model:
             return Sure.NO
         return Sure.YES if any(known.is_sure for known in ended) else Sure.EITHER
 
+    def may_have_answered(self, endpoint: SocketAddress) -> None:
+        """An answer may have ended an ejection, or it goes on."""
+        for side in self.sides:
+            if endpoint in side.excluded:
+                side.excluded[endpoint].is_sure = False
+
     def forget_pins(self) -> None:
         """Memory is short: clients may be forgotten, any of them."""
         for side in self.sides:

@@ -105,7 +105,12 @@ class SimulatedSocket:
     def recv_into(self, buffer: Any) -> int:
         """Part of _socket.socket."""
         core = self._enter("recv")
-        data = core.read(len(buffer)) if isinstance(core, Stream) else core.read()[0]
+        if isinstance(core, Stream):
+            data = core.read(len(buffer))
+        else:
+            data = core.read()[0]
+            if (watcher := self._kernel.network.watcher) is not None:
+                watcher.answer_taken(core)
         count = min(len(data), len(buffer))
         buffer[:count] = data[:count]
         return count

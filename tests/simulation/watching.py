@@ -6,7 +6,7 @@ What is replaced calls the original; nothing changes for the data plane.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from userspace_proxy.dataplane import tcp, tcp_dial, udp, waiting_room
@@ -17,6 +17,10 @@ from .sockets import core_of
 if TYPE_CHECKING:
     from .sockets import SimulatedSocket
     from .world import Service, World
+
+
+_Changed = tuple[Any, str, Any, Any]
+"""An owner, the name of an attribute of it, what replaces that, and what it was."""
 
 
 class News:
@@ -45,8 +49,6 @@ def watching(world: World) -> Iterator[None]:
     connection, dial, room = tcp.TcpConnection, tcp_dial.TcpDial, waiting_room.WaitingRoom
     begin, join = connection.begin, connection.join
     connect, wait, pick_again = dial._connect, room.wait, dial._pick_again
-    listener = udp.UdpListener
-    end = listener.end
 
     def begins(self: Any) -> None:
         world.choices.begins(core_of(self.client), self.client_ip)
@@ -74,25 +76,67 @@ def watching(world: World) -> Iterator[None]:
         wait(self, waiter, *args, **options)
         if core is None:
             world.datagrams.ends.waits(waiter)
+            world.flow_choices.waits(waiter)
         else:
             world.choices.has_place(core)
             client = world.clients[core.remote[1] - 20000]
             world.counts.waits(client.number, client.service)
+
+    changed: tuple[_Changed, ...] = (
+        (connection, "begin", begins, begin),
+        (connection, "join", joins, join),
+        (dial, "_connect", connects, connect),
+        (dial, "_pick_again", picks_again, pick_again),
+        (room, "wait", waits, wait),
+    )
+    with _replaced(changed), _watching_flows(world):
+        yield
+
+
+@contextlib.contextmanager
+def _watching_flows(world: World) -> Iterator[None]:
+    listener = udp.UdpListener
+    end, find, dial_flow = listener.end, listener._connect, listener._dial
+    refuse, leave = listener.endpoint_refused, listener._leave_endpoint
 
     def ends(self: Any, flow: Any, cause: Any, *args: Any) -> None:
         if not flow.is_ended:
             core = None if flow.sock is None else core_of(flow.sock)
             world.datagrams.ends.ends(core, flow, cause)
         end(self, flow, cause, *args)
+        world.flow_choices.ended(flow)
 
-    changed: tuple[tuple[Any, str, Any, Any], ...] = (
-        (connection, "begin", begins, begin),
-        (connection, "join", joins, join),
-        (dial, "_connect", connects, connect),
-        (dial, "_pick_again", picks_again, pick_again),
-        (room, "wait", waits, wait),
+    def finds(self: Any, flow: Any) -> bool:
+        with world.flow_choices.dials(flow) as found:
+            found.append(find(self, flow))
+        return found[0]
+
+    def dials_flow(self: Any, flow: Any, endpoint: SocketAddress) -> Any:
+        with world.flow_choices.dial(flow, endpoint) as answer:
+            answer.append(dial_flow(self, flow, endpoint))
+        return answer[0]
+
+    def refuses(self: Any, flow: Any, failed: Any) -> None:
+        world.flow_choices.refused(flow, failed.failure)
+        refuse(self, flow, failed)
+
+    def leaves(self: Any, flow: Any, **options: Any) -> None:
+        world.flow_choices.leaves(flow)
+        leave(self, flow, **options)
+
+    changed: tuple[_Changed, ...] = (
         (listener, "end", ends, end),
+        (listener, "_connect", finds, find),
+        (listener, "_dial", dials_flow, dial_flow),
+        (listener, "endpoint_refused", refuses, refuse),
+        (listener, "_leave_endpoint", leaves, leave),
     )
+    with _replaced(changed):
+        yield
+
+
+@contextlib.contextmanager
+def _replaced(changed: Iterable[_Changed]) -> Iterator[None]:
     for owner, name, new, _ in changed:
         setattr(owner, name, new)
     try:

@@ -18,11 +18,12 @@ from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.model.proxy_protocol import write_header
 from userspace_proxy.model.serving import Serving
 
-from . import datagram_checks, evictions, flow_waits, oracles, tcp_counts, tcp_ends
+from . import datagram_checks, evictions, flow_choices, flow_waits, oracles, tcp_counts, tcp_ends
 from . import plan as plans
 from .actors import Asker, Party, PodHost
 from .choices import Choices
 from .datagram_checks import DatagramChecks
+from .flow_choices import FlowChoices
 from .judgements import Judgements
 from .kernel import Kernel, Runaway
 from .model import Span
@@ -38,6 +39,7 @@ from .watching import News, watching
 
 ORACLES = (
     *evictions.ORACLES,
+    *flow_choices.ORACLES,
     flow_waits.ORACLE,
     *oracles.ORACLES,
     *tcp_counts.ORACLES,
@@ -289,6 +291,7 @@ class World:
         self.network.closing = lambda: self.reactor._late
         self.oracles = Oracles(self)
         self.choices = Choices(self)
+        self.flow_choices = FlowChoices(self, self.choices)
         self.counts = self.kernel.watcher = TcpCounts(self)
         if node.is_preserving:
             self.dataplane.preserve((), {"10.2.0.0/16": 5, "10.3.0.0/17": 7}, is_on=True)
