@@ -27,7 +27,6 @@ from typing import NamedTuple
 
 from ..model import Protocol, contains
 from .ctnetlink import (
-    IPS_DST_NAT,
     IPS_SEEN_REPLY,
     NO_VOLUME,
     ConntrackEntry,
@@ -50,8 +49,6 @@ _HINT = "modprobe nf_conntrack_netlink, grant NET_ADMIN, or run with --steering=
 # Of 200,000 entries the kernel skips one in 0.4 µs per filter, and reading one takes 3.4 µs
 # (measured): above this many filters one listing of all entries is never more work.
 FULL_LISTING_ABOVE = 8
-# Entries without these bits were neither translated nor answered; there are hardly any.
-_UNSTEERED = IPS_SEEN_REPLY | IPS_DST_NAT
 # For a listing that is expected to be empty. Source: RFC 1078, which is not in use.
 _UNUSED_PORT = 1
 
@@ -135,10 +132,11 @@ def forget_changed(version: int, changes: Iterable[Change]) -> int:
         allowed = connections.get(entry.dialled)
         return allowed is not None and not is_answered(entry) and allowed.is_stale(entry)
 
-    # Those that were never steered can't have been translated: there are hardly any.
+    # Also of frontends that were not steered: this proxy may have led them to an endpoint before
+    # they left, or another one until now.
+    unanswered = [EntryFilter(socket.IPPROTO_TCP, without=IPS_SEEN_REPLY)] if tcp else []
+    # All would be listed for each frontend, and these entries last ten seconds.
     steered = [dialled for dialled, change in tcp.items() if change.before is not None]
-    without = IPS_SEEN_REPLY if steered else _UNSTEERED
-    unanswered = [EntryFilter(socket.IPPROTO_TCP, without=without)] if tcp else []
     reset = [one._replace(are_reset=True) for one in _listings(socket.IPPROTO_TCP, steered)]
     associated = _listings(socket.IPPROTO_UDP, udp)
     return _remove(version, associated, is_stale_association) + _remove(

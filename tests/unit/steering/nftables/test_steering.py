@@ -294,6 +294,21 @@ async def test_an_unanswered_syn_to_an_endpoint_ends_although_the_other_table_ha
         assert not conntrack.count_by_endpoint(4, socket.IPPROTO_TCP).entries
 
 
+async def test_an_unanswered_syn_to_an_endpoint_ends_when_its_frontend_returns(
+    node, steering, begin
+):
+    node.run("ip route add 10.244.0.0/16 dev lo")
+    endpoint = SocketAddress("10.244.1.2", 8080)
+    await steering.apply({WEB: KernelTarget(36002, (EndpointChoice((endpoint,)),))})
+    begin(WEB)
+    await steering.change({}, [WEB])
+    await steering.forget_stale()
+    await steering.change({WEB: 36002}, ())
+    await steering.forget_stale()
+    with node:
+        assert not conntrack.count_by_endpoint(4, socket.IPPROTO_TCP).entries
+
+
 async def test_flows_to_the_port_of_a_frontend_end_with_it_although_its_element_had_drifted(
     node, steering, dial
 ):
