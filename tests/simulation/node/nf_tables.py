@@ -61,6 +61,8 @@ class NfTables:
         self._rehashed = ("", "")
         self.rehashes = 0
         """How many of the next listings of elements lack some, without an indication."""
+        self.lacked = 0
+        """How many listings have."""
         self.changed: Callable[[int, list[Event]], None] = lambda _port, _events: None
         """Called after each transaction, with the port of the program's socket."""
         self.refused: Callable[[int, set[str], int], None] = lambda _port, _tables, _code: None
@@ -122,6 +124,7 @@ class NfTables:
         # No two listings of a set lack the same element.
         if self.rehashes and kind == GET_ELEMENT and self._rehashed != place:
             self.rehashes -= 1
+            self.lacked += 1
             lost = self._rng.randrange(4)
             self._rehashed = place
         elif kind == GET_ELEMENT:

@@ -109,7 +109,9 @@ class Known:
             self._has_lost_structure = True
             self._has_lost_look_ups |= change.loses_look_ups
             self._unsure_counts |= set(FRONTENDS)
-        self._moved |= differing(self._old, self._new)
+        # Also those that lead where a step may be in force in part: that is put right first.
+        for one in (self._old, *self._doubtful):
+            self._moved |= differing(one, self._new)
         self._since += [dict(self._old), dict(self._new)]
         self._unsure_counts |= change.by_elements
         self.still_drifted()

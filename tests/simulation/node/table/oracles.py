@@ -130,9 +130,9 @@ class Oracles(ClientOracles):
             must = expecting.must_be_gone(entry, last, now, self._node.refuse_port)
             is_of_proxy = entry.is_translated and entry.leads_to.ip in self._node.kernel.addresses
             was_absent = entry.number <= self._absent.get(frontend, 0)
-            is_excused = is_of_proxy or expecting.is_odd(entry) or was_absent
+            is_excused = entry.is_reset and (is_of_proxy or was_absent or expecting.is_odd(entry))
             if must and entry.flow.protocol == 6 and is_excused:
-                self._judge.excuse("stale flow ends", "a SYN from before the frontend")
+                self._judge.excuse("stale flow ends", "a reset from before the frontend")
                 continue
             self._judge.check(
                 "stale flow ends",

@@ -252,11 +252,11 @@ class World:
 
     def _count(self) -> None:
         steering = self.node.steering
-        rehashes = self.node.tables.rehashes
+        lacked = self.node.tables.lacked
         found, is_done = self._call("kernel_connections", steering.kernel_connections)
         is_counting = is_done and self._is_applied and not self.oracles.has_failed
         # A listing of counters is read once, and may lack some.
-        is_counting = is_counting and rehashes == self.node.tables.rehashes
+        is_counting = is_counting and lacked == self.node.tables.lacked
         if is_counting and self.node.steering is steering:
             self.oracles.counted(found, self.applied)
         if self.node.steering is not steering:
