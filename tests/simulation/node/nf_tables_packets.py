@@ -44,6 +44,7 @@ from .nf_tables_state import (
 # NF_IP_PRI_NAT_DST and NF_IP_PRI_NAT_SRC: where all nat chains of a hook are evaluated.
 _NAT_AT = {PREROUTING: -100, OUTPUT: -100, POSTROUTING: 100, INPUT: 100}
 
+TCP = 6
 _Chains = tuple[list[tuple[Table, Chain]], list[tuple[Table, Chain]]]
 Listens = Callable[[int, int], bool | None]
 """Returns whether the socket at a port, by protocol, is transparent; None: there is none."""
@@ -193,7 +194,8 @@ class Packets:
     def _received(self, packet: Packet) -> Outcome:
         """Return what a socket of this node does with a packet, or the stack without one."""
         if self.listens(packet.flow.protocol, packet.to.port) is None:
-            return Outcome(Kind.REFUSED, packet.to)
+            # The stack's RST ends an entry without an answer.
+            return Outcome(Kind.REFUSED, packet.to, has_entry=packet.flow.protocol != TCP)
         is_translated = packet.to != packet.flow.dialled
         return Outcome(Kind.TO_PORT, packet.to) if is_translated else Outcome(Kind.UNTOUCHED)
 

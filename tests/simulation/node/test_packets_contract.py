@@ -14,6 +14,8 @@ from random import Random
 import pytest
 
 from tests.netns import DEADLINE_S, Net
+from userspace_proxy.kernel.conntrack import count_by_endpoint
+from userspace_proxy.kernel.ctnetlink import pack_address
 from userspace_proxy.kernel.ip_options import IP_TRANSPARENT
 from userspace_proxy.model import Frontend, Protocol, SocketAddress
 from userspace_proxy.steering.base import (
@@ -168,6 +170,11 @@ def test_connections_go_where_the_simulated_kernel_leads_them(real: Real) -> Non
             flow = Flow(6, Place(client, 40_000), Place(*to))
             wanted = set(verdicts(packets, flow, is_local=client == NODE))
             assert real.dial(client, to) in wanted, (client, to, wanted)
+    refused = (REFUSED.ip, REFUSED.port)
+    assert packets.send(Flow(6, Place(CLIENTS[0], 40_000), Place(*refused)))[1] is None
+    with real.node:
+        tracked = count_by_endpoint(4, socket.IPPROTO_TCP).entries
+    assert tracked and pack_address(*refused) not in {dialled for dialled, _ in tracked}
     pinned = (PINNED.ip, PINNED.port)
     for client in CLIENTS:
         first = real.dial(client, pinned)
