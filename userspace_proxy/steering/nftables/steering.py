@@ -147,7 +147,7 @@ class NftablesProgrammer(NatProgrammer):
             opened.callback(super().close)
             self._kernel_path = KernelPath(facts.proxy_name)
             opened.pop_all()
-        self._refuse_port = facts.refuse_port
+        self._refuse_port = self._earlier_refuse_port = facts.refuse_port
         self._without_ipv6: dict[Frontend, str] = {}
         self._uses: dict[bytes, int] = {}
         """How many frontends use each port, by its key in the guard."""
@@ -172,7 +172,8 @@ class NftablesProgrammer(NatProgrammer):
         if listing is None:
             return {}
         self._to_ip = to_ip_of(listing)
-        refuse_ports = {self._refuse_port, refuse_port_of(listing)}
+        self._earlier_refuse_port = refuse_port_of(listing)
+        refuse_ports = {self._refuse_port, self._earlier_refuse_port}
         ports = read_ports(listing.elements_of(MAPS.values()))
         return {f: 0 if port in refuse_ports else port for f, port in ports.items()}
 
@@ -248,7 +249,8 @@ class NftablesProgrammer(NatProgrammer):
         ports = self._applied or {}
         # Connections that began while no rules were maintained may lead anywhere.
         left = self.start()
-        self._stale = dict.fromkeys(ports) | self._stale | left
+        led = {f: port or self._earlier_refuse_port for f, port in left.items()}
+        self._stale = dict.fromkeys(ports) | self._stale | led
         self._released.add(guard_key(f, port) for f, port in left.items() if port)
         self._uses = count_uses(ports, self._refuse_port)
         self._table.write_all()

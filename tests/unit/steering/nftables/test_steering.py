@@ -247,6 +247,25 @@ async def test_flows_to_endpoints_of_an_earlier_run_end_with_their_frontend(
     await successor.close()
 
 
+async def test_flows_to_the_refuse_port_of_an_earlier_run_end_with_their_frontend(
+    node, steering, dial
+):
+    await steering.apply({DNS: REFUSE})
+    # Its rules alone let no such flow begin.
+    node.run("nft flush chain inet userspace-proxy input")
+    dial(DNS)
+    with node:
+        assert conntrack.count_by_endpoint(4, socket.IPPROTO_UDP).entries.total() == 1
+    await steering.repair()
+    await steering.close()
+    successor = NftablesSteering(SteeringFacts(refuse_port=35998))
+    await successor.start()
+    await successor.apply({})
+    with node:
+        assert not conntrack.count_by_endpoint(4, socket.IPPROTO_UDP).entries
+    await successor.close()
+
+
 @pytest.mark.parametrize("then", ["other endpoint", "not steered", "clean_up"])
 async def test_flows_to_endpoints_of_a_half_written_first_run_end(
     node, steering, begin, monkeypatch, then
