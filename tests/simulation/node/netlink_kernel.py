@@ -63,6 +63,9 @@ class NetlinkKernel:
         """How many system calls later events arrive at most."""
         self.slow_answers: list[float] = []
         """By how many seconds the next answers are late."""
+        self.listing_cpu_s = 0.0
+        """The CPU time that a listing of links, addresses or routes takes."""
+        self._cpu_s = 0.0
         self.lost_events = 0
         """How many of the next events don't fit into a socket's buffer."""
         self.events_lost = 0
@@ -92,6 +95,11 @@ class NetlinkKernel:
         """Return a moment that is later than each one before."""
         self._ahead_s += _TICK_S
         return self.now()
+
+    def cpu_clock(self) -> float:
+        """Return the CPU time of a thread that does nothing but list."""
+        self._cpu_s += self.listing_cpu_s
+        return self._cpu_s
 
     def wait_until(self, when: float) -> None:
         """Let time pass."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 import errno
 import functools
 import ipaddress
+import itertools
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from . import netlink_wire as wire
@@ -68,6 +70,10 @@ class Routes:
         self._listed: tuple[int, dict[tuple[int, int], _Bodies]] = (0, {})
         self.refuses = 0
         """How many of the next listings are refused."""
+        self.unrest = 0
+        """During how many of the next listings something changes that is listed again equal."""
+        self.interrupted = 0
+        """During how many something has."""
         kernel.add(ROUTE, self)
 
     def put(self, link: Link) -> None:
@@ -138,10 +144,18 @@ class Routes:
                 family = request.body[0] if request.body else 0
                 kind = request.kind
                 items = lambda k=kind, f=family: self._list(k, f)  # noqa: E731 - bound now
-                sock.begin(Listing(request.number, sock.port, items, lambda: self._sequence))
+                sock.begin(Listing(request.number, sock.port, items, self._changes()))
 
     def forget(self, sock: NetlinkSocket) -> None:
         """Part of Subsystem."""
+
+    def _changes(self) -> Callable[[], int]:
+        """Return what a listing's number of changes is."""
+        if not self.unrest:
+            return lambda: self._sequence
+        self.unrest -= 1
+        self.interrupted += 1
+        return functools.partial(next, itertools.count())
 
     def _list(self, kind: int, family: int) -> _Bodies:
         # Cost: each part of a listing asks for all of it.

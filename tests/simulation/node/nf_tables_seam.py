@@ -84,7 +84,7 @@ def installed(
     undo = [(module, name, vars(module)[name]) for module, name, _ in patches]
     # The clocks of listings are defaults of their arguments.
     defaults = NodeListings.__init__.__defaults__
-    NodeListings.__init__.__defaults__ = (kernel.clock, lambda: 0.0)
+    NodeListings.__init__.__defaults__ = (kernel.clock, kernel.cpu_clock)
     for module, name, value in patches:
         setattr(module, name, value)
     try:

@@ -136,7 +136,7 @@ class ClientOracles(Known):
             return
         way_in = None if client.is_local else self._node.routes.link_to(client.ip)
         way_out = self._node.routes.link_to(outcome.place.ip)
-        if any(one is not None and one.number in self.changed_links for one in (way_in, way_out)):
+        if any(one is not None and one.number in self.links.changed for one in (way_in, way_out)):
             self._judge.excuse("masquerade", "links changed")
             return
         self._judge.check(
@@ -207,13 +207,14 @@ class ClientOracles(Known):
         )
 
     def _some_clients(self) -> list[tuple[Frontend, Client]]:
-        """Return each frontend with one client, in turn."""
+        """Return each frontend with one client, in turn, but what another program takes first."""
         self._turn += 1
         found = []
         for index, frontend in enumerate(FRONTENDS):
             version = 6 if ":" in frontend.ip else 4
             some = [one for one in CLIENTS if one.version == version]
-            found.append((frontend, some[(self._turn + index) % len(some)]))
+            if not (self.taker and self.taker.concerns(frontend)):
+                found.append((frontend, some[(self._turn + index) % len(some)]))
         return found
 
     def _verdict(self, frontend: Frontend, client: Client, draw: int) -> Outcome:
@@ -265,7 +266,7 @@ class ClientOracles(Known):
 
     def _is_by_link(self, client: Client) -> bool:
         """Return whether a client comes by a link that the product doesn't know yet."""
-        if client.is_local or not self.changed_links:
+        if client.is_local or not self.links.changed:
             return False
         link = self._node.routes.link_to(client.ip)
-        return link is not None and link.number in self.changed_links
+        return link is not None and link.number in self.links.changed

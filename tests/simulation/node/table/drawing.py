@@ -17,11 +17,12 @@ FEATURES = (
     "kernel path", "affinity", "networks", "source hash", "refused", "clients", "drift",
     "drift within", "foreign", "refusals", "lost answers", "queries fail", "slow", "lost events",
     "restarts", "deaths", "links", "small parts", "late events", "lacks", "small buffer",
-    "forwarding", "ports dialled", "cleaned up", "unnumbered", "neighbour", "crowds",
+    "forwarding", "ports dialled", "cleaned up", "unnumbered", "neighbour", "crowds", "takers",
+    "unrest",
 )  # fmt: skip
 _RARE = {
     "small buffer": 0.06, "lacks": 0.15, "slow": 0.15, "lost answers": 0.12, "neighbour": 0.2,
-    "crowds": 0.3,
+    "crowds": 0.3, "takers": 0.2, "unrest": 0.25,
 }  # fmt: skip
 _NETWORKS = {4: ("10.244.0.0/16", "10.1.0.0/16"), 6: ("fd00:244::/32", "fd00:1::/64")}
 _FAULTS = {
@@ -30,6 +31,7 @@ _FAULTS = {
     "queries fail": ("query", "rehash", "routes"),
     "slow": ("slow",),
     "lost events": ("lost events",),
+    "unrest": ("unrest",),
 }
 
 
@@ -39,11 +41,13 @@ def make_plan(seed: int) -> Plan:
     features = frozenset(f for f in FEATURES if rng.random() < _RARE.get(f, 0.45))
     node = _node(rng, features)
     drawer = _Drawer(rng, features)
-    steps = [drawer.apply()]
+    steps = [*drawer.before_all(), drawer.apply()]
     for _ in range(rng.randint(4, 22)):
         steps += drawer.step()
     if {"drift", "drift within"} <= features:
         steps += drawer.last_drifts()
+    if {"drift", "neighbour"} <= features:
+        steps += drawer.last_listing()
     return Plan(seed, features, node, tuple(steps))
 
 
@@ -53,11 +57,12 @@ def _node(rng: Random, features: frozenset[str]) -> TableNode:
         lacks = (rng.choice(("socket", "set counter", "element counter")),)
     return TableNode(
         links=_links(features),
-        part_messages=rng.randint(1, 4) if "small parts" in features else 30,
+        part_messages=rng.randint(1, 4) if {"small parts", "neighbour"} & features else 30,
         elements_per_message=rng.randint(1, 4),
         event_calls=rng.choice((1, 5, 30, 150)) if "late events" in features else 0,
         lacks=lacks,
         send_buffer_bytes=rng.randint(16_000, 30_000) if "small buffer" in features else 425_984,
+        listing_cpu_s=rng.choice((0.0, 0.01, 0.06)) if "unrest" in features else 0.0,
         proxy_name=rng.choice(("", "", "edge", "a name with spaces")),
     )
 
@@ -65,13 +70,16 @@ def _node(rng: Random, features: frozenset[str]) -> TableNode:
 def _links(features: frozenset[str]) -> tuple[Link, ...]:
     own = () if "unnumbered" in features else ("169.254.1.1/32",)
     return (
-        Link(
-            p.UPLINK, "eth0", addresses=("10.1.0.1/16", "fd00:1::1/64", "fe80::2/64"),
-            has_gateway=True,
-        ),
+        _uplink(has_best=not own),
         pod_link(p.POD_LINK, 2, own),
         pod_link(p.OTHER_POD_LINK, 3, own),
-    )  # fmt: skip
+    )
+
+
+def _uplink(*, has_best: bool) -> Link:
+    best = (f"{p.NODE_ADDRESSES[0]}/16",) if has_best else ()
+    addresses = ("10.1.0.1/16", *best, "fd00:1::1/64", "fe80::2/64")
+    return Link(p.UPLINK, "eth0", addresses=addresses, has_gateway=True)
 
 
 def pod_link(number: int, pod: int, own: tuple[str, ...]) -> Link:
@@ -101,6 +109,14 @@ class _Drawer:
         self._last = targets
         return Step(p.APPLY, tuple(targets.items()))
 
+    def before_all(self) -> list[Step]:
+        """Return the tables of programs that were there first, which listings begin with."""
+        rng = self._rng
+        if not self._has & {"foreign", "neighbour"}:
+            return []
+        names = rng.choices(FOREIGN[:2], k=rng.randint(0, 3))
+        return [Step(p.DRIFT, name=name, number=rng.randrange(1000)) for name in names]
+
     def step(self) -> list[Step]:
         """Return one step of the product, and what happens before or within it."""
         rng = self._rng
@@ -108,6 +124,9 @@ class _Drawer:
         steps += self._before()
         if "crowds" in self._has and rng.random() < 0.3:
             return steps + self._crowd()
+        if "takers" in self._has and rng.random() < 0.15:
+            change = self._change() if rng.random() < 0.7 else Step(p.CHANGE)
+            return [*steps, replace(change, kind=p.TAKE, number=rng.randrange(1000))]
         draw = rng.random()
         if draw < 0.35:
             change = self._change()
@@ -143,6 +162,24 @@ class _Drawer:
             Step(p.REPAIR),
         ]
 
+    def last_listing(self) -> list[Step]:
+        """Return a drift, and tables that go while the product lists its own behind them.
+
+        A listing continues at a place in a list, so it lacks what moved to the front.
+        """
+        rng = self._rng
+        number, gone = rng.randrange(1000), range(5, 45)
+        return [
+            *(Step(p.DRIFT, name=FOREIGN[0], number=number + one) for one in range(3)),
+            Step(p.DRIFT, name="delete table", number=number),
+            Step(p.REPAIR),
+            Step(p.LATER, seconds=1.0),
+            Step(p.REPAIR),
+            Step(p.DRIFT, name=rng.choice(OF_ELEMENTS), number=number),
+            *(Step(p.DRIFT, name=FOREIGN[2], within=one) for one in sorted(rng.sample(gone, 3))),
+            Step(p.REPAIR),
+        ]
+
     def _before(self) -> list[Step]:
         rng, has, steps = self._rng, self._has, []
         if "clients" in has:
@@ -173,7 +210,7 @@ class _Drawer:
                 steps.append(Step(p.FAULT, name=name, number=rng.randrange(1000), within=within))
         if "deaths" in has and rng.random() < 0.12:
             steps.append(Step(p.DIE, within=rng.randint(1, 70)))
-        if "links" in has and rng.random() < 0.2:
+        if "links" in has and rng.random() < (0.35 if "unrest" in has else 0.2):
             steps.append(self._link())
         if "forwarding" in has and rng.random() < 0.1:
             steps.append(Step(p.FORWARDING))
@@ -190,7 +227,8 @@ class _Drawer:
     def _crowd(self) -> list[Step]:
         """Return steps in which clients of a frontend end in different ways, and it changes.
 
-        Or it leaves and returns, and its connections are counted before and after that.
+        Or it leaves and returns, and its connections are counted before and after that. Or it
+        leaves the kernel path, and its endpoints change then.
         """
         rng = self._rng
         if not self._last:
@@ -204,6 +242,12 @@ class _Drawer:
             for index, fate in enumerate(rng.sample(fates, rng.randint(2, 4)))
         ]
         before = self._last[frontend]
+        if isinstance(before, KernelTarget) and rng.random() < 0.3:
+            off = replace(before, is_on=False)
+            other = replace(self._kernel_target(frontend), port=before.port, is_on=False)
+            changes = [Step(p.CHANGE, ((frontend, one),)) for one in (off, other)]
+            self._last[frontend] = other
+            return [*crowd, changes[0], Step(p.FORGET), changes[1], Step(p.FORGET)]
         if rng.random() < 0.5:
             self._last[frontend] = self._target(frontend)
             change = Step(p.CHANGE, ((frontend, self._last[frontend]),))
@@ -244,6 +288,8 @@ class _Drawer:
 
     def _link(self) -> Step:
         rng = self._rng
+        if "unnumbered" in self._has and rng.random() < 0.3:
+            return Step(p.LINK, link=_uplink(has_best=rng.random() < 0.3))
         own = rng.choice(((), ("169.254.1.1/32",)))
         if rng.random() < 0.3:
             return Step(p.UNLINK, number=p.NEW_POD_LINK)

@@ -9,9 +9,11 @@ from userspace_proxy.model import Frontend, SocketAddress
 from userspace_proxy.steering.base import Target
 
 from ...judgements import Judgements
+from .known_links import KnownLinks
 from .node import Attempts, Machine
 from .pictures import Drifted
 from .plan import FRONTENDS, Client
+from .takers import Taker
 
 Targets = Mapping[Frontend, Target]
 UNKNOWN = -1000
@@ -32,13 +34,12 @@ class Known:
         """Whether the tables are as the product wrote them last."""
         self._why_unsure = ""
         self._affected: set[Frontend] = set()
-        """Frontends that a drift concerns, until all was put right."""
+        """Those that a drift concerns, until all was put right."""
         self._moved: set[Frontend] = set()
         """Frontends whose targets have changed since such a drift."""
         self._led: dict[tuple[Frontend, Client], set[str]] = {}
         """Where clients are led by it."""
-        self._last_before = 0
-        """The last entry before it."""
+        self._last_before = 0  # The last entry before it.
         self._has_lost_structure = False
         """Whether a drift has changed more than elements."""
         self._has_lost_look_ups = False  # Rules that look frontends up may be missing.
@@ -46,9 +47,7 @@ class Known:
         """Targets of steps that may be in force in part."""
         self._since: list[Targets] = []
         """Targets of all steps since the tables were right."""
-        self.links_changed = False
-        self.changed_links: set[int] = set()
-        self._links_are_late = False  # An event hadn't arrived when this step began.
+        self.links = KnownLinks(node)
         self._rounds_in_doubt = 0
         """How many repairs may still write a table anew, as events were lost, or late."""
         self.has_lost_now = False
@@ -61,11 +60,12 @@ class Known:
         self._may_be: list[Targets] = []  # What else may be in force after a death.
         self._was: list[Targets] = []  # What might have been in force until this step.
         self._absent: dict[Frontend, int] = {}
-        """The last entry at the moment when a frontend was steered no longer."""
+        """The last entry when a frontend wasn't steered and no flow was still to be removed."""
+        self._late_resets: set[int] = set()
+        """Entries of connections that were reset when new ones were led elsewhere already."""
         self._last: dict[Frontend, Target] = {}
         """The last targets of frontends that are no longer steered."""
-        self._unended: set[Frontend] = set()
-        """Those of them whose flows weren't removed yet."""
+        self._unended: set[Frontend] = set()  # Those of them whose flows weren't removed yet.
         self._has_forgotten = False
         """Whether the process can't know what an earlier one led where."""
         self._forgotten: set[Frontend] = set()
@@ -85,6 +85,7 @@ class Known:
         """Ports that are no longer used, each with the repairs since then."""
         self._ever_used: set[tuple[str, int]] = set()
         self._turn = 0
+        self.taker: Taker | None = None  # Another program's chain that may come first.
 
     # What happens.
 
@@ -92,7 +93,7 @@ class Known:
         """Note that a step of the product begins."""
         self._old, self._new, self._was = old, new, []
         self._was_sure = self.is_sure
-        self._links_are_late = any(sock.has_late for sock in self._node.kernel.sockets)
+        self.links.begin()
         if not self.is_sure:
             self._since += [dict(old), dict(new)]
         if self._affected or self._has_lost_structure:
@@ -181,9 +182,7 @@ class Known:
 
     def round_over(self) -> None:
         """Note that a repair is complete."""
-        if not self._links_are_late:
-            self.links_changed = False
-            self.changed_links.clear()
+        self.links.round_over()
         self._released = {port: count + 1 for port, count in self._released.items()}
 
     def round_broken_off(self) -> None:
@@ -199,6 +198,8 @@ class Known:
     def restarted(self) -> None:
         """Note that a new process begins, which counts from 0, and will replace the tables."""
         self._released = dict.fromkeys(self._ever_used, UNKNOWN)
+        steered = self._old.keys() & self._new.keys()
+        self._absent |= dict.fromkeys(set(FRONTENDS) - steered, self._last_entry())
         for frontend in self._unended:
             # The process alone knew that their flows were to be removed.
             self._last.pop(frontend, None)

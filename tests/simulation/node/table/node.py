@@ -21,7 +21,7 @@ from ..nf_tables_others import Another
 from ..nf_tables_packets import Packets
 from ..nf_tables_seam import Sysctls
 from ..nf_tables_state import Table
-from .plan import REFUSE_PORTS, Step, TableNode
+from .plan import NODE_ADDRESSES, REFUSE_PORTS, Step, TableNode
 
 OURS = "userspace-proxy"
 ERRNOS = (errno.ENOMEM, errno.EPERM, errno.EBUSY, errno.ENOBUFS)
@@ -64,6 +64,7 @@ class Machine:
         self.kernel = NetlinkKernel(lambda: self.now, rng)
         self.kernel.part_messages = node.part_messages
         self.kernel.event_calls = node.event_calls
+        self.kernel.listing_cpu_s = node.listing_cpu_s
         self.kernel.send_buffer_bytes = node.send_buffer_bytes
         self.kernel.is_privileged = not node.sends_in_parts
         self.routes = Routes(self.kernel)
@@ -96,7 +97,7 @@ class Machine:
         facts = SteeringFacts(
             refuse_port=self.refuse_port,
             proxy_name=self.node.proxy_name,
-            node_addresses=("10.1.0.1", "fd00:1::1"),
+            node_addresses=NODE_ADDRESSES,
         )
         return NftablesSteering(facts)
 
@@ -147,6 +148,8 @@ class Machine:
                 tables.conntrack.refusals.append(errno.ENOBUFS)
             case "routes":
                 self.routes.refuses += 1
+            case "unrest":
+                self.routes.unrest += 10 * (1 + step.number % 5)
             case "slow":
                 kernel.slow_answers += [0.4] * (1 + step.number % 3)
             case "lost events":
@@ -181,6 +184,7 @@ class Machine:
         self.tables.conntrack.refusals.clear()
         self.kernel.slow_answers.clear()
         self.routes.refuses = self.tables.rehashes = self.kernel.lost_events = 0
+        self.routes.unrest = 0
 
 
 def is_ours(table: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from userspace_proxy.model import Frontend
+from userspace_proxy.model import Doubt, Frontend
 
 from ..conntrack_entries import Entry, Flow, Place
 from ..nf_tables_packets import Kind
@@ -21,7 +21,7 @@ ORACLES = (
     "no failure without a reason", "no refusal without a reason", "repair finds nothing",
     "nothing is left", "sockets closed",
     "affinity", "masquerade", "counted connections", "guarded port", "impostor", "released port",
-    "table stays", "shown as it is", "forwarding",
+    "table stays", "shown as it is", "forwarding", "taken by another",
 )  # fmt: skip
 # A released port stays guarded until the second repair.
 _GUARDED_ROUNDS = 2
@@ -42,7 +42,7 @@ class Oracles(ClientOracles):
         """Judge where all frontends lead, after a step of the product."""
         self._note_ports(applied)
         self._look_at_clients(applied)
-        if self.is_sure:
+        if self.is_sure and not (self.taker and self.taker.drops):
             self._look_at_guard(applied)
 
     def _look_at_deleted(self, attempts: Attempts, *, is_first: bool) -> None:
@@ -97,7 +97,6 @@ class Oracles(ClientOracles):
             else:
                 self._last[frontend] = before[frontend]
                 self._unended.add(frontend)
-            self._absent[frontend] = max((e.number for e in conntrack.entries.values()), default=0)
         for frontend in applied:
             self._last.pop(frontend, None)
         self._unended &= self._last.keys()
@@ -116,8 +115,12 @@ class Oracles(ClientOracles):
             # Nothing is promised until entries were listed and removed without a failure.
             return
         self._unended.clear()
+        self._absent |= dict.fromkeys(set(FRONTENDS) - applied.keys(), self._last_entry())
         for entry in conntrack.entries.values():
             frontend = expecting.frontend_of(entry)
+            if entry.number in self._late_resets:
+                self._judge.excuse("stale flow ends", "it was reset after the change")
+                continue
             is_in_doubt = self.is_in_doubt(frontend, applied) and (
                 frontend in self._moved
                 or frontend not in self._affected
@@ -139,6 +142,17 @@ class Oracles(ClientOracles):
                 not must,
                 lambda e=entry, t=now: f"{e.flow} leads to {e.leads_to}, not to {t}",  # type: ignore[misc]
             )
+
+    def was_reset(self, entry: Entry, applied: Targets) -> None:
+        """Note that a connection was reset: it must end once its frontend leads elsewhere.
+
+        Of one that leads elsewhere already nothing is promised: no change concerns it any more.
+        """
+        frontend = expecting.frontend_of(entry)
+        target, port = applied.get(frontend), self._node.refuse_port
+        is_right = target is not None and expecting.is_right(entry, target, port)
+        if not is_right or self.is_in_doubt(frontend, applied):
+            self._late_resets.add(entry.number)
 
     def _look_at_doubtful_flow(self, entry: Entry, applied: Targets) -> None:
         """Judge an entry of a frontend of which it isn't known where it leads."""
@@ -193,6 +207,18 @@ class Oracles(ClientOracles):
         self._judge.check(
             "repair finds nothing", count == 0, f"a repair has found {count} differences"
         )
+
+    def told(self, unsteered: Mapping[Frontend, object], applied: Targets) -> None:
+        """Judge which frontends are said to be taken by another program."""
+        for frontend in FRONTENDS:
+            said = unsteered.get(frontend)
+            found = None if said is None else not isinstance(said, Doubt)
+            wanted = self.taker.takes(frontend, applied.get(frontend)) if self.taker else None
+            self._judge.check(
+                "taken by another",
+                found == wanted,
+                lambda f=frontend, s=said: f"{f} by {self.taker}: {s}",  # type: ignore[misc]
+            )
 
     def cleaned_up(self) -> None:
         """Judge what is left after clean_up()."""

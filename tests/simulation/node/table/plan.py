@@ -11,10 +11,10 @@ from ..netlink_routes import Link
 
 (
     APPLY, CHANGE, REPAIR, FORGET, CLIENT, DRIFT, FAULT, RESTART, DIE, LINK, UNLINK, LATER,
-    CLEAN_UP, COUNT, FORWARDING,
+    CLEAN_UP, COUNT, FORWARDING, TAKE,
 ) = (
     "apply", "change", "repair", "forget", "client", "drift", "fault", "restart", "die", "link",
-    "unlink", "later", "clean up", "count", "forwarding",
+    "unlink", "later", "clean up", "count", "forwarding", "take",
 )  # fmt: skip
 
 FRONTENDS = (
@@ -37,6 +37,8 @@ ENDPOINTS = {
     6: tuple(SocketAddress(ip, 8080) for ip in ("fd00:244:1::2", "fd00:244:2::2", "fd00:244:2::3")),
 }
 UPLINK, POD_LINK, OTHER_POD_LINK, NEW_POD_LINK = 2, 3, 4, 5
+NODE_ADDRESSES = ("10.1.0.5", "10.1.0.1", "fd00:1::1")
+"""The best first; that one comes and goes."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class TableNode:
     event_calls: int = 2
     lacks: tuple[str, ...] = ()
     send_buffer_bytes: int = 425_984
+    listing_cpu_s: float = 0.0
     proxy_name: str = ""
     refuse_port: int = REFUSE_PORTS[0]
 

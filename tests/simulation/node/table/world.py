@@ -20,13 +20,14 @@ from ..conntrack_entries import Flow, Place
 from ..nf_tables_batch import DELETE_TABLE, Event
 from ..nf_tables_packets import Kind
 from ..nf_tables_seam import installed
-from ..nf_tables_state import Table
+from ..nf_tables_state import INET, Table
 from . import plan as p
 from .drifting import FOREIGN, drift
 from .node import Attempts, Died, Machine, is_ours, tables_of
 from .oracles import ORACLES, Oracles
 from .pictures import difference
 from .plan import Plan, Step
+from .takers import TABLE, TAKERS
 
 Targets = dict[Frontend, Target]
 __all__ = ["ORACLES", "World"]
@@ -96,6 +97,7 @@ class World:
             p.LINK: self._put_link,
             p.UNLINK: self._remove_link,
             p.FORWARDING: lambda _step: self._switch_forwarding(),
+            p.TAKE: self._take,
         }
         steps[step.kind](step)
 
@@ -105,16 +107,15 @@ class World:
     def _put_link(self, step: Step) -> None:
         assert step.link is not None
         self.node.routes.put(step.link)
-        self._note_link(step.link.number)
+        # Packets from any link may be translated to an address of the uplink.
+        is_uplink = step.link.number == p.UPLINK
+        for number in list(self.node.routes.links) if is_uplink else [step.link.number]:
+            self.oracles.links.note(number)
 
     def _remove_link(self, step: Step) -> None:
         if step.number in self.node.routes.links:
             self.node.routes.remove(step.number)
-            self._note_link(step.number)
-
-    def _note_link(self, number: int) -> None:
-        self.oracles.links_changed = True
-        self.oracles.changed_links.add(number)
+            self.oracles.links.note(step.number)
 
     def _change_some(self, step: Step) -> None:
         if self._is_applied:
@@ -230,7 +231,7 @@ class World:
     def _repair(self) -> None:
         steering = self.node.steering
         oracles = self.oracles
-        was_right = oracles.is_sure and not oracles.links_changed and not oracles.has_lost
+        was_right = oracles.is_sure and not oracles.links.changed and not oracles.has_lost
         count, is_done = self._call("repair", steering.repair)
         if self.node.steering is not steering:
             return
@@ -248,6 +249,8 @@ class World:
             self.judgements.check(
                 "forwarding", bool(found) == is_off, f"no kernel path for {found}"
             )
+            if not was_disturbed:
+                oracles.told(steering.unsteered, self.applied)
         self._judge(self.applied, is_forgotten=is_done and self._is_applied)
 
     def _count(self) -> None:
@@ -290,6 +293,7 @@ class World:
                 entry.answer()
             elif step.name == "reset" and entry.flow.protocol == 6:
                 entry.reset()
+                self.oracles.was_reset(entry, self.applied)
 
     def _drift(self, step: Step) -> None:
         if step.name in FOREIGN:
@@ -302,20 +306,44 @@ class World:
 
     def _happen_beside(self, step: Step) -> None:
         """Have another program change a table of its own."""
+        node = self.node
+
+        def happen() -> None:
+            drift(step.name, step.number, node.another, node.own_tables, self._others())
+
+        self._beside(step.name, happen)
+
+    def _beside(self, name: str, happen: Callable[[], object]) -> None:
+        """Have another program change what isn't the product's."""
         node, oracles = self.node, self.oracles
         # Cost: a picture takes as long as a repair, and is asked for only while ours aren't right.
         before = None if oracles.is_sure else oracles.picture()
-        drift(step.name, step.number, node.another, node.own_tables, self._others())
-        self.note(f"foreign: {step.name}")
+        happen()
+        self.note(f"foreign: {name}")
         if before is not None:
-            oracles.beside(difference(before, oracles.picture(), step.name))
+            oracles.beside(difference(before, oracles.picture(), name))
         if node.node.event_calls:
             # A transaction that isn't known yet may be one about the product's tables.
             oracles.lose_events()
 
+    def _take(self, step: Step) -> None:
+        """Have a chain of another program take packets first, for as long as a repair takes."""
+        if not self._is_applied:
+            return
+        node, taker = self.node, TAKERS[step.number % len(TAKERS)]
+        self._beside("taker", lambda: taker.add(node.another))
+        self.oracles.taker = taker
+        self._change_some(step)
+        self._repair()
+        if (table := node.tables.ruleset.tables.get((INET, TABLE))) is not None:
+            self._beside("no taker", lambda: node.another.delete_table(table))
+        self.oracles.taker = None
+        self._repair()
+
     def _others(self) -> list[Table]:
-        """Return the tables of other programs."""
-        return [t for t in self.node.tables.ruleset.tables.values() if not is_ours(t.name)]
+        """Return the tables that other programs change."""
+        tables = self.node.tables.ruleset.tables.values()
+        return [one for one in tables if not is_ours(one.name) and one.name != TABLE]
 
     def _restart(self, step: Step) -> None:
         """End the process, orderly or not, and start another one."""

@@ -1,0 +1,72 @@
+"""Faults that show when others change what a steering looks at: links, chains, connections."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ...mutant_table import Mutant
+
+MUTANTS: Mapping[str, Mutant] = {
+    # -- links and addresses
+    "links-of-an-interrupted-listing-are-current": Mutant(
+        "pod_links",
+        "links, routes, self._is_current = listed",
+        "links, routes, self._is_current = *listed[:2], True",
+        "steering",
+    ),
+    "address-that-is-gone-is-kept": Mutant(
+        "interfaces", "if current and is_local(current):", "if current:", "kernel"
+    ),
+    # -- chains of other programs
+    "others-are-looked-at-once": Mutant(
+        "earlier_chains",
+        "            if (generation, links) != self._seen:\n",
+        "            if self._seen is _NOTHING:\n",
+        "steering",
+    ),
+    "equal-priority-comes-first": Mutant(
+        "earlier_chains",
+        "outcome.is_taken is True and chain.priority < priority",
+        "outcome.is_taken is True and chain.priority <= priority",
+        "steering",
+    ),
+    # -- clients' entries
+    "syn-of-a-frontend-that-returns-stays": Mutant(
+        "conntrack",
+        "EntryFilter(socket.IPPROTO_TCP, without=IPS_SEEN_REPLY)]",
+        "EntryFilter(socket.IPPROTO_TCP, without=IPS_SEEN_REPLY | 1 << 5)]",
+        "kernel",
+    ),
+    "flow-to-an-endpoint-of-any-choice-stays": Mutant(
+        "conntrack",
+        "                return entry.answered_from in endpoints\n",
+        "                if entry.answered_from in endpoints:\n                    return True\n",
+        "kernel",
+    ),
+    "flows-of-a-target-that-is-off-stay": Mutant(
+        "steering",
+        "is_concerned = target.is_on or frontend.protocol is Protocol.UDP",
+        "is_concerned = target.is_on",
+        "steering.nftables",
+    ),
+    "repaired-frontends-keep-their-flows": Mutant(
+        "steering",
+        "        self._stale = dict.fromkeys(added) | self._stale | removed",
+        "        self._stale = self._stale | removed",
+        "steering.nftables",
+    ),
+    # -- answers
+    "late-answer-counts-for-the-next-request": Mutant(
+        "sockets",
+        "            if number_of(block) in numbers:\n                return block\n",
+        "            if number_of(block):\n                return block\n",
+        "kernel.netlink",
+    ),
+    # -- ports
+    "port-that-is-used-again-is-not-guarded": Mutant(
+        "rules",
+        "for k, n in uses_now.items() if n and not uses.get(k)))",
+        "for k, n in uses_now.items() if n and k not in uses))",
+        "steering.nftables",
+    ),
+}
