@@ -81,7 +81,7 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "refuse-port-of-an-earlier-run": _steering(
         "steering",
-        "refuse_ports = {self._refuse_port, refuse_port_of(listing)}",
+        "refuse_ports = {self._refuse_port, self._earlier_refuse_port}",
         "refuse_ports = {self._refuse_port}",
     ),
     "repair-without-paths": _steering(
