@@ -1,4 +1,4 @@
-"""What must hold of what a source publishes, and of what it says of itself."""
+"""What must hold of what a source publishes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from userspace_proxy.sources.kubernetes import KubernetesSource
 
 from ..api_client import SimulatedClient
 from ..api_exchange import Exchange
-from ..api_requests import target_of
+from .follower import Follower
 from .node_lists import ORACLES as ORACLES_OF_NODE_LISTS
 from .node_lists import NodeLists
 from .plan import NODE
 from .reading import HIDDEN, Key, Shown, shown, weight
-from .requests import Follower, RequestChecks, is_check
+from .requests import RequestChecks, is_check
 from .share_checks import LIMITED, check_shares, said
+from .status_checks import StatusChecks
 from .truth import KINDS, Contents, History
 
 if TYPE_CHECKING:
@@ -58,13 +59,6 @@ ORACLES = (
     "Events of a namespace",
     "Events in turns",
 )
-# A watch that is reset, the longest wait, and a refused connection.
-_SEEN_DOWN_S = 12.0
-# The kernel's probes, connecting, the longest wait.
-_SEEN_CUT_OFF_S = 92.0
-_SOON_S = 1.0
-_LISTED_MAX = 20
-_BREAK_OFF = "break off at once"
 
 
 class Checks:
@@ -90,14 +84,13 @@ class Checks:
         """What each kind had seen when history went back."""
         self.detectable: set[str] = set()
         """Kinds that have asked before history went on from there."""
-        self.began = 0.0
-        """When this run of the source did."""
         self.heard: dict[Exchange, float] = {}
         self._source: KubernetesSource
         self._requests: RequestChecks
         self._resumed: Snapshot | None = None
         self._has_published = False
         self.node_lists: NodeLists
+        self.status: StatusChecks
 
     def follow(
         self, source: KubernetesSource, client: SimulatedClient, resumed: Snapshot | None
@@ -122,18 +115,18 @@ class Checks:
             None if resumed is None else resumed.node_addresses,
             is_wanted=world.wants_nodes,
         )
-        self.began = world.now
+        self.heard.clear()
+        self.status = StatusChecks(self, source, requests)
         self.floors.clear()
         for history in self.histories.values():
             history.at = 0
-        self.heard.clear()
 
         def on_begin(exchange: Exchange) -> None:
             world.note(f"agent: {exchange.method} {exchange.path} {dict(exchange.query)}")
             requests.on_begin(exchange)
             if lists.is_of(exchange):
                 lists.on_begin(exchange)
-            self._check_cuts(exchange)
+            self.status.check_cuts(exchange)
             world.recording.on_begin(exchange)
 
         def on_head(exchange: Exchange) -> None:
@@ -345,69 +338,10 @@ class Checks:
 
     def look(self) -> None:
         """Check what the source says of itself, while something is broken."""
-        world, judgements = self.world, self.judgements
-        status, now = self._source.status(), world.now
-        judgements.check(
-            "synced",
-            status.is_synced == self._has_published,
-            lambda: f"is_synced is {status.is_synced}",
-        )
-        cut_off = world.address.cut_off_until(NODE) > now
-        # A first request may be under way for as long as connecting takes.
-        began = max(world.cut_off_since, self.began)
-        if cut_off and now - began > _SEEN_CUT_OFF_S:
-            self._check_not_current(status, "cut off")
-        elif not cut_off and now - max(world.down_since or now, self.began) > _SEEN_DOWN_S:
-            self._check_not_current(status, "without a server")
-        self._check_silence()
-        self._check_deadlines()
+        self.status.look(has_published=self._has_published)
         self.node_lists.check()
         for follower in self._requests.followers.values():
             follower.check_question()
-
-    def _check_not_current(self, status: Any, why: str) -> None:
-        client = self.world.client
-        if client is not None and any(each.is_stalled for each in client.exchanges):
-            self.judgements.excuse("not current", "a connection is silent")
-            return
-        names = any("api.example" in line for line in status.problems)
-        self.judgements.check(
-            "not current",
-            not status.is_current and names,
-            lambda: f"{why}, and is_current is {status.is_current}: {status.problems}",
-        )
-
-    def _check_cuts(self, exchange: Exchange) -> None:
-        """Judge that one watch that breaks off isn't a problem."""
-        follower = self._requests.follower_of(exchange)
-        if follower is None or follower.cuts > 1:
-            return
-        resource = target_of(exchange.path).resource
-        shown = [line for line in self._source.status().problems if _BREAK_OFF in line]
-        is_shown = any(f"watches of {resource} " in line for line in shown)
-        self.judgements.check("one cut", not is_shown, lambda: f"a cut is shown: {shown}")
-
-    def _check_deadlines(self) -> None:
-        """Judge that no list lasts for longer than it may."""
-        for follower in self._requests.followers.values():
-            exchange = follower.last
-            if exchange is None or follower.is_watch or follower.is_over:
-                continue
-            if not exchange.is_closed:
-                lasts = self.world.now - follower.list_began
-                is_right = lasts <= self.world.plan.list_s + _SOON_S
-                self.judgements.check("deadline of a list", is_right, f"it lasts {lasts:.1f} s")
-
-    def _check_silence(self) -> None:
-        plan, client = self.world.plan, self.world.client
-        assert client is not None, "there is a client"
-        for exchange in client.exchanges:
-            if "watch" not in exchange.query or not exchange.code:
-                continue
-            asked_s = float(exchange.query["timeoutSeconds"]) + 1 + 30.0
-            quiet = self.world.now - self.heard.get(exchange, exchange.began)
-            bound = max(plan.silence_s, asked_s)
-            self.judgements.check("silence", quiet <= bound + _SOON_S, said("for", quiet, "s"))
 
     # -- at the end --------------------------------------------------------------------------------
 
@@ -434,14 +368,7 @@ class Checks:
             self._check_equal(kind, {k: n for k, n, _ in found if k.kind == kind})
         self.node_lists.check()
         self.node_lists.check_shown(snapshot.node_addresses)
-        lines = {item.line for item in status.rejected}
-        others = [line for line in status.problems if line not in lines]
-        judgements.check(
-            "current",
-            status.is_current and not others,
-            lambda: f"is_current is {status.is_current}: {others}",
-        )
-        self._check_rejected(status)
+        self.status.check_end()
         if "shares" in world.plan.features:
             check_shares(self, found, status.rejected, is_last=is_last)
 
@@ -461,23 +388,6 @@ class Checks:
             is_equal,
             lambda: f"{kind}: {_text(found)}, not {_text(history.states[-1].stamps)}",
         )
-
-    def _check_rejected(self, status: Any) -> None:
-        if "shares" in self.world.plan.features:
-            return
-        listed = [item for item in status.rejected if item.kind]
-        if self.blind:
-            self.judgements.excuse("rejected", "history went back, and on")
-        seen = [kind for kind in KINDS if kind not in self.blind]
-        named = {(item.kind, item.namespace, item.name) for item in listed if item.kind in seen}
-        right = {tuple(key) for kind in seen for key in self.histories[kind].states[-1].loose}
-        is_right = named == right and len(listed) <= _LISTED_MAX
-        if len(listed) == _LISTED_MAX:
-            is_right = named <= right
-            if len(right) > _LISTED_MAX and not self.blind:
-                more = f"… and {len(right) - _LISTED_MAX} more"
-                is_right = is_right and status.rejected[-1].line.startswith(more)
-        self.judgements.check("rejected", is_right, lambda: f"{named}, not {right}")
 
 
 def _text(stamps: Mapping[Key, int]) -> str:
