@@ -132,9 +132,10 @@ class Position:
         return False
 
     def watch_expired(self) -> None:
-        """Note that no watch can continue from this position: a list must follow."""
-        self.needs_list = True
-        self.restarts += 1
+        """Note that no watch can continue from this position: a list must follow; idempotent."""
+        if not self.needs_list:
+            self.needs_list = True
+            self.restarts += 1
 
 
 def _is_older(version: str, than: str) -> bool:

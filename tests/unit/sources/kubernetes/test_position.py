@@ -97,3 +97,10 @@ def test_a_list_that_broke_off_begins_with_its_first_page():
     position.page_done("1000", "a")
     position.list_aborted()
     assert position.list_query() == {"limit": "500", "resourceVersion": "0"}
+
+
+def test_a_watch_that_expires_for_two_reasons_is_followed_by_one_list():
+    position = listed()
+    position.watch_expired()
+    position.watch_expired()
+    assert position.restarts == 1
