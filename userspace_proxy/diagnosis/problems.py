@@ -375,8 +375,8 @@ def _memory(view: StatusFacts) -> Problem:
 
 def late_s(sync: SyncFacts, now: float) -> float:
     """Return how long a change has waited, in seconds, or 0 if none is late."""
+    # Not the time of the last change either: if the clock is set back while it comes into force, it
+    # seems to be newer than the round that has brought it.
     since = sync.waiting_since
-    if not since and sync.last_queued > sync.last_done:
-        since = sync.last_queued
     waited_s = now - since if since else 0.0
     return waited_s if waited_s >= LATE_S else 0.0

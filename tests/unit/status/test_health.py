@@ -103,7 +103,8 @@ def test_status(changes, healthz, livez):
 @pytest.mark.parametrize(
     ("sync", "expected"),
     [
-        pytest.param({"last_queued": NOW - 61, "last_done": NOW - 90}, 61, id="queued-after-done"),
+        pytest.param({"last_queued": NOW - 61, "waiting_since": NOW - 61}, 61, id="it-waits"),
+        pytest.param({"last_queued": NOW - 61, "last_done": NOW - 90}, 0, id="nothing-waits"),
         pytest.param({"last_queued": NOW - 90, "last_done": NOW - 61}, 0, id="done-after-queued"),
         pytest.param(
             {"last_queued": NOW - 1, "last_done": NOW - 90, "waiting_since": NOW - 80},
