@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from random import Random
 
 from ..plan import Event
-from .drawing_lacks import with_health_check
+from .drawing_lacks import with_health_check, without_health_check
 from .plan import (
     ADDRESSES,
     CLIENT,
@@ -76,9 +76,7 @@ def _addresses(rng: Random, item: Object, at: float) -> Iterator[Event]:
 def _range(rng: Random, item: Object, at: float) -> Iterator[Event]:
     """Have other programs get all free proxy ports as a Service comes."""
     seconds = rng.choice([0.5, 2.0, 4.0, 9.0])
-    # Another one may have its place and its health check node port, which a server gives only once.
-    spec = {name: each for name, each in item["spec"].items() if name != "healthCheckNodePort"}
-    item = {**item, "spec": spec}
+    item = without_health_check(item)
     yield Event(at - _AWAY_S, DELETE, (key_of(item),))
     yield Event(at - 0.05, RANGE, (seconds,))
     yield Event(at, PUT, (item,))
