@@ -30,6 +30,8 @@ class AgentRun:
         self.process = process
         self.agent: Agent | None = None
         self.is_started = False
+        self.ends_since = float("inf")
+        """When it was told to end."""
         self._stop = asyncio.Event()
 
     @property
@@ -43,6 +45,7 @@ class AgentRun:
 
     def stop(self) -> None:
         """Have it end in order."""
+        self.ends_since = min(self.ends_since, self.world.timeline.now)
         self._stop.set()
 
     async def run(self) -> int:

@@ -118,7 +118,13 @@ class Checks:
                 if queued.peer is client.stream and self._has_changed(client):
                     client.is_excused = "its Service is served at another port now"
         current, agent = self.world.machine.current, self.world.agent
-        is_late = current is not None and current.kind == WORKER and agent not in self._has_served
+        is_late = (
+            current is not None
+            and current.kind == WORKER
+            and agent not in self._has_served
+            # What hands its sockets over drains only once another one serves there.
+            and not self.world.plan.keeps_workers
+        )
         has_other = bool(self.world.machine.ports_at(port.port, is_tcp=port.is_tcp))
         if is_late and cause == "no process has it" and not has_other:
             self._lost.add(port.port)

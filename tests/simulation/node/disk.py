@@ -29,6 +29,7 @@ class File:
     is_synced: bool = True
     floor: float = field(default=0.0)
     """The state in it isn't older than that."""
+    is_torn: bool = False
 
 
 class Disk:
@@ -47,6 +48,10 @@ class Disk:
         """Returns how old a state may be that is written now."""
         self.noted: Callable[[str, float], object] = lambda _name, _at: None
         """Called with a file of which is noted when it was current, in Unix time."""
+        self.failed: Callable[[], object] = lambda: None
+        """Called when a write fails."""
+        self.was_read: Callable[[str], object] = lambda _name: None
+        """Called with a file that was read."""
         self.fails_with = 0
         """The error of each write; 0: none."""
         self._opened: dict[int, tuple[str, File]] = {}
@@ -64,6 +69,7 @@ class Disk:
         """Lose a part of a file, as a file system without a barrier does."""
         for file in self.files.values():
             file.data = file.data[: self._rng.randrange(len(file.data) + 1)]
+            file.is_torn = True
 
     # -- parts of os -------------------------------------------------------------------------------
 
@@ -137,6 +143,7 @@ class Disk:
 
     def _check(self) -> None:
         if self.fails_with:
+            self.failed()
             raise OSError(self.fails_with, os.strerror(self.fails_with))
 
     # -- names of the module -----------------------------------------------------------------------
@@ -184,7 +191,9 @@ class _OpenFile:
     def read(self, most: int) -> bytes:
         """Part of a file object."""
         self._disk._enter("read")
-        return self._disk._opened[self._descriptor][1].data[:most]
+        name, file = self._disk._opened[self._descriptor]
+        self._disk.was_read(name)
+        return file.data[:most]
 
     def write(self, data: bytes) -> int:
         """Part of a file object: a process that dies has written a part."""

@@ -38,17 +38,22 @@ class Table:
         self.slow_s = 0.0
         self.changed: Callable[[], None] = lambda: None
         self.refused: Callable[[], None] = lambda: None
+        self.refused_count = 0
+        self.refused_last: AgentProcess | None = None
+        """The process whose last write was refused; None: it was taken."""
 
     def replace(self, targets: Mapping[Frontend, Target]) -> None:
         """Have exactly these frontends steered."""
         self.targets = dict(targets)
         self.version += 1
+        self.refused_last = None
         self.changed()
 
     def change(self, changed: Mapping[Frontend, Target], gone: Collection[Frontend]) -> None:
         """Steer some in another way, and others no more."""
         merge_change(self.targets, changed, gone)
         self.version += 1
+        self.refused_last = None
         self.changed()
 
     def drift(self, how: str, share: float) -> None:
@@ -63,10 +68,12 @@ class Table:
             else:
                 self.targets[frontend] = REFUSE
 
-    def check(self) -> None:
+    def check(self, process: AgentProcess) -> None:
         """Raise what the kernel answers to a write that it refuses."""
         if self.refusals:
             self.refusals -= 1
+            self.refused_count += 1
+            self.refused_last = process
             self.refused()
             raise SteeringError(f"cannot write: {os.strerror(errno.ENOMEM)}")
 
@@ -95,7 +102,7 @@ class TableSteering(Steering):
     async def apply(self, wanted: Mapping[Frontend, Target]) -> None:
         """Part of Steering."""
         await self._enter()
-        self._table.check()
+        self._table.check(self._process)
         self._wanted = dict(wanted)
         self._table.replace(wanted)
 
@@ -104,7 +111,7 @@ class TableSteering(Steering):
         if self._wanted is None:
             raise nothing_applied()
         await self._enter()
-        self._table.check()
+        self._table.check(self._process)
         merge_change(self._wanted, changed, gone)
         self._table.change(changed, gone)
 
@@ -122,14 +129,14 @@ class TableSteering(Steering):
             f for f in found.keys() | self._wanted.keys() if found.get(f) != self._wanted.get(f)
         ]
         if drifted:
-            self._table.check()
+            self._table.check(self._process)
             self._table.replace(self._wanted)
         return len(drifted)
 
     async def clean_up(self) -> None:
         """Part of Steering."""
         await self._enter()
-        self._table.check()
+        self._table.check(self._process)
         self._wanted = None
         self._table.replace({})
 

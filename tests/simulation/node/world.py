@@ -26,7 +26,13 @@ from .checks import Checks
 from .clients import Client, Endpoint
 from .cluster import Cluster, Freshness
 from .disk import Disk
+from .ends import ENDS, Ends
+from .health_answers import ORACLES as _HEALTH
+from .health_answers import HealthAnswers
 from .lacks import NOT_CAPTURED, QUEUES, Lacks
+from .last_states import FILE as _STATE
+from .last_states import ORACLES as _STATES
+from .last_states import LastStates
 from .machine import QUEUE, REFUSED, AgentMachine, AgentProcess, Verdict
 from .plan import OTHER_PODS, OWN_PODS, Plan
 from .rest_checks import ORACLES as _AT_REST
@@ -49,7 +55,6 @@ _SERVED_S = 3.0
 _ENDED_S = 8.0
 # Unix time at the begin of a run.
 _UNIX = 1_800_000_000.0
-_STATE = "state.json.gz"
 _TARGETS = (8080, 8081, 5353)
 _FAULTS = {
     plans.DRIFT,
@@ -67,7 +72,18 @@ _FAULTS = {
 """What doesn't happen any more when it is calm."""
 
 
-ORACLES = (*_CHECKED, *_AT_REST, STATUS, CURRENT, TURNS, NOT_CAPTURED, QUEUES)
+ORACLES = (
+    *_CHECKED,
+    *_AT_REST,
+    STATUS,
+    CURRENT,
+    TURNS,
+    NOT_CAPTURED,
+    QUEUES,
+    *_HEALTH,
+    ENDS,
+    *_STATES,
+)
 
 
 class World(ProcessWorld[AgentMachine]):
@@ -99,6 +115,9 @@ class World(ProcessWorld[AgentMachine]):
         self.checks = Checks(self)
         self.lacks = Lacks(self)
         self.turns = TurnChecks(self)
+        self.health = HealthAnswers(self)
+        self.last_states = LastStates(self)
+        self.ends = Ends(self)
         self.moved: Callable[[], None] = lambda: None
         """Called after a change of the node's addresses; set by what follows them."""
         self.machine.steer = self._steer
@@ -165,6 +184,7 @@ class World(ProcessWorld[AgentMachine]):
         self.run_for(_SERVED_S)
         check_clients(self, first_calm)
         check_status(self, first_calm)
+        self.health.check_rest()
         for client in self.clients:
             client.give_up()
         self.run_for(1.0)
@@ -177,6 +197,7 @@ class World(ProcessWorld[AgentMachine]):
     def after_step(self) -> None:
         """Part of ProcessWorld."""
         self.checks.after_step()
+        self.health.look()
 
     # -- agents ------------------------------------------------------------------------------------
 
@@ -212,6 +233,8 @@ class World(ProcessWorld[AgentMachine]):
 
     def _on_death(self, process: Process) -> None:
         self.checks.dying(process)
+        self.health.dying(process)
+        self.ends.dying(process)
         if self.api is not None and isinstance(process, AgentProcess):
             self.api.died(process)
         if process.kind == CONTROL and not self.is_finishing:

@@ -1,0 +1,169 @@
+"""The last state on disk: what an agent has written, and whether the next one serves it at once.
+
+Rule 1: what is on disk is what was in force; after an orderly end it is all that was.
+Rule 2: an agent that finds a state that it can use serves it without the API server.
+
+The file is read here as JSON, line by line: nothing of the product reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from .truth import Truth
+
+if TYPE_CHECKING:
+    from .agents import AgentRun
+    from .world import World
+
+KEPT, RESTORED = "state kept at an orderly end", "last state served"
+ORACLES = (KEPT, RESTORED)
+
+FILE = "state.json.gz"
+_GZIP = 31
+# Of a file that is served; the setting's default.
+_MAX_AGE_S = 86400.0
+# For the first round with it, when nothing disturbs.
+_SERVED_S = 1.0
+# In which a stopped process, or a disk that was full, may have kept a write from its time.
+_LATE_S = 3.0
+
+
+class LastStates:
+    """The state files of one run."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._failed_at = float("-inf")
+        """When a write has last failed."""
+        world.disk.failed = self._note_failure
+        world.disk.was_read = self._was_read
+
+    def _note_failure(self) -> None:
+        self._failed_at = self._world.timeline.now
+
+    # -- what is kept ------------------------------------------------------------------------------
+
+    def ended(self, run: AgentRun) -> None:
+        """Judge the file of an agent that ends in order."""
+        world = self._world
+        file = world.disk.files.get(FILE)
+        if not world.plan.keeps_state or not world.checks.has_served(run):
+            return
+        why = self._why_not_written(run)
+        if why or (file is not None and file.is_torn):
+            world.judgements.excuse(KEPT, why or "the file was torn, and is still the last state")
+            return
+        found = _read(file.data) if file is not None else None
+        if found is None:
+            world.judgements.violate(KEPT, "there is no file that can be read")
+            return
+        # Services and their slices arrive on their own ways.
+        floor = world.freshness.floor()
+        states = list(world.cluster.between(floor, world.timeline.now))
+        wrong = list(_differences(found, states))
+        has_turns = bool(world.plan.endpoint_s) and not world.is_finishing
+        if wrong and has_turns:
+            world.judgements.excuse(KEPT, "a part of it waited for its turn")
+        else:
+            world.judgements.check(KEPT, not wrong, f"the file has {wrong[:3]}")
+
+    def _why_not_written(self, run: AgentRun) -> str:
+        world, now = self._world, self._world.timeline.now
+        if world.disk.fails_with or self._failed_at > now - _LATE_S:
+            return "the disk is full"
+        if run.process.loop.held_until > now - _LATE_S:
+            return "the agent was stopped"
+        return ""
+
+    # -- what is served ----------------------------------------------------------------------------
+
+    def _was_read(self, name: str) -> None:
+        """Follow that an agent has read its last state."""
+        world, run = self._world, self._world.agent
+        file = world.disk.files.get(name)
+        if name != FILE or run is None or file is None or _read(file.data) is None:
+            return
+        if world.unix() - file.mtime <= _MAX_AGE_S:
+            world.timeline.after(_SERVED_S, self._check_served, run, world.table.refused_count)
+
+    def _check_served(self, run: AgentRun, refused: int) -> None:
+        world, now = self._world, self._world.timeline.now
+        if run.process.is_dead or run.is_ending:
+            return
+        is_served = world.checks.has_served(run)
+        count, is_held = world.table.refused_count, run.process.loop.held_until > now - _SERVED_S
+        if not is_served and (count != refused or world.table.slow_s or is_held):
+            # It tries again.
+            world.timeline.after(2 * _SERVED_S, self._check_served, run, count)
+        else:
+            world.judgements.check(RESTORED, is_served, f"{run.process.name} doesn't serve it")
+
+
+def _read(data: bytes) -> list[dict[str, Any]] | None:
+    """Return the lines of a file; None if it isn't complete."""
+    reader = zlib.decompressobj(wbits=_GZIP)
+    try:
+        text = reader.decompress(data)
+    except zlib.error:
+        return None
+    return [json.loads(line) for line in text.splitlines()] if reader.eof else None
+
+
+def _differences(lines: list[dict[str, Any]], states: list[Truth]) -> Iterator[str]:
+    """Yield what a file has that no state had, and what it lacks that each of them had."""
+    node, services = lines[1]["node"], lines[2:]
+    zones = {truth.zone for truth in states}
+    if node is not None and (node["zone"] or "") not in zones:
+        yield f"zone {node['zone']}"
+    have: dict[tuple[str, ...], object] = {}
+    for line in services:
+        service = line["service"]
+        key = tuple(service["key"])
+        have["Service", *key] = _service(
+            service["cluster_ips"][:1], service["external_ips"], _ports_of_state(service["ports"])
+        )
+        for item in line["slices"]:
+            have["EndpointSlice", *item["key"]] = frozenset(
+                (each["ip"], each["node"], each["ready"]) for each in item["endpoints"]
+            )
+    each_state = [dict(_objects(truth)) for truth in states]
+    for key in have.keys() | each_state[-1].keys():
+        if key in have:
+            if not any(state.get(key) == have[key] for state in each_state):
+                yield f"{' '.join(key)}: {have[key]}"
+        elif all(key in state for state in each_state):
+            yield f"no {' '.join(key)}"
+
+
+def _objects(truth: Truth) -> Iterator[tuple[tuple[str, ...], object]]:
+    """Yield the Services, and the slices that belong to one, of a state."""
+    for key, item in truth.objects.items():
+        if key[0] == "Service":
+            spec = item["spec"]
+            ports = (
+                (p["name"], p["port"], p["protocol"], p.get("nodePort", 0)) for p in spec["ports"]
+            )
+            yield key, _service([spec["clusterIP"]], spec.get("externalIPs", ()), ports)
+        elif key[0] == "EndpointSlice":
+            of = item["metadata"]["labels"]["kubernetes.io/service-name"]
+            if ("Service", key[1], of) in truth.objects:
+                yield key, frozenset(_endpoints(item["endpoints"]))
+
+
+def _endpoints(endpoints: Iterable[Any]) -> Iterator[tuple[str, str, bool]]:
+    for each in endpoints:
+        ready = each["conditions"].get("ready")
+        yield each["addresses"][0], each.get("nodeName", ""), ready is None or ready
+
+
+def _ports_of_state(ports: Iterable[Any]) -> Iterator[tuple[str, int, str, int]]:
+    for port in ports:
+        yield port["name"], port["port"], port["protocol"], port["node_port"]
+
+
+def _service(ips: Iterable[str], more: Iterable[str], ports: Iterable[object]) -> object:
+    return frozenset(ips), frozenset(more), frozenset(ports)
