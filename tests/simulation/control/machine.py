@@ -192,6 +192,7 @@ class Machine(Network):
         """Start a worker; return it, and the caller's end of a connection to it."""
         parent = self.kernel.process
         self.kernel.enter("clone")
+        self.kernel.lack("clone")
         if self.fails_to_start:
             self.fails_to_start -= 1
             raise BlockingIOError(11, "Resource temporarily unavailable")

@@ -9,6 +9,7 @@ from ..control.machine import Speed
 from ..plan import Event
 from .drawing_lacks import LACKING, bursts, what_lacks
 from .drawing_outside import OUTSIDE, outside
+from .drawing_restarts import QUIET, RESTARTS, restarts
 from .machine import QUEUE
 from .objects import EndpointSpec, PortSpec, ServiceSpec, node_object
 from .plan import (
@@ -86,6 +87,11 @@ def make_plan(seed: int) -> Plan:
     rng = Random(seed)
     features = frozenset(f for f in _FEATURES if rng.random() < 0.4)
     calm_at = rng.choice([3.0, 6.0, 12.0])
+    starting = Random(f"{seed}: restarts")
+    is_restarting = starting.random() < RESTARTS
+    if is_restarting:
+        features = frozenset(f for f in sorted(features) if starting.random() < QUIET)
+        calm_at = starting.choice([6.0, 12.0, 16.0])
     drawing = _Drawing(rng, features, calm_at)
     objects = tuple(drawing.objects())
     events = list(drawing.events())
@@ -101,6 +107,9 @@ def make_plan(seed: int) -> Plan:
         features |= {"outside"}
         events += outside(own, objects, tuple(events), calm_at)
     queue = own.choice([3, 8, QUEUE, QUEUE])
+    if is_restarting:
+        features |= {"restarts"}
+        events += restarts(starting, objects, events, calm_at)
     dies = "deaths at a call" in features
     return Plan(
         seed,

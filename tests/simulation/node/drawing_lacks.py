@@ -46,10 +46,7 @@ def what_lacks(
     for _ in range(rng.randint(1, 3) if puts else 0):
         at, item = rng.choice(puts)
         at, seconds = max(at, _APART_S), rng.choice(_SECONDS)
-        if rng.random() < 0.4:
-            item = with_health_check(item)
-        else:
-            item = without_health_check(item)
+        item = with_health_check(item) if rng.random() < 0.4 else without_health_check(item)
         # Without what it has at the node, and with it again.
         yield Event(at - _APART_S, PUT, (_inside(item),))
         yield Event(at, PUT, (item,))

@@ -44,7 +44,8 @@ _AWAY_S = 0.6
 # A change of rules by another program is noticed in that time.
 _NOTICED_S = 2.5
 # What is older is in force: clients may not be refused any more because it isn't.
-_IN_FORCE_S = 2.5
+IN_FORCE_S = 2.5
+"""A change is in force after that time, if nothing disturbs."""
 # Before a run is calm, and nothing lacks any more: enough for one try.
 _LAST_S = 0.15
 
@@ -60,7 +61,7 @@ def outside(
     draws = (_addresses, _range, _burst, _drifts, _last, _recovery)
     for draw in rng.sample(draws, rng.choice([1, 2])):
         at, item = rng.choice(puts)
-        begins = max(at, _IN_FORCE_S) + (calm_at - _IN_FORCE_S) * rng.random() / 2
+        begins = max(at, IN_FORCE_S) + (calm_at - IN_FORCE_S) * rng.random() / 2
         yield from draw(rng, item, calm_at - _LAST_S if draw is _last else begins)
 
 
@@ -69,7 +70,7 @@ def _addresses(rng: Random, item: Object, at: float) -> Iterator[Event]:
     for ips in rng.sample(_ADDRESSES, rng.choice([1, 2, 3])):
         yield Event(at, ADDRESSES, (ips,))
         for _ in range(3):
-            yield _client(rng, item, at + rng.choice([0.01, 0.5, 2.5]) * rng.random(), ips[-1])
+            yield client_of(rng, item, at + rng.choice([0.01, 0.5, 2.5]) * rng.random(), ips[-1])
         at += rng.choice([0.005, 0.5, 2.0])
 
 
@@ -81,7 +82,7 @@ def _range(rng: Random, item: Object, at: float) -> Iterator[Event]:
     yield Event(at - 0.05, RANGE, (seconds,))
     yield Event(at, PUT, (item,))
     for _ in range(3):
-        yield _client(rng, item, at + 2 * seconds * rng.random(), NODE_IP)
+        yield client_of(rng, item, at + 2 * seconds * rng.random(), NODE_IP)
 
 
 def _burst(rng: Random, item: Object, at: float) -> Iterator[Event]:
@@ -103,7 +104,7 @@ def _drifts(rng: Random, item: Object, at: float) -> Iterator[Event]:
         if rng.random() < 0.5:
             yield Event(at, REFUSE, (rng.choice([1, 2]),))
         yield Event(at, DRIFT, (rng.choice(["gone", "other", "flush"]), rng.random()))
-        yield _client(rng, item, at + _NOTICED_S, NODE_IP)
+        yield client_of(rng, item, at + _NOTICED_S, NODE_IP)
         at += rng.choice([0.3, _NOTICED_S])
 
 
@@ -112,19 +113,19 @@ def _recovery(rng: Random, item: Object, at: float) -> Iterator[Event]:
     apart = with_health_check(item)
     left = "externalTrafficPolicy", "healthCheckNodePort"
     spec = {name: each for name, each in apart["spec"].items() if name not in left}
-    for each in apart, _slice_of(item):
-        yield Event(max(0.0, at - _IN_FORCE_S), PUT, (each,))
+    for each in apart, slice_of(item):
+        yield Event(max(0.0, at - IN_FORCE_S), PUT, (each,))
     yield Event(at, CRASH)
     yield Event(at + 0.005, PUT, ({**apart, "spec": spec},))
     if rng.random() < 0.7:
         yield Event(at + 0.01, REFUSE, (1,))
     for _ in range(3):
-        yield _client(rng, apart, at + rng.choice([0.1, 1.2]) * rng.random(), NODE_IP)
+        yield client_of(rng, apart, at + rng.choice([0.1, 1.2]) * rng.random(), NODE_IP)
 
 
-def _slice_of(item: Object) -> Object:
-    """Return a slice of a Service with an endpoint at this node and another one elsewhere."""
-    name, ips = item["metadata"]["name"], (OWN_PODS[0], OTHER_PODS[0])
+def slice_of(item: Object, ips: Sequence[str] = (OWN_PODS[0], OTHER_PODS[0])) -> Object:
+    """Return the first slice of a Service, by default with an endpoint here and one elsewhere."""
+    name = item["metadata"]["name"]
     return {
         "kind": "EndpointSlice",
         "addressType": "IPv4",
@@ -138,8 +139,12 @@ def _slice_of(item: Object) -> Object:
             for port in item["spec"]["ports"]
         ],
         "endpoints": [
-            {"addresses": [ip], "nodeName": node, "conditions": {}}
-            for ip, node in zip(ips, (NODE, OTHERS[0]), strict=True)
+            {
+                "addresses": [ip],
+                "nodeName": NODE if ip in OWN_PODS else OTHERS[0],
+                "conditions": {},
+            }
+            for ip in ips
         ],
     }
 
@@ -155,7 +160,8 @@ def _last(rng: Random, item: Object, at: float) -> Iterator[Event]:
     yield Event(at, PUT, (item,))
 
 
-def _client(rng: Random, item: Object, at: float, node_ip: str) -> Event:
+def client_of(rng: Random, item: Object, at: float, node_ip: str) -> Event:
+    """Return a client of a Service, perhaps at one of its node ports."""
     spec = item["spec"]
     port = rng.choice(spec["ports"])
     ip, number = spec["clusterIP"], port["port"]

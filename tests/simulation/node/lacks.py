@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 NOT_CAPTURED, QUEUES = "clients of other programs", "queues of listeners"
 
+FILTER = "filter"
+"""The call with which a socket gets its source ranges."""
 # What couldn't be opened is tried again each second.
 _AGAIN_S = 1.6
 _ANY = "0.0.0.0"
@@ -91,7 +93,10 @@ class Lacks:
             return
         world.machine.run_short(agent.process, call, number, spared, seconds)
         self._short_until = world.timeline.now + seconds + _AGAIN_S
-        world.freshness.disturb(self._short_until)
+        # A listener whose filter the kernel doesn't take refuses: no client is served by an older
+        # one.
+        if call != FILTER:
+            world.freshness.disturb(self._short_until)
 
     def why(self, client: Client) -> str:
         """Return why a client isn't served; empty: it has to be."""

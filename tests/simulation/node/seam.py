@@ -30,6 +30,7 @@ from userspace_proxy.plane import listener, recovered_sockets
 from userspace_proxy.status import health_checks
 
 from ..control import seam as control_seam
+from .lacks import FILTER
 from .plan import NODE_IP
 
 if TYPE_CHECKING:
@@ -187,6 +188,7 @@ def _replaced(value: Any, new: dict[Any, Any]) -> Any:
 def _admit(world: World) -> Callable[[Any, Any], None]:
     def admit(sock: Any, networks: Any) -> None:
         """Part of kernel.source_filter."""
+        world.machine.kernel.lack(FILTER)
         world.machine.admitted[sock.core.shared] = networks
 
     return admit

@@ -1,0 +1,206 @@
+"""Draws what an agent finds when it starts again, with little else that could excuse it.
+
+The server is away, ports and addresses have other owners, rules are refused, workers have died.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Sequence
+from random import Random
+
+from ..plan import Event
+from .drawing_lacks import with_health_check
+from .drawing_outside import IN_FORCE_S, client_of, slice_of
+from .lacks import FILTER
+from .plan import (
+    ADDRESSES,
+    API,
+    CLIENT,
+    CLOCK,
+    CRASH,
+    DISK,
+    END,
+    KILL,
+    LOOPBACK_IP,
+    NODE_IP,
+    OTHER_NODE_IP,
+    OTHER_PODS,
+    PROXY_PORTS,
+    PUT,
+    REFUSE,
+    SHORT,
+    STOP,
+    TAKE,
+    ZONE,
+    Object,
+)
+
+RESTARTS = 0.3
+"""How many plans have something like that."""
+QUIET = 0.25
+"""Such a plan keeps that share of what else it has."""
+
+_DENIED, _ADMITTED = "10.3.9.0/24", "10.3.0.0/24"
+# The agent writes its state this often.
+_WRITTEN_S = 5.5
+
+
+def restarts(
+    rng: Random, objects: Sequence[Object], events: Sequence[Event], calm_at: float
+) -> Iterator[Event]:
+    """Yield one or two of these, with clients that notice."""
+    services = [item for item in objects if item["kind"] == "Service"]
+    services += [
+        e.args[0] for e in events if e.what == PUT and e.args[0]["kind"] == "Service" and e.at < 1.0
+    ]
+    draws = (
+        _without_server,
+        _full_disk,
+        _taken_port,
+        _merged_sides,
+        _released_in_shortage,
+        _worker_that_can_not_start,
+        _udp_port_and_death,
+        _refused_filter,
+        _clients_of_new_address,
+    )
+    for draw in rng.sample(draws, rng.choice([1, 2])) if services else ():
+        at = IN_FORCE_S + max(0.0, calm_at - 2 * IN_FORCE_S) * rng.random()
+        yield from draw(rng, rng.choice(services), at)
+
+
+def _without_server(rng: Random, item: Object, at: float) -> Iterator[Event]:
+    """Have an agent start while the server is away: it has only the last state."""
+    yield Event(0.1, PUT, (item,))
+    yield Event(0.1, PUT, (_hinted(item),))
+    if rng.random() < 0.5:
+        at += _WRITTEN_S
+    yield Event(at, API, rng.choice([("restart", 4.0), ("refuse", 503, 4.0)]))
+    yield Event(at + 0.01, rng.choice([CRASH, CRASH, END]))
+    if rng.random() < 0.3:
+        yield Event(at + 0.005, CLOCK, (rng.choice([-86400.0, -1.0, 3600.0, 1e8]),))
+    for _ in range(5):
+        yield client_of(rng, item, at + 0.3 + 3.0 * rng.random(), NODE_IP)
+
+
+def _full_disk(rng: Random, item: Object, at: float) -> Iterator[Event]:
+    """Have a change come while the disk is full, and the agent end when it is well again."""
+    yield Event(0.1, PUT, (item,))
+    yield Event(at, DISK, ("full",))
+    yield Event(at + 0.05, PUT, (slice_of(item, rng.sample(OTHER_PODS, 2)),))
+    yield Event(at + rng.choice([0.5, _WRITTEN_S]), DISK, ("well",))
+    if rng.random() < 0.5:
+        yield Event(at + _WRITTEN_S + 3.5, END)
+
+
+def _taken_port(rng: Random, item: Object, at: float) -> Iterator[Event]:
+    """Have another program get a port that rules of a dead agent lead to, before it is back."""
+    yield Event(0.1, PUT, (item,))
+    yield Event(0.1, PUT, (slice_of(item),))
+    yield Event(at, API, ("restart", rng.choice([0.5, 2.0])))
+    yield Event(at, CRASH)
+    for number in rng.sample(range(PROXY_PORTS[0], PROXY_PORTS[0] + 5), 2):
+        yield Event(at + 0.01, TAKE, (number, True, rng.choice([0.3, 2.0])))
+    if rng.random() < 0.5:
+        yield Event(at + 0.02, REFUSE, (rng.choice([1, 2]),))
+    for _ in range(5):
+        yield client_of(rng, item, at + 0.15 + rng.random(), NODE_IP)
+
+
+def _merged_sides(rng: Random, item: Object, at: float) -> Iterator[Event]:
+    """Have the two ports of a Service be one after a crash, while its rules are refused."""
+    apart = with_health_check(item)
+    left = "externalTrafficPolicy", "healthCheckNodePort"
+    spec = {name: each for name, each in apart["spec"].items() if name not in left}
+    for each in apart, slice_of(item):
+        yield Event(max(0.0, at - IN_FORCE_S), PUT, (each,))
+    yield Event(at, CRASH)
+    yield Event(at + 0.005, PUT, ({**apart, "spec": spec},))
+    yield Event(at + 0.01, REFUSE, (rng.choice([1, 2, 3]),))
+    for _ in range(4):
+        yield client_of(rng, apart, at + 0.1 + 1.2 * rng.random(), NODE_IP)
+
+
+def _released_in_shortage(rng: Random, item: Object, at: float) -> Iterator[Event]:
+    """Have a Service get node ports that can't be bound, and lose them before they can."""
+    yield Event(max(0.0, at - 1.0), PUT, (item,))
+    yield Event(at - 0.01, SHORT, ("bind", errno.ENOMEM, 0, 1.5))
+    yield Event(at, PUT, (with_health_check(item),))
+    yield Event(at + rng.choice([0.1, 0.6, 1.2]), PUT, (item,))
+
+
+def _worker_that_can_not_start(rng: Random, item: Object, at: float) -> Iterator[Event]:
+    """Have a worker die while descriptors are short, so that none can take its place at once."""
+    del item
+    what = rng.choice(["rendezvous", "clone"])
+    yield Event(at - 0.01, SHORT, (what, errno.EMFILE, rng.choice([0, 0, 1]), 0.5))
+    for _ in range(rng.choice([1, 2])):
+        yield Event(at + 0.3 * rng.random(), KILL, (rng.randint(0, 1),))
+
+
+def _udp_port_and_death(rng: Random, item: Object, at: float) -> Iterator[Event]:
+    """Have a UDP port go while a worker is late to close it, or dies instead."""
+    spec = item["spec"]
+    ports = [{"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 5353}]
+    item = {**item, "spec": {**spec, "ports": [*spec["ports"][:1], *ports]}}
+    without = {**item, "spec": {**spec, "ports": spec["ports"][:1]}}
+    yield Event(max(0.0, at - IN_FORCE_S), PUT, (item,))
+    yield Event(max(0.0, at - IN_FORCE_S), PUT, (slice_of(item),))
+    if rng.random() < 0.7:
+        yield Event(at - 0.01, STOP, (False, 0, 0.3))
+        yield Event(at + 0.15, KILL, (0,))
+    else:
+        yield Event(at + 0.01 * rng.random(), KILL, (0,))
+    yield Event(at, PUT, (without,))
+    yield Event(at + rng.choice([0.05, 1.0]), PUT, (item,))
+    for _ in range(2):
+        yield client_of(rng, item, at + 2.5 * rng.random(), NODE_IP)
+
+
+def _refused_filter(rng: Random, item: Object, at: float) -> Iterator[Event]:
+    """Have a Service get other source ranges, which the kernel doesn't take for a while."""
+    ip = item["spec"]["clusterIP"].rpartition(".")[2]
+    balanced = {
+        **item,
+        "spec": {**item["spec"], "type": "LoadBalancer", "loadBalancerSourceRanges": [_DENIED]},
+        "status": {"loadBalancer": {"ingress": [{"ip": f"203.0.113.{ip}"}]}},
+    }
+    spec = {**balanced["spec"], "loadBalancerSourceRanges": [_ADMITTED]}
+    for each in balanced, slice_of(item):
+        yield Event(max(0.0, at - IN_FORCE_S), PUT, (each,))
+    yield Event(at - 0.01, SHORT, (FILTER, errno.ENOMEM, 0, 4.0))
+    yield Event(at, PUT, ({**balanced, "spec": spec},))
+    at_balancer = (f"203.0.113.{ip}", 80, item["spec"]["ports"][0]["protocol"])
+    for client in ("10.3.9.2", "10.3.9.2", "10.3.0.1"):
+        yield _dial(at + IN_FORCE_S + rng.random(), client, at_balancer)
+
+
+def _clients_of_new_address(rng: Random, item: Object, at: float) -> Iterator[Event]:
+    """Have the node get an address, and its programs dial Services that aren't local from there."""
+    local = with_health_check(item)
+    for each in local, slice_of(item, rng.sample(OTHER_PODS, 2)):
+        yield Event(max(0.0, at - IN_FORCE_S), PUT, (each,))
+    ips = rng.choice([(LOOPBACK_IP, NODE_IP, OTHER_NODE_IP), (LOOPBACK_IP, OTHER_NODE_IP)])
+    yield Event(at, ADDRESSES, (ips,))
+    port = local["spec"]["ports"][0]
+    for ip in (OTHER_NODE_IP, NODE_IP, OTHER_NODE_IP):
+        dialled = (OTHER_NODE_IP, port["nodePort"], port["protocol"])
+        yield _dial(at + IN_FORCE_S + rng.random(), ip, dialled)
+    if rng.random() < 0.5:
+        yield Event(at + 2 * IN_FORCE_S, ADDRESSES, ((LOOPBACK_IP, NODE_IP),))
+
+
+def _dial(at: float, client: str, to: tuple[str, int, str]) -> Event:
+    return Event(at, CLIENT, (client, to, 0.0))
+
+
+def _hinted(item: Object) -> Object:
+    """Return a slice whose endpoints are each for one zone."""
+    whole = slice_of(item)
+    zones = (ZONE, "zone-2")
+    endpoints = [
+        {**each, "hints": {"forZones": [{"name": zone}]}}
+        for each, zone in zip(whole["endpoints"], zones, strict=True)
+    ]
+    return {**whole, "endpoints": endpoints}
