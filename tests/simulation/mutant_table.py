@@ -17,11 +17,12 @@ class Mutant:
     """Occurs once."""
     new: str
     package: str = "dataplane"
+    """Empty: the module is in none."""
 
     @property
     def name(self) -> str:
         """The module's name, for imports."""
-        return f"userspace_proxy.{self.package}.{self.module}"
+        return ".".join(filter(None, ("userspace_proxy", self.package, self.module)))
 
     @property
     def path(self) -> Path:
