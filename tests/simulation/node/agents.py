@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _TUNING = Tuning(descriptor_limit=400, connection_log=0.0)
 _DRAIN_S = 1.0
+# Of workers of the last agent: longer than the longest client stays.
+_LAST_DRAIN_S = 1.5
 
 
 class AgentRun:
@@ -60,7 +62,7 @@ class AgentRun:
             workers=plan.workers,
             state_dir=FOLDER if plan.keeps_state else "",
             hand_over=(lambda _sock: None) if plan.keeps_workers else None,
-            predecessor_drain_s=_DRAIN_S,
+            predecessor_drain_s=_LAST_DRAIN_S,
         )
         agent = self.agent = Agent("nftables", world.make_source(self), options, LACKS_NOTHING)
         try:

@@ -26,6 +26,9 @@ def check_noted(world: World, name: str, at: float) -> None:
     if api is None or agent is None or abs(ago_s) > _OTHER_CLOCK_S:
         return
     since = max(api.failing_since, agent.process.loop.held_until)
+    if api.is_failing and world.clock_set_at >= since:
+        world.judgements.excuse(CURRENT, "the clock was set since")
+        return
     for_s = world.timeline.now - ago_s - since if api.is_failing else 0.0
     what = f"{name} is noted as current, {for_s:.1f} s after requests began to fail"
     world.judgements.check(CURRENT, for_s < _NOTICED_S, what)

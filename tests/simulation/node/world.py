@@ -100,6 +100,7 @@ class World(ProcessWorld[AgentMachine]):
         super().__init__(plan.seed, AgentMachine, plan.speed, is_traced=is_traced)
         self.plan = plan
         self.unix_offset = _UNIX - self.began
+        self.clock_set_at = float("-inf")
         self.cluster = Cluster(self.timeline.clock)
         self.cluster.put(*plan.objects)
         self.api = Api(self.timeline, self.rng, plan.objects) if plan.has_api else None
@@ -304,6 +305,7 @@ class World(ProcessWorld[AgentMachine]):
                 self.freshness.disturb(self.timeline.now + self.api.fail(*args))
         elif what == plans.CLOCK:
             self.unix_offset += args[0]
+            self.clock_set_at = self.timeline.now
         elif what == plans.DISK:
             if args[0] == "torn":
                 self.disk.tear()
