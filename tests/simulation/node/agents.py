@@ -12,7 +12,7 @@ from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.kernel.offers import LACKS_NOTHING
 
 from .disk import FOLDER
-from .plan import EXTERNAL_NETWORK, NODE, POD_NETWORK, PROXY_PORTS
+from .plan import EXTERNAL_NETWORK, NODE, POD_NETWORK
 
 if TYPE_CHECKING:
     from .machine import AgentProcess
@@ -55,7 +55,7 @@ class AgentRun:
         world, plan = self.world, self.world.plan
         options = Options(
             node_name=NODE,
-            proxy_ports=PROXY_PORTS,
+            proxy_ports=plan.proxy_ports,
             external_ip_networks=(EXTERNAL_NETWORK,),
             cluster_networks=(POD_NETWORK,),
             tuning=_TUNING,

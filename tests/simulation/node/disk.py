@@ -37,11 +37,19 @@ class Disk:
 
     Args:
         now: Returns the virtual time.
+        unix: Returns Unix time.
         enter: Called before each call; the process may die there.
     """
 
-    def __init__(self, rng: Random, now: Callable[[], float], enter: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        rng: Random,
+        now: Callable[[], float],
+        unix: Callable[[], float],
+        enter: Callable[[str], None],
+    ) -> None:
         self._rng = rng
+        self._unix = unix
         self._enter = enter
         self.files: dict[str, File] = {}
         self.floor: Callable[[], float] = now
@@ -83,7 +91,7 @@ class Disk:
             self._check()
             if name in self.files:
                 raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
-            file = self.files[name] = File(is_synced=False, floor=self.floor())
+            file = self.files[name] = File(mtime=self._unix(), is_synced=False, floor=self.floor())
         elif name not in self.files:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         else:

@@ -9,7 +9,7 @@ from ..control.machine import Speed
 from ..plan import Event
 from .drawing_lacks import LACKING, bursts, what_lacks
 from .drawing_outside import OUTSIDE, outside
-from .drawing_restarts import QUIET, RESTARTS, restarts
+from .drawing_restarts import CROWD, CROWDED, QUIET, RESTARTS, restarts
 from .machine import QUEUE
 from .objects import EndpointSpec, PortSpec, ServiceSpec, node_object
 from .plan import (
@@ -110,6 +110,8 @@ def make_plan(seed: int) -> Plan:
     if is_restarting:
         features |= {"restarts"}
         events += restarts(starting, objects, events, calm_at)
+    if is_crowded := starting.random() < CROWDED:
+        features |= {"crowd"}
     dies = "deaths at a call" in features
     return Plan(
         seed,
@@ -131,6 +133,7 @@ def make_plan(seed: int) -> Plan:
         else (),
         calm_at=calm_at,
         queue=queue,
+        crowd=CROWD if is_crowded else 0,
     )
 
 

@@ -9,11 +9,11 @@ from random import Random
 from ..plan import Event
 from .plan import (
     CLIENT,
+    FIRST_PROXY_PORT,
     NODE,
     OTHER_PODS,
     OTHERS,
     OWN_PODS,
-    PROXY_PORTS,
     PUT,
     SHORT,
     TAKE,
@@ -69,7 +69,7 @@ def _ports(rng: Random, item: Object) -> Iterator[tuple[int, bool]]:
     ]
     if number := spec.get("healthCheckNodePort"):
         numbers.append((number, True))
-    first = PROXY_PORTS[0]
+    first = FIRST_PROXY_PORT
     if not numbers or rng.random() < 0.3:
         numbers += [(first + n, rng.random() < 0.8) for n in range(rng.choice([1, 6]))]
     yield from numbers

@@ -21,12 +21,12 @@ from .plan import (
     CRASH,
     DISK,
     END,
+    FIRST_PROXY_PORT,
     KILL,
     LOOPBACK_IP,
     NODE_IP,
     OTHER_NODE_IP,
     OTHER_PODS,
-    PROXY_PORTS,
     PUT,
     REFUSE,
     SHORT,
@@ -40,6 +40,10 @@ RESTARTS = 0.3
 """How many plans have something like that."""
 QUIET = 0.25
 """Such a plan keeps that share of what else it has."""
+
+CROWDED = 0.05
+"""How many plans have other programs at more ports than are tried at once."""
+CROWD = 300
 
 _DENIED, _ADMITTED = "10.3.9.0/24", "10.3.0.0/24"
 # The agent writes its state this often.
@@ -100,7 +104,7 @@ def _taken_port(rng: Random, item: Object, at: float) -> Iterator[Event]:
     yield Event(0.1, PUT, (slice_of(item),))
     yield Event(at, API, ("restart", rng.choice([0.5, 2.0])))
     yield Event(at, CRASH)
-    for number in rng.sample(range(PROXY_PORTS[0], PROXY_PORTS[0] + 5), 2):
+    for number in rng.sample(range(FIRST_PROXY_PORT, FIRST_PROXY_PORT + 5), 2):
         yield Event(at + 0.01, TAKE, (number, True, rng.choice([0.3, 2.0])))
     if rng.random() < 0.5:
         yield Event(at + 0.02, REFUSE, (rng.choice([1, 2]),))

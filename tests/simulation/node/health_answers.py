@@ -29,6 +29,9 @@ _TOLD_S = 0.2
 _SERVES_AGAIN_S = 2.0
 # Changes are late from a minute on; nothing waits at rest.
 _LATER_S = 3600.0
+_LATE_S = 61.0
+_OTHER_CAUSES = {"drift", "what lacks", "outside", "restarts", "crowd", "clock jumps"}
+"""What else has rules written."""
 
 
 class HealthAnswers:
@@ -78,6 +81,15 @@ class HealthAnswers:
         if self._world.table.refused_last is run.process and not run.is_ending:
             what = "the kernel has refused the last change, and the status shows no problem"
             self._world.judgements.check(SHOWN, bool(facts.steering.problem), what)
+            if self._waits_for_rules:
+                answer = answer_healthz(facts, self._world.unix() + _LATE_S).status
+                what = f"{answer} a minute after the kernel has refused a change"
+                self._world.judgements.check(HEALTHZ, answer == 503, what)
+
+    @property
+    def _waits_for_rules(self) -> bool:
+        """Whether what the kernel has refused can only be a change of the cluster."""
+        return _OTHER_CAUSES.isdisjoint(self._world.plan.features)
 
     def check_rest(self) -> None:
         """Judge what an agent answers later if nothing happens any more."""

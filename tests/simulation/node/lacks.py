@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from userspace_proxy.kernel.port_holders import HeldPort
 from userspace_proxy.model import IPFamily, Protocol
 
-from .plan import NODE_PORTS, PROXY_PORTS
+from .plan import NODE_PORTS
 
 if TYPE_CHECKING:
     from .clients import Client
@@ -35,6 +35,19 @@ class Lacks:
         self._range_until = float("-inf")
         """Until when clients may see that no proxy port was free."""
 
+    def crowd(self, until: float) -> None:
+        """Have other programs the first proxy ports from now on.
+
+        Args:
+            until: What gets no port until then waits for the tries of the next second.
+        """
+        world, first = self._world, self._world.plan.proxy_ports[0]
+        for number in range(first, first + world.plan.crowd):
+            for is_tcp in (True, False):
+                world.machine.others[(_ANY, number), is_tcp] = None
+        if world.plan.crowd:
+            self._range_until = max(self._range_until, until + _AGAIN_S)
+
     def take(self, number: int, is_tcp: bool, seconds: float) -> None:
         """Have another program wait for clients at a port, if it is free."""
         world = self._world
@@ -53,7 +66,8 @@ class Lacks:
     def take_range(self, seconds: float) -> None:
         """Have other programs get all proxy ports that are free."""
         world, until = self._world, self._world.timeline.now + seconds + _AGAIN_S
-        for number in range(PROXY_PORTS[0], PROXY_PORTS[1] + 1):
+        first, last = world.plan.proxy_ports
+        for number in range(first, last + 1):
             is_free = not any(port.port == number for port in world.machine.ports)
             for is_tcp in (True, False) if is_free else ():
                 if world.machine.take_port((_ANY, number), is_tcp=is_tcp, for_s=seconds):

@@ -167,4 +167,28 @@ MUTANTS: Mapping[str, Mutant] = {
         "self._stop_listening(keeps_port=False)",
         "plane",
     ),
+    # -- that hardly any seed found before restarts were drawn
+    "recovered-listeners-close-before-rules": Mutant(
+        "sync",
+        "        if not await self.rules.follow():\n            return\n"
+        "        await self._check_health(self.plan)\n        self.planning.end_recovery()\n",
+        "        self.planning.end_recovery()\n        if not await self.rules.follow():\n"
+        "            return\n        await self._check_health(self.plan)\n",
+        _ROUNDS,
+    ),
+    "recovered-port-of-another-program-ends-the-recovery": Mutant(
+        "recovered_sockets",
+        "            except ListenError:\n                continue\n",
+        "            except ListenError:\n                break\n",
+        "plane",
+    ),
+    "tries-of-proxy-ports-run-out": Mutant(
+        "served_ports", "        self._addresses.start_over()\n", "", _ROUNDS
+    ),
+    "new-addresses-of-the-node-are-outside": Mutant(
+        "facts",
+        "return _inside(self.cluster_networks, self.addresses, family)",
+        "return _inside(self.cluster_networks, self.primary_addresses, family)",
+        "policy",
+    ),
 }

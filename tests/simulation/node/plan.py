@@ -37,7 +37,7 @@ LOOPBACK_IP, NODE_IP, OTHER_NODE_IP = "127.0.0.1", "10.1.0.1", "10.1.0.9"
 OTHERS = ("node-b", "node-c")
 POD_NETWORK = "10.2.0.0/16"
 EXTERNAL_NETWORK = "198.51.100.0/24"
-PROXY_PORTS = (17000, 17040)
+FIRST_PROXY_PORT, _PROXY_PORTS = 17000, 41
 NODE_PORTS = range(30000, 32768)
 OWN_PODS = tuple(f"10.2.0.{n}" for n in range(1, 7))
 """Where endpoints of this node are."""
@@ -70,6 +70,13 @@ class Plan:
     """From then on nothing fails and nothing changes."""
     queue: int
     """How many clients the node lets wait for one listener at most: net.core.somaxconn."""
+    crowd: int
+    """So many of the first proxy ports are other programs' all the time."""
+
+    @property
+    def proxy_ports(self) -> tuple[int, int]:
+        """The first and the last proxy port."""
+        return FIRST_PROXY_PORT, FIRST_PROXY_PORT + self.crowd + _PROXY_PORTS - 1
 
     @property
     def turns_s(self) -> float:

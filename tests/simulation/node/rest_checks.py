@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .clients import DIALS, ENDED, SERVED, Client
-from .plan import NODE_PORTS, PROXY_PORTS
+from .plan import NODE_PORTS
 
 if TYPE_CHECKING:
     from .world import World
@@ -59,7 +59,8 @@ def check_rest(world: World) -> None:
 
 def _check_numbers(world: World, free: set[int]) -> None:
     """Check that each number of the range is either in use or offered to the next Service."""
-    every = {*range(PROXY_PORTS[0], PROXY_PORTS[1] + 1)}
+    first, last = world.plan.proxy_ports
+    every = {*range(first, last + 1)}
     used = {port.port for port in world.machine.ports} & every
     lost, twice = sorted(every - used - free), sorted(used & free)
     what = f"proxy ports {lost} are neither used nor free, and {twice} are both"

@@ -25,6 +25,8 @@ def smaller_plans(plan: Plan) -> Iterator[Plan]:
         yield replace(plan, workers=1)
     if plan.queue < QUEUE:
         yield replace(plan, queue=QUEUE)
+    if plan.crowd:
+        yield replace(plan, crowd=0)
     if plan.keeps_state:
         yield replace(plan, keeps_state=False)
 
@@ -36,6 +38,8 @@ def describe(plan: Plan) -> Iterator[str]:
     yield f"the last state is {'kept' if plan.keeps_state else 'not kept'}"
     if plan.queue < QUEUE:
         yield f"{plan.queue} clients wait for a listener at most"
+    if plan.crowd:
+        yield f"other programs have {plan.crowd} proxy ports"
     if any(plan.agent_dies_at):
         yield f"agents die at calls {plan.agent_dies_at}"
     for item in plan.objects:

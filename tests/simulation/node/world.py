@@ -108,7 +108,7 @@ class World(ProcessWorld[AgentMachine]):
             self.cluster.watchers.append(self.api.changed)
         self.freshness = Freshness(self.timeline.clock, BOUND_S + plan.turns_s, BOUND_S)
         self.table = Table(self.rng)
-        self.disk = Disk(self.rng, self.timeline.clock, self._enter)
+        self.disk = Disk(self.rng, self.timeline.clock, self.unix, self._enter)
         self.disk.floor = self.freshness.floor
         self.disk.noted = partial(check_noted, self)
         self.agents: list[AgentRun] = []
@@ -164,6 +164,7 @@ class World(ProcessWorld[AgentMachine]):
 
     def carry_out(self) -> None:
         """Part of ProcessWorld."""
+        self.lacks.crowd(self.began + self.plan.calm_at)
         self._start_agent()
         for event in self.plan.events:
             self.timeline.at(self.began + event.at, self._happen, event)
@@ -176,6 +177,7 @@ class World(ProcessWorld[AgentMachine]):
         if self.api is not None:
             self.api.be_well()
         self.end_deaths()
+        self.lacks.crowd(self.timeline.now)
         if self.agent is None:
             self._start_agent()
         self.freshness.disturb()
