@@ -349,9 +349,10 @@ async def test_of_open_flows_those_are_counted_that_are_answered_no_more(build, 
     async def pass_5_s(*, is_answered):
         await exchange(other, pod)
         if is_answered:
-            await exchange(kept, pod)
+            # A byte is an answer.
+            await exchange(kept, pod, b"m", b"1")
         else:
-            kept.send(b"move")
+            kept.send(b"m")
             await pod.receive()
         timers.advance(5)
         rig.settle()
