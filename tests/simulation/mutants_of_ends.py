@@ -45,6 +45,9 @@ MUTANTS: Mapping[str, Mutant] = {
         "            by = _BY_ENDPOINT\n        return ConnectionFacts",
         "            by = _BY_CLIENT\n        return ConnectionFacts",
     ),
+    "header-waits-for-the-client": Mutant(
+        "tcp", "        up.pump()\n        send_at_once(up.sink)\n", "        up.pump()\n"
+    ),
     "saved-for-each-failure": Mutant(
         "endpoint_group", "self.counters.saved += 1", "self.counters.saved += len(failed)"
     ),

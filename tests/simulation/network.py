@@ -96,6 +96,8 @@ class Network:
         """Sockets that the reactor is going to close."""
         self.watcher: Watcher | None = None
         """Is told of each datagram."""
+        self.held: list[Stream] = []
+        """Where bytes were written that are to wait for more, since oracles last looked."""
 
     def note(self, text: str) -> None:
         """Add a line to the trace, if there is one."""

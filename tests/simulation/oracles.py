@@ -17,6 +17,7 @@ from userspace_proxy.dataplane.late_reset import LIMIT_S
 from userspace_proxy.dataplane.tcp import TcpConnection
 from userspace_proxy.model import Protocol, SocketAddress
 
+from . import held_bytes
 from .final_checks import FinalChecks
 from .flow_waits import FlowWaits
 from .sockets import core_of
@@ -116,6 +117,7 @@ class Oracles(FinalChecks):
         world.choices.after_turn()
         self.evictions.after_turn()
         self._flow_waits.after_turn()
+        held_bytes.after_turn(world)
         if self.ends.look():
             world.counts.look()
         engine, connections = world.dataplane.engine, world.dataplane.connections

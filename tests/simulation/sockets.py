@@ -38,6 +38,9 @@ _RECVERR = (_socket.IPPROTO_IP, IP_RECVERR)
 _LINGER = (_socket.SOL_SOCKET, _socket.SO_LINGER)
 _INLINE = (_socket.SOL_SOCKET, _socket.SO_OOBINLINE)
 _QUICKACK = (_socket.IPPROTO_TCP, _socket.TCP_QUICKACK)
+_NODELAY = (_socket.IPPROTO_TCP, _socket.TCP_NODELAY)
+# linux/socket.h; the module lacks it.
+_MSG_MORE = 0x8000
 # linux/tcp_states.h.
 _ESTABLISHED, _CLOSE, _CLOSE_WAIT = 1, 7, 8
 
@@ -120,11 +123,11 @@ class SimulatedSocket:
         core: Stream = self._enter("recv")
         return core.read(most, is_peek=bool(flags & _socket.MSG_PEEK))
 
-    def send(self, data: Any, _flags: int = 0) -> int:
+    def send(self, data: Any, flags: int = 0) -> int:
         """Part of _socket.socket."""
         core = self._enter("send")
         if isinstance(core, Stream):
-            return core.write(data)
+            return core.write(data, is_held=bool(flags & _MSG_MORE))
         if core.remote is None:
             raise OSError(errno.EDESTADDRREQ, "not connected")
         self._kernel.fault("memory")
@@ -242,6 +245,8 @@ class SimulatedSocket:
             core.inline = bool(value)
         elif (level, option) == _QUICKACK:
             core.holds_acks = not value
+        elif (level, option) == _NODELAY and value:
+            core.send_at_once()
         elif (level, option) == _TTL:
             core.hops = value
         elif (level, option) == _PKTINFO:

@@ -60,6 +60,7 @@ class Stream:
         "inbox",
         "inbox_bytes",
         "inline",
+        "is_holding",
         "is_orphan",
         "item",
         "lingers_zero",
@@ -110,6 +111,8 @@ class Stream:
         self.outgoing_mark: int | None = None
         """The same in the outbox."""
         self.inline = self.lingers_zero = False
+        self.is_holding = False
+        """What was written waits for more (MSG_MORE); the kernel's 200 ms aren't waited for."""
         self.queue: deque[Stream] = deque()
         """Connections that are to be accepted."""
         self.backlog = 0
@@ -204,7 +207,7 @@ class Stream:
         if self.peer is not None and had_room < self.inbox_bytes:
             self.peer.move()
 
-    def write(self, data: Any, *, is_urgent: bool = False) -> int:
+    def write(self, data: Any, *, is_urgent: bool = False, is_held: bool = False) -> int:
         """Take as many bytes as there is room for; raises BlockingIOError, or the error."""
         if self.error or self.shut_out:
             number = self.take_error() or errno.EPIPE
@@ -224,6 +227,10 @@ class Stream:
         self.moved_at = self.network.timeline.now
         if self.written is not None:
             self.written.append((self.moved_at, self.accepted_bytes))
+        # Where room is short, Linux sends what it has taken.
+        self.is_holding = is_held and count == len(data)
+        if self.is_holding:
+            self.network.held.append(self)
         self.move()
         return count
 
@@ -231,6 +238,11 @@ class Stream:
     def unacknowledged(self) -> int:
         """What SIOCOUTQ reports: the FIN counts as a byte."""
         return len(self.outbox) + (self.fin_queued and not self.fin_delivered)
+
+    def send_at_once(self) -> None:
+        """Send what waits for more."""
+        self.is_holding = False
+        self.move()
 
     def shut_down(self) -> None:
         """Send a FIN; reading continues."""
@@ -240,7 +252,7 @@ class Stream:
         self.shut_out_at = self.network.timeline.now
         if not self.fin_queued:
             self.fin_queued = True
-            self.move()
+            self.send_at_once()
         self.wake(0)
 
     def stop_listening(self) -> None:
@@ -265,7 +277,7 @@ class Stream:
             return True
         self.is_orphan = True
         self.shut_in = self.shut_out = self.fin_queued = True
-        self.move()
+        self.send_at_once()
         return False
 
     def send_reset(self) -> None:
@@ -319,7 +331,7 @@ class Stream:
         peer = self.peer
         if self._is_moving or peer is None:
             return
-        has_bytes = self.outbox and len(peer.inbox) < peer.inbox_bytes
+        has_bytes = self.outbox and not self.is_holding and len(peer.inbox) < peer.inbox_bytes
         has_fin = self.fin_queued and not self.fin_delivered and not self.outbox
         if has_bytes or has_fin or self.reset_queued:
             self._is_moving = True

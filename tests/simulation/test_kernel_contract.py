@@ -22,6 +22,8 @@ IN, OUT, PRI, ET = select.EPOLLIN, select.EPOLLOUT, select.EPOLLPRI, select.EPOL
 ERR, HUP, RDHUP = select.EPOLLERR, select.EPOLLHUP, select.EPOLLRDHUP
 ALL = IN | OUT | PRI | RDHUP | ET
 _RESET = struct.pack("ii", 1, 0)
+# linux/socket.h; the module lacks it.
+_MSG_MORE = 0x8000
 _SPLICE = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
 
@@ -80,6 +82,28 @@ def test_a_short_read_returns_all_there_is(system: System) -> None:
     system.settle()
     assert read(left) == b"abcdef"
     assert error_of(read, left) == errno.EAGAIN
+
+
+def test_bytes_that_are_to_be_sent_with_more_are_held(system: System) -> None:
+    left, right = system.pair()
+    left.send(b"abc", _MSG_MORE)
+    assert error_of(read, right) == errno.EAGAIN
+    left.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+    system.until(lambda: state_of(system, right) & IN)
+    assert read(right) == b"abc"
+
+
+def test_more_bytes_or_a_fin_send_those_that_are_held(system: System) -> None:
+    left, right = system.pair()
+    left.send(b"abc", _MSG_MORE)
+    left.send(b"def")
+    system.until(lambda: state_of(system, right) & IN)
+    system.settle()
+    assert read(right) == b"abcdef"
+    left.send(b"ghi", _MSG_MORE)
+    left.shutdown(_socket.SHUT_WR)
+    system.until(lambda: state_of(system, right) & RDHUP)
+    assert read(right) == b"ghi"
 
 
 def test_a_fin_follows_the_last_byte_and_is_read_again_and_again(system: System) -> None:

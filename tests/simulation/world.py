@@ -18,7 +18,16 @@ from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.model.proxy_protocol import write_header
 from userspace_proxy.model.serving import Serving
 
-from . import datagram_checks, evictions, flow_choices, flow_waits, oracles, tcp_counts, tcp_ends
+from . import (
+    datagram_checks,
+    evictions,
+    flow_choices,
+    flow_waits,
+    held_bytes,
+    oracles,
+    tcp_counts,
+    tcp_ends,
+)
 from . import plan as plans
 from .actors import Asker, Party, PodHost
 from .choices import Choices
@@ -41,6 +50,7 @@ ORACLES = (
     *evictions.ORACLES,
     *flow_choices.ORACLES,
     flow_waits.ORACLE,
+    held_bytes.ORACLE,
     *oracles.ORACLES,
     *tcp_counts.ORACLES,
     *tcp_ends.ORACLES,
