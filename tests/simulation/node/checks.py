@@ -42,6 +42,7 @@ _LOOK_S = 0.25
 # A change of the table by another program is undone in that time.
 _REPAIRED_S = 2.0
 _LEFT_BEHIND = "another Service got the last agent's port with an address"
+_OLD_WORKER = "until it drains, the last agent's worker serves the port's last owner"
 _OUTSIDE = "10.3.0.1"
 
 
@@ -245,6 +246,8 @@ class Checks:
             text = f"{what} was served by {client.endpoint}, may get {sorted(allowed)}"
             if client.endpoint not in allowed and self._heirs(client.at):
                 world.judgements.excuse(ALLOWED, _LEFT_BEHIND)
+            elif client.endpoint not in allowed and self._is_of_last_owner(client):
+                world.judgements.excuse(ALLOWED, _OLD_WORKER)
             else:
                 check(ALLOWED, client.endpoint in allowed, text)
         elif client.state == REFUSED:
@@ -296,6 +299,25 @@ class Checks:
             for f, where in self.world.table.targets.items()
             if where == target and (key := (f.ip, f.port, str(f.protocol))) in truth.frontends
         }
+
+    def _is_of_last_owner(self, client: Client) -> bool:
+        """Return whether a worker of the last agent serves a client, for another Service.
+
+        An agent gives the proxy port to which rules lead an address to the Service that owns the
+        address now, and until they drain, workers of the last agent accept there, too.
+        """
+        agent, target = self.world.agent, self.target_of(client.at)
+        claim = self.world.cluster.last.frontends.get(client.at)
+        for process in self.world.machine.alive(WORKER):
+            is_old = agent is not None and process.parent is not agent.process
+            if is_old and process.main is not None and client.stream in process.kernel.taken:
+                owners = {
+                    listener.group.reference
+                    for listener in process.main._worker._listeners.values()
+                    if listener.sock.core.shared.port == target
+                }
+                return bool(owners) and (claim is None or claim.name not in owners)
+        return False
 
     def target_of(self, at: Dialled) -> Target | None:
         """Return where the table leads an address; None: nowhere."""
