@@ -12,16 +12,13 @@ from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.kernel.offers import LACKS_NOTHING
 
 from .disk import FOLDER
-from .plan import EXTERNAL_NETWORK, NODE, POD_NETWORK
+from .plan import DRAIN_S, EXTERNAL_NETWORK, NODE, POD_NETWORK
 
 if TYPE_CHECKING:
     from .machine import AgentProcess
     from .world import World
 
 _TUNING = Tuning(descriptor_limit=400, connection_log=0.0)
-_DRAIN_S = 1.0
-# Of workers of the last agent: longer than the longest client stays.
-_LAST_DRAIN_S = 1.5
 
 
 class AgentRun:
@@ -62,7 +59,7 @@ class AgentRun:
             workers=plan.workers,
             state_dir=FOLDER if plan.keeps_state else "",
             hand_over=(lambda _sock: None) if plan.keeps_workers else None,
-            predecessor_drain_s=_LAST_DRAIN_S,
+            predecessor_drain_s=DRAIN_S,
         )
         agent = self.agent = Agent("nftables", world.make_source(self), options, LACKS_NOTHING)
         try:
@@ -78,5 +75,5 @@ class AgentRun:
             world.agent_failed(self, failing.result())
             await agent.stop()
             return 1
-        await agent.stop(drain_s=_DRAIN_S)
+        await agent.stop(drain_s=DRAIN_S)
         return 0

@@ -15,6 +15,7 @@ from ..control.files import CONTROL, WORKER, Port
 from ..control.machine import Process
 from ..streams import Stream
 from .clients import DIALS, DROPPED, ENDED, REFUSED, RESET, SERVED, WAITS, Client
+from .plan import DRAIN_S
 from .rest_checks import at_of
 from .seam import answer_of
 from .truth import NO_SERVICE, Claim, Dialled, Expected, Truth
@@ -56,8 +57,8 @@ class Checks:
         self._is_dirty = True
         self._look_at = 0.0
         self._waiting: list[Client] = []
-        self._has_served: set[AgentRun | None] = set()
-        """Agents that have had a round in force."""
+        self._has_served: dict[AgentRun | None, float] = {}
+        """Agents that have had a round in force, and since when."""
         self._lost: set[int] = set()
         """Ports of the last agent's workers, which ended too late for the next one to have them."""
         self._drifted_until = 0.0
@@ -164,7 +165,7 @@ class Checks:
                 self._end_outage()
         else:
             self._end_outage()
-            self._has_served.add(agent)
+            self._has_served.setdefault(agent, now)
             self._lost.clear()
         if self._is_dirty:
             self._is_dirty = False
@@ -331,10 +332,28 @@ class Checks:
         agent = self.world.agent
         if agent is None or not agent.is_ending:
             return ""
-        for process in self.world.machine.processes:
-            if client.stream in process.kernel.taken and process.parent is not agent.process:
-                return "an agent ends before its predecessor's workers have drained"
+        if self._is_of_predecessor(client):
+            return "an agent ends before its predecessor's workers have drained"
         return ""
+
+    def _parent_of(self, client: Client) -> Process | None:
+        """Return the control process whose worker has taken a client."""
+        taken = (p for p in self.world.machine.processes if client.stream in p.kernel.taken)
+        return next((process.parent for process in taken), None)
+
+    def _is_of_predecessor(self, client: Client) -> bool:
+        agent, parent = self.world.agent, self._parent_of(client)
+        return agent is not None and parent is not None and parent is not agent.process
+
+    def _has_drained(self, client: Client) -> bool:
+        """Return whether a client's worker has had its time since a later agent served."""
+        parent = self._parent_of(client)
+        return parent is not None and any(
+            agent is not None
+            and agent.process.pid > parent.pid
+            and self.world.timeline.now >= served_at + DRAIN_S
+            for agent, served_at in self._has_served.items()
+        )
 
     def _judge_reset(self, client: Client, was: str, expected: list[Expected]) -> None:
         judgements = self.world.judgements
@@ -342,6 +361,8 @@ class Checks:
             judgements.right(RESETS)
         elif was != SERVED and not all(each.endpoints for each in expected):
             judgements.excuse(RESETS, "the Service has no endpoint meanwhile")
+        elif was == SERVED and self._has_drained(client):
+            judgements.right(RESETS)
         elif not self._excuses(client, RESETS):
             judgements.violate(RESETS, f"{client.name} at {at_of(client)} was reset while it {was}")
 

@@ -38,6 +38,8 @@ OTHERS = ("node-b", "node-c")
 POD_NETWORK = "10.2.0.0/16"
 EXTERNAL_NETWORK = "198.51.100.0/24"
 FIRST_PROXY_PORT, _PROXY_PORTS = 17000, 41
+DRAIN_S = 1.0
+"""For so long what is open goes on when an agent ends, or another one serves in its place."""
 NODE_PORTS = range(30000, 32768)
 OWN_PODS = tuple(f"10.2.0.{n}" for n in range(1, 7))
 """Where endpoints of this node are."""
