@@ -8,6 +8,9 @@ from typing import NamedTuple
 from .plan import LOOPBACK_IP, NODE_IP, Object
 from .truth import HOST, ClaimReader, Key, Truth, key_of
 
+_FREE_NUMBERS = range(31900, 32000)
+"""Health check node ports that no plan names."""
+
 
 class Cluster:
     """The objects at the API server, in all their states."""
@@ -24,11 +27,27 @@ class Cluster:
         """Create objects, or replace them."""
         if not items:
             self._note()
-        for item in items:
+        for item in map(self._with_own_number, items):
             self.objects[key_of(item)] = item
             self._note()
             for watcher in self.watchers:
                 watcher(item, False)
+
+    def _with_own_number(self, item: Object) -> Object:
+        """Return a Service with a health check node port that no other one has.
+
+        A server gives a number to one Service at a time.
+        """
+        spec = item["spec"] if item["kind"] == "Service" else {}
+        if not (number := spec.get("healthCheckNodePort", 0)):
+            return item
+        taken = {
+            other["spec"].get("healthCheckNodePort", 0)
+            for key, other in self.objects.items()
+            if key[0] == "Service" and key != key_of(item)
+        }
+        free = next(each for each in (number, *_FREE_NUMBERS) if each not in taken)
+        return {**item, "spec": {**spec, "healthCheckNodePort": free}}
 
     @property
     def addresses(self) -> tuple[str, ...]:
