@@ -93,6 +93,9 @@ class ApiServer:
         self.waits_for_future = True
         """A watch from a revision that isn't there yet waits for it, as that of kube-apiserver 1.36
         does, and is told nothing until then; otherwise 504."""
+        self.tells_from_now = False
+        """Such a watch is told of what is written from now on, though that is older: a server that
+        doesn't compare versions, or a proxy on the way that doesn't."""
         self.expires_by_status = False
         """A watch that is too old is 410; otherwise an ERROR in it."""
         self.bookmark_s = 60.0
@@ -391,7 +394,7 @@ class ApiServer:
         self.watches[watch] = None
         for event in events:
             exchange.send(event.line)
-        watch.since = max(since, self.revision)
+        watch.since = self.revision if self.tells_from_now else max(since, self.revision)
         timeout_s = float(query.get("timeoutSeconds", 1800))
         self.timeline.after(timeout_s, self._end_watch, watch)
         if watch.has_bookmarks and self.bookmark_s:

@@ -11,6 +11,7 @@ from userspace_proxy.sources.kubernetes import KubernetesSource
 
 from ..api_client import SimulatedClient
 from ..api_exchange import Exchange
+from .copies import Copy
 from .follower import Follower
 from .node_lists import ORACLES as ORACLES_OF_NODE_LISTS
 from .node_lists import NodeLists
@@ -34,6 +35,14 @@ ORACLES = (
     "same objects",
     "orphans",
     "rejected",
+    "copy",
+    "up to date",
+    "current now",
+    "age",
+    "problems",
+    "restarts",
+    "last state",
+    "woken",
     "share",
     "left out",
     "room",
@@ -55,6 +64,7 @@ ORACLES = (
     "rate",
     "Events apart",
     "Events of a series",
+    "Events soon",
     "Events counted",
     "Events of a namespace",
     "Events in turns",
@@ -107,6 +117,7 @@ class Checks:
             lambda: self.world.now,
             self._listed,
             has_shares="shares" in self.world.plan.features,
+            copies=lambda kind: Copy(kind, self.items.__contains__, _of_earlier(resumed, kind)),
         )
         self._has_published, self._resumed = False, resumed
         self.node_lists = lists = NodeLists(
@@ -149,6 +160,7 @@ class Checks:
                 # It is read from now on.
                 self.heard[watch] = world.now
             lists.on_end(exchange)
+            world.recording.on_end(exchange)
 
         client.on_begin, client.on_head = on_begin, on_head
         client.on_arrival, client.on_end = on_arrival, on_end
@@ -242,7 +254,23 @@ class Checks:
             )
             self._check_same_objects(before, snapshot)
         for kind in KINDS:
-            self._check_state(kind, {k: n for k, n, _ in found if k.kind == kind})
+            of_kind = {k: n for k, n, _ in found if k.kind == kind}
+            self._check_copy(kind, of_kind)
+            self._check_state(kind, of_kind)
+
+    def _check_copy(self, kind: str, found: dict[Key, int]) -> None:
+        if kind == "Node" and not self.world.plan.with_node:
+            return
+        copy = self._requests.followers[kind].copy
+        self.judgements.check(
+            "copy",
+            copy.accept(found, may_lack=self.may_lack(kind)),
+            lambda: f"{kind}: {_text(found)}, and what has arrived is {_text(copy.now.shown)}",
+        )
+
+    def may_lack(self, kind: str) -> bool:
+        """Return whether a part of the objects of a kind may be left out."""
+        return kind != "Node" and self.world.plan.share_bytes < 1 << 20
 
     def _check_contents(self, found: list[tuple[Key, int, Shown]]) -> None:
         for key, number, content in found:
@@ -289,12 +317,12 @@ class Checks:
         if kind == "Node" and not self.world.plan.with_node:
             return
         if kind in self.pending:
-            judgements.excuse("one state", "history went back")
+            # History went back; "copy" judges what is shown.
             return
         history, follower = self.histories[kind], self._requests.followers[kind]
         self._check_not_older(kind, found, history)
         if follower.is_mixed:
-            judgements.excuse("one state", "a list is under way")
+            # A list is under way; likewise.
             return
         judgements.check(
             "one state",
@@ -314,7 +342,7 @@ class Checks:
         return frozenset(key for key in every if self._is_limited(key))
 
     def _is_limited(self, key: Key) -> bool:
-        return key.kind != "Node" and self.world.plan.share_bytes < 1 << 20
+        return self.may_lack(key.kind)
 
     def _check_not_older(self, kind: str, found: Mapping[Key, int], history: History) -> None:
         for key, number in found.items():
@@ -340,6 +368,7 @@ class Checks:
         """Check what the source says of itself, while something is broken."""
         self.status.look(has_published=self._has_published)
         self.node_lists.check()
+        self.world.recording.look()
         for follower in self._requests.followers.values():
             follower.check_question()
 
@@ -388,6 +417,14 @@ class Checks:
             is_equal,
             lambda: f"{kind}: {_text(found)}, not {_text(history.states[-1].stamps)}",
         )
+
+
+def _of_earlier(resumed: Snapshot | None, kind: str) -> dict[Key, int]:
+    """Return what is shown of an earlier run."""
+    if resumed is None or kind == "Node":
+        return {}
+    found = shown(resumed, NODE)
+    return {key: n for key, n, _ in found if key.kind == kind and n != HIDDEN}
 
 
 def _text(stamps: Mapping[Key, int]) -> str:

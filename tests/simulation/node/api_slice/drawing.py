@@ -30,6 +30,8 @@ _SETTINGS = (
     "large",
     "families",
 )
+# More than any object takes, and less than several.
+_LINE_BYTES = 4096
 
 
 def make_plan(seed: int) -> Plan:
@@ -58,6 +60,9 @@ class _Drawing:
             self.rare.draw_rare_ones()
         with draft.of_its_own("rarer ones"):
             self.rare.draw_rarer_ones()
+        with draft.of_its_own("rarest ones"):
+            self.rare.draw_rarest_ones()
+            line_bytes = draft.rng.choice((_LINE_BYTES, _LINE_BYTES, 16 << 20))
         bookmark_s = rng.choice((5.0, 20.0, 60.0))
         if has("no-bookmarks"):
             bookmark_s = 0.0
@@ -72,6 +77,7 @@ class _Drawing:
             lag_s=rng.choice((0.01, 0.3, 2.0)) if has("lag") else 0.0,
             has_watch_cache=rng.random() < (0.2 if has("pages") else 0.6),
             waits_for_future=rng.random() < 0.5,
+            tells_from_now=has("tells-from-now"),
             expires_by_status=rng.random() < 0.3,
             has_nulls=rng.random() < 0.5,
             checks_health=rng.random() < 0.5,
@@ -85,6 +91,7 @@ class _Drawing:
             watch_s=watch_s,
             silence_s=max(silence_s, 12.0),
             list_s=rng.choice((20.0, 600.0, 600.0)),
+            line_bytes=line_bytes,
             share_bytes=rng.choice((4000, 6000, 9000)) if has("shares") else 128 << 20,
             namespace="shop" if has("one-namespace") else "",
             with_node=rng.random() < 0.7,

@@ -13,6 +13,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from ..api_exchange import Exchange
+from .copies import Copy
+from .outage import Outage
 from .retries import End, Retries
 
 if TYPE_CHECKING:
@@ -32,9 +34,18 @@ _UNKNOWN = float("-inf")
 class Follower:
     """The requests of one reflector."""
 
-    def __init__(self, kind: str, checks: RequestChecks) -> None:
+    def __init__(self, kind: str, checks: RequestChecks, copy: Copy) -> None:
         self.kind = kind
         self.checks = checks
+        self.copy = copy
+        """What is made of all that arrives."""
+        self.outage = Outage()
+        self.heard_at = 0.0
+        """When something arrived last."""
+        self.restarts = 0
+        """Lists that followed a watch."""
+        self.must_begin_by: float | None = None
+        """Until then a wait must end, because the server is there again."""
         self.last: Exchange | None = None
         self.is_watch = False
         self.began_at = 0.0
@@ -49,12 +60,15 @@ class Follower:
         """Those of its lines, in order."""
         self.events = 0
         self.is_expired = self.went_back = False
+        self.page: dict[str, Any] | None = None
+        """The last page, if it is complete."""
         self.next_token: str | None = None
         """Of the list that is under way."""
         self.listed_version = ""
         self.has_listed = False
         """A list was complete."""
-        self.list_began = 0.0
+        self.list_began = self.lists_since = 0.0
+        """When the list did, and the one that it is instead of because it had expired."""
         self.is_mixed = False
         """A list is under way, or broke off: what is stored is of two states."""
         self.wants: str = "list"
@@ -92,6 +106,17 @@ class Follower:
         return self.last if is_open else None
 
     @property
+    def asks(self) -> bool:
+        """Whether a question about history is still to be asked, or to be answered."""
+        return self.must_ask_at is not None or not (self.question is None or self._is_answered)
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether the client may have given the last request up by now."""
+        exchanges = [each for each in (self.last, self.question) if each is not None]
+        return any(each.is_closed and not (each.is_ended or each.error) for each in exchanges)
+
+    @property
     def is_quiet(self) -> bool:
         """Whether nothing is on its way to it, and no list under way."""
         return self.is_watch and self.last is not None and not self.last.is_on_its_way
@@ -99,7 +124,7 @@ class Follower:
     # -- what arrives ------------------------------------------------------------------------------
 
     def on_head(self, exchange: Exchange) -> None:
-        self.began_at = now = self.checks.now()
+        self.began_at = self.heard_at = now = self.checks.now()
         self.was_forbidden = self.was_forbidden or exchange.code == 403
         if exchange.code == 200 and self.is_watch:
             if now - self.known_at > _RESTORE_S:
@@ -108,16 +133,20 @@ class Follower:
                 self._note_success()
 
     def _note_success(self) -> None:
+        if self.outage.succeed(self.checks.now()):
+            self.checks.wake_others(self)
         if self.had_problem:
             self.had_problem = False
             self.checks.recovered_at = self.checks.now()
 
     def on_arrival(self, exchange: Exchange, piece: bytes) -> None:
         self.data += piece
+        self.heard_at = self.checks.now()
         if exchange.code != 200:
             return
         if not self.is_watch:
             self.is_mixed = True
+            self.copy.add_part(piece)
             return
         *lines, rest = self.data.split(b"\n")
         self.data = bytearray(rest)
@@ -133,9 +162,69 @@ class Follower:
         before = self.versions[-1] if self.versions else self.version
         self.went_back = self.went_back or int(version) < int(before)
         self.versions.append(version)
+        self.copy.add_line(event)
 
     def on_end(self, exchange: Exchange) -> None:
         self.is_over, self.over_at = True, self.checks.now()
+        if self.question is None or self._is_answered:
+            self._note_end(exchange)
+
+    # -- whether it failed -------------------------------------------------------------------------
+
+    def _note_end(self, exchange: Exchange) -> None:
+        """Note how a request ended, as far as the client has read that."""
+        now = self.checks.now()
+        if exchange.error and (not self.is_watch or exchange.code != 200):
+            self.outage.fail(now)
+        elif exchange.code != 200:
+            self._note_refused(exchange)
+        elif self.is_watch:
+            self._note_watch(exchange)
+        else:
+            self._note_page()
+
+    def _note_refused(self, exchange: Exchange) -> None:
+        if not _is_gone(exchange, self.data):
+            retry_s = exchange.retry_after_s
+            self.outage.fail(self.checks.now(), code=exchange.code, retry_s=retry_s)
+        elif self.is_watch:
+            self.outage.end()
+        elif self.after_expiry:
+            # It may be given up.
+            self.outage.doubt()
+
+    def _note_watch(self, exchange: Exchange) -> None:
+        is_short = self.over_at - self.began_at < _HEALTHY_S + _SOON_S
+        is_cut = bool(exchange.error)
+        if is_cut and (self.cuts if is_short else self.is_expired or self.went_back):
+            self.outage.doubt()
+        else:
+            self.outage.end()
+
+    def _note_page(self) -> None:
+        try:
+            self.page = json.loads(bytes(self.data))
+        except ValueError:
+            self.outage.fail(self.checks.now())
+            return
+        assert self.page is not None, "it is a list"
+        metadata = self.page["metadata"]
+        if not self.is_paging:
+            self.listed_version = metadata["resourceVersion"]
+        if not metadata.get("continue"):
+            self.copy.end_list(self.listed_version)
+            self._note_success()
+
+    def _note_left(self, exchange: Exchange) -> None:
+        """Note that the client gave a request up, some time ago."""
+        now = self.checks.now()
+        if self.question is not None and not self._is_answered:
+            self.outage.give_up(self.question.began, now)
+        elif self.is_watch and exchange.code == 200:
+            # Silence of a watch, which takes long.
+            self.outage.end()
+        else:
+            self.outage.give_up(exchange.began, now)
 
     # -- what is asked next ------------------------------------------------------------------------
 
@@ -147,19 +236,34 @@ class Follower:
             exchange.query["resourceVersion"] == self.version,
             lambda: f"{self.kind}: a question about {dict(exchange.query)}, not {self.version}",
         )
+        if self.must_ask_at is None:
+            self.outage.doubt()
         self.question, self.must_ask_at = exchange, None
         self.answer.clear()
 
     def on_answer(self, exchange: Exchange) -> None:
         """Note that the answer to a question is complete, or broke off."""
+        now = self.heard_at = self.checks.now()
         if self._is_good(exchange):
             self._note_success()
+            if self.is_over and self.last is not None:
+                # The client reads the watch's end only now.
+                self.over_at = now
+                self._note_end(self.last)
+            return
+        # The watch is closed, too.
+        self.is_over, self.over_at = True, now
+        if exchange.error:
+            self.outage.fail(now)
+        elif self._has_gone_back(exchange):
+            self.outage.end()
         else:
-            # The watch is closed, too.
-            self.is_over = True
-        if self.is_over:
-            # The client reads the watch's end only now.
-            self.over_at = self.checks.now()
+            self.outage.fail(now, code=exchange.code, retry_s=exchange.retry_after_s)
+
+    @property
+    def _is_left(self) -> bool:
+        """Whether the client gave the last request up, at a time of its own."""
+        return not self.is_over or not (self.question is None or self._is_answered)
 
     @property
     def _is_answered(self) -> bool:
@@ -186,7 +290,13 @@ class Follower:
     def begin(self, exchange: Exchange) -> None:
         query, now = exchange.query, self.checks.now()
         is_watch, token = "watch" in query, query.get("continue")
+        if self.must_begin_by is not None:
+            late_s = now - self.must_begin_by
+            self._check("woken", late_s <= 0, f"{late_s:.3f} s late, though the server is there")
+            self.must_begin_by = None
         if self.last is not None:
+            if self._is_left:
+                self._note_left(self.last)
             self._conclude()
             self.had_problem = self.had_problem or self.is_failed or bool(self.last.error)
             self._check_wait()
@@ -199,8 +309,16 @@ class Follower:
                 what == self.wants,
                 lambda: f"{self.kind}: a {what}, not a {self.wants}",
             )
+        if token or (self.last is not None and not self.is_watch and not self.is_failed):
+            # The same attempt: pages, a list instead of one that had expired, the watch after it.
+            pass
+        else:
+            self.outage.begin_attempt()
+            self.lists_since = now
         if is_watch:
             self._check_position(query["resourceVersion"])
+            self._note_read(query["resourceVersion"])
+            self.copy.begin_watch(query["resourceVersion"])
             self.is_mixed = False
             if self.last is not None and now - self.over_at > _SOON_S:
                 # A wait.
@@ -214,12 +332,15 @@ class Follower:
         else:
             self._check_list(query)
             self.list_began = now
+            self.restarts += self.is_watch
         if not is_watch:
             self.known_at = now
+            self.copy.begin_list(is_first=not token)
         self.last, self.is_watch, self.is_paging = exchange, is_watch, bool(token)
         self.question = self.must_ask_at = None
         self.is_over = self.is_expired = self.went_back = False
         self.data.clear()
+        self.page = None
         if is_watch:
             self.version = query["resourceVersion"]
             self.versions, self.events = [], 0
@@ -238,7 +359,7 @@ class Follower:
         elif self.is_watch:
             self._conclude_watch(exchange)
         else:
-            self._conclude_list(exchange)
+            self._conclude_list()
 
     def _conclude_refused(self, exchange: Exchange) -> None:
         is_gone = _is_gone(exchange, self.data)
@@ -293,25 +414,22 @@ class Follower:
         elif self.checks.has_shares:
             self.wants = "either"
 
-    def _conclude_list(self, exchange: Exchange) -> None:
-        try:
-            body = json.loads(bytes(self.data))
-        except ValueError:
-            body = None
-        if body is None or exchange.error or not exchange.code or not self.is_over:
+    def _conclude_list(self) -> None:
+        if self.page is None:
             self.is_failed, self.wants = True, "list"
             return
-        metadata = body["metadata"]
-        if not self.is_paging:
-            self.listed_version = metadata["resourceVersion"]
-        self.next_token = metadata.get("continue")
+        self.next_token = self.page["metadata"].get("continue")
         self.wants = "page" if self.next_token else "watch"
         self.after_expiry = ""
         if not self.next_token:
             self.has_listed = True
             self.versions, self.version = [], self.listed_version
-            self._note_success()
             self.checks.listed(self)
+
+    def _note_read(self, version: str) -> None:
+        """Note which lines of the last watch were read: all until a version."""
+        if version in self.versions:
+            self.cuts = 0
 
     def _check_position(self, version: str) -> None:
         known = [self.version, *self.versions]
@@ -342,10 +460,8 @@ class Follower:
     def _check_wait(self) -> None:
         exchange = self.last
         assert exchange is not None, "there was a request"
-        # The client gave up at a time of its own.
-        is_left = not self.is_over or not (self.question is None or self._is_answered)
-        if self.wants == "page" or is_left:
-            self.retries.note_unknown(has_waited=is_left)
+        if self.wants == "page" or self._is_left:
+            self.retries.note_unknown(has_waited=self._is_left)
             return
         lasted = self.over_at - self.began_at if self.began_at else 0.0
         refused = self.question or exchange
@@ -365,6 +481,9 @@ class Follower:
         if self.question is not None and (self.is_failed or self.after_expiry):
             return False
         return self.is_watch and exchange.code == 200 and lasted >= _HEALTHY_S + _SOON_S
+
+    def _check(self, oracle: str, is_right: bool, what: str) -> None:
+        self.checks.check(oracle, is_right, lambda: f"{self.kind}: {what}")
 
 
 def _is_gone(exchange: Exchange, body: bytearray) -> bool:

@@ -46,6 +46,7 @@ class Plan:
     lag_s: float = 0.0
     has_watch_cache: bool = True
     waits_for_future: bool = False
+    tells_from_now: bool = False
     expires_by_status: bool = False
     has_nulls: bool = False
     checks_health: bool = False
@@ -58,6 +59,7 @@ class Plan:
     watch_s: float = 300.0
     silence_s: float = 150.0
     list_s: float = 600.0
+    line_bytes: int = 16 << 20
     share_bytes: int = 128 << 20
     namespace: str = ""
     with_node: bool = True

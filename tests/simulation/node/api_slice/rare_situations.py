@@ -14,6 +14,80 @@ class RareSituations:
         self.draft = draft
         self.objects = objects
 
+    def draw_rarest_ones(self) -> None:
+        """Draw what needs several servers, or several requests, that fit together.
+
+        History that goes back where the question about it is denied by another server; Events that
+        are written though the server says that they aren't, or denied in both namespaces; lists of
+        all Nodes that are denied, with one between them that isn't.
+        """
+        rng = self.draft.rng
+        has_two = self.draft.has("two-servers") and not self.draft.has("shares")
+        if has_two and rng.random() < 0.15:
+            self._go_back_denied()
+        if self.draft.has("events") and rng.random() < 0.2:
+            self._write_refused_events()
+        if self.draft.has("events") and rng.random() < 0.15:
+            self._deny_events()
+        if self.draft.has("nodes") and self.draft.chaos_s > 600.0 and rng.random() < 0.7:
+            self._deny_nodes_again()
+
+    def _go_back_denied(self) -> None:
+        """Have history go back, and one server deny to say so, while the other has the watch."""
+        rng = self.draft.rng
+        at = rng.uniform(0.3, 0.8) * self.draft.chaos_s
+        resource, kind = rng.choice((("services", "Service"), ("endpointslices", "EndpointSlice")))
+        for _ in range(6):
+            self._put_of(kind, at - 1.0)
+        self.draft.features.add("tells-from-now")
+        self.draft.features.add("restore")
+        self.draft.step(at, "restore", rng.choice((4, 8)), 0.0)
+        self.draft.step(at, "refuse", 0, rng.choice((403, 404)), 30.0, resource, 0)
+        for _ in range(4):
+            at += rng.choice((1.0, 5.0, 10.0))
+            self._put_of(kind, min(at, self.draft.chaos_s))
+
+    def _put_of(self, kind: str, at: float) -> None:
+        item = self.objects.item()
+        while item["kind"] != kind:
+            item = self.objects.item()
+        self.draft.put(at, item)
+
+    def _write_refused_events(self) -> None:
+        """Have new Events be written though the answer is an error, and happen again meanwhile."""
+        rng = self.draft.rng
+        at = rng.uniform(0.0, self.draft.chaos_s)
+        for server in (0, 1):
+            self.draft.step(at, "refuse", server, rng.choice((500, 503)), 2.0, "events", 0)
+        for reason in range(10, 14):
+            number = rng.randrange(4)
+            self.draft.step(at + 0.01, "happen", reason, number)
+            for _ in range(rng.choice((1, 3))):
+                self.draft.step(at + rng.choice((3.0, 20.0, 50.0)), "happen", reason, number)
+
+    def _deny_events(self) -> None:
+        """Have Events be denied in both namespaces, which have more of them soon after."""
+        rng = self.draft.rng
+        at = rng.uniform(0.0, self.draft.chaos_s)
+        for server in (0, 1):
+            self.draft.step(at, "refuse", server, rng.choice((401, 403)), 3.0, "events", 0)
+        numbers = [0, 3]
+        rng.shuffle(numbers)
+        for reason in (20, 21):
+            for number in numbers:
+                self.draft.step(at + 0.01, "happen", reason, number)
+            at += rng.choice((4.0, 30.0))
+
+    def _deny_nodes_again(self) -> None:
+        """Have a list of all Nodes denied, the next one not, and the one after that denied."""
+        at = self.draft.rng.uniform(0.0, 300.0)
+        self.draft.step(at, "want-nodes", True)
+        self.draft.step(at, "agent-restart", True)
+        for server in (0, 1):
+            self.draft.step(at, "refuse", server, 403, 9.0, "nodes", 0)
+            # Lists are 300 s apart.
+            self.draft.step(at + 305.0, "refuse", server, 403, 9.0, "nodes", 0)
+
     def draw_rarer_ones(self) -> None:
         """Draw what fills a bound, or meets another rare state; of its own as well.
 

@@ -8,7 +8,7 @@ shows: an external address of a Service, the port of a slice, the zone of a Node
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from userspace_proxy.cluster import Snapshot
@@ -43,6 +43,15 @@ def stamp(item: dict[str, Any], number: int) -> dict[str, Any]:
         labels = {"topology.kubernetes.io/zone": f"z{number}"}
         made["metadata"] = {**item["metadata"], "labels": labels}
     return made
+
+
+def number_of(kind: str, item: Mapping[str, Any]) -> int:
+    """Return the stamp of an object."""
+    if kind == "Service":
+        return _number(item["spec"]["externalIPs"][0])
+    if kind == "EndpointSlice":
+        return int(item["ports"][0]["port"]) - _PORT
+    return int(item["metadata"]["labels"]["topology.kubernetes.io/zone"][1:])
 
 
 # -- from JSON -------------------------------------------------------------------------------------

@@ -25,6 +25,8 @@ _FORBIDDEN_S = 600.0
 _NAMESPACE_MAX = 50
 _ENDED_S = 360.0
 _NEVER = float("-inf")
+# Turns of an event loop, and what is between two requests.
+_SOON_S = 1.0
 # Its own, and one of the other that had been chosen before.
 _PASSED_MAX = 2
 
@@ -44,6 +46,13 @@ class _Told:
     """When the source has sent something last."""
     last: float = _NEVER
     """When it happened last."""
+    has_failed: bool = False
+    """The last request for it did, so it is tried again."""
+
+    def is_due(self, now: float) -> bool:
+        """Return whether something of it is to be sent by now, for certain."""
+        is_owed = self.has_failed or self.last > self.asked_at
+        return is_owed and now - max(self.last, self.asked_at + _EVERY_S) > _SOON_S
 
 
 class RecordingChecks:
@@ -61,6 +70,10 @@ class RecordingChecks:
         self._passed: Counter[str] = Counter()
         """How often another namespace had its turn while one has waited for its own."""
         self._last = _NEVER
+        self._exchange: Exchange | None = None
+        """The last request."""
+        self._idle_since = _NEVER
+        """Since when none is under way, at the latest."""
         self._forbidden_at: dict[str, float] = {}
         """By namespace, when the server said so."""
         self._series: dict[str, tuple[str, str]] = {}
@@ -114,6 +127,7 @@ class RecordingChecks:
         self._passed.clear()
         self._forbidden_at.clear()
         self._last = _NEVER
+        self._exchange, self._idle_since = None, self._world.now
 
     def on_begin(self, exchange: Exchange) -> None:
         """Check when a request is made."""
@@ -131,7 +145,8 @@ class RecordingChecks:
         told, namespace = self._told[key], _namespace_of(key[1])
         own = now - told.asked_at
         check("Events of a series", own >= _EVERY_S * 0.99, lambda: f"{key}: after {own:.1f} s")
-        told.asked_at = now
+        told.asked_at, told.has_failed = now, False
+        self._exchange = exchange
         self._check_share(namespace)
 
     def _check_share(self, namespace: str) -> None:
@@ -163,6 +178,33 @@ class RecordingChecks:
         elif 400 <= exchange.code < 500 and exchange.code not in (409, 429):
             name = (exchange.body or {}).get("metadata", {}).get("name")
             self._told[self._series[name or exchange.path.rpartition("/")[2]]].is_rejected = True
+
+    def on_end(self, exchange: Exchange) -> None:
+        """Note that a response is complete, or broke off."""
+        if exchange is self._exchange:
+            self._be_idle(exchange)
+
+    def _be_idle(self, exchange: Exchange) -> None:
+        name = (exchange.body or {}).get("metadata", {}).get("name")
+        told = self._told[self._series[name or exchange.path.rpartition("/")[2]]]
+        is_whole = exchange.is_ended and not exchange.error
+        told.has_failed = not is_whole or exchange.code >= 500 or exchange.code == 429
+        self._exchange, self._idle_since = None, self._world.now
+
+    def look(self) -> None:
+        """Judge that nothing is left to be sent while nothing is in the way."""
+        now, exchange = self._world.now, self._exchange
+        if exchange is not None and exchange.is_closed:
+            # It was given up, some time ago.
+            self._be_idle(exchange)
+        if self._exchange is not None or now - self._idle_since < _SOON_S or self._is_unsure:
+            return
+        for namespace, kept in self._kept.items():
+            if now - self._forbidden_at.get(namespace, _NEVER) < _FORBIDDEN_S + _EVERY_S:
+                continue
+            due = [key for key, told in kept.items() if told.is_due(now)]
+            what = said(due, "are due, and nothing is sent since", self._idle_since)
+            self._world.judgements.check("Events soon", not due, what)
 
     def check_end(self) -> None:
         """Check that all is counted."""

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 from ..api_exchange import Exchange
 from ..api_requests import target_of
+from .copies import Copy
 from .follower import Follower
 
 if TYPE_CHECKING:
     from ...judgements import Judgements
 
 _KIND_OF = {"services": "Service", "endpointslices": "EndpointSlice", "nodes": "Node"}
+# Turns of an event loop.
+_SOON_S = 0.3
 
 
 def is_check(exchange: Exchange) -> bool:
@@ -31,6 +34,7 @@ class RequestChecks:
         listed: Callable[[Follower], object],
         *,
         has_shares: bool,
+        copies: Callable[[str], Copy],
     ) -> None:
         self.judgements = judgements
         self.check = judgements.check
@@ -39,7 +43,7 @@ class RequestChecks:
         self.has_shares = has_shares
         self.recovered_at = float("-inf")
         """When a request has succeeded after a problem, so that others needn't wait."""
-        self.followers = {kind: Follower(kind, self) for kind in _KIND_OF.values()}
+        self.followers = {kind: Follower(kind, self, copies(kind)) for kind in _KIND_OF.values()}
         self._of: dict[Exchange, Follower] = {}
 
     def on_begin(self, exchange: Exchange) -> None:
@@ -55,6 +59,13 @@ class RequestChecks:
             follower.ask(exchange)
         else:
             follower.begin(exchange)
+
+    def wake_others(self, reached: Follower) -> None:
+        """Have the others that wait begin soon, because one has reached the server again."""
+        now = self.now()
+        for follower in self.followers.values():
+            if follower is not reached and follower.outage.waits(now):
+                follower.must_begin_by = now + _SOON_S
 
     def follower_of(self, exchange: Exchange) -> Follower | None:
         """Return what follows the kind of a request, if that is its last one."""

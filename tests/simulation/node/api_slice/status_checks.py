@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from userspace_proxy.cluster import Snapshot
+from userspace_proxy.sources import SourceStatus
 from userspace_proxy.sources.kubernetes import KubernetesSource
 
 from ..api_exchange import Exchange
 from ..api_requests import target_of
+from .copies import CopyState
+from .follower import Follower
 from .plan import NODE
+from .reading import shown
 from .requests import RequestChecks
 from .share_checks import said
 from .truth import KINDS
@@ -21,6 +26,7 @@ _SEEN_DOWN_S = 12.0
 # The kernel's probes, connecting, the longest wait.
 _SEEN_CUT_OFF_S = 92.0
 _SOON_S = 1.0
+_ANSWER_S = 75.0
 _LISTED_MAX = 20
 _BREAK_OFF = "break off at once"
 
@@ -35,6 +41,7 @@ class StatusChecks:
         self._source = source
         self._requests = requests
         self._began = self._world.now
+        self._looked_at: tuple[Snapshot, list[CopyState]] | None = None
 
     def look(self, *, has_published: bool) -> None:
         """Check what it says at any time, also while something is broken."""
@@ -54,6 +61,91 @@ class StatusChecks:
             self._check_not_current(status, "without a server")
         self._check_silence()
         self._check_deadlines()
+        self._check_outages(status)
+        self._check_copies(status)
+
+    # -- what follows from all that has arrived ----------------------------------------------------
+
+    @property
+    def _followers(self) -> list[Follower]:
+        followers = self._requests.followers
+        return [followers[kind] for kind in KINDS if kind != "Node" or self._world.plan.with_node]
+
+    def _check_outages(self, status: SourceStatus) -> None:
+        """Judge whether it is current, and since when not."""
+        now, check = self._world.now, self._judgements.check
+        for follower in self._followers:
+            by = follower.must_begin_by
+            check("woken", by is None or now <= by, said(follower.kind, "waits since", by))
+            if not follower.is_watch and not follower.is_over and follower.last is not None:
+                follower.outage.note_list(follower.lists_since, now)
+        if any(each.is_unsure or not each.outage.is_certain(now) for each in self._followers):
+            return
+        failing = [
+            each.outage.since
+            for each in self._followers
+            if each.outage.since and not (each.kind == "Node" and each.outage.is_forbidden)
+        ]
+        lines = _lines(status)
+        is_said = bool(lines) == any(each.outage.since for each in self._followers)
+        check("problems", is_said, said(lines, "while", failing, "fail"))
+        is_current = status.is_synced and not failing
+        check("current now", status.is_current == is_current, said(status.is_current, failing))
+        if not status.is_synced or not failing:
+            check("age", status.behind_s == 0.0, said(status.behind_s, "and it is current"))
+            return
+        least, most = now - min(hi for _, hi in failing), now - min(lo for lo, _ in failing)
+        check(
+            "age",
+            least - _SOON_S <= status.behind_s <= most + _SOON_S,
+            said(status.behind_s, "not", least, "to", most),
+        )
+
+    def _check_copies(self, status: SourceStatus) -> None:
+        """Judge that what has arrived some time ago is shown, and what of it can't be read."""
+        snapshot, now = self._world.published, self._world.now
+        quiet = [each for each in self._followers if self._is_quiet(each, now)]
+        if snapshot is None:
+            is_missing = len(quiet) == len(self._followers)
+            self._judgements.check("first snapshot", not is_missing, "none, and all is listed")
+            return
+        states = [each.copy.now for each in quiet]
+        if self._is_other(snapshot, states):
+            self._looked_at = snapshot, states
+            found = list(shown(snapshot, NODE))
+            for each in quiet:
+                of_kind = {key: number for key, number, _ in found if key.kind == each.kind}
+                may_lack = self._checks.may_lack(each.kind)
+                self._judgements.check(
+                    "up to date",
+                    each.copy.now.fits(of_kind, may_lack=may_lack),
+                    said(each.kind, "shows", of_kind, "not", each.copy.now.shown),
+                )
+        if len(quiet) < len(self._followers):
+            return
+        restarts = sum(each.restarts for each in quiet)
+        right = status.restarts == restarts
+        self._judgements.check("restarts", right, said(status.restarts, "not", restarts))
+        if "shares" not in self._world.plan.features:
+            unread = {tuple(key) for state in states for key in state.unread}
+            named = {(i.kind, i.namespace, i.name) for i in status.rejected if i.kind}
+            is_right = named <= unread and len(named) == min(len(unread), _LISTED_MAX)
+            self._judgements.check("rejected", is_right, said(named, "not", unread))
+
+    def _is_other(self, snapshot: Snapshot, states: list[CopyState]) -> bool:
+        """Return whether something of that differs from what was judged last."""
+        if self._looked_at is None or self._looked_at[0] is not snapshot:
+            return True
+        before = self._looked_at[1]
+        same = len(before) == len(states)
+        return not same or any(a is not b for a, b in zip(before, states, strict=True))
+
+    def _is_quiet(self, follower: Follower, now: float) -> bool:
+        """Return whether all that has arrived was read, and there is one state to show."""
+        is_heard = now - follower.heard_at > _SOON_S and follower.copy.is_exact
+        return is_heard and follower.open_watch is not None and not follower.asks
+
+    # -- single claims -----------------------------------------------------------------------------
 
     def _check_not_current(self, status: Any, why: str) -> None:
         client = self._world.client
@@ -97,13 +189,16 @@ class StatusChecks:
             asked_s = float(exchange.query["timeoutSeconds"]) + 1 + 30.0
             quiet = self._world.now - self._checks.heard.get(exchange, exchange.began)
             bound = max(plan.silence_s, asked_s)
+            follower = self._requests.follower_of(exchange)
+            if follower is not None and follower.asks:
+                # It is read once the question about history is answered, or given up.
+                bound += _ANSWER_S
             self._judgements.check("silence", quiet <= bound + _SOON_S, said("for", quiet, "s"))
 
     def check_end(self) -> None:
         """Check what it says once nothing is broken any more."""
         status = self._source.status()
-        lines = {item.line for item in status.rejected}
-        others = [line for line in status.problems if line not in lines]
+        others = _lines(status)
         self._judgements.check(
             "current",
             status.is_current and not others,
@@ -129,3 +224,9 @@ class StatusChecks:
                 more = f"… and {len(right) - _LISTED_MAX} more"
                 is_right = is_right and status.rejected[-1].line.startswith(more)
         self._judgements.check("rejected", is_right, lambda: f"{named}, not {right}")
+
+
+def _lines(status: SourceStatus) -> list[str]:
+    """Return what is wrong but for single objects."""
+    of_objects = {item.line for item in status.rejected}
+    return [line for line in status.problems if line not in of_objects]

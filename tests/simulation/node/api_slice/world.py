@@ -5,13 +5,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from random import Random
 from typing import Any
 
 from userspace_proxy.cluster import Snapshot
+from userspace_proxy.cluster.encoding import StateOwner, decode_state, encode_state
 from userspace_proxy.model import ServiceKey
 from userspace_proxy.sources.base import Happening
-from userspace_proxy.sources.kubernetes import KubernetesSource, lists, node_addresses, position
+from userspace_proxy.sources.kubernetes import (
+    KubernetesSource,
+    lists,
+    node_addresses,
+    position,
+    reflector,
+)
+from userspace_proxy.sources.kubernetes.client import LineSplitter
+from userspace_proxy.sources.kubernetes.list_body import ListBody
 from userspace_proxy.sources.kubernetes.reflector import Timing
 
 from ...control.machine import Machine, Speed
@@ -38,6 +48,7 @@ _AGAIN_S = 14.0
 # All servers are stopped, etcd is restored, and they start again.
 _RESTORE_S = 4.0
 _KIND_OF = {"services": "Service", "endpointslices": "EndpointSlice", "nodes": "Node"}
+_OWNER = StateOwner("kubernetes", "http://api.example:6443", NODE, "")
 _WRITES = ("put", "put-same", "delete", "touch")
 
 
@@ -102,6 +113,7 @@ class World:
         server = ApiServer(self.etcd, self.timeline, self.rng, lag_s=plan.lag_s)
         server.has_watch_cache = plan.has_watch_cache
         server.waits_for_future = plan.waits_for_future
+        server.tells_from_now = plan.tells_from_now
         server.expires_by_status = plan.expires_by_status
         server.has_nulls = plan.has_nulls
         server.repeats = plan.repeats
@@ -189,6 +201,8 @@ class World:
             *self.address.names(self._make_client),
             (position, "PAGE_LIMIT", plan.page_limit),
             (lists, "BATCH_BYTES", plan.batch_bytes),
+            (lists, "ListBody", partial(ListBody, value_bytes_max=plan.line_bytes)),
+            (reflector, "LineSplitter", partial(LineSplitter, limit_bytes=plan.line_bytes)),
             (node_addresses, "_PAGE", min(plan.page_limit, 100)),
         ]
         before = [(module, name, getattr(module, name)) for module, name, _ in names]
@@ -397,13 +411,20 @@ class World:
     def _restart_agent(self, *, is_resumed: bool) -> None:
         assert self.process is not None, "a process runs"
         assert self.client is not None, "and has a client"
-        resumed = self.last_state if is_resumed else None
+        resumed = self._read_back(self.last_state) if is_resumed and self.last_state else None
         self.process.die(-9)
         self.process.forget()
         self.client.abort()
         self.recording.note_restart()
         self._until(0.0)
         self._start(resumed)
+
+    def _read_back(self, last: Snapshot) -> Snapshot:
+        """Return what a file has of the last state."""
+        found = decode_state(encode_state(last, _OWNER), _OWNER)
+        mine, its = ((s.services, s.node, s.node_addresses) for s in (last, found))
+        self.judgements.check("last state", mine == its, lambda: f"{its}, not {mine}")
+        return found
 
     def _look(self) -> None:
         self.checks.look()
