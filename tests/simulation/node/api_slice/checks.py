@@ -63,6 +63,7 @@ ORACLES = (
     "at once",
     "rate",
     "Events apart",
+    "Events denied",
     "Events of a series",
     "Events soon",
     "Events counted",
@@ -110,8 +111,7 @@ class Checks:
         Args:
             resumed: What an earlier run has published.
         """
-        world = self.world
-        self._source = source
+        world, self._source = self.world, source
         self._requests = requests = RequestChecks(
             self.judgements,
             lambda: self.world.now,
@@ -119,18 +119,14 @@ class Checks:
             has_shares="shares" in self.world.plan.features,
             copies=lambda kind: Copy(kind, self.items.__contains__, _of_earlier(resumed, kind)),
         )
-        self._has_published, self._resumed = False, resumed
+        self._forget(resumed)
         self.node_lists = lists = NodeLists(
             self.judgements,
             lambda: self.world.now,
             None if resumed is None else resumed.node_addresses,
             is_wanted=world.wants_nodes,
         )
-        self.heard.clear()
         self.status = StatusChecks(self, source, requests)
-        self.floors.clear()
-        for history in self.histories.values():
-            history.at = 0
 
         def on_begin(exchange: Exchange) -> None:
             world.note(f"agent: {exchange.method} {exchange.path} {dict(exchange.query)}")
@@ -164,6 +160,14 @@ class Checks:
 
         client.on_begin, client.on_head = on_begin, on_head
         client.on_arrival, client.on_end = on_arrival, on_end
+
+    def _forget(self, resumed: Snapshot | None) -> None:
+        """Forget what another run has shown."""
+        self._has_published, self._resumed = False, resumed
+        self.heard.clear()
+        self.floors.clear()
+        for history in self.histories.values():
+            history.at = 0
 
     # -- the truth ---------------------------------------------------------------------------------
 

@@ -87,7 +87,7 @@ class Copy:
         """While lists are read: what they have contained."""
         self._listed: dict[Key, int] = {}
         """What the list that is under way has contained."""
-        self._body, self._at = "", -1
+        self._data, self._at = bytearray(), -1
 
     @property
     def is_exact(self) -> bool:
@@ -117,19 +117,19 @@ class Copy:
         stamp = None if event["type"] == "DELETED" else self._stamp(item)
         self._states.append(self.now.with_line(version, self._key(item), stamp))
 
-    def begin_list(self, *, is_first: bool) -> None:
-        """Note that a page of a list is asked for."""
+    def begin_list(self, data: bytearray, *, is_first: bool) -> None:
+        """Note that a page of a list is asked for.
+
+        Args:
+            data: Will be what has arrived of it; still what arrived before.
+        """
         if self._seen is None:
             self._seen = {}
         else:
             self._read_items()
         if is_first:
             self._listed.clear()
-        self._body, self._at = "", -1
-
-    def add_part(self, piece: bytes) -> None:
-        """Note a part of a page."""
-        self._body += piece.decode()
+        self._data, self._at = data, -1
 
     def end_list(self, version: str) -> None:
         """Note that the last page is complete."""
@@ -151,21 +151,22 @@ class Copy:
 
     def _read_items(self) -> None:
         """Read the items of a page that have arrived and weren't read before."""
+        body = self._data.decode()
         if self._at < 0:
-            found = self._body.find(_ITEMS)
+            found = body.find(_ITEMS)
             if found < 0:
                 return
             self._at = found + len(_ITEMS)
-        for item in self._items():
+        for item in self._items(body):
             key, stamp = self._key(item), self._stamp(item)
             self._listed[key] = stamp
             if stamp != HIDDEN and self._seen is not None:
                 self._seen.setdefault(key, set()).add(stamp)
 
-    def _items(self) -> Iterator[dict[str, Any]]:
+    def _items(self, body: str) -> Iterator[dict[str, Any]]:
         while True:
             try:
-                item, end = _read(self._body, self._at)
+                item, end = _read(body, self._at)
             except ValueError:
                 return
             # A comma and a blank, or the end.

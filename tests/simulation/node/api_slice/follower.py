@@ -40,8 +40,6 @@ class Follower:
         self.copy = copy
         """What is made of all that arrives."""
         self.outage = Outage()
-        self.heard_at = 0.0
-        """When something arrived last."""
         self.restarts = 0
         """Lists that followed a watch."""
         self.must_begin_by: float | None = None
@@ -124,7 +122,7 @@ class Follower:
     # -- what arrives ------------------------------------------------------------------------------
 
     def on_head(self, exchange: Exchange) -> None:
-        self.began_at = self.heard_at = now = self.checks.now()
+        self.began_at = now = self.checks.now()
         self.was_forbidden = self.was_forbidden or exchange.code == 403
         if exchange.code == 200 and self.is_watch:
             if now - self.known_at > _RESTORE_S:
@@ -141,12 +139,12 @@ class Follower:
 
     def on_arrival(self, exchange: Exchange, piece: bytes) -> None:
         self.data += piece
-        self.heard_at = self.checks.now()
         if exchange.code != 200:
             return
         if not self.is_watch:
             self.is_mixed = True
-            self.copy.add_part(piece)
+            return
+        if b"\n" not in piece:
             return
         *lines, rest = self.data.split(b"\n")
         self.data = bytearray(rest)
@@ -194,9 +192,10 @@ class Follower:
             self.outage.doubt()
 
     def _note_watch(self, exchange: Exchange) -> None:
-        is_short = self.over_at - self.began_at < _HEALTHY_S + _SOON_S
-        is_cut = bool(exchange.error)
-        if is_cut and (self.cuts if is_short else self.is_expired or self.went_back):
+        lasted_s = self.over_at - self.began_at
+        # At once, the client may not have seen that it began.
+        may_fail = lasted_s < _SOON_S or (self.cuts and lasted_s < _HEALTHY_S + _SOON_S)
+        if exchange.error and (may_fail or self.is_expired or self.went_back):
             self.outage.doubt()
         else:
             self.outage.end()
@@ -243,7 +242,7 @@ class Follower:
 
     def on_answer(self, exchange: Exchange) -> None:
         """Note that the answer to a question is complete, or broke off."""
-        now = self.heard_at = self.checks.now()
+        now = self.checks.now()
         if self._is_good(exchange):
             self._note_success()
             if self.is_over and self.last is not None:
@@ -335,7 +334,7 @@ class Follower:
             self.restarts += self.is_watch
         if not is_watch:
             self.known_at = now
-            self.copy.begin_list(is_first=not token)
+            self.copy.begin_list(self.data, is_first=not token)
         self.last, self.is_watch, self.is_paging = exchange, is_watch, bool(token)
         self.question = self.must_ask_at = None
         self.is_over = self.is_expired = self.went_back = False

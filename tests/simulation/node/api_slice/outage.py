@@ -26,7 +26,7 @@ class Outage:
         """The last attempt had an answer before it failed, so that it is no sign of an outage."""
         self._is_unsure = False
         """The last attempt may have failed."""
-        self._changed_at = float("-inf")
+        self._changed_at = self._before = float("-inf")
         self._has_answered = False
         """This attempt had an answer; an attempt is a list and the watch after it, or a watch."""
         self._failed_at: float | None = None
@@ -40,6 +40,7 @@ class Outage:
     def succeed(self, now: float) -> bool:
         """Note an answer; return whether others needn't wait any more."""
         has_recovered = self.since is not None and not self.is_invalid and not self._is_unsure
+        self._before = self.since[0] if self.since else now
         self.since, self.is_forbidden, self._is_unsure = None, False, False
         self._changed_at, self._has_answered = now, True
         return has_recovered
@@ -78,7 +79,7 @@ class Outage:
 
     def _note(self, earliest: float, now: float) -> None:
         if self._is_unsure and self.since is None:
-            earliest = self._changed_at
+            earliest = self._before
         self.since = self.since or (earliest, now)
         self._changed_at, self._is_unsure = now, False
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from userspace_proxy.sources.base import Happening
 
 from ..api_exchange import Exchange
+from ..api_requests import target_of
 from .share_checks import said
 
 if TYPE_CHECKING:
@@ -146,6 +147,9 @@ class RecordingChecks:
         own = now - told.asked_at
         check("Events of a series", own >= _EVERY_S * 0.99, lambda: f"{key}: after {own:.1f} s")
         told.asked_at, told.has_failed = now, False
+        silent_s = now - self._forbidden_at.get(namespace, _NEVER)
+        is_right = silent_s >= _FORBIDDEN_S * 0.99
+        check("Events denied", is_right, said(silent_s, "s after one was denied in", namespace))
         self._exchange = exchange
         self._check_share(namespace)
 
@@ -168,14 +172,10 @@ class RecordingChecks:
         """Note that an Event is refused."""
         if "/events" not in exchange.path:
             return
-        _, _, rest = exchange.path.partition("/namespaces/")
-        namespace, _, _ = rest.partition("/")
-        if exchange.code in (401, 403):
-            self._forbidden_at[namespace] = self._world.now
-        elif exchange.code == 404 and exchange.method == "PATCH":
+        if exchange.code == 404 and exchange.method == "PATCH":
             # The server has deleted it, so there will be another one.
             return
-        elif 400 <= exchange.code < 500 and exchange.code not in (409, 429):
+        if 400 <= exchange.code < 500 and exchange.code not in (401, 403, 409, 429):
             name = (exchange.body or {}).get("metadata", {}).get("name")
             self._told[self._series[name or exchange.path.rpartition("/")[2]]].is_rejected = True
 
@@ -188,6 +188,8 @@ class RecordingChecks:
         name = (exchange.body or {}).get("metadata", {}).get("name")
         told = self._told[self._series[name or exchange.path.rpartition("/")[2]]]
         is_whole = exchange.is_ended and not exchange.error
+        if is_whole and exchange.code in (401, 403):
+            self._forbidden_at[target_of(exchange.path).namespace] = self._world.now
         told.has_failed = not is_whole or exchange.code >= 500 or exchange.code == 429
         self._exchange, self._idle_since = None, self._world.now
 

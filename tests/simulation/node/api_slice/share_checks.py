@@ -36,7 +36,8 @@ def check_shares(
     Args:
         is_last: Shortly after a change: what there is room for since is found by the next list.
     """
-    places = {item.place for item in rejected if not item.kind}
+    # The number of further objects that can't be read has no place.
+    places = {item.place for item in rejected if item.place and not item.kind}
     too_much, unsure = set[str](), set[str]()
     blind = checks.blind
     for kind, namespace in _places(checks.histories):

@@ -27,6 +27,8 @@ _SEEN_DOWN_S = 12.0
 _SEEN_CUT_OFF_S = 92.0
 _SOON_S = 1.0
 _ANSWER_S = 75.0
+_LOOKS = 3
+"""What follows from all that has arrived is compared at one of so many looks: that costs more."""
 _LISTED_MAX = 20
 _BREAK_OFF = "break off at once"
 
@@ -41,6 +43,7 @@ class StatusChecks:
         self._source = source
         self._requests = requests
         self._began = self._world.now
+        self._looks = 0
         self._looked_at: tuple[Snapshot, list[CopyState]] | None = None
 
     def look(self, *, has_published: bool) -> None:
@@ -61,8 +64,10 @@ class StatusChecks:
             self._check_not_current(status, "without a server")
         self._check_silence()
         self._check_deadlines()
-        self._check_outages(status)
-        self._check_copies(status)
+        self._looks += 1
+        if self._looks % _LOOKS == 0:
+            self._check_outages(status)
+            self._check_copies(status)
 
     # -- what follows from all that has arrived ----------------------------------------------------
 
@@ -142,8 +147,10 @@ class StatusChecks:
 
     def _is_quiet(self, follower: Follower, now: float) -> bool:
         """Return whether all that has arrived was read, and there is one state to show."""
-        is_heard = now - follower.heard_at > _SOON_S and follower.copy.is_exact
-        return is_heard and follower.open_watch is not None and not follower.asks
+        watch = follower.open_watch
+        if watch is None or follower.asks or not follower.copy.is_exact:
+            return False
+        return now - self._checks.heard.get(watch, now) > _SOON_S
 
     # -- single claims -----------------------------------------------------------------------------
 
