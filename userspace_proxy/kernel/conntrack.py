@@ -73,6 +73,8 @@ class Change(NamedTuple):
     choices: Collection[tuple[Collection[tuple[str, int]], Collection[str] | None]] = ()
     """Endpoints that it may lead to as well, or where it isn't steered, led to, each with the
     networks of the clients that may use them; None: all. The first that has a client counts."""
+    gone_ip: str = ""
+    """An address that this node had; what leads there leads nowhere. Empty for none."""
 
 
 class Allowed:
@@ -80,6 +82,7 @@ class Allowed:
 
     def __init__(self, change: Change) -> None:
         self._before, self._now = change.before, change.now
+        self._gone = pack_address(change.gone_ip, change.now or 0) if change.gone_ip else b""
         self._choices = [
             ({pack_address(*one) for one in set(endpoints)}, networks)
             for endpoints, networks in change.choices
@@ -90,7 +93,9 @@ class Allowed:
         if self._now is None:
             led_there = self._before is not None and leads_to(entry, self._before)
             return led_there or any(entry.answered_from in some for some, _ in self._choices)
-        return not leads_to(entry, self._now) and not self._is_chosen(entry)
+        if leads_to(entry, self._now):
+            return entry.answered_from == self._gone
+        return not self._is_chosen(entry)
 
     def _is_chosen(self, entry: ConntrackEntry) -> bool:
         for endpoints, networks in self._choices:

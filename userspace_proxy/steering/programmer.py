@@ -153,6 +153,8 @@ class NatProgrammer(Programmer):
         self._address = PreroutingAddress(facts.node_addresses)
         self._to_ip = ""
         """Where PREROUTING translates to; empty for the interface's address."""
+        self._gone_ip = ""
+        """Where it did before, until no interface had that address any more."""
         self._stale: dict[Frontend, int | None] = {}
         """Frontends whose stale conntrack entries are still to be removed, and the port that
         they led to before; None where it is unknown."""
@@ -167,6 +169,14 @@ class NatProgrammer(Programmer):
             if port is None or frontend.protocol is Protocol.UDP:
                 # What is still to be removed, where a frontend that had left returns.
                 self._stale[frontend] = self._stale.get(frontend) if port is None else port
+
+    def _translate_to(self, ip: str) -> None:
+        """Note another address for PREROUTING; what led to the one before it leads nowhere."""
+        if self._to_ip:
+            self._gone_ip = self._to_ip
+            steered = (f for f in self._applied or () if f.family is IPFamily.IPV4)
+            self._stale = dict.fromkeys(steered) | self._stale
+        self._to_ip = ip
 
     def _choices(self, _frontend: Frontend) -> Collection[EndpointChoice]:
         """Return endpoints that UDP flows of a frontend may lead to, besides its port."""
@@ -183,6 +193,7 @@ class NatProgrammer(Programmer):
                     before,
                     ports.get(frontend),
                     self._choices(frontend),
+                    self._gone_ip if family is IPFamily.IPV4 else "",
                 )
                 for frontend, before in self._stale.items()
                 if frontend.family is family

@@ -118,6 +118,12 @@ def test_an_association_that_leads_to_its_port_is_not_stale_whatever_endpoints_t
     assert not Allowed(change).is_stale(STEERED)
 
 
+@pytest.mark.parametrize(("gone_ip", "expected"), [("10.1.0.1", True), ("10.1.0.9", False)])
+def test_an_association_to_an_address_that_the_node_had_is_stale(gone_ip, expected):
+    change = Change(17, Dialled("10.96.0.10", 53), 36002, 36002, gone_ip=gone_ip)
+    assert Allowed(change).is_stale(STEERED) is expected
+
+
 @pytest.mark.parametrize(("content", "expected"), [("1\n", True), ("0\n", False), (None, False)])
 def test_whether_bytes_are_counted_is_a_sysctl(tmp_path, content, expected):
     setting = tmp_path / "nf_conntrack_acct"

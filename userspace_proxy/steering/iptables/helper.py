@@ -228,7 +228,7 @@ class LegacyProgrammer(NatProgrammer):
         # Only IPv4 needs an address: see PreroutingAddress.
         if self._version == 6 or to_ip == self._to_ip:
             return False
-        self._to_ip = to_ip
+        self._translate_to(to_ip)
         self._lay_out()
         self._stale |= self._applied or {}
         return True

@@ -367,7 +367,7 @@ class NftablesProgrammer(NatProgrammer):
         to_ip = self._address.choose(self._to_ip)
         if to_ip == self._to_ip:
             return False
-        self._to_ip = to_ip
+        self._translate_to(to_ip)
         # Until the kernel has accepted others.
         self._table.forget()
         return True

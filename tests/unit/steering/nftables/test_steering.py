@@ -370,6 +370,24 @@ async def test_an_interface_without_an_address_needs_dnat(node, steering):
     assert "dnat ip to 10.1.0.1:" in node.run("nft list chain inet userspace-proxy prerouting")
 
 
+async def test_flows_to_an_address_that_the_node_had_end(node, steering, dial):
+    node.run("ip address add 10.1.0.1/32 dev lo; ip link add v0 type veth; ip link set v0 up")
+    await steering.apply({DNS: 36002})
+    # As for a client outside of this node.
+    node.run(r"""
+        nft add table ip client
+        nft add chain ip client output { type nat hook output priority -150\; }
+        nft add rule ip client output udp dport 53 dnat to 10.1.0.1:36002""")
+    dial(DNS)
+    await steering.repair()
+    with node:
+        assert conntrack.count_by_endpoint(4, socket.IPPROTO_UDP).entries.total() == 1
+    node.run("ip address del 10.1.0.1/32 dev lo; ip address add 10.1.0.2/32 dev lo")
+    await steering.repair()
+    with node:
+        assert not conntrack.count_by_endpoint(4, socket.IPPROTO_UDP).entries
+
+
 async def test_rules_that_could_not_follow_an_address_follow_it_with_the_next_repair(
     node, steering, monkeypatch
 ):
