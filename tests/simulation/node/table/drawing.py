@@ -18,7 +18,7 @@ FEATURES = (
     "drift within", "foreign", "refusals", "lost answers", "queries fail", "slow", "lost events",
     "restarts", "deaths", "links", "small parts", "late events", "lacks", "small buffer",
     "forwarding", "ports dialled", "cleaned up", "unnumbered", "neighbour", "crowds", "takers",
-    "unrest",
+    "unrest", "begun anew",
 )  # fmt: skip
 _RARE = {
     "small buffer": 0.06, "lacks": 0.15, "slow": 0.15, "lost answers": 0.12, "neighbour": 0.2,

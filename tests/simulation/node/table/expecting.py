@@ -108,10 +108,15 @@ def on_the_way(target: Target | None, client: Client) -> Iterator[str]:
             yield from map(_to, choice_of(target, client.ip))
 
 
+def is_answered(entry: Entry) -> bool:
+    """Return whether an entry is of a connection that is open."""
+    return entry.flow.protocol == 6 and bool(entry.status & 2) and not entry.is_reset
+
+
 def is_right(entry: Entry, target: Target, refuse_port: int) -> bool:
     """Return whether an entry of a steered frontend leads where its packets may go."""
     is_tcp = entry.flow.protocol == 6
-    if is_tcp and entry.status & 2 and not entry.is_reset:
+    if is_answered(entry):
         return True
     if entry.leads_to.port == port_of(target, refuse_port):
         return True
@@ -173,6 +178,11 @@ def leftover(outcome: Outcome) -> bool:
 
 def ports_of(targets: Mapping[Frontend, Target]) -> dict[Frontend, int]:
     return {f: port_of(target, 0) or 0 for f, target in targets.items()}
+
+
+def port_alone(target: Target) -> Target:
+    """Return what a new run knows of a target whose endpoints aren't in the kernel."""
+    return target.port if isinstance(target, KernelTarget) and not target.is_on else target
 
 
 def lacks_counters(node: TableNode) -> bool:

@@ -65,6 +65,7 @@ class Known:
         """Entries of connections that were reset when new ones were led elsewhere already."""
         self._last: dict[Frontend, Target] = {}
         """The last targets of frontends that are no longer steered."""
+        self._left: set[Frontend] = set()  # Those that the process before has left.
         self._unended: set[Frontend] = set()  # Those of them whose flows weren't removed yet.
         self._has_forgotten = False
         """Whether the process can't know what an earlier one led where."""
@@ -198,6 +199,7 @@ class Known:
     def restarted(self) -> None:
         """Note that a new process begins, which counts from 0, and will replace the tables."""
         self._released = dict.fromkeys(self._ever_used, UNKNOWN)
+        self._left = {*self._old, *self._new}
         steered = self._old.keys() & self._new.keys()
         self._absent |= dict.fromkeys(set(FRONTENDS) - steered, self._last_entry())
         for frontend in self._unended:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from userspace_proxy.model import Doubt, Frontend
@@ -13,7 +14,7 @@ from .clients import CLIENT_PORT, PROTOCOLS, ClientOracles
 from .expecting import in_words
 from .known import UNKNOWN, Targets
 from .node import Attempts
-from .plan import CLIENTS, FRONTENDS, PORTS
+from .plan import CLIENTS, FRONTENDS, NODE_ADDRESSES, PORTS, REFUSE_PORTS
 
 ORACLES = (
     "frontend leads to its target", "old target or new one", "stale flow ends",
@@ -22,6 +23,7 @@ ORACLES = (
     "nothing is left", "sockets closed",
     "affinity", "masquerade", "counted connections", "guarded port", "impostor", "released port",
     "table stays", "shown as it is", "forwarding", "taken by another",
+    "nothing of the past",
 )  # fmt: skip
 # A released port stays guarded until the second repair.
 _GUARDED_ROUNDS = 2
@@ -91,16 +93,9 @@ class Oracles(ClientOracles):
     def look_at_flows(self, before: Targets, applied: Targets, *, is_forgotten: bool) -> None:
         """Judge which entries are left, and which were deleted."""
         conntrack = self._node.tables.conntrack
-        for frontend in before.keys() - applied.keys():
-            if self._has_forgotten:
-                self._forgotten.add(frontend)
-            else:
-                self._last[frontend] = before[frontend]
-                self._unended.add(frontend)
-        for frontend in applied:
-            self._last.pop(frontend, None)
-        self._unended &= self._last.keys()
-        self._has_forgotten = self._has_forgotten and not self.is_sure
+        self._note_last(before, applied)
+        if is_forgotten:
+            self._left.clear()
         for entry in conntrack.deleted:
             if not self._was_sure and not self._may_delete(entry, applied):
                 self._judge.excuse("right flow stays", self._why_unsure)
@@ -131,7 +126,10 @@ class Oracles(ClientOracles):
                 continue
             now, last = applied.get(frontend), self._last.get(frontend)
             must = expecting.must_be_gone(entry, last, now, self._node.refuse_port)
-            is_of_proxy = entry.is_translated and entry.leads_to.ip in self._node.kernel.addresses
+            if now is not None and not self.links.changed and self._leads_nowhere(entry):
+                must = must or not (expecting.is_answered(entry) or entry.is_reset)
+            here = {*NODE_ADDRESSES, *self._node.kernel.addresses}
+            is_of_proxy = entry.is_translated and entry.leads_to.ip in here
             was_absent = entry.number <= self._absent.get(frontend, 0)
             is_excused = entry.is_reset and (is_of_proxy or was_absent or expecting.is_odd(entry))
             if must and entry.flow.protocol == 6 and is_excused:
@@ -142,6 +140,26 @@ class Oracles(ClientOracles):
                 not must,
                 lambda e=entry, t=now: f"{e.flow} leads to {e.leads_to}, not to {t}",  # type: ignore[misc]
             )
+
+    def _note_last(self, before: Targets, applied: Targets) -> None:
+        """Note where frontends led that aren't steered any more."""
+        for frontend in before.keys() - applied.keys():
+            if self._has_forgotten:
+                self._forgotten.add(frontend)
+            else:
+                was = before[frontend]
+                is_left = frontend in self._left
+                self._last[frontend] = expecting.port_alone(was) if is_left else was
+                self._unended.add(frontend)
+        for frontend in applied:
+            self._last.pop(frontend, None)
+        self._unended &= self._last.keys()
+        self._has_forgotten = self._has_forgotten and not self.is_sure
+
+    def _leads_nowhere(self, entry: Entry) -> bool:
+        """Return whether an entry leads to an address that this node has no more."""
+        best = NODE_ADDRESSES[0]
+        return entry.leads_to.ip == best and best not in self._node.kernel.addresses
 
     def was_reset(self, entry: Entry, applied: Targets) -> None:
         """Note that a connection was reset: it must end once its frontend leads elsewhere.
@@ -168,6 +186,8 @@ class Oracles(ClientOracles):
         )
 
     def _may_delete(self, entry: Entry, applied: Targets) -> bool:
+        if self._leads_nowhere(entry):
+            return True
         frontend = expecting.frontend_of(entry)
         port = self._node.refuse_port
         some = [applied, self._old, self._new, *self._may_be, *self._was]
@@ -196,6 +216,8 @@ class Oracles(ClientOracles):
             found = ports.get(frontend)
             is_drifted = frontend in self._affected | self._moved
             is_strange = is_drifted and expecting.is_of_no_service(f"port {found}")
+            # The rule by which it is known may be missing.
+            is_strange |= self._has_lost_structure and found in REFUSE_PORTS and 0 in wanted
             self._judge.check(
                 "recovered ports",
                 found in wanted or is_strange,
@@ -224,6 +246,15 @@ class Oracles(ClientOracles):
         """Judge what is left after clean_up()."""
         left = [table.name for table in self._node.own_tables]
         self._judge.check("nothing is left", not left, f"{left} is left")
+
+    def begun_anew(self, before: Counter[str], now: Counter[str]) -> None:
+        """Judge what a long run had in its tables, by what a new one has."""
+        differing = {
+            name: (before[name], now[name])
+            for name in before.keys() | now.keys()
+            if before[name] != now[name]
+        }
+        self._judge.check("nothing of the past", not differing, f"before and now: {differing}")
 
     def closed(self) -> None:
         """Judge what is open after close()."""

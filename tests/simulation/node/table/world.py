@@ -27,6 +27,7 @@ from .node import Attempts, Died, Machine, is_ours, tables_of
 from .oracles import ORACLES, Oracles
 from .pictures import difference
 from .plan import Plan, Step
+from .sizes import sizes
 from .takers import TABLE, TAKERS
 
 Targets = dict[Frontend, Target]
@@ -383,6 +384,14 @@ class World:
     def _switch_forwarding(self) -> None:
         self.node.sysctls.zeros ^= {"ipv4/ip_forward"}
 
+    def _begin_anew(self) -> None:
+        """Have what is in force written by a steering that knows nothing of what was."""
+        targets, before = self.applied, sizes(self.node.own_tables)
+        self._clean_up()
+        if not self.judgements.violations:
+            self._apply(targets)
+            self.oracles.begun_anew(before, sizes(self.node.own_tables))
+
     def _between(self) -> None:
         """Let happen within a system call of the product what is due."""
         self._calls += 1
@@ -460,6 +469,8 @@ class World:
         if not self.judgements.violations:
             self.oracles.is_sure = True
             self._judge(self.applied, is_forgotten=True)
+        if "begun anew" in self.plan.features:
+            self._begin_anew()
         self._clean_up()
         self._call("close", self.node.steering.close)
         self.oracles.closed()
