@@ -122,7 +122,10 @@ class Waits:
             self._judge.check("lost place", is_largest and is_oldest, why)
         if options is not None and all(option.kind is Kind.NONE for option in options):
             why = f"client {attempt.number} finds no endpoint, and others don't learn of it"
-            is_behind = any(each.is_at_limit for each in places if each is not attempt)
+            # The one that it queued up behind may just have lost its place for it.
+            is_behind = attempt.is_at_limit or any(
+                each.is_at_limit for each in places if each is not attempt
+            )
             may_be_behind = any(each.may_be_at_limit for each in places if each is not attempt)
             if may_be_behind and not (port.lacks_endpoints or is_behind or port.wait_reports):
                 self._judge.excuse("demand", "others may wait for room")
