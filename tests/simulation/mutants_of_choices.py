@@ -241,7 +241,9 @@ MUTANTS: Mapping[str, Mutant] = {
         "                pass",
     ),
     "silence-answers-a-probe": Mutant(
-        "probes", "        if failed is not None:\n            return\n", ""
+        "probes",
+        "        if failed is None:\n            self._answered(endpoint, requests)\n",
+        "        self._answered(endpoint, requests)\n",
     ),
     "probe-of-one-that-left": Mutant(
         "probes",

@@ -83,9 +83,12 @@ class Probes:
 
     def _ended(self, endpoint: SocketAddress, failed: DialFailure | None) -> None:
         requests = self._under_way.pop(endpoint)
+        if failed is None:
+            self._answered(endpoint, requests)
+        # Last: clients that wait for descriptors are dialled at once, here as well.
         self._engine.descriptors.give(1)
-        if failed is not None:
-            return
+
+    def _answered(self, endpoint: SocketAddress, requests: _Requests) -> None:
         now = self._engine.reactor.now
         for client in requests.clients:
             self._pairs.note(client, endpoint, now)

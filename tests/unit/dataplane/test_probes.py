@@ -52,6 +52,20 @@ async def test_all_requests_during_a_probe_get_its_answer(rig, caplog):
     ]
 
 
+async def test_clients_that_wait_for_descriptors_find_what_has_answered(rig):
+    endpoint = rig.endpoint().address
+    (web,) = groups(rig, endpoint, "shop/web")
+    fail(rig, web, ALICE, endpoint)
+    found = []
+
+    def resume():
+        found.append(is_out(rig, web, endpoint))
+
+    rig.engine.descriptors.wait(resume, rig.engine.reactor.now)
+    await until(lambda: found, "the descriptor of the probe")
+    assert found == [False]
+
+
 async def test_an_endpoint_that_has_left_is_not_dialled(rig):
     gone, stays = rig.endpoint().address, rig.endpoint().address
     group = EndpointGroup(port_key("shop/web"), Serving((gone, stays)))
