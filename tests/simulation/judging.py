@@ -119,7 +119,10 @@ class Judging:
         if not taken:
             return
         found = [turns.judge(attempt.ip, option, endpoint, at) for option in taken]
-        self._note(list(_common(found, may_be_none=len(taken) < len(fitting))))
+        if len(fitting) == 1:
+            self._note(found[0])
+        else:
+            self._note(list(_common(found, may_be_none=len(taken) < len(fitting))))
         if len(fitting) == 1:
             self._note(turns.took(attempt.ip, taken[0], endpoint, at))
         else:

@@ -40,9 +40,9 @@ _SHARES = {
     "silent": 0.2,
     "workers": 0.15,
 }
-_SHARED = 0.3
+_SHARED = 0.2
 """Of the plans with several Services of TCP."""
-_ALONE = {"dialled": 0.06, "client ports": 0.05, "switched": 0.1, "weights alone": 0.1}
+_ALONE = {"dialled": 0.06, "client ports": 0.05, "switched": 0.07, "weights alone": 0.05}
 """Of the plans that have none of the situations above."""
 # Numbers below are those of other clients.
 _FIRST_CLIENT = 200
@@ -97,7 +97,12 @@ def _shared(plan: Plan, rng: Random) -> Plan:
         pool=tuple(instead.get(e, e) for e in planned.pool),
         serving=_instead(planned.serving, instead),
     )
-    changes = [changed(event) for event in plan.events]
+    # Its own clients are replaced, as many would cost more time.
+    changes = [
+        changed(event)
+        for event in plan.events
+        if event.what != plans.CLIENT or event.args[1] != other
+    ]
     adding = _Adding(rng, replace(plan, services=tuple(services)))
     if rng.random() < 0.5:
         adding.plan = replace(adding.plan, node=replace(plan.node, is_preserving=True))
@@ -155,6 +160,12 @@ class _Adding:
         self._clients += 1
         args = (self._clients, number, ip, tuple(steps), "whole")
         return Event(round(at, 4), plans.CLIENT, args)
+
+    def others(self, number: int) -> Sequence[Event]:
+        """Return the events without the clients and the changes of a Service of TCP."""
+        where = {plans.CLIENT: 1, plans.UPDATE: 0}
+        events = self.plan.events
+        return [e for e in events if e.what not in where or e.args[where[e.what]] != number]
 
     def with_events(
         self, feature: str, events: Iterator[Event], lasts_s: float, kept: Sequence[Event]
@@ -217,8 +228,7 @@ def _dialled(adding: _Adding) -> Plan:
         left = pool[: rng.randrange(len(pool))]
         yield Event(at, plans.UPDATE, (number, Serving(left, handling=handling)))
 
-    kept = [e for e in adding.plan.events if e.what != plans.UPDATE or e.args[0] != number]
-    return adding.with_events("dialled", events(), 10.0, kept)
+    return adding.with_events("dialled", events(), 7.0, adding.others(number))
 
 
 def _client_ports(adding: _Adding) -> Plan:
@@ -238,7 +248,7 @@ def _client_ports(adding: _Adding) -> Plan:
                 yield adding.client(number, at, f"10.3.0.{n % 4 + 1}", steps)
         yield Event(1.2, plans.LACK, (CLIENT_PORTS, 1.5))
 
-    return adding.with_events("client ports", events(), 6.0, adding.plan.events)
+    return adding.with_events("client ports", events(), 6.0, adding.others(number))
 
 
 def _refill(adding: _Adding) -> Plan:
@@ -364,8 +374,7 @@ def _switched(adding: _Adding) -> Plan:
             began = (at + 2.0) * rng.random()
             yield adding.client(number, began, f"10.3.0.{n % 6 + 1}", steps)
 
-    kept = [e for e in adding.plan.events if e.what != plans.UPDATE or e.args[0] != number]
-    return adding.with_events("switched", events(), 12.0, kept)
+    return adding.with_events("switched", events(), 9.0, adding.others(number))
 
 
 def _weighs(adding: _Adding) -> Plan:
@@ -391,8 +400,7 @@ def _weighs(adding: _Adding) -> Plan:
                 yield adding.client(number, at + 0.1 + rng.random(), f"10.3.0.{n + 1}", steps)
             at += 1.5
 
-    kept = [e for e in adding.plan.events if e.what != plans.UPDATE or e.args[0] != number]
-    return adding.with_events("weights alone", events(), 5.0, kept)
+    return adding.with_events("weights alone", events(), 5.0, adding.others(number))
 
 
 def _workers(adding: _Adding) -> Plan:
