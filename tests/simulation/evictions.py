@@ -64,11 +64,11 @@ class Evictions:
     def connection_ended(self, relayed: Relayed | None) -> None:
         """Judge that a connection was reset for another one."""
         world, now = self._world, self._world.timeline.now
-        if "memory" in world.plan.features:
-            return
         goes_on_s = _GOES_ON_S + world.stopped_since(self._evicted_at)
         is_first = now - self._evicted_at > goes_on_s
         self._evicted_at = now
+        if world.datagrams.troubles.frees_memory():
+            return
         if is_first and world.kernel.lacked_at >= now - _PAUSE_S - world.stopped_since(
             now - _PAUSE_S
         ):

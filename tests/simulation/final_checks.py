@@ -75,8 +75,9 @@ class FinalChecks:
         self.world.choices.ended(number, cause)
         if self.world.is_closed or cause not in ("idle", "evicted", "endpoint removed", "reset"):
             return
-        features, node = self.world.plan.features, self.world.plan.node
-        if cause == "evicted" and not {"shedding", "memory"} & features:
+        node, troubles = self.world.plan.node, self.world.datagrams.troubles
+        may_be_full = "shedding" in self.world.plan.features or troubles.frees_memory()
+        if cause == "evicted" and not may_be_full:
             self.world.violate(f"client {number} was evicted without a shortage")
         if cause == "idle":
             self._check_idle(number, min(node.tcp_idle_s, node.half_closed_s))

@@ -283,7 +283,7 @@ class TcpEnds:
         self._judge_times(relayed, line)
         if cause == EndReason.IDLE:
             self._judge_idle_end(relayed)
-        if cause == EndReason.EVICTED and "memory" not in self._world.plan.features:
+        if cause == EndReason.EVICTED and not self._world.datagrams.troubles.frees_memory():
             self._evicted.append(relayed)
         if cause == EndReason.RESET and not self._world.is_closed:
             self._judge_rest(relayed)

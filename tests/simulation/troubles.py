@@ -13,6 +13,8 @@ SOON_S = 0.3
 _SHORT = (0.9, 0.85)
 # Usage is read four times a second.
 _LOOK_S = 0.5
+# For so long after a reset new connections of the same client may be reset, too.
+_PRESSING_S = 1.0
 # What a flow needs for its endpoint.
 _CALLS = ("socket", "connect", "epoll_ctl", "send")
 # Descriptors: within a turn some may be taken and given back.
@@ -78,6 +80,10 @@ class Troubles:
         used = self._world.dataplane.engine.descriptors
         if used.in_use >= used.limit - _NEARLY:
             self._full_at = self._world.timeline.now
+
+    def frees_memory(self) -> bool:
+        """Return whether what ends now may end to free memory, or in the place of what did."""
+        return self.was_memory_short(self._world.moment()[0] - _PRESSING_S)
 
     def was_memory_short(self, since: float) -> bool:
         """Return whether memory may have been short since then, as far as the process has read."""
