@@ -23,6 +23,8 @@ class InForce:
     def __init__(self, world: World) -> None:
         self._world = world
         self._now: dict[SocketAddress, Serving] = {}
+        self._names: dict[SocketAddress, str] = {}
+        """Of the Services that they are, or were last."""
         self.earlier: dict[SocketAddress, list[tuple[float, Serving]]] = {}
         """What was in force before, and until when."""
         self.lost: set[SocketAddress] = set()
@@ -39,6 +41,19 @@ class InForce:
     def at(self, address: SocketAddress) -> Serving | None:
         """Return how an address is served; None if nothing listens there."""
         return self._now.get(address)
+
+    def name_at(self, address: SocketAddress) -> str:
+        """Return the name of the Service that has an address, or had it last; or empty."""
+        return self._names.get(address, "")
+
+    def hold_s(self, name: str) -> float:
+        """Return how long a Service that is there holds clients; 0 if it doesn't, or is gone."""
+        holds = [
+            each.serving.handling.hold
+            for each in self._world.desired
+            if each.is_there and each.name == name
+        ]
+        return sum(hold.seconds for hold in holds if hold is not None)
 
     def has_changed(self, address: SocketAddress, since: float) -> bool:
         """Return whether an address was refusing, or closed, or was to be, since then."""
@@ -79,6 +94,7 @@ class InForce:
                 self._changed_at[at] = self._world.timeline.now
             if at not in failures:
                 self._now[at] = desired.serving
+                self._names[at] = desired.name
                 self.lost.discard(at)
 
     def note_round(self) -> None:

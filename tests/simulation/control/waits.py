@@ -79,12 +79,14 @@ class Waits:
         """Check that a client doesn't wait for long at what is served no more."""
         world = self._world
         judgements, dials_s = world.judgements, world.breaks.dials_s(ENDPOINTS, client)
+        # It stays with its Service, which may hold it although it has left the address.
+        held_until = client.dialled_at + WAIT_S + world.in_force.hold_s(client.service)
         if client.state == RESET:
             client.is_looked_at = True
             judgements.right(GONE)
         elif client.state != WAITS:
             return
-        elif world.timeline.now - world.in_force.disturbed_at < WAIT_S + dials_s:
+        elif world.timeline.now < max(held_until, world.in_force.disturbed_at + WAIT_S) + dials_s:
             # Its dials may be under way.
             return
         else:
