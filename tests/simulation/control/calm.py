@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from userspace_proxy.model import SocketAddress
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from .world import World
 
 OUTCOME = "outcome at rest"
+AFFINITY = "clients with affinity keep their endpoint"
+ALONE = "workers serve on alone"
 LEFT = "nothing is left in the end"
 
 # How long these clients have had to be served.
@@ -40,6 +43,28 @@ class Calm:
     def askers(self) -> list[Asker]:
         """Those of UDP."""
         return self._world.askers[self._first_asker :]
+
+    @property
+    def _all(self) -> list[Client | Asker]:
+        return [*self.clients, *self.askers]
+
+    def with_affinity(self) -> list[Client | Asker]:
+        """Return those that were served, and are to have the same endpoint again."""
+        served = [one for one in self._all if one.endpoint]
+        servings = [(one, self._world.in_force.at(one.to)) for one in served]
+        return [one for one, serving in servings if serving and serving.affinity_timeout_s]
+
+    def check_again(self, before: Iterable[Client | Asker]) -> None:
+        """Check that those that have dialled once more since had the same endpoint."""
+        judgements = self._world.judgements
+        last = {(one.to, one.address[0]): one for one in self._all}
+        for one in before:
+            again = last[one.to, one.address[0]]
+            judgements.check(
+                AFFINITY,
+                again.endpoint == one.endpoint,
+                f"a client of {one.to} had {one.endpoint}, and then {again.endpoint or 'none'}",
+            )
 
     def check(self) -> None:
         """Check that each client was served, or refused."""

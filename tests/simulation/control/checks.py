@@ -18,7 +18,7 @@ from .clients import REFUSED, SERVED_ONES, SILENT, Client
 from .files import CONTROL
 from .holders import has_none, may_reset
 from .machine import Process
-from .plan import ENDPOINTS, WAIT_S
+from .plan import EARLY_S, ENDPOINTS, WAIT_S
 
 if TYPE_CHECKING:
     from .world import World
@@ -42,7 +42,9 @@ class Checks:
         if process.kind == CONTROL:
             in_force.note_death(process)
         elif process.status == 1 and process.main is not None:
-            may_end = process.main._worker is None or now - in_force.orphaned_at >= ORPHAN_S
+            may_end = (
+                process.main._worker is None or now - in_force.orphaned_at >= ORPHAN_S - EARLY_S
+            )
             if not may_end:
                 world.violate(f"{process.name} ended by itself")
         taken = process.kernel.taken

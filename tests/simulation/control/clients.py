@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from userspace_proxy.model import SocketAddress
+from userspace_proxy.model import Protocol, SocketAddress
 
 from ..network import ANSWERS, Address
 from ..streams import OPEN, Stream
@@ -36,8 +36,11 @@ _END = b";"
 class Client:
     """One connection of a client, which asks, reads the answer, and ends after a while."""
 
+    protocol = Protocol.TCP
+
     def __init__(self, world: World, number: int, to: SocketAddress, hold_s: float) -> None:
         self.world = world
+        self.number = number
         self.name = f"client {number}"
         self.to = to
         self.service = world.in_force.name_at(to)
@@ -93,8 +96,11 @@ class Client:
 class Asker:
     """A client of UDP, which asks until it is answered."""
 
+    protocol = Protocol.UDP
+
     def __init__(self, world: World, number: int, to: SocketAddress) -> None:
         self.world = world
+        self.number = number
         self.to = to
         self.address: Address = (f"10.4.0.{number % CLIENT_ADDRESSES + 1}", 20000 + number)
         self.endpoint = ""

@@ -97,6 +97,8 @@ class Control:
             found = self.predecessors.kept if self.predecessors is not None else {}
             self.kept = found.pop(_KEPT, None) or self.process.kernel.socket(_socket.AF_NETLINK)
             plane.keep(_KEPT, self.kept)
+            if world.networks is not None:
+                plane.preserve(world.networks)
             self.apply()
             await self._relieve(plane)
             await self._stop.wait()
@@ -104,7 +106,7 @@ class Control:
             world.in_force.note_end()
             for group in self.served.values():
                 plane.close_group(group)
-            await plane.drain(_DRAIN_S)
+            await world.draining.drain(self, _DRAIN_S)
         # Not in a task: it waits for other processes.
         loop.call_soon(plane.close)
         await asyncio.sleep(1.0)  # noqa: TID251 - in virtual time
@@ -123,6 +125,7 @@ class Control:
     def _report_serving(self) -> None:
         self.world.note(f"{self.process.name}: serves")
         self.serves = True
+        self.world.draining.note_relief(self)
 
     @property
     def is_ending(self) -> bool:
@@ -131,6 +134,11 @@ class Control:
     def stop(self) -> None:
         """Have it end in order."""
         self._stop.set()
+
+    def preserve(self) -> None:
+        """Have workers know the networks of the node, which have changed."""
+        if self.plane is not None and not self.is_ending:
+            self.plane.preserve(self.world.networks)
 
     def apply(self) -> None:
         """Bring what is to be served into force, as a round of the agent does."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from userspace_proxy.facts import EndpointCounters
 from userspace_proxy.model import Protocol, SocketAddress
 
-from .files import WORKER
+from .files import WORKER, UnixEnd
 
 if TYPE_CHECKING:
     from userspace_proxy.plane import Group, Plane
@@ -22,6 +22,7 @@ SHOWN = "ejections are shown"
 KEPT_COUNTS = "nothing counted is lost"
 SERVED_COUNTS = "what was served is counted"
 SHOWN_WAITS = "those that wait are shown"
+READ = "last words are read"
 FORMER = "nothing is open at former endpoints"
 # Longer than any client waits, and than a worker takes to report that none does.
 _NONE_WAITS_S = 15.0
@@ -32,12 +33,24 @@ class Counting:
 
     def __init__(self, world: World) -> None:
         self.world = world
+        world.machine.left_unread = self._check_read
         self._counted: dict[tuple[str, int], tuple[int, ...]] = {}
         """By control process and group: what was counted at the last look."""
         self._before_calm: dict[int, int] = {}
         """By group: the connections before the clients in calm."""
         self._by_endpoint: dict[tuple[int, SocketAddress], tuple[int, int]] = {}
         """By group and endpoint: what was counted before the clients in calm."""
+
+    def _check_read(self, end: UnixEnd) -> None:
+        """Check that a control process has read what a worker of it wrote before its death."""
+        reader, worker, control = end.process, end.was_connected_to, self.world.control
+        if reader.is_dead or worker.parent is not reader or end.rendezvous is not None:
+            return
+        if control is None or control.is_ending or not worker.is_dead:
+            return
+        unread = sum(len(data) for data, _ in end.inbox)
+        what = f"{reader.name} closes its connection to {worker.name}, of which {unread} bytes wait"
+        self.world.judgements.check(READ, not unread, what)
 
     def look(self) -> None:
         """Check that nothing that was counted is forgotten; call it again and again."""

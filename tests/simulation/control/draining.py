@@ -1,4 +1,13 @@
-"""Judges that a worker that drains has ended by the time that it was given."""
+"""Judges that drains last as long as they may, and no longer.
+
+    control process ends:   groups close ──▶ its workers drain ──▶ all have ended ──▶ it ends
+    control process serves: ──▶ those of the last one drain ──▶ they end
+
+Rule 1: a worker that drains resets what is open at the end of the time that it was given, not
+before, and ends then.
+Rule 2: a control process waits for workers that drain, not for those that have died.
+Rule 3: workers of the last control process drain as soon as those of this one serve, not before.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +17,32 @@ from typing import TYPE_CHECKING, Any
 from userspace_proxy.plane.messages import Drain
 from userspace_proxy.plane.worker import Worker
 
+from .files import WORKER
+from .plan import EARLY_S
+
 if TYPE_CHECKING:
+    from .control import Control
     from .machine import Process
     from .world import World
 
 ORACLE = "drains end in time"
+RELIEVED = "predecessors end in time"
+AWAITED = "what drains is awaited, and no longer"
 
 # For a timer and what follows it, each in an iteration of the loop.
 _SLACK_S, _ITERATIONS = 0.1, 10
 
 
 class Draining:
-    """The oracle of one run."""
+    """The oracles of one run."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._slack_s = _SLACK_S + _ITERATIONS * world.machine.speed.latency_s
+        # For the messages before, a start, and an answer.
+        self._answer_s = world.plan.speed.start_s + self._slack_s + world.ejections.delay_s
+        self._until: dict[Process, float] = {}
+        """Of workers that drain: when their time is over."""
 
     def patches(self) -> list[tuple[Any, str, Any]]:
         """Return what is to replace a method of the product, to see when drains begin."""
@@ -32,11 +51,65 @@ class Draining:
         def drains(worker: Worker, message: Drain) -> None:
             process = self._world.machine.current
             assert process is not None, "a worker runs"
+            self._until[process] = self._world.timeline.now + message.seconds
             check = partial(self._check, process, message.seconds)
             self._world.timeline.after(message.seconds + self._slack_s, check)
             drain(worker, message)
 
         return [(Worker, "_drain", drains)]
+
+    def may_reset(self, worker: Process) -> bool:
+        """Return whether a worker's time to drain is over, or it was to end without one."""
+        return self._world.timeline.now >= self._until.get(worker, 0.0) - EARLY_S
+
+    def note_relief(self, control: Control) -> None:
+        """Note that a control process serves, and that those before are to drain from now on."""
+        assert control.plane is not None, "it serves"
+        # One that has died since has run before, or its start has failed.
+        have_run = all(slot.is_running or slot.restarts for slot in control.plane._workers)
+        what = f"{control.process.name} serves before its workers do"
+        self._world.judgements.check(RELIEVED, have_run, what)
+        for process in self._world.machine.alive(WORKER):
+            main = process.main
+            # One that was told to drain before has another time.
+            is_adopted = main is not None and main._candidates is None and not main._is_draining
+            if is_adopted and process.parent is not control.process:
+                due_s = self._world.plan.drain_s + self._answer_s
+                began = self._world.timeline.now
+                self._world.timeline.after(due_s, self._check_relief, control, process, began)
+
+    def _check_relief(self, control: Control, process: Process, began: float) -> None:
+        world, now = self._world, self._world.timeline.now
+        due_s = world.plan.drain_s + self._answer_s
+        if process.is_dead:
+            world.judgements.right(RELIEVED)
+            return
+        if world.is_over or world.control is not control:
+            return
+        ready_at = max(process.loop.held_until, control.process.loop.held_until) + due_s
+        if ready_at > now:
+            world.timeline.at(ready_at + 0.001, self._check_relief, control, process, began)
+            return
+        what = f"{process.name} still runs {now - began:.1f} s after {control.process.name} served"
+        world.judgements.violate(RELIEVED, what)
+
+    async def drain(self, control: Control, seconds: float) -> None:
+        """Have a control process drain its workers, and judge how long that takes."""
+        world, process, plane = self._world, control.process, control.plane
+        assert plane is not None, "it has served"
+        began = world.timeline.now
+        mine = [each for each in world.machine.alive(WORKER) if each.parent is process]
+        await plane.drain(seconds)
+        took_s = world.timeline.now - began
+        if any(each.loop.held_until > began for each in (process, *mine)):
+            return
+        what = f"{process.name} drains for {seconds:g} s, which takes {took_s:.1f} s"
+        world.judgements.check(AWAITED, took_s <= seconds + self._answer_s, what)
+        left = [each for each in mine if not (each.is_dead or each.main._worker is None)]
+        if left and took_s < seconds:
+            # Those that have reported end by themselves.
+            are_done = all(each.main.ended.done() for each in left)
+            world.judgements.check(AWAITED, are_done, f"{process.name} leaves workers that drain")
 
     def _check(self, process: Process, seconds: float) -> None:
         if process.is_dead:

@@ -26,6 +26,7 @@ from .plan import (
     HAND_OVER,
     KILL,
     LATE_S,
+    NETWORKS,
     NO_START,
     REMOVE,
     RENAME,
@@ -81,6 +82,16 @@ _LACKING = (
     ("rendezvous", errno.EMFILE),
 )
 """Calls that fail, and with which errors."""
+# How many plans have changes of the node's networks, changes in quick succession, a control process
+# that starts late, and none in the end, which takes ten minutes.
+_NETWORKS, _STORMS, _ABSENT, _ABANDONED = 0.3, 0.1, 0.1, 0.01
+# And two workers that are missing for long, beside one that runs.
+_NONE_FOR_LONG = 0.04
+# And a Service with affinity that refuses for a moment, and a worker that dies while the control
+# process doesn't read.
+_REFUSED, _LAST_WORDS = 0.06, 0.06
+_FIRST_OF_STORM, _FIRST_OF_MISSING, _FIRST_LAST = 700, 800, 900
+_ABSENCES_S = (1.0, 6.0)
 # The first ejection of an endpoint.
 _EJECTED_S = 5.0
 
@@ -99,6 +110,23 @@ def make_plan(seed: int) -> Plan:
     if own.random() < _SHORT:
         features |= {"what lacks"}
         events += _Drawing(own, services, features, calm_at, _FIRST_OWN).what_lacks()
+    own = Random(f"{seed}: more")
+    if own.random() < _NETWORKS:
+        features |= {"networks"}
+        events += _draw_networks(own, calm_at)
+    if own.random() < _STORMS:
+        features |= {"storms"}
+        events += _Drawing(own, services, features, calm_at, _FIRST_OF_STORM).storm()
+    if own.random() < _REFUSED:
+        features |= {"affinity beside a refusal"}
+        events += _Drawing(own, services, features, calm_at).refusal()
+    if own.random() < _LAST_WORDS:
+        features |= {"last words"}
+        events += _Drawing(own, services, features, calm_at, _FIRST_LAST).last_words()
+    has_none_for_long = own.random() < _NONE_FOR_LONG
+    if has_none_for_long:
+        features |= {"two are missing"}
+        events += _Drawing(own, services, features, calm_at, _FIRST_OF_MISSING).two_missing()
     has_fates = "deaths of workers" in features
     speed = Speed(
         latency_s=rng.choice([0.01, 0.05]) if "slow" in features else 0.0005,
@@ -111,7 +139,9 @@ def make_plan(seed: int) -> Plan:
         workers=tuple(
             rng.choice([1, 2, 2, 3] if "failing endpoints" not in features else [2, 2, 3])
             for _ in range(3 if "other numbers of workers" in features else 1)
-        ),
+        )
+        if not has_none_for_long
+        else (3,),
         descriptors=rng.choice([10, 16, 24]) if "few descriptors" in features else 1000,
         drain_s=rng.choice([0.0, 1.0, 5.0]),
         speed=speed,
@@ -119,8 +149,18 @@ def make_plan(seed: int) -> Plan:
         events=tuple(sorted(events, key=lambda event: event.at)),
         worker_fates=_draw_fates(rng, 8, 0.5) if has_fates else {},
         control_fates=_draw_fates(rng, 4, 0.7) if "deaths of control processes" in features else {},
+        absence_s=own.choice(_ABSENCES_S) if own.random() < _ABSENT else 0.0,
+        is_abandoned=own.random() < _ABANDONED,
         calm_at=calm_at,
     )
+
+
+def _draw_networks(rng: Random, calm_at: float) -> Iterator[Event]:
+    """Yield networks of clients that keep their addresses, of which no client of a plan is."""
+    for _ in range(rng.randint(1, 5)):
+        at = round((calm_at + LATE_S - 1.0) * rng.random(), 4)
+        places = {f"10.9.{n}.0/24": rng.choice([1, 2]) for n in range(3) if rng.random() < 0.6}
+        yield Event(at, NETWORKS, (None if rng.random() < 0.2 else places,))
 
 
 def _draw_fates(rng: Random, count: int, share: float) -> dict[int, Fate]:
@@ -319,6 +359,50 @@ class _Drawing:
         yield self._kill(at + rng.choice([0.1, 0.5, 1.0]))
         for _ in range(12):
             yield self._client(at + 0.2 + 1.8 * rng.random())
+
+    def refusal(self) -> Iterator[Event]:
+        """Yield that a Service with affinity has no endpoint for a moment, and then nothing."""
+        rng = self._rng
+        at, number, places = self._calm_at + LATE_S, rng.choice(self._numbers), _draw_places(rng)
+        for n in range(3):
+            endpoints = () if n == 1 else tuple(rng.sample(ENDPOINTS, 3))
+            yield Event(at + 0.3 * n, SERVE, (number, Serving(endpoints, 60), places))
+
+    def last_words(self) -> Iterator[Event]:
+        """Yield that workers find endpoints broken and die, before the control process reads it."""
+        rng = self._rng
+        at = self._calm_at * rng.random() * 0.9
+        yield Event(at, STOP, (True, 0, 1.0, False))
+        for endpoint in ENDPOINTS:
+            yield Event(at, BREAK, (endpoint, REFUSES, 1.0))
+        for n in range(6):
+            yield self._client(at + 0.02 + 0.05 * n)
+        for n in range(2):
+            yield Event(at + 0.5 + 0.1 * n, KILL, (0,))
+
+    def two_missing(self) -> Iterator[Event]:
+        """Yield the death of the first worker, and of the next, which stands in for it."""
+        at = max(0.0, self._calm_at - 10.0) * self._rng.random() + 0.5
+        yield Event(at, NO_START, (20,))
+        for n in range(2):
+            yield Event(at + 0.01 + 0.3 * n, KILL, (0,))
+        for n in range(12):
+            yield self._client(at + 0.4 + 0.1 * n)
+
+    def storm(self) -> Iterator[Event]:
+        """Yield changes that wait for a worker that was stopped, and clients beside them."""
+        rng, numbers = self._rng, self._numbers
+        at = (self._calm_at + LATE_S - 3.0) * rng.random()
+        for number in range(rng.randint(1, 2)):
+            yield Event(at, STOP, (False, number, rng.choice([0.1, 0.5, 1.5]), False))
+        for n in range(rng.randint(4, 12)):
+            soon = round(at + 0.01 + 0.005 * n, 4)
+            if rng.random() < 0.4:
+                yield Event(soon, SWAP, (rng.choice(numbers), rng.choice(numbers)))
+            else:
+                yield self._serve(soon, numbers)
+            if rng.random() < 0.5:
+                yield self._client(round(soon + 0.5 * rng.random(), 4))
 
     def _late_changes(self) -> Iterator[Event]:
         """Yield changes that the same control process sees the end of, and deaths beside them."""

@@ -12,7 +12,7 @@ died while the message was under way.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -95,6 +95,7 @@ class Ejections:
         """Note that a group is served in another way."""
         for endpoint in {*old.all_endpoints} ^ {*new.all_endpoints}:
             self._served_at[control, group, endpoint] = self._world.timeline.now
+            self._world.streaks.note_served(control, group, endpoint)
 
     def is_ejected(self, worker: Process, group: int, endpoint: SocketAddress) -> bool:
         """Return whether a worker leaves an endpoint out."""
@@ -113,10 +114,20 @@ class Ejections:
         ]
         return any(known is not None and known.is_silent for known in found)
 
-    def _look(self, group: int, endpoint: SocketAddress, call: Callable[[], Any]) -> Any:
-        """Carry out what a dial has shown, and note what that changes in this worker."""
-        worker = self._world.machine.current
+    def _look(
+        self, group: int, endpoint: SocketAddress, shown: Sequence[Any], call: Callable[[], Any]
+    ) -> Any:
+        """Carry out what a dial has shown, and note what that changes in this worker.
+
+        Args:
+            shown: Why it failed, if it did, and when it ended.
+        """
+        worker, streaks = self._world.machine.current, self._world.streaks
         assert worker is not None, "a process runs"
+        if len(shown) > 1:
+            streaks.note_failed(worker, group, endpoint, *shown)
+        else:
+            streaks.note_answered(worker, group, endpoint, *shown)
         before = _ejection(worker, group, endpoint)
         answer = call()
         after = _ejection(worker, group, endpoint)
@@ -138,6 +149,8 @@ class Ejections:
         group, endpoint = message.group, message.endpoint
         before = _ejection(worker, group, endpoint)
         call()
+        if isinstance(message, Returned):
+            self._world.streaks.note_answered(worker, group, endpoint, now, is_told=True)
         after = _ejection(worker, group, endpoint)
         if before is not None and before.is_silent and (after is None or not after.is_silent):
             self._returned_at[worker, endpoint] = now
@@ -148,6 +161,9 @@ class Ejections:
         before = self._outcomes.get(key)
         self._outcomes[key] = outcome
         self._last_at[key, outcome.is_ejected] = outcome.at
+        if key[0].is_dead:
+            # Nothing passes it on, until there is another control process.
+            return
         is_crossed = (
             before is not None
             and before.is_ejected is not outcome.is_ejected
@@ -239,7 +255,7 @@ def _watched(original: Any, look: Callable[..., Any]) -> Any:
     def watched(self: Any, endpoint: SocketAddress, *args: Any, **kwargs: Any) -> Any:
         call = partial(original, self, endpoint, *args, **kwargs)
         news = self.news
-        return call() if news is None else look(news._number, endpoint, call)
+        return call() if news is None else look(news._number, endpoint, args, call)
 
     return watched
 

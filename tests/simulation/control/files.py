@@ -5,6 +5,7 @@ way. What a process has is a copy: its own watches, and the file's queue.
 Rule 2: whether a port can be bound is decided as in Linux, as far as the control half relies on it.
 
 Source: net/ipv4/inet_connection_sock.c, inet_csk_bind_conflict(), inet_csk_listen_stop();
+net/core/sock_reuseport.c, reuseport_stop_listen_sock(), reuseport_detach_sock();
 net/ipv4/udp.c, udp_lib_lport_inuse(); net/unix/af_unix.c, unix_stream_sendmsg(), unix_gc().
 """
 
@@ -191,6 +192,10 @@ class Port(Shared):
             for queued in self.queue:
                 queued.send_reset()
             self.queue.clear()
+            if not any(port.is_listening for port in self.group):
+                # The kernel forgets the program with its last socket.
+                for port in self.group:
+                    port.is_by_client = False
             self._note(CLOSED)
 
     def _note(self, state: int) -> None:
@@ -328,6 +333,8 @@ class UnixEnd:
 
     def close(self) -> None:
         peer, self.peer = self.peer, None
+        if peer is None:
+            self.process.machine.left_unread(self)
         if peer is not None:
             peer.peer = None
             peer.process.loop.wake()

@@ -33,9 +33,9 @@ def has_none(worker: Process, client: Stream) -> bool:
 
 
 def may_reset(world: World, worker: Process, client: Client) -> bool:
-    """Return whether a worker drains, or serves as an earlier control process had it."""
+    """Return whether a worker has drained, or serves as an earlier control process had it."""
     if is_draining(worker):
-        return True
+        return world.draining.may_reset(worker)
     control = world.control
     if control is not None and worker.parent is control.process:
         return False
@@ -47,7 +47,8 @@ def may_reset(world: World, worker: Process, client: Client) -> bool:
 def is_held_by_former(world: World, client: Client) -> bool:
     """Return whether a worker has it that learns of no other endpoints any more."""
     return any(
-        client.stream in process.kernel.taken and may_reset(world, process, client)
+        client.stream in process.kernel.taken
+        and (is_draining(process) or may_reset(world, process, client))
         for process in world.machine.alive(WORKER)
     )
 

@@ -142,6 +142,8 @@ class Machine(Network):
         self.received: Callable[[Process], None] = lambda _process: None
         self.refused: Callable[[Stream], None] = lambda _client: None
         self.started: Callable[[Process], None] = lambda _process: None
+        self.left_unread: Callable[[UnixEnd], None] = lambda _end: None
+        """Called with an end that is closed after the other one, which may have unread bytes."""
 
     def violate(self, what: str) -> None:
         """Note what must not happen."""

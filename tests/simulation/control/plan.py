@@ -24,13 +24,15 @@ SERVE, REMOVE, RENAME, SWAP, CLIENT, KILL, STOP, CRASH, HAND_OVER, NO_START, BRE
     "break",
     "end",
 )
-SHORT, TAKE = "short", "take"
+SHORT, TAKE, NETWORKS = "short", "take", "networks"
 """What events are."""
 
 LATE_S = 6.0
 """For so long Services change, and workers are killed, while one control process lives."""
 WAIT_S = 2.5
 """For a client to be served by a worker that runs, also if it reads its messages late."""
+EARLY_S = 0.001
+"""So much a timer may be early: uvloop rounds to milliseconds."""
 MANY = 100
 """Descriptors: with fewer no worker stands in for another one."""
 ENDPOINTS = [SocketAddress(f"10.2.0.{n}", 8080) for n in range(1, 6)]
@@ -73,5 +75,9 @@ class Plan:
     """By the order in which workers are started."""
     control_fates: dict[int, Fate] = field(hash=False)
     """By the order in which control processes are started."""
+    absence_s: float
+    """After a control process has died, before calm, until another one starts."""
+    is_abandoned: bool
+    """In the end no control process follows the last one, which dies."""
     calm_at: float
     """From then on nothing fails but workers, and after LATE_S nothing changes."""

@@ -18,6 +18,7 @@ from userspace_proxy.plane.workers import WorkerSlot
 
 from .files import WORKER
 from .machine import Process
+from .plan import EARLY_S
 
 if TYPE_CHECKING:
     from .world import World
@@ -33,8 +34,6 @@ _HUNG_S = 2.0
 # For another process to notice, and to start one.
 _NOTICED_S, _ITERATIONS = 0.05, 5
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
-# uvloop rounds timers to milliseconds.
-_EARLY_S = 0.001
 
 
 class _Place:
@@ -120,7 +119,7 @@ class Replacements:
         now, key = self._world.timeline.now, (parent, slot.index)
         place = self._places.setdefault(key, _Place(*key))
         if place.owes:
-            is_early = now < place.not_before - _EARLY_S
+            is_early = now < place.not_before - EARLY_S
             why = f"{parent.name} starts worker {slot.index} again without a pause"
             self._world.judgements.check(place.owes, not is_early, why)
             place.owes = ""

@@ -78,6 +78,11 @@ class Resting:
         plain = sorted(f.name for f in process.kernel.files.values() if isinstance(f, PlainCopy))
         if plain != ["eventfd", "netlink socket"]:
             self.world.judgements.violate(REST, f"{name} has {plain}")
+        dialer = worker._dataplane.engine.client_dialer
+        networks = dialer.locality._networks if dialer.is_on else None
+        if networks != self.world.networks:
+            what = f"{name} knows networks {networks}, in force are {self.world.networks}"
+            self.world.judgements.violate(REST, what)
         ends = [f for f in process.kernel.files.values() if isinstance(f, UnixEnd)]
         if len(ends) != 1:
             self.world.judgements.violate(

@@ -8,17 +8,28 @@ from typing import Any
 
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.model.serving import Serving
+from userspace_proxy.plane.worker_main import ORPHAN_S
+from userspace_proxy.policy.locality import Networks
 
 from ..plan import Event
 from . import plan as plans
 from .breaks import Breaks
-from .calm import LEFT, OUTCOME, Calm
+from .calm import AFFINITY, ALONE, LEFT, OUTCOME, Calm
 from .checks import DRAINS, Checks
 from .clients import CLIENT_ADDRESSES, SERVED_ONES, Asker, Client, Endpoint
 from .control import BOUND, REFUSES, RESERVE, Control, Desired
-from .counting import COUNTED, FORMER, KEPT_COUNTS, SERVED_COUNTS, SHOWN, SHOWN_WAITS, Counting
+from .counting import (
+    COUNTED,
+    FORMER,
+    KEPT_COUNTS,
+    READ,
+    SERVED_COUNTS,
+    SHOWN,
+    SHOWN_WAITS,
+    Counting,
+)
+from .draining import AWAITED, RELIEVED, Draining
 from .draining import ORACLE as DRAINED
-from .draining import Draining
 from .ejections import ORACLE as EJECTED
 from .ejections import SILENCE, Ejections
 from .files import CONTROL, WORKER
@@ -31,6 +42,7 @@ from .queues import Queues
 from .replacements import AGAIN, HUNG, REPLACED, Replacements
 from .resting import REST, Resting
 from .seam import installed
+from .streaks import COUNTED_DIALS, STREAKS, Streaks
 from .waits import GONE, SOON, Waits
 
 # For a control process to start, or for one that has handed over to start again.
@@ -53,6 +65,7 @@ ORACLES = (
     SOCKET,
     REST,
     OUTCOME,
+    AFFINITY,
     LEFT,
     DRAINS,
     REPLACED,
@@ -65,11 +78,16 @@ ORACLES = (
     SILENCE,
     COUNTED,
     DRAINED,
+    RELIEVED,
+    AWAITED,
     FORMER,
     SHOWN,
     SHOWN_WAITS,
     KEPT_COUNTS,
     SERVED_COUNTS,
+    READ,
+    COUNTED_DIALS,
+    STREAKS,
 )
 """Those that judge in each campaign."""
 
@@ -94,6 +112,8 @@ class World(ProcessWorld[Machine]):
         """When counters are looked at next."""
         self.came_at = 0.0
         """When a client last came, or was accepted."""
+        self.networks: Networks | None = None
+        """Of clients that keep their addresses; None: none does."""
         self.names = 0
         """How often a Service was renamed."""
         self.clients: list[Client] = []
@@ -107,6 +127,7 @@ class World(ProcessWorld[Machine]):
         self.pins = Pins(self)
         self.counting = Counting(self)
         self.ejections = Ejections(self)
+        self.streaks = Streaks(self)
         self.replacements = Replacements(self)
         self.draining = Draining(self)
         self.resting = Resting(self)
@@ -156,6 +177,7 @@ class World(ProcessWorld[Machine]):
         self.end_deaths()
         self.run_for(plans.LATE_S + _SETTLED_S)
         self._check_at_rest(1000)
+        self._dial_again()
         self.counting.check_at_rest()
         if self.control is not None and not self.machine.violations:
             self.note("hand-over at rest")
@@ -168,9 +190,22 @@ class World(ProcessWorld[Machine]):
             self.pins.check()
         self.is_finishing = True
         if self.control is not None and not self.machine.violations:
-            self.control.process.loop.call_soon(self.control.stop)
-            self.run_for(_ENDED_S)
+            self._end(self.control)
             self.calm.check_end()
+
+    def _end(self, control: Control) -> None:
+        """Have the last control process end in order, or die and leave its workers alone."""
+        if not self.plan.is_abandoned:
+            control.process.loop.call_soon(control.stop)
+            self.run_for(_ENDED_S)
+            return
+        self.note("no control process follows")
+        workers = self.machine.alive(WORKER)
+        control.process.die(-9)
+        self.run_for(ORPHAN_S - _ENDED_S)
+        have_ended = [each.name for each in workers if each.is_dead]
+        self.judgements.check(ALONE, not have_ended, f"{have_ended} ended without orders")
+        self.run_for(2 * _ENDED_S)
 
     def _check_at_rest(self, number: int) -> None:
         """Check what must hold, and have clients with numbers from that one on dial."""
@@ -218,9 +253,12 @@ class World(ProcessWorld[Machine]):
         self.queues.note_death(process)
         self.checks.dying(process)
         self.replacements.note_death(process)
+        self.streaks.note_death(process)
         if process.kind == CONTROL and not self.is_finishing:
             # As a supervisor starts it again, or the one that has handed over takes the node back.
-            self.timeline.after(_START_S * (1 + self.rng.random()), self._start_after)
+            absence_s = 0.0 if self.is_calm else self.plan.absence_s
+            after_s = _START_S * (1 + self.rng.random()) + absence_s
+            self.timeline.after(after_s, self._start_after)
 
     def _start_after(self) -> None:
         if self.control is None:
@@ -239,23 +277,34 @@ class World(ProcessWorld[Machine]):
             self.kill(WORKER, args[0])
         elif what == plans.STOP:
             self._stop(*args)
-        elif what in (plans.CRASH, plans.HAND_OVER):
-            # One that hands over executes another program, which closes all its descriptors.
-            if self.control is not None:
-                self.note(what)
-                self.control.process.die(-9)
-        elif what == plans.END:
-            if self.control is not None:
-                self.note("the control process is to end")
-                self.control.stop()
+        elif what in (plans.CRASH, plans.HAND_OVER, plans.END):
+            self._end_control(what)
         elif what == plans.BREAK:
             self._break(*args)
         elif what == plans.SWAP:
             self._swap(*args)
+        elif what == plans.NETWORKS:
+            self._preserve(*args)
         elif what in _LACKS:
             self._lack(what, *args)
         else:
             self._change(what, *args)
+
+    def _end_control(self, what: str) -> None:
+        if self.control is None:
+            return
+        if what == plans.END:
+            self.note("the control process is to end")
+            self.control.stop()
+        else:
+            # One that hands over executes another program, which closes all its descriptors.
+            self.note(what)
+            self.control.process.die(-9)
+
+    def _preserve(self, networks: Networks | None) -> None:
+        self.networks = networks
+        if self.control is not None:
+            self.control.process.loop.call_soon(self.control.preserve)
 
     def _break(self, endpoint: SocketAddress, how: str, seconds: float) -> None:
         self.note(f"endpoint {endpoint.ip}: {how} for {seconds:g} s")
@@ -345,6 +394,18 @@ class World(ProcessWorld[Machine]):
                 for _ in range(_CLIENTS_IN_CALM):
                     number += 1
                     self._dial_to(number, desired.planned.protocol, to)
+
+    def _dial_again(self) -> None:
+        """Have clients in calm of Services with affinity dial once more, and compare."""
+        before = [] if self.machine.violations else self.calm.with_affinity()
+        for one in before:
+            self._dial_to(one.number + 2 * CLIENT_ADDRESSES, one.protocol, one.to)
+        if before:
+            self.run_for(_SERVED_S)
+            self.calm.check_again(before)
+            for client in self.clients:
+                client.finish()
+            self.run_for(_REPORTED_S)
 
     def _dial_to(self, number: int, protocol: Protocol, to: SocketAddress) -> None:
         if protocol is Protocol.TCP:

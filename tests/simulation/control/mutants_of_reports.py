@@ -1,0 +1,67 @@
+"""The table of mutants of the control half that concern reports, stand-ins, and ends of workers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from ..mutant_table import Mutant
+
+_plane = partial(Mutant, package="plane")
+
+MUTANTS: Mapping[str, Mutant] = {
+    "wanted-again-and-closed": _plane(
+        "listeners",
+        "                if key in wanted:\n"
+        "                    self._unwanted.pop(listener, None)\n",
+        "",
+    ),
+    "stand-in-that-is-dead": _plane(
+        "stand_ins", "if stand_in != worker}", "if m != worker or stand_in != worker}"
+    ),
+    "end-is-not-sent": _plane(
+        "channel",
+        "        with contextlib.suppress(OSError):\n            self._send_waiting()\n",
+        "",
+    ),
+    "clients-wait-in-a-dead-worker": _plane(
+        "group",
+        "        self._ejected = _with(self._ejected, worker, None)\n"
+        "        self._waiting = _with(self._waiting, worker, None)\n",
+        "        self._ejected = _with(self._ejected, worker, None)\n",
+    ),
+    "early-deaths-add-up": _plane(
+        "workers",
+        "self._early_deaths = 0 if is_sound else self._early_deaths + 1",
+        "self._early_deaths += not is_sound",
+    ),
+    "death-in-a-drain-is-waited-for": _plane(
+        "workers",
+        "            self._owner.worker_ended(self.index)\n            self._note_drained(0)\n",
+        "            self._owner.worker_ended(self.index)\n",
+    ),
+    "reports-of-the-dead-are-owed": _plane("workers", "        self.asked.clear()\n", ""),
+    "streak-without-success": _plane(
+        "differences", "getattr(self.counters, name).whole()", "getattr(self.counters, name).part"
+    ),
+    "dead-worker-owes-a-closing": _plane(
+        "listeners",
+        "        for listener in (*self._open.values(), *self._leaving.values()):\n"
+        "            if owed",
+        "        for listener in self._open.values():\n            if owed",
+    ),
+    "successor-preserves-nothing": _plane(
+        "plane",
+        "            self._send(worker, Preserve(True, [], dict(self._networks)))",
+        "            pass",
+    ),
+    "late-pins-are-kept": _plane("adoption", "        self._taken.add(label)\n", ""),
+    "drain-longer-by-replies": _plane(
+        "worker", "rest_s = message.seconds - replies_s", "rest_s = message.seconds"
+    ),
+    "orphan-for-a-moment": _plane(
+        "worker_main",
+        "self._loop.call_later(ORPHAN_S, self._end, 1)",
+        "self._loop.call_later(PINS_S, self._end, 1)",
+    ),
+}
