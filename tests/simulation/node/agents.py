@@ -55,6 +55,7 @@ class AgentRun:
             proxy_ports=plan.proxy_ports,
             external_ip_networks=(EXTERNAL_NETWORK,),
             cluster_networks=(POD_NETWORK,),
+            allow_node_endpoints=False,
             tuning=_TUNING,
             workers=plan.workers,
             state_dir=FOLDER if plan.keeps_state else "",

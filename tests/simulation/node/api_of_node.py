@@ -24,6 +24,7 @@ _TIMING = Timing(backoff_base_s=0.1, backoff_cap_s=0.4, silence_s=5.0, silence_o
 # For all that reads to notice a fault, and to read again.
 _AGAIN_S = 3.0
 _SILENCE_S = 12.0
+_FORBIDDEN = 403
 
 
 class Api:
@@ -45,6 +46,8 @@ class Api:
         self._clients: dict[AgentProcess, SimulatedClient] = {}
         self.failing_since = self._failing_until = float("-inf")
         """Since then each request fails, or those for the Node do."""
+        self.forbidden_until = float("-inf")
+        """Until then an agent may do without its Node, which it may not read."""
         self._fails_for_node = False
         """Only these: an agent may do without the Node."""
 
@@ -95,6 +98,8 @@ class Api:
             server.refuse(args[0], args[1], resource=resource)
             server.end_watches()
             self._fails_until(args[1], for_node=bool(resource))
+            if args[0] == _FORBIDDEN:
+                self.forbidden_until = self._timeline.now + float(args[1]) + _AGAIN_S
             return float(args[1]) + _AGAIN_S
         elif how == "cut next":
             server.cut_next(Cut(after_bytes=args[0]))

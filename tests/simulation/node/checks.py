@@ -6,8 +6,8 @@ Rule 2: each frontend of the table leads to a port at which a listener of its Se
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from userspace_proxy.steering import Target
 
@@ -47,6 +47,14 @@ _OLD_WORKER = "until it drains, the last agent's worker serves the port's last o
 _OUTSIDE = "10.3.0.1"
 
 
+class _Moments(NamedTuple):
+    """States of which one may be in force."""
+
+    states: tuple[Truth, ...]
+    recent: tuple[Truth, ...]
+    """Those of what never waits for a turn, where something does."""
+
+
 class Checks:
     """The oracles of one run."""
 
@@ -61,6 +69,7 @@ class Checks:
         """Agents that have had a round in force, and since when."""
         self._lost: set[int] = set()
         """Ports of the last agent's workers, which ended too late for the next one to have them."""
+        self._known: dict[tuple[_Moments, str, Dialled], Collection[Expected]] = {}
         self._drifted_until = 0.0
         """Another program has changed the table, until it is repaired."""
         world.table.changed = self._table_changed
@@ -115,10 +124,17 @@ class Checks:
 
     def _stopped_listening(self, port: Port, cause: str) -> None:
         self.world.note(f"port {port.port} stops listening: {cause}")
+        agent = self.world.agent
+        is_of_last = agent is not None and agent.process not in port.known_to
         for queued in port.queue:
             for client in self.world.clients:
-                if queued.peer is client.stream and self._has_changed(client):
+                if queued.peer is not client.stream:
+                    continue
+                if self._has_changed(client):
                     client.is_excused = "its Service is served at another port now"
+                elif is_of_last and not self.world.plan.keeps_workers:
+                    # A worker that was starting ends later than the others.
+                    client.is_excused = "the last agent's worker had the port"
         current, agent = self.world.machine.current, self.world.agent
         is_late = (
             current is not None
@@ -193,34 +209,57 @@ class Checks:
         """Judge a client that dials."""
         self._waiting.append(client)
 
-    def _window(self, client: Client) -> Iterator[Expected]:
-        """Yield what a client may get in each state that may be in force while it dials."""
-        yield from self._expected(client.floors, client.ip, client.at)
+    def _window(self, client: Client) -> Collection[Expected]:
+        """Return what a client may get in each state that may be in force while it dials."""
+        return self._expected(self._moments(client.floors), client.ip, client.at)
 
-    def _expected(self, floors: Floors, ip: str, at: Dialled) -> Iterator[Expected]:
-        """Yield what a client may get now, if all that is older than some times is in force.
+    def _moments(self, floors: Floors) -> _Moments:
+        """Return the states that may be in force if all that is older than some times is."""
+        cluster, now = self.world.cluster, self.world.timeline.now
+        states = list(cluster.between(floors.all, now))
+        if self.world.api is not None and self.world.api.forbidden_until >= floors.all:
+            # An agent that may not read its Node does without.
+            states += [truth.without_node for truth in states]
+        recent = cluster.between(floors.losses, now) if self.world.plan.endpoint_s else ()
+        return _Moments(tuple(states), tuple(recent))
+
+    def _expected(self, moments: _Moments, ip: str, at: Dialled) -> Collection[Expected]:
+        """Return what a client may get at some moments, without repetitions.
+
+        States are asked again and again: all that they say of an address is kept.
+        """
+        key = moments, ip, at
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = dict.fromkeys(self._find_expected(moments, ip, at))
+        return found
+
+    def _owners(self, moments: _Moments, at: Dialled) -> Iterator[Claim | None]:
+        """Yield what may own an address in one of some states; None: nothing does."""
+        has_turns = bool(self.world.plan.endpoint_s)
+        claims: dict[tuple[str, bool, bool] | None, Claim | None] = {}
+        for truth in moments.states:
+            claim = truth.frontends.get(at)
+            claims[claim.kind if claim is not None else None] = claim
+            # While a Service waits for its turn, another one has what it will have.
+            for other in truth.claims_at(at) if has_turns else ():
+                claims.setdefault(other.kind, other)
+        have = {claim.kind for truth in moments.recent for claim in truth.claims_at(at)}
+        for claim in claims.values():
+            is_left = has_turns and claim is not None and claim.kind not in have
+            yield None if is_left else claim
+
+    def _find_expected(self, moments: _Moments, ip: str, at: Dialled) -> Iterator[Expected]:
+        """Yield what a client may get in one of some states.
 
         Listeners follow before rules do: an address may lead to its owner of before, which has its
         new endpoints already. What a Service has no longer doesn't wait for its turn, and what
         another one has newly may: nothing is there meanwhile. An address that gets a policy of its
         own is at the port of the others until rules follow, and that one has their new policy.
         """
-        cluster, now = self.world.cluster, self.world.timeline.now
-        states = list(cluster.between(floors.all, now))
+        states, recent = moments
         has_turns = bool(self.world.plan.endpoint_s)
-        recent = list(cluster.between(floors.losses, now)) if has_turns else []
-        claims: dict[tuple[str, bool, bool] | None, Claim | None] = {}
-        for truth in states:
-            claim = truth.frontends.get(at)
-            claims[claim.kind if claim is not None else None] = claim
-            # While a Service waits for its turn, another one has what it will have.
-            for other in truth.claims_at(at) if has_turns else ():
-                claims.setdefault(other.kind, other)
-        have = {claim.kind for truth in recent for claim in truth.claims_at(at)}
-        for claim in claims.values():
-            if has_turns and claim is not None and claim.kind not in have:
-                yield NO_SERVICE
-                continue
+        for claim in self._owners(moments, at):
             is_barred = has_turns and claim is not None and all(t.bars(claim, ip) for t in recent)
             for truth in states:
                 found = truth.expected_of(claim, ip, at)
@@ -238,7 +277,7 @@ class Checks:
         world = self.world
         if world.is_finishing:
             return
-        expected = list(self._window(client))
+        expected = self._window(client)
         check, what = world.judgements.check, f"{client.name} at {at_of(client)}"
         if was in (DIALS, WAITS):
             world.judgements.right(ANSWER)
@@ -251,6 +290,7 @@ class Checks:
                 world.judgements.excuse(ALLOWED, _OLD_WORKER)
             else:
                 check(ALLOWED, client.endpoint in allowed, text)
+            world.pins.served(client)
         elif client.state == REFUSED:
             if not any(each.may_be_refused for each in expected) and self._excuses(client, REFUSAL):
                 return
@@ -355,7 +395,7 @@ class Checks:
             for agent, served_at in self._has_served.items()
         )
 
-    def _judge_reset(self, client: Client, was: str, expected: list[Expected]) -> None:
+    def _judge_reset(self, client: Client, was: str, expected: Collection[Expected]) -> None:
         judgements = self.world.judgements
         if client.state == ENDED:
             judgements.right(RESETS)
@@ -387,14 +427,13 @@ class Checks:
         if world.is_finishing or self._outages[-1][1] == float("inf"):
             return
         labels = self._labels()
-        floors = world.freshness.floors()
+        moments = self._moments(world.freshness.floors())
         for frontend, target in world.table.targets.items():
             if not isinstance(target, int):
                 continue
             is_tcp = frontend.protocol == "TCP"
             ports = world.machine.ports_at(target, is_tcp=is_tcp)
             at = (frontend.ip, frontend.port, str(frontend.protocol))
-            may = [e for ip in (frontend.ip, _OUTSIDE) for e in self._expected(floors, ip, at)]
             if not ports and (target in self._lost or (not is_tcp and self._has_late_workers())):
                 world.judgements.excuse(OPEN_PORT, "the last agent's worker had the port")
                 continue
@@ -403,12 +442,12 @@ class Checks:
                 continue
             # Also while it refuses it is the proxy's: another program must not get its clients.
             is_kept = world.agent not in self._has_served or world.machine.is_bound(target, is_tcp)
-            if not is_kept or not (ports or any(each.may_be_refused for each in may)):
+            if not is_kept or not (ports or self._may_refuse(moments, at)):
                 what = f"{frontend} is steered to port {target}, which is closed"
                 world.judgements.violate(OPEN_PORT, what)
                 return
             world.judgements.right(OPEN_PORT)
-            owners = {each.service for each in may}
+            owners = {claim.name for claim in self._owners(moments, at) if claim is not None}
             for port in ports:
                 label = labels.get(port)
                 if label is None:
@@ -418,6 +457,11 @@ class Checks:
                 else:
                     what = f"{frontend} is steered to {label}, and belongs to {owners}"
                     world.judgements.check(OWN_SERVICE, label in owners, what)
+
+    def _may_refuse(self, moments: _Moments, at: Dialled) -> bool:
+        """Return whether some client of an address may be refused at some moments."""
+        expected = (e for ip in (at[0], _OUTSIDE) for e in self._expected(moments, ip, at))
+        return any(each.may_be_refused for each in expected)
 
     def _has_late_workers(self) -> bool:
         """Return whether a worker of an earlier agent is about to end."""
@@ -456,12 +500,12 @@ class Checks:
             world.judgements.check(HEALTH, is_right, what)
 
 
-def _is_made_anew(claim: Claim | None, states: list[Truth]) -> bool:
+def _is_made_anew(claim: Claim | None, states: Sequence[Truth]) -> bool:
     """Return whether a Service has had several cluster IPs."""
-    return claim is not None and len({s["clusterIP"] for s in _specs(claim, states)}) > 1
+    return claim is not None and len({s.get("clusterIP") for s in _specs(claim, states)}) > 1
 
 
-def _changes_policy(claim: Claim, states: list[Truth]) -> bool:
+def _changes_policy(claim: Claim, states: Sequence[Truth]) -> bool:
     """Return whether a Service has had several policies, or source ranges for a while."""
     if len(states) < 2:
         return False
@@ -470,7 +514,7 @@ def _changes_policy(claim: Claim, states: list[Truth]) -> bool:
     return any(each != found[0] for each in found)
 
 
-def _specs(claim: Claim, states: list[Truth]) -> list[Mapping[str, Any]]:
+def _specs(claim: Claim, states: Sequence[Truth]) -> list[Mapping[str, Any]]:
     """Return what the Service of a claim was like."""
     metadata = claim.service["metadata"]
     key = ("Service", metadata["namespace"], metadata["name"])

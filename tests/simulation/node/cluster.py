@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from .plan import LOOPBACK_IP, NODE_IP, Object
 from .truth import HOST, ClaimReader, Key, Truth, key_of
 
-_FREE_NUMBERS = range(31900, 32000)
-"""Health check node ports that no plan names."""
+_HEALTH_PORT = "healthCheckNodePort"
 
 
 class Cluster:
@@ -20,6 +20,7 @@ class Cluster:
         self.objects: dict[Key, Object] = {HOST: {"addresses": (LOOPBACK_IP, NODE_IP)}}
         self.states: list[tuple[float, Truth]] = []
         """Each from its time on."""
+        self._times: list[float] = []
         self._reader = ClaimReader()
         self.watchers: list[Callable[[Object, bool], None]] = []
 
@@ -27,27 +28,21 @@ class Cluster:
         """Create objects, or replace them."""
         if not items:
             self._note()
-        for item in map(self._with_own_number, items):
+        for each in items:
+            item = self._allocated(each)
             self.objects[key_of(item)] = item
             self._note()
             for watcher in self.watchers:
                 watcher(item, False)
 
-    def _with_own_number(self, item: Object) -> Object:
-        """Return a Service with a health check node port that no other one has.
-
-        A server gives a number to one Service at a time.
-        """
-        spec = item["spec"] if item["kind"] == "Service" else {}
-        if not (number := spec.get("healthCheckNodePort", 0)):
+    def _allocated(self, item: Object) -> Object:
+        """Return an object as a server takes it: it gives a health check node port only once."""
+        number = item.get("spec", {}).get(_HEALTH_PORT)
+        others = (each for key, each in self.objects.items() if key != key_of(item))
+        if not number or all(number != _health_port(each) for each in others):
             return item
-        taken = {
-            other["spec"].get("healthCheckNodePort", 0)
-            for key, other in self.objects.items()
-            if key[0] == "Service" and key != key_of(item)
-        }
-        free = next(each for each in (number, *_FREE_NUMBERS) if each not in taken)
-        return {**item, "spec": {**spec, "healthCheckNodePort": free}}
+        spec = {name: value for name, value in item["spec"].items() if name != _HEALTH_PORT}
+        return {**item, "spec": spec}
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -70,6 +65,7 @@ class Cluster:
 
     def _note(self) -> None:
         self.states.append((self._now(), Truth(self.objects, self._reader)))
+        self._times.append(self._now())
 
     @property
     def last(self) -> Truth:
@@ -81,18 +77,22 @@ class Cluster:
         The node's addresses and objects are known from different sources, so each of the addresses
         is combined with each state.
         """
-        states = list(self._between(since, until))
+        states = self._between(since, until)
         hosts = {id(truth.host): truth.host for truth in states}
         if len(hosts) == 1:
             yield from states
         else:
             yield from (truth.at(host) for truth in states for host in hosts.values())
 
-    def _between(self, since: float, until: float) -> Iterator[Truth]:
-        for number, (at, truth) in enumerate(self.states):
-            ends = self.states[number + 1][0] if number + 1 < len(self.states) else None
-            if at <= until and (ends is None or ends >= since):
-                yield truth
+    def _between(self, since: float, until: float) -> Sequence[Truth]:
+        # The first is the one before the first that begins then or later.
+        first = bisect_left(self._times, since) - 1
+        after = bisect_right(self._times, until)
+        return [truth for _, truth in self.states[max(0, first) : after]]
+
+
+def _health_port(item: Object) -> int:
+    return int(item.get("spec", {}).get(_HEALTH_PORT, 0))
 
 
 class Floors(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,6 +81,23 @@ class Plan:
         return FIRST_PROXY_PORT, FIRST_PROXY_PORT + self.crowd + _PROXY_PORTS - 1
 
     @property
+    def _versions(self) -> Iterator[Object]:
+        """Yield all that objects are at some time."""
+        yield from self.objects
+        yield from (event.args[0] for event in self.events if event.what == PUT)
+
+    @property
+    def endpoints(self) -> Set[tuple[str, int]]:
+        """Where endpoints of slices are at some time."""
+        slices = [item for item in self._versions if item["kind"] == "EndpointSlice"]
+        return {
+            (endpoint["addresses"][0], port["port"])
+            for item in slices
+            for port in item["ports"]
+            for endpoint in item["endpoints"]
+        }
+
+    @property
     def turns_s(self) -> float:
         """How long changes of a namespace wait for their turns at most.
 
@@ -88,8 +105,7 @@ class Plan:
         """
         ports: dict[tuple[str, str], int] = defaultdict(int)
         slices: dict[tuple[str, str, str], int] = defaultdict(int)
-        changes = (event.args[0] for event in self.events if event.what == PUT)
-        for item in (*self.objects, *changes):
+        for item in self._versions:
             metadata = item["metadata"]
             namespace, name = metadata.get("namespace", ""), metadata["name"]
             if item["kind"] == "Service":

@@ -4,7 +4,7 @@ is left.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .clients import DIALS, ENDED, SERVED, Client
 from .plan import NODE_PORTS
@@ -54,15 +54,19 @@ def check_rest(world: World) -> None:
         pool = agent.core.served_ports.pool
         # Those of an earlier agent's workers are spared until the round after these have drained.
         has_drained = agent.core.predecessors is None
-        _check_numbers(world, {*(pool.candidates() if has_drained else pool.free)})
+        free = {*(pool.candidates() if has_drained else pool.free)}
+        _check_numbers(world, free, agent.core.served_ports)
 
 
-def _check_numbers(world: World, free: set[int]) -> None:
+def _check_numbers(world: World, free: set[int], served_ports: Any) -> None:
     """Check that each number of the range is either in use or offered to the next Service."""
     first, last = world.plan.proxy_ports
     every = {*range(first, last + 1)}
     used = {port.port for port in world.machine.ports} & every
-    lost, twice = sorted(every - used - free), sorted(used & free)
+    # While UDP is refused, what holds its port may have lacked memory.
+    listeners = (each for served in served_ports for each in served.listeners.values())
+    kept = {each.address.port for each in listeners if not each.is_serving}
+    lost, twice = sorted(every - used - kept - free), sorted(used & free)
     what = f"proxy ports {lost} are neither used nor free, and {twice} are both"
     world.judgements.check(NUMBERS, not lost and not twice, what)
 

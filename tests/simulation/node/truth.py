@@ -4,20 +4,36 @@ Rule 1: an address belongs to one Service port: cluster IPs before node ports an
 IPs before external IPs, then the older Service, then the name.
 Rule 2: usable are ready endpoints, those that hints choose where hints choose some; if none is
 ready, those that terminate and serve. With a policy ``Local`` only those of this node, whatever
-hints say: for all clients inside, for clients from outside at external addresses.
+hints say: for all clients inside, for clients from outside at external addresses. Of these the
+first priority serves; hints choose within each.
+Rule 3: never usable is an endpoint at an address that a Service or the node itself has.
 
 Source: kubernetes.io/docs/reference/networking/virtual-ips, KEP-1669, KEP-2086, KEP-2433.
 """
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from .plan import EXTERNAL_NETWORK, NODE, POD_NETWORK, Object
+from .readings import (
+    LABEL_SERVICE,
+    addresses_of,
+    balancer_ips,
+    cluster_ips,
+    endpoints_of,
+    is_in,
+    is_reserved,
+    is_served,
+    labels_of,
+    name_of,
+    own_ips,
+    priority_of,
+    weight_of,
+)
 
 Key = tuple[str, str, str]
 """Kind, namespace and name of an object."""
@@ -29,18 +45,13 @@ HOST: Key = ("Host", "", NODE)
 _AT_NODE = ""
 """Instead of an address: each of the node's."""
 _CLUSTER_IP, _NODE_PORT, _BALANCER, _EXTERNAL_IP = 0, 1, 1, 2
-_SERVICE_NAME = "kubernetes.io/service-name"
+_API_SERVER: Key = ("Service", "default", "kubernetes")
 
 
 def key_of(item: Object) -> Key:
     """Return the key of an object."""
     metadata = item["metadata"]
     return item["kind"], metadata.get("namespace", ""), metadata["name"]
-
-
-@lru_cache(maxsize=4096)
-def _in(network: str, ip: str) -> bool:
-    return ipaddress.ip_address(ip) in ipaddress.ip_network(network)
 
 
 class Expected(NamedTuple):
@@ -81,8 +92,9 @@ class Claim:
 
     @cached_property
     def name(self) -> str:
-        metadata = self.service["metadata"]
-        return f"{metadata['namespace']}/{metadata['name']}:{self.port['name']}"
+        metadata, port = self.service["metadata"], name_of(self.port)
+        name = f"{metadata['namespace']}/{metadata['name']}"
+        return f"{name}:{port}" if port else name
 
 
 class ClaimReader:
@@ -133,11 +145,38 @@ class Truth:
     @cached_property
     def _claims_at(self) -> Mapping[Dialled, Sequence[Claim]]:
         claims: dict[Dialled, list[Claim]] = {}
-        for item in self._of_kind("Service"):
+        for item in self._served:
             for at, claim in self._reader.claims(item):
+                if claim.order[0] == _EXTERNAL_IP and self._is_elsewhere(at[0]):
+                    continue
                 for ip in self._node_ips if at[0] == _AT_NODE else (at[0],):
                     claims.setdefault((ip, *at[1:]), []).append(claim)
         return claims
+
+    @cached_property
+    def _served(self) -> Sequence[Object]:
+        """The Services that claim addresses: not one whose cluster IP is the node's."""
+        own = {*self._node_ips, *self._primary_ips}
+        found = filter(is_served, self._of_kind("Service"))
+        return [item for item in found if own.isdisjoint(cluster_ips(item))]
+
+    def _is_elsewhere(self, ip: str) -> bool:
+        """Return whether an external IP is this node's, or the API server's."""
+        return ip in self._node_ips or ip in self._primary_ips or ip in self._api_ips
+
+    @cached_property
+    def _primary_ips(self) -> Sequence[str]:
+        return addresses_of(self.objects.get(("Node", "", NODE)))
+
+    @cached_property
+    def _api_ips(self) -> frozenset[str]:
+        _, namespace, name = _API_SERVER
+        slices = (
+            self._slices_of({"namespace": namespace, "name": name})
+            if _API_SERVER in self.objects
+            else ()
+        )
+        return frozenset(e["addresses"][0] for item in slices for e in endpoints_of(item))
 
     @property
     def host(self) -> Object:
@@ -155,6 +194,12 @@ class Truth:
         return found
 
     @cached_property
+    def without_node(self) -> Truth:
+        """The same objects but for this node's."""
+        objects = {key: item for key, item in self.objects.items() if key[0] != "Node"}
+        return Truth(objects, self._reader)
+
+    @cached_property
     def _node_ips(self) -> Sequence[str]:
         return tuple(self.host["addresses"])
 
@@ -164,10 +209,9 @@ class Truth:
 
     @cached_property
     def _cluster_ips(self) -> frozenset[str]:
-        found = set()
+        found: set[str] = set()
         for item in self._of_kind("Service"):
-            found.add(item["spec"]["clusterIP"])
-            found.update(_balancer_ips(item))
+            found.update(own_ips(item))
         return frozenset(found)
 
     @cached_property
@@ -198,14 +242,14 @@ class Truth:
         if claim is None:
             return NO_SERVICE
         spec = claim.service["spec"]
-        is_inside = _in(POD_NETWORK, client) or client in (*self._node_ips, at[0])
+        is_inside = is_in(POD_NETWORK, client) or client in (*self._node_ips, at[0])
         everywhere = self._usable(claim, is_local=False)
         local = self._usable(claim, is_local=True)
         name = "externalTrafficPolicy" if claim.is_outside else "internalTrafficPolicy"
         is_local = spec.get(name) == "Local"
         endpoints = local if is_local and not (claim.is_outside and is_inside) else everywhere
         ranges = spec.get("loadBalancerSourceRanges", ()) if claim.has_ranges else ()
-        if ranges and not any(_in(network, client) for network in ranges):
+        if ranges and not self._admits(ranges, client, claim.service):
             # Without an endpoint the table refuses all clients.
             is_refusing = not (local if is_local else everywhere)
             return Expected(claim.name, may_be_refused=is_refusing, may_be_dropped=True)
@@ -217,15 +261,28 @@ class Truth:
         """Return whether a Service's source ranges keep a client from one of its addresses."""
         now = self._now(claim)
         ranges = now.service["spec"].get("loadBalancerSourceRanges", ()) if now else ()
-        return claim.has_ranges and bool(ranges) and not any(_in(n, client) for n in ranges)
+        is_barred = bool(ranges) and not self._admits(ranges, client, claim.service)
+        return claim.has_ranges and is_barred
+
+    def _admits(self, ranges: Sequence[str], client: str, service: Object) -> bool:
+        """Return whether source ranges admit a client.
+
+        What the node itself dials has the load balancer's address, if it is admitted at all.
+        """
+        if any(is_in(network, client) for network in ranges):
+            return True
+        own = any(is_in(network, ip) for network in ranges for ip in self._primary_ips)
+        return own and client in balancer_ips(service)
 
     def _now(self, claim: Claim) -> Claim | None:
         """Return a claim as the Service is now; None if there is no such Service port."""
         metadata = claim.service["metadata"]
         service = self.objects.get(("Service", metadata["namespace"], metadata["name"]))
-        ports = [] if service is None else service["spec"]["ports"]
-        port = next((each for each in ports if each["name"] == claim.port["name"]), None)
-        if service is None or port is None:
+        if service is None or not any(service is each for each in self._served):
+            return None
+        name = name_of(claim.port)
+        port = next((each for each in service["spec"]["ports"] if name_of(each) == name), None)
+        if port is None:
             return None
         return replace(claim, service=service, port=port)
 
@@ -241,16 +298,50 @@ class Truth:
         found = {
             at: endpoint
             for at, endpoint in self._endpoints(claim)
-            if not is_local or endpoint.get("nodeName") == NODE
+            if (not is_local or endpoint.get("nodeName") == NODE)
+            and weight_of(endpoint)
+            and not self._is_refused(at, claim, endpoint)
         }
+        return _first_of(self._chosen(found, is_local=is_local))
+
+    def _chosen(
+        self, found: Mapping[tuple[str, int], Object], *, is_local: bool
+    ) -> Mapping[tuple[str, int], Object]:
         ready = {at: e for at, e in found.items() if _is(e, "ready")}
         if not is_local:
-            ready = self._hinted(ready)
-        if ready:
-            return frozenset(ready)
-        return frozenset(
-            at for at, e in found.items() if _is(e, "serving") and _is(e, "terminating")
+            priorities = {priority_of(e) for e in ready.values()}
+            each = ({a: e for a, e in ready.items() if priority_of(e) == n} for n in priorities)
+            ready = {at: e for one in each for at, e in self._hinted(one).items()}
+        terminating = (
+            (at, e) for at, e in found.items() if _is(e, "serving") and _is(e, "terminating")
         )
+        return ready or dict(terminating)
+
+    def _is_refused(self, at: tuple[str, int], claim: Claim, endpoint: Object) -> bool:
+        """Return whether an endpoint is where none may be."""
+        ip, port = at
+        if (ip, port, claim.port["protocol"]) in self.frontends or is_reserved(ip):
+            return True
+        if ip in self._only_cluster_ips:
+            return True
+        is_here = ip in self._node_ips
+        if not is_here and ip not in self._primary_ips:
+            return False
+        if (port, claim.port["protocol"]) in self._node_ports:
+            return True
+        is_pod = "targetRef" in endpoint and endpoint.get("nodeName") == NODE
+        metadata = claim.service["metadata"]
+        is_api_server = ("Service", metadata["namespace"], metadata["name"]) == _API_SERVER
+        return is_here and not is_pod and not is_api_server
+
+    @cached_property
+    def _only_cluster_ips(self) -> frozenset[str]:
+        return frozenset(ip for item in self._served for ip in cluster_ips(item))
+
+    @cached_property
+    def _node_ports(self) -> frozenset[tuple[int, str]]:
+        ports = (port for item in self._served for port in item["spec"]["ports"])
+        return frozenset((p["nodePort"], p["protocol"]) for p in ports if p.get("nodePort"))
 
     def _hinted(self, ready: dict[tuple[str, int], Object]) -> dict[tuple[str, int], Object]:
         for kind, own in (("forNodes", NODE), ("forZones", self.zone)):
@@ -268,9 +359,10 @@ class Truth:
         metadata = claim.service["metadata"]
         for item in self._slices_of(metadata):
             for port in item["ports"]:
-                if (port["name"], port["protocol"]) != (claim.port["name"], claim.port["protocol"]):
+                wanted = name_of(claim.port), claim.port["protocol"]
+                if (name_of(port), port["protocol"]) != wanted or not port.get("port"):
                     continue
-                for endpoint in item["endpoints"]:
+                for endpoint in endpoints_of(item):
                     at = (endpoint["addresses"][0], port["port"])
                     if at not in best or _rank(endpoint) > _rank(best[at]):
                         best[at] = endpoint
@@ -279,7 +371,7 @@ class Truth:
     def _slices_of(self, service: Object) -> Iterator[Object]:
         """Yield the slices of a Service, by its metadata."""
         for item in self._of_kind("EndpointSlice"):
-            of = item["metadata"].get("labels", {}).get(_SERVICE_NAME)
+            of = labels_of(item).get(LABEL_SERVICE)
             if (item["metadata"]["namespace"], of) == (service["namespace"], service["name"]):
                 yield item
 
@@ -289,13 +381,13 @@ class Truth:
         Source: kube-proxy, whose endpoints are those of the ports that slices have.
         """
         for item in self._slices_of(service):
-            yield from item["endpoints"] if item["ports"] else ()
+            yield from endpoints_of(item) if any(p.get("port") for p in item["ports"]) else ()
 
     @cached_property
     def health_ports(self) -> Mapping[int, tuple[str, int]]:
         """The health check node ports: the Service, and how many ready endpoints are here."""
         found: dict[int, tuple[str, int]] = {}
-        for item in self._of_kind("Service"):
+        for item in self._served:
             spec, metadata = item["spec"], item["metadata"]
             is_local = spec.get("externalTrafficPolicy") == "Local"
             number = spec.get("healthCheckNodePort", 0)
@@ -306,8 +398,9 @@ class Truth:
                 ip = endpoint["addresses"][0]
                 if ip not in best or _rank(endpoint) > _rank(best[ip]):
                     best[ip] = endpoint
-            ready = [e for e in best.values() if _is(e, "ready") and e.get("nodeName") == NODE]
-            found[number] = (f"{metadata['namespace']}/{metadata['name']}", len(ready))
+            here = [e for e in best.values() if e.get("nodeName") == NODE and weight_of(e)]
+            ready = sum(_is(endpoint, "ready") for endpoint in here)
+            found[number] = (f"{metadata['namespace']}/{metadata['name']}", ready)
         return found
 
 
@@ -323,9 +416,10 @@ def _rank(endpoint: Object) -> tuple[bool, bool, bool, bool]:
     return not is_terminating, _is(endpoint, "ready"), _is(endpoint, "serving"), is_here
 
 
-def _balancer_ips(item: Object) -> Iterable[str]:
-    ingress = item.get("status", {}).get("loadBalancer", {}).get("ingress", ())
-    return [each["ip"] for each in ingress]
+def _first_of(chosen: Mapping[tuple[str, int], Object]) -> frozenset[tuple[str, int]]:
+    """Return the endpoints of the first priority."""
+    first = min(map(priority_of, chosen.values()), default=0)
+    return frozenset(at for at, e in chosen.items() if priority_of(e) == first)
 
 
 def _claims(item: Object) -> Iterator[tuple[Dialled, Claim]]:
@@ -333,16 +427,17 @@ def _claims(item: Object) -> Iterator[tuple[Dialled, Claim]]:
     who = metadata["creationTimestamp"], metadata["namespace"], metadata["name"]
 
     def claim(kind: int, port: Any, *, is_balancer: bool = False) -> Claim:
-        order = (kind, *who, port["name"])
+        order = (kind, *who, name_of(port))
         return Claim(order, item, port, kind != _CLUSTER_IP, is_balancer)
 
     for port in spec["ports"]:
         number, protocol = port["port"], port["protocol"]
-        yield (spec["clusterIP"], number, protocol), claim(_CLUSTER_IP, port)
-        for ip in _balancer_ips(item):
+        for ip in cluster_ips(item):
+            yield (ip, number, protocol), claim(_CLUSTER_IP, port)
+        for ip in balancer_ips(item):
             yield (ip, number, protocol), claim(_BALANCER, port, is_balancer=True)
         for ip in spec.get("externalIPs", ()):
-            if _in(EXTERNAL_NETWORK, ip):
+            if is_in(EXTERNAL_NETWORK, ip):
                 yield (ip, number, protocol), claim(_EXTERNAL_IP, port)
         if port.get("nodePort"):
             yield (_AT_NODE, port["nodePort"], protocol), claim(_NODE_PORT, port)

@@ -34,6 +34,7 @@ from .last_states import FILE as _STATE
 from .last_states import ORACLES as _STATES
 from .last_states import LastStates
 from .machine import QUEUE, REFUSED, AgentMachine, AgentProcess, Verdict
+from .pins import PINNED, Pins
 from .plan import OTHER_PODS, OWN_PODS, Plan
 from .rest_checks import ORACLES as _AT_REST
 from .rest_checks import check_clients, check_end, check_rest
@@ -53,6 +54,7 @@ _START_S = 0.05
 _SETTLED_S = 12.0
 _SERVED_S = 3.0
 _ENDED_S = 8.0
+_AGAIN_S = 0.5
 # Unix time at the begin of a run.
 _UNIX = 1_800_000_000.0
 _TARGETS = (8080, 8081, 5353)
@@ -83,6 +85,7 @@ ORACLES = (
     *_HEALTH,
     ENDS,
     *_STATES,
+    PINNED,
 )
 
 
@@ -119,19 +122,16 @@ class World(ProcessWorld[AgentMachine]):
         self.health = HealthAnswers(self)
         self.last_states = LastStates(self)
         self.ends = Ends(self)
+        self.pins = Pins(self)
         self.moved: Callable[[], None] = lambda: None
         """Called after a change of the node's addresses; set by what follows them."""
         self.machine.steer = self._steer
         self.machine.dying = self._on_death
         self.machine.queue = plan.queue
         self.machine.queued = self.lacks.queued
-        self.machine.hosts.update(
-            {
-                (ip, port): Endpoint(self, (ip, port))
-                for ip in (*OWN_PODS, *OTHER_PODS)
-                for port in _TARGETS
-            }
-        )
+        answering = {(ip, port) for ip in (*OWN_PODS, *OTHER_PODS) for port in _TARGETS}
+        # Also those that may not be dialled: a client that is served by one shows that.
+        self.machine.hosts.update({at: Endpoint(self, at) for at in answering | plan.endpoints})
 
     def _enter(self, call: str) -> None:
         """Begin a call of whatever process runs."""
@@ -188,6 +188,8 @@ class World(ProcessWorld[AgentMachine]):
         check_clients(self, first_calm)
         check_status(self, first_calm)
         self.health.check_rest()
+        if self.pins.dial_again(first_calm):
+            self.run_for(_AGAIN_S)
         for client in self.clients:
             client.give_up()
         self.run_for(1.0)
@@ -259,7 +261,7 @@ class World(ProcessWorld[AgentMachine]):
     def _happen(self, event: Event) -> None:
         what, args = event.what, event.args
         if what == plans.CLIENT:
-            self._dial(*args)
+            self.dial(*args)
         elif what == plans.PUT:
             self.note(f"put {args[0]['kind']} {args[0]['metadata']['name']}")
             self.cluster.put(args[0])
@@ -321,7 +323,8 @@ class World(ProcessWorld[AgentMachine]):
 
     # -- clients -----------------------------------------------------------------------------------
 
-    def _dial(self, ip: str, at: Dialled, hold_s: float) -> None:
+    def dial(self, ip: str, at: Dialled, hold_s: float) -> None:
+        """Have a client dial."""
         client = Client(self, len(self.clients), ip, at, hold_s)
         self.clients.append(client)
         self.checks.follow(client)
@@ -331,5 +334,5 @@ class World(ProcessWorld[AgentMachine]):
         first = len(self.clients)
         for at in sorted(self.cluster.last.frontends):
             for ip in ("10.3.0.1", "10.3.9.2", "10.2.1.77"):
-                self._dial(ip, at, 0.05)
+                self.dial(ip, at, 0.05)
         return first
