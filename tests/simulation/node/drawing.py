@@ -10,6 +10,7 @@ from ..plan import Event
 from .drawing_lacks import LACKING, bursts, what_lacks
 from .drawing_outside import OUTSIDE, outside
 from .drawing_restarts import CROWD, CROWDED, QUIET, RESTARTS, restarts
+from .drawing_shapes import SHAPES, shapes
 from .machine import QUEUE
 from .objects import EndpointSpec, PortSpec, ServiceSpec, node_object
 from .plan import (
@@ -112,6 +113,10 @@ def make_plan(seed: int) -> Plan:
         events += restarts(starting, objects, events, calm_at)
     if is_crowded := starting.random() < CROWDED:
         features |= {"crowd"}
+    own = Random(f"{seed}: shapes")
+    if own.random() < SHAPES and "turns of namespaces" not in features:
+        features |= {"shapes"}
+        events += shapes(own, objects, tuple(events), calm_at)
     dies = "deaths at a call" in features
     return Plan(
         seed,
