@@ -217,6 +217,8 @@ class WaitingRoom:
                 if timer is not None:
                     timer.cancel()
             self._timer = self._next_pass = None
+            # Another pass may be far away, and those that have left take memory.
+            self._pass.rest.clear()
             self.lacks_endpoints = False
 
     def _pass_again(self) -> None:

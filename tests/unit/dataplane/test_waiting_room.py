@@ -1,4 +1,5 @@
 import socket
+import weakref
 
 import pytest
 
@@ -494,6 +495,20 @@ async def test_one_that_leaves_while_it_is_dialled_for_lets_the_next_one_have_it
     assert [client.resumed for client in clients] == [1, 1, 0]
     for client in clients[1:]:
         room.left(client)
+
+
+async def test_those_that_leave_before_their_turn_are_not_kept(build, timers):
+    rig = build(None, timers.clock, timers)
+    hold = Hold(60)
+    room = WaitingRoom(rig.engine.reactor, 1, CounterTable(), hold)
+    clients = [Dialled(room) for _ in range(3 * WINDOW)]
+    room.update(hold)
+    await turns(5)
+    last = weakref.ref(clients[-1])
+    while clients:
+        room.left(clients.pop())
+    await turns(5)
+    assert last() is None
 
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.long), 64])
