@@ -146,6 +146,15 @@ def test_a_comparison_that_fails_is_made_again(node, table, monkeypatch):
     assert not table.is_known()
 
 
+def test_what_cannot_be_written_anew_is_not_taken_for_right(node, table, refused):
+    table.write_all()
+    node.run("nft flush ruleset")
+    refused(0, 1)
+    with pytest.raises(NftablesError):
+        table.write_all()
+    assert not table.is_known()
+
+
 @pytest.mark.parametrize("change", ["all", "rules", "chains"])
 def test_a_change_that_cannot_be_read_back_is_in_force_and_compared_later(
     table, contents, printed, monkeypatch, change
