@@ -183,6 +183,15 @@ def test_standbys_have_turns_of_their_own_between_those_of_the_first_endpoint(we
     assert fail_overs == ({POD_B: 10, POD_C: 2} if weights else {POD_B: 6, POD_C: 6})
 
 
+def test_standbys_follow_a_change_of_the_strategy():
+    pods, standbys = (POD_A, POD_B, POD_C), ((POD_B, 1), (POD_C, 1))
+    group = EndpointGroup(port_key("shop/web:http"), Serving(pods, standbys=standbys))
+    group.update(Serving(pods, standbys=standbys, handling=Handling(max_connections=1)))
+    group.counters_of(POD_B).active = 1
+    fail_overs = [group.balancers.current.pick(ALICE, 0.0, tried=(POD_A,)) for _ in range(2)]
+    assert fail_overs == [POD_C, POD_C]
+
+
 def test_a_preferred_standby_is_picked_once_its_priority_is():
     pods = (POD_A, POD_B, POD_C)
     group = EndpointGroup(

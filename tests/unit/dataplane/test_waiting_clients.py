@@ -75,7 +75,10 @@ def test_the_addresses_of_one_64_end_no_other_clients_wait():
 
 def test_a_client_above_its_share_ends_one_of_its_own_before_a_larger_64_does():
     pods = [f"fd00::{i:x}" for i in range(1, 101)]
-    waiting, places = filled(*pods, *["192.0.2.1"] * 16)
+    waiting, places = filled(*pods, *["192.0.2.1"] * 15)
+    # The sixteenth is within its share.
+    assert waiting.to_end("192.0.2.1") is places[0]
+    waiting.add(Place("192.0.2.1"), 0.0)
     assert waiting.to_end("192.0.2.2") is places[0]
     assert waiting.to_end("192.0.2.1") is places[100]
     waiting.add(Place("192.0.2.1"), 0.0)
