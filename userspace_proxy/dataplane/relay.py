@@ -207,7 +207,9 @@ class Direction:
             self.expect_urgent()
         if events & _END:
             self.connection.ends(self)
-            self.has_fin = not events & (epoll.PRI | epoll.ERR) and not self._has_urgent
+            is_plain = not events & (epoll.PRI | epoll.ERR) and not self._has_urgent
+            # After a RST no FIN follows for which bytes could be held.
+            self.has_fin = is_plain and not self.is_broken
             self.reads_to_empty = True
             if events & epoll.ERR:
                 self.is_broken = True

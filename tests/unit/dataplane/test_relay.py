@@ -76,6 +76,17 @@ async def test_a_reset_behind_a_fin_stays_a_reset(rig, first):
 
 
 @SIDES
+async def test_after_a_reset_no_bytes_are_held_for_a_fin(rig, first):
+    await rig.both_ends(first)
+    (connection,) = rig.connections.open
+    direction = connection.up if first == "client" else connection.down
+    # The other direction has met the reset, within the same event.
+    direction.pump_last()
+    direction.pump(epoll.IN | epoll.RDHUP)
+    assert not direction.has_fin
+
+
+@SIDES
 async def test_a_fin_and_a_reset_in_one_piece_stay_a_reset(rig, first):
     resets, hears = await rig.both_ends(first)
     resets.finish()
