@@ -45,6 +45,18 @@ MUTANTS: Mapping[str, Mutant] = {
         "            by = _BY_ENDPOINT\n        return ConnectionFacts",
         "            by = _BY_CLIENT\n        return ConnectionFacts",
     ),
+    "clients-of-flows-stay": Mutant(
+        "flow_table",
+        "            if not flows:\n                del self._of[holder]\n",
+        "",
+        "policy",
+    ),
+    "flows-of-clients-stay-counted": Mutant(
+        "flow_table",
+        "            del self._counts[holder]",
+        "            self._counts[holder] = 0",
+        "policy",
+    ),
     "header-waits-for-the-client": Mutant(
         "tcp", "        up.pump()\n        send_at_once(up.sink)\n", "        up.pump()\n"
     ),

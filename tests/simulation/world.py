@@ -25,6 +25,7 @@ from . import (
     flow_waits,
     held_bytes,
     oracles,
+    remembered,
     tcp_counts,
     tcp_ends,
 )
@@ -51,6 +52,7 @@ ORACLES = (
     *flow_choices.ORACLES,
     flow_waits.ORACLE,
     held_bytes.ORACLE,
+    remembered.ORACLE,
     *oracles.ORACLES,
     *tcp_counts.ORACLES,
     *tcp_ends.ORACLES,
@@ -360,6 +362,7 @@ class World:
             self.loop.run(self._settle)
             self.oracles.at_rest()
             self.datagrams.at_rest()
+            remembered.at_rest(self)
             self.loop.run(self._close)
             self._run_until(self.timeline.now + 10.0)
         self.oracles.at_end()
