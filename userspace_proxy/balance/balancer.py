@@ -163,16 +163,20 @@ class Balancer:
         """Return whether an endpoint is of the first priority, ejected or not."""
         return endpoint in self._levels[0].members
 
-    def has_more(self, _client: str, now: float, *, tried: Collection[SocketAddress]) -> bool:
+    def has_more(self, client: str, now: float, *, tried: Collection[SocketAddress]) -> bool:
         """Return whether :meth:`pick` would return an endpoint."""
         if len(tried) >= TRIED_MAX:
             return False
-        self._ejections.out(now)
+        pinned = self._pinned(client, now, tried, self._ejections.out(now))
         is_full = self.is_full or _is_never_full
-        return (
-            any(e not in tried and not is_full(e) for e in self._candidates(now))
-            or next(self._last_choices(now, tried), None) is not None
-        )
+        for level in self._levels:
+            if pinned in level.members:
+                return not is_full(pinned)
+            candidates = level.candidates(now)
+            usable = [e for e in candidates if e not in level.skipped and e not in tried]
+            if usable:
+                return not all(map(is_full, usable))
+        return next(self._last_choices(now, tried), None) is not None
 
     def is_at_limit(
         self, _client: str, now: float, *, tried: Collection[SocketAddress] = ()
@@ -245,11 +249,7 @@ class Balancer:
         self, client: str, now: float, tried: Collection[SocketAddress]
     ) -> SocketAddress | None:
         out: Collection[SocketAddress] = self._ejections.out(now) if self._ejections.ejected else ()
-        pinned = None
-        if self._affinity is not None:
-            pinned = self._affinity.lookup(client, self._usable, now)
-            if pinned is not None and (pinned in tried or pinned in out):
-                pinned = None
+        pinned = self._pinned(client, now, tried, out)
         strategies = itertools.chain((self.strategy,), self.standby_strategies)
         for level in self._levels:
             strategy = next(strategies, self.strategy)
@@ -269,6 +269,19 @@ class Balancer:
             self._turn += 1
             return endpoint
         return None
+
+    def _pinned(
+        self,
+        client: str,
+        now: float,
+        tried: Container[SocketAddress],
+        out: Container[SocketAddress],
+    ) -> SocketAddress | None:
+        """Return the endpoint that a client is pinned to, unless it can't be dialled for it now."""
+        if self._affinity is None:
+            return None
+        pinned = self._affinity.lookup(client, self._usable, now)
+        return None if pinned is not None and (pinned in tried or pinned in out) else pinned
 
     def _candidates(self, now: float) -> Iterator[SocketAddress]:
         """Yield the endpoints that aren't ejected, by priority."""

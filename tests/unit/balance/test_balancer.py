@@ -349,6 +349,20 @@ class TestLimits:
         assert balancer.has_more(ALICE, 0.0, tried={POD_B})
         assert not balancer.has_more(ALICE, 0.0, tried={POD_B, POD_C})
 
+    def test_a_standby_is_not_more_while_one_of_the_first_priority_is_at_its_limit(self):
+        balancer = self.limited(POD_B, standbys={POD_C: 1})
+        assert balancer.pick(ALICE, 0.0, tried={POD_A}) is None
+        assert not balancer.has_more(ALICE, 0.0, tried={POD_A})
+
+    def test_there_is_no_more_for_a_client_that_is_pinned_to_an_endpoint_at_its_limit(self):
+        full = set()
+        balancer = Balancer(PODS, affinity_timeout_s=60)
+        balancer.is_full = full.__contains__
+        assert balancer.pick(ALICE, 0.0) == POD_A
+        full.add(POD_A)
+        assert balancer.pick(ALICE, 0.0, tried={POD_B}) is None
+        assert not balancer.has_more(ALICE, 0.0, tried={POD_B})
+
     def test_a_client_waits_while_all_are_at_their_limit(self):
         balancer = self.limited(*PODS)
         assert balancer.pick(ALICE, 0.0) is None
