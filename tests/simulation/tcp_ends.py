@@ -451,8 +451,8 @@ class TcpEnds:
         rest = max(relayed.held(is_up=is_up), 0) + len(sink.outbox)
         stalled_s = now - self._progress_at(source.failed_at, sink)
         is_over = stalled_s >= RESET_WAIT_S - _SLACK_S or now - source.failed_at >= LIMIT_S
-        if rest and is_over:
-            # No more is promised to a side that is stalled.
+        if sink.outbox and is_over:
+            # No more is promised to a side that takes nothing of what was sent to it.
             self._judge.right("bytes before a RST")
         elif rest and sink.fin_at is not None and sink.shut_out:
             self._judge.excuse("bytes before a RST", "the other side has ended")
