@@ -124,7 +124,10 @@ class Choices(Watcher):
         if known is None:
             self.judge.violate("client", f"{stream.name} is no client's")
             return
-        attempt = known[1]
+        port, attempt = known
+        is_announced = stream.remote is None or stream.remote[0] != ip
+        number = port.service.number
+        self.world.oracles.evictions.begins(ip, number, is_announced=is_announced)
         attempt.begun_at = attempt.idle_since = self.world.timeline.now
         attempt.looked_for = self.world.moment()
         self.judge.check("client address", ip == attempt.ip, f"{attempt.ip} was taken for {ip}")

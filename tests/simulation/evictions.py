@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from .tcp_ends import Relayed
     from .world import World
 
-STALL, SETTLED, YOUNG, LONGEST = (
+PRESSING, STALL, SETTLED, YOUNG, LONGEST = (
+    "no more of the largest",
     "reset after a stall",
     "new ones are kept",
     "young flows go first",
     "longest-idle flow goes",
 )
-ORACLES = (STALL, SETTLED, YOUNG, LONGEST)
+ORACLES = (PRESSING, STALL, SETTLED, YOUNG, LONGEST)
 
 # Without a release for this long, connections are reset, and for a while from then on at once.
 _STALL_S, _GOES_ON_S = 0.5, 5.0
@@ -33,6 +34,8 @@ _PAUSE_S = 1.6
 _RESUME_ROOM = 16
 # What a connection, a client or a Service port has to have had to be above its share.
 _FEW = 16
+# For so long new connections of a client above its share are reset, too.
+_PRESSING_S = 1.0
 # From then on a connection isn't new, and the only one of its client is idle.
 _SETTLED_S = 10.0
 # A look at what has moved may be so old.
@@ -51,6 +54,11 @@ class Evictions:
         self._roomy_at = world.timeline.now
         """When there was room for many connections."""
         self._evicted_at = -_GOES_ON_S
+        self._turn = -1
+        """The last one in which connections were reset."""
+        self._pressing: tuple[str, int, float] | None = None
+        """The client above its share that lost connections last, to which Service port, and the
+        earliest moment at which it did."""
         self._gone: list[Flow] = []
         """Flows that have just ended."""
 
@@ -61,9 +69,44 @@ class Evictions:
         if used.limit - kept - used.in_use >= min(_RESUME_ROOM, used.limit // 4 + 1):
             self._roomy_at = self._world.timeline.now
 
-    def connection_ended(self, relayed: Relayed | None) -> None:
+    def begins(self, ip: str, service: int, *, is_announced: bool) -> None:
+        """Judge that an endpoint is looked for, for a connection that was just accepted."""
+        if self._pressing is None or is_announced:
+            return
+        client, number, since = self._pressing
+        if (client, number) == (ip, service):
+            passed_s = self._world.moment()[1] - since
+            why = f"{ip} is above its share, and gets a new connection after {passed_s:.3f} s"
+            self._judge.check(PRESSING, passed_s >= _PRESSING_S, why)
+
+    def _note_pressing(self, ip: str, service: int, *, has_begun: bool) -> None:
+        """Note whose connections are reset in this turn: those of a client above its share."""
+        world = self._world
+        if not has_begun:
+            # A new one of such a client.
+            if self._pressing is not None and self._pressing[:2] == (ip, service):
+                self._judge.right(PRESSING)
+            return
+        if self._turn == world.turns:
+            return
+        self._turn = world.turns
+        open_ = world.dataplane.connections.open
+        few, many = max(_FEW, len(open_) // 8), max(_FEW, len(open_) // 2)
+        groups = Counter(id(each.group) for each in open_)
+        group, held = groups.most_common(1)[0]
+        if held > many:
+            most = Counter(e.client_ip for e in open_ if id(e.group) == group)
+            is_client = max(most.values()) > few
+            self._pressing = (ip, service, world.moment()[0]) if is_client else None
+        elif max(Counter(each.client_ip for each in open_).values()) > few:
+            self._pressing = ip, service, world.moment()[0]
+
+    def connection_ended(self, number: int, relayed: Relayed | None) -> None:
         """Judge that a connection was reset for another one."""
         world, now = self._world, self._world.timeline.now
+        if (attempt := world.choices.attempts.get(number)) is not None:
+            service = world.clients[number].service
+            self._note_pressing(attempt.ip, service, has_begun=attempt.begun_at is not None)
         goes_on_s = _GOES_ON_S + world.stopped_since(self._evicted_at)
         is_first = now - self._evicted_at > goes_on_s
         self._evicted_at = now

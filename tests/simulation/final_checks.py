@@ -69,7 +69,7 @@ class FinalChecks:
         self.world.network.note(f"client {number}: {cause}, by {line['ended_by']}")
         relayed = self.ends.ended(number, line)
         if cause == "evicted":
-            self.evictions.connection_ended(relayed)
+            self.evictions.connection_ended(number, relayed)
         if relayed is not None:
             self.world.counts.ended(relayed, line)
         self.world.choices.ended(number, cause)
