@@ -346,6 +346,12 @@ class Choices(Watcher):
             self.judge.check("patience", most >= SILENT_S, why)
         if most < SILENT_S:
             return
+        if is_watched and not is_by_client:
+            options = port.model.options(attempt.ip, at, {*attempt.tried, dial.endpoint})
+            kinds = {option.kind for option in options or ()}
+            why = f"{dial.endpoint} was given up for client {attempt.number}, and no other is left"
+            has_other = options is None or bool(kinds - {Kind.NONE, Kind.WAIT})
+            self.judge.check("patience", has_other, why)
         self._waits.gave_up(attempt, (least, most))
         attempt.tried[dial.endpoint] = None
         is_sure = least >= SILENT_S or not is_by_client
