@@ -88,7 +88,7 @@ class _Pass:
         """Those that are yet to be dialled, in order."""
         self.began = began
         self.is_hopeful = is_hopeful
-        """It began because endpoints may take clients, not because time has passed."""
+        """Endpoints may take clients: it began, or goes on, not only because time has passed."""
         self.was_overtaken = False
         """A client has been answered since, or a connection has ended: another pass follows."""
 
@@ -190,8 +190,9 @@ class WaitingRoom:
         if self._clients.at_limit:
             self._allowance = min(WINDOW, self._allowance + 1)
             if self._pass.rest:
-                # All that are left in it may be gone, and others wait since.
-                self._pass.was_overtaken = True
+                # All that are left in it may be gone, and others wait since. More may have ended
+                # than may be dialled for: one that is served without a proof lets the next one go.
+                self._pass.was_overtaken = self._pass.is_hopeful = True
             else:
                 self._pass_again()
             self._schedule()

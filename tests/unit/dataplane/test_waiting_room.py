@@ -467,6 +467,24 @@ class Blocked:
         self.room.left(self)
 
 
+class Datagrams:
+    """A flow that waits for an endpoint at its limit: it is served at once if one has a place."""
+
+    client_ip = "192.0.2.1"
+
+    def __init__(self, room, places):
+        self.room, self.places, self.is_served = room, places, False
+        room.wait(self, is_at_limit=True)
+
+    def resume(self):
+        if self.places:
+            self.places.pop()
+            self.is_served = True
+            self.room.served(self, is_proven=False)
+        else:
+            self.room.wait(self, is_at_limit=True)
+
+
 class Dialled:
     """A client for which an endpoint is dialled that is silent."""
 
@@ -540,3 +558,19 @@ async def test_many_clients_with_endpoints_of_their_own_are_not_all_tried_after_
     for client in clients:
         room.left(client)
     assert timers.waiting == 0
+
+
+async def test_all_flows_that_end_at_once_make_room_for_others_between_two_looks(build, timers):
+    rig = build(None, timers.clock, timers)
+    room, places = WaitingRoom(rig.engine.reactor, 1, CounterTable(), Hold(60)), []
+    flows = [Datagrams(room, places) for _ in range(3 * WINDOW)]
+    timers.advance(RETRY_S)
+    await turns(5)
+    assert len(room) == len(flows)
+    places += range(2 * WINDOW)
+    for _ in list(places):
+        room.connection_ended()
+    await turns(3 * WINDOW)
+    assert len(room) == WINDOW
+    for flow in [flow for flow in flows if not flow.is_served]:
+        room.left(flow)
