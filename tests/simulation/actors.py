@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from userspace_proxy.model import ProxyProtocol, SocketAddress
 from userspace_proxy.model.proxy_protocol import write_header
 
-from .network import ANSWERS, Address
+from .network import ABSENT, ANSWERS, EXCEEDED, TOO_LARGE, Address
 from .streams import CLOSED, CONNECTING, OPEN, Stream
 
 if TYPE_CHECKING:
@@ -338,8 +338,13 @@ class PodHost:
         now = self.behaves
         if self.mix and not self.world.is_calm:
             now = self.mix[self.dialled % len(self.mix)]
+        if now in (EXCEEDED, TOO_LARGE):
+            # Lost on its way: that is no failure of the endpoint.
+            return now
         if now != ANSWERS:
             self.failures.append(self.world.timeline.now)
+        if now == ABSENT:
+            self.world.network.asked_for.setdefault(self.address[0], self.world.timeline.now)
         return now
 
     def accept(self, stream: Stream) -> None:
@@ -381,9 +386,9 @@ class Asker:
         self.got: list[bytes] = []
         world.network.clients[address] = self._receive
 
-    def ask(self, service: Service, to: Address, hops: int = 64) -> None:
-        """Send a datagram to an address of a Service."""
-        payload = f"{self.address[0]}:{self.address[1]}/{self.sent}".encode()
+    def ask(self, service: Service, to: Address, hops: int = 64, size: int = 0) -> None:
+        """Send a datagram to an address of a Service, of at least that size."""
+        payload = f"{self.address[0]}:{self.address[1]}/{self.sent}".encode().ljust(size, b".")
         self.sent += 1
         self.world.network.note(f"udp client {self.address[0]}: sent {payload!r} to {to[0]}")
         self.world.datagrams.ask(payload, self.address, to, hops, service)

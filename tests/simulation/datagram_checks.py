@@ -28,7 +28,7 @@ from . import retried_datagrams, unsent_datagrams
 from .datagram_records import Flow, Question, allowed
 from .datagrams import DatagramSocket
 from .flow_ends import FlowEnds
-from .network import ANSWERS, LATE, Address
+from .network import ANSWERS, ARP_S, LATE, Address
 from .refusing_endpoints import KEPT_S, RefusingEndpoints
 from .retried_datagrams import RetriedDatagrams
 from .troubles import SOON_S, Troubles
@@ -38,14 +38,17 @@ if TYPE_CHECKING:
     from .world import Service, World
 
 ORACLES = (
+    "absent host",
     "answer passed on",
     "answer to its client",
     "answer's source",
     "datagram hops",
     "datagram kept",
+    retried_datagrams.BOUND,
     "datagram once",
     unsent_datagrams.ORACLE,
     retried_datagrams.ORACLE,
+    "stalled flows",
     "flow counters",
     "flow ended for a reason",
     "flow endpoint",
@@ -55,6 +58,9 @@ ORACLES = (
 )
 
 _CHECK_EVERY_S = 0.5
+# A flow is stalled no sooner than that after its last answer, when so many looks have found that
+# its client asks.
+_STALLED_S, _LOOKS = 11.0, 3
 
 
 class DatagramChecks:
@@ -146,6 +152,7 @@ class DatagramChecks:
         question = self._questions.get(payload)
         if question is not None:
             self._handling = question, self.world.kernel.lacks
+            question.read_as = self.world.kernel.calls
             used = self.world.dataplane.engine.descriptors
             question.is_refused = used.in_use >= used.limit and not self.ends.has_flows
             flow = self._of_client.get((question.client, question.to))
@@ -176,7 +183,8 @@ class DatagramChecks:
         if service is None:
             return
         now = self.world.timeline.now
-        flow = Flow(core, to, service, service.group.serving, now, used=now)
+        calls = self.world.kernel.calls
+        flow = Flow(core, to, service, service.group.serving, now, calls, used=now)
         flow.used_since = self.world.moment()[0]
         self._flows[core] = flow
         if service.group.serving.handling.max_connections is not None:
@@ -241,6 +249,7 @@ class DatagramChecks:
             self._begin(flow, question)
         flow.used, flow.used_since = now, self.world.moment()[0]
         flow.sent.append(payload)
+        flow.asked += 1
         flow.is_stream = flow.is_stream or flow.answered_at is not None
         is_own = flow.key == (question.client, question.to)
         self.judge.check(
@@ -253,6 +262,8 @@ class DatagramChecks:
         )
         self._check_endpoint(flow, payload)
         self._check_kept(question, payload)
+        if question.read_as < flow.dialled_as:
+            self._retried.check_kept(flow, question, payload)
         if to in question.ends:
             self._retried.check_sent_again(flow, question, payload, to)
         question.ends.append(to)
@@ -325,6 +336,7 @@ class DatagramChecks:
         _, flow, _ = found
         if flow is not None:
             flow.used, flow.used_since = self.world.timeline.now, self.world.moment()[0]
+            flow.replied_at, flow.asked = flow.used, 0
             if flow.answered_at is None:
                 flow.answered_at = flow.used
 
@@ -349,6 +361,7 @@ class DatagramChecks:
                 self.judge.violate(
                     "flow endpoint", f"{flow.client} has a flow to {endpoint}, which left"
                 )
+            self._check_absent(flow)
             late_s = LATE_S + self.troubles.stopped_since(flow.used)
             limit_s = self.ends.idle_s(flow, is_most=True) + late_s
             self.judge.check(
@@ -374,6 +387,17 @@ class DatagramChecks:
         if how != "answered":
             self._unsent.failed_elsewhere(endpoint, self._unjudged())
 
+    def _check_absent(self, flow: Flow) -> None:
+        """A flow whose endpoint's address no host has ends: nothing else tells its client."""
+        absent_s = self.ends.absent_s(flow)
+        late_s = LATE_S + self.troubles.stopped_since(flow.began)
+        if absent_s:
+            self.judge.check(
+                "absent host",
+                absent_s <= ARP_S + late_s,
+                lambda: f"{flow.endpoint} is absent for {absent_s:.1f} s, and a flow is there",
+            )
+
     def _check_answer(self, payload: bytes) -> None:
         _, flow, since = self._answers[payload]
         assert flow is not None, "it is due because a flow has it"
@@ -387,6 +411,22 @@ class DatagramChecks:
             self.judge.excuse("answer passed on", "its listener was closed")
         else:
             self.judge.violate("answer passed on", f"{payload!r} wasn't passed on")
+
+    def settled(self) -> None:
+        """Check, after a look at all flows, that those which were answered aren't stalled."""
+        since = self.world.timeline.now - _STALLED_S
+        for service in self.world.services:
+            if service.is_udp:
+                silent = sum(
+                    flow.service is service and flow.asked >= _LOOKS and flow.replied_at <= since
+                    for flow in self._flows.values()
+                )
+                stalled, label = service.group.totals().stalled, service.group.label
+                self.judge.check(
+                    "stalled flows",
+                    stalled <= silent,
+                    f"{label} has {stalled} stalled flows, and {silent} had no answer",
+                )
 
     def at_rest(self) -> None:
         """Check what was counted."""

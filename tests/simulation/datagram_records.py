@@ -40,6 +40,8 @@ class Question:
     """Endpoints that may have been left out."""
     unroutable: frozenset[SocketAddress] = frozenset()
     """Endpoints that the node may have had no route to when it came."""
+    read_as: int = 0
+    """The number of the system call by which the data plane read it."""
     has_waited: bool = False
     is_refused: bool = False
     """The kernel refused a call when it was handled, or there was no descriptor for its flow."""
@@ -71,6 +73,8 @@ class Flow:
     service: Service
     serving: Serving
     began: float
+    dialled_as: int
+    """The number of the system call by which it began."""
     client: Address | None = None
     to: Address | None = None
     used: float = 0.0
@@ -79,8 +83,14 @@ class Flow:
     """The earliest moment of that by the data plane's clock: it may be stopped within a turn."""
     answered_at: float | None = None
     """When the first answer was passed on."""
+    replied_at: float = 0.0
+    """When the last one was."""
+    asked: int = 0
+    """How many datagrams of its client were sent since."""
     is_stream: bool = False
     sent: list[bytes] = field(default_factory=list)
+    kept: list[bytes] = field(default_factory=list)
+    """Of these, those that were read before it began: the data plane has kept them."""
     refusals: list[float] = field(default_factory=list)
     """When the node was told that the endpoint refuses."""
     cause: EndReason | None = None

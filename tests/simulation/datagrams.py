@@ -24,8 +24,8 @@ IN, OUT, ERR = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR
 
 IP_TTL = 2
 _PKTINFO = 8
-# Origin, type and code of an ICMP error: port unreachable.
-_UNREACHABLE = 2, 3, 3
+# The origin of an ICMP error.
+_FROM_ICMP = 2
 
 Address = tuple[str, int]
 
@@ -48,6 +48,7 @@ class DatagramSocket:
         "reports_destination",
         "room",
         "sent",
+        "shares_port",
     )
 
     def __init__(self, network: Network, name: str) -> None:
@@ -57,7 +58,8 @@ class DatagramSocket:
         self.remote: Address | None = None
         self.inbox: deque[tuple[bytes, Address, list[tuple[int, int, bytes]]]] = deque()
         self.error = 0
-        self.errors: deque[int] = deque()
+        self.errors: deque[tuple[int, int, int]] = deque()
+        """The errno, type and code of each."""
         self.keeps_errors = False
         self.item: Item | None = None
         self.dropped = 0
@@ -66,6 +68,8 @@ class DatagramSocket:
         self.reports_destination = False
         self.room = network.inbox_datagrams
         self.sent = 0
+        self.shares_port = False
+        """SO_REUSEADDR; the kernel looks at it when another socket is bound."""
 
     def events(self) -> int:
         """Return what poll reports now."""
@@ -75,13 +79,13 @@ class DatagramSocket:
         number, self.error = self.error, 0
         return number
 
-    def fail(self, number: int) -> None:
-        """Note an ICMP error, which the next call reports."""
+    def fail(self, number: int, kind: int = 3, code: int = 3) -> None:
+        """Note an ICMP error, which the next call reports; by default a port is unreachable."""
         if self.remote is None or not (self.keeps_errors or number == errno.ECONNREFUSED):
             return
         self.error = number
         if self.keeps_errors:
-            self.errors.append(number)
+            self.errors.append((number, kind, code))
         if self.item is not None:
             self.item.wake(ERR)
 
@@ -89,9 +93,10 @@ class DatagramSocket:
         """Return the next error of the queue; the last one ends the pending error."""
         if not self.errors:
             raise BlockingIOError(errno.EAGAIN, "no error")
-        number = self.errors.popleft()
-        self.error = self.errors[0] if self.errors else 0
-        return [(_socket.IPPROTO_IP, IP_RECVERR, struct.pack("=IBBB", number, *_UNREACHABLE))]
+        number, kind, code = self.errors.popleft()
+        self.error = self.errors[0][0] if self.errors else 0
+        error = struct.pack("=IBBB", number, _FROM_ICMP, kind, code)
+        return [(_socket.IPPROTO_IP, IP_RECVERR, error)]
 
     def receive(self, payload: bytes, source: Address, at: str, hops: int) -> None:
         """Queue a datagram from the network, or drop it."""

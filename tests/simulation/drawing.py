@@ -18,6 +18,7 @@ from .network import ANSWERS, LATE, REFUSES, SILENT, UNREACHABLE, UNROUTABLE
 from .own_situations import with_own_situations
 from .plan import Event, Node, Plan, ServicePlan
 from .situations import SCRIPTS, SITUATIONS, Situations
+from .udp_situations import with_udp_situations
 
 FEATURES = (
     "affinity",
@@ -59,7 +60,7 @@ Pool = tuple[SocketAddress, ...]
 
 
 def make_plan(seed: int) -> Plan:
-    return with_own_situations(_Drawing(seed).plan())
+    return with_udp_situations(with_own_situations(_Drawing(seed).plan()))
 
 
 class _Drawing:

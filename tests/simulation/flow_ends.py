@@ -16,7 +16,7 @@ from userspace_proxy.model.serving import Serving
 
 from .datagram_records import Flow, Question, may_leave
 from .datagrams import DatagramSocket
-from .network import Address
+from .network import ARP_S, NODE_IP, Address
 from .troubles import Troubles
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _YOUNG_S, _STREAM_S = 30.0, 120.0
 # A use is noted once a second, and flows are looked at once a second.
 _GRAIN_S = 1.0
+# The kernel is asked then whether a host has the endpoint of a flow that has no answer.
+_ASKED_S = ARP_S - 0.05
 # A deadline is a timer's, which is early by a millisecond.
 _EARLY_S = 0.002
 
@@ -155,7 +157,20 @@ class FlowEnds:
             )
         if flow.cause is EndReason.LISTENER_CLOSED:
             return service.sock is None or service.closed_at >= flow.began
-        return flow.cause in (None, EndReason.REFUSED) and bool(flow.refusals)
+        if flow.cause not in (None, EndReason.REFUSED):
+            return False
+        return bool(flow.refusals) or self.absent_s(flow) >= _ASKED_S
+
+    def absent_s(self, flow: Flow) -> float:
+        """Return for how long no host has had the endpoint of a flow, which isn't told of it.
+
+        The kernel tells a flow at this node's address.
+        """
+        since = self._world.network.asked_for.get(flow.endpoint[0])
+        is_told = flow.core.local is None or flow.core.local[0] == NODE_IP
+        if is_told or flow.answered_at is not None or since is None:
+            return 0.0
+        return self._world.timeline.now - max(since, flow.began)
 
     def idle_s(self, flow: Flow, *, is_most: bool = False) -> float:
         idle_s = self._world.plan.node.udp_idle_s

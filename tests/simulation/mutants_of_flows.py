@@ -50,4 +50,35 @@ MUTANTS: Mapping[str, Mutant] = {
     "flows-never-use-client-addresses": Mutant(
         "udp", "endpoint, now, may_preserve=may_preserve", "endpoint, now, may_preserve=False"
     ),
+    "one-way-endpoint-stays-ejected": Mutant(
+        "udp",
+        "                self.group.outcomes.answered(flow.endpoint, now)\n        elif",
+        "                pass\n        elif",
+    ),
+    "held-datagrams-have-no-bound-of-bytes": Mutant(
+        "udp_flow",
+        "if len(held) < _HELD_DATAGRAMS and size <= _HELD_BYTES:",
+        "if len(held) < _HELD_DATAGRAMS:",
+    ),
+    "one-port-twice-to-one-endpoint": Mutant(
+        "client_address", "if endpoint not in known:", "if port not in known:"
+    ),
+    "second-endpoint-isnt-asked-for": Mutant(
+        "udp",
+        "                    self._all_flows.silent.add(flow, now)",
+        "                    if not flow.tried:\n"
+        "                        self._all_flows.silent.add(flow, now)",
+    ),
+    "exceeded-hop-limit-refuses": Mutant(
+        "icmp_errors",
+        "_EXCEEDED = {(_FROM_ICMP, 11), (_FROM_ICMP6, 3)}",
+        "_EXCEEDED = {(_FROM_ICMP6, 3)}",
+        package="kernel",
+    ),
+    "stalled-flow-never-recovers": Mutant(
+        "conversation",
+        "self._asked, self.is_stalled = 0, False",
+        "self._asked = 0",
+        package="facts",
+    ),
 }

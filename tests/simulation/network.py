@@ -7,6 +7,7 @@ the data plane ──SYN──▶ a host ──▶ answers, now or late; refuses
 from __future__ import annotations
 
 import errno
+import math
 import os
 from collections.abc import Callable, Container
 from random import Random
@@ -30,6 +31,20 @@ ANSWERS, REFUSES, UNREACHABLE, SILENT, LATE, UNROUTABLE = (
     "unroutable",
 )
 """What a dial, or a datagram, meets at a host."""
+EXCEEDED, TOO_LARGE, ABSENT = "exceeded", "too large", "absent"
+"""What a datagram meets there, too: it is lost on its way, and no endpoint has refused it; or no
+host has the address, which the kernel finds out."""
+_ICMP = {
+    REFUSES: (errno.ECONNREFUSED, 3, 3),
+    UNREACHABLE: (errno.EHOSTUNREACH, 3, 1),
+    EXCEEDED: (errno.EHOSTUNREACH, 11, 0),
+    TOO_LARGE: (errno.EMSGSIZE, 3, 4),
+    UNROUTABLE: (errno.EHOSTUNREACH, 3, 1),
+    ABSENT: (errno.EHOSTUNREACH, 3, 1),
+}
+"""The errno, type and code of what is reported."""
+# Three requests of ARP, a second apart (arp(7)).
+ARP_S = 2.9
 
 
 class Host(Protocol):
@@ -88,12 +103,15 @@ class Network:
         self.clients: dict[Address, Callable[[bytes, Address], None]] = {}
         """What takes the datagrams for clients."""
         self._listening: dict[Address, Stream] = {}
-        self._bound: dict[Address, DatagramSocket] = {}
+        self._bound: dict[Address, list[DatagramSocket]] = {}
+        """More than one only where all share the port: connected ones, to different hosts."""
         self._connected: dict[tuple[Address, Address], DatagramSocket] = {}
         self._port = EPHEMERAL_PORTS[0]
         self.trace: list[tuple[float, str]] | None = None
         self.closing: Callable[[], Container[Any]] = tuple
         """Sockets that the reactor is going to close."""
+        self.asked_for: dict[str, float] = {}
+        """Since when the kernel asks for hosts that aren't there."""
         self.watcher: Watcher | None = None
         """Is told of each datagram."""
         self.held: list[Stream] = []
@@ -188,19 +206,23 @@ class Network:
         """Give a socket an address; raises OSError if another one has it."""
         core.local = (address[0] or NODE_IP, address[1])
         if isinstance(core, DatagramSocket):
-            if core.local in self._bound:
+            bound = self._bound.setdefault(core.local, [])
+            if bound and not (core.shares_port and all(each.shares_port for each in bound)):
                 raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-            self._bound[core.local] = core
+            bound.append(core)
 
     def forget_datagrams(self, core: DatagramSocket) -> None:
         if core.local is None:
             return
         if self.watcher is not None:
             self.watcher.closed(core)
-        if self._bound.get(core.local) is core:
-            del self._bound[core.local]
-        if core.remote is not None:
-            self._connected.pop((core.local, core.remote), None)
+        bound = self._bound.get(core.local, [])
+        if core in bound:
+            bound.remove(core)
+            if not bound:
+                del self._bound[core.local]
+        if core.remote is not None and self._connected.get((core.local, core.remote)) is core:
+            del self._connected[core.local, core.remote]
 
     def carry_datagram(
         self, sender: DatagramSocket, payload: bytes, to: Address, source_ip: str | None
@@ -234,14 +256,19 @@ class Network:
             assert host is not None, "it answers"
             assert sender.local is not None, "it has sent"
             host.receive(payload, sender.local)
+        elif behaviour == ABSENT:
+            # The kernel reports it to the source, which is this node, or the client.
+            is_own = sender.local is not None and sender.local[0] == NODE_IP
+            if is_own:
+                self.timeline.after(ARP_S, self._report, sender, behaviour)
         elif behaviour != SILENT:
-            number = errno.ECONNREFUSED if behaviour == REFUSES else errno.EHOSTUNREACH
-            self.soon(self.delay_s, self._report_refusal, sender, number)
+            self.soon(self.delay_s, self._report, sender, behaviour)
 
-    def _report_refusal(self, sender: DatagramSocket, number: int) -> None:
-        if self.watcher is not None:
+    def _report(self, sender: DatagramSocket, behaviour: str) -> None:
+        number, kind, code = _ICMP[behaviour]
+        if self.watcher is not None and behaviour not in (EXCEEDED, TOO_LARGE):
             self.watcher.refused(sender, number)
-        sender.fail(number)
+        sender.fail(number, kind, code)
 
     def send_datagram(self, payload: bytes, source: Address, to: Address, hops: int = 64) -> None:
         """Bring a datagram of a client, or of a host, to the data plane."""
@@ -253,8 +280,8 @@ class Network:
     def _reach_node(self, payload: bytes, source: Address, to: Address, hops: int) -> None:
         core = (
             self._connected.get((to, source))
-            or self._bound.get(to)
-            or self._bound.get(("0.0.0.0", to[1]))
+            or self._bound_at(to)
+            or self._bound_at(("0.0.0.0", to[1]))
         )
         if core is not None and core.remote not in (None, source):
             core = None
@@ -263,6 +290,14 @@ class Network:
             self.watcher.arrived(core, payload, is_taken=is_taken)
         if core is not None:
             core.receive(payload, source, to[0], hops)
+
+    def absent_hop(self, ip: str) -> str | None:
+        """Return what the neighbour table says: an address to which no host answers, or None."""
+        return ip if self.timeline.now - self.asked_for.get(ip, math.inf) >= ARP_S else None
+
+    def _bound_at(self, address: Address) -> DatagramSocket | None:
+        bound = self._bound.get(address)
+        return bound[0] if bound else None
 
     def is_open(self, stream: Stream) -> bool:
         """Return whether neither side of a connection has ended it."""

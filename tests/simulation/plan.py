@@ -65,6 +65,8 @@ class Node:
     """How many workers share limits."""
     index: int = 0
     """Which of them this one is."""
+    client_ports: int = 0
+    """How many ports clients' own addresses have for flows; 0: as many as on a node."""
 
     def share_of(self, limit: int | None) -> int | None:
         """Return how many connections an endpoint may have in this worker: 1 at least."""

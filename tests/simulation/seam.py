@@ -94,8 +94,7 @@ def installed(kernel: Kernel, rng: Random, constants: Mapping[str, int]) -> Iter
     others = {
         "EPHEMERAL": _Ports(),
         "_return_freed_memory": _nothing,
-        # A simulated network has no neighbour table.
-        "absent_hop": lambda _ip: None,
+        "absent_hop": kernel.network.absent_hop,
         "random": rng,
         **constants,
     }

@@ -35,6 +35,7 @@ _SO_MEMINFO = 55
 _TTL = (_socket.IPPROTO_IP, 2)
 _PKTINFO = (_socket.IPPROTO_IP, 8)
 _RECVERR = (_socket.IPPROTO_IP, IP_RECVERR)
+_REUSE = (_socket.SOL_SOCKET, _socket.SO_REUSEADDR)
 _LINGER = (_socket.SOL_SOCKET, _socket.SO_LINGER)
 _INLINE = (_socket.SOL_SOCKET, _socket.SO_OOBINLINE)
 _QUICKACK = (_socket.IPPROTO_TCP, _socket.TCP_QUICKACK)
@@ -249,6 +250,8 @@ class SimulatedSocket:
             core.send_at_once()
         elif (level, option) == _TTL:
             core.hops = value
+        elif (level, option) == _REUSE and isinstance(core, DatagramSocket):
+            core.shares_port = bool(value)
         elif (level, option) == _PKTINFO:
             core.reports_destination = True
         elif (level, option) == _RECVERR:

@@ -307,6 +307,10 @@ class World:
         self.counts = self.kernel.watcher = TcpCounts(self)
         if node.is_preserving:
             self.dataplane.preserve((), {"10.2.0.0/16": 5, "10.3.0.0/17": 7}, is_on=True)
+        if node.client_ports:
+            ports = self.dataplane.engine.client_dialer._ports
+            ports._last = ports._first + node.client_ports - 1
+            ports._port = ports._first
         if "memory" in self.plan.features:
             self.dataplane.watch_memory(lambda: list(self.memory_limits))
         self.hosts = {
@@ -337,6 +341,7 @@ class World:
                 self.loop.call_soon(service.close)
             self.oracles.ends.drains_since = self.timeline.now
             self.loop.call_soon(self.dataplane.drain, 3.0, self.oracles.drained)
+        self.network.asked_for.clear()
         self.is_calm = True
         for party in (*self.clients.values(), *self.accepted.values()):
             party.calm_down()
@@ -378,6 +383,7 @@ class World:
         for _ in self.dataplane.settle():
             pass
         self.counts.settled()
+        self.datagrams.settled()
 
     def _close(self) -> None:
         self.is_closed = True
@@ -401,6 +407,7 @@ class World:
         elif what == plans.BEHAVE:
             host = self.hosts[args[0]]
             host.mix, host.changed_at = args[1], self.timeline.now
+            self.network.asked_for.pop(args[0].ip, None)
             self.network.note(f"endpoint {args[0].ip}: {', '.join(args[1])} from now on")
         elif what == plans.DENY:
             endpoint, ips, how = args
@@ -480,14 +487,14 @@ class World:
         if self.is_calm:
             party.calm_down()
 
-    def _ask(self, number: int, client: Address, hops: int, place: int) -> None:
+    def _ask(self, number: int, client: Address, hops: int, place: int, size: int = 0) -> None:
         service = self.services[number]
         to = service.planned.address
         if to[0] == "0.0.0.0":
             to = (f"10.1.0.{place}", to[1])
         asker = self.askers.get(client) or Asker(self, client)
         self.askers[client] = asker
-        asker.ask(service, to, hops)
+        asker.ask(service, to, hops, size)
 
     # -- for actors and oracles --------------------------------------------------------------------
 
