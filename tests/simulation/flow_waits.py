@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 ORACLE = "turn of flows that wait"
 
 _LOOK_S = 0.05
+# What has failed, and isn't ejected, is tried for four of those that wait each second: as many as
+# have room there at most have had their turns by then.
+_TRIED_S = 4.0
 
 
 class FlowWaits:
@@ -76,5 +79,6 @@ class FlowWaits:
             flows.get(each, 0) < limit
             and not datagrams.refusing.may_be_ejected(each)
             and UNROUTABLE not in self._world.hosts[each].mix
+            and self._world.hosts[each].failed_at < self._world.timeline.now - _TRIED_S
             for each in serving.endpoints
         )
