@@ -201,9 +201,9 @@ class DatagramChecks:
         if question is None or behaviour not in (ANSWERS, LATE):
             return
         now = self.world.timeline.now
-        if question.heard_at and not any(
-            self._has_refused(e, since) for e, since in question.heard_at
-        ):
+        # It may be on its way to one that has refused another datagram of its flow meanwhile.
+        ends = *question.heard_at, (to, question.at)
+        if question.heard_at and not any(self._has_refused(e, since) for e, since in ends):
             self.judge.violate("datagram once", f"{payload!r} arrived at {question.heard_at}, {to}")
         else:
             self.judge.right("datagram once")
