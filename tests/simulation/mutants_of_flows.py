@@ -81,4 +81,13 @@ MUTANTS: Mapping[str, Mutant] = {
         "self._asked = 0",
         package="facts",
     ),
+    "flow-that-waits-again-is-last": Mutant(
+        "udp_flow", "room.wait(self, since, is_at_limit", "room.wait(self, None, is_at_limit"
+    ),
+    "return-elsewhere-wakes-no-client": Mutant(
+        "outcomes",
+        "        if self._balancers.current.answered(endpoint):\n"
+        "            self._note_return(endpoint, now)\n\n    def has",
+        "        self._balancers.current.answered(endpoint)\n\n    def has",
+    ),
 }
