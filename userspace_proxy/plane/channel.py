@@ -183,7 +183,10 @@ class Channel(Generic[In, Out]):
         except BlockingIOError:
             # It is called again when there is room.
             return
-        except OSError:
+        except OSError as exc:
+            if isinstance(exc, ConnectionError):
+                # The other side has ended, and what it sent before may not have been read.
+                self.read()
             self._lose()
         else:
             self._loop.remove_writer(self._sock.fileno())

@@ -398,6 +398,18 @@ def test_a_send_to_a_side_that_has_ended_is_a_loss_not_an_error(make):
     assert end.losses == 1
 
 
+def test_what_a_side_sent_before_it_ended_is_delivered_although_a_send_fails_first(make):
+    end, theirs = make()
+    body = encode(CloseGroup(7))
+    theirs.sendall(channels.make_frame(body, 0))
+    theirs.close()
+    end.channel.send(Report(1))
+    for callback in [*end.loop.writers.values()]:
+        callback()
+    assert end.messages == [CloseGroup(7)]
+    assert end.losses == 1
+
+
 def test_what_waits_when_a_channel_is_closed_is_sent(make):
     end, theirs = make()
     end.channel.send(Report(1))
