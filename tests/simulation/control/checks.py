@@ -16,13 +16,14 @@ from ..streams import Stream
 from .breaks import PATIENCE_S, SILENT_DIAL_S
 from .clients import REFUSED, SERVED_ONES, SILENT, Client
 from .files import CONTROL
-from .holders import has_none, may_reset
+from .holders import has_none, is_draining, may_reset
 from .machine import Process
 from .plan import EARLY_S, ENDPOINTS, WAIT_S
 
 if TYPE_CHECKING:
     from .world import World
 
+OWN = "clients are served by what they dialled"
 DRAINS = "those that drain receive nothing"
 
 
@@ -69,6 +70,37 @@ class Checks:
         main = process.main
         why = f"{process.name} drains, and receives a client's datagram"
         self.world.judgements.check(DRAINS, main is None or not main._is_draining, why)
+
+    def served(self, client: Client) -> None:
+        """Judge by which endpoint a client is served: one of what it has dialled."""
+        world = self.world
+        serving, delay_s = world.in_force.at(client.to), world.ejections.delay_s
+        if serving is None or world.is_finishing:
+            return
+        since = client.dialled_at - delay_s
+        earlier = world.in_force.earlier.get(client.to, ())
+        known = [serving, *(before for until, before in earlier if until >= since)]
+        if any(client.endpoint == each.ip for one in known for each in one.endpoints):
+            world.judgements.right(OWN)
+        elif reason := self._why_another(client, since):
+            world.judgements.excuse(OWN, reason)
+        else:
+            what = f"{client.name} was served by {client.endpoint}, which {client.to} doesn't have"
+            world.judgements.violate(OWN, what)
+
+    def _why_another(self, client: Client, since: float) -> str:
+        """Return why another Service's endpoint may serve a client; empty if it may not."""
+        world, control = self.world, self.world.control
+        if world.in_force.has_changed(client.to, since):
+            return "refused or closed meanwhile"
+        for process in world.machine.processes:
+            if client.stream not in process.kernel.taken:
+                continue
+            if control is None or process.parent is not control.process or is_draining(process):
+                return "a worker that drains, or of an earlier control process"
+            if process.loop.held_until >= since or control.process.loop.held_until >= since:
+                return "its worker was behind"
+        return ""
 
     def ended(self, client: Client, was: str) -> None:
         """Judge the end of a client's connection that the client didn't want."""

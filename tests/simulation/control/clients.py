@@ -74,6 +74,7 @@ class Client:
             self.state = SERVED
             self.world.note(f"{self.name}: served by {self.endpoint}")
             self.world.judgements.right(SERVED_ONES)
+            self.world.checks.served(self)
             if not self.world.is_finishing:
                 self.world.timeline.after(self._hold_s, self.finish)
         elif stream.has_fin:

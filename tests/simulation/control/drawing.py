@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from random import Random
 
@@ -90,7 +91,10 @@ _NONE_FOR_LONG = 0.04
 # And a Service with affinity that refuses for a moment, and a worker that dies while the control
 # process doesn't read.
 _REFUSED, _LAST_WORDS = 0.06, 0.06
-_FIRST_OF_STORM, _FIRST_OF_MISSING, _FIRST_LAST = 700, 800, 900
+# And a worker that answers the next control process late, and connections over two reports.
+_LATE_ONES, _LONG, _LONG_S, _FIRST_LONG = 0.05, 0.15, 12.0, 950
+_STORM, _MISSING = "storms", "two are missing"
+_FIRST_OF_STORM, _FIRST_OF_MISSING, _FIRST_LAST = 600, 800, 900
 _ABSENCES_S = (1.0, 6.0)
 # The first ejection of an endpoint.
 _EJECTED_S = 5.0
@@ -111,28 +115,18 @@ def make_plan(seed: int) -> Plan:
         features |= {"what lacks"}
         events += _Drawing(own, services, features, calm_at, _FIRST_OWN).what_lacks()
     own = Random(f"{seed}: more")
-    if own.random() < _NETWORKS:
-        features |= {"networks"}
-        events += _draw_networks(own, calm_at)
-    if own.random() < _STORMS:
-        features |= {"storms"}
-        events += _Drawing(own, services, features, calm_at, _FIRST_OF_STORM).storm()
-    if own.random() < _REFUSED:
-        features |= {"affinity beside a refusal"}
-        events += _Drawing(own, services, features, calm_at).refusal()
-    if own.random() < _LAST_WORDS:
-        features |= {"last words"}
-        events += _Drawing(own, services, features, calm_at, _FIRST_LAST).last_words()
-    has_none_for_long = own.random() < _NONE_FOR_LONG
-    if has_none_for_long:
-        features |= {"two are missing"}
-        events += _Drawing(own, services, features, calm_at, _FIRST_OF_MISSING).two_missing()
+    for name, more in _draw_more(own, services, features, calm_at):
+        features |= {name}
+        events += more
     has_fates = "deaths of workers" in features
     speed = Speed(
         latency_s=rng.choice([0.01, 0.05]) if "slow" in features else 0.0005,
         start_s=rng.choice([0.2, 1.0]) if "slow" in features else 0.05,
         room=rng.choice([64, 300, 1000]) if "small buffers" in features else 65536,
     )
+    if _STORM in features:
+        # So that changes wait in the control process, too.
+        speed = replace(speed, room=own.choice([64, 300]))
     return Plan(
         seed,
         features,
@@ -140,7 +134,7 @@ def make_plan(seed: int) -> Plan:
             rng.choice([1, 2, 2, 3] if "failing endpoints" not in features else [2, 2, 3])
             for _ in range(3 if "other numbers of workers" in features else 1)
         )
-        if not has_none_for_long
+        if _MISSING not in features
         else (3,),
         descriptors=rng.choice([10, 16, 24]) if "few descriptors" in features else 1000,
         drain_s=rng.choice([0.0, 1.0, 5.0]),
@@ -153,6 +147,25 @@ def make_plan(seed: int) -> Plan:
         is_abandoned=own.random() < _ABANDONED,
         calm_at=calm_at,
     )
+
+
+def _draw_more(
+    rng: Random, services: Sequence[ServicePlan], features: frozenset[str], calm_at: float
+) -> Iterator[tuple[str, Iterable[Event]]]:
+    """Yield situations that few plans have, by their names, with their events."""
+    drawing = partial(_Drawing, rng, services, features, calm_at)
+    situations: Sequence[tuple[float, str, Callable[[], Iterable[Event]]]] = (
+        (_NETWORKS, "networks", partial(_draw_networks, rng, calm_at)),
+        (_STORMS, _STORM, drawing(_FIRST_OF_STORM).storms),
+        (_REFUSED, "affinity beside a refusal", drawing().refusal),
+        (_LATE_ONES, "late predecessors", drawing().late_predecessors),
+        (_LONG, "long connections", drawing(_FIRST_LONG).long_connections),
+        (_LAST_WORDS, "last words", drawing(_FIRST_LAST).last_words),
+        (_NONE_FOR_LONG, _MISSING, drawing(_FIRST_OF_MISSING).two_missing),
+    )
+    for share, name, draw in situations:
+        if rng.random() < share:
+            yield name, draw()
 
 
 def _draw_networks(rng: Random, calm_at: float) -> Iterator[Event]:
@@ -368,6 +381,18 @@ class _Drawing:
             endpoints = () if n == 1 else tuple(rng.sample(ENDPOINTS, 3))
             yield Event(at + 0.3 * n, SERVE, (number, Serving(endpoints, 60), places))
 
+    def late_predecessors(self) -> Iterator[Event]:
+        """Yield that a worker is stopped while a control process dies, and the next one asks."""
+        at = round(self._calm_at * self._rng.random(), 4)
+        yield Event(at, STOP, (False, self._rng.randint(0, 3), 6.0, False))
+        yield Event(at + 0.02, CRASH)
+
+    def long_connections(self) -> Iterator[Event]:
+        """Yield clients whose connections last over two reports."""
+        for _ in range(3):
+            client = (next(self._clients), self._rng.choice(self._numbers), _LONG_S)
+            yield Event(round((self._calm_at + LATE_S) * self._rng.random(), 4), CLIENT, client)
+
     def last_words(self) -> Iterator[Event]:
         """Yield that workers find endpoints broken and die, before the control process reads it."""
         rng = self._rng
@@ -386,23 +411,27 @@ class _Drawing:
         yield Event(at, NO_START, (20,))
         for n in range(2):
             yield Event(at + 0.01 + 0.3 * n, KILL, (0,))
+        two = self._rng.choices(self._numbers, k=2)
+        yield Event(at + 0.6, SWAP, (two[0], two[1]))
         for n in range(12):
             yield self._client(at + 0.4 + 0.1 * n)
 
-    def storm(self) -> Iterator[Event]:
-        """Yield changes that wait for a worker that was stopped, and clients beside them."""
-        rng, numbers = self._rng, self._numbers
-        at = (self._calm_at + LATE_S - 3.0) * rng.random()
-        for number in range(rng.randint(1, 2)):
-            yield Event(at, STOP, (False, number, rng.choice([0.1, 0.5, 1.5]), False))
-        for n in range(rng.randint(4, 12)):
-            soon = round(at + 0.01 + 0.005 * n, 4)
-            if rng.random() < 0.4:
-                yield Event(soon, SWAP, (rng.choice(numbers), rng.choice(numbers)))
-            else:
-                yield self._serve(soon, numbers)
-            if rng.random() < 0.5:
-                yield self._client(round(soon + 0.5 * rng.random(), 4))
+    def storms(self) -> Iterator[Event]:
+        """Yield changes that wait for workers that were stopped, and clients beside them."""
+        rng = self._rng
+        two = rng.choices(self._numbers, k=2)
+        for n in range(rng.choice([1, 2, 3])):
+            at = 0.3 + (self._calm_at + LATE_S - 4.0) * (n + rng.random()) / 3
+            for number in range(rng.randint(1, 2)):
+                yield Event(at, STOP, (False, number, rng.choice([0.1, 0.5, 1.5]), False))
+            for n in range(rng.randint(4, 12)):
+                soon = round(at + 0.01 + 0.005 * n, 4)
+                if rng.random() < 0.4:
+                    yield Event(soon, SWAP, (two[0], two[1]))
+                else:
+                    yield self._serve(soon, two)
+                client = (next(self._clients), rng.choice(two), 0.0)
+                yield Event(round(soon + 0.2 * rng.random(), 4), CLIENT, client)
 
     def _late_changes(self) -> Iterator[Event]:
         """Yield changes that the same control process sees the end of, and deaths beside them."""

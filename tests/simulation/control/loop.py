@@ -52,6 +52,8 @@ class ProcessLoop(VirtualLoop):
             after_turn=lambda: None,
         )
         self._process = process
+        self._is_reversed = rng.random() < 0.5
+        """What is ready is reported in any order: what was read in part goes to the end."""
         self._made = 0
         """How many tasks and futures."""
         self.after_callback = self._end_batch
@@ -80,6 +82,8 @@ class ProcessLoop(VirtualLoop):
                     ready.append(fd)
             elif (file := files.get(fd)) is not None and file.is_readable:
                 ready.append(fd)
+        if self._is_reversed and len(ready) > 1:
+            ready.reverse()
         return ready
 
     def _is_any_ready(self) -> bool:

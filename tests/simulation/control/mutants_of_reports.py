@@ -44,6 +44,11 @@ MUTANTS: Mapping[str, Mutant] = {
     "streak-without-success": _plane(
         "differences", "getattr(self.counters, name).whole()", "getattr(self.counters, name).part"
     ),
+    "choice-of-sockets-lost": _plane(
+        "listener",
+        "                self.refuse()\n                raise\n            self._choose()\n",
+        "                self.refuse()\n                raise\n",
+    ),
     "dead-worker-owes-a-closing": _plane(
         "listeners",
         "        for listener in (*self._open.values(), *self._leaving.values()):\n"
@@ -59,9 +64,42 @@ MUTANTS: Mapping[str, Mutant] = {
     "drain-longer-by-replies": _plane(
         "worker", "rest_s = message.seconds - replies_s", "rest_s = message.seconds"
     ),
+    "last-messages-unread": _plane("worker_process", "        self._channel.read()\n", ""),
     "orphan-for-a-moment": _plane(
         "worker_main",
         "self._loop.call_later(ORPHAN_S, self._end, 1)",
         "self._loop.call_later(PINS_S, self._end, 1)",
+    ),
+    "relief-before-all-run": Mutant(
+        "hand_over",
+        "        while not self._plane.has_all_workers:\n            await pause(_LOOK_S)\n",
+        "",
+        package="agent",
+    ),
+    "choice-that-is-noted-only": _plane(
+        "listener",
+        "            self._by_client = by_client\n            self._choose()\n",
+        "            self._by_client = by_client\n",
+    ),
+    "pins-for-one-worker": _plane(
+        "plane",
+        "                    self._send_all(pins)\n",
+        "                    self._send(0, pins)\n",
+    ),
+    "late-predecessors-are-left-alone": _plane(
+        "adoption",
+        "        late = [worker for worker in self._workers if not worker.handed_over.done()]",
+        "        late: list[_Predecessor] = []",
+    ),
+    "flows-of-the-removed-uncounted": _plane(
+        "worker", "        if differences is not None:\n            differences.end_update()\n", ""
+    ),
+    "chosen-and-not-answered": _plane(
+        "candidates", "            self._owner.receive(HandOver(), [])\n", ""
+    ),
+    "patience-with-those-that-run": _plane(
+        "workers",
+        "(HUNG_S if self.is_running else HUNG_IN_START_S)",
+        "(HUNG_IN_START_S if self.is_running else HUNG_S)",
     ),
 }

@@ -15,7 +15,7 @@ from ..plan import Event
 from . import plan as plans
 from .breaks import Breaks
 from .calm import AFFINITY, ALONE, LEFT, OUTCOME, Calm
-from .checks import DRAINS, Checks
+from .checks import DRAINS, OWN, Checks
 from .clients import CLIENT_ADDRESSES, SERVED_ONES, Asker, Client, Endpoint
 from .control import BOUND, REFUSES, RESERVE, Control, Desired
 from .counting import (
@@ -66,6 +66,7 @@ ORACLES = (
     REST,
     OUTCOME,
     AFFINITY,
+    OWN,
     LEFT,
     DRAINS,
     REPLACED,
