@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _EVERY_S = 60.0
 _APART_S = 0.25
 _FORBIDDEN_S = 600.0
+# After that, a turn that was passed, a patch of what the server has deleted, and another Event,
+# each a minute apart.
+_AGAIN_S = 200.0
 _NAMESPACE_MAX = 50
 _ENDED_S = 360.0
 _NEVER = float("-inf")
@@ -162,7 +165,9 @@ class RecordingChecks:
         few = len(asked) <= _NAMESPACE_MAX
         check("Events of a namespace", few, said(len(asked), "within a minute in", namespace))
         for other, kept in self._kept.items():
-            is_silent = now - self._forbidden_at.get(other, _NEVER) < _FORBIDDEN_S
+            # One that had its turn in that time waits for a minute longer.
+            silent_s = now - self._forbidden_at.get(other, _NEVER)
+            is_silent = silent_s < _FORBIDDEN_S + _EVERY_S
             waits = any(each.asked_at == _NEVER for each in kept.values()) and not is_silent
             self._passed[other] = self._passed[other] + 1 if waits and other != namespace else 0
             passed = self._passed[other]
@@ -222,7 +227,7 @@ class RecordingChecks:
             found[event["reason"], regarding["name"]] += count
         for key, told in self._told.items():
             forbidden_at = self._forbidden_at.get(_namespace_of(key[1]), float("-inf"))
-            is_late = now - forbidden_at < _FORBIDDEN_S
+            is_late = now - forbidden_at < _FORBIDDEN_S + _AGAIN_S
             # What was told to a process that has died may have been sent before.
             is_lost = told.is_rejected or is_late or self._is_unsure
             least = 0 if is_lost else min(told.since_start, told.since_deleted)

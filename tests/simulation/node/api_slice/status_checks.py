@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from userspace_proxy.cluster import Snapshot
@@ -131,11 +132,30 @@ class StatusChecks:
         restarts = sum(each.restarts for each in quiet)
         right = status.restarts == restarts
         self._judgements.check("restarts", right, said(status.restarts, "not", restarts))
-        if "shares" not in self._world.plan.features:
+        if "shares" in self._world.plan.features:
+            self._check_left_out(snapshot, states, status)
+        else:
             unread = {tuple(key) for state in states for key in state.unread}
             named = {(i.kind, i.namespace, i.name) for i in status.rejected if i.kind}
             is_right = named <= unread and len(named) == min(len(unread), _LISTED_MAX)
             self._judgements.check("rejected", is_right, said(named, "not", unread))
+
+    def _check_left_out(
+        self, snapshot: Snapshot, states: Sequence[CopyState], status: SourceStatus
+    ) -> None:
+        """Judge which namespaces are said to have too much."""
+        if self._checks.restored_at is not None:
+            # What is left out is only counted, by events; it may have been written again unseen.
+            return
+        found = {key for key, _, _ in shown(snapshot, NODE)}
+        loose = {key for state in states for key in (*state.unread, *state.open)}
+        missing = {key for state in states for key in state.shown} - found - loose
+        least, unsure = (
+            {f"namespace {key.namespace}" for key in keys} for keys in (missing, loose)
+        )
+        places = {item.place for item in status.rejected if item.place and not item.kind}
+        is_right = least <= places <= least | unsure
+        self._judgements.check("left out", is_right, said(places, "not", least, unsure))
 
     def _is_other(self, snapshot: Snapshot, states: list[CopyState]) -> bool:
         """Return whether something of that differs from what was judged last."""
@@ -148,7 +168,7 @@ class StatusChecks:
     def _is_quiet(self, follower: Follower, now: float) -> bool:
         """Return whether all that has arrived was read, and there is one state to show."""
         watch = follower.open_watch
-        if watch is None or follower.asks or not follower.copy.is_exact:
+        if watch is None or watch.is_closed or follower.asks or not follower.copy.is_exact:
             return False
         return now - self._checks.heard.get(watch, now) > _SOON_S
 
