@@ -372,7 +372,6 @@ class Checks:
         """Check what the source says of itself, while something is broken."""
         self.status.look(has_published=self._has_published)
         self.node_lists.check()
-        self.world.recording.look()
         for follower in self._requests.followers.values():
             follower.check_question()
 

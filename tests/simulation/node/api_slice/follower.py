@@ -283,8 +283,11 @@ class Follower:
             return
         asked_s = 0.0 if self.must_ask_at is None else self.checks.now() - self.must_ask_at
         if not self.is_over and not self.last.is_stalled:
-            what = f"{self.kind}: {asked_s:.1f} s of a watch, and not whether history went back"
-            self.checks.check("asked about history", asked_s <= _SOON_S, what)
+            self.checks.check(
+                "asked about history",
+                asked_s <= _SOON_S,
+                lambda: f"{self.kind}: {asked_s:.1f} s, and not whether history went back",
+            )
 
     def begin(self, exchange: Exchange) -> None:
         query, now = exchange.query, self.checks.now()

@@ -82,7 +82,8 @@ class RequestChecks:
         return "" if follower is None else follower.kind
 
     def on_arrival(self, exchange: Exchange, piece: bytes) -> None:
-        if (follower := self.follower_of(exchange)) is not None:
+        follower = self._of.get(exchange)
+        if follower is not None and follower.last is exchange:
             follower.on_arrival(exchange, piece)
         elif (follower := self._asking(exchange)) is not None:
             follower.answer += piece

@@ -28,7 +28,7 @@ _SEEN_DOWN_S = 12.0
 _SEEN_CUT_OFF_S = 92.0
 _SOON_S = 1.0
 _ANSWER_S = 75.0
-_LOOKS = 3
+_LOOKS = 4
 """What follows from all that has arrived is compared at one of so many looks: that costs more."""
 _LISTED_MAX = 20
 _BREAK_OFF = "break off at once"
@@ -69,6 +69,7 @@ class StatusChecks:
         if self._looks % _LOOKS == 0:
             self._check_outages(status)
             self._check_copies(status)
+            world.recording.look()
 
     # -- what follows from all that has arrived ----------------------------------------------------
 
@@ -81,8 +82,8 @@ class StatusChecks:
         """Judge whether it is current, and since when not."""
         now, check = self._world.now, self._judgements.check
         for follower in self._followers:
-            by = follower.must_begin_by
-            check("woken", by is None or now <= by, said(follower.kind, "waits since", by))
+            if (by := follower.must_begin_by) is not None:
+                check("woken", now <= by, said(follower.kind, "waits since", by))
             if not follower.is_watch and not follower.is_over and follower.last is not None:
                 follower.outage.note_list(follower.lists_since, now)
         if any(each.is_unsure or not each.outage.is_certain(now) for each in self._followers):
@@ -216,10 +217,10 @@ class StatusChecks:
             asked_s = float(exchange.query["timeoutSeconds"]) + 1 + 30.0
             quiet = self._world.now - self._checks.heard.get(exchange, exchange.began)
             bound = max(plan.silence_s, asked_s)
-            follower = self._requests.follower_of(exchange)
-            if follower is not None and follower.asks:
+            if quiet > bound:
+                follower = self._requests.follower_of(exchange)
                 # It is read once the question about history is answered, or given up.
-                bound += _ANSWER_S
+                bound += _ANSWER_S if follower is not None and follower.asks else 0.0
             self._judgements.check("silence", quiet <= bound + _SOON_S, said("for", quiet, "s"))
 
     def check_end(self) -> None:
