@@ -79,6 +79,11 @@ class FlowWaits:
             flows.get(each, 0) < limit
             and not datagrams.refusing.may_be_ejected(each)
             and UNROUTABLE not in self._world.hosts[each].mix
-            and self._world.hosts[each].failed_at < self._world.timeline.now - _TRIED_S
+            and not self._has_failed(each)
             for each in serving.endpoints
         )
+
+    def _has_failed(self, endpoint: SocketAddress) -> bool:
+        """Return whether an endpoint has failed a moment ago."""
+        failed_at = max(self._world.hosts[endpoint].failures, default=-1.0)
+        return failed_at >= self._world.timeline.now - _TRIED_S

@@ -400,7 +400,12 @@ class Checks:
         if client.state == ENDED:
             judgements.right(RESETS)
         elif was != SERVED and not all(each.endpoints for each in expected):
-            judgements.excuse(RESETS, "the Service has no endpoint meanwhile")
+            # Without an endpoint at any time it is to be refused or dropped, and never accepted.
+            if any(each.endpoints for each in expected):
+                judgements.excuse(RESETS, "the Service has no endpoint meanwhile")
+            elif not self._excuses(client, RESETS):
+                what = f"{client.name} at {at_of(client)} was accepted, and may not be served"
+                judgements.violate(RESETS, what)
         elif was == SERVED and self._has_drained(client):
             judgements.right(RESETS)
         elif not self._excuses(client, RESETS):

@@ -69,6 +69,7 @@ def shapes(
         _Shape.kinds,
         _Shape.addresses_of_others,
         _Shape.slices,
+        _Shape.single_endpoints,
         _Shape.exchanges,
         _Shape.ranges,
         _Shape.external_ips,
@@ -87,10 +88,13 @@ class _Shape(Shape):
     def preferences(self, at: float) -> Iterator[Event]:
         """Have endpoints with priorities and weights, of which some leave and return."""
         rng = self.rng
-        item = rng.choice([self.item, self.outside(externalTrafficPolicy="Local")])
-        if item is not self.item and rng.random() < 0.5:
-            item = self.having(item, healthCheckNodePort=self.health_port)
-        parts = [self.endpoints(rng.choice([1, 2])) for _ in range(2)]
+        item: Object = self.item
+        if rng.random() < 0.6:
+            health = {"externalTrafficPolicy": "Local", "healthCheckNodePort": self.health_port}
+            item = self.outside(**health)
+        # Hints choose within a priority.
+        finish = self._hinted if rng.random() < 0.4 else list
+        parts = [finish(self.endpoints(rng.choice([1, 2]))) for _ in range(2)]
         notes: list[Mapping[str, str]] = [
             {},
             rng.choice([{PRIORITY: "1"}, {WEIGHT: "0"}, {WEIGHT: "7"}, {PRIORITY: "2"}]),
@@ -107,9 +111,13 @@ class _Shape(Shape):
                 notes[n] = rng.choice([{}, {PRIORITY: "1"}, {WEIGHT: "0"}])
             else:
                 state = {} if rng.random() < 0.3 else conditions(rng)
-                parts[n] = [{**e, "conditions": state} for e in self.endpoints(1)]
+                parts[n] = finish([{**e, "conditions": state} for e in self.endpoints(1)])
                 if rng.random() < 0.3:
                     parts[n] = [*parts[n], endpoint(OTHER_PODS[5])]
+
+    def _hinted(self, ends: Sequence[Object]) -> list[Object]:
+        zones = self.rng.choice(_ZONES)
+        return [{**e, "hints": {"forZones": [{"name": z} for z in zones]}} for e in ends]
 
     def ports(self, at: float) -> Iterator[Event]:
         """Have ports renamed, or with other numbers, protocols and targets; perhaps and back."""
@@ -259,11 +267,38 @@ class _Shape(Shape):
                     "endpoints": [{"addresses": e["addresses"], "conditions": {}} for e in ends],
                 }
             elif kind == "copy":
-                new = {**theirs, "endpoints": [{**ends[0], "conditions": conditions(rng)}]}
+                copy = {**ends[0], "conditions": conditions(rng)}
+                new = {**theirs, "endpoints": [*theirs["endpoints"], copy]}
             else:
                 new = mine
             yield from self.put(at, new)
             yield from self.dials(at, self.item, twin)
+
+    def single_endpoints(self, at: float) -> Iterator[Event]:
+        """Have one endpoint of many change at a time, which another slice may have, too."""
+        rng = self.rng
+        ends = self.endpoints(10)
+        parts = [ends[:5], ends[5:9]]
+        yield from self.put(at, self.item, self.slice(0, parts[0]), self.slice(1, parts[1]))
+        for _ in range(rng.choice([2, 3])):
+            at += self.step()
+            n, place = rng.randrange(2), rng.randrange(2)
+            one = parts[n][place]
+            kind = rng.choice(["conditions", "copy", "copy", "hint", "gone", "new"])
+            if kind == "conditions":
+                parts[n][place] = {**one, "conditions": conditions(rng)}
+            elif kind == "copy":
+                # As while it moves: the other slice has it in another state.
+                parts[1 - n] = [*parts[1 - n], {**one, "conditions": conditions(rng)}]
+                n = 1 - n
+            elif kind == "hint":
+                parts[n][place] = {**one, "hints": {"forZones": [{"name": ZONE}]}}
+            elif kind == "gone":
+                del parts[n][place]
+            else:
+                parts[n] = [*parts[n], ends[9]]
+            yield from self.put(at, self.slice(n, parts[n]))
+            yield from self.dials(at, self.item, count=8)
 
     def exchanges(self, at: float) -> Iterator[Event]:
         """Have two Services claim one address, or exchange addresses, the older one first."""

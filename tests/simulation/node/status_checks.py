@@ -10,6 +10,7 @@ from userspace_proxy.facts import PortState, StatusFacts
 
 from .clients import ENDED, REFUSED, SERVED
 from .truth import Dialled
+from .usable_checks import check_usable
 
 if TYPE_CHECKING:
     from .world import World
@@ -54,6 +55,7 @@ def check_status(world: World, first_calm: int) -> None:
             check(STATUS, word not in _SERVES_NONE, what)
         elif saw == [REFUSED]:
             check(STATUS, not word.serves, what)
+    check_usable(world, facts)
     _check_health_checks(world, facts)
     _check_problems(world, facts)
 

@@ -294,7 +294,16 @@ class Truth:
             usable = self._usable_ones[key] = self._find_usable(claim, is_local=is_local)
         return usable
 
+    def usable(self, claim: Claim) -> frozenset[tuple[str, int]]:
+        """Return the endpoints at an address for clients from outside, of all priorities."""
+        name = "externalTrafficPolicy" if claim.is_outside else "internalTrafficPolicy"
+        is_local = claim.service["spec"].get(name) == "Local"
+        return frozenset(self._allowed(claim, is_local=is_local))
+
     def _find_usable(self, claim: Claim, *, is_local: bool) -> frozenset[tuple[str, int]]:
+        return _first_of(self._allowed(claim, is_local=is_local))
+
+    def _allowed(self, claim: Claim, *, is_local: bool) -> Mapping[tuple[str, int], Object]:
         found = {
             at: endpoint
             for at, endpoint in self._endpoints(claim)
@@ -302,7 +311,7 @@ class Truth:
             and weight_of(endpoint)
             and not self._is_refused(at, claim, endpoint)
         }
-        return _first_of(self._chosen(found, is_local=is_local))
+        return self._chosen(found, is_local=is_local)
 
     def _chosen(
         self, found: Mapping[tuple[str, int], Object], *, is_local: bool

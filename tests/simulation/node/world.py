@@ -45,6 +45,7 @@ from .status_checks import STATUS, check_status
 from .steering import Table, TableSteering
 from .truth import Dialled
 from .turns import TURNS, TurnChecks
+from .usable_checks import USABLE
 
 BOUND_S = 2.0
 """A change of the cluster is in force after that time and waits for turns, if nothing is
@@ -86,6 +87,7 @@ ORACLES = (
     ENDS,
     *_STATES,
     PINNED,
+    USABLE,
 )
 
 
