@@ -296,6 +296,17 @@ class TestEndpointsAtNodePorts:
         assert seen == [3, 1, 3]
         assert needed == [False, True, False]
 
+    def test_at_another_node_alone_the_verdict_changes_too(self):
+        # No address of this node appears beside it.
+        elsewhere = slice_of(self.THERE, ports=(SlicePort("http", 30080, "TCP"),))
+        store, planner = store_of(service(), elsewhere), Planner(NodeFacts())
+        seen = self.reasons(planner, store)
+        store.put_service(service(WEB, AT_NODE, cluster_ips=(WEB_IP,)))
+        seen += self.reasons(planner, store)
+        store.delete_service(WEB)
+        seen += self.reasons(planner, store)
+        assert seen == ["ready", "refused: it is a node port of a node", "ready"]
+
     def test_node_addresses_are_needed_while_endpoints_are_found_by_name(self):
         by_name = Handling(found_by_name=("203.0.113.1",))
         store, planner = store_of(service(handling=by_name)), Planner(NodeFacts())
