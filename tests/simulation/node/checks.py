@@ -139,6 +139,9 @@ class Checks:
         is_late = (
             current is not None
             and current.kind == WORKER
+            and agent is not None
+            # Before, the port can be recovered.
+            and agent.core is not None
             and agent not in self._has_served
             # What hands its sockets over drains only once another one serves there.
             and not self.world.plan.keeps_workers
@@ -499,7 +502,7 @@ class Checks:
                 status = answer_of(agent.core.health_checks, number)
             counts = [truth.health_ports.get(number, ("", 0))[1] for truth in states]
             is_right = status != 200 or any(counts)
-            if world.freshness.is_calm and all(counts):
+            if world.freshness.is_calm and all(counts) and not world.lacks.is_taken(number):
                 is_right = status == 200
             what = f"health check port {number} says {status} with {counts} ready endpoints here"
             world.judgements.check(HEALTH, is_right, what)

@@ -147,7 +147,8 @@ class Disk:
         """Part of os."""
         self._enter("rename")
         self._check()
-        self.files[new] = self.files.pop(old)
+        file = self.files[new] = self.files.pop(old)
+        self.noted(new, file.mtime)
 
     def _check(self) -> None:
         if self.fails_with:

@@ -55,7 +55,9 @@ class Lacks:
             return
         world.note(f"another program has port {number} for {seconds:g} s")
         until = self._taken[number] = world.timeline.now + seconds + _AGAIN_S
-        world.freshness.disturb(until)
+        # Of a node port only its own clients may notice it.
+        if number not in NODE_PORTS:
+            world.freshness.disturb(until)
         # What rules lead to the proxy as it comes stays the proxy's.
         is_led = any(frontend.port == number for frontend in world.table.targets)
         if is_led or number not in NODE_PORTS:
@@ -124,12 +126,16 @@ class Lacks:
             return "no proxy port was free"
         return ""
 
+    def is_taken(self, port: int) -> bool:
+        """Return whether clients may see that another program has, or had, a port."""
+        return self._world.timeline.now <= self._taken.get(port, -1.0)
+
     def why_closed(self, port: int) -> str:
         """Return why frontends may lead to a port that is closed."""
         now = self._world.timeline.now
         if now <= self._short_until:
             return "the agent ran short"
-        return "another program had the port" if now <= self._taken.get(port, -1.0) else ""
+        return "another program had the port" if self.is_taken(port) else ""
 
     def held_ports(self, protocol: Protocol) -> list[HeldPort]:
         """Part of kernel.port_holders: those of other programs."""

@@ -74,11 +74,11 @@ def _check_problems(world: World, facts: StatusFacts) -> None:
     A disk isn't written again within that time.
     """
     shown = [text for text in (facts.steering.problem, *facts.source.problems) if text]
-    # Services that claim one address are a problem of the cluster.
     shown += [
         problem.what
         for problem in problems_of_node(facts, world.unix())
-        if not problem.kind.startswith("conflict")
+        # Services that claim one address are a problem of the cluster.
+        if not problem.kind.startswith(("conflict", "last state not kept"))
     ]
     is_well = not shown and not facts.steering.has_drifted
     world.judgements.check(STATUS, is_well, f"at rest the status shows the problems {shown}")
