@@ -9,7 +9,7 @@ from ..control.machine import Speed
 from ..plan import Event
 from .drawing_lacks import LACKING, bursts, what_lacks
 from .drawing_outside import OUTSIDE, outside
-from .drawing_restarts import CROWD, CROWDED, QUIET, RESTARTS, restarts
+from .drawing_restarts import CROWD, CROWDED, KEPT, QUIET, RESTARTS, restarts
 from .drawing_shapes import SHAPES, shapes
 from .machine import QUEUE
 from .objects import EndpointSpec, PortSpec, ServiceSpec, node_object
@@ -122,7 +122,7 @@ def make_plan(seed: int) -> Plan:
         seed,
         features,
         workers=rng.choice([1, 1, 2]),
-        keeps_workers=rng.random() < 0.6,
+        keeps_workers=rng.random() < (KEPT if is_restarting else 0.6),
         keeps_state=rng.random() < 0.6,
         speed=Speed(
             latency_s=rng.choice([0.01, 0.03]) if "slow" in features else 0.0005,

@@ -41,11 +41,15 @@ RESTARTS = 0.3
 QUIET = 0.25
 """Such a plan keeps that share of what else it has."""
 
+KEPT = 0.4
+"""In that share of them workers go on when an agent dies; in others, their ports are recovered."""
 CROWDED = 0.05
 """How many plans have other programs at more ports than are tried at once."""
 CROWD = 300
 
 _DENIED, _ADMITTED = "10.3.9.0/24", "10.3.0.0/24"
+_BARRED = "10.3.9.2"
+"""A client of the former."""
 # The agent writes its state this often.
 _WRITTEN_S = 5.5
 
@@ -62,11 +66,13 @@ def restarts(
         _without_server,
         _full_disk,
         _taken_port,
+        _taken_apart,
         _merged_sides,
         _released_in_shortage,
         _worker_that_can_not_start,
         _udp_port_and_death,
         _refused_filter,
+        _barred_in_recovery,
         _clients_of_new_address,
     )
     for draw in rng.sample(draws, rng.choice([1, 2])) if services else ():
@@ -104,12 +110,35 @@ def _taken_port(rng: Random, item: Object, at: float) -> Iterator[Event]:
     yield Event(0.1, PUT, (slice_of(item),))
     yield Event(at, API, ("restart", rng.choice([0.5, 2.0])))
     yield Event(at, CRASH)
+    if rng.random() < 0.6:
+        # A state that is too old: the agent has nothing to serve before the server answers.
+        yield Event(at + 0.005, CLOCK, (1e8,))
     for number in rng.sample(range(FIRST_PROXY_PORT, FIRST_PROXY_PORT + 5), 2):
         yield Event(at + 0.01, TAKE, (number, True, rng.choice([0.3, 2.0])))
     if rng.random() < 0.5:
         yield Event(at + 0.02, REFUSE, (rng.choice([1, 2]),))
     for _ in range(5):
         yield client_of(rng, item, at + 0.15 + rng.random(), NODE_IP)
+
+
+def _taken_apart(rng: Random, item: Object, at: float) -> Iterator[Event]:
+    """Have other programs two node ports of a Service, one of them for longer."""
+    spec = item["spec"]
+    ports = [
+        {"name": "http", "port": 80, "protocol": "TCP", "targetPort": 8080},
+        {"name": "admin", "port": 81, "protocol": "TCP", "targetPort": 8081},
+    ]
+    inside = {**item, "spec": {**spec, "type": "ClusterIP", "ports": ports}}
+    outside = with_health_check(inside)
+    for each in inside, slice_of(inside):
+        yield Event(max(0.0, at - IN_FORCE_S), PUT, (each,))
+    numbers = [port["nodePort"] for port in outside["spec"]["ports"]]
+    short, long = rng.sample(numbers, 2)
+    yield Event(at - 0.05, TAKE, (short, True, 0.5))
+    yield Event(at - 0.05, TAKE, (long, True, 6.0))
+    yield Event(at, PUT, (outside,))
+    for _ in range(3):
+        yield _dial(at + IN_FORCE_S + 3.0 * rng.random(), "10.3.0.1", (NODE_IP, short, "TCP"))
 
 
 def _merged_sides(rng: Random, item: Object, at: float) -> Iterator[Event]:
@@ -164,20 +193,37 @@ def _udp_port_and_death(rng: Random, item: Object, at: float) -> Iterator[Event]
 
 def _refused_filter(rng: Random, item: Object, at: float) -> Iterator[Event]:
     """Have a Service get other source ranges, which the kernel doesn't take for a while."""
-    ip = item["spec"]["clusterIP"].rpartition(".")[2]
-    balanced = {
-        **item,
-        "spec": {**item["spec"], "type": "LoadBalancer", "loadBalancerSourceRanges": [_DENIED]},
-        "status": {"loadBalancer": {"ingress": [{"ip": f"203.0.113.{ip}"}]}},
-    }
-    spec = {**balanced["spec"], "loadBalancerSourceRanges": [_ADMITTED]}
-    for each in balanced, slice_of(item):
+    for each in _balanced(item, _DENIED), slice_of(item):
         yield Event(max(0.0, at - IN_FORCE_S), PUT, (each,))
     yield Event(at - 0.01, SHORT, (FILTER, errno.ENOMEM, 0, 4.0))
-    yield Event(at, PUT, ({**balanced, "spec": spec},))
-    at_balancer = (f"203.0.113.{ip}", 80, item["spec"]["ports"][0]["protocol"])
-    for client in ("10.3.9.2", "10.3.9.2", "10.3.0.1"):
-        yield _dial(at + IN_FORCE_S + rng.random(), client, at_balancer)
+    yield Event(at, PUT, (_balanced(item, _ADMITTED),))
+    for client in (_BARRED, _BARRED, "10.3.0.1"):
+        yield _dial(at + IN_FORCE_S + rng.random(), client, _balancer_of(item))
+
+
+def _barred_in_recovery(rng: Random, item: Object, at: float) -> Iterator[Event]:
+    """Have clients outside of a Service's source ranges wait where its port is recovered."""
+    for each in _balanced(item, _ADMITTED), slice_of(item):
+        yield Event(max(0.0, at - IN_FORCE_S), PUT, (each,))
+    yield Event(at, API, ("restart", 0.5))
+    yield Event(at, CRASH)
+    yield Event(at + 0.005, CLOCK, (1e8,))
+    for _ in range(4):
+        yield _dial(at + 0.1 + 0.6 * rng.random(), _BARRED, _balancer_of(item))
+
+
+def _balanced(item: Object, ranges: str) -> Object:
+    """Return a Service with a load balancer that takes clients of one network."""
+    spec = {**item["spec"], "type": "LoadBalancer", "loadBalancerSourceRanges": [ranges]}
+    ingress = [{"ip": _balancer_of(item)[0]}]
+    return {**item, "spec": spec, "status": {"loadBalancer": {"ingress": ingress}}}
+
+
+def _balancer_of(item: Object) -> tuple[str, int, str]:
+    """Return the address of that load balancer."""
+    spec = item["spec"]
+    number = spec["clusterIP"].rpartition(".")[2]
+    return f"203.0.113.{number}", 80, str(spec["ports"][0]["protocol"])
 
 
 def _clients_of_new_address(rng: Random, item: Object, at: float) -> Iterator[Event]:
