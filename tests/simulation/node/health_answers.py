@@ -82,9 +82,11 @@ class HealthAnswers:
             what = "the kernel has refused the last change, and the status shows no problem"
             self._world.judgements.check(SHOWN, bool(facts.steering.problem), what)
             if self._waits_for_rules:
-                answer = answer_healthz(facts, self._world.unix() + _LATE_S).status
+                later, check = self._world.unix() + _LATE_S, self._world.judgements.check
+                answer = answer_healthz(facts, later).status
                 what = f"{answer} a minute after the kernel has refused a change"
-                self._world.judgements.check(HEALTHZ, answer == 503, what)
+                check(HEALTHZ, answer == 503, what)
+                check(LIVEZ, answer_livez(facts, later).status == 200, "a change waits")
 
     @property
     def _waits_for_rules(self) -> bool:

@@ -191,4 +191,18 @@ MUTANTS: Mapping[str, Mutant] = {
         "return _inside(self.cluster_networks, self.primary_addresses, family)",
         "policy",
     ),
+    # -- of oracles that have no other one
+    "livez-fails-for-a-late-change": Mutant(
+        "health",
+        "is_healthy=view.sync.turned_s_ago < STUCK_S",
+        "is_healthy=is_working(view, now)",
+        "status",
+    ),
+    "refusal-is-not-shown": Mutant("rules", "        self._condition.set(str(exc))\n", "", _ROUNDS),
+    "last-state-is-read-and-not-served": Mutant(
+        "last_state",
+        "        self._sync.publish(snapshot)\n        return True",
+        "        return True",
+        _WATCHERS,
+    ),
 }
