@@ -354,13 +354,15 @@ class Checks:
         claim = self.world.cluster.last.frontends.get(client.at)
         for process in self.world.machine.alive(WORKER):
             is_old = agent is not None and process.parent is not agent.process
-            if is_old and process.main is not None and client.stream in process.kernel.taken:
+            has_it = client.stream is None or client.stream in process.kernel.taken
+            if is_old and process.main is not None and has_it:
                 owners = {
                     listener.group.reference
                     for listener in process.main._worker._listeners.values()
                     if listener.sock.core.shared.port == target
                 }
-                return bool(owners) and (claim is None or claim.name not in owners)
+                if owners and (claim is None or claim.name not in owners):
+                    return True
         return False
 
     def target_of(self, at: Dialled) -> Target | None:
