@@ -92,7 +92,7 @@ def make_plan(seed: int) -> Plan:
     is_restarting = starting.random() < RESTARTS
     if is_restarting:
         features = frozenset(f for f in sorted(features) if starting.random() < QUIET)
-        calm_at = starting.choice([6.0, 12.0, 16.0])
+        calm_at = starting.choice([6.0, 6.0, 12.0])
     drawing = _Drawing(rng, features, calm_at)
     objects = tuple(drawing.objects())
     events = list(drawing.events())

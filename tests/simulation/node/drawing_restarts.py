@@ -36,14 +36,14 @@ from .plan import (
     Object,
 )
 
-RESTARTS = 0.3
+RESTARTS = 0.25
 """How many plans have something like that."""
 QUIET = 0.25
 """Such a plan keeps that share of what else it has."""
 
 KEPT = 0.4
 """In that share of them workers go on when an agent dies; in others, their ports are recovered."""
-CROWDED = 0.05
+CROWDED = 0.03
 """How many plans have other programs at more ports than are tried at once."""
 CROWD = 300
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 HEALTHZ, LIVEZ, SHOWN = "answers to /healthz", "answers to /livez", "refused rules are shown"
 ORACLES = (HEALTHZ, LIVEZ, SHOWN)
 
-_LOOK_S = 0.5
+_LOOK_S = 1.0
 # An agent has a worker's first message, or learns of its end, in that time.
 _TOLD_S = 0.2
 # For a worker in the place of one that has died, also of the third in a row.

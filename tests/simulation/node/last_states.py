@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .agents import AgentRun
     from .world import World
 
-KEPT, RESTORED = "state kept at an orderly end", "last state served"
+KEPT, RESTORED = "state kept on disk", "last state served"
 ORACLES = (KEPT, RESTORED)
 
 FILE = "state.json.gz"
@@ -30,6 +30,8 @@ _MAX_AGE_S = 86400.0
 _SERVED_S = 1.0
 # In which a stopped process, or a disk that was full, may have kept a write from its time.
 _LATE_S = 3.0
+# After a write that has failed, the next one comes half a minute later.
+_RETRIED_S = 31.0
 
 
 class LastStates:
@@ -48,7 +50,7 @@ class LastStates:
     # -- what is kept ------------------------------------------------------------------------------
 
     def ended(self, run: AgentRun) -> None:
-        """Judge the file of an agent that ends in order."""
+        """Judge the file of an agent that ends in order, or is at rest."""
         world = self._world
         file = world.disk.files.get(FILE)
         if not world.plan.keeps_state or not world.checks.has_served(run):
@@ -70,6 +72,14 @@ class LastStates:
             world.judgements.excuse(KEPT, "a part of it waited for its turn")
         else:
             world.judgements.check(KEPT, not wrong, f"the file has {wrong[:3]}")
+
+    def check_rest(self) -> None:
+        """Judge the file of an agent for which nothing has changed for long."""
+        world, run = self._world, self._world.agent
+        file = world.disk.files.get(FILE)
+        is_tried_again = self._failed_at > world.timeline.now - _RETRIED_S
+        if run is not None and file is not None and not (file.is_torn or is_tried_again):
+            self.ended(run)
 
     def _why_not_written(self, run: AgentRun) -> str:
         world, now = self._world, self._world.timeline.now

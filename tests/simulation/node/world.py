@@ -185,6 +185,7 @@ class World(ProcessWorld[AgentMachine]):
         self.freshness.disturb()
         self.run_for(_SETTLED_S)
         check_rest(self)
+        self.last_states.check_rest()
         first_calm = self._dial_all()
         self.run_for(_SERVED_S)
         check_clients(self, first_calm)
