@@ -194,6 +194,7 @@ class Checks:
             self._check_progress()
             self._check_health_ports()
             world.lacks.check()
+            world.health.look()
 
     def _has_changed(self, client: Client) -> bool:
         """Return whether the Service that a client has dialled has changed since."""

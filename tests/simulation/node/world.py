@@ -205,7 +205,6 @@ class World(ProcessWorld[AgentMachine]):
     def after_step(self) -> None:
         """Part of ProcessWorld."""
         self.checks.after_step()
-        self.health.look()
 
     # -- agents ------------------------------------------------------------------------------------
 
