@@ -162,7 +162,8 @@ class Streaks:
         else:
             is_known = shown.dials.is_on and shown.dials.last_at in {each.at for each in later}
             judgements.check(STREAKS, is_known, f"{what} failed, and isn't known to")
-            fewest, most = _bounds(in_row, [e for e in (*unsure, *maybe) if not e.is_of_node])
+            others = [each for each in (*unsure, *maybe) if not each.is_of_node]
+            fewest, most = _bounds(in_row, others, self._reported_s)
             judgements.check(
                 STREAKS,
                 fewest <= shown.dials.failures <= most,
@@ -181,18 +182,20 @@ def _failures(dials: Iterable[_Dial]) -> int:
     return sum(each.has_failed for each in dials)
 
 
-def _bounds(sure: Sequence[_Dial], unsure: Sequence[_Dial]) -> tuple[int, int]:
-    """Return how many failures in a row may be known, if the last dial failed."""
+def _bounds(sure: Sequence[_Dial], unsure: Sequence[_Dial], report_s: float) -> tuple[int, int]:
+    """Return how many failures in a row may be known, if the last dial failed.
+
+    An answer that is reported after a later failure of another worker doesn't divide them.
+    """
     dials = [*sure, *unsure]
+    failed = [each.at for each in dials if each.has_failed]
+    dividing = [
+        each
+        for each in sure
+        if not each.has_failed and not any(each.at <= at <= each.at + report_s for at in failed)
+    ]
     fewest = sum(each.has_failed and each.at > _answered_at(dials) for each in sure)
-    most = 0
-    for worker in dict.fromkeys(each.worker for each in dials):
-        own = [each for each in dials if each.worker is worker]
-        failed = [each.at for each in own if each.has_failed and each.at > _answered_at(own)]
-        # Those that ended before another worker's answer aren't in this row.
-        if failed and max(failed) > _answered_at(sure):
-            most += len(failed)
-    return fewest, most
+    return fewest, sum(at > _answered_at(dividing) for at in failed)
 
 
 def _answered_at(dials: Iterable[_Dial]) -> float:
