@@ -20,7 +20,7 @@ import os
 import pkgutil
 import random
 import select
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from random import Random
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -72,18 +72,28 @@ def _nothing() -> None:
     """Instead of what changes this process."""
 
 
+def _has_host(_ip: str) -> None:
+    """Part of the neighbour table."""
+
+
 def _find_no_caller(*_args: object) -> tuple[str, int, str, None]:
     """Part of logging.Logger."""
     return "", 0, "", None
 
 
 @contextlib.contextmanager
-def installed(kernel: Kernel, rng: Random, constants: Mapping[str, int]) -> Iterator[None]:
+def installed(
+    kernel: Kernel,
+    rng: Random,
+    constants: Mapping[str, int],
+    absent_hop: Callable[[str], str | None] = _has_host,
+) -> Iterator[None]:
     """Have the data plane call a simulated kernel while this lasts.
 
     Args:
         rng: For choices that are random on a node.
         constants: Other values of the data plane's constants, wherever a module has them.
+        absent_hop: Part of the neighbour table; by default a host answers for each address.
     """
     fakes: dict[str, Any] = {}
     for name, (real, functions) in _SYSTEM.items():
@@ -94,7 +104,7 @@ def installed(kernel: Kernel, rng: Random, constants: Mapping[str, int]) -> Iter
     others = {
         "EPHEMERAL": _Ports(),
         "_return_freed_memory": _nothing,
-        "absent_hop": kernel.network.absent_hop,
+        "absent_hop": absent_hop,
         "random": rng,
         **constants,
     }

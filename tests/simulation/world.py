@@ -272,7 +272,7 @@ class World:
         with (
             logging_to(logging.NullHandler(), "userspace_proxy", logging.CRITICAL),
             logging_to(_Lines(self._ended), LOGGER, logging.INFO),
-            installed(self.kernel, self.rng, constants),
+            installed(self.kernel, self.rng, constants, self.network.absent_hop),
             watching(self),
         ):
             try:
