@@ -117,6 +117,7 @@ class Checks:
             lambda: self.world.now,
             self._listed,
             has_shares="shares" in self.world.plan.features,
+            list_s=world.plan.list_s,
             copies=lambda kind: Copy(kind, self.items.__contains__, _of_earlier(resumed, kind)),
         )
         self._forget(resumed)

@@ -58,6 +58,8 @@ class Follower:
         """Those of its lines, in order."""
         self.events = 0
         self.is_expired = self.went_back = False
+        self.is_late = False
+        """A list was complete at its deadline, so it may have been given up."""
         self.page: dict[str, Any] | None = None
         """The last page, if it is complete."""
         self.next_token: str | None = None
@@ -212,12 +214,22 @@ class Follower:
             self.listed_version = metadata["resourceVersion"]
         if not metadata.get("continue"):
             self.copy.end_list(self.listed_version)
-            self._note_success()
+            self.is_late = self.over_at - self.lists_since > self.checks.list_s - _SOON_S
+            if self.is_late:
+                self.outage.doubt()
+            else:
+                self._note_success()
 
-    def _note_left(self, exchange: Exchange) -> None:
-        """Note that the client gave a request up, some time ago."""
+    def _note_left(self, exchange: Exchange, *, is_watch: bool) -> None:
+        """Note that the client gave a request up, some time ago.
+
+        Args:
+            is_watch: A watch follows, so a list that was late wasn't given up.
+        """
         now = self.checks.now()
-        if self.question is not None and not self._is_answered:
+        if self.is_late and is_watch:
+            self._note_success()
+        elif self.question is not None and not self._is_answered:
             self.outage.give_up(self.question.began, now)
         elif self.is_watch and exchange.code == 200:
             # Silence of a watch, which takes long.
@@ -262,7 +274,8 @@ class Follower:
     @property
     def _is_left(self) -> bool:
         """Whether the client gave the last request up, at a time of its own."""
-        return not self.is_over or not (self.question is None or self._is_answered)
+        is_read = self.is_over and (self.question is None or self._is_answered)
+        return not is_read or self.is_late
 
     @property
     def _is_answered(self) -> bool:
@@ -298,7 +311,7 @@ class Follower:
             self.must_begin_by = None
         if self.last is not None:
             if self._is_left:
-                self._note_left(self.last)
+                self._note_left(self.last, is_watch=is_watch)
             self._conclude()
             self.had_problem = self.had_problem or self.is_failed or bool(self.last.error)
             self._check_wait()
@@ -340,7 +353,8 @@ class Follower:
             self.copy.begin_list(self.data, is_first=not token)
         self.last, self.is_watch, self.is_paging = exchange, is_watch, bool(token)
         self.question = self.must_ask_at = None
-        self.is_over = self.is_expired = self.went_back = False
+        self.is_over = self.is_expired = self.went_back = self.is_late = False
+        self.has_listed = self.has_listed or is_watch
         self.data.clear()
         self.page = None
         if is_watch:
@@ -419,6 +433,9 @@ class Follower:
     def _conclude_list(self) -> None:
         if self.page is None:
             self.is_failed, self.wants = True, "list"
+            return
+        if self.is_late:
+            self.wants, self.versions, self.version = "either", [], self.listed_version
             return
         self.next_token = self.page["metadata"].get("continue")
         self.wants = "page" if self.next_token else "watch"

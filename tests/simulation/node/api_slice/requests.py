@@ -34,6 +34,7 @@ class RequestChecks:
         listed: Callable[[Follower], object],
         *,
         has_shares: bool,
+        list_s: float,
         copies: Callable[[str], Copy],
     ) -> None:
         self.judgements = judgements
@@ -41,6 +42,8 @@ class RequestChecks:
         self.now = now
         self.listed = listed
         self.has_shares = has_shares
+        self.list_s = list_s
+        """The longest a list may take."""
         self.recovered_at = float("-inf")
         """When a request has succeeded after a problem, so that others needn't wait."""
         self.followers = {kind: Follower(kind, self, copies(kind)) for kind in _KIND_OF.values()}
