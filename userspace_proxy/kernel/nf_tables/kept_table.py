@@ -204,7 +204,9 @@ class KeptTable(NftTable):
         """Write a difference of elements; return whether the kernel accepted it."""
         try:
             self.write(self.steps(removed, added))
-        except NftablesError:
+        except NftablesError as exc:
+            if not exc.is_certain:
+                self._unconfirmed.update(added)
             return False
         return True
 

@@ -353,6 +353,29 @@ def test_what_was_put_right_by_a_call_whose_answer_was_lost_is_reported_by_the_n
     assert table.repair() == Repair()
 
 
+def test_what_was_put_right_before_the_rest_was_refused_is_reported_by_the_next_one(
+    node, table, contents, monkeypatch
+):
+    contents.elements = {WEB, DNS}
+    table.write_all()
+    node.run("nft delete element inet ours ports { 53 }")
+    commit = Ruleset.commit
+    answers = iter([(errno.ENOBUFS, False), (errno.ENOMEM, True)])
+
+    def commit_unheard_then_refuse(ruleset, messages):
+        code, is_certain = next(answers)
+        if not is_certain:
+            commit(ruleset, messages)
+        raise NftablesError(code, 0, is_certain=is_certain)
+
+    with monkeypatch.context() as memory:
+        memory.setattr(Ruleset, "commit", commit_unheard_then_refuse)
+        with pytest.raises(NftablesError, match="memory"):
+            table.repair()
+    assert table.repair() == Repair(added={DNS})
+    assert table.repair() == Repair()
+
+
 def test_a_table_that_another_program_owns_is_a_conflict(node, table):
     with closing(OwnedTable("ours", lambda _writer: None)) as owned:
         owned.put_right()
