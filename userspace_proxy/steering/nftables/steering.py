@@ -318,6 +318,8 @@ class NftablesProgrammer(NatProgrammer):
                 continue
             if touched[frontend] is None:
                 self._ended[frontend] = target
+                # It may return before anything is removed.
+                self._note_translated(frontend, target.port)
                 continue
             is_concerned = target.is_on or frontend.protocol is Protocol.UDP
             if is_concerned and target.choices != self._choices(frontend):

@@ -225,6 +225,14 @@ async def test_what_led_elsewhere_meanwhile_counts_as_stale(node, steering):
     assert await steering._do(stale_after_restoring) == {WEB: 6666, DNS: 7777}
 
 
+async def test_a_frontend_that_returns_at_once_is_known_to_have_led_to_endpoints(node, steering):
+    choice = EndpointChoice((SocketAddress("10.244.1.2", 8080),))
+    await steering.apply({WEB: KernelTarget(36002, (choice,))})
+    await steering.change({}, [WEB])
+    await steering.change({WEB: 36003}, ())
+    assert await steering._do(lambda programmer: programmer._stale) == {WEB: 36002}
+
+
 @pytest.mark.parametrize("ends", ["another run without the frontend", "clean_up by another run"])
 async def test_flows_to_endpoints_of_an_earlier_run_end_with_their_frontend(
     node, steering, dial, ends
