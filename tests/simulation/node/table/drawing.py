@@ -48,6 +48,8 @@ def make_plan(seed: int) -> Plan:
         steps += drawer.last_drifts()
     if {"drift", "neighbour"} <= features:
         steps += drawer.last_listing()
+    if {"drift", "lost answers", "clients"} <= features:
+        steps += drawer.last_answer()
     return Plan(seed, features, node, tuple(steps))
 
 
@@ -180,6 +182,21 @@ class _Drawer:
             Step(p.REPAIR),
         ]
 
+    def last_answer(self) -> list[Step]:
+        """Return a drift that clients meet, and a repair whose answer is lost."""
+        rng = self._rng
+        drifts = [one for one in self._drifts if one != "policy"]
+        number = rng.randrange(1000)
+        return [
+            Step(p.REPAIR),
+            Step(p.DRIFT, name=rng.choice(drifts), number=number),
+            *(self._client() for _ in range(6)),
+            Step(p.FAULT, name="lost answer", number=rng.randrange(1000)),
+            Step(p.REPAIR),
+            Step(p.LATER, seconds=1.0),
+            Step(p.REPAIR),
+        ]
+
     def _before(self) -> list[Step]:
         rng, has, steps = self._rng, self._has, []
         if "clients" in has:
@@ -252,7 +269,13 @@ class _Drawer:
             self._last[frontend] = self._target(frontend)
             change = Step(p.CHANGE, ((frontend, self._last[frontend]),))
             return [*crowd, change, Step(p.FORGET)]
-        leaves, returns = Step(p.CHANGE, gone=(frontend,)), Step(p.CHANGE, ((frontend, before),))
+        leaves = Step(p.CHANGE, gone=(frontend,))
+        if rng.random() < 0.4:
+            # Before what it had is removed.
+            self._last[frontend] = self._target(frontend)
+            back = Step(p.CHANGE, ((frontend, self._last[frontend]),))
+            return [*crowd, leaves, back, Step(p.FORGET)]
+        returns = Step(p.CHANGE, ((frontend, before),))
         others = [replace(one, port=one.port + 10) for one in crowd]
         return [*crowd, Step(p.COUNT), leaves, Step(p.FORGET), returns, *others, Step(p.COUNT)]
 

@@ -52,8 +52,7 @@ class Known:
         """How many repairs may still write a table anew, as events were lost, or late."""
         self.has_lost_now = False
         self.has_failed = False  # The kernel has, within the last step.
-        self.has_failed_tracking = False
-        """Whether connection tracking failed, or an answer was late."""
+        self.has_failed_tracking = False  # So has connection tracking, or an answer was late.
         self.may_remove = False
         self._old: Targets = {}
         self._new: Targets = {}
@@ -66,6 +65,7 @@ class Known:
         self._last: dict[Frontend, Target] = {}
         """The last targets of frontends that are no longer steered."""
         self._left: set[Frontend] = set()  # Those that the process before has left.
+        self._is_new = False  # Whether there was one, and this one has applied nothing.
         self._unended: set[Frontend] = set()  # Those of them whose flows weren't removed yet.
         self._has_forgotten = False
         """Whether the process can't know what an earlier one led where."""
@@ -120,6 +120,8 @@ class Known:
         if self._node.node.event_calls:
             self.lose_events()
         self._may_be.clear()
+        if self._is_new:
+            self._forget_last()
         self._pins_are_sure = False
 
     def still_drifted(self) -> None:
@@ -207,17 +209,21 @@ class Known:
             self._last.pop(frontend, None)
         self._unended.clear()
         if not self.is_sure:
-            # What showed where clients were led may be gone.
-            self._last.clear()
-            self._has_forgotten = True
-            self._forget_ports()
-            self._absent = dict.fromkeys(FRONTENDS, self._last_entry())
+            self._forget_last()
+        self._is_new = True
         self._counts.clear()
         self._reported.clear()
         # Until then the kernel leads clients by them.
         self._lost_pins |= self._pins.keys()
         self._pins.clear()
         self._unsure_counts.clear()
+
+    def _forget_last(self) -> None:
+        """Note that what showed a new process where clients were led may be gone."""
+        self._last.clear()
+        self._has_forgotten = True
+        self._forget_ports()
+        self._absent = dict.fromkeys(FRONTENDS, self._last_entry())
 
     def forgotten(self) -> None:
         """Note that nothing is steered any more."""
@@ -233,6 +239,7 @@ class Known:
 
     def begin_counts(self) -> None:
         """Note that the process has written its tables for the first time, which are empty."""
+        self._is_new = False
         self._counts.clear()
         self._reported.clear()
         self._lost_pins.clear()

@@ -28,7 +28,10 @@ class KnownLinks:
     def begin(self) -> None:
         """Note that a step of the product begins."""
         self._are_late = any(sock.has_late for sock in self._node.kernel.sockets)
-        self._interrupted = self._node.routes.interrupted
+        if self._interrupted != self._node.routes.interrupted:
+            # After that listing there was a pause, too.
+            self._interrupted = self._node.routes.interrupted
+            self._changed_at = self._node.kernel.now()
 
     def round_over(self) -> None:
         """Note that a repair is complete."""

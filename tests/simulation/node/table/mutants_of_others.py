@@ -55,7 +55,28 @@ MUTANTS: Mapping[str, Mutant] = {
         "        self._stale = self._stale | removed",
         "steering.nftables",
     ),
+    "frontend-that-returns-was-never-steered": Mutant(
+        "programmer",
+        "self._stale[frontend] = self._stale.get(frontend) if port is None else port",
+        "self._stale[frontend] = port",
+        "steering",
+    ),
+    # -- what is left
+    "chooser-of-an-old-target-stays-in-use": Mutant(
+        "kernel_rules",
+        "            if old is not None:\n"
+        "                self._uses[chooser_of(frontend, old)] -= 1\n"
+        "            if target",
+        "            if target",
+        "steering.nftables",
+    ),
     # -- answers
+    "what-a-lost-answer-wrote-is-not-told": Mutant(
+        "kept_table",
+        "return Repair(count, removed, added | unconfirmed)",
+        "return Repair(count, removed, added)",
+        "kernel.nf_tables",
+    ),
     "late-answer-counts-for-the-next-request": Mutant(
         "sockets",
         "            if number_of(block) in numbers:\n                return block\n",

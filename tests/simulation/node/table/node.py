@@ -138,6 +138,8 @@ class Machine:
             case "refused message":
                 tables.faults += [Fault(code, at_end=True)] * (1 + step.number % 3)
             case "lost answer":
+                # The kernel may refuse, too, what the product does about it.
+                tables.faults += [Fault(code)] * (step.number % 3 == 0)
                 tables.faults.append(Fault(errno.ENOBUFS, answer_is_lost=True))
             case "query":
                 tables.query_faults.append(errno.ENOBUFS)
