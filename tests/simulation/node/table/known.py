@@ -227,6 +227,7 @@ class Known:
 
     def forgotten(self) -> None:
         """Note that nothing is steered any more."""
+        self._absent = dict.fromkeys(FRONTENDS, self._last_entry())
         self._may_be.clear()
         if not self.is_sure:
             # Another program may have deleted what showed where clients were led.
