@@ -83,8 +83,10 @@ class KeptTable(NftTable):
         """Everything but the elements, as the kernel lists it; None where it is unknown."""
         self._is_right = False
         """Whether the last comparison, or writing all of it, succeeded."""
-        self._unconfirmed: set[SetElement] = set()
+        self._may_be_added: set[SetElement] = set()
         """What was missing and may be written: the kernel's answer was lost."""
+        self._may_be_removed: set[SetElement] = set()
+        """What was there and may be removed, likewise."""
 
     def is_known(self) -> bool:
         """Return whether it contains what was written last."""
@@ -166,12 +168,13 @@ class KeptTable(NftTable):
                 self._write_all(want)
         except NftablesError as exc:
             if not exc.is_certain:
-                self._unconfirmed |= added
+                self._note_unconfirmed(removed, added)
             raise
         self._is_right = True
         # With those that a call before it has written, which didn't learn of it.
-        unconfirmed, self._unconfirmed = self._unconfirmed, set()
-        return Repair(count, removed, added | unconfirmed)
+        repair = Repair(count, removed | self._may_be_removed, added | self._may_be_added)
+        self._may_be_removed, self._may_be_added = set(), set()
+        return repair
 
     def write_all(self) -> None:
         """Write it anew, whatever there is.
@@ -206,9 +209,14 @@ class KeptTable(NftTable):
             self.write(self.steps(removed, added))
         except NftablesError as exc:
             if not exc.is_certain:
-                self._unconfirmed.update(added)
+                self._note_unconfirmed(removed, added)
             return False
         return True
+
+    def _note_unconfirmed(self, removed: Iterable[SetElement], added: Iterable[SetElement]) -> None:
+        """Note what a transaction whose answer was lost may have changed."""
+        self._may_be_removed.update(removed)
+        self._may_be_added.update(added)
 
     def _write_all(self, elements: Iterable[SetElement]) -> None:
         steps = self.steps((), elements)

@@ -353,6 +353,25 @@ def test_what_was_put_right_by_a_call_whose_answer_was_lost_is_reported_by_the_n
     assert table.repair() == Repair()
 
 
+def test_what_was_removed_by_a_call_whose_answer_was_lost_is_reported_by_the_next_one(
+    node, table, contents, monkeypatch
+):
+    table.write_all()
+    node.run("nft 'add element inet ours ports { 53 }; add rule inet ours input counter'")
+    commit = Ruleset.commit
+
+    def commit_unheard(ruleset, messages):
+        commit(ruleset, messages)
+        raise NftablesError(errno.ENOBUFS, 0, is_certain=False)
+
+    with monkeypatch.context() as memory:
+        memory.setattr(Ruleset, "commit", commit_unheard)
+        with pytest.raises(NftablesError, match="buffer"):
+            table.repair()
+    assert table.repair() == Repair(removed={DNS}, added={WEB})
+    assert table.repair() == Repair()
+
+
 def test_what_was_put_right_before_the_rest_was_refused_is_reported_by_the_next_one(
     node, table, contents, monkeypatch
 ):
