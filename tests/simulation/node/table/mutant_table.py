@@ -68,8 +68,9 @@ MUTANTS: Mapping[str, Mutant] = {
     "path-not-undone": _steering("steering", "            self._kernel_path.undo(before)\n", ""),
     "flows-to-endpoints-stay": _steering(
         "steering",
+        "target.choices != self._choices(frontend):\n"
         "                self._note_translated(frontend, target.port)\n",
-        "                pass\n",
+        "target.choices != self._choices(frontend):\n                pass\n",
     ),
     "ended-not-noted": _steering(
         "steering", "                self._ended[frontend] = target\n", "                pass\n"

@@ -71,10 +71,16 @@ MUTANTS: Mapping[str, Mutant] = {
         "steering.nftables",
     ),
     # -- answers
+    "what-a-lost-answer-removed-is-not-told": Mutant(
+        "kept_table",
+        "Repair(count, removed | self._may_be_removed, added | self._may_be_added)",
+        "Repair(count, removed, added | self._may_be_added)",
+        "kernel.nf_tables",
+    ),
     "what-a-lost-answer-wrote-is-not-told": Mutant(
         "kept_table",
-        "return Repair(count, removed, added | unconfirmed)",
-        "return Repair(count, removed, added)",
+        "Repair(count, removed | self._may_be_removed, added | self._may_be_added)",
+        "Repair(count, removed | self._may_be_removed, added)",
         "kernel.nf_tables",
     ),
     "late-answer-counts-for-the-next-request": Mutant(
