@@ -22,7 +22,7 @@ FEATURES = (
 )  # fmt: skip
 _RARE = {
     "small buffer": 0.06, "lacks": 0.15, "slow": 0.15, "lost answers": 0.12, "neighbour": 0.2,
-    "crowds": 0.3, "takers": 0.2, "unrest": 0.25,
+    "crowds": 0.3, "takers": 0.2, "unrest": 0.25, "begun anew": 0.2,
 }  # fmt: skip
 _NETWORKS = {4: ("10.244.0.0/16", "10.1.0.0/16"), 6: ("fd00:244::/32", "fd00:1::/64")}
 _FAULTS = {

@@ -128,11 +128,7 @@ class Oracles(ClientOracles):
             must = expecting.must_be_gone(entry, last, now, self._node.refuse_port)
             if now is not None and not self.links.changed and self._leads_nowhere(entry):
                 must = must or not (expecting.is_answered(entry) or entry.is_reset)
-            here = {*NODE_ADDRESSES, *self._node.kernel.addresses}
-            is_of_proxy = entry.is_translated and entry.leads_to.ip in here
-            was_absent = entry.number <= self._absent.get(frontend, 0)
-            is_excused = entry.is_reset and (is_of_proxy or was_absent or expecting.is_odd(entry))
-            if must and entry.flow.protocol == 6 and is_excused:
+            if must and self._is_earlier_reset(entry):
                 self._judge.excuse("stale flow ends", "a reset from before the frontend")
                 continue
             self._judge.check(
@@ -140,6 +136,14 @@ class Oracles(ClientOracles):
                 not must,
                 lambda e=entry, t=now: f"{e.flow} leads to {e.leads_to}, not to {t}",  # type: ignore[misc]
             )
+
+    def _is_earlier_reset(self, entry: Entry) -> bool:
+        """Return whether a connection was reset of which the product needn't know."""
+        here = {*NODE_ADDRESSES, *self._node.kernel.addresses}
+        is_of_proxy = entry.is_translated and entry.leads_to.ip in here
+        was_absent = entry.number <= self._absent.get(expecting.frontend_of(entry), 0)
+        is_earlier = is_of_proxy or was_absent or expecting.is_odd(entry)
+        return entry.flow.protocol == 6 and entry.is_reset and is_earlier
 
     def _note_last(self, before: Targets, applied: Targets) -> None:
         """Note where frontends led that aren't steered any more."""
@@ -178,6 +182,9 @@ class Oracles(ClientOracles):
         last = self._last.get(frontend)
         some = {one.get(frontend): None for one in self.candidates(applied)}
         is_one_of_them = any(not expecting.must_be_gone(entry, last, one, port) for one in some)
+        if not is_one_of_them and self._is_earlier_reset(entry):
+            self._judge.excuse("stale flow ends", "a reset from before the frontend")
+            return
         to = expecting.place_in_words(entry)
         self._judge.check(
             "stale flow ends",

@@ -250,6 +250,9 @@ class World:
             self.judgements.check(
                 "forwarding", bool(found) == is_off, f"no kernel path for {found}"
             )
+            if (INET, TABLE) not in self.node.tables.ruleset.tables:
+                # Another program may have flushed all rules.
+                oracles.taker = None
             if not was_disturbed:
                 oracles.told(steering.unsteered, self.applied)
         self._judge(self.applied, is_forgotten=is_done and self._is_applied)
