@@ -30,6 +30,7 @@ class Another:
 
     def __init__(self, tables: NfTables, kernel: NetlinkKernel) -> None:
         self._tables = tables
+        self._kernel = kernel
         self._sock = NetlinkSocket(kernel, NETFILTER)
         self._number = 0
         self.last_chain = 0
@@ -120,9 +121,11 @@ class Another:
         frame = wire.netfilter(0, 10)
         begin = wire.message(_BEGIN, wire.F_REQUEST, self._number, 0, frame)
         end = wire.message(_END, wire.F_REQUEST, self._number, 0, frame)
+        # Failures are those of the product.
         faults, self._tables.faults = self._tables.faults, []
+        slow, self._kernel.slow_answers = self._kernel.slow_answers, []
         self._tables.receive(self._sock, b"".join((begin, *messages, end)))
-        self._tables.faults = faults
+        self._tables.faults, self._kernel.slow_answers = faults, slow
         code = 0
         while self._sock.is_readable():
             data = self._sock.take()
