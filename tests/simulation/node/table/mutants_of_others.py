@@ -71,18 +71,6 @@ MUTANTS: Mapping[str, Mutant] = {
         "steering.nftables",
     ),
     # -- answers
-    "what-a-lost-answer-removed-is-not-told": Mutant(
-        "kept_table",
-        "Repair(count, removed | self._may_be_removed, added | self._may_be_added)",
-        "Repair(count, removed, added | self._may_be_added)",
-        "kernel.nf_tables",
-    ),
-    "what-a-lost-answer-wrote-is-not-told": Mutant(
-        "kept_table",
-        "Repair(count, removed | self._may_be_removed, added | self._may_be_added)",
-        "Repair(count, removed | self._may_be_removed, added)",
-        "kernel.nf_tables",
-    ),
     "late-answer-counts-for-the-next-request": Mutant(
         "sockets",
         "            if number_of(block) in numbers:\n                return block\n",
