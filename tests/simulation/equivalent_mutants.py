@@ -26,6 +26,26 @@ EQUIVALENT: Mapping[tuple[str, str, str], str] = {
         "sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 2)",
     ): "any number but 0 sets it",
     (
+        "dataplane.relay",
+        "self.reads_to_empty = False",
+        "self.reads_to_empty = True",
+    ): "each short read is followed by one that finds nothing",
+    (
+        "dataplane.shedding",
+        "self._is_for_memory = False",
+        "pass",
+    ): "it is set before it is read",
+    (
+        "dataplane.tcp_dial",
+        "self._is_dialling = False",
+        "self._is_dialling = True",
+    ): "what it guards is idempotent, and each dial sets it",
+    (
+        "cluster.persistent",
+        "for mine, others in zip(self._parts, other._parts, strict=True):",
+        "for mine, others in zip(self._parts, other._parts, strict=False):",
+    ): "all have equally many parts",
+    (
         "causes.say",
         "if not is_now and row.past:",
         "if not is_now or row.past:",
