@@ -46,6 +46,14 @@ def process(tmp_path):
     process.watchdog.close()
 
 
+def test_a_watchdog_that_is_closed_leaves_no_descriptor(process):
+    """Each worker that is started again has a new one."""
+    number = process.watchdog.fileno()
+    process.watchdog.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(number)
+
+
 @pytest.mark.parametrize("state", ["S", "T", "t", "I", "Z"])
 def test_a_process_that_sleeps_or_is_stopped_is_charged_for_each_look(process, state):
     assert process.looks(state, 4) == 4 * LOOK_S == HUNG_S
