@@ -378,11 +378,17 @@ class Truth:
         yield from best.items()
 
     def _slices_of(self, service: Object) -> Iterator[Object]:
-        """Yield the slices of a Service, by its metadata."""
+        """Yield the slices of a Service, by its metadata, in the order of their names.
+
+        Of two copies of an endpoint between which nothing else decides the first is taken.
+        """
+        found = {}
         for item in self._of_kind("EndpointSlice"):
-            of = labels_of(item).get(LABEL_SERVICE)
-            if (item["metadata"]["namespace"], of) == (service["namespace"], service["name"]):
-                yield item
+            of, metadata = labels_of(item).get(LABEL_SERVICE), item["metadata"]
+            if (metadata["namespace"], of) == (service["namespace"], service["name"]):
+                found[metadata["name"]] = item
+        for name in sorted(found):
+            yield found[name]
 
     def _at_any_port(self, service: Object) -> Iterator[Object]:
         """Yield the endpoints of slices that have a port at all.
