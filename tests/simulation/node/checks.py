@@ -70,6 +70,8 @@ class Checks:
         self._lost: set[int] = set()
         """Ports of the last agent's workers, which ended too late for the next one to have them."""
         self._known: dict[tuple[_Moments, str, Dialled], Collection[Expected]] = {}
+        self.drifts = 0
+        """How often another program has changed the table."""
         self._drifted_until = 0.0
         """Another program has changed the table, until it is repaired."""
         world.table.changed = self._table_changed
@@ -117,6 +119,7 @@ class Checks:
 
     def begin_drift(self) -> None:
         """Note that another program has changed the table."""
+        self.drifts += 1
         self._drifted_until = self.world.timeline.now + _REPAIRED_S
         self.world.freshness.disturb()
 

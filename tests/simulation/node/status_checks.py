@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .world import World
 
 STATUS = "status"
+# So many changes of the rules by others in a minute are a problem.
+_AGAIN = 3
 
 _SERVES_NONE = frozenset(
     {
@@ -71,14 +73,18 @@ def _check_health_checks(world: World, facts: StatusFacts) -> None:
 def _check_problems(world: World, facts: StatusFacts) -> None:
     """Judge that no problem is shown of what has been well for long.
 
-    A disk isn't written again within that time.
+    A disk isn't written again within that time, and rules that were changed again and again are
+    named for a minute.
     """
+    passing = ["conflict", "last state not kept"]
+    if world.checks.drifts >= _AGAIN:
+        passing.append("rules changed")
     shown = [text for text in (facts.steering.problem, *facts.source.problems) if text]
     shown += [
         problem.what
         for problem in problems_of_node(facts, world.unix())
         # Services that claim one address are a problem of the cluster.
-        if not problem.kind.startswith(("conflict", "last state not kept"))
+        if not problem.kind.startswith(tuple(passing))
     ]
     is_well = not shown and not facts.steering.has_drifted
     world.judgements.check(STATUS, is_well, f"at rest the status shows the problems {shown}")
