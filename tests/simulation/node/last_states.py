@@ -13,7 +13,9 @@ import zlib
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from .truth import Truth
+from .plan import Object
+from .readings import LABEL_HEADLESS, cluster_ips, is_reserved, is_served, labels_of, name_of
+from .truth import Key, Truth
 
 if TYPE_CHECKING:
     from .agents import AgentRun
@@ -30,6 +32,8 @@ _MAX_AGE_S = 86400.0
 _SERVED_S = 1.0
 # In which a stopped process, or a disk that was full, may have kept a write from its time.
 _LATE_S = 3.0
+# A file is replaced at most so often.
+_PERIOD_S = 5.5
 # After a write that has failed, the next one comes half a minute later.
 _RETRIED_S = 31.0
 
@@ -49,8 +53,12 @@ class LastStates:
 
     # -- what is kept ------------------------------------------------------------------------------
 
-    def ended(self, run: AgentRun) -> None:
-        """Judge the file of an agent that ends in order, or is at rest."""
+    def ended(self, run: AgentRun, late_s: float = 0.0) -> None:
+        """Judge the file of an agent that ends in order, or is at rest.
+
+        Args:
+            late_s: It may lack what has changed in so many seconds.
+        """
         world = self._world
         file = world.disk.files.get(FILE)
         if not world.plan.keeps_state or not world.checks.has_served(run):
@@ -64,7 +72,7 @@ class LastStates:
             world.judgements.violate(KEPT, "there is no file that can be read")
             return
         # Services and their slices arrive on their own ways.
-        floor = world.freshness.floor()
+        floor = min(world.freshness.floor(), world.timeline.now - late_s)
         states = list(world.cluster.between(floor, world.timeline.now))
         wrong = list(_differences(found, states))
         has_turns = bool(world.plan.endpoint_s) and not world.is_finishing
@@ -79,7 +87,7 @@ class LastStates:
         file = world.disk.files.get(FILE)
         is_tried_again = self._failed_at > world.timeline.now - _RETRIED_S
         if run is not None and file is not None and not (file.is_torn or is_tried_again):
-            self.ended(run)
+            self.ended(run, _PERIOD_S)
 
     def _why_not_written(self, run: AgentRun) -> str:
         world, now = self._world, self._world.timeline.now
@@ -141,7 +149,8 @@ def _differences(lines: list[dict[str, Any]], states: list[Truth]) -> Iterator[s
                 (each["ip"], each["node"], each["ready"]) for each in item["endpoints"]
             )
     each_state = [dict(_objects(truth)) for truth in states]
-    for key in have.keys() | each_state[-1].keys():
+    odd = {key for truth in states for key in _odd(truth)}
+    for key in (have.keys() | each_state[-1].keys()) - odd:
         if key in have:
             if not any(state.get(key) == have[key] for state in each_state):
                 yield f"{' '.join(key)}: {have[key]}"
@@ -155,13 +164,36 @@ def _objects(truth: Truth) -> Iterator[tuple[tuple[str, ...], object]]:
         if key[0] == "Service":
             spec = item["spec"]
             ports = (
-                (p["name"], p["port"], p["protocol"], p.get("nodePort", 0)) for p in spec["ports"]
+                (name_of(p), p["port"], p["protocol"], p.get("nodePort", 0))
+                for p in spec.get("ports", ())
             )
-            yield key, _service([spec["clusterIP"]], spec.get("externalIPs", ()), ports)
-        elif key[0] == "EndpointSlice":
-            of = item["metadata"]["labels"]["kubernetes.io/service-name"]
-            if ("Service", key[1], of) in truth.objects:
-                yield key, frozenset(_endpoints(item["endpoints"]))
+            yield key, _service(cluster_ips(item)[:1], spec.get("externalIPs") or (), ports)
+        elif key[0] == "EndpointSlice" and _owner(key, item) in truth.objects:
+            yield key, frozenset(_endpoints(item["endpoints"]))
+
+
+def _owner(key: Key, item: Object) -> Key:
+    return "Service", key[1], labels_of(item).get("kubernetes.io/service-name", "")
+
+
+def _odd(truth: Truth) -> Iterator[Key]:
+    """Yield Services that aren't served, their slices, and slices whose endpoints aren't usual.
+
+    What is kept of these isn't promised.
+    """
+    odd = {k for k, item in truth.objects.items() if k[0] == "Service" and not is_served(item)}
+    yield from odd
+    for key, item in truth.objects.items():
+        if key[0] != "EndpointSlice":
+            continue
+        ends = item.get("endpoints") or ()
+        is_own = item.get("addressType") == "IPv4" and LABEL_HEADLESS not in labels_of(item)
+        is_usual = is_own and all(
+            "conditions" in e and len(e["addresses"]) == 1 and not is_reserved(e["addresses"][0])
+            for e in ends
+        )
+        if not is_usual or _owner(key, item) in odd:
+            yield key
 
 
 def _endpoints(endpoints: Iterable[Any]) -> Iterator[tuple[str, str, bool]]:
