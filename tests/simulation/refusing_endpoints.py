@@ -113,8 +113,9 @@ class RefusingEndpoints:
         """Return whether an endpoint may be left out for a while."""
         at = endpoint.ip, endpoint.port
         failures = *self._world.hosts[endpoint].failures, *self._failures_elsewhere.get(at, ())
-        failed_at = max(failures, default=-1.0)
         refused_at = self._refused_at.get(at, -1.0)
+        # The node may be told after an answer what a datagram before it has met.
+        failed_at = max(refused_at, *failures, -1.0)
         if refused_at > 0:
             # A flow that it has refused doesn't return to it.
             recent_s = KEPT_S + SOON_S + self._troubles.stopped_since(refused_at)
