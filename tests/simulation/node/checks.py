@@ -385,6 +385,11 @@ class Checks:
             return "an agent ends before its predecessor's workers have drained"
         return ""
 
+    def _was_never_taken(self, client: Client) -> bool:
+        """Return whether a client has waited in a queue since before this agent served."""
+        served_at = self._has_served.get(self.world.agent, float("inf"))
+        return served_at >= client.dialled_at and self._parent_of(client) is None
+
     def _parent_of(self, client: Client) -> Process | None:
         """Return the control process whose worker has taken a client."""
         taken = (p for p in self.world.machine.processes if client.stream in p.kernel.taken)
@@ -412,6 +417,8 @@ class Checks:
             # Without an endpoint at any time it is to be refused or dropped, and never accepted.
             if any(each.endpoints for each in expected):
                 judgements.excuse(RESETS, "the Service has no endpoint meanwhile")
+            elif self._was_never_taken(client):
+                judgements.excuse(RESETS, "it was in the queue of a listener of the last agent")
             elif not self._excuses(client, RESETS):
                 what = f"{client.name} at {at_of(client)} was accepted, and may not be served"
                 judgements.violate(RESETS, what)
