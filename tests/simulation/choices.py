@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from userspace_proxy.model import Protocol, SocketAddress
 
 from .attempts import Attempt, Dial, Port
-from .judging import CLIENT_S, PAIR_S, SILENT_S, Judging
+from .judging import PAIR_S, SILENT_S, Judging, may_be_late
 from .kernel import Watcher
 from .leaving import Leaving
 from .model import Kind, Option, Span, Sure
@@ -334,11 +334,12 @@ class Choices(Watcher):
     def _given_up(self, port: Port, attempt: Attempt, dial: Dial) -> None:
         """Note that a dial was closed while it was under way: that is a failure after a second."""
         at = self.world.moment()
+        self.memory_used(self.world.memory.share)
         attempt.dial, attempt.idle_since, attempt.dialled_until = None, at[1], at[1]
         port.model.loads.remove(attempt.number)
         least, most = at[0] - dial.began[1], at[1] - dial.began[0]
         first = attempt.looked_for or dial.began
-        is_by_client = at[1] - first[0] >= CLIENT_S
+        is_by_client = may_be_late(first, at)
         # One that can't be watched, as the kernel lacks something, isn't given up: it never began.
         is_watched = least >= SILENT_S or self.world.kernel.lacked_at < at[0]
         if is_watched and not is_by_client:

@@ -140,7 +140,9 @@ class DatagramChecks:
             return
         flow = self._flows.get(core)
         is_first = flow is None or flow.answered_at is None
-        self.refusing.heard(endpoint, is_first=is_first)
+        if flow is None or flow.cause is None:
+            # Of one that has just ended the process reads nothing more.
+            self.refusing.heard(endpoint, is_first=is_first)
         self._answers[payload] = endpoint, flow, now
         if flow is not None and is_taken:
             flow.came_at = now

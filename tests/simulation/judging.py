@@ -22,6 +22,13 @@ CLIENT_S = 3.0
 """A client has an answer after three such dials, or none."""
 PAIR_S = 60.0
 """A failure of one client's address is that client's own for a minute (ADR 0070)."""
+# The program's clock is read once a turn, and a timer may be that much early by it.
+_CLOCK_S = 0.005
+
+
+def may_be_late(first: Span | None, at: Span) -> bool:
+    """Return whether the time of a client for which an endpoint was first looked for may be up."""
+    return first is not None and at[1] - first[0] >= CLIENT_S - _CLOCK_S
 
 
 class Judging:
@@ -139,7 +146,7 @@ class Judging:
         """A client is refused only if no endpoint is left, or its time is up."""
         at, first = self._world.moment(), attempt.looked_for
         is_held = port.model.serving.handling.hold is not None
-        if first is not None and at[1] - first[0] >= CLIENT_S:
+        if may_be_late(first, at):
             is_right, why = not is_held, "it may wait"
         else:
             options = port.model.options(attempt.ip, at, attempt.tried)
@@ -162,7 +169,7 @@ class Judging:
     ) -> None:
         """A client waits only if no endpoint is left, or it queues up at a limit."""
         first = attempt.looked_for
-        is_late = first is not None and at[1] - first[0] >= CLIENT_S
+        is_late = may_be_late(first, at)
         if options is None:
             self.judge.excuse("wait", "too much is unsure")
         elif self._has_shortage(attempt):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _EJECTED_S = 4.0
 # An ejection may be noted by so much later than its failure, and end as much later.
 _LATE_S = 1.0
+_NEAR_S = 0.01
 KEPT_S = 1.0
 """For so long what a flow has sent is kept for another endpoint."""
 
@@ -121,4 +122,6 @@ class RefusingEndpoints:
             recent_s = KEPT_S + SOON_S + self._troubles.stopped_since(refused_at)
             if self._world.timeline.now - refused_at < recent_s:
                 return True
-        return failed_at > 0 and (at in self._refused or self._heard_at.get(at, 0.0) <= failed_at)
+        # Of an answer and a refusal that are there at once the process may read either first.
+        heard_at = self._heard_at.get(at, 0.0) - _NEAR_S
+        return failed_at > 0 and (at in self._refused or heard_at <= failed_at)
