@@ -22,7 +22,7 @@ from .judging import SILENT_S
 from .kernel import Watcher
 from .model import Sure
 from .streams import CONNECTING, OPEN
-from .tcp_verdicts import Judged
+from .tcp_verdicts import Judged, inverse
 
 if TYPE_CHECKING:
     from .network import Address
@@ -131,8 +131,8 @@ class TcpCounts(Watcher):
         self._bytes[relayed.service, "received_bytes"] += relayed.up_bytes
         self._bytes[relayed.service, "sent_bytes"] += relayed.left.accepted_bytes
         if line["cause"] == EndReason.IDLE:
-            is_open = relayed.half_closed_at is None
-            self._ports.add((relayed.service, "ended_idle"), Sure.YES if is_open else Sure.NO)
+            is_open = inverse(world.oracles.ends.is_half_closed(relayed))
+            self._ports.add((relayed.service, "ended_idle"), is_open)
         first, known = relayed.right.first_read_at, self._answered.get(key)
         if first is not None:
             self._answered[key] = first if known is None else min(first, known)
