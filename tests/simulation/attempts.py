@@ -63,6 +63,8 @@ class Attempt:
     """It waits for room at an endpoint."""
     may_be_at_limit: bool = False
     """As far as is known, it does."""
+    is_surely_at_limit: bool = False
+    """It does whatever holds of what is unsure: new ones queue up behind it."""
     turn_began: float = 0.0
     """When the first dial of its last turn began."""
     last_turn: float = 0.0

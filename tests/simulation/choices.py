@@ -145,7 +145,8 @@ class Choices(Watcher):
         self._waits.redials(attempt)
         port.model.sent(attempt.ip, endpoint, at)
         attempt.looked_for = attempt.looked_for or at
-        self._sending, attempt.is_at_limit = attempt, False
+        self._sending = attempt
+        attempt.is_at_limit = attempt.is_surely_at_limit = False
         attempt.last_turn = self.world.timeline.now
         if attempt.first_dial is None and not attempt.tried:
             attempt.turn_began = attempt.last_turn
@@ -286,6 +287,8 @@ class Choices(Watcher):
         is_full = any(option.kind is Kind.WAIT for option in options or ())
         attempt.is_at_limit = is_full or is_behind
         kinds = {option.kind for option in options or ()}
+        is_surely_behind = is_behind and any(each.is_surely_at_limit for each in queue)
+        attempt.is_surely_at_limit = kinds == {Kind.WAIT} or is_surely_behind
         # At its deadline an endpoint may be left, and another one full.
         is_limited = port.model.limit is not None and kinds != {Kind.NONE}
         attempt.may_be_at_limit = attempt.is_at_limit or options is None or is_limited

@@ -69,6 +69,10 @@ class Waits:
             ahead = [each for each in queue if not self._had_turn(each, begun)]
             name = "order"
         others = [each.number for each in ahead]
+        if ahead and since is None and not any(each.is_surely_at_limit for each in ahead):
+            # Nor does a new one queue up behind those that wait for any endpoint.
+            self._judge.excuse(name, "others may wait for any endpoint")
+            return
         if ahead and self._world.kernel.lacked_at >= self._world.timeline.now - _TURN_S:
             self._judge.excuse(name, "the kernel lacked something")
             return
