@@ -56,11 +56,13 @@ class LateResets:
 
         If nothing was reset, both sides have ended, the client first: it is sent the end.
         """
-        if not connection.is_aborting:
+        up, down, is_aborting = connection.up, connection.down, connection.is_aborting
+        if not is_aborting:
             with contextlib.suppress(OSError):
                 connection.client.shutdown(_socket.SHUT_WR)
-        for direction in (connection.up, connection.down):
-            if direction is None or is_connected(direction.source):
+        for direction in (up, down) if is_aborting else (down,):
+            # An endpoint that has ended stays connected until it acknowledges the client's FIN.
+            if direction is None or (is_aborting and is_connected(direction.source)):
                 continue
             left = _undelivered(direction)
             if left:
@@ -90,6 +92,9 @@ class LateResets:
 
         connection.reactor.replace_handler(direction.sink, on_events)
         connection.reactor.modify(direction.sink, epoll.OUT | epoll.ET)
+        if not connection.is_aborting:
+            # It has sent its FIN: nothing that it does now changes what the client gets.
+            connection.reactor.replace_handler(direction.source, _ignore)
         if self._timer is None:
             self._timer = self._loop.call_later(_LOOK_S, self._look)
 
@@ -112,6 +117,10 @@ class LateResets:
                     connection.finish(EndReason.COMPLETE, as_reset=False, by=EndedBy.CLIENT)
         if self._waiting and self._timer is None:
             self._timer = self._loop.call_later(_LOOK_S, self._look)
+
+
+def _ignore(_events: int) -> None:
+    """Take an event that doesn't matter."""
 
 
 def _progress(direction: Direction, left_bytes: int) -> tuple[int, int]:

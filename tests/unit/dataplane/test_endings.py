@@ -8,7 +8,7 @@ import pytest
 from userspace_proxy.dataplane import Tuning, endings, endpoint_group
 from userspace_proxy.dataplane.connection_log import LOGGER
 from userspace_proxy.facts.exchange import AT_END_S, OWED_AFTER_S
-from userspace_proxy.kernel.tcp_state import silence, since_sent_s
+from userspace_proxy.kernel.tcp_state import is_connected, silence, since_sent_s
 from userspace_proxy.model import Failure
 from userspace_proxy.model.connection_ends import EndReason
 
@@ -192,6 +192,31 @@ async def test_a_connection_that_ends_while_its_answer_is_awaited_is_looked_at_n
     (connection,) = rig.connections.open
     connection.finish(EndReason.ENDPOINT_REMOVED, as_reset=True)
     assert not awaited
+
+
+async def test_a_late_answer_is_awaited_although_the_endpoint_has_not_read_to_the_end(rig):
+    client, server, counters = await connect(rig)
+    # More than the window of an endpoint that doesn't read: the client's FIN stays behind it.
+    await client.send(bytes(500_000))
+    await is_silent(rig)
+    (connection,) = rig.connections.open
+    client.finish()
+    await until(lambda: connection.up.is_ended, "the FIN is passed on")
+    answer = bytes(300_000)
+    await server.send(answer)
+    server.finish()
+    await until(lambda: connection.is_closed or connection.is_ended, "both have ended")
+    assert not connection.is_closed, "the answer is awaited"
+    assert is_connected(connection.up.sink), "the endpoint hasn't acknowledged the FIN"
+    # What it does after its FIN doesn't matter any more.
+    server.reset()
+    await until(lambda: not is_connected(connection.up.sink))
+    await turns(1)
+    assert await client.read_exactly(len(answer)) == answer
+    await ended(rig)
+    assert await client.read() == b""
+    assert noted(rig, counters) == (0, 0)
+    assert (counters.client_aborts, counters.resets) == (0, 0)
 
 
 @pytest.mark.parametrize("is_late", [False, True])
