@@ -104,13 +104,18 @@ class Evictions:
     def connection_ended(self, number: int, relayed: Relayed | None) -> None:
         """Judge that a connection was reset for another one."""
         world, now = self._world, self._world.timeline.now
-        if (attempt := world.choices.attempts.get(number)) is not None:
+        frees_memory = world.datagrams.troubles.frees_memory()
+        attempt = world.choices.attempts.get(number)
+        if frees_memory:
+            # Whose it is depends on what it holds, and it may have others at once.
+            self._pressing = None
+        elif attempt is not None:
             service = world.clients[number].service
             self._note_pressing(attempt.ip, service, has_begun=attempt.begun_at is not None)
         goes_on_s = _GOES_ON_S + world.stopped_since(self._evicted_at)
         is_first = now - self._evicted_at > goes_on_s
         self._evicted_at = now
-        if world.datagrams.troubles.frees_memory():
+        if frees_memory:
             return
         if is_first and world.kernel.lacked_at >= now - _PAUSE_S - world.stopped_since(
             now - _PAUSE_S
