@@ -147,6 +147,8 @@ class Port:
     def _note_left(self, old: Serving, before: list[set[SocketAddress]], at: float) -> None:
         inner, outer = set(self.model.inner.first), set(self.model.outer.first)
         left = (before[0] - inner) | (before[1] - outer)
+        # A standby that is removed leaves once more: the last change counts.
+        left |= {*old.all_endpoints} - {*self.model.serving.all_endpoints}
         if old.inside != self.model.serving.inside:
             # Clients may have changed sides.
             left |= {*old.all_endpoints, *self.model.serving.all_endpoints} - (inner & outer)
