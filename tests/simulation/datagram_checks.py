@@ -73,6 +73,8 @@ class DatagramChecks:
         self._answers: dict[bytes, tuple[Address, Flow | None, float]] = {}
         """Who sent it, on which flow it arrived, and when."""
         self._flows: dict[DatagramSocket, Flow] = {}
+        self.began_at: dict[Service, float] = {}
+        """When a Service port's last flow began."""
         self._of_client: dict[tuple[Address | None, Address | None], Flow] = {}
         self._due: deque[tuple[float, bytes, bool]] = deque()
         """What is to go on: until when, the payload, whether it is an answer."""
@@ -187,6 +189,7 @@ class DatagramChecks:
         now = self.world.timeline.now
         calls = self.world.kernel.calls
         flow = Flow(core, to, service, service.group.serving, now, calls, used=now)
+        self.began_at[service] = now
         flow.used_since = self.world.moment()[0]
         self._flows[core] = flow
         if service.group.serving.handling.max_connections is not None:

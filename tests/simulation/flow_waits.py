@@ -52,7 +52,7 @@ class FlowWaits:
             self._could_since.pop(service, None)
             return
         since = self._could_since.setdefault(service, now)
-        if any(f.began > since for f in self._world.datagrams.open_flows() if f.service is service):
+        if self._world.datagrams.began_at.get(service, 0.0) > since:
             # One has had its turn since, and between two turns of the loop nothing is seen.
             since = self._could_since[service] = now
         late_s = now - since - SOON_S
