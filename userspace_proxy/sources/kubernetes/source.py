@@ -221,11 +221,13 @@ class KubernetesSource(Source):
         if self._publish is None:
             return
         self._report()
-        # The Node is optional: without permission to read it, Services are served.
+        # The Node is optional: without permission to read it, Services are served, and go on being
+        # served when the next answer about it is another error.
         required, node = self._reflectors[: self._required], self._reflectors[self._required :]
         if not all(reflector.is_listed for reflector in required):
             return
-        if not all(reflector.is_listed or reflector.is_forbidden for reflector in node):
+        is_node_known = all(reflector.is_listed or reflector.is_forbidden for reflector in node)
+        if self._published is None and not is_node_known:
             return
         if self._pods is not None:
             self._pods.settle()

@@ -40,9 +40,11 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "api-published-before-the-node-is-listed": _source(
         "source",
-        "        if not all(reflector.is_listed or reflector.is_forbidden for reflector in node):\n"
-        "            return\n",
+        "        if self._published is None and not is_node_known:\n            return\n",
         "",
+    ),
+    "api-node-is-waited-for-again": _source(
+        "source", "if self._published is None and not is_node_known:", "if not is_node_known:"
     ),
     "api-refused-question-is-an-answer": _source(
         "reflector", "response.code >= 500 or response.code == 429", "response.code == 429"

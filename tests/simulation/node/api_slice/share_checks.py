@@ -89,7 +89,10 @@ def _check_namespace(
 def _least(checks: Checks, key: Key, number: int) -> int:
     """Return what an object takes at least that can't be read as it is now."""
     shown = checks.items.get(number)
-    return _UNREAD if shown is None else min(weight(shown), weight(checks.world.items[key]))
+    if shown is None:
+        return _UNREAD
+    # One that is shown although it was deleted is another oracle's.
+    return min(weight(shown), weight(checks.world.items.get(key, shown)))
 
 
 def _places(histories: dict[str, History]) -> Iterator[tuple[str, str]]:

@@ -161,6 +161,18 @@ async def test_without_permission_to_read_the_node_services_are_served(api, sour
         assert source.status().is_current
 
 
+async def test_services_do_not_wait_again_for_a_node_that_cannot_be_read(api, source_of):
+    api.put(service())
+    api.refuse("nodes", code=403, reason="Forbidden", message="nodes is forbidden")
+    api.refuse("nodes", code=503, times=1_000_000)
+    source = source_of(api, node_name="alice")
+    async with running(source) as published:
+        await published.first()
+        await api.until(lambda _: "503" in str(source.status().problems))
+        api.put(service("web-2", ip="10.96.7.2"))
+        await published.until(lambda s: len(s.services) == 2)
+
+
 async def test_an_object_that_cannot_be_read_is_a_problem_and_the_others_go_on(api, source_of):
     api.put(service("bad", ports=[{"port": "http"}]))
     api.put(service())
