@@ -23,6 +23,8 @@ _EJECTED_S = 4.0
 # An ejection may be noted by so much later than its failure, and end as much later.
 _LATE_S = 1.0
 _NEAR_S = 0.01
+# A flow that asks whether an endpoint is back keeps others from it for so long.
+_PROBE_S = 3.0
 KEPT_S = 1.0
 """For so long what a flow has sent is kept for another endpoint."""
 
@@ -36,6 +38,8 @@ class RefusingEndpoints:
         self._troubles = troubles
         self._refused_at: dict[Address, float] = {}
         """When the node was last told that an endpoint refuses."""
+        self._probed_at: dict[Address, float] = {}
+        """When a flow last began to an endpoint that may have been ejected."""
         self._heard_at: dict[Address, float] = {}
         """When an endpoint's last datagram reached the node."""
         self._failures_elsewhere: dict[Address, list[float]] = {}
@@ -89,6 +93,8 @@ class RefusingEndpoints:
 
     def check_new_flow(self, flow: Flow, client: Address) -> None:
         """An endpoint that has refused gets no new flow for a while, if another one may have it."""
+        if self.may_be_ejected(SocketAddress(*flow.endpoint)):
+            self._probed_at[flow.endpoint] = flow.began
         now, may = flow.began, allowed(flow.serving, client[0])
         others = may - {SocketAddress(*flow.endpoint)}
         refused = [self._refused.get((each.ip, each.port), now) for each in others]
@@ -113,6 +119,10 @@ class RefusingEndpoints:
     def may_be_ejected(self, endpoint: SocketAddress) -> bool:
         """Return whether an endpoint may be left out for a while."""
         at = endpoint.ip, endpoint.port
+        probed_at = self._probed_at.get(at, -_PROBE_S)
+        probe_s = _PROBE_S + SOON_S + self._troubles.stopped_since(probed_at)
+        if self._world.timeline.now - probed_at < probe_s:
+            return True
         failures = *self._world.hosts[endpoint].failures, *self._failures_elsewhere.get(at, ())
         refused_at = self._refused_at.get(at, -1.0)
         # The node may be told after an answer what a datagram before it has met.
