@@ -131,7 +131,13 @@ class UnsentDatagrams:
         )
         may_wait = has_hold or bool(question.at_limit)
         are_ejected = may_wait and all(map(self._refusing.may_be_ejected, others))
-        return is_pinned or question.was_at_limit or are_ejected
+        return is_pinned or question.was_at_limit or are_ejected or self._is_behind(question)
+
+    def _is_behind(self, question: Question) -> bool:
+        """Return whether those of the first priority are at their limit: no other is used then."""
+        firsts = question.allowed - {endpoint for endpoint, _ in question.serving.standbys}
+        left = firsts - question.at_limit
+        return bool(firsts & question.at_limit) and all(map(self._refusing.may_be_ejected, left))
 
     def _why_not_sent(self, question: Question) -> str:
         service, at = question.service, question.at
