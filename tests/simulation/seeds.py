@@ -25,11 +25,11 @@ class Share(NamedTuple):
 
 
 TESTED: Mapping[str, Share] = {
-    "data": Share(100, 30),
-    "control": Share(50, 10),
-    "api": Share(20, 10),
+    "data": Share(80, 30),
+    "control": Share(40, 10),
+    "api": Share(16, 10),
     "table": Share(12, 0),
-    "node": Share(12, 8),
+    "node": Share(9, 8),
 }
 
 
