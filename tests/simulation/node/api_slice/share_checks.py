@@ -72,7 +72,8 @@ def _check_namespace(
         for key, number in state.stamps.items()
         if key.namespace == namespace and key not in state.loose
     }
-    used = sum(weights.get(key) or _least(checks, key, kept[key]) for key in kept)
+    # One whose last version can't be read is shown as before, and may weigh less than that did.
+    used = sum(weights.get(key, _UNREAD) for key in kept)
     judgements.check("share", used <= limit, said(kind, "in", namespace, "take", used))
     missing = sorted(weights.keys() - kept.keys())
     if missing and not is_last:
@@ -84,15 +85,6 @@ def _check_namespace(
         is_full = used > limit - limit // 8 or used + least > limit
         judgements.check("room", is_full, said(used, "of", limit, "used:", missing))
     return missing
-
-
-def _least(checks: Checks, key: Key, number: int) -> int:
-    """Return what an object takes at least that can't be read as it is now."""
-    shown = checks.items.get(number)
-    if shown is None:
-        return _UNREAD
-    # One that is shown although it was deleted is another oracle's.
-    return min(weight(shown), weight(checks.world.items.get(key, shown)))
 
 
 def _places(histories: dict[str, History]) -> Iterator[tuple[str, str]]:
