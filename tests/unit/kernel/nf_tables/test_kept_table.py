@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import pytest
 
@@ -22,6 +23,9 @@ DNS, WEB, HTTPS = (("ports", port.to_bytes(2, "big"), b"") for port in (53, 80, 
 def no_buffers(_requests, _numbers):
     """Stand in for an answer for which the kernel had no memory."""
     raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+
+
+UNHEARD = NftablesError(errno.ENOBUFS, 0, is_certain=False)
 
 
 class Contents:
@@ -54,6 +58,27 @@ class Contents:
 @pytest.fixture
 def contents():
     return Contents()
+
+
+@pytest.fixture
+def commits_fail(monkeypatch):
+    """Return what has transactions end with errors in turn; one that isn't certain is made."""
+
+    @contextmanager
+    def fail(errors):
+        commit = Ruleset.commit
+
+        def commit_and_fail(ruleset, messages):
+            error = next(errors)
+            if not error.is_certain:
+                commit(ruleset, messages)
+            raise error
+
+        with monkeypatch.context() as memory:
+            memory.setattr(Ruleset, "commit", commit_and_fail)
+            yield
+
+    return fail
 
 
 @pytest.fixture
@@ -333,64 +358,38 @@ def test_after_an_answer_that_was_lost_it_is_compared(table, contents, monkeypat
 
 
 def test_what_was_put_right_by_a_call_whose_answer_was_lost_is_reported_by_the_next_one(
-    node, table, contents, monkeypatch
+    node, table, contents, commits_fail
 ):
     table.write_all()
     node.run("nft flush ruleset")
     contents.elements = {WEB, DNS}
-    commit = Ruleset.commit
-
-    def commit_unheard(ruleset, messages):
-        commit(ruleset, messages)
-        raise NftablesError(errno.ENOBUFS, 0, is_certain=False)
-
-    with monkeypatch.context() as memory:
-        memory.setattr(Ruleset, "commit", commit_unheard)
-        with pytest.raises(NftablesError, match="buffer"):
-            table.change((), {DNS})
+    with commits_fail(itertools.repeat(UNHEARD)), pytest.raises(NftablesError, match="buffer"):
+        table.change((), {DNS})
     contents.elements = {WEB}
     assert table.put_right() == Repair(1, removed={DNS}, added={WEB, DNS})
     assert table.repair() == Repair()
 
 
 def test_what_was_removed_by_a_call_whose_answer_was_lost_is_reported_by_the_next_one(
-    node, table, contents, monkeypatch
+    node, table, contents, commits_fail
 ):
     table.write_all()
     node.run("nft 'add element inet ours ports { 53 }; add rule inet ours input counter'")
-    commit = Ruleset.commit
-
-    def commit_unheard(ruleset, messages):
-        commit(ruleset, messages)
-        raise NftablesError(errno.ENOBUFS, 0, is_certain=False)
-
-    with monkeypatch.context() as memory:
-        memory.setattr(Ruleset, "commit", commit_unheard)
-        with pytest.raises(NftablesError, match="buffer"):
-            table.repair()
+    with commits_fail(itertools.repeat(UNHEARD)), pytest.raises(NftablesError, match="buffer"):
+        table.repair()
     assert table.repair() == Repair(removed={DNS}, added={WEB})
     assert table.repair() == Repair()
 
 
 def test_what_was_put_right_before_the_rest_was_refused_is_reported_by_the_next_one(
-    node, table, contents, monkeypatch
+    node, table, contents, commits_fail
 ):
     contents.elements = {WEB, DNS}
     table.write_all()
     node.run("nft delete element inet ours ports { 53 }")
-    commit = Ruleset.commit
-    answers = iter([(errno.ENOBUFS, False), (errno.ENOMEM, True)])
-
-    def commit_unheard_then_refuse(ruleset, messages):
-        code, is_certain = next(answers)
-        if not is_certain:
-            commit(ruleset, messages)
-        raise NftablesError(code, 0, is_certain=is_certain)
-
-    with monkeypatch.context() as memory:
-        memory.setattr(Ruleset, "commit", commit_unheard_then_refuse)
-        with pytest.raises(NftablesError, match="memory"):
-            table.repair()
+    refused = NftablesError(errno.ENOMEM, 0)
+    with commits_fail(iter([UNHEARD, refused])), pytest.raises(NftablesError, match="memory"):
+        table.repair()
     assert table.repair() == Repair(added={DNS})
     assert table.repair() == Repair()
 
