@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from userspace_proxy.model import SocketAddress
 
 from .datagram_records import Flow, allowed
-from .model import FIRST_S, LONGEST_S
+from .model import FIRST_S, LONGEST_S, PROBE_S
 from .network import Address
 from .troubles import SOON_S, Troubles
 
@@ -23,8 +23,6 @@ _EJECTED_S = 4.0
 # An ejection may be noted by so much later than its failure, and end as much later.
 _LATE_S = 1.0
 _NEAR_S = 0.01
-# A flow that asks whether an endpoint is back keeps others from it for so long.
-_PROBE_S = 3.0
 KEPT_S = 1.0
 """For so long what a flow has sent is kept for another endpoint."""
 
@@ -119,8 +117,8 @@ class RefusingEndpoints:
     def may_be_ejected(self, endpoint: SocketAddress) -> bool:
         """Return whether an endpoint may be left out for a while."""
         at = endpoint.ip, endpoint.port
-        probed_at = self._probed_at.get(at, -_PROBE_S)
-        probe_s = _PROBE_S + SOON_S + self._troubles.stopped_since(probed_at)
+        probed_at = self._probed_at.get(at, -PROBE_S)
+        probe_s = PROBE_S + SOON_S + self._troubles.stopped_since(probed_at)
         if self._world.timeline.now - probed_at < probe_s:
             return True
         failures = *self._world.hosts[endpoint].failures, *self._failures_elsewhere.get(at, ())

@@ -111,16 +111,21 @@ def _drifts(rng: Random, item: Object, at: float) -> Iterator[Event]:
 def _recovery(rng: Random, item: Object, at: float) -> Iterator[Event]:
     """Have the two ports of a Service be one after a crash, and the first rules perhaps refused."""
     apart = with_health_check(item)
-    left = "externalTrafficPolicy", "healthCheckNodePort"
-    spec = {name: each for name, each in apart["spec"].items() if name not in left}
-    for each in apart, slice_of(item):
-        yield Event(max(0.0, at - IN_FORCE_S), PUT, (each,))
-    yield Event(at, CRASH)
-    yield Event(at + 0.005, PUT, ({**apart, "spec": spec},))
+    yield from merge_in_crash(apart, at)
     if rng.random() < 0.7:
         yield Event(at + 0.01, REFUSE, (1,))
     for _ in range(3):
         yield client_of(rng, apart, at + rng.choice([0.1, 1.2]) * rng.random(), NODE_IP)
+
+
+def merge_in_crash(apart: Object, at: float) -> Iterator[Event]:
+    """Have the two ports of a Service with a local policy be one after a crash."""
+    left = "externalTrafficPolicy", "healthCheckNodePort"
+    spec = {name: each for name, each in apart["spec"].items() if name not in left}
+    for each in apart, slice_of(apart):
+        yield Event(max(0.0, at - IN_FORCE_S), PUT, (each,))
+    yield Event(at, CRASH)
+    yield Event(at + 0.005, PUT, ({**apart, "spec": spec},))
 
 
 def slice_of(item: Object, ips: Sequence[str] = (OWN_PODS[0], OTHER_PODS[0])) -> Object:

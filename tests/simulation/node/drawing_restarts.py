@@ -11,7 +11,7 @@ from random import Random
 
 from ..plan import Event
 from .drawing_lacks import with_health_check
-from .drawing_outside import IN_FORCE_S, client_of, slice_of
+from .drawing_outside import IN_FORCE_S, client_of, merge_in_crash, slice_of
 from .lacks import FILTER
 from .plan import (
     ADDRESSES,
@@ -95,7 +95,7 @@ def _without_server(rng: Random, item: Object, at: float) -> Iterator[Event]:
 
 
 def _full_disk(rng: Random, item: Object, at: float) -> Iterator[Event]:
-    """Have a change come while the disk is full, and the agent end when it is well again."""
+    """Change a slice while the disk is full, and perhaps end the agent once it has room again."""
     yield Event(0.1, PUT, (item,))
     yield Event(at, DISK, ("full",))
     yield Event(at + 0.05, PUT, (slice_of(item, rng.sample(OTHER_PODS, 2)),))
@@ -144,12 +144,7 @@ def _taken_apart(rng: Random, item: Object, at: float) -> Iterator[Event]:
 def _merged_sides(rng: Random, item: Object, at: float) -> Iterator[Event]:
     """Have the two ports of a Service be one after a crash, while its rules are refused."""
     apart = with_health_check(item)
-    left = "externalTrafficPolicy", "healthCheckNodePort"
-    spec = {name: each for name, each in apart["spec"].items() if name not in left}
-    for each in apart, slice_of(item):
-        yield Event(max(0.0, at - IN_FORCE_S), PUT, (each,))
-    yield Event(at, CRASH)
-    yield Event(at + 0.005, PUT, ({**apart, "spec": spec},))
+    yield from merge_in_crash(apart, at)
     yield Event(at + 0.01, REFUSE, (rng.choice([1, 2, 3]),))
     for _ in range(4):
         yield client_of(rng, apart, at + 0.1 + 1.2 * rng.random(), NODE_IP)
