@@ -15,7 +15,7 @@ from ..control.files import CONTROL, WORKER, Port
 from ..control.machine import Process
 from ..streams import Stream
 from .clients import DIALS, DROPPED, ENDED, REFUSED, RESET, SERVED, WAITS, Client
-from .plan import DRAIN_S
+from .hand_overs import HandOvers
 from .rest_checks import at_of
 from .seam import answer_of
 from .truth import NO_SERVICE, Claim, Dialled, Expected, Truth
@@ -65,8 +65,7 @@ class Checks:
         self._is_dirty = True
         self._look_at = 0.0
         self._waiting: list[Client] = []
-        self._has_served: dict[AgentRun | None, float] = {}
-        """Agents that have had a round in force, and since when."""
+        self.hand_overs = HandOvers(world)
         self._lost: set[int] = set()
         """Ports of the last agent's workers, which ended too late for the next one to have them."""
         self._known: dict[tuple[_Moments, str, Dialled], Collection[Expected]] = {}
@@ -145,7 +144,7 @@ class Checks:
             and agent is not None
             # Before, the port can be recovered.
             and agent.core is not None
-            and agent not in self._has_served
+            and not self.hand_overs.has_served(agent)
             # What hands its sockets over drains only once another one serves there.
             and not self.world.plan.keeps_workers
         )
@@ -187,7 +186,7 @@ class Checks:
                 self._end_outage()
         else:
             self._end_outage()
-            self._has_served.setdefault(agent, now)
+            self.hand_overs.serves(agent)
             self._lost.clear()
         if self._is_dirty:
             self._is_dirty = False
@@ -293,7 +292,9 @@ class Checks:
             text = f"{what} was served by {client.endpoint}, may get {sorted(allowed)}"
             if client.endpoint not in allowed and self._heirs(client.at):
                 world.judgements.excuse(ALLOWED, _LEFT_BEHIND)
-            elif client.endpoint not in allowed and self._is_of_last_owner(client):
+            elif client.endpoint not in allowed and self.hand_overs.is_of_last_owner(
+                client, self.target_of(client.at)
+            ):
                 world.judgements.excuse(ALLOWED, _OLD_WORKER)
             else:
                 check(ALLOWED, client.endpoint in allowed, text)
@@ -317,7 +318,7 @@ class Checks:
             return True
         reason = client.is_excused or self._why_ended(client) or self.world.lacks.why(client)
         agent = self.world.agent
-        if not reason and agent not in self._has_served:
+        if not reason and not self.hand_overs.has_served(agent):
             target = self.target_of(client.at)
             if not isinstance(target, int):
                 reason = "the agent hasn't steered yet"
@@ -329,10 +330,6 @@ class Checks:
             self.world.judgements.excuse(oracle, reason)
         return bool(reason)
 
-    def has_served(self, run: AgentRun) -> bool:
-        """Return whether an agent has had a round in force."""
-        return run in self._has_served
-
     def _heirs(self, at: Dialled) -> set[str]:
         """Return which Services may have the port of an address that none has any more.
 
@@ -340,34 +337,13 @@ class Checks:
         lead that; they may lead others of the last owner there, too, until the first round.
         """
         truth, target = self.world.cluster.last, self.target_of(at)
-        if self.world.agent in self._has_served or at in truth.frontends or not target:
+        if self.hand_overs.has_served(self.world.agent) or at in truth.frontends or not target:
             return set()
         return {
             truth.frontends[key].name
             for f, where in self.world.table.targets.items()
             if where == target and (key := (f.ip, f.port, str(f.protocol))) in truth.frontends
         }
-
-    def _is_of_last_owner(self, client: Client) -> bool:
-        """Return whether a worker of the last agent serves a client, for another Service.
-
-        An agent gives the proxy port to which rules lead an address to the Service that owns the
-        address now, and until they drain, workers of the last agent accept there, too.
-        """
-        agent, target = self.world.agent, self.target_of(client.at)
-        claim = self.world.cluster.last.frontends.get(client.at)
-        for process in self.world.machine.alive(WORKER):
-            is_old = agent is not None and process.parent is not agent.process
-            has_it = client.stream is None or client.stream in process.kernel.taken
-            if is_old and process.main is not None and has_it:
-                owners = {
-                    listener.group.reference
-                    for listener in process.main._worker._listeners.values()
-                    if listener.sock.core.shared.port == target
-                }
-                if owners and (claim is None or claim.name not in owners):
-                    return True
-        return False
 
     def target_of(self, at: Dialled) -> Target | None:
         """Return where the table leads an address; None: nowhere."""
@@ -381,33 +357,9 @@ class Checks:
         agent = self.world.agent
         if agent is None or not agent.is_ending:
             return ""
-        if self._is_of_predecessor(client):
+        if self.hand_overs.is_of_predecessor(client):
             return "an agent ends before its predecessor's workers have drained"
         return ""
-
-    def _was_never_taken(self, client: Client) -> bool:
-        """Return whether a client has waited in a queue since before this agent served."""
-        served_at = self._has_served.get(self.world.agent, float("inf"))
-        return served_at >= client.dialled_at and self._parent_of(client) is None
-
-    def _parent_of(self, client: Client) -> Process | None:
-        """Return the control process whose worker has taken a client."""
-        taken = (p for p in self.world.machine.processes if client.stream in p.kernel.taken)
-        return next((process.parent for process in taken), None)
-
-    def _is_of_predecessor(self, client: Client) -> bool:
-        agent, parent = self.world.agent, self._parent_of(client)
-        return agent is not None and parent is not None and parent is not agent.process
-
-    def _has_drained(self, client: Client) -> bool:
-        """Return whether a client's worker has had its time since a later agent served."""
-        parent = self._parent_of(client)
-        return parent is not None and any(
-            agent is not None
-            and agent.process.pid > parent.pid
-            and self.world.timeline.now >= served_at + DRAIN_S
-            for agent, served_at in self._has_served.items()
-        )
 
     def _judge_reset(self, client: Client, was: str, expected: Collection[Expected]) -> None:
         judgements = self.world.judgements
@@ -417,12 +369,12 @@ class Checks:
             # Without an endpoint at any time it is to be refused or dropped, and never accepted.
             if any(each.endpoints for each in expected):
                 judgements.excuse(RESETS, "the Service has no endpoint meanwhile")
-            elif self._was_never_taken(client):
+            elif self.hand_overs.was_never_taken(client):
                 judgements.excuse(RESETS, "it was in the queue of a listener of the last agent")
             elif not self._excuses(client, RESETS):
                 what = f"{client.name} at {at_of(client)} was accepted, and may not be served"
                 judgements.violate(RESETS, what)
-        elif was == SERVED and self._has_drained(client):
+        elif was == SERVED and self.hand_overs.has_drained(client):
             judgements.right(RESETS)
         elif not self._excuses(client, RESETS):
             judgements.violate(RESETS, f"{client.name} at {at_of(client)} was reset while it {was}")
@@ -447,7 +399,7 @@ class Checks:
         world = self.world
         if world.is_finishing or self._outages[-1][1] == float("inf"):
             return
-        labels = self._labels()
+        labels = self.hand_overs.labels()
         moments = self._moments(world.freshness.floors())
         for frontend, target in world.table.targets.items():
             if not isinstance(target, int):
@@ -462,7 +414,9 @@ class Checks:
                 world.judgements.excuse(OPEN_PORT, why)
                 continue
             # Also while it refuses it is the proxy's: another program must not get its clients.
-            is_kept = world.agent not in self._has_served or world.machine.is_bound(target, is_tcp)
+            is_kept = not self.hand_overs.has_served(world.agent) or world.machine.is_bound(
+                target, is_tcp
+            )
             if not is_kept or not (ports or self._may_refuse(moments, at)):
                 what = f"{frontend} is steered to port {target}, which is closed"
                 world.judgements.violate(OPEN_PORT, what)
@@ -487,22 +441,9 @@ class Checks:
     def _has_late_workers(self) -> bool:
         """Return whether a worker of an earlier agent is about to end."""
         agent = self.world.agent
-        if agent is None or agent in self._has_served:
+        if agent is None or self.hand_overs.has_served(agent):
             return False
         return any(p.parent is not agent.process for p in self.world.machine.alive(WORKER))
-
-    def _labels(self) -> dict[Port, str]:
-        """Return the Service ports of sockets, as workers have them."""
-        labels = {}
-        for process in self.world.machine.alive(WORKER):
-            worker = process.main._worker if process.main is not None else None
-            agent = self.world.agent
-            if worker is None or agent is None or process.parent is not agent.process:
-                # Until it drains, a predecessor serves as the last agent had it.
-                continue
-            for listener in worker._listeners.values():
-                labels[listener.sock.core.shared] = listener.group.reference
-        return labels
 
     def _check_health_ports(self) -> None:
         world = self.world

@@ -66,7 +66,7 @@ class HealthAnswers:
         judgements.check(LIVEZ, answer_livez(facts, world.unix()).status == 200, "it isn't alive")
         answer = answer_healthz(facts, world.unix()).status
         has_workers = any(p.parent is run.process for p in world.machine.alive(WORKER))
-        if not world.checks.has_served(run):
+        if not world.checks.hand_overs.has_served(run):
             judgements.check(HEALTHZ, answer == 503, f"{answer}, and the agent doesn't serve yet")
         elif run.is_ending:
             is_right = answer == 503 or now - run.ends_since <= _TOLD_S

@@ -105,7 +105,7 @@ class Lacks:
     def run_short(self, call: str, number: int, spared: int, seconds: float) -> None:
         """Have a kind of calls of an agent that serves fail."""
         world, agent = self._world, self._world.agent
-        if agent is None or agent.is_ending or not world.checks.has_served(agent):
+        if agent is None or agent.is_ending or not world.checks.hand_overs.has_served(agent):
             return
         world.machine.run_short(agent.process, call, number, spared, seconds)
         self._short_until = world.timeline.now + seconds + _AGAIN_S

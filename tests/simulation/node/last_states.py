@@ -61,7 +61,7 @@ class LastStates:
         """
         world = self._world
         file = world.disk.files.get(FILE)
-        if not world.plan.keeps_state or not world.checks.has_served(run):
+        if not world.plan.keeps_state or not world.checks.hand_overs.has_served(run):
             return
         why = self._why_not_written(run)
         if why or (file is not None and file.is_torn):
@@ -112,7 +112,7 @@ class LastStates:
         world, now = self._world, self._world.timeline.now
         if run.process.is_dead or run.is_ending:
             return
-        is_served = world.checks.has_served(run)
+        is_served = world.checks.hand_overs.has_served(run)
         count, is_held = world.table.refused_count, run.process.loop.held_until > now - _SERVED_S
         if not is_served and (count != refused or world.table.slow_s or is_held):
             # It tries again.
