@@ -16,6 +16,7 @@ import errno
 import os
 import select
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Stream:
         "shut_in",
         "shut_out",
         "shut_out_at",
+        "sleeper",
         "state",
         "written",
     )
@@ -118,6 +120,8 @@ class Stream:
         self.backlog = 0
         self.item: Item | None = None
         """What watches it."""
+        self.sleeper: Callable[[], None] | None = None
+        """Whom to tell of the next event, once."""
         self.accepted_bytes = 0
         """How many bytes were written."""
         self.received_bytes = 0
@@ -298,6 +302,8 @@ class Stream:
         """Tell what watches it that these events may have happened; 0 is any."""
         if self.item is not None:
             self.item.wake(events)
+        if self.sleeper is not None:
+            self.sleeper()
 
     def opened(self, peer: Stream) -> None:
         """Be one end of a connection from now on."""

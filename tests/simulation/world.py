@@ -354,6 +354,8 @@ class World:
             return
         self.oracles.after_calm()
         self.is_finishing = True
+        for party in (*self.clients.values(), *self.accepted.values()):
+            party.look()
         self._run_until(self.finishing_at + _FINISHING_S)
         if self.violations:
             return
