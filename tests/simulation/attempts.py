@@ -179,13 +179,12 @@ class Port:
             return
         if is_of_endpoint is Sure.EITHER:
             self.model.may_have_failed(endpoint, at, is_silent=is_silent)
-            self.possible["ejected", endpoint] += 1
+            self.possible[ejected_as(is_silent=is_silent), endpoint] += 1
             return
         ejects = self.model.failed(endpoint, at, is_silent=is_silent)
-        if ejects is Sure.YES:
-            self.expected["ejected", endpoint] += 1
-        elif ejects is Sure.EITHER:
-            self.possible["ejected", endpoint] += 1
+        if ejects is not Sure.NO:
+            news = self.expected if ejects is Sure.YES else self.possible
+            news[ejected_as(is_silent=is_silent), endpoint] += 1
 
     def has_returned_since(self, endpoint: SocketAddress, began: Span) -> Sure:
         """Return whether an ejection has ended since a dial began, whose silence is over then."""
@@ -193,6 +192,11 @@ class Port:
         if returned is None or returned[1] <= began[0]:
             return Sure.NO
         return Sure.YES if returned[0] > began[1] else Sure.EITHER
+
+
+def ejected_as(*, is_silent: bool) -> str:
+    """Return how an ejection is reported: one that was silent costs each client seconds."""
+    return "ejected as silent" if is_silent else "ejected"
 
 
 def _strategy(serving: Serving) -> object:

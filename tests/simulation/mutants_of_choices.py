@@ -333,5 +333,16 @@ MUTANTS: Mapping[str, Mutant] = {
         "        gone = [(olds[0] | olds[1]) - (news[0] | news[1])]\n",
         "model",
     ),
+    "silence-isnt-reported": Mutant(
+        "outcomes",
+        "self.news.ejected(endpoint, is_silent=is_silent)",
+        "self.news.ejected(endpoint, is_silent=False)",
+    ),
+    "prolonged-ejection-isnt-reported": Mutant(
+        "ejection",
+        "        self._put_out(endpoint, known.until)\n        return True\n",
+        "        self._put_out(endpoint, known.until)\n        return False\n",
+        "balance",
+    ),
 }
 """By name."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from userspace_proxy.dataplane import tcp, tcp_dial, udp, waiting_room
 from userspace_proxy.model import SocketAddress
 
+from .attempts import ejected_as
 from .sockets import core_of
 
 if TYPE_CHECKING:
@@ -32,10 +33,12 @@ class News:
 
     def ejected(self, endpoint: SocketAddress, *, is_silent: bool) -> None:
         """Part of GroupNews."""
-        self._world.choices.reported(self._service, "ejected", endpoint)
+        self._service.peer.ejected(endpoint, self._world.reactor.now, is_silent=is_silent)
+        self._world.choices.reported(self._service, ejected_as(is_silent=is_silent), endpoint)
 
     def returned(self, endpoint: SocketAddress) -> None:
         """Part of GroupNews."""
+        self._service.peer.returned(endpoint, self._world.reactor.now)
         self._world.choices.reported(self._service, "returned", endpoint)
 
     def waiting(self) -> None:

@@ -25,6 +25,7 @@ from . import (
     flow_waits,
     held_bytes,
     oracles,
+    peers,
     remembered,
     tcp_counts,
     tcp_ends,
@@ -39,6 +40,7 @@ from .kernel import Kernel, Runaway
 from .model import Span
 from .network import Address, Network
 from .oracles import Oracles
+from .peers import Peer
 from .plan import Event, Plan
 from .seam import installed, logging_to
 from .sockets import SimulatedSocket
@@ -54,6 +56,7 @@ ORACLES = (
     held_bytes.ORACLE,
     remembered.ORACLE,
     *oracles.ORACLES,
+    peers.ORACLE,
     *tcp_counts.ORACLES,
     *tcp_ends.ORACLES,
     *datagram_checks.ORACLES,
@@ -119,6 +122,8 @@ class Service:
             pins=world.dataplane.engine.pins,
         )
         self.group.outcomes.news = News(world, self)
+        self.peer = Peer(world.judgements, self.label, planned.serving)
+        """What another worker knows of it."""
         self.changed_at = world.timeline.now
         self.closed_at = -1.0
         """When its listener was last closed."""
@@ -179,7 +184,9 @@ class Service:
         self.world.datagrams.ends.changing(self, self.group.serving, serving)
         self.serving = serving
         self.world.choices.served(self)
-        left = self.group.update(serving, self.world.dataplane.engine.clock())
+        at = self.world.dataplane.engine.clock()
+        left = self.group.update(serving, at)
+        self.peer.updated(serving, at)
         self.world.dataplane.connections.removals.updated(self.group, left)
 
 
@@ -397,6 +404,8 @@ class World:
         self.turns += 1
         self.oracles.after_turn()
         self.datagrams.look()
+        for service in self.services:
+            service.peer.after_turn(service.group)
 
     # -- events ------------------------------------------------------------------------------------
 
@@ -470,9 +479,11 @@ class World:
             self.datagrams.reported((endpoint.ip, endpoint.port), how)
             if how == "answered":
                 service.group.outcomes.answered_elsewhere(endpoint, now)
+                service.peer.returned(endpoint, now)
             else:
                 current = service.group.balancers.current
                 current.failed(endpoint, now, is_silent=how == "silent")
+                service.peer.ejected(endpoint, now, is_silent=how == "silent")
 
     def _add_client(self, number: int, service: int, ip: str, steps: Any, how: str) -> None:
         address = (ip, 20000 + number)
