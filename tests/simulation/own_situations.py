@@ -2,6 +2,7 @@
 
 leaves   an endpoint leaves, its Service changes again and again, and its connections end in time
 dialled  endpoints leave while they are dialled, and answer afterwards
+probed   an endpoint that refuses a client is asked from this node as clients wait for the kernel
 ports    those of clients' addresses are in use, as clients dial that were served before
 refill   the node is full for a moment, then has room, and is full again much later
 alone    no room for new connections, and each client has one, which it uses
@@ -42,7 +43,13 @@ _SHARES = {
 }
 _SHARED = 0.2
 """Of the plans with several Services of TCP."""
-_ALONE = {"dialled": 0.06, "client ports": 0.05, "switched": 0.07, "weights alone": 0.05}
+_ALONE = {
+    "dialled": 0.06,
+    "client ports": 0.05,
+    "switched": 0.07,
+    "weights alone": 0.05,
+    "probed": 0.04,
+}
 """Of the plans that have none of the situations above."""
 # Numbers below are those of other clients.
 _FIRST_CLIENT = 200
@@ -403,6 +410,38 @@ def _weighs(adding: _Adding) -> Plan:
     return adding.with_events("weights alone", events(), 5.0, adding.others(number))
 
 
+def _probed(adding: _Adding) -> Plan:
+    """The answer to this node counts before the clients go on that had no watch for their dials.
+
+    Only one endpoint has connections, so the others are due while they aren't ejected.
+    """
+    rng, number = adding.rng, adding.number(Protocol.TCP)
+    pool = adding.plan.services[number].pool
+    handling = Handling(balance=Balance.LEAST_CONNECTIONS)
+    node = replace(adding.plan.node, is_preserving=True, descriptor_limit=1000)
+    adding.plan = replace(adding.plan, node=node)
+    denied = [f"10.3.0.{n + 1}" for n in range(6)]
+
+    def events() -> Iterator[Event]:
+        yield Event(0.0, plans.UPDATE, (number, Serving(pool[:1], handling=handling)))
+        for n in range(3):
+            yield adding.client(number, 0.1 * rng.random(), f"10.3.0.{n + 20}", [(20.0, SEND, 1)])
+        yield Event(0.4, plans.UPDATE, (number, Serving(pool, handling=handling)))
+        for endpoint in pool[1:]:
+            yield Event(0.4, plans.DENY, (endpoint, tuple(denied), REFUSES))
+        for n, ip in enumerate(denied):
+            at = 1.0 + 0.7 * n
+            yield Event(at - 0.12, plans.LACK, ("watches", 0.11))
+            for _ in range(2):
+                steps = [(0.2 * rng.random(), FINISH, 0)]
+                yield adding.client(number, at - 0.1 * rng.random(), "10.3.0.30", steps)
+            yield adding.client(number, at, ip, [(0.2, FINISH, 0)])
+
+    without = {plans.BEHAVE, plans.DENY, plans.LACK, plans.MEMORY, plans.STOP, plans.SKIP}
+    kept = [event for event in adding.others(number) if event.what not in without]
+    return adding.with_events("probed", events(), 6.0, kept)
+
+
 def _workers(adding: _Adding) -> Plan:
     """This is one of several workers, in some plans with more clients than places."""
     rng, number = adding.rng, adding.number(Protocol.TCP)
@@ -439,4 +478,5 @@ _SITUATIONS_ALONE = {
     "client ports": _client_ports,
     "switched": _switched,
     "weights alone": _weighs,
+    "probed": _probed,
 }
