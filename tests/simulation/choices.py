@@ -118,6 +118,14 @@ class Choices(Watcher):
 
     # -- what the program does ---------------------------------------------------------------------
 
+    def accepts(self, sock: SimulatedSocket, client: Stream) -> None:
+        """Part of Watcher: the Service port of a client is that for which it is accepted."""
+        assert client.remote is not None, "it has a client"
+        party = self.world.clients.get(client.remote[1] - 20000)
+        service = next(s for s in self.world.services if s.sock is sock)
+        if party is not None:
+            party.service = service.accepts_for.number
+
     def begins(self, stream: Stream, ip: str) -> None:
         """Note that an endpoint is looked for, for a client."""
         known = self.attempt_of(stream)

@@ -48,6 +48,9 @@ class Runaway(BaseException):
 class Watcher:
     """Learns what the process does with its sockets; this one does nothing with it."""
 
+    def accepts(self, sock: SimulatedSocket, client: Stream) -> None:
+        """Note that a listening socket has returned a client's connection, by this end of it."""
+
     def connects(self, sock: SimulatedSocket, address: tuple[str, int]) -> None:
         """Note a dial that is about to begin."""
 

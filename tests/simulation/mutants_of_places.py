@@ -54,4 +54,9 @@ MUTANTS: Mapping[str, Mutant] = {
     "leaving-begins-anew": Mutant(
         "removals", "at = now if since is None else since.at", "at = now"
     ),
+    "listener-stays-with-its-group": Mutant(
+        "tcp_listener",
+        "        self.settle()\n        self.group = group\n",
+        "        self.settle()\n",
+    ),
 }

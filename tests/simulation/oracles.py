@@ -101,6 +101,8 @@ class Oracles(FinalChecks):
         endpoint.joined_at = world.timeline.now
         client.header = b""
         service = world.services[client.service]
+        if group is not service.group:
+            world.violate(f"client {client.number} was joined as one of {group.label}")
         version = service.serving.handling.proxy_protocol
         client.joined = version, service.label, client.served_as, client.dialled
         self.pairs.append((client, endpoint, core_of(connection.client), core_of(sock), group))

@@ -2,6 +2,7 @@
 
 leaves   an endpoint leaves, its Service changes again and again, and its connections end in time
 dialled  endpoints leave while they are dialled, and answer afterwards
+moved    a listener of one Service accepts for another one, among clients of both
 probed   an endpoint that refuses a client is asked from this node as clients wait for the kernel
 ports    those of clients' addresses are in use, as clients dial that were served before
 refill   the node is full for a moment, then has room, and is full again much later
@@ -43,6 +44,8 @@ _SHARES = {
 }
 _SHARED = 0.2
 """Of the plans with several Services of TCP."""
+_MOVED = 0.2
+"""Of those, too."""
 _ALONE = {
     "dialled": 0.06,
     "client ports": 0.05,
@@ -61,6 +64,7 @@ _FULL = 24
 def with_own_situations(plan: Plan) -> Plan:
     """Return a plan with the situations that its seed has, too."""
     plan = _shared(plan, Random(f"{plan.seed}: shared endpoints"))
+    plan = _moved(plan, Random(f"{plan.seed}: moved listeners"))
     rng = Random(f"{plan.seed}: own situations")
     drawn = {name for name, share in _SHARES.items() if rng.random() < share}
     services = {each.protocol for each in plan.services}
@@ -131,6 +135,33 @@ def _shared(plan: Plan, rng: Random) -> Plan:
             yield adding.client((one, other)[n % 2], at + within_s * rng.random(), ip, steps)
 
     return adding.with_events("shared", events(), plan.calm_at, changes)
+
+
+def _moved(plan: Plan, rng: Random) -> Plan:
+    """Clients are those of the Service for which they are accepted, and stay that."""
+    tcp = [n for n, each in enumerate(plan.services) if each.protocol is Protocol.TCP]
+    if len(tcp) < 2 or rng.random() >= _MOVED:
+        return plan
+    one, other = rng.sample(tcp, 2)
+    adding = _Adding(rng, plan)
+    at = round(0.5 * plan.calm_at * rng.random(), 4)
+
+    def events() -> Iterator[Event]:
+        yield Event(at, plans.MOVE_LISTENER, (one, other))
+        if rng.random() < 0.4:
+            # Its own Service is no more: none that waits for an endpoint stays.
+            handling = replace(plan.services[one].serving.handling, hold=None)
+            yield Event(at, plans.UPDATE, (one, Serving(handling=handling)))
+        if rng.random() < 0.3:
+            yield Event(at, plans.MOVE_LISTENER, (other, one))
+        if rng.random() < 0.4:
+            yield Event(at + 0.4, plans.MOVE_LISTENER, (one, one))
+        for n in range(6):
+            steps = [(rng.choice((0.1, 2.0)) * rng.random(), FINISH, 0)]
+            began = max(0.0, at + 0.8 * rng.random() - 0.3)
+            yield adding.client((one, one, other)[n % 3], began, f"10.3.0.{n % 4 + 1}", steps)
+
+    return adding.with_events("moved", events(), plan.calm_at, plan.events)
 
 
 def _instead(serving: Serving, instead: Mapping[SocketAddress, SocketAddress]) -> Serving:

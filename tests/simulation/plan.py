@@ -29,6 +29,7 @@ UPDATE, BEHAVE, LACK, STOP, SKIP, CLOSE_LISTENER, OPEN_LISTENER, ELSEWHERE, MEMO
     "memory",
     "report",
 )
+MOVE_LISTENER = "move listener"
 
 
 @dataclass(frozen=True)

@@ -190,6 +190,7 @@ class SimulatedSocket:
         accepted.inline = core.inline
         self._kernel.taken[accepted.peer] = self._kernel.timeline.now
         assert accepted.remote is not None, "it has a client"
+        self._kernel.watcher.accepts(self, accepted)
         return self._kernel.allocate(accepted), accepted.remote
 
     def connect_ex(self, address: Address) -> int:

@@ -21,7 +21,7 @@ from userspace_proxy.model.connection_ends import EndedBy, EndReason
 from .judging import SILENT_S
 from .kernel import Watcher
 from .model import Sure
-from .streams import CONNECTING, OPEN
+from .streams import CONNECTING, OPEN, Stream
 from .tcp_verdicts import Judged, inverse
 
 if TYPE_CHECKING:
@@ -166,6 +166,10 @@ class TcpCounts(Watcher):
             self._waits[service] += 1
 
     # -- part of Watcher ---------------------------------------------------------------------------
+
+    def accepts(self, sock: SimulatedSocket, client: Stream) -> None:
+        """Part of Watcher."""
+        self._watcher.accepts(sock, client)
 
     def connects(self, sock: SimulatedSocket, address: Address) -> None:
         """Part of Watcher."""

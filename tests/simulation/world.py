@@ -125,6 +125,8 @@ class Service:
         self.peer = Peer(world.judgements, self.label, planned.serving)
         """What another worker knows of it."""
         self.changed_at = world.timeline.now
+        self.accepts_for: Service = self
+        """Which one its listener's clients are of from now on."""
         self.closed_at = -1.0
         """When its listener was last closed."""
         self.sock: SimulatedSocket | None = None
@@ -163,7 +165,10 @@ class Service:
             if is_tcp:
                 sock.listen(16)
             self.listener = self.world.dataplane.open_listener(
-                self.group, self.planned.protocol, sock, SocketAddress(*self.planned.address)
+                self.accepts_for.group,
+                self.planned.protocol,
+                sock,
+                SocketAddress(*self.planned.address),
             )
         self.sock = sock
 
@@ -174,6 +179,12 @@ class Service:
             self.world.dataplane.close_listener(self.listener)
             self.sock.close()
             self.sock = None
+
+    def move_listener(self, other: Service) -> None:
+        """Have its listener accept for another Service port; clients that it has taken stay."""
+        self.accepts_for = other
+        if self.sock is not None:
+            self.listener.hand_over(other.group)
 
     def update(self, serving: Serving) -> None:
         """Serve its clients in another way."""
@@ -471,6 +482,9 @@ class World:
         elif what == plans.OPEN_LISTENER:
             with contextlib.suppress(OSError):
                 service.open()
+        elif what == plans.MOVE_LISTENER:
+            self.network.note(f"service {number}: listener accepts for service {args[0]}")
+            service.move_listener(self.services[args[0]])
         elif what == plans.ELSEWHERE:
             endpoint, how = args
             now = self.timeline.now
