@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from .sockets import SimulatedSocket
     from .world import Service, World
 
-# Memory is short from 90 % on, until 85 %: clients may be forgotten.
-_SHORT_OF_MEMORY = (0.9, 0.85)
 _SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC}
 _PORTS = {errno.EADDRNOTAVAIL, errno.EAGAIN}
 
@@ -50,8 +48,6 @@ class Choices(Watcher):
         port is tried."""
         self._found: list[Option] | None = None
         """What the client that waits now could have."""
-        self._is_short = False
-        """Memory is short, or was when it was last looked at."""
         self._dials: dict[Any, tuple[Port, Attempt]] = {}
         """Dials for clients, by what is behind their sockets."""
         self._probes: dict[Any, tuple[Dial, dict[Port, None], dict[str, None]]] = {}
@@ -86,13 +82,6 @@ class Choices(Watcher):
         else:
             port.could_serve_since = None
             port.model.failed(endpoint, (now, now), is_silent=how == "silent")
-
-    def memory_used(self, share: float) -> None:
-        """Note how much is used: while it is short, pins of clients may be forgotten."""
-        self._is_short = share >= _SHORT_OF_MEMORY[self._is_short]
-        if self._is_short:
-            for port in self.ports:
-                port.model.forget_pins()
 
     def reported(self, service: Service, what: str, endpoint: SocketAddress) -> None:
         """Note what the program tells other workers."""
@@ -147,7 +136,6 @@ class Choices(Watcher):
             return
         port, attempt = known
         at = self.world.moment()
-        self.memory_used(self.world.memory.share)
         self._judging.judge_choice(port, attempt, endpoint, at)
         self._waits.sends(port, attempt, endpoint)
         self._waits.redials(attempt)
@@ -345,7 +333,6 @@ class Choices(Watcher):
     def _given_up(self, port: Port, attempt: Attempt, dial: Dial) -> None:
         """Note that a dial was closed while it was under way: that is a failure after a second."""
         at = self.world.moment()
-        self.memory_used(self.world.memory.share)
         attempt.dial, attempt.idle_since, attempt.dialled_until = None, at[1], at[1]
         port.model.loads.remove(attempt.number)
         least, most = at[0] - dial.began[1], at[1] - dial.began[0]

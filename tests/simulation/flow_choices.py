@@ -74,7 +74,6 @@ class FlowChoices:
         world, port, attempt = self._world, self._port_of(flow), self._attempt_of(flow)
         at, answer = world.moment(), list[Any]()
         if not world.is_closed:
-            self._choices.memory_used(world.memory.share)
             self._judging.judge_choice(port, attempt, endpoint, at)
             port.model.sent(attempt.ip, endpoint, at)
         yield answer

@@ -121,6 +121,8 @@ class Side:
     """By priority."""
     excluded: dict[SocketAddress, Exclusion] = field(default_factory=dict)
     pins: dict[str, Pin] = field(default_factory=dict)
+    unpinned: set[str] = field(default_factory=set)
+    """Clients whose pins were forgotten at once, before their dials began."""
     left: dict[SocketAddress, float] = field(default_factory=dict)
     """When endpoints, also those on standby, were last left out."""
 
@@ -236,6 +238,9 @@ class Model:
         side = self.side_of(client)
         if self.serving.affinity_timeout_s is not None:
             side.pins[client] = Pin(endpoint, at)
+            if client in side.unpinned:
+                del side.pins[client]
+            side.unpinned.clear()
         known = side.excluded.get(endpoint)
         if known is not None:
             known.quiet = _later(at, QUIET_S)
@@ -286,10 +291,11 @@ class Model:
             if endpoint in side.excluded:
                 side.excluded[endpoint].is_sure = False
 
-    def forget_pins(self) -> None:
-        """Memory is short: clients may be forgotten, any of them."""
-        for side in self.sides:
-            side.pins = {c: pin._replace(is_sure=False) for c, pin in side.pins.items()}
+    def forgot_pin(self, side: Side, client: str, used: float) -> None:
+        """A client was forgotten, whose pin was used last at that moment."""
+        known = side.pins.pop(client, None)
+        if known is None or known.used[1] < used:
+            side.unpinned.add(client)
 
     # -- what follows ------------------------------------------------------------------------------
 

@@ -59,4 +59,37 @@ MUTANTS: Mapping[str, Mutant] = {
         "        self.settle()\n        self.group = group\n",
         "        self.settle()\n",
     ),
+    "newest-pin-goes": Mutant(
+        "affinity", "self._pins.popitem(last=False)", "self._pins.popitem()", "balance"
+    ),
+    "pins-of-the-smallest-go": Mutant(
+        "affinity",
+        "        same = self._by_size[self._largest]\n        table",
+        "        same = self._by_size[min(self._by_size)]\n        table",
+        "balance",
+    ),
+    "used-pin-stays-the-oldest": Mutant(
+        "affinity",
+        "        self._pins[client] = (endpoint, now)\n        self._pins.move_to_end(client)\n"
+        "        if len",
+        "        self._pins[client] = (endpoint, now)\n        if len",
+        "balance",
+    ),
+    "one-pin-fewer-than-the-bound": Mutant(
+        "affinity",
+        "if self._count > self._max_pins:",
+        "if self._count >= self._max_pins:",
+        "balance",
+    ),
+    "cleared-pins-stay-counted": Mutant(
+        "affinity",
+        "        if was:\n            self._tables.changed(self, was)\n",
+        "",
+        "balance",
+    ),
+    "connections-go-before-pins": Mutant(
+        "shedding",
+        "excess -= self._pins.free(excess) + len(self._pins) * PIN_BYTES",
+        "excess -= self._pins.free(excess // 2)",
+    ),
 }

@@ -3,6 +3,7 @@
 leaves   an endpoint leaves, its Service changes again and again, and its connections end in time
 dialled  endpoints leave while they are dialled, and answer afterwards
 moved    a listener of one Service accepts for another one, among clients of both
+pins     more clients are pinned than may be, or memory for pins is short
 probed   an endpoint that refuses a client is asked from this node as clients wait for the kernel
 ports    those of clients' addresses are in use, as clients dial that were served before
 refill   the node is full for a moment, then has room, and is full again much later
@@ -52,6 +53,7 @@ _ALONE = {
     "switched": 0.07,
     "weights alone": 0.05,
     "probed": 0.04,
+    "pins": 0.06,
 }
 """Of the plans that have none of the situations above."""
 # Numbers below are those of other clients.
@@ -473,6 +475,51 @@ def _probed(adding: _Adding) -> Plan:
     return adding.with_events("probed", events(), 6.0, kept)
 
 
+def _pins(adding: _Adding) -> Plan:
+    """Pins go, in their order, and clients come back whose pins have stayed, or have gone."""
+    rng, plan = adding.rng, adding.plan
+    is_bound = rng.random() < 0.5
+    adding.plan = replace(
+        plan,
+        node=replace(
+            plan.node,
+            max_pins=rng.choice((2, 4, 7)) if is_bound else plan.node.max_pins,
+            memory_bytes=rng.choice((4096, 8192, 32768)),
+        ),
+        features=plan.features if is_bound else plan.features | {"memory"},
+    )
+    tcp = [n for n, each in enumerate(plan.services) if each.protocol is Protocol.TCP]
+    numbers = rng.sample(tcp, min(2, len(tcp)))
+
+    def events() -> Iterator[Event]:
+        for number in numbers:
+            planned = plan.services[number]
+            handling = replace(
+                planned.serving.handling, max_connections=None, balance=Balance.RANDOM
+            )
+            serving = Serving(planned.pool, handling=handling, affinity_timeout_s=100)
+            yield Event(0.0, plans.UPDATE, (number, serving))
+        at = 0.1
+        for _ in range(36):
+            steps = [(rng.choice((0.02, 0.2)) * rng.random(), FINISH, 0)]
+            ip = f"10.3.0.{rng.choice((4, 9)) * rng.random() + 1:.0f}"
+            yield adding.client(rng.choice(numbers), at, ip, steps)
+            at += rng.choice((0.01, 0.3)) * rng.random()
+            if not is_bound and rng.random() < 0.15:
+                yield Event(round(at, 4), plans.MEMORY, (rng.choice((0.91, 0.95, 1.0)),))
+                at += 0.4
+                yield Event(round(at, 4), plans.MEMORY, (0.5,))
+                at += 0.3
+
+    without = {plans.MEMORY, plans.STOP, plans.SKIP}
+    if len(tcp) > len(numbers):
+        kept = [e for e in plan.events if e.what not in without]
+    else:
+        gone = {plans.CLIENT, plans.UPDATE, *without}
+        kept = [e for e in plan.events if e.what not in gone]
+    return adding.with_events("pins", events(), 12.0, kept)
+
+
 def _workers(adding: _Adding) -> Plan:
     """This is one of several workers, in some plans with more clients than places."""
     rng, number = adding.rng, adding.number(Protocol.TCP)
@@ -510,4 +557,5 @@ _SITUATIONS_ALONE = {
     "switched": _switched,
     "weights alone": _weighs,
     "probed": _probed,
+    "pins": _pins,
 }

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from userspace_proxy.balance.affinity import MAX_PINS
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.model.handling import Hold
 from userspace_proxy.model.serving import Serving
@@ -68,6 +69,10 @@ class Node:
     """Which of them this one is."""
     client_ports: int = 0
     """How many ports clients' own addresses have for flows; 0: as many as on a node."""
+    max_pins: int = MAX_PINS
+    """How many clients are remembered (``sessionAffinity``)."""
+    memory_bytes: int = 1 << 20
+    """The limit of memory."""
 
     def share_of(self, limit: int | None) -> int | None:
         """Return how many connections an endpoint may have in this worker: 1 at least."""

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from userspace_proxy.dataplane import tcp, tcp_dial, udp, waiting_room
+from userspace_proxy.balance import affinity
+from userspace_proxy.dataplane import shedding, tcp, tcp_dial, udp, waiting_room
 from userspace_proxy.model import SocketAddress
 
 from .attempts import ejected_as
@@ -92,7 +94,26 @@ def watching(world: World) -> Iterator[None]:
         (dial, "_pick_again", picks_again, pick_again),
         (room, "wait", waits, wait),
     )
-    with _replaced(changed), _watching_flows(world):
+    with _replaced(changed), _watching_flows(world), _watching_pins(world):
+        yield
+
+
+@contextlib.contextmanager
+def _watching_pins(world: World) -> Iterator[None]:
+    table, shed = affinity.AffinityTable, shedding.Shedding
+    forget, free = table.forget_oldest, shed.free_memory
+
+    def forgets(self: Any) -> None:
+        world.pins.forgets(self, partial(forget, self))
+
+    def frees(self: Any, *args: Any) -> int:
+        return world.pins.free_memory(partial(free, self), *args)
+
+    changed: tuple[_Changed, ...] = (
+        (table, "forget_oldest", forgets, forget),
+        (shed, "free_memory", frees, free),
+    )
+    with _replaced(changed):
         yield
 
 

@@ -26,6 +26,7 @@ from . import (
     held_bytes,
     oracles,
     peers,
+    pins,
     remembered,
     tcp_counts,
     tcp_ends,
@@ -41,6 +42,7 @@ from .model import Span
 from .network import Address, Network
 from .oracles import Oracles
 from .peers import Peer
+from .pins import Pins
 from .plan import Event, Plan
 from .seam import installed, logging_to
 from .sockets import SimulatedSocket
@@ -57,6 +59,7 @@ ORACLES = (
     remembered.ORACLE,
     *oracles.ORACLES,
     peers.ORACLE,
+    *pins.ORACLES,
     *tcp_counts.ORACLES,
     *tcp_ends.ORACLES,
     *datagram_checks.ORACLES,
@@ -67,7 +70,6 @@ _FINISHING_S = 100.0
 # Longer than any deadline, and than a flow's idle time.
 _REST_S = 500.0
 _MAX_TURNS = 60_000
-_MEMORY_LIMIT = 1 << 20
 
 __all__ = ("ORACLES", "TRUSTED", "Service", "World")
 
@@ -90,10 +92,10 @@ class _Lines(logging.Handler):
 class _Limit:
     """Part of MemoryLimit."""
 
-    limit = _MEMORY_LIMIT
     counts_sockets = True
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
         self.share = 0.0
 
     def used(self) -> int:
@@ -258,7 +260,7 @@ class World:
         self.accepted: dict[Stream, Party] = {}
         self.askers: dict[Address, Asker] = {}
         self.datagrams = self.network.watcher = DatagramChecks(self)
-        self.memory = _Limit()
+        self.memory = _Limit(node.memory_bytes)
         self.memory_limits = [self.memory]
 
     @property
@@ -318,6 +320,8 @@ class World:
         )
         self.dataplane = DataPlane(self.loop, tuning, clock=self.timeline.clock)  # type: ignore[arg-type]
         self.reactor = self.dataplane.engine.reactor
+        self.dataplane.engine.pins._max_pins = node.max_pins
+        self.pins = Pins(self)
         self.network.closing = lambda: self.reactor._late
         self.oracles = Oracles(self)
         self.choices = Choices(self)
@@ -415,6 +419,7 @@ class World:
         self.turns += 1
         self.oracles.after_turn()
         self.datagrams.look()
+        self.pins.after_turn()
         for service in self.services:
             service.peer.after_turn(service.group)
 
@@ -453,7 +458,6 @@ class World:
 
     def _use_memory(self, share: float) -> None:
         self.network.note(f"memory: {share:.0%} used")
-        self.choices.memory_used(max(share, self.memory.share))
         self.datagrams.troubles.used_memory(share)
         self.memory.share = share
 
