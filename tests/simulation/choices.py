@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Any
 
+from userspace_proxy.facts.connection import ConnectionEvent
 from userspace_proxy.model import Protocol, SocketAddress
 
 from .attempts import Attempt, Dial, Port
@@ -227,6 +228,8 @@ class Choices(Watcher):
             return
         port, at = known[0], self.world.moment()
         dial = attempt.dial
+        if attempt.tried:
+            self.world.observing.happens(client.number, ConnectionEvent.SAVED)
         if attempt.waits_since is not None:
             port.hope_at = at[1]
         attempt.joined, attempt.waits_since = dial.endpoint, None
@@ -305,6 +308,7 @@ class Choices(Watcher):
         known = self.attempt_of(stream)
         if known is not None and known[1].waits_since is None:
             known[1].waits_since = self.world.moment()
+            self.world.observing.happens(known[1].number, ConnectionEvent.HELD)
             self._waits.waits(*known, self._found)
 
     # -- dials -------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from userspace_proxy.dataplane import EndpointGroup
 from userspace_proxy.dataplane.tcp import TcpConnection
 from userspace_proxy.facts import GAUGES
 
+from . import told
 from .evictions import Evictions
 from .sockets import core_of
 from .streams import Stream
@@ -68,6 +69,7 @@ class FinalChecks:
         cause = self.causes[number] = line["cause"]
         self.world.network.note(f"client {number}: {cause}, by {line['ended_by']}")
         relayed = self.ends.ended(number, line)
+        told.judge(self.world, number, relayed, line)
         if cause == "evicted":
             self.evictions.connection_ended(number, relayed)
         if relayed is not None:

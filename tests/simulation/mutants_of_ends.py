@@ -174,5 +174,30 @@ MUTANTS: Mapping[str, Mutant] = {
     "patience-of-a-second-for-all": Mutant(
         "exchange", "silent_s - end.left_s >= PATIENCE_S", "silent_s >= PATIENCE_S", "facts"
     ),
+    "records-of-the-fewest-give-way": Mutant(
+        "record_ring",
+        "self._records.pop(max(self._counted, key=len).pop()).takers",
+        "self._records.pop(min(filter(None, self._counted), key=len).pop()).takers",
+        "plane",
+    ),
+    "first-filter-has-all-the-room": Mutant(
+        "record_ring",
+        "self._limit = max(map(len, self._counted)) - 1",
+        "self._limit = 0",
+        "plane",
+    ),
+    "end-isnt-watched-once-it-was-saved": Mutant(
+        "connection_log",
+        "self._watch.has_room(scopes, client_ip, is_plain=is_plain)",
+        "is_plain and self._watch.has_room(scopes, client_ip)",
+    ),
+    "saved-isnt-noted": Mutant(
+        "tcp", "            self.note(ConnectionEvent.SAVED)\n", "            pass\n"
+    ),
+    "source-told-as-it-may-be": Mutant(
+        "tcp",
+        'source="client" if dial is not None and dial.is_preserved else "node"',
+        'source="client" if self.may_preserve else "node"',
+    ),
 }
 """By name."""

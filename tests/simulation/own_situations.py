@@ -4,6 +4,7 @@ leaves   an endpoint leaves, its Service changes again and again, and its connec
 dialled  endpoints leave while they are dialled, and answer afterwards
 moved    a listener of one Service accepts for another one, among clients of both
 pins     more clients are pinned than may be, or memory for pins is short
+observed connections are observed by some filters, with room for few or many records
 probed   an endpoint that refuses a client is asked from this node as clients wait for the kernel
 ports    those of clients' addresses are in use, as clients dial that were served before
 refill   the node is full for a moment, then has room, and is full again much later
@@ -25,6 +26,7 @@ from typing import Any
 
 import msgspec
 
+from userspace_proxy.facts.connection import ConnectionFilter
 from userspace_proxy.model import Balance, Handling, Protocol, SocketAddress
 from userspace_proxy.model.handling import Hold
 from userspace_proxy.model.serving import Serving
@@ -47,6 +49,8 @@ _SHARED = 0.2
 """Of the plans with several Services of TCP."""
 _MOVED = 0.2
 """Of those, too."""
+_OBSERVED = 0.15
+"""Of all plans."""
 _ALONE = {
     "dialled": 0.06,
     "client ports": 0.05,
@@ -67,6 +71,7 @@ def with_own_situations(plan: Plan) -> Plan:
     """Return a plan with the situations that its seed has, too."""
     plan = _shared(plan, Random(f"{plan.seed}: shared endpoints"))
     plan = _moved(plan, Random(f"{plan.seed}: moved listeners"))
+    plan = _observed(plan, Random(f"{plan.seed}: observed"))
     rng = Random(f"{plan.seed}: own situations")
     drawn = {name for name, share in _SHARES.items() if rng.random() < share}
     services = {each.protocol for each in plan.services}
@@ -164,6 +169,30 @@ def _moved(plan: Plan, rng: Random) -> Plan:
             yield adding.client((one, one, other)[n % 3], began, f"10.3.0.{n % 4 + 1}", steps)
 
     return adding.with_events("moved", events(), plan.calm_at, plan.events)
+
+
+def _observed(plan: Plan, rng: Random) -> Plan:
+    """What is observed is asked for now and then, each time by other filters, or the same."""
+    if rng.random() >= _OBSERVED:
+        return plan
+    client = ConnectionFilter(client=f"10.3.{rng.choice((0, 200))}.1")
+    ports = [f"shop/web-{each.address[1]}" for each in plan.services]
+    drawn = (
+        ConnectionFilter(),
+        client,
+        ConnectionFilter(failed=True),
+        ConnectionFilter(saved=True),
+        ConnectionFilter(slow_s=rng.choice((0.01, 1.0))),
+        ConnectionFilter(service=rng.choice(ports), saved=True, failed=True),
+        ConnectionFilter(service=f"{rng.choice(ports)}:http"),
+    )
+    times = sorted([0.0, *(plan.calm_at * rng.random() for _ in range(rng.randint(1, 3)))])
+    events = [
+        Event(round(at, 4), plans.OBSERVE, (tuple(rng.sample(drawn, rng.randint(1, 3))),))
+        for at in times
+    ]
+    adding = _Adding(rng, replace(plan, node=replace(plan.node, records=rng.choice((4, 7, 128)))))
+    return adding.with_events("observed", iter(events), plan.calm_at, plan.events)
 
 
 def _instead(serving: Serving, instead: Mapping[SocketAddress, SocketAddress]) -> Serving:

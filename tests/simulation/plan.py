@@ -30,7 +30,7 @@ UPDATE, BEHAVE, LACK, STOP, SKIP, CLOSE_LISTENER, OPEN_LISTENER, ELSEWHERE, MEMO
     "memory",
     "report",
 )
-MOVE_LISTENER = "move listener"
+MOVE_LISTENER, OBSERVE = "move listener", "observe"
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,8 @@ class Node:
     """How many ports clients' own addresses have for flows; 0: as many as on a node."""
     max_pins: int = MAX_PINS
     """How many clients are remembered (``sessionAffinity``)."""
+    records: int = 128
+    """How many are kept until they are asked for again, while connections are observed."""
     memory_bytes: int = 1 << 20
     """The limit of memory."""
 

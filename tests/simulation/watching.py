@@ -11,8 +11,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from userspace_proxy.balance import affinity
-from userspace_proxy.dataplane import shedding, tcp, tcp_dial, udp, waiting_room
+from userspace_proxy.dataplane import (
+    connection_log,
+    shedding,
+    tcp,
+    tcp_dial,
+    udp,
+    waiting_room,
+)
+from userspace_proxy.facts.connection import ConnectionEvent
 from userspace_proxy.model import SocketAddress
+from userspace_proxy.plane import record_ring
 
 from .attempts import ejected_as
 from .sockets import core_of
@@ -88,13 +97,15 @@ def watching(world: World) -> Iterator[None]:
             world.counts.waits(client.number, client.service)
 
     changed: tuple[_Changed, ...] = (
+        (record_ring, "OBSERVED_MAX", world.plan.node.records, record_ring.OBSERVED_MAX),
         (connection, "begin", begins, begin),
         (connection, "join", joins, join),
         (dial, "_connect", connects, connect),
         (dial, "_pick_again", picks_again, pick_again),
         (room, "wait", waits, wait),
     )
-    with _replaced(changed), _watching_flows(world), _watching_pins(world):
+    parts = _watching_flows(world), _watching_pins(world), _logging_all()
+    with _replaced(changed), parts[0], parts[1], parts[2]:
         yield
 
 
@@ -112,6 +123,36 @@ def _watching_pins(world: World) -> Iterator[None]:
     changed: tuple[_Changed, ...] = (
         (table, "forget_oldest", forgets, forget),
         (shed, "free_memory", frees, free),
+    )
+    with _replaced(changed):
+        yield
+
+
+@contextlib.contextmanager
+def _logging_all() -> Iterator[None]:
+    """Have all ends logged, and only those observed that would be if none were logged."""
+    log = connection_log.ConnectionLog
+    takes, write = log.takes_next, log.write
+
+    def takes_next(self: Any, *args: Any, **options: Any) -> bool:
+        share, self._share = self._share, 0.0
+        self._is_left_out = not takes(self, *args, **options)
+        self._share = share
+        self._logs_next = share > 0
+        return self._logs_next or not self._is_left_out
+
+    def writes(self: Any, *args: Any) -> None:
+        watch = self._watch
+        if self._logs_next and self._is_left_out:
+            self._watch = None
+        try:
+            write(self, *args)
+        finally:
+            self._watch = watch
+
+    changed: tuple[_Changed, ...] = (
+        (log, "takes_next", takes_next, takes),
+        (log, "write", writes, write),
     )
     with _replaced(changed):
         yield

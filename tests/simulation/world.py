@@ -13,6 +13,7 @@ from typing import Any
 from tests.port_keys import port_key
 from userspace_proxy.dataplane import DataPlane, EndpointGroup, Tuning
 from userspace_proxy.dataplane.connection_log import LOGGER
+from userspace_proxy.facts.connection import ConnectionFilter
 from userspace_proxy.kernel.pktinfo import IP_PKTINFO
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.model.proxy_protocol import write_header
@@ -24,12 +25,14 @@ from . import (
     flow_choices,
     flow_waits,
     held_bytes,
+    observing,
     oracles,
     peers,
     pins,
     remembered,
     tcp_counts,
     tcp_ends,
+    told,
 )
 from . import plan as plans
 from .actors import Asker, Party, PodHost
@@ -40,6 +43,7 @@ from .judgements import Judgements
 from .kernel import Kernel, Runaway
 from .model import Span
 from .network import Address, Network
+from .observing import Observing
 from .oracles import Oracles
 from .peers import Peer
 from .pins import Pins
@@ -56,12 +60,14 @@ ORACLES = (
     *flow_choices.ORACLES,
     flow_waits.ORACLE,
     held_bytes.ORACLE,
+    *observing.ORACLES,
     remembered.ORACLE,
     *oracles.ORACLES,
     peers.ORACLE,
     *pins.ORACLES,
     *tcp_counts.ORACLES,
     *tcp_ends.ORACLES,
+    *told.ORACLES,
     *datagram_checks.ORACLES,
 )
 """Those that judge in a campaign."""
@@ -303,6 +309,7 @@ class World:
         return self.violations
 
     def _ended(self, line: dict[str, Any]) -> None:
+        self.observing.ended(line)
         self.oracles.ended(line)
 
     def _begin(self) -> None:
@@ -322,6 +329,7 @@ class World:
         self.reactor = self.dataplane.engine.reactor
         self.dataplane.engine.pins._max_pins = node.max_pins
         self.pins = Pins(self)
+        self.observing = Observing(self)
         self.network.closing = lambda: self.reactor._late
         self.oracles = Oracles(self)
         self.choices = Choices(self)
@@ -391,6 +399,7 @@ class World:
             self.loop.run(self._settle)
             self.oracles.at_rest()
             self.datagrams.at_rest()
+            self.observing.ask(())
             remembered.at_rest(self)
             self.loop.run(self._close)
             self._run_until(self.timeline.now + 10.0)
@@ -402,6 +411,10 @@ class World:
             self.timeline.run_until(min(end, begins + 1.0))
         if self.turns >= _MAX_TURNS:
             self.violate("the loop doesn't come to rest")
+
+    def _observe(self, filters: tuple[ConnectionFilter, ...]) -> None:
+        if not self.is_closed:
+            self.observing.ask(filters)
 
     def _settle(self) -> None:
         for _ in self.dataplane.settle():
@@ -450,6 +463,8 @@ class World:
             self._stop(what, args[0])
         elif what == plans.REPORT:
             self.loop.call_soon(self._settle)
+        elif what == plans.OBSERVE:
+            self.loop.call_soon(self._observe, args[0])
         elif what == plans.MEMORY:
             self._use_memory(args[0])
         else:
