@@ -63,7 +63,7 @@ class Observing:
         """Ask for what was observed, and observe what these filters take from now on."""
         found = self._ring.observe(filters)
         if self._filters:
-            self._judge_records(found.records, {one: n for one, n in found.left_out})
+            self._judge_records(found.records, dict(found.left_out))
         self._filters, self._lines = filters, []
         self._before.clear()
 

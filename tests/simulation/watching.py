@@ -19,7 +19,6 @@ from userspace_proxy.dataplane import (
     udp,
     waiting_room,
 )
-from userspace_proxy.facts.connection import ConnectionEvent
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.plane import record_ring
 
