@@ -21,7 +21,7 @@ import contextlib
 import errno
 import socket
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,6 +51,7 @@ _HINT = "modprobe nf_conntrack_netlink, grant NET_ADMIN, or run with --steering=
 FULL_LISTING_ABOVE = 8
 # For a listing that is expected to be empty. Source: RFC 1078, which is not in use.
 _UNUSED_PORT = 1
+_PORT_BYTES = 2
 
 
 class Dialled(NamedTuple):
@@ -73,16 +74,16 @@ class Change(NamedTuple):
     choices: Collection[tuple[Collection[tuple[str, int]], Collection[str] | None]] = ()
     """Endpoints that it may lead to as well, or where it isn't steered, led to, each with the
     networks of the clients that may use them; None: all. The first that has a client counts."""
-    gone_ip: str = ""
-    """An address that this node had; what leads there leads nowhere. Empty for none."""
+    here: Set[bytes] = frozenset()
+    """The packed addresses of this node: what leads to the port at another one leads nowhere.
+    Empty where they aren't known."""
 
 
 class Allowed:
     """Where the UDP associations of one frontend may lead."""
 
     def __init__(self, change: Change) -> None:
-        self._before, self._now = change.before, change.now
-        self._gone = pack_address(change.gone_ip, change.now or 0) if change.gone_ip else b""
+        self._before, self._now, self._here = change.before, change.now, change.here
         self._choices = [
             ({pack_address(*one) for one in set(endpoints)}, networks)
             for endpoints, networks in change.choices
@@ -93,9 +94,12 @@ class Allowed:
         if self._now is None:
             led_there = self._before is not None and leads_to(entry, self._before)
             return led_there or any(entry.answered_from in some for some, _ in self._choices)
-        if leads_to(entry, self._now):
-            return entry.answered_from == self._gone
+        if leads_to(entry, self._now) and self._is_here(entry):
+            return False
         return not self._is_chosen(entry)
+
+    def _is_here(self, entry: ConntrackEntry) -> bool:
+        return not self._here or entry.answered_from[:-_PORT_BYTES] in self._here
 
     def _is_chosen(self, entry: ConntrackEntry) -> bool:
         for endpoints, networks in self._choices:
@@ -151,7 +155,7 @@ def forget_changed(version: int, changes: Iterable[Change]) -> int:
 
 def leads_to(association: ConntrackEntry, port: int) -> bool:
     """Return whether an association leads to a port of this node."""
-    return association.answered_from[-2:] == port.to_bytes(2, "big")
+    return association.answered_from[-_PORT_BYTES:] == port.to_bytes(_PORT_BYTES, "big")
 
 
 def is_answered(connection: ConntrackEntry) -> bool:

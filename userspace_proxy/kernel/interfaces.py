@@ -23,6 +23,7 @@ from .netlink.rtnetlink import ListedLink
 from .netlink.sockets import NETLINK_ROUTE
 from .node_listings import NodeListings
 
+_GROUPS = (rtnetlink.GROUP_LINK, rtnetlink.GROUP_ADDRESS_4, rtnetlink.GROUP_ADDRESS_6)
 # An address of TEST-NET-1 (RFC 5737), for a route look-up; nothing is sent.
 _ELSEWHERE = ("192.0.2.1", 9)
 
@@ -35,6 +36,8 @@ class InterfaceView:
     """Names of those that are up and have no IPv4 address, sorted."""
     addresses: tuple[str, ...] = ()
     """Global IPv4 addresses of the node, in the kernel's order."""
+    here: frozenset[str] = frozenset()
+    """All addresses of both families, those of loopback and of links among them."""
 
 
 NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
@@ -93,7 +96,7 @@ def _is_on(interface: Path) -> bool:
 
 
 class PreroutingAddress:
-    """The address that PREROUTING translates to where REDIRECT doesn't work.
+    """The address that PREROUTING translates to where REDIRECT doesn't work, and all others.
 
     Args:
         preferred: The node's own addresses, best first.
@@ -105,7 +108,7 @@ class PreroutingAddress:
     def __init__(self, preferred: tuple[str, ...]) -> None:
         self._preferred = preferred
         with explained("watch interfaces"), contextlib.ExitStack() as opened:
-            self._events = Events(NETLINK_ROUTE, [rtnetlink.GROUP_LINK, rtnetlink.GROUP_ADDRESS_4])
+            self._events = Events(NETLINK_ROUTE, _GROUPS)
             opened.callback(self._events.close)
             self._listings = NodeListings.here()
             opened.pop_all()
@@ -138,6 +141,11 @@ class PreroutingAddress:
         preferred = (*self._preferred, _routed_source())
         return choose_address(preferred, self._view, is_local)
 
+    @property
+    def here(self) -> frozenset[str]:
+        """The node's addresses as of the last :meth:`choose`; empty before the first one."""
+        return self._view.here
+
     def close(self) -> None:
         """Close the socket; idempotent."""
         self._events.close()
@@ -165,6 +173,7 @@ def read_interfaces(listings: NodeListings, since: float) -> tuple[InterfaceView
     view = InterfaceView(
         unnumbered=tuple(sorted(one.link.name for one in links.items if _lacks(one, numbered))),
         addresses=tuple(a.ip for a in addresses if a.scope == rtnetlink.SCOPE_UNIVERSE),
+        here=frozenset(address.ip for address in listed.items),
     )
     return view, links.is_current and listed.is_current
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import ipaddress
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar
 
@@ -19,6 +20,7 @@ from ..errors import SteeringError
 from ..kernel import conntrack
 from ..kernel.conntrack import PROTOCOL_NUMBERS, Change, Dialled
 from ..kernel.interfaces import PreroutingAddress
+from ..kernel.netlink.messages import pack_ip
 from ..kernel.one_thread import InOneThread
 from ..model import Frontend, IPFamily, Protocol, SocketAddress, Taken
 from .base import (
@@ -153,8 +155,8 @@ class NatProgrammer(Programmer):
         self._address = PreroutingAddress(facts.node_addresses)
         self._to_ip = ""
         """Where PREROUTING translates to; empty for the interface's address."""
-        self._gone_ip = ""
-        """Where it did before, until no interface had that address any more."""
+        self._here: frozenset[str] = frozenset()
+        """The node's addresses, as of the last look at its interfaces."""
         self._stale: dict[Frontend, int | None] = {}
         """Frontends whose stale conntrack entries are still to be removed, and the port that
         they led to before; None where it is unknown."""
@@ -170,13 +172,19 @@ class NatProgrammer(Programmer):
                 # What is still to be removed, where a frontend that had left returns.
                 self._stale[frontend] = self._stale.get(frontend) if port is None else port
 
-    def _translate_to(self, ip: str) -> None:
-        """Note another address for PREROUTING; what led to the one before it leads nowhere."""
-        if self._to_ip:
-            self._gone_ip = self._to_ip
-            steered = (f for f in self._applied or () if f.family is IPFamily.IPV4)
+    def _choose_ip(self) -> str:
+        """Return where PREROUTING is to translate to; note what led to addresses that are gone.
+
+        REDIRECT, too, led flows to an address of their interface, and they would follow it forever.
+        """
+        to_ip = self._address.choose(self._to_ip)
+        gone, self._here = self._here - self._address.here, self._address.here
+        # An address of a link alone goes with the link, and so do the clients behind it.
+        families = {IPFamily.of(ip) for ip in gone if not ipaddress.ip_address(ip).is_link_local}
+        if families:
+            steered = (f for f in self._applied or () if f.family in families)
             self._stale = dict.fromkeys(steered) | self._stale
-        self._to_ip = ip
+        return to_ip
 
     def _choices(self, _frontend: Frontend) -> Collection[EndpointChoice]:
         """Return endpoints that UDP flows of a frontend may lead to, besides its port."""
@@ -185,6 +193,7 @@ class NatProgrammer(Programmer):
     def _forget_stale(self) -> None:
         """Remove the conntrack entries that frontends got under other rules, or without any."""
         ports = self._applied or {}
+        here = frozenset(map(pack_ip, self._here))
         for family in IPFamily:
             changes = [
                 Change(
@@ -193,7 +202,7 @@ class NatProgrammer(Programmer):
                     before,
                     ports.get(frontend),
                     self._choices(frontend),
-                    self._gone_ip if family is IPFamily.IPV4 else "",
+                    here,
                 )
                 for frontend, before in self._stale.items()
                 if frontend.family is family

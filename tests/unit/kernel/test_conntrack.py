@@ -24,7 +24,7 @@ from userspace_proxy.kernel.ctnetlink import (
     pack_address,
 )
 from userspace_proxy.kernel.netlink import Requests
-from userspace_proxy.kernel.netlink.messages import NESTED, attribute
+from userspace_proxy.kernel.netlink.messages import NESTED, attribute, pack_ip
 
 CLIENT = pack_address("10.1.0.2", 40000)
 DNS = pack_address("10.96.0.10", 53)
@@ -118,10 +118,23 @@ def test_an_association_that_leads_to_its_port_is_not_stale_whatever_endpoints_t
     assert not Allowed(change).is_stale(STEERED)
 
 
-@pytest.mark.parametrize(("gone_ip", "expected"), [("10.1.0.1", True), ("10.1.0.9", False)])
-def test_an_association_to_an_address_that_the_node_had_is_stale(gone_ip, expected):
-    change = Change(17, Dialled("10.96.0.10", 53), 36002, 36002, gone_ip=gone_ip)
+@pytest.mark.parametrize(
+    ("here", "expected"),
+    [
+        pytest.param(["10.1.0.1", "127.0.0.1"], False, id="an-address-of-the-node"),
+        pytest.param(["10.1.0.9", "127.0.0.1"], True, id="one-that-it-had"),
+        pytest.param([], False, id="not-known"),
+    ],
+)
+def test_an_association_to_an_address_that_the_node_had_is_stale(here, expected):
+    change = Change(17, Dialled("10.96.0.10", 53), 36002, 36002, here=set(map(pack_ip, here)))
     assert Allowed(change).is_stale(STEERED) is expected
+
+
+def test_an_association_to_an_endpoint_with_the_number_of_the_proxy_port_is_not_stale():
+    choices = [([("10.1.0.1", 36002)], None)]
+    change = Change(17, Dialled("10.96.0.10", 53), 36002, 36002, choices, {pack_ip("10.1.0.9")})
+    assert not Allowed(change).is_stale(STEERED)
 
 
 @pytest.mark.parametrize(("content", "expected"), [("1\n", True), ("0\n", False), (None, False)])

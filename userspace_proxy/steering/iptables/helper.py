@@ -208,6 +208,8 @@ class LegacyProgrammer(NatProgrammer):
             drifted = self._put_rules()
             if self._follow_address():
                 self._put_rules()
+            else:
+                self._forget_stale()
         with self._released.end_round() as ended:
             if ended:
                 self._put_guard()
@@ -224,11 +226,11 @@ class LegacyProgrammer(NatProgrammer):
 
     def _follow_address(self) -> bool:
         """Lay out the rules that depend on interfaces, if they must change; return whether."""
-        to_ip = self._address.choose(self._to_ip)
+        to_ip = self._choose_ip()
         # Only IPv4 needs an address: see PreroutingAddress.
         if self._version == 6 or to_ip == self._to_ip:
             return False
-        self._translate_to(to_ip)
+        self._to_ip = to_ip
         self._lay_out()
         self._stale |= self._applied or {}
         return True

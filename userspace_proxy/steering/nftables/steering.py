@@ -366,10 +366,10 @@ class NftablesProgrammer(NatProgrammer):
 
     def _choose_address(self) -> bool:
         """Choose the address that rules translate to; return whether they must change."""
-        to_ip = self._address.choose(self._to_ip)
+        to_ip = self._choose_ip()
         if to_ip == self._to_ip:
             return False
-        self._translate_to(to_ip)
+        self._to_ip = to_ip
         # Until the kernel has accepted others.
         self._table.forget()
         return True

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import socket
 
 import pytest
 
 from userspace_proxy.errors import SteeringError
+from userspace_proxy.kernel import conntrack
 from userspace_proxy.model import Frontend, Protocol
 from userspace_proxy.steering.iptables.helper import FULL_COMPARISON_EVERY
 from userspace_proxy.steering.iptables.helper_process import (
@@ -85,6 +87,26 @@ def test_drift_of_the_same_size_is_repaired_by_the_full_comparison(node, ask):
     node.run("iptables-legacy -t nat -R UPROXY-PRE 1 -d 10.96.7.9 -p tcp --dport 80 -j REDIRECT")
     assert sum(ask("repair") for _ in range(FULL_COMPARISON_EVERY)) > 0
     assert from_rows(ask("in_force")) == {WEB: 36001}
+
+
+def test_flows_end_that_an_interface_led_to_an_address_which_it_lost(node, ask):
+    def flows():
+        with node:
+            return conntrack.count_by_endpoint(4, socket.IPPROTO_UDP).entries.total()
+
+    node.run("ip link set lo up; ip route add 10.96.0.0/16 dev lo")
+    node.run("ip address add 10.1.0.1/32 dev lo")
+    ask("apply", {DNS: 36002})
+    # As a client outside of this node is led by REDIRECT.
+    node.run(r"""
+        nft add table ip client
+        nft add chain ip client output { type nat hook output priority -150\; }
+        nft add rule ip client output udp dport 53 dnat to 10.1.0.1:36002""")
+    with node, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.sendto(b"hello", (DNS.ip, DNS.port))
+    assert [ask("repair"), flows()] == [0, 1]
+    node.run("ip address del 10.1.0.1/32 dev lo")
+    assert [ask("repair"), flows()] == [0, 0]
 
 
 def test_this_node_can_look_up_sockets(ask):

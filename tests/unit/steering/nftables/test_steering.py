@@ -34,6 +34,7 @@ from userspace_proxy.steering.nftables.kernel_rules import pack_endpoint
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 DNS = Frontend("10.96.0.10", 53, Protocol.UDP)
+DNS_6 = Frontend("fd00:96::a", 53, Protocol.UDP)
 FACTS = SteeringFacts(refuse_port=35999)
 MAP = "inet userspace-proxy frontends4"
 
@@ -392,6 +393,45 @@ async def test_flows_to_an_address_that_the_node_had_end(node, steering, dial):
         assert conntrack.count_by_endpoint(4, socket.IPPROTO_UDP).entries.total() == 1
     node.run("ip address del 10.1.0.1/32 dev lo; ip address add 10.1.0.2/32 dev lo")
     await steering.repair()
+    with node:
+        assert not conntrack.count_by_endpoint(4, socket.IPPROTO_UDP).entries
+
+
+@pytest.mark.parametrize(("frontend", "version"), [(DNS, 4), (DNS_6, 6)])
+async def test_flows_end_that_an_interface_led_to_an_address_which_it_lost(
+    node, steering, dial, frontend, version
+):
+    ip = "fd00::2/128" if version == 6 else "10.1.0.1/32"
+    node.run(f"ip address add {ip} dev lo")
+    await steering.apply({frontend: 36002})
+    # As a client outside of this node is led by REDIRECT.
+    kind, to = ("ip6", "[fd00::2]") if version == 6 else ("ip", "10.1.0.1")
+    node.run(rf"""
+        nft add table {kind} client
+        nft add chain {kind} client output {{ type nat hook output priority -150\; }}
+        nft add rule {kind} client output udp dport 53 dnat to {to}:36002""")
+    dial(frontend)
+    await steering.repair()
+    with node:
+        assert conntrack.count_by_endpoint(version, socket.IPPROTO_UDP).entries.total() == 1
+    node.run(f"ip address del {ip} dev lo")
+    await steering.repair()
+    with node:
+        assert not conntrack.count_by_endpoint(version, socket.IPPROTO_UDP).entries
+
+
+async def test_a_new_run_ends_flows_to_an_address_that_was_lost_between_two(node, steering, dial):
+    node.run("ip address add 10.1.0.1/32 dev lo")
+    await steering.apply({DNS: 36002})
+    node.run(r"""
+        nft add table ip client
+        nft add chain ip client output { type nat hook output priority -150\; }
+        nft add rule ip client output udp dport 53 dnat to 10.1.0.1:36002""")
+    dial(DNS)
+    await steering.close()
+    node.run("ip address del 10.1.0.1/32 dev lo; nft delete table inet userspace-proxy")
+    await steering.start()
+    await steering.apply({DNS: 36002})
     with node:
         assert not conntrack.count_by_endpoint(4, socket.IPPROTO_UDP).entries
 
