@@ -16,7 +16,7 @@ from ..conntrack_entries import Flow, Place
 from ..nf_tables_packets import Kind, Outcome
 from . import expecting
 from .expecting import in_words
-from .known import Known, Targets
+from .known import Known, Pins, Targets
 from .pictures import Picture, take
 from .plan import CLIENTS, FRONTENDS, Client
 
@@ -186,7 +186,7 @@ class ClientOracles(Known):
             until = self._node.kernel.now() + target.affinity.timeout_s
             place = client.ip, target.affinity.name
             self._pins.setdefault(place, {})[SocketAddress(*outcome.place)] = until
-            self._lost_pins.discard(place)
+            self._lost_pins.get(place, {}).pop(SocketAddress(*outcome.place), None)
 
     def _connected_in_doubt(
         self, client: Client, frontend: Frontend, applied: Targets, outcome: Outcome
@@ -234,9 +234,14 @@ class ClientOracles(Known):
         """
         if not isinstance(target, KernelTarget) or target.affinity is None:
             return []
-        pins, now = self._pins.get((client.ip, target.affinity.name), {}), self._node.kernel.now()
         own = expecting.choice_of(target, client.ip)
-        return [one for one, until in pins.items() if until > now and one in own]
+        known = self._living(self._pins, client, target.affinity.name)
+        return [one for one in known if one in own]
+
+    def _living(self, pins: Pins, client: Client, name: str) -> list[SocketAddress]:
+        """Return the endpoints of a client's pins whose time isn't over."""
+        now = self._node.kernel.now()
+        return [one for one, until in pins.get((client.ip, name), {}).items() if until > now]
 
     def _wanted(self, target: Target | None, client: Client) -> list[Counter[str]]:
         """Return where all draws of a client's new connections may lead, each way of them."""
@@ -246,9 +251,11 @@ class ClientOracles(Known):
         return [expecting.expected(target, client, one) for one in pinned]
 
     def _is_pin_sure(self, client: Client, target: Target | None) -> bool:
-        if isinstance(target, KernelTarget) and target.affinity is not None:
-            return self._pins_are_sure and (client.ip, target.affinity.name) not in self._lost_pins
-        return True
+        if not isinstance(target, KernelTarget) or target.affinity is None:
+            return True
+        lost = self._living(self._lost_pins, client, target.affinity.name)
+        own = expecting.choice_of(target, client.ip)
+        return self._pins_are_sure and not any(one in own for one in lost)
 
     def _note_lost_pins(self, applied: Targets) -> None:
         """Note the clients whose endpoint no target of their Service has."""
@@ -261,8 +268,7 @@ class ClientOracles(Known):
         }
         for place, pins in self._pins.items():
             for endpoint in [one for one in pins if (place[1], one) not in known]:
-                del pins[endpoint]
-                self._lost_pins.add(place)
+                self._lost_pins.setdefault(place, {})[endpoint] = pins.pop(endpoint)
 
     def _is_by_link(self, client: Client) -> bool:
         """Return whether a client comes by a link that the product doesn't know yet."""

@@ -16,6 +16,8 @@ from .plan import FRONTENDS, Client
 from .takers import Taker
 
 Targets = Mapping[Frontend, Target]
+Pins = dict[tuple[str, str], dict[SocketAddress, float]]
+"""Of a client and a Service: endpoints, each with the end of its time."""
 UNKNOWN = -1000
 
 
@@ -74,10 +76,9 @@ class Known:
         self._was_sure = True
         """Whether the tables were so when this step began."""
         self._pins_are_sure = True
-        self._pins: dict[tuple[str, str], dict[SocketAddress, float]] = {}
-        """Of a client and a Service: endpoints, each with the end of its time."""
-        self._lost_pins: set[tuple[str, str]] = set()
-        """Clients whose endpoint has left their Service, after which the kernel may forget it."""
+        self._pins: Pins = {}
+        self._lost_pins: Pins = {}
+        """Those to endpoints that had left their Service: the kernel may have forgotten them."""
         self._counts: Counter[Frontend] = Counter()
         self._reported: Counter[Frontend] = Counter()
         self._unsure_counts: set[Frontend] = set()
@@ -214,7 +215,8 @@ class Known:
         self._counts.clear()
         self._reported.clear()
         # Until then the kernel leads clients by them.
-        self._lost_pins |= self._pins.keys()
+        for place, pins in self._pins.items():
+            self._lost_pins.setdefault(place, {}).update(pins)
         self._pins.clear()
         self._unsure_counts.clear()
 
