@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..clocks import Clocks
+from ..errors import shortage_hint
 from ..model import Frontend, IPFamily
 from .netlink import Events, explained, rtnetlink
 from .netlink.rtnetlink import ListedLink
@@ -129,22 +130,31 @@ class PreroutingAddress:
 
         Args:
             current: What rules in force translate to; empty for REDIRECT.
+
+        Raises:
+            SteeringError: The kernel doesn't list interfaces, or there is no socket to ask it.
         """
-        if self.has_changed():
+        is_current = not self.has_changed()
+        if not is_current:
             with explained("list interfaces"):
-                read = read_interfaces(self._listings, Clocks.monotonic())
-            self._view, self._is_current = read
+                self._view, is_current = read_interfaces(self._listings, Clocks.monotonic())
+        chosen = self._chosen(current)
+        # Not before: what fails is to be repeated.
+        self._is_current = is_current
+        return chosen
+
+    @property
+    def here(self) -> frozenset[str]:
+        """The node's addresses as of the last :meth:`choose`; empty before the first one."""
+        return self._view.here
+
+    def _chosen(self, current: str) -> str:
         if current and is_local(current):
             return current
         if not self._view.unnumbered:
             return ""
         preferred = (*self._preferred, _routed_source())
         return choose_address(preferred, self._view, is_local)
-
-    @property
-    def here(self) -> frozenset[str]:
-        """The node's addresses as of the last :meth:`choose`; empty before the first one."""
-        return self._view.here
 
     def close(self) -> None:
         """Close the socket; idempotent."""
@@ -193,13 +203,20 @@ def choose_address(
 
 
 def is_local(ip: str) -> bool:
-    """Return whether an interface of this node has an address."""
+    """Return whether an interface of this node has an address.
+
+    Raises:
+        SteeringError: There is no socket to ask the kernel.
+    """
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind((ip, 0))
-    except OSError:
-        return False
+    with explained(f"look for {ip} at this node"):
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.bind((ip, 0))
+        except OSError as exc:
+            if shortage_hint(exc.errno):
+                raise
+            return False
     return True
 
 

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import os
-import resource
 
 import pytest
 
+from tests.descriptors import descriptors_left
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.interfaces import (
     InterfaceView,
@@ -77,13 +77,22 @@ def test_families_that_a_node_does_not_forward_have_the_sysctl_that_says_so(tmp_
 
 
 def test_without_a_second_descriptor_nothing_stays_open(node):
-    os.close(free := os.dup(0))
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, hard))
-    try:
-        # What it raises keeps what the frames have opened.
-        with pytest.raises(SteeringError) as _kept:
-            PreroutingAddress(())
+    # What it raises keeps what the frames have opened.
+    with descriptors_left(1), pytest.raises(SteeringError) as _kept:
+        PreroutingAddress(())
+    with descriptors_left(1):
         os.close(os.dup(0))
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_without_a_descriptor_an_address_is_not_taken_for_one_that_is_gone(node):
+    node.run("ip link set lo up; ip address add 10.1.0.1/32 dev lo")
+    node.run("ip link add v0 type veth; ip link set v0 up")
+    address = PreroutingAddress(())
+    assert address.choose("10.1.0.1") == "10.1.0.1"
+    node.run("ip address add 10.1.0.2/32 dev lo")
+    with descriptors_left(0), pytest.raises(SteeringError, match="Too many open files"):
+        address.choose("10.1.0.1")
+    assert address.has_changed()
+    assert address.choose("10.1.0.1") == "10.1.0.1"
+    assert not address.has_changed()
+    address.close()

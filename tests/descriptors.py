@@ -1,0 +1,27 @@
+"""A process that is out of descriptors."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    """Let this process open only so many, while this lasts."""
+    os.close(free := os.dup(0))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + count, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def open_descriptors() -> set[str]:
+    """Return the numbers of this process's descriptors, but the one that lists them."""
+    found = {one.name for one in Path("/proc/self/fd").iterdir()}
+    return {name for name in found if Path(f"/proc/self/fd/{name}").exists()}
