@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import gc
+import itertools
 import socket
+import warnings
 
 import pytest
 
+from tests.descriptors import descriptors_left, open_descriptors
 from userspace_proxy.errors import SteeringConflict, SteeringError
 from userspace_proxy.kernel import conntrack
 from userspace_proxy.kernel.nf_tables import INET, Ruleset, TableWriter
@@ -31,6 +36,7 @@ from userspace_proxy.steering.nftables import (
 from userspace_proxy.steering.nftables import steering as module
 from userspace_proxy.steering.nftables.choosers import pack_number
 from userspace_proxy.steering.nftables.kernel_rules import pack_endpoint
+from userspace_proxy.steering.nftables.steering import NftablesProgrammer
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 DNS = Frontend("10.96.0.10", 53, Protocol.UDP)
@@ -67,6 +73,19 @@ async def steering(node):
     yield steering
     await steering.clean_up()
     await steering.close()
+
+
+def test_without_descriptors_for_all_it_needs_a_programmer_leaves_none_open(node):
+    before = open_descriptors()
+    with warnings.catch_warnings(record=True) as unclosed:
+        warnings.simplefilter("always")
+        for count in itertools.count():
+            with descriptors_left(count), contextlib.suppress(SteeringError):
+                NftablesProgrammer(FACTS).close()
+                break
+            gc.collect()
+        gc.collect()
+    assert (count, unclosed, open_descriptors()) == (7, [], before)
 
 
 def test_a_kernel_without_an_expression_of_its_rules_lacks_it():
