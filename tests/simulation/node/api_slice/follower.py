@@ -166,7 +166,10 @@ class Follower:
 
     def on_end(self, exchange: Exchange) -> None:
         self.is_over, self.over_at = True, self.checks.now()
-        if self.question is None or self._is_answered:
+        # A question comes before the end is read; of a watch that broke off, perhaps not even that
+        # it began was read.
+        asks_first = self.must_ask_at is not None and not exchange.error
+        if not asks_first and (self.question is None or self._is_answered):
             self._note_end(exchange)
 
     # -- whether it failed -------------------------------------------------------------------------
