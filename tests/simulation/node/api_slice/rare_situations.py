@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .draft import Draft
 from .objects import Objects
-from .plan import NODE
+from .plan import CROWDED, NODE
 
 
 class RareSituations:
@@ -32,6 +34,55 @@ class RareSituations:
             self._deny_events()
         if self.draft.has("nodes") and self.draft.chaos_s > 600.0 and rng.random() < 0.7:
             self._deny_nodes_again()
+
+    def draw_more_rare_ones(self) -> None:
+        """Draw what only a look long after it shows.
+
+        A full namespace in which there is room for all again, which a watch shows; this Node's
+        object that is denied at first, and then can't be read for another reason.
+        """
+        rng = self.draft.rng
+        if self.draft.has("shares") and rng.random() < 0.5:
+            self._make_room()
+        if rng.random() < 0.08:
+            self._deny_this_node_first()
+
+    def _make_room(self) -> None:
+        """Fill a namespace; then have most of that deleted, and what was left out changed."""
+        rng = self.draft.rng
+        kind = rng.choice(("Service", "EndpointSlice"))
+        at = rng.uniform(0.0, 0.8) * self.draft.chaos_s
+        items: dict[str, dict[str, Any]] = {}
+        while len(items) < 9:
+            item = self.objects.item()
+            metadata = item["metadata"]
+            is_of_kind = item["kind"] == kind and metadata["namespace"] == CROWDED
+            if is_of_kind and "is-invalid" not in item:
+                items[metadata["name"]] = item
+                self.draft.put(at, item)
+        at += rng.choice((0.01, 1.0))
+        names = list(items)
+        # What came first is kept, so the others are left out.
+        for name in names[:-2]:
+            self.draft.step(at, "delete", kind, CROWDED, name)
+        at += rng.choice((0.0, 0.01, 1.0))
+        for name in names[-2:]:
+            self.draft.put(at, items[name])
+
+    def _deny_this_node_first(self) -> None:
+        """Have Nodes denied at a start, and then be unavailable, while other objects change."""
+        rng = self.draft.rng
+        is_first = rng.random() < 0.5
+        at = 0.0 if is_first else rng.uniform(0.0, 0.5) * self.draft.chaos_s
+        for server in (0, 1):
+            self.draft.step(at, "refuse", server, 403, 3.0, "nodes", 0)
+        if not is_first:
+            self.draft.step(at, "agent-restart", rng.random() < 0.7)
+        for server in (0, 1):
+            self.draft.step(at + 2.9, "refuse", server, rng.choice((500, 503)), 60.0, "nodes", 0)
+        for _ in range(rng.choice((1, 3))):
+            kind = rng.choice(("Service", "EndpointSlice"))
+            self._put_of(kind, min(at + rng.uniform(10.0, 20.0), self.draft.chaos_s))
 
     def _go_back_denied(self) -> None:
         """Have history go back, and one server deny to say so, while the other has the watch."""
