@@ -220,7 +220,7 @@ class Checks:
         self.pending |= {
             kind
             for kind, follower in self._requests.followers.items()
-            if follower.last is not None
+            if follower.request is not None
             and (self.positions[kind] > revision or not follower.is_quiet)
         }
 
@@ -307,7 +307,8 @@ class Checks:
         )
 
     def _has_all(self, follower: Follower) -> bool:
-        return follower.is_over and not follower.is_watch and follower.last is not None
+        request = follower.request
+        return request is not None and request.is_over and not request.is_watch
 
     def _check_same_objects(self, before: Snapshot, snapshot: Snapshot) -> None:
         for key, state in snapshot.services.items():

@@ -9,6 +9,7 @@ from ..api_exchange import Exchange
 from ..api_requests import target_of
 from .copies import Copy
 from .follower import Follower
+from .one_request import Question, Request
 
 if TYPE_CHECKING:
     from ...judgements import Judgements
@@ -72,35 +73,49 @@ class RequestChecks:
 
     def follower_of(self, exchange: Exchange) -> Follower | None:
         """Return what follows the kind of a request, if that is its last one."""
-        follower = self._of.get(exchange)
-        return follower if follower is not None and follower.last is exchange else None
+        found = self._last_of(exchange)
+        return None if found is None else found[0]
 
     def on_head(self, exchange: Exchange) -> str:
         """Note a response; return the kind that it is for, or an empty text."""
-        follower = self.follower_of(exchange)
-        if follower is not None:
-            follower.on_head(exchange)
-        else:
-            follower = self._asking(exchange)
-        return "" if follower is None else follower.kind
+        if (found := self._last_of(exchange)) is not None:
+            follower, request = found
+            follower.on_head(request)
+            return follower.kind
+        asked = self._asked_by(exchange)
+        return "" if asked is None else asked[0].kind
 
     def on_arrival(self, exchange: Exchange, piece: bytes) -> None:
-        follower = self._of.get(exchange)
-        if follower is not None and follower.last is exchange:
-            follower.on_arrival(exchange, piece)
-        elif (follower := self._asking(exchange)) is not None:
-            follower.answer += piece
+        if (found := self._last_of(exchange)) is not None:
+            follower, request = found
+            follower.on_arrival(request, piece)
+        elif (asked := self._asked_by(exchange)) is not None:
+            *_, question = asked
+            question.answer += piece
 
     def on_end(self, exchange: Exchange) -> Exchange | None:
         """Note the end of a response; return the watch that was waiting for an answer."""
-        if (follower := self.follower_of(exchange)) is not None:
-            follower.on_end(exchange)
-        elif (follower := self._asking(exchange)) is not None:
-            follower.on_answer(exchange)
-            return follower.last
+        if (found := self._last_of(exchange)) is not None:
+            follower, request = found
+            follower.on_end(request)
+        elif (asked := self._asked_by(exchange)) is not None:
+            follower, request, question = asked
+            follower.on_answer(request, question)
+            return request.exchange
         return None
 
-    def _asking(self, exchange: Exchange) -> Follower | None:
-        """Return what follows the kind of a question, if that is its last one."""
+    def _last_of(self, exchange: Exchange) -> tuple[Follower, Request] | None:
+        """Return a request with what follows its kind, if that is its last one."""
         follower = self._of.get(exchange)
-        return follower if follower is not None and follower.question is exchange else None
+        if follower is None or (request := follower.request) is None:
+            return None
+        return (follower, request) if request.exchange is exchange else None
+
+    def _asked_by(self, exchange: Exchange) -> tuple[Follower, Request, Question] | None:
+        """Return a question with its watch, if that is the last request of its kind."""
+        follower = self._of.get(exchange)
+        if follower is None or (request := follower.request) is None:
+            return None
+        question = request.question
+        is_it = question is not None and question.exchange is exchange
+        return (follower, request, question) if is_it and question is not None else None

@@ -84,7 +84,8 @@ class StatusChecks:
         for follower in self._followers:
             if (by := follower.must_begin_by) is not None:
                 check("woken", now <= by, said(follower.kind, "waits since", by))
-            if not follower.is_watch and not follower.is_over and follower.last is not None:
+            request = follower.request
+            if request is not None and not request.is_watch and not request.is_over:
                 follower.outage.note_list(follower.lists_since, now)
         if any(each.is_unsure or not each.outage.is_certain(now) for each in self._followers):
             return
@@ -190,7 +191,7 @@ class StatusChecks:
     def check_cuts(self, exchange: Exchange) -> None:
         """Judge that one watch that breaks off isn't a problem."""
         follower = self._requests.follower_of(exchange)
-        if follower is None or follower.cuts > 1:
+        if follower is None or follower.next.cuts > 1:
             return
         resource = target_of(exchange.path).resource
         shown = [line for line in self._source.status().problems if _BREAK_OFF in line]
@@ -200,10 +201,10 @@ class StatusChecks:
     def _check_deadlines(self) -> None:
         """Judge that no list lasts for longer than it may."""
         for follower in self._requests.followers.values():
-            exchange = follower.last
-            if exchange is None or follower.is_watch or follower.is_over:
+            request = follower.request
+            if request is None or request.is_watch or request.is_over:
                 continue
-            if not exchange.is_closed:
+            if not request.exchange.is_closed:
                 lasts = self._world.now - follower.list_began
                 is_right = lasts <= self._world.plan.list_s + _SOON_S
                 self._judgements.check("deadline of a list", is_right, f"it lasts {lasts:.1f} s")

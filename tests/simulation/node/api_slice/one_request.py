@@ -1,0 +1,143 @@
+"""One list, page or watch, and the question about history: what has arrived of it.
+
+Rule 1: what the client has got is read here on its own, from the bytes that arrived.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from ..api_exchange import Exchange
+
+
+class Question:
+    """Whether history has gone back, which is asked while a watch is open."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        self.answer = bytearray()
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the answer has ended, or has broken off."""
+        return bool(self.exchange.is_ended or self.exchange.error)
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the watch goes on after the answer."""
+        is_whole = self.exchange.is_ended and not self.exchange.error
+        is_busy = self.exchange.code >= 500 or self.exchange.code == 429
+        return is_whole and not is_busy and not self.has_gone_back
+
+    @property
+    def has_gone_back(self) -> bool:
+        """Whether the answer is that the server lacks the state."""
+        return _is_gone(self.exchange, self.answer)
+
+
+class Request:
+    """What is known of one request.
+
+    Args:
+        before: The one before, of the same kind.
+    """
+
+    def __init__(self, exchange: Exchange, before: Request | None) -> None:
+        query = exchange.query
+        self.exchange = exchange
+        self.is_watch, self.is_paging = "watch" in query, "continue" in query
+        self.began_at = 0.0
+        """When the head of the response came."""
+        self.over_at = 0.0
+        """When it ended, or broke off."""
+        self.is_over = False
+        self.data = bytearray()
+        """What has arrived and isn't read yet."""
+        self.version = ""
+        """From where a watch begins; of a list, where the last watch began."""
+        self.versions: list[str] = []
+        """Those of a watch's lines, in order; of a list, those of the last watch."""
+        self.events = 0
+        self.is_expired = self.went_back = False
+        self.page: dict[str, Any] | None = None
+        """A page, if it is complete."""
+        self.is_late = False
+        """A list was complete at its deadline, so it may have been given up."""
+        self.question: Question | None = None
+        """Of a watch."""
+        if self.is_watch:
+            self.version = query["resourceVersion"]
+        elif before is not None:
+            self.version, self.versions = before.version, before.versions
+
+    @property
+    def position(self) -> str:
+        """The last version that was seen."""
+        return self.versions[-1] if self.versions else self.version
+
+    @property
+    def lasted_s(self) -> float:
+        """How long the response was read for, in seconds."""
+        return self.over_at - self.began_at if self.began_at else 0.0
+
+    @property
+    def next_token(self) -> str | None:
+        """What continues a list, by a page that is complete."""
+        return None if self.page is None else self.page["metadata"].get("continue")
+
+    @property
+    def is_whole_list(self) -> bool:
+        """Whether this was a list's last page, and complete."""
+        return self.page is not None and not self.next_token
+
+    @property
+    def is_left(self) -> bool:
+        """Whether the client gave it up, if it makes another one now."""
+        is_read = self.is_over and (self.question is None or self.question.is_answered)
+        return not is_read or self.is_late
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the response is that the server lacks a state."""
+        return _is_gone(self.exchange, self.data)
+
+    def take_lines(self, piece: bytes) -> Iterator[dict[str, Any]]:
+        """Yield the events of a watch that are complete with a piece."""
+        if b"\n" not in piece:
+            return
+        *lines, rest = self.data.split(b"\n")
+        self.data[:] = rest
+        for line in lines:
+            event = json.loads(line)
+            if event["type"] == "ERROR":
+                self.is_expired = event["object"].get("code") == 410
+                continue
+            self.events += 1
+            version = event["object"]["metadata"]["resourceVersion"]
+            self.went_back = self.went_back or int(version) < int(self.position)
+            self.versions.append(version)
+            yield event
+
+    def read_page(self) -> bool:
+        """Read a page that has ended; return whether it is complete."""
+        try:
+            self.page = json.loads(bytes(self.data))
+        except ValueError:
+            return False
+        return True
+
+    def begin_at(self, version: str) -> None:
+        """Note that a list is complete: the next watch begins at its version."""
+        self.version, self.versions = version, []
+
+
+def _is_gone(exchange: Exchange, body: bytearray) -> bool:
+    """Return whether a response says that the server lacks a state."""
+    try:
+        status = json.loads(bytes(body))
+    except ValueError:
+        # It ended within the body.
+        status = {}
+    return exchange.code == 410 or "Too large resource version" in status.get("message", "")
