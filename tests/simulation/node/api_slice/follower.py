@@ -285,8 +285,9 @@ class Follower:
         last.begin_at(self._listed_version)
         if not request.is_watch:
             request.begin_at(self._listed_version)
-        if not last.is_late:
-            self.has_listed = True
+        if request.is_watch or not last.is_late:
+            # A watch follows, so it was taken.
+            self.next.after_expiry, self.has_listed = "", True
             self.checks.listed(self)
 
     def _check_reason(self, request: Request) -> None:
