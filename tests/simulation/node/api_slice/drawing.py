@@ -63,6 +63,8 @@ class _Drawing:
         with draft.of_its_own("rarest ones"):
             self.rare.draw_rarest_ones()
             line_bytes = draft.rng.choice((_LINE_BYTES, _LINE_BYTES, 16 << 20))
+            if draft.has("details"):
+                line_bytes += _LINE_BYTES // 2
         with draft.of_its_own("more rare ones"):
             self.rare.draw_more_rare_ones()
         bookmark_s = rng.choice((5.0, 20.0, 60.0))

@@ -14,6 +14,7 @@ from typing import Any
 from ...judgements import Judgements
 from ..api_exchange import Exchange
 from ..api_requests import target_of
+from .reading import addresses_of as reached_at
 
 ORACLES = ("node addresses", "list of Nodes")
 _EVERY_S = 300.0
@@ -176,4 +177,4 @@ def addresses_of(item: dict[str, Any]) -> list[str]:
     """Return the addresses of a Node; of one that can't be read, none."""
     status = item.get("status")
     found = status.get("addresses") if isinstance(status, dict) else None
-    return [each["address"] for each in found] if isinstance(found, list) else []
+    return reached_at(found) if isinstance(found, list) else []

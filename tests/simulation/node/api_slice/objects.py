@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
+from .details import add_details
 from .draft import Draft
 from .plan import CROWDED, NODE
 
 _NAMESPACES = ("default", "shop", CROWDED)
 _KINDS = ("Service", "Service", "EndpointSlice", "EndpointSlice", "Node")
+_WITH_DETAILS = 0.3
 _CONDITIONS: tuple[dict[str, bool | None], ...] = (
     {},
     {"ready": True},
@@ -24,6 +27,10 @@ class Objects:
 
     def __init__(self, draft: Draft) -> None:
         self.draft = draft
+        # By numbers of its own, so that all else of the plan is as without it.
+        self._details = Random(f"{draft.seed}: details")
+        if self._details.random() < _WITH_DETAILS:
+            draft.features.add("details")
 
     def key(self, kind: str = "") -> tuple[str, str, str]:
         """Return kind, namespace and name."""
@@ -50,6 +57,8 @@ class Objects:
             item = self._slice(metadata, name)
         else:
             item = self.node(metadata)
+        if self.draft.has("details") and self._details.random() < 0.7:
+            add_details(self._details, item)
         if self.draft.has("invalid") and self.draft.rng.random() < 0.25:
             self.spoil(item)
         return item

@@ -14,6 +14,16 @@ from typing import Any, NamedTuple
 from userspace_proxy.cluster import Snapshot
 from userspace_proxy.model import EndpointSlice, Service
 
+from .details import (
+    details_of_endpoint,
+    details_of_node,
+    details_of_service,
+    ingress_of,
+    shown_of_endpoints,
+    shown_of_node,
+    shown_of_service,
+)
+
 _PORT = 1000
 _SERVICE = "kubernetes.io/service-name"
 
@@ -38,7 +48,8 @@ def stamp(item: dict[str, Any], number: int) -> dict[str, Any]:
     if item["kind"] == "Service":
         made["spec"] = {**item["spec"], "externalIPs": [f"198.18.{number >> 8}.{number & 255}"]}
     elif item["kind"] == "EndpointSlice":
-        made["ports"] = [{**item["ports"][0], "port": _PORT + number}]
+        first, *others = item["ports"]
+        made["ports"] = [{**first, "port": _PORT + number}, *others]
     else:
         labels = {"topology.kubernetes.io/zone": f"z{number}"}
         made["metadata"] = {**item["metadata"], "labels": labels}
@@ -76,6 +87,7 @@ def _service(item: dict[str, Any]) -> Shown:
         spec["internalTrafficPolicy"] == "Local",
         spec["externalTrafficPolicy"] == "Local",
         tuple(sorted(spec["selector"].items())),
+        details_of_service(item),
     )
 
 
@@ -90,16 +102,33 @@ def _slice(item: dict[str, Any]) -> Shown:
     of = service_of(item)
     if not of:
         return "", "", (), ()
-    ports = tuple((p["name"], p["port"], p["protocol"]) for p in item["ports"])
-    return of, item["addressType"], ports, tuple(map(_endpoint, item["endpoints"]))
+    listed = sorted(item["ports"], key=lambda port: str(port["name"]))
+    ports = tuple((p["name"], p["port"], p.get("protocol", "TCP")) for p in listed if p["port"])
+    return of, item["addressType"], ports, tuple(_endpoints(item))
 
 
-def _endpoint(item: dict[str, Any]) -> Shown:
+def _endpoints(item: dict[str, Any]) -> Iterator[Shown]:
+    for endpoint in item["endpoints"]:
+        # What isn't an address of the slice's family is left out.
+        for ip in _valid(endpoint["addresses"][0], item["addressType"]):
+            yield (*_endpoint(endpoint, ip), *details_of_endpoint(endpoint, item))
+
+
+def _valid(text: str, family: str) -> Iterator[str]:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return
+    is_mapped = address.version == 6 and address.ipv4_mapped is not None
+    if family == f"IPv{address.version}" and not is_mapped:
+        yield str(address)
+
+
+def _endpoint(item: dict[str, Any], ip: str) -> Shown:
     conditions = item["conditions"]
     # Null means that it isn't known: then an endpoint is taken for one that serves.
     is_terminating = conditions.get("terminating") or False
     is_ready, is_serving = (conditions.get(name) is not False for name in ("ready", "serving"))
-    (ip,) = _canonical(item["addresses"])
     return ip, is_ready, is_serving, is_terminating, item["nodeName"]
 
 
@@ -108,8 +137,14 @@ def _canonical(ips: list[str]) -> Iterator[str]:
 
 
 def _node(item: dict[str, Any]) -> Shown:
-    addresses = tuple(a["address"] for a in item["status"]["addresses"])
-    return addresses, item["metadata"]["labels"]["topology.kubernetes.io/zone"]
+    addresses = tuple(addresses_of(item["status"]["addresses"]))
+    zone = item["metadata"]["labels"]["topology.kubernetes.io/zone"]
+    return addresses, zone, details_of_node(item)
+
+
+def addresses_of(listed: list[dict[str, Any]]) -> list[str]:
+    """Return the addresses of a Node by which it is reached."""
+    return [each["address"] for each in listed if each["type"] != "Hostname"]
 
 
 def service_of(item: dict[str, Any]) -> str:
@@ -121,8 +156,8 @@ def weight(item: dict[str, Any]) -> int:
     """Return how much of a share an object takes."""
     if item["kind"] == "Service":
         spec = item["spec"]
-        listed = "ports", "selector", "externalIPs", "clusterIPs"
-        parts = sum(len(spec.get(name, ())) for name in listed)
+        listed = "ports", "selector", "externalIPs", "clusterIPs", "loadBalancerSourceRanges"
+        parts = sum(len(spec.get(name, ())) for name in listed) + len(ingress_of(item))
     else:
         parts = len(item["endpoints"]) + len(item["ports"])
     return 1024 + 256 * parts
@@ -149,7 +184,8 @@ def shown(snapshot: Snapshot, node: str) -> Iterator[tuple[Key, int, Shown]]:
     if snapshot.node is not None:
         found = Key("Node", "", snapshot.node.name)
         zone = snapshot.node.zone
-        yield found, int(zone[1:] or HIDDEN), (snapshot.node.addresses, zone)
+        details = shown_of_node(snapshot.node)
+        yield found, int(zone[1:] or HIDDEN), (snapshot.node.addresses, zone, details)
 
 
 def _number(ip: str) -> int:
@@ -168,6 +204,7 @@ def _shown_service(service: Service) -> Shown:
         service.is_internal_local,
         service.is_external_local,
         service.selector,
+        shown_of_service(service),
     )
 
 
@@ -175,5 +212,6 @@ def _shown_slice(item: EndpointSlice, namespace: str, name: str) -> Shown:
     is_consistent = (item.service.namespace, item.service.name) == (namespace, name)
     of = name if is_consistent else f"that of another Service: {item.service}"
     ports = tuple((p.name, p.port, p.protocol) for p in item.ports)
-    endpoints = tuple((e.ip, e.ready, e.serving, e.terminating, e.node) for e in item.endpoints)
+    both = zip(item.endpoints, shown_of_endpoints(item), strict=True)
+    endpoints = tuple((e.ip, e.ready, e.serving, e.terminating, e.node, *more) for e, more in both)
     return of, str(item.family), ports, endpoints

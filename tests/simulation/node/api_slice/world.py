@@ -329,8 +329,9 @@ class World:
         if item is None or not self.checks.is_there(key):
             return
         self.stamps += 1
-        annotations = {"example.org/touched": str(self.stamps)}
-        self.etcd.put({**item, "metadata": {**item["metadata"], "annotations": annotations}})
+        metadata = item["metadata"]
+        annotations = {**metadata.get("annotations", {}), "example.org/touched": str(self.stamps)}
+        self.etcd.put({**item, "metadata": {**metadata, "annotations": annotations}})
 
     def _delete(self, key: Key) -> None:
         if self.checks.is_there(key):
