@@ -28,6 +28,7 @@ import resource
 import socket
 import struct
 from collections.abc import Callable, Iterable
+from operator import itemgetter
 
 from ..balance.affinity import MAX_PINS
 from ..kernel import abstract_sockets
@@ -109,15 +110,16 @@ class Predecessors:
             worker.be_late()
         cookies: set[int] = set()
         refused = 0
-        for worker in sorted(self._workers, key=lambda worker: worker.index):
-            for sock in worker.sockets:
-                key, cookie = _key(sock), _cookie(sock)
-                if key is None or cookie in cookies or not worker.is_near(sock):
-                    refused += 1
-                    sock.close()
-                    continue
-                cookies.add(cookie)
-                self._sockets.setdefault(key, []).append(sock)
+        handed = [(*each, worker) for worker in self._workers for each in worker.sockets]
+        for _, sock, worker in sorted(handed, key=itemgetter(0)):
+            key, cookie = _key(sock), _cookie(sock)
+            if key is None or cookie in cookies or not worker.is_near(sock):
+                refused += 1
+                sock.close()
+                continue
+            cookies.add(cookie)
+            self._sockets.setdefault(key, []).append(sock)
+        for worker in self._workers:
             worker.sockets.clear()
             for name, sock in worker.kept.items():
                 if not (is_for_netfilter(sock) and worker.is_near(sock)):
@@ -216,8 +218,8 @@ class _Predecessor:
         self._pins = 0
         """How many it has sent."""
         self._namespace = _namespace(sock)
-        self.index = 0
-        self.sockets: list[socket.socket] = []
+        self.sockets: list[tuple[int, socket.socket]] = []
+        """Each with the index of the worker that it was for."""
         self.kept: dict[str, socket.socket] = {}
         self.handed_over: asyncio.Future[None] = loop.create_future()
         """Has a result once all have arrived, or none will."""
@@ -315,9 +317,8 @@ class _Predecessor:
             self.distrust(f"more than {_MAX_READ_BYTES} bytes")
 
     def _receive_sockets(self, message: HandedOver, socks: list[socket.socket]) -> None:
-        self.index = message.worker
         first_kept = len(socks) - len(message.kept)
-        self.sockets += socks[:first_kept]
+        self.sockets += [(message.worker, sock) for sock in socks[:first_kept]]
         for name, sock in zip(message.kept, socks[first_kept:], strict=True):
             if name in self.kept:
                 self.kept[name].close()
@@ -351,7 +352,7 @@ class _Predecessor:
         self._stop()
 
     def _close_sockets(self) -> None:
-        for sock in (*self.sockets, *self.kept.values()):
+        for sock in (*(sock for _, sock in self.sockets), *self.kept.values()):
             sock.close()
         self.sockets.clear()
         self.kept.clear()

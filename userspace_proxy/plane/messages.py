@@ -337,7 +337,7 @@ class HandedOver(_Message):
     """Copies of some of a worker's sockets: those that it keeps come last, in this order."""
 
     worker: int
-    """Its index."""
+    """The index of the worker whose they are: its own, or, before, one that it stands in for."""
     kept: list[str]
     is_last: bool
     """No such message follows."""

@@ -62,6 +62,11 @@ class StandIns:
         """Return a stand-in's number of a listener of a missing worker."""
         return -(listener * len(self._counts) + missing)
 
+    @staticmethod
+    def missing(number: int, workers: int) -> int | None:
+        """Return which of so many workers a stand-in has a listener for; None: its own."""
+        return None if number >= 0 else -number % workers
+
     def listener(self, number: int) -> int:
         """Return the number of the listener that a worker has under this number."""
         return number if number >= 0 else -number // len(self._counts)

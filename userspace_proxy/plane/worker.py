@@ -47,6 +47,7 @@ from .messages import (
     WaitBegan,
 )
 from .record_ring import RecordRing
+from .stand_ins import StandIns
 
 # Some tenths of a millisecond.
 _GROUPS_PER_ITERATION = 256
@@ -138,9 +139,20 @@ class Worker:
         else:
             self._handlers[type(message)](message)
 
-    def listening(self) -> list[_socket.socket]:
-        """Return the sockets that it serves; they stay the worker's."""
-        return [listener.sock for listener in self._listeners.values()]
+    def listening(self) -> list[tuple[int, list[_socket.socket]]]:
+        """Return the sockets that it serves, which stay the worker's, by whose they are.
+
+        Each with the index of a worker that it stands in for; its own last.
+        """
+        processes = self._dataplane.engine.tuning.processes
+        served: dict[int | None, list[_socket.socket]] = {}
+        for number, listener in self._listeners.items():
+            served.setdefault(StandIns.missing(number, processes), []).append(listener.sock)
+        own = served.pop(None, [])
+        return [
+            *((index, socks) for index, socks in served.items() if index is not None),
+            (self._index, own),
+        ]
 
     def pins(self) -> Iterator[Pins]:
         """Yield the pins of clients: some of each Service port in turn, the last used first."""

@@ -205,17 +205,16 @@ class WorkerMain:
         """Send copies of all sockets; pins follow, which it doesn't wait for to serve."""
         assert self._worker is not None
         names = list(self._kept)
-        socks = self._worker.listening()
-        first = 0
-        while True:
-            part = socks[first : first + _SOCKETS_A_MESSAGE]
-            first += len(part)
-            is_last = first >= len(socks)
-            kept = names if is_last else []
-            message = HandedOver(self._index, kept, is_last)
+        parts = [
+            (index, socks[first : first + _SOCKETS_A_MESSAGE])
+            for index, socks in self._worker.listening()
+            # Of none, too: what is kept comes with the last message.
+            for first in range(0, max(1, len(socks)), _SOCKETS_A_MESSAGE)
+        ]
+        for left, (index, part) in enumerate(parts, 1 - len(parts)):
+            kept = [] if left else names
+            message = HandedOver(index, kept, is_last=not left)
             self._channel.send(message, *part, *(self._kept[name] for name in kept))
-            if is_last:
-                break
         self._stop_pins()
         self._send_pins(self._worker.pins(), Clocks.monotonic() + PINS_S)
 

@@ -34,5 +34,5 @@ class Compromised:
         )
         self.got = []
 
-    def hand_over(self, *socks, kept=(), is_last=False):
-        self.channel.send(HandedOver(0, list(kept), is_last=is_last), *socks)
+    def hand_over(self, *socks, worker=0, kept=(), is_last=False):
+        self.channel.send(HandedOver(worker, list(kept), is_last=is_last), *socks)

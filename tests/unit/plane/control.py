@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import socket
 
 from tests.port_keys import port_key
@@ -41,7 +42,7 @@ class Control:
             loop,
             ours,
             reads=FromWorker,
-            receive=lambda message, _: self.got.append(message),
+            receive=self._receive,
             lost=lambda _malformed: None,
         )
         self.send = self.channel.send
@@ -51,6 +52,11 @@ class Control:
     def _confine(self, *, keeps_net_raw):
         assert not keeps_net_raw
         self.confined += 1
+
+    def _receive(self, message, descriptors):
+        self.got.append(message)
+        for descriptor in descriptors:
+            os.close(descriptor)
 
     def keep(self, closeable):
         """Close it in the end."""

@@ -115,6 +115,22 @@ async def test_pins_that_come_late_are_passed_on(idle):
     assert worker.predecessors.take_pins("shop/other") == [other]
 
 
+async def test_sockets_are_in_the_order_of_the_workers_that_they_were_for(idle):
+    worker = Compromised(idle.keep)
+    idle.channel.close()
+    first = idle.keep(socket.create_server(("127.0.0.1", 0), reuse_port=True))
+    at = SocketAddress(*first.getsockname())
+    second = idle.keep(socket.create_server((at.ip, at.port), reuse_port=True))
+    # It is the second worker, and has stood in for the first one.
+    worker.hand_over(second, worker=1)
+    worker.hand_over(first, worker=0, is_last=True)
+    assert await worker.predecessors.adopt() == 2
+    taken = [idle.keep(sock) for sock in worker.predecessors.take(TCP, at)]
+    assert [adoption._cookie(sock) for sock in taken] == [
+        adoption._cookie(sock) for sock in (first, second)
+    ]
+
+
 async def test_nothing_is_read_after_the_last_pins(idle):
     worker = Compromised(idle.keep)
     idle.channel.close()
@@ -149,7 +165,7 @@ async def test_a_drain_ends_an_orphan_with_its_last_connection(orphan):
     assert not predecessors.ports
     waiting = orphan.keep(await dial(at))
     # Its listener is closed, but the queue belongs to all copies of the socket.
-    await until(lambda: not orphan.main._worker.listening(), "a drain")
+    await until(lambda: not orphan.main._worker._listeners, "a drain")
     sock.setblocking(False)
     accepted = []
 

@@ -54,6 +54,7 @@ def test_a_stand_in_has_the_listeners_of_others_under_numbers_of_their_own():
     assert [holder for holder, _ in holders] == [0, 2, 1, 2, 2]
     assert len({number for holder, number in holders if holder == 2}) == 3
     assert {stand_ins.listener(number) for _, number in holders} == {7}
+    assert [StandIns.missing(n, 3) for _, n in holders] == [None, 0, None, 1, None]
 
 
 # -- real workers ------------------------------------------------------------------

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from tests.port_keys import port_key
-from userspace_proxy.model import SocketAddress
+from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import channel, worker, worker_main
 from userspace_proxy.plane.messages import (
@@ -19,6 +19,7 @@ from userspace_proxy.plane.messages import (
     HandOver,
     Logged,
     OpenGroup,
+    OpenListener,
     Pins,
     PinsSent,
     Running,
@@ -26,6 +27,7 @@ from userspace_proxy.plane.messages import (
 
 from ..dataplane.peers import RefusingEndpoint, dial
 from ..dataplane.waiting import turns, until
+from .control import GROUP, LISTENER
 
 
 async def test_it_drops_privileges_and_reports_its_process(idle):
@@ -159,6 +161,15 @@ async def test_a_successor_gets_the_sockets_first_then_pins_in_turns(control, mo
         ("shop/a", [BOB[0]]),
         ("shop/b", [BOB[0]]),
     ]
+
+
+async def test_a_successor_gets_the_sockets_of_a_missing_worker_as_those_of_that_one(idle):
+    idle.start(1, processes=3)
+    at = idle.serve(POD)
+    idle.send(OpenListener(-(LISTENER * 3 + 2), GROUP, Protocol.TCP, at), idle.sock)
+    idle.send(HandOver())
+    await until(lambda: idle.said(PinsSent), "the last pins")
+    assert [(one.worker, one.is_last) for one in idle.said(HandedOver)] == [(2, False), (1, True)]
 
 
 async def test_pins_are_not_made_while_the_successor_reads_none(control, monkeypatch):
