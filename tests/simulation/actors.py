@@ -113,7 +113,7 @@ class Party:
         self._announces = {
             "whole": [header],
             "split": [header[:half], header[half:]],
-            "bad": [header.replace(b"TCP4", b"TCP9")],
+            "bad": [header.replace(b"TCP4", b"TCP9").replace(b"TCP6", b"TCP9")],
             "none": [],
         }[how]
 

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 from userspace_proxy.facts.connection import ConnectionEvent
 from userspace_proxy.model import Protocol, SocketAddress
 
+from .addresses import NODE_IP, NODE_IPS
 from .attempts import Attempt, Dial, Port
 from .judging import PAIR_S, SILENT_S, Judging, may_be_late
 from .kernel import Watcher
 from .leaving import Leaving
 from .model import Kind, Option, Span, Sure
-from .network import NODE_IP, Address
+from .network import Address
 from .streams import Stream
 from .waits import Waits
 
@@ -173,7 +174,7 @@ class Choices(Watcher):
             return
         port = self._port_of(attempt)
         source = sock.core.local
-        is_preserved = source is not None and source[0] not in (NODE_IP, "")
+        is_preserved = source is not None and source[0] not in NODE_IPS
         attempt.dial = Dial(endpoint, self.world.moment(), is_preserved, sock.core)
         self._dials[sock.core] = port, attempt
         self._judging.judge_source(attempt, source[0] if is_preserved and source else NODE_IP)
@@ -420,7 +421,7 @@ class Choices(Watcher):
             return
         self.judge.right("probe")
         source = sock.core.local
-        if source is not None and source[0] not in (NODE_IP, ""):
+        if source is not None and source[0] not in NODE_IPS:
             self.judge.violate("probe", f"{endpoint} was probed from {source[0]}")
         self._probes[sock.core] = Dial(endpoint, self.world.moment()), *wanted
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from userspace_proxy.model import SocketAddress
 
-from . import retried_datagrams, unsent_datagrams
+from . import flow_ends, retried_datagrams, unsent_datagrams
 from .datagram_records import Flow, Question, allowed
 from .datagrams import DatagramSocket
 from .flow_ends import FlowEnds
@@ -53,6 +53,8 @@ ORACLES = (
     "flow ended for a reason",
     "flow endpoint",
     "flow idle",
+    flow_ends.LOST,
+    flow_ends.PLACES,
     "one flow",
     "refusing endpoint",
 )

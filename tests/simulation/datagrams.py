@@ -14,7 +14,7 @@ import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from userspace_proxy.kernel.icmp_errors import IP_RECVERR
+from userspace_proxy.kernel.icmp_errors import IP_RECVERR, IPV6_RECVERR
 
 if TYPE_CHECKING:
     from .network import Network
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 IN, OUT, ERR = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR
 
-IP_TTL = 2
-_PKTINFO = 8
+IP_TTL, IPV6_HOPLIMIT = 2, 52
+_PKTINFO, _PKTINFO6 = 8, 50
 # The origin of an ICMP error.
-_FROM_ICMP = 2
+_FROM_ICMP, _FROM_ICMP6 = 2, 3
 
 Address = tuple[str, int]
 
@@ -39,6 +39,7 @@ class DatagramSocket:
         "errors",
         "hops",
         "inbox",
+        "is_ipv6",
         "item",
         "keeps_errors",
         "local",
@@ -51,8 +52,9 @@ class DatagramSocket:
         "shares_port",
     )
 
-    def __init__(self, network: Network, name: str) -> None:
+    def __init__(self, network: Network, name: str, *, is_ipv6: bool = False) -> None:
         self.network = network
+        self.is_ipv6 = is_ipv6
         self.name = name
         self.local: Address | None = None
         self.remote: Address | None = None
@@ -95,7 +97,10 @@ class DatagramSocket:
             raise BlockingIOError(errno.EAGAIN, "no error")
         number, kind, code = self.errors.popleft()
         self.error = self.errors[0][0] if self.errors else 0
-        error = struct.pack("=IBBB", number, _FROM_ICMP, kind, code)
+        origin = _FROM_ICMP6 if self.is_ipv6 else _FROM_ICMP
+        error = struct.pack("=IBBB", number, origin, kind, code)
+        if self.is_ipv6:
+            return [(_socket.IPPROTO_IPV6, IPV6_RECVERR, error)]
         return [(_socket.IPPROTO_IP, IP_RECVERR, error)]
 
     def receive(self, payload: bytes, source: Address, at: str, hops: int) -> None:
@@ -103,14 +108,22 @@ class DatagramSocket:
         if len(self.inbox) >= self.room:
             self.dropped += 1
             return
-        ancillary = [(_socket.IPPROTO_IP, IP_TTL, struct.pack("=i", hops))]
+        level = _socket.IPPROTO_IPV6 if self.is_ipv6 else _socket.IPPROTO_IP
+        option = IPV6_HOPLIMIT if self.is_ipv6 else IP_TTL
+        ancillary = [(int(level), option, struct.pack("=i", hops))]
         if self.reports_destination:
-            ip = _socket.inet_aton(at)
-            info = struct.pack("=I4s4s", 1, ip, ip)
-            ancillary.insert(0, (_socket.IPPROTO_IP, _PKTINFO, info))
+            ancillary.insert(0, self._destination(at))
         self.inbox.append((payload, source, ancillary))
         if self.item is not None:
             self.item.wake(IN)
+
+    def _destination(self, at: str) -> tuple[int, int, bytes]:
+        """Return what says at which address a datagram arrived."""
+        if self.is_ipv6:
+            info = _socket.inet_pton(_socket.AF_INET6, at) + struct.pack("=I", 1)
+            return _socket.IPPROTO_IPV6, _PKTINFO6, info
+        ip = _socket.inet_aton(at)
+        return _socket.IPPROTO_IP, _PKTINFO, struct.pack("=I4s4s", 1, ip, ip)
 
     def read(self) -> tuple[bytes, Address, list[tuple[int, int, bytes]]]:
         """Return the next datagram, its source and its ancillary data, or raise the error."""

@@ -13,6 +13,7 @@ from userspace_proxy.model.serving import Serving
 
 from . import plan as plans
 from .actors import CLOSE, FINISH, READ, RESET, SEND, STALL, URGENT, Step
+from .families import with_families
 from .kernel import FAULTS
 from .network import ANSWERS, LATE, REFUSES, SILENT, UNREACHABLE, UNROUTABLE
 from .own_situations import with_own_situations
@@ -60,7 +61,7 @@ Pool = tuple[SocketAddress, ...]
 
 
 def make_plan(seed: int) -> Plan:
-    return with_udp_situations(with_own_situations(_Drawing(seed).plan()))
+    return with_families(with_udp_situations(with_own_situations(_Drawing(seed).plan())))
 
 
 class _Drawing:

@@ -12,19 +12,24 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from userspace_proxy.model import SocketAddress
+
+from .addresses import by_network, network_of
+
 if TYPE_CHECKING:
     from .datagram_records import Flow
     from .tcp_ends import Relayed
     from .world import World
 
-PRESSING, STALL, SETTLED, YOUNG, LONGEST = (
+PRESSING, STALL, SETTLED, LARGEST, YOUNG, LONGEST = (
     "no more of the largest",
     "reset after a stall",
     "new ones are kept",
+    "largest network loses",
     "young flows go first",
     "longest-idle flow goes",
 )
-ORACLES = (PRESSING, STALL, SETTLED, YOUNG, LONGEST)
+ORACLES = (PRESSING, STALL, SETTLED, LARGEST, YOUNG, LONGEST)
 
 # Without a release for this long, connections are reset, and for a while from then on at once.
 _STALL_S, _GOES_ON_S = 0.5, 5.0
@@ -135,9 +140,15 @@ class Evictions:
         ports = Counter(id(each.group) for each in open_)
         if max(*clients.values(), *ports.values()) > _FEW:
             return
+        sizes = by_network(clients)
+        attempt = self._world.choices.attempts.get(victim.number)
+        if attempt is not None:
+            size = sizes[network_of(attempt.ip)]
+            why = f"{attempt.ip} was reset, whose network has {size} of up to {max(sizes.values())}"
+            self._judge.check(LARGEST, size == max(sizes.values()), why)
         age_s = now - victim.accepted[0]
         why = f"client {victim.number} was reset {age_s:.3f} s after it had come"
-        if max(clients.values()) == 1:
+        if max(sizes.values()) == 1:
             age_s = now - victim.moved_at + _LOOK_S
             why = f"client {victim.number}, which has no other one, was idle for less than 10 s"
         self._judge.check(SETTLED, age_s >= _SETTLED_S - _SLACK_S, why)
@@ -176,5 +187,5 @@ class Evictions:
 def _is_of(flow: Flow, line: dict[str, Any]) -> bool:
     if flow.client is None:
         return False
-    names = f"{flow.client[0]}:{flow.client[1]}", f"{flow.endpoint[0]}:{flow.endpoint[1]}"
+    names = str(SocketAddress(*flow.client)), str(SocketAddress(*flow.endpoint))
     return names == (line["client"], line["endpoint"])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from userspace_proxy.dataplane import EndpointGroup
 from userspace_proxy.dataplane.tcp import TcpConnection
 from userspace_proxy.facts import GAUGES
+from userspace_proxy.model.addresses import port_of
 
 from . import told
 from .evictions import Evictions
@@ -24,6 +25,8 @@ Pair = tuple["Party", "Party", Stream, Stream, EndpointGroup]
 
 # Ends that the data plane decides on.
 _BY_PROXY = {"evicted", "endpoint removed", "shutdown", "idle"}
+# Ports of clients; those that PROXY headers announce are lower.
+_CLIENTS_FROM = 20000
 _REFUSED = ("unanswered", "waited too long", "too many waiting")
 _COUNTED = {
     "evicted": "evicted",
@@ -62,8 +65,9 @@ class FinalChecks:
             if line["cause"] == "evicted" and line["endpoint"]:
                 self.evictions.flow_ended(line)
             return
-        ip, _, port = line["client"].rpartition(":")
-        number = int(port) - (5000 if ip.startswith("198.51.100.") else 20000)
+        port = int(port_of(line["client"]))
+        # A client that a PROXY header has announced has a low one.
+        number = port - (_CLIENTS_FROM if port >= _CLIENTS_FROM else 5000)
         if number in self.causes:
             self.world.violate(f"client {number}'s connection ended twice")
         cause = self.causes[number] = line["cause"]

@@ -18,11 +18,11 @@ from userspace_proxy.dataplane.tuning import DIALS
 from userspace_proxy.model import Failure, SocketAddress
 from userspace_proxy.model.failures import SHORTAGES
 
+from .addresses import NODE_IP, NODE_IPS, alike
 from .attempts import Attempt, Dial, Port
 from .datagrams import DatagramSocket
 from .judging import Judging
 from .model import Kind, Sure
-from .network import NODE_IP
 from .sockets import core_of
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class FlowChoices:
         if flow.endpoint is not None:
             attempt = self._attempt_of(flow)
             attempt.tried[flow.endpoint] = None
-            is_own = core_of(flow.sock).local[0] != NODE_IP and failure is not Failure.NO_HOST
+            is_own = core_of(flow.sock).local[0] not in NODE_IPS and failure is not Failure.NO_HOST
             self._failed(self._port_of(flow), flow.endpoint, is_own=is_own)
 
     def waits(self, flow: Any) -> None:
@@ -153,11 +153,11 @@ class FlowChoices:
     def _check_address(self, core: DatagramSocket, port: Port, attempt: Attempt) -> None:
         """Endpoints see the client's own address where the node says so, and ports are left."""
         keeps = port.model.serving.handling.keeps_clients and self._world.plan.node.is_preserving
-        wanted = attempt.ip if keeps else NODE_IP
+        wanted = attempt.ip if keeps else alike(NODE_IP, attempt.ip)
         source = "" if core.local is None else core.local[0]
         if source == wanted:
             self._judge.right(ADDRESS)
-        elif source == NODE_IP and self._world.kernel.lacked("ports"):
+        elif source in NODE_IPS and self._world.kernel.lacked("ports"):
             self._judge.excuse(ADDRESS, "no port of its client's was free")
         else:
             why = f"{attempt.ip} is seen as {source} by {core.remote}, not as {wanted}"

@@ -8,19 +8,23 @@ new datagram ─▶ flow ─┬─ idle, its endpoint or its listener has left, 
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.model.connection_ends import EndReason
 from userspace_proxy.model.serving import Serving
 
+from .addresses import NODE_IPS, losers
 from .datagram_records import Flow, Question, may_leave
 from .datagrams import DatagramSocket
-from .network import ARP_S, NODE_IP, Address
+from .network import ARP_S, Address
 from .troubles import Troubles
 
 if TYPE_CHECKING:
     from .world import Service, World
+
+LOST, PLACES = "lost place of a flow", "places of flows"
 
 # As conntrack: until a client has sent after an answer, and from then on.
 _YOUNG_S, _STREAM_S = 30.0, 120.0
@@ -54,6 +58,8 @@ class FlowEnds:
         self._questions = questions
         self._waiting: dict[Any, float] = {}
         """Flows of the data plane that wait for an endpoint, or have, and since when they do."""
+        self._newcomer: Any = None
+        """The flow that is about to wait."""
         self._is_short: dict[Any, bool] = {}
         """Whether the kernel had just refused something as each of them last began to wait."""
         self._left_at: dict[tuple[str, Address], float] = {}
@@ -68,8 +74,16 @@ class FlowEnds:
                 key = service.group.label, (endpoint.ip, endpoint.port)
                 self._left_at[key] = self._world.timeline.now
 
+    def will_wait(self, flow: Any, *, is_new: bool) -> None:
+        """Note that a flow is about to wait: a new one has others lose their places."""
+        self._newcomer = flow if is_new else None
+
     def waits(self, flow: Any) -> None:
-        """Note that a flow waits for an endpoint."""
+        """Judge that a flow waits for an endpoint."""
+        if self._newcomer is not None:
+            count, most = len(flow.group.waiting_room), self._service_of(flow).places
+            self._judge.check(PLACES, count <= most, f"{count} flows wait, not {most}")
+        self._newcomer = None
         began = self._world.moment()[0]
         self._waiting.setdefault(flow, began)
         self._is_short[flow] = self._world.kernel.lacked_at >= began
@@ -81,6 +95,9 @@ class FlowEnds:
             for each in self._waiting
             if each.is_waiting
         )
+
+    def _service_of(self, flow: Any) -> Service:
+        return next(each for each in self._world.services if each.group is flow.group)
 
     @property
     def has_flows(self) -> bool:
@@ -124,9 +141,16 @@ class FlowEnds:
             is_right = hold is not None and waited_s >= hold.seconds - _EARLY_S
             why = f"{flow.address} waited {waited_s:.3f} s only"
         else:
-            count = sum(each.is_waiting and each.group is flow.group for each in self._waiting)
+            others = [e for e in self._waiting if e.is_waiting and e.group is flow.group]
+            count = len(others)
             is_right = hold is not None and count >= self._world.plan.node.places_of(hold)
             why = f"{flow.address} lost its place, and {count} waited"
+            clients = Counter(each.client_ip for each in (*others, self._newcomer))
+            since = min(self._waiting[e] for e in others if e.client_ip == flow.client_ip)
+            is_loser = flow.client_ip in losers(clients, count)
+            is_oldest = self._waiting[flow] <= since + _EARLY_S
+            lost = f"{flow.address} lost its place, and {clients} had them"
+            self._judge.check(LOST, is_loser and is_oldest, lost)
         self._judge.check("flow ended for a reason", is_right, why)
 
     def closed(self, flow: Flow) -> None:
@@ -168,7 +192,7 @@ class FlowEnds:
         after they began: a host that leaves later than that isn't missed.
         """
         since = self._world.network.asked_for.get(flow.endpoint[0])
-        is_told = flow.core.local is None or flow.core.local[0] == NODE_IP
+        is_told = flow.core.local is None or flow.core.local[0] in NODE_IPS
         if is_told or flow.answered_at is not None or since is None or since > flow.began:
             return 0.0
         return self._world.timeline.now - flow.began

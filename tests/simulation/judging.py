@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from userspace_proxy.model import SocketAddress
 
+from .addresses import NODE_IP
 from .attempts import Attempt, Dial, Port
 from .model import Kind, Option, Span, Sure
-from .network import NODE_IP
 from .sockets import CLIENT_PORTS
 from .turns import Verdict
 

@@ -13,13 +13,13 @@ from collections.abc import Callable, Container
 from random import Random
 from typing import Any, Protocol
 
+from .addresses import NODE_IP, NODE_IPS, alike
 from .datagrams import DatagramSocket
 from .streams import CONNECTING, LISTENING, NEW, OPEN, Stream
 from .timeline import Timeline
 
 Address = tuple[str, int]
 
-NODE_IP = "10.1.0.1"
 EPHEMERAL_PORTS = range(32768, 61000)
 
 ANSWERS, REFUSES, UNREACHABLE, SILENT, LATE, UNROUTABLE = (
@@ -35,14 +35,14 @@ EXCEEDED, TOO_LARGE, ABSENT = "exceeded", "too large", "absent"
 """What a datagram meets there, too: it is lost on its way, and no endpoint has refused it; or no
 host has the address, which the kernel finds out."""
 _ICMP = {
-    REFUSES: (errno.ECONNREFUSED, 3, 3),
-    UNREACHABLE: (errno.EHOSTUNREACH, 3, 1),
-    EXCEEDED: (errno.EHOSTUNREACH, 11, 0),
-    TOO_LARGE: (errno.EMSGSIZE, 3, 4),
-    UNROUTABLE: (errno.EHOSTUNREACH, 3, 1),
-    ABSENT: (errno.EHOSTUNREACH, 3, 1),
+    REFUSES: (errno.ECONNREFUSED, (3, 3), (1, 4)),
+    UNREACHABLE: (errno.EHOSTUNREACH, (3, 1), (1, 3)),
+    EXCEEDED: (errno.EHOSTUNREACH, (11, 0), (3, 0)),
+    TOO_LARGE: (errno.EMSGSIZE, (3, 4), (2, 0)),
+    UNROUTABLE: (errno.EHOSTUNREACH, (3, 1), (1, 0)),
+    ABSENT: (errno.EHOSTUNREACH, (3, 1), (1, 3)),
 }
-"""The errno, type and code of what is reported."""
+"""The errno of what is reported, and the type and code in ICMP, and in ICMPv6."""
 # Three requests of ARP, a second apart (arp(7)).
 ARP_S = 2.9
 
@@ -169,7 +169,7 @@ class Network:
         behaviour = self.policies.get((source, to), behaviour)
         if core.local is None:
             self._port = self._port + 1 if self._port < EPHEMERAL_PORTS[-1] else EPHEMERAL_PORTS[0]
-            core.local = (NODE_IP, self._port)
+            core.local = (alike(NODE_IP, to[0]), self._port)
         if behaviour == UNROUTABLE:
             return errno.ENETUNREACH
         core.remote = to
@@ -258,17 +258,17 @@ class Network:
             host.receive(payload, sender.local)
         elif behaviour == ABSENT:
             # The kernel reports it to the source, which is this node, or the client.
-            is_own = sender.local is not None and sender.local[0] == NODE_IP
+            is_own = sender.local is not None and sender.local[0] in NODE_IPS
             if is_own:
                 self.timeline.after(ARP_S, self._report, sender, behaviour)
         elif behaviour != SILENT:
             self.soon(self.delay_s, self._report, sender, behaviour)
 
     def _report(self, sender: DatagramSocket, behaviour: str) -> None:
-        number, kind, code = _ICMP[behaviour]
+        number, icmp, icmp6 = _ICMP[behaviour]
         if self.watcher is not None and behaviour not in (EXCEEDED, TOO_LARGE):
             self.watcher.refused(sender, number)
-        sender.fail(number, kind, code)
+        sender.fail(number, *(icmp6 if sender.is_ipv6 else icmp))
 
     def send_datagram(self, payload: bytes, source: Address, to: Address, hops: int = 64) -> None:
         """Bring a datagram of a client, or of a host, to the data plane."""
@@ -281,7 +281,7 @@ class Network:
         core = (
             self._connected.get((to, source))
             or self._bound_at(to)
-            or self._bound_at(("0.0.0.0", to[1]))
+            or self._bound_at(("::" if ":" in to[0] else "0.0.0.0", to[1]))
         )
         if core is not None and core.remote not in (None, source):
             core = None

@@ -12,10 +12,10 @@ import os
 import struct
 from typing import TYPE_CHECKING, Any
 
-from userspace_proxy.kernel.icmp_errors import IP_RECVERR
+from userspace_proxy.kernel.icmp_errors import IP_RECVERR, IPV6_RECVERR
 
+from .addresses import NODE_IP, NODE_IPS, ipv6_of
 from .datagrams import DatagramSocket
-from .network import NODE_IP
 from .streams import CLOSED, CONNECTING, LISTENING, NEW, OPEN, Stream
 
 if TYPE_CHECKING:
@@ -32,9 +32,10 @@ def core_of(sock: Any) -> Any:
 CLIENT_PORTS = "client ports"
 """What the kernel may be out of: ports of clients' addresses, which nothing else needs."""
 _SO_MEMINFO = 55
-_TTL = (_socket.IPPROTO_IP, 2)
-_PKTINFO = (_socket.IPPROTO_IP, 8)
-_RECVERR = (_socket.IPPROTO_IP, IP_RECVERR)
+# Of each family: linux/in.h, linux/in6.h. An option of the other one changes nothing here.
+_TTL = (_socket.IPPROTO_IP, 2), (_socket.IPPROTO_IPV6, 16)
+_PKTINFO = (_socket.IPPROTO_IP, 8), (_socket.IPPROTO_IPV6, 49)
+_RECVERR = (_socket.IPPROTO_IP, IP_RECVERR), (_socket.IPPROTO_IPV6, IPV6_RECVERR)
 _REUSE = (_socket.SOL_SOCKET, _socket.SO_REUSEADDR)
 _LINGER = (_socket.SOL_SOCKET, _socket.SO_LINGER)
 _INLINE = (_socket.SOL_SOCKET, _socket.SO_OOBINLINE)
@@ -64,10 +65,27 @@ class SimulatedSocket:
             self.core = kernel.file_of(fileno)
         else:
             network = kernel.network
-            is_stream = self.type == _socket.SOCK_STREAM
-            self.core = (Stream if is_stream else DatagramSocket)(network, "proxy")
+            if self.type == _socket.SOCK_STREAM:
+                self.core = Stream(network, "proxy")
+            else:
+                self.core = DatagramSocket(network, "proxy", is_ipv6=self._is_ipv6)
             self._fd = kernel.allocate(self.core)
         kernel.sockets[self._fd] = self
+
+    @property
+    def _is_ipv6(self) -> bool:
+        return self.family == _socket.AF_INET6
+
+    def _is_of_family(self, address: Address) -> bool:
+        """Note an address of the other family: the call would raise an error."""
+        is_right = not address[0] or (":" in address[0]) is self._is_ipv6
+        if not is_right:
+            self._kernel.violate(f"{address} is not of the family of {self.core.name}")
+        return is_right
+
+    def _as_reported(self, address: Address) -> Address:
+        """Return an address as calls return it: of IPv6 with two more parts."""
+        return (*address, 0, 0) if self._is_ipv6 else address  # type: ignore[return-value]
 
     def fileno(self) -> int:
         """Part of _socket.socket."""
@@ -138,14 +156,16 @@ class SimulatedSocket:
         """Part of _socket.socket."""
         core: DatagramSocket = self._enter("sendto")
         self._kernel.fault("memory")
-        return core.write(data, address)
+        return core.write(data, address[:2])
 
     def sendmsg(self, buffers: Any, ancillary: Any, _flags: int, address: Address) -> int:
         """Part of _socket.socket."""
         core: DatagramSocket = self._enter("sendmsg")
         self._kernel.fault("memory")
-        source_ip = _socket.inet_ntoa(ancillary[0][2][4:8])
-        return core.write(b"".join(buffers), address, source_ip)
+        info = ancillary[0][2]
+        ip = info[:16] if self._is_ipv6 else info[4:8]
+        source_ip = _socket.inet_ntop(self.family, ip)
+        return core.write(b"".join(buffers), address[:2], source_ip)
 
     def recvmsg_into(self, buffers: Any, _room: int) -> tuple[int, Any, int, Address]:
         """Part of _socket.socket."""
@@ -155,7 +175,7 @@ class SimulatedSocket:
             watcher.took(data)
         count = min(len(data), len(buffers[0]))
         buffers[0][:count] = data[:count]
-        return count, ancillary, 0, source
+        return count, ancillary, 0, self._as_reported(source)
 
     def recvmsg(self, _room: int, _more: int, flags: int) -> tuple[bytes, Any, int, Any]:
         """Part of _socket.socket; only for the error queue."""
@@ -168,7 +188,9 @@ class SimulatedSocket:
     def bind(self, address: Address) -> None:
         """Part of _socket.socket."""
         core = self._enter("bind")
-        self._kernel.network.bind(core, address)
+        self._is_of_family(address)
+        own = ipv6_of(NODE_IP) if self._is_ipv6 else NODE_IP
+        self._kernel.network.bind(core, (address[0] or own, address[1]))
 
     def listen(self, backlog: int) -> None:
         """Part of _socket.socket."""
@@ -191,18 +213,19 @@ class SimulatedSocket:
         self._kernel.taken[accepted.peer] = self._kernel.timeline.now
         assert accepted.remote is not None, "it has a client"
         self._kernel.watcher.accepts(self, accepted)
-        return self._kernel.allocate(accepted), accepted.remote
+        return self._kernel.allocate(accepted), self._as_reported(accepted.remote)
 
     def connect_ex(self, address: Address) -> int:
         """Part of _socket.socket."""
         core = self._enter("connect")
+        self._is_of_family(address)
         self._kernel.watcher.connects(self, (address[0], address[1]))
         number = self._connect(core, (address[0], address[1]))
         self._kernel.watcher.connected(self, number)
         return number
 
     def _connect(self, core: Any, address: Address) -> int:
-        is_of_client = isinstance(core, Stream) and core.local and core.local[0] != NODE_IP
+        is_of_client = isinstance(core, Stream) and core.local and core.local[0] not in NODE_IPS
         for what in (*((CLIENT_PORTS,) if is_of_client else ()), "ports", "memory"):
             try:
                 self._kernel.fault(what)
@@ -222,7 +245,7 @@ class SimulatedSocket:
     def getsockname(self) -> Address:
         """Part of _socket.socket."""
         address: Address | None = self._enter("getsockname").local
-        return address or ("0.0.0.0", 0)
+        return self._as_reported(address or ("::" if self._is_ipv6 else "0.0.0.0", 0))
 
     def getpeername(self) -> Address:
         """Part of _socket.socket."""
@@ -231,7 +254,7 @@ class SimulatedSocket:
         if core.remote is None or is_gone:
             raise OSError(errno.ENOTCONN, "not connected")
         address: Address = core.remote
-        return address
+        return self._as_reported(address)
 
     # -- options -----------------------------------------------------------------------------------
 
@@ -249,13 +272,13 @@ class SimulatedSocket:
             core.holds_acks = not value
         elif (level, option) == _NODELAY and value:
             core.send_at_once()
-        elif (level, option) == _TTL:
+        elif (level, option) == _TTL[self._is_ipv6]:
             core.hops = value
         elif (level, option) == _REUSE and isinstance(core, DatagramSocket):
             core.shares_port = bool(value)
-        elif (level, option) == _PKTINFO:
+        elif (level, option) == _PKTINFO[self._is_ipv6]:
             core.reports_destination = True
-        elif (level, option) == _RECVERR:
+        elif (level, option) == _RECVERR[self._is_ipv6]:
             core.keeps_errors = bool(value)
 
     def getsockopt(self, level: int, option: int, length: int = 0) -> Any:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from userspace_proxy.model import SocketAddress
 
+from .addresses import losers
 from .attempts import Attempt, Port
 from .judging import CLIENT_S, SILENT_S
 from .model import Kind, Option, Span
@@ -121,7 +122,7 @@ class Waits:
         self._judge.check("places", len(places) <= most, why)
         for lost, counts, is_oldest in self._overflowed.pop(port, ()):
             counts[attempt.ip] += 1
-            is_largest = counts[lost.ip] == max(counts.values())
+            is_largest = lost.ip in losers(counts, counts.total() - 1)
             why = f"client {lost.number} lost its place, and {counts} had them"
             self._judge.check("lost place", is_largest and is_oldest, why)
         if options is not None and all(option.kind is Kind.NONE for option in options):

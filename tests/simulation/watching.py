@@ -86,6 +86,8 @@ def watching(world: World) -> Iterator[None]:
         core = core_of(waiter._connection.client) if isinstance(waiter, dial) else None
         if core is not None:
             world.choices.waits(core)
+        else:
+            world.datagrams.ends.will_wait(waiter, is_new=waiter not in self._clients)
         wait(self, waiter, *args, **options)
         if core is None:
             world.datagrams.ends.waits(waiter)

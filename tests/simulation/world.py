@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _socket
 import contextlib
+import ipaddress
 import logging
 import math
 from collections.abc import Callable
@@ -13,7 +14,9 @@ from typing import Any
 from tests.port_keys import port_key
 from userspace_proxy.dataplane import DataPlane, EndpointGroup, Tuning
 from userspace_proxy.dataplane.connection_log import LOGGER
+from userspace_proxy.dataplane.sockets import IPV6_RECVPKTINFO, family_of, is_wildcard
 from userspace_proxy.facts.connection import ConnectionFilter
+from userspace_proxy.kernel.ip_options import set_ip_option
 from userspace_proxy.kernel.pktinfo import IP_PKTINFO
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.model.proxy_protocol import write_header
@@ -36,6 +39,7 @@ from . import (
 )
 from . import plan as plans
 from .actors import Asker, Party, PodHost
+from .addresses import alike, ipv6_of
 from .choices import Choices
 from .datagram_checks import DatagramChecks
 from .flow_choices import FlowChoices
@@ -82,6 +86,11 @@ __all__ = ("ORACLES", "TRUSTED", "Service", "World")
 TRUSTED = "10.3.200.0/24"
 """Clients there send PROXY headers, if the data plane reads them."""
 _FRONTEND = SocketAddress("203.0.113.1", 443)
+
+
+def is_trusted(ip: str) -> bool:
+    """Return whether a client may send a PROXY header."""
+    return ipaddress.ip_address(ip) in ipaddress.ip_network(alike(TRUSTED, ip))
 
 
 class _Lines(logging.Handler):
@@ -162,13 +171,14 @@ class Service:
         is_tcp = self.planned.protocol is Protocol.TCP
         sock: Any
         with self.world.kernel.granted():
-            sock = self.world.kernel.socket(2, 1 if is_tcp else 2)
+            family = family_of(self.planned.address[0])
+            sock = self.world.kernel.socket(family, 1 if is_tcp else 2)
             sock.core.name = f"listener of {self.planned.address[0]}"
             # As ``sockets.open_listening`` does.
             if is_tcp:
                 sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_OOBINLINE, 1)
-            elif self.planned.address[0] == "0.0.0.0":
-                sock.setsockopt(_socket.IPPROTO_IP, IP_PKTINFO, 1)
+            elif is_wildcard(self.planned.address[0]):
+                set_ip_option(sock, IP_PKTINFO, IPV6_RECVPKTINFO)
             sock.bind(self.planned.address)
             if is_tcp:
                 sock.listen(16)
@@ -322,7 +332,7 @@ class World:
             max_pipes=node.max_pipes,
             descriptor_limit=node.descriptor_limit,
             connection_log=1.0,
-            proxy_protocol_from=(TRUSTED,) if node.reads_headers else (),
+            proxy_protocol_from=(TRUSTED, ipv6_of(TRUSTED)) if node.reads_headers else (),
             processes=node.processes,
         )
         self.dataplane = DataPlane(self.loop, tuning, clock=self.timeline.clock)  # type: ignore[arg-type]
@@ -336,7 +346,9 @@ class World:
         self.flow_choices = FlowChoices(self, self.choices)
         self.counts = self.kernel.watcher = TcpCounts(self)
         if node.is_preserving:
-            self.dataplane.preserve((), {"10.2.0.0/16": 5, "10.3.0.0/17": 7}, is_on=True)
+            networks = {"10.2.0.0/16": 5, "10.3.0.0/17": 7}
+            networks |= {ipv6_of(network): link for network, link in networks.items()}
+            self.dataplane.preserve((), networks, is_on=True)
         if node.client_ports:
             ports = self.dataplane.engine.client_dialer._ports
             ports._last = ports._first + node.client_ports - 1
@@ -526,18 +538,19 @@ class World:
         party = self.clients[number] = Party(self, stream, number, steps)
         party.service = service
         party.served_as, party.dialled = SocketAddress(*address), SocketAddress(*to)
-        if self.plan.node.reads_headers and ip.startswith("10.3.200."):
-            announced = SocketAddress(f"198.51.100.{number % 6 + 1}", 5000 + number)
-            party.announce(announced, _FRONTEND, how)
-            party.served_as, party.dialled = announced, _FRONTEND
+        if self.plan.node.reads_headers and is_trusted(ip):
+            announced = SocketAddress(alike(f"198.51.100.{number % 6 + 1}", ip), 5000 + number)
+            frontend = SocketAddress(alike(_FRONTEND.ip, ip), _FRONTEND.port)
+            party.announce(announced, frontend, how)
+            party.served_as, party.dialled = announced, frontend
         if self.is_calm:
             party.calm_down()
 
     def _ask(self, number: int, client: Address, hops: int, place: int, size: int = 0) -> None:
         service = self.services[number]
         to = service.planned.address
-        if to[0] == "0.0.0.0":
-            to = (f"10.1.0.{place}", to[1])
+        if is_wildcard(to[0]):
+            to = (alike(f"10.1.0.{place}", to[0]), to[1])
         asker = self.askers.get(client) or Asker(self, client)
         self.askers[client] = asker
         asker.ask(service, to, hops, size)
