@@ -223,7 +223,7 @@ class DatagramChecks:
     def refused(self, core: DatagramSocket, number: int) -> None:
         """Note that the node is told that an endpoint refuses."""
         flow = self._flows.get(core)
-        if flow is None or flow.closed_at is not None:
+        if flow is None or flow.closed_at is not None or self.ends.is_closing(flow):
             return
         now = self.world.timeline.now
         flow.refusals.append(now)
