@@ -96,7 +96,9 @@ class Observing:
         self._judge.check(IS_LINE, seen <= self._before, why)
         if not left_out:
             self._judge_missing(list(lines.values()), seen)
-        self._judge_shares(found, left_out)
+        if len(found) == len(records):
+            # Others aren't known to be those of a filter.
+            self._judge_shares(found, left_out)
 
     def _judge_missing(
         self, lines: Sequence[Line], seen: Counter[tuple[str, ConnectionEvent]]
@@ -116,7 +118,7 @@ class Observing:
         self, records: Sequence[Line], left_out: Mapping[ConnectionFilter, int]
     ) -> None:
         """A filter that had no room has about as many records as the one that has the most."""
-        if not left_out or len(self._filters) < 2 or any(self._before.values()):
+        if not left_out or len(self._filters) < 2:
             return
         takers = [
             [each for each in self._filters if _takes(each, line, None) is not Sure.NO]
