@@ -54,6 +54,11 @@ MUTANTS: Mapping[str, Mutant] = {
     "leaving-begins-anew": Mutant(
         "removals", "at = now if since is None else since.at", "at = now"
     ),
+    "returns-of-former-endpoints-stay": Mutant(
+        "outcomes",
+        "                self._failed.returned_at.pop(endpoint, None)\n",
+        "                pass\n",
+    ),
     "listener-stays-with-its-group": Mutant(
         "tcp_listener",
         "        self.settle()\n        self.group = group\n",

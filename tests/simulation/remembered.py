@@ -1,4 +1,4 @@
-"""Judges that nothing remembers clients that have gone: each is an entry that would stay for ever.
+"""Judges that nothing remembers clients or endpoints that have gone: entries that stay for ever.
 
 All that the data plane's objects refer to is walked, so a new table is judged without being listed.
 """
@@ -32,6 +32,14 @@ _BOUNDED = frozenset(
         "SourceHash._remembered",
         # Pairs of the last minute, at most MAX_PAIRS.
         "Pairs._until",
+        # Of endpoints: until the next update that removes some, as they had connections then,
+        "EndpointGroup._per_endpoint",
+        # until the next ones whose time is up,
+        "Removals._ending",
+        # until the next choice beside an ejected one,
+        "Ejections._ends",
+        # and until the next dial, a minute later.
+        "NodeAddressDialer._counts",
         # Pins end when they are used next, or others need their room.
         "AffinityTable._pins",
         # The client whose connections were reset last while there was a shortage.
@@ -42,16 +50,18 @@ _BOUNDED = frozenset(
         "Streak.part",
     }
 )
-"""Tables with a bound of their own, whatever clients do."""
+"""Tables with a bound of their own, whatever clients and endpoints do."""
 
 
 def at_rest(world: World) -> None:
-    """Judge what is left of clients, once all have gone and all times have passed."""
+    """Judge what is left of clients and endpoints, once all have gone and all times have passed."""
     clients = world.clients.values()
     ips = {client.stream.local[0] for client in clients if client.stream.local is not None}
     ips |= {client.served_as.ip for client in clients} | {ip for ip, _port in world.askers}
+    current = {each for s in world.services for each in s.group.serving.all_endpoints}
+    ips |= {e.ip for s in world.services for e in s.has_left if e not in current}
     found = sorted({*_places(world.dataplane, ips)} - _BOUNDED)
-    world.judgements.check(ORACLE, not found, f"clients that have gone are in {', '.join(found)}")
+    world.judgements.check(ORACLE, not found, f"what has gone is still in {', '.join(found)}")
 
 
 def _places(root: object, ips: set[str]) -> Iterator[str]:
