@@ -42,6 +42,8 @@ class Repair:
     removed: Set[SetElement] = frozenset()
     added: Set[SetElement] = frozenset()
     """All elements, if the whole table was written, now or by a call whose answer was lost."""
+    earlier: Set[SetElement] = frozenset()
+    """Those of ``added`` that only such a call may have written."""
 
 
 class KeptTable(NftTable):
@@ -172,7 +174,8 @@ class KeptTable(NftTable):
             raise
         self._is_right = True
         # With those that a call before it has written, which didn't learn of it.
-        repair = Repair(count, removed | self._may_be_removed, added | self._may_be_added)
+        earlier = self._may_be_added - added
+        repair = Repair(count, removed | self._may_be_removed, added | earlier, earlier)
         self._may_be_removed, self._may_be_added = set(), set()
         return repair
 

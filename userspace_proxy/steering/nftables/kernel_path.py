@@ -156,7 +156,12 @@ class KernelPath:
         if self._table.is_known():
             return 0
         self._keep_counts()
-        repair = self._table.put_right()
+        try:
+            repair = self._table.put_right()
+        except SteeringError:
+            # It may have been written anew: before its counters are as high as they were.
+            self._keep_counts()
+            raise
         self._note_repair(repair)
         return repair.count
 
@@ -225,7 +230,8 @@ class KernelPath:
             self._read_counts()
 
     def _note_repair(self, repair: Repair) -> None:
-        keys = {(name, key) for name, key, _ in repair.added}
+        # Counters that an earlier call has written may have been read since.
+        keys = {(name, key) for name, key, _ in repair.added - repair.earlier}
         counted = self._rules.counted
         self._counts.begin_anew(counted[key] for key in keys & counted.keys())
         self._repaired |= read_frontends(repair.added | repair.removed)

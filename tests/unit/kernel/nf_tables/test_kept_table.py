@@ -366,7 +366,7 @@ def test_what_was_put_right_by_a_call_whose_answer_was_lost_is_reported_by_the_n
     with commits_fail(itertools.repeat(UNHEARD)), pytest.raises(NftablesError, match="buffer"):
         table.change((), {DNS})
     contents.elements = {WEB}
-    assert table.put_right() == Repair(1, removed={DNS}, added={WEB, DNS})
+    assert table.put_right() == Repair(1, {DNS}, {WEB, DNS}, earlier={WEB, DNS})
     assert table.repair() == Repair()
 
 
@@ -377,7 +377,7 @@ def test_what_was_removed_by_a_call_whose_answer_was_lost_is_reported_by_the_nex
     node.run("nft 'add element inet ours ports { 53 }; add rule inet ours input counter'")
     with commits_fail(itertools.repeat(UNHEARD)), pytest.raises(NftablesError, match="buffer"):
         table.repair()
-    assert table.repair() == Repair(removed={DNS}, added={WEB})
+    assert table.repair() == Repair(removed={DNS}, added={WEB}, earlier={WEB})
     assert table.repair() == Repair()
 
 
@@ -390,7 +390,7 @@ def test_what_was_put_right_before_the_rest_was_refused_is_reported_by_the_next_
     refused = NftablesError(errno.ENOMEM, 0)
     with commits_fail(iter([UNHEARD, refused])), pytest.raises(NftablesError, match="memory"):
         table.repair()
-    assert table.repair() == Repair(added={DNS})
+    assert table.repair() == Repair(added={DNS}, earlier={DNS})
     assert table.repair() == Repair()
 
 

@@ -352,6 +352,29 @@ def test_a_counter_that_another_program_removed_begins_anew(node, path, dial):
     assert path.connections()[web] == 8
 
 
+@pytest.mark.parametrize("more", [2, 5])
+def test_counters_that_a_call_whose_answer_was_lost_has_written_are_counted_once(
+    node, path, dial, monkeypatch, more
+):
+    web, *_ = SERVICES
+    path.load(BOTH_FAMILIES)
+    dial(web, 3)
+    node.run(f"nft flush chain {TABLE} prerouting")
+    commit = Ruleset.commit
+
+    def commit_without_an_answer(ruleset, messages):
+        commit(ruleset, messages)
+        raise NftablesError(errno.ENOBUFS, 0, is_certain=False)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ruleset, "commit", commit_without_an_answer)
+        with pytest.raises(NftablesError, match="buffer"):
+            path.repair()
+    dial(web, more)
+    assert path.repair() == 0
+    assert path.connections()[web] == 3 + more
+
+
 def test_clients_with_affinity_are_counted_too(path, dial):
     web, *_ = SERVICES
     path.load({web: KernelTarget(1, (EndpointChoice(SERVERS[:1]),), Affinity("shop/web", 60))})
