@@ -7,6 +7,7 @@ from asyncio import events
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from ipaddress import ip_address
 from random import Random
 from typing import Any
 
@@ -235,7 +236,7 @@ class Machine(Network):
         """Return the one that gets a client, as ``plane.reuseport`` has it."""
         if any(port.is_by_client for port in ports):
             in_order = sorted(ports, key=lambda port: port.turn)
-            return in_order[int(client[0].rpartition(".")[2]) % len(ports)]
+            return in_order[ip_address(client[0]).packed[-1] % len(ports)]
         return ports[self.draw(len(ports))]
 
     def _arrive_at_node(self, client: Stream) -> None:

@@ -249,6 +249,8 @@ class ProcessSocket(SimulatedSocket):
             self.family, self.type, self.proto = 2, _socket.SOCK_DGRAM, _socket.IPPROTO_UDP
         elif isinstance(core, TcpCopy):
             self.proto = _socket.IPPROTO_TCP
+            if core.local is not None and ":" in core.local[0]:
+                self.family = _socket.AF_INET6
 
     def __enter__(self) -> ProcessSocket:
         return self

@@ -12,6 +12,7 @@ from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.kernel.offers import LACKS_NOTHING
 
 from .disk import FOLDER
+from .families import six
 from .plan import DRAIN_S, EXTERNAL_NETWORK, NODE, POD_NETWORK
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ class AgentRun:
         options = Options(
             node_name=NODE,
             proxy_ports=plan.proxy_ports,
-            external_ip_networks=(EXTERNAL_NETWORK,),
-            cluster_networks=(POD_NETWORK,),
+            external_ip_networks=(EXTERNAL_NETWORK, six(EXTERNAL_NETWORK)),
+            cluster_networks=(POD_NETWORK, six(POD_NETWORK)),
             allow_node_endpoints=False,
             tuning=_TUNING,
             workers=plan.workers,

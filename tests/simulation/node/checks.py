@@ -15,10 +15,11 @@ from ..control.files import CONTROL, WORKER, Port
 from ..control.machine import Process
 from ..streams import Stream
 from .clients import DIALS, DROPPED, ENDED, REFUSED, RESET, SERVED, WAITS, Client
+from .families import like
 from .hand_overs import HandOvers
 from .rest_checks import at_of
 from .seam import answer_of
-from .truth import NO_SERVICE, Claim, Dialled, Expected, Truth
+from .truth import NO_SERVICE, Claim, Dialled, Expected, Kind, Truth
 
 if TYPE_CHECKING:
     from .agents import AgentRun
@@ -148,7 +149,8 @@ class Checks:
             # What hands its sockets over drains only once another one serves there.
             and not self.world.plan.keeps_workers
         )
-        has_other = bool(self.world.machine.ports_at(port.port, is_tcp=port.is_tcp))
+        ip = port.local[0] if port.local else ""
+        has_other = bool(self.world.machine.ports_at(port.port, ip, is_tcp=port.is_tcp))
         if is_late and cause == "no process has it" and not has_other:
             self._lost.add(port.port)
         self._note_change()
@@ -243,7 +245,7 @@ class Checks:
     def _owners(self, moments: _Moments, at: Dialled) -> Iterator[Claim | None]:
         """Yield what may own an address in one of some states; None: nothing does."""
         has_turns = bool(self.world.plan.endpoint_s)
-        claims: dict[tuple[str, bool, bool] | None, Claim | None] = {}
+        claims: dict[Kind | None, Claim | None] = {}
         for truth in moments.states:
             claim = truth.frontends.get(at)
             claims[claim.kind if claim is not None else None] = claim
@@ -405,7 +407,7 @@ class Checks:
             if not isinstance(target, int):
                 continue
             is_tcp = frontend.protocol == "TCP"
-            ports = world.machine.ports_at(target, is_tcp=is_tcp)
+            ports = world.machine.ports_at(target, frontend.ip, is_tcp=is_tcp)
             at = (frontend.ip, frontend.port, str(frontend.protocol))
             if not ports and (target in self._lost or (not is_tcp and self._has_late_workers())):
                 world.judgements.excuse(OPEN_PORT, "the last agent's worker had the port")
@@ -415,7 +417,7 @@ class Checks:
                 continue
             # Also while it refuses it is the proxy's: another program must not get its clients.
             is_kept = not self.hand_overs.has_served(world.agent) or world.machine.is_bound(
-                target, is_tcp
+                target, frontend.ip, is_tcp=is_tcp
             )
             if not is_kept or not (ports or self._may_refuse(moments, at)):
                 what = f"{frontend} is steered to port {target}, which is closed"
@@ -435,7 +437,9 @@ class Checks:
 
     def _may_refuse(self, moments: _Moments, at: Dialled) -> bool:
         """Return whether some client of an address may be refused at some moments."""
-        expected = (e for ip in (at[0], _OUTSIDE) for e in self._expected(moments, ip, at))
+        expected = (
+            e for ip in (at[0], like(_OUTSIDE, at[0])) for e in self._expected(moments, ip, at)
+        )
         return any(each.may_be_refused for each in expected)
 
     def _has_late_workers(self) -> bool:

@@ -71,7 +71,7 @@ class Client:
             self._serve(payload)
 
     def _serve(self, answer: bytes) -> None:
-        ip, _, port = answer.decode().rstrip(";").partition(":")
+        ip, _, port = answer.decode().rstrip(";").rpartition(":")
         self.endpoint = (ip, int(port))
         self.answered_at = self.world.timeline.now
         self._change(SERVED, f" by {ip}:{port}")

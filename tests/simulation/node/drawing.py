@@ -7,6 +7,7 @@ from random import Random
 
 from ..control.machine import Speed
 from ..plan import Event
+from .drawing_families import FAMILIES, with_families
 from .drawing_lacks import LACKING, bursts, what_lacks
 from .drawing_outside import OUTSIDE, outside
 from .drawing_restarts import CROWD, CROWDED, KEPT, QUIET, RESTARTS, restarts
@@ -23,7 +24,9 @@ from .plan import (
     DRIFT,
     END,
     KILL,
+    LOOPBACK_IP,
     NODE,
+    NODE_IP,
     OTHER_PODS,
     OTHERS,
     OWN_PODS,
@@ -84,7 +87,15 @@ _OUTSIDE = ("10.3.0.1", "10.3.0.2", "10.3.9.2")
 _INSIDE = ("10.2.1.77", "10.1.0.1")
 
 
+_ADDRESSES = LOOPBACK_IP, NODE_IP
+
+
 def make_plan(seed: int) -> Plan:
+    plan, own = _make_plan(seed), Random(f"{seed}: families")
+    return with_families(own, plan) if own.random() < FAMILIES else plan
+
+
+def _make_plan(seed: int) -> Plan:
     rng = Random(seed)
     features = frozenset(f for f in _FEATURES if rng.random() < 0.4)
     calm_at = rng.choice([3.0, 6.0, 12.0])
@@ -138,6 +149,7 @@ def make_plan(seed: int) -> Plan:
         else (),
         calm_at=calm_at,
         queue=queue,
+        addresses=_ADDRESSES,
         crowd=CROWD if is_crowded else 0,
     )
 

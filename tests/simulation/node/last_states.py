@@ -187,7 +187,9 @@ def _odd(truth: Truth) -> Iterator[Key]:
         if key[0] != "EndpointSlice":
             continue
         ends = item.get("endpoints") or ()
-        is_own = item.get("addressType") == "IPv4" and LABEL_HEADLESS not in labels_of(item)
+        is_own = item.get("addressType") in ("IPv4", "IPv6") and LABEL_HEADLESS not in labels_of(
+            item
+        )
         is_usual = is_own and all(
             "conditions" in e and len(e["addresses"]) == 1 and not is_reserved(e["addresses"][0])
             for e in ends

@@ -19,12 +19,13 @@ from ..control.system_calls import ProcessKernel, ProcessSocket
 from ..network import Address
 from ..streams import CONNECTING, Stream
 from ..timeline import Timeline
+from .families import is_six
 
 REFUSED, DROPPED = "refused", "dropped"
 Verdict = int | str
 """Where the table leads a client: a port, or one of these."""
 
-_ANY = "0.0.0.0"
+_ANY, _ANY_SIX = "0.0.0.0", "::"
 QUEUE = 4096
 """Linux's default of net.core.somaxconn."""
 
@@ -54,13 +55,18 @@ class NodeMachine(Machine):
         networks = self.admitted.get(port)
         return networks is None or contains(tuple(networks), ip)
 
-    def is_bound(self, number: int, is_tcp: bool) -> bool:
+    def is_bound(self, number: int, ip: str, *, is_tcp: bool) -> bool:
         """Return whether a port of the node is a process's, whether or not it listens."""
-        return any(p.is_tcp is is_tcp and p.local == (_ANY, number) for p in self.ports)
+        return any(p.is_tcp is is_tcp and p.local == (_any(ip), number) for p in self.ports)
 
-    def ports_at(self, number: int, *, is_tcp: bool) -> list[Port]:
-        """Return the sockets that take clients of a port of the node."""
-        bound = [p for p in self.ports if p.is_tcp is is_tcp and p.local == (_ANY, number)]
+    def ports_at(self, number: int, ip: str, *, is_tcp: bool) -> list[Port]:
+        """Return the sockets that take clients of a port of the node.
+
+        Args:
+            ip: An address of their family.
+        """
+        at = _any(ip), number
+        bound = [p for p in self.ports if p.is_tcp is is_tcp and p.local == at]
         if is_tcp:
             return [port for port in bound if port.is_listening]
         return [port for port in bound if not port.is_deaf]
@@ -71,7 +77,8 @@ class NodeMachine(Machine):
         assert client.local is not None, "it has an address"
         assert client.remote is not None, "it dials an address"
         verdict = self.steer(client.local, client.remote, True)
-        ports = self.ports_at(verdict, is_tcp=True) if isinstance(verdict, int) else []
+        ip = client.local[0]
+        ports = self.ports_at(verdict, ip, is_tcp=True) if isinstance(verdict, int) else []
         if verdict == DROPPED:
             self.dropped(client)
             return
@@ -98,11 +105,17 @@ class NodeMachine(Machine):
             core.receive(payload, source, to[0], hops)
             return
         verdict = self.steer(source, to, False)
-        ports = self.ports_at(verdict, is_tcp=False) if isinstance(verdict, int) else []
+        ip = source[0]
+        ports = self.ports_at(verdict, ip, is_tcp=False) if isinstance(verdict, int) else []
         if ports:
             port = self._choose(ports, source)
             if self.is_admitted(port, source[0]):
                 port.receive(payload, source, to[0], hops)
+
+
+def _any(ip: str) -> str:
+    """Return the address at which all clients of a family arrive."""
+    return _ANY_SIX if is_six(ip) else _ANY
 
 
 class AgentLoop(ProcessLoop):
@@ -217,5 +230,5 @@ class AgentSocket(ProcessSocket):
     def bind(self, address: Any) -> None:
         """Part of socket.socket."""
         if self.family == socket.AF_INET6:
-            address = (address[0] or "::", address[1])
+            address = (address[0] or _ANY_SIX, address[1])
         super().bind((address[0] or _ANY, address[1]))

@@ -72,6 +72,8 @@ class Plan:
     """From then on nothing fails and nothing changes."""
     queue: int
     """How many clients the node lets wait for one listener at most: net.core.somaxconn."""
+    addresses: tuple[str, ...]
+    """Those of the node at the start."""
     crowd: int
     """So many of the first proxy ports are other programs' all the time."""
 

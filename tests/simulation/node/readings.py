@@ -17,7 +17,7 @@ LABEL_HEADLESS = "service.kubernetes.io/headless"
 LABEL_SERVICE = "kubernetes.io/service-name"
 WEIGHT, PRIORITY = "userspace-proxy.io/weight", "userspace-proxy.io/priority"
 
-_RESERVED = ("127.0.0.0/8", "169.254.0.0/16", "0.0.0.0/8", "224.0.0.0/3")
+_RESERVED = ("127.0.0.0/8", "169.254.0.0/16", "0.0.0.0/8", "224.0.0.0/3", "::1/128")
 """Where no endpoint is, of what plans have."""
 
 

@@ -4,9 +4,11 @@ is left.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from .clients import DIALS, ENDED, SERVED, Client
+from .families import like
 from .plan import NODE_PORTS
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def check_rest(world: World) -> None:
         is_wanted = at in truth.frontends
         what = f"{at} is {'steered' if at in have else 'not steered'}"
         check(AT_REST, (at in have) is is_wanted, what)
-        may = [truth.expected(ip, at) for ip in (at[0], _OUTSIDE, _FAR)]
+        may = [truth.expected(ip, at) for ip in (at[0], *_outside(at[0]))]
         is_refused = not isinstance(have.get(at), int)
         if not any(each.endpoints for each in may) and all(e.may_be_refused for e in may):
             what = f"{at} is led to a port, and no client may be served"
@@ -103,6 +105,11 @@ def check_end(world: World) -> None:
     check(LEFT, not steered, f"{steered} are steered at the end")
     files = world.disk.open_descriptors
     check(LEFT, not files, f"files are open at the end: {files}")
+
+
+def _outside(ip: str) -> Iterator[str]:
+    """Yield clients from outside, of the family of an address."""
+    yield from (like(each, ip) for each in (_OUTSIDE, _FAR))
 
 
 def at_of(client: Client) -> str:

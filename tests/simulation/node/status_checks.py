@@ -9,8 +9,9 @@ from userspace_proxy.diagnosis.problems import problems_of_node
 from userspace_proxy.facts import PortState, StatusFacts
 
 from .clients import ENDED, REFUSED, SERVED
+from .families import is_six
 from .truth import Dialled
-from .usable_checks import check_usable
+from .usable_checks import address_of, check_usable
 
 if TYPE_CHECKING:
     from .world import World
@@ -49,7 +50,12 @@ def check_status(world: World, first_calm: int) -> None:
     wanted = sorted(addresses)
     check(STATUS, named == wanted, f"the status has the ports {named}, not {wanted}")
     for port in facts.ports:
-        clients = [c for c in world.clients[first_calm:] if c.at in addresses[port.name]]
+        is_of_six, own = is_six(address_of(port)[0]), addresses[port.name]
+        clients = [
+            client
+            for client in world.clients[first_calm:]
+            if client.at in own and is_six(client.ip) is is_of_six
+        ]
         word = port.state.word
         saw = sorted({client.state for client in clients})
         what = f"the status says that {port.name} is {word}, and its clients were {saw}"

@@ -7,17 +7,20 @@ ready, those that terminate and serve. With a policy ``Local`` only those of thi
 hints say: for all clients inside, for clients from outside at external addresses. Of these the
 first priority serves; hints choose within each.
 Rule 3: never usable is an endpoint at an address that a Service or the node itself has.
+Rule 4: a Service has the families of its cluster IPs, each with its own endpoints and ranges.
 
 Source: kubernetes.io/docs/reference/networking/virtual-ips, KEP-1669, KEP-2086, KEP-2433.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from .families import is_six, six
 from .plan import EXTERNAL_NETWORK, NODE, POD_NETWORK, Object
 from .readings import (
     LABEL_SERVICE,
@@ -40,10 +43,13 @@ Key = tuple[str, str, str]
 Dialled = tuple[str, int, str]
 """Address, port and protocol."""
 
+Kind = tuple[str, bool, bool, bool]
+"""What claims depend on: the Service port, and which policy, ranges and family they have."""
+
 HOST: Key = ("Host", "", NODE)
 """Of what isn't an object of the API: the addresses of this node."""
-_AT_NODE = ""
-"""Instead of an address: each of the node's."""
+_AT_NODE = {False: "", True: ":"}
+"""Instead of an address: each of the node's of a family, by whether that is IPv6."""
 _CLUSTER_IP, _NODE_PORT, _BALANCER, _EXTERNAL_IP = 0, 1, 1, 2
 _API_SERVER: Key = ("Service", "default", "kubernetes")
 
@@ -77,11 +83,12 @@ class Claim:
     is_outside: bool
     """It is an external address, for which the external policy is."""
     has_ranges: bool
+    is_six: bool
 
     @cached_property
-    def kind(self) -> tuple[str, bool, bool]:
+    def kind(self) -> Kind:
         """What its endpoints and clients depend on, beside the cluster."""
-        return self.name, self.is_outside, self.has_ranges
+        return self.name, self.is_outside, self.has_ranges, self.is_six
 
     @cached_property
     def other_sides(self) -> Sequence[Claim]:
@@ -122,8 +129,8 @@ class Truth:
     def __init__(self, objects: Mapping[Key, Object], reader: ClaimReader) -> None:
         self.objects = dict(objects)
         self._reader = reader
-        self._expected: dict[tuple[tuple[str, bool, bool], str, Dialled], Expected] = {}
-        self._usable_ones: dict[tuple[str, bool], frozenset[tuple[str, int]]] = {}
+        self._expected: dict[tuple[Kind, str, Dialled], Expected] = {}
+        self._usable_ones: dict[tuple[str, bool, bool], frozenset[tuple[str, int]]] = {}
         self._elsewhere: dict[int, Truth] = {}
         """The same objects where the node has other addresses."""
 
@@ -149,7 +156,9 @@ class Truth:
             for at, claim in self._reader.claims(item):
                 if claim.order[0] == _EXTERNAL_IP and self._is_elsewhere(at[0]):
                     continue
-                for ip in self._node_ips if at[0] == _AT_NODE else (at[0],):
+                is_at_node = at[0] == _AT_NODE[claim.is_six]
+                node_ips = (ip for ip in self._node_ips if is_six(ip) is claim.is_six)
+                for ip in node_ips if is_at_node else (at[0],):
                     claims.setdefault((ip, *at[1:]), []).append(claim)
         return claims
 
@@ -242,13 +251,14 @@ class Truth:
         if claim is None:
             return NO_SERVICE
         spec = claim.service["spec"]
-        is_inside = is_in(POD_NETWORK, client) or client in (*self._node_ips, at[0])
+        pods = six(POD_NETWORK) if claim.is_six else POD_NETWORK
+        is_inside = is_in(pods, client) or client in (*self._node_ips, at[0])
         everywhere = self._usable(claim, is_local=False)
         local = self._usable(claim, is_local=True)
         name = "externalTrafficPolicy" if claim.is_outside else "internalTrafficPolicy"
         is_local = spec.get(name) == "Local"
         endpoints = local if is_local and not (claim.is_outside and is_inside) else everywhere
-        ranges = spec.get("loadBalancerSourceRanges", ()) if claim.has_ranges else ()
+        ranges = _ranges_of(claim)
         if ranges and not self._admits(ranges, client, claim.service):
             # Without an endpoint the table refuses all clients.
             is_refusing = not (local if is_local else everywhere)
@@ -260,7 +270,7 @@ class Truth:
     def bars(self, claim: Claim, client: str) -> bool:
         """Return whether a Service's source ranges keep a client from one of its addresses."""
         now = self._now(claim)
-        ranges = now.service["spec"].get("loadBalancerSourceRanges", ()) if now else ()
+        ranges = _ranges_of(now) if now else ()
         is_barred = bool(ranges) and not self._admits(ranges, client, claim.service)
         return claim.has_ranges and is_barred
 
@@ -282,13 +292,13 @@ class Truth:
             return None
         name = name_of(claim.port)
         port = next((each for each in service["spec"]["ports"] if name_of(each) == name), None)
-        if port is None:
+        if port is None or claim.is_six not in _families_of(service):
             return None
         return replace(claim, service=service, port=port)
 
     def _usable(self, claim: Claim, *, is_local: bool) -> frozenset[tuple[str, int]]:
         # Within one state a Service port has one protocol.
-        key = claim.name, is_local
+        key = claim.name, claim.is_six, is_local
         usable = self._usable_ones.get(key)
         if usable is None:
             usable = self._usable_ones[key] = self._find_usable(claim, is_local=is_local)
@@ -366,7 +376,8 @@ class Truth:
         """Yield the endpoints of a Service port; of an address that is there twice the better."""
         best: dict[tuple[str, int], Object] = {}
         metadata = claim.service["metadata"]
-        for item in self._slices_of(metadata):
+        slices = (s for s in self._slices_of(metadata) if _is_of_six(s) is claim.is_six)
+        for item in slices:
             for port in item["ports"]:
                 wanted = name_of(claim.port), claim.port["protocol"]
                 if (name_of(port), port["protocol"]) != wanted or not port.get("port"):
@@ -414,7 +425,9 @@ class Truth:
                 if ip not in best or _rank(endpoint) > _rank(best[ip]):
                     best[ip] = endpoint
             here = [e for e in best.values() if e.get("nodeName") == NODE and weight_of(e)]
-            ready = sum(_is(endpoint, "ready") for endpoint in here)
+            # A pod of both families is one endpoint.
+            families = (is_six(each["addresses"][0]) for each in here if _is(each, "ready"))
+            ready = max(Counter(families).values(), default=0)
             found[number] = (f"{metadata['namespace']}/{metadata['name']}", ready)
         return found
 
@@ -437,22 +450,43 @@ def _first_of(chosen: Mapping[tuple[str, int], Object]) -> frozenset[tuple[str, 
     return frozenset(at for at, e in chosen.items() if priority_of(e) == first)
 
 
+def _families_of(service: Object) -> Set[bool]:
+    """Return the families of a Service, by whether they are IPv6."""
+    return {is_six(ip) for ip in cluster_ips(service)}
+
+
+def _is_of_six(item: Object) -> bool:
+    return bool(item["addressType"] == "IPv6")
+
+
+def _ranges_of(claim: Claim) -> Sequence[str]:
+    """Return the source ranges of an address; those of the other family don't restrict it."""
+    if not claim.has_ranges:
+        return ()
+    ranges = claim.service["spec"].get("loadBalancerSourceRanges", ())
+    return [network for network in ranges if is_six(network) is claim.is_six]
+
+
 def _claims(item: Object) -> Iterator[tuple[Dialled, Claim]]:
     spec, metadata = item["spec"], item["metadata"]
     who = metadata["creationTimestamp"], metadata["namespace"], metadata["name"]
+    families = _families_of(item)
 
-    def claim(kind: int, port: Any, *, is_balancer: bool = False) -> Claim:
+    def claim(kind: int, port: Any, ip: str) -> Claim:
         order = (kind, *who, name_of(port))
-        return Claim(order, item, port, kind != _CLUSTER_IP, is_balancer)
+        is_balancer = kind == _BALANCER and ip not in _AT_NODE.values()
+        return Claim(order, item, port, kind != _CLUSTER_IP, is_balancer, is_six(ip))
 
     for port in spec["ports"]:
         number, protocol = port["port"], port["protocol"]
         for ip in cluster_ips(item):
-            yield (ip, number, protocol), claim(_CLUSTER_IP, port)
+            yield (ip, number, protocol), claim(_CLUSTER_IP, port, ip)
         for ip in balancer_ips(item):
-            yield (ip, number, protocol), claim(_BALANCER, port, is_balancer=True)
+            if is_six(ip) in families:
+                yield (ip, number, protocol), claim(_BALANCER, port, ip)
         for ip in spec.get("externalIPs", ()):
-            if is_in(EXTERNAL_NETWORK, ip):
-                yield (ip, number, protocol), claim(_EXTERNAL_IP, port)
-        if port.get("nodePort"):
-            yield (_AT_NODE, port["nodePort"], protocol), claim(_NODE_PORT, port)
+            network = six(EXTERNAL_NETWORK) if is_six(ip) else EXTERNAL_NETWORK
+            if is_six(ip) in families and is_in(network, ip):
+                yield (ip, number, protocol), claim(_EXTERNAL_IP, port, ip)
+        for ip in (_AT_NODE[each] for each in sorted(families)) if port.get("nodePort") else ():
+            yield (ip, port["nodePort"], protocol), claim(_NODE_PORT, port, ip)

@@ -27,6 +27,7 @@ from .clients import Client, Endpoint
 from .cluster import Cluster, Freshness
 from .disk import Disk
 from .ends import ENDS, Ends
+from .families import like
 from .health_answers import ORACLES as _HEALTH
 from .health_answers import HealthAnswers
 from .lacks import NOT_CAPTURED, QUEUES, Lacks
@@ -106,7 +107,7 @@ class World(ProcessWorld[AgentMachine]):
         self.plan = plan
         self.unix_offset = _UNIX - self.began
         self.clock_set_at = float("-inf")
-        self.cluster = Cluster(self.timeline.clock)
+        self.cluster = Cluster(self.timeline.clock, plan.addresses)
         self.cluster.put(*plan.objects)
         self.api = Api(self.timeline, self.rng, plan.objects) if plan.has_api else None
         if self.api is not None:
@@ -336,5 +337,5 @@ class World(ProcessWorld[AgentMachine]):
         first = len(self.clients)
         for at in sorted(self.cluster.last.frontends):
             for ip in ("10.3.0.1", "10.3.9.2", "10.2.1.77"):
-                self.dial(ip, at, 0.05)
+                self.dial(like(ip, at[0]), at, 0.05)
         return first
