@@ -125,7 +125,9 @@ class Api:
     def _fails_until(self, seconds: float, *, for_node: bool) -> None:
         now = self._timeline.now
         if now >= self._failing_until or (self._fails_for_node and not for_node):
-            self.failing_since, self._fails_for_node = now, for_node
+            # A server that is silent doesn't even say that watches end.
+            self.failing_since = max(now, self.server.silent_until)
+            self._fails_for_node = for_node
         self._failing_until = max(self._failing_until, now + seconds)
 
     @property
