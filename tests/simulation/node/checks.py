@@ -93,6 +93,8 @@ class Checks:
         began, ends = self._outages[-1]
         if ends == float("inf"):
             self.world.note("outage ends")
+            # What the rules of the last agent lead to is recovered now.
+            self._note_change()
             self._outages[-1] = (began, self.world.timeline.now)
 
     def _in_outage(self, since: float) -> bool:
