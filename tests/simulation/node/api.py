@@ -115,6 +115,7 @@ class ApiServer:
         self.requests: list[tuple[float, str, str, Mapping[str, str]]] = []
         self.refusals: list[Refusal] = []
         self.cuts: list[Cut] = []
+        self.wrong_lists: dict[str, bytes] = {}
         self._exchanges: dict[Exchange, None] = {}
         self._ending: dict[Exchange, None] = {}
         """Those whose end may be on its way."""
@@ -168,6 +169,15 @@ class ApiServer:
     def cut_next(self, cut: Cut) -> None:
         """Cut one of the next responses off."""
         self.cuts.append(cut)
+
+    def send_to_watches(self, resource: str, line: bytes) -> None:
+        """Send a line to all watches of a kind, whatever it is."""
+        for watch in [each for each in self.watches if each.wanted.resource == resource]:
+            watch.exchange.send(line)
+
+    def answer_lists(self, resource: str, body: bytes) -> None:
+        """Answer the next list of a kind by something else."""
+        self.wrong_lists[resource] = body
 
     def stop(self) -> None:
         """End, and take all connections along."""
@@ -321,7 +331,7 @@ class ApiServer:
                 return
             self._send_page(exchange, wanted, revision, items, limit)
             return
-        version = query.get("resourceVersion", "")
+        version = query.get("resourceVersion") or ""
         if version not in ("", "0"):
             self._list_from(exchange, wanted, int(version), self.timeline.now + _FRESH_S)
             return
@@ -354,6 +364,10 @@ class ApiServer:
         items: list[Object],
         limit: int,
     ) -> None:
+        is_question = exchange.query.get("limit") == "1"
+        if not is_question and (wrong := self.wrong_lists.pop(wanted.resource, None)) is not None:
+            self._respond_bytes(exchange, 200, wrong, 0.0)
+            return
         rest = items[limit:] if limit else []
         metadata: dict[str, Any] = {"resourceVersion": str(revision)}
         if rest:

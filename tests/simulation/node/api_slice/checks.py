@@ -118,6 +118,7 @@ class Checks:
             self._listed,
             has_shares="shares" in self.world.plan.features,
             list_s=world.plan.list_s,
+            line_bytes=world.plan.line_bytes,
             copies=lambda kind: Copy(kind, self.items.__contains__, _of_earlier(resumed, kind)),
         )
         self._forget(resumed)

@@ -116,11 +116,19 @@ class Follower:
         if not request.is_watch:
             self.is_mixed = True
             return
+        was_wrong = request.follows_wrong
         for event in request.take_lines(piece):
             self.copy.add_line(event)
+        if request.follows_wrong and not was_wrong:
+            # The client reads no further.
+            self.on_end(request)
 
     def on_end(self, request: Request) -> None:
         """Note that the last request's response has ended, or has broken off."""
+        if request.is_over and request.follows_wrong:
+            # Perhaps before that was read.
+            self.outage.doubt()
+            return
         request.is_over, request.over_at = True, self.checks.now()
         # A question comes before the end is read; of a watch that broke off, perhaps not even that
         # it began was read.
@@ -159,7 +167,9 @@ class Follower:
         lasted_s = request.over_at - request.began_at
         # At once, the client may not have seen that it began.
         may_fail = lasted_s < SOON_S or (self.next.cuts and lasted_s < HEALTHY_S + SOON_S)
-        if request.exchange.error and (may_fail or request.is_expired or request.went_back):
+        if request.follows_wrong and not request.exchange.error:
+            self.outage.fail(request.over_at)
+        elif request.exchange.error and (may_fail or request.is_expired or request.went_back):
             self.outage.doubt()
         else:
             self.outage.end()
@@ -244,7 +254,8 @@ class Follower:
 
     def begin(self, exchange: Exchange) -> None:
         """Check a list, a page or a watch that begins."""
-        last, request = self.request, Request(exchange, self.request)
+        last = self.request
+        request = Request(exchange, last, line_bytes=self.checks.line_bytes)
         self._check_woken()
         if last is not None:
             self._end(last, request)
@@ -348,14 +359,18 @@ class Follower:
                 last.lasted_s,
                 is_watch=last.is_watch,
                 is_healthy=self._was_healthy(last),
-                has_told=last.is_watch and self.next.is_sure and bool(last.events),
+                has_told=self._has_told(last),
                 is_failed=self.next.is_failed,
                 retry_after_s=refused.retry_after_s if self.next.is_refused else 0.0,
             )
         )
 
+    def _has_told(self, last: Request) -> bool:
+        has_events = last.is_watch and bool(last.events)
+        return has_events and self.next.is_sure and not self.next.is_failed
+
     def _was_healthy(self, last: Request) -> bool:
-        if last.question is not None and (self.next.is_failed or self.next.after_expiry):
+        if last.question is not None and not last.question.is_good:
             return False
         is_long = last.lasted_s >= HEALTHY_S + SOON_S
         return last.is_watch and last.exchange.code == 200 and is_long

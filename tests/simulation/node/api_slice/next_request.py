@@ -92,6 +92,9 @@ class NextRequest:
     def _conclude_watch(self, request: Request) -> None:
         exchange, question = request.exchange, request.question
         is_long = request.lasted_s >= HEALTHY_S + SOON_S
+        if request.follows_wrong:
+            self._conclude_wrong(request)
+            return
         late_s = abs(request.lasted_s - int(exchange.query["timeoutSeconds"]))
         is_known = question is None or question.exchange.code == 200
         is_on_time = self.is_sure and late_s <= _ON_TIME_S
@@ -106,6 +109,17 @@ class NextRequest:
             if exchange.error:
                 self.wants, self.after_expiry = "either", ""
         elif self._has_shares:
+            self.wants = "either"
+
+    def _conclude_wrong(self, request: Request) -> None:
+        """Decide by a line of a watch that isn't the API's."""
+        is_sure = self.is_sure and not request.is_too_long
+        if is_sure and request.follows_wrong == "watch":
+            self.cuts = 0
+        self.is_failed, self.is_sure = True, is_sure
+        self.wants, self.after_expiry, self.known_at = request.follows_wrong, "", UNKNOWN
+        if request.exchange.error:
+            # Whether it was read is open.
             self.wants = "either"
 
     def _conclude_list(self, request: Request) -> None:

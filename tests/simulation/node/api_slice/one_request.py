@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..api_exchange import Exchange
+from .wrong_answers import follows, page_of
 
 
 class Question:
@@ -42,11 +43,13 @@ class Request:
 
     Args:
         before: The one before, of the same kind.
+        line_bytes: What a line of a watch has at most.
     """
 
-    def __init__(self, exchange: Exchange, before: Request | None) -> None:
+    def __init__(self, exchange: Exchange, before: Request | None, *, line_bytes: int) -> None:
         query = exchange.query
         self.exchange = exchange
+        self._line_bytes = line_bytes
         self.is_watch, self.is_paging = "watch" in query, "continue" in query
         self.began_at = 0.0
         """When the head of the response came."""
@@ -61,6 +64,11 @@ class Request:
         """Those of a watch's lines, in order; of a list, those of the last watch."""
         self.events = 0
         self.is_expired = self.went_back = False
+        self.follows_wrong = ""
+        """What has to follow a watch that a line has ended which isn't the API's: ``watch`` or
+        ``list``; empty: there is none."""
+        self.is_too_long = False
+        """It was too long, so that what came with it may not have been read."""
         self.page: dict[str, Any] | None = None
         """A page, if it is complete."""
         self.is_late = False
@@ -68,7 +76,7 @@ class Request:
         self.question: Question | None = None
         """Of a watch."""
         if self.is_watch:
-            self.version = query["resourceVersion"]
+            self.version = query["resourceVersion"] or ""
         elif before is not None:
             self.version, self.versions = before.version, before.versions
 
@@ -105,28 +113,31 @@ class Request:
 
     def take_lines(self, piece: bytes) -> Iterator[dict[str, Any]]:
         """Yield the events of a watch that are complete with a piece."""
-        if b"\n" not in piece:
+        if self.follows_wrong or (b"\n" not in piece and len(self.data) <= self._line_bytes):
             return
         *lines, rest = self.data.split(b"\n")
         self.data[:] = rest
+        if any(len(each) > self._line_bytes for each in (*lines, rest)):
+            self.is_too_long, self.follows_wrong = True, "list"
         for line in lines:
+            wrong = follows(bytes(line), self._line_bytes)
+            if wrong and not (self.is_expired or self.went_back):
+                self.follows_wrong = wrong
+                return
             event = json.loads(line)
             if event["type"] == "ERROR":
                 self.is_expired = event["object"].get("code") == 410
                 continue
             self.events += 1
             version = event["object"]["metadata"]["resourceVersion"]
-            self.went_back = self.went_back or int(version) < int(self.position)
+            self.went_back = self.went_back or int(version) < int(self.position or 0)
             self.versions.append(version)
             yield event
 
     def read_page(self) -> bool:
         """Read a page that has ended; return whether it is complete."""
-        try:
-            self.page = json.loads(bytes(self.data))
-        except ValueError:
-            return False
-        return True
+        self.page = page_of(bytes(self.data))
+        return self.page is not None
 
     def begin_at(self, version: str) -> None:
         """Note that a list is complete: the next watch begins at its version."""

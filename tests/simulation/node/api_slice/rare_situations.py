@@ -7,6 +7,7 @@ from typing import Any
 from .draft import Draft
 from .objects import Objects
 from .plan import CROWDED, NODE
+from .wrong_answers import LINES, LISTS
 
 
 class RareSituations:
@@ -39,13 +40,17 @@ class RareSituations:
         """Draw what only a look long after it shows.
 
         A full namespace in which there is room for all again, which a watch shows; this Node's
-        object that is denied at first, and then can't be read for another reason.
+        object that is denied at first, and then can't be read for another reason; answers that the
+        API doesn't allow.
         """
         rng = self.draft.rng
         if self.draft.has("shares") and rng.random() < 0.5:
             self._make_room()
         if rng.random() < 0.08:
             self._deny_this_node_first()
+        if rng.random() < 0.15:
+            for _ in range(rng.choice((1, 1, 3))):
+                self._answer_wrongly(rng.uniform(0.0, self.draft.chaos_s))
 
     def _make_room(self) -> None:
         """Fill a namespace; then have most of that deleted, and what was left out changed."""
@@ -68,6 +73,28 @@ class RareSituations:
         at += rng.choice((0.0, 0.01, 1.0))
         for name in names[-2:]:
             self.draft.put(at, items[name])
+
+    def _answer_wrongly(self, at: float) -> None:
+        """Have a watch be sent what isn't the API's, or a list be answered by it."""
+        rng, server = self.draft.rng, self.draft.rng.randrange(2)
+        resource = rng.choice(("services", "endpointslices"))
+        if rng.random() < 0.6:
+            kind = {"services": "Service", "endpointslices": "EndpointSlice"}[resource]
+            which = rng.choice(("error", "error", "long", *LINES))
+            for _ in range(rng.choice((1, 1, 3))):
+                if rng.random() < 0.5:
+                    # Perhaps it arrives together with an event.
+                    self._put_of(kind, min(at, self.draft.chaos_s))
+                self.draft.step(at, "wrong-line", server, resource, which)
+                at += rng.choice((0.001, 3.0, 8.0))
+        else:
+            for _ in range(rng.choice((1, 3))):
+                self.draft.step(at, "wrong-list", server, resource, rng.choice(list(LISTS)))
+                at += rng.choice((0.0, 4.0))
+                # So that there is a list.
+                self.draft.step(at, "touch")
+                self.draft.step(at, "compact")
+                self.draft.step(at, "end", server)
 
     def _deny_this_node_first(self) -> None:
         """Have Nodes denied at a start, and then be unavailable, while other objects change."""

@@ -36,6 +36,7 @@ class RequestChecks:
         *,
         has_shares: bool,
         list_s: float,
+        line_bytes: int,
         copies: Callable[[str], Copy],
     ) -> None:
         self.judgements = judgements
@@ -45,6 +46,8 @@ class RequestChecks:
         self.has_shares = has_shares
         self.list_s = list_s
         """The longest a list may take."""
+        self.line_bytes = line_bytes
+        """What a line of a watch has at most."""
         self.recovered_at = float("-inf")
         """When a request has succeeded after a problem, so that others needn't wait."""
         self.followers = {kind: Follower(kind, self, copies(kind)) for kind in _KIND_OF.values()}

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _BASE_S = 0.8
 _CAP_S = 5.0
+_HEALTHY_S = 4.7
 _RETRY_AFTER_MAX_S = 300.0
 # Turns of an event loop, and the network.
 _SOON_S = 0.3
@@ -60,6 +61,9 @@ class Retries:
         gap = self._checks.now() - end.over_at
         if end.is_healthy or end.has_told:
             self._waits = 0
+        if end.is_watch and end.lasted_s >= _HEALTHY_S:
+            # It lasted long enough, or may have.
+            self._failures = 0
         retry_s = min(end.retry_after_s, _RETRY_AFTER_MAX_S)
         if retry_s:
             self._check("Retry-After", gap >= retry_s - 0.01, f"{gap:.3f} s after {retry_s:g} s")

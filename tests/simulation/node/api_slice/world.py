@@ -35,6 +35,7 @@ from .checks import ORACLES, Checks
 from .plan import NODE, Plan, Step
 from .reading import Key, stamp
 from .recording import RecordingChecks
+from .wrong_answers import LISTS, line
 
 __all__ = ["ORACLES", "World"]
 
@@ -147,6 +148,7 @@ class World:
         self.timeline.run_until(self.began + self.plan.chaos_s)
         for server in self.servers:
             server.cuts.clear()
+            server.wrong_lists.clear()
             server.slow_s = 0.0
         while self.now < self.calm_at + self.bound_s and not self.judgements.violations:
             self.timeline.run_until(self.calm_at + self.bound_s)
@@ -295,6 +297,8 @@ class World:
             "silence": lambda: self._silence(server, values[1]),
             "refuse": lambda: self._refuse(server, *values[1:]),
             "cut-answer": lambda: self._cut_answer(server, *values[1:]),
+            "wrong-line": lambda: self._send_wrong(server, *values[1:]),
+            "wrong-list": lambda: server.answer_lists(values[1], LISTS[values[2]]),
             "restart": lambda: self._restart(server, *values[1:]),
             "compact": self.etcd.forget_history,
             "restore": lambda: self._restore(*values),
@@ -355,6 +359,9 @@ class World:
     ) -> None:
         server.refuse(code, seconds, resource=resource, retry_after_s=retry_s)
         self._until(seconds + retry_s)
+
+    def _send_wrong(self, server: ApiServer, resource: str, which: str) -> None:
+        server.send_to_watches(resource, line(which, self.plan.line_bytes))
 
     def _restart(self, server: ApiServer, seconds: float, behind: int, behind_s: float) -> None:
         if not server.is_up:

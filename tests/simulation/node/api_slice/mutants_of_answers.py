@@ -1,0 +1,58 @@
+"""Faults in how answers are taken that the API doesn't allow, or that name a failure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from ...mutant_table import Mutant
+
+_source = partial(Mutant, package="sources.kubernetes")
+
+MUTANTS: Mapping[str, Mutant] = {
+    "api-any-error-of-a-watch-expires-it": _source(
+        "reflector",
+        "        if is_expired(code, status):\n            self._expire()\n",
+        "        if code:\n            self._expire()\n",
+    ),
+    "api-line-that-cannot-be-read-is-asked-for-again": _source(
+        "reflector",
+        "                self._position.watch_expired()\n                return self._invalid(f",
+        "                return self._invalid(f",
+    ),
+    "api-line-that-cannot-be-read-is-no-problem": _source(
+        "reflector",
+        '                return self._invalid(f"in a watch, {exc}")',
+        "                return None",
+    ),
+    "api-error-of-a-watch-is-no-problem": _source(
+        "reflector",
+        '        return RequestFailure(f"the API server at {self._client.url} ended a watch: ',
+        '        return None if cause else RequestFailure(f"{self._client.url} ended a watch: ',
+    ),
+    "api-error-of-a-watch-is-passed-over": _source(
+        "reflector",
+        "                        self._changed()\n"
+        "                        return self._error(decode(event.object, WireStatus))",
+        "                        self._changed()\n"
+        "                        failure = self._error(decode(event.object, WireStatus))\n"
+        "                        if failure is None:\n"
+        "                            return None\n"
+        "                        continue",
+    ),
+    "api-list-without-a-version-is-taken": _source(
+        "reflector",
+        "            if not page.resource_version:\n",
+        "            if page.resource_version is None and self.is_listed:\n",
+    ),
+    "api-wrong-list-of-items-is-an-empty-one": _source(
+        "list_body",
+        '        elif now is _Next.ITEMS and value.rstrip() != b"null":',
+        "        elif now is _Next.ITEMS and not value:",
+    ),
+    "api-unknown-event-is-passed-over": _source(
+        "reflector",
+        'raise FieldError("type", f"{event.type!r} is not a known event type")',
+        "return None",
+    ),
+}
