@@ -24,7 +24,7 @@ _LOOK_S = 0.05
 # What has failed, and isn't ejected, is tried for four of those that wait each second: as many as
 # have room there at most have had their turns by then.
 _TRIED_S = 4.0
-# Those whose turn came while the kernel lacked something have the next one with those of the second.
+# Those whose turn came while the kernel lacked something have the next one a second later.
 _RETRY_S = 1.0
 
 

@@ -21,6 +21,7 @@ from userspace_proxy.dataplane import (
 )
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.plane import record_ring
+from userspace_proxy.plane.messages import OBSERVED_MAX
 
 from .attempts import ejected_as
 from .sockets import core_of
@@ -98,7 +99,7 @@ def watching(world: World) -> Iterator[None]:
             world.counts.waits(client.number, client.service)
 
     changed: tuple[_Changed, ...] = (
-        (record_ring, "OBSERVED_MAX", world.plan.node.records, record_ring.OBSERVED_MAX),
+        (record_ring, "OBSERVED_MAX", world.plan.node.records, OBSERVED_MAX),
         (connection, "begin", begins, begin),
         (connection, "join", joins, join),
         (dial, "_connect", connects, connect),
