@@ -32,6 +32,9 @@ _BOUNDED = frozenset(
         "SourceHash._remembered",
         # Pairs of the last minute, at most MAX_PAIRS.
         "Pairs._until",
+        # What the node is told.
+        "Serving.weights",
+        "Serving.standbys",
         # Of endpoints: until the next update that removes some, as they had connections then,
         "EndpointGroup._per_endpoint",
         # until the next ones whose time is up,
