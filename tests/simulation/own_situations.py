@@ -47,9 +47,9 @@ _SHARES = {
 }
 _SHARED = 0.2
 """Of the plans with several Services of TCP."""
-_MOVED = 0.2
+_MOVED = 0.15
 """Of those, too."""
-_OBSERVED = 0.15
+_OBSERVED = 0.12
 """Of all plans."""
 _ALONE = {
     "dialled": 0.06,
@@ -57,7 +57,7 @@ _ALONE = {
     "switched": 0.07,
     "weights alone": 0.05,
     "probed": 0.04,
-    "pins": 0.06,
+    "pins": 0.05,
 }
 """Of the plans that have none of the situations above."""
 # Numbers below are those of other clients.
@@ -529,7 +529,7 @@ def _pins(adding: _Adding) -> Plan:
             serving = Serving(planned.pool, handling=handling, affinity_timeout_s=100)
             yield Event(0.0, plans.UPDATE, (number, serving))
         at = 0.1
-        for _ in range(36):
+        for _ in range(26):
             steps = [(rng.choice((0.02, 0.2)) * rng.random(), FINISH, 0)]
             ip = f"10.3.0.{rng.choice((4, 9)) * rng.random() + 1:.0f}"
             yield adding.client(rng.choice(numbers), at, ip, steps)

@@ -39,6 +39,8 @@ class Pins:
         self._world = world
         self._judge = world.judgements
         self._is_freeing = False
+        self._counted = 0
+        """How many there were after the last turn."""
 
     def forgets(self, table: Any, forget: Callable[[], None]) -> None:
         """Judge which pin is forgotten, and tell the model."""
@@ -91,7 +93,8 @@ class Pins:
         """Judge how many there are."""
         world = self._world
         counted = len(world.dataplane.engine.pins)
-        if counted:
+        if counted != self._counted:
+            self._counted = counted
             total, bound = self._count(), world.plan.node.max_pins
             why = f"{counted} pins counted, {total} of {bound}"
             self._judge.check(BOUND, counted == total <= bound, why)
