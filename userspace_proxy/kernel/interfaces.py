@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,11 +116,18 @@ class PreroutingAddress:
             opened.pop_all()
         self._view = InterfaceView()
         self._is_current = False
+        self._lost: set[IPFamily] = set()
 
     def has_changed(self) -> bool:
         """Return whether an interface changed since :meth:`choose`, or may have."""
-        if self._events.read():
+        batch = self._events.read()
+        if batch:
             self._is_current = False
+            # One that came and went since the last look led clients, too.
+            gone = (one for one in batch.messages if one.kind == rtnetlink.DEL_ADDRESS)
+            self._note_lost(rtnetlink.read_address(one).ip for one in gone)
+        if batch.has_lost:
+            self._lost.update(IPFamily)
         return not self._is_current
 
     def choose(self, current: str) -> str:
@@ -136,8 +144,10 @@ class PreroutingAddress:
         """
         is_current = not self.has_changed()
         if not is_current:
+            before = self._view.here
             with explained("list interfaces"):
                 self._view, is_current = read_interfaces(self._listings, Clocks.monotonic())
+            self._note_lost(before - self._view.here)
         chosen = self._chosen(current)
         # Not before: what fails is to be repeated.
         self._is_current = is_current
@@ -147,6 +157,17 @@ class PreroutingAddress:
     def here(self) -> frozenset[str]:
         """The node's addresses as of the last :meth:`choose`; empty before the first one."""
         return self._view.here
+
+    def take_lost(self) -> Set[IPFamily]:
+        """Return the families of addresses that interfaces have lost since the last call."""
+        lost, self._lost = self._lost, set()
+        return lost
+
+    def _note_lost(self, addresses: Iterable[str]) -> None:
+        for ip in addresses:
+            # Those of links go with a link, and with it the clients behind it.
+            if ip and not ipaddress.ip_address(ip).is_link_local:
+                self._lost.add(IPFamily.of(ip))
 
     def _chosen(self, current: str) -> str:
         if current and is_local(current):

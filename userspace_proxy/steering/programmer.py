@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import ipaddress
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar
 
@@ -155,8 +154,6 @@ class NatProgrammer(Programmer):
         self._address = PreroutingAddress(facts.node_addresses)
         self._to_ip = ""
         """Where PREROUTING translates to; empty for the interface's address."""
-        self._here: frozenset[str] = frozenset()
-        """The node's addresses, as of the last look at its interfaces."""
         self._stale: dict[Frontend, int | None] = {}
         """Frontends whose stale conntrack entries are still to be removed, and the port that
         they led to before; None where it is unknown."""
@@ -178,10 +175,7 @@ class NatProgrammer(Programmer):
         REDIRECT, too, led flows to an address of their interface, and they would follow it forever.
         """
         to_ip = self._address.choose(self._to_ip)
-        gone, self._here = self._here - self._address.here, self._address.here
-        # An address of a link alone goes with the link, and so do the clients behind it.
-        families = {IPFamily.of(ip) for ip in gone if not ipaddress.ip_address(ip).is_link_local}
-        if families:
+        if families := self._address.take_lost():
             steered = (f for f in self._applied or () if f.family in families)
             self._stale = dict.fromkeys(steered) | self._stale
         return to_ip
@@ -193,7 +187,7 @@ class NatProgrammer(Programmer):
     def _forget_stale(self) -> None:
         """Remove the conntrack entries that frontends got under other rules, or without any."""
         ports = self._applied or {}
-        here = frozenset(map(pack_ip, self._here))
+        here = frozenset(map(pack_ip, self._address.here))
         for family in IPFamily:
             changes = [
                 Change(

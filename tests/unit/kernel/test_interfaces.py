@@ -84,6 +84,32 @@ def test_without_a_second_descriptor_nothing_stays_open(node):
         os.close(os.dup(0))
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "families"),
+    [
+        pytest.param("10.1.0.1/32", "del 10.1.0.1/32", {IPFamily.IPV4}, id="known"),
+        pytest.param("fd00::1/128", "del fd00::1/128", {IPFamily.IPV6}, id="of-ipv6"),
+        pytest.param(
+            "10.1.0.1/32",
+            "add 10.1.0.2/32 dev lo; ip address del 10.1.0.2/32",
+            {IPFamily.IPV4},
+            id="came-and-went",
+        ),
+        pytest.param("fe80::1/128", "del fe80::1/128", set(), id="of-a-link"),
+        pytest.param("10.1.0.1/32", "add 10.1.0.2/32", set(), id="a-new-one"),
+    ],
+)
+def test_families_of_addresses_that_are_lost_are_reported_once(node, before, now, families):
+    node.run(f"ip link set lo up; ip address add {before} dev lo")
+    address = PreroutingAddress(())
+    assert (address.choose(""), address.take_lost()) == ("", set())
+    node.run(f"ip address {now} dev lo")
+    assert address.has_changed()
+    assert (address.choose(""), address.take_lost()) == ("", families)
+    assert (address.has_changed(), address.take_lost()) == (False, set())
+    address.close()
+
+
 def test_without_a_descriptor_an_address_is_not_taken_for_one_that_is_gone(node):
     node.run("ip link set lo up; ip address add 10.1.0.1/32 dev lo")
     node.run("ip link add v0 type veth; ip link set v0 up")
