@@ -73,6 +73,8 @@ class NetlinkKernel:
         self.between: Callable[[], None] = lambda: None
         """Called within each system call: what others do meanwhile."""
         self._is_between = False
+        self.next_sockets: list[int] = []
+        """Error numbers of the next sockets that are opened, the next last; 0: none."""
 
     def add(self, protocol: int, subsystem: Subsystem) -> None:
         """Have a part of the kernel take the datagrams of a protocol."""
@@ -80,6 +82,8 @@ class NetlinkKernel:
 
     def socket(self, family: int, _kind: int = 0, proto: int = 0) -> Any:
         """Part of the module socket."""
+        if self.next_sockets and (code := self.next_sockets.pop()):
+            raise OSError(code, os.strerror(code))
         if family != _socket.AF_NETLINK:
             return ProbeSocket(self, family)
         if proto not in self._subsystems:

@@ -94,6 +94,9 @@ class Routes:
         """Remove a link, and tell programs."""
         link = self.links.pop(number)
         self._sequence += 1
+        for address in link.addresses:
+            group = _GROUP_ADDRESS[ipaddress.ip_interface(address).version]
+            self._tell(group, _DEL_ADDRESS, _address_body(link, address))
         self._tell(_GROUP_LINK, _DEL_LINK, _link_body(link))
 
     def local_addresses(self) -> set[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
-from userspace_proxy.model import Frontend
+from userspace_proxy.model import Frontend, Protocol
 from userspace_proxy.steering.base import REFUSE, Affinity, EndpointChoice, KernelTarget, Target
 
 from ..netlink_routes import Link
@@ -18,11 +19,11 @@ FEATURES = (
     "drift within", "foreign", "refusals", "lost answers", "queries fail", "slow", "lost events",
     "restarts", "deaths", "links", "small parts", "late events", "lacks", "small buffer",
     "forwarding", "ports dialled", "cleaned up", "unnumbered", "neighbour", "crowds", "takers",
-    "unrest", "begun anew",
+    "unrest", "begun anew", "shortages",
 )  # fmt: skip
 _RARE = {
     "small buffer": 0.06, "lacks": 0.15, "slow": 0.15, "lost answers": 0.12, "neighbour": 0.2,
-    "crowds": 0.3, "takers": 0.2, "unrest": 0.25, "begun anew": 0.2,
+    "crowds": 0.3, "takers": 0.2, "unrest": 0.25, "begun anew": 0.2, "shortages": 0.15,
 }  # fmt: skip
 _NETWORKS = {4: ("10.244.0.0/16", "10.1.0.0/16"), 6: ("fd00:244::/32", "fd00:1::/64")}
 _FAULTS = {
@@ -32,6 +33,7 @@ _FAULTS = {
     "slow": ("slow",),
     "lost events": ("lost events",),
     "unrest": ("unrest",),
+    "shortages": ("sockets",),
 }
 
 
@@ -72,15 +74,16 @@ def _node(rng: Random, features: frozenset[str]) -> TableNode:
 def _links(features: frozenset[str]) -> tuple[Link, ...]:
     own = () if "unnumbered" in features else ("169.254.1.1/32",)
     return (
-        _uplink(has_best=not own),
+        _uplink(p.FIRST_ADDRESSES if "links" in features else (), has_best=not own),
         pod_link(p.POD_LINK, 2, own),
         pod_link(p.OTHER_POD_LINK, 3, own),
     )
 
 
-def _uplink(*, has_best: bool) -> Link:
+def _uplink(first: Sequence[str], *, has_best: bool) -> Link:
     best = (f"{p.NODE_ADDRESSES[0]}/16",) if has_best else ()
-    addresses = ("10.1.0.1/16", *best, "fd00:1::1/64", "fe80::2/64")
+    before = tuple(f"{ip}/{64 if ':' in ip else 16}" for ip in first)
+    addresses = (*before, "10.1.0.1/16", *best, "fd00:1::1/64", "fe80::2/64")
     return Link(p.UPLINK, "eth0", addresses=addresses, has_gateway=True)
 
 
@@ -141,9 +144,11 @@ class _Drawer:
             steps += [Step(p.LATER, seconds=1.0), Step(p.REPAIR)]
         elif draw < 0.88:
             steps.append(Step(p.COUNT))
-        elif draw < 0.94 and "restarts" in self._has:
+        elif draw < 0.94 and self._has & {"restarts", "shortages"}:
             kind = rng.choice(("close", "kill"))
             port = rng.choice((*p.REFUSE_PORTS, 0, 0))
+            if "shortages" in self._has:
+                steps.append(Step(p.FAULT, name="sockets", number=rng.randrange(1000)))
             steps += [Step(p.RESTART, name=kind, port=port), self.apply()]
         elif draw < 0.97 and "cleaned up" in self._has:
             steps += [Step(p.CLEAN_UP), self.apply()]
@@ -228,7 +233,7 @@ class _Drawer:
         if "deaths" in has and rng.random() < 0.12:
             steps.append(Step(p.DIE, within=rng.randint(1, 70)))
         if "links" in has and rng.random() < (0.35 if "unrest" in has else 0.2):
-            steps.append(self._link())
+            steps += self._lost_address() if rng.random() < 0.2 else [self._link()]
         if "forwarding" in has and rng.random() < 0.1:
             steps.append(Step(p.FORWARDING))
         return steps
@@ -311,12 +316,29 @@ class _Drawer:
 
     def _link(self) -> Step:
         rng = self._rng
-        if "unnumbered" in self._has and rng.random() < 0.3:
-            return Step(p.LINK, link=_uplink(has_best=rng.random() < 0.3))
+        if rng.random() < 0.3:
+            has_best = "unnumbered" in self._has and rng.random() < 0.5
+            first = [ip for ip in p.FIRST_ADDRESSES if rng.random() < 0.4]
+            return Step(p.LINK, link=_uplink(first, has_best=has_best))
         own = rng.choice(((), ("169.254.1.1/32",)))
         if rng.random() < 0.3:
             return Step(p.UNLINK, number=p.NEW_POD_LINK)
         return Step(p.LINK, link=pod_link(p.NEW_POD_LINK, 9, own))
+
+    def _lost_address(self) -> list[Step]:
+        """Return steps of a client outside, whose flow leads to an address that is lost then."""
+        rng = self._rng
+        number = rng.choice([n for n, f in enumerate(p.FRONTENDS) if f.protocol is Protocol.UDP])
+        is_ipv6 = ":" in p.FRONTENDS[number].ip
+        outside = [n for n, one in enumerate(p.CLIENTS) if one.ip in p.OUTSIDE]
+        client = next(n for n in outside if (p.CLIENTS[n].version == 6) == is_ipv6)
+        has_best = "unnumbered" in self._has
+        kept = [ip for ip in p.FIRST_ADDRESSES if (":" in ip) != is_ipv6]
+        return [
+            Step(p.LINK, link=_uplink(p.FIRST_ADDRESSES, has_best=has_best)),
+            replace(self._client(), number=number, client=client),
+            Step(p.LINK, link=_uplink(kept, has_best=has_best and is_ipv6)),
+        ]
 
     def _change(self) -> Step:
         rng = self._rng

@@ -64,6 +64,7 @@ class Known:
         """The last entry when a frontend wasn't steered and no flow was still to be removed."""
         self._late_resets: set[int] = set()
         """Entries of connections that were reset when new ones were led elsewhere already."""
+        self._excused: set[int] = set()  # Those of them that were counted as excused.
         self._last: dict[Frontend, Target] = {}
         """The last targets of frontends that are no longer steered."""
         self._left: set[Frontend] = set()  # Those that the process before has left.

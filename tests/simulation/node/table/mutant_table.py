@@ -38,9 +38,9 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "stale-forgotten-too-early": Mutant(
         "programmer",
-        "        ports = self._applied or {}\n        for family in IPFamily:",
+        "        ports = self._applied or {}\n        here =",
         "        ports = self._applied or {}\n        stale, self._stale = self._stale, {}\n"
-        "        self._stale = dict(list(stale.items())[:1])\n        for family in IPFamily:",
+        "        self._stale = dict(list(stale.items())[:1])\n        here =",
         "steering",
     ),
     "gone-kept-in-apply": _steering(

@@ -43,8 +43,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "addresses-are-not-watched": Mutant(
         "interfaces",
-        "[rtnetlink.GROUP_LINK, rtnetlink.GROUP_ADDRESS_4]",
-        "[rtnetlink.GROUP_LINK]",
+        "rtnetlink.GROUP_LINK, rtnetlink.GROUP_ADDRESS_4, rtnetlink.GROUP_ADDRESS_6",
+        "rtnetlink.GROUP_LINK, rtnetlink.GROUP_ADDRESS_6",
         "kernel",
     ),
     "port-released-again-is-open-too-early": Mutant(

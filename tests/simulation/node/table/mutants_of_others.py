@@ -17,6 +17,27 @@ MUTANTS: Mapping[str, Mutant] = {
     "address-that-is-gone-is-kept": Mutant(
         "interfaces", "if current and is_local(current):", "if current:", "kernel"
     ),
+    "addresses-of-ipv6-are-not-watched": Mutant(
+        "interfaces",
+        ", rtnetlink.GROUP_ADDRESS_4, rtnetlink.GROUP_ADDRESS_6)",
+        ", rtnetlink.GROUP_ADDRESS_4)",
+        "kernel",
+    ),
+    "flows-to-a-lost-address-are-not-noted": Mutant(
+        "programmer",
+        "if families := self._address.take_lost():",
+        "if families := set[IPFamily]():",
+        "steering",
+    ),
+    "flows-to-a-lost-address-are-right": Mutant(
+        "conntrack",
+        "if leads_to(entry, self._now) and self._is_here(entry):",
+        "if leads_to(entry, self._now):",
+        "kernel",
+    ),
+    "address-that-came-and-went-is-not-noted": Mutant(
+        "interfaces", "if one.kind == rtnetlink.DEL_ADDRESS)", "if not one)", "kernel"
+    ),
     # -- chains of other programs
     "others-are-looked-at-once": Mutant(
         "earlier_chains",

@@ -25,6 +25,7 @@ from .plan import NODE_ADDRESSES, REFUSE_PORTS, Step, TableNode
 
 OURS = "userspace-proxy"
 ERRNOS = (errno.ENOMEM, errno.EPERM, errno.EBUSY, errno.ENOBUFS)
+SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 # No two processes of two runs share listings.
 _PROCESSES = itertools.count(1)
 
@@ -154,6 +155,10 @@ class Machine:
                 self.routes.unrest += 10 * (1 + step.number % 5)
             case "slow":
                 kernel.slow_answers += [0.4] * (1 + step.number % 3)
+            case "sockets":
+                refused = [SHORTAGES[step.number % len(SHORTAGES)]] * (1 + step.number % 3)
+                # The next last.
+                kernel.next_sockets = refused + [0] * (step.number % 8)
             case "lost events":
                 kernel.lost_events += 1 + step.number % 3
             case _:
@@ -171,12 +176,18 @@ class Machine:
             + len(tables.conntrack.refusals)
             + self.routes.refuses
             + len(self.kernel.slow_answers)
+            + self._refused_sockets
         )
+
+    @property
+    def _refused_sockets(self) -> int:
+        return sum(map(bool, self.kernel.next_sockets))
 
     @property
     def tracking_faults(self) -> int:
         """Those that removing conntrack entries may meet."""
-        return len(self.tables.conntrack.refusals) + len(self.kernel.slow_answers)
+        answers = len(self.tables.conntrack.refusals) + len(self.kernel.slow_answers)
+        return answers + self._refused_sockets
 
     def calm(self) -> None:
         """Have nothing fail from now on, and events arrive."""
@@ -185,6 +196,7 @@ class Machine:
         self.tables.query_faults.clear()
         self.tables.conntrack.refusals.clear()
         self.kernel.slow_answers.clear()
+        self.kernel.next_sockets.clear()
         self.routes.refuses = self.tables.rehashes = self.kernel.lost_events = 0
         self.routes.unrest = 0
 

@@ -14,7 +14,7 @@ from .clients import CLIENT_PORT, PROTOCOLS, ClientOracles
 from .expecting import in_words
 from .known import UNKNOWN, Targets
 from .node import Attempts
-from .plan import CLIENTS, FRONTENDS, NODE_ADDRESSES, PORTS, REFUSE_PORTS
+from .plan import CLIENTS, FIRST_ADDRESSES, FRONTENDS, NODE_ADDRESSES, PORTS, REFUSE_PORTS
 
 ORACLES = (
     "frontend leads to its target", "old target or new one", "stale flow ends",
@@ -114,7 +114,9 @@ class Oracles(ClientOracles):
         for entry in conntrack.entries.values():
             frontend = expecting.frontend_of(entry)
             if entry.number in self._late_resets:
-                self._judge.excuse("stale flow ends", "it was reset after the change")
+                if entry.number not in self._excused:
+                    self._excused.add(entry.number)
+                    self._judge.excuse("stale flow ends", "it was reset after the change")
                 continue
             is_in_doubt = self.is_in_doubt(frontend, applied) and (
                 frontend in self._moved
@@ -126,8 +128,7 @@ class Oracles(ClientOracles):
                 continue
             now, last = applied.get(frontend), self._last.get(frontend)
             must = expecting.must_be_gone(entry, last, now, self._node.refuse_port)
-            if now is not None and not self.links.changed and self._leads_nowhere(entry):
-                must = must or not (expecting.is_answered(entry) or entry.is_reset)
+            must = must or (now is not None and self._was_lost(entry))
             if must and self._is_earlier_reset(entry):
                 self._judge.excuse("stale flow ends", "a reset from before the frontend")
                 continue
@@ -139,7 +140,7 @@ class Oracles(ClientOracles):
 
     def _is_earlier_reset(self, entry: Entry) -> bool:
         """Return whether a connection was reset of which the product needn't know."""
-        here = {*NODE_ADDRESSES, *self._node.kernel.addresses}
+        here = {*NODE_ADDRESSES, *FIRST_ADDRESSES, *self._node.kernel.addresses}
         is_of_proxy = entry.is_translated and entry.leads_to.ip in here
         was_absent = entry.number <= self._absent.get(expecting.frontend_of(entry), 0)
         is_earlier = is_of_proxy or was_absent or expecting.is_odd(entry)
@@ -160,10 +161,22 @@ class Oracles(ClientOracles):
         self._unended &= self._last.keys()
         self._has_forgotten = self._has_forgotten and not self.is_sure
 
+    def _was_lost(self, entry: Entry) -> bool:
+        """Return whether an entry must be gone, as the uplink has lost the address it leads to.
+
+        An address of another link goes with the link, and so do the clients behind it.
+        """
+        is_open = expecting.is_answered(entry) or entry.is_reset
+        is_of_uplink = entry.leads_to.ip in (*NODE_ADDRESSES, *FIRST_ADDRESSES)
+        if is_open or not is_of_uplink or self.links.changed:
+            return False
+        return self._leads_nowhere(entry)
+
     def _leads_nowhere(self, entry: Entry) -> bool:
-        """Return whether an entry leads to an address that this node has no more."""
-        best = NODE_ADDRESSES[0]
-        return entry.leads_to.ip == best and best not in self._node.kernel.addresses
+        """Return whether an entry leads to a port at an address that this node has no more."""
+        ip, port = entry.leads_to
+        is_of_proxy = port in (*PORTS, *REFUSE_PORTS)
+        return is_of_proxy and ip not in self._node.kernel.addresses
 
     def was_reset(self, entry: Entry, applied: Targets) -> None:
         """Note that a connection was reset: it must end once its frontend leads elsewhere.
@@ -193,7 +206,8 @@ class Oracles(ClientOracles):
         )
 
     def _may_delete(self, entry: Entry, applied: Targets) -> bool:
-        if self._leads_nowhere(entry):
+        is_first = entry.leads_to.ip in FIRST_ADDRESSES
+        if self._leads_nowhere(entry) or (is_first and self.links.changed):
             return True
         frontend = expecting.frontend_of(entry)
         port = self._node.refuse_port

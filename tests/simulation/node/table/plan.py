@@ -37,8 +37,12 @@ ENDPOINTS = {
     6: tuple(SocketAddress(ip, 8080) for ip in ("fd00:244:1::2", "fd00:244:2::2", "fd00:244:2::3")),
 }
 UPLINK, POD_LINK, OTHER_POD_LINK, NEW_POD_LINK = 2, 3, 4, 5
+NO_LINK = 0
+"""In place of the uplink where only addresses have changed, by which no rule leads anyone."""
 NODE_ADDRESSES = ("10.1.0.5", "10.1.0.1", "fd00:1::1")
 """The best first; that one comes and goes."""
+FIRST_ADDRESSES = ("10.1.0.9", "fd00:1::5")
+"""Where ``redirect`` leads clients outside while the uplink has them; they come and go, too."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,8 @@ CLIENTS = (
     Client("10.244.1.9"),
     Client("fd00:244:1::9"),
 )
+OUTSIDE = ("10.1.7.7", "fd00:1::9")
+"""Those that come by the uplink."""
 
 
 @dataclass(frozen=True)

@@ -106,11 +106,16 @@ class World:
         self.node.now += step.seconds
 
     def _put_link(self, step: Step) -> None:
-        assert step.link is not None
-        self.node.routes.put(step.link)
-        # Packets from any link may be translated to an address of the uplink.
-        is_uplink = step.link.number == p.UPLINK
-        for number in list(self.node.routes.links) if is_uplink else [step.link.number]:
+        link, node = step.link, self.node
+        assert link is not None
+        before = node.kernel.addresses
+        node.routes.put(link)
+        changed = [link.number]
+        if link.number == p.UPLINK:
+            # Packets from any link may be translated to the best address; `redirect` needs no rule.
+            is_other_best = p.NODE_ADDRESSES[0] in before ^ node.kernel.addresses
+            changed = list(node.routes.links) if is_other_best else [p.NO_LINK]
+        for number in changed:
             self.oracles.links.note(number)
 
     def _remove_link(self, step: Step) -> None:
