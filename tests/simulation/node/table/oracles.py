@@ -129,14 +129,22 @@ class Oracles(ClientOracles):
             now, last = applied.get(frontend), self._last.get(frontend)
             must = expecting.must_be_gone(entry, last, now, self._node.refuse_port)
             must = must or (now is not None and self._was_lost(entry))
-            if must and self._is_earlier_reset(entry):
-                self._judge.excuse("stale flow ends", "a reset from before the frontend")
+            if must and (why := self._why_left(entry)):
+                self._judge.excuse("stale flow ends", why)
                 continue
             self._judge.check(
                 "stale flow ends",
                 not must,
                 lambda e=entry, t=now: f"{e.flow} leads to {e.leads_to}, not to {t}",  # type: ignore[misc]
             )
+
+    def _why_left(self, entry: Entry) -> str:
+        """Return why an entry may stay that leads elsewhere; empty: it must be gone."""
+        if self._is_earlier_reset(entry):
+            return "a reset from before the frontend"
+        # An unanswered SYN to an address of which the product doesn't know yet that it is lost.
+        is_syn = entry.flow.protocol == 6 and self._leads_nowhere(entry)
+        return "links changed" if is_syn and self.links.changed else ""
 
     def _is_earlier_reset(self, entry: Entry) -> bool:
         """Return whether a connection was reset of which the product needn't know."""
