@@ -142,6 +142,10 @@ class Progress:
         arrived, triggers = self._counters.changes, len(self._triggers)
         newest = self.latest
         self._taken = self._turns.take(self._taken, newest)
+        if self._taken is not self.in_force:
+            # What had to wait for its turn waits for the kernel from now on.
+            counters = self._counters
+            counters.waiting_since = counters.waiting_since or Clocks.time()
         return Batch(self._taken, newest, arrived, triggers, time.perf_counter())
 
     def end(self, batch: Batch) -> list[float]:

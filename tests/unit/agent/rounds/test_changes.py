@@ -169,6 +169,22 @@ async def test_what_waits_for_its_turn_is_not_in_force_and_the_rest_is():
     assert (counters.in_force, progress.next_turn_in_s) == ((1, 3), math.inf)
 
 
+async def test_a_change_whose_turn_has_come_waits_until_it_is_in_force():
+    counters, now, cluster = SyncCounters(), [0.0], Cluster()
+    progress = Progress(counters, ChangeTurns(lambda: now[0]))
+    pods = [f"192.0.2.{n}" for n in range(250)]
+    for count in range(1, 4):
+        progress.add(cluster.serve("web", "10.96.0.1", *pods[count:]))
+        progress.end(progress.begin())
+    assert counters.waiting_since == 0
+    now[0] = progress.next_turn_in_s
+    # The round of this turn fails.
+    progress.begin()
+    assert counters.waiting_since > 0
+    progress.end(progress.begin())
+    assert counters.waiting_since == 0
+
+
 def test_how_long_a_change_took_is_told_once_it_is_in_force():
     cluster, triggers = Cluster(), Triggers(started=900.0)
     cluster.serve("web", "10.96.0.1", POD)
