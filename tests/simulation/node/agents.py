@@ -12,8 +12,8 @@ from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.kernel.offers import LACKS_NOTHING
 
 from .disk import FOLDER
-from .families import six
-from .plan import DRAIN_S, EXTERNAL_NETWORK, NODE, POD_NETWORK
+from .families import with_six
+from .plan import DRAIN_S, NODE, POD_NETWORK
 
 if TYPE_CHECKING:
     from .machine import AgentProcess
@@ -51,12 +51,17 @@ class AgentRun:
     async def run(self) -> int:
         """Serve until told to stop, or until it fails; return the exit status."""
         world, plan = self.world, self.world.plan
+        settings = plan.settings
         options = Options(
             node_name=NODE,
             proxy_ports=plan.proxy_ports,
-            external_ip_networks=(EXTERNAL_NETWORK, six(EXTERNAL_NETWORK)),
-            cluster_networks=(POD_NETWORK, six(POD_NETWORK)),
-            allow_node_endpoints=False,
+            external_ip_networks=with_six(settings.external_networks),
+            node_port_networks=with_six(settings.node_port_networks),
+            cluster_networks=with_six((POD_NETWORK,)),
+            only_own_pods=settings.has_only_own_pods,
+            allow_node_endpoints=settings.allows_node_endpoints,
+            min_sync_period_s=settings.min_period_s,
+            state_max_age_s=settings.state_max_age_s,
             tuning=_TUNING,
             workers=plan.workers,
             state_dir=FOLDER if plan.keeps_state else "",

@@ -134,6 +134,11 @@ class Api:
     def is_failing(self) -> bool:
         return self._timeline.now < self._failing_until
 
+    def fails_wholly_since(self, at: float) -> bool:
+        """Return whether each request has failed since a time."""
+        is_whole = self.is_failing and not self._fails_for_node
+        return is_whole and self.failing_since <= at
+
     def be_well(self) -> None:
         """Have nothing fail any more."""
         self.server.slow_s, self.server.piece_max = 0.0, 0

@@ -457,10 +457,10 @@ class Checks:
         if agent is None or agent.core is None or self._outages[-1][1] == float("inf"):
             return
         states = list(world.cluster.between(world.freshness.floor(), world.timeline.now))
-        for number in {port for truth in states for port in truth.health_ports}:
+        for number in {port for truth in states for port in truth.open_health_ports}:
             with agent.process:
                 status = answer_of(agent.core.health_checks, number)
-            counts = [truth.health_ports.get(number, ("", 0))[1] for truth in states]
+            counts = [truth.open_health_ports.get(number, ("", 0))[1] for truth in states]
             is_right = status != 200 or any(counts)
             if world.freshness.is_calm and all(counts) and not world.lacks.is_taken(number):
                 is_right = status == 200

@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from .plan import Object
+from .plan import Object, Settings
 from .truth import HOST, ClaimReader, Key, Truth, key_of
 
 _HEALTH_PORT = "healthCheckNodePort"
@@ -15,13 +15,15 @@ _HEALTH_PORT = "healthCheckNodePort"
 class Cluster:
     """The objects at the API server, in all their states."""
 
-    def __init__(self, now: Callable[[], float], addresses: tuple[str, ...]) -> None:
+    def __init__(
+        self, now: Callable[[], float], addresses: tuple[str, ...], settings: Settings
+    ) -> None:
         self._now = now
         self.objects: dict[Key, Object] = {HOST: {"addresses": addresses}}
         self.states: list[tuple[float, Truth]] = []
         """Each from its time on."""
         self._times: list[float] = []
-        self._reader = ClaimReader()
+        self._reader = ClaimReader(settings)
         self.watchers: list[Callable[[Object, bool], None]] = []
 
     def put(self, *items: Object) -> None:

@@ -11,6 +11,7 @@ from .drawing_families import FAMILIES, with_families
 from .drawing_lacks import LACKING, bursts, what_lacks
 from .drawing_outside import OUTSIDE, outside
 from .drawing_restarts import CROWD, CROWDED, KEPT, QUIET, RESTARTS, restarts
+from .drawing_settings import SETTINGS, with_settings
 from .drawing_shapes import SHAPES, shapes
 from .machine import QUEUE
 from .objects import EndpointSpec, PortSpec, ServiceSpec, node_object
@@ -37,6 +38,7 @@ from .plan import (
     ZONE,
     Object,
     Plan,
+    Settings,
 )
 from .truth import key_of
 
@@ -91,7 +93,10 @@ _ADDRESSES = LOOPBACK_IP, NODE_IP
 
 
 def make_plan(seed: int) -> Plan:
-    plan, own = _make_plan(seed), Random(f"{seed}: families")
+    plan, own = _make_plan(seed), Random(f"{seed}: settings")
+    if own.random() < SETTINGS:
+        plan = with_settings(own, plan)
+    own = Random(f"{seed}: families")
     return with_families(own, plan) if own.random() < FAMILIES else plan
 
 
@@ -149,6 +154,7 @@ def _make_plan(seed: int) -> Plan:
         else (),
         calm_at=calm_at,
         queue=queue,
+        settings=Settings(),
         addresses=_ADDRESSES,
         crowd=CROWD if is_crowded else 0,
     )

@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 from ..plan import Event
-from .families import six
+from .families import six, with_six
 from .plan import ADDRESSES, CLIENT, DELETE, PUT, Object, Plan
 from .readings import balancer_ips, cluster_ips
 from .truth import Key, key_of
@@ -34,7 +34,7 @@ def with_families(rng: Random, plan: Plan) -> Plan:
         features=plan.features | {"two families"},
         objects=tuple(each for item in plan.objects for each in families.objects(item)),
         events=tuple(families.events(plan.events)),
-        addresses=_with_six(plan.addresses),
+        addresses=with_six(plan.addresses),
     )
 
 
@@ -74,7 +74,7 @@ class _Families:
                 yield event
                 yield Event(event.at, DELETE, ((kind, namespace, _counterpart(name)),))
             elif what == ADDRESSES:
-                yield Event(event.at, ADDRESSES, (_with_six(args[0]),))
+                yield Event(event.at, ADDRESSES, (with_six(args[0]),))
             elif what == CLIENT and args[1][2] == "TCP" and self._rng.random() < 0.5:
                 ip, (to, *more), hold_s = args
                 yield Event(event.at, CLIENT, (six(ip), (six(to), *more), hold_s))
@@ -91,10 +91,10 @@ class _Families:
             ips = ips[: len(fours)]
         spec: dict[str, Any] = {**item["spec"], "clusterIP": ips[0], "clusterIPs": ips}
         if external := spec.get("externalIPs"):
-            spec["externalIPs"] = [*_with_six(external)]
+            spec["externalIPs"] = [*with_six(external)]
         if (ranges := spec.get("loadBalancerSourceRanges")) and rng.random() < 0.7:
-            spec["loadBalancerSourceRanges"] = [*_with_six(ranges)]
-        ingress = [{"ip": ip} for ip in _with_six(balancer_ips(item))]
+            spec["loadBalancerSourceRanges"] = [*with_six(ranges)]
+        ingress = [{"ip": ip} for ip in with_six(balancer_ips(item))]
         status = {"loadBalancer": {"ingress": ingress}} if ingress else item.get("status", {})
         return {**item, "spec": spec, "status": status}
 
@@ -107,20 +107,14 @@ class _Families:
         return {**item, "addressType": "IPv6", "metadata": metadata, "endpoints": ends}
 
 
-def _with_six(texts: Iterable[str]) -> tuple[str, ...]:
-    """Return addresses or networks with their counterparts."""
-    fours = tuple(texts)
-    return (*fours, *map(six, fours))
-
-
 def _counterpart(name: str) -> str:
     return f"{name}-six"
 
 
 def _node(item: Object) -> Object:
-    addresses = _with_six(each["address"] for each in item["status"]["addresses"])
+    addresses = with_six(each["address"] for each in item["status"]["addresses"])
     return {
         **item,
-        "spec": {"podCIDRs": [*_with_six(item["spec"]["podCIDRs"])]},
+        "spec": {"podCIDRs": [*with_six(item["spec"]["podCIDRs"])]},
         "status": {"addresses": [{"type": "InternalIP", "address": ip} for ip in addresses]},
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from functools import lru_cache
 
 _BASE = int(ipaddress.IPv6Address("fd00::"))
@@ -27,3 +28,9 @@ def six(text: str) -> str:
 def like(ip: str, other: str) -> str:
     """Return an address of IPv4 in the family of another one."""
     return six(ip) if is_six(other) else ip
+
+
+def with_six(texts: Iterable[str]) -> tuple[str, ...]:
+    """Return addresses or networks with those of IPv6 for them; words stay."""
+    fours = tuple(texts)
+    return (*fours, *(six(text) for text in fours if "." in text))

@@ -26,8 +26,6 @@ ORACLES = (KEPT, RESTORED)
 
 FILE = "state.json.gz"
 _GZIP = 31
-# Of a file that is served; the setting's default.
-_MAX_AGE_S = 86400.0
 # For the first round with it, when nothing disturbs.
 _SERVED_S = 1.0
 # In which a stopped process, or a disk that was full, may have kept a write from its time.
@@ -105,8 +103,10 @@ class LastStates:
         file = world.disk.files.get(name)
         if name != FILE or run is None or file is None or _read(file.data) is None:
             return
-        if world.unix() - file.mtime <= _MAX_AGE_S:
+        if world.unix() - file.mtime <= world.plan.settings.state_max_age_s:
             world.timeline.after(_SERVED_S, self._check_served, run, world.table.refused_count)
+        elif world.api is not None:
+            world.timeline.after(_SERVED_S, self._check_not_served, run, world.timeline.now)
 
     def _check_served(self, run: AgentRun, refused: int) -> None:
         world, now = self._world, self._world.timeline.now
@@ -119,6 +119,15 @@ class LastStates:
             world.timeline.after(2 * _SERVED_S, self._check_served, run, count)
         else:
             world.judgements.check(RESTORED, is_served, f"{run.process.name} doesn't serve it")
+
+    def _check_not_served(self, run: AgentRun, read_at: float) -> None:
+        """Judge that an agent doesn't serve a state that is too old where it can have no other."""
+        world, api = self._world, self._world.api
+        if api is None or not api.fails_wholly_since(read_at) or run.process.is_dead:
+            return
+        is_served = world.checks.hand_overs.has_served(run)
+        what = f"{run.process.name} serves a state that is too old"
+        world.judgements.check(RESTORED, not is_served, what)
 
 
 def _read(data: bytes) -> list[dict[str, Any]] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..control.machine import Speed
 from ..plan import Event
@@ -47,6 +47,23 @@ OTHER_PODS = tuple(f"10.2.1.{n}" for n in range(1, 7))
 """Where those of other nodes are."""
 
 
+class Settings(NamedTuple):
+    """What users set of an agent; addresses are of IPv4, and those of IPv6 for these."""
+
+    external_networks: tuple[str, ...] = (EXTERNAL_NETWORK,)
+    """``--allow-external-ips``."""
+    node_port_networks: tuple[str, ...] = ()
+    """``--nodeport-addresses``: networks, and words for the loopback and primary addresses."""
+    allows_node_endpoints: bool = False
+    """``--allow-node-endpoints``."""
+    has_only_own_pods: bool = False
+    """``--detect-local-mode=NodeCIDR``: inside are pods of this node."""
+    min_period_s: float = 0.0
+    """``--iptables-min-sync-period``."""
+    state_max_age_s: float = 86400.0
+    """``--state-max-age``."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """A whole run."""
@@ -72,6 +89,7 @@ class Plan:
     """From then on nothing fails and nothing changes."""
     queue: int
     """How many clients the node lets wait for one listener at most: net.core.somaxconn."""
+    settings: Settings
     addresses: tuple[str, ...]
     """Those of the node at the start."""
     crowd: int

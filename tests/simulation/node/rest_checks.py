@@ -46,7 +46,7 @@ def check_rest(world: World) -> None:
             check(AT_REST, not is_refused, what)
     numbers = {port.port for port in world.machine.ports if port.port in NODE_PORTS}
     wanted = {at[1] for at in truth.frontends if at[1] in NODE_PORTS}
-    wanted |= {*truth.health_ports}
+    wanted |= {*truth.open_health_ports}
     what = f"node ports {sorted(numbers)} are reserved, wanted are {sorted(wanted)}"
     check(AT_REST, numbers == wanted, what)
     agent = world.agent

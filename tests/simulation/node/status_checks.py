@@ -85,6 +85,9 @@ def _check_problems(world: World, facts: StatusFacts) -> None:
     passing = ["conflict", "last state not kept"]
     if world.checks.drifts >= _AGAIN:
         passing.append("rules changed")
+    if not world.cluster.last.open_health_ports:
+        # It has a health check, and nothing on the node may answer it, as users have set it.
+        passing.append("health check")
     shown = [text for text in (facts.steering.problem, *facts.source.problems) if text]
     shown += [
         problem.what

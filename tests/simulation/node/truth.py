@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from .families import is_six, six
-from .plan import EXTERNAL_NETWORK, NODE, POD_NETWORK, Object
+from .families import is_six, six, with_six
+from .plan import LOOPBACK_IP, NODE, POD_NETWORK, Object, Settings
 from .readings import (
     LABEL_SERVICE,
     addresses_of,
@@ -107,7 +107,8 @@ class Claim:
 class ClaimReader:
     """Reads what Services claim; those of one cluster are the same objects in many states."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
         self._read: dict[int, tuple[Object, Sequence[tuple[Dialled, Claim]]]] = {}
         """By the number of the object, which is kept, so that no other one gets its number."""
 
@@ -115,7 +116,7 @@ class ClaimReader:
         """Return what a Service claims, and where."""
         known = self._read.get(id(item))
         if known is None:
-            known = self._read[id(item)] = item, tuple(_claims(item))
+            known = self._read[id(item)] = item, tuple(_claims(item, self.settings))
         return known[1]
 
 
@@ -157,7 +158,7 @@ class Truth:
                 if claim.order[0] == _EXTERNAL_IP and self._is_elsewhere(at[0]):
                     continue
                 is_at_node = at[0] == _AT_NODE[claim.is_six]
-                node_ips = (ip for ip in self._node_ips if is_six(ip) is claim.is_six)
+                node_ips = (ip for ip in self._node_port_ips if is_six(ip) is claim.is_six)
                 for ip in node_ips if is_at_node else (at[0],):
                     claims.setdefault((ip, *at[1:]), []).append(claim)
         return claims
@@ -172,6 +173,14 @@ class Truth:
     def _is_elsewhere(self, ip: str) -> bool:
         """Return whether an external IP is this node's, or the API server's."""
         return ip in self._node_ips or ip in self._primary_ips or ip in self._api_ips
+
+    @cached_property
+    def _pod_networks(self) -> Sequence[str]:
+        """Those of pods that are inside."""
+        node = self.objects.get(("Node", "", NODE))
+        if self._reader.settings.has_only_own_pods and node is not None:
+            return [str(network) for network in node["spec"]["podCIDRs"]]
+        return with_six((POD_NETWORK,))
 
     @cached_property
     def _primary_ips(self) -> Sequence[str]:
@@ -212,6 +221,21 @@ class Truth:
     def _node_ips(self) -> Sequence[str]:
         return tuple(self.host["addresses"])
 
+    @cached_property
+    def _node_port_ips(self) -> Sequence[str]:
+        """The addresses of the node that answer at node ports."""
+        names = self._reader.settings.node_port_networks
+        if not names:
+            return self._node_ips
+        networks = with_six(name for name in names if "." in name)
+        found = [ip for ip in self._node_ips if any(is_in(network, ip) for network in networks)]
+        if "localhost" in names:
+            found += [ip for ip in self._node_ips if ip in (LOOPBACK_IP, six(LOOPBACK_IP))]
+        if "primary" in names:
+            first = {is_six(ip): ip for ip in self._primary_ips[::-1] if ip in self._node_ips}
+            found += first.values()
+        return found
+
     def claims_at(self, at: Dialled) -> Sequence[Claim]:
         """Return all that claim an address."""
         return self._claims_at.get(at, ())
@@ -251,8 +275,8 @@ class Truth:
         if claim is None:
             return NO_SERVICE
         spec = claim.service["spec"]
-        pods = six(POD_NETWORK) if claim.is_six else POD_NETWORK
-        is_inside = is_in(pods, client) or client in (*self._node_ips, at[0])
+        is_pod = any(is_in(network, client) for network in self._pod_networks)
+        is_inside = is_pod or client in (*self._node_ips, at[0])
         everywhere = self._usable(claim, is_local=False)
         local = self._usable(claim, is_local=True)
         name = "externalTrafficPolicy" if claim.is_outside else "internalTrafficPolicy"
@@ -351,7 +375,8 @@ class Truth:
         is_pod = "targetRef" in endpoint and endpoint.get("nodeName") == NODE
         metadata = claim.service["metadata"]
         is_api_server = ("Service", metadata["namespace"], metadata["name"]) == _API_SERVER
-        return is_here and not is_pod and not is_api_server
+        is_allowed = is_pod or is_api_server or self._reader.settings.allows_node_endpoints
+        return is_here and not is_allowed
 
     @cached_property
     def _only_cluster_ips(self) -> frozenset[str]:
@@ -359,7 +384,9 @@ class Truth:
 
     @cached_property
     def _node_ports(self) -> frozenset[tuple[int, str]]:
-        ports = (port for item in self._served for port in item["spec"]["ports"])
+        families = set(map(is_six, self._node_port_ips))
+        served = (item for item in self._served if families & _families_of(item))
+        ports = (port for item in served for port in item["spec"]["ports"])
         return frozenset((p["nodePort"], p["protocol"]) for p in ports if p.get("nodePort"))
 
     def _hinted(self, ready: dict[tuple[str, int], Object]) -> dict[tuple[str, int], Object]:
@@ -408,6 +435,11 @@ class Truth:
         """
         for item in self._slices_of(service):
             yield from endpoints_of(item) if any(p.get("port") for p in item["ports"]) else ()
+
+    @property
+    def open_health_ports(self) -> Mapping[int, tuple[str, int]]:
+        """Those that answer: at the addresses that answer at node ports."""
+        return self.health_ports if self._node_port_ips else {}
 
     @cached_property
     def health_ports(self) -> Mapping[int, tuple[str, int]]:
@@ -467,7 +499,7 @@ def _ranges_of(claim: Claim) -> Sequence[str]:
     return [network for network in ranges if is_six(network) is claim.is_six]
 
 
-def _claims(item: Object) -> Iterator[tuple[Dialled, Claim]]:
+def _claims(item: Object, settings: Settings) -> Iterator[tuple[Dialled, Claim]]:
     spec, metadata = item["spec"], item["metadata"]
     who = metadata["creationTimestamp"], metadata["namespace"], metadata["name"]
     families = _families_of(item)
@@ -485,8 +517,8 @@ def _claims(item: Object) -> Iterator[tuple[Dialled, Claim]]:
             if is_six(ip) in families:
                 yield (ip, number, protocol), claim(_BALANCER, port, ip)
         for ip in spec.get("externalIPs", ()):
-            network = six(EXTERNAL_NETWORK) if is_six(ip) else EXTERNAL_NETWORK
-            if is_six(ip) in families and is_in(network, ip):
+            networks = with_six(settings.external_networks)
+            if is_six(ip) in families and any(is_in(network, ip) for network in networks):
                 yield (ip, number, protocol), claim(_EXTERNAL_IP, port, ip)
         for ip in (_AT_NODE[each] for each in sorted(families)) if port.get("nodePort") else ():
             yield (ip, port["nodePort"], protocol), claim(_NODE_PORT, port, ip)

@@ -107,12 +107,13 @@ class World(ProcessWorld[AgentMachine]):
         self.plan = plan
         self.unix_offset = _UNIX - self.began
         self.clock_set_at = float("-inf")
-        self.cluster = Cluster(self.timeline.clock, plan.addresses)
+        self.cluster = Cluster(self.timeline.clock, plan.addresses, plan.settings)
         self.cluster.put(*plan.objects)
         self.api = Api(self.timeline, self.rng, plan.objects) if plan.has_api else None
         if self.api is not None:
             self.cluster.watchers.append(self.api.changed)
-        self.freshness = Freshness(self.timeline.clock, BOUND_S + plan.turns_s, BOUND_S)
+        bound_s = BOUND_S + 2 * plan.settings.min_period_s
+        self.freshness = Freshness(self.timeline.clock, bound_s + plan.turns_s, bound_s)
         self.table = Table(self.rng)
         self.disk = Disk(self.rng, self.timeline.clock, self.unix, self._enter)
         self.disk.floor = self.freshness.floor

@@ -1,0 +1,60 @@
+"""Draws what users set of an agent otherwise than by default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+from ..plan import Event
+from .plan import CLOCK, PUT, Object, Plan, Settings
+
+SETTINGS = 0.15
+"""How many plans have such settings."""
+
+# Of this node, of the pod networks of a cluster.
+_OWN_PODS = "10.2.0.0/24"
+_CHOICES: Mapping[str, Sequence[Any]] = {
+    # All, some, or none of the addresses that plans have.
+    "external_networks": ((), ("198.51.100.0/28",), ("198.51.100.0/29", "192.0.2.77/32")),
+    "node_port_networks": (
+        ("primary",),
+        ("localhost",),
+        ("primary", "localhost"),
+        ("10.1.0.0/29",),
+        ("10.1.0.8/29", "203.0.113.0/24"),
+    ),
+    "allows_node_endpoints": (True,),
+    "has_only_own_pods": (True,),
+    "min_period_s": (0.3,),
+    "state_max_age_s": (60.0,),
+}
+
+
+def with_settings(rng: Random, plan: Plan) -> Plan:
+    """Return a plan with one to three other settings."""
+    names = rng.sample(sorted(_CHOICES), rng.choice([1, 2, 3]))
+    settings = Settings()._replace(**{name: rng.choice(_CHOICES[name]) for name in names})
+    return replace(
+        plan,
+        features=plan.features | {"settings"},
+        objects=tuple(map(_with_own_pods, plan.objects)),
+        events=tuple(_with(settings, event) for event in plan.events),
+        settings=settings,
+    )
+
+
+def _with(settings: Settings, event: Event) -> Event:
+    if event.what == PUT:
+        return Event(event.at, PUT, (_with_own_pods(event.args[0]),))
+    is_old = event.what == CLOCK and event.args[0] > 1.0
+    if is_old and settings.state_max_age_s < Settings().state_max_age_s:
+        # Too old only as it is set.
+        return Event(event.at, CLOCK, (1.5 * settings.state_max_age_s,))
+    return event
+
+
+def _with_own_pods(item: Object) -> Object:
+    """Return an object where a Node has a pod network of its own."""
+    return {**item, "spec": {"podCIDRs": [_OWN_PODS]}} if item["kind"] == "Node" else item
