@@ -32,6 +32,11 @@ class Breaks:
         self._broken: dict[str, list[tuple[float, float]]] = {}
         """By the IP address of an endpoint."""
 
+    @property
+    def has_been(self) -> bool:
+        """Whether any endpoint has been broken."""
+        return bool(self._broken)
+
     def note(self, endpoint: SocketAddress, seconds: float) -> None:
         """Note that an endpoint is broken for a while, so its clients may be reset, or wait."""
         now = self._world.timeline.now

@@ -9,6 +9,7 @@ from userspace_proxy.model import SocketAddress
 
 from .clients import DIALS, ENDED, REFUSED, RESET, SERVED, SILENT, WAITS, Asker, Client
 from .files import CONTROL, WORKER
+from .plan import MANY
 
 if TYPE_CHECKING:
     from .world import World
@@ -54,17 +55,29 @@ class Calm:
         servings = [(one, self._world.in_force.at(one.to)) for one in served]
         return [one for one, serving in servings if serving and serving.affinity_timeout_s]
 
+    def other_addresses(self, one: Client | Asker) -> list[SocketAddress]:
+        """Return where else a Service listens that a client with affinity has dialled."""
+        world = self._world
+        if world.plan.descriptors < MANY:
+            # Its listeners may have fewer sockets than there are workers, each of which has pins.
+            return []
+        there = [each for each in world.desired if each.is_there and one.to in each.chosen]
+        return [
+            at for each in there for at in each.chosen if at != one.to and world.in_force.at(at)
+        ]
+
     def check_again(self, before: Iterable[Client | Asker]) -> None:
         """Check that those that have dialled once more since had the same endpoint."""
         judgements = self._world.judgements
         last = {(one.to, one.address[0]): one for one in self._all}
         for one in before:
-            again = last[one.to, one.address[0]]
-            judgements.check(
-                AFFINITY,
-                again.endpoint == one.endpoint,
-                f"a client of {one.to} had {one.endpoint}, and then {again.endpoint or 'none'}",
-            )
+            for at in (one.to, *self.other_addresses(one)):
+                again = last[at, one.address[0]].endpoint
+                judgements.check(
+                    AFFINITY,
+                    again == one.endpoint,
+                    f"a client of {one.to} had {one.endpoint}, and then {again or 'none'} at {at}",
+                )
 
     def check(self) -> None:
         """Check that each client was served, or refused."""

@@ -58,6 +58,7 @@ class Checks:
         assert client.remote is not None, "it dialled an address"
         world = self.world
         world.came_at = world.timeline.now
+        world.reporting.note_accepted(process, client)
         serving = world.in_force.at(SocketAddress(*client.remote))
         if serving is None or serving.has_none or not has_none(process, client):
             return
@@ -80,6 +81,10 @@ class Checks:
         since = client.dialled_at - delay_s
         earlier = world.in_force.earlier.get(client.to, ())
         known = [serving, *(before for until, before in earlier if until >= since)]
+        if world.in_force.has_moved(client.to, client.dialled_at):
+            # It stays with its Service, which may have other endpoints by now.
+            there = [each for each in world.desired if each.is_there]
+            known += [each.serving for each in there if each.name == client.service]
         if any(client.endpoint == each.ip for one in known for each in one.endpoints):
             world.judgements.right(OWN)
         elif reason := self._why_another(client, since):

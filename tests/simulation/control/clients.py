@@ -29,6 +29,8 @@ SILENT = "its endpoints were silent when last dialled"
 
 
 CLIENT_ADDRESSES = 200
+# A client that stays for longer asks again and again.
+_TALKS_S, _PAUSE_S = 5.0, 0.7
 _END = b";"
 """Of an answer."""
 
@@ -52,6 +54,10 @@ class Client:
         """Why it may be reset."""
         self.is_looked_at = False
         """It was judged whether it was served soon."""
+        self.asked = 0
+        """How often; each time it is one byte."""
+        self._answers: list[tuple[float, int]] = []
+        """When each was read, and its bytes."""
         self._hold_s = hold_s
         self.address: Address = (f"10.3.0.{number % CLIENT_ADDRESSES + 1}", 20000 + number)
         self.stream = world.machine.dial(self.name, self.address, (to.ip, to.port))
@@ -68,15 +74,19 @@ class Client:
             self.world.checks.ended(self, was)
         elif self.state == DIALS and stream.state == OPEN:
             self.state = WAITS
-            stream.write(b"?")
+            self._ask()
         elif self.state == WAITS and stream.inbox.endswith(_END):
-            self.endpoint = stream.read(100).decode()[:-1]
+            self.endpoint = self._take_answer()
             self.state = SERVED
             self.world.note(f"{self.name}: served by {self.endpoint}")
             self.world.judgements.right(SERVED_ONES)
             self.world.checks.served(self)
             if not self.world.is_finishing:
                 self.world.timeline.after(self._hold_s, self.finish)
+                if self._hold_s >= _TALKS_S:
+                    self.world.timeline.after(_PAUSE_S, self._ask_again)
+        elif self.state == SERVED and stream.inbox.endswith(_END):
+            self._take_answer()
         elif stream.has_fin:
             was, self.state = self.state, ENDED
             if was == WAITS and not self.is_excused:
@@ -85,6 +95,29 @@ class Client:
                     SERVED_ONES, f"{self.name}: its connection ended without an answer"
                 )
             stream.close()
+
+    def _ask(self) -> None:
+        self.asked += 1
+        self.stream.write(b"?")
+
+    def _ask_again(self) -> None:
+        if self.state == SERVED and self.stream.state == OPEN:
+            self._ask()
+            self.world.timeline.after(_PAUSE_S, self._ask_again)
+
+    def _take_answer(self) -> str:
+        answer = self.stream.read(100)
+        self._answers.append((self.world.timeline.now, len(answer)))
+        return answer.decode()[:-1]
+
+    def seen(self, until: float) -> tuple[int, int, int]:
+        """Return its connections, and the bytes that were received of it and sent, as it knows.
+
+        Args:
+            until: Only what it has read until then.
+        """
+        sizes = [size for at, size in self._answers if at <= until]
+        return min(1, len(sizes)), len(sizes), sum(sizes)
 
     def finish(self) -> None:
         if self.state == SERVED:

@@ -79,6 +79,7 @@ class Control:
         self.failures: set[SocketAddress] = set()
         """Where it can't listen: descriptors are short, or another process has the port."""
         self._stop = asyncio.Event()
+        self._has_given_up = False
 
     async def run(self) -> int:
         """Take over, serve until told to stop, and end in order; return the exit status."""
@@ -123,17 +124,32 @@ class Control:
         await hand_over.Relief(self.predecessors, progress, plane, options).run()  # type: ignore[arg-type]
 
     def _report_serving(self) -> None:
+        if self._has_given_up:
+            # An agent that ends has stopped what hands over.
+            return
         self.world.note(f"{self.process.name}: serves")
         self.serves = True
         self.world.draining.note_relief(self)
 
     @property
     def is_ending(self) -> bool:
-        return self._stop.is_set()
+        return self._has_given_up or self._stop.is_set()
 
     def stop(self) -> None:
         """Have it end in order."""
         self._stop.set()
+
+    def abandon(self, exits_after_s: float) -> None:
+        """End the workers, and exit at once, or later, as an agent that can't start."""
+        assert self.plane is not None, "it has workers"
+        self._has_given_up = True
+        self.world.in_force.note_end()
+        if exits_after_s:
+            self.plane.close()
+            self.process.loop.call_later(exits_after_s, self.process.die, 1)
+        else:
+            self.plane.hang_up()
+            self.process.die(1)
 
     def preserve(self) -> None:
         """Have workers know the networks of the node, which have changed."""

@@ -18,6 +18,7 @@ from userspace_proxy.model.serving import Serving
 from ..network import LATE, REFUSES, SILENT, UNREACHABLE
 from ..plan import Event
 from .machine import Speed
+from .message_situations import SEVERAL, SMALL, MessageSituations, draw_limits, draw_version
 from .plan import (
     BREAK,
     CLIENT,
@@ -118,6 +119,10 @@ def make_plan(seed: int) -> Plan:
     for name, more in _draw_more(own, services, features, calm_at):
         features |= {name}
         events += more
+    own_of_messages = Random(f"{seed}: messages")
+    for names, more in MessageSituations(own_of_messages, services, calm_at).all():
+        features |= names
+        events += more
     has_fates = "deaths of workers" in features
     speed = Speed(
         latency_s=rng.choice([0.01, 0.05]) if "slow" in features else 0.0005,
@@ -127,15 +132,20 @@ def make_plan(seed: int) -> Plan:
     if _STORM in features:
         # So that changes wait in the control process, too.
         speed = replace(speed, room=own.choice([64, 300]))
-    return Plan(
-        seed,
-        features,
-        workers=tuple(
+    if SMALL in features:
+        speed = replace(speed, room=own_of_messages.choice([64, 300]))
+    workers: tuple[int, ...] = (3,)
+    if _MISSING not in features:
+        workers = tuple(
             rng.choice([1, 2, 2, 3] if "failing endpoints" not in features else [2, 2, 3])
             for _ in range(3 if "other numbers of workers" in features else 1)
         )
-        if _MISSING not in features
-        else (3,),
+        if SEVERAL in features:
+            workers = (own_of_messages.choice([2, 3]),)
+    return Plan(
+        seed,
+        features,
+        workers=workers,
         descriptors=rng.choice([10, 16, 24]) if "few descriptors" in features else 1000,
         drain_s=rng.choice([0.0, 1.0, 5.0]),
         speed=speed,
@@ -145,6 +155,8 @@ def make_plan(seed: int) -> Plan:
         control_fates=_draw_fates(rng, 4, 0.7) if "deaths of control processes" in features else {},
         absence_s=own.choice(_ABSENCES_S) if own.random() < _ABSENT else 0.0,
         is_abandoned=own.random() < _ABANDONED,
+        limits=draw_limits(own_of_messages),
+        speaks_more=draw_version(own_of_messages),
         calm_at=calm_at,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from userspace_proxy.model import Protocol, SocketAddress
@@ -77,6 +78,10 @@ class Plan:
     """By the order in which control processes are started."""
     absence_s: float
     """After a control process has died, before calm, until another one starts."""
+    limits: Mapping[str, int] = field(hash=False)
+    """Other values of the product's constants, by their names."""
+    speaks_more: bool
+    """Workers send the next control process messages of another version."""
     is_abandoned: bool
     """In the end no control process follows the last one, which dies."""
     calm_at: float

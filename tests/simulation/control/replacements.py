@@ -67,6 +67,12 @@ class Replacements:
         """Return what is to replace methods of the product, to see which place a start is for."""
         return [(WorkerSlot, "start", _watched(WorkerSlot.start, self._start))]
 
+    def is_first(self, slot: WorkerSlot) -> bool:
+        """Return whether a place has had one start at most, and no failure or death."""
+        assert self._world.control is not None, "it has workers"
+        place = self._places.get((self._world.control.process, slot.index))
+        return place is None or place.events <= 1
+
     def note_worker(self, process: Process) -> None:
         """Note that a worker begins to run."""
         self._ran_at[process] = self._world.timeline.now

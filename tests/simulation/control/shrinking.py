@@ -20,6 +20,8 @@ def smaller_plans(plan: Plan) -> Iterator[Plan]:
     for number in plan.control_fates:
         others = {n: fate for n, fate in plan.control_fates.items() if n != number}
         yield replace(plan, control_fates=others)
+    if plan.limits or plan.speaks_more:
+        yield replace(plan, limits={}, speaks_more=False)
     for speed in (Speed(), replace(plan.speed, room=Speed.room)):
         if speed != plan.speed:
             yield replace(plan, speed=speed)
@@ -31,6 +33,8 @@ def describe(plan: Plan) -> Iterator[str]:
     """Yield lines about a plan."""
     workers = ", then ".join(map(str, plan.workers))
     yield f"{workers} workers, {plan.descriptors} descriptors, {plan.speed}"
+    if plan.limits or plan.speaks_more:
+        yield f"other limits: {plan.limits}, workers of another version: {plan.speaks_more}"
     for what, fates in (("worker", plan.worker_fates), ("control process", plan.control_fates)):
         for number, fate in sorted(fates.items()):
             at = "message" if fate.is_message else "call"

@@ -95,6 +95,16 @@ class Streaks:
         """Note that an endpoint comes or leaves, with what is known of it."""
         self._came_at[control, group, endpoint] = self._world.timeline.now
 
+    def is_hidden(self, control: Process, group: int, endpoint: SocketAddress) -> bool:
+        """Return whether an endpoint that is ejected isn't shown as that.
+
+        It has answered since a dial failed, or no worker that has dialled it has reported that yet.
+        """
+        dials = self._dials.get((control, group, endpoint), ())
+        failed = [each for each in dials if each.has_failed]
+        is_from = self._world.reporting.is_from
+        return len(failed) < len(dials) or not any(is_from(e.worker, e.at) for e in failed)
+
     def note_death(self, process: Process) -> None:
         """Note that a process dies, with what it hasn't reported."""
         self._died_at[process] = self._world.timeline.now

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from userspace_proxy.model.serving import Serving
 
-from .clients import DIALS, RESET, WAITS, Client
+from .clients import DIALS, RESET, SERVED, WAITS, Client
 from .holders import is_held_by_former, is_taken
 from .plan import ENDPOINTS, MANY, WAIT_S
 
@@ -77,15 +77,19 @@ class Waits:
 
     def _check_gone(self, client: Client) -> None:
         """Check that a client doesn't wait for long at what is served no more."""
-        world = self._world
-        judgements, dials_s = world.judgements, world.breaks.dials_s(ENDPOINTS, client)
+        world, judgements = self._world, self._world.judgements
+        if client.state not in (DIALS, WAITS, SERVED, RESET):
+            # Nothing becomes of it any more.
+            client.is_looked_at = True
+            return
+        if client.state not in (WAITS, RESET):
+            return
+        dials_s = world.breaks.dials_s(ENDPOINTS, client)
         # It stays with its Service, which may hold it although it has left the address.
         held_until = client.dialled_at + WAIT_S + world.in_force.hold_s(client.service)
         if client.state == RESET:
             client.is_looked_at = True
             judgements.right(GONE)
-        elif client.state != WAITS:
-            return
         elif world.timeline.now < max(held_until, world.in_force.disturbed_at + WAIT_S) + dials_s:
             # Its dials may be under way.
             return

@@ -12,7 +12,9 @@ from userspace_proxy.plane.worker_main import ORPHAN_S
 from userspace_proxy.policy.locality import Networks
 
 from ..plan import Event
+from . import disturbances
 from . import plan as plans
+from .agreement import ACCEPTS, ONE, SAME, Agreement
 from .breaks import Breaks
 from .calm import AFFINITY, ALONE, LEFT, OUTCOME, Calm
 from .checks import DRAINS, OWN, Checks
@@ -28,6 +30,7 @@ from .counting import (
     SHOWN_WAITS,
     Counting,
 )
+from .disturbances import FRESH, KILLED, LEAVES_NONE, Disturbances
 from .draining import AWAITED, RELIEVED, Draining
 from .draining import ORACLE as DRAINED
 from .ejections import ORACLE as EJECTED
@@ -40,6 +43,7 @@ from .plan import ENDPOINTS, Fate, Plan
 from .process_world import ProcessWorld
 from .queues import Queues
 from .replacements import AGAIN, HUNG, REPLACED, Replacements
+from .reporting import ASKED, IN_TIME, ONCE, PASSING, READER, SUMS, Reporting
 from .resting import REST, Resting
 from .seam import installed
 from .streaks import COUNTED_DIALS, STREAKS, Streaks
@@ -89,6 +93,18 @@ ORACLES = (
     READ,
     COUNTED_DIALS,
     STREAKS,
+    ACCEPTS,
+    SAME,
+    ONE,
+    IN_TIME,
+    ONCE,
+    SUMS,
+    PASSING,
+    ASKED,
+    READER,
+    FRESH,
+    LEAVES_NONE,
+    KILLED,
 )
 """Those that judge in each campaign."""
 
@@ -131,6 +147,9 @@ class World(ProcessWorld[Machine]):
         self.streaks = Streaks(self)
         self.replacements = Replacements(self)
         self.draining = Draining(self)
+        self.agreement = Agreement(self)
+        self.reporting = Reporting(self)
+        self.disturbances = Disturbances(self)
         self.resting = Resting(self)
         self.machine.dying = self._on_death
         self.machine.started = self._on_worker
@@ -145,6 +164,8 @@ class World(ProcessWorld[Machine]):
 
     def take_line(self, record: logging.LogRecord) -> None:
         """Part of ProcessWorld: what workers log when a command can't be carried out."""
+        if self.disturbances.is_expected(record):
+            return
         text = record.getMessage()
         if "failed to apply" in text or "malformed" in text or "too large" in text:
             exc = record.exc_info[1] if record.exc_info else None
@@ -153,7 +174,7 @@ class World(ProcessWorld[Machine]):
     def installed(self) -> AbstractContextManager[None]:
         """Part of ProcessWorld."""
         # A part of the messages that wait are made when there is room only.
-        constants = {"RESERVE": RESERVE, "_BATCH_BYTES": self.plan.speed.room}
+        constants = {"RESERVE": RESERVE, "_BATCH_BYTES": self.plan.speed.room, **self.plan.limits}
         return installed(
             self.machine,
             self.rng,
@@ -163,11 +184,20 @@ class World(ProcessWorld[Machine]):
                 *self.ejections.patches(),
                 *self.replacements.patches(),
                 *self.draining.patches(),
+                *self.agreement.patches(),
+                *self.reporting.patches(),
+                *self.disturbances.patches(),
             ],
         )
 
     def carry_out(self) -> None:
         """Part of ProcessWorld."""
+        try:
+            self._carry_out()
+        finally:
+            self.disturbances.forget()
+
+    def _carry_out(self) -> None:
         self._start_control()
         for event in self.plan.events:
             self.timeline.at(self.began + event.at, self._happen, event)
@@ -228,6 +258,8 @@ class World(ProcessWorld[Machine]):
             self._look_at = self.timeline.now + _LOOK_S
             self.counting.look()
             self.waits.look()
+            self.agreement.look()
+            self.reporting.look()
 
     # -- processes ---------------------------------------------------------------------------------
 
@@ -255,6 +287,7 @@ class World(ProcessWorld[Machine]):
         self.checks.dying(process)
         self.replacements.note_death(process)
         self.streaks.note_death(process)
+        self.agreement.note_death()
         if process.kind == CONTROL and not self.is_finishing:
             # As a supervisor starts it again, or the one that has handed over takes the node back.
             absence_s = 0.0 if self.is_calm else self.plan.absence_s
@@ -286,6 +319,8 @@ class World(ProcessWorld[Machine]):
             self._swap(*args)
         elif what == plans.NETWORKS:
             self._preserve(*args)
+        elif what in disturbances.EVENTS:
+            self.disturbances.happen(what, *args)
         elif what in _LACKS:
             self._lack(what, *args)
         else:
@@ -400,7 +435,9 @@ class World(ProcessWorld[Machine]):
         """Have clients in calm of Services with affinity dial once more, and compare."""
         before = [] if self.machine.violations else self.calm.with_affinity()
         for one in before:
-            self._dial_to(one.number + 2 * CLIENT_ADDRESSES, one.protocol, one.to)
+            others = self.calm.other_addresses(one)
+            for turn, to in enumerate((one.to, *others), 1):
+                self._dial_to(one.number + 2 * turn * CLIENT_ADDRESSES, one.protocol, to)
         if before:
             self.run_for(_SERVED_S)
             self.calm.check_again(before)
