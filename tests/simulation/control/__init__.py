@@ -6,7 +6,7 @@
                        └─ files: ports, ends of Unix sockets, rendezvous (simulated)
              ──▶ oracles of clients: queues, checks, waits, calm, pins
                  oracles of processes: replacements, ejections, counting, resting, agreement,
-                 reporting, disturbances
+                 reporting, disturbances, notices
                  what they ask: in_force, breaks, holders
 
 One thread, one virtual clock, and a seed that decides everything: see docs/adr/0072.

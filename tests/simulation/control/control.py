@@ -94,6 +94,7 @@ class Control:
                 label=LABEL,
                 predecessors=self.predecessors,
             )
+            world.notices.watch(plane)
             plane.start()
             found = self.predecessors.kept if self.predecessors is not None else {}
             self.kept = found.pop(_KEPT, None) or self.process.kernel.socket(_socket.AF_NETLINK)

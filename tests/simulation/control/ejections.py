@@ -161,6 +161,9 @@ class Ejections:
         before = self._outcomes.get(key)
         self._outcomes[key] = outcome
         self._last_at[key, outcome.is_ejected] = outcome.at
+        self._world.notices.expect(
+            outcome.worker, outcome.group, outcome.endpoint, is_ejected=outcome.is_ejected
+        )
         if key[0].is_dead:
             # Nothing passes it on, until there is another control process.
             return

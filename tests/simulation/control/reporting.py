@@ -116,6 +116,10 @@ class Reporting:
         for number, group in worker._groups.items():
             if groups and group is groups[0]:
                 self._clients.setdefault((process, number), []).append(client)
+                serving = group.serving
+                is_held = serving.has_none and not serving.is_refusing
+                if is_held and not group.waiting(self._world.timeline.now).clients:
+                    self._world.notices.expect(process, number, None, is_ejected=True)
 
     def look(self) -> None:
         """Judge whether each worker has reported lately; call it again and again."""

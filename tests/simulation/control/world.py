@@ -38,6 +38,7 @@ from .ejections import SILENCE, Ejections
 from .files import CONTROL, WORKER
 from .in_force import InForce
 from .machine import Machine, Process
+from .notices import PASSED_ON, Notices
 from .pins import KEPT, SOCKET, Pins
 from .plan import ENDPOINTS, Fate, Plan
 from .process_world import ProcessWorld
@@ -105,6 +106,7 @@ ORACLES = (
     FRESH,
     LEAVES_NONE,
     KILLED,
+    PASSED_ON,
 )
 """Those that judge in each campaign."""
 
@@ -150,6 +152,7 @@ class World(ProcessWorld[Machine]):
         self.agreement = Agreement(self)
         self.reporting = Reporting(self)
         self.disturbances = Disturbances(self)
+        self.notices = Notices(self)
         self.resting = Resting(self)
         self.machine.dying = self._on_death
         self.machine.started = self._on_worker
