@@ -16,7 +16,8 @@ from .follower import Follower
 from .node_lists import ORACLES as ORACLES_OF_NODE_LISTS
 from .node_lists import NodeLists
 from .plan import NODE
-from .reading import HIDDEN, Key, Shown, shown, weight
+from .pods import expected_slices, is_derived, shown_slices
+from .reading import HIDDEN, Key, Shown, shown, stamp_of, weight
 from .requests import RequestChecks, is_check
 from .share_checks import LIMITED, check_shares, said
 from .status_checks import StatusChecks
@@ -34,6 +35,7 @@ ORACLES = (
     "change",
     "same objects",
     "orphans",
+    "from Pods",
     "rejected",
     "copy",
     "up to date",
@@ -116,6 +118,7 @@ class Checks:
             self.judgements,
             lambda: self.world.now,
             self._listed,
+            has_pods=world.plan.from_pods,
             has_shares="shares" in self.world.plan.features,
             list_s=world.plan.list_s,
             line_bytes=world.plan.line_bytes,
@@ -259,14 +262,12 @@ class Checks:
                 lambda: f"revision {snapshot.revision} after {before.revision}",
             )
             self._check_same_objects(before, snapshot)
-        for kind in KINDS:
+        for kind in self.world.plan.shown_kinds:
             of_kind = {k: n for k, n, _ in found if k.kind == kind}
             self._check_copy(kind, of_kind)
             self._check_state(kind, of_kind)
 
     def _check_copy(self, kind: str, found: dict[Key, int]) -> None:
-        if kind == "Node" and not self.world.plan.with_node:
-            return
         copy = self._requests.followers[kind].copy
         self.judgements.check(
             "copy",
@@ -280,7 +281,7 @@ class Checks:
 
     def _check_contents(self, found: list[tuple[Key, int, Shown]]) -> None:
         for key, number, content in found:
-            if number == HIDDEN and key.kind == "EndpointSlice":
+            if key.kind == "EndpointSlice" and (number == HIDDEN or self.world.plan.from_pods):
                 continue
             right = self.contents.of(key, number)
             self.judgements.check(
@@ -289,12 +290,28 @@ class Checks:
                 said(key, content, "not", right),
             )
 
+    def check_pods(self, snapshot: Snapshot, stamps: Mapping[Key, int]) -> None:
+        """Check the endpoints that follow from Pods.
+
+        Args:
+            stamps: The newest ones.
+        """
+        pods = defaultdict[str, list[dict[str, Any]]](list)
+        for key, number in stamps.items():
+            pods[key.namespace].append(self.items[number])
+        for of, state in snapshot.services.items():
+            service = self.items.get(stamp_of(state.service))
+            if service is None or not is_derived(service):
+                continue
+            right, found = expected_slices(service, pods[of.namespace]), shown_slices(state)
+            self.judgements.check("from Pods", found == right, said(of, found, "not", right))
+
     def _check_orphans(self, snapshot: Snapshot) -> None:
         both = [key for key in snapshot.orphans if key in snapshot.services]
         self.judgements.check("orphans", not both, lambda: f"{both} exist")
 
     def _check_first(self) -> None:
-        required = [k for k in KINDS if k != "Node" or self.world.plan.with_node]
+        required = self.world.plan.kinds
         followers = self._requests.followers
         missing = [k for k in required if not followers[k].has_listed]
         # Without permission to read the Node, Services are served.
@@ -321,8 +338,6 @@ class Checks:
 
     def _check_state(self, kind: str, found: dict[Key, int]) -> None:
         judgements = self.judgements
-        if kind == "Node" and not self.world.plan.with_node:
-            return
         if kind in self.pending:
             # History went back; "copy" judges what is shown.
             return
@@ -397,10 +412,10 @@ class Checks:
             judgements.violate("equal", f"nothing was published: {status.problems}")
             return
         found = list(shown(snapshot, NODE))
-        for kind in KINDS:
-            if kind == "Node" and not world.plan.with_node:
-                continue
+        for kind in world.plan.shown_kinds:
             self._check_equal(kind, {k: n for k, n, _ in found if k.kind == kind})
+        if world.plan.from_pods and self.blind.isdisjoint(("Service", "Pod")):
+            self.check_pods(snapshot, self.histories["Pod"].states[-1].stamps)
         self.node_lists.check()
         self.node_lists.check_shown(snapshot.node_addresses)
         self.status.check_end()

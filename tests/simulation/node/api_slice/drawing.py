@@ -6,11 +6,13 @@ Rule 1: a run has few kinds of faults, so that each meets quiet ones (swarm).
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 from .draft import Draft
 from .faults import FAULTS, Faults
 from .objects import Objects
 from .plan import Plan
+from .pods import add_selection, draw_pods
 from .rare_situations import RareSituations
 
 _SETTINGS = (
@@ -32,6 +34,7 @@ _SETTINGS = (
 )
 # More than any object takes, and less than several.
 _LINE_BYTES = 4096
+_FROM_PODS = 0.15
 
 
 def make_plan(seed: int) -> Plan:
@@ -67,6 +70,10 @@ class _Drawing:
                 line_bytes += _LINE_BYTES // 2
         with draft.of_its_own("more rare ones"):
             self.rare.draw_more_rare_ones()
+        with draft.of_its_own("pods"):
+            from_pods = draft.rng.random() < _FROM_PODS and not has("shares")
+            if from_pods:
+                first += self._draw_pods(first)
         bookmark_s = rng.choice((5.0, 20.0, 60.0))
         if has("no-bookmarks"):
             bookmark_s = 0.0
@@ -100,8 +107,18 @@ class _Drawing:
             namespace="shop" if has("one-namespace") else "",
             with_node=rng.random() < 0.7,
             wants_nodes=has("nodes"),
+            from_pods=from_pods,
             first_items=tuple(first),
         )
+
+    def _draw_pods(self, first: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Have endpoints derived from Pods; return those of the beginning."""
+        draft = self.draft
+        draft.features.add("pods")
+        for item in (*first, *(step.item for step in draft.steps if step.item is not None)):
+            if item["kind"] == "Service":
+                add_selection(draft.rng, item)
+        return draw_pods(draft)
 
     def _draw_steps(self) -> None:
         rng = self.draft.rng

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 NODE = "alice"
+_KINDS = "Service", "EndpointSlice"
 CROWDED = "crowded"
 """The namespace that may have more than its share."""
 
@@ -64,5 +65,19 @@ class Plan:
     namespace: str = ""
     with_node: bool = True
     wants_nodes: bool = False
+    from_pods: bool = False
+    """Endpoints are derived from Pods."""
     first_items: tuple[dict[str, Any], ...] = field(default=())
     """What is there at the beginning."""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What the source reads."""
+        optional = {"Node": self.with_node, "Pod": self.from_pods}
+        return (*_KINDS, *(kind for kind, is_read in optional.items() if is_read))
+
+    @property
+    def shown_kinds(self) -> tuple[str, ...]:
+        """What a snapshot shows as it was written."""
+        hidden = {"EndpointSlice", "Pod"} if self.from_pods else set[str]()
+        return tuple(kind for kind in self.kinds if kind not in hidden)

@@ -2,7 +2,7 @@
 
 Rule 1: JSON is read here without the product's readers.
 Rule 2: each write has a number, its stamp, which is part of the object in a way that a snapshot
-shows: an external address of a Service, the port of a slice, the zone of a Node.
+shows: an external address of a Service, the port of a slice, the zone of a Node. A Pod isn't shown.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from .details import (
 )
 
 _PORT = 1000
+_STAMP = "example.org/stamp"
 _SERVICE = "kubernetes.io/service-name"
 
 Shown = tuple[Any, ...]
@@ -50,6 +51,9 @@ def stamp(item: dict[str, Any], number: int) -> dict[str, Any]:
     elif item["kind"] == "EndpointSlice":
         first, *others = item["ports"]
         made["ports"] = [{**first, "port": _PORT + number}, *others]
+    elif item["kind"] == "Pod":
+        labels = {**item["metadata"]["labels"], _STAMP: str(number)}
+        made["metadata"] = {**item["metadata"], "labels": labels}
     else:
         labels = {"topology.kubernetes.io/zone": f"z{number}"}
         made["metadata"] = {**item["metadata"], "labels": labels}
@@ -62,6 +66,8 @@ def number_of(kind: str, item: Mapping[str, Any]) -> int:
         return _number(item["spec"]["externalIPs"][0])
     if kind == "EndpointSlice":
         return int(item["ports"][0]["port"]) - _PORT
+    if kind == "Pod":
+        return int(item["metadata"]["labels"][_STAMP])
     return int(item["metadata"]["labels"]["topology.kubernetes.io/zone"][1:])
 
 
@@ -69,7 +75,9 @@ def number_of(kind: str, item: Mapping[str, Any]) -> int:
 
 
 def expected(item: dict[str, Any]) -> Shown:
-    """Return what is shown of a valid object."""
+    """Return what is shown of a valid object; of a Pod, nothing."""
+    if item["kind"] == "Pod":
+        return ()
     reads = {"Service": _service, "EndpointSlice": _slice, "Node": _node}
     return reads[item["kind"]](item)
 
@@ -171,7 +179,7 @@ def shown(snapshot: Snapshot, node: str) -> Iterator[tuple[Key, int, Shown]]:
     for key, state in snapshot.services.items():
         yield (
             Key("Service", key.namespace, key.name),
-            _number(state.service.external_ips[0]) if state.service.external_ips else HIDDEN,
+            stamp_of(state.service),
             _shown_service(state.service),
         )
         for item in state.slices:
@@ -186,6 +194,11 @@ def shown(snapshot: Snapshot, node: str) -> Iterator[tuple[Key, int, Shown]]:
         zone = snapshot.node.zone
         details = shown_of_node(snapshot.node)
         yield found, int(zone[1:] or HIDDEN), (snapshot.node.addresses, zone, details)
+
+
+def stamp_of(service: Service) -> int:
+    """Return the stamp of a Service that is shown."""
+    return _number(service.external_ips[0]) if service.external_ips else HIDDEN
 
 
 def _number(ip: str) -> int:

@@ -14,7 +14,12 @@ from .one_request import Question, Request
 if TYPE_CHECKING:
     from ...judgements import Judgements
 
-_KIND_OF = {"services": "Service", "endpointslices": "EndpointSlice", "nodes": "Node"}
+_KIND_OF = {
+    "services": "Service",
+    "endpointslices": "EndpointSlice",
+    "nodes": "Node",
+    "pods": "Pod",
+}
 # Turns of an event loop.
 _SOON_S = 0.3
 
@@ -34,6 +39,7 @@ class RequestChecks:
         now: Callable[[], float],
         listed: Callable[[Follower], object],
         *,
+        has_pods: bool,
         has_shares: bool,
         list_s: float,
         line_bytes: int,
@@ -50,7 +56,8 @@ class RequestChecks:
         """What a line of a watch has at most."""
         self.recovered_at = float("-inf")
         """When a request has succeeded after a problem, so that others needn't wait."""
-        self.followers = {kind: Follower(kind, self, copies(kind)) for kind in _KIND_OF.values()}
+        kinds = [kind for kind in _KIND_OF.values() if has_pods or kind != "Pod"]
+        self.followers = {kind: Follower(kind, self, copies(kind)) for kind in kinds}
         self._of: dict[Exchange, Follower] = {}
 
     def on_begin(self, exchange: Exchange) -> None:

@@ -76,7 +76,7 @@ class StatusChecks:
     @property
     def _followers(self) -> list[Follower]:
         followers = self._requests.followers
-        return [followers[kind] for kind in KINDS if kind != "Node" or self._world.plan.with_node]
+        return [followers[kind] for kind in self._world.plan.kinds]
 
     def _check_outages(self, status: SourceStatus) -> None:
         """Judge whether it is current, and since when not."""
@@ -122,6 +122,8 @@ class StatusChecks:
             self._looked_at = snapshot, states
             found = list(shown(snapshot, NODE))
             for each in quiet:
+                if each.kind not in self._world.plan.shown_kinds:
+                    continue
                 of_kind = {key: number for key, number, _ in found if key.kind == each.kind}
                 may_lack = self._checks.may_lack(each.kind)
                 self._judgements.check(
@@ -131,6 +133,8 @@ class StatusChecks:
                 )
         if len(quiet) < len(self._followers):
             return
+        if self._world.plan.from_pods:
+            self._checks.check_pods(snapshot, self._requests.followers["Pod"].copy.now.shown)
         restarts = sum(each.restarts for each in quiet)
         right = status.restarts == restarts
         self._judgements.check("restarts", right, said(status.restarts, "not", restarts))

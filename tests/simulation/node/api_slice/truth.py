@@ -13,7 +13,7 @@ from typing import Any
 
 from .reading import HIDDEN, Key, Shown, expected
 
-KINDS = ("Service", "EndpointSlice", "Node")
+KINDS = ("Service", "EndpointSlice", "Node", "Pod")
 
 
 @dataclass(frozen=True, slots=True)

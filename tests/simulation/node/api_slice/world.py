@@ -48,7 +48,12 @@ _SOON_S = 1.0
 _AGAIN_S = 14.0
 # All servers are stopped, etcd is restored, and they start again.
 _RESTORE_S = 4.0
-_KIND_OF = {"services": "Service", "endpointslices": "EndpointSlice", "nodes": "Node"}
+_KIND_OF = {
+    "services": "Service",
+    "endpointslices": "EndpointSlice",
+    "nodes": "Node",
+    "pods": "Pod",
+}
 _OWNER = StateOwner("kubernetes", "http://api.example:6443", NODE, "")
 _WRITES = ("put", "put-same", "delete", "touch")
 
@@ -237,6 +242,7 @@ class World:
                 node_name=NODE if plan.with_node else "",
                 namespace=plan.namespace,
                 share_bytes=plan.share_bytes,
+                endpoints_from_pods=plan.from_pods,
                 timing=Timing(watch_s=plan.watch_s, silence_s=plan.silence_s, list_s=plan.list_s),
                 rng=Random(plan.seed + 2),
                 clock=self._clock,
@@ -395,7 +401,7 @@ class World:
         self._until(seconds)
 
     def _all_items(self) -> Iterator[dict[str, Any]]:
-        for kind in ("services", "endpointslices", "nodes"):
+        for kind in _KIND_OF:
             yield from self.etcd.items(kind)
 
     def _partition(self, seconds: float) -> None:
