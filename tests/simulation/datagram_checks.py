@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from userspace_proxy.model import SocketAddress
 
 from . import flow_ends, retried_datagrams, unsent_datagrams
-from .datagram_records import Flow, Question, allowed
+from .datagram_records import PASSING, Flow, Question, allowed
 from .datagrams import DatagramSocket
 from .flow_ends import FlowEnds
 from .network import ANSWERS, ARP_S, LATE, Address
@@ -53,10 +53,10 @@ ORACLES = (
     "flow ended for a reason",
     "flow endpoint",
     "flow idle",
-    flow_ends.LOST,
-    flow_ends.PLACES,
+    *flow_ends.ORACLES,
     "one flow",
     "refusing endpoint",
+    "refused flow ends",
 )
 
 _CHECK_EVERY_S = 0.5
@@ -80,6 +80,9 @@ class DatagramChecks:
         self._of_client: dict[tuple[Address | None, Address | None], Flow] = {}
         self._due: deque[tuple[float, bytes, bool]] = deque()
         """What is to go on: until when, the payload, whether it is an answer."""
+        self._refused: deque[tuple[float, Flow, int]] = deque()
+        """Flows whose endpoint has refused: until when they are to leave it, and how many errors
+        calls that send had taken by then."""
         self._gone: set[bytes] = set()
         """Answers that were passed on."""
         self._handling: tuple[Question, int] | None = None
@@ -226,7 +229,8 @@ class DatagramChecks:
         if flow is None or flow.closed_at is not None or self.ends.is_closing(flow):
             return
         now = self.world.timeline.now
-        flow.refusals.append(now)
+        flow.refusals.append((now, number))
+        self._refused.append((now + SOON_S, flow, core.errors_sent))
         self._retried.refused(flow)
         self.refusing.refused(flow, number)
 
@@ -378,7 +382,10 @@ class DatagramChecks:
                     f"the flow of {flow.client} to {flow.endpoint} is idle for {idle_s:.1f} s"
                 ),
             )
+        self.ends.look()
         self._retried.look()
+        while self._refused and self._refused[0][0] < now:
+            self._check_refused(*self._refused.popleft())
         while (
             self._due and self._due[0][0] + self.troubles.stopped_since(self._due[0][0] - 1.0) < now
         ):
@@ -393,6 +400,22 @@ class DatagramChecks:
         self.refusing.reported(endpoint, how)
         if how != "answered":
             self._unsent.failed_elsewhere(endpoint, self._unjudged())
+
+    def _check_refused(self, due: float, flow: Flow, errors_sent: int) -> None:
+        """A flow leaves an endpoint that refuses, unless that has answered it and it may pass."""
+        if flow.closed_at is not None or not flow.has_reason_to_end:
+            self.judge.right("refused flow ends")
+        elif flow.answered_at is not None and flow.core.errors_sent > errors_sent:
+            # Its client's datagram has met it, and the next one may pass.
+            self.judge.right("refused flow ends")
+        elif self.troubles.stopped_since(due - SOON_S):
+            self.judge.excuse("refused flow ends", "the process was stopped")
+        elif flow.answered_at is not None and any(n in PASSING for _, n in flow.refusals):
+            # Of errors that are there at once the last one counts.
+            self.judge.excuse("refused flow ends", "an error that may pass came with it")
+        else:
+            why = f"{flow.endpoint} has refused {flow.client}, and its flow goes on"
+            self.judge.violate("refused flow ends", why)
 
     def _check_absent(self, flow: Flow) -> None:
         """A flow whose endpoint's address no host has ends: nothing else tells its client."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,6 +16,10 @@ from .network import Address
 
 if TYPE_CHECKING:
     from .world import Service
+
+
+# While a route changes, or ARP gets no answer (RFC 1122, 4.2.3.9).
+PASSING = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH})
 
 
 @dataclass
@@ -91,8 +96,8 @@ class Flow:
     sent: list[bytes] = field(default_factory=list)
     kept: list[bytes] = field(default_factory=list)
     """Of these, those that were read before it began: the data plane has kept them."""
-    refusals: list[float] = field(default_factory=list)
-    """When the node was told that the endpoint refuses."""
+    refusals: list[tuple[float, int]] = field(default_factory=list)
+    """When the node was told that the endpoint refuses, and with which error."""
     cause: EndReason | None = None
     """Why it has ended, as the data plane says; None: it hasn't, or goes on at another endpoint."""
     closed_at: float | None = None
@@ -100,6 +105,15 @@ class Flow:
     """When a datagram of either side last reached the node: it is used, even if it can't go on."""
     may_be_stream: bool = False
     """Its client has sent more than once."""
+
+    @property
+    def has_reason_to_end(self) -> bool:
+        """Whether its endpoint has refused: once that has answered, some errors may pass."""
+        answered_at = self.answered_at
+        return any(
+            answered_at is None or at <= answered_at or number not in PASSING
+            for at, number in self.refusals
+        )
 
     @property
     def key(self) -> tuple[Address | None, Address | None]:

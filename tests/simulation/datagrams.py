@@ -37,6 +37,7 @@ class DatagramSocket:
         "dropped",
         "error",
         "errors",
+        "errors_sent",
         "hops",
         "inbox",
         "is_ipv6",
@@ -62,6 +63,8 @@ class DatagramSocket:
         self.error = 0
         self.errors: deque[tuple[int, int, int]] = deque()
         """The errno, type and code of each."""
+        self.errors_sent = 0
+        """Errors that calls which send have reported."""
         self.keeps_errors = False
         self.item: Item | None = None
         self.dropped = 0
@@ -138,6 +141,7 @@ class DatagramSocket:
         """Send a datagram, or raise the error."""
         if self.error:
             number = self.take_error()
+            self.errors_sent += 1
             raise OSError(number, os.strerror(number))
         self.sent += 1
         self.network.carry_datagram(self, bytes(payload), to, source_ip)

@@ -14,6 +14,7 @@ from userspace_proxy.model.serving import Serving
 from . import plan as plans
 from .actors import CLOSE, FINISH, READ, RESET, SEND, STALL, URGENT, Step
 from .families import with_families
+from .flow_situations import with_flow_situations
 from .kernel import FAULTS
 from .network import ANSWERS, LATE, REFUSES, SILENT, UNREACHABLE, UNROUTABLE
 from .own_situations import with_own_situations
@@ -61,7 +62,8 @@ Pool = tuple[SocketAddress, ...]
 
 
 def make_plan(seed: int) -> Plan:
-    return with_families(with_udp_situations(with_own_situations(_Drawing(seed).plan())))
+    plan = with_udp_situations(with_own_situations(_Drawing(seed).plan()))
+    return with_families(with_flow_situations(plan))
 
 
 class _Drawing:

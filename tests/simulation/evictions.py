@@ -10,6 +10,7 @@ have no more than a few, among which age decides.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
 from userspace_proxy.model import SocketAddress
@@ -21,15 +22,16 @@ if TYPE_CHECKING:
     from .tcp_ends import Relayed
     from .world import World
 
-PRESSING, STALL, SETTLED, LARGEST, YOUNG, LONGEST = (
+PRESSING, STALL, SETTLED, LARGEST, YOUNG, LONGEST, HOLDER = (
     "no more of the largest",
     "reset after a stall",
     "new ones are kept",
     "largest network loses",
     "young flows go first",
     "longest-idle flow goes",
+    "flow of the largest goes",
 )
-ORACLES = (PRESSING, STALL, SETTLED, LARGEST, YOUNG, LONGEST)
+ORACLES = (PRESSING, STALL, SETTLED, LARGEST, YOUNG, LONGEST, HOLDER)
 
 # Without a release for this long, connections are reset, and for a while from then on at once.
 _STALL_S, _GOES_ON_S = 0.5, 5.0
@@ -156,10 +158,7 @@ class Evictions:
         self._judge.check(SETTLED, age_s >= _SETTLED_S - _SLACK_S, why)
 
     def flow_ended(self, line: dict[str, Any]) -> None:
-        """Judge a flow that has ended for another one, as its line is written.
-
-        The table has so few places in a run that no client is above its share.
-        """
+        """Judge a flow that has ended for another one, as its line is written."""
         # Their sockets are closed at the end of the dispatch.
         flows = [f for f in self._world.datagrams.open_flows() if f not in self._gone]
         those = [flow for flow in flows if _is_of(flow, line)]
@@ -170,7 +169,8 @@ class Evictions:
             self._judge.excuse(YOUNG, "the flow isn't known")
             return
         flow = those[0]
-        others = [each for each in flows if each is not flow and each.client is not None]
+        is_rival = self._rivals(flow, [*flows, flow], line)
+        others = [e for e in flows if e is not flow and e.client is not None and is_rival(e)]
         if flow.is_stream:
             young = [each.client for each in others if not (each.may_be_stream or each.is_stream)]
             why = f"the stream of {flow.client} has ended, and {young} are young"
@@ -184,6 +184,42 @@ class Evictions:
         longer = [each.client for each in same if max(each.used, each.came_at) < least]
         why = f"the flow of {flow.client} has ended, and {longer} were idle for longer"
         self._judge.check(LONGEST, not longer, why)
+
+    def _rivals(
+        self, victim: Flow, flows: list[Flow], line: dict[str, Any]
+    ) -> Callable[[Flow], bool]:
+        """Judge whose flow gave up its place; return which others might have instead.
+
+        Where a client, else a network of IPv6, else a Service port is above its share, one of its
+        flows goes (``flow_table``, rule 3).
+        """
+        ends, places = self._world.datagrams.ends, self._world.plan.node.max_flows
+        open_ = {f for f in flows if f is victim or not ends.is_closing(f)}
+        if any(each.client is None for each in open_):
+            self._judge.excuse(HOLDER, "a flow hasn't sent yet")
+            return lambda _flow: False
+        waiting = [(flow.client_ip, flow.group) for flow in ends.waiting()]
+        held = [(each.client[0], each.service.group) for each in open_ if each.client] + waiting
+        few, half = max(_FEW, places // 8), max(_FEW, places // 2)
+        holders: tuple[tuple[int, Callable[[str, Any], Hashable]], ...] = (
+            (few, lambda ip, _group: ip),
+            (half, lambda ip, _group: network_of(ip) if ":" in ip else None),
+            (half, lambda _ip, group: group.label),
+        )
+        assert victim.client is not None, "it is known"
+        own = victim.client[0], victim.service.group
+        for share, of in holders:
+            counts = Counter(of(*each) for each in held)
+            counts.pop(None, None)
+            most = max(counts.values(), default=0)
+            if most > share:
+                why = f"the flow of {victim.client} has ended, and {counts} have flows"
+                self._judge.check(HOLDER, counts[of(*own)] == most, why)
+                return lambda f, of=of: (  # type: ignore[misc]
+                    f.client is not None and of(f.client[0], f.service.group) == of(*own)
+                )
+        self._judge.right(HOLDER)
+        return lambda _flow: True
 
 
 def _is_of(flow: Flow, line: dict[str, Any]) -> bool:

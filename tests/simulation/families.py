@@ -36,7 +36,8 @@ def with_families(plan: Plan) -> Plan:
     numbers = set(range(len(plan.services)))
     if rng.random() >= _ALL:
         numbers = {n for n in numbers if plan.services[n].protocol is Protocol.UDP}
-        if rng.random() >= _UDP:
+        # Networks of several clients are of IPv6 alone.
+        if rng.random() >= (0.5 if "crowded" in plan.features else _UDP):
             return plan
     pools = {endpoint for n in numbers for endpoint in plan.services[n].pool}
     if not pools:

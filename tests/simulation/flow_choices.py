@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     from .choices import Choices
     from .world import World
 
-REFUSAL, ADDRESS = "flow without endpoint", "flow's address"
-ORACLES = (REFUSAL, ADDRESS)
+REFUSAL, ADDRESS, FREED = "flow without endpoint", "flow's address", "source ports are freed"
+ORACLES = (REFUSAL, ADDRESS, FREED)
 
 # From then on a further datagram without a refusal shows that a one-way endpoint is there.
 _ONE_WAY_S = 4.0
+# This part of the flows ends where no source port is left.
+_PORTS_PART = 16
 
 
 class FlowChoices:
@@ -50,6 +52,8 @@ class FlowChoices:
         self._judging = Judging(world)
         self._attempts: dict[Any, Attempt] = {}
         """By flow of the data plane, until it ends."""
+        self._is_portless = False
+        """No source port was left for the flow that dials now."""
         self._flows: dict[DatagramSocket, Any] = {}
         """The flows of the data plane, by what is behind their sockets."""
 
@@ -60,7 +64,12 @@ class FlowChoices:
         """Judge what a flow is left with; the caller adds whether it has an endpoint."""
         attempt, lacks = self._attempt_of(flow), self._world.kernel.lacks
         before, found = len(attempt.tried), list[bool]()
+        ends = self._world.datagrams.ends
+        evicted, count = ends.evicted, len(self._flows) + len(ends.waiting())
+        self._is_portless = False
         yield found
+        if self._is_portless and not self._world.is_closed:
+            self._check_freed(flow, ends.evicted - evicted, count)
         if found == [False] and not self._world.is_closed:
             has_lacked = self._world.kernel.lacks != lacks
             if has_lacked or len(attempt.tried) - before >= DIALS:
@@ -82,10 +91,12 @@ class FlowChoices:
             core = core_of(flow.sock)
             attempt.first_dial = attempt.first_dial or at
             self._flows[core] = flow
+            world.datagrams.ends.has_endpoint(flow)
             port.model.loads.add(flow, endpoint)
             self._check_address(core, port, attempt)
             return
         attempt.tried[endpoint] = None
+        self._is_portless |= failed.failure is Failure.OUT_OF_ALL_PORTS
         if failed.failure not in SHORTAGES:
             self._failed(port, endpoint, is_own=flow.is_preserved)
 
@@ -149,6 +160,23 @@ class FlowChoices:
         is_right = any(option.kind in (Kind.NONE, Kind.WAIT) for option in options)
         kinds = ", ".join(option.kind.value for option in options)
         self._judge.check(REFUSAL, is_right, f"{flow.address} has no endpoint, and had: {kinds}")
+
+    def _check_freed(self, flow: Any, evicted: int, count: int) -> None:
+        """Where no source port is left, a sixteenth of the flows ends: later ones have their ports.
+
+        Args:
+            count: How many flows there were, without the one that dials, unless it had waited.
+        """
+        if flow.waited is not None or flow.tried is None or len(flow.tried) > 1:
+            self._judge.excuse(FREED, "the flow is in the table")
+        elif any(core.local[0] not in NODE_IPS for core in self._flows if core.local):
+            self._judge.excuse(FREED, "flows at clients' addresses have other ports")
+        else:
+            right = min(count, 1 + count // _PORTS_PART)
+            why = (
+                f"no source port was left for {flow.address}, and {evicted} of {count} flows ended"
+            )
+            self._judge.check(FREED, evicted == right, why)
 
     def _check_address(self, core: DatagramSocket, port: Port, attempt: Attempt) -> None:
         """Endpoints see the client's own address where the node says so, and ports are left."""

@@ -24,7 +24,13 @@ from .troubles import Troubles
 if TYPE_CHECKING:
     from .world import Service, World
 
-LOST, PLACES = "lost place of a flow", "places of flows"
+LOST, PLACES, LEFT, READ = (
+    "lost place of a flow",
+    "places of flows",
+    "flows of those that leave",
+    "waiting flows are reported",
+)
+ORACLES = (LOST, PLACES, LEFT, READ)
 
 # As conntrack: until a client has sent after an answer, and from then on.
 _YOUNG_S, _STREAM_S = 30.0, 120.0
@@ -34,6 +40,8 @@ _GRAIN_S = 1.0
 _ASKED_S = ARP_S - 0.05
 # A deadline is a timer's, which is early by a millisecond.
 _EARLY_S = 0.002
+# The turn in which a flow began to wait may have been preempted.
+_NEAR_S = 0.06
 
 
 class FlowEnds:
@@ -58,6 +66,12 @@ class FlowEnds:
         self._questions = questions
         self._waiting: dict[Any, float] = {}
         """Flows of the data plane that wait for an endpoint, or have, and since when they do."""
+        self._returned: set[Any] = set()
+        """Those that have waited again, after they had an endpoint."""
+        self._place: dict[Any, None] = {}
+        """Those that have a place now, in order."""
+        self.evicted = 0
+        """How many flows have ended for others."""
         self._newcomer: Any = None
         """The flow that is about to wait."""
         self._is_short: dict[Any, bool] = {}
@@ -84,6 +98,9 @@ class FlowEnds:
             count, most = len(flow.group.waiting_room), self._service_of(flow).places
             self._judge.check(PLACES, count <= most, f"{count} flows wait, not {most}")
         self._newcomer = None
+        if flow in self._waiting and flow not in self._place:
+            self._returned.add(flow)
+        self._place[flow] = None
         began = self._world.moment()[0]
         self._waiting.setdefault(flow, began)
         self._is_short[flow] = self._world.kernel.lacked_at >= began
@@ -104,12 +121,37 @@ class FlowEnds:
         """Whether any flow is there, with or without an endpoint."""
         return bool(self._flows) or any(each.is_waiting for each in self._waiting)
 
+    def look(self) -> None:
+        """Judge what others read of flows that wait: how many, and for how long the first has."""
+        now = self._world.timeline.now
+        for service in self._world.services:
+            if service.is_udp:
+                waits = [self._waiting[e] for e in self._place if e.group is service.group]
+                # The first is one that has waited before, but not always the longest.
+                most_s, least_s = now - min(waits, default=now), now - max(waits, default=now)
+                found = service.group.waiting(now)
+                near_s = _NEAR_S + self._troubles.stopped_since(now - most_s)
+                is_near = least_s - near_s < found.longest_s < most_s + near_s
+                is_right = found.clients == len(waits) and is_near
+                why = f"{found} is reported, and {len(waits)} wait for up to {most_s:.3f} s"
+                self._judge.check(READ, is_right, why)
+
+    def has_endpoint(self, flow: Any) -> None:
+        """Note that a flow has an endpoint, so it doesn't wait any more."""
+        self._place.pop(flow, None)
+
+    def waiting(self) -> list[Any]:
+        """Return the flows of the data plane that wait for an endpoint."""
+        return [each for each in self._waiting if each.is_waiting]
+
     def _is_full(self) -> bool:
         """Return whether a new flow needs the place of another one."""
+        return self.count() >= self._world.plan.node.max_flows
+
+    def count(self) -> int:
+        """Return how many flows there are, with or without an endpoint."""
         open_ = sum(not self.is_closing(flow) for flow in self._flows.values())
-        waiting = sum(each.is_waiting for each in self._waiting)
-        is_full: bool = open_ + waiting >= self._world.plan.node.max_flows
-        return is_full
+        return open_ + len(self.waiting())
 
     def ends(self, core: DatagramSocket | None, flow: Any, cause: EndReason) -> None:
         """Judge why the data plane is about to end a flow.
@@ -117,12 +159,14 @@ class FlowEnds:
         Args:
             core: Its socket; None if it waits for an endpoint.
         """
+        self._place.pop(flow, None)
         if self._world.is_closed:
             return
         known = None if core is None else self._flows.get(core)
         if known is not None:
             known.cause = cause
         if cause is EndReason.EVICTED:
+            self.evicted += 1
             is_right = self._is_full() or self._troubles.is_short()
             self._judge.check("flow ended for a reason", is_right, "evicted, and there is room")
         elif core is None and cause in (EndReason.WAITED_TOO_LONG, EndReason.TOO_MANY_WAITING):
@@ -146,9 +190,12 @@ class FlowEnds:
             is_right = hold is not None and count >= self._world.plan.node.places_of(hold)
             why = f"{flow.address} lost its place, and {count} waited"
             clients = Counter(each.client_ip for each in (*others, self._newcomer))
-            since = min(self._waiting[e] for e in others if e.client_ip == flow.client_ip)
+            own = [e for e in others if e.client_ip == flow.client_ip]
             is_loser = flow.client_ip in losers(clients, count)
-            is_oldest = self._waiting[flow] <= since + _EARLY_S
+            # One that returns is the first, though another one may have waited for longer.
+            is_oldest = flow in self._returned or all(
+                self._waiting[flow] <= self._waiting[e] + _EARLY_S for e in own
+            )
             lost = f"{flow.address} lost its place, and {clients} had them"
             self._judge.check(LOST, is_loser and is_oldest, lost)
         self._judge.check("flow ended for a reason", is_right, why)
@@ -183,7 +230,16 @@ class FlowEnds:
             return service.sock is None or service.closed_at >= flow.began
         if flow.cause not in (None, EndReason.REFUSED):
             return False
-        return bool(flow.refusals) or self.absent_s(flow) >= _ASKED_S
+        return flow.has_reason_to_end or self.absent_s(flow) >= _ASKED_S
+
+    def changed(self, service: Service, before: Serving, now: Serving) -> None:
+        """Judge that the flows to endpoints that have left end with the change."""
+        for flow in self._flows.values():
+            if flow.service is service and flow.client is not None:
+                has_left = may_leave(before, now, SocketAddress(*flow.endpoint))
+                has_ended = flow.cause is not None or self.is_closing(flow)
+                why = f"the flow of {flow.client} to {flow.endpoint} goes on, which has left"
+                self._judge.check(LEFT, has_ended or not has_left, why)
 
     def absent_s(self, flow: Flow) -> float:
         """Return for how long no host has had the endpoint of a flow, which isn't told of it.

@@ -229,11 +229,15 @@ class Kernel:
         """Raise the error of a call for which something is missing now."""
         if what in self.lacking and not self._is_granting:
             number = _NUMBERS[what]
-            self.lacked_at = self.timeline.now
-            self.lacks += 1
-            self.lacked_in[self._call] = self.lacked_at
-            self._lacked.add(what)
+            self.note_lack(what)
             raise OSError(number, os.strerror(number))
+
+    def note_lack(self, what: str) -> None:
+        """Note that a call fails because of that."""
+        self.lacked_at = self.timeline.now
+        self.lacks += 1
+        self.lacked_in[self._call] = self.lacked_at
+        self._lacked.add(what)
 
     def lacked(self, what: str) -> bool:
         """Return whether a call has ever failed because of that."""

@@ -34,15 +34,20 @@ ANSWERS, REFUSES, UNREACHABLE, SILENT, LATE, UNROUTABLE = (
 EXCEEDED, TOO_LARGE, ABSENT = "exceeded", "too large", "absent"
 """What a datagram meets there, too: it is lost on its way, and no endpoint has refused it; or no
 host has the address, which the kernel finds out."""
+DENIED, NO_PROTOCOL = "denied", "no protocol"
+"""And how a refusal is reported otherwise: by a firewall, or for want of UDP."""
+PASSES = (EXCEEDED, TOO_LARGE)
 _ICMP = {
-    REFUSES: (errno.ECONNREFUSED, (3, 3), (1, 4)),
-    UNREACHABLE: (errno.EHOSTUNREACH, (3, 1), (1, 3)),
-    EXCEEDED: (errno.EHOSTUNREACH, (11, 0), (3, 0)),
-    TOO_LARGE: (errno.EMSGSIZE, (3, 4), (2, 0)),
-    UNROUTABLE: (errno.EHOSTUNREACH, (3, 1), (1, 0)),
-    ABSENT: (errno.EHOSTUNREACH, (3, 1), (1, 3)),
+    REFUSES: ((errno.ECONNREFUSED, 3, 3), (errno.ECONNREFUSED, 1, 4)),
+    UNREACHABLE: ((errno.EHOSTUNREACH, 3, 1), (errno.EHOSTUNREACH, 1, 3)),
+    EXCEEDED: ((errno.EHOSTUNREACH, 11, 0), (errno.EHOSTUNREACH, 3, 0)),
+    TOO_LARGE: ((errno.EMSGSIZE, 3, 4), (errno.EMSGSIZE, 2, 0)),
+    UNROUTABLE: ((errno.EHOSTUNREACH, 3, 1), (errno.ENETUNREACH, 1, 0)),
+    ABSENT: ((errno.EHOSTUNREACH, 3, 1), (errno.EHOSTUNREACH, 1, 3)),
+    DENIED: ((errno.EHOSTUNREACH, 3, 13), (errno.EACCES, 1, 1)),
+    NO_PROTOCOL: ((errno.ENOPROTOOPT, 3, 2), (errno.EPROTO, 4, 1)),
 }
-"""The errno of what is reported, and the type and code in ICMP, and in ICMPv6."""
+"""The errno, type and code of what is reported: of ICMP, and of ICMPv6."""
 # Three requests of ARP, a second apart (arp(7)).
 ARP_S = 2.9
 
@@ -107,6 +112,10 @@ class Network:
         """More than one only where all share the port: connected ones, to different hosts."""
         self._connected: dict[tuple[Address, Address], DatagramSocket] = {}
         self._port = EPHEMERAL_PORTS[0]
+        self.source_ports = 0
+        """How many ports are left for datagrams at the node's address; 0: as many as needed."""
+        self._own_ports: set[DatagramSocket] = set()
+        """Sockets that have one of these."""
         self.trace: list[tuple[float, str]] | None = None
         self.closing: Callable[[], Container[Any]] = tuple
         """Sockets that the reactor is going to close."""
@@ -170,6 +179,8 @@ class Network:
         if core.local is None:
             self._port = self._port + 1 if self._port < EPHEMERAL_PORTS[-1] else EPHEMERAL_PORTS[0]
             core.local = (alike(NODE_IP, to[0]), self._port)
+            if isinstance(core, DatagramSocket):
+                self._own_ports.add(core)
         if behaviour == UNROUTABLE:
             return errno.ENETUNREACH
         core.remote = to
@@ -186,6 +197,11 @@ class Network:
             delay_s = 0.5 + 2.5 * self._random() if behaviour == LATE else core.delay_s
             self.soon(delay_s, self._arrive_at_host, core, host, behaviour)
         return errno.EINPROGRESS
+
+    @property
+    def has_source_port(self) -> bool:
+        """Whether a port is left for datagrams at the node's address."""
+        return not self.source_ports or len(self._own_ports) < self.source_ports
 
     def _arrive_at_host(self, core: Stream, host: Host, behaviour: str) -> None:
         if core.state != CONNECTING:
@@ -216,6 +232,7 @@ class Network:
             return
         if self.watcher is not None:
             self.watcher.closed(core)
+        self._own_ports.discard(core)
         bound = self._bound.get(core.local, [])
         if core in bound:
             bound.remove(core)
@@ -265,10 +282,10 @@ class Network:
             self.soon(self.delay_s, self._report, sender, behaviour)
 
     def _report(self, sender: DatagramSocket, behaviour: str) -> None:
-        number, icmp, icmp6 = _ICMP[behaviour]
-        if self.watcher is not None and behaviour not in (EXCEEDED, TOO_LARGE):
+        number, kind, code = _ICMP[behaviour][sender.is_ipv6]
+        if self.watcher is not None and behaviour not in PASSES:
             self.watcher.refused(sender, number)
-        sender.fail(number, *(icmp6 if sender.is_ipv6 else icmp))
+        sender.fail(number, kind, code)
 
     def send_datagram(self, payload: bytes, source: Address, to: Address, hops: int = 64) -> None:
         """Bring a datagram of a client, or of a host, to the data plane."""

@@ -20,6 +20,7 @@ from userspace_proxy.model import Protocol, SocketAddress
 from . import held_bytes
 from .final_checks import FinalChecks
 from .flow_waits import FlowWaits
+from .shortages import Shortages
 from .sockets import core_of
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Oracles(FinalChecks):
         super().__init__(world)
         self._checked_at = 0.0
         self._flow_waits = FlowWaits(world)
+        self._shortages = Shortages(world)
         self._room_since: float | None = None
         """Since when there is room for clients that aren't accepted."""
 
@@ -120,6 +122,7 @@ class Oracles(FinalChecks):
         self.evictions.after_turn()
         self._flow_waits.after_turn()
         held_bytes.after_turn(world)
+        self._shortages.after_turn()
         if self.ends.look():
             world.counts.look()
         engine, connections = world.dataplane.engine, world.dataplane.connections

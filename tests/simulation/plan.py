@@ -75,6 +75,8 @@ class Node:
     """How many are kept until they are asked for again, while connections are observed."""
     memory_bytes: int = 1 << 20
     """The limit of memory."""
+    source_ports: int = 0
+    """How many ports other programs leave for flows at the node's address; 0: as many as needed."""
 
     def share_of(self, limit: int | None) -> int | None:
         """Return how many connections an endpoint may have in this worker: 1 at least."""

@@ -31,6 +31,8 @@ def core_of(sock: Any) -> Any:
 
 CLIENT_PORTS = "client ports"
 """What the kernel may be out of: ports of clients' addresses, which nothing else needs."""
+SOURCE_PORTS = "source ports"
+"""What it may be out of for flows at the node's address."""
 _SO_MEMINFO = 55
 # Of each family: linux/in.h, linux/in6.h. An option of the other one changes nothing here.
 _TTL = (_socket.IPPROTO_IP, 2), (_socket.IPPROTO_IPV6, 16)
@@ -231,7 +233,13 @@ class SimulatedSocket:
                 self._kernel.fault(what)
             except OSError as exc:
                 return exc.errno or errno.EIO
-        return self._kernel.network.connect(core, address)
+        network = self._kernel.network
+        is_bound = not isinstance(core, DatagramSocket) or core.local is not None
+        if is_bound or network.has_source_port:
+            return network.connect(core, address)
+        # inet_autobind() in net/ipv4/af_inet.c.
+        self._kernel.note_lack(SOURCE_PORTS)
+        return errno.EAGAIN
 
     def shutdown(self, how: int) -> None:
         """Part of _socket.socket."""

@@ -44,11 +44,11 @@ def with_udp_situations(plan: Plan) -> Plan:
     rng = Random(f"{plan.seed}: situations of UDP")
     drawn = [name for name, share in _SHARES.items() if rng.random() < share]
     for name in drawn if numbers else ():
-        plan = _SITUATIONS[name](_Adding(rng, plan, rng.choice(numbers)))
+        plan = _SITUATIONS[name](Adding(rng, plan, rng.choice(numbers)))
     return plan
 
 
-class _Adding:
+class Adding:
     """Adds to one plan, for one Service."""
 
     def __init__(self, rng: Random, plan: Plan, number: int) -> None:
@@ -80,7 +80,7 @@ class _Adding:
             self.plan = replace(self.plan, node=replace(self.plan.node, is_preserving=True))
 
 
-def _absent(adding: _Adding) -> Plan:
+def _absent(adding: Adding) -> Plan:
     """Clients ask again and again; some were refused by an endpoint before."""
     rng = adding.rng
     adding.keep_addresses()
@@ -101,7 +101,7 @@ def _absent(adding: _Adding) -> Plan:
     return adding.plan_with(events(), 14.0)
 
 
-def _icmp(adding: _Adding) -> Plan:
+def _icmp(adding: Adding) -> Plan:
     """A hop limit is exceeded on the way, or a datagram is too large for it."""
     rng = adding.rng
 
@@ -119,7 +119,7 @@ def _icmp(adding: _Adding) -> Plan:
     return adding.plan_with(events(), 6.0)
 
 
-def _large(adding: _Adding) -> Plan:
+def _large(adding: Adding) -> Plan:
     """Bursts of datagrams of all sizes, for endpoints that refuse, or for none."""
     rng, number = adding.rng, adding.number
     node = replace(adding.plan.node, buffer_bytes=_BUFFER_BYTES, bulk_bytes=_BUFFER_BYTES // 4)
@@ -155,7 +155,7 @@ def _large(adding: _Adding) -> Plan:
     return adding.plan_with(events(), 6.0)
 
 
-def _oneway(adding: _Adding) -> Plan:
+def _oneway(adding: Adding) -> Plan:
     """A client goes on sending; meanwhile another worker reports that its endpoint has failed."""
     rng, endpoint = adding.rng, adding.rng.choice(adding.pool)
 
@@ -175,7 +175,7 @@ def _oneway(adding: _Adding) -> Plan:
     return adding.plan_with(events(), 11.0)
 
 
-def _ports(adding: _Adding) -> Plan:
+def _ports(adding: Adding) -> Plan:
     """One client has flows to all endpoints, of which some last while ports are used in turn."""
     rng = adding.rng
     adding.keep_addresses()
@@ -195,7 +195,7 @@ def _ports(adding: _Adding) -> Plan:
     return adding.plan_with(events(), 7.0)
 
 
-def _returns(adding: _Adding) -> Plan:
+def _returns(adding: Adding) -> Plan:
     """As ``silent`` of the own situations, and the endpoint answers again; reports go on."""
     rng, plan = adding.rng, adding.plan
     client = "10.3.0.1", 43001
@@ -220,7 +220,7 @@ def _returns(adding: _Adding) -> Plan:
     return adding.plan_with(events(), 36.0)
 
 
-_SITUATIONS: dict[str, Callable[[_Adding], Plan]] = {
+_SITUATIONS: dict[str, Callable[[Adding], Plan]] = {
     "absent": _absent,
     "icmp": _icmp,
     "large": _large,

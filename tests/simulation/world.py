@@ -33,6 +33,7 @@ from . import (
     peers,
     pins,
     remembered,
+    shortages,
     tcp_counts,
     tcp_ends,
     told,
@@ -66,6 +67,7 @@ ORACLES = (
     held_bytes.ORACLE,
     *observing.ORACLES,
     remembered.ORACLE,
+    *shortages.ORACLES,
     *oracles.ORACLES,
     peers.ORACLE,
     *pins.ORACLES,
@@ -210,12 +212,14 @@ class Service:
         for endpoint in self.serving.all_endpoints:
             if endpoint not in serving.all_endpoints:
                 self.has_left[endpoint] = None
-        self.world.datagrams.ends.changing(self, self.group.serving, serving)
+        before, ends = self.group.serving, self.world.datagrams.ends
+        ends.changing(self, before, serving)
         self.serving = serving
         self.world.choices.served(self)
         at = self.world.dataplane.engine.clock()
         left = self.group.update(serving, at)
         self.peer.updated(serving, at)
+        ends.changed(self, before, serving)
         self.world.dataplane.connections.removals.updated(self.group, left)
 
 
@@ -349,6 +353,7 @@ class World:
             networks = {"10.2.0.0/16": 5, "10.3.0.0/17": 7}
             networks |= {ipv6_of(network): link for network, link in networks.items()}
             self.dataplane.preserve((), networks, is_on=True)
+        self.network.source_ports = node.source_ports
         if node.client_ports:
             ports = self.dataplane.engine.client_dialer._ports
             ports._last = ports._first + node.client_ports - 1
@@ -388,6 +393,7 @@ class World:
         for party in (*self.clients.values(), *self.accepted.values()):
             party.calm_down()
         self.kernel.lacking.clear()
+        self.network.source_ports = 0
         self.network.policies.clear()
         self._use_memory(0.0)
         self.finishing_at = max(self.timeline.now, self.loop.held_until) + self.plan.calm_s
