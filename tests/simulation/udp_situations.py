@@ -29,13 +29,13 @@ _SHARES = {
     "icmp": 0.08,
     "large": 0.1,
     "oneway": 0.05,
-    "ports": 0.04,
+    "ports": 0.08,
     "returns": 0.04,
 }
 # As on a node, a datagram of any size fits.
 _BUFFER_BYTES = 4000
-# More than the flows of one client to one endpoint that a plan has.
-_CLIENT_PORTS = 24
+# At least as many as the flows of one client that are added, so that none finds all in use.
+_CLIENT_PORTS = 8
 
 
 def with_udp_situations(plan: Plan) -> Plan:
@@ -176,21 +176,23 @@ def _oneway(adding: Adding) -> Plan:
 
 
 def _ports(adding: Adding) -> Plan:
-    """One client has flows to all endpoints, of which some last while ports are used in turn."""
+    """Ports are used in turn, again and again, and some of a client's flows have them already."""
     rng = adding.rng
     adding.keep_addresses()
     node = replace(adding.plan.node, client_ports=_CLIENT_PORTS)
     # What an endpoint sends after a flow's end would reach the next flow from its port.
     streams = {**adding.plan.streams, **dict.fromkeys(adding.pool, (0.5, 0))}
-    adding.plan = replace(adding.plan, node=node, streams=streams)
+    kept = tuple(e for e in adding.plan.events if e.what != plans.ASK)
+    adding.plan = replace(adding.plan, node=node, streams=streams, events=kept)
 
     def events() -> Iterator[Event]:
         began = rng.random()
-        for n in range(_CLIENT_PORTS + rng.randint(2, 16)):
-            ip = "10.3.0.1" if n < 3 or rng.random() < 0.3 else f"10.3.0.{n % 6 + 2}"
+        for n in range(rng.randint(16, 30)):
+            # As few flows of a client as it has ports: others take their turns in between.
+            ip = "10.3.0.77" if n % 4 == 0 else f"10.3.0.{n % 6 + 80}"
             yield adding.ask((ip, 47000 + n), began + 0.05 * n)
-            if rng.random() < 0.4:
-                yield adding.ask((ip, 47000 + n), began + 3.0 + 0.05 * n)
+            for again in range(rng.choice((0, 1, 2))):
+                yield adding.ask((ip, 47000 + n), began + 2.0 + 1.2 * again + 0.03 * n)
 
     return adding.plan_with(events(), 7.0)
 
