@@ -13,8 +13,13 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any, Protocol
 
+from userspace_proxy.dataplane.sockets import IP_RECVTTL, IPV6_RECVHOPLIMIT, IPV6_RECVPKTINFO
+from userspace_proxy.kernel.ip_options import set_ip_option
+from userspace_proxy.kernel.pktinfo import IP_PKTINFO
+
 from ..unit.dataplane.peers import SilentEndpoint
 from ..unit.dataplane.rig import no_descriptors
+from .addresses import ipv6_of
 from .kernel import Kernel
 from .network import ANSWERS, REFUSES, SILENT, Address, Network
 from .sockets import SimulatedSocket
@@ -27,8 +32,6 @@ _SMALL_BYTES = 16 * 1024
 _DEADLINE_TURNS = 30_000
 _PAUSE_S = 0.002
 _QUIET_S = 0.03
-# linux/in.h: datagrams come with their TTL.
-_IP_RECVTTL = 12
 
 
 class System(Protocol):
@@ -70,8 +73,14 @@ class System(Protocol):
     def send_urgent(self, sock: Any, data: bytes) -> None:
         """Send bytes, the last of which is urgent."""
 
-    def receiver(self) -> tuple[Any, Address]:
-        """Return a bound datagram socket that reports hop limits, and its address."""
+    family: int
+    """Of sockets; IPv4 unless a test changes it."""
+
+    def receiver(self, *, is_wildcard: bool = False) -> tuple[Any, Address]:
+        """Return a bound datagram socket that reports hop limits, and an address of it.
+
+        One that is bound to all addresses reports at which one a datagram arrives, too.
+        """
 
     def refusing_address(self) -> Address:
         """Return an address where datagrams are refused."""
@@ -94,6 +103,11 @@ class System(Protocol):
 
 class _Common:
     """What both do in the same way."""
+
+    family: int = _socket.AF_INET
+
+    def _any(self) -> str:
+        return "::" if self.family == _socket.AF_INET6 else "0.0.0.0"
 
     def dial(self: Any, address: Address) -> Any:
         sock = self.socket(_socket.SOCK_STREAM)
@@ -134,7 +148,7 @@ class RealSystem(_Common):
         self._open: list[Any] = []
 
     def socket(self, kind: int) -> Any:
-        sock = _socket.socket(_socket.AF_INET, kind | _socket.SOCK_NONBLOCK)
+        sock = _socket.socket(self.family, kind | _socket.SOCK_NONBLOCK)
         sock.setblocking(False)
         for option in (_socket.SO_SNDBUF, _socket.SO_RCVBUF):
             sock.setsockopt(_socket.SOL_SOCKET, option, _SMALL_BYTES)
@@ -181,11 +195,14 @@ class RealSystem(_Common):
     def send_urgent(self, sock: Any, data: bytes) -> None:
         sock.send(data, _socket.MSG_OOB)
 
-    def receiver(self) -> tuple[Any, Address]:
+    def receiver(self, *, is_wildcard: bool = False) -> tuple[Any, Address]:
         sock = self.socket(_socket.SOCK_DGRAM)
-        sock.setsockopt(_socket.IPPROTO_IP, _IP_RECVTTL, 1)
-        sock.bind(("127.0.0.1", 0))
-        return sock, sock.getsockname()
+        set_ip_option(sock, IP_RECVTTL, IPV6_RECVHOPLIMIT)
+        if is_wildcard:
+            set_ip_option(sock, IP_PKTINFO, IPV6_RECVPKTINFO)
+        own = "::1" if self.family == _socket.AF_INET6 else "127.0.0.1"
+        sock.bind((self._any() if is_wildcard else own, 0))
+        return sock, (own, sock.getsockname()[1])
 
     def refusing_address(self) -> Address:
         sock, address = self.receiver()
@@ -200,9 +217,10 @@ class RealSystem(_Common):
 class _ContractHost:
     """Part of Host: leads dials and datagrams to a simulated socket."""
 
-    def __init__(self, core: Any, behaves: str = ANSWERS) -> None:
+    def __init__(self, core: Any, behaves: str = ANSWERS, at: str = "") -> None:
         self._core = core
         self._behaves = behaves
+        self._at = at
 
     def behaviour(self) -> str:
         if isinstance(self._core, Stream) and self._core.state != LISTENING:
@@ -214,7 +232,7 @@ class _ContractHost:
         self._core.wake(select.EPOLLIN)
 
     def receive(self, payload: bytes, source: Address) -> None:
-        self._core.receive(payload, source, source[0], 64)
+        self._core.receive(payload, source, self._at, 64)
 
 
 class SimulatedSystem(_Common):
@@ -234,7 +252,7 @@ class SimulatedSystem(_Common):
         self._port = 100
 
     def socket(self, kind: int) -> Any:
-        return self._kernel.socket(_socket.AF_INET, kind)
+        return self._kernel.socket(self.family, kind)
 
     def socket_of(self, fd: int) -> Any:
         return self._kernel.socket(_socket.AF_INET, _socket.SOCK_STREAM, 0, fd)
@@ -255,12 +273,15 @@ class SimulatedSystem(_Common):
     def settle(self) -> None:
         self._timeline.run_until(self._timeline.now + 1.0)
 
-    def _bound(self, kind: int) -> tuple[SimulatedSocket, Address]:
+    def _address(self, ip: str, port: int) -> Address:
+        return (ipv6_of(ip) if self.family == _socket.AF_INET6 else ip), port
+
+    def _bound(self, kind: int, *, is_wildcard: bool = False) -> tuple[SimulatedSocket, Address]:
         self._port += 1
-        address = ("10.9.0.1", self._port)
-        sock = self._kernel.socket(_socket.AF_INET, kind)
-        sock.bind(address)
-        self._network.hosts[address] = _ContractHost(sock.core)
+        address = self._address("10.9.0.1", self._port)
+        sock = self._kernel.socket(self.family, kind)
+        sock.bind((self._any(), self._port) if is_wildcard else address)
+        self._network.hosts[address] = _ContractHost(sock.core, at=address[0])
         return sock, address
 
     def listener(self) -> tuple[Any, Address]:
@@ -274,7 +295,7 @@ class SimulatedSystem(_Common):
         return address
 
     def refusing_address(self) -> Address:
-        address = ("10.9.0.3", 1)
+        address = self._address("10.9.0.3", 1)
         self._network.hosts[address] = _ContractHost(None, REFUSES)
         return address
 
@@ -287,8 +308,10 @@ class SimulatedSystem(_Common):
     def send_urgent(self, sock: Any, data: bytes) -> None:
         sock.core.write(data, is_urgent=True)
 
-    def receiver(self) -> tuple[Any, Address]:
-        sock, address = self._bound(_socket.SOCK_DGRAM)
+    def receiver(self, *, is_wildcard: bool = False) -> tuple[Any, Address]:
+        sock, address = self._bound(_socket.SOCK_DGRAM, is_wildcard=is_wildcard)
+        if is_wildcard:
+            set_ip_option(sock, IP_PKTINFO, IPV6_RECVPKTINFO)  # type: ignore[arg-type]
         return sock, address
 
     def close(self) -> None:

@@ -7,14 +7,24 @@ import errno
 import select
 from typing import Any
 
+import pytest
+
 from userspace_proxy.kernel.icmp_errors import keep_icmp_errors, take_icmp_errors
-from userspace_proxy.kernel.pktinfo import ANCILLARY_BYTES, hops_left
+from userspace_proxy.kernel.pktinfo import ANCILLARY_BYTES, Destinations, hops_left
 from userspace_proxy.kernel.socket_memory import packets_lost
 
 from .systems import System
 from .test_kernel_contract import error_of, pending
 
 IN, OUT, ERR = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR
+
+
+@pytest.fixture(
+    autouse=True, params=[_socket.AF_INET, _socket.AF_INET6], ids=["of-ipv4", "of-ipv6"]
+)
+def family(system: System, request: pytest.FixtureRequest) -> None:
+    """Have the kernel's sockets be of a family."""
+    system.family = request.param
 
 
 def connected(system: System, address: Any) -> Any:
@@ -50,6 +60,18 @@ def test_an_answer_reaches_the_connected_socket(system: System) -> None:
     system.until(lambda: system.events_of(client) & IN)
     buffer = bytearray(100)
     assert client.recv_into(buffer) == len(b"answer")
+
+
+def test_an_answer_leaves_from_the_address_at_which_a_datagram_has_arrived(system: System) -> None:
+    server, address = system.receiver(is_wildcard=True)
+    client = connected(system, address)
+    client.send(b"question")
+    system.until(lambda: system.events_of(server) & IN)
+    _, ancillary, source = receive(server)
+    assert hops_left(ancillary[-1]) == 64
+    server.sendmsg([b"answer"], Destinations().of(ancillary).reply, 0, source)
+    system.until(lambda: system.events_of(client) & IN)
+    assert client.recv_into(bytearray(100)) == len(b"answer")
 
 
 def test_a_refusal_is_reported_once_before_anything_else(system: System) -> None:
