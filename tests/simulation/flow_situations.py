@@ -22,7 +22,7 @@ from .network import ANSWERS, DENIED, NO_PROTOCOL, REFUSES, UNREACHABLE
 from .plan import Event, Plan, ServicePlan
 from .udp_situations import Adding
 
-_SHARES = {"alone": 0.06, "crowded": 0.08, "denied": 0.06, "lowered": 0.06, "source ports": 0.06}
+_SHARES = {"alone": 0.04, "crowded": 0.07, "denied": 0.05, "lowered": 0.05, "source ports": 0.05}
 # More than a client's sixteen, and twice more than a Service port's or a network's.
 _PLACES = 34, 40
 
@@ -69,9 +69,9 @@ def _alone(adding: Adding) -> Plan:
             yield adding.behave(endpoint, 1.0 + rng.random(), REFUSES)
             yield adding.behave(endpoint, 4.0, ANSWERS)
         for n in range(8):
-            yield adding.ask((f"10.3.0.{n + 1}", 49001), 1.0 + 14.0 * rng.random())
+            yield adding.ask((f"10.3.0.{n + 1}", 49001), 1.0 + 9.5 * rng.random())
 
-    return adding.plan_with(events(), 16.0)
+    return adding.plan_with(events(), 11.0)
 
 
 def _crowded(adding: Adding) -> Plan:
