@@ -56,6 +56,8 @@ class Choices(Watcher):
         """Dials from this node's address, and for which ports and clients the answer counts."""
         self._wanted: dict[SocketAddress, tuple[dict[Port, None], dict[str, None]]] = {}
         """Probes that must begin in this turn."""
+        self._unsure: set[SocketAddress] = set()
+        """Those of them whose dial may not have failed."""
         self._lacks = 0
         """What the kernel had lacked when the last of them was wanted."""
         self._own: dict[tuple[str, SocketAddress], Span] = {}
@@ -376,7 +378,7 @@ class Choices(Watcher):
             is_of_endpoint = Sure.NO
         port.failed(dial, at, is_silent=is_silent, is_of_endpoint=is_of_endpoint)
         if dial.is_preserved and over is not Sure.YES and own is not Sure.YES:
-            self._want_probe(port, attempt, dial.endpoint)
+            self._want_probe(port, attempt, dial.endpoint, is_sure=is_of_endpoint is Sure.YES)
 
     def _is_own(self, attempt: Attempt, dial: Dial, at: Span) -> Sure:
         """Return whether a failure concerns this client's address only."""
@@ -387,7 +389,9 @@ class Choices(Watcher):
 
     # -- probes ------------------------------------------------------------------------------------
 
-    def _want_probe(self, port: Port, attempt: Attempt, endpoint: SocketAddress) -> None:
+    def _want_probe(
+        self, port: Port, attempt: Attempt, endpoint: SocketAddress, *, is_sure: bool
+    ) -> None:
         """An endpoint that fails at a client's address is asked from this node's (ADR 0070)."""
         if endpoint not in port.model.serving.all_endpoints:
             return
@@ -401,6 +405,10 @@ class Choices(Watcher):
         if self._has_room_for_probe():
             self._lacks = self.world.kernel.lacks
             self._wanted[endpoint] = {port: None}, {attempt.ip: None}
+            if is_sure:
+                self._unsure.discard(endpoint)
+            else:
+                self._unsure.add(endpoint)
 
     def _has_room_for_probe(self) -> bool:
         """Return whether a descriptor is left, besides those that are kept for flows."""
@@ -465,6 +473,8 @@ class Choices(Watcher):
     def _judge_missing_probe(self, endpoint: SocketAddress) -> None:
         if self.world.kernel.lacks != self._lacks:
             self.judge.excuse("probe", "the kernel lacks something")
+        elif endpoint in self._unsure:
+            self.judge.excuse("probe", "the dial may have ended before its time was up")
         else:
             self.judge.violate("probe", f"{endpoint} failed, and wasn't probed")
 
