@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from userspace_proxy.model import SocketAddress
+
 if TYPE_CHECKING:
     from .tcp_ends import Relayed
     from .world import World
@@ -25,7 +27,7 @@ def judge(world: World, number: int, relayed: Relayed | None, line: dict[str, An
     client = world.clients.get(number)
     if attempt is None or client is None or client.stream.local is None:
         return
-    own = "{}:{}".format(*client.stream.local)
+    own = str(SocketAddress(*client.stream.local))
     via = "" if own == str(client.served_as) else own
     wanted = world.services[client.service].label, str(client.dialled), via
     told = line["service"], line["frontend"], line["via"]
