@@ -1,6 +1,7 @@
 """The UDP flows of one data plane: their limit, the end of idle ones, and absent endpoints.
 
-    flow at the client's address ──3 s unanswered──▶ the kernel is asked: is the host there?
+    flow at the client's address ──3 s unanswered──▶ the kernel is asked: is the host there? ─┐
+                                                     ▲──────── 10 s still unanswered ─────────┘
 
 The kernel reports a host that doesn't answer ARP or neighbour discovery to the source of the
 datagram. That is the client, so the error never arrives at this proxy's socket.
@@ -8,7 +9,8 @@ datagram. That is the client, so the error never arrives at this proxy's socket.
 Rule 1: such a host, or the gateway to it, is absent for all clients. A network policy that denies
 one client doesn't make ARP or neighbour discovery fail.
 Rule 2: the kernel is asked only about endpoints of such flows that are unanswered, of which one-way
-protocols have many: 100 times a call at most, some 5 ms. Further flows are left to the next call.
+protocols have many: 100 times a call at most, some 5 ms. Further flows are left to the next call,
+and those that were asked about before come last.
 Rule 3: the network namespace is that of the calling thread.
 """
 
@@ -32,13 +34,16 @@ _SWEEP_S = 1.0
 # later does a further datagram without a refusal count as a success of the endpoint (``udp``).
 WAIT_S = 3.0
 _QUESTIONS_MAX = 100
+# A host may leave later. Its node's pods are removed from EndpointSlices after 40 s or more
+# (kube-controller-manager: node-monitor-grace-period).
+AGAIN_S = 10.0
 # If other programs use so many source ports that none is left, a sixteenth of the flows ends: each
 # datagram that finds none is lost, so there should be few.
 _PORTS_PART = 16
 
 
 class SilentFlows:
-    """The flows of one data plane at client addresses, from their start until they are checked.
+    """The flows of one data plane at client addresses, until they have an answer.
 
     Args:
         absent_hop: Returns the next hop to an address if no host answers for it.
@@ -53,9 +58,11 @@ class SilentFlows:
         self._absent_hop = absent_hop
         self._began: dict[UdpFlow, float] = {}
         """In the order in which they were connected to their endpoints."""
+        self._asked: dict[UdpFlow, float] = {}
+        """In the order in which the kernel was last asked about them."""
 
     def __len__(self) -> int:
-        return len(self._began)
+        return len(self._began) + len(self._asked)
 
     def add(self, flow: UdpFlow, now: float) -> None:
         """Watch a flow that has just been connected to an endpoint."""
@@ -64,26 +71,37 @@ class SilentFlows:
     def discard(self, flow: UdpFlow) -> None:
         """Stop watching a flow. Idempotent."""
         self._began.pop(flow, None)
+        self._asked.pop(flow, None)
 
     def take_absent(self) -> list[UdpFlow]:
         """Return the flows that are due, unanswered, and whose endpoint no host has."""
-        now = self._clock()
         is_absent: dict[str, bool] = {}
-        checked, found = [], []
-        for flow, began in self._began.items():
-            if now - began < WAIT_S:
+        found, present = [], []
+        for flows, wait_s in ((self._began, WAIT_S), (self._asked, AGAIN_S)):
+            checked = self._check(flows, wait_s, is_absent)
+            for flow in checked:
+                del flows[flow]
+                ip = _asked_ip(flow)
+                if ip:
+                    (found if is_absent[ip] else present).append(flow)
+        self._asked.update(dict.fromkeys(present, self._clock()))
+        return found
+
+    def _check(
+        self, flows: dict[UdpFlow, float], wait_s: float, is_absent: dict[str, bool]
+    ) -> list[UdpFlow]:
+        """Return those that are due, as far as questions reach, and add the answers."""
+        now, checked = self._clock(), []
+        for flow, since in flows.items():
+            if now - since < wait_s:
                 break
-            ip = flow.endpoint.ip if flow.endpoint and not flow.has_answer else ""
+            ip = _asked_ip(flow)
             if ip and ip not in is_absent:
                 if len(is_absent) == _QUESTIONS_MAX:
                     break
                 is_absent[ip] = bool(self._absent_hop(ip))
             checked.append(flow)
-            if ip and is_absent[ip]:
-                found.append(flow)
-        for flow in checked:
-            del self._began[flow]
-        return found
+        return checked
 
 
 class UdpFlows:
@@ -139,6 +157,11 @@ class UdpFlows:
         self._timer = (
             self._engine.loop.call_later(_SWEEP_S, self._sweep) if len(self.table) else None
         )
+
+
+def _asked_ip(flow: UdpFlow) -> str:
+    """Return the address about which the kernel is asked for a flow; empty if it isn't."""
+    return flow.endpoint.ip if flow.endpoint and not flow.has_answer else ""
 
 
 def _evict(flow: UdpFlow | None) -> bool:

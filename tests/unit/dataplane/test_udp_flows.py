@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 
 from userspace_proxy.dataplane import Tuning
-from userspace_proxy.dataplane.udp_flows import WAIT_S, SilentFlows
+from userspace_proxy.dataplane.udp_flows import AGAIN_S, WAIT_S, SilentFlows
 from userspace_proxy.dataplane.waiting_room import RETRIES, RETRY_S, WINDOW
 from userspace_proxy.kernel.ephemeral import EPHEMERAL
 from userspace_proxy.model import SocketAddress
@@ -233,6 +233,7 @@ class Node:
     def __init__(self):
         self.clock = Clock()
         self.questions = 0
+        self.absent = {ABSENT.ip}
         self.flows = SilentFlows(self.clock, self._absent_hop)
 
     def add(self, endpoint):
@@ -246,7 +247,7 @@ class Node:
 
     def _absent_hop(self, ip):
         self.questions += 1
-        return "eth0" if ip == ABSENT.ip else ""
+        return "eth0" if ip in self.absent else ""
 
 
 @pytest.fixture
@@ -256,12 +257,31 @@ def node():
 
 def test_an_unanswered_flow_whose_endpoint_no_host_has_is_found_once(node):
     flow = node.add(ABSENT)
-    node.add(PRESENT)
     assert node.take_absent(WAIT_S - 0.1) == []
     assert node.questions == 0, "ARP has had no time to fail"
     assert node.take_absent(0.1) == [flow]
     assert node.take_absent() == []
+    assert (node.questions, len(node.flows)) == (1, 0)
+
+
+def test_an_endpoint_whose_host_leaves_later_is_found_unless_it_has_answered(node):
+    flow, answered = node.add(PRESENT), node.add(PRESENT)
+    assert node.take_absent() == []
+    node.absent.add(PRESENT.ip)
+    answered.has_answer = True
+    assert node.take_absent(AGAIN_S - 0.1) == []
+    assert node.take_absent(0.1) == [flow]
     assert (node.questions, len(node.flows)) == (2, 0)
+
+
+def test_flows_that_were_asked_about_before_come_last(node):
+    for number in range(150):
+        node.add(SocketAddress(f"198.51.100.{number}", 53))
+    assert (node.take_absent(), node.take_absent(0.0), node.questions) == ([], [], 150)
+    node.clock.now += AGAIN_S - WAIT_S
+    later = node.add(ABSENT)
+    assert (node.take_absent(), node.questions) == ([later], 250)
+    assert (node.take_absent(0.0), node.questions) == ([], 301)
 
 
 def test_the_kernel_is_not_asked_about_a_flow_that_was_answered_or_has_ended(node):
@@ -271,12 +291,12 @@ def test_the_kernel_is_not_asked_about_a_flow_that_was_answered_or_has_ended(nod
     assert (node.questions, len(node.flows)) == (0, 0)
 
 
-def test_many_endpoints_are_asked_for_in_turns_and_each_once(node):
+def test_many_endpoints_are_asked_for_in_turns(node):
     for number in range(150):
         for _ in range(2):
             node.add(SocketAddress(f"198.51.100.{number}", 53))
     later = node.add(ABSENT)
     assert node.take_absent() == []
-    assert (node.questions, len(node.flows)) == (100, 101)
+    assert (node.questions, len(node.flows)) == (100, 301)
     assert node.take_absent(0.0) == [later]
-    assert (node.questions, len(node.flows)) == (151, 0)
+    assert (node.questions, len(node.flows)) == (151, 300)
