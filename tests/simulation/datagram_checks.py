@@ -63,6 +63,8 @@ _CHECK_EVERY_S = 0.5
 # A flow is stalled no sooner than that after its last answer, when so many looks have found that
 # its client asks.
 _STALLED_S, _LOOKS = 11.0, 3
+# The kernel is asked so often about the host of a flow that has no answer.
+_ASKED_AGAIN_S = 10.0
 
 
 class DatagramChecks:
@@ -422,9 +424,10 @@ class DatagramChecks:
         absent_s = self.ends.absent_s(flow)
         late_s = LATE_S + self.troubles.stopped_since(flow.began)
         if absent_s:
+            has_left = self.world.network.asked_for[flow.endpoint[0]] > flow.began
             self.judge.check(
                 "absent host",
-                absent_s <= ARP_S + late_s,
+                absent_s <= ARP_S + late_s + (_ASKED_AGAIN_S if has_left else 0.0),
                 lambda: f"{flow.endpoint} is absent for {absent_s:.1f} s, and a flow is there",
             )
 

@@ -244,14 +244,14 @@ class FlowEnds:
     def absent_s(self, flow: Flow) -> float:
         """Return for how long no host has had the endpoint of a flow, which isn't told of it.
 
-        The kernel tells a flow at this node's address. Others are asked about once, some seconds
-        after they began: a host that leaves later than that isn't missed.
+        The kernel tells a flow at this node's address. Others are asked about some seconds after
+        they began, and then now and then.
         """
         since = self._world.network.asked_for.get(flow.endpoint[0])
         is_told = flow.core.local is None or flow.core.local[0] in NODE_IPS
-        if is_told or flow.answered_at is not None or since is None or since > flow.began:
+        if is_told or flow.answered_at is not None or since is None:
             return 0.0
-        return self._world.timeline.now - flow.began
+        return self._world.timeline.now - max(since, flow.began)
 
     def idle_s(self, flow: Flow, *, is_most: bool = False) -> float:
         idle_s = self._world.plan.node.udp_idle_s

@@ -67,6 +67,11 @@ MUTANTS: Mapping[str, Mutant] = {
         "_REJECTED = {errno.EPERM, errno.EACCES, errno.ENOPROTOOPT}",
         "_REJECTED = {errno.EPERM, errno.ENOPROTOOPT}",
     ),
+    "host-that-leaves-later-isnt-missed": Mutant(
+        "udp_flows",
+        "        self._asked.update(dict.fromkeys(present, self._clock()))\n",
+        "",
+    ),
     "flows-to-those-on-standby-stay": Mutant(
         "endpoint_group",
         "        self._end_flows(gone.difference(serving.leaving))\n",

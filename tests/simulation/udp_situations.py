@@ -84,6 +84,8 @@ def _absent(adding: Adding) -> Plan:
     """Clients ask again and again; some were refused by an endpoint before."""
     rng = adding.rng
     adding.keep_addresses()
+    if rng.random() < 0.35:
+        return _leaves_later(adding)
 
     def events() -> Iterator[Event]:
         began = 3.0 * rng.random()
@@ -99,6 +101,25 @@ def _absent(adding: Adding) -> Plan:
                 at += rng.choice((0.4, 1.5, 4.3))
 
     return adding.plan_with(events(), 14.0)
+
+
+def _leaves_later(adding: Adding) -> Plan:
+    """A client goes on sending to an endpoint that answers nothing, and whose host leaves."""
+    rng = adding.rng
+    about = {adding.number, *adding.pool}
+    kept = tuple(e for e in adding.plan.events if about.isdisjoint(e.args[:1]))
+    adding.plan = replace(adding.plan, events=kept)
+
+    def events() -> Iterator[Event]:
+        left = 4.0 + 4.0 * rng.random()
+        for endpoint in adding.pool:
+            yield adding.behave(endpoint, 0.0, SILENT)
+            yield adding.behave(endpoint, left, ABSENT)
+        for n in range(rng.randint(1, 3)):
+            for asked in range(20):
+                yield adding.ask((f"10.3.0.{n + 1}", 44100), 0.3 + 1.1 * asked + 0.1 * n)
+
+    return adding.plan_with(events(), 23.0)
 
 
 def _icmp(adding: Adding) -> Plan:
