@@ -76,7 +76,7 @@ class SilentFlows:
     def take_absent(self) -> list[UdpFlow]:
         """Return the flows that are due, unanswered, and whose endpoint no host has."""
         is_absent: dict[str, bool] = {}
-        found, present = [], []
+        found, present = list[UdpFlow](), list[UdpFlow]()
         for flows, wait_s in ((self._began, WAIT_S), (self._asked, AGAIN_S)):
             checked = self._check(flows, wait_s, is_absent)
             for flow in checked:
