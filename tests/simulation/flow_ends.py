@@ -185,7 +185,9 @@ class FlowEnds:
             is_right = hold is not None and waited_s >= hold.seconds - _EARLY_S
             why = f"{flow.address} waited {waited_s:.3f} s only"
         else:
-            others = [e for e in self._waiting if e.is_waiting and e.group is flow.group]
+            # One that has waited before waits again already.
+            waiting = [e for e in self.waiting() if e is not self._newcomer]
+            others = [e for e in waiting if e.group is flow.group]
             count = len(others)
             is_right = hold is not None and count >= self._world.plan.node.places_of(hold)
             why = f"{flow.address} lost its place, and {count} waited"

@@ -32,6 +32,9 @@ def with_flow_situations(plan: Plan) -> Plan:
     numbers = [n for n, each in enumerate(plan.services) if each.protocol is Protocol.UDP]
     rng = Random(f"{plan.seed}: situations of flows")
     drawn = [name for name, share in _SHARES.items() if rng.random() < share]
+    if plan.node.client_ports and "alone" in drawn:
+        # What an endpoint goes on sending would reach the next flow from the same port.
+        drawn.remove("alone")
     if not (numbers and drawn):
         return plan
     name = rng.choice(drawn)
@@ -133,6 +136,13 @@ def _denied(adding: Adding) -> Plan:
         for endpoint in adding.pool:
             at = 0.1 + 2.5 * rng.random()
             yield adding.behave(endpoint, at, rng.choice(hows))
+            if rng.random() < 0.6:
+                # What is reported, and what a client sends next, are there at once.
+                stop_s = rng.choice((0.05, 0.4))
+                for asked in range(4):
+                    client = f"10.3.0.{asked % 2 + 1}", 53000
+                    yield adding.ask(client, at + 0.001 + 0.3 * stop_s * asked)
+                yield Event(round(at + 0.005, 4), plans.STOP, (stop_s,))
             yield adding.behave(endpoint, at + rng.choice((0.5, 1.5)), ANSWERS)
 
     return adding.plan_with(events(), 6.0)

@@ -58,9 +58,9 @@ class Adding:
         self.service: ServicePlan = plan.services[number]
         self.pool = self.service.pool
 
-    def ask(self, client: Address, at: float, size: int = 0) -> Event:
+    def ask(self, client: Address, at: float, size: int = 0, hops: int = 64) -> Event:
         """Return that a client sends a datagram, of that size if it isn't 0."""
-        return Event(round(at, 4), plans.ASK, (self.number, client, 64, 1, size))
+        return Event(round(at, 4), plans.ASK, (self.number, client, hops, 1, size))
 
     def behave(self, endpoint: SocketAddress, at: float, *how: str) -> Event:
         """Return what datagrams meet at an endpoint from then on."""
@@ -170,7 +170,8 @@ def _large(adding: Adding) -> Plan:
         for n in range(rng.randint(1, 4)):
             at = began + 0.05 + rng.random()
             for _ in range(rng.randint(2, 10)):
-                yield adding.ask((f"10.3.0.{n + 1}", 46000), at, rng.randint(most // 4, most))
+                size, hops = rng.randint(most // 4, most), rng.choice((64, 64, 63))
+                yield adding.ask((f"10.3.0.{n + 1}", 46000), at, size, hops)
                 at += rng.choice((0.0001, 0.02))
 
     return adding.plan_with(events(), 6.0)
@@ -210,7 +211,8 @@ def _ports(adding: Adding) -> Plan:
         began = rng.random()
         for n in range(rng.randint(16, 30)):
             # As few flows of a client as it has ports: others take their turns in between.
-            ip = "10.3.0.77" if n % 4 == 0 else f"10.3.0.{n % 6 + 80}"
+            is_same = n % 2 == 0 and n < 2 * _CLIENT_PORTS
+            ip = "10.3.0.77" if is_same else f"10.3.0.{n % 6 + 80}"
             yield adding.ask((ip, 47000 + n), began + 0.05 * n)
             for again in range(rng.choice((0, 1, 2))):
                 yield adding.ask((ip, 47000 + n), began + 2.0 + 1.2 * again + 0.03 * n)
