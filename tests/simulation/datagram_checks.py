@@ -228,7 +228,8 @@ class DatagramChecks:
     def refused(self, core: DatagramSocket, number: int) -> None:
         """Note that the node is told that an endpoint refuses."""
         flow = self._flows.get(core)
-        if flow is None or flow.closed_at is not None or self.ends.is_closing(flow):
+        if flow is None or flow.cause is not None or self.ends.is_closing(flow):
+            # Of one that has just ended the process reads nothing more.
             return
         now = self.world.timeline.now
         flow.refusals.append((now, number))

@@ -160,7 +160,9 @@ class Evictions:
     def flow_ended(self, line: dict[str, Any]) -> None:
         """Judge a flow that has ended for another one, as its line is written."""
         # Their sockets are closed at the end of the dispatch.
-        flows = [f for f in self._world.datagrams.open_flows() if f not in self._gone]
+        ends = self._world.datagrams.ends
+        open_ = self._world.datagrams.open_flows()
+        flows = [f for f in open_ if f not in self._gone and not ends.is_closing(f)]
         those = [flow for flow in flows if _is_of(flow, line)]
         self._gone = [f for f in self._gone if f.closed_at is None]
         # Those of one client at two of the node's addresses look alike.
@@ -194,7 +196,7 @@ class Evictions:
         flows goes (``flow_table``, rule 3).
         """
         ends, places = self._world.datagrams.ends, self._world.plan.node.max_flows
-        open_ = {f for f in flows if f is victim or not ends.is_closing(f)}
+        open_ = set(flows)
         if any(each.client is None for each in open_):
             self._judge.excuse(HOLDER, "a flow hasn't sent yet")
             return lambda _flow: False

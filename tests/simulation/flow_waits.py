@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 ORACLE = "turn of flows that wait"
 
 _LOOK_S = 0.05
+# Those for which the kernel lacked something are tried again each second.
+_RETRY_S = 1.0
 # What has failed, and isn't ejected, is tried for four of those that wait each second: as many as
 # have room there at most have had their turns by then.
 _TRIED_S = 4.0
-# Those whose turn came while the kernel lacked something have the next one a second later.
-_RETRY_S = 1.0
 
 
 class FlowWaits:
@@ -64,7 +64,7 @@ class FlowWaits:
         troubles = self._world.datagrams.troubles
         if late_s <= troubles.stopped_since(since):
             judge.excuse(ORACLE, "the process was stopped")
-        elif troubles.lacked(since - _RETRY_S) or troubles.was_short(since - _RETRY_S):
+        elif troubles.lacked(since - _RETRY_S) or troubles.was_short(since):
             judge.excuse(ORACLE, "the kernel lacked something")
         else:
             what = f"{len(waiting)} flows wait, and for {now - since:.3f} s an endpoint has room"
