@@ -48,6 +48,8 @@ class Question:
     read_as: int = 0
     """The number of the system call by which the data plane read it."""
     has_waited: bool = False
+    flow: Flow | None = None
+    """In which it was last sent."""
     is_refused: bool = False
     """The kernel refused a call when it was handled, or there was no descriptor for its flow."""
     is_given_up: bool = False

@@ -34,8 +34,8 @@ _SHARES = {
 }
 # As on a node, a datagram of any size fits.
 _BUFFER_BYTES = 4000
-# At least as many as the flows of one client that are added, so that none finds all in use.
-_CLIENT_PORTS = 8
+# More than the flows of one client, so that none finds all in use: sockets are closed a bit later.
+_CLIENT_PORTS, _SAME_CLIENT = 9, 6
 
 
 def with_udp_situations(plan: Plan) -> Plan:
@@ -211,7 +211,7 @@ def _ports(adding: Adding) -> Plan:
         began = rng.random()
         for n in range(rng.randint(16, 30)):
             # As few flows of a client as it has ports: others take their turns in between.
-            is_same = n % 2 == 0 and n < 2 * _CLIENT_PORTS
+            is_same = n % 2 == 0 and n < 2 * _SAME_CLIENT
             ip = "10.3.0.77" if is_same else f"10.3.0.{n % 6 + 80}"
             yield adding.ask((ip, 47000 + n), began + 0.05 * n)
             for again in range(rng.choice((0, 1, 2))):
