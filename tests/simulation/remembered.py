@@ -21,6 +21,11 @@ ORACLE = "remembered"
 _OWN = "userspace_proxy."
 _OF_ONE_CLIENT = (TcpConnection, TcpDial, UdpFlow)
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque)
+_ARRANGED = tuple(
+    f"{_OWN}balance.{name}"
+    for name in ("lanes", "least_connections", "random_choice", "round_robin", "source_hash")
+)
+"""Strategies, which keep what they last chose from until their next choice."""
 _BOUNDED = frozenset(
     {
         # Until the next report; at most CALLS_MAX.
@@ -29,7 +34,6 @@ _BOUNDED = frozenset(
         "AcceptedHeaders._known",
         "Locality._cache",
         "Locality._pairs",
-        "SourceHash._remembered",
         # Pairs of the last minute, at most MAX_PAIRS.
         "Pairs._until",
         # What the node is told.
@@ -83,6 +87,8 @@ def _places(root: object, ips: set[str]) -> Iterator[str]:
             if any(isinstance(each, str) and each in ips for each in parts):
                 yield place
             waiting += [(place, part) for part in parts if not isinstance(part, str | int | float)]
+        elif type(one).__module__ in _ARRANGED:
+            continue
         elif type(one).__module__.startswith(_OWN):
             owner = type(one).__name__
             waiting += [(f"{owner}.{name}", value) for name, value in _attributes(one)]
