@@ -3,6 +3,8 @@
 leaves   an endpoint leaves, its Service changes again and again, and its connections end in time
 dialled  endpoints leave while they are dialled, and answer afterwards
 moved    a listener of one Service accepts for another one, among clients of both
+restarts an endpoint that starts slowly fails, and is back among many clients
+unwatched the kernel lacks something for longer than clients may wait
 pins     more clients are pinned than may be, or memory for pins is short
 observed connections are observed by some filters, with room for few or many records
 probed   an endpoint that refuses a client is asked from this node as clients wait for the kernel
@@ -58,6 +60,8 @@ _ALONE = {
     "weights alone": 0.05,
     "probed": 0.04,
     "pins": 0.05,
+    "restarts": 0.03,
+    "unwatched": 0.03,
 }
 """Of the plans that have none of the situations above."""
 # Numbers below are those of other clients.
@@ -256,7 +260,12 @@ def _leaves(adding: _Adding) -> Plan:
     handling = replace(planned.serving.handling, removal_s=_REMOVAL_S)
     before = Serving(planned.pool, handling=handling)
     left = rng.sample(planned.pool, rng.randint(1, len(planned.pool)))
-    after = Serving(tuple(e for e in planned.pool if e not in left), handling=handling)
+    stay = tuple(e for e in planned.pool if e not in left)
+    after = Serving(stay, handling=handling)
+    if stay and rng.random() < 0.4:
+        # It is on standby from then on.
+        standbys = tuple((endpoint, 1) for endpoint in left)
+        after = Serving(planned.pool, standbys=standbys, handling=handling)
 
     def events() -> Iterator[Event]:
         yield Event(0.0, plans.UPDATE, (number, before))
@@ -504,6 +513,43 @@ def _probed(adding: _Adding) -> Plan:
     return adding.with_events("probed", events(), 6.0, kept)
 
 
+def _restarts(adding: _Adding) -> Plan:
+    """Its share grows from a tenth, as that of a new one does."""
+    rng, number = adding.rng, adding.number(Protocol.TCP)
+    pool = adding.plan.services[number].pool
+    handling = Handling(
+        balance=rng.choice((Balance.ROUND_ROBIN, Balance.LEAST_CONNECTIONS)), slow_start_s=20.0
+    )
+
+    def events() -> Iterator[Event]:
+        yield Event(0.0, plans.UPDATE, (number, Serving(pool, handling=handling)))
+        yield Event(0.0, plans.BEHAVE, (pool[0], (REFUSES,)))
+        yield Event(2.0, plans.BEHAVE, (pool[0], (ANSWERS,)))
+        steps = [(0.05, FINISH, 0)]
+        for n in range(2 * len(pool)):
+            yield adding.client(number, 0.1 + 0.2 * rng.random(), f"10.3.0.{n + 1}", steps)
+        for n in range(10 * len(pool)):
+            yield adding.client(number, 5.5 + 3.0 * rng.random(), f"10.3.0.{n + 1}", steps)
+
+    without = {plans.BEHAVE, plans.DENY, plans.MEMORY, plans.STOP, plans.SKIP}
+    kept = [event for event in adding.others(number) if event.what not in without]
+    return adding.with_events("restarts", events(), 10.0, kept)
+
+
+def _unwatched(adding: _Adding) -> Plan:
+    """Clients that wait for the kernel have their time, too, and are dialled for no more then."""
+    rng, number = adding.rng, adding.number(Protocol.TCP)
+
+    def events() -> Iterator[Event]:
+        at = 0.5 + rng.random()
+        for n in range(6):
+            began = at + 0.6 * rng.random() - 0.2
+            yield adding.client(number, began, f"10.3.0.{n + 1}", [(1.0, SEND, 5)])
+        yield Event(at, plans.LACK, (rng.choice(("watches", "descriptors", "memory")), 4.0))
+
+    return adding.with_events("lacking", events(), 7.0, adding.plan.events)
+
+
 def _pins(adding: _Adding) -> Plan:
     """Pins go, in their order, and clients come back whose pins have stayed, or have gone."""
     rng, plan = adding.rng, adding.plan
@@ -513,7 +559,7 @@ def _pins(adding: _Adding) -> Plan:
         node=replace(
             plan.node,
             max_pins=rng.choice((2, 4, 7)) if is_bound else plan.node.max_pins,
-            memory_bytes=rng.choice((4096, 8192, 32768)),
+            memory_bytes=rng.choice((4096, 8192, 32768, 4 << 20)),
         ),
         features=plan.features if is_bound else plan.features | {"memory"},
     )
@@ -587,4 +633,6 @@ _SITUATIONS_ALONE = {
     "weights alone": _weighs,
     "probed": _probed,
     "pins": _pins,
+    "restarts": _restarts,
+    "unwatched": _unwatched,
 }

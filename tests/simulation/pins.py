@@ -18,18 +18,28 @@ from userspace_proxy.dataplane.memory_pressure import LOW
 from .model import Model, Side
 
 if TYPE_CHECKING:
+    from .tcp_ends import Relayed
     from .world import World
 
-LARGEST, LONGEST, BOUND, FREED, FIRST = (
+LARGEST, LONGEST, BOUND, FREED, FIRST, SPARED = (
     "pins of the largest go",
     "longest unused pin goes",
     "bound of pins",
     "pins are freed",
     "pins before connections",
+    "last ones are spared",
 )
-ORACLES = (LARGEST, LONGEST, BOUND, FREED, FIRST)
+ORACLES = (LARGEST, LONGEST, BOUND, FREED, FIRST, SPARED)
 # Source: docs/internals.md; as much is forgotten in one step.
 _PIN_BYTES, _STEP_PINS = 256, 8192
+# What a connection holds, and which part of the limit all of them may hold anyway.
+_CONNECTION_BYTES, _SPARED_PART = 16 * 1024, 64
+
+
+def _buffered(relayed: Relayed) -> int:
+    """Return how many bytes the sockets of a connection hold."""
+    sides = relayed.left, relayed.right
+    return sum(len(side.inbox) + len(side.outbox) for side in sides)
 
 
 class Pins:
@@ -75,7 +85,7 @@ class Pins:
         """Judge what is freed while memory is short: pins first, no more than needed."""
         limit = self._world.memory
         excess = limit.used() - int(limit.limit * LOW)
-        before = self._count()
+        before, open_ = self._count(), len(self._world.dataplane.connections.open)
         self._is_freeing = True
         try:
             reset: int = shed(*args)
@@ -84,6 +94,13 @@ class Pins:
         freed = before - self._count()
         wanted = min(max(0, math.ceil(excess / _PIN_BYTES)), _STEP_PINS, before)
         self._judge.check(FREED, freed == wanted, f"{freed} of {before} pins were freed")
+        spared = limit.limit // _SPARED_PART // _CONNECTION_BYTES
+        if open_ <= spared and not any(
+            max(each.held(is_up=True), 0) + max(each.held(is_up=False), 0) + _buffered(each)
+            for each in self._world.oracles.ends.open.values()
+        ):
+            why = f"{reset} of {open_} connections were reset, and {spared} are spared"
+            self._judge.check(SPARED, not reset, why)
         if reset:
             why = f"{reset} connections were reset for {excess} B, and there were {before} pins"
             self._judge.check(FIRST, excess > before * _PIN_BYTES, why)
