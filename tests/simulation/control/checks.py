@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.model.serving import Serving
-from userspace_proxy.plane.worker_main import ORPHAN_S
 
 from ..streams import Stream
 from .breaks import PATIENCE_S, SILENT_DIAL_S
@@ -43,10 +42,10 @@ class Checks:
         if process.kind == CONTROL:
             in_force.note_death(process)
         elif process.status == 1 and process.main is not None:
-            may_end = (
-                process.main._worker is None or now - in_force.orphaned_at >= ORPHAN_S - EARLY_S
-            )
-            if not may_end:
+            # One that is to drain ends with its last connection, not because it is alone.
+            is_alone = not world.draining.has_begun(process)
+            was_alone_s = now - in_force.orphaned_at if is_alone else 0.0
+            if process.main._worker is not None and was_alone_s < world.orphan_s - EARLY_S:
                 world.violate(f"{process.name} ended by itself")
         taken = process.kernel.taken
         for client in world.clients:

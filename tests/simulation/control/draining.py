@@ -28,9 +28,12 @@ if TYPE_CHECKING:
 ORACLE = "drains end in time"
 RELIEVED = "predecessors end in time"
 AWAITED = "what drains is awaited, and no longer"
+APPLIED = "predecessors drain once workers have what is in force"
 
 # For a timer and what follows it, each in an iteration of the loop.
 _SLACK_S, _ITERATIONS = 0.1, 10
+# A worker is waited for for a second; and a message is sent a part at a time with less room.
+_ANSWER_S, _SMALL_ROOM = 2.0, 4096
 
 
 class Draining:
@@ -58,6 +61,10 @@ class Draining:
 
         return [(Worker, "_drain", drains)]
 
+    def has_begun(self, worker: Process) -> bool:
+        """Return whether a worker was told to drain."""
+        return worker in self._until
+
     def may_reset(self, worker: Process) -> bool:
         """Return whether a worker's time to drain is over, or it was to end without one."""
         return self._world.timeline.now >= self._until.get(worker, 0.0) - EARLY_S
@@ -69,6 +76,7 @@ class Draining:
         have_run = all(slot.is_running or slot.restarts for slot in control.plane._workers)
         what = f"{control.process.name} serves before its workers do"
         self._world.judgements.check(RELIEVED, have_run, what)
+        self._check_applied(control)
         for process in self._world.machine.alive(WORKER):
             main = process.main
             # One that was told to drain before has another time.
@@ -77,6 +85,26 @@ class Draining:
                 due_s = self._world.plan.drain_s + self._answer_s
                 began = self._world.timeline.now
                 self._world.timeline.after(due_s, self._check_relief, control, process, began)
+
+    def _check_applied(self, control: Control) -> None:
+        """Check that workers have answered, and so have applied all that they were sent."""
+        world, now, judgements = self._world, self._world.timeline.now, self._world.judgements
+        assert control.plane is not None, "it serves"
+        for slot in control.plane._workers:
+            if slot.link is None or not slot.is_running:
+                continue
+            process = world.machine.process_of(slot.link.pid)
+            held_until = max(each.loop.held_until for each in (process, control.process))
+            has_applied = process.is_dead or world.reporting.has_reported(process)
+            if not has_applied and held_until >= now - _ANSWER_S:
+                judgements.excuse(APPLIED, "it was stopped for longer than it is waited for")
+            elif not has_applied and slot.restarts:
+                judgements.excuse(APPLIED, "it has just replaced another one")
+            elif not has_applied and world.plan.speed.room < _SMALL_ROOM:
+                judgements.excuse(APPLIED, "its messages drip")
+            else:
+                what = f"{control.process.name} serves before {process.name} has what it was sent"
+                judgements.check(APPLIED, has_applied, what)
 
     def _check_relief(self, control: Control, process: Process, began: float) -> None:
         world, now = self._world, self._world.timeline.now

@@ -18,7 +18,15 @@ from userspace_proxy.model.serving import Serving
 from ..network import LATE, REFUSES, SILENT, UNREACHABLE
 from ..plan import Event
 from .machine import Speed
-from .message_situations import SEVERAL, SMALL, MessageSituations, draw_limits, draw_version
+from .message_situations import (
+    LONG_DRAIN,
+    LONG_DRAIN_S,
+    SEVERAL,
+    SMALL,
+    MessageSituations,
+    draw_limits,
+    draw_version,
+)
 from .plan import (
     BREAK,
     CLIENT,
@@ -142,12 +150,14 @@ def make_plan(seed: int) -> Plan:
         )
         if SEVERAL in features:
             workers = (own_of_messages.choice([2, 3]),)
+    descriptors = rng.choice([10, 16, 24]) if "few descriptors" in features else 1000
+    drain_s = rng.choice([0.0, 1.0, 5.0])
     return Plan(
         seed,
         features,
         workers=workers,
-        descriptors=rng.choice([10, 16, 24]) if "few descriptors" in features else 1000,
-        drain_s=rng.choice([0.0, 1.0, 5.0]),
+        descriptors=descriptors,
+        drain_s=drain_s if LONG_DRAIN not in features else LONG_DRAIN_S,
         speed=speed,
         services=services,
         events=tuple(sorted(events, key=lambda event: event.at)),
@@ -155,7 +165,7 @@ def make_plan(seed: int) -> Plan:
         control_fates=_draw_fates(rng, 4, 0.7) if "deaths of control processes" in features else {},
         absence_s=own.choice(_ABSENCES_S) if own.random() < _ABSENT else 0.0,
         is_abandoned=own.random() < _ABANDONED,
-        limits=draw_limits(own_of_messages),
+        limits=draw_limits(own_of_messages, features),
         speaks_more=draw_version(own_of_messages),
         calm_at=calm_at,
     )

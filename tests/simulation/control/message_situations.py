@@ -37,6 +37,14 @@ SEVERAL = "several workers"
 SMALL = "messages wait"
 """Features of plans with such situations: two or three workers, and small buffers."""
 
+LONG_DRAIN = "a long drain"
+"""And those with predecessors that drain for longer than they may be alone."""
+LONG_DRAIN_S, _ALONE_S = 20.0, 11
+LATE_PINS = "late pins"
+"""And those with pins that arrive one by one."""
+# Their clients stay for longer than that.
+_STAYS_S = 12.0
+
 _FIRST_CLIENT = 1_800
 _LIMITS = (
     ("_ENDPOINTS_A_MESSAGE", 1),
@@ -50,11 +58,14 @@ _LIMITS = (
 _LIMITED, _SPEAKING_MORE = 0.25, 0.1
 
 
-def draw_limits(rng: Random) -> dict[str, int]:
-    """Return other values of constants of the product, so that messages are divided."""
-    if rng.random() >= _LIMITED:
-        return {}
-    return {name: value for name, value in _LIMITS if rng.random() < 0.5}
+def draw_limits(rng: Random, features: frozenset[str]) -> dict[str, int]:
+    """Return other values of constants of the product: so messages are divided, and times short."""
+    limits = {"ORPHAN_S": _ALONE_S} if LONG_DRAIN in features else {}
+    if LATE_PINS in features:
+        limits["_PINS_A_MESSAGE"] = 1
+    if rng.random() < _LIMITED:
+        limits |= {name: value for name, value in _LIMITS if rng.random() < 0.5}
+    return limits
 
 
 def draw_version(rng: Random) -> bool:
@@ -88,6 +99,9 @@ class MessageSituations:
             (0.06, "kept changes", self.kept_changes, frozenset((SMALL,))),
             (0.06, "an address is added", self.added_address, frozenset((SEVERAL,))),
             (0.06, "waits and ejections pass", self.passing, frozenset()),
+            (0.04, LONG_DRAIN, self.long_drain, frozenset()),
+            (0.04, "hangs again", self.hangs_again, frozenset()),
+            (0.04, LATE_PINS, self.late_pins, frozenset()),
         )
         for share, name, draw, features in situations:
             if self._rng.random() < share:
@@ -172,9 +186,10 @@ class MessageSituations:
     def kept_changes(self) -> Iterator[Event]:
         """Yield that a listener leaves a group whose changes wait, before it has no endpoint."""
         rng = self._rng
-        for _ in range(rng.randint(1, 3)):
+        # The same two each time, so that a listener that has moved leaves again.
+        one, other = (rng.choice(self._tcp or self._numbers) for _ in range(2))
+        for _ in range(rng.randint(1, 4)):
             at = round((self._calm_at + LATE_S - 2.0) * rng.random() + 0.3, 4)
-            one, other = (rng.choice(self._tcp or self._numbers) for _ in range(2))
             for number in range(3):
                 yield Event(at, STOP, (False, number, rng.choice([0.05, 0.2]), False))
             for n, serving in enumerate((self._serving(), self._serving(), self._serving())):
@@ -195,6 +210,33 @@ class MessageSituations:
         yield Event(at + 0.1, KILL, (0,))
         yield Event(at + 1.0, CRASH)
         yield Event(self._calm_at + LATE_S + 1.0, SERVE, (number, serving, (0, 1)))
+
+    def long_drain(self) -> Iterator[Event]:
+        """Yield a crash just after clients that stay for longer than workers may be alone."""
+        at = round(0.3 + max(0.0, self._calm_at - 1.5) * self._rng.random(), 4)
+        for n in range(6):
+            number = self._rng.choice(self._tcp or self._numbers)
+            yield self._client(at + 0.05 * n, number, _STAYS_S)
+        yield Event(at + 0.4, CRASH)
+
+    def late_pins(self) -> Iterator[Event]:
+        """Yield that a Service with affinity goes and comes while its pins arrive."""
+        rng, number = self._rng, self._rng.choice(self._tcp or self._numbers)
+        serving, at = Serving(tuple(rng.sample(ENDPOINTS, 3)), 60), self._at()
+        yield Event(at, SERVE, (number, serving, (0, 1)))
+        for n in range(24):
+            yield self._client(at + 0.2 + 0.01 * n, number)
+        yield Event(at + 0.8, CRASH)
+        for n in range(3):
+            again_at = round(at + 0.85 + 0.02 * n + 0.02 * rng.random(), 4)
+            yield Event(again_at, rng.choice([REMOVE, RENAME]), (number,))
+            yield Event(again_at + rng.choice([0.001, 0.01]), SERVE, (number, serving, (0, 1)))
+
+    def hangs_again(self) -> Iterator[Event]:
+        """Yield that the worker that was started last hangs, and its successor, too."""
+        at = round(0.5 + max(0.0, self._calm_at - 7.0) * self._rng.random(), 4)
+        for n in range(2):
+            yield Event(at + 3.0 * n, STOP, (False, -1, 6.0, True))
 
     def passing(self) -> Iterator[Event]:
         """Yield clients that wait, and endpoints that are ejected, over some reports."""

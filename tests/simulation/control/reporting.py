@@ -180,6 +180,10 @@ class Reporting:
         self._as_of[worker] = max(self._as_of.get(worker, asked_at), asked_at)
         return asked_at
 
+    def has_reported(self, worker: Process) -> bool:
+        """Return whether a report of a worker was read to its end."""
+        return worker in self._as_of
+
     def is_from(self, worker: Process, moment: float) -> bool:
         """Return whether a report of a worker was read that was asked for then, or later."""
         return self._as_of.get(worker, moment - 1.0) >= moment

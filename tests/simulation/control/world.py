@@ -31,7 +31,7 @@ from .counting import (
     Counting,
 )
 from .disturbances import FRESH, KILLED, LEAVES_NONE, Disturbances
-from .draining import AWAITED, RELIEVED, Draining
+from .draining import APPLIED, AWAITED, RELIEVED, Draining
 from .draining import ORACLE as DRAINED
 from .ejections import ORACLE as EJECTED
 from .ejections import SILENCE, Ejections
@@ -86,6 +86,7 @@ ORACLES = (
     DRAINED,
     RELIEVED,
     AWAITED,
+    APPLIED,
     FORMER,
     SHOWN,
     SHOWN_WAITS,
@@ -127,6 +128,8 @@ class World(ProcessWorld[Machine]):
         self.controls: list[Control] = []
         self.workers = 0
         """How many were started."""
+        self.orphan_s = plan.limits.get("ORPHAN_S", ORPHAN_S)
+        """For so long workers serve on alone."""
         self._look_at = 0.0
         """When counters are looked at next."""
         self.came_at = 0.0
@@ -236,7 +239,7 @@ class World(ProcessWorld[Machine]):
         self.note("no control process follows")
         workers = self.machine.alive(WORKER)
         control.process.die(-9)
-        self.run_for(ORPHAN_S - _ENDED_S)
+        self.run_for(self.orphan_s - _ENDED_S)
         have_ended = [each.name for each in workers if each.is_dead]
         self.judgements.check(ALONE, not have_ended, f"{have_ended} ended without orders")
         self.run_for(2 * _ENDED_S)
