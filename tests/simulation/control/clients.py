@@ -11,6 +11,8 @@ from ..streams import OPEN, Stream
 from .files import Watch
 
 if TYPE_CHECKING:
+    from userspace_proxy.dataplane import EndpointGroup
+
     from .world import World
 
 DIALS, WAITS, SERVED, REFUSED, RESET, ENDED = (
@@ -50,6 +52,8 @@ class Client:
         self.state = DIALS
         self.dialled_at = world.timeline.now
         self.endpoint = ""
+        self.group: EndpointGroup | None = None
+        """The one that a worker has accepted it for."""
         self.is_excused = ""
         """Why it may be reset."""
         self.is_looked_at = False

@@ -92,6 +92,7 @@ class Disturbances:
         self._world = world
         self._tasks: list[tuple[Process, Any]] = []
         """Of scrapes, with their control processes."""
+        self._gave_up: set[Process] = set()
         self._nonsense_of: set[int] = set()
         """The process IDs of workers that have sent some."""
 
@@ -160,6 +161,7 @@ class Disturbances:
         if control.is_ending:
             return
         world.note(f"{process.name}: gives up")
+        self._gave_up.add(process)
         control.abandon(exits_after_s)
         longest_s = exits_after_s + _ENDS_S + world.plan.speed.start_s + world.ejections.delay_s
         world.timeline.after(longest_s, self._check_ended, process, longest_s)
@@ -175,6 +177,12 @@ class Disturbances:
         elif not world.is_over:
             names = [each.name for each in left]
             world.judgements.check(LEAVES_NONE, not left, f"{process.name} left {names}")
+
+    def note_start(self, parent: Process) -> None:
+        """Judge that a control process that starts a worker hasn't given up."""
+        has_given_up = parent in self._gave_up
+        what = f"{parent.name} starts a worker, and has ended the others"
+        self._world.judgements.check(LEAVES_NONE, not has_given_up, what)
 
     # -- workers that send what they shouldn't -----------------------------------------------------
 

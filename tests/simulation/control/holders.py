@@ -34,12 +34,15 @@ def has_none(worker: Process, client: Stream) -> bool:
 
 def may_reset(world: World, worker: Process, client: Client) -> bool:
     """Return whether a worker has drained, or serves as an earlier control process had it."""
-    if is_draining(worker):
-        return world.draining.may_reset(worker)
+    if is_draining(worker) and world.draining.may_reset(worker):
+        return True
     control = world.control
     if control is not None and worker.parent is control.process:
         return False
     servings, since = _servings(worker, client.stream), client.dialled_at
+    if client.group is not None:
+        # Its listener may have been closed, or serve another group.
+        servings = [client.group.serving]
     are_quiet = (world.breaks.all_were_quiet(worker, since, each) for each in servings)
     return bool(servings) and all(are_quiet)
 

@@ -115,6 +115,7 @@ class Reporting:
         groups = [each.group for each in listeners if each.sock.core.local == stream.remote]
         for number, group in worker._groups.items():
             if groups and group is groups[0]:
+                client.group = group
                 self._clients.setdefault((process, number), []).append(client)
                 serving = group.serving
                 is_held = serving.has_none and not serving.is_refusing
