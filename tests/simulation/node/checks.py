@@ -358,10 +358,7 @@ class Checks:
 
     def _why_ended(self, client: Client) -> str:
         """Return that a worker of an earlier agent ends with the one that has its place."""
-        agent = self.world.agent
-        if agent is None or not agent.is_ending:
-            return ""
-        if self.hand_overs.is_of_predecessor(client):
+        if self.hand_overs.is_ended_by_successor(client):
             return "an agent ends before its predecessor's workers have drained"
         return ""
 

@@ -36,10 +36,15 @@ class HandOvers:
         served_at = float("inf") if agent is None else self._served_at.get(agent, float("inf"))
         return served_at >= client.dialled_at and self._parent_of(client) is None
 
-    def is_of_predecessor(self, client: Client) -> bool:
-        """Return whether a worker of an earlier agent has taken a client."""
-        agent, parent = self._world.agent, self._parent_of(client)
-        return agent is not None and parent is not None and parent is not agent.process
+    def is_ended_by_successor(self, client: Client) -> bool:
+        """Return whether an agent was told to end after that whose worker has taken a client.
+
+        It may die while it ends, and has told the worker before.
+        """
+        parent = self._parent_of(client)
+        return parent is not None and any(
+            agent.is_ending and agent.process.pid > parent.pid for agent in self._world.agents
+        )
 
     def has_drained(self, client: Client) -> bool:
         """Return whether a client's worker has had its time since a later agent served."""
