@@ -151,12 +151,17 @@ class ListenAddresses:
         yield from self._in_range(ip, None)
 
     def _in_range(self, ip: str, preferred: int | None) -> Iterator[SocketAddress]:
-        """Yield proxy ports to try in turn; taking the next one means that the last is in use."""
+        """Yield proxy ports to try in turn; taking the next one means that the last is in use.
+
+        A preferred one is always tried: clients are led there, and this proxy may hold it already.
+        """
+        is_preferred = preferred is not None and preferred in self._pool.free
         candidates = self._pool.candidates(preferred)
-        while self._tries and (port := next(candidates, None)) is not None:
+        while (self._tries or is_preferred) and (port := next(candidates, None)) is not None:
             yield SocketAddress(ip, port)
-            self._tries -= 1
+            self._tries -= not is_preferred
             self._skipped += 1
+            is_preferred = False
 
 
 def recovered_addresses(

@@ -107,6 +107,14 @@ def test_a_limited_number_of_ports_of_other_programs_is_skipped():
     assert found == list(range(FIRST, FIRST + 2 * listen_addresses._TRIES))
 
 
+def test_a_preferred_port_is_offered_after_all_tries():
+    addresses, frontend = make(Bind.PROXY_PORT), Frontend("10.96.0.1", 80, Protocol.TCP)
+    _, _, others = one(addresses, "10.96.0.2")
+    assert len(list(others.addresses)) == listen_addresses._TRIES
+    _, _, wanted = one(addresses, "10.96.0.1", {frontend: FIRST + 7})
+    assert [address.port for address in wanted.addresses] == [FIRST + 7]
+
+
 def test_all_frontends_share_one_proxy_port():
     addresses = make(Bind.PROXY_PORT)
     plan, key, _ = one(addresses, "10.96.0.1")
