@@ -15,6 +15,7 @@ from ..control.files import CONTROL, WORKER, Port
 from ..control.machine import Process
 from ..streams import Stream
 from .clients import DIALS, DROPPED, ENDED, REFUSED, RESET, SERVED, WAITS, Client
+from .cluster import Floors
 from .families import like
 from .hand_overs import HandOvers
 from .rest_checks import at_of
@@ -23,20 +24,20 @@ from .truth import NO_SERVICE, Claim, Dialled, Expected, Kind, Truth
 
 if TYPE_CHECKING:
     from .agents import AgentRun
-    from .cluster import Floors
     from .world import World
 
-ALLOWED, REFUSAL, DROP, RESETS, ANSWER, OPEN_PORT, OWN_SERVICE, HEALTH = (
+ALLOWED, REFUSAL, DROP, RESETS, ANSWER, WAITED, OPEN_PORT, OWN_SERVICE, HEALTH = (
     "allowed endpoint",
     "refusal",
     "drop",
     "reset",
     "answer in time",
+    "wait for an endpoint",
     "steered to an open port",
     "steered to its own Service",
     "health check port",
 )
-ORACLES = (ALLOWED, REFUSAL, DROP, RESETS, ANSWER, OPEN_PORT, OWN_SERVICE, HEALTH)
+ORACLES = (ALLOWED, REFUSAL, DROP, RESETS, ANSWER, WAITED, OPEN_PORT, OWN_SERVICE, HEALTH)
 
 # A client is served, or told that it isn't, in that time.
 _ANSWERED_S = 3.0
@@ -366,6 +367,8 @@ class Checks:
         judgements = self.world.judgements
         if client.state == ENDED:
             judgements.right(RESETS)
+        elif was != SERVED and any(each.waits_s for each in expected):
+            self._judge_wait(client, expected)
         elif was != SERVED and not all(each.endpoints for each in expected):
             # Without an endpoint at any time it is to be refused or dropped, and never accepted.
             if any(each.endpoints for each in expected):
@@ -380,6 +383,36 @@ class Checks:
         elif not self._excuses(client, RESETS):
             judgements.violate(RESETS, f"{client.name} at {at_of(client)} was reset while it {was}")
 
+    def _judge_wait(self, client: Client, expected: Collection[Expected]) -> None:
+        """Judge the reset of a client that may have waited for an endpoint."""
+        judgements, waited_s = self.world.judgements, self.world.timeline.now - client.dialled_at
+        if waited_s >= min(each.waits_s for each in expected if each.waits_s):
+            judgements.right(WAITED)
+        elif not all(each.waits_s or each.endpoints for each in expected):
+            judgements.excuse(WAITED, "its Service may be another one, or none")
+        elif self.hand_overs.has_drained(client):
+            judgements.excuse(WAITED, "its worker has drained")
+        elif not self._excuses(client, WAITED):
+            what = f"{client.name} at {at_of(client)} was reset after {waited_s:.2f} s"
+            judgements.violate(WAITED, what)
+
+    def _expected_at_last(self, client: Client) -> Collection[Expected]:
+        """Return what a client may get that may have waited for an endpoint, at the end of it."""
+        expected = self._window(client)
+        if all(each.endpoints for each in expected):
+            return expected
+        longest_s = max(each.waits_s for each in expected)
+        waited_s = self.world.timeline.now - max(client.dialled_at, self.world.freshness.calm_at)
+        if client.state == WAITS and waited_s < longest_s + _ANSWERED_S:
+            # Those that come meanwhile are in force, and have it served.
+            at = self.world.timeline.now - _ANSWERED_S - self.world.freshness.bound_s
+            if at >= client.dialled_at:
+                return self._expected(self._moments(Floors(at, at)), client.ip, client.at)
+        elif client.state == WAITS and all(each.waits_s for each in expected):
+            what = f"{client.name} at {at_of(client)} waits for longer than {longest_s:g} s"
+            self.world.judgements.violate(WAITED, what)
+        return expected
+
     def _check_progress(self) -> None:
         world = self.world
         now = world.timeline.now
@@ -390,7 +423,8 @@ class Checks:
             since = max(client.dialled_at, world.freshness.calm_at)
             if client.stream is None or now - since < _ANSWERED_S:
                 continue
-            if all(e.endpoints for e in self._window(client)) and not self._excuses(client, ANSWER):
+            expected = self._expected_at_last(client)
+            if all(e.endpoints for e in expected) and not self._excuses(client, ANSWER):
                 what = f"{client.name} at {at_of(client)} {client.state} for too long"
                 world.judgements.violate(ANSWER, what)
 

@@ -115,11 +115,10 @@ class Freshness:
 
     def __init__(self, now: Callable[[], float], bound_s: float, prompt_s: float) -> None:
         self._now = now
-        self._bound_s = bound_s
         self.calm_at = now()
         """When a disturbance last ended."""
         self._floors = {bound: now() for bound in (bound_s, prompt_s)}
-        self._prompt_s = prompt_s
+        self.bound_s, self._prompt_s = bound_s, prompt_s
 
     def disturb(self, until: float | None = None) -> None:
         """Note that changes may be late until a time, by default only now."""
@@ -140,14 +139,14 @@ class Freshness:
     def floor(self) -> float:
         """Return a time: what was changed up to it is in force now."""
         self._follow()
-        return self._floors[self._bound_s]
+        return self._floors[self.bound_s]
 
     def floors(self) -> Floors:
         """Return that time, and the one of what never waits."""
         self._follow()
-        return Floors(self._floors[self._bound_s], self._floors[self._prompt_s])
+        return Floors(self._floors[self.bound_s], self._floors[self._prompt_s])
 
     @property
     def is_calm(self) -> bool:
         """Whether nothing was disturbed for so long that all that is older is in force."""
-        return self._now() - self.calm_at >= self._bound_s
+        return self._now() - self.calm_at >= self.bound_s

@@ -8,6 +8,7 @@ from random import Random
 from ..control.machine import Speed
 from ..plan import Event
 from .drawing_families import FAMILIES, with_families
+from .drawing_holds import HOLDS, with_holds
 from .drawing_lacks import LACKING, bursts, what_lacks
 from .drawing_outside import OUTSIDE, outside
 from .drawing_restarts import CROWD, CROWDED, KEPT, QUIET, RESTARTS, restarts
@@ -96,6 +97,9 @@ def make_plan(seed: int) -> Plan:
     plan, own = _make_plan(seed), Random(f"{seed}: settings")
     if own.random() < SETTINGS:
         plan = with_settings(own, plan)
+    own = Random(f"{seed}: holds")
+    if own.random() < HOLDS:
+        plan = with_holds(own, plan)
     own = Random(f"{seed}: families")
     return with_families(own, plan) if own.random() < FAMILIES else plan
 

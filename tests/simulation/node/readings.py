@@ -15,6 +15,7 @@ from .plan import Object
 LABEL_PROXY_NAME = "service.kubernetes.io/service-proxy-name"
 LABEL_HEADLESS = "service.kubernetes.io/headless"
 LABEL_SERVICE = "kubernetes.io/service-name"
+HOLD = "userspace-proxy.io/hold"
 WEIGHT, PRIORITY = "userspace-proxy.io/weight", "userspace-proxy.io/priority"
 
 _RESERVED = ("127.0.0.0/8", "169.254.0.0/16", "0.0.0.0/8", "224.0.0.0/3", "::1/128")
@@ -88,6 +89,12 @@ def endpoints_of(item: Object) -> Iterator[Object]:
     is_plain = (weight, priority) == (100, 0)
     for endpoint in item["endpoints"]:
         yield endpoint if is_plain else {**endpoint, "weight": weight, "priority": priority}
+
+
+def hold_of(service: Object) -> float:
+    """Return for how many seconds clients of a Service wait for an endpoint."""
+    text = str(service["metadata"].get("annotations", {}).get(HOLD, "0s"))
+    return float(text.removesuffix("s"))
 
 
 def weight_of(endpoint: Object) -> int:

@@ -28,6 +28,7 @@ from .readings import (
     balancer_ips,
     cluster_ips,
     endpoints_of,
+    hold_of,
     is_in,
     is_reserved,
     is_served,
@@ -68,6 +69,8 @@ class Expected(NamedTuple):
     endpoints: frozenset[tuple[str, int]] = frozenset()
     may_be_refused: bool = False
     may_be_dropped: bool = False
+    waits_s: float = 0.0
+    """It waits for an endpoint that long, and is reset then; 0: it doesn't wait."""
 
 
 NO_SERVICE = Expected("", may_be_refused=True)
@@ -282,13 +285,15 @@ class Truth:
         name = "externalTrafficPolicy" if claim.is_outside else "internalTrafficPolicy"
         is_local = spec.get(name) == "Local"
         endpoints = local if is_local and not (claim.is_outside and is_inside) else everywhere
-        ranges = _ranges_of(claim)
+        ranges, hold_s = _ranges_of(claim), hold_of(claim.service)
         if ranges and not self._admits(ranges, client, claim.service):
             # Without an endpoint the table refuses all clients.
-            is_refusing = not (local if is_local else everywhere)
+            is_refusing = not (local if is_local else everywhere) and not hold_s
             return Expected(claim.name, may_be_refused=is_refusing, may_be_dropped=True)
         if endpoints:
             return Expected(claim.name, endpoints)
+        if hold_s and not everywhere:
+            return Expected(claim.name, waits_s=hold_s)
         return Expected(claim.name, may_be_refused=not everywhere, may_be_dropped=bool(everywhere))
 
     def bars(self, claim: Claim, client: str) -> bool:

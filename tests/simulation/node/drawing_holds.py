@@ -1,0 +1,63 @@
+"""Has clients of some Services wait while these have no endpoint, and endpoints come meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from random import Random
+
+from ..plan import Event
+from .drawing_outside import IN_FORCE_S, client_of, slice_of
+from .plan import DELETE, NODE_IP, OTHER_PODS, OWN_PODS, PUT, Object, Plan
+from .readings import HOLD
+
+HOLDS = 0.08
+"""How many plans have such Services."""
+
+_SECONDS = ("1s", "3s")
+
+
+def with_holds(rng: Random, plan: Plan) -> Plan:
+    """Return a plan where clients of some Services wait."""
+    puts = [item for item in plan.objects if item["kind"] == "Service"]
+    puts += [e.args[0] for e in plan.events if e.what == PUT and e.args[0]["kind"] == "Service"]
+    if not puts:
+        return plan
+    names = {item["metadata"]["name"] for item in puts if rng.random() < 0.7}
+    item = rng.choice(puts)
+    names.add(item["metadata"]["name"])
+
+    def held(item: Object) -> Object:
+        metadata = item["metadata"]
+        if item["kind"] != "Service" or metadata["name"] not in names:
+            return item
+        return {**item, "metadata": {**metadata, "annotations": {HOLD: rng.choice(_SECONDS)}}}
+
+    at = (plan.calm_at - IN_FORCE_S) * rng.random()
+    events = [*plan.events, *_emptied(rng, item, at)]
+    return replace(
+        plan,
+        features=plan.features | {"holds"},
+        objects=tuple(map(held, plan.objects)),
+        events=tuple(
+            Event(event.at, PUT, (held(event.args[0]),)) if event.what == PUT else event
+            for event in sorted(events, key=lambda event: event.at)
+        ),
+    )
+
+
+def _emptied(rng: Random, item: Object, at: float) -> Iterator[Event]:
+    """Have a Service lose its endpoints, and get some while clients wait, or when none does."""
+    metadata, spec = item["metadata"], item["spec"]
+    if not spec.get("clusterIP") or spec["clusterIP"] == "None":
+        return
+    yield Event(at, PUT, (item,))
+    yield Event(at, DELETE, (("EndpointSlice", metadata["namespace"], f"{metadata['name']}-1"),))
+    for _ in range(2):
+        yield Event(at, PUT, (slice_of(item, ()),))
+        at += IN_FORCE_S
+        for _ in range(3):
+            yield client_of(rng, item, at + 0.3 * rng.random(), NODE_IP)
+        at += rng.choice([0.4, 0.4, 2.0, 4.0])
+        yield Event(at, PUT, (slice_of(item, rng.sample(OWN_PODS + OTHER_PODS, 2)),))
+        at += rng.choice([0.0, 0.3, 1.0])
