@@ -9,7 +9,8 @@ from random import Random
 from ..plan import Event
 from .drawing_outside import IN_FORCE_S, client_of, slice_of
 from .plan import DELETE, NODE_IP, OTHER_PODS, OWN_PODS, PUT, Object, Plan
-from .readings import HOLD
+from .readings import HOLD, cluster_ips
+from .shapes import TARGETS
 
 HOLDS = 0.08
 """How many plans have such Services."""
@@ -21,10 +22,11 @@ def with_holds(rng: Random, plan: Plan) -> Plan:
     """Return a plan where clients of some Services wait."""
     puts = [item for item in plan.objects if item["kind"] == "Service"]
     puts += [e.args[0] for e in plan.events if e.what == PUT and e.args[0]["kind"] == "Service"]
-    if not puts:
+    usual = [item for item in puts if _is_usual(item)]
+    if not usual:
         return plan
     names = {item["metadata"]["name"] for item in puts if rng.random() < 0.7}
-    item = rng.choice(puts)
+    item = rng.choice(usual)
     names.add(item["metadata"]["name"])
 
     def held(item: Object) -> Object:
@@ -46,11 +48,15 @@ def with_holds(rng: Random, plan: Plan) -> Plan:
     )
 
 
+def _is_usual(item: Object) -> bool:
+    """Return whether a Service has a cluster IP, and only ports whose targets are known."""
+    names = {port.get("name") for port in item["spec"].get("ports", ())}
+    return bool(cluster_ips(item)) and names <= TARGETS.keys()
+
+
 def _emptied(rng: Random, item: Object, at: float) -> Iterator[Event]:
     """Have a Service lose its endpoints, and get some while clients wait, or when none does."""
-    metadata, spec = item["metadata"], item["spec"]
-    if not spec.get("clusterIP") or spec["clusterIP"] == "None":
-        return
+    metadata = item["metadata"]
     yield Event(at, PUT, (item,))
     yield Event(at, DELETE, (("EndpointSlice", metadata["namespace"], f"{metadata['name']}-1"),))
     for _ in range(2):
