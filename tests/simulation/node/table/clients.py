@@ -182,6 +182,7 @@ class ClientOracles(Known):
         if outcome.kind is not Kind.TO_ENDPOINT or outcome.place is None:
             return
         self._counts[frontend] += 1
+        self._surely_counted[frontend] += self.is_sure
         if isinstance(target, KernelTarget) and target.affinity is not None:
             until = self._node.kernel.now() + target.affinity.timeout_s
             place = client.ip, target.affinity.name

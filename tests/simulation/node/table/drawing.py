@@ -22,7 +22,7 @@ FEATURES = (
     "unrest", "begun anew", "shortages",
 )  # fmt: skip
 _RARE = {
-    "small buffer": 0.06, "lacks": 0.15, "slow": 0.15, "lost answers": 0.12, "neighbour": 0.2,
+    "small buffer": 0.06, "lacks": 0.15, "slow": 0.15, "lost answers": 0.16, "neighbour": 0.2,
     "crowds": 0.3, "takers": 0.2, "unrest": 0.25, "begun anew": 0.2, "shortages": 0.15,
 }  # fmt: skip
 _NETWORKS = {4: ("10.244.0.0/16", "10.1.0.0/16"), 6: ("fd00:244::/32", "fd00:1::/64")}
@@ -191,15 +191,19 @@ class _Drawer:
         """Return a drift that clients meet, and a repair whose answer is lost."""
         rng = self._rng
         drifts = [one for one in self._drifts if one != "policy"]
+        drifts = list(OF_ELEMENTS) if rng.random() < 0.6 else drifts
         number = rng.randrange(1000)
+        clients = [self._silent_client(one) for one in self._last]
         return [
             Step(p.REPAIR),
             Step(p.DRIFT, name=rng.choice(drifts), number=number),
-            *(self._client() for _ in range(6)),
+            *clients,
             Step(p.FAULT, name="lost answer", number=rng.randrange(1000)),
             Step(p.REPAIR),
+            *(replace(one, port=one.port + 10) for one in clients),
             Step(p.LATER, seconds=1.0),
             Step(p.REPAIR),
+            Step(p.COUNT),
         ]
 
     def _before(self) -> list[Step]:
@@ -270,6 +274,8 @@ class _Drawer:
             changes = [Step(p.CHANGE, ((frontend, one),)) for one in (off, other)]
             self._last[frontend] = other
             return [*crowd, changes[0], Step(p.FORGET), changes[1], Step(p.FORGET)]
+        if isinstance(before, KernelTarget) and "drift" in self._has and rng.random() < 0.3:
+            return self._recounted(crowd)
         if rng.random() < 0.5:
             self._last[frontend] = self._target(frontend)
             change = Step(p.CHANGE, ((frontend, self._last[frontend]),))
@@ -284,6 +290,13 @@ class _Drawer:
         others = [replace(one, port=one.port + 10) for one in crowd]
         return [*crowd, Step(p.COUNT), leaves, Step(p.FORGET), returns, *others, Step(p.COUNT)]
 
+    def _recounted(self, crowd: list[Step]) -> list[Step]:
+        """Return steps in which counters begin anew, and count as much as they had before."""
+        rest = [Step(p.LATER, seconds=1.0), Step(p.REPAIR)]
+        flush = Step(p.DRIFT, name="flush counted", number=self._rng.randrange(1000))
+        others = [replace(one, port=one.port + 10) for one in crowd]
+        return [*crowd, Step(p.COUNT), flush, *rest, *rest, *others, Step(p.COUNT)]
+
     def _client(self) -> Step:
         rng = self._rng
         if self._clients and rng.random() < 0.3:
@@ -297,6 +310,13 @@ class _Drawer:
         )
         self._clients.append(step)
         return step
+
+    def _silent_client(self, frontend: Frontend) -> Step:
+        """Return a step in which a client dials a frontend, and isn't answered by an endpoint."""
+        rng, version = self._rng, 6 if ":" in frontend.ip else 4
+        client = rng.choice([n for n, one in enumerate(p.CLIENTS) if one.version == version])
+        number, port = p.FRONTENDS.index(frontend), rng.randint(50_030, 50_033)
+        return Step(p.CLIENT, number=number, client=client, port=port, name="silent")
 
     def _client_that_returns(self) -> list[Step]:
         """Return steps of a client with session affinity that connects anew within the time-out."""

@@ -11,9 +11,10 @@ from ..nf_tables_state import DYNAMIC, MAP, OUTPUT, PREROUTING, Chain, Element, 
 DRIFTS = (
     "delete element", "change element", "add element", "flush set", "flush chain", "delete rule",
     "insert rule", "append rule", "policy", "delete table", "flush ruleset", "delete chain",
-    "delete set", "replace table", "foreign table", "foreign nat", "no foreign table",
+    "delete set", "replace table", "flush counted", "foreign table", "foreign nat",
+    "no foreign table",
 )  # fmt: skip
-OF_ELEMENTS = ("delete element", "change element", "add element", "flush set")
+OF_ELEMENTS = ("delete element", "change element", "add element", "flush set", "flush counted")
 """Those that leave rules, chains and sets as they are."""
 OF_LOOK_UPS = ("flush chain", "delete rule", "delete chain")
 """Those after which a map may be there that no rule looks up."""
@@ -101,6 +102,11 @@ def _flush_set(another: Another, table: Table, rng: Random) -> bool:
     return one is not None and not another.flush_set(table, one.name)
 
 
+def _flush_counted(another: Another, table: Table, rng: Random) -> bool:
+    found = [one for one in table.sets.values() if "counted" in one.name and one.elements]
+    return bool(found) and not another.flush_set(table, rng.choice(found).name)
+
+
 def _chain(another: Another, table: Table, rng: Random, *, with_rules: bool) -> Chain | None:
     found = [one for one in table.chains.values() if bool(one.rules) >= with_rules]
     # The product takes it that no program changes a chain alone that it has just added.
@@ -163,6 +169,7 @@ _CHANGES: dict[str, Callable[[Another, Table, Random], bool]] = {
     "change element": _change_element,
     "add element": _add_element,
     "flush set": _flush_set,
+    "flush counted": _flush_counted,
     "flush chain": _flush_chain,
     "delete rule": _delete_rule,
     "insert rule": _insert_rule,

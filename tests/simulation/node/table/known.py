@@ -50,8 +50,7 @@ class Known:
         self._since: list[Targets] = []
         """Targets of all steps since the tables were right."""
         self.links = KnownLinks(node)
-        self._rounds_in_doubt = 0
-        """How many repairs may still write a table anew, as events were lost, or late."""
+        self._rounds_in_doubt = 0  # Repairs that may write a table anew, as events were lost.
         self.has_lost_now = False
         self.has_failed = False  # The kernel has, within the last step.
         self.has_failed_tracking = False  # So has connection tracking, or an answer was late.
@@ -82,6 +81,7 @@ class Known:
         """Those to endpoints that had left their Service: the kernel may have forgotten them."""
         self._counts: Counter[Frontend] = Counter()
         self._reported: Counter[Frontend] = Counter()
+        self._surely_counted: Counter[Frontend] = Counter()  # Since reported, and all is right.
         self._unsure_counts: set[Frontend] = set()
         """Those whose connections may not be counted as expected."""
         self._released: dict[tuple[str, int], int] = {}
@@ -128,7 +128,7 @@ class Known:
 
     def still_drifted(self) -> None:
         """Note that a drift within this step may not be put right."""
-        self.is_sure, self._why_unsure = False, "drift"
+        self._lose_certainty("drift")
 
     def beside(self, change: Drifted) -> None:
         """Note that another program has changed a table of its own, while ours aren't right."""
@@ -145,11 +145,16 @@ class Known:
 
     def doubt(self, why: str) -> None:
         """Note that a step may be in force in part, until a repair."""
-        self.is_sure, self._why_unsure = False, why
+        self._lose_certainty(why)
         self._doubtful += [dict(self._old), dict(self._new)]
         if why == "a lost answer":
             # Counters may have begun anew, which doesn't show once they are as high as before.
             self._unsure_counts |= set(FRONTENDS)
+
+    def _lose_certainty(self, why: str) -> None:
+        self.is_sure, self._why_unsure = False, why
+        # Their counters may be gone.
+        self._surely_counted.clear()
 
     def candidates(self, applied: Targets) -> list[Targets]:
         """Return all targets that may be in force, in whole or in part."""
@@ -213,8 +218,7 @@ class Known:
         if not self.is_sure:
             self._forget_last()
         self._is_new = True
-        self._counts.clear()
-        self._reported.clear()
+        self._forget_counts()
         # Until then the kernel leads clients by them.
         for place, pins in self._pins.items():
             self._lost_pins.setdefault(place, {}).update(pins)
@@ -236,17 +240,19 @@ class Known:
             # Another program may have deleted what showed where clients were led.
             self._last.clear()
         self._forget_ports()
-        self._counts.clear()
-        self._reported.clear()
+        self._forget_counts()
         self._pins.clear()
         self._lost_pins.clear()
 
     def begin_counts(self) -> None:
         """Note that the process has written its tables for the first time, which are empty."""
         self._is_new = False
-        self._counts.clear()
-        self._reported.clear()
+        self._forget_counts()
         self._lost_pins.clear()
+
+    def _forget_counts(self) -> None:
+        for some in (self._counts, self._reported, self._surely_counted):
+            some.clear()
 
     def _forget_ports(self) -> None:
         self._released.clear()

@@ -35,6 +35,18 @@ MUTANTS: Mapping[str, Mutant] = {
         "        return read_endpoints",
         _NFTABLES,
     ),
+    "counters-that-were-repaired-go-on": Mutant(
+        "kernel_path",
+        "        self._counts.begin_anew(counted[key] for key in keys & counted.keys())\n",
+        "",
+        _NFTABLES,
+    ),
+    "counters-of-an-earlier-call-begin-again": Mutant(
+        "kernel_path", "in repair.added - repair.earlier}", "in repair.added}", _NFTABLES
+    ),
+    "what-a-refused-repair-had-written-is-forgotten": Mutant(
+        "kept_table", "        self._may_be_added.update(added)\n", "", _TABLES
+    ),
     "link-that-is-gone-is-listed": Mutant(
         "node_listings",
         "    if not is_same or len(parsed) != len(before):\n",

@@ -106,11 +106,13 @@ class Oracles(ClientOracles):
                 lambda e=entry: f"{e.flow} to {e.leads_to} was deleted",  # type: ignore[misc]
             )
         conntrack.deleted.clear()
+        if is_forgotten:
+            # Also where something has failed: it may have been something else.
+            self._absent |= dict.fromkeys(set(FRONTENDS) - applied.keys(), self._last_entry())
         if not is_forgotten or self.has_failed_tracking:
             # Nothing is promised until entries were listed and removed without a failure.
             return
         self._unended.clear()
-        self._absent |= dict.fromkeys(set(FRONTENDS) - applied.keys(), self._last_entry())
         for entry in conntrack.entries.values():
             frontend = expecting.frontend_of(entry)
             if entry.number in self._late_resets:
@@ -293,7 +295,11 @@ class Oracles(ClientOracles):
     def refused(self) -> None:
         """Note that a step was undone: what it had removed was written anew."""
         self._note_lost_pins(self._new)
-        self._unsure_counts |= {one for one in self._old if one not in self._new}
+        gone = [one for one in self._old if one not in self._new]
+        self._unsure_counts.update(gone)
+        for frontend in gone:
+            # What was undone has another counter.
+            self._surely_counted.pop(frontend, None)
 
     def counted(self, found: Mapping[Frontend, int] | None, applied: Targets) -> None:
         """Judge what the kernel is said to have counted."""
@@ -305,10 +311,11 @@ class Oracles(ClientOracles):
             )
             return
         for frontend, count in found.items():
+            least = self._reported[frontend] + self._surely_counted.pop(frontend, 0)
             self._judge.check(
                 "counted connections",
-                count >= self._reported[frontend],
-                f"{frontend}: {count} after {self._reported[frontend]}",
+                count >= least,
+                f"{frontend}: {count}, not at least {least}, after {self._reported[frontend]}",
             )
             self._reported[frontend] = count
         for frontend in applied:
@@ -362,6 +369,7 @@ class Oracles(ClientOracles):
             # Its counter is gone.
             del self._counts[frontend]
             self._reported.pop(frontend, None)
+            self._surely_counted.pop(frontend, None)
         used = self._used(applied)
         is_known = self.is_sure and self._was_sure
         for port in self._ever_used - used:
