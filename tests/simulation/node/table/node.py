@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Set
 from random import Random
 from typing import Any
 
@@ -37,7 +37,11 @@ class Died(BaseException):
 class Attempts:
     """What the product's transactions of one step did to each of its tables."""
 
-    def __init__(self) -> None:
+    def __init__(self, may_be_anew: Set[str] = frozenset()) -> None:
+        self.may_be_anew = may_be_anew
+        """Tables whose rules weren't read after they were written, as others changed them then."""
+        self.redefined: set[str] = set()
+        """Those whose rules these transactions have changed."""
         self.refused: Counter[str] = Counter()
         self.done: Counter[str] = Counter()
         self.was_last_refused: dict[str, bool] = {}

@@ -59,6 +59,9 @@ class Oracles(ClientOracles):
             if "/paths" in name and not had_paths:
                 continue
             is_gone = name in attempts.deleted
+            if is_gone and name in attempts.may_be_anew:
+                self._judge.excuse("table stays", "changed while its rules were read")
+                continue
             if is_gone and (attempts.refused or self._doubtful or self.has_lost):
                 why = "lost events" if self.has_lost else "a refusal before"
                 self._judge.excuse("table stays", self._why_unsure if self._doubtful else why)

@@ -17,7 +17,7 @@ from userspace_proxy.steering.base import Target
 
 from ...judgements import Judgements
 from ..conntrack_entries import Flow, Place
-from ..nf_tables_batch import DELETE_TABLE, Event
+from ..nf_tables_batch import DELETE_RULE, DELETE_TABLE, NEW_RULE, Event
 from ..nf_tables_packets import Kind
 from ..nf_tables_seam import installed
 from ..nf_tables_state import INET, Table
@@ -57,6 +57,7 @@ class World:
         self._calls = 0
         self._answers_lost = 0
         self._attempts = Attempts()
+        self._may_be_anew: set[str] = set()
         self._changed_by_others = False
 
     def note(self, text: str) -> None:
@@ -142,7 +143,8 @@ class World:
             new: The targets that it is to bring into force.
         """
         node, oracles = self.node, self.oracles
-        self._attempts, self._changed_by_others, self._calls = Attempts(), False, 0
+        self._attempts = Attempts(frozenset(self._may_be_anew))
+        self._changed_by_others, self._calls = False, 0
         node.another.note_chains()
         oracles.begin(self.applied, self.applied if new is None else new)
         lost, was_sure = node.tables.answers_lost, oracles.is_sure
@@ -182,6 +184,7 @@ class World:
         if self._changed_by_others:
             # Also of what was put right within this step.
             oracles.still_drifted()
+            self._may_be_anew |= self._attempts.redefined
         oracles.has_failed = has_failed
         now = node.tracking_faults - node.injected_tracking
         oracles.has_failed_tracking = now != of_tracking
@@ -249,6 +252,7 @@ class World:
                 self.oracles.repaired_nothing(count)
             if not was_disturbed:
                 self.oracles.settled()
+                self._may_be_anew.clear()
             self.oracles.round_over()
             is_off = "ipv4/ip_forward" in self.node.sysctls.zeros
             found = [str(one) for one in steering.no_kernel_path]
@@ -439,6 +443,7 @@ class World:
         tables = tables_of(events)
         self._attempts.note(tables, is_refused=False)
         self._attempts.deleted |= {e.table for e in events if e.kind == DELETE_TABLE}
+        self._attempts.redefined |= {e.table for e in events if e.kind in (NEW_RULE, DELETE_RULE)}
         if self._is_traced:
             kinds = Counter(f"{event.kind & 0xFF}:{event.table}" for event in events)
             self.note(f"  transaction {dict(kinds)}")
