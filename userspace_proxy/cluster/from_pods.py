@@ -5,6 +5,8 @@
 Rule 1: slices of a Service with a selector are ignored, whether a controller or a user
 has written them: its endpoints are its Pods.
 Rule 2: only Services are derived again whose own object or Pods have changed.
+Rule 3: endpoints of an earlier run stay until the Service's own object was read: until then how it
+selects its Pods isn't known, and one that can't be read stays as it was.
 """
 
 from __future__ import annotations
@@ -49,12 +51,16 @@ class PodEndpoints:
         self._written_for: dict[ServiceKey, set[SliceKey]] = {}
         self._in_store: dict[ServiceKey, set[SliceKey]] = {}
         self._touched: set[ServiceKey] = set()
+        self._unread: set[ServiceKey] = set()
+        """Services of an earlier run whose Pods aren't known until they are read."""
 
     def resume(self, snapshot: Snapshot) -> None:
         """Note what the store has of an earlier run."""
         for key, state in snapshot.services.items():
             self._in_store[key] = {item.key for item in state.slices}
             self._touched.add(key)
+            if self._is_derived(state.service):
+                self._unread.add(key)
 
     def put_service(self, service: Service, selection: PodSelection) -> None:
         """Add a Service, or replace the one of its name; it is put into the store, too."""
@@ -103,7 +109,10 @@ class PodEndpoints:
 
     def settle(self) -> None:
         """Put the slices of what has changed into the store."""
-        wanted = {key: {item.key: item for item in self._slices_of(key)} for key in self._touched}
+        wanted = {
+            key: {item.key: item for item in self._slices_of(key)}
+            for key in self._touched - self._unread
+        }
         # All deletions first: a slice may have changed its Service.
         for key, slices in wanted.items():
             for gone in self._in_store.pop(key, set()) - slices.keys():
@@ -129,6 +138,7 @@ class PodEndpoints:
         return is_selecting(service) and (self._with_headless or not service.is_headless)
 
     def _forget_service(self, key: ServiceKey) -> None:
+        self._unread.discard(key)
         service, _ = self._services.pop(key, (None, None))
         if service is not None and service.selector:
             _discard(self._selecting, (key.namespace, *service.selector[0]), key)

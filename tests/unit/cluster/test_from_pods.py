@@ -175,6 +175,21 @@ def test_what_an_earlier_run_has_left_is_replaced_by_what_is_there_now(cluster):
     assert again.ips() == ["10.244.0.4"]
 
 
+def test_after_a_restart_a_service_that_cannot_be_read_keeps_its_endpoints(cluster):
+    cluster.pods.put_pod(pod())
+    cluster.pods.settle()
+    old = cluster.store.snapshot()
+    again = Cluster()
+    again.store.resume(old)
+    again.pods.resume(old)
+    # Its own object isn't put, because that can't be read.
+    again.pods.put_pod(pod())
+    assert again.ips() == ["10.244.0.3"]
+    again.pods.put_service(service(), TO_8080)
+    again.pods.put_pod(pod("web-2", "10.244.0.4"))
+    assert again.ips() == ["10.244.0.3", "10.244.0.4"]
+
+
 NAMES = st.sampled_from(["web", "db"])
 CHANGES = st.lists(
     st.one_of(
