@@ -126,8 +126,9 @@ class Follower:
     def on_end(self, request: Request) -> None:
         """Note that the last request's response has ended, or has broken off."""
         if request.is_over and request.follows_wrong:
-            # Perhaps before that was read.
-            self.outage.doubt()
+            if request.exchange.error:
+                # Perhaps before that was read.
+                self.outage.doubt()
             return
         request.is_over, request.over_at = True, self.checks.now()
         # A question comes before the end is read; of a watch that broke off, perhaps not even that
@@ -349,8 +350,10 @@ class Follower:
             self._check("list after expiry", is_right, what)
 
     def _check_wait(self, last: Request) -> None:
-        if self.next.wants == "page" or last.is_left:
-            self.retries.note_unknown(has_waited=last.is_left)
+        # A line that isn't the API's, and a reset: which of them it has read isn't known.
+        is_open = bool(last.follows_wrong and last.exchange.error)
+        if self.next.wants == "page" or last.is_left or is_open:
+            self.retries.note_unknown(has_waited=last.is_left or is_open)
             return
         refused = last.exchange if last.question is None else last.question.exchange
         self.retries.check_wait(

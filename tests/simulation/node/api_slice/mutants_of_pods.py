@@ -27,6 +27,9 @@ MUTANTS: Mapping[str, Mutant] = {
     "api-earlier-endpoints-stay": _cluster(
         "            self._in_store[key] = {item.key for item in state.slices}\n", ""
     ),
+    "api-service-that-cannot-be-read-loses-its-endpoints": _cluster(
+        "for key in self._touched - self._unread", "for key in self._touched"
+    ),
     "api-slices-of-pods-that-left-stay": _cluster(
         "            for gone in self._in_store.pop(key, set()) - slices.keys():",
         "            for gone in self._in_store.pop(key, set()) - self._written.keys():\n"

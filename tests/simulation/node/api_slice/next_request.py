@@ -120,7 +120,7 @@ class NextRequest:
         self.wants, self.after_expiry, self.known_at = request.follows_wrong, "", UNKNOWN
         if request.exchange.error:
             # Whether it was read is open.
-            self.wants = "either"
+            self.wants, self.cuts = "either", self.cuts + 1
 
     def _conclude_list(self, request: Request) -> None:
         if request.page is None:

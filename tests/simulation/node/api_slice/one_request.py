@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..api_exchange import Exchange
-from .wrong_answers import follows, page_of
+from .wrong_answers import event_of, follows, page_of
 
 
 class Question:
@@ -120,11 +120,11 @@ class Request:
         if any(len(each) > self._line_bytes for each in (*lines, rest)):
             self.is_too_long, self.follows_wrong = True, "list"
         for line in lines:
-            wrong = follows(bytes(line), self._line_bytes)
-            if wrong and not (self.is_expired or self.went_back):
-                self.follows_wrong = wrong
+            event = event_of(bytes(line), self._line_bytes)
+            if wrong := follows(event):
+                # Unless another one has ended the watch before.
+                self.follows_wrong = "" if self.is_expired or self.went_back else wrong
                 return
-            event = json.loads(line)
             if event["type"] == "ERROR":
                 self.is_expired = event["object"].get("code") == 410
                 continue

@@ -134,7 +134,9 @@ class StatusChecks:
         if len(quiet) < len(self._followers):
             return
         if self._world.plan.from_pods:
-            self._checks.check_pods(snapshot, self._requests.followers["Pod"].copy.now.shown)
+            copies = self._requests.followers
+            unread = copies["Service"].copy.now.unread
+            self._checks.check_pods(snapshot, copies["Pod"].copy.now.shown, unread)
         restarts = sum(each.restarts for each in quiet)
         right = status.restarts == restarts
         self._judgements.check("restarts", right, said(status.restarts, "not", restarts))

@@ -51,14 +51,19 @@ def line(which: str, line_bytes: int) -> bytes:
     return b'{"type": "BOOKMARK", "object": "' + line_bytes * b"x" + b'"}\n'
 
 
-def follows(text: bytes, line_bytes: int) -> str:
-    """Return what has to follow after a line: ``watch`` or ``list``; empty: the watch goes on."""
+def event_of(text: bytes, line_bytes: int) -> dict[str, Any]:
+    """Return the event of a line; empty: it can't be read."""
     if len(text) > line_bytes:
-        return "list"
+        return {}
     try:
-        event = json.loads(text)
+        event: dict[str, Any] = json.loads(text)
     except ValueError:
-        return "list"
+        return {}
+    return event
+
+
+def follows(event: Mapping[str, Any]) -> str:
+    """Return what has to follow after one: ``watch`` or ``list``; empty: the watch goes on."""
     if event.get("type") == "ERROR":
         return "" if event["object"].get("code") == 410 else "watch"
     return "" if event.get("type") in _READ else "list"
