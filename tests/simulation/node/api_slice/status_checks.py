@@ -134,9 +134,10 @@ class StatusChecks:
         if len(quiet) < len(self._followers):
             return
         if self._world.plan.from_pods:
-            copies = self._requests.followers
-            unread = copies["Service"].copy.now.unread
-            self._checks.check_pods(snapshot, copies["Pod"].copy.now.shown, unread)
+            pods, services = (
+                self._requests.followers[kind].copy.now for kind in ("Pod", "Service")
+            )
+            self._checks.check_pods(snapshot, pods.shown, services.unread)
         restarts = sum(each.restarts for each in quiet)
         right = status.restarts == restarts
         self._judgements.check("restarts", right, said(status.restarts, "not", restarts))
