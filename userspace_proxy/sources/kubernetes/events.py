@@ -82,7 +82,9 @@ class Correlator:
                 return
             known = Series(happening, now, now)
         elif not known.is_owed and now - known.last > SERIES_END_S:
-            known = Series(happening, now, now, not_before=known.not_before)
+            series = Series(happening, now, now)
+            series.not_before, series.asked_at = known.not_before, known.asked_at
+            known = series
         else:
             known.happening, known.last = happening, now
             known.count += 1

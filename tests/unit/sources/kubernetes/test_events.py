@@ -102,6 +102,20 @@ def test_a_series_that_is_pushed_out_causes_no_second_request_within_a_minute():
     assert len(asked) == 3 * NAMESPACE_MAX
 
 
+def test_a_series_that_begins_anew_within_a_minute_of_a_request_keeps_its_place():
+    correlator, late = Correlator(), NOW + SERIES_END_S + 1
+    correlator.note(of("shop", "web-0"), NOW)
+    series = only(correlator, NOW)
+    # The server wasn't there before.
+    series.sent, series.asked_at, series.not_before = 1, late - 10, late + 50
+    correlator.note(of("shop", "web-0"), late)
+    for number in range(1, NAMESPACE_MAX + 1):
+        correlator.note(of("shop", f"web-{number}"), late)
+    names = {series.happening.service.name for series in correlator.due(late + 50)}
+    assert len(names) == NAMESPACE_MAX
+    assert "web-0" in names
+
+
 def test_namespaces_take_turns():
     correlator = Correlator()
     for number in range(3):
