@@ -63,8 +63,10 @@ class Shares:
     _full: set[str] = field(default_factory=set)
 
     def keep(self, key: Key) -> None:
-        """Note an object that is kept, whose weight isn't known yet."""
-        self._weights.setdefault(key, 0)
+        """Note an object that is kept and hasn't been read yet; it has the least weight."""
+        if key not in self._weights:
+            self._weights[key] = OBJECT_BYTES
+            self._shares.setdefault(key[0], _Share()).used += OBJECT_BYTES
 
     def kept(self) -> set[Key]:
         """Return what is kept."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from userspace_proxy.sources.kubernetes.shares import Excess, Shares
+from userspace_proxy.sources.kubernetes.shares import OBJECT_BYTES, Excess, Shares
 
 BIG, SMALL = "big", "small"
 
@@ -13,6 +13,17 @@ def test_a_namespace_that_is_full_takes_nothing_of_others():
     assert (shares.is_open((BIG, "a")), shares.is_open((BIG, "d"))) == (True, False)
     assert shares.take((SMALL, "a"), 80)
     assert shares.kept() == {(BIG, "a"), (BIG, "b"), (SMALL, "a")}
+
+
+def test_what_an_earlier_run_has_kept_takes_its_place_before_its_weight_is_known():
+    shares = Shares(3 * OBJECT_BYTES)
+    shares.keep((BIG, "a"))
+    shares.keep((BIG, "a"))
+    assert shares.take((BIG, "b"), 2 * OBJECT_BYTES)
+    assert not shares.take((BIG, "c"), OBJECT_BYTES)
+    assert shares.take((BIG, "a"), OBJECT_BYTES)
+    shares.drop((BIG, "a"))
+    assert shares.take((BIG, "c"), OBJECT_BYTES)
 
 
 def test_what_is_kept_stays_kept_until_it_does_not_fit_itself():
