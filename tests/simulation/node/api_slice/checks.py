@@ -7,6 +7,8 @@ from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 from userspace_proxy.cluster import Snapshot
+from userspace_proxy.cluster.store import ServiceState
+from userspace_proxy.model import ServiceKey
 from userspace_proxy.sources.kubernetes import KubernetesSource
 
 from ..api_client import SimulatedClient
@@ -17,7 +19,7 @@ from .node_lists import ORACLES as ORACLES_OF_NODE_LISTS
 from .node_lists import NodeLists
 from .plan import NODE
 from .pods import expected_slices, is_derived, shown_slices
-from .reading import HIDDEN, Key, Shown, shown, stamp_of, weight
+from .reading import HIDDEN, Key, Shown, service_of, shown, stamp_of, weight
 from .requests import RequestChecks, is_check
 from .share_checks import LIMITED, check_shares, said
 from .status_checks import StatusChecks
@@ -36,6 +38,7 @@ ORACLES = (
     "same objects",
     "orphans",
     "from Pods",
+    "order",
     "rejected",
     "copy",
     "up to date",
@@ -64,6 +67,8 @@ ORACLES = (
     "backoff",
     "at once",
     "rate",
+    "content of an Event",
+    "object of an Event",
     "Events apart",
     "Events denied",
     "Events of a series",
@@ -304,11 +309,28 @@ class Checks:
         for of, state in snapshot.services.items():
             service = self.items.get(stamp_of(state.service))
             if service is None or not is_derived(service):
+                self._check_written(of, state)
                 continue
             right, found = expected_slices(service, pods[of.namespace]), shown_slices(state)
             stays = Key("Service", *of) in unread and of in earlier
             is_right = found == right or (stays and found == shown_slices(earlier[of]))
             self.judgements.check("from Pods", is_right, said(of, found, "not", right))
+
+    def _check_written(self, of: ServiceKey, state: ServiceState) -> None:
+        """Check the endpoints of a Service that aren't derived from Pods."""
+        follower = self._requests.followers["EndpointSlice"]
+        if follower.asks or follower.open_watch is None or not follower.copy.is_exact:
+            return
+        copy = follower.copy.now
+        right = {
+            key.name
+            for key, number in copy.shown.items()
+            if (key.namespace, service_of(self.items[number])) == of
+        }
+        unsure = {key.name for key in (*copy.unread, *copy.open) if key.namespace == of.namespace}
+        found = {item.key.name for item in state.slices}
+        is_right = found - unsure == right - unsure
+        self.judgements.check("from Pods", is_right, said(of, found, "not", right))
 
     def _check_orphans(self, snapshot: Snapshot) -> None:
         both = [key for key in snapshot.orphans if key in snapshot.services]
@@ -335,6 +357,9 @@ class Checks:
     def _check_same_objects(self, before: Snapshot, snapshot: Snapshot) -> None:
         for key, state in snapshot.services.items():
             old = before.services.get(key)
+            if old is not state:
+                names = [item.key for item in state.slices]
+                self.judgements.check("order", names == sorted(names), said(key, "has", names))
             if old is not None and old is not state:
                 self.judgements.check(
                     "same objects", old != state, said(key, "is equal, and another")

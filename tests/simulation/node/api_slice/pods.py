@@ -62,6 +62,10 @@ def draw_pods(draft: Draft) -> list[dict[str, Any]]:
 def add_selection(rng: Random, item: dict[str, Any]) -> None:
     """Have a Service select its endpoints in another way than the usual one."""
     spec = item["spec"]
+    if rng.random() < 0.15:
+        # Its endpoints are those that are written.
+        spec["clusterIP"] = "None"
+        spec.pop("clusterIPs", None)
     spec["ipFamilies"] = rng.choice(_FAMILIES)
     if rng.random() < 0.3:
         spec["publishNotReadyAddresses"] = True

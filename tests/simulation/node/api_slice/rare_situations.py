@@ -48,6 +48,8 @@ class RareSituations:
             self._make_room()
         if rng.random() < 0.08:
             self._deny_this_node_first()
+        if self.draft.has("events") and self.draft.chaos_s > 600.0 and rng.random() < 0.5:
+            self._outlast_series()
         if rng.random() < 0.15:
             for _ in range(rng.choice((1, 1, 3))):
                 self._answer_wrongly(rng.uniform(0.0, self.draft.chaos_s))
@@ -73,6 +75,17 @@ class RareSituations:
         at += rng.choice((0.0, 0.01, 1.0))
         for name in names[-2:]:
             self.draft.put(at, items[name])
+
+    def _outlast_series(self) -> None:
+        """Have Events be unavailable until their series have ended, and happen again soon after."""
+        rng = self.draft.rng
+        at, number = rng.uniform(0.0, 200.0), rng.randrange(4)
+        for server in (0, 1):
+            self.draft.step(at, "refuse", server, 503, 350.0, "events", 0)
+        for reason in range(30, 34):
+            self.draft.step(at + 0.1, "happen", reason, number)
+            # It is tried once a minute.
+            self.draft.step(at + rng.uniform(362.0, 415.0), "happen", reason, number)
 
     def _answer_wrongly(self, at: float) -> None:
         """Have a watch be sent what isn't the API's, or a list be answered by it."""
@@ -105,8 +118,14 @@ class RareSituations:
             self.draft.step(at, "refuse", server, 403, 3.0, "nodes", 0)
         if not is_first:
             self.draft.step(at, "agent-restart", rng.random() < 0.7)
+        later = at + 2.9
+        if rng.random() < 0.4:
+            # It is read between them.
+            later += 15.0
+            self.draft.step(later, "cut", 0)
+            self.draft.step(later, "cut", 1)
         for server in (0, 1):
-            self.draft.step(at + 2.9, "refuse", server, rng.choice((500, 503)), 60.0, "nodes", 0)
+            self.draft.step(later, "refuse", server, rng.choice((500, 503)), 60.0, "nodes", 0)
         for _ in range(rng.choice((1, 3))):
             kind = rng.choice(("Service", "EndpointSlice"))
             self._put_of(kind, min(at + rng.uniform(10.0, 20.0), self.draft.chaos_s))

@@ -8,13 +8,17 @@ Rule 2: a namespace with many of them doesn't keep another one from its turn.
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from userspace_proxy.model import ServiceKey
 from userspace_proxy.sources.base import Happening
 
 from ..api_exchange import Exchange
 from ..api_requests import target_of
+from .plan import NODE
+from .reading import stamp_of
 from .share_checks import said
 
 if TYPE_CHECKING:
@@ -27,7 +31,6 @@ _FORBIDDEN_S = 600.0
 # each a minute apart.
 _AGAIN_S = 200.0
 _NAMESPACE_MAX = 50
-_ENDED_S = 360.0
 _NEVER = float("-inf")
 # Turns of an event loop, and what is between two requests.
 _SOON_S = 1.0
@@ -50,6 +53,8 @@ class _Told:
     """When the source has sent something last."""
     last: float = _NEVER
     """When it happened last."""
+    note: str = ""
+    """Of the last time."""
     has_failed: bool = False
     """The last request for it did, so it is tried again."""
 
@@ -67,8 +72,6 @@ class RecordingChecks:
         self._told: dict[tuple[str, str], _Told] = defaultdict(_Told)
         self._kept: dict[str, dict[tuple[str, str], _Told]] = {"default": {}, "shop": {}}
         """What has a place, by the namespace of its Event; what happened last is last."""
-        self._is_unsure = False
-        """Which series gave up its place isn't certain."""
         self._asked: dict[str, deque[float]] = defaultdict(deque)
         """When something was sent in the last minute, by namespace."""
         self._passed: Counter[str] = Counter()
@@ -96,6 +99,7 @@ class RecordingChecks:
         told = self._told[key]
         told.count += 1
         if self._keep(key, told):
+            told.note = happening.note
             told.since_start += 1
             told.since_deleted += 1
 
@@ -104,8 +108,6 @@ class RecordingChecks:
         now, kept = self._world.now, self._kept[_namespace_of(key[1])]
         if key not in kept and len(kept) >= _NAMESPACE_MAX:
             quiet = [each for each, known in kept.items() if now - known.asked_at >= _EVERY_S]
-            # A series that has ended and begins anew may give up its place at once.
-            self._is_unsure |= any(now - known.last > _ENDED_S for known in kept.values())
             if not quiet:
                 return False
             kept.pop(quiet[0]).since_start = 0
@@ -145,6 +147,7 @@ class RecordingChecks:
         self._last = now
         if body.get("reason"):
             self._series[name] = body["reason"], body["regarding"]["name"]
+            self._check_content(body)
         key = self._series[name]
         told, namespace = self._told[key], _namespace_of(key[1])
         own = now - told.asked_at
@@ -155,6 +158,40 @@ class RecordingChecks:
         check("Events denied", is_right, said(silent_s, "s after one was denied in", namespace))
         self._exchange = exchange
         self._check_share(namespace)
+
+    def _check_content(self, event: Mapping[str, Any]) -> None:
+        """Judge what a new Event says, and of what."""
+        regarding, reason = event["regarding"], event["reason"]
+        right = {
+            "note": self._told[reason, regarding["name"]].note,
+            "action": "Try",
+            "type": "Warning",
+            "reportingController": "userspace-proxy",
+            "reportingInstance": NODE,
+        }
+        found = {key: event.get(key) for key in right}
+        check = self._world.judgements.check
+        check("content of an Event", found == right, said(found, "not", right))
+        uid, uids = regarding.get("uid", ""), self._uids_of(regarding)
+        if uids:
+            check("object of an Event", uid in uids, said(regarding, "has", uids))
+
+    def _uids_of(self, regarding: Mapping[str, Any]) -> set[str]:
+        """Return what may be taken for an object's uid; empty: that isn't known."""
+        if regarding["kind"] == "Node":
+            return {NODE}
+        snapshot = self._world.published
+        name = regarding["name"]
+        state = snapshot and snapshot.services.get(ServiceKey(regarding["namespace"], name))
+        if not state:
+            return set()
+        # Of the object that is shown, or of one that was written since.
+        number = stamp_of(state.service)
+        return {
+            item["metadata"].get("uid", "")
+            for stamp, item in self._world.checks.items.items()
+            if stamp >= number and item["kind"] == "Service" and item["metadata"]["name"] == name
+        }
 
     def _check_share(self, namespace: str) -> None:
         """Judge how many requests a namespace causes, and whose turn it is."""
@@ -204,7 +241,7 @@ class RecordingChecks:
         if exchange is not None and exchange.is_closed:
             # It was given up, some time ago.
             self._be_idle(exchange)
-        if self._exchange is not None or now - self._idle_since < _SOON_S or self._is_unsure:
+        if self._exchange is not None or now - self._idle_since < _SOON_S:
             return
         for namespace, kept in self._kept.items():
             if now - self._forbidden_at.get(namespace, _NEVER) < _FORBIDDEN_S + _EVERY_S:
@@ -229,12 +266,11 @@ class RecordingChecks:
             forbidden_at = self._forbidden_at.get(_namespace_of(key[1]), float("-inf"))
             is_late = now - forbidden_at < _FORBIDDEN_S + _AGAIN_S
             # What was told to a process that has died may have been sent before.
-            is_lost = told.is_rejected or is_late or self._is_unsure
+            is_lost = told.is_rejected or is_late
             least = 0 if is_lost else min(told.since_start, told.since_deleted)
             is_right = least <= found[key] <= told.count
             if is_right and found[key] != told.count and is_lost:
                 reason = "they were rejected" if told.is_rejected else "they were forbidden"
-                reason = "which has ended" if self._is_unsure else reason
                 judgements.excuse("Events counted", reason)
             else:
                 judgements.check(
