@@ -67,8 +67,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "api-share-of-all": _source(
         "shares",
-        "self._shares.setdefault(key[0], _Share())",
-        'self._shares.setdefault("", _Share())',
+        "share = self._shares.setdefault(key[0], _Share())",
+        'share = self._shares.setdefault("", _Share())',
     ),
     "api-position-of-the-last-page": _source(
         "position",
