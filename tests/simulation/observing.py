@@ -74,9 +74,9 @@ class Observing:
         most = self._world.plan.node.records
         self._judge.check(ROOM, len(records) <= most, f"{len(records)} records, not {most}")
         lines = defaultdict[tuple[object, ...], list[Line]](list)
-        for line in self._lines:
+        for each in self._lines:
             # Two flows of a client, to two of the node's addresses, may end as one.
-            lines[line["client"], line["duration_s"], line["cause"]].append(line)
+            lines[each["client"], each["duration_s"], each["cause"]].append(each)
         seen: Counter[tuple[str, ConnectionEvent]] = Counter()
         found: list[Line] = []
         for one in records:
@@ -85,7 +85,7 @@ class Observing:
             self._judge.check(IS_ASKED, is_asked, f"{one.client} is in no filter: {one}")
             if one.event in (ConnectionEvent.ENDED, ConnectionEvent.REFUSED) and one.cause:
                 similar = lines[one.client, fields["duration_s"], one.cause]
-                line = next((each for each in similar if fields.items() <= each.items()), None)
+                line = next((like for like in similar if _has(like, fields)), None)
                 if line is None and not similar and one.kind == "flow":
                     # It isn't over: none served it at that moment.
                     self._judge.excuse(IS_LINE, "a flow that isn't over was refused")
@@ -134,6 +134,10 @@ class Observing:
             others = max((n for each, n in alone.items() if each != one), default=0)
             why = f"{one} had no room for {left_out[one]}, and has {own} records; another {others}"
             self._judge.check(SHARES, own >= others - 1, why)
+
+
+def _has(line: Line, fields: Mapping[str, object]) -> bool:
+    return all(line[name] == value for name, value in fields.items())
 
 
 def _takes(one: ConnectionFilter, line: Line, event: ConnectionEvent | None) -> Sure:
