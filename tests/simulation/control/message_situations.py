@@ -30,6 +30,7 @@ from .plan import (
     SERVE,
     STOP,
     SWAP,
+    TAKE,
     ServicePlan,
 )
 
@@ -41,7 +42,8 @@ LONG_DRAIN = "a long drain"
 """And those with predecessors that drain for longer than they may be alone."""
 LONG_DRAIN_S, _ALONE_S = 20.0, 11
 LATE_PINS = "late pins"
-"""And those with pins that arrive one by one."""
+"""And those with pins that arrive one by one, some after new workers have started."""
+_PINS_PAUSE_S = 0.02
 # Their clients stay for longer than that.
 _STAYS_S = 12.0
 
@@ -58,11 +60,11 @@ _LIMITS = (
 _LIMITED, _SPEAKING_MORE = 0.25, 0.1
 
 
-def draw_limits(rng: Random, features: frozenset[str]) -> dict[str, int]:
+def draw_limits(rng: Random, features: frozenset[str]) -> dict[str, float]:
     """Return other values of constants of the product: so messages are divided, and times short."""
-    limits = {"ORPHAN_S": _ALONE_S} if LONG_DRAIN in features else {}
+    limits: dict[str, float] = {"ORPHAN_S": _ALONE_S} if LONG_DRAIN in features else {}
     if LATE_PINS in features:
-        limits["_PINS_A_MESSAGE"] = 1
+        limits |= {"_PINS_A_MESSAGE": 1, "_PINS_PAUSE_S": _PINS_PAUSE_S}
     if rng.random() < _LIMITED:
         limits |= {name: value for name, value in _LIMITS if rng.random() < 0.5}
     return limits
@@ -91,7 +93,7 @@ class MessageSituations:
         """Yield the features and events of those that this plan has."""
         situations: Sequence[tuple[float, str, Callable[[], Iterator[Event]], frozenset[str]]] = (
             (0.12, "scrapes", self.scrapes, frozenset()),
-            (0.04, "reports in a row", self.reports_in_a_row, frozenset()),
+            (0.04, "reports in a row", self.reports_in_a_row, frozenset((LATE_PINS,))),
             (0.05, "gives up", self.gives_up, frozenset()),
             (0.05, "nonsense", self.nonsense, frozenset()),
             (0.08, "unasked messages", self.unasked, frozenset()),
@@ -102,6 +104,7 @@ class MessageSituations:
             (0.04, LONG_DRAIN, self.long_drain, frozenset()),
             (0.04, "hangs again", self.hangs_again, frozenset()),
             (0.04, LATE_PINS, self.late_pins, frozenset()),
+            (0.08, "another program tries", self.others_try, frozenset()),
         )
         for share, name, draw, features in situations:
             if self._rng.random() < share:
@@ -133,6 +136,8 @@ class MessageSituations:
     def reports_in_a_row(self) -> Iterator[Event]:
         """Yield that a stopped worker is asked for many reports, and its control process dies."""
         rng, at = self._rng, self._at()
+        # Nothing is read after the last pins.
+        yield from self._pinned(at - 0.3, rng.choice(self._tcp or self._numbers))
         for number in range(3):
             yield Event(at, STOP, (False, number, rng.choice([0.3, 0.6]), False))
         for n in range(12):
@@ -222,15 +227,28 @@ class MessageSituations:
     def late_pins(self) -> Iterator[Event]:
         """Yield that a Service with affinity goes and comes while its pins arrive."""
         rng, number = self._rng, self._rng.choice(self._tcp or self._numbers)
-        serving, at = Serving(tuple(rng.sample(ENDPOINTS, 3)), 60), self._at()
-        yield Event(at, SERVE, (number, serving, (0, 1)))
-        for n in range(24):
-            yield self._client(at + 0.2 + 0.01 * n, number)
+        serving, at = self._serving(affinity_s=60), self._at()
+        yield from self._pinned(at, number)
         yield Event(at + 0.8, CRASH)
         for n in range(3):
             again_at = round(at + 0.85 + 0.02 * n + 0.02 * rng.random(), 4)
             yield Event(again_at, rng.choice([REMOVE, RENAME]), (number,))
             yield Event(again_at + rng.choice([0.001, 0.01]), SERVE, (number, serving, (0, 1)))
+
+    def others_try(self) -> Iterator[Event]:
+        """Yield another program that binds the port of a Service that refuses, if it can."""
+        rng = self._rng
+        for number in rng.sample(self._numbers, min(2, len(self._numbers))):
+            at = self._at() + rng.choice([0.0, LATE_S - 2.0])
+            yield Event(at, SERVE, (number, Serving(), (0, 1)))
+            yield Event(round(at + 0.01 + 0.5 * rng.random(), 4), TAKE, (number, 0, 0.5))
+            yield Event(at + 1.2, SERVE, (number, self._serving(), (0, 1)))
+
+    def _pinned(self, at: float, number: int) -> Iterator[Event]:
+        """Yield clients of a Service with affinity, which workers have pins of."""
+        yield Event(at, SERVE, (number, self._serving(affinity_s=60), (0, 1)))
+        for n in range(24):
+            yield self._client(at + 0.05 + 0.01 * n, number)
 
     def hangs_again(self) -> Iterator[Event]:
         """Yield that the worker that was started last hangs, and its successor, too."""

@@ -78,7 +78,7 @@ class Plan:
     """By the order in which control processes are started."""
     absence_s: float
     """After a control process has died, before calm, until another one starts."""
-    limits: Mapping[str, int] = field(hash=False)
+    limits: Mapping[str, float] = field(hash=False)
     """Other values of the product's constants, by their names."""
     speaks_more: bool
     """Workers send the next control process messages of another version."""

@@ -148,7 +148,7 @@ def installed(
     rng: Random,
     *,
     descriptors: int,
-    constants: Mapping[str, int],
+    constants: Mapping[str, float],
     watching: Sequence[tuple[Any, str, Any]] = (),
 ) -> Iterator[None]:
     """Have the product call a simulated node while this lasts.

@@ -59,6 +59,7 @@ _LOOK_S = 0.5
 # For clients of a node at rest to be served, for what was counted to be reported, and for an end.
 _SERVED_S, _REPORTED_S, _ENDED_S = 3.0, 7.0, 6.0
 _CLIENTS_IN_CALM = 6
+HELD = "ports in force are held"
 _LACKS = {plans.NO_START, plans.SHORT, plans.TAKE}
 _FAULTS = {plans.CRASH, plans.HAND_OVER, plans.END, plans.STOP, plans.BREAK, *_LACKS}
 """What doesn't happen any more when it is calm."""
@@ -108,6 +109,7 @@ ORACLES = (
     LEAVES_NONE,
     KILLED,
     PASSED_ON,
+    HELD,
 )
 """Those that judge in each campaign."""
 
@@ -395,8 +397,15 @@ class World(ProcessWorld[Machine]):
         """Have another program bind an address of a Service, if nothing has it."""
         desired = self.desired[number]
         at, is_tcp = desired.addresses[place], desired.planned.protocol is Protocol.TCP
-        if self.machine.take_port((at.ip, at.port), is_tcp=is_tcp, for_s=seconds):
+        is_free = self.machine.take_port((at.ip, at.port), is_tcp=is_tcp, for_s=seconds)
+        if is_free:
             self.note(f"another program has {at} for {seconds:g} s")
+        control = self.control
+        if control is None or control.plane is None or control.is_ending or at in control.failures:
+            return
+        if self.in_force.at(at) is not None and at not in self.in_force.lost:
+            what = f"another program can bind {at}, which {control.process.name} serves"
+            self.judgements.check(HELD, not is_free, what)
 
     def _swap(self, first: int, second: int) -> None:
         """Have two Services exchange their first addresses, which have the same keys."""
