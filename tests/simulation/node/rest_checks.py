@@ -7,20 +7,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from ..control.files import WORKER
+from ..control.machine import Process
 from .clients import DIALS, ENDED, SERVED, Client
 from .families import like
+from .hand_overs import labels_of
 from .plan import NODE_PORTS
 
 if TYPE_CHECKING:
     from .world import World
 
-AT_REST, CALM, LEFT, NUMBERS = (
+AT_REST, CALM, LEFT, NUMBERS, HELD = (
     "table at rest",
     "clients at rest",
     "nothing left",
     "proxy ports at rest",
+    "sockets of workers at rest",
 )
-ORACLES = (AT_REST, CALM, LEFT, NUMBERS)
+ORACLES = (AT_REST, CALM, LEFT, NUMBERS, HELD)
 
 _OUTSIDE, _FAR = "10.3.0.1", "10.3.9.2"
 
@@ -58,6 +62,8 @@ def check_rest(world: World) -> None:
         has_drained = agent.core.predecessors is None
         free = {*(pool.candidates() if has_drained else pool.free)}
         _check_numbers(world, free, agent.core.served_ports)
+        if has_drained:
+            _check_held(world, agent.process, agent.core.served_ports)
 
 
 def _check_numbers(world: World, free: set[int], served_ports: Any) -> None:
@@ -71,6 +77,24 @@ def _check_numbers(world: World, free: set[int], served_ports: Any) -> None:
     lost, twice = sorted(every - used - kept - free), sorted(used & free)
     what = f"proxy ports {lost} are neither used nor free, and {twice} are both"
     world.judgements.check(NUMBERS, not lost and not twice, what)
+
+
+def _check_held(world: World, agent: Process, served_ports: Any) -> None:
+    """Check that each worker has one socket of each listener, and each socket one worker."""
+    first, last = world.plan.proxy_ports
+    check, workers = world.judgements.check, world.machine.alive(WORKER)
+    for port in world.machine.ports:
+        takes_clients = port.is_listening if port.is_tcp else not port.is_deaf
+        if takes_clients and first <= port.port <= last:
+            names = [p.name for p in port.holders if p.kind == WORKER]
+            check(HELD, len(names) == 1, f"a socket of port {port.port} is that of {names}")
+    listeners = {each for served in served_ports for each in served.listeners.values()}
+    wanted = sorted((each.address.port, each.address.ip) for each in listeners if each.is_serving)
+    # One that can't be started yet is tried again.
+    for worker in workers if len(workers) == world.plan.workers else ():
+        found = sorted((port.port, port.local[0]) for port in labels_of(worker) if port.local)
+        what = f"{worker.name} has the ports {found}, not {wanted}"
+        check(HELD, worker.parent is agent and found == wanted, what)
 
 
 def check_clients(world: World, first: int) -> None:
