@@ -31,11 +31,6 @@ MUTANTS: Mapping[str, Mutant] = {
         "        self._is_decided.set()\n        if is_wanted:\n",
         "        if is_wanted:\n            self._is_decided.set()\n",
     ),
-    "api-denial-outlives-its-answer": _source(
-        "reflector",
-        "        self.is_forbidden = False\n        self._has_answered = True",
-        "        self._has_answered = True",
-    ),
     "api-age-begins-anew-with-another-cause": _source(
         "reflector", "        if not self.problem:\n", "        if problem != self.problem:\n"
     ),

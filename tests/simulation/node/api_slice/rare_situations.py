@@ -82,10 +82,16 @@ class RareSituations:
         at, number = rng.uniform(0.0, 200.0), rng.randrange(4)
         for server in (0, 1):
             self.draft.step(at, "refuse", server, 503, 350.0, "events", 0)
+        # It is tried once a minute.
+        is_crowded, last_s = rng.random() < 0.5, 415.0
+        if is_crowded:
+            last_s = 370.0
         for reason in range(30, 34):
             self.draft.step(at + 0.1, "happen", reason, number)
-            # It is tried once a minute.
-            self.draft.step(at + rng.uniform(362.0, 415.0), "happen", reason, number)
+            self.draft.step(at + rng.uniform(362.0, last_s), "happen", reason, number)
+        for reason in range(100, 160) if is_crowded else ():
+            # More than there are places.
+            self.draft.step(at + last_s + 1.0, "happen", reason, number)
 
     def _answer_wrongly(self, at: float) -> None:
         """Have a watch be sent what isn't the API's, or a list be answered by it."""
