@@ -43,15 +43,15 @@ class Judging:
     def judge_source(self, attempt: Attempt, source: str) -> None:
         """Endpoints see the client's own address where the node says so, and ports are left."""
         client = self._world.clients[attempt.number]
-        is_kept = self._world.plan.node.is_preserving and attempt.keeps_address
+        assert attempt.dial is not None, "it is dialled"
         own = client.stream.local[0] if client.stream.local else ""
+        is_kept = attempt.keeps_address and self._world.routes.keeps(own, attempt.dial.endpoint.ip)
         is_announced = own != attempt.ip
         wanted = own if is_kept and not is_announced else NODE_IP
         if source == wanted:
             self.judge.right("client address")
             return
         dial, now = attempt.dial, self._world.timeline.now
-        assert dial is not None, "it is dialled"
         answered_at = self.answered_at.get((attempt.ip, dial.endpoint))
         kernel = self._world.kernel
         has_lacked = kernel.lacked("ports") or kernel.lacked(CLIENT_PORTS)

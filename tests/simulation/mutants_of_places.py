@@ -97,4 +97,13 @@ MUTANTS: Mapping[str, Mutant] = {
         "excess -= self._pins.free(excess) + len(self._pins) * PIN_BYTES",
         "excess -= self._pins.free(excess // 2)",
     ),
+    "pairs-of-former-routes-stay": Mutant(
+        "locality", "        self._pairs.clear()\n        before", "        before", "policy"
+    ),
+    "lengths-of-former-networks-stay": Mutant(
+        "locality",
+        "                    before = -1\n",
+        "                    before -= 1\n",
+        "policy",
+    ),
 }

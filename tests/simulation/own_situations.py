@@ -5,6 +5,7 @@ dialled  endpoints leave while they are dialled, and answer afterwards
 moved    a listener of one Service accepts for another one, among clients of both
 restarts an endpoint that starts slowly fails, and is back among many clients
 unwatched the kernel lacks something for longer than clients may wait
+routes   endpoints and clients move to other links, and clients' addresses are seen, or aren't
 pins     more clients are pinned than may be, or memory for pins is short
 observed connections are observed by some filters, with room for few or many records
 probed   an endpoint that refuses a client is asked from this node as clients wait for the kernel
@@ -62,6 +63,7 @@ _ALONE = {
     "pins": 0.05,
     "restarts": 0.03,
     "unwatched": 0.03,
+    "routes": 0.03,
 }
 """Of the plans that have none of the situations above."""
 # Numbers below are those of other clients.
@@ -550,6 +552,38 @@ def _unwatched(adding: _Adding) -> Plan:
     return adding.with_events("lacking", events(), 7.0, adding.plan.events)
 
 
+def _routes(adding: _Adding) -> Plan:
+    """What was known of an address, or of a pair, isn't any more."""
+    rng, plan = adding.rng, adding.plan
+    if any(each.protocol is Protocol.UDP for each in plan.services):
+        return plan
+    number = adding.number(Protocol.TCP)
+    adding.plan = replace(plan, node=replace(plan.node, is_preserving=True))
+    handling = replace(plan.services[number].serving.handling, max_connections=None)
+    serving = Serving(plan.services[number].pool, handling=handling)
+    one = f"10.2.{number}.0/24"
+    changes = (
+        (("10.2.0.0/16",), (), True),
+        ((), (("10.2.0.0/16", 7),), True),
+        ((), (("10.2.0.0/16", 5),), True),
+        ((), ((one, 7),), True),
+        ((), ((one, 6), ("10.2.0.0/16", 7)), True),
+        ((one,), (), True),
+        (("10.3.0.0/17",), (("10.3.0.0/24", 5),), True),
+        ((), (), False),
+    )
+
+    def events() -> Iterator[Event]:
+        yield Event(0.0, plans.UPDATE, (number, serving))
+        for n in range(5):
+            yield Event(round(0.5 + n + 0.3 * rng.random(), 4), plans.ROUTES, rng.choice(changes))
+        for n in range(20):
+            steps = [(0.3 * rng.random(), FINISH, 0)]
+            yield adding.client(number, 6.0 * rng.random(), f"10.3.{n % 2 * 200}.1", steps)
+
+    return adding.with_events("routes", events(), 8.0, adding.others(number))
+
+
 def _pins(adding: _Adding) -> Plan:
     """Pins go, in their order, and clients come back whose pins have stayed, or have gone."""
     rng, plan = adding.rng, adding.plan
@@ -635,4 +669,5 @@ _SITUATIONS_ALONE = {
     "pins": _pins,
     "restarts": _restarts,
     "unwatched": _unwatched,
+    "routes": _routes,
 }

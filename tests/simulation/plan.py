@@ -30,7 +30,7 @@ UPDATE, BEHAVE, LACK, STOP, SKIP, CLOSE_LISTENER, OPEN_LISTENER, ELSEWHERE, MEMO
     "memory",
     "report",
 )
-MOVE_LISTENER, OBSERVE = "move listener", "observe"
+MOVE_LISTENER, OBSERVE, ROUTES = "move listener", "observe", "routes"
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ from .oracles import Oracles
 from .peers import Peer
 from .pins import Pins
 from .plan import Event, Plan
+from .routes import Routes, in_both_families
 from .seam import installed, logging_to
 from .sockets import SimulatedSocket
 from .streams import Stream
@@ -88,6 +89,10 @@ __all__ = ("ORACLES", "TRUSTED", "Service", "World")
 TRUSTED = "10.3.200.0/24"
 """Clients there send PROXY headers, if the data plane reads them."""
 _FRONTEND = SocketAddress("203.0.113.1", 443)
+
+
+Links = tuple[tuple[str, int], ...]
+"""Networks, and the links behind which they are."""
 
 
 def is_trusted(ip: str) -> bool:
@@ -349,10 +354,9 @@ class World:
         self.choices = Choices(self)
         self.flow_choices = FlowChoices(self, self.choices)
         self.counts = self.kernel.watcher = TcpCounts(self)
+        self.routes = Routes(is_on=node.is_preserving)
         if node.is_preserving:
-            networks = {"10.2.0.0/16": 5, "10.3.0.0/17": 7}
-            networks |= {ipv6_of(network): link for network, link in networks.items()}
-            self.dataplane.preserve((), networks, is_on=True)
+            self.dataplane.preserve((), self.routes.links, is_on=True)
         self.network.source_ports = node.source_ports
         if node.client_ports:
             ports = self.dataplane.engine.client_dialer._ports
@@ -430,6 +434,13 @@ class World:
         if self.turns >= _MAX_TURNS:
             self.violate("the loop doesn't come to rest")
 
+    def _change_routes(self, removed: tuple[str, ...], added: Links, is_on: bool) -> None:
+        if not self.is_closed:
+            self.network.note(f"routes: without {removed}, with {added}, {is_on=}")
+            removed, links = (*removed, *map(ipv6_of, removed)), in_both_families(added)
+            self.routes.change(removed, links, is_on=is_on)
+            self.dataplane.preserve(removed, links, is_on=is_on)
+
     def _observe(self, filters: tuple[ConnectionFilter, ...]) -> None:
         if not self.is_closed:
             self.observing.ask(filters)
@@ -483,6 +494,8 @@ class World:
             self.loop.call_soon(self._settle)
         elif what == plans.OBSERVE:
             self.loop.call_soon(self._observe, args[0])
+        elif what == plans.ROUTES:
+            self.loop.call_soon(self._change_routes, *args)
         elif what == plans.MEMORY:
             self._use_memory(args[0])
         else:
