@@ -17,7 +17,7 @@ from .plan import ADDRESSES, CLIENT, DELETE, PUT, Object, Plan
 from .readings import balancer_ips, cluster_ips
 from .truth import Key, key_of
 
-FAMILIES = 0.08
+FAMILIES = 0.05
 """How many plans have both families."""
 
 _BOTH, _SIX_FIRST, _SIX, _FOUR = "both", "IPv6 first", "IPv6", "IPv4"

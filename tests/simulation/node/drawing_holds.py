@@ -12,7 +12,7 @@ from .plan import DELETE, NODE_IP, OTHER_PODS, OWN_PODS, PUT, Object, Plan
 from .readings import HOLD, cluster_ips
 from .shapes import TARGETS
 
-HOLDS = 0.08
+HOLDS = 0.05
 """How many plans have such Services."""
 
 _SECONDS = ("1s", "3s")
