@@ -81,6 +81,8 @@ _CONDITIONS: tuple[tuple[bool | None, bool | None, bool | None], ...] = (
     (False, None, True),
     (False, False, True),
     (False, False, False),
+    # As with publishNotReadyAddresses.
+    (True, True, True),
 )
 """Ready, serving, terminating."""
 _HINTS = ("", "zones", "zones", "nodes", "zones, nodes")

@@ -143,9 +143,9 @@ def endpoint(ip: str) -> Object:
 
 
 def conditions(rng: Random) -> Object:
-    """Draw the conditions of an endpoint that isn't ready."""
+    """Draw the conditions of an endpoint that isn't ready, or terminates all the same."""
     ready, serving, terminating = rng.choice(
-        [(False, False, False), (False, True, True), (False, False, True)]
+        [(False, False, False), (False, True, True), (False, False, True), (True, True, True)]
     )
     return {"ready": ready, "serving": serving, "terminating": terminating}
 
