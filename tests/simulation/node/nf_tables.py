@@ -32,7 +32,7 @@ class Fault(NamedTuple):
     """Why a transaction is refused, and where."""
 
     code: int
-    """An error number."""
+    """An error number; 0: nothing fails, so that a later one does."""
     at_end: bool = False
     """Whether it is about the last message, not about the whole."""
     answer_is_lost: bool = False
@@ -155,6 +155,7 @@ class NfTables:
         is_whole = bool(changes) and changes[-1].kind == _BATCH_END
         changes = [one for one in changes if one.kind != _BATCH_END]
         fault = self.faults.pop() if self.faults and changes else None
+        fault = fault if fault and fault.code else None
         tables = {wire.name(wire.table_of(one.body, 4).get(1)) for one in changes}
         if fault and not fault.at_end and not fault.answer_is_lost:
             self.refused(sock.port, tables, 0)

@@ -27,7 +27,7 @@ _RARE = {
 }  # fmt: skip
 _NETWORKS = {4: ("10.244.0.0/16", "10.1.0.0/16"), 6: ("fd00:244::/32", "fd00:1::/64")}
 _FAULTS = {
-    "refusals": ("refusal", "refused message", "conntrack"),
+    "refusals": ("refusal", "refused message", "later refusal", "conntrack"),
     "lost answers": ("lost answer",),
     "queries fail": ("query", "rehash", "routes"),
     "slow": ("slow",),
@@ -286,6 +286,10 @@ class _Drawer:
             self._last[frontend] = self._target(frontend)
             back = Step(p.CHANGE, ((frontend, self._last[frontend]),))
             return [*crowd, leaves, back, Step(p.FORGET)]
+        if "refusals" in self._has and rng.random() < 0.5:
+            # It stays, once its connections were forgotten.
+            refusal = Step(p.FAULT, name="later refusal", number=rng.randrange(1000))
+            return [*crowd, Step(p.COUNT), refusal, leaves, Step(p.COUNT)]
         returns = Step(p.CHANGE, ((frontend, before),))
         others = [replace(one, port=one.port + 10) for one in crowd]
         return [*crowd, Step(p.COUNT), leaves, Step(p.FORGET), returns, *others, Step(p.COUNT)]

@@ -138,10 +138,8 @@ class Machine:
         before, of_tracking = self.faults, self.tracking_faults
         code = ERRNOS[step.number % len(ERRNOS)]
         match step.name:
-            case "refusal":
-                tables.faults += [Fault(code)] * (1 + step.number % 3)
-            case "refused message":
-                tables.faults += [Fault(code, at_end=True)] * (1 + step.number % 3)
+            case "refusal" | "refused message" | "later refusal":
+                tables.faults += _refusals(step.name, step.number, code)
             case "lost answer":
                 # The kernel may refuse, too, what the product does about it.
                 tables.faults += [Fault(code)] * (step.number % 3 == 0)
@@ -175,7 +173,7 @@ class Machine:
         """How many failures are still to come, without what is none for the product."""
         tables = self.tables
         return (
-            len(tables.faults)
+            sum(bool(fault.code) for fault in tables.faults)
             + len(tables.query_faults)
             + len(tables.conntrack.refusals)
             + self.routes.refuses
@@ -203,6 +201,14 @@ class Machine:
         self.kernel.next_sockets.clear()
         self.routes.refuses = self.tables.rehashes = self.kernel.lost_events = 0
         self.routes.unrest = 0
+
+
+def _refusals(name: str, number: int, code: int) -> list[Fault]:
+    """Return what becomes of the next transactions, the next last."""
+    if name == "later refusal":
+        # After the kernel path's table, or a part of a change.
+        return [Fault(code)] * (3 + number % 2) + [Fault(0)] * (1 + number // 2 % 2)
+    return [Fault(code, at_end=name == "refused message")] * (1 + number % 3)
 
 
 def is_ours(table: str) -> bool:

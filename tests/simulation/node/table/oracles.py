@@ -313,7 +313,8 @@ class Oracles(ClientOracles):
                 "nothing was counted",
             )
             return
-        for frontend, count in found.items():
+        for frontend in found.keys() | (self._reported.keys() & applied.keys()):
+            count = found.get(frontend, 0)
             least = self._reported[frontend] + self._surely_counted.pop(frontend, 0)
             self._judge.check(
                 "counted connections",
