@@ -27,7 +27,7 @@ from ..base import Pause
 from .client import ApiClient, LineSplitter, LineTooLong, Stream
 from .lists import LIST_S, batches, incomplete_after, read_page
 from .position import Position
-from .resources import ResourceCache
+from .resources import ResourceCache, metadata_of
 from .responses import (
     RequestFailure,
     Response,
@@ -352,9 +352,12 @@ class Reflector:
                         self._changed()
                         return self._error(decode(event.object, WireStatus))
                     self._has_events = True
-                    if not self._position.advance(self._apply(event)):
+                    # Before it is applied: what is older than what was seen isn't shown, also
+                    # while the list that follows isn't complete.
+                    if not self._position.advance(self._version_of(event)):
                         self._expire(_WENT_BACK)
                         return None
+                    self._apply(event)
                 self._changed()
                 await self._pause(0)
         return None
@@ -364,19 +367,25 @@ class Reflector:
             return self._timing.silence_s
         return requested_s + self._timing.silence_over_s
 
-    def _apply(self, event: WireEvent) -> str | None:
-        """Apply an event, and return its resourceVersion."""
+    def _version_of(self, event: WireEvent) -> str | None:
+        """Return the resourceVersion of an event; None if it can't be read."""
         match event.type:
-            case "ADDED" | "MODIFIED":
-                return self._cache.put(event.object, is_new=event.type == "ADDED")
-            case "DELETED":
-                return self._cache.delete(event.object)
+            case "ADDED" | "MODIFIED" | "DELETED":
+                return metadata_of(event.object).resource_version
             case "BOOKMARK":
                 metadata: Metadata = decode(event.object, WireHead).metadata
-                self._has_bookmarks = True
                 return metadata.resource_version
             case _:
                 raise FieldError("type", f"{event.type!r} is not a known event type")
+
+    def _apply(self, event: WireEvent) -> None:
+        match event.type:
+            case "DELETED":
+                self._cache.delete(event.object)
+            case "BOOKMARK":
+                self._has_bookmarks = True
+            case _:
+                self._cache.put(event.object, is_new=event.type == "ADDED")
 
     def _error(self, status: WireStatus) -> RequestFailure | None:
         """Handle an ERROR event, which ends the watch."""

@@ -252,7 +252,7 @@ class ResourceCache:
         Args:
             is_new: It wasn't there before.
         """
-        metadata = _metadata(item)
+        metadata = metadata_of(item)
         was_kept = _key(metadata) in self._shares
         key, version, is_kept = self._put(item)
         if is_new or was_kept:
@@ -264,7 +264,7 @@ class ResourceCache:
 
     def delete(self, item: Any) -> str | None:
         """Delete an object; return its last resourceVersion."""
-        metadata = _metadata(item)
+        metadata = metadata_of(item)
         key = _key(metadata)
         if key in self._shares:
             self._delete(key)
@@ -289,13 +289,13 @@ class ResourceCache:
     def _put(self, item: Any) -> tuple[Key, str | None, bool]:
         """Read an object into the store; return its key and version, and whether it is kept."""
         if self._shares.has_full:
-            metadata = _metadata(item)
+            metadata = metadata_of(item)
             if not self._shares.is_open(_key(metadata)):
                 return _key(metadata), metadata.resource_version, False
         try:
             wire: _HasMetadata = decode(item, self.resource.wire)
         except FieldError as exc:
-            return self._reject(_metadata(item), exc)
+            return self._reject(metadata_of(item), exc)
         metadata, key = wire.metadata, _key(wire.metadata)
         if not self._shares.take(key, self.resource.weigh(wire)):
             self._delete(key)
@@ -335,7 +335,7 @@ def _rejected(kind: str, metadata: Metadata, problem: str) -> RejectedFacts:
     return RejectedFacts.at(place, problem, object_, services)
 
 
-def _metadata(item: Any) -> Metadata:
+def metadata_of(item: Any) -> Metadata:
     """Return an object's metadata; empty if even that can't be read."""
     try:
         return decode(item, WireHead).metadata

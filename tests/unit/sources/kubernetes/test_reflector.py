@@ -425,6 +425,22 @@ async def test_history_that_goes_back_is_listed_from_the_newest_state(api, caplo
     assert line.reason == "its history went back, as after a restore of etcd; listing again"
 
 
+@pytest.mark.parametrize("kind", ["ADDED", "DELETED"])
+async def test_an_event_that_shows_that_history_went_back_is_not_applied(api, kind):
+    api.put(service("web"))
+    async with reflecting(api) as reflection:
+        await reflection.watching()
+        # So that what the list contains isn't known yet.
+        api.refuse("services", 503, message="busy")
+        name = "gone" if kind == "ADDED" else "web"
+        old = service(name)
+        old["metadata"] = {"namespace": "default", **old["metadata"], "resourceVersion": "510"}
+        api.send("services", json.dumps({"type": kind, "object": old}).encode() + b"\n")
+        await api.until(lambda a: len(a.requests) > 2)
+        assert api.requests[2] == "GET /api/v1/services?limit=500"
+        assert reflection.names == ["web"]
+
+
 async def test_a_rejected_watch_is_a_problem_and_continues_from_its_version(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
