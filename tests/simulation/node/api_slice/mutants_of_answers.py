@@ -50,6 +50,12 @@ MUTANTS: Mapping[str, Mutant] = {
         '        elif now is _Next.ITEMS and value.rstrip() != b"null":',
         "        elif now is _Next.ITEMS and not value:",
     ),
+    "api-event-of-an-older-history-is-applied": _source(
+        "reflector",
+        "                    if not self._position.advance(self._version_of(event)):",
+        "                    self._apply(event)\n"
+        "                    if not self._position.advance(self._version_of(event)):",
+    ),
     "api-unknown-event-is-passed-over": _source(
         "reflector",
         'raise FieldError("type", f"{event.type!r} is not a known event type")',

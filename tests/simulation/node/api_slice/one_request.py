@@ -132,7 +132,9 @@ class Request:
             version = event["object"]["metadata"]["resourceVersion"]
             self.went_back = self.went_back or int(version) < int(self.position or 0)
             self.versions.append(version)
-            yield event
+            if not self.went_back:
+                # What is older than what was seen isn't taken.
+                yield event
 
     def read_page(self) -> bool:
         """Read a page that has ended; return whether it is complete."""
