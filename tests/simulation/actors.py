@@ -21,7 +21,8 @@ from .network import ABSENT, ANSWERS, EXCEEDED, TOO_LARGE, Address
 from .streams import CLOSED, CONNECTING, OPEN, Stream
 
 if TYPE_CHECKING:
-    from .world import Service, World
+    from .services import Service
+    from .world import World
 
 Step = tuple[float, str, int]
 """Seconds to wait, what to do then, and how much of it."""

@@ -14,7 +14,7 @@ from .streams import CONNECTING, Stream
 from .turns import Turns
 
 if TYPE_CHECKING:
-    from .world import Service
+    from .services import Service
 
 
 @dataclass

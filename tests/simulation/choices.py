@@ -29,8 +29,9 @@ from .waits import Waits
 
 if TYPE_CHECKING:
     from .actors import Party
+    from .services import Service
     from .sockets import SimulatedSocket
-    from .world import Service, World
+    from .world import World
 
 _SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC}
 _PORTS = {errno.EADDRNOTAVAIL, errno.EAGAIN}

@@ -35,7 +35,8 @@ from .troubles import SOON_S, Troubles
 from .unsent_datagrams import LATE_S, UnsentDatagrams
 
 if TYPE_CHECKING:
-    from .world import Service, World
+    from .services import Service
+    from .world import World
 
 ORACLES = (
     "absent host",

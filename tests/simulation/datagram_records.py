@@ -15,7 +15,7 @@ from .datagrams import DatagramSocket
 from .network import Address
 
 if TYPE_CHECKING:
-    from .world import Service
+    from .services import Service
 
 
 # While a route changes, or ARP gets no answer (RFC 1122, 4.2.3.9).

@@ -18,7 +18,8 @@ from .tcp_ends import TcpEnds
 
 if TYPE_CHECKING:
     from .actors import Party
-    from .world import Service, World
+    from .services import Service
+    from .world import World
 
 Pair = tuple["Party", "Party", Stream, Stream, EndpointGroup]
 """A client, an endpoint, the data plane's ends of both connections, and the Service port."""

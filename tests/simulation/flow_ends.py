@@ -22,7 +22,8 @@ from .network import ARP_S, Address
 from .troubles import Troubles
 
 if TYPE_CHECKING:
-    from .world import Service, World
+    from .services import Service
+    from .world import World
 
 LOST, PLACES, LEFT, READ = (
     "lost place of a flow",

@@ -16,7 +16,8 @@ from .network import UNROUTABLE
 from .troubles import SOON_S
 
 if TYPE_CHECKING:
-    from .world import Service, World
+    from .services import Service
+    from .world import World
 
 ORACLE = "turn of flows that wait"
 

@@ -24,8 +24,9 @@ from .shortages import Shortages
 from .sockets import core_of
 
 if TYPE_CHECKING:
+    from .services import Service
     from .sockets import SimulatedSocket
-    from .world import Service, World
+    from .world import World
 
 ORACLES = (
     "affinity",

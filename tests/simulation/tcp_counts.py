@@ -26,9 +26,10 @@ from .tcp_verdicts import Judged, inverse
 
 if TYPE_CHECKING:
     from .network import Address
+    from .services import Service
     from .sockets import SimulatedSocket
     from .tcp_ends import Relayed
-    from .world import Service, World
+    from .world import World
 
 ORACLES = (
     "counted as it happens",

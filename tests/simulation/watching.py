@@ -27,8 +27,9 @@ from .attempts import ejected_as
 from .sockets import core_of
 
 if TYPE_CHECKING:
+    from .services import Service
     from .sockets import SimulatedSocket
-    from .world import Service, World
+    from .world import World
 
 
 _Changed = tuple[Any, str, Any, Any]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _socket
 import contextlib
 import ipaddress
 import logging
@@ -11,16 +10,12 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from tests.port_keys import port_key
-from userspace_proxy.dataplane import DataPlane, EndpointGroup, Tuning
+from userspace_proxy.dataplane import DataPlane, Tuning
 from userspace_proxy.dataplane.connection_log import LOGGER
-from userspace_proxy.dataplane.sockets import IPV6_RECVPKTINFO, family_of, is_wildcard
+from userspace_proxy.dataplane.sockets import is_wildcard
 from userspace_proxy.facts.connection import ConnectionFilter
-from userspace_proxy.kernel.ip_options import set_ip_option
-from userspace_proxy.kernel.pktinfo import IP_PKTINFO
-from userspace_proxy.model import Protocol, SocketAddress
+from userspace_proxy.model import SocketAddress
 from userspace_proxy.model.proxy_protocol import write_header
-from userspace_proxy.model.serving import Serving
 
 from . import (
     datagram_checks,
@@ -50,16 +45,15 @@ from .model import Span
 from .network import Address, Network
 from .observing import Observing
 from .oracles import Oracles
-from .peers import Peer
 from .pins import Pins
 from .plan import Event, Plan
 from .routes import Routes, in_both_families
 from .seam import installed, logging_to
-from .sockets import SimulatedSocket
+from .services import Service
 from .streams import Stream
 from .tcp_counts import TcpCounts
 from .timeline import Timeline, VirtualLoop
-from .watching import News, watching
+from .watching import watching
 
 ORACLES = (
     *evictions.ORACLES,
@@ -83,8 +77,6 @@ _FINISHING_S = 100.0
 # Longer than any deadline, and than a flow's idle time.
 _REST_S = 500.0
 _MAX_TURNS = 60_000
-
-__all__ = ("ORACLES", "TRUSTED", "Service", "World")
 
 TRUSTED = "10.3.200.0/24"
 """Clients there send PROXY headers, if the data plane reads them."""
@@ -124,108 +116,6 @@ class _Limit:
         return int(self.limit * self.share)
 
     estimate = used
-
-
-class Service:
-    """One Service port in a run."""
-
-    def __init__(self, world: World, number: int, planned: plans.ServicePlan) -> None:
-        self.world = world
-        self.number = number
-        self.planned = planned
-        self.serving = planned.serving
-        """How it is served now."""
-        self.has_left: dict[SocketAddress, None] = {}
-        """Endpoints that were left out at some time: their counters may be in a sum since."""
-        self.label = f"shop/web-{planned.address[1]}:http"
-        self.group = EndpointGroup(
-            port_key(self.label),
-            planned.serving,
-            start=world.plan.node.index,
-            processes=world.plan.node.processes,
-            pins=world.dataplane.engine.pins,
-        )
-        self.group.outcomes.news = News(world, self)
-        self.peer = Peer(world.judgements, self.label, planned.serving)
-        """What another worker knows of it."""
-        self.changed_at = world.timeline.now
-        self.accepts_for: Service = self
-        """Which one its listener's clients are of from now on."""
-        self.closed_at = -1.0
-        """When its listener was last closed."""
-        self.sock: SimulatedSocket | None = None
-        self.listener: Any = None
-        self.open()
-
-    @property
-    def is_udp(self) -> bool:
-        return self.planned.protocol is Protocol.UDP
-
-    @property
-    def limit(self) -> int | None:
-        """How many connections an endpoint may have."""
-        return self.world.plan.node.share_of(self.group.serving.handling.max_connections)
-
-    @property
-    def places(self) -> int:
-        """How many clients may wait."""
-        return self.world.plan.node.places_of(self.group.serving.handling.waits)
-
-    def open(self) -> None:
-        """Open its socket and its listener, if they aren't open."""
-        if self.sock is not None:
-            return
-        is_tcp = self.planned.protocol is Protocol.TCP
-        sock: Any
-        with self.world.kernel.granted():
-            family = family_of(self.planned.address[0])
-            sock = self.world.kernel.socket(family, 1 if is_tcp else 2)
-            sock.core.name = f"listener of {self.planned.address[0]}"
-            # As ``sockets.open_listening`` does.
-            if is_tcp:
-                sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_OOBINLINE, 1)
-            elif is_wildcard(self.planned.address[0]):
-                set_ip_option(sock, IP_PKTINFO, IPV6_RECVPKTINFO)
-            sock.bind(self.planned.address)
-            if is_tcp:
-                sock.listen(16)
-            self.listener = self.world.dataplane.open_listener(
-                self.accepts_for.group,
-                self.planned.protocol,
-                sock,
-                SocketAddress(*self.planned.address),
-            )
-        self.sock = sock
-
-    def close(self) -> None:
-        """Close its listener, then its socket."""
-        if self.sock is not None:
-            self.closed_at = self.world.timeline.now
-            self.world.dataplane.close_listener(self.listener)
-            self.sock.close()
-            self.sock = None
-
-    def move_listener(self, other: Service) -> None:
-        """Have its listener accept for another Service port; clients that it has taken stay."""
-        self.accepts_for = other
-        if self.sock is not None:
-            self.listener.hand_over(other.group)
-
-    def update(self, serving: Serving) -> None:
-        """Serve its clients in another way."""
-        self.changed_at = self.world.timeline.now
-        for endpoint in self.serving.all_endpoints:
-            if endpoint not in serving.all_endpoints:
-                self.has_left[endpoint] = None
-        before, ends = self.group.serving, self.world.datagrams.ends
-        ends.changing(self, before, serving)
-        self.serving = serving
-        self.world.choices.served(self)
-        at = self.world.dataplane.engine.clock()
-        left = self.group.update(serving, at)
-        self.peer.updated(serving, at)
-        ends.changed(self, before, serving)
-        self.world.dataplane.connections.removals.updated(self.group, left)
 
 
 class World:

@@ -124,8 +124,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "api-deletions-are-kept": _source(
         "reflector",
-        "                return self._cache.delete(event.object)",
-        "                return event.type and None",
+        "                self._cache.delete(event.object)",
+        "                pass",
     ),
     "api-no-wait-between-retries": _source(
         "reflector",
