@@ -172,6 +172,9 @@ class FlowEnds:
             self._judge.check("flow ended for a reason", is_right, "evicted, and there is room")
         elif core is None and cause in (EndReason.WAITED_TOO_LONG, EndReason.TOO_MANY_WAITING):
             self._check_wait(flow, cause)
+        elif core is None and cause is EndReason.IDLE:
+            why = f"{flow.address} waits, which has a deadline of its own, and was idle"
+            self._judge.violate("flow ended for a reason", why)
         else:
             return
         for kept in flow.kept or () if core is None else ():
