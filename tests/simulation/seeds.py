@@ -28,7 +28,7 @@ TESTED: Mapping[str, Share] = {
     "data": Share(80, 30),
     "control": Share(40, 10),
     "api": Share(16, 10),
-    "table": Share(12, 0),
+    "table": Share(4, 8),
     "node": Share(9, 8),
 }
 
