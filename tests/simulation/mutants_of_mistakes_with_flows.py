@@ -12,11 +12,6 @@ MUTANTS: Mapping[str, Mutant] = {
         "        if hops_left(hop_limit) <= 1:\n            self._drop_at_last_hop(flow.address)",
         "        if hops_left(hop_limit) < 1:\n            self._drop_at_last_hop(flow.address)",
     ),
-    "earlier-error-costs-a-datagram-of-a-stream": Mutant(
-        "udp",
-        "                except OSError:\n                    pass\n            self._pass_on",
-        "                except OSError:\n                    continue\n            self._pass_on",
-    ),
     "wait-counts-as-age": Mutant(
         "udp",
         "        flow.sent_since = self.engine.reactor.now\n"
