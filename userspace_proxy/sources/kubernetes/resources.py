@@ -231,7 +231,7 @@ class ResourceCache:
     def list_items(self, items: Iterable[Any]) -> None:
         """Add some items of a list, as JSON."""
         for item in items:
-            key, _, is_kept = self._put(item)
+            key, is_kept = self._put(item)
             if is_kept:
                 self._listed.add(key)
             else:
@@ -246,31 +246,27 @@ class ResourceCache:
         self._shares.set_left_out(self._not_listed)
         self.begin_list()
 
-    def put(self, item: Any, *, is_new: bool = True) -> str | None:
-        """Add or replace an object, as JSON; return its resourceVersion.
+    def put(self, item: Any, *, is_new: bool = True) -> None:
+        """Add or replace an object, as JSON.
 
         Args:
             is_new: It wasn't there before.
         """
-        metadata = metadata_of(item)
-        was_kept = _key(metadata) in self._shares
-        key, version, is_kept = self._put(item)
+        was_kept = _key(metadata_of(item)) in self._shares
+        key, is_kept = self._put(item)
         if is_new or was_kept:
             if not is_kept:
                 self._shares.count(key[0], 1, _size(item))
         elif is_kept:
             self._shares.count(key[0], -1, -_size(item))
-        return version
 
-    def delete(self, item: Any) -> str | None:
-        """Delete an object; return its last resourceVersion."""
-        metadata = metadata_of(item)
-        key = _key(metadata)
+    def delete(self, item: Any) -> None:
+        """Delete an object."""
+        key = _key(metadata_of(item))
         if key in self._shares:
             self._delete(key)
         else:
             self._shares.count(key[0], -1, -_size(item))
-        return metadata.resource_version
 
     def left_out(self) -> Iterator[tuple[str, Excess]]:
         """Yield namespaces of which something is left out, by name."""
@@ -286,33 +282,33 @@ class ResourceCache:
         """Whether a list would find objects that were left out and may fit now."""
         return self._shares.has_room
 
-    def _put(self, item: Any) -> tuple[Key, str | None, bool]:
-        """Read an object into the store; return its key and version, and whether it is kept."""
+    def _put(self, item: Any) -> tuple[Key, bool]:
+        """Read an object into the store; return its key, and whether it is kept."""
         if self._shares.has_full:
-            metadata = metadata_of(item)
-            if not self._shares.is_open(_key(metadata)):
-                return _key(metadata), metadata.resource_version, False
+            key = _key(metadata_of(item))
+            if not self._shares.is_open(key):
+                return key, False
         try:
             wire: _HasMetadata = decode(item, self.resource.wire)
         except FieldError as exc:
             return self._reject(metadata_of(item), exc)
-        metadata, key = wire.metadata, _key(wire.metadata)
+        key = _key(wire.metadata)
         if not self._shares.take(key, self.resource.weigh(wire)):
             self._delete(key)
-            return key, metadata.resource_version, False
+            return key, False
         try:
             self.resource.put(self._store, wire)
         except FieldError as exc:
-            return self._reject(metadata, exc)
+            return self._reject(wire.metadata, exc)
         self.rejected.pop(key, None)
-        return key, metadata.resource_version, True
+        return key, True
 
-    def _reject(self, metadata: Metadata, exc: FieldError) -> tuple[Key, str | None, bool]:
+    def _reject(self, metadata: Metadata, exc: FieldError) -> tuple[Key, bool]:
         key = _key(metadata)
         is_kept = key in self._shares or self._shares.take(key, OBJECT_BYTES)
         if is_kept:
             self.rejected[key] = _rejected(self.resource.kind, metadata, str(exc))
-        return key, metadata.resource_version, is_kept
+        return key, is_kept
 
     def _delete(self, key: Key) -> None:
         self.resource.delete(self._store, key)

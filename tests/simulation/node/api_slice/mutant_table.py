@@ -34,8 +34,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "api-rejected-stays-in-the-list-of-problems": _source(
         "resources",
-        "        self.rejected.pop(key, None)\n        return key, meta",
-        "        return key, meta",
+        "        self.rejected.pop(key, None)\n        return key, True",
+        "        return key, True",
     ),
     "api-deleted-rejected-object-stays-a-problem": _source(
         "resources",
@@ -49,8 +49,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "api-too-much-stays": _source(
         "resources",
-        "            self._delete(key)\n            return key, metadata.resource_version, False",
-        "            return key, metadata.resource_version, False",
+        "            self._delete(key)\n            return key, False",
+        "            return key, False",
     ),
     "api-left-out-of-a-list-isnt-counted": _source(
         "resources", "        self._shares.set_left_out(self._not_listed)\n", ""

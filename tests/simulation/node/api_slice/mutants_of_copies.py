@@ -38,8 +38,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "api-object-with-room-stays-left-out": _source(
         "resources",
-        "            self._shares.count(key[0], -1, -_size(item))\n        return version",
-        "            pass\n        return version",
+        "            self._shares.count(key[0], -1, -_size(item))\n\n    def delete",
+        "            pass\n\n    def delete",
     ),
     "api-list-of-nodes-that-fails-waits-for-long": _source(
         "node_addresses",
