@@ -39,6 +39,7 @@ _BOUNDED = frozenset(
         # What the node is told.
         "Serving.weights",
         "Serving.standbys",
+        "Weights._configured",
         # Of endpoints: until the next update that removes some, as they had connections then,
         "EndpointGroup._per_endpoint",
         # until the next ones whose time is up,
