@@ -413,16 +413,17 @@ class TcpEnds:
             self._judge.violate("first byte time", why)
             return
         header, joined_at = relayed.header_bytes, relayed.joined[0]
+        near_s = max(_TURN_S, self._world.loop.longest_turn_s)
         asked_at = next((at for at, count in right.written or () if count > header), None)
         wanted = [first - joined_at]
-        if asked_at is not None and joined_at <= asked_at <= first + _TURN_S:
-            if asked_at < first - _TURN_S:
+        if asked_at is not None and joined_at <= asked_at <= first + near_s:
+            if asked_at < first - near_s:
                 wanted.clear()
             wanted.append(max(0.0, first - asked_at))
-        if header and waited_s <= first - joined_at + _TURN_S:
+        if header and waited_s <= first - joined_at + near_s:
             # Where it is all that there was room for, what follows it isn't noticed as the first.
             wanted.append(waited_s)
-        is_right = any(abs(waited_s - each) <= _TURN_S for each in wanted)
+        is_right = any(abs(waited_s - each) <= near_s for each in wanted)
         if not is_right and self._world.stopped_since(joined_at):
             self._judge.excuse("first byte time", "the process was stopped")
             return

@@ -131,6 +131,7 @@ class VirtualLoop:
         self._is_scheduled = False
         self.is_running = False
         self.turn_began = 0.0
+        self.longest_turn_s = 0.0
         """When the last iteration began."""
         self.held_until = 0.0
         """The process is stopped until then."""
@@ -239,6 +240,9 @@ class VirtualLoop:
                 if after_callback is not None:
                     after_callback()
         self.is_running = False
+        turn_s = self._timeline.now - now
+        if turn_s > self.longest_turn_s:
+            self.longest_turn_s = turn_s
         self._after_turn()
         if self._is_scheduled:
             return
