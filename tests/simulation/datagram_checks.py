@@ -174,6 +174,9 @@ class DatagramChecks:
     def answer_taken(self, core: DatagramSocket) -> None:
         """Note that the data plane has an endpoint's datagram."""
         self.world.flow_choices.answered(core)
+        flow = self._flows.get(core)
+        if flow is not None and flow.read_at is None:
+            flow.read_at = self.world.timeline.now
 
     def _handled(self) -> None:
         """Note whether the kernel has refused what the last datagram needed."""
@@ -415,12 +418,12 @@ class DatagramChecks:
         """A flow leaves an endpoint that refuses, unless that has answered it and it may pass."""
         if flow.closed_at is not None or not flow.has_reason_to_end:
             self.judge.right("refused flow ends")
-        elif flow.answered_at is not None and flow.core.errors_sent > errors_sent:
+        elif flow.read_at is not None and flow.core.errors_sent > errors_sent:
             # Its client's datagram has met it, and the next one may pass.
             self.judge.right("refused flow ends")
         elif self.troubles.stopped_since(due - SOON_S):
             self.judge.excuse("refused flow ends", "the process was stopped")
-        elif flow.answered_at is not None and any(n in PASSING for _, n in flow.refusals):
+        elif flow.read_at is not None and any(n in PASSING for _, n in flow.refusals):
             # Of errors that are there at once the last one counts.
             self.judge.excuse("refused flow ends", "an error that may pass came with it")
         else:

@@ -90,6 +90,8 @@ class Flow:
     """The earliest moment of that by the data plane's clock: it may be stopped within a turn."""
     answered_at: float | None = None
     """When the first answer was passed on."""
+    read_at: float | None = None
+    """When the data plane read it, which may not be able to pass it on."""
     replied_at: float = 0.0
     """When the last one was."""
     asked: int = 0
@@ -111,9 +113,9 @@ class Flow:
     @property
     def has_reason_to_end(self) -> bool:
         """Whether its endpoint has refused: once that has answered, some errors may pass."""
-        answered_at = self.answered_at
+        read_at = self.read_at
         return any(
-            answered_at is None or at <= answered_at or number not in PASSING
+            read_at is None or at <= read_at or number not in PASSING
             for at, number in self.refusals
         )
 

@@ -191,6 +191,15 @@ MUTANTS: Mapping[str, Mutant] = {
         "self._watch.has_room(scopes, client_ip, is_plain=is_plain)",
         "is_plain and self._watch.has_room(scopes, client_ip)",
     ),
+    "client-that-resets-has-failed": Mutant(
+        "connection", " and self.ended_by is not EndedBy.CLIENT:", ":", "facts"
+    ),
+    "none-is-slow-without-an-answer": Mutant(
+        "connection",
+        "self.duration_s if self.received_bytes or not self.endpoint else self.waited_s",
+        "self.waited_s",
+        "facts",
+    ),
     "saved-isnt-noted": Mutant(
         "tcp", "            self.note(ConnectionEvent.SAVED)\n", "            pass\n"
     ),

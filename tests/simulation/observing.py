@@ -32,6 +32,8 @@ IS_ASKED, IS_LINE, NONE_MISSING, ROOM, SHARES = (
 )
 ORACLES = (IS_ASKED, IS_LINE, NONE_MISSING, ROOM, SHARES)
 _REFUSED = {"unanswered", "waited too long", "too many waiting"}
+_BROKEN = {"reset", "timed out", "refused", "evicted", "no PROXY header"}
+_RESETS, _LATE = "endpoint-resets", "endpoint-answers-late"
 
 Line = Mapping[str, Any]
 
@@ -165,22 +167,36 @@ def _is_of(service: str, wanted: str) -> bool:
 
 
 def _is_saved(line: Line) -> Sure:
-    if not (line["failed"] and line["endpoint"]):
-        return Sure.NO
-    return Sure.YES if line["kind"] == "connection" else Sure.EITHER
+    """Return whether another endpoint answered than the first one that was dialled."""
+    has_answer = line["kind"] == "connection" or line["first_byte_s"] is not None
+    return _sure(bool(line["failed"] and line["endpoint"]) and has_answer)
 
 
 def _is_slow(line: Line, slow_s: float) -> Sure:
-    if line["first_byte_s"] is None:
-        return Sure.EITHER
-    waited_s = line["waited_s"] + line["first_byte_s"]
-    if abs(waited_s - slow_s) < 0.001:
-        return Sure.EITHER
-    return Sure.YES if waited_s > slow_s else Sure.NO
+    """Return whether its client waited so long for the first byte, or until the end for none."""
+    waited_s = line["waited_s"]
+    if line["first_byte_s"] is not None:
+        waited_s += line["first_byte_s"]
+    elif line["received_bytes"] or not line["endpoint"]:
+        waited_s = line["duration_s"]
+    return Sure.EITHER if abs(waited_s - slow_s) < 0.001 else _sure(waited_s > slow_s)
 
 
 def _is_failed(line: Line) -> Sure:
+    """Return whether its client didn't get what it asked for (docs/terminal.md)."""
+    is_by_client = line["ended_by"] == "client"
     if line["cause"] in _REFUSED:
         return Sure.YES
-    is_clean = line["cause"] == "complete" and line["sent_bytes"] and not line["code"]
-    return Sure.NO if is_clean else Sure.EITHER
+    if not line["endpoint"]:
+        return _sure(bool(line["failed"]) or line["ended_by"] == "proxy")
+    if (line["cause"] in _BROKEN and not is_by_client) or line["code"] == _RESETS:
+        return Sure.YES
+    if line["kind"] == "flow" or not line["received_bytes"]:
+        return Sure.NO
+    if line["sent_bytes"]:
+        return _sure(line["code"] == _LATE)
+    return _sure(not (is_by_client and line["cause"] == "complete"))
+
+
+def _sure(is_true: bool) -> Sure:
+    return Sure.YES if is_true else Sure.NO

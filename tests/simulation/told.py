@@ -36,8 +36,8 @@ def judge(world: World, number: int, relayed: Relayed | None, line: dict[str, An
         return
     source = "client" if attempt.dial.is_preserved else "node"
     judge.check(SOURCE, line["source"] == source, f"client {number} was seen as {source}")
-    if world.kernel.lacked_at >= relayed.accepted[0]:
-        judge.excuse(DIALS, "the kernel lacked something")
+    if attempt.shortage_at >= 0:
+        judge.excuse(DIALS, "the kernel lacked something for it")
         return
     failed = [each.partition(" ")[0] for each in filter(None, line["failed"].split(", "))]
     tried = [str(each) for each in attempt.tried]
