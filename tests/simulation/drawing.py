@@ -5,7 +5,9 @@ Each seed has some features only, so that rare ones meet each other in small wor
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from random import Random
 
 from userspace_proxy.model import Balance, Handling, Hold, Protocol, ProxyProtocol, SocketAddress
@@ -63,7 +65,16 @@ Pool = tuple[SocketAddress, ...]
 
 def make_plan(seed: int) -> Plan:
     plan = with_udp_situations(with_own_situations(_Drawing(seed).plan()))
-    return with_families(with_flow_situations(plan))
+    return with_families(_with_enough_ports(with_flow_situations(plan)))
+
+
+def _with_enough_ports(plan: Plan) -> Plan:
+    """Let clients have all ports if one has more flows than it would have ports of its own."""
+    clients = {event.args[1] for event in plan.events if event.what == plans.ASK}
+    flows = Counter(ip for ip, _ in clients)
+    if max(flows.values(), default=0) <= plan.node.client_ports:
+        return plan
+    return replace(plan, node=replace(plan.node, client_ports=0))
 
 
 class _Drawing:

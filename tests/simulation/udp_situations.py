@@ -204,7 +204,10 @@ def _ports(adding: Adding) -> Plan:
     node = replace(adding.plan.node, client_ports=_CLIENT_PORTS)
     # What an endpoint sends after a flow's end would reach the next flow from its port.
     streams = {**adding.plan.streams, **dict.fromkeys(adding.pool, (0.5, 0))}
-    kept = tuple(e for e in adding.plan.events if e.what != plans.ASK)
+    # After a stop all of a client's flows may begin in one turn, and one that ends keeps its port
+    # until the turn is over.
+    left_out = (plans.ASK, plans.STOP, plans.SKIP)
+    kept = tuple(e for e in adding.plan.events if e.what not in left_out)
     adding.plan = replace(adding.plan, node=node, streams=streams, events=kept)
 
     def events() -> Iterator[Event]:
