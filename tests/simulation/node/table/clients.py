@@ -31,7 +31,7 @@ class ClientOracles(Known):
         """Judge where clients are led after a transaction: where they were, or will be."""
         for frontend, client in self._some_clients():
             if self._is_by_link(client):
-                self._judge.excuse("old target or new one", "links changed")
+                self._look_by_link("old target or new one", frontend, client)
                 continue
             allowed = self._possible(frontend, client)
             found = in_words(self._verdict(frontend, client, 0))
@@ -76,7 +76,7 @@ class ClientOracles(Known):
         for frontend, client in self._some_clients():
             target = applied.get(frontend)
             if self._is_by_link(client):
-                self._judge.excuse("frontend leads to its target", "links changed")
+                self._look_by_link("frontend leads to its target", frontend, client, applied)
                 continue
             wanted = self._wanted(target, client)
             outcomes = [
@@ -114,7 +114,7 @@ class ClientOracles(Known):
         """Judge the frontends that are known to be right although others may not be."""
         for frontend, client in self._some_clients():
             if self._is_by_link(client):
-                self._judge.excuse("frontend leads to its target", "links changed")
+                self._look_by_link("frontend leads to its target", frontend, client, applied)
                 continue
             allowed = {*expecting.on_the_way(applied.get(frontend), client)}
             allowed |= self._possible(frontend, client)
@@ -124,6 +124,20 @@ class ClientOracles(Known):
                 self._is_allowed(frontend, found, allowed),
                 lambda f=frontend, c=client, n=found, a=allowed: f"{f} from {c.ip}: {n}, not {a}",  # type: ignore[misc]
             )
+
+    def _look_by_link(
+        self, oracle: str, frontend: Frontend, client: Client, applied: Targets | None = None
+    ) -> None:
+        """Judge a client behind a link whose change isn't known yet: no other Service gets it."""
+        allowed = self._possible(frontend, client)
+        if applied is not None:
+            allowed |= {*expecting.on_the_way(applied.get(frontend), client)}
+        found = in_words(self._verdict(frontend, client, 0))
+        self._judge.check(
+            oracle,
+            found in allowed or expecting.is_of_no_service(found),
+            lambda: f"{frontend} from {client.ip}, whose link has changed: {found}, not {allowed}",
+        )
 
     def _look_at_source(self, frontend: Frontend, client: Client, outcome: Outcome) -> None:
         if outcome.kind is Kind.TO_PORT and outcome.place is not None:
