@@ -531,7 +531,8 @@ def _restarts(adding: _Adding) -> Plan:
         for n in range(2 * len(pool)):
             yield adding.client(number, 0.1 + 0.2 * rng.random(), f"10.3.0.{n + 1}", steps)
         for n in range(10 * len(pool)):
-            yield adding.client(number, 5.5 + 3.0 * rng.random(), f"10.3.0.{n + 1}", steps)
+            ip = f"10.3.0.{n % 250 + 1}"
+            yield adding.client(number, 5.5 + 3.0 * rng.random(), ip, steps)
 
     without = {plans.BEHAVE, plans.DENY, plans.MEMORY, plans.STOP, plans.SKIP}
     kept = [event for event in adding.others(number) if event.what not in without]
