@@ -23,6 +23,7 @@ from userspace_proxy.sources.kubernetes.resources import (
     SERVICES,
     SLICES,
     ResourceCache,
+    metadata_of,
     this_node,
 )
 from userspace_proxy.sources.manifests.objects import ManifestReader
@@ -65,7 +66,8 @@ def check_objects(data: bytes) -> None:
     cluster = Cluster()
     for line in data.split(b"\n"):
         if line:
-            cluster.caches[line[0] % len(RESOURCES)].put(line[1:])
+            item = line[1:]
+            cluster.caches[line[0] % len(RESOURCES)].put(item, metadata_of(item))
     cluster.check()
 
 
@@ -76,11 +78,13 @@ def drawn_objects(objects: list[tuple[int, dict[str, Any]]]) -> None:
     cluster = Cluster()
     for number, item in objects:
         written = json.dumps(item)
-        cluster.caches[number].put(written.encode())
+        encoded = written.encode()
+        metadata = metadata_of(encoded)
+        cluster.caches[number].put(encoded, metadata)
         for found in ManifestReader("file.json").read(written).objects:
             # Beside it there may be problems of earlier objects of this kind.
             alone = ResourceCache(RESOURCES[number], Store())
-            alone.put(written.encode())
+            alone.put(encoded, metadata)
             assert not alone.rejected, found
     cluster.check()
 

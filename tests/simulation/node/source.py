@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 from userspace_proxy.cluster import Snapshot, Store
 from userspace_proxy.sources import Source
 from userspace_proxy.sources.base import Publish, SourceStatus
-from userspace_proxy.sources.kubernetes.resources import SERVICES, SLICES, ResourceCache, this_node
+from userspace_proxy.sources.kubernetes.resources import (
+    SERVICES,
+    SLICES,
+    ResourceCache,
+    metadata_of,
+    this_node,
+)
 
 from .plan import NODE, Object
 
@@ -68,7 +74,8 @@ class ObjectSource(Source):
         if self._publish is None:
             return
         cache = self._caches[item["kind"]]
-        (cache.delete if is_deleted else cache.put)(_encoded(item))
+        encoded = _encoded(item)
+        (cache.delete if is_deleted else cache.put)(encoded, metadata_of(encoded))
         self._publish(self._store.snapshot())
 
 

@@ -354,10 +354,11 @@ class Reflector:
                     self._has_events = True
                     # Before it is applied: what is older than what was seen isn't shown, also
                     # while the list that follows isn't complete.
-                    if not self._position.advance(self._version_of(event)):
+                    metadata = self._metadata_of(event)
+                    if not self._position.advance(metadata.resource_version):
                         self._expire(_WENT_BACK)
                         return None
-                    self._apply(event)
+                    self._apply(event, metadata)
                 self._changed()
                 await self._pause(0)
         return None
@@ -367,25 +368,25 @@ class Reflector:
             return self._timing.silence_s
         return requested_s + self._timing.silence_over_s
 
-    def _version_of(self, event: WireEvent) -> str | None:
-        """Return the resourceVersion of an event; None if it can't be read."""
+    def _metadata_of(self, event: WireEvent) -> Metadata:
+        """Return the metadata of an event's object; empty if they can't be read."""
         match event.type:
             case "ADDED" | "MODIFIED" | "DELETED":
-                return metadata_of(event.object).resource_version
+                return metadata_of(event.object)
             case "BOOKMARK":
                 metadata: Metadata = decode(event.object, WireHead).metadata
-                return metadata.resource_version
+                return metadata
             case _:
                 raise FieldError("type", f"{event.type!r} is not a known event type")
 
-    def _apply(self, event: WireEvent) -> None:
+    def _apply(self, event: WireEvent, metadata: Metadata) -> None:
         match event.type:
             case "DELETED":
-                self._cache.delete(event.object)
+                self._cache.delete(event.object, metadata)
             case "BOOKMARK":
                 self._has_bookmarks = True
             case _:
-                self._cache.put(event.object, is_new=event.type == "ADDED")
+                self._cache.put(event.object, metadata, is_new=event.type == "ADDED")
 
     def _error(self, status: WireStatus) -> RequestFailure | None:
         """Handle an ERROR event, which ends the watch."""

@@ -246,13 +246,14 @@ class ResourceCache:
         self._shares.set_left_out(self._not_listed)
         self.begin_list()
 
-    def put(self, item: Any, *, is_new: bool = True) -> None:
+    def put(self, item: Any, metadata: Metadata, *, is_new: bool = True) -> None:
         """Add or replace an object, as JSON.
 
         Args:
+            metadata: The object's, as :func:`metadata_of` returns them.
             is_new: It wasn't there before.
         """
-        was_kept = _key(metadata_of(item)) in self._shares
+        was_kept = _key(metadata) in self._shares
         key, is_kept = self._put(item)
         if is_new or was_kept:
             if not is_kept:
@@ -260,9 +261,9 @@ class ResourceCache:
         elif is_kept:
             self._shares.count(key[0], -1, -_size(item))
 
-    def delete(self, item: Any) -> None:
-        """Delete an object."""
-        key = _key(metadata_of(item))
+    def delete(self, item: Any, metadata: Metadata) -> None:
+        """Delete an object; of its metadata as in :meth:`put`."""
+        key = _key(metadata)
         if key in self._shares:
             self._delete(key)
         else:

@@ -124,7 +124,7 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "api-deletions-are-kept": _source(
         "reflector",
-        "                self._cache.delete(event.object)",
+        "                self._cache.delete(event.object, metadata)",
         "                pass",
     ),
     "api-no-wait-between-retries": _source(

@@ -52,13 +52,13 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "api-event-of-an-older-history-is-applied": _source(
         "reflector",
-        "                    if not self._position.advance(self._version_of(event)):",
-        "                    self._apply(event)\n"
-        "                    if not self._position.advance(self._version_of(event)):",
+        "                    if not self._position.advance(metadata.resource_version):",
+        "                    self._apply(event, metadata)\n"
+        "                    if not self._position.advance(metadata.resource_version):",
     ),
     "api-unknown-event-is-passed-over": _source(
         "reflector",
         'raise FieldError("type", f"{event.type!r} is not a known event type")',
-        "return None",
+        "return Metadata()",
     ),
 }

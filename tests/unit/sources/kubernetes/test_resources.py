@@ -16,6 +16,7 @@ from userspace_proxy.sources.kubernetes.resources import (
     SLICES,
     ResourceCache,
     inside,
+    metadata_of,
     resources_of,
     slices,
     this_node,
@@ -28,6 +29,19 @@ from .objects import WEB, endpoint_slice, node, service
 def raw(item: dict[str, Any], version: str = "1001") -> bytes:
     metadata = {"namespace": "default", **item["metadata"], "resourceVersion": version}
     return json.dumps({**item, "metadata": metadata}).encode()
+
+
+def put(cache: ResourceCache, item: bytes, **options: bool) -> str | None:
+    """Put an object as a watch does; return its version."""
+    metadata = metadata_of(item)
+    cache.put(item, metadata, **options)
+    return metadata.resource_version
+
+
+def delete(cache: ResourceCache, item: bytes) -> str | None:
+    metadata = metadata_of(item)
+    cache.delete(item, metadata)
+    return metadata.resource_version
 
 
 @pytest.fixture
@@ -45,9 +59,9 @@ def names(store: Store) -> list[str]:
 
 
 def test_objects_are_added_and_deleted_and_have_a_version(store, services):
-    services.put(raw(service(), "1001"))
+    assert put(services, raw(service(), "1001")) == "1001"
     assert names(store) == ["web"]
-    services.delete(raw(service(), "1002"))
+    assert delete(services, raw(service(), "1002")) == "1002"
     assert names(store) == []
 
 
@@ -62,7 +76,7 @@ def test_what_a_list_that_broke_off_named_is_deleted_by_the_next_one(store, serv
 
 def test_a_list_deletes_what_it_does_not_name_and_keeps_what_is_equal(store, services):
     for name in ("web", "cart"):
-        services.put(raw(service(name)))
+        put(services, raw(service(name)))
     before = store.snapshot().services[WEB]
     services.begin_list()
     services.list_items([raw(service("web"), "1009")])
@@ -81,40 +95,40 @@ def test_a_list_deletes_what_it_does_not_name_and_keeps_what_is_equal(store, ser
     ],
 )
 def test_what_cannot_be_read_is_a_problem_and_keeps_what_was_read(store, services, spec, problem):
-    services.put(raw(service()))
+    put(services, raw(service()))
     before = store.snapshot()
-    services.put(raw(service(**spec), "1002"))
+    assert put(services, raw(service(**spec), "1002")) == "1002"
     [reported] = services.rejected.values()
     assert reported.line.startswith(f"Service default/web: {problem}")
     services.begin_list()
     services.list_items([raw(service(**spec))])
     services.end_list()
     assert store.snapshot() is before
-    services.put(raw(service()))
+    put(services, raw(service()))
     assert services.rejected == {}
 
 
 def test_a_problem_ends_with_its_object(services):
     bad = raw(service(ports=[{"port": 0}]))
-    services.put(bad)
-    services.delete(bad)
+    put(services, bad)
+    delete(services, bad)
     assert services.rejected == {}
-    services.put(bad)
+    put(services, bad)
     services.begin_list()
     services.end_list()
     assert services.rejected == {}
 
 
 def test_an_object_without_metadata_is_a_problem(services):
-    assert services.put(b'{"metadata": 7}') is None
+    assert put(services, b'{"metadata": 7}') is None
     place, problem = "Service (without a name)", "metadata: expected mapping, got int"
     assert list(services.rejected.values()) == [RejectedFacts.at(place, problem)]
 
 
 def test_a_problem_has_the_service_that_it_is_about(store, services):
-    services.put(raw(service(ports=[{"port": 0}])))
+    put(services, raw(service(ports=[{"port": 0}])))
     of_slices = ResourceCache(SLICES, store)
-    of_slices.put(raw({**endpoint_slice(), "ports": 7}))
+    put(of_slices, raw({**endpoint_slice(), "ports": 7}))
     found = [*services.rejected.values(), *of_slices.rejected.values()]
     assert [(item.object, item.services) for item in found] == [
         ("Service default/web", ("default/web",)),
@@ -123,13 +137,13 @@ def test_a_problem_has_the_service_that_it_is_about(store, services):
 
 
 def test_a_slice_that_serves_no_service_any_more_is_gone(store):
-    ResourceCache(SERVICES, store).put(raw(service()))
+    put(ResourceCache(SERVICES, store), raw(service()))
     slices = ResourceCache(SLICES, store)
-    slices.put(raw(endpoint_slice("10.244.1.7")))
+    put(slices, raw(endpoint_slice("10.244.1.7")))
     assert len(store.snapshot().services[WEB].slices) == 1
     unlabelled = endpoint_slice("10.244.1.7")
     del unlabelled["metadata"]["labels"]
-    slices.put(raw(unlabelled))
+    put(slices, raw(unlabelled))
     assert store.snapshot().services[WEB].slices == ()
     assert store.snapshot().orphans == {ServiceKey("default", ""): (SliceKey("default", "web-1"),)}
 
@@ -139,10 +153,10 @@ def test_a_slice_that_serves_no_service_any_more_is_gone(store):
     [pytest.param(SLICES, 0, id="without"), pytest.param(slices(with_headless=True), 1, id="with")],
 )
 def test_slices_of_headless_services_are_read_if_wanted(store, resource, count):
-    ResourceCache(SERVICES, store).put(raw(service()))
+    put(ResourceCache(SERVICES, store), raw(service()))
     item = endpoint_slice("10.244.1.7")
     item["metadata"]["labels"]["service.kubernetes.io/headless"] = ""
-    ResourceCache(resource, store).put(raw(item))
+    put(ResourceCache(resource, store), raw(item))
     (read,) = store.snapshot().services[WEB].slices
     assert (read.is_headless, len(read.endpoints)) == (True, count)
 
@@ -150,10 +164,10 @@ def test_slices_of_headless_services_are_read_if_wanted(store, resource, count):
 def test_a_slice_with_the_headless_label_is_read_also_where_endpoints_are_pods(store):
     pods = PodEndpoints(store, with_headless=False)
     services, slices_, _ = resources_of(with_headless=False, pods=pods)
-    ResourceCache(services, store).put(raw(service()))
+    put(ResourceCache(services, store), raw(service()))
     item = endpoint_slice("10.244.1.7")
     item["metadata"]["labels"]["service.kubernetes.io/headless"] = ""
-    ResourceCache(slices_, store).put(raw(item))
+    put(ResourceCache(slices_, store), raw(item))
     pods.settle()
     (read,) = store.snapshot().services[WEB].slices
     assert read.is_headless
@@ -161,11 +175,11 @@ def test_a_slice_with_the_headless_label_is_read_also_where_endpoints_are_pods(s
 
 @pytest.mark.parametrize(("name", "notes"), [("web-7", 0), ("..", 1)])
 def test_endpoints_that_cannot_be_pods_are_noted_if_wanted(store, name, notes):
-    ResourceCache(SERVICES, store).put(raw(service()))
+    put(ResourceCache(SERVICES, store), raw(service()))
     item = endpoint_slice("10.244.1.7")
     item["endpoints"][0]["targetRef"] = {"kind": "Pod", "name": name}
     for with_pods in (False, True):
-        ResourceCache(slices(with_pods=with_pods), store).put(raw(item))
+        put(ResourceCache(slices(with_pods=with_pods), store), raw(item))
         (read,) = store.snapshot().services[WEB].slices
         assert [endpoint.pod for endpoint in read.endpoints] == [name.strip(".")]
         assert len(read.notes) == with_pods * notes
@@ -181,7 +195,7 @@ def test_the_node_is_one_object(store):
     nodes = ResourceCache(this_node("alice"), store)
     assert nodes.resource.query == {"fieldSelector": "metadata.name=alice"}
     alice = json.dumps(node()).encode()
-    nodes.put(alice)
+    put(nodes, alice)
     assert store.snapshot().node == Node("alice", zone="east")
     nodes.begin_list()
     nodes.end_list()
@@ -229,26 +243,26 @@ def test_the_next_list_keeps_the_same_objects_in_whatever_order_it_has_them(stor
 def test_events_do_not_exceed_the_share_of_a_namespace(store):
     services = crowd(store)
     for n in range(12):
-        services.put(raw(service(f"web-{n:02}"), f"{n}"))
-    services.put(raw(service("web-11")), is_new=False)
+        assert put(services, raw(service(f"web-{n:02}"), f"{n}")) == f"{n}"
+    put(services, raw(service("web-11")), is_new=False)
     assert names(store) == [f"web-{n:02}" for n in range(10)]
     assert [left_out.objects for _, left_out in services.left_out()] == [2]
-    services.delete(raw(service("web-11")))
+    delete(services, raw(service("web-11")))
     assert [left_out.objects for _, left_out in services.left_out()] == [1]
     assert not services.has_room
     for n in range(2):
-        services.delete(raw(service(f"web-{n:02}")))
+        delete(services, raw(service(f"web-{n:02}")))
     assert services.has_room
-    services.put(raw(service("web-10")), is_new=False)
+    put(services, raw(service("web-10")), is_new=False)
     assert list(services.left_out()) == []
     assert "web-10" in names(store)
 
 
 def test_an_object_that_has_grown_too_large_is_not_served_as_it_was(store):
     services = crowd(store)
-    services.put(raw(service()))
+    put(services, raw(service()))
     ports = [{"name": f"p{n}", "port": n} for n in range(1, 100)]
-    services.put(raw(service(ports=ports)), is_new=False)
+    put(services, raw(service(ports=ports)), is_new=False)
     assert names(store) == []
     assert [left_out.objects for _, left_out in services.left_out()] == [1]
 
@@ -256,7 +270,7 @@ def test_an_object_that_has_grown_too_large_is_not_served_as_it_was(store):
 def test_objects_that_cannot_be_read_have_their_share_too(store):
     services = crowd(store)
     for n in range(50):
-        services.put(raw(service(f"web-{n:02}", ports="http")))
+        put(services, raw(service(f"web-{n:02}", ports="http")))
     assert len(services.rejected) == 12
 
 
@@ -270,5 +284,5 @@ def test_objects_that_cannot_be_read_have_their_share_too(store):
 def test_an_object_counts_with_what_is_kept_of_it(store, resource, item, parts):
     for room, kept in ((parts, 1), (parts - 1, 0)):
         cache = ResourceCache(resource, Store(), Shares(OBJECT_BYTES + PART_BYTES * room))
-        cache.put(raw(item))
+        put(cache, raw(item))
         assert sum(left_out.objects for _, left_out in cache.left_out()) == 1 - kept
