@@ -145,14 +145,13 @@ class Worker:
         Each with the index of a worker that it stands in for; its own last.
         """
         processes = self._dataplane.engine.tuning.processes
-        served: dict[int | None, list[_socket.socket]] = {}
+        served: dict[int, list[_socket.socket]] = {}
         for number, listener in self._listeners.items():
-            served.setdefault(StandIns.missing(number, processes), []).append(listener.sock)
-        own = served.pop(None, [])
-        return [
-            *((index, socks) for index, socks in served.items() if index is not None),
-            (self._index, own),
-        ]
+            missing = StandIns.missing(number, processes)
+            owner = self._index if missing is None else missing
+            served.setdefault(owner, []).append(listener.sock)
+        own = served.pop(self._index, [])
+        return [*served.items(), (self._index, own)]
 
     def pins(self) -> Iterator[Pins]:
         """Yield the pins of clients: some of each Service port in turn, the last used first."""

@@ -186,6 +186,8 @@ class NatProgrammer(Programmer):
 
     def _forget_stale(self) -> None:
         """Remove the conntrack entries that frontends got under other rules, or without any."""
+        if not self._stale:
+            return
         ports = self._applied or {}
         here = frozenset(map(pack_ip, self._address.here))
         for family in IPFamily:
