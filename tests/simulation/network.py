@@ -35,7 +35,7 @@ EXCEEDED, TOO_LARGE, ABSENT = "exceeded", "too large", "absent"
 """What a datagram meets there, too: it is lost on its way, and no endpoint has refused it; or no
 host has the address, which the kernel finds out."""
 DENIED, NO_PROTOCOL = "denied", "no protocol"
-"""And how a refusal is reported otherwise: by a firewall, or for want of UDP."""
+"""And how a refusal is reported otherwise: by a firewall, or by a host without UDP."""
 PASSES = (EXCEEDED, TOO_LARGE)
 _ICMP = {
     REFUSES: ((errno.ECONNREFUSED, 3, 3), (errno.ECONNREFUSED, 1, 4)),

@@ -143,7 +143,7 @@ def endpoint(ip: str) -> Object:
 
 
 def conditions(rng: Random) -> Object:
-    """Draw the conditions of an endpoint that isn't ready, or terminates all the same."""
+    """Draw the conditions of an endpoint that isn't ready, or that is ready and terminates."""
     ready, serving, terminating = rng.choice(
         [(False, False, False), (False, True, True), (False, False, True), (True, True, True)]
     )

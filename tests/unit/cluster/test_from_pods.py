@@ -163,13 +163,19 @@ def test_a_change_of_a_pod_leaves_other_services_the_same_objects(cluster):
     assert cluster.store.snapshot() is after
 
 
-def test_what_an_earlier_run_has_left_is_replaced_by_what_is_there_now(cluster):
-    cluster.pods.put_pod(pod())
+def resumed(cluster: Cluster) -> Cluster:
+    """Return a later run's, with what this one has left."""
     cluster.pods.settle()
     old = cluster.store.snapshot()
     again = Cluster()
     again.store.resume(old)
     again.pods.resume(old)
+    return again
+
+
+def test_what_an_earlier_run_has_left_is_replaced_by_what_is_there_now(cluster):
+    cluster.pods.put_pod(pod())
+    again = resumed(cluster)
     again.pods.put_service(service(), TO_8080)
     again.pods.put_pod(pod("web-2", "10.244.0.4"))
     assert again.ips() == ["10.244.0.4"]
@@ -177,11 +183,7 @@ def test_what_an_earlier_run_has_left_is_replaced_by_what_is_there_now(cluster):
 
 def test_after_a_restart_a_service_that_cannot_be_read_keeps_its_endpoints(cluster):
     cluster.pods.put_pod(pod())
-    cluster.pods.settle()
-    old = cluster.store.snapshot()
-    again = Cluster()
-    again.store.resume(old)
-    again.pods.resume(old)
+    again = resumed(cluster)
     # Its own object isn't put, because that can't be read.
     again.pods.put_pod(pod())
     assert again.ips() == ["10.244.0.3"]

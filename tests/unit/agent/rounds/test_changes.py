@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 from userspace_proxy.agent.rounds import changes
@@ -150,13 +151,19 @@ async def test_a_snapshot_that_arrives_during_a_round_is_in_force_after_the_next
     assert counters.in_force == counters.changes
 
 
-async def test_what_waits_for_its_turn_is_not_in_force_and_the_rest_is():
-    counters, now, cluster = SyncCounters(), [0.0], Cluster()
-    progress = Progress(counters, ChangeTurns(lambda: now[0]))
+def with_a_change_that_waits(counters: SyncCounters, clock: Callable[[], float]) -> Progress:
+    """Return the progress of three changes of a large Service; the last one has no turn yet."""
+    progress, cluster = Progress(counters, ChangeTurns(clock)), Cluster()
     pods = [f"192.0.2.{n}" for n in range(250)]
     for count in range(1, 4):
         progress.add(cluster.serve("web", "10.96.0.1", *pods[count:]))
         progress.end(progress.begin())
+    return progress
+
+
+async def test_what_waits_for_its_turn_is_not_in_force_and_the_rest_is():
+    counters, now = SyncCounters(), [0.0]
+    progress = with_a_change_that_waits(counters, lambda: now[0])
     assert (progress.is_behind, progress.in_force is progress.latest) == (False, False)
     assert (counters.changes, counters.in_force) == ((1, 3), (1, 2))
     caught_up, settled = map(asyncio.ensure_future, (progress.caught_up(), progress.settled()))
@@ -170,12 +177,8 @@ async def test_what_waits_for_its_turn_is_not_in_force_and_the_rest_is():
 
 
 async def test_a_change_whose_turn_has_come_waits_until_it_is_in_force():
-    counters, now, cluster = SyncCounters(), [0.0], Cluster()
-    progress = Progress(counters, ChangeTurns(lambda: now[0]))
-    pods = [f"192.0.2.{n}" for n in range(250)]
-    for count in range(1, 4):
-        progress.add(cluster.serve("web", "10.96.0.1", *pods[count:]))
-        progress.end(progress.begin())
+    counters, now = SyncCounters(), [0.0]
+    progress = with_a_change_that_waits(counters, lambda: now[0])
     assert counters.waiting_since == 0
     now[0] = progress.next_turn_in_s
     # The round of this turn fails.
