@@ -1,0 +1,55 @@
+"""Adds clients and changes of one Service to a plan that is drawn already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from random import Random
+
+from userspace_proxy.model import Protocol
+
+from . import plan as plans
+from .actors import Step
+from .plan import Event, Plan
+
+# Numbers below are those of other clients.
+_FIRST_CLIENT = 200
+
+
+class Adding:
+    """Adds to one plan."""
+
+    def __init__(self, rng: Random, plan: Plan) -> None:
+        self.rng = rng
+        self.plan = plan
+        numbers = (e.args[0] for e in plan.events if e.what == plans.CLIENT)
+        self._clients = max(_FIRST_CLIENT, *numbers, 0)
+
+    def number(self, protocol: Protocol) -> int:
+        """Return the number of a Service of a protocol."""
+        numbers = [n for n, each in enumerate(self.plan.services) if each.protocol is protocol]
+        return self.rng.choice(numbers)
+
+    def client(self, number: int, at: float, ip: str, steps: Sequence[Step]) -> Event:
+        """Return that a client dials a Service."""
+        self._clients += 1
+        args = (self._clients, number, ip, tuple(steps), "whole")
+        return Event(round(at, 4), plans.CLIENT, args)
+
+    def others(self, number: int) -> Sequence[Event]:
+        """Return the events without the clients and the changes of a Service of TCP."""
+        where = {plans.CLIENT: 1, plans.UPDATE: 0}
+        events = self.plan.events
+        return [e for e in events if e.what not in where or e.args[where[e.what]] != number]
+
+    def with_events(
+        self, feature: str, events: Iterator[Event], lasts_s: float, kept: Sequence[Event]
+    ) -> Plan:
+        """Return the plan with more events; it is calm later than that many seconds."""
+        plan = self.plan
+        return replace(
+            plan,
+            features=plan.features | {feature},
+            events=tuple(sorted((*kept, *events), key=lambda event: event.at)),
+            calm_at=max(plan.calm_at, lasts_s),
+        )
