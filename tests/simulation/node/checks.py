@@ -6,8 +6,8 @@ Rule 2: each frontend of the table leads to a port at which a listener of its Se
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from userspace_proxy.steering import Target
 
@@ -16,11 +16,11 @@ from ..control.machine import Process
 from ..streams import Stream
 from .clients import DIALS, DROPPED, ENDED, REFUSED, RESET, SERVED, WAITS, Client
 from .cluster import Floors
-from .families import like
+from .expecting import Expecting
 from .hand_overs import HandOvers
 from .rest_checks import at_of
 from .seam import answer_of
-from .truth import NO_SERVICE, Claim, Dialled, Expected, Kind, Truth
+from .truth import Dialled, Expected
 
 if TYPE_CHECKING:
     from .agents import AgentRun
@@ -46,15 +46,6 @@ _LOOK_S = 0.25
 _REPAIRED_S = 2.0
 _LEFT_BEHIND = "another Service got the last agent's port with an address"
 _OLD_WORKER = "until it drains, the last agent's worker serves the port's last owner"
-_OUTSIDE = "10.3.0.1"
-
-
-class _Moments(NamedTuple):
-    """States of which one may be in force."""
-
-    states: tuple[Truth, ...]
-    recent: tuple[Truth, ...]
-    """Those of what never waits for a turn, where something does."""
 
 
 class Checks:
@@ -70,7 +61,7 @@ class Checks:
         self.hand_overs = HandOvers(world)
         self._lost: set[int] = set()
         """Ports of the last agent's workers, which ended too late for the next one to have them."""
-        self._known: dict[tuple[_Moments, str, Dialled], Collection[Expected]] = {}
+        self._expecting = Expecting(world)
         self.drifts = 0
         """How often another program has changed the table."""
         self._drifted_until = 0.0
@@ -220,75 +211,12 @@ class Checks:
         """Judge a client that dials."""
         self._waiting.append(client)
 
-    def _window(self, client: Client) -> Collection[Expected]:
-        """Return what a client may get in each state that may be in force while it dials."""
-        return self._expected(self._moments(client.floors), client.ip, client.at)
-
-    def _moments(self, floors: Floors) -> _Moments:
-        """Return the states that may be in force if all that is older than some times is."""
-        cluster, now = self.world.cluster, self.world.timeline.now
-        states = list(cluster.between(floors.all, now))
-        if self.world.api is not None and self.world.api.forbidden_until >= floors.all:
-            # An agent that may not read its Node does without.
-            states += [truth.without_node for truth in states]
-        recent = cluster.between(floors.losses, now) if self.world.plan.endpoint_s else ()
-        return _Moments(tuple(states), tuple(recent))
-
-    def _expected(self, moments: _Moments, ip: str, at: Dialled) -> Collection[Expected]:
-        """Return what a client may get at some moments, without repetitions.
-
-        States are asked again and again: all that they say of an address is kept.
-        """
-        key = moments, ip, at
-        found = self._known.get(key)
-        if found is None:
-            found = self._known[key] = dict.fromkeys(self._find_expected(moments, ip, at))
-        return found
-
-    def _owners(self, moments: _Moments, at: Dialled) -> Iterator[Claim | None]:
-        """Yield what may own an address in one of some states; None: nothing does."""
-        has_turns = bool(self.world.plan.endpoint_s)
-        claims: dict[Kind | None, Claim | None] = {}
-        for truth in moments.states:
-            claim = truth.frontends.get(at)
-            claims[claim.kind if claim is not None else None] = claim
-            # While a Service waits for its turn, another one has what it will have.
-            for other in truth.claims_at(at) if has_turns else ():
-                claims.setdefault(other.kind, other)
-        have = {claim.kind for truth in moments.recent for claim in truth.claims_at(at)}
-        for claim in claims.values():
-            is_left = has_turns and claim is not None and claim.kind not in have
-            yield None if is_left else claim
-
-    def _find_expected(self, moments: _Moments, ip: str, at: Dialled) -> Iterator[Expected]:
-        """Yield what a client may get in one of some states.
-
-        Listeners follow before rules do: an address may lead to its owner of before, which has its
-        new endpoints already. What a Service has no longer doesn't wait for its turn, and what
-        another one has newly may: nothing is there meanwhile. An address that gets a policy of its
-        own is at the port of the others until rules follow, and that one has their new policy.
-        """
-        states, recent = moments
-        has_turns = bool(self.world.plan.endpoint_s)
-        for claim in self._owners(moments, at):
-            is_barred = has_turns and claim is not None and all(t.bars(claim, ip) for t in recent)
-            for truth in states:
-                found = truth.expected_of(claim, ip, at)
-                yield found._replace(endpoints=frozenset()) if is_barred else found
-            for side in claim.other_sides if claim and _changes_policy(claim, states) else ():
-                for truth in states:
-                    yield truth.expected_of(side, ip, at)
-            if has_turns and _is_made_anew(claim, states):
-                # Until its turn, a Service with another address has what it had before, and none
-                # of that is left.
-                yield NO_SERVICE
-
     def client_changed(self, client: Client, was: str) -> None:
         """Judge what has become of a client."""
         world = self.world
         if world.is_finishing:
             return
-        expected = self._window(client)
+        expected = self._expecting.of(client)
         check, what = world.judgements.check, f"{client.name} at {at_of(client)}"
         if was in (DIALS, WAITS):
             world.judgements.right(ANSWER)
@@ -398,7 +326,7 @@ class Checks:
 
     def _expected_at_last(self, client: Client) -> Collection[Expected]:
         """Return what a client may get that may have waited for an endpoint, at the end of it."""
-        expected = self._window(client)
+        expected = self._expecting.of(client)
         if all(each.endpoints for each in expected):
             return expected
         longest_s = max(each.waits_s for each in expected)
@@ -407,7 +335,8 @@ class Checks:
             # Those that come meanwhile are in force, and have it served.
             at = self.world.timeline.now - _ANSWERED_S - self.world.freshness.bound_s
             if at >= client.dialled_at:
-                return self._expected(self._moments(Floors(at, at)), client.ip, client.at)
+                moments = self._expecting.moments(Floors(at, at))
+                return self._expecting.at_moments(moments, client.ip, client.at)
         elif client.state == WAITS and all(each.waits_s for each in expected):
             what = f"{client.name} at {at_of(client)} waits for longer than {longest_s:g} s"
             self.world.judgements.violate(WAITED, what)
@@ -435,7 +364,7 @@ class Checks:
         if world.is_finishing or self._outages[-1][1] == float("inf"):
             return
         labels = self.hand_overs.labels()
-        moments = self._moments(world.freshness.floors())
+        moments = self._expecting.moments(world.freshness.floors())
         for frontend, target in world.table.targets.items():
             if not isinstance(target, int):
                 continue
@@ -452,12 +381,14 @@ class Checks:
             is_kept = not self.hand_overs.has_served(world.agent) or world.machine.is_bound(
                 target, frontend.ip, is_tcp=is_tcp
             )
-            if not is_kept or not (ports or self._may_refuse(moments, at)):
+            if not is_kept or not (ports or self._expecting.may_refuse(moments, at)):
                 what = f"{frontend} is steered to port {target}, which is closed"
                 world.judgements.violate(OPEN_PORT, what)
                 return
             world.judgements.right(OPEN_PORT)
-            owners = {claim.name for claim in self._owners(moments, at) if claim is not None}
+            owners = {
+                claim.name for claim in self._expecting.owners(moments, at) if claim is not None
+            }
             for port in ports:
                 label = labels.get(port)
                 if label is None:
@@ -467,13 +398,6 @@ class Checks:
                 else:
                     what = f"{frontend} is steered to {label}, and belongs to {owners}"
                     world.judgements.check(OWN_SERVICE, label in owners, what)
-
-    def _may_refuse(self, moments: _Moments, at: Dialled) -> bool:
-        """Return whether some client of an address may be refused at some moments."""
-        expected = (
-            e for ip in (at[0], like(_OUTSIDE, at[0])) for e in self._expected(moments, ip, at)
-        )
-        return any(each.may_be_refused for each in expected)
 
     def _has_late_workers(self) -> bool:
         """Return whether a worker of an earlier agent is about to end."""
@@ -497,24 +421,3 @@ class Checks:
                 is_right = status == 200
             what = f"health check port {number} says {status} with {counts} ready endpoints here"
             world.judgements.check(HEALTH, is_right, what)
-
-
-def _is_made_anew(claim: Claim | None, states: Sequence[Truth]) -> bool:
-    """Return whether a Service has had several cluster IPs."""
-    return claim is not None and len({s.get("clusterIP") for s in _specs(claim, states)}) > 1
-
-
-def _changes_policy(claim: Claim, states: Sequence[Truth]) -> bool:
-    """Return whether a Service has had several policies, or source ranges for a while."""
-    if len(states) < 2:
-        return False
-    names = "externalTrafficPolicy", "internalTrafficPolicy", "loadBalancerSourceRanges"
-    found = [[spec.get(name) for name in names] for spec in _specs(claim, states)]
-    return any(each != found[0] for each in found)
-
-
-def _specs(claim: Claim, states: Sequence[Truth]) -> list[Mapping[str, Any]]:
-    """Return what the Service of a claim was like."""
-    metadata = claim.service["metadata"]
-    key = ("Service", metadata["namespace"], metadata["name"])
-    return [truth.objects[key]["spec"] for truth in states if key in truth.objects]

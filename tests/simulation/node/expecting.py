@@ -1,0 +1,123 @@
+"""What clients may get, in each state of the cluster that may be in force at some moment."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .clients import Client
+from .cluster import Floors
+from .families import like
+from .truth import NO_SERVICE, Claim, Dialled, Expected, Kind, Truth
+
+if TYPE_CHECKING:
+    from .world import World
+
+_OUTSIDE = "10.3.0.1"
+
+
+class Moments(NamedTuple):
+    """States of which one may be in force."""
+
+    states: tuple[Truth, ...]
+    recent: tuple[Truth, ...]
+    """Those of what never waits for a turn, where something does."""
+
+
+class Expecting:
+    """What clients of one run may get."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._known: dict[tuple[Moments, str, Dialled], Collection[Expected]] = {}
+
+    def of(self, client: Client) -> Collection[Expected]:
+        """Return what a client may get in each state that may be in force while it dials."""
+        return self.at_moments(self.moments(client.floors), client.ip, client.at)
+
+    def moments(self, floors: Floors) -> Moments:
+        """Return the states that may be in force if all that is older than some times is."""
+        cluster, now = self._world.cluster, self._world.timeline.now
+        states = list(cluster.between(floors.all, now))
+        if self._world.api is not None and self._world.api.forbidden_until >= floors.all:
+            # An agent that may not read its Node does without.
+            states += [truth.without_node for truth in states]
+        recent = cluster.between(floors.losses, now) if self._world.plan.endpoint_s else ()
+        return Moments(tuple(states), tuple(recent))
+
+    def at_moments(self, moments: Moments, ip: str, at: Dialled) -> Collection[Expected]:
+        """Return what a client may get at some moments, without repetitions.
+
+        States are asked again and again: all that they say of an address is kept.
+        """
+        key = moments, ip, at
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = dict.fromkeys(self._find_expected(moments, ip, at))
+        return found
+
+    def owners(self, moments: Moments, at: Dialled) -> Iterator[Claim | None]:
+        """Yield what may own an address in one of some states; None: nothing does."""
+        has_turns = bool(self._world.plan.endpoint_s)
+        claims: dict[Kind | None, Claim | None] = {}
+        for truth in moments.states:
+            claim = truth.frontends.get(at)
+            claims[claim.kind if claim is not None else None] = claim
+            # While a Service waits for its turn, another one has what it will have.
+            for other in truth.claims_at(at) if has_turns else ():
+                claims.setdefault(other.kind, other)
+        have = {claim.kind for truth in moments.recent for claim in truth.claims_at(at)}
+        for claim in claims.values():
+            is_left = has_turns and claim is not None and claim.kind not in have
+            yield None if is_left else claim
+
+    def _find_expected(self, moments: Moments, ip: str, at: Dialled) -> Iterator[Expected]:
+        """Yield what a client may get in one of some states.
+
+        Listeners follow before rules do: an address may lead to its owner of before, which has its
+        new endpoints already. What a Service has no longer doesn't wait for its turn, and what
+        another one has newly may: nothing is there meanwhile. An address that gets a policy of its
+        own is at the port of the others until rules follow, and that one has their new policy.
+        """
+        states, recent = moments
+        has_turns = bool(self._world.plan.endpoint_s)
+        for claim in self.owners(moments, at):
+            is_barred = has_turns and claim is not None and all(t.bars(claim, ip) for t in recent)
+            for truth in states:
+                found = truth.expected_of(claim, ip, at)
+                yield found._replace(endpoints=frozenset()) if is_barred else found
+            for side in claim.other_sides if claim and _changes_policy(claim, states) else ():
+                for truth in states:
+                    yield truth.expected_of(side, ip, at)
+            if has_turns and _is_made_anew(claim, states):
+                # Until its turn, a Service with another address has what it had before, and none
+                # of that is left.
+                yield NO_SERVICE
+
+    def may_refuse(self, moments: Moments, at: Dialled) -> bool:
+        """Return whether some client of an address may be refused at some moments."""
+        expected = (
+            e for ip in (at[0], like(_OUTSIDE, at[0])) for e in self.at_moments(moments, ip, at)
+        )
+        return any(each.may_be_refused for each in expected)
+
+
+def _is_made_anew(claim: Claim | None, states: Sequence[Truth]) -> bool:
+    """Return whether a Service has had several cluster IPs."""
+    return claim is not None and len({s.get("clusterIP") for s in _specs(claim, states)}) > 1
+
+
+def _changes_policy(claim: Claim, states: Sequence[Truth]) -> bool:
+    """Return whether a Service has had several policies, or source ranges for a while."""
+    if len(states) < 2:
+        return False
+    names = "externalTrafficPolicy", "internalTrafficPolicy", "loadBalancerSourceRanges"
+    found = [[spec.get(name) for name in names] for spec in _specs(claim, states)]
+    return any(each != found[0] for each in found)
+
+
+def _specs(claim: Claim, states: Sequence[Truth]) -> list[Mapping[str, Any]]:
+    """Return what the Service of a claim was like."""
+    metadata = claim.service["metadata"]
+    key = ("Service", metadata["namespace"], metadata["name"])
+    return [truth.objects[key]["spec"] for truth in states if key in truth.objects]
