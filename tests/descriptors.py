@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import itertools
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +12,10 @@ from pathlib import Path
 @contextlib.contextmanager
 def descriptors_left(count: int) -> Iterator[None]:
     """Let this process open only so many, while this lasts."""
-    os.close(free := os.dup(0))
+    taken = open_descriptors()
+    free = (number for number in itertools.count() if str(number) not in taken)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free + count, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (next(itertools.islice(free, count, None)), hard))
     try:
         yield
     finally:
