@@ -32,6 +32,7 @@ from .waiting_room import Waiting, WaitingRoom
 _WAITED_S = 0.3
 # Cost: of nearly all Service ports.
 _NO_DETOURS: Mapping[SocketAddress, SocketAddress] = MappingProxyType({})
+NONE_LEFT: Mapping[SocketAddress, float] = MappingProxyType({})
 
 
 class EndpointGroup(CounterTable):
@@ -50,6 +51,7 @@ class EndpointGroup(CounterTable):
         "detours",
         "key",
         "label",
+        "left_at",
         "loads",
         "on_removed",
         "outcomes",
@@ -80,6 +82,9 @@ class EndpointGroup(CounterTable):
         """The last one of :meth:`update`."""
         self.detours: Mapping[SocketAddress, SocketAddress] = _NO_DETOURS
         """Where endpoints are dialled instead; nearly always empty."""
+        self.left_at = NONE_LEFT
+        """When endpoints were last left out, while the Service doesn't ask for an end of their
+        connections: it may later (:meth:`note_left`)."""
         self.loads = Loads(self, self.serving.handling, index=start, processes=processes)
         self.balancers = Balancers(self.serving, self.loads, start=start, pins=pins)
         self.outcomes = Outcomes(self.label, self, self.balancers, self._retry)
@@ -170,6 +175,15 @@ class EndpointGroup(CounterTable):
         """Return the endpoints that aren't any more, and still have connections."""
         current = self.serving.all_endpoints
         return {e for e, counters in self.each_counters() if counters.active and e not in current}
+
+    def note_left(self, left: Mapping[SocketAddress, float]) -> None:
+        """Remember when endpoints were left out, those that still may have connections."""
+        current = frozenset(self.serving.all_endpoints)
+        self.left_at = {
+            endpoint: at
+            for endpoint, at in {**self.left_at, **left}.items()
+            if endpoint in current or self.find_counters(endpoint) is not None
+        } or NONE_LEFT
 
     def count_lost(self, sock: _socket.socket, before: int) -> int:
         """Count what the kernel has dropped at a listening socket; returns its number now.

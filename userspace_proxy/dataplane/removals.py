@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from ..model import SocketAddress
 from ..model.connection_ends import EndReason
-from .endpoint_group import EndpointGroup
+from .endpoint_group import NONE_LEFT, EndpointGroup
 from .tcp import TcpConnection
 
 # A reset takes 20 µs.
@@ -59,19 +59,24 @@ class Removals:
     def updated(self, group: EndpointGroup, left: Collection[SocketAddress]) -> None:
         """Note the endpoints that an update of a group has left out, and those that are back."""
         seconds = group.serving.handling.removal_s
-        if seconds is None and not self._left:
+        if seconds is None and not (left or self._left):
             return
-        known = {pair: since for pair, since in self._left.items() if pair[0] is group}
-        for pair in known:
-            del self._left[pair]
-        if seconds is not None:
-            now = self._clock()
+        now = self._clock()
+        known = {e: since.at for (each, e), since in self._left.items() if each is group}
+        for endpoint in known:
+            del self._left[group, endpoint]
+        known.update(dict.fromkeys(left, now))
+        if seconds is None:
+            group.note_left(known)
+        else:
             # The Service may ask for it only now.
-            for endpoint in {*left, *group.former_endpoints(), *(e for _, e in known)}:
+            for endpoint in {*known, *group.former_endpoints(), *group.left_at}:
                 if not group.balancers.serves_everyone(endpoint):
-                    since = None if endpoint in left else known.get((group, endpoint))
-                    at = now if since is None else since.at
-                    self._left[group, endpoint] = _Left(at, at + seconds)
+                    at = known.get(endpoint)
+                    due = (now if at is None else at) + seconds
+                    at = group.left_at.get(endpoint, now) if at is None else at
+                    self._left[group, endpoint] = _Left(at, due)
+            group.left_at = NONE_LEFT
         if self._rest is None:
             self._set_timer()
 

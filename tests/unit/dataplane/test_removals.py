@@ -142,6 +142,58 @@ async def test_a_service_may_ask_for_it_afterwards_and_take_it_back(rig, timers)
     await until(lambda: not served.is_open)
 
 
+async def test_connections_to_a_standby_end_if_the_service_asks_for_it_afterwards(rig, timers):
+    served = Served(rig, Handling())
+    await served.connect()
+    both, standbys = (served.first, served.second), ((served.first.address, 1),)
+    served.update(*both, standbys=standbys, handling=Handling())
+    timers.advance(60)
+    served.update(*both, standbys=standbys)
+    timers.advance(29)
+    await turns(3)
+    assert served.is_open, "the time begins when the Service asks for it"
+    timers.advance(1)
+    await until(lambda: not served.is_open)
+
+
+async def test_a_connection_that_needed_the_standby_stays_if_the_service_asks_for_it_afterwards(
+    rig, timers
+):
+    pod, dead = rig.endpoint(), rig.refusing()
+    web = rig.service(pod.address)
+    early, _ = await rig.pair(web, pod)
+    await until(lambda: all(c.up for c in rig.connections.open))
+    standbys = ((pod.address, 1),)
+    rig.update(web, pod.address, dead, standbys=standbys)
+    timers.advance(1)
+    late, server = await rig.pair(web, pod)
+    timers.advance(1)
+    rig.update(web, pod.address, dead, standbys=standbys, handling=AFTER_30_S)
+    timers.advance(60)
+    assert await early.was_reset()
+    await late.send(b"still here")
+    assert await server.read() == b"still here"
+
+
+async def test_a_service_that_takes_it_back_for_a_moment_still_ends_connections(rig, timers):
+    served = Served(rig, AFTER_30_S)
+    await served.connect()
+    both, standbys = (served.first, served.second), ((served.first.address, 1),)
+    served.update(*both, standbys=standbys)
+    timers.advance(10)
+    served.update(*both, standbys=standbys, handling=Handling())
+    served.update(*both, standbys=standbys)
+    timers.advance(30)
+    await until(lambda: not served.is_open)
+
+
+async def test_of_removed_endpoints_without_connections_nothing_is_remembered(rig):
+    first, second = rig.endpoint(), rig.endpoint()
+    web = rig.service(first.address, second.address)
+    rig.update(web, second.address)
+    assert not web.group.left_at
+
+
 async def test_a_shorter_time_counts_from_the_removal(served, timers):
     served.update(served.second)
     timers.advance(10)
