@@ -73,10 +73,13 @@ class Pins:
         if known is None:
             # It has just been pinned, for a dial that is about to begin.
             return
+        began = self._world.loop.turn_began
+        # One whose pin had timed out may have just been pinned anew.
+        present = [c for c, (_, used) in table._pins.items() if used < began]
         longer = [
             other
-            for other, pin in side.pins.items()
-            if other in table._pins and pin.used[1] < known.used[0]
+            for other in present
+            if (pin := side.pins.get(other)) is not None and pin.used[1] < known.used[0]
         ]
         why = f"the pin of {client} goes, and those of {longer} were unused for longer"
         self._judge.check(LONGEST, not longer, why)
