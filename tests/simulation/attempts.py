@@ -85,6 +85,10 @@ class Attempt:
         """Whether it has a place in the waiting room and no dial is under way for it."""
         return self.waits_since is not None and self.dial is None and not self.is_over
 
+    def found_none_since(self, moment: float) -> bool:
+        """Return whether it has had a turn since a moment without an endpoint to dial."""
+        return self.idle_since >= moment > self.dialled_until
+
 
 class Port:
     """One Service port: its model, its turns, and the clients that have no endpoint yet."""

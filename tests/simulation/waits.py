@@ -254,6 +254,10 @@ class Waits:
                 # have those behind it, if all use the same endpoints.
                 first = sorted(those, key=_began_to_wait)[:1] if port.model.is_uniform else those
                 had_none = any(attempt.idle_since < at for attempt in first)
+                if port.model.is_uniform:
+                    # Nor need it be the first one: a pass goes on where it was, and halts at one
+                    # that finds none, as those behind it would find the same.
+                    had_none &= not any(each.found_none_since(at) for each in those)
                 is_new = port.sent_at < at and now - at <= _LOOK_S
                 port.is_at_once |= had_none and is_new
         for_s = now - port.could_serve_since
