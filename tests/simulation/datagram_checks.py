@@ -251,6 +251,9 @@ class DatagramChecks:
             del self._of_client[flow.key]
         if flow.client is not None:
             self.ends.closed(flow)
+        elif core.tries:
+            # It was dialled, and the kernel had nothing to send its datagram with.
+            self.connections[flow.service.group.label] += 1
 
     # -- judging -----------------------------------------------------------------------------------
 

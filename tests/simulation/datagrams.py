@@ -51,6 +51,7 @@ class DatagramSocket:
         "room",
         "sent",
         "shares_port",
+        "tries",
     )
 
     def __init__(self, network: Network, name: str, *, is_ipv6: bool = False) -> None:
@@ -73,6 +74,8 @@ class DatagramSocket:
         self.reports_destination = False
         self.room = network.inbox_datagrams
         self.sent = 0
+        self.tries = 0
+        """Calls to send to its peer, also those that fail."""
         self.shares_port = False
         """SO_REUSEADDR; the kernel looks at it when another socket is bound."""
 

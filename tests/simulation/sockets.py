@@ -151,6 +151,7 @@ class SimulatedSocket:
             return core.write(data, is_held=bool(flags & _MSG_MORE))
         if core.remote is None:
             raise OSError(errno.EDESTADDRREQ, "not connected")
+        core.tries += 1
         self._kernel.fault("memory")
         return int(core.write(data, core.remote))
 
