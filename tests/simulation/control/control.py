@@ -101,6 +101,9 @@ class Control:
             plane.keep(_KEPT, self.kept)
             if world.networks is not None:
                 plane.preserve(world.networks)
+            if self.is_ending:
+                # Told so while it waited for predecessors, it serves nothing: they alone still do.
+                world.in_force.note_end()
             self.apply()
             await self._relieve(plane)
             await self._stop.wait()
