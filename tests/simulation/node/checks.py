@@ -17,7 +17,7 @@ from ..streams import Stream
 from .clients import DIALS, DROPPED, ENDED, REFUSED, RESET, SERVED, WAITS, Client
 from .cluster import Floors
 from .expecting import Expecting
-from .hand_overs import HandOvers
+from .hand_overs import LATE_WORKER, HandOvers
 from .rest_checks import at_of
 from .seam import answer_of
 from .truth import Dialled, Expected
@@ -59,8 +59,6 @@ class Checks:
         self._look_at = 0.0
         self._waiting: list[Client] = []
         self.hand_overs = HandOvers(world)
-        self._lost: set[int] = set()
-        """Ports of the last agent's workers, which ended too late for the next one to have them."""
         self._expecting = Expecting(world)
         self.drifts = 0
         """How often another program has changed the table."""
@@ -146,7 +144,7 @@ class Checks:
         ip = port.local[0] if port.local else ""
         has_other = bool(self.world.machine.ports_at(port.port, ip, is_tcp=port.is_tcp))
         if is_late and cause == "no process has it" and not has_other:
-            self._lost.add(port.port)
+            self.hand_overs.lost[port.port] = LATE_WORKER
         self._note_change()
 
     def _table_changed(self) -> None:
@@ -183,7 +181,6 @@ class Checks:
         else:
             self._end_outage()
             self.hand_overs.serves(agent)
-            self._lost.clear()
         if self._is_dirty:
             self._is_dirty = False
             self._check_table()
@@ -255,8 +252,8 @@ class Checks:
             target = self.target_of(client.at)
             if not isinstance(target, int):
                 reason = "the agent hasn't steered yet"
-            elif target in self._lost:
-                reason = "the last agent's worker had the port"
+            else:
+                reason = self.hand_overs.lost.get(target, "")
         if not reason and self._drifted_until >= client.dialled_at:
             reason = "another program has changed the table"
         if reason:
@@ -371,10 +368,7 @@ class Checks:
             is_tcp = frontend.protocol == "TCP"
             ports = world.machine.ports_at(target, frontend.ip, is_tcp=is_tcp)
             at = (frontend.ip, frontend.port, str(frontend.protocol))
-            if not ports and (target in self._lost or (not is_tcp and self._has_late_workers())):
-                world.judgements.excuse(OPEN_PORT, "the last agent's worker had the port")
-                continue
-            if not ports and (why := world.lacks.why_closed(target)):
+            if not ports and (why := self._why_closed(target, is_tcp)):
                 world.judgements.excuse(OPEN_PORT, why)
                 continue
             # Also while it refuses it is the proxy's: another program must not get its clients.
@@ -399,12 +393,9 @@ class Checks:
                     what = f"{frontend} is steered to {label}, and belongs to {owners}"
                     world.judgements.check(OWN_SERVICE, label in owners, what)
 
-    def _has_late_workers(self) -> bool:
-        """Return whether a worker of an earlier agent is about to end."""
-        agent = self.world.agent
-        if agent is None or self.hand_overs.has_served(agent):
-            return False
-        return any(p.parent is not agent.process for p in self.world.machine.alive(WORKER))
+    def _why_closed(self, port: int, is_tcp: bool) -> str:
+        why = self.hand_overs.why_closed(port, is_tcp=is_tcp)
+        return why or self.world.lacks.why_closed(port)
 
     def _check_health_ports(self) -> None:
         world = self.world

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from .world import World
 
 
+LATE_WORKER = "the last agent's worker had the port"
+
+
 class HandOvers:
     """The agents of one run, in the order in which they served."""
 
@@ -21,14 +24,27 @@ class HandOvers:
         self._world = world
         self._served_at: dict[AgentRun, float] = {}
         """Agents that have had a round in force, and since when."""
+        self.lost: dict[int, str] = {}
+        """Ports that the agent couldn't recover, and why: rules lead there until it serves."""
 
     def serves(self, agent: AgentRun) -> None:
         """Note that an agent has a round in force; idempotent."""
         self._served_at.setdefault(agent, self._world.timeline.now)
+        self.lost.clear()
 
     def has_served(self, agent: AgentRun | None) -> bool:
         """Return whether an agent has had a round in force."""
         return agent in self._served_at
+
+    def why_closed(self, port: int, *, is_tcp: bool) -> str:
+        """Return why frontends may lead to a closed port until the agent serves, or nothing."""
+        agent = self._world.agent
+        if is_tcp or agent is None or self.has_served(agent):
+            return self.lost.get(port, "")
+        # A worker of an earlier agent is about to end.
+        workers = self._world.machine.alive(WORKER)
+        is_late = any(worker.parent is not agent.process for worker in workers)
+        return LATE_WORKER if is_late else self.lost.get(port, "")
 
     def was_never_taken(self, client: Client) -> bool:
         """Return whether a client has waited in a queue since before this agent served."""

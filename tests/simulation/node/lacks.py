@@ -20,6 +20,7 @@ FILTER = "filter"
 # What couldn't be opened is tried again each second.
 _AGAIN_S = 1.6
 _ANY = "0.0.0.0"
+_TAKEN = "another program had the port"
 
 
 class Lacks:
@@ -55,6 +56,7 @@ class Lacks:
             return
         world.note(f"another program has port {number} for {seconds:g} s")
         until = self._taken[number] = world.timeline.now + seconds + _AGAIN_S
+        self._note_lost(number)
         # Of a node port only its own clients may notice it.
         if number not in NODE_PORTS:
             world.freshness.disturb(until)
@@ -65,6 +67,12 @@ class Lacks:
         else:
             self._apart.add(number)
 
+    def _note_lost(self, number: int) -> None:
+        """Note that an agent that hasn't served yet can't recover a port."""
+        hand_overs = self._world.checks.hand_overs
+        if not hand_overs.has_served(self._world.agent):
+            hand_overs.lost[number] = _TAKEN
+
     def take_range(self, seconds: float) -> None:
         """Have other programs get all proxy ports that are free."""
         world, until = self._world, self._world.timeline.now + seconds + _AGAIN_S
@@ -74,6 +82,7 @@ class Lacks:
             for is_tcp in (True, False) if is_free else ():
                 if world.machine.take_port((_ANY, number), is_tcp=is_tcp, for_s=seconds):
                     self._taken[number] = max(until, self._taken.get(number, until))
+                    self._note_lost(number)
         self._range_until = until
         world.freshness.disturb(until)
 
@@ -121,7 +130,7 @@ class Lacks:
         target = self._world.checks.target_of(client.at)
         ports = (client.at[1], target if isinstance(target, int) else 0)
         if any(client.dialled_at <= self._taken.get(port, -1.0) for port in ports):
-            return "another program had the port"
+            return _TAKEN
         if client.dialled_at <= self._range_until and not isinstance(target, int):
             return "no proxy port was free"
         return ""
@@ -135,7 +144,7 @@ class Lacks:
         now = self._world.timeline.now
         if now <= self._short_until:
             return "the agent ran short"
-        return "another program had the port" if self.is_taken(port) else ""
+        return _TAKEN if self.is_taken(port) else ""
 
     def held_ports(self, protocol: Protocol) -> list[HeldPort]:
         """Part of kernel.port_holders: those of other programs."""
