@@ -5,6 +5,7 @@ Only that: how long pins last, and what ends them, is judged where workers alone
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .clients import Client
@@ -53,19 +54,19 @@ class Pins:
         expected = (truth.expected(client.ip, client.at) for truth in states)
         return all(before.endpoint in each.endpoints for each in expected)
 
-    def dial_again(self, first: int) -> bool:
+    def dial_again(self, clients: Sequence[Client]) -> bool:
         """Have those clients that were served at rest come again; return whether any does.
 
         Args:
-            first: The number of the first of them.
+            clients: All that came at rest.
         """
         world = self._world
-        clients = world.clients[first:]
+        before = len(world.clients)
         for client in clients:
             claim = world.cluster.last.frontends.get(client.at)
             if claim is not None and _has_affinity(claim.service) and client.endpoint:
                 world.dial(client.ip, client.at, 0.05)
-        return len(world.clients) > first + len(clients)
+        return len(world.clients) > before
 
 
 def _kind(truth: Truth, at: Dialled) -> object:

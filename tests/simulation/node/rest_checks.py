@@ -4,7 +4,7 @@ is left.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..control.files import WORKER
@@ -97,16 +97,12 @@ def _check_held(world: World, agent: Process, served_ports: Any) -> None:
         check(HELD, worker.parent is agent and found == wanted, what)
 
 
-def check_clients(world: World, first: int) -> None:
-    """Check what each client has got that came at rest.
-
-    Args:
-        first: The number of the first of them.
-    """
+def check_clients(world: World, clients: Sequence[Client]) -> None:
+    """Check what clients have got that came at rest, and had time for it."""
     if world.machine.violations:
         return
     truth = world.cluster.last
-    for client in world.clients[first:]:
+    for client in clients:
         expected = truth.expected(client.ip, client.at)
         # Which endpoint has served it was judged then.
         is_right = client.state in (SERVED, ENDED) or not expected.endpoints

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from userspace_proxy.diagnosis.problems import problems_of_node
 from userspace_proxy.facts import PortState, StatusFacts
 
-from .clients import ENDED, REFUSED, SERVED
+from .clients import ENDED, REFUSED, SERVED, Client
 from .families import is_six
 from .truth import Dialled
 from .usable_checks import address_of, check_usable
@@ -32,11 +33,11 @@ _SERVES_NONE = frozenset(
 """States of which no client is served; of those that drop or serve partly some are."""
 
 
-def check_status(world: World, first_calm: int) -> None:
+def check_status(world: World, at_rest: Sequence[Client]) -> None:
     """Judge the status of the agent.
 
     Args:
-        first_calm: The first client that came at rest.
+        at_rest: Clients that came at rest.
     """
     run, check = world.agent, world.judgements.check
     if world.machine.violations or run is None or run.agent is None:
@@ -52,9 +53,7 @@ def check_status(world: World, first_calm: int) -> None:
     for port in facts.ports:
         is_of_six, own = is_six(address_of(port)[0]), addresses[port.name]
         clients = [
-            client
-            for client in world.clients[first_calm:]
-            if client.at in own and is_six(client.ip) is is_of_six
+            client for client in at_rest if client.at in own and is_six(client.ip) is is_of_six
         ]
         word = port.state.word
         saw = sorted({client.state for client in clients})

@@ -188,12 +188,12 @@ class World(ProcessWorld[AgentMachine]):
         self.run_for(_SETTLED_S)
         check_rest(self)
         self.last_states.check_rest()
-        first_calm = self._dial_all()
+        at_rest = self._dial_all()
         self.run_for(_SERVED_S)
-        check_clients(self, first_calm)
-        check_status(self, first_calm)
+        check_clients(self, at_rest)
+        check_status(self, at_rest)
         self.health.check_rest()
-        if self.pins.dial_again(first_calm):
+        if self.pins.dial_again(at_rest):
             self.run_for(_AGAIN_S)
         for client in self.clients:
             client.give_up()
@@ -333,10 +333,10 @@ class World(ProcessWorld[AgentMachine]):
         self.clients.append(client)
         self.checks.follow(client)
 
-    def _dial_all(self) -> int:
-        """Have clients inside and outside dial each address of each Service; return the first."""
+    def _dial_all(self) -> list[Client]:
+        """Have clients inside and outside dial each address of each Service; return them."""
         first = len(self.clients)
         for at in sorted(self.cluster.last.frontends):
             for ip in ("10.3.0.1", "10.3.9.2", "10.2.1.77"):
                 self.dial(like(ip, at[0]), at, 0.05)
-        return first
+        return self.clients[first:]
