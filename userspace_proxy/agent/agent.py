@@ -228,11 +228,12 @@ class Agent:
         if self._plane is not None:
             await self._plane.idle(drain_s - last_s)
         await self._supervisor.stop()
-        if self._predecessors is not None:
-            self._predecessors.end()
         # No client is steered to a closed port. Open connections need the rest, which goes last.
         if self._steering is not None:
             await steer_nothing(self._steering)
+        # Before this process's first round it is they that rules lead to.
+        if self._predecessors is not None:
+            self._predecessors.end()
         if self._core is not None:
             self._core.served_ports.close()
         if self._plane is not None and (reset := await self._plane.drain(last_s)):

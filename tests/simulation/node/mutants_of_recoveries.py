@@ -154,9 +154,15 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "rules-go-after-listeners-at-the-end": Mutant(
         "agent",
-        "        if self._steering is not None:\n            await steer_nothing(self._steering)\n"
-        "        if self._core is not None:\n            self._core.served_ports.close()\n",
+        "        if self._steering is not None:\n            await steer_nothing(self._steering)\n",
         "        if self._core is not None:\n            self._core.served_ports.close()\n"
+        "        if self._steering is not None:\n            await steer_nothing(self._steering)\n",
+        "agent",
+    ),
+    "last-agents-workers-end-before-rules-go": Mutant(
+        "agent",
+        "        if self._steering is not None:\n            await steer_nothing(self._steering)\n",
+        "        if self._predecessors is not None:\n            self._predecessors.end()\n"
         "        if self._steering is not None:\n            await steer_nothing(self._steering)\n",
         "agent",
     ),

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import socket
 import weakref
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from userspace_proxy.errors import ListenError, SourceError
 from userspace_proxy.facts import PortState
 from userspace_proxy.model import Frontend, Node, Protocol, ServiceKey, ServiceType
 from userspace_proxy.model.reading import LABEL_SERVICE_NAME
+from userspace_proxy.plane.adoption import Predecessors
 from userspace_proxy.sources import ManifestSource, MemorySource
 from userspace_proxy_testing.fakes.steering import FakeSteering
 
@@ -56,6 +58,40 @@ async def test_a_process_that_leaves_to_the_last_one_no_longer_reports_that_it_s
     assert await agent.is_awaited()
     assert "source" in tasks()
     await agent.stop()
+
+
+async def test_workers_of_the_last_run_end_once_no_client_is_steered_to_them(monkeypatch):
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    predecessors = Predecessors(asyncio.get_running_loop(), [ours])
+    had_ended = []
+
+    async def adopt(_label, stack):
+        stack.callback(predecessors.close)
+        return predecessors
+
+    class Watched(FakeSteering):
+        async def apply(self, wanted):
+            had_ended.append(has_ended(theirs))
+            await super().apply(wanted)
+
+    monkeypatch.setattr(agents, "adopt", adopt)
+    agent = agents.Agent(Watched(), Silent(), Options(hand_over=lambda _sock: None))
+    with theirs:
+        await agent.start()
+        await agent.stop()
+        assert had_ended == [False]
+        assert has_ended(theirs)
+
+
+def has_ended(worker):
+    """Read all that was sent to a worker, and return whether the connection has ended."""
+    try:
+        while worker.recv(1000):
+            pass
+    except BlockingIOError:
+        return False
+    return True
 
 
 async def test_stopping_leaves_no_descriptor_behind():
