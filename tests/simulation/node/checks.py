@@ -15,32 +15,29 @@ from ..control.files import CONTROL, WORKER, Port
 from ..control.machine import Process
 from ..streams import Stream
 from .clients import DIALS, DROPPED, ENDED, REFUSED, RESET, SERVED, WAITS, Client
-from .cluster import Floors
 from .expecting import Expecting
 from .hand_overs import LATE_WORKER, HandOvers
 from .rest_checks import at_of
 from .seam import answer_of
 from .truth import Dialled, Expected
+from .waits import ANSWERED_S, WAITED, Waits
 
 if TYPE_CHECKING:
     from .agents import AgentRun
     from .world import World
 
-ALLOWED, REFUSAL, DROP, RESETS, ANSWER, WAITED, OPEN_PORT, OWN_SERVICE, HEALTH = (
+ALLOWED, REFUSAL, DROP, RESETS, ANSWER, OPEN_PORT, OWN_SERVICE, HEALTH = (
     "allowed endpoint",
     "refusal",
     "drop",
     "reset",
     "answer in time",
-    "wait for an endpoint",
     "steered to an open port",
     "steered to its own Service",
     "health check port",
 )
 ORACLES = (ALLOWED, REFUSAL, DROP, RESETS, ANSWER, WAITED, OPEN_PORT, OWN_SERVICE, HEALTH)
 
-# A client is served, or told that it isn't, in that time.
-_ANSWERED_S = 3.0
 _LOOK_S = 0.25
 # A change of the table by another program is undone in that time.
 _REPAIRED_S = 2.0
@@ -60,6 +57,7 @@ class Checks:
         self._waiting: list[Client] = []
         self.hand_overs = HandOvers(world)
         self._expecting = Expecting(world)
+        self._waits = Waits(world, self._expecting, self._excuses)
         self.drifts = 0
         """How often another program has changed the table."""
         self._drifted_until = 0.0
@@ -228,6 +226,8 @@ class Checks:
                 world.judgements.excuse(ALLOWED, _OLD_WORKER)
             else:
                 check(ALLOWED, client.endpoint in allowed, text)
+            if was == WAITS:
+                self._waits.was_served(client, expected)
             world.pins.served(client)
         elif client.state == REFUSED:
             if not any(each.may_be_refused for each in expected) and self._excuses(client, REFUSAL):
@@ -293,7 +293,7 @@ class Checks:
         if client.state == ENDED:
             judgements.right(RESETS)
         elif was != SERVED and any(each.waits_s for each in expected):
-            self._judge_wait(client, expected)
+            self._waits.was_reset(client, expected)
         elif was != SERVED and not all(each.endpoints for each in expected):
             # Without an endpoint at any time it is to be refused or dropped, and never accepted.
             if any(each.endpoints for each in expected):
@@ -308,37 +308,6 @@ class Checks:
         elif not self._excuses(client, RESETS):
             judgements.violate(RESETS, f"{client.name} at {at_of(client)} was reset while it {was}")
 
-    def _judge_wait(self, client: Client, expected: Collection[Expected]) -> None:
-        """Judge the reset of a client that may have waited for an endpoint."""
-        judgements, waited_s = self.world.judgements, self.world.timeline.now - client.dialled_at
-        if waited_s >= min(each.waits_s for each in expected if each.waits_s):
-            judgements.right(WAITED)
-        elif not all(each.waits_s or each.endpoints for each in expected):
-            judgements.excuse(WAITED, "its Service may be another one, or none")
-        elif self.hand_overs.has_drained(client):
-            judgements.excuse(WAITED, "its worker has drained")
-        elif not self._excuses(client, WAITED):
-            what = f"{client.name} at {at_of(client)} was reset after {waited_s:.2f} s"
-            judgements.violate(WAITED, what)
-
-    def _expected_at_last(self, client: Client) -> Collection[Expected]:
-        """Return what a client may get that may have waited for an endpoint, at the end of it."""
-        expected = self._expecting.of(client)
-        if all(each.endpoints for each in expected):
-            return expected
-        longest_s = max(each.waits_s for each in expected)
-        waited_s = self.world.timeline.now - max(client.dialled_at, self.world.freshness.calm_at)
-        if client.state == WAITS and waited_s < longest_s + _ANSWERED_S:
-            # Those that come meanwhile are in force, and have it served.
-            at = self.world.timeline.now - _ANSWERED_S - self.world.freshness.bound_s
-            if at >= client.dialled_at:
-                moments = self._expecting.moments(Floors(at, at))
-                return self._expecting.at_moments(moments, client.ip, client.at)
-        elif client.state == WAITS and all(each.waits_s for each in expected):
-            what = f"{client.name} at {at_of(client)} waits for longer than {longest_s:g} s"
-            self.world.judgements.violate(WAITED, what)
-        return expected
-
     def _check_progress(self) -> None:
         world = self.world
         now = world.timeline.now
@@ -347,9 +316,9 @@ class Checks:
                 self._waiting = [each for each in self._waiting if each.state in (DIALS, WAITS)]
                 continue
             since = max(client.dialled_at, world.freshness.calm_at)
-            if client.stream is None or now - since < _ANSWERED_S:
+            if client.stream is None or now - since < ANSWERED_S:
                 continue
-            expected = self._expected_at_last(client)
+            expected = self._waits.expected_at_last(client)
             if all(e.endpoints for e in expected) and not self._excuses(client, ANSWER):
                 what = f"{client.name} at {at_of(client)} {client.state} for too long"
                 world.judgements.violate(ANSWER, what)
