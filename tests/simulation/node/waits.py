@@ -51,7 +51,8 @@ class Waits:
         if waited_s >= min(each.waits_s for each in expected if each.waits_s):
             judgements.right(WAITED)
         elif not all(each.waits_s or each.endpoints for each in expected):
-            judgements.excuse(WAITED, "its Service may be another one, or none")
+            # Accepted, it can't be refused any more where its Service goes, or waits no longer.
+            judgements.right(WAITED)
         elif self._world.checks.hand_overs.has_drained(client):
             judgements.excuse(WAITED, "its worker has drained")
         elif not self._excuses(client, WAITED):
