@@ -157,6 +157,8 @@ class NatProgrammer(Programmer):
         self._stale: dict[Frontend, int | None] = {}
         """Frontends whose stale conntrack entries are still to be removed, and the port that
         they led to before; None where it is unknown."""
+        self._lost: set[IPFamily] = set()
+        """Families of addresses that were lost since entries were noted for that."""
 
     def _note_stale(self, before: Touched) -> None:
         """Note the frontends whose entries may lead to the wrong port after a change.
@@ -175,9 +177,7 @@ class NatProgrammer(Programmer):
         REDIRECT, too, led flows to an address of their interface, and they would follow it forever.
         """
         to_ip = self._address.choose(self._to_ip)
-        if families := self._address.take_lost():
-            steered = (f for f in self._applied or () if f.family in families)
-            self._stale = dict.fromkeys(steered) | self._stale
+        self._lost |= self._address.take_lost()
         return to_ip
 
     def _choices(self, _frontend: Frontend) -> Collection[EndpointChoice]:
@@ -186,9 +186,14 @@ class NatProgrammer(Programmer):
 
     def _forget_stale(self) -> None:
         """Remove the conntrack entries that frontends got under other rules, or without any."""
+        ports = self._applied or {}
+        if self._lost:
+            # Only now: within a change that is refused later, other frontends were to be steered.
+            steered = (frontend for frontend in ports if frontend.family in self._lost)
+            self._stale = dict.fromkeys(steered) | self._stale
+            self._lost = set()
         if not self._stale:
             return
-        ports = self._applied or {}
         here = frozenset(map(pack_ip, self._address.here))
         for family in IPFamily:
             changes = [

@@ -38,8 +38,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "stale-forgotten-too-early": Mutant(
         "programmer",
-        "        ports = self._applied or {}\n        here =",
-        "        ports = self._applied or {}\n        stale, self._stale = self._stale, {}\n"
+        "            return\n        here =",
+        "            return\n        stale, self._stale = self._stale, {}\n"
         "        self._stale = dict(list(stale.items())[:1])\n        here =",
         "steering",
     ),

@@ -25,8 +25,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "flows-to-a-lost-address-are-not-noted": Mutant(
         "programmer",
-        "if families := self._address.take_lost():",
-        "if families := set[IPFamily]():",
+        "self._lost |= self._address.take_lost()",
+        "self._address.take_lost()",
         "steering",
     ),
     "flows-to-a-lost-address-are-right": Mutant(

@@ -493,6 +493,32 @@ async def test_a_flow_ends_although_its_removal_and_the_next_change_were_refused
         assert not conntrack.count_by_endpoint(4, socket.IPPROTO_UDP).entries
 
 
+async def test_a_syn_to_an_address_that_was_lost_ends_although_a_change_is_refused_then(
+    node, steering, begin, monkeypatch
+):
+    """What that change would have no longer steered is steered still."""
+    node.run("ip address add 10.1.0.1/32 dev lo")
+    await steering.apply({WEB: 36001})
+    # As a client outside of this node is led by REDIRECT.
+    node.run(r"""
+        nft add table ip client
+        nft add chain ip client output { type nat hook output priority -150\; }
+        nft add rule ip client output tcp dport 80 dnat to 10.1.0.1:36001""")
+    node.run("ip address del 10.1.0.1/32 dev lo; ip route add 10.1.0.1/32 dev lo")
+    begin(WEB)
+    with node:
+        assert conntrack.count_by_endpoint(4, socket.IPPROTO_TCP).entries.total() == 1
+    with monkeypatch.context() as broken:
+        refused = TableWriter("userspace-proxy", INET)
+        refused.add_rule("prerouting", expression("no_such_expression"))
+        broken.setattr(module.KeptTable, "steps", lambda *_: [refused.messages])
+        with pytest.raises(SteeringError, match="No such file"):
+            await steering.change({}, [WEB])
+    await steering.repair()
+    with node:
+        assert not conntrack.count_by_endpoint(4, socket.IPPROTO_TCP).entries
+
+
 async def test_ipv6_frontends_have_a_cause_where_ipv6_is_disabled(node, steering):
     web_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
     node.run("echo 1 | tee /proc/sys/net/ipv6/conf/*/disable_ipv6")
