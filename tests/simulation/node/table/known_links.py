@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from .node import Machine
 
 # From the end of one listing to the next, at most; and what the steps of a repair take.
@@ -15,14 +17,17 @@ class KnownLinks:
         self._node = node
         self.changed: set[int] = set()
         """The numbers of links that it may not know."""
+        self.moved: set[str] = set()
+        """Addresses that have gone or come since it knew all links, also those that are back."""
         self._changed_at = 0.0
         self._are_late = False
         """Whether an event hadn't arrived when this step began."""
         self._interrupted = 0
 
-    def note(self, number: int) -> None:
-        """Note that a link has changed."""
+    def note(self, number: int, moved: Collection[str] = ()) -> None:
+        """Note that a link has changed, and which addresses have gone or come with that."""
         self.changed.add(number)
+        self.moved.update(moved)
         self._changed_at = self._node.kernel.now()
 
     def begin(self) -> None:
@@ -37,6 +42,7 @@ class KnownLinks:
         """Note that a repair is complete."""
         if self._must_be_known():
             self.changed.clear()
+            self.moved.clear()
 
     def _must_be_known(self) -> bool:
         """Return whether the product must know all links after the repair that ends.

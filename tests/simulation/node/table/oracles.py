@@ -147,8 +147,10 @@ class Oracles(ClientOracles):
         """Return why an entry may stay that leads elsewhere; empty: it must be gone."""
         if self._is_earlier_reset(entry):
             return "a reset from before the frontend"
-        # An unanswered SYN to an address of which the product doesn't know yet that it is lost.
-        is_syn = entry.flow.protocol == 6 and self._leads_nowhere(entry)
+        # An unanswered SYN to an address of which the product doesn't know yet that it is lost, or
+        # was while that SYN was sent.
+        is_lost = self._leads_nowhere(entry) or entry.leads_to.ip in self.links.moved
+        is_syn = entry.flow.protocol == 6 and is_lost
         return "links changed" if is_syn and self.links.changed else ""
 
     def _is_earlier_reset(self, entry: Entry) -> bool:
@@ -221,6 +223,9 @@ class Oracles(ClientOracles):
     def _may_delete(self, entry: Entry, applied: Targets) -> bool:
         is_first = entry.leads_to.ip in FIRST_ADDRESSES
         if self._leads_nowhere(entry) or (is_first and self.links.changed):
+            return True
+        if entry.leads_to.ip in self.links.moved:
+            # The product may not know yet that the address is back.
             return True
         frontend = expecting.frontend_of(entry)
         port = self._node.refuse_port

@@ -111,13 +111,14 @@ class World:
         assert link is not None
         before = node.kernel.addresses
         node.routes.put(link)
+        moved = before ^ node.kernel.addresses
         changed = [link.number]
         if link.number == p.UPLINK:
             # Packets from any link may be translated to the best address; `redirect` needs no rule.
-            is_other_best = p.NODE_ADDRESSES[0] in before ^ node.kernel.addresses
+            is_other_best = p.NODE_ADDRESSES[0] in moved
             changed = list(node.routes.links) if is_other_best else [p.NO_LINK]
         for number in changed:
-            self.oracles.links.note(number)
+            self.oracles.links.note(number, moved)
 
     def _remove_link(self, step: Step) -> None:
         if step.number in self.node.routes.links:
