@@ -171,6 +171,16 @@ class NatProgrammer(Programmer):
                 # What is still to be removed, where a frontend that had left returns.
                 self._stale[frontend] = self._stale.get(frontend) if port is None else port
 
+    def _note_earlier(self, led: Ports) -> None:
+        """Note before the first apply that connections may lead anywhere; no rules were maintained.
+
+        Args:
+            led: The ports that frontends are led to now: by an earlier run, or by a first apply that
+                failed although it is in force. Then what was found before it tells of more flows.
+        """
+        known = {frontend: port for frontend, port in self._stale.items() if port}
+        self._stale = dict.fromkeys(self._applied or ()) | self._stale | led | known
+
     def _choose_ip(self) -> str:
         """Return where PREROUTING is to translate to; note what led to addresses that are gone.
 

@@ -181,8 +181,7 @@ class LegacyProgrammer(NatProgrammer):
 
     def _load(self) -> None:
         left = self.start()
-        # Connections that began while no rules were maintained may lead anywhere.
-        self._stale |= dict.fromkeys(self._applied or {}) | left
+        self._note_earlier(left)
         self._lay_out()
         self._put(left)
 

@@ -246,13 +246,10 @@ class NftablesProgrammer(NatProgrammer):
         super().close()
 
     def _load(self) -> None:
-        ports = self._applied or {}
-        # Connections that began while no rules were maintained may lead anywhere.
         left = self.start()
-        led = {f: port or self._earlier_refuse_port for f, port in left.items()}
-        self._stale = dict.fromkeys(ports) | self._stale | led
+        self._note_earlier({f: port or self._earlier_refuse_port for f, port in left.items()})
         self._released.add(guard_key(f, port) for f, port in left.items() if port)
-        self._uses = count_uses(ports, self._refuse_port)
+        self._uses = count_uses(self._applied or {}, self._refuse_port)
         self._table.write_all()
 
     def _write(self, before: Touched, touched: Touched) -> None:

@@ -20,9 +20,9 @@ MUTANTS: Mapping[str, Mutant] = {
         package="steering.nftables",
     ),
     "flows-of-an-earlier-run-follow-no-rule": Mutant(
-        "steering",
-        "        self._stale = dict.fromkeys(ports) | self._stale | led\n",
-        "        self._stale = dict.fromkeys(ports) | self._stale\n",
-        package="steering.nftables",
+        "programmer",
+        "| self._stale | led | known\n",
+        "| self._stale | known\n",
+        package="steering",
     ),
 }

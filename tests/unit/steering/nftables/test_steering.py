@@ -277,6 +277,30 @@ async def test_flows_to_endpoints_of_an_earlier_run_end_with_their_frontend(
     await successor.close()
 
 
+async def test_flows_of_an_earlier_run_end_although_the_first_apply_was_not_known_to_be_in_force(
+    node, steering, dial, monkeypatch
+):
+    await steering.apply({DNS: 36001})
+    dial(DNS)
+    await steering.close()
+    successor = NftablesSteering(FACTS)
+    await successor.start()
+    write_all = module.KeptTable.write_all
+
+    def write_without_an_answer(table):
+        write_all(table)
+        raise SteeringError("no answer")
+
+    with monkeypatch.context() as lost:
+        lost.setattr(module.KeptTable, "write_all", write_without_an_answer)
+        with pytest.raises(SteeringError, match="no answer"):
+            await successor.apply({DNS: 36002})
+    await successor.apply({})
+    with node:
+        assert not conntrack.count_by_endpoint(4, socket.IPPROTO_UDP).entries
+    await successor.close()
+
+
 async def test_flows_to_the_refuse_port_of_an_earlier_run_end_with_their_frontend(
     node, steering, dial
 ):
