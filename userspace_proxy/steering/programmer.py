@@ -175,8 +175,8 @@ class NatProgrammer(Programmer):
         """Note before the first apply that connections may lead anywhere; no rules were maintained.
 
         Args:
-            led: The ports that frontends are led to now: by an earlier run, or by a first apply that
-                failed although it is in force. Then what was found before it tells of more flows.
+            led: The ports that frontends are led to now: by an earlier run, or by a first apply
+                that failed although it is in force. What was found before it tells of more flows.
         """
         known = {frontend: port for frontend, port in self._stale.items() if port}
         self._stale = dict.fromkeys(self._applied or ()) | self._stale | led | known
