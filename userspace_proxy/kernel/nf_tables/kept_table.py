@@ -112,8 +112,16 @@ class KeptTable(NftTable):
         """Return whether a listing has the definitions that were written last."""
         return self._written in (None, listing.definitions)
 
-    def change(self, removed: Iterable[SetElement], added: Iterable[SetElement]) -> Repair:
+    def change(
+        self,
+        removed: Iterable[SetElement],
+        added: Iterable[SetElement],
+        before_repair: Callable[[], None] = lambda: None,
+    ) -> Repair:
         """Write a difference of elements; where the kernel has something else, all that differs.
+
+        Args:
+            before_repair: Called in that case, as the table may be written anew.
 
         Returns:
             What was put right; nothing if only the difference was written.
@@ -123,6 +131,7 @@ class KeptTable(NftTable):
         """
         if self.is_known() and self._accepts(removed, added):
             return Repair()
+        before_repair()
         return self.put_right()
 
     def redefine(self, steps: Steps) -> None:

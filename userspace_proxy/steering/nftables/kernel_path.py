@@ -249,8 +249,10 @@ class KernelPath:
         have, want = link_elements(before), link_elements(numbers)
         self._numbers = numbers
         try:
-            self._note_repair(self._table.change(have - want, want - have))
+            repair = self._table.change(have - want, want - have, self._keep_counts)
         except SteeringError:
-            # Nothing has changed: the next repair writes them.
+            # The next repair writes them. As after one that failed, it may have been written anew.
             self._numbers = before
+            self._keep_counts()
             raise
+        self._note_repair(repair)

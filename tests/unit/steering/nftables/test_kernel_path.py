@@ -325,6 +325,26 @@ def test_counts_stay_while_endpoints_and_paths_change_and_the_table_is_written_a
     assert path.connections() == {web: 1, cart: 0, six: 0}
 
 
+def test_counts_stay_where_the_table_is_written_anew_because_a_link_was_refused(
+    node, path, dial, monkeypatch
+):
+    web, *_ = SERVICES
+    path.load(BOTH_FAMILIES)
+    dial(web, 3)
+    node.run("ip link add v0 type veth; ip link set v0 up")
+    commit, calls = Ruleset.commit, count(1)
+
+    def refuse_twice(ruleset, messages):
+        # The element alone, and as a part of what differs.
+        if next(calls) <= 2:
+            raise NftablesError(errno.ENOMEM, 0)
+        commit(ruleset, messages)
+
+    monkeypatch.setattr(Ruleset, "commit", refuse_twice)
+    assert path.repair() == 0
+    assert path.connections()[web] == 3
+
+
 def test_counts_are_continued_after_a_removal_that_is_undone(path, dial):
     web, cart, six = SERVICES
     path.load(BOTH_FAMILIES)
