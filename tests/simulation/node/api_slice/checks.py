@@ -325,7 +325,7 @@ class Checks:
         right = {
             key.name
             for key, number in copy.shown.items()
-            if (key.namespace, service_of(self.items[number])) == of
+            if number != HIDDEN and (key.namespace, service_of(self.items[number])) == of
         }
         unsure = {key.name for key in (*copy.unread, *copy.open) if key.namespace == of.namespace}
         found = {item.key.name for item in state.slices}
@@ -471,11 +471,11 @@ class Checks:
 
 
 def _of_earlier(resumed: Snapshot | None, kind: str) -> dict[Key, int]:
-    """Return what is shown of an earlier run."""
+    """Return what is shown of an earlier run: its Services, and their slices."""
     if resumed is None or kind == "Node":
         return {}
-    found = shown(resumed, NODE)
-    return {key: n for key, n, _ in found if key.kind == kind and n != HIDDEN}
+    found = shown(Snapshot(resumed.services), NODE)
+    return {key: number for key, number, _ in found if key.kind == kind}
 
 
 def _text(stamps: Mapping[Key, int]) -> str:

@@ -73,7 +73,8 @@ class Copy:
 
     Args:
         is_valid: Returns whether the object with a stamp can be read.
-        resumed: What is shown of an earlier run.
+        resumed: What is shown of an earlier run; HIDDEN: some version, of which there is only the
+            name.
     """
 
     def __init__(

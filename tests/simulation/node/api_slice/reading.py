@@ -40,7 +40,7 @@ class Key(NamedTuple):
 
 
 HIDDEN = -1
-"""The stamp of a slice whose Service isn't there: a snapshot has only its name."""
+"""The stamp of a slice whose Service isn't there, or which is headless: a snapshot has its name."""
 
 
 def stamp(item: dict[str, Any], number: int) -> dict[str, Any]:
