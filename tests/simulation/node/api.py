@@ -450,13 +450,13 @@ class ApiServer:
 
     # -- responses ---------------------------------------------------------------------------------
 
-    def pieces(self, data: bytes) -> Iterator[bytes]:
-        """Yield data in the pieces in which it arrives."""
-        at = 0
-        while at < len(data):
-            size = self.rng.randint(1, self.piece_max) if self.piece_max else len(data)
-            yield data[at : at + size]
-            at += size
+    def pieces(self, size: int) -> Iterator[int]:
+        """Yield where each of the pieces begins in which so many bytes are sent."""
+        begin, most = 0, self.piece_max
+        while begin < size:
+            end = begin + self.rng.randint(1, most) if most else size
+            yield begin
+            begin = end
 
     def _respond(
         self, exchange: Exchange, code: int, body: Mapping[str, Any], retry_after_s: float = 0.0

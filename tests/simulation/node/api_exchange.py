@@ -164,8 +164,7 @@ class Exchange:
             data = data[: self.cut_after]
         elif self.cut_after is not None:
             self.cut_after -= len(data)
-        for piece in self.server.pieces(data):
-            self._post(self._take_part, piece)
+        self._post_parts(data)
         if is_cut:
             self.server.hang_up(self)
             if self.ends_cleanly:
@@ -198,6 +197,23 @@ class Exchange:
         self._free_at = max(self._free_at, self.timeline.now + self._delay())
         self._sent.append((take, args))
         self.timeline.at(self._free_at, self._arrive)
+
+    def _post_parts(self, data: bytes) -> None:
+        """Post data in pieces; those that arrive at one moment do so as one."""
+        draw, now = self.server.rng.random, self.timeline.now
+        arrives_at, sent = self._free_at, 0
+        for begin in self.server.pieces(len(data)):
+            at = now + LATENCY_S * draw()
+            if at > arrives_at:
+                self._post_part(arrives_at, data[sent:begin])
+                arrives_at, sent = at, begin
+        self._post_part(arrives_at, data[sent:])
+
+    def _post_part(self, at: float, data: bytes) -> None:
+        if data:
+            self._free_at = at
+            self._sent.append((self._take_part, (data,)))
+            self.timeline.at(at, self._arrive)
 
     def _arrive(self) -> None:
         """Take what was sent next, unless something is in the way."""
