@@ -142,6 +142,9 @@ class Follower:
     def _note_end(self, request: Request) -> None:
         """Note how a request ended, as far as the client has read that."""
         exchange = request.exchange
+        if not request.is_watch:
+            is_long = self.outage.note_list(self.lists_since, self.checks.now())
+            self._had_problem = self._had_problem or is_long
         if exchange.error and (not request.is_watch or exchange.code != 200):
             self.outage.fail(self.checks.now())
         elif exchange.code != 200:

@@ -71,11 +71,15 @@ class Outage:
         """Note that this attempt may have failed."""
         self._is_unsure = True
 
-    def note_list(self, began: float, now: float) -> None:
-        """Note that a list is under way, since then."""
-        if now - began > _LONG_S and self.since is None:
+    def note_list(self, began: float, now: float) -> bool:
+        """Note that a list is under way, since then; return whether that may be a failure."""
+        lasts_s = now - began
+        if lasts_s > _LONG_S + _WAITS_S and self.since is None:
             self.since = began + _LONG_S, began + _LONG_S
             self._changed_at = self.since[1]
+        elif abs(lasts_s - _LONG_S) <= _WAITS_S:
+            self.doubt()
+        return lasts_s > _LONG_S - _WAITS_S
 
     def _note(self, earliest: float, now: float) -> None:
         if self._is_unsure and self.since is None:
