@@ -179,7 +179,7 @@ class NatProgrammer(Programmer):
                 that failed although it is in force. What was found before it tells of more flows.
         """
         known = {frontend: port for frontend, port in self._stale.items() if port}
-        self._stale = dict.fromkeys(self._applied or ()) | self._stale | led | known
+        self._stale = {**dict.fromkeys(self._applied or ()), **self._stale, **led, **known}
 
     def _choose_ip(self) -> str:
         """Return where PREROUTING is to translate to; note what led to addresses that are gone.
