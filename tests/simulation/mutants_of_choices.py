@@ -316,10 +316,10 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     # -- endpoints that leave ----------------------------------------------------------------------
     "removal-twice-as-late": Mutant(
-        "removals", "_Left(at, at + seconds)", "_Left(at, at + 2 * seconds)"
+        "removals", "_Left(at, since + seconds)", "_Left(at, since + 2 * seconds)"
     ),
     "removal-forgets-the-moment": Mutant(
-        "removals", "at = now if since is None else since.at", "at = now"
+        "removals", "since = known.get(endpoint, now)", "since = now"
     ),
     "standby-never-leaves": Mutant(
         "serving",

@@ -51,8 +51,8 @@ MUTANTS: Mapping[str, Mutant] = {
         "divmod(limit, self._processes)",
         "divmod(limit, 1)",
     ),
-    "leaving-begins-anew": Mutant(
-        "removals", "at = now if since is None else since.at", "at = now"
+    "standby-stays-if-asked-for-later": Mutant(
+        "removals", "*group.former_endpoints(), *group.left_at}", "*group.former_endpoints()}"
     ),
     "returns-of-former-endpoints-stay": Mutant(
         "outcomes",

@@ -20,8 +20,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "leaving-standby-is-forgotten": Mutant(
         "removals",
-        "{*left, *group.former_endpoints(), *(e for _, e in known)}",
-        "{*left, *group.former_endpoints()}",
+        "        known.update(dict.fromkeys(left, now))\n",
+        "        known = dict.fromkeys(left, now)\n",
     ),
     "hold-ends-with-its-line": Mutant(
         "memory_pressure",

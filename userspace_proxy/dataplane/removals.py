@@ -72,10 +72,9 @@ class Removals:
             # The Service may ask for it only now.
             for endpoint in {*known, *group.former_endpoints(), *group.left_at}:
                 if not group.balancers.serves_everyone(endpoint):
-                    at = known.get(endpoint)
-                    due = (now if at is None else at) + seconds
-                    at = group.left_at.get(endpoint, now) if at is None else at
-                    self._left[group, endpoint] = _Left(at, due)
+                    since = known.get(endpoint, now)
+                    at = since if endpoint in known else group.left_at.get(endpoint, now)
+                    self._left[group, endpoint] = _Left(at, since + seconds)
             group.left_at = NONE_LEFT
         if self._rest is None:
             self._set_timer()
