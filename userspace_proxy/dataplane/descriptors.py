@@ -126,7 +126,8 @@ class Descriptors:
     def give(self, count: int) -> None:
         """Note that that many are free again; calls the waiting callbacks if there is room."""
         self.in_use -= count
-        if self._waiting and self.has_room(min(_RESUME_ROOM, self.limit // 4 + 1)):
+        # Also after a pause whose callbacks were called by the timer, and found what they needed.
+        if self._full_since is not None and self.has_room(min(_RESUME_ROOM, self.limit // 4 + 1)):
             self._full_since = None
             self._resume()
 

@@ -165,6 +165,19 @@ def test_a_pause_that_a_release_has_ended_is_no_part_of_the_next_one(loop):
     assert not descriptors.is_stalled(loop.now)
 
 
+def test_a_pause_after_which_there_was_room_is_no_part_of_the_next_one(loop):
+    descriptors = Descriptors(loop, 10)
+    descriptors.take(10)
+    wait(descriptors, loop, called := [])
+    descriptors.give(1)
+    loop.advance(0.25)
+    assert called == ["listener"]
+    descriptors.give(3)
+    loop.advance(0.5)
+    descriptors.take(4)
+    assert not descriptors.is_stalled(loop.now)
+
+
 def test_a_pause_long_ago_that_ended_without_a_release_makes_no_stall(loop):
     """Else the first client beyond the limit, an hour later, has another one reset at once."""
     descriptors = Descriptors(loop, 10)
