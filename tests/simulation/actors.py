@@ -74,6 +74,8 @@ class Party:
         """The Service that a client dials."""
         self.served_as = self.dialled = SocketAddress("", 0)
         """A client's address and what it has dialled, its own, or those of its PROXY header."""
+        self.accepted = 0.0, 0.0
+        """When the data plane accepted a client's connection."""
         self.other: Party | None = None
         """The other side, once the data plane has joined the two."""
         self.joined_at = 0.0

@@ -119,6 +119,7 @@ class Choices(Watcher):
         service = next(s for s in self.world.services if s.sock is sock)
         if party is not None:
             party.service = service.accepts_for.number
+            party.accepted = self.world.moment()
 
     def begins(self, stream: Stream, ip: str) -> None:
         """Note that an endpoint is looked for, for a client."""

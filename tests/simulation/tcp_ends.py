@@ -141,17 +141,12 @@ class TcpEnds:
             endpoint,
             left,
             right,
-            self._accepted(client),
+            client.accepted,
             self._world.moment(),
             len(client.expected_header()),
         )
         left.written, right.written = [], []
         return relayed
-
-    def _accepted(self, client: Party) -> Span:
-        """Return when a client was accepted: its turn began up to some calls before."""
-        at = self._world.kernel.taken[client.stream]
-        return at - 0.1 - self._world.stopped_since(at), at
 
     def drained(self) -> None:
         """Judge the moment at which draining ends: when nothing is open, or its time is up."""
