@@ -42,6 +42,7 @@ _BOUNDED = frozenset(
         "Weights._configured",
         # Of endpoints: until the next update that removes some, as they had connections then,
         "EndpointGroup._per_endpoint",
+        "EndpointGroup.left_at",
         # until the next ones whose time is up,
         "Removals._ending",
         # until the next choice beside an ejected one,
