@@ -44,7 +44,7 @@ class Checks:
         elif process.status == 1 and process.main is not None:
             # One that is to drain ends with its last connection, not because it is alone.
             is_alone = not world.draining.has_begun(process)
-            was_alone_s = now - in_force.orphaned_at if is_alone else 0.0
+            was_alone_s = now - in_force.alone_since if is_alone else 0.0
             if process.main._worker is not None and was_alone_s < world.orphan_s - EARLY_S:
                 world.violate(f"{process.name} ended by itself")
         taken = process.kernel.taken

@@ -30,13 +30,15 @@ class InForce:
         self.lost: set[SocketAddress] = set()
         """Where a port ended with its last process, or may have: it died in a round."""
         self._changed_at: dict[SocketAddress, float] = {}
-        """When an address was last refusing, or closed, or was to be."""
+        """See :meth:`changed_at`."""
         self._moved_at: dict[SocketAddress, float] = {}
         """When an address last became another Service's."""
         self.disturbed_at = 0.0
         """When anything but a client last happened."""
         self.orphaned_at = 0.0
         """When a control process last ended."""
+        self.alone_since = 0.0
+        """When the last one ended that had waited for predecessors: they were its own then."""
 
     def at(self, address: SocketAddress) -> Serving | None:
         """Return how an address is served; None if nothing listens there."""
@@ -55,9 +57,20 @@ class InForce:
         ]
         return sum(hold.seconds for hold in holds if hold is not None)
 
+    def endpoints_since(self, address: SocketAddress, since: float) -> set[SocketAddress]:
+        """Return those that an address has, or had at any time since then."""
+        serving = self._now.get(address)
+        earlier = (was for until, was in self.earlier.get(address, ()) if until >= since)
+        servings = (*earlier, *(() if serving is None else (serving,)))
+        return {endpoint for each in servings for endpoint in each.endpoints}
+
     def has_changed(self, address: SocketAddress, since: float) -> bool:
         """Return whether an address was refusing, or closed, or was to be, since then."""
-        return self._changed_at.get(address, -1.0) >= since
+        return self.changed_at(address) >= since
+
+    def changed_at(self, address: SocketAddress) -> float:
+        """Return when an address was last refusing, or closed, or was to be."""
+        return self._changed_at.get(address, -1.0)
 
     def has_moved(self, address: SocketAddress, since: float) -> bool:
         """Return whether an address has become another Service's since then."""
@@ -101,7 +114,8 @@ class InForce:
         """Note that what isn't wanted is closed."""
         wanted = {at for each in self._world.desired if each.is_there for at in each.chosen}
         for at in [at for at in self._now if at not in wanted]:
-            del self._now[at]
+            before = self._now.pop(at)
+            self.earlier.setdefault(at, []).append((self._world.timeline.now, before))
 
     def note_end(self) -> None:
         """Note that the control process is about to close all groups."""
@@ -114,6 +128,8 @@ class InForce:
         """Note that a control process dies; what it was about to close may be lost with it."""
         assert control.is_dead, "it dies"
         self.orphaned_at = self._world.timeline.now
+        if control.main.plane is not None:
+            self.alone_since = self.orphaned_at
         self.lost.update(at for at in self._now if not self.is_to_listen(at))
 
 

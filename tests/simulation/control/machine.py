@@ -185,6 +185,8 @@ class Machine(Network):
             spared: So many calls still succeed.
         """
         self.note(f"{process.name}: {call} fails with {errno.errorcode[number]} for {for_s:g} s")
+        if self.timeline.now > process.kernel.short_until:
+            process.kernel.short_since = self.timeline.now
         process.kernel.fails, process.kernel.spared = {call: number}, spared
         process.kernel.short_until = max(process.kernel.short_until, self.timeline.now + for_s)
         self.timeline.after(for_s, process.kernel.fails.clear)

@@ -83,8 +83,8 @@ class ProcessKernel(Kernel):
         """The calls that fail now, as the node is short of something, and with which error."""
         self.spared = 0
         """So many of them succeed before."""
-        self.short_until = -math.inf
-        """Some failed until then."""
+        self.short_since, self.short_until = math.inf, -math.inf
+        """Some failed meanwhile, for the last time."""
 
     def enter(self, call: str) -> None:
         """Part of Kernel; the process may die here."""

@@ -58,7 +58,9 @@ class Waits:
             client.is_looked_at = True
             world.judgements.excuse(SOON, reason)
         else:
-            most_s = WAIT_S + world.breaks.dials_s(serving.endpoints, client)
+            # Its dial of an endpoint that has left meanwhile goes on.
+            tried = world.in_force.endpoints_since(client.to, client.dialled_at)
+            most_s = WAIT_S + world.breaks.dials_s(tried, client)
             if world.timeline.now - client.dialled_at >= most_s:
                 world.judgements.violate(
                     SOON, f"{client.name} {client.state} although a worker runs"
